@@ -1,0 +1,412 @@
+//! Label sets: sorted, unique, immutable, one allocation each.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+/// The label that holds a series' metric name.
+pub const METRIC_NAME: &str = "__name__";
+
+/// A name and its value, borrowed from a [`Labels`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Label<'a> {
+    /// Never empty inside a [`Labels`].
+    pub name: &'a str,
+    /// Never empty inside a [`Labels`]: an empty value means "no such label".
+    pub value: &'a str,
+}
+
+/// Why a list of pairs is no label set.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LabelsError {
+    /// A name occurs twice.
+    #[error("label {0:?} occurs twice in one label set")]
+    Duplicate(String),
+    /// A name is the empty string.
+    #[error("empty label name (value {0:?})")]
+    EmptyName(String),
+}
+
+/// A label set: pairs sorted by name, names unique, neither names nor values empty.
+///
+/// One shared allocation holds all text, so a clone costs a reference count and comparing two sets touches
+/// two buffers. The encoding is private: each string is preceded by its length in base-64 digits that are
+/// ASCII, which keeps the whole buffer valid UTF-8 without `unsafe`.
+///
+/// The order of label sets is that of Prometheus' `labels.Compare`: label by label, name then value,
+/// bytewise; a set that is a prefix of another sorts first.
+///
+/// ```
+/// let labels = model::Labels::from_pairs([("job", "api"), ("__name__", "up")]).unwrap();
+/// assert_eq!(labels.get("job"), Some("api"));
+/// assert_eq!(labels.to_string(), r#"up{job="api"}"#);
+/// ```
+#[derive(Clone)]
+pub struct Labels {
+    text: Arc<str>,
+}
+
+const MORE: u8 = 0b0100_0000;
+const DIGIT: usize = 0b0011_1111;
+
+fn push_str(text: &mut String, part: &str) {
+    let mut left = part.len();
+    while left > DIGIT {
+        text.push(char::from(MORE | (left & DIGIT) as u8));
+        left >>= 6;
+    }
+    text.push(char::from(left as u8));
+    text.push_str(part);
+}
+
+/// Splits the first string off `text`, which [`push_str`] wrote.
+fn split_str(text: &str) -> (&str, &str) {
+    let bytes = text.as_bytes();
+    let (mut length, mut shift, mut at) = (0usize, 0u32, 0usize);
+    loop {
+        let digit = bytes[at];
+        length |= (usize::from(digit) & DIGIT) << shift;
+        at += 1;
+        if digit & MORE == 0 {
+            break;
+        }
+        shift += 6;
+    }
+    text[at..].split_at(length)
+}
+
+/// The labels of a [`Labels`] in order.
+#[derive(Clone)]
+pub struct Iter<'a> {
+    left: &'a str,
+}
+
+impl<'a> Iterator for Iter<'a> {
+    type Item = Label<'a>;
+    fn next(&mut self) -> Option<Label<'a>> {
+        if self.left.is_empty() {
+            return None;
+        }
+        let (name, rest) = split_str(self.left);
+        let (value, rest) = split_str(rest);
+        self.left = rest;
+        Some(Label { name, value })
+    }
+}
+
+impl Labels {
+    /// The label set without labels.
+    pub fn empty() -> Self {
+        Labels { text: Arc::from("") }
+    }
+
+    /// Builds a set from pairs in any order. Pairs with an empty value are left out.
+    ///
+    /// # Errors
+    /// When a name is empty or occurs twice.
+    pub fn from_pairs<N, V>(pairs: impl IntoIterator<Item = (N, V)>) -> Result<Self, LabelsError>
+    where
+        N: AsRef<str>,
+        V: AsRef<str>,
+    {
+        let mut pairs: Vec<(N, V)> = pairs.into_iter().collect();
+        if !pairs.is_sorted_by(|a, b| a.0.as_ref() < b.0.as_ref()) {
+            pairs.sort_by(|a, b| a.0.as_ref().cmp(b.0.as_ref()));
+        }
+        if let Some(twice) = pairs.windows(2).find(|w| w[0].0.as_ref() == w[1].0.as_ref()) {
+            return Err(LabelsError::Duplicate(twice[0].0.as_ref().to_owned()));
+        }
+        if let Some((_, value)) = pairs.iter().find(|(name, _)| name.as_ref().is_empty()) {
+            return Err(LabelsError::EmptyName(value.as_ref().to_owned()));
+        }
+        let bytes = pairs.iter().map(|(n, v)| n.as_ref().len() + v.as_ref().len() + 4).sum();
+        Ok(Self::encode(bytes, pairs.iter().map(|(n, v)| Label { name: n.as_ref(), value: v.as_ref() })))
+    }
+
+    /// Encodes labels that already are sorted and unique; drops those with an empty value.
+    fn encode<'a>(capacity: usize, sorted: impl Iterator<Item = Label<'a>>) -> Self {
+        let mut text = String::with_capacity(capacity);
+        for label in sorted.filter(|l| !l.value.is_empty()) {
+            push_str(&mut text, label.name);
+            push_str(&mut text, label.value);
+        }
+        Labels { text: Arc::from(text) }
+    }
+
+    /// The labels, sorted by name.
+    pub fn iter(&self) -> Iter<'_> {
+        Iter { left: &self.text }
+    }
+
+    /// Number of labels.
+    pub fn len(&self) -> usize {
+        self.iter().count()
+    }
+
+    /// Whether there is no label.
+    pub fn is_empty(&self) -> bool {
+        self.text.is_empty()
+    }
+
+    /// Bytes of memory that hold the text; shared by all clones.
+    pub fn size_bytes(&self) -> usize {
+        self.text.len()
+    }
+
+    /// The value of `name`, or `None` where the set has no such label.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.iter().take_while(|l| l.name <= name).find(|l| l.name == name).map(|l| l.value)
+    }
+
+    /// The value of `name`, or the empty string, which is what matchers see.
+    pub fn value(&self, name: &str) -> &str {
+        self.get(name).unwrap_or("")
+    }
+
+    /// The metric name, or the empty string.
+    pub fn metric_name(&self) -> &str {
+        self.value(METRIC_NAME)
+    }
+
+    /// This set without the labels that `drop` names.
+    pub fn without(&self, drop: impl Fn(&str) -> bool) -> Labels {
+        if !self.iter().any(|l| drop(l.name)) {
+            return self.clone();
+        }
+        Self::encode(self.text.len(), self.iter().filter(|l| !drop(l.name)))
+    }
+
+    /// This set with only the labels that `keep` names.
+    pub fn only(&self, keep: impl Fn(&str) -> bool) -> Labels {
+        self.without(|name| !keep(name))
+    }
+
+    /// This set extended by `other`, whose labels win where both have a name.
+    ///
+    /// This is how external labels are attached: they always override a series' own.
+    pub fn extended(&self, other: &Labels) -> Labels {
+        if other.is_empty() {
+            return self.clone();
+        }
+        let (mut mine, mut theirs) = (self.iter().peekable(), other.iter().peekable());
+        let merged = std::iter::from_fn(move || match (mine.peek(), theirs.peek()) {
+            (Some(a), Some(b)) => match a.name.cmp(b.name) {
+                Ordering::Less => mine.next(),
+                Ordering::Greater => theirs.next(),
+                Ordering::Equal => {
+                    mine.next();
+                    theirs.next()
+                }
+            },
+            (Some(_), None) => mine.next(),
+            (None, _) => theirs.next(),
+        });
+        Self::encode(self.text.len() + other.text.len(), merged)
+    }
+
+    /// A builder that starts from this set.
+    pub fn to_builder(&self) -> LabelsBuilder {
+        LabelsBuilder { pairs: self.iter().map(|l| (l.name.to_owned(), l.value.to_owned())).collect() }
+    }
+
+    /// xxHash64 over `name 0xff value 0xff` of the labels that `include` names, in order.
+    ///
+    /// This is the hash of StoreAPI's series sharding; both ends must agree on it.
+    pub fn shard_hash(&self, include: impl Fn(&str) -> bool) -> u64 {
+        let mut hash = xxhash_rust::xxh64::Xxh64::new(0);
+        for label in self.iter().filter(|l| include(l.name)) {
+            hash.update(label.name.as_bytes());
+            hash.update(&[0xff]);
+            hash.update(label.value.as_bytes());
+            hash.update(&[0xff]);
+        }
+        hash.digest()
+    }
+}
+
+impl Default for Labels {
+    fn default() -> Self {
+        Labels::empty()
+    }
+}
+
+impl PartialEq for Labels {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Labels {}
+
+impl Hash for Labels {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
+    }
+}
+
+impl PartialOrd for Labels {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Labels {
+    fn cmp(&self, other: &Self) -> Ordering {
+        if self.text == other.text { Ordering::Equal } else { self.iter().cmp(other.iter()) }
+    }
+}
+
+impl<'a> IntoIterator for &'a Labels {
+    type Item = Label<'a>;
+    type IntoIter = Iter<'a>;
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
+
+/// Whether `name` can be written without quotes in PromQL.
+fn is_bare(name: &str, metric: bool) -> bool {
+    !name.is_empty()
+        && name.bytes().enumerate().all(|(i, b)| {
+            b == b'_' || b.is_ascii_alphabetic() || (metric && b == b':') || (i > 0 && b.is_ascii_digit())
+        })
+}
+
+/// Writes the set as PromQL would select it: `up{job="api"}`; names that need quotes get them.
+impl fmt::Display for Labels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let metric = self.metric_name();
+        let bare = is_bare(metric, true);
+        if bare {
+            f.write_str(metric)?;
+        }
+        let mut first = true;
+        let mut separator = |f: &mut fmt::Formatter<'_>| {
+            let text = if std::mem::take(&mut first) { "{" } else { ", " };
+            f.write_str(text)
+        };
+        if !bare && !metric.is_empty() {
+            separator(f)?;
+            write!(f, "{metric:?}")?;
+        }
+        for label in self.iter().filter(|l| l.name != METRIC_NAME) {
+            separator(f)?;
+            if is_bare(label.name, false) {
+                write!(f, "{}={:?}", label.name, label.value)?;
+            } else {
+                write!(f, "{:?}={:?}", label.name, label.value)?;
+            }
+        }
+        match (first, metric.is_empty()) {
+            (false, _) => f.write_str("}"),
+            (true, true) => f.write_str("{}"),
+            (true, false) => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Labels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Changes a label set, then builds the new one.
+#[derive(Clone, Debug, Default)]
+pub struct LabelsBuilder {
+    pairs: Vec<(String, String)>,
+}
+
+impl LabelsBuilder {
+    /// A builder of the empty set.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets `name` to `value`; an empty value removes the label.
+    pub fn set(&mut self, name: &str, value: &str) -> &mut Self {
+        match self.pairs.iter_mut().find(|(n, _)| n == name) {
+            Some(pair) => value.clone_into(&mut pair.1),
+            None => self.pairs.push((name.to_owned(), value.to_owned())),
+        }
+        self
+    }
+
+    /// Removes `name`.
+    pub fn remove(&mut self, name: &str) -> &mut Self {
+        self.pairs.retain(|(n, _)| n != name);
+        self
+    }
+
+    /// The label set as it now stands.
+    pub fn build(&self) -> Labels {
+        let mut sorted: Vec<Label<'_>> =
+            self.pairs.iter().map(|(name, value)| Label { name, value }).collect();
+        sorted.sort_unstable();
+        Labels::encode(64, sorted.into_iter().filter(|l| !l.name.is_empty()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(pairs: &[(&str, &str)]) -> Labels {
+        Labels::from_pairs(pairs.iter().copied()).unwrap()
+    }
+
+    #[test]
+    fn strings_of_any_length_survive() {
+        for length in [1, 63, 64, 4095, 4096, 300_000] {
+            let value = "é".repeat(length);
+            let set = labels(&[("a", &value), ("b", "x")]);
+            assert_eq!(set.get("a"), Some(value.as_str()));
+            assert_eq!(set.get("b"), Some("x"));
+        }
+    }
+
+    #[test]
+    fn order_is_label_by_label_and_a_prefix_sorts_first() {
+        let sorted = [
+            labels(&[]),
+            labels(&[("a", "1")]),
+            labels(&[("a", "1"), ("b", "1")]),
+            labels(&[("a", "10")]),
+            labels(&[("a", "2")]),
+            labels(&[("aa", "1")]),
+        ];
+        assert!(sorted.is_sorted_by(|a, b| a < b));
+    }
+
+    #[test]
+    fn external_labels_override_the_series_own() {
+        let series = labels(&[("a", "1"), ("cluster", "liar"), ("z", "9")]);
+        let external = labels(&[("cluster", "eu-1"), ("replica", "0")]);
+        let expected = labels(&[("a", "1"), ("cluster", "eu-1"), ("replica", "0"), ("z", "9")]);
+        assert_eq!(series.extended(&external), expected);
+        assert_eq!(series.without(|n| n == "cluster"), labels(&[("a", "1"), ("z", "9")]));
+    }
+
+    #[test]
+    fn empty_values_are_no_labels_and_duplicates_are_refused() {
+        assert_eq!(labels(&[("a", ""), ("b", "1")]), labels(&[("b", "1")]));
+        assert_eq!(Labels::from_pairs([("a", "1"), ("a", "2")]), Err(LabelsError::Duplicate("a".to_owned())));
+        assert!(Labels::from_pairs([("", "1")]).is_err());
+        assert_eq!(labels(&[("a", "1")]).to_builder().set("a", "").build(), Labels::empty());
+    }
+
+    #[test]
+    fn shard_hash_is_that_of_the_wire_format() {
+        let set = labels(&[("a", "1"), ("b", "2"), ("c", "3")]);
+        let expected = xxhash_rust::xxh64::xxh64(b"a\xff1\xffb\xff2\xff", 0);
+        assert_eq!(set.shard_hash(|n| n != "c"), expected);
+    }
+
+    #[test]
+    fn names_that_need_quotes_get_them() {
+        assert_eq!(labels(&[("__name__", "a.b"), ("x.y", "1")]).to_string(), r#"{"a.b", "x.y"="1"}"#);
+        assert_eq!(labels(&[]).to_string(), "{}");
+        assert_eq!(labels(&[("__name__", "up")]).to_string(), "up");
+    }
+}

@@ -1,0 +1,19 @@
+//! The data model of the metrics world: time, labels, matchers, samples.
+//!
+//! Everything here is a value: no clock, no I/O, no async. The types carry the invariants that the rest of
+//! the workspace builds on (a label set is sorted and unique, a matcher's expression is compiled and
+//! anchored), so that no other crate has to check them again.
+//!
+//! Reading order: [`time`], [`labels`], [`matcher`], [`sample`].
+
+mod labels;
+mod matcher;
+mod re2;
+mod sample;
+mod time;
+
+pub use labels::{Label, Labels, LabelsBuilder, LabelsError, METRIC_NAME};
+pub use matcher::{ExternalMatch, MatchOp, Matcher, MatcherError};
+pub use re2::{Regex, RegexError};
+pub use sample::{STALE_NAN_BITS, Sample, is_stale_nan, stale_nan};
+pub use time::{TimeRange, Timestamp};

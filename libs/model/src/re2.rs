@@ -1,0 +1,47 @@
+//! Regular expressions as matchers read them: RE2 syntax, anchored at both ends, dot matches newline.
+
+use std::fmt;
+
+/// An expression that RE2 would refuse.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct RegexError(String);
+
+/// A compiled, fully anchored expression; matching is linear in the text's length.
+#[derive(Clone)]
+pub struct Regex {
+    source: Box<str>,
+    automaton: regex_automata::meta::Regex,
+}
+
+impl Regex {
+    /// Compiles `source` as `^(?s:source)$`.
+    ///
+    /// # Errors
+    /// When the expression is no RE2 syntax or its automaton would be larger than 10 MiB.
+    pub fn new(source: &str) -> Result<Self, RegexError> {
+        use regex_automata::{meta, util::syntax};
+        let automaton = meta::Builder::new()
+            .configure(meta::Config::new().nfa_size_limit(Some(10 << 20)))
+            .syntax(syntax::Config::new().dot_matches_new_line(true).nest_limit(250))
+            .build(&format!("^(?:{source})$"))
+            .map_err(|e| RegexError(e.to_string()))?;
+        Ok(Regex { source: source.into(), automaton })
+    }
+
+    /// Whether the whole of `text` matches.
+    pub fn is_match(&self, text: &str) -> bool {
+        self.automaton.is_match(text)
+    }
+
+    /// The expression as it was written, without anchors.
+    pub fn as_str(&self) -> &str {
+        &self.source
+    }
+}
+
+impl fmt::Debug for Regex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Regex({:?})", self.source)
+    }
+}
