@@ -1,0 +1,32 @@
+//! The language: text to syntax tree and back.
+//!
+//! Reading order: [`ast`], [`functions`], `lexer`, `parser`, `check`, `printer`.
+
+pub mod ast;
+pub mod functions;
+
+/// Which parts of the language beyond the stable ones are understood. All are off by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ParseOptions {
+    /// Experimental functions and aggregations: `info`, `limitk`, `sort_by_label`, `start()` ...
+    pub experimental_functions: bool,
+    /// Arithmetic in ranges and offsets: `[step() * 2]`.
+    pub duration_expressions: bool,
+    /// `anchored` and `smoothed`.
+    pub extended_range_selectors: bool,
+    /// `fill`, `fill_left` and `fill_right`.
+    pub fill_modifiers: bool,
+    /// Thanos' `xrate`, `xincrease` and `xdelta`.
+    pub extended_functions: bool,
+}
+
+impl ParseOptions {
+    /// Everything on.
+    pub const ALL: ParseOptions = ParseOptions {
+        experimental_functions: true,
+        duration_expressions: true,
+        extended_range_selectors: true,
+        fill_modifiers: true,
+        extended_functions: true,
+    };
+}
