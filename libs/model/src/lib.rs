@@ -1,17 +1,22 @@
-//! The data model of the metrics world: time, labels, matchers, samples.
+//! The data model of the metrics world: time, labels, matchers, samples, histograms.
 //!
 //! Everything here is a value: no clock, no I/O, no async. The types carry the invariants that the rest of
 //! the workspace builds on (a label set is sorted and unique, a matcher's expression is compiled and
 //! anchored), so that no other crate has to check them again.
 //!
-//! Reading order: [`time`], [`labels`], [`matcher`], [`sample`].
+//! Reading order: [`time`], [`labels`], [`matcher`], [`sample`], [`histogram`].
 
+mod histogram;
 mod labels;
 mod matcher;
 mod re2;
 mod sample;
 mod time;
 
+pub use histogram::{
+    CUSTOM_BUCKETS_SCHEMA, CounterResetHint, FloatHistogram, HistogramError, MAX_EXPONENTIAL_SCHEMA,
+    MIN_EXPONENTIAL_SCHEMA, Span,
+};
 pub use labels::{Label, Labels, LabelsBuilder, LabelsError, METRIC_NAME};
 pub use matcher::{ExternalMatch, MatchOp, Matcher, MatcherError};
 pub use re2::{Regex, RegexError};
