@@ -1,0 +1,70 @@
+//! What a selector sees of one series, and how it is to be decoded.
+
+use model::{Labels, TimeRange};
+
+use crate::AggrChunk;
+
+/// One output series with the chunks of all its replicas, not yet decoded.
+///
+/// It is cheap to pass between threads; decoding happens on the worker that evaluates the series
+/// ([`SelectedSeries::decode`]).
+#[derive(Clone, Debug, PartialEq)]
+pub struct SelectedSeries {
+    /// What identifies the series; replica labels are gone where replicas were joined.
+    pub labels: Labels,
+    /// The chunks of each replica (or overlap lane), in arrival order: the order of the inputs of the merge.
+    /// Within one replica, chunks are sorted by min time and do not claim overlapping ranges.
+    pub replicas: Vec<Vec<AggrChunk>>,
+}
+
+/// How samples of several replicas become one series.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dedup {
+    /// Chunks are joined in order of time; of overlapping ones, what lies after the end of the earlier.
+    Off,
+    /// One replica is followed until it misses about two samples, then the next.
+    #[default]
+    Penalty,
+    /// All samples of all replicas, one for each timestamp; the first replica wins.
+    Chain,
+}
+
+/// Which aggregate of downsampled chunks a query reads. Raw chunks are read as they are, whatever is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Aggregate {
+    /// Sum divided by count: the mean of each window. What every function without an aggregate of its own gets.
+    #[default]
+    Average,
+    /// Number of raw samples in each window (`count`, `count_over_time`).
+    Count,
+    /// Sum of the raw samples in each window (`sum_over_time`).
+    Sum,
+    /// Least raw sample in each window (`min`, `min_over_time`).
+    Min,
+    /// Greatest raw sample in each window (`max`, `max_over_time`).
+    Max,
+    /// The counter with resets applied (`rate`, `increase`, `irate`, `resets`).
+    Counter,
+}
+
+/// How to decode a [`SelectedSeries`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecodeOptions {
+    /// Samples outside are left out; both ends belong to it.
+    pub range: TimeRange,
+    /// How replicas become one.
+    pub dedup: Dedup,
+    /// Whether the samples feed `rate`, `increase`, `irate` or `resets`: a change of replica must then not look like
+    /// a counter reset.
+    pub counter: bool,
+    /// Which aggregate of downsampled chunks to read.
+    pub aggregate: Aggregate,
+}
+
+impl SelectedSeries {
+    /// Bytes that the series takes in memory: labels and encoded samples.
+    pub fn size_bytes(&self) -> usize {
+        let chunks = self.replicas.iter().flatten();
+        self.labels.size_bytes() + chunks.map(|c| size_of::<AggrChunk>() + c.size_bytes()).sum::<usize>()
+    }
+}
