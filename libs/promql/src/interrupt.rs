@@ -1,0 +1,68 @@
+//! How a running query is told to end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use crate::QueryError;
+
+const RUNNING: u8 = 0;
+const CANCELED: u8 = 1;
+const TIMED_OUT: u8 = 2;
+
+/// A flag shared by a query and whoever may end it. The engine has no clock: the driver raises the flag when
+/// the deadline passes or the caller has gone, and every operator looks at it.
+///
+/// The first cause wins; a raised flag stays raised.
+#[derive(Clone, Debug, Default)]
+pub struct Interrupt {
+    state: Arc<AtomicU8>,
+}
+
+impl Interrupt {
+    /// A flag that is not raised.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Ends the query with [`QueryError::Canceled`].
+    pub fn cancel(&self) {
+        self.raise(CANCELED);
+    }
+
+    /// Ends the query with [`QueryError::Timeout`].
+    pub fn time_out(&self) {
+        self.raise(TIMED_OUT);
+    }
+
+    fn raise(&self, cause: u8) {
+        // Losing the race means that another cause came first, which is the one to report.
+        let _ = self.state.compare_exchange(RUNNING, cause, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Succeeds while nobody has ended the query.
+    ///
+    /// # Errors
+    /// [`QueryError::Canceled`] or [`QueryError::Timeout`].
+    pub fn check(&self) -> Result<(), QueryError> {
+        match self.state.load(Ordering::Relaxed) {
+            RUNNING => Ok(()),
+            CANCELED => Err(QueryError::Canceled),
+            _ => Err(QueryError::Timeout),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_cause_wins_and_stays() {
+        let flag = Interrupt::new();
+        assert_eq!(flag.check(), Ok(()));
+        let other = flag.clone();
+        other.time_out();
+        other.cancel();
+        assert_eq!(flag.check(), Err(QueryError::Timeout));
+    }
+}

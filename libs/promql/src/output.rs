@@ -1,0 +1,101 @@
+//! What an evaluated query gives back.
+
+use std::sync::Arc;
+
+use model::{FloatHistogram, Labels, Sample, Timestamp};
+
+/// An answer, what the engine had to say about it, and what it cost.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueryOutput {
+    /// The answer.
+    pub value: QueryValue,
+    /// Warnings and infos.
+    pub annotations: Annotations,
+    /// What it cost.
+    pub stats: Stats,
+}
+
+/// The value of a query.
+#[derive(Clone, Debug, PartialEq)]
+pub enum QueryValue {
+    /// One number; only from an instant query.
+    Scalar(Sample),
+    /// A string; only from an instant query.
+    String {
+        /// The query's instant.
+        timestamp: Timestamp,
+        /// The string.
+        value: String,
+    },
+    /// One sample a series, in the order the expression gave them (a `sort` keeps its order); only from an
+    /// instant query.
+    Vector(Vec<VectorSample>),
+    /// Series sorted by labels: from a range query, or from an instant query for a range.
+    Matrix(Vec<MatrixSeries>),
+}
+
+/// A float or a histogram.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SampleValue {
+    /// A float.
+    Float(f64),
+    /// A native histogram.
+    Histogram(Arc<FloatHistogram>),
+}
+
+/// One series of an instant vector. Its timestamp is the query's instant.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VectorSample {
+    /// The series.
+    pub labels: Labels,
+    /// The query's instant.
+    pub timestamp: Timestamp,
+    /// Its value.
+    pub value: SampleValue,
+}
+
+/// One series of a matrix. At each instant it has a float, a histogram or nothing.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MatrixSeries {
+    /// The series.
+    pub labels: Labels,
+    /// Its floats in time order.
+    pub floats: Vec<Sample>,
+    /// Its histograms in time order.
+    pub histograms: Vec<(Timestamp, Arc<FloatHistogram>)>,
+}
+
+/// What the engine has to say about an answer, in Prometheus' words, each ending in `(line:column)` of the
+/// expression it is about. Without duplicates, in alphabetic order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Annotations {
+    /// The answer may be wrong: `PromQL warning: ...`.
+    pub warnings: Vec<String>,
+    /// The query may not mean what its author thinks: `PromQL info: ...`.
+    pub infos: Vec<String>,
+}
+
+impl Annotations {
+    /// At most `limit` of each kind, with a last line that counts those left out, as the HTTP API shows them.
+    pub fn limited(mut self, limit: usize) -> Self {
+        for (lines, kind) in [(&mut self.warnings, "warning"), (&mut self.infos, "info")] {
+            if lines.len() > limit {
+                let more = lines.len() - limit;
+                lines.truncate(limit);
+                lines.push(format!("{more} more {kind} annotations omitted"));
+            }
+        }
+        self
+    }
+}
+
+/// What a query cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Series that were offered.
+    pub series: u64,
+    /// Samples that were decoded; a histogram counts as one for every 16 bytes it takes.
+    pub samples: u64,
+    /// Most bytes that all operators held at one time.
+    pub peak_bytes: u64,
+}

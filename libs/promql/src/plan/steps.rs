@@ -1,0 +1,130 @@
+//! The instants at which an expression is evaluated, and the stretch of time that each of them looks at.
+
+use crate::syntax::ast::Boundary;
+
+/// Evenly spaced instants in milliseconds: `start`, `start + interval`, ...
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Steps {
+    /// The first instant.
+    pub(crate) start: i64,
+    /// Distance of the instants; at least 1, also where there is only one.
+    pub(crate) interval: i64,
+    /// How many instants there are; may be none.
+    pub(crate) count: usize,
+}
+
+impl Steps {
+    /// One instant.
+    pub(crate) fn single(at: i64) -> Self {
+        Steps { start: at, interval: 1, count: 1 }
+    }
+
+    /// The instants from `start` to `end`, which is included where the interval meets it.
+    pub(crate) fn new(start: i64, end: i64, interval: i64) -> Self {
+        let interval = interval.max(1);
+        let span = i128::from(end) - i128::from(start);
+        let count = if span < 0 { 0 } else { usize::try_from(span / i128::from(interval) + 1).unwrap_or(usize::MAX) };
+        Steps { start, interval, count }
+    }
+
+    /// The instant of step `index`.
+    pub(crate) fn time(&self, index: usize) -> i64 {
+        self.start.saturating_add(self.interval.saturating_mul(index as i64))
+    }
+
+    /// All instants in order.
+    pub(crate) fn times(&self) -> impl Iterator<Item = i64> + '_ {
+        (0..self.count).map(|index| self.time(index))
+    }
+
+    /// The last instant; `start` where there is none.
+    pub(crate) fn last(&self) -> i64 {
+        self.time(self.count.saturating_sub(1))
+    }
+
+    /// The instants of a subquery with this step whose range ends at instants of `self`.
+    ///
+    /// They are multiples of the step, so that a moving query sees the same instants again.
+    pub(crate) fn subquery(&self, window: &Window, interval: i64) -> Steps {
+        let interval = interval.max(1);
+        let first = window.start(self.start);
+        let mut start = interval * (first / interval);
+        if start <= first {
+            start = start.saturating_add(interval);
+        }
+        Steps::new(start, window.end(self.last()), interval)
+    }
+}
+
+/// Which samples a step sees: those after `end - range` and not after `end`, where `end` is the step's instant or
+/// a pinned one, moved into the past by the offset.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Window {
+    /// The instant that `@` pins it to.
+    pub(crate) at: Option<i64>,
+    /// Milliseconds into the past; negative for the future.
+    pub(crate) offset: i64,
+    /// Milliseconds that it reaches back: a range, or the lookback of an instant selector.
+    pub(crate) range: i64,
+    /// Whether samples around the window matter too.
+    pub(crate) boundary: Boundary,
+    /// How far samples around the window matter.
+    pub(crate) lookback: i64,
+}
+
+impl Window {
+    /// The last instant that belongs to the window of step time `time`.
+    pub(crate) fn end(&self, time: i64) -> i64 {
+        self.at.unwrap_or(time).saturating_sub(self.offset)
+    }
+
+    /// The instant before the first that belongs to the window of step time `time`.
+    pub(crate) fn start(&self, time: i64) -> i64 {
+        self.end(time).saturating_sub(self.range)
+    }
+
+    /// The first and last instant at which a sample can matter to any step.
+    pub(crate) fn needs(&self, steps: &Steps) -> (i64, i64) {
+        let (before, after) = self.margins();
+        let first = self.start(steps.start).saturating_sub(before).saturating_add(1);
+        (first, self.end(steps.last()).saturating_add(after))
+    }
+
+    /// Milliseconds before the start and after the end of the window whose samples are looked at.
+    pub(crate) fn margins(&self) -> (i64, i64) {
+        match self.boundary {
+            Boundary::Plain => (0, 0),
+            Boundary::Anchored => (self.lookback, 0),
+            Boundary::Smoothed => (self.lookback, self.lookback),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn window(range: i64, offset: i64, at: Option<i64>) -> Window {
+        Window { at, offset, range, boundary: Boundary::Plain, lookback: 300 }
+    }
+
+    #[test]
+    fn a_range_that_the_interval_does_not_meet_ends_before_its_end() {
+        assert_eq!(Steps::new(0, 25, 10).times().collect::<Vec<_>>(), [0, 10, 20]);
+        assert_eq!(Steps::new(5, 4, 10).count, 0);
+        assert_eq!(Steps::new(i64::MIN, i64::MAX, 1).count, usize::MAX);
+    }
+
+    #[test]
+    fn subquery_steps_are_multiples_of_the_step_inside_the_left_open_range() {
+        let outer = Steps::new(100, 130, 30);
+        assert_eq!(outer.subquery(&window(50, 0, None), 20), Steps { start: 60, interval: 20, count: 4 });
+        assert_eq!(outer.subquery(&window(40, 0, None), 20), Steps { start: 80, interval: 20, count: 3 });
+        assert_eq!(outer.subquery(&window(50, 10, Some(50)), 20), Steps { start: 0, interval: 20, count: 3 });
+    }
+
+    #[test]
+    fn a_window_is_open_on_the_left() {
+        assert_eq!(window(50, 10, None).needs(&Steps::new(100, 200, 50)), (41, 190));
+    }
+}

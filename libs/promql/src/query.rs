@@ -1,0 +1,159 @@
+//! A query: its parameters, the settings of the engine, and the way from text to plan.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::{Matcher, TimeRange, Timestamp};
+use series::Dedup;
+
+use crate::eval::Evaluation;
+use crate::plan::Plan;
+use crate::syntax::functions::ValueType;
+use crate::{Interrupt, ParseOptions, QueryError};
+
+/// What is asked beside the expression.
+#[derive(Clone, Debug)]
+pub struct QueryParams {
+    /// First instant that is evaluated.
+    pub start: Timestamp,
+    /// Bound of the last instant that is evaluated, included; equal to `start` for an instant query.
+    pub end: Timestamp,
+    /// Distance of the instants; `None` for an instant query.
+    pub step: Option<Duration>,
+    /// How old a sample an instant selector still takes, the exact age excluded. Prometheus' default is 5 minutes.
+    pub lookback: Duration,
+    /// How replicas are made one series.
+    pub dedup: Dedup,
+    /// How the query is ended before its time.
+    pub interrupt: Interrupt,
+}
+
+impl QueryParams {
+    /// A query at one instant, with a lookback of 5 minutes and replicas merged by penalty.
+    pub fn instant(at: Timestamp) -> Self {
+        QueryParams {
+            start: at,
+            end: at,
+            step: None,
+            lookback: Duration::from_secs(300),
+            dedup: Dedup::Penalty,
+            interrupt: Interrupt::new(),
+        }
+    }
+
+    /// A query at `start`, `start + step`, ... up to `end`, otherwise as [`instant`](Self::instant).
+    pub fn range(start: Timestamp, end: Timestamp, step: Duration) -> Self {
+        QueryParams { end, step: Some(step), ..Self::instant(start) }
+    }
+}
+
+/// Settings that all queries of an engine share.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineOptions {
+    /// Which parts of the language are on.
+    pub parse: ParseOptions,
+    /// The step of a subquery that names none. Prometheus takes its evaluation interval, 1 minute by default.
+    pub subquery_step: Duration,
+    /// Most samples that a query may decode. A small limit refuses large queries; a large one lets a single query keep
+    /// a core busy for long: a core decodes and evaluates some 40 million a second.
+    pub max_samples: u64,
+    /// Most bytes that the operators of a query may hold at one time. Past it the query ends with an error
+    /// instead of the process.
+    pub max_bytes: u64,
+    /// Threads that decode and evaluate, at least 1. The answer does not depend on it.
+    pub workers: usize,
+}
+
+impl Default for EngineOptions {
+    /// 200 million samples, 1 GiB, as many workers as the machine has cores, only the stable language.
+    fn default() -> Self {
+        EngineOptions {
+            parse: ParseOptions::default(),
+            subquery_step: Duration::from_secs(60),
+            max_samples: 200_000_000,
+            max_bytes: 1 << 30,
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+}
+
+/// Names one select of a query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SelectId(pub(crate) usize);
+
+impl SelectId {
+    /// The select's place in [`Query::selects`].
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
+
+/// Series that a query needs. Expressions that need the same ones share a select.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Select {
+    /// All of them have to hold.
+    pub matchers: Vec<Matcher>,
+    /// The samples that matter; lookback, offsets and `@` are worked in. Samples outside do no harm.
+    pub range: TimeRange,
+    /// What the samples are for.
+    pub hints: SelectHints,
+}
+
+/// What the samples of a select are for. Hints may be ignored; the answer to raw data is the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SelectHints {
+    /// The function or aggregation directly around the selector; empty where there is none.
+    pub func: String,
+    /// The length of a range selector; zero for an instant selector.
+    pub range: Duration,
+    /// Distance of the evaluations; zero for an instant query.
+    pub step: Duration,
+    /// The grouping labels of an aggregation directly around the selector.
+    pub grouping: Vec<String>,
+    /// Whether `grouping` is `by` (or else `without`).
+    pub by: bool,
+}
+
+/// A query that is parsed, checked and planned.
+///
+/// ```
+/// use model::Timestamp;
+/// use promql::{EngineOptions, Query, QueryParams, QueryValue};
+///
+/// let params = QueryParams::instant(Timestamp::EPOCH);
+/// let query = Query::plan("vector(1) + 1", &params, &EngineOptions::default())?;
+/// assert!(query.selects().is_empty());
+/// let output = query.evaluation().finish()?;
+/// assert!(matches!(output.value, QueryValue::Vector(samples) if samples.len() == 1));
+/// # Ok::<(), promql::QueryError>(())
+/// ```
+#[derive(Debug)]
+pub struct Query {
+    plan: Arc<Plan>,
+}
+
+impl Query {
+    /// Parses `text` and plans its evaluation.
+    ///
+    /// # Errors
+    /// [`QueryError::Parse`] for a text that is no expression, [`QueryError::BadParameter`] for parameters that do not fit,
+    /// [`QueryError::Limit`] for a query whose size is beyond the budget whatever the data.
+    pub fn plan(text: &str, params: &QueryParams, engine: &EngineOptions) -> Result<Query, QueryError> {
+        Ok(Query { plan: Arc::new(Plan::build(text, params, engine)?) })
+    }
+
+    /// The series it needs.
+    pub fn selects(&self) -> &[Select] {
+        self.plan.selects()
+    }
+
+    /// The type of its value; the value of a range query is a matrix where this is a scalar or a vector.
+    pub fn value_type(&self) -> ValueType {
+        self.plan.value_type()
+    }
+
+    /// The machine that evaluates it.
+    pub fn evaluation(self) -> Evaluation {
+        Evaluation::new(self.plan)
+    }
+}
