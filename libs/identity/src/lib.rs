@@ -1,1 +1,40 @@
+//! Who a peer is and how that is proved: SPIFFE identities, trust bundles, credentials and the TLS settings.
+//!
+//! One function, [`verify_peer`], decides whether a certificate chain is a peer of ours; QUIC and TCP, clients
+//! and servers all end there. The rustls configurations of this crate are the only ones in the mesh: TLS 1.3,
+//! hybrid post-quantum key exchange first, no tickets, no resumption, no early data, so that each connection
+//! runs the verifier anew.
+//!
+//! What this crate is not: it opens no socket, knows no async runtime, and issues nothing (that is `pki`).
+//!
+//! Reading order: [`spiffe`], [`bundle`], [`credentials`], [`verify`], [`store`], [`tls`], [`enrolment`].
 
+mod bundle;
+mod credentials;
+mod enrolment;
+mod files;
+mod key_type;
+mod pin;
+mod secret;
+mod spiffe;
+mod store;
+mod tls;
+mod verify;
+
+#[cfg(test)]
+mod testing;
+
+pub use bundle::{BundleError, TrustBundle};
+pub use credentials::{Credentials, CredentialsError};
+pub use enrolment::{enrolment_client_config, enrolment_server_config};
+pub use files::{read_bounded, write_private, write_public};
+pub use key_type::KeyType;
+pub use pin::{PinError, SpkiPin};
+pub use secret::Secret;
+pub use spiffe::{Name, NameError, SpiffeId, TrustDomain};
+pub use store::{CredentialStore, Held};
+pub use tls::{client_config, crypto_provider, server_config};
+pub use verify::{
+    CLOCK_SKEW, Denylist, Expectations, MAX_CHAIN_LEN, NoDenylist, PeerIdentity, Reason, RefusedCertificate,
+    verify_peer,
+};

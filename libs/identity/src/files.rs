@@ -1,0 +1,106 @@
+//! Reading and writing the few files that hold trust: bounded reads, and writes that are whole or absent.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+/// Reads a file of at most `max_bytes`.
+///
+/// # Errors
+/// As the operating system says; `InvalidData` for a longer file.
+pub fn read_bounded(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(max_bytes + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > max_bytes {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("is longer than {max_bytes} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// Replaces a file by one with mode 0600, durably: after a crash the old content or the new is there, whole.
+///
+/// # Errors
+/// As the operating system says; the old file is then untouched.
+pub fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
+    replace(path, content, 0o600)
+}
+
+/// As [`write_private`], with mode 0644, for what everybody may read.
+///
+/// # Errors
+/// As the operating system says; the old file is then untouched.
+pub fn write_public(path: &Path, content: &[u8]) -> io::Result<()> {
+    replace(path, content, 0o644)
+}
+
+fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let name =
+        path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "is not a file name"))?;
+    let dir = match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    let mut temp_name = std::ffi::OsString::from(".");
+    temp_name.push(name);
+    temp_name.push(format!(".{}-{}.tmp", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed)));
+    let temp = dir.join(temp_name);
+
+    let written = write_new(&temp, content, mode).and_then(|()| fs::rename(&temp, path));
+    if written.is_err() {
+        // Best effort: the error that matters is the first one.
+        let _ = fs::remove_file(&temp);
+        return written;
+    }
+    // The rename itself is durable only when the directory is.
+    File::open(dir)?.sync_all()
+}
+
+fn write_new(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    // `create_new` refuses to follow a symbolic link that somebody left under the temporary name.
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_private_file_is_0600_even_where_a_looser_one_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key.pem");
+        fs::write(&path, "old").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+        write_private(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "a temporary file was left behind");
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("occupied");
+        fs::create_dir(&target).unwrap();
+        assert!(write_private(&target, b"x").is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert!(write_private(&dir.path().join("no/such/dir"), b"x").is_err());
+    }
+
+    #[test]
+    fn a_file_beyond_the_bound_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("big");
+        fs::write(&path, [0; 11]).unwrap();
+        assert!(read_bounded(&path, 10).is_err());
+        assert_eq!(read_bounded(&path, 11).unwrap().len(), 11);
+    }
+}

@@ -1,0 +1,99 @@
+//! Pins: the SHA-256 of a certificate's public key (its SubjectPublicKeyInfo).
+
+use std::{fmt, str::FromStr};
+
+use aws_lc_rs::digest;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// SHA-256 of a SubjectPublicKeyInfo in DER: names a key whatever certificate carries it.
+///
+/// Its text form is 64 lower-case hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SpkiPin([u8; 32]);
+
+impl SpkiPin {
+    /// The pin with these 32 bytes.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The pin of a SubjectPublicKeyInfo in DER.
+    pub fn of_spki(spki_der: &[u8]) -> Self {
+        let hash = digest::digest(&digest::SHA256, spki_der);
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(hash.as_ref());
+        Self(bytes)
+    }
+
+    /// The pin of a certificate's key.
+    ///
+    /// # Errors
+    /// When the bytes are not one X.509 certificate.
+    pub fn of_certificate(der: &[u8]) -> Result<Self, PinError> {
+        match X509Certificate::from_der(der) {
+            Ok((rest, cert)) if rest.is_empty() => Ok(Self::of_spki(cert.public_key().raw)),
+            _ => Err(PinError("not an X.509 certificate")),
+        }
+    }
+
+    /// The 32 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for SpkiPin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for SpkiPin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SpkiPin({self})")
+    }
+}
+
+impl FromStr for SpkiPin {
+    type Err = PinError;
+
+    fn from_str(text: &str) -> Result<Self, PinError> {
+        let digits = text.as_bytes();
+        let hex = |c: u8| match c {
+            b'0'..=b'9' => Some(c - b'0'),
+            b'a'..=b'f' => Some(c - b'a' + 10),
+            _ => None,
+        };
+        let mut bytes = [0; 32];
+        if digits.len() != 64 {
+            return Err(PinError("a pin is 64 lower-case hexadecimal digits"));
+        }
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            match (hex(pair[0]), hex(pair[1])) {
+                (Some(high), Some(low)) => *byte = high << 4 | low,
+                _ => return Err(PinError("a pin is 64 lower-case hexadecimal digits")),
+            }
+        }
+        Ok(Self(bytes))
+    }
+}
+
+/// Why something has no pin, or is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct PinError(&'static str);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_form_round_trips_and_bad_text_is_refused() {
+        let pin = SpkiPin::of_spki(b"some key");
+        assert_eq!(pin.to_string().parse::<SpkiPin>(), Ok(pin));
+        for bad in ["", "ab", &"g".repeat(64), &"A".repeat(64), &"é".repeat(32)] {
+            assert!(bad.parse::<SpkiPin>().is_err(), "{bad:?} was accepted");
+        }
+        assert!(SpkiPin::of_certificate(b"\x30\x00").is_err());
+    }
+}
