@@ -1,7 +1,19 @@
 //! Prometheus' storage formats: the chunks that hold a series' samples.
 //!
-//! Bytes in, samples out, and back; no files, no clock, no async.
+//! Bytes in, samples out, and back; no files, no clock, no async. Bytes are taken to be foreign: whatever they are,
+//! a decoder ends with samples or with a [`ChunkError`], in time and memory proportional to their number.
+//!
+//! Decoding floats is the hot path of a query, so it works on whole chunks into plain vectors
+//! ([`Chunk::decode_floats`]).
 
+mod bits;
 mod chunk;
+mod error;
+mod histogram;
+mod varbit;
+mod xor;
 
 pub use chunk::{Chunk, Encoding};
+pub use error::{AppendError, ChunkError, ChunkProblem};
+pub use histogram::HistogramEncoder;
+pub use xor::XorEncoder;

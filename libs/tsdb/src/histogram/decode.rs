@@ -1,0 +1,240 @@
+//! Histogram chunks to histograms.
+
+use std::sync::Arc;
+
+use model::{CounterResetHint, FloatHistogram, is_stale_nan};
+
+use super::layout::Layout;
+use super::{GAUGE, HEADER_BYTES};
+use crate::Encoding;
+use crate::bits::BitReader;
+use crate::error::{ChunkError, ChunkProblem};
+use crate::varbit::{read_signed, read_unsigned};
+use crate::xor::{Window, read_xor};
+
+/// Where decoded histograms go: times in milliseconds.
+type Out = Vec<(i64, Arc<FloatHistogram>)>;
+
+/// Appends the samples of an integer histogram chunk to `out`.
+pub(crate) fn decode_integer(data: &[u8], out: &mut Out) -> Result<(), ChunkError> {
+    decode::<Integers>(Encoding::Histogram, data, out)
+}
+
+/// Appends the samples of a float histogram chunk to `out`.
+pub(crate) fn decode_float(data: &[u8], out: &mut Out) -> Result<(), ChunkError> {
+    decode::<Floats>(Encoding::FloatHistogram, data, out)
+}
+
+/// The numbers of the histogram that was read last, in the form in which the next one is stored against them.
+trait Numbers: Sized {
+    /// Reads those of the first sample.
+    fn first(reader: &mut BitReader<'_>, positive: usize, negative: usize) -> Self;
+    /// Reads count, zero count and sum of the next sample.
+    fn next_totals(&mut self, reader: &mut BitReader<'_>) -> Result<(), ChunkProblem>;
+    /// Reads the buckets of the next sample.
+    fn next_buckets(&mut self, reader: &mut BitReader<'_>) -> Result<(), ChunkProblem>;
+    /// Count, zero count and sum.
+    fn totals(&self) -> (f64, f64, f64);
+    /// Absolute counts of the positive and of the negative buckets.
+    fn buckets(&self) -> (Vec<f64>, Vec<f64>);
+}
+
+fn decode<N: Numbers>(encoding: Encoding, data: &[u8], out: &mut Out) -> Result<(), ChunkError> {
+    let old = out.len();
+    let mut reader = BitReader::new(data, HEADER_BYTES);
+    decode_from::<N>(&mut reader, data, out).map_err(|problem| {
+        out.truncate(old);
+        ChunkError { encoding, size_bytes: data.len(), offset: reader.offset(), problem }
+    })
+}
+
+fn decode_from<N: Numbers>(
+    reader: &mut BitReader<'_>,
+    data: &[u8],
+    out: &mut Out,
+) -> Result<(), ChunkProblem> {
+    let (Some(samples), Some(&counter)) = (crate::chunk::sample_count(data), data.get(HEADER_BYTES - 1))
+    else {
+        return Err(ChunkProblem::Header);
+    };
+    if samples == 0 {
+        return Ok(());
+    }
+    // Four bits are the least that a sample takes.
+    if reader.left() < samples * 4 {
+        return Err(ChunkProblem::Truncated { samples });
+    }
+    let layout = Layout::read(reader)?;
+    let (positive, negative) = layout.buckets();
+    let (mut t, mut delta) = (read_signed(reader), 0i64);
+    let mut numbers = N::first(reader, positive, negative);
+    let gauge = counter & GAUGE == GAUGE;
+    out.reserve(samples);
+    for index in 0..samples {
+        if index > 0 {
+            delta = delta.wrapping_add(read_signed(reader));
+            t = t.wrapping_add(delta);
+            numbers.next_totals(reader)?;
+            if !is_stale_nan(numbers.totals().2) {
+                numbers.next_buckets(reader)?;
+            }
+        }
+        // The number of reads between two of these checks is bounded by the layout, which is bounded by the chunk.
+        if reader.is_overrun() {
+            return Err(ChunkProblem::Truncated { samples });
+        }
+        let hint = match (gauge, index) {
+            (true, _) => CounterResetHint::Gauge,
+            // What the header says about the chunk before cannot be relied on: that chunk may be missing here.
+            (false, 0) => CounterResetHint::Unknown,
+            (false, _) => CounterResetHint::NotReset,
+        };
+        out.push((t, Arc::new(histogram(&layout, &numbers, hint))));
+    }
+    Ok(())
+}
+
+fn histogram<N: Numbers>(
+    layout: &Layout,
+    numbers: &N,
+    counter_reset_hint: CounterResetHint,
+) -> FloatHistogram {
+    let (count, zero_count, sum) = numbers.totals();
+    if is_stale_nan(sum) {
+        return FloatHistogram::stale();
+    }
+    let (positive_buckets, negative_buckets) = numbers.buckets();
+    FloatHistogram {
+        counter_reset_hint,
+        schema: layout.schema,
+        zero_threshold: layout.zero_threshold,
+        zero_count,
+        count,
+        sum,
+        positive_spans: layout.positive_spans.clone(),
+        negative_spans: layout.negative_spans.clone(),
+        positive_buckets,
+        negative_buckets,
+        custom_values: layout.custom_values.clone(),
+    }
+}
+
+/// A float stored by XOR with the one before it.
+#[derive(Clone, Copy)]
+struct XorFloat {
+    bits: u64,
+    window: Window,
+}
+
+impl XorFloat {
+    fn first(reader: &mut BitReader<'_>) -> Self {
+        XorFloat { bits: reader.read(64), window: Window::WHOLE }
+    }
+
+    fn next(&mut self, reader: &mut BitReader<'_>) -> Result<(), ChunkProblem> {
+        self.bits ^= read_xor(reader, &mut self.window)?;
+        Ok(())
+    }
+
+    fn value(&self) -> f64 {
+        f64::from_bits(self.bits)
+    }
+}
+
+/// An integer stored by the change of its change.
+#[derive(Clone, Copy)]
+struct DodInteger {
+    value: i64,
+    delta: i64,
+}
+
+impl DodInteger {
+    fn first(value: i64) -> Self {
+        DodInteger { value, delta: 0 }
+    }
+
+    fn next(&mut self, reader: &mut BitReader<'_>) {
+        self.delta = self.delta.wrapping_add(read_signed(reader));
+        self.value = self.value.wrapping_add(self.delta);
+    }
+}
+
+/// Integer histograms: buckets are differences to the bucket before.
+struct Integers {
+    /// Count and zero count, unsigned.
+    counts: [DodInteger; 2],
+    sum: XorFloat,
+    positive: Vec<DodInteger>,
+    negative: Vec<DodInteger>,
+}
+
+impl Numbers for Integers {
+    fn first(reader: &mut BitReader<'_>, positive: usize, negative: usize) -> Self {
+        let counts = [(); 2].map(|()| DodInteger::first(read_unsigned(reader) as i64));
+        let sum = XorFloat::first(reader);
+        let mut buckets = |count| (0..count).map(|_| DodInteger::first(read_signed(reader))).collect();
+        Integers { counts, sum, positive: buckets(positive), negative: buckets(negative) }
+    }
+
+    fn next_totals(&mut self, reader: &mut BitReader<'_>) -> Result<(), ChunkProblem> {
+        self.counts.iter_mut().for_each(|count| count.next(reader));
+        self.sum.next(reader)
+    }
+
+    fn next_buckets(&mut self, reader: &mut BitReader<'_>) -> Result<(), ChunkProblem> {
+        self.positive.iter_mut().chain(&mut self.negative).for_each(|bucket| bucket.next(reader));
+        Ok(())
+    }
+
+    fn totals(&self) -> (f64, f64, f64) {
+        let [count, zero_count] = self.counts.map(|count| count.value as u64 as f64);
+        (count, zero_count, self.sum.value())
+    }
+
+    fn buckets(&self) -> (Vec<f64>, Vec<f64>) {
+        let absolute = |buckets: &[DodInteger]| {
+            let running = buckets.iter().scan(0i64, |count, bucket| {
+                *count = count.wrapping_add(bucket.value);
+                Some(*count as f64)
+            });
+            running.collect()
+        };
+        (absolute(&self.positive), absolute(&self.negative))
+    }
+}
+
+/// Float histograms: buckets are absolute.
+struct Floats {
+    count: XorFloat,
+    zero_count: XorFloat,
+    sum: XorFloat,
+    positive: Vec<XorFloat>,
+    negative: Vec<XorFloat>,
+}
+
+impl Numbers for Floats {
+    fn first(reader: &mut BitReader<'_>, positive: usize, negative: usize) -> Self {
+        let [count, zero_count, sum] = [(); 3].map(|()| XorFloat::first(reader));
+        let mut buckets = |count| (0..count).map(|_| XorFloat::first(reader)).collect();
+        Floats { count, zero_count, sum, positive: buckets(positive), negative: buckets(negative) }
+    }
+
+    fn next_totals(&mut self, reader: &mut BitReader<'_>) -> Result<(), ChunkProblem> {
+        self.count.next(reader)?;
+        self.zero_count.next(reader)?;
+        self.sum.next(reader)
+    }
+
+    fn next_buckets(&mut self, reader: &mut BitReader<'_>) -> Result<(), ChunkProblem> {
+        self.positive.iter_mut().chain(&mut self.negative).try_for_each(|bucket| bucket.next(reader))
+    }
+
+    fn totals(&self) -> (f64, f64, f64) {
+        (self.count.value(), self.zero_count.value(), self.sum.value())
+    }
+
+    fn buckets(&self) -> (Vec<f64>, Vec<f64>) {
+        let values = |buckets: &[XorFloat]| buckets.iter().map(XorFloat::value).collect();
+        (values(&self.positive), values(&self.negative))
+    }
+}

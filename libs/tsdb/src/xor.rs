@@ -1,0 +1,300 @@
+//! Floats in XOR chunks: Facebook's Gorilla with wider timestamps.
+//!
+//! ```text
+//! be16 number of samples
+//! sample 0    varint t                uint64 bits of v
+//! sample 1    uvarint t1 - t0         value
+//! sample n    delta of delta          value
+//!
+//! delta of delta   0                                     0
+//!                  10 + 14 bits, 110 + 17, 1110 + 20     in the asymmetric form of `bits::signed`
+//!                  1111 + 64 bits
+//! value            0                                     as before
+//!                  10 + bits                             XOR with the value before, window as before
+//!                  11 + 5 bits L + 6 bits S + S bits     XOR in a new window: L leading zeros, S bits (0 means 64)
+//! ```
+//!
+//! Specified by `tsdb/chunkenc/xor.go` of Prometheus. Bits after the last sample are ignored: old writers left a
+//! spare byte.
+
+use bytes::Bytes;
+use model::{TimeRange, Timestamp};
+
+use crate::bits::{BitReader, BitWriter, fits_signed, signed};
+use crate::error::{AppendError, ChunkError, ChunkProblem};
+use crate::{Chunk, Encoding};
+
+/// Bytes of the header: the number of samples.
+const HEADER_BYTES: usize = 2;
+
+/// The window of a value's meaningful bits, which later values may reuse.
+#[derive(Clone, Copy)]
+pub(crate) struct Window {
+    /// Meaningful bits, 1 to 64.
+    significant: u32,
+    /// Zeros below them, so that both together are at most 64.
+    trailing: u32,
+}
+
+impl Window {
+    /// What a reader assumes before the first window is written.
+    pub(crate) const WHOLE: Window = Window { significant: 64, trailing: 0 };
+}
+
+/// Reads a value: the bits that differ from those of the value before it.
+#[inline(always)]
+pub(crate) fn read_xor(reader: &mut BitReader<'_>, window: &mut Window) -> Result<u64, ChunkProblem> {
+    let head = reader.peek();
+    if head >> 63 == 0 {
+        reader.skip(1);
+        return Ok(0);
+    }
+    if head >> 62 == 0b10 {
+        reader.skip(2);
+    } else {
+        *window = new_window(head)?;
+        reader.skip(13);
+    }
+    Ok(reader.read(window.significant) << window.trailing)
+}
+
+/// The window that `head` announces, which starts with the two ones of the prefix.
+#[inline(always)]
+fn new_window(head: u64) -> Result<Window, ChunkProblem> {
+    let leading = ((head >> 57) & 0x1f) as u32;
+    // 64 does not fit six bits and 0 does not occur, so 0 stands for 64.
+    let significant = match ((head >> 51) & 0x3f) as u32 {
+        0 => 64,
+        bits => bits,
+    };
+    if leading + significant > 64 {
+        return Err(ChunkProblem::ValueWindow { leading, significant });
+    }
+    Ok(Window { significant, trailing: 64 - leading - significant })
+}
+
+/// Writes a value that differs from the one before it by `delta`. `window` is none before the first is written.
+pub(crate) fn write_xor(writer: &mut BitWriter, delta: u64, window: &mut Option<Window>) {
+    if delta == 0 {
+        return writer.write(0, 1);
+    }
+    let leading = delta.leading_zeros().min(31);
+    let trailing = delta.trailing_zeros();
+    if let Some(Window { significant, trailing: kept }) = *window
+        && leading >= 64 - significant - kept
+        && trailing >= kept
+    {
+        writer.write(0b10, 2);
+        return writer.write(delta >> kept, significant);
+    }
+    let significant = 64 - leading - trailing;
+    writer.write(0b11, 2);
+    writer.write(u64::from(leading), 5);
+    writer.write(u64::from(significant & 0x3f), 6);
+    writer.write(delta >> trailing, significant);
+    *window = Some(Window { significant, trailing });
+}
+
+/// Appends the samples of an XOR chunk's payload to `timestamps` (milliseconds) and `values`.
+///
+/// Timestamps are those of the chunk: arithmetic wraps, and nothing says that they ascend.
+///
+/// # Errors
+/// When the payload is damaged; both lists then are as they were.
+pub(crate) fn decode(
+    data: &[u8],
+    timestamps: &mut Vec<i64>,
+    values: &mut Vec<f64>,
+) -> Result<(), ChunkError> {
+    let (old_timestamps, old_values) = (timestamps.len(), values.len());
+    let mut reader = BitReader::new(data, HEADER_BYTES);
+    decode_from(&mut reader, data, timestamps, values).map_err(|problem| {
+        timestamps.truncate(old_timestamps);
+        values.truncate(old_values);
+        ChunkError { encoding: Encoding::Xor, size_bytes: data.len(), offset: reader.offset(), problem }
+    })
+}
+
+fn decode_from(
+    reader: &mut BitReader<'_>,
+    data: &[u8],
+    timestamps: &mut Vec<i64>,
+    values: &mut Vec<f64>,
+) -> Result<(), ChunkProblem> {
+    let samples = crate::chunk::sample_count(data).ok_or(ChunkProblem::Header)?;
+    if samples == 0 {
+        return Ok(());
+    }
+    // Nine bytes for the first sample, nine bits for the second, two for each that follows: with this check the
+    // lists never grow by more than a small multiple of the payload.
+    if reader.left() < 72 + (samples > 1) as usize * 9 + samples.saturating_sub(2) * 2 {
+        return Err(ChunkProblem::Truncated { samples });
+    }
+    let mut t = reader.read_varint().ok_or(ChunkProblem::Timestamp)?;
+    let mut v = reader.read(64);
+    timestamps.push(t);
+    values.push(f64::from_bits(v));
+    if samples > 1 {
+        let mut delta = reader.read_uvarint().ok_or(ChunkProblem::Timestamp)? as i64;
+        let mut window = Window::WHOLE;
+        t = t.wrapping_add(delta);
+        v ^= read_xor(reader, &mut window)?;
+        timestamps.push(t);
+        values.push(f64::from_bits(v));
+
+        let start = timestamps.len();
+        timestamps.resize(start + samples - 2, 0);
+        let start_values = values.len();
+        values.resize(start_values + samples - 2, 0.0);
+        for (timestamp, value) in timestamps[start..].iter_mut().zip(&mut values[start_values..]) {
+            delta = delta.wrapping_add(read_delta_of_delta(reader));
+            t = t.wrapping_add(delta);
+            v ^= read_xor(reader, &mut window)?;
+            *timestamp = t;
+            *value = f64::from_bits(v);
+        }
+    }
+    if reader.is_overrun() { Err(ChunkProblem::Truncated { samples }) } else { Ok(()) }
+}
+
+#[inline(always)]
+fn read_delta_of_delta(reader: &mut BitReader<'_>) -> i64 {
+    let head = reader.peek();
+    if head >> 63 == 0 {
+        reader.skip(1);
+        return 0;
+    }
+    // Without a branch for each length, because jitter makes the lengths unpredictable.
+    const BITS: [u32; 4] = [0, 14, 17, 20];
+    let ones = (!head).leading_zeros();
+    if ones < 4 {
+        let bits = BITS[ones as usize];
+        reader.skip(ones + 1 + bits);
+        return signed((head << (ones + 1)) >> (64 - bits), bits);
+    }
+    reader.skip(4);
+    reader.read(64) as i64
+}
+
+/// Builds an XOR chunk sample by sample.
+///
+/// ```
+/// let mut encoder = tsdb::XorEncoder::new();
+/// encoder.append(model::Sample::new(1_000, 1.5))?;
+/// encoder.append(model::Sample::new(2_000, 1.5))?;
+/// let chunk = encoder.finish().expect("two samples were appended");
+/// let (mut timestamps, mut values) = (Vec::new(), Vec::new());
+/// chunk.decode_floats(&mut timestamps, &mut values)?;
+/// assert_eq!((timestamps, values), (vec![1_000, 2_000], vec![1.5, 1.5]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct XorEncoder {
+    writer: BitWriter,
+    samples: u16,
+    first: Timestamp,
+    t: i64,
+    delta: i64,
+    v: u64,
+    window: Option<Window>,
+}
+
+impl Default for XorEncoder {
+    fn default() -> Self {
+        XorEncoder::new()
+    }
+}
+
+impl XorEncoder {
+    /// An encoder without samples.
+    pub fn new() -> Self {
+        XorEncoder {
+            writer: BitWriter::after(&[0; HEADER_BYTES]),
+            samples: 0,
+            first: Timestamp::EPOCH,
+            t: 0,
+            delta: 0,
+            v: 0,
+            window: None,
+        }
+    }
+
+    /// Number of samples so far.
+    pub fn len(&self) -> usize {
+        usize::from(self.samples)
+    }
+
+    /// Whether there is no sample yet.
+    pub fn is_empty(&self) -> bool {
+        self.samples == 0
+    }
+
+    /// Bytes of the payload so far.
+    pub fn size_bytes(&self) -> usize {
+        self.writer.size_bytes()
+    }
+
+    /// Appends a sample.
+    ///
+    /// # Errors
+    /// When the chunk is full or the sample is not later than the last one; the chunk is unchanged.
+    pub fn append(&mut self, sample: model::Sample) -> Result<(), AppendError> {
+        let (t, v) = (sample.timestamp.as_millis(), sample.value.to_bits());
+        if self.samples == u16::MAX {
+            return Err(AppendError::Full);
+        }
+        if self.samples > 0 && t <= self.t {
+            return Err(AppendError::OutOfOrder {
+                at: sample.timestamp,
+                last: Timestamp::from_millis(self.t),
+            });
+        }
+        let delta = t.wrapping_sub(self.t);
+        match self.samples {
+            0 => {
+                self.first = sample.timestamp;
+                self.writer.write_varint(t);
+                self.writer.write(v, 64);
+            }
+            1 => {
+                self.writer.write_uvarint(delta as u64);
+                write_xor(&mut self.writer, v ^ self.v, &mut self.window);
+                self.delta = delta;
+            }
+            _ => {
+                write_delta_of_delta(&mut self.writer, delta.wrapping_sub(self.delta));
+                write_xor(&mut self.writer, v ^ self.v, &mut self.window);
+                self.delta = delta;
+            }
+        }
+        (self.t, self.v) = (t, v);
+        self.samples += 1;
+        Ok(())
+    }
+
+    /// The chunk with all samples, or none where there are none.
+    pub fn finish(self) -> Option<Chunk> {
+        (self.samples > 0).then(|| Chunk {
+            range: TimeRange::new(self.first, Timestamp::from_millis(self.t)),
+            encoding: Encoding::Xor,
+            data: Bytes::from(self.writer.finish(&self.samples.to_be_bytes())),
+        })
+    }
+}
+
+fn write_delta_of_delta(writer: &mut BitWriter, dod: i64) {
+    if dod == 0 {
+        return writer.write(0, 1);
+    }
+    for (prefix, prefix_bits, bits) in [(0b10, 2, 14), (0b110, 3, 17), (0b1110, 4, 20)] {
+        if fits_signed(dod, bits) {
+            writer.write(prefix, prefix_bits);
+            return writer.write(dod as u64, bits);
+        }
+    }
+    writer.write(0b1111, 4);
+    writer.write(dod as u64, 64);
+}
+
+#[cfg(test)]
+mod tests;
