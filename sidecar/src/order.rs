@@ -1,0 +1,164 @@
+//! Puts Prometheus' series back into order once external labels are attached, without holding them all.
+//!
+//! Remote read sends series sorted by their stored labels. Attaching the same external labels to all of them, and
+//! removing others that none of them stores, keeps that order with one exception: a series whose stored labels are a
+//! prefix of the next one's. `{a="1"}` sorts before `{a="1",b="2"}`, but `{a="1",b="2",cluster="x"}` sorts before
+//! `{a="1",cluster="x"}`. All series with a given prefix follow it directly, so it is enough to hold back a series
+//! for as long as the following ones extend it: one series almost always, never more than a label set has labels.
+//!
+//! The premise is that no series *stores* a label with the name of one that is attached or removed. [`Reorder`]
+//! verifies its output, so that a broken premise ends the stream with an error instead of a wrong order.
+
+use model::{Label, Labels};
+use series::{AggrChunk, Series};
+
+/// A series came out of order although [`Reorder`]'s premise says that it cannot.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("series {after} came after {before}")]
+pub(crate) struct OutOfOrder {
+    before: Labels,
+    after: Labels,
+}
+
+struct Held {
+    /// The labels by which Prometheus sorted.
+    stored: Labels,
+    series: Series,
+}
+
+/// The machine: offered series in Prometheus' order, it gives them back in StoreAPI's.
+pub(crate) struct Reorder {
+    external: Labels,
+    removed: Vec<String>,
+    /// Each one's stored labels are a proper prefix of the next one's.
+    held: Vec<Held>,
+    last: Option<Labels>,
+}
+
+/// Whether all of `shorter` stands at the beginning of `longer`.
+fn is_prefix(shorter: &Labels, longer: &Labels) -> bool {
+    let mut longer = longer.iter();
+    shorter.iter().all(|label: Label<'_>| longer.next() == Some(label))
+}
+
+impl Reorder {
+    /// Attaches `external` to every series and removes the labels named in `removed`.
+    pub(crate) fn new(external: &Labels, removed: &[String]) -> Self {
+        let external = external.without(|name| removed.iter().any(|r| r == name));
+        Reorder { external, removed: removed.to_vec(), held: Vec::new(), last: None }
+    }
+
+    /// Takes the next series of Prometheus and gives those whose place is now known.
+    ///
+    /// `received` may already carry the external labels, as Prometheus merges them in. Consecutive parts of one series
+    /// are joined.
+    pub(crate) fn offer(
+        &mut self,
+        received: &Labels,
+        chunks: Vec<AggrChunk>,
+        ready: &mut Vec<Series>,
+    ) -> Result<(), OutOfOrder> {
+        let attached = |name: &str| self.external.get(name).is_some();
+        let stored = received.without(|name| attached(name) || self.removed.iter().any(|r| r == name));
+        let labels = stored.extended(&self.external);
+        while let Some(top) = self.held.last_mut() {
+            if top.stored == stored {
+                top.series.chunks.extend(chunks);
+                return Ok(());
+            }
+            if is_prefix(&top.stored, &stored) && top.series.labels > labels {
+                break;
+            }
+            self.release(ready)?;
+        }
+        self.held.push(Held { stored, series: Series { labels, chunks } });
+        Ok(())
+    }
+
+    /// Gives what was still held back; nothing may be offered afterwards.
+    pub(crate) fn finish(mut self, ready: &mut Vec<Series>) -> Result<(), OutOfOrder> {
+        while !self.held.is_empty() {
+            self.release(ready)?;
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, ready: &mut Vec<Series>) -> Result<(), OutOfOrder> {
+        let Some(Held { series, .. }) = self.held.pop() else { return Ok(()) };
+        if let Some(before) = self.last.take().filter(|last| *last >= series.labels) {
+            return Err(OutOfOrder { before, after: series.labels });
+        }
+        self.last = Some(series.labels.clone());
+        ready.push(series);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn labels(pairs: &[(&str, &str)]) -> Labels {
+        Labels::from_pairs(pairs.iter().copied()).unwrap()
+    }
+
+    fn reorder(stored: &[Labels], external: &Labels, removed: &[String]) -> Result<Vec<Labels>, OutOfOrder> {
+        let (mut machine, mut ready) = (Reorder::new(external, removed), Vec::new());
+        for labels in stored {
+            machine.offer(&external.extended(labels), Vec::new(), &mut ready)?;
+        }
+        machine.finish(&mut ready)?;
+        Ok(ready.into_iter().map(|s| s.labels).collect())
+    }
+
+    #[test]
+    fn a_series_that_is_a_prefix_of_the_next_waits_for_it() {
+        let stored = [labels(&[("a", "1")]), labels(&[("a", "1"), ("b", "2")]), labels(&[("a", "1"), ("z", "2")])];
+        let external = labels(&[("cluster", "x")]);
+        let expected = [
+            labels(&[("a", "1"), ("b", "2"), ("cluster", "x")]),
+            labels(&[("a", "1"), ("cluster", "x")]),
+            labels(&[("a", "1"), ("cluster", "x"), ("z", "2")]),
+        ];
+        assert_eq!(reorder(&stored, &external, &[]).unwrap(), expected);
+    }
+
+    #[test]
+    fn parts_of_one_series_are_joined() {
+        let (mut machine, mut ready) = (Reorder::new(&Labels::empty(), &[]), Vec::new());
+        let series = labels(&[("a", "1")]);
+        machine.offer(&series, vec![AggrChunk::default()], &mut ready).unwrap();
+        machine.offer(&series, vec![AggrChunk::default()], &mut ready).unwrap();
+        machine.finish(&mut ready).unwrap();
+        assert_eq!((ready.len(), ready[0].chunks.len()), (1, 2));
+    }
+
+    #[test]
+    fn a_stored_label_that_breaks_the_premise_is_noticed() {
+        let external = labels(&[("cluster", "x")]);
+        let stored = [labels(&[("cluster", "a"), ("z", "2")]), labels(&[("cluster", "b"), ("z", "1")])];
+        assert!(reorder(&stored, &external, &[]).is_err());
+    }
+
+    fn label_set() -> impl Strategy<Value = Labels> {
+        prop::collection::btree_map("[abdfhz]", "[12]", 0..5).prop_map(|m| Labels::from_pairs(m).unwrap())
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_is_that_of_a_full_sort(
+            stored in prop::collection::btree_set(label_set(), 0..60),
+            external in prop::collection::btree_map("[ceg]", "[xy]", 0..3),
+            removed in prop::collection::vec("[ceg]", 0..2),
+        ) {
+            let stored: Vec<Labels> = stored.into_iter().collect();
+            let external = Labels::from_pairs(external).unwrap();
+            let kept = external.without(|n| removed.iter().any(|r| r == n));
+            let mut sorted: Vec<Labels> = stored.iter().map(|l| l.extended(&kept)).collect();
+            sorted.sort();
+            prop_assert_eq!(reorder(&stored, &external, &removed).unwrap(), sorted);
+        }
+    }
+}
