@@ -1,0 +1,80 @@
+//! The flags that every role has.
+
+use std::time::Duration;
+
+use crate::address::ListenAddress;
+use crate::duration::parse_duration;
+use crate::logs::{LogFormat, LogLevel};
+
+/// Flags of every role, with Thanos' names and defaults; flatten it into the role's own arguments.
+#[derive(Clone, Debug, clap::Args)]
+pub struct CommonArgs {
+    /// Address of the HTTP server: metrics, probes, reload and the role's own endpoints
+    #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:10902")]
+    pub http_address: ListenAddress,
+
+    /// How long HTTP requests may take to finish after the signal to stop
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_duration)]
+    pub http_grace_period: Duration,
+
+    /// Address of the gRPC server
+    #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:10901")]
+    pub grpc_address: ListenAddress,
+
+    /// How long gRPC calls may take to finish after the signal to stop
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_duration)]
+    pub grpc_grace_period: Duration,
+
+    /// Age after which a gRPC connection is asked to reconnect; 0 for never
+    #[arg(long, value_name = "DURATION", default_value = "60m", value_parser = parse_duration)]
+    pub grpc_server_max_connection_age: Duration,
+
+    /// Least severe log lines that are written
+    #[arg(long = "log.level", value_name = "LEVEL", default_value = "info", value_enum)]
+    pub log_level: LogLevel,
+
+    /// Form of the log lines
+    #[arg(long = "log.format", value_name = "FORMAT", default_value = "logfmt", value_enum)]
+    pub log_format: LogFormat,
+}
+
+impl CommonArgs {
+    /// The longer of both grace periods, which is how long the whole role may take to end.
+    pub fn grace_period(&self) -> Duration {
+        self.http_grace_period.max(self.grpc_grace_period)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Role {
+        #[command(flatten)]
+        common: CommonArgs,
+    }
+
+    #[test]
+    fn defaults_are_those_of_thanos() {
+        let role = Role::try_parse_from(["role"]).unwrap();
+        assert_eq!(role.common.http_address.to_string(), "0.0.0.0:10902");
+        assert_eq!(role.common.grpc_address.to_string(), "0.0.0.0:10901");
+        assert_eq!(role.common.grace_period(), Duration::from_secs(120));
+        assert_eq!(role.common.log_level, LogLevel::Info);
+    }
+
+    #[test]
+    fn wrong_values_are_refused_with_the_reason() {
+        let error = |args: &[&str]| match Role::try_parse_from(args) {
+            Ok(_) => String::from("accepted"),
+            Err(error) => error.to_string(),
+        };
+        assert!(error(&["role", "--http-address=10902"]).contains("has no port"));
+        assert!(error(&["role", "--grpc-grace-period=soon"]).contains("is not a duration"));
+        assert!(error(&["role", "--log.level=loud"]).contains("debug, info, warn, error"));
+        assert_eq!(error(&["role", "--log.level=debug", "--log.format=json"]), "accepted");
+    }
+}

@@ -1,0 +1,86 @@
+//! The HTTP server of a role: metrics, probes, reload, and the role's own routes.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::IntoResponse;
+use axum::routing::{get, post};
+use http::{HeaderMap, StatusCode, header};
+use tower_http::compression::CompressionLayer;
+
+use crate::serve::{ServeOptions, server_builder};
+use crate::{BindError, ListenAddress, Listener, Metrics, Probes, Reload, Shutdown};
+
+/// Serves a router over HTTP/1.1 and cleartext HTTP/2, with gzip for those who accept it.
+#[derive(Debug)]
+pub struct HttpServer {
+    listener: Listener,
+}
+
+impl HttpServer {
+    /// Binds the address.
+    ///
+    /// # Errors
+    /// Names the address and what is wrong with it.
+    pub async fn bind(address: &ListenAddress) -> Result<Self, BindError> {
+        Ok(HttpServer { listener: Listener::bind(address).await? })
+    }
+
+    /// The address in fact bound.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `shutdown`, then for at most `grace` what was asked before.
+    pub async fn serve(self, routes: Router, grace: Duration, shutdown: Shutdown) {
+        let routes = routes.layer(CompressionLayer::new());
+        let options = ServeOptions { grace, max_age: None };
+        self.listener.serve(server_builder(), routes, options, shutdown).await;
+    }
+}
+
+/// The routes that every role has; merge the role's own into them.
+///
+/// * `GET /metrics`: text format 0.0.4, or OpenMetrics 1.0 for those who ask for it;
+/// * `GET /-/healthy`, `GET /-/ready`: 200, or 503 with the reason;
+/// * `POST|PUT /-/reload`: 200, or 500 with what failed.
+pub fn admin_routes(metrics: Metrics, probes: Probes, reload: Reload) -> Router {
+    let probe_routes =
+        Router::new().route("/-/healthy", get(healthy)).route("/-/ready", get(ready)).with_state(probes);
+    Router::new()
+        .route("/metrics", get(show_metrics).with_state(metrics))
+        .route("/-/reload", post(run_reload).put(run_reload).with_state(reload))
+        .merge(probe_routes)
+}
+
+async fn show_metrics(State(metrics): State<Metrics>, headers: HeaderMap) -> impl IntoResponse {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("");
+    let (content_type, text) = metrics.encode(accept);
+    ([(header::CONTENT_TYPE, content_type)], text)
+}
+
+async fn healthy(State(probes): State<Probes>) -> impl IntoResponse {
+    match probes.health().unhealthy {
+        None => (StatusCode::OK, "OK\n".to_owned()),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("unhealthy: {reason}\n")),
+    }
+}
+
+async fn ready(State(probes): State<Probes>) -> impl IntoResponse {
+    match probes.health().not_ready {
+        None => (StatusCode::OK, "OK\n".to_owned()),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")),
+    }
+}
+
+async fn run_reload(State(reload): State<Reload>) -> impl IntoResponse {
+    // A task of its own: a client that hangs up must not leave the reload half done.
+    let outcome = tokio::spawn(async move { reload.run().await }).await;
+    match outcome {
+        Ok(Ok(())) => (StatusCode::OK, String::new()),
+        Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, format!("reload failed: {error}\n")),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("reload failed: {error}\n")),
+    }
+}

@@ -1,0 +1,192 @@
+//! The accept loop that the HTTP and the gRPC server share.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::pin;
+use std::time::Duration;
+
+use axum::extract::ConnectInfo;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tonic::transport::server::TcpConnectInfo;
+use tower::{Service, ServiceExt};
+use tracing::{debug, warn};
+
+use crate::{BoxError, ListenAddress, Shutdown};
+
+/// Pause after `accept` failed for want of files or memory, so that the loop does not spin.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+/// How long a client may take to send the head of an HTTP/1 request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why a server cannot listen.
+#[derive(Debug, thiserror::Error)]
+#[error("listen on {address}: {source}")]
+pub struct BindError {
+    address: ListenAddress,
+    source: io::Error,
+}
+
+/// A bound TCP socket. Connections queue in the system until it is served.
+#[derive(Debug)]
+pub struct Listener {
+    inner: TcpListener,
+    address: SocketAddr,
+}
+
+impl Listener {
+    /// Binds `address`; an empty host means all interfaces, of IPv6 and IPv4 where the system has both.
+    ///
+    /// # Errors
+    /// Names the address: it is in use, not of this machine, unresolvable, or not permitted.
+    pub async fn bind(address: &ListenAddress) -> Result<Self, BindError> {
+        let bound = match (address.host(), address.port()) {
+            ("", port) => match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+                // Without IPv6 in the kernel, all interfaces are those of IPv4.
+                Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
+                    TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await
+                }
+                bound => bound,
+            },
+            host_and_port => TcpListener::bind(host_and_port).await,
+        };
+        let listen = |inner: TcpListener| Ok(Listener { address: inner.local_addr()?, inner });
+        bound.and_then(listen).map_err(|source| BindError { address: address.clone(), source })
+    }
+
+    /// The address in fact bound, with the port that the system chose for port 0.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves every connection with `service` until `shutdown`, then lets open requests finish for at most
+    /// `options.grace`, and drops the connections that are left.
+    pub(crate) async fn serve<S, B>(
+        self,
+        server: auto::Builder<TokioExecutor>,
+        service: S,
+        options: ServeOptions,
+        shutdown: Shutdown,
+    ) where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+        S: Clone + Send + Sync + 'static,
+        S::Future: Send + 'static,
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = shutdown.triggered() => break,
+                accepted = self.inner.accept() => accepted,
+                // Forget those that ended, so that the set holds only what is open.
+                Some(_) = connections.join_next() => continue,
+            };
+            match accepted {
+                Ok((stream, remote)) => {
+                    let connection = Connection { stream, remote, local: self.address };
+                    let (server, service) = (server.clone(), service.clone());
+                    let (options, shutdown) = (options.clone(), shutdown.clone());
+                    connections.spawn(connection.serve(server, service, options, shutdown));
+                }
+                Err(error) if is_of_the_connection(&error) => debug!(err = %error, "accept"),
+                Err(error) => {
+                    warn!(address = %self.address, err = %error, "accept");
+                    sleep(ACCEPT_BACKOFF).await;
+                }
+            }
+        }
+        // Nobody can connect while the open connections drain.
+        drop(self.inner);
+        let deadline = Instant::now() + options.grace;
+        let drained = timeout_at(deadline, async { while connections.join_next().await.is_some() {} });
+        if drained.await.is_err() {
+            warn!(address = %self.address, connections = connections.len(), "grace period is over, closing connections");
+            connections.shutdown().await;
+        }
+    }
+}
+
+/// Whether an error of `accept` tells about the one connection and not about the listener.
+fn is_of_the_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+/// Times of a server.
+#[derive(Clone, Debug)]
+pub(crate) struct ServeOptions {
+    /// How long open requests may take after the word to stop.
+    pub(crate) grace: Duration,
+    /// Age at which a connection is asked to go, and open requests may finish; `None` for never.
+    pub(crate) max_age: Option<Duration>,
+}
+
+/// The protocol settings that both servers start from.
+pub(crate) fn server_builder() -> auto::Builder<TokioExecutor> {
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server.http1().timer(hyper_util::rt::TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    server.http2().timer(hyper_util::rt::TokioTimer::new());
+    server
+}
+
+struct Connection {
+    stream: TcpStream,
+    remote: SocketAddr,
+    local: SocketAddr,
+}
+
+impl Connection {
+    async fn serve<S, B>(
+        self,
+        server: auto::Builder<TokioExecutor>,
+        service: S,
+        options: ServeOptions,
+        shutdown: Shutdown,
+    ) where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+        S: Clone + Send + Sync + 'static,
+        S::Future: Send + 'static,
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let Connection { stream, remote, local } = self;
+        // Without this, small frames wait for the acknowledgement of earlier ones.
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(%remote, err = %error, "set TCP_NODELAY");
+        }
+        let service = service.map_request(move |mut request: Request<Incoming>| {
+            let connection = TcpConnectInfo { local_addr: Some(local), remote_addr: Some(remote) };
+            request.extensions_mut().insert(connection);
+            request.extensions_mut().insert(ConnectInfo(remote));
+            request
+        });
+        let serving = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        let mut serving = pin!(serving);
+        let old = async {
+            match options.max_age {
+                Some(age) => sleep_until(Instant::now() + age).await,
+                None => std::future::pending().await,
+            }
+        };
+        let outcome = tokio::select! {
+            outcome = serving.as_mut() => outcome,
+            () = async { tokio::select! { () = shutdown.triggered() => {}, () = old => {} } } => {
+                serving.as_mut().graceful_shutdown();
+                serving.await
+            }
+        };
+        if let Err(error) = outcome {
+            debug!(%remote, err = %error, "connection ended");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Instants as flags spell them: absolute, or relative to now.
+
+use std::fmt;
+use std::str::FromStr;
+
+use model::Timestamp;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::duration::{format_duration, parse_duration};
+
+/// An instant given as RFC 3339, or as a distance from now such as `-2w`.
+///
+/// A relative instant moves with the clock: ask for it with [`TimeArg::at`] each time it is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeArg {
+    /// A fixed instant.
+    Absolute(Timestamp),
+    /// Milliseconds from now; negative for the past.
+    Relative(i64),
+}
+
+/// Why a text is no instant.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is not a time: write RFC 3339, for example 2026-01-31T00:00:00Z, or a distance from now such as -2w or 30m"
+)]
+pub struct TimeArgError(String);
+
+impl TimeArg {
+    /// The instant meant when the clock shows `now`; saturates.
+    pub fn at(self, now: Timestamp) -> Timestamp {
+        match self {
+            TimeArg::Absolute(at) => at,
+            TimeArg::Relative(millis) => now.offset_millis(millis),
+        }
+    }
+}
+
+impl FromStr for TimeArg {
+    type Err = TimeArgError;
+
+    fn from_str(text: &str) -> Result<Self, TimeArgError> {
+        if let Ok(at) = OffsetDateTime::parse(text, &Rfc3339) {
+            // Years 0 to 9999 are far inside i64 milliseconds.
+            let millis = at.unix_timestamp_nanos().div_euclid(1_000_000);
+            return Ok(TimeArg::Absolute(Timestamp::from_millis(millis as i64)));
+        }
+        let (sign, length) = match text.strip_prefix('-') {
+            Some(length) => (-1, length),
+            None => (1, text.strip_prefix('+').unwrap_or(text)),
+        };
+        let length = parse_duration(length).map_err(|_| TimeArgError(text.to_owned()))?;
+        Ok(TimeArg::Relative(sign * length.as_millis() as i64))
+    }
+}
+
+impl fmt::Display for TimeArg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TimeArg::Absolute(at) => {
+                let nanos = i128::from(at.as_millis()) * 1_000_000;
+                let text = OffsetDateTime::from_unix_timestamp_nanos(nanos)
+                    .ok()
+                    .and_then(|at| at.format(&Rfc3339).ok())
+                    .unwrap_or_else(|| format!("{at}ms"));
+                f.write_str(&text)
+            }
+            TimeArg::Relative(millis) => {
+                let sign = if *millis < 0 { "-" } else { "" };
+                let length = std::time::Duration::from_millis(millis.unsigned_abs());
+                write!(f, "{sign}{}", format_duration(length))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn absolute_and_relative_instants_are_understood() {
+        let now = Timestamp::from_millis(1_000_000_000_000);
+        for (text, millis) in [
+            ("1970-01-01T00:00:01.5Z", 1_500),
+            ("1970-01-01T01:00:00+01:00", 0),
+            ("0000-01-01T00:00:00Z", -62_167_219_200_000),
+            ("9999-12-31T23:59:59Z", 253_402_300_799_000),
+            ("-2w", 1_000_000_000_000 - 1_209_600_000),
+            ("30m", 1_000_000_000_000 + 1_800_000),
+        ] {
+            let arg: TimeArg = text.parse().unwrap();
+            assert_eq!(arg.at(now), Timestamp::from_millis(millis), "{text}");
+        }
+        assert_eq!("-2w".parse::<TimeArg>().unwrap().to_string(), "-2w");
+        assert_eq!("2026-01-31T00:00:00Z".parse::<TimeArg>().unwrap().to_string(), "2026-01-31T00:00:00Z");
+    }
+
+    #[test]
+    fn nonsense_is_refused_by_name() {
+        for text in ["", "yesterday", "2026-01-31", "--2w", "5"] {
+            let error = text.parse::<TimeArg>().unwrap_err().to_string();
+            assert!(error.contains(&format!("{text:?}")), "{error}");
+        }
+    }
+}
