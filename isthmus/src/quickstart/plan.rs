@@ -1,0 +1,177 @@
+//! What runs where: the ports, folders and names of the demonstration, decided before anything starts.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use serde_json::{Value, json};
+
+/// Name of the trust domain that quickstart creates.
+pub(super) const TRUST_DOMAIN: &str = "quickstart.isthmus";
+/// The `environment` label that all series carry.
+pub(super) const ENVIRONMENT: &str = "testing";
+
+/// How a cluster's gateway and the observability gateway find each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// The cluster dials out and has no listening port.
+    DialsOut,
+    /// The observability gateway dials the cluster.
+    IsDialled,
+}
+
+/// One Prometheus with its sidecar.
+#[derive(Clone, Debug)]
+pub(super) struct Scraper {
+    pub(super) name: String,
+    pub(super) prometheus: SocketAddr,
+    pub(super) sidecar_http: SocketAddr,
+    pub(super) sidecar_grpc: SocketAddr,
+}
+
+/// One client cluster.
+#[derive(Clone, Debug)]
+pub(super) struct Cluster {
+    pub(super) name: &'static str,
+    pub(super) reach: Reach,
+    pub(super) dir: PathBuf,
+    pub(super) gateway_http: SocketAddr,
+    pub(super) gateway_grpc: SocketAddr,
+    /// Where it listens for the mesh, if it does.
+    pub(super) gateway_mesh: SocketAddr,
+    /// The near end of the wire between this cluster and the observability cluster.
+    pub(super) link: SocketAddr,
+    pub(super) pushgateway: SocketAddr,
+    pub(super) scrapers: Vec<Scraper>,
+}
+
+/// The whole demonstration.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) dir: PathBuf,
+    pub(super) logs: PathBuf,
+    pub(super) pki_state: PathBuf,
+    pub(super) pki_roots: PathBuf,
+    pub(super) observability: PathBuf,
+    pub(super) querier_http: SocketAddr,
+    pub(super) querier_grpc: SocketAddr,
+    pub(super) gateway_http: SocketAddr,
+    pub(super) gateway_grpc: SocketAddr,
+    pub(super) gateway_mesh: SocketAddr,
+    pub(super) clusters: Vec<Cluster>,
+}
+
+/// Ports from the base port to the last one, all of them within this many.
+pub(super) const PORTS: u16 = 40;
+
+impl Plan {
+    /// Lays the demonstration out below `dir` on the [`PORTS`] ports from `base` on.
+    pub(super) fn new(dir: &Path, base: u16) -> Self {
+        let at = |offset: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, base + offset));
+        let cluster = |name: &'static str, reach, first: u16| Cluster {
+            name,
+            reach,
+            dir: dir.join(name),
+            gateway_http: at(first),
+            gateway_grpc: at(first + 1),
+            gateway_mesh: at(first + 2),
+            link: at(first + 3),
+            pushgateway: at(first + 4),
+            scrapers: (0..2)
+                .map(|replica| Scraper {
+                    name: format!("scraper-{replica}"),
+                    prometheus: at(first + 5 + replica * 3),
+                    sidecar_http: at(first + 6 + replica * 3),
+                    sidecar_grpc: at(first + 7 + replica * 3),
+                })
+                .collect(),
+        };
+        Plan {
+            dir: dir.to_owned(),
+            logs: dir.join("logs"),
+            pki_state: dir.join("pki/state"),
+            pki_roots: dir.join("pki/offline-roots"),
+            observability: dir.join("observability"),
+            querier_http: at(0),
+            querier_grpc: at(1),
+            gateway_http: at(2),
+            gateway_grpc: at(3),
+            gateway_mesh: at(4),
+            clusters: vec![cluster("eu-1", Reach::DialsOut, 10), cluster("us-1", Reach::IsDialled, 25)],
+        }
+    }
+
+    /// Refuses to start where a port is taken, before anything was changed.
+    pub(super) fn check_ports(base: u16) -> Result<()> {
+        let Some(end) = base.checked_add(PORTS) else {
+            bail!("--base-port {base}: must be at most {}", u16::MAX - PORTS);
+        };
+        for port in base..end {
+            let at = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            if let Err(error) = TcpListener::bind(at).and(UdpSocket::bind(at)) {
+                bail!(
+                    "port {port} is not free ({error}): is another quickstart running? \
+                     Choose {PORTS} free ports with --base-port"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// The name under which the querier knows `scraper` of `cluster`.
+    pub(super) fn target(cluster: &Cluster, scraper: &Scraper) -> String {
+        format!("{}.{}", scraper.name, cluster.name)
+    }
+
+    /// The URLs of everything, for programs: the content of `endpoints.json`.
+    pub(super) fn endpoints(&self) -> Value {
+        let url = |at: SocketAddr| format!("http://{at}");
+        let scrapers = |of: fn(&Scraper) -> SocketAddr| -> Value {
+            let named = self.clusters.iter().flat_map(|cluster| {
+                cluster.scrapers.iter().map(move |s| (Self::target(cluster, s), json!(url(of(s)))))
+            });
+            Value::Object(named.collect())
+        };
+        let gateways: serde_json::Map<String, Value> =
+            std::iter::once(("observability".to_owned(), json!(url(self.gateway_http))))
+                .chain(self.clusters.iter().map(|c| (c.name.to_owned(), json!(url(c.gateway_http)))))
+                .collect();
+        json!({
+            "querier_http": url(self.querier_http),
+            "querier_grpc": self.querier_grpc.to_string(),
+            "gateways": gateways,
+            "sidecars": scrapers(|s| s.sidecar_http),
+            "prometheus": scrapers(|s| s.prometheus),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_port_is_given_twice_and_all_are_checked() {
+        let plan = Plan::new(Path::new("/x"), 20_000);
+        let mut ports = vec![plan.querier_http, plan.querier_grpc, plan.gateway_http, plan.gateway_grpc];
+        ports.push(plan.gateway_mesh);
+        for c in &plan.clusters {
+            ports.extend([c.gateway_http, c.gateway_grpc, c.gateway_mesh, c.link, c.pushgateway]);
+            ports.extend(c.scrapers.iter().flat_map(|s| [s.prometheus, s.sidecar_http, s.sidecar_grpc]));
+        }
+        let unique: BTreeSet<u16> = ports.iter().map(SocketAddr::port).collect();
+        assert_eq!(unique.len(), ports.len());
+        assert!(unique.iter().all(|port| (20_000..20_000 + PORTS).contains(port)));
+    }
+
+    #[test]
+    fn endpoints_name_every_url() {
+        let endpoints = Plan::new(Path::new("/x"), 20_000).endpoints();
+        assert_eq!(endpoints["querier_http"], "http://127.0.0.1:20000");
+        assert_eq!(endpoints["gateways"].as_object().map(|g| g.len()), Some(3));
+        assert_eq!(endpoints["sidecars"]["scraper-1.us-1"], "http://127.0.0.1:20034");
+        assert_eq!(endpoints["prometheus"].as_object().map(|p| p.len()), Some(4));
+    }
+}

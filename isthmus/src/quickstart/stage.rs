@@ -1,0 +1,366 @@
+//! Brings the demonstration up, cluster by cluster, and takes it down.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use tokio::process::Command;
+
+use super::child::Child;
+use super::http::Http;
+use super::link::Link;
+use super::plan::{Cluster, ENVIRONMENT, Plan, Reach, Scraper, TRUST_DOMAIN};
+use super::prometheus;
+use super::querier::{Querier, wait_for};
+
+/// How long any one part may take to come up.
+const START: Duration = Duration::from_secs(60);
+
+/// Everything that runs. Ends it all when dropped; [`Stage::stop`] does so in order.
+pub(super) struct Stage {
+    plan: Plan,
+    program: PathBuf,
+    prometheus: PathBuf,
+    pushgateway: Option<PathBuf>,
+    children: Vec<Child>,
+    links: Vec<(&'static str, Link)>,
+    http: Http,
+}
+
+impl Stage {
+    pub(super) fn new(plan: Plan, prometheus: PathBuf) -> Result<Self> {
+        Ok(Stage {
+            plan,
+            program: std::env::current_exe().context("find this program's own file")?,
+            prometheus,
+            pushgateway: prometheus::find("prometheus-pushgateway").or_else(|| prometheus::find("pushgateway")),
+            children: Vec::new(),
+            links: Vec::new(),
+            http: Http::new(Duration::from_secs(5)),
+        })
+    }
+
+    pub(super) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    pub(super) fn querier(&self) -> Querier {
+        Querier::new(self.plan.querier_http)
+    }
+
+    /// Whether a real pushgateway runs in each cluster.
+    pub(super) fn has_pushgateway(&self) -> bool {
+        self.pushgateway.is_some()
+    }
+
+    /// Creates the roots and the issuing CA.
+    pub(super) async fn create_trust_domain(&self) -> Result<()> {
+        let Plan { pki_state, pki_roots, .. } = &self.plan;
+        fs::create_dir_all(self.plan.dir.join("pki"))?;
+        let passphrase = self.plan.dir.join("pki/root-passphrase");
+        write_private(&passphrase, "a demonstration needs no secret passphrase\n")?;
+        self.run(&[
+            "pki",
+            "init",
+            "--trust-domain",
+            TRUST_DOMAIN,
+            "--state",
+            &text(pki_state),
+            "--root-out",
+            &text(pki_roots),
+            "--root-passphrase-file",
+            &text(&passphrase),
+        ])
+        .await?;
+        Ok(())
+    }
+
+    /// Starts the observability cluster: its gateway and the querier.
+    pub(super) async fn start_observability(&mut self) -> Result<()> {
+        let plan = self.plan.clone();
+        fs::create_dir_all(&plan.observability)?;
+        let config = plan.observability.join("gateway.yaml");
+        fs::write(&config, observability_gateway(&plan))?;
+        for cluster in &plan.clusters {
+            let to = match cluster.reach {
+                Reach::DialsOut => plan.gateway_mesh,
+                Reach::IsDialled => cluster.gateway_mesh,
+            };
+            self.links.push((cluster.name, Link::open(cluster.link, to).await?));
+        }
+        let mut gateway = vec!["gateway".to_owned(), format!("--config={}", config.display())];
+        gateway.extend(addresses(plan.gateway_http, plan.gateway_grpc));
+        self.start("gateway observability", gateway)?;
+        let mut querier = vec![
+            "query".to_owned(),
+            format!("--gateway={}", plan.gateway_grpc),
+            "--query.replica-label=replica".to_owned(),
+        ];
+        querier.extend(addresses(plan.querier_http, plan.querier_grpc));
+        self.start("querier", querier)?;
+        self.wait_ready("gateway observability", plan.gateway_http).await?;
+        self.wait_ready("querier", plan.querier_http).await
+    }
+
+    /// Starts what a cluster's owner would start: the scrapers, and a gateway that joins with one token.
+    pub(super) async fn start_cluster(&mut self, cluster: &Cluster) -> Result<()> {
+        for scraper in &cluster.scrapers {
+            let dir = cluster.dir.join(&scraper.name);
+            fs::create_dir_all(&dir)?;
+            let configuration = prometheus::configuration(cluster, scraper, self.has_pushgateway());
+            fs::write(dir.join("prometheus.yml"), configuration)?;
+        }
+        if let Some(pushgateway) = self.pushgateway.clone() {
+            let args = vec![format!("--web.listen-address={}", cluster.pushgateway)];
+            self.start_program(&format!("pushgateway {}", cluster.name), &pushgateway, args)?;
+        }
+        for scraper in &cluster.scrapers {
+            self.start_scraper(cluster, scraper)?;
+        }
+
+        let token = self.token_file(cluster.name);
+        let address = match cluster.reach {
+            Reach::DialsOut => cluster.link,
+            Reach::IsDialled => self.plan.gateway_mesh,
+        };
+        self.run(&[
+            "pki",
+            "token",
+            "create",
+            "--state",
+            &text(&self.plan.pki_state),
+            "--cluster",
+            cluster.name,
+            "--environment",
+            ENVIRONMENT,
+            "--address",
+            &address.to_string(),
+            "--out",
+            &text(&token),
+        ])
+        .await?;
+        let config = cluster.dir.join("gateway.yaml");
+        fs::write(&config, cluster_gateway(cluster))?;
+        let mut gateway = vec![
+            "gateway".to_owned(),
+            format!("--config={}", config.display()),
+            format!("--join-file={}", token.display()),
+        ];
+        gateway.extend(addresses(cluster.gateway_http, cluster.gateway_grpc));
+        self.start(&format!("gateway {}", cluster.name), gateway)?;
+        self.wait_ready(&format!("gateway {}", cluster.name), cluster.gateway_http).await?;
+        if self.has_pushgateway() {
+            self.push_batch_job(cluster).await?;
+        }
+        Ok(())
+    }
+
+    fn start_scraper(&mut self, cluster: &Cluster, scraper: &Scraper) -> Result<()> {
+        let name = Plan::target(cluster, scraper);
+        let program = self.prometheus.clone();
+        self.start_program(&format!("prometheus {name}"), &program, prometheus::arguments(cluster, scraper))?;
+        let mut sidecar = vec![
+            "sidecar".to_owned(),
+            format!("--prometheus.url=http://{}", scraper.prometheus),
+            format!("--tsdb.path={}", cluster.dir.join(&scraper.name).join("data").display()),
+            "--prometheus.get_config_interval=5s".to_owned(),
+        ];
+        sidecar.extend(addresses(scraper.sidecar_http, scraper.sidecar_grpc));
+        self.start(&format!("sidecar {name}"), sidecar)
+    }
+
+    /// Pushes what a nightly job would push, so that the pushgateway has something to show.
+    async fn push_batch_job(&self, cluster: &Cluster) -> Result<()> {
+        let url = format!("http://{}/metrics/job/nightly_backup", cluster.pushgateway);
+        let metrics = "# TYPE backup_size_bytes gauge\nbackup_size_bytes 1.2e9\n";
+        wait_for(&format!("pushgateway {}", cluster.name), START, || async {
+            let (status, body) = self.http.send("PUT", &url, metrics).await?;
+            ensure!(status == 200, "{url}: status {status}: {}", String::from_utf8_lossy(&body));
+            Ok(())
+        })
+        .await
+    }
+
+    /// Waits until every store is healthy and the first rates can be computed over both clusters.
+    pub(super) async fn wait_for_data(&self) -> Result<()> {
+        let querier = self.querier();
+        let wanted: usize = self.plan.clusters.iter().map(|c| c.scrapers.len()).sum();
+        wait_for("all stores", START, || async {
+            let stores = querier.stores().await?;
+            let healthy = stores.iter().filter(|s| s.last_error.is_none()).count();
+            ensure!(healthy == wanted, "{healthy} of {wanted} stores are healthy: {stores:?}");
+            Ok(())
+        })
+        .await?;
+        // The rate's window and the five seconds that the checks look back, behind a first sample everywhere.
+        let clusters = self.plan.clusters.len() as f64;
+        wait_for("data of both clusters", START, || async {
+            let old = "count(count by (cluster) (rate(prometheus_http_requests_total[10s] offset 8s)))";
+            let seen = querier.query(old, "").await?.number().unwrap_or(0.0);
+            ensure!(seen == clusters, "{seen} of {clusters} clusters have data");
+            let once = querier.query("count(up)", "").await?.number();
+            let twice = querier.query("count(up)", "&dedup=false").await?.number();
+            ensure!(once.map(|n| n * 2.0) == twice, "{once:?} series of up, {twice:?} with all replicas");
+            Ok(())
+        })
+        .await
+    }
+
+    /// The token with which `cluster` joined: used by now.
+    pub(super) fn token(&self, cluster: &str) -> Result<String> {
+        let file = self.token_file(cluster);
+        let token = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+        Ok(token.trim().to_owned())
+    }
+
+    fn token_file(&self, cluster: &str) -> PathBuf {
+        self.plan.dir.join(format!("{cluster}.token"))
+    }
+
+    /// Tries to join a new cluster with `token`, expects to be refused, and returns the last line it printed.
+    pub(super) async fn join_is_refused(&self, name: &str, token: &str) -> Result<String> {
+        let dir = self.plan.dir.join(name);
+        fs::create_dir_all(&dir)?;
+        let file = dir.join("token");
+        write_private(&file, token)?;
+        let any = "127.0.0.1:0";
+        let join = Command::new(&self.program)
+            .args(["gateway", "--join-file", &text(&file), "--data-dir", &text(&dir.join("data"))])
+            .args(["--http-address", any, "--grpc-address", any])
+            .kill_on_drop(true)
+            .output();
+        let output = tokio::time::timeout(START, join).await.context("the gateway neither joined nor ended")??;
+        let said = String::from_utf8_lossy(&output.stderr);
+        let line = said.lines().last().unwrap_or("nothing").trim().to_owned();
+        ensure!(!output.status.success(), "the gateway joined: {line}");
+        ensure!(output.status.code().is_some(), "the gateway crashed: {line}");
+        Ok(format!("{}: {line}", output.status))
+    }
+
+    /// Kills one child, as a crash would.
+    pub(super) async fn kill(&mut self, name: &str) -> Result<()> {
+        let child = self.children.iter_mut().find(|c| c.name() == name);
+        child.with_context(|| format!("no child is called {name}"))?.kill().await?;
+        self.children.retain(|c| c.name() != name);
+        Ok(())
+    }
+
+    /// Kills everything in a cluster.
+    pub(super) async fn kill_cluster(&mut self, cluster: &str) -> Result<()> {
+        let of_cluster = |c: &Child| c.name().ends_with(cluster);
+        let names: Vec<String> =
+            self.children.iter().filter(|c| of_cluster(c)).map(|c| c.name().to_owned()).collect();
+        for name in names {
+            self.kill(&name).await?;
+        }
+        Ok(())
+    }
+
+    /// Cuts or mends UDP between a cluster and the observability cluster.
+    pub(super) fn block_udp(&self, cluster: &str, blocked: bool) -> Result<()> {
+        let link = self.links.iter().find(|(name, _)| *name == cluster);
+        link.with_context(|| format!("no link to {cluster}"))?.1.block_udp(blocked);
+        Ok(())
+    }
+
+    /// What runs: name and process id.
+    pub(super) fn running(&self) -> Vec<(String, u32)> {
+        self.children.iter().filter_map(|c| Some((c.name().to_owned(), c.id()?))).collect()
+    }
+
+    /// Fails with the end of its log as soon as a child has ended by itself.
+    pub(super) fn check_children(&mut self) -> Result<()> {
+        for child in &mut self.children {
+            if let Some(status) = child.ended() {
+                bail!("{} ended with {status}; its log ends with:\n{}", child.name(), child.log_tail());
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends all children, the last one started first.
+    pub(super) async fn stop(mut self) -> Result<()> {
+        while let Some(mut child) = self.children.pop() {
+            child.stop().await?;
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, name: &str, args: Vec<String>) -> Result<()> {
+        let program = self.program.clone();
+        self.start_program(name, &program, args)
+    }
+
+    fn start_program(&mut self, name: &str, program: &Path, args: Vec<String>) -> Result<()> {
+        self.children.push(Child::start(name, program, &args, &self.plan.logs)?);
+        Ok(())
+    }
+
+    /// Runs one of our own commands to its end.
+    async fn run(&self, args: &[&str]) -> Result<()> {
+        let output = Command::new(&self.program).args(args).kill_on_drop(true).output().await?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "isthmus {}: {}", args[..2].join(" "), said.trim());
+        Ok(())
+    }
+
+    async fn wait_ready(&mut self, name: &str, http: SocketAddr) -> Result<()> {
+        let url = format!("http://{http}/-/ready");
+        let client = self.http.clone();
+        let ready = wait_for(&format!("{name} to be ready"), START, || async {
+            let (status, body) = client.send("GET", &url, "").await?;
+            ensure!(status == 200, "{url}: status {status}: {}", String::from_utf8_lossy(&body).trim());
+            Ok(())
+        });
+        // A child that ended says more than a time-out.
+        let outcome = ready.await;
+        self.check_children()?;
+        outcome
+    }
+}
+
+/// The flags for a role's two addresses.
+fn addresses(http: SocketAddr, grpc: SocketAddr) -> [String; 3] {
+    [format!("--http-address={http}"), format!("--grpc-address={grpc}"), "--log.level=info".to_owned()]
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// Writes a file that only its owner may read.
+fn write_private(path: &Path, content: &str) -> Result<()> {
+    fs::write(path, content).with_context(|| format!("write {}", path.display()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(())
+}
+
+/// `gateway.yaml` of the observability cluster.
+fn observability_gateway(plan: &Plan) -> String {
+    let mut yaml = format!(
+        "role: observability\ndata_dir: gateway\npki:\n  state: {}\nlisten: {}\n",
+        plan.pki_state.display(),
+        plan.gateway_mesh,
+    );
+    yaml.push_str("# A cluster that dials in needs no entry: its token registered it.\nclusters:\n");
+    for cluster in plan.clusters.iter().filter(|c| c.reach == Reach::IsDialled) {
+        yaml.push_str(&format!("  - name: {}\n    dial: ['{}']\n", cluster.name, cluster.link));
+    }
+    yaml
+}
+
+/// `gateway.yaml` of a client cluster.
+fn cluster_gateway(cluster: &Cluster) -> String {
+    let mut yaml = "role: cluster\ndata_dir: gateway\n".to_owned();
+    if cluster.reach == Reach::IsDialled {
+        yaml.push_str(&format!("listen: {}\n", cluster.gateway_mesh));
+    }
+    yaml.push_str("targets:\n");
+    for scraper in &cluster.scrapers {
+        yaml.push_str(&format!("  - name: {}\n    address: {}\n", scraper.name, scraper.sidecar_grpc));
+    }
+    yaml
+}

@@ -1,0 +1,50 @@
+//! What quickstart prints once everything is up.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+
+use super::plan::Plan;
+use super::stage::Stage;
+
+/// Prints what runs, where it can be reached, and the queries to try with their present answers.
+pub(super) async fn print(stage: &Stage, queries: &[(&str, &str)]) -> Result<()> {
+    let plan = stage.plan();
+    let urls = urls(plan);
+    println!("{:<28} {:>8}  URL", "WHAT RUNS", "PID");
+    for (name, id) in stage.running() {
+        println!("{name:<28} {id:>8}  {}", urls.get(&name).map_or("", String::as_str));
+    }
+    println!("\nThe querier speaks the Prometheus HTTP API at http://{}", plan.querier_http);
+    println!("All URLs for programs: {}", plan.dir.join("endpoints.json").display());
+    println!("Logs: {}", plan.logs.display());
+    let querier = stage.querier();
+    println!("\nQueries to try, and what they answer now:");
+    for (meaning, expression) in queries {
+        println!("\n  # {meaning}");
+        println!("  curl -sG http://{}/api/v1/query --data-urlencode 'query={expression}'", plan.querier_http);
+        let answer = querier.query(expression, "").await?;
+        for (cluster, value) in answer.by_label("cluster") {
+            println!("    {cluster}: {value}");
+        }
+    }
+    Ok(())
+}
+
+/// The HTTP address of each child by its name.
+fn urls(plan: &Plan) -> BTreeMap<String, String> {
+    let mut urls = BTreeMap::new();
+    let mut add = |name: String, at: std::net::SocketAddr| urls.insert(name, format!("http://{at}"));
+    add("gateway observability".to_owned(), plan.gateway_http);
+    add("querier".to_owned(), plan.querier_http);
+    for cluster in &plan.clusters {
+        add(format!("gateway {}", cluster.name), cluster.gateway_http);
+        add(format!("pushgateway {}", cluster.name), cluster.pushgateway);
+        for scraper in &cluster.scrapers {
+            let target = Plan::target(cluster, scraper);
+            add(format!("prometheus {target}"), scraper.prometheus);
+            add(format!("sidecar {target}"), scraper.sidecar_http);
+        }
+    }
+    urls
+}
