@@ -19,6 +19,6 @@ pub use histogram::{
 };
 pub use labels::{Label, Labels, LabelsBuilder, LabelsError, METRIC_NAME};
 pub use matcher::{ExternalMatch, MatchOp, Matcher, MatcherError};
-pub use re2::{Regex, RegexError};
+pub use re2::{Groups, Regex, RegexError};
 pub use sample::{STALE_NAN_BITS, Sample, is_stale_nan, stale_nan};
 pub use time::{TimeRange, Timestamp};

@@ -34,9 +34,35 @@ impl Regex {
         self.automaton.is_match(text)
     }
 
+    /// What each group of the expression matched, if the whole of `text` matches.
+    pub fn groups<'t>(&self, text: &'t str) -> Option<Groups<'t>> {
+        let mut captures = self.automaton.create_captures();
+        self.automaton.captures(text, &mut captures);
+        captures.is_match().then_some(Groups { text, captures })
+    }
+
     /// The expression as it was written, without anchors.
     pub fn as_str(&self) -> &str {
         &self.source
+    }
+}
+
+/// What the groups of an expression matched.
+#[derive(Debug)]
+pub struct Groups<'t> {
+    text: &'t str,
+    captures: regex_automata::util::captures::Captures,
+}
+
+impl<'t> Groups<'t> {
+    /// What group `index` matched, where 0 is the whole; `None` where there is no such group or it took no part.
+    pub fn get(&self, index: usize) -> Option<&'t str> {
+        self.captures.get_group(index).map(|span| &self.text[span.range()])
+    }
+
+    /// What the group `(?P<name>...)` matched.
+    pub fn name(&self, name: &str) -> Option<&'t str> {
+        self.captures.get_group_by_name(name).map(|span| &self.text[span.range()])
     }
 }
 
