@@ -1,0 +1,148 @@
+//! The logical name of what a request is for, and the tower layer that writes it into requests.
+
+use std::{
+    fmt,
+    str::FromStr,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::{Request, Uri, uri::Scheme};
+use identity::Name;
+use tower::{Layer, Service};
+
+/// The name of a target, `<target>.<cluster>`, such as `scraper-0.eu-1`; it travels as HTTP's `:authority`.
+///
+/// Both parts are DNS labels (`a-z 0-9 -`, 1 to 63 characters). It never holds a port or an address: those exist only
+/// in the configuration of the cluster that owns the target.
+///
+/// ```
+/// let name: mesh::Authority = "scraper-0.eu-1".parse()?;
+/// assert_eq!((name.target().as_str(), name.cluster().as_str()), ("scraper-0", "eu-1"));
+/// # Ok::<(), mesh::AuthorityError>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Authority {
+    text: Arc<str>,
+    target: Name,
+    cluster: Name,
+}
+
+/// Says which target name is wrong and what a right one looks like.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("target {text:?}: must be <target>.<cluster>, such as scraper-0.eu-1, each of a-z, 0-9 and '-'")]
+pub struct AuthorityError {
+    text: String,
+}
+
+impl Authority {
+    /// The name of `target` in `cluster`.
+    pub fn new(target: Name, cluster: Name) -> Self {
+        Self { text: format!("{target}.{cluster}").into(), target, cluster }
+    }
+
+    /// The whole name.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The target within its cluster.
+    pub fn target(&self) -> &Name {
+        &self.target
+    }
+
+    /// The cluster that owns the target.
+    pub fn cluster(&self) -> &Name {
+        &self.cluster
+    }
+
+    /// The same name as `http` wants it.
+    fn to_http(&self) -> http::uri::Authority {
+        self.as_str().parse().expect("two DNS labels joined by a dot are a valid URI authority")
+    }
+
+    /// The root of the target's URIs.
+    pub(crate) fn origin(&self) -> Uri {
+        Uri::builder()
+            .scheme(Scheme::HTTP)
+            .authority(self.to_http())
+            .path_and_query("/")
+            .build()
+            .expect("scheme, authority and path are all there")
+    }
+}
+
+impl FromStr for Authority {
+    type Err = AuthorityError;
+
+    fn from_str(text: &str) -> Result<Self, AuthorityError> {
+        // Foreign text is cut, so that it cannot flood a log.
+        let refuse = || AuthorityError { text: text.chars().take(140).collect() };
+        let (target, cluster) = text.split_once('.').ok_or_else(refuse)?;
+        let target = target.parse().map_err(|_| refuse())?;
+        let cluster = cluster.parse().map_err(|_| refuse())?;
+        Ok(Self { text: text.into(), target, cluster })
+    }
+}
+
+impl fmt::Display for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Addresses every request that passes to one target, whatever authority it had before.
+#[derive(Debug, Clone)]
+pub struct AuthorityLayer {
+    authority: http::uri::Authority,
+}
+
+impl AuthorityLayer {
+    /// A layer that addresses requests to `authority`.
+    pub fn new(authority: &Authority) -> Self {
+        Self { authority: authority.to_http() }
+    }
+}
+
+impl<S> Layer<S> for AuthorityLayer {
+    type Service = WithAuthority<S>;
+
+    fn layer(&self, inner: S) -> WithAuthority<S> {
+        WithAuthority { inner, authority: self.authority.clone() }
+    }
+}
+
+/// The service that [`AuthorityLayer`] makes.
+#[derive(Debug, Clone)]
+pub struct WithAuthority<S> {
+    inner: S,
+    authority: http::uri::Authority,
+}
+
+impl<S, B> Service<Request<B>> for WithAuthority<S>
+where
+    S: Service<Request<B>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> S::Future {
+        let mut parts = std::mem::take(request.uri_mut()).into_parts();
+        parts.scheme.get_or_insert(Scheme::HTTP);
+        parts.authority = Some(self.authority.clone());
+        parts.path_and_query.get_or_insert_with(|| http::uri::PathAndQuery::from_static("/"));
+        *request.uri_mut() = Uri::from_parts(parts).expect("scheme, authority and path are all there");
+        self.inner.call(request)
+    }
+}

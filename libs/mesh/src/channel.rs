@@ -1,0 +1,146 @@
+//! The way out: one type for every way a request can take.
+
+use std::{
+    error::Error as StdError,
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use tonic::{body::Body, transport::Endpoint};
+use tower::{Layer, Service, ServiceExt, util::BoxCloneSyncService};
+
+use crate::{Authority, Error, Peer, PeerLayer};
+
+/// How long a TCP connection may take to open before requests that wait for it end with an error.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// An idle connection is probed this often, and given up when there is no answer for twice as long.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// What one stream may send ahead of its reader. Small, so that a stalled reader holds little memory.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+/// What all streams together may send ahead of their readers. Large, so that a stalled one does not block the rest.
+const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
+/// Large frames spare system calls and copies: a tenth of the processor time of a bulk stream.
+const FRAME_BYTES: u32 = 256 << 10;
+
+/// Sends gRPC requests somewhere: a tower service that every generated tonic client accepts.
+///
+/// Clones are cheap and share the connection below. Dropping a response before its end cancels the request at the far
+/// end, however many hops away.
+#[derive(Clone)]
+pub struct Channel {
+    service: BoxCloneSyncService<Request<Body>, Response<Body>, Error>,
+}
+
+impl Channel {
+    /// A channel of any tower service of gRPC requests; `name` is what its errors speak of.
+    pub fn new<S, B>(name: impl Into<Arc<str>>, service: S) -> Self
+    where
+        S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Error: Into<Box<dyn StdError + Send + Sync>>,
+        S::Future: Send + 'static,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        let name = name.into();
+        let service = service
+            .map_err(move |error| Error::of(&name, error))
+            .map_response(|response| response.map(Body::new));
+        Self { service: BoxCloneSyncService::new(service) }
+    }
+
+    /// A channel straight into a service of this process, which sees [`Peer::local`] as the caller.
+    pub fn local<S, B>(name: impl Into<Arc<str>>, service: S) -> Self
+    where
+        S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Error: Into<Box<dyn StdError + Send + Sync>>,
+        S::Future: Send + 'static,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        Self::new(name, PeerLayer::new(Peer::local()).layer(service))
+    }
+
+    /// The same channel seen through a tower layer, such as [`AuthorityLayer`](crate::AuthorityLayer).
+    pub fn layer<L, B>(self, name: impl Into<Arc<str>>, layer: L) -> Self
+    where
+        L: Layer<Self>,
+        L::Service: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        <L::Service as Service<Request<Body>>>::Error: Into<Box<dyn StdError + Send + Sync>>,
+        <L::Service as Service<Request<Body>>>::Future: Send + 'static,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        Self::new(name, layer.layer(self))
+    }
+}
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Channel")
+    }
+}
+
+impl Service<Request<Body>> for Channel {
+    type Response = Response<Body>;
+    type Error = Error;
+    type Future =
+        <BoxCloneSyncService<Request<Body>, Response<Body>, Error> as Service<Request<Body>>>::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.service.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        self.service.call(request)
+    }
+}
+
+/// A plain HTTP/2 channel to `address` (`host:port`), without TLS.
+///
+/// Connects with the first request and again after each loss; requests meanwhile end with an error that names the
+/// address. The host's name is resolved anew for each connection. Must be called within a Tokio runtime.
+///
+/// # Errors
+/// When `address` is not of the form `host:port`.
+pub fn direct(address: &str) -> Result<Channel, Error> {
+    Ok(Channel::new(address, endpoint(address)?.connect_lazy()))
+}
+
+/// A channel to `target` through the gateway whose local gRPC port is at `gateway` (`host:port`).
+///
+/// As [`direct`], except that requests bear the target's name and errors speak of it. Must be called within a Tokio
+/// runtime.
+///
+/// # Errors
+/// When `gateway` is not of the form `host:port`.
+pub fn via(gateway: &str, target: &Authority) -> Result<Channel, Error> {
+    let endpoint = endpoint(gateway)?.origin(target.origin());
+    Ok(Channel::new(format!("{target} via {gateway}"), endpoint.connect_lazy()))
+}
+
+fn endpoint(address: &str) -> Result<Endpoint, Error> {
+    let refuse = || {
+        let shown: String = address.chars().take(140).collect();
+        Error::from(tonic::Status::invalid_argument(format!(
+            "address {shown:?}: must be host:port, such as 127.0.0.1:10901"
+        )))
+    };
+    let authority: http::uri::Authority = address.parse().map_err(|_| refuse())?;
+    if authority.host().is_empty() || authority.port_u16().is_none() || address.contains('@') {
+        return Err(refuse());
+    }
+    let endpoint = Endpoint::from_shared(format!("http://{authority}")).map_err(|_| refuse())?;
+    Ok(endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(2 * KEEP_ALIVE)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES))
+}

@@ -1,0 +1,63 @@
+//! Why a request got no response.
+
+use std::error::Error as StdError;
+
+use tonic::{Code, Status};
+
+/// Says in one line which peer or target a request was for and why it got no response.
+///
+/// A response that carries a gRPC error status is a response, not an [`Error`]. A tonic client turns this error into
+/// the gRPC status that it carries, so the caller's code is the same for both.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", status.message())]
+pub struct Error {
+    /// tonic looks for a status among an error's sources, which is how code and message reach its callers.
+    #[source]
+    status: Box<Status>,
+}
+
+impl Error {
+    /// The peer or target cannot be reached now; trying again later, or elsewhere, can help.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::from(Status::unavailable(message))
+    }
+
+    /// Makes an error of whatever a transport reports about `name` (an address or an authority).
+    pub fn of(name: &str, error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        let error = error.into();
+        let message = format!("{name}: {}", root_cause(&*error));
+        let code = Status::try_from_error(error).map_or(Code::Unavailable, |status| status.code());
+        Self::from(Status::new(code, message))
+    }
+
+    /// The gRPC code that a caller sees.
+    pub fn code(&self) -> Code {
+        self.status.code()
+    }
+
+    /// Whether the same request may succeed later or elsewhere.
+    pub fn is_retryable(&self) -> bool {
+        self.code() == Code::Unavailable
+    }
+}
+
+impl From<Status> for Error {
+    fn from(status: Status) -> Self {
+        Self { status: Box::new(status) }
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        *error.status
+    }
+}
+
+/// The innermost source: transports wrap it in layers that say no more than "transport error".
+fn root_cause<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause
+}
