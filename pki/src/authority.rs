@@ -1,0 +1,242 @@
+//! Making certificates: roots, the issuing CA, leaves. Every name and extension in them comes from here.
+//!
+//! No CA of ours carries URI name constraints: webpki refuses every leaf below such a CA.
+
+use std::{
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use identity::{SpiffeId, TrustDomain, read_bounded, write_private};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PublicKeyData, SanType, SerialNumber,
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use time::OffsetDateTime;
+use x509_parser::prelude::{FromDer, X509Certificate};
+use zeroize::Zeroizing;
+
+use crate::PkiError;
+
+/// How long a root lives.
+pub(crate) const ROOT_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+/// How long an issuing CA lives.
+pub(crate) const ISSUING_LIFE: Duration = Duration::from_secs(30 * 86_400);
+
+/// How far certificates begin in the past, for peers whose clocks are behind.
+pub(crate) const BACKDATE: Duration = Duration::from_secs(60);
+
+const MAX_FILE_BYTES: u64 = 64 * 1024;
+
+/// A CA that can sign: its certificate and its key.
+pub(crate) struct Authority {
+    cert: CertificateDer<'static>,
+    signer: rcgen::Issuer<'static, KeyPair>,
+    not_before: SystemTime,
+    not_after: SystemTime,
+}
+
+/// A certificate just signed.
+pub(crate) struct SignedLeaf {
+    pub(crate) der: CertificateDer<'static>,
+    pub(crate) serial: String,
+    pub(crate) not_before: SystemTime,
+    pub(crate) not_after: SystemTime,
+}
+
+impl Authority {
+    /// Makes a root: self-signed, P-384, one CA below it at most.
+    pub(crate) fn root(domain: &TrustDomain, label: &str, now: SystemTime) -> Result<Self, PkiError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).map_err(failed)?;
+        let params = ca_params(&format!("Isthmus root CA {label}"), domain, 1, now, now + ROOT_LIFE)?;
+        let cert = params.self_signed(&key).map_err(failed)?;
+        Self::new(cert.der().clone(), key)
+    }
+
+    /// Makes an issuing CA below this root: P-256, only leaves below it, never outliving the root.
+    pub(crate) fn issuing(
+        &self,
+        domain: &TrustDomain,
+        now: SystemTime,
+        life: Duration,
+    ) -> Result<Self, PkiError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
+        let until = (now + life).min(self.not_after);
+        let params = ca_params("Isthmus issuing CA", domain, 0, now, until)?;
+        let cert = params.signed_by(&key, &self.signer).map_err(failed)?;
+        Self::new(cert.der().clone(), key)
+    }
+
+    /// Joins a CA certificate with its key.
+    pub(crate) fn new(cert: CertificateDer<'static>, key: KeyPair) -> Result<Self, PkiError> {
+        let (_, parsed) =
+            X509Certificate::from_der(&cert).map_err(|_| integrity("the CA is not a certificate"))?;
+        if !parsed.is_ca() {
+            return Err(integrity("the certificate is not a CA"));
+        }
+        if parsed.public_key().raw != key.subject_public_key_info() {
+            return Err(integrity("the CA's key does not belong to its certificate"));
+        }
+        let time = |t: i64| UNIX_EPOCH + Duration::from_secs(t.max(0) as u64);
+        let not_before = time(parsed.validity().not_before.timestamp());
+        let not_after = time(parsed.validity().not_after.timestamp());
+        let signer = rcgen::Issuer::from_ca_cert_der(&cert, key).map_err(failed)?;
+        Ok(Self { cert, signer, not_before, not_after })
+    }
+
+    /// Reads the file that [`Authority::store`] wrote.
+    pub(crate) fn load(path: &Path) -> Result<Self, PkiError> {
+        let pem = Zeroizing::new(read_bounded(path, MAX_FILE_BYTES).map_err(PkiError::io("read", path))?);
+        let damaged = |why: &str| integrity(&format!("{}: {why}", path.display()));
+        let cert = CertificateDer::from_pem_slice(&pem).map_err(|e| damaged(&e.to_string()))?;
+        let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|e| damaged(&e.to_string()))?;
+        let key = KeyPair::try_from(&key).map_err(|e| damaged(&e.to_string()))?;
+        Self::new(cert, key).map_err(|e| damaged(&e.to_string()))
+    }
+
+    /// Writes certificate and key, in clear, as one PEM file with mode 0600.
+    pub(crate) fn store(&self, path: &Path) -> Result<(), PkiError> {
+        let mut pem = Zeroizing::new(String::with_capacity(4096));
+        pem.push_str(&self.cert_pem());
+        let key = Zeroizing::new(self.signer.key().serialize_pem());
+        pem.push_str(&key);
+        write_private(path, pem.as_bytes()).map_err(PkiError::io("write", path))
+    }
+
+    pub(crate) fn cert(&self) -> &CertificateDer<'static> {
+        &self.cert
+    }
+
+    pub(crate) fn cert_pem(&self) -> String {
+        let base64 = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &self.cert);
+        let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
+        for line in base64.as_bytes().chunks(64) {
+            pem.push_str(&String::from_utf8_lossy(line));
+            pem.push('\n');
+        }
+        pem + "-----END CERTIFICATE-----\n"
+    }
+
+    /// The private key in PKCS #8 DER.
+    pub(crate) fn key_der(&self) -> Zeroizing<Vec<u8>> {
+        self.signer.key().serialize_der().into()
+    }
+
+    pub(crate) fn not_after(&self) -> SystemTime {
+        self.not_after
+    }
+
+    /// Whether the subject's organisation is this; our CAs carry their trust domain there.
+    pub(crate) fn organization_is(&self, name: &str) -> bool {
+        let Ok((_, cert)) = X509Certificate::from_der(&self.cert) else { return false };
+        cert.subject().iter_organization().any(|part| part.as_str().is_ok_and(|text| text == name))
+    }
+
+    /// Signs a leaf for a key. It lives from a minute ago for `ttl`, within the life of this CA.
+    pub(crate) fn leaf(
+        &self,
+        id: &SpiffeId,
+        key: &impl PublicKeyData,
+        now: SystemTime,
+        ttl: Duration,
+    ) -> Result<SignedLeaf, PkiError> {
+        if now >= self.not_after {
+            return Err(PkiError::Failed(format!(
+                "the issuing CA expired at {}; renew it",
+                utc(self.not_after)
+            )));
+        }
+        let not_before = (now - BACKDATE).max(self.not_before);
+        let not_after = (now + ttl).min(self.not_after);
+        let serial = random_serial()?;
+        let mut params = CertificateParams::default();
+        (params.not_before, params.not_after) = (x509_time(not_before)?, x509_time(not_after)?);
+        params.serial_number = Some(SerialNumber::from_slice(&serial));
+        params.distinguished_name = name(id.cluster().as_str());
+        let ia5 = |text: String| text.try_into().map_err(failed);
+        params.subject_alt_names =
+            vec![SanType::URI(ia5(id.to_string())?), SanType::DnsName(ia5(id.dns_name())?)];
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.use_authority_key_identifier_extension = true;
+        let cert = params.signed_by(key, &self.signer).map_err(failed)?;
+        let serial = serial.iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(SignedLeaf { der: cert.der().clone(), serial, not_before, not_after })
+    }
+}
+
+fn ca_params(
+    common_name: &str,
+    domain: &TrustDomain,
+    ca_below: u8,
+    now: SystemTime,
+    until: SystemTime,
+) -> Result<CertificateParams, PkiError> {
+    let mut params = CertificateParams::default();
+    (params.not_before, params.not_after) = (x509_time(now - BACKDATE)?, x509_time(until)?);
+    let serial = random_serial()?;
+    params.serial_number = Some(SerialNumber::from_slice(&serial));
+    // The serial's beginning keeps the subjects of successive CAs apart.
+    params.distinguished_name =
+        name(&format!("{common_name} {:02x}{:02x}{:02x}", serial[0], serial[1], serial[2]));
+    params.distinguished_name.push(DnType::OrganizationName, domain.as_str());
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(ca_below));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.use_authority_key_identifier_extension = true;
+    Ok(params)
+}
+
+fn name(common_name: &str) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    name.push(DnType::CommonName, common_name);
+    name
+}
+
+/// 128 random bits. The first is 0 and the second 1, so that the number is positive and of full length.
+fn random_serial() -> Result<[u8; 16], PkiError> {
+    let mut serial = [0; 16];
+    random(&mut serial)?;
+    serial[0] = serial[0] & 0x7f | 0x40;
+    Ok(serial)
+}
+
+/// Fills with randomness of the operating system's.
+pub(crate) fn random(bytes: &mut [u8]) -> Result<(), PkiError> {
+    SystemRandom::new()
+        .fill(bytes)
+        .map_err(|_| PkiError::Failed("the system has no randomness to give".into()))
+}
+
+fn x509_time(time: SystemTime) -> Result<OffsetDateTime, PkiError> {
+    OffsetDateTime::from_unix_timestamp(unix_seconds(time))
+        .map_err(|e| PkiError::Failed(format!("the clock: {e}")))
+}
+
+/// Whole seconds since the epoch; 0 for anything earlier.
+pub(crate) fn unix_seconds(time: SystemTime) -> i64 {
+    let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    i64::try_from(seconds).unwrap_or(i64::MAX)
+}
+
+/// A time in RFC 3339, UTC, whole seconds.
+pub(crate) fn utc(time: SystemTime) -> String {
+    let format = time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
+    let seconds = unix_seconds(time);
+    OffsetDateTime::from_unix_timestamp(seconds)
+        .ok()
+        .and_then(|t| t.format(&format).ok())
+        .unwrap_or_else(|| seconds.to_string())
+}
+
+fn failed(e: rcgen::Error) -> PkiError {
+    PkiError::Failed(format!("make a certificate: {e}"))
+}
+
+fn integrity(why: &str) -> PkiError {
+    PkiError::Integrity(why.to_owned())
+}

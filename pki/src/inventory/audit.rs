@@ -1,0 +1,146 @@
+//! The audit log: each entry's hash covers the entry and the hash before it.
+//!
+//! ```text
+//! hash(0) = SHA-256("isthmus audit log, version 1")
+//! hash(n) = SHA-256(hash(n-1) ‖ n ‖ len(at) ‖ at ‖ len(event) ‖ event ‖ len(detail) ‖ detail)
+//! ```
+//!
+//! with `n` and the lengths as 8 bytes, big endian. So no entry can be altered, added or taken out in the middle
+//! unnoticed. What the chain alone cannot show is that its end was cut off (or all of it rewritten): note the
+//! head that `pki audit verify` prints, elsewhere, and give it back with `--head`.
+
+use std::{fmt, str::FromStr, time::SystemTime};
+
+use aws_lc_rs::digest;
+use identity::SpkiPin;
+use rusqlite::{OptionalExtension, Transaction, params};
+use serde_json::Value;
+
+use super::Inventory;
+use crate::{PkiError, authority::utc};
+
+/// The end of the log at some time: how many entries, and the last one's hash. Text form `NUMBER:HASH`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AuditHead {
+    pub(crate) number: u64,
+    pub(crate) hash: String,
+}
+
+impl AuditHead {
+    fn start() -> Self {
+        Self {
+            number: 0,
+            hash: hex(digest::digest(&digest::SHA256, b"isthmus audit log, version 1").as_ref()),
+        }
+    }
+
+    fn next(&self, at: &str, event: &str, detail: &str) -> Self {
+        let number = self.number + 1;
+        let mut context = digest::Context::new(&digest::SHA256);
+        context.update(self.hash.as_bytes());
+        context.update(&number.to_be_bytes());
+        for text in [at, event, detail] {
+            context.update(&(text.len() as u64).to_be_bytes());
+            context.update(text.as_bytes());
+        }
+        Self { number, hash: hex(context.finish().as_ref()) }
+    }
+}
+
+impl fmt::Display for AuditHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.number, self.hash)
+    }
+}
+
+impl FromStr for AuditHead {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (number, hash) =
+            text.split_once(':').ok_or("must be NUMBER:HASH, as `pki audit verify` prints it")?;
+        let number = number.parse().map_err(|_| format!("{number:?} is not a number of entries"))?;
+        // A hash is written as a pin is: 64 lower-case hexadecimal digits.
+        hash.parse::<SpkiPin>()
+            .map_err(|_| "the hash must be 64 lower-case hexadecimal digits".to_owned())?;
+        Ok(Self { number, hash: hash.to_owned() })
+    }
+}
+
+/// A log found whole.
+pub(crate) struct Verified {
+    pub(crate) head: AuditHead,
+}
+
+/// Writes an entry within the transaction that makes the change it tells of.
+pub(super) fn append(
+    tx: &Transaction<'_>,
+    now: SystemTime,
+    event: &str,
+    detail: &Value,
+) -> Result<(), PkiError> {
+    let last = tx
+        .query_row("SELECT number, hash FROM audit ORDER BY number DESC LIMIT 1", [], |row| {
+            Ok(AuditHead { number: row.get::<_, i64>(0)?.unsigned_abs(), hash: row.get(1)? })
+        })
+        .optional()?;
+    let (at, detail) = (utc(now), detail.to_string());
+    let head = last.unwrap_or_else(AuditHead::start).next(&at, event, &detail);
+    tx.prepare_cached("INSERT INTO audit (number, at, event, detail, hash) VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![head.number as i64, at, event, detail, head.hash])?;
+    Ok(())
+}
+
+impl Inventory {
+    /// Writes an entry by itself.
+    pub(crate) fn record(&mut self, now: SystemTime, event: &str, detail: &Value) -> Result<(), PkiError> {
+        self.change(|tx| append(tx, now, event, detail))
+    }
+
+    /// What the log begins with.
+    pub(crate) fn first_audit_event(&self) -> Result<Option<String>, PkiError> {
+        Ok(self.db.query_row("SELECT event FROM audit WHERE number = 1", [], |row| row.get(0)).optional()?)
+    }
+
+    /// Computes the whole chain anew and, where an earlier head is given, checks that the log still contains it.
+    pub(crate) fn verify_audit(&self, earlier: Option<&AuditHead>) -> Result<Verified, PkiError> {
+        let mut head = AuditHead::start();
+        let mut earlier_found = earlier.is_none_or(|earlier| *earlier == head);
+        let mut statement =
+            self.db.prepare("SELECT number, at, event, detail, hash FROM audit ORDER BY number")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let (number, hash): (i64, String) = (row.get(0)?, row.get(4)?);
+            let (at, event, detail): (String, String, String) = (row.get(1)?, row.get(2)?, row.get(3)?);
+            head = head.next(&at, &event, &detail);
+            if number != head.number as i64 || hash != head.hash {
+                let expected = head.number;
+                return Err(PkiError::Integrity(format!(
+                    "the audit log is broken at entry {expected}: it was altered, or entries were added or removed"
+                )));
+            }
+            earlier_found |= earlier == Some(&head);
+        }
+        match earlier {
+            Some(earlier) if !earlier_found => Err(PkiError::Integrity(format!(
+                "the audit log does not contain head {earlier}: it was cut off or rewritten since"
+            ))),
+            _ => Ok(Verified { head }),
+        }
+    }
+
+    /// The last `count` entries, oldest first, each as (number, time, event, detail).
+    pub(crate) fn audit_tail(&self, count: u32) -> Result<Vec<(i64, String, String, String)>, PkiError> {
+        let mut statement =
+            self.db.prepare("SELECT number, at, event, detail FROM audit ORDER BY number DESC LIMIT ?1")?;
+        let rows =
+            statement.query_map([count], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+        let mut entries = rows.collect::<Result<Vec<_>, _>>()?;
+        entries.reverse();
+        Ok(entries)
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,117 @@
+//! The certificates issued.
+
+use std::time::SystemTime;
+
+use identity::{CLOCK_SKEW, PeerIdentity, SpkiPin};
+use rusqlite::{ErrorCode, OptionalExtension, Row, params};
+use serde_json::json;
+
+use super::{Inventory, audit};
+use crate::{CsrRefusal, PkiError, authority::utc};
+
+/// A certificate on record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct IssuedCertificate {
+    /// 32 hexadecimal digits.
+    pub(crate) serial: String,
+    pub(crate) spiffe_id: String,
+    /// The pin of its key.
+    pub(crate) spki: String,
+    pub(crate) not_before: String,
+    pub(crate) not_after: String,
+    pub(crate) issued_at: String,
+    pub(crate) revoked_at: Option<String>,
+}
+
+impl IssuedCertificate {
+    fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            serial: row.get(0)?,
+            spiffe_id: row.get(1)?,
+            spki: row.get(2)?,
+            not_before: row.get(3)?,
+            not_after: row.get(4)?,
+            issued_at: row.get(5)?,
+            revoked_at: row.get(6)?,
+        })
+    }
+}
+
+const COLUMNS: &str = "serial, spiffe_id, spki, not_before, not_after, issued_at, revoked_at";
+
+impl Inventory {
+    /// Refuses a key that has had a certificate.
+    pub(crate) fn check_new_key(&self, key: &SpkiPin) -> Result<(), PkiError> {
+        let known =
+            self.db.query_row("SELECT 1 FROM certificates WHERE spki = ?1", [key.to_string()], |_| Ok(()));
+        match known.optional()? {
+            Some(()) => Err(CsrRefusal::KeyReused.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a renewal unless the peer's present certificate is on record, unrevoked and in force.
+    pub(crate) fn check_may_renew(&self, peer: &PeerIdentity, now: SystemTime) -> Result<(), PkiError> {
+        let refuse =
+            |why: &str| Err(PkiError::Refused(format!("renewal for {} refused: {why}", peer.spiffe_id)));
+        let found = self.db.query_row(
+            &format!("SELECT {COLUMNS} FROM certificates WHERE serial = ?1"),
+            [&peer.serial],
+            IssuedCertificate::from_row,
+        );
+        let Some(record) = found.optional()? else {
+            return refuse("its present certificate was not issued here");
+        };
+        if record.spiffe_id != peer.spiffe_id.to_string() || record.spki != peer.spki.to_string() {
+            return refuse("its present certificate is not the one on record under its serial number");
+        }
+        if record.revoked_at.is_some() {
+            return refuse("its present certificate has been revoked; it must join again with a token");
+        }
+        if record.not_after < utc(now - CLOCK_SKEW) {
+            return refuse("its present certificate has expired; it must join again with a token");
+        }
+        Ok(())
+    }
+
+    /// Records a certificate before anybody gets it.
+    pub(crate) fn add_certificate(
+        &mut self,
+        new: &IssuedCertificate,
+        now: SystemTime,
+    ) -> Result<(), PkiError> {
+        self.change(|tx| {
+            let inserted = tx.execute(
+                &format!("INSERT INTO certificates ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"),
+                params![
+                    new.serial,
+                    new.spiffe_id,
+                    new.spki,
+                    new.not_before,
+                    new.not_after,
+                    new.issued_at,
+                    new.revoked_at
+                ],
+            );
+            match inserted {
+                Ok(_) => {}
+                // Serials are random; what can collide is a key that two requests carry at the same time.
+                Err(e) if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+                    return Err(CsrRefusal::KeyReused.into());
+                }
+                Err(e) => return Err(e.into()),
+            }
+            let detail =
+                json!({"serial": new.serial, "id": new.spiffe_id, "key": new.spki, "until": new.not_after});
+            audit::append(tx, now, "certificate issued", &detail)
+        })
+    }
+
+    /// All certificates, oldest first.
+    pub(crate) fn certificates(&self) -> Result<Vec<IssuedCertificate>, PkiError> {
+        let sql = format!("SELECT {COLUMNS} FROM certificates ORDER BY issued_at, rowid");
+        let mut statement = self.db.prepare(&sql)?;
+        let rows = statement.query_map([], IssuedCertificate::from_row)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+}

@@ -1,0 +1,80 @@
+//! The tables. All times are RFC 3339 text in UTC with whole seconds, so they sort as they are.
+
+use identity::{Name, TrustDomain};
+use rusqlite::{Connection, Transaction, params};
+
+use crate::PkiError;
+
+const VERSION: i64 = 1;
+
+const TABLES: &str = "
+CREATE TABLE settings (
+    key TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE registrations (
+    cluster TEXT PRIMARY KEY,
+    environment TEXT NOT NULL,
+    registered_at TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE tokens (
+    secret_sha256 TEXT PRIMARY KEY,         -- the secret itself is stored nowhere
+    cluster TEXT NOT NULL REFERENCES registrations,
+    created_at TEXT NOT NULL,
+    expires_at TEXT NOT NULL,
+    used_at TEXT,
+    revoked_at TEXT,
+    refusals INTEGER NOT NULL DEFAULT 0     -- how often it was presented in vain
+) STRICT;
+
+CREATE TABLE certificates (
+    serial TEXT PRIMARY KEY,
+    spiffe_id TEXT NOT NULL,
+    spki TEXT NOT NULL UNIQUE,              -- a key is certified once
+    not_before TEXT NOT NULL,
+    not_after TEXT NOT NULL,
+    issued_at TEXT NOT NULL,
+    revoked_at TEXT
+) STRICT;
+CREATE INDEX certificates_by_id ON certificates (spiffe_id, issued_at);
+
+CREATE TABLE audit (
+    number INTEGER PRIMARY KEY,             -- 1, 2, 3 ... without gaps
+    at TEXT NOT NULL,
+    event TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    hash TEXT NOT NULL                      -- over all of this and the hash before
+) STRICT;
+CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
+CREATE TRIGGER audit_is_not_cut BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
+";
+
+/// Makes the tables unless they are there; then they must be for this trust domain and cluster.
+pub(super) fn create(tx: &Transaction<'_>, domain: &TrustDomain, cluster: &Name) -> Result<(), PkiError> {
+    if version(tx)? == 0 {
+        tx.execute_batch(TABLES)?;
+        let mut insert = tx.prepare("INSERT INTO settings (key, value) VALUES (?1, ?2)")?;
+        insert.execute(params!["trust_domain", domain.as_str()])?;
+        insert.execute(params!["cluster", cluster.as_str()])?;
+        tx.pragma_update(None, "user_version", VERSION)?;
+        return Ok(());
+    }
+    check_version(tx)
+}
+
+/// Refuses a database that is not ours or made by a newer program.
+pub(super) fn check_version(db: &Connection) -> Result<(), PkiError> {
+    match version(db)? {
+        VERSION => Ok(()),
+        0 => Err(PkiError::Integrity("the inventory is empty; run `pki init` again to complete it".into())),
+        newer => Err(PkiError::Integrity(format!(
+            "the inventory has format {newer}, this program knows format {VERSION}; upgrade it"
+        ))),
+    }
+}
+
+fn version(db: &Connection) -> Result<i64, PkiError> {
+    Ok(db.pragma_query_value(None, "user_version", |row| row.get(0))?)
+}

@@ -1,0 +1,254 @@
+//! The online issuer: redeems tokens, signs leaves, and records both before anybody sees the result.
+
+use std::{
+    fmt,
+    path::Path,
+    sync::{Mutex, MutexGuard},
+    time::{Duration, SystemTime},
+};
+
+use identity::{
+    Credentials, Expectations, Name, PeerIdentity, Secret, SpiffeId, SpkiPin, TrustBundle, TrustDomain,
+    verify_peer,
+};
+use rustls_pki_types::CertificateDer;
+
+use crate::{
+    GATEWAY, JoinToken, KeyAndCsr, PkiError,
+    authority::{Authority, random, utc},
+    csr::ProvenKey,
+    inventory::{Inventory, IssuedCertificate, NewTokenRecord, StateDir},
+};
+
+/// How long a leaf lives unless configured otherwise.
+pub const DEFAULT_LEAF_TTL: Duration = Duration::from_secs(86_400);
+
+/// Longest and shortest life of a join token.
+const TOKEN_TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
+
+/// The issuing CA with its inventory. Its calls block on the disk: from async code, call them in a blocking task.
+pub struct Issuer {
+    authority: Authority,
+    bundle: TrustBundle,
+    cluster: Name,
+    leaf_ttl: Duration,
+    // One connection, one caller at a time; other processes (the commands) open their own.
+    inventory: Mutex<Inventory>,
+}
+
+/// What a joiner or a renewing peer gets.
+#[derive(Debug, Clone)]
+pub struct Enrolment {
+    /// The leaf and the issuing CA's certificate.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// Whom to trust.
+    pub bundle: TrustBundle,
+    /// The identity in the leaf.
+    pub spiffe_id: SpiffeId,
+    /// The cluster, as registered.
+    pub cluster: Name,
+    /// The environment, as registered.
+    pub environment: String,
+    /// The leaf's last moment.
+    pub not_after: SystemTime,
+}
+
+/// What a new join token is for.
+#[derive(Debug, Clone)]
+pub struct NewToken {
+    /// The cluster that may join. It is registered if it was not.
+    pub cluster: Name,
+    /// Its environment, such as `production`; bound to the cluster by its first token.
+    pub environment: String,
+    /// Where to dial this issuer's gateway: 1 to 8 of `HOST:PORT`.
+    pub addresses: Vec<String>,
+    /// How long the token may be used: 1 s to 24 h.
+    pub ttl: Duration,
+}
+
+impl Issuer {
+    /// Opens the state directory that `pki init` made, in which leaves live for [`DEFAULT_LEAF_TTL`].
+    ///
+    /// # Errors
+    /// When the directory is not there, was not finished, or contradicts itself.
+    pub fn open(state: &Path) -> Result<Self, PkiError> {
+        let dir = StateDir::new(state);
+        let inventory = Inventory::open(&dir)?;
+        let (domain, cluster) = inventory.identity()?;
+        let authority = Authority::load(&dir.issuer())?;
+        let bundle = TrustBundle::load(domain, &dir.bundle())?;
+        Ok(Self { authority, bundle, cluster, leaf_ttl: DEFAULT_LEAF_TTL, inventory: Mutex::new(inventory) })
+    }
+
+    /// Changes the life of the leaves issued from now on; seconds at least. They never outlive the issuing CA.
+    pub fn with_leaf_ttl(mut self, ttl: Duration) -> Self {
+        self.leaf_ttl = ttl.max(Duration::from_secs(1));
+        self
+    }
+
+    /// The trust domain issued for.
+    pub fn trust_domain(&self) -> &TrustDomain {
+        self.bundle.trust_domain()
+    }
+
+    /// The cluster in which this issuer lives.
+    pub fn cluster(&self) -> &Name {
+        &self.cluster
+    }
+
+    /// The roots of the trust domain: active and standby.
+    pub fn bundle(&self) -> &TrustBundle {
+        &self.bundle
+    }
+
+    /// The issuing CA's last moment.
+    pub fn not_after(&self) -> SystemTime {
+        self.authority.not_after()
+    }
+
+    /// Registers the cluster if need be, and makes a join token for it.
+    ///
+    /// # Errors
+    /// When the cluster is the issuer's own or registered with another environment, or an argument is out of bounds.
+    pub fn create_token(&self, new: &NewToken, now: SystemTime) -> Result<JoinToken, PkiError> {
+        self.check_new_token(new)?;
+        let mut secret = [0; 32];
+        random(&mut secret)?;
+        let secret = Secret::new(secret);
+        let issuer = self.own_id(&GATEWAY.parse().expect("the constant is a good name"));
+        let pins: Vec<SpkiPin> = self.bundle.pins().collect();
+        let token = JoinToken::new(issuer, new.cluster.clone(), new.addresses.clone(), pins, secret)?;
+        let record = NewTokenRecord {
+            secret: token.secret(),
+            cluster: &new.cluster,
+            environment: &new.environment,
+            expires_at: now + new.ttl,
+        };
+        self.inventory().add_token(&record, now)?;
+        Ok(token)
+    }
+
+    /// Checks what [`Issuer::create_token`] would, and changes nothing.
+    ///
+    /// # Errors
+    /// As [`Issuer::create_token`].
+    pub fn check_new_token(&self, new: &NewToken) -> Result<(), PkiError> {
+        if new.cluster == self.cluster {
+            return Err(PkiError::Refused(format!(
+                "cluster {} is the issuer's own; a token for it would give away the issuer's identity",
+                new.cluster
+            )));
+        }
+        if !TOKEN_TTL.contains(&new.ttl) {
+            return Err(PkiError::Usage(format!("a token's life must be 1s to 24h, not {:?}", new.ttl)));
+        }
+        let printable = new.environment.bytes().all(|c| c.is_ascii_graphic());
+        if !printable || !(1..=63).contains(&new.environment.len()) {
+            return Err(PkiError::Usage(
+                "the environment must be 1 to 63 printable characters without spaces".into(),
+            ));
+        }
+        new.addresses.iter().try_for_each(|address| crate::token::check_address(address))?;
+        match self.inventory().environment(&new.cluster)? {
+            Some(environment) if environment != new.environment => Err(PkiError::Conflict(format!(
+                "cluster {} is registered with environment {environment:?}, not {:?}",
+                new.cluster, new.environment
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Redeems a join token and certifies the request's key for the cluster that the token was made for.
+    ///
+    /// The request is checked first, so that a broken one does not cost the token. Then the token is used up,
+    /// durably, in one compare-and-swap; then the leaf is signed and recorded. A crash in between costs the token.
+    ///
+    /// # Errors
+    /// [`PkiError::Csr`] and [`PkiError::Token`] when the joiner is to blame.
+    pub fn enrol(&self, token_secret: &[u8], csr_der: &[u8], now: SystemTime) -> Result<Enrolment, PkiError> {
+        let key = ProvenKey::from_csr(csr_der)?;
+        let registration = {
+            let mut inventory = self.inventory();
+            inventory.check_new_key(&key.pin)?;
+            inventory.redeem(token_secret, now)?
+        };
+        let component = GATEWAY.parse().expect("the constant is a good name");
+        let id = SpiffeId::new(self.trust_domain().clone(), registration.cluster, component);
+        self.issue(id, registration.environment, &key, now)
+    }
+
+    /// Certifies a new key for a peer whose present certificate has just been verified.
+    ///
+    /// # Errors
+    /// [`PkiError::Csr`] for a bad request or a key seen before, [`PkiError::Refused`] when the peer's cluster
+    /// is not registered or its certificate was not issued here or has been revoked.
+    pub fn renew(&self, peer: &PeerIdentity, csr_der: &[u8], now: SystemTime) -> Result<Enrolment, PkiError> {
+        let key = ProvenKey::from_csr(csr_der)?;
+        let cluster = peer.spiffe_id.cluster();
+        let environment = {
+            let inventory = self.inventory();
+            inventory.check_new_key(&key.pin)?;
+            inventory.check_may_renew(peer, now)?;
+            inventory.environment(cluster)?
+        };
+        let environment =
+            environment.ok_or_else(|| PkiError::Refused(format!("cluster {cluster} is not registered")))?;
+        self.issue(peer.spiffe_id.clone(), environment, &key, now)
+    }
+
+    /// Makes a key and a certificate for a component of the issuer's own cluster, such as its gateway.
+    ///
+    /// # Errors
+    /// When the inventory cannot record it or the issuing CA has expired.
+    pub fn issue_own(&self, component: &Name, now: SystemTime) -> Result<Credentials, PkiError> {
+        let key_and_csr = KeyAndCsr::generate()?;
+        let key = ProvenKey::from_csr(key_and_csr.csr_der())?;
+        let id = self.own_id(component);
+        let enrolment = self.issue(id.clone(), String::new(), &key, now)?;
+        key_and_csr.into_credentials(enrolment.chain, &self.bundle, &id, now)
+    }
+
+    fn issue(
+        &self,
+        id: SpiffeId,
+        environment: String,
+        key: &ProvenKey,
+        now: SystemTime,
+    ) -> Result<Enrolment, PkiError> {
+        let leaf = self.authority.leaf(&id, &key.spki, now, self.leaf_ttl)?;
+        let chain = vec![leaf.der.clone(), self.authority.cert().clone()];
+        // What a peer would refuse does not leave the house.
+        verify_peer(&chain, &self.bundle, now, &Expectations::default())?;
+        let record = IssuedCertificate {
+            serial: leaf.serial,
+            spiffe_id: id.to_string(),
+            spki: key.pin.to_string(),
+            not_before: utc(leaf.not_before),
+            not_after: utc(leaf.not_after),
+            issued_at: utc(now),
+            revoked_at: None,
+        };
+        self.inventory().add_certificate(&record, now)?;
+        let cluster = id.cluster().clone();
+        let bundle = self.bundle.clone();
+        Ok(Enrolment { chain, bundle, spiffe_id: id, cluster, environment, not_after: leaf.not_after })
+    }
+
+    fn own_id(&self, component: &Name) -> SpiffeId {
+        SpiffeId::new(self.trust_domain().clone(), self.cluster.clone(), component.clone())
+    }
+
+    fn inventory(&self) -> MutexGuard<'_, Inventory> {
+        // A panic while the lock is held cannot leave a half-made change: SQLite rolls an open transaction back.
+        self.inventory.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl fmt::Debug for Issuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Issuer({}, {})", self.trust_domain(), self.cluster)
+    }
+}
+
+#[cfg(test)]
+mod tests;

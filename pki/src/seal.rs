@@ -1,0 +1,169 @@
+//! A root key at rest: encrypted with a passphrase, as one PEM section.
+//!
+//! ```text
+//! -----BEGIN ISTHMUS SEALED KEY-----    base64 of
+//!
+//!   size   what
+//!   1      version, 1
+//!   4      argon2id memory in KiB, big endian
+//!   4      argon2id passes
+//!   4      argon2id lanes
+//!   16     salt
+//!   12     nonce
+//!   rest   AES-256-GCM of the PKCS #8 key; all bytes before the nonce are authenticated with it
+//! ```
+
+use argon2::{Algorithm, Argon2, Params, Version};
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use identity::Secret;
+use zeroize::Zeroizing;
+
+use crate::{PkiError, authority::random};
+
+const VERSION: u8 = 1;
+const SALT_AT: usize = 1 + 3 * 4;
+const NONCE_AT: usize = SALT_AT + 16;
+const SEALED_AT: usize = NONCE_AT + 12;
+const BEGIN: &str = "-----BEGIN ISTHMUS SEALED KEY-----\n";
+const END: &str = "-----END ISTHMUS SEALED KEY-----\n";
+
+/// How hard guessing a passphrase is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Cost {
+    memory_kib: u32,
+    passes: u32,
+    lanes: u32,
+}
+
+impl Cost {
+    /// 64 MiB, 3 passes: the second recommendation of RFC 9106, for machines without gigabytes to spare.
+    pub(crate) const STRONG: Self = Self { memory_kib: 64 * 1024, passes: 3, lanes: 4 };
+
+    /// What a file may ask of us, so that a forged one cannot exhaust the machine.
+    fn is_bounded(self) -> bool {
+        (8..=1024 * 1024).contains(&self.memory_kib)
+            && (1..=64).contains(&self.passes)
+            && (1..=64).contains(&self.lanes)
+    }
+}
+
+/// Encrypts a key.
+pub(crate) fn seal(key: &[u8], passphrase: &Secret<String>, cost: Cost) -> Result<String, PkiError> {
+    let mut bytes = vec![VERSION];
+    for number in [cost.memory_kib, cost.passes, cost.lanes] {
+        bytes.extend(number.to_be_bytes());
+    }
+    let mut salt_and_nonce = [0; SEALED_AT - SALT_AT];
+    random(&mut salt_and_nonce)?;
+    bytes.extend(salt_and_nonce);
+    let cipher = cipher(passphrase, &bytes[SALT_AT..NONCE_AT], cost)?;
+    let mut sealed = Zeroizing::new(key.to_vec());
+    let tag = cipher
+        .seal_in_place_separate_tag(nonce(&bytes)?, Aad::from(&bytes[..NONCE_AT]), &mut sealed)
+        .map_err(|_| PkiError::Failed("encrypt the root key: the cipher refused".into()))?;
+    bytes.extend(&*sealed);
+    bytes.extend(tag.as_ref());
+
+    let mut pem = String::from(BEGIN);
+    for line in STANDARD.encode(&bytes).as_bytes().chunks(64) {
+        pem.push_str(&String::from_utf8_lossy(line));
+        pem.push('\n');
+    }
+    Ok(pem + END)
+}
+
+/// Decrypts a key.
+///
+/// # Errors
+/// [`PkiError::Refused`] for a wrong passphrase (or a manipulated file: the two cannot be told apart),
+/// [`PkiError::Integrity`] for what is no sealed key.
+pub(crate) fn unseal(pem: &str, passphrase: &Secret<String>) -> Result<Zeroizing<Vec<u8>>, PkiError> {
+    let damaged = || PkiError::Integrity("not a sealed key, or damaged".into());
+    let body = pem.trim_ascii().strip_prefix(BEGIN.trim_ascii()).ok_or_else(damaged)?;
+    let body = body.strip_suffix(END.trim_ascii()).ok_or_else(damaged)?;
+    let base64: Vec<u8> = body.bytes().filter(|c| !c.is_ascii_whitespace()).collect();
+    let bytes = STANDARD.decode(base64).map_err(|_| damaged())?;
+    if bytes.len() <= SEALED_AT || bytes[0] != VERSION {
+        return Err(damaged());
+    }
+    let number = |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    let cost = Cost { memory_kib: number(1), passes: number(5), lanes: number(9) };
+    if !cost.is_bounded() {
+        return Err(damaged());
+    }
+    let cipher = cipher(passphrase, &bytes[SALT_AT..NONCE_AT], cost)?;
+    let mut key = Zeroizing::new(bytes[SEALED_AT..].to_vec());
+    let len = cipher
+        .open_in_place(nonce(&bytes)?, Aad::from(&bytes[..NONCE_AT]), &mut key)
+        .map_err(|_| PkiError::Refused("the passphrase does not open the root key".into()))?
+        .len();
+    key.truncate(len);
+    Ok(key)
+}
+
+fn cipher(passphrase: &Secret<String>, salt: &[u8], cost: Cost) -> Result<LessSafeKey, PkiError> {
+    let failed = |e: argon2::Error| PkiError::Failed(format!("derive a key from the passphrase: {e}"));
+    let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(32)).map_err(failed)?;
+    let mut key = Zeroizing::new([0; 32]);
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+        .hash_password_into(passphrase.expose().as_bytes(), salt, &mut *key)
+        .map_err(failed)?;
+    let key = UnboundKey::new(&AES_256_GCM, &*key)
+        .map_err(|_| PkiError::Failed("the cipher refused its key".into()))?;
+    Ok(LessSafeKey::new(key))
+}
+
+fn nonce(bytes: &[u8]) -> Result<Nonce, PkiError> {
+    Nonce::try_assume_unique_for_key(&bytes[NONCE_AT..SEALED_AT])
+        .map_err(|_| PkiError::Failed("the cipher refused its nonce".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUICK: Cost = Cost { memory_kib: 64, passes: 1, lanes: 1 };
+
+    fn passphrase(text: &str) -> Secret<String> {
+        Secret::new(text.to_owned())
+    }
+
+    #[test]
+    fn only_the_passphrase_opens_a_sealed_key() {
+        let sealed = seal(b"the key", &passphrase("correct"), QUICK).unwrap();
+        assert_eq!(&**unseal(&sealed, &passphrase("correct")).unwrap(), b"the key");
+        assert!(matches!(unseal(&sealed, &passphrase("wrong")), Err(PkiError::Refused(_))));
+        assert_ne!(
+            sealed,
+            seal(b"the key", &passphrase("correct"), QUICK).unwrap(),
+            "salt and nonce must be new"
+        );
+    }
+
+    #[test]
+    fn a_changed_byte_anywhere_is_noticed() {
+        let sealed = seal(b"the key", &passphrase("p"), QUICK).unwrap();
+        let body = sealed.strip_prefix(BEGIN).unwrap().strip_suffix(END).unwrap().replace('\n', "");
+        let bytes = STANDARD.decode(body).unwrap();
+        // The cost parameters (1..13) are left out: a changed one may ask for minutes of work within the bounds.
+        for at in (0..bytes.len()).filter(|at| !(1..13).contains(at)) {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1;
+            let pem = format!("{BEGIN}{}\n{END}", STANDARD.encode(changed));
+            assert!(unseal(&pem, &passphrase("p")).is_err(), "byte {at}");
+        }
+        for len in 0..sealed.len() - 1 {
+            assert!(unseal(&sealed[..len], &passphrase("p")).is_err(), "cut at {len}");
+        }
+    }
+
+    #[test]
+    fn a_file_cannot_ask_for_boundless_work() {
+        let mut bytes = vec![VERSION];
+        [u32::MAX, 1, 1].iter().for_each(|n| bytes.extend(n.to_be_bytes()));
+        bytes.extend([0; 100]);
+        let pem = format!("{BEGIN}{}\n{END}", STANDARD.encode(bytes));
+        assert!(matches!(unseal(&pem, &passphrase("p")), Err(PkiError::Integrity(_))));
+    }
+}

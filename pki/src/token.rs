@@ -1,0 +1,325 @@
+//! The join token: all that a cluster's owner needs, in one line of text.
+//!
+//! ```text
+//! isthmus_join_<base64url without padding of>
+//!
+//!   size   what
+//!   1      version, 1
+//!   2      length of all of this in bytes, big endian
+//!   1 + n  trust domain           (n in the first byte, then text; so for all texts)
+//!   1 + n  the issuer's cluster
+//!   1 + n  the joining cluster
+//!   1      number of addresses, 1 to 8; then 1 + n each: HOST:PORT of the issuer's gateway
+//!   1      number of root pins, 1 to 4; then 32 each: SHA-256 of the root's public key
+//!   32     the secret
+//!   4      checksum: the first bytes of SHA-256 over the prefix and all of the above
+//! ```
+//!
+//! The fixed prefix lets scanners find a token that leaked. The checksum finds typing errors; it protects nothing.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+    time::SystemTime,
+};
+
+use aws_lc_rs::digest;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use identity::{Credentials, Name, Secret, SpiffeId, SpkiPin, TrustBundle, TrustDomain};
+use rustls_pki_types::CertificateDer;
+
+use crate::{GATEWAY, KeyAndCsr, PkiError};
+
+/// What every join token begins with.
+pub const TOKEN_PREFIX: &str = "isthmus_join_";
+
+const VERSION: u8 = 1;
+const SECRET_LEN: usize = 32;
+const CHECKSUM_LEN: usize = 4;
+const MAX_ADDRESSES: usize = 8;
+const MAX_PINS: usize = 4;
+const MAX_TEXT_LEN: usize = 4096;
+
+/// A parsed join token. Its secret shows itself only in [`JoinToken::to_text`] and [`JoinToken::secret`].
+#[derive(Debug, Clone)]
+pub struct JoinToken {
+    issuer: SpiffeId,
+    cluster: Name,
+    addresses: Vec<String>,
+    pins: Vec<SpkiPin>,
+    secret: Secret<[u8; SECRET_LEN]>,
+}
+
+impl JoinToken {
+    pub(crate) fn new(
+        issuer: SpiffeId,
+        cluster: Name,
+        addresses: Vec<String>,
+        pins: Vec<SpkiPin>,
+        secret: Secret<[u8; SECRET_LEN]>,
+    ) -> Result<Self, TokenError> {
+        check_count("addresses", addresses.len(), MAX_ADDRESSES)?;
+        check_count("root pins", pins.len(), MAX_PINS)?;
+        addresses.iter().try_for_each(|address| check_address(address))?;
+        Ok(Self { issuer, cluster, addresses, pins, secret })
+    }
+
+    /// Reads a token's text; white space around it is ignored.
+    ///
+    /// # Errors
+    /// Says what is wrong with it (not a token, cut short, mistyped, of a newer version), never what is in it.
+    pub fn parse(text: &str) -> Result<Self, TokenError> {
+        let text = text.trim_ascii();
+        let encoded = text.strip_prefix(TOKEN_PREFIX).ok_or(TokenError::NotAToken)?;
+        if text.len() > MAX_TEXT_LEN {
+            return Err(TokenError::TooLong);
+        }
+        let bytes = decode_base64(encoded)?;
+        let (version, length) = match bytes[..] {
+            [version, high, low, ..] => (version, usize::from(high) << 8 | usize::from(low)),
+            _ => return Err(TokenError::Truncated),
+        };
+        if version != VERSION {
+            return Err(TokenError::Version(version));
+        }
+        if bytes.len() < length {
+            return Err(TokenError::Truncated);
+        }
+        if bytes.len() > length {
+            return Err(TokenError::TooLong);
+        }
+        let content =
+            bytes.split_at_checked(length.saturating_sub(CHECKSUM_LEN)).ok_or(TokenError::Truncated)?;
+        if content.1 != checksum(content.0) {
+            return Err(TokenError::Checksum);
+        }
+        Self::parse_content(content.0.get(3..).unwrap_or_default())
+    }
+
+    fn parse_content(content: &[u8]) -> Result<Self, TokenError> {
+        let mut reader = Reader(content);
+        let trust_domain: TrustDomain = reader.name("trust domain")?;
+        let issuer_cluster: Name = reader.name("issuer")?;
+        let cluster: Name = reader.name("cluster")?;
+        let count = reader.count("addresses", MAX_ADDRESSES)?;
+        let addresses = (0..count).map(|_| reader.text().map(str::to_owned)).collect::<Result<_, _>>()?;
+        let count = reader.count("root pins", MAX_PINS)?;
+        let pins = (0..count).map(|_| reader.array().map(SpkiPin::from_bytes)).collect::<Result<_, _>>()?;
+        let secret = Secret::new(reader.array()?);
+        if !reader.0.is_empty() {
+            return Err(TokenError::TooLong);
+        }
+        Self::new(gateway_of(trust_domain, issuer_cluster), cluster, addresses, pins, secret)
+    }
+
+    /// The token as text: a secret, to be shown once to the one it is for.
+    pub fn to_text(&self) -> Secret<String> {
+        let mut bytes = zeroize::Zeroizing::new(Vec::with_capacity(1024));
+        bytes.extend([VERSION, 0, 0]);
+        let mut push_text = |text: &str| {
+            // Names have at most 125 characters, addresses at most 255 (checked by the constructor).
+            bytes.push(text.len() as u8);
+            bytes.extend(text.as_bytes());
+        };
+        push_text(self.issuer.trust_domain().as_str());
+        push_text(self.issuer.cluster().as_str());
+        push_text(self.cluster.as_str());
+        bytes.push(self.addresses.len() as u8);
+        for address in &self.addresses {
+            bytes.push(address.len() as u8);
+            bytes.extend(address.as_bytes());
+        }
+        bytes.push(self.pins.len() as u8);
+        self.pins.iter().for_each(|pin| bytes.extend(pin.as_bytes()));
+        bytes.extend(self.secret.expose());
+        let length = (bytes.len() + CHECKSUM_LEN) as u16;
+        bytes[1..3].copy_from_slice(&length.to_be_bytes());
+        let sum = checksum(&bytes);
+        bytes.extend(sum);
+        let mut text = String::with_capacity(TOKEN_PREFIX.len() + bytes.len() * 4 / 3 + 4);
+        text.push_str(TOKEN_PREFIX);
+        URL_SAFE_NO_PAD.encode_string(&*bytes, &mut text);
+        Secret::new(text)
+    }
+
+    /// The trust domain to join.
+    pub fn trust_domain(&self) -> &TrustDomain {
+        self.issuer.trust_domain()
+    }
+
+    /// The identity of the issuing gateway, to be found at one of the addresses.
+    pub fn issuer(&self) -> &SpiffeId {
+        &self.issuer
+    }
+
+    /// The cluster that joins.
+    pub fn cluster(&self) -> &Name {
+        &self.cluster
+    }
+
+    /// The identity that the joiner will get.
+    pub fn subject(&self) -> SpiffeId {
+        gateway_of(self.trust_domain().clone(), self.cluster.clone())
+    }
+
+    /// Where to dial, as `HOST:PORT`, in order of preference; 1 to 8.
+    pub fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
+    /// The pins of the roots (active and standby); 1 to 4.
+    pub fn pins(&self) -> &[SpkiPin] {
+        &self.pins
+    }
+
+    /// What to send to the issuer, once its roots match the pins and its identity is [`JoinToken::issuer`].
+    pub fn secret(&self) -> &[u8] {
+        self.secret.expose()
+    }
+
+    /// The joiner's last step: checks the bundle against the pins, and the chain against the bundle.
+    ///
+    /// # Errors
+    /// When a root of the bundle is not pinned, or the chain is refused ([`KeyAndCsr::into_credentials`]).
+    pub fn accept(
+        &self,
+        key: KeyAndCsr,
+        chain: Vec<CertificateDer<'static>>,
+        bundle: &TrustBundle,
+        now: SystemTime,
+    ) -> Result<Credentials, PkiError> {
+        if let Some(stranger) = bundle.pins().find(|pin| !self.pins.contains(pin)) {
+            return Err(PkiError::Refused(format!(
+                "the issuer's bundle holds root {stranger}, which the join token does not pin"
+            )));
+        }
+        key.into_credentials(chain, bundle, &self.subject(), now)
+    }
+}
+
+/// What is wrong with a join token. Holds nothing of its content.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// Something else.
+    #[error("not a join token: it must begin with {TOKEN_PREFIX}")]
+    NotAToken,
+    /// The end is missing.
+    #[error("the join token is cut short; copy all of its one line")]
+    Truncated,
+    /// Something follows it.
+    #[error("the join token is too long; copy its one line and nothing else")]
+    TooLong,
+    /// A character that no token has.
+    #[error("the join token holds a character that no token has, at position {0}")]
+    Character(usize),
+    /// Mistyped.
+    #[error("the join token's checksum is wrong; it was mistyped or damaged, copy it again")]
+    Checksum,
+    /// Made by a newer issuer.
+    #[error("the join token has version {0}, this program knows version {VERSION}; upgrade it")]
+    Version(u8),
+    /// A part breaks its rules though the checksum holds.
+    #[error("the join token's {part} is malformed: {reason}")]
+    Part {
+        /// Which part.
+        part: &'static str,
+        /// The rule.
+        reason: String,
+    },
+}
+
+fn gateway_of(trust_domain: TrustDomain, cluster: Name) -> SpiffeId {
+    SpiffeId::new(trust_domain, cluster, GATEWAY.parse().expect("the constant is a good name"))
+}
+
+fn checksum(content: &[u8]) -> [u8; CHECKSUM_LEN] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(TOKEN_PREFIX.as_bytes());
+    context.update(content);
+    let hash = context.finish();
+    let mut sum = [0; CHECKSUM_LEN];
+    sum.copy_from_slice(&hash.as_ref()[..CHECKSUM_LEN]);
+    sum
+}
+
+fn decode_base64(encoded: &str) -> Result<zeroize::Zeroizing<Vec<u8>>, TokenError> {
+    match URL_SAFE_NO_PAD.decode(encoded) {
+        Ok(bytes) => Ok(bytes.into()),
+        Err(base64::DecodeError::InvalidByte(at, _)) => {
+            Err(TokenError::Character(TOKEN_PREFIX.len() + at + 1))
+        }
+        // A last character with stray bits, or one character too many or too few: some are missing.
+        Err(_) => Err(TokenError::Truncated),
+    }
+}
+
+fn check_count(part: &'static str, count: usize, max: usize) -> Result<(), TokenError> {
+    if (1..=max).contains(&count) {
+        return Ok(());
+    }
+    Err(TokenError::Part { part, reason: format!("there must be 1 to {max}, not {count}") })
+}
+
+/// Checks `HOST:PORT`: an IPv4 address, an IPv6 address in brackets or a DNS name, and a port from 1.
+pub(crate) fn check_address(address: &str) -> Result<(), TokenError> {
+    let refuse =
+        |reason: &str| TokenError::Part { part: "address", reason: format!("{address:?}: {reason}") };
+    if address.len() > 255 {
+        return Err(TokenError::Part { part: "address", reason: "longer than 255 characters".into() });
+    }
+    let (host, port) = address.rsplit_once(':').ok_or_else(|| refuse("must be HOST:PORT"))?;
+    let digits = !port.is_empty() && port.bytes().all(|c| c.is_ascii_digit());
+    if !digits || port.parse::<u16>().is_ok_and(|p| p == 0) || port.parse::<u16>().is_err() {
+        return Err(refuse("the port must be a number from 1 to 65535"));
+    }
+    if let Some(inner) = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
+        return inner
+            .parse::<Ipv6Addr>()
+            .map(|_| ())
+            .map_err(|_| refuse("between [ and ] must be an IPv6 address"));
+    }
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_')
+            && !label.starts_with('-')
+    };
+    if host.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6()) || !host.split('.').all(is_label) {
+        return Err(refuse("the host must be a DNS name, an IPv4 address or an IPv6 address in [ ]"));
+    }
+    Ok(())
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, len: usize) -> Result<&'a [u8], TokenError> {
+        let (taken, rest) = self.0.split_at_checked(len).ok_or(TokenError::Truncated)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], TokenError> {
+        let mut array = [0; N];
+        array.copy_from_slice(self.take(N)?);
+        Ok(array)
+    }
+
+    fn count(&mut self, part: &'static str, max: usize) -> Result<usize, TokenError> {
+        let count = usize::from(self.take(1)?[0]);
+        check_count(part, count, max).map(|()| count)
+    }
+
+    fn text(&mut self) -> Result<&'a str, TokenError> {
+        let len = usize::from(self.take(1)?[0]);
+        let bytes = self.take(len)?;
+        std::str::from_utf8(bytes)
+            .map_err(|_| TokenError::Part { part: "text", reason: "is not UTF-8".into() })
+    }
+
+    fn name<T: std::str::FromStr<Err: fmt::Display>>(&mut self, part: &'static str) -> Result<T, TokenError> {
+        self.text()?.parse().map_err(|e: T::Err| TokenError::Part { part, reason: e.to_string() })
+    }
+}
+
+#[cfg(test)]
+mod tests;
