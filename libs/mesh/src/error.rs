@@ -1,6 +1,6 @@
 //! Why a request got no response.
 
-use std::error::Error as StdError;
+use std::{error::Error as StdError, fmt};
 
 use tonic::{Code, Status};
 
@@ -8,12 +8,22 @@ use tonic::{Code, Status};
 ///
 /// A response that carries a gRPC error status is a response, not an [`Error`]. A tonic client turns this error into
 /// the gRPC status that it carries, so the caller's code is the same for both.
-#[derive(Debug, thiserror::Error)]
-#[error("{}", status.message())]
+#[derive(Debug)]
 pub struct Error {
-    /// tonic looks for a status among an error's sources, which is how code and message reach its callers.
-    #[source]
     status: Box<Status>,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.status.message())
+    }
+}
+
+impl StdError for Error {
+    /// tonic looks for a status among an error's sources, which is how code and message reach its callers.
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&*self.status)
+    }
 }
 
 impl Error {
