@@ -1,0 +1,74 @@
+//! Joining the counter aggregates of downsampled chunks.
+//!
+//! A counter aggregate is a counter with its resets applied, within its chunk: it starts at the first raw value and
+//! only grows. Its last entry repeats the timestamp of the one before it and holds the last *raw* value of the chunk,
+//! against which the first value of the next chunk tells whether the counter was reset between the two. See
+//! `ApplyCounterResetsSeriesIterator` in `pkg/compact/downsample` of Thanos.
+
+use model::TimeRange;
+
+use crate::decode::{DecodeProblem, append_plain};
+use crate::{AggrChunk, Samples};
+
+/// Appends the running total of a counter over chunks that are sorted by time: counter aggregates, and raw chunks
+/// where a stretch was not downsampled. NaNs (staleness markers too) are left out; histograms pass as they are.
+///
+/// # Errors
+/// The range of the chunk that cannot be read, and why.
+pub(crate) fn decode<'a>(
+    lane: impl Iterator<Item = &'a AggrChunk>,
+    out: &mut Samples,
+) -> Result<(), (TimeRange, DecodeProblem)> {
+    let mut total = Total::default();
+    let mut samples = Samples::new();
+    for chunk in lane {
+        samples.clear();
+        let part = chunk.raw.as_ref().or(chunk.counter.as_ref());
+        part.ok_or(DecodeProblem::MissingAggregate("counter"))
+            .and_then(|part| append_plain(part, &mut samples))
+            .map_err(|problem| (chunk.range(), problem))?;
+        for (&t, &value) in samples.timestamps.iter().zip(&samples.values) {
+            total.add(t, value, out);
+        }
+        let after = out.histograms.last().map_or(i64::MIN, |(t, _)| *t);
+        let later = samples.histograms.drain(..).filter(|(t, _)| *t > after || after == i64::MIN);
+        out.histograms.extend(later);
+        if !out.histograms.is_sorted_by(|a, b| a.0 < b.0) {
+            return Err((chunk.range(), DecodeProblem::Unsorted));
+        }
+    }
+    Ok(())
+}
+
+/// A counter's value since the beginning of the series, resets applied.
+#[derive(Default)]
+struct Total {
+    value: f64,
+    /// Time and raw value of the last sample.
+    last: Option<(i64, f64)>,
+}
+
+impl Total {
+    /// Takes a sample in and gives out the total, unless the sample only tells the last raw value.
+    fn add(&mut self, t: i64, value: f64, out: &mut Samples) {
+        if value.is_nan() {
+            return;
+        }
+        match self.last {
+            None => self.value = value,
+            Some((last_t, last)) if t > last_t => {
+                self.value += if value >= last { value - last } else { value }
+            }
+            Some((last_t, _)) => {
+                // Of overlapping chunks, what lies before the end of the earlier does not count.
+                if t == last_t {
+                    self.last = Some((t, value));
+                }
+                return;
+            }
+        }
+        self.last = Some((t, value));
+        out.timestamps.push(t);
+        out.values.push(self.value);
+    }
+}

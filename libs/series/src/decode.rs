@@ -1,0 +1,242 @@
+//! From encoded replicas to the samples of one series.
+
+use model::{CounterResetHint, FloatHistogram, Labels, TimeRange};
+use tsdb::{Chunk, ChunkError, Encoding};
+
+use crate::dedup::Replica;
+use crate::{
+    AggrChunk, Aggregate, DecodeOptions, Dedup, Samples, SelectedSeries, chain, counter, dedup, timeline,
+};
+
+/// A series whose chunks cannot be read: names the series, the chunk and what is wrong.
+///
+/// The whole query ends with it: an answer without the chunk would be wrong and not look it.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("series {labels}: chunk from {} to {} ms: {problem}", range.min, range.max)]
+pub struct DecodeError {
+    /// The series.
+    pub labels: Labels,
+    /// The range that the chunk claims.
+    pub range: TimeRange,
+    /// What is wrong with it.
+    pub problem: DecodeProblem,
+}
+
+/// What is wrong with a chunk of a series.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum DecodeProblem {
+    /// The payload is damaged.
+    #[error(transparent)]
+    Chunk(#[from] ChunkError),
+    /// Timestamps go backwards or repeat.
+    #[error("its timestamps do not ascend")]
+    Unsorted,
+    /// The aggregate that the query reads is missing.
+    #[error("the store sent neither raw samples nor the aggregate {0}")]
+    MissingAggregate(&'static str),
+    /// Sums and counts of one chunk have different timestamps.
+    #[error("its sums and counts have different timestamps")]
+    Unaligned,
+}
+
+/// Bounds on what a chunk is trusted to announce before it is read: a sample takes at least two bits.
+fn announced_samples(chunk: &Chunk) -> usize {
+    chunk.sample_count().min(chunk.data.len() * 4)
+}
+
+impl SelectedSeries {
+    /// Decodes the series into `out`, whose former content is replaced.
+    ///
+    /// Samples are those within [`DecodeOptions::range`], in time order, one for each timestamp. Replicas are cut to
+    /// the range first and then become one as [`DecodeOptions::dedup`] says. A series whose samples are all outside
+    /// comes out empty.
+    ///
+    /// # Errors
+    /// When a chunk cannot be read; `out` then is empty.
+    pub fn decode(&self, options: &DecodeOptions, out: &mut Samples) -> Result<(), DecodeError> {
+        let result = self.decode_into(options, out);
+        if result.is_err() {
+            out.clear();
+        }
+        result
+    }
+
+    fn decode_into(&self, options: &DecodeOptions, out: &mut Samples) -> Result<(), DecodeError> {
+        out.clear();
+        if let [lane] = self.replicas.as_slice() {
+            return self.decode_lane(lane.iter(), options, out).map(drop);
+        }
+        if options.dedup == Dedup::Off {
+            let mut chunks: Vec<&AggrChunk> = self.replicas.iter().flatten().collect();
+            chunks.sort_by_key(|chunk| (chunk.range().min, chunk.range().max));
+            return self.decode_lane(chunks.into_iter(), options, out).map(drop);
+        }
+        let Some((first, others)) = self.replicas.split_first() else { return Ok(()) };
+        let resets_applied = self.decode_lane(first.iter(), options, out)?;
+        let mut all = Replica { samples: std::mem::take(out), resets_applied };
+        for lane in others {
+            let mut samples = Samples::new();
+            let resets_applied = self.decode_lane(lane.iter(), options, &mut samples)?;
+            let replica = Replica { samples, resets_applied };
+            all = match options.dedup {
+                Dedup::Chain => {
+                    Replica { samples: chain::merge(&all.samples, &replica.samples), resets_applied }
+                }
+                Dedup::Penalty | Dedup::Off => dedup::merge(all, replica, options.counter),
+            };
+        }
+        *out = all.samples;
+        Ok(())
+    }
+
+    /// Appends the samples of chunks that are sorted by time to the empty `out`, cut to the range. Of overlapping
+    /// chunks, only what lies after the end of the earlier counts. Answers whether counter resets were applied.
+    fn decode_lane<'a>(
+        &self,
+        lane: impl Iterator<Item = &'a AggrChunk> + Clone,
+        options: &DecodeOptions,
+        out: &mut Samples,
+    ) -> Result<bool, DecodeError> {
+        // Raw counters are left as they are: the functions that read them handle resets, and see more in them
+        // (how close to zero a counter started) than in running totals.
+        let apply_resets =
+            options.aggregate == Aggregate::Counter && lane.clone().any(|chunk| chunk.raw.is_none());
+        if apply_resets {
+            counter::decode(lane, out).map_err(|(range, problem)| self.error(range, problem))?;
+            out.trim(options.range);
+            return Ok(true);
+        }
+        let lane = lane.filter(|chunk| chunk.range().overlaps(&options.range));
+        let announced = lane.clone().filter_map(|c| c.parts().next()).filter(|c| c.encoding == Encoding::Xor);
+        let announced = announced.map(announced_samples).sum();
+        out.timestamps.reserve(announced);
+        out.values.reserve(announced);
+        let mut next = Some(options.range.min.as_millis());
+        for chunk in lane {
+            // None when a sample at the end of time was read: nothing can follow.
+            let Some(from) = next else { break };
+            let (floats, histograms) = (out.timestamps.len(), out.histograms.len());
+            append(chunk, options.aggregate, out)
+                .and_then(|()| out.check_order(floats, histograms))
+                .map_err(|problem| self.error(chunk.range(), problem))?;
+            out.cut_new(floats, histograms, from, options.range.max.as_millis());
+            if let Some(last) = out.last_time(floats, histograms) {
+                next = last.checked_add(1);
+            }
+        }
+        Ok(false)
+    }
+
+    fn error(&self, range: TimeRange, problem: DecodeProblem) -> DecodeError {
+        DecodeError { labels: self.labels.clone(), range, problem }
+    }
+}
+
+/// Appends what a query reads of a chunk: raw samples, else the aggregate.
+fn append(chunk: &AggrChunk, aggregate: Aggregate, out: &mut Samples) -> Result<(), DecodeProblem> {
+    if let Some(raw) = &chunk.raw {
+        return append_plain(raw, out);
+    }
+    let (part, name) = match aggregate {
+        Aggregate::Average => {
+            return match (&chunk.sum, &chunk.count) {
+                (Some(sum), Some(count)) => append_average(sum, count, out),
+                (None, _) => Err(DecodeProblem::MissingAggregate("sum")),
+                (_, None) => Err(DecodeProblem::MissingAggregate("count")),
+            };
+        }
+        Aggregate::Count => (&chunk.count, "count"),
+        Aggregate::Sum => (&chunk.sum, "sum"),
+        Aggregate::Min => (&chunk.min, "min"),
+        Aggregate::Max => (&chunk.max, "max"),
+        Aggregate::Counter => (&chunk.counter, "counter"),
+    };
+    append_plain(part.as_ref().ok_or(DecodeProblem::MissingAggregate(name))?, out)
+}
+
+/// Appends the samples of one chunk as they are.
+pub(crate) fn append_plain(chunk: &Chunk, out: &mut Samples) -> Result<(), DecodeProblem> {
+    match chunk.encoding {
+        Encoding::Xor => chunk.decode_floats(&mut out.timestamps, &mut out.values)?,
+        Encoding::Histogram | Encoding::FloatHistogram => chunk.decode_histograms(&mut out.histograms)?,
+    }
+    Ok(())
+}
+
+/// Appends sum divided by count of each window.
+fn append_average(sum: &Chunk, count: &Chunk, out: &mut Samples) -> Result<(), DecodeProblem> {
+    let (mut times, mut counts) = (Vec::new(), Vec::new());
+    count.decode_floats(&mut times, &mut counts)?;
+    let (floats, histograms) = (out.timestamps.len(), out.histograms.len());
+    append_plain(sum, out)?;
+    let windows = out.timestamps[floats..].iter().chain(out.histograms[histograms..].iter().map(|(t, _)| t));
+    if !windows.eq(&times) {
+        return Err(DecodeProblem::Unaligned);
+    }
+    // A chunk holds floats or histograms, never both, so at most one of these loops has work.
+    for (value, count) in out.values[floats..].iter_mut().zip(&counts) {
+        *value /= count;
+    }
+    for ((_, histogram), &count) in out.histograms[histograms..].iter_mut().zip(&counts) {
+        divide(std::sync::Arc::make_mut(histogram), count);
+    }
+    Ok(())
+}
+
+/// Divides every count and the sum. What comes out is a gauge: it does not accumulate.
+fn divide(histogram: &mut FloatHistogram, by: f64) {
+    histogram.count /= by;
+    histogram.zero_count /= by;
+    histogram.sum /= by;
+    for bucket in histogram.positive_buckets.iter_mut().chain(&mut histogram.negative_buckets) {
+        *bucket /= by;
+    }
+    histogram.counter_reset_hint = CounterResetHint::Gauge;
+}
+
+/// Whether a list of times ascends strictly.
+fn ascends<T>(list: &[T], time: impl Fn(&T) -> i64) -> bool {
+    list.is_sorted_by(|a, b| time(a) < time(b))
+}
+
+impl Samples {
+    /// Checks the samples from the given places on, which came from one chunk.
+    fn check_order(&self, floats: usize, histograms: usize) -> Result<(), DecodeProblem> {
+        let ordered = ascends(&self.timestamps[floats..], |t| *t)
+            && ascends(&self.histograms[histograms..], |(t, _)| *t);
+        if ordered { Ok(()) } else { Err(DecodeProblem::Unsorted) }
+    }
+
+    /// Of the samples from the given places on, keeps those from `min` to `max`, both included.
+    fn cut_new(&mut self, floats: usize, histograms: usize, min: i64, max: i64) {
+        let end = floats + self.timestamps[floats..].partition_point(|&t| t <= max);
+        self.timestamps.truncate(end);
+        self.values.truncate(end);
+        let start = floats + self.timestamps[floats..].partition_point(|&t| t < min);
+        if start > floats {
+            self.timestamps.drain(floats..start);
+            self.values.drain(floats..start);
+        }
+        let end = histograms + self.histograms[histograms..].partition_point(|(t, _)| *t <= max);
+        self.histograms.truncate(end);
+        let start = histograms + self.histograms[histograms..].partition_point(|(t, _)| *t < min);
+        self.histograms.drain(histograms..start);
+        if start > histograms
+            && let Some((_, histogram)) = self.histograms.get_mut(histograms)
+        {
+            // Its hint speaks of a sample that is not there any more.
+            timeline::forget_reset_hint(histogram);
+        }
+    }
+
+    /// The latest time from the given places on.
+    fn last_time(&self, floats: usize, histograms: usize) -> Option<i64> {
+        let float = self.timestamps[floats..].last().copied();
+        float.max(self.histograms[histograms..].last().map(|(t, _)| *t))
+    }
+
+    /// Keeps the samples within `range`.
+    fn trim(&mut self, range: TimeRange) {
+        self.cut_new(0, 0, range.min.as_millis(), range.max.as_millis());
+    }
+}

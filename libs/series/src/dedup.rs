@@ -1,0 +1,185 @@
+//! Deduplication by penalty: one replica is followed until it misses about two samples.
+//!
+//! Two replicas of one Prometheus scrape the same targets at slightly different times. Taking every sample of both
+//! would double the rate of samples and mix two clocks; so one replica is followed, and the other is held back by a
+//! penalty of twice the last spacing of samples. Only where the followed one has a gap longer than that does the
+//! other come first and is followed from then on. More than two replicas are folded: the result of the first two
+//! with the third, and so on.
+//!
+//! This is the algorithm of Thanos (`pkg/dedup/iter.go`), so that both give the same samples where a replica
+//! is missing for a while, with these differences, each where Thanos gives a wrong answer:
+//!
+//! * **The first comparison.** Thanos takes the first sample of the second replica, where it comes first, for a
+//!   change of replica and raises a counter as though the first replica had given a sample before. Here nothing
+//!   was given out before the first sample, so nothing is compared.
+//! * **Spacing learned from a gap.** Thanos measures the spacing as the distance of the last two samples, even across
+//!   a gap: after an hour in which both replicas were down, the other replica is held back for two hours, and its
+//!   samples are lost if the followed one fails meanwhile. Here a distance of more than twice the followed replica's
+//!   own spacing does not count; its own spacing does.
+//! * **Counter resets.** Thanos turns the counters of every replica into running totals without resets, so that
+//!   `resets()` finds none and the extrapolation of `rate()` to zero sees totals. Here raw counters stay raw, and only
+//!   a false reset at a change of replica is mended: a lower value than the one before, although the replica's own
+//!   samples show no reset since then. The correction ends with the replica's next own reset.
+//! * **Histograms.** After a change of replica a histogram's hint about a reset is withdrawn: it speaks of a sample
+//!   of its own replica.
+
+use crate::Samples;
+use crate::timeline::{Floats, Mixed, Timeline};
+
+/// Penalty before any spacing is known, in milliseconds.
+const INITIAL_PENALTY: i64 = 5_000;
+
+/// A decoded replica.
+pub(crate) struct Replica {
+    /// Its samples.
+    pub(crate) samples: Samples,
+    /// Whether its counter is a running total, which never decreases.
+    pub(crate) resets_applied: bool,
+}
+
+/// Follows `a`, or `b` where `a` has gaps. With `counter`, a change of replica never looks like a counter reset.
+pub(crate) fn merge(a: Replica, b: Replica, counter: bool) -> Replica {
+    let mut out = Samples::new();
+    let longest = a.samples.timestamps.len().max(b.samples.timestamps.len());
+    out.timestamps.reserve(longest);
+    out.values.reserve(longest);
+    let totals = (a.resets_applied, b.resets_applied);
+    if a.samples.histograms.is_empty() && b.samples.histograms.is_empty() {
+        let (a, b) = (Floats::new(&a.samples), Floats::new(&b.samples));
+        walk(Side::new(a, totals.0), Side::new(b, totals.1), counter, &mut out);
+    } else {
+        let (a, b) = (Mixed::new(&a.samples), Mixed::new(&b.samples));
+        walk(Side::new(a, totals.0), Side::new(b, totals.1), counter, &mut out);
+    }
+    Replica { samples: out, resets_applied: totals.0 || totals.1 }
+}
+
+/// The sample that was given out last.
+#[derive(Clone, Copy)]
+struct Last {
+    time: i64,
+    /// Its value, if it was a float.
+    value: Option<f64>,
+    from_a: bool,
+}
+
+fn walk<T: Timeline>(mut a: Side<T>, mut b: Side<T>, counter: bool, out: &mut Samples) {
+    let mut last: Option<Last> = None;
+    loop {
+        if let Some(last) = last {
+            a.seek_after(last.time);
+            b.seek_after(last.time);
+        }
+        let use_a = match (a.time(), b.time()) {
+            (None, None) => break,
+            (Some(at_a), Some(at_b)) => at_a <= at_b,
+            (at_a, None) => at_a.is_some(),
+            (None, Some(_)) => false,
+        };
+        let (winner, loser) = if use_a { (&mut a, &mut b) } else { (&mut b, &mut a) };
+        let Some(time) = winner.time() else { break };
+        loser.penalty = match last {
+            None => INITIAL_PENALTY,
+            Some(last) => winner.spacing(time.saturating_sub(last.time)).saturating_mul(2),
+        };
+        winner.penalty = 0;
+        let changed_from = last.filter(|last| last.from_a != use_a);
+        if counter {
+            winner.adjust_counter(changed_from, loser.is_total);
+        }
+        winner.timeline.emit(winner.at, winner.adjust, changed_from.is_some(), out);
+        let value = winner.timeline.float(winner.at).map(|value| value + winner.adjust);
+        last = Some(Last { time, value, from_a: use_a });
+        winner.at += 1;
+    }
+}
+
+/// One of the two replicas while they are walked.
+struct Side<T> {
+    timeline: T,
+    /// Position of the next candidate.
+    at: usize,
+    /// Milliseconds by which the next candidate must be further away than the last sample given out.
+    penalty: i64,
+    /// Whether the counter is a running total.
+    is_total: bool,
+    /// What counter values are raised by, since they were found below those of the other replica.
+    adjust: f64,
+    /// Position of the sample for which `adjust` was last known to hold.
+    adjusted_at: usize,
+}
+
+impl<T: Timeline> Side<T> {
+    fn new(timeline: T, is_total: bool) -> Self {
+        Side { timeline, at: 0, penalty: 0, is_total, adjust: 0.0, adjusted_at: 0 }
+    }
+
+    /// Time of the next candidate; none at the end.
+    #[inline]
+    fn time(&self) -> Option<i64> {
+        (self.at < self.timeline.len()).then(|| self.timeline.time(self.at))
+    }
+
+    /// Moves on to the first sample after `time` plus the penalty; never back.
+    #[inline]
+    fn seek_after(&mut self, time: i64) {
+        let after = time.saturating_add(self.penalty);
+        while self.time().is_some_and(|time| time <= after) {
+            self.at += 1;
+        }
+    }
+
+    /// The spacing of samples at the present one: its distance to the one given out before, unless that was a gap.
+    fn spacing(&self, distance: i64) -> i64 {
+        let between =
+            |from: usize, to: usize| self.timeline.time(to).saturating_sub(self.timeline.time(from));
+        let own = if self.at + 1 < self.timeline.len() {
+            between(self.at, self.at + 1)
+        } else if self.at > 0 {
+            between(self.at - 1, self.at)
+        } else {
+            return distance;
+        };
+        if distance > own.saturating_mul(2) { own } else { distance }
+    }
+
+    /// Makes `adjust` right for the present sample, which follows `changed_from` of the other replica if that is some.
+    fn adjust_counter(&mut self, changed_from: Option<Last>, other_is_total: bool) {
+        let Some(value) = self.timeline.float(self.at) else { return };
+        if self.adjust != 0.0 && self.was_reset(self.adjusted_at) {
+            self.adjust = 0.0;
+        }
+        self.adjusted_at = self.at;
+        if let Some(Last { time, value: Some(before), .. }) = changed_from
+            && before > value + self.adjust
+            && !self.was_reset_after(time, other_is_total)
+        {
+            self.adjust += before - (value + self.adjust);
+        }
+    }
+
+    /// Whether this replica itself saw a reset between `time` and its present sample.
+    fn was_reset_after(&self, time: i64, other_is_total: bool) -> bool {
+        if self.is_total {
+            return false;
+        }
+        let is_value = |index: &usize| self.timeline.float(*index).is_some_and(|value| !value.is_nan());
+        let known = (0..self.at).rev().find(|index| self.timeline.time(*index) <= time && is_value(index));
+        // A replica that began later cannot tell. Raw counters of one target never decrease but by a reset, so it
+        // is taken for one, unless the other replica is a total, against which a raw value means nothing.
+        known.map_or(!other_is_total, |known| self.was_reset(known))
+    }
+
+    /// Whether the value decreases somewhere from position `from` to the present one.
+    fn was_reset(&self, from: usize) -> bool {
+        let mut before = f64::NAN;
+        for index in from..=self.at {
+            match self.timeline.float(index) {
+                Some(value) if value < before => return true,
+                Some(value) if !value.is_nan() => before = value,
+                _ => {}
+            }
+        }
+        false
+    }
+}

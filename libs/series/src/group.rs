@@ -1,0 +1,119 @@
+//! From what the inputs have of a series to the series that is passed on or evaluated.
+
+use model::{TimeRange, Timestamp};
+
+use crate::{AggrChunk, MergedSeries, SelectedSeries, Series};
+
+impl MergedSeries {
+    /// The series as a store passes it on: the chunks of all inputs, sorted by min and max time, without those that
+    /// are the same byte for byte.
+    pub fn into_series(mut self) -> Series {
+        self.drop_copies();
+        let mut chunks: Vec<AggrChunk> = self.contributions.into_iter().flat_map(|c| c.chunks).collect();
+        // Stable, so that chunks of one range stay in the order of the inputs.
+        sort(&mut chunks);
+        Series { labels: self.labels, chunks }
+    }
+
+    /// The series as a selector sees it: each input is a replica.
+    ///
+    /// Where the inputs below have had their replica labels removed, equal label sets of two inputs are two replicas.
+    /// One input may hold several as well (a querier that stands before both): their chunks overlap and are
+    /// separated into lanes. The other way round, a lane that ends before another begins is continued by it, so that
+    /// the fresh data of one store and the old data of another are joined without a change of replica. Chunks that
+    /// are the same byte for byte count once. Chunks without data are dropped.
+    pub fn into_selected(mut self) -> SelectedSeries {
+        self.drop_copies();
+        let mut replicas: Vec<Vec<AggrChunk>> = Vec::with_capacity(self.contributions.len());
+        for contribution in self.contributions {
+            for lane in lanes(contribution.chunks) {
+                join(&mut replicas, lane);
+            }
+        }
+        SelectedSeries { labels: self.labels, replicas }
+    }
+
+    /// Keeps one of several chunks with the same content: that of the input with the lowest number.
+    ///
+    /// Content is compared rather than hashed. Only chunks of the same range are candidates, so that hardly any
+    /// byte is looked at in vain, and no collision can lose data.
+    fn drop_copies(&mut self) {
+        let total = self.contributions.iter().map(|c| c.chunks.len()).sum();
+        let mut places: Vec<(TimeRange, usize, usize)> = Vec::with_capacity(total);
+        for (at, contribution) in self.contributions.iter().enumerate() {
+            places.extend(
+                contribution.chunks.iter().enumerate().map(|(index, chunk)| (chunk.range(), at, index)),
+            );
+        }
+        places.sort_by_key(|(range, at, index)| (range.min, range.max, *at, *index));
+        let mut copies: Vec<(usize, usize)> = Vec::new();
+        for same_range in places.chunk_by_mut(|a, b| a.0 == b.0).filter(|places| places.len() > 1) {
+            let chunk = |&(_, at, index): &(TimeRange, usize, usize)| &self.contributions[at].chunks[index];
+            // Stable, so that of equal chunks that of the first input stays first.
+            same_range.sort_by(|a, b| payloads(chunk(a)).cmp(payloads(chunk(b))));
+            let equal = same_range.windows(2).filter(|pair| chunk(&pair[0]) == chunk(&pair[1]));
+            copies.extend(equal.map(|pair| (pair[1].1, pair[1].2)));
+        }
+        copies.sort_unstable();
+        let mut copies = copies.into_iter().peekable();
+        for (at, contribution) in self.contributions.iter_mut().enumerate() {
+            let mut index = 0..;
+            contribution.chunks.retain(|_| copies.next_if_eq(&(at, index.next().unwrap_or(0))).is_none());
+        }
+    }
+}
+
+/// The encoded samples of a chunk, part by part.
+fn payloads(chunk: &AggrChunk) -> impl Iterator<Item = &[u8]> {
+    chunk.parts().map(|part| &*part.data)
+}
+
+fn sort(chunks: &mut [AggrChunk]) {
+    let key = |chunk: &AggrChunk| (chunk.range().min, chunk.range().max);
+    if !chunks.is_sorted_by_key(key) {
+        chunks.sort_by_key(key);
+    }
+}
+
+/// First and last instant that a sorted lane claims; none where it is empty.
+fn bounds(lane: &[AggrChunk]) -> Option<(Timestamp, Timestamp)> {
+    Some((lane.first()?.range().min, lane.last()?.range().max))
+}
+
+/// Separates chunks that overlap: each goes to the first lane that ends before it begins.
+fn lanes(mut chunks: Vec<AggrChunk>) -> Vec<Vec<AggrChunk>> {
+    chunks.retain(|chunk| !chunk.range().is_empty());
+    sort(&mut chunks);
+    if chunks.is_empty() {
+        return Vec::new();
+    }
+    if chunks.is_sorted_by(|a, b| a.range().max < b.range().min) {
+        return vec![chunks];
+    }
+    let mut lanes: Vec<Vec<AggrChunk>> = Vec::new();
+    for chunk in chunks {
+        let min = chunk.range().min;
+        match lanes.iter_mut().find(|lane| bounds(lane).is_none_or(|(_, end)| end < min)) {
+            Some(lane) => lane.push(chunk),
+            None => lanes.push(vec![chunk]),
+        }
+    }
+    lanes
+}
+
+/// Adds a lane to the replicas: to one that it continues or precedes whole, else as one of its own.
+fn join(replicas: &mut Vec<Vec<AggrChunk>>, mut lane: Vec<AggrChunk>) {
+    let Some((start, end)) = bounds(&lane) else { return };
+    for replica in replicas.iter_mut() {
+        let Some((first, last)) = bounds(replica) else { continue };
+        if last < start {
+            return replica.append(&mut lane);
+        }
+        if end < first {
+            lane.append(replica);
+            *replica = lane;
+            return;
+        }
+    }
+    replicas.push(lane);
+}

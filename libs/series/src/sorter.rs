@@ -1,0 +1,65 @@
+//! Sorting the series of one store whose labels were changed.
+
+use model::Labels;
+
+use crate::{AggrChunk, Series};
+
+/// Puts series back in label order after external labels were added or replica labels removed.
+///
+/// Either changes the order of label sets (`{a="1"}` sorts before `{a="1", b="2"}`, but `{a="1", c="x"}` after
+/// `{a="1", b="2", c="x"}`), and a StoreAPI stream has to be sorted. So all series of the request are held until the
+/// last has come, within a limit.
+#[derive(Debug)]
+pub struct SeriesSorter {
+    series: Vec<Series>,
+    size_bytes: usize,
+    limit_bytes: usize,
+}
+
+/// The series of one request take more memory than they may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the request selects more than {limit_bytes} bytes of series; narrow its matchers or its time range")]
+pub struct SorterFull {
+    /// What they may take.
+    pub limit_bytes: usize,
+}
+
+impl SeriesSorter {
+    /// A sorter that holds at most `limit_bytes` of labels and encoded chunks.
+    pub fn new(limit_bytes: usize) -> Self {
+        SeriesSorter { series: Vec::new(), size_bytes: 0, limit_bytes }
+    }
+
+    /// Adds a series, or a part of one, under its new labels. Parts of one series that follow each other are joined.
+    ///
+    /// # Errors
+    /// When the limit would be exceeded; the request is over.
+    pub fn push(&mut self, labels: Labels, chunks: Vec<AggrChunk>) -> Result<(), SorterFull> {
+        self.size_bytes += chunks.iter().map(|c| size_of::<AggrChunk>() + c.size_bytes()).sum::<usize>();
+        match self.series.last_mut().filter(|last| last.labels == labels) {
+            Some(last) => last.chunks.extend(chunks),
+            None => {
+                self.size_bytes += size_of::<Series>() + labels.size_bytes();
+                self.series.push(Series { labels, chunks });
+            }
+        }
+        if self.size_bytes > self.limit_bytes {
+            Err(SorterFull { limit_bytes: self.limit_bytes })
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Bytes that are held.
+    pub fn size_bytes(&self) -> usize {
+        self.size_bytes
+    }
+
+    /// The series in label order. Equal label sets are adjacent, in the order in which they came.
+    pub fn into_sorted(mut self) -> Vec<Series> {
+        if !self.series.is_sorted_by(|a, b| a.labels <= b.labels) {
+            self.series.sort_by(|a, b| a.labels.cmp(&b.labels));
+        }
+        self.series
+    }
+}

@@ -1,0 +1,138 @@
+//! Samples of both kinds in one order of time, as deduplication walks them.
+
+use std::sync::Arc;
+
+use model::{CounterResetHint, FloatHistogram};
+
+use crate::Samples;
+
+/// A replica's samples by position. Two forms, so that the common case (only floats) compiles to plain slices.
+pub(crate) trait Timeline {
+    /// Number of samples.
+    fn len(&self) -> usize;
+    /// Time of a sample in milliseconds; strictly ascending.
+    fn time(&self, index: usize) -> i64;
+    /// Value of a sample, if it is a float.
+    fn float(&self, index: usize) -> Option<f64>;
+    /// Appends a sample to `out`: a float raised by `adjust`, or a histogram, which after a change of replica no
+    /// longer follows the one that its reset hint speaks of.
+    fn emit(&self, index: usize, adjust: f64, switched: bool, out: &mut Samples);
+}
+
+/// Samples without histograms.
+pub(crate) struct Floats<'a> {
+    timestamps: &'a [i64],
+    values: &'a [f64],
+}
+
+impl<'a> Floats<'a> {
+    /// The floats of `samples`.
+    pub(crate) fn new(samples: &'a Samples) -> Self {
+        let len = samples.timestamps.len().min(samples.values.len());
+        Floats { timestamps: &samples.timestamps[..len], values: &samples.values[..len] }
+    }
+}
+
+impl Timeline for Floats<'_> {
+    #[inline]
+    fn len(&self) -> usize {
+        self.timestamps.len()
+    }
+
+    #[inline]
+    fn time(&self, index: usize) -> i64 {
+        self.timestamps[index]
+    }
+
+    #[inline]
+    fn float(&self, index: usize) -> Option<f64> {
+        Some(self.values[index])
+    }
+
+    #[inline]
+    fn emit(&self, index: usize, adjust: f64, _switched: bool, out: &mut Samples) {
+        out.timestamps.push(self.timestamps[index]);
+        out.values.push(raised(self.values[index], adjust));
+    }
+}
+
+/// Floats and histograms.
+pub(crate) struct Mixed<'a> {
+    samples: &'a Samples,
+    order: Vec<Place>,
+}
+
+/// Where a sample is.
+#[derive(Clone, Copy)]
+enum Place {
+    Float(usize),
+    Histogram(usize),
+}
+
+impl<'a> Mixed<'a> {
+    /// All of `samples`; where a float and a histogram have the same time, the float.
+    pub(crate) fn new(samples: &'a Samples) -> Self {
+        let mut order = Vec::with_capacity(samples.len());
+        let (mut floats, mut histograms) = (0..samples.timestamps.len(), 0..samples.histograms.len());
+        loop {
+            let float = samples.timestamps.get(floats.start).copied();
+            let histogram = samples.histograms.get(histograms.start).map(|(t, _)| *t);
+            match (float, histogram) {
+                (None, None) => break,
+                (Some(f), Some(h)) if f == h => drop(histograms.next()),
+                (Some(f), h) if h.is_none_or(|h| f < h) => order.extend(floats.next().map(Place::Float)),
+                _ => order.extend(histograms.next().map(Place::Histogram)),
+            }
+        }
+        Mixed { samples, order }
+    }
+}
+
+impl Timeline for Mixed<'_> {
+    fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    fn time(&self, index: usize) -> i64 {
+        match self.order[index] {
+            Place::Float(at) => self.samples.timestamps[at],
+            Place::Histogram(at) => self.samples.histograms[at].0,
+        }
+    }
+
+    fn float(&self, index: usize) -> Option<f64> {
+        match self.order[index] {
+            Place::Float(at) => Some(self.samples.values[at]),
+            Place::Histogram(_) => None,
+        }
+    }
+
+    fn emit(&self, index: usize, adjust: f64, switched: bool, out: &mut Samples) {
+        match self.order[index] {
+            Place::Float(at) => {
+                out.timestamps.push(self.samples.timestamps[at]);
+                out.values.push(raised(self.samples.values[at], adjust));
+            }
+            Place::Histogram(at) => {
+                let (t, mut histogram) = self.samples.histograms[at].clone();
+                if switched {
+                    forget_reset_hint(&mut histogram);
+                }
+                out.histograms.push((t, histogram));
+            }
+        }
+    }
+}
+
+/// `value + adjust`, bit for bit `value` where there is nothing to adjust (NaNs keep their payload).
+#[inline]
+fn raised(value: f64, adjust: f64) -> f64 {
+    if adjust == 0.0 || value.is_nan() { value } else { value + adjust }
+}
+
+/// Takes back what a counter's hint says about the sample before it, which is another one now.
+pub(crate) fn forget_reset_hint(histogram: &mut Arc<FloatHistogram>) {
+    if matches!(histogram.counter_reset_hint, CounterResetHint::Reset | CounterResetHint::NotReset) {
+        Arc::make_mut(histogram).counter_reset_hint = CounterResetHint::Unknown;
+    }
+}
