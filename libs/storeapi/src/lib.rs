@@ -1,1 +1,38 @@
+//! StoreAPI: how components read series from each other.
+//!
+//! A component implements [`Store`]; [`StoreServer`] puts it on the wire and [`StoreClient`] is a `Store` that is
+//! elsewhere, so callers cannot tell the two apart. Requests and answers are domain types; `convert` is the only
+//! module that also knows protobuf. Nothing here decodes samples, merges streams or picks stores.
+//!
+//! Reading order: [`store`](Store), `request`, `info`, `error`, `convert`, `client`, `server`, `checked`, then
+//! [`memory`] and [`acceptance`], the promise that every implementer keeps.
 
+pub mod acceptance;
+mod checked;
+mod client;
+mod convert;
+mod error;
+mod info;
+mod limits;
+pub mod memory;
+mod request;
+mod server;
+mod store;
+
+pub use checked::{Checks, checked};
+pub use client::StoreClient;
+pub use convert::{info_from_wire, info_to_wire, labels_from_wire, labels_to_wire};
+pub use error::StoreError;
+pub use info::{Apis, StoreInfo, TsdbInfo};
+pub use limits::{RequestLimits, WireLimits};
+pub use request::{
+    Aggr, LabelNamesRequest, LabelValuesRequest, MetadataRequest, PartialResponse, SelectHints,
+    SeriesRequest, Shard,
+};
+pub use server::{MetadataServer, StoreServer};
+pub use store::{
+    LabelsAnswer, MetadataAnswer, MetadataStore, MetricMetadata, SeriesFrame, SeriesStream, Store,
+    collect_series,
+};
+/// The codes an error can carry: those of gRPC.
+pub use tonic::Code;

@@ -1,0 +1,138 @@
+//! Holds a store to what StoreAPI promises, so that a broken or hostile one cannot spoil an answer.
+//!
+//! The merge relies on order, deduplication on labels, and nobody may answer in the name of another cluster. Each
+//! check costs one comparison a series. A violation ends that store's stream; what came before it stands.
+
+use futures::{StreamExt, stream};
+use model::{Labels, Matcher};
+
+use crate::{SeriesFrame, SeriesRequest, SeriesStream, StoreError};
+
+/// What one store's answer is held against.
+#[derive(Clone, Debug, Default)]
+pub struct Checks {
+    /// Labels that each series must carry with exactly these values.
+    pub bound: Labels,
+    /// Labels that no series may carry: those the request asked to have removed.
+    pub removed: Vec<String>,
+    /// Conditions that each series must satisfy.
+    pub matchers: Vec<Matcher>,
+}
+
+impl Checks {
+    /// The checks of an answer to `request` by a store with these external label sets and bound labels.
+    ///
+    /// `removes_replicas` says that the store removes replica labels itself. A matcher is left out where the store's
+    /// external labels may have answered it without the series carrying the label, or where the label is removed.
+    pub fn of(
+        request: &SeriesRequest,
+        label_sets: &[Labels],
+        bound: &Labels,
+        removes_replicas: bool,
+    ) -> Self {
+        let removed = request.without_replica_labels.clone();
+        let is_removed = |name: &str| removed.iter().any(|r| r == name);
+        let answered_outside = |m: &&Matcher| {
+            bound.get(m.name()).is_none() && label_sets.iter().any(|set| set.get(m.name()).is_some())
+        };
+        let matchers = request
+            .matchers
+            .iter()
+            .filter(|m| !is_removed(m.name()) && !answered_outside(m))
+            .cloned()
+            .collect();
+        Checks {
+            bound: bound.without(is_removed),
+            matchers,
+            removed: if removes_replicas { removed } else { Vec::new() },
+        }
+    }
+
+    /// What is wrong with a series that follows one with the labels `last`.
+    fn violation(&self, labels: &Labels, last: Option<&Labels>) -> Option<String> {
+        if let Some(last) = last.filter(|last| labels < *last) {
+            return Some(format!("series {labels} came after {last}, out of order"));
+        }
+        for label in &self.bound {
+            if labels.value(label.name) != label.value {
+                return Some(format!(
+                    "series {labels} must carry {}={:?}, the value that its certificate is bound to",
+                    label.name, label.value
+                ));
+            }
+        }
+        if let Some(name) = self.removed.iter().find(|name| labels.get(name).is_some()) {
+            return Some(format!("series {labels} still carries {name:?}, which had to be removed"));
+        }
+        let unmatched = self.matchers.iter().find(|matcher| !matcher.matches_labels(labels))?;
+        Some(format!("series {labels} does not match {unmatched}"))
+    }
+}
+
+/// Passes a store's frames on until one breaks a promise; then comes one error, and the end.
+pub fn checked(source: SeriesStream, checks: Checks) -> SeriesStream {
+    let state = (source, checks, None::<Labels>);
+    stream::unfold(Some(state), |state| async move {
+        let (mut source, checks, mut last) = state?;
+        let frame = match source.next().await? {
+            Ok(frame) => frame,
+            Err(error) => return Some((Err(error), None)),
+        };
+        if let SeriesFrame::Series(batch) = &frame {
+            for series in batch {
+                if last.as_ref() == Some(&series.labels) {
+                    continue;
+                }
+                if let Some(text) = checks.violation(&series.labels, last.as_ref()) {
+                    return Some((Err(StoreError::violation(text)), None));
+                }
+                last = Some(series.labels.clone());
+            }
+        }
+        Some((Ok(frame), Some((source, checks, last))))
+    })
+    .boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use model::TimeRange;
+    use series::Series;
+
+    use super::*;
+
+    fn labels(pairs: &[(&str, &str)]) -> Labels {
+        Labels::from_pairs(pairs.iter().copied()).unwrap()
+    }
+
+    async fn check(request: &SeriesRequest, sets: &[&[(&str, &str)]]) -> Result<usize, String> {
+        let frames: Vec<_> = sets
+            .iter()
+            .map(|set| Ok(SeriesFrame::Series(vec![Series { labels: labels(set), chunks: Vec::new() }])))
+            .collect();
+        let bound = labels(&[("cluster", "eu-1")]);
+        let checks = Checks::of(request, &[labels(&[("cluster", "eu-1"), ("tier", "x")])], &bound, true);
+        let answer = crate::collect_series(checked(stream::iter(frames).boxed(), checks)).await;
+        answer.map(|(series, _)| series.len()).map_err(|e| e.to_string())
+    }
+
+    #[tokio::test]
+    async fn each_broken_promise_ends_the_stream_with_the_series_named() {
+        let mut request = SeriesRequest::new(TimeRange::ALL, vec![Matcher::equal("job", "api")]);
+        request.matchers.push(Matcher::equal("tier", "x"));
+        request.without_replica_labels = vec!["replica".to_owned()];
+        let good = [("cluster", "eu-1"), ("job", "api")];
+        assert_eq!(check(&request, &[&good, &good, &[good[0], good[1], ("z", "1")]]).await, Ok(2));
+        for (sets, part) in [
+            (vec![&[good[0], good[1], ("z", "1")][..], &good], "out of order"),
+            (vec![&[("cluster", "us-1"), good[1]][..]], "must carry cluster=\"eu-1\""),
+            (vec![&[good[1]][..]], "must carry cluster=\"eu-1\""),
+            (vec![&[good[0], good[1], ("replica", "a")][..]], "still carries \"replica\""),
+            (vec![&[good[0], ("job", "db")][..]], "does not match job=\"api\""),
+        ] {
+            let error = check(&request, &sets).await.unwrap_err();
+            assert!(error.contains(part), "{error}");
+            assert!(error.contains("cluster") || error.contains("job"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! A store that is elsewhere.
+
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt};
+use http::uri::PathAndQuery;
+use proto::thanos as wire;
+use tonic::Request;
+use tonic::client::Grpc;
+
+use crate::convert::{self, SeriesCodec};
+use crate::{
+    LabelNamesRequest, LabelValuesRequest, LabelsAnswer, MetadataAnswer, MetadataRequest, MetadataStore,
+    SeriesFrame, SeriesRequest, SeriesStream, Store, StoreError, StoreInfo, WireLimits,
+};
+
+/// Largest answer to Info, label names, label values and metadata. They are read whole, before they are looked at.
+const UNARY_BYTES: usize = 64 << 20;
+
+/// A [`Store`] at the other end of a channel.
+///
+/// Chunk payloads of its series are slices of the message that brought them: nothing is copied on the way in.
+/// What the peer sends is bounded ([`WireLimits`]) but not believed: see [`crate::checked`].
+#[derive(Clone)]
+pub struct StoreClient {
+    name: Arc<str>,
+    channel: mesh::Channel,
+    limits: WireLimits,
+}
+
+impl StoreClient {
+    /// The store behind `channel`. `name` stands in error messages and has no other meaning.
+    pub fn new(name: impl Into<Arc<str>>, channel: mesh::Channel) -> Self {
+        StoreClient { name: name.into(), channel, limits: WireLimits::default() }
+    }
+
+    /// The same with other limits on what the peer may send.
+    pub fn with_limits(mut self, limits: WireLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// What error messages call it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn store(&self) -> wire::store_client::StoreClient<mesh::Channel> {
+        wire::store_client::StoreClient::new(self.channel.clone()).max_decoding_message_size(UNARY_BYTES)
+    }
+}
+
+#[tonic::async_trait]
+impl Store for StoreClient {
+    async fn info(&self) -> Result<StoreInfo, StoreError> {
+        let mut client = wire::info::info_client::InfoClient::new(self.channel.clone())
+            .max_decoding_message_size(UNARY_BYTES);
+        let answer = client.info(wire::info::InfoRequest {}).await?;
+        convert::info_from_wire(answer.into_inner())
+    }
+
+    async fn series(&self, request: SeriesRequest) -> Result<SeriesStream, StoreError> {
+        let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(self.limits.message_bytes);
+        grpc.ready().await.map_err(|cause| StoreError::unavailable(error_line(&cause)))?;
+        let path = PathAndQuery::from_static("/thanos.Store/Series");
+        let codec = SeriesCodec::client(self.limits);
+        let answer = grpc
+            .server_streaming(Request::new(convert::series_request_to_wire(&request)), path, codec)
+            .await?;
+        let frames = answer.into_inner().map_err(StoreError::from);
+        // Hints arrive as frames without series; they mean nothing to us.
+        Ok(frames
+            .try_filter(|frame| {
+                std::future::ready(!matches!(frame, SeriesFrame::Series(batch) if batch.is_empty()))
+            })
+            .boxed())
+    }
+
+    async fn label_names(&self, request: LabelNamesRequest) -> Result<LabelsAnswer, StoreError> {
+        let answer = self.store().label_names(convert::label_names_to_wire(&request)).await?.into_inner();
+        Ok(LabelsAnswer { values: answer.names, warnings: answer.warnings })
+    }
+
+    async fn label_values(&self, request: LabelValuesRequest) -> Result<LabelsAnswer, StoreError> {
+        let answer = self.store().label_values(convert::label_values_to_wire(&request)).await?.into_inner();
+        Ok(LabelsAnswer { values: answer.values, warnings: answer.warnings })
+    }
+}
+
+#[tonic::async_trait]
+impl MetadataStore for StoreClient {
+    async fn metric_metadata(&self, request: MetadataRequest) -> Result<MetadataAnswer, StoreError> {
+        let mut client = wire::metadata_client::MetadataClient::new(self.channel.clone())
+            .max_decoding_message_size(UNARY_BYTES);
+        let mut frames =
+            client.metric_metadata(convert::metadata_request_to_wire(&request)).await?.into_inner();
+        let mut answer = MetadataAnswer::default();
+        while let Some(frame) = frames.message().await? {
+            convert::add_metadata(&mut answer, frame);
+        }
+        Ok(answer)
+    }
+}
+
+/// An error and its causes in one line.
+fn error_line(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line.push_str(": ");
+        line.push_str(&error.to_string());
+        cause = error.source();
+    }
+    line
+}

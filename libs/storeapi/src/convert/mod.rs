@@ -1,0 +1,108 @@
+//! Protobuf in, domain types out, and back. No other module of this crate reads or builds a protobuf message by hand.
+//!
+//! Requests and Info go through the generated types here; Series frames, which carry the bulk, are read from and
+//! written to their bytes directly, in [`read`] and [`write`].
+
+mod info;
+mod read;
+mod request;
+mod write;
+
+use bytes::Buf;
+use proto::thanos as wire;
+use tonic::Status;
+use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
+
+pub use info::{info_from_wire, info_to_wire, labels_from_wire, labels_to_wire};
+pub(crate) use request::{
+    add_metadata, label_names_from_wire, label_names_to_wire, label_values_from_wire, label_values_to_wire,
+    metadata_request_from_wire, metadata_request_to_wire, metadata_to_wire, series_request_from_wire,
+    series_request_to_wire,
+};
+
+use crate::{SeriesFrame, WireLimits};
+
+/// The client's end of Series: generated requests out, frames in.
+pub(crate) struct SeriesCodec {
+    limits: WireLimits,
+}
+
+impl SeriesCodec {
+    pub(crate) fn client(limits: WireLimits) -> Self {
+        SeriesCodec { limits }
+    }
+}
+
+impl Codec for SeriesCodec {
+    type Encode = wire::SeriesRequest;
+    type Decode = SeriesFrame;
+    type Encoder = ProstEncoder<wire::SeriesRequest>;
+    type Decoder = FrameDecoder;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        ProstCodec::<wire::SeriesRequest, wire::SeriesRequest>::default().encoder()
+    }
+
+    fn decoder(&mut self) -> FrameDecoder {
+        FrameDecoder { limits: self.limits }
+    }
+}
+
+/// Reads frames within limits.
+pub(crate) struct FrameDecoder {
+    limits: WireLimits,
+}
+
+impl Decoder for FrameDecoder {
+    type Item = SeriesFrame;
+    type Error = Status;
+
+    fn decode(&mut self, src: &mut DecodeBuf<'_>) -> Result<Option<SeriesFrame>, Status> {
+        // One message is one buffer: this takes it without copying.
+        let frame = src.copy_to_bytes(src.remaining());
+        read::frame(&frame, &self.limits).map(Some).map_err(|cause| Status::data_loss(cause.to_string()))
+    }
+}
+
+/// The server's end of Series: generated requests in, frames out.
+#[derive(Default)]
+pub(crate) struct ServerCodec;
+
+impl Codec for ServerCodec {
+    type Encode = SeriesFrame;
+    type Decode = wire::SeriesRequest;
+    type Encoder = FrameEncoder;
+    type Decoder = ProstDecoder<wire::SeriesRequest>;
+
+    fn encoder(&mut self) -> FrameEncoder {
+        FrameEncoder { hashes: Vec::new() }
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        ProstCodec::<wire::SeriesRequest, wire::SeriesRequest>::default().decoder()
+    }
+}
+
+/// Writes frames; keeps one buffer of chunk hashes between them.
+pub(crate) struct FrameEncoder {
+    hashes: Vec<u64>,
+}
+
+impl Encoder for FrameEncoder {
+    type Item = SeriesFrame;
+    type Error = Status;
+
+    fn encode(&mut self, frame: SeriesFrame, dst: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        dst.reserve(write::frame_len(&frame, &mut self.hashes));
+        write::frame(&frame, &self.hashes, dst);
+        Ok(())
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

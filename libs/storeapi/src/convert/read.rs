@@ -1,0 +1,260 @@
+//! Reads `thanos.SeriesResponse` straight from its bytes into domain series.
+//!
+//! Chunk payloads are slices of the frame. Every count and length is held against [`WireLimits`], and what the frame
+//! becomes in memory is accounted as it grows, so that a small message cannot become a large structure. Unknown
+//! fields are skipped; groups, which no peer has reason to send, are refused. The format is that of
+//! `proto/proto/thanos/store.proto`.
+
+use std::mem::size_of;
+use std::ops::Range;
+
+use bytes::Bytes;
+use model::{Label, Labels, LabelsError, TimeRange, Timestamp};
+use series::{AggrChunk, Series};
+use tsdb::{Chunk, Encoding};
+
+use crate::{SeriesFrame, WireLimits};
+
+/// Why a frame was refused.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FrameError {
+    #[error("malformed message: {0}")]
+    Malformed(&'static str),
+    #[error("series {labels}: chunk encoding {value} is not known (XOR 0, HISTOGRAM 1, FLOAT_HISTOGRAM 2)")]
+    Encoding { labels: Labels, value: u64 },
+    #[error("{what} of {found} is over the limit of {limit}")]
+    Limit { what: &'static str, found: usize, limit: usize },
+    #[error("series labels: {0}")]
+    Labels(#[from] LabelsError),
+}
+
+/// One field's value: a number, or where its bytes lie.
+enum Value {
+    Number(u64),
+    Bytes(Range<usize>),
+    /// Fixed-width numbers, of which these messages have none.
+    Skipped,
+}
+
+/// A window of the frame that is read field by field.
+struct Fields<'a> {
+    frame: &'a Bytes,
+    at: usize,
+    end: usize,
+}
+
+impl<'a> Fields<'a> {
+    fn new(frame: &'a Bytes, window: Range<usize>) -> Self {
+        Fields { frame, at: window.start, end: window.end }
+    }
+
+    fn varint(&mut self) -> Result<u64, FrameError> {
+        let mut value = 0u64;
+        for shift in (0..70).step_by(7) {
+            let Some(&byte) = self.frame[..self.end].get(self.at) else {
+                return Err(FrameError::Malformed("number cut short"));
+            };
+            self.at += 1;
+            value |= u64::from(byte & 0x7f).checked_shl(shift).unwrap_or(0);
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(FrameError::Malformed("number longer than ten bytes"))
+    }
+
+    fn take(&mut self, length: u64) -> Result<Range<usize>, FrameError> {
+        let start = self.at;
+        match usize::try_from(length).ok().and_then(|l| start.checked_add(l)).filter(|end| *end <= self.end) {
+            Some(end) => {
+                self.at = end;
+                Ok(start..end)
+            }
+            None => Err(FrameError::Malformed("field longer than its message")),
+        }
+    }
+
+    /// The next field's number and value, or `None` at the end.
+    fn next(&mut self) -> Result<Option<(u64, Value)>, FrameError> {
+        if self.at >= self.end {
+            return Ok(None);
+        }
+        let key = self.varint()?;
+        let value = match key & 7 {
+            0 => Value::Number(self.varint()?),
+            1 => self.take(8).map(|_| Value::Skipped)?,
+            2 => {
+                let length = self.varint()?;
+                Value::Bytes(self.take(length)?)
+            }
+            5 => self.take(4).map(|_| Value::Skipped)?,
+            _ => return Err(FrameError::Malformed("unknown wire type")),
+        };
+        match key >> 3 {
+            0 => Err(FrameError::Malformed("field number 0")),
+            number => Ok(Some((number, value))),
+        }
+    }
+}
+
+fn text(frame: &Bytes, range: Range<usize>) -> Result<&str, FrameError> {
+    std::str::from_utf8(&frame[range]).map_err(|_| FrameError::Malformed("text that is not UTF-8"))
+}
+
+fn limit(what: &'static str, found: usize, limit: usize) -> Result<(), FrameError> {
+    if found > limit { Err(FrameError::Limit { what, found, limit }) } else { Ok(()) }
+}
+
+/// What a frame may still become in memory.
+struct Reader<'a> {
+    frame: &'a Bytes,
+    limits: &'a WireLimits,
+    memory_left: usize,
+    memory_limit: usize,
+}
+
+/// Reads one message. A message with hints, or with nothing that is known, becomes a frame without series.
+pub(super) fn frame(frame: &Bytes, limits: &WireLimits) -> Result<SeriesFrame, FrameError> {
+    let memory_limit = (1 << 20) + frame.len().saturating_mul(10);
+    let mut reader = Reader { frame, limits, memory_left: memory_limit, memory_limit };
+    let mut fields = Fields::new(frame, 0..frame.len());
+    let mut result = SeriesFrame::Series(Vec::new());
+    // As in protobuf, the last member of the oneof wins; a repeated series would be merged there, which none sends.
+    while let Some((number, value)) = fields.next()? {
+        result = match (number, value) {
+            (1, Value::Bytes(window)) => SeriesFrame::Series(vec![reader.series(window)?]),
+            (2, Value::Bytes(window)) => SeriesFrame::Warning(text(frame, window)?.to_owned()),
+            (3, Value::Bytes(_)) => SeriesFrame::Series(Vec::new()),
+            (4, Value::Bytes(window)) => SeriesFrame::Series(reader.batch(window)?),
+            (1..=4, _) => return Err(FrameError::Malformed("a field has the wrong type")),
+            _ => result,
+        };
+    }
+    Ok(result)
+}
+
+impl<'a> Reader<'a> {
+    fn account(&mut self, bytes: usize) -> Result<(), FrameError> {
+        match self.memory_left.checked_sub(bytes) {
+            Some(left) => {
+                self.memory_left = left;
+                Ok(())
+            }
+            None => Err(FrameError::Limit {
+                what: "decoded size",
+                found: self.memory_limit - self.memory_left + bytes,
+                limit: self.memory_limit,
+            }),
+        }
+    }
+
+    fn batch(&mut self, window: Range<usize>) -> Result<Vec<Series>, FrameError> {
+        let mut fields = Fields::new(self.frame, window);
+        let mut batch = Vec::new();
+        while let Some((number, value)) = fields.next()? {
+            if let (1, Value::Bytes(window)) = (number, value) {
+                batch.push(self.series(window)?);
+            }
+        }
+        Ok(batch)
+    }
+
+    fn series(&mut self, window: Range<usize>) -> Result<Series, FrameError> {
+        self.account(size_of::<Series>())?;
+        let labels = self.labels(window.clone())?;
+        let mut fields = Fields::new(self.frame, window);
+        let mut chunks = Vec::new();
+        while let Some((number, value)) = fields.next()? {
+            if let (2, Value::Bytes(window)) = (number, value) {
+                chunks.push(self.aggr_chunk(&labels, window)?);
+            }
+        }
+        Ok(Series { labels, chunks })
+    }
+
+    /// The labels of a series, which may be given in any order but each name once.
+    fn labels(&mut self, window: Range<usize>) -> Result<Labels, FrameError> {
+        let mut fields = Fields::new(self.frame, window);
+        let mut pairs: Vec<(&'a str, &'a str)> = Vec::with_capacity(16);
+        let mut bytes = 0;
+        while let Some((number, value)) = fields.next()? {
+            let (1, Value::Bytes(window)) = (number, value) else { continue };
+            let label = self.label(window)?;
+            limit("number of labels", pairs.len() + 1, self.limits.labels)?;
+            bytes += label.name.len() + label.value.len();
+            limit("size of a label set", bytes, self.limits.set_bytes)?;
+            pairs.push((label.name, label.value));
+        }
+        self.account(bytes)?;
+        Ok(Labels::from_pairs(pairs)?)
+    }
+
+    fn label(&self, window: Range<usize>) -> Result<Label<'a>, FrameError> {
+        let mut fields = Fields::new(self.frame, window);
+        let mut label = Label { name: "", value: "" };
+        while let Some((number, value)) = fields.next()? {
+            match (number, value) {
+                (1, Value::Bytes(window)) => {
+                    limit("length of a label name", window.len(), self.limits.name_bytes)?;
+                    label.name = text(self.frame, window)?;
+                }
+                (2, Value::Bytes(window)) => {
+                    limit("length of a label value", window.len(), self.limits.value_bytes)?;
+                    label.value = text(self.frame, window)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(label)
+    }
+
+    fn aggr_chunk(&mut self, labels: &Labels, window: Range<usize>) -> Result<AggrChunk, FrameError> {
+        self.account(size_of::<AggrChunk>())?;
+        // Times may follow the chunks they belong to, so they are read first.
+        let mut range = TimeRange::new(Timestamp::EPOCH, Timestamp::EPOCH);
+        let mut times = Fields::new(self.frame, window.clone());
+        while let Some((number, value)) = times.next()? {
+            match (number, value) {
+                (1, Value::Number(n)) => range.min = Timestamp::from_millis(n as i64),
+                (2, Value::Number(n)) => range.max = Timestamp::from_millis(n as i64),
+                _ => {}
+            }
+        }
+        let mut fields = Fields::new(self.frame, window);
+        let mut chunk = AggrChunk::default();
+        while let Some((number, value)) = fields.next()? {
+            let Value::Bytes(window) = value else { continue };
+            let part = match number {
+                3 => &mut chunk.raw,
+                4 => &mut chunk.count,
+                5 => &mut chunk.sum,
+                6 => &mut chunk.min,
+                7 => &mut chunk.max,
+                8 => &mut chunk.counter,
+                _ => continue,
+            };
+            *part = Some(self.chunk(labels, range, window)?);
+        }
+        Ok(chunk)
+    }
+
+    fn chunk(&self, labels: &Labels, range: TimeRange, window: Range<usize>) -> Result<Chunk, FrameError> {
+        let mut fields = Fields::new(self.frame, window);
+        let (mut encoding, mut data) = (0, 0..0);
+        while let Some((number, value)) = fields.next()? {
+            match (number, value) {
+                (1, Value::Number(n)) => encoding = n,
+                (2, Value::Bytes(window)) => data = window,
+                _ => {}
+            }
+        }
+        limit("length of a chunk", data.len(), self.limits.chunk_bytes)?;
+        let encoding = match encoding {
+            0 => Encoding::Xor,
+            1 => Encoding::Histogram,
+            2 => Encoding::FloatHistogram,
+            value => return Err(FrameError::Encoding { labels: labels.clone(), value }),
+        };
+        Ok(Chunk { range, encoding, data: self.frame.slice(data) })
+    }
+}

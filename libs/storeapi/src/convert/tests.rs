@@ -1,0 +1,166 @@
+//! The hand-written frame codec against the generated one, and against hostile bytes.
+
+use bytes::{Bytes, BytesMut};
+use model::{Labels, TimeRange, Timestamp};
+use proptest::prelude::*;
+use prost::Message;
+use proto::thanos as wire;
+use series::{AggrChunk, Series};
+use tsdb::{Chunk, Encoding};
+use xxhash_rust::xxh64::xxh64;
+
+use super::{read, write};
+use crate::{SeriesFrame, WireLimits};
+
+fn write_frame(frame: &SeriesFrame) -> Bytes {
+    let (mut hashes, mut out) = (Vec::new(), BytesMut::new());
+    let length = write::frame_len(frame, &mut hashes);
+    write::frame(frame, &hashes, &mut out);
+    assert_eq!(out.len(), length, "the measured length must be the written one");
+    out.freeze()
+}
+
+fn read_frame(bytes: &Bytes) -> Result<SeriesFrame, String> {
+    read::frame(bytes, &WireLimits::default()).map_err(|e| e.to_string())
+}
+
+fn chunk() -> impl Strategy<Value = Chunk> {
+    let encoding =
+        prop_oneof![Just(Encoding::Xor), Just(Encoding::Histogram), Just(Encoding::FloatHistogram)];
+    (encoding, proptest::collection::vec(any::<u8>(), 0..200)).prop_map(|(encoding, data)| Chunk {
+        range: TimeRange::ALL,
+        encoding,
+        data: data.into(),
+    })
+}
+
+fn series() -> impl Strategy<Value = Series> {
+    let labels = proptest::collection::btree_map("[a-zé]{1,9}", "[ -~ü]{1,300}", 0..6);
+    let part = || proptest::option::of(chunk());
+    let aggr = (any::<(i64, i64)>(), chunk(), part(), part(), part(), part(), part());
+    let chunks = proptest::collection::vec(aggr, 0..4);
+    (labels, chunks).prop_map(|(labels, chunks)| Series {
+        labels: Labels::from_pairs(labels).expect("generated labels are well formed"),
+        chunks: chunks
+            .into_iter()
+            .map(|((min, max), raw, count, sum, min_of, max_of, counter)| {
+                let range = TimeRange::new(Timestamp::from_millis(min), Timestamp::from_millis(max));
+                let at = |chunk: Option<Chunk>| chunk.map(|c| Chunk { range, ..c });
+                AggrChunk {
+                    raw: at(Some(raw)),
+                    count: at(count),
+                    sum: at(sum),
+                    min: at(min_of),
+                    max: at(max_of),
+                    counter: at(counter),
+                }
+            })
+            .collect(),
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn frames_survive_the_wire_and_the_generated_code_agrees(batch in proptest::collection::vec(series(), 1..5)) {
+        let frame = SeriesFrame::Series(batch.clone());
+        let bytes = write_frame(&frame);
+        prop_assert_eq!(read_frame(&bytes), Ok(frame.clone()));
+        let generated = wire::SeriesResponse::decode(bytes.clone()).unwrap();
+        // Generated code writes fields that are zero differently, so only what it reads is compared.
+        prop_assert_eq!(read_frame(&generated.encode_to_vec().into()), Ok(frame));
+        let first = match generated.result.unwrap() {
+            wire::series_response::Result::Series(series) => series,
+            wire::series_response::Result::Batch(batch) => batch.series[0].clone(),
+            other => panic!("{other:?}"),
+        };
+        for chunk in &first.chunks {
+            let raw = chunk.raw.as_ref().unwrap();
+            prop_assert_eq!(raw.hash, xxh64(&raw.data, 0));
+        }
+    }
+
+    #[test]
+    fn damaged_frames_are_errors_and_never_panics(
+        batch in proptest::collection::vec(series(), 1..3),
+        edits in proptest::collection::vec((any::<usize>(), any::<u8>()), 1..8),
+        cut in any::<usize>(),
+    ) {
+        let mut bytes = write_frame(&SeriesFrame::Series(batch)).to_vec();
+        for (at, value) in edits {
+            let at = at % bytes.len();
+            bytes[at] = value;
+        }
+        bytes.truncate(1 + cut % bytes.len());
+        let _ = read_frame(&bytes.into());
+    }
+}
+
+#[test]
+fn payloads_are_slices_of_the_frame() {
+    let chunk = Chunk { range: TimeRange::ALL, encoding: Encoding::Xor, data: Bytes::from(vec![7; 4096]) };
+    let frame = write_frame(&SeriesFrame::Series(vec![Series {
+        labels: Labels::from_pairs([("a", "b")]).unwrap(),
+        chunks: vec![AggrChunk::raw(chunk)],
+    }]));
+    let Ok(SeriesFrame::Series(series)) = read_frame(&frame) else { panic!("not series") };
+    let data = &series[0].chunks[0].raw.as_ref().unwrap().data;
+    let within = frame.as_ptr_range();
+    assert!(within.contains(&data.as_ptr()) && data.len() == 4096);
+}
+
+#[test]
+fn warnings_and_hints_are_frames_too() {
+    let warning = SeriesFrame::Warning("one store is away".to_owned());
+    assert_eq!(read_frame(&write_frame(&warning)), Ok(warning));
+    let hints = wire::SeriesResponse {
+        result: Some(wire::series_response::Result::Hints(prost_types::Any::default())),
+    };
+    assert_eq!(read_frame(&hints.encode_to_vec().into()), Ok(SeriesFrame::Series(vec![])));
+    assert_eq!(read_frame(&Bytes::new()), Ok(SeriesFrame::Series(vec![])));
+}
+
+fn refused(series: wire::Series, part: &str) {
+    let message = wire::SeriesResponse { result: Some(wire::series_response::Result::Series(series)) };
+    let error = read_frame(&message.encode_to_vec().into()).unwrap_err();
+    assert!(error.contains(part), "{error}");
+}
+
+fn wire_label(name: &str, value: &str) -> wire::Label {
+    wire::Label { name: name.to_owned(), value: value.to_owned() }
+}
+
+#[test]
+fn what_is_over_a_limit_is_refused_by_name() {
+    let labels = |labels| wire::Series { labels, chunks: vec![] };
+    refused(labels((0..200).map(|i| wire_label(&format!("l{i}"), "x")).collect()), "number of labels");
+    refused(labels(vec![wire_label(&"n".repeat(2000), "x")]), "length of a label name of 2000");
+    refused(labels(vec![wire_label("n", &"v".repeat(20_000))]), "length of a label value of 20000");
+    let sixteen = (0..10).map(|i| wire_label(&format!("l{i}"), &"v".repeat(16_000))).collect();
+    refused(labels(sixteen), "size of a label set");
+    refused(labels(vec![wire_label("a", "1"), wire_label("a", "2")]), "occurs twice");
+    refused(labels(vec![wire_label("", "2")]), "empty label name");
+}
+
+#[test]
+fn an_unknown_chunk_encoding_is_an_error_that_names_the_series() {
+    let raw = wire::Chunk { r#type: 3, data: Bytes::from_static(b"x"), hash: 0 };
+    let chunks = vec![wire::AggrChunk { raw: Some(raw), ..Default::default() }];
+    refused(
+        wire::Series { labels: vec![wire_label("__name__", "up")], chunks },
+        "series up: chunk encoding 3",
+    );
+}
+
+#[test]
+fn a_small_message_cannot_become_a_large_structure() {
+    // Two bytes each on the wire, hundreds in memory.
+    let empty_chunks = [0x12, 0x00].repeat(4 << 20);
+    let mut bytes = BytesMut::new();
+    prost::encoding::encode_key(1, prost::encoding::WireType::LengthDelimited, &mut bytes);
+    prost::encoding::encode_varint(empty_chunks.len() as u64, &mut bytes);
+    bytes.extend_from_slice(&empty_chunks);
+    let error = read_frame(&bytes.freeze()).unwrap_err();
+    assert!(error.contains("decoded size"), "{error}");
+}

@@ -1,0 +1,150 @@
+//! Writes frames as `thanos.SeriesResponse`, the mirror of [`super::read`].
+//!
+//! Lengths come before contents in protobuf, so a frame is measured first ([`frame_len`], which also hashes the
+//! chunks) and then written. As gogoproto does for fields that cannot be null, chunk times are always written.
+
+use bytes::BufMut;
+use model::{Label, Labels};
+use prost::encoding::{encode_varint, encoded_len_varint};
+use series::{AggrChunk, Series};
+use tsdb::{Chunk, Encoding};
+use xxhash_rust::xxh64::xxh64;
+
+use crate::SeriesFrame;
+
+/// Bytes of a field that holds `length` bytes; all our field numbers fit one byte of key.
+fn field_len(length: usize) -> usize {
+    1 + encoded_len_varint(length as u64) + length
+}
+
+fn number_len(value: u64) -> usize {
+    1 + encoded_len_varint(value)
+}
+
+fn put_head(field: u32, length: usize, to: &mut impl BufMut) {
+    encode_varint(u64::from(field << 3 | 2), to);
+    encode_varint(length as u64, to);
+}
+
+fn put_number(field: u32, value: u64, to: &mut impl BufMut) {
+    encode_varint(u64::from(field << 3), to);
+    encode_varint(value, to);
+}
+
+fn put_bytes(field: u32, bytes: &[u8], to: &mut impl BufMut) {
+    put_head(field, bytes.len(), to);
+    to.put_slice(bytes);
+}
+
+/// The message's length. Leaves the hash of every chunk in `hashes`, in the order [`frame`] needs them.
+pub(super) fn frame_len(frame: &SeriesFrame, hashes: &mut Vec<u64>) -> usize {
+    hashes.clear();
+    match frame {
+        SeriesFrame::Warning(text) => field_len(text.len()),
+        SeriesFrame::Series(batch) => {
+            let chunks = batch.iter().flat_map(|s| &s.chunks).flat_map(AggrChunk::parts);
+            hashes.extend(chunks.map(|chunk| xxh64(&chunk.data, 0)));
+            let mut left = hashes.as_slice();
+            match batch.as_slice() {
+                [one] => field_len(series_len(one, &mut left)),
+                many => field_len(batch_len(many, left)),
+            }
+        }
+    }
+}
+
+/// Writes a frame whose chunks have these hashes.
+pub(super) fn frame(frame: &SeriesFrame, hashes: &[u64], to: &mut impl BufMut) {
+    let mut left = hashes;
+    match frame {
+        SeriesFrame::Warning(text) => put_bytes(2, text.as_bytes(), to),
+        SeriesFrame::Series(batch) => match batch.as_slice() {
+            [one] => put_series(1, one, &mut left, to),
+            many => {
+                put_head(4, batch_len(many, hashes), to);
+                for series in many {
+                    put_series(1, series, &mut left, to);
+                }
+            }
+        },
+    }
+}
+
+fn batch_len(batch: &[Series], mut hashes: &[u64]) -> usize {
+    batch.iter().map(|series| field_len(series_len(series, &mut hashes))).sum()
+}
+
+fn series_len(series: &Series, hashes: &mut &[u64]) -> usize {
+    labels_len(&series.labels)
+        + series.chunks.iter().map(|chunk| field_len(aggr_chunk_len(chunk, hashes))).sum::<usize>()
+}
+
+fn labels_len(labels: &Labels) -> usize {
+    labels.iter().map(|label| field_len(label_len(label))).sum()
+}
+
+fn label_len(label: Label<'_>) -> usize {
+    field_len(label.name.len()) + field_len(label.value.len())
+}
+
+fn aggr_chunk_len(chunk: &AggrChunk, hashes: &mut &[u64]) -> usize {
+    let range = chunk.range();
+    number_len(range.min.as_millis() as u64)
+        + number_len(range.max.as_millis() as u64)
+        + chunk.parts().map(|part| field_len(chunk_len(part, next_hash(hashes)))).sum::<usize>()
+}
+
+fn chunk_len(chunk: &Chunk, hash: u64) -> usize {
+    number_len(encoding_number(chunk.encoding)) + field_len(chunk.data.len()) + number_len(hash)
+}
+
+fn next_hash(hashes: &mut &[u64]) -> u64 {
+    match hashes.split_first() {
+        Some((first, rest)) => {
+            *hashes = rest;
+            *first
+        }
+        // 0 means "not computed", which is always a truthful answer.
+        None => 0,
+    }
+}
+
+/// StoreAPI numbers encodings one below Prometheus.
+fn encoding_number(encoding: Encoding) -> u64 {
+    match encoding {
+        Encoding::Xor => 0,
+        Encoding::Histogram => 1,
+        Encoding::FloatHistogram => 2,
+    }
+}
+
+fn put_series(field: u32, series: &Series, hashes: &mut &[u64], to: &mut impl BufMut) {
+    let mut ahead = *hashes;
+    put_head(field, series_len(series, &mut ahead), to);
+    for label in &series.labels {
+        put_head(1, label_len(label), to);
+        put_bytes(1, label.name.as_bytes(), to);
+        put_bytes(2, label.value.as_bytes(), to);
+    }
+    for chunk in &series.chunks {
+        put_aggr_chunk(chunk, hashes, to);
+    }
+}
+
+fn put_aggr_chunk(chunk: &AggrChunk, hashes: &mut &[u64], to: &mut impl BufMut) {
+    let mut ahead = *hashes;
+    put_head(2, aggr_chunk_len(chunk, &mut ahead), to);
+    let range = chunk.range();
+    put_number(1, range.min.as_millis() as u64, to);
+    put_number(2, range.max.as_millis() as u64, to);
+    let parts = [&chunk.raw, &chunk.count, &chunk.sum, &chunk.min, &chunk.max, &chunk.counter];
+    for (field, part) in (3..).zip(parts) {
+        if let Some(part) = part {
+            let hash = next_hash(hashes);
+            put_head(field, chunk_len(part, hash), to);
+            put_number(1, encoding_number(part.encoding), to);
+            put_bytes(2, &part.data, to);
+            put_number(3, hash, to);
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! What a store says of itself.
+
+use model::{Labels, TimeRange};
+
+/// The external labels of one TSDB and the times it covers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TsdbInfo {
+    /// Its external labels.
+    pub labels: Labels,
+    /// First and last instant it can answer for.
+    pub range: TimeRange,
+}
+
+/// Which APIs are served besides Info.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Apis {
+    /// Series, label names, label values.
+    pub store: bool,
+    /// Rules.
+    pub rules: bool,
+    /// Metric metadata.
+    pub metadata: bool,
+    /// Targets.
+    pub targets: bool,
+    /// Exemplars.
+    pub exemplars: bool,
+    /// Queries.
+    pub query: bool,
+    /// TSDB statistics.
+    pub status: bool,
+}
+
+/// A store's answer to Info.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreInfo {
+    /// `sidecar`, `store`, `rule`, `receive`, `query`, or whatever it calls itself.
+    pub component: String,
+    /// Distinct sets of external labels; without any, the store can hold anything.
+    pub label_sets: Vec<Labels>,
+    /// Instants it can answer for; empty where it holds nothing.
+    pub range: TimeRange,
+    /// Whether it applies a request's shard itself.
+    pub supports_sharding: bool,
+    /// Whether it removes replica labels itself and sorts by what is left.
+    pub supports_without_replica_labels: bool,
+    /// Ranges by label set, where it knows them.
+    pub tsdbs: Vec<TsdbInfo>,
+    /// What it serves.
+    pub apis: Apis,
+}
+
+impl StoreInfo {
+    /// A component that serves the whole StoreAPI, as ours do.
+    pub fn new(component: &str, label_sets: Vec<Labels>, range: TimeRange) -> Self {
+        StoreInfo {
+            component: component.to_owned(),
+            tsdbs: label_sets.iter().map(|labels| TsdbInfo { labels: labels.clone(), range }).collect(),
+            label_sets,
+            range,
+            supports_sharding: true,
+            supports_without_replica_labels: true,
+            apis: Apis { store: true, ..Apis::default() },
+        }
+    }
+}

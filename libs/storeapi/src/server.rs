@@ -1,0 +1,315 @@
+//! Puts a store on the wire.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use futures::future::BoxFuture;
+use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt};
+use model::Labels;
+use proto::thanos as wire;
+use series::Series;
+use tonic::body::Body;
+use tonic::server::{Grpc, NamedService};
+use tonic::service::RoutesBuilder;
+use tonic::{Request, Response, Status};
+use tonic_prost::ProstCodec;
+use tower::{Service, service_fn};
+
+use crate::convert::{self, ServerCodec};
+use crate::{MetadataStore, RequestLimits, SeriesFrame, SeriesStream, Store, StoreError};
+
+/// Payload after which a message is sent although its batch is not full, and at which a long series is split.
+const MESSAGE_BYTES: usize = 1 << 20;
+/// What limits count a chunk as.
+const SAMPLES_PER_CHUNK: u64 = 120;
+
+type StdError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The gRPC service `thanos.Store` of a store. It batches, splits and hashes, and holds requests to their limits.
+///
+/// A caller that goes away drops the store's stream.
+#[derive(Debug)]
+pub struct StoreServer<S: ?Sized> {
+    store: Arc<S>,
+    limits: RequestLimits,
+}
+
+impl<S: ?Sized> Clone for StoreServer<S> {
+    fn clone(&self) -> Self {
+        StoreServer { store: Arc::clone(&self.store), limits: self.limits }
+    }
+}
+
+impl<S: Store + ?Sized> StoreServer<S> {
+    /// Serves `store` within `limits`.
+    pub fn new(store: Arc<S>, limits: RequestLimits) -> Self {
+        StoreServer { store, limits }
+    }
+
+    /// Adds `thanos.Store` and `thanos.info.Info` to what a gRPC server serves.
+    pub fn register(self, routes: &mut RoutesBuilder) {
+        routes.add_service(InfoServer::service(Arc::clone(&self.store)));
+        routes.add_service(self);
+    }
+}
+
+impl<S: ?Sized> NamedService for StoreServer<S> {
+    const NAME: &'static str = wire::store_server::SERVICE_NAME;
+}
+
+impl<S, B> Service<http::Request<B>> for StoreServer<S>
+where
+    S: Store + ?Sized,
+    B: http_body::Body + Send + 'static,
+    B::Error: Into<StdError> + Send + 'static,
+{
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        let StoreServer { store, limits } = self.clone();
+        Box::pin(async move {
+            let path = request.uri().path();
+            Ok(match path {
+                "/thanos.Store/Series" => {
+                    let serve = service_fn(move |r: Request<wire::SeriesRequest>| {
+                        series(Arc::clone(&store), limits, r.into_inner())
+                    });
+                    Grpc::new(ServerCodec).server_streaming(serve, request).await
+                }
+                "/thanos.Store/LabelNames" => {
+                    let serve = service_fn(move |r: Request<wire::LabelNamesRequest>| {
+                        label_names(Arc::clone(&store), r.into_inner())
+                    });
+                    Grpc::new(ProstCodec::default()).unary(serve, request).await
+                }
+                "/thanos.Store/LabelValues" => {
+                    let serve = service_fn(move |r: Request<wire::LabelValuesRequest>| {
+                        label_values(Arc::clone(&store), r.into_inner())
+                    });
+                    Grpc::new(ProstCodec::default()).unary(serve, request).await
+                }
+                unknown => Status::unimplemented(format!("{unknown}: no such method")).into_http(),
+            })
+        })
+    }
+}
+
+async fn series<S: Store + ?Sized>(
+    store: Arc<S>,
+    limits: RequestLimits,
+    request: wire::SeriesRequest,
+) -> Result<Response<BoxStream<'static, Result<SeriesFrame, Status>>>, Status> {
+    let request = convert::series_request_from_wire(request)?;
+    let (batch_size, limit) = (request.batch_size, request.limit);
+    let source = store.series(request).await?;
+    Ok(Response::new(Messages::new(source, batch_size, limit, limits).boxed()))
+}
+
+async fn label_names<S: Store + ?Sized>(
+    store: Arc<S>,
+    request: wire::LabelNamesRequest,
+) -> Result<Response<wire::LabelNamesResponse>, Status> {
+    let answer = store.label_names(convert::label_names_from_wire(request)?).await?;
+    Ok(Response::new(wire::LabelNamesResponse {
+        names: answer.values,
+        warnings: answer.warnings,
+        hints: None,
+    }))
+}
+
+async fn label_values<S: Store + ?Sized>(
+    store: Arc<S>,
+    request: wire::LabelValuesRequest,
+) -> Result<Response<wire::LabelValuesResponse>, Status> {
+    let answer = store.label_values(convert::label_values_from_wire(request)?).await?;
+    Ok(Response::new(wire::LabelValuesResponse {
+        values: answer.values,
+        warnings: answer.warnings,
+        hints: None,
+    }))
+}
+
+/// Repacks a store's frames into messages: batches of the size that was asked for, none much larger than
+/// [`MESSAGE_BYTES`], and no more than the limits allow.
+struct Messages {
+    source: SeriesStream,
+    batch_size: usize,
+    limit: Option<usize>,
+    limits: RequestLimits,
+    pending: Vec<Series>,
+    pending_bytes: usize,
+    ready: VecDeque<Result<SeriesFrame, Status>>,
+    last: Option<Labels>,
+    series: u64,
+    samples: u64,
+    finished: bool,
+}
+
+impl Messages {
+    fn new(source: SeriesStream, batch_size: usize, limit: Option<usize>, limits: RequestLimits) -> Self {
+        Messages {
+            source,
+            batch_size: batch_size.max(1),
+            limit,
+            limits,
+            pending: Vec::new(),
+            pending_bytes: 0,
+            ready: VecDeque::new(),
+            last: None,
+            series: 0,
+            samples: 0,
+            finished: false,
+        }
+    }
+
+    fn flush(&mut self) {
+        if !self.pending.is_empty() {
+            self.pending_bytes = 0;
+            self.ready.push_back(Ok(SeriesFrame::Series(std::mem::take(&mut self.pending))));
+        }
+    }
+
+    /// Sends what is pending and then ends; the source is dropped at once.
+    fn finish(&mut self, error: Option<StoreError>) {
+        self.flush();
+        self.ready.extend(error.map(|error| Err(error.into())));
+        self.finished = true;
+        self.source = stream::empty().boxed();
+    }
+
+    fn add(&mut self, mut series: Series) -> Result<(), StoreError> {
+        if self.last.as_ref() != Some(&series.labels) {
+            if self.limit.is_some_and(|limit| self.series >= limit as u64) {
+                self.finish(None);
+                return Ok(());
+            }
+            self.series += 1;
+            self.last = Some(series.labels.clone());
+        }
+        self.samples += SAMPLES_PER_CHUNK * series.chunks.len() as u64;
+        exceeded("series", "--store.limits.request-series", self.series, self.limits.series)?;
+        exceeded("samples", "--store.limits.request-samples", self.samples, self.limits.samples)?;
+        loop {
+            let rest = split(&mut series);
+            self.pending_bytes += series.chunks.iter().map(|chunk| chunk.size_bytes()).sum::<usize>();
+            let next = rest.map(|chunks| Series { labels: series.labels.clone(), chunks });
+            self.pending.push(series);
+            if self.pending.len() >= self.batch_size || self.pending_bytes >= MESSAGE_BYTES {
+                self.flush();
+            }
+            match next {
+                Some(more) => series = more,
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+/// Cuts a long series at [`MESSAGE_BYTES`] of payload and returns the chunks behind the cut.
+fn split(series: &mut Series) -> Option<Vec<series::AggrChunk>> {
+    let mut bytes = 0;
+    let cut = series.chunks.iter().position(|chunk| {
+        bytes += chunk.size_bytes();
+        bytes >= MESSAGE_BYTES
+    })? + 1;
+    (cut < series.chunks.len()).then(|| series.chunks.split_off(cut))
+}
+
+fn exceeded(what: &str, flag: &str, found: u64, limit: Option<u64>) -> Result<(), StoreError> {
+    match limit.filter(|limit| found > *limit) {
+        None => Ok(()),
+        Some(limit) => Err(StoreError::limit(format!(
+            "limit of {limit} {what} a request exceeded (got {found}): narrow the selector or raise {flag}"
+        ))),
+    }
+}
+
+impl Stream for Messages {
+    type Item = Result<SeriesFrame, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        loop {
+            if let Some(message) = this.ready.pop_front() {
+                return Poll::Ready(Some(message));
+            }
+            if this.finished {
+                return Poll::Ready(None);
+            }
+            match ready!(this.source.poll_next_unpin(cx)) {
+                None => this.finish(None),
+                Some(Err(error)) => this.finish(Some(error)),
+                Some(Ok(SeriesFrame::Warning(text))) => {
+                    this.flush();
+                    this.ready.push_back(Ok(SeriesFrame::Warning(text)));
+                }
+                Some(Ok(SeriesFrame::Series(batch))) => {
+                    for series in batch {
+                        if let Err(error) = this.add(series) {
+                            this.finish(Some(error));
+                        }
+                        if this.finished {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The gRPC service `thanos.info.Info` of a store.
+struct InfoServer<S: ?Sized>(Arc<S>);
+
+impl<S: Store + ?Sized> InfoServer<S> {
+    fn service(store: Arc<S>) -> wire::info::info_server::InfoServer<Self> {
+        wire::info::info_server::InfoServer::new(InfoServer(store))
+    }
+}
+
+#[tonic::async_trait]
+impl<S: Store + ?Sized> wire::info::info_server::Info for InfoServer<S> {
+    async fn info(
+        &self,
+        _: Request<wire::info::InfoRequest>,
+    ) -> Result<Response<wire::info::InfoResponse>, Status> {
+        Ok(Response::new(convert::info_to_wire(&self.0.info().await?)))
+    }
+}
+
+/// The gRPC service `thanos.Metadata`.
+pub struct MetadataServer<S: ?Sized>(Arc<S>);
+
+impl<S: MetadataStore + ?Sized> MetadataServer<S> {
+    /// Adds the metadata of `store` to what a gRPC server serves.
+    pub fn register(store: Arc<S>, routes: &mut RoutesBuilder) {
+        routes.add_service(wire::metadata_server::MetadataServer::new(MetadataServer(store)));
+    }
+}
+
+#[tonic::async_trait]
+impl<S: MetadataStore + ?Sized> wire::metadata_server::Metadata for MetadataServer<S> {
+    type MetricMetadataStream = BoxStream<'static, Result<wire::MetricMetadataResponse, Status>>;
+
+    async fn metric_metadata(
+        &self,
+        request: Request<wire::MetricMetadataRequest>,
+    ) -> Result<Response<Self::MetricMetadataStream>, Status> {
+        let request = convert::metadata_request_from_wire(request.into_inner());
+        let answer = self.0.metric_metadata(request).await?;
+        Ok(Response::new(stream::iter(convert::metadata_to_wire(answer)).map(Ok).boxed()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

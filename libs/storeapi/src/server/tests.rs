@@ -1,0 +1,216 @@
+//! Through the wire: a real server on loopback, a real client.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use model::{Sample, TimeRange};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+
+use super::*;
+use crate::memory::MemoryStore;
+use crate::{
+    Code, LabelNamesRequest, LabelValuesRequest, LabelsAnswer, MetadataAnswer, MetadataRequest,
+    MetricMetadata, SeriesRequest, StoreClient, StoreInfo, acceptance,
+};
+
+/// Serves `routes` on loopback until the task is dropped with its runtime.
+async fn client(routes: RoutesBuilder) -> StoreClient {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let server = tonic::transport::Server::builder().add_routes(routes.routes());
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    StoreClient::new(address.clone(), mesh::direct(&address).unwrap())
+}
+
+async fn served(store: Arc<dyn Store>, limits: RequestLimits) -> StoreClient {
+    let mut routes = RoutesBuilder::default();
+    StoreServer::new(store, limits).register(&mut routes);
+    client(routes).await
+}
+
+fn memory(names: impl IntoIterator<Item = String>) -> MemoryStore {
+    let series = names.into_iter().map(|name| {
+        let labels = Labels::from_pairs([("__name__", "m"), ("n", &name)]).unwrap();
+        (labels, (0..240).map(|i| Sample::new(i * 1000, i as f64)).collect())
+    });
+    MemoryStore::from_samples(Labels::from_pairs([("cluster", "eu-1")]).unwrap(), series).unwrap()
+}
+
+fn everything() -> SeriesRequest {
+    SeriesRequest::new(TimeRange::ALL, vec![model::Matcher::equal("__name__", "m")])
+}
+
+#[tokio::test]
+async fn a_store_behind_the_wire_keeps_the_promise_of_a_store() {
+    acceptance::run(|dataset| async move {
+        let store = Arc::new(MemoryStore::from_samples(dataset.external, dataset.series).unwrap());
+        (Arc::new(served(store, RequestLimits::default()).await) as Arc<dyn Store>, ())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn batches_have_the_size_that_was_asked_for() {
+    let store = Arc::new(memory((0..7).map(|i| i.to_string())));
+    let client = served(store, RequestLimits::default()).await;
+    for (batch_size, expected) in [(3, vec![3, 3, 1]), (0, vec![1; 7]), (100, vec![7])] {
+        let mut request = everything();
+        request.batch_size = batch_size;
+        let frames: Vec<_> = client.series(request).await.unwrap().collect().await;
+        let sizes: Vec<usize> = frames
+            .into_iter()
+            .map(|frame| match frame.unwrap() {
+                SeriesFrame::Series(batch) => batch.len(),
+                SeriesFrame::Warning(text) => panic!("{text}"),
+            })
+            .collect();
+        assert_eq!(sizes, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_long_series_is_split_into_messages_of_about_a_mebibyte() {
+    let chunk =
+        tsdb::Chunk { range: TimeRange::ALL, encoding: tsdb::Encoding::Xor, data: vec![1; 100 << 10].into() };
+    let series = Series {
+        labels: Labels::from_pairs([("__name__", "m")]).unwrap(),
+        chunks: vec![series::AggrChunk::raw(chunk); 30],
+    };
+    let client =
+        served(Arc::new(MemoryStore::new(Labels::empty(), vec![series])), RequestLimits::default()).await;
+    let frames: Vec<_> = client.series(everything()).await.unwrap().collect().await;
+    let chunks = frames.iter().map(|frame| match frame {
+        Ok(SeriesFrame::Series(batch)) => batch[0].chunks.len(),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(chunks.collect::<Vec<_>>(), [11, 11, 8]);
+}
+
+#[tokio::test]
+async fn limits_end_an_answer_with_an_error_that_names_them() {
+    let store = Arc::new(memory((0..7).map(|i| i.to_string())));
+    let limits = RequestLimits { series: Some(5), samples: None };
+    let (series, error) = until_error(served(store.clone(), limits).await, everything()).await;
+    assert_eq!((series, error.code()), (5, Code::ResourceExhausted));
+    assert!(error.message().contains("--store.limits.request-series"), "{error}");
+    let limits = RequestLimits { series: None, samples: Some(480) };
+    let (series, error) = until_error(served(store, limits).await, everything()).await;
+    assert_eq!((series, error.code()), (2, Code::ResourceExhausted));
+    assert!(error.message().contains("--store.limits.request-samples"), "{error}");
+}
+
+async fn until_error(client: StoreClient, request: SeriesRequest) -> (usize, StoreError) {
+    let mut stream = client.series(request).await.unwrap();
+    let mut series = 0;
+    loop {
+        match stream.next().await.expect("an error has to come") {
+            Ok(SeriesFrame::Series(batch)) => series += batch.len(),
+            Ok(SeriesFrame::Warning(text)) => panic!("{text}"),
+            Err(error) => return (series, error),
+        }
+    }
+}
+
+/// Sends series without end and notes when nobody reads any more.
+struct Endless {
+    dropped: Arc<AtomicBool>,
+}
+
+struct NoteDrop(Arc<AtomicBool>);
+
+impl Drop for NoteDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+#[tonic::async_trait]
+impl Store for Endless {
+    async fn info(&self) -> Result<StoreInfo, StoreError> {
+        Err(StoreError::unavailable("not ready"))
+    }
+    async fn series(&self, _: SeriesRequest) -> Result<SeriesStream, StoreError> {
+        let state = (0u64, NoteDrop(Arc::clone(&self.dropped)));
+        let frames = stream::unfold(state, |(i, note)| async move {
+            let labels = Labels::from_pairs([("n", format!("{i:020}"))]).unwrap();
+            Some((Ok(SeriesFrame::Series(vec![Series { labels, chunks: vec![] }])), (i + 1, note)))
+        });
+        Ok(frames.boxed())
+    }
+    async fn label_names(&self, _: LabelNamesRequest) -> Result<LabelsAnswer, StoreError> {
+        Err(StoreError::internal("index is damaged"))
+    }
+    async fn label_values(&self, _: LabelValuesRequest) -> Result<LabelsAnswer, StoreError> {
+        Ok(LabelsAnswer { values: vec!["a".into()], warnings: vec!["b is away".into()] })
+    }
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_ends_the_stores_work() {
+    let dropped = Arc::new(AtomicBool::new(false));
+    let client = served(Arc::new(Endless { dropped: dropped.clone() }), RequestLimits::default()).await;
+    let mut stream = client.series(everything()).await.unwrap();
+    assert!(stream.next().await.unwrap().is_ok());
+    drop(stream);
+    let deadline = Duration::from_secs(10);
+    tokio::time::timeout(deadline, async {
+        while !dropped.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("the store's stream was not dropped");
+}
+
+#[tokio::test]
+async fn codes_messages_and_warnings_cross_the_wire() {
+    let client = served(Arc::new(Endless { dropped: Arc::default() }), RequestLimits::default()).await;
+    let error = client.info().await.unwrap_err();
+    assert_eq!((error.code(), error.message(), error.is_retryable()), (Code::Unavailable, "not ready", true));
+    let error = client.label_names(LabelNamesRequest::new(TimeRange::ALL, vec![])).await.unwrap_err();
+    assert_eq!(
+        (error.code(), error.message(), error.is_retryable()),
+        (Code::Internal, "index is damaged", false)
+    );
+    let answer = client.label_values(LabelValuesRequest::new("n", TimeRange::ALL, vec![])).await.unwrap();
+    assert_eq!((answer.values, answer.warnings), (vec!["a".to_owned()], vec!["b is away".to_owned()]));
+}
+
+#[tokio::test]
+async fn an_unreachable_store_is_an_error_that_names_its_address() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let client = StoreClient::new(address.clone(), mesh::direct(&address).unwrap());
+    for error in [client.info().await.unwrap_err(), client.series(everything()).await.err().unwrap()] {
+        assert_eq!(error.code(), Code::Unavailable, "{error}");
+        assert!(error.message().contains(&address), "{error}");
+    }
+}
+
+#[tonic::async_trait]
+impl MetadataStore for Endless {
+    async fn metric_metadata(&self, request: MetadataRequest) -> Result<MetadataAnswer, StoreError> {
+        let entry = MetricMetadata { kind: "counter".into(), help: "Requests.".into(), unit: String::new() };
+        let metric = request.metric.unwrap_or_else(|| "requests_total".into());
+        let warnings = vec![format!("{:?}", request.limit)];
+        Ok(MetadataAnswer { metadata: [(metric, vec![entry])].into(), warnings })
+    }
+}
+
+#[tokio::test]
+async fn metadata_crosses_the_wire() {
+    let store = Arc::new(Endless { dropped: Arc::default() });
+    let mut routes = RoutesBuilder::default();
+    MetadataServer::register(store.clone(), &mut routes);
+    let client = client(routes).await;
+    for request in [
+        MetadataRequest::default(),
+        MetadataRequest { metric: Some("up".into()), limit: Some(0), ..Default::default() },
+    ] {
+        let there = store.metric_metadata(request.clone()).await.unwrap();
+        assert_eq!(client.metric_metadata(request).await.unwrap(), there);
+    }
+}

@@ -1,0 +1,115 @@
+//! What a store is: the traits, and what their methods answer.
+
+use std::collections::BTreeMap;
+
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use series::Series;
+
+use crate::{LabelNamesRequest, LabelValuesRequest, MetadataRequest, SeriesRequest, StoreError, StoreInfo};
+
+/// One step of a Series answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SeriesFrame {
+    /// Series in label order. One series may continue in the next frame; once another has begun no more of it comes.
+    Series(Vec<Series>),
+    /// Something is missing from the answer, and why. Data may still follow.
+    Warning(String),
+}
+
+/// A Series answer: frames in label order, then the end, or one error and then the end.
+///
+/// Reading drives the work and dropping ends it, up to the far end of every connection behind it.
+pub type SeriesStream = BoxStream<'static, Result<SeriesFrame, StoreError>>;
+
+/// Label names or label values.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LabelsAnswer {
+    /// Sorted and unique.
+    pub values: Vec<String>,
+    /// What is missing, and why.
+    pub warnings: Vec<String>,
+}
+
+/// Something that series can be read from. The acceptance suite in [`crate::acceptance`] is its contract.
+#[tonic::async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// What the store holds: external labels and times.
+    ///
+    /// # Errors
+    /// When the store is not ready or not reachable.
+    async fn info(&self) -> Result<StoreInfo, StoreError>;
+
+    /// The series that match, in label order, each with the chunks that overlap the request's range.
+    ///
+    /// Whole chunks are sent: they may reach beyond the range and overlap each other.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when no matcher is left once external labels have answered theirs. An answer that cannot
+    /// match is empty and no error. Errors while reading come through the stream.
+    async fn series(&self, request: SeriesRequest) -> Result<SeriesStream, StoreError>;
+
+    /// The names of the labels of the series that match; of all series when there are no matchers.
+    ///
+    /// # Errors
+    /// When the names cannot be read.
+    async fn label_names(&self, request: LabelNamesRequest) -> Result<LabelsAnswer, StoreError>;
+
+    /// The values that one label has in the series that match; in all series when there are no matchers.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when the label's name is empty; otherwise when the values cannot be read.
+    async fn label_values(&self, request: LabelValuesRequest) -> Result<LabelsAnswer, StoreError>;
+}
+
+/// What is known of one metric besides its samples.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MetricMetadata {
+    /// `counter`, `gauge`, `histogram`, `summary`, ... as the target said.
+    pub kind: String,
+    /// What it counts.
+    pub help: String,
+    /// Its unit, often empty.
+    pub unit: String,
+}
+
+/// Metadata by metric name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MetadataAnswer {
+    /// Entries of each metric; more than one where targets disagree.
+    pub metadata: BTreeMap<String, Vec<MetricMetadata>>,
+    /// What is missing, and why.
+    pub warnings: Vec<String>,
+}
+
+/// Something that knows type, help and unit of metrics.
+#[tonic::async_trait]
+pub trait MetadataStore: Send + Sync + 'static {
+    /// Metadata of one metric or of all.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    async fn metric_metadata(&self, request: MetadataRequest) -> Result<MetadataAnswer, StoreError>;
+}
+
+/// Reads a whole answer into memory, joining frames of the same series. For small answers and tests.
+///
+/// # Errors
+/// The stream's error.
+pub async fn collect_series(mut stream: SeriesStream) -> Result<(Vec<Series>, Vec<String>), StoreError> {
+    let (mut all, mut warnings) = (Vec::<Series>::new(), Vec::new());
+    while let Some(frame) = stream.next().await {
+        match frame? {
+            SeriesFrame::Warning(text) => warnings.push(text),
+            SeriesFrame::Series(batch) => {
+                for series in batch {
+                    match all.last_mut().filter(|last| last.labels == series.labels) {
+                        Some(last) => last.chunks.extend(series.chunks),
+                        None => all.push(series),
+                    }
+                }
+            }
+        }
+    }
+    Ok((all, warnings))
+}
