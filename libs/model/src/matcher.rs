@@ -39,6 +39,13 @@ pub struct MatcherError {
     cause: RegexError,
 }
 
+impl MatcherError {
+    /// What is wrong with the expression, without the matcher around it.
+    pub fn cause(&self) -> &RegexError {
+        &self.cause
+    }
+}
+
 /// One condition on a series' labels. A label that is absent has the empty value.
 #[derive(Clone, Debug)]
 pub struct Matcher {

@@ -4,4 +4,4 @@
 
 pub mod syntax;
 
-pub use syntax::ParseOptions;
+pub use syntax::{ParseError, ParseOptions, parse, parse_selector};

@@ -1,9 +1,21 @@
 //! The language: text to syntax tree and back.
 //!
-//! Reading order: [`ast`], [`functions`], `lexer`, `parser`, `check`, `printer`.
+//! Reading order: [`ast`], [`functions`], `lexer`, `parser`, `check`, `printer`, `duration`.
 
 pub mod ast;
+mod check;
+mod duration;
+mod error;
 pub mod functions;
+mod lexer;
+mod number;
+mod parser;
+mod printer;
+mod quote;
+
+pub use duration::{DurationContext, DurationError};
+pub use error::ParseError;
+pub use parser::{MAX_LENGTH_BYTES, parse, parse_selector};
 
 /// Which parts of the language beyond the stable ones are understood. All are off by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,3 +42,6 @@ impl ParseOptions {
         extended_functions: true,
     };
 }
+
+#[cfg(test)]
+mod tests;

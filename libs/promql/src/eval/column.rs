@@ -1,0 +1,208 @@
+//! The value of one series at all steps.
+
+use std::sync::Arc;
+
+use model::{FloatHistogram, Labels, STALE_NAN_BITS, is_stale_nan, stale_nan};
+
+/// A native histogram that may be shared by several columns.
+pub(crate) type Histogram = Arc<FloatHistogram>;
+
+/// Stands in a column for "no float here".
+///
+/// It is the staleness marker, which means just that and never is a value: selectors drop it, and arithmetic on NaN
+/// gives quiet NaNs, which it is not. So a column needs no second list that says where it has values.
+pub(crate) const ABSENT: f64 = stale_nan();
+
+/// Whether a column's float says that there is none.
+#[inline(always)]
+pub(crate) fn is_absent(value: f64) -> bool {
+    value.to_bits() == STALE_NAN_BITS
+}
+
+/// What a column holds at one step.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Cell<'a> {
+    /// Nothing.
+    Absent,
+    /// A float.
+    Float(f64),
+    /// A histogram.
+    Histogram(&'a Histogram),
+}
+
+/// The value of one series at each step: a float, a histogram or nothing.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Column {
+    /// One float a step; [`ABSENT`] where there is none.
+    pub(crate) floats: Vec<f64>,
+    /// One entry a step; empty while there is no histogram at all. Where there is one, the float is absent.
+    pub(crate) histograms: Vec<Option<Histogram>>,
+}
+
+impl Column {
+    /// A column of `steps` steps without values.
+    pub(crate) fn absent(steps: usize) -> Self {
+        Column { floats: vec![ABSENT; steps], histograms: Vec::new() }
+    }
+
+    /// The same float at each step.
+    pub(crate) fn constant(value: f64, steps: usize) -> Self {
+        Column { floats: vec![value; steps], histograms: Vec::new() }
+    }
+
+    /// Makes this a column of `steps` steps without values and keeps its memory.
+    pub(crate) fn reset(&mut self, steps: usize) {
+        self.floats.clear();
+        self.floats.resize(steps, ABSENT);
+        self.histograms.clear();
+    }
+
+    /// Number of steps.
+    pub(crate) fn len(&self) -> usize {
+        self.floats.len()
+    }
+
+    /// What it holds at `step`.
+    pub(crate) fn get(&self, step: usize) -> Cell<'_> {
+        match self.histograms.get(step) {
+            Some(Some(histogram)) => Cell::Histogram(histogram),
+            _ if is_absent(self.floats[step]) => Cell::Absent,
+            _ => Cell::Float(self.floats[step]),
+        }
+    }
+
+    /// Whether it holds anything at `step`.
+    pub(crate) fn has(&self, step: usize) -> bool {
+        !matches!(self.get(step), Cell::Absent)
+    }
+
+    /// Sets `step` to a histogram.
+    pub(crate) fn set_histogram(&mut self, step: usize, histogram: Histogram) {
+        if self.histograms.is_empty() {
+            self.histograms.resize(self.floats.len(), None);
+        }
+        self.floats[step] = ABSENT;
+        self.histograms[step] = Some(histogram);
+    }
+
+    /// Sets `step` to what another column holds at one of its steps.
+    pub(crate) fn set(&mut self, step: usize, cell: Cell<'_>) {
+        match cell {
+            Cell::Absent => self.clear(step),
+            Cell::Float(value) => {
+                self.clear(step);
+                self.floats[step] = value;
+            }
+            Cell::Histogram(histogram) => self.set_histogram(step, histogram.clone()),
+        }
+    }
+
+    /// Removes what it holds at `step`.
+    pub(crate) fn clear(&mut self, step: usize) {
+        self.floats[step] = ABSENT;
+        if let Some(slot) = self.histograms.get_mut(step) {
+            *slot = None;
+        }
+    }
+
+    /// Whether some step holds a histogram.
+    pub(crate) fn has_histograms(&self) -> bool {
+        self.histograms.iter().any(Option::is_some)
+    }
+
+    /// Whether some step holds a float.
+    pub(crate) fn has_floats(&self) -> bool {
+        self.floats.iter().any(|v| !is_absent(*v))
+    }
+
+    /// Whether no step holds anything.
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.has_floats() && !self.has_histograms()
+    }
+
+    /// Takes the histograms out, leaving the floats.
+    pub(crate) fn drop_histograms(&mut self) {
+        self.histograms.clear();
+    }
+
+    /// Memory in bytes; histograms count where they are held, shared or not.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        let histograms: usize = self.histograms.iter().flatten().map(|h| h.size_bytes()).sum();
+        (self.floats.len() * 8 + self.histograms.len() * 8 + histograms) as u64
+    }
+}
+
+/// A series on its way through the operators.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    /// What identifies it, the metric name included even where it is to go.
+    pub(crate) labels: Labels,
+    /// Whether the metric name is to be removed at the end of the query. Removing it late lets operators on the way
+    /// still use it.
+    pub(crate) drop_name: bool,
+    /// Its values.
+    pub(crate) column: Column,
+}
+
+impl Row {
+    /// A series that keeps its name.
+    pub(crate) fn new(labels: Labels, column: Column) -> Self {
+        Row { labels, drop_name: false, column }
+    }
+
+    /// Memory in bytes.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.column.size_bytes() + self.labels.size_bytes() as u64 + size_of::<Row>() as u64
+    }
+}
+
+/// Samples of one series in time order, staleness markers removed: what a range function looks at.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Points<'a> {
+    /// Times of the floats.
+    pub(crate) timestamps: &'a [i64],
+    /// The floats; as many.
+    pub(crate) values: &'a [f64],
+    /// The histograms.
+    pub(crate) histograms: &'a [(i64, Histogram)],
+}
+
+/// Removes staleness markers, which no range function sees.
+pub(crate) fn drop_stale(samples: &mut series::Samples) {
+    if samples.values.iter().any(|v| is_stale_nan(*v)) {
+        let mut kept = 0;
+        for at in 0..samples.values.len() {
+            if !is_stale_nan(samples.values[at]) {
+                samples.values[kept] = samples.values[at];
+                samples.timestamps[kept] = samples.timestamps[at];
+                kept += 1;
+            }
+        }
+        samples.values.truncate(kept);
+        samples.timestamps.truncate(kept);
+    }
+    samples.histograms.retain(|(_, h)| !h.is_stale());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arithmetic_never_makes_the_marker_of_absence() {
+        let quiet = [ABSENT + 1.0, ABSENT * 2.0, ABSENT - ABSENT, f64::NAN * -1.0, 0.0 / 0.0];
+        assert!(quiet.iter().all(|v| v.is_nan() && !is_absent(*v)));
+    }
+
+    #[test]
+    fn a_step_holds_a_float_or_a_histogram_but_not_both() {
+        let mut column = Column::constant(1.0, 2);
+        column.set_histogram(1, Histogram::default());
+        assert!(matches!(column.get(0), Cell::Float(1.0)));
+        assert!(matches!(column.get(1), Cell::Histogram(_)));
+        column.set(1, Cell::Float(2.0));
+        assert!(matches!(column.get(1), Cell::Float(2.0)));
+        column.clear(1);
+        assert!(!column.has(1));
+    }
+}

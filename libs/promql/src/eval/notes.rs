@@ -1,0 +1,305 @@
+//! Warnings and infos while they are collected: one for each text, whatever number of series caused it.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+
+use crate::output::Annotations;
+use crate::syntax::ast::Span;
+use crate::text::{go_date, go_g, go_g2, go_quoted};
+
+/// Which computation on histograms a note is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HistogramOperation {
+    Addition,
+    Subtraction,
+    Aggregation,
+}
+
+impl fmt::Display for HistogramOperation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            HistogramOperation::Addition => "addition",
+            HistogramOperation::Subtraction => "subtraction",
+            HistogramOperation::Aggregation => "aggregation",
+        })
+    }
+}
+
+/// Something worth telling. The words are those of Prometheus' `util/annotations`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Note<'a> {
+    InvalidQuantile(f64),
+    InvalidRatio { ratio: f64, capped: f64 },
+    BadBucketLabel { name: &'a str, label: &'a str },
+    MixedFloatsHistograms(&'a str),
+    MixedFloatsHistogramsAggregation,
+    MixedClassicNative(&'a str),
+    NotCounter(&'a str),
+    NotGauge(&'a str),
+    MixedExponentialCustom(&'a str),
+    PossibleNonCounter(&'a str),
+    IncompatibleTypes { left: &'a str, op: &'a str, right: &'a str },
+    IgnoredInAggregation(&'a str),
+    IgnoredInMixedRange(&'a str),
+    IncompatibleBuckets(&'a str),
+    SortInRangeQuery,
+    QuantileNanResult(&'a str),
+    QuantileNanSkew(&'a str),
+    FractionNans(&'a str),
+    CounterResetCollision(HistogramOperation),
+    ReconciledBuckets(HistogramOperation),
+}
+
+impl Note<'_> {
+    fn is_warning(&self) -> bool {
+        !matches!(
+            self,
+            Note::PossibleNonCounter(_)
+                | Note::IncompatibleTypes { .. }
+                | Note::IgnoredInAggregation(_)
+                | Note::IgnoredInMixedRange(_)
+                | Note::QuantileNanResult(_)
+                | Note::QuantileNanSkew(_)
+                | Note::FractionNans(_)
+                | Note::ReconciledBuckets(_)
+        )
+    }
+}
+
+/// ` for metric name "x"`, or nothing where the name is not known.
+struct ForMetric<'a>(&'a str);
+
+impl fmt::Display for ForMetric<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() { Ok(()) } else { write!(f, " for metric name {}", go_quoted(self.0)) }
+    }
+}
+
+impl fmt::Display for Note<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_warning() { "PromQL warning: " } else { "PromQL info: " })?;
+        match *self {
+            Note::InvalidQuantile(q) => write!(f, "quantile value should be between 0 and 1, got {}", go_g(q)),
+            Note::InvalidRatio { ratio, capped } => write!(
+                f,
+                "ratio value should be between -1 and 1, got {}, capping to {}",
+                go_g(ratio),
+                go_g(capped)
+            ),
+            Note::BadBucketLabel { name, label } => write!(
+                f,
+                "bucket label \"le\" is missing or has a malformed value of {}{}",
+                go_quoted(label),
+                ForMetric(name)
+            ),
+            Note::MixedFloatsHistograms(name) => {
+                write!(f, "encountered a mix of histograms and floats for metric name {}", go_quoted(name))
+            }
+            Note::MixedFloatsHistogramsAggregation => {
+                f.write_str("encountered a mix of histograms and floats for aggregation")
+            }
+            Note::MixedClassicNative(name) => {
+                write!(f, "vector contains a mix of classic and native histograms{}", ForMetric(name))
+            }
+            Note::NotCounter(name) => {
+                write!(f, "this native histogram metric is not a counter: {}", go_quoted(name))
+            }
+            Note::NotGauge(name) => {
+                write!(f, "this native histogram metric is not a gauge: {}", go_quoted(name))
+            }
+            Note::MixedExponentialCustom(name) => write!(
+                f,
+                "vector contains a mix of histograms with exponential and custom buckets schemas for metric name {}",
+                go_quoted(name)
+            ),
+            Note::PossibleNonCounter(name) => write!(
+                f,
+                "metric might not be a counter, name does not end in _total/_sum/_count/_bucket: {}",
+                go_quoted(name)
+            ),
+            Note::IncompatibleTypes { left, op, right } => write!(
+                f,
+                "incompatible sample types encountered for binary operator {}: {left} {op} {right}",
+                go_quoted(op)
+            ),
+            Note::IgnoredInAggregation(aggregation) => {
+                write!(f, "ignored histogram in {aggregation} aggregation")
+            }
+            Note::IgnoredInMixedRange(name) => write!(
+                f,
+                "ignored histograms in a range containing both floats and histograms for metric name {}",
+                go_quoted(name)
+            ),
+            Note::IncompatibleBuckets(op) => {
+                write!(f, "incompatible bucket layout encountered for binary operator {op}")
+            }
+            Note::SortInRangeQuery => f.write_str(
+                "sort is ineffective for range queries since results are always ordered by labels",
+            ),
+            Note::QuantileNanResult(name) => write!(
+                f,
+                "input to histogram_quantile has NaN observations, result is NaN{}",
+                ForMetric(name)
+            ),
+            Note::QuantileNanSkew(name) => write!(
+                f,
+                "input to histogram_quantile has NaN observations, result is skewed higher{}",
+                ForMetric(name)
+            ),
+            Note::FractionNans(name) => write!(
+                f,
+                "input to histogram_fraction has NaN observations, which are excluded from all fractions{}",
+                ForMetric(name)
+            ),
+            Note::CounterResetCollision(operation) => {
+                write!(f, "conflicting counter resets during histogram {operation}")
+            }
+            Note::ReconciledBuckets(operation) => {
+                write!(f, "mismatched custom buckets were reconciled during {operation}")
+            }
+        }
+    }
+}
+
+/// What had to be corrected in the buckets of classic histograms, over all of them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct ForcedMonotonicity {
+    /// First and last instant, in milliseconds.
+    pub(crate) times: (i64, i64),
+    /// Least and greatest upper bound of a corrected bucket.
+    pub(crate) buckets: (f64, f64),
+    /// Greatest correction.
+    pub(crate) max_diff: f64,
+    /// How many histograms were corrected.
+    pub(crate) count: u64,
+}
+
+impl ForcedMonotonicity {
+    fn merge(&mut self, other: &ForcedMonotonicity) {
+        self.times = (self.times.0.min(other.times.0), self.times.1.max(other.times.1));
+        self.buckets = (self.buckets.0.min(other.buckets.0), self.buckets.1.max(other.buckets.1));
+        self.max_diff = self.max_diff.max(other.max_diff);
+        self.count += other.count;
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    warning: bool,
+    span: Span,
+    details: Option<ForcedMonotonicity>,
+}
+
+/// The notes of one worker or one query. Of several with the same text the last place is kept.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    places: BTreeMap<String, Place>,
+    text: String,
+}
+
+impl Notes {
+    /// Adds a note about the expression at `span`.
+    pub(crate) fn add(&mut self, note: Note<'_>, span: Span) {
+        self.text.clear();
+        // Writing into a string cannot fail.
+        let _ = write!(self.text, "{note}");
+        let place = Place { warning: note.is_warning(), span, details: None };
+        match self.places.get_mut(&self.text) {
+            Some(known) => *known = place,
+            None => {
+                self.places.insert(self.text.clone(), place);
+            }
+        }
+    }
+
+    /// Adds the info that buckets of the classic histogram `name` did not ascend.
+    pub(crate) fn forced_monotonicity(&mut self, name: &str, span: Span, details: ForcedMonotonicity) {
+        let text = format!(
+            "PromQL info: input to histogram_quantile needed to be fixed for monotonicity (see \
+             https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile){}",
+            ForMetric(name)
+        );
+        self.insert(text, Place { warning: false, span, details: Some(details) });
+    }
+
+    fn insert(&mut self, text: String, mut place: Place) {
+        if let Some(known) = self.places.get(&text).and_then(|p| p.details)
+            && let Some(details) = &mut place.details
+        {
+            details.merge(&known);
+        }
+        self.places.insert(text, place);
+    }
+
+    /// Takes over the notes of a worker.
+    pub(crate) fn merge(&mut self, other: Notes) {
+        for (text, place) in other.places {
+            self.insert(text, place);
+        }
+    }
+
+    /// The finished lines; `query` is the text that the places refer to.
+    pub(crate) fn finish(self, query: &str) -> Annotations {
+        let mut annotations = Annotations::default();
+        for (mut text, place) in self.places {
+            if let Some(d) = place.details {
+                // Writing into a string cannot fail.
+                let _ = write!(
+                    text,
+                    ", from buckets {} to {}, with a max diff of {}, over {} samples from {} to {}",
+                    go_g(d.buckets.0),
+                    go_g(d.buckets.1),
+                    go_g2(d.max_diff),
+                    d.count,
+                    go_date(d.times.0),
+                    go_date(d.times.1)
+                );
+            }
+            let (line, column) = place.span.line_column(query);
+            let _ = write!(text, " ({line}:{column})");
+            let lines = if place.warning { &mut annotations.warnings } else { &mut annotations.infos };
+            lines.push(text);
+        }
+        annotations
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_for_each_text_with_its_last_place() {
+        let mut notes = Notes::default();
+        notes.add(Note::PossibleNonCounter("up"), Span::new(5, 7));
+        notes.add(Note::PossibleNonCounter("up"), Span::new(8, 9));
+        notes.add(Note::InvalidQuantile(1.5), Span::new(0, 1));
+        let found = notes.finish("rate(\n  up[5m])");
+        assert_eq!(
+            found.infos,
+            ["PromQL info: metric might not be a counter, name does not end in \
+              _total/_sum/_count/_bucket: \"up\" (2:3)"]
+        );
+        assert_eq!(
+            found.warnings,
+            ["PromQL warning: quantile value should be between 0 and 1, got 1.5 (1:1)"]
+        );
+    }
+
+    #[test]
+    fn corrections_of_buckets_are_added_up() {
+        let mut notes = Notes::default();
+        let one = ForcedMonotonicity { times: (0, 0), buckets: (1.0, 2.0), max_diff: 5.0, count: 1 };
+        notes.forced_monotonicity("", Span::default(), one);
+        let other = ForcedMonotonicity { times: (60_000, 60_000), buckets: (0.5, 1.0), max_diff: 2.0, count: 1 };
+        notes.forced_monotonicity("", Span::default(), other);
+        let line = notes.finish("x").infos.remove(0);
+        assert!(
+            line.ends_with(
+                ", from buckets 0.5 to 2, with a max diff of 5, over 2 samples from \
+                 1970-01-01T00:00:00Z to 1970-01-01T00:01:00Z (1:1)"
+            ),
+            "{line}"
+        );
+    }
+}

@@ -1,0 +1,161 @@
+//! `label_replace` and `label_join`.
+
+use model::{Groups, LabelsBuilder, METRIC_NAME, Regex};
+
+use crate::QueryError;
+use crate::eval::column::Row;
+
+/// `label_replace(v, destination, replacement, source, expression)`.
+#[derive(Debug)]
+pub(crate) struct LabelReplace {
+    destination: String,
+    replacement: String,
+    source: String,
+    regex: Regex,
+}
+
+impl LabelReplace {
+    /// Checks the arguments.
+    pub(crate) fn new(destination: &str, replacement: &str, source: &str, regex: &str) -> Result<Self, QueryError> {
+        let refused =
+            || QueryError::execution(format!("invalid regular expression in label_replace(): {regex}"));
+        // RE2 anchors the whole expression and lets a dot match a newline.
+        let compiled = Regex::new(regex).map_err(|_| refused())?;
+        if destination.is_empty() {
+            return Err(QueryError::execution(format!(
+                "invalid destination label name in label_replace(): {destination}"
+            )));
+        }
+        Ok(LabelReplace {
+            destination: destination.to_owned(),
+            replacement: replacement.to_owned(),
+            source: source.to_owned(),
+            regex: compiled,
+        })
+    }
+
+    /// Sets the destination where the expression matches.
+    pub(crate) fn apply(&self, row: &mut Row) {
+        if let Some(groups) = self.regex.groups(row.labels.value(&self.source)) {
+            let text = expand(&self.replacement, &groups);
+            set_label(row, &self.destination, &text);
+        }
+    }
+}
+
+/// `label_join(v, destination, separator, sources...)`.
+#[derive(Debug)]
+pub(crate) struct LabelJoin {
+    destination: String,
+    separator: String,
+    sources: Vec<String>,
+}
+
+impl LabelJoin {
+    /// Checks the arguments.
+    pub(crate) fn new(destination: &str, separator: &str, sources: &[&str]) -> Result<Self, QueryError> {
+        if let Some(bad) = sources.iter().find(|s| s.is_empty()) {
+            return Err(QueryError::execution(format!("invalid source label name in label_join(): {bad}")));
+        }
+        if destination.is_empty() {
+            return Err(QueryError::execution(format!(
+                "invalid destination label name in label_join(): {destination}"
+            )));
+        }
+        Ok(LabelJoin {
+            destination: destination.to_owned(),
+            separator: separator.to_owned(),
+            sources: sources.iter().map(|s| (*s).to_owned()).collect(),
+        })
+    }
+
+    /// Sets the destination.
+    pub(crate) fn apply(&self, row: &mut Row) {
+        let values: Vec<&str> = self.sources.iter().map(|s| row.labels.value(s)).collect();
+        let text = values.join(&self.separator);
+        set_label(row, &self.destination, &text);
+    }
+}
+
+fn set_label(row: &mut Row, name: &str, value: &str) {
+    row.labels = row.labels.to_builder().set(name, value).build();
+    if name == METRIC_NAME {
+        row.drop_name = false;
+    }
+}
+
+/// Puts captured groups in the place of `$1`, `${1}`, `$name` and `${name}`; `$$` is a dollar sign. A group that
+/// does not exist is empty, and a dollar sign that names nothing stays, as Go's `Regexp.Expand` has it.
+fn expand(template: &str, groups: &Groups<'_>) -> String {
+    let mut out = String::with_capacity(template.len());
+    let mut rest = template;
+    while let Some(at) = rest.find('$') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix('$') {
+            out.push('$');
+            rest = after;
+            continue;
+        }
+        let (braced, body) = rest.strip_prefix('{').map_or((false, rest), |body| (true, body));
+        let length = body.find(|c: char| !(c == '_' || c.is_alphanumeric())).unwrap_or(body.len());
+        let (name, after) = body.split_at(length);
+        let after = if braced { after.strip_prefix('}') } else { Some(after) };
+        let (false, Some(after)) = (name.is_empty(), after) else {
+            out.push('$');
+            continue;
+        };
+        let group = if name.bytes().all(|b| b.is_ascii_digit()) {
+            name.parse().ok().and_then(|index| groups.get(index))
+        } else {
+            groups.name(name)
+        };
+        out.push_str(group.unwrap_or(""));
+        rest = after;
+    }
+    out.push_str(rest);
+    out
+}
+
+/// The labels of `row` without what the end of the query removes: the metric name and its type and unit.
+pub(crate) fn without_reserved(labels: &model::Labels) -> model::Labels {
+    labels.without(|name| name == METRIC_NAME || name == "__type__" || name == "__unit__")
+}
+
+/// `labels` with only those of the "one" side that `include` names, as `group_left(...)` takes them over.
+pub(crate) fn include(builder: &mut LabelsBuilder, from: &model::Labels, include: &[String]) {
+    for name in include {
+        builder.set(name, from.value(name));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::eval::column::Column;
+    use model::Labels;
+
+    fn replaced(replacement: &str, regex: &str) -> Option<String> {
+        let labels = Labels::from_pairs([("src", "source-value-10")]).unwrap();
+        let mut row = Row::new(labels, Column::absent(1));
+        LabelReplace::new("dst", replacement, "src", regex).unwrap().apply(&mut row);
+        row.labels.get("dst").map(str::to_owned)
+    }
+
+    #[test]
+    fn groups_are_put_in_place() {
+        assert_eq!(replaced("a-$1-$$", "source-value-(.*)").as_deref(), Some("a-10-$"));
+        assert_eq!(replaced("${1}x$9", "(.*)-10").as_deref(), Some("source-valuex"));
+        assert_eq!(replaced("$n!", "(?P<n>.*)-value.*").as_deref(), Some("source!"));
+        assert_eq!(replaced("$ ${1", "(.*)").as_deref(), Some("$ ${1"));
+        assert_eq!(replaced("x", "value"), None, "the expression is anchored");
+    }
+
+    #[test]
+    fn joined_labels_are_separated() {
+        let labels = Labels::from_pairs([("a", "1"), ("b", "2")]).unwrap();
+        let mut row = Row::new(labels, Column::absent(1));
+        LabelJoin::new("c", "-", &["a", "none", "b"]).unwrap().apply(&mut row);
+        assert_eq!(row.labels.get("c"), Some("1--2"));
+    }
+}

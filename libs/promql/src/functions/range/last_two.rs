@@ -1,0 +1,80 @@
+//! `irate` and `idelta`: what happened between the last two samples.
+//!
+//! Behaviour: `instantValue` in Prometheus 3.14's `promql/functions.go`.
+
+use model::CounterResetHint;
+
+use super::{Notebook, Value, View};
+use crate::eval::column::Histogram;
+use crate::eval::notes::{HistogramOperation, Note};
+
+enum Last<'a> {
+    Float(i64, f64),
+    Histogram(i64, &'a Histogram),
+}
+
+impl Last<'_> {
+    fn time(&self) -> i64 {
+        match self {
+            Last::Float(time, _) | Last::Histogram(time, _) => *time,
+        }
+    }
+}
+
+/// The last two samples of either kind, the last one first.
+fn last_two<'a>(view: &View<'a>) -> Option<(Last<'a>, Last<'a>)> {
+    let floats = view.points.timestamps.iter().zip(view.points.values).rev().map(|(t, v)| Last::Float(*t, *v));
+    let histograms = view.points.histograms.iter().rev().map(|(t, h)| Last::Histogram(*t, h));
+    let mut all: Vec<Last<'a>> = floats.take(2).chain(histograms.take(2)).collect();
+    all.sort_by_key(|sample| std::cmp::Reverse(sample.time()));
+    let mut all = all.into_iter();
+    Some((all.next()?, all.next()?))
+}
+
+/// The change between the last two samples, per second for a counter.
+pub(super) fn evaluate(view: &View<'_>, counter: bool, notes: &mut Notebook<'_>) -> Value {
+    let Some((last, previous)) = last_two(view) else { return Value::None };
+    let seconds = (last.time() - previous.time()) as f64 / 1000.0;
+    if seconds == 0.0 {
+        return Value::None;
+    }
+    match (previous, last) {
+        (Last::Float(_, previous), Last::Float(_, last)) => {
+            // After a reset, the counter counted from zero to its value.
+            let change = if counter && last < previous { last } else { last - previous };
+            Value::Float(if counter { change / seconds } else { change })
+        }
+        (Last::Histogram(_, previous), Last::Histogram(_, last)) => {
+            let gauge = |h: &Histogram| h.counter_reset_hint == CounterResetHint::Gauge;
+            if counter && (gauge(last) || gauge(previous)) {
+                notes.add(Note::NotCounter(notes.metric));
+            }
+            if !counter && !(gauge(last) && gauge(previous)) {
+                notes.add(Note::NotGauge(notes.metric));
+            }
+            let mut change = (**last).clone();
+            if !counter || !last.detect_reset(previous) {
+                match change.sub(previous) {
+                    Err(_) => {
+                        notes.add(Note::MixedExponentialCustom(notes.metric));
+                        return Value::None;
+                    }
+                    Ok(combined) if combined.reconciled => {
+                        notes.add(Note::ReconciledBuckets(HistogramOperation::Subtraction));
+                    }
+                    Ok(_) => {}
+                }
+            }
+            change.counter_reset_hint = CounterResetHint::Gauge;
+            change.compact(0);
+            if counter {
+                change.div(seconds);
+            }
+            Value::Histogram(Box::new(change))
+        }
+        _ => {
+            notes.mixed();
+            Value::None
+        }
+    }
+}

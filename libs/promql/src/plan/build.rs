@@ -1,0 +1,383 @@
+//! The walk from syntax tree to operators.
+
+use std::sync::Arc;
+
+use series::Dedup;
+
+use super::Answer;
+use super::duration::QuerySpan;
+use super::invariant::Invariants;
+use super::node::{Aggregation, Grouping, Join, Leaf, LeafKind, Map, Node, NodeId, Op, RangeCall};
+use super::select::{Selects, Surroundings};
+use super::steps::{Steps, Window};
+use crate::eval::budget::Budget;
+use crate::query::Select;
+use crate::syntax::ast::{
+    AggregateExpr, AggregateOp, At, BinaryExpr, BinaryOp, Boundary, Cardinality, Expr, MatrixSelector, Span,
+    SubqueryExpr, UnaryOp, VectorSelector,
+};
+use crate::syntax::functions::ValueType;
+use crate::text::go_quoted;
+use crate::{EngineOptions, QueryError, QueryParams};
+
+/// Operators under construction.
+pub(super) struct Builder<'q> {
+    budget: &'q Budget,
+    query: (i64, i64),
+    steps: Steps,
+    pub(super) span: QuerySpan,
+    lookback: i64,
+    subquery_step: i64,
+    dedup: Dedup,
+    invariants: Invariants,
+    nodes: Vec<Node>,
+    pub(super) selects: Selects,
+}
+
+/// What a builder has built.
+pub(super) struct Built {
+    pub(super) nodes: Vec<Node>,
+    pub(super) answer: Answer,
+    pub(super) selects: Vec<Select>,
+    pub(super) leaves: Vec<Vec<NodeId>>,
+}
+
+fn millis(length: std::time::Duration) -> i64 {
+    i64::try_from(length.as_millis()).unwrap_or(i64::MAX)
+}
+
+impl<'q> Builder<'q> {
+    pub(super) fn new(params: &QueryParams, engine: &EngineOptions, budget: &'q Budget, steps: Steps) -> Self {
+        let (start, end) = (params.start.as_millis(), params.end.as_millis());
+        Builder {
+            budget,
+            query: (start, end),
+            steps,
+            span: QuerySpan { step: params.step.map_or(0, millis), range: end.saturating_sub(start) },
+            lookback: millis(params.lookback).max(1),
+            subquery_step: millis(engine.subquery_step).max(1),
+            dedup: params.dedup,
+            invariants: Invariants::default(),
+            nodes: Vec::new(),
+            selects: Selects::default(),
+        }
+    }
+
+    /// Builds the whole plan of `expr`.
+    pub(super) fn finish(mut self, expr: &Expr) -> Result<Built, QueryError> {
+        self.invariants = Invariants::of(expr);
+        let around = Surroundings { step: self.span.step, ..Surroundings::default() };
+        let answer = match expr.without_parens() {
+            Expr::String(text) => Answer::String(text.value.clone()),
+            Expr::Matrix(matrix) => Answer::Series(self.raw(matrix, &around)?),
+            Expr::Subquery(subquery) => {
+                let window = self.subquery_window(subquery)?;
+                Answer::Series(self.subquery(subquery, &window, self.steps, &around)?)
+            }
+            _ => Answer::Series(self.build(expr, self.steps, &around)?),
+        };
+        Ok(Built { nodes: self.nodes, answer, selects: self.selects.list, leaves: self.selects.leaves })
+    }
+
+    /// Adds an operator behind its inputs.
+    pub(super) fn add(&mut self, op: Op, inputs: Vec<NodeId>, steps: Steps) -> Result<NodeId, QueryError> {
+        // Even one series of one operator has a value at each step.
+        self.budget.refuse_samples(steps.count as u64)?;
+        let id = self.nodes.len();
+        for (place, input) in inputs.iter().enumerate() {
+            self.nodes[*input].parent = Some((id, place));
+        }
+        if let Op::Leaf(leaf) = &op {
+            self.selects.leaves[leaf.select.index()].push(id);
+        }
+        self.nodes.push(Node { op, inputs, parent: None, steps });
+        Ok(id)
+    }
+
+    /// Builds the operators of an expression that is a scalar or an instant vector at each of `steps`.
+    pub(super) fn build(&mut self, expr: &Expr, steps: Steps, around: &Surroundings) -> Result<NodeId, QueryError> {
+        if steps.count > 1 && !matches!(expr, Expr::Number(_)) && self.invariants.holds(expr) {
+            let once = self.build(expr, Steps::single(steps.start), around)?;
+            return self.add(Op::Map(Map::Repeat), vec![once], steps);
+        }
+        match expr {
+            Expr::Number(number) => self.add(Op::Number(number.value), Vec::new(), steps),
+            Expr::Paren(paren) => self.build(&paren.expr, steps, &around.below()),
+            Expr::Unary(unary) => {
+                let input = self.build(&unary.expr, steps, &around.below())?;
+                match unary.op {
+                    UnaryOp::Plus => Ok(input),
+                    UnaryOp::Minus => self.add(Op::Map(Map::Negate), vec![input], steps),
+                }
+            }
+            Expr::Vector(selector) => self.instant(selector, LeafKind::Instant, steps, around),
+            Expr::Aggregate(aggregate) => self.aggregate(aggregate, steps, around),
+            Expr::Binary(binary) => self.binary(binary, steps, around),
+            Expr::Call(call) => self.call(call, steps, around),
+            Expr::String(_) | Expr::Matrix(_) | Expr::Subquery(_) => {
+                // The parser has checked types: these occur only where their operator takes them itself.
+                Err(QueryError::execution(format!("unexpected {} in this place", expr.value_type().documented())))
+            }
+        }
+    }
+
+    fn pinned(&self, at: Option<At>) -> Option<i64> {
+        at.map(|at| match at {
+            At::Time(time) => time.as_millis(),
+            At::Start => self.query.0,
+            At::End => self.query.1,
+        })
+    }
+
+    /// The leaf of an instant selector.
+    pub(super) fn instant(
+        &mut self,
+        selector: &VectorSelector,
+        kind: LeafKind,
+        steps: Steps,
+        around: &Surroundings,
+    ) -> Result<NodeId, QueryError> {
+        let window = Window {
+            at: self.pinned(selector.at),
+            offset: self.span.offset(&selector.offset)?,
+            range: self.lookback,
+            // Anchoring is about ranges; the parser refuses it here.
+            boundary: selector.boundary,
+            lookback: self.lookback,
+        };
+        // A smoothed instant selector looks as far ahead as back.
+        let needs = match selector.boundary {
+            Boundary::Smoothed => Window { range: 1, ..window },
+            _ => Window { boundary: Boundary::Plain, ..window },
+        };
+        let select = self.selects.add(&selector.matchers, &needs, &steps, around, 0, false);
+        let decode = self.selects.decode(select, self.dedup);
+        self.add(Op::Leaf(Leaf { select, kind, window, decode, span: selector.span }), Vec::new(), steps)
+    }
+
+    /// The leaf of a range selector inside of a function, with the scalar arguments of the function.
+    pub(super) fn range(
+        &mut self,
+        matrix: &MatrixSelector,
+        call: RangeCall,
+        scalars: Vec<NodeId>,
+        steps: Steps,
+        around: &Surroundings,
+    ) -> Result<NodeId, QueryError> {
+        let window = self.matrix_window(matrix)?;
+        let waits = scalars.iter().any(|&scalar| self.needs_series(scalar));
+        let matchers = &matrix.selector.matchers;
+        let select = self.selects.add(matchers, &window, &steps, around, window.range, waits);
+        let decode = self.selects.decode(select, self.dedup);
+        let leaf = Leaf { select, kind: LeafKind::Range(call), window, decode, span: matrix.span };
+        self.add(Op::Leaf(leaf), scalars, steps)
+    }
+
+    /// The leaf of a range selector that is the whole query.
+    fn raw(&mut self, matrix: &MatrixSelector, around: &Surroundings) -> Result<NodeId, QueryError> {
+        let window = self.matrix_window(matrix)?;
+        let matchers = &matrix.selector.matchers;
+        let select = self.selects.add(matchers, &window, &self.steps, around, window.range, false);
+        let decode = self.selects.decode(select, self.dedup);
+        let leaf = Leaf { select, kind: LeafKind::Raw, window, decode, span: matrix.span };
+        self.add(Op::Leaf(leaf), Vec::new(), self.steps)
+    }
+
+    fn matrix_window(&self, matrix: &MatrixSelector) -> Result<Window, QueryError> {
+        Ok(Window {
+            at: self.pinned(matrix.selector.at),
+            offset: self.span.offset(&matrix.selector.offset)?,
+            range: self.span.positive(&matrix.range)?,
+            boundary: matrix.selector.boundary,
+            lookback: self.lookback,
+        })
+    }
+
+    /// Which steps of a subquery an outer step sees.
+    pub(super) fn subquery_window(&self, subquery: &SubqueryExpr) -> Result<Window, QueryError> {
+        Ok(Window {
+            at: self.pinned(subquery.at),
+            offset: self.span.offset(&subquery.offset)?,
+            range: self.span.positive(&subquery.range)?,
+            boundary: Boundary::Plain,
+            lookback: self.lookback,
+        })
+    }
+
+    /// The expression of a subquery at its own steps, series with equal labels joined.
+    pub(super) fn subquery(
+        &mut self,
+        subquery: &SubqueryExpr,
+        window: &Window,
+        steps: Steps,
+        around: &Surroundings,
+    ) -> Result<NodeId, QueryError> {
+        let interval = match &subquery.step {
+            None => self.subquery_step,
+            // A step of zero is how the default is written out.
+            Some(step) => match self.span.positive(step)? {
+                0 => self.subquery_step,
+                step => step,
+            },
+        };
+        let inner = steps.subquery(window, interval);
+        self.budget.refuse_samples(inner.count as u64)?;
+        let around = Surroundings { step: interval, ..around.below() };
+        let series = self.build(&subquery.expr, inner, &around)?;
+        if self.may_repeat_labels(series) { self.add(Op::Merge, vec![series], inner) } else { Ok(series) }
+    }
+
+    /// Whether several series of an operator may have equal labels, at different steps.
+    fn may_repeat_labels(&self, id: NodeId) -> bool {
+        let node = &self.nodes[id];
+        match &node.op {
+            Op::Join(_) | Op::Set { .. } | Op::Info(_) => true,
+            Op::Map(Map::LabelReplace(_) | Map::LabelJoin(_)) => true,
+            Op::Map(_) | Op::Sort(_) | Op::Buckets(_) => {
+                node.inputs.first().is_some_and(|&input| self.may_repeat_labels(input))
+            }
+            // These pick from their input and keep its labels.
+            Op::Aggregate(a) => {
+                matches!(
+                    a.op,
+                    AggregateOp::TopK | AggregateOp::BottomK | AggregateOp::LimitK | AggregateOp::LimitRatio
+                ) && node.inputs.first().is_some_and(|&input| self.may_repeat_labels(input))
+            }
+            Op::Number(_)
+            | Op::Time
+            | Op::Leaf(_)
+            | Op::Scalar
+            | Op::Absent(_)
+            | Op::CountValues { .. }
+            | Op::Merge => false,
+        }
+    }
+
+    /// Whether an operator cannot give its output before series were fetched.
+    fn needs_series(&self, id: NodeId) -> bool {
+        let node = &self.nodes[id];
+        matches!(node.op, Op::Leaf(_)) || node.inputs.iter().any(|&input| self.needs_series(input))
+    }
+
+    fn aggregate(
+        &mut self,
+        aggregate: &AggregateExpr,
+        steps: Steps,
+        around: &Surroundings,
+    ) -> Result<NodeId, QueryError> {
+        let operand = aggregate.expr.without_parens();
+        let mut labels = aggregate.grouping.clone();
+        let inside = Surroundings {
+            grouping: Some((labels.clone(), aggregate.without)),
+            ..around.inside(aggregate.op.as_str())
+        };
+        let param = aggregate.param.as_ref().map(Expr::without_parens);
+        if aggregate.op == AggregateOp::CountValues {
+            let Some(Expr::String(label)) = param else {
+                return Err(QueryError::execution("count_values needs a label name"));
+            };
+            if label.value.is_empty() {
+                return Err(QueryError::execution(format!("invalid label name {}", go_quoted(&label.value))));
+            }
+            if !aggregate.without {
+                labels.push(label.value.clone());
+            }
+            let grouping = Arc::new(grouping(labels, aggregate.without));
+            let input = self.build(operand, steps, &inside)?;
+            return self.add(Op::CountValues { grouping, label: label.value.clone() }, vec![input], steps);
+        }
+        // What the parameter needs comes first: until it is known, the operand would have to be kept.
+        let scalar = match param {
+            Some(param) => Some((self.build(param, steps, &around.below())?, param.span())),
+            None => None,
+        };
+        let input = self.build(operand, steps, &inside)?;
+        let op = Op::Aggregate(Arc::new(Aggregation {
+            op: aggregate.op,
+            grouping: grouping(labels, aggregate.without),
+            operand: operand.span(),
+            param: scalar.map_or(operand.span(), |(_, span)| span),
+            span: aggregate.span,
+        }));
+        let inputs = std::iter::once(input).chain(scalar.map(|(id, _)| id)).collect();
+        self.add(op, inputs, steps)
+    }
+
+    fn binary(&mut self, binary: &BinaryExpr, steps: Steps, around: &Surroundings) -> Result<NodeId, QueryError> {
+        let inside = around.inside("");
+        let mut build = |expr: &Expr| self.build(expr, steps, &inside);
+        let (left, right) = (&binary.lhs, &binary.rhs);
+        let scalar = |expr: &Expr| expr.value_type() == ValueType::Scalar;
+        let arithmetic = |swapped, return_bool| {
+            Op::Map(Map::Arithmetic { op: binary.op, swapped, return_bool, span: binary.span })
+        };
+        let Some(matching) = &binary.matching else {
+            // A scalar is wanted before the vector that it is combined with streams past.
+            return match (scalar(left), scalar(right)) {
+                (true, true) => {
+                    let inputs = vec![build(left)?, build(right)?];
+                    self.add(arithmetic(false, true), inputs, steps)
+                }
+                (true, false) => {
+                    let known = build(left)?;
+                    let inputs = vec![build(right)?, known];
+                    self.add(arithmetic(true, binary.return_bool), inputs, steps)
+                }
+                (false, _) => {
+                    let known = build(right)?;
+                    let inputs = vec![build(left)?, known];
+                    self.add(arithmetic(false, binary.return_bool), inputs, steps)
+                }
+            };
+        };
+        // The side that is kept whole is fetched first, so that the other can stream past it.
+        let keep_left = match binary.op {
+            BinaryOp::Or => true,
+            BinaryOp::And | BinaryOp::Unless => false,
+            _ => matching.cardinality == Cardinality::OneToMany,
+        };
+        let inputs = if keep_left {
+            let kept = build(left)?;
+            vec![kept, build(right)?]
+        } else {
+            let kept = build(right)?;
+            vec![build(left)?, kept]
+        };
+        let matching = matching.clone();
+        let op = if binary.op.is_set() {
+            Op::Set { op: binary.op, matching }
+        } else {
+            Op::Join(Join { op: binary.op, matching, return_bool: binary.return_bool, span: binary.span })
+        };
+        self.add(op, inputs, steps)
+    }
+
+    /// The instants of an operator's output.
+    pub(super) fn steps_of(&self, id: NodeId) -> Steps {
+        self.nodes[id].steps
+    }
+
+    /// Where the first argument of a call stands, parentheses not counted.
+    pub(super) fn place(expr: &Expr) -> Span {
+        expr.without_parens().span()
+    }
+
+    /// The value of `start()`, `end()`, `range()` or `step()`, in seconds.
+    pub(super) fn query_number(&self, what: crate::syntax::functions::FunctionId) -> f64 {
+        use crate::syntax::functions::FunctionId::{End, Range, Start};
+        let millis = match what {
+            Start => self.query.0,
+            End => self.query.1,
+            Range => self.query.1.saturating_sub(self.query.0),
+            _ if self.query.0 == self.query.1 => 0,
+            _ => self.span.step,
+        };
+        millis as f64 / 1000.0
+    }
+}
+
+fn grouping(mut labels: Vec<String>, without: bool) -> Grouping {
+    labels.sort_unstable();
+    labels.dedup();
+    Grouping { labels, without }
+}

@@ -1,0 +1,251 @@
+//! Function calls as operators.
+
+use std::sync::Arc;
+
+use model::{LabelsBuilder, METRIC_NAME, MatchOp, Matcher};
+
+use super::build::Builder;
+use super::node::{BucketCall, InfoCall, LeafKind, Map, NodeId, Op, RangeCall, SortOrder};
+use super::select::Surroundings;
+use super::steps::Steps;
+use crate::QueryError;
+use crate::functions::label::{LabelJoin, LabelReplace};
+use crate::syntax::ast::{Boundary, Call, Expr};
+use crate::syntax::functions::FunctionId;
+use crate::syntax::functions::ValueType;
+
+impl Builder<'_> {
+    /// The operators of a function call.
+    pub(super) fn call(&mut self, call: &Call, steps: Steps, around: &Surroundings) -> Result<NodeId, QueryError> {
+        use FunctionId as F;
+        let inside = around.inside(call.function.name);
+        let arg = |index: usize| argument(call, index);
+        match call.function.id {
+            F::Start | F::End | F::Range | F::Step => {
+                let value = self.query_number(call.function.id);
+                self.add(Op::Number(value), Vec::new(), steps)
+            }
+            F::Pi => self.add(Op::Number(std::f64::consts::PI), Vec::new(), steps),
+            F::Time => self.add(Op::Time, Vec::new(), steps),
+            F::Scalar => {
+                let input = self.build(arg(0)?, steps, &inside)?;
+                self.add(Op::Scalar, vec![input], steps)
+            }
+            F::Vector => {
+                let input = self.build(arg(0)?, steps, &inside)?;
+                self.add(Op::Map(Map::Identity), vec![input], steps)
+            }
+            F::Timestamp => match arg(0)? {
+                Expr::Vector(selector) => self.instant(selector, LeafKind::Timestamp, steps, &inside),
+                expr => {
+                    let input = self.build(expr, steps, &inside)?;
+                    self.add(Op::Map(Map::StepTime), vec![input], steps)
+                }
+            },
+            F::MaxOf | F::MinOf => {
+                let inputs = vec![self.build(arg(0)?, steps, &inside)?, self.build(arg(1)?, steps, &inside)?];
+                self.add(Op::Map(Map::Extreme(call.function.id)), inputs, steps)
+            }
+            id @ (F::DayOfMonth
+            | F::DayOfWeek
+            | F::DayOfYear
+            | F::DaysInMonth
+            | F::Hour
+            | F::Minute
+            | F::Month
+            | F::Year) => {
+                let input = match call.args.is_empty() {
+                    true => self.add(Op::Time, Vec::new(), steps)?,
+                    false => self.build(arg(0)?, steps, &inside)?,
+                };
+                self.add(Op::Map(Map::Date(id)), vec![input], steps)
+            }
+            id @ (F::HistogramCount | F::HistogramSum | F::HistogramAvg | F::HistogramStddev | F::HistogramStdvar) => {
+                let input = self.build(arg(0)?, steps, &inside)?;
+                self.add(Op::Map(Map::Statistic(id)), vec![input], steps)
+            }
+            F::LabelReplace => {
+                let replace = LabelReplace::new(text(call, 1)?, text(call, 2)?, text(call, 3)?, text(call, 4)?)?;
+                let input = self.build(arg(0)?, steps, &inside)?;
+                self.add(Op::Map(Map::LabelReplace(Arc::new(replace))), vec![input], steps)
+            }
+            F::LabelJoin => {
+                let sources = (3..call.args.len()).map(|index| text(call, index)).collect::<Result<Vec<_>, _>>()?;
+                let join = LabelJoin::new(text(call, 1)?, text(call, 2)?, &sources)?;
+                let input = self.build(arg(0)?, steps, &inside)?;
+                self.add(Op::Map(Map::LabelJoin(Arc::new(join))), vec![input], steps)
+            }
+            id @ (F::Sort | F::SortDesc | F::SortByLabel | F::SortByLabelDesc) => {
+                let labels = (1..call.args.len())
+                    .map(|index| text(call, index).map(str::to_owned))
+                    .collect::<Result<Vec<_>, _>>()?;
+                let input = self.build(arg(0)?, steps, &inside)?;
+                self.add(Op::Sort(SortOrder { function: id, labels, span: call.span }), vec![input], steps)
+            }
+            F::Absent => {
+                let labels = absent_labels(arg(0)?);
+                let input = self.build(arg(0)?, steps, &inside)?;
+                self.add(Op::Absent(labels), vec![input], steps)
+            }
+            F::AbsentOverTime => {
+                let labels = absent_labels(arg(0)?);
+                let present = self.over_range(call, steps, &inside)?;
+                self.add(Op::Absent(labels), vec![present], steps)
+            }
+            F::HistogramQuantile | F::HistogramFraction | F::HistogramQuantiles => {
+                self.buckets(call, steps, &inside)
+            }
+            F::Info => self.info(call, steps, &inside),
+            F::StartTimestamp => {
+                // No store sends start timestamps, and without them the function gives nothing.
+                let input = self.build(arg(0)?, steps, &inside)?;
+                self.add(Op::Map(Map::Statistic(F::StartTimestamp)), vec![input], steps)
+            }
+            _ if call.function.args.contains(&ValueType::Matrix) => self.over_range(call, steps, &inside),
+            id => {
+                // Functions of one float; `round` and `clamp` take scalars behind the vector.
+                let scalars = (1..call.args.len())
+                    .map(|index| self.build(argument(call, index)?, steps, &inside))
+                    .collect::<Result<Vec<_>, _>>()?;
+                let input = self.build(arg(0)?, steps, &inside)?;
+                let inputs = std::iter::once(input).chain(scalars).collect();
+                self.add(Op::Map(Map::Math(id)), inputs, steps)
+            }
+        }
+    }
+
+    /// A function over a range selector or a subquery.
+    fn over_range(&mut self, call: &Call, steps: Steps, around: &Surroundings) -> Result<NodeId, QueryError> {
+        let mut scalars = Vec::new();
+        let mut range = None;
+        for index in 0..call.args.len() {
+            match argument(call, index)? {
+                expr @ (Expr::Matrix(_) | Expr::Subquery(_)) => range = Some(expr),
+                expr => scalars.push(self.build(expr, steps, around)?),
+            }
+        }
+        let place = call.args.first().map_or(call.span, Self::place);
+        let function = RangeCall { function: call.function.id, span: place };
+        match range {
+            Some(Expr::Matrix(matrix)) => {
+                check_boundary(call, matrix.selector.boundary)?;
+                self.range(matrix, function, scalars, steps, around)
+            }
+            Some(Expr::Subquery(subquery)) => {
+                let window = self.subquery_window(subquery)?;
+                let series = self.subquery(subquery, &window, steps, around)?;
+                let inner = self.steps_of(series);
+                let inputs = std::iter::once(series).chain(scalars).collect();
+                self.add(Op::Map(Map::Subquery { call: function, window, inner }), inputs, steps)
+            }
+            _ => Err(QueryError::execution(format!("{} needs a range vector", call.function.name))),
+        }
+    }
+
+    fn buckets(&mut self, call: &Call, steps: Steps, around: &Surroundings) -> Result<NodeId, QueryError> {
+        let mut scalars = Vec::new();
+        let (mut params, mut vector, mut label) = (Vec::new(), None, String::new());
+        for index in 0..call.args.len() {
+            match argument(call, index)? {
+                Expr::String(name) => label.clone_from(&name.value),
+                expr if expr.value_type() == ValueType::Scalar => {
+                    params.push(expr.span());
+                    scalars.push(self.build(expr, steps, around)?);
+                }
+                expr => vector = Some(expr),
+            }
+        }
+        let Some(vector) = vector else {
+            return Err(QueryError::execution(format!("{} needs an instant vector", call.function.name)));
+        };
+        let input = self.build(vector, steps, around)?;
+        let op = Op::Buckets(BucketCall { function: call.function.id, operand: vector.span(), params, label });
+        let inputs = std::iter::once(input).chain(scalars).collect();
+        self.add(op, inputs, steps)
+    }
+
+    fn info(&mut self, call: &Call, steps: Steps, around: &Surroundings) -> Result<NodeId, QueryError> {
+        let mut matchers = Vec::new();
+        let mut names = Vec::new();
+        if call.args.len() > 1 {
+            let Expr::Vector(selector) = argument(call, 1)? else {
+                return Err(QueryError::execution("info needs a selector of labels as second argument"));
+            };
+            for matcher in &selector.matchers {
+                let list = if matcher.name() == METRIC_NAME { &mut names } else { &mut matchers };
+                list.push(matcher.clone());
+            }
+        }
+        if names.is_empty() {
+            names.push(Matcher::equal(METRIC_NAME, "target_info"));
+        }
+        // A condition that holds for a missing label must not keep the info series out: it is looked at later.
+        let asked: Vec<Matcher> =
+            names.iter().chain(matchers.iter().filter(|m| !m.matches_empty())).cloned().collect();
+        let selector = crate::syntax::ast::VectorSelector {
+            name: String::new(),
+            matchers: asked,
+            offset: crate::syntax::ast::Length::ZERO,
+            at: None,
+            boundary: Boundary::Plain,
+            span: call.span,
+        };
+        let infos = self.instant(&selector, LeafKind::Instant, steps, around)?;
+        let base = self.build(argument(call, 0)?, steps, around)?;
+        self.add(Op::Info(InfoCall { names, matchers }), vec![base, infos], steps)
+    }
+}
+
+/// An argument, without parentheses.
+fn argument(call: &Call, index: usize) -> Result<&Expr, QueryError> {
+    let missing = || QueryError::execution(format!("{} needs more than {index} arguments", call.function.name));
+    call.args.get(index).map(Expr::without_parens).ok_or_else(missing)
+}
+
+/// An argument that is a string.
+fn text(call: &Call, index: usize) -> Result<&str, QueryError> {
+    match argument(call, index)? {
+        Expr::String(text) => Ok(&text.value),
+        _ => Err(QueryError::execution(format!("argument {index} of {} has to be a string", call.function.name))),
+    }
+}
+
+/// Only some functions know what to do with samples outside of the range.
+fn check_boundary(call: &Call, boundary: Boundary) -> Result<(), QueryError> {
+    use FunctionId::{Changes, Delta, Increase, Rate, Resets};
+    let id = call.function.id;
+    let (modifier, safe, names) = match boundary {
+        Boundary::Plain => return Ok(()),
+        Boundary::Anchored => (
+            "anchored",
+            matches!(id, Changes | Delta | Increase | Rate | Resets),
+            "changes, delta, increase, rate, resets",
+        ),
+        Boundary::Smoothed => ("smoothed", matches!(id, Delta | Increase | Rate), "delta, increase, rate"),
+    };
+    if safe {
+        return Ok(());
+    }
+    let name = call.function.name;
+    Err(QueryError::execution(format!("{modifier} modifier can only be used with: {names} - not with {name}")))
+}
+
+/// The labels that series of a selector surely would have: those with one condition, which is `=`.
+fn absent_labels(expr: &Expr) -> model::Labels {
+    let matchers = match expr {
+        Expr::Vector(selector) => &selector.matchers,
+        Expr::Matrix(matrix) => &matrix.selector.matchers,
+        _ => return model::Labels::empty(),
+    };
+    let mut labels = LabelsBuilder::new();
+    let mut seen: Vec<&str> = Vec::new();
+    for matcher in matchers.iter().filter(|m| m.name() != METRIC_NAME) {
+        if matcher.op() == MatchOp::Equal && !seen.contains(&matcher.name()) {
+            labels.set(matcher.name(), matcher.value());
+            seen.push(matcher.name());
+        } else {
+            labels.remove(matcher.name());
+        }
+    }
+    labels.build()
+}

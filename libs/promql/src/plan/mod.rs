@@ -1,0 +1,113 @@
+//! From syntax tree to a plan: a tree of operators whose leaves are selects.
+//!
+//! The plan says everything that can be known before data is seen: which series and which stretch of time each leaf
+//! needs, at which instants each operator is evaluated, which parts do not depend on the instant (`@`) and so are
+//! evaluated once. Reading order: [`steps`], [`node`], `build`, `select`, `call`.
+
+mod build;
+mod call;
+pub(crate) mod duration;
+mod invariant;
+pub(crate) mod node;
+mod select;
+pub(crate) mod steps;
+
+use std::sync::Arc;
+
+use node::{Node, NodeId};
+use steps::Steps;
+
+use crate::eval::budget::Budget;
+use crate::query::Select;
+use crate::syntax::functions::ValueType;
+use crate::{EngineOptions, QueryError, QueryParams};
+
+/// What the value of a query is made of.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// A string literal.
+    String(String),
+    /// The series of this operator.
+    Series(NodeId),
+}
+
+/// A query, ready for evaluation.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// What was asked.
+    pub(crate) text: String,
+    /// All operators; inputs come before what they feed.
+    pub(crate) nodes: Vec<Node>,
+    /// Where the value comes from.
+    pub(crate) answer: Answer,
+    /// The instants of the query.
+    pub(crate) steps: Steps,
+    /// Whether the query is for one instant.
+    pub(crate) instant: bool,
+    /// What it may use.
+    pub(crate) budget: Arc<Budget>,
+    /// Threads that decode and evaluate.
+    pub(crate) workers: usize,
+    /// The leaves of each select.
+    pub(crate) leaves: Vec<Vec<NodeId>>,
+    selects: Vec<Select>,
+    value_type: ValueType,
+}
+
+impl Plan {
+    /// Parses and plans.
+    pub(crate) fn build(text: &str, params: &QueryParams, engine: &EngineOptions) -> Result<Plan, QueryError> {
+        let expr = crate::syntax::parse(text, &engine.parse)?;
+        let (start, end) = (params.start.as_millis(), params.end.as_millis());
+        let steps = match params.step {
+            None if start != end => {
+                return Err(QueryError::BadParameter("a query without a step has to start where it ends".to_owned()));
+            }
+            None => Steps::single(start),
+            Some(step) => {
+                let interval = i64::try_from(step.as_millis()).unwrap_or(i64::MAX);
+                if interval == 0 {
+                    return Err(QueryError::BadParameter(
+                        "zero query resolution step; give a step of at least one millisecond".to_owned(),
+                    ));
+                }
+                if end < start {
+                    return Err(QueryError::BadParameter("end timestamp must not be before start time".to_owned()));
+                }
+                Steps::new(start, end, interval)
+            }
+        };
+        let value_type = expr.value_type();
+        if params.step.is_some() && !matches!(value_type, ValueType::Scalar | ValueType::Vector) {
+            return Err(QueryError::BadParameter(format!(
+                "invalid expression type {:?} for range query, must be Scalar or instant Vector",
+                value_type.documented()
+            )));
+        }
+        let budget = Arc::new(Budget::new(engine.max_samples, engine.max_bytes, params.interrupt.clone()));
+        let builder = build::Builder::new(params, engine, &budget, steps);
+        let built = builder.finish(&expr)?;
+        Ok(Plan {
+            text: text.to_owned(),
+            nodes: built.nodes,
+            answer: built.answer,
+            steps,
+            instant: params.step.is_none(),
+            budget,
+            workers: engine.workers.max(1),
+            leaves: built.leaves,
+            selects: built.selects,
+            value_type,
+        })
+    }
+
+    /// The selects of all leaves.
+    pub(crate) fn selects(&self) -> &[Select] {
+        &self.selects
+    }
+
+    /// The type of the expression.
+    pub(crate) fn value_type(&self) -> ValueType {
+        self.value_type
+    }
+}

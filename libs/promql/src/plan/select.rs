@@ -1,0 +1,136 @@
+//! Selects: which series and samples the leaves need, shared where they need the same.
+
+use std::time::Duration;
+
+use model::{Matcher, TimeRange, Timestamp};
+use series::{Aggregate, DecodeOptions, Dedup};
+
+use super::node::NodeId;
+use super::steps::{Steps, Window};
+use crate::query::{Select, SelectHints, SelectId};
+
+/// What stands around a selector, as far as stores are told.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Surroundings {
+    /// The nearest function or aggregation up to the next binary operator.
+    pub(crate) func: &'static str,
+    /// The grouping of an aggregation directly around it.
+    pub(crate) grouping: Option<(Vec<String>, bool)>,
+    /// Milliseconds between evaluations; 0 for one instant.
+    pub(crate) step: i64,
+}
+
+impl Surroundings {
+    /// Inside of the function or aggregation `func`.
+    pub(crate) fn inside(&self, func: &'static str) -> Self {
+        Surroundings { func, grouping: None, step: self.step }
+    }
+
+    /// Inside of something that is neither.
+    pub(crate) fn below(&self) -> Self {
+        self.inside(self.func)
+    }
+}
+
+/// The selects of a plan and the leaves that read them.
+#[derive(Debug, Default)]
+pub(crate) struct Selects {
+    pub(crate) list: Vec<Select>,
+    pub(crate) leaves: Vec<Vec<NodeId>>,
+    /// Whether a later leaf may read it too.
+    shared: Vec<bool>,
+}
+
+impl Selects {
+    /// The select for a leaf. A leaf that has to wait for its arguments gets one of its own, because what it waits
+    /// for might be behind the same select.
+    pub(crate) fn add(
+        &mut self,
+        matchers: &[Matcher],
+        window: &Window,
+        steps: &Steps,
+        around: &Surroundings,
+        range: i64,
+        waits: bool,
+    ) -> SelectId {
+        let (min, max) = window.needs(steps);
+        let millis = |length: i64| Duration::from_millis(length.max(0).unsigned_abs());
+        let (grouping, by) = match &around.grouping {
+            Some((labels, without)) => (labels.clone(), !without),
+            None => (Vec::new(), false),
+        };
+        let select = Select {
+            matchers: matchers.to_vec(),
+            range: TimeRange::new(Timestamp::from_millis(min), Timestamp::from_millis(max)),
+            hints: SelectHints {
+                func: around.func.to_owned(),
+                range: millis(range),
+                step: millis(around.step),
+                grouping,
+                by,
+            },
+        };
+        let same = |known: &Select| {
+            // Grouping is a hint for pushing work down; a select that is read twice only loses the hint.
+            known.matchers == select.matchers
+                && known.range == select.range
+                && aggregate_for(&known.hints.func) == aggregate_for(&select.hints.func)
+                && is_counter(&known.hints.func) == is_counter(&select.hints.func)
+        };
+        if !waits
+            && let Some(id) = (0..self.list.len()).find(|&id| self.shared[id] && same(&self.list[id]))
+        {
+            let hints = &mut self.list[id].hints;
+            if hints.func != select.hints.func || hints.grouping != select.hints.grouping {
+                hints.grouping.clear();
+                hints.by = false;
+            }
+            return SelectId(id);
+        }
+        self.list.push(select);
+        self.leaves.push(Vec::new());
+        self.shared.push(!waits);
+        SelectId(self.list.len() - 1)
+    }
+
+    /// How a leaf of `id` decodes.
+    pub(crate) fn decode(&self, id: SelectId, dedup: Dedup) -> DecodeOptions {
+        let select = &self.list[id.index()];
+        let func = select.hints.func.as_str();
+        DecodeOptions { range: select.range, dedup, counter: is_counter(func), aggregate: aggregate_for(func) }
+    }
+}
+
+/// Whether `func` takes a counter, so that a change of replica must not look like a reset.
+fn is_counter(func: &str) -> bool {
+    matches!(func, "increase" | "rate" | "irate" | "resets")
+}
+
+/// Which aggregate of downsampled data `func` reads, as Thanos chooses it.
+fn aggregate_for(func: &str) -> Aggregate {
+    match func {
+        "increase" | "rate" | "irate" | "resets" | "xincrease" | "xrate" => Aggregate::Counter,
+        "min" => Aggregate::Min,
+        "max" => Aggregate::Max,
+        "count" => Aggregate::Count,
+        _ if func.starts_with("min_") => Aggregate::Min,
+        _ if func.starts_with("max_") => Aggregate::Max,
+        _ if func.starts_with("count_") => Aggregate::Count,
+        _ if func.starts_with("sum_") => Aggregate::Sum,
+        _ => Aggregate::Average,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn downsampled_data_is_read_by_the_aggregate_of_the_function() {
+        assert_eq!(aggregate_for("sum"), Aggregate::Average);
+        assert_eq!(aggregate_for("sum_over_time"), Aggregate::Sum);
+        assert_eq!(aggregate_for("max"), Aggregate::Max);
+        assert_eq!(aggregate_for("rate"), Aggregate::Counter);
+        assert_eq!(aggregate_for(""), Aggregate::Average);
+    }
+}

@@ -1,0 +1,670 @@
+//! Text to tokens.
+//!
+//! What a character means depends on the brackets around it: inside braces there are no keywords, inside brackets
+//! a colon separates range and step. The states are those of Prometheus' lexer, so that the same mistake is found at the
+//! same place; so is the rule that `offset` and its like are ordinary names where no keyword can stand (left to the parser).
+
+use super::ast::{AggregateOp, BinaryOp, Span};
+use super::quote::{quoted, quoted_char};
+
+/// What a token is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The end of the text.
+    End,
+    /// What is no token; [`Lexer::error`] says why. It is the last token.
+    Error,
+    /// A name without a colon.
+    Identifier,
+    /// A name with a colon.
+    MetricIdentifier,
+    /// A string, still quoted.
+    String,
+    /// A number, not yet checked.
+    Number,
+    /// A duration, not yet checked.
+    Duration,
+    /// A binary operator; `!=` between labels too.
+    Op(BinaryOp),
+    /// An aggregation.
+    Aggregate(AggregateOp),
+    /// Any other reserved word.
+    Word(Word),
+    LeftParen,
+    RightParen,
+    LeftBrace,
+    RightBrace,
+    LeftBracket,
+    RightBracket,
+    Comma,
+    Colon,
+    /// `@`
+    At,
+    /// `=`
+    Assign,
+    /// `=~`
+    MatchRegex,
+    /// `!~`
+    MatchNotRegex,
+}
+
+/// Words that mean something in certain places and are ordinary names in most others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Word {
+    Anchored,
+    Bool,
+    By,
+    Fill,
+    FillLeft,
+    FillRight,
+    GroupLeft,
+    GroupRight,
+    Ignoring,
+    Offset,
+    On,
+    Smoothed,
+    Without,
+    End,
+    MaxOf,
+    MinOf,
+    Range,
+    Start,
+    Step,
+}
+
+impl Word {
+    /// Whether it is the name of a function too.
+    pub(crate) const fn is_function(self) -> bool {
+        matches!(self, Word::End | Word::MaxOf | Word::MinOf | Word::Range | Word::Start | Word::Step)
+    }
+
+    /// Whether a metric may have this name without quotes.
+    pub(crate) const fn is_metric_name(self) -> bool {
+        !matches!(self, Word::Bool | Word::GroupLeft | Word::GroupRight | Word::Ignoring | Word::On)
+    }
+}
+
+/// One token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Token {
+    pub(crate) kind: Kind,
+    pub(crate) span: Span,
+}
+
+impl Token {
+    /// The token's text.
+    pub(crate) fn text(self, source: &str) -> &str {
+        &source[self.span.start as usize..self.span.end as usize]
+    }
+
+    /// What the token is, in the words of an error message.
+    pub(crate) fn describe(self, source: &str) -> String {
+        let text = self.text(source);
+        let short = || match text.char_indices().nth(10) {
+            Some((end, _)) => format!("{}...", quoted(&text[..end])),
+            // The limit counts bytes, the cut characters.
+            None if text.len() > 10 => format!("{}...", quoted(text)),
+            None => quoted(text),
+        };
+        match self.kind {
+            Kind::End => "end of input".to_owned(),
+            Kind::Identifier => format!("identifier {}", quoted(text)),
+            Kind::MetricIdentifier => format!("metric identifier {}", quoted(text)),
+            Kind::String => format!("string {}", short()),
+            Kind::Number => format!("number {}", short()),
+            Kind::Duration => format!("duration {}", short()),
+            Kind::Op(_) | Kind::At | Kind::MatchRegex | Kind::MatchNotRegex => format!("<op:{text}>"),
+            Kind::Aggregate(_) => format!("<aggr:{text}>"),
+            Kind::Word(word) if !word.is_function() => format!("<{text}>"),
+            _ => short(),
+        }
+    }
+}
+
+/// The reserved word that `text` is, in any case.
+fn reserved(text: &str) -> Option<Kind> {
+    /// `count_values`
+    const LONGEST: usize = 12;
+    let mut buffer = [0u8; LONGEST];
+    let lower = buffer.get_mut(..text.len())?;
+    lower.copy_from_slice(text.as_bytes());
+    lower.make_ascii_lowercase();
+    Some(match &*lower {
+        b"and" => Kind::Op(BinaryOp::And),
+        b"or" => Kind::Op(BinaryOp::Or),
+        b"unless" => Kind::Op(BinaryOp::Unless),
+        b"atan2" => Kind::Op(BinaryOp::Atan2),
+        b"sum" => Kind::Aggregate(AggregateOp::Sum),
+        b"avg" => Kind::Aggregate(AggregateOp::Avg),
+        b"count" => Kind::Aggregate(AggregateOp::Count),
+        b"min" => Kind::Aggregate(AggregateOp::Min),
+        b"max" => Kind::Aggregate(AggregateOp::Max),
+        b"group" => Kind::Aggregate(AggregateOp::Group),
+        b"stddev" => Kind::Aggregate(AggregateOp::Stddev),
+        b"stdvar" => Kind::Aggregate(AggregateOp::Stdvar),
+        b"topk" => Kind::Aggregate(AggregateOp::TopK),
+        b"bottomk" => Kind::Aggregate(AggregateOp::BottomK),
+        b"count_values" => Kind::Aggregate(AggregateOp::CountValues),
+        b"quantile" => Kind::Aggregate(AggregateOp::Quantile),
+        b"limitk" => Kind::Aggregate(AggregateOp::LimitK),
+        b"limit_ratio" => Kind::Aggregate(AggregateOp::LimitRatio),
+        b"offset" => Kind::Word(Word::Offset),
+        b"smoothed" => Kind::Word(Word::Smoothed),
+        b"anchored" => Kind::Word(Word::Anchored),
+        b"by" => Kind::Word(Word::By),
+        b"without" => Kind::Word(Word::Without),
+        b"on" => Kind::Word(Word::On),
+        b"ignoring" => Kind::Word(Word::Ignoring),
+        b"group_left" => Kind::Word(Word::GroupLeft),
+        b"group_right" => Kind::Word(Word::GroupRight),
+        b"fill" => Kind::Word(Word::Fill),
+        b"fill_left" => Kind::Word(Word::FillLeft),
+        b"fill_right" => Kind::Word(Word::FillRight),
+        b"bool" => Kind::Word(Word::Bool),
+        b"start" => Kind::Word(Word::Start),
+        b"end" => Kind::Word(Word::End),
+        b"inf" | b"nan" => Kind::Number,
+        lower => Kind::Word(duration_word(lower)?),
+    })
+}
+
+/// The words that stand for durations, in lower case.
+fn duration_word(lower: &[u8]) -> Option<Word> {
+    Some(match lower {
+        b"step" => Word::Step,
+        b"range" => Word::Range,
+        b"max_of" => Word::MaxOf,
+        b"min_of" => Word::MinOf,
+        _ => return None,
+    })
+}
+
+const fn is_space(c: char) -> bool {
+    matches!(c, ' ' | '\t' | '\n' | '\r')
+}
+
+const fn is_alpha(c: char) -> bool {
+    c == '_' || c.is_ascii_alphabetic()
+}
+
+const fn is_alphanumeric(c: char) -> bool {
+    is_alpha(c) || c.is_ascii_digit()
+}
+
+/// The characters that one of the words of durations begins with.
+const fn starts_duration_word(c: char) -> bool {
+    matches!(c.to_ascii_lowercase(), 's' | 'r' | 'm')
+}
+
+/// Reads tokens off a text, one at a time.
+pub(crate) struct Lexer<'a> {
+    source: &'a str,
+    /// Offset of the next character.
+    at: usize,
+    /// Offset of the token being read.
+    start: usize,
+    /// Open parentheses.
+    parens: u32,
+    in_braces: bool,
+    in_brackets: bool,
+    /// Inside brackets, before the first number.
+    in_duration: bool,
+    /// A colon was seen since the bracket opened.
+    got_colon: bool,
+    /// A number was seen in some bracket; as in Prometheus this is never reset.
+    got_duration: bool,
+    error: Option<String>,
+}
+
+impl<'a> Lexer<'a> {
+    /// A lexer of `source`, whose length fits 32 bits.
+    pub(crate) fn new(source: &'a str) -> Self {
+        Lexer {
+            source,
+            at: 0,
+            start: 0,
+            parens: 0,
+            in_braces: false,
+            in_brackets: false,
+            in_duration: false,
+            got_colon: false,
+            got_duration: false,
+            error: None,
+        }
+    }
+
+    /// Why the last token was [`Kind::Error`].
+    pub(crate) fn error(&self) -> Option<&str> {
+        self.error.as_deref()
+    }
+
+    /// The next token; after the end or an error, the end.
+    pub(crate) fn next_token(&mut self) -> Token {
+        if self.error.is_some() {
+            self.start = self.source.len();
+            self.at = self.start;
+            return self.emit(Kind::End);
+        }
+        let kind = loop {
+            self.start = self.at;
+            let token = if self.in_braces {
+                self.inside_braces()
+            } else if self.in_duration {
+                self.duration_expression()
+            } else {
+                self.statement()
+            };
+            if let Some(kind) = token {
+                break kind;
+            }
+        };
+        self.emit(kind)
+    }
+
+    fn emit(&mut self, kind: Kind) -> Token {
+        Token { kind, span: Span::new(self.start as u32, self.at as u32) }
+    }
+
+    fn fail(&mut self, why: impl Into<String>) -> Option<Kind> {
+        self.error = Some(why.into());
+        Some(Kind::Error)
+    }
+
+    /// Fails behind the token that was read, where Prometheus has already let it go.
+    fn fail_behind(&mut self, why: impl Into<String>) -> Option<Kind> {
+        self.start = self.at;
+        self.fail(why)
+    }
+
+    fn peek(&self) -> Option<char> {
+        self.source[self.at..].chars().next()
+    }
+
+    fn next(&mut self) -> Option<char> {
+        let c = self.peek()?;
+        self.at += c.len_utf8();
+        Some(c)
+    }
+
+    fn accept(&mut self, wanted: impl Fn(char) -> bool) -> bool {
+        let found = self.peek().is_some_and(wanted);
+        if found {
+            self.next();
+        }
+        found
+    }
+
+    fn skip_while(&mut self, wanted: impl Fn(char) -> bool) {
+        while self.accept(&wanted) {}
+    }
+
+    fn skip_comment(&mut self) {
+        self.skip_while(|c| c != '\n' && c != '\r');
+    }
+
+    /// Reads outside of braces; `None` where there was only space or a comment.
+    fn statement(&mut self) -> Option<Kind> {
+        let Some(c) = self.next() else {
+            return if self.parens != 0 {
+                self.fail("unclosed left parenthesis")
+            } else if self.in_brackets {
+                self.fail("unclosed left bracket")
+            } else {
+                Some(Kind::End)
+            };
+        };
+        Some(match c {
+            '#' => {
+                self.skip_comment();
+                return None;
+            }
+            ',' => Kind::Comma,
+            _ if is_space(c) => {
+                self.skip_while(is_space);
+                return None;
+            }
+            '*' => Kind::Op(BinaryOp::Mul),
+            '/' => Kind::Op(BinaryOp::Div),
+            '%' => Kind::Op(BinaryOp::Mod),
+            '+' => Kind::Op(BinaryOp::Add),
+            '-' => Kind::Op(BinaryOp::Sub),
+            '^' => Kind::Op(BinaryOp::Pow),
+            '=' => match self.peek() {
+                Some('=') => {
+                    self.next();
+                    Kind::Op(BinaryOp::Eq)
+                }
+                Some('~') => return self.fail("unexpected character after '=': '~'"),
+                _ => Kind::Assign,
+            },
+            '!' => match self.next() {
+                Some('=') => Kind::Op(BinaryOp::Ne),
+                other => return self.fail(format!("unexpected character after '!': {}", quoted_char(other))),
+            },
+            '<' if self.accept(|c| c == '=') => Kind::Op(BinaryOp::Le),
+            '<' if self.accept(|c| c == '/') => Kind::Op(BinaryOp::TrimUpper),
+            '<' => Kind::Op(BinaryOp::Lt),
+            '>' if self.accept(|c| c == '=') => Kind::Op(BinaryOp::Ge),
+            '>' if self.accept(|c| c == '/') => Kind::Op(BinaryOp::TrimLower),
+            '>' => Kind::Op(BinaryOp::Gt),
+            '.' if !self.peek().is_some_and(|c| c.is_ascii_digit()) => return self.unexpected(c),
+            '.' | '0'..='9' => {
+                self.at = self.start;
+                return self.number_or_duration();
+            }
+            '"' | '\'' => return self.string(c),
+            '`' => return self.raw_string(),
+            ':' if self.in_brackets => {
+                if self.got_colon {
+                    return self.fail("unexpected colon ':'");
+                }
+                self.got_colon = true;
+                Kind::Colon
+            }
+            _ if (is_alpha(c) || c == ':') && !self.in_brackets => return self.word(),
+            _ if is_alpha(c) => {
+                if starts_duration_word(c)
+                    && let Some(word) = self.scan_duration_word()
+                {
+                    return Some(Kind::Word(word));
+                }
+                return self.fail(format!("unexpected character: {}, expected ':'", quoted_char(Some(c))));
+            }
+            '(' => {
+                self.parens += 1;
+                Kind::LeftParen
+            }
+            ')' => return self.right_paren(),
+            '{' => {
+                self.in_braces = true;
+                Kind::LeftBrace
+            }
+            '[' if self.in_brackets => return self.fail("unexpected left bracket '['"),
+            '[' => {
+                self.in_brackets = true;
+                self.in_duration = true;
+                self.got_colon = false;
+                Kind::LeftBracket
+            }
+            ']' if !self.in_brackets => return self.fail("unexpected right bracket ']'"),
+            ']' => {
+                self.in_brackets = false;
+                Kind::RightBracket
+            }
+            '@' => Kind::At,
+            _ => return self.unexpected(c),
+        })
+    }
+
+    fn unexpected(&mut self, c: char) -> Option<Kind> {
+        self.fail(format!("unexpected character: {}", quoted_char(Some(c))))
+    }
+
+    fn right_paren(&mut self) -> Option<Kind> {
+        match self.parens.checked_sub(1) {
+            None => self.fail_behind("unexpected right parenthesis ')'"),
+            Some(left) => {
+                self.parens = left;
+                Some(Kind::RightParen)
+            }
+        }
+    }
+
+    /// Reads inside brackets until the first number, from which on [`statement`](Self::statement) takes over.
+    fn duration_expression(&mut self) -> Option<Kind> {
+        let Some(c) = self.next() else {
+            return self.fail("unexpected end of input in duration expression");
+        };
+        Some(match c {
+            ']' => {
+                self.in_brackets = false;
+                self.in_duration = false;
+                self.got_colon = false;
+                Kind::RightBracket
+            }
+            ':' if !self.got_duration => {
+                return self.fail_behind("unexpected colon before duration in duration expression");
+            }
+            ':' if self.got_colon => {
+                return self.fail_behind("unexpected repeated colon in duration expression");
+            }
+            ':' => {
+                self.got_colon = true;
+                Kind::Colon
+            }
+            '(' => {
+                self.parens += 1;
+                Kind::LeftParen
+            }
+            ')' => return self.right_paren(),
+            _ if is_space(c) => {
+                self.skip_while(is_space);
+                return None;
+            }
+            '+' => Kind::Op(BinaryOp::Add),
+            '-' => Kind::Op(BinaryOp::Sub),
+            '*' => Kind::Op(BinaryOp::Mul),
+            '/' => Kind::Op(BinaryOp::Div),
+            '%' => Kind::Op(BinaryOp::Mod),
+            '^' => Kind::Op(BinaryOp::Pow),
+            ',' => Kind::Comma,
+            _ if starts_duration_word(c)
+                && let Some(word) = self.scan_duration_word() =>
+            {
+                Kind::Word(word)
+            }
+            '0'..='9' | '.' if c != '.' || self.peek().is_some_and(|c| c.is_ascii_digit()) => {
+                self.at = self.start;
+                self.got_duration = true;
+                self.in_duration = false;
+                return self.number_or_duration();
+            }
+            _ => {
+                return self
+                    .fail(format!("unexpected character in duration expression: {}", quoted_char(Some(c))));
+            }
+        })
+    }
+
+    /// Reads the rest of a word of letters inside brackets, whose first letter was read.
+    fn scan_duration_word(&mut self) -> Option<Word> {
+        self.skip_while(is_alpha);
+        duration_word(self.source[self.start..self.at].to_ascii_lowercase().as_bytes())
+    }
+
+    fn inside_braces(&mut self) -> Option<Kind> {
+        let Some(c) = self.next() else {
+            return self.fail("unexpected end of input inside braces");
+        };
+        Some(match c {
+            '#' => {
+                self.skip_comment();
+                return None;
+            }
+            _ if is_space(c) => {
+                self.skip_while(is_space);
+                return None;
+            }
+            _ if is_alpha(c) => {
+                self.skip_while(is_alphanumeric);
+                Kind::Identifier
+            }
+            ',' => Kind::Comma,
+            '"' | '\'' => return self.string(c),
+            '`' => return self.raw_string(),
+            '=' if self.accept(|c| c == '~') => Kind::MatchRegex,
+            '=' => Kind::Assign,
+            '!' => match self.next() {
+                Some('~') => Kind::MatchNotRegex,
+                Some('=') => Kind::Op(BinaryOp::Ne),
+                other => {
+                    return self.fail(format!(
+                        "unexpected character after '!' inside braces: {}",
+                        quoted_char(other)
+                    ));
+                }
+            },
+            '{' => return self.fail("unexpected left brace '{'"),
+            '}' => {
+                self.in_braces = false;
+                Kind::RightBrace
+            }
+            _ => {
+                return self.fail(format!("unexpected character inside braces: {}", quoted_char(Some(c))));
+            }
+        })
+    }
+
+    /// Reads a name, whose first character was read.
+    fn word(&mut self) -> Option<Kind> {
+        self.skip_while(|c| is_alphanumeric(c) || c == ':');
+        let text = &self.source[self.start..self.at];
+        Some(match reserved(text) {
+            // These are younger than many metrics of the same name, so they are words only before a parenthesis.
+            Some(Kind::Word(Word::Fill | Word::FillLeft | Word::FillRight))
+                if !self.source[self.at..].trim_start_matches(is_space).starts_with('(') =>
+            {
+                Kind::Identifier
+            }
+            Some(kind) => kind,
+            None if text.contains(':') => Kind::MetricIdentifier,
+            None => Kind::Identifier,
+        })
+    }
+
+    /// Reads a string in `quote`, which was read. What an escape stands for is worked out later.
+    fn string(&mut self, quote: char) -> Option<Kind> {
+        loop {
+            match self.next() {
+                None | Some('\n') => return self.fail("unterminated quoted string"),
+                Some('\u{fffd}') => return self.fail("invalid UTF-8 rune"),
+                Some('\\') => {
+                    if let Err(why) = self.escape(quote) {
+                        return self.fail(why);
+                    }
+                }
+                Some(c) if c == quote => return Some(Kind::String),
+                Some(_) => {}
+            }
+        }
+    }
+
+    fn escape(&mut self, quote: char) -> Result<(), String> {
+        const ENDED: &str = "escape sequence not terminated";
+        let c = self.next().ok_or(ENDED)?;
+        let (first, digits, base, largest) = match c {
+            'a' | 'b' | 'f' | 'n' | 'r' | 't' | 'v' | '\\' => return Ok(()),
+            _ if c == quote => return Ok(()),
+            '0'..='7' => (Some(c), 3, 8, 255),
+            'x' => (None, 2, 16, 255),
+            'u' => (None, 4, 16, u32::from(char::MAX)),
+            'U' => (None, 8, 16, u32::from(char::MAX)),
+            _ => return Err(format!("unknown escape sequence {}", unicode_name(c))),
+        };
+        let mut code: u32 = 0;
+        let mut pending = first;
+        for _ in 0..digits {
+            let c = pending.take().or_else(|| self.next()).ok_or(ENDED)?;
+            let digit = c
+                .to_digit(base)
+                .ok_or_else(|| format!("illegal character {} in escape sequence", unicode_name(c)))?;
+            code = code.wrapping_mul(base).wrapping_add(digit);
+        }
+        if code > largest || (0xd800..0xe000).contains(&code) {
+            return Err("escape sequence is an invalid Unicode code point".to_owned());
+        }
+        Ok(())
+    }
+
+    fn raw_string(&mut self) -> Option<Kind> {
+        loop {
+            match self.next() {
+                None => return self.fail("unterminated raw string"),
+                Some('\u{fffd}') => return self.fail("invalid UTF-8 rune"),
+                Some('`') => return Some(Kind::String),
+                Some(_) => {}
+            }
+        }
+    }
+
+    fn number_or_duration(&mut self) -> Option<Kind> {
+        if self.scan_number() {
+            return Some(Kind::Number);
+        }
+        if self.scan_duration_units() {
+            return Some(Kind::Duration);
+        }
+        let text = quoted(&self.source[self.start..self.at]);
+        self.fail(format!("bad number or duration syntax: {text}"))
+    }
+
+    /// Reads what may be a number; whether it is one is found out later. On failure stands where it cannot go on.
+    fn scan_number(&mut self) -> bool {
+        let mut hex = false;
+        if self.accept(|c| c == '0') && self.accept(|c| c == 'x' || c == 'X') {
+            self.accept(|c| c == '_');
+            hex = true;
+        }
+        let digit = |c: char| if hex { c.is_ascii_hexdigit() } else { c.is_ascii_digit() };
+        let exponent = |c: char| c == 'e' || c == 'E';
+        let dead_end = |c: char| matches!(c, '.' | '_' | 'e' | 'E');
+        self.accept(|c| c == '.');
+        self.accept(digit);
+        let (mut got_dot, mut got_exponent) = (false, false);
+        while let Some(c) = self.peek().filter(|c| digit(*c) || exponent(*c) || matches!(c, '.' | '_')) {
+            if (c == '.' && got_dot) || (exponent(c) && got_exponent) {
+                self.next();
+                return false;
+            }
+            if c == '.' {
+                self.next();
+                got_dot = true;
+                if self.accept(|c| c == '_' || c == '.') || hex {
+                    return false;
+                }
+            } else if exponent(c) {
+                self.next();
+                got_exponent = true;
+                self.accept(|c| c == '+' || c == '-');
+                if self.accept(dead_end) || self.peek().is_none() {
+                    return false;
+                }
+            } else if c == '_' {
+                self.next();
+                if self.accept(dead_end) || self.peek().is_none() {
+                    return false;
+                }
+            } else {
+                self.skip_while(digit);
+            }
+        }
+        self.at > self.start && !self.peek().is_some_and(is_alphanumeric)
+    }
+
+    /// Reads the units of a duration behind its first number.
+    fn scan_duration_units(&mut self) -> bool {
+        if !self.accept(|c| "smhdwy".contains(c)) {
+            return false;
+        }
+        self.accept(|c| c == 's');
+        while self.accept(|c| c.is_ascii_digit()) {
+            self.skip_while(|c| c.is_ascii_digit());
+            if !self.accept(|c| "smhdw".contains(c)) {
+                return false;
+            }
+            self.accept(|c| c == 's');
+        }
+        match self.peek() {
+            Some(c) if is_alphanumeric(c) => {
+                self.next();
+                false
+            }
+            _ => true,
+        }
+    }
+}
+
+/// A character as Go's `%#U` shows it: `U+0063 'c'`.
+fn unicode_name(c: char) -> String {
+    format!("U+{:04X} '{c}'", u32::from(c))
+}

@@ -1,0 +1,188 @@
+//! Numbers and durations in text.
+
+use std::fmt::{self, Write};
+
+/// Why digits are no number, in the words of Go's `strconv`.
+fn parse_float_error(text: &str, why: &str) -> String {
+    format!("strconv.ParseFloat: parsing {}: {why}", super::quote::quoted(text))
+}
+
+/// The value of a number as Go reads it: first as an integer in any base (`0755` is octal, `0x1F`, `1_000`), then as a
+/// decimal fraction; `Inf` and `NaN` in any case.
+///
+/// # Errors
+/// Where the text is neither, or is beyond the largest float; the text is Go's.
+pub(crate) fn parse_number(text: &str) -> Result<f64, String> {
+    if !underscores_separate_digits(text) {
+        return Err(parse_float_error(text, "invalid syntax"));
+    }
+    let plain = text.replace('_', "");
+    if let Some(integer) = parse_integer(&plain) {
+        return Ok(integer as f64);
+    }
+    let value: f64 = plain.parse().map_err(|_| parse_float_error(text, "invalid syntax"))?;
+    let spelled = plain.bytes().any(|b| b.is_ascii_digit());
+    if value.is_infinite() && spelled {
+        return Err(parse_float_error(text, "value out of range"));
+    }
+    Ok(value)
+}
+
+fn parse_integer(text: &str) -> Option<i64> {
+    let (digits, base) = match text.as_bytes() {
+        [b'0', b'x' | b'X', ..] => (&text[2..], 16),
+        [b'0', b'o' | b'O', ..] => (&text[2..], 8),
+        [b'0', b'b' | b'B', ..] => (&text[2..], 2),
+        [b'0', _, ..] => (&text[1..], 8),
+        _ => (text, 10),
+    };
+    // `from_str_radix` would take a sign.
+    digits.as_bytes().first()?.is_ascii_alphanumeric().then_some(())?;
+    i64::from_str_radix(digits, base).ok()
+}
+
+/// Whether each underscore stands between two digits, or between a base prefix and a digit.
+fn underscores_separate_digits(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    if !bytes.contains(&b'_') {
+        return true;
+    }
+    let prefixed = bytes.len() > 2 && bytes[0] == b'0' && matches!(bytes[1] | 0x20, b'x' | b'o' | b'b');
+    let hex = prefixed && bytes[1] | 0x20 == b'x';
+    let mut digit_before = prefixed;
+    let mut underscore_before = false;
+    for b in &bytes[if prefixed { 2 } else { 0 }..] {
+        let digit = b.is_ascii_digit() || (hex && b.is_ascii_hexdigit());
+        if (*b == b'_' && !digit_before) || (underscore_before && !digit) {
+            return false;
+        }
+        digit_before = digit;
+        underscore_before = *b == b'_';
+    }
+    !underscore_before
+}
+
+const UNITS: [(&str, i64); 7] = [
+    ("y", 365 * 24 * 3_600_000),
+    ("w", 7 * 24 * 3_600_000),
+    ("d", 24 * 3_600_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1000),
+    ("ms", 1),
+];
+
+/// The milliseconds of a duration such as `1h30m`: each unit at most once, from the longest to the shortest. A bare
+/// `0` is one too.
+///
+/// # Errors
+/// Where the text is none, or is longer than 292 years; the text is Prometheus'.
+pub(crate) fn parse_duration(text: &str) -> Result<i64, String> {
+    let malformed = || format!("not a valid duration string: {}", super::quote::quoted(text));
+    match text {
+        "" => return Err("empty duration string".to_owned()),
+        "0" => return Ok(0),
+        _ => {}
+    }
+    let mut rest = text;
+    let mut next_unit = 0;
+    let mut millis: i64 = 0;
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let letters = rest[digits..].bytes().take_while(u8::is_ascii_alphabetic).count();
+        let (count, unit) = (&rest[..digits], &rest[digits..digits + letters]);
+        rest = &rest[digits + letters..];
+        let at = UNITS[next_unit..].iter().position(|(name, _)| *name == unit).ok_or_else(malformed)?;
+        if digits == 0 {
+            return Err(malformed());
+        }
+        let length = UNITS[next_unit + at].1;
+        next_unit += at + 1;
+        millis = count
+            .parse::<i64>()
+            .ok()
+            .and_then(|count| count.checked_mul(length))
+            .and_then(|part| millis.checked_add(part))
+            .filter(|millis| millis.checked_mul(1_000_000).is_some())
+            .ok_or_else(|| "duration out of range".to_owned())?;
+    }
+    Ok(millis)
+}
+
+/// Writes milliseconds as a duration; years and weeks only where nothing would remain.
+pub(crate) fn write_duration(out: &mut impl Write, millis: i64) -> fmt::Result {
+    if millis == 0 {
+        return out.write_str("0s");
+    }
+    if millis < 0 {
+        out.write_char('-')?;
+    }
+    let mut rest = millis.unsigned_abs();
+    for (unit, length) in UNITS {
+        let length = length.unsigned_abs();
+        let whole_only = matches!(unit, "y" | "w");
+        if rest >= length && !(whole_only && rest % length != 0) {
+            write!(out, "{}{unit}", rest / length)?;
+            rest %= length;
+        }
+    }
+    Ok(())
+}
+
+/// Writes a float as Go's `%f`-like shortest form does: no exponent, `+Inf`, `NaN`.
+pub(crate) fn write_float(out: &mut impl Write, value: f64) -> fmt::Result {
+    if value.is_infinite() {
+        out.write_str(if value > 0.0 { "+Inf" } else { "-Inf" })
+    } else {
+        write!(out, "{value}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_as_go_reads_them() {
+        let check = |text: &str, expected: Result<f64, &str>| {
+            assert_eq!(parse_number(text), expected.map_err(str::to_owned), "{text}");
+        };
+        check("0755", Ok(493.0));
+        check("08", Ok(8.0));
+        check("0x_1F", Ok(31.0));
+        check("1_000", Ok(1000.0));
+        check("1e0_3", Ok(1000.0));
+        check("5.", Ok(5.0));
+        check(".5", Ok(0.5));
+        check("inF", Ok(f64::INFINITY));
+        check("9223372036854775808", Ok(9_223_372_036_854_775_808.0));
+        check("1__0", Err(r#"strconv.ParseFloat: parsing "1__0": invalid syntax"#));
+        check("1e999", Err(r#"strconv.ParseFloat: parsing "1e999": value out of range"#));
+        check("0x", Err(r#"strconv.ParseFloat: parsing "0x": invalid syntax"#));
+        assert!(parse_number("nan").is_ok_and(f64::is_nan));
+    }
+
+    #[test]
+    fn durations_are_read_and_written_as_prometheus_does() {
+        let check = |text: &str, millis: i64, written: &str| {
+            assert_eq!(parse_duration(text), Ok(millis), "{text}");
+            let mut out = String::new();
+            write_duration(&mut out, millis).unwrap();
+            assert_eq!(out, written);
+        };
+        check("0", 0, "0s");
+        check("90d", 90 * 86_400_000, "90d");
+        check("14d", 14 * 86_400_000, "2w");
+        check("1h30m", 5_400_000, "1h30m");
+        check("1m30ms", 60_030, "1m30ms");
+        check("365d", 365 * 86_400_000, "1y");
+        check("1y2w3d4h5m6s7ms", 33_019_506_007, "382d4h5m6s7ms");
+        for malformed in ["1", "s", "1s1m", "1s1s", "1x", "-1s", "1ss", "1m ", "é", "1é"] {
+            assert_eq!(parse_duration(malformed), Err(format!("not a valid duration string: {malformed:?}")));
+        }
+        for beyond in ["300y", "99999999999999999999s"] {
+            assert_eq!(parse_duration(beyond), Err("duration out of range".to_owned()), "{beyond}");
+        }
+        assert_eq!(parse_duration("").unwrap_err(), "empty duration string");
+    }
+}

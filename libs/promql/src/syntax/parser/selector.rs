@@ -1,0 +1,74 @@
+//! Series selectors.
+
+use model::{METRIC_NAME, MatchOp, Matcher};
+
+use super::super::ast::{BinaryOp, Boundary, Length, VectorSelector};
+use super::super::error::ParseError;
+use super::super::lexer::{Kind, Token};
+use super::Parser;
+
+const CONTEXT: &str = "label matching";
+
+impl Parser<'_> {
+    /// Parses a selector behind its `name`, which may be followed by braces and without which there have to be some.
+    pub(super) fn selector(&mut self, name: Option<Token>) -> Result<VectorSelector, ParseError> {
+        let mut span = name.map_or(self.token.span, |name| name.span);
+        let mut matchers = Vec::new();
+        if self.token.kind == Kind::LeftBrace {
+            self.take();
+            matchers = self.label_matchers()?;
+            span.end = self.end;
+        }
+        let name = name.map_or_else(String::new, |name| name.text(self.text).to_owned());
+        if !name.is_empty() {
+            matchers.push(Matcher::equal(METRIC_NAME, &name));
+        }
+        Ok(VectorSelector { name, matchers, offset: Length::ZERO, at: None, boundary: Boundary::Plain, span })
+    }
+
+    /// Parses matchers up to the closing brace.
+    fn label_matchers(&mut self) -> Result<Vec<Matcher>, ParseError> {
+        let mut matchers = Vec::new();
+        if self.accept(Kind::RightBrace) {
+            return Ok(matchers);
+        }
+        loop {
+            matchers.push(self.label_matcher()?);
+            if self.accept(Kind::RightBrace) {
+                return Ok(matchers);
+            }
+            self.expect(Kind::Comma, (CONTEXT, "\",\" or \"}\""))?;
+            if self.accept(Kind::RightBrace) {
+                return Ok(matchers);
+            }
+        }
+    }
+
+    /// Parses `name op "value"`, or a quoted metric name alone.
+    fn label_matcher(&mut self) -> Result<Matcher, ParseError> {
+        let token = self.token;
+        let name = match token.kind {
+            Kind::Identifier => {
+                self.take();
+                token.text(self.text).to_owned()
+            }
+            Kind::String => {
+                self.take();
+                self.unquoted(token)?
+            }
+            _ => return Err(self.unexpected(CONTEXT, "identifier or \"}\"")),
+        };
+        let op = match self.token.kind {
+            Kind::Assign => MatchOp::Equal,
+            Kind::Op(BinaryOp::Ne) => MatchOp::NotEqual,
+            Kind::MatchRegex => MatchOp::Regex,
+            Kind::MatchNotRegex => MatchOp::NotRegex,
+            _ if token.kind == Kind::String => return Ok(Matcher::equal(METRIC_NAME, &name)),
+            _ => return Err(self.unexpected(CONTEXT, "label matching operator")),
+        };
+        self.take();
+        let value = self.expect(Kind::String, (CONTEXT, "string"))?;
+        Matcher::new(op, &name, &self.unquoted(value)?)
+            .map_err(|error| self.error(token.span.to(value.span), error.cause().to_string()))
+    }
+}

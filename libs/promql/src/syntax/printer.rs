@@ -1,0 +1,252 @@
+//! A syntax tree as text, in Prometheus' form: parsing the text gives the same tree.
+
+use std::fmt::{self, Display, Formatter, Write};
+
+use model::{METRIC_NAME, MatchOp, Matcher};
+
+use super::ast::{
+    AggregateExpr, At, BinaryExpr, Boundary, Call, Cardinality, DurationExpr, DurationNode, Expr, Length,
+    NumberLiteral, SubqueryExpr, VectorMatching, VectorSelector,
+};
+use super::number::{write_duration, write_float};
+use super::quote::{quoted, write_quoted};
+
+impl Display for Expr {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Expr::Number(number) => number.fmt(f),
+            Expr::String(string) => write_quoted(f, &string.value),
+            Expr::Vector(selector) => {
+                write_selector(f, selector)?;
+                write_at(f, selector.at)?;
+                write_boundary(f, selector.boundary)?;
+                write_offset(f, &selector.offset)
+            }
+            Expr::Matrix(matrix) => {
+                let selector = &matrix.selector;
+                write_selector(f, selector)?;
+                write!(f, "[{}]", matrix.range)?;
+                write_boundary(f, selector.boundary)?;
+                write_at(f, selector.at)?;
+                write_offset(f, &selector.offset)
+            }
+            Expr::Subquery(subquery) => subquery.fmt(f),
+            Expr::Paren(paren) => write!(f, "({})", paren.expr),
+            Expr::Unary(unary) => write!(f, "{}{}", unary.op.as_str(), unary.expr),
+            Expr::Binary(binary) => binary.fmt(f),
+            Expr::Aggregate(aggregate) => aggregate.fmt(f),
+            Expr::Call(call) => call.fmt(f),
+        }
+    }
+}
+
+impl Display for NumberLiteral {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write_number(f, self.value, self.duration)
+    }
+}
+
+fn write_number(out: &mut impl Write, value: f64, duration: bool) -> fmt::Result {
+    if duration {
+        // Durations are whole milliseconds, which the division by 1000 does not lose.
+        write_duration(out, (value * 1000.0).round() as i64)
+    } else {
+        write_float(out, value)
+    }
+}
+
+fn write_selector(f: &mut Formatter<'_>, selector: &VectorSelector) -> fmt::Result {
+    f.write_str(&selector.name)?;
+    let named = |m: &&Matcher| {
+        let is_name = m.name() == METRIC_NAME && m.op() == MatchOp::Equal && m.value() == selector.name;
+        !is_name || m.value().is_empty()
+    };
+    let mut matchers: Vec<String> = selector.matchers.iter().filter(named).map(matcher_text).collect();
+    // A selector that is neither name nor matchers still needs its braces to be one.
+    if matchers.is_empty() && !selector.name.is_empty() {
+        return Ok(());
+    }
+    matchers.sort();
+    write!(f, "{{{}}}", matchers.join(","))
+}
+
+fn matcher_text(matcher: &Matcher) -> String {
+    let mut text = String::new();
+    let name = matcher.name();
+    if is_plain_label(name) {
+        text.push_str(name);
+    } else {
+        text.push_str(&quoted(name));
+    }
+    text.push_str(matcher.op().as_str());
+    text.push_str(&quoted(matcher.value()));
+    text
+}
+
+/// Whether a label name needs no quotes.
+fn is_plain_label(name: &str) -> bool {
+    let plain = |c: char| c == '_' || c.is_ascii_alphanumeric();
+    name.starts_with(|c: char| plain(c) && !c.is_ascii_digit()) && name.chars().all(plain)
+}
+
+fn write_at(f: &mut Formatter<'_>, at: Option<At>) -> fmt::Result {
+    match at {
+        None => Ok(()),
+        Some(At::Start) => f.write_str(" @ start()"),
+        Some(At::End) => f.write_str(" @ end()"),
+        Some(At::Time(at)) => {
+            let millis = at.as_millis();
+            let sign = if millis < 0 { "-" } else { "" };
+            let millis = millis.unsigned_abs();
+            write!(f, " @ {sign}{}.{:03}", millis / 1000, millis % 1000)
+        }
+    }
+}
+
+fn write_boundary(f: &mut Formatter<'_>, boundary: Boundary) -> fmt::Result {
+    f.write_str(match boundary {
+        Boundary::Plain => "",
+        Boundary::Anchored => " anchored",
+        Boundary::Smoothed => " smoothed",
+    })
+}
+
+fn write_offset(f: &mut Formatter<'_>, offset: &Length) -> fmt::Result {
+    match offset {
+        Length::Millis(0) => Ok(()),
+        length => write!(f, " offset {length}"),
+    }
+}
+
+impl Display for Length {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Length::Millis(millis) => write_duration(f, *millis),
+            Length::Expr(expr) => expr.fmt(f),
+        }
+    }
+}
+
+impl Display for DurationExpr {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if self.wrapped {
+            f.write_char('(')?;
+        }
+        match &self.node {
+            DurationNode::Number { seconds, duration } => write_number(f, *seconds, *duration)?,
+            DurationNode::Step => f.write_str("step()")?,
+            DurationNode::Range => f.write_str("range()")?,
+            DurationNode::Negate(expr) => write!(f, "-{expr}")?,
+            DurationNode::MinOf(a, b) => write!(f, "min_of({a}, {b})")?,
+            DurationNode::MaxOf(a, b) => write!(f, "max_of({a}, {b})")?,
+            DurationNode::Binary(op, lhs, rhs) => write!(f, "{lhs} {op} {rhs}")?,
+        }
+        if self.wrapped {
+            f.write_char(')')?;
+        }
+        Ok(())
+    }
+}
+
+impl Display for SubqueryExpr {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[{}:", self.expr, self.range)?;
+        if let Some(step) = &self.step {
+            step.fmt(f)?;
+        }
+        f.write_char(']')?;
+        write_at(f, self.at)?;
+        write_offset(f, &self.offset)
+    }
+}
+
+impl Display for BinaryExpr {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.lhs, self.op)?;
+        if self.return_bool {
+            f.write_str(" bool")?;
+        }
+        if let Some(matching) = &self.matching {
+            matching.fmt(f)?;
+        }
+        write!(f, " {}", self.rhs)
+    }
+}
+
+/// Writes the modifiers, each with a space before it.
+impl Display for VectorMatching {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let group = match self.cardinality {
+            Cardinality::ManyToOne => " group_left (",
+            Cardinality::OneToMany => " group_right (",
+            Cardinality::OneToOne | Cardinality::ManyToMany => "",
+        };
+        if self.on || !self.labels.is_empty() || !group.is_empty() {
+            f.write_str(if self.on { " on (" } else { " ignoring (" })?;
+            write_labels(f, &self.labels)?;
+            f.write_char(')')?;
+        }
+        if !group.is_empty() {
+            f.write_str(group)?;
+            write_labels(f, &self.include)?;
+            f.write_char(')')?;
+        }
+        let fill = |f: &mut Formatter<'_>, word: &str, value: Option<f64>| match value {
+            None => Ok(()),
+            Some(value) => {
+                write!(f, " {word} (")?;
+                write_float(f, value)?;
+                f.write_char(')')
+            }
+        };
+        if self.fill_left == self.fill_right {
+            return fill(f, "fill", self.fill_left);
+        }
+        fill(f, "fill_left", self.fill_left)?;
+        fill(f, "fill_right", self.fill_right)
+    }
+}
+
+fn write_labels(f: &mut Formatter<'_>, labels: &[String]) -> fmt::Result {
+    for (i, label) in labels.iter().enumerate() {
+        if i > 0 {
+            f.write_str(", ")?;
+        }
+        // `without` cannot stand bare in a list of labels.
+        if is_plain_label(label) && !["without", "inf", "nan"].iter().any(|w| label.eq_ignore_ascii_case(w)) {
+            f.write_str(label)?;
+        } else {
+            write_quoted(f, label)?;
+        }
+    }
+    Ok(())
+}
+
+impl Display for AggregateExpr {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.op)?;
+        if self.without || !self.grouping.is_empty() {
+            f.write_str(if self.without { " without (" } else { " by (" })?;
+            write_labels(f, &self.grouping)?;
+            f.write_str(") ")?;
+        }
+        f.write_char('(')?;
+        if let Some(param) = &self.param {
+            write!(f, "{param}, ")?;
+        }
+        write!(f, "{})", self.expr)
+    }
+}
+
+impl Display for Call {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}(", self.function.name)?;
+        for (i, arg) in self.args.iter().enumerate() {
+            if i > 0 {
+                f.write_str(", ")?;
+            }
+            arg.fmt(f)?;
+        }
+        f.write_char(')')
+    }
+}

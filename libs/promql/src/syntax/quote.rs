@@ -1,0 +1,160 @@
+//! String literals: quoting as Go's `%q` does, which errors and printed expressions use, and back.
+
+use std::fmt::{self, Write};
+
+/// Writes `text` in double quotes.
+pub(crate) fn write_quoted(out: &mut impl Write, text: &str) -> fmt::Result {
+    out.write_char('"')?;
+    for c in text.chars() {
+        write_escaped(out, c, '"')?;
+    }
+    out.write_char('"')
+}
+
+/// `text` in double quotes.
+pub(crate) fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    // Writing to a string cannot fail.
+    let _ = write_quoted(&mut out, text);
+    out
+}
+
+/// `c` in single quotes; what is beyond the end of the text shows as the replacement character.
+pub(crate) fn quoted_char(c: Option<char>) -> String {
+    let mut out = String::from("'");
+    match c {
+        None | Some('\u{fffd}') => out.push('\u{fffd}'),
+        Some(c) => {
+            let _ = write_escaped(&mut out, c, '\'');
+        }
+    }
+    out.push('\'');
+    out
+}
+
+fn write_escaped(out: &mut impl Write, c: char, quote: char) -> fmt::Result {
+    match c {
+        '\\' => out.write_str("\\\\"),
+        '\x07' => out.write_str("\\a"),
+        '\x08' => out.write_str("\\b"),
+        '\x0c' => out.write_str("\\f"),
+        '\n' => out.write_str("\\n"),
+        '\r' => out.write_str("\\r"),
+        '\t' => out.write_str("\\t"),
+        '\x0b' => out.write_str("\\v"),
+        _ if c == quote => write!(out, "\\{c}"),
+        ' '..='~' => out.write_char(c),
+        '\0'..='\x7f' => write!(out, "\\x{:02x}", u32::from(c)),
+        // The lexer refuses a bare replacement character as broken UTF-8, so it is never written bare.
+        '\u{fffd}' => out.write_str("\\ufffd"),
+        _ if is_print(c) => out.write_char(c),
+        '\u{80}'..='\u{ffff}' => write!(out, "\\u{:04x}", u32::from(c)),
+        _ => write!(out, "\\U{:08x}", u32::from(c)),
+    }
+}
+
+/// Whether a character outside ASCII is shown as it is.
+fn is_print(c: char) -> bool {
+    // A leading character keeps combining marks, which the debug format would escape at the start of a text.
+    let mut text = String::from("a");
+    text.push(c);
+    let escaped = text.escape_debug();
+    escaped.count() == 2
+}
+
+/// The text that a literal in any of the three quotes stands for; `None` where it is malformed.
+///
+/// Escapes may name single bytes (`\xff`, `\377`). Where the bytes are no UTF-8 together, each broken part becomes
+/// the replacement character: label values and names are UTF-8 everywhere else in the system.
+pub(crate) fn unquote(literal: &str) -> Option<String> {
+    let quote = literal.chars().next()?;
+    let inner = literal.strip_prefix(quote)?.strip_suffix(quote)?;
+    if quote == '`' {
+        return (!inner.contains('`')).then(|| inner.to_owned());
+    }
+    if inner.contains('\n') {
+        return None;
+    }
+    if !inner.contains(['\\', quote]) {
+        return Some(inner.to_owned());
+    }
+    let mut bytes = Vec::with_capacity(inner.len());
+    let mut rest = inner.chars();
+    while let Some(c) = rest.next() {
+        if c == quote {
+            return None;
+        }
+        if c != '\\' {
+            bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+            continue;
+        }
+        match rest.next()? {
+            'a' => bytes.push(7),
+            'b' => bytes.push(8),
+            'f' => bytes.push(12),
+            'n' => bytes.push(b'\n'),
+            'r' => bytes.push(b'\r'),
+            't' => bytes.push(b'\t'),
+            'v' => bytes.push(11),
+            '\\' => bytes.push(b'\\'),
+            c if c == quote => bytes.push(c as u8),
+            'x' => bytes.push(u8::try_from(digits(&mut rest, 2, 16, 0)?).ok()?),
+            'u' => push_char(&mut bytes, digits(&mut rest, 4, 16, 0)?)?,
+            'U' => push_char(&mut bytes, digits(&mut rest, 8, 16, 0)?)?,
+            c => bytes.push(u8::try_from(digits(&mut rest, 2, 8, c.to_digit(8)?)?).ok()?),
+        }
+    }
+    Some(match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(broken) => String::from_utf8_lossy(broken.as_bytes()).into_owned(),
+    })
+}
+
+fn digits(rest: &mut std::str::Chars<'_>, count: usize, base: u32, first: u32) -> Option<u32> {
+    (0..count).try_fold(first, |value, _| value.checked_mul(base)?.checked_add(rest.next()?.to_digit(base)?))
+}
+
+fn push_char(bytes: &mut Vec<u8>, code: u32) -> Option<()> {
+    bytes.extend_from_slice(char::from_u32(code)?.encode_utf8(&mut [0; 4]).as_bytes());
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_are_resolved_in_each_kind_of_quotes() {
+        let check = |literal: &str, expected: Option<&str>| {
+            assert_eq!(unquote(literal).as_deref(), expected, "{literal}");
+        };
+        check(r#""a\tb""#, Some("a\tb"));
+        check(r#""\"'""#, Some("\"'"));
+        check(r"'\'\x41\101\u263a\U0001F600'", Some("'AA☺😀"));
+        check(r"`a\tb`", Some(r"a\tb"));
+        check(r#""\xe2\x98\xba""#, Some("☺"));
+        check(r#""\xff""#, Some("\u{fffd}"));
+        check(r#""\'""#, None);
+        check(r#""\q""#, None);
+        check(r#""\400""#, None);
+        check(r#""\ud800""#, None);
+        check("\"", None);
+        check("", None);
+    }
+
+    #[test]
+    fn quoting_is_that_of_go() {
+        assert_eq!(
+            quoted("a\"b\\\n\x01\u{7f}é\u{a0}\u{fffd}\u{e0001}"),
+            r#""a\"b\\\n\x01\x7fé\u00a0\ufffd\U000e0001""#
+        );
+        assert_eq!(quoted_char(Some('\'')), r"'\''");
+        assert_eq!(quoted_char(None), "'\u{fffd}'");
+    }
+
+    #[test]
+    fn what_is_quoted_unquotes_to_itself() {
+        let text: String = ('\0'..='\u{2fff}').chain(['\u{fffd}', '\u{10ffff}']).collect();
+        assert_eq!(unquote(&quoted(&text)), Some(text));
+    }
+}
