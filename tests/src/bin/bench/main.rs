@@ -1,0 +1,38 @@
+//! The benchmarks: `./tests/bench [--json] [NAME...]`.
+
+mod mesh_bench;
+mod report;
+mod source;
+
+use std::process::ExitCode;
+
+use report::Report;
+
+/// A benchmark by its name.
+type Bench = (&'static str, fn(&mut Report));
+
+const BENCHES: &[Bench] = &[("mesh", mesh_bench::run)];
+
+fn main() -> ExitCode {
+    let mut args: Vec<String> = std::env::args().skip(1).collect();
+    if let [role, address] = args.as_slice()
+        && role == source::ROLE
+    {
+        source::serve(address);
+        return ExitCode::SUCCESS;
+    }
+    let json = args.iter().any(|arg| arg == "--json");
+    args.retain(|arg| arg != "--json");
+    if let Some(unknown) = args.iter().find(|arg| !BENCHES.iter().any(|(name, _)| name == arg)) {
+        let names: Vec<&str> = BENCHES.iter().map(|(name, _)| *name).collect();
+        eprintln!("error: no benchmark is called {unknown:?}; there are: {}", names.join(", "));
+        return ExitCode::from(2);
+    }
+    let mut report = Report::new(json);
+    for (name, run) in BENCHES {
+        if args.is_empty() || args.iter().any(|arg| arg == name) {
+            run(&mut report);
+        }
+    }
+    ExitCode::SUCCESS
+}

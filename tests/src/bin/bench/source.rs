@@ -1,0 +1,102 @@
+//! A StoreAPI server that sends as many bytes as it is asked for: the far end of the mesh benchmarks.
+//!
+//! It runs as a process of its own, so that its processor time is not counted with anyone else's.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{StreamExt, stream};
+use proto::thanos::info::info_server::{Info, InfoServer};
+use proto::thanos::info::{InfoRequest, InfoResponse, StoreInfo};
+use proto::thanos::store_server::{Store, StoreServer};
+use proto::thanos::{
+    AggrChunk, Chunk, Label, LabelNamesRequest, LabelNamesResponse, LabelSet, LabelValuesRequest,
+    LabelValuesResponse, Series, SeriesRequest, SeriesResponse, series_response,
+};
+use tonic::{Request, Response, Status};
+
+/// The first argument that turns the benchmark program into this server.
+pub(crate) const ROLE: &str = "--serve-source";
+/// The cluster whose labels the source claims.
+pub(crate) const CLUSTER: &str = "bench-1";
+
+#[derive(Clone)]
+struct Source;
+
+fn labels() -> Vec<Label> {
+    [("cluster", CLUSTER), ("environment", "testing"), ("replica", "0")]
+        .map(|(name, value)| Label { name: name.to_owned(), value: value.to_owned() })
+        .to_vec()
+}
+
+#[tonic::async_trait]
+impl Store for Source {
+    type SeriesStream = BoxStream<'static, Result<SeriesResponse, Status>>;
+
+    /// Sends `max_time` messages of `min_time` payload bytes each; without any, a first message and then silence.
+    async fn series(
+        &self,
+        request: Request<SeriesRequest>,
+    ) -> Result<Response<Self::SeriesStream>, Status> {
+        let SeriesRequest { min_time, max_time, .. } = request.into_inner();
+        let payload = Bytes::from(vec![0x5a; usize::try_from(min_time).unwrap_or(0)]);
+        let chunk = Chunk { r#type: 0, data: payload, hash: 0 };
+        let chunk = AggrChunk { raw: Some(chunk), ..AggrChunk::default() };
+        let series = Series { labels: labels(), chunks: vec![chunk] };
+        let message = SeriesResponse { result: Some(series_response::Result::Series(series)) };
+        let stream = match usize::try_from(max_time).unwrap_or(0) {
+            0 => stream::iter([Ok(message)]).chain(stream::pending()).boxed(),
+            count => stream::repeat_with(move || Ok(message.clone())).take(count).boxed(),
+        };
+        Ok(Response::new(stream))
+    }
+
+    async fn label_names(
+        &self,
+        _: Request<LabelNamesRequest>,
+    ) -> Result<Response<LabelNamesResponse>, Status> {
+        let names = labels().into_iter().map(|label| label.name).collect();
+        Ok(Response::new(LabelNamesResponse { names, ..LabelNamesResponse::default() }))
+    }
+
+    async fn label_values(
+        &self,
+        _: Request<LabelValuesRequest>,
+    ) -> Result<Response<LabelValuesResponse>, Status> {
+        Ok(Response::new(LabelValuesResponse::default()))
+    }
+}
+
+#[tonic::async_trait]
+impl Info for Source {
+    async fn info(&self, _: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
+        let store = StoreInfo {
+            min_time: 0,
+            max_time: i64::MAX,
+            supports_sharding: true,
+            supports_without_replica_labels: true,
+            ..StoreInfo::default()
+        };
+        Ok(Response::new(InfoResponse {
+            label_sets: vec![LabelSet { labels: labels() }],
+            component_type: "sidecar".to_owned(),
+            store: Some(store),
+            ..InfoResponse::default()
+        }))
+    }
+}
+
+/// Serves until the process is killed.
+pub(crate) fn serve(address: &str) {
+    let address: SocketAddr = address.parse().expect("an address");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let server = tonic::transport::Server::builder()
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(64 << 20)
+        .max_frame_size(256 << 10)
+        .add_service(StoreServer::new(Source))
+        .add_service(InfoServer::new(Source))
+        .serve(address);
+    runtime.block_on(server).expect("the source serves");
+}

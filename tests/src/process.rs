@@ -1,0 +1,139 @@
+//! Child processes with a bounded life, and what they cost.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The `isthmus` program: `$ISTHMUS_BIN`, or the one that was built beside this test.
+///
+/// # Panics
+/// When there is none, with what to do.
+pub fn isthmus() -> PathBuf {
+    if let Some(path) = std::env::var_os("ISTHMUS_BIN") {
+        return PathBuf::from(path);
+    }
+    let me = std::env::current_exe().expect("a running program has a file");
+    let beside = me.ancestors().skip(1).take(2).map(|dir| dir.join("isthmus")).find(|path| path.is_file());
+    beside.expect("no isthmus beside the tests: run `cargo build` first, or set ISTHMUS_BIN")
+}
+
+/// A port on 127.0.0.1 that is free for TCP and UDP at this moment.
+///
+/// # Panics
+/// When the system has none left.
+pub fn free_port() -> SocketAddr {
+    let free = (0..100).find_map(|_| {
+        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).ok()?;
+        let at = tcp.local_addr().ok()?;
+        UdpSocket::bind(at).ok().map(|_| at)
+    });
+    free.expect("a port that is free for TCP and UDP")
+}
+
+/// Asks `probe` until it gives a value; bounded in time.
+///
+/// # Panics
+/// After `limit`, with what was waited for and the last complaint.
+pub fn wait_for<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Result<T, String>) -> T {
+    let begun = Instant::now();
+    loop {
+        match probe() {
+            Ok(value) => return value,
+            Err(complaint) => assert!(begun.elapsed() < limit, "waited {limit:?} for {what}: {complaint}"),
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A child process with its output in a file; killed when dropped.
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+/// What a process has cost since it began.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    /// Processor time in user and kernel mode, in seconds.
+    pub cpu_seconds: f64,
+    /// Memory in use now.
+    pub rss_bytes: u64,
+    /// The most memory that was in use at any time.
+    pub peak_rss_bytes: u64,
+}
+
+impl Process {
+    /// Starts `program`; its output goes to `log`.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start(program: &Path, args: &[String], log: &Path) -> Self {
+        let output = File::create(log).expect("a log file");
+        let child = Command::new(program)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().expect("a second handle"))
+            .stderr(output)
+            .spawn()
+            .unwrap_or_else(|e| panic!("start {}: {e}", program.display()));
+        Process { child, log: log.to_owned() }
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// All that it has written so far.
+    pub fn output(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Kills it at once and waits until it is gone.
+    pub fn kill(&mut self) {
+        // It may have ended by itself, which is as good.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+
+    /// What it has cost, as Linux' `/proc` tells; zero where it is gone.
+    pub fn usage(&self) -> Usage {
+        Usage::of(self.id())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Usage {
+    /// What the process with this id has cost.
+    pub fn of(id: u32) -> Self {
+        /// Clock ticks a second; fixed at 100 in Linux' user-space interface.
+        const TICKS: f64 = 100.0;
+        let read = |file: &str| fs::read_to_string(format!("/proc/{id}/{file}")).unwrap_or_default();
+        let stat = read("stat");
+        // The name in parentheses may hold anything; user and system time are the 12th and 13th field after it.
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
+        let ticks = |at: usize| fields.get(at).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
+        let status = read("status");
+        let kib = |name: &str| -> u64 {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|l| l.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+        };
+        Usage {
+            cpu_seconds: (ticks(11) + ticks(12)) / TICKS,
+            rss_bytes: kib("VmRSS:") * 1024,
+            peak_rss_bytes: kib("VmHWM:") * 1024,
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! A mesh of real gateway processes: a trust domain, an observability gateway, clusters that joined by token.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::process::{Process, free_port, isthmus, wait_for};
+
+const START: Duration = Duration::from_secs(30);
+
+/// Who dials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// The cluster's gateway.
+    DialsOut,
+    /// The observability gateway.
+    IsDialled,
+}
+
+/// One client cluster to be joined.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// Its name.
+    pub name: &'static str,
+    /// Who dials.
+    pub reach: Reach,
+    /// Names and addresses of its stores.
+    pub targets: Vec<(String, SocketAddr)>,
+}
+
+/// Running gateways. Ends with its processes when dropped.
+pub struct Mesh {
+    /// The observability gateway.
+    pub observability: Process,
+    /// Gateways of the clusters, in the order in which they were asked for.
+    pub clusters: Vec<Process>,
+    /// Local gRPC port of the observability gateway.
+    pub grpc: SocketAddr,
+}
+
+impl Mesh {
+    /// Sets a trust domain up in `dir` and starts the gateways; `transport` is `auto`, `quic` or `tcp`.
+    ///
+    /// # Panics
+    /// When any part does not come up in time.
+    pub fn start(dir: &Path, transport: &str, clusters: &[Cluster]) -> Self {
+        let state = dir.join("pki/state");
+        let passphrase = dir.join("passphrase");
+        fs::create_dir_all(dir.join("pki")).expect("a folder");
+        fs::write(&passphrase, "only a test\n").expect("a file");
+        run(&[
+            "pki",
+            "init",
+            "--trust-domain",
+            "test.isthmus",
+            "--state",
+            &text(&state),
+            "--root-out",
+            &text(&dir.join("pki/roots")),
+            "--root-passphrase-file",
+            &text(&passphrase),
+        ]);
+        let (mesh, grpc) = (free_port(), free_port());
+        let listening: Vec<SocketAddr> = clusters.iter().map(|_| free_port()).collect();
+        let mut yaml = format!(
+            "role: observability\ndata_dir: observability\ntransport: {transport}\npki: {{state: {}}}\n\
+             listen: {mesh}\nclusters:\n",
+            state.display()
+        );
+        for (cluster, at) in clusters.iter().zip(&listening).filter(|(c, _)| c.reach == Reach::IsDialled) {
+            yaml.push_str(&format!("  - {{name: {}, dial: ['{at}']}}\n", cluster.name));
+        }
+        let observability = gateway(dir, "observability", &yaml, grpc, None);
+        let clusters = clusters
+            .iter()
+            .zip(&listening)
+            .map(|(cluster, at)| join(dir, &state, transport, cluster, *at, mesh))
+            .collect();
+        Mesh { observability, clusters, grpc }
+    }
+}
+
+fn join(
+    dir: &Path,
+    state: &Path,
+    transport: &str,
+    cluster: &Cluster,
+    listen: SocketAddr,
+    observability: SocketAddr,
+) -> Process {
+    let token = dir.join(format!("{}.token", cluster.name));
+    run(&[
+        "pki",
+        "token",
+        "create",
+        "--state",
+        &text(state),
+        "--cluster",
+        cluster.name,
+        "--environment",
+        "testing",
+        "--address",
+        &observability.to_string(),
+        "--out",
+        &text(&token),
+    ]);
+    let mut yaml = format!("role: cluster\ndata_dir: {}\ntransport: {transport}\n", cluster.name);
+    if cluster.reach == Reach::IsDialled {
+        yaml.push_str(&format!("listen: {listen}\n"));
+    }
+    yaml.push_str("targets:\n");
+    for (name, address) in &cluster.targets {
+        yaml.push_str(&format!("  - {{name: {name}, address: '{address}'}}\n"));
+    }
+    gateway(dir, cluster.name, &yaml, free_port(), Some(&token))
+}
+
+fn gateway(dir: &Path, name: &str, yaml: &str, grpc: SocketAddr, token: Option<&PathBuf>) -> Process {
+    let config = dir.join(format!("{name}.yaml"));
+    fs::write(&config, yaml).expect("a file");
+    let http = free_port();
+    let mut args = vec![
+        "gateway".to_owned(),
+        format!("--config={}", config.display()),
+        format!("--http-address={http}"),
+        format!("--grpc-address={grpc}"),
+    ];
+    args.extend(token.map(|file| format!("--join-file={}", file.display())));
+    let mut process = Process::start(&isthmus(), &args, &dir.join(format!("{name}.log")));
+    wait_for(&format!("gateway {name} to be ready"), START, || {
+        assert!(process.is_running(), "gateway {name} ended:\n{}", process.output());
+        ready(http).map_err(|e| format!("{e}; its log:\n{}", process.output()))
+    });
+    process
+}
+
+/// Whether `/-/ready` answers 200, asked with as little machinery as can be.
+fn ready(http: SocketAddr) -> Result<(), String> {
+    let mut stream = TcpStream::connect(http).map_err(|e| e.to_string())?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).map_err(|e| e.to_string())?;
+    write!(stream, "GET /-/ready HTTP/1.1\r\nHost: {http}\r\nConnection: close\r\n\r\n").map_err(|e| e.to_string())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).map_err(|e| e.to_string())?;
+    if answer.starts_with("HTTP/1.1 200") { Ok(()) } else { Err(answer) }
+}
+
+fn run(args: &[&str]) {
+    let output = Command::new(isthmus()).args(args).output().expect("isthmus runs");
+    assert!(output.status.success(), "isthmus {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
