@@ -67,7 +67,7 @@ pub mod from_observer {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FromCluster {
-    #[prost(oneof = "from_cluster::Message", tags = "1, 2, 3")]
+    #[prost(oneof = "from_cluster::Message", tags = "1, 2, 3, 4")]
     pub message: ::core::option::Option<from_cluster::Message>,
 }
 /// Nested message and enum types in `FromCluster`.
@@ -82,8 +82,14 @@ pub mod from_cluster {
         /// Asks for the leaf that follows the present one.
         #[prost(message, tag = "3")]
         CertificateRequest(super::CertificateRequest),
+        /// Asks for no new requests on this connection, because a newer one stands beside it or the cluster's gateway is
+        /// about to stop. The observability gateway closes the connection when its last request is over.
+        #[prost(message, tag = "4")]
+        Drain(super::Drain),
     }
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Drain {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CertificateRequest {
     /// PKCS#10, DER. Only its public key and proof of possession count.
