@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn bits_come_back_as_they_were_written() {
-        let fields: Vec<(u64, u32)> = (1..=64).map(|bits| (u64::MAX / 3 >> (64 - bits), bits)).collect();
+        let fields: Vec<(u64, u32)> = (1..=64).map(|bits| ((u64::MAX / 3) >> (64 - bits), bits)).collect();
         let mut writer = BitWriter::after(&[0xaa]);
         for &(value, bits) in &fields {
             writer.write(value, bits);

@@ -10,6 +10,8 @@ mod bits;
 mod chunk;
 mod error;
 mod histogram;
+#[cfg(test)]
+mod random;
 mod varbit;
 mod xor;
 

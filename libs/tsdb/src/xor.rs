@@ -45,15 +45,26 @@ impl Window {
 #[inline(always)]
 pub(crate) fn read_xor(reader: &mut BitReader<'_>, window: &mut Window) -> Result<u64, ChunkProblem> {
     let head = reader.peek();
+    read_xor_at(reader, head, 0, window)
+}
+
+/// Reads a value whose first bits are those of `head`, left-aligned, after skipping `before` bits.
+#[inline(always)]
+fn read_xor_at(
+    reader: &mut BitReader<'_>,
+    head: u64,
+    before: u32,
+    window: &mut Window,
+) -> Result<u64, ChunkProblem> {
     if head >> 63 == 0 {
-        reader.skip(1);
+        reader.skip(before + 1);
         return Ok(0);
     }
     if head >> 62 == 0b10 {
-        reader.skip(2);
+        reader.skip(before + 2);
     } else {
         *window = new_window(head)?;
-        reader.skip(13);
+        reader.skip(before + 13);
     }
     Ok(reader.read(window.significant) << window.trailing)
 }
@@ -147,9 +158,18 @@ fn decode_from(
         let start_values = values.len();
         values.resize(start_values + samples - 2, 0.0);
         for (timestamp, value) in timestamps[start..].iter_mut().zip(&mut values[start_values..]) {
-            delta = delta.wrapping_add(read_delta_of_delta(reader));
+            // One look at the stream serves both: 24 bits at most for the first, 13 for the second.
+            let head = reader.peek();
+            let (dod, bits) = if head >> 63 == 0 { (0, 1) } else { delta_of_delta(head) };
+            delta = delta.wrapping_add(dod);
+            if bits > 0 {
+                v ^= read_xor_at(reader, head << bits, bits, &mut window)?;
+            } else {
+                reader.skip(4);
+                delta = delta.wrapping_add(reader.read(64) as i64);
+                v ^= read_xor(reader, &mut window)?;
+            }
             t = t.wrapping_add(delta);
-            v ^= read_xor(reader, &mut window)?;
             *timestamp = t;
             *value = f64::from_bits(v);
         }
@@ -157,23 +177,17 @@ fn decode_from(
     if reader.is_overrun() { Err(ChunkProblem::Truncated { samples }) } else { Ok(()) }
 }
 
+/// The delta of delta that `head` starts with, which is not 0, and its length in bits; `(0, 0)` where it is the long
+/// form, which does not fit in `head`.
 #[inline(always)]
-fn read_delta_of_delta(reader: &mut BitReader<'_>) -> i64 {
-    let head = reader.peek();
-    if head >> 63 == 0 {
-        reader.skip(1);
-        return 0;
-    }
+fn delta_of_delta(head: u64) -> (i64, u32) {
     // Without a branch for each length, because jitter makes the lengths unpredictable.
     const BITS: [u32; 4] = [0, 14, 17, 20];
     let ones = (!head).leading_zeros();
-    if ones < 4 {
-        let bits = BITS[ones as usize];
-        reader.skip(ones + 1 + bits);
-        return signed((head << (ones + 1)) >> (64 - bits), bits);
+    match BITS.get(ones as usize) {
+        Some(&bits) => (signed((head << (ones + 1)) >> (64 - bits), bits), ones + 1 + bits),
+        None => (0, 0),
     }
-    reader.skip(4);
-    reader.read(64) as i64
 }
 
 /// Builds an XOR chunk sample by sample.
