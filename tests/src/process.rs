@@ -6,6 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::http::get;
+
+/// How long a process may take to be ready.
+const START: Duration = Duration::from_secs(30);
+
 /// The `isthmus` program: `$ISTHMUS_BIN`, or the one that was built beside this test.
 ///
 /// # Panics
@@ -94,6 +99,21 @@ impl Process {
     /// Whether it still runs.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Waits until `/-/ready` at `http` answers 200.
+    ///
+    /// # Panics
+    /// When it ends before, or after 30 seconds; with its log.
+    pub fn wait_ready(&mut self, name: &str, http: SocketAddr) {
+        wait_for(&format!("{name} to be ready"), START, || {
+            assert!(self.is_running(), "{name} ended:\n{}", self.output());
+            match get(http, "/-/ready") {
+                Ok((200, _)) => Ok(()),
+                Ok((status, body)) => Err(format!("{status}: {body}; its log:\n{}", self.output())),
+                Err(error) => Err(error),
+            }
+        });
     }
 
     /// Kills it at once and waits until it is gone.

@@ -1,15 +1,11 @@
 //! A mesh of real gateway processes: a trust domain, an observability gateway, clusters that joined by token.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
-use crate::process::{Process, free_port, isthmus, wait_for};
-
-const START: Duration = Duration::from_secs(30);
+use crate::process::{Process, free_port, isthmus};
 
 /// Who dials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,21 +126,8 @@ fn gateway(dir: &Path, name: &str, yaml: &str, grpc: SocketAddr, token: Option<&
     ];
     args.extend(token.map(|file| format!("--join-file={}", file.display())));
     let mut process = Process::start(&isthmus(), &args, &dir.join(format!("{name}.log")));
-    wait_for(&format!("gateway {name} to be ready"), START, || {
-        assert!(process.is_running(), "gateway {name} ended:\n{}", process.output());
-        ready(http).map_err(|e| format!("{e}; its log:\n{}", process.output()))
-    });
+    process.wait_ready(&format!("gateway {name}"), http);
     process
-}
-
-/// Whether `/-/ready` answers 200, asked with as little machinery as can be.
-fn ready(http: SocketAddr) -> Result<(), String> {
-    let mut stream = TcpStream::connect(http).map_err(|e| e.to_string())?;
-    stream.set_read_timeout(Some(Duration::from_secs(5))).map_err(|e| e.to_string())?;
-    write!(stream, "GET /-/ready HTTP/1.1\r\nHost: {http}\r\nConnection: close\r\n\r\n").map_err(|e| e.to_string())?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).map_err(|e| e.to_string())?;
-    if answer.starts_with("HTTP/1.1 200") { Ok(()) } else { Err(answer) }
 }
 
 fn run(args: &[&str]) {

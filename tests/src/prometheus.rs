@@ -1,0 +1,80 @@
+//! Real Prometheus servers that hold given samples.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+
+use crate::process::{Process, free_port};
+
+/// A running Prometheus; ends when dropped.
+pub struct Prometheus {
+    /// Its HTTP API.
+    pub address: SocketAddr,
+    process: Process,
+}
+
+impl Prometheus {
+    /// Whether a Prometheus is installed. Says in one line that `what` is skipped where it is not.
+    pub fn is_installed(what: &str) -> bool {
+        let found = Command::new("prometheus").arg("--version").output().is_ok();
+        if !found {
+            println!("skipped: {what} (no prometheus on the PATH)");
+        }
+        found
+    }
+
+    /// Starts one on the blocks in `dir/data`, scraping nothing, with these external labels.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn start(dir: &Path, external_labels: &[(&str, &str)]) -> Self {
+        fs::create_dir_all(dir).expect("a folder");
+        let mut config = "global:\n  scrape_interval: 1h\n".to_owned();
+        if !external_labels.is_empty() {
+            config.push_str("  external_labels:\n");
+        }
+        for (name, value) in external_labels {
+            config.push_str(&format!("    {name}: '{value}'\n"));
+        }
+        fs::write(dir.join("prometheus.yml"), config).expect("a file");
+        let address = free_port();
+        let args = [
+            format!("--config.file={}", dir.join("prometheus.yml").display()),
+            format!("--storage.tsdb.path={}", dir.join("data").display()),
+            format!("--web.listen-address={address}"),
+            // The samples are old on purpose.
+            "--storage.tsdb.retention.time=100y".to_owned(),
+        ];
+        let mut process = Process::start(Path::new("prometheus"), &args, &dir.join("prometheus.log"));
+        process.wait_ready("prometheus", address);
+        Prometheus { address, process }
+    }
+
+    /// What it has cost.
+    pub fn usage(&self) -> crate::Usage {
+        self.process.usage()
+    }
+
+    /// Kills it at once.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+}
+
+/// Turns an OpenMetrics text with timestamps into blocks below `dir/data`.
+///
+/// # Panics
+/// When `promtool` refuses the text.
+pub fn openmetrics_blocks(dir: &Path, text: &str) {
+    let data = dir.join("data");
+    fs::create_dir_all(&data).expect("a folder");
+    let input = dir.join("input.om");
+    fs::write(&input, text).expect("a file");
+    let output = Command::new("promtool")
+        .args(["tsdb", "create-blocks-from", "openmetrics"])
+        .args([&input, &data])
+        .output()
+        .expect("promtool runs");
+    assert!(output.status.success(), "promtool: {}", String::from_utf8_lossy(&output.stderr));
+}
