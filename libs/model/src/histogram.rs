@@ -2,6 +2,14 @@
 //!
 //! Integer histograms exist only inside chunks; decoding turns them into this form.
 
+mod buckets;
+mod combine;
+mod trim;
+
+pub use buckets::Bucket;
+pub use combine::{Combined, IncompatibleSchemas};
+pub use trim::Keep;
+
 /// Schema number of histograms whose bucket bounds are listed one by one (`custom_values`).
 ///
 /// This is how classic histograms look when they are stored as native ones.

@@ -14,8 +14,8 @@ mod sample;
 mod time;
 
 pub use histogram::{
-    CUSTOM_BUCKETS_SCHEMA, CounterResetHint, FloatHistogram, HistogramError, MAX_EXPONENTIAL_SCHEMA,
-    MIN_EXPONENTIAL_SCHEMA, Span,
+    Bucket, CUSTOM_BUCKETS_SCHEMA, Combined, CounterResetHint, FloatHistogram, HistogramError,
+    IncompatibleSchemas, Keep, MAX_EXPONENTIAL_SCHEMA, MIN_EXPONENTIAL_SCHEMA, Span,
 };
 pub use labels::{Label, Labels, LabelsBuilder, LabelsError, METRIC_NAME};
 pub use matcher::{ExternalMatch, MatchOp, Matcher, MatcherError};

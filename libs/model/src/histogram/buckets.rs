@@ -1,0 +1,183 @@
+//! Buckets one by one: their numbers, bounds and counts.
+
+use super::{CUSTOM_BUCKETS_SCHEMA, FloatHistogram, Span};
+
+/// A bucket with its bounds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bucket {
+    /// Lower bound; minus infinity for the first of custom buckets.
+    pub lower: f64,
+    /// Upper bound; plus infinity for the last of custom buckets.
+    pub upper: f64,
+    /// Whether the lower bound belongs to the bucket.
+    pub lower_inclusive: bool,
+    /// Whether the upper bound belongs to the bucket.
+    pub upper_inclusive: bool,
+    /// Observations in it.
+    pub count: f64,
+}
+
+impl Bucket {
+    /// Which fraction of the bucket lies at or below `value`, a number strictly between its finite bounds.
+    ///
+    /// Observations are taken to be spread evenly over the bucket where `linear`, else over the logarithm of its width,
+    /// which fits buckets that grow exponentially.
+    pub fn fraction_below(&self, value: f64, linear: bool) -> f64 {
+        if linear {
+            return (value - self.lower) / (self.upper - self.lower);
+        }
+        let (lower, upper) = (self.lower.abs().log2(), self.upper.abs().log2());
+        let at = value.abs().log2();
+        if value > 0.0 { (at - lower) / (upper - lower) } else { 1.0 - (at - upper) / (lower - upper) }
+    }
+}
+
+/// `2^exponent * fraction`, also where the power itself is out of range.
+fn scaled(fraction: f64, exponent: i64) -> f64 {
+    // Bounds outside of this range are zero or infinite in any case.
+    let exponent = exponent.clamp(-2200, 2200) as i32;
+    let half = exponent / 2;
+    fraction * 2f64.powi(half) * 2f64.powi(exponent - half)
+}
+
+/// Upper bound of bucket `index`; bucket -1 of custom buckets ends at minus infinity.
+pub(super) fn bound(index: i64, schema: i32, custom_values: &[f64]) -> f64 {
+    if schema == CUSTOM_BUCKETS_SCHEMA {
+        return match usize::try_from(index) {
+            Err(_) => f64::NEG_INFINITY,
+            Ok(index) => custom_values.get(index).copied().unwrap_or(f64::INFINITY),
+        };
+    }
+    if schema <= 0 {
+        let exponent = index.saturating_mul(1 << schema.unsigned_abs().min(31));
+        // The bucket of the greatest float would end at infinity.
+        return if exponent == 1024 { f64::MAX } else { scaled(1.0, exponent) };
+    }
+    let bits = schema.min(31);
+    let part = index & ((1 << bits) - 1);
+    let exponent = index >> bits;
+    if part == 0 && exponent == 1024 {
+        return f64::MAX;
+    }
+    scaled((part as f64 / f64::from(1u32 << bits)).exp2(), exponent)
+}
+
+/// The number and count of each bucket that spans describe, in ascending order.
+pub(super) fn numbered<'a>(spans: &'a [Span], buckets: &'a [f64]) -> impl Iterator<Item = (i64, f64)> + 'a {
+    let mut next = 0i64;
+    let indices = spans.iter().flat_map(move |span| {
+        let start = next + i64::from(span.offset);
+        next = start + i64::from(span.length);
+        start..next
+    });
+    indices.zip(buckets.iter().copied())
+}
+
+/// Spans and counts of buckets given by number, in ascending order.
+pub(super) fn packed(cells: impl Iterator<Item = (i64, f64)>) -> (Vec<Span>, Vec<f64>) {
+    let (mut spans, mut buckets): (Vec<Span>, Vec<f64>) = (Vec::new(), Vec::new());
+    let mut next = 0i64;
+    for (index, count) in cells {
+        match spans.last_mut() {
+            Some(span) if index == next => span.length += 1,
+            _ => {
+                let gap = (index - next).clamp(i64::from(i32::MIN), i64::from(i32::MAX));
+                spans.push(Span { offset: gap as i32, length: 1 });
+            }
+        }
+        buckets.push(count);
+        next = index + 1;
+    }
+    (spans, buckets)
+}
+
+impl FloatHistogram {
+    fn bucket(&self, index: i64, count: f64, positive: bool) -> Bucket {
+        let custom = self.uses_custom_buckets();
+        let (near, far) = (
+            bound(index - 1, self.schema, &self.custom_values),
+            bound(index, self.schema, &self.custom_values),
+        );
+        let (lower, upper) = if positive { (near, far) } else { (-far, -near) };
+        Bucket {
+            lower,
+            upper,
+            lower_inclusive: if custom { index == 0 } else { lower < 0.0 },
+            upper_inclusive: custom || upper > 0.0,
+            count,
+        }
+    }
+
+    /// The buckets of the positive side in ascending order, empty ones included.
+    pub fn positive(&self) -> impl Iterator<Item = Bucket> + '_ {
+        numbered(&self.positive_spans, &self.positive_buckets)
+            .map(|(index, count)| self.bucket(index, count, true))
+    }
+
+    /// The buckets of the negative side, the one next to zero first, empty ones included.
+    pub fn negative(&self) -> impl Iterator<Item = Bucket> + '_ {
+        numbered(&self.negative_spans, &self.negative_buckets)
+            .map(|(index, count)| self.bucket(index, count, false))
+    }
+
+    /// The zero bucket.
+    pub fn zero_bucket(&self) -> Bucket {
+        Bucket {
+            lower: -self.zero_threshold,
+            upper: self.zero_threshold,
+            lower_inclusive: true,
+            upper_inclusive: true,
+            count: self.zero_count,
+        }
+    }
+
+    /// All buckets in ascending order of value; the zero bucket only where it has observations. Buckets that reach
+    /// into the zero bucket are cut at its bounds.
+    pub fn buckets(&self) -> Vec<Bucket> {
+        let threshold = self.zero_threshold;
+        let cut = |mut bucket: Bucket| {
+            if bucket.upper < 0.0 && bucket.upper > -threshold {
+                bucket.upper = -threshold;
+            } else if bucket.lower > 0.0 && bucket.lower < threshold {
+                bucket.lower = threshold;
+            }
+            bucket
+        };
+        let mut all: Vec<Bucket> = self.negative().map(cut).collect();
+        all.reverse();
+        if self.zero_count > 0.0 {
+            all.push(self.zero_bucket());
+        }
+        all.extend(self.positive().map(cut));
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_grow_by_the_base_of_the_schema() {
+        assert_eq!(bound(0, 0, &[]), 1.0);
+        assert_eq!(bound(3, 0, &[]), 8.0);
+        assert_eq!(bound(-1, 0, &[]), 0.5);
+        assert_eq!(bound(1, 1, &[]), 2f64.sqrt());
+        assert_eq!(bound(2, 1, &[]), 2.0);
+        assert_eq!(bound(1, -2, &[]), 16.0);
+        assert_eq!(bound(1024, 0, &[]), f64::MAX);
+        assert_eq!(bound(-1074, 0, &[]), f64::from_bits(1));
+        assert_eq!(bound(i64::from(i32::MAX), 0, &[]), f64::INFINITY);
+        assert_eq!(bound(1, CUSTOM_BUCKETS_SCHEMA, &[1.0]), f64::INFINITY);
+        assert_eq!(bound(-1, CUSTOM_BUCKETS_SCHEMA, &[1.0]), f64::NEG_INFINITY);
+    }
+
+    #[test]
+    fn packing_undoes_numbering() {
+        let spans = vec![Span { offset: -2, length: 2 }, Span { offset: 3, length: 1 }];
+        let buckets = vec![1.0, 2.0, 3.0];
+        let cells: Vec<_> = numbered(&spans, &buckets).collect();
+        assert_eq!(cells, [(-2, 1.0), (-1, 2.0), (3, 3.0)]);
+        assert_eq!(packed(cells.into_iter()), (spans, buckets));
+    }
+}
