@@ -65,7 +65,7 @@ impl Credentials {
         let damaged = |e: rustls_pki_types::pem::Error| CredentialsError::Pem(e.to_string());
         let mut keys = PrivateKeyDer::pem_slice_iter(pem);
         let key = keys.next().ok_or(CredentialsError::NoKey)?.map_err(damaged)?;
-        if keys.next().is_some() {
+        if keys.next().transpose().map_err(damaged)?.is_some() {
             return Err(CredentialsError::ManyKeys);
         }
         let chain: Vec<_> = CertificateDer::pem_slice_iter(pem)

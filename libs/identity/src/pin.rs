@@ -31,7 +31,7 @@ impl SpkiPin {
     /// When the bytes are not one X.509 certificate.
     pub fn of_certificate(der: &[u8]) -> Result<Self, PinError> {
         match X509Certificate::from_der(der) {
-            Ok((rest, cert)) if rest.is_empty() => Ok(Self::of_spki(cert.public_key().raw)),
+            Ok(([], cert)) => Ok(Self::of_spki(cert.public_key().raw)),
             _ => Err(PinError("not an X.509 certificate")),
         }
     }

@@ -1,1 +1,101 @@
+//! A CA for this crate's tests; it signs whatever it is asked to, good or bad.
 
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
+};
+use rustls::pki_types::CertificateDer;
+
+use crate::{Credentials, TrustBundle, TrustDomain};
+
+pub(crate) fn td() -> TrustDomain {
+    "test.example".parse().unwrap()
+}
+
+pub(crate) fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+
+/// Root and issuing CA of a trust domain.
+pub(crate) struct TestCa {
+    root: CertificateDer<'static>,
+    pub(crate) root_signer: Issuer<'static, KeyPair>,
+    pub(crate) issuing: CertificateDer<'static>,
+    pub(crate) signer: Issuer<'static, KeyPair>,
+}
+
+pub(crate) fn ca_params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.not_before = (now() - 24 * HOUR).into();
+    params.not_after = (now() + 1000 * HOUR).into();
+    params
+}
+
+/// What a good leaf of `<component>.eu-1` in `test.example` holds, valid from an hour ago for a day.
+pub(crate) fn leaf_params(component: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    let uri = format!("spiffe://test.example/cluster/eu-1/{component}");
+    params.subject_alt_names = vec![uri_name(&uri), dns_name(&format!("{component}.eu-1.test.example"))];
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.not_before = (now() - HOUR).into();
+    params.not_after = (now() + 23 * HOUR).into();
+    params
+}
+
+pub(crate) fn uri_name(uri: &str) -> SanType {
+    SanType::URI(uri.try_into().unwrap())
+}
+
+pub(crate) fn dns_name(name: &str) -> SanType {
+    SanType::DnsName(name.try_into().unwrap())
+}
+
+impl TestCa {
+    pub(crate) fn new(name: &str) -> Self {
+        Self::with_issuing(name, ca_params(&format!("issuing {name}")))
+    }
+
+    pub(crate) fn with_issuing(name: &str, issuing_params: CertificateParams) -> Self {
+        let (root_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        let params = ca_params(&format!("root {name}"));
+        let root = params.self_signed(&root_key).unwrap().der().clone();
+        let root_signer = Issuer::new(params, root_key);
+        let issuing = issuing_params.signed_by(&key, &root_signer).unwrap().der().clone();
+        Self { root, root_signer, issuing, signer: Issuer::new(issuing_params, key) }
+    }
+
+    pub(crate) fn root_der(&self) -> CertificateDer<'static> {
+        self.root.clone()
+    }
+
+    pub(crate) fn bundle(&self) -> TrustBundle {
+        TrustBundle::new(td(), [self.root_der()]).unwrap()
+    }
+
+    /// The chain of a leaf with these parameters, and its key in PKCS #8.
+    pub(crate) fn sign(&self, params: &CertificateParams) -> (Vec<CertificateDer<'static>>, Vec<u8>) {
+        let key = KeyPair::generate().unwrap();
+        let leaf = params.signed_by(&key, &self.signer).unwrap().der().clone();
+        (vec![leaf, self.issuing.clone()], key.serialize_der())
+    }
+
+    /// A good leaf of a component of eu-1.
+    pub(crate) fn leaf(&self, component: &str) -> Credentials {
+        self.credentials(&leaf_params(component))
+    }
+
+    pub(crate) fn credentials(&self, params: &CertificateParams) -> Credentials {
+        let (chain, key) = self.sign(params);
+        Credentials::from_pkcs8(chain, &key).unwrap()
+    }
+}

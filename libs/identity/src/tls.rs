@@ -215,4 +215,4 @@ pub(crate) fn handshake_schemes() -> Vec<SignatureScheme> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

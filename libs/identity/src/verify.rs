@@ -205,7 +205,7 @@ pub(crate) struct Leaf<'a> {
 impl<'a> Leaf<'a> {
     pub(crate) fn parse(der: &'a [u8]) -> Result<Self, RefusedCertificate> {
         match X509Certificate::from_der(der) {
-            Ok((rest, cert)) if rest.is_empty() => Ok(Self { cert }),
+            Ok(([], cert)) => Ok(Self { cert }),
             _ => {
                 Err(RefusedCertificate::new(&"a peer", Reason::Unreadable("it is not one X.509 certificate")))
             }
@@ -284,7 +284,7 @@ impl<'a> Leaf<'a> {
 }
 
 /// A certificate that was refused: whose, and why, in one line.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("certificate of {subject} refused: {reason}")]
 pub struct RefusedCertificate {
     subject: String,
@@ -306,12 +306,27 @@ impl RefusedCertificate {
         &self.reason
     }
 
-    /// Finds the refusal inside a TLS error, where our verifiers put it.
-    pub fn find_in(error: &rustls::Error) -> Option<&Self> {
-        match error {
-            rustls::Error::InvalidCertificate(CertificateError::Other(other)) => other.0.downcast_ref(),
-            _ => None,
+    /// Finds the refusal inside an error of TLS, or of what runs on top of it (`io::Error` and sources included).
+    pub fn find_in<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Self> {
+        if let Some(refused) = error.downcast_ref() {
+            return Some(refused);
         }
+        let inner: Option<&(dyn std::error::Error + 'static)> = match error.downcast_ref::<rustls::Error>() {
+            Some(rustls::Error::InvalidCertificate(CertificateError::Other(other))) => Some(&*other.0),
+            Some(_) => None,
+            None => match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+                Some(inner) => Some(inner),
+                None => error.source(),
+            },
+        };
+        inner.and_then(Self::find_in)
+    }
+}
+
+impl fmt::Debug for RefusedCertificate {
+    /// The same line as `Display`: rustls and quinn print what they carry with `Debug`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
