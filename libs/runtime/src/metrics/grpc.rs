@@ -167,7 +167,7 @@ impl GrpcMetrics {
         method.counters.get_or_init(|| {
             // All codes from the first call on, so that the first error shows up as an increase.
             for code in CODES {
-                self.handled.get_or_create(&self.handled(&method.labels, code));
+                drop(self.handled.get_or_create(&self.handled(&method.labels, code)));
             }
             let started = method.started.get_or_create(&method.labels).clone();
             (started, method.seconds.get_or_create(&method.labels).clone())

@@ -1,0 +1,129 @@
+//! What Prometheus answers, as far as it is read.
+
+use std::collections::BTreeMap;
+
+use model::{Labels, Timestamp};
+use serde::{Deserialize, Deserializer};
+
+/// Data with the warnings that came along.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer<T> {
+    /// The data.
+    pub data: T,
+    /// What the server warned of.
+    pub warnings: Vec<String>,
+}
+
+impl<T> Answer<T> {
+    /// The same warnings with other data.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Answer<U> {
+        Answer { data: change(self.data), warnings: self.warnings }
+    }
+}
+
+/// What is known of a metric from its exposition.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct MetadataEntry {
+    /// `counter`, `gauge`, `histogram`, ...
+    #[serde(rename = "type", default)]
+    pub kind: String,
+    /// The help text.
+    #[serde(default)]
+    pub help: String,
+    /// The unit; mostly empty.
+    #[serde(default)]
+    pub unit: String,
+}
+
+/// The envelope of every JSON answer.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Reply<T> {
+    pub(super) status: String,
+    pub(super) data: Option<T>,
+    #[serde(default)]
+    pub(super) error_type: String,
+    #[serde(default)]
+    pub(super) error: String,
+    #[serde(default)]
+    pub(super) warnings: Vec<String>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct StatusConfig {
+    pub(super) yaml: String,
+}
+
+/// The part of Prometheus' configuration file that is read.
+#[derive(Deserialize)]
+pub(super) struct ConfigYaml {
+    #[serde(default)]
+    pub(super) global: GlobalYaml,
+}
+
+#[derive(Default, Deserialize)]
+pub(super) struct GlobalYaml {
+    #[serde(default)]
+    pub(super) external_labels: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct BuildInfo {
+    pub(super) version: String,
+}
+
+/// A label set as a JSON object.
+pub(super) struct LabelSet(pub(super) Labels);
+
+impl<'de> Deserialize<'de> for LabelSet {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let pairs = BTreeMap::<String, String>::deserialize(deserializer)?;
+        Labels::from_pairs(pairs).map(LabelSet).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Finds `prometheus_tsdb_lowest_timestamp_seconds` in the text of `/metrics`.
+///
+/// An empty head shows the greatest possible time there, which means that nothing is known.
+pub(super) fn lowest_timestamp(metrics: &[u8]) -> Option<Timestamp> {
+    let value = metrics
+        .split(|byte| *byte == b'\n')
+        .find_map(|line| line.strip_prefix(b"prometheus_tsdb_lowest_timestamp_seconds "))?;
+    let seconds: f64 = std::str::from_utf8(value).ok()?.split_ascii_whitespace().next()?.parse().ok()?;
+    let millis = seconds * 1000.0;
+    // Written so that NaN is refused as well.
+    if millis.abs() < i64::MAX as f64 / 2.0 { Some(Timestamp::from_millis(millis as i64)) } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lowest_timestamp_is_found_among_the_metrics() {
+        let check = |text: &str| lowest_timestamp(text.as_bytes()).map(Timestamp::as_millis);
+        let name = "prometheus_tsdb_lowest_timestamp_seconds";
+        assert_eq!(
+            check(&format!("# HELP {name} x\n{name}_other 5\n{name} 1.669e+09\nup 1\n")),
+            Some(1_669_000_000_000)
+        );
+        // What an empty head shows: i64::MAX / 1000.
+        assert_eq!(check(&format!("{name} 9.223372036854775e+15")), None);
+        assert_eq!(check(&format!("{name} NaN")), None);
+        assert_eq!(check("up 1\n"), None);
+    }
+
+    #[test]
+    fn external_labels_are_read_from_any_configuration() {
+        let labels =
+            |yaml: &str| serde_saphyr::from_str::<ConfigYaml>(yaml).map(|c| c.global.external_labels);
+        let yaml = "global:\n  scrape_interval: 15s\n  external_labels:\n    cluster: eu-1\n    replica: \"0\"\nscrape_configs:\n- job_name: a\n";
+        let expected = BTreeMap::from([
+            ("cluster".to_owned(), "eu-1".to_owned()),
+            ("replica".to_owned(), "0".to_owned()),
+        ]);
+        assert_eq!(labels(yaml).unwrap(), expected);
+        assert!(labels("scrape_configs: []\n").unwrap().is_empty());
+        assert!(labels("global:\n  external_labels: [1]\n").is_err());
+    }
+}

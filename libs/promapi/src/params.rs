@@ -1,0 +1,442 @@
+//! What a client asked: query string and form body merged, and their values read as Prometheus reads them.
+
+use std::time::Duration;
+
+use model::{TimeRange, Timestamp};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::duration::parse_prometheus_duration;
+
+/// The earliest time that Prometheus takes in metadata requests, which stands for "no lower bound".
+pub const MIN_TIME: Timestamp = Timestamp::from_millis((i64::MIN / 1000 + 62_135_596_801) * 1000);
+/// The latest time that Prometheus takes in metadata requests, which stands for "no upper bound".
+pub const MAX_TIME: Timestamp = Timestamp::from_millis((i64::MAX / 1000 - 62_135_596_801) * 1000 + 999);
+
+/// How Prometheus prints [`MIN_TIME`] and [`MAX_TIME`]; clients send them back.
+const MIN_TIME_TEXT: &str = "-292273086-05-16T16:47:06Z";
+const MAX_TIME_TEXT: &str = "292277025-08-18T07:12:54.999999999Z";
+
+/// Most steps between start and end of a range query.
+const MAX_STEPS: i64 = 11_000;
+
+/// A parameter that cannot be used; the texts are those of Prometheus.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParamError {
+    /// A value makes no sense.
+    #[error("invalid parameter {name:?}: {cause}")]
+    Invalid {
+        /// The parameter.
+        name: String,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// The query string or form body is no list of parameters.
+    #[error("error parsing form values: {0}")]
+    Form(String),
+    /// No selector was given where one is needed.
+    #[error("no match[] parameter provided")]
+    NoMatcher,
+    /// More than 11,000 steps.
+    #[error(
+        "exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution (?step=XX)"
+    )]
+    TooManySteps,
+}
+
+impl ParamError {
+    /// A value of `name` that makes no sense because of `cause`.
+    pub fn invalid(name: &str, cause: impl Into<String>) -> Self {
+        ParamError::Invalid { name: name.to_owned(), cause: cause.into() }
+    }
+}
+
+/// Parameters of a request, several values a name.
+///
+/// Those of a form body come before those of the query string, so that they win where one value is asked for.
+///
+/// ```
+/// let params = promapi::Params::parse(Some("time=1.5&match[]=up"), Some(b"match[]=a%7B%7D")).unwrap();
+/// assert_eq!(params.all("match[]").collect::<Vec<_>>(), ["a{}", "up"]);
+/// assert_eq!(params.time("time").unwrap().unwrap().as_millis(), 1500);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Params {
+    pairs: Vec<(String, String)>,
+}
+
+/// Start, end and step of a range query, checked together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RangeQuery {
+    /// Instant of the first evaluation.
+    pub start: Timestamp,
+    /// Last instant at which an evaluation may fall; not before the start.
+    pub end: Timestamp,
+    /// Distance of the evaluations; at least 1 ms.
+    pub step: Duration,
+}
+
+impl Params {
+    /// Reads a query string (without `?`) and an `application/x-www-form-urlencoded` body.
+    ///
+    /// The caller bounds the size of the body. Names without `=` have an empty value.
+    ///
+    /// # Errors
+    /// A `%` without two hexadecimal digits, a semicolon, or text that is not UTF-8.
+    pub fn parse(query: Option<&str>, form: Option<&[u8]>) -> Result<Self, ParamError> {
+        let mut pairs = Vec::new();
+        for list in [form, query.map(str::as_bytes)].into_iter().flatten() {
+            for pair in list.split(|b| *b == b'&').filter(|pair| !pair.is_empty()) {
+                if pair.contains(&b';') {
+                    return Err(ParamError::Form("invalid semicolon separator in query".to_owned()));
+                }
+                let (name, value) = match pair.iter().position(|b| *b == b'=') {
+                    Some(at) => (&pair[..at], &pair[at + 1..]),
+                    None => (pair, &pair[..0]),
+                };
+                pairs.push((unescape(name)?, unescape(value)?));
+            }
+        }
+        Ok(Params { pairs })
+    }
+
+    /// The first value of `name`; an empty one counts as absent, as in Prometheus.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.all(name).next().filter(|value| !value.is_empty())
+    }
+
+    /// All values of `name`, empty ones included.
+    pub fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
+        self.pairs.iter().filter(move |(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether `name` occurs, even with an empty value.
+    pub fn contains(&self, name: &str) -> bool {
+        self.all(name).next().is_some()
+    }
+
+    /// The `match[]` selectors, of which there must be one.
+    ///
+    /// # Errors
+    /// [`ParamError::NoMatcher`].
+    pub fn matchers(&self) -> Result<Vec<&str>, ParamError> {
+        let matchers: Vec<&str> = self.all("match[]").collect();
+        if matchers.is_empty() { Err(ParamError::NoMatcher) } else { Ok(matchers) }
+    }
+
+    /// An instant: seconds as a float, or RFC 3339; `None` where absent.
+    ///
+    /// # Errors
+    /// `cannot parse "x" to a valid timestamp`.
+    pub fn time(&self, name: &str) -> Result<Option<Timestamp>, ParamError> {
+        self.get(name).map(|text| parse_time(name, text)).transpose()
+    }
+
+    /// A length: seconds as a float, or Prometheus' notation; `None` where absent.
+    ///
+    /// # Errors
+    /// `cannot parse "x" to a valid duration`, which holds for negative ones too.
+    pub fn duration(&self, name: &str) -> Result<Option<Duration>, ParamError> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        match parse_duration(name, text)? {
+            Length::Positive(length) => Ok(Some(length)),
+            Length::ZeroOrNegative if text.starts_with('-') => {
+                Err(ParamError::invalid(name, format!("cannot parse {text:?} to a valid duration")))
+            }
+            Length::ZeroOrNegative => Ok(Some(Duration::ZERO)),
+        }
+    }
+
+    /// A switch in one of Go's spellings (`1 t T TRUE true True` and their opposites); `None` where absent.
+    ///
+    /// # Errors
+    /// Any other spelling.
+    pub fn bool(&self, name: &str) -> Result<Option<bool>, ParamError> {
+        match self.get(name) {
+            None => Ok(None),
+            Some("1" | "t" | "T" | "TRUE" | "true" | "True") => Ok(Some(true)),
+            Some("0" | "f" | "F" | "FALSE" | "false" | "False") => Ok(Some(false)),
+            Some(text) => {
+                Err(ParamError::invalid(name, format!("strconv.ParseBool: parsing {text:?}: invalid syntax")))
+            }
+        }
+    }
+
+    /// A limit of results; `None` where absent or 0, which both mean no limit.
+    ///
+    /// # Errors
+    /// Not a whole number, or negative.
+    pub fn limit(&self, name: &str) -> Result<Option<usize>, ParamError> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        match text.parse::<i64>() {
+            Ok(0) => Ok(None),
+            Ok(limit) => match usize::try_from(limit) {
+                Ok(limit) => Ok(Some(limit)),
+                Err(_) => Err(ParamError::invalid(name, "limit must be non-negative")),
+            },
+            Err(error) => {
+                use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+                let cause = match error.kind() {
+                    PosOverflow | NegOverflow => "value out of range",
+                    _ => "invalid syntax",
+                };
+                Err(ParamError::invalid(name, format!("strconv.Atoi: parsing {text:?}: {cause}")))
+            }
+        }
+    }
+
+    /// `start` and `end` of a metadata request; all times where absent.
+    ///
+    /// # Errors
+    /// Either makes no sense, or the end is before the start.
+    pub fn metadata_range(&self) -> Result<TimeRange, ParamError> {
+        let range =
+            TimeRange::new(self.time("start")?.unwrap_or(MIN_TIME), self.time("end")?.unwrap_or(MAX_TIME));
+        if range.is_empty() { Err(end_before_start()) } else { Ok(range) }
+    }
+
+    /// `start`, `end` and `step` of a range query. `default_step` gives the step where none was sent;
+    /// Prometheus itself has none (`|_| None`) and refuses.
+    ///
+    /// # Errors
+    /// A value is missing or makes no sense, the end is before the start, the step is below a millisecond,
+    /// or there are more than 11,000 steps.
+    pub fn range_query(
+        &self,
+        default_step: impl FnOnce(TimeRange) -> Option<Duration>,
+    ) -> Result<RangeQuery, ParamError> {
+        let start = parse_time("start", self.get("start").unwrap_or(""))?;
+        let end = parse_time("end", self.get("end").unwrap_or(""))?;
+        if end < start {
+            return Err(end_before_start());
+        }
+        let step = match self.get("step") {
+            Some(text) => parse_duration("step", text)?,
+            None => match default_step(TimeRange::new(start, end)) {
+                Some(step) => Length::Positive(step),
+                None => parse_duration("step", "")?,
+            },
+        };
+        // Evaluation counts in milliseconds; Prometheus cuts off what is finer and then divides by zero.
+        let step = match step {
+            Length::Positive(step) if step.as_millis() > 0 => Duration::from_millis(step.as_millis() as u64),
+            _ => {
+                let cause =
+                    "zero or negative query resolution step widths are not accepted. Try a positive integer";
+                return Err(ParamError::invalid("step", cause));
+            }
+        };
+        let step_millis = i64::try_from(step.as_millis()).unwrap_or(i64::MAX);
+        if end.millis_since(start) / step_millis > MAX_STEPS {
+            return Err(ParamError::TooManySteps);
+        }
+        Ok(RangeQuery { start, end, step })
+    }
+}
+
+fn end_before_start() -> ParamError {
+    ParamError::invalid("end", "end timestamp must not be before start time")
+}
+
+/// Undoes the percent-encoding of forms.
+fn unescape(text: &[u8]) -> Result<String, ParamError> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        match byte {
+            b'+' => out.push(b' '),
+            b'%' => {
+                let digit = |at: usize| after.get(at).and_then(|b| char::from(*b).to_digit(16));
+                let (Some(high), Some(low)) = (digit(0), digit(1)) else {
+                    let shown = String::from_utf8_lossy(&after[..after.len().min(2)]).into_owned();
+                    return Err(ParamError::Form(format!("invalid URL escape {:?}", format!("%{shown}"))));
+                };
+                out.push((high * 16 + low) as u8);
+                rest = &after[2..];
+            }
+            byte => out.push(byte),
+        }
+    }
+    String::from_utf8(out).map_err(|_| ParamError::Form("text is not valid UTF-8".to_owned()))
+}
+
+/// Reads a float as Go does; its words for infinity and NaN are no use in a parameter and are left out.
+fn parse_float(text: &str) -> Option<f64> {
+    text.parse().ok().filter(|value: &f64| value.is_finite())
+}
+
+fn parse_time(name: &str, text: &str) -> Result<Timestamp, ParamError> {
+    if let Some(seconds) = parse_float(text) {
+        // Beyond this a float of seconds cannot be a millisecond timestamp.
+        if seconds.abs() <= i64::MAX as f64 / 1000.0 {
+            let whole = seconds.trunc();
+            let millis = ((seconds - whole) * 1000.0).round();
+            return Ok(
+                Timestamp::from_millis((whole as i64).saturating_mul(1000)).offset_millis(millis as i64)
+            );
+        }
+    }
+    match text {
+        MIN_TIME_TEXT => return Ok(MIN_TIME),
+        MAX_TIME_TEXT => return Ok(MAX_TIME),
+        _ => {}
+    }
+    match OffsetDateTime::parse(text, &Rfc3339) {
+        // Years 0 to 9999 are far inside i64 milliseconds.
+        Ok(at) => Ok(Timestamp::from_millis(at.unix_timestamp_nanos().div_euclid(1_000_000) as i64)),
+        Err(_) => Err(ParamError::invalid(name, format!("cannot parse {text:?} to a valid timestamp"))),
+    }
+}
+
+/// A length as a parameter gives it: a float may be negative.
+enum Length {
+    Positive(Duration),
+    ZeroOrNegative,
+}
+
+fn parse_duration(name: &str, text: &str) -> Result<Length, ParamError> {
+    let refuse =
+        |tail: &str| ParamError::invalid(name, format!("cannot parse {text:?} to a valid duration{tail}"));
+    if let Some(seconds) = parse_float(text) {
+        if seconds.abs() * 1e9 > i64::MAX as f64 {
+            return Err(refuse(". It overflows int64"));
+        }
+        return Ok(if seconds > 0.0 {
+            Length::Positive(Duration::from_nanos((seconds * 1e9) as u64))
+        } else {
+            Length::ZeroOrNegative
+        });
+    }
+    match parse_prometheus_duration(text) {
+        Ok(Duration::ZERO) => Ok(Length::ZeroOrNegative),
+        Ok(length) => Ok(Length::Positive(length)),
+        Err(_) => Err(refuse("")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn params(query: &str) -> Params {
+        Params::parse(Some(query), None).unwrap()
+    }
+
+    #[test]
+    fn the_form_body_comes_before_the_query_string() {
+        let params = Params::parse(Some("a=1&b=x%20y&a=2&flag"), Some(b"a=3&c=%7B+%C3%A9")).unwrap();
+        assert_eq!(params.get("a"), Some("3"));
+        assert_eq!(params.all("a").collect::<Vec<_>>(), ["3", "1", "2"]);
+        assert_eq!(params.get("b"), Some("x y"));
+        assert_eq!(params.get("c"), Some("{ é"));
+        assert_eq!((params.get("flag"), params.contains("flag")), (None, true));
+    }
+
+    #[test]
+    fn broken_forms_are_refused() {
+        for (query, expected) in [
+            ("a=%zz", "error parsing form values: invalid URL escape \"%zz\""),
+            ("a=%2", "error parsing form values: invalid URL escape \"%2\""),
+            ("a=%", "error parsing form values: invalid URL escape \"%\""),
+            ("a=1;b=2", "error parsing form values: invalid semicolon separator in query"),
+            ("a=%ff", "error parsing form values: text is not valid UTF-8"),
+        ] {
+            assert_eq!(Params::parse(Some(query), None).unwrap_err().to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn times_are_floats_or_rfc3339() {
+        for (text, millis) in [
+            ("0", 0),
+            ("1.5", 1500),
+            ("1435781451.781", 1_435_781_451_781),
+            ("-1.5", -1500),
+            ("1e3", 1_000_000),
+            ("1.0004", 1000),
+            ("1.0006", 1001),
+            ("2015-07-01T20:10:51.781Z", 1_435_781_451_781),
+            ("2015-07-01T22:10:51.781%2B02:00", 1_435_781_451_781),
+            (MIN_TIME_TEXT, MIN_TIME.as_millis()),
+            (MAX_TIME_TEXT, MAX_TIME.as_millis()),
+        ] {
+            assert_eq!(
+                params(&format!("t={text}")).time("t"),
+                Ok(Some(Timestamp::from_millis(millis))),
+                "{text}"
+            );
+        }
+        assert_eq!(params("").time("t"), Ok(None));
+        for text in ["now", "NaN", "Inf", "1e300", "2015-07-01", "1_000"] {
+            let error = params(&format!("t={text}")).time("t").unwrap_err().to_string();
+            assert_eq!(error, format!("invalid parameter \"t\": cannot parse {text:?} to a valid timestamp"));
+        }
+    }
+
+    #[test]
+    fn durations_are_floats_or_prometheus_notation() {
+        for (text, millis) in [("15", 15_000), ("0.25", 250), ("1h30m", 5_400_000), ("0", 0), ("0s", 0)] {
+            let length = params(&format!("d={text}")).duration("d").unwrap();
+            assert_eq!(length, Some(Duration::from_millis(millis)), "{text}");
+        }
+        for (text, tail) in
+            [("x", ""), ("-5", ""), ("1m1h", ""), ("1e10", ". It overflows int64"), ("300y", "")]
+        {
+            let error = params(&format!("d={text}")).duration("d").unwrap_err().to_string();
+            let expected =
+                format!("invalid parameter \"d\": cannot parse {text:?} to a valid duration{tail}");
+            assert_eq!(error, expected);
+        }
+    }
+
+    #[test]
+    fn switches_and_limits_are_spelled_as_in_go() {
+        assert_eq!(params("a=T&b=False&c=").bool("a"), Ok(Some(true)));
+        assert_eq!(params("a=T&b=False&c=").bool("b"), Ok(Some(false)));
+        assert_eq!(params("a=T&b=False&c=").bool("c"), Ok(None));
+        let error = params("a=yes").bool("a").unwrap_err().to_string();
+        assert_eq!(error, "invalid parameter \"a\": strconv.ParseBool: parsing \"yes\": invalid syntax");
+        assert_eq!(params("limit=5").limit("limit"), Ok(Some(5)));
+        assert_eq!(params("limit=0").limit("limit"), Ok(None));
+        let error = |text: &str| params(text).limit("limit").unwrap_err().to_string();
+        assert_eq!(error("limit=-1"), "invalid parameter \"limit\": limit must be non-negative");
+        assert_eq!(
+            error("limit=x"),
+            "invalid parameter \"limit\": strconv.Atoi: parsing \"x\": invalid syntax"
+        );
+        assert!(error("limit=99999999999999999999").ends_with("value out of range"));
+    }
+
+    #[test]
+    fn range_queries_are_checked_as_a_whole() {
+        let check = |query: &str| params(query).range_query(|_| None);
+        let range = check("start=0&end=11000.9&step=1").unwrap();
+        assert_eq!(range.step, Duration::from_secs(1));
+        for (query, expected) in [
+            ("end=1&step=1", "invalid parameter \"start\": cannot parse \"\" to a valid timestamp"),
+            (
+                "start=2&end=1&step=1",
+                "invalid parameter \"end\": end timestamp must not be before start time",
+            ),
+            ("start=1&end=2", "invalid parameter \"step\": cannot parse \"\" to a valid duration"),
+            (
+                "start=1&end=2&step=0",
+                "invalid parameter \"step\": zero or negative query resolution step widths are not accepted. Try a positive integer",
+            ),
+            (
+                "start=1&end=2&step=-3",
+                "invalid parameter \"step\": zero or negative query resolution step widths are not accepted. Try a positive integer",
+            ),
+            (
+                "start=0&end=11001&step=1",
+                "exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution (?step=XX)",
+            ),
+        ] {
+            assert_eq!(check(query).unwrap_err().to_string(), expected);
+        }
+        let range = params("start=0&end=250").range_query(|_| Some(Duration::from_secs(2))).unwrap();
+        assert_eq!(range.step, Duration::from_secs(2));
+        assert_eq!(params("").metadata_range(), Ok(TimeRange::new(MIN_TIME, MAX_TIME)));
+    }
+}

@@ -1,0 +1,422 @@
+//! Remote read: the request, and the answer in both of its forms.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderName, Response, header};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use model::{Labels, LabelsError, MatchOp, Matcher, Sample, TimeRange, Timestamp};
+use prost::Message;
+use proto::prometheus as wire;
+use tokio::time::timeout;
+
+use crate::client::innermost;
+use crate::frames::{FrameDecoder, FrameError};
+
+/// The header that tells the version of the protocol, and the version.
+pub(crate) const VERSION_HEADER: HeaderName = HeaderName::from_static("x-prometheus-remote-read-version");
+pub(crate) const VERSION: &str = "0.1.0";
+
+/// Beginnings of the content types of both forms.
+const STREAMED: &str = "application/x-streamed-protobuf; proto=prometheus.ChunkedReadResponse";
+const SAMPLES: &str = "application/x-protobuf";
+
+/// Most bytes of chunks that one series may have in one answer. A year of one series scraped each second is
+/// below 100 MiB.
+const MAX_SERIES_BYTES: usize = 1 << 30;
+
+/// What remote read asks for.
+#[derive(Clone, Debug)]
+pub struct ReadQuery {
+    /// Conditions on a series' labels, all of which must hold.
+    pub matchers: Vec<Matcher>,
+    /// Time range, both ends included. Chunks that overlap it come whole.
+    pub range: TimeRange,
+}
+
+/// How a chunk's payload is encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChunkEncoding {
+    /// Floats.
+    Xor,
+    /// Native histograms with integer counts.
+    Histogram,
+    /// Native histograms with float counts.
+    FloatHistogram,
+    /// One that remote read's version 0.1.0 did not know (XOR2 and the kinds with start timestamps, from
+    /// Prometheus 3.14 on with special options); the number on the wire. It must not be passed on as it is.
+    Unknown(i32),
+}
+
+/// A chunk as it is stored, not decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadChunk {
+    /// Times of its first and last sample.
+    pub range: TimeRange,
+    /// How `data` is encoded.
+    pub encoding: ChunkEncoding,
+    /// The payload: no length, no encoding byte, no checksum. Shares the memory of its frame.
+    pub data: Bytes,
+}
+
+/// What a series holds in an answer, which has one of these kinds throughout.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ReadData {
+    /// The streamed form.
+    Chunks(Vec<ReadChunk>),
+    /// The old form: floats in time order, cut to the range; native histograms are missing from it.
+    Samples(Vec<Sample>),
+}
+
+/// A series of an answer. Its labels include Prometheus' external labels, where it has none of that name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReadSeries {
+    /// The labels.
+    pub labels: Labels,
+    /// The data.
+    pub data: ReadData,
+}
+
+/// Why an answer cannot be read to its end. What came before is true, but not all.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// Neither of the two forms.
+    #[error("remote read answered with content type {0:?}")]
+    ContentType(String),
+    /// The framing is broken, which is also how Prometheus tells of errors in mid-stream.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// A message cannot be decoded.
+    #[error("remote read sent a message that is no {message}: {cause}")]
+    Message {
+        /// What it should be.
+        message: &'static str,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// A series has no valid label set.
+    #[error("remote read sent a series with bad labels: {0}")]
+    Labels(#[from] LabelsError),
+    /// One series has more than 1 GiB of chunks, or an old answer is larger than the limit.
+    #[error("remote read answered with more than {0} bytes {1}")]
+    TooLarge(usize, &'static str),
+    /// The connection broke.
+    #[error("remote read broke off: {0}")]
+    Transport(String),
+    /// Nothing came for too long.
+    #[error("remote read was silent for {0:?}")]
+    Silent(Duration),
+}
+
+/// Limits of one answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) silence: Duration,
+    pub(crate) max_samples_bytes: usize,
+}
+
+/// The body of a request, ready to be sent with `Content-Encoding: snappy`.
+pub(crate) fn encode_request(query: &ReadQuery) -> Bytes {
+    let matchers = query.matchers.iter().map(|matcher| {
+        let kind = match matcher.op() {
+            MatchOp::Equal => wire::label_matcher::Type::Eq,
+            MatchOp::NotEqual => wire::label_matcher::Type::Neq,
+            MatchOp::Regex => wire::label_matcher::Type::Re,
+            MatchOp::NotRegex => wire::label_matcher::Type::Nre,
+        };
+        wire::LabelMatcher {
+            r#type: kind.into(),
+            name: matcher.name().to_owned(),
+            value: matcher.value().to_owned(),
+        }
+    });
+    let query = wire::Query {
+        start_timestamp_ms: query.range.min.as_millis(),
+        end_timestamp_ms: query.range.max.as_millis(),
+        matchers: matchers.collect(),
+        hints: None,
+    };
+    use wire::read_request::ResponseType::{Samples, StreamedXorChunks};
+    let request = wire::ReadRequest {
+        queries: vec![query],
+        accepted_response_types: vec![StreamedXorChunks.into(), Samples.into()],
+    };
+    let plain = request.encode_to_vec();
+    let mut packed = vec![0; snap::raw::max_compress_len(plain.len())];
+    let length = snap::raw::Encoder::new()
+        .compress(&plain, &mut packed)
+        .expect("the buffer has the greatest length that compression can need");
+    packed.truncate(length);
+    packed.into()
+}
+
+/// The series of an answer, one after the other.
+///
+/// In the streamed form they come in the order of their labels before Prometheus merged its external labels
+/// into them; memory holds one frame and one series. In the old form they are sorted by their labels.
+///
+/// Dropping it cancels the request.
+#[derive(Debug)]
+pub struct ReadStream {
+    source: Source,
+    limits: Limits,
+    /// Series that came; the last one may get more chunks.
+    ready: VecDeque<ReadSeries>,
+    /// Bytes of chunks of the last one.
+    last_bytes: usize,
+}
+
+#[derive(Debug)]
+enum Source {
+    Frames { body: Incoming, decoder: FrameDecoder },
+    Over,
+}
+
+impl ReadStream {
+    /// Begins to read an answer whose status was success.
+    pub(crate) async fn open(response: Response<Incoming>, limits: Limits) -> Result<Self, ReadError> {
+        let content_type = response.headers().get(header::CONTENT_TYPE).and_then(|t| t.to_str().ok());
+        let content_type = content_type.unwrap_or("").to_owned();
+        let body = response.into_body();
+        let mut stream = ReadStream { source: Source::Over, limits, ready: VecDeque::new(), last_bytes: 0 };
+        if content_type.starts_with(STREAMED) {
+            stream.source = Source::Frames { body, decoder: FrameDecoder::new() };
+        } else if content_type.starts_with(SAMPLES) {
+            stream.ready = read_samples(body, limits).await?;
+        } else {
+            return Err(ReadError::ContentType(content_type));
+        }
+        Ok(stream)
+    }
+
+    /// The next series, or `None` at the end of a complete answer.
+    ///
+    /// # Errors
+    /// The answer is incomplete; after that there is nothing more.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped and asked for again.
+    pub async fn next(&mut self) -> Result<Option<ReadSeries>, ReadError> {
+        match self.advance().await {
+            Ok(series) => Ok(series),
+            Err(error) => {
+                self.source = Source::Over;
+                self.ready.clear();
+                Err(error)
+            }
+        }
+    }
+
+    async fn advance(&mut self) -> Result<Option<ReadSeries>, ReadError> {
+        loop {
+            let Source::Frames { body, decoder } = &mut self.source else {
+                return Ok(self.ready.pop_front());
+            };
+            // The last series is complete only when the next one has begun.
+            if self.ready.len() > 1 {
+                return Ok(self.ready.pop_front());
+            }
+            if let Some(frame) = decoder.next_frame()? {
+                self.take(frame)?;
+                continue;
+            }
+            match timeout(self.limits.silence, body.frame()).await {
+                Err(_) => return Err(ReadError::Silent(self.limits.silence)),
+                Ok(Some(Err(error))) => return Err(ReadError::Transport(innermost(&error))),
+                Ok(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data() {
+                        decoder.offer(data);
+                    }
+                }
+                Ok(None) => {
+                    std::mem::take(decoder).finish()?;
+                    self.source = Source::Over;
+                }
+            }
+        }
+    }
+
+    /// Takes the series of a frame; one that goes on from the frame before is joined to its beginning.
+    fn take(&mut self, frame: Bytes) -> Result<(), ReadError> {
+        let message = "ChunkedReadResponse";
+        let response = wire::ChunkedReadResponse::decode(frame)
+            .map_err(|cause| ReadError::Message { message, cause: cause.to_string() })?;
+        if response.query_index != 0 {
+            let cause = format!("it answers query {} of 1", response.query_index);
+            return Err(ReadError::Message { message, cause });
+        }
+        for series in response.chunked_series {
+            let labels = Labels::from_pairs(series.labels.iter().map(|l| (&l.name, &l.value)))?;
+            let bytes: usize = series.chunks.iter().map(|chunk| chunk.data.len()).sum();
+            let more = series.chunks.into_iter().map(ReadChunk::from);
+            match self.ready.back_mut() {
+                Some(ReadSeries { labels: last, data: ReadData::Chunks(chunks) }) if *last == labels => {
+                    self.last_bytes = self.last_bytes.saturating_add(bytes);
+                    if self.last_bytes > MAX_SERIES_BYTES {
+                        return Err(ReadError::TooLarge(MAX_SERIES_BYTES, "of chunks in one series"));
+                    }
+                    chunks.extend(more);
+                }
+                _ => {
+                    self.last_bytes = bytes;
+                    self.ready.push_back(ReadSeries { labels, data: ReadData::Chunks(more.collect()) });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl From<wire::Chunk> for ReadChunk {
+    fn from(chunk: wire::Chunk) -> Self {
+        let time = Timestamp::from_millis;
+        let encoding = match chunk.r#type() {
+            wire::chunk::Encoding::Xor => ChunkEncoding::Xor,
+            wire::chunk::Encoding::Histogram => ChunkEncoding::Histogram,
+            wire::chunk::Encoding::FloatHistogram => ChunkEncoding::FloatHistogram,
+            _ => ChunkEncoding::Unknown(chunk.r#type),
+        };
+        let range = TimeRange::new(time(chunk.min_time_ms), time(chunk.max_time_ms));
+        ReadChunk { range, encoding, data: chunk.data }
+    }
+}
+
+/// Reads an answer in the old form: one message, compressed as a whole.
+async fn read_samples(body: Incoming, limits: Limits) -> Result<VecDeque<ReadSeries>, ReadError> {
+    let max = limits.max_samples_bytes;
+    let packed = match timeout(limits.silence, Limited::new(body, max).collect()).await {
+        Ok(Ok(packed)) => packed.to_bytes(),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+            return Err(ReadError::TooLarge(max, "of samples"));
+        }
+        Ok(Err(error)) => return Err(ReadError::Transport(innermost(&*error))),
+        Err(_) => return Err(ReadError::Silent(limits.silence)),
+    };
+    // Decoding is long work at this size; it must not hold up the other tasks of the thread.
+    let decoded = tokio::task::spawn_blocking(move || decode_samples(&packed, max)).await;
+    decoded.map_err(|error| ReadError::Transport(error.to_string()))?
+}
+
+/// Decodes the old form; at most `max` bytes after decompression. Series without samples are left out.
+fn decode_samples(packed: &[u8], max: usize) -> Result<VecDeque<ReadSeries>, ReadError> {
+    let bad = |cause: String| ReadError::Message { message: "ReadResponse", cause };
+    let length = snap::raw::decompress_len(packed).map_err(|cause| bad(cause.to_string()))?;
+    if length > max {
+        return Err(ReadError::TooLarge(max, "of samples"));
+    }
+    let plain = snap::raw::Decoder::new().decompress_vec(packed).map_err(|cause| bad(cause.to_string()))?;
+    let response = wire::ReadResponse::decode(plain.as_slice()).map_err(|cause| bad(cause.to_string()))?;
+    let mut all = Vec::new();
+    for series in response.results.into_iter().flat_map(|result| result.timeseries) {
+        let labels = Labels::from_pairs(series.labels.iter().map(|l| (&l.name, &l.value)))?;
+        let samples: Vec<Sample> = series.samples.iter().map(|s| Sample::new(s.timestamp, s.value)).collect();
+        if !samples.is_empty() {
+            all.push(ReadSeries { labels, data: ReadData::Samples(samples) });
+        }
+    }
+    all.sort_by(|a, b| a.labels.cmp(&b.labels));
+    Ok(all.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{Rng, SeedableRng};
+
+    use super::*;
+
+    fn samples_message() -> Vec<u8> {
+        let series = |job: &str, samples: &[(i64, f64)]| wire::TimeSeries {
+            labels: vec![wire::Label { name: "job".to_owned(), value: job.to_owned() }],
+            samples: samples.iter().map(|&(timestamp, value)| wire::Sample { value, timestamp }).collect(),
+            ..Default::default()
+        };
+        let timeseries =
+            vec![series("b", &[(1, 1.5), (2, 2.5)]), series("empty", &[]), series("a", &[(3, 3.5)])];
+        let response = wire::ReadResponse { results: vec![wire::QueryResult { timeseries }] };
+        snap::raw::Encoder::new().compress_vec(&response.encode_to_vec()).unwrap()
+    }
+
+    #[test]
+    fn the_old_form_is_sorted_and_without_empty_series() {
+        let series = decode_samples(&samples_message(), 1 << 20).unwrap();
+        let shown: Vec<_> =
+            series.iter().map(|s| (s.labels.value("job").to_owned(), s.data.clone())).collect();
+        let expected = [
+            ("a".to_owned(), ReadData::Samples(vec![Sample::new(3, 3.5)])),
+            ("b".to_owned(), ReadData::Samples(vec![Sample::new(1, 1.5), Sample::new(2, 2.5)])),
+        ];
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn an_old_answer_above_the_limit_is_refused_before_it_is_unpacked() {
+        let bomb = snap::raw::Encoder::new().compress_vec(&vec![0; 1 << 20]).unwrap();
+        assert!(matches!(decode_samples(&bomb, 1000), Err(ReadError::TooLarge(1000, _))));
+    }
+
+    #[test]
+    fn damaged_messages_are_errors_and_never_a_panic() {
+        let intact = samples_message();
+        for seed in 0..20_000u64 {
+            let mut random = rand::rngs::StdRng::seed_from_u64(seed);
+            let mut damaged = intact.clone();
+            for _ in 0..random.random_range(1..5) {
+                let at = random.random_range(0..damaged.len());
+                damaged[at] = random.random();
+            }
+            damaged.truncate(random.random_range(0..=damaged.len()));
+            // Whether it decodes to something is chance; that it ends is the point.
+            let _ = decode_samples(&damaged, 1 << 20);
+            let mut stream =
+                ReadStream { source: Source::Over, limits: limits(), ready: VecDeque::new(), last_bytes: 0 };
+            let _ = stream.take(damaged.into());
+        }
+    }
+
+    fn limits() -> Limits {
+        Limits { silence: Duration::from_secs(1), max_samples_bytes: 1 << 20 }
+    }
+
+    #[test]
+    fn a_series_split_over_frames_is_joined() {
+        let frame = |job: &str, at: i64| {
+            let labels = vec![wire::Label { name: "job".to_owned(), value: job.to_owned() }];
+            let chunk = wire::Chunk {
+                min_time_ms: at,
+                max_time_ms: at + 1,
+                r#type: 1,
+                data: Bytes::from_static(b"x"),
+            };
+            let series = wire::ChunkedSeries { labels, chunks: vec![chunk] };
+            Bytes::from(
+                wire::ChunkedReadResponse { chunked_series: vec![series], query_index: 0 }.encode_to_vec(),
+            )
+        };
+        let mut stream =
+            ReadStream { source: Source::Over, limits: limits(), ready: VecDeque::new(), last_bytes: 0 };
+        for (job, at) in [("a", 0), ("a", 10), ("b", 0), ("b", 10), ("b", 20)] {
+            stream.take(frame(job, at)).unwrap();
+        }
+        let chunks: Vec<usize> = stream
+            .ready
+            .iter()
+            .map(|series| match &series.data {
+                ReadData::Chunks(chunks) => chunks.len(),
+                ReadData::Samples(_) => 0,
+            })
+            .collect();
+        assert_eq!(chunks, [2, 3]);
+    }
+
+    #[test]
+    fn encodings_that_have_no_name_in_the_protocol_are_told_apart() {
+        let chunk = |kind: i32| ReadChunk::from(wire::Chunk { r#type: kind, ..Default::default() }).encoding;
+        assert_eq!(
+            [1, 2, 3].map(chunk),
+            [ChunkEncoding::Xor, ChunkEncoding::Histogram, ChunkEncoding::FloatHistogram]
+        );
+        assert_eq!([0, 4, 99].map(chunk), [0, 4, 99].map(ChunkEncoding::Unknown));
+    }
+}
