@@ -1,1 +1,150 @@
+//! Looks a state directory over: file modes, keys and certificates, what expires soon, the audit chain.
 
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use identity::TrustBundle;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::{
+    PkiError,
+    authority::{Authority, unix_seconds, utc},
+    inventory::{Inventory, StateDir},
+};
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Severity {
+    Ok,
+    Warning,
+    Critical,
+}
+
+impl Severity {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+/// One thing looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Finding {
+    pub(crate) check: &'static str,
+    pub(crate) severity: Severity,
+    pub(crate) text: String,
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Runs every check; each yields at least one finding, whatever the others say.
+///
+/// # Errors
+/// Only when the directory is no state directory at all.
+pub(crate) fn examine(state: &Path, now: SystemTime) -> Result<Vec<Finding>, PkiError> {
+    let dir = StateDir::new(state);
+    let inventory = match Inventory::open(&dir) {
+        Err(e @ PkiError::NotFound(_)) => return Err(e),
+        other => other,
+    };
+    let mut findings = modes(&dir);
+    match &inventory {
+        Ok(inventory) => {
+            findings.push(audit(inventory));
+            findings.extend(roots(&dir, inventory, now));
+        }
+        Err(e) => {
+            findings.push(Finding { check: "inventory", severity: Severity::Critical, text: e.to_string() })
+        }
+    }
+    findings.push(issuer(&dir, now));
+    Ok(findings)
+}
+
+/// Nobody but the owner may read what holds keys or the inventory.
+fn modes(dir: &StateDir) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for path in [dir.path().to_owned(), dir.issuer(), dir.inventory()] {
+        let (severity, text) = match fs::metadata(&path) {
+            Ok(meta) if meta.permissions().mode() & 0o077 == 0 => {
+                (Severity::Ok, format!("{} is private", path.display()))
+            }
+            Ok(meta) => {
+                let mode = meta.permissions().mode() & 0o777;
+                let fix = if meta.is_dir() { "700" } else { "600" };
+                let text = format!("{} has mode {mode:03o}; run chmod {fix} on it", path.display());
+                (Severity::Critical, text)
+            }
+            Err(e) => (Severity::Critical, format!("{}: {e}", path.display())),
+        };
+        findings.push(Finding { check: "file modes", severity, text });
+    }
+    findings
+}
+
+fn audit(inventory: &Inventory) -> Finding {
+    let (severity, text) = match inventory.verify_audit(None) {
+        Ok(head) => (Severity::Ok, format!("the chain of {} entries holds", head.number)),
+        Err(e) => (Severity::Critical, e.to_string()),
+    };
+    Finding { check: "audit log", severity, text }
+}
+
+fn issuer(dir: &StateDir, now: SystemTime) -> Finding {
+    match Authority::load(&dir.issuer()) {
+        Ok(authority) => {
+            horizon("issuing CA", "the issuing CA", authority.not_after(), now, [7 * DAY, 2 * DAY])
+        }
+        Err(e) => Finding { check: "issuing CA", severity: Severity::Critical, text: e.to_string() },
+    }
+}
+
+fn roots(dir: &StateDir, inventory: &Inventory, now: SystemTime) -> Vec<Finding> {
+    let bundle = inventory.identity().and_then(|(domain, _)| Ok(TrustBundle::load(domain, &dir.bundle())?));
+    let bundle = match bundle {
+        Ok(bundle) => bundle,
+        Err(e) => return vec![Finding { check: "roots", severity: Severity::Critical, text: e.to_string() }],
+    };
+    let mut findings = Vec::new();
+    for root in bundle.roots() {
+        // The bundle parsed each of them already.
+        let Ok((_, cert)) = X509Certificate::from_der(root) else { continue };
+        let not_after = SystemTime::UNIX_EPOCH
+            + Duration::from_secs(cert.validity().not_after.timestamp().max(0).unsigned_abs());
+        findings.push(horizon("roots", &cert.subject().to_string(), not_after, now, [60 * DAY, 7 * DAY]));
+    }
+    findings
+}
+
+/// Judges the time left by two thresholds: below the first a warning, below the second critical.
+fn horizon(
+    check: &'static str,
+    what: &str,
+    not_after: SystemTime,
+    now: SystemTime,
+    [warning, critical]: [Duration; 2],
+) -> Finding {
+    let left = not_after.duration_since(now).unwrap_or_default();
+    let severity = match left {
+        left if left < critical => Severity::Critical,
+        left if left < warning => Severity::Warning,
+        _ => Severity::Ok,
+    };
+    let days = (unix_seconds(not_after) - unix_seconds(now)).div_euclid(86_400);
+    let text = if left.is_zero() {
+        format!("{what} expired at {}", utc(not_after))
+    } else {
+        format!("{what} expires in {days} days, at {}", utc(not_after))
+    };
+    Finding { check, severity, text }
+}
+
+#[cfg(test)]
+mod tests;

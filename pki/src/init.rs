@@ -86,7 +86,7 @@ pub fn init(options: &InitOptions, now: SystemTime) -> Result<Initialised, PkiEr
 ///
 /// # Errors
 /// As [`init`].
-pub fn check_init(options: &InitOptions) -> Result<(), PkiError> {
+pub(crate) fn check_init(options: &InitOptions) -> Result<(), PkiError> {
     let (state, root_out) = (absolute(&options.state)?, absolute(&options.root_out)?);
     if root_out.starts_with(&state) || state.starts_with(&root_out) {
         return Err(PkiError::Usage(format!(

@@ -23,7 +23,7 @@ pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 /// Root and issuing CA of a trust domain.
 pub(crate) struct TestCa {
     root: CertificateDer<'static>,
-    pub(crate) root_signer: Issuer<'static, KeyPair>,
+
     pub(crate) issuing: CertificateDer<'static>,
     pub(crate) signer: Issuer<'static, KeyPair>,
 }
@@ -71,7 +71,7 @@ impl TestCa {
         let root = params.self_signed(&root_key).unwrap().der().clone();
         let root_signer = Issuer::new(params, root_key);
         let issuing = issuing_params.signed_by(&key, &root_signer).unwrap().der().clone();
-        Self { root, root_signer, issuing, signer: Issuer::new(issuing_params, key) }
+        Self { root, issuing, signer: Issuer::new(issuing_params, key) }
     }
 
     pub(crate) fn root_der(&self) -> CertificateDer<'static> {

@@ -67,9 +67,14 @@ impl FromStr for AuditHead {
     }
 }
 
-/// A log found whole.
-pub(crate) struct Verified {
-    pub(crate) head: AuditHead,
+/// One entry, as listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AuditEntry {
+    pub(crate) number: i64,
+    pub(crate) at: String,
+    pub(crate) event: String,
+    /// A JSON object.
+    pub(crate) detail: String,
 }
 
 /// Writes an entry within the transaction that makes the change it tells of.
@@ -103,7 +108,7 @@ impl Inventory {
     }
 
     /// Computes the whole chain anew and, where an earlier head is given, checks that the log still contains it.
-    pub(crate) fn verify_audit(&self, earlier: Option<&AuditHead>) -> Result<Verified, PkiError> {
+    pub(crate) fn verify_audit(&self, earlier: Option<&AuditHead>) -> Result<AuditHead, PkiError> {
         let mut head = AuditHead::start();
         let mut earlier_found = earlier.is_none_or(|earlier| *earlier == head);
         let mut statement =
@@ -125,16 +130,17 @@ impl Inventory {
             Some(earlier) if !earlier_found => Err(PkiError::Integrity(format!(
                 "the audit log does not contain head {earlier}: it was cut off or rewritten since"
             ))),
-            _ => Ok(Verified { head }),
+            _ => Ok(head),
         }
     }
 
-    /// The last `count` entries, oldest first, each as (number, time, event, detail).
-    pub(crate) fn audit_tail(&self, count: u32) -> Result<Vec<(i64, String, String, String)>, PkiError> {
+    /// The last `count` entries, oldest first.
+    pub(crate) fn audit_tail(&self, count: u32) -> Result<Vec<AuditEntry>, PkiError> {
         let mut statement =
             self.db.prepare("SELECT number, at, event, detail FROM audit ORDER BY number DESC LIMIT ?1")?;
-        let rows =
-            statement.query_map([count], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+        let rows = statement.query_map([count], |row| {
+            Ok(AuditEntry { number: row.get(0)?, at: row.get(1)?, event: row.get(2)?, detail: row.get(3)? })
+        })?;
         let mut entries = rows.collect::<Result<Vec<_>, _>>()?;
         entries.reverse();
         Ok(entries)

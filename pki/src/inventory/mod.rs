@@ -18,11 +18,7 @@ use std::{
 use identity::{Name, TrustDomain};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
 
-pub(crate) use self::{
-    audit::{AuditHead, Verified},
-    certificates::IssuedCertificate,
-    tokens::{NewTokenRecord, Registration, TokenRecord},
-};
+pub(crate) use self::{audit::AuditHead, certificates::IssuedCertificate, tokens::NewTokenRecord};
 use crate::PkiError;
 
 /// How long a change waits for another process's.

@@ -1,0 +1,119 @@
+//! `pki init`
+
+use std::{
+    io::{self, IsTerminal},
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use identity::{Name, Secret, TrustDomain, read_bounded};
+use serde_json::json;
+
+use super::Output;
+use crate::{
+    Initialised, PkiError,
+    authority::utc,
+    init::{InitOptions, check_init, init},
+    issuer::Issuer,
+};
+
+const MAX_PASSPHRASE_BYTES: u64 = 4096;
+
+/// Arguments of `pki init`.
+#[derive(Debug, clap::Args)]
+pub struct InitArgs {
+    #[command(flatten)]
+    state: super::StateArgs,
+    /// Where the root keys go, encrypted; take this directory offline afterwards
+    #[arg(long, value_name = "DIR")]
+    root_out: PathBuf,
+    /// Trust domain, one for each environment, such as prod.metrics.example.org
+    #[arg(long, value_name = "NAME")]
+    trust_domain: TrustDomain,
+    /// Cluster in which the issuer lives
+    #[arg(long, value_name = "NAME", default_value = "observability")]
+    cluster: Name,
+    /// File whose first line is the passphrase of the root keys; without it, a terminal asks
+    #[arg(long, value_name = "FILE")]
+    root_passphrase_file: Option<PathBuf>,
+    /// Say what would be made, and make nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(super) fn run(args: &InitArgs, output: &mut Output<'_>, now: SystemTime) -> Result<u8, PkiError> {
+    let options = InitOptions {
+        state: args.state.state.clone(),
+        root_out: args.root_out.clone(),
+        trust_domain: args.trust_domain.clone(),
+        cluster: args.cluster.clone(),
+        passphrase: passphrase(args.root_passphrase_file.as_deref())?,
+    };
+    let (state, root_out) = (options.state.display(), options.root_out.display());
+    if args.dry_run {
+        check_init(&options)?;
+        if args.state.json {
+            output.object(
+                json!({"dry_run": true, "state": state.to_string(), "root_out": root_out.to_string()}),
+            )?;
+        } else {
+            output.line(&format!(
+                "would make two roots in {root_out}, an issuing CA and an inventory in {state}"
+            ))?;
+        }
+        return Ok(0);
+    }
+    let outcome = init(&options, now)?;
+    let issuer = Issuer::open(&options.state)?;
+    let pins: Vec<String> = issuer.bundle().pins().map(|pin| pin.to_string()).collect();
+    let until = utc(issuer.not_after());
+    if args.state.json {
+        output.object(json!({
+            "created": outcome == Initialised::Now,
+            "trust_domain": issuer.trust_domain().as_str(),
+            "cluster": issuer.cluster().as_str(),
+            "state": state.to_string(),
+            "root_out": root_out.to_string(),
+            "root_pins": pins,
+            "issuer_not_after": until,
+        }))?;
+        return Ok(0);
+    }
+    if outcome == Initialised::Before {
+        output.line(&format!("{state} is complete already; nothing changed"))?;
+        return Ok(0);
+    }
+    output.line(&format!("trust domain   {}", issuer.trust_domain()))?;
+    output.line(&format!("active root    {}", pins[0]))?;
+    output.line(&format!("standby root   {}", pins[1]))?;
+    output.line(&format!("issuing CA     valid until {until}"))?;
+    output.line(&format!("Take {root_out} offline now, with its passphrase apart from it."))?;
+    output.line(&format!(
+        "Next: pki token create --state {state} --cluster NAME --environment NAME --address HOST:PORT"
+    ))?;
+    Ok(0)
+}
+
+fn passphrase(file: Option<&Path>) -> Result<Secret<String>, PkiError> {
+    if let Some(path) = file {
+        let bytes =
+            Secret::new(read_bounded(path, MAX_PASSPHRASE_BYTES).map_err(PkiError::io("read", path))?);
+        let text = std::str::from_utf8(bytes.expose())
+            .map_err(|_| PkiError::Usage(format!("passphrase file {} is not UTF-8", path.display())))?;
+        return Ok(Secret::new(text.lines().next().unwrap_or_default().to_owned()));
+    }
+    if !io::stdin().is_terminal() {
+        return Err(PkiError::Usage(
+            "no terminal to ask for the root passphrase; give it with --root-passphrase-file FILE".into(),
+        ));
+    }
+    let ask = |prompt: &str| {
+        let answer = rpassword::prompt_password(prompt).map_err(|e| PkiError::Failed(format!("ask: {e}")))?;
+        Ok::<_, PkiError>(Secret::new(answer))
+    };
+    let (first, second) = (ask("Passphrase for the root keys: ")?, ask("The same again: ")?);
+    if first.expose() != second.expose() {
+        return Err(PkiError::Usage("the two passphrases differ".into()));
+    }
+    Ok(first)
+}

@@ -1,0 +1,185 @@
+//! The commands that only look: `pki cert`, `pki cluster`, `pki audit`, `pki doctor`.
+
+use std::time::SystemTime;
+
+use serde_json::{Value, json};
+
+use super::{Output, StateArgs};
+use crate::{
+    PkiError,
+    authority::utc,
+    doctor::{Severity, examine},
+    inventory::{AuditHead, Inventory, StateDir},
+};
+
+/// The commands on certificates.
+#[derive(Debug, clap::Subcommand)]
+pub enum CertCommand {
+    /// List the certificates issued, oldest first
+    List(StateArgs),
+}
+
+/// The commands on clusters.
+#[derive(Debug, clap::Subcommand)]
+pub enum ClusterCommand {
+    /// List the registered clusters
+    List(StateArgs),
+}
+
+/// The commands on the audit log.
+#[derive(Debug, clap::Subcommand)]
+pub enum AuditCommand {
+    /// Check the whole hash chain and print its head
+    Verify(VerifyArgs),
+    /// Print the last entries
+    Tail(TailArgs),
+}
+
+/// Arguments of `pki audit verify`.
+#[derive(Debug, clap::Args)]
+pub struct VerifyArgs {
+    #[command(flatten)]
+    state: StateArgs,
+    /// A head noted earlier; the log must still contain it
+    #[arg(long, value_name = "NUMBER:HASH")]
+    head: Option<String>,
+}
+
+/// Arguments of `pki audit tail`.
+#[derive(Debug, clap::Args)]
+pub struct TailArgs {
+    #[command(flatten)]
+    state: StateArgs,
+    /// How many entries
+    #[arg(long, short = 'n', default_value_t = 20)]
+    count: u32,
+}
+
+/// Arguments of `pki doctor`.
+#[derive(Debug, clap::Args)]
+pub struct DoctorArgs {
+    #[command(flatten)]
+    state: StateArgs,
+}
+
+fn open(args: &StateArgs) -> Result<Inventory, PkiError> {
+    Inventory::open(&StateDir::new(&args.state))
+}
+
+pub(super) fn cert(command: &CertCommand, output: &mut Output<'_>, now: SystemTime) -> Result<u8, PkiError> {
+    let CertCommand::List(args) = command;
+    let certificates = open(args)?.certificates()?;
+    let now = utc(now);
+    let state = |revoked: bool, not_after: &str| match (revoked, not_after < now.as_str()) {
+        (true, _) => "revoked",
+        (false, true) => "expired",
+        (false, false) => "valid",
+    };
+    if args.json {
+        let list: Vec<_> = certificates
+            .iter()
+            .map(|c| {
+                json!({
+                    "serial": c.serial, "spiffe_id": c.spiffe_id, "spki_sha256": c.spki,
+                    "state": state(c.revoked_at.is_some(), &c.not_after), "not_before": c.not_before,
+                    "not_after": c.not_after, "issued_at": c.issued_at, "revoked_at": c.revoked_at,
+                })
+            })
+            .collect();
+        output.object(json!({"certificates": list}))?;
+        return Ok(0);
+    }
+    let rows: Vec<_> = certificates
+        .into_iter()
+        .map(|c| {
+            let state = state(c.revoked_at.is_some(), &c.not_after).to_owned();
+            vec![c.serial, c.spiffe_id, state, c.issued_at, c.not_after]
+        })
+        .collect();
+    output.table(&["SERIAL", "SPIFFE ID", "STATE", "ISSUED", "EXPIRES"], &rows)?;
+    Ok(0)
+}
+
+pub(super) fn cluster(command: &ClusterCommand, output: &mut Output<'_>) -> Result<u8, PkiError> {
+    let ClusterCommand::List(args) = command;
+    let clusters = open(args)?.registrations()?;
+    if args.json {
+        let list: Vec<_> = clusters
+            .iter()
+            .map(|c| {
+                json!({
+                    "cluster": c.cluster.as_str(), "environment": c.environment, "registered_at": c.registered_at,
+                })
+            })
+            .collect();
+        output.object(json!({"clusters": list}))?;
+        return Ok(0);
+    }
+    let rows: Vec<_> =
+        clusters.into_iter().map(|c| vec![c.cluster.to_string(), c.environment, c.registered_at]).collect();
+    output.table(&["CLUSTER", "ENVIRONMENT", "REGISTERED"], &rows)?;
+    Ok(0)
+}
+
+pub(super) fn audit(command: &AuditCommand, output: &mut Output<'_>) -> Result<u8, PkiError> {
+    match command {
+        AuditCommand::Verify(args) => {
+            let earlier = match &args.head {
+                Some(text) => Some(
+                    text.parse::<AuditHead>()
+                        .map_err(|e| PkiError::Usage(format!("--head {text:?}: {e}")))?,
+                ),
+                None => None,
+            };
+            let head = open(&args.state)?.verify_audit(earlier.as_ref())?;
+            if args.state.json {
+                output.object(json!({"entries": head.number, "head": head.to_string()}))?;
+            } else {
+                output.line(&format!("{} entries, unbroken; head {head}", head.number))?;
+            }
+        }
+        AuditCommand::Tail(args) => {
+            let entries = open(&args.state)?.audit_tail(args.count)?;
+            if args.state.json {
+                let list: Vec<_> = entries
+                    .iter()
+                    .map(|e| {
+                        let detail: Value =
+                            serde_json::from_str(&e.detail).unwrap_or_else(|_| json!(e.detail));
+                        json!({"number": e.number, "at": e.at, "event": e.event, "detail": detail})
+                    })
+                    .collect();
+                output.object(json!({"entries": list}))?;
+            } else {
+                for entry in entries {
+                    output
+                        .line(&format!("{} {} {} {}", entry.number, entry.at, entry.event, entry.detail))?;
+                }
+            }
+        }
+    }
+    Ok(0)
+}
+
+pub(super) fn doctor(args: &DoctorArgs, output: &mut Output<'_>, now: SystemTime) -> Result<u8, PkiError> {
+    let findings = examine(&args.state.state, now)?;
+    let worst = findings.iter().map(|finding| finding.severity).max().unwrap_or(Severity::Ok);
+    if args.state.json {
+        let list: Vec<_> = findings
+            .iter()
+            .map(|f| json!({"check": f.check, "severity": f.severity.as_str(), "text": f.text}))
+            .collect();
+        output.object(json!({"worst": worst.as_str(), "findings": list}))?;
+    } else {
+        let rows: Vec<_> = findings
+            .into_iter()
+            .map(|f| vec![f.severity.as_str().to_owned(), f.check.to_owned(), f.text])
+            .collect();
+        output.table(&["SEVERITY", "CHECK", "FINDING"], &rows)?;
+    }
+    Ok(match worst {
+        Severity::Ok => 0,
+        Severity::Warning => 10,
+        Severity::Critical => 11,
+    })
+}

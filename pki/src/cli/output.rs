@@ -1,0 +1,51 @@
+//! What a command prints: lines and tables for people, one versioned object for programs.
+
+use std::io::{self, Write};
+
+use serde_json::{Value, json};
+
+use crate::PkiError;
+
+/// Where a command prints to.
+pub(super) struct Output<'a>(&'a mut dyn Write);
+
+impl<'a> Output<'a> {
+    pub(super) fn new(to: &'a mut dyn Write) -> Self {
+        Self(to)
+    }
+
+    /// Prints text, as it is, with a line end.
+    pub(super) fn line(&mut self, text: &str) -> Result<(), PkiError> {
+        finish(writeln!(self.0, "{text}"))
+    }
+
+    /// Prints an object, with the version of its schema put in.
+    pub(super) fn object(&mut self, mut object: Value) -> Result<(), PkiError> {
+        object["v"] = json!(1);
+        self.line(&object.to_string())
+    }
+
+    /// Prints columns, as wide as their widest cell.
+    pub(super) fn table(&mut self, head: &[&str], rows: &[Vec<String>]) -> Result<(), PkiError> {
+        let head: Vec<String> = head.iter().map(|cell| (*cell).to_owned()).collect();
+        let width = |column: usize| {
+            let cells =
+                rows.iter().chain([&head]).map(|row| row.get(column).map_or(0, |cell| cell.chars().count()));
+            cells.max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..head.len()).map(width).collect();
+        for row in [&head].into_iter().chain(rows) {
+            let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+            self.line(cells.collect::<Vec<_>>().join("  ").trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+/// A reader that went away (`| head`) is no failure of ours.
+fn finish(written: io::Result<()>) -> Result<(), PkiError> {
+    match written {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(PkiError::Failed(format!("print: {e}"))),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,157 @@
+//! `pki token ...`
+
+use std::{
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use identity::{Name, write_private};
+use serde_json::json;
+
+use super::{Output, StateArgs};
+use crate::{
+    PkiError,
+    authority::utc,
+    inventory::{Inventory, StateDir},
+    issuer::{Issuer, NewToken},
+};
+
+/// The commands on join tokens.
+#[derive(Debug, clap::Subcommand)]
+pub enum TokenCommand {
+    /// Make a token with which one cluster's gateway joins, once; it is shown this one time
+    Create(CreateArgs),
+    /// List tokens (never their secrets)
+    List(StateArgs),
+    /// Make an unused token worthless
+    Revoke(RevokeArgs),
+}
+
+/// Arguments of `pki token create`.
+#[derive(Debug, clap::Args)]
+pub struct CreateArgs {
+    #[command(flatten)]
+    state: StateArgs,
+    /// Cluster that will join; registered if it is new
+    #[arg(long, value_name = "NAME")]
+    cluster: Name,
+    /// Its environment, such as production
+    #[arg(long, value_name = "NAME")]
+    environment: String,
+    /// Where the issuer's gateway is dialled; up to 8, best first
+    #[arg(long = "address", value_name = "HOST:PORT", required = true, num_args = 1..)]
+    addresses: Vec<String>,
+    /// How long the token may be used, at most 24h
+    #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = parse_duration)]
+    ttl: Duration,
+    /// Write the token to this file (mode 0600) instead of printing it
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Arguments of `pki token revoke`.
+#[derive(Debug, clap::Args)]
+pub struct RevokeArgs {
+    #[command(flatten)]
+    state: StateArgs,
+    /// The token's id, as `pki token list` shows it
+    id: String,
+}
+
+pub(super) fn run(command: &TokenCommand, output: &mut Output<'_>, now: SystemTime) -> Result<u8, PkiError> {
+    match command {
+        TokenCommand::Create(args) => create(args, output, now)?,
+        TokenCommand::List(args) => list(args, output, now)?,
+        TokenCommand::Revoke(args) => revoke(args, output, now)?,
+    }
+    Ok(0)
+}
+
+fn create(args: &CreateArgs, output: &mut Output<'_>, now: SystemTime) -> Result<(), PkiError> {
+    let issuer = Issuer::open(&args.state.state)?;
+    let new = NewToken {
+        cluster: args.cluster.clone(),
+        environment: args.environment.clone(),
+        addresses: args.addresses.clone(),
+        ttl: args.ttl,
+    };
+    let expires_at = utc(now + args.ttl);
+    if args.dry_run {
+        issuer.check_new_token(&new)?;
+        return match args.state.json {
+            true => output
+                .object(json!({"dry_run": true, "cluster": new.cluster.as_str(), "expires_at": expires_at})),
+            false => output
+                .line(&format!("would make a token for cluster {}, good until {expires_at}", new.cluster)),
+        };
+    }
+    let token = issuer.create_token(&new, now)?;
+    let text = token.to_text();
+    let mut object = json!({
+        "cluster": new.cluster.as_str(), "environment": new.environment, "expires_at": expires_at,
+    });
+    if let Some(path) = &args.out {
+        let line = zeroize::Zeroizing::new(format!("{}\n", text.expose()));
+        write_private(path, line.as_bytes()).map_err(PkiError::io("write", path))?;
+        object["file"] = json!(path.display().to_string());
+    } else if args.state.json {
+        object["token"] = json!(text.expose());
+    } else {
+        // Alone on standard output, for `isthmus gateway --join "$(isthmus pki token create ...)"`.
+        return output.line(text.expose());
+    }
+    match args.state.json {
+        true => output.object(object),
+        false => Ok(()),
+    }
+}
+
+fn list(args: &StateArgs, output: &mut Output<'_>, now: SystemTime) -> Result<(), PkiError> {
+    let tokens = Inventory::open(&StateDir::new(&args.state))?.tokens()?;
+    if args.json {
+        let tokens: Vec<_> = tokens
+            .iter()
+            .map(|t| {
+                json!({
+                    "id": t.id, "cluster": t.cluster, "state": t.state(now), "created_at": t.created_at,
+                    "expires_at": t.expires_at, "used_at": t.used_at, "revoked_at": t.revoked_at,
+                    "refusals": t.refusals,
+                })
+            })
+            .collect();
+        return output.object(json!({"tokens": tokens}));
+    }
+    let rows: Vec<_> = tokens
+        .into_iter()
+        .map(|t| {
+            let (state, used_at) = (t.state(now).to_owned(), t.used_at.unwrap_or_else(|| "-".into()));
+            vec![t.id, t.cluster, state, t.expires_at, used_at, t.refusals.to_string()]
+        })
+        .collect();
+    output.table(&["ID", "CLUSTER", "STATE", "EXPIRES", "USED", "REFUSALS"], &rows)
+}
+
+fn revoke(args: &RevokeArgs, output: &mut Output<'_>, now: SystemTime) -> Result<(), PkiError> {
+    let changed = Inventory::open(&StateDir::new(&args.state.state))?.revoke_token(&args.id, now)?;
+    if args.state.json {
+        return output.object(json!({"id": args.id, "changed": changed}));
+    }
+    output.line(if changed { "revoked" } else { "was revoked already; nothing changed" })
+}
+
+/// Parses a length of time in Prometheus' manner, one unit: `90s`, `15m`, `24h`.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let unit_at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit_at);
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err("must be a number and s, m or h, such as 15m".into()),
+    };
+    let number: u32 = number.parse().map_err(|_| "must be a number and s, m or h, such as 15m".to_owned())?;
+    Ok(Duration::from_secs(u64::from(number) * seconds))
+}
