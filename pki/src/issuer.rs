@@ -106,6 +106,15 @@ impl Issuer {
         self.authority.not_after()
     }
 
+    /// The clusters that may have certificates, by name, each with its environment.
+    ///
+    /// # Errors
+    /// When the inventory cannot be read.
+    pub fn registrations(&self) -> Result<Vec<(Name, String)>, PkiError> {
+        let registrations = self.inventory().registrations()?;
+        Ok(registrations.into_iter().map(|found| (found.cluster, found.environment)).collect())
+    }
+
     /// Registers the cluster if need be, and makes a join token for it.
     ///
     /// # Errors
