@@ -22,6 +22,7 @@
 mod decode;
 mod encode;
 mod layout;
+mod reduce;
 
 pub(crate) use decode::{decode_float, decode_integer};
 pub use encode::HistogramEncoder;

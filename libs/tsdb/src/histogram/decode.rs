@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use model::{CounterResetHint, FloatHistogram, is_stale_nan};
+use model::{CounterResetHint, FloatHistogram, MAX_EXPONENTIAL_SCHEMA, is_stale_nan};
 
 use super::layout::Layout;
-use super::{GAUGE, HEADER_BYTES};
+use super::{GAUGE, HEADER_BYTES, reduce};
 use crate::Encoding;
 use crate::bits::BitReader;
 use crate::error::{ChunkError, ChunkProblem};
@@ -104,7 +104,7 @@ fn histogram<N: Numbers>(
         return FloatHistogram::stale();
     }
     let (positive_buckets, negative_buckets) = numbers.buckets();
-    FloatHistogram {
+    let as_stored = FloatHistogram {
         counter_reset_hint,
         schema: layout.schema,
         zero_threshold: layout.zero_threshold,
@@ -116,7 +116,8 @@ fn histogram<N: Numbers>(
         positive_buckets,
         negative_buckets,
         custom_values: layout.custom_values.clone(),
-    }
+    };
+    if layout.schema > MAX_EXPONENTIAL_SCHEMA { reduce::to_known_schema(as_stored) } else { as_stored }
 }
 
 /// A float stored by XOR with the one before it.

@@ -30,11 +30,24 @@ pub struct HistogramEncoder {
     counts: Counts,
 }
 
-/// Count, zero count, positive and negative buckets, in this order.
+/// The numbers of the last histogram, against which the next is stored.
 #[derive(Clone)]
 enum Counts {
-    Integers(Vec<DodInteger>),
-    Floats(Vec<XorFloat>),
+    Integers(Numbers<DodInteger>),
+    Floats(Numbers<XorFloat>),
+}
+
+/// The counts of a histogram; the sum stands between totals and buckets.
+#[derive(Clone)]
+struct Numbers<T> {
+    /// Count and zero count.
+    totals: Vec<T>,
+    /// Positive buckets, then negative ones.
+    buckets: Vec<T>,
+}
+
+impl<T> Numbers<T> {
+    const NONE: Self = Numbers { totals: Vec::new(), buckets: Vec::new() };
 }
 
 /// An integer (for buckets: the difference to the bucket before) and its last change.
@@ -44,6 +57,19 @@ struct DodInteger {
     delta: i64,
 }
 
+impl DodInteger {
+    fn first(value: i64) -> Self {
+        DodInteger { value, delta: 0 }
+    }
+
+    fn next(&mut self, value: i64, writer: &mut BitWriter) {
+        let delta = value.wrapping_sub(self.value);
+        write_signed(writer, delta.wrapping_sub(self.delta));
+        *self = DodInteger { value, delta };
+    }
+}
+
+/// A float and the window of its last change.
 #[derive(Clone, Copy)]
 struct XorFloat {
     bits: u64,
@@ -68,12 +94,12 @@ const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 impl HistogramEncoder {
     /// An encoder of integer histograms, which takes only histograms whose counts are whole numbers up to 2^53.
     pub fn integer() -> Self {
-        HistogramEncoder::with(Counts::Integers(Vec::new()))
+        HistogramEncoder::with(Counts::Integers(Numbers::NONE))
     }
 
     /// An encoder of float histograms.
     pub fn float() -> Self {
-        HistogramEncoder::with(Counts::Floats(Vec::new()))
+        HistogramEncoder::with(Counts::Floats(Numbers::NONE))
     }
 
     fn with(counts: Counts) -> Self {
@@ -130,7 +156,9 @@ impl HistogramEncoder {
     fn check(&self, at: Timestamp, histogram: &FloatHistogram) -> Result<(), AppendError> {
         if let Counts::Integers(_) = self.counts
             && !histogram.is_stale()
-            && !counts(histogram).all(|count| (0.0..=MAX_EXACT).contains(&count) && count.fract() == 0.0)
+            && !buckets(histogram)
+                .chain(totals(histogram))
+                .all(|count| (0.0..=MAX_EXACT).contains(&count) && count.fract() == 0.0)
         {
             return Err(AppendError::Layout("kind of counts (not whole numbers)"));
         }
@@ -179,57 +207,52 @@ impl HistogramEncoder {
         self.layout.write(writer);
         write_signed(writer, at.as_millis());
         match &mut self.counts {
-            Counts::Integers(integers) => {
-                let values = whole_counts(histogram);
-                values[..2].iter().for_each(|&value| write_unsigned(writer, value as u64));
+            Counts::Integers(numbers) => {
+                let (totals, buckets) = (whole_totals(histogram), whole_buckets(histogram));
+                totals.iter().for_each(|&total| write_unsigned(writer, total as u64));
                 self.sum = XorFloat::first(histogram.sum, writer);
-                values[2..].iter().for_each(|&value| write_signed(writer, value));
-                *integers = values.into_iter().map(|value| DodInteger { value, delta: 0 }).collect();
+                buckets.iter().for_each(|&bucket| write_signed(writer, bucket));
+                numbers.totals = totals.into_iter().map(DodInteger::first).collect();
+                numbers.buckets = buckets.into_iter().map(DodInteger::first).collect();
             }
-            Counts::Floats(floats) => {
-                let mut values = counts(histogram);
-                floats.extend(values.by_ref().take(2).map(|value| XorFloat::first(value, writer)));
+            Counts::Floats(numbers) => {
+                numbers.totals = totals(histogram).map(|total| XorFloat::first(total, writer)).into();
                 self.sum = XorFloat::first(histogram.sum, writer);
-                floats.extend(values.map(|value| XorFloat::first(value, writer)));
+                numbers.buckets = buckets(histogram).map(|bucket| XorFloat::first(bucket, writer)).collect();
             }
         }
     }
 
     fn append_next(&mut self, histogram: &FloatHistogram) {
         let writer = &mut self.writer;
+        let stale = histogram.is_stale();
         match &mut self.counts {
-            Counts::Integers(_) if histogram.is_stale() => {
-                writer.write(0, 2);
-                self.sum.next(histogram.sum, writer);
+            // A staleness marker has no counts: integers keep their pace, floats fall to zero, buckets are left out.
+            Counts::Integers(_) if stale => writer.write(0, 2),
+            Counts::Integers(numbers) => {
+                numbers
+                    .totals
+                    .iter_mut()
+                    .zip(whole_totals(histogram))
+                    .for_each(|(n, total)| n.next(total, writer));
             }
-            Counts::Floats(floats) if histogram.is_stale() => {
-                floats[..2].iter_mut().for_each(|float| float.next(0.0, writer));
-                self.sum.next(histogram.sum, writer);
+            Counts::Floats(numbers) => {
+                let totals = if stale { [0.0; 2] } else { totals(histogram) };
+                numbers.totals.iter_mut().zip(totals).for_each(|(n, total)| n.next(total, writer));
             }
-            Counts::Integers(integers) => {
-                for (index, (integer, value)) in integers.iter_mut().zip(whole_counts(histogram)).enumerate()
-                {
-                    if index == 2 {
-                        self.sum.next(histogram.sum, writer);
-                    }
-                    let delta = value.wrapping_sub(integer.value);
-                    write_signed(writer, delta.wrapping_sub(integer.delta));
-                    *integer = DodInteger { value, delta };
-                }
-                if integers.len() == 2 {
-                    self.sum.next(histogram.sum, writer);
-                }
+        }
+        self.sum.next(histogram.sum, writer);
+        match &mut self.counts {
+            _ if stale => {}
+            Counts::Integers(numbers) => {
+                numbers
+                    .buckets
+                    .iter_mut()
+                    .zip(whole_buckets(histogram))
+                    .for_each(|(n, next)| n.next(next, writer));
             }
-            Counts::Floats(floats) => {
-                for (index, (float, value)) in floats.iter_mut().zip(counts(histogram)).enumerate() {
-                    if index == 2 {
-                        self.sum.next(histogram.sum, writer);
-                    }
-                    float.next(value, writer);
-                }
-                if floats.len() == 2 {
-                    self.sum.next(histogram.sum, writer);
-                }
+            Counts::Floats(numbers) => {
+                numbers.buckets.iter_mut().zip(buckets(histogram)).for_each(|(n, next)| n.next(next, writer));
             }
         }
     }
@@ -249,21 +272,29 @@ impl HistogramEncoder {
     }
 }
 
-/// Count, zero count, positive and negative buckets.
-fn counts(histogram: &FloatHistogram) -> impl Iterator<Item = f64> {
-    let buckets = histogram.positive_buckets.iter().chain(&histogram.negative_buckets).copied();
-    [histogram.count, histogram.zero_count].into_iter().chain(buckets)
+/// Count and zero count.
+fn totals(histogram: &FloatHistogram) -> [f64; 2] {
+    [histogram.count, histogram.zero_count]
 }
 
-/// Count, zero count, and the buckets of each side as differences to the bucket before.
-fn whole_counts(histogram: &FloatHistogram) -> Vec<i64> {
-    let mut out = vec![histogram.count as i64, histogram.zero_count as i64];
+/// Positive buckets, then negative ones.
+fn buckets(histogram: &FloatHistogram) -> impl Iterator<Item = f64> {
+    histogram.positive_buckets.iter().chain(&histogram.negative_buckets).copied()
+}
+
+fn whole_totals(histogram: &FloatHistogram) -> [i64; 2] {
+    totals(histogram).map(|total| total as i64)
+}
+
+/// The buckets of each side as differences to the bucket before.
+fn whole_buckets(histogram: &FloatHistogram) -> Vec<i64> {
+    let mut differences = Vec::new();
     for side in [&histogram.positive_buckets, &histogram.negative_buckets] {
         let mut before = 0;
         for &bucket in side {
-            out.push(bucket as i64 - before);
+            differences.push(bucket as i64 - before);
             before = bucket as i64;
         }
     }
-    out
+    differences
 }
