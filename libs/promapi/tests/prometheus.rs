@@ -1,0 +1,310 @@
+//! The client and the printed forms against a real Prometheus that scrapes itself.
+//!
+//! Skipped, with a line that says so, where `prometheus` is not installed.
+
+use std::fs::File;
+use std::io;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy;
+use hyper_util::rt::TokioExecutor;
+use model::{Labels, MatchOp, Matcher, TimeRange, Timestamp};
+use promapi::{
+    ChunkEncoding, Client, ClientError, ClientOptions, ReadData, ReadQuery, ReadSeries, ResultWriter,
+    Selection, format_float,
+};
+use tempfile::TempDir;
+
+const CONFIG: &str = "
+global:
+  scrape_interval: 200ms
+  external_labels: {cluster: eu-1, replica: '0'}
+scrape_configs:
+- job_name: self
+  static_configs: [{targets: ['HOST']}]
+  metrics_path: /prefix/metrics
+";
+
+/// A Prometheus of this test; it ends with it.
+struct Prometheus {
+    process: Child,
+    url: String,
+    _dir: TempDir,
+}
+
+impl Prometheus {
+    /// Starts one below `/prefix`, and waits until it is ready and has scraped itself a few times.
+    async fn start() -> Option<Prometheus> {
+        // Two tries: another process may take the port between our look and Prometheus' own.
+        for _ in 0..2 {
+            let dir = tempfile::tempdir().unwrap();
+            let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let address = format!("127.0.0.1:{port}");
+            let config = dir.path().join("prometheus.yml");
+            std::fs::write(&config, CONFIG.replace("HOST", &address)).unwrap();
+            let log = dir.path().join("log");
+            let started = Command::new("prometheus")
+                .arg(format!("--config.file={}", config.display()))
+                .arg(format!("--storage.tsdb.path={}", dir.path().join("data").display()))
+                .arg(format!("--web.listen-address={address}"))
+                .arg(format!("--web.external-url=http://{address}/prefix"))
+                .stdout(Stdio::null())
+                .stderr(File::create(&log).unwrap())
+                .spawn();
+            let process = match started {
+                Ok(process) => process,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    println!("skipped: prometheus is not installed");
+                    return None;
+                }
+                Err(error) => panic!("start prometheus: {error}"),
+            };
+            let mut prometheus = Prometheus { process, url: format!("http://{address}/prefix/"), _dir: dir };
+            let deadline = Instant::now() + Duration::from_secs(60);
+            loop {
+                if prometheus.has_scraped().await {
+                    return Some(prometheus);
+                }
+                if prometheus.process.try_wait().unwrap().is_some() {
+                    println!("prometheus ended: {}", std::fs::read_to_string(&log).unwrap());
+                    break;
+                }
+                assert!(
+                    Instant::now() < deadline,
+                    "prometheus has no data: {}",
+                    std::fs::read_to_string(&log).unwrap()
+                );
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+        panic!("prometheus did not start twice");
+    }
+
+    fn client(&self) -> Client {
+        Client::new(&self.url, ClientOptions::default()).unwrap()
+    }
+
+    async fn has_scraped(&self) -> bool {
+        if self.client().ready().await.is_err() {
+            return false;
+        }
+        let text = self.query("count_over_time(up[1m]) > 3", "").await;
+        text.contains("\"metric\"")
+    }
+
+    /// The body of an instant query.
+    async fn query(&self, expression: &str, more: &str) -> String {
+        let escaped: String = expression.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        self.get(&format!("api/v1/query?query={escaped}{more}")).await
+    }
+
+    async fn get(&self, path: &str) -> String {
+        let client = legacy::Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+        let request = Request::get(format!("{}{path}", self.url)).body(Full::default()).unwrap();
+        let body = client.request(request).await.unwrap().into_body().collect().await.unwrap();
+        String::from_utf8(body.to_bytes().to_vec()).unwrap()
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        // It may have ended already, which is as good.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Compares what we print with what Prometheus prints for the same values.
+async fn prints_like_ours(prometheus: &Prometheus) {
+    println!("printed forms of floats");
+    for value in [
+        0.0000005,
+        0.000001,
+        -0.0,
+        1e20,
+        1e21,
+        123456.789,
+        1.0 / 3.0,
+        f64::INFINITY,
+        f64::NEG_INFINITY,
+        f64::NAN,
+        5e-324,
+        1.7976931348623157e308,
+    ] {
+        let expression = format!("vector({value:e})").replace("inf", "Inf");
+        let body = prometheus.query(&expression, "&time=1.5").await;
+        let mut ours = Vec::new();
+        let mut vector = ResultWriter::vector(&mut ours);
+        vector.sample(&mut ours, &Labels::empty(), Timestamp::from_millis(1500), value);
+        vector.end(&mut ours);
+        let expected =
+            format!("{{\"status\":\"success\",\"data\":{{{}}}}}", String::from_utf8(ours).unwrap());
+        assert_eq!(body, expected, "{expression}");
+    }
+    println!("scalar and string results");
+    for (expression, at) in [("1", 1500), ("1", 2000), ("-0.5", 1435781451781)] {
+        let body = prometheus.query(expression, &format!("&time={}", format_float(at as f64 / 1000.0))).await;
+        let mut ours = Vec::new();
+        ResultWriter::scalar(&mut ours, Timestamp::from_millis(at), expression.parse().unwrap());
+        assert_eq!(
+            body,
+            format!("{{\"status\":\"success\",\"data\":{{{}}}}}", String::from_utf8(ours).unwrap())
+        );
+    }
+    let body = prometheus.query("\"a<b>&\\u2028\\t\\\"\"", "&time=1.5").await;
+    let mut ours = Vec::new();
+    ResultWriter::string(&mut ours, Timestamp::from_millis(1500), "a<b>&\u{2028}\t\"");
+    assert_eq!(body, format!("{{\"status\":\"success\",\"data\":{{{}}}}}", String::from_utf8(ours).unwrap()));
+    println!("label sets with HTML characters");
+    let expression = "label_replace(vector(1), \"l\", \"a<b>&\\n\", \"\", \"\")";
+    let body = prometheus.query(expression, "&time=1.5").await;
+    let mut ours = Vec::new();
+    let mut vector = ResultWriter::vector(&mut ours);
+    let labels = Labels::from_pairs([("l", "a<b>&\n")]).unwrap();
+    vector.sample(&mut ours, &labels, Timestamp::from_millis(1500), 1.0);
+    vector.end(&mut ours);
+    // Prometheus 2.42 still writes label sets with the escapes of plain strings; later versions do not.
+    let unescaped = body.replace("\\u003c", "<").replace("\\u003e", ">").replace("\\u0026", "&");
+    assert_eq!(
+        unescaped,
+        format!("{{\"status\":\"success\",\"data\":{{{}}}}}", String::from_utf8(ours).unwrap())
+    );
+}
+
+/// Compares our errors with those of Prometheus for the same parameters.
+async fn refuses_like_ours(prometheus: &Prometheus) {
+    println!("texts of parameter errors");
+    for query in [
+        "query=up&start=x&end=1&step=1",
+        "query=up&start=1&end=&step=1",
+        "query=up&start=2&end=1&step=1",
+        "query=up&start=1&end=2&step=0",
+        "query=up&start=1&end=2&step=1q",
+        "query=up&start=1&end=2&step=1e10",
+        "query=up&start=0&end=11001&step=1",
+    ] {
+        let theirs = prometheus.get(&format!("api/v1/query_range?{query}")).await;
+        let params = promapi::Params::parse(Some(query), None).unwrap();
+        let ours = promapi::ApiError::from(params.range_query(|_| None).unwrap_err());
+        assert_eq!(String::from_utf8(ours.body()).unwrap(), theirs, "{query}");
+    }
+    println!("the greatest range is accepted");
+    let body = prometheus.get("api/v1/query_range?query=up&start=0&end=11000&step=1").await;
+    assert!(body.starts_with("{\"status\":\"success\""), "{body}");
+}
+
+async fn answers_small_requests(prometheus: &Prometheus) {
+    let client = prometheus.client();
+    println!("configuration, flags, version, lowest timestamp");
+    let external = Labels::from_pairs([("cluster", "eu-1"), ("replica", "0")]).unwrap();
+    assert_eq!(client.external_labels().await.unwrap(), external);
+    let flags = client.flags().await.unwrap().unwrap();
+    assert_eq!(flags["web.enable-lifecycle"], "false");
+    assert!(client.version().await.unwrap().unwrap().contains('.'));
+    let lowest = client.lowest_timestamp().await.unwrap().unwrap();
+    assert!(lowest > Timestamp::from_millis(1_600_000_000_000), "{lowest}");
+
+    println!("series, label names and values");
+    let up = [Matcher::equal("__name__", "up")];
+    let selection = Selection { matchers: &up, range: TimeRange::ALL, limit: Some(10) };
+    let series = client.series(selection).await.unwrap().data;
+    assert_eq!(series.len(), 1);
+    assert_eq!((series[0].metric_name(), series[0].value("job")), ("up", "self"));
+    assert_eq!(client.label_names(selection).await.unwrap().data, ["__name__", "instance", "job"]);
+    assert_eq!(client.label_values("job", selection).await.unwrap().data, ["self"]);
+    let long_ago = TimeRange::new(Timestamp::EPOCH, Timestamp::from_millis(1500));
+    let before = client.series(Selection { range: long_ago, ..selection }).await.unwrap().data;
+    assert!(before.is_empty());
+    let metadata = client.metadata(Some("prometheus_tsdb_head_series"), None).await.unwrap().data;
+    assert_eq!(metadata["prometheus_tsdb_head_series"][0].kind, "gauge");
+
+    println!("an answer that is an error");
+    let all = Selection { matchers: &[Matcher::new(MatchOp::Regex, "job", ".*").unwrap()], ..selection };
+    let error = client.series(all).await.unwrap_err();
+    assert_eq!(error.status().map(|status| status.as_u16()), Some(400));
+    assert!(error.to_string().contains("at least one non-empty matcher"), "{error}");
+}
+
+async fn read_all(client: &Client, query: &ReadQuery) -> Result<Vec<ReadSeries>, Box<dyn std::error::Error>> {
+    let mut stream = client.read(query).await?;
+    let mut all = Vec::new();
+    while let Some(series) = stream.next().await? {
+        all.push(series);
+    }
+    Ok(all)
+}
+
+async fn streams_chunks(prometheus: &Prometheus) {
+    println!("remote read of everything");
+    let client = prometheus.client();
+    let everything = ReadQuery {
+        matchers: vec![Matcher::new(MatchOp::NotEqual, "__name__", "").unwrap()],
+        range: TimeRange::ALL,
+    };
+    let all = read_all(&client, &everything).await.unwrap();
+    assert!(all.len() > 300, "{} series", all.len());
+    let own = |series: &ReadSeries| series.labels.without(|name| matches!(name, "cluster" | "replica"));
+    assert!(all.is_sorted_by(|a, b| own(a) < own(b)), "each series once, in the order of its own labels");
+    for series in &all {
+        assert_eq!((series.labels.value("cluster"), series.labels.value("replica")), ("eu-1", "0"));
+        let ReadData::Chunks(chunks) = &series.data else { panic!("{} has samples", series.labels) };
+        for chunk in chunks {
+            assert!(
+                chunk.encoding == ChunkEncoding::Xor && !chunk.data.is_empty() && !chunk.range.is_empty()
+            );
+        }
+    }
+    println!("remote read of nothing");
+    let nothing = ReadQuery { matchers: vec![Matcher::equal("__name__", "absent")], range: TimeRange::ALL };
+    assert!(read_all(&client, &nothing).await.unwrap().is_empty());
+    println!("remote read that is refused");
+    let bad = ReadQuery { matchers: vec![Matcher::equal("", "x")], range: TimeRange::ALL };
+    // Prometheus may accept the odd name; it must only not be an answer that looks broken.
+    if let Err(error) = read_all(&client, &bad).await {
+        assert!(error.to_string().contains("/api/v1/read"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_real_prometheus_agrees() {
+    let Some(prometheus) = Prometheus::start().await else { return };
+    prints_like_ours(&prometheus).await;
+    refuses_like_ours(&prometheus).await;
+    answers_small_requests(&prometheus).await;
+    streams_chunks(&prometheus).await;
+}
+
+#[tokio::test]
+async fn a_prometheus_that_is_not_there_is_named() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let client = Client::new(&format!("http://127.0.0.1:{port}"), ClientOptions::default()).unwrap();
+    let error = client.ready().await.unwrap_err().to_string();
+    assert!(
+        error.contains(&format!("http://127.0.0.1:{port}/-/ready")) && error.contains("refused"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_prometheus_that_keeps_silent_is_given_up() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let limit = Duration::from_millis(100);
+    let options = ClientOptions { timeout: limit, stream_timeout: limit, ..ClientOptions::default() };
+    let client = Client::new(&format!("http://{}", listener.local_addr().unwrap()), options).unwrap();
+    assert!(matches!(client.version().await, Err(ClientError::Timeout { .. })));
+    let query = ReadQuery { matchers: vec![Matcher::equal("a", "b")], range: TimeRange::ALL };
+    assert!(matches!(client.read(&query).await, Err(ClientError::Timeout { .. })));
+}
+
+#[test]
+fn urls_that_cannot_work_are_refused() {
+    let refused = |url: &str| Client::new(url, ClientOptions::default()).unwrap_err().to_string();
+    assert!(refused("https://prometheus:9090").contains("HTTPS is not supported"));
+    assert!(refused("localhost:9090").contains("is not of the form"));
+    assert!(refused("http://user:secret@localhost:9090").contains("leave out user"));
+    assert!(refused("/metrics").contains("is not of the form"));
+}

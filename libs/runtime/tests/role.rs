@@ -1,0 +1,295 @@
+//! A whole role, made of everything that the crate has, seen from outside.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use axum::routing::get;
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy;
+use hyper_util::rt::TokioExecutor;
+use runtime::{
+    BoxError, GrpcMetrics, GrpcOptions, GrpcServer, HttpMetrics, HttpServer, ListenAddress, Metrics, Probes,
+    Registry, Reload, Shutdown, Supervisor, admin_routes,
+};
+use tonic::service::Routes;
+use tonic::transport::Endpoint;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::{FILE_DESCRIPTOR_SET, HealthCheckRequest};
+
+/// A role on ports that the system chose.
+struct Role {
+    http: String,
+    grpc: String,
+    probes: Probes,
+    reload: Reload,
+    shutdown: Shutdown,
+    running: tokio::task::JoinHandle<ExitCode>,
+}
+
+async fn start(grace: Duration) -> Role {
+    let address: ListenAddress = "127.0.0.1:0".parse().unwrap();
+    let mut registry = Registry::default();
+    let http_metrics = HttpMetrics::new(&mut registry);
+    let grpc_metrics = GrpcMetrics::server(&mut registry, &[FILE_DESCRIPTOR_SET]).unwrap();
+    let probes = Probes::new();
+    let mut supervisor = Supervisor::new(probes.clone(), grace);
+    let (shutdown, reload) = (supervisor.shutdown(), supervisor.reload());
+
+    let http = HttpServer::bind(&address).await.unwrap();
+    let grpc = GrpcServer::bind(&address, GrpcOptions { grace, ..GrpcOptions::default() }).await.unwrap();
+    let (http_address, grpc_address) = (http.local_addr(), grpc.local_addr());
+    let own = get(|| async { "word ".repeat(1000) }).layer(http_metrics.layer("words"));
+    let routes = admin_routes(Metrics::new(registry), probes.clone(), reload.clone()).route("/words", own);
+    let serving = http.serve(routes, grace, shutdown.clone());
+    supervisor.spawn("http server", async move {
+        serving.await;
+        Ok::<_, BoxError>(())
+    });
+    let services = Routes::builder();
+    let (stop, follow) = (shutdown.clone(), probes.clone());
+    supervisor.spawn("grpc server", async move {
+        grpc.serve(services, &[FILE_DESCRIPTOR_SET], grpc_metrics, follow, stop).await
+    });
+    Role {
+        http: format!("http://{http_address}"),
+        grpc: format!("http://{grpc_address}"),
+        probes,
+        reload,
+        shutdown,
+        running: tokio::spawn(supervisor.run()),
+    }
+}
+
+impl Role {
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        header: Option<(&str, &str)>,
+    ) -> (StatusCode, HeaderMap, Bytes) {
+        let client = legacy::Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.http));
+        if let Some((name, value)) = header {
+            request = request.header(name, value);
+        }
+        let answer = client.request(request.body(Full::default()).unwrap()).await.unwrap();
+        let (head, body) = answer.into_parts();
+        (head.status, head.headers, body.collect().await.unwrap().to_bytes())
+    }
+
+    async fn get(&self, path: &str) -> (u16, String) {
+        let (status, _, body) = self.ask(Method::GET, path, None).await;
+        (status.as_u16(), String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    async fn health(&self) -> HealthClient<tonic::transport::Channel> {
+        HealthClient::new(Endpoint::from_shared(self.grpc.clone()).unwrap().connect().await.unwrap())
+    }
+}
+
+#[tokio::test]
+async fn probes_show_over_http_and_grpc() {
+    let role = start(Duration::from_secs(60)).await;
+    let mut watch = role.health().await.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
+    assert_eq!(role.get("/-/ready").await, (503, "not ready: starting\n".to_owned()));
+    assert_eq!(role.get("/-/healthy").await, (200, "OK\n".to_owned()));
+
+    role.probes.ready();
+    assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+    assert_eq!(role.get("/-/ready").await, (200, "OK\n".to_owned()));
+
+    role.probes.not_ready("Prometheus is away");
+    assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
+    assert_eq!(role.get("/-/ready").await, (503, "not ready: Prometheus is away\n".to_owned()));
+}
+
+#[tokio::test]
+async fn metrics_come_in_the_form_that_is_asked_for() {
+    let role = start(Duration::from_secs(60)).await;
+    role.get("/words").await;
+    let (_, headers, body) = role.ask(Method::GET, "/metrics", None).await;
+    assert_eq!(headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+    let text = String::from_utf8(body.to_vec()).unwrap();
+    assert!(text.contains("# TYPE http_requests_total counter\n"), "{text}");
+    assert!(
+        text.contains("http_requests_total{code=\"200\",handler=\"words\",method=\"get\"} 1\n"),
+        "{text}"
+    );
+
+    let accept = Some(("accept", "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"));
+    let (_, headers, body) = role.ask(Method::GET, "/metrics", accept).await;
+    assert_eq!(headers["content-type"], "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    assert!(body.ends_with(b"# EOF\n"));
+
+    let (_, headers, body) = role.ask(Method::GET, "/words", Some(("accept-encoding", "gzip"))).await;
+    assert_eq!(headers["content-encoding"], "gzip");
+    assert!(body.len() < 500, "{} bytes", body.len());
+}
+
+#[tokio::test]
+async fn reload_tells_what_failed() {
+    let role = start(Duration::from_secs(60)).await;
+    assert_eq!(role.ask(Method::POST, "/-/reload", None).await.0, 200);
+    assert_eq!(role.ask(Method::GET, "/-/reload", None).await.0, 405);
+    role.reload.register("stores.yaml", || async { Err("no such file".into()) });
+    let (status, _, body) = role.ask(Method::PUT, "/-/reload", None).await;
+    assert_eq!((status.as_u16(), &*body), (500, &b"reload failed: stores.yaml: no such file\n"[..]));
+}
+
+#[tokio::test]
+async fn reflection_answers_in_both_versions() {
+    use tonic_reflection::pb::{v1, v1alpha};
+    let role = start(Duration::from_secs(60)).await;
+    let channel = Endpoint::from_shared(role.grpc.clone()).unwrap().connect().await.unwrap();
+
+    let request = v1::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(v1::server_reflection_request::MessageRequest::ListServices(String::new())),
+    };
+    let mut client = v1::server_reflection_client::ServerReflectionClient::new(channel.clone());
+    let answers = client.server_reflection_info(tokio_stream::iter([request])).await.unwrap();
+    let answer = answers.into_inner().message().await.unwrap().unwrap();
+    assert!(format!("{answer:?}").contains("grpc.health.v1.Health"), "{answer:?}");
+
+    let request = v1alpha::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(
+            v1alpha::server_reflection_request::MessageRequest::ListServices(String::new()),
+        ),
+    };
+    let mut client = v1alpha::server_reflection_client::ServerReflectionClient::new(channel);
+    let answers = client.server_reflection_info(tokio_stream::iter([request])).await.unwrap();
+    let answer = answers.into_inner().message().await.unwrap().unwrap();
+    assert!(format!("{answer:?}").contains("grpc.health.v1.Health"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn open_calls_go_on_while_the_role_ends() {
+    let role = start(Duration::from_secs(60)).await;
+    role.probes.ready();
+    let mut health = role.health().await;
+    let mut watch = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    while watch.message().await.unwrap().unwrap().status() != ServingStatus::Serving {}
+    role.shutdown.trigger();
+    // The open stream still tells that the role is not ready any more.
+    assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while Endpoint::from_shared(role.grpc.clone()).unwrap().connect().await.is_ok() {
+        assert!(Instant::now() < deadline, "new connections are still accepted");
+    }
+    assert!(!role.running.is_finished());
+    // Once the last call is gone, so is the role.
+    drop((watch, health));
+    assert_eq!(role.running.await.unwrap(), ExitCode::SUCCESS);
+}
+
+#[tokio::test]
+async fn calls_that_outlast_the_grace_period_are_cut() {
+    let role = start(Duration::from_millis(100)).await;
+    let mut watch = role.health().await.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    watch.message().await.unwrap();
+    role.shutdown.trigger();
+    assert_eq!(role.running.await.unwrap(), ExitCode::SUCCESS);
+    while let Ok(Some(_)) = watch.message().await {}
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let _taken = std::net::TcpListener::bind(taken).unwrap();
+    let error = HttpServer::bind(&taken.to_string().parse().unwrap()).await.unwrap_err().to_string();
+    assert!(error.starts_with(&format!("listen on {taken}: ")), "{error}");
+}
+
+/// In the environment of a child process: be a role until signals end it.
+const CHILD: &str = "RUNTIME_TEST_BE_A_ROLE";
+
+/// Not a test of its own: the process that the tests of signals start and send signals to.
+#[test]
+fn child_role() {
+    if std::env::var_os(CHILD).is_none() {
+        return;
+    }
+    let run = async {
+        let mut supervisor = Supervisor::new(Probes::new(), Duration::from_secs(60));
+        supervisor.reload().register("config", || async {
+            println!("reloaded");
+            Ok(())
+        });
+        let gate = supervisor.gate();
+        let shutdown = supervisor.shutdown();
+        supervisor.spawn("worker", async move {
+            let upload = gate.enter();
+            // By now the handlers are installed: tasks are polled after `run` has begun.
+            println!("running");
+            shutdown.triggered().await;
+            println!("stopping");
+            // The upload ends with the next line of input, which may never come.
+            let waiting = tokio::task::spawn_blocking(|| std::io::stdin().lines().next());
+            waiting.await?;
+            drop(upload);
+            Ok::<_, BoxError>(())
+        });
+        supervisor.run().await
+    };
+    // One thread: the worker cannot run before `run` has installed the handlers and waits.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let code = runtime.block_on(run);
+    std::process::exit(if code == ExitCode::SUCCESS { 0 } else { 1 });
+}
+
+struct ChildRole {
+    process: Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl ChildRole {
+    fn start() -> Self {
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .args(["child_role", "--exact", "--nocapture"])
+            .env(CHILD, "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let mut role = ChildRole { process, lines };
+        role.expect("running");
+        role
+    }
+
+    fn expect(&mut self, expected: &str) {
+        let found = self.lines.any(|line| line.unwrap().ends_with(expected));
+        assert!(found, "the role ended before it said {expected:?}");
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.process.id().to_string()]).status();
+        assert!(sent.unwrap().success());
+    }
+}
+
+#[test]
+fn sighup_reloads_and_sigterm_ends_in_order() {
+    let mut role = ChildRole::start();
+    role.signal("HUP");
+    role.expect("reloaded");
+    role.signal("TERM");
+    role.expect("stopping");
+    drop(role.process.stdin.take());
+    assert_eq!(role.process.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let mut role = ChildRole::start();
+    role.signal("INT");
+    role.expect("stopping");
+    role.signal("INT");
+    assert_eq!(role.process.wait().unwrap().code(), Some(130));
+}
