@@ -115,7 +115,8 @@ mod tests {
 
     #[test]
     fn a_series_that_is_a_prefix_of_the_next_waits_for_it() {
-        let stored = [labels(&[("a", "1")]), labels(&[("a", "1"), ("b", "2")]), labels(&[("a", "1"), ("z", "2")])];
+        let stored =
+            [labels(&[("a", "1")]), labels(&[("a", "1"), ("b", "2")]), labels(&[("a", "1"), ("z", "2")])];
         let external = labels(&[("cluster", "x")]);
         let expected = [
             labels(&[("a", "1"), ("b", "2"), ("cluster", "x")]),

@@ -182,9 +182,11 @@ fn metadata_is_equal(world: &World) {
     assert_eq!(data(world.over_mesh, &path), data(world.reference.address, &path), "{path}");
     let path = format!("/api/v1/labels?{window}");
     let (ours, theirs) = (data(world.over_mesh, &path), data(world.reference.address, &path));
-    let without_replica: Vec<&Value> = ours.as_array().expect("a list").iter().filter(|n| *n != "replica").collect();
+    let without_replica: Vec<&Value> =
+        ours.as_array().expect("a list").iter().filter(|n| *n != "replica").collect();
     assert_eq!(without_replica, theirs.as_array().expect("a list").iter().collect::<Vec<_>>());
-    let (status, body) = post_form(world.over_mesh, "/api/v1/query", "query=count(temperature_celsius").expect("HTTP");
+    let (status, body) =
+        post_form(world.over_mesh, "/api/v1/query", "query=count(temperature_celsius").expect("HTTP");
     assert_eq!(status, 400, "{body}");
     assert!(body.contains("parse error"), "{body}");
 }

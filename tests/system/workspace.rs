@@ -74,7 +74,10 @@ fn the_heart_has_no_io() {
     let arrows = arrows(&metadata());
     for name in HEART {
         for dependency in &arrows[*name] {
-            assert!(!IO.contains(&dependency.as_str()), "{name} is of the heart and must not use {dependency}");
+            assert!(
+                !IO.contains(&dependency.as_str()),
+                "{name} is of the heart and must not use {dependency}"
+            );
         }
     }
 }

@@ -33,12 +33,17 @@ pub(crate) fn exposition(cluster: &str, extra: &str) -> String {
     let times = || (0..SAMPLES).map(|i| (i, BEGIN + i * INTERVAL));
     let comma = if extra.is_empty() { "" } else { "," };
     text.push_str("# TYPE http_requests counter\n");
-    for (at, (path, code)) in [("/", "200"), ("/", "500"), ("/api", "200"), ("/api", "404")].iter().enumerate() {
+    for (at, (path, code)) in
+        [("/", "200"), ("/", "500"), ("/api", "200"), ("/api", "404")].iter().enumerate()
+    {
         let mut total = 0i64;
         for (i, time) in times() {
             // A restart in the middle of the second series: the counter begins anew.
             total = if at == 1 && i == SAMPLES / 2 { 0 } else { total + (i * 7 + seed + at as i64) % 23 };
-            let _ = writeln!(text, "http_requests_total{{path=\"{path}\",code=\"{code}\"{comma}{extra}}} {total} {time}");
+            let _ = writeln!(
+                text,
+                "http_requests_total{{path=\"{path}\",code=\"{code}\"{comma}{extra}}} {total} {time}"
+            );
         }
     }
     text.push_str("# TYPE temperature_celsius gauge\n");
@@ -69,7 +74,10 @@ pub(crate) fn exposition(cluster: &str, extra: &str) -> String {
                     "latency_seconds_bucket{{handler=\"{handler}\",le=\"{bound}\"{comma}{extra}}} {cumulative} {time}"
                 );
             }
-            let _ = writeln!(text, "latency_seconds_count{{handler=\"{handler}\"{comma}{extra}}} {cumulative} {time}");
+            let _ = writeln!(
+                text,
+                "latency_seconds_count{{handler=\"{handler}\"{comma}{extra}}} {cumulative} {time}"
+            );
             let _ = writeln!(text, "latency_seconds_sum{{handler=\"{handler}\"{comma}{extra}}} {sum} {time}");
         }
     }
@@ -87,7 +95,9 @@ fn joined(parts: &[String]) -> String {
         rest[body..end].to_owned()
     };
     let mut text = String::new();
-    for (name, kind) in [("http_requests", "counter"), ("temperature_celsius", "gauge"), ("latency_seconds", "histogram")] {
+    for (name, kind) in
+        [("http_requests", "counter"), ("temperature_celsius", "gauge"), ("latency_seconds", "histogram")]
+    {
         let _ = writeln!(text, "# TYPE {name} {kind}");
         parts.iter().for_each(|part| text.push_str(&family(part, name)));
     }

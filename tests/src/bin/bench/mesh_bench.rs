@@ -91,12 +91,14 @@ fn series_request(bytes: usize, count: usize) -> SeriesRequest {
 }
 
 async fn label_names(channel: &Channel) -> Result<usize, String> {
-    let answer = client(channel).label_names(LabelNamesRequest::default()).await.map_err(|e| e.to_string())?;
+    let answer =
+        client(channel).label_names(LabelNamesRequest::default()).await.map_err(|e| e.to_string())?;
     Ok(answer.into_inner().names.len())
 }
 
 async fn read_stream(channel: &Channel, bytes: usize, count: usize) {
-    let mut stream = client(channel).series(series_request(bytes, count)).await.expect("a stream").into_inner();
+    let mut stream =
+        client(channel).series(series_request(bytes, count)).await.expect("a stream").into_inner();
     let mut seen = 0;
     while let Some(message) = stream.next().await {
         message.expect("a message");
@@ -206,7 +208,8 @@ fn idle(report: &mut Report, runtime: &Runtime, ways: &[Way]) {
                 let mut streams = Vec::new();
                 for _ in 0..IDLE_STREAMS {
                     let request = series_request(1, 0);
-                    let mut stream = client(&way.channel).series(request).await.expect("a stream").into_inner();
+                    let mut stream =
+                        client(&way.channel).series(request).await.expect("a stream").into_inner();
                     stream.next().await.expect("a message").expect("a message");
                     streams.push(stream);
                 }

@@ -35,10 +35,7 @@ impl Store for Source {
     type SeriesStream = BoxStream<'static, Result<SeriesResponse, Status>>;
 
     /// Sends `max_time` messages of `min_time` payload bytes each; without any, a first message and then silence.
-    async fn series(
-        &self,
-        request: Request<SeriesRequest>,
-    ) -> Result<Response<Self::SeriesStream>, Status> {
+    async fn series(&self, request: Request<SeriesRequest>) -> Result<Response<Self::SeriesStream>, Status> {
         let SeriesRequest { min_time, max_time, .. } = request.into_inner();
         let payload = Bytes::from(vec![0x5a; usize::try_from(min_time).unwrap_or(0)]);
         let chunk = Chunk { r#type: 0, data: payload, hash: 0 };

@@ -1,0 +1,78 @@
+//! What the sidecar counts of itself, under Thanos' names where they mean the same.
+
+use std::sync::atomic::AtomicU64;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use runtime::Registry;
+
+/// Cheap to clone; clones count together.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Metrics {
+    up: Gauge,
+    last_heartbeat: Gauge<f64, AtomicU64>,
+    series: Counter,
+    chunk_bytes: Counter,
+    sorted_in_memory: Counter,
+    failed_reads: Counter,
+}
+
+impl Metrics {
+    pub(crate) fn new(registry: &mut Registry) -> Self {
+        let metrics = Metrics::default();
+        registry.register(
+            "thanos_sidecar_prometheus_up",
+            "Whether Prometheus answered the last time it was asked for its configuration",
+            metrics.up.clone(),
+        );
+        registry.register(
+            "thanos_sidecar_last_heartbeat_success_time_seconds",
+            "When Prometheus last answered, in seconds since the epoch",
+            metrics.last_heartbeat.clone(),
+        );
+        registry.register(
+            "isthmus_sidecar_series_sent",
+            "Series that were read from Prometheus and passed on",
+            metrics.series.clone(),
+        );
+        registry.register(
+            "isthmus_sidecar_chunk_bytes_sent",
+            "Bytes of chunks that were read from Prometheus and passed on",
+            metrics.chunk_bytes.clone(),
+        );
+        registry.register(
+            "isthmus_sidecar_series_requests_sorted_in_memory",
+            "Series requests whose answer had to be held in memory to be sorted",
+            metrics.sorted_in_memory.clone(),
+        );
+        registry.register(
+            "isthmus_sidecar_series_requests_failed",
+            "Series requests that ended with an error of Prometheus",
+            metrics.failed_reads.clone(),
+        );
+        metrics
+    }
+
+    pub(crate) fn prometheus_up(&self, up: bool) {
+        self.up.set(i64::from(up));
+    }
+
+    pub(crate) fn heartbeat(&self) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.last_heartbeat.set(now.as_secs_f64());
+    }
+
+    pub(crate) fn sent(&self, series: usize, chunk_bytes: usize) {
+        self.series.inc_by(series as u64);
+        self.chunk_bytes.inc_by(chunk_bytes as u64);
+    }
+
+    pub(crate) fn sorted_in_memory(&self) {
+        self.sorted_in_memory.inc();
+    }
+
+    pub(crate) fn failed_read(&self) {
+        self.failed_reads.inc();
+    }
+}

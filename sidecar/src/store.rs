@@ -1,0 +1,203 @@
+//! The Prometheus beside the sidecar as a store.
+
+use std::collections::BTreeSet;
+
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use model::{ExternalMatch, Labels, Matcher, TimeRange};
+use promapi::{Client, ClientError, ReadQuery, Selection};
+use runtime::TimeArg;
+use storeapi::{
+    LabelNamesRequest, LabelValuesRequest, LabelsAnswer, MetadataAnswer, MetadataRequest, MetadataStore,
+    MetricMetadata, SeriesFrame, SeriesRequest, SeriesStream, Store, StoreError, StoreInfo,
+};
+use tokio::sync::watch;
+
+use crate::metrics::Metrics;
+use crate::read::{Attach, Reading};
+use crate::upstream::{Facts, State};
+
+/// Series in one frame of an answer that has label sets alone.
+const LABEL_SETS_A_FRAME: usize = 256;
+
+/// Serves one Prometheus through its HTTP API and remote read.
+#[derive(Clone)]
+pub(crate) struct PrometheusStore {
+    client: Client,
+    state: watch::Receiver<State>,
+    /// Nothing older is served.
+    min_time: TimeArg,
+    metrics: Metrics,
+}
+
+/// A request after the external labels have answered their matchers.
+struct Narrowed {
+    facts: Facts,
+    matchers: Vec<Matcher>,
+    range: TimeRange,
+}
+
+impl PrometheusStore {
+    pub(crate) fn new(
+        client: Client,
+        state: watch::Receiver<State>,
+        min_time: TimeArg,
+        metrics: Metrics,
+    ) -> Self {
+        PrometheusStore { client, state, min_time, metrics }
+    }
+
+    fn facts(&self) -> Result<Facts, StoreError> {
+        let state = self.state.borrow();
+        state.clone().map_err(|reason| StoreError::unavailable(format!("Not ready: {reason}")))
+    }
+
+    /// What this store serves: from the later of both minima on, without an end.
+    fn served(&self, facts: &Facts) -> TimeRange {
+        let floor = self.min_time.at(crate::now());
+        TimeRange::new(facts.min_time.max(floor), TimeRange::ALL.max)
+    }
+
+    /// Narrows a request to what Prometheus is to be asked; `None` where nothing can match.
+    fn narrow(&self, matchers: &[Matcher], range: TimeRange) -> Result<Option<Narrowed>, StoreError> {
+        let facts = self.facts()?;
+        let range = range.intersect(&self.served(&facts));
+        match ExternalMatch::split(matchers, &facts.external) {
+            ExternalMatch::Rest(matchers) if !range.is_empty() => {
+                Ok(Some(Narrowed { facts, matchers, range }))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Label sets alone, from Prometheus' index.
+    async fn label_sets(
+        &self,
+        narrowed: &Narrowed,
+        request: &SeriesRequest,
+    ) -> Result<SeriesStream, StoreError> {
+        let selection = Selection { matchers: &narrowed.matchers, range: narrowed.range, limit: None };
+        let answer = self.client.series(selection).await.map_err(upstream_error)?;
+        let attach = Attach::new(&narrowed.facts.external, &request.without_replica_labels);
+        let kept = answer.data.iter().map(|labels| attach.to(labels));
+        let sets: BTreeSet<Labels> =
+            kept.filter(|labels| request.shard.as_ref().is_none_or(|shard| shard.keeps(labels))).collect();
+        let limit = request.limit.unwrap_or(usize::MAX);
+        let series: Vec<series::Series> = sets
+            .into_iter()
+            .take(limit)
+            .map(|labels| series::Series { labels, chunks: Vec::new() })
+            .collect();
+        let warnings = answer.warnings.into_iter().map(SeriesFrame::Warning);
+        let frames = series.chunks(LABEL_SETS_A_FRAME).map(|part| SeriesFrame::Series(part.to_vec()));
+        let frames: Vec<_> = warnings.chain(frames).map(Ok).collect();
+        Ok(stream::iter(frames).boxed())
+    }
+}
+
+#[tonic::async_trait]
+impl Store for PrometheusStore {
+    async fn info(&self) -> Result<StoreInfo, StoreError> {
+        let facts = self.facts()?;
+        let mut info = StoreInfo::new("sidecar", vec![facts.external.clone()], self.served(&facts));
+        info.apis.metadata = true;
+        Ok(info)
+    }
+
+    async fn series(&self, request: SeriesRequest) -> Result<SeriesStream, StoreError> {
+        let Some(narrowed) = self.narrow(&request.matchers, request.range)? else {
+            return Ok(stream::empty().boxed());
+        };
+        if narrowed.matchers.is_empty() {
+            return Err(StoreError::invalid("no matchers specified (excluding external labels)"));
+        }
+        if request.skip_chunks {
+            return self.label_sets(&narrowed, &request).await;
+        }
+        let Narrowed { facts, matchers, range } = narrowed;
+        let read = self.client.read(&ReadQuery { matchers, range }).await;
+        let read = read.map_err(|error| {
+            self.metrics.failed_read();
+            upstream_error(error)
+        })?;
+        let reading = Reading::new(read, &facts, &request, self.client.url(), self.metrics.clone());
+        let frames: BoxStream<'static, _> = stream::try_unfold(reading, |mut reading| async move {
+            let batch = reading.next().await?;
+            Ok(batch.map(|series| (SeriesFrame::Series(series), reading)))
+        })
+        .boxed();
+        Ok(frames)
+    }
+
+    async fn label_names(&self, request: LabelNamesRequest) -> Result<LabelsAnswer, StoreError> {
+        let Some(narrowed) = self.narrow(&request.matchers, request.range)? else {
+            return Ok(LabelsAnswer::default());
+        };
+        let selection = Selection { matchers: &narrowed.matchers, range: narrowed.range, limit: None };
+        let answer = self.client.label_names(selection).await.map_err(upstream_error)?;
+        let mut names: BTreeSet<String> = answer.data.into_iter().collect();
+        if !names.is_empty() {
+            names.extend(narrowed.facts.external.iter().map(|label| label.name.to_owned()));
+        }
+        names.retain(|name| !request.without_replica_labels.contains(name));
+        Ok(labels_answer(names, answer.warnings, request.limit))
+    }
+
+    async fn label_values(&self, request: LabelValuesRequest) -> Result<LabelsAnswer, StoreError> {
+        if request.label.is_empty() {
+            return Err(StoreError::invalid("label name parameter cannot be empty"));
+        }
+        let Some(narrowed) = self.narrow(&request.matchers, request.range)? else {
+            return Ok(LabelsAnswer::default());
+        };
+        if request.without_replica_labels.contains(&request.label) {
+            return Ok(LabelsAnswer::default());
+        }
+        let mut selection = Selection { matchers: &narrowed.matchers, range: narrowed.range, limit: None };
+        let Some(external) = narrowed.facts.external.get(&request.label) else {
+            let answer = self.client.label_values(&request.label, selection).await.map_err(upstream_error)?;
+            return Ok(labels_answer(answer.data.into_iter().collect(), answer.warnings, request.limit));
+        };
+        // An external label has its one value in every series, so the question is whether there is a series.
+        selection.limit = Some(1);
+        let (found, warnings) = if narrowed.matchers.is_empty() {
+            (true, Vec::new())
+        } else {
+            let names = self.client.label_names(selection).await.map_err(upstream_error)?;
+            (!names.data.is_empty(), names.warnings)
+        };
+        let values = found.then(|| external.to_owned()).into_iter().collect();
+        Ok(labels_answer(values, warnings, request.limit))
+    }
+}
+
+#[tonic::async_trait]
+impl MetadataStore for PrometheusStore {
+    async fn metric_metadata(&self, request: MetadataRequest) -> Result<MetadataAnswer, StoreError> {
+        if request.limit == Some(0) {
+            return Ok(MetadataAnswer::default());
+        }
+        let answer = self.client.metadata(request.metric.as_deref(), request.limit).await;
+        let answer = answer.map_err(upstream_error)?;
+        let entry = |e: promapi::MetadataEntry| MetricMetadata { kind: e.kind, help: e.help, unit: e.unit };
+        let metadata =
+            answer.data.into_iter().map(|(name, all)| (name, all.into_iter().map(entry).collect())).collect();
+        Ok(MetadataAnswer { metadata, warnings: answer.warnings })
+    }
+}
+
+fn labels_answer(values: BTreeSet<String>, warnings: Vec<String>, limit: Option<usize>) -> LabelsAnswer {
+    LabelsAnswer { values: values.into_iter().take(limit.unwrap_or(usize::MAX)).collect(), warnings }
+}
+
+/// An error of Prometheus with the gRPC code that says the same; see the table in Thanos' `promclient`.
+pub(crate) fn upstream_error(error: ClientError) -> StoreError {
+    use storeapi::Code;
+    let code = match error.status().map(|status| status.as_u16()) {
+        Some(400) => Code::InvalidArgument,
+        Some(404) => Code::NotFound,
+        Some(503) | None => Code::Unavailable,
+        Some(_) => Code::Internal,
+    };
+    StoreError::new(code, error.to_string())
+}

@@ -1,0 +1,234 @@
+//! The sidecar in front of a real Prometheus.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use model::{Labels, Matcher, TimeRange};
+use promapi::{Client, ClientOptions};
+use runtime::{Probes, Registry, Shutdown};
+use storeapi::acceptance::{self, Dataset};
+use storeapi::{MetadataRequest, MetadataStore, SeriesRequest, Store, collect_series};
+use tempfile::TempDir;
+use tokio::sync::watch;
+
+use crate::metrics::Metrics;
+use crate::store::PrometheusStore;
+use crate::upstream::{Heartbeat, State};
+
+/// A child that dies with its owner.
+struct Prometheus {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn installed() -> bool {
+    let found = Command::new("prometheus").arg("--version").output().is_ok();
+    if !found {
+        println!("skipped: no prometheus on the PATH");
+    }
+    found
+}
+
+fn free_port() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("its address")
+}
+
+fn start(dir: &Path, external: &Labels, address: SocketAddr) -> Prometheus {
+    let mut config = "global:\n  scrape_interval: 1h\n".to_owned();
+    if !external.is_empty() {
+        config.push_str("  external_labels:\n");
+    }
+    for label in external {
+        let _ = writeln!(config, "    {}: {:?}", label.name, label.value);
+    }
+    fs::write(dir.join("prometheus.yml"), config).expect("a file");
+    let child = Command::new("prometheus")
+        .arg(format!("--config.file={}", dir.join("prometheus.yml").display()))
+        .arg(format!("--storage.tsdb.path={}", dir.join("data").display()))
+        .arg(format!("--web.listen-address={address}"))
+        .arg("--storage.tsdb.retention.time=100y")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("prometheus starts");
+    Prometheus { child, address }
+}
+
+/// Turns the data set into blocks, by way of an OpenMetrics text.
+fn load(dir: &Path, dataset: &Dataset) {
+    let data = dir.join("data");
+    fs::create_dir_all(&data).expect("a folder");
+    if dataset.series.is_empty() {
+        return;
+    }
+    let escape = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    let mut text = String::new();
+    for (labels, samples) in &dataset.series {
+        let pairs: Vec<String> = labels
+            .iter()
+            .filter(|l| l.name != "__name__")
+            .map(|l| format!("{}=\"{}\"", l.name, escape(l.value)))
+            .collect();
+        for sample in samples {
+            let seconds = sample.timestamp.as_secs_f64();
+            let _ =
+                writeln!(text, "{}{{{}}} {} {seconds}", labels.metric_name(), pairs.join(","), sample.value);
+        }
+    }
+    text.push_str("# EOF\n");
+    fs::write(dir.join("input.om"), text).expect("a file");
+    let output = Command::new("promtool")
+        .args(["tsdb", "create-blocks-from", "openmetrics"])
+        .args([dir.join("input.om"), data])
+        .output()
+        .expect("promtool runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A sidecar's store with its heartbeat.
+struct Sidecar {
+    store: Arc<PrometheusStore>,
+    state: watch::Receiver<State>,
+    probes: Probes,
+    shutdown: Shutdown,
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        self.shutdown.trigger();
+    }
+}
+
+fn sidecar(prometheus: SocketAddr, min_time: &str) -> Sidecar {
+    let client = Client::new(&format!("http://{prometheus}"), ClientOptions::default()).expect("a URL");
+    let metrics = Metrics::new(&mut Registry::default());
+    let (sender, state) = watch::channel(Err("not asked yet".to_owned()));
+    let min_time = min_time.parse().expect("a time");
+    let store = Arc::new(PrometheusStore::new(client.clone(), state.clone(), min_time, metrics.clone()));
+    let (probes, shutdown) = (Probes::new(), Shutdown::new());
+    let heartbeat = Heartbeat {
+        client,
+        interval: Duration::from_millis(200),
+        timeout: Duration::from_secs(5),
+        tsdb_path: "./data".into(),
+        state: sender,
+        probes: probes.clone(),
+        metrics,
+    };
+    tokio::spawn(heartbeat.run(shutdown.clone()));
+    Sidecar { store, state, probes, shutdown }
+}
+
+async fn until(what: &str, sidecar: &Sidecar, condition: impl Fn(&State) -> bool) {
+    let mut state = sidecar.state.clone();
+    let waited = tokio::time::timeout(Duration::from_secs(30), state.wait_for(|s| condition(s))).await;
+    assert!(waited.is_ok(), "waited for {what}; the state is {:?}", sidecar.state.borrow());
+}
+
+fn labels(pairs: &[(&str, &str)]) -> Labels {
+    Labels::from_pairs(pairs.iter().copied()).expect("labels")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sidecar_keeps_what_a_store_promises() {
+    if !installed() {
+        return;
+    }
+    acceptance::run(|dataset| async move {
+        let dir = TempDir::new().expect("a folder");
+        load(dir.path(), &dataset);
+        let prometheus = start(dir.path(), &dataset.external, free_port());
+        let sidecar = sidecar(prometheus.address, "0000-01-01T00:00:00Z");
+        until("Prometheus", &sidecar, Result::is_ok).await;
+        let store: Arc<dyn Store> = Arc::clone(&sidecar.store) as Arc<dyn Store>;
+        (store, (sidecar, prometheus, dir))
+    })
+    .await;
+}
+
+/// Without the stored labels that force a sort in memory, the same answers are streamed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_streamed_answer_is_sorted_and_whole() {
+    if !installed() {
+        return;
+    }
+    let mut dataset = acceptance::dataset();
+    dataset.series.retain(|(labels, _)| labels.get("cluster").is_none());
+    let dir = TempDir::new().expect("a folder");
+    load(dir.path(), &dataset);
+    let prometheus = start(dir.path(), &dataset.external, free_port());
+    let sidecar = sidecar(prometheus.address, "0000-01-01T00:00:00Z");
+    until("Prometheus", &sidecar, Result::is_ok).await;
+    for without in [&[][..], &["replica"], &["replica", "cluster"]] {
+        let everything = Matcher::new(model::MatchOp::Regex, "__name__", ".+").expect("a matcher");
+        let mut request = SeriesRequest::new(TimeRange::ALL, vec![everything]);
+        request.without_replica_labels = without.iter().map(|n| (*n).to_owned()).collect();
+        let stream = sidecar.store.series(request).await.expect("a stream");
+        let (series, warnings) = collect_series(stream).await.expect("an answer");
+        let kept = dataset.external.without(|name| without.contains(&name));
+        let mut expected: Vec<Labels> = dataset.series.iter().map(|(l, _)| l.extended(&kept)).collect();
+        expected.sort();
+        assert_eq!(series.iter().map(|s| s.labels.clone()).collect::<Vec<_>>(), expected, "{without:?}");
+        assert!(warnings.is_empty() && series.iter().all(|s| !s.chunks.is_empty()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_follows_prometheus_and_changed_labels_are_read_again() {
+    if !installed() {
+        return;
+    }
+    let dir = TempDir::new().expect("a folder");
+    fs::create_dir_all(dir.path().join("data")).expect("a folder");
+    let address = free_port();
+    let sidecar = sidecar(address, "-2w");
+    until("a first failure", &sidecar, |s| matches!(s, Err(reason) if reason != "not asked yet")).await;
+    assert!(!sidecar.probes.health().is_ready());
+    assert!(sidecar.store.info().await.is_err());
+
+    let first = labels(&[("cluster", "eu-1"), ("replica", "a")]);
+    let prometheus = start(dir.path(), &first, address);
+    until("Prometheus", &sidecar, Result::is_ok).await;
+    let info = sidecar.store.info().await.expect("info");
+    assert_eq!((info.label_sets, info.component.as_str()), (vec![first], "sidecar"));
+    assert!(info.range.min > model::Timestamp::EPOCH, "--min-time holds: {:?}", info.range);
+    let metadata = sidecar.store.metric_metadata(MetadataRequest::default()).await.expect("metadata");
+    assert!(metadata.metadata.is_empty(), "nothing is scraped: {metadata:?}");
+
+    drop(prometheus);
+    until("the loss", &sidecar, Result::is_err).await;
+    assert!(!sidecar.probes.health().is_ready());
+    let second = labels(&[("cluster", "eu-1"), ("replica", "b")]);
+    let prometheus = start(dir.path(), &second, address);
+    until("the new labels", &sidecar, |s| matches!(s, Ok(facts) if facts.external == second)).await;
+    drop(prometheus);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prometheus_without_external_labels_is_not_served() {
+    if !installed() {
+        return;
+    }
+    let dir = TempDir::new().expect("a folder");
+    fs::create_dir_all(dir.path().join("data")).expect("a folder");
+    let prometheus = start(dir.path(), &Labels::empty(), free_port());
+    let sidecar = sidecar(prometheus.address, "0000-01-01T00:00:00Z");
+    let named = |s: &State| matches!(s, Err(reason) if reason.contains("global.external_labels"));
+    until("the complaint", &sidecar, named).await;
+    let begun = Instant::now();
+    let refused = sidecar.store.series(SeriesRequest::new(TimeRange::ALL, vec![])).await;
+    assert!(refused.is_err() && begun.elapsed() < Duration::from_secs(1));
+}

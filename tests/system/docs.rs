@@ -1,0 +1,92 @@
+//! The documentation says what the program says: flags, links, commands.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tests::isthmus;
+
+const MARK: &str = "<!-- help: ";
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace is above this crate").to_owned()
+}
+
+/// All Markdown files that users read.
+fn pages() -> Vec<PathBuf> {
+    let docs = fs::read_dir(root().join("docs")).expect("docs/");
+    let mut pages: Vec<PathBuf> = docs.map(|entry| entry.expect("an entry").path()).collect();
+    pages.retain(|path| path.extension().is_some_and(|e| e == "md"));
+    pages.extend([root().join("README.md"), root().join("ARCHITECTURE.md")]);
+    pages.sort();
+    pages
+}
+
+/// What `isthmus COMMAND --help` prints, in lines of at most 100 columns.
+fn help(command: &str) -> String {
+    let output = Command::new(isthmus())
+        .args(command.split_whitespace())
+        .arg("--help")
+        .env("COLUMNS", "100")
+        .output()
+        .expect("isthmus runs");
+    assert!(output.status.success(), "isthmus {command} --help: {}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+/// The page with every marked block replaced by what the program prints now.
+fn regenerated(page: &str) -> (String, BTreeSet<String>) {
+    let (mut fresh, mut commands) = (String::new(), BTreeSet::new());
+    let mut rest = page;
+    while let Some(at) = rest.find(MARK) {
+        let (before, marked) = rest.split_at(at);
+        let (mark, after) = marked.split_once('\n').expect("a line behind the mark");
+        let command = mark[MARK.len()..].trim_end_matches("-->").trim();
+        let block = after.strip_prefix("```text\n").expect("a block of text behind the mark");
+        let end = block.find("```\n").expect("the end of the block");
+        fresh.push_str(&format!("{before}{mark}\n```text\n{}", help(command)));
+        commands.insert(command.to_owned());
+        rest = &block[end..];
+    }
+    fresh.push_str(rest);
+    (fresh, commands)
+}
+
+#[test]
+fn flags_in_the_documentation_are_those_of_the_program() {
+    let mut commands = BTreeSet::new();
+    for path in pages() {
+        let page = fs::read_to_string(&path).expect("a page");
+        let (fresh, here) = regenerated(&page);
+        commands.extend(here);
+        if std::env::var_os("ISTHMUS_REGENERATE").is_some() {
+            fs::write(&path, &fresh).expect("a page");
+            continue;
+        }
+        assert!(
+            page == fresh,
+            "{}: its flags are not the program's: run ISTHMUS_REGENERATE=1 ./tests/run",
+            path.display()
+        );
+    }
+    for role in ["sidecar", "query", "gateway", "quickstart", "pki init", "pki token create"] {
+        assert!(commands.contains(role), "no page documents the flags of `isthmus {role}`");
+    }
+}
+
+#[test]
+fn links_between_pages_lead_somewhere() {
+    for path in pages() {
+        let page = fs::read_to_string(&path).expect("a page");
+        for link in page.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let file = link.split('#').next().unwrap_or("");
+            if file.is_empty() || file.contains("://") {
+                continue;
+            }
+            let to = path.parent().expect("a folder").join(file);
+            assert!(to.exists(), "{} links to {link}, which is not there", path.display());
+        }
+    }
+}
