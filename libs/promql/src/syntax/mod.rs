@@ -15,7 +15,10 @@ mod quote;
 
 pub use duration::{DurationContext, DurationError};
 pub use error::ParseError;
+pub(crate) use number::{parse_duration, parse_number};
+pub(crate) use parser::parse_labels_prefix;
 pub use parser::{MAX_LENGTH_BYTES, parse, parse_selector};
+pub(crate) use quote::unquote;
 
 /// Which parts of the language beyond the stable ones are understood. All are off by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -2,9 +2,11 @@
 
 use std::fmt::{self, Write};
 
+use super::quote::quoted;
+
 /// Why digits are no number, in the words of Go's `strconv`.
 fn parse_float_error(text: &str, why: &str) -> String {
-    format!("strconv.ParseFloat: parsing {}: {why}", super::quote::quoted(text))
+    format!("strconv.ParseFloat: parsing {}: {why}", quoted(text))
 }
 
 /// The value of a number as Go reads it: first as an integer in any base (`0755` is octal, `0x1F`, `1_000`), then as a
@@ -78,7 +80,7 @@ const UNITS: [(&str, i64); 7] = [
 /// # Errors
 /// Where the text is none, or is longer than 292 years; the text is Prometheus'.
 pub(crate) fn parse_duration(text: &str) -> Result<i64, String> {
-    let malformed = || format!("not a valid duration string: {}", super::quote::quoted(text));
+    let malformed = || format!("not a valid duration string: {}", quoted(text));
     match text {
         "" => return Err("empty duration string".to_owned()),
         "0" => return Ok(0),
@@ -88,20 +90,25 @@ pub(crate) fn parse_duration(text: &str) -> Result<i64, String> {
     let mut next_unit = 0;
     let mut millis: i64 = 0;
     while !rest.is_empty() {
-        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let letters = rest[digits..].bytes().take_while(u8::is_ascii_alphabetic).count();
-        let (count, unit) = (&rest[..digits], &rest[digits..digits + letters]);
-        rest = &rest[digits + letters..];
-        let at = UNITS[next_unit..].iter().position(|(name, _)| *name == unit).ok_or_else(malformed)?;
-        if digits == 0 {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let count: u64 = rest[..digits].parse().map_err(|_| malformed())?;
+        rest = &rest[digits..];
+        let letters = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let unit = &rest[..letters];
+        rest = &rest[letters..];
+        if unit.is_empty() {
             return Err(malformed());
         }
-        let length = UNITS[next_unit + at].1;
-        next_unit += at + 1;
-        millis = count
-            .parse::<i64>()
+        let Some(at) = UNITS.iter().position(|(name, _)| *name == unit) else {
+            return Err(format!("unknown unit {} in duration {}", quoted(unit), quoted(text)));
+        };
+        if at < next_unit {
+            return Err(malformed());
+        }
+        next_unit = at + 1;
+        millis = i64::try_from(count)
             .ok()
-            .and_then(|count| count.checked_mul(length))
+            .and_then(|count| count.checked_mul(UNITS[at].1))
             .and_then(|part| millis.checked_add(part))
             .filter(|millis| millis.checked_mul(1_000_000).is_some())
             .ok_or_else(|| "duration out of range".to_owned())?;
@@ -177,10 +184,14 @@ mod tests {
         check("1m30ms", 60_030, "1m30ms");
         check("365d", 365 * 86_400_000, "1y");
         check("1y2w3d4h5m6s7ms", 33_019_506_007, "382d4h5m6s7ms");
-        for malformed in ["1", "s", "1s1m", "1s1s", "1x", "-1s", "1ss", "1m ", "é", "1é"] {
+        for malformed in ["1", "s", "1s1m", "1s1s", "-1s", "é", "99999999999999999999s"] {
             assert_eq!(parse_duration(malformed), Err(format!("not a valid duration string: {malformed:?}")));
         }
-        for beyond in ["300y", "99999999999999999999s"] {
+        for unit in ["x", "ss", "m ", "é"] {
+            let expected = format!("unknown unit {unit:?} in duration \"1{unit}\"");
+            assert_eq!(parse_duration(&format!("1{unit}")), Err(expected));
+        }
+        for beyond in ["300y", "9999999999999s"] {
             assert_eq!(parse_duration(beyond), Err("duration out of range".to_owned()), "{beyond}");
         }
         assert_eq!(parse_duration("").unwrap_err(), "empty duration string");

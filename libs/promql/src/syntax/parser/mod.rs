@@ -10,10 +10,12 @@
 
 mod duration;
 mod expression;
+mod metric;
 mod modifiers;
 mod postfix;
 mod selector;
 
+pub(crate) use metric::parse_labels_prefix;
 use model::Matcher;
 
 use super::ParseOptions;

@@ -1,0 +1,34 @@
+//! Test scripts for PromQL, in the language of Prometheus' `promqltest`: load series, evaluate, expect.
+//!
+//! ```text
+//! load 1m
+//!   requests{job="api"} 0+10x10
+//!
+//! eval instant at 10m rate(requests[5m])
+//!   {job="api"} 0.16666666666666666
+//! ```
+//!
+//! The language is described in `promql/promqltest/README.md` of Prometheus; its scripts run here unchanged, with the same
+//! settings of the engine, the same additional runs of each instant query (pinned with `@` at other instants,
+//! and as the middle of a range query) and the same tolerance. Any crate may use it for its own scripts:
+//!
+//! ```
+//! let script = promql::promqltest::Script::parse("eval instant at 0 1 + 1\n  2\n")?;
+//! let report = script.run();
+//! assert!(report.failures.is_empty() && report.evaluations == 1);
+//! # Ok::<(), promql::promqltest::ScriptError>(())
+//! ```
+//!
+//! What scripts cannot have here: start timestamps (`@st` lines are parsed, and then ignored).
+//!
+//! Reading order: `script`, `sequence`, `histogram`, `storage`, `classic`, `run`, `compare`.
+
+mod classic;
+mod histogram;
+mod script;
+mod sequence;
+mod storage;
+
+pub use script::{Script, ScriptError};
+pub use sequence::{SequenceValue, parse_series};
+pub use storage::{Storage, StorageError};

@@ -1,0 +1,298 @@
+//! Series in memory, as a time series database would give them back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use model::{
+    CUSTOM_BUCKETS_SCHEMA, CounterResetHint, FloatHistogram, Labels, Matcher, Sample, TimeRange, Timestamp,
+};
+use series::{AggrChunk, SelectedSeries};
+use tsdb::{Chunk, HistogramEncoder, XorEncoder};
+
+use super::histogram::{buckets, spans};
+use super::sequence::SequenceValue;
+
+/// Samples in a chunk, as in Prometheus' blocks.
+const SAMPLES_PER_CHUNK: usize = 120;
+
+/// A sample that the storage does not take.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("sample of {labels} at {at}: {why}")]
+pub struct StorageError {
+    labels: Labels,
+    at: Timestamp,
+    why: String,
+}
+
+#[derive(Clone, Debug)]
+enum Value {
+    Float(f64),
+    Histogram(Arc<FloatHistogram>),
+}
+
+/// Series with their samples. Samples arrive in order of time.
+#[derive(Clone, Debug, Default)]
+pub struct Storage {
+    series: BTreeMap<Labels, Vec<(i64, Value)>>,
+}
+
+impl Storage {
+    /// A storage without series.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends the values of a sequence, the first at `start`, each `step_ms` after the one before.
+    ///
+    /// # Errors
+    /// When a sample is older than the series' last one, or differs from one at the same time.
+    pub fn append_sequence(
+        &mut self,
+        labels: &Labels,
+        start: Timestamp,
+        step_ms: i64,
+        values: &[SequenceValue],
+    ) -> Result<(), StorageError> {
+        for (i, value) in values.iter().enumerate() {
+            let at = start.offset_millis(step_ms.saturating_mul(i as i64));
+            match value {
+                SequenceValue::Omitted => {}
+                SequenceValue::Float(value) => self.append(labels, at, Value::Float(*value))?,
+                SequenceValue::Histogram { histogram, .. } => self.append_histogram(labels, at, histogram)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends a float.
+    ///
+    /// # Errors
+    /// As [`append_sequence`](Self::append_sequence).
+    pub fn append_float(&mut self, labels: &Labels, sample: Sample) -> Result<(), StorageError> {
+        self.append(labels, sample.timestamp, Value::Float(sample.value))
+    }
+
+    /// Appends a histogram.
+    ///
+    /// # Errors
+    /// As [`append_sequence`](Self::append_sequence), or when the histogram is unsound.
+    pub fn append_histogram(
+        &mut self,
+        labels: &Labels,
+        at: Timestamp,
+        histogram: &Arc<FloatHistogram>,
+    ) -> Result<(), StorageError> {
+        if !histogram.is_stale()
+            && let Err(why) = histogram.validate()
+        {
+            return Err(StorageError { labels: labels.clone(), at, why: why.to_string() });
+        }
+        self.append(labels, at, Value::Histogram(Arc::clone(histogram)))
+    }
+
+    fn append(&mut self, labels: &Labels, at: Timestamp, value: Value) -> Result<(), StorageError> {
+        let samples = self.series.entry(labels.clone()).or_default();
+        let fail = |why: &str| Err(StorageError { labels: labels.clone(), at, why: why.to_owned() });
+        match samples.last() {
+            Some((last, _)) if *last > at.as_millis() => return fail("out of order sample"),
+            Some((last, known)) if *last == at.as_millis() => {
+                return if same(known, &value) { Ok(()) } else { fail("duplicate sample for timestamp") };
+            }
+            _ => samples.push((at.as_millis(), value)),
+        }
+        Ok(())
+    }
+
+    /// The series that satisfy all `matchers` and have a sample within `range`, in label order.
+    pub fn select(&self, matchers: &[Matcher], range: TimeRange) -> Vec<SelectedSeries> {
+        let inside = |at: i64| range.contains(Timestamp::from_millis(at));
+        self.series
+            .iter()
+            .filter(|(labels, _)| matchers.iter().all(|m| m.matches_labels(labels)))
+            .filter(|(_, samples)| samples.iter().any(|(at, _)| inside(*at)))
+            .map(|(labels, samples)| SelectedSeries {
+                labels: labels.clone(),
+                replicas: vec![chunks(samples)],
+            })
+            .collect()
+    }
+}
+
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Float(a), Value::Float(b)) => a.to_bits() == b.to_bits(),
+        (Value::Histogram(a), Value::Histogram(b)) => a.same_observations(b),
+        _ => false,
+    }
+}
+
+/// Encodes samples: a new chunk where the kind changes, where histograms no longer continue each other, and
+/// where a chunk is full.
+fn chunks(samples: &[(i64, Value)]) -> Vec<AggrChunk> {
+    let mut chunks: Vec<Chunk> = Vec::new();
+    let mut rest = samples;
+    while let Some((_, first)) = rest.first() {
+        let run = match first {
+            Value::Float(_) => rest.iter().take_while(|(_, v)| matches!(v, Value::Float(_))).count(),
+            Value::Histogram(_) => histogram_run(rest),
+        };
+        let (now, later) = rest.split_at(run);
+        match first {
+            Value::Float(_) => chunks.extend(now.chunks(SAMPLES_PER_CHUNK).filter_map(float_chunk)),
+            Value::Histogram(_) => chunks.extend(histogram_chunks(now)),
+        }
+        rest = later;
+    }
+    chunks.into_iter().map(AggrChunk::raw).collect()
+}
+
+fn float_chunk(samples: &[(i64, Value)]) -> Option<Chunk> {
+    let mut encoder = XorEncoder::new();
+    for (at, value) in samples {
+        if let Value::Float(value) = value {
+            encoder.append(Sample::new(*at, *value)).expect("samples ascend and fit a chunk");
+        }
+    }
+    encoder.finish()
+}
+
+/// How many histograms at the start of `samples` share a chunk.
+fn histogram_run(samples: &[(i64, Value)]) -> usize {
+    let continues = |pair: &[(i64, Value)]| match (&pair[0].1, &pair[1].1) {
+        (Value::Histogram(before), Value::Histogram(next)) => continues(before, next),
+        _ => false,
+    };
+    1 + samples.windows(2).take_while(|pair| continues(pair)).count()
+}
+
+/// Whether `next` goes on where `before` ended: neither a counter reset nor another resolution.
+fn continues(before: &FloatHistogram, next: &FloatHistogram) -> bool {
+    let gauge = |h: &FloatHistogram| h.counter_reset_hint == CounterResetHint::Gauge;
+    if gauge(before) != gauge(next) || next.counter_reset_hint == CounterResetHint::Reset {
+        return false;
+    }
+    if next.is_stale() || before.is_stale() {
+        return next.is_stale();
+    }
+    let same_layout = before.schema == next.schema
+        && before.zero_threshold == next.zero_threshold
+        && (next.schema != CUSTOM_BUCKETS_SCHEMA || before.custom_values == next.custom_values);
+    if gauge(next) || !same_layout {
+        return same_layout;
+    }
+    let grows = |before: BTreeMap<i32, f64>, next: BTreeMap<i32, f64>| {
+        before.iter().all(|(at, count)| next.get(at).copied().unwrap_or(0.0) >= *count)
+    };
+    next.count >= before.count
+        && next.zero_count >= before.zero_count
+        && grows(positive(before), positive(next))
+        && grows(negative(before), negative(next))
+}
+
+fn positive(h: &FloatHistogram) -> BTreeMap<i32, f64> {
+    buckets(&h.positive_spans, &h.positive_buckets)
+}
+
+fn negative(h: &FloatHistogram) -> BTreeMap<i32, f64> {
+    buckets(&h.negative_spans, &h.negative_buckets)
+}
+
+/// Encodes histograms that share a chunk, all with the buckets that any of them has.
+fn histogram_chunks(samples: &[(i64, Value)]) -> Vec<Chunk> {
+    let histograms = || {
+        samples.iter().filter_map(|(at, value)| match value {
+            Value::Histogram(h) => Some((*at, h)),
+            Value::Float(_) => None,
+        })
+    };
+    let empty = |side: fn(&FloatHistogram) -> BTreeMap<i32, f64>| -> BTreeMap<i32, f64> {
+        histograms()
+            .filter(|(_, h)| !h.is_stale())
+            .flat_map(|(_, h)| side(h).into_keys())
+            .map(|at| (at, 0.0))
+            .collect()
+    };
+    let (no_positive, no_negative) = (empty(positive), empty(negative));
+    let mut encoder = HistogramEncoder::float();
+    let mut chunks = Vec::new();
+    for (at, histogram) in histograms() {
+        let mut histogram = FloatHistogram::clone(histogram);
+        if !histogram.is_stale() {
+            let mut side = no_positive.clone();
+            side.extend(positive(&histogram));
+            (histogram.positive_spans, histogram.positive_buckets) = spans(&side);
+            let mut side = no_negative.clone();
+            side.extend(negative(&histogram));
+            (histogram.negative_spans, histogram.negative_buckets) = spans(&side);
+        }
+        let at = Timestamp::from_millis(at);
+        if encoder.append(at, &histogram).is_err() {
+            // Such as a marker at the start of the chunk, which decided its layout.
+            chunks.extend(std::mem::replace(&mut encoder, HistogramEncoder::float()).finish());
+            encoder.append(at, &histogram).expect("a histogram fits a chunk of its own");
+        }
+    }
+    chunks.extend(encoder.finish());
+    chunks
+}
+
+#[cfg(test)]
+mod tests {
+    use series::{DecodeOptions, Dedup, Samples};
+
+    use super::super::parse_series;
+    use super::*;
+
+    /// The samples that come back for a line of a script.
+    fn stored(line: &str) -> Samples {
+        let (labels, values) = parse_series(line).unwrap();
+        let mut storage = Storage::new();
+        storage.append_sequence(&labels, Timestamp::EPOCH, 1000, &values).unwrap();
+        let selected = storage.select(&[], TimeRange::ALL);
+        let mut samples = Samples::new();
+        let options = DecodeOptions {
+            range: TimeRange::ALL,
+            dedup: Dedup::Off,
+            counter: false,
+            aggregate: series::Aggregate::Average,
+        };
+        selected[0].decode(&options, &mut samples).unwrap();
+        samples
+    }
+
+    #[test]
+    fn floats_come_back_as_they_were_stored() {
+        let samples = stored("m 0+1x300");
+        assert_eq!(samples.values.len(), 301);
+        assert_eq!(samples.values[300], 300.0);
+        assert_eq!(stored("m 1 _ 3").timestamps, [0, 2000]);
+    }
+
+    #[test]
+    fn histograms_come_back_with_what_a_database_knows_of_resets() {
+        use CounterResetHint::{Gauge, NotReset, Unknown};
+        let hints = |line: &str| -> Vec<_> {
+            stored(line).histograms.iter().map(|(_, h)| h.counter_reset_hint).collect()
+        };
+        assert_eq!(
+            hints("m {{count:1 buckets:[1]}} {{count:3 buckets:[1 2]}} {{count:1 buckets:[1]}}"),
+            [Unknown, NotReset, Unknown]
+        );
+        assert_eq!(hints("m {{count:1 counter_reset_hint:gauge}}x1"), [Gauge, Gauge]);
+        assert_eq!(hints("m {{schema:0 count:1}} {{schema:1 count:1}}"), [Unknown, Unknown]);
+    }
+
+    #[test]
+    fn samples_must_ascend_in_time_but_may_be_repeated() {
+        let mut storage = Storage::new();
+        let labels = Labels::empty();
+        let mut append = |at, value| storage.append_float(&labels, Sample::new(at, value));
+        assert!(append(5, 1.0).is_ok());
+        assert!(append(5, 1.0).is_ok());
+        assert_eq!(
+            append(5, 2.0).unwrap_err().to_string(),
+            "sample of {} at 5: duplicate sample for timestamp"
+        );
+        assert_eq!(append(4, 2.0).unwrap_err().to_string(), "sample of {} at 4: out of order sample");
+    }
+}
