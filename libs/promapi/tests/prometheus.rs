@@ -12,12 +12,15 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy;
 use hyper_util::rt::TokioExecutor;
-use model::{Labels, MatchOp, Matcher, TimeRange, Timestamp};
+use model::{Labels, MatchOp, Matcher, Sample, TimeRange, Timestamp};
 use promapi::{
     ChunkEncoding, Client, ClientError, ClientOptions, ReadData, ReadQuery, ReadSeries, ResultWriter,
     Selection, format_float,
 };
+use prost::Message;
+use proto::prometheus as wire;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const CONFIG: &str = "
 global:
@@ -298,6 +301,82 @@ async fn a_prometheus_that_keeps_silent_is_given_up() {
     assert!(matches!(client.version().await, Err(ClientError::Timeout { .. })));
     let query = ReadQuery { matchers: vec![Matcher::equal("a", "b")], range: TimeRange::ALL };
     assert!(matches!(client.read(&query).await, Err(ClientError::Timeout { .. })));
+}
+
+/// Answers one request with a status of 200, this content type and body, and closes the connection.
+async fn serve_once(content_type: &str, body: Vec<u8>) -> Client {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\nconnection: close\r\n\r\n");
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        // The request ends with its body, whose length does not matter here: it comes in one piece.
+        let mut request = [0; 4096];
+        assert!(stream.read(&mut request).await.unwrap() > 0);
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&body).await.unwrap();
+        stream.shutdown().await.unwrap();
+        // Until the client has closed as well, so that a reset does not take the answer with it.
+        while stream.read(&mut request).await.is_ok_and(|read| read > 0) {}
+    });
+    Client::new(&url, ClientOptions::default()).unwrap()
+}
+
+const STREAMED: &str = "application/x-streamed-protobuf; proto=prometheus.ChunkedReadResponse";
+
+fn any() -> ReadQuery {
+    ReadQuery { matchers: vec![Matcher::equal("a", "b")], range: TimeRange::ALL }
+}
+
+/// A frame with one series of one chunk.
+fn frame(job: &str) -> Vec<u8> {
+    let labels = vec![wire::Label { name: "job".to_owned(), value: job.to_owned() }];
+    let chunk = wire::Chunk { min_time_ms: 1, max_time_ms: 2, r#type: 1, data: Bytes::from_static(b"chunk") };
+    let chunked_series = vec![wire::ChunkedSeries { labels, chunks: vec![chunk] }];
+    let data = wire::ChunkedReadResponse { chunked_series, query_index: 0 }.encode_to_vec();
+    let mut out = Vec::new();
+    prost::encoding::encode_varint(data.len() as u64, &mut out);
+    out.extend_from_slice(&crc32c::crc32c(&data).to_be_bytes());
+    out.extend_from_slice(&data);
+    out
+}
+
+#[tokio::test]
+async fn a_stream_is_complete_or_an_error() {
+    let whole = [frame("a"), frame("b"), frame("b"), frame("c")].concat();
+    let client = serve_once(STREAMED, whole.clone()).await;
+    let all = read_all(&client, &any()).await.unwrap();
+    let jobs: Vec<&str> = all.iter().map(|series| series.labels.value("job")).collect();
+    assert_eq!(jobs, ["a", "b", "c"]);
+
+    println!("cut short");
+    let client = serve_once(STREAMED, whole[..whole.len() - 1].to_vec()).await;
+    let error = read_all(&client, &any()).await.unwrap_err().to_string();
+    assert!(error.contains("ends in the middle of a frame"), "{error}");
+
+    println!("an error of the server after the frames");
+    let broken = [whole, b"expanding series: context canceled\n".to_vec()].concat();
+    let client = serve_once(STREAMED, broken).await;
+    let error = read_all(&client, &any()).await.unwrap_err().to_string();
+    assert!(error.contains("expanding series: context canceled"), "{error}");
+
+    println!("not remote read at all");
+    let client = serve_once("text/html", b"<html>".to_vec()).await;
+    let error = read_all(&client, &any()).await.unwrap_err().to_string();
+    assert!(error.contains("content type \"text/html\""), "{error}");
+}
+
+#[tokio::test]
+async fn samples_of_an_old_server_are_read() {
+    let labels = vec![wire::Label { name: "job".to_owned(), value: "a".to_owned() }];
+    let samples = vec![wire::Sample { value: 1.5, timestamp: 7 }];
+    let timeseries = vec![wire::TimeSeries { labels, samples, ..Default::default() }];
+    let message = wire::ReadResponse { results: vec![wire::QueryResult { timeseries }] }.encode_to_vec();
+    let body = snap::raw::Encoder::new().compress_vec(&message).unwrap();
+    let client = serve_once("application/x-protobuf", body).await;
+    let all = read_all(&client, &any()).await.unwrap();
+    assert_eq!(all.len(), 1);
+    assert_eq!(all[0].data, ReadData::Samples(vec![Sample::new(7, 1.5)]));
 }
 
 #[test]

@@ -7,8 +7,9 @@ use tonic::service::{Routes, RoutesBuilder};
 use tonic_health::ServingStatus;
 use tower::Layer;
 
+use crate::deadline::Deadline;
 use crate::serve::{ServeOptions, server_builder};
-use crate::{BindError, GrpcMetrics, ListenAddress, Listener, Probes, Shutdown};
+use crate::{BindError, CommonArgs, GrpcMetrics, ListenAddress, Listener, Probes, Shutdown};
 
 /// Largest message that services accept unless told otherwise, in bytes: 16 MiB.
 ///
@@ -54,6 +55,17 @@ impl Default for GrpcOptions {
     }
 }
 
+impl From<&CommonArgs> for GrpcOptions {
+    fn from(args: &CommonArgs) -> Self {
+        let age = args.grpc_server_max_connection_age;
+        GrpcOptions {
+            grace: args.grpc_grace_period,
+            max_connection_age: (!age.is_zero()).then_some(age),
+            ..GrpcOptions::default()
+        }
+    }
+}
+
 /// Why a gRPC server cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum GrpcServerError {
@@ -66,7 +78,7 @@ pub enum GrpcServerError {
 }
 
 /// Serves gRPC over cleartext HTTP/2, with `grpc.health.v1` that follows the [`Probes`] and reflection in
-/// both versions.
+/// both versions. Calls are held to the deadline that their caller sets in `grpc-timeout`, as a whole.
 #[derive(Debug)]
 pub struct GrpcServer {
     listener: Listener,
@@ -117,7 +129,7 @@ impl GrpcServer {
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?)
             .prepare();
-        let service = metrics.layer().layer(routes);
+        let service = metrics.layer().layer(Deadline::new(routes));
 
         let mut server = server_builder().http2_only();
         server

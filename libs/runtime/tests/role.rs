@@ -199,6 +199,20 @@ async fn calls_that_outlast_the_grace_period_are_cut() {
 }
 
 #[tokio::test]
+async fn a_stream_ends_at_the_deadline_of_its_caller() {
+    let role = start(Duration::from_secs(60)).await;
+    let mut request = tonic::Request::new(HealthCheckRequest::default());
+    request.set_timeout(Duration::from_millis(300));
+    let mut watch = role.health().await.watch(request).await.unwrap().into_inner();
+    watch.message().await.unwrap();
+    let status = watch.message().await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::DeadlineExceeded, "{status}");
+    let (_, text) = role.get("/metrics").await;
+    let counted = "grpc_server_handled_total{grpc_code=\"DeadlineExceeded\",grpc_method=\"Watch\",grpc_service=\"grpc.health.v1.Health\",grpc_type=\"server_stream\"} 1\n";
+    assert!(text.contains(counted), "{text}");
+}
+
+#[tokio::test]
 async fn an_address_in_use_is_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let _taken = std::net::TcpListener::bind(taken).unwrap();

@@ -1,0 +1,147 @@
+//! Holds gRPC calls to the deadline that their caller set in `grpc-timeout`.
+//!
+//! The deadline covers the whole call, streams included: at its end the work is dropped and the caller gets
+//! `DEADLINE_EXCEEDED`, before the answer's head or after any of its messages. (tonic itself looks at the
+//! deadline only until the head.)
+//!
+//! Format: <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>, "Timeout".
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::{HeaderMap, Request, Response};
+use http_body::{Frame, SizeHint};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+use tonic::Status;
+use tonic::body::Body;
+use tower::Service;
+
+/// A service whose calls end at their deadline.
+#[derive(Clone, Debug)]
+pub(crate) struct Deadline<S> {
+    inner: S,
+}
+
+impl<S> Deadline<S> {
+    pub(crate) fn new(inner: S) -> Self {
+        Deadline { inner }
+    }
+}
+
+impl<S, B> Service<Request<B>> for Deadline<S>
+where
+    S: Service<Request<B>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<Response<Body>, S::Error>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let Some(limit) = limit_of(request.headers()) else { return Box::pin(self.inner.call(request)) };
+        // Eight digits of hours are 11,415 years, which an `Instant` can hold.
+        let end = Instant::now() + limit;
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            match timeout_at(end, answer).await {
+                Ok(answer) => Ok(answer?.map(|body| {
+                    let sleep = Box::pin(sleep_until(end));
+                    Body::new(LimitedBody { inner: Some(body), sleep, limit })
+                })),
+                Err(_) => Ok(exceeded(limit).into_http()),
+            }
+        })
+    }
+}
+
+/// The time that a caller gives; malformed values count as none, as in tonic.
+fn limit_of(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let amount: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(amount * 3600)),
+        "M" => Some(Duration::from_secs(amount * 60)),
+        "S" => Some(Duration::from_secs(amount)),
+        "m" => Some(Duration::from_millis(amount)),
+        "u" => Some(Duration::from_micros(amount)),
+        "n" => Some(Duration::from_nanos(amount)),
+        _ => None,
+    }
+}
+
+fn exceeded(limit: Duration) -> Status {
+    Status::deadline_exceeded(format!("the call took longer than the {limit:?} that its caller gave"))
+}
+
+/// A body that ends with an error status at its deadline.
+struct LimitedBody {
+    /// `None` once the deadline is over.
+    inner: Option<Body>,
+    sleep: Pin<Box<Sleep>>,
+    limit: Duration,
+}
+
+impl http_body::Body for LimitedBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
+        // The deadline first: a stream that always has a message ready must not outrun it.
+        if this.sleep.as_mut().poll(cx).is_pending() {
+            return Pin::new(inner).poll_frame(cx);
+        }
+        self.inner = None;
+        let mut trailers = HeaderMap::new();
+        Poll::Ready(Some(match exceeded(self.limit).add_header(&mut trailers) {
+            Ok(()) => Ok(Frame::trailers(trailers)),
+            Err(status) => Err(status),
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(|inner| inner.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        // The deadline may cut off what the inner body would promise.
+        SizeHint::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_read_in_all_units() {
+        let limit = |text: &'static str| {
+            let value = http::HeaderValue::from_static(text);
+            limit_of(&HeaderMap::from_iter([(http::HeaderName::from_static("grpc-timeout"), value)]))
+        };
+        assert_eq!(limit("2H"), Some(Duration::from_secs(7200)));
+        assert_eq!(limit("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        assert_eq!(limit("3M"), Some(Duration::from_secs(180)));
+        assert_eq!(limit("100m"), Some(Duration::from_millis(100)));
+        assert_eq!(limit("7u"), Some(Duration::from_micros(7)));
+        for text in ["", "m", "123456789m", "-1S", "1x", "1", "1.5S"] {
+            assert_eq!(limit(text), None, "{text}");
+        }
+        assert_eq!(limit_of(&HeaderMap::new()), None);
+    }
+}
