@@ -1,7 +1,10 @@
 //! The benchmarks: `./tests/bench [--json] [NAME...]`.
 
+mod load;
 mod mesh_bench;
+mod querier_bench;
 mod report;
+mod sidecar_bench;
 mod source;
 
 use std::process::ExitCode;
@@ -11,7 +14,8 @@ use report::Report;
 /// A benchmark by its name.
 type Bench = (&'static str, fn(&mut Report));
 
-const BENCHES: &[Bench] = &[("mesh", mesh_bench::run)];
+const BENCHES: &[Bench] =
+    &[("mesh", mesh_bench::run), ("sidecar", sidecar_bench::run), ("querier", querier_bench::run)];
 
 fn main() -> ExitCode {
     let mut args: Vec<String> = std::env::args().skip(1).collect();
