@@ -81,6 +81,10 @@ impl Script {
                     storage = Storage::new();
                     continue;
                 }
+                Command::Store(labels, range) => {
+                    storage.begin_store(labels.clone(), *range);
+                    continue;
+                }
                 Command::Load(load) => (load.line, "load", load.run(&mut storage)),
                 Command::Eval(eval) => {
                     report.evaluations += 1;

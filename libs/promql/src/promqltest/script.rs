@@ -2,10 +2,10 @@
 
 use std::str::FromStr;
 
-use model::{Labels, Regex};
+use model::{Labels, Regex, TimeRange, Timestamp};
 
 use super::sequence::{SequenceValue, parse_series};
-use crate::syntax::{ParseOptions, parse, parse_duration, parse_number, unquote};
+use crate::syntax::{ParseOptions, parse, parse_duration, parse_labels_prefix, parse_number, unquote};
 
 /// A script that is none, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,6 +26,8 @@ pub struct Script {
 #[derive(Clone, Debug)]
 pub(super) enum Command {
     Clear,
+    /// `store`, which Thanos' scripts have: what is loaded from here on belongs to a store of its own.
+    Store(Labels, TimeRange),
     Load(Load),
     Eval(Box<Eval>),
 }
@@ -191,6 +193,7 @@ impl<'a> Reader<'a> {
         let (word, rest) = split_word(line);
         match word.to_ascii_lowercase() {
             word if word == "clear" => Ok(Command::Clear),
+            word if word == "store" => store(rest),
             word if word.starts_with("load") => self.load(&word, rest).map(Command::Load),
             word if word.starts_with("eval") => {
                 self.eval(&word, rest).map(|eval| Command::Eval(Box::new(eval)))
@@ -332,6 +335,16 @@ impl Eval {
         }
         Ok(())
     }
+}
+
+/// Parses `<external labels> <min time> <max time>`; the max time does not belong to the store.
+fn store(text: &str) -> Result<Command, String> {
+    let malformed = "invalid store command. (store <labels> <min:duration> <max:duration>)";
+    let (labels, end) = parse_labels_prefix(text).map_err(|error| error.to_string())?;
+    let (min, max) = text[end..].trim().split_once([' ', '\t']).ok_or(malformed)?;
+    let [min, max] = [min, max.trim()].map(parse_duration);
+    let range = TimeRange::new(Timestamp::from_millis(min?), Timestamp::from_millis(max? - 1));
+    Ok(Command::Store(labels, range))
 }
 
 /// Splits the first word off.

@@ -31,15 +31,40 @@ enum Value {
 }
 
 /// Series with their samples. Samples arrive in order of time.
-#[derive(Clone, Debug, Default)]
+///
+/// It may stand for several stores, each with external labels and a stretch of time of its own, whose series are merged
+/// when they are selected; see [`begin_store`](Self::begin_store).
+#[derive(Clone, Debug)]
 pub struct Storage {
+    /// What is appended goes to the last; there is always one.
+    stores: Vec<Store>,
+}
+
+#[derive(Clone, Debug)]
+struct Store {
+    external: Labels,
+    range: TimeRange,
     series: BTreeMap<Labels, Vec<(i64, Value)>>,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Storage {
     /// A storage without series.
     pub fn new() -> Self {
-        Self::default()
+        let mut storage = Storage { stores: Vec::new() };
+        storage.begin_store(Labels::empty(), TimeRange::ALL);
+        storage
+    }
+
+    /// Sends what is appended from now on to a new store, which attaches `external` to its series and gives back only
+    /// samples within `range`.
+    pub fn begin_store(&mut self, external: Labels, range: TimeRange) {
+        self.stores.push(Store { external, range, series: BTreeMap::new() });
     }
 
     /// Appends the values of a sequence, the first at `start`, each `step_ms` after the one before.
@@ -91,7 +116,8 @@ impl Storage {
     }
 
     fn append(&mut self, labels: &Labels, at: Timestamp, value: Value) -> Result<(), StorageError> {
-        let samples = self.series.entry(labels.clone()).or_default();
+        let store = self.stores.last_mut().expect("there is always a store");
+        let samples = store.series.entry(labels.clone()).or_default();
         let fail = |why: &str| Err(StorageError { labels: labels.clone(), at, why: why.to_owned() });
         match samples.last() {
             Some((last, _)) if *last > at.as_millis() => return fail("out of order sample"),
@@ -105,16 +131,32 @@ impl Storage {
 
     /// The series that satisfy all `matchers` and have a sample within `range`, in label order.
     pub fn select(&self, matchers: &[Matcher], range: TimeRange) -> Vec<SelectedSeries> {
-        let inside = |at: i64| range.contains(Timestamp::from_millis(at));
-        self.series
-            .iter()
-            .filter(|(labels, _)| matchers.iter().all(|m| m.matches_labels(labels)))
-            .filter(|(_, samples)| samples.iter().any(|(at, _)| inside(*at)))
-            .map(|(labels, samples)| SelectedSeries {
-                labels: labels.clone(),
-                replicas: vec![chunks(samples)],
-            })
-            .collect()
+        let mut selected: BTreeMap<Labels, Vec<Vec<AggrChunk>>> = BTreeMap::new();
+        for store in &self.stores {
+            let inside = |at: i64, range: &TimeRange| range.contains(Timestamp::from_millis(at));
+            for (labels, samples) in &store.series {
+                let labels = labels.extended(&store.external);
+                if !matchers.iter().all(|m| m.matches_labels(&labels)) {
+                    continue;
+                }
+                let served: Vec<_> =
+                    samples.iter().filter(|(at, _)| inside(*at, &store.range)).cloned().collect();
+                if served.iter().any(|(at, _)| inside(*at, &range)) {
+                    add_to_lane(selected.entry(labels).or_default(), chunks(&served));
+                }
+            }
+        }
+        selected.into_iter().map(|(labels, replicas)| SelectedSeries { labels, replicas }).collect()
+    }
+}
+
+/// Adds chunks to the first lane that ends before they start.
+fn add_to_lane(lanes: &mut Vec<Vec<AggrChunk>>, chunks: Vec<AggrChunk>) {
+    let start = chunks.first().map_or(Timestamp::MAX, |chunk| chunk.range().min);
+    let ends_before = |lane: &&mut Vec<AggrChunk>| lane.last().is_none_or(|chunk| chunk.range().max < start);
+    match lanes.iter_mut().find(ends_before) {
+        Some(lane) => lane.extend(chunks),
+        None => lanes.push(chunks),
     }
 }
 
@@ -294,5 +336,20 @@ mod tests {
             "sample of {} at 5: duplicate sample for timestamp"
         );
         assert_eq!(append(4, 2.0).unwrap_err().to_string(), "sample of {} at 4: out of order sample");
+    }
+
+    #[test]
+    fn stores_that_follow_each_other_in_time_make_one_series() {
+        let mut storage = Storage::new();
+        let (labels, values) = parse_series("m 0+1x9").unwrap();
+        for (min, max) in [(0, 4_999), (5_000, 20_000)] {
+            let range = TimeRange::new(Timestamp::from_millis(min), Timestamp::from_millis(max));
+            storage.begin_store(Labels::from_pairs([("cluster", "a")]).unwrap(), range);
+            storage.append_sequence(&labels, Timestamp::EPOCH, 1000, &values).unwrap();
+        }
+        let selected = storage.select(&[Matcher::equal("cluster", "a")], TimeRange::ALL);
+        let [series] = &selected[..] else { panic!("{selected:?}") };
+        assert_eq!(series.labels.to_string(), r#"m{cluster="a"}"#);
+        assert_eq!(series.replicas.iter().map(Vec::len).collect::<Vec<_>>(), [2]);
     }
 }

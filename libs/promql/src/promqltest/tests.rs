@@ -1,0 +1,103 @@
+//! The scripts of Prometheus and Thanos, run with this crate's engine.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use super::Script;
+
+/// Evaluations that are known to fail: the script, the lines of the evaluations, and why. A line here that passes fails the
+/// test, so that the table only shrinks.
+const KNOWN_FAILURES: &[(&str, &[usize], &str)] = &[];
+
+/// All conformance scripts; none, with a visible line, where the folder is absent.
+fn scripts() -> Vec<PathBuf> {
+    let root = std::env::var_os("ISTHMUS_CONFORMANCE").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/conformance")),
+        PathBuf::from,
+    );
+    let mut scripts = Vec::new();
+    for folder in ["promql", "promql-thanos"] {
+        let Ok(entries) = std::fs::read_dir(root.join(folder)) else {
+            println!("skipped: {} is absent", root.join(folder).display());
+            continue;
+        };
+        scripts.extend(entries.map(|entry| entry.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "test")));
+    }
+    scripts.sort();
+    scripts
+}
+
+/// The script's name; that of Thanos' with its folder, because names repeat.
+fn name(path: &std::path::Path) -> String {
+    let file = path.file_name().unwrap().to_string_lossy();
+    match path.parent().and_then(|p| p.file_name()) {
+        Some(folder) if folder == "promql-thanos" => format!("promql-thanos/{file}"),
+        _ => file.into_owned(),
+    }
+}
+
+/// Set `PROMQLTEST` to a part of a script's name to run only that one and see all its failures.
+#[test]
+fn conformance_scripts_pass() {
+    let only = std::env::var("PROMQLTEST").ok();
+    let (mut passed, mut total, mut wrong) = (0, 0, Vec::new());
+    for path in scripts() {
+        let name = name(&path);
+        if only.as_ref().is_some_and(|only| !name.contains(only.as_str())) {
+            continue;
+        }
+        let script = Script::parse(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        let report = script.run();
+        let failures: BTreeMap<usize, String> =
+            report.failures.iter().map(|f| (f.line, format!("{}: {}", f.query, f.message))).collect();
+        let known: BTreeSet<usize> = KNOWN_FAILURES
+            .iter()
+            .filter(|(script, ..)| *script == name)
+            .flat_map(|(_, lines, _)| lines.iter().copied())
+            .collect();
+        let good = report.evaluations - failures.len().min(report.evaluations);
+        println!("{name:32} {good:4} of {:4}", report.evaluations);
+        passed += good;
+        total += report.evaluations;
+        for (line, message) in &failures {
+            if only.is_some() || !known.contains(line) {
+                wrong.push(format!("{name}:{line}: {message}"));
+            }
+        }
+        wrong.extend(
+            known.iter().filter(|line| !failures.contains_key(line)).map(|line| {
+                format!("{name}:{line} passes; remove it from the table of known failures")
+            }),
+        );
+    }
+    println!("{passed} of {total} evaluations pass");
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn failures_are_found_and_named() {
+    let run = |text: &str| -> Vec<String> {
+        let report = Script::parse(text).unwrap().run();
+        report.failures.iter().map(|f| format!("{}: {}: {}", f.line, f.query, f.message)).collect()
+    };
+    assert_eq!(run("load 1m\n m 1 2\n\neval instant at 1m m\n m 2\n"), Vec::<String>::new());
+    assert_eq!(run("load 1m\n m 1 2\n\neval instant at 1m m\n m 3\n"), ["4: m: expected 3 for m but got 2"]);
+    assert_eq!(run("eval instant at 1m m\n m 3\n"), ["1: m: expected metric m not found"]);
+    assert_eq!(run("eval instant at 0 1\n expect fail\n"), ["1: 1: expected error but got none"]);
+    assert_eq!(
+        run("load 1m\n m 1 2\n\nload 1m\n m 1 3\n"),
+        ["4: load: sample of m at 60000: duplicate sample for timestamp"]
+    );
+}
+
+#[test]
+fn scripts_that_are_none_are_refused_with_the_line() {
+    let check = |text: &str, expected: &str| {
+        assert_eq!(Script::parse(text).unwrap_err().to_string(), expected);
+    };
+    check("clear\n\nfoo", "line 3: invalid command \"foo\"");
+    check("load soon\n", "line 1: invalid step definition \"soon\": not a valid duration string: \"soon\"");
+    check("eval instant at 0 sum(\n", "line 1: sum(: 1:5: parse error: unclosed left parenthesis");
+    check("eval instant at 0 1\n expect maybe\n", "line 2: invalid expect statement, must match `expect <type> \
+           <match_type>: <string>` format");
+}
