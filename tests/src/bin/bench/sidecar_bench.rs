@@ -26,7 +26,7 @@ pub(crate) fn run(report: &mut Report) {
     let _inside = runtime.enter();
     let client =
         Client::new(&format!("http://{}", prometheus.address), ClientOptions::default()).expect("a URL");
-    let store = StoreClient::new(mesh::direct(&grpc.to_string()).expect("an address"));
+    let store = StoreClient::new("sidecar", mesh::direct(&grpc.to_string()).expect("an address"));
     let range = TimeRange::new(Timestamp::from_millis(BEGIN * 1000), Timestamp::from_millis(END * 1000));
     let matchers = vec![Matcher::equal("__name__", "bench_total")];
 
