@@ -1,0 +1,254 @@
+//! The body of a request or response on its way through.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Frame, SizeHint};
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+
+use super::StreamError;
+
+/// Received data is merged up to this many bytes, as long as it is there already: a third less processor time for bulk
+/// streams, and no delay for a trickle.
+const MERGE_BYTES: usize = 32 << 10;
+/// A piece this large is passed on as it is: copying it would cost more than it saves.
+const LARGE_BYTES: usize = 8 << 10;
+
+/// A stream of bytes with trailers. It reads nothing ahead of its reader but what [`MERGE_BYTES`] allows.
+///
+/// Dropping it before its end cancels the stream it comes from.
+#[derive(Debug, Default)]
+pub struct Body {
+    inner: Option<UnsyncBoxBody<Bytes, StreamError>>,
+}
+
+impl Body {
+    /// No data and no trailers.
+    pub fn empty() -> Self {
+        Self::default()
+    }
+
+    /// Exactly these bytes.
+    pub fn full(bytes: impl Into<Bytes>) -> Self {
+        Self::new(Full::new(bytes.into()).map_err(|never| match never {}))
+    }
+
+    /// Any other body.
+    pub fn new<B>(body: B) -> Self
+    where
+        B: http_body::Body<Data = Bytes, Error = StreamError> + Send + 'static,
+    {
+        if body.is_end_stream() {
+            return Self::empty();
+        }
+        Self { inner: Some(UnsyncBoxBody::new(body)) }
+    }
+
+    /// A body received from a peer: small pieces are merged.
+    pub(super) fn merged<B>(body: B) -> Self
+    where
+        B: http_body::Body<Data = Bytes, Error = StreamError> + Send + Unpin + 'static,
+    {
+        if body.is_end_stream() {
+            return Self::empty();
+        }
+        Self::new(Merged { inner: body, next: None })
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = StreamError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
+        let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
+        Pin::new(inner).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(http_body::Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.as_ref().map_or(SizeHint::with_exact(0), http_body::Body::size_hint)
+    }
+}
+
+impl From<hyper::body::Incoming> for Body {
+    fn from(body: hyper::body::Incoming) -> Self {
+        Self::merged(body.map_err(|e| StreamError::from_hyper(&e)))
+    }
+}
+
+type PolledFrame = Option<Result<Frame<Bytes>, StreamError>>;
+
+/// Joins data that is there already; never waits for more.
+struct Merged<B> {
+    inner: B,
+    /// What was met after the data that was passed on.
+    next: Option<PolledFrame>,
+}
+
+impl<B> http_body::Body for Merged<B>
+where
+    B: http_body::Body<Data = Bytes, Error = StreamError> + Unpin,
+{
+    type Data = Bytes;
+    type Error = StreamError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<PolledFrame> {
+        let this = &mut *self;
+        if let Some(next) = this.next.take() {
+            return Poll::Ready(next);
+        }
+        let mut held = Held::Nothing;
+        loop {
+            let polled = match Pin::new(&mut this.inner).poll_frame(cx) {
+                Poll::Pending if held.is_empty() => return Poll::Pending,
+                Poll::Pending => break,
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => {
+                        // A large piece after small ones is not worth copying either.
+                        if data.len() >= LARGE_BYTES && !held.is_empty() {
+                            this.next = Some(Some(Ok(Frame::data(data))));
+                            break;
+                        }
+                        held.push(data);
+                        if held.len() >= LARGE_BYTES && !held.is_copied() || held.len() >= MERGE_BYTES {
+                            break;
+                        }
+                        continue;
+                    }
+                    Err(frame) => Some(Ok(frame)),
+                },
+                Poll::Ready(other) => other,
+            };
+            if held.is_empty() {
+                return Poll::Ready(polled);
+            }
+            this.next = Some(polled);
+            break;
+        }
+        Poll::Ready(Some(Ok(Frame::data(held.into_bytes()))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.next {
+            Some(next) => next.is_none(),
+            None => self.inner.is_end_stream(),
+        }
+    }
+}
+
+/// Data on its way into one piece; a single piece is not copied.
+enum Held {
+    Nothing,
+    One(Bytes),
+    Many(BytesMut),
+}
+
+impl Held {
+    fn push(&mut self, data: Bytes) {
+        if data.is_empty() {
+            return;
+        }
+        match self {
+            Self::Nothing => *self = Self::One(data),
+            Self::One(first) => {
+                let mut many = BytesMut::with_capacity(MERGE_BYTES);
+                many.extend_from_slice(first);
+                many.extend_from_slice(&data);
+                *self = Self::Many(many);
+            }
+            Self::Many(many) => many.extend_from_slice(&data),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Nothing => 0,
+            Self::One(data) => data.len(),
+            Self::Many(data) => data.len(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn is_copied(&self) -> bool {
+        matches!(self, Self::Many(_))
+    }
+
+    fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Nothing => Bytes::new(),
+            Self::One(data) => data,
+            Self::Many(data) => data.freeze(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::{StreamExt, stream};
+    use http::HeaderMap;
+    use http_body_util::StreamBody;
+
+    use super::*;
+    use crate::transport::StreamErrorKind;
+
+    async fn frames(pieces: Vec<Result<Frame<Bytes>, StreamError>>) -> Vec<String> {
+        let body = Body::merged(StreamBody::new(stream::iter(pieces)));
+        body.into_data_and_trailers().await
+    }
+
+    impl Body {
+        async fn into_data_and_trailers(self) -> Vec<String> {
+            let mut seen = Vec::new();
+            let mut frames = http_body_util::BodyStream::new(self);
+            while let Some(frame) = frames.next().await {
+                seen.push(match frame {
+                    Ok(frame) if frame.is_trailers() => "trailers".into(),
+                    Ok(frame) => format!("data {}", frame.into_data().unwrap().len()),
+                    Err(e) => e.to_string(),
+                });
+            }
+            seen
+        }
+    }
+
+    fn data(len: usize) -> Result<Frame<Bytes>, StreamError> {
+        Ok(Frame::data(vec![0; len].into()))
+    }
+
+    #[tokio::test]
+    async fn small_pieces_are_merged_and_empty_ones_dropped() {
+        assert_eq!(frames(vec![data(5), data(0), data(6), data(0)]).await, ["data 11"]);
+        assert!(frames(vec![data(0)]).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn merging_stops_at_its_bound_and_spares_large_pieces() {
+        let seen = frames((0..40).map(|_| data(1 << 10)).collect()).await;
+        assert_eq!(seen, ["data 32768", "data 8192"]);
+        assert_eq!(
+            frames(vec![data(10), data(20_000), data(10)]).await,
+            ["data 10", "data 20000", "data 10"]
+        );
+    }
+
+    #[tokio::test]
+    async fn trailers_and_errors_come_after_the_data_before_them() {
+        let trailers = Ok(Frame::trailers(HeaderMap::new()));
+        assert_eq!(frames(vec![data(5), data(5), trailers]).await, ["data 10", "trailers"]);
+        let error = Err(StreamError::new(StreamErrorKind::Reset, "gone"));
+        assert_eq!(frames(vec![data(5), error]).await, ["data 5", "gone"]);
+    }
+}

@@ -1,0 +1,310 @@
+//! Keeps a connection to one peer: QUIC first, TCP where no UDP answer comes, and back.
+
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use identity::{Expectations, client_config};
+use mesh::Transport;
+use quinn::crypto::rustls::QuicClientConfig;
+use rand::Rng;
+use tokio::{
+    net::{TcpStream, lookup_host},
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tokio_rustls::TlsConnector;
+
+use super::{
+    Closed, ConnectError, Connection, Event, Failure, Link, Node, Preference,
+    listener::bind_udp,
+    settings::{ALPN_QUIC, ALPN_TCP, tune_tcp},
+};
+
+/// A name may stand for many addresses; so many are tried before the next wait.
+const MAX_ADDRESSES: usize = 4;
+/// A connection that lasted so long was a good one: the wait before the next attempt starts small again.
+const GOOD_AFTER: Duration = Duration::from_secs(10);
+
+/// Whom to dial.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// `host:port`; resolved anew for each attempt.
+    pub address: String,
+    /// Who must be there.
+    pub expectations: Expectations,
+    /// By what way.
+    pub preference: Preference,
+}
+
+/// Dials a peer again and again, for as long as it lives.
+pub struct Dialer {
+    node: Node,
+    target: Target,
+    quic: quinn::ClientConfig,
+    tcp: TlsConnector,
+    /// One socket per address family, made when first needed.
+    endpoints: [Option<quinn::Endpoint>; 2],
+    current: Option<Link>,
+    probe_at: Instant,
+    /// Attempts since the last good connection.
+    attempts: u32,
+}
+
+impl Dialer {
+    /// A dialer that has not dialled yet.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up, which only a broken crypto provider causes.
+    pub fn new(node: &Node, target: Target) -> io::Result<Self> {
+        let tls =
+            |alpn| client_config(&node.store, target.expectations.clone(), &[alpn]).map_err(io::Error::other);
+        let crypto = QuicClientConfig::try_from(tls(ALPN_QUIC)?).map_err(io::Error::other)?;
+        let mut quic = quinn::ClientConfig::new(Arc::new(crypto));
+        quic.transport_config(node.settings.quic());
+        let tcp = TlsConnector::from(tls(ALPN_TCP)?);
+        Ok(Self {
+            node: node.clone(),
+            target,
+            quic,
+            tcp,
+            endpoints: [None, None],
+            current: None,
+            probe_at: Instant::now(),
+            attempts: 0,
+        })
+    }
+
+    /// Waits until a connection is needed and there is one: at first, when the last one has ended, and when QUIC works
+    /// again while the last one runs over TCP. In that case the last one stays for the streams it has; whoever sends
+    /// requests sends new ones on the new one, and closes the old one after its last stream.
+    ///
+    /// Failures are reported to the node's observer, and followed by another attempt after a random wait.
+    ///
+    /// # Cancel safety
+    /// Dropping it ends the attempt; the next call starts another.
+    pub async fn next(&mut self) -> Connection {
+        loop {
+            if let Some(link) = self.current.clone() {
+                let Some(closed) = self.until_closed(&link).await else {
+                    match self.probe().await {
+                        Some(connection) => return self.take(connection),
+                        None => continue,
+                    }
+                };
+                self.current = None;
+                let refused = matches!(closed, Closed::There { failure: Failure::Refused, .. });
+                self.attempts =
+                    if refused || link.age() < GOOD_AFTER { self.attempts.saturating_add(1) } else { 0 };
+                // After the loss of a gateway all its peers come back at once: spread them.
+                sleep(self.random_wait()).await;
+            }
+            match self.dial_name().await {
+                Ok(connection) => return self.take(connection),
+                Err(failed) => {
+                    self.attempts = self.attempts.saturating_add(1);
+                    let retry_after = self.random_wait();
+                    match &failed {
+                        Failed::Name(reason) => {
+                            (self.node.observer)(&Event::NameFailed { reason, retry_after });
+                        }
+                        Failed::Connect(error) => {
+                            (self.node.observer)(&Event::ConnectFailed { error, retry_after });
+                        }
+                    }
+                    sleep(retry_after).await;
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, connection: Connection) -> Connection {
+        self.current = Some(connection.link().clone());
+        self.probe_at = Instant::now() + self.node.settings.probe_quic_every;
+        connection
+    }
+
+    /// Waits for the end of `link`; `None` when QUIC should be tried instead of it.
+    async fn until_closed(&self, link: &Link) -> Option<Closed> {
+        if link.transport() == Transport::Quic || self.target.preference != Preference::Auto {
+            return Some(link.closed().await);
+        }
+        tokio::select! {
+            closed = link.closed() => Some(closed),
+            () = sleep_until(self.probe_at) => None,
+        }
+    }
+
+    /// Tries QUIC while TCP works; failure changes nothing.
+    async fn probe(&mut self) -> Option<Connection> {
+        self.probe_at = Instant::now() + self.node.settings.probe_quic_every;
+        for address in self.resolve().await.ok()? {
+            if let Ok(connection) = self.dial_quic(address).await {
+                (self.node.observer)(&Event::Recovered { address });
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// Full jitter: anything between nothing and a bound that doubles with each attempt.
+    fn random_wait(&self) -> Duration {
+        let (first, most) = self.node.settings.backoff;
+        let bound = first.saturating_mul(1 << self.attempts.min(20)).min(most);
+        bound.mul_f64(rand::rng().random())
+    }
+
+    async fn resolve(&self) -> Result<Vec<SocketAddr>, String> {
+        let name = &self.target.address;
+        match lookup_host(name).await {
+            Ok(found) => {
+                let found: Vec<_> = found.take(MAX_ADDRESSES).collect();
+                if found.is_empty() { Err(format!("{name}: no address")) } else { Ok(found) }
+            }
+            Err(error) => Err(format!("{name}: {error}")),
+        }
+    }
+
+    async fn dial_name(&mut self) -> Result<Connection, Failed> {
+        let mut last = Failed::Name(String::new());
+        for address in self.resolve().await.map_err(Failed::Name)? {
+            let dialled = match self.target.preference {
+                Preference::Auto => self.dial(address).await,
+                Preference::QuicOnly => self.dial_quic(address).await,
+                Preference::TcpOnly => self.dial_tcp(address).await,
+            };
+            match dialled {
+                Ok(connection) => return Ok(connection),
+                Err(error) => last = Failed::Connect(error),
+            }
+        }
+        Err(last)
+    }
+
+    /// QUIC, and TCP beside it once QUIC has not answered for a while. QUIC is not given up then: on a long link its
+    /// answer may just be late, and a refusal that comes late still counts.
+    async fn dial(&mut self, address: SocketAddr) -> Result<Connection, ConnectError> {
+        self.endpoint(address)?;
+        let this = &*self;
+        let quic = std::pin::pin!(this.dial_quic_at(address));
+        let mut quic = quic;
+        let no_quic = tokio::select! {
+            dialled = &mut quic => match dialled {
+                Err(error) if error.failure == Failure::NoAnswer => Some(error),
+                decided => return decided,
+            },
+            () = sleep(this.node.settings.fallback_after) => None,
+        };
+        let mut tcp = std::pin::pin!(this.dial_tcp(address));
+        let dialled = if no_quic.is_some() {
+            tcp.await
+        } else {
+            tokio::select! {
+                biased;
+                dialled = &mut quic => match dialled {
+                    Err(error) if error.failure == Failure::NoAnswer => tcp.await,
+                    decided => return decided,
+                },
+                dialled = &mut tcp => match dialled {
+                    Err(error) if error.failure == Failure::NoAnswer => return quic.await,
+                    decided => decided,
+                },
+            }
+        };
+        if dialled.is_ok() {
+            (this.node.observer)(&Event::FellBack { address });
+        }
+        dialled
+    }
+
+    async fn dial_quic(&mut self, address: SocketAddr) -> Result<Connection, ConnectError> {
+        self.endpoint(address)?;
+        self.dial_quic_at(address).await
+    }
+
+    /// Makes the socket that reaches `address`, unless it is there.
+    fn endpoint(&mut self, address: SocketAddr) -> Result<(), ConnectError> {
+        let endpoint = &mut self.endpoints[usize::from(address.is_ipv6())];
+        if endpoint.is_none() {
+            let any = match address {
+                SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+                SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+            };
+            let made = bind_udp(any).and_then(|udp| {
+                quinn::Endpoint::new(
+                    quinn::EndpointConfig::default(),
+                    None,
+                    udp,
+                    Arc::new(quinn::TokioRuntime),
+                )
+            });
+            // Without UDP sockets of our own there is no UDP answer either.
+            *endpoint =
+                Some(made.map_err(|error| self::error(address, Failure::NoAnswer, error.to_string()))?);
+        }
+        Ok(())
+    }
+
+    async fn dial_quic_at(&self, address: SocketAddr) -> Result<Connection, ConnectError> {
+        let Some(endpoint) = &self.endpoints[usize::from(address.is_ipv6())] else {
+            return Err(error(address, Failure::NoAnswer, "no UDP socket".into()));
+        };
+        let connecting = endpoint
+            .connect_with(self.quic.clone(), address, &address.ip().to_string())
+            .map_err(|e| error(address, Failure::Lost, e.to_string()))?;
+        let patience = self.node.settings.handshake_timeout;
+        let quic = match timeout(patience, connecting).await {
+            Ok(connected) => connected.map_err(|e| ConnectError::quic(address, &e))?,
+            Err(_) => {
+                let reason = format!("no answer within {} s", patience.as_secs_f32());
+                return Err(error(address, Failure::NoAnswer, reason));
+            }
+        };
+        Connection::quic(&self.node, quic, &self.target.expectations, true)
+    }
+
+    async fn dial_tcp(&self, address: SocketAddr) -> Result<Connection, ConnectError> {
+        let patience = self.node.settings.handshake_timeout;
+        let connecting = async {
+            let stream = TcpStream::connect(address).await?;
+            tune_tcp(&stream)?;
+            self.tcp.connect(address.ip().into(), stream).await
+        };
+        let refused = |failure, reason| ConnectError { address, transport: Transport::Tcp, failure, reason };
+        let stream = match timeout(patience, connecting).await {
+            Ok(connected) => connected.map_err(|e| ConnectError::tcp(address, &e))?,
+            Err(_) => {
+                return Err(refused(
+                    Failure::NoAnswer,
+                    format!("no answer within {} s", patience.as_secs_f32()),
+                ));
+            }
+        };
+        // A peer that names no protocol is not one of ours, or somebody has stripped the name.
+        if stream.get_ref().1.alpn_protocol() != Some(ALPN_TCP) {
+            return Err(refused(Failure::Refused, "the peer did not agree to speak h2".into()));
+        }
+        Connection::tcp(&self.node, stream.into(), address, &self.target.expectations, true)
+    }
+}
+
+impl std::fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dialer")
+            .field("target", &self.target)
+            .field("current", &self.current)
+            .finish_non_exhaustive()
+    }
+}
+
+fn error(address: SocketAddr, failure: Failure, reason: String) -> ConnectError {
+    ConnectError { address, transport: Transport::Quic, failure, reason }
+}
+
+/// Why an attempt came to nothing.
+enum Failed {
+    Name(String),
+    Connect(ConnectError),
+}

@@ -1,0 +1,7 @@
+//! HTTP/2 over TLS on TCP: hyper at both ends.
+
+mod client;
+mod server;
+
+pub(super) use client::client;
+pub(super) use server::serve;

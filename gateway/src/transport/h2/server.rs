@@ -1,0 +1,51 @@
+//! The answering end of HTTP/2.
+
+use std::sync::Arc;
+
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use super::super::{Body, Closed, Failure, Handler, Link, Settings, connection::TcpIo, error::of_hyper};
+
+/// Serves a connection to its end.
+pub(in super::super) async fn serve(
+    io: TcpIo,
+    link: Link,
+    handler: Arc<dyn Handler>,
+    settings: Arc<Settings>,
+) {
+    let peer = link.peer();
+    let service = service_fn(|request: http::Request<Incoming>| {
+        let mut request = request.map(Body::from);
+        request.extensions_mut().insert(peer.clone());
+        let guard = link.stream();
+        let answer = handler.handle(request);
+        async move {
+            let _guard = guard;
+            answer.await
+        }
+    });
+    let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(settings.max_streams)
+        .initial_stream_window_size(settings.stream_window_bytes)
+        .initial_connection_window_size(settings.connection_window_bytes)
+        .max_frame_size(settings.frame_bytes)
+        .max_send_buf_size(settings.send_buffer_bytes)
+        .max_header_list_size(settings.max_head_bytes)
+        .keep_alive_interval(settings.keep_alive)
+        .keep_alive_timeout(settings.idle_timeout - settings.keep_alive)
+        .auto_date_header(false)
+        .serve_connection(io, service);
+    tokio::select! {
+        result = connection => {
+            let (failure, reason) = match &result {
+                Ok(()) => (Failure::Lost, "closed by the peer".into()),
+                Err(error) => of_hyper(error),
+            };
+            link.end(Closed::There { failure, reason });
+        }
+        // Dropping the connection ends its socket and its streams.
+        _ = link.closed() => {}
+    }
+}

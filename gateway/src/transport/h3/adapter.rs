@@ -1,0 +1,423 @@
+//! h3's view of QUIC on quinn.
+//!
+//! Unlike the stock adapter it can stop a stream while a read is pending, tells of streams the peer has stopped however
+//! idle they are ([`StopWatch`]), resets a stream that is dropped before its end (quinn would end it as if it were
+//! whole), reads many packets at a time, and bounds what h3 holds ([`Frames`]).
+
+use std::{
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+use ::h3::quic::{self, ConnectionErrorIncoming, StreamErrorIncoming, StreamId, WriteBuf};
+use bytes::{Buf, Bytes, BytesMut};
+use futures::{StreamExt, future::BoxFuture, stream::BoxStream};
+use quinn::{ConnectionError, ReadError, VarInt, WriteError};
+
+use super::frames::Frames;
+
+/// Packets joined into one piece: 32 KiB at the usual size.
+const PACKETS: usize = 24;
+/// H3_REQUEST_CANCELLED: for what is dropped before its end.
+const CANCELLED: VarInt = VarInt::from_u32(0x10c);
+/// What a stream of control data may bring in all: a few settings.
+const MAX_CONTROL_BYTES: usize = 64 << 10;
+
+/// Resolves when the peer does not want a stream's data any more, or the connection is lost.
+pub(super) type StopWatch = BoxFuture<'static, ()>;
+
+/// A QUIC connection; `accept` works on dialled and accepted ones alike.
+pub(super) struct Connection {
+    quic: quinn::Connection,
+    incoming_bidi: BoxStream<'static, Result<(quinn::SendStream, quinn::RecvStream), ConnectionError>>,
+    incoming_uni: BoxStream<'static, Result<quinn::RecvStream, ConnectionError>>,
+    opener: Opener,
+    stop_watch: Accepted,
+    max_frame_bytes: u64,
+}
+
+/// The watch on the stream accepted last: h3 has no way to pass it along with the stream.
+#[derive(Clone, Default)]
+pub(super) struct Accepted(Arc<Mutex<Option<StopWatch>>>);
+
+impl Accepted {
+    pub(super) fn take(&self) -> Option<StopWatch> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn put(&self, watch: StopWatch) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(watch);
+    }
+}
+
+impl Connection {
+    /// `max_frame_bytes` bounds frames other than DATA.
+    pub(super) fn new(quic: quinn::Connection, max_frame_bytes: u64) -> Self {
+        let incoming_bidi =
+            futures::stream::unfold(quic.clone(), |quic| async { Some((quic.accept_bi().await, quic)) });
+        let incoming_uni =
+            futures::stream::unfold(quic.clone(), |quic| async { Some((quic.accept_uni().await, quic)) });
+        Self {
+            opener: Opener { quic: quic.clone(), opening_bidi: None, opening_uni: None, max_frame_bytes },
+            quic,
+            incoming_bidi: incoming_bidi.boxed(),
+            incoming_uni: incoming_uni.boxed(),
+            stop_watch: Accepted::default(),
+            max_frame_bytes,
+        }
+    }
+
+    /// Where the watch on the stream accepted last is found.
+    pub(super) fn accepted(&self) -> Accepted {
+        self.stop_watch.clone()
+    }
+}
+
+fn poll_incoming<T>(
+    incoming: &mut BoxStream<'static, Result<T, ConnectionError>>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<T, ConnectionErrorIncoming>> {
+    match ready!(incoming.as_mut().poll_next(cx)) {
+        Some(accepted) => Poll::Ready(accepted.map_err(lost)),
+        None => Poll::Ready(Err(ConnectionErrorIncoming::InternalError("no more streams".into()))),
+    }
+}
+
+impl quic::Connection<Bytes> for Connection {
+    type RecvStream = RecvStream;
+    type OpenStreams = Opener;
+
+    fn poll_accept_recv(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<RecvStream, ConnectionErrorIncoming>> {
+        poll_incoming(&mut self.incoming_uni, cx).map_ok(RecvStream::control)
+    }
+
+    fn poll_accept_bidi(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<BidiStream, ConnectionErrorIncoming>> {
+        let (send, recv) = ready!(poll_incoming(&mut self.incoming_bidi, cx))?;
+        let stopped = send.stopped();
+        self.stop_watch.put(Box::pin(async move {
+            // `Ok(None)` says that all was sent and acknowledged: nothing is left to stop.
+            if let Ok(None) = stopped.await {
+                std::future::pending::<()>().await;
+            }
+        }));
+        Poll::Ready(Ok(BidiStream::new(send, recv, self.max_frame_bytes)))
+    }
+
+    fn opener(&self) -> Opener {
+        self.opener.clone()
+    }
+}
+
+impl quic::OpenStreams<Bytes> for Connection {
+    type BidiStream = BidiStream;
+    type SendStream = SendStream;
+
+    fn poll_open_bidi(&mut self, cx: &mut Context<'_>) -> Poll<Result<BidiStream, StreamErrorIncoming>> {
+        self.opener.poll_open_bidi(cx)
+    }
+
+    fn poll_open_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<SendStream, StreamErrorIncoming>> {
+        self.opener.poll_open_send(cx)
+    }
+
+    fn close(&mut self, code: ::h3::error::Code, reason: &[u8]) {
+        self.quic.close(varint(code.value()), reason);
+    }
+}
+
+type Opening<T> = Option<BoxFuture<'static, Result<T, ConnectionError>>>;
+
+/// Opens streams; waits where the peer allows no more of them now.
+pub(super) struct Opener {
+    quic: quinn::Connection,
+    opening_bidi: Opening<(quinn::SendStream, quinn::RecvStream)>,
+    opening_uni: Opening<quinn::SendStream>,
+    max_frame_bytes: u64,
+}
+
+impl Clone for Opener {
+    fn clone(&self) -> Self {
+        Self {
+            quic: self.quic.clone(),
+            opening_bidi: None,
+            opening_uni: None,
+            max_frame_bytes: self.max_frame_bytes,
+        }
+    }
+}
+
+impl quic::OpenStreams<Bytes> for Opener {
+    type BidiStream = BidiStream;
+    type SendStream = SendStream;
+
+    fn poll_open_bidi(&mut self, cx: &mut Context<'_>) -> Poll<Result<BidiStream, StreamErrorIncoming>> {
+        let opening = self.opening_bidi.get_or_insert_with(|| {
+            let quic = self.quic.clone();
+            Box::pin(async move { quic.open_bi().await })
+        });
+        let opened = ready!(opening.as_mut().poll(cx));
+        self.opening_bidi = None;
+        let (send, recv) = opened.map_err(stream_lost)?;
+        Poll::Ready(Ok(BidiStream::new(send, recv, self.max_frame_bytes)))
+    }
+
+    fn poll_open_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<SendStream, StreamErrorIncoming>> {
+        let opening = self.opening_uni.get_or_insert_with(|| {
+            let quic = self.quic.clone();
+            Box::pin(async move { quic.open_uni().await })
+        });
+        let opened = ready!(opening.as_mut().poll(cx));
+        self.opening_uni = None;
+        Poll::Ready(opened.map(SendStream::new).map_err(stream_lost))
+    }
+
+    fn close(&mut self, code: ::h3::error::Code, reason: &[u8]) {
+        self.quic.close(varint(code.value()), reason);
+    }
+}
+
+/// Both directions of a request.
+pub(super) struct BidiStream {
+    send: SendStream,
+    recv: RecvStream,
+}
+
+impl BidiStream {
+    fn new(send: quinn::SendStream, recv: quinn::RecvStream, max_frame_bytes: u64) -> Self {
+        Self { send: SendStream::new(send), recv: RecvStream::request(recv, max_frame_bytes) }
+    }
+}
+
+impl quic::BidiStream<Bytes> for BidiStream {
+    type SendStream = SendStream;
+    type RecvStream = RecvStream;
+
+    fn split(self) -> (SendStream, RecvStream) {
+        (self.send, self.recv)
+    }
+}
+
+impl quic::SendStream<Bytes> for BidiStream {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
+        self.send.poll_ready(cx)
+    }
+
+    fn send_data<T: Into<WriteBuf<Bytes>>>(&mut self, data: T) -> Result<(), StreamErrorIncoming> {
+        self.send.send_data(data)
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
+        self.send.poll_finish(cx)
+    }
+
+    fn reset(&mut self, code: u64) {
+        self.send.reset(code);
+    }
+
+    fn send_id(&self) -> StreamId {
+        self.send.send_id()
+    }
+}
+
+impl quic::RecvStream for BidiStream {
+    type Buf = Bytes;
+
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
+        self.recv.poll_data(cx)
+    }
+
+    fn stop_sending(&mut self, code: u64) {
+        self.recv.stop_sending(code);
+    }
+
+    fn recv_id(&self) -> StreamId {
+        self.recv.recv_id()
+    }
+}
+
+/// The sending direction; a reset unless it was finished.
+pub(super) struct SendStream {
+    stream: quinn::SendStream,
+    writing: Option<WriteBuf<Bytes>>,
+    ended: bool,
+}
+
+impl SendStream {
+    fn new(stream: quinn::SendStream) -> Self {
+        Self { stream, writing: None, ended: false }
+    }
+}
+
+impl quic::SendStream<Bytes> for SendStream {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
+        while let Some(data) = &mut self.writing {
+            let written = ready!(pin!(self.stream.write(data.chunk())).poll(cx)).map_err(not_written)?;
+            data.advance(written);
+            if !data.has_remaining() {
+                self.writing = None;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn send_data<T: Into<WriteBuf<Bytes>>>(&mut self, data: T) -> Result<(), StreamErrorIncoming> {
+        if self.writing.is_some() {
+            return Err(StreamErrorIncoming::ConnectionErrorIncoming {
+                connection_error: ConnectionErrorIncoming::InternalError(
+                    "write before the last is done".into(),
+                ),
+            });
+        }
+        self.writing = Some(data.into());
+        Ok(())
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
+        ready!(self.poll_ready(cx))?;
+        // An error says that the stream has ended already.
+        let _ = self.stream.finish();
+        self.ended = true;
+        Poll::Ready(Ok(()))
+    }
+
+    fn reset(&mut self, code: u64) {
+        let _ = self.stream.reset(varint(code));
+        self.ended = true;
+    }
+
+    fn send_id(&self) -> StreamId {
+        stream_id(self.stream.id())
+    }
+}
+
+impl Drop for SendStream {
+    fn drop(&mut self) {
+        if !self.ended {
+            let _ = self.stream.reset(CANCELLED);
+        }
+    }
+}
+
+/// The receiving direction; stopped when dropped before its end.
+pub(super) struct RecvStream {
+    stream: quinn::RecvStream,
+    cut: Cut,
+}
+
+/// How what arrives is passed on.
+enum Cut {
+    /// At the borders of frames.
+    Frames(Frames),
+    /// As it is, up to so many bytes more.
+    Control(usize),
+}
+
+impl RecvStream {
+    fn request(stream: quinn::RecvStream, max_frame_bytes: u64) -> Self {
+        Self { stream, cut: Cut::Frames(Frames::new(max_frame_bytes)) }
+    }
+
+    fn control(stream: quinn::RecvStream) -> Self {
+        Self { stream, cut: Cut::Control(MAX_CONTROL_BYTES) }
+    }
+
+    /// All that is there, joined, up to [`PACKETS`] packets; `None` at the end.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
+        let mut packets = [const { Bytes::new() }; PACKETS];
+        let read = ready!(pin!(self.stream.read_chunks(&mut packets)).poll(cx)).map_err(not_read)?;
+        let Some(read) = read else { return Poll::Ready(Ok(None)) };
+        if read == 1 {
+            return Poll::Ready(Ok(Some(std::mem::take(&mut packets[0]))));
+        }
+        let packets = &packets[..read];
+        let mut joined = BytesMut::with_capacity(packets.iter().map(Bytes::len).sum());
+        packets.iter().for_each(|packet| joined.extend_from_slice(packet));
+        Poll::Ready(Ok(Some(joined.freeze())))
+    }
+}
+
+impl quic::RecvStream for RecvStream {
+    type Buf = Bytes;
+
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
+        loop {
+            if let Cut::Frames(frames) = &mut self.cut
+                && let Some(piece) = frames.next().map_err(|e| StreamErrorIncoming::Unknown(Box::new(e)))?
+            {
+                return Poll::Ready(Ok(Some(piece)));
+            }
+            let bytes = ready!(self.poll_read(cx))?;
+            match (&mut self.cut, bytes) {
+                (Cut::Frames(frames), Some(bytes)) => frames.push(bytes),
+                (Cut::Frames(frames), None) => return Poll::Ready(Ok(frames.rest())),
+                (Cut::Control(left), Some(bytes)) => {
+                    *left = left.checked_sub(bytes.len()).ok_or_else(|| {
+                        StreamErrorIncoming::Unknown("too much data on a control stream".into())
+                    })?;
+                    return Poll::Ready(Ok(Some(bytes)));
+                }
+                (Cut::Control(_), None) => return Poll::Ready(Ok(None)),
+            }
+        }
+    }
+
+    fn stop_sending(&mut self, code: u64) {
+        // An error says that the stream has ended already.
+        let _ = self.stream.stop(varint(code));
+    }
+
+    fn recv_id(&self) -> StreamId {
+        stream_id(self.stream.id())
+    }
+}
+
+impl Drop for RecvStream {
+    fn drop(&mut self) {
+        let _ = self.stream.stop(CANCELLED);
+    }
+}
+
+fn varint(code: u64) -> VarInt {
+    VarInt::from_u64(code).unwrap_or(VarInt::MAX)
+}
+
+fn stream_id(id: quinn::StreamId) -> StreamId {
+    VarInt::from(id).into_inner().try_into().expect("quinn's stream ids are variable-length integers too")
+}
+
+fn lost(error: ConnectionError) -> ConnectionErrorIncoming {
+    match error {
+        ConnectionError::ApplicationClosed(close) => {
+            ConnectionErrorIncoming::ApplicationClose { error_code: close.error_code.into_inner() }
+        }
+        ConnectionError::TimedOut => ConnectionErrorIncoming::Timeout,
+        other => ConnectionErrorIncoming::Undefined(Arc::new(other)),
+    }
+}
+
+fn stream_lost(error: ConnectionError) -> StreamErrorIncoming {
+    StreamErrorIncoming::ConnectionErrorIncoming { connection_error: lost(error) }
+}
+
+fn not_read(error: ReadError) -> StreamErrorIncoming {
+    match error {
+        ReadError::Reset(code) => StreamErrorIncoming::StreamTerminated { error_code: code.into_inner() },
+        ReadError::ConnectionLost(error) => stream_lost(error),
+        other => StreamErrorIncoming::Unknown(Box::new(other)),
+    }
+}
+
+fn not_written(error: WriteError) -> StreamErrorIncoming {
+    match error {
+        WriteError::Stopped(code) => StreamErrorIncoming::StreamTerminated { error_code: code.into_inner() },
+        WriteError::ConnectionLost(error) => stream_lost(error),
+        other => StreamErrorIncoming::Unknown(Box::new(other)),
+    }
+}

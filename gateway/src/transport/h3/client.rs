@@ -1,0 +1,117 @@
+//! The asking end of HTTP/3.
+
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures::future::{Either, select};
+use http::{Request, Response, Uri, header, uri::Scheme};
+use tokio::sync::oneshot;
+
+use super::{
+    super::{
+        Body, Client, Closed, ConnectError, Failure, Link, Settings, StreamError, StreamErrorKind,
+        client::{Keep, Sender},
+        handler::HandlerFuture,
+    },
+    adapter::{Connection, Opener, SendStream},
+    body::{Received, send_body},
+};
+
+/// Starts HTTP/3 on a connection.
+pub(in super::super) async fn client(
+    quic: quinn::Connection,
+    link: Link,
+    settings: &Settings,
+) -> Result<Client, ConnectError> {
+    let max_head_bytes = settings.max_head_bytes.into();
+    let (mut driver, sender) = ::h3::client::builder()
+        .max_field_section_size(max_head_bytes)
+        .send_grease(false)
+        .build::<_, _, Bytes>(Connection::new(quic, max_head_bytes))
+        .await
+        .map_err(|error| {
+            let (failure, reason) = (Failure::Lost, error.to_string());
+            link.end(Closed::There { failure, reason: reason.clone() });
+            ConnectError { address: link.remote(), transport: link.transport(), failure, reason }
+        })?;
+    let driven = link.clone();
+    tokio::spawn(async move {
+        let error = driver.wait_idle().await;
+        // The transport's own error, if there is one, says more; the link's watcher knows it.
+        tokio::task::yield_now().await;
+        driven.end(Closed::There { failure: Failure::Lost, reason: error.to_string() });
+    });
+    Ok(Client::new(link, H3Sender { sender: Mutex::new(sender) }))
+}
+
+struct H3Sender {
+    /// Cloned for each request; the lock is for `Sync` alone.
+    sender: Mutex<::h3::client::SendRequest<Opener, Bytes>>,
+}
+
+impl Sender for H3Sender {
+    fn send(&self, request: Request<Body>, keep: Keep) -> HandlerFuture {
+        let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Box::pin(send(sender, request, keep))
+    }
+}
+
+async fn send(
+    mut sender: ::h3::client::SendRequest<Opener, Bytes>,
+    request: Request<Body>,
+    keep: Keep,
+) -> Result<Response<Body>, StreamError> {
+    let (mut head, body) = request.into_parts();
+    head.uri = absolute(head.uri, &mut head.headers)?;
+    head.extensions.clear();
+    let stream =
+        sender.send_request(Request::from_parts(head, ())).await.map_err(|e| StreamError::from_h3(&e))?;
+    let (send, mut receive) = stream.split();
+    let (cancel, cancelled) = oneshot::channel::<()>();
+
+    // Most requests are sent whole before the answer begins: only those that are not get a task of their own.
+    let sending = Box::pin(send_request_body(body, send, cancelled));
+    let receiving = Box::pin(receive.recv_response());
+    let answer = match select(sending, receiving).await {
+        Either::Left(((), receiving)) => receiving.await,
+        Either::Right((answer, sending)) => {
+            tokio::spawn(sending);
+            answer
+        }
+    };
+    let head = answer.map_err(|e| StreamError::from_h3(&e))?;
+    let is_trailers_only = head.headers().contains_key("grpc-status");
+    let mut body = Received::new(receive, (cancel, keep));
+    if is_trailers_only {
+        // The end follows at once. Without it the next hop could not send the head and the end as one.
+        body.read_end().await;
+    }
+    Ok(head.map(|()| body.into_body()))
+}
+
+/// Sends a request's body until it ends or nobody listens to the answer any more; dropping the stream resets it.
+async fn send_request_body(
+    body: Body,
+    mut stream: ::h3::client::RequestStream<SendStream, Bytes>,
+    cancelled: oneshot::Receiver<()>,
+) {
+    tokio::select! {
+        biased;
+        // An error shows in the answer too, or else does not matter to it.
+        _ = send_body(body, &mut stream) => {}
+        _ = cancelled => {}
+    }
+}
+
+/// HTTP/3 wants scheme and authority; a request may have the latter in its `host` header.
+fn absolute(uri: Uri, headers: &mut http::HeaderMap) -> Result<Uri, StreamError> {
+    let host = headers.remove(header::HOST);
+    let mut parts = uri.into_parts();
+    parts.scheme = Some(Scheme::HTTPS);
+    if parts.authority.is_none() {
+        let host = host.as_ref().map_or(&b"localhost"[..], |host| host.as_bytes());
+        parts.authority = http::uri::Authority::try_from(host).ok();
+    }
+    Uri::from_parts(parts)
+        .map_err(|error| StreamError::new(StreamErrorKind::Refused, format!("request URI: {error}")))
+}

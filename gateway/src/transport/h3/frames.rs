@@ -1,0 +1,167 @@
+//! Cuts the bytes of a stream into pieces that end where HTTP/3's frames do.
+//!
+//! h3 reads a piece before each look at what it holds. Given pieces that straddle frames it reads more than it takes,
+//! and with a slow reader holds ever more; given pieces that end with a frame's head or payload it takes what it reads.
+//! On the way two of its weaknesses are kept from it: an empty DATA frame, which it takes for the end of the body, and
+//! a frame of headers of any length, which it would hold whole.
+
+use bytes::{Buf, Bytes, BytesMut};
+
+/// DATA, RFC 9114 section 7.2.1.
+const DATA: u64 = 0;
+/// The longest head: two variable-length integers of 8 bytes each.
+const MAX_HEAD: usize = 16;
+
+/// A frame other than DATA that is too long to be held whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a frame of {0} bytes that is not DATA")]
+pub(super) struct FrameTooLong(u64);
+
+/// Where in the sequence of frames a stream is.
+#[derive(Debug)]
+pub(super) struct Frames {
+    /// Received and not yet passed on.
+    pending: Bytes,
+    /// The part of a frame's head that came before `pending`.
+    head: BytesMut,
+    /// What is left of the current frame's payload.
+    payload: u64,
+    /// The longest frame other than DATA.
+    max_len: u64,
+}
+
+impl Frames {
+    pub(super) fn new(max_len: u64) -> Self {
+        Self { pending: Bytes::new(), head: BytesMut::new(), payload: 0, max_len }
+    }
+
+    /// Takes what was received. Only to be called when [`next`](Self::next) has nothing more.
+    pub(super) fn push(&mut self, bytes: Bytes) {
+        debug_assert!(self.pending.is_empty());
+        self.pending = bytes;
+    }
+
+    /// The next piece; `None` when more must be received first. Never an empty one.
+    pub(super) fn next(&mut self) -> Result<Option<Bytes>, FrameTooLong> {
+        while !self.pending.is_empty() {
+            if self.payload > 0 {
+                let len = self.pending.len().min(usize::try_from(self.payload).unwrap_or(usize::MAX));
+                self.payload -= len as u64;
+                return Ok(Some(self.pending.split_to(len)));
+            }
+            let Some(head) = self.next_head() else { return Ok(None) };
+            let (kind, rest) = varint(&head).expect("the head is complete");
+            let (len, _) = varint(&head[rest..]).expect("the head is complete");
+            if kind == DATA && len == 0 {
+                continue;
+            }
+            if kind != DATA && len > self.max_len {
+                return Err(FrameTooLong(len));
+            }
+            self.payload = len;
+            return Ok(Some(head));
+        }
+        Ok(None)
+    }
+
+    /// The part of a head that is left when the stream ends in it.
+    pub(super) fn rest(&mut self) -> Option<Bytes> {
+        (!self.head.is_empty()).then(|| self.head.split().freeze())
+    }
+
+    /// A whole head, or `None` when `pending` was used up before its end.
+    fn next_head(&mut self) -> Option<Bytes> {
+        if self.head.is_empty()
+            && let Some(len) = head_len(&self.pending)
+        {
+            return Some(self.pending.split_to(len));
+        }
+        while self.pending.has_remaining() {
+            self.head.extend_from_slice(&[self.pending.get_u8()]);
+            debug_assert!(self.head.len() <= MAX_HEAD);
+            if head_len(&self.head).is_some() {
+                return Some(self.head.split().freeze());
+            }
+        }
+        None
+    }
+}
+
+/// How long the head at the start of `bytes` is, when it is whole.
+fn head_len(bytes: &[u8]) -> Option<usize> {
+    let (_, kind_len) = varint(bytes)?;
+    let (_, len_len) = varint(&bytes[kind_len..])?;
+    Some(kind_len + len_len)
+}
+
+/// A variable-length integer (RFC 9000 section 16) and how many bytes it took.
+fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
+    let first = *bytes.first()?;
+    let len = 1 << (first >> 6);
+    let rest = bytes.get(1..len)?;
+    Some((rest.iter().fold(u64::from(first & 0x3f), |value, byte| value << 8 | u64::from(*byte)), len))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The pieces of a stream that arrives in parts of `part` bytes.
+    fn pieces(stream: &[u8], part: usize) -> Result<Vec<Vec<u8>>, FrameTooLong> {
+        let mut frames = Frames::new(100);
+        let mut seen = Vec::new();
+        for bytes in stream.chunks(part.max(1)) {
+            frames.push(Bytes::copy_from_slice(bytes));
+            while let Some(piece) = frames.next()? {
+                seen.push(piece.to_vec());
+            }
+        }
+        seen.extend(frames.rest().map(|rest| rest.to_vec()));
+        Ok(seen)
+    }
+
+    #[test]
+    fn pieces_end_where_heads_and_payloads_do() {
+        let stream = [&[1, 2, 10, 11][..], &[0, 0x40, 3, 7, 8, 9], &[0, 1, 5]].concat();
+        assert_eq!(
+            pieces(&stream, 100).unwrap(),
+            [&[1, 2][..], &[10, 11], &[0, 0x40, 3], &[7, 8, 9], &[0, 1], &[5]]
+        );
+        assert_eq!(
+            pieces(&stream, 1).unwrap(),
+            [&[1, 2][..], &[10], &[11], &[0, 0x40, 3], &[7], &[8], &[9], &[0, 1], &[5]]
+        );
+    }
+
+    #[test]
+    fn empty_data_frames_are_dropped() {
+        assert_eq!(pieces(&[0, 0, 0, 0x40, 0, 0, 1, 5], 3).unwrap(), [&[0, 1][..], &[5]]);
+    }
+
+    #[test]
+    fn a_long_head_is_refused_before_it_is_held() {
+        assert_eq!(pieces(&[1, 0x40, 101], 100), Err(FrameTooLong(101)));
+        assert!(pieces(&[0, 0x40, 101, 1], 100).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn no_byte_is_lost_however_a_stream_is_cut(
+            frames in proptest::collection::vec((0u8..3, proptest::collection::vec(any::<u8>(), 1..60)), 0..8),
+            part in 1usize..40,
+        ) {
+            let stream: Vec<u8> = frames
+                .iter()
+                .flat_map(|(kind, payload)| [&[*kind, payload.len() as u8][..], payload].concat())
+                .collect();
+            prop_assert_eq!(pieces(&stream, part).unwrap().concat(), stream);
+        }
+
+        #[test]
+        fn garbage_does_no_harm(stream in proptest::collection::vec(any::<u8>(), 0..200), part in 1usize..40) {
+            let _ = pieces(&stream, part);
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The answering end of HTTP/3.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::time::timeout;
+
+use super::{
+    super::{Close, Closed, Failure, Handler, Link, Settings, StreamError},
+    adapter::{BidiStream, Connection, StopWatch},
+    body::{Received, Transmit, send_body},
+};
+use mesh::Peer;
+
+type Resolver = ::h3::server::RequestResolver<Connection, Bytes>;
+
+/// Serves a connection to its end.
+///
+/// Ends no connection gracefully: a GOAWAY from the side that dialled is an error in HTTP/3, so draining is left to
+/// those who send requests.
+pub(in super::super) async fn serve(
+    quic: quinn::Connection,
+    link: Link,
+    handler: Arc<dyn Handler>,
+    settings: Arc<Settings>,
+) {
+    let adapter = Connection::new(quic, settings.max_head_bytes.into());
+    let accepted = adapter.accepted();
+    let built = ::h3::server::builder()
+        .max_field_section_size(settings.max_head_bytes.into())
+        .send_grease(false)
+        .build(adapter)
+        .await;
+    let mut connection = match built {
+        Ok(connection) => connection,
+        Err(error) => return link.end(Closed::There { failure: Failure::Lost, reason: error.to_string() }),
+    };
+    let peer = link.peer();
+    loop {
+        match connection.accept().await {
+            Ok(Some(resolver)) => {
+                let stopped = accepted.take().unwrap_or_else(|| Box::pin(std::future::pending()));
+                let request = answer(resolver, peer.clone(), handler.clone(), settings.handshake_timeout);
+                tokio::spawn(unless_stopped(stopped, request, link.stream()));
+            }
+            Ok(None) => return link.close(Close::Done),
+            Err(_) => {
+                // The transport's own error, if there is one, says more; the link's watcher knows it.
+                tokio::task::yield_now().await;
+                return link.close(Close::Misbehaved);
+            }
+        }
+    }
+}
+
+/// Drops a request, with all that it holds here and further on, when its client does not want the answer any more.
+async fn unless_stopped(stopped: StopWatch, request: impl Future<Output = ()>, _guard: impl Sized) {
+    tokio::select! {
+        biased;
+        () = request => {}
+        () = stopped => {}
+    }
+}
+
+async fn answer(resolver: Resolver, peer: Peer, handler: Arc<dyn Handler>, head_timeout: Duration) {
+    // What is dropped on a way out is reset.
+    let Ok(Ok((head, stream))) = timeout(head_timeout, resolver.resolve_request()).await else { return };
+    let (mut send, receive) = stream.split();
+    let mut request = head.map(|()| Received::new(receive, ()).into_body());
+    request.extensions_mut().insert(peer);
+    if let Err(error) = respond(request, &*handler, &mut send).await {
+        send.reset(error.h3_code().into());
+    }
+}
+
+async fn respond(
+    request: http::Request<super::super::Body>,
+    handler: &dyn Handler,
+    send: &mut ::h3::server::RequestStream<<BidiStream as ::h3::quic::BidiStream<Bytes>>::SendStream, Bytes>,
+) -> Result<(), StreamError> {
+    let (head, body) = handler.handle(request).await?.into_parts();
+    let head = http::Response::from_parts(head, ());
+    send.send_response(head).await.map_err(|e| StreamError::from_h3(&e))?;
+    send_body(body, send).await
+}

@@ -1,0 +1,194 @@
+//! Sizes and times of connections, and what all connections of a gateway share.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use identity::CredentialStore;
+use mesh::Transport;
+use quinn::{TransportConfig, VarInt, congestion::BbrConfig};
+
+use super::{Link, Links, error::ConnectError};
+
+/// ALPN of HTTP/3 between gateways.
+pub(super) const ALPN_QUIC: &[u8] = b"h3";
+/// ALPN of HTTP/2 between gateways.
+pub(super) const ALPN_TCP: &[u8] = b"h2";
+/// ALPN of enrolment, the only protocol spoken without a client certificate.
+pub(super) const ALPN_ENROLMENT: &[u8] = b"isthmus-enrol/1";
+
+/// Sizes and times of connections. What one peer can make us hold is bounded by `max_streams * stream_window_bytes`.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Requests open at once on a connection; more wait at the sender. Default 256.
+    pub max_streams: u32,
+    /// What a stream may send ahead of its reader. Default 1 MiB: less slows long links (1 MiB per round trip), more
+    /// lets a stalled reader hold more.
+    pub stream_window_bytes: u32,
+    /// What all streams of a connection together may send ahead of their readers. Default 64 MiB: less lets stalled
+    /// streams block the others.
+    pub connection_window_bytes: u32,
+    /// Largest HTTP/2 frame. Default 256 KiB: smaller costs processor time.
+    pub frame_bytes: u32,
+    /// What an HTTP/2 stream may hold of data not yet written. Default 512 KiB.
+    pub send_buffer_bytes: usize,
+    /// Largest head of a request or response. Default 16 KiB.
+    pub max_head_bytes: u32,
+    /// How often an idle connection is probed. Default 10 s.
+    pub keep_alive: Duration,
+    /// A connection that is silent for so long is lost. Default 30 s.
+    pub idle_timeout: Duration,
+    /// A handshake, and later a request's head, must be complete within this. Default 5 s.
+    pub handshake_timeout: Duration,
+    /// TCP is tried when QUIC has not answered for so long. Default 1.5 s.
+    pub fallback_after: Duration,
+    /// While on TCP, QUIC is tried again this often. Default 60 s.
+    pub probe_quic_every: Duration,
+    /// Bounds of the random wait between attempts to connect. Default 100 ms to 15 s.
+    pub backoff: (Duration, Duration),
+    /// Handshakes that may be under way at once on a listener; more are refused. Default 1,024.
+    pub max_handshakes: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            max_streams: 256,
+            stream_window_bytes: 1 << 20,
+            connection_window_bytes: 64 << 20,
+            frame_bytes: 256 << 10,
+            send_buffer_bytes: 512 << 10,
+            max_head_bytes: 16 << 10,
+            keep_alive: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(30),
+            handshake_timeout: Duration::from_secs(5),
+            fallback_after: Duration::from_millis(1500),
+            probe_quic_every: Duration::from_secs(60),
+            backoff: (Duration::from_millis(100), Duration::from_secs(15)),
+            max_handshakes: 1024,
+        }
+    }
+}
+
+impl Settings {
+    pub(super) fn quic(&self) -> Arc<TransportConfig> {
+        let mut config = TransportConfig::default();
+        config
+            .max_concurrent_bidi_streams(self.max_streams.into())
+            // HTTP/3's control stream and the two of QPACK.
+            .max_concurrent_uni_streams(3u8.into())
+            .stream_receive_window(self.stream_window_bytes.into())
+            // quinn's default is unbounded.
+            .receive_window(self.connection_window_bytes.into())
+            .send_window(u64::from(self.connection_window_bytes))
+            .datagram_receive_buffer_size(None)
+            .keep_alive_interval(Some(self.keep_alive))
+            .max_idle_timeout(Some(idle_timeout(self.idle_timeout)))
+            // Cubic collapses under random loss: a twentieth of BBR's throughput at 0.5 %.
+            .congestion_controller_factory(Arc::new(BbrConfig::default()))
+            .enable_segmentation_offload(true);
+        Arc::new(config)
+    }
+}
+
+/// QUIC counts it in milliseconds, up to 2^62.
+fn idle_timeout(timeout: Duration) -> quinn::IdleTimeout {
+    quinn::IdleTimeout::try_from(timeout).unwrap_or(VarInt::MAX.into())
+}
+
+/// Prepares a TCP socket of the mesh: no delay, and BBR where the kernel has it.
+pub(super) fn tune_tcp(stream: &tokio::net::TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    #[cfg(target_os = "linux")]
+    {
+        // Without the module the default controller stays, which is slow only on lossy links.
+        if let Err(error) = socket2::SockRef::from(stream).set_tcp_congestion(b"bbr") {
+            tracing::debug!(%error, "no BBR on TCP connections: the kernel lacks it");
+        }
+    }
+    Ok(())
+}
+
+/// Which transports a dialer may use. A listener always takes both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Preference {
+    /// QUIC, and TCP where no UDP answer comes.
+    #[default]
+    Auto,
+    /// Never TCP.
+    QuicOnly,
+    /// Never QUIC.
+    TcpOnly,
+}
+
+/// What happened on the way to a connection; for logs and metrics.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A connection is there.
+    Connected(&'a Link),
+    /// An attempt to connect came to nothing; the next one follows after `retry_after`.
+    ConnectFailed {
+        /// To whom and why.
+        error: &'a ConnectError,
+        /// When the next attempt starts.
+        retry_after: Duration,
+    },
+    /// The name of a peer to dial has no address now.
+    NameFailed {
+        /// The name and why, in one line.
+        reason: &'a str,
+        /// When the next attempt starts.
+        retry_after: Duration,
+    },
+    /// No UDP answer came from this address: TCP is tried.
+    FellBack {
+        /// The address dialled.
+        address: SocketAddr,
+    },
+    /// QUIC works again for a peer that was reached over TCP.
+    Recovered {
+        /// The address dialled.
+        address: SocketAddr,
+    },
+    /// Somebody connected to the listener and did not get in.
+    HandshakeFailed {
+        /// Who.
+        remote: SocketAddr,
+        /// By what way.
+        transport: Transport,
+        /// Why, in one line.
+        reason: &'a str,
+    },
+}
+
+/// Hears every [`Event`]. Called from network tasks: it must not block.
+pub(super) type Observer = Arc<dyn Fn(&Event<'_>) + Send + Sync>;
+
+/// What all connections of a gateway share.
+#[derive(Clone)]
+pub struct Node {
+    pub(super) settings: Arc<Settings>,
+    pub(super) store: Arc<CredentialStore>,
+    pub(super) links: Links,
+    pub(super) observer: Observer,
+}
+
+impl Node {
+    /// A node that proves itself with the credentials of `store` and reports to `observer`, which must not block.
+    pub fn new(
+        settings: Settings,
+        store: Arc<CredentialStore>,
+        observer: impl Fn(&Event<'_>) + Send + Sync + 'static,
+    ) -> Self {
+        Self { settings: Arc::new(settings), store, links: Links::default(), observer: Arc::new(observer) }
+    }
+
+    /// The connections there are now, dialled and accepted.
+    pub fn links(&self) -> &Links {
+        &self.links
+    }
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
