@@ -240,3 +240,6 @@ impl Samples {
         self.cut_new(0, 0, range.min.as_millis(), range.max.as_millis());
     }
 }
+
+#[cfg(test)]
+mod tests;

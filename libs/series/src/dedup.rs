@@ -183,3 +183,6 @@ impl<T: Timeline> Side<T> {
         false
     }
 }
+
+#[cfg(test)]
+mod tests;

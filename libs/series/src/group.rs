@@ -117,3 +117,66 @@ fn join(replicas: &mut Vec<Vec<AggrChunk>>, mut lane: Vec<AggrChunk>) {
     }
     replicas.push(lane);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Contribution;
+    use crate::testing::{cut, labels, raw};
+
+    fn merged(inputs: Vec<Vec<AggrChunk>>) -> MergedSeries {
+        let contribution = |(input, chunks)| Contribution { input, chunks };
+        MergedSeries {
+            labels: labels(&[("a", "1")]),
+            contributions: inputs.into_iter().enumerate().map(contribution).collect(),
+        }
+    }
+
+    fn claim(min: i64, max: i64, value: f64) -> AggrChunk {
+        raw(&[(min, value), (max, value)])
+    }
+
+    #[test]
+    fn a_store_passes_on_each_chunk_once_in_order_of_time() {
+        let series = merged(vec![
+            vec![claim(20, 29, 1.0), claim(0, 9, 1.0), claim(0, 9, 1.0)],
+            vec![claim(0, 9, 2.0), claim(0, 12, 1.0), claim(20, 29, 1.0)],
+        ]);
+        let expected = [claim(0, 9, 1.0), claim(0, 9, 2.0), claim(0, 12, 1.0), claim(20, 29, 1.0)];
+        assert_eq!(series.into_series().chunks, expected);
+    }
+
+    #[test]
+    fn each_input_is_a_replica_in_the_order_of_the_inputs() {
+        let (early, late) =
+            (cut(&[(0, 1.0), (10, 1.0), (20, 1.0)], 1), cut(&[(5, 2.0), (15, 2.0), (25, 2.0)], 1));
+        let late_reversed = late.iter().rev().cloned().collect();
+        let selected = merged(vec![late_reversed, early.clone()]).into_selected();
+        assert_eq!(selected.replicas, [late, early]);
+    }
+
+    #[test]
+    fn replicas_from_one_input_are_separated_where_they_overlap() {
+        let (a, b) = (vec![claim(0, 9, 1.0), claim(10, 19, 1.0)], vec![claim(1, 8, 2.0), claim(12, 22, 2.0)]);
+        let both = a.iter().chain(&b).cloned().collect();
+        assert_eq!(merged(vec![both]).into_selected().replicas, [a, b]);
+    }
+
+    #[test]
+    fn a_lane_that_ends_before_another_begins_is_continued_by_it() {
+        let (old, fresh, other) = (claim(0, 9, 1.0), claim(10, 19, 1.0), claim(5, 15, 2.0));
+        let selected =
+            merged(vec![vec![fresh.clone()], vec![other.clone()], vec![old.clone()]]).into_selected();
+        assert_eq!(selected.replicas, [vec![old, fresh], vec![other]]);
+    }
+
+    #[test]
+    fn copies_of_a_chunk_count_once_and_chunks_without_data_not_at_all() {
+        let (a, b) = (claim(0, 9, 1.0), claim(10, 19, 1.0));
+        let selected =
+            merged(vec![vec![a.clone(), AggrChunk::default()], vec![a.clone(), b.clone()], vec![b.clone()]])
+                .into_selected();
+        assert_eq!(selected.replicas, [vec![a, b]]);
+        assert!(merged(vec![vec![AggrChunk::default()], vec![]]).into_selected().replicas.is_empty());
+    }
+}

@@ -17,6 +17,8 @@ mod merge;
 mod samples;
 mod selected;
 mod sorter;
+#[cfg(test)]
+mod testing;
 mod timeline;
 mod types;
 

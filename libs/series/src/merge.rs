@@ -262,3 +262,6 @@ impl Merge {
         self.tree[0] = winner;
     }
 }
+
+#[cfg(test)]
+mod tests;

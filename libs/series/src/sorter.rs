@@ -63,3 +63,47 @@ impl SeriesSorter {
         self.series
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{labels, raw};
+
+    #[test]
+    fn series_are_sorted_by_their_new_labels_and_equal_ones_are_adjacent() {
+        let mut sorter = SeriesSorter::new(1 << 20);
+        let external = labels(&[("cluster", "eu-1")]);
+        // Sorted as the store has them, but not any more with the external label, nor without the replica.
+        let stored = [
+            (labels(&[("a", "1")]), 1),
+            (labels(&[("a", "1"), ("b", "2"), ("replica", "0")]), 2),
+            (labels(&[("a", "1"), ("b", "3"), ("replica", "0")]), 3),
+            (labels(&[("a", "1"), ("b", "2"), ("z", "9")]), 4),
+            (labels(&[("a", "1"), ("b", "2"), ("replica", "1")]), 5),
+            (labels(&[("a", "1"), ("b", "2"), ("replica", "1")]), 6),
+        ];
+        for (stored, t) in &stored {
+            let labels = stored.extended(&external).without(|name| name == "replica");
+            sorter.push(labels, vec![raw(&[(*t, 1.0)])]).unwrap();
+        }
+        let sorted = sorter.into_sorted();
+        let times =
+            |series: &Series| series.chunks.iter().map(|c| c.range().min.as_millis()).collect::<Vec<_>>();
+        assert!(sorted.is_sorted_by(|a, b| a.labels <= b.labels));
+        assert_eq!(
+            sorted.iter().map(times).collect::<Vec<_>>(),
+            [vec![2], vec![5, 6], vec![4], vec![3], vec![1]]
+        );
+    }
+
+    #[test]
+    fn more_than_the_limit_is_refused() {
+        let mut sorter = SeriesSorter::new(1_000);
+        let refused = (0..100).find_map(|n| sorter.push(labels(&[("a", &n.to_string())]), Vec::new()).err());
+        assert_eq!(
+            refused.map(|error| error.to_string()).as_deref(),
+            Some("the request selects more than 1000 bytes of series; narrow its matchers or its time range")
+        );
+        assert!(sorter.size_bytes() > 1_000 && sorter.size_bytes() < 1_200);
+    }
+}

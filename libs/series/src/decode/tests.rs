@@ -1,0 +1,249 @@
+use std::sync::Arc;
+
+use model::Timestamp;
+use tsdb::HistogramEncoder;
+
+use super::*;
+use crate::testing::{OPTIONS, Random, chunk, cut, decode_all, floats, range, raw};
+
+fn histogram_chunk(samples: &[(i64, f64)]) -> AggrChunk {
+    let mut encoder = HistogramEncoder::float();
+    for &(t, count) in samples {
+        let histogram =
+            FloatHistogram { count, sum: count * 2.0, zero_count: count, ..FloatHistogram::default() };
+        encoder.append(Timestamp::from_millis(t), &histogram).unwrap();
+    }
+    AggrChunk::raw(encoder.finish().unwrap())
+}
+
+#[test]
+fn both_ends_of_the_range_belong_to_it() {
+    let samples: Vec<_> = (0..100).map(|n| (n * 10, n as f64)).collect();
+    for (min, max) in [(0, 990), (-5, 5_000), (300, 300), (295, 605), (301, 309), (600, 300), (991, 5_000)] {
+        let options = DecodeOptions { range: range(min, max), ..OPTIONS };
+        let expected: Vec<_> = samples.iter().copied().filter(|(t, _)| (min..=max).contains(t)).collect();
+        assert_eq!(floats(vec![cut(&samples, 7)], &options), expected, "{min}..={max}");
+    }
+}
+
+#[test]
+fn of_overlapping_chunks_in_one_lane_the_rest_of_the_later_counts() {
+    let lane = vec![
+        raw(&[(0, 1.0), (10, 1.0), (20, 1.0)]),
+        raw(&[(5, 2.0), (20, 2.0), (25, 2.0)]),
+        raw(&[(6, 3.0)]),
+    ];
+    assert_eq!(floats(vec![lane], &OPTIONS), [(0, 1.0), (10, 1.0), (20, 1.0), (25, 2.0)]);
+}
+
+#[test]
+fn without_deduplication_all_chunks_are_joined_in_order_of_time() {
+    let off = DecodeOptions { dedup: Dedup::Off, ..OPTIONS };
+    let replicas = vec![
+        vec![raw(&[(50, 1.0), (60, 1.0)])],
+        vec![raw(&[(0, 2.0), (10, 2.0)]), raw(&[(55, 2.0), (65, 2.0)])],
+    ];
+    assert_eq!(floats(replicas, &off), [(0, 2.0), (10, 2.0), (50, 1.0), (60, 1.0), (65, 2.0)]);
+}
+
+#[test]
+fn times_at_both_ends_of_the_world_are_samples() {
+    let samples = [(i64::MIN, 1.0), (0, 2.0), (i64::MAX, 3.0)];
+    for dedup in [Dedup::Off, Dedup::Penalty, Dedup::Chain] {
+        let options = DecodeOptions { dedup, ..OPTIONS };
+        assert_eq!(floats(vec![cut(&samples, 2)], &options), samples);
+        assert_eq!(floats(vec![cut(&samples, 3), cut(&samples, 3)], &options).last(), Some(&(i64::MAX, 3.0)));
+    }
+}
+
+#[test]
+fn a_series_may_change_its_kind() {
+    let lane = vec![
+        raw(&[(0, 1.0), (10, 2.0)]),
+        histogram_chunk(&[(20, 5.0), (30, 6.0)]),
+        raw(&[(25, 9.0), (40, 3.0)]),
+    ];
+    let samples = decode_all(vec![lane], &OPTIONS).unwrap();
+    assert_eq!(samples.timestamps, [0, 10, 40]);
+    let histograms: Vec<_> = samples.histograms.iter().map(|(t, h)| (*t, h.count)).collect();
+    assert_eq!(histograms, [(20, 5.0), (30, 6.0)]);
+    assert_eq!(samples.len(), 5);
+}
+
+#[test]
+fn a_histogram_whose_predecessor_was_cut_away_does_not_speak_of_it() {
+    let lane = vec![
+        histogram_chunk(&[(0, 1.0), (10, 2.0), (20, 3.0)]),
+        histogram_chunk(&[(5, 1.0), (20, 3.0), (30, 4.0), (40, 5.0)]),
+    ];
+    let hints: Vec<_> = decode_all(vec![lane], &OPTIONS)
+        .unwrap()
+        .histograms
+        .iter()
+        .map(|(t, h)| (*t, h.counter_reset_hint))
+        .collect();
+    use CounterResetHint::{NotReset, Unknown};
+    assert_eq!(hints, [(0, Unknown), (10, NotReset), (20, NotReset), (30, Unknown), (40, NotReset)]);
+}
+
+fn downsampled() -> AggrChunk {
+    AggrChunk {
+        count: Some(chunk(&[(10, 4.0), (20, 2.0)])),
+        sum: Some(chunk(&[(10, 6.0), (20, 5.0)])),
+        min: Some(chunk(&[(10, 0.5), (20, 2.0)])),
+        max: Some(chunk(&[(10, 3.0), (20, 3.0)])),
+        ..AggrChunk::default()
+    }
+}
+
+#[test]
+fn the_aggregate_that_was_asked_for_is_read_and_raw_samples_as_they_are() {
+    fn check(aggregate: Aggregate, expected: [f64; 3]) {
+        let options = DecodeOptions { aggregate, ..OPTIONS };
+        let lane = vec![downsampled(), raw(&[(30, 7.0)])];
+        let values: Vec<_> = floats(vec![lane], &options).into_iter().map(|(_, value)| value).collect();
+        assert_eq!(values, expected, "{aggregate:?}");
+    }
+    check(Aggregate::Average, [1.5, 2.5, 7.0]);
+    check(Aggregate::Count, [4.0, 2.0, 7.0]);
+    check(Aggregate::Sum, [6.0, 5.0, 7.0]);
+    check(Aggregate::Min, [0.5, 2.0, 7.0]);
+    check(Aggregate::Max, [3.0, 3.0, 7.0]);
+}
+
+#[test]
+fn averages_of_histograms_are_divided_in_every_count() {
+    let sums = AggrChunk {
+        sum: histogram_chunk(&[(10, 6.0)]).raw,
+        count: Some(chunk(&[(10, 4.0)])),
+        ..AggrChunk::default()
+    };
+    let samples = decode_all(vec![vec![sums]], &OPTIONS).unwrap();
+    let average = Arc::clone(&samples.histograms[0].1);
+    assert_eq!((average.count, average.sum, average.zero_count), (1.5, 3.0, 1.5));
+    assert_eq!(average.counter_reset_hint, CounterResetHint::Gauge);
+}
+
+#[test]
+fn what_cannot_be_read_is_named() {
+    fn check(chunk: AggrChunk, aggregate: Aggregate, expected: &str) {
+        let options = DecodeOptions { aggregate, ..OPTIONS };
+        let error = decode_all(vec![vec![chunk]], &options).unwrap_err().to_string();
+        assert_eq!(error, format!(r#"series up{{job="x"}}: chunk from 10 to 20 ms: {expected}"#));
+    }
+    let missing = |name| format!("the store sent neither raw samples nor the aggregate {name}");
+    check(downsampled(), Aggregate::Counter, &missing("counter"));
+    check(AggrChunk { sum: None, ..downsampled() }, Aggregate::Average, &missing("sum"));
+    check(AggrChunk { max: None, ..downsampled() }, Aggregate::Max, &missing("max"));
+    let unaligned = AggrChunk { sum: Some(chunk(&[(10, 6.0), (21, 5.0)])), ..downsampled() };
+    check(unaligned, Aggregate::Average, "its sums and counts have different timestamps");
+
+    let mut damaged = raw(&[(10, 1.0), (20, 2.5)]);
+    let payload = damaged.raw.as_mut().unwrap();
+    payload.data = payload.data.slice(..payload.data.len() - 1);
+    check(
+        damaged,
+        Aggregate::Average,
+        "XOR chunk of 15 bytes is damaged near byte 15: it ends before the last of its 2 samples",
+    );
+
+    let mut backwards = raw(&[(10, 1.0), (20, 1.0)]);
+    let payload = backwards.raw.as_mut().unwrap();
+    let mut bytes = payload.data.to_vec();
+    // The second sample's distance: ten becomes zero.
+    bytes[11] = 0;
+    payload.data = bytes.into();
+    check(backwards, Aggregate::Average, "its timestamps do not ascend");
+}
+
+/// A counter aggregate of one chunk: window totals, and the last raw value again at the time of the last window.
+fn counter_chunk(points: &[(i64, f64)], last_raw: f64) -> AggrChunk {
+    // The encoder refuses the repeated timestamp, so it is written one later and put back: the time is a delta of
+    // delta, which is -(last spacing).
+    let (last, _) = points[points.len() - 1];
+    let mut samples = points.to_vec();
+    samples.push((last + 1, last_raw));
+    let payload = chunk(&samples);
+    AggrChunk { counter: Some(repeat_last_time(payload, &samples)), ..AggrChunk::default() }
+}
+
+/// Rewrites a chunk of one second spacing so that its last two samples have the same time.
+fn repeat_last_time(encoded: Chunk, samples: &[(i64, f64)]) -> Chunk {
+    let spacing = 1_000;
+    assert!(samples.len() > 2 && samples[1].0 - samples[0].0 == spacing);
+    // The delta of delta of the last sample is 1 - 1000 = -999, in 14 bits; it becomes -1000.
+    let field = |dod: i64| 0b10u64 << 14 | (dod as u64 & 0x3fff);
+    let (from, to) = (field(1 - spacing), field(-spacing));
+    let bytes = encoded.data.to_vec();
+    for bit in (0..bytes.len() * 8 - 16).rev() {
+        let read = (0..16)
+            .fold(0u64, |value, n| value << 1 | u64::from(bytes[(bit + n) / 8] >> (7 - (bit + n) % 8) & 1));
+        if read == from {
+            let mut changed = bytes.clone();
+            for n in 0..16 {
+                let place = 7 - (bit + n) % 8;
+                let byte = &mut changed[(bit + n) / 8];
+                *byte = *byte & !(1 << place) | ((to >> (15 - n) & 1) as u8) << place;
+            }
+            return Chunk { data: changed.into(), ..encoded };
+        }
+    }
+    panic!("the last timestamp was not found");
+}
+
+#[test]
+fn counters_of_downsampled_chunks_are_joined_with_resets_applied() {
+    let options = DecodeOptions { aggregate: Aggregate::Counter, counter: true, ..OPTIONS };
+    let first = || counter_chunk(&[(1_000, 100.0), (2_000, 120.0), (3_000, 150.0)], 50.0);
+    // The last raw value was 50: 60 is a growth of 10, 5 a reset.
+    for (next, expected) in [(60.0, 160.0), (5.0, 155.0)] {
+        let second = counter_chunk(&[(11_000, next), (12_000, next + 2.0), (13_000, next + 3.0)], next + 3.0);
+        let lane = vec![first(), second, raw(&[(20_000, next + 4.0), (21_000, f64::NAN), (22_000, 1.0)])];
+        let totals = floats(vec![lane.clone()], &options);
+        assert_eq!(
+            totals,
+            [
+                (1_000, 100.0),
+                (2_000, 120.0),
+                (3_000, 150.0),
+                (11_000, expected),
+                (12_000, expected + 2.0),
+                (13_000, expected + 3.0),
+                (20_000, expected + 4.0),
+                (22_000, expected + 5.0),
+            ]
+        );
+        // What lies before the range still counts for the total.
+        let late = DecodeOptions { range: range(12_500, 20_000), ..options };
+        assert_eq!(floats(vec![lane], &late), totals[5..7]);
+    }
+}
+
+#[test]
+fn raw_counters_keep_their_resets() {
+    let samples = [(0, 5.0), (10, 9.0), (20, 2.0), (30, f64::NAN)];
+    let options = DecodeOptions { aggregate: Aggregate::Counter, counter: true, ..OPTIONS };
+    let samples_out = floats(vec![vec![raw(&samples)]], &options);
+    assert_eq!(samples_out[..3], samples[..3]);
+    assert!(samples_out[3].1.is_nan());
+}
+
+#[test]
+fn a_chain_is_the_union_and_the_first_replica_wins() {
+    let chain = DecodeOptions { dedup: Dedup::Chain, ..OPTIONS };
+    for seed in 0..200 {
+        let random = &mut Random::seeded(seed);
+        let replicas: Vec<Vec<(i64, f64)>> = (0..1 + random.below(4))
+            .map(|replica| {
+                let times: std::collections::BTreeSet<i64> =
+                    (0..random.below(50)).map(|_| random.below(100) as i64).collect();
+                times.into_iter().map(|t| (t, replica as f64)).collect()
+            })
+            .collect();
+        let mut expected = std::collections::BTreeMap::new();
+        replicas.iter().rev().flatten().for_each(|&(t, value)| drop(expected.insert(t, value)));
+        let size = 1 + random.below(9);
+        let chunks = replicas.iter().map(|samples| cut(samples, size)).collect();
+        assert_eq!(floats(chunks, &chain), expected.into_iter().collect::<Vec<_>>(), "seed {seed}");
+    }
+}

@@ -1,0 +1,331 @@
+use std::path::PathBuf;
+
+use base64::Engine as _;
+use bytes::Bytes;
+use model::{FloatHistogram, TimeRange, Timestamp};
+use tsdb::{Chunk, Encoding, HistogramEncoder};
+
+use crate::testing::{OPTIONS, Random, cut, decode_all, floats};
+use crate::{AggrChunk, Contribution, DecodeOptions, MergedSeries};
+
+const COUNTER: DecodeOptions = DecodeOptions { counter: true, ..OPTIONS };
+
+type Floats = Vec<(i64, f64)>;
+
+/// Deduplicates replicas of floats, cut into chunks of ten samples.
+fn dedup(replicas: &[Floats], options: &DecodeOptions) -> Floats {
+    floats(replicas.iter().map(|samples| cut(samples, 10)).collect(), options)
+}
+
+/// The algorithm as Thanos runs it, word for word, over two replicas without counters: iterators that only go
+/// forward. `spacing` is told the distance to the last sample, the winner and the position of its sample.
+fn dedup_slowly(a: &Floats, b: &Floats, spacing: impl Fn(i64, &Floats, usize) -> i64) -> Floats {
+    let seek = |samples: &Floats, from: usize, t: i64| {
+        (from..samples.len()).find(|&index| samples[index].0 >= t).unwrap_or(samples.len())
+    };
+    let (mut last, mut at_a, mut at_b, mut penalty_a, mut penalty_b) = (i64::MIN, 0, 0, 0, 0);
+    let mut out = Vec::new();
+    loop {
+        at_a = seek(a, at_a, last + 1 + penalty_a);
+        at_b = seek(b, at_b, last + 1 + penalty_b);
+        let sample = match (a.get(at_a), b.get(at_b)) {
+            (None, None) => return out,
+            (Some(sample), None) => {
+                penalty_a = 0;
+                sample
+            }
+            (None, Some(sample)) => {
+                penalty_b = 0;
+                sample
+            }
+            (Some(x), Some(y)) if x.0 <= y.0 => {
+                penalty_b = if last == i64::MIN { 5_000 } else { 2 * spacing(x.0 - last, a, at_a) };
+                penalty_a = 0;
+                x
+            }
+            (Some(_), Some(y)) => {
+                penalty_a = if last == i64::MIN { 5_000 } else { 2 * spacing(y.0 - last, b, at_b) };
+                penalty_b = 0;
+                y
+            }
+        };
+        last = sample.0;
+        out.push(*sample);
+    }
+}
+
+/// Scrapes every 15 s from `start` with some jitter; each is missed with a chance of `missed` in a hundred, and after
+/// a miss so are up to `run` more.
+fn scrapes(random: &mut Random, start: i64, missed: usize, run: usize, value: f64) -> Floats {
+    let mut out = Vec::new();
+    let mut skip = 0;
+    for n in 0..400 {
+        let t = start + n * 15_000 + random.below(50) as i64;
+        if skip == 0 && random.below(100) < missed {
+            skip = 1 + random.below(run);
+        }
+        if skip > 0 {
+            skip -= 1;
+        } else {
+            out.push((t, value + n as f64));
+        }
+    }
+    out
+}
+
+#[test]
+fn identical_replicas_are_one_replica() {
+    for seed in 0..50 {
+        let random = &mut Random::seeded(seed);
+        let samples = scrapes(random, 1_700_000_000_000, 5, 30, 0.0);
+        for replicas in 1..5 {
+            assert_eq!(dedup(&vec![samples.clone(); replicas], &OPTIONS), samples, "seed {seed}");
+            assert_eq!(dedup(&vec![samples.clone(); replicas], &COUNTER), samples, "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn replicas_without_gaps_give_what_thanos_gives() {
+    for seed in 0..200 {
+        let random = &mut Random::seeded(seed);
+        let (a, b) = (scrapes(random, 0, 0, 1, 0.0), scrapes(random, random_start(seed), 0, 1, 1e6));
+        assert_eq!(
+            dedup(&[a.clone(), b.clone()], &OPTIONS),
+            dedup_slowly(&a, &b, |d, _, _| d),
+            "seed {seed}"
+        );
+    }
+}
+
+fn random_start(seed: u64) -> i64 {
+    (seed as i64 * 7_919) % 40_000
+}
+
+#[test]
+fn replicas_with_gaps_follow_the_same_rules_with_a_spacing_that_is_no_gap() {
+    let spacing = |distance: i64, winner: &Floats, at: usize| {
+        let own = match winner.get(at + 1) {
+            Some(next) => next.0 - winner[at].0,
+            None if at > 0 => winner[at].0 - winner[at - 1].0,
+            None => distance,
+        };
+        if distance > 2 * own { own } else { distance }
+    };
+    for seed in 0..300 {
+        let random = &mut Random::seeded(seed);
+        let (a, b) = (scrapes(random, 0, 4, 60, 0.0), scrapes(random, random_start(seed), 4, 60, 1e6));
+        assert_eq!(dedup(&[a.clone(), b.clone()], &OPTIONS), dedup_slowly(&a, &b, spacing), "seed {seed}");
+    }
+}
+
+#[test]
+fn replica_gap_is_filled_by_the_other_replica() {
+    for seed in 0..200 {
+        let random = &mut Random::seeded(seed);
+        let (a, b) =
+            (scrapes(random, 0, 3, 100, 0.0), scrapes(random, random_start(seed) % 15_000, 0, 1, 1e6));
+        for replicas in [[a.clone(), b.clone()], [b, a]] {
+            let out = dedup(&replicas, &OPTIONS);
+            let longest = out.windows(2).map(|pair| pair[1].0 - pair[0].0).max().unwrap();
+            let shortest = out.windows(2).map(|pair| pair[1].0 - pair[0].0).min().unwrap();
+            // The price of a change of replica is two samples; and they never come faster than scraped.
+            assert!(longest <= 4 * 15_000 + 100, "seed {seed}: {longest}");
+            assert!(shortest >= 14_900 || seed > 0, "seed {seed}: {shortest}");
+        }
+    }
+}
+
+#[test]
+fn one_replica_is_followed_while_it_is_there() {
+    let every = |start: i64| -> Floats { (0..10).map(|n| (start + n * 15_000, start as f64)).collect() };
+    let (a, b) = (every(0), every(1_000));
+    assert_eq!(dedup(&[a.clone(), b.clone()], &OPTIONS), a);
+    assert_eq!(dedup(&[b.clone(), a.clone()], &OPTIONS), a);
+    // The first one fails after its third sample: two samples later the other takes over and is kept.
+    let switched: Floats = a[..3].iter().chain(&b[4..]).copied().collect();
+    assert_eq!(dedup(&[a[..3].to_vec(), b.clone()], &OPTIONS), switched);
+    let comes_back: Floats = a[..3].iter().chain(&a[7..]).copied().collect();
+    assert_eq!(dedup(&[comes_back, b], &OPTIONS), switched);
+}
+
+#[test]
+fn a_third_replica_helps_where_two_are_missing() {
+    let every = |start: i64, from: i64, to: i64| -> Floats {
+        (from..to).map(|n| (start + n * 15_000, start as f64)).collect()
+    };
+    let out = dedup(&[every(0, 0, 10), every(1_000, 8, 20), every(2_000, 0, 40)], &OPTIONS);
+    assert_eq!(
+        out.iter().map(|(_, replica)| *replica as i64).fold(Vec::new(), with_changes),
+        [0, 1_000, 2_000]
+    );
+    assert!(out.windows(2).all(|pair| pair[1].0 - pair[0].0 <= 46_000));
+}
+
+/// Appends to a list of values that changed.
+fn with_changes(mut list: Vec<i64>, value: i64) -> Vec<i64> {
+    if list.last() != Some(&value) {
+        list.push(value);
+    }
+    list
+}
+
+#[test]
+fn an_outage_of_both_replicas_does_not_hold_the_other_back_for_long() {
+    let every = |start: i64, from: i64, to: i64| -> Floats {
+        (from..to).map(|n| (start + n * 15_000, start as f64)).collect()
+    };
+    // Both are away for an hour (240 samples); then the followed one lives for another minute only.
+    let a = [every(0, 0, 10), every(0, 250, 254)].concat();
+    let b = [every(1_000, 0, 10), every(1_000, 250, 400)].concat();
+    let out = dedup(&[a, b], &OPTIONS);
+    let after: Vec<_> = out.iter().filter(|(t, _)| *t >= 250 * 15_000).collect();
+    assert!(after.windows(2).all(|pair| pair[1].0 - pair[0].0 <= 46_000), "{after:?}");
+    // Thanos would be silent for the two hours in which the other replica is held back.
+    let thanos =
+        dedup_slowly(&[every(0, 0, 10), every(0, 250, 254)].concat(), &every(1_000, 250, 400), |d, _, _| d);
+    assert!(thanos.iter().filter(|(t, _)| *t >= 250 * 15_000).count() < after.len());
+}
+
+#[test]
+fn the_first_sample_is_compared_with_nothing() {
+    // The second replica comes first, with a lower counter than the first replica's first value.
+    let (a, b) = (vec![(4_000, 100.0), (19_000, 105.0)], vec![(0, 90.0), (15_000, 95.0), (30_000, 110.0)]);
+    assert_eq!(dedup(&[a, b.clone()], &COUNTER), b);
+}
+
+#[test]
+fn a_change_of_replica_is_no_counter_reset() {
+    // The second replica evaluates a little behind: its values are lower at any time.
+    let a: Floats = (0..5).map(|n| (n * 10_000, 100.0 + n as f64)).collect();
+    let b: Floats = (0..20).map(|n| (n * 10_000 + 1_000, 90.0 + n as f64)).collect();
+    let plain = dedup(&[a.clone(), b.clone()], &OPTIONS);
+    assert!(!plain.is_sorted_by(|x, y| x.1 <= y.1));
+    let mended = dedup(&[a, b], &COUNTER);
+    assert!(mended.is_sorted_by(|x, y| x.1 <= y.1), "{mended:?}");
+    // It grows as the replica grows.
+    assert_eq!(mended.last().map(|last| last.1), Some(104.0 + 13.0));
+}
+
+#[test]
+fn a_counter_reset_during_a_change_of_replica_stays_one() {
+    let a: Floats = (0..5).map(|n| (n * 10_000, 100.0 + n as f64)).collect();
+    let b: Floats =
+        (0..20).map(|n| (n * 10_000 + 1_000, if n < 6 { 100.0 } else { 0.0 } + n as f64)).collect();
+    let expected: Floats = a.iter().chain(&b[6..]).copied().collect();
+    assert_eq!(dedup(&[a, b], &COUNTER), expected);
+}
+
+#[test]
+fn a_correction_ends_with_the_next_reset_of_the_replica() {
+    let a: Floats = (0..5).map(|n| (n * 10_000, 100.0 + n as f64)).collect();
+    let b: Floats =
+        (0..20).map(|n| (n * 10_000 + 1_000, if n < 12 { 90.0 } else { -12.0 } + n as f64)).collect();
+    let out = dedup(&[a, b.clone()], &COUNTER);
+    assert_eq!(out.iter().filter(|(t, _)| *t == 111_000).map(|(_, v)| *v).collect::<Vec<_>>(), [104.0 + 5.0]);
+    assert_eq!(out[out.len() - 8..], b[12..]);
+}
+
+#[test]
+fn staleness_markers_are_passed_on_bit_by_bit() {
+    let samples = vec![(0, 1.0), (15_000, 2.0), (30_000, model::stale_nan())];
+    let shifted: Floats = samples.iter().map(|&(t, value)| (t + 100, value)).collect();
+    for options in [OPTIONS, COUNTER] {
+        let out = dedup(&[samples.clone(), shifted.clone()], &options);
+        assert_eq!(out.len(), 3);
+        assert!(model::is_stale_nan(out[2].1));
+    }
+}
+
+fn histograms(samples: &[(i64, f64)]) -> Vec<AggrChunk> {
+    let mut encoder = HistogramEncoder::float();
+    for &(t, count) in samples {
+        let histogram = FloatHistogram { count, ..FloatHistogram::default() };
+        encoder.append(Timestamp::from_millis(t), &histogram).unwrap();
+    }
+    encoder.finish().map(AggrChunk::raw).into_iter().collect()
+}
+
+#[test]
+fn histograms_are_deduplicated_like_floats_and_a_change_withdraws_the_hint() {
+    let every =
+        |start: i64, to: i64| -> Floats { (0..to).map(|n| (start + n * 15_000, start as f64)).collect() };
+    let (a, b) = (every(0, 3), every(1_000, 10));
+    let expected = dedup(&[a.clone(), b.clone()], &OPTIONS);
+    let out = decode_all(vec![histograms(&a), histograms(&b)], &COUNTER).unwrap();
+    assert!(out.timestamps.is_empty());
+    assert_eq!(out.histograms.iter().map(|(t, h)| (*t, h.count)).collect::<Vec<_>>(), expected);
+    use model::CounterResetHint::{NotReset, Unknown};
+    let hints: Vec<_> = out.histograms.iter().map(|(_, h)| h.counter_reset_hint).collect();
+    assert_eq!(hints[..5], [Unknown, NotReset, NotReset, Unknown, NotReset]);
+    // A replica of floats and one of histograms are mixed by the same rules.
+    let mixed = decode_all(vec![cut(&a, 9), histograms(&b)], &OPTIONS).unwrap();
+    assert_eq!((mixed.timestamps.len(), mixed.histograms.len()), (3, expected.len() - 3));
+}
+
+/// The replicas of a file of recorded Series responses; none where the folder is absent.
+fn recorded(name: &str) -> Option<Vec<Vec<AggrChunk>>> {
+    let root = std::env::var_os("ISTHMUS_CONFORMANCE").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/conformance")),
+        PathBuf::from,
+    );
+    let Ok(text) = std::fs::read_to_string(root.join("dedup").join(name)) else {
+        println!("skipped: {name} is not in {}", root.display());
+        return None;
+    };
+    let responses = serde_json::Deserializer::from_str(&text).into_iter::<serde_json::Value>();
+    let time = |value: &serde_json::Value| Timestamp::from_millis(value.as_str().unwrap().parse().unwrap());
+    let chunk = |chunk: &serde_json::Value| {
+        let data =
+            base64::engine::general_purpose::STANDARD.decode(chunk["raw"]["data"].as_str().unwrap()).unwrap();
+        let range = TimeRange::new(time(&chunk["minTime"]), time(&chunk["maxTime"]));
+        AggrChunk::raw(Chunk { range, encoding: Encoding::Xor, data: Bytes::from(data) })
+    };
+    let series = |response: serde_json::Value| {
+        response["series"]["chunks"].as_array().unwrap().iter().map(chunk).collect::<Vec<_>>()
+    };
+    Some(responses.map(|response| series(response.unwrap())).collect())
+}
+
+/// The replicas as they come out of the merge of one store for each.
+fn merged(replicas: Vec<Vec<AggrChunk>>) -> Vec<Vec<AggrChunk>> {
+    let contribution = |(input, chunks)| Contribution { input, chunks };
+    let contributions = replicas.into_iter().enumerate().map(contribution).collect();
+    MergedSeries { labels: model::Labels::empty(), contributions }.into_selected().replicas
+}
+
+/// Thanos issue 2401: a counter of two replicas, with restarts and staleness markers.
+#[test]
+fn recorded_replicas_of_a_counter_show_no_false_reset() {
+    let Some(replicas) = recorded("issue2401-seriesresponses.json") else { return };
+    let decoded: Vec<Floats> = replicas.iter().map(|lane| floats(vec![lane.clone()], &OPTIONS)).collect();
+    let bits = |samples: &Floats| samples.iter().map(|(t, v)| (*t, v.to_bits())).collect::<Vec<_>>();
+    let plain = floats(merged(replicas.clone()), &OPTIONS);
+    assert_eq!(bits(&plain), bits(&dedup_slowly(&decoded[0], &decoded[1], |distance, _, _| distance)));
+
+    let counter = floats(merged(replicas), &COUNTER);
+    assert_eq!(counter.len(), plain.len());
+    let values: Floats = counter.into_iter().filter(|(_, value)| !value.is_nan()).collect();
+    for pair in values.windows(2).filter(|pair| pair[1].1 < pair[0].1) {
+        let own = decoded.iter().any(|replica| {
+            let around =
+                |(t, value): &&(i64, f64)| *t >= pair[0].0 - 30_000 && *t <= pair[1].0 && !value.is_nan();
+            let around: Floats = replica.iter().filter(around).copied().collect();
+            around.windows(2).any(|pair| pair[1].1 < pair[0].1)
+        });
+        assert!(own, "false reset from {:?} to {:?}", pair[0], pair[1]);
+    }
+}
+
+/// Thanos issue 2890: two replicas that never overlap; with a lookback of 15 minutes no step may be empty.
+#[test]
+fn recorded_replicas_that_take_turns_leave_no_hole() {
+    let Some(replicas) = recorded("issue2890-seriesresponses.json") else { return };
+    for replicas in [replicas.clone(), merged(replicas)] {
+        let out = floats(replicas, &OPTIONS);
+        for step in (1_598_471_700_000..=1_598_472_600_000).step_by(3_000) {
+            let seen = out.iter().rev().find(|(t, _)| *t <= step).filter(|(t, _)| step - t < 15 * 60_000);
+            assert_eq!(seen.map(|(_, value)| *value), Some(1_596_610_196.0), "at {step}");
+        }
+    }
+}

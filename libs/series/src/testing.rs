@@ -1,0 +1,76 @@
+//! What the tests of this crate share: repeatable random numbers, chunks, and short ways to decode.
+
+use model::{Labels, Sample, TimeRange, Timestamp};
+use tsdb::{Chunk, XorEncoder};
+
+use crate::{AggrChunk, Aggregate, DecodeError, DecodeOptions, Dedup, Samples, SelectedSeries};
+
+/// A xorshift generator: the same numbers for the same seed on every machine.
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn seeded(seed: u64) -> Self {
+        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// A number below `bound`.
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % bound
+    }
+}
+
+/// A chunk of floats.
+pub(crate) fn chunk(samples: &[(i64, f64)]) -> Chunk {
+    let mut encoder = XorEncoder::new();
+    for &(t, value) in samples {
+        encoder.append(Sample::new(t, value)).unwrap();
+    }
+    encoder.finish().unwrap()
+}
+
+/// A raw chunk of floats.
+pub(crate) fn raw(samples: &[(i64, f64)]) -> AggrChunk {
+    AggrChunk::raw(chunk(samples))
+}
+
+/// Raw chunks of `size` samples each.
+pub(crate) fn cut(samples: &[(i64, f64)], size: usize) -> Vec<AggrChunk> {
+    samples.chunks(size).map(raw).collect()
+}
+
+pub(crate) fn labels(pairs: &[(&str, &str)]) -> Labels {
+    Labels::from_pairs(pairs.iter().copied()).unwrap()
+}
+
+pub(crate) fn range(min: i64, max: i64) -> TimeRange {
+    TimeRange::new(Timestamp::from_millis(min), Timestamp::from_millis(max))
+}
+
+/// Everything, by penalty, no counter.
+pub(crate) const OPTIONS: DecodeOptions = DecodeOptions {
+    range: TimeRange::ALL,
+    dedup: Dedup::Penalty,
+    counter: false,
+    aggregate: Aggregate::Average,
+};
+
+/// Decodes replicas of a series `up{job="x"}`.
+pub(crate) fn decode_all(
+    replicas: Vec<Vec<AggrChunk>>,
+    options: &DecodeOptions,
+) -> Result<Samples, DecodeError> {
+    let series = SelectedSeries { labels: labels(&[("__name__", "up"), ("job", "x")]), replicas };
+    // Whatever is left from the series before must not show.
+    let mut out = Samples { timestamps: vec![1], values: vec![1.0], histograms: Vec::new() };
+    series.decode(options, &mut out)?;
+    Ok(out)
+}
+
+/// The floats of decoded replicas.
+pub(crate) fn floats(replicas: Vec<Vec<AggrChunk>>, options: &DecodeOptions) -> Vec<(i64, f64)> {
+    let samples = decode_all(replicas, options).unwrap();
+    samples.timestamps.into_iter().zip(samples.values).collect()
+}
