@@ -5,7 +5,6 @@
 //! next, the mark that all is done (an audit entry) last.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -57,14 +56,23 @@ pub enum Initialised {
 /// When the directories hold another trust domain's PKI, the passphrase is not that of the roots found, or a
 /// file cannot be written.
 pub fn init(options: &InitOptions, now: SystemTime) -> Result<Initialised, PkiError> {
+    init_at_cost(options, now, Cost::STRONG)
+}
+
+/// As [`init`], with the cost of guessing a passphrase given.
+pub(crate) fn init_at_cost(
+    options: &InitOptions,
+    now: SystemTime,
+    cost: Cost,
+) -> Result<Initialised, PkiError> {
     check_init(options)?;
     let dir = StateDir::new(&options.state);
     if is_done(&dir, options)? {
         return Ok(Initialised::Before);
     }
     create_private_dir(&options.root_out)?;
-    let active = root(options, "active", now)?;
-    let standby = root(options, "standby", now)?;
+    let active = root(options, "active", now, cost)?;
+    let standby = root(options, "standby", now, cost)?;
     let bundle =
         TrustBundle::new(options.trust_domain.clone(), [active.cert().clone(), standby.cert().clone()])?;
 
@@ -103,15 +111,7 @@ pub(crate) fn check_init(options: &InitOptions) -> Result<(), PkiError> {
 
 /// Whether the state directory is complete; refuses one that is somebody else's.
 fn is_done(dir: &StateDir, options: &InitOptions) -> Result<bool, PkiError> {
-    if !dir.inventory().exists() {
-        return Ok(false);
-    }
-    let inventory = match Inventory::open(dir) {
-        Ok(inventory) => inventory,
-        // The database file was made, its tables were not.
-        Err(_) if fs::metadata(dir.inventory()).is_ok_and(|m| m.len() == 0) => return Ok(false),
-        Err(e) => return Err(e),
-    };
+    let Some(inventory) = Inventory::open_if_made(dir)? else { return Ok(false) };
     let (domain, cluster) = inventory.identity()?;
     if domain != options.trust_domain || cluster != options.cluster {
         return Err(PkiError::Conflict(format!(
@@ -123,14 +123,14 @@ fn is_done(dir: &StateDir, options: &InitOptions) -> Result<bool, PkiError> {
 }
 
 /// Reads a root that is there, or makes it. The certificate is written last: with it, the key is there too.
-fn root(options: &InitOptions, label: &str, now: SystemTime) -> Result<Authority, PkiError> {
+fn root(options: &InitOptions, label: &str, now: SystemTime, cost: Cost) -> Result<Authority, PkiError> {
     let cert_path = options.root_out.join(format!("root-{label}.pem"));
     let key_path = options.root_out.join(format!("root-{label}.key.sealed"));
     if cert_path.exists() {
         return load_root(options, &cert_path, &key_path);
     }
     let root = Authority::root(&options.trust_domain, label, now)?;
-    let sealed = seal(&root.key_der(), &options.passphrase, Cost::STRONG)?;
+    let sealed = seal(&root.key_der(), &options.passphrase, cost)?;
     write_private(&key_path, sealed.as_bytes()).map_err(PkiError::io("write", &key_path))?;
     write_public(&cert_path, root.cert_pem().as_bytes()).map_err(PkiError::io("write", &cert_path))?;
     Ok(root)

@@ -21,6 +21,9 @@ mod key;
 mod seal;
 mod token;
 
+#[cfg(test)]
+mod testing;
+
 pub use error::{CsrRefusal, PkiError, TokenRefusal};
 pub use identity::Secret;
 pub use init::{InitOptions, Initialised, init};

@@ -40,6 +40,10 @@ impl Cost {
     /// 64 MiB, 3 passes: the second recommendation of RFC 9106, for machines without gigabytes to spare.
     pub(crate) const STRONG: Self = Self { memory_kib: 64 * 1024, passes: 3, lanes: 4 };
 
+    /// For tests, which have no time to spare.
+    #[cfg(test)]
+    pub(crate) const WEAK: Self = Self { memory_kib: 64, passes: 1, lanes: 1 };
+
     /// What a file may ask of us, so that a forged one cannot exhaust the machine.
     fn is_bounded(self) -> bool {
         (8..=1024 * 1024).contains(&self.memory_kib)
@@ -123,27 +127,25 @@ fn nonce(bytes: &[u8]) -> Result<Nonce, PkiError> {
 mod tests {
     use super::*;
 
-    const QUICK: Cost = Cost { memory_kib: 64, passes: 1, lanes: 1 };
-
     fn passphrase(text: &str) -> Secret<String> {
         Secret::new(text.to_owned())
     }
 
     #[test]
     fn only_the_passphrase_opens_a_sealed_key() {
-        let sealed = seal(b"the key", &passphrase("correct"), QUICK).unwrap();
+        let sealed = seal(b"the key", &passphrase("correct"), Cost::WEAK).unwrap();
         assert_eq!(&**unseal(&sealed, &passphrase("correct")).unwrap(), b"the key");
         assert!(matches!(unseal(&sealed, &passphrase("wrong")), Err(PkiError::Refused(_))));
         assert_ne!(
             sealed,
-            seal(b"the key", &passphrase("correct"), QUICK).unwrap(),
+            seal(b"the key", &passphrase("correct"), Cost::WEAK).unwrap(),
             "salt and nonce must be new"
         );
     }
 
     #[test]
     fn a_changed_byte_anywhere_is_noticed() {
-        let sealed = seal(b"the key", &passphrase("p"), QUICK).unwrap();
+        let sealed = seal(b"the key", &passphrase("p"), Cost::WEAK).unwrap();
         let body = sealed.strip_prefix(BEGIN).unwrap().strip_suffix(END).unwrap().replace('\n', "");
         let bytes = STANDARD.decode(body).unwrap();
         // The cost parameters (1..13) are left out: a changed one may ask for minutes of work within the bounds.

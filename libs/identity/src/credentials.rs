@@ -126,12 +126,6 @@ impl Credentials {
         self.identity.not_after
     }
 
-    /// Half of the leaf's life is over at this time: when to renew.
-    pub fn half_life(&self) -> SystemTime {
-        let life = self.identity.not_after.duration_since(self.identity.not_before).unwrap_or_default();
-        self.identity.not_before + life / 2
-    }
-
     /// Verifies our own chain as any peer would.
     ///
     /// # Errors

@@ -1,1 +1,169 @@
+use std::{fs, os::unix::fs::PermissionsExt};
 
+use clap::Parser;
+use serde_json::Value;
+
+use super::*;
+use crate::{
+    JoinToken, KeyAndCsr, TOKEN_PREFIX,
+    testing::{PASSPHRASE, TestPki},
+};
+
+#[derive(Parser)]
+struct Program {
+    #[command(subcommand)]
+    command: PkiCommand,
+}
+
+/// Runs a command line; answers the exit code and what was printed (the error line in the error case).
+fn pki(line: &[&str]) -> (u8, String) {
+    let command =
+        Program::try_parse_from(["pki"].iter().chain(line)).unwrap_or_else(|e| panic!("{e}")).command;
+    let mut printed = Vec::new();
+    match execute(command, &mut Output::new(&mut printed), SystemTime::now()) {
+        Ok(code) => (code, String::from_utf8(printed).unwrap()),
+        Err(e) => (e.exit_code(), e.to_string()),
+    }
+}
+
+fn object(line: &[&str]) -> Value {
+    let (code, printed) = pki(line);
+    assert_eq!(code, 0, "{printed}");
+    let object: Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!(object["v"], 1);
+    object
+}
+
+fn create(state: &str, more: &[&str]) -> Vec<String> {
+    let line = ["token", "create", "--state", state, "--cluster", "eu-1", "--environment", "production"];
+    line.iter().chain(["--address", "gw:10943"].iter()).chain(more).map(|s| (*s).to_owned()).collect()
+}
+
+fn run_create(state: &str, more: &[&str]) -> (u8, String) {
+    let line = create(state, more);
+    pki(&line.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+#[test]
+fn from_init_to_a_joined_cluster() {
+    let test = TestPki::empty();
+    let passphrase_file = test.dir.path().join("passphrase");
+    fs::write(&passphrase_file, format!("{PASSPHRASE}\n")).unwrap();
+    let (state, root_out) = (test.state(), test.root_out());
+    let (state, root_out) = (state.to_str().unwrap(), root_out.to_str().unwrap());
+    let init = ["init", "--state", state, "--root-out", root_out, "--trust-domain", "test.example"];
+    let init = [&init[..], &["--root-passphrase-file", passphrase_file.to_str().unwrap()]].concat();
+
+    let (code, printed) = pki(&[&init[..], &["--dry-run"]].concat());
+    assert!(code == 0 && printed.starts_with("would make") && !test.state().exists(), "{printed}");
+    let made = object(&[&init[..], &["--json"]].concat());
+    assert_eq!((&made["created"], made["root_pins"].as_array().unwrap().len()), (&true.into(), 2));
+    let (code, printed) = pki(&init);
+    assert!(code == 0 && printed.contains("complete already; nothing changed"), "{printed}");
+
+    let (code, printed) = run_create(state, &["--dry-run"]);
+    assert!(code == 0 && printed.starts_with("would make a token"), "{printed}");
+    assert_eq!(object(&["token", "list", "--state", state, "--json"])["tokens"].as_array().unwrap().len(), 0);
+
+    let (code, printed) = run_create(state, &[]);
+    assert!(code == 0 && printed.lines().count() == 1, "{printed}");
+    let token = JoinToken::parse(&printed).unwrap();
+    let key = KeyAndCsr::generate().unwrap();
+    test.issuer().enrol(token.secret(), key.csr_der(), test.now).unwrap();
+
+    let tokens = object(&["token", "list", "--state", state, "--json"]);
+    assert_eq!(tokens["tokens"][0]["state"], "used");
+    let certificates = object(&["cert", "list", "--state", state, "--json"]);
+    assert_eq!(certificates["certificates"][0]["spiffe_id"], "spiffe://test.example/cluster/eu-1/gateway");
+    assert_eq!(certificates["certificates"][0]["state"], "valid");
+    let clusters = object(&["cluster", "list", "--state", state, "--json"]);
+    assert_eq!(clusters["clusters"][0]["environment"], "production");
+    let head = object(&["audit", "verify", "--state", state, "--json"])["head"].as_str().unwrap().to_owned();
+    let (code, printed) = pki(&["audit", "verify", "--state", state, "--head", &head]);
+    assert!(code == 0 && printed.contains("unbroken"), "{printed}");
+    for list in [["token", "list"], ["cert", "list"], ["cluster", "list"]] {
+        let (code, printed) = pki(&[&list[..], &["--state", state]].concat());
+        assert!(code == 0 && printed.lines().count() == 2, "{printed}");
+    }
+    let (code, printed) = pki(&["audit", "tail", "--state", state, "-n", "2"]);
+    assert!(code == 0 && printed.lines().count() == 2 && printed.contains("certificate issued"), "{printed}");
+    let (code, printed) = pki(&["doctor", "--state", state]);
+    assert_eq!(code, 0, "{printed}");
+}
+
+#[test]
+fn a_token_goes_to_a_private_file_on_request_and_nowhere_else() {
+    let test = TestPki::new();
+    let (state, out) = (test.state(), test.dir.path().join("token"));
+    let (state, out_text) = (state.to_str().unwrap(), out.to_str().unwrap());
+    let (code, printed) = run_create(state, &["--out", out_text]);
+    assert_eq!((code, printed.as_str()), (0, ""));
+    assert_eq!(fs::metadata(&out).unwrap().permissions().mode() & 0o777, 0o600);
+    let token = JoinToken::parse(&fs::read_to_string(&out).unwrap()).unwrap();
+    let (_, printed) = run_create(state, &["--out", out_text, "--json"]);
+    assert!(!printed.contains(TOKEN_PREFIX), "{printed}");
+
+    let secret = token.to_text();
+    let shown: String = [&["token", "list"][..], &["audit", "tail"], &["cluster", "list"], &["doctor"]]
+        .iter()
+        .map(|list| pki(&[*list, &["--state", state, "--json"]].concat()).1)
+        .collect();
+    assert!(!shown.contains(TOKEN_PREFIX) && !shown.contains(&secret.expose()[60..90]), "{shown}");
+}
+
+#[test]
+fn revoking_is_by_id_and_says_what_it_did() {
+    let test = TestPki::new();
+    test.token("eu-1");
+    let state = test.state();
+    let state = state.to_str().unwrap();
+    let tokens = object(&["token", "list", "--state", state, "--json"]);
+    let id = tokens["tokens"][0]["id"].as_str().unwrap();
+    assert_eq!(pki(&["token", "revoke", "--state", state, id]), (0, "revoked\n".into()));
+    assert_eq!(pki(&["token", "revoke", "--state", state, id]).0, 0);
+    assert_eq!(pki(&["token", "revoke", "--state", state, "0123"]).0, 3);
+    let token = test.token("eu-1");
+    test.issuer().enrol(token.secret(), KeyAndCsr::generate().unwrap().csr_der(), test.now).unwrap();
+    let tokens = object(&["token", "list", "--state", state, "--json"]);
+    let used = tokens["tokens"][1]["id"].as_str().unwrap();
+    assert_eq!(pki(&["token", "revoke", "--state", state, used]).0, 5);
+}
+
+#[test]
+fn exit_codes_and_messages_say_what_to_do() {
+    let test = TestPki::new();
+    let state = test.state();
+    let state = state.to_str().unwrap();
+    let check = |line: &[&str], code: u8, expected: &str| {
+        let (found, printed) = pki(line);
+        assert!(found == code && printed.contains(expected), "{line:?}: {found} {printed}");
+        assert_eq!(printed.trim_end().lines().count(), 1, "{printed}");
+    };
+    check(&["token", "list", "--state", "/no/such/dir"], 3, "make one with `pki init`");
+    check(&["doctor", "--state", "/no/such/dir"], 3, "no state directory");
+    check(&["audit", "verify", "--state", state, "--head", "x"], 2, "must be NUMBER:HASH");
+    let other_head = format!("7:{}", "0".repeat(64));
+    check(&["audit", "verify", "--state", state, "--head", &other_head], 7, "cut off or rewritten");
+    let own = ["token", "create", "--state", state, "--cluster", "observability", "--environment", "x"];
+    check(&[&own[..], &["--address", "a:1"]].concat(), 4, "the issuer's own");
+    let (code, printed) = run_create(state, &["--ttl", "25h"]);
+    assert!(code == 2 && printed.contains("1s to 24h"), "{printed}");
+    let missing = ["init", "--state", "/tmp/a", "--root-out", "/tmp/b", "--trust-domain", "t"];
+    check(&[&missing[..], &["--root-passphrase-file", "/no/such/file"]].concat(), 3, "/no/such/file");
+}
+
+#[test]
+fn bad_arguments_are_refused_by_the_parser_with_the_reason() {
+    let refused = |line: &[&str], expected: &str| {
+        let error = Program::try_parse_from(["pki"].iter().chain(line)).map(|_| ()).unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+        assert_eq!(error.exit_code(), 2);
+    };
+    let create = ["token", "create", "--environment", "x", "--address", "a:1", "--cluster"];
+    refused(&[&create[..], &["EU_1"]].concat(), "use only a-z");
+    for ttl in ["15", "1d", "m", "99999999999s", "-1m", ""] {
+        refused(&[&create[..], &["eu-1", &format!("--ttl={ttl}")]].concat(), "such as 15m");
+    }
+    refused(&["init", "--root-out", "r", "--trust-domain", "a..b"], "each part must have 1 to 63 characters");
+    refused(&["frobnicate"], "unrecognized subcommand");
+}

@@ -1,1 +1,53 @@
+use std::os::unix::fs::PermissionsExt;
 
+use super::*;
+use crate::testing::TestPki;
+
+fn worst(pki: &TestPki, now: SystemTime) -> (Severity, String) {
+    let findings = examine(&pki.state(), now).unwrap();
+    let worst = findings.into_iter().max_by_key(|finding| finding.severity).unwrap();
+    (worst.severity, worst.text)
+}
+
+#[test]
+fn a_fresh_state_directory_is_healthy() {
+    let pki = TestPki::new();
+    assert_eq!(worst(&pki, pki.now).0, Severity::Ok);
+}
+
+#[test]
+fn expiry_is_announced_before_it_happens() {
+    let pki = TestPki::new();
+    let (severity, text) = worst(&pki, pki.now + 24 * DAY);
+    assert_eq!(severity, Severity::Warning, "{text}");
+    assert!(text.contains("issuing CA expires in 5 days") || text.contains("in 6 days"), "{text}");
+    assert_eq!(worst(&pki, pki.now + 29 * DAY).0, Severity::Critical);
+    let (severity, text) = worst(&pki, pki.now + 31 * DAY);
+    assert!(severity == Severity::Critical && text.contains("issuing CA expired at"), "{text}");
+    let late = examine(&pki.state(), pki.now + 3610 * DAY).unwrap();
+    let roots: Vec<_> = late.iter().filter(|finding| finding.check == "roots").collect();
+    assert!(roots.len() == 2 && roots.iter().all(|root| root.severity == Severity::Warning), "{roots:?}");
+}
+
+#[test]
+fn loose_modes_damaged_files_and_a_broken_log_are_critical() {
+    let pki = TestPki::new();
+    let issuer = pki.state().join("issuer.pem");
+    fs::set_permissions(&issuer, fs::Permissions::from_mode(0o644)).unwrap();
+    let (severity, text) = worst(&pki, pki.now);
+    assert!(severity == Severity::Critical && text.contains("mode 644; run chmod 600"), "{text}");
+
+    let pki = TestPki::new();
+    fs::write(pki.state().join("bundle.pem"), "garbage").unwrap();
+    let (severity, text) = worst(&pki, pki.now);
+    assert!(severity == Severity::Critical && text.contains("bundle.pem"), "{text}");
+
+    let pki = TestPki::new();
+    let db = rusqlite::Connection::open(pki.state().join("inventory.db")).unwrap();
+    db.execute_batch("DROP TRIGGER audit_is_not_changed; UPDATE audit SET at = 'x' WHERE number = 1")
+        .unwrap();
+    let (severity, text) = worst(&pki, pki.now);
+    assert!(severity == Severity::Critical && text.contains("broken at entry 1"), "{text}");
+
+    assert_eq!(examine(&TestPki::empty().state(), pki.now).unwrap_err().exit_code(), 3);
+}

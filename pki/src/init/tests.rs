@@ -1,1 +1,138 @@
+use std::{fs, os::unix::fs::PermissionsExt};
 
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::*;
+use crate::{Issuer, testing::TestPki};
+
+fn again(pki: &TestPki) -> Result<Initialised, PkiError> {
+    init_at_cost(&pki.options(), pki.now, Cost::WEAK)
+}
+
+#[test]
+fn roots_stay_apart_from_the_state() {
+    let pki = TestPki::new();
+    let mut names: Vec<_> = fs::read_dir(pki.root_out())
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(
+        names,
+        ["root-active.key.sealed", "root-active.pem", "root-standby.key.sealed", "root-standby.pem"]
+    );
+    for name in names.iter().filter(|name| name.ends_with("sealed")) {
+        let path = pki.root_out().join(name);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(!fs::read_to_string(&path).unwrap().contains("PRIVATE"));
+    }
+    assert_eq!(fs::metadata(pki.root_out()).unwrap().permissions().mode() & 0o777, 0o700);
+    let active = load_root(
+        &pki.options(),
+        &pki.root_out().join("root-active.pem"),
+        &pki.root_out().join("root-active.key.sealed"),
+    );
+    let key = active.unwrap().key_der();
+    for entry in fs::read_dir(pki.state()).unwrap() {
+        let content = fs::read(entry.unwrap().path()).unwrap();
+        assert!(
+            !content.windows(32).any(|window| window == &key[key.len() - 32..]),
+            "the root key is in the state"
+        );
+    }
+}
+
+#[test]
+fn the_issuing_ca_may_sign_leaves_only_and_carries_no_name_constraints() {
+    let pki = TestPki::new();
+    let authority = Authority::load(&StateDir::new(&pki.state()).issuer()).unwrap();
+    let (_, cert) = X509Certificate::from_der(authority.cert()).unwrap();
+    let constraints = cert.basic_constraints().unwrap().unwrap().value;
+    assert_eq!((constraints.ca, constraints.path_len_constraint), (true, Some(0)));
+    assert!(cert.name_constraints().unwrap().is_none());
+    let left = authority.not_after().duration_since(pki.now).unwrap();
+    assert!(left.as_secs().abs_diff(30 * 86_400) <= 1, "{left:?}");
+}
+
+#[test]
+fn running_it_again_changes_nothing() {
+    let pki = TestPki::new();
+    let before = fs::read(pki.state().join("issuer.pem")).unwrap();
+    assert_eq!(again(&pki).unwrap(), Initialised::Before);
+    assert_eq!(fs::read(pki.state().join("issuer.pem")).unwrap(), before);
+    // The roots are offline by then.
+    fs::remove_dir_all(pki.root_out()).unwrap();
+    assert_eq!(again(&pki).unwrap(), Initialised::Before);
+    assert!(!pki.root_out().exists());
+}
+
+#[test]
+fn an_interrupted_run_is_completed_by_the_next() {
+    // Each prefix of the files, in the order in which they are written, stands for a crash at that point.
+    let order = [
+        "offline/root-active.key.sealed",
+        "offline/root-active.pem",
+        "offline/root-standby.key.sealed",
+        "offline/root-standby.pem",
+        "state/bundle.pem",
+        "state/issuer.pem",
+        "state/inventory.db",
+    ];
+    for written in 0..order.len() {
+        let pki = TestPki::new();
+        for name in &order[written..] {
+            fs::remove_file(pki.dir.path().join(name)).unwrap();
+        }
+        let pins_before = (written >= 4).then(|| {
+            ["active", "standby"]
+                .map(|label| fs::read(pki.root_out().join(format!("root-{label}.pem"))).unwrap())
+        });
+        assert_eq!(again(&pki).unwrap(), Initialised::Now, "after {written} files");
+        let issuer = Issuer::open(&pki.state()).unwrap();
+        issuer.issue_own(&"gateway".parse().unwrap(), pki.now).unwrap();
+        if let Some(before) = pins_before {
+            let after = ["active", "standby"]
+                .map(|label| fs::read(pki.root_out().join(format!("root-{label}.pem"))).unwrap());
+            assert_eq!(before, after, "the roots were made anew");
+        }
+    }
+    let pki = TestPki::new();
+    fs::write(pki.state().join("inventory.db"), "").unwrap();
+    assert_eq!(again(&pki).unwrap(), Initialised::Now, "an empty database file");
+}
+
+#[test]
+fn what_belongs_to_another_pki_is_refused() {
+    let pki = TestPki::new();
+    let mut options = pki.options();
+    options.trust_domain = "other.example".parse().unwrap();
+    let error = init_at_cost(&options, pki.now, Cost::WEAK).unwrap_err();
+    assert!(error.to_string().contains("already holds the PKI of trust domain test.example"), "{error}");
+    assert_eq!(error.exit_code(), 5);
+
+    options.state = pki.dir.path().join("second");
+    let error = init_at_cost(&options, pki.now, Cost::WEAK).unwrap_err();
+    assert!(error.to_string().contains("is a root of another trust domain"), "{error}");
+    assert_eq!(error.exit_code(), 5);
+
+    let mut options = pki.options();
+    options.state = pki.dir.path().join("second");
+    options.passphrase = Secret::new("another passphrase".into());
+    let error = init_at_cost(&options, pki.now, Cost::WEAK).unwrap_err();
+    assert!(error.to_string().contains("the passphrase does not open the root key"), "{error}");
+    assert_eq!(error.exit_code(), 4);
+    assert!(!error.to_string().contains("another passphrase"));
+}
+
+#[test]
+fn roots_within_the_state_and_short_passphrases_are_refused() {
+    let pki = TestPki::empty();
+    let mut options = pki.options();
+    options.root_out = pki.state().join("roots");
+    assert_eq!(init(&options, pki.now).unwrap_err().exit_code(), 2);
+    let mut options = pki.options();
+    options.passphrase = Secret::new("short".into());
+    let error = init(&options, pki.now).unwrap_err();
+    assert!(error.to_string().contains("at least 8 characters"), "{error}");
+    assert!(!pki.state().exists() && !pki.root_out().exists(), "a refused init left something behind");
+}

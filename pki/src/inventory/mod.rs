@@ -80,20 +80,33 @@ impl Inventory {
 
     /// Opens what [`Inventory::create`] made.
     pub(crate) fn open(dir: &StateDir) -> Result<Self, PkiError> {
-        let path = dir.inventory();
-        if !path.exists() {
+        if !dir.inventory().exists() {
             let state = dir.path().display();
             return Err(PkiError::NotFound(format!(
                 "{state} is no state directory; make one with `pki init`"
             )));
         }
+        Self::open_if_made(dir)?.ok_or_else(|| {
+            PkiError::Integrity(format!(
+                "{} is not complete; run `pki init` again with the same arguments",
+                dir.path().display()
+            ))
+        })
+    }
+
+    /// Opens the database; `None` when there is none, or when making it was interrupted before it had tables.
+    pub(crate) fn open_if_made(dir: &StateDir) -> Result<Option<Self>, PkiError> {
+        let path = dir.inventory();
+        if !path.exists() {
+            return Ok(None);
+        }
         let inventory = Self::connect(&path)?;
-        schema::check_version(&inventory.db).map_err(|e| match e {
+        let made = schema::is_made(&inventory.db).map_err(|e| match e {
             // Anything wrong while reading the very first page means that this is no database of ours.
             PkiError::Inventory(e) => PkiError::Integrity(format!("{}: {e}", path.display())),
             other => other,
         })?;
-        Ok(inventory)
+        Ok(made.then_some(inventory))
     }
 
     fn connect(path: &Path) -> Result<Self, PkiError> {

@@ -51,30 +51,25 @@ CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit BEGIN SELECT RAISE(AB
 CREATE TRIGGER audit_is_not_cut BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
 ";
 
-/// Makes the tables unless they are there; then they must be for this trust domain and cluster.
+/// Makes the tables unless they are there.
 pub(super) fn create(tx: &Transaction<'_>, domain: &TrustDomain, cluster: &Name) -> Result<(), PkiError> {
-    if version(tx)? == 0 {
+    if !is_made(tx)? {
         tx.execute_batch(TABLES)?;
         let mut insert = tx.prepare("INSERT INTO settings (key, value) VALUES (?1, ?2)")?;
         insert.execute(params!["trust_domain", domain.as_str()])?;
         insert.execute(params!["cluster", cluster.as_str()])?;
         tx.pragma_update(None, "user_version", VERSION)?;
-        return Ok(());
     }
-    check_version(tx)
+    Ok(())
 }
 
-/// Refuses a database that is not ours or made by a newer program.
-pub(super) fn check_version(db: &Connection) -> Result<(), PkiError> {
-    match version(db)? {
-        VERSION => Ok(()),
-        0 => Err(PkiError::Integrity("the inventory is empty; run `pki init` again to complete it".into())),
+/// Whether the tables are there; refuses a database made by a newer program.
+pub(super) fn is_made(db: &Connection) -> Result<bool, PkiError> {
+    match db.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))? {
+        0 => Ok(false),
+        VERSION => Ok(true),
         newer => Err(PkiError::Integrity(format!(
             "the inventory has format {newer}, this program knows format {VERSION}; upgrade it"
         ))),
     }
-}
-
-fn version(db: &Connection) -> Result<i64, PkiError> {
-    Ok(db.pragma_query_value(None, "user_version", |row| row.get(0))?)
 }

@@ -1,1 +1,158 @@
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::SystemTime};
 
+use rusqlite::params;
+
+use super::*;
+use crate::{KeyAndCsr, testing::TestPki};
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+/// A PKI with some history.
+fn lived_in() -> TestPki {
+    let pki = TestPki::new();
+    for cluster in ["eu-1", "us-1"] {
+        let token = pki.token(cluster);
+        pki.issuer().enrol(token.secret(), KeyAndCsr::generate().unwrap().csr_der(), pki.now).unwrap();
+    }
+    pki
+}
+
+/// Opens the database as an intruder with access to the file would.
+fn tamper(pki: &TestPki, sql: &str) {
+    let db = Connection::open(pki.state().join("inventory.db")).unwrap();
+    db.execute_batch("DROP TRIGGER audit_is_not_changed; DROP TRIGGER audit_is_not_cut;").unwrap();
+    db.execute_batch(sql).unwrap();
+}
+
+#[test]
+fn files_are_private_including_those_that_sqlite_makes() {
+    let pki = lived_in();
+    let _open = pki.inventory();
+    assert_eq!(mode(&pki.state()), 0o700);
+    let mut seen = 0;
+    for entry in fs::read_dir(pki.state()).unwrap() {
+        let path = entry.unwrap().path();
+        let expected = if path.ends_with("bundle.pem") { 0o644 } else { 0o600 };
+        assert_eq!(mode(&path), expected, "{}", path.display());
+        seen += 1;
+    }
+    assert!(seen >= 5, "issuer, bundle, inventory, its log and shared memory: {seen}");
+}
+
+#[test]
+fn changes_reach_the_disk_before_they_are_answered() {
+    let inventory = TestPki::new().inventory();
+    let pragma = |name: &str| {
+        inventory.db.pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0))
+    };
+    assert_eq!(pragma("synchronous").unwrap(), 2_i64.into(), "FULL");
+    assert_eq!(pragma("journal_mode").unwrap(), "wal".to_owned().into());
+}
+
+#[test]
+fn the_audit_log_tells_the_whole_story_and_its_chain_holds() {
+    let pki = lived_in();
+    let events: Vec<_> =
+        pki.inventory().audit_tail(100).unwrap().into_iter().map(|entry| entry.event).collect();
+    let joined = ["cluster registered", "token created", "token used", "certificate issued"];
+    assert_eq!(events, [&["initialised"][..], &joined, &joined].concat());
+    let head = pki.inventory().verify_audit(None).unwrap();
+    assert_eq!(head.number, 9);
+    assert_eq!(head.to_string().parse::<AuditHead>().unwrap(), head);
+    pki.token("eu-1");
+    assert_eq!(pki.inventory().verify_audit(Some(&head)).unwrap().number, 10);
+}
+
+#[test]
+fn tampering_with_the_audit_log_is_found() {
+    let check = |sql: &str, entry: &str| {
+        let pki = lived_in();
+        tamper(&pki, sql);
+        let error = pki.inventory().verify_audit(None).unwrap_err();
+        assert!(error.to_string().contains(entry), "{error} lacks {entry:?} after {sql}");
+        assert_eq!(error.exit_code(), 7);
+    };
+    check("UPDATE audit SET detail = replace(detail, 'eu-1', 'xx-1') WHERE number = 3", "broken at entry 3");
+    check("UPDATE audit SET at = '2020-01-01T00:00:00Z' WHERE number = 1", "broken at entry 1");
+    check("UPDATE audit SET event = 'nothing' WHERE number = 9", "broken at entry 9");
+    check("UPDATE audit SET hash = replace(hash, '1', '2') WHERE number = 5", "broken at entry 5");
+    check("DELETE FROM audit WHERE number = 4", "broken at entry 4");
+    check("DELETE FROM audit WHERE number = 1", "broken at entry 1");
+    check("UPDATE audit SET number = 100 WHERE number = 9", "broken at entry 9");
+    check(
+        "INSERT INTO audit SELECT 10, at, event, detail, hash FROM audit WHERE number = 9",
+        "broken at entry 10",
+    );
+}
+
+#[test]
+fn a_cut_off_end_is_found_with_a_head_noted_before() {
+    let pki = lived_in();
+    let head = pki.inventory().verify_audit(None).unwrap();
+    tamper(&pki, "DELETE FROM audit WHERE number > 6");
+    assert_eq!(pki.inventory().verify_audit(None).unwrap().number, 6, "the chain alone cannot show it");
+    let error = pki.inventory().verify_audit(Some(&head)).unwrap_err();
+    assert!(error.to_string().contains("cut off or rewritten"), "{error}");
+}
+
+#[test]
+fn the_audit_log_is_append_only() {
+    let inventory = lived_in().inventory();
+    for sql in ["UPDATE audit SET event = 'x' WHERE number = 1", "DELETE FROM audit WHERE number = 9"] {
+        let error = inventory.db.execute(sql, params![]).unwrap_err().to_string();
+        assert!(error.contains("append-only"), "{error}");
+    }
+}
+
+#[test]
+fn a_change_without_its_audit_entry_does_not_happen() {
+    let pki = TestPki::new();
+    pki.inventory().db.execute_batch("ALTER TABLE audit RENAME TO elsewhere").unwrap();
+    let record = NewTokenRecord {
+        secret: &[1; 32],
+        cluster: &"eu-1".parse().unwrap(),
+        environment: "production",
+        expires_at: SystemTime::now(),
+    };
+    assert!(pki.inventory().add_token(&record, SystemTime::now()).is_err());
+    assert!(pki.inventory().tokens().unwrap().is_empty());
+    assert!(pki.inventory().registrations().unwrap().is_empty());
+}
+
+#[test]
+fn what_is_no_inventory_of_ours_is_refused_by_name() {
+    let pki = TestPki::new();
+    let path = pki.state().join("inventory.db");
+    let refused = |expected: &str| {
+        let error = Inventory::open(&StateDir::new(&pki.state())).map(|_| ()).unwrap_err();
+        assert!(error.to_string().contains(expected), "{error} lacks {expected:?}");
+        error.exit_code()
+    };
+    pki.inventory().db.pragma_update(None, "user_version", 99).unwrap();
+    assert_eq!(refused("has format 99"), 7);
+    for suffix in ["-wal", "-shm"] {
+        let _ = fs::remove_file(pki.state().join(format!("inventory.db{suffix}")));
+    }
+    fs::write(&path, "this is not a database, but long enough to look like something".repeat(50)).unwrap();
+    assert_eq!(refused("inventory.db"), 7);
+    fs::remove_file(&path).unwrap();
+    assert_eq!(refused("is no state directory; make one with `pki init`"), 3);
+}
+
+#[test]
+fn no_secret_is_stored_in_the_state_directory() {
+    let pki = TestPki::new();
+    let token = pki.token("eu-1");
+    let text = token.to_text();
+    let canaries = [token.secret(), &text.expose().as_bytes()[40..80], crate::testing::PASSPHRASE.as_bytes()];
+    for entry in fs::read_dir(pki.state()).unwrap() {
+        let path = entry.unwrap().path();
+        let content = fs::read(&path).unwrap();
+        for canary in canaries {
+            let found = content.windows(canary.len()).any(|window| window == canary);
+            assert!(!found, "a secret is in {}", path.display());
+        }
+    }
+}

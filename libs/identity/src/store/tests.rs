@@ -124,11 +124,5 @@ fn nothing_printable_shows_the_key() {
     let shown = format!("{store:?} {:#?}", store.current());
     let canary: Vec<String> = key[40..48].iter().map(|b| b.to_string()).collect();
     assert!(!shown.contains(&canary.join(", ")) && !shown.contains("PrivateKey"), "{shown}");
-    assert_eq!(store.current().credentials.half_life(), half(&store.current().credentials));
     assert_eq!(store.current().bundle.trust_domain(), &td());
-}
-
-fn half(credentials: &Credentials) -> SystemTime {
-    let identity = credentials.identity();
-    identity.not_before + identity.not_after.duration_since(identity.not_before).unwrap() / 2
 }
