@@ -22,7 +22,7 @@ pub fn write_float(out: &mut Vec<u8>, value: f64) {
     } else if magnitude < 1e15 && value.fract() == 0.0 && magnitude != 0.0 {
         // Most values of real systems are whole numbers, and integers print several times faster.
         write_integer(out, value as i64);
-    } else if magnitude != 0.0 && (magnitude < 1e-6 || magnitude >= 1e21) {
+    } else if magnitude != 0.0 && !(1e-6..1e21).contains(&magnitude) {
         let start = out.len();
         // Writing to a `Vec` does not fail.
         let _ = write!(out, "{value:e}");

@@ -2,6 +2,8 @@
 //!
 //! Skipped, with a line that says so, where `prometheus` is not installed.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs::File;
 use std::io;
 use std::process::{Child, Command, Stdio};

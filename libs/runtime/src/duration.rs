@@ -97,7 +97,7 @@ pub fn format_duration(length: Duration) -> String {
         ("s", 1_000, false),
         ("ms", 1, false),
     ] {
-        if left >= millis && (!exact || left % millis == 0) {
+        if left >= millis && (!exact || left.is_multiple_of(millis)) {
             out.push_str(&(left / millis).to_string());
             out.push_str(unit);
             left %= millis;

@@ -292,8 +292,7 @@ mod tests {
         };
         let subscriber = tracing_subscriber::registry().with(Lines { format, write });
         tracing::subscriber::with_default(subscriber, log);
-        let lines = lines.lock().unwrap().clone();
-        lines
+        lines.lock().unwrap().clone()
     }
 
     fn speak() {
