@@ -3,28 +3,25 @@
 use crate::Samples;
 use crate::timeline::{Mixed, Timeline};
 
-/// The samples of both in time order; where both have one at the same time, that of `a`.
-pub(crate) fn merge(a: &Samples, b: &Samples) -> Samples {
+/// The samples of all replicas in time order; where several have one at the same time, that of the first. Takes time
+/// proportional to the samples and the logarithm of the number of replicas.
+pub(crate) fn union(replicas: &[Samples]) -> Samples {
+    let timelines: Vec<Mixed<'_>> = replicas.iter().map(Mixed::new).collect();
+    let places = timelines.iter().enumerate().flat_map(|(replica, timeline)| {
+        (0..timeline.len()).map(move |index| (timeline.time(index), replica, index))
+    });
+    let mut places: Vec<(i64, usize, usize)> = places.collect();
+    // Stable, so the first replica stays first; and quick, because the sort makes use of sorted runs.
+    places.sort_by_key(|(time, _, _)| *time);
+    places.dedup_by_key(|(time, _, _)| *time);
     let mut out = Samples::new();
-    out.timestamps.reserve(a.timestamps.len() + b.timestamps.len());
-    out.values.reserve(a.values.len() + b.values.len());
-    let (x, y) = (Mixed::new(a), Mixed::new(b));
-    let (mut i, mut j) = (0, 0);
-    let mut used_a = None;
-    while i < x.len() || j < y.len() {
-        let take_a = j == y.len() || (i < x.len() && x.time(i) <= y.time(j));
-        let switched = used_a.is_some_and(|used| used != take_a);
-        used_a = Some(take_a);
-        if take_a {
-            if j < y.len() && x.time(i) == y.time(j) {
-                j += 1;
-            }
-            x.emit(i, 0.0, switched, &mut out);
-            i += 1;
-        } else {
-            y.emit(j, 0.0, switched, &mut out);
-            j += 1;
-        }
+    out.timestamps.reserve(places.len());
+    out.values.reserve(places.len());
+    let mut before = None;
+    for (_, replica, index) in places {
+        let switched = before.is_some_and(|before| before != replica);
+        timelines[replica].emit(index, 0.0, switched, &mut out);
+        before = Some(replica);
     }
     out
 }

@@ -4,6 +4,7 @@ use model::{CounterResetHint, FloatHistogram, Labels, TimeRange};
 use tsdb::{Chunk, ChunkError, Encoding};
 
 use crate::dedup::Replica;
+use crate::selected::MAX_REPLICAS;
 use crate::{
     AggrChunk, Aggregate, DecodeOptions, Dedup, Samples, SelectedSeries, chain, counter, dedup, timeline,
 };
@@ -71,21 +72,27 @@ impl SelectedSeries {
             chunks.sort_by_key(|chunk| (chunk.range().min, chunk.range().max));
             return self.decode_lane(chunks.into_iter(), options, out).map(drop);
         }
-        let Some((first, others)) = self.replicas.split_first() else { return Ok(()) };
-        let resets_applied = self.decode_lane(first.iter(), options, out)?;
-        let mut all = Replica { samples: std::mem::take(out), resets_applied };
-        for lane in others {
+        if options.dedup == Dedup::Chain || self.replicas.len() > MAX_REPLICAS {
+            let mut replicas = Vec::with_capacity(self.replicas.len());
+            for lane in &self.replicas {
+                let mut samples = Samples::new();
+                self.decode_lane(lane.iter(), options, &mut samples)?;
+                replicas.push(samples);
+            }
+            *out = chain::union(&replicas);
+            return Ok(());
+        }
+        let mut all: Option<Replica> = None;
+        for lane in &self.replicas {
             let mut samples = Samples::new();
             let resets_applied = self.decode_lane(lane.iter(), options, &mut samples)?;
             let replica = Replica { samples, resets_applied };
-            all = match options.dedup {
-                Dedup::Chain => {
-                    Replica { samples: chain::merge(&all.samples, &replica.samples), resets_applied }
-                }
-                Dedup::Penalty | Dedup::Off => dedup::merge(all, replica, options.counter),
-            };
+            all = Some(match all {
+                None => replica,
+                Some(all) => dedup::merge(all, replica, options.counter),
+            });
         }
-        *out = all.samples;
+        *out = all.map(|all| all.samples).unwrap_or_default();
         Ok(())
     }
 

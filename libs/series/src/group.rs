@@ -2,6 +2,7 @@
 
 use model::{TimeRange, Timestamp};
 
+use crate::selected::MAX_REPLICAS;
 use crate::{AggrChunk, MergedSeries, SelectedSeries, Series};
 
 impl MergedSeries {
@@ -80,7 +81,8 @@ fn bounds(lane: &[AggrChunk]) -> Option<(Timestamp, Timestamp)> {
     Some((lane.first()?.range().min, lane.last()?.range().max))
 }
 
-/// Separates chunks that overlap: each goes to the first lane that ends before it begins.
+/// Separates chunks that overlap: each goes to the first lane that ends before it begins. Only the first
+/// [`MAX_REPLICAS`] lanes are looked at, so that the time is bounded whatever a store sends.
 fn lanes(mut chunks: Vec<AggrChunk>) -> Vec<Vec<AggrChunk>> {
     chunks.retain(|chunk| !chunk.range().is_empty());
     sort(&mut chunks);
@@ -93,7 +95,7 @@ fn lanes(mut chunks: Vec<AggrChunk>) -> Vec<Vec<AggrChunk>> {
     let mut lanes: Vec<Vec<AggrChunk>> = Vec::new();
     for chunk in chunks {
         let min = chunk.range().min;
-        match lanes.iter_mut().find(|lane| bounds(lane).is_none_or(|(_, end)| end < min)) {
+        match lanes.iter_mut().take(MAX_REPLICAS).find(|lane| bounds(lane).is_none_or(|(_, end)| end < min)) {
             Some(lane) => lane.push(chunk),
             None => lanes.push(vec![chunk]),
         }
@@ -104,7 +106,7 @@ fn lanes(mut chunks: Vec<AggrChunk>) -> Vec<Vec<AggrChunk>> {
 /// Adds a lane to the replicas: to one that it continues or precedes whole, else as one of its own.
 fn join(replicas: &mut Vec<Vec<AggrChunk>>, mut lane: Vec<AggrChunk>) {
     let Some((start, end)) = bounds(&lane) else { return };
-    for replica in replicas.iter_mut() {
+    for replica in replicas.iter_mut().take(MAX_REPLICAS) {
         let Some((first, last)) = bounds(replica) else { continue };
         if last < start {
             return replica.append(&mut lane);
@@ -168,6 +170,17 @@ mod tests {
         let selected =
             merged(vec![vec![fresh.clone()], vec![other.clone()], vec![old.clone()]]).into_selected();
         assert_eq!(selected.replicas, [vec![old, fresh], vec![other]]);
+    }
+
+    #[test]
+    fn any_number_of_overlapping_chunks_is_read_whole_and_in_time() {
+        let chunks: Vec<AggrChunk> =
+            (0..20_000).map(|n| raw(&[(n / 2, n as f64), (50_000 + n, 1.0)])).collect();
+        let selected = merged(vec![chunks]).into_selected();
+        assert_eq!(selected.replicas.len(), 20_000);
+        let mut out = crate::Samples::new();
+        selected.decode(&crate::testing::OPTIONS, &mut out).unwrap();
+        assert_eq!(out.len(), 10_000 + 20_000);
     }
 
     #[test]

@@ -17,12 +17,19 @@ pub struct SelectedSeries {
     pub replicas: Vec<Vec<AggrChunk>>,
 }
 
+/// Replicas of one series up to which penalties are worked out, and lanes up to which a gap is looked for.
+///
+/// Both take time proportional to samples (or chunks) times replicas, so a store that sends a great many chunks of one
+/// range could keep a query busy for hours. Nobody runs that many replicas of one Prometheus.
+pub(crate) const MAX_REPLICAS: usize = 64;
+
 /// How samples of several replicas become one series.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Dedup {
     /// Chunks are joined in order of time; of overlapping ones, what lies after the end of the earlier.
     Off,
-    /// One replica is followed until it misses about two samples, then the next.
+    /// One replica is followed until it misses about two samples, then the next. A series with more than 64 of them
+    /// is joined as by [`Dedup::Chain`].
     #[default]
     Penalty,
     /// All samples of all replicas, one for each timestamp; the first replica wins.
@@ -55,7 +62,7 @@ pub struct DecodeOptions {
     /// How replicas become one.
     pub dedup: Dedup,
     /// Whether the samples feed `rate`, `increase`, `irate` or `resets`: a change of replica must then not look like
-    /// a counter reset.
+    /// a counter reset. Resets that a replica saw itself stay in raw samples.
     pub counter: bool,
     /// Which aggregate of downsampled chunks to read.
     pub aggregate: Aggregate,

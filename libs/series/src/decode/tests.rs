@@ -240,8 +240,8 @@ fn a_chain_is_the_union_and_the_first_replica_wins() {
                 times.into_iter().map(|t| (t, replica as f64)).collect()
             })
             .collect();
-        let mut expected = std::collections::BTreeMap::new();
-        replicas.iter().rev().flatten().for_each(|&(t, value)| drop(expected.insert(t, value)));
+        let mut expected: std::collections::BTreeMap<i64, f64> = std::collections::BTreeMap::new();
+        expected.extend(replicas.iter().rev().flatten().copied());
         let size = 1 + random.below(9);
         let chunks = replicas.iter().map(|samples| cut(samples, size)).collect();
         assert_eq!(floats(chunks, &chain), expected.into_iter().collect::<Vec<_>>(), "seed {seed}");
