@@ -1,0 +1,304 @@
+//! The gateway of a client cluster: joins, keeps connections to the observability side, serves targets within its
+//! policy.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use http::Request;
+use identity::{CredentialStore, Credentials, Name, TrustBundle};
+use pki::KeyAndCsr;
+use proto::isthmus::mesh::v1::control_server::ControlServer;
+use rustls_pki_types::CertificateDer;
+use tonic::{body::Body, service::RoutesBuilder};
+use tower::ServiceExt;
+
+use super::{
+    Addresses, Gateway, Setup, Shared, StartError,
+    dialing::{Attended, Dialers, Peering, accept, gateway_of, listen},
+    observe, on_reload, unchanged,
+};
+use crate::{
+    config::{Cluster, Config, DialAddress, Role},
+    control::{
+        MAX_MESSAGE_BYTES,
+        cluster::{ClusterControl, ConnectionState, Sessions},
+        poller::Poller,
+    },
+    credentials::{DataDir, Keeper, Membership},
+    join,
+    metrics::PeerMetrics,
+    proxy::inbound::Inbound,
+    transport::{self, Close, Connection, Links, Node, ServiceHandler},
+};
+
+/// The path of the control session, the only one that is no target's.
+const CONTROL_PREFIX: &str = "/isthmus.mesh.v1.Control/";
+
+pub(super) async fn start(setup: Setup, role: Cluster, mut shared: Shared) -> Result<Gateway, StartError> {
+    let data_dir = DataDir::open(&setup.config.data_dir)?;
+    let (credentials, bundle) = member(&setup, &data_dir).await?;
+    let membership = data_dir.load_membership()?;
+    let identity = credentials.spiffe_id().clone();
+    let store = CredentialStore::new(credentials, bundle, SystemTime::now())?;
+    let node = Node::new(transport::Settings::default(), store.clone(), observe(shared.metrics.clone()));
+
+    let inbound = Arc::new(Inbound::new(identity.cluster().clone(), &role.targets, role.policy.clone()));
+    let poller = Poller::new(inbound.clone(), role.info_interval);
+    let sessions = Sessions::new(poller.targets());
+    let service = Arc::new(ClusterService {
+        sessions: sessions.clone(),
+        inbound: inbound.clone(),
+        metrics: shared.metrics.peer(membership.issuer.cluster()),
+        gateway_metrics: shared.metrics.clone(),
+        membership: membership.clone(),
+    });
+
+    let shutdown = shared.supervisor.shutdown();
+    let mut mesh = None;
+    if let Some(address) = &role.listen {
+        let listener = listen(&node, address, gateway_of(membership.issuer.cluster()), false).await?;
+        mesh = Some(listener.local_addr());
+        let service = service.clone();
+        let attend = move |connection| drop(service.clone().attend(connection));
+        shared.supervisor.spawn("mesh listener", accept(listener, shutdown.clone(), attend, None));
+    }
+    let attend = {
+        let service = service.clone();
+        move |connection| service.clone().attend(connection)
+    };
+    let node_of = {
+        let node = node.clone();
+        move |_: &Name| node.clone()
+    };
+    let dialers = Dialers::new(store.clone(), setup.config.transport.into(), shutdown, node_of, attend);
+    dialers.set(&peerings(&role, &membership)?);
+
+    let keeper = Arc::new(Keeper::new(data_dir, store, shared.metrics.clone()));
+    spawn_tasks(&mut shared, &sessions, &poller, &keeper, node.links().clone());
+    let reloading = Arc::new(Reloading {
+        config: Mutex::new(setup.config.clone()),
+        inbound,
+        poller,
+        dialers,
+        membership,
+    });
+    on_reload(&setup, &shared.supervisor.reload(), move |config| {
+        let reloading = reloading.clone();
+        async move { reloading.apply(config) }
+    });
+
+    tracing::info!(%identity, "cluster gateway");
+    let (supervisor, http, grpc) = shared.serve(RoutesBuilder::default(), std::future::ready(()));
+    Ok(Gateway { supervisor, addresses: Addresses { http, grpc, mesh, targets: Vec::new() } })
+}
+
+/// What a reload changes.
+struct Reloading {
+    config: Mutex<Config>,
+    inbound: Arc<Inbound>,
+    poller: Arc<Poller>,
+    dialers: Dialers,
+    membership: Membership,
+}
+
+impl Reloading {
+    /// Takes a new configuration, or refuses it as a whole.
+    fn apply(&self, new: Config) -> Result<(), String> {
+        let mut present = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        let (Role::Cluster(old), Role::Cluster(role)) = (&present.role, &new.role) else {
+            return Err("role has changed: restart the gateway for that".to_owned());
+        };
+        unchanged("data_dir", &present.data_dir, &new.data_dir)?;
+        unchanged("transport", &present.transport, &new.transport)?;
+        unchanged("listen", &old.listen, &role.listen)?;
+        let peerings = peerings(role, &self.membership).map_err(|error| error.to_string())?;
+        self.inbound.replace(&role.targets, role.policy.clone());
+        self.poller.reconfigured(role.info_interval);
+        self.dialers.set(&peerings);
+        *present = new;
+        Ok(())
+    }
+}
+
+/// Whom to dial: as configured, or else as the token said, unless this gateway is dialled.
+fn peerings(role: &Cluster, membership: &Membership) -> Result<BTreeSet<Peering>, StartError> {
+    let addresses: &[DialAddress] = match (&role.dial[..], &role.listen) {
+        ([], Some(_)) => &[],
+        ([], None) => &membership.addresses,
+        (dial, _) => dial,
+    };
+    if addresses.is_empty() && role.listen.is_none() {
+        return Err(StartError::Other(
+            "neither `dial` nor `listen` is set, and the token named no address".to_owned(),
+        ));
+    }
+    let cluster = membership.issuer.cluster();
+    Ok(addresses
+        .iter()
+        .map(|address| Peering { cluster: cluster.clone(), address: address.clone() })
+        .collect())
+}
+
+/// The credentials to start with: those of the data folder if they are still good, or else a token's.
+async fn member(setup: &Setup, data_dir: &DataDir) -> Result<(Credentials, TrustBundle), StartError> {
+    let path = data_dir.path().display();
+    let now = SystemTime::now();
+    if let Some((credentials, bundle)) = data_dir.load()? {
+        let identity = credentials.spiffe_id().clone();
+        if let Some(token) = &setup.token
+            && token.subject() != identity
+        {
+            let wanted = token.subject();
+            return Err(StartError::Other(format!(
+                "{path} belongs to {identity}, but the token is for {wanted}: use another data folder"
+            )));
+        }
+        match (credentials.check(&bundle, now), &setup.token) {
+            (Ok(_), Some(_)) => {
+                tracing::info!(%identity, data_dir = %path, "already joined: the token is not used");
+                return Ok((credentials, bundle));
+            }
+            (Ok(_), None) => return Ok((credentials, bundle)),
+            (Err(error), None) => {
+                return Err(StartError::Other(format!("{error}; join again with a new token (--join-file)")));
+            }
+            (Err(error), Some(_)) => {
+                tracing::warn!(err = %error, "the stored certificate is no longer good: joining again")
+            }
+        }
+    }
+    let Some(token) = &setup.token else {
+        return Err(StartError::Other(format!(
+            "{path} holds no certificate: join with --join TOKEN or --join-file FILE; \
+             `isthmus pki token create` at the observability cluster makes a token"
+        )));
+    };
+    join::join(token, data_dir).await?;
+    data_dir.load()?.ok_or_else(|| StartError::Other(format!("{path}: what was joined is gone")))
+}
+
+fn spawn_tasks(
+    shared: &mut Shared,
+    sessions: &Arc<Sessions>,
+    poller: &Arc<Poller>,
+    keeper: &Arc<Keeper>,
+    links: Links,
+) {
+    let shutdown = shared.supervisor.shutdown();
+    let (poller, stop) = (poller.clone(), shutdown.clone());
+    shared.supervisor.spawn("targets", async move {
+        stop.until_triggered(poller.run()).await;
+        Ok::<(), runtime::BoxError>(())
+    });
+
+    let (keeper, renewing, stop) = (keeper.clone(), sessions.clone(), shutdown.clone());
+    shared.supervisor.spawn("renewal", async move {
+        let identity = keeper.store().current().credentials.spiffe_id().clone();
+        let issue = || async {
+            let key = KeyAndCsr::generate().map_err(|error| error.to_string())?;
+            let answer = renewing.request_certificate(key.csr_der().to_vec()).await?;
+            let der = |certificates: Vec<bytes::Bytes>| {
+                certificates.into_iter().map(|der| CertificateDer::from(der.to_vec()))
+            };
+            let bundle = TrustBundle::new(identity.trust_domain().clone(), der(answer.roots));
+            let bundle = bundle.map_err(|error| error.to_string())?;
+            let chain = der(answer.chain).collect();
+            let credentials = key.into_credentials(chain, &bundle, &identity, SystemTime::now());
+            Ok((credentials.map_err(|error| error.to_string())?, bundle))
+        };
+        stop.until_triggered(keeper.keep_renewed(issue)).await;
+        Ok::<(), runtime::BoxError>(())
+    });
+
+    let (mut count, probes, stop) = (sessions.count(), shared.probes.clone(), shutdown.clone());
+    shared.supervisor.spawn("readiness", async move {
+        let follow = async {
+            loop {
+                match *count.borrow_and_update() {
+                    0 => probes.not_ready("no observability gateway is connected"),
+                    _ => probes.ready(),
+                }
+                if count.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        stop.until_triggered(follow).await;
+        Ok::<(), runtime::BoxError>(())
+    });
+
+    let (sessions, grace) = (sessions.clone(), shared.grace);
+    shared.supervisor.spawn("drain", async move {
+        shutdown.triggered().await;
+        sessions.drain_all();
+        let drained = async {
+            while links.list().iter().any(|link| link.streams() > 0) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if tokio::time::timeout(grace, drained).await.is_err() {
+            tracing::warn!("grace period is over, cutting requests that still run");
+        }
+        links.close_where(Close::Shutdown, |_| true);
+        Ok::<(), runtime::BoxError>(())
+    });
+}
+
+/// Serves connections of the observability gateway, whoever dialled.
+struct ClusterService {
+    sessions: Arc<Sessions>,
+    inbound: Arc<Inbound>,
+    metrics: PeerMetrics,
+    gateway_metrics: Arc<crate::metrics::GatewayMetrics>,
+    membership: Membership,
+}
+
+impl ClusterService {
+    /// Serves one connection to its end, in a task of its own.
+    fn attend(self: Arc<Self>, connection: Connection) -> Attended {
+        let state = Arc::new(ConnectionState::default());
+        let link = connection.link().clone();
+        let control = ControlServer::new(ClusterControl::new(self.sessions.clone(), state.clone()))
+            .max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let (inbound, metrics) = (self.inbound.clone(), self.metrics.clone());
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let (control, inbound, metrics) = (control.clone(), inbound.clone(), metrics.clone());
+            async move {
+                if request.uri().path().starts_with(CONTROL_PREFIX) {
+                    return control.oneshot(request).await;
+                }
+                Ok(inbound.serve(&metrics, request).await)
+            }
+        });
+        let counted = self.gateway_metrics.connection(self.membership.issuer.cluster(), link.transport());
+        let link = connection.serve(Arc::new(ServiceHandler::new(service)));
+        let ended = link.clone();
+        tokio::spawn(async move {
+            let why = ended.closed().await;
+            drop(counted);
+            tracing::info!(peer = %ended.peer(), %why, age = ?ended.age(), "connection ended");
+        });
+        let (up, drain) = (state.clone(), state);
+        Attended {
+            link,
+            up: Box::pin(async move { up.is_up().await }),
+            drain: Box::new(move || drain.drain()),
+        }
+    }
+}
+
+/// The configuration of a gateway that was told everything on the command line.
+pub(crate) fn config_for_join(
+    data_dir: std::path::PathBuf,
+    targets: Vec<crate::config::Target>,
+    listen: Option<runtime::ListenAddress>,
+) -> Config {
+    Config {
+        data_dir,
+        transport: Default::default(),
+        role: Role::Cluster(Cluster::for_join(targets, listen)),
+    }
+}

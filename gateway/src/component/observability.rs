@@ -1,0 +1,358 @@
+//! The gateway beside the querier: issues certificates, keeps the directory, sends requests to clusters.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use futures::Stream;
+use identity::{CredentialStore, Credentials, Expectations, Name, TrustBundle};
+use mesh::Authority;
+use pki::Issuer;
+use proto::isthmus::mesh::v1::{
+    DirectorySnapshot, WatchRequest,
+    directory_server::{Directory as DirectoryApi, DirectoryServer},
+};
+use runtime::{BoxError, GrpcMetrics, GrpcOptions, GrpcServer, ListenAddress, Probes, Shutdown};
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status, service::RoutesBuilder};
+
+use super::{
+    Addresses, Gateway, Setup, Shared, StartError,
+    dialing::{Attended, Dialers, Peering, accept, listen},
+    observe, on_reload, unchanged,
+};
+use crate::{
+    config::{Config, LocalPort, Observability, Role},
+    connections::Connections,
+    control::observer::{Observer, Progress},
+    credentials::{DataDir, Keeper},
+    directory::Directory,
+    enrolment::EnrolmentService,
+    proxy::local::{LocalService, Outbound, SharedTarget},
+    registrations::Registrations,
+    renewal,
+    transport::{self, Close, Connection, Event, Node},
+};
+
+/// Snapshots that follow each other faster are joined, so that many clusters do not make many snapshots.
+const LEAST_SNAPSHOT_INTERVAL: Duration = Duration::from_millis(100);
+
+pub(super) async fn start(
+    setup: Setup,
+    role: Observability,
+    mut shared: Shared,
+) -> Result<Gateway, StartError> {
+    if setup.token.is_some() {
+        return Err(StartError::Other(
+            "a join token is for the gateway of a client cluster; this configuration has role: observability"
+                .to_owned(),
+        ));
+    }
+    let issuer = Arc::new(Issuer::open(&role.pki_state)?.with_leaf_ttl(role.leaf_lifetime));
+    let data_dir = DataDir::open(&setup.config.data_dir)?;
+    let (credentials, bundle) = own_credentials(&issuer, &data_dir).await?;
+    let identity = credentials.spiffe_id().clone();
+    let store = CredentialStore::new(credentials, bundle, SystemTime::now())?;
+
+    let metrics = shared.metrics.clone();
+    let directory = Arc::new(Directory::new(metrics.clone()));
+    let registrations = Registrations::new(issuer.clone(), directory.clone());
+    registrations.refresh().await.map_err(StartError::Other)?;
+    let connections = Arc::new(Connections::default());
+    let observer = Arc::new(Observer {
+        issuer: issuer.clone(),
+        registrations: registrations.clone(),
+        directory: directory.clone(),
+        connections: connections.clone(),
+        metrics: metrics.clone(),
+    });
+
+    let shutdown = shared.supervisor.shutdown();
+    let node = Node::new(transport::Settings::default(), store.clone(), observe(metrics.clone()));
+    let enrolment = EnrolmentService::new(issuer.clone(), metrics.clone());
+    let component = pki::GATEWAY.parse().expect("the constant is a good name");
+    let gateways = Expectations { component: Some(component), ..Expectations::default() };
+    let listener = listen(&node, &role.listen, gateways, true).await?;
+    let mesh = listener.local_addr();
+    let attend = {
+        let observer = observer.clone();
+        move |connection| attend(&observer, connection)
+    };
+    let accepted = attend.clone();
+    let enrolled = enrolment.enrolled.clone();
+    let taking =
+        accept(listener, shutdown.clone(), move |connection| drop(accepted(connection)), Some(enrolment));
+    shared.supervisor.spawn("mesh listener", taking);
+
+    let all_links = Arc::new(Mutex::new(vec![node.links().clone()]));
+    let node_of = {
+        let all_links = all_links.clone();
+        let (store, metrics, directory) = (store.clone(), metrics.clone(), directory.clone());
+        move |cluster: &Name| {
+            let (log, directory, cluster) = (observe(metrics.clone()), directory.clone(), cluster.clone());
+            let node = Node::new(transport::Settings::default(), store.clone(), move |event| {
+                log(event);
+                match event {
+                    Event::ConnectFailed { error, .. } => {
+                        directory.connecting_failed(&cluster, &error.to_string())
+                    }
+                    Event::NameFailed { reason, .. } => directory.connecting_failed(&cluster, reason),
+                    _ => {}
+                }
+            });
+            all_links.lock().unwrap_or_else(PoisonError::into_inner).push(node.links().clone());
+            node
+        }
+    };
+    let dialers =
+        Dialers::new(store.clone(), setup.config.transport.into(), shutdown.clone(), node_of, attend);
+    dialers.set(&peerings(&role));
+
+    let outbound = Arc::new(Outbound::new(directory.clone(), connections.clone(), metrics.clone()));
+    let ports = Arc::new(Ports {
+        outbound: outbound.clone(),
+        options: shared.grpc_options.clone(),
+        metrics: shared.grpc_metrics.clone(),
+        probes: shared.probes.clone(),
+        stop: shutdown.clone(),
+        open: tokio::sync::Mutex::default(),
+        tasks: TaskTracker::new(),
+    });
+    ports.set(&role.targets).await?;
+    let targets = ports.addresses().await;
+
+    spawn_tasks(&mut shared, &issuer, registrations, enrolled, data_dir, store);
+    let reloading = Arc::new(Reloading {
+        config: tokio::sync::Mutex::new(setup.config.clone()),
+        dialers,
+        ports: ports.clone(),
+    });
+    on_reload(&setup, &shared.supervisor.reload(), move |config| {
+        let reloading = reloading.clone();
+        async move { reloading.apply(config).await }
+    });
+
+    shared.probes.ready();
+    tracing::info!(%identity, mesh = %mesh, "observability gateway");
+    let router = axum::Router::new().fallback_service(LocalService::named(outbound));
+    let mut services = RoutesBuilder::from(router);
+    services.add_service(DirectoryServer::new(DirectoryService { directory }));
+    let at_end = async move {
+        ports.closed().await;
+        for links in &*all_links.lock().unwrap_or_else(PoisonError::into_inner) {
+            links.close_where(Close::Shutdown, |_| true);
+        }
+    };
+    let (supervisor, http, grpc) = shared.serve(services, at_end);
+    Ok(Gateway { supervisor, addresses: Addresses { http, grpc, mesh: Some(mesh), targets } })
+}
+
+/// What a reload changes.
+struct Reloading {
+    config: tokio::sync::Mutex<Config>,
+    dialers: Dialers,
+    ports: Arc<Ports>,
+}
+
+impl Reloading {
+    /// Takes a new configuration, or refuses it as a whole.
+    async fn apply(&self, new: Config) -> Result<(), String> {
+        let mut present = self.config.lock().await;
+        let (Role::Observability(old), Role::Observability(role)) = (&present.role, &new.role) else {
+            return Err("role has changed: restart the gateway for that".to_owned());
+        };
+        unchanged("data_dir", &present.data_dir, &new.data_dir)?;
+        unchanged("transport", &present.transport, &new.transport)?;
+        unchanged("pki.state", &old.pki_state, &role.pki_state)?;
+        unchanged("pki.leaf_lifetime", &old.leaf_lifetime, &role.leaf_lifetime)?;
+        unchanged("listen", &old.listen, &role.listen)?;
+        // The only step that can fail comes first.
+        self.ports.set(&role.targets).await.map_err(|error| error.to_string())?;
+        self.dialers.set(&peerings(role));
+        *present = new;
+        Ok(())
+    }
+}
+
+fn peerings(role: &Observability) -> BTreeSet<Peering> {
+    let of_cluster = |cluster: &crate::config::DialledCluster| {
+        let name = cluster.name.clone();
+        let addresses = cluster.dial.clone().into_iter();
+        addresses.map(move |address| Peering { cluster: name.clone(), address })
+    };
+    role.clusters.iter().flat_map(of_cluster).collect()
+}
+
+/// Attends a connection in a task of its own, whoever dialled.
+fn attend(observer: &Arc<Observer>, connection: Connection) -> Attended {
+    let link = connection.link().clone();
+    let (progress, seen) = watch::channel(Progress::Opening);
+    let observer = observer.clone();
+    tokio::spawn(async move { observer.attend(connection, progress).await });
+    let mut up = seen.clone();
+    Attended {
+        link,
+        up: Box::pin(async move {
+            if up.wait_for(|progress| matches!(progress, Progress::Up(_))).await.is_err() {
+                // The connection ended before it was up; whoever waits learns that from the link.
+                std::future::pending::<()>().await;
+            }
+        }),
+        drain: Box::new(move || {
+            if let Progress::Up(connection) = &*seen.borrow() {
+                connection.drain();
+            }
+        }),
+    }
+}
+
+/// Our own leaf: the stored one while it is in the first half of its life, or else a new one.
+async fn own_credentials(
+    issuer: &Arc<Issuer>,
+    data_dir: &DataDir,
+) -> Result<(Credentials, TrustBundle), StartError> {
+    let now = SystemTime::now();
+    let stored = data_dir.load().unwrap_or_else(|error| {
+        tracing::warn!(err = %error, "the stored certificate cannot be read: a new one is issued");
+        None
+    });
+    if let Some((credentials, bundle)) = stored
+        && credentials.check(issuer.bundle(), now).is_ok()
+        && credentials.spiffe_id().cluster() == issuer.cluster()
+        && renewal::renew_at(credentials.identity(), &mut rand::rng()) > now
+    {
+        return Ok((credentials, bundle));
+    }
+    let issued = issue_own(issuer.clone()).await.map_err(StartError::Other)?;
+    data_dir.store(&issued.0, &issued.1)?;
+    Ok(issued)
+}
+
+async fn issue_own(issuer: Arc<Issuer>) -> Result<(Credentials, TrustBundle), String> {
+    let issued = tokio::task::spawn_blocking(move || {
+        let component = pki::GATEWAY.parse().expect("the constant is a good name");
+        issuer
+            .issue_own(&component, SystemTime::now())
+            .map(|credentials| (credentials, issuer.bundle().clone()))
+    });
+    issued.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+}
+
+fn spawn_tasks(
+    shared: &mut Shared,
+    issuer: &Arc<Issuer>,
+    registrations: Arc<Registrations>,
+    enrolled: Arc<tokio::sync::Notify>,
+    data_dir: DataDir,
+    store: Arc<CredentialStore>,
+) {
+    let stop = shared.supervisor.shutdown();
+    shared.supervisor.spawn("registrations", async move {
+        stop.until_triggered(registrations.run(&enrolled)).await;
+        Ok::<(), BoxError>(())
+    });
+    let (stop, issuer) = (shared.supervisor.shutdown(), issuer.clone());
+    let keeper = Keeper::new(data_dir, store, shared.metrics.clone());
+    shared.supervisor.spawn("renewal", async move {
+        stop.until_triggered(keeper.keep_renewed(|| issue_own(issuer.clone()))).await;
+        Ok::<(), BoxError>(())
+    });
+}
+
+/// `isthmus.mesh.v1.Directory`.
+struct DirectoryService {
+    directory: Arc<Directory>,
+}
+
+#[tonic::async_trait]
+impl DirectoryApi for DirectoryService {
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<DirectorySnapshot, Status>> + Send>>;
+
+    async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let mut snapshots = self.directory.watch();
+        snapshots.mark_changed();
+        let stream = futures::stream::unfold((snapshots, false), |(mut snapshots, sent)| async move {
+            if sent {
+                tokio::time::sleep(LEAST_SNAPSHOT_INTERVAL).await;
+            }
+            snapshots.changed().await.ok()?;
+            let snapshot = DirectorySnapshot::clone(&snapshots.borrow_and_update());
+            Some((Ok(snapshot), (snapshots, true)))
+        });
+        Ok(Response::new(Box::pin(stream)))
+    }
+}
+
+/// The plain ports that are open.
+struct Ports {
+    outbound: Arc<Outbound>,
+    options: GrpcOptions,
+    metrics: GrpcMetrics,
+    probes: Probes,
+    stop: Shutdown,
+    open: tokio::sync::Mutex<HashMap<ListenAddress, OpenPort>>,
+    tasks: TaskTracker,
+}
+
+struct OpenPort {
+    address: SocketAddr,
+    /// Can be changed while the port is open.
+    target: SharedTarget,
+    stop: Shutdown,
+}
+
+impl Ports {
+    /// Opens, closes and redirects ports so that exactly these are open. Requests that run go on.
+    ///
+    /// # Errors
+    /// Names the address that cannot be listened on; nothing was changed then.
+    async fn set(&self, wanted: &[LocalPort]) -> Result<(), StartError> {
+        let mut open = self.open.lock().await;
+        let mut bound = Vec::new();
+        for port in wanted.iter().filter(|port| !open.contains_key(&port.listen)) {
+            bound.push((port, GrpcServer::bind(&port.listen, self.options.clone()).await?));
+        }
+        open.retain(|listen, port| match wanted.iter().find(|wanted| wanted.listen == *listen) {
+            Some(wanted) => {
+                port.target.set(wanted.name.clone());
+                true
+            }
+            None => {
+                port.stop.trigger();
+                false
+            }
+        });
+        for (port, server) in bound {
+            let (address, stop) = (server.local_addr(), self.stop.child());
+            let target = SharedTarget::new(port.name.clone());
+            let service = LocalService::of(self.outbound.clone(), target.clone());
+            let services = RoutesBuilder::from(axum::Router::new().fallback_service(service));
+            tracing::info!(target = %port.name, %address, "plain port");
+            let (metrics, probes, stopped) = (self.metrics.clone(), self.probes.clone(), stop.clone());
+            self.tasks.spawn(async move {
+                if let Err(error) =
+                    server.serve(services, &[proto::DESCRIPTORS], metrics, probes, stopped).await
+                {
+                    tracing::error!(%address, err = %error, "plain port");
+                }
+            });
+            open.insert(port.listen.clone(), OpenPort { address, target, stop });
+        }
+        Ok(())
+    }
+
+    async fn addresses(&self) -> Vec<(Authority, SocketAddr)> {
+        self.open.lock().await.values().map(|port| (port.target.get(), port.address)).collect()
+    }
+
+    /// Waits until every port is closed and its last request is over.
+    async fn closed(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}

@@ -1,0 +1,404 @@
+//! The gateway's configuration file, from YAML to checked types.
+//!
+//! All mistakes of a file are reported together, each with its field and line. `docs/gateway.md` explains every
+//! field; `testdata/good` and `testdata/bad` hold examples. Reading order: [`Config`], [`Observability`],
+//! [`Cluster`], then the reading of each.
+
+mod node;
+
+use std::{
+    fmt,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use identity::Name;
+use mesh::Authority;
+use runtime::ListenAddress;
+
+pub use self::node::Mistake;
+use self::node::{Fields, Mistakes, Node};
+use crate::policy::{Method, Policy};
+
+/// Largest configuration file that is read, in bytes.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// Bounds of `info_interval`, inclusive.
+const INFO_INTERVAL_BOUNDS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
+/// Bounds of `pki.leaf_lifetime`, inclusive. The shortest lives are for rehearsals.
+const LEAF_LIFETIME_BOUNDS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(30 * 86_400));
+
+/// A checked configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Folder of the credentials and the trust bundle, mode 0700; created when absent.
+    pub data_dir: PathBuf,
+    /// Which transports dialling uses.
+    pub transport: TransportChoice,
+    /// Which end of the mesh this gateway is.
+    pub role: Role,
+}
+
+/// Which end of the mesh a gateway is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Role {
+    /// Beside the querier.
+    Observability(Observability),
+    /// In a client cluster.
+    Cluster(Cluster),
+}
+
+/// Which transports dialling uses. A listener always accepts both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TransportChoice {
+    /// QUIC, and TCP where no UDP answer comes.
+    #[default]
+    Auto,
+    /// QUIC alone.
+    Quic,
+    /// TCP alone.
+    Tcp,
+}
+
+/// The gateway beside the querier: issues certificates, publishes the directory, sends requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observability {
+    /// State folder of the issuing CA (made by `isthmus pki init`).
+    pub pki_state: PathBuf,
+    /// Life of the certificates issued from now on; never beyond that of the issuing CA.
+    pub leaf_lifetime: Duration,
+    /// Where clusters dial in and enrol, UDP and TCP.
+    pub listen: ListenAddress,
+    /// Clusters that are dialled. One that dials in needs no entry.
+    pub clusters: Vec<DialledCluster>,
+    /// Plain local ports, one a target.
+    pub targets: Vec<LocalPort>,
+}
+
+/// A cluster whose gateway listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DialledCluster {
+    /// As registered.
+    pub name: Name,
+    /// Its gateways; one connection is kept to each.
+    pub dial: Vec<DialAddress>,
+}
+
+/// A plain HTTP/2 port for one target, for clients that know nothing of the mesh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalPort {
+    /// The target behind the port.
+    pub name: Authority,
+    /// Where it listens.
+    pub listen: ListenAddress,
+}
+
+/// The gateway of a client cluster: serves its targets to the observability side, within its own policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster {
+    /// What can be read here.
+    pub targets: Vec<Target>,
+    /// Observability gateways to dial; one connection is kept to each. Empty: those of the token, unless
+    /// `listen` is set.
+    pub dial: Vec<DialAddress>,
+    /// Where the observability side dials in, UDP and TCP.
+    pub listen: Option<ListenAddress>,
+    /// What may be asked.
+    pub policy: Policy,
+    /// How often each target is asked for its Info.
+    pub info_interval: Duration,
+}
+
+impl Cluster {
+    /// Default of `info_interval`.
+    pub const INFO_INTERVAL: Duration = Duration::from_secs(5);
+
+    /// The configuration that a fresh join starts with.
+    pub(crate) fn for_join(targets: Vec<Target>, listen: Option<ListenAddress>) -> Self {
+        Self {
+            targets,
+            dial: Vec::new(),
+            listen,
+            policy: Policy::default(),
+            info_interval: Self::INFO_INTERVAL,
+        }
+    }
+}
+
+/// A store that a cluster offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Its name within the cluster, such as `scraper-0`.
+    pub name: Name,
+    /// Where it serves StoreAPI; never leaves this cluster.
+    pub address: DialAddress,
+}
+
+/// `HOST:PORT` of something to connect to: a host and a port that is not 0.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DialAddress(String);
+
+impl DialAddress {
+    /// The address as written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for DialAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for DialAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let address: ListenAddress = text.parse().map_err(|error| match error {
+            runtime::AddressError::NoPort(_) => format!("address {text:?} has no port: write HOST:PORT"),
+            error => error.to_string(),
+        })?;
+        if address.host().is_empty() {
+            return Err(format!("address {text:?} has no host: write HOST:PORT"));
+        }
+        if address.port() == 0 {
+            return Err(format!("address {text:?}: port 0 cannot be connected to"));
+        }
+        if address.host().parse().is_ok_and(|ip| is_never_a_target(&ip)) {
+            return Err(format!(
+                "address {text:?} is link-local, multicast or unspecified: write a host's own address"
+            ));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// Addresses that no configuration means: link-local ones (where clouds keep their metadata services), multicast
+/// and the unspecified address. Names that resolve to them are refused too, when they are connected to.
+pub(crate) fn is_never_a_target(ip: &IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    let link_local = match ip {
+        IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    link_local || ip.is_multicast() || ip.is_unspecified()
+}
+
+/// Why a configuration file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It can be read, but is wrong.
+    #[error("{}", Listing(path, mistakes))]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// All of its mistakes in the order of the file; at least one.
+        mistakes: Vec<Mistake>,
+    },
+}
+
+struct Listing<'a>(&'a Path, &'a [Mistake]);
+
+impl fmt::Display for Listing<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(path, mistakes) = self;
+        if let [mistake] = mistakes {
+            return write!(f, "{}: {mistake}", path.display());
+        }
+        write!(f, "{}: {} mistakes", path.display(), mistakes.len())?;
+        mistakes.iter().try_for_each(|mistake| write!(f, "\n  {mistake}"))
+    }
+}
+
+impl Config {
+    /// Reads a file. Relative paths inside it count from its own folder.
+    ///
+    /// # Errors
+    /// With all mistakes at once.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = identity::read_bounded(path, MAX_FILE_BYTES)
+            .and_then(|bytes| {
+                String::from_utf8(bytes).map_err(|_| std::io::Error::other("is not UTF-8 text"))
+            })
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        Self::parse(&text, folder).map_err(|mistakes| ConfigError::Wrong { path: path.to_owned(), mistakes })
+    }
+
+    /// Reads the text of a file that stands in `folder`.
+    ///
+    /// # Errors
+    /// All mistakes, in the order of the file; at least one.
+    pub fn parse(text: &str, folder: &Path) -> Result<Self, Vec<Mistake>> {
+        let root = Node::parse(text).map_err(|mistake| vec![mistake])?;
+        let mistakes = Mistakes::default();
+        let config = read_config(&root, folder, &mistakes);
+        let mistakes = mistakes.into_sorted();
+        match config {
+            Some(config) if mistakes.is_empty() => Ok(config),
+            _ => Err(mistakes),
+        }
+    }
+}
+
+fn read_config(root: &Node, folder: &Path, mistakes: &Mistakes) -> Option<Config> {
+    let mut fields = Fields::new("", root, mistakes);
+    let role = fields.required("role", |node| match node.text()? {
+        text @ ("observability" | "cluster") => Ok(text),
+        other => Err(format!("{other:?} is neither \"observability\" nor \"cluster\"")),
+    });
+    let data_dir = fields.required("data_dir", |node| node.text().map(|text| folder.join(text)));
+    let transport = fields.optional("transport", |node| match node.text()? {
+        "auto" => Ok(TransportChoice::Auto),
+        "quic" => Ok(TransportChoice::Quic),
+        "tcp" => Ok(TransportChoice::Tcp),
+        other => Err(format!("{other:?} is none of \"auto\", \"quic\" and \"tcp\"")),
+    });
+    // Without a role there is no saying which of the other fields belong here.
+    let role = match role? {
+        "observability" => read_observability(&mut fields, folder, mistakes).map(Role::Observability),
+        _ => Some(Role::Cluster(read_cluster(&mut fields, mistakes))),
+    };
+    fields.finish();
+    Some(Config { data_dir: data_dir?, transport: transport.unwrap_or_default(), role: role? })
+}
+
+fn read_observability(fields: &mut Fields<'_>, folder: &Path, mistakes: &Mistakes) -> Option<Observability> {
+    let pki = match fields.node("pki") {
+        Some(node) => {
+            let mut pki = Fields::new("pki", node, mistakes);
+            let state = pki.required("state", |node| node.text().map(|text| folder.join(text)));
+            let lifetime = pki.optional("leaf_lifetime", |node| duration(node, LEAF_LIFETIME_BOUNDS));
+            pki.finish();
+            state.map(|state| (state, lifetime.unwrap_or(::pki::DEFAULT_LEAF_TTL)))
+        }
+        None => {
+            fields.wrong("pki", "is missing: name the issuing CA's folder, `pki: {state: DIR}`");
+            None
+        }
+    };
+    let listen = fields.optional("listen", Node::parsed::<ListenAddress>);
+
+    let clusters: Vec<(Option<u64>, DialledCluster)> = fields.list("clusters", |path, node| {
+        let mut fields = Fields::new(path, node, mistakes);
+        let name = fields.required("name", Node::parsed::<Name>);
+        let dial = fields.parsed_list::<DialAddress>("dial");
+        if dial.is_empty() {
+            fields.wrong("dial", "names no address; a cluster that dials in needs no entry here");
+        }
+        fields.finish();
+        Some((node.line, DialledCluster { name: name?, dial }))
+    });
+    note_duplicates(
+        "clusters",
+        clusters.iter().map(|(line, cluster)| (*line, cluster.name.as_str())),
+        mistakes,
+    );
+
+    let targets: Vec<(Option<u64>, LocalPort)> = fields.list("targets", |path, node| {
+        let mut fields = Fields::new(path, node, mistakes);
+        let name = fields.required("name", Node::parsed::<Authority>);
+        let listen = fields.required("listen", Node::parsed::<ListenAddress>);
+        fields.finish();
+        Some((node.line, LocalPort { name: name?, listen: listen? }))
+    });
+    let names: Vec<_> = targets.iter().map(|(line, port)| (*line, port.name.to_string())).collect();
+    note_duplicates("targets", names.iter().map(|(line, name)| (*line, name.as_str())), mistakes);
+    let ports: Vec<_> = targets
+        .iter()
+        .filter(|(_, port)| port.listen.port() != 0)
+        .map(|(line, port)| (*line, port.listen.to_string()))
+        .collect();
+    note_duplicates("targets", ports.iter().map(|(line, port)| (*line, port.as_str())), mistakes);
+
+    let (pki_state, leaf_lifetime) = pki?;
+    Some(Observability {
+        pki_state,
+        leaf_lifetime,
+        listen: listen.unwrap_or_else(default_listen),
+        clusters: clusters.into_iter().map(|(_, cluster)| cluster).collect(),
+        targets: targets.into_iter().map(|(_, port)| port).collect(),
+    })
+}
+
+fn duration(node: &Node, (min, max): (Duration, Duration)) -> Result<Duration, String> {
+    let duration = runtime::parse_duration(node.text()?).map_err(|error| error.to_string())?;
+    if duration < min || duration > max {
+        let [min, max] = [min, max].map(runtime::format_duration);
+        return Err(format!("is not in the range {min} to {max}"));
+    }
+    Ok(duration)
+}
+
+fn default_listen() -> ListenAddress {
+    "0.0.0.0:10943".parse().expect("a constant address")
+}
+
+fn read_cluster(fields: &mut Fields<'_>, mistakes: &Mistakes) -> Cluster {
+    let targets: Vec<(Option<u64>, Target)> = fields.list("targets", |path, node| {
+        let mut fields = Fields::new(path, node, mistakes);
+        let name = fields.required("name", Node::parsed::<Name>);
+        let address = fields.required("address", Node::parsed::<DialAddress>);
+        fields.finish();
+        Some((node.line, Target { name: name?, address: address? }))
+    });
+    note_duplicates("targets", targets.iter().map(|(line, target)| (*line, target.name.as_str())), mistakes);
+    if fields.node("targets").is_none() {
+        fields.wrong(
+            "targets",
+            "is missing: name at least one store, `targets: [{name: scraper-0, address: HOST:PORT}]`",
+        );
+    }
+    let dial = fields.parsed_list::<DialAddress>("dial");
+    let listen = fields.optional("listen", Node::parsed::<ListenAddress>);
+    let policy = match fields.node("policy") {
+        Some(node) => read_policy(node, mistakes),
+        None => Policy::default(),
+    };
+    let info_interval = fields.optional("info_interval", |node| duration(node, INFO_INTERVAL_BOUNDS));
+    Cluster {
+        targets: targets.into_iter().map(|(_, target)| target).collect(),
+        dial,
+        listen,
+        policy,
+        info_interval: info_interval.unwrap_or(Cluster::INFO_INTERVAL),
+    }
+}
+
+fn read_policy(node: &Node, mistakes: &Mistakes) -> Policy {
+    let mut fields = Fields::new("policy", node, mistakes);
+    let mut policy = Policy::default();
+    if fields.node("methods").is_some() {
+        policy.methods = fields.parsed_list::<Method>("methods").into_iter().collect();
+    }
+    let (min, max) = Policy::CONCURRENT_REQUESTS_BOUNDS;
+    if let Some(limit) = fields.optional("max_concurrent_requests", |node| node.integer(min, max)) {
+        // In range by the bounds above.
+        policy.max_concurrent_requests = usize::try_from(limit).unwrap_or(usize::MAX);
+    }
+    fields.finish();
+    policy
+}
+
+fn note_duplicates<'a>(list: &str, items: impl Iterator<Item = (Option<u64>, &'a str)>, mistakes: &Mistakes) {
+    let mut seen = std::collections::BTreeSet::new();
+    for (line, name) in items {
+        if !seen.insert(name) {
+            mistakes.add(line, list, format!("{name} stands here twice"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

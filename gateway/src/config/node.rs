@@ -1,0 +1,306 @@
+//! YAML as a tree that knows its lines, and a reader that collects every mistake instead of stopping at the first.
+//!
+//! `serde` alone ends at the first wrong field. Here the file is read once into [`Node`]s; [`Fields`] then takes
+//! the fields of one mapping by name, notes what is missing, wrong or unknown, and goes on.
+
+use std::{cell::RefCell, fmt};
+
+use serde::{Deserialize, Deserializer, de};
+use serde_saphyr::Spanned;
+
+/// One thing that is wrong with a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// Line in the file, from 1; `None` where there is no one line to point at.
+    pub line: Option<u64>,
+    /// Path of the field, such as `targets[0].name`; empty for the file as a whole.
+    pub field: String,
+    /// What is wrong and what to do.
+    pub text: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(line) = self.line {
+            write!(f, "line {line}: ")?;
+        }
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        f.write_str(&self.text)
+    }
+}
+
+/// A YAML value with the line on which it stands.
+#[derive(Debug, Clone)]
+pub(super) struct Node {
+    pub(super) line: Option<u64>,
+    pub(super) value: Value,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Value {
+    Null,
+    Bool,
+    Integer(i64),
+    Float,
+    Text(String),
+    List(Vec<Node>),
+    Map(Vec<(Key, Node)>),
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Key {
+    line: Option<u64>,
+    name: String,
+}
+
+impl Node {
+    /// Reads a file's text.
+    pub(super) fn parse(text: &str) -> Result<Self, Mistake> {
+        serde_saphyr::from_str(text).map_err(|error| {
+            let error = error.without_snippet();
+            let line = error.location().map(|location| location.line()).filter(|line| *line > 0);
+            // The parser's own text spans several lines at times; its first says what is wrong.
+            let text = error.to_string().lines().next().unwrap_or("not YAML").to_owned();
+            Mistake { line, field: String::new(), text }
+        })
+    }
+
+    fn kind(&self) -> &'static str {
+        match self.value {
+            Value::Null => "nothing",
+            Value::Bool => "true or false",
+            Value::Integer(_) | Value::Float => "a number",
+            Value::Text(_) => "text",
+            Value::List(_) => "a list",
+            Value::Map(_) => "a mapping",
+        }
+    }
+
+    /// The node as text.
+    pub(super) fn text(&self) -> Result<&str, String> {
+        match &self.value {
+            Value::Text(text) if text.is_empty() => Err("must not be empty".to_owned()),
+            Value::Text(text) => Ok(text),
+            Value::Bool | Value::Integer(_) | Value::Float => {
+                Err(format!("expected text, found {}: put it in quotes", self.kind()))
+            }
+            _ => Err(format!("expected text, found {}", self.kind())),
+        }
+    }
+
+    /// The node as text that `T` can be parsed from.
+    pub(super) fn parsed<T: std::str::FromStr<Err: fmt::Display>>(&self) -> Result<T, String> {
+        self.text()?.parse().map_err(|error: T::Err| error.to_string())
+    }
+
+    /// The node as a whole number of the given bounds, both inclusive.
+    pub(super) fn integer(&self, min: i64, max: i64) -> Result<i64, String> {
+        match self.value {
+            Value::Integer(number) if (min..=max).contains(&number) => Ok(number),
+            Value::Integer(number) => Err(format!("{number} is not in the range {min} to {max}")),
+            _ => Err(format!("expected a whole number, found {}", self.kind())),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let spanned = Spanned::<Value>::deserialize(deserializer)?;
+        Ok(Self { line: line_of(&spanned), value: spanned.value })
+    }
+}
+
+fn line_of<T>(spanned: &Spanned<T>) -> Option<u64> {
+    Some(spanned.referenced.line()).filter(|line| *line > 0)
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AnyValue;
+
+        impl<'de> de::Visitor<'de> for AnyValue {
+            type Value = Value;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a YAML value")
+            }
+            fn visit_unit<E>(self) -> Result<Value, E> {
+                Ok(Value::Null)
+            }
+            fn visit_none<E>(self) -> Result<Value, E> {
+                Ok(Value::Null)
+            }
+            fn visit_bool<E>(self, _: bool) -> Result<Value, E> {
+                Ok(Value::Bool)
+            }
+            fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+                Ok(Value::Integer(value))
+            }
+            fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+                Ok(i64::try_from(value).map_or(Value::Float, Value::Integer))
+            }
+            fn visit_f64<E>(self, _: f64) -> Result<Value, E> {
+                Ok(Value::Float)
+            }
+            fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+                Ok(Value::Text(value.to_owned()))
+            }
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+                let mut items = Vec::new();
+                while let Some(item) = access.next_element()? {
+                    items.push(item);
+                }
+                Ok(Value::List(items))
+            }
+            fn visit_map<A: de::MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(key) = access.next_key::<Spanned<String>>()? {
+                    let key = Key { line: line_of(&key), name: key.value };
+                    entries.push((key, access.next_value()?));
+                }
+                Ok(Value::Map(entries))
+            }
+        }
+        deserializer.deserialize_any(AnyValue)
+    }
+}
+
+/// Collects the mistakes of one file.
+#[derive(Default)]
+pub(super) struct Mistakes(RefCell<Vec<Mistake>>);
+
+impl Mistakes {
+    pub(super) fn add(&self, line: Option<u64>, field: impl Into<String>, text: impl Into<String>) {
+        self.0.borrow_mut().push(Mistake { line, field: field.into(), text: text.into() });
+    }
+
+    /// All mistakes, in the order of the file.
+    pub(super) fn into_sorted(self) -> Vec<Mistake> {
+        let mut mistakes = self.0.into_inner();
+        mistakes.sort_by_key(|mistake| mistake.line);
+        mistakes
+    }
+}
+
+/// Takes the fields of one mapping by name.
+pub(super) struct Fields<'a> {
+    path: String,
+    line: Option<u64>,
+    /// `None` when the node is no mapping, which is noted once; no field of it is missing then.
+    entries: Option<&'a [(Key, Node)]>,
+    known: Vec<&'static str>,
+    mistakes: &'a Mistakes,
+}
+
+impl<'a> Fields<'a> {
+    /// The fields of `node`; of an empty mapping when it is none, which is noted.
+    pub(super) fn new(path: impl Into<String>, node: &'a Node, mistakes: &'a Mistakes) -> Self {
+        let path = path.into();
+        let entries = match &node.value {
+            Value::Map(entries) => Some(entries.as_slice()),
+            // A key without a value, or an empty file: a mapping without fields.
+            Value::Null => Some(&[][..]),
+            _ => {
+                mistakes.add(
+                    node.line,
+                    &path,
+                    format!("expected a mapping of fields, found {}", node.kind()),
+                );
+                None
+            }
+        };
+        Self { path, line: node.line, entries, known: Vec::new(), mistakes }
+    }
+
+    pub(super) fn path_of(&self, name: &str) -> String {
+        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+    }
+
+    /// Notes a mistake about the field `name`, which need not be present.
+    pub(super) fn wrong(&self, name: &str, text: impl Into<String>) {
+        if self.entries.is_some() {
+            let line = self.entry(name).map_or(self.line, |(key, _)| key.line);
+            self.mistakes.add(line, self.path_of(name), text);
+        }
+    }
+
+    fn entry(&self, name: &str) -> Option<&'a (Key, Node)> {
+        self.entries?.iter().find(|(key, _)| key.name == name)
+    }
+
+    /// The node of a field; `None` when absent or without a value.
+    pub(super) fn node(&mut self, name: &'static str) -> Option<&'a Node> {
+        if !self.known.contains(&name) {
+            self.known.push(name);
+        }
+        self.entry(name).map(|(_, node)| node).filter(|node| !matches!(node.value, Value::Null))
+    }
+
+    /// A field that may be absent; `None` also when it is wrong, which is noted.
+    pub(super) fn optional<T>(
+        &mut self,
+        name: &'static str,
+        read: impl FnOnce(&'a Node) -> Result<T, String>,
+    ) -> Option<T> {
+        let node = self.node(name)?;
+        read(node).map_err(|text| self.mistakes.add(node.line, self.path_of(name), text)).ok()
+    }
+
+    /// A field that must be present.
+    pub(super) fn required<T>(
+        &mut self,
+        name: &'static str,
+        read: impl FnOnce(&'a Node) -> Result<T, String>,
+    ) -> Option<T> {
+        if self.node(name).is_none() {
+            self.wrong(name, "is missing");
+            return None;
+        }
+        self.optional(name, read)
+    }
+
+    /// The items of a list that may be absent, each read by `read`, which is told the item's path.
+    pub(super) fn list<T>(
+        &mut self,
+        name: &'static str,
+        mut read: impl FnMut(String, &'a Node) -> Option<T>,
+    ) -> Vec<T> {
+        let Some(node) = self.node(name) else { return Vec::new() };
+        match &node.value {
+            Value::List(items) => items
+                .iter()
+                .enumerate()
+                .filter_map(|(index, item)| read(format!("{}[{index}]", self.path_of(name)), item))
+                .collect(),
+            _ => {
+                self.mistakes.add(
+                    node.line,
+                    self.path_of(name),
+                    format!("expected a list, found {}", node.kind()),
+                );
+                Vec::new()
+            }
+        }
+    }
+
+    /// A list of scalars that `T` can be parsed from.
+    pub(super) fn parsed_list<T: std::str::FromStr<Err: fmt::Display>>(
+        &mut self,
+        name: &'static str,
+    ) -> Vec<T> {
+        let mistakes = self.mistakes;
+        self.list(name, |path, item| item.parsed().map_err(|text| mistakes.add(item.line, path, text)).ok())
+    }
+
+    /// Notes every field that nobody asked for.
+    pub(super) fn finish(self) {
+        let is_unknown = |(key, _): &&(Key, Node)| !self.known.contains(&key.name.as_str());
+        for (key, _) in self.entries.unwrap_or_default().iter().filter(is_unknown) {
+            let name: String = key.name.chars().take(60).collect();
+            let text = format!("unknown field; known here: {}", self.known.join(", "));
+            self.mistakes.add(key.line, self.path_of(&name.escape_debug().to_string()), text);
+        }
+    }
+}

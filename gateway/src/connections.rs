@@ -1,0 +1,158 @@
+//! The observability gateway's connections to clusters, and the choice among them.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use identity::Name;
+use mesh::Transport;
+use tokio::sync::Notify;
+
+use crate::{directory::SessionId, transport::Handler};
+
+/// One connection on which hellos were exchanged.
+pub(crate) struct Connection {
+    pub(crate) id: SessionId,
+    /// Takes requests to the cluster.
+    pub(crate) handler: Arc<dyn Handler>,
+    pub(crate) transport: Transport,
+    running: AtomicUsize,
+    draining: AtomicBool,
+    changed: Notify,
+}
+
+impl Connection {
+    pub(crate) fn new(id: SessionId, handler: Arc<dyn Handler>, transport: Transport) -> Arc<Self> {
+        let (running, draining) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Arc::new(Self { id, handler, transport, running, draining, changed: Notify::new() })
+    }
+
+    /// Gives this connection no new requests from now on.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until the connection is draining and its last request is over.
+    ///
+    /// # Cancel safety
+    /// Changes nothing and may be dropped at any time.
+    pub(crate) async fn drained(&self) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            // Registered before the look, so that a change between the two is not missed.
+            changed.as_mut().enable();
+            if self.draining.load(Ordering::SeqCst) && self.running.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+/// A connection lent to one request; counts as running while it lives.
+pub(crate) struct Lease(Arc<Connection>);
+
+impl Lease {
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.0
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.0.running.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.changed.notify_waiters();
+        }
+    }
+}
+
+/// All connections, by cluster.
+#[derive(Default)]
+pub(crate) struct Connections {
+    by_cluster: Mutex<HashMap<Name, Vec<Arc<Connection>>>>,
+}
+
+impl Connections {
+    pub(crate) fn add(&self, cluster: &Name, connection: Arc<Connection>) {
+        self.lock().entry(cluster.clone()).or_default().push(connection);
+    }
+
+    pub(crate) fn remove(&self, cluster: &Name, id: SessionId) {
+        let mut by_cluster = self.lock();
+        if let Some(connections) = by_cluster.get_mut(cluster) {
+            connections.retain(|connection| connection.id != id);
+            if connections.is_empty() {
+                by_cluster.remove(cluster);
+            }
+        }
+    }
+
+    /// The connection with the fewest running requests, QUIC before TCP among equals; one that is draining only
+    /// when there is no other.
+    pub(crate) fn pick(&self, cluster: &Name) -> Option<Lease> {
+        let by_cluster = self.lock();
+        let least = by_cluster.get(cluster)?.iter().min_by_key(|connection| {
+            let draining = connection.draining.load(Ordering::SeqCst);
+            (draining, connection.running.load(Ordering::SeqCst), connection.transport)
+        })?;
+        // Counted under the lock, so that requests that come together spread out.
+        least.running.fetch_add(1, Ordering::SeqCst);
+        Some(Lease(least.clone()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Name, Vec<Arc<Connection>>>> {
+        self.by_cluster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use http::Response;
+
+    use super::*;
+    use crate::transport::{Body, handler_fn};
+
+    fn connection(id: u64, transport: Transport) -> Arc<Connection> {
+        let handler = handler_fn(|_| async { Ok(Response::new(Body::empty())) });
+        Connection::new(SessionId(id), Arc::new(handler), transport)
+    }
+
+    fn picked(connections: &Connections, cluster: &Name) -> (u64, Lease) {
+        let lease = connections.pick(cluster).unwrap();
+        (lease.connection().id.0, lease)
+    }
+
+    #[test]
+    fn requests_spread_over_connections_and_leave_draining_ones() {
+        let cluster: Name = "eu-1".parse().unwrap();
+        let connections = Connections::default();
+        assert!(connections.pick(&cluster).is_none());
+        let (quic, tcp) = (connection(1, Transport::Quic), connection(2, Transport::Tcp));
+        connections.add(&cluster, tcp.clone());
+        connections.add(&cluster, quic.clone());
+
+        let (first, lease_1) = picked(&connections, &cluster);
+        let (second, _lease_2) = picked(&connections, &cluster);
+        let (third, lease_3) = picked(&connections, &cluster);
+        assert_eq!((first, second, third), (1, 2, 1));
+
+        quic.drain();
+        assert!(quic.drained().now_or_never().is_none(), "two requests still run");
+        assert_eq!(picked(&connections, &cluster).0, 2);
+        drop((lease_1, lease_3));
+        assert!(quic.drained().now_or_never().is_some());
+
+        tcp.drain();
+        assert_eq!(picked(&connections, &cluster).0, 1, "a draining connection is better than none");
+        connections.remove(&cluster, SessionId(1));
+        connections.remove(&cluster, SessionId(2));
+        assert!(connections.pick(&cluster).is_none());
+    }
+}

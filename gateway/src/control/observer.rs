@@ -1,0 +1,216 @@
+//! The observability side of control sessions: takes what clusters say, and answers their certificate requests.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use http::Uri;
+use identity::Name;
+use mesh::Peer;
+use pki::Issuer;
+use proto::isthmus::mesh::v1::{
+    Certificate, FromCluster, FromObserver, control_client::ControlClient,
+    from_cluster::Message as FromClusterMessage, from_observer::Message as ToCluster,
+};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+use super::{HELLO_TIMEOUT, MAX_MESSAGE_BYTES, SILENCE, hello, log_hello};
+use crate::{
+    connections::{Connection, Connections},
+    directory::{Directory, SessionId, bounded},
+    enrolment,
+    metrics::GatewayMetrics,
+    registrations::Registrations,
+    transport::{self, Client, Close, Link},
+};
+
+/// What all sessions of an observability gateway share.
+pub(crate) struct Observer {
+    pub(crate) issuer: Arc<Issuer>,
+    pub(crate) registrations: Arc<Registrations>,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) connections: Arc<Connections>,
+    pub(crate) metrics: Arc<GatewayMetrics>,
+}
+
+/// How far a connection has come; its dialer watches it.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Progress {
+    /// The hellos are not exchanged yet.
+    #[default]
+    Opening,
+    /// Requests can be sent. Tell the connection to drain through this handle.
+    Up(ConnectionHandle),
+}
+
+/// A handle that outlives the connection without keeping it open.
+#[derive(Clone)]
+pub(crate) struct ConnectionHandle(std::sync::Weak<Connection>);
+
+impl std::fmt::Debug for ConnectionHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ConnectionHandle")
+    }
+}
+
+impl ConnectionHandle {
+    /// Gives the connection no new requests; it is closed when the last one is over.
+    pub(crate) fn drain(&self) {
+        if let Some(connection) = self.0.upgrade() {
+            connection.drain();
+        }
+    }
+}
+
+impl Observer {
+    /// Runs a connection to its end: as the asking side, from the first hello on.
+    pub(crate) async fn attend(&self, connection: transport::Connection, progress: watch::Sender<Progress>) {
+        let link = connection.link().clone();
+        let peer = link.identity().spiffe_id.clone();
+        let cluster = peer.cluster().clone();
+        if peer.component().as_str() != pki::GATEWAY || !self.registrations.knows(&cluster).await {
+            tracing::warn!(peer = %link.peer(), remote = %link.remote(), "connection refused: no such cluster is registered");
+            self.metrics.handshake_failed("not_registered");
+            link.close(Close::Denied);
+            return;
+        }
+        let why = match connection.client().await {
+            Ok(client) => {
+                let ended = self.session(&cluster, client, &progress).await;
+                // The session's own words are better than the transport's, except when the transport ended it.
+                if link.is_closed() { link.closed().await.to_string() } else { ended }
+            }
+            Err(error) => error.reason,
+        };
+        self.directory.session_closed(&cluster, SessionId(link.id()), &why);
+        tracing::info!(peer = %link.peer(), why, age = ?link.age(), "connection ended");
+    }
+
+    /// Runs the session and says why it ended. The client is given back when it has: requests that still run keep the
+    /// connection open until they are over.
+    async fn session(&self, cluster: &Name, client: Client, progress: &watch::Sender<Progress>) -> String {
+        let link = client.link().clone();
+        let opening = tokio::time::timeout(HELLO_TIMEOUT, open(cluster, &client, &link.peer())).await;
+        let mut session = match opening {
+            Ok(Ok(session)) => session,
+            Ok(Err(why)) => {
+                self.metrics.handshake_failed("no_session");
+                tracing::warn!(peer = %link.peer(), remote = %link.remote(), why, "no session");
+                link.close(Close::Misbehaved);
+                return why;
+            }
+            Err(_) => {
+                self.metrics.handshake_failed("no_session");
+                link.close(Close::Misbehaved);
+                return "no hello in time".to_owned();
+            }
+        };
+        let id = SessionId(link.id());
+        let connection = Connection::new(id, Arc::new(client), link.transport());
+        let _counted = self.metrics.connection(cluster, link.transport());
+        self.directory.session_opened(cluster, id, link.transport());
+        self.connections.add(cluster, connection.clone());
+        progress.send_replace(Progress::Up(ConnectionHandle(Arc::downgrade(&connection))));
+        let why = self.converse(cluster, &link, &connection, &mut session).await;
+        self.connections.remove(cluster, id);
+        why
+    }
+
+    async fn converse(
+        &self,
+        cluster: &Name,
+        link: &Link,
+        connection: &Connection,
+        session: &mut Session,
+    ) -> String {
+        loop {
+            let message = tokio::select! {
+                message = tokio::time::timeout(SILENCE, session.incoming.message()) => message,
+                () = connection.drained() => return "drained".to_owned(),
+                closed = link.closed() => return closed.to_string(),
+            };
+            let message = match message {
+                Ok(Ok(Some(FromCluster { message }))) => message,
+                Ok(Ok(None)) => return "closed by the cluster".to_owned(),
+                Ok(Err(status)) => return bounded(status.message()),
+                Err(_) => {
+                    link.close(Close::Done);
+                    return format!("no sign of life for {} s", SILENCE.as_secs());
+                }
+            };
+            match message {
+                Some(FromClusterMessage::Targets(targets)) => {
+                    if self.directory.registration(cluster).is_none() {
+                        link.close(Close::Denied);
+                        return "the cluster is no longer registered".to_owned();
+                    }
+                    let round_trip = link.round_trip().unwrap_or(session.round_trip);
+                    self.directory.targets_reported(cluster, connection.id, targets, round_trip);
+                }
+                Some(FromClusterMessage::CertificateRequest(request)) => {
+                    let answer = self.renew(link, request.csr.to_vec()).await;
+                    if session.outgoing.send(FromObserver { message: Some(answer) }).await.is_err() {
+                        return "the session was cut".to_owned();
+                    }
+                }
+                Some(FromClusterMessage::Drain(_)) => connection.drain(),
+                // A second hello, or a message of a later version: not for us.
+                Some(FromClusterMessage::Hello(_)) | None => {}
+            }
+        }
+    }
+
+    /// Answers a certificate request of the peer behind `link`, whose present certificate the connection has proved.
+    async fn renew(&self, link: &Link, csr: Vec<u8>) -> ToCluster {
+        let (issuer, identity) = (self.issuer.clone(), link.identity().clone());
+        let renewed =
+            tokio::task::spawn_blocking(move || issuer.renew(&identity, &csr, SystemTime::now())).await;
+        match renewed {
+            Ok(Ok(enrolment)) => {
+                tracing::info!(peer = %link.peer(), "certificate issued");
+                ToCluster::Certificate(Certificate {
+                    chain: enrolment.chain.iter().map(|der| der.to_vec().into()).collect(),
+                    roots: enrolment.bundle.roots().map(|der| der.to_vec().into()).collect(),
+                })
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(peer = %link.peer(), err = %error, "renewal refused");
+                ToCluster::Refused(enrolment::refusal(&error).message().to_owned())
+            }
+            Err(error) => {
+                tracing::error!(peer = %link.peer(), err = %error, "renewal");
+                ToCluster::Refused("the issuer failed".to_owned())
+            }
+        }
+    }
+}
+
+/// A session after both hellos.
+struct Session {
+    outgoing: mpsc::Sender<FromObserver>,
+    incoming: Streaming<FromCluster>,
+    /// How long the first answer took: an upper bound of the round-trip time.
+    round_trip: Duration,
+}
+
+async fn open(cluster: &Name, client: &Client, peer: &Peer) -> Result<Session, String> {
+    let (outgoing, messages) = mpsc::channel(4);
+    let first = FromObserver { message: Some(ToCluster::Hello(hello(SystemTime::now()))) };
+    outgoing.try_send(first).map_err(|error| error.to_string())?;
+    let channel = transport::channel(cluster.as_str(), client.clone());
+    let mut control = ControlClient::with_origin(channel, Uri::from_static("https://control/"))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let began = Instant::now();
+    let answer = control.session(ReceiverStream::new(messages)).await;
+    let mut incoming = answer.map_err(|status| bounded(status.message()))?.into_inner();
+    let round_trip = began.elapsed();
+    let first = incoming.message().await.map_err(|status| bounded(status.message()))?;
+    match first.and_then(|first| first.message) {
+        Some(FromClusterMessage::Hello(hello)) => log_hello(&hello, peer, SystemTime::now()),
+        _ => return Err("the first message was no hello".to_owned()),
+    }
+    Ok(Session { outgoing, incoming, round_trip })
+}

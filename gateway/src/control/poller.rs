@@ -1,0 +1,147 @@
+//! Asks each target of a cluster what it holds, again and again.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use futures::{StreamExt, stream::FuturesUnordered};
+use http::{Request, Uri, uri};
+use identity::Name;
+use mesh::Channel;
+use proto::{
+    isthmus::mesh::v1::{Target, Targets},
+    thanos::info::{InfoRequest, InfoResponse, info_client::InfoClient},
+};
+use tokio::sync::{Notify, watch};
+use tonic::body::Body;
+
+use crate::{
+    directory::bounded,
+    proxy::{inbound::Inbound, target::TargetClient},
+};
+
+/// Longest time that one answer may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Largest answer, in bytes; a store of a great many blocks lists each of its label sets.
+const MAX_INFO_BYTES: usize = 1 << 20;
+
+/// Keeps [`Targets`] up to date.
+pub(crate) struct Poller {
+    inbound: Arc<Inbound>,
+    targets: watch::Sender<Targets>,
+    interval: watch::Sender<Duration>,
+    now: Notify,
+}
+
+impl Poller {
+    pub(crate) fn new(inbound: Arc<Inbound>, interval: Duration) -> Arc<Self> {
+        let unknown = |name: &Name| Target {
+            name: name.to_string(),
+            last_error: "not asked yet".to_owned(),
+            ..Target::default()
+        };
+        let targets = Targets { targets: inbound.offer().targets.keys().map(unknown).collect() };
+        Arc::new(Self {
+            inbound,
+            targets: watch::Sender::new(targets),
+            interval: watch::Sender::new(interval),
+            now: Notify::new(),
+        })
+    }
+
+    /// What is known of the targets, and every change of it.
+    pub(crate) fn targets(&self) -> watch::Receiver<Targets> {
+        self.targets.subscribe()
+    }
+
+    /// Asks at once and at another interval from now on, because the configuration has changed.
+    pub(crate) fn reconfigured(&self, interval: Duration) {
+        self.interval.send_replace(interval);
+        self.now.notify_one();
+    }
+
+    /// Asks for ever.
+    pub(crate) async fn run(&self) {
+        loop {
+            self.round().await;
+            let interval = *self.interval.borrow();
+            tokio::select! {
+                () = tokio::time::sleep(interval) => {}
+                () = self.now.notified() => {}
+            }
+        }
+    }
+
+    /// Asks all targets at once. A slow one does not hold up what is said of the others.
+    async fn round(&self) {
+        let offer = self.inbound.offer();
+        let known: Vec<Target> = self.targets.borrow().targets.clone();
+        let mut present: Vec<Target> = known
+            .into_iter()
+            .filter(|target| target.name.parse::<Name>().is_ok_and(|name| offer.targets.contains_key(&name)))
+            .collect();
+        let mut answers: FuturesUnordered<_> =
+            offer.targets.iter().map(|(name, client)| ask(name.clone(), client.clone())).collect();
+        let mut slow = false;
+        let quick = tokio::time::sleep(Duration::from_millis(250));
+        tokio::pin!(quick);
+        loop {
+            tokio::select! {
+                answer = answers.next() => {
+                    let Some(answer) = answer else { break };
+                    match present.iter_mut().find(|target| target.name == answer.name) {
+                        Some(target) => *target = answer,
+                        None => present.push(answer),
+                    }
+                    if slow {
+                        self.publish(&present);
+                    }
+                }
+                // Most rounds end within a moment and are published as one message.
+                () = &mut quick, if !slow => {
+                    slow = true;
+                    self.publish(&present);
+                }
+            }
+        }
+        self.publish(&present);
+    }
+
+    fn publish(&self, present: &[Target]) {
+        let mut targets = present.to_vec();
+        targets.sort_by(|a, b| a.name.cmp(&b.name));
+        self.targets.send_replace(Targets { targets });
+    }
+}
+
+async fn ask(name: Name, client: Arc<TargetClient>) -> Target {
+    let answer = tokio::time::timeout(ANSWER_TIMEOUT, info(&client)).await;
+    let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())));
+    let last_check = Some(SystemTime::now().into());
+    let name = name.to_string();
+    match answer {
+        Ok(info) => Target { name, healthy: true, last_error: String::new(), last_check, info: Some(info) },
+        Err(error) => Target { name, healthy: false, last_error: bounded(&error), last_check, info: None },
+    }
+}
+
+async fn info(client: &Arc<TargetClient>) -> Result<InfoResponse, String> {
+    let origin = Uri::builder()
+        .scheme(uri::Scheme::HTTP)
+        .authority(client.address().as_str())
+        .path_and_query("/")
+        .build()
+        .map_err(|error| error.to_string())?;
+    let service = {
+        let client = client.clone();
+        tower::service_fn(move |request: Request<Body>| {
+            let client = client.clone();
+            async move { client.call(request).await }
+        })
+    };
+    let mut client = InfoClient::with_origin(Channel::new("target", service), origin)
+        .max_decoding_message_size(MAX_INFO_BYTES);
+    let answer = client.info(InfoRequest {}).await;
+    answer.map(tonic::Response::into_inner).map_err(|status| status.message().to_owned())
+}

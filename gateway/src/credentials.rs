@@ -1,0 +1,267 @@
+//! The folder that makes a gateway a member of the mesh, and the renewal of what is in it.
+//!
+//! ```text
+//! data_dir/            0700
+//!   credentials.pem    0600  private key and certificate chain, one file so that the two always match
+//!   bundle.pem         0644  roots to trust
+//!   membership.json    0600  what the join said: issuer, environment, addresses of the observability gateway
+//! ```
+//!
+//! Each file is replaced whole; the credentials are written last, so that a folder with credentials is complete.
+
+use std::{
+    fs,
+    io::ErrorKind,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use identity::{CredentialStore, Credentials, CredentialsError, SpiffeId, TrustBundle};
+use serde::{Deserialize, Serialize};
+
+use crate::{config::DialAddress, metrics::GatewayMetrics, renewal};
+
+/// Largest membership file, in bytes.
+const MAX_MEMBERSHIP_BYTES: u64 = 64 << 10;
+/// The longest sleep before the wall clock is looked at again: a machine that was suspended, or whose clock was set,
+/// notices a due renewal within this time.
+const CLOCK_CHECK: Duration = Duration::from_secs(30);
+/// How long one attempt to renew may take.
+const RENEWAL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What a join said beside the certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Membership {
+    /// The gateway that issues, and the only one whose sessions are served.
+    pub(crate) issuer: SpiffeId,
+    /// As registered.
+    pub(crate) environment: String,
+    /// Where the token said that the observability gateway listens.
+    pub(crate) addresses: Vec<DialAddress>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawMembership {
+    issuer: String,
+    environment: String,
+    addresses: Vec<String>,
+}
+
+/// Why the folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DataDirError {
+    #[error("data_dir {path}: {source}")]
+    Folder { path: String, source: std::io::Error },
+    #[error("{path}: {reason}; join again with a new token, or restore the file")]
+    Membership { path: String, reason: String },
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+}
+
+/// The folder.
+#[derive(Debug, Clone)]
+pub(crate) struct DataDir {
+    path: PathBuf,
+}
+
+impl DataDir {
+    /// Opens the folder, making it if need be, and closes it to everybody else.
+    pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+        made.and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o700)))
+            .map_err(|source| DataDirError::Folder { path: path.display().to_string(), source })?;
+        Ok(Self { path: path.to_owned() })
+    }
+
+    /// The folder's path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn credentials(&self) -> PathBuf {
+        self.path.join("credentials.pem")
+    }
+
+    fn bundle(&self) -> PathBuf {
+        self.path.join("bundle.pem")
+    }
+
+    fn membership(&self) -> PathBuf {
+        self.path.join("membership.json")
+    }
+
+    /// The stored credentials and roots; `None` where nothing was ever stored. Expired ones are returned too.
+    pub(crate) fn load(&self) -> Result<Option<(Credentials, TrustBundle)>, DataDirError> {
+        if !self.credentials().exists() {
+            return Ok(None);
+        }
+        let credentials = Credentials::load(&self.credentials())?;
+        let domain = credentials.spiffe_id().trust_domain().clone();
+        let bundle = TrustBundle::load(domain, &self.bundle()).map_err(CredentialsError::from)?;
+        Ok(Some((credentials, bundle)))
+    }
+
+    /// Replaces the stored credentials and roots.
+    pub(crate) fn store(&self, credentials: &Credentials, bundle: &TrustBundle) -> Result<(), DataDirError> {
+        let path = self.bundle();
+        identity::write_public(&path, bundle.to_pem().as_bytes())
+            .map_err(|source| DataDirError::Folder { path: path.display().to_string(), source })?;
+        Ok(credentials.store(&self.credentials())?)
+    }
+
+    /// What the join said.
+    pub(crate) fn load_membership(&self) -> Result<Membership, DataDirError> {
+        let path = self.membership();
+        let wrong = |reason: String| DataDirError::Membership { path: path.display().to_string(), reason };
+        let text =
+            identity::read_bounded(&path, MAX_MEMBERSHIP_BYTES).map_err(|error| match error.kind() {
+                ErrorKind::NotFound => wrong("is missing".to_owned()),
+                _ => wrong(error.to_string()),
+            })?;
+        let raw: RawMembership = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
+        let issuer = raw.issuer.parse().map_err(|error: identity::NameError| wrong(error.to_string()))?;
+        let addresses =
+            raw.addresses.iter().map(|address| address.parse().map_err(wrong)).collect::<Result<_, _>>()?;
+        Ok(Membership { issuer, environment: raw.environment, addresses })
+    }
+
+    /// Replaces what the join said. To be written before the credentials.
+    pub(crate) fn store_membership(&self, membership: &Membership) -> Result<(), DataDirError> {
+        let raw = RawMembership {
+            issuer: membership.issuer.to_string(),
+            environment: membership.environment.clone(),
+            addresses: membership.addresses.iter().map(ToString::to_string).collect(),
+        };
+        let path = self.membership();
+        let failed = |source| DataDirError::Folder { path: path.display().to_string(), source };
+        let text = serde_json::to_vec_pretty(&raw).map_err(|error| failed(error.into()))?;
+        identity::write_private(&path, &text).map_err(failed)
+    }
+}
+
+/// The credentials in use and in the folder, which are always the same.
+pub(crate) struct Keeper {
+    data_dir: DataDir,
+    store: Arc<CredentialStore>,
+    metrics: Arc<GatewayMetrics>,
+}
+
+impl Keeper {
+    pub(crate) fn new(data_dir: DataDir, store: Arc<CredentialStore>, metrics: Arc<GatewayMetrics>) -> Self {
+        metrics.certificate_expires(store.current().credentials.not_after());
+        Self { data_dir, store, metrics }
+    }
+
+    /// What handshakes use.
+    pub(crate) fn store(&self) -> &Arc<CredentialStore> {
+        &self.store
+    }
+
+    /// Renews the leaf each time half of its life is over, for ever. `issue` gets the next one; whatever it gives is
+    /// verified before it replaces anything. Connections that exist are not touched.
+    ///
+    /// # Cancel safety
+    /// Dropped in the middle it leaves the old leaf or the new one in use, never a mixture.
+    pub(crate) async fn keep_renewed<F>(&self, mut issue: impl FnMut() -> F)
+    where
+        F: Future<Output = Result<(Credentials, TrustBundle), String>>,
+    {
+        loop {
+            let leaf = self.store.current().credentials.identity().clone();
+            let due = renewal::renew_at(&leaf, &mut rand::rng());
+            sleep_until(due).await;
+            let mut failures = 0;
+            while let Err(error) = self.renew(&mut issue).await {
+                failures += 1;
+                self.metrics.renewal(false);
+                let left = leaf.not_after.duration_since(SystemTime::now()).unwrap_or_default();
+                let pause = renewal::pause_after(failures, left, &mut rand::rng());
+                tracing::warn!(err = error, ?left, next_try_in = ?pause, "renewal of the certificate");
+                tokio::time::sleep(pause).await;
+            }
+            self.metrics.renewal(true);
+        }
+    }
+
+    async fn renew<F>(&self, issue: &mut impl FnMut() -> F) -> Result<(), String>
+    where
+        F: Future<Output = Result<(Credentials, TrustBundle), String>>,
+    {
+        let issued = tokio::time::timeout(RENEWAL_TIMEOUT, issue()).await;
+        let (credentials, bundle) =
+            issued.unwrap_or_else(|_| Err(format!("no answer within {} s", RENEWAL_TIMEOUT.as_secs())))?;
+        let old = self.store.current();
+        if credentials.spiffe_id() != old.credentials.spiffe_id() {
+            let (new, old) = (credentials.spiffe_id(), old.credentials.spiffe_id());
+            return Err(format!("was given a certificate of {new} instead of {old}"));
+        }
+        let now = SystemTime::now();
+        // Roots are announced before anything is issued under them, so what is good must be good under the old ones.
+        credentials.check(&old.bundle, now).map_err(|error| error.to_string())?;
+        credentials.check(&bundle, now).map_err(|error| error.to_string())?;
+        // On disk first: a crash right after must not leave a gateway whose only leaf is about to expire.
+        let (data_dir, stored) = (self.data_dir.clone(), (credentials.clone(), bundle.clone()));
+        let written = tokio::task::spawn_blocking(move || data_dir.store(&stored.0, &stored.1)).await;
+        written.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        let not_after = credentials.not_after();
+        self.store.replace(credentials, bundle, now).map_err(|error| error.to_string())?;
+        self.metrics.certificate_expires(not_after);
+        let valid_for = not_after.duration_since(now).unwrap_or_default();
+        tracing::info!(valid_for_seconds = valid_for.as_secs(), "certificate renewed");
+        Ok(())
+    }
+}
+
+/// Sleeps until a moment of the wall clock.
+pub(crate) async fn sleep_until(moment: SystemTime) {
+    while let Ok(left) = moment.duration_since(SystemTime::now())
+        && !left.is_zero()
+    {
+        tokio::time::sleep(left.min(CLOCK_CHECK)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_is_closed_to_others_even_if_it_was_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b");
+        fs::create_dir_all(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let data_dir = DataDir::open(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        assert!(data_dir.load().unwrap().is_none());
+
+        fs::write(dir.path().join("file"), "").unwrap();
+        let error = DataDir::open(&dir.path().join("file")).unwrap_err().to_string();
+        assert!(error.contains("file"), "{error}");
+    }
+
+    #[test]
+    fn a_membership_is_read_as_it_was_written_and_damage_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::open(dir.path()).unwrap();
+        let membership = Membership {
+            issuer: "spiffe://prod.example/cluster/obs/gateway".parse().unwrap(),
+            environment: "production".to_owned(),
+            addresses: vec!["gateway.obs.example:10943".parse().unwrap()],
+        };
+        data_dir.store_membership(&membership).unwrap();
+        assert_eq!(data_dir.load_membership().unwrap(), membership);
+        for damaged in
+            ["", "{}", "{\"issuer\": 1}", "[]", "{\"issuer\":\"x\",\"environment\":\"\",\"addresses\":[]}"]
+        {
+            fs::write(dir.path().join("membership.json"), damaged).unwrap();
+            let error = data_dir.load_membership().unwrap_err().to_string();
+            assert!(error.contains("membership.json") && error.contains("join again"), "{error}");
+        }
+        fs::remove_file(dir.path().join("membership.json")).unwrap();
+        assert!(data_dir.load_membership().unwrap_err().to_string().contains("is missing"));
+    }
+}

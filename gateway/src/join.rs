@@ -1,0 +1,162 @@
+//! Joining with a token: from one line of text to credentials in the data folder.
+//!
+//! TCP and TLS 1.3 to each address of the token in turn. The verifier accepts nobody but the issuer that the token
+//! names, under a root that the token pins, and in TLS 1.3 a client sends nothing before that: whoever answers in the
+//! issuer's place sees no byte of the secret. Once the secret was sent no other address is tried, because a token works
+//! once.
+
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use http::{Request, Uri};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use identity::{RefusedCertificate, TrustBundle};
+use mesh::Channel;
+use pki::{JoinToken, KeyAndCsr};
+use proto::isthmus::pki::v1::{EnrolRequest, EnrolResponse, enrolment_client::EnrolmentClient};
+use rustls_pki_types::{CertificateDer, ServerName};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tonic::{Code, body::Body};
+
+use crate::credentials::{DataDir, DataDirError, Membership};
+
+/// ALPN of enrolment.
+const ALPN: &[u8] = b"isthmus-enrol/1";
+/// How long connecting to one address may take, the TLS handshake included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the issuer's answer may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Largest answer, in bytes: a chain and up to 16 roots.
+const MAX_ANSWER_BYTES: usize = 512 << 10;
+
+/// Why joining failed, in one line that says what to do.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum JoinError {
+    /// No address led to the issuer; the token is as good as before.
+    #[error("cannot join: {0}; the token was not used, try again")]
+    NotReached(String),
+    /// The issuer said no.
+    #[error("cannot join: {address}: {reason}")]
+    Refused { address: String, reason: String },
+    /// The secret was sent, and then something broke.
+    #[error("cannot join: {address}: {reason}; the token may be used up, create a new one")]
+    Broken { address: String, reason: String },
+    /// What came back cannot be used or kept.
+    #[error("cannot join: {0}")]
+    Unusable(String),
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+}
+
+/// Joins, and stores what came of it in `data_dir`.
+///
+/// # Errors
+/// See [`JoinError`]. Nothing is stored then.
+pub(crate) async fn join(token: &JoinToken, data_dir: &DataDir) -> Result<(), JoinError> {
+    let key = KeyAndCsr::generate().map_err(|error| JoinError::Unusable(error.to_string()))?;
+    let (address, stream) = reach(token).await?;
+    let answer = enrol(token, &key, &address, stream).await?;
+    let unusable =
+        |reason: String| JoinError::Unusable(format!("{address} answered with {reason}; create a new token"));
+    let der = |certificates: Vec<bytes::Bytes>| {
+        certificates.into_iter().map(|der| CertificateDer::from(der.to_vec()))
+    };
+    let bundle = TrustBundle::new(token.trust_domain().clone(), der(answer.roots))
+        .map_err(|error| unusable(format!("a bad trust bundle: {error}")))?;
+    let credentials = token
+        .accept(key, der(answer.chain).collect(), &bundle, SystemTime::now())
+        .map_err(|error| unusable(format!("a certificate that cannot be used: {error}")))?;
+    let addresses = token.addresses().iter().map(|address| address.parse()).collect::<Result<_, String>>();
+    let membership = Membership {
+        issuer: token.issuer().clone(),
+        environment: answer.environment,
+        addresses: addresses.map_err(JoinError::Unusable)?,
+    };
+    data_dir.store_membership(&membership)?;
+    data_dir.store(&credentials, &bundle)?;
+    tracing::info!(identity = %credentials.spiffe_id(), environment = membership.environment, "joined");
+    Ok(())
+}
+
+/// Connects to the first address behind which the token's issuer is.
+async fn reach(token: &JoinToken) -> Result<(String, TlsStream<TcpStream>), JoinError> {
+    let config = identity::enrolment_client_config(token.issuer(), token.pins(), &[ALPN])
+        .map_err(|error| JoinError::Unusable(error.to_string()))?;
+    let connector = TlsConnector::from(config);
+    let mut failures = Vec::new();
+    for address in token.addresses() {
+        match tokio::time::timeout(CONNECT_TIMEOUT, connect(&connector, token, address)).await {
+            Ok(Ok(stream)) => return Ok((address.clone(), stream)),
+            Ok(Err(reason)) => failures.push(format!("{address}: {reason}")),
+            Err(_) => failures.push(format!("{address}: no answer within {} s", CONNECT_TIMEOUT.as_secs())),
+        }
+    }
+    Err(JoinError::NotReached(failures.join("; ")))
+}
+
+async fn connect(
+    connector: &TlsConnector,
+    token: &JoinToken,
+    address: &str,
+) -> Result<TlsStream<TcpStream>, String> {
+    let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+    let name = ServerName::try_from(token.issuer().dns_name()).map_err(|error| error.to_string())?;
+    let stream = connector.connect(name, stream).await.map_err(|error| tls_reason(&error))?;
+    if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
+        return Err("does not enrol: it is not an observability gateway's mesh port".to_owned());
+    }
+    Ok(stream)
+}
+
+/// The refusal inside a TLS error, if there is one, which says more than the error around it.
+fn tls_reason(error: &io::Error) -> String {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match tls.and_then(|error| RefusedCertificate::find_in(error)) {
+        Some(refused) => refused.to_string(),
+        None => match tls {
+            Some(rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol)) => {
+                "does not enrol: it is not an observability gateway's mesh port".to_owned()
+            }
+            _ => format!("TLS: {error}"),
+        },
+    }
+}
+
+async fn enrol(
+    token: &JoinToken,
+    key: &KeyAndCsr,
+    address: &str,
+    stream: TlsStream<TcpStream>,
+) -> Result<EnrolResponse, JoinError> {
+    let broken = |reason: String| JoinError::Broken { address: address.to_owned(), reason };
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+    let (sender, connection) = handshake.map_err(|error| broken(error.to_string()))?;
+    let driver = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(connection));
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let mut sender = sender.clone();
+        async move { sender.send_request(request).await }
+    });
+    let channel = Channel::new(Arc::<str>::from(address), service);
+    let mut client = EnrolmentClient::with_origin(channel, Uri::from_static("https://enrolment/"))
+        .max_decoding_message_size(MAX_ANSWER_BYTES);
+    let request = EnrolRequest { secret: token.secret().to_vec().into(), csr: key.csr_der().to_vec().into() };
+    let answer = tokio::time::timeout(ANSWER_TIMEOUT, client.enrol(request)).await;
+    drop(driver);
+    match answer {
+        Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Err(status)) => {
+            let reason = crate::directory::bounded(status.message());
+            match status.code() {
+                Code::PermissionDenied | Code::InvalidArgument => {
+                    Err(JoinError::Refused { address: address.to_owned(), reason })
+                }
+                _ => Err(broken(reason)),
+            }
+        }
+        Err(_) => Err(broken(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()))),
+    }
+}

@@ -1,0 +1,232 @@
+//! What the gateway counts, registered by value.
+
+use std::sync::{Arc, atomic::AtomicU64};
+
+use identity::Name;
+use mesh::Transport;
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+};
+use runtime::Registry;
+
+use crate::policy::Method;
+
+/// All families of the gateway; the same for both roles.
+pub(crate) struct GatewayMetrics {
+    connections: Family<ConnectionLabels, Gauge>,
+    requests: Family<RequestLabels, Counter>,
+    streams: Family<PeerLabels, Gauge>,
+    bytes: Family<BytesLabels, Counter>,
+    handshake_failures: Family<ReasonLabels, Counter>,
+    fallbacks: Family<PeerLabels, Counter>,
+    certificate_expiry: Gauge<f64, AtomicU64>,
+    renewals: Family<ResultLabels, Counter>,
+    enrolments: Family<ResultLabels, Counter>,
+    directory_entries: Family<HealthLabels, Gauge>,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ConnectionLabels {
+    peer: String,
+    transport: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RequestLabels {
+    peer: String,
+    method: &'static str,
+    code: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PeerLabels {
+    peer: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct BytesLabels {
+    peer: String,
+    direction: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ResultLabels {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct HealthLabels {
+    health: &'static str,
+}
+
+impl GatewayMetrics {
+    /// Registers the families.
+    pub(crate) fn new(registry: &mut Registry) -> Arc<Self> {
+        let metrics = Self::unregistered();
+        registry.register(
+            "isthmus_gateway_connections",
+            "Connections to peers that have exchanged hellos, by the peer's cluster and the transport",
+            metrics.connections.clone(),
+        );
+        registry.register(
+            "isthmus_gateway_requests",
+            "Requests passed on or refused, by the peer's cluster, method and gRPC code",
+            metrics.requests.clone(),
+        );
+        registry.register(
+            "isthmus_gateway_streams",
+            "Requests that are running, by the peer's cluster",
+            metrics.streams.clone(),
+        );
+        registry.register(
+            "isthmus_gateway_bytes",
+            "Bytes of requests and responses without framing, by the peer's cluster and direction",
+            metrics.bytes.clone(),
+        );
+        registry.register(
+            "isthmus_gateway_handshake_failures",
+            "Connections that were not established, by reason",
+            metrics.handshake_failures.clone(),
+        );
+        registry.register(
+            "isthmus_gateway_transport_fallbacks",
+            "Connections made over TCP because no UDP answer came, by the address dialled",
+            metrics.fallbacks.clone(),
+        );
+        registry.register(
+            "isthmus_gateway_certificate_expiry_timestamp_seconds",
+            "When this gateway's certificate expires, in seconds since the epoch",
+            metrics.certificate_expiry.clone(),
+        );
+        registry.register(
+            "isthmus_gateway_certificate_renewals",
+            "Attempts to renew this gateway's certificate, by result",
+            metrics.renewals.clone(),
+        );
+        registry.register(
+            "isthmus_gateway_enrolments",
+            "Attempts of clusters to join, by result",
+            metrics.enrolments.clone(),
+        );
+        registry.register(
+            "isthmus_gateway_directory_entries",
+            "Entries of the directory, by health",
+            metrics.directory_entries.clone(),
+        );
+        metrics
+    }
+
+    /// Families that nobody shows, for tests of what counts.
+    pub(crate) fn unregistered() -> Arc<Self> {
+        Arc::new(Self {
+            connections: Family::default(),
+            requests: Family::default(),
+            streams: Family::default(),
+            bytes: Family::default(),
+            handshake_failures: Family::default(),
+            fallbacks: Family::default(),
+            certificate_expiry: Gauge::default(),
+            renewals: Family::default(),
+            enrolments: Family::default(),
+            directory_entries: Family::default(),
+        })
+    }
+
+    /// Counts a connection for as long as what it returns lives.
+    pub(crate) fn connection(&self, peer: &Name, transport: Transport) -> Held {
+        let labels = ConnectionLabels { peer: peer.to_string(), transport: transport.as_str() };
+        Held::new(self.connections.get_or_create(&labels).clone())
+    }
+
+    /// The counters of requests with one peer.
+    pub(crate) fn peer(self: &Arc<Self>, peer: &Name) -> PeerMetrics {
+        let name = peer.to_string();
+        let direction = |direction| BytesLabels { peer: name.clone(), direction };
+        PeerMetrics {
+            streams: self.streams.get_or_create(&PeerLabels { peer: name.clone() }).clone(),
+            received: self.bytes.get_or_create(&direction("received")).clone(),
+            sent: self.bytes.get_or_create(&direction("sent")).clone(),
+            requests: self.requests.clone(),
+            peer: name,
+        }
+    }
+
+    pub(crate) fn handshake_failed(&self, reason: &'static str) {
+        self.handshake_failures.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    pub(crate) fn fell_back(&self, address: &str) {
+        self.fallbacks.get_or_create(&PeerLabels { peer: address.to_owned() }).inc();
+    }
+
+    pub(crate) fn certificate_expires(&self, not_after: std::time::SystemTime) {
+        let since_epoch = not_after.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        self.certificate_expiry.set(since_epoch.as_secs_f64());
+    }
+
+    pub(crate) fn renewal(&self, ok: bool) {
+        self.renewals.get_or_create(&ResultLabels { result: result(ok) }).inc();
+    }
+
+    pub(crate) fn enrolment(&self, ok: bool) {
+        self.enrolments.get_or_create(&ResultLabels { result: result(ok) }).inc();
+    }
+
+    pub(crate) fn directory_size(&self, healthy: usize, unhealthy: usize) {
+        for (health, count) in [("healthy", healthy), ("unhealthy", unhealthy)] {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.directory_entries.get_or_create(&HealthLabels { health }).set(count);
+        }
+    }
+}
+
+fn result(ok: bool) -> &'static str {
+    if ok { "success" } else { "failure" }
+}
+
+/// Adds one to a gauge while it lives.
+pub(crate) struct Held(Gauge);
+
+impl Held {
+    fn new(gauge: Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// The counters of requests with one peer; clones share them.
+#[derive(Clone)]
+pub(crate) struct PeerMetrics {
+    streams: Gauge,
+    /// Bytes that came from the peer.
+    pub(crate) received: Counter,
+    /// Bytes that went to the peer.
+    pub(crate) sent: Counter,
+    requests: Family<RequestLabels, Counter>,
+    peer: String,
+}
+
+impl PeerMetrics {
+    /// Counts a running request for as long as what it returns lives.
+    pub(crate) fn stream(&self) -> Held {
+        Held::new(self.streams.clone())
+    }
+
+    /// Counts a request that is over.
+    pub(crate) fn request_done(&self, method: Option<Method>, code: &'static str) {
+        let method = method.map_or("unknown", Method::name);
+        self.requests.get_or_create(&RequestLabels { peer: self.peer.clone(), method, code }).inc();
+    }
+}

@@ -1,0 +1,197 @@
+//! What may be asked of a cluster: methods by exact name, and how many at once.
+//!
+//! A path is compared with the constants below byte by byte and never normalised: whatever is not equal to one of
+//! them (another case, a doubled slash, an escape, a query, a missing slash) is refused, and what travels on is the
+//! constant, not the text that came in.
+
+use std::{collections::BTreeSet, fmt, str::FromStr};
+
+/// A method that gateways know. Everything else is refused wherever it comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Method {
+    /// What a store is and holds.
+    Info,
+    /// Series with their chunks.
+    Series,
+    /// Names of labels.
+    LabelNames,
+    /// Values of one label.
+    LabelValues,
+    /// Type, help and unit of metrics.
+    MetricMetadata,
+    /// Exemplars; not allowed unless a policy names it.
+    Exemplars,
+    /// Rules and their state; not allowed unless a policy names it.
+    Rules,
+    /// Scrape targets, which show addresses; not allowed unless a policy names it.
+    Targets,
+}
+
+impl Method {
+    /// All methods.
+    pub const ALL: [Self; 8] = [
+        Self::Info,
+        Self::Series,
+        Self::LabelNames,
+        Self::LabelValues,
+        Self::MetricMetadata,
+        Self::Exemplars,
+        Self::Rules,
+        Self::Targets,
+    ];
+
+    /// The path on the wire.
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::Info => "/thanos.info.Info/Info",
+            Self::Series => "/thanos.Store/Series",
+            Self::LabelNames => "/thanos.Store/LabelNames",
+            Self::LabelValues => "/thanos.Store/LabelValues",
+            Self::MetricMetadata => "/thanos.Metadata/MetricMetadata",
+            Self::Exemplars => "/thanos.Exemplars/Exemplars",
+            Self::Rules => "/thanos.Rules/Rules",
+            Self::Targets => "/thanos.Targets/Targets",
+        }
+    }
+
+    /// The name in configuration files, which is the last part of the path.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Info => "Info",
+            Self::Series => "Series",
+            Self::LabelNames => "LabelNames",
+            Self::LabelValues => "LabelValues",
+            Self::MetricMetadata => "MetricMetadata",
+            Self::Exemplars => "Exemplars",
+            Self::Rules => "Rules",
+            Self::Targets => "Targets",
+        }
+    }
+
+    /// The method of a request, by its whole path and query as received.
+    pub fn of_request(uri: &http::Uri) -> Option<Self> {
+        let received = uri.path_and_query()?.as_str();
+        Self::ALL.into_iter().find(|method| method.path() == received)
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Method {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|method| method.name() == text).ok_or_else(|| {
+            let known: Vec<_> = Self::ALL.iter().map(|method| method.name()).collect();
+            format!("unknown method {text:?}; known methods: {}", known.join(", "))
+        })
+    }
+}
+
+/// What a cluster lets the observability side ask of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// Methods that are passed on.
+    pub methods: BTreeSet<Method>,
+    /// Requests that may run at the same time, over all connections; the next one is refused.
+    pub max_concurrent_requests: usize,
+}
+
+impl Policy {
+    /// Bounds of `max_concurrent_requests`, inclusive. Each request may hold about 1 MiB while its reader is slow.
+    pub const CONCURRENT_REQUESTS_BOUNDS: (i64, i64) = (1, 100_000);
+}
+
+impl Default for Policy {
+    /// Reading of series, label names, label values and metadata; 256 requests at a time.
+    fn default() -> Self {
+        use Method::{Info, LabelNames, LabelValues, MetricMetadata, Series};
+        Self {
+            methods: BTreeSet::from([Info, Series, LabelNames, LabelValues, MetricMetadata]),
+            max_concurrent_requests: 256,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_method_is_found_by_its_own_path_and_name() {
+        for method in Method::ALL {
+            assert_eq!(Method::of_request(&method.path().parse().unwrap()), Some(method));
+            assert_eq!(method.name().parse(), Ok(method));
+            assert!(method.path().ends_with(&format!("/{method}")));
+        }
+    }
+
+    /// Variants of allowed paths as attackers write them; none may be taken for the path it resembles.
+    #[test]
+    fn a_path_that_is_not_exactly_a_method_is_none() {
+        let mut variants = 0;
+        for method in Method::ALL {
+            let path = method.path();
+            let (service, name) = path[1..].split_once('/').unwrap();
+            let mut corpus = vec![
+                format!("/{path}"),
+                format!("{path}/"),
+                format!("{path}//"),
+                format!("{path}?"),
+                format!("{path}?x=1"),
+                format!("{path};x=1"),
+                format!("{path}%00"),
+                format!("{path}%20"),
+                format!("{path}."),
+                format!("{path}/."),
+                format!("{path}/.."),
+                format!("/./{service}/{name}"),
+                format!("/../{service}/{name}"),
+                format!("/{service}//{name}"),
+                format!("/{service}/./{name}"),
+                format!("/{service}/../{service}/{name}"),
+                format!("/{service};v=1/{name}"),
+                format!("/{service}%2f{name}"),
+                format!("/{service}%2F{name}"),
+                format!("/%2f{service}/{name}"),
+                format!("/{service}\\{name}"),
+                format!("/{}/{name}", service.to_lowercase()),
+                format!("/{}/{name}", service.to_uppercase()),
+                format!("/{service}/{}", name.to_lowercase()),
+                format!("/{service}/{}", name.to_uppercase()),
+                format!("/x.{service}/{name}"),
+                format!("/{service}x/{name}"),
+                format!("/{service}/{name}x"),
+                format!("/{service}"),
+                format!("/{service}/"),
+                format!("/{name}"),
+                format!("{path},{path}"),
+                format!("{path}:443"),
+                format!("{path}@x"),
+                format!("http://evil{path}x"),
+            ];
+            // Each character in turn: escaped, doubled, missing, in the other case.
+            for (at, c) in path.char_indices() {
+                corpus.push(format!("{}%{:02x}{}", &path[..at], c as u32, &path[at + 1..]));
+                corpus.push(format!("{}{c}{c}{}", &path[..at], &path[at + 1..]));
+                corpus.push(format!("{}{}", &path[..at], &path[at + 1..]));
+                let other =
+                    if c.is_ascii_lowercase() { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() };
+                if other != c {
+                    corpus.push(format!("{}{other}{}", &path[..at], &path[at + 1..]));
+                }
+            }
+            for variant in corpus {
+                // What is no URI at all never becomes a request.
+                let Ok(uri) = variant.parse() else { continue };
+                assert_eq!(Method::of_request(&uri), None, "{variant:?} was taken for {method}");
+                variants += 1;
+            }
+        }
+        assert!(variants >= 500, "only {variants} variants were tried");
+    }
+}

@@ -1,0 +1,155 @@
+//! The little of gRPC that a proxy must know: statuses as responses, the timeout header, hop-by-hop headers.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
+use tonic::{Code, Status, body::Body};
+
+/// The name of a code in logs and metrics.
+pub(crate) const fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "ok",
+        Code::Cancelled => "cancelled",
+        Code::Unknown => "unknown",
+        Code::InvalidArgument => "invalid_argument",
+        Code::DeadlineExceeded => "deadline_exceeded",
+        Code::NotFound => "not_found",
+        Code::AlreadyExists => "already_exists",
+        Code::PermissionDenied => "permission_denied",
+        Code::ResourceExhausted => "resource_exhausted",
+        Code::FailedPrecondition => "failed_precondition",
+        Code::Aborted => "aborted",
+        Code::OutOfRange => "out_of_range",
+        Code::Unimplemented => "unimplemented",
+        Code::Internal => "internal",
+        Code::Unavailable => "unavailable",
+        Code::DataLoss => "data_loss",
+        Code::Unauthenticated => "unauthenticated",
+    }
+}
+
+/// A response without data that carries only a status ("trailers-only").
+pub(crate) fn refusal(code: Code, message: impl Into<String>) -> Response<Body> {
+    Status::new(code, message).into_http()
+}
+
+/// The code that headers or trailers carry, if any.
+pub(crate) fn code_of(headers: &HeaderMap) -> Option<Code> {
+    headers.get("grpc-status").map(|value| Code::from_bytes(value.as_bytes()))
+}
+
+/// The trailers that end a stream with a status. A message that no header can hold is left out.
+pub(crate) fn trailers(status: &Status) -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(2);
+    if status.add_header(&mut trailers).is_err() {
+        trailers.insert("grpc-status", HeaderValue::from(status.code() as i32));
+    }
+    trailers
+}
+
+/// The time that the caller gives the whole stream; `None` when it gives no bound, or one that cannot be read.
+///
+/// At most 8 digits and a unit:
+/// <https://github.com/grpc/grpc/blob/v1.60.0/doc/PROTOCOL-HTTP2.md#requests>.
+pub(crate) fn timeout(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let amount: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(amount * 3600)),
+        "M" => Some(Duration::from_secs(amount * 60)),
+        "S" => Some(Duration::from_secs(amount)),
+        "m" => Some(Duration::from_millis(amount)),
+        "u" => Some(Duration::from_micros(amount)),
+        "n" => Some(Duration::from_nanos(amount)),
+        _ => None,
+    }
+}
+
+/// Removes what concerns one connection only, and says again that trailers are understood.
+pub(crate) fn strip_hop_headers(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+    for name in [
+        header::CONNECTION,
+        header::PROXY_AUTHENTICATE,
+        header::PROXY_AUTHORIZATION,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+        header::HOST,
+        HeaderName::from_static("keep-alive"),
+        HeaderName::from_static("proxy-connection"),
+    ] {
+        headers.remove(name);
+    }
+    if headers.contains_key(header::TE) {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_is_read_as_grpc_writes_it() {
+        let check = |text: &str, expected: Option<Duration>| {
+            let mut headers = HeaderMap::new();
+            headers.insert("grpc-timeout", HeaderValue::from_bytes(text.as_bytes()).unwrap());
+            assert_eq!(timeout(&headers), expected, "{text:?}");
+        };
+        check("1H", Some(Duration::from_secs(3600)));
+        check("99999999H", Some(Duration::from_secs(99_999_999 * 3600)));
+        check("2M", Some(Duration::from_secs(120)));
+        check("30S", Some(Duration::from_secs(30)));
+        check("250m", Some(Duration::from_millis(250)));
+        check("5u", Some(Duration::from_micros(5)));
+        check("0n", Some(Duration::ZERO));
+        for bad in ["", "S", "5", "123456789S", "-1S", "+1S", "1.5S", "1s", "1 S", "é", "1é"] {
+            check(bad, None);
+        }
+    }
+
+    #[test]
+    fn headers_of_one_hop_stay_on_it() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "x-private, Keep-Alive"),
+            ("x-private", "1"),
+            ("keep-alive", "5"),
+            ("host", "evil:80"),
+            ("te", "gzip, trailers"),
+            ("transfer-encoding", "chunked"),
+            ("grpc-timeout", "1S"),
+            ("thanos-tenant", "a"),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        strip_hop_headers(&mut headers);
+        let mut left: Vec<_> = headers.iter().map(|(name, value)| format!("{name}: {value:?}")).collect();
+        left.sort();
+        assert_eq!(left, ["grpc-timeout: \"1S\"", "te: \"trailers\"", "thanos-tenant: \"a\""]);
+    }
+
+    #[test]
+    fn a_status_with_any_message_ends_a_stream() {
+        let status = Status::deadline_exceeded("zu spät\r\n\0");
+        let trailers = trailers(&status);
+        assert_eq!(code_of(&trailers), Some(Code::DeadlineExceeded));
+        let response = refusal(Code::Unavailable, "x\ny");
+        assert_eq!(response.status(), 200);
+        assert_eq!(code_of(response.headers()), Some(Code::Unavailable));
+        assert_eq!(response.headers()["content-type"], "application/grpc");
+    }
+}

@@ -1,0 +1,132 @@
+//! The cluster's side of a request: policy, name to address, on to the target.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock, atomic::AtomicUsize},
+};
+
+use http::{Request, Response, Uri, uri};
+use identity::Name;
+use mesh::Authority;
+use tonic::{Code, Status, body::Body};
+
+use super::{
+    grpc,
+    relay::{Permit, Relay, Side},
+    target::TargetClient,
+};
+use crate::{
+    config::Target,
+    metrics::PeerMetrics,
+    policy::{Method, Policy},
+};
+
+/// What a cluster offers, and under which rules. Replaced as a whole when the configuration is reloaded.
+pub(crate) struct Offer {
+    pub(crate) targets: HashMap<Name, Arc<TargetClient>>,
+    policy: Policy,
+}
+
+/// Serves requests of the observability side.
+pub(crate) struct Inbound {
+    cluster: Name,
+    offer: RwLock<Arc<Offer>>,
+    running: Arc<AtomicUsize>,
+}
+
+impl Inbound {
+    pub(crate) fn new(cluster: Name, targets: &[Target], policy: Policy) -> Self {
+        let targets = targets
+            .iter()
+            .map(|target| (target.name.clone(), Arc::new(TargetClient::new(target.address.clone()))))
+            .collect();
+        Self { cluster, offer: RwLock::new(Arc::new(Offer { targets, policy })), running: Arc::default() }
+    }
+
+    /// Takes other targets and another policy. A target whose address stays keeps its connection, and requests that
+    /// run are not touched.
+    pub(crate) fn replace(&self, targets: &[Target], policy: Policy) {
+        let mut offer = self.offer.write().unwrap_or_else(PoisonError::into_inner);
+        let targets = targets
+            .iter()
+            .map(|target| {
+                let kept =
+                    offer.targets.get(&target.name).filter(|client| *client.address() == target.address);
+                let client =
+                    kept.cloned().unwrap_or_else(|| Arc::new(TargetClient::new(target.address.clone())));
+                (target.name.clone(), client)
+            })
+            .collect();
+        *offer = Arc::new(Offer { targets, policy });
+    }
+
+    /// What is offered now.
+    pub(crate) fn offer(&self) -> Arc<Offer> {
+        self.offer.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Answers one request.
+    pub(crate) async fn serve(&self, metrics: &PeerMetrics, request: Request<Body>) -> Response<Body> {
+        let offer = self.offer();
+        let authority = request.uri().authority().map(|authority| authority.as_str()).unwrap_or_default();
+        let name = authority.parse::<Authority>().ok();
+        let method = Method::of_request(request.uri());
+        // Foreign text does not reach the log as it came.
+        let shown = name.as_ref().map_or_else(|| "unknown".to_owned(), ToString::to_string);
+        let relay = Relay::begin(Side::Inbound, shown.clone(), method, metrics.clone(), &request);
+
+        let Some(method) = method.filter(|method| offer.policy.methods.contains(method)) else {
+            return relay.refuse(
+                Code::PermissionDenied,
+                format!("{shown}: the policy of cluster {} does not allow this method", self.cluster),
+            );
+        };
+        let client = name.filter(|name| *name.cluster() == self.cluster);
+        let Some(client) = client.and_then(|name| offer.targets.get(name.target()).cloned()) else {
+            return relay
+                .refuse(Code::NotFound, format!("{shown}: cluster {} has no such target", self.cluster));
+        };
+        let limit = offer.policy.max_concurrent_requests;
+        let Some(permit) = Permit::take(&self.running, limit) else {
+            return relay.refuse(
+                Code::ResourceExhausted,
+                format!(
+                    "cluster {} already serves {limit} requests, as many as its policy allows",
+                    self.cluster
+                ),
+            );
+        };
+        let relay = relay.holding(permit);
+        match to_target(&client, method, request) {
+            Ok(request) => {
+                let request = request.map(|body| relay.count(body));
+                let call = async {
+                    let answered = client.call(request).await;
+                    answered.map_err(|status| {
+                        Status::new(status.code(), format!("{shown}: {}", status.message()))
+                    })
+                };
+                relay.run(call).await
+            }
+            Err(error) => relay.refuse(Code::Internal, format!("{shown}: {error}")),
+        }
+    }
+}
+
+/// The request as the target gets it: our own path and the configured address, never what came in.
+fn to_target(
+    client: &TargetClient,
+    method: Method,
+    request: Request<Body>,
+) -> Result<Request<Body>, http::Error> {
+    let (mut parts, body) = request.into_parts();
+    parts.uri = Uri::builder()
+        .scheme(uri::Scheme::HTTP)
+        .authority(client.address().as_str())
+        .path_and_query(method.path())
+        .build()?;
+    parts.version = http::Version::HTTP_2;
+    parts.extensions = http::Extensions::new();
+    grpc::strip_hop_headers(&mut parts.headers);
+    Ok(Request::from_parts(parts, body))
+}

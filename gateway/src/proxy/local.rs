@@ -1,0 +1,295 @@
+//! The observability side of a request: which target, which connection, out.
+//!
+//! Requests come in over plain HTTP/2, on the gateway's local port, where their `:authority` names the target, or on
+//! the plain port of one target, where it does not matter. The request's body is read whole before it is sent: each
+//! method that is passed on has a single, small request message, and with it at hand a request that a dying connection
+//! did not answer can be sent once more on another.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::{HeaderMap, Request, Response, Uri, uri};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use mesh::Authority;
+use tonic::{Code, Status, body::Body};
+
+use super::{
+    grpc,
+    relay::{Relay, Side},
+};
+use crate::{
+    connections::Connections,
+    directory::Directory,
+    metrics::GatewayMetrics,
+    policy::Method,
+    transport::{self, StreamErrorKind},
+};
+
+/// Largest request, in bytes. Matchers and hints make at most some kilobytes.
+const MAX_REQUEST_BYTES: usize = 1 << 20;
+
+/// Sends requests to clusters.
+pub(crate) struct Outbound {
+    directory: Arc<Directory>,
+    connections: Arc<Connections>,
+    metrics: Arc<GatewayMetrics>,
+}
+
+impl Outbound {
+    pub(crate) fn new(
+        directory: Arc<Directory>,
+        connections: Arc<Connections>,
+        metrics: Arc<GatewayMetrics>,
+    ) -> Self {
+        Self { directory, connections, metrics }
+    }
+
+    /// Answers a request that names its target.
+    pub(crate) async fn serve_named(&self, request: Request<Body>) -> Response<Body> {
+        let authority = request.uri().authority().map(uri::Authority::as_str).unwrap_or_default();
+        match target_of(authority) {
+            Some(target) => self.serve(&target, request).await,
+            None => {
+                let shown: String = authority.chars().take(100).collect();
+                grpc::refusal(
+                    Code::NotFound,
+                    format!(
+                        "unknown target {shown:?}: the request's authority must be TARGET.CLUSTER, such as scraper-0.eu-1"
+                    ),
+                )
+            }
+        }
+    }
+
+    /// Answers a request for `target`, whatever authority it has.
+    pub(crate) async fn serve(&self, target: &Authority, request: Request<Body>) -> Response<Body> {
+        if self.directory.registration(target.cluster()).is_none() {
+            // No counters for names that anybody can invent.
+            let message = format!("{target}: no cluster {} is registered here", target.cluster());
+            return grpc::refusal(Code::NotFound, message);
+        }
+        let method = Method::of_request(request.uri());
+        let metrics = self.metrics.peer(target.cluster());
+        let relay = Relay::begin(Side::Outbound, target.to_string(), method, metrics, &request);
+        let Some(method) = method else {
+            return relay.refuse(Code::Unimplemented, format!("{target}: the mesh carries no such method"));
+        };
+        let (parts, body) = request.into_parts();
+        let mut headers = parts.headers;
+        grpc::strip_hop_headers(&mut headers);
+        let call = self.call(target, method, headers, body, relay.request_counter());
+        relay.run(call).await
+    }
+
+    /// Sends the request; once more on another connection if the first one broke before it answered.
+    async fn call(
+        &self,
+        target: &Authority,
+        method: Method,
+        headers: HeaderMap,
+        body: Body,
+        sent: prometheus_client::metrics::counter::Counter,
+    ) -> Result<Response<Body>, Status> {
+        let body =
+            Limited::new(body, MAX_REQUEST_BYTES).collect().await.map_err(|error| match error
+                .downcast_ref::<LengthLimitError>()
+            {
+                Some(_) => Status::resource_exhausted(format!(
+                    "{target}: the request is larger than {MAX_REQUEST_BYTES} bytes"
+                )),
+                None => Status::cancelled(format!("{target}: the request broke off: {error}")),
+            })?;
+        let body = body.to_bytes();
+        let mut first_failure = None;
+        loop {
+            let lease = self.connections.pick(target.cluster()).ok_or_else(|| {
+                let why = first_failure.take().unwrap_or_else(|| "no gateway of it is connected".to_owned());
+                Status::unavailable(format!("{target}: cluster {} is not connected: {why}", target.cluster()))
+            })?;
+            let request = request(target, method, &headers, &body)?;
+            sent.inc_by(body.len() as u64);
+            let connection = lease.connection();
+            match connection.handler.handle(request).await {
+                Ok(response) => {
+                    // The lease ends with the response: until then the connection is in use.
+                    return Ok(response.map(|body| Body::new(Leased { body, _lease: lease })));
+                }
+                Err(error) => {
+                    let broken = matches!(error.kind(), StreamErrorKind::Lost | StreamErrorKind::Refused);
+                    if !broken || first_failure.is_some() {
+                        return Err(named(target, error));
+                    }
+                    // Whatever else is asked goes elsewhere, if there is an elsewhere.
+                    connection.drain();
+                    first_failure = Some(error.to_string());
+                }
+            }
+        }
+    }
+}
+
+fn named(target: &Authority, error: transport::StreamError) -> Status {
+    let status = Status::from(error);
+    let code = if status.code() == Code::Internal { Code::Unavailable } else { status.code() };
+    Status::new(code, format!("{target}: {}", status.message()))
+}
+
+/// The target that an authority names; it may carry the port that the client connected to.
+fn target_of(authority: &str) -> Option<Authority> {
+    let name = match authority.rsplit_once(':') {
+        Some((name, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => authority,
+    };
+    name.parse().ok()
+}
+
+fn request(
+    target: &Authority,
+    method: Method,
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> Result<Request<transport::Body>, Status> {
+    let uri = Uri::builder()
+        .scheme(uri::Scheme::HTTPS)
+        .authority(target.as_str())
+        .path_and_query(method.path())
+        .build()
+        .map_err(|error| Status::internal(format!("{target}: {error}")))?;
+    let mut request = Request::new(transport::Body::full(body.clone()));
+    *request.method_mut() = http::Method::POST;
+    *request.uri_mut() = uri;
+    *request.headers_mut() = headers.clone();
+    Ok(request)
+}
+
+/// The body of a response, which keeps its connection in use.
+struct Leased {
+    body: transport::Body,
+    _lease: crate::connections::Lease,
+}
+
+impl http_body::Body for Leased {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Status>>> {
+        std::pin::Pin::new(&mut self.body).poll_frame(context).map_err(Status::from)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The target of a plain port, which a reload may change.
+#[derive(Clone)]
+pub(crate) struct SharedTarget(Arc<RwLock<Authority>>);
+
+impl SharedTarget {
+    pub(crate) fn new(target: Authority) -> Self {
+        Self(Arc::new(RwLock::new(target)))
+    }
+
+    pub(crate) fn get(&self) -> Authority {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set(&self, target: Authority) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = target;
+    }
+}
+
+/// The tower service behind a plain HTTP/2 port.
+#[derive(Clone)]
+pub(crate) struct LocalService {
+    outbound: Arc<Outbound>,
+    /// The one target of a plain port; `None` where requests name theirs.
+    target: Option<SharedTarget>,
+}
+
+impl LocalService {
+    /// Takes requests that name their target.
+    pub(crate) fn named(outbound: Arc<Outbound>) -> Self {
+        Self { outbound, target: None }
+    }
+
+    /// Takes every request as meant for `target`.
+    pub(crate) fn of(outbound: Arc<Outbound>, target: SharedTarget) -> Self {
+        Self { outbound, target: Some(target) }
+    }
+}
+
+impl tower::Service<Request<axum::body::Body>> for LocalService {
+    type Response = Response<Body>;
+    type Error = std::convert::Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, std::convert::Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<axum::body::Body>) -> Self::Future {
+        let Self { outbound, target } = self.clone();
+        let request = request.map(Body::new);
+        Box::pin(async move {
+            Ok(match target {
+                Some(target) => outbound.serve(&target.get(), request).await,
+                None => outbound.serve_named(request).await,
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_authority_names_a_target_with_or_without_a_port() {
+        let name: Authority = "scraper-0.eu-1".parse().unwrap();
+        for authority in ["scraper-0.eu-1", "scraper-0.eu-1:10941"] {
+            assert_eq!(target_of(authority).as_ref(), Some(&name), "{authority}");
+        }
+    }
+
+    /// Addresses in all notations, and what tries to smuggle one in beside a name.
+    #[test]
+    fn nothing_but_two_names_is_a_target() {
+        for authority in [
+            "",
+            ".",
+            "localhost",
+            "127.0.0.1",
+            "127.0.0.1:10901",
+            "127.1.1",
+            "[::1]:10901",
+            "::1",
+            "scraper-0",
+            "scraper-0.",
+            ".eu-1",
+            "scraper-0.eu-1.svc",
+            "Scraper-0.eu-1",
+            "scraper-0.eu-1:",
+            "scraper-0.eu-1:x",
+            "scraper-0.eu-1:1:2",
+            "user@scraper-0.eu-1",
+            "scraper-0.eu-1/..",
+            "scraper-0.eu-1\r\nx: y",
+            "scraper%2d0.eu-1",
+            "169.254.169.254",
+            "metadata.google.internal",
+        ] {
+            assert_eq!(target_of(authority), None, "{authority:?}");
+        }
+        // A decimal pair is a legal pair of names, and names are all it is: nothing is ever connected to by it.
+        assert!(target_of("127.1").is_some());
+    }
+}

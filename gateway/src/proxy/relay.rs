@@ -1,0 +1,342 @@
+//! One request on its way through a gateway: deadline, counting, and an end that always carries a status.
+//!
+//! Both proxies end here: [`Relay`] is made before a request is sent on and becomes the response's body. tonic does
+//! not enforce `grpc-timeout` once response headers are out, so the whole-stream deadline is kept here. Whatever
+//! breaks below (a lost connection, a reset) reaches the caller as trailers with a status, never as an end that
+//! looks complete. Dropping the body, as a server does when its client cancels, drops what is below and so cancels
+//! at the far end.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body as _, Frame, SizeHint};
+use prometheus_client::metrics::counter::Counter;
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio_util::task::AbortOnDropHandle;
+use tonic::{Code, Status, body::Body};
+
+use super::grpc;
+use crate::{
+    metrics::{Held, PeerMetrics},
+    policy::Method,
+};
+
+/// A request between its arrival and the end of its response.
+pub(crate) struct Relay {
+    /// What the access log calls the target.
+    target: String,
+    method: Option<Method>,
+    metrics: PeerMetrics,
+    /// Which of the peer's counters data of the response belongs to.
+    response_bytes: Counter,
+    request_bytes: Counter,
+    deadline: Option<Pin<Box<Sleep>>>,
+    began: Instant,
+    bytes: u64,
+    /// `None` until the outcome is known; dropped as `None` means cancelled.
+    code: Option<Code>,
+    _running: Held,
+    _permit: Option<Permit>,
+}
+
+/// Room for one request under a limit; given back when dropped.
+pub(crate) struct Permit(Arc<AtomicUsize>);
+
+impl Permit {
+    /// Takes room among at most `limit`; `None` when there is none.
+    pub(crate) fn take(running: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
+        // Counted first and looked at afterwards, so that two cannot share the last place.
+        let permit = Self(running.clone());
+        (running.fetch_add(1, Ordering::Relaxed) < limit).then_some(permit)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// On which side of the peer connection a gateway stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// It sends requests to the peer.
+    Outbound,
+    /// It serves requests of the peer.
+    Inbound,
+}
+
+impl Relay {
+    /// Begins with a request as it arrived.
+    pub(crate) fn begin<B>(
+        side: Side,
+        target: String,
+        method: Option<Method>,
+        metrics: PeerMetrics,
+        request: &Request<B>,
+    ) -> Self {
+        let (request_bytes, response_bytes) = match side {
+            Side::Outbound => (metrics.sent.clone(), metrics.received.clone()),
+            Side::Inbound => (metrics.received.clone(), metrics.sent.clone()),
+        };
+        let deadline = grpc::timeout(request.headers()).map(|timeout| Box::pin(sleep(timeout)));
+        let _running = metrics.stream();
+        Self {
+            target,
+            method,
+            metrics,
+            response_bytes,
+            request_bytes,
+            deadline,
+            began: Instant::now(),
+            bytes: 0,
+            code: None,
+            _running,
+            _permit: None,
+        }
+    }
+
+    /// Holds a permit until the request is over.
+    pub(crate) fn holding(mut self, permit: Permit) -> Self {
+        self._permit = Some(permit);
+        self
+    }
+
+    /// Ends the request with a status of our own.
+    pub(crate) fn refuse(mut self, code: Code, message: impl Into<String>) -> Response<Body> {
+        self.code = Some(code);
+        grpc::refusal(code, message)
+    }
+
+    /// Counts what goes out as request bodies.
+    pub(crate) fn request_counter(&self) -> Counter {
+        self.request_bytes.clone()
+    }
+
+    /// The request's body, counted.
+    pub(crate) fn count<B>(&self, body: B) -> Body
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        Body::new(Counted { body: Body::new(body), bytes: self.request_bytes.clone() })
+    }
+
+    /// Waits for the head of the response and goes on as its body.
+    pub(crate) async fn run<E: Into<Status>>(
+        mut self,
+        call: impl Future<Output = Result<Response<Body>, E>>,
+    ) -> Response<Body> {
+        let answer = match &mut self.deadline {
+            Some(deadline) => tokio::select! {
+                biased;
+                answer = call => answer.map_err(Into::into),
+                () = deadline => Err(self.deadline_exceeded()),
+            },
+            None => call.await.map_err(Into::into),
+        };
+        match answer {
+            Ok(response) => {
+                self.code = grpc::code_of(response.headers());
+                response.map(|body| {
+                    if body.is_end_stream() {
+                        // Trailers-only: the status was in the head, and there is nothing left to guard.
+                        return body;
+                    }
+                    Body::new(RelayBody::new(self, body))
+                })
+            }
+            Err(status) => {
+                self.code = Some(status.code());
+                status.into_http()
+            }
+        }
+    }
+
+    fn deadline_exceeded(&self) -> Status {
+        let seconds = self.began.elapsed().as_secs_f64();
+        Status::deadline_exceeded(format!(
+            "{}: the deadline of the request passed after {seconds:.3} s",
+            self.target
+        ))
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        let code = self.code.map_or("cancelled", grpc::code_name);
+        self.metrics.request_done(self.method, code);
+        tracing::debug!(
+            target = self.target,
+            method = self.method.map_or("unknown", Method::name),
+            code,
+            bytes = self.bytes,
+            seconds = self.began.elapsed().as_secs_f64(),
+            "request"
+        );
+    }
+}
+
+/// The body of a response that is relayed.
+struct RelayBody {
+    relay: Relay,
+    /// Shared with the watchdog, which takes it away at the deadline.
+    body: Arc<Mutex<Option<Body>>>,
+    ended: bool,
+    /// A server does not poll a body while its client has no room for more. Without this task a stalled reader
+    /// would hold everything below beyond the deadline.
+    _watchdog: Option<AbortOnDropHandle<()>>,
+}
+
+impl RelayBody {
+    fn new(relay: Relay, body: Body) -> Self {
+        let body = Arc::new(Mutex::new(Some(body)));
+        let _watchdog = relay.deadline.as_ref().map(|deadline| {
+            let (at, body) = (deadline.deadline(), body.clone());
+            AbortOnDropHandle::new(tokio::spawn(async move {
+                sleep_until(at).await;
+                take(&body);
+            }))
+        });
+        Self { relay, body, ended: false, _watchdog }
+    }
+
+    /// Cuts what is below and ends with a status.
+    fn end(&mut self, status: &Status) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        self.finish();
+        self.relay.code = Some(status.code());
+        Poll::Ready(Some(Ok(Frame::trailers(grpc::trailers(status)))))
+    }
+
+    fn finish(&mut self) {
+        take(&self.body);
+        self.ended = true;
+    }
+
+    fn poll_below(&self, context: &mut Context<'_>) -> Poll<Below> {
+        match &mut *lock(&self.body) {
+            Some(body) => Pin::new(body).poll_frame(context).map(Below::Frame),
+            None => Poll::Ready(Below::Taken),
+        }
+    }
+}
+
+enum Below {
+    Frame(Option<Result<Frame<Bytes>, Status>>),
+    /// The watchdog took the body away.
+    Taken,
+}
+
+fn lock(body: &Mutex<Option<Body>>) -> std::sync::MutexGuard<'_, Option<Body>> {
+    body.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn take(body: &Mutex<Option<Body>>) {
+    // Dropped outside the lock: what a body does when it is dropped is none of ours.
+    let taken = lock(body).take();
+    drop(taken);
+}
+
+impl http_body::Body for RelayBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        // The deadline comes first, so that a stream that always has data cannot outlive it.
+        if let Some(deadline) = &mut this.relay.deadline
+            && deadline.as_mut().poll(context).is_ready()
+        {
+            let status = this.relay.deadline_exceeded();
+            return this.end(&status);
+        }
+        match ready!(this.poll_below(context)) {
+            Below::Frame(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    this.relay.response_bytes.inc_by(data.len() as u64);
+                    this.relay.bytes += data.len() as u64;
+                } else if let Some(trailers) = frame.trailers_ref() {
+                    this.relay.code = Some(grpc::code_of(trailers).unwrap_or(Code::Unknown));
+                    this.finish();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Below::Frame(Some(Err(status))) => {
+                let message = format!("{}: the stream was cut: {}", this.relay.target, status.message());
+                // A reset says nothing of its cause: to the caller the target went away.
+                let code = match status.code() {
+                    Code::Unknown | Code::Internal | Code::Cancelled => Code::Unavailable,
+                    code => code,
+                };
+                this.end(&Status::new(code, message))
+            }
+            Below::Frame(None) if this.relay.code.is_none() => {
+                let message = format!("{}: the stream ended without a status", this.relay.target);
+                this.end(&Status::unavailable(message))
+            }
+            Below::Frame(None) => {
+                this.finish();
+                Poll::Ready(None)
+            }
+            Below::Taken => {
+                let status = this.relay.deadline_exceeded();
+                this.end(&status)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        // Even a body of known length may end early, with trailers.
+        SizeHint::default()
+    }
+}
+
+/// A body whose data is counted.
+struct Counted {
+    body: Body,
+    bytes: Counter,
+}
+
+impl http_body::Body for Counted {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            self.bytes.inc_by(data.len() as u64);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
