@@ -37,3 +37,6 @@ pub use handler::{Handler, HandlerFuture, ServiceHandler, channel, handler_fn};
 pub use link::{Close, Closed, Link, Links};
 pub use listener::{Inbound, Listener};
 pub use settings::{Event, Node, Preference, Settings};
+
+#[cfg(test)]
+mod tests;

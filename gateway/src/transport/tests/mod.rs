@@ -1,0 +1,5 @@
+//! Two gateways in one process, over loopback. Each scenario runs on QUIC and TCP, with either side dialling.
+
+mod links;
+mod streams;
+mod support;

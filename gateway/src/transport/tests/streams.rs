@@ -1,0 +1,243 @@
+//! What a stream promises.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use http_body::{Body as _, Frame};
+use http_body_util::{BodyExt, StreamBody};
+
+use super::support::*;
+use crate::transport::*;
+
+const MIB: u64 = 1 << 20;
+
+#[tokio::test]
+async fn trailers_pass() {
+    everywhere(async |pair, _| {
+        for path in ["/trailers", "/empty-pieces"] {
+            let response = pair.client.handle(request(path, Body::full("ask"))).await.unwrap();
+            assert_eq!(response.headers()["content-type"], "application/grpc");
+            let (len, trailers, end) = read(response.into_body()).await;
+            assert_eq!((len, end.is_ok()), (if path == "/trailers" { 5 } else { 11 }, true));
+            let trailers = trailers.unwrap();
+            assert_eq!(
+                (&trailers["grpc-status"], &trailers["x-cause"]),
+                (&"0".parse().unwrap(), &"because".parse().unwrap())
+            );
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_answer_of_trailers_only_stays_one() {
+    everywhere(async |pair, _| {
+        let response = pair.client.handle(request("/trailers-only", Body::full("ask"))).await.unwrap();
+        assert_eq!(response.headers()["grpc-status"], "5");
+        assert!(response.body().is_end_stream(), "head and end must go on together");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_error_after_three_messages_passes_with_its_metadata() {
+    everywhere(async |pair, _| {
+        let response = pair.client.handle(request("/error-after-three", Body::full("ask"))).await.unwrap();
+        let (len, trailers, end) = read(response.into_body()).await;
+        assert!(end.is_ok());
+        assert_eq!((len, &trailers.unwrap()["grpc-status"]), (15, &"13".parse().unwrap()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_truncated_answer_never_looks_whole() {
+    everywhere(async |pair, _| {
+        let response = pair.client.handle(request("/broken-after-three", Body::full("ask"))).await;
+        // The reset may overtake data, and even the head.
+        let end = match response {
+            Ok(response) => read(response.into_body()).await.2,
+            Err(error) => Err(error),
+        };
+        assert_eq!(end.unwrap_err().kind(), StreamErrorKind::Reset);
+        let refused = pair.client.handle(request("/refused", Body::full("ask"))).await.unwrap_err();
+        assert_eq!(refused.kind(), StreamErrorKind::Refused);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn three_mebibytes_pass_up_and_down() {
+    everywhere(async |pair, _| {
+        for piece in [100, 1 << 10, 64 << 10, 3 << 20] {
+            let up = (0..(3 << 20) / piece).map(|_| data(piece)).collect();
+            let response = pair.client.handle(request("/echo", pieces(up))).await.unwrap();
+            let (len, _, end) = read(response.into_body()).await;
+            end.unwrap();
+            assert_eq!(len, (3 << 20) / piece * piece);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_server_sees_an_idle_stream_cancelled() {
+    everywhere(async |pair, mut dropped| {
+        // Once with a request that has ended, once with one that is open and idle too.
+        for body in
+            [Body::full("ask"), Body::new(StreamBody::new(stream::iter([data(3)]).chain(stream::pending())))]
+        {
+            let response = pair.client.handle(request("/idle", body)).await.unwrap();
+            let mut body = response.into_body();
+            assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap().len(), 1);
+            drop(body);
+            assert_eq!(dropped.recv().await, Some("idle"));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_server_sees_a_request_cancelled_before_it_answers() {
+    everywhere(async |pair, mut dropped| {
+        for body in
+            [Body::full("ask"), Body::new(StreamBody::new(stream::iter([data(3)]).chain(stream::pending())))]
+        {
+            let asked = tokio::spawn(pair.client.handle(request("/silent", body)));
+            until("the request is there", || pair.server.streams() == 1).await;
+            asked.abort();
+            assert_eq!(dropped.recv().await, Some("silent"));
+            until("the stream is gone", || pair.server.streams() == 0).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_server_sees_a_blocked_stream_cancelled() {
+    everywhere(async |pair, mut dropped| {
+        let response = pair.client.handle(request("/flood", Body::full("ask"))).await.unwrap();
+        settled(&pair.probe.produced).await;
+        drop(response);
+        assert_eq!(dropped.recv().await, Some("flood"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stalled_reader_takes_little_and_blocks_nobody() {
+    everywhere(async |pair, _| {
+        let ask = || pair.client.handle(request("/flood", Body::full("ask")));
+        let stalled = [ask().await.unwrap(), ask().await.unwrap(), ask().await.unwrap()];
+        let produced = settled(&pair.probe.produced).await;
+        assert!(produced < 3 * 4 * MIB, "three stalled streams took {produced} bytes");
+
+        let response =
+            pair.client.handle(request("/echo", pieces((0..48).map(|_| data(64 << 10)).collect()))).await;
+        assert_eq!(read(response.unwrap().into_body()).await.0, 3 << 20);
+        drop(stalled);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_that_stopped_reading_takes_little() {
+    everywhere(async |pair, mut dropped| {
+        let sent = Arc::new(AtomicU64::new(0));
+        let counter = sent.clone();
+        let up = stream::repeat(Bytes::from(vec![0; 64 << 10])).map(move |piece| {
+            counter.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            Ok(Frame::data(piece))
+        });
+        let body = Body::new(StreamBody::new(up));
+        let asked = tokio::spawn(pair.client.handle(request("/stalled-upload", body)));
+        until("the server has read a little", || pair.probe.taken.load(Ordering::Relaxed) > 0).await;
+        let sent = settled(&sent).await;
+        assert!(sent < 4 * MIB, "a server that reads no more took {sent} bytes");
+        asked.abort();
+        assert_eq!(dropped.recv().await, Some("stalled-upload"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_slow_reader_of_small_frames_takes_little() {
+    everywhere(async |pair, _| {
+        // An echo of small messages, read one by one, while the sender always has more.
+        let sent = Arc::new(AtomicU64::new(0));
+        let counter = sent.clone();
+        let up = stream::repeat(Bytes::from(vec![0; 1000])).map(move |piece| {
+            counter.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            Ok(Frame::data(piece))
+        });
+        let body = Body::new(StreamBody::new(up));
+        let mut down = pair.client.handle(request("/echo", body)).await.unwrap().into_body();
+        let mut read = 0;
+        while read < 16 * MIB {
+            read += down.frame().await.unwrap().unwrap().into_data().unwrap().len() as u64;
+            let ahead = sent.load(Ordering::Relaxed) - read;
+            assert!(ahead < 10 * MIB, "{ahead} bytes are under way");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn more_requests_than_allowed_wait_for_their_turn() {
+    everywhere(async |pair, _| {
+        let max = Settings::default().max_streams as usize;
+        let ask = |_| pair.client.handle(request("/echo", Body::full("ask")));
+        let answers = futures::future::join_all((0..2 * max).map(ask));
+        assert!(answers.await.into_iter().all(|answer| answer.is_ok()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn dropping_the_client_ends_the_connection_after_its_last_stream() {
+    everywhere(async |pair, _| {
+        let client = pair.client.clone();
+        let response = client.handle(request("/idle", Body::full("ask"))).await.unwrap();
+        let mut body = response.into_body();
+        drop(client);
+        let link = pair.client.link().clone();
+        let server = pair.server.clone();
+        drop(pair);
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap().len(), 1);
+        assert!(!link.is_closed() && !server.is_closed());
+        drop(body);
+        assert_eq!(link.closed().await, Closed::Here(Close::Done));
+        assert!(matches!(server.closed().await, Closed::There { failure: Failure::Lost, .. }));
+    })
+    .await;
+}
+
+/// Waits for a condition.
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    soon(what, async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+}
+
+/// Waits until a counter has not moved for a while, and returns it.
+async fn settled(counter: &AtomicU64) -> u64 {
+    let mut last = 0;
+    loop {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let now = counter.load(Ordering::Relaxed);
+        if now == last && now > 0 {
+            return now;
+        }
+        last = now;
+    }
+}
