@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use runtime::{
     BoxError, GrpcMetrics, GrpcOptions, GrpcServer, HttpMetrics, HttpServer, ListenAddress, Metrics, Probes,
     Registry, Reload, Shutdown, Supervisor, admin_routes,
@@ -33,6 +33,11 @@ struct Role {
 }
 
 async fn start(grace: Duration) -> Role {
+    start_with(GrpcOptions { grace, ..GrpcOptions::default() }).await
+}
+
+async fn start_with(options: GrpcOptions) -> Role {
+    let grace = options.grace;
     let address: ListenAddress = "127.0.0.1:0".parse().unwrap();
     let mut registry = Registry::default();
     let http_metrics = HttpMetrics::new(&mut registry);
@@ -42,7 +47,7 @@ async fn start(grace: Duration) -> Role {
     let (shutdown, reload) = (supervisor.shutdown(), supervisor.reload());
 
     let http = HttpServer::bind(&address).await.unwrap();
-    let grpc = GrpcServer::bind(&address, GrpcOptions { grace, ..GrpcOptions::default() }).await.unwrap();
+    let grpc = GrpcServer::bind(&address, options).await.unwrap();
     let (http_address, grpc_address) = (http.local_addr(), grpc.local_addr());
     let own = get(|| async { "word ".repeat(1000) }).layer(http_metrics.layer("words"));
     let routes = admin_routes(Metrics::new(registry), probes.clone(), reload.clone()).route("/words", own);
@@ -212,6 +217,19 @@ async fn a_stream_ends_at_the_deadline_of_its_caller() {
     let (_, text) = role.get("/metrics").await;
     let counted = "grpc_server_handled_total{grpc_code=\"DeadlineExceeded\",grpc_method=\"Watch\",grpc_service=\"grpc.health.v1.Health\",grpc_type=\"server_stream\"} 1\n";
     assert!(text.contains(counted), "{text}");
+}
+
+#[tokio::test]
+async fn an_old_connection_is_asked_to_go() {
+    let age = Some(Duration::from_millis(100));
+    let role = start_with(GrpcOptions { max_connection_age: age, ..GrpcOptions::default() }).await;
+    let address = role.grpc.strip_prefix("http://").unwrap();
+    let stream = TokioIo::new(tokio::net::TcpStream::connect(address).await.unwrap());
+    let (_sender, connection) =
+        hyper::client::conn::http2::handshake::<_, _, Full<Bytes>>(TokioExecutor::new(), stream)
+            .await
+            .unwrap();
+    tokio::time::timeout(Duration::from_secs(20), connection).await.expect("the server ends it").unwrap();
 }
 
 #[tokio::test]
