@@ -145,7 +145,7 @@ impl Authority {
     ) -> Result<SignedLeaf, PkiError> {
         if now >= self.not_after {
             return Err(PkiError::Failed(format!(
-                "the issuing CA expired at {}; renew it",
+                "the issuing CA expired at {}; renew it with `pki issuer renew`",
                 utc(self.not_after)
             )));
         }

@@ -99,9 +99,13 @@ fn audit(inventory: &Inventory) -> Finding {
 
 fn issuer(dir: &StateDir, now: SystemTime) -> Finding {
     match Authority::load(&dir.issuer()) {
-        Ok(authority) => {
-            horizon("issuing CA", "the issuing CA", authority.not_after(), now, [7 * DAY, 2 * DAY])
-        }
+        Ok(authority) => horizon(
+            "issuing CA",
+            "the issuing CA (`pki issuer renew` makes the next)",
+            authority.not_after(),
+            now,
+            [7 * DAY, 2 * DAY],
+        ),
         Err(e) => Finding { check: "issuing CA", severity: Severity::Critical, text: e.to_string() },
     }
 }

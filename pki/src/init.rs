@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::{
     PkiError,
-    authority::{Authority, ISSUING_LIFE},
+    authority::{Authority, ISSUING_LIFE, utc},
     inventory::{Inventory, StateDir, create_private_dir},
     seal::{Cost, seal, unseal},
 };
@@ -90,6 +90,38 @@ pub(crate) fn init_at_cost(
     Ok(Initialised::Now)
 }
 
+/// What [`renew_issuer`] works on.
+#[derive(Debug, Clone)]
+pub(crate) struct RenewIssuerOptions {
+    pub(crate) state: PathBuf,
+    /// The roots' directory, back for a moment.
+    pub(crate) root_out: PathBuf,
+    pub(crate) passphrase: Secret<String>,
+}
+
+/// Replaces the issuing CA by a new one under the active root, and answers its last moment. What the old one
+/// signed stays good: peers trust the roots.
+pub(crate) fn renew_issuer(options: &RenewIssuerOptions, now: SystemTime) -> Result<SystemTime, PkiError> {
+    let dir = StateDir::new(&options.state);
+    let mut inventory = Inventory::open(&dir)?;
+    let (domain, _) = inventory.identity()?;
+    let cert_path = options.root_out.join("root-active.pem");
+    let key_path = options.root_out.join("root-active.key.sealed");
+    let root = load_root(&domain, &options.passphrase, &cert_path, &key_path)?;
+    let bundle = TrustBundle::load(domain.clone(), &dir.bundle())?;
+    if !bundle.roots().any(|known| known == root.cert()) {
+        return Err(PkiError::Conflict(format!(
+            "{} is not a root of {}",
+            cert_path.display(),
+            dir.bundle().display()
+        )));
+    }
+    let issuing = root.issuing(&domain, now, ISSUING_LIFE)?;
+    inventory.record(now, "issuing CA renewed", &json!({"until": utc(issuing.not_after())}))?;
+    issuing.store(&dir.issuer())?;
+    Ok(issuing.not_after())
+}
+
 /// Checks what [`init`] would before it changes anything.
 ///
 /// # Errors
@@ -127,7 +159,7 @@ fn root(options: &InitOptions, label: &str, now: SystemTime, cost: Cost) -> Resu
     let cert_path = options.root_out.join(format!("root-{label}.pem"));
     let key_path = options.root_out.join(format!("root-{label}.key.sealed"));
     if cert_path.exists() {
-        return load_root(options, &cert_path, &key_path);
+        return load_root(&options.trust_domain, &options.passphrase, &cert_path, &key_path);
     }
     let root = Authority::root(&options.trust_domain, label, now)?;
     let sealed = seal(&root.key_der(), &options.passphrase, cost)?;
@@ -136,24 +168,29 @@ fn root(options: &InitOptions, label: &str, now: SystemTime, cost: Cost) -> Resu
     Ok(root)
 }
 
-fn load_root(options: &InitOptions, cert_path: &Path, key_path: &Path) -> Result<Authority, PkiError> {
+fn load_root(
+    domain: &TrustDomain,
+    passphrase: &Secret<String>,
+    cert_path: &Path,
+    key_path: &Path,
+) -> Result<Authority, PkiError> {
     let read = |path: &Path| read_bounded(path, MAX_ROOT_FILE_BYTES).map_err(PkiError::io("read", path));
     let damaged = |path: &Path, why: &str| PkiError::Integrity(format!("{}: {why}", path.display()));
     let cert =
         CertificateDer::from_pem_slice(&read(cert_path)?).map_err(|e| damaged(cert_path, &e.to_string()))?;
     let sealed = String::from_utf8(read(key_path)?).map_err(|_| damaged(key_path, "is not text"))?;
-    let key = unseal(&sealed, &options.passphrase).map_err(|e| match e {
+    let key = unseal(&sealed, passphrase).map_err(|e| match e {
         PkiError::Refused(why) => PkiError::Refused(format!("{}: {why}", key_path.display())),
         other => damaged(key_path, &other.to_string()),
     })?;
     let key = KeyPair::try_from(&PrivatePkcs8KeyDer::from(key.as_slice()))
         .map_err(|e| damaged(key_path, &e.to_string()))?;
     let root = Authority::new(cert, key).map_err(|e| damaged(cert_path, &e.to_string()))?;
-    if !root.organization_is(options.trust_domain.as_str()) {
+    if !root.organization_is(domain.as_str()) {
         return Err(PkiError::Conflict(format!(
             "{} is a root of another trust domain than {}",
             cert_path.display(),
-            options.trust_domain
+            domain
         )));
     }
     Ok(root)

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SignatureAlgorithm,
 };
 use rustls::pki_types::CertificateDer;
 
@@ -66,7 +66,15 @@ impl TestCa {
     }
 
     pub(crate) fn with_issuing(name: &str, issuing_params: CertificateParams) -> Self {
-        let (root_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        Self::with_issuing_key(name, issuing_params, &PKCS_ECDSA_P256_SHA256)
+    }
+
+    pub(crate) fn with_issuing_key(
+        name: &str,
+        issuing_params: CertificateParams,
+        algorithm: &'static SignatureAlgorithm,
+    ) -> Self {
+        let (root_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate_for(algorithm).unwrap());
         let params = ca_params(&format!("root {name}"));
         let root = params.self_signed(&root_key).unwrap().der().clone();
         let root_signer = Issuer::new(params, root_key);

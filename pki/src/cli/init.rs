@@ -47,7 +47,7 @@ pub(super) fn run(args: &InitArgs, output: &mut Output<'_>, now: SystemTime) -> 
         root_out: args.root_out.clone(),
         trust_domain: args.trust_domain.clone(),
         cluster: args.cluster.clone(),
-        passphrase: passphrase(args.root_passphrase_file.as_deref())?,
+        passphrase: passphrase(args.root_passphrase_file.as_deref(), true)?,
     };
     let (state, root_out) = (options.state.display(), options.root_out.display());
     if args.dry_run {
@@ -94,7 +94,8 @@ pub(super) fn run(args: &InitArgs, output: &mut Output<'_>, now: SystemTime) -> 
     Ok(0)
 }
 
-fn passphrase(file: Option<&Path>) -> Result<Secret<String>, PkiError> {
+/// Reads the passphrase from the file, or asks on the terminal; twice for one that is new.
+pub(super) fn passphrase(file: Option<&Path>, is_new: bool) -> Result<Secret<String>, PkiError> {
     if let Some(path) = file {
         let bytes =
             Secret::new(read_bounded(path, MAX_PASSPHRASE_BYTES).map_err(PkiError::io("read", path))?);
@@ -111,8 +112,8 @@ fn passphrase(file: Option<&Path>) -> Result<Secret<String>, PkiError> {
         let answer = rpassword::prompt_password(prompt).map_err(|e| PkiError::Failed(format!("ask: {e}")))?;
         Ok::<_, PkiError>(Secret::new(answer))
     };
-    let (first, second) = (ask("Passphrase for the root keys: ")?, ask("The same again: ")?);
-    if first.expose() != second.expose() {
+    let first = ask("Passphrase of the root keys: ")?;
+    if is_new && ask("The same again: ")?.expose() != first.expose() {
         return Err(PkiError::Usage("the two passphrases differ".into()));
     }
     Ok(first)

@@ -7,6 +7,7 @@
 
 mod init;
 mod inspect;
+mod issuer;
 mod output;
 mod token;
 
@@ -20,6 +21,9 @@ use crate::PkiError;
 pub enum PkiCommand {
     /// Make a PKI: offline roots (active and standby), an issuing CA, and the issuer's state directory
     Init(init::InitArgs),
+    /// The issuing CA: renew it before it expires
+    #[command(subcommand)]
+    Issuer(issuer::IssuerCommand),
     /// Join tokens: create, list, revoke
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -63,6 +67,7 @@ pub fn run(command: PkiCommand) -> ExitCode {
 fn execute(command: PkiCommand, output: &mut Output<'_>, now: SystemTime) -> Result<u8, PkiError> {
     match command {
         PkiCommand::Init(args) => init::run(&args, output, now),
+        PkiCommand::Issuer(command) => issuer::run(&command, output, now),
         PkiCommand::Token(command) => token::run(&command, output, now),
         PkiCommand::Cert(command) => inspect::cert(&command, output, now),
         PkiCommand::Cluster(command) => inspect::cluster(&command, output),

@@ -89,6 +89,9 @@ fn from_init_to_a_joined_cluster() {
     assert!(code == 0 && printed.lines().count() == 2 && printed.contains("certificate issued"), "{printed}");
     let (code, printed) = pki(&["doctor", "--state", state]);
     assert_eq!(code, 0, "{printed}");
+    let renew = ["issuer", "renew", "--state", state, "--root-out", root_out, "--root-passphrase-file"];
+    let (code, printed) = pki(&[&renew[..], &[passphrase_file.to_str().unwrap()]].concat());
+    assert!(code == 0 && printed.contains("valid until"), "{printed}");
 }
 
 #[test]

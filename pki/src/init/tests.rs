@@ -27,8 +27,10 @@ fn roots_stay_apart_from_the_state() {
         assert!(!fs::read_to_string(&path).unwrap().contains("PRIVATE"));
     }
     assert_eq!(fs::metadata(pki.root_out()).unwrap().permissions().mode() & 0o777, 0o700);
+    let options = pki.options();
     let active = load_root(
-        &pki.options(),
+        &options.trust_domain,
+        &options.passphrase,
         &pki.root_out().join("root-active.pem"),
         &pki.root_out().join("root-active.key.sealed"),
     );
@@ -135,4 +137,30 @@ fn roots_within_the_state_and_short_passphrases_are_refused() {
     let error = init(&options, pki.now).unwrap_err();
     assert!(error.to_string().contains("at least 8 characters"), "{error}");
     assert!(!pki.state().exists() && !pki.root_out().exists(), "a refused init left something behind");
+}
+
+#[test]
+fn a_renewed_issuing_ca_serves_beside_what_the_old_one_signed() {
+    let pki = TestPki::new();
+    let own = Issuer::open(&pki.state()).unwrap().issue_own(&"gateway".parse().unwrap(), pki.now).unwrap();
+    let options = |root_out| RenewIssuerOptions {
+        state: pki.state(),
+        root_out,
+        passphrase: Secret::new(crate::testing::PASSPHRASE.into()),
+    };
+    let later = pki.now + std::time::Duration::from_secs(25 * 86_400);
+    let until = renew_issuer(&options(pki.root_out()), later).unwrap();
+    let issuer = Issuer::open(&pki.state()).unwrap();
+    assert_eq!(until, issuer.not_after());
+    assert!(until > later + ISSUING_LIFE - std::time::Duration::from_secs(2));
+    own.check(issuer.bundle(), pki.now).unwrap();
+    let next = issuer.issue_own(&"gateway".parse().unwrap(), later).unwrap();
+    assert_ne!(next.chain()[1], own.chain()[1]);
+    pki.inventory().verify_audit(None).unwrap();
+
+    let other = TestPki::new();
+    let error = renew_issuer(&options(other.root_out()), later).unwrap_err();
+    assert!(error.to_string().contains("is not a root of"), "{error}");
+    let error = renew_issuer(&options(pki.dir.path().join("nowhere")), later).unwrap_err();
+    assert_eq!(error.exit_code(), 3, "{error}");
 }

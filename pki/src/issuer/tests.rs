@@ -231,6 +231,41 @@ fn leaves_live_as_configured_and_never_beyond_the_issuing_ca() {
     assert!(error.to_string().contains("issuing CA expired at"), "{error}");
 }
 
+#[test]
+fn openssl_agrees_that_a_leaf_serves_both_roles_under_its_mirrored_name() {
+    let pki = TestPki::new();
+    let issuer = pki.issuer();
+    let enrolment = issuer.enrol(pki.token("eu-1").secret(), &csr(), pki.now).unwrap();
+    let file = |name: &str, content: &[u8]| {
+        let path = pki.dir.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    };
+    let pem = |index: usize| {
+        let encoded =
+            base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &enrolment.chain[index]);
+        let lines: Vec<_> = encoded.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
+        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+    };
+    let bundle = file("bundle.pem", enrolment.bundle.to_pem().as_bytes());
+    let (leaf, issuing) = (file("leaf.pem", pem(0).as_bytes()), file("issuing.pem", pem(1).as_bytes()));
+    for purpose in ["sslserver", "sslclient"] {
+        let mut openssl = std::process::Command::new("openssl");
+        openssl.args([
+            "verify",
+            "-x509_strict",
+            "-purpose",
+            purpose,
+            "-verify_hostname",
+            "gateway.eu-1.test.example",
+        ]);
+        match openssl.arg("-CAfile").arg(&bundle).arg("-untrusted").arg(&issuing).arg(&leaf).output() {
+            Ok(output) => assert!(output.status.success(), "{purpose}: {output:?}"),
+            Err(e) => println!("skipped: openssl: {e}"),
+        }
+    }
+}
+
 /// A request that asks for everything a joiner must not have.
 fn greedy_csr(rng: &mut StdRng, key: &KeyPair) -> Vec<u8> {
     let mut params = CertificateParams::default();

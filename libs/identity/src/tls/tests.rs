@@ -80,6 +80,12 @@ fn tickets_resumption_and_early_data_are_off_on_both_sides() {
     // `Resumption` has no getters; its Debug form names the store that never keeps anything.
     assert!(format!("{:?}", client.resumption).contains("NoClientSessionStorage"), "{:?}", client.resumption);
     assert_eq!(crypto_provider().kx_groups[0].name(), NamedGroup::X25519MLKEM768);
+    let schemes = [ECDSA_NISTP384_SHA384, ECDSA_NISTP256_SHA256, ED25519];
+    let negotiated = handshake_schemes();
+    assert!(
+        negotiated.len() == 3 && schemes.iter().all(|scheme| negotiated.contains(scheme)),
+        "{negotiated:?}"
+    );
     assert!(crypto_provider().cipher_suites.iter().all(|suite| suite.tls13().is_some()));
 }
 

@@ -147,6 +147,8 @@ fn keys_outside_the_list_are_refused() {
     outcome(&PKCS_ED25519).unwrap();
     let error = outcome(&PKCS_ECDSA_P521_SHA512).unwrap_err().to_string();
     assert!(error.contains("not P-256, P-384 or Ed25519"), "{error}");
+    let ca = TestCa::with_issuing_key("a", ca_params("issuing"), &PKCS_ECDSA_P521_SHA512);
+    refusal(ca.leaf("gateway").chain(), &ca.bundle());
 }
 
 #[test]

@@ -1,0 +1,48 @@
+//! `pki issuer ...`
+
+use std::{path::PathBuf, time::SystemTime};
+
+use serde_json::json;
+
+use super::{Output, StateArgs, init::passphrase};
+use crate::{
+    PkiError,
+    authority::utc,
+    init::{RenewIssuerOptions, renew_issuer},
+};
+
+/// The commands on the issuing CA.
+#[derive(Debug, clap::Subcommand)]
+pub enum IssuerCommand {
+    /// Make a new issuing CA under the active root, for another 30 days; restart the gateway that issues afterwards
+    Renew(RenewArgs),
+}
+
+/// Arguments of `pki issuer renew`.
+#[derive(Debug, clap::Args)]
+pub struct RenewArgs {
+    #[command(flatten)]
+    state: StateArgs,
+    /// Directory of the roots, as `pki init` made it
+    #[arg(long, value_name = "DIR")]
+    root_out: PathBuf,
+    /// File whose first line is the passphrase of the root keys; without it, a terminal asks
+    #[arg(long, value_name = "FILE")]
+    root_passphrase_file: Option<PathBuf>,
+}
+
+pub(super) fn run(command: &IssuerCommand, output: &mut Output<'_>, now: SystemTime) -> Result<u8, PkiError> {
+    let IssuerCommand::Renew(args) = command;
+    let options = RenewIssuerOptions {
+        state: args.state.state.clone(),
+        root_out: args.root_out.clone(),
+        passphrase: passphrase(args.root_passphrase_file.as_deref(), false)?,
+    };
+    let until = utc(renew_issuer(&options, now)?);
+    if args.state.json {
+        output.object(json!({"issuer_not_after": until}))?;
+    } else {
+        output.line(&format!("issuing CA     valid until {until}; restart the gateway that issues"))?;
+    }
+    Ok(0)
+}
