@@ -61,7 +61,8 @@ fn allowed(all: WebPkiSupportedAlgorithms) -> WebPkiSupportedAlgorithms {
 
 /// The settings of a listener: presents the store's chain, demands and verifies the client's.
 ///
-/// `alpn` lists the protocols spoken, best first; a client that shares none is refused by rustls.
+/// `alpn` lists the protocols spoken, best first; a client that offers others only is refused by rustls. One that
+/// offers none at all is let through over TCP, so look at what was negotiated before speaking.
 ///
 /// # Errors
 /// None in practice: only if the crypto provider lacked TLS 1.3.
