@@ -7,7 +7,7 @@
 //! What is absent: a certificate request's names (only its public key is read), a token in clear on disk (only
 //! its SHA-256), a root key in the state directory, a private key of a peer (it never leaves the peer).
 //!
-//! Reading order: [`token`], [`key`], [`csr`], [`authority`], [`inventory`], [`issuer`], [`init`], [`doctor`], [`cli`].
+//! Reading order: `token`, `key`, `csr`, `authority`, `inventory`, `issuer`, `init`, `doctor`, `cli`.
 
 mod authority;
 pub mod cli;

@@ -7,7 +7,7 @@
 //!
 //! What this crate is not: it opens no socket, knows no async runtime, and issues nothing (that is `pki`).
 //!
-//! Reading order: [`spiffe`], [`bundle`], [`credentials`], [`verify`], [`store`], [`tls`], [`enrolment`].
+//! Reading order: `spiffe`, `bundle`, `credentials`, `verify`, `store`, `tls`, `enrolment`.
 
 mod bundle;
 mod credentials;
