@@ -3,6 +3,19 @@
 //! No I/O, no clock, no async: the engine is a machine that is offered series and gives answers.
 
 pub mod promqltest;
+mod error;
+mod eval;
+mod functions;
+mod interrupt;
+mod output;
+mod plan;
+mod query;
 pub mod syntax;
+mod text;
 
+pub use error::{LimitError, QueryError};
+pub use eval::Evaluation;
+pub use interrupt::Interrupt;
+pub use output::{Annotations, MatrixSeries, QueryOutput, QueryValue, SampleValue, Stats, VectorSample};
+pub use query::{EngineOptions, Query, QueryParams, Select, SelectHints, SelectId};
 pub use syntax::{ParseError, ParseOptions, parse, parse_selector};

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use model::{Bucket, FloatHistogram};
+
 /// A float as Go's `%g`: the shortest digits that read back as the same number.
 pub(crate) fn go_g(value: f64) -> String {
     if !value.is_finite() {
@@ -87,6 +89,28 @@ pub(crate) fn go_quoted(text: &str) -> String {
     }
     quoted.push('"');
     quoted
+}
+
+/// A histogram as Prometheus prints it, which is how `count_values` names it.
+pub(crate) fn histogram_text(histogram: &FloatHistogram) -> String {
+    let mut text = format!("{{count:{}, sum:{}", go_g(histogram.count), go_g(histogram.sum));
+    let negative: Vec<Bucket> = histogram.negative().collect();
+    let zero = (histogram.zero_count != 0.0).then(|| histogram.zero_bucket());
+    let all = negative.into_iter().rev().chain(zero).chain(histogram.positive());
+    for bucket in all.filter(|b| b.count != 0.0) {
+        let open = if bucket.lower_inclusive { '[' } else { '(' };
+        let close = if bucket.upper_inclusive { ']' } else { ')' };
+        // Writing into a string cannot fail.
+        let _ = write!(
+            text,
+            ", {open}{},{}{close}:{}",
+            go_g(bucket.lower),
+            go_g(bucket.upper),
+            go_g(bucket.count)
+        );
+    }
+    text.push('}');
+    text
 }
 
 /// An instant in milliseconds as RFC 3339 in whole seconds.

@@ -2,7 +2,6 @@
 
 use std::f64::consts::PI;
 
-use crate::plan::duration::{go_max, go_min};
 use crate::syntax::functions::FunctionId;
 
 /// What a function makes of one float, once its scalar arguments are known.
@@ -78,6 +77,23 @@ impl FloatFunction {
             FloatFunction::Clamp(bounds) => bounds.map(|(min, max)| go_max(min, go_min(max, value))),
         }
     }
+}
+
+/// The lesser of two numbers as Go's `math.Min` has it: NaN wins except against minus infinity, -0 is less than 0.
+pub(crate) fn go_min(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b.is_nan() {
+        let infinite = a == f64::NEG_INFINITY || b == f64::NEG_INFINITY;
+        return if infinite { f64::NEG_INFINITY } else { f64::NAN };
+    }
+    if a == b {
+        return if a.is_sign_negative() { a } else { b };
+    }
+    if a < b { a } else { b }
+}
+
+/// The greater of two numbers as Go's `math.Max` has it: NaN wins except against infinity, 0 is greater than -0.
+pub(crate) fn go_max(a: f64, b: f64) -> f64 {
+    -go_min(-a, -b)
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use series::Dedup;
 
 use super::Answer;
-use super::duration::QuerySpan;
 use super::invariant::Invariants;
 use super::node::{Aggregation, Grouping, Join, Leaf, LeafKind, Map, Node, NodeId, Op, RangeCall};
 use super::select::{Selects, Surroundings};
@@ -13,9 +12,10 @@ use super::steps::{Steps, Window};
 use crate::eval::budget::Budget;
 use crate::query::Select;
 use crate::syntax::ast::{
-    AggregateExpr, AggregateOp, At, BinaryExpr, BinaryOp, Boundary, Cardinality, Expr, MatrixSelector, Span,
+    AggregateExpr, AggregateOp, At, BinaryExpr, BinaryOp, Boundary, Cardinality, Expr, Length, MatrixSelector, Span,
     SubqueryExpr, UnaryOp, VectorSelector,
 };
+use crate::syntax::DurationContext;
 use crate::syntax::functions::ValueType;
 use crate::text::go_quoted;
 use crate::{EngineOptions, QueryError, QueryParams};
@@ -25,7 +25,8 @@ pub(super) struct Builder<'q> {
     budget: &'q Budget,
     query: (i64, i64),
     steps: Steps,
-    pub(super) span: QuerySpan,
+    durations: DurationContext,
+    step: i64,
     lookback: i64,
     subquery_step: i64,
     dedup: Dedup,
@@ -53,7 +54,11 @@ impl<'q> Builder<'q> {
             budget,
             query: (start, end),
             steps,
-            span: QuerySpan { step: params.step.map_or(0, millis), range: end.saturating_sub(start) },
+            durations: DurationContext {
+                step_seconds: params.step.map_or(0.0, |step| step.as_secs_f64()),
+                range_seconds: end.saturating_sub(start) as f64 / 1000.0,
+            },
+            step: params.step.map_or(0, millis),
             lookback: millis(params.lookback).max(1),
             subquery_step: millis(engine.subquery_step).max(1),
             dedup: params.dedup,
@@ -66,7 +71,7 @@ impl<'q> Builder<'q> {
     /// Builds the whole plan of `expr`.
     pub(super) fn finish(mut self, expr: &Expr) -> Result<Built, QueryError> {
         self.invariants = Invariants::of(expr);
-        let around = Surroundings { step: self.span.step, ..Surroundings::default() };
+        let around = Surroundings { step: self.step, ..Surroundings::default() };
         let answer = match expr.without_parens() {
             Expr::String(text) => Answer::String(text.value.clone()),
             Expr::Matrix(matrix) => Answer::Series(self.raw(matrix, &around)?),
@@ -121,6 +126,16 @@ impl<'q> Builder<'q> {
         }
     }
 
+    /// A range or step in milliseconds.
+    fn positive(&self, length: &Length) -> Result<i64, QueryError> {
+        length.resolve(self.durations, false).map_err(|e| QueryError::BadParameter(e.to_string()))
+    }
+
+    /// An offset in milliseconds.
+    pub(super) fn offset(&self, length: &Length) -> Result<i64, QueryError> {
+        length.resolve(self.durations, true).map_err(|e| QueryError::BadParameter(e.to_string()))
+    }
+
     fn pinned(&self, at: Option<At>) -> Option<i64> {
         at.map(|at| match at {
             At::Time(time) => time.as_millis(),
@@ -139,7 +154,7 @@ impl<'q> Builder<'q> {
     ) -> Result<NodeId, QueryError> {
         let window = Window {
             at: self.pinned(selector.at),
-            offset: self.span.offset(&selector.offset)?,
+            offset: self.offset(&selector.offset)?,
             range: self.lookback,
             // Anchoring is about ranges; the parser refuses it here.
             boundary: selector.boundary,
@@ -186,8 +201,8 @@ impl<'q> Builder<'q> {
     fn matrix_window(&self, matrix: &MatrixSelector) -> Result<Window, QueryError> {
         Ok(Window {
             at: self.pinned(matrix.selector.at),
-            offset: self.span.offset(&matrix.selector.offset)?,
-            range: self.span.positive(&matrix.range)?,
+            offset: self.offset(&matrix.selector.offset)?,
+            range: self.positive(&matrix.range)?,
             boundary: matrix.selector.boundary,
             lookback: self.lookback,
         })
@@ -197,8 +212,8 @@ impl<'q> Builder<'q> {
     pub(super) fn subquery_window(&self, subquery: &SubqueryExpr) -> Result<Window, QueryError> {
         Ok(Window {
             at: self.pinned(subquery.at),
-            offset: self.span.offset(&subquery.offset)?,
-            range: self.span.positive(&subquery.range)?,
+            offset: self.offset(&subquery.offset)?,
+            range: self.positive(&subquery.range)?,
             boundary: Boundary::Plain,
             lookback: self.lookback,
         })
@@ -215,7 +230,7 @@ impl<'q> Builder<'q> {
         let interval = match &subquery.step {
             None => self.subquery_step,
             // A step of zero is how the default is written out.
-            Some(step) => match self.span.positive(step)? {
+            Some(step) => match self.positive(step)? {
                 0 => self.subquery_step,
                 step => step,
             },
@@ -370,7 +385,7 @@ impl<'q> Builder<'q> {
             End => self.query.1,
             Range => self.query.1.saturating_sub(self.query.0),
             _ if self.query.0 == self.query.1 => 0,
-            _ => self.span.step,
+            _ => self.step,
         };
         millis as f64 / 1000.0
     }

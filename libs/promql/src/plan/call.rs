@@ -10,7 +10,7 @@ use super::select::Surroundings;
 use super::steps::Steps;
 use crate::QueryError;
 use crate::functions::label::{LabelJoin, LabelReplace};
-use crate::syntax::ast::{Boundary, Call, Expr};
+use crate::syntax::ast::{At, Boundary, Call, Expr, Length, VectorSelector};
 use crate::syntax::functions::FunctionId;
 use crate::syntax::functions::ValueType;
 
@@ -176,23 +176,56 @@ impl Builder<'_> {
                 list.push(matcher.clone());
             }
         }
+        let positive = |m: &Matcher| matches!(m.op(), MatchOp::Equal | MatchOp::Regex);
         if names.is_empty() {
             names.push(Matcher::equal(METRIC_NAME, "target_info"));
+        } else if !names.iter().any(positive) {
+            let any = Matcher::new(MatchOp::Regex, METRIC_NAME, ".+_info");
+            names.insert(0, any.map_err(|error| QueryError::execution(error.to_string()))?);
         }
-        // A condition that holds for a missing label must not keep the info series out: it is looked at later.
-        let asked: Vec<Matcher> =
-            names.iter().chain(matchers.iter().filter(|m| !m.matches_empty())).cloned().collect();
-        let selector = crate::syntax::ast::VectorSelector {
+        // The time of the first argument is the time of its info series.
+        let mut time = (None, 0);
+        self.first_selector(argument(call, 0)?, &mut time)?;
+        let asked: Vec<Matcher> = names.iter().chain(&matchers).cloned().collect();
+        let selector = VectorSelector {
             name: String::new(),
             matchers: asked,
-            offset: crate::syntax::ast::Length::ZERO,
-            at: None,
+            offset: Length::Millis(time.1),
+            at: time.0,
             boundary: Boundary::Plain,
             span: call.span,
         };
-        let infos = self.instant(&selector, LeafKind::Instant, steps, around)?;
+        let infos = self.instant(&selector, LeafKind::Timestamp, steps, around)?;
         let base = self.build(argument(call, 0)?, steps, around)?;
         self.add(Op::Info(InfoCall { names, matchers }), vec![base, infos], steps)
+    }
+
+    /// Finds the first selector below `expr`: the instant that it or a subquery around it is pinned to, and the offsets
+    /// up to there. Tells whether there is one.
+    fn first_selector(&self, expr: &Expr, time: &mut (Option<At>, i64)) -> Result<bool, QueryError> {
+        let selector = match expr {
+            Expr::Vector(selector) => Some(&**selector),
+            Expr::Matrix(matrix) => Some(&matrix.selector),
+            _ => None,
+        };
+        if let Some(selector) = selector {
+            *time = (selector.at, self.offset(&selector.offset)?);
+            return Ok(true);
+        }
+        let mut children = Vec::new();
+        expr.for_each_child(|child| children.push(child));
+        for child in children {
+            if !self.first_selector(child, time)? {
+                continue;
+            }
+            if let Expr::Subquery(subquery) = expr
+                && time.0.is_none()
+            {
+                *time = (subquery.at, time.1.saturating_add(self.offset(&subquery.offset)?));
+            }
+            return Ok(true);
+        }
+        Ok(false)
     }
 }
 

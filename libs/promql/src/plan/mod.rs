@@ -6,7 +6,6 @@
 
 mod build;
 mod call;
-pub(crate) mod duration;
 mod invariant;
 pub(crate) mod node;
 mod select;

@@ -2,6 +2,8 @@
 //!
 //! Behaviour: `extendedRate` in Prometheus 3.14's `promql/functions.go`.
 
+use model::Sample;
+
 use super::View;
 use crate::syntax::ast::Boundary;
 
@@ -50,6 +52,36 @@ pub(crate) fn smoothed_value(times: &[i64], values: &[f64], time: i64) -> Option
         (Some(previous), None) => Some(values[previous]),
         (None, _) => None,
     }
+}
+
+/// The samples of an anchored or smoothed range, with one at each boundary.
+pub(crate) fn extend(samples: &[Sample], start: i64, end: i64, boundary: Boundary) -> Vec<Sample> {
+    let time = |at: usize| samples[at].timestamp.as_millis();
+    let Some(mut last) = samples.len().checked_sub(1) else { return Vec::new() };
+    let smoothed = boundary == Boundary::Smoothed;
+    let first = search(last, |at| time(at) > start).saturating_sub(1);
+    if smoothed {
+        last = search(last, |at| time(at) >= end);
+    }
+    if time(last) <= start {
+        return Vec::new();
+    }
+    let pair = |at: usize| (time(at), samples[at].value);
+    let left = if smoothed && time(first) < start && first + 1 < samples.len() {
+        between(pair(first), pair(first + 1), start, false)
+    } else {
+        samples[first].value
+    };
+    let right = if smoothed && last > 0 && time(last) > end {
+        between(pair(last - 1), pair(last), end, false)
+    } else {
+        samples[last].value
+    };
+    let from = first + usize::from(time(first) <= start);
+    let to = (last + 1) - usize::from(time(last) >= end);
+    let inside = samples.get(from..to).unwrap_or(&[]);
+    let ends = [Sample::new(start, left), Sample::new(end, right)];
+    ends[..1].iter().chain(inside).chain(&ends[1..]).copied().collect()
 }
 
 /// The change of the floats of a window.

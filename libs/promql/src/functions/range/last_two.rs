@@ -66,7 +66,7 @@ pub(super) fn evaluate(view: &View<'_>, counter: bool, notes: &mut Notebook<'_>)
                 }
             }
             change.counter_reset_hint = CounterResetHint::Gauge;
-            change.compact(0);
+            change.compact();
             if counter {
                 change.div(seconds);
             }

@@ -18,6 +18,7 @@ mod xrate;
 
 use std::sync::Arc;
 
+pub(crate) use extended::extend;
 use model::{FloatHistogram, Labels};
 
 use crate::QueryError;
@@ -134,6 +135,44 @@ pub(crate) fn evaluate(
         }
     }
     Ok(())
+}
+
+/// Evaluates a smoothed instant selector: at each step the value on the line between the samples around it.
+pub(crate) fn smoothed(
+    window: &Window,
+    steps: &Steps,
+    labels: &Labels,
+    points: Points<'_>,
+    span: Span,
+    out: &mut Column,
+    notes: &mut Notes,
+) {
+    out.reset(steps.count);
+    let mut notebook = Notebook { notes, metric: labels.metric_name(), span };
+    let mut floats = Cursor::default();
+    let mut histograms = Cursor::default();
+    for step in 0..steps.count {
+        let at = window.end(steps.time(step));
+        let (first, last) = (at.saturating_sub(window.range), at.saturating_add(window.range));
+        floats.slide(points.timestamps.len(), first, last, |at| points.timestamps[at]);
+        histograms.slide(points.histograms.len(), first, last, |at| points.histograms[at].0);
+        match (floats.is_empty(), histograms.is_empty()) {
+            (true, true) => {}
+            (false, false) => notebook.mixed(),
+            (false, true) => {
+                let (times, values) = (&points.timestamps[floats.range()], &points.values[floats.range()]);
+                if let Some(value) = extended::smoothed_value(times, values, at) {
+                    out.floats[step] = value;
+                }
+            }
+            (true, false) => {
+                let inside = &points.histograms[histograms.range()];
+                if let Some(histogram) = extended_histogram::smoothed_value(inside, at, &mut notebook) {
+                    out.set_histogram(step, Arc::new(histogram));
+                }
+            }
+        }
+    }
 }
 
 /// Evaluates window by window.

@@ -1,0 +1,176 @@
+//! Aggregations that need all values of a group at once, or a group for each value: `quantile` and `count_values`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use model::Labels;
+
+use super::grouping::Groups;
+use crate::QueryError;
+use crate::eval::budget::Hold;
+use crate::eval::column::{ABSENT, Cell, Column, Row, is_absent};
+use crate::eval::notes::Note;
+use crate::eval::operator::{Context, Operator, Scalars};
+use crate::functions::quantile::quantile;
+use crate::plan::node::{Aggregation, Grouping};
+use crate::text::{go_f, histogram_text};
+
+/// `quantile`.
+#[derive(Debug)]
+pub(crate) struct QuantileOperator {
+    spec: Arc<Aggregation>,
+    scalars: Scalars,
+    groups: Groups,
+    /// For each group, the values at each step.
+    values: Vec<Vec<Vec<f64>>>,
+    drop_names: Vec<bool>,
+    hold: Hold,
+    ended: u8,
+}
+
+impl QuantileOperator {
+    pub(crate) fn new(spec: Arc<Aggregation>, hold: Hold) -> Self {
+        QuantileOperator {
+            spec,
+            scalars: Scalars::new(1),
+            groups: Groups::default(),
+            values: Vec::new(),
+            drop_names: Vec::new(),
+            hold,
+            ended: 0,
+        }
+    }
+
+    fn finish(&mut self, cx: &mut Context<'_>, out: &mut Vec<Row>) -> Result<(), QueryError> {
+        let Some(param) = self.scalars.all().and_then(|all| all.into_iter().next()) else { return Ok(()) };
+        let values = (0..cx.steps.count).map(|step| param.at(step));
+        let (mut nan, mut least, mut most) = (false, 0.0f64, 1.0f64);
+        for q in values {
+            nan |= q.is_nan();
+            least = least.min(q);
+            most = most.max(q);
+        }
+        let odd = [(nan, f64::NAN), (most > 1.0, most), (least < 0.0, least)];
+        for (_, q) in odd.into_iter().filter(|(is_odd, _)| *is_odd) {
+            cx.notes.add(Note::InvalidQuantile(q), self.spec.param);
+        }
+        for (group, steps) in self.values.iter_mut().enumerate() {
+            cx.budget.check()?;
+            let mut column = Column::absent(cx.steps.count);
+            for (step, values) in steps.iter_mut().enumerate().filter(|(_, values)| !values.is_empty()) {
+                column.floats[step] = quantile(param.at(step), values);
+            }
+            if !column.is_empty() {
+                let labels = self.groups.labels[group].clone();
+                out.push(Row { labels, drop_name: self.drop_names[group], column });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Operator for QuantileOperator {
+    fn push(&mut self, cx: &mut Context<'_>, input: usize, rows: Vec<Row>, _out: &mut Vec<Row>) -> Result<(), QueryError> {
+        if input > 0 {
+            self.scalars.take(input - 1, rows);
+            return Ok(());
+        }
+        for row in rows {
+            cx.budget.check()?;
+            let group = self.groups.number(&self.spec.grouping, &row.labels);
+            if group == self.values.len() {
+                self.hold.add(cx.steps.count as u64 * 24)?;
+                self.values.push(vec![Vec::new(); cx.steps.count]);
+                self.drop_names.push(false);
+            }
+            self.drop_names[group] |= row.drop_name;
+            let mut added = 0;
+            for (values, &value) in self.values[group].iter_mut().zip(&row.column.floats) {
+                if !is_absent(value) {
+                    values.push(value);
+                    added += 8;
+                }
+            }
+            self.hold.add(added)?;
+            if row.column.has_histograms() {
+                cx.notes.add(Note::IgnoredInAggregation("quantile"), self.spec.operand);
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, cx: &mut Context<'_>, input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {
+        if input > 0 {
+            self.scalars.end(input - 1);
+        }
+        self.ended |= 1 << input.min(1);
+        if self.ended == 0b11 { self.finish(cx, out) } else { Ok(()) }
+    }
+}
+
+/// `count_values`.
+#[derive(Debug)]
+pub(crate) struct CountValuesOperator {
+    grouping: Arc<Grouping>,
+    label: String,
+    /// The counts of each group and value at each step.
+    places: HashMap<Labels, usize>,
+    counts: Vec<(Labels, Vec<f64>)>,
+    hold: Hold,
+}
+
+impl CountValuesOperator {
+    pub(crate) fn new(grouping: Arc<Grouping>, label: String, hold: Hold) -> Self {
+        CountValuesOperator { grouping, label, places: HashMap::new(), counts: Vec::new(), hold }
+    }
+}
+
+impl Operator for CountValuesOperator {
+    fn push(&mut self, cx: &mut Context<'_>, _input: usize, rows: Vec<Row>, _out: &mut Vec<Row>) -> Result<(), QueryError> {
+        for row in rows {
+            cx.budget.check()?;
+            let mut builder = row.labels.to_builder();
+            // Neighbouring steps often have the same value, whose group is then known.
+            let mut last: Option<(u64, usize)> = None;
+            for step in 0..row.column.len() {
+                let cell = row.column.get(step);
+                let bits = match cell {
+                    Cell::Absent => continue,
+                    Cell::Float(value) => Some(value.to_bits()),
+                    Cell::Histogram(_) => None,
+                };
+                let known = last.filter(|(seen, _)| Some(*seen) == bits).map(|(_, place)| place);
+                let place = match known {
+                    Some(place) => place,
+                    None => {
+                        let text = match cell {
+                            Cell::Histogram(histogram) => histogram_text(histogram),
+                            _ => go_f(row.column.floats[step]),
+                        };
+                        let labels = self.grouping.labels_of(&builder.set(&self.label, &text).build());
+                        match self.places.get(&labels) {
+                            Some(place) => *place,
+                            None => {
+                                self.hold.add((cx.steps.count * 8 + 2 * labels.size_bytes() + 96) as u64)?;
+                                self.places.insert(labels.clone(), self.counts.len());
+                                self.counts.push((labels, vec![ABSENT; cx.steps.count]));
+                                self.counts.len() - 1
+                            }
+                        }
+                    }
+                };
+                last = bits.map(|bits| (bits, place));
+                let count = &mut self.counts[place].1[step];
+                *count = if is_absent(*count) { 1.0 } else { *count + 1.0 };
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, _cx: &mut Context<'_>, _input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {
+        out.extend(self.counts.drain(..).map(|(labels, floats)| {
+            Row::new(labels, Column { floats, histograms: Vec::new() })
+        }));
+        Ok(())
+    }
+}

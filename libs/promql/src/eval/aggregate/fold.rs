@@ -1,0 +1,474 @@
+//! Aggregations that fold each series into a few numbers for each group and step: `sum`, `avg`, `count`, `min`, `max`,
+//! `group`, `stddev` and `stdvar`.
+//!
+//! Workers fold fixed batches of series into a [`Folded`] each; these are merged in the order of the batches, so that the
+//! result depends on the data alone and not on the number of workers or their timing.
+
+use std::sync::Arc;
+
+use model::{CounterResetHint, FloatHistogram};
+
+use super::grouping::Groups;
+use crate::QueryError;
+use crate::eval::budget::Hold;
+use crate::eval::column::{ABSENT, Column, Row, is_absent};
+use crate::eval::notes::{HistogramOperation, Note, Notes};
+use crate::eval::operator::{Context, Operator};
+use crate::functions::arithmetic::HistogramMean;
+use crate::functions::kahan::{KahanSum, Mean, Spread};
+use crate::plan::node::Aggregation;
+use crate::syntax::ast::AggregateOp;
+
+/// Whether this module evaluates an aggregation.
+pub(crate) fn folds(op: AggregateOp) -> bool {
+    use AggregateOp::{Avg, Count, Group, Max, Min, Stddev, Stdvar, Sum};
+    matches!(op, Avg | Count | Group | Max | Min | Stddev | Stdvar | Sum)
+}
+
+/// The floats of one group, folded at each step.
+#[derive(Clone, Debug)]
+enum Floats {
+    /// Minimum, maximum or `group`: [`ABSENT`] where nothing was seen.
+    Plain(Vec<f64>),
+    /// Number of values, floats and histograms.
+    Count(Vec<f64>),
+    /// Sums; `sums` is [`ABSENT`] where nothing was seen.
+    Sum { sums: Vec<f64>, rests: Vec<f64> },
+    Mean(Vec<Option<Mean>>),
+    Spread(Vec<Option<Spread>>),
+}
+
+/// The histograms of one group at one step.
+#[derive(Clone, Debug, Default)]
+struct Histograms {
+    total: Option<Total>,
+    /// They did not fit together, so there is no result.
+    incompatible: bool,
+    reset: bool,
+    not_reset: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Total {
+    Sum(Box<FloatHistogram>, Option<Box<FloatHistogram>>),
+    Mean(Box<HistogramMean>),
+}
+
+/// One group.
+#[derive(Clone, Debug)]
+struct Group {
+    floats: Floats,
+    /// One entry a step; empty while no histogram was seen.
+    histograms: Vec<Histograms>,
+    drop_name: bool,
+}
+
+/// Series folded into groups.
+#[derive(Debug)]
+pub(crate) struct Folded {
+    spec: Arc<Aggregation>,
+    steps: usize,
+    names: Groups,
+    groups: Vec<Group>,
+}
+
+impl Floats {
+    fn new(op: AggregateOp, steps: usize) -> Self {
+        match op {
+            AggregateOp::Sum => Floats::Sum { sums: vec![ABSENT; steps], rests: vec![0.0; steps] },
+            AggregateOp::Avg => Floats::Mean(vec![None; steps]),
+            AggregateOp::Stddev | AggregateOp::Stdvar => Floats::Spread(vec![None; steps]),
+            AggregateOp::Count => Floats::Count(vec![0.0; steps]),
+            _ => Floats::Plain(vec![ABSENT; steps]),
+        }
+    }
+
+    fn size_bytes(&self) -> u64 {
+        let size = match self {
+            Floats::Plain(v) | Floats::Count(v) => v.len() * 8,
+            Floats::Sum { sums, .. } => sums.len() * 16,
+            Floats::Mean(v) => v.len() * size_of::<Option<Mean>>(),
+            Floats::Spread(v) => v.len() * size_of::<Option<Spread>>(),
+        };
+        size as u64
+    }
+
+    fn add(&mut self, op: AggregateOp, values: &[f64]) {
+        match self {
+            Floats::Sum { sums, rests } => {
+                for ((sum, rest), &value) in sums.iter_mut().zip(rests).zip(values) {
+                    if is_absent(value) {
+                        continue;
+                    }
+                    if is_absent(*sum) {
+                        *sum = value;
+                    } else {
+                        let total = KahanSum { sum: *sum, rest: *rest }.add(value);
+                        (*sum, *rest) = (total.sum, total.rest);
+                    }
+                }
+            }
+            Floats::Count(counts) => {
+                for (count, &value) in counts.iter_mut().zip(values) {
+                    *count += f64::from(u8::from(!is_absent(value)));
+                }
+            }
+            Floats::Plain(best) => {
+                for (best, &value) in best.iter_mut().zip(values) {
+                    if !is_absent(value) {
+                        *best = better(op, *best, value);
+                    }
+                }
+            }
+            Floats::Mean(means) => {
+                for (mean, &value) in means.iter_mut().zip(values).filter(|(_, v)| !is_absent(**v)) {
+                    match mean {
+                        None => *mean = Some(Mean::of(value)),
+                        Some(mean) => mean.add(value),
+                    }
+                }
+            }
+            Floats::Spread(spreads) => {
+                for (spread, &value) in spreads.iter_mut().zip(values).filter(|(_, v)| !is_absent(**v)) {
+                    match spread {
+                        None => *spread = Some(Spread::of(value)),
+                        Some(spread) => spread.add(value),
+                    }
+                }
+            }
+        }
+    }
+
+    fn merge(&mut self, op: AggregateOp, other: Floats) {
+        match (self, other) {
+            (Floats::Sum { sums, rests }, Floats::Sum { sums: more, rests: more_rests }) => {
+                let theirs = more.into_iter().zip(more_rests);
+                for ((sum, rest), (more, more_rest)) in sums.iter_mut().zip(rests).zip(theirs) {
+                    if is_absent(more) {
+                        continue;
+                    }
+                    if is_absent(*sum) {
+                        (*sum, *rest) = (more, more_rest);
+                    } else {
+                        let theirs = KahanSum { sum: more, rest: more_rest };
+                        let total = KahanSum { sum: *sum, rest: *rest }.merge(theirs);
+                        (*sum, *rest) = (total.sum, total.rest);
+                    }
+                }
+            }
+            (Floats::Count(counts), Floats::Count(more)) => {
+                counts.iter_mut().zip(more).for_each(|(count, more)| *count += more);
+            }
+            (mine @ Floats::Plain(_), Floats::Plain(more)) => mine.add(op, &more),
+            (Floats::Mean(means), Floats::Mean(more)) => {
+                for (mean, more) in means.iter_mut().zip(more) {
+                    match (mean.as_mut(), more) {
+                        (Some(mean), Some(more)) => mean.merge(more),
+                        (None, more) => *mean = more,
+                        (Some(_), None) => {}
+                    }
+                }
+            }
+            (Floats::Spread(spreads), Floats::Spread(more)) => {
+                for (spread, more) in spreads.iter_mut().zip(more) {
+                    match (spread.as_mut(), more) {
+                        (Some(spread), Some(more)) => spread.merge(more),
+                        (None, more) => *spread = more,
+                        (Some(_), None) => {}
+                    }
+                }
+            }
+            // Both come from the same aggregation and so are of one kind.
+            _ => {}
+        }
+    }
+
+    /// The result at a step; [`ABSENT`] where nothing was seen.
+    fn value(&self, op: AggregateOp, step: usize) -> f64 {
+        match self {
+            Floats::Plain(values) => values[step],
+            Floats::Count(counts) if counts[step] == 0.0 => ABSENT,
+            Floats::Count(counts) => counts[step],
+            Floats::Sum { sums, .. } if is_absent(sums[step]) => ABSENT,
+            Floats::Sum { sums, rests } => sums[step] + rests[step],
+            Floats::Mean(means) => means[step].map_or(ABSENT, |mean| mean.value()),
+            Floats::Spread(spreads) => spreads[step].map_or(ABSENT, |spread| {
+                if op == AggregateOp::Stddev { spread.variance().sqrt() } else { spread.variance() }
+            }),
+        }
+    }
+}
+
+/// Which of two values a minimum or maximum keeps: NaN only where there is nothing else.
+#[inline(always)]
+fn better(op: AggregateOp, best: f64, value: f64) -> f64 {
+    let take = match op {
+        // Absent is NaN too, so the first value is always taken.
+        AggregateOp::Min => best > value || best.is_nan(),
+        AggregateOp::Max => best < value || best.is_nan(),
+        _ => return 1.0,
+    };
+    if take { value } else { best }
+}
+
+impl Folded {
+    pub(crate) fn new(spec: Arc<Aggregation>, steps: usize) -> Self {
+        Folded { spec, steps, names: Groups::default(), groups: Vec::new() }
+    }
+
+    fn group(&mut self, number: usize) -> &mut Group {
+        if number == self.groups.len() {
+            let floats = Floats::new(self.spec.op, self.steps);
+            self.groups.push(Group { floats, histograms: Vec::new(), drop_name: false });
+        }
+        &mut self.groups[number]
+    }
+
+    /// Folds one series.
+    pub(crate) fn add(&mut self, row: &Row, notes: &mut Notes) {
+        let number = self.names.number(&self.spec.grouping, &row.labels);
+        let spec = self.spec.clone();
+        let group = self.group(number);
+        group.drop_name |= row.drop_name;
+        group.floats.add(spec.op, &row.column.floats);
+        for (step, histogram) in row.column.histograms.iter().enumerate() {
+            if let Some(histogram) = histogram {
+                group.add_histogram(&spec, step, row.column.len(), histogram, row.labels.metric_name(), notes);
+            }
+        }
+    }
+
+    /// Folds what another worker has folded.
+    pub(crate) fn merge(&mut self, other: Folded, notes: &mut Notes) {
+        let spec = self.spec.clone();
+        for (labels, theirs) in other.names.labels.iter().zip(other.groups) {
+            let number = self.names.number(&spec.grouping, labels);
+            if number == self.groups.len() {
+                self.groups.push(theirs);
+                continue;
+            }
+            let mine = &mut self.groups[number];
+            mine.drop_name |= theirs.drop_name;
+            mine.floats.merge(spec.op, theirs.floats);
+            if mine.histograms.is_empty() {
+                mine.histograms = theirs.histograms;
+            } else {
+                for (mine, theirs) in mine.histograms.iter_mut().zip(theirs.histograms) {
+                    mine.merge(theirs, &spec, notes);
+                }
+            }
+        }
+    }
+
+    /// Memory in bytes, histograms not counted.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        let floats: u64 = self.groups.iter().map(|g| g.floats.size_bytes() + size_of::<Group>() as u64).sum();
+        let labels: usize = self.names.labels.iter().map(|l| 3 * l.size_bytes() + 64).sum();
+        let histograms: usize = self.groups.iter().map(|g| g.histograms.len() * size_of::<Histograms>()).sum();
+        floats + (labels + histograms) as u64
+    }
+
+    /// The result: one series for each group that has one.
+    pub(crate) fn finish(self, notes: &mut Notes, out: &mut Vec<Row>) {
+        for (labels, group) in self.names.labels.into_iter().zip(self.groups) {
+            let drop_name = group.drop_name;
+            let column = group.finish(&self.spec, self.steps, notes);
+            if !column.is_empty() {
+                out.push(Row { labels, drop_name, column });
+            }
+        }
+    }
+}
+
+impl Group {
+    fn add_histogram(
+        &mut self,
+        spec: &Aggregation,
+        step: usize,
+        steps: usize,
+        histogram: &FloatHistogram,
+        metric: &str,
+        notes: &mut Notes,
+    ) {
+        match (&mut self.floats, spec.op) {
+            (Floats::Count(counts), _) => counts[step] += 1.0,
+            (Floats::Plain(values), AggregateOp::Group) => values[step] = 1.0,
+            (_, AggregateOp::Sum | AggregateOp::Avg) => {
+                if self.histograms.is_empty() {
+                    self.histograms.resize(steps, Histograms::default());
+                }
+                self.histograms[step].add(spec, histogram, metric, notes);
+            }
+            (_, op) => notes.add(Note::IgnoredInAggregation(op.as_str()), spec.operand),
+        }
+    }
+
+    fn finish(mut self, spec: &Aggregation, steps: usize, notes: &mut Notes) -> Column {
+        let mut column = Column::absent(steps);
+        for step in 0..steps {
+            let value = self.floats.value(spec.op, step);
+            let Some(histograms) = self.histograms.get_mut(step).filter(|h| h.total.is_some()) else {
+                column.floats[step] = value;
+                continue;
+            };
+            if !is_absent(value) {
+                notes.add(Note::MixedFloatsHistogramsAggregation, spec.operand);
+                continue;
+            }
+            if histograms.incompatible {
+                continue;
+            }
+            if histograms.reset && histograms.not_reset {
+                notes.add(Note::CounterResetCollision(HistogramOperation::Aggregation), spec.operand);
+            }
+            let total = match histograms.total.take() {
+                Some(Total::Sum(mut total, lost)) => {
+                    if let Some(lost) = lost {
+                        // What was lost has the layout of the total, so the two do combine.
+                        let _ = total.add(&lost);
+                    }
+                    Some(*total)
+                }
+                Some(Total::Mean(mean)) => Some(mean.value()),
+                None => None,
+            };
+            if let Some(mut total) = total {
+                total.compact();
+                column.set_histogram(step, Arc::new(total));
+            }
+        }
+        column
+    }
+}
+
+impl Histograms {
+    fn add(&mut self, spec: &Aggregation, histogram: &FloatHistogram, metric: &str, notes: &mut Notes) {
+        self.reset |= histogram.counter_reset_hint == CounterResetHint::Reset;
+        self.not_reset |= histogram.counter_reset_hint == CounterResetHint::NotReset;
+        if self.incompatible {
+            return;
+        }
+        let combined = match &mut self.total {
+            None => {
+                let copy = histogram.clone();
+                self.total = Some(match spec.op {
+                    AggregateOp::Avg => Total::Mean(Box::new(HistogramMean::of(copy))),
+                    _ => Total::Sum(Box::new(copy), None),
+                });
+                return;
+            }
+            Some(Total::Sum(total, lost)) => {
+                let mut inner = lost.take().map(|lost| *lost);
+                let combined = total.kahan_add(histogram, &mut inner);
+                *lost = inner.map(Box::new);
+                combined
+            }
+            Some(Total::Mean(mean)) => mean.add(histogram),
+        };
+        self.tell(combined, spec, metric, notes);
+    }
+
+    fn tell(
+        &mut self,
+        combined: Result<model::Combined, model::IncompatibleSchemas>,
+        spec: &Aggregation,
+        metric: &str,
+        notes: &mut Notes,
+    ) {
+        match combined {
+            Err(_) => {
+                self.incompatible = true;
+                notes.add(Note::MixedExponentialCustom(metric), spec.operand);
+            }
+            Ok(combined) if combined.reconciled => {
+                notes.add(Note::ReconciledBuckets(HistogramOperation::Aggregation), spec.operand);
+            }
+            Ok(_) => {}
+        }
+    }
+
+    fn merge(&mut self, other: Histograms, spec: &Aggregation, notes: &mut Notes) {
+        self.reset |= other.reset;
+        self.not_reset |= other.not_reset;
+        self.incompatible |= other.incompatible;
+        let combined = match (&mut self.total, other.total) {
+            (_, None) => return,
+            (mine @ None, theirs) => {
+                *mine = theirs;
+                return;
+            }
+            (Some(_), Some(_)) if self.incompatible => return,
+            (Some(Total::Sum(total, lost)), Some(Total::Sum(theirs, more))) => {
+                let mut inner = lost.take().map(|lost| *lost);
+                let combined = total.kahan_add(&theirs, &mut inner).and_then(|combined| {
+                    if let Some(more) = more {
+                        total.kahan_add(&more, &mut inner)?;
+                    }
+                    Ok(combined)
+                });
+                *lost = inner.map(Box::new);
+                combined
+            }
+            (Some(Total::Mean(mean)), Some(Total::Mean(theirs))) => mean.merge(*theirs),
+            // Both come from the same aggregation and so are of one kind.
+            (Some(_), Some(_)) => return,
+        };
+        self.tell(combined, spec, "", notes);
+    }
+}
+
+/// The operator that merges what workers have folded, or folds series itself where they come from another operator.
+#[derive(Debug)]
+pub(crate) struct FoldOperator {
+    folded: Option<Folded>,
+    hold: Hold,
+    held: u64,
+}
+
+impl FoldOperator {
+    pub(crate) fn new(spec: Arc<Aggregation>, steps: usize, hold: Hold) -> Self {
+        FoldOperator { folded: Some(Folded::new(spec, steps)), hold, held: 0 }
+    }
+
+    /// The aggregation, for workers to fold with.
+    pub(crate) fn spec(&self) -> Option<Arc<Aggregation>> {
+        self.folded.as_ref().map(|folded| folded.spec.clone())
+    }
+
+    /// Takes what a worker has folded.
+    pub(crate) fn absorb(&mut self, part: Folded, notes: &mut Notes) -> Result<(), QueryError> {
+        if let Some(folded) = &mut self.folded {
+            folded.merge(part, notes);
+        }
+        self.account()
+    }
+
+    fn account(&mut self) -> Result<(), QueryError> {
+        let now = self.folded.as_ref().map_or(0, Folded::size_bytes);
+        if now > self.held {
+            self.hold.add(now - self.held)?;
+            self.held = now;
+        }
+        Ok(())
+    }
+}
+
+impl Operator for FoldOperator {
+    fn push(&mut self, cx: &mut Context<'_>, input: usize, rows: Vec<Row>, _out: &mut Vec<Row>) -> Result<(), QueryError> {
+        if let (0, Some(folded)) = (input, &mut self.folded) {
+            for row in &rows {
+                cx.budget.check()?;
+                folded.add(row, cx.notes);
+            }
+        }
+        self.account()
+    }
+
+    fn end(&mut self, cx: &mut Context<'_>, input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {
+        if let (0, Some(folded)) = (input, self.folded.take()) {
+            folded.finish(cx.notes, out);
+        }
+        Ok(())
+    }
+}
+

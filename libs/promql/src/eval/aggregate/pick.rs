@@ -1,0 +1,321 @@
+//! Aggregations that choose series of each group and leave them as they are: `topk`, `bottomk`, `limitk` and
+//! `limit_ratio`.
+//!
+//! Behaviour: `aggregationK` in Prometheus 3.14's `promql/engine.go`.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use model::Labels;
+
+use super::grouping::Groups;
+use crate::QueryError;
+use crate::eval::budget::Hold;
+use crate::eval::column::{Cell, Column, Histogram, Row};
+use crate::eval::notes::Note;
+use crate::eval::operator::{Context, Kept, Operator, Scalars};
+use crate::eval::scalar::Scalar;
+use crate::functions::quantile::nan_first;
+use crate::plan::node::Aggregation;
+use crate::syntax::ast::AggregateOp;
+use crate::text::go_g;
+
+/// A value that was chosen.
+#[derive(Clone, Debug)]
+struct Choice {
+    value: f64,
+    histogram: Option<Histogram>,
+    series: usize,
+}
+
+/// `topk` and its like.
+#[derive(Debug)]
+pub(crate) struct PickOperator {
+    spec: Arc<Aggregation>,
+    scalars: Scalars,
+    waiting: Kept,
+    groups: Groups,
+    /// For each group, the choices at each step.
+    chosen: Vec<Vec<Vec<Choice>>>,
+    /// Labels of all series that were chosen at some step at some time, and whether their name goes.
+    series: Vec<(Labels, bool)>,
+    hold: Hold,
+    checked: bool,
+    /// Which inputs have ended, as bits.
+    ended: u8,
+}
+
+impl PickOperator {
+    pub(crate) fn new(spec: Arc<Aggregation>, hold: Hold, waiting: Hold) -> Self {
+        PickOperator {
+            spec,
+            scalars: Scalars::new(1),
+            waiting: Kept::new(waiting),
+            groups: Groups::default(),
+            chosen: Vec::new(),
+            series: Vec::new(),
+            hold,
+            checked: false,
+            ended: 0,
+        }
+    }
+
+    /// Looks at the parameter once; `false` where nothing is to be chosen at any step.
+    fn check(&mut self, cx: &mut Context<'_>, param: &Scalar) -> Result<bool, QueryError> {
+        let values: Vec<f64> = (0..cx.steps.count).map(|step| param.at(step)).collect();
+        let max = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let min = values.iter().copied().fold(f64::INFINITY, f64::min);
+        let any_nan = values.iter().any(|v| v.is_nan());
+        let first = !std::mem::replace(&mut self.checked, true);
+        if self.spec.op == AggregateOp::LimitRatio {
+            if max == 0.0 && min == 0.0 && !any_nan {
+                return Ok(false);
+            }
+            if any_nan {
+                return Err(QueryError::execution("Ratio value is NaN"));
+            }
+            if first && max > 1.0 {
+                cx.notes.add(Note::InvalidRatio { ratio: max, capped: 1.0 }, self.spec.param);
+            }
+            if first && min < -1.0 {
+                cx.notes.add(Note::InvalidRatio { ratio: min, capped: -1.0 }, self.spec.param);
+            }
+            return Ok(true);
+        }
+        if max < 1.0 && !any_nan {
+            return Ok(false);
+        }
+        if any_nan {
+            return Err(QueryError::execution("Parameter value is NaN"));
+        }
+        // The bounds are those of a 64-bit integer, as far as floats can tell.
+        if min <= i64::MIN as f64 {
+            return Err(QueryError::execution(format!("Scalar value {} underflows int64", go_g(min))));
+        }
+        if max >= 9_223_372_036_854_774_784.0 {
+            return Err(QueryError::execution(format!("Scalar value {} overflows int64", go_g(max))));
+        }
+        Ok(true)
+    }
+
+    fn choose(&mut self, cx: &mut Context<'_>, param: &Scalar, rows: Vec<Row>) -> Result<(), QueryError> {
+        if !self.check(cx, param)? {
+            return Ok(());
+        }
+        let choice_bytes = size_of::<Choice>() as u64;
+        for row in rows {
+            cx.budget.check()?;
+            let group = self.groups.number(&self.spec.grouping, &row.labels);
+            if group == self.chosen.len() {
+                self.hold.add(cx.steps.count as u64 * 24)?;
+                self.chosen.push(vec![Vec::new(); cx.steps.count]);
+            }
+            let series = self.series.len();
+            let in_ratio = RatioSample::new(self.spec.op, &row.labels);
+            let mut taken = 0;
+            for step in 0..cx.steps.count {
+                let candidate = match row.column.get(step) {
+                    Cell::Absent => continue,
+                    Cell::Float(value) => Choice { value, histogram: None, series },
+                    Cell::Histogram(histogram) => {
+                        if matches!(self.spec.op, AggregateOp::TopK | AggregateOp::BottomK) {
+                            cx.notes.add(Note::IgnoredInAggregation(self.spec.op.as_str()), self.spec.span);
+                            continue;
+                        }
+                        Choice { value: 0.0, histogram: Some(histogram.clone()), series }
+                    }
+                };
+                let chosen = &mut self.chosen[group][step];
+                let limit = param.at(step);
+                let before = chosen.len();
+                taken += usize::from(match self.spec.op {
+                    AggregateOp::LimitRatio => {
+                        let take = in_ratio.is_within(limit);
+                        if take {
+                            chosen.push(candidate);
+                        }
+                        take
+                    }
+                    AggregateOp::LimitK => {
+                        let take = (before as f64) < limit.trunc();
+                        if take {
+                            chosen.push(candidate);
+                        }
+                        take
+                    }
+                    op => offer(chosen, candidate, limit.trunc(), op == AggregateOp::TopK),
+                });
+                let grown = (chosen.len() - before) as u64;
+                self.hold.add(grown * choice_bytes)?;
+            }
+            if taken > 0 {
+                self.hold.add(row.labels.size_bytes() as u64)?;
+                self.series.push((row.labels, row.drop_name));
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, cx: &mut Context<'_>, out: &mut Vec<Row>) -> Result<(), QueryError> {
+        let mut place: Vec<Option<usize>> = vec![None; self.series.len()];
+        for steps in &mut self.chosen {
+            for (step, chosen) in steps.iter_mut().enumerate() {
+                cx.budget.check()?;
+                match self.spec.op {
+                    AggregateOp::TopK => chosen.sort_by(|a, b| worst_first(a, b, true).reverse()),
+                    AggregateOp::BottomK => chosen.sort_by(|a, b| worst_first(a, b, false).reverse()),
+                    _ => {}
+                }
+                for choice in chosen.drain(..) {
+                    let at = *place[choice.series].get_or_insert_with(|| {
+                        let (labels, drop_name) = self.series[choice.series].clone();
+                        out.push(Row { labels, drop_name, column: Column::absent(cx.steps.count) });
+                        out.len() - 1
+                    });
+                    let column = &mut out[at].column;
+                    match choice.histogram {
+                        Some(histogram) => column.set_histogram(step, histogram),
+                        None => column.floats[step] = choice.value,
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The order in which choices are given up: NaN first, then the least (for `topk`) or greatest.
+fn worst_first(a: &Choice, b: &Choice, top: bool) -> Ordering {
+    if top || a.value.is_nan() || b.value.is_nan() {
+        nan_first(&a.value, &b.value)
+    } else {
+        nan_first(&b.value, &a.value)
+    }
+}
+
+/// Offers a candidate to the best `limit` so far; of equal ones the first stays. The choices are a heap with the worst at
+/// its root.
+fn offer(chosen: &mut Vec<Choice>, candidate: Choice, limit: f64, top: bool) -> bool {
+    if limit < 1.0 {
+        return false;
+    }
+    let worse = |a: &Choice, b: &Choice| worst_first(a, b, top) == Ordering::Less;
+    if (chosen.len() as f64) < limit {
+        chosen.push(candidate);
+        let mut at = chosen.len() - 1;
+        while at > 0 && worse(&chosen[at], &chosen[(at - 1) / 2]) {
+            chosen.swap(at, (at - 1) / 2);
+            at = (at - 1) / 2;
+        }
+        return true;
+    }
+    if !worse(&chosen[0], &candidate) {
+        return false;
+    }
+    chosen[0] = candidate;
+    let mut at = 0;
+    loop {
+        let (left, right) = (2 * at + 1, 2 * at + 2);
+        let mut worst = at;
+        for child in [left, right] {
+            if child < chosen.len() && worse(&chosen[child], &chosen[worst]) {
+                worst = child;
+            }
+        }
+        if worst == at {
+            return true;
+        }
+        chosen.swap(at, worst);
+        at = worst;
+    }
+}
+
+/// Where a series lies between 0 and 1 by the hash of its labels, so that a ratio of all series is always the same ones.
+struct RatioSample {
+    offset: f64,
+}
+
+impl RatioSample {
+    fn new(op: AggregateOp, labels: &Labels) -> Self {
+        let offset = if op == AggregateOp::LimitRatio { labels_hash(labels) as f64 / u64::MAX as f64 } else { 0.0 };
+        RatioSample { offset }
+    }
+
+    /// Whether it is among the first `ratio` of all, or among the last for a negative ratio.
+    fn is_within(&self, ratio: f64) -> bool {
+        let ratio = ratio.clamp(-1.0, 1.0);
+        if ratio >= 0.0 { self.offset < ratio } else { self.offset >= 1.0 + ratio }
+    }
+}
+
+/// The hash of Prometheus' `labels.Labels`: xxHash64 over names and values, each behind its length (one byte, or 255 and
+/// three bytes, the least significant first).
+fn labels_hash(labels: &Labels) -> u64 {
+    let mut hash = xxhash_rust::xxh64::Xxh64::new(0);
+    for label in labels {
+        for text in [label.name, label.value] {
+            let length = text.len();
+            match u8::try_from(length) {
+                Ok(short) if short < 255 => hash.update(&[short]),
+                _ => hash.update(&[255, length as u8, (length >> 8) as u8, (length >> 16) as u8]),
+            }
+            hash.update(text.as_bytes());
+        }
+    }
+    hash.digest()
+}
+
+impl Operator for PickOperator {
+    fn push(&mut self, cx: &mut Context<'_>, input: usize, rows: Vec<Row>, _out: &mut Vec<Row>) -> Result<(), QueryError> {
+        if input > 0 {
+            self.scalars.take(input - 1, rows);
+            return Ok(());
+        }
+        match self.scalars.all().and_then(|all| all.into_iter().next()) {
+            Some(param) => self.choose(cx, &param, rows),
+            None => self.waiting.extend(rows),
+        }
+    }
+
+    fn end(&mut self, cx: &mut Context<'_>, input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {
+        if input > 0 {
+            self.scalars.end(input - 1);
+        }
+        let Some(param) = self.scalars.all().and_then(|all| all.into_iter().next()) else { return Ok(()) };
+        let rows = self.waiting.take();
+        if cx.steps.count > 0 {
+            self.choose(cx, &param, rows)?;
+        }
+        // The output is complete once both inputs have ended; until then, nothing is taken out.
+        self.ended |= 1 << input.min(1);
+        if self.ended == 0b11 { self.finish(cx, out) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_that_of_prometheus() {
+        // labels.FromStrings("foo", "bar").Hash() with the default string encoding.
+        let labels = Labels::from_pairs([("foo", "bar")]).unwrap();
+        assert_eq!(labels_hash(&labels), xxhash_rust::xxh64::xxh64(b"\x03foo\x03bar", 0));
+    }
+
+    #[test]
+    fn the_best_stay_and_of_equal_ones_the_first() {
+        let choose = |top: bool, values: &[f64]| {
+            let mut chosen = Vec::new();
+            for (series, &value) in values.iter().enumerate() {
+                offer(&mut chosen, Choice { value, histogram: None, series }, 2.0, top);
+            }
+            chosen.sort_by(|a, b| worst_first(a, b, top).reverse());
+            chosen.iter().map(|c| c.series).collect::<Vec<_>>()
+        };
+        assert_eq!(choose(true, &[1.0, 5.0, 3.0, 5.0]), [1, 3]);
+        assert_eq!(choose(true, &[f64::NAN, 1.0, f64::NAN, 2.0]), [3, 1]);
+        assert_eq!(choose(false, &[3.0, 1.0, 1.0, 1.0]), [1, 2]);
+        assert_eq!(choose(false, &[f64::NAN, 7.0]), [1, 0]);
+    }
+}

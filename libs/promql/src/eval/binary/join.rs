@@ -1,0 +1,372 @@
+//! Arithmetic and comparing operators between vectors.
+//!
+//! The series of the "one" side are kept; those of the "many" side (the left, unless `group_right`) stream past them.
+//! Rules that hold for each step, such as that a series has one partner at most, are checked with one bit a step.
+//!
+//! Behaviour: `VectorBinop` in Prometheus 3.14's `promql/engine.go`.
+
+use std::collections::HashMap;
+
+use model::Labels;
+
+use super::{Bits, signature};
+use crate::QueryError;
+use crate::eval::aggregate::grouping::Groups;
+use crate::eval::budget::Hold;
+use crate::eval::column::{Cell, Column, Row, is_absent};
+use crate::eval::notes::Notes;
+use crate::eval::operator::{Context, Kept, Operator};
+use crate::functions::arithmetic::{self, Outcome, changes_metric};
+use crate::functions::label::{include, without_reserved};
+use crate::plan::node::{Grouping, Join};
+use crate::syntax::ast::{BinaryOp, Cardinality, Span};
+
+/// What is known about the series of one signature.
+#[derive(Debug, Default)]
+struct Group {
+    /// Series of the "one" side.
+    ones: Vec<Row>,
+    /// Steps at which a series of the "many" side found a partner.
+    matched: Bits,
+    /// For each result series, the steps at which it has been made.
+    made: HashMap<Labels, Bits>,
+}
+
+/// What an operator needs to know about itself to combine two values.
+#[derive(Clone, Copy, Debug)]
+struct Rule {
+    op: BinaryOp,
+    return_bool: bool,
+    /// Whether the "one" side is the left operand.
+    one_is_left: bool,
+    span: Span,
+}
+
+/// A join.
+#[derive(Debug)]
+pub(crate) struct JoinOperator {
+    rule: Rule,
+    cardinality: Cardinality,
+    on: bool,
+    labels: Vec<String>,
+    include: Vec<String>,
+    /// What stands in for a missing partner on the "one" and on the "many" side.
+    fill_one: Option<f64>,
+    fill_many: Option<f64>,
+    signature: Grouping,
+    numbers: Groups,
+    groups: Vec<Group>,
+    /// Steps at which the "many" side has any value.
+    many_present: Bits,
+    /// The first error at each step that only counts if the other side has a value there.
+    duplicates: HashMap<usize, String>,
+    waiting: Kept,
+    hold: Hold,
+    ended: u8,
+}
+
+impl JoinOperator {
+    pub(crate) fn new(join: &Join, waiting: Hold, hold: Hold) -> Self {
+        let matching = &join.matching;
+        let one_is_left = matching.cardinality == Cardinality::OneToMany;
+        let (fill_one, fill_many) = if one_is_left {
+            (matching.fill_left, matching.fill_right)
+        } else {
+            (matching.fill_right, matching.fill_left)
+        };
+        JoinOperator {
+            rule: Rule { op: join.op, return_bool: join.return_bool, one_is_left, span: join.span },
+            cardinality: matching.cardinality,
+            on: matching.on,
+            labels: matching.labels.clone(),
+            include: matching.include.clone(),
+            fill_one,
+            fill_many,
+            signature: signature(matching),
+            numbers: Groups::default(),
+            groups: Vec::new(),
+            many_present: Bits::default(),
+            duplicates: HashMap::new(),
+            waiting: Kept::new(waiting),
+            hold,
+            ended: 0,
+        }
+    }
+
+    /// The input that is kept.
+    fn one_side(&self) -> usize {
+        usize::from(!self.rule.one_is_left)
+    }
+
+    fn group(&mut self, labels: &Labels) -> usize {
+        let number = self.numbers.number(&self.signature, labels);
+        if number == self.groups.len() {
+            self.groups.push(Group::default());
+        }
+        number
+    }
+
+    /// Takes a series of the "one" side.
+    fn keep(&mut self, cx: &Context<'_>, row: Row) -> Result<(), QueryError> {
+        self.hold.add(row.size_bytes() + (cx.steps.count / 8) as u64 + 128)?;
+        let number = self.group(&row.labels);
+        for other in &self.groups[number].ones {
+            for step in 0..cx.steps.count {
+                if row.column.has(step) && other.column.has(step) && !self.duplicates.contains_key(&step) {
+                    let text = self.duplicate(&row, other);
+                    self.duplicates.insert(step, text);
+                }
+            }
+        }
+        self.groups[number].ones.push(row);
+        Ok(())
+    }
+
+    fn duplicate(&self, a: &Row, b: &Row) -> String {
+        let side = if self.rule.one_is_left { "left" } else { "right" };
+        let (mut first, mut second) = (go_labels(&a.labels), go_labels(&b.labels));
+        if first > second {
+            std::mem::swap(&mut first, &mut second);
+        }
+        format!(
+            "found duplicate series for the match group {} on the {side} hand-side of the operation: \
+             [{first}, {second}];many-to-many matching not allowed: matching labels must be unique on one side",
+            go_labels(&self.signature.labels_of(&a.labels))
+        )
+    }
+
+    /// The labels of the result of two series.
+    fn result_labels(&self, many: &Labels, one: &Labels) -> Labels {
+        let base = if changes_metric(self.rule.op) { without_reserved(many) } else { many.clone() };
+        let base = match (self.cardinality, self.on) {
+            (Cardinality::OneToOne, true) => base.only(|name| self.labels.iter().any(|l| l == name)),
+            (Cardinality::OneToOne, false) => base.without(|name| self.labels.iter().any(|l| l == name)),
+            _ => base,
+        };
+        if self.include.is_empty() {
+            return base;
+        }
+        let mut builder = base.to_builder();
+        include(&mut builder, one, &self.include);
+        builder.build()
+    }
+
+    /// Joins a series of the "many" side with its partners.
+    fn join(&mut self, cx: &mut Context<'_>, row: Row, out: &mut Vec<Row>) -> Result<(), QueryError> {
+        for step in (0..cx.steps.count).filter(|step| row.column.has(*step)) {
+            self.many_present.set(step);
+        }
+        let number = self.group(&row.labels);
+        let ones = std::mem::take(&mut self.groups[number].ones);
+        let first = out.len();
+        for one in &ones {
+            let labels = self.result_labels(&row.labels, &one.labels);
+            let mut column = Column::absent(cx.steps.count);
+            self.combine(number, &labels, &row.column, &one.column, &mut column, cx)?;
+            self.emit(labels, row.drop_name, column, first, out);
+        }
+        if let Some(fill) = self.fill_one {
+            // Where no partner has a value.
+            let mut lonely = row.column.clone();
+            for one in &ones {
+                for step in (0..cx.steps.count).filter(|step| one.column.has(*step)) {
+                    lonely.clear(step);
+                }
+            }
+            if !lonely.is_empty() {
+                let labels = self.result_labels(&row.labels, &self.signature.labels_of(&row.labels));
+                let filled = Column::constant(fill, cx.steps.count);
+                let mut column = Column::absent(cx.steps.count);
+                self.combine(number, &labels, &lonely, &filled, &mut column, cx)?;
+                self.emit(labels, row.drop_name, column, first, out);
+            }
+        }
+        self.groups[number].ones = ones;
+        Ok(())
+    }
+
+    /// Hands a result on; results of one series with equal labels, which are at different steps, become one.
+    fn emit(&self, labels: Labels, drop_name: bool, column: Column, first: usize, out: &mut Vec<Row>) {
+        if column.is_empty() {
+            return;
+        }
+        if let Some(same) = out[first..].iter_mut().find(|row| row.labels == labels) {
+            for step in (0..column.len()).filter(|step| column.has(*step)) {
+                same.column.set(step, column.get(step));
+            }
+            return;
+        }
+        out.push(Row { labels, drop_name: drop_name || self.rule.return_bool, column });
+    }
+
+    /// Combines two columns where both have a value, and checks that no result is made twice at a step.
+    fn combine(
+        &mut self,
+        number: usize,
+        labels: &Labels,
+        many: &Column,
+        one: &Column,
+        result: &mut Column,
+        cx: &mut Context<'_>,
+    ) -> Result<(), QueryError> {
+        let rule = self.rule;
+        let group = &mut self.groups[number];
+        let mut made = match self.cardinality {
+            Cardinality::OneToOne => None,
+            _ => Some(group.made.remove(labels).unwrap_or_default()),
+        };
+        let plain = many.histograms.is_empty() && one.histograms.is_empty();
+        for step in 0..many.len() {
+            let matched = if plain {
+                let (m, o) = (many.floats[step], one.floats[step]);
+                if is_absent(m) || is_absent(o) {
+                    continue;
+                }
+                rule.floats(m, o, &mut result.floats[step], cx.notes)
+            } else {
+                rule.cells(many.get(step), one.get(step), step, result, cx.notes)
+            };
+            if !matched {
+                continue;
+            }
+            if group.matched.set(step) && made.is_none() {
+                return Err(QueryError::execution(
+                    "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)",
+                ));
+            }
+            if made.as_mut().is_some_and(|made| made.set(step)) {
+                return Err(QueryError::execution(
+                    "multiple matches for labels: grouping labels must ensure unique matches",
+                ));
+            }
+        }
+        if let Some(made) = made {
+            group.made.insert(labels.clone(), made);
+        }
+        Ok(())
+    }
+
+    /// Joins what the "one" side has without a partner with the value that stands in for it.
+    fn fill(&mut self, cx: &mut Context<'_>, fill: f64, out: &mut Vec<Row>) -> Result<(), QueryError> {
+        for number in 0..self.groups.len() {
+            cx.budget.check()?;
+            let ones = std::mem::take(&mut self.groups[number].ones);
+            let matched = self.groups[number].matched.clone();
+            for one in &ones {
+                let mut lonely = one.column.clone();
+                for step in (0..cx.steps.count).filter(|step| matched.get(*step)) {
+                    lonely.clear(step);
+                }
+                if lonely.is_empty() {
+                    continue;
+                }
+                let labels = self.result_labels(&self.signature.labels_of(&one.labels), &one.labels);
+                let filled = Column::constant(fill, cx.steps.count);
+                let mut column = Column::absent(cx.steps.count);
+                self.combine(number, &labels, &filled, &lonely, &mut column, cx)?;
+                let first = out.len();
+                self.emit(labels, false, column, first, out);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reports several series of the "one" side at one step, unless the "many" side has none there and so nothing was
+    /// to be matched.
+    fn check_duplicates(&self) -> Result<(), QueryError> {
+        let always = self.fill_one.is_some() || self.fill_many.is_some();
+        let steps = self.duplicates.iter().filter(|(step, _)| always || self.many_present.get(**step));
+        match steps.min_by_key(|(step, _)| **step) {
+            Some((_, text)) => Err(QueryError::execution(text.clone())),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Rule {
+    /// Combines two floats; `false` where the operator does not take them.
+    #[inline(always)]
+    fn floats(&self, many: f64, one: f64, result: &mut f64, notes: &mut Notes) -> bool {
+        if matches!(self.op, BinaryOp::TrimLower | BinaryOp::TrimUpper) {
+            arithmetic::apply(self.op, Cell::Float(many), Cell::Float(one), notes, self.span);
+            return false;
+        }
+        let (left, right) = if self.one_is_left { (one, many) } else { (many, one) };
+        let (value, keep) = arithmetic::floats(self.op, left, right);
+        if self.return_bool {
+            *result = f64::from(u8::from(keep));
+        } else if keep {
+            *result = value;
+        }
+        true
+    }
+
+    /// Combines two values; `false` where the operator does not take them.
+    fn cells(&self, many: Cell<'_>, one: Cell<'_>, step: usize, result: &mut Column, notes: &mut Notes) -> bool {
+        if matches!(many, Cell::Absent) || matches!(one, Cell::Absent) {
+            return false;
+        }
+        let (left, right) = if self.one_is_left { (one, many) } else { (many, one) };
+        match arithmetic::apply(self.op, left, right, notes, self.span) {
+            Outcome::Refused => return false,
+            Outcome::Float(_, keep) | Outcome::Histogram(_, keep) if self.return_bool => {
+                result.floats[step] = f64::from(u8::from(keep));
+            }
+            Outcome::Float(value, true) => result.floats[step] = value,
+            Outcome::Histogram(histogram, true) => result.set_histogram(step, histogram),
+            Outcome::Float(_, false) | Outcome::Histogram(_, false) => {}
+        }
+        true
+    }
+}
+
+/// A label set as Prometheus prints it: the name is a label like any other.
+fn go_labels(labels: &Labels) -> String {
+    let pairs: Vec<String> =
+        labels.iter().map(|l| format!("{}={}", go_label_name(l.name), crate::text::go_quoted(l.value))).collect();
+    format!("{{{}}}", pairs.join(", "))
+}
+
+/// A label name, quoted where it is no identifier.
+fn go_label_name(name: &str) -> String {
+    let legacy = |(at, byte): (usize, u8)| byte == b'_' || byte.is_ascii_alphabetic() || (at > 0 && byte.is_ascii_digit());
+    if name.bytes().enumerate().all(legacy) { name.to_owned() } else { crate::text::go_quoted(name) }
+}
+
+impl Operator for JoinOperator {
+    fn push(&mut self, cx: &mut Context<'_>, input: usize, rows: Vec<Row>, out: &mut Vec<Row>) -> Result<(), QueryError> {
+        if input == self.one_side() {
+            for row in rows {
+                cx.budget.check()?;
+                self.keep(cx, row)?;
+            }
+            return Ok(());
+        }
+        if self.ended & 1 << self.one_side() == 0 {
+            return self.waiting.extend(rows);
+        }
+        for row in rows {
+            cx.budget.check()?;
+            self.join(cx, row, out)?;
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, cx: &mut Context<'_>, input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {
+        self.ended |= 1 << input;
+        if input == self.one_side() {
+            for row in self.waiting.take() {
+                cx.budget.check()?;
+                self.join(cx, row, out)?;
+            }
+        }
+        if self.ended == 0b11 {
+            self.check_duplicates()?;
+            if let Some(fill) = self.fill_many {
+                self.fill(cx, fill, out)?;
+            }
+            self.groups.clear();
+        }
+        Ok(())
+    }
+}

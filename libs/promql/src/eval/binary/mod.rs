@@ -1,0 +1,38 @@
+//! Operators between two vectors: [`join`] for arithmetic and comparisons, [`set`] for `and`, `or` and `unless`.
+
+pub(crate) mod join;
+pub(crate) mod set;
+
+use crate::plan::node::Grouping;
+use crate::syntax::ast::VectorMatching;
+
+/// Series match when they are in the same group under this grouping.
+fn signature(matching: &VectorMatching) -> Grouping {
+    let mut labels = matching.labels.clone();
+    labels.sort_unstable();
+    labels.dedup();
+    Grouping { labels, without: !matching.on }
+}
+
+/// One bit for each step.
+#[derive(Clone, Debug, Default)]
+struct Bits {
+    words: Vec<u64>,
+}
+
+impl Bits {
+    fn get(&self, step: usize) -> bool {
+        self.words.get(step / 64).is_some_and(|word| word >> (step % 64) & 1 == 1)
+    }
+
+    /// Sets the bit and tells whether it was set before.
+    fn set(&mut self, step: usize) -> bool {
+        if self.words.len() <= step / 64 {
+            self.words.resize(step / 64 + 1, 0);
+        }
+        let word = &mut self.words[step / 64];
+        let before = *word >> (step % 64) & 1 == 1;
+        *word |= 1 << (step % 64);
+        before
+    }
+}

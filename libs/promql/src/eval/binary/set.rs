@@ -1,0 +1,106 @@
+//! `and`, `or` and `unless`.
+//!
+//! Only at which steps each signature has a value is kept of one side; the other streams past it. For `or`, that is the
+//! left side, whose series pass at once; series of the right side wait until all of the left are known.
+
+use super::{Bits, signature};
+use crate::QueryError;
+use crate::eval::aggregate::grouping::Groups;
+use crate::eval::budget::Hold;
+use crate::eval::column::Row;
+use crate::eval::operator::{Context, Kept, Operator};
+use crate::plan::node::Grouping;
+use crate::syntax::ast::{BinaryOp, VectorMatching};
+
+/// A set operator.
+#[derive(Debug)]
+pub(crate) struct SetOperator {
+    op: BinaryOp,
+    signature: Grouping,
+    groups: Groups,
+    /// For each signature, the steps at which the kept side has a value.
+    present: Vec<Bits>,
+    /// Series of the other side that came too early.
+    waiting: Kept,
+    hold: Hold,
+    complete: bool,
+}
+
+impl SetOperator {
+    pub(crate) fn new(op: BinaryOp, matching: &VectorMatching, waiting: Hold, hold: Hold) -> Self {
+        SetOperator {
+            op,
+            signature: signature(matching),
+            groups: Groups::default(),
+            present: Vec::new(),
+            waiting: Kept::new(waiting),
+            hold,
+            complete: false,
+        }
+    }
+
+    /// The input of which only the presence is kept.
+    fn kept_side(&self) -> usize {
+        usize::from(self.op != BinaryOp::Or)
+    }
+
+    fn keep(&mut self, cx: &mut Context<'_>, row: &Row) -> Result<(), QueryError> {
+        let group = self.groups.number(&self.signature, &row.labels);
+        if group == self.present.len() {
+            self.hold.add((cx.steps.count / 8 + 2 * row.labels.size_bytes() + 64) as u64)?;
+            self.present.push(Bits::default());
+        }
+        for step in (0..cx.steps.count).filter(|step| row.column.has(*step)) {
+            self.present[group].set(step);
+        }
+        Ok(())
+    }
+
+    fn stream(&mut self, cx: &mut Context<'_>, rows: Vec<Row>, out: &mut Vec<Row>) -> Result<(), QueryError> {
+        let nothing = Bits::default();
+        for mut row in rows {
+            cx.budget.check()?;
+            let group = self.groups.number(&self.signature, &row.labels);
+            let present = self.present.get(group).unwrap_or(&nothing);
+            let wanted = self.op == BinaryOp::And;
+            for step in 0..cx.steps.count {
+                if present.get(step) != wanted {
+                    row.column.clear(step);
+                }
+            }
+            // A signature that the kept side does not have must not take a number that would be mistaken for one it has.
+            if group == self.present.len() {
+                self.present.push(Bits::default());
+            }
+            if !row.column.is_empty() {
+                out.push(row);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Operator for SetOperator {
+    fn push(&mut self, cx: &mut Context<'_>, input: usize, rows: Vec<Row>, out: &mut Vec<Row>) -> Result<(), QueryError> {
+        if input == self.kept_side() {
+            for row in &rows {
+                cx.budget.check()?;
+                self.keep(cx, row)?;
+            }
+            if self.op == BinaryOp::Or {
+                out.extend(rows);
+            }
+            return Ok(());
+        }
+        if self.complete { self.stream(cx, rows, out) } else { self.waiting.extend(rows) }
+    }
+
+    fn end(&mut self, cx: &mut Context<'_>, input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {
+        if input == self.kept_side() {
+            self.complete = true;
+            let rows = self.waiting.take();
+            self.stream(cx, rows, out)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,239 @@
+//! `histogram_quantile`, `histogram_quantiles` and `histogram_fraction` over native and classic histograms.
+//!
+//! Behaviour: `resetHistograms` and the functions of those names in Prometheus 3.14's `promql`.
+
+use std::collections::HashMap;
+
+use model::Labels;
+
+use super::budget::Hold;
+use super::column::{Cell, Column, Row, is_absent};
+use super::notes::{ForcedMonotonicity, Note};
+use super::operator::{Context, Operator, Scalars};
+use super::scalar::Scalar;
+use crate::QueryError;
+use crate::functions::buckets::{
+    ClassicBucket, Oddity, classic_fraction, classic_quantile, native_fraction, native_quantile,
+};
+use crate::syntax::ast::Span;
+use crate::syntax::functions::FunctionId;
+use crate::text::open_metrics_float;
+
+/// The label of the upper bound of classic buckets.
+const BOUND: &str = "le";
+
+/// A classic histogram: the counts of each bucket at each step.
+#[derive(Debug)]
+struct Classic {
+    labels: Labels,
+    buckets: Vec<(f64, Vec<f64>)>,
+}
+
+/// A function over buckets.
+#[derive(Debug)]
+pub(crate) struct BucketOperator {
+    function: FunctionId,
+    operand: Span,
+    params: Vec<Span>,
+    label: String,
+    scalars: Scalars,
+    native: Vec<Row>,
+    classic: Vec<Classic>,
+    places: HashMap<Labels, usize>,
+    hold: Hold,
+    ended: Vec<bool>,
+}
+
+impl BucketOperator {
+    pub(crate) fn new(call: &crate::plan::node::BucketCall, hold: Hold) -> Self {
+        BucketOperator {
+            function: call.function,
+            operand: call.operand,
+            params: call.params.clone(),
+            label: call.label.clone(),
+            scalars: Scalars::new(call.params.len()),
+            native: Vec::new(),
+            classic: Vec::new(),
+            places: HashMap::new(),
+            hold,
+            ended: vec![false; call.params.len() + 1],
+        }
+    }
+
+    fn take(&mut self, cx: &mut Context<'_>, mut row: Row) -> Result<(), QueryError> {
+        self.hold.add(row.size_bytes())?;
+        if row.column.has_floats() {
+            let bound = row.labels.value(BOUND);
+            match bound.parse::<f64>() {
+                Err(_) => {
+                    let note = Note::BadBucketLabel { name: row.labels.metric_name(), label: bound };
+                    cx.notes.add(note, self.operand);
+                }
+                Ok(upper) => {
+                    let labels = row.labels.without(|name| name == BOUND);
+                    let place = *self.places.entry(labels).or_insert_with_key(|labels| {
+                        self.classic.push(Classic { labels: labels.clone(), buckets: Vec::new() });
+                        self.classic.len() - 1
+                    });
+                    let floats = std::mem::take(&mut row.column.floats);
+                    self.classic[place].buckets.push((upper, floats));
+                }
+            }
+        }
+        if row.column.has_histograms() {
+            row.column.floats.clear();
+            row.column.floats.resize(cx.steps.count, super::column::ABSENT);
+            self.native.push(row);
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, cx: &mut Context<'_>, out: &mut Vec<Row>) -> Result<(), QueryError> {
+        let Some(scalars) = self.scalars.all() else { return Ok(()) };
+        self.drop_conflicts(cx);
+        match self.function {
+            FunctionId::HistogramFraction => self.evaluate(cx, out, &scalars, None),
+            FunctionId::HistogramQuantile => {
+                self.warn_of_quantiles(cx, &scalars);
+                self.evaluate(cx, out, &scalars, None)
+            }
+            _ => {
+                self.warn_of_quantiles(cx, &scalars);
+                for scalar in &scalars {
+                    self.evaluate(cx, out, std::slice::from_ref(scalar), Some(scalar))?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn warn_of_quantiles(&self, cx: &mut Context<'_>, scalars: &[Scalar]) {
+        for (scalar, span) in scalars.iter().zip(&self.params) {
+            for q in (0..cx.steps.count).map(|step| scalar.at(step)).filter(|q| !(0.0..=1.0).contains(q)) {
+                cx.notes.add(Note::InvalidQuantile(q), *span);
+            }
+        }
+    }
+
+    /// A native and a classic histogram of one name and labels at one step contradict each other: neither counts.
+    fn drop_conflicts(&mut self, cx: &mut Context<'_>) {
+        for row in &mut self.native {
+            let Some(&place) = self.places.get(&row.labels) else { continue };
+            for step in 0..cx.steps.count {
+                let buckets = &mut self.classic[place].buckets;
+                if row.column.has(step) && buckets.iter().any(|(_, counts)| !is_absent(counts[step])) {
+                    cx.notes.add(Note::MixedClassicNative(row.labels.metric_name()), self.operand);
+                    row.column.clear(step);
+                    buckets.iter_mut().for_each(|(_, counts)| counts[step] = super::column::ABSENT);
+                }
+            }
+        }
+    }
+
+    /// Evaluates the function with `params`; where `label` is given, its value becomes a label of the result.
+    fn evaluate(
+        &self,
+        cx: &mut Context<'_>,
+        out: &mut Vec<Row>,
+        params: &[Scalar],
+        label: Option<&Scalar>,
+    ) -> Result<(), QueryError> {
+        let param = |index: usize, step: usize| params.get(index).map_or(f64::NAN, |p| p.at(step));
+        for row in &self.native {
+            cx.budget.check()?;
+            let name = row.labels.metric_name();
+            let mut column = Column::absent(cx.steps.count);
+            for step in 0..cx.steps.count {
+                let Cell::Histogram(histogram) = row.column.get(step) else { continue };
+                let fraction = self.function == FunctionId::HistogramFraction;
+                let (value, oddity) = if fraction {
+                    native_fraction(param(0, step), param(1, step), histogram)
+                } else {
+                    native_quantile(param(0, step), histogram)
+                };
+                match oddity {
+                    Oddity::None => {}
+                    Oddity::NanResult => cx.notes.add(Note::QuantileNanResult(name), self.operand),
+                    Oddity::Nans if fraction => cx.notes.add(Note::FractionNans(name), self.operand),
+                    Oddity::Nans => cx.notes.add(Note::QuantileNanSkew(name), self.operand),
+                }
+                column.floats[step] = value;
+            }
+            self.emit(&row.labels, column, label, out);
+        }
+        let mut buckets: Vec<ClassicBucket> = Vec::new();
+        for classic in &self.classic {
+            cx.budget.check()?;
+            let name = classic.labels.metric_name();
+            let mut column = Column::absent(cx.steps.count);
+            for step in 0..cx.steps.count {
+                buckets.clear();
+                let present = classic.buckets.iter().filter(|(_, counts)| !is_absent(counts[step]));
+                buckets.extend(present.map(|(upper, counts)| ClassicBucket { upper: *upper, count: counts[step] }));
+                if buckets.is_empty() {
+                    continue;
+                }
+                column.floats[step] = if self.function == FunctionId::HistogramFraction {
+                    classic_fraction(param(0, step), param(1, step), &mut buckets)
+                } else {
+                    let (value, corrected) = classic_quantile(param(0, step), &mut buckets);
+                    if let Some((low, high, max_diff)) = corrected {
+                        let time = cx.steps.time(step);
+                        let details =
+                            ForcedMonotonicity { times: (time, time), buckets: (low, high), max_diff, count: 1 };
+                        cx.notes.forced_monotonicity(name, self.operand, details);
+                    }
+                    value
+                };
+            }
+            self.emit(&classic.labels, column, label, out);
+        }
+        Ok(())
+    }
+
+    fn emit(&self, labels: &Labels, column: Column, label: Option<&Scalar>, out: &mut Vec<Row>) {
+        let Some(scalar) = label else {
+            if !column.is_empty() {
+                out.push(Row { labels: labels.clone(), drop_name: true, column });
+            }
+            return;
+        };
+        // A quantile that changes from step to step gives a series for each value.
+        let first = out.len();
+        for step in (0..column.len()).filter(|step| column.has(*step)) {
+            let value = open_metrics_float(scalar.at(step));
+            let place = out[first..].iter().position(|row| row.labels.value(&self.label) == value);
+            let place = place.map_or_else(
+                || {
+                    let labels = labels.to_builder().set(&self.label, &value).build();
+                    out.push(Row { labels, drop_name: true, column: Column::absent(column.len()) });
+                    out.len() - 1
+                },
+                |place| first + place,
+            );
+            out[place].column.floats[step] = column.floats[step];
+        }
+    }
+}
+
+impl Operator for BucketOperator {
+    fn push(&mut self, cx: &mut Context<'_>, input: usize, rows: Vec<Row>, _out: &mut Vec<Row>) -> Result<(), QueryError> {
+        if input > 0 {
+            self.scalars.take(input - 1, rows);
+            return Ok(());
+        }
+        for row in rows {
+            cx.budget.check()?;
+            self.take(cx, row)?;
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, cx: &mut Context<'_>, input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {
+        if input > 0 {
+            self.scalars.end(input - 1);
+        }
+        self.ended[input] = true;
+        if self.ended.iter().all(|ended| *ended) { self.finish(cx, out) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,109 @@
+//! Leaves: from the samples of a series to its column.
+
+use std::sync::Arc;
+
+use model::{Labels, is_stale_nan};
+use series::Samples;
+
+use super::column::{Column, Points, drop_stale};
+use super::notes::Notes;
+use super::scalar::Scalar;
+use crate::QueryError;
+use crate::functions::range::{self, RangeFunction};
+use crate::plan::node::{Leaf, LeafKind};
+use crate::plan::steps::{Steps, Window};
+use crate::syntax::ast::Boundary;
+
+/// Evaluates a leaf for one series. `samples` may lose its staleness markers.
+pub(crate) fn evaluate(
+    leaf: &Leaf,
+    steps: &Steps,
+    scalars: &[Scalar],
+    labels: &Labels,
+    samples: &mut Samples,
+    out: &mut Column,
+    notes: &mut Notes,
+) -> Result<(), QueryError> {
+    match &leaf.kind {
+        LeafKind::Range(call) => {
+            drop_stale(samples);
+            let function = RangeFunction { call, window: &leaf.window, steps, scalars };
+            range::evaluate(&function, labels, points(samples), out, notes)
+        }
+        LeafKind::Instant if leaf.window.boundary == Boundary::Smoothed => {
+            drop_stale(samples);
+            range::smoothed(&leaf.window, steps, labels, points(samples), leaf.span, out, notes);
+            Ok(())
+        }
+        LeafKind::Instant => {
+            instant(&leaf.window, steps, samples, out, |column, step, sample| match sample {
+                Last::Float(at) => column.floats[step] = samples.values[at],
+                Last::Histogram(at) => column.set_histogram(step, Arc::clone(&samples.histograms[at].1)),
+            });
+            Ok(())
+        }
+        LeafKind::Timestamp => {
+            instant(&leaf.window, steps, samples, out, |column, step, sample| {
+                let time = match sample {
+                    Last::Float(at) => samples.timestamps[at],
+                    Last::Histogram(at) => samples.histograms[at].0,
+                };
+                column.floats[step] = time as f64 / 1000.0;
+            });
+            Ok(())
+        }
+        // Raw samples are taken before they would become a column.
+        LeafKind::Raw => Ok(()),
+    }
+}
+
+fn points(samples: &Samples) -> Points<'_> {
+    Points { timestamps: &samples.timestamps, values: &samples.values, histograms: &samples.histograms }
+}
+
+/// The last sample of a window, by its place.
+enum Last {
+    Float(usize),
+    Histogram(usize),
+}
+
+/// Finds the last sample of each window and hands it to `set`, unless it says that the series has ended.
+#[inline(always)]
+fn instant(
+    window: &Window,
+    steps: &Steps,
+    samples: &Samples,
+    out: &mut Column,
+    mut set: impl FnMut(&mut Column, usize, Last),
+) {
+    out.reset(steps.count);
+    let (times, histograms) = (&samples.timestamps, &samples.histograms);
+    // How many samples are not after the window.
+    let (mut floats, mut others) = (0, 0);
+    for step in 0..steps.count {
+        let end = window.end(steps.time(step));
+        let start = end.saturating_sub(window.range);
+        while floats < times.len() && times[floats] <= end {
+            floats += 1;
+        }
+        while others < histograms.len() && histograms[others].0 <= end {
+            others += 1;
+        }
+        let float = floats.checked_sub(1).map(|at| (times[at], at)).filter(|(time, _)| *time > start);
+        let histogram = others.checked_sub(1).map(|at| (histograms[at].0, at)).filter(|(time, _)| *time > start);
+        match (float, histogram) {
+            (None, None) => {}
+            (Some((float, at)), other) if other.is_none_or(|(time, _)| float >= time) => {
+                if !is_stale_nan(samples.values[at]) {
+                    set(out, step, Last::Float(at));
+                }
+            }
+            (_, Some((_, at))) => {
+                if !histograms[at].1.is_stale() {
+                    set(out, step, Last::Histogram(at));
+                }
+            }
+            (Some(_), None) => {}
+        }
+    }
+}

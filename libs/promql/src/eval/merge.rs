@@ -1,0 +1,68 @@
+//! Joining series with equal labels.
+
+use std::collections::HashMap;
+
+use model::Labels;
+
+use super::budget::Hold;
+use super::column::Row;
+use super::operator::{Context, Kept, Operator};
+use crate::QueryError;
+
+/// What is said where two series with equal labels have a value at the same step.
+const SAME_LABELS: &str = "vector cannot contain metrics with the same labelset";
+
+/// Joins series with equal labels; their order is that of the first of each.
+///
+/// # Errors
+/// Where two of them have a value at the same step.
+pub(crate) fn merge(rows: Vec<Row>) -> Result<Vec<Row>, QueryError> {
+    let mut places: HashMap<Labels, usize> = HashMap::with_capacity(rows.len());
+    let mut merged: Vec<Row> = Vec::with_capacity(rows.len());
+    for row in rows {
+        match places.get(&row.labels) {
+            None => {
+                places.insert(row.labels.clone(), merged.len());
+                merged.push(row);
+            }
+            Some(&place) => {
+                let column = &mut merged[place].column;
+                for step in (0..row.column.len()).filter(|step| row.column.has(*step)) {
+                    if column.has(step) {
+                        return Err(QueryError::execution(SAME_LABELS));
+                    }
+                    column.set(step, row.column.get(step));
+                }
+            }
+        }
+    }
+    Ok(merged)
+}
+
+/// Joins series with equal labels in front of an operator that looks at a series over time.
+#[derive(Debug)]
+pub(crate) struct MergeOperator {
+    kept: Kept,
+}
+
+impl MergeOperator {
+    pub(crate) fn new(hold: Hold) -> Self {
+        MergeOperator { kept: Kept::new(hold) }
+    }
+}
+
+impl Operator for MergeOperator {
+    fn push(&mut self, cx: &mut Context<'_>, _input: usize, rows: Vec<Row>, out: &mut Vec<Row>) -> Result<(), QueryError> {
+        if cx.steps.count <= 1 {
+            // With a single step there is nothing to join.
+            out.extend(rows);
+            return Ok(());
+        }
+        self.kept.extend(rows)
+    }
+
+    fn end(&mut self, _cx: &mut Context<'_>, _input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {
+        out.extend(merge(self.kept.take())?);
+        Ok(())
+    }
+}

@@ -1,0 +1,437 @@
+//! The machine that evaluates a plan: it is offered the series of each select and gives the answer.
+//!
+//! Series are evaluated one after the other, each over all steps at once: decoded, turned into a [`column::Column`] of
+//! step values, changed, folded into an aggregation and dropped. Only what an operator needs across series is kept.
+//!
+//! Reading order: [`column`], [`operator`], [`leaf`], [`map`], [`aggregate`], [`binary`], the smaller operators,
+//! [`pipeline`] and [`pool`] (what workers do), and this file, which connects them.
+
+pub(crate) mod aggregate;
+pub(crate) mod answer;
+pub(crate) mod binary;
+pub(crate) mod buckets;
+pub(crate) mod budget;
+pub(crate) mod column;
+pub(crate) mod info;
+pub(crate) mod leaf;
+pub(crate) mod map;
+pub(crate) mod merge;
+pub(crate) mod notes;
+pub(crate) mod operator;
+pub(crate) mod pipeline;
+pub(crate) mod pool;
+pub(crate) mod scalar;
+pub(crate) mod single;
+pub(crate) mod sort;
+
+use std::sync::Arc;
+
+use model::Labels;
+use series::SelectedSeries;
+
+use aggregate::collect::{CountValuesOperator, QuantileOperator};
+use aggregate::fold::{self, FoldOperator};
+use aggregate::pick::PickOperator;
+use binary::join::JoinOperator;
+use binary::set::SetOperator;
+use buckets::BucketOperator;
+use budget::Hold;
+use column::{Column, Row};
+use info::InfoOperator;
+use merge::MergeOperator;
+use notes::Notes;
+use operator::{Context, MapOperator, Operator, Scalars};
+use pipeline::{Outcome, Pipeline, Product, Stage};
+use pool::{BATCH, Job, Pool};
+use single::{AbsentOperator, ScalarOperator};
+use sort::SortOperator;
+
+use crate::output::{MatrixSeries, QueryOutput, QueryValue, Stats};
+use crate::plan::node::{LeafKind, NodeId, Op};
+use crate::plan::{Answer, Plan};
+use crate::query::SelectId;
+use crate::syntax::ast::AggregateOp;
+use crate::{QueryError, QueryOutput as Output};
+
+/// An operator at work.
+#[derive(Debug)]
+enum Slot {
+    /// Gives its output at the start: numbers and times.
+    Source,
+    /// A leaf; its scalar arguments arrive here.
+    Leaf(Scalars),
+    /// Changes each series by itself; part of a pipeline where its arguments are known early.
+    Map(MapOperator),
+    /// Folds series; takes what workers have folded.
+    Fold(Box<FoldOperator>),
+    /// All others.
+    Other(Box<dyn Operator>),
+}
+
+/// A select under way.
+#[derive(Debug)]
+struct Reading {
+    /// What is done with its series; built with the first batch, when all scalar arguments should be known.
+    pipelines: Option<Arc<Vec<Pipeline>>>,
+    /// Series that do not fill a batch yet.
+    queue: Vec<SelectedSeries>,
+    hold: Option<Hold>,
+    ended: bool,
+}
+
+/// Evaluates a query: the driver offers the series of each select, in label order and in batches of any size, says
+/// when a select has ended, and takes the answer when all have.
+///
+/// Calls decode and compute, or wait for workers that do, so the machine belongs on a thread that may block.
+#[derive(Debug)]
+pub struct Evaluation {
+    plan: Arc<Plan>,
+    slots: Vec<Slot>,
+    /// For each operator, how many of its inputs have not ended.
+    open: Vec<usize>,
+    readings: Vec<Reading>,
+    pool: Pool,
+    rows: Vec<Row>,
+    answer_hold: Hold,
+    raw: Vec<MatrixSeries>,
+    notes: Notes,
+    series: u64,
+    failure: Option<QueryError>,
+}
+
+impl Evaluation {
+    pub(crate) fn new(plan: Arc<Plan>) -> Self {
+        let slots: Vec<Slot> = (0..plan.nodes.len()).map(|id| slot(&plan, id)).collect();
+        let open = plan.nodes.iter().map(|node| node.inputs.len()).collect();
+        let readings = plan
+            .selects()
+            .iter()
+            .map(|_| Reading { pipelines: None, queue: Vec::new(), hold: None, ended: false })
+            .collect();
+        let mut evaluation = Evaluation {
+            pool: Pool::new(plan.clone()),
+            answer_hold: Hold::new(&plan.budget),
+            plan,
+            slots,
+            open,
+            readings,
+            rows: Vec::new(),
+            raw: Vec::new(),
+            notes: Notes::default(),
+            series: 0,
+            failure: None,
+        };
+        evaluation.failure = evaluation.start().err();
+        evaluation
+    }
+
+    /// The first select that has not ended. Offering selects in this order needs the least memory; any other order
+    /// gives the same answer.
+    pub fn next_select(&self) -> Option<SelectId> {
+        self.readings.iter().position(|reading| !reading.ended).map(SelectId)
+    }
+
+    /// Offers series of a select. All series of one select have to come in ascending order of labels.
+    ///
+    /// # Errors
+    /// Why the query has no answer; the evaluation is over then.
+    pub fn push(&mut self, select: SelectId, series: Vec<SelectedSeries>) -> Result<(), QueryError> {
+        self.check()?;
+        let result = self.offer(select, series);
+        self.remember(result)
+    }
+
+    /// Says that a select has no more series.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub fn end_select(&mut self, select: SelectId) -> Result<(), QueryError> {
+        self.check()?;
+        let result = self.end(select);
+        self.remember(result)
+    }
+
+    /// The answer, once all selects have ended.
+    ///
+    /// # Errors
+    /// Why the query has no answer, or that a select has not ended.
+    pub fn finish(mut self) -> Result<Output, QueryError> {
+        self.check()?;
+        if let Some(open) = self.next_select() {
+            return Err(QueryError::execution(format!("select {} of the query was not read to its end", open.0)));
+        }
+        let value = match &self.plan.answer {
+            Answer::String(text) => {
+                let timestamp = model::Timestamp::from_millis(self.plan.steps.start);
+                QueryValue::String { timestamp, value: text.clone() }
+            }
+            Answer::Series(root) => {
+                let node = &self.plan.nodes[*root];
+                match &node.op {
+                    Op::Leaf(leaf) if matches!(leaf.kind, LeafKind::Raw) => {
+                        let mut series = std::mem::take(&mut self.raw);
+                        answer::sort(&mut series);
+                        QueryValue::Matrix(series)
+                    }
+                    _ => answer::value(&self.plan, std::mem::take(&mut self.rows), &node.steps)?,
+                }
+            }
+        };
+        let stats = Stats {
+            series: self.series,
+            samples: self.plan.budget.samples(),
+            peak_bytes: self.plan.budget.peak(),
+        };
+        let annotations = std::mem::take(&mut self.notes).finish(&self.plan.text);
+        Ok(QueryOutput { value, annotations, stats })
+    }
+
+    /// Fails for good once it has failed, or when somebody asked for the end.
+    fn check(&self) -> Result<(), QueryError> {
+        match &self.failure {
+            Some(failure) => Err(failure.clone()),
+            None => self.plan.budget.check(),
+        }
+    }
+
+    fn remember(&mut self, result: Result<(), QueryError>) -> Result<(), QueryError> {
+        if let Err(failure) = &result {
+            self.failure = Some(failure.clone());
+        }
+        result
+    }
+
+    /// Gives the output of everything that needs no series.
+    fn start(&mut self) -> Result<(), QueryError> {
+        for id in 0..self.plan.nodes.len() {
+            let node = &self.plan.nodes[id];
+            let column = match &node.op {
+                Op::Number(value) => Column::constant(*value, node.steps.count),
+                Op::Time => {
+                    let floats = node.steps.times().map(|time| time as f64 / 1000.0).collect();
+                    Column { floats, histograms: Vec::new() }
+                }
+                _ => continue,
+            };
+            self.deliver(id, vec![Row::new(Labels::empty(), column)])?;
+            self.output_ended(id)?;
+        }
+        Ok(())
+    }
+
+    fn offer(&mut self, select: SelectId, series: Vec<SelectedSeries>) -> Result<(), QueryError> {
+        let Some(reading) = self.readings.get_mut(select.0).filter(|reading| !reading.ended) else {
+            return Err(QueryError::execution(format!("select {} of the query takes no series", select.0)));
+        };
+        self.series += series.len() as u64;
+        let bytes: usize = series.iter().map(SelectedSeries::size_bytes).sum();
+        reading.hold.get_or_insert_with(|| Hold::new(&self.plan.budget)).add(bytes as u64)?;
+        reading.queue.extend(series);
+        if reading.queue.len() >= BATCH && self.build_pipelines(select) {
+            self.submit(select, false)?;
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, select: SelectId) -> Result<(), QueryError> {
+        if !self.readings.get(select.0).is_some_and(|reading| !reading.ended) {
+            return Err(QueryError::execution(format!("select {} of the query has ended before", select.0)));
+        }
+        self.readings[select.0].ended = true;
+        if self.build_pipelines(select) {
+            self.drain(select)?;
+        }
+        Ok(())
+    }
+
+    /// Evaluates what is left of a select that has ended, and ends its leaves.
+    fn drain(&mut self, select: SelectId) -> Result<(), QueryError> {
+        self.submit(select, true)?;
+        while let Some(outcome) = self.pool.next(true) {
+            self.take(outcome?)?;
+        }
+        for leaf in self.plan.leaves[select.0].clone() {
+            // Operators that are part of the pipeline end with it.
+            self.output_ended(leaf)?;
+        }
+        Ok(())
+    }
+
+    /// Cuts batches from the queue and hands them to workers; the last one may be short where `all`.
+    fn submit(&mut self, select: SelectId, all: bool) -> Result<(), QueryError> {
+        let reading = &mut self.readings[select.0];
+        let Some(pipelines) = reading.pipelines.clone() else { return Ok(()) };
+        let queue = std::mem::take(&mut reading.queue);
+        let mut left = queue.into_iter();
+        loop {
+            let ready = left.len() >= BATCH || (all && left.len() > 0);
+            if !ready {
+                break;
+            }
+            let batch: Vec<SelectedSeries> = left.by_ref().take(BATCH).collect();
+            let bytes: usize = batch.iter().map(SelectedSeries::size_bytes).sum();
+            let mut hold = Hold::new(&self.plan.budget);
+            if let Some(whole) = &mut self.readings[select.0].hold {
+                whole.give_back(bytes as u64);
+            }
+            hold.add(bytes as u64)?;
+            self.pool.submit(Job { pipelines: pipelines.clone(), batch, hold });
+            while let Some(outcome) = self.pool.next(false) {
+                self.take(outcome?)?;
+            }
+        }
+        self.readings[select.0].queue = left.collect();
+        Ok(())
+    }
+
+    /// Takes what a batch came to.
+    fn take(&mut self, outcome: Outcome) -> Result<(), QueryError> {
+        self.notes.merge(outcome.notes);
+        for (to, product) in outcome.products {
+            match (to, product) {
+                (Some((id, input)), Product::Rows(rows)) => self.push_to(id, input, rows)?,
+                (None, Product::Rows(rows)) => self.answer(rows)?,
+                (Some((id, _)), Product::Folded(folded)) => {
+                    if let Slot::Fold(operator) = &mut self.slots[id] {
+                        operator.absorb(folded, &mut self.notes)?;
+                    }
+                }
+                (_, Product::Raw(series)) => {
+                    let samples: usize = series.iter().map(|s| s.floats.len() + s.histograms.len()).sum();
+                    self.answer_hold.add(samples as u64 * 16)?;
+                    self.raw.extend(series);
+                }
+                (None, Product::Folded(_)) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, rows: Vec<Row>) -> Result<(), QueryError> {
+        self.answer_hold.add(rows.iter().map(Row::size_bytes).sum())?;
+        self.rows.extend(rows);
+        Ok(())
+    }
+
+    /// Hands the output of `id` to whom it feeds.
+    fn deliver(&mut self, id: NodeId, rows: Vec<Row>) -> Result<(), QueryError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        match self.plan.nodes[id].parent {
+            Some((parent, input)) => self.push_to(parent, input, rows),
+            None => self.answer(rows),
+        }
+    }
+
+    fn push_to(&mut self, id: NodeId, input: usize, rows: Vec<Row>) -> Result<(), QueryError> {
+        let mut out = Vec::new();
+        let plan = self.plan.clone();
+        let mut cx = Context { steps: &plan.nodes[id].steps, notes: &mut self.notes, budget: &plan.budget };
+        match &mut self.slots[id] {
+            Slot::Source => {}
+            Slot::Leaf(scalars) => scalars.take(input, rows),
+            Slot::Map(operator) => operator.push(&mut cx, input, rows, &mut out)?,
+            Slot::Fold(operator) => operator.push(&mut cx, input, rows, &mut out)?,
+            Slot::Other(operator) => operator.push(&mut cx, input, rows, &mut out)?,
+        }
+        self.deliver(id, out)
+    }
+
+    /// Tells whom `id` feeds that it has given all of its output, and so on upwards.
+    fn output_ended(&mut self, id: NodeId) -> Result<(), QueryError> {
+        let Some((parent, input)) = self.plan.nodes[id].parent else { return Ok(()) };
+        let mut out = Vec::new();
+        let plan = self.plan.clone();
+        let mut cx = Context { steps: &plan.nodes[parent].steps, notes: &mut self.notes, budget: &plan.budget };
+        match &mut self.slots[parent] {
+            Slot::Source => {}
+            Slot::Leaf(scalars) => scalars.end(input),
+            Slot::Map(operator) => operator.end(&mut cx, input, &mut out)?,
+            Slot::Fold(operator) => operator.end(&mut cx, input, &mut out)?,
+            Slot::Other(operator) => operator.end(&mut cx, input, &mut out)?,
+        }
+        self.deliver(parent, out)?;
+        self.open[parent] -= 1;
+        if let Op::Leaf(leaf) = &plan.nodes[parent].op {
+            // A select whose series came before its arguments goes on from here.
+            if self.open[parent] == 0 {
+                let select = leaf.select;
+                if self.readings[select.0].ended && self.build_pipelines(select) {
+                    self.drain(select)?;
+                }
+            }
+            return Ok(());
+        }
+        if self.open[parent] == 0 { self.output_ended(parent) } else { Ok(()) }
+    }
+
+    /// Builds the pipelines of a select, if the arguments of all its leaves are known.
+    fn build_pipelines(&mut self, select: SelectId) -> bool {
+        if self.readings[select.0].pipelines.is_some() {
+            return true;
+        }
+        let pipelines: Option<Vec<Pipeline>> =
+            self.plan.leaves[select.0].iter().map(|leaf| self.pipeline(*leaf)).collect();
+        self.readings[select.0].pipelines = pipelines.map(Arc::new);
+        self.readings[select.0].pipelines.is_some()
+    }
+
+    /// The pipeline that starts at a leaf: as far up as operators look at one series only.
+    fn pipeline(&self, leaf: NodeId) -> Option<Pipeline> {
+        let Slot::Leaf(scalars) = &self.slots[leaf] else { return None };
+        let mut pipeline = Pipeline {
+            leaf,
+            scalars: scalars.all()?,
+            stages: Vec::new(),
+            fold: None,
+            to: self.plan.nodes[leaf].parent,
+        };
+        while let Some((id, 0)) = pipeline.to {
+            match &self.slots[id] {
+                Slot::Map(operator) => {
+                    let Some((map, scalars)) = operator.ready() else { break };
+                    pipeline.stages.push(Stage { map, scalars, steps: self.plan.nodes[id].steps });
+                    pipeline.to = self.plan.nodes[id].parent;
+                }
+                Slot::Fold(operator) => {
+                    pipeline.fold = operator.spec();
+                    break;
+                }
+                Slot::Source | Slot::Leaf(_) | Slot::Other(_) => break,
+            }
+        }
+        Some(pipeline)
+    }
+}
+
+/// The operator of a node, before any series.
+fn slot(plan: &Arc<Plan>, id: NodeId) -> Slot {
+    let node = &plan.nodes[id];
+    let hold = || Hold::new(&plan.budget);
+    let scalars = node.inputs.len().saturating_sub(1);
+    let other = |operator: Box<dyn Operator>| Slot::Other(operator);
+    match &node.op {
+        Op::Number(_) | Op::Time => Slot::Source,
+        Op::Leaf(_) => Slot::Leaf(Scalars::new(node.inputs.len())),
+        Op::Map(map) => Slot::Map(MapOperator::new(map.clone(), scalars, hold())),
+        Op::Scalar => other(Box::new(ScalarOperator::default())),
+        Op::Absent(labels) => other(Box::new(AbsentOperator::new(labels.clone()))),
+        Op::Aggregate(spec) if fold::folds(spec.op) => {
+            Slot::Fold(Box::new(FoldOperator::new(spec.clone(), node.steps.count, hold())))
+        }
+        Op::Aggregate(spec) if spec.op == AggregateOp::Quantile => {
+            other(Box::new(QuantileOperator::new(spec.clone(), hold())))
+        }
+        Op::Aggregate(spec) => other(Box::new(PickOperator::new(spec.clone(), hold(), hold()))),
+        Op::CountValues { grouping, label } => {
+            other(Box::new(CountValuesOperator::new(grouping.clone(), label.clone(), hold())))
+        }
+        Op::Join(join) => other(Box::new(JoinOperator::new(join, hold(), hold()))),
+        Op::Set { op, matching } => other(Box::new(SetOperator::new(*op, matching, hold(), hold()))),
+        Op::Buckets(call) => other(Box::new(BucketOperator::new(call, hold()))),
+        Op::Sort(order) => other(Box::new(SortOperator::new(order, hold()))),
+        Op::Merge => other(Box::new(MergeOperator::new(hold()))),
+        Op::Info(call) => other(Box::new(InfoOperator::new(call, hold(), hold()))),
+    }
+}

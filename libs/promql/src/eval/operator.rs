@@ -1,0 +1,156 @@
+//! What all operators have in common: series are pushed into them, and they push series on.
+
+use super::budget::Hold;
+use super::column::Row;
+use super::map;
+use super::notes::Notes;
+use super::scalar::Scalar;
+use crate::QueryError;
+use crate::plan::node::Map;
+use crate::plan::steps::Steps;
+
+/// An operator between leaves and the answer. It runs on the driver's thread, one call at a time.
+pub(crate) trait Operator: std::fmt::Debug + Send {
+    /// Takes series of one input and adds what follows from them to `out`.
+    ///
+    /// Series of one input arrive in a fixed order; inputs may take turns.
+    fn push(&mut self, cx: &mut Context<'_>, input: usize, rows: Vec<Row>, out: &mut Vec<Row>) -> Result<(), QueryError>;
+
+    /// Called once an input has had its last series; adds what follows from that to `out`. After all inputs have
+    /// ended, so has the output.
+    fn end(&mut self, cx: &mut Context<'_>, input: usize, out: &mut Vec<Row>) -> Result<(), QueryError>;
+}
+
+/// What an operator works with beside its series.
+pub(crate) struct Context<'a> {
+    /// The steps of its output.
+    pub(crate) steps: &'a Steps,
+    /// Where it leaves notes.
+    pub(crate) notes: &'a mut Notes,
+    /// Called in loops so that a query can be ended.
+    pub(crate) budget: &'a super::budget::Budget,
+}
+
+impl Context<'_> {
+    /// Whether the query is evaluated at one instant, where the order of series is part of the answer.
+    pub(crate) fn is_instant(&self) -> bool {
+        self.steps.count == 1
+    }
+}
+
+/// Scalar inputs on their way in: inputs `1..` of most operators.
+#[derive(Debug)]
+pub(crate) struct Scalars {
+    known: Vec<Option<Scalar>>,
+}
+
+impl Scalars {
+    pub(crate) fn new(count: usize) -> Self {
+        Scalars { known: vec![None; count] }
+    }
+
+    /// Takes the series of scalar number `index`.
+    pub(crate) fn take(&mut self, index: usize, rows: Vec<Row>) {
+        if let (Some(slot), Some(row)) = (self.known.get_mut(index), rows.into_iter().next()) {
+            *slot = Some(Scalar::of(row));
+        }
+    }
+
+    /// Notes that scalar `index` has ended; one without steps never came.
+    pub(crate) fn end(&mut self, index: usize) {
+        if let Some(slot) = self.known.get_mut(index) {
+            slot.get_or_insert(Scalar::Constant(f64::NAN));
+        }
+    }
+
+    /// All of them, once all are known.
+    pub(crate) fn all(&self) -> Option<Vec<Scalar>> {
+        self.known.iter().cloned().collect()
+    }
+}
+
+/// Series that have to be kept, and the memory that they take.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) rows: Vec<Row>,
+    hold: Hold,
+}
+
+impl Kept {
+    pub(crate) fn new(hold: Hold) -> Self {
+        Kept { rows: Vec::new(), hold }
+    }
+
+    pub(crate) fn extend(&mut self, rows: Vec<Row>) -> Result<(), QueryError> {
+        self.hold.add(rows.iter().map(Row::size_bytes).sum())?;
+        self.rows.extend(rows);
+        Ok(())
+    }
+
+    /// Hands the series on.
+    pub(crate) fn take(&mut self) -> Vec<Row> {
+        self.hold.give_back(u64::MAX);
+        std::mem::take(&mut self.rows)
+    }
+}
+
+/// Changes each series by itself; keeps series until its scalar arguments are known.
+#[derive(Debug)]
+pub(crate) struct MapOperator {
+    map: Map,
+    scalars: Scalars,
+    waiting: Kept,
+}
+
+impl MapOperator {
+    pub(crate) fn new(map: Map, scalars: usize, hold: Hold) -> Self {
+        MapOperator { map, scalars: Scalars::new(scalars), waiting: Kept::new(hold) }
+    }
+
+    /// The change and its arguments, if they are all known: it can then be made anywhere.
+    pub(crate) fn ready(&self) -> Option<(Map, Vec<Scalar>)> {
+        Some((self.map.clone(), self.scalars.all()?))
+    }
+
+    fn apply(
+        &self,
+        cx: &mut Context<'_>,
+        scalars: &[Scalar],
+        rows: Vec<Row>,
+        out: &mut Vec<Row>,
+    ) -> Result<(), QueryError> {
+        for mut row in rows {
+            cx.budget.check()?;
+            if map::apply(&self.map, cx.steps, scalars, &mut row, cx.notes)? {
+                out.push(row);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Operator for MapOperator {
+    fn push(&mut self, cx: &mut Context<'_>, input: usize, rows: Vec<Row>, out: &mut Vec<Row>) -> Result<(), QueryError> {
+        if input > 0 {
+            self.scalars.take(input - 1, rows);
+            return Ok(());
+        }
+        match self.scalars.all() {
+            Some(scalars) => self.apply(cx, &scalars, rows, out),
+            None => self.waiting.extend(rows),
+        }
+    }
+
+    fn end(&mut self, cx: &mut Context<'_>, input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {
+        if input > 0 {
+            self.scalars.end(input - 1);
+        }
+        match self.scalars.all() {
+            Some(scalars) => {
+                let rows = self.waiting.take();
+                self.apply(cx, &scalars, rows, out)
+            }
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! What a worker does with a batch of series: decode, evaluate the leaf, change each series by itself, and fold it into
+//! the aggregation that follows, if one does.
+
+use std::sync::Arc;
+
+use model::{Labels, Sample, Timestamp};
+use series::{Samples, SelectedSeries};
+
+use super::aggregate::fold::Folded;
+use super::budget::Budget;
+use super::column::{Column, Row, drop_stale};
+use super::leaf;
+use super::map;
+use super::notes::Notes;
+use super::scalar::Scalar;
+use crate::QueryError;
+use crate::output::MatrixSeries;
+use crate::plan::Plan;
+use crate::plan::node::{Aggregation, Leaf, LeafKind, Map, NodeId, Op};
+use crate::plan::steps::Steps;
+
+/// A change to each series, with its arguments.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    pub(crate) map: Map,
+    pub(crate) scalars: Vec<Scalar>,
+    /// The steps of its output.
+    pub(crate) steps: Steps,
+}
+
+/// A leaf and what follows it up to the first operator that looks at several series.
+#[derive(Debug)]
+pub(crate) struct Pipeline {
+    pub(crate) leaf: NodeId,
+    pub(crate) scalars: Vec<Scalar>,
+    pub(crate) stages: Vec<Stage>,
+    /// The aggregation at its end, which takes what was folded.
+    pub(crate) fold: Option<Arc<Aggregation>>,
+    /// Where its output goes; `None` for the answer.
+    pub(crate) to: Option<(NodeId, usize)>,
+}
+
+/// What comes out of a pipeline.
+#[derive(Debug)]
+pub(crate) enum Product {
+    Rows(Vec<Row>),
+    Folded(Folded),
+    /// Samples themselves.
+    Raw(Vec<MatrixSeries>),
+}
+
+/// What a worker keeps from one series to the next, so as not to allocate.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    samples: Samples,
+    column: Column,
+}
+
+/// What a batch came to: for each pipeline, where its product goes and what it is.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) products: Vec<(Option<(NodeId, usize)>, Product)>,
+    pub(crate) notes: Notes,
+}
+
+/// Runs a batch through the pipelines that read its select.
+pub(crate) fn run(
+    plan: &Plan,
+    pipelines: &[Pipeline],
+    batch: &[SelectedSeries],
+    scratch: &mut Scratch,
+) -> Result<Outcome, QueryError> {
+    let mut outcome = Outcome { products: Vec::with_capacity(pipelines.len()), notes: Notes::default() };
+    for pipeline in pipelines {
+        let product = pipeline.run(plan, batch, scratch, &mut outcome.notes)?;
+        outcome.products.push((pipeline.to, product));
+    }
+    Ok(outcome)
+}
+
+impl Pipeline {
+    fn run(
+        &self,
+        plan: &Plan,
+        batch: &[SelectedSeries],
+        scratch: &mut Scratch,
+        notes: &mut Notes,
+    ) -> Result<Product, QueryError> {
+        let node = &plan.nodes[self.leaf];
+        let Op::Leaf(leaf) = &node.op else {
+            return Err(QueryError::execution("a pipeline has to begin with a selector"));
+        };
+        let mut product = match (&leaf.kind, &self.fold) {
+            (LeafKind::Raw, _) => Product::Raw(Vec::new()),
+            (_, Some(spec)) => {
+                let steps = self.stages.last().map_or(node.steps, |stage| stage.steps);
+                Product::Folded(Folded::new(spec.clone(), steps.count))
+            }
+            (_, None) => Product::Rows(Vec::new()),
+        };
+        for series in batch {
+            plan.budget.check()?;
+            decode(leaf, series, &plan.budget, &mut scratch.samples)?;
+            if scratch.samples.is_empty() {
+                continue;
+            }
+            if let Product::Raw(list) = &mut product {
+                list.extend(raw(leaf, &node.steps, &series.labels, &mut scratch.samples)?);
+                continue;
+            }
+            let mut column = std::mem::take(&mut scratch.column);
+            let samples = &mut scratch.samples;
+            leaf::evaluate(leaf, &node.steps, &self.scalars, &series.labels, samples, &mut column, notes)?;
+            let drop_name = drops_name(&leaf.kind);
+            let mut row = Row { labels: series.labels.clone(), drop_name, column };
+            let mut left = !row.column.is_empty();
+            for stage in &self.stages {
+                left = left && map::apply(&stage.map, &stage.steps, &stage.scalars, &mut row, notes)?;
+            }
+            match &mut product {
+                Product::Folded(folded) => {
+                    if left {
+                        folded.add(&row, notes);
+                    }
+                    scratch.column = row.column;
+                }
+                Product::Rows(rows) if left => rows.push(row),
+                Product::Rows(_) | Product::Raw(_) => scratch.column = row.column,
+            }
+        }
+        Ok(product)
+    }
+}
+
+/// Whether the result of a leaf is no longer the metric that was selected.
+fn drops_name(kind: &LeafKind) -> bool {
+    match kind {
+        LeafKind::Instant | LeafKind::Raw => false,
+        LeafKind::Timestamp => true,
+        LeafKind::Range(call) => !call.keeps_name(),
+    }
+}
+
+fn decode(
+    leaf: &Leaf,
+    series: &SelectedSeries,
+    budget: &Budget,
+    samples: &mut Samples,
+) -> Result<(), QueryError> {
+    series
+        .decode(&leaf.decode, samples)
+        .map_err(|error| QueryError::execution(format!("decoding {}: {error}", series.labels)))?;
+    let histograms: usize = samples.histograms.iter().map(|(_, h)| h.size_bytes() / 16).sum();
+    budget.count_samples((samples.timestamps.len() + histograms) as u64)
+}
+
+/// The samples of the window of an instant query for a range.
+fn raw(
+    leaf: &Leaf,
+    steps: &Steps,
+    labels: &Labels,
+    samples: &mut Samples,
+) -> Result<Option<MatrixSeries>, QueryError> {
+    use crate::syntax::ast::Boundary;
+    drop_stale(samples);
+    let (start, end) = (leaf.window.start(steps.start), leaf.window.end(steps.start));
+    let (before, after) = leaf.window.margins();
+    let inside = |time: i64| time > start.saturating_sub(before) && time <= end.saturating_add(after);
+    let floats = samples.timestamps.iter().zip(&samples.values).filter(|(t, _)| inside(**t));
+    let mut floats: Vec<Sample> = floats.map(|(t, v)| Sample::new(*t, *v)).collect();
+    let histograms: Vec<_> = samples
+        .histograms
+        .iter()
+        .filter(|(t, _)| inside(*t))
+        .map(|(t, h)| (Timestamp::from_millis(*t), h.clone()))
+        .collect();
+    let modifier = match leaf.window.boundary {
+        Boundary::Plain => None,
+        Boundary::Anchored => Some("anchored"),
+        Boundary::Smoothed => Some("smoothed"),
+    };
+    if let Some(modifier) = modifier {
+        if !histograms.is_empty() {
+            return Err(QueryError::execution(format!("{modifier} modifier is not supported with histograms")));
+        }
+        floats = crate::functions::range::extend(&floats, start, end, leaf.window.boundary);
+    }
+    if floats.is_empty() && histograms.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(MatrixSeries { labels: labels.clone(), floats, histograms }))
+}

@@ -1,0 +1,165 @@
+//! Worker threads, and the order in which their results are taken.
+//!
+//! Series are cut into batches of a fixed number, whatever the sizes in which they arrive and however many workers there
+//! are, and results are taken in the order of the batches. So the answer depends on the data alone.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use series::SelectedSeries;
+
+use super::budget::Hold;
+use super::pipeline::{self, Outcome, Pipeline, Scratch};
+use crate::QueryError;
+use crate::plan::Plan;
+
+/// Series in a batch.
+pub(crate) const BATCH: usize = 128;
+
+/// A batch and what to do with it.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) pipelines: Arc<Vec<Pipeline>>,
+    pub(crate) batch: Vec<SelectedSeries>,
+    /// The memory of the batch, given back when it has been evaluated.
+    pub(crate) hold: Hold,
+}
+
+type Done = (u64, Result<Outcome, QueryError>);
+
+#[derive(Debug)]
+struct Threads {
+    jobs: Option<Sender<(u64, Job)>>,
+    results: Receiver<Done>,
+    handles: Vec<JoinHandle<()>>,
+}
+
+/// Evaluates batches; on the caller's thread until there is more than one batch and more than one worker.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    plan: Arc<Plan>,
+    threads: Option<Threads>,
+    scratch: Scratch,
+    submitted: u64,
+    taken: u64,
+    early: BTreeMap<u64, Result<Outcome, QueryError>>,
+}
+
+impl Pool {
+    pub(crate) fn new(plan: Arc<Plan>) -> Self {
+        let (scratch, early) = (Scratch::default(), BTreeMap::new());
+        Pool { plan, threads: None, scratch, submitted: 0, taken: 0, early }
+    }
+
+    /// Hands a batch to a worker, or evaluates it at once.
+    pub(crate) fn submit(&mut self, job: Job) {
+        let number = self.submitted;
+        self.submitted += 1;
+        // A query of one batch is not worth a thread.
+        if self.plan.workers > 1 && number > 0 {
+            let threads = self.threads.get_or_insert_with(|| Threads::start(&self.plan));
+            if let Some(jobs) = &threads.jobs
+                && jobs.send((number, job)).is_ok()
+            {
+                return;
+            }
+            self.early.insert(number, Err(lost()));
+            return;
+        }
+        let outcome = evaluate(&self.plan, job, &mut self.scratch);
+        self.early.insert(number, outcome);
+    }
+
+    /// The next result in order. Waits for it where `wait`, or where so many batches are under way that more would only
+    /// take memory.
+    pub(crate) fn next(&mut self, wait: bool) -> Option<Result<Outcome, QueryError>> {
+        loop {
+            if self.taken == self.submitted {
+                return None;
+            }
+            if let Some(outcome) = self.early.remove(&self.taken) {
+                self.taken += 1;
+                return Some(outcome);
+            }
+            let under_way = self.submitted - self.taken;
+            let Some(threads) = &self.threads else { return Some(Err(lost())) };
+            let received = if wait || under_way > 4 * self.plan.workers as u64 {
+                threads.results.recv().ok()
+            } else {
+                match threads.results.try_recv() {
+                    Ok(done) => Some(done),
+                    Err(std::sync::mpsc::TryRecvError::Empty) => return None,
+                    Err(std::sync::mpsc::TryRecvError::Disconnected) => None,
+                }
+            };
+            match received {
+                Some((number, outcome)) => {
+                    self.early.insert(number, outcome);
+                }
+                None => {
+                    self.taken += 1;
+                    return Some(Err(lost()));
+                }
+            }
+        }
+    }
+}
+
+fn lost() -> QueryError {
+    QueryError::execution("a worker of the query ended before its time")
+}
+
+/// Evaluates a batch. A panic, which would be a bug, ends the query and not the process.
+fn evaluate(plan: &Plan, job: Job, scratch: &mut Scratch) -> Result<Outcome, QueryError> {
+    let run = || pipeline::run(plan, &job.pipelines, &job.batch, scratch);
+    let outcome = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        Err(QueryError::execution(format!("unexpected error while evaluating a series: {text}")))
+    });
+    drop(job.hold);
+    outcome
+}
+
+impl Threads {
+    fn start(plan: &Arc<Plan>) -> Self {
+        let (jobs, queue) = channel::<(u64, Job)>();
+        let (done, results) = channel::<Done>();
+        let queue = Arc::new(Mutex::new(queue));
+        let handles = (0..plan.workers)
+            .map(|_| {
+                let (plan, queue, done) = (plan.clone(), queue.clone(), done.clone());
+                std::thread::spawn(move || work(&plan, &queue, &done))
+            })
+            .collect();
+        Threads { jobs: Some(jobs), results, handles }
+    }
+}
+
+fn work(plan: &Plan, queue: &Mutex<Receiver<(u64, Job)>>, done: &Sender<Done>) {
+    let mut scratch = Scratch::default();
+    loop {
+        // The lock is held only while waiting for a job, and nothing can panic under it.
+        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok((number, job)) = next else { return };
+        if done.send((number, evaluate(plan, job, &mut scratch))).is_err() {
+            return;
+        }
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        // Without the sender, workers end after the jobs that are left, which the closed result channel cuts short.
+        self.jobs = None;
+        let (_, closed) = channel();
+        self.results = closed;
+        for handle in self.handles.drain(..) {
+            // A worker catches panics of its jobs; nothing is left to tell.
+            let _ = handle.join();
+        }
+    }
+}

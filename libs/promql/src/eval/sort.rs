@@ -1,0 +1,82 @@
+//! `sort`, `sort_desc`, `sort_by_label` and `sort_by_label_desc`.
+//!
+//! They matter only at one instant: series of a range query are ordered by their labels in any case.
+
+use std::cmp::Ordering;
+
+use super::budget::Hold;
+use super::column::Row;
+use super::notes::Note;
+use super::operator::{Context, Kept, Operator};
+use crate::QueryError;
+use crate::functions::natural;
+use crate::syntax::ast::Span;
+use crate::syntax::functions::FunctionId;
+
+/// Orders series.
+#[derive(Debug)]
+pub(crate) struct SortOperator {
+    function: FunctionId,
+    labels: Vec<String>,
+    span: Span,
+    kept: Kept,
+}
+
+impl SortOperator {
+    pub(crate) fn new(order: &crate::plan::node::SortOrder, hold: Hold) -> Self {
+        SortOperator {
+            function: order.function,
+            labels: order.labels.clone(),
+            span: order.span,
+            kept: Kept::new(hold),
+        }
+    }
+
+    fn by_value(&self) -> bool {
+        matches!(self.function, FunctionId::Sort | FunctionId::SortDesc)
+    }
+
+    fn descends(&self) -> bool {
+        matches!(self.function, FunctionId::SortDesc | FunctionId::SortByLabelDesc)
+    }
+
+    fn compare(&self, a: &Row, b: &Row) -> Ordering {
+        if self.by_value() {
+            let (x, y) = (a.column.floats[0], b.column.floats[0]);
+            // NaN comes last in either order.
+            return match (x.is_nan(), y.is_nan()) {
+                (false, false) if self.descends() => y.partial_cmp(&x).unwrap_or(Ordering::Equal),
+                (false, false) => x.partial_cmp(&y).unwrap_or(Ordering::Equal),
+                (x, y) => x.cmp(&y),
+            };
+        }
+        let named = self.labels.iter().map(|name| natural::compare(a.labels.value(name), b.labels.value(name)));
+        let order = named.into_iter().find(|o| *o != Ordering::Equal).unwrap_or_else(|| a.labels.cmp(&b.labels));
+        if self.descends() { order.reverse() } else { order }
+    }
+}
+
+impl Operator for SortOperator {
+    fn push(&mut self, cx: &mut Context<'_>, _input: usize, mut rows: Vec<Row>, out: &mut Vec<Row>) -> Result<(), QueryError> {
+        if self.by_value() {
+            rows.iter_mut().for_each(|row| row.column.drop_histograms());
+            rows.retain(|row| !row.column.is_empty());
+        }
+        if cx.is_instant() {
+            return self.kept.extend(rows);
+        }
+        out.extend(rows);
+        Ok(())
+    }
+
+    fn end(&mut self, cx: &mut Context<'_>, _input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {
+        if cx.is_instant() {
+            let mut rows = self.kept.take();
+            rows.sort_by(|a, b| self.compare(a, b));
+            out.extend(rows);
+        } else if cx.steps.count > 1 {
+            cx.notes.add(Note::SortInRangeQuery, self.span);
+        }
+        Ok(())
+    }
+}

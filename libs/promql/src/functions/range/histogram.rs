@@ -1,0 +1,164 @@
+//! Functions over windows of native histograms.
+//!
+//! Behaviour: `histogramRate`, `funcSumOverTime` and `funcAvgOverTime` in Prometheus 3.14's `promql/functions.go`.
+
+use model::{CounterResetHint, FloatHistogram};
+
+use super::extrapolate::Change;
+use super::{Notebook, View};
+use crate::eval::notes::{HistogramOperation, Note};
+use crate::functions::arithmetic::HistogramMean;
+
+fn is_gauge(histogram: &FloatHistogram) -> bool {
+    histogram.counter_reset_hint == CounterResetHint::Gauge
+}
+
+/// `rate`, `increase` and `delta`; `None` where there are less than two histograms or they do not fit together.
+pub(super) fn rate(
+    view: &View<'_>,
+    counter: bool,
+    per_second: bool,
+    notes: &mut Notebook<'_>,
+) -> Option<FloatHistogram> {
+    let points = view.points.histograms;
+    let (first, last) = (points.first()?, points.last()?);
+    if points.len() < 2 {
+        return None;
+    }
+    let mut change = change(view, counter, notes)?;
+    let zero = if counter { Some((first.1.count, change.count)) } else { None };
+    let sampled = Change { times: (first.0, last.0), samples: points.len(), zero };
+    let mut factor = sampled.factor(view.start, view.end);
+    if per_second {
+        factor /= view.range_seconds();
+    }
+    change.mul(factor);
+    Some(change)
+}
+
+/// The change from the first to the last histogram, with what a counter lost in resets.
+fn change(view: &View<'_>, counter: bool, notes: &mut Notebook<'_>) -> Option<FloatHistogram> {
+    let points = view.points.histograms;
+    let (first, second, last) = (&points[0].1, &points[1].1, &points[points.len() - 1].1);
+    if counter && (is_gauge(first) || is_gauge(last)) {
+        notes.add(Note::NotCounter(notes.metric));
+    }
+    // What was before a reset right after the first histogram does not matter, whatever its buckets.
+    let nothing;
+    let mut previous: &FloatHistogram = first;
+    if counter && second.detect_reset(first) {
+        nothing = FloatHistogram {
+            schema: second.schema,
+            custom_values: second.custom_values.clone(),
+            ..FloatHistogram::default()
+        };
+        previous = &nothing;
+    }
+    let custom = previous.uses_custom_buckets();
+    if last.uses_custom_buckets() != custom {
+        notes.add(Note::MixedExponentialCustom(notes.metric));
+        return None;
+    }
+    let mut schema = last.schema.min(previous.schema);
+    if counter {
+        for (_, histogram) in &points[1..points.len() - 1] {
+            if is_gauge(histogram) {
+                notes.add(Note::NotCounter(notes.metric));
+            }
+            schema = schema.min(histogram.schema);
+            if histogram.uses_custom_buckets() != custom {
+                notes.add(Note::MixedExponentialCustom(notes.metric));
+                return None;
+            }
+        }
+    }
+    let mut change = last.to_schema(schema);
+    let combined = change.sub(previous);
+    reconcile(combined, HistogramOperation::Subtraction, notes)?;
+    if counter {
+        for (_, current) in &points[1..] {
+            if current.detect_reset(previous) {
+                let combined = change.add(previous);
+                reconcile(combined, HistogramOperation::Addition, notes)?;
+            }
+            previous = current;
+        }
+    } else if !is_gauge(first) || !is_gauge(last) {
+        notes.add(Note::NotGauge(notes.metric));
+    }
+    change.counter_reset_hint = CounterResetHint::Gauge;
+    change.compact();
+    Some(change)
+}
+
+/// Notes what had to be done to combine two histograms; `None` where they cannot be combined.
+pub(super) fn reconcile(
+    combined: Result<model::Combined, model::IncompatibleSchemas>,
+    operation: HistogramOperation,
+    notes: &mut Notebook<'_>,
+) -> Option<()> {
+    match combined {
+        Ok(combined) => {
+            if combined.reconciled {
+                notes.add(Note::ReconciledBuckets(operation));
+            }
+            Some(())
+        }
+        Err(_) => {
+            notes.add(Note::MixedExponentialCustom(notes.metric));
+            None
+        }
+    }
+}
+
+fn hints(view: &View<'_>, notes: &mut Notebook<'_>) {
+    let has = |hint| view.points.histograms.iter().any(|(_, h)| h.counter_reset_hint == hint);
+    if has(CounterResetHint::Reset) && has(CounterResetHint::NotReset) {
+        notes.add(Note::CounterResetCollision(HistogramOperation::Aggregation));
+    }
+}
+
+/// `sum_over_time`.
+pub(super) fn sum(view: &View<'_>, notes: &mut Notebook<'_>) -> Option<FloatHistogram> {
+    let ((_, first), rest) = view.points.histograms.split_first()?;
+    let mut total = (**first).clone();
+    let (mut lost, mut reconciled) = (None, false);
+    for (_, histogram) in rest {
+        match total.kahan_add(histogram, &mut lost) {
+            Ok(combined) => reconciled |= combined.reconciled,
+            Err(_) => {
+                notes.add(Note::MixedExponentialCustom(notes.metric));
+                return None;
+            }
+        }
+    }
+    if let Some(lost) = lost {
+        reconciled |= total.add(&lost).is_ok_and(|combined| combined.reconciled);
+    }
+    hints(view, notes);
+    if reconciled {
+        notes.add(Note::ReconciledBuckets(HistogramOperation::Aggregation));
+    }
+    Some(total)
+}
+
+/// `avg_over_time`.
+pub(super) fn avg(view: &View<'_>, notes: &mut Notebook<'_>) -> Option<FloatHistogram> {
+    let ((_, first), rest) = view.points.histograms.split_first()?;
+    let mut mean = HistogramMean::of((**first).clone());
+    let mut reconciled = false;
+    for (_, histogram) in rest {
+        match mean.add(histogram) {
+            Ok(combined) => reconciled |= combined.reconciled,
+            Err(_) => {
+                notes.add(Note::MixedExponentialCustom(notes.metric));
+                return None;
+            }
+        }
+    }
+    hints(view, notes);
+    if reconciled {
+        notes.add(Note::ReconciledBuckets(HistogramOperation::Aggregation));
+    }
+    Some(mean.value())
+}

@@ -1,0 +1,1 @@
+//! The sliding functions against the window-by-window ones, on random series.
