@@ -1,0 +1,240 @@
+//! The front end against what Go says, and the short cuts against the automaton.
+
+use super::{Regex, automaton, parse};
+
+/// Go's answers: `pattern  match("text")=true` or `pattern  ERR message`.
+fn go_cases() -> Vec<(String, String)> {
+    let root = std::env::var_os("ISTHMUS_CONFORMANCE").map_or_else(
+        || std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/conformance")),
+        std::path::PathBuf::from,
+    );
+    let path = root.join("regex/re2-go.txt");
+    let Ok(text) = std::fs::read_to_string(&path) else {
+        println!("skipped: {} is absent", path.display());
+        return Vec::new();
+    };
+    let split = |line: &str| {
+        let at = line.rfind(" match(").or_else(|| line.find(" ERR ")).expect("a line has an answer");
+        let pattern = &line[..at];
+        // The one pattern that ends with a space is a backslash before it.
+        let trimmed = pattern.trim_end();
+        let pattern = if trimmed == "\\" { "\\ " } else { trimmed };
+        (pattern.to_owned(), line[at + 1..].to_owned())
+    };
+    text.lines().filter(|line| !line.is_empty()).map(split).collect()
+}
+
+/// The text of a Go string literal.
+fn unquote(literal: &str) -> String {
+    let mut text = String::new();
+    let mut chars = literal.chars();
+    while let Some(c) = chars.next() {
+        let escaped = if c == '\\' { chars.next() } else { None };
+        let digits = match escaped {
+            None => {
+                text.push(c);
+                continue;
+            }
+            Some('x') => 2,
+            Some('u') => 4,
+            Some('U') => 8,
+            Some(plain) => {
+                text.push(match plain {
+                    'a' => '\x07',
+                    'f' => '\x0c',
+                    'n' => '\n',
+                    't' => '\t',
+                    'v' => '\x0b',
+                    plain => plain,
+                });
+                continue;
+            }
+        };
+        let code: String = chars.by_ref().take(digits).collect();
+        text.push(char::from_u32(u32::from_str_radix(&code, 16).unwrap()).unwrap());
+    }
+    text
+}
+
+#[test]
+fn go_and_we_agree_on_all_patterns() {
+    let cases = go_cases();
+    let mut wrong = Vec::new();
+    for (pattern, answer) in &cases {
+        let ours = match Regex::new(pattern) {
+            Err(error) => format!("ERR {error}"),
+            Ok(regex) => {
+                let text =
+                    answer.strip_prefix("match(\"").and_then(|a| a.rsplit_once("\")=")).map(|(text, _)| text);
+                match text {
+                    None => "accepted".to_owned(),
+                    Some(text) => format!("match(\"{text}\")={}", regex.is_match(&unquote(text))),
+                }
+            }
+        };
+        // Go was given the expression with anchors, Prometheus parses it without.
+        let theirs = answer.replace(&format!("`^(?s:{pattern})$`"), &format!("`{pattern}`"));
+        if ours != theirs {
+            wrong.push(format!("{pattern}: {theirs}, we say {ours}"));
+        }
+    }
+    println!("{} patterns", cases.len());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn errors_name_the_part_that_is_wrong() {
+    let check = |pattern: &str, expected: &str| {
+        assert_eq!(Regex::new(pattern).unwrap_err().to_string(), format!("error parsing regexp: {expected}"));
+    };
+    check("a**", "invalid nested repetition operator: `**`");
+    check("a{2}{3}", "invalid nested repetition operator: `{2}{3}`");
+    check("x(*)", "missing argument to repetition operator: `*`");
+    check("*?", "missing argument to repetition operator: `*?`");
+    check("a{5,2}", "invalid repeat count: `{5,2}`");
+    check("(a{10}){101}?", "invalid repeat count: `{101}?`");
+    check("[b-a]", "invalid character class range: `b-a`");
+    check("[[:foo:]]", "invalid character class range: `[:foo:]`");
+    check("[abc", "missing closing ]: `[abc`");
+    check("x\\", "trailing backslash at end of expression: ``");
+    check("(?P<a-b>x)", "invalid named capture: `(?P<a-b>`");
+    check("(?P<a", "invalid named capture: `(?P<a`");
+    check("(?i-)", "invalid or unsupported Perl syntax: `(?i-)`");
+    check("\\x{110000}", "invalid escape sequence: `\\x{110000`");
+    check(r"\p{IsGreek}", r"invalid character class range: `\p{IsGreek}`");
+}
+
+#[test]
+fn what_would_need_too_much_is_refused() {
+    for (pattern, why) in [
+        ("(".repeat(300) + &")".repeat(300), "nests too deeply"),
+        ("a".to_owned() + &"*(?i)".repeat(100_000), "nests too deeply"),
+        ("(?:".repeat(100_000), "nests too deeply"),
+        (r"\pL{1000}".to_owned(), "more than 10 MiB"),
+        ("(a{0,1000}){0,1000}".to_owned(), "invalid repeat count"),
+    ] {
+        let error = Regex::new(&pattern).unwrap_err().to_string();
+        assert!(error.contains(why), "{}...: {}", &pattern[..9], &error[..80.min(error.len())]);
+    }
+    assert!(Regex::new(&"(".repeat(200)).is_err());
+    assert!(Regex::new(&("(".repeat(200) + &")".repeat(200))).is_ok());
+}
+
+#[test]
+fn finite_expressions_are_listed() {
+    let check = |pattern: &str, expected: Option<&[&str]>| {
+        let regex = Regex::new(pattern).unwrap();
+        let literals = regex.literals().map(|l| l.iter().map(AsRef::as_ref).collect::<Vec<&str>>());
+        assert_eq!(literals.as_deref(), expected, "{pattern}");
+    };
+    check("", Some(&[""]));
+    check("foo", Some(&["foo"]));
+    check("^foo$", Some(&["foo"]));
+    check("b|a|b", Some(&["a", "b"]));
+    check("(api|web)-[1-3]", Some(&["api-1", "api-2", "api-3", "web-1", "web-2", "web-3"]));
+    check("(?i:ab)", Some(&["AB", "Ab", "aB", "ab"]));
+    check("https?", Some(&["http", "https"]));
+    check("(a|b){2}", Some(&["aa", "ab", "ba", "bb"]));
+    check(r"a\.b|\Qc.d\E", Some(&["a.b", "c.d"]));
+    check("a*", None);
+    check("a.c", None);
+    check(".*", None);
+    check("[a-z]{4}", None);
+    let many: Vec<String> = (0..5000).map(|i| format!("pod-{i:05}")).collect();
+    let regex = Regex::new(&many.join("|")).unwrap();
+    assert_eq!(regex.literals().map(<[_]>::len), Some(5000));
+    assert!(regex.is_match("pod-04999") && !regex.is_match("pod-05000"));
+    assert_eq!(regex.prefix(), "pod-0");
+}
+
+#[test]
+fn known_prefixes_are_told() {
+    for (pattern, expected) in [
+        ("foo.*", "foo"),
+        ("foo[0-9]+", "foo"),
+        ("fo(o|x).*", "fo"),
+        ("(foo).+", "foo"),
+        (".*", ""),
+        ("foo|fox", "fo"),
+    ] {
+        assert_eq!(Regex::new(pattern).unwrap().prefix(), expected, "{pattern}");
+    }
+}
+
+/// A generator of the linear congruential kind: the same numbers each time.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % bound
+    }
+
+    fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
+        from[self.below(from.len())]
+    }
+}
+
+#[test]
+fn short_cuts_agree_with_the_automaton() {
+    const PARTS: [&str; 18] = [
+        "a", "b", "ab", "é", ".*", ".+", ".", "|", "(a|b)", "(", ")", "[ab]", "a?", "(?i)", "^", "$",
+        "b{0,2}", "(?-s:.)*",
+    ];
+    const TEXT: [&str; 6] = ["a", "b", "é", "A", "\n", "ab"];
+    let seed = 7;
+    println!("seed {seed}");
+    let mut random = Random(seed);
+    let (mut decided, mut compared) = (0, 0);
+    for _ in 0..6000 {
+        let pattern: String = (0..random.below(6)).map(|_| random.pick(&PARTS)).collect();
+        let Ok(regex) = Regex::new(&pattern) else { continue };
+        let oracle = automaton(parse::parse(&pattern).unwrap(), None).unwrap();
+        decided += usize::from(regex.automaton.is_none());
+        for _ in 0..20 {
+            let text: String = (0..random.below(6)).map(|_| random.pick(&TEXT)).collect();
+            assert_eq!(regex.is_match(&text), oracle.is_match(&text), "{pattern:?} on {text:?}");
+            assert_eq!(regex.groups(&text).is_some(), oracle.is_match(&text), "{pattern:?} on {text:?}");
+            assert!(!regex.is_match(&text) || text.starts_with(regex.prefix()), "{pattern:?} on {text:?}");
+            compared += 1;
+        }
+    }
+    println!("{compared} comparisons, {decided} patterns decided without automaton");
+    assert!(decided > 500);
+}
+
+#[test]
+fn broken_expressions_never_panic() {
+    const BYTES: &[u8] = b"ab(){}[]|*+?.^$\\-:<>P=i0129,QEpNdwsxz";
+    let seed = 11;
+    println!("seed {seed}");
+    let mut random = Random(seed);
+    for _ in 0..100_000 {
+        let pattern: String =
+            (0..random.below(12)).map(|_| char::from(BYTES[random.below(BYTES.len())])).collect();
+        if let Ok(regex) = Regex::new(&pattern) {
+            regex.is_match("ab");
+        }
+    }
+}
+
+#[test]
+fn groups_tell_what_they_matched() {
+    let check = |pattern: &str, text: &str, expected: &[Option<&str>]| {
+        let regex = Regex::new(pattern).unwrap();
+        let groups = regex.groups(text).unwrap();
+        let found: Vec<_> = (0..expected.len()).map(|i| groups.get(i)).collect();
+        assert_eq!(found, expected, "{pattern}");
+    };
+    check("(a|b)c", "bc", &[Some("bc"), Some("b"), None]);
+    check("x(.*)-(.*)", "x1-2-3", &[Some("x1-2-3"), Some("1-2"), Some("3")]);
+    check("(?U)x(.*)-(.*)", "x1-2-3", &[Some("x1-2-3"), Some("1"), Some("2-3")]);
+    check("(a)|(b)", "b", &[Some("b"), None, Some("b")]);
+    check("(?P<n>.)(?P<n>.)", "ab", &[Some("ab"), Some("a"), Some("b")]);
+    let regex = Regex::new("(?P<first>a+)(?<second>b*)").unwrap();
+    let groups = regex.groups("aab").unwrap();
+    assert_eq!(
+        (groups.name("first"), groups.name("second"), groups.name("third")),
+        (Some("aa"), Some("b"), None)
+    );
+}
