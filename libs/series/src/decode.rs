@@ -3,11 +3,8 @@
 use model::{CounterResetHint, FloatHistogram, Labels, TimeRange};
 use tsdb::{Chunk, ChunkError, Encoding};
 
-use crate::dedup::Replica;
 use crate::selected::MAX_REPLICAS;
-use crate::{
-    AggrChunk, Aggregate, DecodeOptions, Dedup, Samples, SelectedSeries, chain, counter, dedup, timeline,
-};
+use crate::{AggrChunk, Aggregate, DecodeOptions, Dedup, Samples, SelectedSeries, chain, counter, timeline};
 
 /// A series whose chunks cannot be read: names the series, the chunk and what is wrong.
 ///
@@ -53,7 +50,8 @@ impl SelectedSeries {
     /// comes out empty.
     ///
     /// # Errors
-    /// When a chunk cannot be read; `out` then is empty.
+    /// When a chunk that matters cannot be read; `out` then is empty. Chunks of a replica whose samples another one
+    /// makes unnecessary are not looked at.
     pub fn decode(&self, options: &DecodeOptions, out: &mut Samples) -> Result<(), DecodeError> {
         let result = self.decode_into(options, out);
         if result.is_err() {
@@ -82,23 +80,13 @@ impl SelectedSeries {
             *out = chain::union(&replicas);
             return Ok(());
         }
-        let mut all: Option<Replica> = None;
-        for lane in &self.replicas {
-            let mut samples = Samples::new();
-            let resets_applied = self.decode_lane(lane.iter(), options, &mut samples)?;
-            let replica = Replica { samples, resets_applied };
-            all = Some(match all {
-                None => replica,
-                Some(all) => dedup::merge(all, replica, options.counter),
-            });
-        }
-        *out = all.map(|all| all.samples).unwrap_or_default();
+        *out = self.decode_by_penalty(options)?;
         Ok(())
     }
 
     /// Appends the samples of chunks that are sorted by time to the empty `out`, cut to the range. Of overlapping
     /// chunks, only what lies after the end of the earlier counts. Answers whether counter resets were applied.
-    fn decode_lane<'a>(
+    pub(crate) fn decode_lane<'a>(
         &self,
         lane: impl Iterator<Item = &'a AggrChunk> + Clone,
         options: &DecodeOptions,
@@ -237,7 +225,7 @@ impl Samples {
     }
 
     /// The latest time from the given places on.
-    fn last_time(&self, floats: usize, histograms: usize) -> Option<i64> {
+    pub(crate) fn last_time(&self, floats: usize, histograms: usize) -> Option<i64> {
         let float = self.timestamps[floats..].last().copied();
         float.max(self.histograms[histograms..].last().map(|(t, _)| *t))
     }

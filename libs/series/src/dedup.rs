@@ -23,6 +23,8 @@
 //! * **Histograms.** After a change of replica a histogram's hint about a reset is withdrawn: it speaks of a sample
 //!   of its own replica.
 
+use model::TimeRange;
+
 use crate::Samples;
 use crate::timeline::{Floats, Mixed, Timeline};
 
@@ -30,28 +32,33 @@ use crate::timeline::{Floats, Mixed, Timeline};
 const INITIAL_PENALTY: i64 = 5_000;
 
 /// A decoded replica.
+#[derive(Default)]
 pub(crate) struct Replica {
     /// Its samples.
     pub(crate) samples: Samples,
     /// Whether its counter is a running total, which never decreases.
     pub(crate) resets_applied: bool,
+    /// A stretch of time whose samples were not decoded, in the hope that they do not matter.
+    pub(crate) unread: Option<TimeRange>,
 }
 
 /// Follows `a`, or `b` where `a` has gaps. With `counter`, a change of replica never looks like a counter reset.
-pub(crate) fn merge(a: Replica, b: Replica, counter: bool) -> Replica {
+///
+/// Answers none where the result could depend on samples of an [unread](Replica::unread) stretch.
+pub(crate) fn merge(a: &Replica, b: &Replica, counter: bool) -> Option<Replica> {
     let mut out = Samples::new();
     let longest = a.samples.timestamps.len().max(b.samples.timestamps.len());
     out.timestamps.reserve(longest);
     out.values.reserve(longest);
-    let totals = (a.resets_applied, b.resets_applied);
-    if a.samples.histograms.is_empty() && b.samples.histograms.is_empty() {
-        let (a, b) = (Floats::new(&a.samples), Floats::new(&b.samples));
-        walk(Side::new(a, totals.0), Side::new(b, totals.1), counter, &mut out);
+    let complete = if a.samples.histograms.is_empty() && b.samples.histograms.is_empty() {
+        let (x, y) = (Floats::new(&a.samples), Floats::new(&b.samples));
+        walk(Side::new(x, a), Side::new(y, b), counter, &mut out)
     } else {
-        let (a, b) = (Mixed::new(&a.samples), Mixed::new(&b.samples));
-        walk(Side::new(a, totals.0), Side::new(b, totals.1), counter, &mut out);
-    }
-    Replica { samples: out, resets_applied: totals.0 || totals.1 }
+        let (x, y) = (Mixed::new(&a.samples), Mixed::new(&b.samples));
+        walk(Side::new(x, a), Side::new(y, b), counter, &mut out)
+    };
+    let resets_applied = a.resets_applied || b.resets_applied;
+    complete.then_some(Replica { samples: out, resets_applied, unread: None })
 }
 
 /// The sample that was given out last.
@@ -63,7 +70,8 @@ struct Last {
     from_a: bool,
 }
 
-fn walk<T: Timeline>(mut a: Side<T>, mut b: Side<T>, counter: bool, out: &mut Samples) {
+/// Answers whether the result is certain, in spite of what was not read.
+fn walk<T: Timeline>(mut a: Side<T>, mut b: Side<T>, counter: bool, out: &mut Samples) -> bool {
     let mut last: Option<Last> = None;
     loop {
         if let Some(last) = last {
@@ -71,13 +79,16 @@ fn walk<T: Timeline>(mut a: Side<T>, mut b: Side<T>, counter: bool, out: &mut Sa
             b.seek_after(last.time);
         }
         let use_a = match (a.time(), b.time()) {
-            (None, None) => break,
+            (None, None) => return !a.hides(a.floor, i64::MAX) && !b.hides(b.floor, i64::MAX),
             (Some(at_a), Some(at_b)) => at_a <= at_b,
             (at_a, None) => at_a.is_some(),
             (None, Some(_)) => false,
         };
         let (winner, loser) = if use_a { (&mut a, &mut b) } else { (&mut b, &mut a) };
-        let Some(time) = winner.time() else { break };
+        let Some(time) = winner.time() else { return false };
+        if winner.hides(winner.floor, time) || loser.hides(loser.floor, time) {
+            return false;
+        }
         loser.penalty = match last {
             None => INITIAL_PENALTY,
             Some(last) => winner.spacing(time.saturating_sub(last.time)).saturating_mul(2),
@@ -87,11 +98,34 @@ fn walk<T: Timeline>(mut a: Side<T>, mut b: Side<T>, counter: bool, out: &mut Sa
         if counter {
             winner.adjust_counter(changed_from, loser.is_total);
         }
+        if winner.is_blind {
+            return false;
+        }
         winner.timeline.emit(winner.at, winner.adjust, changed_from.is_some(), out);
-        let value = winner.timeline.float(winner.at).map(|value| value + winner.adjust);
+        winner.at += 1;
+        let time = if winner.adjust == 0.0 { follow(winner, loser, time, out) } else { time };
+        let value = winner.timeline.float(winner.at - 1).map(|value| value + winner.adjust);
         last = Some(Last { time, value, from_a: use_a });
+    }
+}
+
+/// Gives out the samples of `winner` that come before `loser` could, whatever samples it has, because of its penalty.
+/// Answers the time of the last sample given out, which was `last` before.
+#[inline]
+fn follow<T: Timeline>(winner: &mut Side<T>, loser: &mut Side<T>, mut last: i64, out: &mut Samples) -> i64 {
+    let start = winner.at;
+    while let Some(next) = winner.time() {
+        let reach = last.saturating_add(loser.penalty);
+        if next > reach || winner.unread.is_some() {
+            break;
+        }
+        loser.floor = loser.floor.max(reach);
+        loser.penalty = winner.spacing(next.saturating_sub(last)).saturating_mul(2);
+        last = next;
         winner.at += 1;
     }
+    winner.timeline.emit_run(start..winner.at, out);
+    last
 }
 
 /// One of the two replicas while they are walked.
@@ -101,17 +135,33 @@ struct Side<T> {
     at: usize,
     /// Milliseconds by which the next candidate must be further away than the last sample given out.
     penalty: i64,
+    /// Time after which the next candidate must be; never moves back.
+    floor: i64,
     /// Whether the counter is a running total.
     is_total: bool,
     /// What counter values are raised by, since they were found below those of the other replica.
     adjust: f64,
     /// Position of the sample for which `adjust` was last known to hold.
     adjusted_at: usize,
+    /// First and last time of what was not read.
+    unread: Option<(i64, i64)>,
+    /// Whether something was asked that only unread samples can tell.
+    is_blind: bool,
 }
 
 impl<T: Timeline> Side<T> {
-    fn new(timeline: T, is_total: bool) -> Self {
-        Side { timeline, at: 0, penalty: 0, is_total, adjust: 0.0, adjusted_at: 0 }
+    fn new(timeline: T, replica: &Replica) -> Self {
+        Side {
+            timeline,
+            at: 0,
+            penalty: 0,
+            floor: i64::MIN,
+            is_total: replica.resets_applied,
+            adjust: 0.0,
+            adjusted_at: 0,
+            unread: replica.unread.map(|range| (range.min.as_millis(), range.max.as_millis())),
+            is_blind: false,
+        }
     }
 
     /// Time of the next candidate; none at the end.
@@ -123,23 +173,36 @@ impl<T: Timeline> Side<T> {
     /// Moves on to the first sample after `time` plus the penalty; never back.
     #[inline]
     fn seek_after(&mut self, time: i64) {
-        let after = time.saturating_add(self.penalty);
-        while self.time().is_some_and(|time| time <= after) {
+        self.floor = self.floor.max(time.saturating_add(self.penalty));
+        while self.time().is_some_and(|time| time <= self.floor) {
             self.at += 1;
         }
     }
 
+    /// Whether there may be unread samples from `from` to `to`.
+    #[inline]
+    fn hides(&self, from: i64, to: i64) -> bool {
+        self.unread.is_some_and(|(min, max)| min <= to && max >= from)
+    }
+
+    /// Notes where unread samples between two positions are in the way.
+    fn look(&mut self, from: usize, to: usize) {
+        self.is_blind |=
+            self.unread.is_some() && self.hides(self.timeline.time(from), self.timeline.time(to));
+    }
+
     /// The spacing of samples at the present one: its distance to the one given out before, unless that was a gap.
-    fn spacing(&self, distance: i64) -> i64 {
-        let between =
-            |from: usize, to: usize| self.timeline.time(to).saturating_sub(self.timeline.time(from));
-        let own = if self.at + 1 < self.timeline.len() {
-            between(self.at, self.at + 1)
+    #[inline]
+    fn spacing(&mut self, distance: i64) -> i64 {
+        let (from, to) = if self.at + 1 < self.timeline.len() {
+            (self.at, self.at + 1)
         } else if self.at > 0 {
-            between(self.at - 1, self.at)
+            (self.at - 1, self.at)
         } else {
             return distance;
         };
+        self.look(from, to);
+        let own = self.timeline.time(to).saturating_sub(self.timeline.time(from));
         if distance > own.saturating_mul(2) { own } else { distance }
     }
 
@@ -159,19 +222,21 @@ impl<T: Timeline> Side<T> {
     }
 
     /// Whether this replica itself saw a reset between `time` and its present sample.
-    fn was_reset_after(&self, time: i64, other_is_total: bool) -> bool {
+    fn was_reset_after(&mut self, time: i64, other_is_total: bool) -> bool {
         if self.is_total {
             return false;
         }
         let is_value = |index: &usize| self.timeline.float(*index).is_some_and(|value| !value.is_nan());
         let known = (0..self.at).rev().find(|index| self.timeline.time(*index) <= time && is_value(index));
+        self.look(known.unwrap_or(0), self.at);
         // A replica that began later cannot tell. Raw counters of one target never decrease but by a reset, so it
         // is taken for one, unless the other replica is a total, against which a raw value means nothing.
         known.map_or(!other_is_total, |known| self.was_reset(known))
     }
 
     /// Whether the value decreases somewhere from position `from` to the present one.
-    fn was_reset(&self, from: usize) -> bool {
+    fn was_reset(&mut self, from: usize) -> bool {
+        self.look(from, self.at);
         let mut before = f64::NAN;
         for index in from..=self.at {
             match self.timeline.float(index) {

@@ -14,6 +14,7 @@ mod decode;
 mod dedup;
 mod group;
 mod merge;
+mod penalty;
 mod samples;
 mod selected;
 mod sorter;

@@ -1,5 +1,6 @@
 //! Samples of both kinds in one order of time, as deduplication walks them.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use model::{CounterResetHint, FloatHistogram};
@@ -17,6 +18,10 @@ pub(crate) trait Timeline {
     /// Appends a sample to `out`: a float raised by `adjust`, or a histogram, which after a change of replica no
     /// longer follows the one that its reset hint speaks of.
     fn emit(&self, index: usize, adjust: f64, switched: bool, out: &mut Samples);
+    /// Appends consecutive samples to `out` as they are.
+    fn emit_run(&self, run: Range<usize>, out: &mut Samples) {
+        run.for_each(|index| self.emit(index, 0.0, false, out));
+    }
 }
 
 /// Samples without histograms.
@@ -53,6 +58,12 @@ impl Timeline for Floats<'_> {
     fn emit(&self, index: usize, adjust: f64, _switched: bool, out: &mut Samples) {
         out.timestamps.push(self.timestamps[index]);
         out.values.push(raised(self.values[index], adjust));
+    }
+
+    #[inline]
+    fn emit_run(&self, run: Range<usize>, out: &mut Samples) {
+        out.timestamps.extend_from_slice(&self.timestamps[run.clone()]);
+        out.values.extend_from_slice(&self.values[run]);
     }
 }
 

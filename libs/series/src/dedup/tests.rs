@@ -136,6 +136,66 @@ fn replica_gap_is_filled_by_the_other_replica() {
     }
 }
 
+/// Resets, lower values of one replica, and NaNs, on top of scrapes with gaps.
+fn counter_scrapes(random: &mut Random, start: i64) -> Floats {
+    let (missed, behind) = (random.below(4), random.below(3) as f64 * 3.5);
+    let mut samples = scrapes(random, start, missed, 40, 0.0);
+    let (reset_at, nan_at) = (random.below(400) as f64, random.below(60));
+    for (index, (_, value)) in samples.iter_mut().enumerate() {
+        *value -= if *value > reset_at { reset_at } else { behind };
+        if nan_at > 0 && index % nan_at == 7 {
+            *value = f64::NAN;
+        }
+    }
+    samples
+}
+
+#[test]
+fn what_was_not_decoded_does_not_matter() {
+    for seed in 0..1_000 {
+        let random = &mut Random::seeded(seed);
+        let replicas: Vec<Floats> = (0..2 + random.below(3))
+            .map(|_| {
+                let start = random.below(40_000) as i64;
+                let mut samples = counter_scrapes(random, start);
+                let lost = [0, 1, 20, 200][random.below(4)];
+                samples.truncate(samples.len().saturating_sub(lost).max(1));
+                samples
+            })
+            .collect();
+        let max = if random.below(2) == 0 { i64::MAX } else { 3_000_000 + random.below(3_000_000) as i64 };
+        let range = crate::testing::range(random.below(2_000_000) as i64, max);
+        for options in [DecodeOptions { range, ..OPTIONS }, DecodeOptions { range, ..COUNTER }] {
+            let decode = |size| floats(replicas.iter().map(|samples| cut(samples, size)).collect(), &options);
+            let bits =
+                |samples: Floats| samples.into_iter().map(|(t, v)| (t, v.to_bits())).collect::<Vec<_>>();
+            // With one chunk for each replica, everything is decoded.
+            assert_eq!(bits(decode(7)), bits(decode(400)), "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn of_a_replica_that_is_not_followed_only_the_ends_are_decoded() {
+    let every = |start: i64| -> Floats { (0..200).map(|n| (start + n * 15_000, start as f64)).collect() };
+    let damaged = |mut lane: Vec<AggrChunk>| {
+        for chunk in &mut lane[1..9] {
+            let payload = chunk.raw.as_mut().unwrap();
+            payload.data = payload.data.slice(..5);
+        }
+        lane
+    };
+    // More than five seconds apart, it is the later one that is followed: its first sample comes before the earlier
+    // one's second.
+    for (followed, other) in [(0, 1_000), (0, 4_000), (9_000, 0)] {
+        let (x, y) = (cut(&every(followed), 20), damaged(cut(&every(other), 20)));
+        let expected = dedup(&[every(followed), every(other)], &COUNTER);
+        assert_eq!(floats(vec![x.clone(), y.clone()], &COUNTER), expected, "{followed} {other}");
+        assert_eq!(floats(vec![y.clone(), x.clone()], &COUNTER), expected, "{followed} {other}");
+        assert_eq!(floats(vec![x, y.clone(), y], &COUNTER), expected, "{followed} {other}");
+    }
+}
+
 #[test]
 fn one_replica_is_followed_while_it_is_there() {
     let every = |start: i64| -> Floats { (0..10).map(|n| (start + n * 15_000, start as f64)).collect() };
