@@ -24,11 +24,17 @@
 //! Reading order: `script`, `sequence`, `histogram`, `storage`, `classic`, `run`, `compare`.
 
 mod classic;
+mod compare;
 mod histogram;
+mod run;
 mod script;
 mod sequence;
 mod storage;
+#[cfg(test)]
+mod tests;
 
+pub use compare::almost_equal;
+pub use run::{Failure, Report};
 pub use script::{Script, ScriptError};
 pub use sequence::{SequenceValue, parse_series};
 pub use storage::{Storage, StorageError};
