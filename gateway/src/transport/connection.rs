@@ -2,16 +2,12 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use hyper_util::rt::TokioIo;
 use identity::{Expectations, PeerIdentity, RefusedCertificate, verify_peer};
 use rustls_pki_types::CertificateDer;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
 use super::{Client, Close, ConnectError, Failure, Handler, Link, Node, h2, h3};
-
-/// What HTTP/2 runs on.
-pub(super) type TcpIo = TokioIo<TlsStream<TcpStream>>;
 
 /// A connection to a peer that has proved who it is. It becomes a [`Client`] or is [served](Self::serve), whoever
 /// dialled; dropped without either it is closed.
@@ -26,7 +22,7 @@ pub struct Connection {
 #[derive(Debug)]
 enum Io {
     Quic(quinn::Connection),
-    Tcp(Box<TcpIo>),
+    Tcp(Box<TlsStream<TcpStream>>),
 }
 
 impl Connection {
@@ -67,7 +63,7 @@ impl Connection {
             reason: refused.to_string(),
         })?;
         let link = Link::open(node, peer, remote, dialled, None);
-        Ok(Self { link, node: node.clone(), io: Some(Io::Tcp(Box::new(TokioIo::new(tls)))) })
+        Ok(Self { link, node: node.clone(), io: Some(Io::Tcp(Box::new(tls))) })
     }
 
     /// Who is there, and how to end it.
@@ -85,7 +81,7 @@ impl Connection {
     pub async fn client(mut self) -> Result<Client, ConnectError> {
         match self.io.take() {
             Some(Io::Quic(quic)) => h3::client(quic, self.link.clone(), &self.node.settings).await,
-            Some(Io::Tcp(io)) => h2::client(*io, self.link.clone(), &self.node.settings).await,
+            Some(Io::Tcp(tls)) => h2::client(*tls, self.link.clone(), &self.node.settings).await,
             None => unreachable!("the connection has a role only once it is consumed"),
         }
     }
@@ -96,8 +92,8 @@ impl Connection {
             Some(Io::Quic(quic)) => {
                 tokio::spawn(h3::serve(quic, self.link.clone(), handler, self.node.settings.clone()));
             }
-            Some(Io::Tcp(io)) => {
-                tokio::spawn(h2::serve(*io, self.link.clone(), handler, self.node.settings.clone()));
+            Some(Io::Tcp(tls)) => {
+                tokio::spawn(h2::serve(*tls, self.link.clone(), handler, self.node.settings.clone()));
             }
             None => {}
         }

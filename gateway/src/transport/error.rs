@@ -160,11 +160,13 @@ pub(super) fn of_quic(error: &quinn::ConnectionError) -> (Failure, String) {
     let is_tls = |code: quinn::TransportErrorCode| (0x100..0x200).contains(&u64::from(code));
     match error {
         E::TimedOut => (Failure::NoAnswer, "no answer".into()),
-        E::TransportError(e) if is_tls(e.code) => (Failure::Refused, e.reason.clone()),
-        E::ConnectionClosed(e) if is_tls(e.error_code) => (
-            Failure::Refused,
-            format!("refused by the peer: {}", String::from_utf8_lossy(&e.reason).escape_debug()),
-        ),
+        E::TransportError(e) if is_tls(e.code) || e.reason.starts_with("TLS error") => {
+            (Failure::Refused, plain(&e.reason).to_owned())
+        }
+        E::ConnectionClosed(e) if is_tls(e.error_code) => {
+            let reason = String::from_utf8_lossy(&e.reason);
+            (Failure::Refused, format!("refused by the peer: {}", plain(&reason).escape_debug()))
+        }
         E::ConnectionClosed(e) if e.error_code == quinn::TransportErrorCode::CONNECTION_REFUSED => {
             (Failure::Refused, "the peer takes no more connections now".into())
         }
@@ -175,6 +177,12 @@ pub(super) fn of_quic(error: &quinn::ConnectionError) -> (Failure, String) {
         ),
         _ => (Failure::Lost, error.to_string()),
     }
+}
+
+/// Our verifier's own words, without what rustls wraps them in; QUIC passes the text only.
+fn plain(reason: &str) -> &str {
+    let inner = reason.strip_prefix("invalid peer certificate: Other(OtherError(");
+    inner.and_then(|inner| inner.strip_suffix("))")).unwrap_or(reason)
 }
 
 /// Sorts an error on a TCP connection or in its TLS handshake.

@@ -10,20 +10,21 @@ use futures::FutureExt;
 use http::Request;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::client::conn::http2::{Builder, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tokio::sync::oneshot;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{net::TcpStream, sync::oneshot};
+use tokio_rustls::TlsStream;
 
 use super::super::{
     Body, Client, Closed, ConnectError, Failure, Link, Settings, StreamError,
     client::{Keep, Sender},
-    connection::TcpIo,
     error::of_hyper,
     handler::HandlerFuture,
 };
+use super::io::TcpIo;
 
 /// Starts HTTP/2 on a connection.
 pub(in super::super) async fn client(
-    io: TcpIo,
+    tls: TlsStream<TcpStream>,
     link: Link,
     settings: &Settings,
 ) -> Result<Client, ConnectError> {
@@ -37,7 +38,7 @@ pub(in super::super) async fn client(
         .keep_alive_interval(settings.keep_alive)
         .keep_alive_timeout(settings.idle_timeout - settings.keep_alive)
         .keep_alive_while_idle(true)
-        .handshake::<_, RequestBody>(io)
+        .handshake::<_, RequestBody>(TokioIo::new(TcpIo::new(tls, link.clone())))
         .await
         .map_err(|error| {
             let (failure, reason) = of_hyper(&error);

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use hyper::{body::Incoming, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
 
-use super::super::{Body, Closed, Failure, Handler, Link, Settings, connection::TcpIo, error::of_hyper};
+use super::super::{Body, Closed, Failure, Handler, Link, Settings, error::of_hyper};
+use super::io::TcpIo;
 
 /// Serves a connection to its end.
 pub(in super::super) async fn serve(
-    io: TcpIo,
+    tls: TlsStream<TcpStream>,
     link: Link,
     handler: Arc<dyn Handler>,
     settings: Arc<Settings>,
@@ -36,7 +39,7 @@ pub(in super::super) async fn serve(
         .keep_alive_interval(settings.keep_alive)
         .keep_alive_timeout(settings.idle_timeout - settings.keep_alive)
         .auto_date_header(false)
-        .serve_connection(io, service);
+        .serve_connection(TokioIo::new(TcpIo::new(tls, link.clone())), service);
     tokio::select! {
         result = connection => {
             let (failure, reason) = match &result {

@@ -1,1 +1,385 @@
+//! How connections come about, fail, fall back and end.
 
+use std::{
+    net::{SocketAddr, UdpSocket},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use identity::{Expectations, client_config, enrolment_client_config};
+use mesh::Transport;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::TlsConnector;
+
+use super::support::*;
+use crate::transport::*;
+
+/// A settled node, and one whose clocks run fast.
+fn quick() -> Settings {
+    Settings {
+        handshake_timeout: Duration::from_millis(500),
+        fallback_after: Duration::from_millis(100),
+        probe_quic_every: Duration::from_millis(50),
+        backoff: (Duration::from_millis(1), Duration::from_millis(20)),
+        ..Settings::default()
+    }
+}
+
+async fn listen(ca: &Ca, address: SocketAddr) -> (Listener, Node, Events) {
+    let (node, events) = ca.node("obs");
+    let listener = Listener::bind(&node, address, Expectations::default(), false).await.unwrap();
+    (listener, node, events)
+}
+
+async fn accept(listener: &mut Listener) -> Connection {
+    match soon("a connection is accepted", listener.accept()).await {
+        Inbound::Peer(connection) => connection,
+        Inbound::Enrolment { .. } => panic!("not a peer"),
+    }
+}
+
+/// Dials `target` until there is a connection or the first failure was reported.
+async fn first_outcome(node: &Node, events: &Events, target: Target) -> Result<Connection, String> {
+    let mut dialer = Dialer::new(node, target).unwrap();
+    tokio::select! {
+        connection = dialer.next() => Ok(connection),
+        failure = events.wait("failed") => Err(failure),
+    }
+}
+
+/// Forwards what comes by TCP to another port; UDP to the port it listens on meets nobody, or a socket that is deaf.
+async fn tcp_only_way(to: SocketAddr, deaf: bool) -> (SocketAddr, Option<UdpSocket>) {
+    let listener = TcpListener::bind(LOOPBACK).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let udp = deaf.then(|| UdpSocket::bind(address).unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut far = TcpStream::connect(to).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+            });
+        }
+    });
+    (address, udp)
+}
+
+#[tokio::test]
+async fn where_udp_is_swallowed_tcp_works_within_three_seconds() {
+    for deaf in [false, true] {
+        let ca = Ca::new();
+        let (mut listener, _, _) = listen(&ca, LOOPBACK).await;
+        let (way, _udp) = tcp_only_way(listener.local_addr(), deaf).await;
+        let (node, events) = ca.node("eu-1");
+        let start = Instant::now();
+        let mut dialer = Dialer::new(&node, target(way, Preference::Auto)).unwrap();
+        let (dialled, _accepted) = tokio::join!(soon("TCP", dialer.next()), accept(&mut listener));
+        assert_eq!(dialled.link().transport(), Transport::Tcp);
+        assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+        events.wait("FellBack").await;
+    }
+}
+
+#[tokio::test]
+async fn quic_only_never_falls_back() {
+    let ca = Ca::new();
+    let (listener, _, _) = listen(&ca, LOOPBACK).await;
+    let (way, _udp) = tcp_only_way(listener.local_addr(), true).await;
+    let (node, events) = node(ca.store("eu-1", HOUR), quick());
+    let failure = first_outcome(&node, &events, target(way, Preference::QuicOnly)).await.unwrap_err();
+    assert!(
+        failure.contains("NoAnswer") && failure.contains(&format!("{way} (quic): no answer")),
+        "{failure}"
+    );
+}
+
+#[tokio::test]
+async fn a_wrong_certificate_leads_to_no_tcp_attempt() {
+    // Theirs: a listener of another root. Ours: a listener that does not know our root refuses us in turn.
+    let (ca, other) = (Ca::new(), Ca::new());
+    let (listener, _, refusals) = listen(&other, LOOPBACK).await;
+    let udp_address = listener.local_addr();
+    let (node, events) = node(ca.store("eu-1", HOUR), quick());
+    let failure = first_outcome(&node, &events, target(udp_address, Preference::Auto)).await.unwrap_err();
+    let refused = "(quic): certificate of spiffe://test.example/cluster/obs/gateway refused: ";
+    assert!(failure.contains("Refused") && failure.contains(refused), "{failure}");
+    refusals.wait("handshake quic").await;
+    assert!(!refusals.all().iter().any(|event| event.contains("handshake tcp")), "{:?}", refusals.all());
+}
+
+#[tokio::test]
+async fn a_peer_that_was_not_expected_is_refused_on_both_transports() {
+    for preference in [Preference::QuicOnly, Preference::TcpOnly] {
+        let ca = Ca::new();
+        let (listener, _, _) = listen(&ca, LOOPBACK).await;
+        let (node, events) = node(ca.store("eu-1", HOUR), quick());
+        let expectations = Expectations { cluster: Some("us-1".parse().unwrap()), ..Expectations::default() };
+        let target = Target { expectations, ..target(listener.local_addr(), preference) };
+        let failure = first_outcome(&node, &events, target).await.unwrap_err();
+        assert!(failure.contains("Refused") && failure.contains("expected *.us-1"), "{failure}");
+    }
+}
+
+#[tokio::test]
+async fn a_listener_that_refuses_us_later_is_told_apart_from_a_lost_one() {
+    for preference in [Preference::QuicOnly, Preference::TcpOnly] {
+        let ca = Ca::new();
+        let (accepting, refusals) = ca.node("obs");
+        let expectations = Expectations { cluster: Some("us-1".parse().unwrap()), ..Expectations::default() };
+        let listener = Listener::bind(&accepting, LOOPBACK, expectations, false).await.unwrap();
+        let (node, events) = node(ca.store("eu-1", HOUR), quick());
+        // In TLS 1.3 the dialer is done before the listener has looked at its certificate.
+        match first_outcome(&node, &events, target(listener.local_addr(), preference)).await {
+            Ok(connection) => {
+                let link = connection.link().clone();
+                let _client = connection.client().await;
+                let closed = soon("the refusal arrives", link.closed()).await;
+                assert!(matches!(closed, Closed::There { failure: Failure::Refused, .. }), "{closed:?}");
+            }
+            Err(failure) => assert!(failure.contains("Refused"), "{failure}"),
+        }
+        assert!(refusals.wait("handshake").await.contains("expected *.us-1"));
+    }
+}
+
+#[tokio::test]
+async fn while_on_tcp_quic_is_probed_and_taken() {
+    let ca = Ca::new();
+    let (mut listener, _, _) = listen(&ca, LOOPBACK).await;
+    let (way, udp) = tcp_only_way(listener.local_addr(), true).await;
+    let (node, events) = node(ca.store("eu-1", HOUR), quick());
+    let mut dialer = Dialer::new(&node, target(way, Preference::Auto)).unwrap();
+    let (over_tcp, _at_listener) = tokio::join!(dialer.next(), accept(&mut listener));
+    assert_eq!(over_tcp.link().transport(), Transport::Tcp);
+    let over_tcp = over_tcp.client().await.unwrap();
+
+    // UDP passes from now on.
+    drop(udp);
+    let quic = udp_forwarder(UdpSocket::bind(way).unwrap(), listener.local_addr());
+    let (over_quic, _accepted) = tokio::join!(soon("QUIC is back", dialer.next()), accept(&mut listener));
+    assert_eq!(over_quic.link().transport(), Transport::Quic);
+    assert!(!over_tcp.link().is_closed(), "streams on the old connection must be left alone");
+    events.wait("Recovered").await;
+    quic.abort();
+}
+
+/// Passes datagrams between one client and `to`.
+fn udp_forwarder(near: UdpSocket, to: SocketAddr) -> tokio::task::JoinHandle<()> {
+    near.set_nonblocking(true).unwrap();
+    let near = tokio::net::UdpSocket::from_std(near).unwrap();
+    tokio::spawn(async move {
+        let far = tokio::net::UdpSocket::bind(LOOPBACK).await.unwrap();
+        let (mut a, mut b, mut client) = (vec![0; 65536], vec![0; 65536], None);
+        loop {
+            tokio::select! {
+                Ok((len, from)) = near.recv_from(&mut a) => {
+                    client = Some(from);
+                    let _ = far.send_to(&a[..len], to).await;
+                }
+                Ok((len, _)) = far.recv_from(&mut b) => {
+                    if let Some(client) = client {
+                        let _ = near.send_to(&b[..len], client).await;
+                    }
+                }
+            }
+        }
+    })
+}
+
+#[tokio::test]
+async fn a_lost_connection_is_dialled_again() {
+    for preference in [Preference::QuicOnly, Preference::TcpOnly] {
+        let ca = Ca::new();
+        let (mut listener, accepting, _) = listen(&ca, LOOPBACK).await;
+        let (node, _) = node(ca.store("eu-1", HOUR), quick());
+        let mut dialer = Dialer::new(&node, target(listener.local_addr(), preference)).unwrap();
+        for _ in 0..3 {
+            let (dialled, accepted) =
+                tokio::join!(soon("a connection", dialer.next()), accept(&mut listener));
+            let link =
+                dialled.serve(Arc::new(handler_fn(|_| async { Ok(http::Response::new(Body::empty())) })));
+            let client = accepted.client().await.unwrap();
+            client.handle(request("/", Body::empty())).await.unwrap();
+            assert_eq!(accepting.links().list().len(), 1);
+            assert_eq!(
+                accepting.links().close_where(Close::Denied, |link| link
+                    .identity()
+                    .spiffe_id
+                    .cluster()
+                    .as_str()
+                    == "eu-1"),
+                1
+            );
+            let closed = soon("the dialer sees it", link.closed()).await;
+            assert!(matches!(closed, Closed::There { .. }), "{closed:?}");
+            if preference == Preference::QuicOnly {
+                assert_eq!(closed.to_string(), "closed by the peer: the peer is denied");
+            }
+            assert_eq!(client.link().closed().await, Closed::Here(Close::Denied));
+            soon("it is off the list", async {
+                while !accepting.links().list().is_empty() {
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_ends_with_its_peers_certificate() {
+    for preference in [Preference::QuicOnly, Preference::TcpOnly] {
+        let ca = Ca::new();
+        let (mut listener, _, _) = listen(&ca, LOOPBACK).await;
+        let (node, _) = node(ca.store("eu-1", Duration::from_secs(2)), quick());
+        let mut dialer = Dialer::new(&node, target(listener.local_addr(), preference)).unwrap();
+        let (dialled, accepted) = tokio::join!(soon("a connection", dialer.next()), accept(&mut listener));
+        let _client = dialled.client().await.unwrap();
+        assert_eq!(
+            soon("the certificate expires", accepted.link().closed()).await,
+            Closed::Here(Close::Expired)
+        );
+    }
+}
+
+#[tokio::test]
+async fn garbage_on_the_port_does_no_harm() {
+    let ca = Ca::new();
+    let (mut listener, _, events) = listen(&ca, LOOPBACK).await;
+    let address = listener.local_addr();
+    let udp = UdpSocket::bind(LOOPBACK).unwrap();
+    for len in [0, 1, 20, 1200, 1500, 9000] {
+        for first in [0x00, 0x40, 0xc0, 0xff] {
+            let mut datagram = vec![0x5a; len];
+            if let Some(byte) = datagram.first_mut() {
+                *byte = first;
+            }
+            udp.send_to(&datagram, address).unwrap();
+        }
+    }
+    for bytes in [&b""[..], b"GET / HTTP/1.1\r\n\r\n", &[0x16, 3, 1, 0xff, 0xff], &[0; 70_000]] {
+        let mut tcp = TcpStream::connect(address).await.unwrap();
+        let _ = tcp.write_all(bytes).await;
+        let _ = tcp.shutdown().await;
+        let _ = soon("the socket is closed", tcp.read_to_end(&mut Vec::new())).await;
+    }
+    events.wait("handshake tcp").await;
+    for preference in [Preference::QuicOnly, Preference::TcpOnly] {
+        let (node, _) = ca.node("eu-1");
+        let mut dialer = Dialer::new(&node, target(address, preference)).unwrap();
+        let (_dialled, _accepted) = tokio::join!(soon("a connection", dialer.next()), accept(&mut listener));
+    }
+}
+
+#[tokio::test]
+async fn garbage_of_a_peer_ends_its_connection_only() {
+    // A peer with a good certificate that speaks QUIC but not HTTP/3.
+    let ca = Ca::new();
+    let (mut listener, _, _) = listen(&ca, LOOPBACK).await;
+    let config = quic_config(&ca, &[b"h3"]);
+    let endpoint = quinn::Endpoint::client(LOOPBACK).unwrap();
+    for garbage in
+        [&[0xff; 100][..], &[1, 0x80, 0xff, 0xff, 0xff], &[0, 5, 1, 2, 3, 4, 5], &[1, 2, 0xff, 0xff]]
+    {
+        let connecting = endpoint.connect_with(config.clone(), listener.local_addr(), "127.0.0.1").unwrap();
+        let (quic, accepted) = tokio::join!(async { connecting.await.unwrap() }, accept(&mut listener));
+        let _link =
+            accepted.serve(Arc::new(handler_fn(|_| async { Ok(http::Response::new(Body::empty())) })));
+        let (mut send, mut recv) = quic.open_bi().await.unwrap();
+        let _ = send.write_all(garbage).await;
+        let _ = send.finish();
+        let answer = soon("an end", recv.read_to_end(1 << 16)).await;
+        assert!(answer.is_err(), "garbage was answered: {answer:?}");
+    }
+}
+
+/// A good certificate, with other protocols than ours.
+fn quic_config(ca: &Ca, alpn: &[&[u8]]) -> quinn::ClientConfig {
+    let tls = client_config(&ca.store("eu-1", HOUR), Expectations::default(), alpn).unwrap();
+    quinn::ClientConfig::new(Arc::new(quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap()))
+}
+
+#[tokio::test]
+async fn slow_handshakes_are_ended() {
+    let ca = Ca::new();
+    let (accepting, events) = node(ca.store("obs", HOUR), quick());
+    let listener = Listener::bind(&accepting, LOOPBACK, Expectations::default(), false).await.unwrap();
+    let mut silent = TcpStream::connect(listener.local_addr()).await.unwrap();
+    let mut halfway = TcpStream::connect(listener.local_addr()).await.unwrap();
+    halfway.write_all(&[0x16, 3, 1]).await.unwrap();
+    for tcp in [&mut silent, &mut halfway] {
+        assert_eq!(soon("it is closed", tcp.read(&mut [0])).await.unwrap_or(0), 0);
+    }
+    assert!(events.wait("took too long").await.contains("tcp"));
+}
+
+#[tokio::test]
+async fn only_the_protocols_spoken_here_are_taken() {
+    let ca = Ca::new();
+    let (listener, node, events) = listen(&ca, LOOPBACK).await;
+    let store = ca.store("eu-1", HOUR);
+    for alpn in [&[][..], &[&b"http/1.1"[..]], &[b"isthmus-enrol/1"]] {
+        let tls = TlsConnector::from(client_config(&store, Expectations::default(), alpn).unwrap());
+        let tcp = TcpStream::connect(listener.local_addr()).await.unwrap();
+        let stream = tls.connect(LOOPBACK.ip().into(), tcp).await;
+        assert!(stream.is_err(), "{alpn:?}");
+        events.wait("none of the protocols").await;
+
+        let config = quic_config(&ca, alpn);
+        let endpoint = quinn::Endpoint::client(LOOPBACK).unwrap();
+        let connecting = endpoint.connect_with(config, listener.local_addr(), "127.0.0.1").unwrap();
+        assert!(soon("an answer", connecting).await.is_err(), "{alpn:?}");
+    }
+    assert!(node.links().list().is_empty());
+}
+
+#[tokio::test]
+async fn a_peer_that_agrees_on_no_protocol_is_refused() {
+    // Somebody of ours without ALPN, or somebody between us who took it out.
+    let ca = Ca::new();
+    let config = identity::server_config(&ca.store("obs", HOUR), Expectations::default(), &[]).unwrap();
+    let listener = TcpListener::bind(LOOPBACK).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (tcp, _) = listener.accept().await.unwrap();
+        let mut tls = tokio_rustls::TlsAcceptor::from(config).accept(tcp).await.unwrap();
+        let _ = tls.read(&mut [0]).await;
+    });
+    let (node, events) = ca.node("eu-1");
+    let failure = first_outcome(&node, &events, target(address, Preference::TcpOnly)).await.unwrap_err();
+    assert!(failure.contains("Refused") && failure.contains("did not agree to speak h2"), "{failure}");
+}
+
+#[tokio::test]
+async fn a_joiner_is_let_in_without_a_certificate_where_asked_for() {
+    let ca = Ca::new();
+    let store = ca.store("obs", HOUR);
+    let (accepting, _) = node(store.clone(), quick());
+    let mut listener = Listener::bind(&accepting, LOOPBACK, Expectations::default(), true).await.unwrap();
+    let pins: Vec<_> = store.current().bundle.pins().collect();
+    let issuer = store.current().credentials.spiffe_id().clone();
+    let joiner = enrolment_client_config(&issuer, &pins, &[b"isthmus-enrol/1"]).unwrap();
+    let tcp = TcpStream::connect(listener.local_addr()).await.unwrap();
+    let (joined, inbound) = tokio::join!(
+        TlsConnector::from(joiner).connect(LOOPBACK.ip().into(), tcp),
+        soon("the joiner arrives", listener.accept()),
+    );
+    let Inbound::Enrolment { mut stream, remote } = inbound else { panic!("not a joiner") };
+    let mut joined = joined.unwrap();
+    assert_eq!(remote, joined.get_ref().0.local_addr().unwrap());
+    joined.write_all(b"token").await.unwrap();
+    let mut token = [0; 5];
+    stream.read_exact(&mut token).await.unwrap();
+    assert_eq!(&token, b"token");
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_named() {
+    let ca = Ca::new();
+    let (listener, node, _) = listen(&ca, LOOPBACK).await;
+    let taken = listener.local_addr();
+    let error = Listener::bind(&node, taken, Expectations::default(), false).await.unwrap_err().to_string();
+    assert!(error.starts_with(&format!("listen address {taken}: ")), "{error}");
+}
