@@ -1,6 +1,8 @@
 //! From encoded replicas to the samples of one series.
 
-use model::{CounterResetHint, FloatHistogram, Labels, TimeRange};
+use std::sync::Arc;
+
+use model::{CounterResetHint, Labels, TimeRange};
 use tsdb::{Chunk, ChunkError, Encoding};
 
 use crate::selected::MAX_REPLICAS;
@@ -114,7 +116,8 @@ impl SelectedSeries {
             append(chunk, options.aggregate, out)
                 .and_then(|()| out.check_order(floats, histograms))
                 .map_err(|problem| self.error(chunk.range(), problem))?;
-            out.cut_new(floats, histograms, from, options.range.max.as_millis());
+            let overlapped = from > options.range.min.as_millis();
+            out.cut_new(floats, histograms, from, options.range.max.as_millis(), overlapped);
             if let Some(last) = out.last_time(floats, histograms) {
                 next = last.checked_add(1);
             }
@@ -173,20 +176,12 @@ fn append_average(sum: &Chunk, count: &Chunk, out: &mut Samples) -> Result<(), D
         *value /= count;
     }
     for ((_, histogram), &count) in out.histograms[histograms..].iter_mut().zip(&counts) {
-        divide(std::sync::Arc::make_mut(histogram), count);
+        let histogram = Arc::make_mut(histogram);
+        histogram.div(count);
+        // An average does not accumulate.
+        histogram.counter_reset_hint = CounterResetHint::Gauge;
     }
     Ok(())
-}
-
-/// Divides every count and the sum. What comes out is a gauge: it does not accumulate.
-fn divide(histogram: &mut FloatHistogram, by: f64) {
-    histogram.count /= by;
-    histogram.zero_count /= by;
-    histogram.sum /= by;
-    for bucket in histogram.positive_buckets.iter_mut().chain(&mut histogram.negative_buckets) {
-        *bucket /= by;
-    }
-    histogram.counter_reset_hint = CounterResetHint::Gauge;
 }
 
 /// Whether a list of times ascends strictly.
@@ -202,8 +197,9 @@ impl Samples {
         if ordered { Ok(()) } else { Err(DecodeProblem::Unsorted) }
     }
 
-    /// Of the samples from the given places on, keeps those from `min` to `max`, both included.
-    fn cut_new(&mut self, floats: usize, histograms: usize, min: i64, max: i64) {
+    /// Of the samples from the given places on, keeps those from `min` to `max`, both included. What was before `min` is
+    /// outside the range that is asked for, or was `overlapped` by the chunk before.
+    fn cut_new(&mut self, floats: usize, histograms: usize, min: i64, max: i64, overlapped: bool) {
         let end = floats + self.timestamps[floats..].partition_point(|&t| t <= max);
         self.timestamps.truncate(end);
         self.values.truncate(end);
@@ -217,9 +213,11 @@ impl Samples {
         let start = histograms + self.histograms[histograms..].partition_point(|(t, _)| *t < min);
         self.histograms.drain(histograms..start);
         if start > histograms
+            && overlapped
             && let Some((_, histogram)) = self.histograms.get_mut(histograms)
         {
-            // Its hint speaks of a sample that is not there any more.
+            // Its hint speaks of a sample that another has taken the place of. A sample that is merely not asked for is
+            // still the one before, and Prometheus keeps the hint, too.
             timeline::forget_reset_hint(histogram);
         }
     }
@@ -232,7 +230,7 @@ impl Samples {
 
     /// Keeps the samples within `range`.
     fn trim(&mut self, range: TimeRange) {
-        self.cut_new(0, 0, range.min.as_millis(), range.max.as_millis());
+        self.cut_new(0, 0, range.min.as_millis(), range.max.as_millis(), false);
     }
 }
 

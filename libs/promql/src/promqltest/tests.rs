@@ -85,7 +85,7 @@ fn failures_are_found_and_named() {
     assert_eq!(run("eval instant at 1m m\n m 3\n"), ["1: m: expected metric m not found"]);
     assert_eq!(run("eval instant at 0 1\n expect fail\n"), ["1: 1: expected error but got none"]);
     assert_eq!(
-        run("load 1m\n m 1 2\n\nload 1m\n m 1 3\n"),
+        run("load 1m\n m 1 2\n\nload 1m\n m _ 3\n"),
         ["4: load: sample of m at 60000: duplicate sample for timestamp"]
     );
 }
