@@ -173,10 +173,9 @@ impl FloatHistogram {
         size_of::<Self>() + spans * size_of::<Span>() + floats * size_of::<f64>()
     }
 
-    /// Whether both hold the same observations in the same buckets: equality that ignores the reset hint.
+    /// Whether both are the same but for the reset hint: same layout, same counts, floats bit for bit.
     ///
-    /// Two histograms with the same counts under a different layout (an empty bucket listed or left out) are not
-    /// the same here, as in Prometheus' `==`.
+    /// PromQL's `==` is [`FloatHistogram::equals`], to which it does not matter how spans are cut.
     pub fn same_observations(&self, other: &FloatHistogram) -> bool {
         let same_floats = |a: &[f64], b: &[f64]| {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())

@@ -4,7 +4,7 @@
 //! the workspace builds on (a label set is sorted and unique, a matcher's expression is compiled and
 //! anchored), so that no other crate has to check them again.
 //!
-//! Reading order: [`time`], [`labels`], [`matcher`], [`sample`], [`histogram`].
+//! Reading order: `time`, `labels`, `matcher`, `sample`, `histogram`.
 
 mod histogram;
 mod labels;

@@ -22,7 +22,6 @@
 mod decode;
 mod encode;
 mod layout;
-mod reduce;
 
 pub(crate) use decode::{decode_float, decode_integer};
 pub use encode::HistogramEncoder;

@@ -1,6 +1,4 @@
-use std::sync::Arc;
-
-use model::Timestamp;
+use model::{FloatHistogram, Timestamp};
 use tsdb::HistogramEncoder;
 
 use super::*;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use model::{CounterResetHint, FloatHistogram, MAX_EXPONENTIAL_SCHEMA, is_stale_nan};
 
 use super::layout::Layout;
-use super::{GAUGE, HEADER_BYTES, reduce};
+use super::{GAUGE, HEADER_BYTES};
 use crate::Encoding;
 use crate::bits::BitReader;
 use crate::error::{ChunkError, ChunkProblem};
@@ -117,7 +117,11 @@ fn histogram<N: Numbers>(
         negative_buckets,
         custom_values: layout.custom_values.clone(),
     };
-    if layout.schema > MAX_EXPONENTIAL_SCHEMA { reduce::to_known_schema(as_stored) } else { as_stored }
+    if layout.schema > MAX_EXPONENTIAL_SCHEMA {
+        // Finer resolutions are reserved for future writers; Prometheus reads them the same way.
+        return FloatHistogram { counter_reset_hint, ..as_stored.to_schema(MAX_EXPONENTIAL_SCHEMA) };
+    }
+    as_stored
 }
 
 /// A float stored by XOR with the one before it.

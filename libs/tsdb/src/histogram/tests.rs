@@ -126,6 +126,29 @@ fn staleness_markers_lose_their_buckets() {
 }
 
 #[test]
+fn a_resolution_of_the_future_is_read_at_the_finest_of_today() {
+    let fine = FloatHistogram {
+        counter_reset_hint: CounterResetHint::Gauge,
+        schema: 10,
+        // Buckets -3 to 1, 5 and 13.
+        positive_spans: vec![span(-3, 5), span(3, 1), span(7, 1)],
+        positive_buckets: vec![1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0],
+        count: 127.0,
+        ..FloatHistogram::default()
+    };
+    let coarse = FloatHistogram {
+        schema: 8,
+        // Bucket 0 takes -3 to 0, 1 takes 1, 2 takes 5, 4 takes 13.
+        positive_spans: vec![span(0, 3), span(1, 1)],
+        positive_buckets: vec![15.0, 16.0, 32.0, 64.0],
+        ..fine.clone()
+    };
+    for encoder in [HistogramEncoder::integer(), HistogramEncoder::float()] {
+        assert_eq!(decode(&encode(encoder, &[(7, fine.clone())])).unwrap(), [(7, coarse.clone())]);
+    }
+}
+
+#[test]
 fn zero_thresholds_of_every_form_survive() {
     let forms = [
         (0.0, 1),
@@ -176,7 +199,9 @@ fn a_histogram_that_does_not_fit_starts_a_new_chunk() {
 
 #[test]
 fn damaged_chunks_are_refused_by_name_or_read_whole() {
-    for (start, seed) in [(exponential(), 1), (custom(), 2)] {
+    for (start, seed) in
+        [(exponential(), 1), (custom(), 2), (FloatHistogram { schema: 9, ..exponential() }, 3)]
+    {
         let samples = series_of(&start, 40, 9);
         for encoder in [HistogramEncoder::integer(), HistogramEncoder::float()] {
             let chunk = encode(encoder, &samples);
