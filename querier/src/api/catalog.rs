@@ -1,0 +1,203 @@
+//! `series`, `labels`, `label/<name>/values`, `metadata`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Path, Request, State};
+use axum::response::Response;
+use model::{Labels, Matcher};
+use promapi::{ApiError, Envelope, ErrorType, Params, write_labels};
+use storeapi::{
+    Aggr, LabelNamesRequest, LabelValuesRequest, LabelsAnswer, MetadataRequest, MetadataStore, SeriesRequest,
+    StoreError,
+};
+
+use super::exchange::{Reply, params, respond};
+use super::{Api, bad_data, name, selectors, store_error, store_filter};
+use crate::fanout::FanoutEvent;
+
+const TRUNCATED: &str = "results truncated due to limit";
+
+pub(super) async fn series(State(api): State<Arc<Api>>, request: Request) -> Response {
+    let answer = async {
+        let params = params(request).await?;
+        params.matchers()?;
+        api.in_time(&params, api.series(&params)).await
+    };
+    respond(answer.await)
+}
+
+pub(super) async fn label_names(State(api): State<Arc<Api>>, request: Request) -> Response {
+    let answer = async {
+        let params = params(request).await?;
+        api.in_time(&params, api.names(&params)).await
+    };
+    respond(answer.await)
+}
+
+pub(super) async fn label_values(
+    State(api): State<Arc<Api>>,
+    Path(label): Path<String>,
+    request: Request,
+) -> Response {
+    let answer = async {
+        let params = params(request).await?;
+        api.in_time(&params, api.values(&params, &label)).await
+    };
+    respond(answer.await)
+}
+
+pub(super) async fn metadata(State(api): State<Arc<Api>>, request: Request) -> Response {
+    let answer = async {
+        let params = params(request).await?;
+        api.in_time(&params, api.metadata(&params)).await
+    };
+    respond(answer.await)
+}
+
+impl Api {
+    /// Ends what takes longer than a query may.
+    async fn in_time(
+        &self,
+        params: &Params,
+        work: impl Future<Output = Result<Reply, ApiError>>,
+    ) -> Result<Reply, ApiError> {
+        let limit =
+            params.duration("timeout")?.map_or(self.defaults.timeout, |t| t.min(self.defaults.timeout));
+        let late = || ApiError::new(ErrorType::Timeout, format!("stores did not answer within {limit:?}"));
+        tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    async fn series(&self, params: &Params) -> Result<Reply, ApiError> {
+        let (range, limit) = (self.metadata_range(params)?, params.limit("limit")?);
+        let filter = store_filter(params)?;
+        let mut sets: BTreeSet<Labels> = BTreeSet::new();
+        let mut warnings = Vec::new();
+        let mut bytes = 0;
+        for matchers in selectors(params, "match[]")? {
+            let mut request = SeriesRequest::new(range, matchers);
+            request.skip_chunks = true;
+            request.max_resolution = Duration::from_millis(i64::MAX as u64);
+            request.aggregates = vec![Aggr::Raw];
+            request.partial_response = self.partial_response(params)?;
+            request.without_replica_labels = self.replica_labels(params)?;
+            request.limit = limit.map(|limit| limit.saturating_add(1));
+            let mut fanout = self.stores.select(request, &filter).map_err(|e| store_error(&e))?;
+            while let Some(event) = fanout.next().await {
+                match event.map_err(|error| store_error(&error))? {
+                    FanoutEvent::Warning(text) => warnings.push(text),
+                    FanoutEvent::Series(batch) => {
+                        for series in batch {
+                            bytes += series.labels.size_bytes() as u64;
+                            sets.insert(series.labels);
+                        }
+                        if bytes > self.defaults.max_bytes {
+                            return Err(ApiError::new(
+                                ErrorType::Execution,
+                                format!(
+                                    "label sets of more than {} bytes: narrow match[], or give a limit (--query.max-memory)",
+                                    self.defaults.max_bytes
+                                ),
+                            ));
+                        }
+                    }
+                }
+            }
+        }
+        let partial = !warnings.is_empty();
+        let shown = limit.unwrap_or(usize::MAX);
+        if sets.len() > shown {
+            warnings.push(TRUNCATED.to_owned());
+        }
+        let mut body = Vec::new();
+        Envelope::begin(&mut body);
+        body.push(b'[');
+        for (i, labels) in sets.iter().take(shown).enumerate() {
+            if i > 0 {
+                body.push(b',');
+            }
+            write_labels(&mut body, labels);
+        }
+        body.push(b']');
+        Envelope::end(&mut body, &warnings, &[]);
+        Ok(Reply { body, partial })
+    }
+
+    async fn names(&self, params: &Params) -> Result<Reply, ApiError> {
+        let (range, partial) = (self.metadata_range(params)?, self.partial_response(params)?);
+        let filter = store_filter(params)?;
+        self.union(params, |matchers| {
+            let mut request = LabelNamesRequest::new(range, matchers);
+            request.partial_response = partial;
+            let (stores, filter) = (&self.stores, &filter);
+            async move { stores.names(request, filter).await }
+        })
+        .await
+    }
+
+    async fn values(&self, params: &Params, label: &str) -> Result<Reply, ApiError> {
+        let label = name::unescape(label);
+        if label.is_empty() {
+            return Err(bad_data("invalid label name: \"\""));
+        }
+        let (range, partial) = (self.metadata_range(params)?, self.partial_response(params)?);
+        let limit = params.limit("limit")?.map(|limit| limit.saturating_add(1));
+        let filter = store_filter(params)?;
+        self.union(params, |matchers| {
+            let mut request = LabelValuesRequest::new(&label, range, matchers);
+            request.partial_response = partial;
+            request.limit = limit;
+            let (stores, filter) = (&self.stores, &filter);
+            async move { stores.values(request, filter).await }
+        })
+        .await
+    }
+
+    /// The union over all `match[]`, or one request without matchers where there is none.
+    async fn union<F>(&self, params: &Params, ask: impl Fn(Vec<Matcher>) -> F) -> Result<Reply, ApiError>
+    where
+        F: Future<Output = Result<LabelsAnswer, StoreError>>,
+    {
+        let mut selectors = selectors(params, "match[]")?;
+        if selectors.is_empty() {
+            selectors.push(Vec::new());
+        }
+        let (mut values, mut warnings) = (BTreeSet::new(), BTreeSet::new());
+        for matchers in selectors {
+            let answer = ask(matchers).await.map_err(|error| store_error(&error))?;
+            values.extend(answer.values);
+            warnings.extend(answer.warnings);
+        }
+        let partial = !warnings.is_empty();
+        let mut warnings: Vec<String> = warnings.into_iter().collect();
+        let shown = params.limit("limit")?.unwrap_or(usize::MAX);
+        if values.len() > shown {
+            warnings.push(TRUNCATED.to_owned());
+        }
+        let values: Vec<&String> = values.iter().take(shown).collect();
+        Ok(Reply { partial, ..Reply::of(&values, &warnings)? })
+    }
+
+    async fn metadata(&self, params: &Params) -> Result<Reply, ApiError> {
+        let number = |name: &str| match params.get(name).map(str::parse::<i64>) {
+            None => Ok(None),
+            Some(Ok(n)) => Ok(usize::try_from(n).ok()),
+            Some(Err(_)) => Err(bad_data(format!("invalid parameter {name:?}: must be a whole number"))),
+        };
+        let per_metric = number("limit_per_metric")?.filter(|n| *n > 0).unwrap_or(usize::MAX);
+        let request = MetadataRequest {
+            metric: params.get("metric").filter(|m| !m.is_empty()).map(str::to_owned),
+            limit: number("limit")?,
+            partial_response: self.partial_response(params)?,
+        };
+        let answer = self.stores.metric_metadata(request).await.map_err(|error| store_error(&error))?;
+        let entries = |metas: Vec<storeapi::MetricMetadata>| -> Vec<serde_json::Value> {
+            let shown = metas.into_iter().take(per_metric);
+            shown.map(|m| serde_json::json!({"type": m.kind, "help": m.help, "unit": m.unit})).collect()
+        };
+        let data: BTreeMap<String, Vec<serde_json::Value>> =
+            answer.metadata.into_iter().map(|(metric, metas)| (metric, entries(metas))).collect();
+        Reply::of(&data, &answer.warnings)
+    }
+}

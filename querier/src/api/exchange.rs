@@ -1,0 +1,87 @@
+//! HTTP around the API: parameters in, JSON out, headers of both.
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, Method, StatusCode, header};
+use promapi::{ApiError, Envelope, ErrorType, Params};
+
+/// Largest form body, as in Prometheus.
+const FORM_BYTES: usize = 10 << 20;
+
+/// A successful answer.
+pub(super) struct Reply {
+    pub(super) body: Vec<u8>,
+    /// Whether something is missing from it; caches must not keep such an answer.
+    pub(super) partial: bool,
+}
+
+impl Reply {
+    /// An answer whose data is plain, with what stores had to say about it.
+    pub(super) fn of(data: &impl serde::Serialize, warnings: &[String]) -> Result<Self, ApiError> {
+        let body = Envelope::of(data, warnings, &[])
+            .map_err(|error| ApiError::new(ErrorType::Internal, format!("write answer: {error}")))?;
+        Ok(Reply { body, partial: !warnings.is_empty() })
+    }
+}
+
+/// The parameters of a request, from its URL and its form.
+pub(super) async fn params(request: Request) -> Result<Params, ApiError> {
+    let (head, body) = request.into_parts();
+    let is_form = head.method == Method::POST
+        && head.headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
+            kind.as_bytes().to_ascii_lowercase().starts_with(b"application/x-www-form-urlencoded")
+        });
+    let form = match is_form {
+        false => None,
+        true => Some(axum::body::to_bytes(body, FORM_BYTES).await.map_err(|_| {
+            ApiError::new(ErrorType::BadData, format!("form is larger than {FORM_BYTES} bytes or broken off"))
+        })?),
+    };
+    Ok(Params::parse(head.uri.query(), form.as_deref())?)
+}
+
+/// The HTTP answer.
+pub(super) fn respond(outcome: Result<Reply, ApiError>) -> Response {
+    let (status, body, keep) = match outcome {
+        Ok(reply) => (StatusCode::OK, reply.body, !reply.partial),
+        Err(error) => (error.kind.status(), error.body(), false),
+    };
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if !keep {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    response
+}
+
+/// What is asked for does not exist.
+pub(super) async fn not_found(request: Request) -> Response {
+    let path = request.uri().path();
+    respond(Err(ApiError::new(ErrorType::NotFound, format!("{path}: no such endpoint of the API"))))
+}
+
+/// Answers `OPTIONS` and lets pages of other origins read answers, as Thanos does.
+pub(super) async fn cors(enabled: bool, request: Request, next: Next) -> Response {
+    let mut response = match *request.method() {
+        Method::OPTIONS => StatusCode::NO_CONTENT.into_response(),
+        _ => next.run(request).await,
+    };
+    if enabled {
+        for (name, value) in [
+            (
+                header::ACCESS_CONTROL_ALLOW_HEADERS,
+                "Accept, Accept-Encoding, Authorization, Content-Type, Origin",
+            ),
+            (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, OPTIONS"),
+            (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+            (header::ACCESS_CONTROL_EXPOSE_HEADERS, "Date"),
+        ] {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+    }
+    response
+}

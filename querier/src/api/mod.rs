@@ -1,0 +1,158 @@
+//! The HTTP API: Prometheus', with Thanos' parameters.
+//!
+//! Reading order: [`exchange`] (requests in, answers out), `query`, `catalog`, `stores`, `status`.
+
+mod catalog;
+mod exchange;
+mod name;
+mod query;
+mod result;
+
+mod status;
+mod stores;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::Router;
+use axum::handler::Handler;
+use axum::routing::{MethodRouter, get};
+use model::{Matcher, TimeRange, Timestamp};
+use promapi::{ApiError, ErrorType, ParamError, Params};
+use runtime::HttpMetrics;
+use storeapi::{PartialResponse, StoreError};
+
+use crate::endpoints::EndpointSet;
+use crate::fanout::{ProxyStore, StoreFilter};
+use crate::query::Driver;
+use series::Dedup;
+
+/// What answers do where a request says nothing.
+#[derive(Clone, Debug)]
+pub(crate) struct ApiDefaults {
+    pub(crate) replica_labels: Vec<String>,
+    pub(crate) dedup: Dedup,
+    pub(crate) partial_response: PartialResponse,
+    pub(crate) timeout: Duration,
+    /// The flag's value, if it was given.
+    pub(crate) lookback: Option<Duration>,
+    pub(crate) dynamic_lookback: bool,
+    pub(crate) auto_downsampling: bool,
+    pub(crate) instant_max_resolution: Duration,
+    pub(crate) step: Duration,
+    /// Zero for all times.
+    pub(crate) metadata_range: Duration,
+    /// Most bytes of label sets that one answer may gather.
+    pub(crate) max_bytes: u64,
+    pub(crate) cors: bool,
+}
+
+/// Everything that the handlers need.
+pub(crate) struct Api {
+    pub(crate) driver: Driver,
+    pub(crate) stores: ProxyStore,
+    pub(crate) endpoints: EndpointSet,
+    pub(crate) defaults: ApiDefaults,
+    pub(crate) flags: BTreeMap<String, String>,
+    pub(crate) started: SystemTime,
+}
+
+/// The routes of the API and of the start page.
+pub(crate) fn routes(api: Api, metrics: &HttpMetrics) -> Router {
+    let api = Arc::new(api);
+    let cors = api.defaults.cors;
+    let both = |name, handler: MethodRouter<Arc<Api>>| handler.layer(metrics.layer(name));
+    let v1 = Router::new()
+        .route("/query", both("query", get_and_post(query::instant)))
+        .route("/query_range", both("query_range", get_and_post(query::range)))
+        .route("/format_query", both("format_query", get_and_post(query::format)))
+        .route("/series", both("series", get_and_post(catalog::series)))
+        .route("/labels", both("label_names", get_and_post(catalog::label_names)))
+        .route("/label/{name}/values", both("label_values", get(catalog::label_values)))
+        .route("/metadata", both("metadata", get(catalog::metadata)))
+        .route("/stores", both("stores", get(stores::stores)))
+        .route("/status/buildinfo", both("status_build", get(status::buildinfo)))
+        .route("/status/flags", both("status_flags", get(status::flags)))
+        .route("/status/runtimeinfo", both("status_runtime", get(status::runtimeinfo)))
+        .fallback(exchange::not_found)
+        .layer(axum::middleware::from_fn(move |request, next| exchange::cors(cors, request, next)))
+        .with_state(api);
+    Router::new().nest("/api/v1", v1).route("/", get(status::start_page))
+}
+
+fn get_and_post<H, T>(handler: H) -> MethodRouter<Arc<Api>>
+where
+    H: Handler<T, Arc<Api>>,
+    T: 'static,
+{
+    get(handler.clone()).post(handler)
+}
+
+/// An instant of the wall clock.
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::EPOCH + since
+}
+
+fn bad_data(message: impl Into<String>) -> ApiError {
+    ApiError::new(ErrorType::BadData, message)
+}
+
+/// A store's error as the API tells it.
+fn store_error(error: &StoreError) -> ApiError {
+    let kind = match error.code() {
+        storeapi::Code::InvalidArgument => ErrorType::BadData,
+        _ => ErrorType::Internal,
+    };
+    ApiError::new(kind, error.message())
+}
+
+impl Api {
+    /// The labels that tell replicas apart; empty where they are to be kept apart.
+    fn replica_labels(&self, params: &Params) -> Result<Vec<String>, ApiError> {
+        if !params.bool("dedup")?.unwrap_or(true) {
+            return Ok(Vec::new());
+        }
+        match params.contains("replicaLabels[]") {
+            true => Ok(params.all("replicaLabels[]").filter(|l| !l.is_empty()).map(str::to_owned).collect()),
+            false => Ok(self.defaults.replica_labels.clone()),
+        }
+    }
+
+    fn partial_response(&self, params: &Params) -> Result<PartialResponse, ApiError> {
+        Ok(match params.bool("partial_response")? {
+            None => self.defaults.partial_response,
+            Some(true) => PartialResponse::Warn,
+            Some(false) => PartialResponse::Abort,
+        })
+    }
+
+    /// The range of a metadata request: as given, else the last so-and-so long, else everything.
+    fn metadata_range(&self, params: &Params) -> Result<TimeRange, ApiError> {
+        let mut range = params.metadata_range()?;
+        if !self.defaults.metadata_range.is_zero() {
+            let now = now();
+            if !params.contains("end") {
+                range.max = now;
+            }
+            if !params.contains("start") {
+                range.min = range.max - self.defaults.metadata_range;
+            }
+        }
+        Ok(range)
+    }
+}
+
+/// The stores that `storeMatch[]` selects.
+fn store_filter(params: &Params) -> Result<StoreFilter, ApiError> {
+    Ok(StoreFilter::new(selectors(params, "storeMatch[]")?))
+}
+
+/// All selectors of a parameter; possibly none.
+fn selectors(params: &Params, name: &str) -> Result<Vec<Vec<Matcher>>, ApiError> {
+    let parse = |text: &str| {
+        promql::parse_selector(text).map_err(|cause| ParamError::invalid(name, cause.to_string()).into())
+    };
+    params.all(name).map(parse).collect()
+}

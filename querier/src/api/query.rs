@@ -1,0 +1,142 @@
+//! `query`, `query_range`, `format_query`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use model::{TimeRange, Timestamp};
+use promapi::{ApiError, Envelope, ErrorType, ParamError, Params};
+use promql::QueryError;
+
+use super::exchange::{Reply, params, respond};
+use super::{Api, bad_data, result, store_error, store_filter};
+use crate::query::{Answer, AskError, Question, dynamic_lookback};
+
+pub(super) async fn instant(State(api): State<Arc<Api>>, request: Request) -> Response {
+    let answer = async {
+        let params = params(request).await?;
+        let at = params.time("time")?.unwrap_or_else(super::now);
+        let resolution = api.max_resolution(&params, api.defaults.instant_max_resolution)?;
+        api.answer(&params, at, at, None, resolution).await
+    };
+    respond(answer.await)
+}
+
+pub(super) async fn range(State(api): State<Arc<Api>>, request: Request) -> Response {
+    let answer = async {
+        let params = params(request).await?;
+        let query = params.range_query(|range| Some(default_step(range, api.defaults.step)))?;
+        let resolution = api.max_resolution(&params, query.step / 5)?;
+        api.answer(&params, query.start, query.end, Some(query.step), resolution).await
+    };
+    respond(answer.await)
+}
+
+/// The step of a range query that gives none: a 250th of the range in whole seconds.
+fn default_step(range: TimeRange, least: Duration) -> Duration {
+    let seconds = u64::try_from(range.max.millis_since(range.min) / 250_000).unwrap_or(0);
+    least.max(Duration::from_secs(seconds))
+}
+
+pub(super) async fn format(State(api): State<Arc<Api>>, request: Request) -> Response {
+    let answer = async {
+        let params = params(request).await?;
+        let expression = promql::parse(query_text(&params)?, &api.driver.engine().parse)
+            .map_err(|cause| ParamError::invalid("query", cause.to_string()))?;
+        Reply::of(&expression.to_string(), &[])
+    };
+    respond(answer.await)
+}
+
+fn query_text(params: &Params) -> Result<&str, ApiError> {
+    Ok(params.get("query").unwrap_or(""))
+}
+
+impl Api {
+    /// The coarsest resolution that will do; `auto` is what the request's kind would choose by itself.
+    fn max_resolution(&self, params: &Params, auto: Duration) -> Result<Duration, ApiError> {
+        match params.get("max_source_resolution") {
+            Some("auto") => Ok(auto),
+            None | Some("") if self.defaults.auto_downsampling => Ok(auto),
+            None | Some("") => Ok(Duration::ZERO),
+            Some(_) => Ok(params.duration("max_source_resolution")?.unwrap_or_default()),
+        }
+    }
+
+    fn lookback(&self, params: &Params, max_resolution: Duration) -> Result<Duration, ApiError> {
+        match params.duration("lookback_delta")? {
+            Some(length) if !length.is_zero() => Ok(length),
+            _ if self.defaults.dynamic_lookback => {
+                Ok(dynamic_lookback(self.defaults.lookback, max_resolution))
+            }
+            _ => Ok(dynamic_lookback(self.defaults.lookback, Duration::ZERO)),
+        }
+    }
+
+    async fn answer(
+        &self,
+        params: &Params,
+        start: Timestamp,
+        end: Timestamp,
+        step: Option<Duration>,
+        max_resolution: Duration,
+    ) -> Result<Reply, ApiError> {
+        let limit = params.limit("limit")?;
+        let replica_labels = self.replica_labels(params)?;
+        let question = Question {
+            text: query_text(params)?.to_owned(),
+            start,
+            end,
+            step,
+            lookback: self.lookback(params, max_resolution)?,
+            dedup: if replica_labels.is_empty() { series::Dedup::Off } else { self.defaults.dedup },
+            replica_labels,
+            partial_response: self.partial_response(params)?,
+            stores: store_filter(params)?,
+            max_resolution,
+            timeout: params
+                .duration("timeout")?
+                .map_or(self.defaults.timeout, |t| t.min(self.defaults.timeout)),
+        };
+        let mut answer = self.driver.ask(question).await.map_err(|error| ask_error(&error))?;
+        let cut = limit.is_some_and(|limit| result::truncate(&mut answer.output.value, limit));
+        let with_stats = params.get("stats").is_some_and(|text| !text.is_empty());
+        Ok(write(answer, cut, with_stats))
+    }
+}
+
+fn write(answer: Answer, cut: bool, with_stats: bool) -> Reply {
+    let Answer { output, mut warnings, stores } = answer;
+    let partial = !warnings.is_empty();
+    let mut body = Vec::with_capacity(1024);
+    Envelope::begin(&mut body);
+    body.push(b'{');
+    result::write(&mut body, &output.value);
+    if with_stats {
+        body.extend_from_slice(b",\"stats\":");
+        body.extend_from_slice(result::stats(&output.stats, &stores).to_string().as_bytes());
+    }
+    body.push(b'}');
+    warnings.extend(output.annotations.warnings);
+    if cut {
+        warnings.push("results truncated due to limit".to_owned());
+    }
+    Envelope::end(&mut body, &warnings, &output.annotations.infos);
+    Reply { body, partial }
+}
+
+fn ask_error(error: &AskError) -> ApiError {
+    let kind = match error {
+        AskError::Stores(error) => return store_error(error),
+        AskError::Query(QueryError::Parse(cause)) => {
+            return ParamError::invalid("query", cause.to_string()).into();
+        }
+        AskError::Query(QueryError::BadParameter(cause)) => return bad_data(cause.clone()),
+        AskError::Query(QueryError::Timeout) | AskError::Queue => ErrorType::Timeout,
+        AskError::Query(QueryError::Canceled) => ErrorType::Canceled,
+        AskError::Query(QueryError::Execution(_) | QueryError::Limit(_)) => ErrorType::Execution,
+        AskError::Lost => ErrorType::Internal,
+    };
+    ApiError::new(kind, error.to_string())
+}

@@ -1,0 +1,54 @@
+//! `status/...` and the start page.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::extract::State;
+use axum::response::{Html, Response};
+use runtime::Version;
+use serde_json::json;
+
+use super::Api;
+use super::exchange::{Reply, respond};
+use super::stores::rfc3339;
+
+/// Without `features`: Grafana would take us for another product.
+pub(super) async fn buildinfo() -> Response {
+    let version = Version::CURRENT;
+    let data = json!({
+        "version": version.version,
+        "revision": version.revision,
+        "branch": version.branch,
+        "buildUser": "",
+        "buildDate": version.build_date,
+        "goVersion": "",
+    });
+    respond(Reply::of(&data, &[]))
+}
+
+pub(super) async fn flags(State(api): State<Arc<Api>>) -> Response {
+    respond(Reply::of(&api.flags, &[]))
+}
+
+pub(super) async fn runtimeinfo(State(api): State<Arc<Api>>) -> Response {
+    let directory = std::env::current_dir().unwrap_or_default();
+    let data = json!({
+        "startTime": rfc3339(api.started),
+        "CWD": directory.display().to_string(),
+        "serverTime": rfc3339(SystemTime::now()),
+        "reloadConfigSuccess": true,
+        "lastConfigTime": rfc3339(api.started),
+        "corruptionCount": 0,
+        "goroutineCount": tokio::runtime::Handle::current().metrics().num_alive_tasks(),
+        "GOMAXPROCS": api.driver.engine().workers,
+        "GOMEMLIMIT": api.driver.engine().max_bytes,
+        "GOGC": "",
+        "GODEBUG": "",
+        "storageRetention": "",
+    });
+    respond(Reply::of(&data, &[]))
+}
+
+pub(super) async fn start_page() -> Html<&'static str> {
+    Html(include_str!("start.html"))
+}

@@ -1,0 +1,149 @@
+//! One store's stream on its way to the merge.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use model::Labels;
+use series::{Series, SeriesSorter};
+use storeapi::{Checks, SeriesFrame, SeriesRequest, SeriesStream, StoreError, checked};
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::proxy::ProxyOptions;
+use crate::endpoints::Candidate;
+
+/// Messages that one store may be ahead of the merge. Each is about a mebibyte at most; one more waits in the
+/// connection. Fewer would let the connection idle, more would cost memory for every store of every query.
+const QUEUE: usize = 2;
+
+/// What a store's task says to the merge.
+pub(super) enum Item {
+    Series(Vec<Series>),
+    Warning(String),
+    Failed(StoreError),
+    End,
+}
+
+/// The receiving end; dropping it ends the task and the request behind it.
+pub(super) struct Input {
+    pub(super) items: mpsc::Receiver<Item>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Input {
+    /// Asks the store and begins to read.
+    pub(super) fn open(candidate: &Candidate, request: &SeriesRequest, options: &ProxyOptions) -> Self {
+        let (queue, items) = mpsc::channel(QUEUE);
+        let reader = Reader {
+            candidate: candidate.clone(),
+            asked: request.clone(),
+            response_timeout: options.response_timeout,
+            sort_bytes: options.sort_bytes,
+            queue,
+        };
+        Input { items, _task: AbortOnDropHandle::new(tokio::spawn(reader.run())) }
+    }
+}
+
+/// The task that reads one store.
+struct Reader {
+    candidate: Candidate,
+    asked: SeriesRequest,
+    response_timeout: Option<Duration>,
+    sort_bytes: usize,
+    queue: mpsc::Sender<Item>,
+}
+
+impl Reader {
+    async fn run(self) {
+        let last = match self.read().await {
+            Ok(()) => Item::End,
+            Err(error) => Item::Failed(error),
+        };
+        // A merge that is gone has dropped this task too; there is nobody to tell.
+        let _ = self.queue.send(last).await;
+    }
+
+    async fn read(&self) -> Result<(), StoreError> {
+        let info = self.candidate.info.as_deref();
+        let removes = info.is_none_or(|info| info.supports_without_replica_labels);
+        let shards = info.is_none_or(|info| info.supports_sharding);
+        let strip = !removes && !self.asked.without_replica_labels.is_empty();
+        let mut request = self.asked.clone();
+        if strip {
+            request.without_replica_labels.clear();
+        }
+        if strip || !shards {
+            // Both happen here, and a limit applied before them would cut the wrong series.
+            request.shard = None;
+            request.limit = None;
+        }
+        let apply_shard = self.asked.shard.as_ref().filter(|_| request.shard.is_none());
+        let checks = Checks::of(&request, self.candidate.label_sets(), &self.candidate.bound, removes);
+        let stream = self.in_time(self.candidate.store.series(request)).await??;
+        let mut stream = checked(stream, checks);
+        let mut sorter = strip.then(|| SeriesSorter::new(self.sort_bytes));
+        while let Some(frame) = self.next(&mut stream).await? {
+            let mut batch = match frame {
+                SeriesFrame::Warning(text) => {
+                    self.send(Item::Warning(text)).await;
+                    continue;
+                }
+                SeriesFrame::Series(batch) => batch,
+            };
+            let without = |labels: &Labels| {
+                labels.without(|name| self.asked.without_replica_labels.iter().any(|r| r == name))
+            };
+            if let Some(shard) = apply_shard {
+                batch.retain(
+                    |s| if strip { shard.keeps(&without(&s.labels)) } else { shard.keeps(&s.labels) },
+                );
+            }
+            match &mut sorter {
+                None => self.send(Item::Series(batch)).await,
+                Some(sorter) => {
+                    for series in batch {
+                        sorter
+                            .push(without(&series.labels), series.chunks)
+                            .map_err(|full| StoreError::limit(full.to_string()))?;
+                    }
+                }
+            }
+        }
+        if let Some(sorter) = sorter {
+            self.send(Item::Series(sorter.into_sorted())).await;
+        }
+        Ok(())
+    }
+
+    async fn send(&self, item: Item) {
+        let _ = self.queue.send(item).await;
+    }
+
+    async fn next(&self, stream: &mut SeriesStream) -> Result<Option<SeriesFrame>, StoreError> {
+        self.in_time(stream.next()).await?.transpose()
+    }
+
+    /// Waits for the store, as long as it may take to answer.
+    async fn in_time<T>(&self, work: impl Future<Output = T>) -> Result<T, StoreError> {
+        match self.response_timeout {
+            None => Ok(work.await),
+            Some(limit) => tokio::time::timeout(limit, work).await.map_err(|_| late(limit)),
+        }
+    }
+}
+
+/// The error of a store that says nothing for longer than it may.
+pub(super) fn late(limit: Duration) -> StoreError {
+    StoreError::new(
+        storeapi::Code::DeadlineExceeded,
+        format!("no data in {limit:?} (--store.response-timeout)"),
+    )
+}
+
+/// The error of a store that cannot be asked now.
+pub(super) fn unavailable(candidate: &Candidate) -> Option<(Arc<str>, String)> {
+    let reason = candidate.unavailable.as_ref()?;
+    Some((Arc::clone(&candidate.name), format!("not healthy: {reason}")))
+}

@@ -1,0 +1,167 @@
+//! All stores as one.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt, stream};
+use model::{ExternalMatch, Labels, Matcher, TimeRange, Timestamp};
+use storeapi::{
+    Apis, LabelNamesRequest, LabelValuesRequest, LabelsAnswer, PartialResponse, SeriesFrame, SeriesRequest,
+    SeriesStream, Store, StoreError, StoreInfo, TsdbInfo,
+};
+
+use super::input::{Input, unavailable};
+use super::{Fanout, FanoutEvent, FanoutMetrics, StoreFilter};
+use crate::endpoints::{Candidate, StoreSource};
+
+/// Series in one message of a store to us.
+const RESPONSE_BATCH: usize = 64;
+
+/// Settings of a [`ProxyStore`].
+#[derive(Clone, Debug)]
+pub struct ProxyOptions {
+    /// Labels that this querier adds to every label set it announces; they answer matchers like external labels.
+    pub selector_labels: Labels,
+    /// How long a store may say nothing; `None` leaves it to the query's own timeout.
+    pub response_timeout: Option<Duration>,
+    /// Most bytes to hold of one store that cannot remove replica labels itself and has to be sorted anew.
+    pub sort_bytes: usize,
+}
+
+impl Default for ProxyOptions {
+    fn default() -> Self {
+        ProxyOptions { selector_labels: Labels::empty(), response_timeout: None, sort_bytes: 256 << 20 }
+    }
+}
+
+/// All stores of a source, read as one store. Clones share everything.
+#[derive(Clone)]
+pub struct ProxyStore {
+    pub(super) source: Arc<dyn StoreSource>,
+    pub(super) options: Arc<ProxyOptions>,
+    metrics: FanoutMetrics,
+}
+
+impl ProxyStore {
+    /// The stores of `source` as one.
+    pub fn new(source: Arc<dyn StoreSource>, options: ProxyOptions, metrics: FanoutMetrics) -> Self {
+        ProxyStore { source, options: Arc::new(options), metrics }
+    }
+
+    /// All candidates, and those of them that a request has to ask.
+    pub(super) fn choose(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        filter: &StoreFilter,
+    ) -> (usize, Vec<Candidate>) {
+        let mut candidates = self.source.candidates();
+        let known = candidates.len();
+        candidates.retain(|c| filter.allows(&c.name) && c.may_hold(matchers, range));
+        (known, candidates)
+    }
+
+    /// Asks all stores that can hold series of this request, of those that `filter` allows.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when the request has no matchers.
+    pub fn select(&self, mut request: SeriesRequest, filter: &StoreFilter) -> Result<Fanout, StoreError> {
+        let (partial, limit) = (request.partial_response, request.limit);
+        let empty = || Fanout::new(Vec::new(), partial, limit, self.metrics.clone());
+        request.matchers = match ExternalMatch::split(&request.matchers, &self.options.selector_labels) {
+            ExternalMatch::Nothing => return Ok(empty()),
+            ExternalMatch::Rest(rest) if rest.is_empty() => {
+                return Err(StoreError::invalid("no matchers specified (excluding selector labels)"));
+            }
+            ExternalMatch::Rest(rest) => rest,
+        };
+        request.batch_size = RESPONSE_BATCH;
+        let (known, chosen) = self.choose(&request.matchers, request.range, filter);
+        let (mut inputs, mut missing) = (Vec::new(), Vec::new());
+        for candidate in &chosen {
+            match unavailable(candidate) {
+                Some(reason) => missing.push(reason),
+                // Where the answer is given up anyway, nobody need begin to work.
+                None if partial == PartialResponse::Abort && !missing.is_empty() => {}
+                None => {
+                    let input = Input::open(candidate, &request, &self.options);
+                    inputs.push((Arc::clone(&candidate.name), input));
+                }
+            }
+        }
+        let mut fanout = Fanout::new(inputs, partial, limit, self.metrics.clone());
+        for (name, reason) in missing {
+            fanout.missing(&name, reason);
+        }
+        if known == 0 {
+            fanout.warn("no stores are known: give --endpoint or --gateway".to_owned());
+        }
+        Ok(fanout)
+    }
+}
+
+#[tonic::async_trait]
+impl Store for ProxyStore {
+    async fn info(&self) -> Result<StoreInfo, StoreError> {
+        let selector = &self.options.selector_labels;
+        let mut label_sets = BTreeSet::new();
+        let mut tsdbs = Vec::new();
+        let mut range = TimeRange::new(Timestamp::MAX, Timestamp::MIN);
+        let candidates = self.source.candidates();
+        let infos = candidates.iter().filter_map(|c| c.info.as_deref()).filter(|info| info.apis.store);
+        for info in infos {
+            range = TimeRange::new(range.min.min(info.range.min), range.max.max(info.range.max));
+            label_sets.extend(info.label_sets.iter().map(|set| set.extended(selector)));
+            tsdbs.extend(
+                info.tsdbs
+                    .iter()
+                    .map(|tsdb| TsdbInfo { labels: tsdb.labels.extended(selector), range: tsdb.range }),
+            );
+        }
+        // Nothing is known yet: whoever asks must not conclude that there is nothing.
+        if candidates.iter().any(|c| c.info.is_none()) || candidates.is_empty() {
+            range = TimeRange::ALL;
+        }
+        if label_sets.is_empty() && !selector.is_empty() {
+            label_sets.insert(selector.clone());
+        }
+        Ok(StoreInfo {
+            component: "query".to_owned(),
+            label_sets: label_sets.into_iter().collect(),
+            range,
+            supports_sharding: true,
+            supports_without_replica_labels: true,
+            tsdbs,
+            apis: Apis { store: true, metadata: true, ..Apis::default() },
+        })
+    }
+
+    async fn series(&self, request: SeriesRequest) -> Result<SeriesStream, StoreError> {
+        let skip_chunks = request.skip_chunks;
+        let fanout = self.select(request, &StoreFilter::default())?;
+        let frames = stream::unfold(fanout, move |mut fanout| async move {
+            let frame = match fanout.next().await? {
+                Err(error) => Err(error),
+                Ok(FanoutEvent::Warning(text)) => Ok(SeriesFrame::Warning(text)),
+                Ok(FanoutEvent::Series(batch)) => {
+                    let series = batch.into_iter().map(|series| series.into_series());
+                    Ok(SeriesFrame::Series(match skip_chunks {
+                        true => series.map(|s| series::Series { chunks: Vec::new(), ..s }).collect(),
+                        false => series.collect(),
+                    }))
+                }
+            };
+            Some((frame, fanout))
+        });
+        Ok(frames.boxed())
+    }
+
+    async fn label_names(&self, request: LabelNamesRequest) -> Result<LabelsAnswer, StoreError> {
+        self.names(request, &StoreFilter::default()).await
+    }
+
+    async fn label_values(&self, request: LabelValuesRequest) -> Result<LabelsAnswer, StoreError> {
+        self.values(request, &StoreFilter::default()).await
+    }
+}

@@ -1,0 +1,64 @@
+//! How much memory there is, and how much of it a query may have.
+
+use std::fs;
+
+/// What is assumed where the system does not say.
+const UNKNOWN_BYTES: u64 = 2 << 30;
+/// Below this no useful query runs.
+const LEAST_BYTES: u64 = 64 << 20;
+
+/// A query's share: half of the memory divided by the number of queries that may run at once.
+///
+/// The other half is for what lies between the stores and the engine, for answers and for the rest of the process. So
+/// even as many large queries as the gate lets in end with an error each, and not with the process.
+pub(crate) fn share(queries: usize) -> u64 {
+    (total_bytes() / 2 / queries.max(1) as u64).max(LEAST_BYTES)
+}
+
+/// The memory of the container, or of the machine.
+fn total_bytes() -> u64 {
+    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| mem_total(&text));
+    let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    let container = limits.iter().find_map(|path| fs::read_to_string(path).ok()?.trim().parse().ok());
+    // Outside of containers the second file holds a number beyond any machine.
+    machine.into_iter().chain(container).min().unwrap_or(UNKNOWN_BYTES)
+}
+
+fn mem_total(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+/// Reads a size such as `512MiB`, `1.5GiB`, `2GB` or `1000000`.
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
+    let refuse =
+        || format!("size {text:?}: write a number and a unit (B, KiB, MiB, GiB, KB, MB, GB), such as 512MiB");
+    let digits = text.bytes().take_while(|b| b.is_ascii_digit() || *b == b'.').count();
+    let (number, unit) = text.split_at(digits);
+    let factor: u64 = match unit.trim() {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        _ => return Err(refuse()),
+    };
+    let number: f64 = number.parse().map_err(|_| refuse())?;
+    let bytes = number * factor as f64;
+    if bytes >= 1.0 && bytes < u64::MAX as f64 { Ok(bytes as u64) } else { Err(refuse()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machines_memory_is_read() {
+        assert_eq!(mem_total("MemTotal:        1024 kB\nMemFree: 1 kB\n"), Some(1 << 20));
+        assert_eq!(mem_total("nonsense"), None);
+        assert!(share(1) >= share(20) && share(1000) >= LEAST_BYTES);
+    }
+}

@@ -1,0 +1,63 @@
+//! How many stores there are, counted when somebody looks.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use crate::endpoints::EndpointSet;
+
+/// `thanos_store_nodes_grpc_connections`: healthy stores by external labels and component, as Thanos counts them; and
+/// `isthmus_query_stores`: all known ones by whether they are healthy.
+pub(crate) struct StoreNodes {
+    endpoints: EndpointSet,
+}
+
+impl StoreNodes {
+    pub(crate) fn new(endpoints: EndpointSet) -> Self {
+        StoreNodes { endpoints }
+    }
+}
+
+impl fmt::Debug for StoreNodes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StoreNodes")
+    }
+}
+
+impl Collector for StoreNodes {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut connections: BTreeMap<(String, String), i64> = BTreeMap::new();
+        let mut healths = BTreeMap::from([("false", 0i64), ("true", 0)]);
+        for endpoint in self.endpoints.endpoints() {
+            let state = endpoint.state();
+            let healthy = state.last_error.is_none();
+            *healths.entry(if healthy { "true" } else { "false" }).or_default() += 1;
+            if let Some(info) = state.info.filter(|_| healthy) {
+                let sets: Vec<String> = info.label_sets.iter().map(|set| set.to_string()).collect();
+                *connections.entry((sets.join(","), info.component.clone())).or_default() += 1;
+            }
+        }
+        let gauge = ConstGauge::new(0i64);
+        let help = "Healthy stores by external labels and component";
+        let mut family = encoder.encode_descriptor(
+            "thanos_store_nodes_grpc_connections",
+            help,
+            None,
+            gauge.metric_type(),
+        )?;
+        for ((labels, component), count) in connections {
+            let labels = [("external_labels", labels), ("store_type", component)];
+            ConstGauge::new(count).encode(family.encode_family(&labels)?)?;
+        }
+        let help = "Stores that are known by whether they are healthy";
+        let mut family =
+            encoder.encode_descriptor("isthmus_query_stores", help, None, gauge.metric_type())?;
+        for (healthy, count) in healths {
+            ConstGauge::new(count).encode(family.encode_family(&[("healthy", healthy)])?)?;
+        }
+        Ok(())
+    }
+}

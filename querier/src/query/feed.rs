@@ -1,0 +1,137 @@
+//! Series on their way from the fan-out to the engine.
+
+use series::SelectedSeries;
+use storeapi::{SeriesRequest, StoreError};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::fanout::{FanoutEvent, ProxyStore, StoreFilter, StoreReport};
+
+/// Batches that a feed reads ahead of the engine, each of at most 64 series or about a mebibyte.
+const AHEAD: usize = 2;
+
+enum Item {
+    Series(Vec<SelectedSeries>),
+    Warning(String),
+    Failed(StoreError),
+    End(Vec<StoreReport>),
+}
+
+enum Slot {
+    /// Not asked for yet.
+    Closed,
+    Open(mpsc::Receiver<Item>),
+    Ended,
+}
+
+/// The feeds of all selects of a query, used from the engine's thread.
+///
+/// A feed is opened when the engine first wants it, together with those that it will want next, so that stores work
+/// while the engine does.
+pub(super) struct Feeds {
+    runtime: Handle,
+    stores: ProxyStore,
+    filter: StoreFilter,
+    requests: Vec<SeriesRequest>,
+    slots: Vec<Slot>,
+    concurrent: usize,
+    cancel: CancellationToken,
+    warnings: Vec<String>,
+    reports: Vec<StoreReport>,
+}
+
+impl Feeds {
+    /// Must be called within a runtime, which then does the reading. `cancel` ends all feeds.
+    pub(super) fn new(
+        stores: ProxyStore,
+        requests: Vec<SeriesRequest>,
+        filter: StoreFilter,
+        concurrent: usize,
+        cancel: CancellationToken,
+    ) -> Self {
+        let slots = requests.iter().map(|_| Slot::Closed).collect();
+        let runtime = Handle::current();
+        let (warnings, reports) = (Vec::new(), Vec::new());
+        Feeds { runtime, stores, filter, requests, slots, concurrent, cancel, warnings, reports }
+    }
+
+    /// The next batch of a select, or `None` at its end. Blocks; must not be called on the runtime's own threads.
+    pub(super) fn next(&mut self, select: usize) -> Result<Option<Vec<SelectedSeries>>, StoreError> {
+        self.open_around(select);
+        let Some(Slot::Open(items)) = self.slots.get_mut(select) else { return Ok(None) };
+        loop {
+            match items.blocking_recv() {
+                Some(Item::Series(batch)) => return Ok(Some(batch)),
+                Some(Item::Warning(text)) => self.warnings.push(text),
+                Some(Item::Failed(error)) => return Err(error),
+                Some(Item::End(reports)) => {
+                    self.reports.extend(reports);
+                    self.slots[select] = Slot::Ended;
+                    return Ok(None);
+                }
+                None => return Err(StoreError::internal("reading the stores ended unexpectedly")),
+            }
+        }
+    }
+
+    /// Opens the wanted feed, and the following ones as long as not too many are open.
+    fn open_around(&mut self, wanted: usize) {
+        self.open(wanted);
+        let mut open = self.slots.iter().filter(|slot| matches!(slot, Slot::Open(_))).count();
+        for select in 0..self.slots.len() {
+            if open > self.concurrent {
+                return;
+            }
+            open += usize::from(self.open(select));
+        }
+    }
+
+    fn open(&mut self, select: usize) -> bool {
+        let (Some(slot @ Slot::Closed), Some(request)) =
+            (self.slots.get_mut(select), self.requests.get(select))
+        else {
+            return false;
+        };
+        let (queue, items) = mpsc::channel(AHEAD);
+        let (stores, request, filter) = (self.stores.clone(), request.clone(), self.filter.clone());
+        let cancel = self.cancel.clone();
+        self.runtime.spawn(async move {
+            cancel.run_until_cancelled(read(stores, request, filter, queue)).await;
+        });
+        *slot = Slot::Open(items);
+        true
+    }
+
+    /// What all selects together have to report.
+    pub(super) fn finish(mut self) -> (Vec<String>, Vec<StoreReport>) {
+        // Two selects that miss the same store say so once.
+        self.warnings.sort();
+        self.warnings.dedup();
+        (self.warnings, self.reports)
+    }
+}
+
+/// Reads one select to its end, or until nobody listens.
+async fn read(stores: ProxyStore, request: SeriesRequest, filter: StoreFilter, queue: mpsc::Sender<Item>) {
+    let mut fanout = match stores.select(request, &filter) {
+        Ok(fanout) => fanout,
+        Err(error) => {
+            let _ = queue.send(Item::Failed(error)).await;
+            return;
+        }
+    };
+    while let Some(event) = fanout.next().await {
+        let item = match event {
+            Ok(FanoutEvent::Series(batch)) => {
+                Item::Series(batch.into_iter().map(|series| series.into_selected()).collect())
+            }
+            Ok(FanoutEvent::Warning(text)) => Item::Warning(text),
+            Err(error) => Item::Failed(error),
+        };
+        if queue.send(item).await.is_err() {
+            return;
+        }
+    }
+    let _ = queue.send(Item::End(fanout.reports().to_vec())).await;
+}

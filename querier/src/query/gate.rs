@@ -1,0 +1,125 @@
+//! How many queries run at once, and what is counted of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use runtime::Registry;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use super::{Answer, AskError};
+
+const SECONDS: [f64; 12] = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 6.0, 10.0, 30.0, 60.0, 120.0, 300.0];
+
+/// Lets a fixed number of queries in; the others wait in the order in which they came. Clones are the same gate.
+#[derive(Clone, Debug)]
+pub(crate) struct Gate {
+    turns: Arc<Semaphore>,
+    in_flight: Gauge,
+    waited: Histogram,
+}
+
+/// A query's turn, over when dropped.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    _permit: Option<OwnedSemaphorePermit>,
+    in_flight: Gauge,
+}
+
+impl Gate {
+    /// A gate for `max` queries, at least 1, with Thanos' metrics.
+    pub(crate) fn new(max: usize, registry: &mut Registry) -> Self {
+        let gate = Gate {
+            turns: Arc::new(Semaphore::new(max.max(1))),
+            in_flight: Gauge::default(),
+            waited: Histogram::new(SECONDS),
+        };
+        let limit: Gauge = Gauge::default();
+        limit.set(i64::try_from(max).unwrap_or(i64::MAX));
+        registry.register("thanos_query_concurrent_gate_queries_max", "Most queries that run at once", limit);
+        registry.register(
+            "thanos_query_concurrent_gate_queries_in_flight",
+            "Queries that run",
+            gate.in_flight.clone(),
+        );
+        registry.register(
+            "thanos_query_concurrent_gate_duration_seconds",
+            "Time that queries waited for their turn, in seconds",
+            gate.waited.clone(),
+        );
+        gate
+    }
+
+    /// Waits for a turn.
+    pub(crate) async fn enter(&self) -> Turn {
+        let began = Instant::now();
+        // The semaphore is never closed, so this gives a permit.
+        let permit = Arc::clone(&self.turns).acquire_owned().await.ok();
+        self.waited.observe(began.elapsed().as_secs_f64());
+        self.in_flight.inc();
+        Turn { _permit: permit, in_flight: self.in_flight.clone() }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.in_flight.dec();
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Labels {
+    kind: &'static str,
+    outcome: &'static str,
+}
+
+/// Counts and times queries.
+#[derive(Debug)]
+pub(crate) struct QueryMetrics {
+    seconds: Family<Labels, Histogram>,
+    samples: Counter,
+    partial: Counter,
+}
+
+impl QueryMetrics {
+    pub(crate) fn new(registry: &mut Registry) -> Self {
+        let metrics = QueryMetrics {
+            seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
+            samples: Counter::default(),
+            partial: Counter::default(),
+        };
+        registry.register(
+            "isthmus_query_duration_seconds",
+            "Time from a query's arrival to its answer, by kind and outcome, in seconds",
+            metrics.seconds.clone(),
+        );
+        registry.register("isthmus_query_samples", "Samples that queries decoded", metrics.samples.clone());
+        registry.register(
+            "isthmus_query_partial_answers",
+            "Answers that lacked a store and said so",
+            metrics.partial.clone(),
+        );
+        metrics
+    }
+
+    pub(crate) fn observe(&self, kind: &'static str, length: Duration, answer: &Result<Answer, AskError>) {
+        let outcome = match answer {
+            Ok(answer) => {
+                self.samples.inc_by(answer.output.stats.samples);
+                if answer.warnings.is_empty() {
+                    "whole"
+                } else {
+                    self.partial.inc();
+                    "partial"
+                }
+            }
+            Err(_) => "failed",
+        };
+        self.seconds.get_or_create(&Labels { kind, outcome }).observe(length.as_secs_f64());
+    }
+}

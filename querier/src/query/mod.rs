@@ -1,0 +1,181 @@
+//! From a question to an answer: waits for its turn, fetches series, drives the engine, ends in time.
+//!
+//! The engine is a machine without clock or I/O. It runs on a blocking thread and takes series from the [`feed`] of
+//! each select, which reads the fan-out ahead of it into a short queue. Whoever waits for the answer holds a guard: when
+//! the time is over, or the caller goes away, the guard raises the engine's flag and drops every store's stream.
+
+mod feed;
+mod gate;
+mod resolution;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::Timestamp;
+use promql::{EngineOptions, Interrupt, Query, QueryError, QueryOutput, QueryParams};
+use series::Dedup;
+use storeapi::{PartialResponse, StoreError};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::fanout::{ProxyStore, StoreFilter, StoreReport};
+use feed::Feeds;
+pub(crate) use gate::{Gate, QueryMetrics};
+pub(crate) use resolution::dynamic_lookback;
+
+/// A question.
+#[derive(Clone, Debug)]
+pub(crate) struct Question {
+    pub(crate) text: String,
+    pub(crate) start: Timestamp,
+    pub(crate) end: Timestamp,
+    /// `None` for one instant.
+    pub(crate) step: Option<Duration>,
+    pub(crate) lookback: Duration,
+    /// How replicas become one; `Off` where `replica_labels` is empty.
+    pub(crate) dedup: Dedup,
+    /// Labels that tell replicas apart; empty when they are to be kept apart.
+    pub(crate) replica_labels: Vec<String>,
+    pub(crate) partial_response: PartialResponse,
+    pub(crate) stores: StoreFilter,
+    /// Coarsest downsampling that will do.
+    pub(crate) max_resolution: Duration,
+    pub(crate) timeout: Duration,
+}
+
+/// An answer, and where it came from.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) output: QueryOutput,
+    /// What is missing, and why.
+    pub(crate) warnings: Vec<String>,
+    /// What became of each store, by select.
+    pub(crate) stores: Vec<StoreReport>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AskError {
+    /// The engine has none.
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    /// Stores have none, and a partial one was not wanted.
+    #[error(transparent)]
+    Stores(#[from] StoreError),
+    /// Its turn did not come in time.
+    #[error("query timed out in query queue")]
+    Queue,
+    /// The thread that evaluated it is gone.
+    #[error("query evaluation ended unexpectedly; the log has the cause")]
+    Lost,
+}
+
+/// Ends a query when dropped: its engine and all that feeds it.
+struct EndOnDrop {
+    interrupt: Interrupt,
+    cancel: CancellationToken,
+}
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.interrupt.cancel();
+        self.cancel.cancel();
+    }
+}
+
+/// Answers questions over all stores. Clones share the gate.
+#[derive(Clone)]
+pub(crate) struct Driver {
+    stores: ProxyStore,
+    engine: EngineOptions,
+    gate: Gate,
+    /// Selects of one query that are read at the same time, beyond the one that the engine waits for.
+    concurrent_selects: usize,
+    metrics: Arc<QueryMetrics>,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        stores: ProxyStore,
+        engine: EngineOptions,
+        gate: Gate,
+        concurrent_selects: usize,
+        metrics: QueryMetrics,
+    ) -> Self {
+        Driver { stores, engine, gate, concurrent_selects, metrics: Arc::new(metrics) }
+    }
+
+    /// The engine's settings.
+    pub(crate) fn engine(&self) -> &EngineOptions {
+        &self.engine
+    }
+
+    /// Answers a question.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the query and every request to a store behind it.
+    pub(crate) async fn ask(&self, question: Question) -> Result<Answer, AskError> {
+        let kind = if question.step.is_some() { "range" } else { "instant" };
+        let began = Instant::now();
+        let answer = self.ask_until(question, began).await;
+        self.metrics.observe(kind, began.elapsed(), &answer);
+        answer
+    }
+
+    async fn ask_until(&self, question: Question, began: Instant) -> Result<Answer, AskError> {
+        let deadline = began + question.timeout;
+        let end = EndOnDrop { interrupt: Interrupt::new(), cancel: CancellationToken::new() };
+        let params = QueryParams {
+            start: question.start,
+            end: question.end,
+            step: question.step,
+            lookback: question.lookback,
+            dedup: question.dedup,
+            interrupt: end.interrupt.clone(),
+        };
+        let query = Query::plan(&question.text, &params, &self.engine)?;
+        let turn = timeout_at(deadline, self.gate.enter()).await.map_err(|_| AskError::Queue)?;
+        let requests = query.selects().iter().map(|select| resolution::request(select, &question)).collect();
+        let feeds = Feeds::new(
+            self.stores.clone(),
+            requests,
+            question.stores.clone(),
+            self.concurrent_selects,
+            end.cancel.clone(),
+        );
+        let interrupt = end.interrupt.clone();
+        let work = tokio::task::spawn_blocking(move || {
+            // The turn is over when the thread is free, even if nobody waits any more.
+            let _turn = turn;
+            evaluate(query, feeds, &interrupt)
+        });
+        match timeout_at(deadline, work).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(AskError::Lost),
+            Err(_) => {
+                end.interrupt.time_out();
+                Err(QueryError::Timeout.into())
+            }
+        }
+    }
+}
+
+/// Turns the engine's crank until it has what it wants.
+fn evaluate(query: Query, mut feeds: Feeds, interrupt: &Interrupt) -> Result<Answer, AskError> {
+    let mut evaluation = query.evaluation();
+    while let Some(select) = evaluation.next_select() {
+        let batch = feeds.next(select.index());
+        // A feed that was cut off has no more to say; the flag says why.
+        interrupt.check()?;
+        match batch? {
+            Some(batch) => evaluation.push(select, batch)?,
+            None => evaluation.end_select(select)?,
+        }
+    }
+    let output = evaluation.finish()?;
+    let (warnings, stores) = feeds.finish();
+    Ok(Answer { output, warnings, stores })
+}

@@ -1,0 +1,107 @@
+//! What stores are asked for a select: which aggregates, and how coarse.
+
+use std::time::Duration;
+
+use promql::Select;
+use storeapi::{Aggr, SelectHints, SeriesRequest};
+
+use super::Question;
+
+/// Functions whose range must hold at least two samples: data coarser than half the range would give nothing.
+const NEEDS_TWO_SAMPLES: [&str; 9] = [
+    "rate",
+    "irate",
+    "increase",
+    "delta",
+    "idelta",
+    "deriv",
+    "predict_linear",
+    "holt_winters",
+    "double_exponential_smoothing",
+];
+
+/// The request for the series of `select`.
+pub(super) fn request(select: &Select, question: &Question) -> SeriesRequest {
+    let hints = &select.hints;
+    let mut request = SeriesRequest::new(select.range, select.matchers.clone());
+    request.aggregates = aggregates(&hints.func);
+    request.max_resolution = question.max_resolution;
+    if !hints.range.is_zero() && NEEDS_TWO_SAMPLES.contains(&hints.func.as_str()) {
+        request.max_resolution = request.max_resolution.min(hints.range / 2);
+    }
+    request.partial_response = question.partial_response;
+    request.without_replica_labels.clone_from(&question.replica_labels);
+    request.hints = Some(SelectHints {
+        step: hints.step,
+        function: hints.func.clone(),
+        range: hints.range,
+        grouping: hints.grouping.clone(),
+        by: hints.by,
+    });
+    request
+}
+
+/// Which aggregates of downsampled data a function reads. What has none of its own takes the mean.
+fn aggregates(function: &str) -> Vec<Aggr> {
+    match function {
+        "min" => vec![Aggr::Min],
+        "max" => vec![Aggr::Max],
+        "count" => vec![Aggr::Count],
+        "increase" | "rate" | "irate" | "resets" | "xincrease" | "xrate" => vec![Aggr::Counter],
+        other if other.starts_with("min_") => vec![Aggr::Min],
+        other if other.starts_with("max_") => vec![Aggr::Max],
+        other if other.starts_with("count_") => vec![Aggr::Count],
+        other if other.starts_with("sum_") => vec![Aggr::Sum],
+        _ => vec![Aggr::Count, Aggr::Sum],
+    }
+}
+
+/// The lookback for data of this resolution: an hour's means are too far apart for five minutes.
+///
+/// `configured` is the flag's value, if it was given. Specified by Thanos' `LookbackDeltaFactory`.
+pub(crate) fn dynamic_lookback(configured: Option<Duration>, max_resolution: Duration) -> Duration {
+    const FIVE_MINUTES: Duration = Duration::from_secs(300);
+    const HOUR: Duration = Duration::from_secs(3600);
+    let base = configured.unwrap_or(Duration::ZERO);
+    if max_resolution > base.max(FIVE_MINUTES) {
+        base.max(HOUR)
+    } else if max_resolution > base {
+        base.max(FIVE_MINUTES)
+    } else {
+        configured.unwrap_or(FIVE_MINUTES)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lookback_follows_the_resolution() {
+        let check = |configured: Option<u64>, resolution, expected| {
+            let found =
+                dynamic_lookback(configured.map(Duration::from_secs), Duration::from_secs(resolution));
+            assert_eq!(found, Duration::from_secs(expected));
+        };
+        check(None, 0, 300);
+        check(None, 300, 300);
+        check(None, 3600, 3600);
+        check(Some(60), 0, 60);
+        check(Some(60), 300, 300);
+        check(Some(7200), 3600, 7200);
+        check(Some(600), 3600, 3600);
+    }
+
+    #[test]
+    fn functions_read_their_aggregate() {
+        for (function, expected) in [
+            ("sum_over_time", vec![Aggr::Sum]),
+            ("sum", vec![Aggr::Count, Aggr::Sum]),
+            ("rate", vec![Aggr::Counter]),
+            ("max_over_time", vec![Aggr::Max]),
+            ("", vec![Aggr::Count, Aggr::Sum]),
+        ] {
+            assert_eq!(aggregates(function), expected, "{function}");
+        }
+    }
+}

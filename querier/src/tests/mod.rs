@@ -1,0 +1,167 @@
+//! Stores to test against, and the tests of more than one module.
+
+mod directory;
+mod fanout;
+mod liars;
+mod web;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures::{StreamExt, stream};
+use model::{Labels, Matcher, Sample, TimeRange};
+use runtime::Registry;
+use series::Series;
+use storeapi::memory::MemoryStore;
+use storeapi::{
+    LabelNamesRequest, LabelValuesRequest, LabelsAnswer, RequestLimits, SeriesFrame, SeriesRequest,
+    SeriesStream, Store, StoreClient, StoreError, StoreInfo, StoreServer,
+};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::service::RoutesBuilder;
+
+use crate::{Candidate, FanoutMetrics, ProxyOptions, ProxyStore, StoreSource};
+
+/// Time of the first sample; they are 15 s apart.
+pub(crate) const START: i64 = 1_700_000_000_000;
+
+pub(crate) fn labels(pairs: &[(&str, &str)]) -> Labels {
+    Labels::from_pairs(pairs.iter().copied()).unwrap()
+}
+
+/// Ten minutes of `up{job}` for each job, with these external labels.
+pub(crate) fn memory(external: &[(&str, &str)], jobs: &[&str]) -> Arc<MemoryStore> {
+    let series = jobs.iter().map(|job| {
+        let samples = (0..40).map(|i| Sample::new(START + i * 15_000, 1.0)).collect();
+        (labels(&[("__name__", "up"), ("job", job)]), samples)
+    });
+    Arc::new(MemoryStore::from_samples(labels(external), series).unwrap())
+}
+
+/// Serves a store over gRPC on loopback for as long as the test's runtime lives.
+pub(crate) async fn serve(store: Arc<dyn Store>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let mut routes = RoutesBuilder::default();
+    StoreServer::new(store, RequestLimits::default()).register(&mut routes);
+    let server = tonic::transport::Server::builder().add_routes(routes.routes());
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    address
+}
+
+/// The store as the querier would know it, seen through gRPC.
+pub(crate) async fn remote(name: &str, store: Arc<dyn Store>) -> Candidate {
+    let address = serve(store).await;
+    let client = StoreClient::new(name, mesh::direct(&address).unwrap());
+    let info = client.info().await.unwrap();
+    Candidate { info: Some(Arc::new(info)), ..local(name, Arc::new(client)) }
+}
+
+/// A store of this process of which nothing is known.
+pub(crate) fn local(name: &str, store: Arc<dyn Store>) -> Candidate {
+    Candidate {
+        name: name.into(),
+        store,
+        metadata: None,
+        info: None,
+        bound: Labels::empty(),
+        unavailable: None,
+    }
+}
+
+/// A fixed list of stores.
+pub(crate) struct Fixed(pub(crate) Vec<Candidate>);
+
+impl StoreSource for Fixed {
+    fn candidates(&self) -> Vec<Candidate> {
+        self.0.clone()
+    }
+}
+
+pub(crate) fn proxy(candidates: Vec<Candidate>, options: ProxyOptions) -> ProxyStore {
+    ProxyStore::new(Arc::new(Fixed(candidates)), options, FanoutMetrics::new(&mut Registry::default()))
+}
+
+pub(crate) fn up() -> SeriesRequest {
+    SeriesRequest::new(TimeRange::ALL, vec![Matcher::equal("__name__", "up")])
+}
+
+/// A label set as `job@cluster`, short enough to compare lists of them.
+pub(crate) fn short(series: &[Series]) -> Vec<String> {
+    series.iter().map(|s| format!("{}@{}", s.labels.value("job"), s.labels.value("cluster"))).collect()
+}
+
+/// Answers with these frames and then, if it is to, with nothing more for ever.
+pub(crate) struct Scripted {
+    pub(crate) frames: Vec<Result<SeriesFrame, StoreError>>,
+    pub(crate) hangs: bool,
+    /// How many of its streams are being read.
+    pub(crate) open: Arc<AtomicUsize>,
+}
+
+impl Scripted {
+    pub(crate) fn new(frames: Vec<Result<SeriesFrame, StoreError>>) -> Self {
+        Scripted { frames, hangs: false, open: Arc::default() }
+    }
+
+    /// Sends series with these labels, then ends.
+    pub(crate) fn series(sets: &[&[(&str, &str)]]) -> Self {
+        let frame = |set: &&[(&str, &str)]| {
+            Ok(SeriesFrame::Series(vec![Series { labels: labels(set), chunks: Vec::new() }]))
+        };
+        Self::new(sets.iter().map(frame).collect())
+    }
+
+    pub(crate) fn hanging(mut self) -> Self {
+        self.hangs = true;
+        self
+    }
+}
+
+struct Open(Arc<AtomicUsize>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[tonic::async_trait]
+impl Store for Scripted {
+    async fn info(&self) -> Result<StoreInfo, StoreError> {
+        Ok(StoreInfo::new("sidecar", vec![labels(&[("cluster", "liar")])], TimeRange::ALL))
+    }
+    async fn series(&self, _: SeriesRequest) -> Result<SeriesStream, StoreError> {
+        self.open.fetch_add(1, Ordering::SeqCst);
+        let guard = Open(Arc::clone(&self.open));
+        let tail = if self.hangs { stream::pending().boxed() } else { stream::empty().boxed() };
+        let frames = stream::iter(self.frames.clone()).chain(tail);
+        Ok(frames
+            .map(move |frame| {
+                let _open = &guard;
+                frame
+            })
+            .boxed())
+    }
+    async fn label_names(&self, _: LabelNamesRequest) -> Result<LabelsAnswer, StoreError> {
+        Err(StoreError::internal("index is damaged"))
+    }
+    async fn label_values(&self, _: LabelValuesRequest) -> Result<LabelsAnswer, StoreError> {
+        Err(StoreError::internal("index is damaged"))
+    }
+}
+
+/// Waits for a condition of the real world.
+pub(crate) async fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+    let reached = async {
+        let mut look = tokio::time::interval(Duration::from_millis(5));
+        while !holds() {
+            look.tick().await;
+        }
+    };
+    if tokio::time::timeout(Duration::from_secs(20), reached).await.is_err() {
+        panic!("waited 20 s in vain: {what}");
+    }
+}

@@ -1,0 +1,298 @@
+//! The HTTP API over real sockets, with stores behind real gRPC.
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+
+use clap::Parser;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::*;
+use crate::{Querier, QueryArgs};
+
+#[derive(Parser)]
+struct Command {
+    #[command(flatten)]
+    args: QueryArgs,
+}
+
+/// A querier over these endpoints that is ready.
+async fn querier(endpoints: &[String], flags: &[&str]) -> Querier {
+    let mut args =
+        vec!["query".to_owned(), "--http-address=127.0.0.1:0".into(), "--grpc-address=127.0.0.1:0".into()];
+    args.push("--query.replica-label=replica".into());
+    args.extend(endpoints.iter().map(|endpoint| format!("--endpoint={endpoint}")));
+    args.extend(flags.iter().map(|flag| (*flag).to_owned()));
+    let config = Command::try_parse_from(args).unwrap().args.check().unwrap();
+    let querier = Querier::build(config).await.unwrap();
+    for _ in 0..2000 {
+        if get(&querier, "/-/ready").await.status == 200 {
+            return querier;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("the querier did not become ready in 10 s");
+}
+
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.body))
+    }
+}
+
+async fn send(to: SocketAddr, request: &str) -> Answer {
+    let mut stream = TcpStream::connect(to).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).await.unwrap();
+    let text = String::from_utf8(bytes).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
+}
+
+async fn get(querier: &Querier, path: &str) -> Answer {
+    ask(querier, "GET", path).await
+}
+
+async fn ask(querier: &Querier, method: &str, path: &str) -> Answer {
+    let request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    send(querier.http_addr(), &request).await
+}
+
+async fn post(querier: &Querier, path: &str, form: &str) -> Answer {
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\
+         content-type: application/x-www-form-urlencoded; charset=utf-8\r\n\r\n{form}",
+        form.len()
+    );
+    send(querier.http_addr(), &request).await
+}
+
+/// Seconds of the instant at which all samples are there.
+const AT: i64 = START / 1000 + 590;
+
+async fn two_replicas() -> Vec<String> {
+    let external = |replica| [("cluster", "eu-1"), ("replica", replica)];
+    vec![
+        serve(memory(&external("a"), &["api", "db"])).await,
+        serve(memory(&external("b"), &["api", "db"])).await,
+    ]
+}
+
+#[tokio::test]
+async fn the_data_sources_health_check_of_grafana_passes() {
+    let querier = querier(&[], &[]).await;
+    let answer = post(&querier, "/api/v1/query", "query=1%2B1&time=4").await;
+    assert_eq!(answer.body, r#"{"status":"success","data":{"resultType":"scalar","result":[4,"2"]}}"#);
+    assert!(answer.head.contains("content-type: application/json"), "{}", answer.head);
+    let build = get(&querier, "/api/v1/status/buildinfo").await.json();
+    assert!(build["data"]["version"].is_string() && build["data"].get("features").is_none(), "{build}");
+}
+
+#[tokio::test]
+async fn replicas_are_one_series_unless_they_are_to_be_kept_apart() {
+    let querier = querier(&two_replicas().await, &[]).await;
+    let count = |parameters: &str| {
+        let path = format!("/api/v1/query?query=count(up)&time={AT}{parameters}");
+        let querier = &querier;
+        async move { get(querier, &path).await.json()["data"]["result"][0]["value"][1].clone() }
+    };
+    assert_eq!(count("").await, "2");
+    assert_eq!(count("&dedup=false").await, "4");
+    assert_eq!(count("&replicaLabels%5B%5D=job").await, "2");
+    assert_eq!(count("&replicaLabels%5B%5D=job&replicaLabels%5B%5D=replica").await, "1");
+    let answer = get(&querier, &format!("/api/v1/query?query=up&time={AT}")).await.json();
+    assert_eq!(
+        answer["data"]["result"],
+        json!([
+            {"metric": {"__name__": "up", "cluster": "eu-1", "job": "api"}, "value": [AT, "1"]},
+            {"metric": {"__name__": "up", "cluster": "eu-1", "job": "db"}, "value": [AT, "1"]},
+        ])
+    );
+    let form = format!("query=sum(count_over_time(up%5B1m%5D))&start={}&end={AT}&step=60", AT - 120);
+    let answer = post(&querier, "/api/v1/query_range", &form).await.json();
+    assert_eq!(answer["data"]["resultType"], "matrix", "{answer}");
+    assert_eq!(answer["data"]["result"][0]["values"], json!([[AT - 120, "8"], [AT - 60, "8"], [AT, "8"]]));
+}
+
+#[tokio::test]
+async fn mistakes_are_answered_in_the_shape_and_words_of_prometheus() {
+    let querier = querier(&[], &[]).await;
+    for (path, status, kind, part) in [
+        ("/api/v1/query?query=up%7B", 400, "bad_data", "invalid parameter \"query\": 1:4: parse error"),
+        ("/api/v1/query?query=", 400, "bad_data", "invalid parameter \"query\""),
+        ("/api/v1/query?query=up&time=soon", 400, "bad_data", "cannot parse \"soon\" to a valid timestamp"),
+        ("/api/v1/query?query=up&dedup=maybe", 400, "bad_data", "dedup"),
+        ("/api/v1/query?query=up&storeMatch[]=%7B", 400, "bad_data", "storeMatch[]"),
+        (
+            "/api/v1/query_range?query=up&start=0&end=1&step=0",
+            400,
+            "bad_data",
+            "zero or negative query resolution",
+        ),
+        (
+            "/api/v1/query_range?query=up&start=2&end=1&step=1",
+            400,
+            "bad_data",
+            "end timestamp must not be before",
+        ),
+        ("/api/v1/query_range?query=up&start=0&end=99999&step=1", 400, "bad_data", "11,000 points"),
+        ("/api/v1/query_range?query=up[1m]&start=0&end=1&step=1", 400, "bad_data", "invalid expression type"),
+        ("/api/v1/series", 400, "bad_data", "no match[] parameter provided"),
+        ("/api/v1/series?match[]=up%7B", 400, "bad_data", "match[]"),
+        ("/api/v1/nothing", 404, "not_found", "/nothing"),
+    ] {
+        let answer = get(&querier, path).await;
+        let body = answer.json();
+        assert_eq!((answer.status, body["status"].as_str()), (status, Some("error")), "{path}: {body}");
+        assert_eq!(body["errorType"], kind, "{path}: {body}");
+        assert!(body["error"].as_str().unwrap().contains(part), "{path}: {body}");
+        assert!(answer.head.contains("cache-control: no-store"), "{path}: {}", answer.head);
+    }
+}
+
+#[tokio::test]
+async fn a_missing_store_is_a_warning_that_caches_respect_or_an_error() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nobody = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let mut endpoints = two_replicas().await;
+    endpoints.push(nobody.clone());
+    let querier = querier(&endpoints, &[]).await;
+    for path in
+        ["/api/v1/query?query=up", "/api/v1/series?match[]=up", "/api/v1/labels", "/api/v1/label/job/values"]
+    {
+        let answer = get(&querier, path).await;
+        let body = answer.json();
+        assert_eq!(answer.status, 200, "{path}: {body}");
+        assert!(body["warnings"][0].as_str().unwrap().contains(&nobody), "{path}: {body}");
+        assert!(answer.head.contains("cache-control: no-store"), "{path}: {}", answer.head);
+        let separator = if path.contains('?') { '&' } else { '?' };
+        let answer = get(&querier, &format!("{path}{separator}partial_response=false")).await;
+        assert_eq!((answer.status, &answer.json()["errorType"]), (500, &json!("internal")), "{path}");
+    }
+    let chosen = format!("/api/v1/query?query=up&time={AT}&storeMatch[]=%7B__address__!=%22{nobody}%22%7D");
+    let whole = get(&querier, &chosen).await;
+    assert!(whole.json().get("warnings").is_none(), "{}", whole.body);
+    assert!(!whole.head.contains("cache-control"), "{}", whole.head);
+    let stats = get(&querier, "/api/v1/query?query=up&stats=all").await.json();
+    let outcomes: Vec<&str> = stats["data"]["stats"]["stores"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| s["outcome"].as_str().unwrap())
+        .collect();
+    assert!(outcomes.contains(&"failed"), "{stats}");
+}
+
+#[tokio::test]
+async fn a_query_ends_in_time_and_with_the_connection_that_asked_and_so_do_its_streams() {
+    let store = Arc::new(Scripted::new(vec![]).hanging());
+    let open = || store.open.load(Ordering::SeqCst);
+    let querier = querier(&[serve(Arc::clone(&store) as Arc<dyn Store>).await], &[]).await;
+    let answer = get(&querier, "/api/v1/query?query=up&timeout=0.1").await;
+    assert_eq!((answer.status, &answer.json()["errorType"]), (503, &json!("timeout")), "{}", answer.body);
+    wait_for("the stream of the query that was too slow to end", || open() == 0).await;
+    let answer = get(&querier, "/api/v1/series?match[]=up&timeout=0.1").await;
+    assert_eq!((answer.status, &answer.json()["errorType"]), (503, &json!("timeout")), "{}", answer.body);
+    wait_for("the stream of the request that was too slow to end", || open() == 0).await;
+
+    let mut stream = TcpStream::connect(querier.http_addr()).await.unwrap();
+    stream.write_all(b"GET /api/v1/query?query=sum(up) HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    wait_for("the query to reach the store", || open() == 1).await;
+    drop(stream);
+    wait_for("the store's stream to end with the connection", || open() == 0).await;
+}
+
+#[tokio::test]
+async fn a_query_over_its_budget_ends_with_an_error_that_names_the_limit() {
+    let querier = querier(&two_replicas().await, &["--query.max-samples=10"]).await;
+    let path = format!("/api/v1/query?query=count_over_time(up%5B10m%5D)&time={AT}");
+    let answer = get(&querier, &path).await;
+    assert_eq!((answer.status, &answer.json()["errorType"]), (422, &json!("execution")), "{}", answer.body);
+    assert!(answer.body.contains("max_samples"), "{}", answer.body);
+}
+
+#[tokio::test]
+async fn series_labels_and_values_are_those_of_all_stores() {
+    let mut endpoints = two_replicas().await;
+    endpoints.push(serve(memory(&[("cluster", "us-1")], &["web"])).await);
+    let querier = querier(&endpoints, &[]).await;
+    let data = |path: &'static str| {
+        let querier = &querier;
+        async move { get(querier, path).await.json() }
+    };
+    assert_eq!(data("/api/v1/labels").await["data"], json!(["__name__", "cluster", "job", "replica"]));
+    assert_eq!(data("/api/v1/label/job/values").await["data"], json!(["api", "db", "web"]));
+    assert_eq!(data("/api/v1/label/U__job/values").await["data"], json!(["api", "db", "web"]));
+    assert_eq!(
+        data("/api/v1/label/job/values?match[]=%7Bcluster=%22us-1%22,job!=%22%22%7D").await["data"],
+        json!(["web"])
+    );
+    let cut = data("/api/v1/label/job/values?limit=2").await;
+    assert_eq!(
+        (&cut["data"], &cut["warnings"]),
+        (&json!(["api", "db"]), &json!(["results truncated due to limit"]))
+    );
+    let all = data("/api/v1/series?match[]=up").await["data"].clone();
+    assert_eq!(all.as_array().unwrap().len(), 3, "{all}");
+    let all = data("/api/v1/series?match[]=up&dedup=false").await["data"].clone();
+    assert_eq!(all.as_array().unwrap().len(), 5, "{all}");
+    let two = data("/api/v1/series?match[]=up&limit=2").await;
+    assert_eq!(two["data"].as_array().unwrap().len(), 2);
+    assert_eq!(two["warnings"], json!(["results truncated due to limit"]));
+    let stores = data("/api/v1/stores").await["data"]["sidecar"].clone();
+    assert_eq!(stores.as_array().unwrap().len(), 3, "{stores}");
+    assert_eq!(stores[0]["lastError"], Value::Null);
+    assert_eq!(stores[0]["labelSets"][0]["cluster"], "eu-1");
+    assert_eq!(stores[0]["minTime"], START);
+}
+
+#[tokio::test]
+async fn queriers_stack() {
+    let lower = querier(&two_replicas().await, &["--selector-label=tier=\"edge\""]).await;
+    let upper = querier(&[lower.grpc_addr().to_string()], &[]).await;
+    for (query, expected) in [("count(up)", json!("2")), ("count(up%7Btier=%22edge%22%7D)", json!("2"))] {
+        let path = format!("/api/v1/query?query={query}&time={AT}");
+        let answer = get(&upper, &path).await.json();
+        assert_eq!(answer["data"]["result"][0]["value"][1], expected, "{query}: {answer}");
+        assert!(answer.get("warnings").is_none(), "{answer}");
+    }
+    let none = get(&upper, &format!("/api/v1/query?query=up%7Btier=%22core%22%7D&time={AT}")).await.json();
+    assert_eq!(none["data"]["result"], json!([]));
+    let stores = get(&upper, "/api/v1/stores").await.json();
+    assert_eq!(stores["data"]["query"][0]["labelSets"][0]["tier"], "edge", "{stores}");
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_may_read_and_everything_has_its_place() {
+    let querier = querier(&[], &[]).await;
+    let options = ask(&querier, "OPTIONS", "/api/v1/query").await;
+    assert_eq!(options.status, 204);
+    assert!(options.head.contains("access-control-allow-origin: *"), "{}", options.head);
+    let flags = get(&querier, "/api/v1/status/flags").await.json();
+    assert_eq!(flags["data"]["query.timeout"], "2m");
+    assert!(get(&querier, "/api/v1/status/runtimeinfo").await.json()["data"]["startTime"].is_string());
+    assert_eq!(get(&querier, "/api/v1/metadata").await.json()["data"], json!({}));
+    let formatted = get(&querier, "/api/v1/format_query?query=sum(+up++)by(job)").await.json();
+    assert_eq!(formatted["data"], "sum by (job) (up)");
+    assert!(get(&querier, "/").await.body.contains("api/v1/query"));
+    let metrics = get(&querier, "/metrics").await.body;
+    for family in [
+        "thanos_query_concurrent_gate_queries_max 20",
+        "thanos_query_concurrent_gate_queries_in_flight 0",
+        "isthmus_query_stores{healthy=\"true\"} 0",
+        "http_requests_total{",
+        "isthmus_query_store_requests_total{outcome=\"failed\"} 0",
+    ] {
+        assert!(metrics.contains(family), "{family} is missing in\n{metrics}");
+    }
+}
