@@ -12,7 +12,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use model::{FloatHistogram, Span, TimeRange};
 use tsdb::{Chunk, Encoding};
@@ -136,9 +136,14 @@ struct Prometheus {
 impl Prometheus {
     fn start(dir: &Path) -> Self {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-        std::fs::write(dir.join("prometheus.yml"), "global: {}\n").unwrap();
+        // Sums of integer histograms are float histograms: the only way to have this version write such chunks.
+        let config = "global: {evaluation_interval: 100ms}\nrule_files: [rules.yml]\n";
+        let rules = "groups: [{name: a, rules: [{record: total, expr: sum(part)}]}]\n";
+        std::fs::write(dir.join("prometheus.yml"), config).unwrap();
+        std::fs::write(dir.join("rules.yml"), rules).unwrap();
         let process = Command::new("prometheus")
             .current_dir(dir)
+            .arg("--config.file=prometheus.yml")
             .arg(format!("--web.listen-address={address}"))
             .args(["--storage.tsdb.path=data", "--storage.tsdb.retention.time=100y"])
             .args(["--web.enable-remote-write-receiver", "--web.enable-admin-api"])
@@ -161,6 +166,22 @@ impl Prometheus {
             std::thread::sleep(Duration::from_millis(20));
         }
         server
+    }
+
+    /// Sends series by remote write.
+    fn write(&self, series: &[Message]) {
+        let mut request = Message::default();
+        series.iter().for_each(|series| request.bytes(1, &series.0));
+        let body = snap::raw::Encoder::new().compress_vec(&request.0).unwrap();
+        let answer = self.request("POST", "/api/v1/write", &body).unwrap();
+        assert!(answer.contains(" 204 "), "{answer}");
+    }
+
+    /// The chunks of everything that was stored so far.
+    fn snapshot(&self, dir: &Path) -> Vec<Chunk> {
+        let answer = self.request("POST", "/api/v1/admin/tsdb/snapshot", &[]).unwrap();
+        let name = answer.split("\"name\":\"").nth(1).and_then(|rest| rest.split('"').next()).expect(&answer);
+        read_only_block(&dir.join("data/snapshots").join(name))
     }
 
     /// The whole answer, headers included; none where the server does not answer.
@@ -332,16 +353,9 @@ fn histograms_that_prometheus_wrote_are_read_back() {
         message
     };
     let expected = histograms();
-    let mut request = Message::default();
-    request.bytes(1, &series("a_float", 2, walk.iter().map(sample)).0);
     let samples = expected.iter().map(|(t, histogram)| histogram_message(*t, histogram));
-    request.bytes(1, &series("b_histogram", 4, samples).0);
-    let body = snap::raw::Encoder::new().compress_vec(&request.0).unwrap();
-    let answer = server.request("POST", "/api/v1/write", &body).unwrap();
-    assert!(answer.contains(" 204 "), "{answer}");
-    let answer = server.request("POST", "/api/v1/admin/tsdb/snapshot", &[]).unwrap();
-    let name = answer.split("\"name\":\"").nth(1).and_then(|rest| rest.split('"').next()).expect(&answer);
-    let chunks = read_only_block(&dir.path().join("data/snapshots").join(name));
+    server.write(&[series("a_float", 2, walk.iter().map(sample)), series("b_histogram", 4, samples)]);
+    let chunks = server.snapshot(dir.path());
 
     let expected_floats: Vec<_> = walk.iter().map(|&(t, value)| (t, value.to_bits())).collect();
     assert_eq!(floats(&chunks), expected_floats);
@@ -354,4 +368,40 @@ fn histograms_that_prometheus_wrote_are_read_back() {
         assert_eq!(histogram.validate(), Ok(()));
         assert_eq!(content(*t, histogram), content(*expected_t, expected));
     }
+}
+
+#[test]
+fn float_histograms_that_prometheus_wrote_are_read_back() {
+    if !is_installed("prometheus") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let server = Prometheus::start(dir.path());
+    let parts: Vec<FloatHistogram> =
+        histograms().into_iter().map(|(_, histogram)| histogram).step_by(30).take(5).collect();
+    for part in &parts {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
+        server.write(&[series("part", 4, std::iter::once(histogram_message(now, part)))]);
+        // The rule's last result shows that this part has arrived.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let count = format!("\"{}\"", part.count);
+        let arrived = || server.request("GET", "/api/v1/query?query=histogram_count(total)", &[]).unwrap();
+        while !arrived().contains(&count) {
+            assert!(Instant::now() < deadline, "no sum of {count}: {}", arrived());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    let chunks = server.snapshot(dir.path());
+    let mut sums: Vec<(i64, Arc<FloatHistogram>)> = Vec::new();
+    for chunk in chunks.iter().filter(|chunk| chunk.encoding == Encoding::FloatHistogram) {
+        chunk.decode_histograms(&mut sums).unwrap();
+    }
+    assert!(sums.is_sorted_by(|a, b| a.0 < b.0));
+    // Every sum is one of the parts, in their order, and none is missing.
+    sums.dedup_by(|later, kept| later.1.count == kept.1.count);
+    let content_of = |histogram: &FloatHistogram| content(0, histogram);
+    assert_eq!(
+        sums.iter().map(|(_, sum)| content_of(sum)).collect::<Vec<_>>(),
+        parts.iter().map(content_of).collect::<Vec<_>>()
+    );
 }
