@@ -169,7 +169,9 @@ impl BucketOperator {
             for step in 0..cx.steps.count {
                 buckets.clear();
                 let present = classic.buckets.iter().filter(|(_, counts)| !is_absent(counts[step]));
-                buckets.extend(present.map(|(upper, counts)| ClassicBucket { upper: *upper, count: counts[step] }));
+                buckets.extend(
+                    present.map(|(upper, counts)| ClassicBucket { upper: *upper, count: counts[step] }),
+                );
                 if buckets.is_empty() {
                     continue;
                 }
@@ -179,8 +181,12 @@ impl BucketOperator {
                     let (value, corrected) = classic_quantile(param(0, step), &mut buckets);
                     if let Some((low, high, max_diff)) = corrected {
                         let time = cx.steps.time(step);
-                        let details =
-                            ForcedMonotonicity { times: (time, time), buckets: (low, high), max_diff, count: 1 };
+                        let details = ForcedMonotonicity {
+                            times: (time, time),
+                            buckets: (low, high),
+                            max_diff,
+                            count: 1,
+                        };
                         cx.notes.forced_monotonicity(name, self.operand, details);
                     }
                     value
@@ -217,7 +223,13 @@ impl BucketOperator {
 }
 
 impl Operator for BucketOperator {
-    fn push(&mut self, cx: &mut Context<'_>, input: usize, rows: Vec<Row>, _out: &mut Vec<Row>) -> Result<(), QueryError> {
+    fn push(
+        &mut self,
+        cx: &mut Context<'_>,
+        input: usize,
+        rows: Vec<Row>,
+        _out: &mut Vec<Row>,
+    ) -> Result<(), QueryError> {
         if input > 0 {
             self.scalars.take(input - 1, rows);
             return Ok(());

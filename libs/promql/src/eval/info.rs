@@ -93,8 +93,10 @@ impl InfoOperator {
                 continue;
             }
             let identity = identity(&row.labels);
-            let mine: Vec<&Vec<Row>> =
-                names.iter().filter_map(|name| candidates.get(&((*name).clone(), identity.clone()))).collect();
+            let mine: Vec<&Vec<Row>> = names
+                .iter()
+                .filter_map(|name| candidates.get(&((*name).clone(), identity.clone())))
+                .collect();
             self.enrich(cx, &row, &mine, out)?;
         }
         Ok(())
@@ -196,7 +198,13 @@ fn newest(series: &[Row], step: usize) -> Result<usize, QueryError> {
 }
 
 impl Operator for InfoOperator {
-    fn push(&mut self, _cx: &mut Context<'_>, input: usize, rows: Vec<Row>, _out: &mut Vec<Row>) -> Result<(), QueryError> {
+    fn push(
+        &mut self,
+        _cx: &mut Context<'_>,
+        input: usize,
+        rows: Vec<Row>,
+        _out: &mut Vec<Row>,
+    ) -> Result<(), QueryError> {
         if input == 0 { self.base.extend(rows) } else { self.infos.extend(rows) }
     }
 

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use model::{Labels, is_stale_nan};
+use model::{CounterResetHint, FloatHistogram, Labels, is_stale_nan};
 use series::Samples;
 
-use super::column::{Column, Points, drop_stale};
+use super::column::{Column, Histogram, Points, drop_stale};
 use super::notes::Notes;
 use super::scalar::Scalar;
 use crate::QueryError;
@@ -42,7 +42,10 @@ pub(crate) fn evaluate(
             });
             Ok(())
         }
-        LeafKind::Timestamp => {
+        LeafKind::InfoTimestamp if !samples.histograms.is_empty() => {
+            Err(QueryError::execution(format!("this should be an info metric, with float samples: {labels}")))
+        }
+        LeafKind::Timestamp | LeafKind::InfoTimestamp => {
             instant(&leaf.window, steps, samples, out, |column, step, sample| {
                 let time = match sample {
                     Last::Float(at) => samples.timestamps[at],
@@ -54,6 +57,35 @@ pub(crate) fn evaluate(
         }
         // Raw samples are taken before they would become a column.
         LeafKind::Raw => Ok(()),
+    }
+}
+
+/// Reduces histograms to their count and sum. The buckets would have told of counter resets, so each histogram gets to
+/// say itself whether there was one before it.
+pub(crate) fn keep_statistics(samples: &mut Samples) {
+    let mut previous: Option<Histogram> = None;
+    for (_, histogram) in &mut samples.histograms {
+        let hint = match (&previous, histogram.counter_reset_hint) {
+            (Some(previous), CounterResetHint::Unknown) if !histogram.is_stale() => {
+                if histogram.detect_reset(previous) {
+                    CounterResetHint::Reset
+                } else {
+                    CounterResetHint::NotReset
+                }
+            }
+            (_, hint) => hint,
+        };
+        let reduced = FloatHistogram {
+            counter_reset_hint: hint,
+            schema: histogram.schema,
+            count: histogram.count,
+            sum: histogram.sum,
+            ..FloatHistogram::default()
+        };
+        let whole = std::mem::replace(histogram, Arc::new(reduced));
+        if !whole.is_stale() {
+            previous = Some(whole);
+        }
     }
 }
 
@@ -90,7 +122,8 @@ fn instant(
             others += 1;
         }
         let float = floats.checked_sub(1).map(|at| (times[at], at)).filter(|(time, _)| *time > start);
-        let histogram = others.checked_sub(1).map(|at| (histograms[at].0, at)).filter(|(time, _)| *time > start);
+        let histogram =
+            others.checked_sub(1).map(|at| (histograms[at].0, at)).filter(|(time, _)| *time > start);
         match (float, histogram) {
             (None, None) => {}
             (Some((float, at)), other) if other.is_none_or(|(time, _)| float >= time) => {

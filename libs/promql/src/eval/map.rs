@@ -54,7 +54,11 @@ pub(crate) fn apply(
         Map::Extreme(id) => {
             let other = |step: usize| scalars.first().map_or(f64::NAN, |s| s.at(step));
             for (step, value) in row.column.floats.iter_mut().enumerate() {
-                *value = if *id == FunctionId::MaxOf { go_max(*value, other(step)) } else { go_min(*value, other(step)) };
+                *value = if *id == FunctionId::MaxOf {
+                    go_max(*value, other(step))
+                } else {
+                    go_min(*value, other(step))
+                };
             }
             return Ok(true);
         }

@@ -52,7 +52,13 @@ impl MergeOperator {
 }
 
 impl Operator for MergeOperator {
-    fn push(&mut self, cx: &mut Context<'_>, _input: usize, rows: Vec<Row>, out: &mut Vec<Row>) -> Result<(), QueryError> {
+    fn push(
+        &mut self,
+        cx: &mut Context<'_>,
+        _input: usize,
+        rows: Vec<Row>,
+        out: &mut Vec<Row>,
+    ) -> Result<(), QueryError> {
         if cx.steps.count <= 1 {
             // With a single step there is nothing to join.
             out.extend(rows);

@@ -158,7 +158,10 @@ impl Evaluation {
     pub fn finish(mut self) -> Result<Output, QueryError> {
         self.check()?;
         if let Some(open) = self.next_select() {
-            return Err(QueryError::execution(format!("select {} of the query was not read to its end", open.0)));
+            return Err(QueryError::execution(format!(
+                "select {} of the query was not read to its end",
+                open.0
+            )));
         }
         let value = match &self.plan.answer {
             Answer::String(text) => {
@@ -343,7 +346,8 @@ impl Evaluation {
         let Some((parent, input)) = self.plan.nodes[id].parent else { return Ok(()) };
         let mut out = Vec::new();
         let plan = self.plan.clone();
-        let mut cx = Context { steps: &plan.nodes[parent].steps, notes: &mut self.notes, budget: &plan.budget };
+        let mut cx =
+            Context { steps: &plan.nodes[parent].steps, notes: &mut self.notes, budget: &plan.budget };
         match &mut self.slots[parent] {
             Slot::Source => {}
             Slot::Leaf(scalars) => scalars.end(input),

@@ -79,7 +79,9 @@ impl fmt::Display for Note<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.is_warning() { "PromQL warning: " } else { "PromQL info: " })?;
         match *self {
-            Note::InvalidQuantile(q) => write!(f, "quantile value should be between 0 and 1, got {}", go_g(q)),
+            Note::InvalidQuantile(q) => {
+                write!(f, "quantile value should be between 0 and 1, got {}", go_g(q))
+            }
             Note::InvalidRatio { ratio, capped } => write!(
                 f,
                 "ratio value should be between -1 and 1, got {}, capping to {}",
@@ -291,7 +293,8 @@ mod tests {
         let mut notes = Notes::default();
         let one = ForcedMonotonicity { times: (0, 0), buckets: (1.0, 2.0), max_diff: 5.0, count: 1 };
         notes.forced_monotonicity("", Span::default(), one);
-        let other = ForcedMonotonicity { times: (60_000, 60_000), buckets: (0.5, 1.0), max_diff: 2.0, count: 1 };
+        let other =
+            ForcedMonotonicity { times: (60_000, 60_000), buckets: (0.5, 1.0), max_diff: 2.0, count: 1 };
         notes.forced_monotonicity("", Span::default(), other);
         let line = notes.finish("x").infos.remove(0);
         assert!(

@@ -14,7 +14,13 @@ pub(crate) trait Operator: std::fmt::Debug + Send {
     /// Takes series of one input and adds what follows from them to `out`.
     ///
     /// Series of one input arrive in a fixed order; inputs may take turns.
-    fn push(&mut self, cx: &mut Context<'_>, input: usize, rows: Vec<Row>, out: &mut Vec<Row>) -> Result<(), QueryError>;
+    fn push(
+        &mut self,
+        cx: &mut Context<'_>,
+        input: usize,
+        rows: Vec<Row>,
+        out: &mut Vec<Row>,
+    ) -> Result<(), QueryError>;
 
     /// Called once an input has had its last series; adds what follows from that to `out`. After all inputs have
     /// ended, so has the output.
@@ -130,7 +136,13 @@ impl MapOperator {
 }
 
 impl Operator for MapOperator {
-    fn push(&mut self, cx: &mut Context<'_>, input: usize, rows: Vec<Row>, out: &mut Vec<Row>) -> Result<(), QueryError> {
+    fn push(
+        &mut self,
+        cx: &mut Context<'_>,
+        input: usize,
+        rows: Vec<Row>,
+        out: &mut Vec<Row>,
+    ) -> Result<(), QueryError> {
         if input > 0 {
             self.scalars.take(input - 1, rows);
             return Ok(());

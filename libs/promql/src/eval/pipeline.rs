@@ -136,7 +136,7 @@ impl Pipeline {
 fn drops_name(kind: &LeafKind) -> bool {
     match kind {
         LeafKind::Instant | LeafKind::Raw => false,
-        LeafKind::Timestamp => true,
+        LeafKind::Timestamp | LeafKind::InfoTimestamp => true,
         LeafKind::Range(call) => !call.keeps_name(),
     }
 }
@@ -151,7 +151,11 @@ fn decode(
         .decode(&leaf.decode, samples)
         .map_err(|error| QueryError::execution(format!("decoding {}: {error}", series.labels)))?;
     let histograms: usize = samples.histograms.iter().map(|(_, h)| h.size_bytes() / 16).sum();
-    budget.count_samples((samples.timestamps.len() + histograms) as u64)
+    budget.count_samples((samples.timestamps.len() + histograms) as u64)?;
+    if leaf.statistics {
+        leaf::keep_statistics(samples);
+    }
+    Ok(())
 }
 
 /// The samples of the window of an instant query for a range.
@@ -181,7 +185,9 @@ fn raw(
     };
     if let Some(modifier) = modifier {
         if !histograms.is_empty() {
-            return Err(QueryError::execution(format!("{modifier} modifier is not supported with histograms")));
+            return Err(QueryError::execution(format!(
+                "{modifier} modifier is not supported with histograms"
+            )));
         }
         floats = crate::functions::range::extend(&floats, start, end, leaf.window.boundary);
     }

@@ -18,7 +18,9 @@ impl Scalar {
     pub(crate) fn of(row: Row) -> Self {
         let floats = row.column.floats;
         match floats.split_first() {
-            Some((first, rest)) if rest.iter().all(|v| v.to_bits() == first.to_bits()) => Scalar::Constant(*first),
+            Some((first, rest)) if rest.iter().all(|v| v.to_bits() == first.to_bits()) => {
+                Scalar::Constant(*first)
+            }
             _ => Scalar::Steps(floats.into()),
         }
     }

@@ -14,7 +14,13 @@ pub(crate) struct ScalarOperator {
 }
 
 impl Operator for ScalarOperator {
-    fn push(&mut self, cx: &mut Context<'_>, _input: usize, rows: Vec<Row>, _out: &mut Vec<Row>) -> Result<(), QueryError> {
+    fn push(
+        &mut self,
+        cx: &mut Context<'_>,
+        _input: usize,
+        rows: Vec<Row>,
+        _out: &mut Vec<Row>,
+    ) -> Result<(), QueryError> {
         self.values.resize(cx.steps.count, f64::NAN);
         self.counts.resize(cx.steps.count, 0);
         for row in rows {
@@ -53,7 +59,13 @@ impl AbsentOperator {
 }
 
 impl Operator for AbsentOperator {
-    fn push(&mut self, cx: &mut Context<'_>, _input: usize, rows: Vec<Row>, _out: &mut Vec<Row>) -> Result<(), QueryError> {
+    fn push(
+        &mut self,
+        cx: &mut Context<'_>,
+        _input: usize,
+        rows: Vec<Row>,
+        _out: &mut Vec<Row>,
+    ) -> Result<(), QueryError> {
         self.present.resize(cx.steps.count, false);
         for row in rows {
             for (step, present) in self.present.iter_mut().enumerate() {

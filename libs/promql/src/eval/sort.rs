@@ -50,14 +50,22 @@ impl SortOperator {
                 (x, y) => x.cmp(&y),
             };
         }
-        let named = self.labels.iter().map(|name| natural::compare(a.labels.value(name), b.labels.value(name)));
-        let order = named.into_iter().find(|o| *o != Ordering::Equal).unwrap_or_else(|| a.labels.cmp(&b.labels));
+        let named =
+            self.labels.iter().map(|name| natural::compare(a.labels.value(name), b.labels.value(name)));
+        let order =
+            named.into_iter().find(|o| *o != Ordering::Equal).unwrap_or_else(|| a.labels.cmp(&b.labels));
         if self.descends() { order.reverse() } else { order }
     }
 }
 
 impl Operator for SortOperator {
-    fn push(&mut self, cx: &mut Context<'_>, _input: usize, mut rows: Vec<Row>, out: &mut Vec<Row>) -> Result<(), QueryError> {
+    fn push(
+        &mut self,
+        cx: &mut Context<'_>,
+        _input: usize,
+        mut rows: Vec<Row>,
+        out: &mut Vec<Row>,
+    ) -> Result<(), QueryError> {
         if self.by_value() {
             rows.iter_mut().for_each(|row| row.column.drop_histograms());
             rows.retain(|row| !row.column.is_empty());

@@ -28,7 +28,9 @@ pub(crate) fn floats(op: BinaryOp, left: f64, right: f64) -> (f64, bool) {
         BinaryOp::Gt => (left, left > right),
         BinaryOp::Ge => (left, left >= right),
         // Histograms only; sets never come here.
-        BinaryOp::TrimUpper | BinaryOp::TrimLower | BinaryOp::And | BinaryOp::Or | BinaryOp::Unless => (0.0, false),
+        BinaryOp::TrimUpper | BinaryOp::TrimLower | BinaryOp::And | BinaryOp::Or | BinaryOp::Unless => {
+            (0.0, false)
+        }
     }
 }
 
@@ -76,10 +78,12 @@ pub(crate) fn apply(op: BinaryOp, left: Cell<'_>, right: Cell<'_>, notes: &mut N
             let (value, keep) = floats(op, left, right);
             Outcome::Float(value, keep)
         }
-        (Cell::Float(factor), Cell::Histogram(histogram)) if op == BinaryOp::Mul => changed(histogram, &|h| {
-            h.mul(factor);
-            h.compact();
-        }),
+        (Cell::Float(factor), Cell::Histogram(histogram)) if op == BinaryOp::Mul => {
+            changed(histogram, &|h| {
+                h.mul(factor);
+                h.compact();
+            })
+        }
         (Cell::Float(_), Cell::Histogram(_)) => refuse(notes, "float", "histogram"),
         (Cell::Histogram(histogram), Cell::Float(value)) => match op {
             BinaryOp::Mul => changed(histogram, &|h| {

@@ -71,7 +71,11 @@ pub(crate) fn native_quantile(q: f64, histogram: &FloatHistogram) -> (f64, Oddit
     }
     count = count.min(histogram.count);
     if count < rank {
-        return if histogram.sum.is_nan() { (f64::NAN, Oddity::NanResult) } else { (bucket.upper, Oddity::None) };
+        return if histogram.sum.is_nan() {
+            (f64::NAN, Oddity::NanResult)
+        } else {
+            (bucket.upper, Oddity::None)
+        };
     }
     rank = if upwards { rank - (count - bucket.count) } else { count - rank };
     let mut oddity = Oddity::None;
@@ -114,7 +118,13 @@ struct Ranks {
 
 impl Ranks {
     /// Looks at a bucket that begins at rank `rank`; `inside` gives the rank of a value inside of it.
-    fn visit(&mut self, bounds: (f64, f64), bucket: (f64, f64), rank: f64, inside: impl Fn(f64) -> f64) -> bool {
+    fn visit(
+        &mut self,
+        bounds: (f64, f64),
+        bucket: (f64, f64),
+        rank: f64,
+        inside: impl Fn(f64) -> f64,
+    ) -> bool {
         for (bound, found) in [(bounds.0, &mut self.lower), (bounds.1, &mut self.upper)] {
             if found.is_none() && bucket.0 >= bound {
                 *found = Some(rank);

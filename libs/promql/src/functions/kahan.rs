@@ -14,7 +14,8 @@ impl KahanSum {
     #[inline(always)]
     pub(crate) fn add(self, value: f64) -> KahanSum {
         let sum = self.sum + value;
-        let lost = if self.sum.abs() >= value.abs() { (self.sum - sum) + value } else { (value - sum) + self.sum };
+        let lost =
+            if self.sum.abs() >= value.abs() { (self.sum - sum) + value } else { (value - sum) + self.sum };
         let rest = if sum.is_infinite() { 0.0 } else { self.rest + lost };
         KahanSum { sum, rest }
     }
@@ -61,7 +62,8 @@ impl Mean {
             self.make_incremental(self.count - 1.0);
         }
         let share = (self.count - 1.0) / self.count;
-        self.total = KahanSum { sum: share * self.total.sum, rest: share * self.total.rest }.add(value / self.count);
+        self.total =
+            KahanSum { sum: share * self.total.sum, rest: share * self.total.rest }.add(value / self.count);
     }
 
     fn make_incremental(&mut self, count: f64) {

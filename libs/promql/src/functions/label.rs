@@ -16,7 +16,12 @@ pub(crate) struct LabelReplace {
 
 impl LabelReplace {
     /// Checks the arguments.
-    pub(crate) fn new(destination: &str, replacement: &str, source: &str, regex: &str) -> Result<Self, QueryError> {
+    pub(crate) fn new(
+        destination: &str,
+        replacement: &str,
+        source: &str,
+        regex: &str,
+    ) -> Result<Self, QueryError> {
         let refused =
             || QueryError::execution(format!("invalid regular expression in label_replace(): {regex}"));
         // RE2 anchors the whole expression and lets a dot match a newline.

@@ -11,11 +11,11 @@ use super::select::{Selects, Surroundings};
 use super::steps::{Steps, Window};
 use crate::eval::budget::Budget;
 use crate::query::Select;
-use crate::syntax::ast::{
-    AggregateExpr, AggregateOp, At, BinaryExpr, BinaryOp, Boundary, Cardinality, Expr, Length, MatrixSelector, Span,
-    SubqueryExpr, UnaryOp, VectorSelector,
-};
 use crate::syntax::DurationContext;
+use crate::syntax::ast::{
+    AggregateExpr, AggregateOp, At, BinaryExpr, BinaryOp, Boundary, Cardinality, Expr, Length,
+    MatrixSelector, Span, SubqueryExpr, UnaryOp, VectorSelector,
+};
 use crate::syntax::functions::ValueType;
 use crate::text::go_quoted;
 use crate::{EngineOptions, QueryError, QueryParams};
@@ -48,7 +48,12 @@ fn millis(length: std::time::Duration) -> i64 {
 }
 
 impl<'q> Builder<'q> {
-    pub(super) fn new(params: &QueryParams, engine: &EngineOptions, budget: &'q Budget, steps: Steps) -> Self {
+    pub(super) fn new(
+        params: &QueryParams,
+        engine: &EngineOptions,
+        budget: &'q Budget,
+        steps: Steps,
+    ) -> Self {
         let (start, end) = (params.start.as_millis(), params.end.as_millis());
         Builder {
             budget,
@@ -100,7 +105,12 @@ impl<'q> Builder<'q> {
     }
 
     /// Builds the operators of an expression that is a scalar or an instant vector at each of `steps`.
-    pub(super) fn build(&mut self, expr: &Expr, steps: Steps, around: &Surroundings) -> Result<NodeId, QueryError> {
+    pub(super) fn build(
+        &mut self,
+        expr: &Expr,
+        steps: Steps,
+        around: &Surroundings,
+    ) -> Result<NodeId, QueryError> {
         if steps.count > 1 && !matches!(expr, Expr::Number(_)) && self.invariants.holds(expr) {
             let once = self.build(expr, Steps::single(steps.start), around)?;
             return self.add(Op::Map(Map::Repeat), vec![once], steps);
@@ -121,7 +131,10 @@ impl<'q> Builder<'q> {
             Expr::Call(call) => self.call(call, steps, around),
             Expr::String(_) | Expr::Matrix(_) | Expr::Subquery(_) => {
                 // The parser has checked types: these occur only where their operator takes them itself.
-                Err(QueryError::execution(format!("unexpected {} in this place", expr.value_type().documented())))
+                Err(QueryError::execution(format!(
+                    "unexpected {} in this place",
+                    expr.value_type().documented()
+                )))
             }
         }
     }
@@ -167,7 +180,18 @@ impl<'q> Builder<'q> {
         };
         let select = self.selects.add(&selector.matchers, &needs, &steps, around, 0, false);
         let decode = self.selects.decode(select, self.dedup);
-        self.add(Op::Leaf(Leaf { select, kind, window, decode, span: selector.span }), Vec::new(), steps)
+        self.add(
+            Op::Leaf(Leaf {
+                select,
+                kind,
+                window,
+                decode,
+                statistics: around.statistics(),
+                span: selector.span,
+            }),
+            Vec::new(),
+            steps,
+        )
     }
 
     /// The leaf of a range selector inside of a function, with the scalar arguments of the function.
@@ -184,7 +208,14 @@ impl<'q> Builder<'q> {
         let matchers = &matrix.selector.matchers;
         let select = self.selects.add(matchers, &window, &steps, around, window.range, waits);
         let decode = self.selects.decode(select, self.dedup);
-        let leaf = Leaf { select, kind: LeafKind::Range(call), window, decode, span: matrix.span };
+        let leaf = Leaf {
+            select,
+            kind: LeafKind::Range(call),
+            window,
+            decode,
+            statistics: around.statistics(),
+            span: matrix.span,
+        };
         self.add(Op::Leaf(leaf), scalars, steps)
     }
 
@@ -194,7 +225,7 @@ impl<'q> Builder<'q> {
         let matchers = &matrix.selector.matchers;
         let select = self.selects.add(matchers, &window, &self.steps, around, window.range, false);
         let decode = self.selects.decode(select, self.dedup);
-        let leaf = Leaf { select, kind: LeafKind::Raw, window, decode, span: matrix.span };
+        let leaf = Leaf { select, kind: LeafKind::Raw, window, decode, statistics: false, span: matrix.span };
         self.add(Op::Leaf(leaf), Vec::new(), self.steps)
     }
 
@@ -237,7 +268,8 @@ impl<'q> Builder<'q> {
         };
         let inner = steps.subquery(window, interval);
         self.budget.refuse_samples(inner.count as u64)?;
-        let around = Surroundings { step: interval, ..around.below() };
+        // Resets between the steps are found by their buckets.
+        let around = Surroundings { step: interval, ..around.below().with_buckets() };
         let series = self.build(&subquery.expr, inner, &around)?;
         if self.may_repeat_labels(series) { self.add(Op::Merge, vec![series], inner) } else { Ok(series) }
     }
@@ -291,8 +323,9 @@ impl<'q> Builder<'q> {
             let Some(Expr::String(label)) = param else {
                 return Err(QueryError::execution("count_values needs a label name"));
             };
-            if label.value.is_empty() {
-                return Err(QueryError::execution(format!("invalid label name {}", go_quoted(&label.value))));
+            if label.value.is_empty() || label.not_utf8.is_some() {
+                let quoted = label.not_utf8.as_deref().map_or_else(|| go_quoted(&label.value), str::to_owned);
+                return Err(QueryError::execution(format!("invalid label name {quoted}")));
             }
             if !aggregate.without {
                 labels.push(label.value.clone());
@@ -318,8 +351,16 @@ impl<'q> Builder<'q> {
         self.add(op, inputs, steps)
     }
 
-    fn binary(&mut self, binary: &BinaryExpr, steps: Steps, around: &Surroundings) -> Result<NodeId, QueryError> {
-        let inside = around.inside("");
+    fn binary(
+        &mut self,
+        binary: &BinaryExpr,
+        steps: Steps,
+        around: &Surroundings,
+    ) -> Result<NodeId, QueryError> {
+        let mut inside = around.inside("");
+        if matches!(binary.op, BinaryOp::TrimLower | BinaryOp::TrimUpper) {
+            inside = inside.with_buckets();
+        }
         let mut build = |expr: &Expr| self.build(expr, steps, &inside);
         let (left, right) = (&binary.lhs, &binary.rhs);
         let scalar = |expr: &Expr| expr.value_type() == ValueType::Scalar;

@@ -10,13 +10,18 @@ use super::select::Surroundings;
 use super::steps::Steps;
 use crate::QueryError;
 use crate::functions::label::{LabelJoin, LabelReplace};
-use crate::syntax::ast::{At, Boundary, Call, Expr, Length, VectorSelector};
+use crate::syntax::ast::{At, Boundary, Call, Expr, Length, StringLiteral, VectorSelector};
 use crate::syntax::functions::FunctionId;
 use crate::syntax::functions::ValueType;
 
 impl Builder<'_> {
     /// The operators of a function call.
-    pub(super) fn call(&mut self, call: &Call, steps: Steps, around: &Surroundings) -> Result<NodeId, QueryError> {
+    pub(super) fn call(
+        &mut self,
+        call: &Call,
+        steps: Steps,
+        around: &Surroundings,
+    ) -> Result<NodeId, QueryError> {
         use FunctionId as F;
         let inside = around.inside(call.function.name);
         let arg = |index: usize| argument(call, index);
@@ -60,18 +65,24 @@ impl Builder<'_> {
                 };
                 self.add(Op::Map(Map::Date(id)), vec![input], steps)
             }
-            id @ (F::HistogramCount | F::HistogramSum | F::HistogramAvg | F::HistogramStddev | F::HistogramStdvar) => {
+            id @ (F::HistogramCount
+            | F::HistogramSum
+            | F::HistogramAvg
+            | F::HistogramStddev
+            | F::HistogramStdvar) => {
                 let input = self.build(arg(0)?, steps, &inside)?;
                 self.add(Op::Map(Map::Statistic(id)), vec![input], steps)
             }
             F::LabelReplace => {
-                let replace = LabelReplace::new(text(call, 1)?, text(call, 2)?, text(call, 3)?, text(call, 4)?)?;
+                let replace =
+                    LabelReplace::new(destination(call)?, text(call, 2)?, text(call, 3)?, text(call, 4)?)?;
                 let input = self.build(arg(0)?, steps, &inside)?;
                 self.add(Op::Map(Map::LabelReplace(Arc::new(replace))), vec![input], steps)
             }
             F::LabelJoin => {
-                let sources = (3..call.args.len()).map(|index| text(call, index)).collect::<Result<Vec<_>, _>>()?;
-                let join = LabelJoin::new(text(call, 1)?, text(call, 2)?, &sources)?;
+                let sources =
+                    (3..call.args.len()).map(|index| text(call, index)).collect::<Result<Vec<_>, _>>()?;
+                let join = LabelJoin::new(destination(call)?, text(call, 2)?, &sources)?;
                 let input = self.build(arg(0)?, steps, &inside)?;
                 self.add(Op::Map(Map::LabelJoin(Arc::new(join))), vec![input], steps)
             }
@@ -159,7 +170,8 @@ impl Builder<'_> {
             return Err(QueryError::execution(format!("{} needs an instant vector", call.function.name)));
         };
         let input = self.build(vector, steps, around)?;
-        let op = Op::Buckets(BucketCall { function: call.function.id, operand: vector.span(), params, label });
+        let op =
+            Op::Buckets(BucketCall { function: call.function.id, operand: vector.span(), params, label });
         let inputs = std::iter::once(input).chain(scalars).collect();
         self.add(op, inputs, steps)
     }
@@ -195,7 +207,7 @@ impl Builder<'_> {
             boundary: Boundary::Plain,
             span: call.span,
         };
-        let infos = self.instant(&selector, LeafKind::Timestamp, steps, around)?;
+        let infos = self.instant(&selector, LeafKind::InfoTimestamp, steps, around)?;
         let base = self.build(argument(call, 0)?, steps, around)?;
         self.add(Op::Info(InfoCall { names, matchers }), vec![base, infos], steps)
     }
@@ -231,7 +243,8 @@ impl Builder<'_> {
 
 /// An argument, without parentheses.
 fn argument(call: &Call, index: usize) -> Result<&Expr, QueryError> {
-    let missing = || QueryError::execution(format!("{} needs more than {index} arguments", call.function.name));
+    let missing =
+        || QueryError::execution(format!("{} needs more than {index} arguments", call.function.name));
     call.args.get(index).map(Expr::without_parens).ok_or_else(missing)
 }
 
@@ -239,8 +252,22 @@ fn argument(call: &Call, index: usize) -> Result<&Expr, QueryError> {
 fn text(call: &Call, index: usize) -> Result<&str, QueryError> {
     match argument(call, index)? {
         Expr::String(text) => Ok(&text.value),
-        _ => Err(QueryError::execution(format!("argument {index} of {} has to be a string", call.function.name))),
+        _ => Err(QueryError::execution(format!(
+            "argument {index} of {} has to be a string",
+            call.function.name
+        ))),
     }
+}
+
+/// The name of the label that a function sets, its second argument.
+fn destination(call: &Call) -> Result<&str, QueryError> {
+    if let Expr::String(StringLiteral { not_utf8: Some(quoted), .. }) = argument(call, 1)? {
+        let function = call.function.name;
+        return Err(QueryError::execution(format!(
+            "invalid destination label name in {function}(): {quoted}"
+        )));
+    }
+    text(call, 1)
 }
 
 /// Only some functions know what to do with samples outside of the range.
@@ -260,7 +287,9 @@ fn check_boundary(call: &Call, boundary: Boundary) -> Result<(), QueryError> {
         return Ok(());
     }
     let name = call.function.name;
-    Err(QueryError::execution(format!("{modifier} modifier can only be used with: {names} - not with {name}")))
+    Err(QueryError::execution(format!(
+        "{modifier} modifier can only be used with: {names} - not with {name}"
+    )))
 }
 
 /// The labels that series of a selector surely would have: those with one condition, which is `=`.

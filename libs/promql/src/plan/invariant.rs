@@ -50,9 +50,20 @@ impl Invariants {
 
 /// Functions whose value changes with the step although their arguments do not.
 fn depends_on_time(id: FunctionId) -> bool {
-    use FunctionId::{DayOfMonth, DayOfWeek, DayOfYear, DaysInMonth, Hour, Minute, Month, PredictLinear, Time, Year};
+    use FunctionId::{
+        DayOfMonth, DayOfWeek, DayOfYear, DaysInMonth, Hour, Minute, Month, PredictLinear, Time, Year,
+    };
     matches!(
         id,
-        DayOfMonth | DayOfWeek | DayOfYear | DaysInMonth | Hour | Minute | Month | PredictLinear | Time | Year
+        DayOfMonth
+            | DayOfWeek
+            | DayOfYear
+            | DaysInMonth
+            | Hour
+            | Minute
+            | Month
+            | PredictLinear
+            | Time
+            | Year
     )
 }

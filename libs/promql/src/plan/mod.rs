@@ -55,12 +55,18 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// Parses and plans.
-    pub(crate) fn build(text: &str, params: &QueryParams, engine: &EngineOptions) -> Result<Plan, QueryError> {
+    pub(crate) fn build(
+        text: &str,
+        params: &QueryParams,
+        engine: &EngineOptions,
+    ) -> Result<Plan, QueryError> {
         let expr = crate::syntax::parse(text, &engine.parse)?;
         let (start, end) = (params.start.as_millis(), params.end.as_millis());
         let steps = match params.step {
             None if start != end => {
-                return Err(QueryError::BadParameter("a query without a step has to start where it ends".to_owned()));
+                return Err(QueryError::BadParameter(
+                    "a query without a step has to start where it ends".to_owned(),
+                ));
             }
             None => Steps::single(start),
             Some(step) => {
@@ -71,7 +77,9 @@ impl Plan {
                     ));
                 }
                 if end < start {
-                    return Err(QueryError::BadParameter("end timestamp must not be before start time".to_owned()));
+                    return Err(QueryError::BadParameter(
+                        "end timestamp must not be before start time".to_owned(),
+                    ));
                 }
                 Steps::new(start, end, interval)
             }

@@ -81,6 +81,8 @@ pub(crate) struct Leaf {
     pub(crate) window: Window,
     /// How they are decoded.
     pub(crate) decode: DecodeOptions,
+    /// Whether only count and sum of histograms matter, so that buckets need not be carried along.
+    pub(crate) statistics: bool,
     /// Where the selector stands.
     pub(crate) span: Span,
 }
@@ -92,6 +94,8 @@ pub(crate) enum LeafKind {
     Instant,
     /// The time of the last sample of the window.
     Timestamp,
+    /// The time of the last sample of the window, which has to be a float.
+    InfoTimestamp,
     /// A function of the window.
     Range(RangeCall),
     /// The samples themselves; only as the root of an instant query.

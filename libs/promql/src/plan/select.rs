@@ -18,12 +18,34 @@ pub(crate) struct Surroundings {
     pub(crate) grouping: Option<(Vec<String>, bool)>,
     /// Milliseconds between evaluations; 0 for one instant.
     pub(crate) step: i64,
+    /// Whether something around it takes only the count or sum of histograms.
+    pub(super) counts: bool,
+    /// Whether something around it needs the buckets of histograms.
+    pub(super) buckets: bool,
 }
 
 impl Surroundings {
     /// Inside of the function or aggregation `func`.
     pub(crate) fn inside(&self, func: &'static str) -> Self {
-        Surroundings { func, grouping: None, step: self.step }
+        let counts = matches!(func, "histogram_count" | "histogram_sum" | "histogram_avg");
+        let buckets = matches!(func, "histogram_quantile" | "histogram_quantiles" | "histogram_fraction");
+        Surroundings {
+            func,
+            grouping: None,
+            step: self.step,
+            counts: self.counts || counts,
+            buckets: self.buckets || buckets,
+        }
+    }
+
+    /// The same, but buckets of histograms are needed.
+    pub(crate) fn with_buckets(self) -> Self {
+        Surroundings { buckets: true, ..self }
+    }
+
+    /// Whether only count and sum of histograms matter.
+    pub(crate) fn statistics(&self) -> bool {
+        self.counts && !self.buckets
     }
 
     /// Inside of something that is neither.
@@ -77,9 +99,7 @@ impl Selects {
                 && aggregate_for(&known.hints.func) == aggregate_for(&select.hints.func)
                 && is_counter(&known.hints.func) == is_counter(&select.hints.func)
         };
-        if !waits
-            && let Some(id) = (0..self.list.len()).find(|&id| self.shared[id] && same(&self.list[id]))
-        {
+        if !waits && let Some(id) = (0..self.list.len()).find(|&id| self.shared[id] && same(&self.list[id])) {
             let hints = &mut self.list[id].hints;
             if hints.func != select.hints.func || hints.grouping != select.hints.grouping {
                 hints.grouping.clear();
@@ -97,7 +117,12 @@ impl Selects {
     pub(crate) fn decode(&self, id: SelectId, dedup: Dedup) -> DecodeOptions {
         let select = &self.list[id.index()];
         let func = select.hints.func.as_str();
-        DecodeOptions { range: select.range, dedup, counter: is_counter(func), aggregate: aggregate_for(func) }
+        DecodeOptions {
+            range: select.range,
+            dedup,
+            counter: is_counter(func),
+            aggregate: aggregate_for(func),
+        }
     }
 }
 

@@ -23,7 +23,8 @@ impl Steps {
     pub(crate) fn new(start: i64, end: i64, interval: i64) -> Self {
         let interval = interval.max(1);
         let span = i128::from(end) - i128::from(start);
-        let count = if span < 0 { 0 } else { usize::try_from(span / i128::from(interval) + 1).unwrap_or(usize::MAX) };
+        let count =
+            if span < 0 { 0 } else { usize::try_from(span / i128::from(interval) + 1).unwrap_or(usize::MAX) };
         Steps { start, interval, count }
     }
 

@@ -169,6 +169,9 @@ pub struct NumberLiteral {
 pub struct StringLiteral {
     /// The text it stands for.
     pub value: String,
+    /// What was written, quoted, where its escapes name bytes that are no UTF-8; `value` has replacement characters for
+    /// them then. Such a string can be no label name.
+    pub not_utf8: Option<Box<str>>,
     /// Its place, quotes included.
     pub span: Span,
 }

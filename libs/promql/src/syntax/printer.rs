@@ -15,7 +15,10 @@ impl Display for Expr {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Expr::Number(number) => number.fmt(f),
-            Expr::String(string) => write_quoted(f, &string.value),
+            Expr::String(string) => match &string.not_utf8 {
+                Some(quoted) => f.write_str(quoted),
+                None => write_quoted(f, &string.value),
+            },
             Expr::Vector(selector) => {
                 write_selector(f, selector)?;
                 write_at(f, selector.at)?;

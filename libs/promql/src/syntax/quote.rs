@@ -62,21 +62,45 @@ fn is_print(c: char) -> bool {
     escaped.count() == 2
 }
 
+/// Bytes in double quotes; those that are no UTF-8 as `\xff`.
+pub(crate) fn quoted_bytes(bytes: &[u8]) -> String {
+    let mut out = String::from("\"");
+    // Writing to a string cannot fail.
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            let _ = write_escaped(&mut out, c, '"');
+        }
+        for byte in chunk.invalid() {
+            let _ = write!(out, "\\x{byte:02x}");
+        }
+    }
+    out.push('"');
+    out
+}
+
 /// The text that a literal in any of the three quotes stands for; `None` where it is malformed.
 ///
 /// Escapes may name single bytes (`\xff`, `\377`). Where the bytes are no UTF-8 together, each broken part becomes
 /// the replacement character: label values and names are UTF-8 everywhere else in the system.
 pub(crate) fn unquote(literal: &str) -> Option<String> {
+    Some(match String::from_utf8(unquote_bytes(literal)?) {
+        Ok(text) => text,
+        Err(broken) => String::from_utf8_lossy(broken.as_bytes()).into_owned(),
+    })
+}
+
+/// The bytes that a literal stands for; `None` where it is malformed.
+pub(crate) fn unquote_bytes(literal: &str) -> Option<Vec<u8>> {
     let quote = literal.chars().next()?;
     let inner = literal.strip_prefix(quote)?.strip_suffix(quote)?;
     if quote == '`' {
-        return (!inner.contains('`')).then(|| inner.to_owned());
+        return (!inner.contains('`')).then(|| inner.as_bytes().to_vec());
     }
     if inner.contains('\n') {
         return None;
     }
     if !inner.contains(['\\', quote]) {
-        return Some(inner.to_owned());
+        return Some(inner.as_bytes().to_vec());
     }
     let mut bytes = Vec::with_capacity(inner.len());
     let mut rest = inner.chars();
@@ -104,10 +128,7 @@ pub(crate) fn unquote(literal: &str) -> Option<String> {
             c => bytes.push(u8::try_from(digits(&mut rest, 2, 8, c.to_digit(8)?)?).ok()?),
         }
     }
-    Some(match String::from_utf8(bytes) {
-        Ok(text) => text,
-        Err(broken) => String::from_utf8_lossy(broken.as_bytes()).into_owned(),
-    })
+    Some(bytes)
 }
 
 fn digits(rest: &mut std::str::Chars<'_>, count: usize, base: u32, first: u32) -> Option<u32> {
@@ -150,6 +171,12 @@ mod tests {
         );
         assert_eq!(quoted_char(Some('\'')), r"'\''");
         assert_eq!(quoted_char(None), "'\u{fffd}'");
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_keep_their_escapes() {
+        let bytes = unquote_bytes(r#""a\xc5z\xe2\x98\xba""#).unwrap();
+        assert_eq!(quoted_bytes(&bytes), r#""a\xc5z☺""#);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! The parser against the corpus of all expressions of Prometheus' own tests, and against broken text.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-use super::ast::{DurationExpr, DurationNode, Expr, Length, Span};
-use super::{ParseOptions, parse};
+use super::ast::{DurationExpr, DurationNode, Expr, Length, MAX_HEIGHT, Span};
+use super::{MAX_LENGTH_BYTES, ParseOptions, parse, parse_selector};
 
 /// The folder of conformance data, or `None` with a visible line where it is absent.
 fn conformance(path: &str) -> Option<PathBuf> {
@@ -118,4 +119,278 @@ fn printing_and_parsing_again_gives_the_same_tree() {
         assert_eq!(shape(&expr), shape(&again), "{:?} was printed as {printed:?}", case.expr);
         assert_eq!(printed, again.to_string());
     }
+}
+
+#[test]
+fn errors_have_the_words_and_places_of_prometheus() {
+    let check = |text: &str, expected: &str| {
+        let error = parse(text, &ParseOptions::ALL).unwrap_err();
+        assert_eq!(error.to_string(), expected, "{text}");
+    };
+    check("", "unknown position: parse error: no expression found in input");
+    check("# nothing\n", "1:1: parse error: no expression found in input");
+    check("1 +\n", "2:1: parse error: unexpected end of input");
+    check("a\n  + on(b) ignoring(c) d", "2:11: parse error: unexpected <ignoring>");
+    check("sum(a b)", "1:7: parse error: unexpected identifier \"b\" in aggregation");
+    check("sum(a) by b", "1:11: parse error: unexpected identifier \"b\" in grouping opts, expected \"(\"");
+    check(
+        "sum by (a b) (c)",
+        "1:11: parse error: unexpected identifier \"b\" in grouping opts, expected \",\" or \")\"",
+    );
+    check("sum by (+) (c)", "1:9: parse error: unexpected <op:+> in grouping opts, expected label");
+    check("sum by ('') (c)", "1:9: parse error: invalid label name for grouping: \"\"");
+    check(
+        "foo{a b}",
+        "1:7: parse error: unexpected identifier \"b\" in label matching, expected label matching operator",
+    );
+    check("foo{a=~'('}", "1:5: parse error: error parsing regexp: missing closing ): `(`");
+    check("foo[5m", "1:7: parse error: unclosed left bracket");
+    check("foo[5m:1m", "1:10: parse error: unclosed left bracket");
+    check("foo[0]", "1:5: parse error: duration must be greater than 0");
+    check("foo[5m] foo", "1:9: parse error: unexpected identifier \"foo\"");
+    check(
+        "foo offset bar",
+        "1:12: parse error: unexpected identifier \"bar\" in offset, expected number, duration, step(), or range()",
+    );
+    check("foo @ bar", "1:7: parse error: unexpected identifier \"bar\" in @, expected timestamp");
+    check(
+        "rate(foo)",
+        "1:6: parse error: expected type range vector in call to function \"rate\", got instant vector",
+    );
+    check("rat(foo[5m])", "1:1: parse error: unknown function with name \"rat\"");
+    check("'abcdefghijklmn' 1", "1:18: parse error: unexpected number \"1\"");
+    check("1 'abcdefghijklmn'", "1:3: parse error: unexpected string \"'abcdefghi\"...");
+    check("1 5m", "1:3: parse error: unexpected duration \"5m\"");
+    check("f\u{e9}o", "1:2: parse error: unexpected character: 'é'");
+    check("{}", "1:1: parse error: vector selector must contain at least one non-empty matcher");
+    check("1 == 1", "1:3: parse error: comparisons between scalars must use BOOL modifier");
+}
+
+#[test]
+fn parts_of_the_language_are_off_unless_asked_for() {
+    let off = ParseOptions::default();
+    let check = |text: &str, expected: &str| {
+        let error = parse(text, &off).unwrap_err();
+        assert_eq!(error.message(), expected, "{text}");
+        assert!(parse(text, &ParseOptions::ALL).is_ok(), "{text}");
+    };
+    check("info(foo)", "function \"info\" is not enabled");
+    check("start()", "function \"start\" is not enabled");
+    check("xrate(foo[5m])", "unknown function with name \"xrate\"");
+    check(
+        "limitk(1, foo)",
+        "limitk() is experimental and must be enabled with --enable-feature=promql-experimental-functions",
+    );
+    check("foo[5m+1m]", "experimental duration expression is not enabled");
+    check("foo offset (5m)", "experimental duration expression is not enabled");
+    check("foo anchored", "anchored modifier is experimental and not enabled");
+    check("foo[5m] smoothed", "smoothed modifier is experimental and not enabled");
+    check("foo + fill(0) bar", "binop fill modifiers are experimental and not enabled");
+    for stable in ["foo offset -5m", "foo[300]", "foo @ start()", "fill + fill_left", "foo offset -(5)"] {
+        assert!(parse(stable, &off).is_ok(), "{stable}");
+    }
+}
+
+#[test]
+fn operators_bind_as_in_prometheus() {
+    /// The expression with parentheses around each operator.
+    fn grouped(expr: &Expr) -> String {
+        match expr {
+            Expr::Binary(e) => format!("({} {} {})", grouped(&e.lhs), e.op, grouped(&e.rhs)),
+            Expr::Unary(e) => format!("({}{})", e.op.as_str(), grouped(&e.expr)),
+            other => other.to_string(),
+        }
+    }
+    let check = |text: &str, expected: &str| {
+        assert_eq!(grouped(&parse(text, &ParseOptions::ALL).unwrap()), expected, "{text}");
+    };
+    check("1 + 2 * 3 ^ 4 ^ 5 - 6", "((1 + (2 * (3 ^ (4 ^ 5)))) - 6)");
+    check("a or b and c unless d == e", "(a or ((b and c) unless (d == e)))");
+    check("-1 ^ 2", "(-(1 ^ 2))");
+    check("-a * b", "((-a) * b)");
+    check("2 ^ -3 * 4", "((2 ^ -3) * 4)");
+    check("a - -b ^ c", "(a - (-(b ^ c)))");
+    check("-+-1", "1");
+    check("--a", "(-(-a))");
+    check("a atan2 b % c", "((a atan2 b) % c)");
+    check("foo offset 5m - 3", "(foo offset 5m - 3)");
+    check("foo offset -1 ^ 2", "(foo offset -1s ^ 2)");
+    check("foo offset (5m) + 3", "foo offset (5m) + 3");
+    check("-foo offset 5m", "(-foo offset 5m)");
+}
+
+#[test]
+fn nodes_know_their_place() {
+    fn places<'a>(expr: &Expr, text: &'a str, out: &mut Vec<&'a str>) {
+        let span = expr.span();
+        out.push(&text[span.start as usize..span.end as usize]);
+        expr.for_each_child(|child| places(child, text, out));
+    }
+    let check = |text: &str, expected: &[&str]| {
+        let mut found = Vec::new();
+        places(&parse(text, &ParseOptions::ALL).unwrap(), text, &mut found);
+        assert_eq!(found, expected);
+    };
+    check(" sum by (a) (b{c='é'} offset 5m) ", &["sum by (a) (b{c='é'} offset 5m)", "b{c='é'} offset 5m"]);
+    check(
+        "(a) +  -b[5m:1m] @ 5",
+        &["(a) +  -b[5m:1m] @ 5", "(a)", "a", "-b[5m:1m] @ 5", "b[5m:1m] @ 5", "b"],
+    );
+    check(
+        "rate( a[5m] anchored ) * - 5",
+        &["rate( a[5m] anchored ) * - 5", "rate( a[5m] anchored )", "a[5m] anchored", "- 5"],
+    );
+}
+
+#[test]
+fn a_selector_alone_may_match_all() {
+    let shown =
+        |text: &str| parse_selector(text).map(|m| m.iter().map(ToString::to_string).collect::<Vec<_>>());
+    assert_eq!(shown("up{job=~'a|b'}").unwrap(), ["job=~\"a|b\"", "__name__=\"up\""]);
+    assert_eq!(shown("{}").unwrap(), [""; 0]);
+    assert_eq!(shown("up[5m]").unwrap_err().to_string(), "1:3: parse error: unexpected \"[\"");
+    assert_eq!(shown("1").unwrap_err().to_string(), "1:1: parse error: unexpected number \"1\"");
+}
+
+/// Fails if `text` is accepted, or is refused for another reason than `why`, or not at once.
+fn check_refused_at_once(text: &str, why: &str) {
+    let start = Instant::now();
+    let error = parse(text, &ParseOptions::ALL).unwrap_err();
+    assert!(error.message().contains(why), "{}", &error.message()[..200.min(error.message().len())]);
+    assert!(start.elapsed() < Duration::from_secs(2), "took {:?}", start.elapsed());
+}
+
+#[test]
+fn what_is_too_long_or_too_deep_is_refused_at_once() {
+    let deep = format!("nested deeper than the limit of {MAX_HEIGHT} levels");
+    for (open, inner, close) in [
+        ("(", "1", ")"),
+        ("abs(", "a", ")"),
+        ("sum(", "a", ")"),
+        ("-", "a", ""),
+        ("a^", "a", ""),
+        ("", "a", "[1m:]"),
+        ("", "a", "+a"),
+        ("a[", "1", ""),
+        ("a or on(b) (", "c", ")"),
+    ] {
+        let nested = |times: usize| open.repeat(times) + inner + &close.repeat(times);
+        let times = (MAX_LENGTH_BYTES - inner.len()) / (open.len() + close.len());
+        match open {
+            // A bracket inside another is wrong for its own sake.
+            "a[" => check_refused_at_once(&nested(times), ""),
+            _ => check_refused_at_once(&nested(times), &deep),
+        }
+    }
+    for open in ["a[(", "a[-(", "a offset (", "a offset max_of(1,"] {
+        check_refused_at_once(&(open.to_owned() + &"(".repeat(100_000) + "1"), &deep);
+    }
+    check_refused_at_once(&"a".repeat(MAX_LENGTH_BYTES + 1), "longer than the limit of 1048576 bytes");
+    // The deepest there may be survive all that walks a tree, on the stack of an ordinary thread.
+    let deepest = "(".repeat(MAX_HEIGHT - 1) + "1" + &")".repeat(MAX_HEIGHT - 1);
+    let expr = parse(&deepest, &ParseOptions::ALL).unwrap();
+    assert_eq!(expr.clone().to_string(), deepest);
+    let longest = "a".to_owned() + &" + a".repeat(MAX_HEIGHT - 1);
+    let expr = parse(&longest, &ParseOptions::ALL).unwrap();
+    assert_eq!(shape(&expr), shape(&parse(&expr.to_string(), &ParseOptions::ALL).unwrap()));
+}
+
+#[test]
+fn time_grows_with_the_length_and_no_faster() {
+    let per_byte = |text: &str| {
+        let start = Instant::now();
+        let _ = std::hint::black_box(parse(text, &ParseOptions::ALL));
+        start.elapsed().as_secs_f64() / text.len() as f64
+    };
+    let wide = |open: &str, item: &str, close: &str, items: usize| {
+        format!("{open}{}{close}", vec![item; items].join(","))
+    };
+    for (open, item, close) in [
+        ("label_join(a, 'b', ", "'c'", ")"),
+        ("sum by (", "a", ") (b)"),
+        ("a{", "b='c'", "}"),
+        ("a{b='", "\\\\", "'}"),
+    ] {
+        // The least of several tries: what else the machine does must not matter.
+        let best = |items| {
+            let text = wide(open, item, close, items);
+            (0..5).map(|_| per_byte(&text)).fold(f64::INFINITY, f64::min)
+        };
+        let (short, long) = (best(500), best(50_000));
+        assert!(
+            long < short * 20.0 + 1e-7,
+            "{open}: {short:e} s a byte for short texts, {long:e} for long ones"
+        );
+    }
+}
+
+/// A generator of the linear congruential kind: the same numbers each time.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % bound
+    }
+}
+
+/// Cuts, doubles, swaps and replaces parts of `text`, or joins it with a part of `other`.
+fn mutate(text: &str, other: &str, random: &mut Random) -> String {
+    const INSERTS: [&str; 24] = [
+        "(", ")", "[", "]", "{", "}", "\"", "'", "`", "\\", ",", ":", "-", "@", " offset ", "5m", "\u{e9}",
+        "\0", "#", " by ", "^", "0x", "=~", "\u{fffd}",
+    ];
+    let mut chars: Vec<char> = text.chars().collect();
+    for _ in 0..=random.below(3) {
+        let at = random.below(chars.len() + 1);
+        let end = (at + random.below(8)).min(chars.len());
+        match random.below(5) {
+            0 => drop(chars.drain(at..end)),
+            1 => {
+                let part: Vec<char> = chars[at..end].to_vec();
+                chars.splice(at..at, part);
+            }
+            2 => drop(chars.splice(at..at, INSERTS[random.below(INSERTS.len())].chars())),
+            3 => {
+                let tail = other.chars().skip(random.below(other.len() + 1));
+                chars.splice(at.., tail);
+            }
+            _ if at < chars.len() => {
+                let with = random.below(chars.len());
+                chars.swap(at, with);
+            }
+            _ => {}
+        }
+    }
+    chars.into_iter().collect()
+}
+
+#[test]
+fn broken_text_never_panics_and_what_parses_prints() {
+    let seed = 2;
+    println!("seed {seed}");
+    let mut random = Random(seed);
+    let cases = corpus();
+    if cases.is_empty() {
+        return;
+    }
+    let mut accepted = 0;
+    for _ in 0..200_000 {
+        let text = mutate(
+            &cases[random.below(cases.len())].expr,
+            &cases[random.below(cases.len())].expr,
+            &mut random,
+        );
+        match parse(&text, &ParseOptions::ALL) {
+            Ok(expr) => {
+                accepted += 1;
+                let printed = expr.to_string();
+                let again = parse(&printed, &ParseOptions::ALL)
+                    .unwrap_or_else(|error| panic!("{text:?} was printed as {printed:?}: {error}"));
+                assert_eq!(shape(&expr), shape(&again), "{text:?} was printed as {printed:?}");
+            }
+            Err(error) => assert!(!error.to_string().is_empty()),
+        }
+    }
+    println!("{accepted} of 200000 mutated expressions are accepted");
 }

@@ -70,7 +70,13 @@ impl QuantileOperator {
 }
 
 impl Operator for QuantileOperator {
-    fn push(&mut self, cx: &mut Context<'_>, input: usize, rows: Vec<Row>, _out: &mut Vec<Row>) -> Result<(), QueryError> {
+    fn push(
+        &mut self,
+        cx: &mut Context<'_>,
+        input: usize,
+        rows: Vec<Row>,
+        _out: &mut Vec<Row>,
+    ) -> Result<(), QueryError> {
         if input > 0 {
             self.scalars.take(input - 1, rows);
             return Ok(());
@@ -126,7 +132,13 @@ impl CountValuesOperator {
 }
 
 impl Operator for CountValuesOperator {
-    fn push(&mut self, cx: &mut Context<'_>, _input: usize, rows: Vec<Row>, _out: &mut Vec<Row>) -> Result<(), QueryError> {
+    fn push(
+        &mut self,
+        cx: &mut Context<'_>,
+        _input: usize,
+        rows: Vec<Row>,
+        _out: &mut Vec<Row>,
+    ) -> Result<(), QueryError> {
         for row in rows {
             cx.budget.check()?;
             let mut builder = row.labels.to_builder();
@@ -168,9 +180,11 @@ impl Operator for CountValuesOperator {
     }
 
     fn end(&mut self, _cx: &mut Context<'_>, _input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {
-        out.extend(self.counts.drain(..).map(|(labels, floats)| {
-            Row::new(labels, Column { floats, histograms: Vec::new() })
-        }));
+        out.extend(
+            self.counts
+                .drain(..)
+                .map(|(labels, floats)| Row::new(labels, Column { floats, histograms: Vec::new() })),
+        );
         Ok(())
     }
 }

@@ -33,7 +33,10 @@ enum Floats {
     /// Number of values, floats and histograms.
     Count(Vec<f64>),
     /// Sums; `sums` is [`ABSENT`] where nothing was seen.
-    Sum { sums: Vec<f64>, rests: Vec<f64> },
+    Sum {
+        sums: Vec<f64>,
+        rests: Vec<f64>,
+    },
     Mean(Vec<Option<Mean>>),
     Spread(Vec<Option<Spread>>),
 }
@@ -233,7 +236,14 @@ impl Folded {
         group.floats.add(spec.op, &row.column.floats);
         for (step, histogram) in row.column.histograms.iter().enumerate() {
             if let Some(histogram) = histogram {
-                group.add_histogram(&spec, step, row.column.len(), histogram, row.labels.metric_name(), notes);
+                group.add_histogram(
+                    &spec,
+                    step,
+                    row.column.len(),
+                    histogram,
+                    row.labels.metric_name(),
+                    notes,
+                );
             }
         }
     }
@@ -264,7 +274,8 @@ impl Folded {
     pub(crate) fn size_bytes(&self) -> u64 {
         let floats: u64 = self.groups.iter().map(|g| g.floats.size_bytes() + size_of::<Group>() as u64).sum();
         let labels: usize = self.names.labels.iter().map(|l| 3 * l.size_bytes() + 64).sum();
-        let histograms: usize = self.groups.iter().map(|g| g.histograms.len() * size_of::<Histograms>()).sum();
+        let histograms: usize =
+            self.groups.iter().map(|g| g.histograms.len() * size_of::<Histograms>()).sum();
         floats + (labels + histograms) as u64
     }
 
@@ -454,7 +465,13 @@ impl FoldOperator {
 }
 
 impl Operator for FoldOperator {
-    fn push(&mut self, cx: &mut Context<'_>, input: usize, rows: Vec<Row>, _out: &mut Vec<Row>) -> Result<(), QueryError> {
+    fn push(
+        &mut self,
+        cx: &mut Context<'_>,
+        input: usize,
+        rows: Vec<Row>,
+        _out: &mut Vec<Row>,
+    ) -> Result<(), QueryError> {
         if let (0, Some(folded)) = (input, &mut self.folded) {
             for row in &rows {
                 cx.budget.check()?;
@@ -471,4 +488,3 @@ impl Operator for FoldOperator {
         Ok(())
     }
 }
-

@@ -60,8 +60,6 @@ impl Groups {
             }
         }
     }
-
-
 }
 
 #[cfg(test)]

@@ -237,7 +237,8 @@ struct RatioSample {
 
 impl RatioSample {
     fn new(op: AggregateOp, labels: &Labels) -> Self {
-        let offset = if op == AggregateOp::LimitRatio { labels_hash(labels) as f64 / u64::MAX as f64 } else { 0.0 };
+        let offset =
+            if op == AggregateOp::LimitRatio { labels_hash(labels) as f64 / u64::MAX as f64 } else { 0.0 };
         RatioSample { offset }
     }
 
@@ -266,7 +267,13 @@ fn labels_hash(labels: &Labels) -> u64 {
 }
 
 impl Operator for PickOperator {
-    fn push(&mut self, cx: &mut Context<'_>, input: usize, rows: Vec<Row>, _out: &mut Vec<Row>) -> Result<(), QueryError> {
+    fn push(
+        &mut self,
+        cx: &mut Context<'_>,
+        input: usize,
+        rows: Vec<Row>,
+        _out: &mut Vec<Row>,
+    ) -> Result<(), QueryError> {
         if input > 0 {
             self.scalars.take(input - 1, rows);
             return Ok(());

@@ -69,11 +69,8 @@ impl JoinOperator {
     pub(crate) fn new(join: &Join, waiting: Hold, hold: Hold) -> Self {
         let matching = &join.matching;
         let one_is_left = matching.cardinality == Cardinality::OneToMany;
-        let (fill_one, fill_many) = if one_is_left {
-            (matching.fill_left, matching.fill_right)
-        } else {
-            (matching.fill_right, matching.fill_left)
-        };
+        // As in Prometheus, `fill_right` stands in on the "one" side, also where that is the left one.
+        let (fill_one, fill_many) = (matching.fill_right, matching.fill_left);
         JoinOperator {
             rule: Rule { op: join.op, return_bool: join.return_bool, one_is_left, span: join.span },
             cardinality: matching.cardinality,
@@ -229,16 +226,18 @@ impl JoinOperator {
             if !matched {
                 continue;
             }
-            if group.matched.set(step) && made.is_none() {
-                return Err(QueryError::execution(
-                    "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)",
-                ));
-            }
-            if made.as_mut().is_some_and(|made| made.set(step)) {
-                return Err(QueryError::execution(
-                    "multiple matches for labels: grouping labels must ensure unique matches",
-                ));
-            }
+            let again = group.matched.set(step);
+            let made_again = made.as_mut().is_some_and(|made| made.set(step));
+            let problem = if made_again {
+                "multiple matches for labels: grouping labels must ensure unique matches"
+            } else if again && made.is_none() {
+                "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)"
+            } else {
+                continue;
+            };
+            // That the other side is not unique is looked at first.
+            let text = self.duplicates.get(&step).map_or(problem, String::as_str);
+            return Err(QueryError::execution(text));
         }
         if let Some(made) = made {
             group.made.insert(labels.clone(), made);
@@ -302,7 +301,14 @@ impl Rule {
     }
 
     /// Combines two values; `false` where the operator does not take them.
-    fn cells(&self, many: Cell<'_>, one: Cell<'_>, step: usize, result: &mut Column, notes: &mut Notes) -> bool {
+    fn cells(
+        &self,
+        many: Cell<'_>,
+        one: Cell<'_>,
+        step: usize,
+        result: &mut Column,
+        notes: &mut Notes,
+    ) -> bool {
         if matches!(many, Cell::Absent) || matches!(one, Cell::Absent) {
             return false;
         }
@@ -322,19 +328,29 @@ impl Rule {
 
 /// A label set as Prometheus prints it: the name is a label like any other.
 fn go_labels(labels: &Labels) -> String {
-    let pairs: Vec<String> =
-        labels.iter().map(|l| format!("{}={}", go_label_name(l.name), crate::text::go_quoted(l.value))).collect();
+    let pairs: Vec<String> = labels
+        .iter()
+        .map(|l| format!("{}={}", go_label_name(l.name), crate::text::go_quoted(l.value)))
+        .collect();
     format!("{{{}}}", pairs.join(", "))
 }
 
 /// A label name, quoted where it is no identifier.
 fn go_label_name(name: &str) -> String {
-    let legacy = |(at, byte): (usize, u8)| byte == b'_' || byte.is_ascii_alphabetic() || (at > 0 && byte.is_ascii_digit());
+    let legacy = |(at, byte): (usize, u8)| {
+        byte == b'_' || byte.is_ascii_alphabetic() || (at > 0 && byte.is_ascii_digit())
+    };
     if name.bytes().enumerate().all(legacy) { name.to_owned() } else { crate::text::go_quoted(name) }
 }
 
 impl Operator for JoinOperator {
-    fn push(&mut self, cx: &mut Context<'_>, input: usize, rows: Vec<Row>, out: &mut Vec<Row>) -> Result<(), QueryError> {
+    fn push(
+        &mut self,
+        cx: &mut Context<'_>,
+        input: usize,
+        rows: Vec<Row>,
+        out: &mut Vec<Row>,
+    ) -> Result<(), QueryError> {
         if input == self.one_side() {
             for row in rows {
                 cx.budget.check()?;

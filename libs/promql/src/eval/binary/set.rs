@@ -81,7 +81,13 @@ impl SetOperator {
 }
 
 impl Operator for SetOperator {
-    fn push(&mut self, cx: &mut Context<'_>, input: usize, rows: Vec<Row>, out: &mut Vec<Row>) -> Result<(), QueryError> {
+    fn push(
+        &mut self,
+        cx: &mut Context<'_>,
+        input: usize,
+        rows: Vec<Row>,
+        out: &mut Vec<Row>,
+    ) -> Result<(), QueryError> {
         if input == self.kept_side() {
             for row in &rows {
                 cx.budget.check()?;

@@ -46,7 +46,11 @@ fn between(
 }
 
 /// The value of a smoothed instant selector at `time`: on the line between its neighbours, or the last one.
-pub(super) fn smoothed_value(points: &[Point], time: i64, notes: &mut Notebook<'_>) -> Option<FloatHistogram> {
+pub(super) fn smoothed_value(
+    points: &[Point],
+    time: i64,
+    notes: &mut Notebook<'_>,
+) -> Option<FloatHistogram> {
     let next = points.partition_point(|(t, _)| *t < time);
     match (next.checked_sub(1).map(|at| &points[at]), points.get(next)) {
         (_, Some(exact)) if exact.0 == time => Some((*exact.1).clone()),

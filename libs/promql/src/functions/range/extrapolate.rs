@@ -63,7 +63,15 @@ pub(super) fn floats(view: &View<'_>, counter: bool, per_second: bool) -> Option
             }
         }
     }
-    Some(extrapolated(view, (times[0], times[times.len() - 1]), values.len(), first, change, counter, per_second))
+    Some(extrapolated(
+        view,
+        (times[0], times[times.len() - 1]),
+        values.len(),
+        first,
+        change,
+        counter,
+        per_second,
+    ))
 }
 
 /// Extends a change that is already known.

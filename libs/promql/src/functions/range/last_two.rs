@@ -23,7 +23,8 @@ impl Last<'_> {
 
 /// The last two samples of either kind, the last one first.
 fn last_two<'a>(view: &View<'a>) -> Option<(Last<'a>, Last<'a>)> {
-    let floats = view.points.timestamps.iter().zip(view.points.values).rev().map(|(t, v)| Last::Float(*t, *v));
+    let floats =
+        view.points.timestamps.iter().zip(view.points.values).rev().map(|(t, v)| Last::Float(*t, *v));
     let histograms = view.points.histograms.iter().rev().map(|(t, h)| Last::Histogram(*t, h));
     let mut all: Vec<Last<'a>> = floats.take(2).chain(histograms.take(2)).collect();
     all.sort_by_key(|sample| std::cmp::Reverse(sample.time()));

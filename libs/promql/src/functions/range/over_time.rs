@@ -64,9 +64,12 @@ fn floats(id: FunctionId, times: &[i64], values: &[f64]) -> f64 {
 
 /// The value that is `better` than all others; NaN only where there is nothing else.
 fn extreme(values: &[f64], better: impl Fn(f64, f64) -> bool) -> f64 {
-    values.iter().copied().fold(values[0], |best, value| {
-        if better(value, best) || best.is_nan() { value } else { best }
-    })
+    values.iter().copied().fold(
+        values[0],
+        |best, value| {
+            if better(value, best) || best.is_nan() { value } else { best }
+        },
+    )
 }
 
 fn time_of_extreme(times: &[i64], values: &[f64], better: impl Fn(f64, f64) -> bool) -> f64 {

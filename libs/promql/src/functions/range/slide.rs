@@ -208,4 +208,3 @@ fn partial(
     });
     true
 }
-

@@ -8,7 +8,7 @@ use super::super::error::ParseError;
 use super::super::functions::{Function, Gate, ValueType};
 use super::super::lexer::{Kind, Token, Word};
 use super::super::number::{parse_duration, parse_number};
-use super::super::quote::{quoted, unquote};
+use super::super::quote::{quoted, quoted_bytes, unquote, unquote_bytes};
 use super::{Parsed, Parser, is_metric_name};
 
 /// How tightly an operator binds.
@@ -103,8 +103,7 @@ impl Parser<'_> {
             Kind::Number | Kind::Duration => Parsed::leaf(Expr::Number(self.number_literal()?)),
             Kind::String => {
                 self.take();
-                let value = self.unquoted(first)?;
-                Parsed::leaf(Expr::String(StringLiteral { value, span: first.span }))
+                Parsed::leaf(Expr::String(self.string_literal(first)?))
             }
             Kind::LeftParen => self.parentheses()?,
             Kind::LeftBrace => Parsed::leaf(Expr::Vector(Box::new(self.selector(None)?))),
@@ -245,6 +244,16 @@ impl Parser<'_> {
         };
         let value = value.map_err(|why| self.error(token.span, why))?;
         Ok(NumberLiteral { value, duration, span: token.span })
+    }
+
+    fn string_literal(&self, token: Token) -> Result<StringLiteral, ParseError> {
+        let value = self.unquoted(token)?;
+        // Only escapes can name bytes that are no UTF-8, and only then is there a replacement character.
+        let bytes = if value.contains('\u{fffd}') { unquote_bytes(token.text(self.text)) } else { None };
+        let not_utf8 = bytes
+            .filter(|bytes| std::str::from_utf8(bytes).is_err())
+            .map(|bytes| quoted_bytes(&bytes).into());
+        Ok(StringLiteral { value, not_utf8, span: token.span })
     }
 
     /// The text that a string token stands for.
