@@ -149,9 +149,10 @@ impl GatewayMetrics {
         let name = peer.to_string();
         let direction = |direction| BytesLabels { peer: name.clone(), direction };
         PeerMetrics {
-            streams: self.streams.get_or_create(&PeerLabels { peer: name.clone() }).clone(),
-            received: self.bytes.get_or_create(&direction("received")).clone(),
-            sent: self.bytes.get_or_create(&direction("sent")).clone(),
+            // Owned at once: a guard of the family that is still held would block the next look into it.
+            streams: self.streams.get_or_create_owned(&PeerLabels { peer: name.clone() }),
+            received: self.bytes.get_or_create_owned(&direction("received")),
+            sent: self.bytes.get_or_create_owned(&direction("sent")),
             requests: self.requests.clone(),
             peer: name,
         }
