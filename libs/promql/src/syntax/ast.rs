@@ -11,7 +11,7 @@ use model::{Matcher, Timestamp};
 use super::functions::{Function, ValueType};
 
 /// Longest path from the root to a leaf, counting every operator of a chain such as `a + b + c`.
-pub const MAX_HEIGHT: usize = 1000;
+pub const MAX_HEIGHT: usize = 500;
 
 /// A stretch of the query text in bytes; `start` belongs to it, `end` does not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -5,12 +5,13 @@ use std::fmt::{self, Display, Formatter, Write};
 use model::{METRIC_NAME, MatchOp, Matcher};
 
 use super::ast::{
-    AggregateExpr, At, BinaryExpr, Boundary, Call, Cardinality, DurationExpr, DurationNode, Expr, Length,
-    NumberLiteral, SubqueryExpr, VectorMatching, VectorSelector,
+    AggregateExpr, At, BinaryExpr, BinaryOp, Boundary, Call, Cardinality, DurationExpr, DurationNode, Expr,
+    Length, NumberLiteral, SubqueryExpr, VectorMatching, VectorSelector,
 };
 use super::number::{write_duration, write_float};
 use super::quote::{quoted, write_quoted};
 
+/// The sign flag (`{:+}`) says that an arithmetic operator follows, which an offset in parentheses must not swallow.
 impl Display for Expr {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
@@ -35,7 +36,10 @@ impl Display for Expr {
             }
             Expr::Subquery(subquery) => subquery.fmt(f),
             Expr::Paren(paren) => write!(f, "({})", paren.expr),
-            Expr::Unary(unary) => write!(f, "{}{}", unary.op.as_str(), unary.expr),
+            Expr::Unary(unary) => {
+                f.write_str(unary.op.as_str())?;
+                unary.expr.fmt(f)
+            }
             Expr::Binary(binary) => binary.fmt(f),
             Expr::Aggregate(aggregate) => aggregate.fmt(f),
             Expr::Call(call) => call.fmt(f),
@@ -51,8 +55,12 @@ impl Display for NumberLiteral {
 
 fn write_number(out: &mut impl Write, value: f64, duration: bool) -> fmt::Result {
     if duration {
+        // The sign of a zero counts, too.
+        if value.is_sign_negative() {
+            out.write_char('-')?;
+        }
         // Durations are whole milliseconds, which the division by 1000 does not lose.
-        write_duration(out, (value * 1000.0).round() as i64)
+        write_duration(out, (value.abs() * 1000.0).round() as i64)
     } else {
         write_float(out, value)
     }
@@ -117,6 +125,8 @@ fn write_boundary(f: &mut Formatter<'_>, boundary: Boundary) -> fmt::Result {
 fn write_offset(f: &mut Formatter<'_>, offset: &Length) -> fmt::Result {
     match offset {
         Length::Millis(0) => Ok(()),
+        // `foo offset (5m) + bar` would add to the offset; behind a sign the closing parenthesis ends it.
+        Length::Expr(expr) if expr.wrapped && f.sign_plus() => write!(f, " offset +{expr}"),
         length => write!(f, " offset {length}"),
     }
 }
@@ -155,7 +165,7 @@ impl Display for SubqueryExpr {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "{}[{}:", self.expr, self.range)?;
         if let Some(step) = &self.step {
-            step.fmt(f)?;
+            write!(f, "{step}")?;
         }
         f.write_char(']')?;
         write_at(f, self.at)?;
@@ -165,14 +175,20 @@ impl Display for SubqueryExpr {
 
 impl Display for BinaryExpr {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.lhs, self.op)?;
+        use BinaryOp::{Add, Div, Mod, Mul, Pow, Sub};
+        if matches!(self.op, Add | Sub | Mul | Div | Mod | Pow) {
+            write!(f, "{:+} {}", self.lhs, self.op)?;
+        } else {
+            write!(f, "{} {}", self.lhs, self.op)?;
+        }
         if self.return_bool {
             f.write_str(" bool")?;
         }
         if let Some(matching) = &self.matching {
             matching.fmt(f)?;
         }
-        write!(f, " {}", self.rhs)
+        f.write_char(' ')?;
+        self.rhs.fmt(f)
     }
 }
 
@@ -248,7 +264,7 @@ impl Display for Call {
             if i > 0 {
                 f.write_str(", ")?;
             }
-            arg.fmt(f)?;
+            write!(f, "{arg}")?;
         }
         f.write_char(')')
     }

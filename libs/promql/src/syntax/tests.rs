@@ -233,8 +233,16 @@ fn nodes_know_their_place() {
     };
     check(" sum by (a) (b{c='é'} offset 5m) ", &["sum by (a) (b{c='é'} offset 5m)", "b{c='é'} offset 5m"]);
     check(
-        "(a) +  -b[5m:1m] @ 5",
-        &["(a) +  -b[5m:1m] @ 5", "(a)", "a", "-b[5m:1m] @ 5", "b[5m:1m] @ 5", "b"],
+        "(a) +  -rate(b[5m:1m] @ 5)",
+        &[
+            "(a) +  -rate(b[5m:1m] @ 5)",
+            "(a)",
+            "a",
+            "-rate(b[5m:1m] @ 5)",
+            "rate(b[5m:1m] @ 5)",
+            "b[5m:1m] @ 5",
+            "b",
+        ],
     );
     check(
         "rate( a[5m] anchored ) * - 5",
