@@ -3,7 +3,7 @@
 use model::{FloatHistogram, Labels, Span, Timestamp, is_stale_nan};
 
 use super::histogram::literal;
-use super::script::{Eval, Expected, ExpectedSeries, ExpectationKind, Instants};
+use super::script::{Eval, ExpectationKind, Expected, ExpectedSeries, Instants};
 use super::sequence::SequenceValue;
 use crate::{Annotations, MatrixSeries, QueryValue, SampleValue, VectorSample};
 
@@ -31,7 +31,8 @@ fn histograms_match(expected: &FloatHistogram, actual: &FloatHistogram, hint_giv
     let (mut expected, mut actual) = (expected.clone(), actual.clone());
     expected.compact();
     actual.compact();
-    let counts = |a: &[f64], b: &[f64]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| almost_equal(*a, *b));
+    let counts =
+        |a: &[f64], b: &[f64]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| almost_equal(*a, *b));
     expected.schema == actual.schema
         && almost_equal(expected.count, actual.count)
         && almost_equal(expected.sum, actual.sum)
@@ -108,7 +109,11 @@ fn check_vector(eval: &Eval, expected: &[ExpectedSeries], samples: &[VectorSampl
             return Err(format!("metric {labels} is twice in the result"));
         }
         if ordered && at != position {
-            return Err(format!("expected metric {labels} at position {} but was at {}", at + 1, position + 1));
+            return Err(format!(
+                "expected metric {labels} at position {} but was at {}",
+                at + 1,
+                position + 1
+            ));
         }
         let value = expected[at].values.first().unwrap_or(&SequenceValue::Omitted);
         check_point(labels, value, &sample.value)?;
@@ -212,7 +217,9 @@ pub(super) fn check_annotations(eval: &Eval, annotations: &Annotations) -> Resul
         if let Some(missing) = wanted().find(|text| !found.iter().any(|f| text.matches(f))) {
             return Err(format!("expected {name} annotation matching {missing:?}, found: {found:?}"));
         }
-        if let Some(surplus) = found.iter().find(|f| wanted().next().is_some() && !wanted().any(|t| t.matches(f))) {
+        if let Some(surplus) =
+            found.iter().find(|f| wanted().next().is_some() && !wanted().any(|t| t.matches(f)))
+        {
             return Err(format!("unexpected {name} annotation {surplus:?}"));
         }
     }

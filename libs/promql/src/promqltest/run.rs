@@ -11,8 +11,8 @@ use super::storage::Storage;
 use crate::syntax::ast::{At, Expr};
 use crate::syntax::functions::FunctionId;
 use crate::{
-    EngineOptions, MatrixSeries, ParseOptions, Query, QueryError, QueryOutput, QueryParams, QueryValue, SampleValue,
-    VectorSample, parse,
+    EngineOptions, MatrixSeries, ParseOptions, Query, QueryError, QueryOutput, QueryParams, QueryValue,
+    SampleValue, VectorSample, parse,
 };
 
 /// What became of a script.
@@ -129,9 +129,11 @@ impl Eval {
             let at = self.at.start;
             self.run_instant(&self.query, at, evaluate)?;
             let Some(pinned) = self.pinned(at)? else { return Ok(()) };
-            let instants = if at == 0 { vec![-1000, 0, 1000] } else { vec![-10 * at, 0, at / 5, at, 10 * at] };
+            let instants =
+                if at == 0 { vec![-1000, 0, 1000] } else { vec![-10 * at, 0, at / 5, at, 10 * at] };
             instants.into_iter().try_for_each(|at| {
-                self.run_instant(&pinned, at, evaluate).map_err(|why| format!("as {pinned} at {at} ms: {why}"))
+                self.run_instant(&pinned, at, evaluate)
+                    .map_err(|why| format!("as {pinned} at {at} ms: {why}"))
             })
         }
     }
@@ -231,8 +233,8 @@ fn pin(expr: &mut Expr, at: At) -> bool {
 
 fn depends_on_evaluation_time(function: FunctionId) -> bool {
     use FunctionId::{
-        DayOfMonth, DayOfWeek, DayOfYear, DaysInMonth, End, Hour, Minute, Month, PredictLinear, Range, Start, Step,
-        Time, Timestamp, Year,
+        DayOfMonth, DayOfWeek, DayOfYear, DaysInMonth, End, Hour, Minute, Month, PredictLinear, Range, Start,
+        Step, Time, Timestamp, Year,
     };
     matches!(
         function,

@@ -7,7 +7,14 @@ use super::Script;
 
 /// Evaluations that are known to fail: the script, the lines of the evaluations, and why. A line here that passes fails the
 /// test, so that the table only shrinks.
-const KNOWN_FAILURES: &[(&str, &[usize], &str)] = &[];
+const KNOWN_FAILURES: &[(&str, &[usize], &str)] = &[(
+    "start_timestamps.test",
+    &[
+        8, 13, 18, 24, 42, 66, 74, 82, 144, 169, 189, 207, 210, 213, 217, 234, 240, 246, 259, 276, 284, 289,
+        305,
+    ],
+    "samples have no start timestamps: neither the wire nor Thanos' blocks carry the chunk encodings that hold them",
+)];
 
 /// All conformance scripts; none, with a visible line, where the folder is absent.
 fn scripts() -> Vec<PathBuf> {
@@ -21,7 +28,9 @@ fn scripts() -> Vec<PathBuf> {
             println!("skipped: {} is absent", root.join(folder).display());
             continue;
         };
-        scripts.extend(entries.map(|entry| entry.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "test")));
+        scripts.extend(
+            entries.map(|entry| entry.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "test")),
+        );
     }
     scripts.sort();
     scripts
@@ -65,9 +74,10 @@ fn conformance_scripts_pass() {
             }
         }
         wrong.extend(
-            known.iter().filter(|line| !failures.contains_key(line)).map(|line| {
-                format!("{name}:{line} passes; remove it from the table of known failures")
-            }),
+            known
+                .iter()
+                .filter(|line| !failures.contains_key(line))
+                .map(|line| format!("{name}:{line} passes; remove it from the table of known failures")),
         );
     }
     println!("{passed} of {total} evaluations pass");
@@ -98,6 +108,9 @@ fn scripts_that_are_none_are_refused_with_the_line() {
     check("clear\n\nfoo", "line 3: invalid command \"foo\"");
     check("load soon\n", "line 1: invalid step definition \"soon\": not a valid duration string: \"soon\"");
     check("eval instant at 0 sum(\n", "line 1: sum(: 1:5: parse error: unclosed left parenthesis");
-    check("eval instant at 0 1\n expect maybe\n", "line 2: invalid expect statement, must match `expect <type> \
-           <match_type>: <string>` format");
+    check(
+        "eval instant at 0 1\n expect maybe\n",
+        "line 2: invalid expect statement, must match `expect <type> \
+           <match_type>: <string>` format",
+    );
 }
