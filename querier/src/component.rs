@@ -82,7 +82,8 @@ impl Querier {
             ProxyOptions {
                 selector_labels: config.selector_labels.clone(),
                 response_timeout: Some(args.response_timeout).filter(|length| !length.is_zero()),
-                ..ProxyOptions::default()
+                sort_bytes: usize::try_from(config.max_memory).unwrap_or(usize::MAX),
+                store_series: args.max_series_per_store,
             },
             FanoutMetrics::new(&mut registry),
         );
@@ -173,11 +174,11 @@ fn endpoint_options(config: &Config) -> EndpointOptions {
 
 fn engine_options(config: &Config) -> EngineOptions {
     let parse = ParseOptions {
-        experimental_functions: config.has(Feature::PromqlExperimentalFunctions),
-        duration_expressions: config.has(Feature::PromqlDurationExpr),
-        extended_range_selectors: config.has(Feature::PromqlExtendedRangeSelectors),
-        fill_modifiers: config.has(Feature::PromqlBinopFillModifiers),
-        extended_functions: config.has(Feature::PromqlXFunctions),
+        experimental_functions: config.has(Feature::ExperimentalFunctions),
+        duration_expressions: config.has(Feature::DurationExpr),
+        extended_range_selectors: config.has(Feature::ExtendedRangeSelectors),
+        fill_modifiers: config.has(Feature::BinopFillModifiers),
+        extended_functions: config.has(Feature::XFunctions),
     };
     EngineOptions {
         parse,

@@ -61,6 +61,10 @@ pub struct QueryArgs {
     #[arg(long = "query.max-samples", value_name = "N", default_value_t = 200_000_000)]
     pub(crate) max_samples: u64,
 
+    /// Most series that one store may send for one selector; a store that sends more is left out from there on
+    #[arg(long = "query.max-series-per-store", value_name = "N", default_value_t = 10_000_000)]
+    pub(crate) max_series_per_store: u64,
+
     /// Most memory that one query's evaluation may hold, such as 512MiB; unless given, half of the machine's (or the
     /// container's) memory divided by --query.max-concurrent
     #[arg(long = "query.max-memory", value_name = "BYTES", value_parser = memory::parse_bytes)]
@@ -140,15 +144,20 @@ pub(crate) enum DedupFunction {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Feature {
     /// Experimental functions and aggregations.
-    PromqlExperimentalFunctions,
+    #[value(name = "promql-experimental-functions")]
+    ExperimentalFunctions,
     /// Arithmetic in ranges and offsets.
-    PromqlDurationExpr,
+    #[value(name = "promql-duration-expr")]
+    DurationExpr,
     /// The modifiers anchored and smoothed.
-    PromqlExtendedRangeSelectors,
+    #[value(name = "promql-extended-range-selectors")]
+    ExtendedRangeSelectors,
     /// The modifiers fill, fill_left and fill_right.
-    PromqlBinopFillModifiers,
+    #[value(name = "promql-binop-fill-modifiers")]
+    BinopFillModifiers,
     /// The functions xrate, xincrease and xdelta.
-    PromqlXFunctions,
+    #[value(name = "promql-x-functions")]
+    XFunctions,
 }
 
 /// Flags that contradict each other or make no sense.
@@ -253,6 +262,7 @@ impl Config {
             ("query.max-concurrent", args.max_concurrent.to_string()),
             ("query.max-concurrent-select", args.max_concurrent_select.to_string()),
             ("query.max-samples", args.max_samples.to_string()),
+            ("query.max-series-per-store", args.max_series_per_store.to_string()),
             ("query.max-memory", self.max_memory.to_string()),
             ("query.partial-response", (!args.no_partial_response).to_string()),
             ("query.auto-downsampling", args.auto_downsampling.to_string()),
@@ -320,7 +330,7 @@ mod tests {
         assert_eq!(config.selector_labels.get("tier"), Some("x"));
         assert_eq!(config.max_memory, 3 << 29);
         assert_eq!(config.flags()["endpoint"], "a:1,dns+b:2");
-        assert!(config.has(Feature::PromqlExperimentalFunctions));
+        assert!(config.has(Feature::ExperimentalFunctions));
     }
 
     #[test]

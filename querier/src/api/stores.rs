@@ -18,16 +18,18 @@ use crate::endpoints::Endpoint;
 /// All endpoints by component, in Thanos' shape with a few fields more.
 pub(super) async fn stores(State(api): State<Arc<Api>>) -> Response {
     let mut components: BTreeMap<String, Vec<Value>> = BTreeMap::new();
-    for endpoint in api.endpoints.endpoints() {
+    for (endpoint, away) in api.endpoints.listed() {
         let component = endpoint.state().info.as_ref().map(|info| info.component.clone());
         let component = component.filter(|name| !name.is_empty()).unwrap_or("unknown-store-api".to_owned());
-        components.entry(component).or_default().push(show(&endpoint));
+        components.entry(component).or_default().push(show(&endpoint, away));
     }
     respond(Reply::of(&components, &[]))
 }
 
-fn show(endpoint: &Endpoint) -> Value {
+/// One endpoint; `away` says why nothing new is known of it.
+fn show(endpoint: &Endpoint, away: Option<String>) -> Value {
     let state = endpoint.state();
+    let last_error = state.last_error.or(away);
     let sets = state.info.as_ref().map_or(&[][..], |info| &info.label_sets);
     let set = |labels: &Labels| -> BTreeMap<String, String> {
         labels.iter().map(|l| (l.name.to_owned(), l.value.to_owned())).collect()
@@ -36,11 +38,11 @@ fn show(endpoint: &Endpoint) -> Value {
     json!({
         "name": endpoint.name(),
         "lastCheck": rfc3339(state.last_check.unwrap_or(SystemTime::UNIX_EPOCH)),
-        "lastError": state.last_error,
+        "lastError": last_error,
         "labelSets": sets.iter().map(set).collect::<Vec<_>>(),
         "minTime": range.min.as_millis(),
         "maxTime": range.max.as_millis(),
-        "healthy": state.last_error.is_none(),
+        "healthy": last_error.is_none(),
         "transport": state.transport,
         "roundTripSeconds": state.round_trip.map(|length| length.as_secs_f64()),
     })

@@ -106,10 +106,22 @@ impl EndpointSet {
         }
     }
 
-    /// All endpoints, for display.
+    /// All endpoints, each with why its source is away where it is, for display.
+    pub(crate) fn listed(&self) -> Vec<(Arc<Endpoint>, Option<String>)> {
+        let gateways = self.gateways.iter().flat_map(|(address, group)| {
+            let group = read(group);
+            let away = group.unknown.as_ref().map(|reason| format!("gateway {address}: {reason}"));
+            group.endpoints.values().map(|e| (Arc::clone(e), away.clone())).collect::<Vec<_>>()
+        });
+        let fixed = self.fixed.iter().flat_map(|(_, group)| {
+            read(group).endpoints.values().map(|e| (Arc::clone(e), None)).collect::<Vec<_>>()
+        });
+        fixed.chain(gateways).collect()
+    }
+
+    /// All endpoints.
     pub(crate) fn endpoints(&self) -> Vec<Arc<Endpoint>> {
-        let groups = self.fixed.iter().chain(self.gateways.iter());
-        groups.flat_map(|(_, group)| read(group).endpoints.values().cloned().collect::<Vec<_>>()).collect()
+        self.listed().into_iter().map(|(endpoint, _)| endpoint).collect()
     }
 }
 

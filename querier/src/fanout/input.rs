@@ -16,6 +16,10 @@ use crate::endpoints::Candidate;
 /// Messages that one store may be ahead of the merge. Each is about a mebibyte at most; one more waits in the
 /// connection. Fewer would let the connection idle, more would cost memory for every store of every query.
 const QUEUE: usize = 2;
+/// Most warnings of one store, and the longest that is passed on. A querier that stands before many stores may have
+/// many; without a bound a store could fill our memory with them.
+const WARNINGS: usize = 100;
+const WARNING_BYTES: usize = 2048;
 
 /// What a store's task says to the merge.
 pub(super) enum Item {
@@ -40,6 +44,7 @@ impl Input {
             asked: request.clone(),
             response_timeout: options.response_timeout,
             sort_bytes: options.sort_bytes,
+            series_limit: options.store_series,
             queue,
         };
         Input { items, _task: AbortOnDropHandle::new(tokio::spawn(reader.run())) }
@@ -52,6 +57,7 @@ struct Reader {
     asked: SeriesRequest,
     response_timeout: Option<Duration>,
     sort_bytes: usize,
+    series_limit: u64,
     queue: mpsc::Sender<Item>,
 }
 
@@ -84,14 +90,26 @@ impl Reader {
         let stream = self.in_time(self.candidate.store.series(request)).await??;
         let mut stream = checked(stream, checks);
         let mut sorter = strip.then(|| SeriesSorter::new(self.sort_bytes));
+        let (mut series, mut warnings) = (0, 0);
         while let Some(frame) = self.next(&mut stream).await? {
             let mut batch = match frame {
                 SeriesFrame::Warning(text) => {
-                    self.send(Item::Warning(text)).await;
+                    warnings += 1;
+                    if warnings > WARNINGS {
+                        return Err(StoreError::violation(format!("more than {WARNINGS} warnings")));
+                    }
+                    self.send(Item::Warning(shortened(text))).await;
                     continue;
                 }
                 SeriesFrame::Series(batch) => batch,
             };
+            series += batch.len() as u64;
+            if series > self.series_limit {
+                return Err(StoreError::limit(format!(
+                    "more than {} series; narrow the selector or raise --query.max-series-per-store",
+                    self.series_limit
+                )));
+            }
             let without = |labels: &Labels| {
                 labels.without(|name| self.asked.without_replica_labels.iter().any(|r| r == name))
             };
@@ -132,6 +150,15 @@ impl Reader {
             Some(limit) => tokio::time::timeout(limit, work).await.map_err(|_| late(limit)),
         }
     }
+}
+
+fn shortened(mut text: String) -> String {
+    if text.len() > WARNING_BYTES {
+        let end = (0..=WARNING_BYTES).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 /// The error of a store that says nothing for longer than it may.

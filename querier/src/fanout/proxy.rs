@@ -27,11 +27,19 @@ pub struct ProxyOptions {
     pub response_timeout: Option<Duration>,
     /// Most bytes to hold of one store that cannot remove replica labels itself and has to be sorted anew.
     pub sort_bytes: usize,
+    /// Most series of one store in one answer. A store that sends more is taken to have no end and is left out from
+    /// there on; too small a number cuts honest answers, too large a one lets a broken store use up a query's time.
+    pub store_series: u64,
 }
 
 impl Default for ProxyOptions {
     fn default() -> Self {
-        ProxyOptions { selector_labels: Labels::empty(), response_timeout: None, sort_bytes: 256 << 20 }
+        ProxyOptions {
+            selector_labels: Labels::empty(),
+            response_timeout: None,
+            sort_bytes: 256 << 20,
+            store_series: 10_000_000,
+        }
     }
 }
 

@@ -64,6 +64,27 @@ async fn each_lie_ends_the_liars_part_with_a_warning() {
 }
 
 #[tokio::test]
+async fn a_store_without_end_is_left_out_after_a_while() {
+    for (what, part) in [("series", "more than 1000 series"), ("warnings", "more than 100 warnings")] {
+        let frames = (0..5000).map(|i| {
+            let set = labels(&[("__name__", "up"), ("cluster", "liar"), ("n", &format!("{i:06}"))]);
+            Ok(match what {
+                "series" => SeriesFrame::Series(vec![Series { labels: set, chunks: Vec::new() }]),
+                _ => SeriesFrame::Warning("w".repeat(10_000)),
+            })
+        });
+        let liar = local("liar", Arc::new(Scripted::new(frames.collect()).hanging()));
+        let good = remote("good", memory(&[("cluster", "eu-1")], &["api", "db"])).await;
+        let options = ProxyOptions { store_series: 1000, ..ProxyOptions::default() };
+        let proxy = proxy(vec![good, liar], options);
+        let (series, warnings) = collect_series(proxy.series(up()).await.unwrap()).await.unwrap();
+        assert_eq!(series.iter().filter(|s| s.labels.get("cluster") == Some("eu-1")).count(), 2, "{what}");
+        assert!(warnings.last().unwrap().contains(part), "{what}: {:?}", warnings.last());
+        assert!(warnings.len() <= 101 && warnings.iter().all(|w| w.len() < 3000), "{what}");
+    }
+}
+
+#[tokio::test]
 async fn duplicate_labels_on_the_wire_are_a_violation() {
     use proto::thanos as wire;
     let label = |name: &str, value: &str| wire::Label { name: name.to_owned(), value: value.to_owned() };

@@ -89,7 +89,7 @@ pub(super) async fn all(store: &dyn Store, dataset: &Dataset) {
 async fn info_tells_external_labels_and_times(store: &dyn Store, dataset: &Dataset) {
     let info = store.info().await.expect("info");
     assert!(info.apis.store, "info: StoreAPI is not announced");
-    assert_eq!(info.label_sets, [dataset.external.clone()], "info: label sets");
+    assert_eq!(info.label_sets, std::slice::from_ref(&dataset.external), "info: label sets");
     let first = at(START_MILLIS);
     assert!(info.range.min <= first && info.range.max >= at(LAST_MILLIS), "info: range {:?}", info.range);
     assert!(info.supports_sharding && info.supports_without_replica_labels, "info: {info:?}");
