@@ -34,7 +34,9 @@ impl QueryError {
 
 /// A budget that a query would overrun: which one, how large it is, and what the query wanted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("query would use {wanted} {unit}, more than {name}={limit} allows; select fewer series, a shorter range or a longer step")]
+#[error(
+    "query would use {wanted} {unit}, more than {name}={limit} allows; select fewer series, a shorter range or a longer step"
+)]
 pub struct LimitError {
     /// The limit's name: `max_samples` or `max_bytes`.
     pub name: &'static str,

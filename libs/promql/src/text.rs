@@ -20,7 +20,8 @@ pub(crate) fn go_g2(value: f64) -> String {
     }
     let scientific = format!("{value:.1e}");
     let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let digits = if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { digits };
+    let digits =
+        if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { digits };
     with_exponent(&format!("{digits}e{exponent}"), 2)
 }
 

@@ -237,7 +237,7 @@ impl Evaluation {
     }
 
     fn end(&mut self, select: SelectId) -> Result<(), QueryError> {
-        if !self.readings.get(select.0).is_some_and(|reading| !reading.ended) {
+        if self.readings.get(select.0).is_none_or(|reading| reading.ended) {
             return Err(QueryError::execution(format!("select {} of the query has ended before", select.0)));
         }
         self.readings[select.0].ended = true;
@@ -419,7 +419,7 @@ fn slot(plan: &Arc<Plan>, id: NodeId) -> Slot {
         Op::Number(_) | Op::Time => Slot::Source,
         Op::Leaf(_) => Slot::Leaf(Scalars::new(node.inputs.len())),
         Op::Map(map) => Slot::Map(MapOperator::new(map.clone(), scalars, hold())),
-        Op::Scalar => other(Box::new(ScalarOperator::default())),
+        Op::Scalar => other(Box::<ScalarOperator>::default()),
         Op::Absent(labels) => other(Box::new(AbsentOperator::new(labels.clone()))),
         Op::Aggregate(spec) if fold::folds(spec.op) => {
             Slot::Fold(Box::new(FoldOperator::new(spec.clone(), node.steps.count, hold())))
@@ -439,3 +439,6 @@ fn slot(plan: &Arc<Plan>, id: NodeId) -> Slot {
         Op::Info(call) => other(Box::new(InfoOperator::new(call, hold(), hold()))),
     }
 }
+
+#[cfg(test)]
+mod tests;

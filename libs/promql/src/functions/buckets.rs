@@ -238,7 +238,7 @@ fn prepare(buckets: &mut Vec<ClassicBucket>) -> bool {
 /// Makes counts ascend, silently where only rounding is to blame.
 fn make_monotonic(buckets: &mut [ClassicBucket]) -> Corrected {
     let mut corrected: Corrected = None;
-    let Some((first, rest)) = buckets.split_first_mut() else { return None };
+    let (first, rest) = buckets.split_first_mut()?;
     let mut previous = first.count;
     for bucket in rest {
         let count = bucket.count;

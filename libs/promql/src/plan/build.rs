@@ -16,7 +16,7 @@ use crate::syntax::ast::{
     AggregateExpr, AggregateOp, At, BinaryExpr, BinaryOp, Boundary, Cardinality, Expr, Length,
     MatrixSelector, Span, SubqueryExpr, UnaryOp, VectorSelector,
 };
-use crate::syntax::functions::ValueType;
+use crate::syntax::functions::{FunctionId, ValueType};
 use crate::text::go_quoted;
 use crate::{EngineOptions, QueryError, QueryParams};
 
@@ -203,7 +203,11 @@ impl<'q> Builder<'q> {
         steps: Steps,
         around: &Surroundings,
     ) -> Result<NodeId, QueryError> {
-        let window = self.matrix_window(matrix)?;
+        let mut window = self.matrix_window(matrix)?;
+        if matches!(call.function, FunctionId::Xrate | FunctionId::Xincrease | FunctionId::Xdelta) {
+            // They start from the last sample before the range.
+            window.boundary = Boundary::Anchored;
+        }
         let waits = scalars.iter().any(|&scalar| self.needs_series(scalar));
         let matchers = &matrix.selector.matchers;
         let select = self.selects.add(matchers, &window, &steps, around, window.range, waits);
@@ -419,8 +423,8 @@ impl<'q> Builder<'q> {
     }
 
     /// The value of `start()`, `end()`, `range()` or `step()`, in seconds.
-    pub(super) fn query_number(&self, what: crate::syntax::functions::FunctionId) -> f64 {
-        use crate::syntax::functions::FunctionId::{End, Range, Start};
+    pub(super) fn query_number(&self, what: FunctionId) -> f64 {
+        use FunctionId::{End, Range, Start};
         let millis = match what {
             Start => self.query.0,
             End => self.query.1,

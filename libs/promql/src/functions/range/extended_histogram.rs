@@ -99,7 +99,8 @@ pub(super) fn rate(
     } else {
         (*points[last].1).clone()
     };
-    if !counter && !(is_gauge(&left) && is_gauge(&right)) {
+    let gauges = is_gauge(&left) && is_gauge(&right);
+    if !counter && !gauges {
         notes.add(Note::NotGauge(notes.metric));
     }
     let mut change = right.clone();

@@ -50,7 +50,8 @@ pub(super) fn evaluate(view: &View<'_>, counter: bool, notes: &mut Notebook<'_>)
             if counter && (gauge(last) || gauge(previous)) {
                 notes.add(Note::NotCounter(notes.metric));
             }
-            if !counter && !(gauge(last) && gauge(previous)) {
+            let gauges = gauge(last) && gauge(previous);
+            if !counter && !gauges {
                 notes.add(Note::NotGauge(notes.metric));
             }
             let mut change = (**last).clone();

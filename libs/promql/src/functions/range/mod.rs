@@ -78,6 +78,8 @@ struct View<'a> {
     time: i64,
     /// How its boundaries are treated.
     boundary: Boundary,
+    /// The time of the first float of the series.
+    appeared: i64,
 }
 
 impl View<'_> {
@@ -206,6 +208,7 @@ fn evaluate_windows(
             range: window.range,
             time,
             boundary: window.boundary,
+            appeared: points.timestamps.first().copied().unwrap_or(i64::MIN),
         };
         match window_value(function, step, &view, notebook)? {
             Value::None => {}

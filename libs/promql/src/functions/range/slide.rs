@@ -101,6 +101,7 @@ fn rate(function: &RangeFunction<'_>, points: Points<'_>, out: &mut [f64], count
             range: window.range,
             time,
             boundary: Boundary::Plain,
+            appeared: i64::MIN,
         };
         let ends = (times[low], times[high - 1]);
         out[step] = extrapolated(&view, ends, high - low, values[low], change, counter, per_second);
@@ -181,7 +182,7 @@ fn partial(
         }
         _ => false,
     };
-    if overlap < 4 || !dense || function.window.at.is_some() || values.iter().any(|v| !(v.abs() < HUGE)) {
+    if overlap < 4 || !dense || function.window.at.is_some() || !values.iter().all(|v| v.abs() < HUGE) {
         return false;
     }
     let mut heads: Vec<KahanSum> = Vec::new();

@@ -1,1 +1,125 @@
 //! The sliding functions against the window-by-window ones, on random series.
+
+use super::*;
+use crate::eval::column::is_absent;
+
+/// A small generator of numbers, so that a failure can be repeated from its seed.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 >> 33
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
+
+/// A series with gaps, resets, repeated values, NaN and infinity.
+fn series(random: &mut Random) -> (Vec<i64>, Vec<f64>) {
+    let (mut times, mut values) = (Vec::new(), Vec::new());
+    let odd = random.below(3) == 0;
+    let (mut time, mut value) = (random.below(100_000) as i64, 0.0);
+    for _ in 0..random.below(400) {
+        time += 1 + match random.below(20) {
+            0 => random.below(600_000),
+            _ => 14_000 + random.below(2000),
+        } as i64;
+        value = match random.below(30) {
+            0 => 0.0,
+            1 | 2 => value,
+            3 if odd => f64::NAN,
+            4 if odd => f64::INFINITY,
+            _ => value + random.below(1000) as f64 / 8.0,
+        };
+        times.push(time);
+        values.push(value);
+    }
+    (times, values)
+}
+
+fn close(a: f64, b: f64) -> bool {
+    is_absent(a) == is_absent(b)
+        && (a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= 1e-13 * a.abs().max(b.abs()))
+}
+
+#[test]
+fn sliding_gives_what_looking_at_each_window_gives() {
+    use FunctionId as F;
+    let functions = [
+        F::Rate,
+        F::Increase,
+        F::Delta,
+        F::CountOverTime,
+        F::PresentOverTime,
+        F::FirstOverTime,
+        F::LastOverTime,
+        F::MaxOverTime,
+        F::MinOverTime,
+        F::SumOverTime,
+        F::AvgOverTime,
+        F::Changes,
+        F::Resets,
+    ];
+    for seed in 0..300 {
+        let mut random = Random(seed);
+        let (times, values) = series(&mut random);
+        let points = Points { timestamps: &times, values: &values, histograms: &[] };
+        let interval = 1000 + random.below(60_000) as i64;
+        let steps = Steps { start: random.below(400_000) as i64, interval, count: random.below(300) as usize };
+        let window = Window {
+            at: (random.below(10) == 0).then(|| random.below(2_000_000) as i64),
+            offset: random.below(60_000) as i64 - 30_000,
+            range: 1 + random.below(1_800_000) as i64,
+            boundary: Boundary::Plain,
+            lookback: 300_000,
+        };
+        for id in functions {
+            let call = RangeCall { function: id, span: Span::default() };
+            let function = RangeFunction { call: &call, window: &window, steps: &steps, scalars: &[] };
+            let mut fast = Column::absent(steps.count);
+            assert!(slide::evaluate(&function, points, &mut fast), "{id:?} does not slide");
+            let mut slow = Column::absent(steps.count);
+            let mut notes = Notes::default();
+            let mut notebook = Notebook { notes: &mut notes, metric: "", span: Span::default() };
+            evaluate_windows(&function, points, &mut slow, &mut notebook).unwrap();
+            for step in 0..steps.count {
+                let (fast, slow) = (fast.floats[step], slow.floats[step]);
+                assert!(close(fast, slow), "seed {seed}, {id:?}, step {step}: {fast} and not {slow}");
+            }
+        }
+    }
+}
+
+fn evaluate_at(id: FunctionId, boundary: Boundary, samples: &[(i64, f64)], end: i64, range: i64) -> Option<f64> {
+    let (times, values): (Vec<i64>, Vec<f64>) = samples.iter().copied().unzip();
+    let window = Window { at: None, offset: 0, range, boundary, lookback: 300_000 };
+    let steps = Steps::single(end);
+    let call = RangeCall { function: id, span: Span::default() };
+    let function = RangeFunction { call: &call, window: &window, steps: &steps, scalars: &[] };
+    let points = Points { timestamps: &times, values: &values, histograms: &[] };
+    let mut out = Column::default();
+    evaluate(&function, &Labels::empty(), points, &mut out, &mut Notes::default()).unwrap();
+    Some(out.floats[0]).filter(|value| !is_absent(*value))
+}
+
+#[test]
+fn extended_functions_count_from_the_last_sample_before_the_range() {
+    let at = |id, samples: &[(i64, f64)]| evaluate_at(id, Boundary::Anchored, samples, 120_000, 60_000);
+    let steady = [(60_000, 10.0), (90_000, 20.0), (120_000, 30.0)];
+    assert_eq!(at(FunctionId::Xincrease, &steady), Some(20.0));
+    assert_eq!(at(FunctionId::Xrate, &steady), Some(20.0 / 60.0));
+    let reset = [(60_000, 10.0), (90_000, 4.0), (120_000, 6.0)];
+    assert_eq!(at(FunctionId::Xincrease, &reset), Some(6.0));
+    assert_eq!(at(FunctionId::Xdelta, &reset), Some(-4.0));
+    assert_eq!(at(FunctionId::Xincrease, &[(90_000, 7.0)]), Some(7.0), "it has just appeared");
+    assert_eq!(at(FunctionId::Xrate, &[]), None);
+}
+
+#[test]
+fn a_window_is_open_on_the_left_and_closed_on_the_right() {
+    let count = |samples| evaluate_at(FunctionId::CountOverTime, Boundary::Plain, samples, 120_000, 60_000);
+    assert_eq!(count(&[(60_000, 1.0), (60_001, 1.0), (120_000, 1.0), (120_001, 1.0)]), Some(2.0));
+}

@@ -1,31 +1,43 @@
-//! Thanos' `xrate`, `xincrease` and `xdelta`: the change from the last sample before the window to its last sample.
+//! Thanos' `xrate`, `xincrease` and `xdelta`: the change since the last sample before the window, without extrapolation to
+//! samples that were never there.
 //!
-//! Behaviour: `extendedRate` in `thanos-io/promql-engine`'s `ringbuffer/functions.go`, without extrapolation.
+//! Behaviour: `extendedRate` in `thanos-io/promql-engine`'s `ringbuffer/functions.go`, for floats.
 
 use super::View;
 use crate::syntax::functions::FunctionId;
 
-/// The change of the floats of a window that reaches back by the lookback.
+/// The change of the floats of a window; `None` where there are none in it or, within the lookback, before it.
 pub(super) fn evaluate(id: FunctionId, view: &View<'_>) -> Option<f64> {
-    let (times, values) = (view.points.timestamps, view.points.values);
-    // The sample before the window is where the change starts from; without it, the first inside.
-    let inside = times.partition_point(|t| *t <= view.start);
-    if inside == times.len() {
-        return None;
-    }
-    let first = inside.saturating_sub(1);
+    // The window with the last sample before it.
+    let before = view.points.timestamps.partition_point(|t| *t <= view.start).saturating_sub(1);
+    let (times, values) = (&view.points.timestamps[before..], &view.points.values[before..]);
+    let last = values.len().checked_sub(1)?;
     let (counter, per_second) = (id != FunctionId::Xdelta, id == FunctionId::Xrate);
-    let mut change = values[values.len() - 1] - values[first];
+    let increase = counter && !per_second;
+    // A counter that has just appeared started from zero, even if it has not moved since.
+    let appeared = view.appeared.saturating_add(view.range);
+    if increase && view.end <= appeared && values.windows(2).all(|pair| pair[0] == pair[1]) {
+        return Some(values[0]);
+    }
+    let mut first = 0;
+    let mut sampled = (times[last] - times[0]) as f64;
+    let mut distance = sampled / last as f64;
+    // A sample too far before the window says nothing about it.
+    if !increase && (view.start - times[0]) as f64 > distance {
+        if last < 2 {
+            return Some(0.0);
+        }
+        first = 1;
+        sampled = (times[last] - times[1]) as f64;
+        distance = sampled / (last - 1) as f64;
+    }
+    let mut change = values[last] - values[first];
     if counter {
-        for pair in values[first..].windows(2) {
-            if pair[1] < pair[0] {
-                change += pair[0];
-            }
-        }
-        // A counter that appears inside the window started from zero.
-        if inside == 0 && first == 0 {
-            change += values[0];
-        }
+        change += values[first..].windows(2).filter(|pair| pair[1] < pair[0]).map(|pair| pair[0]).sum::<f64>();
+    }
+    // Samples that cover the whole window are scaled from their interval to its length.
+    if !increase && times[first] <= view.start && ((view.end - times[last]) as f64) < distance {
+        change *= view.range as f64 / sampled;
     }
     Some(if per_second { change / view.range_seconds() } else { change })
 }

@@ -1,0 +1,205 @@
+//! The machine as its driver sees it: batches of any size, selects in any order, any number of workers, limits, and an
+//! end before its time.
+
+use bytes::Bytes;
+use model::{Labels, Sample, TimeRange, Timestamp};
+use series::{AggrChunk, SelectedSeries};
+use tsdb::{Chunk, Encoding, XorEncoder};
+
+use crate::query::SelectId;
+use crate::{EngineOptions, Interrupt, ParseOptions, Query, QueryError, QueryOutput, QueryParams, QueryValue};
+use std::time::Duration;
+
+const STEP: i64 = 15_000;
+const SAMPLES: i64 = 60;
+
+/// `count` series of a counter, in label order, one sample every 15 s for 15 minutes.
+fn counters(count: usize) -> Vec<SelectedSeries> {
+    (0..count)
+        .map(|i| {
+            let instance = format!("{i:05}");
+            let job = format!("{}", i % 3);
+            let pairs = [("__name__", "requests_total"), ("instance", instance.as_str()), ("job", job.as_str())];
+            let labels = Labels::from_pairs(pairs).unwrap();
+            let mut encoder = XorEncoder::new();
+            for n in 0..SAMPLES {
+                // Values whose sums depend on the order of addition.
+                encoder.append(Sample::new(n * STEP, n as f64 * (0.1 + i as f64 / 7.0))).unwrap();
+            }
+            let chunk = encoder.finish().unwrap();
+            SelectedSeries { labels, replicas: vec![vec![AggrChunk::raw(chunk)]] }
+        })
+        .collect()
+}
+
+fn params() -> QueryParams {
+    let end = Timestamp::from_millis(SAMPLES * STEP);
+    QueryParams::range(Timestamp::from_millis(300_000), end, Duration::from_secs(15))
+}
+
+fn engine() -> EngineOptions {
+    EngineOptions { parse: ParseOptions::ALL, workers: 1, ..EngineOptions::default() }
+}
+
+/// Evaluates `text`, every select being given all of `series` in batches of `batch`.
+fn evaluate(
+    text: &str,
+    series: &[SelectedSeries],
+    batch: usize,
+    params: &QueryParams,
+    engine: &EngineOptions,
+) -> Result<QueryOutput, QueryError> {
+    let query = Query::plan(text, params, engine)?;
+    let mut evaluation = query.evaluation();
+    while let Some(id) = evaluation.next_select() {
+        for part in series.chunks(batch.max(1)) {
+            evaluation.push(id, part.to_vec())?;
+        }
+        evaluation.end_select(id)?;
+    }
+    evaluation.finish()
+}
+
+const QUERIES: [&str; 9] = [
+    "sum by (job) (rate(requests_total[5m]))",
+    "avg without (instance) (rate(requests_total[5m]))",
+    "stddev(requests_total)",
+    "topk(3, rate(requests_total[1m]))",
+    "quantile by (job) (0.9, requests_total)",
+    "requests_total / on(instance) rate(requests_total[2m]) > 100",
+    "max_over_time(sum by (job) (rate(requests_total[1m]))[3m:30s])",
+    "requests_total / scalar(sum(requests_total))",
+    "count_values('v', requests_total % 2) or absent(nothing)",
+];
+
+#[test]
+fn the_answer_depends_neither_on_workers_nor_on_batches() {
+    let series = counters(700);
+    for text in QUERIES {
+        let expected = evaluate(text, &series, usize::MAX, &params(), &engine()).unwrap().value;
+        let QueryValue::Matrix(matrix) = &expected else { panic!("{text} gives no matrix") };
+        assert!(!matrix.is_empty(), "{text} gives nothing");
+        for (workers, batch) in [(1, 1), (2, 1000), (3, 7), (8, 128)] {
+            let engine = EngineOptions { workers, ..engine() };
+            let found = evaluate(text, &series, batch, &params(), &engine).unwrap().value;
+            assert!(found == expected, "{text} differs with {workers} workers and batches of {batch}");
+        }
+    }
+}
+
+#[test]
+fn selects_may_be_offered_in_any_order() {
+    let series = counters(300);
+    for text in QUERIES {
+        let expected = evaluate(text, &series, 100, &params(), &engine()).unwrap().value;
+        let query = Query::plan(text, &params(), &engine()).unwrap();
+        let selects = query.selects().len();
+        let mut evaluation = query.evaluation();
+        // Backwards, and interleaved.
+        for part in series.chunks(50) {
+            for select in (0..selects).rev() {
+                evaluation.push(SelectId(select), part.to_vec()).unwrap();
+            }
+        }
+        for select in (0..selects).rev() {
+            evaluation.end_select(SelectId(select)).unwrap();
+        }
+        assert!(evaluation.finish().unwrap().value == expected, "{text}");
+    }
+}
+
+#[test]
+fn an_aggregation_holds_groups_and_not_series() {
+    let peak = |count| {
+        let text = "sum by (job) (rate(requests_total[5m]))";
+        evaluate(text, &counters(count), 128, &params(), &engine()).unwrap().stats.peak_bytes
+    };
+    assert!(peak(4000) < 2 * peak(400), "{} and {}", peak(4000), peak(400));
+}
+
+#[test]
+fn equal_selectors_are_fetched_once() {
+    let selects = |text| {
+        let query = Query::plan(text, &params(), &engine()).unwrap();
+        query.selects().len()
+    };
+    assert_eq!(selects("sum(rate(x[5m])) / count(rate(x[5m]))"), 1);
+    assert_eq!(selects("x / sum(x)"), 1);
+    assert_eq!(selects("rate(x[5m]) / rate(x[1m])"), 2, "other ranges");
+    assert_eq!(selects("x / x offset 5m"), 2);
+    assert_eq!(selects("quantile_over_time(scalar(q), x[5m])"), 2);
+}
+
+#[test]
+fn selects_name_the_samples_that_matter() {
+    let query = Query::plan("sum by (job) (rate(x[5m] offset 1m))", &params(), &engine()).unwrap();
+    let select = &query.selects()[0];
+    let range = TimeRange::new(Timestamp::from_millis(300_000 - 360_000 + 1), Timestamp::from_millis(840_000));
+    assert_eq!(select.range, range);
+    assert_eq!((select.hints.func.as_str(), select.hints.range), ("rate", Duration::from_secs(300)));
+    let query = Query::plan("sum by (job) (x)", &params(), &engine()).unwrap();
+    let hints = &query.selects()[0].hints;
+    assert_eq!((hints.func.as_str(), hints.by, hints.grouping.as_slice()), ("sum", true, &["job".to_owned()][..]));
+}
+
+#[test]
+fn limits_end_a_query_and_say_which_and_how_much() {
+    let series = counters(200);
+    let samples = EngineOptions { max_samples: 1000, ..engine() };
+    let error = evaluate("sum(requests_total)", &series, 64, &params(), &samples).unwrap_err();
+    assert!(matches!(&error, QueryError::Limit(limit) if limit.name == "max_samples" && limit.wanted > 1000), "{error}");
+    let bytes = EngineOptions { max_bytes: 50_000, ..engine() };
+    let error = evaluate("requests_total", &series, 64, &params(), &bytes).unwrap_err();
+    assert!(matches!(&error, QueryError::Limit(limit) if limit.name == "max_bytes"), "{error}");
+    let error = Query::plan("x[100y:1ms]", &QueryParams::instant(Timestamp::EPOCH), &engine()).unwrap_err();
+    assert!(matches!(error, QueryError::Limit(_)), "{error}");
+}
+
+#[test]
+fn a_raised_flag_ends_the_query_for_good() {
+    for (workers, text) in [(1, "sum(requests_total)"), (3, "requests_total + requests_total")] {
+        let interrupt = Interrupt::new();
+        let params = QueryParams { interrupt: interrupt.clone(), ..params() };
+        let engine = EngineOptions { workers, ..engine() };
+        let query = Query::plan(text, &params, &engine).unwrap();
+        let mut evaluation = query.evaluation();
+        let id = evaluation.next_select().unwrap();
+        evaluation.push(id, counters(300)).unwrap();
+        interrupt.time_out();
+        assert_eq!(evaluation.end_select(id), Err(QueryError::Timeout));
+        assert_eq!(evaluation.finish().unwrap_err(), QueryError::Timeout);
+    }
+}
+
+#[test]
+fn a_broken_chunk_fails_the_query_and_names_the_series() {
+    let mut series = counters(1);
+    series[0].replicas[0][0].raw =
+        Some(Chunk { range: TimeRange::ALL, encoding: Encoding::Xor, data: Bytes::from_static(&[0xff; 3]) });
+    let error = evaluate("sum(requests_total)", &series, 1, &params(), &engine()).unwrap_err().to_string();
+    assert!(error.contains("instance=\"00000\""), "{error}");
+}
+
+#[test]
+fn a_driver_that_forgets_a_select_gets_no_answer() {
+    let query = Query::plan("a + b", &params(), &engine()).unwrap();
+    let mut evaluation = query.evaluation();
+    let id = evaluation.next_select().unwrap();
+    evaluation.end_select(id).unwrap();
+    assert!(evaluation.end_select(id).is_err(), "a select ends once");
+    let query = Query::plan("a + b", &params(), &engine()).unwrap();
+    let error = query.evaluation().finish().unwrap_err().to_string();
+    assert!(error.contains("not read to its end"), "{error}");
+}
+
+#[test]
+fn parameters_that_do_not_fit_are_refused() {
+    let refused = |text: &str, params: QueryParams, expected: &str| {
+        let error = Query::plan(text, &params, &engine()).unwrap_err();
+        assert!(matches!(error, QueryError::BadParameter(_)) && error.to_string().contains(expected), "{error}");
+    };
+    let at = Timestamp::from_millis;
+    refused("x", QueryParams::range(at(10), at(0), Duration::from_secs(1)), "end timestamp must not be before start");
+    refused("x", QueryParams::range(at(0), at(10), Duration::ZERO), "zero query resolution step");
+    refused("x[5m]", QueryParams::range(at(0), at(10), Duration::from_secs(1)), "invalid expression type");
+}
