@@ -27,7 +27,7 @@ impl Length {
     /// When the value is not finite, does not fit, divides by zero, or is not positive where it has to be.
     pub fn resolve(&self, context: DurationContext, may_be_negative: bool) -> Result<i64, DurationError> {
         /// 2^63 nanoseconds, in seconds.
-        const LIMIT: f64 = 9_223_372_036.854_775_808;
+        const LIMIT: f64 = 9_223_372_036.854_776;
         let expr = match self {
             Length::Millis(millis) => return Ok(*millis),
             Length::Expr(expr) => expr,

@@ -46,7 +46,7 @@ fn literal(expr: &DurationExpr) -> Option<f64> {
 /// Whether so many seconds are more nanoseconds than 64 bits hold.
 fn out_of_range(seconds: f64) -> bool {
     /// 2^63 nanoseconds, in seconds.
-    const LIMIT: f64 = 9_223_372_036.854_775_808;
+    const LIMIT: f64 = 9_223_372_036.854_776;
     !(-LIMIT..=LIMIT).contains(&seconds)
 }
 
