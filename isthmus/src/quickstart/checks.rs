@@ -87,7 +87,10 @@ async fn up_counts(querier: &Querier) -> Result<(f64, f64)> {
 
 async fn deduplication(querier: &Querier) -> Result<String> {
     let (once, twice) = up_counts(querier).await?;
-    ensure!(twice == 2.0 * once, "{once} series of up with deduplication, {twice} without: not twice as many");
+    ensure!(
+        twice == 2.0 * once,
+        "{once} series of up with deduplication, {twice} without: not twice as many"
+    );
     Ok(format!("{once} series of up with deduplication, {twice} without"))
 }
 
@@ -125,7 +128,11 @@ async fn replica_killed(stage: &mut Stage, querier: &Querier) -> Result<String> 
     let answer = querier.query(WHOLE, "").await?;
     let after = answer.by_label("cluster");
     ensure!(before == after, "targets a cluster before {before:?}, after {after:?}");
-    ensure!(answer.warnings.iter().any(|w| w.contains(lost)), "no warning names {lost}: {:?}", answer.warnings);
+    ensure!(
+        answer.warnings.iter().any(|w| w.contains(lost)),
+        "no warning names {lost}: {:?}",
+        answer.warnings
+    );
     Ok(format!("targets a cluster {after:?} as before; warning: {}", answer.warnings[0]))
 }
 
@@ -142,7 +149,8 @@ async fn udp_blocked(stage: &mut Stage, querier: &Querier) -> Result<String> {
         let stores = querier.stores().await?;
         let of_cluster: Vec<_> = stores.iter().filter(|s| s.cluster == name).collect();
         ensure!(
-            !of_cluster.is_empty() && of_cluster.iter().all(|s| s.transport == "tcp" && s.last_error.is_none()),
+            !of_cluster.is_empty()
+                && of_cluster.iter().all(|s| s.transport == "tcp" && s.last_error.is_none()),
             "stores of {name}: {of_cluster:?}"
         );
         Ok(())

@@ -80,7 +80,12 @@ async fn forward_udp(near: Arc<UdpSocket>, to: SocketAddr, blocked: Arc<AtomicBo
                 let Ok(far) = connect(to).await else { continue };
                 let far = Arc::new(far);
                 senders.insert(from, Arc::clone(&far));
-                answers.spawn(forward_answers(Arc::clone(&far), Arc::clone(&near), from, Arc::clone(&blocked)));
+                answers.spawn(forward_answers(
+                    Arc::clone(&far),
+                    Arc::clone(&near),
+                    from,
+                    Arc::clone(&blocked),
+                ));
                 far
             }
         };
@@ -96,7 +101,12 @@ async fn connect(to: SocketAddr) -> std::io::Result<UdpSocket> {
     Ok(socket)
 }
 
-async fn forward_answers(far: Arc<UdpSocket>, near: Arc<UdpSocket>, to: SocketAddr, blocked: Arc<AtomicBool>) {
+async fn forward_answers(
+    far: Arc<UdpSocket>,
+    near: Arc<UdpSocket>,
+    to: SocketAddr,
+    blocked: Arc<AtomicBool>,
+) {
     let mut datagram = vec![0; DATAGRAM_BYTES];
     loop {
         match far.recv(&mut datagram).await {

@@ -85,7 +85,9 @@ async fn demonstrate(args: &QuickstartArgs) -> Result<ExitCode> {
 async fn perform(stage: &mut Stage, check: bool) -> Result<ExitCode> {
     let begun = Instant::now();
     if !stage.has_pushgateway() {
-        println!("no prometheus-pushgateway on the PATH: the clusters do without (Debian: apt-get install prometheus-pushgateway)");
+        println!(
+            "no prometheus-pushgateway on the PATH: the clusters do without (Debian: apt-get install prometheus-pushgateway)"
+        );
     }
     step("trust domain: offline roots, issuing CA", stage.create_trust_domain()).await?;
     step("observability cluster: gateway, querier", stage.start_observability()).await?;
@@ -134,17 +136,8 @@ struct Folder {
 }
 
 /// What an earlier run left; nothing else in the folder is ever removed.
-const OURS: [&str; 9] = [
-    "pki",
-    "observability",
-    "eu-1",
-    "us-1",
-    "logs",
-    "eu-1.token",
-    "us-1.token",
-    "used-token",
-    "wrong-token",
-];
+const OURS: [&str; 9] =
+    ["pki", "observability", "eu-1", "us-1", "logs", "eu-1.token", "us-1.token", "used-token", "wrong-token"];
 
 impl Folder {
     fn prepare(asked: Option<&Path>) -> Result<Self> {

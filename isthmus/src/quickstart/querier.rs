@@ -67,7 +67,8 @@ impl Querier {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs_f64();
         let query = percent_encode(expression);
         let start = now - range_seconds;
-        self.answer(&format!("{}/query_range?query={query}&start={start:.3}&end={now:.3}&step=1", self.base)).await
+        self.answer(&format!("{}/query_range?query={query}&start={start:.3}&end={now:.3}&step=1", self.base))
+            .await
     }
 
     async fn answer(&self, url: &str) -> Result<Answer> {
@@ -88,12 +89,13 @@ impl Querier {
         let body = self.http.json(&format!("{}/stores", self.base)).await?;
         let groups = body["data"].as_object().context("/api/v1/stores: no data")?;
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let stores = groups.values().flat_map(|group| group.as_array().into_iter().flatten()).map(|s| Store {
-            name: text(&s["name"]),
-            cluster: text(&s["labelSets"][0]["cluster"]),
-            transport: text(&s["transport"]),
-            last_error: s["lastError"].as_str().map(str::to_owned),
-        });
+        let stores =
+            groups.values().flat_map(|group| group.as_array().into_iter().flatten()).map(|s| Store {
+                name: text(&s["name"]),
+                cluster: text(&s["labelSets"][0]["cluster"]),
+                transport: text(&s["transport"]),
+                last_error: s["lastError"].as_str().map(str::to_owned),
+            });
         Ok(stores.collect())
     }
 }

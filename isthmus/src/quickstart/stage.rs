@@ -36,7 +36,8 @@ impl Stage {
             plan,
             program: std::env::current_exe().context("find this program's own file")?,
             prometheus,
-            pushgateway: prometheus::find("prometheus-pushgateway").or_else(|| prometheus::find("pushgateway")),
+            pushgateway: prometheus::find("prometheus-pushgateway")
+                .or_else(|| prometheus::find("pushgateway")),
             children: Vec::new(),
             links: Vec::new(),
             http: Http::new(Duration::from_secs(5)),
@@ -232,7 +233,8 @@ impl Stage {
             .args(["--http-address", any, "--grpc-address", any])
             .kill_on_drop(true)
             .output();
-        let output = tokio::time::timeout(START, join).await.context("the gateway neither joined nor ended")??;
+        let output =
+            tokio::time::timeout(START, join).await.context("the gateway neither joined nor ended")??;
         let said = String::from_utf8_lossy(&output.stderr);
         let line = said.lines().last().unwrap_or("nothing").trim().to_owned();
         ensure!(!output.status.success(), "the gateway joined: {line}");
@@ -310,13 +312,13 @@ impl Stage {
     async fn wait_ready(&mut self, name: &str, http: SocketAddr) -> Result<()> {
         let url = format!("http://{http}/-/ready");
         let client = self.http.clone();
-        let ready = wait_for(&format!("{name} to be ready"), START, || async {
+        let outcome = wait_for(&format!("{name} to be ready"), START, || async {
             let (status, body) = client.send("GET", &url, "").await?;
             ensure!(status == 200, "{url}: status {status}: {}", String::from_utf8_lossy(&body).trim());
             Ok(())
-        });
+        })
+        .await;
         // A child that ended says more than a time-out.
-        let outcome = ready.await;
         self.check_children()?;
         outcome
     }

@@ -22,7 +22,10 @@ pub(super) async fn print(stage: &Stage, queries: &[(&str, &str)]) -> Result<()>
     println!("\nQueries to try, and what they answer now:");
     for (meaning, expression) in queries {
         println!("\n  # {meaning}");
-        println!("  curl -sG http://{}/api/v1/query --data-urlencode 'query={expression}'", plan.querier_http);
+        println!(
+            "  curl -sG http://{}/api/v1/query --data-urlencode 'query={expression}'",
+            plan.querier_http
+        );
         let answer = querier.query(expression, "").await?;
         for (cluster, value) in answer.by_label("cluster") {
             println!("    {cluster}: {value}");

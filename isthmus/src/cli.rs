@@ -1,0 +1,91 @@
+//! The command line: `isthmus COMMAND`.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::quickstart::{self, QuickstartArgs};
+
+/// A global, long-term view of the metrics of many Prometheus servers, over a mesh that issues its own certificates
+#[derive(Debug, Parser)]
+#[command(name = "isthmus", version = version(), propagate_version = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serves the data of the Prometheus beside it as StoreAPI
+    Sidecar(sidecar::SidecarArgs),
+    /// Answers PromQL over all stores, and serves them as one
+    Query(querier::QueryArgs),
+    /// Joins this cluster to the mesh, or ends the mesh beside the querier
+    Gateway(gateway::cli::GatewayArgs),
+    /// Roots, issuing CA, join tokens and certificates
+    #[command(subcommand)]
+    Pki(pki::cli::PkiCommand),
+    /// Shows the whole on this machine: two client clusters, one PromQL answer over the mesh
+    Quickstart(QuickstartArgs),
+    /// Prints the completions of a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Writes a man page for each command
+    Man {
+        /// Folder to write to; created when absent
+        dir: PathBuf,
+    },
+}
+
+/// What `--version` prints behind the name.
+fn version() -> &'static str {
+    static TEXT: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    TEXT.get_or_init(|| runtime::Version::CURRENT.to_string())
+}
+
+/// Runs the command that the process was started with.
+pub(crate) fn run() -> ExitCode {
+    let done = |outcome: anyhow::Result<ExitCode>| {
+        outcome.unwrap_or_else(|error| {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        })
+    };
+    match Cli::parse().command {
+        Command::Sidecar(args) => sidecar::run(args),
+        Command::Query(args) => querier::run(args),
+        Command::Gateway(args) => gateway::cli::run(args),
+        Command::Pki(command) => pki::cli::run(command),
+        Command::Quickstart(args) => done(quickstart::run(&args)),
+        Command::Completions { shell } => done(completions(shell)),
+        Command::Man { dir } => done(man_pages(&dir)),
+    }
+}
+
+fn completions(shell: Shell) -> anyhow::Result<ExitCode> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "isthmus", &mut script);
+    std::io::stdout().write_all(&script)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn man_pages(dir: &std::path::Path) -> anyhow::Result<ExitCode> {
+    std::fs::create_dir_all(dir)?;
+    clap_mangen::generate_to(Cli::command(), dir)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}
