@@ -1,6 +1,6 @@
 //! The language: text to syntax tree and back.
 //!
-//! Reading order: [`ast`], [`functions`], `lexer`, `parser`, `check`, `printer`, `duration`.
+//! Reading order: [`ast`], [`functions`], `token`, `lexer`, `parser`, `check`, `printer`, `duration`.
 
 pub mod ast;
 mod check;
@@ -12,6 +12,7 @@ mod number;
 mod parser;
 mod printer;
 mod quote;
+mod token;
 
 pub use duration::{DurationContext, DurationError};
 pub use error::ParseError;

@@ -128,7 +128,7 @@ pub(crate) fn write_duration(out: &mut impl Write, millis: i64) -> fmt::Result {
     for (unit, length) in UNITS {
         let length = length.unsigned_abs();
         let whole_only = matches!(unit, "y" | "w");
-        if rest >= length && !(whole_only && !rest.is_multiple_of(length)) {
+        if rest >= length && (!whole_only || rest.is_multiple_of(length)) {
             write!(out, "{}{unit}", rest / length)?;
             rest %= length;
         }

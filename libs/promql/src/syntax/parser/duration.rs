@@ -2,7 +2,7 @@
 
 use super::super::ast::{BinaryOp, DurationExpr, DurationNode, Length, NumberLiteral, Span};
 use super::super::error::ParseError;
-use super::super::lexer::{Kind, Token, Word};
+use super::super::token::{Kind, Token, Word};
 use super::{Context, Parser};
 
 /// Where a length stands; mistakes are blamed on it.

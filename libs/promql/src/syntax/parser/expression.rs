@@ -6,9 +6,9 @@ use super::super::ast::{
 };
 use super::super::error::ParseError;
 use super::super::functions::{Function, Gate, ValueType};
-use super::super::lexer::{Kind, Token, Word};
 use super::super::number::{parse_duration, parse_number};
 use super::super::quote::{quoted, quoted_bytes, unquote, unquote_bytes};
+use super::super::token::{Kind, Token, Word};
 use super::{Parsed, Parser, is_metric_name};
 
 /// How tightly an operator binds.

@@ -4,7 +4,7 @@ use model::{Labels, LabelsBuilder, METRIC_NAME};
 
 use super::super::ParseOptions;
 use super::super::error::ParseError;
-use super::super::lexer::Kind;
+use super::super::token::Kind;
 use super::{Parser, is_metric_name};
 
 const CONTEXT: &str = "label set";

@@ -22,7 +22,8 @@ use super::ParseOptions;
 use super::ast::{Expr, MAX_HEIGHT, Span};
 use super::check::check;
 use super::error::ParseError;
-use super::lexer::{Kind, Lexer, Token, Word};
+use super::lexer::Lexer;
+use super::token::{Kind, Token, Word};
 
 /// The longest text that is parsed, in bytes.
 pub const MAX_LENGTH_BYTES: usize = 1 << 20;

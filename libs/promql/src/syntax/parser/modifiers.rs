@@ -2,8 +2,8 @@
 
 use super::super::ast::{BinaryOp, Cardinality, VectorMatching};
 use super::super::error::ParseError;
-use super::super::lexer::{Kind, Word};
 use super::super::quote::quoted;
+use super::super::token::{Kind, Word};
 use super::Parser;
 
 /// The modifiers of a binary operator.

@@ -4,7 +4,7 @@ use model::Timestamp;
 
 use super::super::ast::{At, Boundary, Expr, Length, MatrixSelector, SubqueryExpr, VectorSelector};
 use super::super::error::ParseError;
-use super::super::lexer::{Kind, Token, Word};
+use super::super::token::{Kind, Token, Word};
 use super::duration::Place;
 use super::{Context, Parsed, Parser};
 

@@ -4,7 +4,7 @@ use model::{METRIC_NAME, MatchOp, Matcher};
 
 use super::super::ast::{BinaryOp, Boundary, Length, VectorSelector};
 use super::super::error::ParseError;
-use super::super::lexer::{Kind, Token};
+use super::super::token::{Kind, Token};
 use super::Parser;
 
 const CONTEXT: &str = "label matching";
