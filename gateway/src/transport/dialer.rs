@@ -186,21 +186,19 @@ impl Dialer {
     /// QUIC, and TCP beside it once QUIC has not answered for a while. QUIC is not given up then: on a long link its
     /// answer may just be late, and a refusal that comes late still counts.
     async fn dial(&mut self, address: SocketAddr) -> Result<Connection, ConnectError> {
-        self.endpoint(address)?;
+        // Without a UDP socket of our own there is no UDP answer either, which is what dialling then says.
+        let _ = self.endpoint(address);
         let this = &*self;
-        let quic = std::pin::pin!(this.dial_quic_at(address));
-        let mut quic = quic;
-        let no_quic = tokio::select! {
+        let mut quic = std::pin::pin!(this.dial_quic_at(address));
+        let quic_may_answer = tokio::select! {
             dialled = &mut quic => match dialled {
-                Err(error) if error.failure == Failure::NoAnswer => Some(error),
+                Err(error) if error.failure == Failure::NoAnswer => false,
                 decided => return decided,
             },
-            () = sleep(this.node.settings.fallback_after) => None,
+            () = sleep(this.node.settings.fallback_after) => true,
         };
         let mut tcp = std::pin::pin!(this.dial_tcp(address));
-        let dialled = if no_quic.is_some() {
-            tcp.await
-        } else {
+        let dialled = if quic_may_answer {
             tokio::select! {
                 biased;
                 dialled = &mut quic => match dialled {
@@ -208,10 +206,12 @@ impl Dialer {
                     decided => return decided,
                 },
                 dialled = &mut tcp => match dialled {
-                    Err(error) if error.failure == Failure::NoAnswer => return quic.await,
+                    Err(error) if error.failure != Failure::Refused => return quic.await,
                     decided => decided,
                 },
             }
+        } else {
+            tcp.await
         };
         if dialled.is_ok() {
             (this.node.observer)(&Event::FellBack { address });
@@ -240,7 +240,6 @@ impl Dialer {
                     Arc::new(quinn::TokioRuntime),
                 )
             });
-            // Without UDP sockets of our own there is no UDP answer either.
             *endpoint =
                 Some(made.map_err(|error| self::error(address, Failure::NoAnswer, error.to_string()))?);
         }

@@ -20,6 +20,9 @@ use super::{Event, Failure, Node, error::of_quic};
 /// How often the wall clock is looked at while waiting for a certificate to expire: clocks can be set meanwhile.
 const CLOCK_CHECK: Duration = Duration::from_secs(30);
 
+/// Between closing a QUIC connection and the note why.
+const CLOSE_GRACE: Duration = Duration::from_secs(1);
+
 /// Why we close a connection; a QUIC peer is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Close {
@@ -249,6 +252,10 @@ async fn watch_over(link: Link, links: Links) {
     };
     tokio::select! {
         error = broken => {
+            if error == quinn::ConnectionError::LocallyClosed {
+                // Somebody above is about to say why.
+                let _ = tokio::time::timeout(CLOSE_GRACE, link.closed()).await;
+            }
             let (failure, reason) = of_quic(&error);
             // On a connection that was there, silence is a loss like any other.
             let failure = if failure == Failure::NoAnswer { Failure::Lost } else { failure };

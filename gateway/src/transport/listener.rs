@@ -52,6 +52,7 @@ pub enum Inbound {
 pub struct Listener {
     local: SocketAddr,
     inbound: mpsc::Receiver<Inbound>,
+    endpoint: quinn::Endpoint,
     /// Aborted when the listener is dropped.
     _tasks: JoinSet<()>,
 }
@@ -101,9 +102,9 @@ impl Listener {
             inbound: sender,
         });
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept_quic(door.clone(), endpoint));
+        tasks.spawn(accept_quic(door.clone(), endpoint.clone()));
         tasks.spawn(accept_tcp(door, tcp));
-        Ok(Self { local, inbound, _tasks: tasks })
+        Ok(Self { local, inbound, endpoint, _tasks: tasks })
     }
 
     /// The address listened on.
@@ -121,6 +122,13 @@ impl Listener {
             // The tasks end with the listener only.
             None => std::future::pending().await,
         }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // Connections that live on keep the socket; it must take no new ones.
+        self.endpoint.set_server_config(None);
     }
 }
 

@@ -69,6 +69,11 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// How long a probe of an idle HTTP/2 connection may go unanswered.
+    pub(super) fn keep_alive_timeout(&self) -> Duration {
+        self.idle_timeout.saturating_sub(self.keep_alive).max(Duration::from_secs(1))
+    }
+
     pub(super) fn quic(&self) -> Arc<TransportConfig> {
         let mut config = TransportConfig::default();
         config

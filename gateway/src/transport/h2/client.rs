@@ -36,7 +36,7 @@ pub(in super::super) async fn client(
         .max_send_buf_size(settings.send_buffer_bytes)
         .max_header_list_size(settings.max_head_bytes)
         .keep_alive_interval(settings.keep_alive)
-        .keep_alive_timeout(settings.idle_timeout - settings.keep_alive)
+        .keep_alive_timeout(settings.keep_alive_timeout())
         .keep_alive_while_idle(true)
         .handshake::<_, RequestBody>(TokioIo::new(TcpIo::new(tls, link.clone())))
         .await

@@ -37,7 +37,7 @@ pub(in super::super) async fn serve(
         .max_send_buf_size(settings.send_buffer_bytes)
         .max_header_list_size(settings.max_head_bytes)
         .keep_alive_interval(settings.keep_alive)
-        .keep_alive_timeout(settings.idle_timeout - settings.keep_alive)
+        .keep_alive_timeout(settings.keep_alive_timeout())
         .auto_date_header(false)
         .serve_connection(TokioIo::new(TcpIo::new(tls, link.clone())), service);
     tokio::select! {

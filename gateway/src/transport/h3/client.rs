@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use ::h3::error::ConnectionError;
 use bytes::Bytes;
 use futures::future::{Either, select};
 use http::{Request, Response, Uri, header, uri::Scheme};
@@ -9,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::{
     super::{
-        Body, Client, Closed, ConnectError, Failure, Link, Settings, StreamError, StreamErrorKind,
+        Body, Client, Close, Closed, ConnectError, Failure, Link, Settings, StreamError, StreamErrorKind,
         client::{Keep, Sender},
         handler::HandlerFuture,
     },
@@ -36,10 +37,11 @@ pub(in super::super) async fn client(
         })?;
     let driven = link.clone();
     tokio::spawn(async move {
-        let error = driver.wait_idle().await;
-        // The transport's own error, if there is one, says more; the link's watcher knows it.
-        tokio::task::yield_now().await;
-        driven.end(Closed::There { failure: Failure::Lost, reason: error.to_string() });
+        if let ConnectionError::Local { .. } = driver.wait_idle().await {
+            driven.close(Close::Misbehaved);
+        }
+        // Else the link's watcher sees it too, and knows better why; dropping the driver first would hide it.
+        driven.closed().await;
     });
     Ok(Client::new(link, H3Sender { sender: Mutex::new(sender) }))
 }

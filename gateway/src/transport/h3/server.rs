@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use ::h3::error::ConnectionError;
 use bytes::Bytes;
 use tokio::time::timeout;
 
@@ -44,11 +45,9 @@ pub(in super::super) async fn serve(
                 tokio::spawn(unless_stopped(stopped, request, link.stream()));
             }
             Ok(None) => return link.close(Close::Done),
-            Err(_) => {
-                // The transport's own error, if there is one, says more; the link's watcher knows it.
-                tokio::task::yield_now().await;
-                return link.close(Close::Misbehaved);
-            }
+            Err(ConnectionError::Local { .. }) => return link.close(Close::Misbehaved),
+            // The link's watcher sees it too, and knows better why; dropping the connection first would hide it.
+            Err(_) => return drop(link.closed().await),
         }
     }
 }
