@@ -9,7 +9,7 @@ use storeapi::{info_to_wire, labels_to_wire};
 use tokio::sync::watch;
 
 use super::*;
-use crate::endpoints::{EndpointOptions, EndpointSet};
+use crate::endpoints::{Endpoint, EndpointOptions, EndpointSet};
 
 /// A gateway's local port: a directory that the test writes, and the stores behind it.
 struct Gateway {
@@ -157,4 +157,43 @@ async fn given_endpoints_are_asked_for_info_and_missed_while_they_are_away() {
     assert!(warnings[0].starts_with(&format!("store {nobody}: not healthy: ")), "{warnings:?}");
     shutdown.trigger();
     task.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_name_stands_for_all_its_addresses() {
+    let address = serve(memory(&[("cluster", "eu-1")], &["api"])).await;
+    let port = address.rsplit_once(':').unwrap().1;
+    let set = set(&[format!("dns+127.0.0.1:{port}"), "dns+no-such-host.invalid:1".to_owned()], &[]);
+    let shutdown = Shutdown::new();
+    let task = tokio::spawn(set.clone().run(|| {}, shutdown.clone()));
+    wait_for("the name to be resolved and asked", || {
+        set.endpoints().iter().any(|endpoint| endpoint.state().last_error.is_none())
+    })
+    .await;
+    let (series, warnings) = answer(&set).await;
+    assert_eq!(series, ["api@eu-1"]);
+    // Nobody knows which stores the other name stands for, so the answer may lack some.
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].starts_with("store endpoint dns+no-such-host.invalid:1: "), "{warnings:?}");
+    shutdown.trigger();
+    task.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_is_forgotten_after_a_while_unless_it_is_strict() {
+    let timeout = Duration::from_secs(300);
+    for (strict, forgotten) in [(false, true), (true, false)] {
+        let channel = mesh::direct("127.0.0.1:1").unwrap();
+        let endpoint = Endpoint::new("127.0.0.1:1", channel, strict);
+        endpoint.checked(Ok(StoreInfo::new("sidecar", vec![], TimeRange::ALL)));
+        tokio::time::advance(timeout * 2).await;
+        assert!(!endpoint.is_forgotten(timeout), "a healthy endpoint is never forgotten");
+        endpoint.checked(Ok(StoreInfo::new("sidecar", vec![], TimeRange::ALL)));
+        endpoint.checked(Err(StoreError::unavailable("gone")));
+        tokio::time::advance(timeout / 2).await;
+        assert!(!endpoint.is_forgotten(timeout));
+        assert!(endpoint.state().info.is_some(), "what it last said is kept");
+        tokio::time::advance(timeout).await;
+        assert_eq!(endpoint.is_forgotten(timeout), forgotten);
+    }
 }

@@ -295,4 +295,28 @@ async fn pages_of_other_origins_may_read_and_everything_has_its_place() {
     ] {
         assert!(metrics.contains(family), "{family} is missing in\n{metrics}");
     }
+    match promtool_check(&metrics) {
+        Some((true, _)) => {}
+        Some((false, said)) => panic!("promtool: {said}"),
+        None => println!("skipped: promtool is not installed"),
+    }
+}
+
+/// Asks the real linter; `None` where it is not installed.
+fn promtool_check(text: &str) -> Option<(bool, String)> {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .ok()?;
+    promtool.stdin.take()?.write_all(text.as_bytes()).ok()?;
+    let output = promtool.wait_with_output().ok()?;
+    Some((
+        output.status.success(),
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
+    ))
 }
