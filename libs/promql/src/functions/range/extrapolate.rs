@@ -46,6 +46,38 @@ impl Change {
         }
         if sampled == 0.0 { 1.0 } else { (sampled + to_start + to_end) / sampled }
     }
+
+    /// The same as two lengths in milliseconds, whose ratio is the factor: how much of the window is covered, and how far
+    /// the samples reach.
+    ///
+    /// This takes no division, which matters where it is done for each step. Which side of the threshold a distance lies
+    /// on is decided by integers; only where they are equal do the rounding errors of floats decide in Prometheus, and
+    /// so they do here.
+    #[inline(always)]
+    pub(super) fn extent(&self, start: i64, end: i64) -> (f64, f64) {
+        let sampled = self.times.1 - self.times.0;
+        let gaps = self.samples as i64 - 1;
+        let (before, after) = (self.times.0 - start, end - self.times.1);
+        let threshold = i128::from(sampled) * 11;
+        let near = |length: i64| i128::from(length) * i128::from(gaps) * 10;
+        let (near_start, near_end) = (near(before), near(after));
+        if near_start == threshold || near_end == threshold || sampled == 0 {
+            let factor = self.factor(start, end);
+            return (factor, 1.0);
+        }
+        let interval = sampled as f64;
+        let half = || interval / gaps as f64 / 2.0;
+        let mut to_start = if near_start > threshold { half() } else { before as f64 };
+        if let Some((first, change)) = self.zero
+            && change > 0.0
+            && first >= 0.0
+            && interval * first < to_start * change
+        {
+            to_start = interval * (first / change);
+        }
+        let to_end = if near_end > threshold { half() } else { after as f64 };
+        (interval + to_start + to_end, interval)
+    }
 }
 
 /// The change of the floats of a window; `None` where there are less than two.
@@ -63,32 +95,11 @@ pub(super) fn floats(view: &View<'_>, counter: bool, per_second: bool) -> Option
             }
         }
     }
-    Some(extrapolated(
-        view,
-        (times[0], times[times.len() - 1]),
-        values.len(),
-        first,
-        change,
-        counter,
-        per_second,
-    ))
-}
-
-/// Extends a change that is already known.
-#[inline]
-pub(super) fn extrapolated(
-    view: &View<'_>,
-    times: (i64, i64),
-    samples: usize,
-    first: f64,
-    change: f64,
-    counter: bool,
-    per_second: bool,
-) -> f64 {
     let zero = if counter { Some((first, change)) } else { None };
-    let mut factor = Change { times, samples, zero }.factor(view.start, view.end);
+    let sampled = Change { times: (times[0], times[times.len() - 1]), samples: values.len(), zero };
+    let mut factor = sampled.factor(view.start, view.end);
     if per_second {
         factor /= view.range_seconds();
     }
-    change * factor
+    Some(change * factor)
 }

@@ -7,8 +7,8 @@
 use std::collections::VecDeque;
 
 use super::edges::changed;
-use super::extrapolate::extrapolated;
-use super::{Cursor, RangeFunction, View, over_time};
+use super::extrapolate::Change;
+use super::{Cursor, RangeFunction, over_time};
 use crate::eval::column::{Column, Points};
 use crate::functions::kahan::KahanSum;
 use crate::syntax::ast::Boundary;
@@ -56,14 +56,22 @@ pub(super) fn evaluate(function: &RangeFunction<'_>, points: Points<'_>, out: &m
 /// Calls `f` with the step and the samples `low..high` of each window that is not empty.
 #[inline(always)]
 fn each(function: &RangeFunction<'_>, times: &[i64], mut f: impl FnMut(usize, usize, usize)) {
+    each_with_end(function, times, |step, _, low, high| f(step, low, high));
+}
+
+/// As [`each`], with the last instant of the window.
+#[inline(always)]
+fn each_with_end(function: &RangeFunction<'_>, times: &[i64], mut f: impl FnMut(usize, i64, usize, usize)) {
     let (window, steps) = (function.window, function.steps);
     let mut cursor = Cursor::default();
+    let advance = if window.at.is_some() { 0 } else { steps.interval };
+    let mut end = window.end(steps.start);
     for step in 0..steps.count {
-        let end = window.end(steps.time(step));
         cursor.slide(times.len(), end.saturating_sub(window.range), end, |at| times[at]);
         if !cursor.is_empty() {
-            f(step, cursor.low, cursor.high);
+            f(step, end, cursor.low, cursor.high);
         }
+        end = end.saturating_add(advance);
     }
 }
 
@@ -79,8 +87,9 @@ fn rate(function: &RangeFunction<'_>, points: Points<'_>, out: &mut [f64], count
         }
     }
     let mut first_reset = 0;
-    let (window, steps) = (function.window, function.steps);
-    each(function, times, |step, low, high| {
+    let window = function.window;
+    let divisor = if per_second { window.range as f64 / 1000.0 } else { 1.0 };
+    each_with_end(function, times, |step, end, low, high| {
         if high - low < 2 {
             return;
         }
@@ -93,18 +102,13 @@ fn rate(function: &RangeFunction<'_>, points: Points<'_>, out: &mut [f64], count
                 change += value;
             }
         }
-        let time = steps.time(step);
-        let view = View {
-            points: Points::default(),
-            start: window.start(time),
-            end: window.end(time),
-            range: window.range,
-            time,
-            boundary: Boundary::Plain,
-            appeared: i64::MIN,
+        let sampled = Change {
+            times: (times[low], times[high - 1]),
+            samples: high - low,
+            zero: if counter { Some((values[low], change)) } else { None },
         };
-        let ends = (times[low], times[high - 1]);
-        out[step] = extrapolated(&view, ends, high - low, values[low], change, counter, per_second);
+        let (covered, interval) = sampled.extent(end.saturating_sub(window.range), end);
+        out[step] = change * covered / (interval * divisor);
     });
 }
 

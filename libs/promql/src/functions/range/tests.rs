@@ -68,7 +68,8 @@ fn sliding_gives_what_looking_at_each_window_gives() {
         let (times, values) = series(&mut random);
         let points = Points { timestamps: &times, values: &values, histograms: &[] };
         let interval = 1000 + random.below(60_000) as i64;
-        let steps = Steps { start: random.below(400_000) as i64, interval, count: random.below(300) as usize };
+        let steps =
+            Steps { start: random.below(400_000) as i64, interval, count: random.below(300) as usize };
         let window = Window {
             at: (random.below(10) == 0).then(|| random.below(2_000_000) as i64),
             offset: random.below(60_000) as i64 - 30_000,
@@ -93,7 +94,13 @@ fn sliding_gives_what_looking_at_each_window_gives() {
     }
 }
 
-fn evaluate_at(id: FunctionId, boundary: Boundary, samples: &[(i64, f64)], end: i64, range: i64) -> Option<f64> {
+fn evaluate_at(
+    id: FunctionId,
+    boundary: Boundary,
+    samples: &[(i64, f64)],
+    end: i64,
+    range: i64,
+) -> Option<f64> {
     let (times, values): (Vec<i64>, Vec<f64>) = samples.iter().copied().unzip();
     let window = Window { at: None, offset: 0, range, boundary, lookback: 300_000 };
     let steps = Steps::single(end);

@@ -33,7 +33,8 @@ pub(super) fn evaluate(id: FunctionId, view: &View<'_>) -> Option<f64> {
     }
     let mut change = values[last] - values[first];
     if counter {
-        change += values[first..].windows(2).filter(|pair| pair[1] < pair[0]).map(|pair| pair[0]).sum::<f64>();
+        change +=
+            values[first..].windows(2).filter(|pair| pair[1] < pair[0]).map(|pair| pair[0]).sum::<f64>();
     }
     // Samples that cover the whole window are scaled from their interval to its length.
     if !increase && times[first] <= view.start && ((view.end - times[last]) as f64) < distance {
