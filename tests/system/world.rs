@@ -14,8 +14,9 @@ use tests::{
     Cluster, Mesh, Process, Prometheus, Reach, free_port, get, isthmus, openmetrics_blocks, wait_for,
 };
 
-/// First sample, in seconds since the epoch; on a two-hour border of blocks.
-pub(crate) const BEGIN: i64 = 1_790_000_000 / 7200 * 7200;
+/// First sample, in seconds since the epoch: just behind a two-hour border of blocks, and off the full minutes at which
+/// subqueries are evaluated.
+pub(crate) const BEGIN: i64 = 1_790_000_000 / 7200 * 7200 + 3;
 /// Distance of samples in seconds.
 const INTERVAL: i64 = 15;
 /// Number of samples of each series: three hours.
