@@ -4,14 +4,14 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::quickstart::{self, QuickstartArgs};
 
 /// A global, long-term view of the metrics of many Prometheus servers, over a mesh that issues its own certificates
 #[derive(Debug, Parser)]
-#[command(name = "isthmus", version = version(), propagate_version = true, arg_required_else_help = true)]
+#[command(name = "isthmus", bin_name = "isthmus", version = version(), propagate_version = true, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -48,6 +48,13 @@ fn version() -> &'static str {
     TEXT.get_or_init(|| runtime::Version::CURRENT.to_string())
 }
 
+/// Reads the arguments; switches may be negated as Thanos' are (`--no-query.partial-response`).
+fn parse() -> Cli {
+    let command = Cli::command();
+    let args = runtime::kingpin_args(&command, std::env::args_os());
+    Cli::from_arg_matches(&command.get_matches_from(args)).unwrap_or_else(|error| error.exit())
+}
+
 /// Runs the command that the process was started with.
 pub(crate) fn run() -> ExitCode {
     let done = |outcome: anyhow::Result<ExitCode>| {
@@ -56,7 +63,7 @@ pub(crate) fn run() -> ExitCode {
             ExitCode::FAILURE
         })
     };
-    match Cli::parse().command {
+    match parse().command {
         Command::Sidecar(args) => sidecar::run(args),
         Command::Query(args) => querier::run(args),
         Command::Gateway(args) => gateway::cli::run(args),
