@@ -76,7 +76,8 @@ impl From<Status> for StoreError {
         let mut cause = std::error::Error::source(&status);
         while let Some(error) = cause {
             let text = error.to_string();
-            if !text.is_empty() && !message.contains(&text) {
+            // A status among the causes prints its own message once more.
+            if !text.is_empty() && !message.contains(&text) && (message.is_empty() || !text.contains(&message)) {
                 if !message.is_empty() {
                     message.push_str(": ");
                 }

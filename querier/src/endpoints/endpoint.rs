@@ -7,6 +7,8 @@ use model::{Labels, Matcher, TimeRange};
 use storeapi::{MetadataStore, Store, StoreClient, StoreError, StoreInfo};
 use tokio::time::Instant;
 
+use crate::fanout::without_name;
+
 /// What is known of an endpoint at one moment.
 #[derive(Clone, Debug)]
 pub(crate) struct State {
@@ -71,8 +73,8 @@ impl Endpoint {
         match (&before, &state.last_error) {
             (Some(_), None) => {
                 state.last_success = Instant::now();
-                let component = state.info.as_ref().map_or("", |info| info.component.as_str());
-                tracing::info!(store = %self.name, component, "store is healthy");
+                let kind = state.info.as_ref().map_or("", |info| info.component.as_str());
+                tracing::info!(store = %self.name, kind, "store is healthy");
             }
             (None, None) => state.last_success = Instant::now(),
             (None, Some(error)) => tracing::warn!(store = %self.name, err = %error, "store is not healthy"),
@@ -92,7 +94,9 @@ impl Endpoint {
                     state.info = Some(Arc::new(info));
                     state.last_error = None;
                 }
-                Err(error) => state.last_error = Some(error.message().to_owned()),
+                Err(error) => {
+                    state.last_error = Some(without_name(&self.name, error.message()).to_owned());
+                }
             }
         });
     }

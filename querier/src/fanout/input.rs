@@ -169,6 +169,17 @@ pub(super) fn late(limit: Duration) -> StoreError {
     )
 }
 
+/// What a store said, or what went wrong with it, under its name. Connections name their address by themselves; once
+/// is enough.
+pub(super) fn under_name(name: &str, message: &str) -> String {
+    format!("store {name}: {}", without_name(name, message))
+}
+
+/// A message without the store's name in front.
+pub(crate) fn without_name<'a>(name: &str, message: &'a str) -> &'a str {
+    message.strip_prefix(name).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(message)
+}
+
 /// The error of a store that cannot be asked now.
 pub(super) fn unavailable(candidate: &Candidate) -> Option<(Arc<str>, String)> {
     let reason = candidate.unavailable.as_ref()?;

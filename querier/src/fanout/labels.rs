@@ -10,7 +10,7 @@ use storeapi::{
     MetricMetadata, PartialResponse, StoreError,
 };
 
-use super::input::{late, unavailable};
+use super::input::{late, unavailable, under_name};
 use super::{ProxyStore, StoreFilter};
 use crate::endpoints::Candidate;
 
@@ -108,9 +108,9 @@ fn joined(
         match answer {
             Ok(answer) => {
                 values.extend(answer.values);
-                warnings.extend(answer.warnings.into_iter().map(|text| format!("store {name}: {text}")));
+                warnings.extend(answer.warnings.into_iter().map(|text| under_name(&name, &text)));
             }
-            Err(error) => warnings.push(format!("store {name}: {error}")),
+            Err(error) => warnings.push(under_name(&name, error.message())),
         }
     }
     give_up(partial, &warnings)?;
@@ -151,10 +151,9 @@ impl MetadataStore for ProxyStore {
                         known.sort();
                         known.dedup();
                     }
-                    all.warnings
-                        .extend(answer.warnings.into_iter().map(|text| format!("store {name}: {text}")));
+                    all.warnings.extend(answer.warnings.into_iter().map(|text| under_name(&name, &text)));
                 }
-                Err(error) => all.warnings.push(format!("store {name}: {error}")),
+                Err(error) => all.warnings.push(under_name(&name, error.message())),
             }
         }
         give_up(request.partial_response, &all.warnings)?;

@@ -7,7 +7,7 @@ use series::{Merge, MergedSeries, Step};
 use storeapi::{PartialResponse, StoreError};
 use tokio::sync::mpsc::error::TryRecvError;
 
-use super::input::{Input, Item};
+use super::input::{Input, Item, under_name, without_name};
 use super::report::{FanoutMetrics, Outcome, StoreReport};
 
 /// Series given out at once.
@@ -67,7 +67,7 @@ impl Fanout {
 
     /// Says that a store should have been asked and could not be.
     pub(super) fn missing(&mut self, name: &Arc<str>, reason: String) {
-        self.warnings.push_back(format!("store {name}: {reason}"));
+        self.warnings.push_back(under_name(name, &reason));
         self.reports.push(StoreReport::new(name, Outcome::Failed(reason)));
     }
 
@@ -168,8 +168,11 @@ impl Fanout {
                     self.fail(input, error.to_string());
                 }
             }
-            Item::Warning(text) => self.warnings.push_back(format!("store {}: {text}", report.name)),
-            Item::Failed(error) => self.fail(input, error.message().to_owned()),
+            Item::Warning(text) => self.warnings.push_back(under_name(&report.name, &text)),
+            Item::Failed(error) => {
+                let reason = without_name(&report.name, error.message()).to_owned();
+                self.fail(input, reason);
+            }
             Item::End => {
                 report.outcome = Outcome::Answered;
                 self.end(input);
@@ -180,7 +183,7 @@ impl Fanout {
     fn fail(&mut self, input: usize, reason: String) {
         let report = &mut self.reports[input];
         tracing::warn!(store = %report.name, err = %reason, "store did not answer in full");
-        self.warnings.push_back(format!("store {}: {reason}", report.name));
+        self.warnings.push_back(under_name(&report.name, &reason));
         report.outcome = Outcome::Failed(reason);
         self.end(input);
     }

@@ -15,6 +15,7 @@ mod proxy;
 mod report;
 
 pub use filter::StoreFilter;
+pub(crate) use input::without_name;
 pub use merged::{Fanout, FanoutEvent};
 pub use proxy::{ProxyOptions, ProxyStore};
 pub use report::{FanoutMetrics, Outcome, StoreReport};
