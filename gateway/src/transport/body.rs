@@ -2,14 +2,14 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 
-use super::StreamError;
+use super::{StreamError, StreamErrorKind};
 
 /// Received data is merged up to this many bytes, as long as it is there already: a third less processor time for bulk
 /// streams, and no delay for a trickle.
@@ -82,7 +82,39 @@ impl http_body::Body for Body {
 
 impl From<hyper::body::Incoming> for Body {
     fn from(body: hyper::body::Incoming) -> Self {
-        Self::merged(body.map_err(|e| StreamError::from_hyper(&e)))
+        Self::merged(Whole { inner: body, has_trailers: false })
+    }
+}
+
+/// A body of hyper's that tells a cancelled stream from one that has ended: hyper alone ends both alike.
+struct Whole {
+    inner: hyper::body::Incoming,
+    has_trailers: bool,
+}
+
+impl http_body::Body for Whole {
+    type Data = Bytes;
+    type Error = StreamError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<PolledFrame> {
+        Poll::Ready(match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+            Some(Ok(frame)) => {
+                self.has_trailers |= frame.is_trailers();
+                Some(Ok(frame))
+            }
+            Some(Err(error)) => Some(Err(StreamError::from_hyper(&error))),
+            // Trailers are an end in any case; a reset after them takes nothing away.
+            None if self.has_trailers || self.inner.is_end_stream() => None,
+            None => Some(Err(StreamError::new(StreamErrorKind::Cancelled, "cancelled by the other side"))),
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
     }
 }
 
@@ -202,7 +234,6 @@ mod tests {
     use http_body_util::StreamBody;
 
     use super::*;
-    use crate::transport::StreamErrorKind;
 
     async fn frames(pieces: Vec<Result<Frame<Bytes>, StreamError>>) -> Vec<String> {
         let body = Body::merged(StreamBody::new(stream::iter(pieces)));

@@ -36,6 +36,9 @@ pub(in super::super) async fn serve(
         .max_frame_size(settings.frame_bytes)
         .max_send_buf_size(settings.send_buffer_bytes)
         .max_header_list_size(settings.max_head_bytes)
+        // h2 counts what arrives late for streams that are gone as errors, and for good: over the life of a connection
+        // any bound would be met.
+        .max_local_error_reset_streams(None)
         .keep_alive_interval(settings.keep_alive)
         .keep_alive_timeout(settings.keep_alive_timeout())
         .auto_date_header(false)

@@ -60,13 +60,18 @@ async fn an_error_after_three_messages_passes_with_its_metadata() {
 #[tokio::test]
 async fn a_truncated_answer_never_looks_whole() {
     everywhere(async |pair, _| {
-        let response = pair.client.handle(request("/broken-after-three", Body::full("ask"))).await;
-        // The reset may overtake data, and even the head.
-        let end = match response {
-            Ok(response) => read(response.into_body()).await.2,
-            Err(error) => Err(error),
-        };
-        assert_eq!(end.unwrap_err().kind(), StreamErrorKind::Reset);
+        for (path, kind) in [
+            ("/broken-after-three", StreamErrorKind::Reset),
+            ("/cancelled-after-three", StreamErrorKind::Cancelled),
+        ] {
+            let response = pair.client.handle(request(path, Body::full("ask"))).await;
+            // The reset may overtake data, and even the head.
+            let end = match response {
+                Ok(response) => read(response.into_body()).await.2,
+                Err(error) => Err(error),
+            };
+            assert_eq!(end.unwrap_err().kind(), kind);
+        }
         let refused = pair.client.handle(request("/refused", Body::full("ask"))).await.unwrap_err();
         assert_eq!(refused.kind(), StreamErrorKind::Refused);
     })
@@ -196,6 +201,18 @@ async fn more_requests_than_allowed_wait_for_their_turn() {
         let ask = |_| pair.client.handle(request("/echo", Body::full("ask")));
         let answers = futures::future::join_all((0..2 * max).map(ask));
         assert!(answers.await.into_iter().all(|answer| answer.is_ok()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn answers_that_do_not_wait_for_their_requests_wear_nothing_out() {
+    everywhere(async |pair, _| {
+        for _ in 0..1500 {
+            let response = pair.client.handle(request("/trailers", Body::full("unread"))).await.unwrap();
+            let (len, trailers, end) = read(response.into_body()).await;
+            assert!(len == 5 && trailers.is_some() && end.is_ok());
+        }
     })
     .await;
 }

@@ -263,6 +263,10 @@ fn scenarios(probe: Probe) -> Arc<dyn Handler> {
                     let broken = StreamError::new(StreamErrorKind::Reset, "broken");
                     pieces(vec![data(5), data(5), data(5), Err(broken)])
                 }
+                "/cancelled-after-three" => {
+                    let cancelled = StreamError::new(StreamErrorKind::Cancelled, "cancelled");
+                    pieces(vec![data(5), data(5), data(5), Err(cancelled)])
+                }
                 "/refused" => return Err(StreamError::new(StreamErrorKind::Refused, "not looked at")),
                 "/echo" => request.into_body(),
                 "/idle" => one_then_nothing(probe.guard("idle")),
