@@ -7,7 +7,9 @@ use series::{AggrChunk, SelectedSeries};
 use tsdb::{Chunk, Encoding, XorEncoder};
 
 use crate::query::SelectId;
-use crate::{EngineOptions, Interrupt, ParseOptions, Query, QueryError, QueryOutput, QueryParams, QueryValue};
+use crate::{
+    EngineOptions, Interrupt, ParseOptions, Query, QueryError, QueryOutput, QueryParams, QueryValue,
+};
 use std::time::Duration;
 
 const STEP: i64 = 15_000;
@@ -19,7 +21,8 @@ fn counters(count: usize) -> Vec<SelectedSeries> {
         .map(|i| {
             let instance = format!("{i:05}");
             let job = format!("{}", i % 3);
-            let pairs = [("__name__", "requests_total"), ("instance", instance.as_str()), ("job", job.as_str())];
+            let pairs =
+                [("__name__", "requests_total"), ("instance", instance.as_str()), ("job", job.as_str())];
             let labels = Labels::from_pairs(pairs).unwrap();
             let mut encoder = XorEncoder::new();
             for n in 0..SAMPLES {
@@ -134,12 +137,16 @@ fn equal_selectors_are_fetched_once() {
 fn selects_name_the_samples_that_matter() {
     let query = Query::plan("sum by (job) (rate(x[5m] offset 1m))", &params(), &engine()).unwrap();
     let select = &query.selects()[0];
-    let range = TimeRange::new(Timestamp::from_millis(300_000 - 360_000 + 1), Timestamp::from_millis(840_000));
+    let range =
+        TimeRange::new(Timestamp::from_millis(300_000 - 360_000 + 1), Timestamp::from_millis(840_000));
     assert_eq!(select.range, range);
     assert_eq!((select.hints.func.as_str(), select.hints.range), ("rate", Duration::from_secs(300)));
     let query = Query::plan("sum by (job) (x)", &params(), &engine()).unwrap();
     let hints = &query.selects()[0].hints;
-    assert_eq!((hints.func.as_str(), hints.by, hints.grouping.as_slice()), ("sum", true, &["job".to_owned()][..]));
+    assert_eq!(
+        (hints.func.as_str(), hints.by, hints.grouping.as_slice()),
+        ("sum", true, &["job".to_owned()][..])
+    );
 }
 
 #[test]
@@ -147,7 +154,10 @@ fn limits_end_a_query_and_say_which_and_how_much() {
     let series = counters(200);
     let samples = EngineOptions { max_samples: 1000, ..engine() };
     let error = evaluate("sum(requests_total)", &series, 64, &params(), &samples).unwrap_err();
-    assert!(matches!(&error, QueryError::Limit(limit) if limit.name == "max_samples" && limit.wanted > 1000), "{error}");
+    assert!(
+        matches!(&error, QueryError::Limit(limit) if limit.name == "max_samples" && limit.wanted > 1000),
+        "{error}"
+    );
     let bytes = EngineOptions { max_bytes: 50_000, ..engine() };
     let error = evaluate("requests_total", &series, 64, &params(), &bytes).unwrap_err();
     assert!(matches!(&error, QueryError::Limit(limit) if limit.name == "max_bytes"), "{error}");
@@ -196,10 +206,34 @@ fn a_driver_that_forgets_a_select_gets_no_answer() {
 fn parameters_that_do_not_fit_are_refused() {
     let refused = |text: &str, params: QueryParams, expected: &str| {
         let error = Query::plan(text, &params, &engine()).unwrap_err();
-        assert!(matches!(error, QueryError::BadParameter(_)) && error.to_string().contains(expected), "{error}");
+        assert!(
+            matches!(error, QueryError::BadParameter(_)) && error.to_string().contains(expected),
+            "{error}"
+        );
     };
     let at = Timestamp::from_millis;
-    refused("x", QueryParams::range(at(10), at(0), Duration::from_secs(1)), "end timestamp must not be before start");
+    refused(
+        "x",
+        QueryParams::range(at(10), at(0), Duration::from_secs(1)),
+        "end timestamp must not be before start",
+    );
     refused("x", QueryParams::range(at(0), at(10), Duration::ZERO), "zero query resolution step");
     refused("x[5m]", QueryParams::range(at(0), at(10), Duration::from_secs(1)), "invalid expression type");
+}
+
+#[test]
+fn the_deepest_expressions_are_evaluated_on_an_ordinary_stack() {
+    let deep = |open: &str, close: &str, levels: usize| {
+        format!("{}requests_total{}", open.repeat(levels), close.repeat(levels))
+    };
+    let series = counters(1);
+    let chains = ["+1", " > bool 0", " or requests_total", "*on(instance)requests_total"];
+    let chains = chains.map(|link| format!("requests_total{}", link.repeat(450)));
+    let nested =
+        [("abs(", ")", 480), ("-(", ")", 240), ("sum(", ")", 480), ("max_over_time(", "[5m:1m])", 240)];
+    let nested = nested.map(|(open, close, levels)| deep(open, close, levels));
+    for text in chains.iter().chain(&nested) {
+        let output = evaluate(text, &series, 1, &params(), &engine());
+        assert!(output.is_ok(), "{:.40}... {:?}", text, output.err());
+    }
 }

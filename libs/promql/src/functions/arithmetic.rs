@@ -154,6 +154,11 @@ impl HistogramMean {
         HistogramMean { total: histogram, lost: None, incremental: false, count: 1.0 }
     }
 
+    /// Memory in bytes.
+    pub(crate) fn size_bytes(&self) -> usize {
+        self.total.size_bytes() + self.lost.as_ref().map_or(0, FloatHistogram::size_bytes)
+    }
+
     /// The mean of these and one more.
     pub(crate) fn add(&mut self, histogram: &FloatHistogram) -> Result<Combined, IncompatibleSchemas> {
         if !self.incremental {

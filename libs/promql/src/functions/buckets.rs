@@ -5,6 +5,7 @@
 use model::FloatHistogram;
 
 use crate::functions::kahan::KahanSum;
+use crate::functions::quantile::nan_first;
 
 /// Relative difference below which the counts of neighbouring classic buckets are taken to be equal, because sums of
 /// floats that arrive in different orders differ by as much.
@@ -220,8 +221,7 @@ pub(crate) type Corrected = Option<(f64, f64, f64)>;
 
 /// Sorts buckets by bound and joins those with the same; `false` where the last is not the one for everything.
 fn prepare(buckets: &mut Vec<ClassicBucket>) -> bool {
-    // Bounds are parsed numbers; a NaN would compare equal to everything, as in Prometheus.
-    buckets.sort_by(|a, b| a.upper.partial_cmp(&b.upper).unwrap_or(std::cmp::Ordering::Equal));
+    buckets.sort_by(|a, b| nan_first(&a.upper, &b.upper));
     if buckets.last().is_none_or(|b| b.upper != f64::INFINITY) {
         return false;
     }

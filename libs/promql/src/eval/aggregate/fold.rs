@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use model::{CounterResetHint, FloatHistogram};
+use model::{CounterResetHint, FloatHistogram, Labels};
 
 use super::grouping::Groups;
 use crate::QueryError;
@@ -73,6 +73,8 @@ pub(crate) struct Folded {
     steps: usize,
     names: Groups,
     groups: Vec<Group>,
+    /// Memory in bytes.
+    bytes: u64,
 }
 
 impl Floats {
@@ -214,14 +216,20 @@ fn better(op: AggregateOp, best: f64, value: f64) -> f64 {
     if take { value } else { best }
 }
 
+/// Memory of a group in bytes, its numbers not counted: itself, its labels and its key.
+fn group_bytes(labels: &Labels) -> u64 {
+    (size_of::<Group>() + 3 * labels.size_bytes() + 64) as u64
+}
+
 impl Folded {
     pub(crate) fn new(spec: Arc<Aggregation>, steps: usize) -> Self {
-        Folded { spec, steps, names: Groups::default(), groups: Vec::new() }
+        Folded { spec, steps, names: Groups::default(), groups: Vec::new(), bytes: 0 }
     }
 
     fn group(&mut self, number: usize) -> &mut Group {
         if number == self.groups.len() {
             let floats = Floats::new(self.spec.op, self.steps);
+            self.bytes += floats.size_bytes() + group_bytes(&self.names.labels[number]);
             self.groups.push(Group { floats, histograms: Vec::new(), drop_name: false });
         }
         &mut self.groups[number]
@@ -234,23 +242,20 @@ impl Folded {
         let group = self.group(number);
         group.drop_name |= row.drop_name;
         group.floats.add(spec.op, &row.column.floats);
+        let mut bytes = 0;
         for (step, histogram) in row.column.histograms.iter().enumerate() {
             if let Some(histogram) = histogram {
-                group.add_histogram(
-                    &spec,
-                    step,
-                    row.column.len(),
-                    histogram,
-                    row.labels.metric_name(),
-                    notes,
-                );
+                bytes += group.add_histogram(&spec, (step, row.column.len()), histogram, &row.labels, notes);
             }
         }
+        self.bytes += bytes;
     }
 
     /// Folds what another worker has folded.
     pub(crate) fn merge(&mut self, other: Folded, notes: &mut Notes) {
         let spec = self.spec.clone();
+        // What both have is counted twice until here, and once from here on.
+        let mut shared = 0;
         for (labels, theirs) in other.names.labels.iter().zip(other.groups) {
             let number = self.names.number(&spec.grouping, labels);
             if number == self.groups.len() {
@@ -258,25 +263,19 @@ impl Folded {
                 continue;
             }
             let mine = &mut self.groups[number];
+            shared += mine.floats.size_bytes() + group_bytes(labels);
             mine.drop_name |= theirs.drop_name;
             mine.floats.merge(spec.op, theirs.floats);
             if mine.histograms.is_empty() {
                 mine.histograms = theirs.histograms;
             } else {
                 for (mine, theirs) in mine.histograms.iter_mut().zip(theirs.histograms) {
+                    shared += mine.size_bytes().min(theirs.size_bytes());
                     mine.merge(theirs, &spec, notes);
                 }
             }
         }
-    }
-
-    /// Memory in bytes, histograms not counted.
-    pub(crate) fn size_bytes(&self) -> u64 {
-        let floats: u64 = self.groups.iter().map(|g| g.floats.size_bytes() + size_of::<Group>() as u64).sum();
-        let labels: usize = self.names.labels.iter().map(|l| 3 * l.size_bytes() + 64).sum();
-        let histograms: usize =
-            self.groups.iter().map(|g| g.histograms.len() * size_of::<Histograms>()).sum();
-        floats + (labels + histograms) as u64
+        self.bytes += other.bytes.saturating_sub(shared);
     }
 
     /// The result: one series for each group that has one.
@@ -292,26 +291,32 @@ impl Folded {
 }
 
 impl Group {
+    /// Folds a histogram and tells how many bytes more that takes.
     fn add_histogram(
         &mut self,
         spec: &Aggregation,
-        step: usize,
-        steps: usize,
+        (step, steps): (usize, usize),
         histogram: &FloatHistogram,
-        metric: &str,
+        labels: &Labels,
         notes: &mut Notes,
-    ) {
+    ) -> u64 {
+        let mut bytes = 0;
         match (&mut self.floats, spec.op) {
             (Floats::Count(counts), _) => counts[step] += 1.0,
             (Floats::Plain(values), AggregateOp::Group) => values[step] = 1.0,
             (_, AggregateOp::Sum | AggregateOp::Avg) => {
                 if self.histograms.is_empty() {
                     self.histograms.resize(steps, Histograms::default());
+                    bytes += (steps * size_of::<Histograms>()) as u64;
                 }
-                self.histograms[step].add(spec, histogram, metric, notes);
+                let histograms = &mut self.histograms[step];
+                let before = histograms.size_bytes();
+                histograms.add(spec, histogram, labels.metric_name(), notes);
+                bytes += histograms.size_bytes().saturating_sub(before);
             }
             (_, op) => notes.add(Note::IgnoredInAggregation(op.as_str()), spec.operand),
         }
+        bytes
     }
 
     fn finish(mut self, spec: &Aggregation, steps: usize, notes: &mut Notes) -> Column {
@@ -353,6 +358,16 @@ impl Group {
 }
 
 impl Histograms {
+    /// Memory in bytes of what was allocated.
+    fn size_bytes(&self) -> u64 {
+        let size = match &self.total {
+            None => 0,
+            Some(Total::Sum(total, lost)) => total.size_bytes() + lost.as_ref().map_or(0, |l| l.size_bytes()),
+            Some(Total::Mean(mean)) => mean.size_bytes(),
+        };
+        size as u64
+    }
+
     fn add(&mut self, spec: &Aggregation, histogram: &FloatHistogram, metric: &str, notes: &mut Notes) {
         self.reset |= histogram.counter_reset_hint == CounterResetHint::Reset;
         self.not_reset |= histogram.counter_reset_hint == CounterResetHint::NotReset;
@@ -455,7 +470,7 @@ impl FoldOperator {
     }
 
     fn account(&mut self) -> Result<(), QueryError> {
-        let now = self.folded.as_ref().map_or(0, Folded::size_bytes);
+        let now = self.folded.as_ref().map_or(0, |folded| folded.bytes);
         if now > self.held {
             self.hold.add(now - self.held)?;
             self.held = now;
