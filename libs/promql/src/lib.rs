@@ -2,13 +2,13 @@
 //!
 //! No I/O, no clock, no async: the engine is a machine that is offered series and gives answers.
 
-pub mod promqltest;
 mod error;
 mod eval;
 mod functions;
 mod interrupt;
 mod output;
 mod plan;
+pub mod promqltest;
 mod query;
 pub mod syntax;
 mod text;
