@@ -141,10 +141,11 @@ impl GatewayMetrics {
     /// Counts a connection for as long as what it returns lives.
     pub(crate) fn connection(&self, peer: &Name, transport: Transport) -> Held {
         let labels = ConnectionLabels { peer: peer.to_string(), transport: transport.as_str() };
-        Held::new(self.connections.get_or_create(&labels).clone())
+        Held::new(self.connections.get_or_create_owned(&labels))
     }
 
-    /// The counters of requests with one peer.
+    /// The counters of requests with one peer. Owned ones: two borrowed from one family in one expression would wait
+    /// for each other for ever.
     pub(crate) fn peer(self: &Arc<Self>, peer: &Name) -> PeerMetrics {
         let name = peer.to_string();
         let direction = |direction| BytesLabels { peer: name.clone(), direction };

@@ -1,0 +1,129 @@
+//! From a token to a connection, and everything that must not lead there.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+use crate::{
+    stores::Store,
+    world::{World, cluster, healthy, new_token},
+};
+
+const EU_1: &[(&str, &str)] = &[("cluster", "eu-1"), ("environment", "test")];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_joins_with_a_token_and_joins_again_without_using_it() {
+    let world = World::new();
+    let obs = world.observability("").await;
+    let store = Store::start(EU_1).await;
+    let token = world.token("eu-1", &[obs.addresses.mesh.unwrap()]);
+    let yaml = cluster("eu-1", &[("scraper-0", store.address)], "");
+    let gateway = world.try_start("eu-1", &yaml, Some(&token)).await.unwrap();
+    let entry = healthy(&obs, "scraper-0.eu-1").await;
+    assert_eq!((entry.transport.as_str(), entry.environment.as_str()), ("quic", "test"));
+    assert!(entry.round_trip_seconds > 0.0);
+    gateway.stop().await;
+
+    // The same command line again: the token is used up, the stored certificate is not.
+    let gateway = world.try_start("eu-1", &yaml, Some(&token)).await.unwrap();
+    healthy(&obs, "scraper-0.eu-1").await;
+    gateway.stop().await;
+    let gateway = world.try_start("eu-1", &yaml, None).await.unwrap();
+    healthy(&obs, "scraper-0.eu-1").await;
+
+    // A token of another cluster does not take the folder over.
+    let other = world.token("us-1", &[obs.addresses.mesh.unwrap()]);
+    gateway.stop().await;
+    let error = world.try_start("eu-1", &yaml, Some(&other)).await.err().unwrap().to_string();
+    assert!(error.contains("cluster/us-1/gateway") && error.contains("another data folder"), "{error}");
+}
+
+async fn refused(world: &World, name: &str, token: &pki::JoinToken, expected: &str) {
+    let yaml = cluster(name, &[("scraper-0", "127.0.0.1:1".parse().unwrap())], "");
+    let error = world.try_start(name, &yaml, Some(token)).await.err().expect("joined").to_string();
+    assert!(error.contains(expected) && !error.contains('\n'), "{error}");
+    assert!(!world.dir.path().join(format!("{name}-data/credentials.pem")).exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_used_expired_or_unknown_is_refused_in_one_line() {
+    let world = World::new();
+    let obs = world.observability("").await;
+    let mesh = obs.addresses.mesh.unwrap();
+
+    let used = world.token("eu-1", &[mesh]);
+    let store = Store::start(EU_1).await;
+    let yaml = cluster("eu-1", &[("scraper-0", store.address)], "");
+    let _gateway = world.try_start("eu-1", &yaml, Some(&used)).await.unwrap();
+    refused(&world, "thief", &used, "already used").await;
+
+    let expired = world.token_at("eu-2", &[mesh], SystemTime::now() - Duration::from_secs(3600));
+    refused(&world, "eu-2", &expired, "expired").await;
+
+    // Of the same roots, but the inventory has never seen it: as if somebody had guessed.
+    let unknown = world.forked_issuer().create_token(&new_token("eu-3", mesh), SystemTime::now()).unwrap();
+    refused(&world, "eu-3", &unknown, "unknown to this issuer").await;
+
+    let nobody = world.token("eu-4", &["127.0.0.1:1".parse().unwrap()]);
+    refused(&world, "eu-4", &nobody, "the token was not used").await;
+}
+
+/// Between joiner and impostor stands a relay that counts what the joiner says beyond the handshake.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_under_another_root_never_sees_the_secret() {
+    let (world, foreign) = (World::new(), World::new());
+    // The same names, the same port even: only the roots differ.
+    let impostor = foreign.observability("").await;
+    let (listener, seen) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), Arc::new(AtomicUsize::new(0)));
+    let address = listener.local_addr().unwrap();
+    let (to, counted) = (impostor.addresses.mesh.unwrap(), seen.clone());
+    tokio::spawn(async move {
+        while let Ok((joiner, _)) = listener.accept().await {
+            let gateway = TcpStream::connect(to).await.unwrap();
+            let (mut from_joiner, mut to_joiner) = joiner.into_split();
+            let (mut from_gateway, mut to_gateway) = gateway.into_split();
+            tokio::spawn(async move { tokio::io::copy(&mut from_gateway, &mut to_joiner).await });
+            let mut buffer = [0; 4096];
+            while let Ok(n @ 1..) = from_joiner.read(&mut buffer).await {
+                counted.fetch_add(application_data(&buffer[..n]), Ordering::SeqCst);
+                to_gateway.write_all(&buffer[..n]).await.unwrap();
+            }
+        }
+    });
+    // The foreign issuer has a token of the same cluster, so that nothing but the pins can stop the joiner.
+    foreign.token("eu-1", &[address]);
+    let token = world.token("eu-1", &[address]);
+    refused(&world, "eu-1", &token, "no root that the token pins").await;
+    assert_eq!(seen.load(Ordering::SeqCst), 0, "bytes of application data left the joiner");
+}
+
+/// Bytes in TLS records that look like application data and are larger than an alert: the secret's request would be.
+fn application_data(bytes: &[u8]) -> usize {
+    let (mut rest, mut found) = (bytes, 0);
+    while let [kind, _, _, high, low, after @ ..] = rest {
+        let length = usize::from(*high) << 8 | usize::from(*low);
+        // 23: application data, under which TLS 1.3 also hides its alerts (of 2 bytes, 1 of type, 16 of tag).
+        if *kind == 23 && length > 19 {
+            found += length;
+        }
+        rest = after.get(length..).unwrap_or_default();
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_token_or_a_certificate_the_gateway_says_how_to_join() {
+    let world = World::new();
+    let yaml = cluster("eu-1", &[("scraper-0", "127.0.0.1:1".parse().unwrap())], "");
+    let error = world.try_start("eu-1", &yaml, None).await.err().unwrap().to_string();
+    assert!(error.contains("--join") && error.contains("token create"), "{error}");
+}

@@ -1,0 +1,10 @@
+//! Gateways of both roles in one process, over loopback, with real certificates and real gRPC stores behind them.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed test is a panic")]
+
+mod joining;
+mod renewal;
+mod requests;
+mod stores;
+mod topology;
+mod world;

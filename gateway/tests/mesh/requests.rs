@@ -1,0 +1,211 @@
+//! Requests on their way: what passes, what is refused, how streams end.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use proto::thanos::{
+    info::{InfoRequest, info_client::InfoClient},
+    store_client::StoreClient,
+};
+use tokio::net::TcpStream;
+use tonic::{Code, Request};
+
+use crate::{
+    stores::{self, Store},
+    world::{Running, World, client, count, healthy, messages, within},
+};
+
+const EU_1: &[(&str, &str)] = &[("cluster", "eu-1"), ("environment", "test")];
+
+struct Scene {
+    obs: Running,
+    store: stores::Running,
+    _cluster: Running,
+    _world: World,
+}
+
+/// One cluster with one store; `policy` is added to the cluster's configuration.
+async fn scene(policy: &str) -> Scene {
+    let world = World::new();
+    let obs = world.observability("targets: [{name: scraper-0.eu-1, listen: 127.0.0.1:0}]\n").await;
+    let store = Store::start(EU_1).await;
+    let cluster = world.cluster("eu-1", &[("scraper-0", store.address)], &obs, policy).await;
+    healthy(&obs, "scraper-0.eu-1").await;
+    Scene { obs, store, _cluster: cluster, _world: world }
+}
+
+/// Sends a raw request and returns HTTP status and gRPC status.
+async fn raw(address: SocketAddr, authority: &str, path: &str) -> Option<(u16, Option<String>)> {
+    let uri = http::Uri::builder().scheme("http").authority(authority).path_and_query(path).build().ok()?;
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let request = http::Request::post(uri)
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(Full::new(Bytes::from_static(&[0; 5])))
+        .ok()?;
+    let response = sender.send_request(request).await.ok()?;
+    let status = response.status().as_u16();
+    let in_head = response.headers().get("grpc-status").cloned();
+    let trailers = response.into_body().collect().await.ok()?.trailers().cloned();
+    let code = in_head.or_else(|| trailers?.get("grpc-status").cloned());
+    Some((status, code.map(|code| code.to_str().unwrap().to_owned())))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_port_serves_a_client_that_knows_nothing_of_the_mesh() {
+    let scene = scene("").await;
+    let (name, address) = scene.obs.addresses.targets[0].clone();
+    assert_eq!(name.as_str(), "scraper-0.eu-1");
+    let plain = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
+    let plain = plain.connect().await.unwrap();
+    let mut info = InfoClient::new(plain.clone());
+    let info = info.info(InfoRequest {}).await.unwrap().into_inner();
+    assert_eq!(info.component_type, "sidecar");
+    let mut store = StoreClient::new(plain);
+    let mut request = Request::new(messages(3, Duration::ZERO));
+    request.metadata_mut().insert("thanos-tenant", "team-a".parse().unwrap());
+    let stream = store.series(request).await.unwrap().into_inner();
+    assert_eq!(count(stream).await.unwrap(), 3);
+    assert_eq!(scene.store.store.seen().get("thanos-tenant").unwrap(), "team-a");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_exact_methods_and_known_names_reach_a_store() {
+    let scene = scene("").await;
+    let (named, plain) = (scene.obs.addresses.grpc, scene.obs.addresses.targets[0].1);
+    assert_eq!(raw(named, "scraper-0.eu-1", "/thanos.Store/LabelNames").await, Some((200, Some("0".into()))));
+    assert_eq!(
+        raw(named, "scraper-0.eu-1:10941", "/thanos.Store/LabelNames").await,
+        Some((200, Some("0".into())))
+    );
+    let reached = scene.store.store.calls();
+
+    let paths = [
+        "/",
+        "/thanos.Store",
+        "/thanos.Store/",
+        "//thanos.Store/LabelNames",
+        "/thanos.Store//LabelNames",
+        "/thanos.Store/LabelNames/",
+        "/thanos.Store/LabelNames?x",
+        "/thanos.Store/LabelNames;x",
+        "/thanos.Store/./LabelNames",
+        "/x/../thanos.Store/LabelNames",
+        "/thanos.Store%2fLabelNames",
+        "/thanos.Store/LabelName%73",
+        "/thanos.store/LabelNames",
+        "/thanos.Store/labelnames",
+        "/thanos.WriteableStore/RemoteWrite",
+        "/isthmus.mesh.v1.Control/Session",
+        "/isthmus.pki.v1.Enrolment/Enrol",
+        "/thanos.Rules/Rules",
+    ];
+    for path in paths {
+        for address in [named, plain] {
+            if let Some((_, code)) = raw(address, "scraper-0.eu-1", path).await {
+                assert_ne!(code.as_deref(), Some("0"), "{path}");
+            }
+        }
+    }
+    for authority in [
+        "scraper-1.eu-1",
+        "scraper-0.us-1",
+        "scraper-0.eu-1.evil",
+        "127.0.0.1:10901",
+        "localhost",
+        "169.254.169.254",
+        "127.1",
+        "2130706433",
+        "[::1]:80",
+        "metadata.google.internal",
+    ] {
+        let (http, code) = raw(named, authority, "/thanos.Store/LabelNames").await.unwrap();
+        assert_eq!(http, 200, "{authority}");
+        assert!(code.as_deref().is_some_and(|code| code == "5" || code == "14"), "{authority}: {code:?}");
+    }
+    assert_eq!(scene.store.store.calls(), reached, "something reached the store");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cluster_decides_which_methods_may_be_called_and_how_many_at_once() {
+    let scene = scene("policy: {methods: [Info, Series], max_concurrent_requests: 1}\n").await;
+    let mut client = client(&scene.obs, "scraper-0.eu-1");
+    let refused = client.label_names(proto::thanos::LabelNamesRequest::default()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(refused.message().contains("policy of cluster eu-1"), "{}", refused.message());
+
+    let first = client.series(messages(-1, Duration::ZERO)).await.unwrap().into_inner();
+    let second = client.series(messages(1, Duration::ZERO)).await.unwrap_err();
+    assert_eq!(second.code(), Code::ResourceExhausted);
+    drop(first);
+    within("room for another request", async {
+        while client.series(messages(1, Duration::ZERO)).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_ends_a_stream_in_the_middle() {
+    let scene = scene("").await;
+    let (_, plain) = scene.obs.addresses.targets[0].clone();
+    let stream = TcpStream::connect(plain).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    // By hand, because tonic's own client would end the stream itself.
+    let mut message = vec![0, 0, 0, 0, 0];
+    prost_encode(&messages(-1, Duration::ZERO), &mut message);
+    let request = http::Request::post(format!("http://{plain}/thanos.Store/Series"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("grpc-timeout", "300m")
+        .body(Full::new(Bytes::from(message)))
+        .unwrap();
+    let began = Instant::now();
+    let response = sender.send_request(request).await.unwrap();
+    let body = within("the end of the stream", response.into_body().collect()).await.unwrap();
+    let trailers = body.trailers().cloned().unwrap();
+    assert_eq!(trailers["grpc-status"], "4", "{trailers:?}");
+    assert!(!body.to_bytes().is_empty(), "the message before the deadline is lost");
+    assert!(began.elapsed() >= Duration::from_millis(290), "{:?}", began.elapsed());
+    within("the store learns of it", scene.store.store.cancelled()).await;
+}
+
+fn prost_encode(message: &impl prost::Message, out: &mut Vec<u8>) {
+    out[1..5].copy_from_slice(&(message.encoded_len() as u32).to_be_bytes());
+    message.encode(out).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_goes_away_is_noticed_by_the_store() {
+    let scene = scene("").await;
+    let mut client = client(&scene.obs, "scraper-0.eu-1");
+    let mut stream = client.series(messages(-1, Duration::ZERO)).await.unwrap().into_inner();
+    assert!(stream.message().await.unwrap().is_some());
+    // The stream is idle now: nothing but a reset can tell the store.
+    drop(stream);
+    within("the store learns of it", scene.store.store.cancelled()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_dies_in_the_middle_ends_the_stream_with_an_error() {
+    let scene = scene("").await;
+    let mut client = client(&scene.obs, "scraper-0.eu-1");
+    let mut stream = client.series(messages(-1, Duration::ZERO)).await.unwrap().into_inner();
+    assert!(stream.message().await.unwrap().is_some());
+    let Scene { store, .. } = scene;
+    drop(store);
+    let status = within("the end of the stream", stream.message()).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    assert!(status.message().contains("scraper-0.eu-1"), "{}", status.message());
+}

@@ -1,0 +1,198 @@
+//! Stores to put behind gateways: real tonic servers that do what a test needs.
+
+use std::{
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::{Stream, StreamExt};
+use proto::thanos::{
+    Label, LabelNamesRequest, LabelNamesResponse, LabelSet, LabelValuesRequest, LabelValuesResponse,
+    SeriesRequest, SeriesResponse,
+    info::{InfoRequest, InfoResponse, StoreInfo, info_server},
+    series_response::Result as SeriesResult,
+    store_server,
+};
+use tokio::{
+    net::TcpListener,
+    runtime::{Builder, Runtime},
+    sync::Notify,
+};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status, metadata::MetadataMap, transport::Server};
+
+/// A store whose `Series` sends as many warnings as `max_time` says, `min_time` milliseconds apart; below 0 it sends one
+/// and then nothing, for ever.
+#[derive(Clone)]
+pub(crate) struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    labels: Mutex<Vec<(String, String)>>,
+    calls: AtomicUsize,
+    cancelled: AtomicBool,
+    cancelled_now: Notify,
+    seen: Mutex<Option<MetadataMap>>,
+}
+
+pub(crate) struct Running {
+    pub(crate) store: Store,
+    pub(crate) address: SocketAddr,
+    /// The store has threads of its own, so that its connections die with it.
+    runtime: Option<Runtime>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Store {
+    /// Starts a store with these external labels.
+    pub(crate) async fn start(labels: &[(&str, &str)]) -> Running {
+        let labels = labels.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        let store = Store {
+            inner: Arc::new(Inner {
+                labels: Mutex::new(labels),
+                calls: AtomicUsize::new(0),
+                cancelled: AtomicBool::new(false),
+                cancelled_now: Notify::new(),
+                seen: Mutex::default(),
+            }),
+        };
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let served = store.clone();
+        runtime.spawn(async move {
+            let listener = TcpListener::from_std(listener).unwrap();
+            let server = Server::builder()
+                .add_service(info_server::InfoServer::new(served.clone()))
+                .add_service(store_server::StoreServer::new(served))
+                .serve_with_incoming(TcpListenerStream::new(listener));
+            drop(server.await);
+        });
+        Running { store, address, runtime: Some(runtime) }
+    }
+
+    /// Calls other than `Info`.
+    pub(crate) fn calls(&self) -> usize {
+        self.inner.calls.load(Ordering::SeqCst)
+    }
+
+    /// Waits until a `Series` stream was dropped before its end.
+    pub(crate) async fn cancelled(&self) {
+        loop {
+            let notified = self.inner.cancelled_now.notified();
+            if self.inner.cancelled.load(Ordering::SeqCst) {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// Metadata of the last call.
+    pub(crate) fn seen(&self) -> MetadataMap {
+        self.inner.seen.lock().unwrap().clone().expect("a call was seen")
+    }
+
+    fn note<T>(&self, request: &Request<T>) {
+        self.inner.calls.fetch_add(1, Ordering::SeqCst);
+        *self.inner.seen.lock().unwrap() = Some(request.metadata().clone());
+    }
+}
+
+#[tonic::async_trait]
+impl info_server::Info for Store {
+    async fn info(&self, _: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
+        let labels = self.inner.labels.lock().unwrap().clone();
+        let labels = labels.into_iter().map(|(name, value)| Label { name, value }).collect();
+        Ok(Response::new(InfoResponse {
+            label_sets: vec![LabelSet { labels }],
+            component_type: "sidecar".into(),
+            store: Some(StoreInfo { min_time: 1, max_time: i64::MAX, ..StoreInfo::default() }),
+            ..InfoResponse::default()
+        }))
+    }
+}
+
+/// Tells the store when it is dropped before it was disarmed.
+struct Guard {
+    store: Store,
+    armed: bool,
+}
+
+impl Guard {
+    /// The stream came to its end.
+    fn disarm(&mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if self.armed {
+            self.store.inner.cancelled.store(true, Ordering::SeqCst);
+            self.store.inner.cancelled_now.notify_waiters();
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl store_server::Store for Store {
+    type SeriesStream = Pin<Box<dyn Stream<Item = Result<SeriesResponse, Status>> + Send>>;
+
+    async fn series(&self, request: Request<SeriesRequest>) -> Result<Response<Self::SeriesStream>, Status> {
+        self.note(&request);
+        let SeriesRequest { min_time, max_time, .. } = request.into_inner();
+        let pause = Duration::from_millis(min_time.unsigned_abs());
+        let guard = Guard { store: self.clone(), armed: true };
+        let message =
+            |i: i64| Ok(SeriesResponse { result: Some(SeriesResult::Warning(format!("message {i}"))) });
+        if max_time < 0 {
+            let stream = futures::stream::once(async move { message(0) }).chain(futures::stream::pending());
+            return Ok(Response::new(Box::pin(stream.map(move |item| {
+                let _ = &guard;
+                item
+            }))));
+        }
+        let stream = futures::stream::unfold((0, guard), move |(i, mut guard)| async move {
+            if i >= max_time {
+                guard.disarm();
+                return None;
+            }
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
+            Some((message(i), (i + 1, guard)))
+        });
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn label_names(
+        &self,
+        request: Request<LabelNamesRequest>,
+    ) -> Result<Response<LabelNamesResponse>, Status> {
+        self.note(&request);
+        let names = self.inner.labels.lock().unwrap().iter().map(|(name, _)| name.clone()).collect();
+        Ok(Response::new(LabelNamesResponse { names, ..LabelNamesResponse::default() }))
+    }
+
+    async fn label_values(
+        &self,
+        request: Request<LabelValuesRequest>,
+    ) -> Result<Response<LabelValuesResponse>, Status> {
+        self.note(&request);
+        Err(Status::failed_precondition("no values here"))
+    }
+}

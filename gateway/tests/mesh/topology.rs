@@ -1,0 +1,182 @@
+//! Who dials whom, by which transport, and what the directory says of it.
+
+use std::{net::SocketAddr, time::Duration};
+
+use proto::thanos::LabelNamesRequest;
+use tonic::Code;
+
+use crate::{
+    stores::Store,
+    world::{World, client, cluster, count, directory, healthy, messages, observability, within},
+};
+
+const EU_1: &[(&str, &str)] = &[("cluster", "eu-1"), ("environment", "test"), ("replica", "0")];
+const US_1: &[(&str, &str)] = &[("cluster", "us-1"), ("environment", "test")];
+
+async fn reads(dials: &str, transport: &str) {
+    let world = World::new();
+    let store = Store::start(EU_1).await;
+    let targets: &[(&str, SocketAddr)] = &[("scraper-0", store.address)];
+    let by = format!("transport: {transport}\n");
+    let (obs, gateway) = match dials {
+        "cluster" => {
+            let obs = world.observability("").await;
+            let gateway = world.cluster("eu-1", targets, &obs, &by).await;
+            (obs, gateway)
+        }
+        _ => {
+            // Joins first, then is dialled where it listens.
+            let issuing = world.observability("").await;
+            let gateway = world.cluster("eu-1", targets, &issuing, "listen: 127.0.0.1:0\n").await;
+            issuing.stop().await;
+            let at = gateway.addresses.mesh.unwrap();
+            let obs = world.observability(&format!("{by}clusters: [{{name: eu-1, dial: ['{at}']}}]\n")).await;
+            (obs, gateway)
+        }
+    };
+    let entry = healthy(&obs, "scraper-0.eu-1").await;
+    assert_eq!(entry.transport, transport, "{dials} dials");
+    assert_eq!(entry.info.unwrap().label_sets[0].labels.len(), 3);
+
+    let mut client = client(&obs, "scraper-0.eu-1");
+    let stream = client.series(messages(1000, Duration::ZERO)).await.unwrap().into_inner();
+    assert_eq!(count(stream).await.unwrap(), 1000, "{dials} dials, {transport}");
+    let names = client.label_names(LabelNamesRequest::default()).await.unwrap().into_inner().names;
+    assert_eq!(names, ["cluster", "environment", "replica"]);
+    let status = client.label_values(proto::thanos::LabelValuesRequest::default()).await.unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::FailedPrecondition, "no values here"));
+    drop(client);
+    gateway.stop().await;
+    obs.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_dials_over_quic_can_be_read() {
+    reads("cluster", "quic").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_dials_over_tcp_can_be_read() {
+    reads("cluster", "tcp").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_is_dialled_over_quic_can_be_read() {
+    reads("observability", "quic").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_is_dialled_over_tcp_can_be_read() {
+    reads("observability", "tcp").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_directory_follows_targets_and_clusters_as_they_come_and_go() {
+    let world = World::new();
+    let obs = world.observability("").await;
+    assert!(directory(&obs, "nobody is registered", |entries| entries.is_empty()).await.is_empty());
+
+    world.token("us-1", &[obs.addresses.mesh.unwrap()]);
+    let entries = directory(&obs, "a registered cluster shows", |entries| entries.len() == 1).await;
+    assert_eq!((entries[0].name.as_str(), entries[0].healthy), ("us-1", false));
+    assert!(entries[0].last_error.contains("not connected"), "{}", entries[0].last_error);
+
+    let (store, second) = (Store::start(EU_1).await, Store::start(EU_1).await);
+    let targets: &[_] = &[("scraper-0", store.address), ("scraper-1", second.address)];
+    let gateway = world.cluster("eu-1", targets, &obs, "").await;
+    healthy(&obs, "scraper-0.eu-1").await;
+    healthy(&obs, "scraper-1.eu-1").await;
+
+    drop(second);
+    let entries = directory(&obs, "a lost store is not healthy", |entries| {
+        entries.iter().any(|e| e.name == "scraper-1.eu-1" && !e.healthy)
+    })
+    .await;
+    let lost = entries.iter().find(|e| e.name == "scraper-1.eu-1").unwrap();
+    assert!(lost.info.is_some() && lost.last_error.contains("connect"), "{lost:?}");
+    assert!(entries.iter().any(|e| e.name == "scraper-0.eu-1" && e.healthy));
+
+    gateway.stop().await;
+    let entries = directory(&obs, "a lost cluster stays and is not healthy", |entries| {
+        entries.iter().all(|e| !e.healthy)
+    })
+    .await;
+    assert!(entries.iter().any(|e| e.name == "scraper-0.eu-1" && e.info.is_some()), "{entries:?}");
+    let status = client(&obs, "scraper-0.eu-1").series(messages(1, Duration::ZERO)).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().contains("cluster eu-1 is not connected"), "{}", status.message());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_with_labels_of_another_cluster_is_not_healthy() {
+    let world = World::new();
+    let obs = world.observability("").await;
+    let (honest, spoofing) = (Store::start(EU_1).await, Store::start(US_1).await);
+    let targets: &[_] = &[("scraper-0", honest.address), ("scraper-1", spoofing.address)];
+    let _gateway = world.cluster("eu-1", targets, &obs, "").await;
+    let entries = directory(&obs, "the spoofing store is refused", |entries| {
+        entries.iter().any(|e| e.last_error.contains("cluster=\"us-1\""))
+            && entries.iter().any(|e| e.name == "scraper-0.eu-1" && e.healthy)
+    })
+    .await;
+    let refused = entries.iter().find(|e| e.name == "scraper-1.eu-1").unwrap();
+    assert!(!refused.healthy && refused.info.is_none(), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_keeps_a_connection_to_each_observability_gateway() {
+    let world = World::new();
+    let obs = world.observability("").await;
+    let second =
+        world.try_start("obs-2", &observability("").replace("obs-data", "obs-2-data"), None).await.unwrap();
+    let store = Store::start(EU_1).await;
+    let dial = format!("dial: ['{}', '{}']\n", obs.addresses.mesh.unwrap(), second.addresses.mesh.unwrap());
+    let _gateway = world.cluster("eu-1", &[("scraper-0", store.address)], &obs, &dial).await;
+    healthy(&obs, "scraper-0.eu-1").await;
+    healthy(&second, "scraper-0.eu-1").await;
+
+    // One of them restarts: the cluster comes back to it, and the other does not notice.
+    let address = obs.addresses.mesh.unwrap();
+    obs.stop().await;
+    let stream = client(&second, "scraper-0.eu-1").series(messages(5, Duration::ZERO)).await.unwrap();
+    assert_eq!(count(stream.into_inner()).await.unwrap(), 5);
+    let yaml = observability("").replace("listen: 127.0.0.1:0", &format!("listen: {address}"));
+    let obs = within("the port is free again", async {
+        loop {
+            // QUIC keeps the port for a moment after its last connection.
+            if let Ok(obs) = world.try_start("obs", &yaml, None).await {
+                return obs;
+            }
+        }
+    })
+    .await;
+    healthy(&obs, "scraper-0.eu-1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_changes_targets_and_ports_and_cuts_no_stream() {
+    let world = World::new();
+    let obs = world.observability("targets: [{name: scraper-0.eu-1, listen: 127.0.0.1:0}]\n").await;
+    let (store, second) = (Store::start(EU_1).await, Store::start(EU_1).await);
+    let gateway = world.cluster("eu-1", &[("scraper-0", store.address)], &obs, "").await;
+    healthy(&obs, "scraper-0.eu-1").await;
+    let stream =
+        client(&obs, "scraper-0.eu-1").series(messages(20, Duration::from_millis(50))).await.unwrap();
+    let running = tokio::spawn(count(stream.into_inner()));
+
+    let targets: &[_] = &[("scraper-0", store.address), ("scraper-1", second.address)];
+    world.write("eu-1.yaml", &cluster("eu-1", targets, ""));
+    gateway.reload.run().await.unwrap();
+    healthy(&obs, "scraper-1.eu-1").await;
+    world.write("obs.yaml", &observability("targets: []\n"));
+    obs.reload.run().await.unwrap();
+
+    world.write("eu-1.yaml", "role: cluster\nnonsense: 1\n");
+    let error = gateway.reload.run().await.unwrap_err().to_string();
+    assert!(error.contains("nonsense"), "{error}");
+    world.write("eu-1.yaml", &cluster("eu-1", targets, "listen: 127.0.0.1:0\n"));
+    let error = gateway.reload.run().await.unwrap_err().to_string();
+    assert!(error.contains("listen has changed: restart"), "{error}");
+    healthy(&obs, "scraper-1.eu-1").await;
+    assert_eq!(running.await.unwrap().unwrap(), 20);
+}

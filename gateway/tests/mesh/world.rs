@@ -1,0 +1,221 @@
+//! A trust domain with its gateways, in one temporary folder.
+
+use std::{
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, SystemTime},
+};
+
+use gateway::{
+    component::{Addresses, Gateway, Setup, StartError},
+    config::Config,
+};
+use pki::{InitOptions, Issuer, JoinToken, NewToken, Secret};
+use proto::{
+    isthmus::mesh::v1::{DirectoryEntry, DirectorySnapshot, WatchRequest, directory_client::DirectoryClient},
+    thanos::{SeriesRequest, SeriesResponse, store_client::StoreClient},
+};
+use runtime::{Reload, Shutdown};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+
+/// How long anything may take before a test fails.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits for something that must happen.
+pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("did not happen in time: {what}"))
+}
+
+/// A trust domain.
+pub(crate) struct World {
+    pub(crate) dir: TempDir,
+}
+
+/// A gateway that runs in a task.
+pub(crate) struct Running {
+    pub(crate) addresses: Addresses,
+    pub(crate) reload: Reload,
+    shutdown: Shutdown,
+    task: JoinHandle<ExitCode>,
+}
+
+impl Running {
+    /// Ends it as a signal would, and waits until it has ended.
+    pub(crate) async fn stop(self) {
+        self.shutdown.trigger();
+        within("the end of a gateway", self.task).await.unwrap();
+    }
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        Self::named("test.isthmus.example")
+    }
+
+    pub(crate) fn named(trust_domain: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let options = InitOptions {
+            state: dir.path().join("pki"),
+            root_out: dir.path().join("roots"),
+            trust_domain: trust_domain.parse().unwrap(),
+            cluster: "obs".parse().unwrap(),
+            passphrase: Secret::new("correct horse battery".to_owned()),
+        };
+        pki::init(&options, SystemTime::now()).unwrap();
+        Self { dir }
+    }
+
+    pub(crate) fn issuer(&self) -> Issuer {
+        Issuer::open(&self.dir.path().join("pki")).unwrap()
+    }
+
+    /// An issuer of the same roots with an inventory of its own.
+    pub(crate) fn forked_issuer(&self) -> Issuer {
+        let fork = self.dir.path().join("fork");
+        std::fs::create_dir(&fork).unwrap();
+        std::fs::set_permissions(&fork, std::fs::Permissions::from_mode(0o700)).unwrap();
+        for file in std::fs::read_dir(self.dir.path().join("pki")).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), fork.join(file.file_name())).unwrap();
+        }
+        Issuer::open(&fork).unwrap()
+    }
+
+    /// A token for a cluster in environment `test`.
+    pub(crate) fn token(&self, cluster: &str, addresses: &[SocketAddr]) -> JoinToken {
+        self.token_at(cluster, addresses, SystemTime::now())
+    }
+
+    /// The same, made at another time; it is good for a minute.
+    pub(crate) fn token_at(&self, cluster: &str, addresses: &[SocketAddr], now: SystemTime) -> JoinToken {
+        let mut new = new_token(cluster, addresses[0]);
+        new.addresses = addresses.iter().map(ToString::to_string).collect();
+        self.issuer().create_token(&new, now).unwrap()
+    }
+
+    /// Writes a configuration file.
+    pub(crate) fn write(&self, name: &str, yaml: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, yaml).unwrap();
+        path
+    }
+
+    pub(crate) async fn try_start(
+        &self,
+        name: &str,
+        yaml: &str,
+        token: Option<&JoinToken>,
+    ) -> Result<Running, StartError> {
+        let file = self.write(&format!("{name}.yaml"), yaml);
+        let setup = Setup {
+            config: Config::load(&file)?,
+            config_file: Some(file),
+            token: token.cloned(),
+            http_address: "127.0.0.1:0".parse().unwrap(),
+            grpc_address: "127.0.0.1:0".parse().unwrap(),
+            grace: Duration::from_secs(5),
+            max_connection_age: None,
+        };
+        let gateway = Gateway::start(setup).await?;
+        let addresses = gateway.addresses().clone();
+        let (shutdown, reload) = (gateway.shutdown(), gateway.reload());
+        Ok(Running { addresses, reload, shutdown, task: tokio::spawn(gateway.run()) })
+    }
+
+    /// The gateway beside the querier; `more` is added to its configuration.
+    pub(crate) async fn observability(&self, more: &str) -> Running {
+        self.try_start("obs", &observability(more), None).await.unwrap()
+    }
+
+    /// The gateway of a cluster that dials out.
+    pub(crate) async fn cluster(
+        &self,
+        name: &str,
+        targets: &[(&str, SocketAddr)],
+        obs: &Running,
+        more: &str,
+    ) -> Running {
+        let token = self.token(name, &[obs.addresses.mesh.unwrap()]);
+        self.try_start(name, &cluster(name, targets, more), Some(&token)).await.unwrap()
+    }
+}
+
+/// What a token is made from.
+pub(crate) fn new_token(cluster: &str, address: SocketAddr) -> NewToken {
+    NewToken {
+        cluster: cluster.parse().unwrap(),
+        environment: "test".into(),
+        addresses: vec![address.to_string()],
+        ttl: Duration::from_secs(60),
+    }
+}
+
+/// The configuration of the gateway beside the querier.
+pub(crate) fn observability(more: &str) -> String {
+    let leaf = if more.contains("leaf_lifetime") { String::new() } else { "pki: {state: pki}\n".to_owned() };
+    format!("role: observability\ndata_dir: obs-data\nlisten: 127.0.0.1:0\n{leaf}{more}\n")
+}
+
+/// The configuration of a cluster's gateway.
+pub(crate) fn cluster(name: &str, targets: &[(&str, SocketAddr)], more: &str) -> String {
+    let targets: String = targets
+        .iter()
+        .map(|(name, address)| format!("  - {{name: {name}, address: '{address}'}}\n"))
+        .collect();
+    format!("role: cluster\ndata_dir: {name}-data\ninfo_interval: 100ms\ntargets:\n{targets}{more}\n")
+}
+
+/// Waits for a state of the directory.
+pub(crate) async fn directory(
+    obs: &Running,
+    what: &str,
+    condition: impl Fn(&[DirectoryEntry]) -> bool,
+) -> Vec<DirectoryEntry> {
+    let mut client = DirectoryClient::new(mesh::direct(&obs.addresses.grpc.to_string()).unwrap());
+    let mut snapshots = client.watch(WatchRequest {}).await.unwrap().into_inner();
+    let mut last = Vec::new();
+    let waiting = async {
+        while let Some(DirectorySnapshot { entries }) = snapshots.message().await.unwrap() {
+            last = entries;
+            if condition(&last) {
+                return;
+            }
+        }
+        panic!("the directory ended while waiting for: {what}");
+    };
+    if tokio::time::timeout(PATIENCE, waiting).await.is_err() {
+        panic!("the directory never said: {what}; at last {last:#?}");
+    }
+    last
+}
+
+/// Waits until a target can be read.
+pub(crate) async fn healthy(obs: &Running, target: &str) -> DirectoryEntry {
+    let is_it = |entry: &&DirectoryEntry| entry.name == target && entry.healthy;
+    let entries =
+        directory(obs, &format!("{target} is healthy"), |entries| entries.iter().any(|e| is_it(&e))).await;
+    entries.iter().find(is_it).unwrap().clone()
+}
+
+/// A client of a target through the gateway's local port.
+pub(crate) fn client(obs: &Running, target: &str) -> StoreClient<mesh::Channel> {
+    let target = target.parse().unwrap();
+    StoreClient::new(mesh::via(&obs.addresses.grpc.to_string(), &target).unwrap())
+}
+
+/// Asks for `count` messages, `pause` apart.
+pub(crate) fn messages(count: i64, pause: Duration) -> SeriesRequest {
+    SeriesRequest { min_time: pause.as_millis() as i64, max_time: count, ..SeriesRequest::default() }
+}
+
+/// Reads a stream to its end.
+pub(crate) async fn count(mut stream: tonic::Streaming<SeriesResponse>) -> Result<usize, tonic::Status> {
+    let mut count = 0;
+    while stream.message().await?.is_some() {
+        count += 1;
+    }
+    Ok(count)
+}
