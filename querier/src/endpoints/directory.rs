@@ -76,9 +76,15 @@ fn apply(gateway: &str, group: &SharedGroup, snapshot: wire::DirectorySnapshot) 
     group.unknown = None;
 }
 
+/// A name without a dot is that of a registered cluster that has not been heard of: which stores it has is unknown, so
+/// the cluster stands for them and is missed as a whole. It is never healthy, so its channel is never used.
 fn connect(gateway: &str, name: &str) -> Result<Arc<Endpoint>, Box<dyn std::error::Error>> {
-    let target: Authority = name.parse()?;
-    Ok(Arc::new(Endpoint::new(name, mesh::via(gateway, &target)?, true)))
+    let channel = match name.parse::<Authority>() {
+        Ok(target) => mesh::via(gateway, &target)?,
+        Err(_) if !name.is_empty() && !name.contains('.') => mesh::direct(gateway)?,
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Arc::new(Endpoint::new(name, channel, true)))
 }
 
 fn update(endpoint: &Endpoint, entry: wire::DirectoryEntry) {

@@ -114,6 +114,19 @@ async fn stores_follow_the_directory_and_are_missed_when_they_or_the_gateway_are
     assert!(series.is_empty());
     assert_eq!(warnings, ["store scraper-0.eu-1: not healthy: connection lost"]);
 
+    // A cluster that is registered and was never heard of is missed as a whole, unless its labels exclude it.
+    let unheard = |cluster: &str| wire::DirectoryEntry {
+        name: cluster.to_owned(),
+        last_error: "not connected yet".to_owned(),
+        bound_labels: Some(labels_to_wire(&labels(&[("cluster", cluster)]))),
+        ..Default::default()
+    };
+    sender.send(snapshot(vec![first.clone(), unheard("us-1")])).unwrap();
+    wait_for("the cluster to be known", || set.endpoints().len() == 2).await;
+    let (series, warnings) = answer(&set).await;
+    assert_eq!(series, ["api@eu-1"]);
+    assert_eq!(warnings, ["store us-1: not healthy: not connected yet"]);
+
     // Its series must be of its own cluster, whatever it says.
     let other = wire::DirectoryEntry {
         bound_labels: Some(labels_to_wire(&labels(&[("cluster", "us-1")]))),
