@@ -340,3 +340,62 @@ impl http_body::Body for Counted {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, time::Duration};
+
+    use http_body_util::{BodyExt, StreamBody};
+
+    use super::*;
+    use crate::metrics::GatewayMetrics;
+
+    fn relay(timeout: Option<&str>) -> Relay {
+        let metrics = GatewayMetrics::unregistered().peer(&"eu-1".parse().unwrap());
+        let mut request = Request::new(());
+        if let Some(timeout) = timeout {
+            request.headers_mut().insert("grpc-timeout", timeout.parse().unwrap());
+        }
+        Relay::begin(Side::Outbound, "scraper-0.eu-1".into(), Some(Method::Series), metrics, &request)
+    }
+
+    async fn run(relay: Relay, body: Body) -> Response<Body> {
+        relay.run(std::future::ready(Ok::<_, Status>(Response::new(body)))).await
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_never_reads_holds_nothing_below_beyond_the_deadline() {
+        let (alive, mut dropped) = tokio::sync::mpsc::channel::<Infallible>(1);
+        let endless = futures::stream::unfold(alive, |alive| async move {
+            Some((Ok::<_, Status>(Frame::data(Bytes::from_static(b"data"))), alive))
+        });
+        let response = run(relay(Some("50m")), Body::new(StreamBody::new(Box::pin(endless)))).await;
+        // Nobody polls the body: a stalled client. What is below goes away all the same.
+        let gone = tokio::time::timeout(Duration::from_secs(10), dropped.recv()).await;
+        assert!(matches!(gone, Ok(None)), "the stream below was kept");
+        let end = response.into_body().collect().await.unwrap();
+        assert_eq!(grpc::code_of(end.trailers().unwrap()), Some(Code::DeadlineExceeded));
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_cut_ends_with_a_status_after_its_data() {
+        let data = || Ok(Frame::data(Bytes::from_static(b"data")));
+        for last in [None, Some(Err(Status::internal("reset")))] {
+            let frames = futures::stream::iter([Some(data()), last].into_iter().flatten());
+            let response = run(relay(None), Body::new(StreamBody::new(frames))).await;
+            let end = response.into_body().collect().await.unwrap();
+            assert_eq!(grpc::code_of(end.trailers().unwrap()), Some(Code::Unavailable));
+            assert_eq!(end.to_bytes(), "data");
+        }
+    }
+
+    #[test]
+    fn no_more_permits_than_the_limit_are_out_at_once() {
+        let running = Arc::default();
+        let first = Permit::take(&running, 2);
+        let second = Permit::take(&running, 2);
+        assert!(first.is_some() && second.is_some() && Permit::take(&running, 2).is_none());
+        drop(first);
+        assert!(Permit::take(&running, 2).is_some(), "a refused permit took a place");
+    }
+}
