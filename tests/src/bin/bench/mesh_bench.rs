@@ -1,5 +1,6 @@
 //! Two gateways over QUIC and over TCP, against a direct connection.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,8 @@ const ROUNDS: usize = 3;
 const MIB: f64 = (1 << 20) as f64;
 /// Sent by one bulk stream in one round.
 const STREAM_BYTES: usize = 512 << 20;
+const START: Duration = Duration::from_secs(30);
+/// Fewer than a cluster's gateway lets one peer have at once.
 const IDLE_STREAMS: usize = 200;
 
 /// One way from the client to the source.
@@ -54,20 +57,18 @@ pub(crate) fn run(report: &mut Report) {
         ways.push(through_gateways(&dir.path().join(transport), transport, address));
     }
     for way in &ways {
-        wait_for(&format!("an answer, {}", way.name), Duration::from_secs(30), || {
-            runtime.block_on(label_names(&way.channel)).map(|_| ())
-        });
+        wait_for(&format!("an answer, {}", way.name), START, || runtime.block_on(label_names(&way.channel)));
     }
     bulk(report, &runtime, &ways, "stream of 64 KiB messages", 64 << 10, 1);
     bulk(report, &runtime, &ways, "stream of 1 KiB messages", 1 << 10, 1);
     bulk(report, &runtime, &ways, "8 streams of 64 KiB messages", 64 << 10, 8);
     unary(report, &runtime, &ways, 1, 2_000);
     unary(report, &runtime, &ways, 32, 20_000);
-    stalled(report, &runtime, &ways);
-    idle(report, &runtime, &ways);
+    drop(ways);
+    memory(report, &runtime, dir.path(), address);
 }
 
-fn through_gateways(dir: &Path, transport: &'static str, source: std::net::SocketAddr) -> Way {
+fn through_gateways(dir: &Path, transport: &'static str, source: SocketAddr) -> Way {
     std::fs::create_dir_all(dir).expect("a folder");
     let cluster = Cluster {
         name: source::CLUSTER,
@@ -167,57 +168,64 @@ fn unary(report: &mut Report, runtime: &Runtime, ways: &[Way], concurrency: usiz
     }
 }
 
-/// A reader that takes one message of a 1 GiB stream and then stops: what each gateway holds.
-fn stalled(report: &mut Report, runtime: &Runtime, ways: &[Way]) {
-    for way in ways.iter().skip(1) {
-        let mut held = [Vec::new(), Vec::new()];
-        for _ in 0..ROUNDS {
-            let before: Vec<u64> = way.gateways.iter().map(|id| Usage::of(*id).rss_bytes).collect();
-            let most = runtime.block_on(async {
-                let request = series_request(64 << 10, 16 << 10);
-                let mut stream = client(&way.channel).series(request).await.expect("a stream").into_inner();
-                stream.next().await.expect("a message").expect("a message");
-                let mut most = vec![0; way.gateways.len()];
-                for _ in 0..20 {
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    for (at, id) in way.gateways.iter().enumerate() {
-                        most[at] = most[at].max(Usage::of(*id).rss_bytes);
-                    }
-                }
-                most
-            });
-            for (at, values) in held.iter_mut().enumerate() {
-                values.push(most[at].saturating_sub(before[at]) as f64 / MIB);
-            }
+/// Measures memory on gateways that have just started, because one that has carried much keeps what it once took.
+fn memory(report: &mut Report, runtime: &Runtime, dir: &Path, source: SocketAddr) {
+    for transport in ["tcp", "quic"] {
+        let (mut held, mut idle) = ([Vec::new(), Vec::new()], Vec::new());
+        for round in 0..ROUNDS {
+            let fresh = |what: &str| {
+                let way =
+                    through_gateways(&dir.join(format!("{what}-{transport}-{round}")), transport, source);
+                wait_for("an answer of fresh gateways", START, || {
+                    runtime.block_on(label_names(&way.channel))
+                });
+                runtime.block_on(read_stream(&way.channel, 64 << 10, 16));
+                way
+            };
+            let grown = stalled(runtime, &fresh("stalled"));
+            held.iter_mut().zip(grown).for_each(|(values, grown)| values.push(grown));
+            idle.push(idle_stream(runtime, &fresh("idle")));
         }
         for (side, values) in ["observability", "cluster"].iter().zip(held) {
-            let name = format!("mesh/{}/stalled reader, held by the {side} gateway", way.name);
+            let name = format!("mesh/{transport}/stalled reader, held by the {side} gateway");
             report.add(&Row::new(name, "MiB", values));
         }
+        report.add(&Row::new(format!("mesh/{transport}/idle stream, both gateways"), "KiB", idle));
     }
 }
 
-/// Streams that have sent one message and are silent since: what one costs in both gateways together.
-fn idle(report: &mut Report, runtime: &Runtime, ways: &[Way]) {
-    for way in ways.iter().skip(1) {
-        let mut costs = Vec::new();
-        for _ in 0..ROUNDS {
-            let rss = || way.gateways.iter().map(|id| Usage::of(*id).rss_bytes).sum::<u64>();
-            let before = rss();
-            let after = runtime.block_on(async {
-                let mut streams = Vec::new();
-                for _ in 0..IDLE_STREAMS {
-                    let request = series_request(1, 0);
-                    let mut stream =
-                        client(&way.channel).series(request).await.expect("a stream").into_inner();
-                    stream.next().await.expect("a message").expect("a message");
-                    streams.push(stream);
-                }
-                tokio::time::sleep(Duration::from_millis(500)).await;
-                rss()
-            });
-            costs.push(after.saturating_sub(before) as f64 / IDLE_STREAMS as f64 / 1024.0);
+/// A reader that takes one message of a 1 GiB stream and then stops: the most that each gateway grows by, in MiB.
+fn stalled(runtime: &Runtime, way: &Way) -> Vec<f64> {
+    let before: Vec<u64> = way.gateways.iter().map(|id| Usage::of(*id).rss_bytes).collect();
+    let mut most = before.clone();
+    runtime.block_on(async {
+        let request = series_request(64 << 10, 16 << 10);
+        let mut stream = client(&way.channel).series(request).await.expect("a stream").into_inner();
+        stream.next().await.expect("a message").expect("a message");
+        for _ in 0..20 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            for (most, id) in most.iter_mut().zip(&way.gateways) {
+                *most = (*most).max(Usage::of(*id).rss_bytes);
+            }
         }
-        report.add(&Row::new(format!("mesh/{}/idle stream, both gateways", way.name), "KiB", costs));
-    }
+    });
+    most.iter().zip(before).map(|(most, before)| (most - before) as f64 / MIB).collect()
+}
+
+/// Streams that have sent one message and are silent since: what one costs in both gateways together, in KiB.
+fn idle_stream(runtime: &Runtime, way: &Way) -> f64 {
+    let rss = || way.gateways.iter().map(|id| Usage::of(*id).rss_bytes).sum::<u64>();
+    let before = rss();
+    let after = runtime.block_on(async {
+        let mut streams = Vec::new();
+        for _ in 0..IDLE_STREAMS {
+            let mut stream =
+                client(&way.channel).series(series_request(1, 0)).await.expect("a stream").into_inner();
+            stream.next().await.expect("a message").expect("a message");
+            streams.push(stream);
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        rss()
+    });
+    after.saturating_sub(before) as f64 / IDLE_STREAMS as f64 / 1024.0
 }
