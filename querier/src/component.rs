@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use promql::{EngineOptions, ParseOptions};
+use promql::{EngineOptions, ParseOptions, TotalBudget};
 use runtime::{
     BindError, BoxError, EXIT_ERROR, EXIT_USAGE, GrpcMetrics, GrpcOptions, GrpcServer, HttpMetrics,
     HttpServer, Metrics, Probes, Registry, Supervisor, admin_routes, init_logs,
@@ -185,6 +185,7 @@ fn engine_options(config: &Config) -> EngineOptions {
         subquery_step: config.args.evaluation_interval,
         max_samples: config.args.max_samples,
         max_bytes: config.max_memory,
+        total: TotalBudget::new(config.max_total_samples, config.max_total_memory),
         ..EngineOptions::default()
     }
 }

@@ -61,14 +61,23 @@ pub struct QueryArgs {
     #[arg(long = "query.max-samples", value_name = "N", default_value_t = 200_000_000)]
     pub(crate) max_samples: u64,
 
+    /// Most samples that all queries which run at one time may have decoded; unless given, five times
+    /// --query.max-samples
+    #[arg(long = "query.max-total-samples", value_name = "N")]
+    pub(crate) max_total_samples: Option<u64>,
+
     /// Most series that one store may send for one selector; a store that sends more is left out from there on
     #[arg(long = "query.max-series-per-store", value_name = "N", default_value_t = 10_000_000)]
     pub(crate) max_series_per_store: u64,
 
-    /// Most memory that one query's evaluation may hold, such as 512MiB; unless given, half of the machine's (or the
-    /// container's) memory divided by --query.max-concurrent
+    /// Most memory that one query may hold, the series that it reads ahead included, such as 512MiB; unless given, a
+    /// quarter of --query.max-total-memory
     #[arg(long = "query.max-memory", value_name = "BYTES", value_parser = memory::parse_bytes)]
     pub(crate) max_memory: Option<u64>,
+
+    /// Most memory that all queries together may hold; unless given, half of the machine's (or the container's)
+    #[arg(long = "query.max-total-memory", value_name = "BYTES", value_parser = memory::parse_bytes)]
+    pub(crate) max_total_memory: Option<u64>,
 
     /// Answers with a warning where a store is missing; --no-query.partial-response answers with an error instead
     #[arg(long = "query.partial-response", overrides_with = "no_partial_response")]
@@ -170,7 +179,12 @@ pub struct ConfigError(Vec<String>);
 pub struct Config {
     pub(crate) args: QueryArgs,
     pub(crate) selector_labels: Labels,
+    /// Bytes that one query may hold.
     pub(crate) max_memory: u64,
+    /// Bytes that all queries together may hold.
+    pub(crate) max_total_memory: u64,
+    /// Samples that all queries which run at one time may have decoded.
+    pub(crate) max_total_samples: u64,
 }
 
 fn parse_label(text: &str) -> Result<(String, String), String> {
@@ -219,8 +233,10 @@ impl QueryArgs {
         if !mistakes.is_empty() {
             return Err(ConfigError(mistakes));
         }
-        let max_memory = self.max_memory.unwrap_or_else(|| memory::share(self.max_concurrent));
-        Ok(Config { selector_labels, max_memory, args: self })
+        let max_total_memory = self.max_total_memory.unwrap_or_else(memory::for_all_queries);
+        let max_memory = self.max_memory.unwrap_or_else(|| memory::for_one_query(max_total_memory));
+        let max_total_samples = self.max_total_samples.unwrap_or_else(|| self.max_samples.saturating_mul(5));
+        Ok(Config { selector_labels, max_memory, max_total_memory, max_total_samples, args: self })
     }
 }
 
@@ -262,8 +278,10 @@ impl Config {
             ("query.max-concurrent", args.max_concurrent.to_string()),
             ("query.max-concurrent-select", args.max_concurrent_select.to_string()),
             ("query.max-samples", args.max_samples.to_string()),
+            ("query.max-total-samples", self.max_total_samples.to_string()),
             ("query.max-series-per-store", args.max_series_per_store.to_string()),
             ("query.max-memory", self.max_memory.to_string()),
+            ("query.max-total-memory", self.max_total_memory.to_string()),
             ("query.partial-response", (!args.no_partial_response).to_string()),
             ("query.auto-downsampling", args.auto_downsampling.to_string()),
             ("query.default-step", format_duration(args.default_step)),
@@ -310,7 +328,8 @@ mod tests {
         assert_eq!(config.args.timeout, Duration::from_secs(120));
         assert_eq!(config.args.max_concurrent, 20);
         assert_eq!(config.partial_response(), PartialResponse::Warn);
-        assert!(config.max_memory >= 64 << 20);
+        assert!(config.max_memory >= 64 << 20 && config.max_memory <= config.max_total_memory);
+        assert_eq!(config.max_total_samples, 1_000_000_000);
     }
 
     #[test]
@@ -322,13 +341,14 @@ mod tests {
             "--no-query.partial-response",
             "--selector-label=tier=\"x\"",
             "--query.max-memory=1.5GiB",
+            "--query.max-total-memory=2GiB",
             "--enable-feature=promql-experimental-functions",
         ])
         .unwrap();
         assert_eq!(config.args.endpoint.len(), 2);
         assert_eq!(config.partial_response(), PartialResponse::Abort);
         assert_eq!(config.selector_labels.get("tier"), Some("x"));
-        assert_eq!(config.max_memory, 3 << 29);
+        assert_eq!((config.max_memory, config.max_total_memory), (3 << 29, 2 << 30));
         assert_eq!(config.flags()["endpoint"], "a:1,dns+b:2");
         assert!(config.has(Feature::ExperimentalFunctions));
     }

@@ -1,18 +1,23 @@
-//! How much memory there is, and how much of it a query may have.
+//! How much memory there is, and how much of it queries may have.
 
 use std::fs;
+
+use promql::QueryError;
 
 /// What is assumed where the system does not say.
 const UNKNOWN_BYTES: u64 = 2 << 30;
 /// Below this no useful query runs.
 const LEAST_BYTES: u64 = 64 << 20;
 
-/// A query's share: half of the memory divided by the number of queries that may run at once.
-///
-/// The other half is for what lies between the stores and the engine, for answers and for the rest of the process. So
-/// even as many large queries as the gate lets in end with an error each, and not with the process.
-pub(crate) fn share(queries: usize) -> u64 {
-    (total_bytes() / 2 / queries.max(1) as u64).max(LEAST_BYTES)
+/// What all queries together may hold: half of the memory. The other half is for what connections hold, for the text of
+/// answers and for the rest of the process, so that queries which are too large end with an error and not with the process.
+pub(crate) fn for_all_queries() -> u64 {
+    (total_bytes() / 2).max(LEAST_BYTES)
+}
+
+/// What one query may hold of the `total` for all: a quarter, so that one does not leave others without.
+pub(crate) fn for_one_query(total: u64) -> u64 {
+    (total / 4).max(LEAST_BYTES).min(total)
 }
 
 /// The memory of the container, or of the machine.
@@ -28,6 +33,18 @@ fn mem_total(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
+}
+
+/// What a query's end is told with: for a limit, also the flag that sets it.
+pub(crate) fn told(error: &QueryError) -> String {
+    let QueryError::Limit(limit) = error else { return error.to_string() };
+    let flag = match limit.name {
+        "max_bytes" => "max-memory",
+        "max_total_bytes" => "max-total-memory",
+        "max_total_samples" => "max-total-samples",
+        _ => "max-samples",
+    };
+    format!("{limit} (--query.{flag})")
 }
 
 /// Reads a size such as `512MiB`, `1.5GiB`, `2GB` or `1000000`.
@@ -59,6 +76,8 @@ mod tests {
     fn the_machines_memory_is_read() {
         assert_eq!(mem_total("MemTotal:        1024 kB\nMemFree: 1 kB\n"), Some(1 << 20));
         assert_eq!(mem_total("nonsense"), None);
-        assert!(share(1) >= share(20) && share(1000) >= LEAST_BYTES);
+        assert!(for_all_queries() >= LEAST_BYTES);
+        assert_eq!(for_one_query(4 << 30), 1 << 30);
+        assert_eq!(for_one_query(1000), 1000);
     }
 }

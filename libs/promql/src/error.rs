@@ -1,5 +1,7 @@
 //! Why a query has no answer.
 
+use std::fmt;
+
 use crate::syntax::ParseError;
 
 /// Why a query has no answer. The variants are what a caller can act on.
@@ -33,12 +35,9 @@ impl QueryError {
 }
 
 /// A budget that a query would overrun: which one, how large it is, and what the query wanted.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "query would use {wanted} {unit}, more than {name}={limit} allows; select fewer series, a shorter range or a longer step"
-)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LimitError {
-    /// The limit's name: `max_samples` or `max_bytes`.
+    /// The limit's name: `max_samples` or `max_bytes`, or with `total` in between where it is for all queries.
     pub name: &'static str,
     /// What is counted.
     pub unit: &'static str,
@@ -46,4 +45,28 @@ pub struct LimitError {
     pub limit: u64,
     /// What the query had come to need when it was ended.
     pub wanted: u64,
+    /// What other queries use, where the limit is for all queries together.
+    pub others: Option<u64>,
+    /// What in the query needs so much and where it stands, where the text alone shows it.
+    pub place: Option<String>,
 }
+
+impl fmt::Display for LimitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let LimitError { name, unit, limit, wanted, others, place } = self;
+        if let Some(place) = place {
+            write!(f, "{place}: ")?;
+        }
+        write!(f, "query would use {wanted} {unit}")?;
+        if let Some(others) = others {
+            write!(f, " beside the {others} of other queries")?;
+        }
+        write!(f, ", more than {name}={limit} allows; ")?;
+        if others.is_some() {
+            f.write_str("ask again when fewer queries run, or ")?;
+        }
+        f.write_str("select fewer series, a shorter range or a longer step")
+    }
+}
+
+impl std::error::Error for LimitError {}

@@ -15,6 +15,8 @@ mod text;
 
 pub use error::{LimitError, QueryError};
 pub use eval::Evaluation;
+pub use eval::budget::{Account, Hold, TotalBudget};
+pub use eval::meter::Clock;
 pub use interrupt::Interrupt;
 pub use output::{Annotations, MatrixSeries, QueryOutput, QueryValue, SampleValue, Stats, VectorSample};
 pub use query::{EngineOptions, Query, QueryParams, Select, SelectHints, SelectId};

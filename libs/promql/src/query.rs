@@ -7,6 +7,7 @@ use model::{Matcher, TimeRange, Timestamp};
 use series::Dedup;
 
 use crate::eval::Evaluation;
+use crate::eval::budget::{Account, TotalBudget};
 use crate::plan::Plan;
 use crate::syntax::functions::ValueType;
 use crate::{Interrupt, ParseOptions, QueryError};
@@ -48,7 +49,7 @@ impl QueryParams {
 }
 
 /// Settings that all queries of an engine share.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct EngineOptions {
     /// Which parts of the language are on.
     pub parse: ParseOptions,
@@ -60,18 +61,21 @@ pub struct EngineOptions {
     /// Most bytes that the operators of a query may hold at one time. Past it the query ends with an error
     /// instead of the process.
     pub max_bytes: u64,
+    /// What all queries that are planned with it, or with a clone of it, may use together.
+    pub total: TotalBudget,
     /// Threads that decode and evaluate, at least 1. The answer does not depend on it.
     pub workers: usize,
 }
 
 impl Default for EngineOptions {
-    /// 200 million samples, 1 GiB, as many workers as the machine has cores, only the stable language.
+    /// 200 million samples and 1 GiB a query, no limit for all queries together, as many workers as the machine has cores, only the stable language.
     fn default() -> Self {
         EngineOptions {
             parse: ParseOptions::default(),
             subquery_step: Duration::from_secs(60),
             max_samples: 200_000_000,
             max_bytes: 1 << 30,
+            total: TotalBudget::default(),
             workers: std::thread::available_parallelism().map_or(1, usize::from),
         }
     }
@@ -152,8 +156,13 @@ impl Query {
         self.plan.value_type()
     }
 
+    /// The memory that it may use, for its driver to account for the series that it reads ahead.
+    pub fn account(&self) -> Account {
+        Account { budget: self.plan.budget.clone() }
+    }
+
     /// The machine that evaluates it.
     pub fn evaluation(self) -> Evaluation {
-        Evaluation::new(self.plan)
+        Evaluation::new(self.plan, None)
     }
 }

@@ -16,6 +16,7 @@ use storeapi::{
 use super::exchange::{Reply, params, respond};
 use super::{Api, bad_data, name, selectors, store_error, store_filter};
 use crate::fanout::FanoutEvent;
+use crate::memory;
 
 const TRUNCATED: &str = "results truncated due to limit";
 
@@ -74,7 +75,9 @@ impl Api {
         let filter = store_filter(params)?;
         let mut sets: BTreeSet<Labels> = BTreeSet::new();
         let mut warnings = Vec::new();
-        let mut bytes = 0;
+        let account = self.driver.engine().total.account(self.defaults.max_bytes);
+        let mut hold = account.hold();
+        let exhausted = |error| ApiError::new(ErrorType::Execution, memory::told(&error));
         for matchers in selectors(params, "match[]")? {
             let mut request = SeriesRequest::new(range, matchers);
             request.skip_chunks = true;
@@ -83,23 +86,15 @@ impl Api {
             request.partial_response = self.partial_response(params)?;
             request.without_replica_labels = self.replica_labels(params)?;
             request.limit = limit.map(|limit| limit.saturating_add(1));
-            let mut fanout = self.stores.select(request, &filter).map_err(|e| store_error(&e))?;
+            let fanout = self.stores.select_within(request, &filter, Some(&account));
+            let mut fanout = fanout.map_err(|e| store_error(&e))?;
             while let Some(event) = fanout.next().await {
                 match event.map_err(|error| store_error(&error))? {
                     FanoutEvent::Warning(text) => warnings.push(text),
                     FanoutEvent::Series(batch) => {
                         for series in batch {
-                            bytes += series.labels.size_bytes() as u64;
+                            hold.add(series.labels.size_bytes() as u64).map_err(exhausted)?;
                             sets.insert(series.labels);
-                        }
-                        if bytes > self.defaults.max_bytes {
-                            return Err(ApiError::new(
-                                ErrorType::Execution,
-                                format!(
-                                    "label sets of more than {} bytes: narrow match[], or give a limit (--query.max-memory)",
-                                    self.defaults.max_bytes
-                                ),
-                            ));
                         }
                     }
                 }

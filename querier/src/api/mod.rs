@@ -103,6 +103,7 @@ fn bad_data(message: impl Into<String>) -> ApiError {
 fn store_error(error: &StoreError) -> ApiError {
     let kind = match error.code() {
         storeapi::Code::InvalidArgument => ErrorType::BadData,
+        storeapi::Code::ResourceExhausted => ErrorType::Execution,
         _ => ErrorType::Internal,
     };
     ApiError::new(kind, error.message())

@@ -11,6 +11,7 @@ use promql::QueryError;
 
 use super::exchange::{Reply, params, respond};
 use super::{Api, bad_data, result, store_error, store_filter};
+use crate::memory;
 use crate::query::{Answer, AskError, Question, dynamic_lookback};
 
 pub(super) async fn instant(State(api): State<Arc<Api>>, request: Request) -> Response {
@@ -135,7 +136,10 @@ fn ask_error(error: &AskError) -> ApiError {
         AskError::Query(QueryError::BadParameter(cause)) => return bad_data(cause.clone()),
         AskError::Query(QueryError::Timeout) | AskError::Queue => ErrorType::Timeout,
         AskError::Query(QueryError::Canceled) => ErrorType::Canceled,
-        AskError::Query(QueryError::Execution(_) | QueryError::Limit(_)) => ErrorType::Execution,
+        AskError::Query(error @ QueryError::Limit(_)) => {
+            return ApiError::new(ErrorType::Execution, memory::told(error));
+        }
+        AskError::Query(QueryError::Execution(_)) => ErrorType::Execution,
         AskError::Lost => ErrorType::Internal,
     };
     ApiError::new(kind, error.to_string())

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use model::Labels;
-use series::{Series, SeriesSorter};
+use promql::{Account, Hold};
+use series::{AggrChunk, Series, SeriesSorter};
 use storeapi::{Checks, SeriesFrame, SeriesRequest, SeriesStream, StoreError, checked};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::proxy::ProxyOptions;
 use crate::endpoints::Candidate;
+use crate::memory;
 
 /// Messages that one store may be ahead of the merge. Each is about a mebibyte at most; one more waits in the
 /// connection. Fewer would let the connection idle, more would cost memory for every store of every query.
@@ -23,9 +25,12 @@ const WARNING_BYTES: usize = 2048;
 
 /// What a store's task says to the merge.
 pub(super) enum Item {
-    Series(Vec<Series>),
+    /// Series, and what holds their memory.
+    Series(Vec<Series>, Option<Hold>),
     Warning(String),
     Failed(StoreError),
+    /// The query may not hold any more; it ends, whatever other stores have.
+    Exhausted(StoreError),
     End,
 }
 
@@ -37,7 +42,12 @@ pub(super) struct Input {
 
 impl Input {
     /// Asks the store and begins to read.
-    pub(super) fn open(candidate: &Candidate, request: &SeriesRequest, options: &ProxyOptions) -> Self {
+    pub(super) fn open(
+        candidate: &Candidate,
+        request: &SeriesRequest,
+        options: &ProxyOptions,
+        account: Option<&Account>,
+    ) -> Self {
         let (queue, items) = mpsc::channel(QUEUE);
         let reader = Reader {
             candidate: candidate.clone(),
@@ -45,9 +55,22 @@ impl Input {
             response_timeout: options.response_timeout,
             sort_bytes: options.sort_bytes,
             series_limit: options.store_series,
+            account: account.cloned(),
             queue,
         };
         Input { items, _task: AbortOnDropHandle::new(tokio::spawn(reader.run())) }
+    }
+}
+
+/// Why reading a store ended.
+enum End {
+    Failed(StoreError),
+    Exhausted(StoreError),
+}
+
+impl From<StoreError> for End {
+    fn from(error: StoreError) -> Self {
+        End::Failed(error)
     }
 }
 
@@ -58,6 +81,7 @@ struct Reader {
     response_timeout: Option<Duration>,
     sort_bytes: usize,
     series_limit: u64,
+    account: Option<Account>,
     queue: mpsc::Sender<Item>,
 }
 
@@ -65,13 +89,14 @@ impl Reader {
     async fn run(self) {
         let last = match self.read().await {
             Ok(()) => Item::End,
-            Err(error) => Item::Failed(error),
+            Err(End::Failed(error)) => Item::Failed(error),
+            Err(End::Exhausted(error)) => Item::Exhausted(error),
         };
         // A merge that is gone has dropped this task too; there is nobody to tell.
         let _ = self.queue.send(last).await;
     }
 
-    async fn read(&self) -> Result<(), StoreError> {
+    async fn read(&self) -> Result<(), End> {
         let info = self.candidate.info.as_deref();
         let removes = info.is_none_or(|info| info.supports_without_replica_labels);
         let shards = info.is_none_or(|info| info.supports_sharding);
@@ -91,12 +116,13 @@ impl Reader {
         let mut stream = checked(stream, checks);
         let mut sorter = strip.then(|| SeriesSorter::new(self.sort_bytes));
         let (mut series, mut warnings) = (0, 0);
+        let mut held = Vec::new();
         while let Some(frame) = self.next(&mut stream).await? {
             let mut batch = match frame {
                 SeriesFrame::Warning(text) => {
                     warnings += 1;
                     if warnings > WARNINGS {
-                        return Err(StoreError::violation(format!("more than {WARNINGS} warnings")));
+                        return Err(StoreError::violation(format!("more than {WARNINGS} warnings")).into());
                     }
                     self.send(Item::Warning(shortened(text))).await;
                     continue;
@@ -108,7 +134,8 @@ impl Reader {
                 return Err(StoreError::limit(format!(
                     "more than {} series; narrow the selector or raise --query.max-series-per-store",
                     self.series_limit
-                )));
+                ))
+                .into());
             }
             let without = |labels: &Labels| {
                 labels.without(|name| self.asked.without_replica_labels.iter().any(|r| r == name))
@@ -118,9 +145,11 @@ impl Reader {
                     |s| if strip { shard.keeps(&without(&s.labels)) } else { shard.keeps(&s.labels) },
                 );
             }
+            let hold = self.hold(&batch)?;
             match &mut sorter {
-                None => self.send(Item::Series(batch)).await,
+                None => self.send(Item::Series(batch, hold)).await,
                 Some(sorter) => {
+                    held.extend(hold);
                     for series in batch {
                         sorter
                             .push(without(&series.labels), series.chunks)
@@ -130,9 +159,25 @@ impl Reader {
             }
         }
         if let Some(sorter) = sorter {
-            self.send(Item::Series(sorter.into_sorted())).await;
+            let sorted = sorter.into_sorted();
+            drop(held);
+            let hold = self.hold(&sorted)?;
+            self.send(Item::Series(sorted, hold)).await;
         }
         Ok(())
+    }
+
+    /// Counts series that wait for the merge towards the memory of the query.
+    fn hold(&self, batch: &[Series]) -> Result<Option<Hold>, End> {
+        let Some(account) = &self.account else { return Ok(None) };
+        let mut hold = account.hold();
+        let bytes = |series: &Series| -> usize {
+            let chunks = series.chunks.iter().map(|chunk| size_of::<AggrChunk>() + chunk.size_bytes());
+            series.labels.size_bytes() + chunks.sum::<usize>()
+        };
+        let all: usize = batch.iter().map(bytes).sum();
+        hold.add(all as u64).map_err(|error| End::Exhausted(StoreError::limit(memory::told(&error))))?;
+        Ok(Some(hold))
     }
 
     async fn send(&self, item: Item) {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use promql::Hold;
 use series::{Merge, MergedSeries, Step};
 use storeapi::{PartialResponse, StoreError};
 use tokio::sync::mpsc::error::TryRecvError;
@@ -29,6 +30,8 @@ pub struct Fanout {
     merge: Merge,
     /// By number in the merge; `None` once it has ended.
     inputs: Vec<Option<Input>>,
+    /// The memory of what each input has in the merge.
+    held: Vec<Option<Hold>>,
     /// One each for `inputs`, then those of stores that could not be asked.
     reports: Vec<StoreReport>,
     warnings: VecDeque<String>,
@@ -38,6 +41,8 @@ pub struct Fanout {
     limit: Option<usize>,
     given: usize,
     finished: bool,
+    /// Why the query ends although stores would have more to say.
+    exhausted: Option<StoreError>,
     metrics: FanoutMetrics,
 }
 
@@ -52,6 +57,7 @@ impl Fanout {
         let reports = inputs.iter().map(|(name, _)| StoreReport::new(name, Outcome::Pending)).collect();
         Fanout {
             merge: Merge::new(inputs.len()),
+            held: inputs.iter().map(|_| None).collect(),
             inputs: inputs.into_iter().map(|(_, input)| Some(input)).collect(),
             reports,
             warnings: VecDeque::new(),
@@ -61,6 +67,7 @@ impl Fanout {
             limit,
             given: 0,
             finished: false,
+            exhausted: None,
             metrics,
         }
     }
@@ -84,12 +91,17 @@ impl Fanout {
     /// The next step, or `None` at the end.
     ///
     /// # Errors
-    /// Where the request does not take a partial answer: the first thing that is missing. Nothing follows.
+    /// Where the request does not take a partial answer: the first thing that is missing; and where its account is
+    /// exhausted. Nothing follows.
     ///
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
     pub async fn next(&mut self) -> Option<Result<FanoutEvent, StoreError>> {
         loop {
+            if let Some(error) = self.exhausted.take() {
+                self.batch.clear();
+                return Some(Err(error));
+            }
             if self.partial_response == PartialResponse::Abort
                 && let Some(text) = self.warnings.pop_front()
             {
@@ -158,7 +170,9 @@ impl Fanout {
     fn take(&mut self, input: usize, item: Item) {
         let report = &mut self.reports[input];
         match item {
-            Item::Series(batch) => {
+            Item::Series(batch, hold) => {
+                // The merge asks for more when it has given out what it had.
+                self.held[input] = hold;
                 report.series += batch.len() as u64;
                 for chunk in batch.iter().flat_map(|series| &series.chunks) {
                     report.chunks += 1;
@@ -172,6 +186,10 @@ impl Fanout {
             Item::Failed(error) => {
                 let reason = without_name(&report.name, error.message()).to_owned();
                 self.fail(input, reason);
+            }
+            Item::Exhausted(error) => {
+                self.exhausted = Some(error);
+                self.finish();
             }
             Item::End => {
                 report.outcome = Outcome::Answered;
@@ -190,6 +208,7 @@ impl Fanout {
 
     fn end(&mut self, input: usize) {
         self.inputs[input] = None;
+        self.held[input] = None;
         self.merge.end(input);
     }
 
@@ -197,6 +216,7 @@ impl Fanout {
     fn finish(&mut self) {
         self.finished = true;
         self.inputs.clear();
+        self.held.clear();
     }
 }
 

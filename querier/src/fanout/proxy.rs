@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use model::{ExternalMatch, Labels, Matcher, TimeRange, Timestamp};
+use promql::Account;
 use storeapi::{
     Apis, LabelNamesRequest, LabelValuesRequest, LabelsAnswer, PartialResponse, SeriesFrame, SeriesRequest,
     SeriesStream, Store, StoreError, StoreInfo, TsdbInfo,
@@ -74,7 +75,20 @@ impl ProxyStore {
     ///
     /// # Errors
     /// `InvalidArgument` when the request has no matchers.
-    pub fn select(&self, mut request: SeriesRequest, filter: &StoreFilter) -> Result<Fanout, StoreError> {
+    pub fn select(&self, request: SeriesRequest, filter: &StoreFilter) -> Result<Fanout, StoreError> {
+        self.select_within(request, filter, None)
+    }
+
+    /// The same; series that wait for their turn count towards `account`.
+    ///
+    /// # Errors
+    /// As [`select`](Self::select).
+    pub fn select_within(
+        &self,
+        mut request: SeriesRequest,
+        filter: &StoreFilter,
+        account: Option<&Account>,
+    ) -> Result<Fanout, StoreError> {
         let (partial, limit) = (request.partial_response, request.limit);
         let empty = || Fanout::new(Vec::new(), partial, limit, self.metrics.clone());
         request.matchers = match ExternalMatch::split(&request.matchers, &self.options.selector_labels) {
@@ -93,7 +107,7 @@ impl ProxyStore {
                 // Where the answer is given up anyway, nobody need begin to work.
                 None if partial == PartialResponse::Abort && !missing.is_empty() => {}
                 None => {
-                    let input = Input::open(candidate, &request, &self.options);
+                    let input = Input::open(candidate, &request, &self.options, account);
                     inputs.push((Arc::clone(&candidate.name), input));
                 }
             }

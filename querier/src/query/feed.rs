@@ -1,5 +1,6 @@
 //! Series on their way from the fan-out to the engine.
 
+use promql::{Account, Hold};
 use series::SelectedSeries;
 use storeapi::{SeriesRequest, StoreError};
 use tokio::runtime::Handle;
@@ -7,12 +8,14 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::fanout::{FanoutEvent, ProxyStore, StoreFilter, StoreReport};
+use crate::memory;
 
 /// Batches that a feed reads ahead of the engine, each of at most 64 series or about a mebibyte.
 const AHEAD: usize = 2;
 
 enum Item {
-    Series(Vec<SelectedSeries>),
+    /// Series, and what holds their memory until the engine does.
+    Series(Vec<SelectedSeries>, Hold),
     Warning(String),
     Failed(StoreError),
     End(Vec<StoreReport>),
@@ -36,6 +39,7 @@ pub(super) struct Feeds {
     requests: Vec<SeriesRequest>,
     slots: Vec<Slot>,
     concurrent: usize,
+    account: Account,
     cancel: CancellationToken,
     warnings: Vec<String>,
     reports: Vec<StoreReport>,
@@ -48,12 +52,13 @@ impl Feeds {
         requests: Vec<SeriesRequest>,
         filter: StoreFilter,
         concurrent: usize,
+        account: Account,
         cancel: CancellationToken,
     ) -> Self {
         let slots = requests.iter().map(|_| Slot::Closed).collect();
         let runtime = Handle::current();
         let (warnings, reports) = (Vec::new(), Vec::new());
-        Feeds { runtime, stores, filter, requests, slots, concurrent, cancel, warnings, reports }
+        Feeds { runtime, stores, filter, requests, slots, concurrent, account, cancel, warnings, reports }
     }
 
     /// The next batch of a select, or `None` at its end. Blocks; must not be called on the runtime's own threads.
@@ -62,7 +67,7 @@ impl Feeds {
         let Some(Slot::Open(items)) = self.slots.get_mut(select) else { return Ok(None) };
         loop {
             match items.blocking_recv() {
-                Some(Item::Series(batch)) => return Ok(Some(batch)),
+                Some(Item::Series(batch, _)) => return Ok(Some(batch)),
                 Some(Item::Warning(text)) => self.warnings.push(text),
                 Some(Item::Failed(error)) => return Err(error),
                 Some(Item::End(reports)) => {
@@ -95,9 +100,9 @@ impl Feeds {
         };
         let (queue, items) = mpsc::channel(AHEAD);
         let (stores, request, filter) = (self.stores.clone(), request.clone(), self.filter.clone());
-        let cancel = self.cancel.clone();
+        let (account, cancel) = (self.account.clone(), self.cancel.clone());
         self.runtime.spawn(async move {
-            cancel.run_until_cancelled(read(stores, request, filter, queue)).await;
+            cancel.run_until_cancelled(read(stores, request, filter, account, queue)).await;
         });
         *slot = Slot::Open(items);
         true
@@ -113,8 +118,14 @@ impl Feeds {
 }
 
 /// Reads one select to its end, or until nobody listens.
-async fn read(stores: ProxyStore, request: SeriesRequest, filter: StoreFilter, queue: mpsc::Sender<Item>) {
-    let mut fanout = match stores.select(request, &filter) {
+async fn read(
+    stores: ProxyStore,
+    request: SeriesRequest,
+    filter: StoreFilter,
+    account: Account,
+    queue: mpsc::Sender<Item>,
+) {
+    let mut fanout = match stores.select_within(request, &filter, Some(&account)) {
         Ok(fanout) => fanout,
         Err(error) => {
             let _ = queue.send(Item::Failed(error)).await;
@@ -124,7 +135,12 @@ async fn read(stores: ProxyStore, request: SeriesRequest, filter: StoreFilter, q
     while let Some(event) = fanout.next().await {
         let item = match event {
             Ok(FanoutEvent::Series(batch)) => {
-                Item::Series(batch.into_iter().map(|series| series.into_selected()).collect())
+                let batch: Vec<_> = batch.into_iter().map(|series| series.into_selected()).collect();
+                let mut hold = account.hold();
+                match hold.add(batch.iter().map(SelectedSeries::size_bytes).sum::<usize>() as u64) {
+                    Ok(()) => Item::Series(batch, hold),
+                    Err(error) => Item::Failed(StoreError::limit(memory::told(&error))),
+                }
             }
             Ok(FanoutEvent::Warning(text)) => Item::Warning(text),
             Err(error) => Item::Failed(error),

@@ -144,6 +144,7 @@ impl Driver {
             requests,
             question.stores.clone(),
             self.concurrent_selects,
+            query.account(),
             end.cancel.clone(),
         );
         let interrupt = end.interrupt.clone();

@@ -218,7 +218,22 @@ async fn a_query_over_its_budget_ends_with_an_error_that_names_the_limit() {
     let path = format!("/api/v1/query?query=count_over_time(up%5B10m%5D)&time={AT}");
     let answer = get(&querier, &path).await;
     assert_eq!((answer.status, &answer.json()["errorType"]), (422, &json!("execution")), "{}", answer.body);
-    assert!(answer.body.contains("max_samples"), "{}", answer.body);
+    assert!(answer.body.contains("more than max_samples=10 allows"), "{}", answer.body);
+    assert!(answer.body.contains("(--query.max-samples)"), "{}", answer.body);
+}
+
+#[tokio::test]
+async fn what_lies_between_stores_and_engine_counts_towards_the_budget() {
+    for (flags, limit) in [
+        (&["--query.max-memory=1KiB"][..], "max_bytes=1024"),
+        (&["--query.max-memory=1GiB", "--query.max-total-memory=1KiB"], "max_total_bytes=1024"),
+    ] {
+        let querier = querier(&two_replicas().await, flags).await;
+        let answer = get(&querier, &format!("/api/v1/query?query=up&time={AT}")).await;
+        let kind = &answer.json()["errorType"];
+        assert_eq!((answer.status, kind), (422, &json!("execution")), "{}", answer.body);
+        assert!(answer.body.contains(limit), "{}", answer.body);
+    }
 }
 
 #[tokio::test]

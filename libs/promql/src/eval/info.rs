@@ -49,7 +49,7 @@ impl InfoOperator {
     }
 
     /// Info series that may belong to some series, by name and identity.
-    fn candidates(&mut self, base: &[Row]) -> BTreeMap<Signature, Vec<Row>> {
+    fn candidates(&self, base: &[Row], infos: Vec<Row>) -> BTreeMap<Signature, Vec<Row>> {
         let mut wanted = [HashSet::new(), HashSet::new()];
         for row in base.iter().filter(|row| !self.is_info(&row.labels)) {
             for (values, name) in wanted.iter_mut().zip(IDENTIFYING) {
@@ -60,7 +60,7 @@ impl InfoOperator {
         if wanted.iter().all(HashSet::is_empty) {
             return found;
         }
-        for row in self.infos.take() {
+        for row in infos {
             let fits = wanted
                 .iter()
                 .zip(IDENTIFYING)
@@ -79,8 +79,9 @@ impl InfoOperator {
     }
 
     fn finish(&mut self, cx: &mut Context<'_>, out: &mut Vec<Row>) -> Result<(), QueryError> {
-        let base = self.base.take();
-        let candidates = self.candidates(&base);
+        let (base, _hold) = self.base.take();
+        let (infos, _infos_hold) = self.infos.take();
+        let candidates = self.candidates(&base, infos);
         let names: Vec<&String> = {
             let mut names: Vec<&String> = candidates.keys().map(|(name, _)| name).collect();
             names.dedup();

@@ -68,7 +68,8 @@ impl Operator for MergeOperator {
     }
 
     fn end(&mut self, _cx: &mut Context<'_>, _input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {
-        out.extend(merge(self.kept.take())?);
+        let (rows, _hold) = self.kept.take();
+        out.extend(merge(rows)?);
         Ok(())
     }
 }

@@ -16,6 +16,7 @@ pub(crate) mod info;
 pub(crate) mod leaf;
 pub(crate) mod map;
 pub(crate) mod merge;
+pub(crate) mod meter;
 pub(crate) mod notes;
 pub(crate) mod operator;
 pub(crate) mod pipeline;
@@ -39,6 +40,7 @@ use budget::Hold;
 use column::{Column, Row};
 use info::InfoOperator;
 use merge::MergeOperator;
+use meter::{Clock, Meters};
 use notes::Notes;
 use operator::{Context, MapOperator, Operator, Scalars};
 use pipeline::{Outcome, Pipeline, Product, Stage};
@@ -86,6 +88,7 @@ struct Reading {
 #[derive(Debug)]
 pub struct Evaluation {
     plan: Arc<Plan>,
+    meters: Arc<Meters>,
     slots: Vec<Slot>,
     /// For each operator, how many of its inputs have not ended.
     open: Vec<usize>,
@@ -100,8 +103,9 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    pub(crate) fn new(plan: Arc<Plan>) -> Self {
-        let slots: Vec<Slot> = (0..plan.nodes.len()).map(|id| slot(&plan, id)).collect();
+    pub(crate) fn new(plan: Arc<Plan>, clock: Option<Clock>) -> Self {
+        let meters = Arc::new(Meters::new(plan.nodes.len(), clock));
+        let slots: Vec<Slot> = (0..plan.nodes.len()).map(|id| slot(&plan, &meters, id)).collect();
         let open = plan.nodes.iter().map(|node| node.inputs.len()).collect();
         let readings = plan
             .selects()
@@ -109,9 +113,10 @@ impl Evaluation {
             .map(|_| Reading { pipelines: None, queue: Vec::new(), hold: None, ended: false })
             .collect();
         let mut evaluation = Evaluation {
-            pool: Pool::new(plan.clone()),
+            pool: Pool::new(plan.clone(), meters.clone()),
             answer_hold: Hold::new(&plan.budget),
             plan,
+            meters,
             slots,
             open,
             readings,
@@ -273,7 +278,11 @@ impl Evaluation {
             }
             let batch: Vec<SelectedSeries> = left.by_ref().take(BATCH).collect();
             let bytes: usize = batch.iter().map(SelectedSeries::size_bytes).sum();
-            let mut hold = Hold::new(&self.plan.budget);
+            let leaf = self.plan.leaves[select.0].first().map(|leaf| self.meters.of(*leaf));
+            let mut hold = match leaf {
+                Some(meter) => Hold::metered(&self.plan.budget, meter),
+                None => Hold::new(&self.plan.budget),
+            };
             if let Some(whole) = &mut self.readings[select.0].hold {
                 whole.give_back(bytes as u64);
             }
@@ -290,14 +299,17 @@ impl Evaluation {
     /// Takes what a batch came to.
     fn take(&mut self, outcome: Outcome) -> Result<(), QueryError> {
         self.notes.merge(outcome.notes);
-        for (to, product) in outcome.products {
+        // Memory of the product is held until it has been taken.
+        for (to, product, _hold) in outcome.products {
             match (to, product) {
                 (Some((id, input)), Product::Rows(rows)) => self.push_to(id, input, rows)?,
                 (None, Product::Rows(rows)) => self.answer(rows)?,
                 (Some((id, _)), Product::Folded(folded)) => {
+                    let mut lap = self.meters.lap();
                     if let Slot::Fold(operator) = &mut self.slots[id] {
                         operator.absorb(folded, &mut self.notes)?;
                     }
+                    lap.book(self.meters.of(id));
                 }
                 (_, Product::Raw(series)) => {
                     let samples: usize = series.iter().map(|s| s.floats.len() + s.histograms.len()).sum();
@@ -316,20 +328,31 @@ impl Evaluation {
         Ok(())
     }
 
-    /// Hands the output of `id` to whom it feeds.
+    /// Hands the output of `id` to whom it feeds, a batch at a time, so that what takes it in does not have to hold what
+    /// is still on its way as well.
     fn deliver(&mut self, id: NodeId, rows: Vec<Row>) -> Result<(), QueryError> {
         if rows.is_empty() {
             return Ok(());
         }
-        match self.plan.nodes[id].parent {
-            Some((parent, input)) => self.push_to(parent, input, rows),
-            None => self.answer(rows),
+        self.meters.output(id, &rows);
+        let mut on_the_way = Hold::metered(&self.plan.budget, self.meters.of(id));
+        on_the_way.add(rows.iter().map(Row::size_bytes).sum())?;
+        let mut left = rows.into_iter();
+        while left.len() > 0 {
+            let batch: Vec<Row> = left.by_ref().take(BATCH).collect();
+            on_the_way.give_back(batch.iter().map(Row::size_bytes).sum());
+            match self.plan.nodes[id].parent {
+                Some((parent, input)) => self.push_to(parent, input, batch)?,
+                None => self.answer(batch)?,
+            }
         }
+        Ok(())
     }
 
     fn push_to(&mut self, id: NodeId, input: usize, rows: Vec<Row>) -> Result<(), QueryError> {
         let mut out = Vec::new();
         let plan = self.plan.clone();
+        let mut lap = self.meters.lap();
         let mut cx = Context { steps: &plan.nodes[id].steps, notes: &mut self.notes, budget: &plan.budget };
         match &mut self.slots[id] {
             Slot::Source => {}
@@ -338,6 +361,7 @@ impl Evaluation {
             Slot::Fold(operator) => operator.push(&mut cx, input, rows, &mut out)?,
             Slot::Other(operator) => operator.push(&mut cx, input, rows, &mut out)?,
         }
+        lap.book(self.meters.of(id));
         self.deliver(id, out)
     }
 
@@ -346,6 +370,7 @@ impl Evaluation {
         let Some((parent, input)) = self.plan.nodes[id].parent else { return Ok(()) };
         let mut out = Vec::new();
         let plan = self.plan.clone();
+        let mut lap = self.meters.lap();
         let mut cx =
             Context { steps: &plan.nodes[parent].steps, notes: &mut self.notes, budget: &plan.budget };
         match &mut self.slots[parent] {
@@ -355,6 +380,7 @@ impl Evaluation {
             Slot::Fold(operator) => operator.end(&mut cx, input, &mut out)?,
             Slot::Other(operator) => operator.end(&mut cx, input, &mut out)?,
         }
+        lap.book(self.meters.of(parent));
         self.deliver(parent, out)?;
         self.open[parent] -= 1;
         if let Op::Leaf(leaf) = &plan.nodes[parent].op {
@@ -395,7 +421,7 @@ impl Evaluation {
             match &self.slots[id] {
                 Slot::Map(operator) => {
                     let Some((map, scalars)) = operator.ready() else { break };
-                    pipeline.stages.push(Stage { map, scalars, steps: self.plan.nodes[id].steps });
+                    pipeline.stages.push(Stage { node: id, map, scalars, steps: self.plan.nodes[id].steps });
                     pipeline.to = self.plan.nodes[id].parent;
                 }
                 Slot::Fold(operator) => {
@@ -410,9 +436,9 @@ impl Evaluation {
 }
 
 /// The operator of a node, before any series.
-fn slot(plan: &Arc<Plan>, id: NodeId) -> Slot {
+fn slot(plan: &Arc<Plan>, meters: &Meters, id: NodeId) -> Slot {
     let node = &plan.nodes[id];
-    let hold = || Hold::new(&plan.budget);
+    let hold = || Hold::metered(&plan.budget, meters.of(id));
     let scalars = node.inputs.len().saturating_sub(1);
     let other = |operator: Box<dyn Operator>| Slot::Other(operator);
     match &node.op {

@@ -93,10 +93,10 @@ impl Kept {
         Ok(())
     }
 
-    /// Hands the series on.
-    pub(crate) fn take(&mut self) -> Vec<Row> {
-        self.hold.give_back(u64::MAX);
-        std::mem::take(&mut self.rows)
+    /// Hands the series on, and what their memory is held by: it is to be kept as long as they are.
+    pub(crate) fn take(&mut self) -> (Vec<Row>, Hold) {
+        let hold = self.hold.split();
+        (std::mem::take(&mut self.rows), hold)
     }
 }
 
@@ -159,7 +159,7 @@ impl Operator for MapOperator {
         }
         match self.scalars.all() {
             Some(scalars) => {
-                let rows = self.waiting.take();
+                let (rows, _hold) = self.waiting.take();
                 self.apply(cx, &scalars, rows, out)
             }
             None => Ok(()),

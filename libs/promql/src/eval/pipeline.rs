@@ -7,10 +7,11 @@ use model::{Labels, Sample, Timestamp};
 use series::{Samples, SelectedSeries};
 
 use super::aggregate::fold::Folded;
-use super::budget::Budget;
+use super::budget::{Budget, Hold};
 use super::column::{Column, Row, drop_stale};
 use super::leaf;
 use super::map;
+use super::meter::Meters;
 use super::notes::Notes;
 use super::scalar::Scalar;
 use crate::QueryError;
@@ -22,6 +23,7 @@ use crate::plan::steps::Steps;
 /// A change to each series, with its arguments.
 #[derive(Debug)]
 pub(crate) struct Stage {
+    pub(crate) node: NodeId,
     pub(crate) map: Map,
     pub(crate) scalars: Vec<Scalar>,
     /// The steps of its output.
@@ -50,30 +52,38 @@ pub(crate) enum Product {
 }
 
 /// What a worker keeps from one series to the next, so as not to allocate.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Scratch {
     samples: Samples,
     column: Column,
+    hold: Hold,
 }
 
-/// What a batch came to: for each pipeline, where its product goes and what it is.
+impl Scratch {
+    pub(crate) fn new(budget: &Arc<Budget>) -> Self {
+        Scratch { samples: Samples::default(), column: Column::default(), hold: Hold::new(budget) }
+    }
+}
+
+/// What a batch came to: for each pipeline, where its product goes, what it is and what holds its memory.
 #[derive(Debug)]
 pub(crate) struct Outcome {
-    pub(crate) products: Vec<(Option<(NodeId, usize)>, Product)>,
+    pub(crate) products: Vec<(Option<(NodeId, usize)>, Product, Hold)>,
     pub(crate) notes: Notes,
 }
 
 /// Runs a batch through the pipelines that read its select.
 pub(crate) fn run(
     plan: &Plan,
+    meters: &Meters,
     pipelines: &[Pipeline],
     batch: &[SelectedSeries],
     scratch: &mut Scratch,
 ) -> Result<Outcome, QueryError> {
     let mut outcome = Outcome { products: Vec::with_capacity(pipelines.len()), notes: Notes::default() };
     for pipeline in pipelines {
-        let product = pipeline.run(plan, batch, scratch, &mut outcome.notes)?;
-        outcome.products.push((pipeline.to, product));
+        let (product, hold) = pipeline.run(plan, meters, batch, scratch, &mut outcome.notes)?;
+        outcome.products.push((pipeline.to, product, hold));
     }
     Ok(outcome)
 }
@@ -82,10 +92,11 @@ impl Pipeline {
     fn run(
         &self,
         plan: &Plan,
+        meters: &Meters,
         batch: &[SelectedSeries],
         scratch: &mut Scratch,
         notes: &mut Notes,
-    ) -> Result<Product, QueryError> {
+    ) -> Result<(Product, Hold), QueryError> {
         let node = &plan.nodes[self.leaf];
         let Op::Leaf(leaf) = &node.op else {
             return Err(QueryError::execution("a pipeline has to begin with a selector"));
@@ -98,14 +109,26 @@ impl Pipeline {
             }
             (_, None) => Product::Rows(Vec::new()),
         };
+        // What comes out is held for the operator that takes it, or else for the last that made it.
+        let last = self.stages.last().map_or(self.leaf, |stage| stage.node);
+        let taker = self.to.filter(|_| self.fold.is_some()).map_or(last, |(node, _)| node);
+        let mut hold = Hold::metered(&plan.budget, meters.of(taker));
+        let mut lap = meters.lap();
         for series in batch {
             plan.budget.check()?;
-            decode(leaf, series, &plan.budget, &mut scratch.samples)?;
+            decode(leaf, series, &plan.budget, scratch)?;
+            if meters.is_on() {
+                meters.of(self.leaf).count(1, samples_in(&scratch.samples));
+            }
             if scratch.samples.is_empty() {
                 continue;
             }
             if let Product::Raw(list) = &mut product {
-                list.extend(raw(leaf, &node.steps, &series.labels, &mut scratch.samples)?);
+                if let Some(series) = raw(leaf, &node.steps, &series.labels, &mut scratch.samples)? {
+                    hold.add(scratch.samples.size_bytes() as u64)?;
+                    list.push(series);
+                }
+                lap.book(meters.of(self.leaf));
                 continue;
             }
             let mut column = std::mem::take(&mut scratch.column);
@@ -114,8 +137,13 @@ impl Pipeline {
             let drop_name = drops_name(&leaf.kind);
             let mut row = Row { labels: series.labels.clone(), drop_name, column };
             let mut left = !row.column.is_empty();
+            lap.book(meters.of(self.leaf));
             for stage in &self.stages {
                 left = left && map::apply(&stage.map, &stage.steps, &stage.scalars, &mut row, notes)?;
+                lap.book(meters.of(stage.node));
+                if left {
+                    meters.output(stage.node, std::slice::from_ref(&row));
+                }
             }
             match &mut product {
                 Product::Folded(folded) => {
@@ -124,11 +152,18 @@ impl Pipeline {
                     }
                     scratch.column = row.column;
                 }
-                Product::Rows(rows) if left => rows.push(row),
+                Product::Rows(rows) if left => {
+                    hold.add(row.size_bytes())?;
+                    rows.push(row);
+                }
                 Product::Rows(_) | Product::Raw(_) => scratch.column = row.column,
             }
+            lap.book(meters.of(taker));
         }
-        Ok(product)
+        if let Product::Folded(folded) = &product {
+            hold.add(folded.size_bytes())?;
+        }
+        Ok((product, hold))
     }
 }
 
@@ -141,17 +176,25 @@ fn drops_name(kind: &LeafKind) -> bool {
     }
 }
 
+/// Samples as they are counted: a histogram counts as one for every 16 bytes it takes.
+fn samples_in(samples: &Samples) -> u64 {
+    let histograms: usize = samples.histograms.iter().map(|(_, h)| h.size_bytes() / 16).sum();
+    (samples.timestamps.len() + histograms) as u64
+}
+
 fn decode(
     leaf: &Leaf,
     series: &SelectedSeries,
     budget: &Budget,
-    samples: &mut Samples,
+    scratch: &mut Scratch,
 ) -> Result<(), QueryError> {
+    let samples = &mut scratch.samples;
     series
         .decode(&leaf.decode, samples)
         .map_err(|error| QueryError::execution(format!("decoding {}: {error}", series.labels)))?;
-    let histograms: usize = samples.histograms.iter().map(|(_, h)| h.size_bytes() / 16).sum();
-    budget.count_samples((samples.timestamps.len() + histograms) as u64)?;
+    budget.count_samples(samples_in(samples))?;
+    // The lists keep their memory from one series to the next.
+    scratch.hold.at_least(samples.size_bytes() as u64)?;
     if leaf.statistics {
         leaf::keep_statistics(samples);
     }

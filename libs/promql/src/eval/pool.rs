@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use series::SelectedSeries;
 
 use super::budget::Hold;
+use super::meter::Meters;
 use super::pipeline::{self, Outcome, Pipeline, Scratch};
 use crate::QueryError;
 use crate::plan::Plan;
@@ -41,6 +42,7 @@ struct Threads {
 #[derive(Debug)]
 pub(crate) struct Pool {
     plan: Arc<Plan>,
+    meters: Arc<Meters>,
     threads: Option<Threads>,
     scratch: Scratch,
     submitted: u64,
@@ -49,9 +51,9 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    pub(crate) fn new(plan: Arc<Plan>) -> Self {
-        let (scratch, early) = (Scratch::default(), BTreeMap::new());
-        Pool { plan, threads: None, scratch, submitted: 0, taken: 0, early }
+    pub(crate) fn new(plan: Arc<Plan>, meters: Arc<Meters>) -> Self {
+        let (scratch, early) = (Scratch::new(&plan.budget), BTreeMap::new());
+        Pool { plan, meters, threads: None, scratch, submitted: 0, taken: 0, early }
     }
 
     /// Hands a batch to a worker, or evaluates it at once.
@@ -60,7 +62,7 @@ impl Pool {
         self.submitted += 1;
         // A query of one batch is not worth a thread.
         if self.plan.workers > 1 && number > 0 {
-            let threads = self.threads.get_or_insert_with(|| Threads::start(&self.plan));
+            let threads = self.threads.get_or_insert_with(|| Threads::start(&self.plan, &self.meters));
             if let Some(jobs) = &threads.jobs
                 && jobs.send((number, job)).is_ok()
             {
@@ -69,7 +71,7 @@ impl Pool {
             self.early.insert(number, Err(lost()));
             return;
         }
-        let outcome = evaluate(&self.plan, job, &mut self.scratch);
+        let outcome = evaluate(&self.plan, &self.meters, job, &mut self.scratch);
         self.early.insert(number, outcome);
     }
 
@@ -113,8 +115,8 @@ fn lost() -> QueryError {
 }
 
 /// Evaluates a batch. A panic, which would be a bug, ends the query and not the process.
-fn evaluate(plan: &Plan, job: Job, scratch: &mut Scratch) -> Result<Outcome, QueryError> {
-    let run = || pipeline::run(plan, &job.pipelines, &job.batch, scratch);
+fn evaluate(plan: &Plan, meters: &Meters, job: Job, scratch: &mut Scratch) -> Result<Outcome, QueryError> {
+    let run = || pipeline::run(plan, meters, &job.pipelines, &job.batch, scratch);
     let outcome = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
@@ -125,27 +127,27 @@ fn evaluate(plan: &Plan, job: Job, scratch: &mut Scratch) -> Result<Outcome, Que
 }
 
 impl Threads {
-    fn start(plan: &Arc<Plan>) -> Self {
+    fn start(plan: &Arc<Plan>, meters: &Arc<Meters>) -> Self {
         let (jobs, queue) = channel::<(u64, Job)>();
         let (done, results) = channel::<Done>();
         let queue = Arc::new(Mutex::new(queue));
         let handles = (0..plan.workers)
             .map(|_| {
-                let (plan, queue, done) = (plan.clone(), queue.clone(), done.clone());
-                std::thread::spawn(move || work(&plan, &queue, &done))
+                let (plan, meters, queue, done) = (plan.clone(), meters.clone(), queue.clone(), done.clone());
+                std::thread::spawn(move || work(&plan, &meters, &queue, &done))
             })
             .collect();
         Threads { jobs: Some(jobs), results, handles }
     }
 }
 
-fn work(plan: &Plan, queue: &Mutex<Receiver<(u64, Job)>>, done: &Sender<Done>) {
-    let mut scratch = Scratch::default();
+fn work(plan: &Plan, meters: &Meters, queue: &Mutex<Receiver<(u64, Job)>>, done: &Sender<Done>) {
+    let mut scratch = Scratch::new(&plan.budget);
     loop {
         // The lock is held only while waiting for a job, and nothing can panic under it.
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((number, job)) = next else { return };
-        if done.send((number, evaluate(plan, job, &mut scratch))).is_err() {
+        if done.send((number, evaluate(plan, meters, job, &mut scratch))).is_err() {
             return;
         }
     }

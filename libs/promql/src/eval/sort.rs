@@ -79,7 +79,7 @@ impl Operator for SortOperator {
 
     fn end(&mut self, cx: &mut Context<'_>, _input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {
         if cx.is_instant() {
-            let mut rows = self.kept.take();
+            let (mut rows, _hold) = self.kept.take();
             rows.sort_by(|a, b| self.compare(a, b));
             out.extend(rows);
         } else if cx.steps.count > 1 {

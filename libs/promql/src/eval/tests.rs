@@ -9,6 +9,7 @@ use tsdb::{Chunk, Encoding, XorEncoder};
 use crate::query::SelectId;
 use crate::{
     EngineOptions, Interrupt, ParseOptions, Query, QueryError, QueryOutput, QueryParams, QueryValue,
+    TotalBudget,
 };
 use std::time::Duration;
 
@@ -161,8 +162,84 @@ fn limits_end_a_query_and_say_which_and_how_much() {
     let bytes = EngineOptions { max_bytes: 50_000, ..engine() };
     let error = evaluate("requests_total", &series, 64, &params(), &bytes).unwrap_err();
     assert!(matches!(&error, QueryError::Limit(limit) if limit.name == "max_bytes"), "{error}");
-    let error = Query::plan("x[100y:1ms]", &QueryParams::instant(Timestamp::EPOCH), &engine()).unwrap_err();
-    assert!(matches!(error, QueryError::Limit(_)), "{error}");
+}
+
+#[test]
+fn what_no_data_could_make_small_is_refused_at_once_with_what_and_where() {
+    let check = |text: &str, parts: &[&str]| {
+        let begun = std::time::Instant::now();
+        let params = QueryParams::instant(Timestamp::EPOCH);
+        let error = Query::plan(text, &params, &engine()).unwrap_err().to_string();
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:.60} took {:?}", text, begun.elapsed());
+        for part in parts {
+            assert!(error.contains(part), "{:.60}: {error}", text);
+        }
+    };
+    check(&format!("x + {}", "a".repeat(1_000_000)), &["expression of 1000004 bytes", "1:"]);
+    check(&format!("x{{a=\"{}\"}}", "a".repeat(1_000_000)), &["expression of 1000007 bytes", "1:"]);
+    check(&format!("{}1{}", "(".repeat(100_000), ")".repeat(100_000)), &["nested deeper", "1:"]);
+    check(&format!("{}x", "-".repeat(100_000)), &["nested deeper", "1:"]);
+    let billion = "max_over_time(\n  x[1000000000s:1s])";
+    check(billion, &["2:3: subquery of 1000000000 steps", "max_samples=200000000", "1000000000 samples"]);
+    check("x + rate(y[100y:1ms])", &["1:10: subquery", "max_samples"]);
+    check("x{a=~\"((a{100}){100}){100}\"}", &["1:3: ", "repeat"]);
+    check("x{a=~\"(\\\\pL{500}){2}(\\\\pL{500}){2}\"}", &["1:3: ", "automaton of more than 10 MiB"]);
+    let params = QueryParams::range(Timestamp::EPOCH, Timestamp::MAX, Duration::from_millis(1));
+    let error = Query::plan("x", &params, &engine()).unwrap_err().to_string();
+    assert!(error.contains("range of") && error.contains("max_samples=200000000"), "{error}");
+    let small = EngineOptions { max_bytes: 1000, ..engine() };
+    let error = Query::plan("x[1h:1s]", &QueryParams::instant(Timestamp::EPOCH), &small).unwrap_err();
+    assert!(
+        error.to_string().contains("1:1: subquery of 3600 steps: query would use 28800 bytes"),
+        "{error}"
+    );
+}
+
+#[test]
+fn queries_share_what_is_for_all_of_them_and_give_it_back() {
+    let series = counters(400);
+    let total = TotalBudget::new(u64::MAX, 1_000_000);
+    let engine = EngineOptions { total: total.clone(), ..engine() };
+    let text = "requests_total / on(instance, job) requests_total";
+    let first = Query::plan(text, &params(), &engine).unwrap();
+    let mut first = first.evaluation();
+    let select = first.next_select().unwrap();
+    first.push(select, series.clone()).unwrap();
+    first.end_select(select).unwrap();
+    drop(first);
+    assert_eq!(total.held_bytes(), 0);
+
+    let other = total.account(u64::MAX);
+    let mut hold = other.hold();
+    hold.add(950_000).unwrap();
+    let error = evaluate(text, &series, 64, &params(), &engine).unwrap_err();
+    let QueryError::Limit(limit) = &error else { panic!("{error}") };
+    assert_eq!((limit.name, limit.limit), ("max_total_bytes", 1_000_000));
+    assert!(limit.others >= Some(950_000), "{error}");
+    drop(hold);
+    evaluate("sum(requests_total)", &series, 64, &params(), &engine).unwrap();
+    assert_eq!(total.held_bytes(), 0);
+}
+
+#[test]
+fn a_join_counts_what_it_keeps_to_find_duplicates() {
+    let series = counters(300);
+    let peak = |text| evaluate(text, &series, 64, &params(), &engine()).unwrap().stats.peak_bytes;
+    let plain = peak("requests_total * on(job) group_left sum by (job) (requests_total)");
+    let bits = 300 * (params().end.as_millis() / STEP) as u64 / 8;
+    assert!(plain > bits, "{plain} and {bits}");
+}
+
+#[test]
+fn a_driver_counts_what_it_reads_ahead() {
+    let engine = EngineOptions { max_bytes: 200_000, ..engine() };
+    let query = Query::plan("sum(requests_total)", &params(), &engine).unwrap();
+    let mut ahead = query.account().hold();
+    ahead.add(190_000).unwrap();
+    let mut evaluation = query.evaluation();
+    let select = evaluation.next_select().unwrap();
+    let error = evaluation.push(select, counters(200)).unwrap_err();
+    assert!(matches!(&error, QueryError::Limit(limit) if limit.name == "max_bytes"), "{error}");
 }
 
 #[test]

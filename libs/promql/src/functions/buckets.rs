@@ -2,7 +2,7 @@
 //!
 //! Behaviour: Prometheus 3.14's `promql/quantile.go`.
 
-use model::FloatHistogram;
+use model::{Bucket, FloatHistogram};
 
 use crate::functions::kahan::KahanSum;
 use crate::functions::quantile::nan_first;
@@ -42,10 +42,12 @@ pub(crate) fn native_quantile(q: f64, histogram: &FloatHistogram) -> (f64, Oddit
         buckets.reverse();
     }
     let mut rank = if upwards { q } else { 1.0 - q } * histogram.count;
-    let (mut count, mut seen, mut found) = (0.0, buckets.len(), None);
-    for (at, bucket) in buckets.iter().enumerate() {
+    let (mut count, mut seen) = (0.0, buckets.len());
+    // What stands where there are no buckets, as after a division by zero.
+    let mut bucket = Bucket { lower: 0.0, upper: 0.0, lower_inclusive: true, upper_inclusive: true, count: 0.0 };
+    for (at, candidate) in buckets.iter().enumerate() {
         // Should the rank never be reached, the last bucket looked at stands, even if it is empty.
-        found = Some(*bucket);
+        bucket = *candidate;
         if bucket.count == 0.0 {
             continue;
         }
@@ -55,9 +57,6 @@ pub(crate) fn native_quantile(q: f64, histogram: &FloatHistogram) -> (f64, Oddit
             break;
         }
     }
-    let Some(mut bucket) = found else {
-        return if histogram.sum.is_nan() { (f64::NAN, Oddity::NanResult) } else { (0.0, Oddity::None) };
-    };
     if custom {
         if bucket.lower == f64::NEG_INFINITY {
             if bucket.upper <= 0.0 {
@@ -364,6 +363,14 @@ mod tests {
         assert_eq!(classic_quantile(0.25, &mut buckets.clone()).0, 0.5);
         assert!(classic_quantile(0.5, &mut classic(&[(1.0, 5.0)])).0.is_nan(), "no bucket for everything");
         assert_eq!(classic_fraction(0.0, 1.5, &mut buckets.clone()), 0.75);
+    }
+
+    #[test]
+    fn a_histogram_without_buckets_has_them_all_at_zero() {
+        let divided = |count: f64, sum: f64| FloatHistogram { count, sum, ..FloatHistogram::default() };
+        assert_eq!(native_quantile(0.5, &divided(f64::INFINITY, 1.0)), (0.0, Oddity::None));
+        assert!(native_quantile(1.0, &divided(f64::INFINITY, 1.0)).0.is_nan(), "no rank");
+        assert_eq!(native_quantile(0.5, &divided(3.0, f64::NAN)).1, Oddity::NanResult);
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::{EngineOptions, QueryError, QueryParams};
 
 /// Operators under construction.
 pub(super) struct Builder<'q> {
+    text: &'q str,
     budget: &'q Budget,
     query: (i64, i64),
     steps: Steps,
@@ -49,6 +50,7 @@ fn millis(length: std::time::Duration) -> i64 {
 
 impl<'q> Builder<'q> {
     pub(super) fn new(
+        text: &'q str,
         params: &QueryParams,
         engine: &EngineOptions,
         budget: &'q Budget,
@@ -56,6 +58,7 @@ impl<'q> Builder<'q> {
     ) -> Self {
         let (start, end) = (params.start.as_millis(), params.end.as_millis());
         Builder {
+            text,
             budget,
             query: (start, end),
             steps,
@@ -91,8 +94,6 @@ impl<'q> Builder<'q> {
 
     /// Adds an operator behind its inputs.
     pub(super) fn add(&mut self, op: Op, inputs: Vec<NodeId>, steps: Steps) -> Result<NodeId, QueryError> {
-        // Even one series of one operator has a value at each step.
-        self.budget.refuse_samples(steps.count as u64)?;
         let id = self.nodes.len();
         for (place, input) in inputs.iter().enumerate() {
             self.nodes[*input].parent = Some((id, place));
@@ -271,7 +272,11 @@ impl<'q> Builder<'q> {
             },
         };
         let inner = steps.subquery(window, interval);
-        self.budget.refuse_samples(inner.count as u64)?;
+        // Even one series has a value at each step.
+        self.budget.refuse_steps(inner.count as u64, || {
+            let (line, column) = subquery.span.line_column(self.text);
+            format!("{line}:{column}: subquery of {} steps", inner.count)
+        })?;
         // Resets between the steps are found by their buckets.
         let around = Surroundings { step: interval, ..around.below().with_buckets() };
         let series = self.build(&subquery.expr, inner, &around)?;

@@ -91,8 +91,10 @@ impl Plan {
                 value_type.documented()
             )));
         }
-        let budget = Arc::new(Budget::new(engine.max_samples, engine.max_bytes, params.interrupt.clone()));
-        let builder = build::Builder::new(params, engine, &budget, steps);
+        let limits = (engine.max_samples, engine.max_bytes);
+        let budget = Arc::new(Budget::new(limits, engine.total.clone(), params.interrupt.clone()));
+        budget.refuse_steps(steps.count as u64, || format!("range of {} steps", steps.count))?;
+        let builder = build::Builder::new(text, params, engine, &budget, steps);
         let built = builder.finish(&expr)?;
         Ok(Plan {
             text: text.to_owned(),

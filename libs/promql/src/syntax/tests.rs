@@ -293,7 +293,7 @@ fn what_is_too_long_or_too_deep_is_refused_at_once() {
     for open in ["a[(", "a[-(", "a offset (", "a offset max_of(1,"] {
         check_refused_at_once(&(open.to_owned() + &"(".repeat(100_000) + "1"), &deep);
     }
-    check_refused_at_once(&"a".repeat(MAX_LENGTH_BYTES + 1), "longer than the limit of 1048576 bytes");
+    check_refused_at_once(&"a".repeat(MAX_LENGTH_BYTES + 1), "longer than the limit of 524288 bytes");
     // The deepest there may be survive all that walks a tree, on the stack of an ordinary thread.
     let deepest = "(".repeat(MAX_HEIGHT - 1) + "1" + &")".repeat(MAX_HEIGHT - 1);
     let expr = parse(&deepest, &ParseOptions::ALL).unwrap();

@@ -85,7 +85,7 @@ impl Operator for QuantileOperator {
             cx.budget.check()?;
             let group = self.groups.number(&self.spec.grouping, &row.labels);
             if group == self.values.len() {
-                self.hold.add(cx.steps.count as u64 * 24)?;
+                self.hold.add((cx.steps.count * 24 + 2 * row.labels.size_bytes()) as u64)?;
                 self.values.push(vec![Vec::new(); cx.steps.count]);
                 self.drop_names.push(false);
             }

@@ -226,6 +226,11 @@ impl Folded {
         Folded { spec, steps, names: Groups::default(), groups: Vec::new(), bytes: 0 }
     }
 
+    /// Memory in bytes.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.bytes
+    }
+
     fn group(&mut self, number: usize) -> &mut Group {
         if number == self.groups.len() {
             let floats = Floats::new(self.spec.op, self.steps);
@@ -448,12 +453,11 @@ impl Histograms {
 pub(crate) struct FoldOperator {
     folded: Option<Folded>,
     hold: Hold,
-    held: u64,
 }
 
 impl FoldOperator {
     pub(crate) fn new(spec: Arc<Aggregation>, steps: usize, hold: Hold) -> Self {
-        FoldOperator { folded: Some(Folded::new(spec, steps)), hold, held: 0 }
+        FoldOperator { folded: Some(Folded::new(spec, steps)), hold }
     }
 
     /// The aggregation, for workers to fold with.
@@ -470,12 +474,7 @@ impl FoldOperator {
     }
 
     fn account(&mut self) -> Result<(), QueryError> {
-        let now = self.folded.as_ref().map_or(0, |folded| folded.bytes);
-        if now > self.held {
-            self.hold.add(now - self.held)?;
-            self.held = now;
-        }
-        Ok(())
+        self.hold.at_least(self.folded.as_ref().map_or(0, Folded::size_bytes))
     }
 }
 

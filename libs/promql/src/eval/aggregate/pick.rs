@@ -107,7 +107,7 @@ impl PickOperator {
             cx.budget.check()?;
             let group = self.groups.number(&self.spec.grouping, &row.labels);
             if group == self.chosen.len() {
-                self.hold.add(cx.steps.count as u64 * 24)?;
+                self.hold.add((cx.steps.count * 24 + 2 * row.labels.size_bytes()) as u64)?;
                 self.chosen.push(vec![Vec::new(); cx.steps.count]);
             }
             let series = self.series.len();
@@ -289,7 +289,7 @@ impl Operator for PickOperator {
             self.scalars.end(input - 1);
         }
         let Some(param) = self.scalars.all().and_then(|all| all.into_iter().next()) else { return Ok(()) };
-        let rows = self.waiting.take();
+        let (rows, _hold) = self.waiting.take();
         if cx.steps.count > 0 {
             self.choose(cx, &param, rows)?;
         }

@@ -95,22 +95,25 @@ impl JoinOperator {
         usize::from(!self.rule.one_is_left)
     }
 
-    fn group(&mut self, labels: &Labels) -> usize {
+    fn group(&mut self, cx: &Context<'_>, labels: &Labels) -> Result<usize, QueryError> {
         let number = self.numbers.number(&self.signature, labels);
         if number == self.groups.len() {
+            // Its labels and key, and a bit for each step.
+            self.hold.add((size_of::<Group>() + 2 * labels.size_bytes() + bit_bytes(cx)) as u64)?;
             self.groups.push(Group::default());
         }
-        number
+        Ok(number)
     }
 
     /// Takes a series of the "one" side.
     fn keep(&mut self, cx: &Context<'_>, row: Row) -> Result<(), QueryError> {
-        self.hold.add(row.size_bytes() + (cx.steps.count / 8) as u64 + 128)?;
-        let number = self.group(&row.labels);
+        self.hold.add(row.size_bytes())?;
+        let number = self.group(cx, &row.labels)?;
         for other in &self.groups[number].ones {
             for step in 0..cx.steps.count {
                 if row.column.has(step) && other.column.has(step) && !self.duplicates.contains_key(&step) {
                     let text = self.duplicate(&row, other);
+                    self.hold.add((text.len() + size_of::<(usize, String)>()) as u64)?;
                     self.duplicates.insert(step, text);
                 }
             }
@@ -153,7 +156,7 @@ impl JoinOperator {
         for step in (0..cx.steps.count).filter(|step| row.column.has(*step)) {
             self.many_present.set(step);
         }
-        let number = self.group(&row.labels);
+        let number = self.group(cx, &row.labels)?;
         let ones = std::mem::take(&mut self.groups[number].ones);
         let first = out.len();
         for one in &ones {
@@ -208,6 +211,7 @@ impl JoinOperator {
     ) -> Result<(), QueryError> {
         let rule = self.rule;
         let group = &mut self.groups[number];
+        let known = group.made.len();
         let mut made = match self.cardinality {
             Cardinality::OneToOne => None,
             _ => Some(group.made.remove(labels).unwrap_or_default()),
@@ -241,6 +245,10 @@ impl JoinOperator {
         }
         if let Some(made) = made {
             group.made.insert(labels.clone(), made);
+            if group.made.len() > known {
+                // A bit for each step of each result, kept to the end: a second result might come at any time.
+                self.hold.add((size_of::<(Labels, Bits)>() + labels.size_bytes() + bit_bytes(cx)) as u64)?;
+            }
         }
         Ok(())
     }
@@ -326,6 +334,11 @@ impl Rule {
     }
 }
 
+/// Bytes of a bit for each step.
+fn bit_bytes(cx: &Context<'_>) -> usize {
+    cx.steps.count / 8 + 8
+}
+
 /// A label set as Prometheus prints it: the name is a label like any other.
 fn go_labels(labels: &Labels) -> String {
     let pairs: Vec<String> = labels
@@ -371,7 +384,8 @@ impl Operator for JoinOperator {
     fn end(&mut self, cx: &mut Context<'_>, input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {
         self.ended |= 1 << input;
         if input == self.one_side() {
-            for row in self.waiting.take() {
+            let (rows, _hold) = self.waiting.take();
+            for row in rows {
                 cx.budget.check()?;
                 self.join(cx, row, out)?;
             }
@@ -381,7 +395,9 @@ impl Operator for JoinOperator {
             if let Some(fill) = self.fill_many {
                 self.fill(cx, fill, out)?;
             }
-            self.groups.clear();
+            self.groups = Vec::new();
+            self.numbers = Groups::default();
+            self.hold.give_back(u64::MAX);
         }
         Ok(())
     }

@@ -70,6 +70,7 @@ impl SetOperator {
             }
             // A signature that the kept side does not have must not take a number that would be mistaken for one it has.
             if group == self.present.len() {
+                self.hold.add((2 * row.labels.size_bytes() + 64) as u64)?;
                 self.present.push(Bits::default());
             }
             if !row.column.is_empty() {
@@ -104,7 +105,7 @@ impl Operator for SetOperator {
     fn end(&mut self, cx: &mut Context<'_>, input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {
         if input == self.kept_side() {
             self.complete = true;
-            let rows = self.waiting.take();
+            let (rows, _hold) = self.waiting.take();
             self.stream(cx, rows, out)?;
         }
         Ok(())

@@ -26,7 +26,7 @@ use super::lexer::Lexer;
 use super::token::{Kind, Token, Word};
 
 /// The longest text that is parsed, in bytes.
-pub const MAX_LENGTH_BYTES: usize = 1 << 20;
+pub const MAX_LENGTH_BYTES: usize = 512 << 10;
 
 /// Parses an expression and checks its types.
 ///

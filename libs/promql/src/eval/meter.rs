@@ -1,0 +1,107 @@
+//! What each operator of a plan did: series, samples, memory and time. Measured only when asked for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::column::Row;
+
+/// Tells the time since some fixed instant. The engine has no clock of its own; whoever wants times hands one in.
+pub type Clock = fn() -> Duration;
+
+/// What one operator did so far.
+#[derive(Debug, Default)]
+pub(crate) struct Meter {
+    pub(crate) series: AtomicU64,
+    pub(crate) samples: AtomicU64,
+    nanos: AtomicU64,
+    held: AtomicU64,
+    peak: AtomicU64,
+}
+
+/// The meters of all operators, in the order of the plan.
+#[derive(Debug)]
+pub(crate) struct Meters {
+    clock: Option<Clock>,
+    nodes: Vec<Arc<Meter>>,
+}
+
+impl Meters {
+    /// Meters for `nodes` operators; without a clock only the memory is metered.
+    pub(crate) fn new(nodes: usize, clock: Option<Clock>) -> Self {
+        Meters { clock, nodes: (0..nodes).map(|_| Arc::default()).collect() }
+    }
+
+    /// Whether all is measured.
+    pub(crate) fn is_on(&self) -> bool {
+        self.clock.is_some()
+    }
+
+    /// The meter of an operator.
+    pub(crate) fn of(&self, node: usize) -> &Arc<Meter> {
+        &self.nodes[node]
+    }
+
+    /// Begins to take time.
+    pub(crate) fn lap(&self) -> Lap {
+        Lap { clock: self.clock, last: self.clock.map(|clock| clock()).unwrap_or_default() }
+    }
+
+    /// Counts series that come out of an operator, with a value for each step that has one.
+    pub(crate) fn output(&self, node: usize, rows: &[Row]) {
+        if self.is_on() {
+            let present =
+                |row: &Row| (0..row.column.len()).filter(|step| row.column.has(*step)).count() as u64;
+            self.nodes[node].count(rows.len() as u64, rows.iter().map(present).sum());
+        }
+    }
+}
+
+impl Meter {
+    /// Counts series and samples.
+    pub(crate) fn count(&self, series: u64, samples: u64) {
+        self.series.fetch_add(series, Ordering::Relaxed);
+        self.samples.fetch_add(samples, Ordering::Relaxed);
+    }
+
+    /// Counts memory that is held.
+    pub(crate) fn take(&self, bytes: u64) {
+        let held = self.held.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.peak.fetch_max(held, Ordering::Relaxed);
+    }
+
+    /// Counts memory that is held no longer.
+    pub(crate) fn give_back(&self, bytes: u64) {
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Most bytes held at one time.
+    pub(crate) fn peak_bytes(&self) -> u64 {
+        self.peak.load(Ordering::Relaxed)
+    }
+
+    /// Time spent, by all workers together.
+    pub(crate) fn time(&self) -> Duration {
+        Duration::from_nanos(self.nanos.load(Ordering::Relaxed))
+    }
+}
+
+/// Takes the time of one operator after the other.
+#[derive(Debug)]
+pub(crate) struct Lap {
+    clock: Option<Clock>,
+    last: Duration,
+}
+
+impl Lap {
+    /// Books the time since the last call, or the beginning, on `meter`.
+    #[inline]
+    pub(crate) fn book(&mut self, meter: &Meter) {
+        if let Some(clock) = self.clock {
+            let now = clock();
+            let nanos = now.saturating_sub(self.last).as_nanos();
+            meter.nanos.fetch_add(u64::try_from(nanos).unwrap_or(u64::MAX), Ordering::Relaxed);
+            self.last = now;
+        }
+    }
+}
