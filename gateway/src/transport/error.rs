@@ -195,6 +195,8 @@ pub(super) fn of_io(error: &std::io::Error) -> (Failure, String) {
         K::ConnectionRefused | K::HostUnreachable | K::NetworkUnreachable | K::TimedOut => {
             (Failure::NoAnswer, error.to_string())
         }
+        // rustls adds a link to its manual where a connection ends without TLS' goodbye, as that of a killed peer does.
+        K::UnexpectedEof => (Failure::Lost, "the peer is gone without a goodbye".to_owned()),
         _ => (Failure::Lost, error.to_string()),
     }
 }

@@ -35,7 +35,12 @@ impl Error {
     /// Makes an error of whatever a transport reports about `name` (an address or an authority).
     pub fn of(name: &str, error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         let error = error.into();
-        let message = format!("{name}: {}", root_cause(&*error));
+        let cause = root_cause(&*error);
+        // A status shows its code's description around its message; the message alone says what happened.
+        let message = match cause.downcast_ref::<Status>() {
+            Some(status) => format!("{name}: {}", status.message()),
+            None => format!("{name}: {cause}"),
+        };
         let code = Status::try_from_error(error).map_or(Code::Unavailable, |status| status.code());
         Self::from(Status::new(code, message))
     }
