@@ -7,6 +7,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child as Process, Command};
 
 /// How long a child has to end after SIGTERM before it is killed.
@@ -68,10 +69,10 @@ impl Child {
 
     /// Asks it to end, waits, and kills it where it does not.
     pub(super) async fn stop(&mut self) -> Result<()> {
-        let Some(id) = self.process.id() else { return Ok(()) };
-        let asked = Command::new("kill").arg("-TERM").arg(id.to_string()).status().await;
-        let ended = asked.is_ok_and(|status| status.success())
-            && tokio::time::timeout(GRACE, self.process.wait()).await.is_ok();
+        let id = self.process.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        let Some(id) = id else { return Ok(()) };
+        let asked = kill_process(id, Signal::TERM);
+        let ended = asked.is_ok() && tokio::time::timeout(GRACE, self.process.wait()).await.is_ok();
         if ended { Ok(()) } else { self.kill().await }
     }
 }
