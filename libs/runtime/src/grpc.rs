@@ -138,6 +138,9 @@ impl GrpcServer {
             .initial_connection_window_size(options.connection_window_bytes)
             .max_send_buf_size(options.send_buffer_bytes)
             .max_concurrent_streams(options.max_concurrent_streams)
+            // h2 counts frames that arrive late for finished calls as errors, and for good: over the life of a
+            // connection any bound would be met, and the connection and all its calls would end.
+            .max_local_error_reset_streams(None)
             .keep_alive_interval(options.keepalive_interval)
             .keep_alive_timeout(options.keepalive_timeout);
         let times = ServeOptions { grace: options.grace, max_age: options.max_connection_age };

@@ -232,6 +232,30 @@ async fn an_old_connection_is_asked_to_go() {
     tokio::time::timeout(Duration::from_secs(20), connection).await.expect("the server ends it").unwrap();
 }
 
+/// A server that answers before it has read the request sees the rest of it arrive late. h2 counts such frames over the
+/// whole life of a connection and by default ends it after 1024 of them, with everything else that runs over it.
+#[tokio::test]
+async fn calls_that_end_early_do_not_wear_out_their_connection() {
+    let role = start(Duration::from_secs(60)).await;
+    let address = role.grpc.strip_prefix("http://").unwrap();
+    let stream = TokioIo::new(tokio::net::TcpStream::connect(address).await.unwrap());
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+    tokio::spawn(connection);
+    for round in 0..60 {
+        let calls = (0..100).map(|_| {
+            let mut sender = sender.clone();
+            let body = Full::new(Bytes::from_static(&[0; 60_000]));
+            let request = Request::post(format!("{}/no.such.Service/Method", role.grpc)).body(body).unwrap();
+            async move { sender.send_request(request).await }
+        });
+        for answer in futures::future::join_all(calls).await {
+            let answer = answer.unwrap_or_else(|error| panic!("round {round}: {error:?}"));
+            assert_eq!(answer.headers()["grpc-status"], "12");
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_address_in_use_is_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
