@@ -10,7 +10,7 @@ use super::operator::{Context, Kept, Operator};
 use crate::QueryError;
 
 /// What is said where two series with equal labels have a value at the same step.
-const SAME_LABELS: &str = "vector cannot contain metrics with the same labelset";
+pub(crate) const SAME_LABELS: &str = "vector cannot contain metrics with the same labelset";
 
 /// Joins series with equal labels; their order is that of the first of each.
 ///

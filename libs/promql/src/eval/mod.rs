@@ -12,6 +12,7 @@ pub(crate) mod binary;
 pub(crate) mod buckets;
 pub(crate) mod budget;
 pub(crate) mod column;
+pub(crate) mod distinct;
 pub(crate) mod info;
 pub(crate) mod leaf;
 pub(crate) mod map;
@@ -38,6 +39,7 @@ use binary::set::SetOperator;
 use buckets::BucketOperator;
 use budget::Hold;
 use column::{Column, Row};
+use distinct::DistinctOperator;
 use info::InfoOperator;
 use merge::MergeOperator;
 use meter::{Clock, Meters};
@@ -462,6 +464,7 @@ fn slot(plan: &Arc<Plan>, meters: &Meters, id: NodeId) -> Slot {
         Op::Buckets(call) => other(Box::new(BucketOperator::new(call, hold()))),
         Op::Sort(order) => other(Box::new(SortOperator::new(order, hold()))),
         Op::Merge => other(Box::new(MergeOperator::new(hold()))),
+        Op::Distinct => other(Box::new(DistinctOperator::new(hold()))),
         Op::Info(call) => other(Box::new(InfoOperator::new(call, hold(), hold()))),
     }
 }

@@ -113,6 +113,25 @@ fn selects_may_be_offered_in_any_order() {
 }
 
 #[test]
+fn labels_that_become_equal_fail_where_they_do() {
+    for text in [
+        "max(label_replace(requests_total, 'instance', '', 'instance', '.*'))",
+        "absent(label_join(requests_total, 'instance', '', 'job'))",
+        "sum(label_replace(requests_total, 'instance', '$1', 'instance', '.(.*)'))",
+    ] {
+        let apart = text.starts_with("sum");
+        for params in [params(), QueryParams::instant(Timestamp::from_millis(300_000))] {
+            match evaluate(text, &counters(30), 7, &params, &engine()) {
+                Ok(_) => assert!(apart, "{text}"),
+                Err(error) => {
+                    assert!(!apart && error.to_string().contains("same labelset"), "{text}: {error}")
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn an_aggregation_holds_groups_and_not_series() {
     let peak = |count| {
         let text = "sum by (job) (rate(requests_total[5m]))";

@@ -44,7 +44,8 @@ pub(crate) fn native_quantile(q: f64, histogram: &FloatHistogram) -> (f64, Oddit
     let mut rank = if upwards { q } else { 1.0 - q } * histogram.count;
     let (mut count, mut seen) = (0.0, buckets.len());
     // What stands where there are no buckets, as after a division by zero.
-    let mut bucket = Bucket { lower: 0.0, upper: 0.0, lower_inclusive: true, upper_inclusive: true, count: 0.0 };
+    let mut bucket =
+        Bucket { lower: 0.0, upper: 0.0, lower_inclusive: true, upper_inclusive: true, count: 0.0 };
     for (at, candidate) in buckets.iter().enumerate() {
         // Should the rank never be reached, the last bucket looked at stands, even if it is empty.
         bucket = *candidate;

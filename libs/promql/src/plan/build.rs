@@ -289,7 +289,7 @@ impl<'q> Builder<'q> {
         match &node.op {
             Op::Join(_) | Op::Set { .. } | Op::Info(_) => true,
             Op::Map(Map::LabelReplace(_) | Map::LabelJoin(_)) => true,
-            Op::Map(_) | Op::Sort(_) | Op::Buckets(_) => {
+            Op::Map(_) | Op::Sort(_) | Op::Buckets(_) | Op::Distinct => {
                 node.inputs.first().is_some_and(|&input| self.may_repeat_labels(input))
             }
             // These pick from their input and keep its labels.

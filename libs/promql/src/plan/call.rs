@@ -77,14 +77,16 @@ impl Builder<'_> {
                 let replace =
                     LabelReplace::new(destination(call)?, text(call, 2)?, text(call, 3)?, text(call, 4)?)?;
                 let input = self.build(arg(0)?, steps, &inside)?;
-                self.add(Op::Map(Map::LabelReplace(Arc::new(replace))), vec![input], steps)
+                let replaced = self.add(Op::Map(Map::LabelReplace(Arc::new(replace))), vec![input], steps)?;
+                self.add(Op::Distinct, vec![replaced], steps)
             }
             F::LabelJoin => {
                 let sources =
                     (3..call.args.len()).map(|index| text(call, index)).collect::<Result<Vec<_>, _>>()?;
                 let join = LabelJoin::new(destination(call)?, text(call, 2)?, &sources)?;
                 let input = self.build(arg(0)?, steps, &inside)?;
-                self.add(Op::Map(Map::LabelJoin(Arc::new(join))), vec![input], steps)
+                let joined = self.add(Op::Map(Map::LabelJoin(Arc::new(join))), vec![input], steps)?;
+                self.add(Op::Distinct, vec![joined], steps)
             }
             id @ (F::Sort | F::SortDesc | F::SortByLabel | F::SortByLabelDesc) => {
                 let labels = (1..call.args.len())

@@ -66,6 +66,8 @@ pub(crate) enum Op {
     Sort(SortOrder),
     /// Joins series with equal labels, which never have values at the same step. Input: the vector.
     Merge,
+    /// Fails where two series with equal labels have a value at the same step. Input: the vector.
+    Distinct,
     /// `info(v, selector)`. Inputs: the vector, the info series.
     Info(InfoCall),
 }

@@ -1,0 +1,166 @@
+//! The engine against the slow evaluator.
+
+use std::time::Duration;
+
+use model::Timestamp;
+use promql::syntax::ast::Expr;
+use promql::syntax::functions::{FunctionId, ValueType};
+use promql::{ParseOptions, QueryParams, QueryValue, SampleValue, parse};
+
+use crate::compare::{answer, difference, same};
+use crate::data::{Data, LENGTH};
+use crate::engine::{ask, identical};
+use crate::expression::{Dialect, Writer};
+use crate::oracle::{Answer, Oracle};
+use crate::random::Random;
+use crate::setting;
+
+/// Expressions that are asked of the same data.
+const PER_DATA: u64 = 50;
+/// Other ways of rounding that are tried where answers differ.
+const SHAKES: u64 = 12;
+
+/// What became of an expression.
+#[derive(Clone, Debug, PartialEq)]
+enum Outcome {
+    /// Both gave the same values, at least one.
+    Same,
+    /// Both gave no value.
+    Empty,
+    /// Both refused.
+    Refused,
+    /// They differ, but so do the slow evaluator's own answers when it rounds otherwise, or when an order that
+    /// Prometheus leaves open is another.
+    Undecided,
+    /// They differ.
+    Different(String),
+}
+
+#[test]
+fn random_queries_agree_with_the_slow_evaluator() {
+    let (count, seed) = (setting("ISTHMUS_DIFFERENTIAL", 3000), setting("ISTHMUS_SEED", 1));
+    let mut counts = [0u64; 5];
+    let mut failures = Vec::new();
+    for chunk in 0..count.div_ceil(PER_DATA) {
+        let mut random = Random::for_case(seed, chunk);
+        let data = Data::random(&mut random);
+        let series = data.selected();
+        for case in 0..PER_DATA.min(count - chunk * PER_DATA) {
+            let mut random = Random::for_case(random.next(), case);
+            let (text, params) = query(&mut random);
+            let outcome = check(&text, &params, &data, &series, &mut random);
+            counts[match &outcome {
+                Outcome::Same => 0,
+                Outcome::Empty => 1,
+                Outcome::Refused => 2,
+                Outcome::Undecided => 3,
+                Outcome::Different(_) => 4,
+            }] += 1;
+            if let Outcome::Different(why) = outcome {
+                let times = (params.start, params.end, params.step, params.lookback);
+                println!("# seed {seed}, data {chunk}, case {case}: {text}\n# {times:?}: {why}");
+                if failures.is_empty() {
+                    println!("{}", data.notation(&text));
+                }
+                failures.push(text);
+                assert!(failures.len() < 20, "seed {seed}: too many differences: {failures:#?}");
+            }
+        }
+    }
+    let [same, empty, refused, undecided, different] = counts;
+    println!(
+        "seed {seed}: {count} expressions: {same} with equal values, {empty} both empty, {refused} both refused, \
+         {undecided} undecided, {different} different"
+    );
+    assert!(failures.is_empty(), "seed {seed}: {failures:#?}");
+    assert!(same * 2 > count, "most expressions have values");
+    assert!(undecided * 50 < count + 500, "few expressions hang on roundings");
+}
+
+/// A random expression, and when it is evaluated.
+fn query(random: &mut Random) -> (String, QueryParams) {
+    let start = random.between(-60, LENGTH / 500) * 500;
+    let mut params = if random.percent(40) {
+        QueryParams::instant(Timestamp::from_millis(start))
+    } else {
+        let step = random.pick(&[1000, 7000, 15_000, 15_000, 30_000, 60_000, 60_000, 300_000]);
+        // Not always a multiple of the step.
+        let end = start + step * random.between(0, 9) + random.pick(&[0, 0, 500]);
+        let [start, end] = [start, end].map(Timestamp::from_millis);
+        QueryParams::range(start, end, Duration::from_millis(step as u64))
+    };
+    if random.percent(10) {
+        params.lookback = Duration::from_secs(random.pick(&[17, 60, 1000]));
+    }
+    let is_instant = params.step.is_none();
+    let as_range = is_instant && random.percent(5);
+    let mut writer = Writer::new(random, Dialect::Full, (0, LENGTH));
+    (if as_range { writer.range_query() } else { writer.query() }, params)
+}
+
+/// Asks both.
+fn check(
+    text: &str,
+    params: &QueryParams,
+    data: &Data,
+    series: &[series::SelectedSeries],
+    random: &mut Random,
+) -> Outcome {
+    let expr = match parse(text, &ParseOptions::ALL) {
+        Ok(expr) => expr,
+        Err(error) => return Outcome::Different(format!("it is refused: {error}")),
+    };
+    let found = ask(text, params, series, 1, random);
+    if !identical(&found, &ask(text, params, series, 3, random)) {
+        return Outcome::Different("it differs between one worker and three".to_owned());
+    }
+    let oracle = Oracle::new(data, params);
+    let expected = oracle.answer(&expr);
+    let found_answer = found.as_ref().map(answer).map_err(ToString::to_string);
+    let Some(why) = disagreement(&expected, &found_answer) else {
+        return match (&expected, &found) {
+            (Err(_), _) | (_, Err(_)) => Outcome::Refused,
+            (Ok(expected), Ok(output)) => match misplaced(&expr, params, &oracle, &output.value) {
+                Some(why) => Outcome::Different(why),
+                None if expected.is_empty() => Outcome::Empty,
+                None => Outcome::Same,
+            },
+        };
+    };
+    let shaken = (0..SHAKES).map(|seed| Oracle::shaken(data, params, seed).answer(&expr));
+    let undecided = oracle.is_open()
+        || shaken.into_iter().any(|other| match (&expected, &other) {
+            (Ok(expected), Ok(other)) => difference(expected, other).is_some(),
+            (expected, other) => expected.is_ok() != other.is_ok(),
+        });
+    if undecided { Outcome::Undecided } else { Outcome::Different(why) }
+}
+
+/// How an answer differs from the expected one.
+fn disagreement(expected: &Result<Answer, String>, found: &Result<Answer, String>) -> Option<String> {
+    match (expected, found) {
+        (Ok(expected), Ok(found)) => difference(expected, found),
+        (Err(_), Err(_)) => None,
+        (Err(error), Ok(_)) => Some(format!("expected the error {error:?}")),
+        (Ok(_), Err(error)) => Some(format!("unexpected error {error:?}")),
+    }
+}
+
+/// What is wrong with the order of a sorted instant vector.
+fn misplaced(expr: &Expr, params: &QueryParams, oracle: &Oracle<'_>, value: &QueryValue) -> Option<String> {
+    let sorted = matches!(expr, Expr::Call(call) if matches!(call.function.id, FunctionId::Sort | FunctionId::SortDesc));
+    let QueryValue::Vector(samples) = value else { return None };
+    if !sorted || params.step.is_some() || expr.value_type() != ValueType::Vector {
+        return None;
+    }
+    let found: Vec<f64> = samples
+        .iter()
+        .filter_map(|sample| match &sample.value {
+            SampleValue::Float(value) => Some(*value),
+            SampleValue::Histogram(_) => None,
+        })
+        .collect();
+    let expected = oracle.ordered(expr).ok()?;
+    let in_order = found.len() == expected.len() && found.iter().zip(&expected).all(|(a, b)| same(*a, *b));
+    (!in_order).then(|| format!("expected the order {expected:?}, found {found:?}"))
+}

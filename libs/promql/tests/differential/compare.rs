@@ -1,0 +1,80 @@
+//! Whether two answers are the same.
+
+use promql::{QueryOutput, QueryValue, SampleValue};
+
+use crate::data::{LabelMap, Value};
+use crate::histogram::Histogram;
+use crate::oracle::Answer;
+
+/// Difference that is left to the order of additions, relative to the number.
+const TOLERANCE: f64 = 1e-9;
+
+/// Whether two numbers are the same but for roundings. Zeros are the same whatever their sign, as are all NaN.
+pub(crate) fn same(a: f64, b: f64) -> bool {
+    a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= TOLERANCE * a.abs().max(b.abs())
+}
+
+fn same_value(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Float(a), Value::Float(b)) => same(*a, *b),
+        (Value::Histogram(a), Value::Histogram(b)) => a.is_like(b, same),
+        _ => false,
+    }
+}
+
+/// What differs first, in words; `None` where nothing does.
+pub(crate) fn difference(expected: &Answer, found: &Answer) -> Option<String> {
+    for (labels, points) in expected {
+        let Some(others) = found.get(labels) else { return Some(format!("{labels:?} is missing")) };
+        for (at, value) in points {
+            match others.get(at) {
+                Some(other) if same_value(value, other) => {}
+                other => return Some(format!("{labels:?} at {at} ms: expected {value:?}, found {other:?}")),
+            }
+        }
+        if let Some((at, value)) = others.iter().find(|(at, _)| !points.contains_key(*at)) {
+            return Some(format!("{labels:?} at {at} ms: expected nothing, found {value:?}"));
+        }
+    }
+    let unexpected = found.keys().find(|labels| !expected.contains_key(*labels));
+    unexpected.map(|labels| format!("{labels:?} is there: {:?}", found[labels]))
+}
+
+/// The engine's answer in the form of the slow evaluator's.
+///
+/// # Panics
+/// When it has two points of a series at one time.
+pub(crate) fn answer(output: &QueryOutput) -> Answer {
+    let mut answer = Answer::new();
+    let mut put = |labels: &model::Labels, at: model::Timestamp, value: Value| {
+        let labels: LabelMap = labels.iter().map(|l| (l.name.to_owned(), l.value.to_owned())).collect();
+        let before = answer.entry(labels).or_default().insert(at.as_millis(), value);
+        assert!(before.is_none(), "two points at {at} ms");
+    };
+    match &output.value {
+        QueryValue::Scalar(sample) => {
+            put(&model::Labels::empty(), sample.timestamp, Value::Float(sample.value))
+        }
+        QueryValue::String { .. } => unreachable!("these tests ask for no strings"),
+        QueryValue::Vector(samples) => {
+            for sample in samples {
+                let value = match &sample.value {
+                    SampleValue::Float(value) => Value::Float(*value),
+                    SampleValue::Histogram(histogram) => Value::Histogram(Histogram::from_model(histogram)),
+                };
+                put(&sample.labels, sample.timestamp, value);
+            }
+        }
+        QueryValue::Matrix(matrix) => {
+            for series in matrix {
+                for sample in &series.floats {
+                    put(&series.labels, sample.timestamp, Value::Float(sample.value));
+                }
+                for (at, histogram) in &series.histograms {
+                    put(&series.labels, *at, Value::Histogram(Histogram::from_model(histogram)));
+                }
+            }
+        }
+    }
+    answer
+}

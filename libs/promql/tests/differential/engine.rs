@@ -1,0 +1,71 @@
+//! Asking the engine.
+
+use promql::{
+    EngineOptions, ParseOptions, Query, QueryError, QueryOutput, QueryParams, QueryValue, SampleValue,
+};
+use series::SelectedSeries;
+
+use crate::random::Random;
+
+/// Evaluates a query over `series`, which are in label order, offered in batches of random sizes.
+///
+/// # Errors
+/// The engine's.
+pub(crate) fn ask(
+    text: &str,
+    params: &QueryParams,
+    series: &[SelectedSeries],
+    workers: usize,
+    random: &mut Random,
+) -> Result<QueryOutput, QueryError> {
+    let options = EngineOptions { parse: ParseOptions::ALL, workers, ..EngineOptions::default() };
+    let query = Query::plan(text, params, &options)?;
+    let selects = query.selects().to_vec();
+    let mut evaluation = query.evaluation();
+    while let Some(id) = evaluation.next_select() {
+        let matchers = &selects[id.index()].matchers;
+        let mut rest: Vec<SelectedSeries> =
+            series.iter().filter(|s| matchers.iter().all(|m| m.matches_labels(&s.labels))).cloned().collect();
+        while !rest.is_empty() {
+            let later = rest.split_off((random.below(20) as usize + 1).min(rest.len()));
+            evaluation.push(id, std::mem::replace(&mut rest, later))?;
+        }
+        evaluation.end_select(id)?;
+    }
+    evaluation.finish()
+}
+
+/// Whether two answers are the same in every bit, annotations included.
+pub(crate) fn identical(a: &Result<QueryOutput, QueryError>, b: &Result<QueryOutput, QueryError>) -> bool {
+    match (a, b) {
+        (Ok(a), Ok(b)) => a.annotations == b.annotations && same_bits(&a.value, &b.value),
+        (Err(a), Err(b)) => a == b,
+        _ => false,
+    }
+}
+
+fn same_bits(a: &QueryValue, b: &QueryValue) -> bool {
+    match (a, b) {
+        (QueryValue::Scalar(a), QueryValue::Scalar(b)) => a.value.to_bits() == b.value.to_bits(),
+        (QueryValue::Vector(a), QueryValue::Vector(b)) => {
+            a.len() == b.len()
+                && a.iter().zip(b).all(|(a, b)| {
+                    a.labels == b.labels
+                        && match (&a.value, &b.value) {
+                            (SampleValue::Float(a), SampleValue::Float(b)) => a.to_bits() == b.to_bits(),
+                            (a, b) => a == b,
+                        }
+                })
+        }
+        (QueryValue::Matrix(a), QueryValue::Matrix(b)) => {
+            a.len() == b.len()
+                && a.iter().zip(b).all(|(a, b)| {
+                    let bits = |series: &promql::MatrixSeries| -> Vec<_> {
+                        series.floats.iter().map(|s| (s.timestamp, s.value.to_bits())).collect()
+                    };
+                    a.labels == b.labels && bits(a) == bits(b) && a.histograms == b.histograms
+                })
+        }
+        _ => false,
+    }
+}

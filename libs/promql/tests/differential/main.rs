@@ -1,0 +1,29 @@
+//! Random expressions over random series, compared with a slow evaluator and with a real Prometheus.
+//!
+//! `cargo test` asks a few thousand. For more: `ISTHMUS_DIFFERENTIAL=100000 cargo test --release -p promql --test
+//! differential`; `ISTHMUS_SEED=7` takes other ones. A failure prints the seed, the expression and the data as a test script.
+//!
+//! Reading order: `random`, `data`, `histogram`, `expression`, `oracle/` (the slow evaluator), `compare`, `engine`,
+//! `against_oracle`, `prometheus`, `against_prometheus`.
+
+mod against_oracle;
+mod against_prometheus;
+mod compare;
+mod data;
+mod engine;
+mod expression;
+mod histogram;
+mod oracle;
+mod prometheus;
+mod random;
+
+/// A number from the environment.
+///
+/// # Panics
+/// When it is set to something else.
+fn setting(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}; it has to be a number")),
+        Err(_) => default,
+    }
+}
