@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use model::{FloatHistogram, Labels, Sample, Timestamp};
 
+use crate::PlanNode;
+
 /// An answer, what the engine had to say about it, and what it cost.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QueryOutput {
@@ -13,6 +15,8 @@ pub struct QueryOutput {
     pub annotations: Annotations,
     /// What it cost.
     pub stats: Stats,
+    /// What each operator did, where that was asked for.
+    pub analysis: Option<PlanNode>,
 }
 
 /// The value of a query.

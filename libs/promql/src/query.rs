@@ -8,7 +8,9 @@ use series::Dedup;
 
 use crate::eval::Evaluation;
 use crate::eval::budget::{Account, TotalBudget};
+use crate::eval::meter::Clock;
 use crate::plan::Plan;
+use crate::plan::explain::PlanNode;
 use crate::syntax::functions::ValueType;
 use crate::{Interrupt, ParseOptions, QueryError};
 
@@ -161,8 +163,21 @@ impl Query {
         Account { budget: self.plan.budget.clone() }
     }
 
+    /// How it is going to be evaluated.
+    pub fn explain(&self) -> PlanNode {
+        PlanNode::of(&self.plan, None)
+    }
+
     /// The machine that evaluates it.
     pub fn evaluation(self) -> Evaluation {
         Evaluation::new(self.plan, None)
+    }
+
+    /// A machine that also measures what each operator does ([`QueryOutput::analysis`]), which costs a few percent of the
+    /// time. `clock` is asked by several threads.
+    ///
+    /// [`QueryOutput::analysis`]: crate::QueryOutput::analysis
+    pub fn measured_evaluation(self, clock: Clock) -> Evaluation {
+        Evaluation::new(self.plan, Some(clock))
     }
 }

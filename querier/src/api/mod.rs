@@ -66,6 +66,8 @@ pub(crate) fn routes(api: Api, metrics: &HttpMetrics) -> Router {
     let v1 = Router::new()
         .route("/query", both("query", get_and_post(query::instant)))
         .route("/query_range", both("query_range", get_and_post(query::range)))
+        .route("/query_explain", both("query_explain", get_and_post(query::explain_instant)))
+        .route("/query_range_explain", both("query_range_explain", get_and_post(query::explain_range)))
         .route("/format_query", both("format_query", get_and_post(query::format)))
         .route("/series", both("series", get_and_post(catalog::series)))
         .route("/labels", both("label_names", get_and_post(catalog::label_names)))

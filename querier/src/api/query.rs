@@ -1,4 +1,4 @@
-//! `query`, `query_range`, `format_query`.
+//! `query`, `query_range`, their explanations, `format_query`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,20 +17,26 @@ use crate::query::{Answer, AskError, Question, dynamic_lookback};
 pub(super) async fn instant(State(api): State<Arc<Api>>, request: Request) -> Response {
     let answer = async {
         let params = params(request).await?;
-        let at = params.time("time")?.unwrap_or_else(super::now);
-        let resolution = api.max_resolution(&params, api.defaults.instant_max_resolution)?;
-        api.answer(&params, at, at, None, resolution).await
+        api.answer(&params, api.instant_question(&params)?).await
     };
+    respond(answer.await)
+}
+
+pub(super) async fn explain_instant(State(api): State<Arc<Api>>, request: Request) -> Response {
+    let answer = async { api.explanation(&api.instant_question(&params(request).await?)?) };
     respond(answer.await)
 }
 
 pub(super) async fn range(State(api): State<Arc<Api>>, request: Request) -> Response {
     let answer = async {
         let params = params(request).await?;
-        let query = params.range_query(|range| Some(default_step(range, api.defaults.step)))?;
-        let resolution = api.max_resolution(&params, query.step / 5)?;
-        api.answer(&params, query.start, query.end, Some(query.step), resolution).await
+        api.answer(&params, api.range_question(&params)?).await
     };
+    respond(answer.await)
+}
+
+pub(super) async fn explain_range(State(api): State<Arc<Api>>, request: Request) -> Response {
+    let answer = async { api.explanation(&api.range_question(&params(request).await?)?) };
     respond(answer.await)
 }
 
@@ -75,17 +81,27 @@ impl Api {
         }
     }
 
-    async fn answer(
+    fn instant_question(&self, params: &Params) -> Result<Question, ApiError> {
+        let at = params.time("time")?.unwrap_or_else(super::now);
+        let resolution = self.max_resolution(params, self.defaults.instant_max_resolution)?;
+        self.question(params, (at, at), None, resolution)
+    }
+
+    fn range_question(&self, params: &Params) -> Result<Question, ApiError> {
+        let query = params.range_query(|range| Some(default_step(range, self.defaults.step)))?;
+        let resolution = self.max_resolution(params, query.step / 5)?;
+        self.question(params, (query.start, query.end), Some(query.step), resolution)
+    }
+
+    fn question(
         &self,
         params: &Params,
-        start: Timestamp,
-        end: Timestamp,
+        (start, end): (Timestamp, Timestamp),
         step: Option<Duration>,
         max_resolution: Duration,
-    ) -> Result<Reply, ApiError> {
-        let limit = params.limit("limit")?;
+    ) -> Result<Question, ApiError> {
         let replica_labels = self.replica_labels(params)?;
-        let question = Question {
+        Ok(Question {
             text: query_text(params)?.to_owned(),
             start,
             end,
@@ -99,7 +115,19 @@ impl Api {
             timeout: params
                 .duration("timeout")?
                 .map_or(self.defaults.timeout, |t| t.min(self.defaults.timeout)),
-        };
+            // As in Thanos, no other spelling switches it on.
+            analyze: matches!(params.get("analyze"), Some("true" | "1")),
+        })
+    }
+
+    /// How a question would be answered.
+    fn explanation(&self, question: &Question) -> Result<Reply, ApiError> {
+        let (plan, selects) = self.driver.explain(question).map_err(|error| ask_error(&error))?;
+        Reply::of(&result::explanation(&plan, &selects), &[])
+    }
+
+    async fn answer(&self, params: &Params, question: Question) -> Result<Reply, ApiError> {
+        let limit = params.limit("limit")?;
         let mut answer = self.driver.ask(question).await.map_err(|error| ask_error(&error))?;
         let cut = limit.is_some_and(|limit| result::truncate(&mut answer.output.value, limit));
         let with_stats = params.get("stats").is_some_and(|text| !text.is_empty());
@@ -117,6 +145,10 @@ fn write(answer: Answer, cut: bool, with_stats: bool) -> Reply {
     if with_stats {
         body.extend_from_slice(b",\"stats\":");
         body.extend_from_slice(result::stats(&output.stats, &stores).to_string().as_bytes());
+    }
+    if let Some(plan) = &output.analysis {
+        body.extend_from_slice(b",\"analysis\":");
+        body.extend_from_slice(result::analysis(plan).to_string().as_bytes());
     }
     body.push(b'}');
     warnings.extend(output.annotations.warnings);

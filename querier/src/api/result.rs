@@ -2,7 +2,7 @@
 
 use model::FloatHistogram;
 use promapi::{Boundaries, Bucket, HistogramPoint, ResultWriter};
-use promql::{QueryValue, SampleValue, Stats};
+use promql::{PlanNode, QueryValue, SampleValue, Select, Stats};
 use serde_json::{Value, json};
 
 use crate::fanout::{Outcome, StoreReport};
@@ -85,5 +85,56 @@ pub(super) fn stats(stats: &Stats, stores: &[StoreReport]) -> Value {
         "samples": { "totalQueryableSamples": stats.samples, "peakBytes": stats.peak_bytes },
         "seriesFetched": stats.series,
         "stores": stores.iter().map(store).collect::<Vec<_>>(),
+    })
+}
+
+/// A plan: its operators in Thanos' shape, the series that it needs, and all of it as text.
+pub(super) fn explanation(plan: &PlanNode, selects: &[Select]) -> Value {
+    fn node(plan: &PlanNode) -> Value {
+        let mut value = json!({
+            "name": plan.name,
+            "steps": plan.steps,
+            "children": plan.children.iter().map(node).collect::<Vec<_>>(),
+        });
+        if let Some(select) = plan.select {
+            value["select"] = json!(select.index());
+        }
+        value
+    }
+    let select = |select: &Select| {
+        let hints = &select.hints;
+        json!({
+            "matchers": select.matchers.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "minTime": select.range.min.as_millis(),
+            "maxTime": select.range.max.as_millis(),
+            "function": hints.func,
+            "rangeMs": u64::try_from(hints.range.as_millis()).unwrap_or(u64::MAX),
+            "stepMs": u64::try_from(hints.step.as_millis()).unwrap_or(u64::MAX),
+            "grouping": hints.grouping,
+            "by": hints.by,
+        })
+    };
+    let mut value = node(plan);
+    value["selects"] = selects.iter().map(select).collect();
+    value["text"] = json!(plan.to_string());
+    value
+}
+
+/// What each operator of a plan did, in Thanos' shape: times and samples of an operator include those of its children.
+/// `ownTime`, `series`, `samples` and `peakBytes` are those of the operator alone.
+pub(super) fn analysis(plan: &PlanNode) -> Value {
+    /// A time and a value.
+    const SAMPLE_BYTES: u64 = 16;
+    let measured = plan.measured.unwrap_or_default();
+    json!({
+        "name": plan.name,
+        "executionTime": format!("{:?}", plan.total_time()),
+        "peakSamples": measured.peak_bytes / SAMPLE_BYTES,
+        "totalSamples": plan.total_samples(),
+        "ownTime": format!("{:?}", measured.time),
+        "series": measured.series,
+        "samples": measured.samples,
+        "peakBytes": measured.peak_bytes,
+        "children": plan.children.iter().map(analysis).collect::<Vec<_>>(),
     })
 }

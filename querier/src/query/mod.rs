@@ -8,11 +8,11 @@ mod feed;
 mod gate;
 mod resolution;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use model::Timestamp;
-use promql::{EngineOptions, Interrupt, Query, QueryError, QueryOutput, QueryParams};
+use promql::{EngineOptions, Interrupt, PlanNode, Query, QueryError, QueryOutput, QueryParams, Select};
 use series::Dedup;
 use storeapi::{PartialResponse, StoreError};
 use tokio::time::{Instant, timeout_at};
@@ -41,6 +41,21 @@ pub(crate) struct Question {
     /// Coarsest downsampling that will do.
     pub(crate) max_resolution: Duration,
     pub(crate) timeout: Duration,
+    /// Whether to measure what each operator does.
+    pub(crate) analyze: bool,
+}
+
+impl Question {
+    fn params(&self, interrupt: Interrupt) -> QueryParams {
+        QueryParams {
+            start: self.start,
+            end: self.end,
+            step: self.step,
+            lookback: self.lookback,
+            dedup: self.dedup,
+            interrupt,
+        }
+    }
 }
 
 /// An answer, and where it came from.
@@ -125,18 +140,19 @@ impl Driver {
         answer
     }
 
+    /// How a question would be answered: the operators, and the series that they need.
+    ///
+    /// # Errors
+    /// When the query is none.
+    pub(crate) fn explain(&self, question: &Question) -> Result<(PlanNode, Vec<Select>), AskError> {
+        let query = Query::plan(&question.text, &question.params(Interrupt::new()), &self.engine)?;
+        Ok((query.explain(), query.selects().to_vec()))
+    }
+
     async fn ask_until(&self, question: Question, began: Instant) -> Result<Answer, AskError> {
         let deadline = began + question.timeout;
         let end = EndOnDrop { interrupt: Interrupt::new(), cancel: CancellationToken::new() };
-        let params = QueryParams {
-            start: question.start,
-            end: question.end,
-            step: question.step,
-            lookback: question.lookback,
-            dedup: question.dedup,
-            interrupt: end.interrupt.clone(),
-        };
-        let query = Query::plan(&question.text, &params, &self.engine)?;
+        let query = Query::plan(&question.text, &question.params(end.interrupt.clone()), &self.engine)?;
         let turn = timeout_at(deadline, self.gate.enter()).await.map_err(|_| AskError::Queue)?;
         let requests = query.selects().iter().map(|select| resolution::request(select, &question)).collect();
         let feeds = Feeds::new(
@@ -147,11 +163,11 @@ impl Driver {
             query.account(),
             end.cancel.clone(),
         );
-        let interrupt = end.interrupt.clone();
+        let (interrupt, analyze) = (end.interrupt.clone(), question.analyze);
         let work = tokio::task::spawn_blocking(move || {
             // The turn is over when the thread is free, even if nobody waits any more.
             let _turn = turn;
-            evaluate(query, feeds, &interrupt)
+            evaluate(query, feeds, &interrupt, analyze)
         });
         match timeout_at(deadline, work).await {
             Ok(Ok(answer)) => answer,
@@ -164,9 +180,20 @@ impl Driver {
     }
 }
 
+/// The time since it was first asked.
+fn clock() -> Duration {
+    static BEGAN: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
+    BEGAN.elapsed()
+}
+
 /// Turns the engine's crank until it has what it wants.
-fn evaluate(query: Query, mut feeds: Feeds, interrupt: &Interrupt) -> Result<Answer, AskError> {
-    let mut evaluation = query.evaluation();
+fn evaluate(
+    query: Query,
+    mut feeds: Feeds,
+    interrupt: &Interrupt,
+    analyze: bool,
+) -> Result<Answer, AskError> {
+    let mut evaluation = if analyze { query.measured_evaluation(clock) } else { query.evaluation() };
     while let Some(select) = evaluation.next_select() {
         let batch = feeds.next(select.index());
         // A feed that was cut off has no more to say; the flag says why.

@@ -223,6 +223,38 @@ async fn a_query_over_its_budget_ends_with_an_error_that_names_the_limit() {
 }
 
 #[tokio::test]
+async fn plans_are_explained_and_measured() {
+    let querier = querier(&two_replicas().await, &[]).await;
+    let query = "query=sum+by+(job)+(rate(up%5B5m%5D))";
+    let plan = get(&querier, &format!("/api/v1/query_explain?{query}&time={AT}")).await.json();
+    let plan = &plan["data"];
+    assert_eq!((&plan["name"], &plan["steps"]), (&json!("sum by (job)"), &json!(1)), "{plan}");
+    assert_eq!(plan["children"][0]["name"], "rate of {__name__=\"up\"}[5m]", "{plan}");
+    assert_eq!(plan["selects"][0]["function"], "rate", "{plan}");
+    assert_eq!(plan["selects"][0]["maxTime"], AT * 1000, "{plan}");
+    assert!(plan["text"].as_str().unwrap().contains("└─ rate of"), "{plan}");
+
+    let form = format!("{query}&start={}&end={AT}&step=60", AT - 120);
+    let plan = post(&querier, "/api/v1/query_range_explain", &form).await.json();
+    assert_eq!(plan["data"]["steps"], 3, "{plan}");
+    let bad = get(&querier, "/api/v1/query_explain?query=up%7B").await;
+    assert_eq!((bad.status, &bad.json()["errorType"]), (400, &json!("bad_data")), "{}", bad.body);
+
+    let plain = post(&querier, "/api/v1/query_range", &form).await.json();
+    assert!(plain["data"].get("analysis").is_none(), "{plain}");
+    let measured = post(&querier, "/api/v1/query_range", &format!("{form}&analyze=true")).await.json();
+    assert_eq!(measured["data"]["result"], plain["data"]["result"]);
+    let (sum, rate) = (&measured["data"]["analysis"], &measured["data"]["analysis"]["children"][0]);
+    assert_eq!(
+        (&sum["name"], &sum["series"], &sum["samples"]),
+        (&json!("sum by (job)"), &json!(2), &json!(6))
+    );
+    assert_eq!(rate["series"], 2, "{rate}");
+    assert!(rate["totalSamples"].as_u64() > Some(0) && rate["totalSamples"] == sum["totalSamples"], "{sum}");
+    assert!(rate["executionTime"].as_str().unwrap().ends_with('s'), "{rate}");
+}
+
+#[tokio::test]
 async fn what_lies_between_stores_and_engine_counts_towards_the_budget() {
     for (flags, limit) in [
         (&["--query.max-memory=1KiB"][..], "max_bytes=1024"),

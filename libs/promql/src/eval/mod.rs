@@ -51,6 +51,7 @@ use single::{AbsentOperator, ScalarOperator};
 use sort::SortOperator;
 
 use crate::output::{MatrixSeries, QueryOutput, QueryValue, Stats};
+use crate::plan::explain::PlanNode;
 use crate::plan::node::{LeafKind, NodeId, Op};
 use crate::plan::{Answer, Plan};
 use crate::query::SelectId;
@@ -193,7 +194,8 @@ impl Evaluation {
             peak_bytes: self.plan.budget.peak(),
         };
         let annotations = std::mem::take(&mut self.notes).finish(&self.plan.text);
-        Ok(QueryOutput { value, annotations, stats })
+        let analysis = self.meters.is_on().then(|| PlanNode::of(&self.plan, Some(&self.meters)));
+        Ok(QueryOutput { value, annotations, stats, analysis })
     }
 
     /// Fails for good once it has failed, or when somebody asked for the end.

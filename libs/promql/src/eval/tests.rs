@@ -261,6 +261,63 @@ fn a_driver_counts_what_it_reads_ahead() {
     assert!(matches!(&error, QueryError::Limit(limit) if limit.name == "max_bytes"), "{error}");
 }
 
+/// A clock that goes on by a microsecond whenever somebody looks at it.
+fn ticking() -> Duration {
+    static TICKS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    Duration::from_micros(TICKS.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+}
+
+#[test]
+fn a_measured_query_tells_what_each_operator_did_and_gives_the_same_answer() {
+    let series = counters(300);
+    let text = "sum by (job) (-rate(requests_total[5m])) / on(job) group_right quantile(0.5, requests_total)";
+    for (workers, text) in [(1, text), (3, text), (2, QUERIES[6])] {
+        let engine = EngineOptions { workers, ..engine() };
+        let plain = evaluate(text, &series, 100, &params(), &engine).unwrap();
+        assert_eq!(plain.analysis, None);
+        let mut evaluation = Query::plan(text, &params(), &engine).unwrap().measured_evaluation(ticking);
+        while let Some(id) = evaluation.next_select() {
+            evaluation.push(id, series.clone()).unwrap();
+            evaluation.end_select(id).unwrap();
+        }
+        let output = evaluation.finish().unwrap();
+        assert!(output.value == plain.value, "{text}");
+        let plan = output.analysis.unwrap();
+        assert_eq!(plan.total_samples(), output.stats.samples, "{plan}");
+        assert!(plan.total_time() > Duration::ZERO, "{plan}");
+        let mut open = vec![&plan];
+        while let Some(node) = open.pop() {
+            open.extend(&node.children);
+            let measured = node.measured.unwrap();
+            if node.select.is_some() {
+                assert!(measured.series == 300 && measured.peak_bytes > 0, "{plan}");
+                assert!(measured.time >= Duration::from_micros(300), "{plan}");
+            }
+            if node.name == "sum by (job)" {
+                assert_eq!(measured.series, 3, "{plan}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_plan_is_shown_as_a_tree() {
+    let text = "topk(3, sum by (a) (rate(x{b=~\"c|d\"}[5m] offset 1m))) > bool 2 and on (a) -y @ 0";
+    let plan = Query::plan(text, &params(), &engine()).unwrap().explain().to_string();
+    let expected = "and on (a)  steps=41
+├─ > bool (scalar on the right)  steps=41
+│  ├─ topk  steps=41
+│  │  ├─ sum by (a)  steps=41
+│  │  │  └─ rate of {b=~\"c|d\", __name__=\"x\"}[5m] offset 1m  (select 1)  steps=41
+│  │  └─ 3  steps=41
+│  └─ 2  steps=41
+└─ the same at all steps  steps=41
+   └─ -  steps=1
+      └─ {__name__=\"y\"} @ 1970-01-01T00:00:00Z  (select 0)  steps=1
+";
+    assert_eq!(plan, expected, "{plan}");
+}
+
 #[test]
 fn a_raised_flag_ends_the_query_for_good() {
     for (workers, text) in [(1, "sum(requests_total)"), (3, "requests_total + requests_total")] {

@@ -6,6 +6,7 @@
 
 mod build;
 mod call;
+pub(crate) mod explain;
 mod invariant;
 pub(crate) mod node;
 mod select;

@@ -1,0 +1,208 @@
+//! Plans as people read them, with what each operator did where that was measured.
+
+use std::fmt::{self, Display, Write as _};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::node::{Grouping, Leaf, LeafKind, Map, NodeId, Op};
+use super::steps::Window;
+use super::{Answer, Plan};
+use crate::eval::meter::Meters;
+use crate::query::{Select, SelectId};
+use crate::syntax::ast::{Boundary, Length};
+use crate::text::{go_date, go_f, go_quoted};
+
+/// An operator of a plan and those that feed it. Displays as a tree, one operator a line.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlanNode {
+    /// What it does, near to how the query says it.
+    pub name: String,
+    /// The number of instants that it is evaluated at.
+    pub steps: usize,
+    /// The select that it reads, where it is a selector.
+    pub select: Option<SelectId>,
+    /// What it did; `None` for a query that has not been evaluated, or not been measured.
+    pub measured: Option<Measured>,
+    /// What feeds it: in the order of the operator's arguments, scalars behind vectors.
+    pub children: Vec<PlanNode>,
+}
+
+/// What an operator did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Measured {
+    /// Series that came out of it; for a selector those that went in.
+    pub series: u64,
+    /// Values that came out of it, one a series and step; for a selector the samples that it decoded.
+    pub samples: u64,
+    /// Most bytes that it held at one time.
+    pub peak_bytes: u64,
+    /// Time that it took itself, without what feeds it, by all workers together.
+    pub time: Duration,
+}
+
+impl PlanNode {
+    /// The operators of `plan`.
+    pub(crate) fn of(plan: &Plan, meters: Option<&Meters>) -> Self {
+        match &plan.answer {
+            Answer::String(text) => PlanNode {
+                name: go_quoted(text),
+                steps: plan.steps.count,
+                select: None,
+                measured: None,
+                children: Vec::new(),
+            },
+            Answer::Series(root) => Self::node(plan, meters, *root),
+        }
+    }
+
+    fn node(plan: &Plan, meters: Option<&Meters>, id: NodeId) -> Self {
+        let node = &plan.nodes[id];
+        let measured = meters.filter(|meters| meters.is_on()).map(|meters| {
+            let meter = meters.of(id);
+            Measured {
+                series: meter.series.load(Ordering::Relaxed),
+                samples: meter.samples.load(Ordering::Relaxed),
+                peak_bytes: meter.peak_bytes(),
+                time: meter.time(),
+            }
+        });
+        PlanNode {
+            name: describe(plan, &node.op),
+            steps: node.steps.count,
+            select: match &node.op {
+                Op::Leaf(leaf) => Some(leaf.select),
+                _ => None,
+            },
+            measured,
+            children: node.inputs.iter().map(|input| Self::node(plan, meters, *input)).collect(),
+        }
+    }
+
+    /// Time that it and all that feeds it took.
+    pub fn total_time(&self) -> Duration {
+        let own = self.measured.map_or(Duration::ZERO, |measured| measured.time);
+        self.children.iter().map(PlanNode::total_time).fold(own, Duration::saturating_add)
+    }
+
+    /// Samples that the selectors at or below it decoded.
+    pub fn total_samples(&self) -> u64 {
+        let own = self.measured.filter(|_| self.select.is_some()).map_or(0, |measured| measured.samples);
+        own + self.children.iter().map(PlanNode::total_samples).sum::<u64>()
+    }
+
+    fn write(&self, f: &mut fmt::Formatter<'_>, first: &str, rest: &str) -> fmt::Result {
+        write!(f, "{first}{}", self.name)?;
+        if let Some(select) = self.select {
+            write!(f, "  (select {})", select.index())?;
+        }
+        write!(f, "  steps={}", self.steps)?;
+        if let Some(m) = &self.measured {
+            write!(f, " series={} samples={} bytes={} time={:?}", m.series, m.samples, m.peak_bytes, m.time)?;
+        }
+        f.write_char('\n')?;
+        for (at, child) in self.children.iter().enumerate() {
+            let (branch, below) =
+                if at + 1 < self.children.len() { ("├─ ", "│  ") } else { ("└─ ", "   ") };
+            child.write(f, &format!("{rest}{branch}"), &format!("{rest}{below}"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Display for PlanNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f, "", "")
+    }
+}
+
+fn describe(plan: &Plan, op: &Op) -> String {
+    match op {
+        Op::Number(value) => go_f(*value),
+        Op::Time => "time()".to_owned(),
+        Op::Leaf(leaf) => describe_leaf(&plan.selects()[leaf.select.index()], leaf),
+        Op::Map(map) => describe_map(map),
+        Op::Scalar => "scalar".to_owned(),
+        Op::Absent(labels) => format!("absent {labels}"),
+        Op::Aggregate(spec) => format!("{}{}", spec.op, describe_grouping(&spec.grouping)),
+        Op::CountValues { grouping, label } => {
+            format!("count_values({}){}", go_quoted(label), describe_grouping(grouping))
+        }
+        Op::Join(join) => {
+            let returns = if join.return_bool { " bool" } else { "" };
+            format!("{}{returns}{}", join.op, join.matching)
+        }
+        Op::Set { op, matching } => format!("{op}{matching}"),
+        Op::Buckets(call) => call.function.signature().name.to_owned(),
+        Op::Sort(order) => order.function.signature().name.to_owned(),
+        Op::Merge => "join series with equal labels".to_owned(),
+        Op::Distinct => "refuse equal labels".to_owned(),
+        Op::Info(_) => "info".to_owned(),
+    }
+}
+
+fn describe_leaf(select: &Select, leaf: &Leaf) -> String {
+    let matchers: Vec<String> = select.matchers.iter().map(ToString::to_string).collect();
+    let selector = format!("{{{}}}", matchers.join(", "));
+    let window = describe_window(&leaf.window);
+    match &leaf.kind {
+        LeafKind::Instant => format!("{selector}{window}"),
+        LeafKind::Timestamp | LeafKind::InfoTimestamp => format!("timestamp of {selector}{window}"),
+        LeafKind::Range(call) => {
+            let range = Length::Millis(leaf.window.range);
+            format!("{} of {selector}[{range}]{window}", call.function.signature().name)
+        }
+        LeafKind::Raw => format!("{selector}[{}]{window}", Length::Millis(leaf.window.range)),
+    }
+}
+
+fn describe_window(window: &Window) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    if let Some(at) = window.at {
+        let _ = write!(text, " @ {}", go_date(at));
+    }
+    match window.boundary {
+        Boundary::Plain => {}
+        Boundary::Anchored => text.push_str(" anchored"),
+        Boundary::Smoothed => text.push_str(" smoothed"),
+    }
+    if window.offset != 0 {
+        let _ = write!(text, " offset {}", Length::Millis(window.offset));
+    }
+    text
+}
+
+fn describe_map(map: &Map) -> String {
+    match map {
+        Map::Identity => "vector".to_owned(),
+        Map::Negate => "-".to_owned(),
+        Map::Math(id) | Map::Date(id) | Map::Extreme(id) | Map::Statistic(id) => {
+            id.signature().name.to_owned()
+        }
+        Map::StepTime => "timestamp".to_owned(),
+        Map::Arithmetic { op, swapped, return_bool, .. } => {
+            let returns = if *return_bool && op.is_comparison() { " bool" } else { "" };
+            let sides = if *swapped { "scalar on the left" } else { "scalar on the right" };
+            format!("{op}{returns} ({sides})")
+        }
+        Map::LabelReplace(_) => "label_replace".to_owned(),
+        Map::LabelJoin(_) => "label_join".to_owned(),
+        Map::Subquery { call, window, inner } => format!(
+            "{} of subquery [{}:{}]{}",
+            call.function.signature().name,
+            Length::Millis(window.range),
+            Length::Millis(inner.interval),
+            describe_window(window),
+        ),
+        Map::Repeat => "the same at all steps".to_owned(),
+    }
+}
+
+fn describe_grouping(grouping: &Grouping) -> String {
+    match (grouping.without, grouping.labels.is_empty()) {
+        (false, true) => String::new(),
+        (without, _) => {
+            format!(" {} ({})", if without { "without" } else { "by" }, grouping.labels.join(", "))
+        }
+    }
+}
