@@ -21,7 +21,7 @@ pub struct QueryArgs {
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) endpoint: Vec<Address>,
 
-    /// As --endpoint, but never forgotten while it is away: answers without it always say so
+    /// As --endpoint, but listed by /api/v1/stores however long it is away
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) endpoint_strict: Vec<Address>,
 
@@ -119,7 +119,7 @@ pub struct QueryArgs {
     #[arg(long = "store.response-timeout", value_name = "DURATION", default_value = "0s", value_parser = parse_duration)]
     pub(crate) response_timeout: Duration,
 
-    /// How long an endpoint may be away before it is forgotten
+    /// How long an endpoint may be away before /api/v1/stores leaves it out; answers without it say so however long
     #[arg(long = "store.unhealthy-timeout", value_name = "DURATION", default_value = "5m", value_parser = parse_duration)]
     pub(crate) unhealthy_timeout: Duration,
 

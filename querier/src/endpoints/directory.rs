@@ -57,15 +57,19 @@ async fn watch(
 /// Replaces what is known by a snapshot; endpoints that stay keep their connection.
 fn apply(gateway: &str, group: &SharedGroup, snapshot: wire::DirectorySnapshot) {
     let mut endpoints = BTreeMap::new();
-    for entry in snapshot.entries {
+    for mut entry in snapshot.entries {
+        let target = entry.name.parse::<Authority>();
+        if let (Err(cause), true) = (&target, entry.healthy) {
+            (entry.healthy, entry.last_error) = (false, cause.to_string());
+        }
         let known = read(group).endpoints.get(entry.name.as_str()).cloned();
-        match known.map_or_else(|| connect(gateway, &entry.name), Ok) {
+        match known.map_or_else(|| connect(gateway, &entry.name, target.ok().as_ref()), Ok) {
             Ok(endpoint) => {
                 let name = Arc::from(entry.name.as_str());
                 update(&endpoint, entry);
                 endpoints.insert(name, endpoint);
             }
-            Err(error) => tracing::error!(gateway, err = %error, "directory entry left out"),
+            Err(error) => return write(group).unknown = Some(error.to_string()),
         }
     }
     let mut group = write(group);
@@ -76,14 +80,10 @@ fn apply(gateway: &str, group: &SharedGroup, snapshot: wire::DirectorySnapshot) 
     group.unknown = None;
 }
 
-/// A name without a dot is that of a registered cluster that has not been heard of: which stores it has is unknown, so
-/// the cluster stands for them and is missed as a whole. It is never healthy, so its channel is never used.
-fn connect(gateway: &str, name: &str) -> Result<Arc<Endpoint>, Box<dyn std::error::Error>> {
-    let channel = match name.parse::<Authority>() {
-        Ok(target) => mesh::via(gateway, &target)?,
-        Err(_) if !name.is_empty() && !name.contains('.') => mesh::direct(gateway)?,
-        Err(error) => return Err(error.into()),
-    };
+/// A name that is no target's is that of a registered cluster that has not been heard of: which stores it has is
+/// unknown, so the cluster stands for them and is missed as a whole. It is never healthy, so its channel is never used.
+fn connect(gateway: &str, name: &str, target: Option<&Authority>) -> Result<Arc<Endpoint>, mesh::Error> {
+    let channel = target.map_or_else(|| mesh::direct(gateway), |target| mesh::via(gateway, target))?;
     Ok(Arc::new(Endpoint::new(name, channel, true)))
 }
 

@@ -32,7 +32,7 @@ pub(crate) struct State {
 pub(crate) struct Endpoint {
     name: Arc<str>,
     client: Arc<StoreClient>,
-    /// Never forgotten, however long it is away.
+    /// Listed however long it is away.
     strict: bool,
     state: RwLock<State>,
 }
@@ -101,10 +101,10 @@ impl Endpoint {
         });
     }
 
-    /// Whether it has been away so long that answers without it count as whole.
-    pub(crate) fn is_forgotten(&self, timeout: Duration) -> bool {
+    /// Whether it has not been away for so long that lists leave it out. Answers without it say so in any case.
+    pub(crate) fn is_listed(&self, timeout: Duration) -> bool {
         let state = self.state();
-        !self.strict && state.last_error.is_some() && state.last_success.elapsed() > timeout
+        self.strict || state.last_error.is_none() || state.last_success.elapsed() <= timeout
     }
 
     pub(crate) fn candidate(&self) -> Candidate {

@@ -35,7 +35,7 @@ pub(crate) struct EndpointOptions {
     pub(crate) gateways: Vec<String>,
     /// Time between two rounds of Info, and how long each may take.
     pub(crate) info_interval: Duration,
-    /// How long an endpoint that is not strict may be away before it is forgotten.
+    /// How long an endpoint that is not strict may be away before lists leave it out.
     pub(crate) unhealthy_timeout: Duration,
 }
 
@@ -106,7 +106,7 @@ impl EndpointSet {
         }
     }
 
-    /// All endpoints, each with why its source is away where it is, for display.
+    /// The endpoints to display, each with why its source is away where it is.
     pub(crate) fn listed(&self) -> Vec<(Arc<Endpoint>, Option<String>)> {
         let gateways = self.gateways.iter().flat_map(|(address, group)| {
             let group = read(group);
@@ -116,12 +116,14 @@ impl EndpointSet {
         let fixed = self.fixed.iter().flat_map(|(_, group)| {
             read(group).endpoints.values().map(|e| (Arc::clone(e), None)).collect::<Vec<_>>()
         });
-        fixed.chain(gateways).collect()
+        let timeout = self.options.unhealthy_timeout;
+        fixed.chain(gateways).filter(|(endpoint, _)| endpoint.is_listed(timeout)).collect()
     }
 
     /// All endpoints.
     pub(crate) fn endpoints(&self) -> Vec<Arc<Endpoint>> {
-        self.listed().into_iter().map(|(endpoint, _)| endpoint).collect()
+        let groups = self.fixed.iter().chain(self.gateways.iter());
+        groups.flat_map(|(_, group)| read(group).endpoints.values().cloned().collect::<Vec<_>>()).collect()
     }
 }
 
@@ -148,9 +150,7 @@ impl StoreSource for EndpointSet {
                 let what = if fixed { "endpoint" } else { "directory of gateway" };
                 candidates.push(nobody(format!("{what} {name}").into(), reason));
             }
-            let timeout = self.options.unhealthy_timeout;
-            let known = group.endpoints.values().filter(|e| !fixed || !e.is_forgotten(timeout));
-            candidates.extend(known.map(|endpoint| endpoint.candidate()));
+            candidates.extend(group.endpoints.values().map(|endpoint| endpoint.candidate()));
         }
         candidates.sort_by(|a, b| a.name.cmp(&b.name));
         // The same store may be both given and announced; asking it twice would double its load.

@@ -32,12 +32,12 @@ impl ProxyStore {
         request.matchers = rest;
         let limit = request.limit.take();
         let (partial, range) = (request.partial_response, request.range);
-        let (_, chosen) = self.choose(&request.matchers, range, filter);
+        let (chosen, nobody) = self.choose(filter, |c| c.may_hold(&request.matchers, range));
         let answers = self.ask(chosen, |candidate| {
             let request = request.clone();
             async move { candidate.store.label_names(request).await }
         });
-        joined(answers.await, partial, limit)
+        joined(answers.await, nobody, partial, limit)
     }
 
     /// Values of one label, as [`names`](Self::names).
@@ -59,12 +59,12 @@ impl ProxyStore {
         };
         request.matchers = rest;
         let (partial, range, limit) = (request.partial_response, request.range, request.limit);
-        let (_, chosen) = self.choose(&request.matchers, range, filter);
+        let (chosen, nobody) = self.choose(filter, |c| c.may_hold(&request.matchers, range));
         let answers = self.ask(chosen, |candidate| {
             let request = request.clone();
             async move { candidate.store.label_values(request).await }
         });
-        joined(answers.await, partial, limit)
+        joined(answers.await, nobody, partial, limit)
     }
 
     /// Asks all at once and gives what each said, in their order.
@@ -100,10 +100,11 @@ impl ProxyStore {
 /// One answer of many; what failed becomes a warning or the error.
 fn joined(
     answers: Vec<(Arc<str>, Result<LabelsAnswer, StoreError>)>,
+    nobody: Option<String>,
     partial: PartialResponse,
     limit: Option<usize>,
 ) -> Result<LabelsAnswer, StoreError> {
-    let (mut values, mut warnings) = (BTreeSet::new(), Vec::new());
+    let (mut values, mut warnings) = (BTreeSet::new(), Vec::from_iter(nobody));
     for (name, answer) in answers {
         match answer {
             Ok(answer) => {
@@ -130,8 +131,8 @@ impl MetadataStore for ProxyStore {
         if request.limit == Some(0) {
             return Ok(MetadataAnswer::default());
         }
-        let mut chosen = self.source.candidates();
-        chosen.retain(|c| c.metadata.is_some() && c.info.as_ref().is_none_or(|info| info.apis.metadata));
+        let has_some = |c: &Candidate| c.info.as_ref().is_none_or(|info| info.apis.metadata);
+        let (chosen, nobody) = self.choose(&StoreFilter::default(), has_some);
         let answers = self.ask(chosen, |candidate| {
             let request = request.clone();
             async move {
@@ -141,7 +142,7 @@ impl MetadataStore for ProxyStore {
                 }
             }
         });
-        let mut all = MetadataAnswer::default();
+        let mut all = MetadataAnswer { warnings: Vec::from_iter(nobody), ..MetadataAnswer::default() };
         for (name, answer) in answers.await {
             match answer {
                 Ok(answer) => {

@@ -58,17 +58,23 @@ impl ProxyStore {
         ProxyStore { source, options: Arc::new(options), metrics }
     }
 
-    /// All candidates, and those of them that a request has to ask.
+    /// The candidates that a request has to ask, of those that `filter` allows; and a warning where it allows none,
+    /// because nobody could tell such an answer from one of stores that hold nothing.
     pub(super) fn choose(
         &self,
-        matchers: &[Matcher],
-        range: TimeRange,
         filter: &StoreFilter,
-    ) -> (usize, Vec<Candidate>) {
+        may_hold: impl Fn(&Candidate) -> bool,
+    ) -> (Vec<Candidate>, Option<String>) {
         let mut candidates = self.source.candidates();
         let known = candidates.len();
-        candidates.retain(|c| filter.allows(&c.name) && c.may_hold(matchers, range));
-        (known, candidates)
+        candidates.retain(|candidate| filter.allows(&candidate.name));
+        let nobody = match (candidates.len(), known) {
+            (0, 0) => Some("no stores are known: give --endpoint or --gateway".to_owned()),
+            (0, _) => Some(format!("storeMatch[] matches none of the {known} stores that are known")),
+            _ => None,
+        };
+        candidates.retain(may_hold);
+        (candidates, nobody)
     }
 
     /// Asks all stores that can hold series of this request, of those that `filter` allows.
@@ -99,7 +105,7 @@ impl ProxyStore {
             ExternalMatch::Rest(rest) => rest,
         };
         request.batch_size = RESPONSE_BATCH;
-        let (known, chosen) = self.choose(&request.matchers, request.range, filter);
+        let (chosen, nobody) = self.choose(filter, |c| c.may_hold(&request.matchers, request.range));
         let (mut inputs, mut missing) = (Vec::new(), Vec::new());
         for candidate in &chosen {
             match unavailable(candidate) {
@@ -116,8 +122,8 @@ impl ProxyStore {
         for (name, reason) in missing {
             fanout.missing(&name, reason);
         }
-        if known == 0 {
-            fanout.warn("no stores are known: give --endpoint or --gateway".to_owned());
+        if let Some(text) = nobody {
+            fanout.warn(text);
         }
         Ok(fanout)
     }
@@ -129,24 +135,35 @@ impl Store for ProxyStore {
         let selector = &self.options.selector_labels;
         let mut label_sets = BTreeSet::new();
         let mut tsdbs = Vec::new();
-        let mut range = TimeRange::new(Timestamp::MAX, Timestamp::MIN);
         let candidates = self.source.candidates();
-        let infos = candidates.iter().filter_map(|c| c.info.as_deref()).filter(|info| info.apis.store);
-        for info in infos {
+        // Whoever asks leaves us out where no label set and no time fits, and must not do so for the sake of stores that
+        // have not said what they hold, or that may hold anything.
+        let mut anything = candidates.is_empty();
+        let mut range =
+            if anything { TimeRange::ALL } else { TimeRange::new(Timestamp::MAX, Timestamp::MIN) };
+        for candidate in &candidates {
+            let Some(info) = candidate.info.as_deref() else {
+                range = TimeRange::ALL;
+                anything |= candidate.bound.is_empty();
+                let labels = candidate.bound.extended(selector);
+                label_sets.insert(labels.clone());
+                tsdbs.push(TsdbInfo { labels, range });
+                continue;
+            };
+            if !info.apis.store {
+                continue;
+            }
             range = TimeRange::new(range.min.min(info.range.min), range.max.max(info.range.max));
+            anything |= info.label_sets.is_empty();
             label_sets.extend(info.label_sets.iter().map(|set| set.extended(selector)));
-            tsdbs.extend(
-                info.tsdbs
-                    .iter()
-                    .map(|tsdb| TsdbInfo { labels: tsdb.labels.extended(selector), range: tsdb.range }),
-            );
+            let extended =
+                |tsdb: &TsdbInfo| TsdbInfo { labels: tsdb.labels.extended(selector), range: tsdb.range };
+            tsdbs.extend(info.tsdbs.iter().map(extended));
         }
-        // Nothing is known yet: whoever asks must not conclude that there is nothing.
-        if candidates.iter().any(|c| c.info.is_none()) || candidates.is_empty() {
-            range = TimeRange::ALL;
-        }
-        if label_sets.is_empty() && !selector.is_empty() {
-            label_sets.insert(selector.clone());
+        if anything {
+            tsdbs.clear();
+            label_sets.clear();
+            label_sets.extend((!selector.is_empty()).then(|| selector.clone()));
         }
         Ok(StoreInfo {
             component: "query".to_owned(),

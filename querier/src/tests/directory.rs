@@ -127,6 +127,14 @@ async fn stores_follow_the_directory_and_are_missed_when_they_or_the_gateway_are
     assert_eq!(series, ["api@eu-1"]);
     assert_eq!(warnings, ["store us-1: not healthy: not connected yet"]);
 
+    // A name that this querier cannot reach is missed too.
+    let odd = wire::DirectoryEntry { name: "a..b".to_owned(), healthy: true, ..Default::default() };
+    sender.send(snapshot(vec![first.clone(), odd])).unwrap();
+    wait_for("the odd name", || set.endpoints().iter().any(|e| e.name() == "a..b")).await;
+    let (series, warnings) = answer(&set).await;
+    assert_eq!(series, ["api@eu-1"]);
+    assert!(warnings[0].starts_with("store a..b: not healthy: "), "{warnings:?}");
+
     // Its series must be of its own cluster, whatever it says.
     let other = wire::DirectoryEntry {
         bound_labels: Some(labels_to_wire(&labels(&[("cluster", "us-1")]))),
@@ -192,21 +200,46 @@ async fn a_name_stands_for_all_its_addresses() {
     task.await.unwrap();
 }
 
+/// However long a store is away, an answer without it is not whole; only the list of stores may leave it out.
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_is_forgotten_after_a_while_unless_it_is_strict() {
+async fn a_store_that_is_away_for_long_is_no_longer_listed_unless_it_is_strict() {
     let timeout = Duration::from_secs(300);
-    for (strict, forgotten) in [(false, true), (true, false)] {
+    for (strict, listed) in [(false, false), (true, true)] {
         let channel = mesh::direct("127.0.0.1:1").unwrap();
         let endpoint = Endpoint::new("127.0.0.1:1", channel, strict);
         endpoint.checked(Ok(StoreInfo::new("sidecar", vec![], TimeRange::ALL)));
         tokio::time::advance(timeout * 2).await;
-        assert!(!endpoint.is_forgotten(timeout), "a healthy endpoint is never forgotten");
+        assert!(endpoint.is_listed(timeout), "a healthy endpoint always is");
         endpoint.checked(Ok(StoreInfo::new("sidecar", vec![], TimeRange::ALL)));
         endpoint.checked(Err(StoreError::unavailable("gone")));
         tokio::time::advance(timeout / 2).await;
-        assert!(!endpoint.is_forgotten(timeout));
+        assert!(endpoint.is_listed(timeout));
         assert!(endpoint.state().info.is_some(), "what it last said is kept");
         tokio::time::advance(timeout).await;
-        assert_eq!(endpoint.is_forgotten(timeout), forgotten);
+        assert_eq!(endpoint.is_listed(timeout), listed);
     }
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_for_long_is_still_missed() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nobody = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let set = EndpointSet::new(EndpointOptions {
+        endpoints: vec![(nobody.parse().unwrap(), false)],
+        gateways: Vec::new(),
+        info_interval: Duration::from_millis(50),
+        unhealthy_timeout: Duration::ZERO,
+    });
+    let shutdown = Shutdown::new();
+    let task = tokio::spawn(set.clone().run(|| {}, shutdown.clone()));
+    wait_for("it to be asked and not listed any more", || {
+        set.endpoints().iter().any(|endpoint| endpoint.state().last_check.is_some())
+            && set.listed().is_empty()
+    })
+    .await;
+    let (_, warnings) = answer(&set).await;
+    assert!(warnings[0].starts_with(&format!("store {nobody}: not healthy: ")), "{warnings:?}");
+    shutdown.trigger();
+    task.await.unwrap();
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use model::Timestamp;
-use storeapi::{Code, PartialResponse, acceptance, collect_series};
+use storeapi::{Code, MetadataRequest, MetadataStore, PartialResponse, acceptance, collect_series};
 
 use super::*;
 use crate::{FanoutEvent, Outcome, StoreFilter};
@@ -165,6 +165,58 @@ async fn an_answer_without_any_known_store_says_so() {
     let proxy = proxy(Vec::new(), ProxyOptions::default());
     let (_, warnings) = collect_series(proxy.series(up()).await.unwrap()).await.unwrap();
     assert!(warnings[0].contains("--endpoint"), "{warnings:?}");
+    let names = proxy.label_names(LabelNamesRequest::new(TimeRange::ALL, vec![])).await.unwrap();
+    assert!(names.warnings[0].contains("--endpoint"), "{names:?}");
+    let mut request = LabelValuesRequest::new("job", TimeRange::ALL, vec![]);
+    let values = proxy.label_values(request.clone()).await.unwrap();
+    assert!(values.warnings[0].contains("--endpoint"), "{values:?}");
+    request.partial_response = PartialResponse::Abort;
+    assert!(proxy.label_values(request).await.is_err());
+    let metadata = proxy.metric_metadata(MetadataRequest::default()).await.unwrap();
+    assert!(metadata.warnings[0].contains("--endpoint"), "{metadata:?}");
+}
+
+#[tokio::test]
+async fn a_choice_of_stores_that_leaves_none_says_so() {
+    let proxy = proxy(vec![remote("eu", memory(&[("cluster", "eu-1")], &["api"])).await], Default::default());
+    let nobody = StoreFilter::new(vec![vec![Matcher::equal("__address__", "us")]]);
+    let mut fanout = proxy.select(up(), &nobody).unwrap();
+    let Some(Ok(FanoutEvent::Warning(text))) = fanout.next().await else { panic!("no warning") };
+    assert!(text.contains("storeMatch[]"), "{text}");
+    let names = proxy.names(LabelNamesRequest::new(TimeRange::ALL, vec![]), &nobody).await.unwrap();
+    assert!(names.warnings[0].contains("storeMatch[]"), "{names:?}");
+}
+
+#[tokio::test]
+async fn metadata_without_a_store_that_is_away_says_so() {
+    let away = Candidate {
+        unavailable: Some("connection refused".to_owned()),
+        ..local("directory of gateway g", Arc::new(Scripted::new(vec![])))
+    };
+    let proxy = proxy(vec![away], ProxyOptions::default());
+    let answer = proxy.metric_metadata(MetadataRequest::default()).await.unwrap();
+    assert_eq!(answer.warnings, ["store directory of gateway g: not healthy: connection refused"]);
+}
+
+/// A querier in front of this one prunes by what it announces.
+#[tokio::test]
+async fn announced_label_sets_never_hide_a_store_that_may_hold_others() {
+    let eu = remote("eu", memory(&[("cluster", "eu-1")], &["api"])).await;
+    let unheard = local("us", Arc::new(Scripted::new(vec![])));
+    let bound = Candidate { bound: labels(&[("cluster", "us-1")]), ..unheard.clone() };
+    let anything = remote("any", memory(&[], &["api"])).await;
+    let eu_1 = labels(&[("cluster", "eu-1")]);
+    for (candidates, expected) in [
+        (vec![eu.clone()], vec![eu_1.clone()]),
+        (vec![eu.clone(), unheard], vec![]),
+        (vec![eu.clone(), bound], vec![eu_1, labels(&[("cluster", "us-1")])]),
+        (vec![eu, anything], vec![]),
+        (vec![], vec![]),
+    ] {
+        let info = proxy(candidates, ProxyOptions::default()).info().await.unwrap();
+        assert_eq!(info.label_sets, expected);
+        assert_eq!(info.tsdbs.len(), expected.len(), "{info:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
