@@ -9,26 +9,31 @@ use crate::oracle::Answer;
 /// Difference that is left to the order of additions, relative to the number.
 const TOLERANCE: f64 = 1e-9;
 
-/// Whether two numbers are the same but for roundings. Zeros are the same whatever their sign, as are all NaN.
+/// Whether two numbers are the same but for roundings. The sign of a zero counts, that of NaN does not.
 pub(crate) fn same(a: f64, b: f64) -> bool {
+    same_number(a, b) && (a != 0.0 || b != 0.0 || a.is_sign_negative() == b.is_sign_negative())
+}
+
+/// As [`same`], where the sign of a zero does not matter.
+pub(crate) fn same_number(a: f64, b: f64) -> bool {
     a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= TOLERANCE * a.abs().max(b.abs())
 }
 
-fn same_value(a: &Value, b: &Value) -> bool {
+fn same_value(a: &Value, b: &Value, same: fn(f64, f64) -> bool) -> bool {
     match (a, b) {
         (Value::Float(a), Value::Float(b)) => same(*a, *b),
-        (Value::Histogram(a), Value::Histogram(b)) => a.is_like(b, same),
+        (Value::Histogram(a), Value::Histogram(b)) => a.is_like(b, same_number),
         _ => false,
     }
 }
 
-/// What differs first, in words; `None` where nothing does.
-pub(crate) fn difference(expected: &Answer, found: &Answer) -> Option<String> {
+/// What differs first, in words, where floats are compared by `same`; `None` where nothing does.
+pub(crate) fn difference(expected: &Answer, found: &Answer, same: fn(f64, f64) -> bool) -> Option<String> {
     for (labels, points) in expected {
         let Some(others) = found.get(labels) else { return Some(format!("{labels:?} is missing")) };
         for (at, value) in points {
             match others.get(at) {
-                Some(other) if same_value(value, other) => {}
+                Some(other) if same_value(value, other, same) => {}
                 other => return Some(format!("{labels:?} at {at} ms: expected {value:?}, found {other:?}")),
             }
         }

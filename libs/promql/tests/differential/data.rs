@@ -47,10 +47,13 @@ pub(crate) const LENGTH: i64 = 3_600_000;
 pub(crate) const BOUNDS: [&str; 5] = ["0.1", "0.5", "1", "5", "+Inf"];
 
 impl Data {
-    pub(crate) fn random(random: &mut Random) -> Self {
+    /// Series for each of so many instances of two jobs.
+    pub(crate) fn random(random: &mut Random, instances: usize) -> Self {
         let mut data = Data::default();
         for job in ["api", "db"] {
-            for instance in ["0", "1", "2"] {
+            for instance in 0..instances {
+                let instance = instance.to_string();
+                let instance = instance.as_str();
                 for code in ["200", "500"] {
                     if random.percent(85) {
                         let labels = [("job", job), ("instance", instance), ("code", code)];

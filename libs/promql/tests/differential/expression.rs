@@ -23,7 +23,7 @@ const COUNTERS: [&str; 2] = ["requests_total", "latency_bucket"];
 const GAUGES: [&str; 3] = ["temperature", "fine", "up"];
 const NATIVE: [&str; 3] = ["load", "size", "mixed"];
 
-const OVER_TIME: [&str; 22] = [
+const OVER_TIME: [&str; 23] = [
     "rate",
     "increase",
     "delta",
@@ -46,6 +46,7 @@ const OVER_TIME: [&str; 22] = [
     "ts_of_first_over_time",
     "ts_of_last_over_time",
     "ts_of_max_over_time",
+    "ts_of_min_over_time",
 ];
 const NATIVE_OVER_TIME: [&str; 12] = [
     "rate",
@@ -273,6 +274,12 @@ impl<'r> Writer<'r> {
     }
 
     fn over_time(&mut self, name: &str, depth: i64) -> String {
+        if self.is_full() && self.random.percent(6) {
+            let function = self.random.pick(&["rate", "increase", "delta"]);
+            let length = self.random.pick(&["30s", "1m", "5m"]);
+            let boundary = self.random.pick(&["anchored", "smoothed"]);
+            return format!("{function}({name}{}[{length}] {boundary})", self.matchers(name));
+        }
         let range = self.range(name, depth);
         // 2.42 moves a pinned window with the steps where something else in the call moves.
         let may_move = self.is_full() || !range.contains('@');
@@ -335,8 +342,8 @@ impl<'r> Writer<'r> {
     }
 
     fn arithmetic(&mut self) -> &'static str {
-        // 2.42 keeps the name behind an `atan2`.
-        let operators = if self.is_full() { &ARITHMETIC[..] } else { &ARITHMETIC[..6] };
+        // Go's power rounds otherwise, and 2.42 keeps the name behind an `atan2`.
+        let operators = if self.is_full() { &ARITHMETIC[..] } else { &ARITHMETIC[..5] };
         self.random.pick(operators)
     }
 
@@ -361,9 +368,24 @@ impl<'r> Writer<'r> {
             return format!("{first} {by} ({left}) {operator} {on} {second} {by} ({right})");
         }
         let other = if self.random.percent(80) { name } else { self.metric() };
+        let fill = self.fill();
         let on = self.random.pick(&["", "", "on (job, instance, code, le)", "ignoring (code)", "on (job)"]);
         let (left, right) = (self.float_of(name, depth), self.float_of(other, depth));
-        format!("{} {operator} {on} {}", parenthesised(&left), parenthesised(&right))
+        format!("{} {operator} {on} {fill} {}", parenthesised(&left), parenthesised(&right))
+    }
+
+    /// What stands in for series without a partner.
+    fn fill(&mut self) -> &'static str {
+        if self.is_full() && self.random.percent(15) {
+            self.random.pick(&[
+                "fill (0)",
+                "fill_left (1)",
+                "fill_right (-2)",
+                "fill_left (3) fill_right (NaN)",
+            ])
+        } else {
+            ""
+        }
     }
 
     fn many_to_one(&mut self, name: &str, depth: i64) -> String {
@@ -372,10 +394,11 @@ impl<'r> Writer<'r> {
         let other = self.metric();
         let one = format!("{} by (job) ({})", self.fold(), self.float_of(other, depth));
         let include = self.random.pick(&["()", "()", "(instance)", "(code)"]);
+        let fill = self.fill();
         if self.random.percent(60) {
-            format!("{many} {operator} on (job) group_left {include} {one}")
+            format!("{many} {operator} on (job) group_left {include} {fill} {one}")
         } else {
-            format!("{one} {operator} on (job) group_right {include} {many}")
+            format!("{one} {operator} on (job) group_right {include} {fill} {many}")
         }
     }
 
@@ -449,6 +472,11 @@ impl<'r> Writer<'r> {
                 format!("histogram_quantile({q}, {histograms})")
             }
             6..11 => {
+                if self.random.percent(20) {
+                    let bounds =
+                        self.random.pick(&["0, 0.7", "0.2, 3", "-1, 0.1", "2, 1", "-Inf, +Inf", "NaN, 1"]);
+                    return format!("histogram_fraction({bounds}, {histograms})");
+                }
                 let functions = [
                     "histogram_count",
                     "histogram_sum",

@@ -209,6 +209,48 @@ impl Histogram {
         }
     }
 
+    /// `histogram_fraction`.
+    pub(crate) fn fraction(&self, lower: f64, upper: f64) -> f64 {
+        if self.count == 0.0 || lower.is_nan() || upper.is_nan() {
+            return f64::NAN;
+        }
+        if lower >= upper {
+            return 0.0;
+        }
+        let buckets: Vec<Bucket> = self.buckets().into_iter().map(|bucket| self.narrowed(bucket)).collect();
+        let all =
+            if self.sum.is_nan() { buckets.iter().map(|bucket| bucket.count).sum() } else { self.count };
+        let rank = |value: f64| {
+            let mut below = 0.0;
+            for bucket in &buckets {
+                if bucket.lower >= value {
+                    return below;
+                }
+                if bucket.upper > value {
+                    return match bucket {
+                        // Nothing is known about where in an endless bucket observations lie.
+                        Bucket { lower, .. } if *lower == f64::NEG_INFINITY => bucket.count,
+                        Bucket { upper, .. } if *upper == f64::INFINITY => below,
+                        _ => below + bucket.count * self.part_below(*bucket, value),
+                    };
+                }
+                below += bucket.count;
+            }
+            all
+        };
+        let limited = |rank: f64| if rank > all { all } else { rank };
+        (limited(rank(upper)) - limited(rank(lower))) / self.count
+    }
+
+    /// Which part of a bucket lies below a value inside of it.
+    fn part_below(&self, bucket: Bucket, value: f64) -> f64 {
+        if self.is_custom() || (bucket.lower <= 0.0 && bucket.upper >= 0.0) {
+            return (value - bucket.lower) / (bucket.upper - bucket.lower);
+        }
+        let [lower, upper, value] = [bucket.lower, bucket.upper, value].map(|x| x.abs().log2());
+        (value - lower) / (upper - lower)
+    }
+
     /// `histogram_stdvar`: each bucket's observations are taken to lie at its middle.
     pub(crate) fn variance(&self) -> f64 {
         let mean = self.sum / self.count;

@@ -33,8 +33,8 @@ pub(super) fn evaluate(function: &RangeFunction<'_>, points: Points<'_>, out: &m
         F::PresentOverTime | F::AbsentOverTime => each(function, times, |step, _, _| floats[step] = 1.0),
         F::FirstOverTime => each(function, times, |step, low, _| floats[step] = values[low]),
         F::LastOverTime => each(function, times, |step, _, high| floats[step] = values[high - 1]),
-        F::MaxOverTime => extreme(function, points, floats, |new, old| new >= old),
-        F::MinOverTime => extreme(function, points, floats, |new, old| new <= old),
+        F::MaxOverTime => extreme(function, points, floats, |new, old| new > old),
+        F::MinOverTime => extreme(function, points, floats, |new, old| new < old),
         F::SumOverTime if !partial(function, points, floats, |total, _| total.value()) => {
             each(function, times, |step, low, high| floats[step] = over_time::sum(&values[low..high]));
         }
@@ -112,12 +112,13 @@ fn rate(function: &RangeFunction<'_>, points: Points<'_>, out: &mut [f64], count
     });
 }
 
-/// Keeps the candidates for the extreme: a value leaves when a later one is at least as good.
+/// Keeps the candidates for the extreme: a value leaves when a later one is better or the same. Of zeros with different
+/// signs, which are equally good, the first counts.
 fn extreme(
     function: &RangeFunction<'_>,
     points: Points<'_>,
     out: &mut [f64],
-    at_least_as_good: impl Fn(f64, f64) -> bool,
+    better: impl Fn(f64, f64) -> bool,
 ) {
     let values = points.values;
     let mut candidates: VecDeque<usize> = VecDeque::new();
@@ -127,7 +128,8 @@ fn extreme(
         while seen < high {
             let value = values[seen];
             if !value.is_nan() {
-                while candidates.back().is_some_and(|at| at_least_as_good(value, values[*at])) {
+                let beaten = |old: f64| better(value, old) || value.to_bits() == old.to_bits();
+                while candidates.back().is_some_and(|at| beaten(values[*at])) {
                     candidates.pop_back();
                 }
                 candidates.push_back(seen);

@@ -32,6 +32,8 @@ fn series(random: &mut Random) -> (Vec<i64>, Vec<f64>) {
             1 | 2 => value,
             3 if odd => f64::NAN,
             4 if odd => f64::INFINITY,
+            5 | 6 if odd => -0.0,
+            7 | 8 if odd => 0.0,
             _ => value + random.below(1000) as f64 / 8.0,
         };
         times.push(time);
@@ -42,7 +44,8 @@ fn series(random: &mut Random) -> (Vec<i64>, Vec<f64>) {
 
 fn close(a: f64, b: f64) -> bool {
     is_absent(a) == is_absent(b)
-        && (a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= 1e-13 * a.abs().max(b.abs()))
+        && ((a == b && (a != 0.0 || a.is_sign_negative() == b.is_sign_negative()))
+            || (a.is_nan() && b.is_nan()) || (a != b && (a - b).abs() <= 1e-13 * a.abs().max(b.abs())))
 }
 
 #[test]

@@ -68,7 +68,8 @@ fn join(
     lhs: Vec<Element>,
     rhs: Vec<Element>,
 ) -> Result<Vec<Element>, String> {
-    if lhs.is_empty() || rhs.is_empty() {
+    let fills = matching.fill_left.is_some() || matching.fill_right.is_some();
+    if (lhs.is_empty() && rhs.is_empty()) || ((lhs.is_empty() || rhs.is_empty()) && !fills) {
         return Ok(Vec::new());
     }
     let swapped = matching.cardinality == Cardinality::OneToMany;
@@ -81,10 +82,32 @@ fn join(
     }
     let mut results: BTreeSet<(LabelMap, LabelMap)> = BTreeSet::new();
     let mut answer = Vec::new();
+    // What stands in for a series that is missing on a side. `fill_right` is about the "one" side, wherever it stands.
+    let stand_in = |fill: Option<f64>, key: &LabelMap| {
+        fill.map(|fill| Element { labels: key.clone(), drop_name: false, value: Value::Float(fill) })
+    };
+    let mut pairs = Vec::new();
     for element in many {
         let key = signature(matching, &element.labels);
-        let Some(partner) = partners.get(&key) else { continue };
-        let (left, right) = if swapped { (partner, &element) } else { (&element, partner) };
+        let partner = partners.get(&key).cloned().or_else(|| stand_in(matching.fill_right, &key));
+        pairs.extend(partner.map(|partner| (key, element, partner)));
+    }
+    // Matched is a series with a result, even one that a comparison leaves out.
+    let matched: BTreeSet<LabelMap> = pairs
+        .iter()
+        .filter(|(_, element, partner)| {
+            let (left, right) = if swapped { (partner, element) } else { (element, partner) };
+            operate(binary.op, &left.value, &right.value).is_some()
+        })
+        .map(|(key, ..)| key.clone())
+        .collect();
+    for (key, partner) in partners {
+        if !matched.contains(&key) {
+            pairs.extend(stand_in(matching.fill_left, &key).map(|element| (key, element, partner)));
+        }
+    }
+    for (key, element, partner) in pairs {
+        let (left, right) = if swapped { (&partner, &element) } else { (&element, &partner) };
         let Some((value, holds)) = operate(binary.op, &left.value, &right.value) else { continue };
         let mut labels = element.labels.clone();
         if !binary.op.is_comparison() {

@@ -20,10 +20,11 @@ impl Oracle<'_> {
         upper: f64,
         vector: Vec<Element>,
     ) -> Result<Vec<Element>, String> {
-        if vector.iter().any(|element| element.float().is_none()) {
-            return Err("the slow evaluator knows fractions of classic histograms only".to_owned());
-        }
-        self.of_buckets(vector, |_| f64::NAN, |buckets| classic_fraction(lower, upper, buckets))
+        self.of_buckets(
+            vector,
+            |histogram| histogram.fraction(lower, upper),
+            |buckets| classic_fraction(lower, upper, buckets),
+        )
     }
 
     fn of_buckets(

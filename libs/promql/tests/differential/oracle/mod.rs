@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 
 use model::{Matcher, Timestamp};
 use promql::QueryParams;
-use promql::syntax::ast::{At, Expr, Length, UnaryOp, VectorSelector};
+use promql::syntax::ast::{At, Boundary, Expr, Length, UnaryOp, VectorSelector};
 use promql::syntax::functions::ValueType;
 
 use crate::data::{Data, LabelMap, Value};
@@ -45,9 +45,12 @@ struct Row {
 }
 
 /// A range vector: all series with at least a point in the window, which begins after `start` and includes `end`.
+///
+/// `anchored` adds the points of the lookback before the start, `smoothed` also those of a lookback behind the end.
 struct Window {
     start: i64,
     end: i64,
+    boundary: Boundary,
     rows: Vec<Row>,
 }
 
@@ -202,9 +205,12 @@ impl<'a> Oracle<'a> {
             Expr::Matrix(matrix) => {
                 let end = self.reference(matrix.selector.at, &matrix.selector.offset, at);
                 let start = end - millis(&matrix.range);
+                let boundary = matrix.selector.boundary;
+                let before = if boundary == Boundary::Plain { 0 } else { self.lookback };
+                let after = if boundary == Boundary::Smoothed { self.lookback } else { 0 };
                 let mut rows = Vec::new();
                 for (labels, points) in &self.data.series {
-                    let inside = |time: i64| start < time && time <= end;
+                    let inside = |time: i64| start - before < time && time <= end + after;
                     let points: Vec<(i64, Value)> = points
                         .iter()
                         .filter(|(time, value)| inside(*time) && !value.is_stale())
@@ -214,7 +220,7 @@ impl<'a> Oracle<'a> {
                         rows.push(Row { labels: labels.clone(), drop_name: false, points });
                     }
                 }
-                Ok(Window { start, end, rows })
+                Ok(Window { start, end, boundary, rows })
             }
             Expr::Subquery(subquery) => {
                 let end = self.reference(subquery.at, &subquery.offset, at);
@@ -237,7 +243,7 @@ impl<'a> Oracle<'a> {
                         row.points.push((time, value));
                     }
                 }
-                Ok(Window { start, end, rows: rows.into_values().collect() })
+                Ok(Window { start, end, boundary: Boundary::Plain, rows: rows.into_values().collect() })
             }
             _ => Err(format!("{expr} is no range vector")),
         }

@@ -1,6 +1,6 @@
 //! Functions over range vectors.
 
-use promql::syntax::ast::{Call, Expr};
+use promql::syntax::ast::{Boundary, Call, Expr};
 use promql::syntax::functions::{FunctionId, ValueType};
 
 use super::{Compensated, Element, LabelMap, Oracle, Row, Window, largest, mean, quantile, seconds};
@@ -14,6 +14,7 @@ struct Samples<'a> {
     histograms: Vec<(i64, &'a Histogram)>,
     start: i64,
     end: i64,
+    boundary: Boundary,
 }
 
 impl Oracle<'_> {
@@ -25,7 +26,7 @@ impl Oracle<'_> {
         for arg in call.args.iter().filter(|arg| !is_matrix(arg)) {
             scalars.push(self.scalar(arg, at)?);
         }
-        let Window { start, end, rows } = self.window(range, at)?;
+        let Window { start, end, boundary, rows } = self.window(range, at)?;
         if call.function.id == FunctionId::AbsentOverTime {
             let labels = absent_labels(range);
             let value = Value::Float(1.0);
@@ -38,7 +39,8 @@ impl Oracle<'_> {
         let keeps_name = matches!(call.function.id, FunctionId::FirstOverTime | FunctionId::LastOverTime);
         let mut vector = Vec::new();
         for row in &rows {
-            let mut samples = Samples { row, floats: Vec::new(), histograms: Vec::new(), start, end };
+            let mut samples =
+                Samples { row, floats: Vec::new(), histograms: Vec::new(), start, end, boundary };
             for (time, value) in &row.points {
                 match value {
                     Value::Float(value) => samples.floats.push((*time, *value)),
@@ -78,6 +80,14 @@ impl Oracle<'_> {
             F::Resets => return Ok(Some(Value::Float(count_pairs(points, reset)))),
             F::Rate | F::Increase | F::Delta => {
                 let counter = function != F::Delta;
+                if samples.boundary != Boundary::Plain {
+                    if !histograms.is_empty() {
+                        return Err("the slow evaluator draws lines between floats only".to_owned());
+                    }
+                    return Ok(self
+                        .between_boundaries(samples, counter, function == F::Rate)
+                        .map(Value::Float));
+                }
                 return Ok(if mixed {
                     None
                 } else {
@@ -207,6 +217,47 @@ impl Oracle<'_> {
         let zero = (counter && grown.count > 0.0 && first_count >= 0.0).then(|| first_count / grown.count);
         let factor = factor(zero);
         Some(Value::Histogram(grown.map(|x| self.rounded(x * factor, x.abs() * factor))))
+    }
+
+    /// `rate`, `increase` and `delta` between the boundaries of the window, which are looked up or interpolated.
+    fn between_boundaries(&self, samples: &Samples<'_>, counter: bool, per_second: bool) -> Option<f64> {
+        let (floats, start, end) = (&samples.floats, samples.start, samples.end);
+        let smoothed = samples.boundary == Boundary::Smoothed;
+        let before = floats.iter().rposition(|(time, _)| *time <= start);
+        let first = before.unwrap_or(0);
+        let newest = floats.len() - 1;
+        let last = if smoothed {
+            floats.iter().position(|(time, _)| *time >= end).unwrap_or(newest)
+        } else {
+            newest
+        };
+        if floats[last].0 <= start || (smoothed && floats[first].0 > end) {
+            return None;
+        }
+        let line = |from: usize, at: i64| {
+            let ((x1, y1), (x2, y2)) = (floats[from], floats[from + 1]);
+            // A counter that was reset in between began at zero.
+            let y1 = if counter && y2 < y1 { 0.0 } else { y1 };
+            y1 + (y2 - y1) * (at - x1) as f64 / (x2 - x1) as f64
+        };
+        let left = if smoothed && floats[first].0 < start { line(first, start) } else { floats[first].1 };
+        let right =
+            if smoothed && floats[last].0 > end && last > 0 { line(last - 1, end) } else { floats[last].1 };
+        let mut grown = right - left;
+        let mut scale = left.abs().max(right.abs());
+        if counter {
+            let inside = floats[..=last].iter().filter(|(time, _)| start < *time && *time < end);
+            let mut previous = left;
+            for value in inside.map(|(_, value)| *value).chain([right]) {
+                if value < previous {
+                    grown += previous;
+                }
+                previous = value;
+                scale = scale.max(value.abs());
+            }
+        }
+        let seconds = if per_second { seconds(end) - seconds(start) } else { 1.0 };
+        Some(self.rounded(grown / seconds, scale / seconds))
     }
 
     /// `irate` and `idelta`.
