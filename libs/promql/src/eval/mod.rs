@@ -24,6 +24,7 @@ pub(crate) mod pipeline;
 pub(crate) mod pool;
 pub(crate) mod scalar;
 pub(crate) mod single;
+pub(crate) mod skip;
 pub(crate) mod sort;
 
 use std::sync::Arc;

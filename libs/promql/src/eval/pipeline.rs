@@ -14,6 +14,7 @@ use super::map;
 use super::meter::Meters;
 use super::notes::Notes;
 use super::scalar::Scalar;
+use super::skip;
 use crate::QueryError;
 use crate::output::MatrixSeries;
 use crate::plan::Plan;
@@ -116,7 +117,7 @@ impl Pipeline {
         let mut lap = meters.lap();
         for series in batch {
             plan.budget.check()?;
-            decode(leaf, series, &plan.budget, scratch)?;
+            decode(leaf, &node.steps, series, &plan.budget, scratch)?;
             if meters.is_on() {
                 meters.of(self.leaf).count(1, samples_in(&scratch.samples));
             }
@@ -184,11 +185,14 @@ fn samples_in(samples: &Samples) -> u64 {
 
 fn decode(
     leaf: &Leaf,
+    steps: &Steps,
     series: &SelectedSeries,
     budget: &Budget,
     scratch: &mut Scratch,
 ) -> Result<(), QueryError> {
     let samples = &mut scratch.samples;
+    let fewer = if skip::has_gaps(leaf, steps) { skip::touched(series, &leaf.window, steps) } else { None };
+    let series = fewer.as_ref().unwrap_or(series);
     series
         .decode(&leaf.decode, samples)
         .map_err(|error| QueryError::execution(format!("decoding {}: {error}", series.labels)))?;

@@ -390,3 +390,70 @@ fn the_deepest_expressions_are_evaluated_on_an_ordinary_stack() {
         assert!(output.is_ok(), "{:.40}... {:?}", text, output.err());
     }
 }
+
+/// `count` series of 1000 samples in chunks of 20, 15 s apart, with stale stretches.
+fn long_series(count: usize) -> Vec<SelectedSeries> {
+    let chunk = |series: usize, from: i64| {
+        let mut encoder = XorEncoder::new();
+        for n in (from..from + 20).filter(|n| n % 37 != series as i64) {
+            let stale = n % 41 == series as i64;
+            let value = if stale { model::stale_nan() } else { (n * (series as i64 + 1) % 101) as f64 };
+            encoder.append(Sample::new(n * STEP + series as i64, value)).unwrap();
+        }
+        AggrChunk::raw(encoder.finish().unwrap())
+    };
+    (0..count)
+        .map(|series| {
+            let instance = format!("{series:05}");
+            let labels = Labels::from_pairs([("__name__", "x_total"), ("instance", &instance)]).unwrap();
+            let chunks = (0..50).map(|at| chunk(series, at * 20)).collect();
+            SelectedSeries { labels, replicas: vec![chunks] }
+        })
+        .collect()
+}
+
+#[test]
+fn chunks_that_no_step_looks_at_are_not_decoded_and_change_nothing() {
+    let series = long_series(20);
+    // With every sample in one chunk nothing can be left out.
+    let whole: Vec<SelectedSeries> = series
+        .iter()
+        .map(|series| {
+            let mut samples = series::Samples::new();
+            let options = series::DecodeOptions {
+                range: TimeRange::ALL,
+                dedup: series::Dedup::Off,
+                counter: false,
+                aggregate: series::Aggregate::Average,
+            };
+            series.decode(&options, &mut samples).unwrap();
+            let mut encoder = XorEncoder::new();
+            for (time, value) in samples.timestamps.iter().zip(&samples.values) {
+                encoder.append(Sample::new(*time, *value)).unwrap();
+            }
+            let chunk = AggrChunk::raw(encoder.finish().unwrap());
+            SelectedSeries { labels: series.labels.clone(), replicas: vec![vec![chunk]] }
+        })
+        .collect();
+    let at = Timestamp::from_millis;
+    for (text, skips) in [
+        ("x_total", true),
+        ("x_total offset 7m", true),
+        ("timestamp(x_total)", true),
+        ("sum(rate(x_total[3m]))", true),
+        ("max_over_time(x_total[10m]) - x_total offset -3m", true),
+        ("increase(x_total[1h])", false),
+        ("rate(x_total[3m] anchored)", false),
+        ("x_total @ 3000", false),
+    ] {
+        for (start, step) in [(0, 1800), (1234, 1801), (600, 2000)] {
+            let params = QueryParams::range(at(start * 1000), at(15_000_000), Duration::from_secs(step));
+            let found = evaluate(text, &series, 7, &params, &engine()).unwrap();
+            let expected = evaluate(text, &whole, 7, &params, &engine()).unwrap();
+            assert!(format!("{:?}", found.value) == format!("{:?}", expected.value), "{text}, step {step}");
+            assert_eq!(found.annotations, expected.annotations, "{text}");
+            let less = found.stats.samples < expected.stats.samples * 3 / 4;
+            assert_eq!(less, skips, "{text}: {} of {}", found.stats.samples, expected.stats.samples);
+        }
+    }
+}

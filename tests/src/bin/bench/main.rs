@@ -2,6 +2,7 @@
 
 mod load;
 mod mesh_bench;
+mod promql_bench;
 mod querier_bench;
 mod report;
 mod sidecar_bench;
@@ -14,8 +15,12 @@ use report::Report;
 /// A benchmark by its name.
 type Bench = (&'static str, fn(&mut Report));
 
-const BENCHES: &[Bench] =
-    &[("mesh", mesh_bench::run), ("sidecar", sidecar_bench::run), ("querier", querier_bench::run)];
+const BENCHES: &[Bench] = &[
+    ("promql", promql_bench::run),
+    ("mesh", mesh_bench::run),
+    ("sidecar", sidecar_bench::run),
+    ("querier", querier_bench::run),
+];
 
 fn main() -> ExitCode {
     let mut args: Vec<String> = std::env::args().skip(1).collect();
@@ -23,6 +28,12 @@ fn main() -> ExitCode {
         && role == source::ROLE
     {
         source::serve(address);
+        return ExitCode::SUCCESS;
+    }
+    if let [role, case] = args.as_slice()
+        && role == promql_bench::ROLE
+    {
+        promql_bench::run_case(case);
         return ExitCode::SUCCESS;
     }
     let json = args.iter().any(|arg| arg == "--json");

@@ -1,0 +1,72 @@
+//! Chunks that no step looks at, which need not be decoded.
+//!
+//! Where steps are further apart than what each of them looks back at, there are gaps between the windows: a month of
+//! data at a step of three hours with a lookback of five minutes touches one chunk in six.
+
+use series::{AggrChunk, SelectedSeries};
+use tsdb::Encoding;
+
+use crate::plan::node::{Leaf, LeafKind};
+use crate::plan::steps::{Steps, Window};
+use crate::syntax::ast::Boundary;
+
+/// Whether the windows of a leaf may leave gaps between them in which samples do not matter at all.
+pub(crate) fn has_gaps(leaf: &Leaf, steps: &Steps) -> bool {
+    let window = &leaf.window;
+    steps.count > 1
+        && steps.interval > window.range
+        && window.at.is_none()
+        // Others look at samples outside of their window too.
+        && window.boundary == Boundary::Plain
+        // Resets are told from one histogram to the next.
+        && !leaf.statistics
+        && !matches!(leaf.kind, LeafKind::Raw)
+}
+
+/// The series with those chunks only that some window touches; `None` where that would be all of them, or where what is
+/// left out could change how the rest is read: several replicas, chunks that overlap, downsampled counters, histograms.
+pub(crate) fn touched(series: &SelectedSeries, window: &Window, steps: &Steps) -> Option<SelectedSeries> {
+    let [lane] = series.replicas.as_slice() else { return None };
+    let plain = |chunk: &AggrChunk| chunk.raw.as_ref().is_some_and(|raw| raw.encoding == Encoding::Xor);
+    let apart = lane.windows(2).all(|pair| pair[0].range().max < pair[1].range().min);
+    if !apart || !lane.iter().all(plain) {
+        return None;
+    }
+    let touches = |chunk: &AggrChunk| {
+        let range = chunk.range();
+        is_touched(range.min.as_millis(), range.max.as_millis(), window, steps)
+    };
+    if lane.iter().all(touches) {
+        return None;
+    }
+    let kept = lane.iter().filter(|chunk| touches(chunk)).cloned().collect();
+    Some(SelectedSeries { labels: series.labels.clone(), replicas: vec![kept] })
+}
+
+/// Whether some window touches the stretch from `min` to `max`, both included.
+fn is_touched(min: i64, max: i64, window: &Window, steps: &Steps) -> bool {
+    let first_end = i128::from(window.end(steps.start));
+    let interval = i128::from(steps.interval);
+    // The first window that does not end before the stretch begins.
+    let behind = (i128::from(min) - first_end).max(0);
+    let step = (behind + interval - 1) / interval;
+    let end = first_end + step * interval;
+    step < steps.count as i128 && end - i128::from(window.range) < i128::from(max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stretch_is_touched_where_a_sample_in_it_could_be_seen() {
+        let window = Window { at: None, offset: 7, range: 10, boundary: Boundary::Plain, lookback: 10 };
+        let steps = Steps { start: 100, interval: 30, count: 4 };
+        let seen = |time: i64| steps.times().any(|s| time > window.start(s) && time <= window.end(s));
+        for min in 50..230 {
+            for max in min..230 {
+                assert_eq!(is_touched(min, max, &window, &steps), (min..=max).any(seen), "{min} to {max}");
+            }
+        }
+    }
+}
