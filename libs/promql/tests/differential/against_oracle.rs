@@ -46,7 +46,7 @@ fn random_queries_agree_with_the_slow_evaluator() {
         // Workers take 128 series at a time, so some data has more.
         let instances = if chunk % 20 == 7 { 90 } else { 3 };
         let data = Data::random(&mut random, instances);
-        let series = data.selected();
+        let series = data.selected(&mut random);
         for case in 0..PER_DATA.min(count - chunk * PER_DATA) {
             let mut random = Random::for_case(random.next(), case);
             let (text, params) = query(&mut random);

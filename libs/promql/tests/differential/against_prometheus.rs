@@ -34,7 +34,7 @@ fn random_queries_agree_with_a_real_prometheus() {
         println!("skipped: random queries of a real Prometheus (no prometheus on the PATH)");
         return;
     };
-    let series = data.selected();
+    let series = data.selected(&mut random);
     let (mut same, mut refused, mut undecided) = (0, 0, 0);
     let mut failures = Vec::new();
     for case in 0..count {

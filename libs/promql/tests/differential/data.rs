@@ -9,7 +9,8 @@ use model::{
     CUSTOM_BUCKETS_SCHEMA, FloatHistogram, Labels, Sample, TimeRange, Timestamp, is_stale_nan, stale_nan,
 };
 use promql::promqltest::Storage;
-use series::SelectedSeries;
+use series::{AggrChunk, SelectedSeries};
+use tsdb::XorEncoder;
 
 use crate::histogram::Histogram;
 use crate::random::Random;
@@ -187,34 +188,47 @@ impl Data {
         }
     }
 
-    /// The series as the engine takes them, in label order.
-    pub(crate) fn selected(&self) -> Vec<SelectedSeries> {
+    /// The series as the engine takes them, in label order; those of floats in chunks of random lengths.
+    pub(crate) fn selected(&self, random: &mut Random) -> Vec<SelectedSeries> {
         let mut storage = Storage::new();
+        let mut selected = Vec::new();
         for (labels, points) in &self.series {
-            let labels = Labels::from_pairs(labels.iter().map(|(n, v)| (n.as_str(), v.as_str()))).unwrap();
+            let pairs = labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            let labels = Labels::from_pairs(pairs).expect("names differ");
+            if let Some(floats) = floats(points) {
+                let longest = random.pick(&[3, 20, 120]);
+                let mut chunks = Vec::new();
+                let mut rest = &floats[..];
+                while !rest.is_empty() {
+                    let (chunk, later) = rest.split_at(rest.len().min(random.between(1, longest) as usize));
+                    let mut encoder = XorEncoder::new();
+                    chunk.iter().for_each(|sample| encoder.append(*sample).expect("samples ascend"));
+                    chunks.extend(encoder.finish().map(AggrChunk::raw));
+                    rest = later;
+                }
+                selected.push(SelectedSeries { labels, replicas: vec![chunks] });
+                continue;
+            }
             let mut histograms = false;
             for (at, value) in points {
                 let timestamp = Timestamp::from_millis(*at);
-                match value {
+                histograms |= matches!(value, Value::Histogram(_));
+                let stored = match value {
                     Value::Histogram(histogram) => {
-                        histograms = true;
-                        storage
-                            .append_histogram(&labels, timestamp, &Arc::new(histogram.to_model()))
-                            .unwrap();
+                        storage.append_histogram(&labels, timestamp, &Arc::new(histogram.to_model()))
                     }
                     // A scrape marks the end of a native histogram with one.
                     Value::Float(value) if is_stale_nan(*value) && histograms => {
-                        storage
-                            .append_histogram(&labels, timestamp, &Arc::new(FloatHistogram::stale()))
-                            .unwrap();
+                        storage.append_histogram(&labels, timestamp, &Arc::new(FloatHistogram::stale()))
                     }
-                    Value::Float(value) => {
-                        storage.append_float(&labels, Sample { timestamp, value: *value }).unwrap();
-                    }
-                }
+                    Value::Float(value) => storage.append_float(&labels, Sample { timestamp, value: *value }),
+                };
+                stored.expect("samples ascend");
             }
         }
-        storage.select(&[], TimeRange::ALL)
+        selected.extend(storage.select(&[], TimeRange::ALL));
+        selected.sort_by(|a, b| a.labels.cmp(&b.labels));
+        selected
     }
 
     /// The series whose names `text` has, as a test script loads them.
@@ -249,6 +263,15 @@ impl Data {
         }
         script
     }
+}
+
+/// The samples of a series that has no histograms.
+fn floats(points: &[(i64, Value)]) -> Option<Vec<Sample>> {
+    let float = |(at, value): &(i64, Value)| match value {
+        Value::Float(value) => Some(Sample::new(*at, *value)),
+        Value::Histogram(_) => None,
+    };
+    points.iter().map(float).collect()
 }
 
 /// Times of samples; `true` where the series ends for a while.

@@ -45,7 +45,8 @@ fn series(random: &mut Random) -> (Vec<i64>, Vec<f64>) {
 fn close(a: f64, b: f64) -> bool {
     is_absent(a) == is_absent(b)
         && ((a == b && (a != 0.0 || a.is_sign_negative() == b.is_sign_negative()))
-            || (a.is_nan() && b.is_nan()) || (a != b && (a - b).abs() <= 1e-13 * a.abs().max(b.abs())))
+            || (a.is_nan() && b.is_nan())
+            || (a != b && (a - b).abs() <= 1e-13 * a.abs().max(b.abs())))
 }
 
 #[test]

@@ -149,7 +149,7 @@ impl<'a> Oracle<'a> {
                         element.drop_name = true;
                         element.value = match &element.value {
                             Value::Float(value) => Value::Float(-value),
-                            Value::Histogram(histogram) => Value::Histogram(histogram.map(|x| x * -1.0)),
+                            Value::Histogram(histogram) => Value::Histogram(histogram.map(|x| -x)),
                         };
                     }
                 }
