@@ -1,5 +1,7 @@
 //! The online issuer: redeems tokens, signs leaves, and records both before anybody sees the result.
 
+mod current;
+
 use std::{
     fmt,
     path::Path,
@@ -13,9 +15,10 @@ use identity::{
 };
 use rustls_pki_types::CertificateDer;
 
+use self::current::CurrentAuthority;
 use crate::{
     GATEWAY, JoinToken, KeyAndCsr, PkiError,
-    authority::{Authority, random, utc},
+    authority::{random, utc},
     csr::ProvenKey,
     inventory::{Inventory, IssuedCertificate, NewTokenRecord, StateDir},
 };
@@ -26,9 +29,9 @@ pub const DEFAULT_LEAF_TTL: Duration = Duration::from_secs(86_400);
 /// Longest and shortest life of a join token.
 const TOKEN_TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
 
-/// The issuing CA with its inventory. Its calls block on the disk: from async code, call them in a blocking task.
+/// The issuing CA with its inventory. A CA that `pki issuer renew` makes is taken up with the next leaf. Its calls block on the disk: from async code, call them in a blocking task.
 pub struct Issuer {
-    authority: Authority,
+    authority: CurrentAuthority,
     bundle: TrustBundle,
     cluster: Name,
     leaf_ttl: Duration,
@@ -75,7 +78,7 @@ impl Issuer {
         let dir = StateDir::new(state);
         let inventory = Inventory::open(&dir)?;
         let (domain, cluster) = inventory.identity()?;
-        let authority = Authority::load(&dir.issuer())?;
+        let authority = CurrentAuthority::load(&dir.issuer())?;
         let bundle = TrustBundle::load(domain, &dir.bundle())?;
         Ok(Self { authority, bundle, cluster, leaf_ttl: DEFAULT_LEAF_TTL, inventory: Mutex::new(inventory) })
     }
@@ -103,7 +106,7 @@ impl Issuer {
 
     /// The issuing CA's last moment.
     pub fn not_after(&self) -> SystemTime {
-        self.authority.not_after()
+        self.authority.get().not_after()
     }
 
     /// The clusters that may have certificates, by name, each with its environment.
@@ -224,8 +227,9 @@ impl Issuer {
         key: &ProvenKey,
         now: SystemTime,
     ) -> Result<Enrolment, PkiError> {
-        let leaf = self.authority.leaf(&id, &key.spki, now, self.leaf_ttl)?;
-        let chain = vec![leaf.der.clone(), self.authority.cert().clone()];
+        let authority = self.authority.get();
+        let leaf = authority.leaf(&id, &key.spki, now, self.leaf_ttl)?;
+        let chain = vec![leaf.der.clone(), authority.cert().clone()];
         // What a peer would refuse does not leave the house.
         verify_peer(&chain, &self.bundle, now, &Expectations::default())?;
         let record = IssuedCertificate {

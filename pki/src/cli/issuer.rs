@@ -14,7 +14,7 @@ use crate::{
 /// The commands on the issuing CA.
 #[derive(Debug, clap::Subcommand)]
 pub enum IssuerCommand {
-    /// Make a new issuing CA under the active root, for another 30 days; restart the gateway that issues afterwards
+    /// Make a new issuing CA under the active root, for another 30 days; a running gateway takes it up by itself
     Renew(RenewArgs),
 }
 
@@ -42,7 +42,8 @@ pub(super) fn run(command: &IssuerCommand, output: &mut Output<'_>, now: SystemT
     if args.state.json {
         output.object(json!({"issuer_not_after": until}))?;
     } else {
-        output.line(&format!("issuing CA     valid until {until}; restart the gateway that issues"))?;
+        output
+            .line(&format!("issuing CA     valid until {until}; a running gateway takes it up by itself"))?;
     }
     Ok(0)
 }

@@ -9,6 +9,8 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::*;
 use crate::{
     CsrRefusal, TokenRefusal,
+    init::{RenewIssuerOptions, renew_issuer},
+    inventory::StateDir,
     testing::{TestPki, new_token},
 };
 
@@ -310,8 +312,8 @@ fn twelve_thousand_requests_never_give_a_name_outside_the_record() {
             continue;
         };
         // Signing without the disk, which the other tests cover; every certificate is looked at.
-        let leaf = issuer.authority.leaf(&id, &key.spki, pki.now, DEFAULT_LEAF_TTL).unwrap();
-        let chain = [leaf.der.clone(), issuer.authority.cert().clone()];
+        let leaf = issuer.authority.get().leaf(&id, &key.spki, pki.now, DEFAULT_LEAF_TTL).unwrap();
+        let chain = [leaf.der.clone(), issuer.authority.get().cert().clone()];
         let peer = verify_peer(&chain, issuer.bundle(), pki.now, &Expectations::default()).unwrap();
         assert_eq!((&peer.spiffe_id, peer.spki), (&id, key.pin));
         let (_, cert) = X509Certificate::from_der(&leaf.der).unwrap();
@@ -332,7 +334,7 @@ fn serials_are_random_and_of_full_length() {
     let issuer = pki.issuer();
     let key = ProvenKey::from_csr(&csr()).unwrap();
     let id = issuer.own_id(&"gateway".parse().unwrap());
-    let serial = || issuer.authority.leaf(&id, &key.spki, pki.now, SECOND).unwrap().serial;
+    let serial = || issuer.authority.get().leaf(&id, &key.spki, pki.now, SECOND).unwrap().serial;
     let serials: HashSet<_> = (0..200).map(|_| serial()).collect();
     assert_eq!(serials.len(), 200);
     assert!(serials.iter().all(|serial| serial.len() == 32));
@@ -345,4 +347,33 @@ proptest! {
     fn arbitrary_bytes_are_no_request_and_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         prop_assert!(ProvenKey::from_csr(&bytes).is_err());
     }
+}
+
+#[test]
+fn a_running_issuer_takes_up_a_renewed_ca_and_is_not_moved_by_a_damaged_one() {
+    let pki = TestPki::new();
+    let issuer = pki.issuer();
+    let file = StateDir::new(&pki.state()).issuer();
+    let old_end = issuer.not_after();
+    let later = pki.now + 31 * 86_400 * SECOND;
+    let error = issuer.issue_own(&"gateway".parse().unwrap(), later).unwrap_err().to_string();
+    assert!(error.contains("pki issuer renew"), "{error}");
+
+    let options = RenewIssuerOptions {
+        state: pki.state(),
+        root_out: pki.root_out(),
+        passphrase: Secret::new(crate::testing::PASSPHRASE.to_owned()),
+    };
+    let new_end = renew_issuer(&options, later).unwrap();
+    assert!(new_end > old_end);
+    let leaf = issuer.issue_own(&"gateway".parse().unwrap(), later).unwrap();
+    leaf.check(issuer.bundle(), later).unwrap();
+    assert_eq!(issuer.not_after(), new_end);
+
+    for damage in [&b""[..], b"-----BEGIN CERTIFICATE-----\ngarbage"] {
+        std::fs::write(&file, damage).unwrap();
+        issuer.issue_own(&"gateway".parse().unwrap(), later).unwrap();
+    }
+    std::fs::remove_file(&file).unwrap();
+    issuer.issue_own(&"gateway".parse().unwrap(), later).unwrap();
 }
