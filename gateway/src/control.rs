@@ -15,9 +15,9 @@ use proto::isthmus::mesh::v1::Hello;
 /// How long the other side's hello may take.
 pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// A cluster says something at least this often, so that its silence means something.
-pub(crate) const HEARTBEAT: Duration = Duration::from_secs(3);
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(2);
 /// A cluster that says nothing for so long is lost.
-pub(crate) const SILENCE: Duration = Duration::from_secs(10);
+pub(crate) const SILENCE: Duration = Duration::from_secs(6);
 /// Two clocks further apart than this get a warning: certificates soon fail to verify.
 pub(crate) const CLOCK_SKEW_WARNING: Duration = Duration::from_secs(30);
 /// Largest control message, in bytes.

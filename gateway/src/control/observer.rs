@@ -137,8 +137,8 @@ impl Observer {
                 Ok(Ok(None)) => return "closed by the cluster".to_owned(),
                 Ok(Err(status)) => return bounded(status.message()),
                 Err(_) => {
-                    link.close(Close::Done);
-                    return format!("no sign of life for {} s", SILENCE.as_secs());
+                    link.close(Close::Silent);
+                    return link.closed().await.to_string();
                 }
             };
             match message {

@@ -3,6 +3,7 @@
 use std::{error::Error as StdError, fmt, net::SocketAddr};
 
 use mesh::Transport;
+use rustls::PeerIncompatible;
 use tonic::Status;
 
 /// HTTP/3's code for a request that is not wanted any more.
@@ -204,6 +205,10 @@ pub(super) fn of_io(error: &std::io::Error) -> (Failure, String) {
 fn of_tls(error: &rustls::Error) -> (Failure, String) {
     let reason = match (identity::RefusedCertificate::find_in(error), error) {
         (Some(refused), _) => refused.to_string(),
+        (None, rustls::Error::InvalidMessage(_)) => "it does not speak TLS".to_owned(),
+        (None, rustls::Error::PeerIncompatible(PeerIncompatible::SupportedVersionsExtensionRequired)) => {
+            "it does not speak TLS 1.3".to_owned()
+        }
         (None, rustls::Error::AlertReceived(alert)) => format!("refused by the peer: {alert:?}"),
         (None, other) => other.to_string(),
     };

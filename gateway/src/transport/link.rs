@@ -23,6 +23,15 @@ const CLOCK_CHECK: Duration = Duration::from_secs(30);
 /// Between closing a QUIC connection and the note why.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
+/// In windows of this length cut requests are counted.
+const CUTS_WINDOW: Duration = Duration::from_secs(10);
+
+/// Requests that ended before their answers in the present window.
+struct Cuts {
+    since: Instant,
+    count: u32,
+}
+
 /// Why we close a connection; a QUIC peer is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Close {
@@ -34,6 +43,8 @@ pub enum Close {
     Expired,
     /// The peer was denied.
     Denied,
+    /// The peer gave no sign of life.
+    Silent,
     /// The peer broke the protocol or a limit.
     Misbehaved,
 }
@@ -47,6 +58,7 @@ impl Close {
             Self::Expired => 0x1501,
             Self::Denied => 0x1502,
             Self::Misbehaved => 0x1503,
+            Self::Silent => 0x1504,
         }
     }
 
@@ -56,6 +68,7 @@ impl Close {
             Self::Shutdown => "shutting down",
             Self::Expired => "the certificate has expired",
             Self::Denied => "the peer is denied",
+            Self::Silent => "no sign of life",
             Self::Misbehaved => "the peer broke the rules",
         }
     }
@@ -98,6 +111,8 @@ struct Shared {
     dialled: bool,
     since: Instant,
     streams: AtomicUsize,
+    cuts: Mutex<Cuts>,
+    max_cut_streams: u32,
     quic: Option<quinn::Connection>,
     closed: watch::Sender<Option<Closed>>,
 }
@@ -121,6 +136,8 @@ impl Link {
                 dialled,
                 since: Instant::now(),
                 streams: AtomicUsize::new(0),
+                cuts: Mutex::new(Cuts { since: Instant::now(), count: 0 }),
+                max_cut_streams: node.settings.max_cut_streams,
                 quic,
                 closed: watch::Sender::new(None),
             }),
@@ -222,6 +239,27 @@ impl Link {
         self.shared.streams.fetch_add(1, Ordering::Relaxed);
         StreamGuard { link: self.clone() }
     }
+
+    /// Counts a request that is served here, and its end if it is not the proper one.
+    pub(super) fn served(&self) -> ServedGuard {
+        ServedGuard { stream: self.stream(), ended: false }
+    }
+
+    /// Notes a request that ended before its answer did. Starting and cutting requests is cheaper than serving them, so
+    /// a peer that does little else is cut off.
+    fn cut(&self) {
+        let too_many = {
+            let mut cuts = self.shared.cuts.lock().unwrap_or_else(PoisonError::into_inner);
+            if cuts.since.elapsed() > CUTS_WINDOW {
+                *cuts = Cuts { since: Instant::now(), count: 0 };
+            }
+            cuts.count = cuts.count.saturating_add(1);
+            cuts.count > self.shared.max_cut_streams
+        };
+        if too_many {
+            self.close(Close::Misbehaved);
+        }
+    }
 }
 
 impl fmt::Debug for Link {
@@ -238,6 +276,27 @@ pub(super) struct StreamGuard {
 impl Drop for StreamGuard {
     fn drop(&mut self) {
         self.link.shared.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A request that is served here.
+pub(super) struct ServedGuard {
+    stream: StreamGuard,
+    ended: bool,
+}
+
+impl ServedGuard {
+    /// The whole answer was handed over.
+    pub(super) fn ended(&mut self) {
+        self.ended = true;
+    }
+}
+
+impl Drop for ServedGuard {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.stream.link.cut();
+        }
     }
 }
 

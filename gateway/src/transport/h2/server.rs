@@ -1,13 +1,21 @@
 //! The answering end of HTTP/2.
 
-use std::sync::Arc;
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
 
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
-use super::super::{Body, Closed, Failure, Handler, Link, Settings, error::of_hyper};
+use super::super::{
+    Body, Closed, Failure, Handler, Link, Settings, StreamError, error::of_hyper, link::ServedGuard,
+};
 use super::io::TcpIo;
 
 /// Serves a connection to its end.
@@ -21,11 +29,16 @@ pub(in super::super) async fn serve(
     let service = service_fn(|request: http::Request<Incoming>| {
         let mut request = request.map(Body::from);
         request.extensions_mut().insert(peer.clone());
-        let guard = link.stream();
+        let mut guard = link.served();
         let answer = handler.handle(request);
         async move {
-            let _guard = guard;
-            answer.await
+            let response = answer.await?;
+            Ok::<_, StreamError>(response.map(|body| {
+                if body.is_end_stream() {
+                    guard.ended();
+                }
+                ServedBody { body, guard }
+            }))
         }
     });
     let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
@@ -53,5 +66,40 @@ pub(in super::super) async fn serve(
         }
         // Dropping the connection ends its socket and its streams.
         _ = link.closed() => {}
+    }
+}
+
+/// A response's body that notes whether all of it was taken.
+struct ServedBody {
+    body: Body,
+    guard: ServedGuard,
+}
+
+impl http_body::Body for ServedBody {
+    type Data = Bytes;
+    type Error = StreamError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let is_last = match &frame {
+            None => true,
+            Some(Ok(frame)) => frame.is_trailers() || self.body.is_end_stream(),
+            Some(Err(_)) => false,
+        };
+        if is_last {
+            self.guard.ended();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

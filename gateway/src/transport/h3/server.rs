@@ -7,7 +7,9 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::{
-    super::{Close, Closed, Failure, Handler, Link, Settings, StreamError},
+    super::{
+        Close, Closed, Failure, Handler, Link, Settings, StreamError, StreamErrorKind, link::ServedGuard,
+    },
     adapter::{BidiStream, Connection, StopWatch},
     body::{Received, Transmit, send_body},
 };
@@ -42,7 +44,7 @@ pub(in super::super) async fn serve(
             Ok(Some(resolver)) => {
                 let stopped = accepted.take().unwrap_or_else(|| Box::pin(std::future::pending()));
                 let request = answer(resolver, peer.clone(), handler.clone(), settings.handshake_timeout);
-                tokio::spawn(unless_stopped(stopped, request, link.stream()));
+                tokio::spawn(unless_stopped(stopped, request, link.served()));
             }
             Ok(None) => return link.close(Close::Done),
             Err(ConnectionError::Local { .. }) => return link.close(Close::Misbehaved),
@@ -53,23 +55,36 @@ pub(in super::super) async fn serve(
 }
 
 /// Drops a request, with all that it holds here and further on, when its client does not want the answer any more.
-async fn unless_stopped(stopped: StopWatch, request: impl Future<Output = ()>, _guard: impl Sized) {
+async fn unless_stopped(
+    stopped: StopWatch,
+    request: impl Future<Output = Result<(), StreamError>>,
+    mut guard: ServedGuard,
+) {
     tokio::select! {
         biased;
-        () = request => {}
+        answered = request => if answered.is_ok() { guard.ended() },
         () = stopped => {}
     }
 }
 
-async fn answer(resolver: Resolver, peer: Peer, handler: Arc<dyn Handler>, head_timeout: Duration) {
+async fn answer(
+    resolver: Resolver,
+    peer: Peer,
+    handler: Arc<dyn Handler>,
+    head_timeout: Duration,
+) -> Result<(), StreamError> {
     // What is dropped on a way out is reset.
-    let Ok(Ok((head, stream))) = timeout(head_timeout, resolver.resolve_request()).await else { return };
+    let Ok(Ok((head, stream))) = timeout(head_timeout, resolver.resolve_request()).await else {
+        return Err(StreamError::new(StreamErrorKind::Refused, "no head of a request"));
+    };
     let (mut send, receive) = stream.split();
     let mut request = head.map(|()| Received::new(receive, ()).into_body());
     request.extensions_mut().insert(peer);
-    if let Err(error) = respond(request, &*handler, &mut send).await {
+    let answered = respond(request, &*handler, &mut send).await;
+    if let Err(error) = &answered {
         send.reset(error.h3_code().into());
     }
+    answered
 }
 
 async fn respond(

@@ -12,6 +12,8 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, StreamBody};
+use mesh::Transport;
+use tokio::time::timeout;
 
 use super::support::*;
 use crate::transport::*;
@@ -215,6 +217,31 @@ async fn answers_that_do_not_wait_for_their_requests_wear_nothing_out() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_peer_that_does_little_but_cut_requests_short_is_cut_off() {
+    for transport in [Transport::Quic, Transport::Tcp] {
+        for path in ["/silent", "/idle"] {
+            let settings = Settings { max_cut_streams: 20, ..Settings::default() };
+            let (pair, mut dropped) = pair_with(transport, false, settings).await;
+            for _ in 0..100 {
+                let answer = pair.client.handle(request("/trailers", Body::full("ask"))).await.unwrap();
+                assert!(read(answer.into_body()).await.2.is_ok(), "what ends properly counts for nothing");
+            }
+            for count in 1..=21 {
+                assert!(!pair.server.is_closed(), "{transport} {path}: closed after {count}");
+                let asking = pair.client.handle(request(path, Body::full("ask")));
+                match path {
+                    "/idle" => drop(soon("the head", asking).await.unwrap()),
+                    _ => drop(timeout(Duration::from_millis(20), asking).await),
+                }
+                soon("the handler is told", dropped.recv()).await;
+            }
+            let closed = soon("the connection is closed", pair.server.closed()).await;
+            assert_eq!(closed, Closed::Here(Close::Misbehaved), "{transport} {path}");
+        }
+    }
 }
 
 #[tokio::test]

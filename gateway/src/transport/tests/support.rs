@@ -75,7 +75,11 @@ impl Ca {
     }
 
     pub(super) fn node(&self, cluster: &str) -> (Node, Events) {
-        node(self.store(cluster, HOUR), Settings::default())
+        self.node_with(cluster, Settings::default())
+    }
+
+    pub(super) fn node_with(&self, cluster: &str, settings: Settings) -> (Node, Events) {
+        node(self.store(cluster, HOUR), settings)
     }
 }
 
@@ -162,9 +166,18 @@ pub(super) async fn pair(
     transport: Transport,
     reverse: bool,
 ) -> (Pair, mpsc::UnboundedReceiver<&'static str>) {
+    pair_with(transport, reverse, Settings::default()).await
+}
+
+/// As [`pair`], both with these settings.
+pub(super) async fn pair_with(
+    transport: Transport,
+    reverse: bool,
+    settings: Settings,
+) -> (Pair, mpsc::UnboundedReceiver<&'static str>) {
     let ca = Ca::new();
-    let (accepting, _) = ca.node("obs");
-    let (dialling, _) = ca.node("eu-1");
+    let (accepting, _) = ca.node_with("obs", settings.clone());
+    let (dialling, _) = ca.node_with("eu-1", settings);
     let preference = if transport == Transport::Quic { Preference::QuicOnly } else { Preference::TcpOnly };
     let mut listener = Listener::bind(&accepting, LOOPBACK, Expectations::default(), false).await.unwrap();
     let mut dialer = Dialer::new(&dialling, target(listener.local_addr(), preference)).unwrap();
