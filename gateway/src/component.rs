@@ -6,10 +6,18 @@
 mod cluster;
 mod dialing;
 mod observability;
+mod strangers;
 
 pub(crate) use self::cluster::config_for_join;
+use self::strangers::StrangerLog;
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use mesh::{Authority, Transport};
 use pki::JoinToken;
@@ -224,6 +232,7 @@ impl From<TransportChoice> for Preference {
 
 /// Logs and counts what happens on the way to connections.
 fn observe(metrics: Arc<GatewayMetrics>) -> impl Fn(&Event<'_>) + Send + Sync + 'static {
+    let strangers = StrangerLog::new(Instant::now());
     move |event| match event {
         Event::Connected(link) => {
             tracing::info!(peer = %link.peer(), remote = %link.remote(), dialled = link.dialled(), "connected");
@@ -246,7 +255,9 @@ fn observe(metrics: Arc<GatewayMetrics>) -> impl Fn(&Event<'_>) + Send + Sync + 
                 Transport::Quic => "inbound_quic",
                 Transport::Tcp | Transport::Local => "inbound_tcp",
             });
-            tracing::warn!(%remote, %transport, reason, "handshake");
+            if let Some(left_out) = strangers.admit(Instant::now()) {
+                tracing::warn!(%remote, %transport, reason, left_out, "handshake");
+            }
         }
     }
 }

@@ -31,6 +31,9 @@ const CLOCK_CHECK: Duration = Duration::from_secs(30);
 /// How long one attempt to renew may take.
 const RENEWAL_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// More than a chain, a key, the roots and a membership take.
+const ROOM_BYTES: usize = 32 << 10;
+
 /// What a join said beside the certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Membership {
@@ -74,6 +77,17 @@ impl DataDir {
         made.and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o700)))
             .map_err(|source| DataDirError::Folder { path: path.display().to_string(), source })?;
         Ok(Self { path: path.to_owned() })
+    }
+
+    /// Tries whether what a join brings can be kept, before a token is used up for it.
+    pub(crate) fn check_room(&self) -> Result<(), DataDirError> {
+        let path = self.path.join("room.tmp");
+        let tried = identity::write_private(&path, &[0; ROOM_BYTES]);
+        // Removed in any case; where it cannot be, the next try replaces it.
+        let removed = fs::remove_file(&path);
+        tried
+            .and(removed)
+            .map_err(|source| DataDirError::Folder { path: self.path.display().to_string(), source })
     }
 
     /// The folder's path.
@@ -241,6 +255,17 @@ mod tests {
         fs::write(dir.path().join("file"), "").unwrap();
         let error = DataDir::open(&dir.path().join("file")).unwrap_err().to_string();
         assert!(error.contains("file"), "{error}");
+    }
+
+    #[test]
+    fn room_is_tried_without_leaving_anything_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::open(&dir.path().join("data")).unwrap();
+        data_dir.check_room().unwrap();
+        assert_eq!(fs::read_dir(data_dir.path()).unwrap().count(), 0);
+        fs::remove_dir(data_dir.path()).unwrap();
+        let error = data_dir.check_room().unwrap_err().to_string();
+        assert!(error.starts_with("data_dir ") && error.contains("data: "), "{error}");
     }
 
     #[test]

@@ -58,6 +58,7 @@ pub(crate) enum JoinError {
 /// See [`JoinError`]. Nothing is stored then.
 pub(crate) async fn join(token: &JoinToken, data_dir: &DataDir) -> Result<(), JoinError> {
     let key = KeyAndCsr::generate().map_err(|error| JoinError::Unusable(error.to_string()))?;
+    data_dir.check_room()?;
     let (address, stream) = reach(token).await?;
     let answer = enrol(token, &key, &address, stream).await?;
     let unusable =
