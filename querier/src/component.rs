@@ -186,6 +186,7 @@ fn engine_options(config: &Config) -> EngineOptions {
         max_samples: config.args.max_samples,
         max_bytes: config.max_memory,
         total: TotalBudget::new(config.max_total_samples, config.max_total_memory),
+        propagate_matchers: config.args.propagate_matchers,
         ..EngineOptions::default()
     }
 }

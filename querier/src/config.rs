@@ -79,6 +79,11 @@ pub struct QueryArgs {
     #[arg(long = "query.max-total-memory", value_name = "BYTES", value_parser = memory::parse_bytes)]
     pub(crate) max_total_memory: Option<u64>,
 
+    /// Carries matchers of one side of a binary operator over to the other, so that less is fetched; not for stores
+    /// behind Thanos queriers with selector labels, whose series do not carry them
+    #[arg(long = "query.propagate-matchers")]
+    pub(crate) propagate_matchers: bool,
+
     /// Answers with a warning where a store is missing; --no-query.partial-response answers with an error instead
     #[arg(long = "query.partial-response", overrides_with = "no_partial_response")]
     pub(crate) partial_response: bool,
@@ -282,6 +287,7 @@ impl Config {
             ("query.max-series-per-store", args.max_series_per_store.to_string()),
             ("query.max-memory", self.max_memory.to_string()),
             ("query.max-total-memory", self.max_total_memory.to_string()),
+            ("query.propagate-matchers", args.propagate_matchers.to_string()),
             ("query.partial-response", (!args.no_partial_response).to_string()),
             ("query.auto-downsampling", args.auto_downsampling.to_string()),
             ("query.default-step", format_duration(args.default_step)),

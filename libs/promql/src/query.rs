@@ -27,6 +27,8 @@ pub struct QueryParams {
     pub lookback: Duration,
     /// How replicas are made one series.
     pub dedup: Dedup,
+    /// Labels that selectors may ask for but that series do not have any more, because they told replicas apart.
+    pub replica_labels: Vec<String>,
     /// How the query is ended before its time.
     pub interrupt: Interrupt,
 }
@@ -40,6 +42,7 @@ impl QueryParams {
             step: None,
             lookback: Duration::from_secs(300),
             dedup: Dedup::Penalty,
+            replica_labels: Vec::new(),
             interrupt: Interrupt::new(),
         }
     }
@@ -65,6 +68,10 @@ pub struct EngineOptions {
     pub max_bytes: u64,
     /// What all queries that are planned with it, or with a clone of it, may use together.
     pub total: TotalBudget,
+    /// Carries matchers of one side of a binary operator over to the other, so that series which find no partner are not
+    /// fetched. Off by default: the answer is the same only where series carry all labels that their selectors ask for,
+    /// and stores behind a Thanos querier with selector labels answer for labels that their series do not have.
+    pub propagate_matchers: bool,
     /// Threads that decode and evaluate, at least 1. The answer does not depend on it.
     pub workers: usize,
 }
@@ -78,6 +85,7 @@ impl Default for EngineOptions {
             max_samples: 200_000_000,
             max_bytes: 1 << 30,
             total: TotalBudget::default(),
+            propagate_matchers: false,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
         }
     }

@@ -67,7 +67,11 @@ impl Feeds {
         let Some(Slot::Open(items)) = self.slots.get_mut(select) else { return Ok(None) };
         loop {
             match items.blocking_recv() {
-                Some(Item::Series(batch, _)) => return Ok(Some(batch)),
+                Some(Item::Series(batch, hold)) => {
+                    // From here on the engine holds them.
+                    drop(hold);
+                    return Ok(Some(batch));
+                }
                 Some(Item::Warning(text)) => self.warnings.push(text),
                 Some(Item::Failed(error)) => return Err(error),
                 Some(Item::End(reports)) => {

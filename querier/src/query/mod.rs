@@ -53,6 +53,7 @@ impl Question {
             step: self.step,
             lookback: self.lookback,
             dedup: self.dedup,
+            replica_labels: self.replica_labels.clone(),
             interrupt,
         }
     }

@@ -391,6 +391,38 @@ fn the_deepest_expressions_are_evaluated_on_an_ordinary_stack() {
     }
 }
 
+#[test]
+fn matchers_that_are_carried_over_save_series_and_change_nothing() {
+    let series = counters(300);
+    let plain = engine();
+    let propagating = EngineOptions { propagate_matchers: true, ..engine() };
+    // As a store does it: only what the matchers of each select allow.
+    let evaluate = |text: &str, engine: &EngineOptions| {
+        let query = Query::plan(text, &params(), engine).unwrap();
+        let selects = query.selects().to_vec();
+        let mut evaluation = query.evaluation();
+        while let Some(id) = evaluation.next_select() {
+            let matchers = &selects[id.index()].matchers;
+            let wanted = series.iter().filter(|s| matchers.iter().all(|m| m.matches_labels(&s.labels)));
+            evaluation.push(id, wanted.cloned().collect()).unwrap();
+            evaluation.end_select(id).unwrap();
+        }
+        evaluation.finish().unwrap()
+    };
+    for text in [
+        "requests_total{job=\"1\"} / requests_total",
+        "requests_total and on (job) rate(requests_total{job=~\"0|2\"}[5m])",
+        "requests_total{job!=\"1\", instance=~\"000.*\"} unless requests_total > 5",
+        "rate(requests_total{job=\"1\"}[5m]) * on (job) group_left sum by (job) (requests_total)",
+        "sum without (instance) (requests_total) > 2 * sum by (job) (requests_total{job=\"2\"})",
+    ] {
+        let (expected, found) = (evaluate(text, &plain), evaluate(text, &propagating));
+        assert!(found.value == expected.value, "{text}");
+        assert_eq!(found.annotations, expected.annotations, "{text}");
+        assert!(found.stats.series < expected.stats.series, "{text}");
+    }
+}
+
 /// `count` series of 1000 samples in chunks of 20, 15 s apart, with stale stretches.
 fn long_series(count: usize) -> Vec<SelectedSeries> {
     let chunk = |series: usize, from: i64| {

@@ -9,6 +9,7 @@ mod call;
 pub(crate) mod explain;
 mod invariant;
 pub(crate) mod node;
+mod propagate;
 mod select;
 pub(crate) mod steps;
 
@@ -61,7 +62,10 @@ impl Plan {
         params: &QueryParams,
         engine: &EngineOptions,
     ) -> Result<Plan, QueryError> {
-        let expr = crate::syntax::parse(text, &engine.parse)?;
+        let mut expr = crate::syntax::parse(text, &engine.parse)?;
+        if engine.propagate_matchers {
+            propagate::propagate(&mut expr, &params.replica_labels);
+        }
         let (start, end) = (params.start.as_millis(), params.end.as_millis());
         let steps = match params.step {
             None if start != end => {

@@ -1,0 +1,209 @@
+//! Matchers of one side of a binary operator that its other side has to satisfy as well.
+//!
+//! In `a{job="x"} / on (job, instance) b`, series of `b` with another job find no partner: they need not be fetched. A
+//! matcher is carried over where the label counts for the matching and comes from the selector unchanged, and only where
+//! what is left out could have had no effect, not even an error: between sets, and where the "one" side cannot have two
+//! series for one partner.
+//!
+//! It takes for granted that series carry the labels that their selector asks for, see
+//! [`EngineOptions::propagate_matchers`](crate::EngineOptions::propagate_matchers).
+
+use model::{METRIC_NAME, MatchOp, Matcher};
+
+use crate::syntax::ast::{
+    AggregateExpr, AggregateOp, BinaryExpr, BinaryOp, Call, Cardinality, Expr, VectorMatching,
+};
+use crate::syntax::functions::{FunctionId, ValueType};
+
+/// Carries matchers over in all of `expr`. Labels that tell replicas apart are gone when series are matched, so they do
+/// not take part.
+pub(super) fn propagate(expr: &mut Expr, replica_labels: &[String]) {
+    expr.for_each_child_mut(|child| propagate(child, replica_labels));
+    let Expr::Binary(binary) = expr else { return };
+    let Some(matching) = binary.matching.clone() else { return };
+    let (to_left, to_right) = directions(binary, &matching);
+    let counts = |matcher: &Matcher| {
+        let name = matcher.name();
+        let listed = matching.labels.iter().any(|label| label == name);
+        listed == matching.on && name != METRIC_NAME && !replica_labels.iter().any(|label| label == name)
+    };
+    let of = |side: &Expr| -> Vec<Matcher> { conditions(side).into_iter().filter(counts).collect() };
+    let (left, right) = (of(&binary.lhs), of(&binary.rhs));
+    if to_left {
+        narrow(&mut binary.lhs, right);
+    }
+    if to_right {
+        narrow(&mut binary.rhs, left);
+    }
+}
+
+/// Whether the left side may be narrowed, and whether the right side may.
+fn directions(binary: &BinaryExpr, matching: &VectorMatching) -> (bool, bool) {
+    match binary.op {
+        BinaryOp::And => (true, true),
+        BinaryOp::Unless => (false, true),
+        BinaryOp::Or => (false, false),
+        _ if matching.fill_left.is_some() || matching.fill_right.is_some() => (false, false),
+        _ => {
+            let one = match matching.cardinality {
+                Cardinality::OneToMany => &binary.lhs,
+                _ => &binary.rhs,
+            };
+            let safe = is_unique(one, matching);
+            (safe, safe)
+        }
+    }
+}
+
+/// Whether no two series of `expr` have equal labels as far as they count for the matching.
+fn is_unique(expr: &Expr, matching: &VectorMatching) -> bool {
+    let all_labels = !matching.on && matching.labels.is_empty();
+    match expr {
+        Expr::Paren(paren) => is_unique(&paren.expr, matching),
+        // With a scalar, which is never unique, on one side.
+        Expr::Binary(binary) if binary.matching.is_none() => {
+            is_unique(&binary.lhs, matching) || is_unique(&binary.rhs, matching)
+        }
+        // Series of one name differ in their other labels.
+        Expr::Vector(selector) => all_labels && has_one_name(&selector.matchers),
+        Expr::Call(call) => all_labels && range_matchers(call).is_some_and(|m| has_one_name(m)),
+        Expr::Aggregate(aggregate) if !folds(aggregate) => false,
+        Expr::Aggregate(aggregate) if aggregate.without => all_labels,
+        Expr::Aggregate(aggregate) => {
+            let listed = |label: &String| matching.labels.contains(label);
+            aggregate.grouping.iter().all(|label| listed(label) == matching.on)
+        }
+        _ => false,
+    }
+}
+
+fn has_one_name(matchers: &[Matcher]) -> bool {
+    matchers.iter().any(|m| m.name() == METRIC_NAME && m.op() == MatchOp::Equal && !m.value().is_empty())
+}
+
+/// Whether an aggregation makes one series of each group.
+fn folds(aggregate: &AggregateExpr) -> bool {
+    use AggregateOp::{Avg, Count, Group, Max, Min, Quantile, Stddev, Stdvar, Sum};
+    matches!(aggregate.op, Avg | Count | Group | Max | Min | Quantile | Stddev | Stdvar | Sum)
+}
+
+/// Whether a label of the result of an aggregation is that of all series of the group.
+fn keeps(aggregate: &AggregateExpr, label: &str) -> bool {
+    folds(aggregate) && aggregate.grouping.iter().any(|l| l == label) != aggregate.without
+}
+
+/// The matchers of the range selector in a function that keeps labels as they are.
+fn range_matchers(call: &Call) -> Option<&Vec<Matcher>> {
+    let ranges = call.function.args.contains(&ValueType::Matrix);
+    if !ranges || call.function.id == FunctionId::AbsentOverTime {
+        return None;
+    }
+    call.args.iter().find_map(|arg| match arg.without_parens() {
+        Expr::Matrix(matrix) => Some(&matrix.selector.matchers),
+        _ => None,
+    })
+}
+
+/// What the labels of all series of `expr` satisfy, as far as it shows.
+fn conditions(expr: &Expr) -> Vec<Matcher> {
+    match expr {
+        Expr::Paren(paren) => conditions(&paren.expr),
+        Expr::Vector(selector) => selector.matchers.clone(),
+        Expr::Call(call) => range_matchers(call).cloned().unwrap_or_default(),
+        Expr::Binary(binary) if binary.matching.is_none() => {
+            // One side is a scalar, which has no conditions.
+            let mut both = conditions(&binary.lhs);
+            both.extend(conditions(&binary.rhs));
+            both
+        }
+        Expr::Aggregate(aggregate) => {
+            let mut inner = conditions(&aggregate.expr);
+            inner.retain(|matcher| keeps(aggregate, matcher.name()));
+            inner
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Adds matchers to the selector of `expr`, where its labels come through unchanged.
+fn narrow(expr: &mut Expr, mut matchers: Vec<Matcher>) {
+    let add = |to: &mut Vec<Matcher>, matchers: Vec<Matcher>| {
+        for matcher in matchers {
+            if !to.contains(&matcher) {
+                to.push(matcher);
+            }
+        }
+    };
+    match expr {
+        Expr::Paren(paren) => narrow(&mut paren.expr, matchers),
+        Expr::Vector(selector) => add(&mut selector.matchers, matchers),
+        Expr::Call(call) if range_matchers(call).is_some() => {
+            for arg in &mut call.args {
+                if let Expr::Matrix(matrix) = arg {
+                    add(&mut matrix.selector.matchers, std::mem::take(&mut matchers));
+                }
+            }
+        }
+        Expr::Binary(binary) if binary.matching.is_none() => {
+            let vector =
+                if binary.lhs.value_type() == ValueType::Vector { &mut binary.lhs } else { &mut binary.rhs };
+            narrow(vector, matchers);
+        }
+        Expr::Aggregate(aggregate) => {
+            matchers.retain(|matcher| keeps(aggregate, matcher.name()));
+            narrow(&mut aggregate.expr, matchers);
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ParseOptions;
+
+    fn check(text: &str, expected: &str) {
+        let mut expr = crate::parse(text, &ParseOptions::ALL).unwrap();
+        propagate(&mut expr, &["replica".to_owned()]);
+        assert_eq!(expr.to_string(), expected, "{text}");
+    }
+
+    #[test]
+    fn matchers_go_where_the_other_side_has_to_satisfy_them() {
+        check(r#"a{j="x"} / b"#, r#"a{j="x"} / b{j="x"}"#);
+        check(r#"a{j="x"} / b{i=~"y.*"}"#, r#"a{i=~"y.*",j="x"} / b{i=~"y.*",j="x"}"#);
+        check(r#"a{j="x"} and on (j) b"#, r#"a{j="x"} and on (j) b{j="x"}"#);
+        check(r#"a and on (j) b{j!="x"}"#, r#"a{j!="x"} and on (j) b{j!="x"}"#);
+        check(r#"a{j="x"} unless b"#, r#"a{j="x"} unless b{j="x"}"#);
+        check(
+            r#"rate(a{j="x"}[5m]) * on (j) group_left () sum by (j) (b)"#,
+            r#"rate(a{j="x"}[5m]) * on (j) group_left () sum by (j) (b{j="x"})"#,
+        );
+        check(r#"(a{j="x"} * 2) > rate(b[1m])"#, r#"(a{j="x"} * 2) > rate(b{j="x"}[1m])"#);
+    }
+
+    #[test]
+    fn matchers_stay_where_leaving_series_out_could_show() {
+        for text in [
+            // Not part of the matching, or not there any more.
+            r#"a{j="x"} and on (i) b"#,
+            r#"a{j="x"} and ignoring (j) b"#,
+            r#"a{replica="x"} / b"#,
+            r#"sum by (i) (a{j="x"}) and b"#,
+            // Series without a partner count.
+            r#"a{j="x"} or b"#,
+            r#"a unless b{j="x"}"#,
+            r#"a{j="x"} / fill (0) b"#,
+            // Two series of the right side for one of the left are an error.
+            r#"a{j="x"} / on (j) b"#,
+            r#"a{j="x"} / {n="b"}"#,
+            r#"a{j="x"} / ignoring (i) b"#,
+            // What is chosen depends on what there is to choose from; labels are made up.
+            r#"a{j="x"} and on (j) topk(1, b)"#,
+            r#"a{j="x"} and on (j) label_replace(b, "j", "x", "", "")"#,
+            r#"a{j="x"} and on (j) absent(b)"#,
+        ] {
+            check(text, &crate::parse(text, &ParseOptions::ALL).unwrap().to_string());
+        }
+    }
+}
