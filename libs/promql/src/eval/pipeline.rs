@@ -39,8 +39,8 @@ pub(crate) struct Pipeline {
     pub(crate) stages: Vec<Stage>,
     /// The aggregation at its end, which takes what was folded.
     pub(crate) fold: Option<Arc<Aggregation>>,
-    /// Where its output goes; `None` for the answer.
-    pub(crate) to: Option<(NodeId, usize)>,
+    /// Where its output goes.
+    pub(crate) to: Taker,
 }
 
 /// What comes out of a pipeline.
@@ -66,10 +66,13 @@ impl Scratch {
     }
 }
 
+/// Which input of which operator takes a product; `None` for the answer.
+pub(crate) type Taker = Option<(NodeId, usize)>;
+
 /// What a batch came to: for each pipeline, where its product goes, what it is and what holds its memory.
 #[derive(Debug)]
 pub(crate) struct Outcome {
-    pub(crate) products: Vec<(Option<(NodeId, usize)>, Product, Hold)>,
+    pub(crate) products: Vec<(Taker, Product, Hold)>,
     pub(crate) notes: Notes,
 }
 

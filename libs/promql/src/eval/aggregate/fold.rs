@@ -284,14 +284,16 @@ impl Folded {
     }
 
     /// The result: one series for each group that has one.
-    pub(crate) fn finish(self, notes: &mut Notes, out: &mut Vec<Row>) {
+    pub(crate) fn finish(self, cx: &mut Context<'_>, out: &mut Vec<Row>) -> Result<(), QueryError> {
         for (labels, group) in self.names.labels.into_iter().zip(self.groups) {
+            cx.budget.check()?;
             let drop_name = group.drop_name;
-            let column = group.finish(&self.spec, self.steps, notes);
+            let column = group.finish(&self.spec, self.steps, cx.notes);
             if !column.is_empty() {
                 out.push(Row { labels, drop_name, column });
             }
         }
+        Ok(())
     }
 }
 
@@ -497,7 +499,9 @@ impl Operator for FoldOperator {
 
     fn end(&mut self, cx: &mut Context<'_>, input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {
         if let (0, Some(folded)) = (input, self.folded.take()) {
-            folded.finish(cx.notes, out);
+            folded.finish(cx, out)?;
+            // The groups are gone; their result is held on its way.
+            self.hold.give_back(u64::MAX);
         }
         Ok(())
     }

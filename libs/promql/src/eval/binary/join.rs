@@ -110,6 +110,7 @@ impl JoinOperator {
         self.hold.add(row.size_bytes())?;
         let number = self.group(cx, &row.labels)?;
         for other in &self.groups[number].ones {
+            cx.budget.check()?;
             for step in 0..cx.steps.count {
                 if row.column.has(step) && other.column.has(step) && !self.duplicates.contains_key(&step) {
                     let text = self.duplicate(&row, other);
@@ -160,6 +161,7 @@ impl JoinOperator {
         let ones = std::mem::take(&mut self.groups[number].ones);
         let first = out.len();
         for one in &ones {
+            cx.budget.check()?;
             let labels = self.result_labels(&row.labels, &one.labels);
             let mut column = Column::absent(cx.steps.count);
             self.combine(number, &labels, &row.column, &one.column, &mut column, cx)?;
