@@ -77,7 +77,10 @@ impl From<Status> for StoreError {
         while let Some(error) = cause {
             let text = error.to_string();
             // A status among the causes prints its own message once more.
-            if !text.is_empty() && !message.contains(&text) && (message.is_empty() || !text.contains(&message)) {
+            if !text.is_empty()
+                && !message.contains(&text)
+                && (message.is_empty() || !text.contains(&message))
+            {
                 if !message.is_empty() {
                     message.push_str(": ");
                 }
