@@ -1,10 +1,12 @@
 //! Enrolment at the observability gateway: one token for one certificate.
 //!
 //! The only service that is reached without a client certificate. What it may cost is bounded: message sizes, the
-//! time of a connection, and the number of connections.
+//! time of a connection, and the number of connections, in all and of one address.
 
 use std::{
-    sync::Arc,
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -19,7 +21,7 @@ use proto::isthmus::pki::v1::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::{Notify, Semaphore},
+    sync::Notify,
 };
 use tonic::{Request, Response, Status, service::Routes};
 
@@ -31,29 +33,33 @@ const MAX_REQUEST_BYTES: usize = 16 << 10;
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
 /// Joiners that are served at once; more are turned away.
 const MAX_CONNECTIONS: usize = 64;
+/// Of these, so many from one address: nobody takes all the room alone.
+const MAX_CONNECTIONS_OF_ADDRESS: usize = 8;
 
 /// Serves enrolment.
 pub(crate) struct EnrolmentService {
     issuer: Arc<Issuer>,
     metrics: Arc<GatewayMetrics>,
-    room: Arc<Semaphore>,
+    room: Arc<Room>,
     /// Told after each enrolment, so that the directory need not wait for its next look at the inventory.
     pub(crate) enrolled: Arc<Notify>,
 }
 
 impl EnrolmentService {
     pub(crate) fn new(issuer: Arc<Issuer>, metrics: Arc<GatewayMetrics>) -> Arc<Self> {
-        let (room, enrolled) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), Arc::default());
+        let (room, enrolled) = (Arc::default(), Arc::default());
         Arc::new(Self { issuer, metrics, room, enrolled })
     }
 
     /// Serves one joiner on a connection whose TLS handshake is over.
-    pub(crate) async fn serve<S>(self: Arc<Self>, stream: S)
+    pub(crate) async fn serve<S>(self: Arc<Self>, stream: S, remote: IpAddr)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let Ok(_place) = self.room.clone().try_acquire_owned() else {
-            tracing::warn!("{MAX_CONNECTIONS} joiners are being served: one more is turned away");
+        let Some(_place) = Room::enter(&self.room, remote) else {
+            // At debug: anybody can cause any number of these lines. The metric counts them.
+            self.metrics.handshake_failed("enrolment_full");
+            tracing::debug!(%remote, "too many joiners are being served: one more is turned away");
             return;
         };
         let service = EnrolmentServer::from_arc(self.clone()).max_decoding_message_size(MAX_REQUEST_BYTES);
@@ -68,6 +74,45 @@ impl EnrolmentService {
             Ok(Err(error)) => tracing::debug!(%error, "enrolment connection"),
             Err(_) => {
                 tracing::debug!("enrolment connection: closed after {} s", CONNECTION_TIMEOUT.as_secs())
+            }
+        }
+    }
+}
+
+/// Who is being served, by address.
+#[derive(Default)]
+struct Room {
+    taken: Mutex<HashMap<IpAddr, usize>>,
+}
+
+impl Room {
+    /// Takes a place for a joiner at `remote`; `None` when there is none.
+    fn enter(room: &Arc<Self>, remote: IpAddr) -> Option<Place> {
+        // The same host, however it was reached.
+        let remote = remote.to_canonical();
+        let mut taken = room.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_address = taken.get(&remote).copied().unwrap_or_default();
+        if of_address >= MAX_CONNECTIONS_OF_ADDRESS || taken.values().sum::<usize>() >= MAX_CONNECTIONS {
+            return None;
+        }
+        taken.insert(remote, of_address + 1);
+        Some(Place { room: room.clone(), remote })
+    }
+}
+
+/// A joiner's place; given back when dropped.
+struct Place {
+    room: Arc<Room>,
+    remote: IpAddr,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.room.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = taken.get_mut(&self.remote) {
+            *count -= 1;
+            if *count == 0 {
+                taken.remove(&self.remote);
             }
         }
     }
@@ -108,5 +153,27 @@ pub(crate) fn refusal(error: &PkiError) -> Status {
             Status::invalid_argument(error.to_string())
         }
         _ => Status::internal("the issuer cannot issue now; its own log says why"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_cannot_take_all_the_room_and_places_are_given_back() {
+        let room = Arc::<Room>::default();
+        let address = |last| IpAddr::from([10, 0, 0, last]);
+        let mut places: Vec<_> = (0..8).map(|_| Room::enter(&room, address(1)).unwrap()).collect();
+        assert!(Room::enter(&room, address(1)).is_none());
+        assert!(Room::enter(&room, "::ffff:10.0.0.1".parse().unwrap()).is_none(), "the same address again");
+        for last in 2..=8 {
+            places.extend((0..8).map(|_| Room::enter(&room, address(last)).unwrap()));
+        }
+        assert!(Room::enter(&room, address(9)).is_none(), "all places are taken");
+        places.remove(0);
+        let _again = Room::enter(&room, address(9)).unwrap();
+        drop(places);
+        assert_eq!(room.taken.lock().unwrap().len(), 1);
     }
 }

@@ -184,7 +184,7 @@ pub(super) async fn accept(
                 Inbound::Enrolment { stream, remote } => {
                     tracing::debug!(%remote, "enrolment");
                     if let Some(enrolment) = &enrolment {
-                        tokio::spawn(enrolment.clone().serve(*stream));
+                        tokio::spawn(enrolment.clone().serve(*stream, remote.ip()));
                     }
                 }
             }

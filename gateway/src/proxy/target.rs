@@ -162,7 +162,11 @@ mod tests {
 
     #[tokio::test]
     async fn an_unreachable_target_is_unavailable_without_its_address() {
-        let client = TargetClient::new("127.0.0.1:1".parse().unwrap());
+        // Taken and not listened on, so that nobody answers there meanwhile.
+        let taken = tokio::net::TcpSocket::new_v4().unwrap();
+        taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = taken.local_addr().unwrap().to_string();
+        let client = TargetClient::new(address.parse().unwrap());
         let status = client.call(Request::new(Body::empty())).await.unwrap_err();
         assert_eq!(status.code(), tonic::Code::Unavailable);
         assert!(
