@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::Command;
 
 /// Rewrites `--no-NAME` into `--NAME=false`, for every switch of `command` or one of its subcommands whose
-/// value may be `true` or `false`.
+/// value may be `true` or `false`; leaves it out where the switch takes no value, because it is off by itself.
 ///
 /// Declare such a switch so that it takes an optional value:
 /// `#[arg(long, default_value_t = true, default_missing_value = "true", num_args = 0..=1,
@@ -16,25 +16,39 @@ pub fn kingpin_args(command: &Command, args: impl IntoIterator<Item = OsString>)
     let rewrite = |arg: OsString| {
         literal |= arg == "--";
         let name = arg.to_str().and_then(|text| text.strip_prefix("--no-"));
-        match name {
-            Some(name) if !literal && is_switch(command, name) && !knows(command, &format!("no-{name}")) => {
-                format!("--{name}=false").into()
-            }
-            _ => arg,
+        match name.filter(|name| !literal && !knows(command, &format!("no-{name}"))) {
+            None => Some(arg),
+            Some(name) => match switch(command, name) {
+                None => Some(arg),
+                Some(Switch::WithValue) => Some(format!("--{name}=false").into()),
+                Some(Switch::Plain) => None,
+            },
         }
     };
-    args.into_iter().map(rewrite).collect()
+    args.into_iter().filter_map(rewrite).collect()
 }
 
-/// Whether `name` is an option with an optional value of `true` or `false`, here or further down.
-fn is_switch(command: &Command, name: &str) -> bool {
-    let takes_bool = |arg: &clap::Arg| {
+/// What is on or off.
+enum Switch {
+    /// Takes an optional value of `true` or `false`.
+    WithValue,
+    /// Takes none; off unless it is given.
+    Plain,
+}
+
+/// The switch `name`, here or further down.
+fn switch(command: &Command, name: &str) -> Option<Switch> {
+    let kind = |arg: &clap::Arg| {
         let values = arg.get_possible_values();
-        arg.get_long() == Some(name)
-            && values.len() == 2
-            && ["true", "false"].iter().all(|value| values.iter().any(|known| known.matches(value, false)))
+        let takes = |value| values.iter().any(|known| known.matches(value, false));
+        match arg.get_action() {
+            clap::ArgAction::SetTrue => Some(Switch::Plain),
+            _ if values.len() == 2 && takes("true") && takes("false") => Some(Switch::WithValue),
+            _ => None,
+        }
     };
-    command.get_arguments().any(takes_bool) || command.get_subcommands().any(|sub| is_switch(sub, name))
+    let mut here = command.get_arguments().filter(|arg| arg.get_long() == Some(name));
+    here.find_map(kind).or_else(|| command.get_subcommands().find_map(|sub| switch(sub, name)))
 }
 
 fn knows(command: &Command, name: &str) -> bool {
@@ -66,6 +80,8 @@ mod tests {
                 action = ArgAction::Set
             )]
             partial_response: bool,
+            #[arg(long = "web.disable-cors")]
+            disable_cors: bool,
             #[arg(long)]
             name: Option<String>,
         },
@@ -73,9 +89,9 @@ mod tests {
 
     fn partial_response(args: &[&str]) -> Result<bool, clap::Error> {
         let args = ["isthmus", "query"].iter().chain(args).map(OsString::from);
-        let Role::Query { partial_response, name } =
+        let Role::Query { partial_response, disable_cors, name } =
             Program::try_parse_from(kingpin_args(&Program::command(), args))?.role;
-        assert_eq!(name, None);
+        assert_eq!((name, disable_cors), (None, false));
         Ok(partial_response)
     }
 
@@ -86,6 +102,7 @@ mod tests {
         assert_eq!(value(&["--query.partial-response"]), Ok(true));
         assert_eq!(value(&["--no-query.partial-response"]), Ok(false));
         assert_eq!(value(&["--query.partial-response=false"]), Ok(false));
+        assert_eq!(value(&["--no-web.disable-cors"]), Ok(true));
         assert_eq!(value(&["--no-name"]), Err(clap::error::ErrorKind::UnknownArgument));
         assert_eq!(
             value(&["--", "--no-query.partial-response"]),
