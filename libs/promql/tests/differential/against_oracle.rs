@@ -5,11 +5,11 @@ use std::time::Duration;
 use model::Timestamp;
 use promql::syntax::ast::Expr;
 use promql::syntax::functions::{FunctionId, ValueType};
-use promql::{ParseOptions, QueryParams, QueryValue, SampleValue, parse};
+use promql::{EngineOptions, ParseOptions, QueryParams, QueryValue, SampleValue, parse};
 
 use crate::compare::{answer, difference, same};
 use crate::data::{Data, LENGTH};
-use crate::engine::{ask, identical};
+use crate::engine::{ask, ask_with, identical};
 use crate::expression::{Dialect, Writer};
 use crate::oracle::{Answer, Oracle};
 use crate::random::Random;
@@ -119,7 +119,16 @@ fn check(
     let oracle = Oracle::new(data, params);
     let expected = oracle.answer(&expr);
     let found_answer = found.as_ref().map(answer).map_err(ToString::to_string);
-    let Some(why) = disagreement(&expected, &found_answer) else {
+    // With matchers carried over, series that find no partner are not there to be refused.
+    let options =
+        EngineOptions { parse: ParseOptions::ALL, propagate_matchers: true, ..EngineOptions::default() };
+    let carried = ask_with(text, params, series, &options, random);
+    let carried = carried.as_ref().map(answer).map_err(ToString::to_string);
+    let with_carried =
+        |expected| disagreement(expected, &carried).map(|why| format!("with matchers carried over: {why}"));
+    let why = disagreement(&expected, &found_answer)
+        .or_else(|| expected.is_ok().then(|| with_carried(&expected)).flatten());
+    let Some(why) = why else {
         return match (&expected, &found) {
             (Err(_), _) | (_, Err(_)) => Outcome::Refused,
             (Ok(expected), Ok(output)) => match misplaced(&expr, params, &oracle, &output.value) {

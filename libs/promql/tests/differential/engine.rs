@@ -19,7 +19,21 @@ pub(crate) fn ask(
     random: &mut Random,
 ) -> Result<QueryOutput, QueryError> {
     let options = EngineOptions { parse: ParseOptions::ALL, workers, ..EngineOptions::default() };
-    let query = Query::plan(text, params, &options)?;
+    ask_with(text, params, series, &options, random)
+}
+
+/// As [`ask`], with settings.
+///
+/// # Errors
+/// The engine's.
+pub(crate) fn ask_with(
+    text: &str,
+    params: &QueryParams,
+    series: &[SelectedSeries],
+    options: &EngineOptions,
+    random: &mut Random,
+) -> Result<QueryOutput, QueryError> {
+    let query = Query::plan(text, params, options)?;
     let selects = query.selects().to_vec();
     let mut evaluation = query.evaluation();
     while let Some(id) = evaluation.next_select() {
