@@ -108,13 +108,7 @@ impl Querier {
         let probes = Probes::new();
         let mut supervisor = Supervisor::new(probes.clone(), args.common.grace_period());
         let http = HttpServer::bind(&args.common.http_address).await?;
-        let max_age = args.common.grpc_server_max_connection_age;
-        let grpc_options = GrpcOptions {
-            max_connection_age: Some(max_age).filter(|age| !age.is_zero()),
-            grace: args.common.grpc_grace_period,
-            ..GrpcOptions::default()
-        };
-        let grpc = GrpcServer::bind(&args.common.grpc_address, grpc_options).await?;
+        let grpc = GrpcServer::bind(&args.common.grpc_address, GrpcOptions::from(&args.common)).await?;
         let querier_addresses = (http.local_addr(), grpc.local_addr());
         tracing::info!(http = %querier_addresses.0, grpc = %querier_addresses.1, "querier listens");
 

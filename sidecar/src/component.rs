@@ -46,12 +46,7 @@ async fn serve(args: SidecarArgs, client: Client) -> Result<ExitCode, runtime::B
     let grpc_metrics = GrpcMetrics::server(&mut registry, &[proto::DESCRIPTORS])?;
 
     let http = HttpServer::bind(&common.http_address).await?;
-    let options = GrpcOptions {
-        grace: common.grpc_grace_period,
-        max_connection_age: Some(common.grpc_server_max_connection_age).filter(|age| !age.is_zero()),
-        ..GrpcOptions::default()
-    };
-    let grpc = GrpcServer::bind(&common.grpc_address, options).await?;
+    let grpc = GrpcServer::bind(&common.grpc_address, GrpcOptions::from(&common)).await?;
     info!(
         http = %http.local_addr(),
         grpc = %grpc.local_addr(),

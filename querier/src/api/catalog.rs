@@ -90,6 +90,8 @@ impl Api {
             let mut fanout = fanout.map_err(|e| store_error(&e))?;
             while let Some(event) = fanout.next().await {
                 match event.map_err(|error| store_error(&error))? {
+                    // Two selectors that miss the same store say so once.
+                    FanoutEvent::Warning(text) if warnings.contains(&text) => {}
                     FanoutEvent::Warning(text) => warnings.push(text),
                     FanoutEvent::Series(batch) => {
                         for series in batch {

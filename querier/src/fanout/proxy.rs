@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
-use model::{ExternalMatch, Labels, Matcher, TimeRange, Timestamp};
+use model::{ExternalMatch, Labels, TimeRange, Timestamp};
 use promql::Account;
 use storeapi::{
     Apis, LabelNamesRequest, LabelValuesRequest, LabelsAnswer, PartialResponse, SeriesFrame, SeriesRequest,

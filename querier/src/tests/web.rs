@@ -167,13 +167,17 @@ async fn a_missing_store_is_a_warning_that_caches_respect_or_an_error() {
     let mut endpoints = two_replicas().await;
     endpoints.push(nobody.clone());
     let querier = querier(&endpoints, &[]).await;
-    for path in
-        ["/api/v1/query?query=up", "/api/v1/series?match[]=up", "/api/v1/labels", "/api/v1/label/job/values"]
-    {
+    for path in [
+        "/api/v1/query?query=up%2Bup",
+        "/api/v1/series?match[]=up&match[]=%7Bjob=%22api%22%7D",
+        "/api/v1/labels",
+        "/api/v1/label/job/values",
+    ] {
         let answer = get(&querier, path).await;
         let body = answer.json();
         assert_eq!(answer.status, 200, "{path}: {body}");
         assert!(body["warnings"][0].as_str().unwrap().contains(&nobody), "{path}: {body}");
+        assert_eq!(body["warnings"].as_array().unwrap().len(), 1, "{path}: {body}");
         assert!(answer.head.contains("cache-control: no-store"), "{path}: {}", answer.head);
         let separator = if path.contains('?') { '&' } else { '?' };
         let answer = get(&querier, &format!("{path}{separator}partial_response=false")).await;
