@@ -88,6 +88,11 @@ impl Budget {
         self.interrupt.check()
     }
 
+    /// The flag by which somebody asks for the end.
+    pub(crate) fn interrupt(&self) -> Interrupt {
+        self.interrupt.clone()
+    }
+
     /// Counts decoded samples.
     pub(crate) fn count_samples(&self, samples: u64) -> Result<(), QueryError> {
         let wanted = self.samples.fetch_add(samples, Ordering::Relaxed).saturating_add(samples);

@@ -335,6 +335,28 @@ fn a_raised_flag_ends_the_query_for_good() {
 }
 
 #[test]
+fn a_single_series_that_takes_long_is_ended_too() {
+    let interrupt = Interrupt::new();
+    let engine = EngineOptions { workers: 1, ..engine() };
+    // Half a million windows of up to 50,000 values that are sorted each.
+    let params =
+        QueryParams::range(Timestamp::EPOCH, Timestamp::from_millis(500_000), Duration::from_millis(1));
+    let params = QueryParams { interrupt: interrupt.clone(), ..params };
+    let text = "quantile_over_time(0.5, vector(time())[50s:1ms])";
+    let query = Query::plan(text, &params, &engine).unwrap();
+    let begun = std::time::Instant::now();
+    let flag = std::thread::spawn(move || {
+        while begun.elapsed() < Duration::from_millis(50) {
+            std::thread::yield_now();
+        }
+        interrupt.time_out();
+    });
+    assert_eq!(query.evaluation().finish().unwrap_err(), QueryError::Timeout);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    flag.join().unwrap();
+}
+
+#[test]
 fn a_broken_chunk_fails_the_query_and_names_the_series() {
     let mut series = counters(1);
     series[0].replicas[0][0].raw =

@@ -18,7 +18,7 @@ use crate::syntax::ast::{
 };
 use crate::syntax::functions::{FunctionId, ValueType};
 use crate::text::go_quoted;
-use crate::{EngineOptions, QueryError, QueryParams};
+use crate::{EngineOptions, Interrupt, QueryError, QueryParams};
 
 /// Operators under construction.
 pub(super) struct Builder<'q> {
@@ -138,6 +138,11 @@ impl<'q> Builder<'q> {
                 )))
             }
         }
+    }
+
+    /// The flag that ends the query.
+    pub(super) fn interrupt(&self) -> Interrupt {
+        self.budget.interrupt()
     }
 
     /// A range or step in milliseconds.

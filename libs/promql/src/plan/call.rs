@@ -138,7 +138,7 @@ impl Builder<'_> {
             }
         }
         let place = call.args.first().map_or(call.span, Self::place);
-        let function = RangeCall { function: call.function.id, span: place };
+        let function = RangeCall { function: call.function.id, span: place, interrupt: self.interrupt() };
         match range {
             Some(Expr::Matrix(matrix)) => {
                 check_boundary(call, matrix.selector.boundary)?;

@@ -6,6 +6,7 @@ use model::Labels;
 use series::DecodeOptions;
 
 use super::steps::{Steps, Window};
+use crate::Interrupt;
 use crate::functions::label::{LabelJoin, LabelReplace};
 use crate::query::SelectId;
 use crate::syntax::ast::{AggregateOp, BinaryOp, Span, VectorMatching};
@@ -111,6 +112,8 @@ pub(crate) struct RangeCall {
     pub(crate) function: FunctionId,
     /// Where its first argument stands.
     pub(crate) span: Span,
+    /// Looked at before each window: one series of many samples can take long enough by itself.
+    pub(crate) interrupt: Interrupt,
 }
 
 impl RangeCall {

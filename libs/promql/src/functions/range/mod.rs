@@ -197,6 +197,7 @@ fn evaluate_windows(
         if floats.is_empty() && histograms.is_empty() {
             continue;
         }
+        function.call.interrupt.check()?;
         let view = View {
             points: Points {
                 timestamps: &points.timestamps[floats.range()],

@@ -1,6 +1,7 @@
 //! The sliding functions against the window-by-window ones, on random series.
 
 use super::*;
+use crate::Interrupt;
 use crate::eval::column::is_absent;
 
 /// A small generator of numbers, so that a failure can be repeated from its seed.
@@ -82,7 +83,7 @@ fn sliding_gives_what_looking_at_each_window_gives() {
             lookback: 300_000,
         };
         for id in functions {
-            let call = RangeCall { function: id, span: Span::default() };
+            let call = RangeCall { function: id, span: Span::default(), interrupt: Interrupt::new() };
             let function = RangeFunction { call: &call, window: &window, steps: &steps, scalars: &[] };
             let mut fast = Column::absent(steps.count);
             assert!(slide::evaluate(&function, points, &mut fast), "{id:?} does not slide");
@@ -108,7 +109,7 @@ fn evaluate_at(
     let (times, values): (Vec<i64>, Vec<f64>) = samples.iter().copied().unzip();
     let window = Window { at: None, offset: 0, range, boundary, lookback: 300_000 };
     let steps = Steps::single(end);
-    let call = RangeCall { function: id, span: Span::default() };
+    let call = RangeCall { function: id, span: Span::default(), interrupt: Interrupt::new() };
     let function = RangeFunction { call: &call, window: &window, steps: &steps, scalars: &[] };
     let points = Points { timestamps: &times, values: &values, histograms: &[] };
     let mut out = Column::default();
