@@ -22,9 +22,9 @@ enum Command {
     /// Serves the data of the Prometheus beside it as StoreAPI
     Sidecar(sidecar::SidecarArgs),
     /// Answers PromQL over all stores, and serves them as one
-    Query(querier::QueryArgs),
+    Query(Box<querier::QueryArgs>),
     /// Joins this cluster to the mesh, or ends the mesh beside the querier
-    Gateway(gateway::cli::GatewayArgs),
+    Gateway(Box<gateway::cli::GatewayArgs>),
     /// Roots, issuing CA, join tokens and certificates
     #[command(subcommand)]
     Pki(pki::cli::PkiCommand),
@@ -65,8 +65,8 @@ pub(crate) fn run() -> ExitCode {
     };
     match parse().command {
         Command::Sidecar(args) => sidecar::run(args),
-        Command::Query(args) => querier::run(args),
-        Command::Gateway(args) => gateway::cli::run(args),
+        Command::Query(args) => querier::run(*args),
+        Command::Gateway(args) => gateway::cli::run(*args),
         Command::Pki(command) => pki::cli::run(command),
         Command::Quickstart(args) => done(quickstart::run(&args)),
         Command::Completions { shell } => done(completions(shell)),
