@@ -56,6 +56,6 @@ fn committed_code_is_what_the_proto_files_generate() {
 
 fn tempdir() -> std::path::PathBuf {
     let dir = std::env::temp_dir().join(format!("isthmus-proto-{}", std::process::id()));
-    fs::create_dir_all(&dir).unwrap();
+    fs::create_dir_all(&dir).expect("a temporary folder");
     dir
 }
