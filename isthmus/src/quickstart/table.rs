@@ -1,6 +1,7 @@
 //! What quickstart prints once everything is up.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use anyhow::Result;
 
@@ -34,10 +35,13 @@ pub(super) async fn print(stage: &Stage, queries: &[(&str, &str)]) -> Result<()>
     Ok(())
 }
 
-/// The HTTP address of each child by its name.
+/// What of each child can be opened in a browser, by its name: a page where it has one, its metrics where it has none.
 fn urls(plan: &Plan) -> BTreeMap<String, String> {
     let mut urls = BTreeMap::new();
-    let mut add = |name: String, at: std::net::SocketAddr| urls.insert(name, format!("http://{at}"));
+    let mut add = |name: String, at: SocketAddr| {
+        let has_page = !name.starts_with("gateway") && !name.starts_with("sidecar");
+        urls.insert(name, format!("http://{at}/{}", if has_page { "" } else { "metrics" }));
+    };
     add("gateway observability".to_owned(), plan.gateway_http);
     add("querier".to_owned(), plan.querier_http);
     for cluster in &plan.clusters {
