@@ -11,7 +11,7 @@ use serde_json::Value;
 const LAYERS: &[(u8, &[&str])] = &[
     (7, &["isthmus", "tests"]),
     (6, &["gateway"]),
-    (5, &["sidecar", "store", "querier", "compactor", "ruler", "pki"]),
+    (5, &["sidecar", "store", "querier", "compactor", "ruler", "pki", "tools"]),
     (4, &["promql", "storeapi", "bucket"]),
     (3, &["series"]),
     (2, &["tsdb", "promapi", "mesh", "runtime"]),

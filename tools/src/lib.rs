@@ -1,0 +1,1 @@
+//! Commands that look after blocks and buckets.
