@@ -10,12 +10,20 @@ mod bits;
 mod chunk;
 mod error;
 mod histogram;
+mod meta;
 #[cfg(test)]
 mod random;
+mod read;
 mod varbit;
 mod xor;
 
 pub use chunk::{Chunk, Encoding};
 pub use error::{AppendError, ChunkError, ChunkProblem};
 pub use histogram::HistogramEncoder;
+pub use meta::{
+    BlockDesc, BlockMeta, BlockStats, Compaction, Downsample, FileHash, FileMeta, IndexStats, META_FILE,
+    MetaError, ThanosMeta, parse_block_id,
+};
+pub use read::{LocalFile, ReadAt};
+pub use ulid::Ulid;
 pub use xor::XorEncoder;

@@ -1,0 +1,531 @@
+//! `meta.json`: what a block is, without reading it.
+//!
+//! ```text
+//! ulid minTime maxTime stats compaction version     Prometheus' part
+//! thanos { labels downsample source files ... }     Thanos' part, absent in a Prometheus' own directory
+//! ```
+//!
+//! Specified by `BlockMeta` in `tsdb/block.go` of Prometheus and `pkg/block/metadata/meta.go` of Thanos. The file has no
+//! checksum. What can be missed from it is therefore an error here rather than zero: the id, both times, the version.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use model::{TimeRange, Timestamp};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
+use ulid::Ulid;
+
+/// The name of the file inside a block's directory.
+pub const META_FILE: &str = "meta.json";
+
+/// The id that `name` stands for as the name of a block's directory, or `None` where it is no such name.
+///
+/// Strict, as Prometheus is (`ulid.ParseStrict`): exactly 26 characters of Crockford's base 32, the first at most `7`.
+/// Stricter in one point: lower case is refused, because the id would be written back as another name.
+pub fn parse_block_id(name: &str) -> Option<Ulid> {
+    let id = Ulid::from_string(name).ok()?;
+    (id.to_string() == name).then_some(id)
+}
+
+/// A `meta.json` that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum MetaError {
+    /// No JSON, or a field that is missing or of another type.
+    #[error("meta.json: {0}")]
+    Json(#[from] serde_json::Error),
+    /// A version that nobody has defined.
+    #[error("meta.json: version {0} is unknown; this program reads version 1")]
+    Version(u32),
+    /// A version of the `thanos` section that nobody has defined.
+    #[error("meta.json: version {0} of the thanos section is unknown; this program reads version 1")]
+    ThanosVersion(u32),
+    /// The times exclude each other.
+    #[error("meta.json: minTime {min} is after maxTime {max}")]
+    Times {
+        /// `minTime`.
+        min: Timestamp,
+        /// `maxTime`.
+        max: Timestamp,
+    },
+}
+
+/// What `meta.json` says of a block.
+///
+/// Fields that this program does not know are kept, at each level, and written back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BlockMeta {
+    /// The block's id, which is also the name of its directory.
+    #[serde(with = "ulid_text")]
+    pub ulid: Ulid,
+    /// No sample is earlier.
+    #[serde(rename = "minTime", with = "millis")]
+    pub min_time: Timestamp,
+    /// All samples are earlier: exclusive.
+    #[serde(rename = "maxTime", with = "millis")]
+    pub max_time: Timestamp,
+    /// How much there is.
+    #[serde(default)]
+    pub stats: BlockStats,
+    /// Where the block comes from.
+    #[serde(default)]
+    pub compaction: Compaction,
+    /// Version of this format: 1.
+    pub version: u32,
+    /// Thanos' section: present in a bucket, absent in the directory of a Prometheus.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thanos: Option<ThanosMeta>,
+    /// Fields that this program does not know.
+    #[serde(flatten)]
+    pub unknown: Map<String, Value>,
+}
+
+/// Counts of what is in a block. A count of 0 is not written; old blocks lack the split of samples by kind.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BlockStats {
+    /// Samples of all kinds.
+    #[serde(rename = "numSamples", skip_serializing_if = "is_zero")]
+    pub samples: u64,
+    /// Those that are floats.
+    #[serde(rename = "numFloatSamples", skip_serializing_if = "is_zero")]
+    pub float_samples: u64,
+    /// Those that are native histograms.
+    #[serde(rename = "numHistogramSamples", skip_serializing_if = "is_zero")]
+    pub histogram_samples: u64,
+    /// Series.
+    #[serde(rename = "numSeries", skip_serializing_if = "is_zero")]
+    pub series: u64,
+    /// Chunks of all series.
+    #[serde(rename = "numChunks", skip_serializing_if = "is_zero")]
+    pub chunks: u64,
+    /// Deleted intervals in `tombstones`.
+    #[serde(rename = "numTombstones", skip_serializing_if = "is_zero")]
+    pub tombstones: u64,
+    /// Fields that this program does not know.
+    #[serde(flatten)]
+    pub unknown: Map<String, Value>,
+}
+
+/// How a block came to be.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Compaction {
+    /// 1 for a block cut from memory, otherwise one more than the highest level of its parents.
+    pub level: u32,
+    /// Sorted ids of all blocks of level 1 that are in it; its own for a block of level 1.
+    #[serde(with = "ulid_texts", skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<Ulid>,
+    /// An input of a compaction without any sample left: it is to be deleted.
+    #[serde(skip_serializing_if = "is_false")]
+    pub deletable: bool,
+    /// The blocks that it was directly made from.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    pub parents: Vec<BlockDesc>,
+    /// An input of a compaction that failed: planning leaves it out.
+    #[serde(skip_serializing_if = "is_false")]
+    pub failed: bool,
+    /// Sorted remarks: `from-out-of-order`, `from-stale-series`, `from-selected-series`.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    pub hints: Vec<String>,
+    /// Fields that this program does not know.
+    #[serde(flatten)]
+    pub unknown: Map<String, Value>,
+}
+
+/// A block that another was made from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BlockDesc {
+    /// Its id.
+    #[serde(with = "ulid_text")]
+    pub ulid: Ulid,
+    /// No sample was earlier.
+    #[serde(rename = "minTime", with = "millis")]
+    pub min_time: Timestamp,
+    /// All samples were earlier: exclusive.
+    #[serde(rename = "maxTime", with = "millis")]
+    pub max_time: Timestamp,
+}
+
+/// The `thanos` section: what a bucket must know of a block.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ThanosMeta {
+    /// Version of this section: 1, or 0 where nothing is written, which means the same.
+    #[serde(skip_serializing_if = "is_zero_u32")]
+    pub version: u32,
+    /// The external labels of whoever produced the block. Empty where there are none, which no upload accepts.
+    #[serde(deserialize_with = "or_default")]
+    pub labels: BTreeMap<String, String>,
+    /// Resolution of the samples.
+    pub downsample: Downsample,
+    /// Which program uploaded it: `sidecar`, `compactor`, `bucket.upload` ...
+    pub source: String,
+    /// Sorted names of the files in `chunks/`; empty where unknown (superseded by `files`).
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    pub segment_files: Vec<String>,
+    /// All files of the block, sorted by path; empty in blocks of old versions.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FileMeta>,
+    /// Rewrites that were applied (deletions, relabelling), as their tool wrote them.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    pub rewrites: Vec<Value>,
+    /// The largest parts of the index, a hint for readers of ranges.
+    pub index_stats: IndexStats,
+    /// Whatever other programs attached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub extensions: Option<Value>,
+    /// When `meta.json` was uploaded, in RFC 3339; [`ThanosMeta::NOT_UPLOADED`] where it was not.
+    pub upload_time: String,
+    /// Fields that this program does not know.
+    #[serde(flatten)]
+    pub unknown: Map<String, Value>,
+}
+
+/// Resolution of a block's samples.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Downsample {
+    /// Milliseconds between aggregates: 0 for raw samples, 300,000 and 3,600,000 are the resolutions there are.
+    #[serde(rename = "resolution")]
+    pub resolution_millis: i64,
+}
+
+/// A file of a block.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileMeta {
+    /// Path below the block's directory, with `/`.
+    pub rel_path: String,
+    /// Its size; absent for `meta.json` itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<u64>,
+    /// A hash of its content, where the uploader was told to make one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<FileHash>,
+}
+
+/// A hash of a file's content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileHash {
+    /// Which hash: `SHA256` is the only one that is in use.
+    #[serde(rename = "hashFunc")]
+    pub func: String,
+    /// The hash in hexadecimal digits.
+    pub value: String,
+}
+
+/// The largest parts of an index. `None` where unknown.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct IndexStats {
+    /// Size of the largest entry of a series, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub series_max_size: Option<u64>,
+    /// Size of the largest chunk, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chunk_max_size: Option<u64>,
+}
+
+impl BlockMeta {
+    /// The meta of a new block of level 1 without samples, which is its own only source.
+    pub fn new(ulid: Ulid, min_time: Timestamp, max_time: Timestamp) -> Self {
+        BlockMeta {
+            ulid,
+            min_time,
+            max_time,
+            stats: BlockStats::default(),
+            compaction: Compaction { level: 1, sources: vec![ulid], ..Compaction::default() },
+            version: 1,
+            thanos: None,
+            unknown: Map::new(),
+        }
+    }
+
+    /// Reads the content of a `meta.json`.
+    ///
+    /// # Errors
+    /// When it is no JSON, lacks `ulid`, `minTime`, `maxTime` or `version`, has a field of another type, times that
+    /// exclude each other, or a version that is not known.
+    pub fn parse(bytes: &[u8]) -> Result<Self, MetaError> {
+        let meta: BlockMeta = serde_json::from_slice(bytes)?;
+        if meta.version != 1 {
+            return Err(MetaError::Version(meta.version));
+        }
+        if let Some(thanos) = &meta.thanos
+            && thanos.version > 1
+        {
+            return Err(MetaError::ThanosVersion(thanos.version));
+        }
+        if meta.min_time > meta.max_time {
+            return Err(MetaError::Times { min: meta.min_time, max: meta.max_time });
+        }
+        Ok(meta)
+    }
+
+    /// The content of a `meta.json`: indented with tabs, with a newline at the end, the same bytes for the same meta.
+    pub fn to_json(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let indented = serde_json::ser::PrettyFormatter::with_indent(b"\t");
+        let mut serializer = serde_json::Serializer::with_formatter(&mut out, indented);
+        self.serialize(&mut serializer).expect("maps have text keys and a vector takes all bytes");
+        out.push(b'\n');
+        out
+    }
+
+    /// All instants that a sample of the block can have, both ends included; empty where the times are equal.
+    pub fn time_range(&self) -> TimeRange {
+        TimeRange::new(self.min_time, self.max_time.offset_millis(-1))
+    }
+
+    /// Time between samples of a downsampled block; zero for raw samples.
+    pub fn resolution(&self) -> Duration {
+        let millis = self.thanos.as_ref().map_or(0, |thanos| thanos.downsample.resolution_millis);
+        Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+    }
+}
+
+impl ThanosMeta {
+    /// What [`ThanosMeta::upload_time`] is before an upload: the zero time of Go.
+    pub const NOT_UPLOADED: &'static str = "0001-01-01T00:00:00Z";
+}
+
+impl Default for ThanosMeta {
+    fn default() -> Self {
+        ThanosMeta {
+            version: 0,
+            labels: BTreeMap::new(),
+            downsample: Downsample::default(),
+            source: String::new(),
+            segment_files: Vec::new(),
+            files: Vec::new(),
+            rewrites: Vec::new(),
+            index_stats: IndexStats::default(),
+            extensions: None,
+            upload_time: Self::NOT_UPLOADED.to_owned(),
+            unknown: Map::new(),
+        }
+    }
+}
+
+impl fmt::Display for BlockMeta {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} [{}, {})", self.ulid, self.min_time, self.max_time)
+    }
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+fn is_zero_u32(version: &u32) -> bool {
+    *version == 0
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+/// Go reads `null` as nothing.
+fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// Instants as a number of milliseconds.
+mod millis {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_i64(at.as_millis())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+        i64::deserialize(deserializer).map(Timestamp::from_millis)
+    }
+}
+
+/// An id as text.
+mod ulid_text {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(id: &Ulid, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(id)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Ulid, D::Error> {
+        parse(&String::deserialize(deserializer)?)
+    }
+
+    pub(super) fn parse<E: serde::de::Error>(text: &str) -> Result<Ulid, E> {
+        parse_block_id(text).ok_or_else(|| E::custom(format_args!("{text:?} is no ULID")))
+    }
+}
+
+/// Several ids as texts.
+mod ulid_texts {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(ids: &[Ulid], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(ids.iter().map(Ulid::to_string))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Ulid>, D::Error> {
+        let texts: Vec<String> = or_default(deserializer)?;
+        texts.iter().map(|text| ulid_text::parse(text)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As Thanos' sidecar writes it, with every field that it knows and some that nobody does.
+    const THANOS: &str = "{
+	\"ulid\": \"01DXXFZDYD1MQW6079WK0K6EDQ\",
+	\"minTime\": -7200000,
+	\"maxTime\": 7200000,
+	\"stats\": {
+		\"numSamples\": 102,
+		\"numFloatSamples\": 100,
+		\"numHistogramSamples\": 2,
+		\"numSeries\": 3,
+		\"numChunks\": 4,
+		\"numTombstones\": 5,
+		\"numWishes\": 3
+	},
+	\"compaction\": {
+		\"level\": 2,
+		\"sources\": [
+			\"01DXXFZDYD1MQW6079WK0K6EDP\",
+			\"01DXXFZDYD1MQW6079WK0K6EDQ\"
+		],
+		\"deletable\": true,
+		\"parents\": [
+			{
+				\"ulid\": \"01DXXFZDYD1MQW6079WK0K6EDP\",
+				\"minTime\": -7200000,
+				\"maxTime\": 0
+			}
+		],
+		\"failed\": true,
+		\"hints\": [
+			\"from-out-of-order\"
+		]
+	},
+	\"version\": 1,
+	\"thanos\": {
+		\"version\": 1,
+		\"labels\": {
+			\"cluster\": \"eu-1\",
+			\"replica\": \"0\"
+		},
+		\"downsample\": {
+			\"resolution\": 300000
+		},
+		\"source\": \"sidecar\",
+		\"segment_files\": [
+			\"000001\"
+		],
+		\"files\": [
+			{
+				\"rel_path\": \"chunks/000001\",
+				\"size_bytes\": 131,
+				\"hash\": {
+					\"hashFunc\": \"SHA256\",
+					\"value\": \"00ff\"
+				}
+			},
+			{
+				\"rel_path\": \"meta.json\"
+			}
+		],
+		\"rewrites\": [
+			{
+				\"sources\": []
+			}
+		],
+		\"index_stats\": {
+			\"series_max_size\": 92,
+			\"chunk_max_size\": 200
+		},
+		\"extensions\": {
+			\"parquet_migrated\": true
+		},
+		\"upload_time\": \"2026-01-02T03:04:05.000000006Z\",
+		\"mood\": \"good\"
+	},
+	\"tenant\": {
+		\"id\": 7
+	}
+}
+";
+
+    #[test]
+    fn every_field_is_read_and_written_back_in_its_place() {
+        let meta = BlockMeta::parse(THANOS.as_bytes()).unwrap();
+        assert_eq!(String::from_utf8(meta.to_json()).unwrap(), THANOS);
+        assert_eq!(
+            meta.time_range(),
+            TimeRange::new(Timestamp::from_millis(-7_200_000), Timestamp::from_millis(7_199_999))
+        );
+        assert_eq!((meta.stats.histogram_samples, meta.stats.tombstones), (2, 5));
+        assert_eq!(meta.resolution(), Duration::from_secs(300));
+        let thanos = meta.thanos.unwrap();
+        assert_eq!(thanos.labels["cluster"], "eu-1");
+        assert_eq!(thanos.files[0].hash.as_ref().unwrap().func, "SHA256");
+        assert_eq!((thanos.files[1].size_bytes, thanos.unknown.len()), (None, 1));
+    }
+
+    #[test]
+    fn what_go_leaves_out_or_writes_as_null_is_empty() {
+        let text = r#"{"version":1,"ulid":"01DXXFZDYD1MQW6079WK0K6EDQ","minTime":0,"maxTime":7200000,
+            "compaction":{"level":1,"sources":null},"thanos":{"labels":null,"downsample":{"resolution":0},"source":""}}"#;
+        let meta = BlockMeta::parse(text.as_bytes()).unwrap();
+        let thanos = meta.thanos.clone().unwrap();
+        assert!(thanos.labels.is_empty() && meta.compaction.sources.is_empty());
+        assert_eq!(thanos.upload_time, ThanosMeta::NOT_UPLOADED);
+        assert_eq!(BlockMeta::parse(&meta.to_json()).unwrap(), meta);
+    }
+
+    #[test]
+    fn what_cannot_be_missed_is_an_error() {
+        let refused = |from: &str, to: &str| {
+            let text = THANOS.replacen(from, to, 1);
+            assert_ne!(text, THANOS);
+            BlockMeta::parse(text.as_bytes()).unwrap_err().to_string()
+        };
+        assert!(refused("\"minTime\"", "\"mintime\"").contains("missing field `minTime`"));
+        assert!(refused("\"ulid\"", "\"ulie\"").contains("missing field `ulid`"));
+        assert!(
+            refused("\"version\": 1,\n\t\"thanos\"", "\"version\": 2,\n\t\"thanos\"").contains("version 2")
+        );
+        assert!(
+            refused("\"version\": 1,\n\t\t\"labels\"", "\"version\": 3,\n\t\t\"labels\"").contains("thanos")
+        );
+        assert!(refused("\"maxTime\": 7200000", "\"maxTime\": -7200001").contains("after maxTime"));
+        assert!(refused("EDQ", "ED").contains("is no ULID"));
+        assert!(refused("102", "10e400").contains("line 6"));
+        assert!(BlockMeta::parse(b"").is_err());
+    }
+
+    #[test]
+    fn only_canonical_ulids_name_blocks() {
+        assert!(parse_block_id("01DXXFZDYD1MQW6079WK0K6EDQ").is_some());
+        assert!(parse_block_id("7ZZZZZZZZZZZZZZZZZZZZZZZZZ").is_some());
+        for name in [
+            "",
+            "01DXXFZDYD1MQW6079WK0K6ED",
+            "01DXXFZDYD1MQW6079WK0K6EDQ.tmp-for-creation",
+            "01dxxfzdyd1mqw6079wk0k6edq",
+            "8ZZZZZZZZZZZZZZZZZZZZZZZZZ",
+            "01DXXFZDYD1MQW6079WK0K6EDU",
+            "chunks_head",
+        ] {
+            assert_eq!(parse_block_id(name), None, "{name}");
+        }
+    }
+}
