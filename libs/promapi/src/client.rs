@@ -15,7 +15,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use model::{Labels, Matcher, TimeRange, Timestamp};
 
-pub use answers::{Answer, MetadataEntry};
+pub use answers::{Answer, MetadataEntry, RuntimeInfo};
 use answers::{BuildInfo, ConfigYaml, LabelSet, StatusConfig};
 pub use request::ClientError;
 pub(crate) use request::innermost;
@@ -172,6 +172,24 @@ impl Client {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether it took its configuration, and when it last did.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn runtime_info(&self) -> Result<RuntimeInfo, ClientError> {
+        self.get_json("/api/v1/status/runtimeinfo", Query::new()).await.map(|answer| answer.data)
+    }
+
+    /// Has it read its configuration and rules again. When this returns, it has taken them.
+    ///
+    /// # Errors
+    /// See [`ClientError`]: status 500 with its complaint where it kept the old ones, 403 where it runs without
+    /// `--web.enable-lifecycle`.
+    pub async fn reload(&self) -> Result<(), ClientError> {
+        let limit = self.options.stream_timeout;
+        self.send(Method::POST, "/-/reload", Query::new(), Bytes::new(), &[], limit).await.map(drop)
     }
 
     /// The earliest instant of which it has data, from its own metrics; may be up to a second early.

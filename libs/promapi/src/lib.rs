@@ -19,7 +19,9 @@ mod params;
 mod read;
 mod result;
 
-pub use client::{Answer, Client, ClientError, ClientOptions, MetadataEntry, Selection, UrlError};
+pub use client::{
+    Answer, Client, ClientError, ClientOptions, MetadataEntry, RuntimeInfo, Selection, UrlError,
+};
 pub use duration::{InvalidDuration, parse_prometheus_duration};
 pub use envelope::{ApiError, Envelope, ErrorType};
 pub use float::{format_float, write_float, write_timestamp};

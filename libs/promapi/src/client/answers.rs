@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use model::{Labels, Timestamp};
 use serde::{Deserialize, Deserializer};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// Data with the warnings that came along.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +35,24 @@ pub struct MetadataEntry {
     /// The unit; mostly empty.
     #[serde(default)]
     pub unit: String,
+}
+
+/// What Prometheus says of its last reload.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RuntimeInfo {
+    /// Whether the last attempt to take a configuration succeeded.
+    pub reload_config_success: bool,
+    /// When it last took one, to the second.
+    #[serde(deserialize_with = "rfc3339")]
+    pub last_config_time: Timestamp,
+}
+
+fn rfc3339<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let at = OffsetDateTime::parse(&text, &Rfc3339).map_err(serde::de::Error::custom)?;
+    // Years 0 to 9999 are far inside i64 milliseconds.
+    Ok(Timestamp::from_millis(at.unix_timestamp_nanos().div_euclid(1_000_000) as i64))
 }
 
 /// The envelope of every JSON answer.
@@ -111,6 +131,20 @@ mod tests {
         assert_eq!(check(&format!("{name} 9.223372036854775e+15")), None);
         assert_eq!(check(&format!("{name} NaN")), None);
         assert_eq!(check("up 1\n"), None);
+    }
+
+    #[test]
+    fn the_last_reload_is_read() {
+        let json = br#"{"startTime":"2026-01-01T00:00:00.5Z","reloadConfigSuccess":true,"lastConfigTime":"1970-01-01T01:00:02+01:00"}"#;
+        let info: RuntimeInfo = serde_json::from_slice(json).unwrap();
+        assert_eq!(
+            info,
+            RuntimeInfo { reload_config_success: true, last_config_time: Timestamp::from_millis(2000) }
+        );
+        assert!(
+            serde_json::from_str::<RuntimeInfo>(r#"{"reloadConfigSuccess":true,"lastConfigTime":"soon"}"#)
+                .is_err()
+        );
     }
 
     #[test]
