@@ -4,12 +4,13 @@
 //! the workspace builds on (a label set is sorted and unique, a matcher's expression is compiled and
 //! anchored), so that no other crate has to check them again.
 //!
-//! Reading order: `time`, `labels`, `matcher`, `sample`, `histogram`.
+//! Reading order: `time`, `labels`, `matcher`, `relabel`, `sample`, `histogram`.
 
 mod histogram;
 mod labels;
 mod matcher;
 mod re2;
+mod relabel;
 mod sample;
 mod time;
 
@@ -20,5 +21,6 @@ pub use histogram::{
 pub use labels::{Label, Labels, LabelsBuilder, LabelsError, METRIC_NAME};
 pub use matcher::{ExternalMatch, MatchOp, Matcher, MatcherError};
 pub use re2::{Groups, Regex, RegexError};
+pub use relabel::{RelabelAction, RelabelConfig, RelabelError, Relabeling};
 pub use sample::{STALE_NAN_BITS, Sample, is_stale_nan, stale_nan};
 pub use time::{TimeRange, Timestamp};

@@ -134,6 +134,40 @@ impl<'t> Groups<'t> {
     pub fn name(&self, name: &str) -> Option<&'t str> {
         self.captures.get_group_by_name(name).map(|span| &self.text[span.range()])
     }
+
+    /// `template` with what groups matched in the place of `$1`, `${1}`, `$name` and `${name}`; `$$` is a dollar
+    /// sign. A group that does not exist is empty, and a dollar sign that names nothing stays, as Go's
+    /// `Regexp.Expand` has it.
+    pub fn expand(&self, template: &str) -> String {
+        let mut out = String::with_capacity(template.len());
+        let mut rest = template;
+        while let Some(at) = rest.find('$') {
+            out.push_str(&rest[..at]);
+            rest = &rest[at + 1..];
+            if let Some(after) = rest.strip_prefix('$') {
+                out.push('$');
+                rest = after;
+                continue;
+            }
+            let (braced, body) = rest.strip_prefix('{').map_or((false, rest), |body| (true, body));
+            let length = body.find(|c: char| !(c == '_' || c.is_alphanumeric())).unwrap_or(body.len());
+            let (name, after) = body.split_at(length);
+            let after = if braced { after.strip_prefix('}') } else { Some(after) };
+            let (false, Some(after)) = (name.is_empty(), after) else {
+                out.push('$');
+                continue;
+            };
+            let group = if name.bytes().all(|b| b.is_ascii_digit()) {
+                name.parse().ok().and_then(|index| self.get(index))
+            } else {
+                self.name(name)
+            };
+            out.push_str(group.unwrap_or(""));
+            rest = after;
+        }
+        out.push_str(rest);
+        out
+    }
 }
 
 impl fmt::Debug for Regex {

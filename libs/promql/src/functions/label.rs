@@ -1,6 +1,6 @@
 //! `label_replace` and `label_join`.
 
-use model::{Groups, LabelsBuilder, METRIC_NAME, Regex};
+use model::{LabelsBuilder, METRIC_NAME, Regex};
 
 use crate::QueryError;
 use crate::eval::column::Row;
@@ -42,7 +42,7 @@ impl LabelReplace {
     /// Sets the destination where the expression matches.
     pub(crate) fn apply(&self, row: &mut Row) {
         if let Some(groups) = self.regex.groups(row.labels.value(&self.source)) {
-            let text = expand(&self.replacement, &groups);
+            let text = groups.expand(&self.replacement);
             set_label(row, &self.destination, &text);
         }
     }
@@ -87,39 +87,6 @@ fn set_label(row: &mut Row, name: &str, value: &str) {
     if name == METRIC_NAME {
         row.drop_name = false;
     }
-}
-
-/// Puts captured groups in the place of `$1`, `${1}`, `$name` and `${name}`; `$$` is a dollar sign. A group that
-/// does not exist is empty, and a dollar sign that names nothing stays, as Go's `Regexp.Expand` has it.
-fn expand(template: &str, groups: &Groups<'_>) -> String {
-    let mut out = String::with_capacity(template.len());
-    let mut rest = template;
-    while let Some(at) = rest.find('$') {
-        out.push_str(&rest[..at]);
-        rest = &rest[at + 1..];
-        if let Some(after) = rest.strip_prefix('$') {
-            out.push('$');
-            rest = after;
-            continue;
-        }
-        let (braced, body) = rest.strip_prefix('{').map_or((false, rest), |body| (true, body));
-        let length = body.find(|c: char| !(c == '_' || c.is_alphanumeric())).unwrap_or(body.len());
-        let (name, after) = body.split_at(length);
-        let after = if braced { after.strip_prefix('}') } else { Some(after) };
-        let (false, Some(after)) = (name.is_empty(), after) else {
-            out.push('$');
-            continue;
-        };
-        let group = if name.bytes().all(|b| b.is_ascii_digit()) {
-            name.parse().ok().and_then(|index| groups.get(index))
-        } else {
-            groups.name(name)
-        };
-        out.push_str(group.unwrap_or(""));
-        rest = after;
-    }
-    out.push_str(rest);
-    out
 }
 
 /// The labels of `row` without what the end of the query removes: the metric name and its type and unit.
