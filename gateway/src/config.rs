@@ -4,8 +4,6 @@
 //! field; `testdata/good` and `testdata/bad` hold examples. Reading order: [`Config`], [`Observability`],
 //! [`Cluster`], then the reading of each.
 
-mod node;
-
 use std::{
     fmt,
     net::IpAddr,
@@ -18,9 +16,9 @@ use identity::Name;
 use mesh::Authority;
 use runtime::ListenAddress;
 
-pub use self::node::Mistake;
-use self::node::{Fields, Mistakes, Node};
 use crate::policy::{Method, Policy};
+pub use runtime::yaml::Mistake;
+use runtime::yaml::{Fields, Mistakes, Node};
 
 /// Largest configuration file that is read, in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;

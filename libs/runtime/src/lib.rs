@@ -32,6 +32,7 @@ mod shutdown;
 mod supervisor;
 mod time_arg;
 mod version;
+pub mod yaml;
 
 pub use address::{AddressError, ListenAddress};
 pub use args::CommonArgs;

@@ -33,15 +33,19 @@ impl fmt::Display for Mistake {
 
 /// A YAML value with the line on which it stands.
 #[derive(Debug, Clone)]
-pub(super) struct Node {
-    pub(super) line: Option<u64>,
-    pub(super) value: Value,
+pub struct Node {
+    /// Line in the file, from 1; `None` where the parser does not know.
+    pub line: Option<u64>,
+    /// The value itself.
+    pub value: Value,
 }
 
+/// What a [`Node`] holds. Numbers with a fraction are refused wherever they appear, so they keep no value.
 #[derive(Debug, Clone)]
-pub(super) enum Value {
+#[expect(missing_docs, reason = "the names of YAML's own kinds")]
+pub enum Value {
     Null,
-    Bool,
+    Bool(bool),
     Integer(i64),
     Float,
     Text(String),
@@ -49,15 +53,26 @@ pub(super) enum Value {
     Map(Vec<(Key, Node)>),
 }
 
+/// The name of a field in a mapping, with its line.
 #[derive(Debug, Clone)]
-pub(super) struct Key {
+pub struct Key {
     line: Option<u64>,
     name: String,
 }
 
+impl Key {
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 impl Node {
     /// Reads a file's text.
-    pub(super) fn parse(text: &str) -> Result<Self, Mistake> {
+    ///
+    /// # Errors
+    /// When it is no YAML.
+    pub fn parse(text: &str) -> Result<Self, Mistake> {
         serde_saphyr::from_str(text).map_err(|error| {
             let error = error.without_snippet();
             let line = error.location().map(|location| location.line()).filter(|line| *line > 0);
@@ -67,10 +82,11 @@ impl Node {
         })
     }
 
-    fn kind(&self) -> &'static str {
+    /// What the node is, for a message.
+    pub fn kind(&self) -> &'static str {
         match self.value {
             Value::Null => "nothing",
-            Value::Bool => "true or false",
+            Value::Bool(_) => "true or false",
             Value::Integer(_) | Value::Float => "a number",
             Value::Text(_) => "text",
             Value::List(_) => "a list",
@@ -78,12 +94,15 @@ impl Node {
         }
     }
 
-    /// The node as text.
-    pub(super) fn text(&self) -> Result<&str, String> {
+    /// The node as text, which must not be empty.
+    ///
+    /// # Errors
+    /// Says what was found instead.
+    pub fn text(&self) -> Result<&str, String> {
         match &self.value {
             Value::Text(text) if text.is_empty() => Err("must not be empty".to_owned()),
             Value::Text(text) => Ok(text),
-            Value::Bool | Value::Integer(_) | Value::Float => {
+            Value::Bool(_) | Value::Integer(_) | Value::Float => {
                 Err(format!("expected text, found {}: put it in quotes", self.kind()))
             }
             _ => Err(format!("expected text, found {}", self.kind())),
@@ -91,12 +110,32 @@ impl Node {
     }
 
     /// The node as text that `T` can be parsed from.
-    pub(super) fn parsed<T: std::str::FromStr<Err: fmt::Display>>(&self) -> Result<T, String> {
+    ///
+    /// # Errors
+    /// Says what was found instead, or why it cannot be parsed.
+    pub fn parsed<T: std::str::FromStr<Err: fmt::Display>>(&self) -> Result<T, String> {
         self.text()?.parse().map_err(|error: T::Err| error.to_string())
     }
 
+    /// The node as `true` or `false`.
+    ///
+    /// # Errors
+    /// Says what was found instead.
+    pub fn boolean(&self) -> Result<bool, String> {
+        match &self.value {
+            Value::Bool(value) => Ok(*value),
+            // YAML 1.1, which Go's parser still reads.
+            Value::Text(text) if matches!(text.as_str(), "yes" | "on") => Ok(true),
+            Value::Text(text) if matches!(text.as_str(), "no" | "off") => Ok(false),
+            _ => Err(format!("expected true or false, found {}", self.kind())),
+        }
+    }
+
     /// The node as a whole number of the given bounds, both inclusive.
-    pub(super) fn integer(&self, min: i64, max: i64) -> Result<i64, String> {
+    ///
+    /// # Errors
+    /// Says what was found instead.
+    pub fn integer(&self, min: i64, max: i64) -> Result<i64, String> {
         match self.value {
             Value::Integer(number) if (min..=max).contains(&number) => Ok(number),
             Value::Integer(number) => Err(format!("{number} is not in the range {min} to {max}")),
@@ -132,8 +171,8 @@ impl<'de> Deserialize<'de> for Value {
             fn visit_none<E>(self) -> Result<Value, E> {
                 Ok(Value::Null)
             }
-            fn visit_bool<E>(self, _: bool) -> Result<Value, E> {
-                Ok(Value::Bool)
+            fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+                Ok(Value::Bool(value))
             }
             fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
                 Ok(Value::Integer(value))
@@ -168,16 +207,17 @@ impl<'de> Deserialize<'de> for Value {
 }
 
 /// Collects the mistakes of one file.
-#[derive(Default)]
-pub(super) struct Mistakes(RefCell<Vec<Mistake>>);
+#[derive(Debug, Default)]
+pub struct Mistakes(RefCell<Vec<Mistake>>);
 
 impl Mistakes {
-    pub(super) fn add(&self, line: Option<u64>, field: impl Into<String>, text: impl Into<String>) {
+    /// Notes a mistake; `field` is its path.
+    pub fn add(&self, line: Option<u64>, field: impl Into<String>, text: impl Into<String>) {
         self.0.borrow_mut().push(Mistake { line, field: field.into(), text: text.into() });
     }
 
     /// All mistakes, in the order of the file.
-    pub(super) fn into_sorted(self) -> Vec<Mistake> {
+    pub fn into_sorted(self) -> Vec<Mistake> {
         let mut mistakes = self.0.into_inner();
         mistakes.sort_by_key(|mistake| mistake.line);
         mistakes
@@ -185,7 +225,8 @@ impl Mistakes {
 }
 
 /// Takes the fields of one mapping by name.
-pub(super) struct Fields<'a> {
+#[derive(Debug)]
+pub struct Fields<'a> {
     path: String,
     line: Option<u64>,
     /// `None` when the node is no mapping, which is noted once; no field of it is missing then.
@@ -196,7 +237,7 @@ pub(super) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// The fields of `node`; of an empty mapping when it is none, which is noted.
-    pub(super) fn new(path: impl Into<String>, node: &'a Node, mistakes: &'a Mistakes) -> Self {
+    pub fn new(path: impl Into<String>, node: &'a Node, mistakes: &'a Mistakes) -> Self {
         let path = path.into();
         let entries = match &node.value {
             Value::Map(entries) => Some(entries.as_slice()),
@@ -214,12 +255,13 @@ impl<'a> Fields<'a> {
         Self { path, line: node.line, entries, known: Vec::new(), mistakes }
     }
 
-    pub(super) fn path_of(&self, name: &str) -> String {
+    /// The full path of a field.
+    pub fn path_of(&self, name: &str) -> String {
         if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
     }
 
     /// Notes a mistake about the field `name`, which need not be present.
-    pub(super) fn wrong(&self, name: &str, text: impl Into<String>) {
+    pub fn wrong(&self, name: &str, text: impl Into<String>) {
         if self.entries.is_some() {
             let line = self.entry(name).map_or(self.line, |(key, _)| key.line);
             self.mistakes.add(line, self.path_of(name), text);
@@ -231,7 +273,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The node of a field; `None` when absent or without a value.
-    pub(super) fn node(&mut self, name: &'static str) -> Option<&'a Node> {
+    pub fn node(&mut self, name: &'static str) -> Option<&'a Node> {
         if !self.known.contains(&name) {
             self.known.push(name);
         }
@@ -239,7 +281,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A field that may be absent; `None` also when it is wrong, which is noted.
-    pub(super) fn optional<T>(
+    pub fn optional<T>(
         &mut self,
         name: &'static str,
         read: impl FnOnce(&'a Node) -> Result<T, String>,
@@ -249,7 +291,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A field that must be present.
-    pub(super) fn required<T>(
+    pub fn required<T>(
         &mut self,
         name: &'static str,
         read: impl FnOnce(&'a Node) -> Result<T, String>,
@@ -262,7 +304,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The items of a list that may be absent, each read by `read`, which is told the item's path.
-    pub(super) fn list<T>(
+    pub fn list<T>(
         &mut self,
         name: &'static str,
         mut read: impl FnMut(String, &'a Node) -> Option<T>,
@@ -286,16 +328,13 @@ impl<'a> Fields<'a> {
     }
 
     /// A list of scalars that `T` can be parsed from.
-    pub(super) fn parsed_list<T: std::str::FromStr<Err: fmt::Display>>(
-        &mut self,
-        name: &'static str,
-    ) -> Vec<T> {
+    pub fn parsed_list<T: std::str::FromStr<Err: fmt::Display>>(&mut self, name: &'static str) -> Vec<T> {
         let mistakes = self.mistakes;
         self.list(name, |path, item| item.parsed().map_err(|text| mistakes.add(item.line, path, text)).ok())
     }
 
     /// Notes every field that nobody asked for.
-    pub(super) fn finish(self) {
+    pub fn finish(self) {
         let is_unknown = |(key, _): &&(Key, Node)| !self.known.contains(&key.name.as_str());
         for (key, _) in self.entries.unwrap_or_default().iter().filter(is_unknown) {
             let name: String = key.name.chars().take(60).collect();
