@@ -22,3 +22,4 @@ pub use output::{Annotations, MatrixSeries, QueryOutput, QueryValue, SampleValue
 pub use plan::explain::{Measured, PlanNode};
 pub use query::{EngineOptions, Query, QueryParams, Select, SelectHints, SelectId};
 pub use syntax::{ParseError, ParseOptions, parse, parse_selector};
+pub use text::{go_g, go_quoted};

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use model::{Bucket, FloatHistogram};
 
 /// A float as Go's `%g`: the shortest digits that read back as the same number.
-pub(crate) fn go_g(value: f64) -> String {
+pub fn go_g(value: f64) -> String {
     if !value.is_finite() {
         return go_f(value);
     }
@@ -67,7 +67,7 @@ fn with_exponent(scientific: &str, limit: i32) -> String {
 }
 
 /// A string as Go's `%q`.
-pub(crate) fn go_quoted(text: &str) -> String {
+pub fn go_quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
     for c in text.chars() {
