@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use model::{CounterResetHint, Labels, TimeRange};
-use tsdb::{Chunk, ChunkError, Encoding};
+use tsdb::{Chunk, ChunkError};
 
 use crate::selected::MAX_REPLICAS;
 use crate::{AggrChunk, Aggregate, DecodeOptions, Dedup, Samples, SelectedSeries, chain, counter, timeline};
@@ -39,9 +39,9 @@ pub enum DecodeProblem {
     Unaligned,
 }
 
-/// Bounds on what a chunk is trusted to announce before it is read: a sample takes at least two bits.
+/// Bounds on what a chunk is trusted to announce before it is read: a sample takes at least one bit.
 fn announced_samples(chunk: &Chunk) -> usize {
-    chunk.sample_count().min(chunk.data.len() * 4)
+    chunk.sample_count().min(chunk.data.len() * 8)
 }
 
 impl SelectedSeries {
@@ -104,7 +104,7 @@ impl SelectedSeries {
             return Ok(true);
         }
         let lane = lane.filter(|chunk| chunk.range().overlaps(&options.range));
-        let announced = lane.clone().filter_map(|c| c.parts().next()).filter(|c| c.encoding == Encoding::Xor);
+        let announced = lane.clone().filter_map(|c| c.parts().next()).filter(|c| c.encoding.holds_floats());
         let announced = announced.map(announced_samples).sum();
         out.timestamps.reserve(announced);
         out.values.reserve(announced);
@@ -154,9 +154,10 @@ fn append(chunk: &AggrChunk, aggregate: Aggregate, out: &mut Samples) -> Result<
 
 /// Appends the samples of one chunk as they are.
 pub(crate) fn append_plain(chunk: &Chunk, out: &mut Samples) -> Result<(), DecodeProblem> {
-    match chunk.encoding {
-        Encoding::Xor => chunk.decode_floats(&mut out.timestamps, &mut out.values)?,
-        Encoding::Histogram | Encoding::FloatHistogram => chunk.decode_histograms(&mut out.histograms)?,
+    if chunk.encoding.holds_histograms() {
+        chunk.decode_histograms(&mut out.histograms)?;
+    } else {
+        chunk.decode_floats(&mut out.timestamps, &mut out.values)?;
     }
     Ok(())
 }

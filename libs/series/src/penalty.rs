@@ -7,7 +7,6 @@
 //! keep within the ranges that they claim.
 
 use model::TimeRange;
-use tsdb::Encoding;
 
 use crate::dedup::{Replica, merge};
 use crate::{AggrChunk, DecodeError, DecodeOptions, Samples, SelectedSeries};
@@ -106,7 +105,7 @@ impl SelectedSeries {
 
 /// The chunks of a lane that overlap the range, if they are enough to be sparing with and the lane is all raw floats.
 fn plain_chunks<'a>(lane: &'a [AggrChunk], options: &DecodeOptions) -> Option<Vec<&'a AggrChunk>> {
-    let is_plain = |chunk: &AggrChunk| chunk.raw.as_ref().is_some_and(|raw| raw.encoding == Encoding::Xor);
+    let is_plain = |chunk: &AggrChunk| chunk.raw.as_ref().is_some_and(|raw| raw.encoding.holds_floats());
     if !lane.iter().all(is_plain) {
         return None;
     }

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use model::{FloatHistogram, TimeRange};
 
+use crate::aggregates::Aggregates;
 use crate::error::{ChunkError, ChunkProblem};
-use crate::{histogram, xor};
+use crate::{histogram, xor, xor2};
 
-/// How a chunk's bytes are to be read. The discriminants are Prometheus' own (`chunkenc.Encoding`).
+/// How a chunk's bytes are to be read. The discriminants are the bytes that blocks hold: those of Prometheus
+/// (`chunkenc.Encoding`), and one of Thanos.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Encoding {
@@ -19,6 +21,63 @@ pub enum Encoding {
     Histogram = 2,
     /// Native histograms with float counts.
     FloatHistogram = 3,
+    /// Floats by XOR with joint control bits, and optional start timestamps.
+    Xor2 = 4,
+    /// Native histograms with integer counts and optional start timestamps.
+    HistogramSt = 5,
+    /// Native histograms with float counts and optional start timestamps.
+    FloatHistogramSt = 6,
+    /// The aggregates of a downsampled block: up to five chunks in one ([`Chunk::aggregates`]).
+    Aggregates = 255,
+}
+
+impl Encoding {
+    /// Every encoding.
+    pub const ALL: [Encoding; 7] = [
+        Encoding::Xor,
+        Encoding::Histogram,
+        Encoding::FloatHistogram,
+        Encoding::Xor2,
+        Encoding::HistogramSt,
+        Encoding::FloatHistogramSt,
+        Encoding::Aggregates,
+    ];
+
+    /// The encoding that a block names by this byte; none where the byte is none of them.
+    pub fn from_byte(byte: u8) -> Option<Encoding> {
+        Encoding::ALL.into_iter().find(|encoding| encoding.byte() == byte)
+    }
+
+    /// The byte that names the encoding in blocks.
+    pub fn byte(self) -> u8 {
+        self as u8
+    }
+
+    /// Whether chunks of this encoding hold floats ([`Chunk::decode_floats`]).
+    pub fn holds_floats(self) -> bool {
+        matches!(self, Encoding::Xor | Encoding::Xor2)
+    }
+
+    /// Whether chunks of this encoding hold histograms ([`Chunk::decode_histograms`]).
+    pub fn holds_histograms(self) -> bool {
+        !self.holds_floats() && self != Encoding::Aggregates
+    }
+
+    /// Whether chunks of this encoding may hold start timestamps.
+    pub fn may_hold_starts(self) -> bool {
+        matches!(self, Encoding::Xor2 | Encoding::HistogramSt | Encoding::FloatHistogramSt)
+    }
+
+    /// What chunks of this encoding hold, in words.
+    fn content(self) -> &'static str {
+        if self.holds_floats() {
+            "floats"
+        } else if self.holds_histograms() {
+            "histograms"
+        } else {
+            "aggregates"
+        }
+    }
 }
 
 impl fmt::Display for Encoding {
@@ -27,6 +86,10 @@ impl fmt::Display for Encoding {
             Encoding::Xor => "XOR",
             Encoding::Histogram => "histogram",
             Encoding::FloatHistogram => "float histogram",
+            Encoding::Xor2 => "XOR2",
+            Encoding::HistogramSt => "histogram ST",
+            Encoding::FloatHistogramSt => "float histogram ST",
+            Encoding::Aggregates => "aggregate",
         })
     }
 }
@@ -46,9 +109,13 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    /// Number of samples that the header announces, at most 65,535; 0 where there is no whole header.
+    /// Number of samples that the header announces, at most 65,535; 0 where there is no whole header. Of aggregates, the
+    /// number of counts.
     pub fn sample_count(&self) -> usize {
-        sample_count(&self.data).unwrap_or(0)
+        match self.encoding {
+            Encoding::Aggregates => self.aggregates().map_or(0, |aggregates| aggregates.sample_count()),
+            encoding => sample_count(encoding, &self.data).unwrap_or(0),
+        }
     }
 
     /// Appends the samples of a chunk of floats to `timestamps` (milliseconds since the epoch) and `values`.
@@ -57,12 +124,37 @@ impl Chunk {
     /// [`Chunk::range`].
     ///
     /// # Errors
-    /// When the payload is damaged or holds histograms. Nothing was appended then.
+    /// When the payload is damaged or holds no floats. Nothing was appended then.
     pub fn decode_floats(&self, timestamps: &mut Vec<i64>, values: &mut Vec<f64>) -> Result<(), ChunkError> {
         match self.encoding {
             Encoding::Xor => xor::decode(&self.data, timestamps, values),
-            Encoding::Histogram | Encoding::FloatHistogram => Err(self.wrong_kind("histograms", "floats")),
+            Encoding::Xor2 => xor2::decode(&self.data, timestamps, values, None),
+            _ => Err(self.wrong_kind("floats")),
         }
+    }
+
+    /// Like [`Chunk::decode_floats`], with the time at which each sample's counter began, in milliseconds since the
+    /// epoch; 0 where it is unknown.
+    ///
+    /// `starts` is empty as long as no start is known, and otherwise as long as `timestamps`; it comes and goes that way.
+    /// A chunk without start timestamps costs nothing more than [`Chunk::decode_floats`].
+    ///
+    /// # Errors
+    /// As [`Chunk::decode_floats`].
+    pub fn decode_floats_with_starts(
+        &self,
+        timestamps: &mut Vec<i64>,
+        values: &mut Vec<f64>,
+        starts: &mut Vec<i64>,
+    ) -> Result<(), ChunkError> {
+        match self.encoding {
+            Encoding::Xor2 => xor2::decode(&self.data, timestamps, values, Some(&mut *starts))?,
+            _ => self.decode_floats(timestamps, values)?,
+        }
+        if !starts.is_empty() {
+            starts.resize(timestamps.len(), UNKNOWN_START);
+        }
+        Ok(())
     }
 
     /// Appends the samples of a chunk of histograms to `out`, with their times in milliseconds since the epoch.
@@ -73,22 +165,64 @@ impl Chunk {
     /// ([`FloatHistogram::validate`]).
     ///
     /// # Errors
-    /// When the payload is damaged or holds floats. Nothing was appended then.
+    /// When the payload is damaged or holds no histograms. Nothing was appended then.
     pub fn decode_histograms(&self, out: &mut Vec<(i64, Arc<FloatHistogram>)>) -> Result<(), ChunkError> {
         match self.encoding {
-            Encoding::Xor => Err(self.wrong_kind("floats", "histograms")),
-            Encoding::Histogram => histogram::decode_integer(&self.data, out),
-            Encoding::FloatHistogram => histogram::decode_float(&self.data, out),
+            encoding if encoding.holds_histograms() => histogram::decode(encoding, &self.data, out, None),
+            _ => Err(self.wrong_kind("histograms")),
         }
     }
 
-    fn wrong_kind(&self, holds: &'static str, wanted: &'static str) -> ChunkError {
-        let problem = ChunkProblem::Kind { holds, wanted };
+    /// Like [`Chunk::decode_histograms`], with start timestamps as in [`Chunk::decode_floats_with_starts`].
+    ///
+    /// # Errors
+    /// As [`Chunk::decode_histograms`].
+    pub fn decode_histograms_with_starts(
+        &self,
+        out: &mut Vec<(i64, Arc<FloatHistogram>)>,
+        starts: &mut Vec<i64>,
+    ) -> Result<(), ChunkError> {
+        match self.encoding {
+            encoding if encoding.holds_histograms() => {
+                histogram::decode(encoding, &self.data, out, Some(&mut *starts))?;
+            }
+            _ => return Err(self.wrong_kind("histograms")),
+        }
+        if !starts.is_empty() {
+            starts.resize(out.len(), UNKNOWN_START);
+        }
+        Ok(())
+    }
+
+    /// The aggregates of a chunk of a downsampled block. Each claims the range of the whole.
+    ///
+    /// # Errors
+    /// When the payload is damaged or holds no aggregates. The aggregates themselves are not decoded.
+    pub fn aggregates(&self) -> Result<Aggregates, ChunkError> {
+        match self.encoding {
+            Encoding::Aggregates => Aggregates::decode(self),
+            _ => Err(self.wrong_kind("aggregates")),
+        }
+    }
+
+    fn wrong_kind(&self, wanted: &'static str) -> ChunkError {
+        let problem = ChunkProblem::Kind { holds: self.encoding.content(), wanted };
         ChunkError { encoding: self.encoding, size_bytes: self.data.len(), offset: 0, problem }
     }
 }
 
-/// Number of samples that the header of a payload announces, whatever its encoding.
-pub(crate) fn sample_count(data: &[u8]) -> Option<usize> {
-    data.first_chunk().map(|count| usize::from(u16::from_be_bytes(*count)))
+/// The start timestamp of a sample whose beginning nobody told.
+pub(crate) const UNKNOWN_START: i64 = 0;
+
+/// Number of samples that the header of a payload announces; none where the header is incomplete. Not for aggregates.
+pub(crate) fn sample_count(encoding: Encoding, data: &[u8]) -> Option<usize> {
+    let count = data.first_chunk().map(|count| usize::from(u16::from_be_bytes(*count)))?;
+    Some(match encoding {
+        // The top two bits are the kind of counter.
+        Encoding::HistogramSt | Encoding::FloatHistogramSt => count & MAX_ST_HISTOGRAMS,
+        _ => count,
+    })
 }
+
+/// Most samples that a chunk of histograms with start timestamps can count.
+pub(crate) const MAX_ST_HISTOGRAMS: usize = 0x3fff;

@@ -49,6 +49,17 @@ pub enum ChunkProblem {
     /// A span's length or offset has more than 32 bits, or spans describe more buckets than there can be.
     #[error("the histogram's spans are longer than the chunk")]
     Spans,
+    /// An aggregate's length is none, or leads past the end.
+    #[error("the aggregate {0} reaches beyond the chunk")]
+    AggregateLength(&'static str),
+    /// An aggregate is encoded as no aggregate is.
+    #[error("the aggregate {aggregate} has the unknown encoding {encoding}")]
+    AggregateEncoding {
+        /// Which of them.
+        aggregate: &'static str,
+        /// The byte that names its encoding.
+        encoding: u8,
+    },
     /// The chunk holds the other kind of samples than was asked for.
     #[error("it holds {holds}, not {wanted}")]
     Kind {
@@ -62,8 +73,8 @@ pub enum ChunkProblem {
 /// A sample that an encoder does not take; the caller starts a new chunk, or drops it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    /// The chunk holds as many samples as its header can count (65,535).
-    #[error("the chunk is full (65535 samples); start a new one")]
+    /// The chunk holds as many samples as its header can count: 65,535, or 16,383 histograms with start timestamps.
+    #[error("the chunk holds as many samples as it can count; start a new one")]
     Full,
     /// The sample is not later than the one before it.
     #[error("sample at {at} is not after the last one at {last}")]

@@ -6,6 +6,7 @@
 //! Decoding floats is the hot path of a query, so it works on whole chunks into plain vectors
 //! ([`Chunk::decode_floats`]).
 
+mod aggregates;
 mod bits;
 mod chunk;
 mod error;
@@ -14,9 +15,12 @@ mod meta;
 #[cfg(test)]
 mod random;
 mod read;
+mod starts;
 mod varbit;
 mod xor;
+mod xor2;
 
+pub use aggregates::Aggregates;
 pub use chunk::{Chunk, Encoding};
 pub use error::{AppendError, ChunkError, ChunkProblem};
 pub use histogram::HistogramEncoder;
@@ -27,3 +31,4 @@ pub use meta::{
 pub use read::{LocalFile, ReadAt};
 pub use ulid::Ulid;
 pub use xor::XorEncoder;
+pub use xor2::Xor2Encoder;

@@ -39,6 +39,56 @@ pub(crate) struct Window {
 impl Window {
     /// What a reader assumes before the first window is written.
     pub(crate) const WHOLE: Window = Window { significant: 64, trailing: 0 };
+
+    /// Bits of a window's description.
+    pub(crate) const BITS: u32 = 11;
+
+    /// The window that the first [`Window::BITS`] of `head` describe.
+    #[inline(always)]
+    pub(crate) fn read(head: u64) -> Result<Window, ChunkProblem> {
+        let leading = (head >> 59) as u32;
+        // 64 does not fit six bits and 0 does not occur, so 0 stands for 64.
+        let significant = match ((head >> 53) & 0x3f) as u32 {
+            0 => 64,
+            bits => bits,
+        };
+        if leading + significant > 64 {
+            return Err(ChunkProblem::ValueWindow { leading, significant });
+        }
+        Ok(Window { significant, trailing: 64 - leading - significant })
+    }
+
+    /// Reads the bits within the window.
+    #[inline(always)]
+    pub(crate) fn read_xor(self, reader: &mut BitReader<'_>) -> u64 {
+        reader.read(self.significant) << self.trailing
+    }
+
+    /// Writes `delta`, which is not 0: after the prefix `reuse` where it fits the window of before, else after the
+    /// prefix `new` with a window of its own. Prefixes are bits and their number. `window` is none before the first.
+    #[inline]
+    pub(crate) fn write_xor(
+        window: &mut Option<Window>,
+        writer: &mut BitWriter,
+        delta: u64,
+        reuse: (u64, u32),
+        new: (u64, u32),
+    ) {
+        let leading = delta.leading_zeros().min(31);
+        let trailing = delta.trailing_zeros();
+        if let Some(Window { significant, trailing: kept }) = *window
+            && leading >= 64 - significant - kept
+            && trailing >= kept
+        {
+            writer.write(reuse.0, reuse.1);
+            return writer.write(delta >> kept, significant);
+        }
+        let significant = 64 - leading - trailing;
+        let described = new.0 << Window::BITS | u64::from(leading << 6 | significant & 0x3f);
+        writer.write(described, new.1 + Window::BITS);
+        writer.write(delta >> trailing, significant);
+        *window = Some(Window { significant, trailing });
+    }
 }
 
 /// Reads a value: the bits that differ from those of the value before it.
@@ -63,47 +113,19 @@ fn read_xor_at(
     if head >> 62 == 0b10 {
         reader.skip(before + 2);
     } else {
-        *window = new_window(head)?;
-        reader.skip(before + 13);
+        *window = Window::read(head << 2)?;
+        reader.skip(before + 2 + Window::BITS);
     }
-    Ok(reader.read(window.significant) << window.trailing)
-}
-
-/// The window that `head` announces, which starts with the two ones of the prefix.
-#[inline(always)]
-fn new_window(head: u64) -> Result<Window, ChunkProblem> {
-    let leading = ((head >> 57) & 0x1f) as u32;
-    // 64 does not fit six bits and 0 does not occur, so 0 stands for 64.
-    let significant = match ((head >> 51) & 0x3f) as u32 {
-        0 => 64,
-        bits => bits,
-    };
-    if leading + significant > 64 {
-        return Err(ChunkProblem::ValueWindow { leading, significant });
-    }
-    Ok(Window { significant, trailing: 64 - leading - significant })
+    Ok(window.read_xor(reader))
 }
 
 /// Writes a value that differs from the one before it by `delta`. `window` is none before the first is written.
+#[inline]
 pub(crate) fn write_xor(writer: &mut BitWriter, delta: u64, window: &mut Option<Window>) {
     if delta == 0 {
         return writer.write(0, 1);
     }
-    let leading = delta.leading_zeros().min(31);
-    let trailing = delta.trailing_zeros();
-    if let Some(Window { significant, trailing: kept }) = *window
-        && leading >= 64 - significant - kept
-        && trailing >= kept
-    {
-        writer.write(0b10, 2);
-        return writer.write(delta >> kept, significant);
-    }
-    let significant = 64 - leading - trailing;
-    writer.write(0b11, 2);
-    writer.write(u64::from(leading), 5);
-    writer.write(u64::from(significant & 0x3f), 6);
-    writer.write(delta >> trailing, significant);
-    *window = Some(Window { significant, trailing });
+    Window::write_xor(window, writer, delta, (0b10, 2), (0b11, 2));
 }
 
 /// Appends the samples of an XOR chunk's payload to `timestamps` (milliseconds) and `values`.
@@ -132,7 +154,7 @@ fn decode_from(
     timestamps: &mut Vec<i64>,
     values: &mut Vec<f64>,
 ) -> Result<(), ChunkProblem> {
-    let samples = crate::chunk::sample_count(data).ok_or(ChunkProblem::Header)?;
+    let samples = crate::chunk::sample_count(Encoding::Xor, data).ok_or(ChunkProblem::Header)?;
     if samples == 0 {
         return Ok(());
     }

@@ -4,7 +4,6 @@
 //! data at a step of three hours with a lookback of five minutes touches one chunk in six.
 
 use series::{AggrChunk, SelectedSeries};
-use tsdb::Encoding;
 
 use crate::plan::node::{Leaf, LeafKind};
 use crate::plan::steps::{Steps, Window};
@@ -27,7 +26,7 @@ pub(crate) fn has_gaps(leaf: &Leaf, steps: &Steps) -> bool {
 /// left out could change how the rest is read: several replicas, chunks that overlap, downsampled counters, histograms.
 pub(crate) fn touched(series: &SelectedSeries, window: &Window, steps: &Steps) -> Option<SelectedSeries> {
     let [lane] = series.replicas.as_slice() else { return None };
-    let plain = |chunk: &AggrChunk| chunk.raw.as_ref().is_some_and(|raw| raw.encoding == Encoding::Xor);
+    let plain = |chunk: &AggrChunk| chunk.raw.as_ref().is_some_and(|raw| raw.encoding.holds_floats());
     let apart = lane.windows(2).all(|pair| pair[0].range().max < pair[1].range().min);
     if !apart || !lane.iter().all(plain) {
         return None;

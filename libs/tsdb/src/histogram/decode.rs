@@ -8,21 +8,35 @@ use super::layout::Layout;
 use super::{GAUGE, HEADER_BYTES};
 use crate::Encoding;
 use crate::bits::BitReader;
+use crate::chunk::UNKNOWN_START;
 use crate::error::{ChunkError, ChunkProblem};
+use crate::starts::StartReader;
 use crate::varbit::{read_signed, read_unsigned};
 use crate::xor::{Window, read_xor};
 
 /// Where decoded histograms go: times in milliseconds.
 type Out = Vec<(i64, Arc<FloatHistogram>)>;
 
-/// Appends the samples of an integer histogram chunk to `out`.
-pub(crate) fn decode_integer(data: &[u8], out: &mut Out) -> Result<(), ChunkError> {
-    decode::<Integers>(Encoding::Histogram, data, out)
-}
-
-/// Appends the samples of a float histogram chunk to `out`.
-pub(crate) fn decode_float(data: &[u8], out: &mut Out) -> Result<(), ChunkError> {
-    decode::<Floats>(Encoding::FloatHistogram, data, out)
+/// Appends the samples of a chunk of histograms to `out`, and their start timestamps to `starts` where the chunk has any;
+/// `starts` is filled up to `out` before.
+pub(crate) fn decode(
+    encoding: Encoding,
+    data: &[u8],
+    out: &mut Out,
+    starts: Option<&mut Vec<i64>>,
+) -> Result<(), ChunkError> {
+    let mut starts = starts;
+    let old = (out.len(), starts.as_ref().map_or(0, |starts| starts.len()));
+    let mut reader = BitReader::new(data, HEADER_BYTES);
+    let decode = match encoding {
+        Encoding::Histogram | Encoding::HistogramSt => decode_from::<Integers>,
+        _ => decode_from::<Floats>,
+    };
+    decode(&mut reader, encoding, data, out, starts.as_deref_mut()).map_err(|problem| {
+        out.truncate(old.0);
+        starts.into_iter().for_each(|starts| starts.truncate(old.1));
+        ChunkError { encoding, size_bytes: data.len(), offset: reader.offset(), problem }
+    })
 }
 
 /// The numbers of the histogram that was read last, in the form in which the next one is stored against them.
@@ -39,30 +53,33 @@ trait Numbers: Sized {
     fn buckets(&self) -> (Vec<f64>, Vec<f64>);
 }
 
-fn decode<N: Numbers>(encoding: Encoding, data: &[u8], out: &mut Out) -> Result<(), ChunkError> {
-    let old = out.len();
-    let mut reader = BitReader::new(data, HEADER_BYTES);
-    decode_from::<N>(&mut reader, data, out).map_err(|problem| {
-        out.truncate(old);
-        ChunkError { encoding, size_bytes: data.len(), offset: reader.offset(), problem }
-    })
-}
-
 fn decode_from<N: Numbers>(
     reader: &mut BitReader<'_>,
+    encoding: Encoding,
     data: &[u8],
     out: &mut Out,
+    mut starts: Option<&mut Vec<i64>>,
 ) -> Result<(), ChunkProblem> {
-    let (Some(samples), Some(&counter)) = (crate::chunk::sample_count(data), data.get(HEADER_BYTES - 1))
+    let (Some(samples), Some(&[first, _, third])) =
+        (crate::chunk::sample_count(encoding, data), data.first_chunk::<HEADER_BYTES>())
     else {
         return Err(ChunkProblem::Header);
     };
     if samples == 0 {
         return Ok(());
     }
+    let (counter, mut start_reader) = if encoding.may_hold_starts() {
+        (first, StartReader::new(third))
+    } else {
+        (third, StartReader::new(0))
+    };
     // Four bits are the least that a sample takes.
     if reader.left() < samples * 4 {
         return Err(ChunkProblem::Truncated { samples });
+    }
+    starts = starts.filter(|_| start_reader.has_any());
+    if let Some(starts) = &mut starts {
+        starts.resize(out.len(), UNKNOWN_START);
     }
     let layout = Layout::read(reader)?;
     let (positive, negative) = layout.buckets();
@@ -71,14 +88,18 @@ fn decode_from<N: Numbers>(
     let gauge = counter & GAUGE == GAUGE;
     out.reserve(samples);
     for index in 0..samples {
-        if index > 0 {
+        let start = if index == 0 {
+            start_reader.first(reader, t)?
+        } else {
             delta = delta.wrapping_add(read_signed(reader));
+            let before = t;
             t = t.wrapping_add(delta);
             numbers.next_totals(reader)?;
             if !is_stale_nan(numbers.totals().2) {
                 numbers.next_buckets(reader)?;
             }
-        }
+            start_reader.next(reader, index, before)
+        };
         // The number of reads between two of these checks is bounded by the layout, which is bounded by the chunk.
         if reader.is_overrun() {
             return Err(ChunkProblem::Truncated { samples });
@@ -90,6 +111,9 @@ fn decode_from<N: Numbers>(
             (false, _) => CounterResetHint::NotReset,
         };
         out.push((t, Arc::new(histogram(&layout, &numbers, hint))));
+        if let Some(starts) = &mut starts {
+            starts.push(start);
+        }
     }
     Ok(())
 }

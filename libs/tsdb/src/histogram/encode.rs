@@ -6,7 +6,9 @@ use model::{CounterResetHint, FloatHistogram, TimeRange, Timestamp};
 use super::layout::Layout;
 use super::{GAUGE, HEADER_BYTES, NOT_RESET, RESET};
 use crate::bits::BitWriter;
+use crate::chunk::MAX_ST_HISTOGRAMS;
 use crate::error::AppendError;
+use crate::starts::StartWriter;
 use crate::varbit::{write_signed, write_unsigned};
 use crate::xor::{Window, write_xor};
 use crate::{Chunk, Encoding};
@@ -21,7 +23,10 @@ pub struct HistogramEncoder {
     writer: BitWriter,
     samples: u16,
     layout: Layout,
+    /// Kind of counter.
     header: u8,
+    /// None where the encoding has no start timestamps.
+    starts: Option<StartWriter>,
     first: Timestamp,
     t: i64,
     delta: i64,
@@ -94,20 +99,31 @@ const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 impl HistogramEncoder {
     /// An encoder of integer histograms, which takes only histograms whose counts are whole numbers up to 2^53.
     pub fn integer() -> Self {
-        HistogramEncoder::with(Counts::Integers(Numbers::NONE))
+        HistogramEncoder::with(Counts::Integers(Numbers::NONE), None)
     }
 
     /// An encoder of float histograms.
     pub fn float() -> Self {
-        HistogramEncoder::with(Counts::Floats(Numbers::NONE))
+        HistogramEncoder::with(Counts::Floats(Numbers::NONE), None)
     }
 
-    fn with(counts: Counts) -> Self {
+    /// Like [`HistogramEncoder::integer`], with start timestamps.
+    pub fn integer_with_starts() -> Self {
+        HistogramEncoder::with(Counts::Integers(Numbers::NONE), Some(StartWriter::default()))
+    }
+
+    /// Like [`HistogramEncoder::float`], with start timestamps.
+    pub fn float_with_starts() -> Self {
+        HistogramEncoder::with(Counts::Floats(Numbers::NONE), Some(StartWriter::default()))
+    }
+
+    fn with(counts: Counts, starts: Option<StartWriter>) -> Self {
         HistogramEncoder {
             writer: BitWriter::after(&[0; HEADER_BYTES]),
             samples: 0,
             layout: Layout::default(),
             header: 0,
+            starts,
             first: Timestamp::EPOCH,
             t: 0,
             delta: 0,
@@ -132,12 +148,26 @@ impl HistogramEncoder {
         self.writer.size_bytes()
     }
 
-    /// Appends a histogram observed at `at`.
+    /// Appends a histogram observed at `at`, of which nobody told when it began.
     ///
     /// # Errors
     /// When the chunk is full, `at` is not later than the last sample, or the histogram does not fit the chunk; the
     /// chunk is unchanged.
     pub fn append(&mut self, at: Timestamp, histogram: &FloatHistogram) -> Result<(), AppendError> {
+        self.append_with_start(at, histogram, Timestamp::EPOCH)
+    }
+
+    /// Appends a histogram observed at `at` that began at `start`; the epoch stands for a start that is not known. An
+    /// encoder without start timestamps leaves it out.
+    ///
+    /// # Errors
+    /// As [`HistogramEncoder::append`].
+    pub fn append_with_start(
+        &mut self,
+        at: Timestamp,
+        histogram: &FloatHistogram,
+        start: Timestamp,
+    ) -> Result<(), AppendError> {
         self.check(at, histogram)?;
         let t = at.as_millis();
         if self.samples == 0 {
@@ -147,6 +177,9 @@ impl HistogramEncoder {
             write_signed(&mut self.writer, delta.wrapping_sub(self.delta));
             self.delta = delta;
             self.append_next(histogram);
+        }
+        if let Some(starts) = &mut self.starts {
+            starts.write(&mut self.writer, usize::from(self.samples), t, self.t, start.as_millis());
         }
         (self.t, self.stale) = (t, histogram.is_stale());
         self.samples += 1;
@@ -169,7 +202,8 @@ impl HistogramEncoder {
         if self.samples == 0 {
             return Ok(());
         }
-        if self.samples == u16::MAX {
+        let most = if self.starts.is_some() { MAX_ST_HISTOGRAMS } else { usize::from(u16::MAX) };
+        if self.len() == most {
             return Err(AppendError::Full);
         }
         if at.as_millis() <= self.t {
@@ -260,14 +294,20 @@ impl HistogramEncoder {
     /// The chunk with all samples, or none where there are none.
     pub fn finish(self) -> Option<Chunk> {
         let [high, low] = self.samples.to_be_bytes();
-        let encoding = match self.counts {
-            Counts::Integers(_) => Encoding::Histogram,
-            Counts::Floats(_) => Encoding::FloatHistogram,
+        let (encoding, header) = match (&self.counts, &self.starts) {
+            (Counts::Integers(_), None) => (Encoding::Histogram, [high, low, self.header]),
+            (Counts::Floats(_), None) => (Encoding::FloatHistogram, [high, low, self.header]),
+            (Counts::Integers(_), Some(starts)) => {
+                (Encoding::HistogramSt, [high | self.header, low, starts.header()])
+            }
+            (Counts::Floats(_), Some(starts)) => {
+                (Encoding::FloatHistogramSt, [high | self.header, low, starts.header()])
+            }
         };
         (self.samples > 0).then(|| Chunk {
             range: TimeRange::new(self.first, Timestamp::from_millis(self.t)),
             encoding,
-            data: Bytes::from(self.writer.finish(&[high, low, self.header])),
+            data: Bytes::from(self.writer.finish(&header)),
         })
     }
 }

@@ -4,7 +4,7 @@ use model::{CUSTOM_BUCKETS_SCHEMA, CounterResetHint, FloatHistogram, Span, Times
 
 use super::*;
 use crate::random::{Random, survives_damage};
-use crate::{AppendError, Chunk, ChunkError};
+use crate::{AppendError, Chunk, ChunkError, Encoding};
 
 fn span(offset: i32, length: u32) -> Span {
     Span { offset, length }
@@ -205,7 +205,7 @@ fn damaged_chunks_are_refused_by_name_or_read_whole() {
         let samples = series_of(&start, 40, 9);
         for encoder in [HistogramEncoder::integer(), HistogramEncoder::float()] {
             let chunk = encode(encoder, &samples);
-            survives_damage(&chunk.data, 10_000, seed, |data| {
+            survives_damage(chunk.encoding, &chunk.data, 10_000, seed, |data| {
                 let damaged = Chunk { data: data.to_vec().into(), ..chunk.clone() };
                 decode(&damaged).map(|samples| samples.len())
             });
@@ -221,12 +221,14 @@ fn huge_layouts_are_refused_before_memory_is_taken() {
     crate::varbit::write_unsigned(&mut writer, u64::from(u32::MAX));
     writer.write(0, 64);
     let mut out = Vec::new();
-    let error = decode_integer(&writer.finish(&[]), &mut out).unwrap_err().to_string();
+    let error =
+        super::decode(Encoding::Histogram, &writer.finish(&[]), &mut out, None).unwrap_err().to_string();
     assert!(error.contains("the histogram's spans are longer than the chunk"), "{error}");
 
     let mut writer = crate::bits::BitWriter::after(&[0, 1, 0, 0]);
     crate::varbit::write_signed(&mut writer, 53);
     writer.write(0, 64);
-    let error = decode_float(&writer.finish(&[]), &mut out).unwrap_err().to_string();
+    let error =
+        super::decode(Encoding::FloatHistogram, &writer.finish(&[]), &mut out, None).unwrap_err().to_string();
     assert!(error.ends_with("histogram schema 53 is unknown"), "{error}");
 }

@@ -149,7 +149,7 @@ fn the_first_chunk_that_prometheus_ever_specified_is_read() {
 fn damaged_chunks_are_refused_by_name_or_read_whole() {
     let samples = random_samples(&mut Random::seeded(7));
     let chunk = encode(&samples);
-    survives_damage(&chunk.data, 60_000, 1, |data| {
+    survives_damage(chunk.encoding, &chunk.data, 60_000, 1, |data| {
         let fast = decode_all(data);
         assert_eq!(fast.as_ref().ok(), decode_slowly(data).as_ref().filter(|_| data.len() > 1), "{data:?}");
         fast.map(|samples| samples.len())

@@ -1,0 +1,115 @@
+//! The chunks of downsampled blocks: the aggregates of a stretch of time, each a chunk of its own.
+//!
+//! ```text
+//! count, sum, min, max, counter, each:
+//!   uvarint  length of the data; 0: there is no such aggregate, and nothing follows
+//!   byte     encoding
+//!   data
+//! ```
+//!
+//! There is no checksum inside; that of the whole stands in the segment. Specified by `pkg/compact/downsample/aggr.go` of
+//! Thanos. Its reader asks for one byte more than there is behind an absent aggregate, so that it calls a chunk damaged
+//! when asked for the counter where that is absent; we read it, and write what Thanos writes. Bytes after the last
+//! aggregate are ignored, as there.
+
+use bytes::Bytes;
+use model::TimeRange;
+
+use crate::error::{ChunkError, ChunkProblem};
+use crate::{Chunk, Encoding};
+
+/// Names of the aggregates, in the order in which they are stored.
+const NAMES: [&str; 5] = ["count", "sum", "min", "max", "counter"];
+
+/// The aggregates of one stretch of a downsampled series.
+///
+/// Of floats, all five are XOR chunks. Of native histograms, counts are an XOR chunk, sum and counter are float
+/// histograms, and there is neither min nor max.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Aggregates {
+    /// Number of raw samples in each window.
+    pub count: Option<Chunk>,
+    /// Sum of the raw samples in each window.
+    pub sum: Option<Chunk>,
+    /// Least raw sample in each window.
+    pub min: Option<Chunk>,
+    /// Greatest raw sample in each window.
+    pub max: Option<Chunk>,
+    /// The counter with resets applied; its last two samples have one time, and the last is the last raw value.
+    pub counter: Option<Chunk>,
+}
+
+impl Aggregates {
+    /// Takes a chunk apart. The parts share its bytes.
+    pub(crate) fn decode(chunk: &Chunk) -> Result<Aggregates, ChunkError> {
+        let mut rest = chunk.data.clone();
+        let mut parts = [const { None }; 5];
+        for (part, name) in parts.iter_mut().zip(NAMES) {
+            *part = take_part(&mut rest, name, chunk.range).map_err(|problem| ChunkError {
+                encoding: Encoding::Aggregates,
+                size_bytes: chunk.data.len(),
+                offset: chunk.data.len() - rest.len(),
+                problem,
+            })?;
+        }
+        let [count, sum, min, max, counter] = parts;
+        Ok(Aggregates { count, sum, min, max, counter })
+    }
+
+    /// Puts the parts into one chunk that claims `range`: in a downsampled block from the end of the first window to
+    /// that of the last, which may leave the first sample of the counter outside.
+    pub fn encode(&self, range: TimeRange) -> Chunk {
+        let mut data = Vec::with_capacity(self.parts().flatten().map(|part| part.data.len() + 4).sum());
+        for part in self.parts() {
+            let mut length = part.map_or(0, |part| part.data.len());
+            while length >= 0x80 {
+                data.push(length as u8 | 0x80);
+                length >>= 7;
+            }
+            data.push(length as u8);
+            if let Some(part) = part.filter(|part| !part.data.is_empty()) {
+                data.push(part.encoding.byte());
+                data.extend_from_slice(&part.data);
+            }
+        }
+        Chunk { range, encoding: Encoding::Aggregates, data: Bytes::from(data) }
+    }
+
+    /// Number of windows, which the counts tell; 0 where there are none.
+    pub fn sample_count(&self) -> usize {
+        self.count.as_ref().map_or(0, Chunk::sample_count)
+    }
+
+    /// The five parts in the order in which they are stored.
+    fn parts(&self) -> impl Iterator<Item = Option<&Chunk>> {
+        [&self.count, &self.sum, &self.min, &self.max, &self.counter].into_iter().map(Option::as_ref)
+    }
+}
+
+/// Takes one part off the front of `rest`.
+fn take_part(rest: &mut Bytes, name: &'static str, range: TimeRange) -> Result<Option<Chunk>, ChunkProblem> {
+    let length = take_length(rest).ok_or(ChunkProblem::AggregateLength(name))?;
+    if length == 0 {
+        return Ok(None);
+    }
+    let Some(&byte) = rest.first().filter(|_| length < rest.len()) else {
+        return Err(ChunkProblem::AggregateLength(name));
+    };
+    let encoding = Encoding::from_byte(byte).filter(|encoding| *encoding != Encoding::Aggregates);
+    let encoding = encoding.ok_or(ChunkProblem::AggregateEncoding { aggregate: name, encoding: byte })?;
+    let mut data = rest.split_to(1 + length);
+    Ok(Some(Chunk { range, encoding, data: data.split_off(1) }))
+}
+
+/// Takes a LEB128 number off the front of `rest`; none where it does not end, or is longer than any chunk.
+fn take_length(rest: &mut Bytes) -> Option<usize> {
+    let digits = rest.iter().take(5).position(|byte| byte & 0x80 == 0)? + 1;
+    let digits = rest.split_to(digits);
+    digits
+        .iter()
+        .rev()
+        .try_fold(0usize, |length, digit| length.checked_mul(0x80)?.checked_add(usize::from(digit & 0x7f)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+use super::*;
+use crate::random::Random;
+
+/// A sample: start, time, bits of the value.
+type Row = (i64, i64, u64);
+
+fn encode(samples: &[Row]) -> Chunk {
+    let mut encoder = Xor2Encoder::new();
+    for &(start, t, v) in samples {
+        encoder.append(Sample::new(t, f64::from_bits(v)), Timestamp::from_millis(start)).unwrap();
+    }
+    encoder.finish().unwrap()
+}
+
+fn decode_rows(data: &[u8]) -> Result<Vec<Row>, ChunkError> {
+    let chunk = Chunk { range: TimeRange::ALL, encoding: Encoding::Xor2, data: Bytes::copy_from_slice(data) };
+    let (mut timestamps, mut values, mut starts) = (Vec::new(), Vec::new(), Vec::new());
+    chunk.decode_floats_with_starts(&mut timestamps, &mut values, &mut starts)?;
+    let (mut plain_timestamps, mut plain_values) = (Vec::new(), Vec::new());
+    chunk.decode_floats(&mut plain_timestamps, &mut plain_values).expect("it was read with its starts");
+    let bits = |values: &[f64]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    assert_eq!((&timestamps, bits(&values)), (&plain_timestamps, bits(&plain_values)));
+    if starts.is_empty() {
+        starts.resize(timestamps.len(), 0);
+    }
+    Ok(starts.into_iter().zip(timestamps).zip(bits(&values)).map(|((s, t), v)| (s, t, v)).collect())
+}
+
+/// Writes a chunk as the format's drawing says, as a text of zeros and ones: slow, and shares nothing with the encoder.
+fn write_slowly(samples: &[Row]) -> Vec<u8> {
+    fn bits(value: i128, width: usize) -> String {
+        let value = value as u128;
+        (0..width).rev().map(|bit| if value >> bit & 1 == 1 { '1' } else { '0' }).collect()
+    }
+    fn leb(mut value: u64) -> String {
+        let mut out = String::new();
+        while value >= 128 {
+            out += &bits(i128::from(value % 128 + 128), 8);
+            value /= 128;
+        }
+        out + &bits(i128::from(value), 8)
+    }
+    fn zigzag(value: i64) -> String {
+        let doubled = i128::from(value) * 2;
+        leb(u64::try_from(if value < 0 { -doubled - 1 } else { doubled }).unwrap())
+    }
+    /// Start timestamps: prefixes of ones, and numbers that reach one further above zero than below.
+    fn varbit(value: i64) -> String {
+        if value == 0 {
+            return "0".to_owned();
+        }
+        for (ones, width) in [3, 6, 9, 12, 18, 25, 56].into_iter().enumerate() {
+            if value > -(1 << (width - 1)) && value <= 1 << (width - 1) {
+                return "1".repeat(ones + 1) + "0" + &bits(i128::from(value), width);
+            }
+        }
+        "1".repeat(8) + &bits(i128::from(value), 64)
+    }
+    const STALE: u64 = 0x7ff0_0000_0000_0002;
+    let (mut out, mut window) = (String::new(), None::<(usize, usize)>);
+    let mut value = |v: u64, unchanged: u64, reuse: &str, new: &str| {
+        let xor = bits(i128::from(v ^ unchanged), 64);
+        let leading = xor.find('1').unwrap().min(31);
+        let end = xor.rfind('1').unwrap() + 1;
+        match window {
+            Some((from, to)) if from <= leading && end <= to => format!("{reuse}{}", &xor[from..to]),
+            _ => {
+                window = Some((leading, end));
+                let length = (end - leading) as i128;
+                format!("{new}{}{}{}", bits(leading as i128, 5), bits(length % 64, 6), &xor[leading..end])
+            }
+        }
+    };
+    let mut unchanged = 0u64;
+    let (mut known, mut own_from) = (0u8, 0usize);
+    for (index, &(start, t, v)) in samples.iter().enumerate() {
+        let t_before = |back: usize| samples[index - back].1;
+        let mut form_v = |v: u64| match v {
+            STALE => "111".to_owned(),
+            same if same == unchanged => "0".to_owned(),
+            v => value(v, unchanged, "10", "110"),
+        };
+        match index {
+            0 => {
+                out += &zigzag(t);
+                out += &bits(i128::from(v), 64);
+            }
+            1 => {
+                out += &leb((t - t_before(1)) as u64);
+                out += &form_v(v);
+            }
+            _ => {
+                let dod = (t - t_before(1)) - (t_before(1) - t_before(2));
+                out += &match dod {
+                    0 if v == STALE => "11111".to_owned(),
+                    0 if v == unchanged => "0".to_owned(),
+                    0 => value(v, unchanged, "100", "101"),
+                    -4_096..=4_095 => "110".to_owned() + &bits(i128::from(dod), 13) + &form_v(v),
+                    -524_288..=524_287 => "1110".to_owned() + &bits(i128::from(dod), 20) + &form_v(v),
+                    _ => "11110".to_owned() + &bits(i128::from(dod), 64) + &form_v(v),
+                };
+            }
+        }
+        if v != STALE {
+            unchanged = v;
+        }
+        let start_before = |back: usize| samples[index - back].0;
+        if index == 0 {
+            if start != 0 {
+                known = 0x80;
+                out += &zigzag(t - start);
+            }
+        } else if own_from > 0 {
+            let (diff, diff_before) = (t_before(1) - start, t_before(2) - start_before(1));
+            out += &varbit(diff - diff_before);
+        } else if start != start_before(1) || index == 127 {
+            own_from = index;
+            out += &varbit(t_before(1) - start);
+        }
+    }
+    while !out.len().is_multiple_of(8) {
+        out.push('0');
+    }
+    let mut bytes = u16::try_from(samples.len()).unwrap().to_be_bytes().to_vec();
+    bytes.push(known | own_from as u8);
+    bytes.extend(
+        out.as_bytes().chunks(8).map(|byte| byte.iter().fold(0u8, |value, bit| value << 1 | (bit - b'0'))),
+    );
+    bytes
+}
+
+/// Samples of every shape that the encoding knows: steady and jittering times, gaps, counters, gauges, markers, and
+/// starts that are unknown, fixed, from a sample on, or of each sample.
+fn random_samples(random: &mut Random) -> Vec<Row> {
+    let length = 1 + random.below(300);
+    let (shape, jitter) = (random.below(5), [0, 3, 9_000, 70_000, 600_000][random.below(5)]);
+    let starts = random.below(6);
+    let (mut t, mut v) = (random.next() as i64 >> (4 + random.below(40)), 0.0f64);
+    let (mut start, from) = (if starts == 1 { t - 5 } else { 0 }, random.below(200));
+    (0..length)
+        .map(|index| {
+            let before = t;
+            t += 1_000_000 + random.below(jitter + 1) as i64;
+            if random.below(50) == 0 {
+                t += random.next() as i64 >> 25 & i64::MAX >> 25;
+            }
+            v = match shape {
+                0 => v,
+                1 => v + random.below(100) as f64,
+                2 => f64::from_bits(random.next()),
+                3 => random.below(1000) as f64 / 8.0,
+                _ => 1.0,
+            };
+            start = match starts {
+                2 if index == from => t,
+                3 if index >= from => before - 1,
+                4 => before + random.below(40_000) as i64 - 20_000,
+                5 if random.below(3) == 0 => [0, t, before, 1 << 50][random.below(4)],
+                _ => start,
+            };
+            let stale = shape > 2 && random.below(4) == 0;
+            (start, t, if stale { stale_nan().to_bits() } else { v.to_bits() })
+        })
+        .collect()
+}
+
+#[test]
+fn samples_of_every_shape_are_written_as_drawn_and_come_back_bit_by_bit() {
+    for seed in 0..600 {
+        let samples = random_samples(&mut Random::seeded(seed));
+        let chunk = encode(&samples);
+        assert!(*chunk.data == *write_slowly(&samples), "seed {seed}");
+        assert!(decode_rows(&chunk.data).as_ref() == Ok(&samples), "seed {seed}");
+        assert_eq!(chunk.sample_count(), samples.len());
+        assert_eq!(chunk.range.min.as_millis(), samples[0].1);
+        assert_eq!(chunk.range.max.as_millis(), samples[samples.len() - 1].1);
+    }
+}
