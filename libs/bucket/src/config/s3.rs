@@ -1,0 +1,304 @@
+//! `type: S3`: Amazon's S3 and the many stores that speak its protocol.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::{Attribute, Attributes, ObjectStore, RetryConfig};
+use runtime::yaml::{Fields, Node, Value};
+
+use super::http::{self, HttpConfig};
+use super::{Notes, boolean, count, required_text, text, text_or_empty};
+use crate::bucket::{DEFAULT_PART_BYTES, Settings};
+
+/// Smallest part that S3 takes, other than the last of an object.
+const MIN_PART_BYTES: i64 = 5 << 20;
+/// Largest part that S3 takes.
+const MAX_PART_BYTES: i64 = 5 << 30;
+
+/// What the environment may say about credentials; names that the client reads by itself elsewhere are not
+/// among them, so that an environment can never change which bucket is meant.
+const CREDENTIAL_VARIABLES: [(&str, AmazonS3ConfigKey); 11] = [
+    ("AWS_ACCESS_KEY_ID", AmazonS3ConfigKey::AccessKeyId),
+    ("AWS_SECRET_ACCESS_KEY", AmazonS3ConfigKey::SecretAccessKey),
+    ("AWS_SESSION_TOKEN", AmazonS3ConfigKey::Token),
+    ("AWS_WEB_IDENTITY_TOKEN_FILE", AmazonS3ConfigKey::WebIdentityTokenFile),
+    ("AWS_ROLE_ARN", AmazonS3ConfigKey::RoleArn),
+    ("AWS_ROLE_SESSION_NAME", AmazonS3ConfigKey::RoleSessionName),
+    ("AWS_ENDPOINT_URL_STS", AmazonS3ConfigKey::StsEndpoint),
+    ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", AmazonS3ConfigKey::ContainerCredentialsRelativeUri),
+    ("AWS_CONTAINER_CREDENTIALS_FULL_URI", AmazonS3ConfigKey::ContainerCredentialsFullUri),
+    ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", AmazonS3ConfigKey::ContainerAuthorizationTokenFile),
+    ("AWS_EC2_METADATA_SERVICE_ENDPOINT", AmazonS3ConfigKey::MetadataEndpoint),
+];
+
+pub(super) struct Config {
+    pub(super) bucket: String,
+    endpoint: String,
+    region: Option<String>,
+    insecure: bool,
+    /// `None`: found in the environment, or asked of the machine.
+    keys: Option<Keys>,
+    sts_endpoint: Option<String>,
+    is_virtual_hosted: bool,
+    encryption: Option<Encryption>,
+    attributes: Attributes,
+    single_put: bool,
+    part_bytes: u64,
+    retry: RetryConfig,
+    http: HttpConfig,
+}
+
+struct Keys {
+    access_key: String,
+    secret_key: String,
+    session_token: Option<String>,
+}
+
+enum Encryption {
+    S3,
+    Kms(String),
+    /// The customer's key in base64.
+    Customer(String),
+}
+
+pub(super) fn read(mut fields: Fields<'_>, notes: &Notes<'_>) -> Option<Config> {
+    let bucket = required_text(&mut fields, "bucket");
+    let endpoint = fields.required("endpoint", |node| {
+        let endpoint = node.text()?.trim_end_matches('/');
+        match endpoint.split_once("://") {
+            Some((_, host)) => Err(format!(
+                "must be a host without scheme: write {host}, and `insecure: true` for plain HTTP"
+            )),
+            None if endpoint.contains('/') => Err("must be a host, with no path behind it".to_owned()),
+            None => Ok(endpoint.to_owned()),
+        }
+    });
+    let region = text(&mut fields, "region").or_else(|| region_of(endpoint.as_deref()?).map(str::to_owned));
+    let insecure = boolean(&mut fields, "insecure").unwrap_or(false);
+    let keys = read_keys(&mut fields);
+    let is_virtual_hosted = fields.optional("bucket_lookup_type", |node| match text_or_empty(node)? {
+        "" | "auto" => Ok(None),
+        "virtual-hosted" => Ok(Some(true)),
+        "path" => Ok(Some(false)),
+        other => Err(format!("{other:?} is none of auto, virtual-hosted and path")),
+    });
+    let encryption = fields
+        .node("sse_config")
+        .and_then(|node| read_encryption(Fields::new("config.sse_config", node, notes.mistakes)));
+    let attributes = read_metadata(&mut fields);
+    let single_put = boolean(&mut fields, "disable_multipart").unwrap_or(false);
+    let part_bytes = fields.optional("part_size", |node| node.integer(MIN_PART_BYTES, MAX_PART_BYTES));
+    let max_retries = count(&mut fields, "max_retries", 1000);
+    let http = http::read(&mut fields, "config", notes);
+    refuse(&mut fields, notes);
+    let sts_endpoint = text(&mut fields, "sts_endpoint");
+    fields.finish();
+
+    let endpoint = endpoint?;
+    // The stores of which the bucket's name in the host is known to work; the others may lack the DNS entries.
+    let by_host = ["amazonaws.com", "amazonaws.com.cn", "googleapis.com", "aliyuncs.com"];
+    let is_auto_hosted = by_host.iter().any(|suffix| endpoint.ends_with(suffix));
+    Some(Config {
+        bucket: bucket?,
+        region,
+        insecure,
+        keys,
+        sts_endpoint,
+        is_virtual_hosted: is_virtual_hosted.flatten().unwrap_or(is_auto_hosted),
+        encryption,
+        attributes,
+        single_put,
+        part_bytes: part_bytes.map_or(DEFAULT_PART_BYTES, |bytes| bytes as u64),
+        retry: http::retry(max_retries),
+        http,
+        endpoint,
+    })
+}
+
+/// The region in a host of Amazon's, such as `s3.eu-west-1.amazonaws.com`.
+fn region_of(endpoint: &str) -> Option<&str> {
+    let host = endpoint.strip_suffix(".cn").unwrap_or(endpoint).strip_suffix(".amazonaws.com")?;
+    let region = host.strip_prefix("s3.dualstack.").or(host.strip_prefix("s3."))?;
+    (!region.is_empty() && !region.contains('.')).then_some(region)
+}
+
+fn read_keys(fields: &mut Fields<'_>) -> Option<Keys> {
+    let is_from_sdk = boolean(fields, "aws_sdk_auth").unwrap_or(false);
+    let access_key = text(fields, "access_key");
+    let secret_key = text(fields, "secret_key");
+    let session_token = text(fields, "session_token");
+    match (access_key, secret_key) {
+        (Some(_), _) | (_, Some(_)) if is_from_sdk => {
+            fields
+                .wrong("aws_sdk_auth", "excludes access_key and secret_key: leave out the one or the other");
+            None
+        }
+        (Some(access_key), Some(secret_key)) => Some(Keys { access_key, secret_key, session_token }),
+        (Some(_), None) => {
+            fields
+                .wrong("secret_key", "is missing beside access_key; without both, the environment is asked");
+            None
+        }
+        (None, Some(_)) => {
+            fields
+                .wrong("access_key", "is missing beside secret_key; without both, the environment is asked");
+            None
+        }
+        (None, None) => None,
+    }
+}
+
+fn read_encryption(mut fields: Fields<'_>) -> Option<Encryption> {
+    let kind = text(&mut fields, "type");
+    let kms_key_id = text(&mut fields, "kms_key_id");
+    let key_file = text(&mut fields, "encryption_key");
+    if let Some(Node { value: Value::Map(entries), .. }) = fields.node("kms_encryption_context")
+        && !entries.is_empty()
+    {
+        fields.wrong(
+            "kms_encryption_context",
+            "is not supported: let the bucket's default encryption or the key's policy do without it",
+        );
+    }
+    let encryption = match kind.as_deref() {
+        None => None,
+        Some("SSE-S3") => Some(Encryption::S3),
+        Some("SSE-KMS") => {
+            if kms_key_id.is_none() {
+                fields.wrong("kms_key_id", "is missing: SSE-KMS needs the key's id");
+            }
+            kms_key_id.map(Encryption::Kms)
+        }
+        Some("SSE-C") => {
+            let key = key_file.ok_or_else(|| "is missing: SSE-C needs the file with the key".to_owned());
+            match key.and_then(|file| read_customer_key(&file)) {
+                Ok(key) => Some(Encryption::Customer(key)),
+                Err(text) => {
+                    fields.wrong("encryption_key", text);
+                    None
+                }
+            }
+        }
+        Some(other) => {
+            fields.wrong("type", format!("{other:?} is none of SSE-S3, SSE-KMS and SSE-C"));
+            None
+        }
+    };
+    fields.finish();
+    encryption
+}
+
+fn read_customer_key(file: &str) -> Result<String, String> {
+    let key = std::fs::read(file).map_err(|error| format!("read {file}: {error}"))?;
+    if key.len() != 32 {
+        return Err(format!("{file} holds {} bytes; a key has exactly 32", key.len()));
+    }
+    Ok(STANDARD.encode(key))
+}
+
+fn read_metadata(fields: &mut Fields<'_>) -> Attributes {
+    let read = |node: &Node| {
+        let Value::Map(entries) = &node.value else {
+            return Err(format!("expected a mapping of names to texts, found {}", node.kind()));
+        };
+        let mut attributes = Attributes::new();
+        for (key, node) in entries {
+            let value = text_or_empty(node).map_err(|text| format!("{}: {text}", key.name()))?.to_owned();
+            let attribute = if key.name().eq_ignore_ascii_case("x-amz-storage-class") {
+                Attribute::StorageClass
+            } else {
+                Attribute::Metadata(key.name().to_owned().into())
+            };
+            attributes.insert(attribute, value.into());
+        }
+        Ok(attributes)
+    };
+    fields.optional("put_user_metadata", read).unwrap_or_default()
+}
+
+/// Fields that cannot be honoured, or need not be.
+fn refuse(fields: &mut Fields<'_>, notes: &Notes<'_>) {
+    if boolean(fields, "signature_version2") == Some(true) {
+        fields.wrong("signature_version2", "is not supported: requests are signed by version 4 only");
+    }
+    let listing = fields.optional("list_objects_version", |node| match text_or_empty(node)? {
+        "" | "v2" => Ok(()),
+        "v1" => Err("v1 is not supported: only ListObjectsV2 is spoken".to_owned()),
+        other => Err(format!("{other:?} is neither v1 nor v2")),
+    });
+    _ = listing;
+    if boolean(fields, "disable_dualstack") == Some(false) {
+        let node = fields.node("disable_dualstack");
+        let why = "the endpoint is used as it is written; write s3.dualstack.<region>.amazonaws.com for IPv6";
+        notes.without_effect(fields, node, "disable_dualstack", why);
+    }
+    if boolean(fields, "send_content_md5").is_some() {
+        let node = fields.node("send_content_md5");
+        let why = "the signature of every upload covers its SHA-256";
+        notes.without_effect(fields, node, "send_content_md5", why);
+    }
+    if let Some(node) = fields.node("trace") {
+        let mut trace = Fields::new("config.trace", node, notes.mistakes);
+        if boolean(&mut trace, "enable") == Some(true) {
+            let node = trace.node("enable");
+            notes.without_effect(&trace, node, "enable", "use --log.level=debug");
+        }
+        trace.finish();
+    }
+}
+
+impl Config {
+    pub(super) fn open(&self) -> Result<(Arc<dyn ObjectStore>, Settings), object_store::Error> {
+        let scheme = if self.insecure { "http" } else { "https" };
+        let endpoint = if self.is_virtual_hosted {
+            format!("{scheme}://{}.{}", self.bucket, self.endpoint)
+        } else {
+            format!("{scheme}://{}", self.endpoint)
+        };
+        let mut builder = AmazonS3Builder::new()
+            .with_bucket_name(&self.bucket)
+            .with_endpoint(endpoint)
+            .with_virtual_hosted_style_request(self.is_virtual_hosted)
+            // Single removals work everywhere, those in bulk do not.
+            .with_disable_bulk_delete(true)
+            .with_retry(self.retry.clone())
+            .with_client_options(self.http.client_options(self.insecure));
+        let region = self.region.clone().or_else(|| std::env::var("AWS_REGION").ok());
+        if let Some(region) = region {
+            builder = builder.with_region(region);
+        }
+        if let Some(keys) = &self.keys {
+            builder = builder.with_access_key_id(&keys.access_key).with_secret_access_key(&keys.secret_key);
+            if let Some(token) = &keys.session_token {
+                builder = builder.with_token(token);
+            }
+        } else {
+            for (name, key) in CREDENTIAL_VARIABLES {
+                if let Ok(value) = std::env::var(name) {
+                    builder = builder.with_config(key, value);
+                }
+            }
+            if let Some(endpoint) = &self.sts_endpoint {
+                builder = builder.with_config(AmazonS3ConfigKey::StsEndpoint, endpoint);
+            }
+        }
+        builder = match &self.encryption {
+            None => builder,
+            Some(Encryption::S3) => {
+                let key = "aws_server_side_encryption".parse::<AmazonS3ConfigKey>()?;
+                builder.with_config(key, "AES256")
+            }
+            Some(Encryption::Kms(key)) => builder.with_sse_kms_encryption(key),
+            Some(Encryption::Customer(key)) => builder.with_ssec_encryption(key),
+        };
+        let settings = Settings {
+            part_bytes: self.part_bytes,
+            single_put: self.single_put,
+            attributes: self.attributes.clone(),
+            folder: None,
+        };
+        Ok((Arc::new(builder.build()?), settings))
+    }
+}

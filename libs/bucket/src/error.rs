@@ -1,0 +1,188 @@
+//! Why an operation on a bucket did not happen, in one line that says what to do.
+
+use std::fmt;
+
+use object_store::Error as StoreError;
+
+/// What a caller may do about a [`BucketError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// The object is not there.
+    NotFound,
+    /// The object is there already, or changed since it was read: a condition was not met.
+    Conflict,
+    /// The bucket itself is not there.
+    NoBucket,
+    /// The store refuses the credential, or the credential may not do this.
+    Denied,
+    /// The store cannot be reached, is overloaded or failed; trying again later can help.
+    Unavailable,
+    /// This type of store cannot do this.
+    Unsupported,
+    /// The configuration cannot work, whatever the store says.
+    Config,
+    /// What was read is not what was promised.
+    Corrupt,
+}
+
+/// Why an operation on a bucket did not happen.
+///
+/// Its text is one line: what was being done, to which object of which bucket, why not, and what to do.
+#[derive(Debug)]
+pub struct BucketError {
+    kind: ErrorKind,
+    /// What was being done, such as "get 01H.../meta.json".
+    action: String,
+    bucket: String,
+    reason: String,
+    source: Option<StoreError>,
+}
+
+impl BucketError {
+    pub(crate) fn new(
+        kind: ErrorKind,
+        bucket: &str,
+        action: impl Into<String>,
+        reason: impl Into<String>,
+    ) -> Self {
+        Self { kind, action: action.into(), bucket: bucket.to_owned(), reason: reason.into(), source: None }
+    }
+
+    pub(crate) fn from_store(bucket: &str, action: String, source: StoreError) -> Self {
+        let (kind, reason) = classify(&source);
+        Self { kind, action, bucket: bucket.to_owned(), reason, source: Some(source) }
+    }
+
+    /// What a caller may do about it.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// Whether the object is not there.
+    pub fn is_not_found(&self) -> bool {
+        self.kind == ErrorKind::NotFound
+    }
+
+    /// Whether doing the same again later can help, with nothing changed by hand.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self.kind, ErrorKind::Unavailable | ErrorKind::Corrupt)
+    }
+
+    /// The exit code of a program that ends for this reason: 2 for what the configuration must change, 1 else.
+    pub fn exit_code(&self) -> u8 {
+        match self.kind {
+            ErrorKind::Config | ErrorKind::Denied | ErrorKind::NoBucket | ErrorKind::Unsupported => {
+                runtime::EXIT_USAGE
+            }
+            ErrorKind::NotFound | ErrorKind::Conflict | ErrorKind::Unavailable | ErrorKind::Corrupt => {
+                runtime::EXIT_ERROR
+            }
+        }
+    }
+}
+
+impl fmt::Display for BucketError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in bucket {:?}: {}", self.action, self.bucket, self.reason)
+    }
+}
+
+impl std::error::Error for BucketError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|source| source as _)
+    }
+}
+
+/// The kind of a store's error and its reason in a few words.
+fn classify(error: &StoreError) -> (ErrorKind, String) {
+    let text = error.to_string();
+    match error {
+        StoreError::NotFound { .. } if names_missing_bucket(&text) => (
+            ErrorKind::NoBucket,
+            "the bucket does not exist: create it, or correct its name in the objstore configuration"
+                .to_owned(),
+        ),
+        StoreError::NotFound { .. } => (ErrorKind::NotFound, "the object does not exist".to_owned()),
+        StoreError::AlreadyExists { .. } => (ErrorKind::Conflict, "the object exists already".to_owned()),
+        StoreError::Precondition { .. } => {
+            (ErrorKind::Conflict, "the object changed, or exists already".to_owned())
+        }
+        StoreError::NotModified { .. } => (ErrorKind::Conflict, "the object did not change".to_owned()),
+        StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. } => (
+            ErrorKind::Denied,
+            format!(
+                "the store refuses the credential ({}): check the keys in the objstore configuration and what they may do",
+                server_code(&text).unwrap_or("access denied")
+            ),
+        ),
+        StoreError::NotSupported { .. } | StoreError::NotImplemented { .. } => {
+            (ErrorKind::Unsupported, "this type of object storage cannot do this".to_owned())
+        }
+        StoreError::InvalidPath { .. } | StoreError::UnknownConfigurationKey { .. } => {
+            (ErrorKind::Config, one_line(&text))
+        }
+        // Azure answers 404 to a request for a container that is being made or removed as a generic error.
+        _ if names_missing_bucket(&text) => (
+            ErrorKind::NoBucket,
+            "the bucket does not exist: create it, or correct its name in the objstore configuration"
+                .to_owned(),
+        ),
+        _ if is_bad_credential(&text) => (
+            ErrorKind::Denied,
+            format!(
+                "the store refuses the credential ({}): check the keys in the objstore configuration",
+                server_code(&text).unwrap_or("access denied")
+            ),
+        ),
+        _ => (ErrorKind::Unavailable, unavailable(error, &text)),
+    }
+}
+
+fn names_missing_bucket(text: &str) -> bool {
+    ["NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist"]
+        .iter()
+        .any(|code| text.contains(code))
+}
+
+fn is_bad_credential(text: &str) -> bool {
+    ["InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "AuthenticationFailed"]
+        .iter()
+        .any(|code| text.contains(code))
+}
+
+/// The content of `<Code>` in an XML answer.
+fn server_code(text: &str) -> Option<&str> {
+    let (_, rest) = text.split_once("<Code>")?;
+    let (code, _) = rest.split_once("</Code>")?;
+    (code.len() <= 64 && code.bytes().all(|b| b.is_ascii_alphanumeric())).then_some(code)
+}
+
+/// Says whether the store was reached at all: the innermost cause is what an operator can act on.
+fn unavailable(error: &StoreError, text: &str) -> String {
+    let mut innermost: &dyn std::error::Error = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    let cause = one_line(&innermost.to_string());
+    let is_unreachable = ["Connection refused", "error trying to connect", "dns error", "failed to lookup"]
+        .iter()
+        .any(|mark| text.contains(mark) || cause.contains(mark));
+    let is_unreachable = is_unreachable || text.contains("HTTP error: error sending request");
+    if is_unreachable {
+        format!("the store cannot be reached ({cause}): check the endpoint and the network")
+    } else if let Some(code) = server_code(text) {
+        format!("the store answered {code}; trying again later can help")
+    } else {
+        cause
+    }
+}
+
+/// The first 300 characters of a text, without line breaks.
+fn one_line(text: &str) -> String {
+    let line: Vec<&str> = text.split_whitespace().collect();
+    let line = line.join(" ");
+    match line.char_indices().nth(300) {
+        Some((end, _)) => format!("{}...", &line[..end]),
+        None => line,
+    }
+}

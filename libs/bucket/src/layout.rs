@@ -1,0 +1,74 @@
+//! Names of the objects in a bucket, as Thanos lays them out.
+//!
+//! ```text
+//! <ULID>/meta.json               written last; without it the block does not exist yet
+//! <ULID>/index
+//! <ULID>/chunks/000001 ...
+//! <ULID>/deletion-mark.json      and two other marks, see `marks`
+//! isthmus/intent/<ULID>.json     ours: somebody is uploading this block right now
+//! ```
+//!
+//! Everything whose first part is no ULID is passed over by Thanos and by us.
+
+use tsdb::Ulid;
+
+/// The description of a block; written last, removed first.
+pub const META_FILE: &str = "meta.json";
+/// The index of a block.
+pub const INDEX_FILE: &str = "index";
+/// The folder of a block's chunk segments.
+pub const CHUNKS_DIR: &str = "chunks";
+/// The local file of deleted intervals; never part of a block in a bucket.
+pub const TOMBSTONES_FILE: &str = "tombstones";
+/// Marks a block for deletion; removed last.
+pub const DELETION_MARK_FILE: &str = "deletion-mark.json";
+/// Keeps a block out of compaction.
+pub const NO_COMPACT_MARK_FILE: &str = "no-compact-mark.json";
+/// Keeps a block from being downsampled.
+pub const NO_DOWNSAMPLE_MARK_FILE: &str = "no-downsample-mark.json";
+/// Names of all marks.
+pub const MARK_FILES: [&str; 3] = [DELETION_MARK_FILE, NO_COMPACT_MARK_FILE, NO_DOWNSAMPLE_MARK_FILE];
+/// The folder of upload intents.
+pub const INTENT_DIR: &str = "isthmus/intent";
+
+/// The name of `file`, given relative to the block's folder.
+pub fn block_file(block: Ulid, file: &str) -> String {
+    format!("{block}/{file}")
+}
+
+/// The name of a block's `meta.json`.
+pub fn meta(block: Ulid) -> String {
+    block_file(block, META_FILE)
+}
+
+/// The name of the intent to upload a block.
+pub fn intent(block: Ulid) -> String {
+    format!("{INTENT_DIR}/{block}.json")
+}
+
+/// The block to which an object or a folder belongs, and the rest of the name (empty for the folder itself);
+/// `None` for what belongs to no block.
+pub fn split(name: &str) -> Option<(Ulid, &str)> {
+    let (first, rest) = name.split_once('/').unwrap_or((name, ""));
+    Some((tsdb::parse_block_id(first)?, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_begins_with_a_block_id_belongs_to_a_block() {
+        let id = "01HZY3VQ6J0000000000000000";
+        let block = tsdb::parse_block_id(id).unwrap();
+        let check = |name: &str, expected: Option<&str>| {
+            assert_eq!(split(name), expected.map(|rest| (block, rest)), "{name}");
+        };
+        check(&format!("{id}/chunks/000001"), Some("chunks/000001"));
+        check(&meta(block), Some("meta.json"));
+        check(id, Some(""));
+        check(&intent(block), None);
+        check("debug/metas/01HZY3VQ6J0000000000000000.json", None);
+        check("01HZY3VQ6J000000000000000/meta.json", None);
+    }
+}
