@@ -147,13 +147,12 @@ impl Chunk {
         values: &mut Vec<f64>,
         starts: &mut Vec<i64>,
     ) -> Result<(), ChunkError> {
+        let before = starts.len();
         match self.encoding {
             Encoding::Xor2 => xor2::decode(&self.data, timestamps, values, Some(&mut *starts))?,
             _ => self.decode_floats(timestamps, values)?,
         }
-        if !starts.is_empty() {
-            starts.resize(timestamps.len(), UNKNOWN_START);
-        }
+        settle_starts(starts, before, timestamps.len());
         Ok(())
     }
 
@@ -182,15 +181,14 @@ impl Chunk {
         out: &mut Vec<(i64, Arc<FloatHistogram>)>,
         starts: &mut Vec<i64>,
     ) -> Result<(), ChunkError> {
+        let before = starts.len();
         match self.encoding {
             encoding if encoding.holds_histograms() => {
                 histogram::decode(encoding, &self.data, out, Some(&mut *starts))?;
             }
             _ => return Err(self.wrong_kind("histograms")),
         }
-        if !starts.is_empty() {
-            starts.resize(out.len(), UNKNOWN_START);
-        }
+        settle_starts(starts, before, out.len());
         Ok(())
     }
 
@@ -213,6 +211,16 @@ impl Chunk {
 
 /// The start timestamp of a sample whose beginning nobody told.
 pub(crate) const UNKNOWN_START: i64 = 0;
+
+/// Makes the starts as many as samples, or none where none is known. `before` is how many they were.
+fn settle_starts(starts: &mut Vec<i64>, before: usize, samples: usize) {
+    // A chunk of more than 127 samples tells starts even where all are unknown.
+    if before == 0 && starts.iter().all(|start| *start == UNKNOWN_START) {
+        starts.clear();
+    } else {
+        starts.resize(samples, UNKNOWN_START);
+    }
+}
 
 /// Number of samples that the header of a payload announces; none where the header is incomplete. Not for aggregates.
 pub(crate) fn sample_count(encoding: Encoding, data: &[u8]) -> Option<usize> {

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Each field stands after the sample that it belongs to. A start of 0 is one that is not known. C has seven bits, so
-//! sample 127 gets a start of its own even where it does not change. Specified by `tsdb/chunkenc/st.go` of Prometheus
+//! sample 127 gets a start of its own even where it does not change, or is not known. Specified by `tsdb/chunkenc/st.go` of Prometheus
 //! 3.14; the format's own document tells other differences than the code writes.
 
 use crate::bits::{BitReader, BitWriter};

@@ -1,5 +1,5 @@
 use super::*;
-use crate::random::Random;
+use crate::random::{Random, survives_damage};
 
 /// A sample: start, time, bits of the value.
 type Row = (i64, i64, u64);
@@ -175,4 +175,137 @@ fn samples_of_every_shape_are_written_as_drawn_and_come_back_bit_by_bit() {
         assert_eq!(chunk.range.min.as_millis(), samples[0].1);
         assert_eq!(chunk.range.max.as_millis(), samples[samples.len() - 1].1);
     }
+}
+
+/// Written by Prometheus 3.14.0 (commit d15adb9ad7e5): `chunkenc.NewXOR2Chunk()`, whose appender was given these samples
+/// by a Go program of a few lines.
+#[test]
+fn chunks_that_prometheus_wrote_are_read_and_written() {
+    fn check(samples: &[Row], hex: &str) {
+        let written: String = encode(samples).data.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(written, hex);
+        let digits: Vec<u8> = hex.bytes().map(|digit| (digit as char).to_digit(16).unwrap() as u8).collect();
+        let bytes: Vec<u8> = digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+        assert_eq!(decode_rows(&bytes).as_deref(), Ok(samples));
+    }
+    let f = |value: f64| value.to_bits();
+    let stale = stale_nan().to_bits();
+    // No start, every prefix, a marker with and without a step.
+    check(
+        &[
+            (0, 1_700_000_000_000, f(3.0)),
+            (0, 1_700_000_015_000, f(3.0)),
+            (0, 1_700_000_030_000, f(3.0)),
+            (0, 1_700_000_045_000, f(4.5)),
+            (0, 1_700_000_060_007, f(4.5)),
+            (0, 1_700_000_075_007, stale),
+            (0, 1_700_000_090_000, stale),
+            (0, 1_700_000_190_000, f(-7.25)),
+            (0, 1_700_090_190_000, f(f64::INFINITY)),
+        ],
+        "00090080a0abfef962400800000000000098752ac4dc0076ffcfdff9fc2981f8084007f800000000156f0f82bfed",
+    );
+    // A start from the first sample on, a reset, and then deltas.
+    check(
+        &[
+            (1_699_999_990_500, 1_700_000_000_000, f(10.0)),
+            (1_699_999_990_500, 1_700_000_015_000, f(20.0)),
+            (1_699_999_990_500, 1_700_000_030_000, f(30.0)),
+            (1_700_000_030_250, 1_700_000_045_000, f(1.0)),
+            (1_700_000_045_000, 1_700_000_060_000, f(2.0)),
+            (1_700_000_060_000, 1_700_000_075_000, f(3.0)),
+            (0, 1_700_000_090_000, f(4.0)),
+        ],
+        "00078380a0abfef9624024000000000000b894019875cb07581da13bfe7e834ffe39f5000440033f800062f3f9a33e00",
+    );
+    // A start that does not change is told once more at sample 127.
+    let long: Vec<Row> = (0..130).map(|n| (500, 1_000 + n * 1_000, f(1.0))).collect();
+    check(&long, "0082ffd00f3ff0000000000000e807e80700000000000000000000000000000001f3dc48f1f43c7d00");
+}
+
+#[test]
+fn each_width_of_a_timestamp_holds_its_bounds() {
+    for (dod, bits) in [
+        (0, 1),
+        (4_095, 17),
+        (-4_096, 17),
+        (4_096, 25),
+        (-4_097, 25),
+        (524_287, 25),
+        (-524_288, 25),
+        (524_288, 70),
+        (-524_289, 70),
+    ] {
+        let start = 2_000_000;
+        let chunk = encode(&[(0, 0, 0), (0, start, 0), (0, start + start + dod, 0)]);
+        assert_eq!(decode_rows(&chunk.data).unwrap()[2].1, start + start + dod);
+        // Header, varint 0, value, uvarint of three bytes, the value's bit; then the field.
+        assert_eq!(chunk.data.len(), (8 * (3 + 1 + 8 + 3) + 1 + bits as usize).div_ceil(8), "{dod}");
+    }
+}
+
+#[test]
+fn damaged_chunks_are_refused_by_name_or_read_whole() {
+    for seed in [7, 9, 12, 16] {
+        let chunk = encode(&random_samples(&mut Random::seeded(seed)));
+        survives_damage(chunk.encoding, &chunk.data, 15_000, seed, |data| {
+            decode_rows(data).map(|samples| samples.len())
+        });
+    }
+}
+
+#[test]
+fn a_refused_chunk_leaves_earlier_samples_alone() {
+    let chunk = encode(&[(1, 10, 1), (2, 20, 2), (3, 30, 3)]);
+    let cut = Chunk { data: chunk.data.slice(..chunk.data.len() - 2), ..chunk.clone() };
+    for before in [vec![], vec![7]] {
+        let (mut timestamps, mut values, mut starts) = (vec![-1], vec![0.5], before.clone());
+        let error = cut.decode_floats_with_starts(&mut timestamps, &mut values, &mut starts).unwrap_err();
+        assert!(error.to_string().starts_with("XOR2 chunk of "), "{error}");
+        assert_eq!((timestamps, values, starts), (vec![-1], vec![0.5], before));
+    }
+}
+
+fn decode_starts(chunk: &Chunk) -> Vec<i64> {
+    let mut starts = Vec::new();
+    chunk.decode_floats_with_starts(&mut Vec::new(), &mut Vec::new(), &mut starts).unwrap();
+    starts
+}
+
+#[test]
+fn starts_are_as_many_as_timestamps_or_none() {
+    let unknown: Vec<Row> = (0..200).map(|t| (0, t, 0)).collect();
+    assert_eq!(decode_starts(&encode(&unknown)), Vec::<i64>::new());
+    let (with, without) = (encode(&[(5, 10, 1), (5, 20, 2)]), encode(&[(0, 30, 3)]));
+    let (mut timestamps, mut values, mut starts) = (Vec::new(), Vec::new(), Vec::new());
+    let mut append = |chunk: &Chunk| {
+        chunk.decode_floats_with_starts(&mut timestamps, &mut values, &mut starts).unwrap();
+        starts.clone()
+    };
+    assert_eq!(append(&without), Vec::<i64>::new());
+    assert_eq!(append(&with), [0, 5, 5]);
+    assert_eq!(append(&without), [0, 5, 5, 0]);
+    let mut plain = crate::XorEncoder::new();
+    plain.append(Sample::new(40, 1.0)).unwrap();
+    assert_eq!(append(&plain.finish().unwrap()), [0, 5, 5, 0, 0]);
+}
+
+#[test]
+fn the_encoder_refuses_what_a_chunk_cannot_hold() {
+    let mut encoder = Xor2Encoder::new();
+    assert!(encoder.is_empty());
+    assert_eq!(encoder.clone().finish(), None);
+    for t in 0..65_535 {
+        encoder.append(Sample::new(t, 1.0), Timestamp::EPOCH).unwrap();
+    }
+    assert_eq!(encoder.append(Sample::new(70_000, 1.0), Timestamp::EPOCH), Err(AppendError::Full));
+    assert_eq!(
+        (encoder.len(), decode_rows(&encoder.finish().unwrap().data).unwrap().len()),
+        (65_535, 65_535)
+    );
+
+    let mut encoder = Xor2Encoder::new();
+    encoder.append(Sample::new(5, 1.0), Timestamp::EPOCH).unwrap();
+    let refused = encoder.append(Sample::new(5, 2.0), Timestamp::EPOCH).unwrap_err();
+    assert_eq!(refused.to_string(), "sample at 5 is not after the last one at 5");
 }
