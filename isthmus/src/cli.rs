@@ -59,6 +59,9 @@ fn parse() -> Cli {
 pub(crate) fn run() -> ExitCode {
     let done = |outcome: anyhow::Result<ExitCode>| {
         outcome.unwrap_or_else(|error| {
+            if is_closed_pipe(&error) {
+                return ExitCode::SUCCESS;
+            }
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         })
@@ -74,10 +77,18 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
+/// Whether nobody reads the output any more, as behind `| head`: the end, but no failure.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let kinds = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>().map(|e| e.kind()));
+    kinds.into_iter().any(|kind| kind == std::io::ErrorKind::BrokenPipe)
+}
+
 fn completions(shell: Shell) -> anyhow::Result<ExitCode> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "isthmus", &mut script);
-    std::io::stdout().write_all(&script)?;
+    let mut stdout = std::io::stdout();
+    stdout.write_all(&script)?;
+    stdout.flush()?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -24,7 +24,7 @@ pub(super) async fn run(stage: &mut Stage) -> bool {
     report.add("a used token is refused", used_token(stage).await);
     report.add("a wrong token is refused", wrong_token(stage).await);
     report.add("a cluster is killed: the answer says so", cluster_killed(stage, &querier).await);
-    println!("\n{} passed, {} failed", report.passed, report.failed);
+    say!("\n{} passed, {} failed", report.passed, report.failed);
     report.failed == 0
 }
 
@@ -38,11 +38,11 @@ impl Report {
         match outcome {
             Ok(seen) => {
                 self.passed += 1;
-                println!("ok    {name}\n        {seen}");
+                say!("ok    {name}\n        {seen}");
             }
             Err(error) => {
                 self.failed += 1;
-                println!("FAIL  {name}\n        {error:#}");
+                say!("FAIL  {name}\n        {error:#}");
             }
         }
     }

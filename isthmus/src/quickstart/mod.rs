@@ -1,5 +1,12 @@
 //! `isthmus quickstart`: two client clusters and an observability cluster on this machine, all of it real.
 
+/// Prints a line; nobody reading any more (`| head`) is no reason to end a cluster.
+macro_rules! say {
+    ($($part:tt)*) => {{
+        let _ = std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{}\n", format_args!($($part)*)));
+    }};
+}
+
 mod checks;
 mod child;
 mod http;
@@ -74,7 +81,7 @@ async fn demonstrate(args: &QuickstartArgs) -> Result<ExitCode> {
         _ = interrupt.recv() => Ok(ExitCode::SUCCESS),
         _ = terminate.recv() => Ok(ExitCode::SUCCESS),
     };
-    println!("\nending everything...");
+    say!("\nending everything...");
     stage.stop().await?;
     if outcome.is_err() {
         folder.keep();
@@ -85,7 +92,7 @@ async fn demonstrate(args: &QuickstartArgs) -> Result<ExitCode> {
 async fn perform(stage: &mut Stage, check: bool) -> Result<ExitCode> {
     let begun = Instant::now();
     if !stage.has_pushgateway() {
-        println!(
+        say!(
             "no prometheus-pushgateway on the PATH: the clusters do without (Debian: apt-get install prometheus-pushgateway)"
         );
     }
@@ -104,12 +111,12 @@ async fn perform(stage: &mut Stage, check: bool) -> Result<ExitCode> {
     let endpoints = stage.plan().dir.join("endpoints.json");
     fs::write(&endpoints, format!("{:#}\n", stage.plan().endpoints()))
         .with_context(|| format!("write {}", endpoints.display()))?;
-    println!("up after {:.1} s\n", begun.elapsed().as_secs_f64());
+    say!("up after {:.1} s\n", begun.elapsed().as_secs_f64());
     if check {
         return Ok(if checks::run(stage).await { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     table::print(stage, &QUERIES).await?;
-    println!("\nCtrl-C ends everything.");
+    say!("\nCtrl-C ends everything.");
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
         stage.check_children()?;
@@ -118,13 +125,13 @@ async fn perform(stage: &mut Stage, check: bool) -> Result<ExitCode> {
 
 /// Shows what is being done, and how long it took.
 async fn step<T>(what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
-    print!("{what:.<60}");
-    std::io::stdout().flush()?;
+    let mut stdout = std::io::stdout();
+    let _ = write!(stdout, "{what:.<60}").and_then(|()| stdout.flush());
     let begun = Instant::now();
     let outcome = work.await;
     match &outcome {
-        Ok(_) => println!(" {:.1} s", begun.elapsed().as_secs_f64()),
-        Err(_) => println!(" failed"),
+        Ok(_) => say!(" {:.1} s", begun.elapsed().as_secs_f64()),
+        Err(_) => say!(" failed"),
     }
     outcome
 }

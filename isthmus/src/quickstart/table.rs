@@ -12,24 +12,24 @@ use super::stage::Stage;
 pub(super) async fn print(stage: &Stage, queries: &[(&str, &str)]) -> Result<()> {
     let plan = stage.plan();
     let urls = urls(plan);
-    println!("{:<28} {:>8}  URL", "WHAT RUNS", "PID");
+    say!("{:<28} {:>8}  URL", "WHAT RUNS", "PID");
     for (name, id) in stage.running() {
-        println!("{name:<28} {id:>8}  {}", urls.get(&name).map_or("", String::as_str));
+        say!("{name:<28} {id:>8}  {}", urls.get(&name).map_or("", String::as_str));
     }
-    println!("\nThe querier speaks the Prometheus HTTP API at http://{}", plan.querier_http);
-    println!("All URLs for programs: {}", plan.dir.join("endpoints.json").display());
-    println!("Logs: {}", plan.logs.display());
+    say!("\nThe querier speaks the Prometheus HTTP API at http://{}", plan.querier_http);
+    say!("All URLs for programs: {}", plan.dir.join("endpoints.json").display());
+    say!("Logs: {}", plan.logs.display());
     let querier = stage.querier();
-    println!("\nQueries to try, and what they answer now:");
+    say!("\nQueries to try, and what they answer now:");
     for (meaning, expression) in queries {
-        println!("\n  # {meaning}");
-        println!(
+        say!("\n  # {meaning}");
+        say!(
             "  curl -sG http://{}/api/v1/query --data-urlencode 'query={expression}'",
             plan.querier_http
         );
         let answer = querier.query(expression, "").await?;
         for (cluster, value) in answer.by_label("cluster") {
-            println!("    {cluster}: {value}");
+            say!("    {cluster}: {value}");
         }
     }
     Ok(())
