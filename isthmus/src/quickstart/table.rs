@@ -23,10 +23,7 @@ pub(super) async fn print(stage: &Stage, queries: &[(&str, &str)]) -> Result<()>
     say!("\nQueries to try, and what they answer now:");
     for (meaning, expression) in queries {
         say!("\n  # {meaning}");
-        say!(
-            "  curl -sG http://{}/api/v1/query --data-urlencode 'query={expression}'",
-            plan.querier_http
-        );
+        say!("  curl -sG http://{}/api/v1/query --data-urlencode 'query={expression}'", plan.querier_http);
         let answer = querier.query(expression, "").await?;
         for (cluster, value) in answer.by_label("cluster") {
             say!("    {cluster}: {value}");
