@@ -22,8 +22,9 @@ use crate::metrics::{BucketMetrics, OneBucket, Operation};
 /// reader of foreign bytes must not be made to hold more.
 const MAX_GET_BYTES: u64 = 64 << 20;
 
-/// Size of the parts of a large upload where the configuration names none, as in Thanos.
-pub(crate) const DEFAULT_PART_BYTES: u64 = 64 << 20;
+/// Size of the parts of a large upload where the configuration names none. Thanos takes 64 MiB; a part is held in
+/// memory while it is on its way, and with a quarter of it an object of 160 GiB still fits into 10,000 parts.
+pub(crate) const DEFAULT_PART_BYTES: u64 = 16 << 20;
 
 /// A bucket, or the part of one below a prefix. Clones are cheap and share everything.
 ///

@@ -23,6 +23,8 @@ pub enum ErrorKind {
     Config,
     /// What was read is not what was promised.
     Corrupt,
+    /// A local file cannot be read or written.
+    Local,
 }
 
 /// Why an operation on a bucket did not happen.
@@ -74,9 +76,11 @@ impl BucketError {
             ErrorKind::Config | ErrorKind::Denied | ErrorKind::NoBucket | ErrorKind::Unsupported => {
                 runtime::EXIT_USAGE
             }
-            ErrorKind::NotFound | ErrorKind::Conflict | ErrorKind::Unavailable | ErrorKind::Corrupt => {
-                runtime::EXIT_ERROR
-            }
+            ErrorKind::NotFound
+            | ErrorKind::Conflict
+            | ErrorKind::Unavailable
+            | ErrorKind::Corrupt
+            | ErrorKind::Local => runtime::EXIT_ERROR,
         }
     }
 }
