@@ -169,14 +169,15 @@ fn endpoint_options(config: &Config) -> EndpointOptions {
 fn engine_options(config: &Config) -> EngineOptions {
     let parse = ParseOptions {
         experimental_functions: config.has(Feature::ExperimentalFunctions),
-        duration_expressions: config.has(Feature::DurationExpr),
         extended_range_selectors: config.has(Feature::ExtendedRangeSelectors),
         fill_modifiers: config.has(Feature::BinopFillModifiers),
         extended_functions: config.has(Feature::XFunctions),
+        ..ParseOptions::default()
     };
     EngineOptions {
         parse,
         subquery_step: config.args.evaluation_interval,
+        delayed_name_removal: config.has(Feature::DelayedNameRemoval),
         max_samples: config.args.max_samples,
         max_bytes: config.max_memory,
         total: TotalBudget::new(config.max_total_samples, config.max_total_memory),

@@ -160,7 +160,7 @@ pub(crate) enum Feature {
     /// Experimental functions and aggregations.
     #[value(name = "promql-experimental-functions")]
     ExperimentalFunctions,
-    /// Arithmetic in ranges and offsets.
+    /// Changes nothing: arithmetic in ranges and offsets is always on.
     #[value(name = "promql-duration-expr")]
     DurationExpr,
     /// The modifiers anchored and smoothed.
@@ -169,6 +169,9 @@ pub(crate) enum Feature {
     /// The modifiers fill, fill_left and fill_right.
     #[value(name = "promql-binop-fill-modifiers")]
     BinopFillModifiers,
+    /// Names of metrics go at the end of a query, not where a value is no longer theirs.
+    #[value(name = "promql-delayed-name-removal")]
+    DelayedNameRemoval,
     /// The functions xrate, xincrease and xdelta.
     #[value(name = "promql-x-functions")]
     XFunctions,

@@ -60,6 +60,10 @@ pub struct EngineOptions {
     pub parse: ParseOptions,
     /// The step of a subquery that names none. Prometheus takes its evaluation interval, 1 minute by default.
     pub subquery_step: Duration,
+    /// Keeps the names of metrics until the end of the query, so that operators on the way still see them, as Prometheus'
+    /// feature `promql-delayed-name-removal` does. Off, a name goes where the value is no longer that of the metric:
+    /// `sum by (__name__) (rate(x[5m]))` then has no name to group by.
+    pub delayed_name_removal: bool,
     /// Most samples that a query may decode. A small limit refuses large queries; a large one lets a single query keep
     /// a core busy for long: a core decodes and evaluates some 40 million a second.
     pub max_samples: u64,
@@ -82,6 +86,7 @@ impl Default for EngineOptions {
         EngineOptions {
             parse: ParseOptions::default(),
             subquery_step: Duration::from_secs(60),
+            delayed_name_removal: false,
             max_samples: 200_000_000,
             max_bytes: 1 << 30,
             total: TotalBudget::default(),

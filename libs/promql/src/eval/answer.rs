@@ -17,7 +17,7 @@ use crate::syntax::functions::ValueType;
 /// where two of them have a value at the same step.
 pub(crate) fn value(plan: &Plan, rows: Vec<Row>, steps: &Steps) -> Result<QueryValue, QueryError> {
     let mut rows = rows;
-    for row in rows.iter_mut().filter(|row| row.drop_name) {
+    for row in rows.iter_mut().filter(|row| plan.delayed_name_removal && row.drop_name) {
         row.labels = without_reserved(&row.labels);
     }
     let rows = merge(rows)?;

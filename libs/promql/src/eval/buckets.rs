@@ -36,6 +36,7 @@ pub(crate) struct BucketOperator {
     operand: Span,
     params: Vec<Span>,
     label: String,
+    named: bool,
     scalars: Scalars,
     native: Vec<Row>,
     classic: Vec<Classic>,
@@ -51,6 +52,7 @@ impl BucketOperator {
             operand: call.operand,
             params: call.params.clone(),
             label: call.label.clone(),
+            named: call.named,
             scalars: Scalars::new(call.params.len()),
             native: Vec::new(),
             classic: Vec::new(),
@@ -60,13 +62,18 @@ impl BucketOperator {
         }
     }
 
+    /// The name by which annotations call a metric.
+    fn name<'a>(&self, labels: &'a Labels) -> &'a str {
+        if self.named { labels.metric_name() } else { "" }
+    }
+
     fn take(&mut self, cx: &mut Context<'_>, mut row: Row) -> Result<(), QueryError> {
         self.hold.add(row.size_bytes())?;
         if row.column.has_floats() {
             let bound = row.labels.value(BOUND);
             match bound.parse::<f64>() {
                 Err(_) => {
-                    let note = Note::BadBucketLabel { name: row.labels.metric_name(), label: bound };
+                    let note = Note::BadBucketLabel { name: self.name(&row.labels), label: bound };
                     cx.notes.add(note, self.operand);
                 }
                 Ok(upper) => {
@@ -122,7 +129,8 @@ impl BucketOperator {
             for step in 0..cx.steps.count {
                 let buckets = &mut self.classic[place].buckets;
                 if row.column.has(step) && buckets.iter().any(|(_, counts)| !is_absent(counts[step])) {
-                    cx.notes.add(Note::MixedClassicNative(row.labels.metric_name()), self.operand);
+                    let name = if self.named { row.labels.metric_name() } else { "" };
+                    cx.notes.add(Note::MixedClassicNative(name), self.operand);
                     row.column.clear(step);
                     buckets.iter_mut().for_each(|(_, counts)| counts[step] = super::column::ABSENT);
                 }
@@ -141,7 +149,7 @@ impl BucketOperator {
         let param = |index: usize, step: usize| params.get(index).map_or(f64::NAN, |p| p.at(step));
         for row in &self.native {
             cx.budget.check()?;
-            let name = row.labels.metric_name();
+            let name = self.name(&row.labels);
             let mut column = Column::absent(cx.steps.count);
             for step in 0..cx.steps.count {
                 let Cell::Histogram(histogram) = row.column.get(step) else { continue };
@@ -164,7 +172,7 @@ impl BucketOperator {
         let mut buckets: Vec<ClassicBucket> = Vec::new();
         for classic in &self.classic {
             cx.budget.check()?;
-            let name = classic.labels.metric_name();
+            let name = self.name(&classic.labels);
             let mut column = Column::absent(cx.steps.count);
             for step in 0..cx.steps.count {
                 buckets.clear();

@@ -1,63 +1,145 @@
 //! Making sure that series stay apart after their labels have been changed.
-
-use std::collections::HashMap;
+//!
+//! Behaviour: where labels change, Prometheus 3.14 fails if series become equal: `label_replace`, `label_join` and the sign
+//! in `mergeSeriesWithSameLabelset`, other operators in `rangeEval`, functions over ranges in `eval`.
 
 use model::Labels;
 use xxhash_rust::xxh64::xxh64;
 
 use super::budget::Hold;
-use super::column::Row;
+use super::column::{Column, Row};
 use super::merge::SAME_LABELS;
 use super::operator::{Context, Operator};
 use crate::QueryError;
+use crate::functions::label::is_reserved;
+use crate::plan::node::{Distinct, Names};
 
-/// Passes series on, and fails where two with equal labels have a value at the same step.
+/// What is remembered of series: a hash of the labels and the steps that have a value, so that an aggregation above still
+/// holds little of its input.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    hashes: Vec<u64>,
+    /// For each series the stretches of steps that have a value; empty where the steps do not matter.
+    steps: Vec<Box<[Stretch]>>,
+    /// What was taken off the labels of the first series, and whether it was the same for all others.
+    taken_off: Option<u64>,
+    differs: bool,
+    text: Vec<u8>,
+}
+
+/// Steps from the first on to before the second.
+type Stretch = (u32, u32);
+
+impl Distinct {
+    /// Takes names off the labels of a series and remembers what is left.
+    pub(crate) fn apply(&self, row: &mut Row, seen: &mut Seen) {
+        let goes = |name: &str| match self.names {
+            None => false,
+            Some(Names::Metric) => name == model::METRIC_NAME,
+            Some(Names::Reserved) => is_reserved(name),
+        };
+        if self.names.is_some() {
+            let taken_off = seen.hash(&row.labels, goes);
+            seen.differs |= *seen.taken_off.get_or_insert(taken_off) != taken_off;
+            if row.labels.iter().any(|label| goes(label.name)) {
+                row.labels = row.labels.without(goes);
+            }
+        }
+        let hash = seen.hash(&row.labels, |_| true);
+        seen.hashes.push(hash);
+        if !self.any_step {
+            seen.steps.push(stretches(&row.column));
+        }
+    }
+}
+
+impl Seen {
+    /// A hash of those labels that `counts` picks.
+    fn hash(&mut self, labels: &Labels, counts: impl Fn(&str) -> bool) -> u64 {
+        self.text.clear();
+        for label in labels.iter().filter(|label| counts(label.name)) {
+            // No part of a label has this byte, which is not UTF-8.
+            for part in [label.name, label.value] {
+                self.text.extend_from_slice(part.as_bytes());
+                self.text.push(0xff);
+            }
+        }
+        xxh64(&self.text, 0)
+    }
+
+    /// Memory in bytes.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        let steps: usize = self.steps.iter().map(|steps| size_of_val::<[Stretch]>(steps)).sum();
+        (self.hashes.len() * 8 + self.steps.len() * size_of::<Box<[Stretch]>>() + steps) as u64
+    }
+
+    fn extend(&mut self, other: Seen) {
+        self.hashes.extend(other.hashes);
+        self.steps.extend(other.steps);
+        if let Some(taken_off) = other.taken_off {
+            self.differs |= other.differs || *self.taken_off.get_or_insert(taken_off) != taken_off;
+        }
+    }
+
+    /// Whether two series have equal labels, and a value at the same step where steps matter.
+    fn has_equal(&self) -> bool {
+        let mut order: Vec<usize> = (0..self.hashes.len()).collect();
+        order.sort_unstable_by_key(|&at| self.hashes[at]);
+        order.chunk_by(|a, b| self.hashes[*a] == self.hashes[*b]).filter(|equal| equal.len() > 1).any(
+            |equal| {
+                let mut stretches: Vec<Stretch> = equal
+                    .iter()
+                    .filter_map(|&at| self.steps.get(at))
+                    .flat_map(|steps| steps.iter().copied())
+                    .collect();
+                stretches.sort_unstable();
+                self.steps.is_empty() || stretches.windows(2).any(|pair| pair[1].0 < pair[0].1)
+            },
+        )
+    }
+}
+
+/// The stretches of steps at which a column has a value.
+fn stretches(column: &Column) -> Box<[Stretch]> {
+    let mut list: Vec<Stretch> = Vec::new();
+    for step in (0..column.len()).filter(|step| column.has(*step)) {
+        // No column has more steps than a budget of samples allows.
+        let step = u32::try_from(step).unwrap_or(u32::MAX);
+        match list.last_mut() {
+            Some((_, end)) if *end == step => *end += 1,
+            _ => list.push((step, step.saturating_add(1))),
+        }
+    }
+    list.into_boxed_slice()
+}
+
+/// Passes series on, perhaps without their names, and fails in the end where two of them became equal.
 ///
-/// Behaviour: `label_replace` and `label_join` in Prometheus 3.14's `promql/functions.go` end in
-/// `mergeSeriesWithSameLabelset`. Only a hash of the labels and a bit for each step is kept of a series, so that an
-/// aggregation above still holds little of its input.
+/// Where series reach it straight from a selector, workers do what it does for each series, and it takes in what they
+/// have seen.
 #[derive(Debug)]
 pub(crate) struct DistinctOperator {
-    seen: HashMap<u128, Box<[u64]>>,
+    rule: Distinct,
+    seen: Seen,
     hold: Hold,
 }
 
 impl DistinctOperator {
-    pub(crate) fn new(hold: Hold) -> Self {
-        DistinctOperator { seen: HashMap::new(), hold }
+    pub(crate) fn new(rule: Distinct, hold: Hold) -> Self {
+        DistinctOperator { rule, seen: Seen::default(), hold }
     }
 
-    fn look_at(&mut self, row: &Row) -> Result<(), QueryError> {
-        let words = row.column.len().div_ceil(64);
-        let steps = match self.seen.entry(key(&row.labels)) {
-            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => {
-                self.hold.add((size_of::<(u128, Box<[u64]>)>() + words * 8) as u64)?;
-                entry.insert(vec![0; words].into_boxed_slice())
-            }
-        };
-        for step in (0..row.column.len()).filter(|step| row.column.has(*step)) {
-            let (word, bit) = (&mut steps[step / 64], 1 << (step % 64));
-            if *word & bit != 0 {
-                return Err(QueryError::execution(SAME_LABELS));
-            }
-            *word |= bit;
-        }
+    /// What it does with each series.
+    pub(crate) fn rule(&self) -> Distinct {
+        self.rule
+    }
+
+    /// Takes what a worker has seen.
+    pub(crate) fn absorb(&mut self, seen: Seen) -> Result<(), QueryError> {
+        self.hold.add(seen.size_bytes())?;
+        self.seen.extend(seen);
         Ok(())
     }
-}
-
-/// A hash of labels that is long enough to stand for them.
-fn key(labels: &Labels) -> u128 {
-    let mut text = Vec::with_capacity(labels.size_bytes());
-    for label in labels {
-        // No part of a label has this byte, which is not UTF-8.
-        for part in [label.name, label.value] {
-            text.extend_from_slice(part.as_bytes());
-            text.push(0xff);
-        }
-    }
-    u128::from(xxh64(&text, 0)) << 64 | u128::from(xxh64(&text, 1))
 }
 
 impl Operator for DistinctOperator {
@@ -68,15 +150,49 @@ impl Operator for DistinctOperator {
         rows: Vec<Row>,
         out: &mut Vec<Row>,
     ) -> Result<(), QueryError> {
-        for row in &rows {
+        let mut seen = Seen::default();
+        for mut row in rows {
             cx.budget.check()?;
-            self.look_at(row)?;
+            self.rule.apply(&mut row, &mut seen);
+            out.push(row);
         }
-        out.extend(rows);
-        Ok(())
+        self.absorb(seen)
     }
 
-    fn end(&mut self, _cx: &mut Context<'_>, _input: usize, _out: &mut Vec<Row>) -> Result<(), QueryError> {
-        Ok(())
+    fn end(&mut self, cx: &mut Context<'_>, _input: usize, _out: &mut Vec<Row>) -> Result<(), QueryError> {
+        cx.budget.check()?;
+        let seen = std::mem::take(&mut self.seen);
+        // Series that were distinct stay so where the same was taken off all of them.
+        let surely_distinct = self.rule.names.is_some() && !seen.differs;
+        let equal = !surely_distinct && seen.has_equal();
+        self.hold.give_back(u64::MAX);
+        if equal { Err(QueryError::execution(SAME_LABELS)) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::column::ABSENT;
+    use super::*;
+
+    fn equal(rule: Distinct, rows: &[(&str, &[f64])]) -> bool {
+        let mut seen = Seen::default();
+        for (name, floats) in rows {
+            let labels = Labels::from_pairs([("__name__", *name), ("job", "a")]).unwrap();
+            let mut row = Row::new(labels, Column { floats: floats.to_vec(), histograms: Vec::new() });
+            rule.apply(&mut row, &mut seen);
+        }
+        (rule.names.is_none() || seen.differs) && seen.has_equal()
+    }
+
+    #[test]
+    fn series_are_equal_where_they_have_a_value_at_the_same_step() {
+        let rule = Distinct { names: Some(Names::Reserved), any_step: false };
+        let [both, first, second] = [[1.0, 2.0, 3.0], [1.0, ABSENT, 3.0], [ABSENT, 2.0, ABSENT]];
+        assert!(equal(rule, &[("x", &both), ("y", &first)]));
+        assert!(!equal(rule, &[("x", &first), ("y", &second)]));
+        assert!(equal(rule, &[("x", &first), ("y", &second), ("z", &first)]));
+        assert!(equal(Distinct { any_step: true, ..rule }, &[("x", &first), ("y", &second)]));
+        assert!(!equal(Distinct { names: None, any_step: false }, &[("x", &both), ("y", &both)]));
     }
 }

@@ -46,7 +46,7 @@ use merge::MergeOperator;
 use meter::{Clock, Meters};
 use notes::Notes;
 use operator::{Context, MapOperator, Operator, Scalars};
-use pipeline::{Outcome, Pipeline, Product, Stage};
+use pipeline::{Outcome, Pipeline, Product, Stage, Work};
 use pool::{BATCH, Job, Pool};
 use single::{AbsentOperator, ScalarOperator};
 use sort::SortOperator;
@@ -68,6 +68,8 @@ enum Slot {
     Leaf(Scalars),
     /// Changes each series by itself; part of a pipeline where its arguments are known early.
     Map(MapOperator),
+    /// Keeps series apart; takes what workers have seen.
+    Distinct(DistinctOperator),
     /// Folds series; takes what workers have folded.
     Fold(Box<FoldOperator>),
     /// All others.
@@ -304,6 +306,11 @@ impl Evaluation {
     /// Takes what a batch came to.
     fn take(&mut self, outcome: Outcome) -> Result<(), QueryError> {
         self.notes.merge(outcome.notes);
+        for (id, seen) in outcome.seen {
+            if let Slot::Distinct(operator) = &mut self.slots[id] {
+                operator.absorb(seen)?;
+            }
+        }
         // Memory of the product is held until it has been taken.
         for (to, product, _hold) in outcome.products {
             match (to, product) {
@@ -363,6 +370,7 @@ impl Evaluation {
             Slot::Source => {}
             Slot::Leaf(scalars) => scalars.take(input, rows),
             Slot::Map(operator) => operator.push(&mut cx, input, rows, &mut out)?,
+            Slot::Distinct(operator) => operator.push(&mut cx, input, rows, &mut out)?,
             Slot::Fold(operator) => operator.push(&mut cx, input, rows, &mut out)?,
             Slot::Other(operator) => operator.push(&mut cx, input, rows, &mut out)?,
         }
@@ -382,6 +390,7 @@ impl Evaluation {
             Slot::Source => {}
             Slot::Leaf(scalars) => scalars.end(input),
             Slot::Map(operator) => operator.end(&mut cx, input, &mut out)?,
+            Slot::Distinct(operator) => operator.end(&mut cx, input, &mut out)?,
             Slot::Fold(operator) => operator.end(&mut cx, input, &mut out)?,
             Slot::Other(operator) => operator.end(&mut cx, input, &mut out)?,
         }
@@ -426,7 +435,13 @@ impl Evaluation {
             match &self.slots[id] {
                 Slot::Map(operator) => {
                     let Some((map, scalars)) = operator.ready() else { break };
-                    pipeline.stages.push(Stage { node: id, map, scalars, steps: self.plan.nodes[id].steps });
+                    let work = Work::Map(map, scalars);
+                    pipeline.stages.push(Stage { node: id, work, steps: self.plan.nodes[id].steps });
+                    pipeline.to = self.plan.nodes[id].parent;
+                }
+                Slot::Distinct(operator) => {
+                    let work = Work::Distinct(operator.rule());
+                    pipeline.stages.push(Stage { node: id, work, steps: self.plan.nodes[id].steps });
                     pipeline.to = self.plan.nodes[id].parent;
                 }
                 Slot::Fold(operator) => {
@@ -467,7 +482,7 @@ fn slot(plan: &Arc<Plan>, meters: &Meters, id: NodeId) -> Slot {
         Op::Buckets(call) => other(Box::new(BucketOperator::new(call, hold()))),
         Op::Sort(order) => other(Box::new(SortOperator::new(order, hold()))),
         Op::Merge => other(Box::new(MergeOperator::new(hold()))),
-        Op::Distinct => other(Box::new(DistinctOperator::new(hold()))),
+        Op::Distinct(rule) => Slot::Distinct(DistinctOperator::new(*rule, hold())),
         Op::Info(call) => other(Box::new(InfoOperator::new(call, hold(), hold()))),
     }
 }

@@ -9,6 +9,7 @@ use series::{Samples, SelectedSeries};
 use super::aggregate::fold::Folded;
 use super::budget::{Budget, Hold};
 use super::column::{Column, Row, drop_stale};
+use super::distinct::Seen;
 use super::leaf;
 use super::map;
 use super::meter::Meters;
@@ -18,17 +19,23 @@ use super::skip;
 use crate::QueryError;
 use crate::output::MatrixSeries;
 use crate::plan::Plan;
-use crate::plan::node::{Aggregation, Leaf, LeafKind, Map, NodeId, Op};
+use crate::plan::node::{Aggregation, Distinct, Leaf, LeafKind, Map, NodeId, Op};
 use crate::plan::steps::Steps;
 
-/// A change to each series, with its arguments.
+/// What is done to each series.
 #[derive(Debug)]
 pub(crate) struct Stage {
     pub(crate) node: NodeId,
-    pub(crate) map: Map,
-    pub(crate) scalars: Vec<Scalar>,
+    pub(crate) work: Work,
     /// The steps of its output.
     pub(crate) steps: Steps,
+}
+
+/// A change, with its arguments, or a look at the labels.
+#[derive(Debug)]
+pub(crate) enum Work {
+    Map(Map, Vec<Scalar>),
+    Distinct(Distinct),
 }
 
 /// A leaf and what follows it up to the first operator that looks at several series.
@@ -73,6 +80,8 @@ pub(crate) type Taker = Option<(NodeId, usize)>;
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) products: Vec<(Taker, Product, Hold)>,
+    /// What the operators that keep series apart have seen.
+    pub(crate) seen: Vec<(NodeId, Seen)>,
     pub(crate) notes: Notes,
 }
 
@@ -84,9 +93,10 @@ pub(crate) fn run(
     batch: &[SelectedSeries],
     scratch: &mut Scratch,
 ) -> Result<Outcome, QueryError> {
-    let mut outcome = Outcome { products: Vec::with_capacity(pipelines.len()), notes: Notes::default() };
+    let products = Vec::with_capacity(pipelines.len());
+    let mut outcome = Outcome { products, seen: Vec::new(), notes: Notes::default() };
     for pipeline in pipelines {
-        let (product, hold) = pipeline.run(plan, meters, batch, scratch, &mut outcome.notes)?;
+        let (product, hold) = pipeline.run(plan, meters, batch, scratch, &mut outcome)?;
         outcome.products.push((pipeline.to, product, hold));
     }
     Ok(outcome)
@@ -99,8 +109,9 @@ impl Pipeline {
         meters: &Meters,
         batch: &[SelectedSeries],
         scratch: &mut Scratch,
-        notes: &mut Notes,
+        outcome: &mut Outcome,
     ) -> Result<(Product, Hold), QueryError> {
+        let Outcome { notes, seen: all_seen, .. } = outcome;
         let node = &plan.nodes[self.leaf];
         let Op::Leaf(leaf) = &node.op else {
             return Err(QueryError::execution("a pipeline has to begin with a selector"));
@@ -117,6 +128,9 @@ impl Pipeline {
         let last = self.stages.last().map_or(self.leaf, |stage| stage.node);
         let taker = self.to.filter(|_| self.fold.is_some()).map_or(last, |(node, _)| node);
         let mut hold = Hold::metered(&plan.budget, meters.of(taker));
+        let distinct = |stage: &&Stage| matches!(stage.work, Work::Distinct(_));
+        let mut seen: Vec<(NodeId, Seen)> =
+            self.stages.iter().filter(distinct).map(|stage| (stage.node, Seen::default())).collect();
         let mut lap = meters.lap();
         for series in batch {
             plan.budget.check()?;
@@ -142,8 +156,18 @@ impl Pipeline {
             let mut row = Row { labels: series.labels.clone(), drop_name, column };
             let mut left = !row.column.is_empty();
             lap.book(meters.of(self.leaf));
+            let mut looks = seen.iter_mut();
             for stage in &self.stages {
-                left = left && map::apply(&stage.map, &stage.steps, &stage.scalars, &mut row, notes)?;
+                match &stage.work {
+                    Work::Map(map, scalars) => {
+                        left = left && map::apply(map, &stage.steps, scalars, &mut row, notes)?;
+                    }
+                    Work::Distinct(rule) => {
+                        if let Some((_, seen)) = looks.next().filter(|_| left) {
+                            rule.apply(&mut row, seen);
+                        }
+                    }
+                }
                 lap.book(meters.of(stage.node));
                 if left {
                     meters.output(stage.node, std::slice::from_ref(&row));
@@ -164,6 +188,7 @@ impl Pipeline {
             }
             lap.book(meters.of(taker));
         }
+        all_seen.append(&mut seen);
         if let Product::Folded(folded) = &product {
             hold.add(folded.size_bytes())?;
         }

@@ -319,6 +319,47 @@ fn a_plan_is_shown_as_a_tree() {
 }
 
 #[test]
+fn names_go_at_once_unless_they_are_to_go_late() {
+    let series = counters(4);
+    let names = |text: &str, delayed_name_removal| {
+        let engine = EngineOptions { delayed_name_removal, ..engine() };
+        let output = evaluate(text, &series, 128, &params(), &engine)?;
+        let QueryValue::Matrix(rows) = output.value else { panic!("{text}") };
+        let name = |row: &crate::MatrixSeries| row.labels.metric_name().to_owned();
+        Ok::<_, QueryError>(rows.iter().map(name).collect::<Vec<_>>())
+    };
+    for (text, at_once) in [
+        ("sum by (__name__) (rate(requests_total[5m]))", ""),
+        ("sum by (__name__) (-requests_total)", ""),
+        ("sum by (__name__) (requests_total * 2)", ""),
+        ("sum by (__name__) (requests_total > bool 2)", ""),
+        ("sum by (__name__) (timestamp(requests_total))", ""),
+        ("sum by (__name__) (max_over_time((requests_total)[5m:]))", ""),
+        ("sum by (__name__) (last_over_time(requests_total[5m]))", "requests_total"),
+        ("sum by (__name__) (requests_total > 2)", "requests_total"),
+        ("label_replace(sum(rate(requests_total[5m])), '__name__', 'r', '', '')", "r"),
+    ] {
+        assert_eq!(names(text, false).unwrap(), [at_once], "{text}");
+    }
+    assert_eq!(
+        names("label_replace(rate(requests_total{job='0'}[5m]), 'n', '$1', '__name__', '(.+)_total')", true),
+        Ok(vec![String::new(); 4])
+    );
+    // Two metrics whose series differ in nothing but the name.
+    let renamed = "label_replace(requests_total, '__name__', 'other', '', '')";
+    for text in [
+        "-(requests_total or on (__name__, instance) {renamed})",
+        "sum(abs(requests_total or on (__name__, instance) {renamed}))",
+    ] {
+        let text = text.replace("{renamed}", renamed);
+        assert!(names(&text, false).is_err(), "{text}");
+    }
+    let text = format!("count(sum by (__name__) (abs(requests_total or on (__name__, instance) {renamed})))");
+    assert!(names(&text, false).is_err());
+    assert!(names(&text, true).is_ok(), "the names tell groups apart until the end");
+}
+
+#[test]
 fn a_raised_flag_ends_the_query_for_good() {
     for (workers, text) in [(1, "sum(requests_total)"), (3, "requests_total + requests_total")] {
         let interrupt = Interrupt::new();

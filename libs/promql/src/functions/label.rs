@@ -91,7 +91,12 @@ fn set_label(row: &mut Row, name: &str, value: &str) {
 
 /// The labels of `row` without what the end of the query removes: the metric name and its type and unit.
 pub(crate) fn without_reserved(labels: &model::Labels) -> model::Labels {
-    labels.without(|name| name == METRIC_NAME || name == "__type__" || name == "__unit__")
+    labels.without(is_reserved)
+}
+
+/// Whether a label says what a metric is: its name, type or unit.
+pub(crate) fn is_reserved(name: &str) -> bool {
+    name == METRIC_NAME || name == "__type__" || name == "__unit__"
 }
 
 /// `labels` with only those of the "one" side that `include` names, as `group_left(...)` takes them over.

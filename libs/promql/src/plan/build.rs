@@ -6,10 +6,13 @@ use series::Dedup;
 
 use super::Answer;
 use super::invariant::Invariants;
-use super::node::{Aggregation, Grouping, Join, Leaf, LeafKind, Map, Node, NodeId, Op, RangeCall};
+use super::node::{
+    Aggregation, Distinct, Grouping, Join, Leaf, LeafKind, Map, Names, Node, NodeId, Op, RangeCall,
+};
 use super::select::{Selects, Surroundings};
 use super::steps::{Steps, Window};
 use crate::eval::budget::Budget;
+use crate::functions::arithmetic::changes_metric;
 use crate::query::Select;
 use crate::syntax::DurationContext;
 use crate::syntax::ast::{
@@ -31,8 +34,9 @@ pub(super) struct Builder<'q> {
     lookback: i64,
     subquery_step: i64,
     dedup: Dedup,
+    pub(super) delayed_name_removal: bool,
     invariants: Invariants,
-    nodes: Vec<Node>,
+    pub(super) nodes: Vec<Node>,
     pub(super) selects: Selects,
 }
 
@@ -70,6 +74,7 @@ impl<'q> Builder<'q> {
             lookback: millis(params.lookback).max(1),
             subquery_step: millis(engine.subquery_step).max(1),
             dedup: params.dedup,
+            delayed_name_removal: engine.delayed_name_removal,
             invariants: Invariants::default(),
             nodes: Vec::new(),
             selects: Selects::default(),
@@ -123,7 +128,10 @@ impl<'q> Builder<'q> {
                 let input = self.build(&unary.expr, steps, &around.below())?;
                 match unary.op {
                     UnaryOp::Plus => Ok(input),
-                    UnaryOp::Minus => self.add(Op::Map(Map::Negate), vec![input], steps),
+                    UnaryOp::Minus => {
+                        let negated = self.add(Op::Map(Map::Negate), vec![input], steps)?;
+                        self.unnamed(negated, Names::Reserved, false)
+                    }
                 }
             }
             Expr::Vector(selector) => self.instant(selector, LeafKind::Instant, steps, around),
@@ -294,7 +302,9 @@ impl<'q> Builder<'q> {
         match &node.op {
             Op::Join(_) | Op::Set { .. } | Op::Info(_) => true,
             Op::Map(Map::LabelReplace(_) | Map::LabelJoin(_)) => true,
-            Op::Map(_) | Op::Sort(_) | Op::Buckets(_) | Op::Distinct => {
+            // Names that went may have been all that told series apart.
+            Op::Distinct(Distinct { names: Some(_), any_step: false }) => true,
+            Op::Map(_) | Op::Sort(_) | Op::Buckets(_) | Op::Distinct(_) => {
                 node.inputs.first().is_some_and(|&input| self.may_repeat_labels(input))
             }
             // These pick from their input and keep its labels.
@@ -381,6 +391,7 @@ impl<'q> Builder<'q> {
         let arithmetic = |swapped, return_bool| {
             Op::Map(Map::Arithmetic { op: binary.op, swapped, return_bool, span: binary.span })
         };
+        let drops_names = changes_metric(binary.op) || binary.return_bool;
         let Some(matching) = &binary.matching else {
             // A scalar is wanted before the vector that it is combined with streams past.
             return match (scalar(left), scalar(right)) {
@@ -391,12 +402,14 @@ impl<'q> Builder<'q> {
                 (true, false) => {
                     let known = build(left)?;
                     let inputs = vec![build(right)?, known];
-                    self.add(arithmetic(true, binary.return_bool), inputs, steps)
+                    let id = self.add(arithmetic(true, binary.return_bool), inputs, steps)?;
+                    if drops_names { self.unnamed(id, Names::Reserved, false) } else { Ok(id) }
                 }
                 (false, _) => {
                     let known = build(right)?;
                     let inputs = vec![build(left)?, known];
-                    self.add(arithmetic(false, binary.return_bool), inputs, steps)
+                    let id = self.add(arithmetic(false, binary.return_bool), inputs, steps)?;
+                    if drops_names { self.unnamed(id, Names::Reserved, false) } else { Ok(id) }
                 }
             };
         };
@@ -413,13 +426,20 @@ impl<'q> Builder<'q> {
             let kept = build(right)?;
             vec![build(left)?, kept]
         };
-        let matching = matching.clone();
-        let op = if binary.op.is_set() {
-            Op::Set { op: binary.op, matching }
-        } else {
-            Op::Join(Join { op: binary.op, matching, return_bool: binary.return_bool, span: binary.span })
+        if binary.op.is_set() {
+            return self.add(Op::Set { op: binary.op, matching: matching.clone() }, inputs, steps);
+        }
+        // A comparison that gives 0 or 1 keeps them to the end where all do.
+        let drop_names = changes_metric(binary.op) || (binary.return_bool && !self.delayed_name_removal);
+        let join = Join {
+            op: binary.op,
+            matching: matching.clone(),
+            return_bool: binary.return_bool,
+            drop_names,
+            span: binary.span,
         };
-        self.add(op, inputs, steps)
+        let id = self.add(Op::Join(join), inputs, steps)?;
+        self.joined(id, matching, drop_names)
     }
 
     /// The instants of an operator's output.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use model::{LabelsBuilder, METRIC_NAME, MatchOp, Matcher};
 
 use super::build::Builder;
-use super::node::{BucketCall, InfoCall, LeafKind, Map, NodeId, Op, RangeCall, SortOrder};
+use super::node::{BucketCall, Distinct, InfoCall, LeafKind, Map, Names, NodeId, Op, RangeCall, SortOrder};
 use super::select::Surroundings;
 use super::steps::Steps;
 use crate::QueryError;
@@ -40,13 +40,16 @@ impl Builder<'_> {
                 let input = self.build(arg(0)?, steps, &inside)?;
                 self.add(Op::Map(Map::Identity), vec![input], steps)
             }
-            F::Timestamp => match arg(0)? {
-                Expr::Vector(selector) => self.instant(selector, LeafKind::Timestamp, steps, &inside),
-                expr => {
-                    let input = self.build(expr, steps, &inside)?;
-                    self.add(Op::Map(Map::StepTime), vec![input], steps)
-                }
-            },
+            F::Timestamp => {
+                let times = match arg(0)? {
+                    Expr::Vector(selector) => self.instant(selector, LeafKind::Timestamp, steps, &inside)?,
+                    expr => {
+                        let input = self.build(expr, steps, &inside)?;
+                        self.add(Op::Map(Map::StepTime), vec![input], steps)?
+                    }
+                };
+                self.unnamed(times, Names::Reserved, false)
+            }
             F::MaxOf | F::MinOf => {
                 let inputs = vec![self.build(arg(0)?, steps, &inside)?, self.build(arg(1)?, steps, &inside)?];
                 self.add(Op::Map(Map::Extreme(call.function.id)), inputs, steps)
@@ -63,7 +66,8 @@ impl Builder<'_> {
                     true => self.add(Op::Time, Vec::new(), steps)?,
                     false => self.build(arg(0)?, steps, &inside)?,
                 };
-                self.add(Op::Map(Map::Date(id)), vec![input], steps)
+                let parts = self.add(Op::Map(Map::Date(id)), vec![input], steps)?;
+                self.unnamed(parts, Names::Reserved, false)
             }
             id @ (F::HistogramCount
             | F::HistogramSum
@@ -71,14 +75,16 @@ impl Builder<'_> {
             | F::HistogramStddev
             | F::HistogramStdvar) => {
                 let input = self.build(arg(0)?, steps, &inside)?;
-                self.add(Op::Map(Map::Statistic(id)), vec![input], steps)
+                let numbers = self.add(Op::Map(Map::Statistic(id)), vec![input], steps)?;
+                // Prometheus leaves type and unit here.
+                self.unnamed(numbers, Names::Metric, false)
             }
             F::LabelReplace => {
                 let replace =
                     LabelReplace::new(destination(call)?, text(call, 2)?, text(call, 3)?, text(call, 4)?)?;
                 let input = self.build(arg(0)?, steps, &inside)?;
                 let replaced = self.add(Op::Map(Map::LabelReplace(Arc::new(replace))), vec![input], steps)?;
-                self.add(Op::Distinct, vec![replaced], steps)
+                self.distinct(replaced, Distinct { names: None, any_step: false })
             }
             F::LabelJoin => {
                 let sources =
@@ -86,7 +92,7 @@ impl Builder<'_> {
                 let join = LabelJoin::new(destination(call)?, text(call, 2)?, &sources)?;
                 let input = self.build(arg(0)?, steps, &inside)?;
                 let joined = self.add(Op::Map(Map::LabelJoin(Arc::new(join))), vec![input], steps)?;
-                self.add(Op::Distinct, vec![joined], steps)
+                self.distinct(joined, Distinct { names: None, any_step: false })
             }
             id @ (F::Sort | F::SortDesc | F::SortByLabel | F::SortByLabelDesc) => {
                 let labels = (1..call.args.len())
@@ -114,7 +120,13 @@ impl Builder<'_> {
                 let input = self.build(arg(0)?, steps, &inside)?;
                 self.add(Op::Map(Map::Statistic(F::StartTimestamp)), vec![input], steps)
             }
-            _ if call.function.args.contains(&ValueType::Matrix) => self.over_range(call, steps, &inside),
+            id if call.function.args.contains(&ValueType::Matrix) => {
+                let values = self.over_range(call, steps, &inside)?;
+                match id {
+                    F::LastOverTime | F::FirstOverTime => Ok(values),
+                    _ => self.unnamed(values, Names::Reserved, true),
+                }
+            }
             id => {
                 // Functions of one float; `round` and `clamp` take scalars behind the vector.
                 let scalars = (1..call.args.len())
@@ -122,7 +134,8 @@ impl Builder<'_> {
                     .collect::<Result<Vec<_>, _>>()?;
                 let input = self.build(arg(0)?, steps, &inside)?;
                 let inputs = std::iter::once(input).chain(scalars).collect();
-                self.add(Op::Map(Map::Math(id)), inputs, steps)
+                let values = self.add(Op::Map(Map::Math(id)), inputs, steps)?;
+                self.unnamed(values, Names::Reserved, false)
             }
         }
     }
@@ -172,10 +185,16 @@ impl Builder<'_> {
             return Err(QueryError::execution(format!("{} needs an instant vector", call.function.name)));
         };
         let input = self.build(vector, steps, around)?;
-        let op =
-            Op::Buckets(BucketCall { function: call.function.id, operand: vector.span(), params, label });
+        let op = Op::Buckets(BucketCall {
+            function: call.function.id,
+            operand: vector.span(),
+            params,
+            label,
+            named: self.delayed_name_removal,
+        });
         let inputs = std::iter::once(input).chain(scalars).collect();
-        self.add(op, inputs, steps)
+        let values = self.add(op, inputs, steps)?;
+        self.unnamed(values, Names::Reserved, false)
     }
 
     fn info(&mut self, call: &Call, steps: Steps, around: &Surroundings) -> Result<NodeId, QueryError> {
@@ -211,7 +230,8 @@ impl Builder<'_> {
         };
         let infos = self.instant(&selector, LeafKind::InfoTimestamp, steps, around)?;
         let base = self.build(argument(call, 0)?, steps, around)?;
-        self.add(Op::Info(InfoCall { names, matchers }), vec![base, infos], steps)
+        let id = self.add(Op::Info(InfoCall { names, matchers }), vec![base, infos], steps)?;
+        self.distinct(id, Distinct { names: None, any_step: false })
     }
 
     /// Finds the first selector below `expr`: the instant that it or a subquery around it is pinned to, and the offsets

@@ -8,6 +8,7 @@ mod build;
 mod call;
 pub(crate) mod explain;
 mod invariant;
+mod names;
 pub(crate) mod node;
 mod propagate;
 mod select;
@@ -43,6 +44,8 @@ pub(crate) struct Plan {
     pub(crate) answer: Answer,
     /// The instants of the query.
     pub(crate) steps: Steps,
+    /// Whether names that are to go do so at the end; otherwise they have gone where they were to.
+    pub(crate) delayed_name_removal: bool,
     /// Whether the query is for one instant.
     pub(crate) instant: bool,
     /// What it may use.
@@ -106,6 +109,7 @@ impl Plan {
             nodes: built.nodes,
             answer: built.answer,
             steps,
+            delayed_name_removal: engine.delayed_name_removal,
             instant: params.step.is_none(),
             budget,
             workers: engine.workers.max(1),

@@ -67,8 +67,8 @@ pub(crate) enum Op {
     Sort(SortOrder),
     /// Joins series with equal labels, which never have values at the same step. Input: the vector.
     Merge,
-    /// Fails where two series with equal labels have a value at the same step. Input: the vector.
-    Distinct,
+    /// Fails where two series have equal labels, after names were taken off them perhaps. Input: the vector.
+    Distinct(Distinct),
     /// `info(v, selector)`. Inputs: the vector, the info series.
     Info(InfoCall),
 }
@@ -201,8 +201,28 @@ pub(crate) struct Join {
     pub(crate) matching: VectorMatching,
     /// Whether a comparison gives 0 or 1.
     pub(crate) return_bool: bool,
+    /// Whether names go at once.
+    pub(crate) drop_names: bool,
     /// Where the expression stands.
     pub(crate) span: Span,
+}
+
+/// What keeps series apart whose labels were changed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Distinct {
+    /// What is taken off the labels before.
+    pub(crate) names: Option<Names>,
+    /// Whether equal labels are refused also where they never have a value at the same step.
+    pub(crate) any_step: bool,
+}
+
+/// The labels that go where a value is no longer that of the metric.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Names {
+    /// The name.
+    Metric,
+    /// Name, type and unit.
+    Reserved,
 }
 
 /// A function over the buckets of histograms, native or classic.
@@ -216,6 +236,8 @@ pub(crate) struct BucketCall {
     pub(crate) params: Vec<Span>,
     /// The label that takes the quantile of `histogram_quantiles`.
     pub(crate) label: String,
+    /// Whether annotations may tell names of metrics.
+    pub(crate) named: bool,
 }
 
 /// How `sort` and its like order series.

@@ -37,7 +37,7 @@ pub struct Failure {
 
 /// The settings of the engine for which Prometheus' scripts are written: the whole language.
 pub(super) fn script_engine() -> EngineOptions {
-    EngineOptions { parse: ParseOptions::ALL, ..EngineOptions::default() }
+    EngineOptions { parse: ParseOptions::ALL, delayed_name_removal: true, ..EngineOptions::default() }
 }
 
 /// Asks the engine of this crate.

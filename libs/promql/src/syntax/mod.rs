@@ -21,12 +21,12 @@ pub(crate) use parser::parse_labels_prefix;
 pub use parser::{MAX_LENGTH_BYTES, parse, parse_selector};
 pub(crate) use quote::unquote;
 
-/// Which parts of the language beyond the stable ones are understood. All are off by default.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Which parts of the language beyond the stable ones are understood. The default is that of Prometheus without flags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParseOptions {
     /// Experimental functions and aggregations: `info`, `limitk`, `sort_by_label`, `start()` ...
     pub experimental_functions: bool,
-    /// Arithmetic in ranges and offsets: `[step() * 2]`.
+    /// Arithmetic in ranges and offsets: `[step() * 2]`. Stable since Prometheus 3.14, and so on by default.
     pub duration_expressions: bool,
     /// `anchored` and `smoothed`.
     pub extended_range_selectors: bool,
@@ -34,6 +34,18 @@ pub struct ParseOptions {
     pub fill_modifiers: bool,
     /// Thanos' `xrate`, `xincrease` and `xdelta`.
     pub extended_functions: bool,
+}
+
+impl Default for ParseOptions {
+    fn default() -> Self {
+        ParseOptions {
+            experimental_functions: false,
+            duration_expressions: true,
+            extended_range_selectors: false,
+            fill_modifiers: false,
+            extended_functions: false,
+        }
+    }
 }
 
 impl ParseOptions {

@@ -168,7 +168,7 @@ fn errors_have_the_words_and_places_of_prometheus() {
 
 #[test]
 fn parts_of_the_language_are_off_unless_asked_for() {
-    let off = ParseOptions::default();
+    let off = ParseOptions { duration_expressions: false, ..ParseOptions::default() };
     let check = |text: &str, expected: &str| {
         let error = parse(text, &off).unwrap_err();
         assert_eq!(error.message(), expected, "{text}");
@@ -189,6 +189,7 @@ fn parts_of_the_language_are_off_unless_asked_for() {
     for stable in ["foo offset -5m", "foo[300]", "foo @ start()", "fill + fill_left", "foo offset -(5)"] {
         assert!(parse(stable, &off).is_ok(), "{stable}");
     }
+    assert!(parse("foo[5m+1m]", &ParseOptions::default()).is_ok());
 }
 
 #[test]

@@ -9,7 +9,7 @@ use promql::{EngineOptions, ParseOptions, QueryParams, QueryValue, SampleValue, 
 
 use crate::compare::{answer, difference, same};
 use crate::data::{Data, LENGTH};
-use crate::engine::{ask, ask_with, identical};
+use crate::engine::{ask, identical, options};
 use crate::expression::{Dialect, Writer};
 use crate::oracle::{Answer, Oracle};
 use crate::random::Random;
@@ -112,17 +112,17 @@ fn check(
         Ok(expr) => expr,
         Err(error) => return Outcome::Different(format!("it is refused: {error}")),
     };
-    let found = ask(text, params, series, 1, random);
-    if !identical(&found, &ask(text, params, series, 3, random)) {
+    let delayed = random.percent(40);
+    let found = ask(text, params, series, &options(delayed, 1), random);
+    if !identical(&found, &ask(text, params, series, &options(delayed, 3), random)) {
         return Outcome::Different("it differs between one worker and three".to_owned());
     }
-    let oracle = Oracle::new(data, params);
+    let oracle = Oracle::new(data, params, delayed);
     let expected = oracle.answer(&expr);
     let found_answer = found.as_ref().map(answer).map_err(ToString::to_string);
     // With matchers carried over, series that find no partner are not there to be refused.
-    let options =
-        EngineOptions { parse: ParseOptions::ALL, propagate_matchers: true, ..EngineOptions::default() };
-    let carried = ask_with(text, params, series, &options, random);
+    let propagating = EngineOptions { propagate_matchers: true, ..options(delayed, 2) };
+    let carried = ask(text, params, series, &propagating, random);
     let carried = carried.as_ref().map(answer).map_err(ToString::to_string);
     let with_carried =
         |expected| disagreement(expected, &carried).map(|why| format!("with matchers carried over: {why}"));
@@ -138,7 +138,7 @@ fn check(
             },
         };
     };
-    let shaken = (0..SHAKES).map(|seed| Oracle::shaken(data, params, seed).answer(&expr));
+    let shaken = (0..SHAKES).map(|seed| Oracle::shaken(data, params, delayed, seed).answer(&expr));
     let undecided = oracle.is_open()
         || shaken.into_iter().any(|other| match (&expected, &other) {
             (Ok(expected), Ok(other)) => difference(expected, other, same).is_some(),

@@ -7,26 +7,16 @@ use series::SelectedSeries;
 
 use crate::random::Random;
 
+/// The whole language; names go late or at once.
+pub(crate) fn options(delayed_name_removal: bool, workers: usize) -> EngineOptions {
+    EngineOptions { parse: ParseOptions::ALL, delayed_name_removal, workers, ..EngineOptions::default() }
+}
+
 /// Evaluates a query over `series`, which are in label order, offered in batches of random sizes.
 ///
 /// # Errors
 /// The engine's.
 pub(crate) fn ask(
-    text: &str,
-    params: &QueryParams,
-    series: &[SelectedSeries],
-    workers: usize,
-    random: &mut Random,
-) -> Result<QueryOutput, QueryError> {
-    let options = EngineOptions { parse: ParseOptions::ALL, workers, ..EngineOptions::default() };
-    ask_with(text, params, series, &options, random)
-}
-
-/// As [`ask`], with settings.
-///
-/// # Errors
-/// The engine's.
-pub(crate) fn ask_with(
     text: &str,
     params: &QueryParams,
     series: &[SelectedSeries],

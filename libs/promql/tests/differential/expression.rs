@@ -154,6 +154,11 @@ impl<'r> Writer<'r> {
     }
 
     fn selector(&mut self, name: &str) -> String {
+        if self.is_full() && self.random.percent(3) {
+            // Several metrics, whose series may differ in nothing but the name.
+            let other = self.metric();
+            return format!("{{__name__=~\"{name}|{other}\"}}{}", self.modifiers());
+        }
         format!("{name}{}{}", self.matchers(name), self.modifiers())
     }
 
@@ -211,6 +216,8 @@ impl<'r> Writer<'r> {
             "by (instance) ",
             "by (job, instance) ",
             "by (nothing) ",
+            "by (__name__) ",
+            "by (__name__, job) ",
             "without (code) ",
             "without (instance) ",
             "without (job, le) ",

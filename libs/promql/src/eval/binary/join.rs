@@ -16,7 +16,7 @@ use crate::eval::budget::Hold;
 use crate::eval::column::{Cell, Column, Row, is_absent};
 use crate::eval::notes::Notes;
 use crate::eval::operator::{Context, Kept, Operator};
-use crate::functions::arithmetic::{self, Outcome, changes_metric};
+use crate::functions::arithmetic::{self, Outcome};
 use crate::functions::label::{include, without_reserved};
 use crate::plan::node::{Grouping, Join};
 use crate::syntax::ast::{BinaryOp, Cardinality, Span};
@@ -37,6 +37,7 @@ struct Group {
 struct Rule {
     op: BinaryOp,
     return_bool: bool,
+    drop_names: bool,
     /// Whether the "one" side is the left operand.
     one_is_left: bool,
     span: Span,
@@ -72,7 +73,13 @@ impl JoinOperator {
         // As in Prometheus, `fill_right` stands in on the "one" side, also where that is the left one.
         let (fill_one, fill_many) = (matching.fill_right, matching.fill_left);
         JoinOperator {
-            rule: Rule { op: join.op, return_bool: join.return_bool, one_is_left, span: join.span },
+            rule: Rule {
+                op: join.op,
+                return_bool: join.return_bool,
+                drop_names: join.drop_names,
+                one_is_left,
+                span: join.span,
+            },
             cardinality: matching.cardinality,
             on: matching.on,
             labels: matching.labels.clone(),
@@ -138,7 +145,7 @@ impl JoinOperator {
 
     /// The labels of the result of two series.
     fn result_labels(&self, many: &Labels, one: &Labels) -> Labels {
-        let base = if changes_metric(self.rule.op) { without_reserved(many) } else { many.clone() };
+        let base = if self.rule.drop_names { without_reserved(many) } else { many.clone() };
         let base = match (self.cardinality, self.on) {
             (Cardinality::OneToOne, true) => base.only(|name| self.labels.iter().any(|l| l == name)),
             (Cardinality::OneToOne, false) => base.without(|name| self.labels.iter().any(|l| l == name)),

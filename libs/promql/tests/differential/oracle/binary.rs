@@ -88,7 +88,7 @@ impl Oracle<'_> {
             let (left, right) = if swapped { (&partner, &element) } else { (&element, &partner) };
             let Some((value, holds)) = self.operate(binary.op, &left.value, &right.value) else { continue };
             let mut labels = element.labels.clone();
-            if !binary.op.is_comparison() {
+            if !binary.op.is_comparison() || (binary.return_bool && !self.delayed) {
                 labels = without_name(&labels);
             }
             if matching.cardinality == Cardinality::OneToOne {

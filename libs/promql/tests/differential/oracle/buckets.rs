@@ -53,7 +53,6 @@ impl Oracle<'_> {
             buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
             let value = classic(merged(buckets));
             let value = Value::Float(self.rounded(value, value));
-            let labels = without(&labels, &["__name__"]);
             answer.push(Element { labels, drop_name: true, value });
         }
         Ok(answer)

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 
 use model::{Matcher, Timestamp};
 use promql::QueryParams;
-use promql::syntax::ast::{At, Boundary, Expr, Length, UnaryOp, VectorSelector};
+use promql::syntax::ast::{At, Boundary, Expr, Length, Span, UnaryOp, VectorSelector};
 use promql::syntax::functions::ValueType;
 
 use crate::data::{Data, LabelMap, Value};
@@ -64,26 +64,33 @@ pub(crate) struct Oracle<'a> {
     end: i64,
     step: Option<i64>,
     lookback: i64,
+    /// Whether names that go do so at the end of the query.
+    delayed: bool,
+    /// The series that each function over ranges has given a value, by its place and their labels without names.
+    ranges: RefCell<BTreeMap<(Span, LabelMap), LabelMap>>,
     open: Cell<bool>,
     shake: Option<RefCell<Random>>,
 }
 
 impl<'a> Oracle<'a> {
-    pub(crate) fn new(data: &'a Data, params: &QueryParams) -> Self {
+    /// `delayed` leaves names where they are until the end of the query.
+    pub(crate) fn new(data: &'a Data, params: &QueryParams, delayed: bool) -> Self {
         Oracle {
             data,
             start: params.start.as_millis(),
             end: params.end.as_millis(),
             step: params.step.map(|step| step.as_millis() as i64),
             lookback: params.lookback.as_millis() as i64,
+            delayed,
+            ranges: RefCell::default(),
             open: Cell::new(false),
             shake: None,
         }
     }
 
     /// The evaluator with all that was rounded moved a little.
-    pub(crate) fn shaken(data: &'a Data, params: &QueryParams, seed: u64) -> Self {
-        Oracle { shake: Some(RefCell::new(Random::new(seed))), ..Self::new(data, params) }
+    pub(crate) fn shaken(data: &'a Data, params: &QueryParams, delayed: bool, seed: u64) -> Self {
+        Oracle { shake: Some(RefCell::new(Random::new(seed))), ..Self::new(data, params, delayed) }
     }
 
     /// Whether the answers so far hang on an order that Prometheus leaves open.
@@ -136,6 +143,40 @@ impl<'a> Oracle<'a> {
 
     /// The value at an instant; a scalar is a vector of one element without labels.
     fn vector(&self, expr: &Expr, at: i64) -> Result<Vec<Element>, String> {
+        let vector = self.named_vector(expr, at)?;
+        if self.delayed { Ok(vector) } else { self.unnamed(expr, vector) }
+    }
+
+    /// The elements without the names that go, which must not make two of them equal.
+    fn unnamed(&self, expr: &Expr, vector: Vec<Element>) -> Result<Vec<Element>, String> {
+        let mut answer: Vec<Element> = Vec::new();
+        for element in vector {
+            if !element.drop_name {
+                answer.push(element);
+                continue;
+            }
+            let labels = without_name(&element.labels);
+            if answer.iter().any(|other| other.labels == labels) {
+                return Err(SAME_LABELS.to_owned());
+            }
+            if let Expr::Call(call) = expr
+                && call.function.args.contains(&ValueType::Matrix)
+            {
+                // Here equal labels are refused also where the series never have a value at the same time.
+                let mut ranges = self.ranges.borrow_mut();
+                let first =
+                    ranges.entry((call.span, labels.clone())).or_insert_with(|| element.labels.clone());
+                if *first != element.labels {
+                    return Err(SAME_LABELS.to_owned());
+                }
+            }
+            answer.push(Element { labels, drop_name: false, ..element });
+        }
+        Ok(answer)
+    }
+
+    /// The value at an instant, with names that are to go.
+    fn named_vector(&self, expr: &Expr, at: i64) -> Result<Vec<Element>, String> {
         match expr {
             Expr::Number(number) => Ok(vec![Element::scalar(number.value)]),
             Expr::Paren(paren) => self.vector(&paren.expr, at),

@@ -1,0 +1,75 @@
+//! When metric names go.
+//!
+//! The value of most functions and operators is no longer that of the metric it was computed from, so its name goes:
+//! either at once, which is the rule in Prometheus, or at the end of the query, which is what its feature
+//! `promql-delayed-name-removal` does. At once, two series that only their names told apart are an error where it happens.
+
+use super::build::Builder;
+use super::node::{Distinct, Grouping, Map, Names, NodeId, Op};
+use crate::QueryError;
+use crate::functions::label::is_reserved;
+use crate::syntax::ast::{AggregateOp, VectorMatching};
+
+impl Builder<'_> {
+    /// `id`, behind which names go if they go at once.
+    ///
+    /// `any_step` refuses series with equal labels also where they have no value at the same step.
+    pub(super) fn unnamed(&mut self, id: NodeId, names: Names, any_step: bool) -> Result<NodeId, QueryError> {
+        if self.delayed_name_removal || !self.may_have_names(id) {
+            return Ok(id);
+        }
+        self.distinct(id, Distinct { names: Some(names), any_step })
+    }
+
+    /// `id`, behind which series with equal labels are refused.
+    pub(super) fn distinct(&mut self, id: NodeId, rule: Distinct) -> Result<NodeId, QueryError> {
+        let steps = self.steps_of(id);
+        self.add(Op::Distinct(rule), vec![id], steps)
+    }
+
+    /// A join behind which equal labels are refused, where it could have made them.
+    pub(super) fn joined(
+        &mut self,
+        id: NodeId,
+        matching: &VectorMatching,
+        drops_names: bool,
+    ) -> Result<NodeId, QueryError> {
+        // Prometheus does not look for them at a single instant when names go late.
+        let looked_for = !self.delayed_name_removal || self.steps_of(id).count > 1;
+        let apart = matching.on && !matching.labels.iter().any(|label| is_reserved(label));
+        if !looked_for || !drops_names || apart {
+            return Ok(id);
+        }
+        self.distinct(id, Distinct { names: None, any_step: false })
+    }
+
+    /// Whether series of an operator may have labels that go with the name.
+    fn may_have_names(&self, id: NodeId) -> bool {
+        let node = &self.nodes[id];
+        let any_input = |inputs: &[NodeId]| inputs.iter().any(|&input| self.may_have_names(input));
+        match &node.op {
+            Op::Number(_) | Op::Time | Op::Scalar => false,
+            Op::Distinct(Distinct { names: Some(Names::Reserved), .. }) => false,
+            Op::Map(Map::LabelReplace(_) | Map::LabelJoin(_)) => true,
+            // The first input is the vector.
+            Op::Map(_) | Op::Sort(_) | Op::Distinct(_) | Op::Merge => {
+                node.inputs.first().is_some_and(|&input| self.may_have_names(input))
+            }
+            Op::Set { .. } => any_input(&node.inputs),
+            Op::Aggregate(spec) => match spec.op {
+                AggregateOp::TopK | AggregateOp::BottomK | AggregateOp::LimitK | AggregateOp::LimitRatio => {
+                    node.inputs.first().is_some_and(|&input| self.may_have_names(input))
+                }
+                _ => keeps_names(&spec.grouping),
+            },
+            Op::Join(join) => {
+                !join.drop_names || join.matching.include.iter().any(|label| is_reserved(label))
+            }
+            Op::Leaf(_) | Op::Absent(_) | Op::CountValues { .. } | Op::Buckets(_) | Op::Info(_) => true,
+        }
+    }
+}
+
+fn keeps_names(grouping: &Grouping) -> bool {
+    grouping.without || grouping.labels.iter().any(|label| is_reserved(label))
+}
