@@ -166,7 +166,7 @@ fn ask_error(error: &AskError) -> ApiError {
             return ParamError::invalid("query", cause.to_string()).into();
         }
         AskError::Query(QueryError::BadParameter(cause)) => return bad_data(cause.clone()),
-        AskError::Query(QueryError::Timeout) | AskError::Queue => ErrorType::Timeout,
+        AskError::Query(QueryError::Timeout) | AskError::Late { .. } | AskError::Queue => ErrorType::Timeout,
         AskError::Query(QueryError::Canceled) => ErrorType::Canceled,
         AskError::Query(error @ QueryError::Limit(_)) => {
             return ApiError::new(ErrorType::Execution, memory::told(error));

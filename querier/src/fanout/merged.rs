@@ -8,6 +8,7 @@ use series::{Merge, MergedSeries, Step};
 use storeapi::{PartialResponse, StoreError};
 use tokio::sync::mpsc::error::TryRecvError;
 
+use super::awaited::Awaited;
 use super::input::{Input, Item, under_name, without_name};
 use super::report::{FanoutMetrics, Outcome, StoreReport};
 
@@ -43,6 +44,7 @@ pub struct Fanout {
     finished: bool,
     /// Why the query ends although stores would have more to say.
     exhausted: Option<StoreError>,
+    awaited: Awaited,
     metrics: FanoutMetrics,
 }
 
@@ -68,6 +70,7 @@ impl Fanout {
             given: 0,
             finished: false,
             exhausted: None,
+            awaited: Awaited::default(),
             metrics,
         }
     }
@@ -81,6 +84,11 @@ impl Fanout {
     /// Says something about the answer as a whole.
     pub(super) fn warn(&mut self, text: String) {
         self.warnings.push_back(text);
+    }
+
+    /// Tells `awaited` which store is being waited for, from now on.
+    pub(crate) fn show_waits_in(&mut self, awaited: &Awaited) {
+        self.awaited = awaited.clone();
     }
 
     /// What became of each store, so far.
@@ -126,7 +134,10 @@ impl Fanout {
                     None if !self.batch.is_empty() => return Some(Ok(self.take_batch())),
                     None => {
                         let item = match &mut self.inputs[input] {
-                            Some(open) => open.items.recv().await,
+                            Some(open) => {
+                                let _waiting = self.awaited.enter(&self.reports[input].name);
+                                open.items.recv().await
+                            }
                             None => Some(Item::End),
                         };
                         self.take(input, item.unwrap_or_else(lost));

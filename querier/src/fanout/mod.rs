@@ -5,8 +5,9 @@
 //! piles up. Whatever a store does wrong ends that store's part of the answer and is said in a warning, or ends the
 //! answer where the request says so.
 //!
-//! Reading order: [`request`](StoreFilter), `input`, `merged`, `proxy`, `labels`, `report`.
+//! Reading order: [`request`](StoreFilter), `input`, `merged`, `proxy`, `labels`, `report`, `awaited`.
 
+mod awaited;
 mod filter;
 mod input;
 mod labels;
@@ -14,6 +15,7 @@ mod merged;
 mod proxy;
 mod report;
 
+pub(crate) use awaited::Awaited;
 pub use filter::StoreFilter;
 pub(crate) use input::without_name;
 pub use merged::{Fanout, FanoutEvent};

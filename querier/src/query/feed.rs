@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::fanout::{FanoutEvent, ProxyStore, StoreFilter, StoreReport};
+use crate::fanout::{Awaited, FanoutEvent, ProxyStore, StoreFilter, StoreReport};
 use crate::memory;
 
 /// Batches that a feed reads ahead of the engine, each of at most 64 series or about a mebibyte.
@@ -40,6 +40,7 @@ pub(super) struct Feeds {
     slots: Vec<Slot>,
     concurrent: usize,
     account: Account,
+    awaited: Awaited,
     cancel: CancellationToken,
     warnings: Vec<String>,
     reports: Vec<StoreReport>,
@@ -53,12 +54,25 @@ impl Feeds {
         filter: StoreFilter,
         concurrent: usize,
         account: Account,
+        awaited: Awaited,
         cancel: CancellationToken,
     ) -> Self {
         let slots = requests.iter().map(|_| Slot::Closed).collect();
         let runtime = Handle::current();
         let (warnings, reports) = (Vec::new(), Vec::new());
-        Feeds { runtime, stores, filter, requests, slots, concurrent, account, cancel, warnings, reports }
+        Feeds {
+            runtime,
+            stores,
+            filter,
+            requests,
+            slots,
+            concurrent,
+            account,
+            awaited,
+            cancel,
+            warnings,
+            reports,
+        }
     }
 
     /// The next batch of a select, or `None` at its end. Blocks; must not be called on the runtime's own threads.
@@ -104,9 +118,10 @@ impl Feeds {
         };
         let (queue, items) = mpsc::channel(AHEAD);
         let (stores, request, filter) = (self.stores.clone(), request.clone(), self.filter.clone());
-        let (account, cancel) = (self.account.clone(), self.cancel.clone());
+        let (account, awaited) = (self.account.clone(), self.awaited.clone());
+        let cancel = self.cancel.clone();
         self.runtime.spawn(async move {
-            cancel.run_until_cancelled(read(stores, request, filter, account, queue)).await;
+            cancel.run_until_cancelled(read(stores, request, filter, account, awaited, queue)).await;
         });
         *slot = Slot::Open(items);
         true
@@ -127,6 +142,7 @@ async fn read(
     request: SeriesRequest,
     filter: StoreFilter,
     account: Account,
+    awaited: Awaited,
     queue: mpsc::Sender<Item>,
 ) {
     let mut fanout = match stores.select_within(request, &filter, Some(&account)) {
@@ -136,6 +152,7 @@ async fn read(
             return;
         }
     };
+    fanout.show_waits_in(&awaited);
     while let Some(event) = fanout.next().await {
         let item = match event {
             Ok(FanoutEvent::Series(batch)) => {

@@ -18,7 +18,7 @@ use storeapi::{PartialResponse, StoreError};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::fanout::{ProxyStore, StoreFilter, StoreReport};
+use crate::fanout::{Awaited, ProxyStore, StoreFilter, StoreReport};
 use feed::Feeds;
 pub(crate) use gate::{Gate, QueryMetrics};
 pub(crate) use resolution::dynamic_lookback;
@@ -78,6 +78,12 @@ pub(crate) enum AskError {
     /// Stores have none, and a partial one was not wanted.
     #[error(transparent)]
     Stores(#[from] StoreError),
+    /// The time was over; and what it was waiting for then.
+    #[error("{}{}", QueryError::Timeout, blame)]
+    Late {
+        /// The end of the sentence, empty where no store was to blame.
+        blame: String,
+    },
     /// Its turn did not come in time.
     #[error("query timed out in query queue")]
     Queue,
@@ -156,12 +162,14 @@ impl Driver {
         let query = Query::plan(&question.text, &question.params(end.interrupt.clone()), &self.engine)?;
         let turn = timeout_at(deadline, self.gate.enter()).await.map_err(|_| AskError::Queue)?;
         let requests = query.selects().iter().map(|select| resolution::request(select, &question)).collect();
+        let awaited = Awaited::default();
         let feeds = Feeds::new(
             self.stores.clone(),
             requests,
             question.stores.clone(),
             self.concurrent_selects,
             query.account(),
+            awaited.clone(),
             end.cancel.clone(),
         );
         let (interrupt, analyze) = (end.interrupt.clone(), question.analyze);
@@ -175,7 +183,7 @@ impl Driver {
             Ok(Err(_)) => Err(AskError::Lost),
             Err(_) => {
                 end.interrupt.time_out();
-                Err(QueryError::Timeout.into())
+                Err(AskError::Late { blame: awaited.blame() })
             }
         }
     }

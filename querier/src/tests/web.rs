@@ -201,9 +201,14 @@ async fn a_missing_store_is_a_warning_that_caches_respect_or_an_error() {
 async fn a_query_ends_in_time_and_with_the_connection_that_asked_and_so_do_its_streams() {
     let store = Arc::new(Scripted::new(vec![]).hanging());
     let open = || store.open.load(Ordering::SeqCst);
-    let querier = querier(&[serve(Arc::clone(&store) as Arc<dyn Store>).await], &[]).await;
+    let hung = serve(Arc::clone(&store) as Arc<dyn Store>).await;
+    let querier = querier(std::slice::from_ref(&hung), &[]).await;
     let answer = get(&querier, "/api/v1/query?query=up&timeout=0.1").await;
     assert_eq!((answer.status, &answer.json()["errorType"]), (503, &json!("timeout")), "{}", answer.body);
+    assert_eq!(
+        answer.json()["error"],
+        format!("query timed out in expression evaluation, waiting for store {hung}")
+    );
     wait_for("the stream of the query that was too slow to end", || open() == 0).await;
     let answer = get(&querier, "/api/v1/series?match[]=up&timeout=0.1").await;
     assert_eq!((answer.status, &answer.json()["errorType"]), (503, &json!("timeout")), "{}", answer.body);
