@@ -15,8 +15,8 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use model::{Labels, Matcher, TimeRange, Timestamp};
 
-pub use answers::{Answer, MetadataEntry, RuntimeInfo};
-use answers::{BuildInfo, ConfigYaml, LabelSet, StatusConfig};
+pub use answers::{Answer, Configuration, MetadataEntry, RuntimeInfo};
+use answers::{BuildInfo, LabelSet, StatusConfig};
 pub use request::ClientError;
 pub(crate) use request::innermost;
 use request::{Query, selector};
@@ -139,11 +139,17 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn external_labels(&self) -> Result<Labels, ClientError> {
+        self.configuration().await.map(|configuration| configuration.external_labels)
+    }
+
+    /// What its configuration says.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn configuration(&self) -> Result<Configuration, ClientError> {
         let path = "/api/v1/status/config";
         let config: StatusConfig = self.get_json(path, Query::new()).await?.data;
-        let config = serde_saphyr::from_str::<ConfigYaml>(&config.yaml)
-            .map_err(|cause| self.unreadable(path, cause))?;
-        Labels::from_pairs(config.global.external_labels).map_err(|cause| self.unreadable(path, cause))
+        Configuration::parse(&config.yaml).map_err(|cause| self.unreadable(path, cause))
     }
 
     /// Its flags by name; `None` from a Prometheus too old to tell.

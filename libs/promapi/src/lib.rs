@@ -20,7 +20,8 @@ mod read;
 mod result;
 
 pub use client::{
-    Answer, Client, ClientError, ClientOptions, MetadataEntry, RuntimeInfo, Selection, UrlError,
+    Answer, Client, ClientError, ClientOptions, Configuration, MetadataEntry, RuntimeInfo, Selection,
+    UrlError,
 };
 pub use duration::{InvalidDuration, parse_prometheus_duration};
 pub use envelope::{ApiError, Envelope, ErrorType};

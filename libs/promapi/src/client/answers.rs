@@ -1,6 +1,7 @@
 //! What Prometheus answers, as far as it is read.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use model::{Labels, Timestamp};
 use serde::{Deserialize, Deserializer};
@@ -74,17 +75,52 @@ pub(super) struct StatusConfig {
     pub(super) yaml: String,
 }
 
-/// The part of Prometheus' configuration file that is read.
+/// The part of Prometheus' configuration that is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Configuration {
+    /// Attached to all that leaves it; empty where it has none.
+    pub external_labels: Labels,
+    /// How far behind the newest sample others may arrive; zero where they may not.
+    pub out_of_order_time_window: Duration,
+}
+
 #[derive(Deserialize)]
-pub(super) struct ConfigYaml {
+struct ConfigYaml {
     #[serde(default)]
-    pub(super) global: GlobalYaml,
+    global: GlobalYaml,
+    #[serde(default)]
+    storage: StorageYaml,
 }
 
 #[derive(Default, Deserialize)]
-pub(super) struct GlobalYaml {
+struct GlobalYaml {
     #[serde(default)]
-    pub(super) external_labels: BTreeMap<String, String>,
+    external_labels: BTreeMap<String, String>,
+}
+
+#[derive(Default, Deserialize)]
+struct StorageYaml {
+    #[serde(default)]
+    tsdb: TsdbYaml,
+}
+
+#[derive(Default, Deserialize)]
+struct TsdbYaml {
+    #[serde(default)]
+    out_of_order_time_window: Option<String>,
+}
+
+impl Configuration {
+    pub(super) fn parse(yaml: &str) -> Result<Self, String> {
+        let yaml: ConfigYaml = serde_saphyr::from_str(yaml).map_err(|cause| cause.to_string())?;
+        let external_labels =
+            Labels::from_pairs(yaml.global.external_labels).map_err(|cause| cause.to_string())?;
+        let window = yaml.storage.tsdb.out_of_order_time_window;
+        let window = window.map_or(Ok(Duration::ZERO), |text| {
+            crate::parse_prometheus_duration(&text).map_err(|cause| cause.to_string())
+        });
+        Ok(Configuration { external_labels, out_of_order_time_window: window? })
+    }
 }
 
 #[derive(Deserialize)]
@@ -148,16 +184,18 @@ mod tests {
     }
 
     #[test]
-    fn external_labels_are_read_from_any_configuration() {
-        let labels =
-            |yaml: &str| serde_saphyr::from_str::<ConfigYaml>(yaml).map(|c| c.global.external_labels);
-        let yaml = "global:\n  scrape_interval: 15s\n  external_labels:\n    cluster: eu-1\n    replica: \"0\"\nscrape_configs:\n- job_name: a\n";
-        let expected = BTreeMap::from([
-            ("cluster".to_owned(), "eu-1".to_owned()),
-            ("replica".to_owned(), "0".to_owned()),
-        ]);
-        assert_eq!(labels(yaml).unwrap(), expected);
-        assert!(labels("scrape_configs: []\n").unwrap().is_empty());
-        assert!(labels("global:\n  external_labels: [1]\n").is_err());
+    fn labels_and_window_are_read_from_any_configuration() {
+        let yaml = "global:\n  scrape_interval: 15s\n  external_labels:\n    cluster: eu-1\n    replica: \"0\"\nscrape_configs:\n- job_name: a\nstorage:\n  tsdb:\n    out_of_order_time_window: 1h30m\n";
+        let read = Configuration::parse(yaml).unwrap();
+        assert_eq!(
+            read.external_labels,
+            Labels::from_pairs([("cluster", "eu-1"), ("replica", "0")]).unwrap()
+        );
+        assert_eq!(read.out_of_order_time_window, Duration::from_secs(5400));
+        let bare =
+            Configuration::parse("scrape_configs: []\nstorage: {exemplars: {max_exemplars: 1}}\n").unwrap();
+        assert_eq!((bare.external_labels, bare.out_of_order_time_window), (Labels::empty(), Duration::ZERO));
+        assert!(Configuration::parse("global:\n  external_labels: [1]\n").is_err());
+        assert!(Configuration::parse("storage: {tsdb: {out_of_order_time_window: long}}\n").is_err());
     }
 }
