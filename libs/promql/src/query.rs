@@ -76,6 +76,9 @@ pub struct EngineOptions {
     /// fetched. Off by default: the answer is the same only where series carry all labels that their selectors ask for,
     /// and stores behind a Thanos querier with selector labels answer for labels that their series do not have.
     pub propagate_matchers: bool,
+    /// Lets `rate`, `irate`, `increase` and `resets` learn from start timestamps of resets that values do not show, and
+    /// `start_timestamp` give them. Off by default, as in Prometheus; samples without start timestamps are not affected.
+    pub use_start_timestamps: bool,
     /// Threads that decode and evaluate, at least 1. The answer does not depend on it.
     pub workers: usize,
 }
@@ -91,6 +94,7 @@ impl Default for EngineOptions {
             max_bytes: 1 << 30,
             total: TotalBudget::default(),
             propagate_matchers: false,
+            use_start_timestamps: false,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
         }
     }

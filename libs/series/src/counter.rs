@@ -3,7 +3,8 @@
 //! A counter aggregate is a counter with its resets applied, within its chunk: it starts at the first raw value and
 //! only grows. Its last entry repeats the timestamp of the one before it and holds the last *raw* value of the chunk,
 //! against which the first value of the next chunk tells whether the counter was reset between the two. See
-//! `ApplyCounterResetsSeriesIterator` in `pkg/compact/downsample` of Thanos.
+//! `ApplyCounterResetsSeriesIterator` in `pkg/compact/downsample` of Thanos. A running total has no start timestamps: what
+//! they would tell is applied.
 
 use model::TimeRange;
 
@@ -25,7 +26,7 @@ pub(crate) fn decode<'a>(
         samples.clear();
         let part = chunk.raw.as_ref().or(chunk.counter.as_ref());
         part.ok_or(DecodeProblem::MissingAggregate("counter"))
-            .and_then(|part| append_plain(part, &mut samples))
+            .and_then(|part| append_plain(part, false, &mut samples))
             .map_err(|problem| (chunk.range(), problem))?;
         for (&t, &value) in samples.timestamps.iter().zip(&samples.values) {
             total.add(t, value, out);

@@ -1,5 +1,6 @@
 //! From encoded replicas to the samples of one series.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use model::{CounterResetHint, Labels, TimeRange};
@@ -113,7 +114,7 @@ impl SelectedSeries {
             // None when a sample at the end of time was read: nothing can follow.
             let Some(from) = next else { break };
             let (floats, histograms) = (out.timestamps.len(), out.histograms.len());
-            append(chunk, options.aggregate, out)
+            append(chunk, options, out)
                 .and_then(|()| out.check_order(floats, histograms))
                 .map_err(|problem| self.error(chunk.range(), problem))?;
             let overlapped = from > options.range.min.as_millis();
@@ -131,11 +132,11 @@ impl SelectedSeries {
 }
 
 /// Appends what a query reads of a chunk: raw samples, else the aggregate.
-fn append(chunk: &AggrChunk, aggregate: Aggregate, out: &mut Samples) -> Result<(), DecodeProblem> {
+fn append(chunk: &AggrChunk, options: &DecodeOptions, out: &mut Samples) -> Result<(), DecodeProblem> {
     if let Some(raw) = &chunk.raw {
-        return append_plain(raw, out);
+        return append_plain(raw, options.starts, out);
     }
-    let (part, name) = match aggregate {
+    let (part, name) = match options.aggregate {
         Aggregate::Average => {
             return match (&chunk.sum, &chunk.count) {
                 (Some(sum), Some(count)) => append_average(sum, count, out),
@@ -149,15 +150,17 @@ fn append(chunk: &AggrChunk, aggregate: Aggregate, out: &mut Samples) -> Result<
         Aggregate::Max => (&chunk.max, "max"),
         Aggregate::Counter => (&chunk.counter, "counter"),
     };
-    append_plain(part.as_ref().ok_or(DecodeProblem::MissingAggregate(name))?, out)
+    append_plain(part.as_ref().ok_or(DecodeProblem::MissingAggregate(name))?, options.starts, out)
 }
 
-/// Appends the samples of one chunk as they are.
-pub(crate) fn append_plain(chunk: &Chunk, out: &mut Samples) -> Result<(), DecodeProblem> {
-    if chunk.encoding.holds_histograms() {
-        chunk.decode_histograms(&mut out.histograms)?;
-    } else {
-        chunk.decode_floats(&mut out.timestamps, &mut out.values)?;
+/// Appends the samples of one chunk as they are, with their start timestamps if those are wanted.
+pub(crate) fn append_plain(chunk: &Chunk, starts: bool, out: &mut Samples) -> Result<(), DecodeProblem> {
+    let Samples { timestamps, values, histograms, .. } = out;
+    match (chunk.encoding.holds_histograms(), starts) {
+        (false, true) => chunk.decode_floats_with_starts(timestamps, values, &mut out.starts)?,
+        (false, false) => chunk.decode_floats(timestamps, values)?,
+        (true, true) => chunk.decode_histograms_with_starts(histograms, &mut out.histogram_starts)?,
+        (true, false) => chunk.decode_histograms(histograms)?,
     }
     Ok(())
 }
@@ -167,7 +170,7 @@ fn append_average(sum: &Chunk, count: &Chunk, out: &mut Samples) -> Result<(), D
     let (mut times, mut counts) = (Vec::new(), Vec::new());
     count.decode_floats(&mut times, &mut counts)?;
     let (floats, histograms) = (out.timestamps.len(), out.histograms.len());
-    append_plain(sum, out)?;
+    append_plain(sum, false, out)?;
     let windows = out.timestamps[floats..].iter().chain(out.histograms[histograms..].iter().map(|(t, _)| t));
     if !windows.eq(&times) {
         return Err(DecodeProblem::Unaligned);
@@ -204,15 +207,19 @@ impl Samples {
         let end = floats + self.timestamps[floats..].partition_point(|&t| t <= max);
         self.timestamps.truncate(end);
         self.values.truncate(end);
+        self.starts.truncate(end);
         let start = floats + self.timestamps[floats..].partition_point(|&t| t < min);
         if start > floats {
             self.timestamps.drain(floats..start);
             self.values.drain(floats..start);
+            drain_starts(&mut self.starts, floats..start);
         }
         let end = histograms + self.histograms[histograms..].partition_point(|(t, _)| *t <= max);
         self.histograms.truncate(end);
+        self.histogram_starts.truncate(end);
         let start = histograms + self.histograms[histograms..].partition_point(|(t, _)| *t < min);
         self.histograms.drain(histograms..start);
+        drain_starts(&mut self.histogram_starts, histograms..start);
         if start > histograms
             && overlapped
             && let Some((_, histogram)) = self.histograms.get_mut(histograms)
@@ -232,6 +239,13 @@ impl Samples {
     /// Keeps the samples within `range`.
     fn trim(&mut self, range: TimeRange) {
         self.cut_new(0, 0, range.min.as_millis(), range.max.as_millis(), false);
+    }
+}
+
+/// Removes the starts of samples that are removed, if there are starts.
+fn drain_starts(starts: &mut Vec<i64>, samples: Range<usize>) {
+    if !starts.is_empty() {
+        starts.drain(samples);
     }
 }
 

@@ -19,7 +19,8 @@
 //! * **Counter resets.** Thanos turns the counters of every replica into running totals without resets, so that
 //!   `resets()` finds none and the extrapolation of `rate()` to zero sees totals. Here raw counters stay raw, and only
 //!   a false reset at a change of replica is mended: a lower value than the one before, although the replica's own
-//!   samples show no reset since then. The correction ends with the replica's next own reset.
+//!   samples show no reset since then, nor does its start timestamp. The correction ends with the replica's next own
+//!   reset. Samples that it raises lose their start timestamps, which others keep.
 //! * **Histograms.** After a change of replica a histogram's hint about a reset is withdrawn: it speaks of a sample
 //!   of its own replica.
 
@@ -206,7 +207,8 @@ impl<T: Timeline> Side<T> {
         if distance > own.saturating_mul(2) { own } else { distance }
     }
 
-    /// Makes `adjust` right for the present sample, which follows `changed_from` of the other replica if that is some.
+    /// Makes `adjust` right for the present sample, which follows `changed_from` of the other replica if that is some. A
+    /// sample whose counter began since then says itself that there was a reset.
     fn adjust_counter(&mut self, changed_from: Option<Last>, other_is_total: bool) {
         let Some(value) = self.timeline.float(self.at) else { return };
         if self.adjust != 0.0 && self.was_reset(self.adjusted_at) {
@@ -215,10 +217,18 @@ impl<T: Timeline> Side<T> {
         self.adjusted_at = self.at;
         if let Some(Last { time, value: Some(before), .. }) = changed_from
             && before > value + self.adjust
+            && !self.began_after(time)
             && !self.was_reset_after(time, other_is_total)
         {
             self.adjust += before - (value + self.adjust);
         }
+    }
+
+    /// Whether the present sample says that its counter began after `time`. A start that is not before its own sample
+    /// says nothing.
+    fn began_after(&self, time: i64) -> bool {
+        let start = self.timeline.start(self.at);
+        start > time && start < self.timeline.time(self.at)
     }
 
     /// Whether this replica itself saw a reset between `time` and its present sample.

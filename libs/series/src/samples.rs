@@ -15,8 +15,13 @@ pub struct Samples {
     pub timestamps: Vec<i64>,
     /// The floats.
     pub values: Vec<f64>,
+    /// When the counter of each float began, in milliseconds since the epoch; 0 where nobody told. As many as `values`, or
+    /// empty where no start is known or none was [asked for](crate::DecodeOptions::starts).
+    pub starts: Vec<i64>,
     /// Histograms with their times in milliseconds since the epoch, strictly ascending.
     pub histograms: Vec<(i64, Arc<FloatHistogram>)>,
+    /// When each histogram began: to `histograms` what `starts` is to `values`.
+    pub histogram_starts: Vec<i64>,
 }
 
 impl Samples {
@@ -29,7 +34,29 @@ impl Samples {
     pub fn clear(&mut self) {
         self.timestamps.clear();
         self.values.clear();
+        self.starts.clear();
         self.histograms.clear();
+        self.histogram_starts.clear();
+    }
+
+    /// Appends a float whose counter began at `start`, 0 where that is not known.
+    #[inline]
+    pub(crate) fn push_float(&mut self, time: i64, value: f64, start: i64) {
+        push_start(&mut self.starts, self.timestamps.len(), start);
+        self.timestamps.push(time);
+        self.values.push(value);
+    }
+
+    /// Appends a histogram that began at `start`, 0 where that is not known.
+    pub(crate) fn push_histogram(&mut self, time: i64, histogram: Arc<FloatHistogram>, start: i64) {
+        push_start(&mut self.histogram_starts, self.histograms.len(), start);
+        self.histograms.push((time, histogram));
+    }
+
+    /// The start of the float at `index`; 0 where it is not known.
+    #[inline]
+    pub(crate) fn float_start(&self, index: usize) -> i64 {
+        self.starts.get(index).copied().unwrap_or(0)
     }
 
     /// Number of samples of both kinds.
@@ -46,6 +73,18 @@ impl Samples {
     pub fn size_bytes(&self) -> usize {
         let histograms =
             self.histograms.iter().map(|(_, h)| size_of::<(i64, Arc<FloatHistogram>)>() + h.size_bytes());
-        self.timestamps.len() * 16 + histograms.sum::<usize>()
+        let starts = self.starts.len() + self.histogram_starts.len();
+        self.timestamps.len() * 16 + starts * 8 + histograms.sum::<usize>()
+    }
+}
+
+/// Appends a start to a list of them that is empty as long as none is known; `samples` is the number of samples before.
+#[inline]
+fn push_start(starts: &mut Vec<i64>, samples: usize, start: i64) {
+    if start != 0 && starts.is_empty() {
+        starts.resize(samples, 0);
+    }
+    if start != 0 || !starts.is_empty() {
+        starts.push(start);
     }
 }

@@ -66,6 +66,8 @@ pub struct DecodeOptions {
     pub counter: bool,
     /// Which aggregate of downsampled chunks to read.
     pub aggregate: Aggregate,
+    /// Whether to give out start timestamps where chunks have them.
+    pub starts: bool,
 }
 
 impl SelectedSeries {

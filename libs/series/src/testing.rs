@@ -36,6 +36,23 @@ pub(crate) fn raw(samples: &[(i64, f64)]) -> AggrChunk {
     AggrChunk::raw(chunk(samples))
 }
 
+/// A raw chunk of floats with start timestamps: start, time, value.
+pub(crate) fn with_starts(samples: &[(i64, i64, f64)]) -> AggrChunk {
+    let mut encoder = tsdb::Xor2Encoder::new();
+    for &(start, t, value) in samples {
+        encoder.append(Sample::new(t, value), Timestamp::from_millis(start)).unwrap();
+    }
+    AggrChunk::raw(encoder.finish().unwrap())
+}
+
+/// Starts, times and values of decoded replicas.
+pub(crate) fn started_floats(replicas: Vec<Vec<AggrChunk>>, options: &DecodeOptions) -> Vec<(i64, i64, f64)> {
+    let samples = decode_all(replicas, options).unwrap();
+    assert!(samples.starts.is_empty() || samples.starts.len() == samples.values.len());
+    let times = samples.timestamps.iter().zip(&samples.values).enumerate();
+    times.map(|(index, (&t, &value))| (samples.float_start(index), t, value)).collect()
+}
+
 /// Raw chunks of `size` samples each.
 pub(crate) fn cut(samples: &[(i64, f64)], size: usize) -> Vec<AggrChunk> {
     samples.chunks(size).map(raw).collect()
@@ -55,6 +72,7 @@ pub(crate) const OPTIONS: DecodeOptions = DecodeOptions {
     dedup: Dedup::Penalty,
     counter: false,
     aggregate: Aggregate::Average,
+    starts: true,
 };
 
 /// Decodes replicas of a series `up{job="x"}`.
@@ -64,7 +82,7 @@ pub(crate) fn decode_all(
 ) -> Result<Samples, DecodeError> {
     let series = SelectedSeries { labels: labels(&[("__name__", "up"), ("job", "x")]), replicas };
     // Whatever is left from the series before must not show.
-    let mut out = Samples { timestamps: vec![1], values: vec![1.0], histograms: Vec::new() };
+    let mut out = Samples { timestamps: vec![1], values: vec![1.0], starts: vec![1], ..Samples::new() };
     series.decode(options, &mut out)?;
     Ok(out)
 }

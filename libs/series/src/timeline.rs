@@ -15,8 +15,11 @@ pub(crate) trait Timeline {
     fn time(&self, index: usize) -> i64;
     /// Value of a sample, if it is a float.
     fn float(&self, index: usize) -> Option<f64>;
+    /// When the counter of a float began; 0 where that is not known.
+    fn start(&self, index: usize) -> i64;
     /// Appends a sample to `out`: a float raised by `adjust`, or a histogram, which after a change of replica no
-    /// longer follows the one that its reset hint speaks of.
+    /// longer follows the one that its reset hint speaks of. A float that is raised loses its start: it no longer is what
+    /// was counted since then.
     fn emit(&self, index: usize, adjust: f64, switched: bool, out: &mut Samples);
     /// Appends consecutive samples to `out` as they are.
     fn emit_run(&self, run: Range<usize>, out: &mut Samples) {
@@ -28,13 +31,14 @@ pub(crate) trait Timeline {
 pub(crate) struct Floats<'a> {
     timestamps: &'a [i64],
     values: &'a [f64],
+    samples: &'a Samples,
 }
 
 impl<'a> Floats<'a> {
     /// The floats of `samples`.
     pub(crate) fn new(samples: &'a Samples) -> Self {
         let len = samples.timestamps.len().min(samples.values.len());
-        Floats { timestamps: &samples.timestamps[..len], values: &samples.values[..len] }
+        Floats { timestamps: &samples.timestamps[..len], values: &samples.values[..len], samples }
     }
 }
 
@@ -55,13 +59,21 @@ impl Timeline for Floats<'_> {
     }
 
     #[inline]
+    fn start(&self, index: usize) -> i64 {
+        self.samples.float_start(index)
+    }
+
+    #[inline]
     fn emit(&self, index: usize, adjust: f64, _switched: bool, out: &mut Samples) {
-        out.timestamps.push(self.timestamps[index]);
-        out.values.push(raised(self.values[index], adjust));
+        let start = if adjust == 0.0 { self.start(index) } else { 0 };
+        out.push_float(self.timestamps[index], raised(self.values[index], adjust), start);
     }
 
     #[inline]
     fn emit_run(&self, run: Range<usize>, out: &mut Samples) {
+        if !self.samples.starts.is_empty() || !out.starts.is_empty() {
+            return run.for_each(|index| self.emit(index, 0.0, false, out));
+        }
         out.timestamps.extend_from_slice(&self.timestamps[run.clone()]);
         out.values.extend_from_slice(&self.values[run]);
     }
@@ -118,18 +130,27 @@ impl Timeline for Mixed<'_> {
         }
     }
 
+    fn start(&self, index: usize) -> i64 {
+        match self.order[index] {
+            Place::Float(at) => self.samples.float_start(at),
+            Place::Histogram(_) => 0,
+        }
+    }
+
     fn emit(&self, index: usize, adjust: f64, switched: bool, out: &mut Samples) {
         match self.order[index] {
             Place::Float(at) => {
-                out.timestamps.push(self.samples.timestamps[at]);
-                out.values.push(raised(self.samples.values[at], adjust));
+                let start = if adjust == 0.0 { self.samples.float_start(at) } else { 0 };
+                let value = raised(self.samples.values[at], adjust);
+                out.push_float(self.samples.timestamps[at], value, start);
             }
             Place::Histogram(at) => {
                 let (t, mut histogram) = self.samples.histograms[at].clone();
                 if switched {
                     forget_reset_hint(&mut histogram);
                 }
-                out.histograms.push((t, histogram));
+                let start = self.samples.histogram_starts.get(at).copied().unwrap_or(0);
+                out.push_histogram(t, histogram, start);
             }
         }
     }

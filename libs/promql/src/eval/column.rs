@@ -1,5 +1,6 @@
 //! The value of one series at all steps.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use model::{FloatHistogram, Labels, STALE_NAN_BITS, is_stale_nan, stale_nan};
@@ -163,8 +164,26 @@ pub(crate) struct Points<'a> {
     pub(crate) timestamps: &'a [i64],
     /// The floats; as many.
     pub(crate) values: &'a [f64],
+    /// Start timestamps of the floats, 0 where one is not known; as many as floats, or none where none is known.
+    pub(crate) starts: &'a [i64],
     /// The histograms.
     pub(crate) histograms: &'a [(i64, Histogram)],
+    /// Start timestamps of the histograms, likewise.
+    pub(crate) histogram_starts: &'a [i64],
+}
+
+impl<'a> Points<'a> {
+    /// The floats and the histograms at these places.
+    #[inline]
+    pub(crate) fn slice(&self, floats: Range<usize>, histograms: Range<usize>) -> Points<'a> {
+        Points {
+            timestamps: &self.timestamps[floats.clone()],
+            values: &self.values[floats.clone()],
+            starts: self.starts.get(floats).unwrap_or(&[]),
+            histograms: &self.histograms[histograms.clone()],
+            histogram_starts: self.histogram_starts.get(histograms).unwrap_or(&[]),
+        }
+    }
 }
 
 /// Removes staleness markers, which no range function sees.
@@ -175,11 +194,19 @@ pub(crate) fn drop_stale(samples: &mut series::Samples) {
             if !is_stale_nan(samples.values[at]) {
                 samples.values[kept] = samples.values[at];
                 samples.timestamps[kept] = samples.timestamps[at];
+                if let Some(start) = samples.starts.get(at).copied() {
+                    samples.starts[kept] = start;
+                }
                 kept += 1;
             }
         }
         samples.values.truncate(kept);
         samples.timestamps.truncate(kept);
+        samples.starts.truncate(kept);
+    }
+    if !samples.histogram_starts.is_empty() {
+        let mut stale = samples.histograms.iter().map(|(_, h)| h.is_stale());
+        samples.histogram_starts.retain(|_| !stale.next().unwrap_or(false));
     }
     samples.histograms.retain(|(_, h)| !h.is_stale());
 }

@@ -55,6 +55,16 @@ pub(crate) fn evaluate(
             });
             Ok(())
         }
+        LeafKind::StartTimestamp => {
+            instant(&leaf.window, steps, samples, out, |column, step, sample| {
+                let start = match sample {
+                    Last::Float(at) => samples.starts.get(at),
+                    Last::Histogram(at) => samples.histogram_starts.get(at),
+                };
+                column.floats[step] = start.copied().unwrap_or(0) as f64 / 1000.0;
+            });
+            Ok(())
+        }
         // Raw samples are taken before they would become a column.
         LeafKind::Raw => Ok(()),
     }
@@ -90,7 +100,13 @@ pub(crate) fn keep_statistics(samples: &mut Samples) {
 }
 
 fn points(samples: &Samples) -> Points<'_> {
-    Points { timestamps: &samples.timestamps, values: &samples.values, histograms: &samples.histograms }
+    Points {
+        timestamps: &samples.timestamps,
+        values: &samples.values,
+        starts: &samples.starts,
+        histograms: &samples.histograms,
+        histogram_starts: &samples.histogram_starts,
+    }
 }
 
 /// The last sample of a window, by its place.

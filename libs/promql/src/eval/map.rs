@@ -213,7 +213,13 @@ fn subquery(
     let histograms: Vec<(i64, Histogram)> = found
         .filter_map(|(step, histogram)| histogram.map(|h| (inner.time(step), without_hint(h))))
         .collect();
-    let points = Points { timestamps: &times, values: &values, histograms: &histograms };
+    let points = Points {
+        timestamps: &times,
+        values: &values,
+        histograms: &histograms,
+        // What an expression gives has no start.
+        ..Points::default()
+    };
     range::evaluate(function, &row.labels, points, &mut row.column, notes)
 }
 

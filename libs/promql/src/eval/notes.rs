@@ -48,6 +48,7 @@ pub(crate) enum Note<'a> {
     FractionNans(&'a str),
     CounterResetCollision(HistogramOperation),
     ReconciledBuckets(HistogramOperation),
+    StartOverlap(&'a str),
 }
 
 impl Note<'_> {
@@ -159,6 +160,11 @@ impl fmt::Display for Note<'_> {
             Note::ReconciledBuckets(operation) => {
                 write!(f, "mismatched custom buckets were reconciled during {operation}")
             }
+            Note::StartOverlap(name) => write!(
+                f,
+                "sample has start time that overlaps with previous sample timestamp for metric {}",
+                go_quoted(name)
+            ),
         }
     }
 }
@@ -190,6 +196,17 @@ struct Place {
     warning: bool,
     span: Span,
     details: Option<ForcedMonotonicity>,
+    /// How often it was added, where that is told.
+    occurrences: Option<u64>,
+}
+
+impl Place {
+    /// Adds the occurrences of an earlier place of the same note.
+    fn count(&mut self, earlier: &Place) {
+        if let (Some(count), Some(before)) = (&mut self.occurrences, earlier.occurrences) {
+            *count += before;
+        }
+    }
 }
 
 /// The notes of one worker or one query. Of several with the same text the last place is kept.
@@ -205,9 +222,13 @@ impl Notes {
         self.text.clear();
         // Writing into a string cannot fail.
         let _ = write!(self.text, "{note}");
-        let place = Place { warning: note.is_warning(), span, details: None };
+        let occurrences = matches!(note, Note::StartOverlap(_)).then_some(1);
+        let mut place = Place { warning: note.is_warning(), span, details: None, occurrences };
         match self.places.get_mut(&self.text) {
-            Some(known) => *known = place,
+            Some(known) => {
+                place.count(known);
+                *known = place;
+            }
             None => {
                 self.places.insert(self.text.clone(), place);
             }
@@ -221,14 +242,15 @@ impl Notes {
              https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile){}",
             ForMetric(name)
         );
-        self.insert(text, Place { warning: false, span, details: Some(details) });
+        self.insert(text, Place { warning: false, span, details: Some(details), occurrences: None });
     }
 
     fn insert(&mut self, text: String, mut place: Place) {
-        if let Some(known) = self.places.get(&text).and_then(|p| p.details)
-            && let Some(details) = &mut place.details
-        {
-            details.merge(&known);
+        if let Some(known) = self.places.get(&text) {
+            place.count(known);
+            if let (Some(known), Some(details)) = (known.details, &mut place.details) {
+                details.merge(&known);
+            }
         }
         self.places.insert(text, place);
     }
@@ -256,6 +278,9 @@ impl Notes {
                     go_date(d.times.0),
                     go_date(d.times.1)
                 );
+            }
+            if let Some(count) = place.occurrences.filter(|count| *count > 1) {
+                let _ = write!(text, " ({count} occurrences)");
             }
             let (line, column) = place.span.line_column(query);
             let _ = write!(text, " ({line}:{column})");
@@ -285,6 +310,24 @@ mod tests {
         assert_eq!(
             found.warnings,
             ["PromQL warning: quantile value should be between 0 and 1, got 1.5 (1:1)"]
+        );
+    }
+
+    #[test]
+    fn overlaps_of_start_timestamps_are_counted() {
+        let mut notes = Notes::default();
+        let mut others = Notes::default();
+        notes.add(Note::StartOverlap("a"), Span::new(0, 1));
+        for _ in 0..2 {
+            notes.add(Note::StartOverlap("b"), Span::new(0, 1));
+            others.add(Note::StartOverlap("b"), Span::new(0, 1));
+        }
+        notes.merge(others);
+        let text =
+            "PromQL warning: sample has start time that overlaps with previous sample timestamp for metric";
+        assert_eq!(
+            notes.finish("x").warnings,
+            [format!("{text} \"a\" (1:1)"), format!("{text} \"b\" (4 occurrences) (1:1)")]
         );
     }
 

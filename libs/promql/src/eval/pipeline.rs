@@ -200,7 +200,7 @@ impl Pipeline {
 fn drops_name(kind: &LeafKind) -> bool {
     match kind {
         LeafKind::Instant | LeafKind::Raw => false,
-        LeafKind::Timestamp | LeafKind::InfoTimestamp => true,
+        LeafKind::Timestamp | LeafKind::StartTimestamp | LeafKind::InfoTimestamp => true,
         LeafKind::Range(call) => !call.keeps_name(),
     }
 }

@@ -9,7 +9,7 @@ use tsdb::{Chunk, Encoding, XorEncoder};
 use crate::query::SelectId;
 use crate::{
     EngineOptions, Interrupt, ParseOptions, Query, QueryError, QueryOutput, QueryParams, QueryValue,
-    TotalBudget,
+    SampleValue, TotalBudget,
 };
 use std::time::Duration;
 
@@ -520,6 +520,7 @@ fn chunks_that_no_step_looks_at_are_not_decoded_and_change_nothing() {
                 dedup: series::Dedup::Off,
                 counter: false,
                 aggregate: series::Aggregate::Average,
+                starts: false,
             };
             series.decode(&options, &mut samples).unwrap();
             let mut encoder = XorEncoder::new();
@@ -551,4 +552,39 @@ fn chunks_that_no_step_looks_at_are_not_decoded_and_change_nothing() {
             assert_eq!(less, skips, "{text}: {} of {}", found.stats.samples, expected.stats.samples);
         }
     }
+}
+
+#[test]
+fn start_timestamps_count_only_where_they_are_switched_on() {
+    let mut storage = crate::promqltest::Storage::new();
+    let (labels, values) = crate::promqltest::parse_series("requests_total 0+60x5").unwrap();
+    let starts = [Some(-1_000); 6];
+    storage.append_sequence_with_starts(&labels, Timestamp::EPOCH, 60_000, &values, &starts).unwrap();
+    let ask = |query: &str, use_start_timestamps| {
+        let engine = EngineOptions { use_start_timestamps, ..engine() };
+        let params = QueryParams::instant(Timestamp::from_millis(300_000));
+        let query = Query::plan(query, &params, &engine).unwrap();
+        let selects = query.selects().to_vec();
+        let mut evaluation = query.evaluation();
+        while let Some(id) = evaluation.next_select() {
+            let select = &selects[id.index()];
+            evaluation.push(id, storage.select(&select.matchers, select.range)).unwrap();
+            evaluation.end_select(id).unwrap();
+        }
+        let QueryValue::Vector(samples) = evaluation.finish().unwrap().value else { panic!("no vector") };
+        samples.first().map(|sample| match sample.value {
+            SampleValue::Float(value) => value,
+            SampleValue::Histogram(_) => f64::NAN,
+        })
+    };
+    // Each sample counts from a second before it: 60, 120, 180, 240 and 300 instead of five times 60.
+    assert_eq!(ask("resets(requests_total[5m])", true), Some(4.0));
+    assert_eq!(ask("resets(requests_total[5m])", false), Some(0.0));
+    assert_eq!(ask("round(increase(requests_total[5m]))", true), Some(900.0));
+    assert_eq!(ask("round(increase(requests_total[5m]))", false), Some(300.0));
+    assert_eq!(ask("irate(requests_total[5m])", true), Some(5.0));
+    assert_eq!(ask("irate(requests_total[5m])", false), Some(1.0));
+    assert_eq!(ask("start_timestamp(requests_total)", true), Some(299.0));
+    assert_eq!(ask("start_timestamp(requests_total)", false), None);
+    assert_eq!(ask("start_timestamp(requests_total * 1)", true), None);
 }

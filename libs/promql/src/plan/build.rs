@@ -34,6 +34,7 @@ pub(super) struct Builder<'q> {
     lookback: i64,
     subquery_step: i64,
     dedup: Dedup,
+    use_starts: bool,
     pub(super) delayed_name_removal: bool,
     invariants: Invariants,
     pub(super) nodes: Vec<Node>,
@@ -74,6 +75,7 @@ impl<'q> Builder<'q> {
             lookback: millis(params.lookback).max(1),
             subquery_step: millis(engine.subquery_step).max(1),
             dedup: params.dedup,
+            use_starts: engine.use_start_timestamps,
             delayed_name_removal: engine.delayed_name_removal,
             invariants: Invariants::default(),
             nodes: Vec::new(),
@@ -148,6 +150,11 @@ impl<'q> Builder<'q> {
         }
     }
 
+    /// Whether start timestamps count.
+    pub(super) fn uses_starts(&self) -> bool {
+        self.use_starts
+    }
+
     /// The flag that ends the query.
     pub(super) fn interrupt(&self) -> Interrupt {
         self.budget.interrupt()
@@ -193,7 +200,8 @@ impl<'q> Builder<'q> {
             _ => Window { boundary: Boundary::Plain, ..window },
         };
         let select = self.selects.add(&selector.matchers, &needs, &steps, around, 0, false);
-        let decode = self.selects.decode(select, self.dedup);
+        let starts = matches!(kind, LeafKind::StartTimestamp);
+        let decode = self.selects.decode(select, self.dedup, starts);
         self.add(
             Op::Leaf(Leaf {
                 select,
@@ -225,7 +233,8 @@ impl<'q> Builder<'q> {
         let waits = scalars.iter().any(|&scalar| self.needs_series(scalar));
         let matchers = &matrix.selector.matchers;
         let select = self.selects.add(matchers, &window, &steps, around, window.range, waits);
-        let decode = self.selects.decode(select, self.dedup);
+        let starts = self.use_starts && sees_starts(call.function, window.boundary);
+        let decode = self.selects.decode(select, self.dedup, starts);
         let leaf = Leaf {
             select,
             kind: LeafKind::Range(call),
@@ -242,7 +251,7 @@ impl<'q> Builder<'q> {
         let window = self.matrix_window(matrix)?;
         let matchers = &matrix.selector.matchers;
         let select = self.selects.add(matchers, &window, &self.steps, around, window.range, false);
-        let decode = self.selects.decode(select, self.dedup);
+        let decode = self.selects.decode(select, self.dedup, false);
         let leaf = Leaf { select, kind: LeafKind::Raw, window, decode, statistics: false, span: matrix.span };
         self.add(Op::Leaf(leaf), Vec::new(), self.steps)
     }
@@ -463,6 +472,15 @@ impl<'q> Builder<'q> {
             _ => self.step,
         };
         millis as f64 / 1000.0
+    }
+}
+
+/// Whether a function over a range learns from start timestamps. As in Prometheus, rates over extended ranges do not.
+fn sees_starts(function: FunctionId, boundary: Boundary) -> bool {
+    match function {
+        FunctionId::Rate | FunctionId::Increase => boundary == Boundary::Plain,
+        FunctionId::Irate | FunctionId::Resets => true,
+        _ => false,
     }
 }
 

@@ -116,9 +116,17 @@ impl Builder<'_> {
             }
             F::Info => self.info(call, steps, &inside),
             F::StartTimestamp => {
-                // No store sends start timestamps, and without them the function gives nothing.
-                let input = self.build(arg(0)?, steps, &inside)?;
-                self.add(Op::Map(Map::Statistic(F::StartTimestamp)), vec![input], steps)
+                let times = match arg(0)? {
+                    Expr::Vector(selector) if self.uses_starts() => {
+                        self.instant(selector, LeafKind::StartTimestamp, steps, &inside)?
+                    }
+                    expr => {
+                        // Only samples have start timestamps; of anything else the function gives nothing.
+                        let input = self.build(expr, steps, &inside)?;
+                        self.add(Op::Map(Map::Statistic(F::StartTimestamp)), vec![input], steps)?
+                    }
+                };
+                self.unnamed(times, Names::Reserved, false)
             }
             id if call.function.args.contains(&ValueType::Matrix) => {
                 let values = self.over_range(call, steps, &inside)?;

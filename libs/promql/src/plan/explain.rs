@@ -157,6 +157,7 @@ fn describe_leaf(select: &Select, leaf: &Leaf) -> String {
     match &leaf.kind {
         LeafKind::Instant => format!("{selector}{window}"),
         LeafKind::Timestamp | LeafKind::InfoTimestamp => format!("timestamp of {selector}{window}"),
+        LeafKind::StartTimestamp => format!("start_timestamp of {selector}{window}"),
         LeafKind::Range(call) => {
             let range = Length::Millis(leaf.window.range);
             format!("{} of {selector}[{range}]{window}", call.function.signature().name)

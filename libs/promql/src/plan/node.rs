@@ -97,6 +97,8 @@ pub(crate) enum LeafKind {
     Instant,
     /// The time of the last sample of the window.
     Timestamp,
+    /// The start timestamp of the last sample of the window; 0 where it is not known.
+    StartTimestamp,
     /// The time of the last sample of the window, which has to be a float.
     InfoTimestamp,
     /// A function of the window.

@@ -113,8 +113,8 @@ impl Selects {
         SelectId(self.list.len() - 1)
     }
 
-    /// How a leaf of `id` decodes.
-    pub(crate) fn decode(&self, id: SelectId, dedup: Dedup) -> DecodeOptions {
+    /// How a leaf of `id` decodes, with start timestamps or without.
+    pub(crate) fn decode(&self, id: SelectId, dedup: Dedup, starts: bool) -> DecodeOptions {
         let select = &self.list[id.index()];
         let func = select.hints.func.as_str();
         DecodeOptions {
@@ -122,6 +122,7 @@ impl Selects {
             dedup,
             counter: is_counter(func),
             aggregate: aggregate_for(func),
+            starts,
         }
     }
 }

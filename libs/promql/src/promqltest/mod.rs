@@ -19,9 +19,7 @@
 //! # Ok::<(), promql::promqltest::ScriptError>(())
 //! ```
 //!
-//! What scripts cannot have here: start timestamps (`@st` lines are parsed, and then ignored).
-//!
-//! Reading order: `script`, `sequence`, `histogram`, `storage`, `classic`, `run`, `compare`.
+//! Reading order: `script`, `sequence`, `starts`, `histogram`, `storage`, `classic`, `run`, `compare`.
 
 mod classic;
 mod compare;
@@ -29,6 +27,7 @@ mod histogram;
 mod run;
 mod script;
 mod sequence;
+mod starts;
 mod storage;
 #[cfg(test)]
 mod tests;

@@ -37,7 +37,12 @@ pub struct Failure {
 
 /// The settings of the engine for which Prometheus' scripts are written: the whole language.
 pub(super) fn script_engine() -> EngineOptions {
-    EngineOptions { parse: ParseOptions::ALL, delayed_name_removal: true, ..EngineOptions::default() }
+    EngineOptions {
+        parse: ParseOptions::ALL,
+        use_start_timestamps: true,
+        delayed_name_removal: true,
+        ..EngineOptions::default()
+    }
 }
 
 /// Asks the engine of this crate.
@@ -104,8 +109,9 @@ impl Load {
     fn run(&self, storage: &mut Storage) -> Result<(), String> {
         let native = if self.with_nhcb { classic::convert(&self.series)? } else { Vec::new() };
         for (labels, values) in self.series.iter().chain(&native) {
+            let starts = self.starts.get(labels).map_or(&[][..], Vec::as_slice);
             storage
-                .append_sequence(labels, Timestamp::EPOCH, self.step, values)
+                .append_sequence_with_starts(labels, Timestamp::EPOCH, self.step, values, starts)
                 .map_err(|error| error.to_string())?;
         }
         Ok(())

@@ -1,11 +1,16 @@
 //! Scripts as text and as commands. A script is parsed whole before any of it runs.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use model::{Labels, Regex, TimeRange, Timestamp};
 
 use super::sequence::{SequenceValue, parse_series};
+use super::starts::{Starts, parse_starts};
 use crate::syntax::{ParseOptions, parse, parse_duration, parse_labels_prefix, parse_number, unquote};
+
+/// What is wrong with a line of start timestamps that stands alone.
+const NO_SAMPLES: &str = "@st line has no following sample line";
 
 /// A script that is none, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +47,8 @@ pub(super) struct Load {
     pub(super) with_nhcb: bool,
     /// Each label set once: a later line replaces an earlier.
     pub(super) series: Vec<(Labels, Vec<SequenceValue>)>,
+    /// The start timestamps of those series that have any.
+    pub(super) starts: BTreeMap<Labels, Starts>,
 }
 
 /// Instants in milliseconds; `step` is 0 for a single one.
@@ -211,17 +218,36 @@ impl<'a> Reader<'a> {
         let line = self.at;
         let step = parse_duration(step).map_err(|why| format!("invalid step definition {step:?}: {why}"))?;
         let mut series: Vec<(Labels, Vec<SequenceValue>)> = Vec::new();
+        let mut starts = BTreeMap::new();
+        let mut pending: Option<(Labels, Starts)> = None;
         while let Some(line) = self.block_line() {
-            if is_start_timestamps(line) {
+            if let Some(parsed) = parse_starts(line) {
+                if pending.replace(parsed?).is_some() {
+                    return Err(NO_SAMPLES.to_owned());
+                }
                 continue;
             }
             let (labels, values) = parse_series(line)?;
+            starts.remove(&labels);
+            if let Some((of, told)) = pending.take() {
+                if of != labels {
+                    return Err("@st metric does not match the following sample line metric".to_owned());
+                }
+                if told.len() != values.len() {
+                    let (told, samples) = (told.len(), values.len());
+                    return Err(format!("@st line has {told} values but sample line has {samples}"));
+                }
+                starts.insert(of, told);
+            }
             match series.iter_mut().find(|(known, _)| *known == labels) {
                 Some(known) => known.1 = values,
                 None => series.push((labels, values)),
             }
         }
-        Ok(Load { line, step, with_nhcb, series })
+        if pending.is_some() {
+            return Err(NO_SAMPLES.to_owned());
+        }
+        Ok(Load { line, step, with_nhcb, series, starts })
     }
 
     fn eval(&mut self, word: &str, rest: &str) -> Result<Eval, String> {
@@ -399,9 +425,4 @@ fn bare_number(line: &str) -> Option<f64> {
     let starts_well = digits.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '.');
     let value = parse_number(digits).ok().filter(|_| starts_well)?;
     Some(if negative { -value } else { value })
-}
-
-/// Whether the line gives the start timestamps of the samples in the next one.
-fn is_start_timestamps(line: &str) -> bool {
-    line.split([' ', '\t']).next().is_some_and(|word| word.ends_with("@st"))
 }

@@ -8,7 +8,7 @@ use super::histogram::{parse_histogram, stepped};
 use crate::syntax::{parse_labels_prefix, parse_number};
 
 /// Most values that one line may describe.
-const MAX_VALUES: usize = 1_000_000;
+pub(super) const MAX_VALUES: usize = 1_000_000;
 
 /// One place in a sequence.
 #[derive(Clone, Debug, PartialEq)]

@@ -7,7 +7,7 @@ use model::{
     CUSTOM_BUCKETS_SCHEMA, CounterResetHint, FloatHistogram, Labels, Matcher, Sample, TimeRange, Timestamp,
 };
 use series::{AggrChunk, SelectedSeries};
-use tsdb::{Chunk, HistogramEncoder, XorEncoder};
+use tsdb::{Chunk, HistogramEncoder, Xor2Encoder, XorEncoder};
 
 use super::histogram::{buckets, spans};
 use super::sequence::SequenceValue;
@@ -44,7 +44,16 @@ pub struct Storage {
 struct Store {
     external: Labels,
     range: TimeRange,
-    series: BTreeMap<Labels, Vec<(i64, Value)>>,
+    series: BTreeMap<Labels, Vec<Stored>>,
+}
+
+/// A sample as it is stored.
+#[derive(Clone, Debug)]
+struct Stored {
+    at: i64,
+    value: Value,
+    /// When its counter began; the epoch where that is not known.
+    start: Timestamp,
 }
 
 impl Default for Storage {
@@ -78,12 +87,32 @@ impl Storage {
         step_ms: i64,
         values: &[SequenceValue],
     ) -> Result<(), StorageError> {
+        self.append_sequence_with_starts(labels, start, step_ms, values, &[])
+    }
+
+    /// The same, with start timestamps: for each value the milliseconds from its time to when its counter began, usually
+    /// negative. None, as where the list ends, stands for a start that is not known.
+    ///
+    /// # Errors
+    /// As [`append_sequence`](Self::append_sequence).
+    pub fn append_sequence_with_starts(
+        &mut self,
+        labels: &Labels,
+        start: Timestamp,
+        step_ms: i64,
+        values: &[SequenceValue],
+        starts: &[Option<i64>],
+    ) -> Result<(), StorageError> {
         for (i, value) in values.iter().enumerate() {
             let at = start.offset_millis(step_ms.saturating_mul(i as i64));
+            let start = starts.get(i).copied().flatten();
+            let start = start.map_or(Timestamp::EPOCH, |distance| at.offset_millis(distance));
             match value {
                 SequenceValue::Omitted => {}
-                SequenceValue::Float(value) => self.append(labels, at, Value::Float(*value))?,
-                SequenceValue::Histogram { histogram, .. } => self.append_histogram(labels, at, histogram)?,
+                SequenceValue::Float(value) => self.append(labels, at, Value::Float(*value), start)?,
+                SequenceValue::Histogram { histogram, .. } => {
+                    self.append_checked(labels, at, histogram, start)?;
+                }
             }
         }
         Ok(())
@@ -94,7 +123,7 @@ impl Storage {
     /// # Errors
     /// As [`append_sequence`](Self::append_sequence).
     pub fn append_float(&mut self, labels: &Labels, sample: Sample) -> Result<(), StorageError> {
-        self.append(labels, sample.timestamp, Value::Float(sample.value))
+        self.append(labels, sample.timestamp, Value::Float(sample.value), Timestamp::EPOCH)
     }
 
     /// Appends a histogram.
@@ -107,24 +136,44 @@ impl Storage {
         at: Timestamp,
         histogram: &Arc<FloatHistogram>,
     ) -> Result<(), StorageError> {
+        self.append_checked(labels, at, histogram, Timestamp::EPOCH)
+    }
+
+    fn append_checked(
+        &mut self,
+        labels: &Labels,
+        at: Timestamp,
+        histogram: &Arc<FloatHistogram>,
+        start: Timestamp,
+    ) -> Result<(), StorageError> {
         if !histogram.is_stale()
             && let Err(why) = histogram.validate()
         {
             return Err(StorageError { labels: labels.clone(), at, why: why.to_string() });
         }
-        self.append(labels, at, Value::Histogram(Arc::clone(histogram)))
+        self.append(labels, at, Value::Histogram(Arc::clone(histogram)), start)
     }
 
-    fn append(&mut self, labels: &Labels, at: Timestamp, value: Value) -> Result<(), StorageError> {
+    fn append(
+        &mut self,
+        labels: &Labels,
+        at: Timestamp,
+        value: Value,
+        start: Timestamp,
+    ) -> Result<(), StorageError> {
         let store = self.stores.last_mut().expect("there is always a store");
         let samples = store.series.entry(labels.clone()).or_default();
         let fail = |why: &str| Err(StorageError { labels: labels.clone(), at, why: why.to_owned() });
         match samples.last() {
-            Some((last, _)) if *last > at.as_millis() => return fail("out of order sample"),
-            Some((last, known)) if *last == at.as_millis() => {
-                return if same(known, &value) { Ok(()) } else { fail("duplicate sample for timestamp") };
+            Some(last) if last.at > at.as_millis() => return fail("out of order sample"),
+            Some(last) if last.at == at.as_millis() => {
+                return if same(&last.value, &value) {
+                    Ok(())
+                } else {
+                    fail("duplicate sample for timestamp")
+                };
             }
-            _ => samples.push((at.as_millis(), value)),
+            _ => samples.push(Stored { at: at.as_millis(), value, start }),
         }
         Ok(())
     }
@@ -140,8 +189,8 @@ impl Storage {
                     continue;
                 }
                 let served: Vec<_> =
-                    samples.iter().filter(|(at, _)| inside(*at, &store.range)).cloned().collect();
-                if served.iter().any(|(at, _)| inside(*at, &range)) {
+                    samples.iter().filter(|sample| inside(sample.at, &store.range)).cloned().collect();
+                if served.iter().any(|sample| inside(sample.at, &range)) {
                     add_to_lane(selected.entry(labels).or_default(), chunks(&served));
                 }
             }
@@ -170,16 +219,16 @@ fn same(a: &Value, b: &Value) -> bool {
 
 /// Encodes samples: a new chunk where the kind changes, where histograms no longer continue each other, and
 /// where a chunk is full.
-fn chunks(samples: &[(i64, Value)]) -> Vec<AggrChunk> {
+fn chunks(samples: &[Stored]) -> Vec<AggrChunk> {
     let mut chunks: Vec<Chunk> = Vec::new();
     let mut rest = samples;
-    while let Some((_, first)) = rest.first() {
-        let run = match first {
-            Value::Float(_) => rest.iter().take_while(|(_, v)| matches!(v, Value::Float(_))).count(),
+    while let Some(first) = rest.first() {
+        let run = match first.value {
+            Value::Float(_) => rest.iter().take_while(|s| matches!(s.value, Value::Float(_))).count(),
             Value::Histogram(_) => histogram_run(rest),
         };
         let (now, later) = rest.split_at(run);
-        match first {
+        match first.value {
             Value::Float(_) => chunks.extend(now.chunks(SAMPLES_PER_CHUNK).filter_map(float_chunk)),
             Value::Histogram(_) => chunks.extend(histogram_chunks(now)),
         }
@@ -188,19 +237,30 @@ fn chunks(samples: &[(i64, Value)]) -> Vec<AggrChunk> {
     chunks.into_iter().map(AggrChunk::raw).collect()
 }
 
-fn float_chunk(samples: &[(i64, Value)]) -> Option<Chunk> {
-    let mut encoder = XorEncoder::new();
-    for (at, value) in samples {
-        if let Value::Float(value) = value {
-            encoder.append(Sample::new(*at, *value)).expect("samples ascend and fit a chunk");
-        }
+fn float_chunk(samples: &[Stored]) -> Option<Chunk> {
+    const FITS: &str = "samples ascend and fit a chunk";
+    let floats = samples.iter().filter_map(|stored| match stored.value {
+        Value::Float(value) => Some((Sample::new(stored.at, value), stored.start)),
+        Value::Histogram(_) => None,
+    });
+    if has_starts(samples) {
+        let mut encoder = Xor2Encoder::new();
+        floats.for_each(|(sample, start)| encoder.append(sample, start).expect(FITS));
+        return encoder.finish();
     }
+    let mut encoder = XorEncoder::new();
+    floats.for_each(|(sample, _)| encoder.append(sample).expect(FITS));
     encoder.finish()
 }
 
+/// Whether some start is known, so that the chunk has to hold starts.
+fn has_starts(samples: &[Stored]) -> bool {
+    samples.iter().any(|sample| sample.start != Timestamp::EPOCH)
+}
+
 /// How many histograms at the start of `samples` share a chunk.
-fn histogram_run(samples: &[(i64, Value)]) -> usize {
-    let continues = |pair: &[(i64, Value)]| match (&pair[0].1, &pair[1].1) {
+fn histogram_run(samples: &[Stored]) -> usize {
+    let continues = |pair: &[Stored]| match (&pair[0].value, &pair[1].value) {
         (Value::Histogram(before), Value::Histogram(next)) => continues(before, next),
         _ => false,
     };
@@ -240,10 +300,10 @@ fn negative(h: &FloatHistogram) -> BTreeMap<i32, f64> {
 }
 
 /// Encodes histograms that share a chunk, all with the buckets that any of them has.
-fn histogram_chunks(samples: &[(i64, Value)]) -> Vec<Chunk> {
+fn histogram_chunks(samples: &[Stored]) -> Vec<Chunk> {
     let histograms = || {
-        samples.iter().filter_map(|(at, value)| match value {
-            Value::Histogram(h) => Some((*at, h)),
+        samples.iter().filter_map(|stored| match &stored.value {
+            Value::Histogram(h) => Some((stored, h)),
             Value::Float(_) => None,
         })
     };
@@ -255,9 +315,14 @@ fn histogram_chunks(samples: &[(i64, Value)]) -> Vec<Chunk> {
             .collect()
     };
     let (no_positive, no_negative) = (empty(positive), empty(negative));
-    let mut encoder = HistogramEncoder::float();
+    let encoder_of = |starts| match starts {
+        true => HistogramEncoder::float_with_starts(),
+        false => HistogramEncoder::float(),
+    };
+    let starts = has_starts(samples);
+    let mut encoder = encoder_of(starts);
     let mut chunks = Vec::new();
-    for (at, histogram) in histograms() {
+    for (stored, histogram) in histograms() {
         let mut histogram = FloatHistogram::clone(histogram);
         if !histogram.is_stale() {
             let mut side = no_positive.clone();
@@ -267,11 +332,12 @@ fn histogram_chunks(samples: &[(i64, Value)]) -> Vec<Chunk> {
             side.extend(negative(&histogram));
             (histogram.negative_spans, histogram.negative_buckets) = spans(&side);
         }
-        let at = Timestamp::from_millis(at);
-        if encoder.append(at, &histogram).is_err() {
+        let at = Timestamp::from_millis(stored.at);
+        if encoder.append_with_start(at, &histogram, stored.start).is_err() {
             // Such as a marker at the start of the chunk, which decided its layout.
-            chunks.extend(std::mem::replace(&mut encoder, HistogramEncoder::float()).finish());
-            encoder.append(at, &histogram).expect("a histogram fits a chunk of its own");
+            chunks.extend(std::mem::replace(&mut encoder, encoder_of(starts)).finish());
+            let result = encoder.append_with_start(at, &histogram, stored.start);
+            result.expect("a histogram fits a chunk of its own");
         }
     }
     chunks.extend(encoder.finish());
@@ -285,6 +351,14 @@ mod tests {
     use super::super::parse_series;
     use super::*;
 
+    const OPTIONS: DecodeOptions = DecodeOptions {
+        range: TimeRange::ALL,
+        dedup: Dedup::Off,
+        counter: false,
+        aggregate: series::Aggregate::Average,
+        starts: true,
+    };
+
     /// The samples that come back for a line of a script.
     fn stored(line: &str) -> Samples {
         let (labels, values) = parse_series(line).unwrap();
@@ -292,13 +366,7 @@ mod tests {
         storage.append_sequence(&labels, Timestamp::EPOCH, 1000, &values).unwrap();
         let selected = storage.select(&[], TimeRange::ALL);
         let mut samples = Samples::new();
-        let options = DecodeOptions {
-            range: TimeRange::ALL,
-            dedup: Dedup::Off,
-            counter: false,
-            aggregate: series::Aggregate::Average,
-        };
-        selected[0].decode(&options, &mut samples).unwrap();
+        selected[0].decode(&OPTIONS, &mut samples).unwrap();
         samples
     }
 
@@ -308,6 +376,17 @@ mod tests {
         assert_eq!(samples.values.len(), 301);
         assert_eq!(samples.values[300], 300.0);
         assert_eq!(stored("m 1 _ 3").timestamps, [0, 2000]);
+    }
+
+    #[test]
+    fn start_timestamps_come_back_beside_their_samples() {
+        let (labels, values) = parse_series("m 1x1 {{}}x1").unwrap();
+        let mut storage = Storage::new();
+        let starts = [None, Some(-400), Some(-600)];
+        storage.append_sequence_with_starts(&labels, Timestamp::EPOCH, 1000, &values, &starts).unwrap();
+        let mut samples = Samples::new();
+        storage.select(&[], TimeRange::ALL)[0].decode(&OPTIONS, &mut samples).unwrap();
+        assert_eq!((samples.starts, samples.histogram_starts), (vec![0, 600], vec![1400, 0]));
     }
 
     #[test]

@@ -1,20 +1,9 @@
 //! The scripts of Prometheus and Thanos, run with this crate's engine.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::Script;
-
-/// Evaluations that are known to fail: the script, the lines of the evaluations, and why. A line here that passes fails the
-/// test, so that the table only shrinks.
-const KNOWN_FAILURES: &[(&str, &[usize], &str)] = &[(
-    "start_timestamps.test",
-    &[
-        8, 13, 18, 24, 42, 66, 74, 82, 144, 169, 189, 207, 210, 213, 217, 234, 240, 246, 259, 276, 284, 289,
-        305,
-    ],
-    "samples have no start timestamps here: the chunk encodings that hold them (XOR2, histograms with ST) are not read",
-)];
 
 /// All conformance scripts; none, with a visible line, where the folder is absent.
 fn scripts() -> Vec<PathBuf> {
@@ -59,26 +48,11 @@ fn conformance_scripts_pass() {
         let report = script.run();
         let failures: BTreeMap<usize, String> =
             report.failures.iter().map(|f| (f.line, format!("{}: {}", f.query, f.message))).collect();
-        let known: BTreeSet<usize> = KNOWN_FAILURES
-            .iter()
-            .filter(|(script, ..)| *script == name)
-            .flat_map(|(_, lines, _)| lines.iter().copied())
-            .collect();
         let good = report.evaluations - failures.len().min(report.evaluations);
         println!("{name:32} {good:4} of {:4}", report.evaluations);
         passed += good;
         total += report.evaluations;
-        for (line, message) in &failures {
-            if only.is_some() || !known.contains(line) {
-                wrong.push(format!("{name}:{line}: {message}"));
-            }
-        }
-        wrong.extend(
-            known
-                .iter()
-                .filter(|line| !failures.contains_key(line))
-                .map(|line| format!("{name}:{line} passes; remove it from the table of known failures")),
-        );
+        wrong.extend(failures.iter().map(|(line, message)| format!("{name}:{line}: {message}")));
     }
     println!("{passed} of {total} evaluations pass");
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));

@@ -2,7 +2,9 @@ use model::{FloatHistogram, Timestamp};
 use tsdb::HistogramEncoder;
 
 use super::*;
-use crate::testing::{OPTIONS, Random, chunk, cut, decode_all, floats, range, raw};
+use crate::testing::{
+    OPTIONS, Random, chunk, cut, decode_all, floats, range, raw, started_floats, with_starts,
+};
 
 fn histogram_chunk(samples: &[(i64, f64)]) -> AggrChunk {
     let mut encoder = HistogramEncoder::float();
@@ -243,5 +245,44 @@ fn a_chain_is_the_union_and_the_first_replica_wins() {
         let size = 1 + random.below(9);
         let chunks = replicas.iter().map(|samples| cut(samples, size)).collect();
         assert_eq!(floats(chunks, &chain), expected.into_iter().collect::<Vec<_>>(), "seed {seed}");
+    }
+}
+
+#[test]
+fn start_timestamps_stay_beside_their_samples() {
+    let lane = || {
+        vec![
+            raw(&[(0, 1.0), (10, 2.0)]),
+            with_starts(&[(5, 10, 9.0), (5, 20, 3.0), (25, 30, 1.0)]),
+            raw(&[(40, 2.0)]),
+        ]
+    };
+    let all = [(0, 0, 1.0), (0, 10, 2.0), (5, 20, 3.0), (25, 30, 1.0), (0, 40, 2.0)];
+    let decode =
+        |min, max| started_floats(vec![lane()], &DecodeOptions { range: range(min, max), ..OPTIONS });
+    assert_eq!(decode(i64::MIN, i64::MAX), all);
+    assert_eq!(decode(15, 35), all[2..4]);
+    assert_eq!(decode(40, 40), all[4..]);
+    for dedup in [Dedup::Off, Dedup::Penalty, Dedup::Chain] {
+        let both = vec![lane(), lane()];
+        assert_eq!(started_floats(both, &DecodeOptions { dedup, ..OPTIONS }), all);
+    }
+    let unasked = decode_all(vec![lane()], &DecodeOptions { starts: false, ..OPTIONS }).unwrap();
+    assert_eq!((unasked.values.len(), unasked.starts.len()), (5, 0));
+}
+
+#[test]
+fn start_timestamps_of_histograms_stay_beside_them() {
+    let mut encoder = HistogramEncoder::integer_with_starts();
+    for t in [10, 20, 30] {
+        let [t, start] = [t, t - 5].map(Timestamp::from_millis);
+        encoder.append_with_start(t, &FloatHistogram::default(), start).unwrap();
+    }
+    let lane = vec![histogram_chunk(&[(5, 1.0), (10, 2.0)]), AggrChunk::raw(encoder.finish().unwrap())];
+    for replicas in [vec![lane.clone()], vec![lane.clone(), lane]] {
+        let options = DecodeOptions { range: range(6, 20), ..OPTIONS };
+        let samples = decode_all(replicas, &options).unwrap();
+        assert_eq!(samples.histograms.iter().map(|(t, _)| *t).collect::<Vec<_>>(), [10, 20]);
+        assert_eq!(samples.histogram_starts, [0, 15]);
     }
 }

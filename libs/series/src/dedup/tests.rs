@@ -5,7 +5,7 @@ use bytes::Bytes;
 use model::{FloatHistogram, TimeRange, Timestamp};
 use tsdb::{Chunk, Encoding, HistogramEncoder};
 
-use crate::testing::{OPTIONS, Random, cut, decode_all, floats};
+use crate::testing::{OPTIONS, Random, cut, decode_all, floats, started_floats, with_starts};
 use crate::{AggrChunk, Contribution, DecodeOptions, MergedSeries};
 
 const COUNTER: DecodeOptions = DecodeOptions { counter: true, ..OPTIONS };
@@ -284,6 +284,33 @@ fn a_correction_ends_with_the_next_reset_of_the_replica() {
     let out = dedup(&[a, b.clone()], &COUNTER);
     assert_eq!(out.iter().filter(|(t, _)| *t == 111_000).map(|(_, v)| *v).collect::<Vec<_>>(), [104.0 + 5.0]);
     assert_eq!(out[out.len() - 8..], b[12..]);
+}
+
+#[test]
+fn start_timestamps_tell_resets_at_a_change_of_replica_and_do_not_outlive_a_correction() {
+    // The first replica ends at 60 s with 14; the second is followed from 90 s at values from 4.
+    let first: Vec<(i64, i64, f64)> = (0..5).map(|n| (1, n * 15_000, 10.0 + n as f64)).collect();
+    let second = |start: i64| -> Vec<(i64, i64, f64)> {
+        (0..10).map(|n| (start, 1 + n * 15_000, 3.0 + (n - 5).max(0) as f64)).collect()
+    };
+    let merge = |start: i64, options| {
+        let replicas = vec![vec![with_starts(&first)], vec![with_starts(&second(start))]];
+        started_floats(replicas, options)
+            .into_iter()
+            .map(|(start, _, value)| (start, value))
+            .collect::<Vec<_>>()
+    };
+    let kept: Vec<(i64, f64)> = first.iter().map(|&(start, _, value)| (start, value)).collect();
+    let ends = |merged: Vec<(i64, f64)>| {
+        assert_eq!(merged[..5], kept);
+        [merged[5], merged[merged.len() - 1]]
+    };
+    // Its counter began earlier: the fall is none, and what is raised has no start any more.
+    assert_eq!(ends(merge(2, &COUNTER)), [(0, 14.0), (0, 17.0)]);
+    // It began since: the fall is one.
+    assert_eq!(ends(merge(60_500, &COUNTER)), [(60_500, 4.0), (60_500, 7.0)]);
+    // A gauge stays as it is.
+    assert_eq!(ends(merge(2, &OPTIONS)), [(2, 4.0), (2, 7.0)]);
 }
 
 #[test]

@@ -3,14 +3,18 @@
 //! Behaviour: `funcChanges`, `funcResets` and `pickFirstSampleIndices` in Prometheus 3.14's `promql/functions.go`.
 
 use super::View;
+use super::starts::Reading;
 use crate::eval::column::{Histogram, Points};
 use crate::syntax::ast::Boundary;
 
 #[derive(Clone, Copy)]
-enum Sample<'a> {
+enum Value<'a> {
     Float(f64),
     Histogram(&'a Histogram),
 }
+
+/// A value, and when it was read.
+type Sample<'a> = (Reading, Value<'a>);
 
 /// The samples that count: of an anchored window, the last one before it and those inside.
 fn counted<'a>(view: &View<'a>) -> Option<Points<'a>> {
@@ -31,31 +35,28 @@ fn counted<'a>(view: &View<'a>) -> Option<Points<'a>> {
     } else {
         (floats, histograms.saturating_sub(1))
     };
-    Some(Points {
-        timestamps: &points.timestamps[floats..],
-        values: &points.values[floats..],
-        histograms: &points.histograms[histograms..],
-    })
+    Some(points.slice(floats..points.timestamps.len(), histograms..points.histograms.len()))
 }
 
 /// Counts the pairs of neighbours, previous first, that `differ`.
 fn count(view: &View<'_>, differ: impl Fn(Sample<'_>, Sample<'_>) -> bool) -> Option<f64> {
     let points = counted(view)?;
-    let mut floats = points.timestamps.iter().zip(points.values).peekable();
-    let mut histograms = points.histograms.iter().peekable();
+    let floats = points.timestamps.iter().zip(points.values).enumerate();
+    let mut floats =
+        floats.map(|(at, (t, v))| (Reading::of(points.starts, *t, at), Value::Float(*v))).peekable();
+    let histograms = points.histograms.iter().enumerate();
+    let mut histograms = histograms
+        .map(|(at, (t, h))| (Reading::of(points.histogram_starts, *t, at), Value::Histogram(h)))
+        .peekable();
     let mut previous = None;
     let mut found = 0u64;
     loop {
         let float_first = match (floats.peek(), histograms.peek()) {
             (None, None) => return Some(found as f64),
-            (Some((float, _)), Some((histogram, _))) => *float < histogram,
+            (Some((float, _)), Some((histogram, _))) => float.time < histogram.time,
             (float, _) => float.is_some(),
         };
-        let current = if float_first {
-            floats.next().map(|(_, value)| Sample::Float(*value))
-        } else {
-            histograms.next().map(|(_, histogram)| Sample::Histogram(histogram))
-        };
+        let current = if float_first { floats.next() } else { histograms.next() };
         if let (Some(previous), Some(current)) = (previous, current)
             && differ(previous, current)
         {
@@ -67,18 +68,20 @@ fn count(view: &View<'_>, differ: impl Fn(Sample<'_>, Sample<'_>) -> bool) -> Op
 
 /// How often the value changed.
 pub(super) fn changes(view: &View<'_>) -> Option<f64> {
-    count(view, |previous, current| match (previous, current) {
-        (Sample::Float(previous), Sample::Float(current)) => changed(previous, current),
-        (Sample::Histogram(previous), Sample::Histogram(current)) => !current.equals(previous),
+    count(view, |(_, previous), (_, current)| match (previous, current) {
+        (Value::Float(previous), Value::Float(current)) => changed(previous, current),
+        (Value::Histogram(previous), Value::Histogram(current)) => !current.equals(previous),
         _ => true,
     })
 }
 
 /// How often a counter was reset.
 pub(super) fn resets(view: &View<'_>) -> Option<f64> {
-    count(view, |previous, current| match (previous, current) {
-        (Sample::Float(previous), Sample::Float(current)) => current < previous,
-        (Sample::Histogram(previous), Sample::Histogram(current)) => current.detect_reset(previous),
+    count(view, |(before, previous), (now, current)| match (previous, current) {
+        (Value::Float(previous), Value::Float(current)) => current < previous || now.is_reset_since(before),
+        (Value::Histogram(previous), Value::Histogram(current)) => {
+            now.is_reset_since(before) || current.detect_reset(previous)
+        }
         _ => true,
     })
 }

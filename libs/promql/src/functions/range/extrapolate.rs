@@ -2,7 +2,9 @@
 //!
 //! Behaviour: `extrapolatedRate` in Prometheus 3.14's `promql/functions.go`.
 
-use super::View;
+use super::starts::{self, Reading};
+use super::{Notebook, View};
+use crate::eval::notes::Note;
 
 /// The change over a window, extrapolated to its boundaries.
 #[derive(Clone, Copy, Debug)]
@@ -80,24 +82,40 @@ impl Change {
     }
 }
 
-/// The change of the floats of a window; `None` where there are less than two.
-pub(super) fn floats(view: &View<'_>, counter: bool, per_second: bool) -> Option<f64> {
+/// The change of the floats of a window; `None` where there are less than two, unless the start of the only one tells.
+pub(super) fn floats(
+    view: &View<'_>,
+    counter: bool,
+    per_second: bool,
+    notes: &mut Notebook<'_>,
+) -> Option<f64> {
     let (times, values) = (view.points.timestamps, view.points.values);
     let (&[first, ..], &[.., last]) = (values, values) else { return None };
-    if values.len() < 2 {
-        return None;
-    }
+    let starts = if counter { view.points.starts } else { &[] };
     let mut change = last - first;
     if counter {
-        for pair in values.windows(2) {
-            if pair[1] < pair[0] {
-                change += pair[0];
+        let mut overlap = false;
+        for at in 1..values.len() {
+            let [previous, current] = [at - 1, at].map(|at| Reading::of(starts, times[at], at));
+            if values[at] < values[at - 1] || current.is_reset_since(previous) {
+                change += values[at - 1];
             }
+            overlap |= current.overlaps(previous);
+        }
+        if overlap {
+            notes.add(Note::StartOverlap(notes.metric));
         }
     }
-    let zero = if counter { Some((first, change)) } else { None };
-    let sampled = Change { times: (times[0], times[times.len() - 1]), samples: values.len(), zero };
-    let mut factor = sampled.factor(view.start, view.end);
+    let span = (times[0], times[times.len() - 1]);
+    let mut factor = if let Some(start) = starts::inside(starts, times[0], view.start) {
+        change += first;
+        starts::factor(start, span, values.len(), view.end)
+    } else if values.len() < 2 {
+        return None;
+    } else {
+        let zero = if counter { Some((first, change)) } else { None };
+        Change { times: span, samples: values.len(), zero }.factor(view.start, view.end)
+    };
     if per_second {
         factor /= view.range_seconds();
     }

@@ -5,6 +5,7 @@
 use model::{CounterResetHint, FloatHistogram};
 
 use super::extrapolate::Change;
+use super::starts::{self, Reading};
 use super::{Notebook, View};
 use crate::eval::notes::{HistogramOperation, Note};
 use crate::functions::arithmetic::HistogramMean;
@@ -13,7 +14,8 @@ fn is_gauge(histogram: &FloatHistogram) -> bool {
     histogram.counter_reset_hint == CounterResetHint::Gauge
 }
 
-/// `rate`, `increase` and `delta`; `None` where there are less than two histograms or they do not fit together.
+/// `rate`, `increase` and `delta`; `None` where histograms do not fit together, or there are less than two of them and the
+/// start of the only one does not tell.
 pub(super) fn rate(
     view: &View<'_>,
     counter: bool,
@@ -22,13 +24,29 @@ pub(super) fn rate(
 ) -> Option<FloatHistogram> {
     let points = view.points.histograms;
     let (first, last) = (points.first()?, points.last()?);
-    if points.len() < 2 {
-        return None;
-    }
-    let mut change = change(view, counter, notes)?;
-    let zero = if counter { Some((first.1.count, change.count)) } else { None };
-    let sampled = Change { times: (first.0, last.0), samples: points.len(), zero };
-    let mut factor = sampled.factor(view.start, view.end);
+    let starts = if counter { view.points.histogram_starts } else { &[] };
+    let span = (first.0, last.0);
+    let changed = if points.len() < 2 { None } else { Some(change(view, starts, counter, notes)?) };
+    let (mut change, mut factor) = match (changed, starts::inside(starts, first.0, view.start)) {
+        (None, None) => return None,
+        (changed, Some(start)) => {
+            let change = match changed {
+                None => FloatHistogram::clone(&first.1),
+                Some(mut change) => {
+                    let combined = change.add(&first.1);
+                    reconcile(combined, HistogramOperation::Addition, notes)?;
+                    change
+                }
+            };
+            (change, starts::factor(start, span, points.len(), view.end))
+        }
+        (Some(change), None) => {
+            let zero = if counter { Some((first.1.count, change.count)) } else { None };
+            let sampled = Change { times: span, samples: points.len(), zero };
+            let factor = sampled.factor(view.start, view.end);
+            (change, factor)
+        }
+    };
     if per_second {
         factor /= view.range_seconds();
     }
@@ -37,8 +55,14 @@ pub(super) fn rate(
 }
 
 /// The change from the first to the last histogram, with what a counter lost in resets.
-fn change(view: &View<'_>, counter: bool, notes: &mut Notebook<'_>) -> Option<FloatHistogram> {
+fn change(
+    view: &View<'_>,
+    starts: &[i64],
+    counter: bool,
+    notes: &mut Notebook<'_>,
+) -> Option<FloatHistogram> {
     let points = view.points.histograms;
+    let reading = |at: usize| Reading::of(starts, points[at].0, at);
     let (first, second, last) = (&points[0].1, &points[1].1, &points[points.len() - 1].1);
     if counter && (is_gauge(first) || is_gauge(last)) {
         notes.add(Note::NotCounter(notes.metric));
@@ -46,7 +70,7 @@ fn change(view: &View<'_>, counter: bool, notes: &mut Notebook<'_>) -> Option<Fl
     // What was before a reset right after the first histogram does not matter, whatever its buckets.
     let nothing;
     let mut previous: &FloatHistogram = first;
-    if counter && second.detect_reset(first) {
+    if counter && (reading(1).is_reset_since(reading(0)) || second.detect_reset(first)) {
         nothing = FloatHistogram {
             schema: second.schema,
             custom_values: second.custom_values.clone(),
@@ -76,8 +100,11 @@ fn change(view: &View<'_>, counter: bool, notes: &mut Notebook<'_>) -> Option<Fl
     let combined = change.sub(previous);
     reconcile(combined, HistogramOperation::Subtraction, notes)?;
     if counter {
-        for (_, current) in &points[1..] {
-            if current.detect_reset(previous) {
+        if (1..points.len()).any(|at| reading(at).overlaps(reading(at - 1))) {
+            notes.add(Note::StartOverlap(notes.metric));
+        }
+        for (at, (_, current)) in points.iter().enumerate().skip(1) {
+            if reading(at).is_reset_since(reading(at - 1)) || current.detect_reset(previous) {
                 let combined = change.add(previous);
                 reconcile(combined, HistogramOperation::Addition, notes)?;
             }

@@ -4,28 +4,36 @@
 
 use model::CounterResetHint;
 
+use super::starts::Reading;
 use super::{Notebook, Value, View};
 use crate::eval::column::Histogram;
 use crate::eval::notes::{HistogramOperation, Note};
 
 enum Last<'a> {
-    Float(i64, f64),
-    Histogram(i64, &'a Histogram),
+    Float(Reading, f64),
+    Histogram(Reading, &'a Histogram),
 }
 
 impl Last<'_> {
     fn time(&self) -> i64 {
+        self.reading().time
+    }
+
+    fn reading(&self) -> Reading {
         match self {
-            Last::Float(time, _) | Last::Histogram(time, _) => *time,
+            Last::Float(reading, _) | Last::Histogram(reading, _) => *reading,
         }
     }
 }
 
 /// The last two samples of either kind, the last one first.
 fn last_two<'a>(view: &View<'a>) -> Option<(Last<'a>, Last<'a>)> {
-    let floats =
-        view.points.timestamps.iter().zip(view.points.values).rev().map(|(t, v)| Last::Float(*t, *v));
-    let histograms = view.points.histograms.iter().rev().map(|(t, h)| Last::Histogram(*t, h));
+    let points = view.points;
+    let floats = points.timestamps.iter().zip(points.values).enumerate().rev();
+    let floats = floats.map(|(at, (t, v))| Last::Float(Reading::of(points.starts, *t, at), *v));
+    let histograms = points.histograms.iter().enumerate().rev();
+    let histograms =
+        histograms.map(|(at, (t, h))| Last::Histogram(Reading::of(points.histogram_starts, *t, at), h));
     let mut all: Vec<Last<'a>> = floats.take(2).chain(histograms.take(2)).collect();
     all.sort_by_key(|sample| std::cmp::Reverse(sample.time()));
     let mut all = all.into_iter();
@@ -39,10 +47,11 @@ pub(super) fn evaluate(view: &View<'_>, counter: bool, notes: &mut Notebook<'_>)
     if seconds == 0.0 {
         return Value::None;
     }
+    let restarted = last.reading().is_reset_since(previous.reading());
     match (previous, last) {
         (Last::Float(_, previous), Last::Float(_, last)) => {
             // After a reset, the counter counted from zero to its value.
-            let change = if counter && last < previous { last } else { last - previous };
+            let change = if counter && (last < previous || restarted) { last } else { last - previous };
             Value::Float(if counter { change / seconds } else { change })
         }
         (Last::Histogram(_, previous), Last::Histogram(_, last)) => {
@@ -55,7 +64,7 @@ pub(super) fn evaluate(view: &View<'_>, counter: bool, notes: &mut Notebook<'_>)
                 notes.add(Note::NotGauge(notes.metric));
             }
             let mut change = (**last).clone();
-            if !counter || !last.detect_reset(previous) {
+            if !counter || !(restarted || last.detect_reset(previous)) {
                 match change.sub(previous) {
                     Err(_) => {
                         notes.add(Note::MixedExponentialCustom(notes.metric));

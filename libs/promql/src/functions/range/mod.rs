@@ -14,6 +14,7 @@ mod last_two;
 mod over_time;
 mod regression;
 mod slide;
+mod starts;
 mod xrate;
 
 use std::sync::Arc;
@@ -199,11 +200,7 @@ fn evaluate_windows(
         }
         function.call.interrupt.check()?;
         let view = View {
-            points: Points {
-                timestamps: &points.timestamps[floats.range()],
-                values: &points.values[floats.range()],
-                histograms: &points.histograms[histograms.range()],
-            },
+            points: points.slice(floats.range(), histograms.range()),
             start,
             end,
             range: window.range,
@@ -265,7 +262,7 @@ fn window_value(
                 return Ok(Value::None);
             }
             match (view.boundary == Boundary::Plain, view.points.values.is_empty()) {
-                (true, false) => extrapolate::floats(view, counter, per_second).into(),
+                (true, false) => extrapolate::floats(view, counter, per_second, notes).into(),
                 (true, true) => histogram::rate(view, counter, per_second, notes).into(),
                 (false, false) => extended::floats(view, counter, per_second).into(),
                 (false, true) => extended_histogram::rate(view, counter, per_second, notes).into(),

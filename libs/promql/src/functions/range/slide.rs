@@ -26,6 +26,8 @@ pub(super) fn evaluate(function: &RangeFunction<'_>, points: Points<'_>, out: &m
     let (times, values) = (points.timestamps, points.values);
     let floats = &mut out.floats;
     match function.call.function {
+        // With start timestamps, each window is looked at by itself.
+        F::Rate | F::Increase | F::Resets if !points.starts.is_empty() => return false,
         F::Rate => rate(function, points, floats, true, true),
         F::Increase => rate(function, points, floats, true, false),
         F::Delta => rate(function, points, floats, false, false),

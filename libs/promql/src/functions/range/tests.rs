@@ -71,7 +71,7 @@ fn sliding_gives_what_looking_at_each_window_gives() {
     for seed in 0..300 {
         let mut random = Random(seed);
         let (times, values) = series(&mut random);
-        let points = Points { timestamps: &times, values: &values, histograms: &[] };
+        let points = Points { timestamps: &times, values: &values, ..Points::default() };
         let interval = 1000 + random.below(60_000) as i64;
         let steps =
             Steps { start: random.below(400_000) as i64, interval, count: random.below(300) as usize };
@@ -111,7 +111,7 @@ fn evaluate_at(
     let steps = Steps::single(end);
     let call = RangeCall { function: id, span: Span::default(), interrupt: Interrupt::new() };
     let function = RangeFunction { call: &call, window: &window, steps: &steps, scalars: &[] };
-    let points = Points { timestamps: &times, values: &values, histograms: &[] };
+    let points = Points { timestamps: &times, values: &values, ..Points::default() };
     let mut out = Column::default();
     evaluate(&function, &Labels::empty(), points, &mut out, &mut Notes::default()).unwrap();
     Some(out.floats[0]).filter(|value| !is_absent(*value))
