@@ -1,0 +1,168 @@
+//! What is counted about views, under Thanos' names.
+
+use std::sync::atomic::AtomicI64;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use runtime::Registry;
+
+use super::{FetchError, View};
+
+const DURATION_BUCKETS: [f64; 7] = [0.01, 1.0, 10.0, 100.0, 300.0, 600.0, 1000.0];
+
+/// What became of a block in a view. A block is in one state, but that marks against compaction and downsampling
+/// are counted beside [`BlockState::Loaded`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(missing_docs, reason = "each is what `label` says, and what the filter of that name drops")]
+pub enum BlockState {
+    Corrupt,
+    NoMeta,
+    Loaded,
+    TooFresh,
+    Failed,
+    LabelExcluded,
+    TimeExcluded,
+    Duplicate,
+    MarkedForDeletion,
+    MarkedForNoCompaction,
+    MarkedForNoDownsample,
+}
+
+const STATES: [(BlockState, &str); 11] = [
+    (BlockState::Corrupt, "corrupted-meta-json"),
+    (BlockState::NoMeta, "no-meta-json"),
+    (BlockState::Loaded, "loaded"),
+    (BlockState::TooFresh, "too-fresh"),
+    (BlockState::Failed, "failed"),
+    (BlockState::LabelExcluded, "label-excluded"),
+    (BlockState::TimeExcluded, "time-excluded"),
+    (BlockState::Duplicate, "duplicate"),
+    (BlockState::MarkedForDeletion, "marked-for-deletion"),
+    (BlockState::MarkedForNoCompaction, "marked-for-no-compact"),
+    (BlockState::MarkedForNoDownsample, "marked-for-no-downsample"),
+];
+
+impl BlockState {
+    /// The value of the label `state`.
+    pub fn label(self) -> &'static str {
+        STATES[self as usize].1
+    }
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StateLabels {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ModifiedLabels {
+    modified: &'static str,
+}
+
+/// The `thanos_blocks_meta_*` families; clones share the counts. The default is registered nowhere.
+#[derive(Clone, Debug)]
+pub struct FetchMetrics {
+    syncs: Counter,
+    failures: Counter,
+    base_syncs: Counter,
+    cache_busts: Counter,
+    seconds: Histogram,
+    synced: Family<StateLabels, Gauge<i64, AtomicI64>>,
+    modified: Family<ModifiedLabels, Gauge<i64, AtomicI64>>,
+}
+
+impl Default for FetchMetrics {
+    fn default() -> Self {
+        Self {
+            syncs: Counter::default(),
+            failures: Counter::default(),
+            base_syncs: Counter::default(),
+            cache_busts: Counter::default(),
+            seconds: Histogram::new(DURATION_BUCKETS),
+            synced: Family::default(),
+            modified: Family::default(),
+        }
+    }
+}
+
+impl FetchMetrics {
+    /// Registers the families.
+    pub fn new(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register("thanos_blocks_meta_syncs", "Views of the bucket begun", metrics.syncs.clone());
+        registry.register(
+            "thanos_blocks_meta_sync_failures",
+            "Views of the bucket that failed or were incomplete",
+            metrics.failures.clone(),
+        );
+        registry.register(
+            "thanos_blocks_meta_base_syncs",
+            "Views of the bucket begun, before filters",
+            metrics.base_syncs.clone(),
+        );
+        registry.register(
+            "thanos_blocks_meta_base_cache_busts",
+            "Metas in the cache that had changed in the bucket",
+            metrics.cache_busts.clone(),
+        );
+        registry.register(
+            "thanos_blocks_meta_sync_duration_seconds",
+            "Time that a view of the bucket takes, in seconds",
+            metrics.seconds.clone(),
+        );
+        registry.register(
+            "thanos_blocks_meta_synced",
+            "Blocks in the last view of the bucket, by what became of them",
+            metrics.synced.clone(),
+        );
+        registry.register(
+            "thanos_blocks_meta_modified",
+            "Changes made to metas in the last view of the bucket",
+            metrics.modified.clone(),
+        );
+        for (_, state) in STATES {
+            metrics.synced.get_or_create(&StateLabels { state }).set(0);
+        }
+        metrics.replica_labels_removed(0);
+        metrics
+    }
+
+    pub(super) fn begin(&self) {
+        self.syncs.inc();
+        self.base_syncs.inc();
+    }
+
+    pub(super) fn cache_bust(&self) {
+        self.cache_busts.inc();
+    }
+
+    pub(super) fn replica_labels_removed(&self, count: usize) {
+        let labels = ModifiedLabels { modified: "replica-label-removed" };
+        self.modified.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn end(&self, took: Duration, result: &Result<View, FetchError>) {
+        self.seconds.observe(took.as_secs_f64());
+        let view = match result {
+            Ok(view) => view,
+            Err(FetchError::Incomplete { view }) => {
+                self.failures.inc();
+                view
+            }
+            // The counts stay those of the last view there was.
+            Err(FetchError::Listing(_)) => {
+                self.failures.inc();
+                return;
+            }
+        };
+        for (state, label) in STATES {
+            let count = view.counts.get(&state).copied().unwrap_or(0);
+            let gauge = self.synced.get_or_create(&StateLabels { state: label });
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+}
