@@ -86,6 +86,11 @@ impl<'a> BitReader<'a> {
         Some((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64))
     }
 
+    /// Bits from here to where `later`, a reader of the same data, is.
+    fn distance(&self, later: &BitReader<'_>) -> usize {
+        later.at.saturating_sub(self.at)
+    }
+
     /// Whether more bits were read than there are.
     pub(crate) fn is_overrun(&self) -> bool {
         self.at > self.data.len() * 8
@@ -164,6 +169,16 @@ impl BitWriter {
     /// Appends a zigzag LEB128 number.
     pub(crate) fn write_varint(&mut self, value: i64) {
         self.write_uvarint(((value << 1) ^ (value >> 63)) as u64);
+    }
+
+    /// Appends the bits from `from`, which moves on, up to where `to` is.
+    pub(crate) fn copy(&mut self, from: &mut BitReader<'_>, to: &BitReader<'_>) {
+        let mut left = from.distance(to);
+        while left > 0 {
+            let bits = left.min(64) as u32;
+            self.write(from.read(bits), bits);
+            left -= bits as usize;
+        }
     }
 
     /// Bytes so far, the partly filled last one included.

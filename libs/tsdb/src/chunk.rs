@@ -203,7 +203,7 @@ impl Chunk {
         }
     }
 
-    fn wrong_kind(&self, wanted: &'static str) -> ChunkError {
+    pub(crate) fn wrong_kind(&self, wanted: &'static str) -> ChunkError {
         let problem = ChunkProblem::Kind { holds: self.encoding.content(), wanted };
         ChunkError { encoding: self.encoding, size_bytes: self.data.len(), offset: 0, problem }
     }

@@ -43,6 +43,9 @@ pub enum ChunkProblem {
         /// Significant bits.
         significant: u32,
     },
+    /// A sample is not later than the one before it, where the chunk has to be written anew.
+    #[error("its timestamps do not ascend")]
+    Order,
     /// The histogram schema does not exist.
     #[error("histogram schema {0} is unknown")]
     Schema(i64),

@@ -31,12 +31,17 @@
 mod decode;
 mod encode;
 mod layout;
+mod strip;
 
 pub(crate) use decode::decode;
 pub use encode::HistogramEncoder;
+pub(crate) use strip::strip_starts;
 
 /// Bytes of the header: the number of samples, the kind of counter, and what is known of start timestamps.
 const HEADER_BYTES: usize = 3;
+
+/// The bits of a byte that tell the kind of counter.
+const KIND_OF_COUNTER: u8 = 0b1100_0000;
 
 /// Kind of counter for gauge histograms: in the header's third byte, or with start timestamps in its first.
 const GAUGE: u8 = 0b1100_0000;

@@ -16,6 +16,7 @@ mod meta;
 mod random;
 mod read;
 mod starts;
+mod transcode;
 mod varbit;
 mod xor;
 mod xor2;

@@ -40,13 +40,18 @@ pub(crate) fn decode(
 }
 
 /// The numbers of the histogram that was read last, in the form in which the next one is stored against them.
-trait Numbers: Sized {
+pub(super) trait Numbers: Sized {
     /// Reads those of the first sample.
     fn first(reader: &mut BitReader<'_>, positive: usize, negative: usize) -> Self;
     /// Reads count, zero count and sum of the next sample.
     fn next_totals(&mut self, reader: &mut BitReader<'_>) -> Result<(), ChunkProblem>;
     /// Reads the buckets of the next sample.
     fn next_buckets(&mut self, reader: &mut BitReader<'_>) -> Result<(), ChunkProblem>;
+    /// Reads the next sample, whose buckets are there unless it is a staleness marker.
+    fn next(&mut self, reader: &mut BitReader<'_>) -> Result<(), ChunkProblem> {
+        self.next_totals(reader)?;
+        if is_stale_nan(self.totals().2) { Ok(()) } else { self.next_buckets(reader) }
+    }
     /// Count, zero count and sum.
     fn totals(&self) -> (f64, f64, f64);
     /// Absolute counts of the positive and of the negative buckets.
@@ -94,10 +99,7 @@ fn decode_from<N: Numbers>(
             delta = delta.wrapping_add(read_signed(reader));
             let before = t;
             t = t.wrapping_add(delta);
-            numbers.next_totals(reader)?;
-            if !is_stale_nan(numbers.totals().2) {
-                numbers.next_buckets(reader)?;
-            }
+            numbers.next(reader)?;
             start_reader.next(reader, index, before)
         };
         // The number of reads between two of these checks is bounded by the layout, which is bounded by the chunk.
@@ -189,7 +191,7 @@ impl DodInteger {
 }
 
 /// Integer histograms: buckets are differences to the bucket before.
-struct Integers {
+pub(super) struct Integers {
     /// Count and zero count, unsigned.
     counts: [DodInteger; 2],
     sum: XorFloat,
@@ -233,7 +235,7 @@ impl Numbers for Integers {
 }
 
 /// Float histograms: buckets are absolute.
-struct Floats {
+pub(super) struct Floats {
     count: XorFloat,
     zero_count: XorFloat,
     sum: XorFloat,
