@@ -91,6 +91,11 @@ impl Matcher {
         &self.value
     }
 
+    /// The compiled expression of `=~` and `!~`; an index looks at what it begins with.
+    pub fn regex(&self) -> Option<&Regex> {
+        self.regex.as_ref()
+    }
+
     /// Whether a label with this value (empty when absent) satisfies it.
     pub fn matches(&self, value: &str) -> bool {
         match (self.op, &self.regex) {

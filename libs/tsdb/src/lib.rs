@@ -8,28 +8,43 @@
 
 mod aggregates;
 mod bits;
+mod block;
 mod chunk;
+mod cursor;
 mod error;
 mod histogram;
+mod index;
 mod meta;
+mod postings;
 #[cfg(test)]
 mod random;
 mod read;
+mod segments;
 mod starts;
+mod tombstones;
 mod transcode;
 mod varbit;
+mod writer;
 mod xor;
 mod xor2;
 
 pub use aggregates::Aggregates;
+pub use block::{
+    Block, BlockError, BlockPart, BlockProblem, BlockSeries, CHUNKS_DIR, INDEX_FILE, Select, Verification,
+    VerifyEvent, verify_dir,
+};
 pub use chunk::{Chunk, Encoding};
 pub use error::{AppendError, ChunkError, ChunkProblem};
 pub use histogram::HistogramEncoder;
+pub use index::{ChunkMeta, ChunkRef, Index, IndexVersion, SeriesEntry, SeriesRef, SeriesScan};
 pub use meta::{
     BlockDesc, BlockMeta, BlockStats, Compaction, Downsample, FileHash, FileMeta, IndexStats, META_FILE,
     MetaError, ThanosMeta, parse_block_id,
 };
+pub use postings::Postings;
 pub use read::{LocalFile, ReadAt};
+pub use tombstones::{TOMBSTONES_FILE, Tombstones};
 pub use ulid::Ulid;
+pub use writer::{BlockOptions, BlockWriter, UNFINISHED_SUFFIX, WriteError};
 pub use xor::XorEncoder;
 pub use xor2::Xor2Encoder;

@@ -1,0 +1,276 @@
+//! A block: a stretch of time of many series, immutable.
+//!
+//! ```text
+//! error      what can be wrong, and where        select     series that match, with their chunks
+//! verify     everything, against everything      (this)     the parts together
+//! ```
+
+mod error;
+mod select;
+mod verify;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use model::{Matcher, TimeRange};
+use ulid::Ulid;
+
+use crate::meta::{BlockMeta, META_FILE, parse_block_id};
+use crate::segments::Segments;
+use crate::tombstones::{TOMBSTONES_FILE, Tombstones};
+use crate::{Chunk, ChunkMeta, Index, LocalFile, ReadAt};
+
+pub(crate) use error::Place;
+pub use error::{BlockError, BlockPart, BlockProblem};
+pub use select::{BlockSeries, Select};
+pub use verify::{Verification, VerifyEvent, verify_dir};
+
+/// The name of the index inside a block's directory.
+pub const INDEX_FILE: &str = "index";
+/// The name of the directory of segments inside a block's directory.
+pub const CHUNKS_DIR: &str = "chunks";
+
+/// A block, opened for reading: a local directory, or the parts of one wherever they are. Shared between threads.
+///
+/// Everything that is read is checked against its checksum, and the parts against each other as far as the format
+/// allows: the id, the number of series, of tombstones, the end of the last segment, the times of chunks.
+///
+/// ```no_run
+/// let block = tsdb::Block::open("data/01DXXFZDYD1MQW6079WK0K6EDQ".as_ref())?;
+/// for series in block.select(&[model::Matcher::equal("job", "api")], model::TimeRange::ALL)? {
+///     let series = series?;
+///     println!("{} {:?}", series.labels, block.chunks(&series.chunks)?);
+/// }
+/// # Ok::<(), tsdb::BlockError>(())
+/// ```
+pub struct Block {
+    name: Arc<str>,
+    meta: BlockMeta,
+    index: Index,
+    segments: Segments,
+    /// `None` where the block has no such file.
+    tombstones: Option<Tombstones>,
+    /// Whether the segments were found to be those of the index.
+    is_tied: AtomicBool,
+}
+
+impl Block {
+    /// Opens the block in directory `dir`.
+    ///
+    /// # Errors
+    /// When a file is missing, cannot be read or is damaged, or the files are not of one block. A directory whose name is a
+    /// ULID must be named as `meta.json` says; one with another name may hold any block.
+    pub fn open(dir: &Path) -> Result<Self, BlockError> {
+        let block = Self::load(dir)?;
+        block.check_counts()?;
+        Ok(block)
+    }
+
+    /// Puts a block together from its parts, wherever they are; `segments` in the order of their names.
+    ///
+    /// # Errors
+    /// When a part cannot be read or is damaged, or the parts are not of one block.
+    pub fn from_parts(
+        id: Ulid,
+        meta: BlockMeta,
+        index: Arc<dyn ReadAt>,
+        segments: Vec<Arc<dyn ReadAt>>,
+        tombstones: Option<Arc<dyn ReadAt>>,
+    ) -> Result<Self, BlockError> {
+        let block = Self::assemble(Arc::from(id.to_string()), meta, index, segments, tombstones)?;
+        if block.meta.ulid != id {
+            let what = format!("its id is {}, but it belongs to {id}", block.meta.ulid);
+            return Err(block.place(BlockPart::Meta).contradiction(None, what));
+        }
+        block.check_counts()?;
+        Ok(block)
+    }
+
+    /// Opens the files of a block without comparing them.
+    fn load(dir: &Path) -> Result<Self, BlockError> {
+        let named = dir.file_name().and_then(|name| name.to_str()).and_then(parse_block_id);
+        let name: Arc<str> = named.map_or_else(|| dir.display().to_string(), |id| id.to_string()).into();
+        let place = |part| Place::new(&name, part);
+        if !dir.is_dir() {
+            let what = if dir.exists() { "is no directory" } else { "does not exist" };
+            let error =
+                std::io::Error::new(std::io::ErrorKind::NotFound, format!("{} {what}", dir.display()));
+            return Err(place(BlockPart::Directory).io(None, error));
+        }
+        let open = |part, path: &str| -> Result<Arc<dyn ReadAt>, BlockError> {
+            let file = LocalFile::open(&dir.join(path)).map_err(|error| place(part).io(None, error))?;
+            Ok(Arc::new(file))
+        };
+        let bytes = std::fs::read(dir.join(META_FILE)).map_err(|e| place(BlockPart::Meta).io(None, e))?;
+        let meta = BlockMeta::parse(&bytes)
+            .map_err(|error| place(BlockPart::Meta).error(None, BlockProblem::Meta(error)))?;
+        if let Some(id) = named
+            && meta.ulid != id
+        {
+            let what = format!("its id is {}, which is not the name of the directory", meta.ulid);
+            return Err(place(BlockPart::Meta).contradiction(None, what));
+        }
+        let index = open(BlockPart::IndexHeader, INDEX_FILE)?;
+        let segments = segment_files(&place(BlockPart::Directory), &dir.join(CHUNKS_DIR))?;
+        let segments = (0..segments)
+            .map(|number| {
+                open(BlockPart::Segment(number), &format!("{CHUNKS_DIR}/{}", segment_file_name(number)))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let tombstones = match open(BlockPart::Tombstones, TOMBSTONES_FILE) {
+            Ok(file) => Some(file),
+            Err(error) if error.is_not_found() => None,
+            Err(error) => return Err(error),
+        };
+        Self::assemble(name, meta, index, segments, tombstones)
+    }
+
+    fn assemble(
+        name: Arc<str>,
+        meta: BlockMeta,
+        index: Arc<dyn ReadAt>,
+        segments: Vec<Arc<dyn ReadAt>>,
+        tombstones: Option<Arc<dyn ReadAt>>,
+    ) -> Result<Self, BlockError> {
+        let index = Index::open_named(&name, index)?;
+        let segments = Segments::new(&name, segments);
+        let place = Place::new(&name, BlockPart::Tombstones);
+        let parse = |file: Arc<dyn ReadAt>| {
+            let bytes = file.read_at(0..file.size_bytes()).map_err(|error| place.io(0, error))?;
+            Tombstones::parse(&place, &bytes)
+        };
+        let tombstones = tombstones.map(parse).transpose()?;
+        Ok(Block { name, meta, index, segments, tombstones, is_tied: AtomicBool::new(false) })
+    }
+
+    /// What `meta.json` says.
+    pub fn meta(&self) -> &BlockMeta {
+        &self.meta
+    }
+
+    /// Its index.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// What was deleted since the block was written.
+    pub fn tombstones(&self) -> &Tombstones {
+        static NONE: Tombstones = Tombstones::none();
+        self.tombstones.as_ref().unwrap_or(&NONE)
+    }
+
+    /// The series that satisfy all of `matchers` and have chunks that overlap `range`, in the order of their labels.
+    ///
+    /// # Errors
+    /// When a part of the index that is needed is damaged or cannot be read. The same goes for each series; behind one that
+    /// cannot be read the others follow.
+    pub fn select(&self, matchers: &[Matcher], range: TimeRange) -> Result<Select<'_>, BlockError> {
+        let postings = self.index.matching(matchers)?;
+        Ok(Select::new(self, postings, range))
+    }
+
+    /// The chunk that the index has at `meta`.
+    ///
+    /// # Errors
+    /// As [`Block::chunks`].
+    pub fn chunk(&self, meta: &ChunkMeta) -> Result<Chunk, BlockError> {
+        let mut chunks = self.chunks(std::slice::from_ref(meta))?;
+        chunks.pop().ok_or_else(|| self.place(BlockPart::Directory).malformed(None, "no chunk was read"))
+    }
+
+    /// The chunks of a series, in their order; neighbours are read together.
+    ///
+    /// Their data is checked, but not decoded. A chunk of floats whose first sample lies outside of what the index says is
+    /// refused.
+    ///
+    /// # Errors
+    /// When a chunk is not where the index has it, is damaged or cannot be read, or the segments are not those of the
+    /// index.
+    pub fn chunks(&self, metas: &[ChunkMeta]) -> Result<Vec<Chunk>, BlockError> {
+        if !self.is_tied.load(Ordering::Relaxed) {
+            self.check_segments()?;
+            self.is_tied.store(true, Ordering::Relaxed);
+        }
+        self.segments.read(metas)
+    }
+
+    /// Compares counts in `meta.json` with those of the other files.
+    fn check_counts(&self) -> Result<(), BlockError> {
+        let stats = &self.meta.stats;
+        // A block without any statistics was written by something else; there is nothing to compare.
+        if stats.series > 0 || stats.chunks > 0 || stats.samples > 0 {
+            let series = self.index.series_count()?;
+            if series != stats.series {
+                let what = format!("it has {} series, but the index has {series}", stats.series);
+                return Err(self.place(BlockPart::Meta).contradiction(None, what));
+            }
+        }
+        let count = self.tombstones.as_ref().map(Tombstones::count);
+        if let Some(count) = count.filter(|&count| count != stats.tombstones) {
+            let what = format!("there are {count} deleted intervals, but meta.json has {}", stats.tombstones);
+            return Err(self.place(BlockPart::Tombstones).contradiction(None, what));
+        }
+        Ok(())
+    }
+
+    /// The last chunk of the index is the last of the segments; otherwise they were not written together.
+    fn check_segments(&self) -> Result<(), BlockError> {
+        let Some(last) = self.index.last_series()? else { return Ok(()) };
+        let Some(chunk) = self.index.series(last)?.chunks.pop() else { return Ok(()) };
+        let segment = chunk.reference.segment();
+        let place = self.segments.place(segment);
+        let end = self.segments.record_end(chunk.reference)?;
+        let size = self.segments.size_bytes(segment);
+        if end != size {
+            let what = format!("the last chunk of the index ends at byte {end}, but the segment at {size}");
+            return Err(place.contradiction(chunk.reference.offset(), what));
+        }
+        let count = self.segments.count();
+        if segment as usize + 1 != count {
+            let what = format!("the index ends in this segment, but there are {count}");
+            return Err(place.contradiction(None, what));
+        }
+        Ok(())
+    }
+
+    fn place(&self, part: BlockPart) -> Place {
+        Place::new(&self.name, part)
+    }
+}
+
+impl std::fmt::Debug for Block {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Block").field("name", &self.name).field("meta", &self.meta).finish_non_exhaustive()
+    }
+}
+
+/// The name of a segment's file, counted from 0.
+pub(crate) fn segment_file_name(number: u32) -> String {
+    format!("{:06}", u64::from(number) + 1)
+}
+
+/// Number of segments in `dir`, whose names count from 1 without gaps.
+fn segment_files(place: &Place, dir: &Path) -> Result<u32, BlockError> {
+    let in_chunks = |error: std::io::Error| {
+        place.io(None, std::io::Error::new(error.kind(), format!("{CHUNKS_DIR}: {error}")))
+    };
+    let mut numbers = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(in_chunks)? {
+        let name = entry.map_err(in_chunks)?.file_name();
+        // What has another name is not a segment, as for Prometheus.
+        if let Some(number) = name.to_str().and_then(|name| name.parse::<u32>().ok()) {
+            numbers.push(number);
+        }
+    }
+    numbers.sort_unstable();
+    let gap = numbers.iter().zip(1..).find(|(found, expected)| **found != *expected);
+    if let Some((_, expected)) = gap {
+        return Err(place.malformed(None, format!("{CHUNKS_DIR}/{expected:06} is missing")));
+    }
+    // There are as many as the last one's number.
+    Ok(numbers.last().copied().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,186 @@
+//! What can be wrong with a block.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use model::Timestamp;
+
+use crate::{ChunkError, MetaError};
+
+/// A part of a block, as an error names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum BlockPart {
+    /// The directory itself.
+    Directory,
+    /// `meta.json`.
+    Meta,
+    /// Magic number and version of `index`.
+    IndexHeader,
+    /// The table of contents at the end of `index`.
+    TableOfContents,
+    /// The symbols of `index`.
+    Symbols,
+    /// The entries of series in `index`.
+    Series,
+    /// The postings lists of `index`.
+    Postings,
+    /// The postings offset table of `index`.
+    PostingsTable,
+    /// A file of `chunks/`, counted from 0 as references do; its name is one higher.
+    Segment(u32),
+    /// `tombstones`.
+    Tombstones,
+}
+
+impl fmt::Display for BlockPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            BlockPart::Directory => "directory",
+            BlockPart::Meta => "meta.json",
+            BlockPart::IndexHeader => "index, header",
+            BlockPart::TableOfContents => "index, table of contents",
+            BlockPart::Symbols => "index, symbols",
+            BlockPart::Series => "index, series",
+            BlockPart::Postings => "index, postings",
+            BlockPart::PostingsTable => "index, postings offset table",
+            BlockPart::Segment(number) => return write!(f, "chunks/{:06}", u64::from(*number) + 1),
+            BlockPart::Tombstones => "tombstones",
+        })
+    }
+}
+
+/// A block, or a part of it, that cannot be read: names the block, the part, the byte in its file, and what is wrong.
+///
+/// What lies elsewhere in the block can still be read.
+#[derive(Debug, thiserror::Error)]
+#[error("block {block}: {part}{}: {problem}", Offset(*.offset))]
+pub struct BlockError {
+    /// The block's id, or its path where it has none.
+    pub block: Arc<str>,
+    /// Which part.
+    pub part: BlockPart,
+    /// Byte of the part's file, from 0; `None` where the problem is with the whole.
+    pub offset: Option<u64>,
+    /// What is wrong there.
+    #[source]
+    pub problem: BlockProblem,
+}
+
+struct Offset(Option<u64>);
+
+impl fmt::Display for Offset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |offset| write!(f, " at byte {offset}"))
+    }
+}
+
+/// What is wrong with a part of a block.
+#[derive(Debug, thiserror::Error)]
+pub enum BlockProblem {
+    /// The bytes cannot be had. The block may be sound.
+    #[error("{0}")]
+    Io(io::Error),
+    /// The bytes are not those that were written.
+    #[error("checksum is {found:08x}, but {expected:08x} was written with it")]
+    Checksum {
+        /// What the file says.
+        expected: u32,
+        /// What the bytes have.
+        found: u32,
+    },
+    /// The file ends too early, or a length leads out of it.
+    #[error("{needed} bytes are needed where {present} are left")]
+    Truncated {
+        /// Bytes that a length asks for.
+        needed: u64,
+        /// Bytes up to the end.
+        present: u64,
+    },
+    /// The bytes make no sense.
+    #[error("{0}")]
+    Malformed(String),
+    /// The file contradicts another file of the block.
+    #[error("{0}")]
+    Contradiction(String),
+    /// A chunk that cannot be decoded.
+    #[error("{0}")]
+    Chunk(ChunkError),
+    /// A chunk's samples are not where the index has them.
+    #[error("the chunk begins or ends at {at}, but the index has it from {min} to {max}")]
+    ChunkTimes {
+        /// Time of the sample.
+        at: Timestamp,
+        /// First sample, says the index.
+        min: Timestamp,
+        /// Last sample, says the index.
+        max: Timestamp,
+    },
+    /// `meta.json` cannot be used.
+    #[error("{0}")]
+    Meta(MetaError),
+}
+
+impl BlockError {
+    /// Whether the block is damaged; otherwise its bytes could not be had, and trying again may help.
+    pub fn is_damage(&self) -> bool {
+        match &self.problem {
+            BlockProblem::Io(error) => matches!(error.kind(), io::ErrorKind::UnexpectedEof),
+            _ => true,
+        }
+    }
+
+    /// Whether a file of the block is not there.
+    pub fn is_not_found(&self) -> bool {
+        matches!(&self.problem, BlockProblem::Io(error) if error.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+/// A place in a block; makes errors.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) block: Arc<str>,
+    pub(crate) part: BlockPart,
+}
+
+impl Place {
+    pub(crate) fn new(block: &Arc<str>, part: BlockPart) -> Self {
+        Place { block: block.clone(), part }
+    }
+
+    pub(crate) fn at(&self, part: BlockPart) -> Self {
+        Place { block: self.block.clone(), part }
+    }
+
+    pub(crate) fn error(&self, offset: impl Into<Option<u64>>, problem: BlockProblem) -> BlockError {
+        BlockError { block: self.block.clone(), part: self.part, offset: offset.into(), problem }
+    }
+
+    pub(crate) fn malformed(&self, offset: impl Into<Option<u64>>, what: impl Into<String>) -> BlockError {
+        self.error(offset, BlockProblem::Malformed(what.into()))
+    }
+
+    pub(crate) fn contradiction(
+        &self,
+        offset: impl Into<Option<u64>>,
+        what: impl Into<String>,
+    ) -> BlockError {
+        self.error(offset, BlockProblem::Contradiction(what.into()))
+    }
+
+    pub(crate) fn truncated(&self, offset: u64, needed: u64, present: u64) -> BlockError {
+        self.error(offset, BlockProblem::Truncated { needed, present })
+    }
+
+    pub(crate) fn io(&self, offset: impl Into<Option<u64>>, error: io::Error) -> BlockError {
+        self.error(offset, BlockProblem::Io(error))
+    }
+
+    /// Compares a checksum with that of the bytes that it was written for, which begin at `offset`.
+    pub(crate) fn check(&self, offset: u64, expected: u32, found: u32) -> Result<(), BlockError> {
+        if expected == found {
+            return Ok(());
+        }
+        Err(self.error(offset, BlockProblem::Checksum { expected, found }))
+    }
+}

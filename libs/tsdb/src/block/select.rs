@@ -1,0 +1,82 @@
+//! The series of a block that match, one after the other.
+
+use model::{Labels, TimeRange};
+
+use super::{Block, BlockError};
+use crate::index::SeriesScan;
+use crate::postings::{IntoIter, Postings};
+use crate::{ChunkMeta, SeriesRef};
+
+/// A series of a block and those of its chunks that were asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockSeries {
+    /// Its place in the index.
+    pub reference: SeriesRef,
+    /// Its labels.
+    pub labels: Labels,
+    /// Chunks that overlap the range and are not deleted as a whole, by time; at least one.
+    pub chunks: Vec<ChunkMeta>,
+    /// Intervals whose samples are deleted, though the chunks still have them: sorted, disjoint, both ends included.
+    pub deleted: Vec<TimeRange>,
+}
+
+/// The series of a block that match, in the order of their labels: [`Block::select`].
+///
+/// Holds four bytes for each series that matches, and half a MiB of the index.
+pub struct Select<'a> {
+    block: &'a Block,
+    scan: SeriesScan<'a, IntoIter>,
+    range: TimeRange,
+    last: Option<Labels>,
+}
+
+impl<'a> Select<'a> {
+    pub(super) fn new(block: &'a Block, postings: Postings, range: TimeRange) -> Self {
+        let scan = block.index.scan(postings.into_iter());
+        Select { block, scan, range, last: None }
+    }
+
+    fn read(&mut self) -> Option<Result<BlockSeries, BlockError>> {
+        loop {
+            let mut entry = match self.scan.next()? {
+                Ok(entry) => entry,
+                Err(error) => return Some(Err(error)),
+            };
+            if self.last.as_ref().is_some_and(|last| *last >= entry.labels) {
+                let place = self.block.index.place();
+                let what = format!("series {} is not behind the one before it", entry.labels);
+                return Some(Err(place.malformed(None, what)));
+            }
+            self.last = Some(entry.labels.clone());
+            if let Some(chunk) = entry.chunks.iter().find(|chunk| chunk.range.is_empty()) {
+                let place = self.block.index.place();
+                let (min, max) = (chunk.range.min, chunk.range.max);
+                let what = format!("a chunk of {} is from {min} to {max}", entry.labels);
+                let offset = self.block.index.series_offset(entry.reference);
+                return Some(Err(place.malformed(offset, what)));
+            }
+            let deleted = self.block.tombstones().of(entry.reference);
+            entry.chunks.retain(|chunk| {
+                let whole =
+                    |gone: &TimeRange| gone.contains(chunk.range.min) && gone.contains(chunk.range.max);
+                chunk.range.overlaps(&self.range) && !deleted.iter().any(whole)
+            });
+            if !entry.chunks.is_empty() {
+                return Some(Ok(BlockSeries {
+                    reference: entry.reference,
+                    labels: entry.labels,
+                    chunks: entry.chunks,
+                    deleted: deleted.to_vec(),
+                }));
+            }
+        }
+    }
+}
+
+impl Iterator for Select<'_> {
+    type Item = Result<BlockSeries, BlockError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.read()
+    }
+}

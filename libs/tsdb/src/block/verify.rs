@@ -1,0 +1,262 @@
+//! Everything in a block, against its checksums and against everything else in it.
+//!
+//! Reads the whole block once, chunks included, and tells all that is wrong instead of ending with the first. Memory follows
+//! the number of series and of label values, not that of samples: about four bytes a series and fifty a label value.
+
+mod chunks;
+mod lists;
+
+use std::path::Path;
+
+use model::{Labels, TimeRange};
+
+use super::{Block, BlockError, BlockPart, Place};
+use crate::index::RawEntry;
+use crate::meta::BlockStats;
+use crate::postings::Postings;
+use crate::{ChunkMeta, SeriesRef};
+use chunks::ChunkCheck;
+use lists::ListCheck;
+
+/// What a verification has to tell while it runs.
+#[derive(Debug)]
+pub enum VerifyEvent {
+    /// Something is wrong. More may follow.
+    Problem(BlockError),
+    /// So many of the block's series were checked.
+    Progress {
+        /// Series checked so far.
+        series: u64,
+        /// Series in all.
+        of: u64,
+    },
+}
+
+/// What a verification found.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Verification {
+    /// How many problems were told; the block is sound where there are none.
+    pub problems: u64,
+    /// What is in the block, counted; what could not be read is not in it.
+    pub stats: BlockStats,
+    /// First and last sample, both included; `None` where there are none.
+    pub range: Option<TimeRange>,
+    /// Size of the largest series' entry, in bytes, without its length and checksum.
+    pub series_max_bytes: u64,
+    /// Size of the largest chunk's record, in bytes.
+    pub chunk_max_bytes: u64,
+}
+
+/// Progress is told after so many series.
+const PROGRESS_SERIES: u64 = 1000;
+
+/// Verifies the block in directory `dir`; a block that cannot even be opened is one problem.
+pub fn verify_dir(dir: &Path, report: &mut dyn FnMut(VerifyEvent)) -> Verification {
+    match Block::load(dir) {
+        Ok(block) => block.verify(report),
+        Err(error) => {
+            report(VerifyEvent::Problem(error));
+            Verification { problems: 1, ..Verification::default() }
+        }
+    }
+}
+
+impl Block {
+    /// Reads the whole block and calls `report` with everything that is wrong with it.
+    ///
+    /// Checked are all checksums; that symbols, labels, series and chunks are in order and all symbols in use are there; that
+    /// postings lists hold exactly the series that have the label; that chunks decode to as many samples, at the times, as
+    /// headers, index and `meta.json` say; that segments hold these chunks and nothing else; that tombstones belong to
+    /// series of the block; and the sizes of files that `meta.json` lists.
+    pub fn verify(&self, report: &mut dyn FnMut(VerifyEvent)) -> Verification {
+        let mut check = Check { block: self, report, found: Verification::default() };
+        check.run();
+        check.found
+    }
+}
+
+/// A verification under way.
+struct Check<'a> {
+    block: &'a Block,
+    report: &'a mut dyn FnMut(VerifyEvent),
+    found: Verification,
+}
+
+impl Check<'_> {
+    fn problem(&mut self, error: BlockError) {
+        self.found.problems += 1;
+        (self.report)(VerifyEvent::Problem(error));
+    }
+
+    /// What `result` holds; an error is told.
+    fn told<T>(&mut self, result: Result<T, BlockError>) -> Option<T> {
+        result.map_err(|error| self.problem(error)).ok()
+    }
+
+    fn place(&self, part: BlockPart) -> Place {
+        self.block.place(part)
+    }
+
+    fn run(&mut self) {
+        let block = self.block;
+        for segment in 0..block.segments.count() as u32 {
+            self.told(block.segments.check_header(segment));
+        }
+        self.file_sizes();
+        self.symbols();
+        let Some(all) = self.told(block.index.all_postings()) else { return };
+        let mut lists = ListCheck::default();
+        let mut chunks = ChunkCheck::new(&block.segments);
+        self.series(&all, &mut lists, &mut chunks);
+        lists.finish(self);
+        chunks.finish(self);
+        self.tombstones(&all);
+        self.stats();
+    }
+
+    /// The files that `meta.json` lists have the sizes that it says.
+    fn file_sizes(&mut self) {
+        let block = self.block;
+        let Some(thanos) = &block.meta.thanos else { return };
+        for file in &thanos.files {
+            let Some(expected) = file.size_bytes else { continue };
+            let segment = file.rel_path.strip_prefix("chunks/").and_then(|name| name.parse::<u32>().ok());
+            let found = match segment {
+                Some(number) if (1..=block.segments.count()).contains(&(number as usize)) => {
+                    block.segments.size_bytes(number - 1)
+                }
+                None if file.rel_path == super::INDEX_FILE => block.index.size_bytes(),
+                Some(_) => 0,
+                None => continue,
+            };
+            if found != expected {
+                let what = format!("{} has {found} bytes, but {expected} are listed", file.rel_path);
+                self.problem(self.place(BlockPart::Meta).contradiction(None, what));
+            }
+        }
+    }
+
+    /// Symbols are sorted and text. Some may be used by no series: a compaction keeps those of deleted ones.
+    fn symbols(&mut self) {
+        let place = self.place(BlockPart::Symbols);
+        let mut last: Option<Vec<u8>> = None;
+        let mut problems = Vec::new();
+        let read = self.block.index.for_each_symbol(|offset, bytes| {
+            if std::str::from_utf8(bytes).is_err() {
+                problems.push(place.malformed(offset, "the symbol is no UTF-8"));
+            }
+            if last.as_ref().is_some_and(|last| last.as_slice() >= bytes) {
+                problems.push(place.malformed(offset, "the symbol is not behind the one before it"));
+            }
+            let last = last.get_or_insert_default();
+            last.clear();
+            last.extend_from_slice(bytes);
+        });
+        problems.into_iter().for_each(|problem| self.problem(problem));
+        self.told(read);
+    }
+
+    fn series(&mut self, all: &Postings, lists: &mut ListCheck, chunks: &mut ChunkCheck<'_>) {
+        let index = &self.block.index;
+        let mut scan = index.scan(all.clone().into_iter());
+        let mut raw = RawEntry::default();
+        let mut last: Option<Labels> = None;
+        let of = all.len() as u64;
+        let mut done = 0;
+        while let Some(read) = scan.next_raw(&mut raw) {
+            done += 1;
+            if let Some(reference) = self.told(read) {
+                self.entry(reference, &raw, &mut last, lists, chunks);
+                self.found.stats.series += 1;
+            } else {
+                chunks.lose_track();
+            }
+            if done % PROGRESS_SERIES == 0 || done == of {
+                (self.report)(VerifyEvent::Progress { series: done, of });
+            }
+        }
+    }
+
+    fn entry(
+        &mut self,
+        reference: SeriesRef,
+        raw: &RawEntry,
+        last: &mut Option<Labels>,
+        lists: &mut ListCheck,
+        chunks: &mut ChunkCheck<'_>,
+    ) {
+        let index = &self.block.index;
+        let offset = index.series_offset(reference);
+        let place = self.place(BlockPart::Series);
+        self.found.series_max_bytes = self.found.series_max_bytes.max(raw.size_bytes);
+        if let Some(false) = self.told(index.labels_are_sorted(raw)) {
+            self.problem(place.malformed(offset, "the labels of the series are not sorted by name"));
+        }
+        if let Some(labels) = self.told(index.labels(reference, raw)) {
+            lists.add(reference, &labels);
+            if last.as_ref().is_some_and(|last| *last >= labels) {
+                let what = format!("series {labels} is not behind the one before it");
+                self.problem(place.malformed(offset, what));
+            }
+            *last = Some(labels);
+        }
+        if raw.chunks.is_empty() {
+            self.problem(place.malformed(offset, "the series has no chunks"));
+        }
+        let mut before: Option<&ChunkMeta> = None;
+        for (number, chunk) in raw.chunks.iter().enumerate() {
+            let (min, max) = (chunk.range.min, chunk.range.max);
+            if min > max {
+                let what = format!("chunk {number} of the series is from {min} to {max}");
+                self.problem(place.malformed(offset, what));
+            }
+            if let Some(before) = before.filter(|before| before.range.max >= min) {
+                let what = format!(
+                    "chunk {number} of the series begins at {min}, the one before it ends at {}",
+                    before.range.max
+                );
+                self.problem(place.malformed(offset, what));
+            }
+            before = Some(chunk);
+            chunks.add(self, chunk);
+        }
+    }
+
+    fn tombstones(&mut self, all: &Postings) {
+        let block = self.block;
+        let place = self.place(BlockPart::Tombstones);
+        for series in block.tombstones().series().filter(|series| !all.contains(*series)) {
+            let what = format!("samples of series {} are deleted, which the index does not have", series.0);
+            self.problem(place.contradiction(None, what));
+        }
+        self.found.stats.tombstones = block.tombstones().count();
+    }
+
+    /// What was counted is what `meta.json` says.
+    fn stats(&mut self) {
+        let meta = &self.block.meta;
+        let (said, found) = (meta.stats.clone(), self.found.stats.clone());
+        let place = self.place(BlockPart::Meta);
+        let is_split = said.float_samples > 0 || said.histogram_samples > 0;
+        for (name, said, found, is_told) in [
+            ("samples", said.samples, found.samples, true),
+            ("float samples", said.float_samples, found.float_samples, is_split),
+            ("histogram samples", said.histogram_samples, found.histogram_samples, is_split),
+            ("series", said.series, found.series, true),
+            ("chunks", said.chunks, found.chunks, true),
+            ("tombstones", said.tombstones, found.tombstones, self.block.tombstones.is_some()),
+        ] {
+            if is_told && said != found {
+                self.problem(place.contradiction(None, format!("{said} {name}, but {found} are there")));
+            }
+        }
+        if let Some(range) = self.found.range {
+            let (min, max) = (meta.min_time, meta.max_time);
+            if range.min < min || range.max >= max {
+                let (first, last) = (range.min, range.max);
+                let what = format!("[{min}, {max}), but there are samples from {first} to {last}");
+                self.problem(place.contradiction(None, what));
+            }
+        }
+    }
+}

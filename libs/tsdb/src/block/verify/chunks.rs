@@ -1,0 +1,161 @@
+//! Chunks against the index, and segments against the chunks.
+
+use model::{TimeRange, Timestamp};
+
+use super::{BlockPart, Check};
+use crate::block::BlockProblem;
+use crate::segments::{HEADER_BYTES, ReadAhead, Segments};
+use crate::{Chunk, ChunkError, ChunkMeta};
+
+/// Where the next chunk has to be, as chunks lie one behind the other.
+pub(super) struct ChunkCheck<'a> {
+    segments: &'a Segments,
+    segment: u32,
+    /// `None` where the end of the chunk before is not known.
+    offset: Option<u64>,
+    ahead: ReadAhead,
+    timestamps: Vec<i64>,
+    values: Vec<f64>,
+}
+
+impl<'a> ChunkCheck<'a> {
+    pub(super) fn new(segments: &'a Segments) -> Self {
+        ChunkCheck {
+            segments,
+            segment: 0,
+            offset: Some(HEADER_BYTES),
+            ahead: ReadAhead::default(),
+            timestamps: Vec::new(),
+            values: Vec::new(),
+        }
+    }
+
+    /// Some chunks are not known.
+    pub(super) fn lose_track(&mut self) {
+        self.offset = None;
+    }
+
+    pub(super) fn add(&mut self, check: &mut Check<'_>, meta: &ChunkMeta) {
+        self.move_to(check, meta.reference.segment(), meta.reference.offset());
+        check.found.stats.chunks += 1;
+        let read = self.segments.read_record(meta, &mut self.ahead);
+        let Some((chunk, length)) = check.told(read) else {
+            self.lose_track();
+            return;
+        };
+        self.offset = Some(meta.reference.offset() + length);
+        check.found.chunk_max_bytes = check.found.chunk_max_bytes.max(length);
+        if let Err(problem) = self.samples(check, &chunk) {
+            let place = check.place(BlockPart::Segment(meta.reference.segment()));
+            check.problem(place.error(meta.reference.offset(), problem));
+        }
+        check.found.range = Some(match check.found.range {
+            None => meta.range,
+            Some(range) => TimeRange::new(range.min.min(meta.range.min), range.max.max(meta.range.max)),
+        });
+    }
+
+    /// The next chunk begins at `offset` of `segment`.
+    fn move_to(&mut self, check: &mut Check<'_>, segment: u32, offset: u64) {
+        while self.segment < segment && (self.segment as usize) < self.segments.count() {
+            self.end_segment(check);
+            (self.segment, self.offset) = (self.segment + 1, Some(HEADER_BYTES));
+        }
+        let place = check.place(BlockPart::Segment(segment));
+        if segment < self.segment {
+            check.problem(place.malformed(offset, "a chunk of the index lies before the one before it"));
+            (self.segment, self.offset) = (segment, None);
+        }
+        match self.offset {
+            Some(expected) if expected < offset => {
+                let what = format!("the bytes up to {offset} belong to no chunk of the index");
+                check.problem(place.malformed(expected, what));
+            }
+            Some(expected) if expected > offset => {
+                let what =
+                    format!("a chunk of the index lies before the end of the one before it, {expected}");
+                check.problem(place.malformed(offset, what));
+            }
+            _ => {}
+        }
+    }
+
+    fn end_segment(&self, check: &mut Check<'_>) {
+        let size = self.segments.size_bytes(self.segment);
+        if let Some(end) = self.offset.filter(|&end| end != size) {
+            let what = format!("the last chunk of the index ends here, but the segment at {size}");
+            let place = check.place(BlockPart::Segment(self.segment));
+            check.problem(place.contradiction(end, what));
+        }
+    }
+
+    pub(super) fn finish(mut self, check: &mut Check<'_>) {
+        while (self.segment as usize) < self.segments.count() {
+            self.end_segment(check);
+            (self.segment, self.offset) = (self.segment + 1, Some(HEADER_BYTES));
+        }
+    }
+
+    /// The samples are as many and at the times that header and index say.
+    fn samples(&mut self, check: &mut Check<'_>, chunk: &Chunk) -> Result<(), BlockProblem> {
+        let stats = &mut check.found.stats;
+        let announced = chunk.sample_count() as u64;
+        stats.samples += announced;
+        let own = match chunk.encoding {
+            encoding if encoding.holds_floats() => Some(&mut stats.float_samples),
+            encoding if encoding.holds_histograms() => Some(&mut stats.histogram_samples),
+            _ => None,
+        };
+        if let Some(own) = own {
+            *own += announced;
+            self.decode(chunk).map_err(BlockProblem::Chunk)?;
+            return in_range(&self.timestamps, chunk.range);
+        }
+        let aggregates = chunk.aggregates().map_err(BlockProblem::Chunk)?;
+        for part in
+            [&aggregates.count, &aggregates.sum, &aggregates.min, &aggregates.max].into_iter().flatten()
+        {
+            self.decode(part).map_err(BlockProblem::Chunk)?;
+            in_range(&self.timestamps, chunk.range)?;
+        }
+        // The counter has samples before its first window and repeats the last time.
+        if let Some(counter) = &aggregates.counter {
+            self.decode(counter).map_err(BlockProblem::Chunk)?;
+        }
+        match aggregates.count {
+            Some(_) => Ok(()),
+            None => Err(BlockProblem::Malformed("the aggregates lack their count".to_owned())),
+        }
+    }
+
+    /// Decodes the times of all samples.
+    fn decode(&mut self, chunk: &Chunk) -> Result<(), ChunkError> {
+        self.timestamps.clear();
+        self.values.clear();
+        if !chunk.encoding.holds_histograms() {
+            return chunk.decode_floats(&mut self.timestamps, &mut self.values);
+        }
+        let mut histograms = Vec::new();
+        chunk.decode_histograms(&mut histograms)?;
+        self.timestamps.extend(histograms.iter().map(|(t, _)| t));
+        Ok(())
+    }
+}
+
+/// Times ascend from the beginning of `range` to its end.
+fn in_range(timestamps: &[i64], range: TimeRange) -> Result<(), BlockProblem> {
+    let (Some(first), Some(last)) = (timestamps.first(), timestamps.last()) else {
+        return Err(BlockProblem::Malformed("the chunk has no samples".to_owned()));
+    };
+    if let Some(pair) = timestamps.windows(2).find(|pair| pair[0] >= pair[1]) {
+        let what = format!("the chunk has a sample at {} behind one at {}", pair[1], pair[0]);
+        return Err(BlockProblem::Malformed(what));
+    }
+    for (at, expected) in [(*first, range.min), (*last, range.max)] {
+        let at = Timestamp::from_millis(at);
+        if at != expected {
+            return Err(BlockProblem::ChunkTimes { at, min: range.min, max: range.max });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! Postings lists against the labels of the series.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
+use model::{Label, Labels};
+
+use super::{BlockPart, Check};
+use crate::SeriesRef;
+use crate::index::label_hash;
+
+/// What the series say of the lists: for each label, by its hash, how many series have it, and a sum over them.
+#[derive(Default)]
+pub(super) struct ListCheck {
+    lists: HashMap<u64, Sum>,
+}
+
+/// A set of series in few bytes. Two sets with the same sum are the same, as good as certainly.
+#[derive(Default)]
+struct Sum {
+    count: u32,
+    /// One of the series, to name the label by.
+    example: u32,
+    sum: u64,
+}
+
+impl Sum {
+    fn add(&mut self, series: SeriesRef) {
+        self.count += 1;
+        self.example = series.0;
+        self.sum = self.sum.wrapping_add(mixed(series.0));
+    }
+}
+
+/// Spreads a number over 64 bits (the finalizer of SplitMix64).
+fn mixed(number: u32) -> u64 {
+    let mut z = u64::from(number).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+impl ListCheck {
+    pub(super) fn add(&mut self, series: SeriesRef, labels: &Labels) {
+        for label in labels {
+            self.lists.entry(label_hash(label)).or_default().add(series);
+        }
+    }
+
+    /// Reads all lists and tells those that are not what the series say.
+    pub(super) fn finish(mut self, check: &mut Check<'_>) {
+        let index = &check.block.index;
+        let names: Vec<&str> = index.label_names().map(|(name, _)| name).collect();
+        for name in names {
+            let mut problems = Vec::new();
+            let read = index.for_each_list(name, &mut |value, list| {
+                match index.read_list(list) {
+                    Err(error) => problems.push(error),
+                    Ok(found) => {
+                        let mut sum = Sum::default();
+                        found.iter().for_each(|series| sum.add(series));
+                        let said = self.lists.remove(&label_hash(Label { name, value })).unwrap_or_default();
+                        if (said.count, said.sum) != (sum.count, sum.sum) {
+                            let what = format!(
+                                "the list of {name}={value:?} has {} series, but of the series {} have it, or others",
+                                sum.count, said.count
+                            );
+                            problems.push(
+                                index.place().at(BlockPart::Postings).contradiction(list.offset, what),
+                            );
+                        }
+                    }
+                }
+                ControlFlow::Continue(())
+            });
+            problems.into_iter().for_each(|problem| check.problem(problem));
+            check.told(read);
+        }
+        let mut missing: Vec<(u64, Sum)> = self.lists.into_iter().collect();
+        missing.sort_unstable_by_key(|(_, sum)| sum.example);
+        for (hash, sum) in missing {
+            let labels = index.series(SeriesRef(sum.example)).map(|series| series.labels);
+            let label = labels.ok().and_then(|labels| {
+                labels
+                    .iter()
+                    .find(|label| label_hash(*label) == hash)
+                    .map(|l| format!("{}={:?}", l.name, l.value))
+            });
+            let what = format!(
+                "{} series have {}, but there is no list of it",
+                sum.count,
+                label.as_deref().unwrap_or("a label")
+            );
+            let place = check.place(BlockPart::PostingsTable);
+            check.problem(place.malformed(None, what));
+        }
+    }
+}

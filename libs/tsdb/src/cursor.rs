@@ -1,0 +1,136 @@
+//! Whole bytes, integers and texts off the front of a slice, and onto the end of a vector.
+
+/// Reads a slice from its front. Every answer is `None` where the bytes are not there or say nothing.
+#[derive(Clone)]
+pub(crate) struct Cursor<'a> {
+    data: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    pub(crate) fn new(data: &'a [u8]) -> Self {
+        Cursor { data, at: 0 }
+    }
+
+    /// Bytes read so far.
+    pub(crate) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// Bytes that are left.
+    pub(crate) fn left(&self) -> usize {
+        self.data.len() - self.at
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.left() == 0
+    }
+
+    #[inline]
+    pub(crate) fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+        let end = self.at.checked_add(length)?;
+        let taken = self.data.get(self.at..end)?;
+        self.at = end;
+        Some(taken)
+    }
+
+    pub(crate) fn be32(&mut self) -> Option<u32> {
+        self.take(4)?.try_into().ok().map(u32::from_be_bytes)
+    }
+
+    pub(crate) fn be64(&mut self) -> Option<u64> {
+        self.take(8)?.try_into().ok().map(u64::from_be_bytes)
+    }
+
+    /// A LEB128 number of at most 64 bits.
+    #[inline]
+    pub(crate) fn uvarint(&mut self) -> Option<u64> {
+        let first = *self.data.get(self.at)?;
+        if first < 0x80 {
+            self.at += 1;
+            return Some(u64::from(first));
+        }
+        let mut value = 0;
+        for (index, &byte) in self.data[self.at..].iter().take(10).enumerate() {
+            if index == 9 && byte > 1 {
+                return None;
+            }
+            value |= u64::from(byte & 0x7f) << (7 * index);
+            if byte < 0x80 {
+                self.at += index + 1;
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    /// A zigzag LEB128 number.
+    pub(crate) fn varint(&mut self) -> Option<i64> {
+        let zigzag = self.uvarint()?;
+        Some((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64))
+    }
+
+    /// A LEB128 length and so many bytes.
+    #[inline]
+    pub(crate) fn bytes(&mut self) -> Option<&'a [u8]> {
+        let before = self.at;
+        let length = self.uvarint()?;
+        let taken = usize::try_from(length).ok().and_then(|length| self.take(length));
+        if taken.is_none() {
+            self.at = before;
+        }
+        taken
+    }
+}
+
+pub(crate) fn put_uvarint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+pub(crate) fn put_varint(out: &mut Vec<u8>, value: i64) {
+    put_uvarint(out, ((value << 1) ^ (value >> 63)) as u64);
+}
+
+pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_uvarint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_every_length_come_back() {
+        for shift in 0..64 {
+            for value in [1u64 << shift, (1u64 << shift) - 1, u64::MAX >> shift] {
+                let mut out = Vec::new();
+                put_uvarint(&mut out, value);
+                put_varint(&mut out, value as i64);
+                put_bytes(&mut out, b"text");
+                let mut cursor = Cursor::new(&out);
+                assert_eq!(cursor.uvarint(), Some(value));
+                assert_eq!(cursor.varint(), Some(value as i64));
+                assert_eq!(cursor.bytes(), Some(b"text".as_slice()));
+                assert!(cursor.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_none_and_nothing_is_taken() {
+        let mut cursor = Cursor::new(&[0x80]);
+        assert_eq!((cursor.uvarint(), cursor.be32(), cursor.be64()), (None, None, None));
+        assert_eq!(cursor.left(), 1);
+        assert_eq!(Cursor::new(&[0xff; 10]).uvarint(), None, "more than 64 bits");
+        assert_eq!(Cursor::new(&[0xff; 11]).uvarint(), None, "more than ten bytes");
+        let mut cursor = Cursor::new(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, b'a']);
+        assert_eq!(cursor.bytes(), None, "a length of 2^64 - 1");
+        assert_eq!(cursor.at(), 0);
+        assert_eq!(cursor.take(usize::MAX), None);
+    }
+}

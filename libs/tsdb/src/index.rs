@@ -1,0 +1,225 @@
+//! Reading an index: which series there are, which of them match, and where their chunks are.
+//!
+//! ```text
+//! contents   header and table of contents          symbols    texts by reference
+//! section    checked bytes, in memory or by page   table      label -> value -> postings list
+//! lists      postings lists from the file          matching   matchers -> postings
+//! series     one entry                             scan       entries of many series, in few reads
+//! ```
+//!
+//! Opening reads symbols and the postings offset table once and checks them; lists and entries are read and checked when
+//! they are asked for. FORMAT.md draws the bytes.
+
+mod contents;
+mod lists;
+mod matching;
+mod scan;
+mod section;
+mod series;
+mod symbols;
+mod table;
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use model::{Label, Labels};
+use ulid::Ulid;
+
+use crate::ReadAt;
+use crate::block::{BlockError, BlockPart, Place};
+use crate::postings::Postings;
+
+use contents::CONTENTS_BYTES;
+pub use contents::IndexVersion;
+pub(crate) use contents::{HEADER_BYTES, MAGIC};
+pub use scan::SeriesScan;
+pub(crate) use series::RawEntry;
+pub use series::{ChunkMeta, ChunkRef, SeriesEntry, SeriesRef};
+use symbols::Symbols;
+pub(crate) use table::ListPlace;
+use table::Table;
+
+/// An index, opened for reading. Shared between threads.
+///
+/// Memory: at most about 24 MiB of symbols, 4 MiB of their offsets, 16 MiB of the postings offset table and every 32nd
+/// label value; larger ones are read again by the page.
+pub struct Index {
+    file: Arc<dyn ReadAt>,
+    place: Place,
+    version: IndexVersion,
+    contents: contents::Contents,
+    symbols: Symbols,
+    table: Table,
+}
+
+impl Index {
+    /// Opens the index of block `block`.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is no index, or its table of contents, symbols or postings offset table are damaged.
+    pub fn open(block: Ulid, file: Arc<dyn ReadAt>) -> Result<Self, BlockError> {
+        Self::open_named(&Arc::from(block.to_string()), file)
+    }
+
+    /// Opens the index of a block that errors are to call `block`.
+    pub(crate) fn open_named(block: &Arc<str>, file: Arc<dyn ReadAt>) -> Result<Self, BlockError> {
+        let place = Place::new(block, BlockPart::IndexHeader);
+        let (version, contents) = contents::read(&place, &file)?;
+        let symbols =
+            Symbols::open(place.at(BlockPart::Symbols), &file, contents.symbols, contents.series, version)?;
+        let end = file.size_bytes() - CONTENTS_BYTES;
+        let table =
+            Table::open(place.at(BlockPart::PostingsTable), &file, contents.postings_table, end, version)?;
+        let place = place.at(BlockPart::Series);
+        Ok(Index { file, place, version, contents, symbols, table })
+    }
+
+    /// Which layout it has.
+    pub fn version(&self) -> IndexVersion {
+        self.version
+    }
+
+    /// Bytes of memory that it holds, at most and about.
+    pub fn held_bytes(&self) -> usize {
+        self.symbols.held_bytes() + self.table.held_bytes()
+    }
+
+    /// All label names, sorted, each with how many values it has.
+    pub fn label_names(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.table.names()
+    }
+
+    /// All values of label `name`, sorted; none where no series has it.
+    ///
+    /// # Errors
+    /// When the table cannot be read again.
+    pub fn label_values(&self, name: &str) -> Result<Vec<String>, BlockError> {
+        let mut values = Vec::new();
+        if !name.is_empty() {
+            self.table.for_each(name, "", &mut |value, _| {
+                values.push(value.to_owned());
+                ControlFlow::Continue(())
+            })?;
+        }
+        Ok(values)
+    }
+
+    /// All series, in the order of their labels.
+    ///
+    /// # Errors
+    /// When the list is damaged or cannot be read.
+    pub fn all_postings(&self) -> Result<Postings, BlockError> {
+        match self.table.lookup("", "")? {
+            Some(place) => self.read_list(place),
+            None => Ok(Postings::empty()),
+        }
+    }
+
+    /// The series with the label `name="value"`, which has to be a label: an absent one has no list.
+    ///
+    /// # Errors
+    /// When the table or the list is damaged or cannot be read.
+    pub fn postings(&self, name: &str, value: &str) -> Result<Postings, BlockError> {
+        match self.table.lookup(name, value)? {
+            Some(place) if !name.is_empty() => self.read_list(place),
+            _ => Ok(Postings::empty()),
+        }
+    }
+
+    /// The entry of one series.
+    ///
+    /// # Errors
+    /// When there is no series at `reference`, its entry is damaged or it cannot be read.
+    pub fn series(&self, reference: SeriesRef) -> Result<SeriesEntry, BlockError> {
+        let mut raw = RawEntry::default();
+        self.scan(std::iter::once(reference)).next_raw(&mut raw).unwrap_or_else(|| {
+            Err(self.place.malformed(reference.offset(self.version), "there is no series here"))
+        })?;
+        Ok(SeriesEntry { reference, labels: self.labels(reference, &raw)?, chunks: raw.chunks })
+    }
+
+    /// Reads the entries of `series`, which ascend, in few and large reads.
+    pub fn scan<I: Iterator<Item = SeriesRef>>(&self, series: I) -> SeriesScan<'_, I> {
+        SeriesScan::new(self, series)
+    }
+
+    /// Looks up the texts of an entry.
+    pub(crate) fn labels(&self, reference: SeriesRef, raw: &RawEntry) -> Result<Labels, BlockError> {
+        let mut pairs = Vec::with_capacity(raw.labels.len());
+        for &(name, value) in &raw.labels {
+            pairs.push((self.symbols.lookup(name)?, self.symbols.lookup(value)?));
+        }
+        Labels::from_pairs(pairs)
+            .map_err(|error| self.place.malformed(reference.offset(self.version), error.to_string()))
+    }
+
+    /// Whether an entry's labels are sorted by name, without a name twice.
+    pub(crate) fn labels_are_sorted(&self, raw: &RawEntry) -> Result<bool, BlockError> {
+        let mut last = None;
+        for &(name, _) in &raw.labels {
+            let name = self.symbols.lookup(name)?;
+            if last.is_some_and(|last| last >= name) {
+                return Ok(false);
+            }
+            last = Some(name);
+        }
+        Ok(true)
+    }
+
+    /// Where the entry of a series is in the file.
+    pub(crate) fn series_offset(&self, reference: SeriesRef) -> u64 {
+        reference.offset(self.version)
+    }
+
+    /// Size of the file.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.file.size_bytes()
+    }
+
+    /// Number of series, without reading them.
+    pub(crate) fn series_count(&self) -> Result<u64, BlockError> {
+        match self.table.lookup("", "")? {
+            Some(place) => self.list_length(place),
+            None => Ok(0),
+        }
+    }
+
+    /// The last series, without reading the list of all; its entry has a checksum of its own.
+    pub(crate) fn last_series(&self) -> Result<Option<SeriesRef>, BlockError> {
+        match self.table.lookup("", "")? {
+            Some(place) => self.list_last(place),
+            None => Ok(None),
+        }
+    }
+
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Calls `visit` with each symbol's offset in the file and its bytes.
+    pub(crate) fn for_each_symbol(&self, visit: impl FnMut(u64, &[u8])) -> Result<(), BlockError> {
+        self.symbols.for_each(visit)
+    }
+
+    /// Calls `visit` with each value of `name` and the place of its list.
+    pub(crate) fn for_each_list(
+        &self,
+        name: &str,
+        visit: &mut dyn FnMut(&str, ListPlace) -> ControlFlow<()>,
+    ) -> Result<(), BlockError> {
+        self.table.for_each(name, "", visit)
+    }
+
+    /// Where entries may be in the file.
+    fn series_bounds(&self) -> std::ops::Range<u64> {
+        self.contents.series.max(self.symbols.end())..self.contents.postings
+    }
+}
+
+/// The texts of a label as one number: equal labels have equal ones, and different ones almost never.
+pub(crate) fn label_hash(label: Label<'_>) -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    label.hash(&mut hasher);
+    hasher.finish()
+}

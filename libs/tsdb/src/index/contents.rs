@@ -1,0 +1,72 @@
+//! The two ends of an index: its header and its table of contents.
+
+use std::sync::Arc;
+
+use crate::ReadAt;
+use crate::block::{BlockError, BlockPart, Place};
+use crate::cursor::Cursor;
+
+pub(crate) const MAGIC: u32 = 0xBAAA_D700;
+/// Bytes of magic number and version.
+pub(crate) const HEADER_BYTES: u64 = 5;
+/// Bytes of the table of contents, its checksum included.
+pub(crate) const CONTENTS_BYTES: u64 = 52;
+
+/// Which of the two layouts an index has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IndexVersion {
+    /// Symbols and series are referred to by their offset; the postings offset table may be unsorted.
+    V1,
+    /// Symbols are referred to by their number, series by a sixteenth of their offset. Version 3 is read as this.
+    V2,
+}
+
+/// Where the sections of an index begin. The two label tables, which nobody writes any more, are left out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Contents {
+    pub(crate) symbols: u64,
+    pub(crate) series: u64,
+    pub(crate) postings: u64,
+    pub(crate) postings_table: u64,
+}
+
+/// Reads both ends of an index.
+pub(super) fn read(place: &Place, file: &Arc<dyn ReadAt>) -> Result<(IndexVersion, Contents), BlockError> {
+    let size = file.size_bytes();
+    if size < HEADER_BYTES + CONTENTS_BYTES {
+        return Err(place.truncated(0, HEADER_BYTES + CONTENTS_BYTES, size));
+    }
+    let header = file.read_at(0..HEADER_BYTES).map_err(|error| place.io(0, error))?;
+    let version = match Cursor::new(&header).be32() {
+        Some(MAGIC) => match header[4] {
+            1 => IndexVersion::V1,
+            2 | 3 => IndexVersion::V2,
+            other => return Err(place.malformed(4, format!("version {other} is unknown"))),
+        },
+        _ => return Err(place.malformed(0, "this is no index: the magic number is another")),
+    };
+
+    let place = place.at(BlockPart::TableOfContents);
+    let at = size - CONTENTS_BYTES;
+    let bytes = file.read_at(at..size).map_err(|error| place.io(at, error))?;
+    let (offsets, checksum) = bytes.split_at(48);
+    let expected = Cursor::new(checksum).be32().unwrap_or(0);
+    place.check(at, expected, crc32c::crc32c(offsets))?;
+    let mut cursor = Cursor::new(offsets);
+    let mut next = || cursor.be64().unwrap_or(0);
+    let (symbols, series, _, _, postings, postings_table) = (next(), next(), next(), next(), next(), next());
+    for (name, offset) in [
+        ("symbols", symbols),
+        ("series", series),
+        ("postings", postings),
+        ("postings offset table", postings_table),
+    ] {
+        if offset < HEADER_BYTES || offset > at {
+            return Err(place.malformed(at, format!("{name} at byte {offset} of a file of {size}")));
+        }
+    }
+    if symbols > series || series > postings || postings > postings_table {
+        return Err(place.malformed(at, "the sections are not in their order"));
+    }
+    Ok((version, Contents { symbols, series, postings, postings_table }))
+}

@@ -1,0 +1,136 @@
+//! Reading postings lists: neighbours in one read, each checked.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::{Index, ListPlace, SeriesRef};
+use crate::block::{BlockError, BlockPart, Place};
+use crate::cursor::Cursor;
+use crate::postings::{Postings, Union};
+
+/// Neighbours are read together up to this size.
+const TOGETHER_BYTES: u64 = 1 << 20;
+
+impl Index {
+    fn lists_place(&self) -> Place {
+        self.place.at(BlockPart::Postings)
+    }
+
+    /// One list; its bytes are shared, not copied.
+    pub(crate) fn read_list(&self, list: ListPlace) -> Result<Postings, BlockError> {
+        let place = self.lists_place();
+        let bytes = self.read(&place, self.whole_list(&place, list)?)?;
+        let numbers = content(&place, list.offset, &bytes)?;
+        let out = Postings::encoded(bytes.slice(numbers))
+            .ok_or_else(|| place.malformed(list.offset, "the series of a list do not ascend"))?;
+        self.check_bounds(&place, list, out.at(0), out.at(out.len().wrapping_sub(1)))?;
+        Ok(out)
+    }
+
+    /// The series that are in one of `lists` at least.
+    pub(crate) fn read_union(&self, mut lists: Vec<ListPlace>) -> Result<Postings, BlockError> {
+        if let [only] = lists.as_slice() {
+            return self.read_list(*only);
+        }
+        let place = self.lists_place();
+        lists.sort_unstable_by_key(|list| list.offset);
+        let mut union = Union::with_capacity(0);
+        let mut rest = lists.as_slice();
+        while let Some(first) = rest.first() {
+            // As many as lie one behind the other.
+            let follows = |pair: &[ListPlace]| {
+                pair[0].limit == pair[1].offset && pair[1].limit - first.offset <= TOGETHER_BYTES
+            };
+            let count = 1 + rest.windows(2).take_while(|pair| follows(pair)).count();
+            let (together, after) = rest.split_at(count);
+            rest = after;
+            let range = match together {
+                [only] => self.whole_list(&place, *only)?,
+                [.., last] => first.offset..last.limit,
+                [] => continue,
+            };
+            let bytes = self.read(&place, range)?;
+            for list in together {
+                let own = &bytes[(list.offset - first.offset) as usize..];
+                let numbers = &own[content(&place, list.offset, own)?];
+                union
+                    .push_encoded(numbers)
+                    .ok_or_else(|| place.malformed(list.offset, "the series of a list do not ascend"))?;
+                let ends = |bytes: Option<&[u8; 4]>| bytes.map(|b| SeriesRef(u32::from_be_bytes(*b)));
+                self.check_bounds(&place, *list, ends(numbers.first_chunk()), ends(numbers.last_chunk()))?;
+            }
+        }
+        Ok(union.finish())
+    }
+
+    /// Number of series in a list, as it announces them.
+    pub(crate) fn list_length(&self, list: ListPlace) -> Result<u64, BlockError> {
+        let place = self.lists_place();
+        Ok((self.whole_list(&place, list)?.end - list.offset - 12) / 4)
+    }
+
+    /// The last series of a list, unchecked.
+    pub(crate) fn list_last(&self, list: ListPlace) -> Result<Option<SeriesRef>, BlockError> {
+        let place = self.lists_place();
+        let whole = self.whole_list(&place, list)?;
+        if whole.end - list.offset < 16 {
+            return Ok(None);
+        }
+        let bytes = self.read(&place, whole.end - 8..whole.end - 4)?;
+        Ok(Cursor::new(&bytes).be32().map(SeriesRef))
+    }
+
+    /// The range of a list with its length and checksum.
+    fn whole_list(&self, place: &Place, list: ListPlace) -> Result<Range<u64>, BlockError> {
+        let present = list.limit - list.offset;
+        if present < 12 {
+            return Err(place.truncated(list.offset, 12, present));
+        }
+        let bytes = self.read(place, list.offset..list.offset + 4)?;
+        let length = u64::from(Cursor::new(&bytes).be32().unwrap_or(0));
+        if length < 4 || length + 8 > present {
+            return Err(place.truncated(list.offset, length.max(4) + 8, present));
+        }
+        Ok(list.offset..list.offset + length + 8)
+    }
+
+    fn read(&self, place: &Place, range: Range<u64>) -> Result<Bytes, BlockError> {
+        let start = range.start;
+        self.file.read_at(range).map_err(|error| place.io(start, error))
+    }
+
+    /// Series lie where series are.
+    fn check_bounds(
+        &self,
+        place: &Place,
+        list: ListPlace,
+        first: Option<SeriesRef>,
+        last: Option<SeriesRef>,
+    ) -> Result<(), BlockError> {
+        let bounds = self.series_bounds();
+        let outside = |series: &SeriesRef| !bounds.contains(&series.offset(self.version));
+        match [first, last].into_iter().flatten().find(outside) {
+            Some(series) => {
+                let what = format!("a list holds series {}, which lies outside of the series", series.0);
+                Err(place.malformed(list.offset, what))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Where the series of a list are within `bytes`, which begin with its length at `offset` of the file.
+fn content(place: &Place, offset: u64, bytes: &[u8]) -> Result<Range<usize>, BlockError> {
+    let mut cursor = Cursor::new(bytes);
+    let short = |needed| place.truncated(offset, needed, bytes.len() as u64);
+    let length = cursor.be32().ok_or_else(|| short(12))? as usize;
+    let body = cursor.take(length).ok_or_else(|| short(length as u64 + 8))?;
+    let expected = cursor.be32().ok_or_else(|| short(length as u64 + 8))?;
+    place.check(offset + 4, expected, crc32c::crc32c(body))?;
+    let count = Cursor::new(body).be32().map(|count| count as usize);
+    if count.and_then(|count| count.checked_mul(4)) != length.checked_sub(4) {
+        return Err(place.malformed(offset, "a list's length is not that of its series"));
+    }
+    Ok(8..4 + length)
+}

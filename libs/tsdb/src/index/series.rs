@@ -1,0 +1,126 @@
+//! A series' entry: its labels and where its chunks are.
+
+use std::ops::Range;
+
+use model::{Labels, TimeRange, Timestamp};
+
+use super::IndexVersion;
+use crate::block::{BlockError, Place};
+use crate::cursor::Cursor;
+
+/// A series by its place in the index: what postings hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SeriesRef(pub u32);
+
+impl SeriesRef {
+    /// Offset of the entry in the file.
+    pub(crate) fn offset(self, version: IndexVersion) -> u64 {
+        match version {
+            IndexVersion::V1 => u64::from(self.0),
+            IndexVersion::V2 => u64::from(self.0) * 16,
+        }
+    }
+}
+
+/// A chunk by its place in the segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChunkRef(pub u64);
+
+impl ChunkRef {
+    /// The chunk whose record begins at byte `offset` of segment `segment`, counted from 0.
+    pub fn new(segment: u32, offset: u32) -> Self {
+        ChunkRef(u64::from(segment) << 32 | u64::from(offset))
+    }
+
+    /// Which segment, counted from 0.
+    pub fn segment(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// Byte of the segment at which the record begins.
+    pub fn offset(self) -> u64 {
+        self.0 & u64::from(u32::MAX)
+    }
+}
+
+/// What the index says of a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChunkMeta {
+    /// Where it is.
+    pub reference: ChunkRef,
+    /// First and last sample, both included. A damaged or misused index may have them in the wrong order.
+    pub range: TimeRange,
+}
+
+/// A series as the index has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeriesEntry {
+    /// Its place in the index.
+    pub reference: SeriesRef,
+    /// Its labels.
+    pub labels: Labels,
+    /// Its chunks in the order of the index, which is by time in a sound one.
+    pub chunks: Vec<ChunkMeta>,
+}
+
+/// An entry with symbols not yet looked up.
+#[derive(Debug, Default)]
+pub(crate) struct RawEntry {
+    /// References of names and values.
+    pub(crate) labels: Vec<(u64, u64)>,
+    pub(crate) chunks: Vec<ChunkMeta>,
+    /// Bytes of the entry without its length and checksum.
+    pub(crate) size_bytes: u64,
+}
+
+/// The bytes of an entry's body within `bytes`, which begin with the entry at `offset` of the file; how many bytes are
+/// needed where there are too few.
+pub(crate) fn body(bytes: &[u8]) -> Result<Range<usize>, Option<u64>> {
+    let mut cursor = Cursor::new(bytes);
+    // Fewer than ten bytes may be a length that is not over yet.
+    let length = cursor.uvarint().ok_or(if bytes.len() < 10 { Some(10) } else { None })?;
+    let start = cursor.at();
+    let needed = length.checked_add(start as u64 + 4).ok_or(None)?;
+    if needed > bytes.len() as u64 {
+        return Err(Some(needed));
+    }
+    Ok(start..start + length as usize)
+}
+
+/// Reads an entry into `entry`, of which `bytes` begin at `offset` of the file and hold it whole; `range` is that of its
+/// body.
+pub(crate) fn read(
+    place: &Place,
+    offset: u64,
+    bytes: &[u8],
+    range: Range<usize>,
+    entry: &mut RawEntry,
+) -> Result<(), BlockError> {
+    let body = &bytes[range.clone()];
+    let expected = Cursor::new(&bytes[range.end..]).be32().unwrap_or(0);
+    place.check(offset, expected, crc32c::crc32c(body))?;
+    decode(body, entry).ok_or_else(|| place.malformed(offset, "the entry of a series makes no sense"))
+}
+
+fn decode(body: &[u8], entry: &mut RawEntry) -> Option<()> {
+    entry.labels.clear();
+    entry.chunks.clear();
+    entry.size_bytes = body.len() as u64;
+    let mut cursor = Cursor::new(body);
+    let labels = cursor.uvarint()?;
+    for _ in 0..labels {
+        // No memory is taken before the bytes are read.
+        entry.labels.push((cursor.uvarint()?, cursor.uvarint()?));
+    }
+    let chunks = cursor.uvarint()?;
+    let (mut last, mut reference) = (0i64, 0u64);
+    for index in 0..chunks {
+        let min = if index == 0 { cursor.varint()? } else { last.wrapping_add(cursor.uvarint()? as i64) };
+        last = min.wrapping_add(cursor.uvarint()? as i64);
+        reference =
+            if index == 0 { cursor.uvarint()? } else { reference.wrapping_add_signed(cursor.varint()?) };
+        let range = TimeRange::new(Timestamp::from_millis(min), Timestamp::from_millis(last));
+        entry.chunks.push(ChunkMeta { reference: ChunkRef(reference), range });
+    }
+    cursor.is_empty().then_some(())
+}

@@ -1,0 +1,252 @@
+//! The postings offset table: which values each label has, and where the list of each is.
+//!
+//! Of every name, each 32nd value is kept in memory; those between are read again, at most 32 for a value that is looked
+//! up. In version 1 the table may be unsorted, so all are kept.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use super::IndexVersion;
+use super::section::Section;
+use crate::ReadAt;
+use crate::block::{BlockError, Place};
+use crate::cursor::Cursor;
+
+/// Up to this size the table stays in memory.
+const KEEP_BYTES: u64 = 16 << 20;
+/// Of a name, every so manieth value is kept.
+const STRIDE: u64 = 32;
+
+/// Where a postings list is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ListPlace {
+    /// Byte of the file at which it begins.
+    pub(crate) offset: u64,
+    /// Where it ends at the latest: what lies behind it begins there.
+    pub(crate) limit: u64,
+}
+
+/// A label name and some of its values.
+struct Name {
+    name: Box<str>,
+    /// How many values it has.
+    values: u64,
+    /// Every `stride`-th value and the offset of its entry in the section, sorted.
+    kept: Vec<(Box<str>, u32)>,
+}
+
+pub(super) struct Table {
+    section: Section,
+    /// Sorted; the first may be empty, which stands for all series.
+    names: Vec<Name>,
+    stride: u64,
+    /// Where the table begins in the file: no list reaches so far.
+    begin: u64,
+}
+
+/// An entry of the table.
+struct Entry<'a> {
+    name: &'a [u8],
+    value: &'a [u8],
+    offset: u64,
+}
+
+impl<'a> Entry<'a> {
+    fn read(cursor: &mut Cursor<'a>) -> Option<Self> {
+        if cursor.uvarint()? != 2 {
+            return None;
+        }
+        Some(Entry { name: cursor.bytes()?, value: cursor.bytes()?, offset: cursor.uvarint()? })
+    }
+}
+
+impl Table {
+    /// Reads and checks the table at `offset`, which ends before `limit`.
+    pub(super) fn open(
+        place: Place,
+        file: &Arc<dyn ReadAt>,
+        offset: u64,
+        limit: u64,
+        version: IndexVersion,
+    ) -> Result<Self, BlockError> {
+        let section = Section::open(place, file, offset, limit, KEEP_BYTES)?;
+        let announced = section.walk(0, |_, cursor| cursor.be32().map(ControlFlow::Break))?;
+        let announced = u64::from(announced.unwrap_or(0));
+        let mut names: Vec<Name> = Vec::new();
+        let mut last: Vec<u8> = Vec::new();
+        let mut seen = 0;
+        let stride = match version {
+            IndexVersion::V1 => 1,
+            IndexVersion::V2 => STRIDE,
+        };
+        let mut take = |at: u64, entry: &Entry<'_>| -> Result<(), String> {
+            let text = |bytes| std::str::from_utf8(bytes).map_err(|_| "a label is no UTF-8".to_owned());
+            let begins = names.last().is_none_or(|name| name.name.as_bytes() != entry.name);
+            if version == IndexVersion::V2 {
+                let ascends = match names.last() {
+                    Some(name) if begins => name.name.as_bytes() < entry.name,
+                    Some(_) => *last < *entry.value,
+                    None => true,
+                };
+                if !ascends {
+                    return Err("the table is not sorted".to_owned());
+                }
+                last.clear();
+                last.extend_from_slice(entry.value);
+            }
+            if begins {
+                names.push(Name { name: text(entry.name)?.into(), values: 0, kept: Vec::new() });
+            }
+            if let Some(name) = names.last_mut() {
+                if name.values.is_multiple_of(stride) {
+                    // A section has less than 4 GiB.
+                    name.kept.push((text(entry.value)?.into(), at as u32));
+                }
+                name.values += 1;
+            }
+            Ok(())
+        };
+        if announced > 0 {
+            let failed = section.walk(4, |at, cursor| {
+                let entry = Entry::read(cursor)?;
+                seen += 1;
+                Some(match take(at, &entry) {
+                    Err(what) => {
+                        ControlFlow::Break(Some(section.place().malformed(section.start() + at, what)))
+                    }
+                    Ok(()) if seen == announced => ControlFlow::Break(None),
+                    Ok(()) => ControlFlow::Continue(()),
+                })
+            })?;
+            if let Some(Some(error)) = failed {
+                return Err(error);
+            }
+        }
+        if seen != announced {
+            let what = format!("{announced} entries are announced, {seen} are there");
+            return Err(section.place().malformed(section.start(), what));
+        }
+        if version == IndexVersion::V1 {
+            names = merged(names);
+        }
+        Ok(Table { section, names, stride, begin: offset })
+    }
+
+    pub(super) fn held_bytes(&self) -> usize {
+        let kept = |(value, _): &(Box<str>, u32)| value.len() + size_of::<(Box<str>, u32)>() + 16;
+        self.section.held_bytes() + self.names.iter().flat_map(|n| &n.kept).map(kept).sum::<usize>()
+    }
+
+    /// All names, sorted, with how many values each has.
+    pub(super) fn names(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.names.iter().filter(|name| !name.name.is_empty()).map(|name| (&*name.name, name.values))
+    }
+
+    fn name(&self, name: &str) -> Option<&Name> {
+        self.names.binary_search_by(|n| (*n.name).cmp(name)).ok().map(|index| &self.names[index])
+    }
+
+    /// The list of `name="value"`.
+    pub(super) fn lookup(&self, name: &str, value: &str) -> Result<Option<ListPlace>, BlockError> {
+        let mut found = None;
+        self.for_each(name, value, &mut |other, place| {
+            if other == value {
+                found = Some(place);
+            }
+            ControlFlow::Break(())
+        })?;
+        Ok(found)
+    }
+
+    /// Calls `visit` with the values of `name` from `from` on, sorted, until it breaks.
+    pub(super) fn for_each(
+        &self,
+        name: &str,
+        from: &str,
+        visit: &mut dyn FnMut(&str, ListPlace) -> ControlFlow<()>,
+    ) -> Result<(), BlockError> {
+        let Some(name) = self.name(name) else { return Ok(()) };
+        let first = name.kept.partition_point(|(value, _)| **value <= *from).saturating_sub(1);
+        if self.stride == 1 {
+            for (value, at) in &name.kept[first..] {
+                if **value < *from {
+                    continue;
+                }
+                let offset = self.section.walk(u64::from(*at), |_, cursor| {
+                    Entry::read(cursor).map(|entry| ControlFlow::Break(entry.offset))
+                })?;
+                if visit(value, self.place(offset.unwrap_or(0), None)?).is_break() {
+                    return Ok(());
+                }
+            }
+            return Ok(());
+        }
+        // An entry is handed on when the next one has told where its list ends.
+        let mut held: Option<u64> = None;
+        let mut value = String::new();
+        let mut left = name.values - (first as u64) * self.stride;
+        let done = self.section.walk(u64::from(name.kept[first].1), |at, cursor| {
+            let entry = Entry::read(cursor)?;
+            let step = (|| {
+                if let Some(offset) = held.take()
+                    && visit(&value, self.place(offset, Some(entry.offset))?).is_break()
+                {
+                    return Ok(ControlFlow::Break(()));
+                }
+                if left == 0 {
+                    return Ok(ControlFlow::Break(()));
+                }
+                left -= 1;
+                if entry.value >= from.as_bytes() {
+                    let text = std::str::from_utf8(entry.value).map_err(|_| {
+                        self.section.place().malformed(self.section.start() + at, "a label is no UTF-8")
+                    })?;
+                    value.clear();
+                    value.push_str(text);
+                    held = Some(entry.offset);
+                }
+                Ok(ControlFlow::Continue(()))
+            })();
+            Some(match step {
+                Ok(ControlFlow::Continue(())) => ControlFlow::Continue(()),
+                Ok(ControlFlow::Break(())) => ControlFlow::Break(Ok(())),
+                Err(error) => ControlFlow::Break(Err(error)),
+            })
+        })?;
+        if let Some(result) = done {
+            return result;
+        }
+        // The last entry of the table.
+        if let Some(offset) = held {
+            let _ = visit(&value, self.place(offset, None)?);
+        }
+        Ok(())
+    }
+
+    /// The place of a list at `offset` where the next begins at `next`.
+    fn place(&self, offset: u64, next: Option<u64>) -> Result<ListPlace, BlockError> {
+        if offset >= self.begin {
+            let what = format!("a postings list at byte {offset}, behind all lists");
+            return Err(self.section.place().malformed(None, what));
+        }
+        let limit = next.filter(|next| (offset..=self.begin).contains(next)).unwrap_or(self.begin);
+        Ok(ListPlace { offset, limit })
+    }
+}
+
+/// Sorts names and values, and joins what was apart.
+fn merged(mut names: Vec<Name>) -> Vec<Name> {
+    names.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut out: Vec<Name> = Vec::new();
+    for name in names {
+        match out.last_mut().filter(|last| last.name == name.name) {
+            Some(last) => {
+                last.values += name.values;
+                last.kept.extend(name.kept);
+            }
+            None => out.push(name),
+        }
+    }
+    out.iter_mut().for_each(|name| name.kept.sort());
+    out
+}

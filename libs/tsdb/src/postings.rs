@@ -1,0 +1,302 @@
+//! Sets of series as sorted lists, and what can be done with two of them.
+//!
+//! A list that comes from an index stays as it is, big-endian and shared; only results are new. Where two lists differ much
+//! in length the longer one is galloped through: the cost follows the shorter one.
+
+use bytes::Bytes;
+
+use crate::SeriesRef;
+
+/// Series in ascending order, each once.
+#[derive(Clone, Debug)]
+pub struct Postings(Repr);
+
+#[derive(Clone, Debug)]
+enum Repr {
+    /// As an index has them: be32 each.
+    Encoded(Bytes),
+    Decoded(Vec<u32>),
+}
+
+/// A sorted list with access by position.
+trait Sorted: Copy {
+    fn len(self) -> usize;
+    fn at(self, index: usize) -> u32;
+
+    /// The first position from `from` on whose number is not below `target`.
+    #[inline]
+    fn seek(self, from: usize, target: u32) -> usize {
+        if from >= self.len() || self.at(from) >= target {
+            return from;
+        }
+        // `low` is below the target, `high` is not, or is the end.
+        let (mut low, mut step) = (from, 1);
+        while low + step < self.len() && self.at(low + step) < target {
+            low += step;
+            step *= 2;
+        }
+        let mut high = (low + step).min(self.len());
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            if self.at(middle) < target { low = middle } else { high = middle }
+        }
+        high
+    }
+}
+
+impl Sorted for &[[u8; 4]] {
+    #[inline]
+    fn len(self) -> usize {
+        <[[u8; 4]]>::len(self)
+    }
+    #[inline]
+    fn at(self, index: usize) -> u32 {
+        u32::from_be_bytes(self[index])
+    }
+}
+
+impl Sorted for &[u32] {
+    #[inline]
+    fn len(self) -> usize {
+        <[u32]>::len(self)
+    }
+    #[inline]
+    fn at(self, index: usize) -> u32 {
+        self[index]
+    }
+}
+
+/// Runs `$body` with `$list` as the sorted list of `$postings`, whatever its form.
+macro_rules! with {
+    ($postings:expr, $list:ident => $body:expr) => {
+        match &$postings.0 {
+            Repr::Encoded(bytes) => {
+                let $list = bytes.as_chunks::<4>().0;
+                $body
+            }
+            Repr::Decoded(numbers) => {
+                let $list = numbers.as_slice();
+                $body
+            }
+        }
+    };
+}
+
+impl Postings {
+    /// No series.
+    pub fn empty() -> Self {
+        Postings(Repr::Decoded(Vec::new()))
+    }
+
+    /// The series of a list as an index has it, four bytes each; `None` where they do not ascend or a number is cut off.
+    pub(crate) fn encoded(bytes: Bytes) -> Option<Self> {
+        let (numbers, rest) = bytes.as_chunks::<4>();
+        // Big-endian numbers compare like their bytes, but as numbers they compare faster.
+        let ascend = numbers.is_sorted_by(|a, b| u32::from_be_bytes(*a) < u32::from_be_bytes(*b));
+        (rest.is_empty() && ascend).then_some(Postings(Repr::Encoded(bytes)))
+    }
+
+    /// Number of series.
+    pub fn len(&self) -> usize {
+        with!(self, list => Sorted::len(list))
+    }
+
+    /// Whether there is no series.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The series at `index`, counted from 0.
+    pub(crate) fn at(&self, index: usize) -> Option<SeriesRef> {
+        with!(self, list => (index < Sorted::len(list)).then(|| SeriesRef(list.at(index))))
+    }
+
+    /// The series in order.
+    pub fn iter(&self) -> impl Iterator<Item = SeriesRef> + '_ {
+        let mut index = 0;
+        std::iter::from_fn(move || {
+            index += 1;
+            self.at(index - 1)
+        })
+    }
+
+    /// Whether `series` is one of them.
+    pub fn contains(&self, series: SeriesRef) -> bool {
+        with!(self, list => {
+            let at = list.seek(0, series.0);
+            at < Sorted::len(list) && list.at(at) == series.0
+        })
+    }
+
+    /// The series that are in both.
+    pub fn intersect(&self, other: &Postings) -> Postings {
+        let (short, long) = if self.len() <= other.len() { (self, other) } else { (other, self) };
+        let out = with!(short, a => with!(long, b => intersect(a, b)));
+        Postings(Repr::Decoded(out))
+    }
+
+    /// The series that are here and not in `other`.
+    pub fn difference(&self, other: &Postings) -> Postings {
+        if other.is_empty() {
+            return self.clone();
+        }
+        let out = with!(self, a => with!(other, b => difference(a, b)));
+        Postings(Repr::Decoded(out))
+    }
+
+    /// The series that are in one of `lists` at least.
+    pub fn union(lists: &[Postings]) -> Postings {
+        match lists {
+            [] => return Postings::empty(),
+            [only] => return only.clone(),
+            _ => {}
+        }
+        let mut union = Union::with_capacity(lists.iter().map(Postings::len).sum());
+        for list in lists {
+            with!(list, list => union.push(list));
+        }
+        union.finish()
+    }
+}
+
+/// Equal where they hold the same series, in whatever form.
+impl PartialEq for Postings {
+    fn eq(&self, other: &Self) -> bool {
+        self.len() == other.len() && self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Postings {}
+
+impl FromIterator<SeriesRef> for Postings {
+    /// From series in any order.
+    fn from_iter<I: IntoIterator<Item = SeriesRef>>(series: I) -> Self {
+        let mut numbers: Vec<u32> = series.into_iter().map(|series| series.0).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        Postings(Repr::Decoded(numbers))
+    }
+}
+
+/// The series of [`Postings`], in order.
+pub struct IntoIter {
+    postings: Postings,
+    next: usize,
+}
+
+impl Iterator for IntoIter {
+    type Item = SeriesRef;
+
+    fn next(&mut self) -> Option<SeriesRef> {
+        let series = self.postings.at(self.next)?;
+        self.next += 1;
+        Some(series)
+    }
+}
+
+impl IntoIterator for Postings {
+    type Item = SeriesRef;
+    type IntoIter = IntoIter;
+
+    fn into_iter(self) -> IntoIter {
+        IntoIter { postings: self, next: 0 }
+    }
+}
+
+fn intersect(short: impl Sorted, long: impl Sorted) -> Vec<u32> {
+    let mut out = Vec::with_capacity(short.len());
+    let (mut i, mut j) = (0, 0);
+    while i < short.len() && j < long.len() {
+        let (a, b) = (short.at(i), long.at(j));
+        if a == b {
+            out.push(a);
+            i += 1;
+            j += 1;
+        } else if a < b {
+            i = short.seek(i + 1, b);
+        } else {
+            j = long.seek(j + 1, a);
+        }
+    }
+    out
+}
+
+fn difference(from: impl Sorted, without: impl Sorted) -> Vec<u32> {
+    let mut out = Vec::with_capacity(from.len().saturating_sub(without.len()));
+    let (mut i, mut j) = (0, 0);
+    while i < from.len() {
+        let a = from.at(i);
+        j = without.seek(j, a);
+        // All up to the next one that is left out stay.
+        let stop = if j < without.len() { from.seek(i, without.at(j)) } else { from.len() };
+        out.extend((i..stop).map(|index| from.at(index)));
+        i = stop;
+        if i < from.len() && j < without.len() && from.at(i) == without.at(j) {
+            i += 1;
+        }
+    }
+    out
+}
+
+/// Lists on their way to a union.
+pub(crate) struct Union {
+    numbers: Vec<u32>,
+    /// Whether the numbers ascend so far.
+    sorted: bool,
+}
+
+/// From so many numbers on a bitmap is considered.
+const BITMAP_FROM: usize = 1024;
+
+impl Union {
+    pub(crate) fn with_capacity(numbers: usize) -> Self {
+        Union { numbers: Vec::with_capacity(numbers), sorted: true }
+    }
+
+    fn push(&mut self, list: impl Sorted) {
+        if list.len() > 0 {
+            self.sorted &= self.numbers.last().is_none_or(|&last| last < list.at(0));
+        }
+        self.numbers.extend((0..list.len()).map(|index| list.at(index)));
+    }
+
+    /// Adds the series of a list as an index has it; `None` where they do not ascend or a number is cut off.
+    pub(crate) fn push_encoded(&mut self, bytes: &[u8]) -> Option<()> {
+        let (numbers, rest) = bytes.as_chunks::<4>();
+        let ascend = numbers.is_sorted_by(|a, b| u32::from_be_bytes(*a) < u32::from_be_bytes(*b));
+        if !rest.is_empty() || !ascend {
+            return None;
+        }
+        self.push(numbers);
+        Some(())
+    }
+
+    pub(crate) fn finish(self) -> Postings {
+        let mut numbers = self.numbers;
+        if self.sorted {
+            return Postings(Repr::Decoded(numbers));
+        }
+        let (min, max) = numbers.iter().fold((u32::MAX, 0), |(min, max), &n| (min.min(n), max.max(n)));
+        let words = ((max - min) / 64 + 1) as usize;
+        if numbers.len() >= BITMAP_FROM && words / 4 <= numbers.len() {
+            // Dense enough: setting and reading bits is faster than sorting.
+            let mut bits = vec![0u64; words];
+            numbers.iter().for_each(|&n| bits[((n - min) / 64) as usize] |= 1 << ((n - min) % 64));
+            numbers.clear();
+            for (word, &set) in bits.iter().enumerate() {
+                let mut set = set;
+                while set != 0 {
+                    numbers.push(min + (word as u32) * 64 + set.trailing_zeros());
+                    set &= set - 1;
+                }
+            }
+        } else {
+            numbers.sort_unstable();
+            numbers.dedup();
+        }
+        Postings(Repr::Decoded(numbers))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,243 @@
+//! Chunk segments: the files of `chunks/`, where samples are.
+//!
+//! ```text
+//! be32 85bd40dd, u8 1, 3 × 0, then records:  uvarint size, u8 encoding, data, crc of encoding and data
+//! ```
+
+mod writer;
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use model::Timestamp;
+
+use crate::block::{BlockError, BlockPart, BlockProblem, Place};
+use crate::cursor::Cursor;
+use crate::{Chunk, ChunkMeta, ChunkRef, Encoding, ReadAt};
+
+pub(crate) use writer::SegmentWriter;
+
+pub(crate) const MAGIC: u32 = 0x85BD_40DD;
+pub(crate) const VERSION: u8 = 1;
+/// Bytes of a segment's header.
+pub(crate) const HEADER_BYTES: u64 = 8;
+/// Chunks are read together up to this size ...
+const TOGETHER_BYTES: u64 = 1 << 20;
+/// ... where no more than this lies between the beginnings of two.
+const GAP_BYTES: u64 = 16 << 10;
+/// The length of a chunk is known only when it is read. This much is read of the last one at first.
+const GUESS_BYTES: u64 = 1 << 10;
+/// Most bytes of a record's length.
+const MAX_LENGTH_BYTES: usize = 5;
+
+/// The segments of a block, opened for reading.
+pub(crate) struct Segments {
+    place: Place,
+    files: Vec<Segment>,
+}
+
+struct Segment {
+    file: Arc<dyn ReadAt>,
+    /// Whether the header was found right.
+    is_checked: AtomicBool,
+}
+
+/// A stretch of a segment that was read.
+#[derive(Default)]
+pub(crate) struct ReadAhead {
+    segment: u32,
+    offset: u64,
+    bytes: Bytes,
+}
+
+impl ReadAhead {
+    /// What is there of `segment` from `offset` on.
+    fn from(&self, segment: u32, offset: u64) -> Option<Bytes> {
+        let at = usize::try_from(offset.checked_sub(self.offset)?).ok()?;
+        (segment == self.segment && at < self.bytes.len()).then(|| self.bytes.slice(at..))
+    }
+}
+
+/// A record within the bytes that were read.
+struct Record {
+    encoding: Encoding,
+    data: Bytes,
+    /// Bytes of the record.
+    length: u64,
+}
+
+impl Segments {
+    pub(crate) fn new(block: &Arc<str>, files: Vec<Arc<dyn ReadAt>>) -> Self {
+        let files = files.into_iter().map(|file| Segment { file, is_checked: AtomicBool::new(false) });
+        Segments { place: Place::new(block, BlockPart::Directory), files: files.collect() }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.files.len()
+    }
+
+    pub(crate) fn size_bytes(&self, segment: u32) -> u64 {
+        self.files.get(segment as usize).map_or(0, |segment| segment.file.size_bytes())
+    }
+
+    pub(crate) fn place(&self, segment: u32) -> Place {
+        self.place.at(BlockPart::Segment(segment))
+    }
+
+    /// The segment with this number, once its header was found right.
+    fn segment(&self, number: u32) -> Result<&dyn ReadAt, BlockError> {
+        let place = self.place(number);
+        let segment = self.files.get(number as usize).ok_or_else(|| {
+            place.contradiction(None, format!("the index names it, but there are {}", self.files.len()))
+        })?;
+        if !segment.is_checked.load(Ordering::Relaxed) {
+            let size = segment.file.size_bytes();
+            if size < HEADER_BYTES {
+                return Err(place.truncated(0, HEADER_BYTES, size));
+            }
+            let header = segment.file.read_at(0..HEADER_BYTES).map_err(|error| place.io(0, error))?;
+            if Cursor::new(&header).be32() != Some(MAGIC) {
+                return Err(place.malformed(0, "this is no chunk segment: the magic number is another"));
+            }
+            if header[4] != VERSION {
+                return Err(place.malformed(4, format!("version {} is unknown", header[4])));
+            }
+            segment.is_checked.store(true, Ordering::Relaxed);
+        }
+        Ok(&*segment.file)
+    }
+
+    /// Checks the header of a segment.
+    pub(crate) fn check_header(&self, number: u32) -> Result<(), BlockError> {
+        self.segment(number).map(|_| ())
+    }
+
+    /// The chunks at these places, in their order. Neighbours are read together.
+    pub(crate) fn read(&self, metas: &[ChunkMeta]) -> Result<Vec<Chunk>, BlockError> {
+        let mut out = Vec::with_capacity(metas.len());
+        let mut rest = metas;
+        while let Some(first) = rest.first() {
+            let (segment, start) = (first.reference.segment(), first.reference.offset());
+            let near = |pair: &[ChunkMeta]| {
+                let (a, b) = (pair[0].reference, pair[1].reference);
+                b.segment() == segment
+                    && (a.offset()..=a.offset() + GAP_BYTES).contains(&b.offset())
+                    && b.offset() - start <= TOGETHER_BYTES
+            };
+            let count = 1 + rest.windows(2).take_while(|pair| near(pair)).count();
+            let (together, after) = rest.split_at(count);
+            rest = after;
+            let last = together.last().map_or(start, |meta| meta.reference.offset());
+            let window = self.window(segment, start..last + GUESS_BYTES)?;
+            for meta in together {
+                out.push(self.chunk(meta, &window, start)?);
+            }
+        }
+        Ok(out)
+    }
+
+    /// Where the record at `reference` ends, going by its length alone.
+    pub(crate) fn record_end(&self, reference: ChunkRef) -> Result<u64, BlockError> {
+        let (segment, offset) = (reference.segment(), reference.offset());
+        let bytes = self.window(segment, offset..offset + MAX_LENGTH_BYTES as u64)?;
+        let (head, data) = self.lengths(segment, offset, &bytes)?;
+        Ok(offset + head + data)
+    }
+
+    /// The bytes of `range`, cut at the end of the segment.
+    fn window(&self, segment: u32, range: Range<u64>) -> Result<Bytes, BlockError> {
+        let file = self.segment(segment)?;
+        let size = file.size_bytes();
+        if range.start < HEADER_BYTES || range.start >= size {
+            let what = format!("the index has a chunk here, but the segment has {size} bytes");
+            return Err(self.place(segment).contradiction(range.start, what));
+        }
+        let start = range.start;
+        file.read_at(start..range.end.min(size)).map_err(|error| self.place(segment).io(start, error))
+    }
+
+    fn chunk(&self, meta: &ChunkMeta, window: &Bytes, start: u64) -> Result<Chunk, BlockError> {
+        let (segment, offset) = (meta.reference.segment(), meta.reference.offset());
+        let bytes = window.slice((offset - start) as usize..);
+        let record = self.record(segment, offset, bytes)?;
+        let place = self.place(segment);
+        if let Some(at) = first_timestamp(record.encoding, &record.data)
+            && !meta.range.contains(at)
+        {
+            let (min, max) = (meta.range.min, meta.range.max);
+            return Err(place.error(offset, BlockProblem::ChunkTimes { at, min, max }));
+        }
+        Ok(Chunk { range: meta.range, encoding: record.encoding, data: record.data })
+    }
+
+    /// The chunk at `meta` and the bytes of its record. `ahead` is what was read last, from which it is taken if it is there;
+    /// otherwise much is read at once, for the chunks that follow.
+    pub(crate) fn read_record(
+        &self,
+        meta: &ChunkMeta,
+        ahead: &mut ReadAhead,
+    ) -> Result<(Chunk, u64), BlockError> {
+        let (segment, offset) = (meta.reference.segment(), meta.reference.offset());
+        let held = ahead.from(segment, offset);
+        let is_whole = held
+            .as_ref()
+            .and_then(|bytes| {
+                self.lengths(segment, offset, bytes).ok().map(|(head, data)| (bytes, head + data))
+            })
+            .is_some_and(|(bytes, length)| length <= bytes.len() as u64);
+        let bytes = match held.filter(|_| is_whole) {
+            Some(bytes) => bytes,
+            None => {
+                let bytes = self.window(segment, offset..offset + TOGETHER_BYTES)?;
+                *ahead = ReadAhead { segment, offset, bytes: bytes.clone() };
+                bytes
+            }
+        };
+        let record = self.record(segment, offset, bytes)?;
+        Ok((Chunk { range: meta.range, encoding: record.encoding, data: record.data }, record.length))
+    }
+
+    /// The record that begins with `bytes`, which are read again if they are too few.
+    fn record(&self, segment: u32, offset: u64, mut bytes: Bytes) -> Result<Record, BlockError> {
+        let (head, data) = self.lengths(segment, offset, &bytes)?;
+        let length = head + data;
+        let place = self.place(segment);
+        if length > bytes.len() as u64 {
+            let left = self.size_bytes(segment) - offset;
+            if length > left {
+                return Err(place.truncated(offset, length, left));
+            }
+            bytes = self.window(segment, offset..offset + length)?;
+        }
+        let record = bytes.slice(head as usize..length as usize);
+        let (covered, checksum) = record.split_at(record.len() - 4);
+        let expected = Cursor::new(checksum).be32().unwrap_or(0);
+        place.check(offset, expected, crc32c::crc32c(covered))?;
+        let encoding = Encoding::from_byte(covered[0])
+            .ok_or_else(|| place.malformed(offset, format!("chunk encoding {} is unknown", covered[0])))?;
+        Ok(Record { encoding, data: record.slice(1..record.len() - 4), length })
+    }
+
+    /// Bytes of a record's length, and of what follows it.
+    fn lengths(&self, segment: u32, offset: u64, bytes: &[u8]) -> Result<(u64, u64), BlockError> {
+        let mut cursor = Cursor::new(&bytes[..bytes.len().min(MAX_LENGTH_BYTES)]);
+        let data = cursor
+            .uvarint()
+            .filter(|&length| length <= u64::from(u32::MAX))
+            .ok_or_else(|| self.place(segment).malformed(offset, "there is no chunk here"))?;
+        Ok((cursor.at() as u64, data + 5))
+    }
+}
+
+/// Time of the first sample, where it can be told without decoding: of chunks of floats.
+pub(crate) fn first_timestamp(encoding: Encoding, data: &[u8]) -> Option<Timestamp> {
+    let header = match encoding {
+        Encoding::Xor => 2,
+        Encoding::Xor2 => 3,
+        _ => return None,
+    };
+    let mut cursor = Cursor::new(data.get(header..)?);
+    cursor.varint().map(Timestamp::from_millis)
+}

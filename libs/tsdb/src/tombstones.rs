@@ -1,0 +1,189 @@
+//! `tombstones`: what was deleted from a block since it was written.
+//!
+//! ```text
+//! be32 0130ba30, u8 1, then uvarint series, varint min, varint max for each interval, crc of these
+//! ```
+
+use std::collections::BTreeMap;
+
+use model::{TimeRange, Timestamp};
+
+use crate::SeriesRef;
+use crate::block::{BlockError, Place};
+use crate::cursor::{Cursor, put_uvarint, put_varint};
+
+/// The name of the file inside a block's directory.
+pub const TOMBSTONES_FILE: &str = "tombstones";
+
+const MAGIC: u32 = 0x0130_BA30;
+const VERSION: u8 = 1;
+const HEADER_BYTES: usize = 5;
+
+/// Deleted intervals of series. The samples are still in their chunks; whoever reads them leaves them out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tombstones {
+    /// Of each series disjoint intervals, sorted, with gaps between them.
+    intervals: BTreeMap<SeriesRef, Vec<TimeRange>>,
+}
+
+impl Tombstones {
+    /// Nothing deleted.
+    pub(crate) const fn none() -> Self {
+        Tombstones { intervals: BTreeMap::new() }
+    }
+
+    /// Marks the samples of `series` in `range`, both ends included, as deleted. An empty range changes nothing.
+    pub fn delete(&mut self, series: SeriesRef, range: TimeRange) {
+        if range.is_empty() {
+            return;
+        }
+        let intervals = self.intervals.entry(series).or_default();
+        // Those that overlap or touch become one.
+        let first = intervals.partition_point(|other| other.max.offset_millis(1) < range.min);
+        let last = intervals.partition_point(|other| other.min.offset_millis(-1) <= range.max);
+        let joined = intervals[first..last].iter().fold(range, |joined, other| TimeRange {
+            min: joined.min.min(other.min),
+            max: joined.max.max(other.max),
+        });
+        intervals.splice(first..last, [joined]);
+    }
+
+    /// The deleted intervals of `series`: sorted, disjoint, both ends included.
+    pub fn of(&self, series: SeriesRef) -> &[TimeRange] {
+        self.intervals.get(&series).map_or(&[], Vec::as_slice)
+    }
+
+    /// Number of intervals of all series.
+    pub fn count(&self) -> u64 {
+        self.intervals.values().map(|intervals| intervals.len() as u64).sum()
+    }
+
+    /// Whether nothing is deleted.
+    pub fn is_empty(&self) -> bool {
+        self.intervals.is_empty()
+    }
+
+    /// The series of which something is deleted.
+    pub(crate) fn series(&self) -> impl Iterator<Item = SeriesRef> + '_ {
+        self.intervals.keys().copied()
+    }
+
+    /// Reads the content of the file.
+    pub(crate) fn parse(place: &Place, bytes: &[u8]) -> Result<Self, BlockError> {
+        let size = bytes.len() as u64;
+        let Some((header, rest)) = bytes.split_at_checked(HEADER_BYTES) else {
+            return Err(place.truncated(0, HEADER_BYTES as u64, size));
+        };
+        if Cursor::new(header).be32() != Some(MAGIC) {
+            return Err(place.malformed(0, "these are no tombstones: the magic number is another"));
+        }
+        if header[4] != VERSION {
+            return Err(place.malformed(4, format!("version {} is unknown", header[4])));
+        }
+        let Some((stones, checksum)) = rest.split_last_chunk::<4>() else {
+            return Err(place.truncated(HEADER_BYTES as u64, 4, rest.len() as u64));
+        };
+        place.check(HEADER_BYTES as u64, u32::from_be_bytes(*checksum), crc32c::crc32c(stones))?;
+        let mut out = Tombstones::default();
+        let mut cursor = Cursor::new(stones);
+        while !cursor.is_empty() {
+            let offset = (HEADER_BYTES + cursor.at()) as u64;
+            let (series, range) =
+                stone(&mut cursor).ok_or_else(|| place.malformed(offset, "an interval makes no sense"))?;
+            out.delete(series, range);
+        }
+        Ok(out)
+    }
+
+    /// The content of the file: the same bytes for the same intervals.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = MAGIC.to_be_bytes().to_vec();
+        out.push(VERSION);
+        for (series, intervals) in &self.intervals {
+            for range in intervals {
+                put_uvarint(&mut out, u64::from(series.0));
+                put_varint(&mut out, range.min.as_millis());
+                put_varint(&mut out, range.max.as_millis());
+            }
+        }
+        let checksum = crc32c::crc32c(&out[HEADER_BYTES..]);
+        out.extend_from_slice(&checksum.to_be_bytes());
+        out
+    }
+}
+
+fn stone(cursor: &mut Cursor<'_>) -> Option<(SeriesRef, TimeRange)> {
+    let series = u32::try_from(cursor.uvarint()?).ok()?;
+    let (min, max) = (cursor.varint()?, cursor.varint()?);
+    let range = TimeRange::new(Timestamp::from_millis(min), Timestamp::from_millis(max));
+    Some((SeriesRef(series), range))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::block::BlockPart;
+    use crate::random::Random;
+
+    fn range(min: i64, max: i64) -> TimeRange {
+        TimeRange::new(Timestamp::from_millis(min), Timestamp::from_millis(max))
+    }
+
+    fn place() -> Place {
+        Place::new(&Arc::from("b"), BlockPart::Tombstones)
+    }
+
+    fn sample() -> Tombstones {
+        let mut stones = Tombstones::default();
+        stones.delete(SeriesRef(7), range(-5, 10));
+        stones.delete(SeriesRef(7), range(20, 30));
+        stones.delete(SeriesRef(u32::MAX), TimeRange::ALL);
+        stones
+    }
+
+    #[test]
+    fn an_empty_file_is_the_one_that_prometheus_writes() {
+        let bytes = [0x01, 0x30, 0xba, 0x30, 0x01, 0, 0, 0, 0];
+        assert_eq!(Tombstones::default().to_bytes(), bytes);
+        assert!(Tombstones::parse(&place(), &bytes).unwrap().is_empty());
+    }
+
+    #[test]
+    fn intervals_that_overlap_or_touch_become_one() {
+        let mut random = Random::seeded(3);
+        for round in 0..500 {
+            let (mut stones, mut deleted) = (Tombstones::default(), [false; 64]);
+            for _ in 0..random.below(12) {
+                let min = random.below(60);
+                let max = (min + random.below(8)).min(63);
+                stones.delete(SeriesRef(1), range(min as i64, max as i64));
+                deleted[min..=max].fill(true);
+            }
+            let of = stones.of(SeriesRef(1));
+            let contained = |t: usize| of.iter().any(|r| r.contains(Timestamp::from_millis(t as i64)));
+            assert!((0..64).all(|t| contained(t) == deleted[t]), "round {round}: {of:?}");
+            assert!(of.windows(2).all(|pair| pair[0].max.offset_millis(1) < pair[1].min), "{of:?}");
+            assert_eq!(stones.count(), of.len() as u64);
+        }
+        let mut stones = Tombstones::default();
+        stones.delete(SeriesRef(1), range(5, 4));
+        assert!(stones.is_empty());
+    }
+
+    #[test]
+    fn intervals_come_back_and_damage_does_not() {
+        let bytes = sample().to_bytes();
+        assert_eq!(Tombstones::parse(&place(), &bytes).unwrap(), sample());
+        for length in 0..bytes.len() {
+            let error = Tombstones::parse(&place(), &bytes[..length]).unwrap_err();
+            assert!(error.to_string().starts_with("block b: tombstones at byte "), "{error}");
+        }
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(Tombstones::parse(&place(), &damaged).is_err(), "bit {bit}");
+        }
+    }
+}

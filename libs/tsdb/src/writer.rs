@@ -1,0 +1,318 @@
+//! Writing a block: series in the order of their labels, each with its chunks.
+//!
+//! ```text
+//! labels   names and values by number            spill    series until the symbols are known
+//! index    the index from both                   (this)   the directory, meta.json, and when all of it counts
+//! ```
+
+mod index;
+mod labels;
+mod spill;
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use model::{Labels, TimeRange, Timestamp};
+use ulid::Ulid;
+
+use crate::block::{CHUNKS_DIR, INDEX_FILE};
+use crate::meta::{BlockMeta, BlockStats, Compaction, META_FILE, ThanosMeta};
+use crate::segments::SegmentWriter;
+use crate::tombstones::{TOMBSTONES_FILE, Tombstones};
+use crate::{Chunk, ChunkMeta, ChunkRef};
+use index::IndexWriter;
+
+/// What the name of a directory ends with while its block is being written. Whoever starts may remove such a directory.
+pub const UNFINISHED_SUFFIX: &str = ".tmp-for-creation";
+
+/// Most bytes of a segment: 512 MiB, as Prometheus has it.
+const SEGMENT_BYTES: u64 = 512 << 20;
+
+/// What is to be written besides the samples.
+#[derive(Clone, Debug)]
+pub struct BlockOptions {
+    /// The id of the block. The same id, options, series and chunks make the same bytes.
+    pub ulid: Ulid,
+    /// The times that the block covers, the second exclusive; every sample must be within them. By default from the first
+    /// sample to just behind the last.
+    pub times: Option<(Timestamp, Timestamp)>,
+    /// Where the block comes from. By default it is one of level 1, which is its own source.
+    pub compaction: Option<Compaction>,
+    /// The `thanos` section, none by default. The sizes in it are filled in.
+    pub thanos: Option<ThanosMeta>,
+    /// Most bytes of a segment: 512 MiB by default, at most 4 GiB. A small one makes many files, a large one makes objects
+    /// that are slow to upload again.
+    pub segment_bytes: u64,
+}
+
+impl BlockOptions {
+    /// The defaults for a block with this id.
+    pub fn new(ulid: Ulid) -> Self {
+        BlockOptions { ulid, times: None, compaction: None, thanos: None, segment_bytes: SEGMENT_BYTES }
+    }
+}
+
+/// A block that cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// A file cannot be written. The block cannot be finished.
+    #[error("write {}: {error}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What is wrong.
+        error: io::Error,
+    },
+    /// The series is not behind the last one. Nothing was written of it.
+    #[error("series {series} must come before {last}, which was already written")]
+    Order {
+        /// The series that was refused.
+        series: Labels,
+        /// The last series.
+        last: Labels,
+    },
+    /// The series or its chunks cannot be in a block. Nothing was written of it.
+    #[error("series {series}: {what}")]
+    Series {
+        /// The series that was refused.
+        series: Labels,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The format has no room for so much.
+    #[error("a block cannot hold {0}; write several")]
+    TooLarge(&'static str),
+    /// Samples lie outside of the times that the block is to cover.
+    #[error("the block is to cover [{min}, {max}), but has samples from {first} to {last}")]
+    Times {
+        /// First instant of the block.
+        min: Timestamp,
+        /// First instant behind the block.
+        max: Timestamp,
+        /// First sample.
+        first: Timestamp,
+        /// Last sample.
+        last: Timestamp,
+    },
+    /// There was no series with samples; nothing is left behind.
+    #[error("no series was written; there are no empty blocks")]
+    Empty,
+}
+
+/// Writes a block, which appears whole or not at all.
+///
+/// It is built in `<ULID>.tmp-for-creation` and renamed when all of it is durable. Dropped without
+/// [`BlockWriter::finish`], it leaves nothing.
+///
+/// Memory: each different label name and value once, about a hundred bytes each and forty more for each pair of them; four
+/// bytes a series, and at most 64 MiB of postings. Series wait on disk until all symbols are known.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// use tsdb::{BlockOptions, BlockWriter, Ulid, XorEncoder};
+/// let mut writer = BlockWriter::create(dir.path(), BlockOptions::new(Ulid::from_parts(1, 2)))?;
+/// let mut encoder = XorEncoder::new();
+/// encoder.append(model::Sample::new(1_000, 1.5))?;
+/// writer.add_series(&model::Labels::from_pairs([("__name__", "up")])?, encoder.finish())?;
+/// let meta = writer.finish()?;
+/// assert_eq!((meta.stats.series, meta.stats.samples), (1, 1));
+/// assert!(dir.path().join(meta.ulid.to_string()).join("index").exists());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct BlockWriter {
+    options: BlockOptions,
+    parent: PathBuf,
+    /// Where the files are now; removed on drop.
+    unfinished: Unfinished,
+    segments: SegmentWriter,
+    index: IndexWriter,
+    last: Labels,
+    stats: BlockStats,
+    range: Option<TimeRange>,
+    chunk_max_bytes: u64,
+    /// Chunks of the series that is being added, and where they were put.
+    chunks: Vec<Chunk>,
+    references: Vec<ChunkRef>,
+    /// Whether something was written in part.
+    is_broken: bool,
+}
+
+/// A directory that is removed unless it is kept.
+struct Unfinished(PathBuf);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // It is gone if the block was finished; otherwise the next start removes what cannot be removed now.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn at(path: &Path) -> impl Fn(io::Error) -> WriteError {
+    move |error| WriteError::Io { path: path.to_owned(), error }
+}
+
+impl BlockWriter {
+    /// Begins a block in directory `parent`, which must exist. What is left of an earlier attempt is removed.
+    ///
+    /// # Errors
+    /// When the files cannot be created, or there is a block with this id.
+    pub fn create(parent: &Path, options: BlockOptions) -> Result<Self, WriteError> {
+        let dir = parent.join(options.ulid.to_string());
+        if dir.exists() {
+            return Err(at(&dir)(io::ErrorKind::AlreadyExists.into()));
+        }
+        let unfinished = parent.join(format!("{}{UNFINISHED_SUFFIX}", options.ulid));
+        match fs::remove_dir_all(&unfinished) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(&unfinished)(error)),
+            _ => {}
+        }
+        fs::create_dir(&unfinished).map_err(at(&unfinished))?;
+        let unfinished = Unfinished(unfinished);
+        let chunks = unfinished.0.join(CHUNKS_DIR);
+        let segments = SegmentWriter::create(&chunks, options.segment_bytes).map_err(at(&chunks))?;
+        let index = IndexWriter::create(&unfinished.0.join(INDEX_FILE))?;
+        Ok(BlockWriter {
+            options,
+            parent: parent.to_owned(),
+            unfinished,
+            segments,
+            index,
+            last: Labels::empty(),
+            stats: BlockStats::default(),
+            range: None,
+            chunk_max_bytes: 0,
+            chunks: Vec::new(),
+            references: Vec::new(),
+            is_broken: false,
+        })
+    }
+
+    /// Adds a series, which must be behind the last one in the order of labels, and its chunks by time, which must not
+    /// overlap. A series without chunks is left out.
+    ///
+    /// Chunks are written as they are; whether they hold what their range says is the caller's promise.
+    ///
+    /// # Errors
+    /// When the series or its chunks are out of order, which leaves the writer as it was; when a file cannot be written,
+    /// which leaves it fit only to be dropped.
+    pub fn add_series(
+        &mut self,
+        labels: &Labels,
+        chunks: impl IntoIterator<Item = Chunk>,
+    ) -> Result<(), WriteError> {
+        self.chunks.clear();
+        self.chunks.extend(chunks);
+        let (Some(first), Some(last)) = (self.chunks.first(), self.chunks.last()) else {
+            return Ok(());
+        };
+        let range = TimeRange::new(first.range.min, last.range.max);
+        self.check(labels)?;
+        for chunk in &self.chunks {
+            let samples = chunk.sample_count() as u64;
+            self.stats.samples += samples;
+            if chunk.encoding.holds_floats() {
+                self.stats.float_samples += samples;
+            } else if chunk.encoding.holds_histograms() {
+                self.stats.histogram_samples += samples;
+            }
+            self.chunk_max_bytes = self.chunk_max_bytes.max(chunk.data.len() as u64);
+        }
+        self.stats.series += 1;
+        self.stats.chunks += self.chunks.len() as u64;
+        self.range = Some(match self.range {
+            None => range,
+            Some(all) => TimeRange::new(all.min.min(range.min), all.max.max(range.max)),
+        });
+        self.references.clear();
+        self.is_broken = true;
+        let dir = self.unfinished.0.join(CHUNKS_DIR);
+        self.segments.write(&self.chunks, &mut self.references).map_err(at(&dir))?;
+        let metas = self.chunks.iter().zip(&self.references);
+        self.index
+            .add(labels, metas.map(|(chunk, &reference)| ChunkMeta { reference, range: chunk.range }))?;
+        self.last = labels.clone();
+        self.is_broken = false;
+        Ok(())
+    }
+
+    /// Whether the series may follow the last one, with the chunks that wait.
+    fn check(&self, labels: &Labels) -> Result<(), WriteError> {
+        let refused = |what: String| Err(WriteError::Series { series: labels.clone(), what });
+        if labels.is_empty() {
+            return refused("a series without labels".to_owned());
+        }
+        if *labels <= self.last {
+            return Err(WriteError::Order { series: labels.clone(), last: self.last.clone() });
+        }
+        if let Some(chunk) = self.chunks.iter().find(|chunk| chunk.range.is_empty()) {
+            return refused(format!("a chunk is from {} to {}", chunk.range.min, chunk.range.max));
+        }
+        match self.chunks.windows(2).find(|pair| pair[0].range.max >= pair[1].range.min) {
+            Some([a, b, ..]) => refused(format!(
+                "a chunk begins at {}, the one before it ends at {}",
+                b.range.min, a.range.max
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Series so far.
+    pub fn series(&self) -> u64 {
+        self.stats.series
+    }
+
+    /// Writes the index and `meta.json`, makes all of it durable, and lets the block appear in the parent directory.
+    ///
+    /// # Errors
+    /// When there is no series, samples lie outside of the block's times, or a file cannot be written. Nothing is left.
+    pub fn finish(self) -> Result<BlockMeta, WriteError> {
+        let BlockWriter { options, parent, unfinished, segments, index, stats, range, .. } = self;
+        let dir = &unfinished.0;
+        if self.is_broken {
+            return Err(at(dir)(io::Error::other("an earlier write failed")));
+        }
+        let range = range.ok_or(WriteError::Empty)?;
+        let (min_time, max_time) = options.times.unwrap_or((range.min, range.max.offset_millis(1)));
+        if range.min < min_time || range.max >= max_time {
+            let (first, last) = (range.min, range.max);
+            return Err(WriteError::Times { min: min_time, max: max_time, first, last });
+        }
+        segments.finish().map_err(at(&dir.join(CHUNKS_DIR)))?;
+        let series_max_bytes = index.finish()?;
+
+        let mut meta = BlockMeta::new(options.ulid, min_time, max_time);
+        meta.stats = stats;
+        if let Some(compaction) = options.compaction {
+            meta.compaction = compaction;
+        }
+        meta.thanos = options.thanos.map(|mut thanos| {
+            thanos.index_stats.series_max_size = Some(series_max_bytes);
+            thanos.index_stats.chunk_max_size = Some(self.chunk_max_bytes);
+            thanos
+        });
+        write_file(&dir.join(TOMBSTONES_FILE), &Tombstones::none().to_bytes())?;
+        write_file(&dir.join(META_FILE), &meta.to_json())?;
+        sync_dir(dir)?;
+        let finished = parent.join(meta.ulid.to_string());
+        fs::rename(dir, &finished).map_err(at(&finished))?;
+        sync_dir(&parent)?;
+        Ok(meta)
+    }
+}
+
+fn write_file(path: &Path, content: &[u8]) -> Result<(), WriteError> {
+    let write = || {
+        let mut file = File::create_new(path)?;
+        file.write_all(content)?;
+        file.sync_all()
+    };
+    write().map_err(at(path))
+}
+
+fn sync_dir(path: &Path) -> Result<(), WriteError> {
+    File::open(path).and_then(|dir| dir.sync_all()).map_err(at(path))
+}
+
+#[cfg(test)]
+mod tests;
