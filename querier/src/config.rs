@@ -124,7 +124,8 @@ pub struct QueryArgs {
     #[arg(long = "store.response-timeout", value_name = "DURATION", default_value = "0s", value_parser = parse_duration)]
     pub(crate) response_timeout: Duration,
 
-    /// How long an endpoint may be away before /api/v1/stores leaves it out; answers without it say so however long
+    /// How long an endpoint may be away before /api/v1/stores leaves it out; answers without it say so however long, or,
+    /// for an address that left its dns+ name, for as long
     #[arg(long = "store.unhealthy-timeout", value_name = "DURATION", default_value = "5m", value_parser = parse_duration)]
     pub(crate) unhealthy_timeout: Duration,
 

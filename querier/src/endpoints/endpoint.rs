@@ -26,6 +26,8 @@ pub(crate) struct State {
     pub(crate) round_trip: Option<Duration>,
     /// When it was last healthy, or first known.
     pub(crate) last_success: Instant,
+    /// Since when the name that it was found by does not stand for it any more.
+    pub(crate) left: Option<Instant>,
 }
 
 /// One reachable store: how to ask it, and what is known of it.
@@ -48,6 +50,7 @@ impl Endpoint {
             transport: String::new(),
             round_trip: None,
             last_success: Instant::now(),
+            left: None,
         };
         let client = Arc::new(StoreClient::new(Arc::clone(&name), channel));
         Endpoint { name, client, strict, state: RwLock::new(state) }
@@ -105,6 +108,21 @@ impl Endpoint {
     pub(crate) fn is_listed(&self, timeout: Duration) -> bool {
         let state = self.state();
         self.strict || state.last_error.is_none() || state.last_success.elapsed() <= timeout
+    }
+
+    /// How long ago its address left its name; that moment is now where it was not known to have left.
+    pub(super) fn left_for(&self) -> Duration {
+        let mut elapsed = Duration::ZERO;
+        self.update(|state| elapsed = state.left.get_or_insert_with(Instant::now).elapsed());
+        elapsed
+    }
+
+    /// Whether it is healthy and announces every label set that `other` did: it is the same store, or its twin.
+    pub(super) fn stands_in_for(&self, other: &Endpoint) -> bool {
+        let (state, other) = (self.state(), other.state());
+        let (Some(info), Some(lost)) = (state.info, other.info) else { return false };
+        let announced = |set| info.label_sets.contains(set);
+        state.last_error.is_none() && !lost.label_sets.is_empty() && lost.label_sets.iter().all(announced)
     }
 
     pub(crate) fn candidate(&self) -> Candidate {

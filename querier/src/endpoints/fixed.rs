@@ -55,31 +55,62 @@ impl fmt::Display for Address {
 }
 
 /// Resolves the address and asks every endpoint behind it for Info once, each for at most `timeout`.
-pub(super) async fn round(address: &Address, strict: bool, group: &SharedGroup, timeout: Duration) {
-    let names = match names(address, timeout).await {
-        Ok(names) => names,
+pub(super) async fn round(
+    address: &Address,
+    strict: bool,
+    group: &SharedGroup,
+    timeout: Duration,
+    linger: Duration,
+) {
+    let settled = match names(address, timeout).await {
+        Ok(names) => settle(names, strict, group, linger),
         Err(reason) => {
             tracing::warn!(endpoint = %address, err = %reason, "resolve endpoint");
             // Those that are known stay.
-            write(group).unknown = Some(reason);
-            read(group).endpoints.keys().map(|name| name.to_string()).collect()
+            Err(reason)
         }
     };
+    if let Err(reason) = settled {
+        write(group).unknown = Some(reason);
+    }
+    let all: Vec<Arc<Endpoint>> = read(group).endpoints.values().cloned().collect();
+    futures::future::join_all(all.iter().map(|endpoint| ask(endpoint, timeout))).await;
+}
+
+/// Makes `names` the group's endpoints.
+///
+/// An address leaves a name when its store goes for good, when it comes back under another address, and when it is merely
+/// not well. It stays, and is missed if it does not answer, until a healthy endpoint announces the same label sets, but
+/// for `linger` at most: by then it is taken to be gone for good.
+pub(super) fn settle(
+    names: Vec<String>,
+    strict: bool,
+    group: &SharedGroup,
+    linger: Duration,
+) -> Result<(), String> {
+    let known = read(group).endpoints.clone();
     let mut endpoints = BTreeMap::new();
     for name in names {
-        let known = read(group).endpoints.get(name.as_str()).cloned();
-        match known.map_or_else(|| connect(&name, strict), Ok) {
-            Ok(endpoint) => endpoints.insert(Arc::from(name), endpoint),
-            Err(error) => return write(group).unknown = Some(error.to_string()),
+        let endpoint = match known.get(name.as_str()) {
+            Some(endpoint) => Arc::clone(endpoint),
+            None => connect(&name, strict).map_err(|error| error.to_string())?,
         };
+        endpoint.update(|state| state.left = None);
+        endpoints.insert(Arc::from(name), endpoint);
     }
-    let all: Vec<Arc<Endpoint>> = endpoints.values().cloned().collect();
-    if !all.is_empty() {
-        let mut group = write(group);
-        group.endpoints = endpoints;
-        group.unknown = None;
+    let left = known.into_iter().filter(|(name, _)| !endpoints.contains_key(name)).collect::<Vec<_>>();
+    for (name, endpoint) in left {
+        let replaced = endpoints.values().any(|other| other.stands_in_for(&endpoint));
+        if !replaced && endpoint.left_for() < linger {
+            endpoints.insert(name, endpoint);
+        } else {
+            tracing::info!(store = %name, replaced, "store has left");
+        }
     }
-    futures::future::join_all(all.iter().map(|endpoint| ask(endpoint, timeout))).await;
+    let mut group = write(group);
+    group.endpoints = endpoints;
+    group.unknown = None;
+    Ok(())
 }
 
 fn connect(name: &str, strict: bool) -> Result<Arc<Endpoint>, mesh::Error> {
@@ -109,7 +140,60 @@ async fn ask(endpoint: &Endpoint, timeout: Duration) {
 
 #[cfg(test)]
 mod tests {
+    use model::{Labels, TimeRange};
+    use storeapi::StoreInfo;
+    use tokio::time::advance;
+
     use super::*;
+
+    const LINGER: Duration = Duration::from_secs(300);
+
+    fn listed(group: &SharedGroup) -> Vec<String> {
+        read(group).endpoints.keys().map(|name| name.to_string()).collect()
+    }
+
+    fn settle_to(group: &SharedGroup, names: &[&str]) -> Vec<String> {
+        settle(names.iter().map(|name| name.to_string()).collect(), false, group, LINGER).unwrap();
+        listed(group)
+    }
+
+    fn answers(group: &SharedGroup, name: &str, replica: &str) {
+        let labels = Labels::from_pairs([("replica", replica)]).unwrap();
+        let info = StoreInfo::new("sidecar", vec![labels], TimeRange::ALL);
+        read(group).endpoints[name].checked(Ok(info));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_left_its_name_is_missed_until_another_stands_in_for_it() {
+        let group = SharedGroup::default();
+        settle_to(&group, &["10.0.0.1:1", "10.0.0.2:1"]);
+        answers(&group, "10.0.0.1:1", "0");
+        answers(&group, "10.0.0.2:1", "1");
+        // Replica 1 is not well, and its address left the name.
+        assert_eq!(settle_to(&group, &["10.0.0.1:1"]), ["10.0.0.1:1", "10.0.0.2:1"]);
+        advance(LINGER / 2).await;
+        // It comes back elsewhere; while nobody knows what is there, the old one is still missed.
+        assert_eq!(settle_to(&group, &["10.0.0.1:1", "10.0.0.3:1"]).len(), 3);
+        answers(&group, "10.0.0.3:1", "1");
+        assert_eq!(settle_to(&group, &["10.0.0.1:1", "10.0.0.3:1"]), ["10.0.0.1:1", "10.0.0.3:1"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_nothing_replaces_is_gone_after_a_while() {
+        let group = SharedGroup::default();
+        settle_to(&group, &["10.0.0.1:1", "10.0.0.2:1"]);
+        answers(&group, "10.0.0.1:1", "0");
+        answers(&group, "10.0.0.2:1", "1");
+        settle_to(&group, &["10.0.0.1:1"]);
+        advance(LINGER / 2).await;
+        // Back for a moment: the time counts from the last leave.
+        settle_to(&group, &["10.0.0.1:1", "10.0.0.2:1"]);
+        settle_to(&group, &["10.0.0.1:1"]);
+        advance(LINGER * 3 / 4).await;
+        assert_eq!(settle_to(&group, &["10.0.0.1:1"]).len(), 2);
+        advance(LINGER / 4).await;
+        assert_eq!(settle_to(&group, &["10.0.0.1:1"]), ["10.0.0.1:1"]);
+    }
 
     #[test]
     fn addresses_are_checked_and_errors_say_how_to_write_them() {

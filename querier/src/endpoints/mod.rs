@@ -35,7 +35,8 @@ pub(crate) struct EndpointOptions {
     pub(crate) gateways: Vec<String>,
     /// Time between two rounds of Info, and how long each may take.
     pub(crate) info_interval: Duration,
-    /// How long an endpoint that is not strict may be away before lists leave it out.
+    /// How long an endpoint that is not strict may be away before lists leave it out, and how long one whose address
+    /// left its name is still missed.
     pub(crate) unhealthy_timeout: Duration,
 }
 
@@ -94,7 +95,8 @@ impl EndpointSet {
     async fn ask_fixed(&self) {
         let rounds = self.options.endpoints.iter().zip(self.fixed.iter());
         let rounds = rounds.map(|((address, strict), (_, group))| {
-            fixed::round(address, *strict, group, self.options.info_interval)
+            let timeout = self.options.info_interval;
+            fixed::round(address, *strict, group, timeout, self.options.unhealthy_timeout)
         });
         futures::future::join_all(rounds).await;
     }
