@@ -46,7 +46,7 @@ use merge::MergeOperator;
 use meter::{Clock, Meters};
 use notes::Notes;
 use operator::{Context, MapOperator, Operator, Scalars};
-use pipeline::{Outcome, Pipeline, Product, Stage, Work};
+use pipeline::{Outcome, Pipeline, Product, Stage, Taker, Work};
 use pool::{BATCH, Job, Pool};
 use single::{AbsentOperator, ScalarOperator};
 use sort::SortOperator;
@@ -74,6 +74,18 @@ enum Slot {
     Fold(Box<FoldOperator>),
     /// All others.
     Other(Box<dyn Operator>),
+}
+
+/// Something to be done between operators.
+#[derive(Debug)]
+enum Task {
+    /// Hands series on, a batch at a time, so that what takes them in does not have to hold what is still on its way
+    /// as well.
+    Deliver { to: Taker, rows: std::vec::IntoIter<Row>, on_the_way: Hold },
+    /// An operator has given all of its output: whom it feeds is told.
+    End(NodeId),
+    /// What follows from the end of an input has been handed on.
+    Close(NodeId),
 }
 
 /// A select under way.
@@ -228,8 +240,9 @@ impl Evaluation {
                 }
                 _ => continue,
             };
-            self.deliver(id, vec![Row::new(Labels::empty(), column)])?;
-            self.output_ended(id)?;
+            let out = self.deliver(id, vec![Row::new(Labels::empty(), column)])?;
+            self.work(out)?;
+            self.work(Some(Task::End(id)))?;
         }
         Ok(())
     }
@@ -267,7 +280,7 @@ impl Evaluation {
         }
         for leaf in self.plan.leaves[select.0].clone() {
             // Operators that are part of the pipeline end with it.
-            self.output_ended(leaf)?;
+            self.work(Some(Task::End(leaf)))?;
         }
         Ok(())
     }
@@ -314,7 +327,10 @@ impl Evaluation {
         // Memory of the product is held until it has been taken.
         for (to, product, _hold) in outcome.products {
             match (to, product) {
-                (Some((id, input)), Product::Rows(rows)) => self.push_to(id, input, rows)?,
+                (Some((id, input)), Product::Rows(rows)) => {
+                    let out = self.push_to(id, input, rows)?;
+                    self.work(out)?;
+                }
                 (None, Product::Rows(rows)) => self.answer(rows)?,
                 (Some((id, _)), Product::Folded(folded)) => {
                     let mut lap = self.meters.lap();
@@ -340,28 +356,62 @@ impl Evaluation {
         Ok(())
     }
 
-    /// Hands the output of `id` to whom it feeds, a batch at a time, so that what takes it in does not have to hold what
-    /// is still on its way as well.
-    fn deliver(&mut self, id: NodeId, rows: Vec<Row>) -> Result<(), QueryError> {
-        if rows.is_empty() {
-            return Ok(());
-        }
-        self.meters.output(id, &rows);
-        let mut on_the_way = Hold::metered(&self.plan.budget, self.meters.of(id));
-        on_the_way.add(rows.iter().map(Row::size_bytes).sum())?;
-        let mut left = rows.into_iter();
-        while left.len() > 0 {
-            let batch: Vec<Row> = left.by_ref().take(BATCH).collect();
-            on_the_way.give_back(batch.iter().map(Row::size_bytes).sum());
-            match self.plan.nodes[id].parent {
-                Some((parent, input)) => self.push_to(parent, input, batch)?,
-                None => self.answer(batch)?,
+    /// Does `first` and all that follows from it, in a loop and not by calls, because operators are fed by each other in
+    /// chains as long as those of the query.
+    fn work(&mut self, first: Option<Task>) -> Result<(), QueryError> {
+        let mut tasks: Vec<Task> = first.into_iter().collect();
+        while let Some(task) = tasks.pop() {
+            match task {
+                Task::Deliver { to, mut rows, mut on_the_way } => {
+                    let batch: Vec<Row> = rows.by_ref().take(BATCH).collect();
+                    on_the_way.give_back(batch.iter().map(Row::size_bytes).sum());
+                    if rows.len() > 0 {
+                        tasks.push(Task::Deliver { to, rows, on_the_way });
+                    }
+                    match to {
+                        Some((id, input)) => tasks.extend(self.push_to(id, input, batch)?),
+                        None => self.answer(batch)?,
+                    }
+                }
+                Task::End(id) => {
+                    let Some((parent, input)) = self.plan.nodes[id].parent else { continue };
+                    let out = self.end_input(parent, input)?;
+                    tasks.push(Task::Close(parent));
+                    tasks.extend(out);
+                }
+                Task::Close(id) => {
+                    self.open[id] -= 1;
+                    if self.open[id] > 0 {
+                        continue;
+                    }
+                    match &self.plan.nodes[id].op {
+                        // A select whose series came before its arguments goes on from here.
+                        Op::Leaf(leaf) => {
+                            let select = leaf.select;
+                            if self.readings[select.0].ended && self.build_pipelines(select) {
+                                self.drain(select)?;
+                            }
+                        }
+                        _ => tasks.push(Task::End(id)),
+                    }
+                }
             }
         }
         Ok(())
     }
 
-    fn push_to(&mut self, id: NodeId, input: usize, rows: Vec<Row>) -> Result<(), QueryError> {
+    /// Hands the output of `id` to whom it feeds.
+    fn deliver(&self, id: NodeId, rows: Vec<Row>) -> Result<Option<Task>, QueryError> {
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        self.meters.output(id, &rows);
+        let mut on_the_way = Hold::metered(&self.plan.budget, self.meters.of(id));
+        on_the_way.add(rows.iter().map(Row::size_bytes).sum())?;
+        Ok(Some(Task::Deliver { to: self.plan.nodes[id].parent, rows: rows.into_iter(), on_the_way }))
+    }
+
+    fn push_to(&mut self, id: NodeId, input: usize, rows: Vec<Row>) -> Result<Option<Task>, QueryError> {
         let mut out = Vec::new();
         let plan = self.plan.clone();
         let mut lap = self.meters.lap();
@@ -378,15 +428,13 @@ impl Evaluation {
         self.deliver(id, out)
     }
 
-    /// Tells whom `id` feeds that it has given all of its output, and so on upwards.
-    fn output_ended(&mut self, id: NodeId) -> Result<(), QueryError> {
-        let Some((parent, input)) = self.plan.nodes[id].parent else { return Ok(()) };
+    /// Tells an operator that one of its inputs has had its last series.
+    fn end_input(&mut self, id: NodeId, input: usize) -> Result<Option<Task>, QueryError> {
         let mut out = Vec::new();
         let plan = self.plan.clone();
         let mut lap = self.meters.lap();
-        let mut cx =
-            Context { steps: &plan.nodes[parent].steps, notes: &mut self.notes, budget: &plan.budget };
-        match &mut self.slots[parent] {
+        let mut cx = Context { steps: &plan.nodes[id].steps, notes: &mut self.notes, budget: &plan.budget };
+        match &mut self.slots[id] {
             Slot::Source => {}
             Slot::Leaf(scalars) => scalars.end(input),
             Slot::Map(operator) => operator.end(&mut cx, input, &mut out)?,
@@ -394,20 +442,8 @@ impl Evaluation {
             Slot::Fold(operator) => operator.end(&mut cx, input, &mut out)?,
             Slot::Other(operator) => operator.end(&mut cx, input, &mut out)?,
         }
-        lap.book(self.meters.of(parent));
-        self.deliver(parent, out)?;
-        self.open[parent] -= 1;
-        if let Op::Leaf(leaf) = &plan.nodes[parent].op {
-            // A select whose series came before its arguments goes on from here.
-            if self.open[parent] == 0 {
-                let select = leaf.select;
-                if self.readings[select.0].ended && self.build_pipelines(select) {
-                    self.drain(select)?;
-                }
-            }
-            return Ok(());
-        }
-        if self.open[parent] == 0 { self.output_ended(parent) } else { Ok(()) }
+        lap.book(self.meters.of(id));
+        self.deliver(id, out)
     }
 
     /// Builds the pipelines of a select, if the arguments of all its leaves are known.

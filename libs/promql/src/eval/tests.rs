@@ -301,6 +301,43 @@ fn a_measured_query_tells_what_each_operator_did_and_gives_the_same_answer() {
 }
 
 #[test]
+fn chains_of_thousands_of_operators_are_evaluated() {
+    let series = counters(2);
+    let long = |operand: &str, operator: &str, times: usize| vec![operand; times].join(operator);
+    for propagate_matchers in [false, true] {
+        let engine = EngineOptions { propagate_matchers, ..engine() };
+        let value = |text: &str| {
+            let at = QueryParams::instant(Timestamp::from_millis(STEP));
+            let output = evaluate(text, &series, 128, &at, &engine).unwrap();
+            match output.value {
+                QueryValue::Scalar(sample) => vec![sample.value],
+                QueryValue::Vector(samples) => samples
+                    .iter()
+                    .map(|sample| match sample.value {
+                        crate::SampleValue::Float(value) => value,
+                        crate::SampleValue::Histogram(_) => f64::NAN,
+                    })
+                    .collect(),
+                _ => panic!("{text}"),
+            }
+        };
+        assert_eq!(value(&long("1", " + ", 20_000)), [20_000.0]);
+        assert_eq!(value(&format!("requests_total * 0{}", " + 1".repeat(19_998))), [19_998.0; 2]);
+        assert_eq!(value(&format!("requests_total * 0 + {}", long("1", " * ", 19_998))), [1.0; 2]);
+        assert_eq!(value(&long("(requests_total ^ 0)", " + on (instance) ", 4000)), [4000.0; 2]);
+        assert_eq!(value(&format!("-({}) / -2", long("requests_total > 1e9", " or ", 6000))), [0.0; 0]);
+        assert_eq!(value(&format!("sum({}) ^ 0", long("requests_total", " and ", 15_000))), [1.0]);
+        assert_eq!(value(&format!("info({})", long("1 + requests_total * 0", " + ", 6000))), [6000.0; 2]);
+        assert_eq!(
+            value(&format!("max_over_time(({})[1m:15s])", long("vector(2)", " * on () ", 500)))[0],
+            2f64.powi(500)
+        );
+    }
+    let plan = Query::plan(&long("requests_total", " + ", 5000), &params(), &engine()).unwrap().explain();
+    assert!(plan.to_string().contains("... and"), "{plan}");
+}
+
+#[test]
 fn a_plan_is_shown_as_a_tree() {
     let text = "topk(3, sum by (a) (rate(x{b=~\"c|d\"}[5m] offset 1m))) > bool 2 and on (a) -y @ 0";
     let plan = Query::plan(text, &params(), &engine()).unwrap().explain().to_string();

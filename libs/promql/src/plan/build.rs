@@ -6,20 +6,18 @@ use series::Dedup;
 
 use super::Answer;
 use super::invariant::Invariants;
-use super::node::{
-    Aggregation, Distinct, Grouping, Join, Leaf, LeafKind, Map, Names, Node, NodeId, Op, RangeCall,
-};
+use super::node::{Aggregation, Grouping, Leaf, LeafKind, Map, Names, Node, NodeId, Op, RangeCall};
 use super::select::{Selects, Surroundings};
 use super::steps::{Steps, Window};
+use super::traits::Traits;
 use crate::eval::budget::Budget;
-use crate::functions::arithmetic::changes_metric;
 use crate::query::Select;
 use crate::syntax::DurationContext;
 use crate::syntax::ast::{
-    AggregateExpr, AggregateOp, At, BinaryExpr, BinaryOp, Boundary, Cardinality, Expr, Length,
-    MatrixSelector, Span, SubqueryExpr, UnaryOp, VectorSelector,
+    AggregateExpr, AggregateOp, At, Boundary, Expr, Length, MatrixSelector, Span, SubqueryExpr, UnaryOp,
+    VectorSelector,
 };
-use crate::syntax::functions::{FunctionId, ValueType};
+use crate::syntax::functions::FunctionId;
 use crate::text::go_quoted;
 use crate::{EngineOptions, Interrupt, QueryError, QueryParams};
 
@@ -37,7 +35,9 @@ pub(super) struct Builder<'q> {
     use_starts: bool,
     pub(super) delayed_name_removal: bool,
     invariants: Invariants,
-    pub(super) nodes: Vec<Node>,
+    nodes: Vec<Node>,
+    /// As many as operators.
+    pub(super) traits: Vec<Traits>,
     pub(super) selects: Selects,
 }
 
@@ -79,6 +79,7 @@ impl<'q> Builder<'q> {
             delayed_name_removal: engine.delayed_name_removal,
             invariants: Invariants::default(),
             nodes: Vec::new(),
+            traits: Vec::new(),
             selects: Selects::default(),
         }
     }
@@ -108,6 +109,8 @@ impl<'q> Builder<'q> {
         if let Op::Leaf(leaf) = &op {
             self.selects.leaves[leaf.select.index()].push(id);
         }
+        let below: Vec<Traits> = inputs.iter().map(|&input| self.traits[input]).collect();
+        self.traits.push(Traits::of(&op, &below));
         self.nodes.push(Node { op, inputs, parent: None, steps });
         Ok(id)
     }
@@ -119,7 +122,7 @@ impl<'q> Builder<'q> {
         steps: Steps,
         around: &Surroundings,
     ) -> Result<NodeId, QueryError> {
-        if steps.count > 1 && !matches!(expr, Expr::Number(_)) && self.invariants.holds(expr) {
+        if self.is_built_once(expr, steps) {
             let once = self.build(expr, Steps::single(steps.start), around)?;
             return self.add(Op::Map(Map::Repeat), vec![once], steps);
         }
@@ -138,7 +141,7 @@ impl<'q> Builder<'q> {
             }
             Expr::Vector(selector) => self.instant(selector, LeafKind::Instant, steps, around),
             Expr::Aggregate(aggregate) => self.aggregate(aggregate, steps, around),
-            Expr::Binary(binary) => self.binary(binary, steps, around),
+            Expr::Binary(_) => self.binary(expr, steps, around),
             Expr::Call(call) => self.call(call, steps, around),
             Expr::String(_) | Expr::Matrix(_) | Expr::Subquery(_) => {
                 // The parser has checked types: these occur only where their operator takes them itself.
@@ -153,6 +156,11 @@ impl<'q> Builder<'q> {
     /// Whether start timestamps count.
     pub(super) fn uses_starts(&self) -> bool {
         self.use_starts
+    }
+
+    /// Whether an expression has the same value at all of several steps, so that one is enough to compute it.
+    pub(super) fn is_built_once(&self, expr: &Expr, steps: Steps) -> bool {
+        steps.count > 1 && !matches!(expr, Expr::Number(_)) && self.invariants.holds(expr)
     }
 
     /// The flag that ends the query.
@@ -230,7 +238,7 @@ impl<'q> Builder<'q> {
             // They start from the last sample before the range.
             window.boundary = Boundary::Anchored;
         }
-        let waits = scalars.iter().any(|&scalar| self.needs_series(scalar));
+        let waits = scalars.iter().any(|&scalar| self.traits[scalar].needs_series);
         let matchers = &matrix.selector.matchers;
         let select = self.selects.add(matchers, &window, &steps, around, window.range, waits);
         let starts = self.use_starts && sees_starts(call.function, window.boundary);
@@ -302,41 +310,11 @@ impl<'q> Builder<'q> {
         // Resets between the steps are found by their buckets.
         let around = Surroundings { step: interval, ..around.below().with_buckets() };
         let series = self.build(&subquery.expr, inner, &around)?;
-        if self.may_repeat_labels(series) { self.add(Op::Merge, vec![series], inner) } else { Ok(series) }
-    }
-
-    /// Whether several series of an operator may have equal labels, at different steps.
-    fn may_repeat_labels(&self, id: NodeId) -> bool {
-        let node = &self.nodes[id];
-        match &node.op {
-            Op::Join(_) | Op::Set { .. } | Op::Info(_) => true,
-            Op::Map(Map::LabelReplace(_) | Map::LabelJoin(_)) => true,
-            // Names that went may have been all that told series apart.
-            Op::Distinct(Distinct { names: Some(_), any_step: false }) => true,
-            Op::Map(_) | Op::Sort(_) | Op::Buckets(_) | Op::Distinct(_) => {
-                node.inputs.first().is_some_and(|&input| self.may_repeat_labels(input))
-            }
-            // These pick from their input and keep its labels.
-            Op::Aggregate(a) => {
-                matches!(
-                    a.op,
-                    AggregateOp::TopK | AggregateOp::BottomK | AggregateOp::LimitK | AggregateOp::LimitRatio
-                ) && node.inputs.first().is_some_and(|&input| self.may_repeat_labels(input))
-            }
-            Op::Number(_)
-            | Op::Time
-            | Op::Leaf(_)
-            | Op::Scalar
-            | Op::Absent(_)
-            | Op::CountValues { .. }
-            | Op::Merge => false,
+        if self.traits[series].may_repeat_labels {
+            self.add(Op::Merge, vec![series], inner)
+        } else {
+            Ok(series)
         }
-    }
-
-    /// Whether an operator cannot give its output before series were fetched.
-    fn needs_series(&self, id: NodeId) -> bool {
-        let node = &self.nodes[id];
-        matches!(node.op, Op::Leaf(_)) || node.inputs.iter().any(|&input| self.needs_series(input))
     }
 
     fn aggregate(
@@ -382,73 +360,6 @@ impl<'q> Builder<'q> {
         }));
         let inputs = std::iter::once(input).chain(scalar.map(|(id, _)| id)).collect();
         self.add(op, inputs, steps)
-    }
-
-    fn binary(
-        &mut self,
-        binary: &BinaryExpr,
-        steps: Steps,
-        around: &Surroundings,
-    ) -> Result<NodeId, QueryError> {
-        let mut inside = around.inside("");
-        if matches!(binary.op, BinaryOp::TrimLower | BinaryOp::TrimUpper) {
-            inside = inside.with_buckets();
-        }
-        let mut build = |expr: &Expr| self.build(expr, steps, &inside);
-        let (left, right) = (&binary.lhs, &binary.rhs);
-        let scalar = |expr: &Expr| expr.value_type() == ValueType::Scalar;
-        let arithmetic = |swapped, return_bool| {
-            Op::Map(Map::Arithmetic { op: binary.op, swapped, return_bool, span: binary.span })
-        };
-        let drops_names = changes_metric(binary.op) || binary.return_bool;
-        let Some(matching) = &binary.matching else {
-            // A scalar is wanted before the vector that it is combined with streams past.
-            return match (scalar(left), scalar(right)) {
-                (true, true) => {
-                    let inputs = vec![build(left)?, build(right)?];
-                    self.add(arithmetic(false, true), inputs, steps)
-                }
-                (true, false) => {
-                    let known = build(left)?;
-                    let inputs = vec![build(right)?, known];
-                    let id = self.add(arithmetic(true, binary.return_bool), inputs, steps)?;
-                    if drops_names { self.unnamed(id, Names::Reserved, false) } else { Ok(id) }
-                }
-                (false, _) => {
-                    let known = build(right)?;
-                    let inputs = vec![build(left)?, known];
-                    let id = self.add(arithmetic(false, binary.return_bool), inputs, steps)?;
-                    if drops_names { self.unnamed(id, Names::Reserved, false) } else { Ok(id) }
-                }
-            };
-        };
-        // The side that is kept whole is fetched first, so that the other can stream past it.
-        let keep_left = match binary.op {
-            BinaryOp::Or => true,
-            BinaryOp::And | BinaryOp::Unless => false,
-            _ => matching.cardinality == Cardinality::OneToMany,
-        };
-        let inputs = if keep_left {
-            let kept = build(left)?;
-            vec![kept, build(right)?]
-        } else {
-            let kept = build(right)?;
-            vec![build(left)?, kept]
-        };
-        if binary.op.is_set() {
-            return self.add(Op::Set { op: binary.op, matching: matching.clone() }, inputs, steps);
-        }
-        // A comparison that gives 0 or 1 keeps them to the end where all do.
-        let drop_names = changes_metric(binary.op) || (binary.return_bool && !self.delayed_name_removal);
-        let join = Join {
-            op: binary.op,
-            matching: matching.clone(),
-            return_bool: binary.return_bool,
-            drop_names,
-            span: binary.span,
-        };
-        let id = self.add(Op::Join(join), inputs, steps)?;
-        self.joined(id, matching, drop_names)
     }
 
     /// The instants of an operator's output.

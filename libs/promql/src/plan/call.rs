@@ -255,7 +255,13 @@ impl Builder<'_> {
             return Ok(true);
         }
         let mut children = Vec::new();
-        expr.for_each_child(|child| children.push(child));
+        let (first, operators) = expr.chain();
+        if operators.is_empty() {
+            expr.for_each_child(|child| children.push(child));
+        } else {
+            children.push(first);
+            children.extend(operators.into_iter().map(|operator| &operator.rhs));
+        }
         for child in children {
             if !self.first_selector(child, time)? {
                 continue;

@@ -12,7 +12,10 @@ use crate::query::{Select, SelectId};
 use crate::syntax::ast::{Boundary, Length};
 use crate::text::{go_date, go_f, go_quoted};
 
-/// An operator of a plan and those that feed it. Displays as a tree, one operator a line.
+/// Levels of operators that are shown: more than anybody reads, and few enough for whatever walks the tree.
+const MAX_LEVELS: usize = 100;
+
+/// An operator of a plan and those that feed it, 100 levels of them. Displays as a tree, one operator a line.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlanNode {
     /// What it does, near to how the query says it.
@@ -51,15 +54,16 @@ impl PlanNode {
                 measured: None,
                 children: Vec::new(),
             },
-            Answer::Series(root) => Self::node(plan, meters, *root),
+            Answer::Series(root) => Self::node(plan, meters, *root, MAX_LEVELS),
         }
     }
 
-    fn node(plan: &Plan, meters: Option<&Meters>, id: NodeId) -> Self {
+    /// The operator `id` with `levels` of what feeds it.
+    fn node(plan: &Plan, meters: Option<&Meters>, id: NodeId, levels: usize) -> Self {
         let node = &plan.nodes[id];
-        if matches!(&node.op, Op::Distinct(rule) if rule.names.is_some()) {
-            // That names go is part of what makes them go.
-            let mut child = Self::node(plan, meters, node.inputs[0]);
+        if let Op::Distinct(_) = node.op {
+            // Keeping series apart is part of what changed their labels.
+            let mut child = Self::node(plan, meters, node.inputs[0], levels);
             if let (Some(measured), Some(meters)) = (&mut child.measured, meters) {
                 let meter = meters.of(id);
                 measured.peak_bytes += meter.peak_bytes();
@@ -67,6 +71,13 @@ impl PlanNode {
             }
             return child;
         }
+        let children = match levels.checked_sub(1) {
+            Some(levels) => {
+                node.inputs.iter().map(|input| Self::node(plan, meters, *input, levels)).collect()
+            }
+            None if node.inputs.is_empty() => Vec::new(),
+            None => vec![Self::left_out(plan, id)],
+        };
         let measured = meters.filter(|meters| meters.is_on()).map(|meters| {
             let meter = meters.of(id);
             Measured {
@@ -84,8 +95,21 @@ impl PlanNode {
                 _ => None,
             },
             measured,
-            children: node.inputs.iter().map(|input| Self::node(plan, meters, *input)).collect(),
+            children,
         }
+    }
+
+    /// Stands for what feeds `id`, where that is too much to show.
+    fn left_out(plan: &Plan, id: NodeId) -> Self {
+        let mut below = plan.nodes[id].inputs.clone();
+        let mut count = 0;
+        while let Some(next) = below.pop() {
+            count += 1;
+            below.extend(&plan.nodes[next].inputs);
+        }
+        let steps = plan.nodes[id].steps.count;
+        let name = format!("... and {count} more operators");
+        PlanNode { name, steps, select: None, measured: None, children: Vec::new() }
     }
 
     /// Time that it and all that feeds it took.
@@ -145,7 +169,7 @@ fn describe(plan: &Plan, op: &Op) -> String {
         Op::Buckets(call) => call.function.signature().name.to_owned(),
         Op::Sort(order) => order.function.signature().name.to_owned(),
         Op::Merge => "join series with equal labels".to_owned(),
-        Op::Distinct(_) => "refuse equal labels".to_owned(),
+        Op::Distinct(_) => "keep series apart".to_owned(),
         Op::Info(_) => "info".to_owned(),
     }
 }

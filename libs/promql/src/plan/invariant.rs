@@ -24,10 +24,28 @@ impl Invariants {
         self.known.get(&std::ptr::from_ref(expr)).copied().unwrap_or(false)
     }
 
-    fn visit(&mut self, expr: &Expr) -> bool {
+    fn visit(&mut self, root: &Expr) -> bool {
+        // Along a chain of operators in a loop, from its left.
+        let mut chain = vec![root];
+        while let Some(Expr::Binary(binary)) = chain.last() {
+            chain.push(&binary.lhs);
+        }
+        let mut holds = true;
+        while let Some(expr) = chain.pop() {
+            holds = match expr {
+                Expr::Binary(binary) => self.visit(&binary.rhs) && holds,
+                _ => self.node(expr),
+            };
+            self.known.insert(std::ptr::from_ref(expr), holds);
+        }
+        holds
+    }
+
+    /// As [`visit`](Self::visit), of an expression that is no binary operator.
+    fn node(&mut self, expr: &Expr) -> bool {
         let mut children = true;
         expr.for_each_child(|child| children &= self.visit(child));
-        let holds = match expr {
+        match expr {
             Expr::Number(_) | Expr::String(_) => true,
             Expr::Vector(selector) => selector.at.is_some(),
             Expr::Matrix(matrix) => matrix.selector.at.is_some(),
@@ -42,9 +60,7 @@ impl Invariants {
                 }
                 id => children && !depends_on_time(id),
             },
-        };
-        self.known.insert(std::ptr::from_ref(expr), holds);
-        holds
+        }
     }
 }
 

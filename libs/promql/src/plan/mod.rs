@@ -4,6 +4,7 @@
 //! needs, at which instants each operator is evaluated, which parts do not depend on the instant (`@`) and so are
 //! evaluated once. Reading order: [`steps`], [`node`], `build`, `select`, `call`.
 
+mod binary;
 mod build;
 mod call;
 pub(crate) mod explain;
@@ -13,6 +14,7 @@ pub(crate) mod node;
 mod propagate;
 mod select;
 pub(crate) mod steps;
+mod traits;
 
 use std::sync::Arc;
 

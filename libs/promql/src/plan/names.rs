@@ -5,17 +5,17 @@
 //! `promql-delayed-name-removal` does. At once, two series that only their names told apart are an error where it happens.
 
 use super::build::Builder;
-use super::node::{Distinct, Grouping, Map, Names, NodeId, Op};
+use super::node::{Distinct, Names, NodeId, Op};
 use crate::QueryError;
 use crate::functions::label::is_reserved;
-use crate::syntax::ast::{AggregateOp, VectorMatching};
+use crate::syntax::ast::VectorMatching;
 
 impl Builder<'_> {
     /// `id`, behind which names go if they go at once.
     ///
     /// `any_step` refuses series with equal labels also where they have no value at the same step.
     pub(super) fn unnamed(&mut self, id: NodeId, names: Names, any_step: bool) -> Result<NodeId, QueryError> {
-        if self.delayed_name_removal || !self.may_have_names(id) {
+        if self.delayed_name_removal || !self.traits[id].may_have_names {
             return Ok(id);
         }
         self.distinct(id, Distinct { names: Some(names), any_step })
@@ -42,34 +42,4 @@ impl Builder<'_> {
         }
         self.distinct(id, Distinct { names: None, any_step: false })
     }
-
-    /// Whether series of an operator may have labels that go with the name.
-    fn may_have_names(&self, id: NodeId) -> bool {
-        let node = &self.nodes[id];
-        let any_input = |inputs: &[NodeId]| inputs.iter().any(|&input| self.may_have_names(input));
-        match &node.op {
-            Op::Number(_) | Op::Time | Op::Scalar => false,
-            Op::Distinct(Distinct { names: Some(Names::Reserved), .. }) => false,
-            Op::Map(Map::LabelReplace(_) | Map::LabelJoin(_)) => true,
-            // The first input is the vector.
-            Op::Map(_) | Op::Sort(_) | Op::Distinct(_) | Op::Merge => {
-                node.inputs.first().is_some_and(|&input| self.may_have_names(input))
-            }
-            Op::Set { .. } => any_input(&node.inputs),
-            Op::Aggregate(spec) => match spec.op {
-                AggregateOp::TopK | AggregateOp::BottomK | AggregateOp::LimitK | AggregateOp::LimitRatio => {
-                    node.inputs.first().is_some_and(|&input| self.may_have_names(input))
-                }
-                _ => keeps_names(&spec.grouping),
-            },
-            Op::Join(join) => {
-                !join.drop_names || join.matching.include.iter().any(|label| is_reserved(label))
-            }
-            Op::Leaf(_) | Op::Absent(_) | Op::CountValues { .. } | Op::Buckets(_) | Op::Info(_) => true,
-        }
-    }
-}
-
-fn keeps_names(grouping: &Grouping) -> bool {
-    grouping.without || grouping.labels.iter().any(|label| is_reserved(label))
 }

@@ -8,6 +8,8 @@
 //! It takes for granted that series carry the labels that their selector asks for, see
 //! [`EngineOptions::propagate_matchers`](crate::EngineOptions::propagate_matchers).
 
+use std::convert::Infallible;
+
 use model::{METRIC_NAME, MatchOp, Matcher};
 
 use crate::syntax::ast::{
@@ -18,8 +20,20 @@ use crate::syntax::functions::{FunctionId, ValueType};
 /// Carries matchers over in all of `expr`. Labels that tell replicas apart are gone when series are matched, so they do
 /// not take part.
 pub(super) fn propagate(expr: &mut Expr, replica_labels: &[String]) {
-    expr.for_each_child_mut(|child| propagate(child, replica_labels));
-    let Expr::Binary(binary) = expr else { return };
+    let Ok(()) = expr.change_chain::<Infallible>(|expr| {
+        match expr {
+            Expr::Binary(binary) => {
+                propagate(&mut binary.rhs, replica_labels);
+                between_sides(binary, replica_labels);
+            }
+            _ => expr.for_each_child_mut(|child| propagate(child, replica_labels)),
+        }
+        Ok(())
+    });
+}
+
+/// Carries matchers over between the sides of an operator.
+fn between_sides(binary: &mut BinaryExpr, replica_labels: &[String]) {
     let Some(matching) = binary.matching.clone() else { return };
     let (to_left, to_right) = directions(binary, &matching);
     let counts = |matcher: &Matcher| {
@@ -58,12 +72,8 @@ fn directions(binary: &BinaryExpr, matching: &VectorMatching) -> (bool, bool) {
 /// Whether no two series of `expr` have equal labels as far as they count for the matching.
 fn is_unique(expr: &Expr, matching: &VectorMatching) -> bool {
     let all_labels = !matching.on && matching.labels.is_empty();
-    match expr {
+    match vector_of(expr) {
         Expr::Paren(paren) => is_unique(&paren.expr, matching),
-        // With a scalar, which is never unique, on one side.
-        Expr::Binary(binary) if binary.matching.is_none() => {
-            is_unique(&binary.lhs, matching) || is_unique(&binary.rhs, matching)
-        }
         // Series of one name differ in their other labels.
         Expr::Vector(selector) => all_labels && has_one_name(&selector.matchers),
         Expr::Call(call) => all_labels && range_matchers(call).is_some_and(|m| has_one_name(m)),
@@ -75,6 +85,17 @@ fn is_unique(expr: &Expr, matching: &VectorMatching) -> bool {
         }
         _ => false,
     }
+}
+
+/// The vector that is combined with scalars, in a chain such as `a * 60 / 2`.
+fn vector_of(expr: &Expr) -> &Expr {
+    let mut expr = expr;
+    while let Expr::Binary(binary) = expr
+        && binary.matching.is_none()
+    {
+        expr = if binary.lhs.value_type() == ValueType::Vector { &binary.lhs } else { &binary.rhs };
+    }
+    expr
 }
 
 fn has_one_name(matchers: &[Matcher]) -> bool {
@@ -106,16 +127,10 @@ fn range_matchers(call: &Call) -> Option<&Vec<Matcher>> {
 
 /// What the labels of all series of `expr` satisfy, as far as it shows.
 fn conditions(expr: &Expr) -> Vec<Matcher> {
-    match expr {
+    match vector_of(expr) {
         Expr::Paren(paren) => conditions(&paren.expr),
         Expr::Vector(selector) => selector.matchers.clone(),
         Expr::Call(call) => range_matchers(call).cloned().unwrap_or_default(),
-        Expr::Binary(binary) if binary.matching.is_none() => {
-            // One side is a scalar, which has no conditions.
-            let mut both = conditions(&binary.lhs);
-            both.extend(conditions(&binary.rhs));
-            both
-        }
         Expr::Aggregate(aggregate) => {
             let mut inner = conditions(&aggregate.expr);
             inner.retain(|matcher| keeps(aggregate, matcher.name()));
@@ -134,6 +149,13 @@ fn narrow(expr: &mut Expr, mut matchers: Vec<Matcher>) {
             }
         }
     };
+    let mut expr = expr;
+    while let Expr::Binary(binary) = expr {
+        if binary.matching.is_some() {
+            return;
+        }
+        expr = if binary.lhs.value_type() == ValueType::Vector { &mut binary.lhs } else { &mut binary.rhs };
+    }
     match expr {
         Expr::Paren(paren) => narrow(&mut paren.expr, matchers),
         Expr::Vector(selector) => add(&mut selector.matchers, matchers),
@@ -143,11 +165,6 @@ fn narrow(expr: &mut Expr, mut matchers: Vec<Matcher>) {
                     add(&mut matrix.selector.matchers, std::mem::take(&mut matchers));
                 }
             }
-        }
-        Expr::Binary(binary) if binary.matching.is_none() => {
-            let vector =
-                if binary.lhs.value_type() == ValueType::Vector { &mut binary.lhs } else { &mut binary.rhs };
-            narrow(vector, matchers);
         }
         Expr::Aggregate(aggregate) => {
             matchers.retain(|matcher| keeps(aggregate, matcher.name()));

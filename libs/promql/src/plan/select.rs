@@ -1,5 +1,7 @@
 //! Selects: which series and samples the leaves need, shared where they need the same.
 
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use model::{Matcher, TimeRange, Timestamp};
@@ -59,8 +61,8 @@ impl Surroundings {
 pub(crate) struct Selects {
     pub(crate) list: Vec<Select>,
     pub(crate) leaves: Vec<Vec<NodeId>>,
-    /// Whether a later leaf may read it too.
-    shared: Vec<bool>,
+    /// Those that later leaves may read too, by a hash of their matchers and range.
+    shared: HashMap<u64, Vec<usize>>,
 }
 
 impl Selects {
@@ -99,7 +101,9 @@ impl Selects {
                 && aggregate_for(&known.hints.func) == aggregate_for(&select.hints.func)
                 && is_counter(&known.hints.func) == is_counter(&select.hints.func)
         };
-        if !waits && let Some(id) = (0..self.list.len()).find(|&id| self.shared[id] && same(&self.list[id])) {
+        let key = key(&select);
+        let known = self.shared.get(&key).filter(|_| !waits);
+        if let Some(id) = known.and_then(|ids| ids.iter().copied().find(|&id| same(&self.list[id]))) {
             let hints = &mut self.list[id].hints;
             if hints.func != select.hints.func || hints.grouping != select.hints.grouping {
                 hints.grouping.clear();
@@ -107,10 +111,13 @@ impl Selects {
             }
             return SelectId(id);
         }
+        let id = self.list.len();
         self.list.push(select);
         self.leaves.push(Vec::new());
-        self.shared.push(!waits);
-        SelectId(self.list.len() - 1)
+        if !waits {
+            self.shared.entry(key).or_default().push(id);
+        }
+        SelectId(id)
     }
 
     /// How a leaf of `id` decodes, with start timestamps or without.
@@ -125,6 +132,16 @@ impl Selects {
             starts,
         }
     }
+}
+
+/// A hash of what two selects have to have in common to be one.
+fn key(select: &Select) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (select.range.min, select.range.max).hash(&mut hasher);
+    for matcher in &select.matchers {
+        (matcher.name(), matcher.op().as_str(), matcher.value()).hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 /// Whether `func` takes a counter, so that a change of replica must not look like a reset.

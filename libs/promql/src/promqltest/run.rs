@@ -1,5 +1,6 @@
 //! Running scripts.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use model::{Labels, Sample, Timestamp};
@@ -217,6 +218,19 @@ fn point(series: MatrixSeries, at: Timestamp) -> Option<VectorSample> {
 /// Pins all selectors and subqueries that are not pinned to an instant yet, except inside pinned subqueries. Tells
 /// whether the value now is the same whenever it is evaluated.
 fn pin(expr: &mut Expr, at: At) -> bool {
+    let mut invariant = true;
+    let Ok(()) = expr.change_chain::<Infallible>(|expr| {
+        invariant &= match expr {
+            Expr::Binary(binary) => pin(&mut binary.rhs, at),
+            _ => pin_operand(expr, at),
+        };
+        Ok(())
+    });
+    invariant
+}
+
+/// As [`pin`], of what is no binary operator.
+fn pin_operand(expr: &mut Expr, at: At) -> bool {
     let pin_one = |place: &mut Option<At>| {
         if !matches!(place, Some(At::Time(_))) {
             *place = Some(at);

@@ -2,7 +2,8 @@
 //!
 //! The tree is what was written, checked but not simplified: parentheses, unary plus and redundant modifiers stay,
 //! so that printing gives the expression back. Its height is bounded by [`MAX_HEIGHT`], so recursion over
-//! it is safe on an ordinary thread's stack.
+//! it is safe on an ordinary thread's stack, as long as it follows chains of operators with
+//! [`Expr::chain`] and not to their left.
 
 use std::fmt;
 
@@ -10,8 +11,12 @@ use model::{Matcher, Timestamp};
 
 use super::functions::{Function, ValueType};
 
-/// Longest path from the root to a leaf, counting every operator of a chain such as `a + b + c`.
+/// Longest path from the root to a leaf, where all operators of a chain such as `a + b + c` count as one step.
 pub const MAX_HEIGHT: usize = 500;
+
+/// Most operands in an expression: selectors, numbers, strings, calls, parentheses. Each takes some memory
+/// before the first series arrives.
+pub const MAX_OPERANDS: usize = 20_000;
 
 /// A stretch of the query text in bytes; `start` belongs to it, `end` does not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -110,7 +115,8 @@ impl Expr {
     }
 
     /// Calls `f` for each expression directly below this one, in the order of the text (the parameter of an
-    /// aggregation before its operand). The selector of a [`MatrixSelector`] is part of it, not below it.
+    /// aggregation before its operand). The selector of a [`MatrixSelector`] is part of it, not below it. Who recurses
+    /// with it takes [`chain`](Self::chain) for binary operators.
     pub fn for_each_child<'a>(&'a self, mut f: impl FnMut(&'a Expr)) {
         match self {
             Expr::Number(_) | Expr::String(_) | Expr::Vector(_) | Expr::Matrix(_) => {}
@@ -417,7 +423,7 @@ impl fmt::Display for BinaryOp {
 }
 
 /// An operator between two expressions.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub struct BinaryExpr {
     /// The operator.
     pub op: BinaryOp,

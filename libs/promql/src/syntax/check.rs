@@ -25,6 +25,11 @@ impl Checker<'_> {
     }
 
     fn expr(&self, expr: &mut Expr) -> Result<(), ParseError> {
+        expr.change_chain(|expr| self.node(expr))
+    }
+
+    /// Checks an expression; if it is a binary operator, its left operand has been checked.
+    fn node(&self, expr: &mut Expr) -> Result<(), ParseError> {
         match expr {
             Expr::Number(_) | Expr::String(_) => Ok(()),
             Expr::Vector(selector) => self.selector(selector, false),
@@ -79,7 +84,6 @@ impl Checker<'_> {
     }
 
     fn binary(&self, binary: &mut BinaryExpr) -> Result<(), ParseError> {
-        self.expr(&mut binary.lhs)?;
         self.expr(&mut binary.rhs)?;
         let (op, span) = (binary.op, binary.span);
         let (left, right) = (binary.lhs.value_type(), binary.rhs.value_type());

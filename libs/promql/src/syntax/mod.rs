@@ -1,8 +1,9 @@
 //! The language: text to syntax tree and back.
 //!
-//! Reading order: [`ast`], [`functions`], `token`, `lexer`, `parser`, `check`, `printer`, `duration`.
+//! Reading order: [`ast`], `chain`, [`functions`], `token`, `lexer`, `parser`, `check`, `printer`, `duration`.
 
 pub mod ast;
+mod chain;
 mod check;
 mod duration;
 mod error;

@@ -175,21 +175,38 @@ impl Display for SubqueryExpr {
 
 impl Display for BinaryExpr {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        use BinaryOp::{Add, Div, Mod, Mul, Pow, Sub};
-        if matches!(self.op, Add | Sub | Mul | Div | Mod | Pow) {
-            write!(f, "{:+} {}", self.lhs, self.op)?;
-        } else {
-            write!(f, "{} {}", self.lhs, self.op)?;
+        let (first, mut operators) = self.lhs.chain();
+        operators.push(self);
+        let mut operand = first;
+        for operator in operators {
+            if could_continue_offset(operator.op) {
+                write!(f, "{operand:+}")?;
+            } else {
+                write!(f, "{operand}")?;
+            }
+            write_operator(f, operator)?;
+            operand = &operator.rhs;
         }
-        if self.return_bool {
-            f.write_str(" bool")?;
-        }
-        if let Some(matching) = &self.matching {
-            matching.fmt(f)?;
-        }
-        f.write_char(' ')?;
-        self.rhs.fmt(f)
+        operand.fmt(f)
     }
+}
+
+/// Whether an operator behind an offset would be read as part of it.
+fn could_continue_offset(op: BinaryOp) -> bool {
+    use BinaryOp::{Add, Div, Mod, Mul, Pow, Sub};
+    matches!(op, Add | Sub | Mul | Div | Mod | Pow)
+}
+
+/// Writes an operator and its modifiers, with spaces around.
+fn write_operator(f: &mut Formatter<'_>, binary: &BinaryExpr) -> fmt::Result {
+    write!(f, " {}", binary.op)?;
+    if binary.return_bool {
+        f.write_str(" bool")?;
+    }
+    if let Some(matching) = &binary.matching {
+        matching.fmt(f)?;
+    }
+    f.write_char(' ')
 }
 
 /// Writes the modifiers, each with a space before it.

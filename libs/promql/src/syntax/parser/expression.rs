@@ -55,7 +55,11 @@ impl Parser<'_> {
         {
             return Err(self.error(span, "binop fill modifiers are experimental and not enabled"));
         }
-        let height = self.above(lhs.height.max(rhs.height), span)?;
+        // What is on the left of a chain is no higher for that, see `chain`.
+        let height = match lhs.expr {
+            Expr::Binary(_) => lhs.height.max(self.above(rhs.height, span)?),
+            _ => self.above(lhs.height.max(rhs.height), span)?,
+        };
         let scalars = [&lhs, &rhs].iter().all(|side| side.expr.value_type() == ValueType::Scalar);
         let expr = Expr::Binary(Box::new(BinaryExpr {
             op,
@@ -98,6 +102,7 @@ impl Parser<'_> {
 
     /// Parses an operand without signs, with the modifiers behind it.
     fn primary(&mut self) -> Result<Parsed, ParseError> {
+        self.count_operand()?;
         let first = self.token;
         let operand = match first.kind {
             Kind::Number | Kind::Duration => Parsed::leaf(Expr::Number(self.number_literal()?)),

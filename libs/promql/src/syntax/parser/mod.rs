@@ -19,7 +19,7 @@ pub(crate) use metric::parse_labels_prefix;
 use model::Matcher;
 
 use super::ParseOptions;
-use super::ast::{Expr, MAX_HEIGHT, Span};
+use super::ast::{Expr, MAX_HEIGHT, MAX_OPERANDS, Span};
 use super::check::check;
 use super::error::ParseError;
 use super::lexer::Lexer;
@@ -31,8 +31,8 @@ pub const MAX_LENGTH_BYTES: usize = 512 << 10;
 /// Parses an expression and checks its types.
 ///
 /// # Errors
-/// Where the text is no expression that Prometheus would take, is longer than [`MAX_LENGTH_BYTES`] or is nested
-/// deeper than [`MAX_HEIGHT`].
+/// Where the text is no expression that Prometheus would take, is longer than [`MAX_LENGTH_BYTES`], has more operands than
+/// [`MAX_OPERANDS`] or is nested deeper than [`MAX_HEIGHT`].
 ///
 /// ```
 /// use promql::{ParseOptions, parse};
@@ -97,6 +97,8 @@ struct Parser<'a> {
     token: Token,
     /// End of the last token that was taken.
     end: u32,
+    /// How many operands there were.
+    operands: usize,
     /// How many calls of [`expression`](Self::expression) are under way.
     depth: usize,
     /// How many aggregations are open, which is what a mistake inside them is blamed on.
@@ -114,7 +116,7 @@ impl<'a> Parser<'a> {
         }
         let mut lexer = Lexer::new(text);
         let token = lexer.next_token();
-        Ok(Parser { text, options, lexer, token, end: 0, depth: 0, aggregations: 0 })
+        Ok(Parser { text, options, lexer, token, end: 0, operands: 0, depth: 0, aggregations: 0 })
     }
 
     /// Takes the token and looks at the next one.
@@ -175,6 +177,16 @@ impl<'a> Parser<'a> {
     /// Fails where the token that was looked at is a mistake of the lexer, which comes before any mistake of meaning.
     fn lexed(&self) -> Result<(), ParseError> {
         if self.token.kind == Kind::Error { Err(self.unexpected("", "")) } else { Ok(()) }
+    }
+
+    /// Counts an operand, which begins with the token.
+    fn count_operand(&mut self) -> Result<(), ParseError> {
+        self.operands += 1;
+        if self.operands > MAX_OPERANDS {
+            let message = format!("expression has more than the limit of {MAX_OPERANDS} operands");
+            return Err(self.error(self.token.span, message));
+        }
+        Ok(())
     }
 
     /// The height of a node above nodes of height `below`.

@@ -1,0 +1,104 @@
+//! Binary operators, whole chains of them at a time.
+
+use super::build::Builder;
+use super::node::{Join, Map, Names, NodeId, Op};
+use super::select::Surroundings;
+use super::steps::Steps;
+use crate::QueryError;
+use crate::functions::arithmetic::changes_metric;
+use crate::syntax::ast::{BinaryExpr, BinaryOp, Cardinality, Expr};
+use crate::syntax::functions::ValueType;
+
+/// An operator whose left operand is not built yet.
+struct Open<'e> {
+    binary: &'e BinaryExpr,
+    /// The right operand, where it comes before the left one.
+    right: Option<NodeId>,
+    inside: Surroundings,
+}
+
+impl Builder<'_> {
+    /// The operators of a chain such as `a + b + c`: down its left in a loop, and up again.
+    pub(super) fn binary(
+        &mut self,
+        expr: &Expr,
+        steps: Steps,
+        around: &Surroundings,
+    ) -> Result<NodeId, QueryError> {
+        let mut open: Vec<Open<'_>> = Vec::new();
+        let mut inside = around.clone();
+        let mut left = expr;
+        while let Expr::Binary(binary) = left
+            // What is the same at all steps is built as an expression of its own.
+            && (open.is_empty() || !self.is_built_once(left, steps))
+        {
+            inside = inside.inside("");
+            if matches!(binary.op, BinaryOp::TrimLower | BinaryOp::TrimUpper) {
+                inside = inside.with_buckets();
+            }
+            let right = match right_comes_first(binary) {
+                true => Some(self.build(&binary.rhs, steps, &inside)?),
+                false => None,
+            };
+            open.push(Open { binary, right, inside: inside.clone() });
+            left = &binary.lhs;
+        }
+        let mut built = self.build(left, steps, &inside)?;
+        while let Some(Open { binary, right, inside }) = open.pop() {
+            let right = match right {
+                Some(right) => right,
+                None => self.build(&binary.rhs, steps, &inside)?,
+            };
+            built = self.operator(binary, built, right, steps)?;
+        }
+        Ok(built)
+    }
+
+    /// The operator between two operands.
+    fn operator(
+        &mut self,
+        binary: &BinaryExpr,
+        left: NodeId,
+        right: NodeId,
+        steps: Steps,
+    ) -> Result<NodeId, QueryError> {
+        let Some(matching) = &binary.matching else {
+            let scalars = binary.value_type == ValueType::Scalar;
+            let swapped = !scalars && binary.lhs.value_type() == ValueType::Scalar;
+            let op = Op::Map(Map::Arithmetic {
+                op: binary.op,
+                swapped,
+                // A comparison between scalars always gives 0 or 1.
+                return_bool: binary.return_bool || scalars,
+                span: binary.span,
+            });
+            let inputs = if swapped { vec![right, left] } else { vec![left, right] };
+            let id = self.add(op, inputs, steps)?;
+            let drop_names = changes_metric(binary.op) || binary.return_bool;
+            return if drop_names { self.unnamed(id, Names::Reserved, false) } else { Ok(id) };
+        };
+        if binary.op.is_set() {
+            let op = Op::Set { op: binary.op, matching: matching.clone() };
+            return self.add(op, vec![left, right], steps);
+        }
+        // A comparison that gives 0 or 1 keeps them to the end where all do.
+        let drop_names = changes_metric(binary.op) || (binary.return_bool && !self.delayed_name_removal);
+        let join = Join {
+            op: binary.op,
+            matching: matching.clone(),
+            return_bool: binary.return_bool,
+            drop_names,
+            span: binary.span,
+        };
+        let id = self.add(Op::Join(join), vec![left, right], steps)?;
+        self.joined(id, matching, drop_names)
+    }
+}
+
+/// Whether the right operand is wanted before the left one streams past: a scalar, or the side that a join keeps.
+fn right_comes_first(binary: &BinaryExpr) -> bool {
+    match &binary.matching {
+        None => binary.rhs.value_type() == ValueType::Scalar,
+        Some(matching) => binary.op != BinaryOp::Or && matching.cardinality != Cardinality::OneToMany,
+    }
+}
