@@ -12,9 +12,11 @@ mod block;
 mod chunk;
 mod cursor;
 mod error;
+mod generate;
 mod histogram;
 mod index;
 mod meta;
+mod mix;
 mod postings;
 #[cfg(test)]
 mod random;
@@ -35,6 +37,7 @@ pub use block::{
 };
 pub use chunk::{Chunk, Encoding};
 pub use error::{AppendError, ChunkError, ChunkProblem};
+pub use generate::{GenerateError, Workload};
 pub use histogram::HistogramEncoder;
 pub use index::{ChunkMeta, ChunkRef, Index, IndexVersion, SeriesEntry, SeriesRef, SeriesScan};
 pub use meta::{

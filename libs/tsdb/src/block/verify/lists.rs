@@ -8,6 +8,7 @@ use model::{Label, Labels};
 use super::{BlockPart, Check};
 use crate::SeriesRef;
 use crate::index::label_hash;
+use crate::mix::mixed;
 
 /// What the series say of the lists: for each label, by its hash, how many series have it, and a sum over them.
 #[derive(Default)]
@@ -28,16 +29,8 @@ impl Sum {
     fn add(&mut self, series: SeriesRef) {
         self.count += 1;
         self.example = series.0;
-        self.sum = self.sum.wrapping_add(mixed(series.0));
+        self.sum = self.sum.wrapping_add(mixed(u64::from(series.0)));
     }
-}
-
-/// Spreads a number over 64 bits (the finalizer of SplitMix64).
-fn mixed(number: u32) -> u64 {
-    let mut z = u64::from(number).wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 impl ListCheck {
