@@ -131,6 +131,16 @@ fn classify(error: &StoreError) -> (ErrorKind, String) {
             "the bucket does not exist: create it, or correct its name in the objstore configuration"
                 .to_owned(),
         ),
+        _ if asks_for_credential(&text) => (
+            ErrorKind::Denied,
+            "no credential is configured, and neither the environment nor the machine gives one: add it to the objstore configuration"
+                .to_owned(),
+        ),
+        _ if is_wrong_region(&text) => (
+            ErrorKind::Config,
+            "the bucket is in another region: correct region and endpoint in the objstore configuration"
+                .to_owned(),
+        ),
         _ if is_bad_credential(&text) => (
             ErrorKind::Denied,
             format!(
@@ -148,10 +158,29 @@ fn names_missing_bucket(text: &str) -> bool {
         .any(|code| text.contains(code))
 }
 
+/// Listings are refused by the store's library without saying that it was a refusal.
 fn is_bad_credential(text: &str) -> bool {
-    ["InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "AuthenticationFailed"]
+    let marks = [
+        "status code: 401",
+        "status code: 403",
+        "InvalidAccessKeyId",
+        "SignatureDoesNotMatch",
+        "ExpiredToken",
+        "InvalidToken",
+    ];
+    marks.iter().any(|mark| text.contains(mark))
+}
+
+/// The addresses at which machines in clouds are asked for their own credential.
+fn asks_for_credential(text: &str) -> bool {
+    ["//169.254.169.254", "//169.254.170.2", "//metadata.google.internal"]
         .iter()
-        .any(|code| text.contains(code))
+        .any(|host| text.contains(host))
+}
+
+fn is_wrong_region(text: &str) -> bool {
+    let marks = ["AuthorizationHeaderMalformed", "PermanentRedirect", "incorrectly configured region"];
+    marks.iter().any(|mark| text.contains(mark))
 }
 
 /// The content of `<Code>` in an XML answer.
@@ -188,5 +217,48 @@ fn one_line(text: &str) -> String {
     match line.char_indices().nth(300) {
         Some((end, _)) => format!("{}...", &line[..end]),
         None => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kind_follows_from_what_the_store_said() {
+        let check = |text: &str, kind: ErrorKind, words: &str| {
+            let error = StoreError::Generic { store: "S3", source: text.into() };
+            let error = BucketError::from_store("b", "list \"\"".to_owned(), error);
+            assert_eq!(error.kind(), kind, "{error}");
+            let line = error.to_string();
+            assert!(line.starts_with("list \"\" in bucket \"b\": ") && line.contains(words), "{line}");
+            assert!(!line.contains('\n') && line.len() < 400, "{line}");
+        };
+        let status = |status: &str, code: &str| {
+            format!(
+                "Error performing list request: Server returned non-2xx status code: {status}: <Error>\n<Code>{code}</Code></Error>"
+            )
+        };
+        check(&status("403 Forbidden", "AuthorizationFailure"), ErrorKind::Denied, "(AuthorizationFailure)");
+        check(&status("404 Not Found", "NoSuchBucket"), ErrorKind::NoBucket, "create it");
+        check(&status("400 Bad Request", "AuthorizationHeaderMalformed"), ErrorKind::Config, "region");
+        check(&status("503 Slow Down", "SlowDown"), ErrorKind::Unavailable, "answered SlowDown");
+        check(
+            "Error performing PUT http://169.254.169.254/latest/api/token: error sending request",
+            ErrorKind::Denied,
+            "no credential is configured",
+        );
+        check(&"x\n".repeat(1000), ErrorKind::Unavailable, "x x");
+    }
+
+    #[test]
+    fn the_exit_code_tells_configuration_from_weather() {
+        let code = |kind| BucketError::new(kind, "b", "a", "r").exit_code();
+        for kind in [ErrorKind::Config, ErrorKind::Denied, ErrorKind::NoBucket, ErrorKind::Unsupported] {
+            assert_eq!(code(kind), 2, "{kind:?}");
+        }
+        for kind in [ErrorKind::NotFound, ErrorKind::Conflict, ErrorKind::Unavailable, ErrorKind::Corrupt] {
+            assert_eq!(code(kind), 1, "{kind:?}");
+        }
     }
 }

@@ -1,16 +1,18 @@
 //! How blocks leave a bucket: whole ones in an order that never shows half a block, abandoned uploads only
 //! when nothing speaks for them.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use model::Timestamp;
-use tsdb::Ulid;
+use tsdb::{BlockMeta, Ulid};
 
 use crate::bucket::Bucket;
 use crate::error::BucketError;
 use crate::layout;
+use crate::manifest::manifest_of;
 use crate::retry::Retry;
 
 /// Objects that are removed at once.
@@ -23,7 +25,7 @@ pub const PARTIAL_UPLOAD_AGE: Duration = Duration::from_secs(48 * 3600);
 const CLOCK_OBJECT: &str = "isthmus/clock";
 
 /// Removes a block: `meta.json` first, so that nobody sees the block any more, then all else, the deletion mark last,
-/// so that whoever finds the rest knows what to do with it. Says how many objects there were.
+/// so that whoever finds the rest knows what to do with it. Says how many files there were.
 ///
 /// Whether the block may go is the caller's to decide.
 ///
@@ -34,24 +36,24 @@ const CLOCK_OBJECT: &str = "isthmus/clock";
 /// As after an error.
 pub async fn delete_block(bucket: &Bucket, block: Ulid, retry: Retry) -> Result<usize, BucketError> {
     let folder = block.to_string();
-    let listed = retry.run(|| bucket.list_all(&folder)).await?;
-    // Removed by name and not by the listing, which may lack what was written last.
-    let meta = layout::meta(block);
+    let (meta, mark) = (layout::meta(block), layout::block_file(block, layout::DELETION_MARK_FILE));
+    let list = || async {
+        let objects = retry.run(|| bucket.list_all(&folder)).await?;
+        let names = objects.into_iter().map(|object| object.name);
+        Ok::<BTreeSet<String>, BucketError>(names.filter(|name| *name != meta && *name != mark).collect())
+    };
+    // The manifest names files that an old listing may lack.
+    let mut left = files_by_manifest(bucket, block, retry).await?;
+    left.append(&mut list().await?);
+    let count = left.len();
     retry.run(|| bucket.delete(&meta)).await?;
-    let mark = layout::block_file(block, layout::DELETION_MARK_FILE);
-    let mut left: Vec<String> = listed.iter().map(|object| object.name.clone()).collect();
-    loop {
-        left.retain(|name| *name != meta && *name != mark);
-        if left.is_empty() {
-            break;
-        }
+    while !left.is_empty() {
         futures::stream::iter(&left)
             .map(|name| retry.run(|| bucket.delete(name)))
             .buffer_unordered(CONCURRENCY)
             .try_collect::<()>()
             .await?;
-        let found = retry.run(|| bucket.list_all(&folder)).await?;
-        let found: Vec<String> = found.into_iter().map(|object| object.name).collect();
+        let found = list().await?;
         // Markers of folders keep their names whatever is removed below them; going on would never end.
         if found == left {
             break;
@@ -59,7 +61,23 @@ pub async fn delete_block(bucket: &Bucket, block: Ulid, retry: Retry) -> Result<
         left = found;
     }
     retry.run(|| bucket.delete(&mark)).await?;
-    Ok(listed.len())
+    Ok(count)
+}
+
+/// The files that a block's `meta.json` lists; none where it is not there or cannot be read.
+async fn files_by_manifest(
+    bucket: &Bucket,
+    block: Ulid,
+    retry: Retry,
+) -> Result<BTreeSet<String>, BucketError> {
+    let name = layout::meta(block);
+    let content = match retry.run(|| bucket.get(&name)).await {
+        Ok(content) => content,
+        Err(error) if error.is_not_found() => return Ok(BTreeSet::new()),
+        Err(error) => return Err(error),
+    };
+    let files = BlockMeta::parse(&content).map(|meta| manifest_of(&meta)).unwrap_or_default();
+    Ok(files.iter().map(|file| layout::block_file(block, &file.path)).collect())
 }
 
 /// What the rules say about a block without `meta.json`.
@@ -135,4 +153,75 @@ pub async fn store_time(bucket: &Bucket) -> Result<Timestamp, BucketError> {
         .put(CLOCK_OBJECT, Bytes::from_static(b"The store's clock is read by writing this object.\n"))
         .await?;
     Ok(bucket.head(CLOCK_OBJECT).await?.last_modified)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use object_store::memory::InMemory;
+
+    use super::*;
+    use crate::fault::{Faults, FaultyStore};
+
+    fn block() -> Ulid {
+        tsdb::parse_block_id("01HZY3VQ6J0000000000000000").expect("it is one")
+    }
+
+    /// A bucket that holds the given files of the block, as old as `hours` at the time that is returned.
+    async fn aged(files: &[&str], hours: i64) -> (Bucket, Timestamp) {
+        let bucket = Bucket::new(Arc::new(InMemory::new()));
+        for file in files {
+            bucket.put(&layout::block_file(block(), file), Bytes::from_static(b"x")).await.unwrap();
+        }
+        let now = store_time(&bucket).await.unwrap();
+        (bucket, now.offset_millis(hours * 3_600_000))
+    }
+
+    #[tokio::test]
+    async fn only_uploads_for_which_nothing_speaks_are_abandoned() {
+        let check = |files: &'static [&'static str], hours, keep: Option<&'static str>| async move {
+            let (bucket, now) = aged(files, hours).await;
+            let judged = judge_partial(&bucket, block(), now).await.unwrap();
+            match keep {
+                Some(why) => assert_eq!(judged, PartialVerdict::Keep(why), "{files:?}, {hours} h"),
+                None => assert!(matches!(judged, PartialVerdict::Abandoned { .. }), "{judged:?}"),
+            }
+        };
+        check(&["index", "chunks/000001"], 49, None).await;
+        check(&["index"], 47, Some("its upload may still be going on")).await;
+        check(&["index"], -100, Some("its upload may still be going on")).await;
+        check(&[], 49, Some("it has no objects")).await;
+        // Whatever it holds: a meta.json that cannot be read is never a reason to delete.
+        check(&["index", "meta.json"], 49, Some("it has a meta.json")).await;
+        let marked = Some("it is marked, so whoever follows the mark removes it");
+        check(&["index", "deletion-mark.json"], 49, marked).await;
+        check(&["index", "no-compact-mark.json"], 49, marked).await;
+    }
+
+    #[tokio::test]
+    async fn an_intent_keeps_an_upload_and_an_old_one_does_not() {
+        let (bucket, now) = aged(&["index"], 49).await;
+        bucket.put(&layout::intent(block()), Bytes::new()).await.unwrap();
+        let judged = judge_partial(&bucket, block(), now).await.unwrap();
+        assert!(matches!(judged, PartialVerdict::Abandoned { .. }), "{judged:?}");
+        let soon = now.offset_millis(-2 * 3_600_000);
+        let judged = judge_partial(&bucket, block(), soon).await.unwrap();
+        assert_eq!(judged, PartialVerdict::Keep("somebody is uploading it"));
+    }
+
+    #[tokio::test]
+    async fn a_store_that_fails_leaves_no_verdict() {
+        let memory = Arc::new(InMemory::new());
+        let plain = Bucket::new(memory.clone());
+        plain.put(&layout::block_file(block(), "index"), Bytes::new()).await.unwrap();
+        let now = store_time(&plain).await.unwrap().offset_millis(100 * 3_600_000);
+        for requests in 0..3 {
+            let store = FaultyStore::new(memory.clone(), 1);
+            store.set(Faults { requests_left: Some(requests), ..Faults::default() });
+            let judged = judge_partial(&Bucket::new(store), block(), now).await;
+            assert!(judged.is_err(), "after {requests} requests: {judged:?}");
+        }
+        assert!(judge_partial(&plain, block(), now).await.is_ok());
+    }
 }

@@ -1,1 +1,82 @@
+//! The fixtures in `testdata`: `good` is taken as it is, `warned` with the warnings it expects, `bad` is refused with
+//! every text it expects. An expectation is a comment, `# expect: part of a line`.
 
+use std::path::{Path, PathBuf};
+
+use super::*;
+
+fn fixtures(folder: &str) -> Vec<(PathBuf, String)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(folder);
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(!files.is_empty(), "{}", folder.display());
+    files.into_iter().map(|file| (file.clone(), std::fs::read_to_string(file).unwrap())).collect()
+}
+
+fn expectations(text: &str) -> Vec<&str> {
+    text.lines().filter_map(|line| line.strip_prefix("# expect: ")).collect()
+}
+
+#[test]
+fn good_configurations_open_without_a_word() {
+    for (file, text) in fixtures("good") {
+        let config = BucketConfig::parse(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        assert_eq!(config.warnings(), [], "{}", file.display());
+        let opened = config.open(&BucketMetrics::default());
+        let bucket = opened.unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        assert_eq!(bucket.name(), config.bucket_name());
+    }
+}
+
+#[test]
+fn fields_without_effect_are_named() {
+    for (file, text) in fixtures("warned") {
+        let config = BucketConfig::parse(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let found: Vec<String> = config.warnings().iter().map(Mistake::to_string).collect();
+        let expected = expectations(&text);
+        assert_eq!(found.len(), expected.len(), "{}: {found:#?}", file.display());
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(found.starts_with(expected), "{}: {found:?} is not {expected:?}", file.display());
+        }
+        assert!(config.open(&BucketMetrics::default()).is_ok(), "{}", file.display());
+    }
+}
+
+#[test]
+fn all_mistakes_of_a_bad_configuration_are_told_together() {
+    for (file, text) in fixtures("bad") {
+        let error = BucketConfig::parse(&text).expect_err(&file.display().to_string()).to_string();
+        for expected in expectations(&text) {
+            assert!(error.contains(expected), "{}: {expected:?} is not in:\n{error}", file.display());
+        }
+        assert!(!expectations(&text).is_empty(), "{}", file.display());
+    }
+}
+
+#[test]
+fn secrets_are_not_printed() {
+    let text = "type: S3\nconfig: {bucket: b, endpoint: 'e:1', access_key: visible, secret_key: hidden}";
+    let config = format!("{:?}", BucketConfig::parse(text).unwrap());
+    assert!(
+        config.contains("\"b\"") && !config.contains("hidden") && !config.contains("visible"),
+        "{config}"
+    );
+}
+
+#[test]
+fn flags_give_one_configuration_or_say_what_is_missing() {
+    let args = |config: Option<&str>, file: Option<&str>| ObjstoreArgs {
+        objstore_config: config.map(str::to_owned),
+        objstore_config_file: file.map(PathBuf::from),
+    };
+    assert!(args(None, None).load().unwrap().is_none());
+    let error = args(None, None).required().unwrap_err().to_string();
+    assert!(error.contains("--objstore.config-file=FILE"), "{error}");
+    let text = "type: FILESYSTEM\nconfig: {directory: $(CARGO_MANIFEST_DIR)}";
+    let config = args(Some(text), None).required().unwrap();
+    assert_eq!(config.bucket_name(), env!("CARGO_MANIFEST_DIR"));
+    let unset = args(Some("type: S3\nconfig: {access_key: $(ISTHMUS_NOT_SET)}"), None).load().unwrap_err();
+    assert!(unset.to_string().contains("ISTHMUS_NOT_SET"), "{unset}");
+    assert!(args(Some(text), Some("x")).load().is_err());
+}
