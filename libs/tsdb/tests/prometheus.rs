@@ -5,11 +5,13 @@
     reason = "a test that cannot go on may panic; helpers are no test functions to clippy"
 )]
 
+mod blocks;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -179,9 +181,14 @@ impl Prometheus {
 
     /// The chunks of everything that was stored so far.
     fn snapshot(&self, dir: &Path) -> Vec<Chunk> {
+        read_only_block(&self.snapshot_dir(dir))
+    }
+
+    /// A directory with blocks of everything that was stored so far.
+    fn snapshot_dir(&self, dir: &Path) -> PathBuf {
         let answer = self.request("POST", "/api/v1/admin/tsdb/snapshot", &[]).unwrap();
         let name = answer.split("\"name\":\"").nth(1).and_then(|rest| rest.split('"').next()).expect(&answer);
-        read_only_block(&dir.join("data/snapshots").join(name))
+        dir.join("data/snapshots").join(name)
     }
 
     /// The whole answer, headers included; none where the server does not answer.
@@ -250,6 +257,13 @@ fn series(name: &str, field: u64, samples: impl Iterator<Item = Message>) -> Mes
     let mut out = Message::default();
     out.bytes(1, &label.0);
     samples.for_each(|sample| out.bytes(field, &sample.0));
+    out
+}
+
+fn sample(t: i64, value: f64) -> Message {
+    let mut out = Message::default();
+    out.double(1, value);
+    out.number(2, t as u64);
     out
 }
 
@@ -346,12 +360,7 @@ fn histograms_that_prometheus_wrote_are_read_back() {
     let server = Prometheus::start(dir.path());
     let walk: Vec<(i64, f64)> =
         (0..500).map(|n| (1_700_000_000_000 + n * 7_001, (n * n % 97) as f64 / 3.0)).collect();
-    let sample = |&(t, value): &(i64, f64)| {
-        let mut message = Message::default();
-        message.double(1, value);
-        message.number(2, t as u64);
-        message
-    };
+    let sample = |&(t, value): &(i64, f64)| sample(t, value);
     let expected = histograms();
     let samples = expected.iter().map(|(t, histogram)| histogram_message(*t, histogram));
     server.write(&[series("a_float", 2, walk.iter().map(sample)), series("b_histogram", 4, samples)]);

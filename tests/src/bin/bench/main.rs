@@ -7,6 +7,7 @@ mod querier_bench;
 mod report;
 mod sidecar_bench;
 mod source;
+mod tsdb_bench;
 
 use std::process::ExitCode;
 
@@ -17,6 +18,7 @@ type Bench = (&'static str, fn(&mut Report));
 
 const BENCHES: &[Bench] = &[
     ("promql", promql_bench::run),
+    ("tsdb", tsdb_bench::run),
     ("mesh", mesh_bench::run),
     ("sidecar", sidecar_bench::run),
     ("querier", querier_bench::run),
@@ -34,6 +36,12 @@ fn main() -> ExitCode {
         && role == promql_bench::ROLE
     {
         promql_bench::run_case(case);
+        return ExitCode::SUCCESS;
+    }
+    if let [role, stage] = args.as_slice()
+        && role == tsdb_bench::ROLE
+    {
+        tsdb_bench::run_stage(stage);
         return ExitCode::SUCCESS;
     }
     let json = args.iter().any(|arg| arg == "--json");

@@ -1,0 +1,263 @@
+//! Blocks alone: a block of 1,000,000 series over two hours at 30 s (240 million samples) is generated and written, opened,
+//! searched and read; and XOR chunks are encoded and decoded.
+//!
+//! Each stage runs in a process of its own, so that its peak memory is its own. All run on one thread and are told in its
+//! processor time, but for opening and searching, which are told in wall time. The page cache is warm.
+//!
+//! Thresholds that are to be reached, as the ratios of the rows tell: 3 million samples a second written within 1 GiB; opened
+//! in 100 ms within 64 MiB; `{job="api",pod=~"a.*"}` answered in 20 ms (the postings of all that match, 1 in 24 series);
+//! XOR decoded at 120 and encoded at 60 million samples a second.
+//!
+//! `ISTHMUS_BENCH_SERIES` sets another number of series.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use model::{MatchOp, Matcher, Sample, TimeRange};
+use serde_json::{Value, json};
+use tests::Usage;
+use tsdb::{Block, BlockOptions, Chunk, Index, LocalFile, Ulid, Workload, XorEncoder};
+
+use crate::report::{Report, Row};
+
+/// The first argument that makes the benchmark program run one stage and print what it measured.
+pub(crate) const ROLE: &str = "--tsdb-stage";
+
+/// Series, unless the environment says otherwise.
+const SERIES: u64 = 1_000_000;
+/// Rounds of short stages.
+const ROUNDS: usize = 5;
+/// Chunks that are encoded and decoded, of 120 samples each.
+const CHUNKS: usize = 20_000;
+const CHUNK_SAMPLES: usize = 120;
+const MIB: f64 = 1_048_576.0;
+
+/// Selectors and what each is to show.
+const SELECTORS: &[(&str, &[(&str, MatchOp, &str)])] = &[
+    ("job=api", &[("job", MatchOp::Equal, "api")]),
+    ("job=api,pod=~a.*", &[("job", MatchOp::Equal, "api"), ("pod", MatchOp::Regex, "a.*")]),
+    ("job=api,pod=~api-7.*", &[("job", MatchOp::Equal, "api"), ("pod", MatchOp::Regex, "api-7.*")]),
+    ("job=api,pod=~.*7", &[("job", MatchOp::Equal, "api"), ("pod", MatchOp::Regex, ".*7")]),
+    ("job=~api|auth|web", &[("job", MatchOp::Regex, "api|auth|web")]),
+    ("job!=api", &[("job", MatchOp::NotEqual, "api")]),
+    ("pod=~.+", &[("pod", MatchOp::Regex, ".+")]),
+    ("name and pod", &[("__name__", MatchOp::Equal, "app_events_050_total"), ("pod", MatchOp::Regex, "a.*")]),
+];
+
+pub(crate) fn run(report: &mut Report) {
+    let series = std::env::var("ISTHMUS_BENCH_SERIES").ok().and_then(|n| n.parse().ok()).unwrap_or(SERIES);
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let stage = |name: &str| stage(name, dir.path(), series);
+
+    let written = stage("write");
+    report.add(&written.row("tsdb/write", "M samples/s").versus("reach 3", 3.0));
+    report.add(&memory("tsdb/write/memory", &written, "of 1 GiB", 1024.0));
+    report.add(&Row::new("tsdb/write/size", "bytes/sample", written.list("bytes_per_sample")));
+    let opened = stage("open");
+    report.add(&opened.row("tsdb/open", "ms").versus("of 100 ms", 100.0));
+    report.add(&memory("tsdb/open/memory", &opened, "of 64 MiB", 64.0));
+    let searched = stage("search");
+    for (name, matchers) in SELECTORS {
+        let found = searched.value["found"][name].as_u64().unwrap_or(0);
+        let row = Row::new(format!("tsdb/search/{name}/{found}"), "ms", searched.list(name));
+        let is_reach = matchers.iter().any(|(_, _, value)| *value == "a.*") && matchers[0].0 == "job";
+        report.add(&if is_reach { row.versus("of 20 ms", 20.0) } else { row }.peak(searched.peak()));
+    }
+    report.add(&stage("series").row("tsdb/read/labels and chunk places", "M series/s"));
+    report.add(&stage("read").row("tsdb/read/samples", "M samples/s"));
+    report.add(&stage("verify").row("tsdb/verify", "M samples/s"));
+    for (name, jitter) in [("regular", 0), ("jittered", 1)] {
+        let coded = self::stage(&format!("xor {name}"), dir.path(), jitter);
+        let row = Row::new(format!("tsdb/xor/{name}/encode"), "M samples/s", coded.list("encode"));
+        report.add(&row.versus("reach 60", 60.0).peak(coded.peak()));
+        let row = Row::new(format!("tsdb/xor/{name}/decode"), "M samples/s", coded.list("decode"));
+        report.add(&row.versus("reach 120", 120.0).peak(coded.peak()));
+    }
+}
+
+/// What a stage measured.
+struct Measured {
+    value: Value,
+}
+
+impl Measured {
+    fn list(&self, key: &str) -> Vec<f64> {
+        self.value[key].as_array().into_iter().flatten().filter_map(Value::as_f64).collect()
+    }
+
+    fn peak(&self) -> u64 {
+        self.value["peak"].as_u64().unwrap_or(0)
+    }
+
+    fn row(&self, name: &str, unit: &'static str) -> Row {
+        Row::new(name, unit, self.list("values")).peak(self.peak())
+    }
+}
+
+fn memory(name: &str, measured: &Measured, versus: &str, mib: f64) -> Row {
+    Row::new(name, "MiB", vec![measured.peak() as f64 / MIB]).versus(versus, mib)
+}
+
+/// Runs a stage in a process of its own.
+fn stage(name: &str, dir: &Path, number: u64) -> Measured {
+    let this = std::env::current_exe().expect("a running program has a file");
+    let args = json!({"stage": name, "dir": dir, "number": number});
+    let output = Command::new(this).args([ROLE, &args.to_string()]).output().expect("the stage runs");
+    let told = String::from_utf8_lossy(&output.stdout);
+    let value = serde_json::from_str(&told)
+        .unwrap_or_else(|e| panic!("{name}: {e}: {told}{}", String::from_utf8_lossy(&output.stderr)));
+    Measured { value }
+}
+
+/// The child: runs a stage and prints what it measured.
+pub(crate) fn run_stage(args: &str) {
+    let args: Value = serde_json::from_str(args).expect("a stage");
+    let dir = PathBuf::from(args["dir"].as_str().expect("a directory"));
+    let number = args["number"].as_u64().expect("a number");
+    let mut out = match args["stage"].as_str().expect("a name") {
+        "write" => write(&dir, number),
+        "open" => open(&dir),
+        "search" => search(&dir),
+        "series" => series(&dir),
+        "read" => read(&dir),
+        "verify" => verify(&dir),
+        name => xor(name, number),
+    };
+    out["peak"] = json!(Usage::of(std::process::id()).peak_rss_bytes);
+    println!("{out}");
+}
+
+fn block_id() -> Ulid {
+    Ulid::from_parts(1, 1)
+}
+
+fn block(dir: &Path) -> PathBuf {
+    dir.join(block_id().to_string())
+}
+
+fn write(dir: &Path, series: u64) -> Value {
+    let workload = Workload { series, ..Workload::default() };
+    let begun = thread_time();
+    let meta = workload.write(dir, BlockOptions::new(block_id()), &mut |_| {}).expect("a block");
+    let seconds = (thread_time() - begun).as_secs_f64();
+    let chunks = std::fs::read_dir(block(dir).join("chunks")).expect("segments");
+    let bytes: u64 = chunks.map(|file| file.expect("a segment").metadata().expect("its size").len()).sum();
+    json!({
+        "values": [meta.stats.samples as f64 / 1e6 / seconds],
+        "bytes_per_sample": [bytes as f64 / meta.stats.samples as f64],
+    })
+}
+
+fn open(dir: &Path) -> Value {
+    let mut values = Vec::new();
+    for _ in 0..ROUNDS {
+        let begun = Instant::now();
+        let opened = Block::open(&block(dir)).expect("a block");
+        values.push(begun.elapsed().as_secs_f64() * 1e3);
+        drop(opened);
+    }
+    json!({"values": values})
+}
+
+fn search(dir: &Path) -> Value {
+    let file = LocalFile::open(&block(dir).join("index")).expect("an index");
+    let index = Index::open(block_id(), Arc::new(file)).expect("an index");
+    let mut out = json!({"found": {}});
+    for (name, matchers) in SELECTORS {
+        let matchers: Vec<Matcher> = matchers
+            .iter()
+            .map(|(label, op, value)| Matcher::new(*op, label, value).expect("a matcher"))
+            .collect();
+        let mut values = Vec::new();
+        for _ in 0..ROUNDS {
+            let begun = Instant::now();
+            let found = index.matching(&matchers).expect("postings");
+            values.push(begun.elapsed().as_secs_f64() * 1e3);
+            out["found"][name] = json!(found.len());
+        }
+        out[name] = json!(values);
+    }
+    out
+}
+
+fn series(dir: &Path) -> Value {
+    let block = Block::open(&block(dir)).expect("a block");
+    let begun = thread_time();
+    let count = block.select(&[], TimeRange::ALL).expect("series").map(|s| s.expect("a series")).count();
+    json!({"values": [count as f64 / 1e6 / (thread_time() - begun).as_secs_f64()]})
+}
+
+fn read(dir: &Path) -> Value {
+    let block = Block::open(&block(dir)).expect("a block");
+    let begun = thread_time();
+    let (mut samples, mut timestamps, mut values) = (0, Vec::new(), Vec::new());
+    for series in block.select(&[], TimeRange::ALL).expect("series") {
+        for chunk in block.chunks(&series.expect("a series").chunks).expect("chunks") {
+            timestamps.clear();
+            values.clear();
+            chunk.decode_floats(&mut timestamps, &mut values).expect("samples");
+            samples += timestamps.len();
+        }
+    }
+    json!({"values": [samples as f64 / 1e6 / (thread_time() - begun).as_secs_f64()]})
+}
+
+fn verify(dir: &Path) -> Value {
+    let begun = thread_time();
+    let found = tsdb::verify_dir(&block(dir), &mut |_| {});
+    assert_eq!(found.problems, 0, "the block is sound");
+    json!({"values": [found.stats.samples as f64 / 1e6 / (thread_time() - begun).as_secs_f64()]})
+}
+
+/// Chunks of counters, with times that are regular or jittered by some milliseconds.
+fn xor(_name: &str, jitter: u64) -> Value {
+    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = move || {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random
+    };
+    let series: Vec<Vec<Sample>> = (0..CHUNKS)
+        .map(|_| {
+            let mut total = 0;
+            let sample = |i: usize| {
+                total += next() % 100;
+                let off = if jitter > 0 { next() % 20 } else { 0 };
+                Sample::new(1_735_689_600_000 + i as i64 * 30_000 + off as i64, total as f64)
+            };
+            (0..CHUNK_SAMPLES).map(sample).collect()
+        })
+        .collect();
+    let million = (CHUNKS * CHUNK_SAMPLES) as f64 / 1e6;
+    let (mut encode, mut decode) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let begun = thread_time();
+        let chunks: Vec<Chunk> = series
+            .iter()
+            .map(|samples| {
+                let mut encoder = XorEncoder::new();
+                samples.iter().for_each(|sample| encoder.append(*sample).expect("samples in order"));
+                encoder.finish().expect("samples")
+            })
+            .collect();
+        encode.push(million / (thread_time() - begun).as_secs_f64());
+        let begun = thread_time();
+        let (mut timestamps, mut values) = (Vec::new(), Vec::new());
+        for chunk in &chunks {
+            timestamps.clear();
+            values.clear();
+            chunk.decode_floats(&mut timestamps, &mut values).expect("samples");
+        }
+        decode.push(million / (thread_time() - begun).as_secs_f64());
+    }
+    json!({"encode": encode, "decode": decode})
+}
+
+/// Processor time of this thread: what else runs on the machine does not count.
+fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(time).expect("processor time is not negative")
+}
