@@ -207,9 +207,13 @@ fn chunk_of(chunk: ReadChunk) -> Result<Chunk, String> {
         ChunkEncoding::Xor => Encoding::Xor,
         ChunkEncoding::Histogram => Encoding::Histogram,
         ChunkEncoding::FloatHistogram => Encoding::FloatHistogram,
+        // With start timestamps; who does not read them gets the others from `storeapi::StoreServer`.
+        ChunkEncoding::Xor2 => Encoding::Xor2,
+        ChunkEncoding::HistogramSt => Encoding::HistogramSt,
+        ChunkEncoding::FloatHistogramSt => Encoding::FloatHistogramSt,
         ChunkEncoding::Unknown(number) => {
             return Err(format!(
-                "chunk encoding {number} cannot travel over StoreAPI: turn off XOR2 and start-timestamp storage"
+                "chunk encoding {number} is that of a later Prometheus: turn it off there, or update the sidecar"
             ));
         }
     };
@@ -227,4 +231,34 @@ fn encode(samples: &[model::Sample]) -> Result<Vec<AggrChunk>, AppendError> {
         chunks.extend(encoder.finish().map(AggrChunk::raw));
     }
     Ok(chunks)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use model::TimeRange;
+
+    use super::*;
+
+    #[test]
+    fn every_encoding_of_prometheus_is_passed_on_as_it_is() {
+        let read = |encoding| {
+            chunk_of(ReadChunk { range: TimeRange::ALL, encoding, data: Bytes::from_static(b"x") })
+                .map(|chunk| (chunk.encoding, chunk.data))
+        };
+        for (encoding, expected) in [
+            (ChunkEncoding::Xor, Encoding::Xor),
+            (ChunkEncoding::Histogram, Encoding::Histogram),
+            (ChunkEncoding::FloatHistogram, Encoding::FloatHistogram),
+            (ChunkEncoding::Xor2, Encoding::Xor2),
+            (ChunkEncoding::HistogramSt, Encoding::HistogramSt),
+            (ChunkEncoding::FloatHistogramSt, Encoding::FloatHistogramSt),
+        ] {
+            assert_eq!(read(encoding), Ok((expected, Bytes::from_static(b"x"))));
+        }
+        assert_eq!(
+            read(ChunkEncoding::Unknown(7)).unwrap_err(),
+            "chunk encoding 7 is that of a later Prometheus: turn it off there, or update the sidecar"
+        );
+    }
 }

@@ -45,8 +45,13 @@ pub enum ChunkEncoding {
     Histogram,
     /// Native histograms with float counts.
     FloatHistogram,
-    /// One that remote read's version 0.1.0 did not know (XOR2 and the kinds with start timestamps, from
-    /// Prometheus 3.14 on with special options); the number on the wire. It must not be passed on as it is.
+    /// Floats with optional start timestamps, from Prometheus 3.14 on where its configuration asks for them.
+    Xor2,
+    /// Native histograms with integer counts and optional start timestamps, likewise.
+    HistogramSt,
+    /// Native histograms with float counts and optional start timestamps, likewise.
+    FloatHistogramSt,
+    /// One that Prometheus 3.14 does not know; the number on the wire. It must not be passed on as it is.
     Unknown(i32),
 }
 
@@ -276,7 +281,10 @@ impl From<wire::Chunk> for ReadChunk {
             wire::chunk::Encoding::Xor => ChunkEncoding::Xor,
             wire::chunk::Encoding::Histogram => ChunkEncoding::Histogram,
             wire::chunk::Encoding::FloatHistogram => ChunkEncoding::FloatHistogram,
-            _ => ChunkEncoding::Unknown(chunk.r#type),
+            wire::chunk::Encoding::Xor2 => ChunkEncoding::Xor2,
+            wire::chunk::Encoding::HistogramSt => ChunkEncoding::HistogramSt,
+            wire::chunk::Encoding::FloatHistogramSt => ChunkEncoding::FloatHistogramSt,
+            wire::chunk::Encoding::Unknown => ChunkEncoding::Unknown(chunk.r#type),
         };
         let range = TimeRange::new(time(chunk.min_time_ms), time(chunk.max_time_ms));
         ReadChunk { range, encoding, data: chunk.data }
@@ -417,6 +425,10 @@ mod tests {
             [1, 2, 3].map(chunk),
             [ChunkEncoding::Xor, ChunkEncoding::Histogram, ChunkEncoding::FloatHistogram]
         );
-        assert_eq!([0, 4, 99].map(chunk), [0, 4, 99].map(ChunkEncoding::Unknown));
+        assert_eq!(
+            [4, 5, 6].map(chunk),
+            [ChunkEncoding::Xor2, ChunkEncoding::HistogramSt, ChunkEncoding::FloatHistogramSt]
+        );
+        assert_eq!([0, 7, 99].map(chunk), [0, 7, 99].map(ChunkEncoding::Unknown));
     }
 }

@@ -33,6 +33,13 @@ impl AggrChunk {
         [&self.raw, &self.count, &self.sum, &self.min, &self.max, &self.counter].into_iter().flatten()
     }
 
+    /// The same chunks, to be replaced.
+    pub fn parts_mut(&mut self) -> impl Iterator<Item = &mut Chunk> {
+        [&mut self.raw, &mut self.count, &mut self.sum, &mut self.min, &mut self.max, &mut self.counter]
+            .into_iter()
+            .flatten()
+    }
+
     /// The claimed range of the first chunk that is present; empty where there is none.
     pub fn range(&self) -> TimeRange {
         self.parts()

@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 use tower::{Service, service_fn};
 
-use crate::convert::{self, ServerCodec};
+use crate::convert::{self, AcceptedEncodings, ServerCodec};
 use crate::{MetadataStore, RequestLimits, SeriesFrame, SeriesStream, Store, StoreError};
 
 /// Payload after which a message is sent although its batch is not full, and at which a long series is split.
@@ -30,6 +30,9 @@ const SAMPLES_PER_CHUNK: u64 = 120;
 type StdError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The gRPC service `thanos.Store` of a store. It batches, splits and hashes, and holds requests to their limits.
+///
+/// Encodings with start timestamps go only to clients that ask for them, as [`StoreClient`](crate::StoreClient) does. Others,
+/// such as Thanos, get the same samples without start timestamps in the encodings that they know.
 ///
 /// A caller that goes away drops the store's stream.
 #[derive(Debug)]
@@ -109,10 +112,11 @@ async fn series<S: Store + ?Sized>(
     limits: RequestLimits,
     request: wire::SeriesRequest,
 ) -> Result<Response<BoxStream<'static, Result<SeriesFrame, Status>>>, Status> {
+    let accepted = AcceptedEncodings::of(&request);
     let request = convert::series_request_from_wire(request)?;
     let (batch_size, limit) = (request.batch_size, request.limit);
     let source = store.series(request).await?;
-    Ok(Response::new(Messages::new(source, batch_size, limit, limits).boxed()))
+    Ok(Response::new(Messages::new(source, accepted, batch_size, limit, limits).boxed()))
 }
 
 async fn label_names<S: Store + ?Sized>(
@@ -140,9 +144,10 @@ async fn label_values<S: Store + ?Sized>(
 }
 
 /// Repacks a store's frames into messages: batches of the size that was asked for, none much larger than
-/// [`MESSAGE_BYTES`], and no more than the limits allow.
+/// [`MESSAGE_BYTES`], no more than the limits allow, and chunks only in encodings that the client reads.
 struct Messages {
     source: SeriesStream,
+    accepted: AcceptedEncodings,
     batch_size: usize,
     limit: Option<usize>,
     limits: RequestLimits,
@@ -156,9 +161,16 @@ struct Messages {
 }
 
 impl Messages {
-    fn new(source: SeriesStream, batch_size: usize, limit: Option<usize>, limits: RequestLimits) -> Self {
+    fn new(
+        source: SeriesStream,
+        accepted: AcceptedEncodings,
+        batch_size: usize,
+        limit: Option<usize>,
+        limits: RequestLimits,
+    ) -> Self {
         Messages {
             source,
+            accepted,
             batch_size: batch_size.max(1),
             limit,
             limits,
@@ -199,6 +211,7 @@ impl Messages {
         self.samples += SAMPLES_PER_CHUNK * series.chunks.len() as u64;
         exceeded("series", "--store.limits.request-series", self.series, self.limits.series)?;
         exceeded("samples", "--store.limits.request-samples", self.samples, self.limits.samples)?;
+        self.accepted.apply(&mut series)?;
         loop {
             let rest = split(&mut series);
             self.pending_bytes += series.chunks.iter().map(|chunk| chunk.size_bytes()).sum::<usize>();

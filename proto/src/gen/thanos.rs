@@ -77,6 +77,8 @@ pub struct Chunk {
 }
 /// Nested message and enum types in `Chunk`.
 pub mod chunk {
+    /// Prometheus' numbers less one. Thanos knows the first three; the others, which may hold start timestamps, are sent only
+    /// to a client whose request accepts them.
     #[derive(
         Clone,
         Copy,
@@ -93,6 +95,9 @@ pub mod chunk {
         Xor = 0,
         Histogram = 1,
         FloatHistogram = 2,
+        Xor2 = 3,
+        HistogramSt = 4,
+        FloatHistogramSt = 5,
     }
     impl Encoding {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -104,6 +109,9 @@ pub mod chunk {
                 Self::Xor => "XOR",
                 Self::Histogram => "HISTOGRAM",
                 Self::FloatHistogram => "FLOAT_HISTOGRAM",
+                Self::Xor2 => "XOR2",
+                Self::HistogramSt => "HISTOGRAM_ST",
+                Self::FloatHistogramSt => "FLOAT_HISTOGRAM_ST",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -112,6 +120,9 @@ pub mod chunk {
                 "XOR" => Some(Self::Xor),
                 "HISTOGRAM" => Some(Self::Histogram),
                 "FLOAT_HISTOGRAM" => Some(Self::FloatHistogram),
+                "XOR2" => Some(Self::Xor2),
+                "HISTOGRAM_ST" => Some(Self::HistogramSt),
+                "FLOAT_HISTOGRAM_ST" => Some(Self::FloatHistogramSt),
                 _ => None,
             }
         }
@@ -183,6 +194,10 @@ pub struct SeriesRequest {
     pub limit: i64,
     #[prost(int64, tag = "16")]
     pub response_batch_size: i64,
+    /// Not of Thanos, which skips it: encodings that the client reads beside XOR, HISTOGRAM and FLOAT_HISTOGRAM. What a
+    /// store has in others is sent in one of these three, without start timestamps.
+    #[prost(enumeration = "chunk::Encoding", repeated, tag = "1000")]
+    pub accepted_encodings: ::prost::alloc::vec::Vec<i32>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct QueryHints {

@@ -16,9 +16,9 @@ use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
 pub use info::{info_from_wire, info_to_wire, labels_from_wire, labels_to_wire};
 pub(crate) use request::{
-    add_metadata, label_names_from_wire, label_names_to_wire, label_values_from_wire, label_values_to_wire,
-    metadata_request_from_wire, metadata_request_to_wire, metadata_to_wire, series_request_from_wire,
-    series_request_to_wire,
+    AcceptedEncodings, add_metadata, label_names_from_wire, label_names_to_wire, label_values_from_wire,
+    label_values_to_wire, metadata_request_from_wire, metadata_request_to_wire, metadata_to_wire,
+    series_request_from_wire, series_request_to_wire,
 };
 
 use crate::{SeriesFrame, WireLimits};

@@ -20,7 +20,7 @@ use crate::{SeriesFrame, WireLimits};
 pub(super) enum FrameError {
     #[error("malformed message: {0}")]
     Malformed(&'static str),
-    #[error("series {labels}: chunk encoding {value} is not known (XOR 0, HISTOGRAM 1, FLOAT_HISTOGRAM 2)")]
+    #[error("series {labels}: chunk encoding {value} is not known; 0 to 5 are")]
     Encoding { labels: Labels, value: u64 },
     #[error("{what} of {found} is over the limit of {limit}")]
     Limit { what: &'static str, found: usize, limit: usize },
@@ -253,6 +253,9 @@ impl<'a> Reader<'a> {
             0 => Encoding::Xor,
             1 => Encoding::Histogram,
             2 => Encoding::FloatHistogram,
+            3 => Encoding::Xor2,
+            4 => Encoding::HistogramSt,
+            5 => Encoding::FloatHistogramSt,
             value => return Err(FrameError::Encoding { labels: labels.clone(), value }),
         };
         Ok(Chunk { range, encoding, data: self.frame.slice(data) })

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use model::{MatchOp, Matcher, TimeRange, Timestamp};
 use proto::thanos as wire;
+use series::{AggrChunk, Series};
+use tsdb::Encoding;
 use wire::label_matcher::Type;
 
 use crate::{
@@ -173,7 +175,46 @@ pub(crate) fn series_request_to_wire(request: &SeriesRequest) -> wire::SeriesReq
         without_replica_labels: request.without_replica_labels.clone(),
         limit: limit_to_wire(request.limit),
         response_batch_size: i64::try_from(request.batch_size).unwrap_or(i64::MAX),
+        accepted_encodings: START_ENCODINGS.map(|(number, _)| number.into()).to_vec(),
         ..Default::default()
+    }
+}
+
+/// Encodings that not every client of StoreAPI reads.
+const START_ENCODINGS: [(wire::chunk::Encoding, Encoding); 3] = [
+    (wire::chunk::Encoding::Xor2, Encoding::Xor2),
+    (wire::chunk::Encoding::HistogramSt, Encoding::HistogramSt),
+    (wire::chunk::Encoding::FloatHistogramSt, Encoding::FloatHistogramSt),
+];
+
+/// Which chunk encodings a client reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AcceptedEncodings(Vec<Encoding>);
+
+impl AcceptedEncodings {
+    /// Those that every client reads, and those that the request names. Numbers that mean nothing to us are skipped.
+    pub(crate) fn of(request: &wire::SeriesRequest) -> Self {
+        let named = START_ENCODINGS.iter();
+        let named = named.filter(|(number, _)| request.accepted_encodings.contains(&(*number).into()));
+        AcceptedEncodings(named.map(|(_, encoding)| *encoding).collect())
+    }
+
+    /// Makes the chunks of a series such as the client reads, without start timestamps where it reads none.
+    ///
+    /// # Errors
+    /// When a chunk that has to be written anew is damaged.
+    pub(crate) fn apply(&self, series: &mut Series) -> Result<(), StoreError> {
+        for part in series.chunks.iter_mut().flat_map(AggrChunk::parts_mut) {
+            let basic = [Encoding::Xor, Encoding::Histogram, Encoding::FloatHistogram];
+            if !basic.contains(&part.encoding) && !self.0.contains(&part.encoding) {
+                *part = part.without_starts().map_err(|problem| {
+                    let (labels, range) = (&series.labels, part.range);
+                    let (min, max) = (range.min, range.max);
+                    StoreError::internal(format!("series {labels}: chunk from {min} to {max} ms: {problem}"))
+                })?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -214,3 +214,86 @@ async fn metadata_crosses_the_wire() {
         assert_eq!(client.metric_metadata(request).await.unwrap(), there);
     }
 }
+
+/// A store whose one series has chunks with start timestamps: floats, and histograms of both kinds.
+fn started() -> MemoryStore {
+    use tsdb::{HistogramEncoder, Xor2Encoder};
+    let at = model::Timestamp::from_millis;
+    let mut floats = Xor2Encoder::new();
+    (0..200).for_each(|n| floats.append(Sample::new(n * 1000, n as f64), at(n * 900)).unwrap());
+    let encoders = [HistogramEncoder::integer_with_starts(), HistogramEncoder::float_with_starts()];
+    let histograms = encoders.into_iter().zip([200_000, 300_000]).map(|(mut encoder, from)| {
+        for t in [from, from + 15_000] {
+            encoder.append_with_start(at(t), &model::FloatHistogram::default(), at(from - 5)).unwrap();
+        }
+        encoder.finish().unwrap()
+    });
+    let chunks = floats.finish().into_iter().chain(histograms).map(series::AggrChunk::raw).collect();
+    let labels = Labels::from_pairs([("__name__", "m")]).unwrap();
+    MemoryStore::new(Labels::empty(), vec![Series { labels, chunks }])
+}
+
+/// The chunks of the only series that a store sends.
+async fn chunks_of(store: &dyn Store) -> Vec<tsdb::Chunk> {
+    let (series, _) = crate::collect_series(store.series(everything()).await.unwrap()).await.unwrap();
+    series.into_iter().flat_map(|series| series.chunks).filter_map(|chunk| chunk.raw).collect()
+}
+
+#[tokio::test]
+async fn our_client_gets_start_timestamps_through_any_number_of_stores() {
+    let client = served(Arc::new(started()), RequestLimits::default()).await;
+    let behind = served(Arc::new(client.clone()), RequestLimits::default()).await;
+    let stored = chunks_of(&started()).await;
+    assert_eq!(stored.len(), 3);
+    assert!(stored.iter().all(|chunk| chunk.encoding.may_hold_starts()));
+    assert_eq!(chunks_of(&client).await, stored);
+    assert_eq!(chunks_of(&behind).await, stored);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_ask_gets_the_same_samples_without_start_timestamps() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let mut routes = RoutesBuilder::default();
+    StoreServer::new(Arc::new(started()), RequestLimits::default()).register(&mut routes);
+    let server = tonic::transport::Server::builder().add_routes(routes.routes());
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    let mut foreign = wire::store_client::StoreClient::new(mesh::direct(&address).unwrap());
+    let mut ask = async |accepted_encodings: Vec<i32>| {
+        let request = wire::SeriesRequest {
+            accepted_encodings,
+            // As Thanos' generated code leaves it: what it does not know is not sent.
+            ..convert::series_request_to_wire(&everything())
+        };
+        let frame = foreign.series(request).await.unwrap().into_inner().next().await.unwrap().unwrap();
+        let Some(wire::series_response::Result::Series(series)) = frame.result else { panic!("{frame:?}") };
+        series.chunks.into_iter().map(|chunk| chunk.raw.unwrap()).collect::<Vec<_>>()
+    };
+    let stored = chunks_of(&started()).await;
+    let plain = ask(vec![]).await;
+    assert_eq!(plain.iter().map(|chunk| chunk.r#type).collect::<Vec<_>>(), [0, 1, 2]);
+    for (sent, stored) in plain.iter().zip(&stored) {
+        assert_eq!(sent.data, stored.without_starts().unwrap().data);
+        assert_eq!(sent.hash, xxhash_rust::xxh64::xxh64(&sent.data, 0));
+    }
+    // Numbers of a later version are skipped.
+    let some = ask(vec![wire::chunk::Encoding::Xor2.into(), 77]).await;
+    assert_eq!(some.iter().map(|chunk| chunk.r#type).collect::<Vec<_>>(), [3, 1, 2]);
+    assert_eq!(some[0].data, stored[0].data);
+}
+
+#[tokio::test]
+async fn a_damaged_chunk_that_has_to_be_written_anew_ends_the_answer_and_is_named() {
+    let mut store = chunks_of(&started()).await;
+    store.truncate(1);
+    store[0].data.truncate(40);
+    let labels = Labels::from_pairs([("__name__", "m")]).unwrap();
+    let mut series = Series { labels, chunks: store.into_iter().map(series::AggrChunk::raw).collect() };
+    let unchanged = series.clone();
+    let error = AcceptedEncodings::of(&wire::SeriesRequest::default()).apply(&mut series).unwrap_err();
+    assert_eq!(error.code(), Code::Internal);
+    assert!(error.message().starts_with("series m: chunk from "), "{error}");
+    assert!(error.message().contains("XOR2 chunk of 40 bytes is damaged"), "{error}");
+    AcceptedEncodings::of(&convert::series_request_to_wire(&everything())).apply(&mut series).unwrap();
+    assert_eq!(series, unchanged, "what is passed on is not looked at");
+}
