@@ -178,6 +178,7 @@ fn engine_options(config: &Config) -> EngineOptions {
         parse,
         subquery_step: config.args.evaluation_interval,
         delayed_name_removal: config.has(Feature::DelayedNameRemoval),
+        use_start_timestamps: config.has(Feature::StartTimestamps),
         max_samples: config.args.max_samples,
         max_bytes: config.max_memory,
         total: TotalBudget::new(config.max_total_samples, config.max_total_memory),

@@ -176,6 +176,9 @@ pub(crate) enum Feature {
     /// The functions xrate, xincrease and xdelta.
     #[value(name = "promql-x-functions")]
     XFunctions,
+    /// Rates and resets learn from start timestamps, where samples have them; start_timestamp gives them.
+    #[value(name = "use-start-timestamps")]
+    StartTimestamps,
 }
 
 /// Flags that contradict each other or make no sense.
