@@ -53,7 +53,7 @@ struct Inner {
     store: Arc<dyn ObjectStore>,
     name: String,
     prefix: Path,
-    counters: OneBucket,
+    counters: Arc<OneBucket>,
     settings: Settings,
 }
 
@@ -121,7 +121,7 @@ impl Bucket {
         metrics: &BucketMetrics,
         settings: Settings,
     ) -> Self {
-        let counters = metrics.of(&name);
+        let counters = Arc::new(metrics.of(&name));
         Self { inner: Arc::new(Inner { store, name, prefix, counters, settings }) }
     }
 
@@ -130,8 +130,14 @@ impl Bucket {
     pub fn with_part_bytes(&self, part_bytes: u64) -> Self {
         let inner = &self.inner;
         let settings = Settings { part_bytes: part_bytes.max(1), ..inner.settings.clone() };
-        let metrics = BucketMetrics::default();
-        Self::open(Arc::clone(&inner.store), inner.name.clone(), inner.prefix.clone(), &metrics, settings)
+        let inner = Inner {
+            store: Arc::clone(&inner.store),
+            name: inner.name.clone(),
+            prefix: inner.prefix.clone(),
+            counters: Arc::clone(&inner.counters),
+            settings,
+        };
+        Self { inner: Arc::new(inner) }
     }
 
     /// The name of the bucket, container or folder.

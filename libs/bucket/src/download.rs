@@ -119,6 +119,9 @@ pub async fn download(
         .try_collect::<()>()
         .await?;
 
+    // The segments' names must be on disk before the file that promises them.
+    let flushed = std::fs::File::open(&chunks).and_then(|folder| folder.sync_all());
+    flushed.map_err(|source| local(&chunks, source))?;
     let path = dir.join(layout::META_FILE);
     write_durably(&path, &content).map_err(|source| local(&path, source))?;
     Ok(meta)

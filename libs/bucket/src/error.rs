@@ -31,7 +31,10 @@ pub enum ErrorKind {
 ///
 /// Its text is one line: what was being done, to which object of which bucket, why not, and what to do.
 #[derive(Debug)]
-pub struct BucketError {
+pub struct BucketError(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     kind: ErrorKind,
     /// What was being done, such as "get 01H.../meta.json".
     action: String,
@@ -47,32 +50,33 @@ impl BucketError {
         action: impl Into<String>,
         reason: impl Into<String>,
     ) -> Self {
-        Self { kind, action: action.into(), bucket: bucket.to_owned(), reason: reason.into(), source: None }
+        let (action, reason) = (action.into(), reason.into());
+        Self(Box::new(Inner { kind, action, bucket: bucket.to_owned(), reason, source: None }))
     }
 
     pub(crate) fn from_store(bucket: &str, action: String, source: StoreError) -> Self {
         let (kind, reason) = classify(&source);
-        Self { kind, action, bucket: bucket.to_owned(), reason, source: Some(source) }
+        Self(Box::new(Inner { kind, action, bucket: bucket.to_owned(), reason, source: Some(source) }))
     }
 
     /// What a caller may do about it.
     pub fn kind(&self) -> ErrorKind {
-        self.kind
+        self.0.kind
     }
 
     /// Whether the object is not there.
     pub fn is_not_found(&self) -> bool {
-        self.kind == ErrorKind::NotFound
+        self.0.kind == ErrorKind::NotFound
     }
 
     /// Whether doing the same again later can help, with nothing changed by hand.
     pub fn is_retryable(&self) -> bool {
-        matches!(self.kind, ErrorKind::Unavailable | ErrorKind::Corrupt)
+        matches!(self.0.kind, ErrorKind::Unavailable | ErrorKind::Corrupt)
     }
 
     /// The exit code of a program that ends for this reason: 2 for what the configuration must change, 1 else.
     pub fn exit_code(&self) -> u8 {
-        match self.kind {
+        match self.0.kind {
             ErrorKind::Config | ErrorKind::Denied | ErrorKind::NoBucket | ErrorKind::Unsupported => {
                 runtime::EXIT_USAGE
             }
@@ -87,13 +91,13 @@ impl BucketError {
 
 impl fmt::Display for BucketError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} in bucket {:?}: {}", self.action, self.bucket, self.reason)
+        write!(f, "{} in bucket {:?}: {}", self.0.action, self.0.bucket, self.0.reason)
     }
 }
 
 impl std::error::Error for BucketError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_ref().map(|source| source as _)
+        self.0.source.as_ref().map(|source| source as _)
     }
 }
 

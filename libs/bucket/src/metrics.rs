@@ -196,3 +196,56 @@ impl Drop for Watch {
         self.seconds.observe(self.start.elapsed().as_secs_f64());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use object_store::memory::InMemory;
+
+    use super::*;
+    use crate::bucket::{Bucket, Settings};
+    use crate::fault::{Faults, FaultyStore};
+
+    #[tokio::test]
+    async fn operations_are_counted_under_thanos_names_and_answers_are_no_failures() {
+        let mut registry = Registry::default();
+        let metrics = BucketMetrics::new(&mut registry);
+        let store = FaultyStore::new(Arc::new(InMemory::new()), 1);
+        let path = object_store::path::Path::default();
+        let bucket = Bucket::open(store.clone(), "blocks".to_owned(), path, &metrics, Settings::default());
+        bucket.put("a", "12345".into()).await.unwrap();
+        assert!(bucket.put_if_absent("a", "x".into()).await.is_err());
+        assert!(bucket.get("absent").await.is_err());
+        bucket.get_range("a", 1..3).await.unwrap();
+        bucket.list_all("").await.unwrap();
+        bucket.exists("a").await.unwrap();
+        bucket.head("a").await.unwrap();
+        store.set(Faults { requests_left: Some(0), ..Faults::default() });
+        assert!(bucket.get("a").await.is_err());
+        assert!(bucket.list_all("").await.is_err());
+
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let check = |family: &str, operation: &str, value: u64| {
+            let labels = format!("bucket=\"blocks\",operation=\"{operation}\"");
+            let line = format!("thanos_objstore_bucket_{family}{{{labels}}} {value}\n");
+            assert!(text.contains(&line), "{line} is not in:\n{text}");
+        };
+        for (operation, started, failed) in [
+            ("upload", 2, 0),
+            ("get", 2, 1),
+            ("get_range", 1, 0),
+            ("iter", 2, 1),
+            ("exists", 1, 0),
+            ("attributes", 1, 0),
+            ("delete", 0, 0),
+        ] {
+            check("operations_total", operation, started);
+            check("operation_failures_total", operation, failed);
+            check("operation_duration_seconds_count", operation, started);
+        }
+        check("operation_fetched_bytes_total", "get_range", 2);
+        assert!(text.contains("thanos_objstore_bucket_last_successful_upload_time{bucket=\"blocks\"} 1"));
+    }
+}

@@ -60,6 +60,8 @@ pub async fn delete_block(bucket: &Bucket, block: Ulid, retry: Retry) -> Result<
         }
         left = found;
     }
+    let intent = layout::intent(block);
+    retry.run(|| bucket.delete(&intent)).await?;
     retry.run(|| bucket.delete(&mark)).await?;
     Ok(count)
 }

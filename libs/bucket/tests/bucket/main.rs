@@ -5,6 +5,8 @@
 //! and a small mock of GCS; servers that are not installed are skipped with a line that says so (`tests/run`
 //! installs them).
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
+
 mod faults;
 mod gcs;
 mod servers;
