@@ -1,15 +1,15 @@
 //! The HTTP API: Prometheus', with Thanos' parameters.
 //!
-//! Reading order: [`exchange`] (requests in, answers out), `query`, `catalog`, `stores`, `status`.
+//! Reading order: [`exchange`] (requests in, answers out), `query`, `result`, `tree`, `catalog`, `stores`, `status`.
 
 mod catalog;
 mod exchange;
 mod name;
 mod query;
 mod result;
-
 mod status;
 mod stores;
+mod tree;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -69,6 +69,7 @@ pub(crate) fn routes(api: Api, metrics: &HttpMetrics) -> Router {
         .route("/query_explain", both("query_explain", get_and_post(query::explain_instant)))
         .route("/query_range_explain", both("query_range_explain", get_and_post(query::explain_range)))
         .route("/format_query", both("format_query", get_and_post(query::format)))
+        .route("/parse_query", both("parse_query", get_and_post(query::parse)))
         .route("/series", both("series", get_and_post(catalog::series)))
         .route("/labels", both("label_names", get_and_post(catalog::label_names)))
         .route("/label/{name}/values", both("label_values", get(catalog::label_values)))

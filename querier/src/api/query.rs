@@ -1,4 +1,4 @@
-//! `query`, `query_range`, their explanations, `format_query`.
+//! `query`, `query_range`, their explanations, `format_query`, `parse_query`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +8,10 @@ use axum::response::Response;
 use model::{TimeRange, Timestamp};
 use promapi::{ApiError, Envelope, ErrorType, ParamError, Params};
 use promql::QueryError;
+use promql::syntax::ast::Expr;
 
 use super::exchange::{Reply, params, respond};
+use super::tree::tree;
 use super::{Api, bad_data, result, store_error, store_filter};
 use crate::memory;
 use crate::query::{Answer, AskError, Question, dynamic_lookback};
@@ -49,9 +51,19 @@ fn default_step(range: TimeRange, least: Duration) -> Duration {
 pub(super) async fn format(State(api): State<Arc<Api>>, request: Request) -> Response {
     let answer = async {
         let params = params(request).await?;
-        let expression = promql::parse(query_text(&params)?, &api.driver.engine().parse)
-            .map_err(|cause| ParamError::invalid("query", cause.to_string()))?;
-        Reply::of(&expression.to_string(), &[])
+        Reply::of(&api.expression(&params)?.pretty(), &[])
+    };
+    respond(answer.await)
+}
+
+pub(super) async fn parse(State(api): State<Arc<Api>>, request: Request) -> Response {
+    let answer = async {
+        let params = params(request).await?;
+        let mut body = Vec::new();
+        Envelope::begin(&mut body);
+        body.extend_from_slice(tree(&api.expression(&params)?).as_bytes());
+        Envelope::end(&mut body, &[], &[]);
+        Ok(Reply { body, partial: false })
     };
     respond(answer.await)
 }
@@ -61,6 +73,12 @@ fn query_text(params: &Params) -> Result<&str, ApiError> {
 }
 
 impl Api {
+    /// The expression that a request is about.
+    fn expression(&self, params: &Params) -> Result<Expr, ApiError> {
+        promql::parse(query_text(params)?, &self.driver.engine().parse)
+            .map_err(|cause| ParamError::invalid("query", cause.to_string()).into())
+    }
+
     /// The coarsest resolution that will do; `auto` is what the request's kind would choose by itself.
     fn max_resolution(&self, params: &Params, auto: Duration) -> Result<Duration, ApiError> {
         match params.get("max_source_resolution") {

@@ -340,6 +340,8 @@ async fn pages_of_other_origins_may_read_and_everything_has_its_place() {
     assert_eq!(get(&querier, "/api/v1/metadata").await.json()["data"], json!({}));
     let formatted = get(&querier, "/api/v1/format_query?query=sum(+up++)by(job)").await.json();
     assert_eq!(formatted["data"], "sum by (job) (up)");
+    let parsed = get(&querier, "/api/v1/parse_query?query=up%5B5m%5D").await.json();
+    assert_eq!(parsed["data"]["range"], 300_000);
     assert!(get(&querier, "/").await.body.contains("api/v1/query"));
     let metrics = get(&querier, "/metrics").await.body;
     for family in [

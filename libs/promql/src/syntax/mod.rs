@@ -1,6 +1,6 @@
 //! The language: text to syntax tree and back.
 //!
-//! Reading order: [`ast`], `chain`, [`functions`], `token`, `lexer`, `parser`, `check`, `printer`, `duration`.
+//! Reading order: [`ast`], `chain`, [`functions`], `token`, `lexer`, `parser`, `check`, `printer`, `pretty`, `duration`.
 
 pub mod ast;
 mod chain;
@@ -11,6 +11,7 @@ pub mod functions;
 mod lexer;
 mod number;
 mod parser;
+mod pretty;
 mod printer;
 mod quote;
 mod token;

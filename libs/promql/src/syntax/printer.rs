@@ -24,7 +24,7 @@ impl Display for Expr {
                 write_selector(f, selector)?;
                 write_at(f, selector.at)?;
                 write_boundary(f, selector.boundary)?;
-                write_offset(f, &selector.offset)
+                write_offset(f, &selector.offset, f.sign_plus())
             }
             Expr::Matrix(matrix) => {
                 let selector = &matrix.selector;
@@ -32,7 +32,7 @@ impl Display for Expr {
                 write!(f, "[{}]", matrix.range)?;
                 write_boundary(f, selector.boundary)?;
                 write_at(f, selector.at)?;
-                write_offset(f, &selector.offset)
+                write_offset(f, &selector.offset, f.sign_plus())
             }
             Expr::Subquery(subquery) => subquery.fmt(f),
             Expr::Paren(paren) => write!(f, "({})", paren.expr),
@@ -100,7 +100,7 @@ fn is_plain_label(name: &str) -> bool {
     name.starts_with(|c: char| plain(c) && !c.is_ascii_digit()) && name.chars().all(plain)
 }
 
-fn write_at(f: &mut Formatter<'_>, at: Option<At>) -> fmt::Result {
+fn write_at(f: &mut impl Write, at: Option<At>) -> fmt::Result {
     match at {
         None => Ok(()),
         Some(At::Start) => f.write_str(" @ start()"),
@@ -122,11 +122,11 @@ fn write_boundary(f: &mut Formatter<'_>, boundary: Boundary) -> fmt::Result {
     })
 }
 
-fn write_offset(f: &mut Formatter<'_>, offset: &Length) -> fmt::Result {
+fn write_offset(f: &mut impl Write, offset: &Length, signed: bool) -> fmt::Result {
     match offset {
         Length::Millis(0) => Ok(()),
         // `foo offset (5m) + bar` would add to the offset; behind a sign the closing parenthesis ends it.
-        Length::Expr(expr) if expr.wrapped && f.sign_plus() => write!(f, " offset +{expr}"),
+        Length::Expr(expr) if expr.wrapped && signed => write!(f, " offset +{expr}"),
         length => write!(f, " offset {length}"),
     }
 }
@@ -163,14 +163,20 @@ impl Display for DurationExpr {
 
 impl Display for SubqueryExpr {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "{}[{}:", self.expr, self.range)?;
-        if let Some(step) = &self.step {
-            write!(f, "{step}")?;
-        }
-        f.write_char(']')?;
-        write_at(f, self.at)?;
-        write_offset(f, &self.offset)
+        self.expr.fmt(f)?;
+        write_suffix(f, self, f.sign_plus())
     }
+}
+
+/// Writes what stands behind the expression of a subquery; `signed` as for the sign flag of [`Expr`].
+pub(super) fn write_suffix(out: &mut impl Write, subquery: &SubqueryExpr, signed: bool) -> fmt::Result {
+    write!(out, "[{}:", subquery.range)?;
+    if let Some(step) = &subquery.step {
+        write!(out, "{step}")?;
+    }
+    out.write_char(']')?;
+    write_at(out, subquery.at)?;
+    write_offset(out, &subquery.offset, signed)
 }
 
 impl Display for BinaryExpr {
@@ -192,19 +198,19 @@ impl Display for BinaryExpr {
 }
 
 /// Whether an operator behind an offset would be read as part of it.
-fn could_continue_offset(op: BinaryOp) -> bool {
+pub(super) fn could_continue_offset(op: BinaryOp) -> bool {
     use BinaryOp::{Add, Div, Mod, Mul, Pow, Sub};
     matches!(op, Add | Sub | Mul | Div | Mod | Pow)
 }
 
 /// Writes an operator and its modifiers, with spaces around.
-fn write_operator(f: &mut Formatter<'_>, binary: &BinaryExpr) -> fmt::Result {
+pub(super) fn write_operator(f: &mut impl Write, binary: &BinaryExpr) -> fmt::Result {
     write!(f, " {}", binary.op)?;
     if binary.return_bool {
         f.write_str(" bool")?;
     }
     if let Some(matching) = &binary.matching {
-        matching.fmt(f)?;
+        write!(f, "{matching}")?;
     }
     f.write_char(' ')
 }
@@ -243,7 +249,7 @@ impl Display for VectorMatching {
     }
 }
 
-fn write_labels(f: &mut Formatter<'_>, labels: &[String]) -> fmt::Result {
+fn write_labels(f: &mut impl Write, labels: &[String]) -> fmt::Result {
     for (i, label) in labels.iter().enumerate() {
         if i > 0 {
             f.write_str(", ")?;
@@ -258,14 +264,22 @@ fn write_labels(f: &mut Formatter<'_>, labels: &[String]) -> fmt::Result {
     Ok(())
 }
 
-impl Display for AggregateExpr {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+impl AggregateExpr {
+    /// Writes all up to the parenthesis.
+    pub(super) fn write_operator(&self, f: &mut impl Write) -> fmt::Result {
         write!(f, "{}", self.op)?;
         if self.without || !self.grouping.is_empty() {
             f.write_str(if self.without { " without (" } else { " by (" })?;
             write_labels(f, &self.grouping)?;
             f.write_str(") ")?;
         }
+        Ok(())
+    }
+}
+
+impl Display for AggregateExpr {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.write_operator(f)?;
         f.write_char('(')?;
         if let Some(param) = &self.param {
             write!(f, "{param}, ")?;
