@@ -3,48 +3,206 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bucket::{BucketConfig, ObjstoreArgs};
+use promapi::{Client, ClientOptions};
 use runtime::{CommonArgs, TimeArg, parse_duration};
 use storeapi::RequestLimits;
+
+use crate::reloader::{ReloaderArgs, ReloaderConfig, Trigger};
+use crate::shipper::{ShipperArgs, ShipperConfig};
 
 /// Flags of `isthmus sidecar`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SidecarArgs {
     #[command(flatten)]
-    pub(crate) common: CommonArgs,
+    common: CommonArgs,
 
     /// Where the Prometheus beside this sidecar answers; a path is kept as its route prefix
     #[arg(long = "prometheus.url", value_name = "URL", default_value = "http://localhost:9090")]
-    pub(crate) prometheus_url: String,
+    prometheus_url: String,
 
     /// How often Prometheus is asked for its external labels and times
     #[arg(long = "prometheus.get_config_interval", value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
-    pub(crate) get_config_interval: Duration,
+    get_config_interval: Duration,
 
     /// How long Prometheus may take to answer that
     #[arg(long = "prometheus.get_config_timeout", value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
-    pub(crate) get_config_timeout: Duration,
+    get_config_timeout: Duration,
+
+    /// How long Prometheus may take to be ready for uploads after the start, before the sidecar ends with an error; 0 for
+    /// ever
+    #[arg(long = "prometheus.ready_timeout", value_name = "DURATION", default_value = "10m", value_parser = parse_duration)]
+    ready_timeout: Duration,
 
     /// Prometheus' data folder
     #[arg(long = "tsdb.path", value_name = "DIR", default_value = "./data")]
-    pub(crate) tsdb_path: PathBuf,
+    tsdb_path: PathBuf,
 
     /// Serves nothing older than this: an RFC 3339 time, or a duration before now such as -2w
     #[arg(long, value_name = "TIME", default_value = "0000-01-01T00:00:00Z", allow_hyphen_values = true)]
-    pub(crate) min_time: TimeArg,
+    min_time: TimeArg,
 
     /// Most series in one answer; 0 for no limit
     #[arg(long = "store.limits.request-series", value_name = "N", default_value_t = 0)]
-    pub(crate) limit_series: u64,
+    limit_series: u64,
 
     /// Most samples in one answer, counted as 120 a chunk; 0 for no limit
     #[arg(long = "store.limits.request-samples", value_name = "N", default_value_t = 0)]
-    pub(crate) limit_samples: u64,
+    limit_samples: u64,
+
+    #[command(flatten)]
+    objstore: ObjstoreArgs,
+
+    #[command(flatten)]
+    shipper: ShipperArgs,
+
+    #[command(flatten)]
+    reloader: ReloaderArgs,
+}
+
+/// What the sidecar does, checked.
+pub(crate) struct Config {
+    pub(crate) common: CommonArgs,
+    /// Asks Prometheus.
+    pub(crate) client: Client,
+    pub(crate) get_config_interval: Duration,
+    pub(crate) get_config_timeout: Duration,
+    pub(crate) tsdb_path: PathBuf,
+    pub(crate) min_time: TimeArg,
+    pub(crate) limits: RequestLimits,
+    /// `None`: nothing is uploaded.
+    pub(crate) uploads: Option<Uploads>,
+    /// `None`: no files are watched.
+    pub(crate) reloads: Option<(ReloaderConfig, Trigger)>,
+}
+
+/// Uploads to a bucket.
+pub(crate) struct Uploads {
+    pub(crate) bucket: BucketConfig,
+    pub(crate) shipper: ShipperConfig,
+    /// Zero: Prometheus may take as long as it likes.
+    pub(crate) ready_timeout: Duration,
 }
 
 impl SidecarArgs {
-    /// The limits of one Series request.
-    pub(crate) fn limits(&self) -> RequestLimits {
+    /// The checked form.
+    ///
+    /// # Errors
+    /// Everything that is wrong, one line each.
+    pub(crate) fn check(self) -> Result<Config, Vec<String>> {
+        let mut mistakes = Vec::new();
+        let client = Client::new(&self.prometheus_url, ClientOptions::default());
+        let client = note(client.map_err(|mistake| format!("--prometheus.url: {mistake}")), &mut mistakes);
+        let bucket = note(self.objstore.load().map_err(|mistake| mistake.to_string()), &mut mistakes);
+        let uploads = bucket.flatten().and_then(|bucket| {
+            let shipper = note(self.shipper.check(&self.tsdb_path), &mut mistakes)?;
+            Some(Uploads { bucket, shipper, ready_timeout: self.ready_timeout })
+        });
+        let reloader = note(self.reloader.check(), &mut mistakes).flatten();
+        let client = match client {
+            Some(client) if mistakes.is_empty() => client,
+            _ => return Err(mistakes),
+        };
+        let trigger = Trigger::new(self.reloader.method, &self.reloader.process_name, client.clone());
         let some = |limit: u64| Some(limit).filter(|n| *n > 0);
-        RequestLimits { series: some(self.limit_series), samples: some(self.limit_samples) }
+        Ok(Config {
+            common: self.common,
+            client,
+            get_config_interval: self.get_config_interval,
+            get_config_timeout: self.get_config_timeout,
+            tsdb_path: self.tsdb_path,
+            min_time: self.min_time,
+            limits: RequestLimits { series: some(self.limit_series), samples: some(self.limit_samples) },
+            uploads,
+            reloads: reloader.map(|reloader| (reloader, trigger)),
+        })
+    }
+}
+
+/// The value, or `None` with the mistake added to the others.
+fn note<T>(outcome: Result<T, String>, mistakes: &mut Vec<String>) -> Option<T> {
+    outcome.map_err(|mistake| mistakes.push(mistake)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        args: SidecarArgs,
+    }
+
+    fn check(flags: &[&str]) -> Result<Config, Vec<String>> {
+        let all = ["sidecar"].iter().chain(flags);
+        Program::try_parse_from(all).map_err(|error| vec![error.to_string()])?.args.check()
+    }
+
+    #[test]
+    fn without_flags_nothing_is_uploaded_and_nothing_is_watched() {
+        let config = check(&[]).unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
+        assert!(config.uploads.is_none() && config.reloads.is_none());
+    }
+
+    #[test]
+    fn flags_of_thanos_are_taken() {
+        let config = check(&[
+            "--prometheus.ready_timeout=5m",
+            "--tsdb.path=/tmp",
+            "--objstore.config=type: FILESYSTEM\nconfig: {directory: /tmp/bucket}",
+            "--shipper.upload-compacted",
+            "--shipper.meta-file-name=uploaded.json",
+            "--shipper.ignore-unequal-block-size",
+            "--shipper.allow-out-of-order-uploads",
+            "--shipper.skip-corrupted-blocks",
+            "--shipper.upload-concurrency=8",
+            "--hash-func=SHA256",
+            "--reloader.config-file=/etc/prometheus.yaml.gz",
+            "--reloader.config-envsubst-file=/etc/out.yaml",
+            "--reloader.rule-dir=/etc/rules",
+            "--reloader.rule-dir=/etc/more",
+            "--reloader.watch-interval=1m",
+            "--reloader.retry-interval=1s",
+            "--reloader.method=signal",
+            "--reloader.process-name=prometheus",
+        ]);
+        let config = config.unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
+        assert!(config.uploads.is_some() && config.reloads.is_some());
+        assert!(check(&["--hash-func="]).is_ok(), "the default of Thanos");
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once() {
+        let mistakes = check(&[
+            "--prometheus.url=ftp://x",
+            "--tsdb.path=/no/such/folder",
+            "--objstore.config=type: FILESYSTEM\nconfig: {directory: /tmp/bucket}",
+            "--reloader.config-envsubst-file=/etc/out.yaml",
+        ]);
+        let mistakes = mistakes.err().expect("mistakes");
+        assert_eq!(mistakes.len(), 3, "{mistakes:?}");
+        for (mistake, flag) in
+            mistakes.iter().zip(["--prometheus.url", "--tsdb.path", "--reloader.config-file"])
+        {
+            assert!(mistake.contains(flag), "{mistake}");
+        }
+        for (flags, named) in [
+            (
+                &[
+                    "--shipper.meta-file-name=a/b",
+                    "--tsdb.path=/tmp",
+                    "--objstore.config=type: FILESYSTEM\nconfig: {directory: /b}",
+                ][..],
+                "--shipper.meta-file-name",
+            ),
+            (&["--objstore.config=type: FTP"], "FTP"),
+            (&["--objstore.config-file=/no/such/file"], "/no/such/file"),
+        ] {
+            let mistakes = check(flags).err().expect(named);
+            assert!(mistakes.iter().any(|mistake| mistake.contains(named)), "{mistakes:?}");
+        }
     }
 }

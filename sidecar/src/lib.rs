@@ -12,9 +12,13 @@ mod config;
 mod metrics;
 mod order;
 mod read;
+mod reloader;
+mod shipper;
 mod store;
 mod upstream;
 
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use model::{ExternalMatch, Labels, Matcher, TimeRange};
+use model::{ExternalMatch, Labels, Matcher, TimeRange, Timestamp};
 use promapi::{Client, ClientError, ReadQuery, Selection};
 use runtime::TimeArg;
 use storeapi::{
@@ -27,6 +27,8 @@ pub(crate) struct PrometheusStore {
     state: watch::Receiver<State>,
     /// Nothing older is served.
     min_time: TimeArg,
+    /// What lies before is answered from the bucket.
+    handed_over: watch::Receiver<Timestamp>,
     metrics: Metrics,
 }
 
@@ -42,9 +44,10 @@ impl PrometheusStore {
         client: Client,
         state: watch::Receiver<State>,
         min_time: TimeArg,
+        handed_over: watch::Receiver<Timestamp>,
         metrics: Metrics,
     ) -> Self {
-        PrometheusStore { client, state, min_time, metrics }
+        PrometheusStore { client, state, min_time, handed_over, metrics }
     }
 
     fn facts(&self) -> Result<Facts, StoreError> {
@@ -52,9 +55,9 @@ impl PrometheusStore {
         state.clone().map_err(|reason| StoreError::unavailable(format!("Not ready: {reason}")))
     }
 
-    /// What this store serves: from the later of both minima on, without an end.
+    /// What this store serves: what Prometheus has, without what is too old or is answered from the bucket.
     fn served(&self, facts: &Facts) -> TimeRange {
-        let floor = self.min_time.at(crate::now());
+        let floor = self.min_time.at(crate::now()).max(*self.handed_over.borrow());
         TimeRange::new(facts.min_time.max(floor), TimeRange::ALL.max)
     }
 

@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,54 +18,8 @@ use tokio::sync::watch;
 
 use crate::metrics::Metrics;
 use crate::store::PrometheusStore;
+use crate::testing::{Prometheus, free_port, installed, labels};
 use crate::upstream::{Heartbeat, State};
-
-/// A child that dies with its owner.
-struct Prometheus {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
-fn installed() -> bool {
-    let found = Command::new("prometheus").arg("--version").output().is_ok();
-    if !found {
-        println!("skipped: no prometheus on the PATH");
-    }
-    found
-}
-
-fn free_port() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("its address")
-}
-
-fn start(dir: &Path, external: &Labels, address: SocketAddr) -> Prometheus {
-    let mut config = "global:\n  scrape_interval: 1h\n".to_owned();
-    if !external.is_empty() {
-        config.push_str("  external_labels:\n");
-    }
-    for label in external {
-        let _ = writeln!(config, "    {}: {:?}", label.name, label.value);
-    }
-    fs::write(dir.join("prometheus.yml"), config).expect("a file");
-    let child = Command::new("prometheus")
-        .arg(format!("--config.file={}", dir.join("prometheus.yml").display()))
-        .arg(format!("--storage.tsdb.path={}", dir.join("data").display()))
-        .arg(format!("--web.listen-address={address}"))
-        .arg("--storage.tsdb.retention.time=100y")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("prometheus starts");
-    Prometheus { child, address }
-}
 
 /// Turns the data set into blocks, by way of an OpenMetrics text.
 fn load(dir: &Path, dataset: &Dataset) {
@@ -117,13 +71,16 @@ fn sidecar(prometheus: SocketAddr, min_time: &str) -> Sidecar {
     let metrics = Metrics::new(&mut Registry::default());
     let (sender, state) = watch::channel(Err("not asked yet".to_owned()));
     let min_time = min_time.parse().expect("a time");
-    let store = Arc::new(PrometheusStore::new(client.clone(), state.clone(), min_time, metrics.clone()));
+    let (_, everything) = watch::channel(model::Timestamp::MIN);
+    let store = PrometheusStore::new(client.clone(), state.clone(), min_time, everything, metrics.clone());
+    let store = Arc::new(store);
     let (probes, shutdown) = (Probes::new(), Shutdown::new());
     let heartbeat = Heartbeat {
         client,
         interval: Duration::from_millis(200),
         timeout: Duration::from_secs(5),
         tsdb_path: "./data".into(),
+        preflight: None,
         state: sender,
         probes: probes.clone(),
         metrics,
@@ -138,8 +95,8 @@ async fn until(what: &str, sidecar: &Sidecar, condition: impl Fn(&State) -> bool
     assert!(waited.is_ok(), "waited for {what}; the state is {:?}", sidecar.state.borrow());
 }
 
-fn labels(pairs: &[(&str, &str)]) -> Labels {
-    Labels::from_pairs(pairs.iter().copied()).expect("labels")
+fn start(dir: &Path, external: &Labels, address: SocketAddr) -> Prometheus {
+    Prometheus::start(dir, external, address, &[])
 }
 
 #[tokio::test(flavor = "multi_thread")]

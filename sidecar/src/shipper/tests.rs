@@ -1,0 +1,626 @@
+//! The shipper on real blocks, made by promtool, and a bucket in a folder.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bucket::fault::{Faults, FaultyStore};
+use bucket::{Bucket, layout};
+use model::{MatchOp, Matcher, TimeRange, Timestamp};
+use object_store::local::LocalFileSystem;
+use runtime::Registry;
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tsdb::{Block, BlockMeta, Ulid};
+
+use super::{Producer, Shipper, ShipperConfig, ShipperMetrics};
+use crate::testing::{installed, labels};
+
+/// A multiple of two hours, so that blocks begin where Prometheus has them begin.
+const BEGIN: i64 = 1_700_006_400;
+const RANGE: i64 = 7200;
+
+/// What a block holds, ready to be compared: series by their labels, each with its chunks' encodings and bytes.
+type Content = BTreeMap<String, Vec<(u8, Vec<u8>)>>;
+
+/// Reads a block through and through.
+pub(super) fn content(dir: &Path) -> Content {
+    let block = Block::open(dir).unwrap_or_else(|error| panic!("{error}"));
+    let all = Matcher::new(MatchOp::Regex, "__name__", ".*").expect("a matcher");
+    let series = block.select(&[all], TimeRange::ALL).expect("series").map(|series| {
+        let series = series.unwrap_or_else(|error| panic!("{error}"));
+        let chunks = block.chunks(&series.chunks).unwrap_or_else(|error| panic!("{error}"));
+        let chunks = chunks.iter().map(|chunk| (chunk.encoding.byte(), chunk.data.to_vec()));
+        (series.labels.to_string(), chunks.collect())
+    });
+    series.collect()
+}
+
+/// Puts `n` blocks of two hours into `data`, the first of which begins at [`BEGIN`]; gives their ids in order of time.
+pub(super) fn make_blocks(data: &Path, n: i64) -> Vec<Ulid> {
+    let dir = TempDir::new().expect("a folder");
+    let mut text = String::new();
+    for series in 0..7 {
+        for at in (BEGIN..BEGIN + n * RANGE).step_by(60) {
+            let value = (at * (series + 3)) % 1009;
+            let _ = writeln!(text, "temperature{{room=\"{series}\"}} {value}.5 {at}");
+        }
+    }
+    text.push_str("# EOF\n");
+    let input = dir.path().join("input.om");
+    fs::write(&input, text).expect("a file");
+    fs::create_dir_all(data).expect("a folder");
+    let output = Command::new("promtool")
+        .args(["tsdb", "create-blocks-from", "openmetrics"])
+        .args([&input, data])
+        .output()
+        .expect("promtool runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let found = super::LocalBlocks::find(data).expect("blocks");
+    assert_eq!(found.blocks.len() as i64, n);
+    found.blocks.iter().map(|block| block.meta.ulid).collect()
+}
+
+/// Prometheus' data folder, a bucket, and what stands between them.
+pub(super) struct World {
+    dir: TempDir,
+    pub(super) store: Arc<FaultyStore>,
+    pub(super) blocks: Vec<Ulid>,
+}
+
+impl World {
+    pub(super) fn new(blocks: i64) -> World {
+        let dir = TempDir::new().expect("a folder");
+        fs::create_dir(dir.path().join("bucket")).expect("a folder");
+        let folder = LocalFileSystem::new_with_prefix(dir.path().join("bucket")).expect("a bucket");
+        let blocks = make_blocks(&dir.path().join("data"), blocks);
+        World { store: FaultyStore::new(Arc::new(folder), 1), dir, blocks }
+    }
+
+    pub(super) fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    pub(super) fn local(&self, block: Ulid) -> PathBuf {
+        self.data().join(block.to_string())
+    }
+
+    pub(super) fn remote(&self, block: Ulid) -> PathBuf {
+        self.dir.path().join("bucket").join(block.to_string())
+    }
+
+    fn pin(&self, block: Ulid) -> PathBuf {
+        self.data().join("thanos/upload").join(block.to_string())
+    }
+
+    fn uploaded_list(&self) -> String {
+        fs::read_to_string(self.data().join("thanos.shipper.json")).expect("the list")
+    }
+
+    fn is_in_bucket(&self, block: Ulid) -> bool {
+        self.remote(block).join("meta.json").exists()
+    }
+
+    fn assert_in_bucket(&self, block: Ulid) {
+        assert!(self.is_in_bucket(block), "{block} is not in the bucket");
+        assert_eq!(content(&self.remote(block)), content(&self.local(block)), "{block}");
+    }
+
+    fn remote_meta(&self, block: Ulid) -> BlockMeta {
+        BlockMeta::parse(&fs::read(self.remote(block).join("meta.json")).expect("a meta")).expect("a meta")
+    }
+
+    pub(super) fn run(&self) -> Run {
+        self.run_with(|_| {})
+    }
+
+    fn run_with(&self, change: impl FnOnce(&mut ShipperConfig)) -> Run {
+        let mut config = config(&self.data());
+        change(&mut config);
+        run(config, Bucket::new(Arc::clone(&self.store) as Arc<dyn object_store::ObjectStore>))
+    }
+}
+
+fn config(data: &Path) -> ShipperConfig {
+    ShipperConfig {
+        data_dir: data.to_owned(),
+        uploaded_file: data.join("thanos.shipper.json"),
+        upload_compacted: false,
+        allow_overlaps: false,
+        ignore_unequal_block_size: false,
+        concurrency: 2,
+        serve_uploaded: false,
+    }
+}
+
+/// A shipper of the blocks in `data`.
+pub(super) fn run_in(data: &Path, bucket: Bucket) -> Run {
+    run(config(data), bucket)
+}
+
+fn run(config: ShipperConfig, bucket: Bucket) -> Run {
+    let (sender, begin) = watch::channel(Timestamp::MIN);
+    let metrics = ShipperMetrics::new(&mut Registry::default());
+    Run {
+        shipper: Shipper::new(config, bucket, metrics.clone(), sender),
+        metrics,
+        begin,
+        producer: producer("a"),
+    }
+}
+
+/// A shipper as long as its process lives.
+pub(super) struct Run {
+    shipper: Shipper,
+    metrics: ShipperMetrics,
+    begin: watch::Receiver<Timestamp>,
+    producer: Producer,
+}
+
+impl Run {
+    pub(super) async fn pass_at(&mut self, now: Timestamp) -> Result<(), String> {
+        self.shipper.pass(&self.producer, now).await.map_err(|error| error.to_string())
+    }
+
+    pub(super) async fn pass(&mut self) -> Result<(), String> {
+        self.pass_at(crate::now()).await
+    }
+
+    fn begin(&self) -> Timestamp {
+        *self.begin.borrow()
+    }
+}
+
+pub(super) fn producer(replica: &str) -> Producer {
+    Producer {
+        external: labels(&[("cluster", "eu-1"), ("replica", replica)]),
+        out_of_order_window: Duration::ZERO,
+        block_range: Duration::from_secs(RANGE.unsigned_abs()),
+    }
+}
+
+/// Where the `n`th block begins.
+fn at(n: i64) -> Timestamp {
+    Timestamp::from_millis((BEGIN + n * RANGE) * 1000)
+}
+
+/// Where the `n`th block ends: right behind its last sample, as promtool has it.
+fn end_of(n: i64) -> Timestamp {
+    at(n + 1).offset_millis(1 - 60_000)
+}
+
+fn edit_meta(dir: &Path, edit: impl FnOnce(&mut BlockMeta)) {
+    let file = dir.join("meta.json");
+    let mut meta = BlockMeta::parse(&fs::read(&file).expect("a meta")).expect("a meta");
+    edit(&mut meta);
+    // As Prometheus does: a new file under the name, so that a pin keeps the old one.
+    fs::write(dir.join("meta.json.tmp"), meta.to_json()).expect("a meta");
+    fs::rename(dir.join("meta.json.tmp"), file).expect("a meta");
+}
+
+fn out_of_order(dir: &Path) {
+    edit_meta(dir, |meta| meta.compaction.hints = vec!["from-out-of-order".to_owned()]);
+}
+
+fn flip(file: &Path) {
+    let mut bytes = fs::read(file).expect("a file");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    fs::remove_file(file).expect("a file");
+    fs::write(file, bytes).expect("a file");
+}
+
+#[tokio::test]
+async fn blocks_arrive_whole_with_the_labels_of_their_producer() {
+    if !installed() {
+        return;
+    }
+    let world = World::new(3);
+    let mut run = world.run();
+    run.pass().await.expect("a pass");
+    for block in &world.blocks {
+        world.assert_in_bucket(*block);
+        assert!(!world.pin(*block).exists(), "a pin is left");
+        assert!(world.uploaded_list().contains(&block.to_string()));
+        let thanos = world.remote_meta(*block).thanos.expect("Thanos' section");
+        assert_eq!(thanos.source, "sidecar");
+        let expected = [("cluster", "eu-1"), ("replica", "a")].map(|(n, v)| (n.to_owned(), v.to_owned()));
+        assert_eq!(thanos.labels, BTreeMap::from(expected));
+        assert!(
+            thanos.files.iter().all(|file| file.hash.is_some() || file.rel_path == "meta.json"),
+            "{:?}",
+            thanos.files
+        );
+        assert!(
+            !fs::read_to_string(world.local(*block).join("meta.json")).expect("a meta").contains("thanos")
+        );
+    }
+    assert_eq!(run.metrics.uploads.get(), 3);
+
+    println!("a second pass, and a second life, have nothing to do");
+    let requests = world.store.requests();
+    run.pass().await.expect("a pass");
+    assert_eq!(world.store.requests(), requests, "a pass without news asks the bucket");
+    let mut run = world.run();
+    run.pass().await.expect("a pass");
+    assert_eq!(run.metrics.uploads.get(), 0);
+}
+
+#[tokio::test]
+async fn a_block_that_prometheus_removes_is_uploaded_from_its_pin() {
+    if !installed() {
+        return;
+    }
+    let world = World::new(2);
+    let copy = content(&world.local(world.blocks[0]));
+    let mut run = world.run();
+    world.store.set(Faults { requests_left: Some(0), ..Faults::default() });
+    run.pass().await.expect_err("no store");
+    assert_eq!(run.begin(), Timestamp::MIN, "the sidecar serves all");
+    fs::remove_dir_all(world.local(world.blocks[0])).expect("a block");
+    drop(run);
+
+    println!("the store is back, after a restart");
+    world.store.set(Faults::default());
+    let mut run = world.run();
+    run.pass().await.expect("a pass");
+    assert_eq!(content(&world.remote(world.blocks[0])), copy);
+    world.assert_in_bucket(world.blocks[1]);
+    assert_eq!(run.metrics.lost.get(), 0);
+}
+
+#[tokio::test]
+async fn a_damaged_block_holds_up_nobody_and_stays_with_the_sidecar() {
+    if !installed() {
+        return;
+    }
+    for damage in ["chunks/000001", "index", "meta.json"] {
+        let world = World::new(3);
+        let [first, bad, last] = world.blocks[..] else { panic!("three blocks") };
+        let file = world.local(bad).join(damage);
+        if damage == "meta.json" {
+            fs::write(&file, "{").expect("a file")
+        } else {
+            flip(&file)
+        }
+        let mut run = world.run();
+        let outcome = run.pass().await;
+        assert_eq!(outcome.is_err(), damage != "meta.json", "{outcome:?}");
+        world.assert_in_bucket(first);
+        world.assert_in_bucket(last);
+        assert!(!world.is_in_bucket(bad) && !world.uploaded_list().contains(&bad.to_string()));
+        assert_eq!(run.metrics.corrupted.get(), 1);
+        run.pass_at(crate::now() + Duration::from_secs(86_400)).await.ok();
+        assert_eq!(run.metrics.corrupted.get(), 1, "counted once");
+        assert!(run.begin() <= at(1), "{damage}: what the bucket lacks is served: {:?}", run.begin());
+    }
+}
+
+#[tokio::test]
+async fn the_sidecar_hands_over_what_a_store_has_had_time_to_load() {
+    if !installed() {
+        return;
+    }
+    let world = World::new(2);
+    let mut run = world.run();
+    let now = crate::now();
+    run.pass_at(now).await.expect("a pass");
+    assert_eq!(run.begin(), Timestamp::MIN);
+    run.pass_at(now + Duration::from_secs(3600)).await.expect("a pass");
+    assert_eq!(run.begin(), Timestamp::MIN);
+    let later = now + Duration::from_secs(7200);
+    run.pass_at(later).await.expect("a pass");
+    assert_eq!(run.begin(), end_of(1));
+
+    println!("a restart knows as much");
+    let mut run = world.run();
+    run.pass_at(later).await.expect("a pass");
+    assert_eq!(run.begin(), end_of(1));
+
+    println!("a block of late samples for old times appears, and the store is away");
+    fs::remove_dir_all(world.remote(world.blocks[0])).expect("a block");
+    out_of_order(&world.local(world.blocks[0]));
+    world.store.set(Faults { requests_left: Some(0), ..Faults::default() });
+    fs::remove_file(world.data().join("thanos/shipper-journal.json")).expect("the journal");
+    let mut run = world.run();
+    run.pass_at(later).await.expect_err("no store");
+    assert_eq!(run.begin(), Timestamp::MIN);
+
+    println!("--store.serve-uploaded");
+    world.store.set(Faults::default());
+    let mut run = world.run_with(|config| config.serve_uploaded = true);
+    run.pass_at(later).await.expect("a pass");
+    run.pass_at(later + Duration::from_secs(7200)).await.expect("a pass");
+    assert_eq!(run.begin(), Timestamp::MIN);
+}
+
+#[tokio::test]
+async fn what_has_gone_from_the_bucket_by_accident_is_uploaded_again() {
+    if !installed() {
+        return;
+    }
+    let world = World::new(4);
+    let [accident, marked, compacted, there] = world.blocks[..] else { panic!("four blocks") };
+    let mut run = world.run();
+    run.pass().await.expect("a pass");
+    let heir = {
+        let mut meta = world.remote_meta(compacted);
+        meta.ulid = Ulid::from_parts(compacted.timestamp_ms() + 1, 7);
+        meta.compaction.level = 2;
+        meta
+    };
+    for block in [accident, compacted] {
+        fs::remove_dir_all(world.remote(block)).expect("a block");
+    }
+    fs::write(world.remote(marked).join("deletion-mark.json"), "{}").expect("a mark");
+    fs::remove_file(world.remote(marked).join("meta.json")).expect("a meta");
+    fs::create_dir(world.remote(heir.ulid)).expect("a folder");
+    fs::write(world.remote(heir.ulid).join("meta.json"), heir.to_json()).expect("a meta");
+
+    run.pass().await.expect("a pass");
+    assert!(!world.is_in_bucket(accident), "it is looked for once a day only");
+    run.pass_at(crate::now() + Duration::from_secs(86_400)).await.expect("a pass");
+    world.assert_in_bucket(accident);
+    world.assert_in_bucket(there);
+    assert!(!world.is_in_bucket(marked) && !world.is_in_bucket(compacted));
+    assert_eq!(run.metrics.repeated.get(), 1);
+
+    println!("without its journal, and with the block compacted in the bucket, nothing is doubled");
+    fs::remove_file(world.data().join("thanos/shipper-journal.json")).expect("the journal");
+    let mut run = world.run();
+    run.pass().await.expect("a pass");
+    assert!(!world.is_in_bucket(compacted) && !world.is_in_bucket(marked));
+    assert_eq!(run.metrics.uploads.get(), 2, "found in the bucket and compared");
+}
+
+#[tokio::test]
+async fn two_producers_with_the_same_labels_do_not_mix_their_blocks() {
+    if !installed() {
+        return;
+    }
+    let (world, twin) = (World::new(2), World::new(2));
+    let mut run = world.run();
+    run.pass().await.expect("a pass");
+    let bucket = Bucket::new(Arc::clone(&world.store) as Arc<dyn object_store::ObjectStore>);
+    let mut second = twin.run();
+    second.shipper.bucket = bucket;
+    let refused = second.pass().await.expect_err("the labels of another");
+    assert!(refused.contains("replica=\"a\"") && refused.contains("same external labels"), "{refused}");
+    assert!(twin.blocks.iter().all(|block| !world.is_in_bucket(*block)));
+    run.pass().await.expect("the first one goes on");
+
+    println!("with a label of its own its blocks follow");
+    second.producer = producer("b");
+    second.pass().await.expect("a pass");
+    for block in &twin.blocks {
+        assert_eq!(content(&world.remote(*block)), content(&twin.local(*block)));
+    }
+    assert_eq!(world.remote_meta(twin.blocks[0]).thanos.expect("Thanos' section").labels["replica"], "b");
+}
+
+#[tokio::test]
+async fn blocks_under_earlier_labels_or_from_thanos_are_known_again() {
+    if !installed() {
+        return;
+    }
+    let world = World::new(2);
+    let [thanos, renamed] = world.blocks[..] else { panic!("two blocks") };
+    let mut run = world.run();
+    run.pass().await.expect("a pass");
+    edit_meta(&world.remote(thanos), |meta| {
+        let section = meta.thanos.as_mut().expect("Thanos' section");
+        section.files.iter_mut().for_each(|file| file.hash = None);
+        section.version = 0;
+    });
+    fs::remove_dir_all(world.data().join("thanos")).expect("the shipper's folder");
+    let mut run = world.run();
+    run.producer = producer("renamed");
+    run.pass().await.expect("a pass");
+    for block in [thanos, renamed] {
+        assert_eq!(world.remote_meta(block).thanos.expect("Thanos' section").labels["replica"], "a");
+        assert!(world.uploaded_list().contains(&block.to_string()));
+    }
+}
+
+#[tokio::test]
+async fn compacted_blocks_are_uploaded_on_request_and_never_beside_their_parts() {
+    if !installed() {
+        return;
+    }
+    let world = World::new(3);
+    let [shipped, old, part] = world.blocks[..] else { panic!("three blocks") };
+    for block in [old, part] {
+        edit_meta(&world.local(block), |meta| {
+            meta.compaction.level = 2;
+            meta.compaction.sources = vec![Ulid(1), Ulid(2)];
+        });
+    }
+    let mut run = world.run();
+    let now = crate::now();
+    run.pass_at(now).await.expect("a pass");
+    assert!(world.is_in_bucket(shipped) && !world.is_in_bucket(old));
+    assert_eq!(run.metrics.compacted_done.get(), 0);
+    run.pass_at(now + Duration::from_secs(7200)).await.expect("a pass");
+    assert_eq!(run.begin(), end_of(0), "compacted blocks that stay here are served");
+
+    println!("compacted from what is in the bucket already");
+    edit_meta(&world.local(part), |meta| meta.compaction.sources = vec![shipped]);
+    run.pass_at(now + Duration::from_secs(7200)).await.expect("a pass");
+    assert!(world.uploaded_list().contains(&part.to_string()));
+
+    println!("--shipper.upload-compacted");
+    let mut run = world.run_with(|config| config.upload_compacted = true);
+    run.pass().await.expect("a pass");
+    world.assert_in_bucket(old);
+    assert!(!world.is_in_bucket(part));
+    assert_eq!(run.metrics.compacted_done.get(), 1);
+
+    println!("one that overlaps what is in the bucket");
+    edit_meta(&world.local(part), |meta| {
+        meta.compaction.sources = vec![Ulid(3), Ulid(4)];
+        meta.min_time = at(1);
+    });
+    let refused = run.pass().await.expect_err("an overlap");
+    assert!(refused.contains("--shipper.allow-out-of-order-uploads"), "{refused}");
+    let mut run = world.run_with(|config| {
+        config.upload_compacted = true;
+        config.allow_overlaps = true;
+    });
+    run.pass().await.ok();
+    assert!(world.is_in_bucket(part));
+}
+
+#[tokio::test]
+async fn deletions_replace_a_block_that_waits_and_do_not_double_one_that_was_shipped() {
+    if !installed() {
+        return;
+    }
+    let world = World::new(2);
+    let [shipped, waiting] = world.blocks[..] else { panic!("two blocks") };
+    let mut run = world.run();
+    fs::rename(world.local(waiting), world.data().join("aside")).expect("a block");
+    run.pass().await.expect("a pass");
+    fs::rename(world.data().join("aside"), world.local(waiting)).expect("a block");
+    world.store.set(Faults { requests_left: Some(0), ..Faults::default() });
+    run.pass().await.expect_err("no store");
+
+    println!("Prometheus applies deletions: new blocks without the deleted samples, the old ones go");
+    let clean = |old: Ulid| {
+        let new = Ulid::from_parts(old.timestamp_ms() + 5, 5);
+        fs::rename(world.local(old), world.local(new)).expect("a block");
+        edit_meta(&world.local(new), |meta| {
+            let (min_time, max_time) = (meta.min_time, meta.max_time);
+            meta.compaction.parents = vec![tsdb::BlockDesc { ulid: old, min_time, max_time }];
+            meta.compaction.sources = vec![new];
+            meta.ulid = new;
+        });
+        new
+    };
+    let (of_shipped, of_waiting) = (clean(shipped), clean(waiting));
+    world.store.set(Faults::default());
+    run.pass().await.expect("a pass");
+    world.assert_in_bucket(of_waiting);
+    assert!(!world.is_in_bucket(waiting) && !world.is_in_bucket(of_shipped) && world.is_in_bucket(shipped));
+    assert!(world.uploaded_list().contains(&of_shipped.to_string()));
+
+    println!("deletions that are not applied do not reach the bucket, and are counted");
+    let world = World::new(1);
+    edit_meta(&world.local(world.blocks[0]), |meta| meta.stats.tombstones = 3);
+    let mut run = world.run();
+    run.pass().await.ok();
+    assert_eq!(run.metrics.deletions_not_shipped.get(), 1);
+}
+
+#[tokio::test]
+async fn errors_and_lost_answers_of_the_store_are_outlived() {
+    if !installed() {
+        return;
+    }
+    for seed in 1..=4 {
+        let mut world = World::new(3);
+        let folder = LocalFileSystem::new_with_prefix(world.dir.path().join("bucket")).expect("a bucket");
+        world.store = FaultyStore::new(Arc::new(folder), seed);
+        world.store.set(Faults { errors: 0.1, lost_answers: 0.1, truncated: 0.05, ..Faults::default() });
+        let mut run = world.run();
+        let mut passes = 0;
+        while let Err(cause) = run.pass().await {
+            passes += 1;
+            assert!(passes < 100, "seed {seed}: {cause}");
+        }
+        println!("seed {seed}: {passes} passes failed, injected {:?}", world.store.injected());
+        world.store.set(Faults::default());
+        for block in &world.blocks {
+            world.assert_in_bucket(*block);
+        }
+        assert_eq!(run.metrics.uploads.get(), 3, "each is counted once");
+    }
+}
+
+/// A small file system of its own at `dir`; `None`, with a word, where that may not be made.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(dir: &Path, size: &str) -> Option<SmallDisk> {
+        fs::create_dir_all(dir).expect("a folder");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", size, "tmpfs"]).arg(dir).output();
+        if mounted.is_ok_and(|output| output.status.success()) {
+            return Some(SmallDisk(dir.to_owned()));
+        }
+        println!("skipped: no file system can be mounted here");
+        None
+    }
+
+    fn grow(&self) {
+        let grown = Command::new("mount").args(["-o", "remount,size=64m"]).arg(&self.0).status();
+        assert!(grown.is_ok_and(|status| status.success()));
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(&self.0).status());
+    }
+}
+
+#[tokio::test]
+async fn blocks_are_copied_where_links_cannot_be_made() {
+    if !installed() {
+        return;
+    }
+    let world = World::new(2);
+    let Some(_disk) = SmallDisk::mount(&world.data().join("thanos"), "size=64m") else { return };
+    let mut run = world.run();
+    run.pass().await.expect("a pass");
+    assert!(
+        world.is_in_bucket(world.blocks[0]) && !world.is_in_bucket(world.blocks[1]),
+        "one copy at a time"
+    );
+    run.pass().await.expect("a pass");
+    for block in &world.blocks {
+        world.assert_in_bucket(*block);
+    }
+    assert_eq!(fs::read_dir(world.data().join("thanos/upload")).expect("a folder").count(), 0);
+}
+
+#[tokio::test]
+async fn a_full_disk_is_named_and_outlived() {
+    if !installed() {
+        return;
+    }
+    for full in ["data/thanos", "bucket"] {
+        let world = World::new(2);
+        let path = world.dir.path().join(full);
+        let Some(disk) = SmallDisk::mount(&path, "size=16k") else { return };
+        fs::write(path.join("filler"), vec![0; 64 << 10]).expect_err("more than there is room for");
+        let mut run = world.run();
+        let refused = run.pass().await.expect_err("a full disk");
+        assert!(refused.contains("No space left on device"), "{refused}");
+        let refused = run.pass().await.expect_err("a full disk");
+        assert!(world.blocks.iter().all(|block| !world.is_in_bucket(*block)), "{refused}");
+
+        println!("{full}: there is room again");
+        disk.grow();
+        fs::remove_file(path.join("filler")).expect("the filler");
+        for _ in 0..world.blocks.len() {
+            run.pass().await.expect("a pass");
+        }
+        for block in &world.blocks {
+            world.assert_in_bucket(*block);
+        }
+    }
+}
+
+#[tokio::test]
+async fn intents_do_not_stay_behind() {
+    if !installed() {
+        return;
+    }
+    let world = World::new(1);
+    world.run().pass().await.expect("a pass");
+    let left = world.dir.path().join("bucket").join(layout::INTENT_DIR);
+    assert!(fs::read_dir(left).map_or(true, |entries| entries.count() == 0));
+}

@@ -1,0 +1,86 @@
+//! What the tests of this crate start: real Prometheus servers.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use model::Labels;
+
+/// A child that dies with its owner.
+pub(crate) struct Prometheus {
+    child: Child,
+    pub(crate) address: SocketAddr,
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+impl Prometheus {
+    /// Starts one on `dir/data` with these external labels, scraping nothing.
+    pub(crate) fn start(dir: &Path, external: &Labels, address: SocketAddr, flags: &[&str]) -> Self {
+        fs::write(dir.join("prometheus.yml"), config(external)).expect("a file");
+        Self::run(&PathBuf::from("prometheus"), dir, address, flags)
+    }
+
+    /// Starts `program` on `dir/data` and the configuration that is in `dir/prometheus.yml`.
+    pub(crate) fn run(program: &Path, dir: &Path, address: SocketAddr, flags: &[&str]) -> Self {
+        let child = Command::new(program)
+            .arg(format!("--config.file={}", dir.join("prometheus.yml").display()))
+            .arg(format!("--storage.tsdb.path={}", dir.join("data").display()))
+            .arg(format!("--web.listen-address={address}"))
+            .arg("--storage.tsdb.retention.time=100y")
+            .args(flags)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("prometheus starts");
+        Prometheus { child, address }
+    }
+}
+
+/// A configuration that scrapes nothing.
+pub(crate) fn config(external: &Labels) -> String {
+    let mut config = "global:\n  scrape_interval: 1h\n".to_owned();
+    if !external.is_empty() {
+        config.push_str("  external_labels:\n");
+    }
+    for label in external {
+        let _ = writeln!(config, "    {}: {:?}", label.name, label.value);
+    }
+    config
+}
+
+/// Whether there is a Prometheus to test with; says so where there is none.
+pub(crate) fn installed() -> bool {
+    let found = Command::new("prometheus").arg("--version").output().is_ok();
+    if !found {
+        println!("skipped: no prometheus on the PATH");
+    }
+    found
+}
+
+/// A port that is free at this moment.
+pub(crate) fn free_port() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("its address")
+}
+
+pub(crate) fn labels(pairs: &[(&str, &str)]) -> Labels {
+    Labels::from_pairs(pairs.iter().copied()).expect("labels")
+}
+
+/// Asks until the answer is `true`; panics after 30 seconds.
+pub(crate) async fn wait_until(what: &str, mut probe: impl AsyncFnMut() -> bool) {
+    let begun = Instant::now();
+    while !probe().await {
+        assert!(begun.elapsed() < Duration::from_secs(30), "waited 30 s for {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
