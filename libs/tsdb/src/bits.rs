@@ -17,7 +17,10 @@ impl<'a> BitReader<'a> {
         BitReader { data, at: offset * 8 }
     }
 
-    /// The next bits, left-aligned: at least 57 are those of the stream, the rest are zeros.
+    /// Bits of the stream that [`BitReader::peek`] gives at least.
+    pub(crate) const PEEKED: u32 = 57;
+
+    /// The next bits, left-aligned: at least [`BitReader::PEEKED`] are those of the stream, the rest are zeros.
     #[inline(always)]
     pub(crate) fn peek(&self) -> u64 {
         let byte = self.at >> 3;
@@ -127,8 +130,10 @@ pub(crate) fn fits_signed(value: i64, bits: u32) -> bool {
 #[derive(Clone, Debug)]
 pub(crate) struct BitWriter {
     bytes: Vec<u8>,
-    /// Unused low bits of the last byte, 0 to 7.
-    free: u32,
+    /// Bits that do not fill a word yet, left-aligned, zeros behind them.
+    pending: u64,
+    /// How many they are, 0 to 63.
+    used: u32,
 }
 
 impl BitWriter {
@@ -136,25 +141,30 @@ impl BitWriter {
     pub(crate) fn after(header: &[u8]) -> Self {
         let mut bytes = Vec::with_capacity(256);
         bytes.extend_from_slice(header);
-        BitWriter { bytes, free: 0 }
+        BitWriter { bytes, pending: 0, used: 0 }
     }
 
     /// Appends the low `bits` bits of `value`, at most 64.
+    #[inline(always)]
     pub(crate) fn write(&mut self, value: u64, bits: u32) {
-        let mut left = bits;
-        while left > 0 {
-            if self.free == 0 {
-                self.bytes.push(0);
-                self.free = 8;
-            }
-            let take = left.min(self.free);
-            let part = (value >> (left - take)) & ((1 << take) - 1);
-            if let Some(last) = self.bytes.last_mut() {
-                *last |= (part << (self.free - take)) as u8;
-            }
-            self.free -= take;
-            left -= take;
+        if bits == 0 {
+            return;
         }
+        let aligned = value << (64 - bits);
+        self.pending |= aligned >> self.used;
+        self.used += bits;
+        if self.used >= 64 {
+            self.spill(aligned, bits);
+        }
+    }
+
+    /// Stores the full word of pending bits. What did not fit into it are the last of `bits` bits in `aligned`.
+    #[inline]
+    fn spill(&mut self, aligned: u64, bits: u32) {
+        self.bytes.extend_from_slice(&self.pending.to_be_bytes());
+        self.used -= 64;
+        // Where nothing is left the shift would be one by 64.
+        self.pending = if self.used == 0 { 0 } else { aligned << (bits - self.used) };
     }
 
     /// Appends a LEB128 number.
@@ -183,11 +193,13 @@ impl BitWriter {
 
     /// Bytes so far, the partly filled last one included.
     pub(crate) fn size_bytes(&self) -> usize {
-        self.bytes.len()
+        self.bytes.len() + self.used.div_ceil(8) as usize
     }
 
     /// The bytes, with `header` written over the first ones.
     pub(crate) fn finish(mut self, header: &[u8]) -> Vec<u8> {
+        let rest = self.used.div_ceil(8) as usize;
+        self.bytes.extend_from_slice(&self.pending.to_be_bytes()[..rest]);
         for (byte, new) in self.bytes.iter_mut().zip(header) {
             *byte = *new;
         }

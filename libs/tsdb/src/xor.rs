@@ -58,9 +58,15 @@ impl Window {
         Ok(Window { significant, trailing: 64 - leading - significant })
     }
 
-    /// Reads the bits within the window.
+    /// Reads the bits within the window after skipping `before` bits. `head` begins with them; as much as fits of them is
+    /// there.
     #[inline(always)]
-    pub(crate) fn read_xor(self, reader: &mut BitReader<'_>) -> u64 {
+    pub(crate) fn read_xor_at(self, reader: &mut BitReader<'_>, head: u64, before: u32) -> u64 {
+        if before + self.significant <= BitReader::PEEKED {
+            reader.skip(before + self.significant);
+            return head >> (64 - self.significant) << self.trailing;
+        }
+        reader.skip(before);
         reader.read(self.significant) << self.trailing
     }
 
@@ -111,12 +117,10 @@ fn read_xor_at(
         return Ok(0);
     }
     if head >> 62 == 0b10 {
-        reader.skip(before + 2);
-    } else {
-        *window = Window::read(head << 2)?;
-        reader.skip(before + 2 + Window::BITS);
+        return Ok(window.read_xor_at(reader, head << 2, before + 2));
     }
-    Ok(window.read_xor(reader))
+    *window = Window::read(head << 2)?;
+    Ok(window.read_xor_at(reader, head << (2 + Window::BITS), before + 2 + Window::BITS))
 }
 
 /// Writes a value that differs from the one before it by `delta`. `window` is none before the first is written.
@@ -182,10 +186,17 @@ fn decode_from(
         for (timestamp, value) in timestamps[start..].iter_mut().zip(&mut values[start_values..]) {
             // One look at the stream serves both: 24 bits at most for the first, 13 for the second.
             let head = reader.peek();
-            let (dod, bits) = if head >> 63 == 0 { (0, 1) } else { delta_of_delta(head) };
-            delta = delta.wrapping_add(dod);
-            if bits > 0 {
-                v ^= read_xor_at(reader, head << bits, bits, &mut window)?;
+            if head >> 63 == 0 {
+                v ^= read_xor_at(reader, head << 1, 1, &mut window)?;
+            } else if head >> 62 == 0b10 {
+                delta = delta.wrapping_add(signed((head << 2) >> (64 - 14), 14));
+                v ^= read_xor_at(reader, head << 16, 16, &mut window)?;
+            } else if head >> 61 == 0b110 {
+                delta = delta.wrapping_add(signed((head << 3) >> (64 - 17), 17));
+                v ^= read_xor_at(reader, head << 20, 20, &mut window)?;
+            } else if head >> 60 == 0b1110 {
+                delta = delta.wrapping_add(signed((head << 4) >> (64 - 20), 20));
+                v ^= read_xor_at(reader, head << 24, 24, &mut window)?;
             } else {
                 reader.skip(4);
                 delta = delta.wrapping_add(reader.read(64) as i64);
@@ -197,19 +208,6 @@ fn decode_from(
         }
     }
     if reader.is_overrun() { Err(ChunkProblem::Truncated { samples }) } else { Ok(()) }
-}
-
-/// The delta of delta that `head` starts with, which is not 0, and its length in bits; `(0, 0)` where it is the long
-/// form, which does not fit in `head`.
-#[inline(always)]
-fn delta_of_delta(head: u64) -> (i64, u32) {
-    // Without a branch for each length, because jitter makes the lengths unpredictable.
-    const BITS: [u32; 4] = [0, 14, 17, 20];
-    let ones = (!head).leading_zeros();
-    match BITS.get(ones as usize) {
-        Some(&bits) => (signed((head << (ones + 1)) >> (64 - bits), bits), ones + 1 + bits),
-        None => (0, 0),
-    }
 }
 
 /// Builds an XOR chunk sample by sample.

@@ -134,30 +134,25 @@ fn decode_samples<const STARTS: bool>(
     for (index, (timestamp, slot)) in (2..).zip(places) {
         // One look at the stream serves all forms but the longest: 24 bits at most, and 14 of the value.
         let head = reader.peek();
-        let bits = match (!head).leading_zeros() {
-            0 => {
-                reader.skip(1);
-                value.baseline
-            }
-            1 => value.read_changed(reader, head << 2, 2)?,
-            2 => {
-                delta = delta.wrapping_add((head << 3) as i64 >> (64 - 13));
-                value.read(reader, head << 16, 16)?
-            }
-            3 => {
-                delta = delta.wrapping_add((head << 4) as i64 >> (64 - 20));
-                value.read(reader, head << 24, 24)?
-            }
-            4 => {
-                reader.skip(5);
-                delta = delta.wrapping_add(reader.read(64) as i64);
-                let head = reader.peek();
-                value.read(reader, head, 0)?
-            }
-            _ => {
-                reader.skip(5);
-                stale_nan().to_bits()
-            }
+        let bits = if head >> 63 == 0 {
+            reader.skip(1);
+            value.baseline
+        } else if head >> 62 == 0b10 {
+            value.read_changed(reader, head << 2, 2)?
+        } else if head >> 61 == 0b110 {
+            delta = delta.wrapping_add((head << 3) as i64 >> (64 - 13));
+            value.read(reader, head << 16, 16)?
+        } else if head >> 60 == 0b1110 {
+            delta = delta.wrapping_add((head << 4) as i64 >> (64 - 20));
+            value.read(reader, head << 24, 24)?
+        } else if head >> 59 == 0b11110 {
+            reader.skip(5);
+            delta = delta.wrapping_add(reader.read(64) as i64);
+            let head = reader.peek();
+            value.read(reader, head, 0)?
+        } else {
+            reader.skip(5);
+            stale_nan().to_bits()
         };
         let before = t;
         t = t.wrapping_add(delta);
@@ -181,20 +176,17 @@ impl Value {
     /// Reads a value of form V, whose first bits are those of `head`, left-aligned, after skipping `before` bits.
     #[inline(always)]
     fn read(&mut self, reader: &mut BitReader<'_>, head: u64, before: u32) -> Result<u64, ChunkProblem> {
-        match (!head).leading_zeros() {
-            0 => {
-                reader.skip(before + 1);
-                Ok(self.baseline)
-            }
-            1 => Ok(self.read_bits(reader, before + 2)),
-            2 => {
-                self.window = Window::read(head << 3)?;
-                Ok(self.read_bits(reader, before + 3 + Window::BITS))
-            }
-            _ => {
-                reader.skip(before + 3);
-                Ok(stale_nan().to_bits())
-            }
+        if head >> 63 == 0 {
+            reader.skip(before + 1);
+            Ok(self.baseline)
+        } else if head >> 62 == 0b10 {
+            Ok(self.read_bits(reader, head << 2, before + 2))
+        } else if head >> 61 == 0b110 {
+            self.window = Window::read(head << 3)?;
+            Ok(self.read_bits(reader, head << (3 + Window::BITS), before + 3 + Window::BITS))
+        } else {
+            reader.skip(before + 3);
+            Ok(stale_nan().to_bits())
         }
     }
 
@@ -207,17 +199,16 @@ impl Value {
         before: u32,
     ) -> Result<u64, ChunkProblem> {
         if head >> 63 == 0 {
-            return Ok(self.read_bits(reader, before + 1));
+            return Ok(self.read_bits(reader, head << 1, before + 1));
         }
         self.window = Window::read(head << 1)?;
-        Ok(self.read_bits(reader, before + 1 + Window::BITS))
+        Ok(self.read_bits(reader, head << (1 + Window::BITS), before + 1 + Window::BITS))
     }
 
-    /// Reads the bits within the window after skipping `before` bits.
+    /// Reads the bits within the window, with which `head` begins, after skipping `before` bits.
     #[inline(always)]
-    fn read_bits(&mut self, reader: &mut BitReader<'_>, before: u32) -> u64 {
-        reader.skip(before);
-        self.baseline ^= self.window.read_xor(reader);
+    fn read_bits(&mut self, reader: &mut BitReader<'_>, head: u64, before: u32) -> u64 {
+        self.baseline ^= self.window.read_xor_at(reader, head, before);
         self.baseline
     }
 }
