@@ -178,7 +178,6 @@ impl Write for Room {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::{ParseOptions, parse};
 
     fn check(text: &str, expected: &str) {
