@@ -30,9 +30,26 @@ pub(crate) struct Seen {
 /// Steps from the first on to before the second.
 type Stretch = (u32, u32);
 
+/// What need not be done with a series on its way from a selector.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Shortcut {
+    /// Series of the selector have one name, and so far none has a type or unit.
+    pub(crate) one_name: bool,
+    /// What comes next looks at no label that would go.
+    pub(crate) names_may_stay: bool,
+}
+
 impl Distinct {
     /// Takes names off the labels of a series and remembers what is left.
-    pub(crate) fn apply(&self, row: &mut Row, seen: &mut Seen) {
+    pub(crate) fn apply(&self, row: &mut Row, seen: &mut Seen, shortcut: Shortcut) {
+        if shortcut.one_name && self.names.is_some() && comes_behind_typed(&row.labels) {
+            // Nothing but its name goes, which all have. Series of which more would go come before those that are equal
+            // to them otherwise, and none came.
+            if !shortcut.names_may_stay || !row.column.histograms.is_empty() {
+                row.labels = row.labels.without(is_reserved);
+            }
+            return;
+        }
         let goes = |name: &str| match self.names {
             None => false,
             Some(Names::Metric) => name == model::METRIC_NAME,
@@ -51,6 +68,17 @@ impl Distinct {
             seen.steps.push(stretches(&row.column));
         }
     }
+}
+
+/// Whether a series comes behind those that have a type or unit and are equal to it otherwise: a label comes behind
+/// `__unit__`, as most do.
+fn comes_behind_typed(labels: &Labels) -> bool {
+    labels.iter().last().is_some_and(|label| label.name > "__unit__")
+}
+
+/// Whether labels have a type or a unit.
+pub(crate) fn is_typed(labels: &Labels) -> bool {
+    labels.get("__type__").is_some() || labels.get("__unit__").is_some()
 }
 
 impl Seen {
@@ -153,7 +181,7 @@ impl Operator for DistinctOperator {
         let mut seen = Seen::default();
         for mut row in rows {
             cx.budget.check()?;
-            self.rule.apply(&mut row, &mut seen);
+            self.rule.apply(&mut row, &mut seen, Shortcut::default());
             out.push(row);
         }
         self.absorb(seen)
@@ -180,7 +208,7 @@ mod tests {
         for (name, floats) in rows {
             let labels = Labels::from_pairs([("__name__", *name), ("job", "a")]).unwrap();
             let mut row = Row::new(labels, Column { floats: floats.to_vec(), histograms: Vec::new() });
-            rule.apply(&mut row, &mut seen);
+            rule.apply(&mut row, &mut seen, Shortcut::default());
         }
         (rule.names.is_none() || seen.differs) && seen.has_equal()
     }

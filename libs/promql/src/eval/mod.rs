@@ -29,7 +29,7 @@ pub(crate) mod sort;
 
 use std::sync::Arc;
 
-use model::Labels;
+use model::{Labels, METRIC_NAME, MatchOp, Matcher};
 use series::SelectedSeries;
 
 use aggregate::collect::{CountValuesOperator, QuantileOperator};
@@ -40,7 +40,7 @@ use binary::set::SetOperator;
 use buckets::BucketOperator;
 use budget::Hold;
 use column::{Column, Row};
-use distinct::DistinctOperator;
+use distinct::{DistinctOperator, Shortcut, is_typed};
 use info::InfoOperator;
 use merge::MergeOperator;
 use meter::{Clock, Meters};
@@ -51,9 +51,10 @@ use pool::{BATCH, Job, Pool};
 use single::{AbsentOperator, ScalarOperator};
 use sort::SortOperator;
 
+use crate::functions::label::is_reserved;
 use crate::output::{MatrixSeries, QueryOutput, QueryValue, Stats};
 use crate::plan::explain::PlanNode;
-use crate::plan::node::{LeafKind, NodeId, Op};
+use crate::plan::node::{LeafKind, Map, NodeId, Op};
 use crate::plan::{Answer, Plan};
 use crate::query::SelectId;
 use crate::syntax::ast::AggregateOp;
@@ -96,6 +97,8 @@ struct Reading {
     /// Series that do not fill a batch yet.
     queue: Vec<SelectedSeries>,
     hold: Option<Hold>,
+    /// Whether a series had a type or unit.
+    typed: bool,
     ended: bool,
 }
 
@@ -128,7 +131,7 @@ impl Evaluation {
         let readings = plan
             .selects()
             .iter()
-            .map(|_| Reading { pipelines: None, queue: Vec::new(), hold: None, ended: false })
+            .map(|_| Reading { pipelines: None, queue: Vec::new(), hold: None, typed: false, ended: false })
             .collect();
         let mut evaluation = Evaluation {
             pool: Pool::new(plan.clone(), meters.clone()),
@@ -307,7 +310,10 @@ impl Evaluation {
                 whole.give_back(bytes as u64);
             }
             hold.add(bytes as u64)?;
-            self.pool.submit(Job { pipelines: pipelines.clone(), batch, hold });
+            let reading = &mut self.readings[select.0];
+            reading.typed = reading.typed || batch.iter().any(|series| is_typed(&series.labels));
+            let typed = reading.typed;
+            self.pool.submit(Job { pipelines: pipelines.clone(), batch, typed, hold });
             while let Some(outcome) = self.pool.next(false) {
                 self.take(outcome?)?;
             }
@@ -467,7 +473,12 @@ impl Evaluation {
             fold: None,
             to: self.plan.nodes[leaf].parent,
         };
+        let one_name = match &self.plan.nodes[leaf].op {
+            Op::Leaf(leaf) => has_one_name(&self.plan.selects()[leaf.select.0].matchers),
+            _ => false,
+        };
         while let Some((id, 0)) = pipeline.to {
+            let parent = self.plan.nodes[id].parent;
             match &self.slots[id] {
                 Slot::Map(operator) => {
                     let Some((map, scalars)) = operator.ready() else { break };
@@ -476,7 +487,14 @@ impl Evaluation {
                     pipeline.to = self.plan.nodes[id].parent;
                 }
                 Slot::Distinct(operator) => {
-                    let work = Work::Distinct(operator.rule());
+                    let relabels = |stage: &Stage| {
+                        matches!(stage.work, Work::Map(Map::LabelReplace(_) | Map::LabelJoin(_), _))
+                    };
+                    let shortcut = Shortcut {
+                        one_name: one_name && !pipeline.stages.iter().any(relabels),
+                        names_may_stay: parent.is_some_and(|(parent, _)| self.ignores_names(parent)),
+                    };
+                    let work = Work::Distinct(operator.rule(), shortcut);
                     pipeline.stages.push(Stage { node: id, work, steps: self.plan.nodes[id].steps });
                     pipeline.to = self.plan.nodes[id].parent;
                 }
@@ -489,6 +507,21 @@ impl Evaluation {
         }
         Some(pipeline)
     }
+
+    /// Whether an operator is an aggregation to which names make no difference.
+    fn ignores_names(&self, id: NodeId) -> bool {
+        match (&self.plan.nodes[id].op, &self.slots[id]) {
+            (Op::Aggregate(spec), Slot::Fold(_)) => {
+                !spec.grouping.without && !spec.grouping.labels.iter().any(|label| is_reserved(label))
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Whether matchers ask for series of one name.
+fn has_one_name(matchers: &[Matcher]) -> bool {
+    matchers.iter().any(|m| m.name() == METRIC_NAME && m.op() == MatchOp::Equal && !m.value().is_empty())
 }
 
 /// The operator of a node, before any series.

@@ -9,7 +9,7 @@ use series::{Samples, SelectedSeries};
 use super::aggregate::fold::Folded;
 use super::budget::{Budget, Hold};
 use super::column::{Column, Row, drop_stale};
-use super::distinct::Seen;
+use super::distinct::{Seen, Shortcut};
 use super::leaf;
 use super::map;
 use super::meter::Meters;
@@ -35,7 +35,7 @@ pub(crate) struct Stage {
 #[derive(Debug)]
 pub(crate) enum Work {
     Map(Map, Vec<Scalar>),
-    Distinct(Distinct),
+    Distinct(Distinct, Shortcut),
 }
 
 /// A leaf and what follows it up to the first operator that looks at several series.
@@ -85,18 +85,20 @@ pub(crate) struct Outcome {
     pub(crate) notes: Notes,
 }
 
-/// Runs a batch through the pipelines that read its select.
+/// Runs a batch through the pipelines that read its select; `typed` says that series up to its end may have types or
+/// units.
 pub(crate) fn run(
     plan: &Plan,
     meters: &Meters,
     pipelines: &[Pipeline],
     batch: &[SelectedSeries],
+    typed: bool,
     scratch: &mut Scratch,
 ) -> Result<Outcome, QueryError> {
     let products = Vec::with_capacity(pipelines.len());
     let mut outcome = Outcome { products, seen: Vec::new(), notes: Notes::default() };
     for pipeline in pipelines {
-        let (product, hold) = pipeline.run(plan, meters, batch, scratch, &mut outcome)?;
+        let (product, hold) = pipeline.run(plan, meters, batch, typed, scratch, &mut outcome)?;
         outcome.products.push((pipeline.to, product, hold));
     }
     Ok(outcome)
@@ -108,6 +110,7 @@ impl Pipeline {
         plan: &Plan,
         meters: &Meters,
         batch: &[SelectedSeries],
+        typed: bool,
         scratch: &mut Scratch,
         outcome: &mut Outcome,
     ) -> Result<(Product, Hold), QueryError> {
@@ -128,7 +131,7 @@ impl Pipeline {
         let last = self.stages.last().map_or(self.leaf, |stage| stage.node);
         let taker = self.to.filter(|_| self.fold.is_some()).map_or(last, |(node, _)| node);
         let mut hold = Hold::metered(&plan.budget, meters.of(taker));
-        let distinct = |stage: &&Stage| matches!(stage.work, Work::Distinct(_));
+        let distinct = |stage: &&Stage| matches!(stage.work, Work::Distinct(..));
         let mut seen: Vec<(NodeId, Seen)> =
             self.stages.iter().filter(distinct).map(|stage| (stage.node, Seen::default())).collect();
         let mut lap = meters.lap();
@@ -162,9 +165,10 @@ impl Pipeline {
                     Work::Map(map, scalars) => {
                         left = left && map::apply(map, &stage.steps, scalars, &mut row, notes)?;
                     }
-                    Work::Distinct(rule) => {
+                    Work::Distinct(rule, shortcut) => {
                         if let Some((_, seen)) = looks.next().filter(|_| left) {
-                            rule.apply(&mut row, seen);
+                            let one_name = shortcut.one_name && !typed;
+                            rule.apply(&mut row, seen, Shortcut { one_name, ..*shortcut });
                         }
                     }
                 }

@@ -25,6 +25,8 @@ pub(crate) const BATCH: usize = 128;
 pub(crate) struct Job {
     pub(crate) pipelines: Arc<Vec<Pipeline>>,
     pub(crate) batch: Vec<SelectedSeries>,
+    /// Whether a series of the select had a type or unit up to the end of the batch.
+    pub(crate) typed: bool,
     /// The memory of the batch, given back when it has been evaluated.
     pub(crate) hold: Hold,
 }
@@ -116,7 +118,7 @@ fn lost() -> QueryError {
 
 /// Evaluates a batch. A panic, which would be a bug, ends the query and not the process.
 fn evaluate(plan: &Plan, meters: &Meters, job: Job, scratch: &mut Scratch) -> Result<Outcome, QueryError> {
-    let run = || pipeline::run(plan, meters, &job.pipelines, &job.batch, scratch);
+    let run = || pipeline::run(plan, meters, &job.pipelines, &job.batch, job.typed, scratch);
     let outcome = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
