@@ -42,6 +42,8 @@ const HEARTBEAT: Duration = Duration::from_secs(300);
 pub struct PublishOptions {
     /// Files on their way at once; default 4. Each holds up to three parts (16 MiB unless configured) in memory.
     pub concurrency: usize,
+    /// Refuses a block without external labels; default true. Without it only a Prometheus can use what is published.
+    pub requires_labels: bool,
     /// Repetition of what failed for a reason that may pass.
     pub retry: Retry,
     /// Is told about bytes as they move, from several tasks; must not block.
@@ -50,7 +52,7 @@ pub struct PublishOptions {
 
 impl Default for PublishOptions {
     fn default() -> Self {
-        Self { concurrency: 4, retry: Retry::default(), progress: None }
+        Self { concurrency: 4, requires_labels: true, retry: Retry::default(), progress: None }
     }
 }
 
@@ -149,7 +151,8 @@ pub async fn publish(
     options: &PublishOptions,
 ) -> Result<Published, PublishError> {
     let block = meta.ulid;
-    if meta.thanos.as_ref().is_none_or(|thanos| thanos.labels.is_empty()) {
+    let has_labels = meta.thanos.as_ref().is_some_and(|thanos| !thanos.labels.is_empty());
+    if options.requires_labels && !has_labels {
         return Err(PublishError::NoLabels(block));
     }
     let folder = dir.to_owned();
