@@ -1,10 +1,10 @@
 //! Reading postings lists: neighbours in one read, each checked.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
 use bytes::Bytes;
 
-use super::{Index, ListPlace, SeriesRef};
+use super::{Index, IndexVersion, ListPlace, SeriesRef};
 use crate::block::{BlockError, BlockPart, Place};
 use crate::cursor::Cursor;
 use crate::postings::{Postings, Union};
@@ -62,6 +62,33 @@ impl Index {
             }
         }
         Ok(union.finish())
+    }
+
+    /// All values of label `name`, sorted, each with how many series have it; none where no series has the label.
+    ///
+    /// The lists themselves are not read: one ends where the next begins, which tells its length. Only that of the last
+    /// list of the index is asked for. Memory: all values of the name.
+    ///
+    /// # Errors
+    /// When the table or the last list is damaged or cannot be read.
+    pub fn series_by_value(&self, name: &str) -> Result<Vec<(String, u64)>, BlockError> {
+        let mut places = Vec::new();
+        if !name.is_empty() {
+            self.table.for_each(name, "", &mut |value, place| {
+                places.push((value.to_owned(), place));
+                ControlFlow::Continue(())
+            })?;
+        }
+        let count = |(value, place): (String, ListPlace)| {
+            let ends_at_next = self.version == IndexVersion::V2 && place.limit < self.contents.postings_table;
+            let series = match ends_at_next {
+                // A list of n series has 12 + 4 n bytes, and so no padding behind it.
+                true => (place.limit - place.offset).saturating_sub(12) / 4,
+                false => self.list_length(place)?,
+            };
+            Ok((value, series))
+        };
+        places.into_iter().map(count).collect()
     }
 
     /// Number of series in a list, as it announces them.
