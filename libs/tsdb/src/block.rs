@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! error      what can be wrong, and where        select     series that match, with their chunks
-//! verify     everything, against everything      (this)     the parts together
+//! ties       whether files belong together      verify     everything, against everything
+//! (this)     the parts together
 //! ```
 
 mod error;
 mod select;
+mod ties;
 mod verify;
 
 use std::path::Path;
@@ -34,7 +36,7 @@ pub const CHUNKS_DIR: &str = "chunks";
 /// A block, opened for reading: a local directory, or the parts of one wherever they are. Shared between threads.
 ///
 /// Everything that is read is checked against its checksum, and the parts against each other as far as the format
-/// allows: the id, the number of series, of tombstones, the end of the last segment, the times of chunks.
+/// allows: the id, the number of series and of tombstones, sizes that are listed, the ends of segments, the times of chunks.
 ///
 /// ```no_run
 /// let block = tsdb::Block::open("data/01DXXFZDYD1MQW6079WK0K6EDQ".as_ref())?;
@@ -63,7 +65,7 @@ impl Block {
     /// ULID must be named as `meta.json` says; one with another name may hold any block.
     pub fn open(dir: &Path) -> Result<Self, BlockError> {
         let block = Self::load(dir)?;
-        block.check_counts()?;
+        block.check_meta()?;
         Ok(block)
     }
 
@@ -83,7 +85,7 @@ impl Block {
             let what = format!("its id is {}, but it belongs to {id}", block.meta.ulid);
             return Err(block.place(BlockPart::Meta).contradiction(None, what));
         }
-        block.check_counts()?;
+        block.check_meta()?;
         Ok(block)
     }
 
@@ -195,45 +197,6 @@ impl Block {
         self.segments.read(metas)
     }
 
-    /// Compares counts in `meta.json` with those of the other files.
-    fn check_counts(&self) -> Result<(), BlockError> {
-        let stats = &self.meta.stats;
-        // A block without any statistics was written by something else; there is nothing to compare.
-        if stats.series > 0 || stats.chunks > 0 || stats.samples > 0 {
-            let series = self.index.series_count()?;
-            if series != stats.series {
-                let what = format!("it has {} series, but the index has {series}", stats.series);
-                return Err(self.place(BlockPart::Meta).contradiction(None, what));
-            }
-        }
-        let count = self.tombstones.as_ref().map(Tombstones::count);
-        if let Some(count) = count.filter(|&count| count != stats.tombstones) {
-            let what = format!("there are {count} deleted intervals, but meta.json has {}", stats.tombstones);
-            return Err(self.place(BlockPart::Tombstones).contradiction(None, what));
-        }
-        Ok(())
-    }
-
-    /// The last chunk of the index is the last of the segments; otherwise they were not written together.
-    fn check_segments(&self) -> Result<(), BlockError> {
-        let Some(last) = self.index.last_series()? else { return Ok(()) };
-        let Some(chunk) = self.index.series(last)?.chunks.pop() else { return Ok(()) };
-        let segment = chunk.reference.segment();
-        let place = self.segments.place(segment);
-        let end = self.segments.record_end(chunk.reference)?;
-        let size = self.segments.size_bytes(segment);
-        if end != size {
-            let what = format!("the last chunk of the index ends at byte {end}, but the segment at {size}");
-            return Err(place.contradiction(chunk.reference.offset(), what));
-        }
-        let count = self.segments.count();
-        if segment as usize + 1 != count {
-            let what = format!("the index ends in this segment, but there are {count}");
-            return Err(place.contradiction(None, what));
-        }
-        Ok(())
-    }
-
     fn place(&self, part: BlockPart) -> Place {
         Place::new(&self.name, part)
     }
@@ -272,5 +235,7 @@ fn segment_files(place: &Place, dir: &Path) -> Result<u32, BlockError> {
     Ok(numbers.last().copied().unwrap_or(0))
 }
 
+#[cfg(test)]
+mod faults;
 #[cfg(test)]
 mod tests;

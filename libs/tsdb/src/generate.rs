@@ -15,8 +15,8 @@ use crate::mix::Numbers;
 use crate::{BlockMeta, BlockOptions, BlockWriter, Chunk, WriteError};
 use values::{Kind, Scrapes};
 
-/// Series of one target, if there are enough series.
-const METRICS: u64 = 100;
+/// Targets that share a node, on average.
+const TARGETS_PER_NODE: u64 = 30;
 /// Services; each is a job.
 const JOBS: [&str; 24] = [
     "api",
@@ -55,6 +55,9 @@ pub struct Workload {
     pub seed: u64,
     /// Number of series, exactly.
     pub series: u64,
+    /// Series of one target, at least 1: a small number makes many label values, a large one long postings lists. There is a
+    /// target for each job if there are series for that.
+    pub series_per_target: u64,
     /// Labels of each series, its name included: 2 to 64. With fewer than 4, pods cannot be told apart by name.
     pub labels: usize,
     /// Share of targets, 0 to 1, that live for a part of the time only: half of them end, and the others begin then.
@@ -79,6 +82,7 @@ impl Default for Workload {
         Workload {
             seed: 1,
             series: 10_000,
+            series_per_target: 100,
             labels: 8,
             churn: 0.0,
             start: Timestamp::from_millis(1_735_689_600_000),
@@ -106,7 +110,7 @@ impl Workload {
     /// Writes a block with this content into directory `parent`. Its times are those of the workload unless `options` has
     /// others. `progress` is called after each series with their number so far.
     ///
-    /// Memory: that of [`BlockWriter`], and some hundred bytes for every hundred series.
+    /// Memory: that of [`BlockWriter`], and some hundred bytes for each target.
     ///
     /// # Errors
     /// When an option is out of its bounds, or the block cannot be written.
@@ -158,6 +162,9 @@ impl Workload {
         if self.series == 0 || self.series > 1 << 31 {
             return Err(format!("{} series; it must be between 1 and 2147483648", self.series));
         }
+        if self.series_per_target == 0 {
+            return Err("0 series of a target; it must be at least 1".to_owned());
+        }
         if !(2..=64).contains(&self.labels) {
             return Err(format!("{} labels a series; it must be between 2 and 64", self.labels));
         }
@@ -185,7 +192,7 @@ impl Workload {
 
     /// All targets, sorted by their labels.
     fn targets(&self) -> Vec<Target> {
-        let count = self.series.div_ceil(METRICS).max(self.series.min(JOBS.len() as u64));
+        let count = self.series.div_ceil(self.series_per_target).max(self.series.min(JOBS.len() as u64));
         let mut targets: Vec<Target> = (0..count).map(|number| self.target(number)).collect();
         targets.sort_by(|a, b| a.labels.cmp(&b.labels));
         targets
@@ -210,7 +217,10 @@ impl Workload {
                 "pod" => pod.clone(),
                 "namespace" => format!("team-{}", (number % JOBS.len() as u64) / 4),
                 "container" => format!("{job}-server"),
-                "node" => format!("node-{:04}", numbers.below(count_of_nodes(self.series))),
+                "node" => format!(
+                    "node-{:04}",
+                    numbers.below(self.series.div_ceil(self.series_per_target * TARGETS_PER_NODE))
+                ),
                 "service" => format!("{job}-{}", ["blue", "green"][numbers.below(2) as usize]),
                 _ => format!("zone-{}", ["a", "b", "c"][numbers.below(3) as usize]),
             };
@@ -273,11 +283,6 @@ impl Workload {
 struct Target {
     labels: Labels,
     scrapes: Scrapes,
-}
-
-/// Thirty targets share a node.
-fn count_of_nodes(series: u64) -> u64 {
-    series.div_ceil(METRICS * 30)
 }
 
 fn millis(length: Duration) -> i64 {

@@ -33,6 +33,7 @@ use contents::CONTENTS_BYTES;
 pub use contents::IndexVersion;
 pub(crate) use contents::{HEADER_BYTES, MAGIC};
 pub use scan::SeriesScan;
+use section::Section;
 pub(crate) use series::RawEntry;
 pub use series::{ChunkMeta, ChunkRef, SeriesEntry, SeriesRef};
 use symbols::Symbols;
@@ -52,6 +53,23 @@ pub struct Index {
     table: Table,
 }
 
+/// How much of an index stays in memory.
+#[derive(Clone, Copy)]
+struct Keep {
+    /// Up to this size the symbols do ...
+    symbols_bytes: u64,
+    /// ... and up to this the postings offset table.
+    table_bytes: u64,
+    /// Most offsets of symbols; of more symbols, those of every second, fourth, ... are kept.
+    symbol_offsets: u64,
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Keep { symbols_bytes: 24 << 20, table_bytes: 16 << 20, symbol_offsets: 1 << 20 }
+    }
+}
+
 impl Index {
     /// Opens the index of block `block`.
     ///
@@ -63,13 +81,18 @@ impl Index {
 
     /// Opens the index of a block that errors are to call `block`.
     pub(crate) fn open_named(block: &Arc<str>, file: Arc<dyn ReadAt>) -> Result<Self, BlockError> {
+        Self::open_keeping(block, file, Keep::default())
+    }
+
+    fn open_keeping(block: &Arc<str>, file: Arc<dyn ReadAt>, keep: Keep) -> Result<Self, BlockError> {
         let place = Place::new(block, BlockPart::IndexHeader);
         let (version, contents) = contents::read(&place, &file)?;
-        let symbols =
-            Symbols::open(place.at(BlockPart::Symbols), &file, contents.symbols, contents.series, version)?;
+        let section = |part, from, to, keep_bytes| Section::open(place.at(part), &file, from, to, keep_bytes);
+        let symbols = section(BlockPart::Symbols, contents.symbols, contents.series, keep.symbols_bytes)?;
+        let symbols = Symbols::open(symbols, version, keep.symbol_offsets)?;
         let end = file.size_bytes() - CONTENTS_BYTES;
-        let table =
-            Table::open(place.at(BlockPart::PostingsTable), &file, contents.postings_table, end, version)?;
+        let table = section(BlockPart::PostingsTable, contents.postings_table, end, keep.table_bytes)?;
+        let table = Table::open(table, contents.postings_table, version)?;
         let place = place.at(BlockPart::Series);
         Ok(Index { file, place, version, contents, symbols, table })
     }
@@ -184,14 +207,6 @@ impl Index {
         }
     }
 
-    /// The last series, without reading the list of all; its entry has a checksum of its own.
-    pub(crate) fn last_series(&self) -> Result<Option<SeriesRef>, BlockError> {
-        match self.table.lookup("", "")? {
-            Some(place) => self.list_last(place),
-            None => Ok(None),
-        }
-    }
-
     pub(crate) fn place(&self) -> &Place {
         &self.place
     }
@@ -223,3 +238,47 @@ pub(crate) fn label_hash(label: Label<'_>) -> u64 {
     label.hash(&mut hasher);
     hasher.finish()
 }
+
+/// What tests of damage must know of the bytes.
+#[cfg(test)]
+pub(crate) mod testing {
+    use std::ops::Range;
+
+    use super::*;
+
+    /// The stretches of a sound index that have a checksum behind them; the first three are contents, symbols and table.
+    pub(crate) fn checked_spans(bytes: &[u8]) -> Vec<Range<usize>> {
+        let file: Arc<dyn ReadAt> = Arc::new(bytes::Bytes::copy_from_slice(bytes));
+        let index = Index::open(Ulid::nil(), file).expect("a sound index");
+        let be32 = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes")) as usize;
+        let section = |at: u64| {
+            let start = at as usize + 4;
+            start..start + be32(at as usize)
+        };
+        let contents = bytes.len() - CONTENTS_BYTES as usize;
+        let mut spans = vec![
+            contents..contents + 48,
+            section(index.contents.symbols),
+            section(index.contents.postings_table),
+        ];
+        for series in index.all_postings().expect("a list").iter() {
+            let at = index.series_offset(series) as usize;
+            let body = series::body(&bytes[at..]).expect("an entry");
+            spans.push(at + body.start..at + body.end);
+        }
+        for name in index.label_names().map(|(name, _)| name).chain([""]) {
+            let visit = &mut |_: &str, list: ListPlace| {
+                spans.push(section(list.offset));
+                ControlFlow::Continue(())
+            };
+            index.for_each_list(name, visit).expect("a sound table");
+        }
+        for span in &spans {
+            assert_eq!(crc32c::crc32c(&bytes[span.clone()]) as usize, be32(span.end));
+        }
+        spans
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -160,7 +160,13 @@ impl Segments {
 
     fn chunk(&self, meta: &ChunkMeta, window: &Bytes, start: u64) -> Result<Chunk, BlockError> {
         let (segment, offset) = (meta.reference.segment(), meta.reference.offset());
-        let bytes = window.slice((offset - start) as usize..);
+        // The window ends with the segment, behind which an index with a fault may have chunks.
+        let at = (offset - start) as usize;
+        let bytes = if at < window.len() {
+            window.slice(at..)
+        } else {
+            self.window(segment, offset..offset + GUESS_BYTES)?
+        };
         let record = self.record(segment, offset, bytes)?;
         let place = self.place(segment);
         if let Some(at) = first_timestamp(record.encoding, &record.data)

@@ -102,7 +102,7 @@ impl Check<'_> {
         for segment in 0..block.segments.count() as u32 {
             self.told(block.segments.check_header(segment));
         }
-        self.file_sizes();
+        block.wrong_sizes().into_iter().for_each(|problem| self.problem(problem));
         self.symbols();
         let Some(all) = self.told(block.index.all_postings()) else { return };
         let mut lists = ListCheck::default();
@@ -112,28 +112,6 @@ impl Check<'_> {
         chunks.finish(self);
         self.tombstones(&all);
         self.stats();
-    }
-
-    /// The files that `meta.json` lists have the sizes that it says.
-    fn file_sizes(&mut self) {
-        let block = self.block;
-        let Some(thanos) = &block.meta.thanos else { return };
-        for file in &thanos.files {
-            let Some(expected) = file.size_bytes else { continue };
-            let segment = file.rel_path.strip_prefix("chunks/").and_then(|name| name.parse::<u32>().ok());
-            let found = match segment {
-                Some(number) if (1..=block.segments.count()).contains(&(number as usize)) => {
-                    block.segments.size_bytes(number - 1)
-                }
-                None if file.rel_path == super::INDEX_FILE => block.index.size_bytes(),
-                Some(_) => 0,
-                None => continue,
-            };
-            if found != expected {
-                let what = format!("{} has {found} bytes, but {expected} are listed", file.rel_path);
-                self.problem(self.place(BlockPart::Meta).contradiction(None, what));
-            }
-        }
     }
 
     /// Symbols are sorted and text. Some may be used by no series: a compaction keeps those of deleted ones.

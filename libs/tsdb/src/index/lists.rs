@@ -97,17 +97,6 @@ impl Index {
         Ok((self.whole_list(&place, list)?.end - list.offset - 12) / 4)
     }
 
-    /// The last series of a list, unchecked.
-    pub(crate) fn list_last(&self, list: ListPlace) -> Result<Option<SeriesRef>, BlockError> {
-        let place = self.lists_place();
-        let whole = self.whole_list(&place, list)?;
-        if whole.end - list.offset < 16 {
-            return Ok(None);
-        }
-        let bytes = self.read(&place, whole.end - 8..whole.end - 4)?;
-        Ok(Cursor::new(&bytes).be32().map(SeriesRef))
-    }
-
     /// The range of a list with its length and checksum.
     fn whole_list(&self, place: &Place, list: ListPlace) -> Result<Range<u64>, BlockError> {
         let present = list.limit - list.offset;

@@ -2,18 +2,11 @@
 
 use std::borrow::Cow;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 use super::IndexVersion;
 use super::section::Section;
-use crate::ReadAt;
-use crate::block::{BlockError, Place};
+use crate::block::BlockError;
 use crate::cursor::Cursor;
-
-/// Up to this size the symbols stay in memory.
-const KEEP_BYTES: u64 = 24 << 20;
-/// Most offsets that are kept; of more symbols, those of every second, fourth, ... are.
-const KEEP_OFFSETS: u64 = 1 << 20;
 
 /// The symbols of an index, looked up by reference.
 pub(super) struct Symbols {
@@ -26,22 +19,19 @@ pub(super) struct Symbols {
 }
 
 impl Symbols {
-    /// Reads and checks the symbols at `offset`, which end before `limit`.
+    /// Finds the symbols in their section; keeps the offsets of at most `keep_offsets`.
     pub(super) fn open(
-        place: Place,
-        file: &Arc<dyn ReadAt>,
-        offset: u64,
-        limit: u64,
+        section: Section,
         version: IndexVersion,
+        keep_offsets: u64,
     ) -> Result<Self, BlockError> {
-        let section = Section::open(place, file, offset, limit, KEEP_BYTES)?;
         let announced = section.walk(0, |_, cursor| cursor.be32().map(ControlFlow::Break))?;
         let count = u64::from(announced.unwrap_or(0));
         // Each has a byte of length at least.
         if count > section.length() {
             return Err(section.place().truncated(section.start(), count, section.length()));
         }
-        let stride = count.div_ceil(KEEP_OFFSETS).next_power_of_two();
+        let stride = count.div_ceil(keep_offsets).next_power_of_two();
         let mut offsets = Vec::with_capacity(count.div_ceil(stride) as usize);
         let mut seen = 0;
         if count > 0 {

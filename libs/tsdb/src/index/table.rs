@@ -4,16 +4,12 @@
 //! up. In version 1 the table may be unsorted, so all are kept.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 use super::IndexVersion;
 use super::section::Section;
-use crate::ReadAt;
-use crate::block::{BlockError, Place};
+use crate::block::BlockError;
 use crate::cursor::Cursor;
 
-/// Up to this size the table stays in memory.
-const KEEP_BYTES: u64 = 16 << 20;
 /// Of a name, every so manieth value is kept.
 const STRIDE: u64 = 32;
 
@@ -61,15 +57,8 @@ impl<'a> Entry<'a> {
 }
 
 impl Table {
-    /// Reads and checks the table at `offset`, which ends before `limit`.
-    pub(super) fn open(
-        place: Place,
-        file: &Arc<dyn ReadAt>,
-        offset: u64,
-        limit: u64,
-        version: IndexVersion,
-    ) -> Result<Self, BlockError> {
-        let section = Section::open(place, file, offset, limit, KEEP_BYTES)?;
+    /// Finds the names in the table, whose section begins at `begin` of the file.
+    pub(super) fn open(section: Section, begin: u64, version: IndexVersion) -> Result<Self, BlockError> {
         let announced = section.walk(0, |_, cursor| cursor.be32().map(ControlFlow::Break))?;
         let announced = u64::from(announced.unwrap_or(0));
         let mut names: Vec<Name> = Vec::new();
@@ -129,7 +118,7 @@ impl Table {
         if version == IndexVersion::V1 {
             names = merged(names);
         }
-        Ok(Table { section, names, stride, begin: offset })
+        Ok(Table { section, names, stride, begin })
     }
 
     pub(super) fn held_bytes(&self) -> usize {

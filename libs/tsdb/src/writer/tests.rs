@@ -1,1 +1,186 @@
+//! What is written, and what is refused.
 
+use model::Sample;
+
+use super::*;
+use crate::random::Random;
+use crate::{Block, VerifyEvent, XorEncoder, verify_dir};
+
+fn options() -> BlockOptions {
+    BlockOptions::new(Ulid::from_parts(7, 7))
+}
+
+fn labels(pairs: &[(&str, &str)]) -> Labels {
+    Labels::from_pairs(pairs.iter().copied()).unwrap()
+}
+
+fn chunk(start: i64, samples: usize) -> Chunk {
+    let mut encoder = XorEncoder::new();
+    for number in 0..samples as i64 {
+        encoder.append(Sample::new(start + number * 10, number as f64 * 1.1)).unwrap();
+    }
+    encoder.finish().unwrap()
+}
+
+fn assert_sound(dir: &Path) {
+    verify_dir(dir, &mut |event| {
+        if let VerifyEvent::Problem(error) = event {
+            panic!("{error}");
+        }
+    });
+}
+
+/// Series whose labels vary in number, name and value.
+fn series(count: usize) -> Vec<(Labels, Vec<Chunk>)> {
+    let mut random = Random::seeded(5);
+    let mut sets: Vec<Labels> = (0..count)
+        .map(|number| {
+            let mut pairs = vec![("id".to_owned(), number.to_string())];
+            for _ in 0..random.below(6) {
+                let name = format!("label_{}", random.below(9));
+                if pairs.iter().all(|(other, _)| *other != name) {
+                    pairs.push((name, "ü".repeat(random.below(5) + 1)));
+                }
+            }
+            Labels::from_pairs(pairs).unwrap()
+        })
+        .collect();
+    sets.sort();
+    let chunks =
+        |number: usize| (0..number % 4 + 1).map(|n| chunk(n as i64 * 10_000, 3 + number % 50)).collect();
+    sets.into_iter().enumerate().map(|(number, labels)| (labels, chunks(number))).collect()
+}
+
+fn write(dir: &Path, options: BlockOptions, listed_at_once: Option<u64>) -> PathBuf {
+    let mut writer = BlockWriter::create(dir, options).unwrap();
+    if let Some(listed) = listed_at_once {
+        writer.index.listed_at_once = listed;
+    }
+    for (labels, chunks) in series(500) {
+        writer.add_series(&labels, chunks).unwrap();
+    }
+    let meta = writer.finish().unwrap();
+    dir.join(meta.ulid.to_string())
+}
+
+#[test]
+fn series_come_back_as_they_were_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = write(dir.path(), options(), None);
+    assert_sound(&path);
+    let block = Block::open(&path).unwrap();
+    let mut read = block.select(&[], TimeRange::ALL).unwrap();
+    for (labels, chunks) in series(500) {
+        let series = read.next().unwrap().unwrap();
+        assert_eq!((series.labels, block.chunks(&series.chunks).unwrap()), (labels, chunks));
+    }
+    assert!(read.next().is_none());
+    let names: Vec<String> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(names, [block.meta().ulid.to_string()], "nothing else is left");
+}
+
+#[test]
+fn the_same_series_make_the_same_bytes_however_many_passes_the_lists_take() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let paths = [
+        write(dirs[0].path(), options(), None),
+        write(dirs[1].path(), options(), None),
+        write(dirs[2].path(), options(), Some(100)),
+    ];
+    for file in ["index", "meta.json", "tombstones", "chunks/000001"] {
+        let bytes = |path: &Path| std::fs::read(path.join(file)).unwrap();
+        assert!(bytes(&paths[0]) == bytes(&paths[1]), "{file} differs from run to run");
+        assert!(bytes(&paths[0]) == bytes(&paths[2]), "{file} differs with several passes");
+    }
+}
+
+#[test]
+fn segments_are_cut_before_they_are_too_large() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = write(dir.path(), BlockOptions { segment_bytes: 5_000, ..options() }, None);
+    assert_sound(&path);
+    let sizes: Vec<u64> = std::fs::read_dir(path.join("chunks"))
+        .unwrap()
+        .map(|entry| entry.unwrap().metadata().unwrap().len())
+        .collect();
+    assert!(sizes.len() > 10 && sizes.iter().all(|size| (8..=5_000).contains(size)), "{sizes:?}");
+    let block = Block::open(&path).unwrap();
+    let count: usize = block
+        .select(&[], TimeRange::ALL)
+        .unwrap()
+        .map(|series| block.chunks(&series.unwrap().chunks).unwrap().len())
+        .sum();
+    assert_eq!(count as u64, block.meta().stats.chunks);
+    // A chunk that is larger than a segment still has its place.
+    let dir = tempfile::tempdir().unwrap();
+    assert_sound(&write(dir.path(), BlockOptions { segment_bytes: 1, ..options() }, None));
+}
+
+#[test]
+fn what_cannot_be_in_a_block_is_refused_and_the_rest_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = BlockWriter::create(dir.path(), options()).unwrap();
+    writer.add_series(&labels(&[("a", "2")]), [chunk(0, 5)]).unwrap();
+    let mut refused = |set: &[(&str, &str)], chunks: Vec<Chunk>| {
+        writer.add_series(&labels(set), chunks).unwrap_err().to_string()
+    };
+    assert!(refused(&[("a", "2")], vec![chunk(0, 5)]).contains("must come before"));
+    assert!(refused(&[("a", "1")], vec![chunk(0, 5)]).contains(r#"{a="1"} must come before {a="2"}"#));
+    assert!(refused(&[], vec![chunk(0, 5)]).contains("without labels"));
+    assert!(refused(&[("a", "3")], vec![chunk(0, 5), chunk(40, 5)]).contains("begins at 40"));
+    let reversed = Chunk { range: TimeRange::new(Timestamp::EPOCH, Timestamp::MIN), ..chunk(0, 5) };
+    assert!(refused(&[("a", "3")], vec![reversed]).contains("a chunk is from 0"));
+    writer.add_series(&labels(&[("a", "3")]), []).unwrap();
+    writer.add_series(&labels(&[("a", "4")]), [chunk(0, 5), chunk(41, 5)]).unwrap();
+    let meta = writer.finish().unwrap();
+    assert_eq!((meta.stats.series, meta.stats.chunks, meta.stats.samples), (2, 3, 15));
+    assert_eq!((meta.min_time, meta.max_time), (Timestamp::EPOCH, Timestamp::from_millis(82)));
+    assert_sound(&dir.path().join(meta.ulid.to_string()));
+    let error = BlockWriter::create(dir.path(), options()).err().unwrap().to_string();
+    assert!(error.contains(&meta.ulid.to_string()) && error.contains("exists"), "{error}");
+}
+
+#[test]
+fn a_block_that_is_not_finished_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let left = || std::fs::read_dir(dir.path()).unwrap().count();
+    let mut writer = BlockWriter::create(dir.path(), options()).unwrap();
+    writer.add_series(&labels(&[("a", "2")]), [chunk(0, 5)]).unwrap();
+    assert_eq!(left(), 1);
+    drop(writer);
+    assert_eq!(left(), 0);
+
+    let writer = BlockWriter::create(dir.path(), options()).unwrap();
+    assert!(matches!(writer.finish(), Err(WriteError::Empty)));
+    let times = Some((Timestamp::EPOCH, Timestamp::from_millis(40)));
+    let mut writer = BlockWriter::create(dir.path(), BlockOptions { times, ..options() }).unwrap();
+    writer.add_series(&labels(&[("a", "2")]), [chunk(0, 5)]).unwrap();
+    let error = writer.finish().unwrap_err().to_string();
+    assert!(error.contains("[0, 40)") && error.contains("from 0 to 40"), "{error}");
+    assert_eq!(left(), 0);
+
+    // What a killed process left is in nobody's way.
+    let unfinished = dir.path().join(format!("{}{UNFINISHED_SUFFIX}", options().ulid));
+    std::fs::create_dir_all(unfinished.join("chunks")).unwrap();
+    std::fs::write(unfinished.join("index"), b"half").unwrap();
+    assert_sound(&write(dir.path(), options(), None));
+}
+
+#[test]
+fn a_write_that_fails_names_the_file_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = BlockWriter::create(dir.path(), options()).unwrap();
+    // Something is where the first segment is to be.
+    let chunks = dir.path().join(format!("{}{UNFINISHED_SUFFIX}/chunks", options().ulid));
+    std::fs::create_dir(chunks.join("000001")).unwrap();
+    let error = writer.add_series(&labels(&[("a", "1")]), [chunk(0, 5)]).unwrap_err().to_string();
+    assert!(error.contains(&format!("write {}: ", chunks.display())), "{error}");
+    let error = writer.finish().unwrap_err().to_string();
+    assert!(error.contains("an earlier write failed"), "{error}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    let error = BlockWriter::create(&dir.path().join("none"), options()).err().unwrap().to_string();
+    assert!(error.contains("none/"), "{error}");
+}

@@ -243,7 +243,10 @@ fn floats_in(answer: &Value) -> Samples {
     out
 }
 
-const SELECTORS: &[(&str, &[(MatchOp, &str, &str)])] = &[
+/// A selector as PromQL writes it, and its matchers.
+type Selector = (&'static str, &'static [(MatchOp, &'static str, &'static str)]);
+
+const SELECTORS: &[Selector] = &[
     (r#"{job="api",pod=~"a.*"}"#, &[(MatchOp::Equal, "job", "api"), (MatchOp::Regex, "pod", "a.*")]),
     (
         r#"{job=~"api|web",zone!="zone-a"}"#,

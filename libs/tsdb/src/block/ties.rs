@@ -1,0 +1,109 @@
+//! Whether the files of a block belong together, as far as the format can tell.
+//!
+//! ```text
+//! meta.json      its id, and the number of series and of deleted intervals
+//! thanos.files   the size of every file, where it is there
+//! segments       each ends with the last chunk that the index has in it
+//! ```
+
+use super::{Block, BlockError, BlockPart, INDEX_FILE};
+use crate::index::ChunkRef;
+use crate::tombstones::Tombstones;
+use crate::{ChunkMeta, SeriesRef};
+
+impl Block {
+    /// Compares what `meta.json` says with the other files, without reading more than a few bytes.
+    pub(super) fn check_meta(&self) -> Result<(), BlockError> {
+        let stats = &self.meta.stats;
+        // A block without any statistics was written by something else; there is nothing to compare.
+        if stats.series > 0 || stats.chunks > 0 || stats.samples > 0 {
+            let series = self.index.series_count()?;
+            if series != stats.series {
+                let what = format!("it has {} series, but the index has {series}", stats.series);
+                return Err(self.place(BlockPart::Meta).contradiction(None, what));
+            }
+        }
+        let count = self.tombstones.as_ref().map(Tombstones::count);
+        if let Some(count) = count.filter(|&count| count != stats.tombstones) {
+            let what = format!("there are {count} deleted intervals, but meta.json has {}", stats.tombstones);
+            return Err(self.place(BlockPart::Tombstones).contradiction(None, what));
+        }
+        self.wrong_sizes().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// The files whose sizes are not those that `meta.json` lists.
+    pub(super) fn wrong_sizes(&self) -> Vec<BlockError> {
+        let mut wrong = Vec::new();
+        let Some(thanos) = &self.meta.thanos else { return wrong };
+        for file in &thanos.files {
+            let found = match segment_number(&file.rel_path) {
+                // A reader of the index alone has no segments.
+                Some(_) if self.segments.count() == 0 => continue,
+                Some(number) => self.segments.size_bytes(number),
+                None if file.rel_path == INDEX_FILE => self.index.size_bytes(),
+                None => continue,
+            };
+            if let Some(expected) = file.size_bytes.filter(|&expected| expected != found) {
+                let what = format!("{} has {found} bytes, but {expected} are listed", file.rel_path);
+                wrong.push(self.place(BlockPart::Meta).contradiction(None, what));
+            }
+        }
+        wrong
+    }
+
+    /// Whether `meta.json` lists the sizes of all segments, which were compared when the block was opened.
+    fn sizes_are_listed(&self) -> bool {
+        let files = self.meta.thanos.iter().flat_map(|thanos| &thanos.files);
+        let listed =
+            files.filter(|file| file.size_bytes.is_some() && segment_number(&file.rel_path).is_some());
+        self.segments.count() > 0 && listed.count() == self.segments.count()
+    }
+
+    /// Compares the end of each segment with that of the last chunk that the index has in it; otherwise they were not
+    /// written together.
+    pub(super) fn check_segments(&self) -> Result<(), BlockError> {
+        if self.sizes_are_listed() {
+            return Ok(());
+        }
+        let all = self.index.all_postings()?;
+        let chunks_of = |index: usize| -> Result<Vec<ChunkMeta>, BlockError> {
+            let series = all.at(index).unwrap_or(SeriesRef(0));
+            Ok(self.index.series(series)?.chunks)
+        };
+        let count = self.segments.count() as u32;
+        let mut from = 0;
+        for segment in 0..count {
+            let is_behind = |reference: ChunkRef| reference.segment() > segment;
+            // References never fall, so the series that begin in a later segment are all behind those that do not.
+            let (mut low, mut high) = (from, all.len());
+            while low < high {
+                let middle = low + (high - low) / 2;
+                match chunks_of(middle)?.first() {
+                    Some(first) if is_behind(first.reference) => high = middle,
+                    _ => low = middle + 1,
+                }
+            }
+            from = low.saturating_sub(1);
+            let place = self.segments.place(segment);
+            let chunks = if low == 0 { Vec::new() } else { chunks_of(low - 1)? };
+            let last = chunks.iter().map(|chunk| chunk.reference).rfind(|reference| !is_behind(*reference));
+            let Some(last) = last.filter(|last| last.segment() == segment) else {
+                return Err(place.contradiction(None, "the index has no chunk in it"));
+            };
+            let (end, size) = (self.segments.record_end(last)?, self.segments.size_bytes(segment));
+            if end != size {
+                let what = format!(
+                    "the last chunk of the index in it ends at byte {end}, but the segment at {size}"
+                );
+                return Err(place.contradiction(last.offset(), what));
+            }
+        }
+        // A reference to a segment that is not there is an error of its own.
+        Ok(())
+    }
+}
+
+/// The number of the segment at this path below the block's directory, from 0.
+fn segment_number(path: &str) -> Option<u32> {
+    path.strip_prefix("chunks/")?.parse::<u32>().ok()?.checked_sub(1)
+}
