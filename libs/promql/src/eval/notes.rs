@@ -219,10 +219,18 @@ pub(crate) struct Notes {
 impl Notes {
     /// Adds a note about the expression at `span`.
     pub(crate) fn add(&mut self, note: Note<'_>, span: Span) {
+        self.add_times(note, span, 1);
+    }
+
+    /// Adds a note about the expression at `span` for each of so many occurrences.
+    pub(crate) fn add_times(&mut self, note: Note<'_>, span: Span, times: u64) {
+        if times == 0 {
+            return;
+        }
         self.text.clear();
         // Writing into a string cannot fail.
         let _ = write!(self.text, "{note}");
-        let occurrences = matches!(note, Note::StartOverlap(_)).then_some(1);
+        let occurrences = matches!(note, Note::StartOverlap(_)).then_some(times);
         let mut place = Place { warning: note.is_warning(), span, details: None, occurrences };
         match self.places.get_mut(&self.text) {
             Some(known) => {

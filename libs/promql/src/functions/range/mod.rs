@@ -105,6 +105,11 @@ impl Notebook<'_> {
         self.notes.add(note, self.span);
     }
 
+    /// Adds a note that so many windows gave.
+    fn add_times(&mut self, note: Note<'_>, times: u64) {
+        self.notes.add_times(note, self.span, times);
+    }
+
     fn mixed(&mut self) {
         self.add(Note::MixedFloatsHistograms(self.metric));
     }
@@ -127,7 +132,7 @@ pub(crate) fn evaluate(
 ) -> Result<(), QueryError> {
     out.reset(function.steps.count);
     let mut notebook = Notebook { notes, metric: labels.metric_name(), span: function.call.span };
-    if !(points.histograms.is_empty() && slide::evaluate(function, points, out)) {
+    if !(points.histograms.is_empty() && slide::evaluate(function, points, out, &mut notebook)) {
         evaluate_windows(function, points, out, &mut notebook)?;
     }
     if matches!(function.call.function, FunctionId::Rate | FunctionId::Increase) {

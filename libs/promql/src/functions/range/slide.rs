@@ -8,8 +8,10 @@ use std::collections::VecDeque;
 
 use super::edges::changed;
 use super::extrapolate::Change;
-use super::{Cursor, RangeFunction, over_time};
+use super::starts::{self, Reading};
+use super::{Cursor, Notebook, RangeFunction, over_time};
 use crate::eval::column::{Column, Points};
+use crate::eval::notes::Note;
 use crate::functions::kahan::KahanSum;
 use crate::syntax::ast::Boundary;
 use crate::syntax::functions::FunctionId;
@@ -18,7 +20,12 @@ use crate::syntax::functions::FunctionId;
 const LONG_WINDOW: usize = 32;
 
 /// Evaluates `function` over floats, if it is one of those that slide. `out` has no values yet.
-pub(super) fn evaluate(function: &RangeFunction<'_>, points: Points<'_>, out: &mut Column) -> bool {
+pub(super) fn evaluate(
+    function: &RangeFunction<'_>,
+    points: Points<'_>,
+    out: &mut Column,
+    notes: &mut Notebook<'_>,
+) -> bool {
     use FunctionId as F;
     if function.window.boundary != Boundary::Plain {
         return false;
@@ -26,8 +33,10 @@ pub(super) fn evaluate(function: &RangeFunction<'_>, points: Points<'_>, out: &m
     let (times, values) = (points.timestamps, points.values);
     let floats = &mut out.floats;
     match function.call.function {
-        // With start timestamps, each window is looked at by itself.
-        F::Rate | F::Increase | F::Resets if !points.starts.is_empty() => return false,
+        F::Rate if !points.starts.is_empty() => rate_with_starts(function, points, floats, true, notes),
+        F::Increase if !points.starts.is_empty() => {
+            rate_with_starts(function, points, floats, false, notes);
+        }
         F::Rate => rate(function, points, floats, true, true),
         F::Increase => rate(function, points, floats, true, false),
         F::Delta => rate(function, points, floats, false, false),
@@ -48,8 +57,13 @@ pub(super) fn evaluate(function: &RangeFunction<'_>, points: Points<'_>, out: &m
             each(function, times, |step, low, high| floats[step] = over_time::avg(&values[low..high]));
         }
         F::SumOverTime | F::AvgOverTime => {}
-        F::Changes => edges(function, points, floats, changed),
-        F::Resets => edges(function, points, floats, |previous, current| current < previous),
+        F::Changes => edges(function, points, floats, |_, previous, current| changed(previous, current)),
+        F::Resets if !points.starts.is_empty() => {
+            edges(function, points, floats, |at, previous, current| {
+                current < previous || reading(points, at).is_reset_since(reading(points, at - 1))
+            });
+        }
+        F::Resets => edges(function, points, floats, |_, previous, current| current < previous),
         _ => return false,
     }
     true
@@ -79,31 +93,17 @@ fn each_with_end(function: &RangeFunction<'_>, times: &[i64], mut f: impl FnMut(
 
 fn rate(function: &RangeFunction<'_>, points: Points<'_>, out: &mut [f64], counter: bool, per_second: bool) {
     let (times, values) = (points.timestamps, points.values);
-    // Where a counter was reset, and what it had come to.
-    let mut resets: Vec<(usize, f64)> = Vec::new();
+    let mut resets = Resets::default();
     if counter {
-        for (at, pair) in values.windows(2).enumerate() {
-            if pair[1] < pair[0] {
-                resets.push((at + 1, pair[0]));
-            }
-        }
+        resets.find(values, |_, previous, current| current < previous);
     }
-    let mut first_reset = 0;
     let window = function.window;
     let divisor = if per_second { window.range as f64 / 1000.0 } else { 1.0 };
     each_with_end(function, times, |step, end, low, high| {
         if high - low < 2 {
             return;
         }
-        let mut change = values[high - 1] - values[low];
-        if !resets.is_empty() {
-            while resets.get(first_reset).is_some_and(|(at, _)| *at <= low) {
-                first_reset += 1;
-            }
-            for (_, value) in resets[first_reset..].iter().take_while(|(at, _)| *at < high) {
-                change += value;
-            }
-        }
+        let change = resets.add_to(values[high - 1] - values[low], low, high);
         let sampled = Change {
             times: (times[low], times[high - 1]),
             samples: high - low,
@@ -112,6 +112,88 @@ fn rate(function: &RangeFunction<'_>, points: Points<'_>, out: &mut [f64], count
         let (covered, interval) = sampled.extent(end.saturating_sub(window.range), end);
         out[step] = change * covered / (interval * divisor);
     });
+}
+
+/// `rate` and `increase` of a counter whose samples tell when it began.
+fn rate_with_starts(
+    function: &RangeFunction<'_>,
+    points: Points<'_>,
+    out: &mut [f64],
+    per_second: bool,
+    notes: &mut Notebook<'_>,
+) {
+    let (times, values, starts) = (points.timestamps, points.values, points.starts);
+    let mut resets = Resets::default();
+    resets.find(values, |at, previous, current| {
+        current < previous || reading(points, at).is_reset_since(reading(points, at - 1))
+    });
+    // Samples that count what the one before them had counted already.
+    let overlaps: Vec<usize> =
+        (1..values.len()).filter(|&at| reading(points, at).overlaps(reading(points, at - 1))).collect();
+    let (mut first_overlap, mut overlapped) = (0, 0);
+    let window = function.window;
+    let divisor = if per_second { window.range as f64 / 1000.0 } else { 1.0 };
+    each_with_end(function, times, |step, end, low, high| {
+        let window_start = end.saturating_sub(window.range);
+        let start = starts::inside(&starts[low..], times[low], window_start);
+        if start.is_none() && high - low < 2 {
+            return;
+        }
+        while overlaps.get(first_overlap).is_some_and(|at| *at <= low) {
+            first_overlap += 1;
+        }
+        overlapped += u64::from(overlaps.get(first_overlap).is_some_and(|at| *at < high));
+        let (first, span, samples) = (values[low], (times[low], times[high - 1]), high - low);
+        let change = resets.add_to(values[high - 1] - first, low, high);
+        out[step] = match start {
+            Some(start) => (change + first) * starts::factor(start, span, samples, end) / divisor,
+            None => {
+                let sampled = Change { times: span, samples, zero: Some((first, change)) };
+                let (covered, interval) = sampled.extent(window_start, end);
+                change * covered / (interval * divisor)
+            }
+        };
+    });
+    notes.add_times(Note::StartOverlap(notes.metric), overlapped);
+}
+
+/// When a float was read, and when its counter began.
+fn reading(points: Points<'_>, at: usize) -> Reading {
+    Reading::of(points.starts, points.timestamps[at], at)
+}
+
+/// Where a counter was reset, and what it had come to.
+#[derive(Default)]
+struct Resets {
+    list: Vec<(usize, f64)>,
+    /// The first that may be inside the window.
+    first: usize,
+}
+
+impl Resets {
+    /// Finds the samples, told by their place and by the values before and of them, at which a counter `is_reset`.
+    #[inline(always)]
+    fn find(&mut self, values: &[f64], is_reset: impl Fn(usize, f64, f64) -> bool) {
+        for (at, pair) in values.windows(2).enumerate() {
+            if is_reset(at + 1, pair[0], pair[1]) {
+                self.list.push((at + 1, pair[0]));
+            }
+        }
+    }
+
+    /// `change`, and what a window of the samples `low..high` lost in resets. Windows come in order.
+    #[inline(always)]
+    fn add_to(&mut self, mut change: f64, low: usize, high: usize) -> f64 {
+        if !self.list.is_empty() {
+            while self.list.get(self.first).is_some_and(|(at, _)| *at <= low) {
+                self.first += 1;
+            }
+            for (_, value) in self.list[self.first..].iter().take_while(|(at, _)| *at < high) {
+                change += value;
+            }
+        }
+        change
+    }
 }
 
 /// Keeps the candidates for the extreme: a value leaves when a later one is better or the same. Of zeros with different
@@ -145,20 +227,20 @@ fn extreme(
     });
 }
 
-/// Counts the pairs of neighbours in each window that `differ`.
+/// Counts the samples in each window that `differ` from the one before: told by their place and by both values.
 fn edges(
     function: &RangeFunction<'_>,
     points: Points<'_>,
     out: &mut [f64],
-    differ: impl Fn(f64, f64) -> bool,
+    differ: impl Fn(usize, f64, f64) -> bool,
 ) {
     let values = points.values;
     // `counts[i]`: how many of the pairs that end at or before sample `i` differ.
     let mut counts = Vec::with_capacity(values.len());
     let mut total = 0u32;
     counts.extend(values.first().map(|_| 0));
-    for pair in values.windows(2) {
-        total += u32::from(differ(pair[0], pair[1]));
+    for (at, pair) in values.windows(2).enumerate() {
+        total += u32::from(differ(at + 1, pair[0], pair[1]));
         counts.push(total);
     }
     each(function, points.timestamps, |step, low, high| {

@@ -50,6 +50,25 @@ fn close(a: f64, b: f64) -> bool {
             || (a != b && (a - b).abs() <= 1e-13 * a.abs().max(b.abs())))
 }
 
+/// No starts; or of each kind that there is: none, of the series, at a reset, of a delta, wrong ones.
+fn random_starts(random: &mut Random, times: &[i64]) -> Vec<i64> {
+    let mut start = times.first().map_or(0, |first| first - 10_000);
+    let mut before = start;
+    let start_of = |time: &i64| {
+        match random.below(12) {
+            0 => start = 0,
+            1 => start = before + 1 + random.below(5_000) as i64,
+            2 => start = before,
+            3 => start = *time - random.below(200_000) as i64,
+            4 => start = *time + random.below(2) as i64,
+            _ => {}
+        }
+        before = *time;
+        start
+    };
+    if times.len().is_multiple_of(2) { times.iter().map(start_of).collect() } else { Vec::new() }
+}
+
 #[test]
 fn sliding_gives_what_looking_at_each_window_gives() {
     use FunctionId as F;
@@ -71,7 +90,8 @@ fn sliding_gives_what_looking_at_each_window_gives() {
     for seed in 0..300 {
         let mut random = Random(seed);
         let (times, values) = series(&mut random);
-        let points = Points { timestamps: &times, values: &values, ..Points::default() };
+        let starts = random_starts(&mut random, &times);
+        let points = Points { timestamps: &times, values: &values, starts: &starts, ..Points::default() };
         let interval = 1000 + random.below(60_000) as i64;
         let steps =
             Steps { start: random.below(400_000) as i64, interval, count: random.below(300) as usize };
@@ -86,11 +106,15 @@ fn sliding_gives_what_looking_at_each_window_gives() {
             let call = RangeCall { function: id, span: Span::default(), interrupt: Interrupt::new() };
             let function = RangeFunction { call: &call, window: &window, steps: &steps, scalars: &[] };
             let mut fast = Column::absent(steps.count);
-            assert!(slide::evaluate(&function, points, &mut fast), "{id:?} does not slide");
+            let mut fast_notes = Notes::default();
+            let mut notebook = Notebook { notes: &mut fast_notes, metric: "", span: Span::default() };
+            let slides = slide::evaluate(&function, points, &mut fast, &mut notebook);
+            assert!(slides, "{id:?} does not slide");
             let mut slow = Column::absent(steps.count);
             let mut notes = Notes::default();
             let mut notebook = Notebook { notes: &mut notes, metric: "", span: Span::default() };
             evaluate_windows(&function, points, &mut slow, &mut notebook).unwrap();
+            assert_eq!(fast_notes.finish(""), notes.finish(""), "seed {seed}, {id:?}");
             for step in 0..steps.count {
                 let (fast, slow) = (fast.floats[step], slow.floats[step]);
                 assert!(close(fast, slow), "seed {seed}, {id:?}, step {step}: {fast} and not {slow}");
