@@ -28,6 +28,8 @@ enum Command {
     /// Roots, issuing CA, join tokens and certificates
     #[command(subcommand)]
     Pki(pki::cli::PkiCommand),
+    /// Looks after blocks and buckets
+    Tools(Box<tools::ToolsArgs>),
     /// Shows the whole on this machine: two client clusters, one PromQL answer over the mesh
     Quickstart(QuickstartArgs),
     /// Prints the completions of a shell
@@ -71,6 +73,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Query(args) => querier::run(*args),
         Command::Gateway(args) => gateway::cli::run(*args),
         Command::Pki(command) => pki::cli::run(command),
+        Command::Tools(args) => tools::run(*args),
         Command::Quickstart(args) => done(quickstart::run(&args)),
         Command::Completions { shell } => done(completions(shell)),
         Command::Man { dir } => done(man_pages(&dir)),

@@ -1,0 +1,199 @@
+//! What differs between two streams of series in the order of their labels.
+
+use std::cmp::Ordering;
+
+use model::Labels;
+
+use crate::error::Result;
+use crate::samples::Point;
+
+/// A difference, in the order in which it is found.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Difference {
+    /// A series that only one side has.
+    Series { labels: Labels, side: Side, samples: u64 },
+    /// A sample that only one side has.
+    Sample { labels: Labels, side: Side, point: Point },
+    /// A sample that both sides have at one time, with different values.
+    Value { labels: Labels, left: Point, right: Point },
+}
+
+/// One of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Left,
+    Right,
+}
+
+/// Counts of what is equal and what is not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Totals {
+    /// Series that both sides have, with equal samples.
+    pub(super) equal_series: u64,
+    /// Series that both sides have, with samples that differ.
+    pub(super) different_series: u64,
+    pub(super) left_only_series: u64,
+    pub(super) right_only_series: u64,
+    /// Samples that both sides have, with equal values.
+    pub(super) equal_samples: u64,
+    /// Samples that both sides have at one time, with different values.
+    pub(super) different_samples: u64,
+    /// Samples that only one side has, those of its own series included.
+    pub(super) left_only_samples: u64,
+    pub(super) right_only_samples: u64,
+}
+
+impl Totals {
+    pub(super) fn is_equal(&self) -> bool {
+        let (left, right) = (self.left_only_series + self.left_only_samples, self.right_only_series);
+        left + right + self.right_only_samples + self.different_samples == 0
+    }
+
+    fn only(&mut self, side: Side, series: u64, samples: u64) {
+        let (all_series, all_samples) = match side {
+            Side::Left => (&mut self.left_only_series, &mut self.left_only_samples),
+            Side::Right => (&mut self.right_only_series, &mut self.right_only_samples),
+        };
+        *all_series += series;
+        *all_samples += samples;
+    }
+}
+
+/// A series with all of its samples, which ascend in time.
+pub(super) type Series = (Labels, Vec<Point>);
+
+/// Walks both streams side by side and tells `found` each difference.
+///
+/// # Errors
+/// What a stream says; series that do not ascend are the stream's to notice.
+pub(super) fn compare(
+    left: impl Iterator<Item = Result<Series>>,
+    right: impl Iterator<Item = Result<Series>>,
+    mut found: impl FnMut(Difference) -> Result<()>,
+) -> Result<Totals> {
+    let (mut left, mut right) = (left.peekable(), right.peekable());
+    let mut totals = Totals::default();
+    loop {
+        let order = match (left.peek(), right.peek()) {
+            (None, None) => return Ok(totals),
+            (Some(Ok(a)), Some(Ok(b))) => a.0.cmp(&b.0),
+            // An error is taken from its stream below.
+            (Some(Err(_)), _) | (Some(_), None) => Ordering::Less,
+            (_, Some(Err(_))) | (None, Some(_)) => Ordering::Greater,
+        };
+        let mut alone = |side: Side, series: Option<Result<Series>>| {
+            let Some((labels, points)) = series.transpose()? else { return Ok(()) };
+            totals.only(side, 1, points.len() as u64);
+            found(Difference::Series { labels, side, samples: points.len() as u64 })
+        };
+        match order {
+            Ordering::Less => alone(Side::Left, left.next())?,
+            Ordering::Greater => alone(Side::Right, right.next())?,
+            Ordering::Equal => {
+                if let (Some(a), Some(b)) = (left.next().transpose()?, right.next().transpose()?) {
+                    compare_points(&a.0, a.1, b.1, &mut totals, &mut found)?;
+                }
+            }
+        }
+    }
+}
+
+fn compare_points(
+    labels: &Labels,
+    left: Vec<Point>,
+    right: Vec<Point>,
+    totals: &mut Totals,
+    found: &mut impl FnMut(Difference) -> Result<()>,
+) -> Result<()> {
+    let (mut left, mut right) = (left.into_iter().peekable(), right.into_iter().peekable());
+    let mut differs = false;
+    loop {
+        let order = match (left.peek(), right.peek()) {
+            (None, None) => break,
+            (Some(a), Some(b)) => a.millis.cmp(&b.millis),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+        };
+        let (side, point) = match order {
+            Ordering::Less => (Side::Left, left.next()),
+            Ordering::Greater => (Side::Right, right.next()),
+            Ordering::Equal => {
+                if let (Some(a), Some(b)) = (left.next(), right.next()) {
+                    if a.value == b.value {
+                        totals.equal_samples += 1;
+                    } else {
+                        differs = true;
+                        totals.different_samples += 1;
+                        found(Difference::Value { labels: labels.clone(), left: a, right: b })?;
+                    }
+                }
+                continue;
+            }
+        };
+        if let Some(point) = point {
+            differs = true;
+            totals.only(side, 0, 1);
+            found(Difference::Sample { labels: labels.clone(), side, point })?;
+        }
+    }
+    match differs {
+        true => totals.different_series += 1,
+        false => totals.equal_series += 1,
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tsdb::Encoding;
+
+    use super::*;
+    use crate::samples::Value;
+
+    fn series(name: &str, points: &[(i64, f64)]) -> Result<Series> {
+        let labels = Labels::from_pairs([("__name__", name)]).unwrap();
+        let point = |(millis, value): &(i64, f64)| Point {
+            millis: *millis,
+            start: 0,
+            value: Value::Float(*value),
+            encoding: Encoding::Xor,
+        };
+        Ok((labels, points.iter().map(point).collect()))
+    }
+
+    #[test]
+    fn differences_are_found_in_order_and_counted() {
+        let left = [
+            series("a", &[(1, 1.0)]),
+            series("b", &[(1, 1.0), (2, 2.0), (4, f64::NAN)]),
+            series("d", &[(1, 1.0)]),
+        ];
+        let right =
+            [series("b", &[(1, 1.5), (3, 3.0), (4, f64::NAN)]), series("c", &[]), series("d", &[(1, 1.0)])];
+        let mut seen = Vec::new();
+        let totals = compare(left.into_iter(), right.into_iter(), |difference| {
+            seen.push(match difference {
+                Difference::Series { labels, side, .. } => format!("{labels} {side:?}"),
+                Difference::Sample { labels, side, point } => format!("{labels} {side:?} {}", point.millis),
+                Difference::Value { labels, left, .. } => format!("{labels} value {}", left.millis),
+            });
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(seen, ["a Left", "b value 1", "b Left 2", "b Right 3", "c Right"]);
+        let expected = Totals {
+            equal_series: 1,
+            different_series: 1,
+            left_only_series: 1,
+            right_only_series: 1,
+            equal_samples: 2,
+            different_samples: 1,
+            left_only_samples: 2,
+            right_only_samples: 1,
+        };
+        assert_eq!(totals, expected);
+        assert!(!totals.is_equal());
+        assert!(Totals { equal_samples: 5, ..Totals::default() }.is_equal());
+    }
+}

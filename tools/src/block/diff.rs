@@ -1,0 +1,168 @@
+//! `tools block diff`: what differs between two blocks.
+
+use model::{Labels, Matcher, TimeRange};
+use runtime::TimeArg;
+use serde_json::json;
+
+use super::compare::{Difference, Side, Totals, compare};
+use super::place::PlaceFlags;
+use super::read::{self, Aggregate, blocking};
+use super::text as forms;
+use crate::error::{Outcome, Result};
+use crate::output::Output;
+use crate::samples::Point;
+use crate::text;
+
+/// Flags of `tools block diff`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DiffArgs {
+    /// The folder of a block, or the ULID of a block in the bucket
+    #[arg(value_name = "LEFT")]
+    left: String,
+
+    /// The block to compare it with
+    #[arg(value_name = "RIGHT")]
+    right: String,
+
+    /// Differences that are printed, the first ones; totals count all
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    limit: usize,
+
+    /// Only series that match the selector
+    #[arg(long = "match", value_name = "SELECTOR", default_value = "")]
+    selector: String,
+
+    /// Only samples at or after this time: RFC 3339, or relative to now such as -2h
+    #[arg(long, value_name = "TIME", default_value = "0000-01-01T00:00:00Z", allow_hyphen_values = true)]
+    min_time: TimeArg,
+
+    /// Only samples at or before this time
+    #[arg(long, value_name = "TIME", default_value = "9999-12-31T23:59:59Z", allow_hyphen_values = true)]
+    max_time: TimeArg,
+
+    /// Which aggregate of downsampled blocks is compared
+    #[arg(long, value_name = "AGGREGATE", value_enum, default_value = "count")]
+    aggregate: Aggregate,
+
+    /// Form of the report
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "text")]
+    output: DiffFormat,
+
+    #[command(flatten)]
+    place: PlaceFlags,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum DiffFormat {
+    /// A line for each difference, then totals
+    Text,
+    /// One JSON object
+    Json,
+}
+
+pub(super) async fn run(args: DiffArgs, output: &mut Output) -> Result<Outcome> {
+    let matchers: Vec<Matcher> = text::matchers("--match", &args.selector)?;
+    let now = text::now();
+    let range = TimeRange::new(args.min_time.at(now), args.max_time.at(now));
+    let left = args.place.open(&args.left).await?;
+    let right = args.place.open(&args.right).await?;
+    let (limit, aggregate) = (args.limit, args.aggregate);
+    let (first, totals) = blocking(move || {
+        let mut first = Vec::new();
+        let left = read::series(&left, &matchers, range, aggregate)?;
+        let right = read::series(&right, &matchers, range, aggregate)?;
+        let totals = compare(left, right, |difference| {
+            if first.len() < limit {
+                first.push(difference);
+            }
+            Ok(())
+        })?;
+        Ok((first, totals))
+    })
+    .await?;
+    match args.output {
+        DiffFormat::Text => print(&first, &totals, output)?,
+        DiffFormat::Json => output.json(&json!({
+            "equal": totals.is_equal(),
+            "totals": totals,
+            "differences": first.iter().map(object).collect::<Vec<_>>(),
+        }))?,
+    }
+    Ok(if totals.is_equal() { Outcome::Fine } else { Outcome::Found })
+}
+
+/// `<` stands before what only the left block has, `>` before what only the right one has, `!` between two values.
+fn print(first: &[Difference], totals: &Totals, output: &mut Output) -> Result<()> {
+    for difference in first {
+        match difference {
+            Difference::Series { labels, side, samples } => output.line(format_args!(
+                "{} {} ({})",
+                mark(*side),
+                name(labels),
+                text::count(*samples, "sample")
+            ))?,
+            Difference::Sample { labels, side, point } => {
+                output.line(format_args!("{} {} {}", mark(*side), name(labels), sample(point)))?;
+            }
+            Difference::Value { labels, left, right } => {
+                let at = left.millis;
+                output.line(format_args!("! {} {} {} at {at}", name(labels), value(left), value(right)))?;
+            }
+        }
+    }
+    let all = totals.left_only_series
+        + totals.right_only_series
+        + totals.different_samples
+        + totals.left_only_samples
+        + totals.right_only_samples;
+    if all > 0 && !first.is_empty() {
+        output.line("")?;
+    }
+    let Totals { equal_series, different_series, left_only_series, right_only_series, .. } = totals;
+    output.line(format_args!(
+        "series:  {equal_series} equal, {different_series} different, {left_only_series} only left, \
+         {right_only_series} only right"
+    ))?;
+    let Totals { equal_samples, different_samples, left_only_samples, right_only_samples, .. } = totals;
+    output.line(format_args!(
+        "samples: {equal_samples} equal, {different_samples} different, {left_only_samples} only left, \
+         {right_only_samples} only right"
+    ))
+}
+
+fn mark(side: Side) -> char {
+    match side {
+        Side::Left => '<',
+        Side::Right => '>',
+    }
+}
+
+fn name(labels: &Labels) -> String {
+    forms::labels(labels, ", ", true)
+}
+
+fn value(point: &Point) -> String {
+    forms::value(&point.value)
+}
+
+fn sample(point: &Point) -> String {
+    format!("{} {}", value(point), point.millis)
+}
+
+fn object(difference: &Difference) -> serde_json::Value {
+    let side = |side: Side| if side == Side::Left { "left" } else { "right" };
+    match difference {
+        Difference::Series { labels, side: only, samples } => {
+            json!({ "series": name(labels), "only": side(*only), "samples": samples })
+        }
+        Difference::Sample { labels, side: only, point } => {
+            json!({ "series": name(labels), "only": side(*only), "timestamp": point.millis, "value": value(point) })
+        }
+        Difference::Value { labels, left, right } => json!({
+            "series": name(labels),
+            "timestamp": left.millis,
+            "left": value(left),
+            "right": value(right),
+        }),
+    }
+}

@@ -1,0 +1,321 @@
+//! `tools bucket rewrite`: deletes or relabels series of blocks, each of which becomes a new block.
+//!
+//! ```text
+//! config.rs   what is to be done       series.rs   to the chunks of one series
+//! apply.rs    to all series of a block, in order, with an account of every sample
+//! ```
+//! The old block is never changed. The new one is published only when it was read back and verified and its account
+//! is balanced; the old one is marked for deletion only then, and only where that is asked for.
+
+mod apply;
+mod config;
+mod series;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ::bucket::marks::{self, Mark, MarkKind, MarkState};
+use ::bucket::{Bucket, DownloadOptions, PublishOptions, download, publish};
+use tsdb::{Block, BlockMeta, BlockOptions, BlockWriter, Compaction, Ulid};
+
+use self::apply::{ChangeLog, Rewritten, rewrite};
+use self::config::Changes;
+use crate::block::{blocking, problems};
+use crate::error::{Cause, Context, Outcome, Result, ToolError};
+use crate::folder::WorkingFolder;
+use crate::output::{Cell, Output, Table, TableFormat};
+use crate::progress::{Progress, Unit};
+use crate::text;
+
+/// What `thanos.source` says of rewritten blocks.
+const SOURCE: &str = "bucket.rewrite";
+
+/// Flags of `tools bucket rewrite`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RewriteArgs {
+    /// Block to rewrite (repeatable)
+    #[arg(long, value_name = "ULID", required = true, value_parser = text::block_id)]
+    id: Vec<Ulid>,
+
+    /// What is deleted, as YAML: a list of {matchers, intervals}
+    #[arg(long = "rewrite.to-delete-config", value_name = "YAML")]
+    to_delete: Option<String>,
+
+    /// File with the YAML of --rewrite.to-delete-config
+    #[arg(long = "rewrite.to-delete-config-file", value_name = "FILE")]
+    to_delete_file: Option<PathBuf>,
+
+    /// Relabel rules for all series, as YAML
+    #[arg(long = "rewrite.to-relabel-config", value_name = "YAML")]
+    to_relabel: Option<String>,
+
+    /// File with the YAML of --rewrite.to-relabel-config
+    #[arg(long = "rewrite.to-relabel-config-file", value_name = "FILE")]
+    to_relabel_file: Option<PathBuf>,
+
+    /// Prints what would be changed, and changes nothing; --no-dry-run does it
+    #[arg(
+        long,
+        value_name = "BOOL",
+        default_value_t = true,
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        action = clap::ArgAction::Set
+    )]
+    dry_run: bool,
+
+    /// Marks the old blocks for deletion once the new ones are in the bucket
+    #[arg(long)]
+    delete_blocks: bool,
+
+    /// Accepts blocks without external labels, which only a Prometheus can use
+    #[arg(long)]
+    prom_blocks: bool,
+
+    /// Writes every change of a series to <new ULID>.change.log in --tmp.dir
+    #[arg(
+        long = "rewrite.add-change-log",
+        value_name = "BOOL",
+        default_value_t = true,
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        action = clap::ArgAction::Set
+    )]
+    add_change_log: bool,
+
+    /// Folder for the blocks that are being worked on; it must hold a block twice
+    #[arg(long = "tmp.dir", value_name = "DIR", default_value_os_t = std::env::temp_dir())]
+    tmp_dir: PathBuf,
+
+    /// Form of the report
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "table")]
+    output: TableFormat,
+}
+
+pub(super) async fn run(args: RewriteArgs, bucket: &Bucket, output: &mut Output) -> Result<Outcome> {
+    let load = |flag: &str, text: &Option<String>, file: &Option<PathBuf>| {
+        runtime::load_config(flag, text.as_deref(), file.as_deref())
+            .map_err(|error| ToolError::usage(error.to_string()))
+    };
+    let to_delete = load("rewrite.to-delete-config", &args.to_delete, &args.to_delete_file)?;
+    let to_relabel = load("rewrite.to-relabel-config", &args.to_relabel, &args.to_relabel_file)?;
+    let changes = Arc::new(Changes::parse(to_delete.as_deref(), to_relabel.as_deref())?);
+    if args.delete_blocks && args.dry_run {
+        return Err(ToolError::usage("--delete-blocks deletes nothing in a dry run: add --no-dry-run"));
+    }
+
+    let mut table = Table::new(&[
+        ("BLOCK", "block"),
+        ("NEW", "new"),
+        ("#SERIES", "series"),
+        ("#DELETED", "seriesDeleted"),
+        ("#RELABELLED", "seriesRelabelled"),
+        ("#SAMPLES", "samples"),
+        ("#KEPT", "samplesKept"),
+        ("#DELETED SAMPLES", "samplesDeleted"),
+        ("#DUPLICATES", "samplesDuplicate"),
+        ("RESULT", "result"),
+    ]);
+    for id in &args.id {
+        let (rewritten, new, result) = rewrite_block(*id, &args, &changes, bucket, output).await?;
+        let Rewritten { account, series, deleted_series, relabelled_series } = rewritten;
+        table.push(vec![
+            Cell::text(id.to_string()),
+            new.map_or(Cell::Absent, |new| Cell::text(new.to_string())),
+            Cell::Number(series),
+            Cell::Number(deleted_series),
+            Cell::Number(relabelled_series),
+            Cell::Number(account.read),
+            Cell::Number(account.written),
+            Cell::Number(account.deleted),
+            Cell::Number(account.duplicates),
+            Cell::text(result),
+        ]);
+    }
+    output.table(&table, args.output)?;
+    Ok(Outcome::Fine)
+}
+
+/// Rewrites a block; says what was done, the id of the new block where there is one, and how it ended.
+async fn rewrite_block(
+    id: Ulid,
+    args: &RewriteArgs,
+    changes: &Arc<Changes>,
+    bucket: &Bucket,
+    output: &mut Output,
+) -> Result<(Rewritten, Option<Ulid>, &'static str)> {
+    if let MarkState::Marked(mark) = marks::read(bucket, id, MarkKind::Deletion).await? {
+        let since = text::instant(mark.time);
+        return Err(ToolError::new(
+            Cause::Conflict,
+            format!("block {id} is marked for deletion since {since}: it is not rewritten"),
+        ));
+    }
+    let folder = WorkingFolder::create(&args.tmp_dir, "rewrite")?;
+    let source = fetch(id, bucket, folder.path()).await?;
+
+    let new = Ulid::generate();
+    let log = change_log(args, new)?;
+    let (parent, changes) = (folder.path().to_owned(), Arc::clone(changes));
+    let (dry_run, prom_blocks) = (args.dry_run, args.prom_blocks);
+    let work = move || write(&source, &parent, &changes, new, log, dry_run, prom_blocks);
+    let (rewritten, meta, printed) = blocking(work).await?;
+    output.bytes(&printed)?;
+
+    let nothing_left = rewritten.account.written == 0 && rewritten.account.read > 0;
+    let result = match (meta, args.dry_run) {
+        _ if !rewritten.has_changes() => return Ok((rewritten, None, "nothing to change")),
+        (_, true) if nothing_left => return Ok((rewritten, None, "nothing would be left")),
+        (_, true) => return Ok((rewritten, None, "would be rewritten")),
+        (Some(meta), false) => {
+            let dir = folder.path().join(new.to_string());
+            let progress = Progress::new("upload", Unit::Bytes, view_size(&dir));
+            let bar = progress.clone();
+            let told = AtomicU64::new(0);
+            let tell = move |state: ::bucket::Progress| {
+                let before = told.fetch_max(state.verified_bytes, Ordering::Relaxed);
+                bar.add(state.verified_bytes.saturating_sub(before));
+            };
+            let options = PublishOptions {
+                requires_labels: !args.prom_blocks,
+                progress: Some(Arc::new(tell)),
+                ..PublishOptions::default()
+            };
+            let published = publish(bucket, &dir, meta, &options).await;
+            progress.finish();
+            published?;
+            "rewritten"
+        }
+        (None, false) => "nothing is left",
+    };
+    let result = match args.delete_blocks {
+        false => result,
+        true => {
+            let mut mark = Mark::new(MarkKind::Deletion, id, text::now());
+            mark.details = Some(match nothing_left {
+                true => "block rewritten: nothing is left of it".to_owned(),
+                false => format!("block rewritten as {new}"),
+            });
+            marks::create(bucket, &mark).await.context(format_args!("mark block {id} for deletion"))?;
+            if nothing_left { "nothing is left; old block marked" } else { "rewritten; old block marked" }
+        }
+    };
+    Ok((rewritten, (!nothing_left).then_some(new), result))
+}
+
+/// Downloads a block, which compares it with its manifest, and opens it.
+async fn fetch(id: Ulid, bucket: &Bucket, parent: &Path) -> Result<Block> {
+    let dir = parent.join(id.to_string());
+    let progress = Progress::new("download", Unit::Bytes, 0);
+    let (told, bar) = (AtomicU64::new(0), progress.clone());
+    let tell = move |done: u64, _: u64| {
+        let before = told.fetch_max(done, Ordering::Relaxed);
+        bar.add(done.saturating_sub(before));
+    };
+    let options = DownloadOptions { progress: Some(Arc::new(tell)), ..DownloadOptions::default() };
+    let downloaded = download(bucket, id, &dir, &options).await;
+    progress.finish();
+    downloaded?;
+    blocking(move || Ok(Block::open(&dir)?)).await
+}
+
+/// Where changes of series are told: in a dry run they are printed, otherwise written to a file.
+fn change_log(args: &RewriteArgs, new: Ulid) -> Result<ChangeLog> {
+    if args.dry_run {
+        return Ok(ChangeLog::Kept(Vec::new()));
+    }
+    if !args.add_change_log {
+        return Ok(ChangeLog::None);
+    }
+    let path = args.tmp_dir.join(format!("{new}.change.log"));
+    let file = std::fs::File::create(&path).context(format_args!("write {}", path.display()))?;
+    eprintln!("changes of series are written to {}", path.display());
+    Ok(ChangeLog::File(std::io::BufWriter::new(file)))
+}
+
+/// Writes the new block into `parent`, unless nothing changes or it is a dry run, and checks it. Gives its meta and
+/// what is to be printed.
+fn write(
+    source: &Block,
+    parent: &Path,
+    changes: &Changes,
+    new: Ulid,
+    mut log: ChangeLog,
+    dry_run: bool,
+    prom_blocks: bool,
+) -> Result<(Rewritten, Option<BlockMeta>, Vec<u8>)> {
+    let old = source.meta();
+    let mut thanos = old.thanos.clone().unwrap_or_default();
+    if thanos.labels.is_empty() && !prom_blocks {
+        return Err(ToolError::usage(format!(
+            "block {} has no external labels: --prom-blocks rewrites it all the same",
+            old.ulid
+        )));
+    }
+    thanos.source = SOURCE.to_owned();
+    thanos.files.clear();
+    thanos.segment_files.clear();
+    thanos.rewrites.push(changes.log_entry(&old.compaction.sources));
+    let mut options = BlockOptions::new(new);
+    options.times = Some((old.min_time, old.max_time));
+    options.compaction = Some(Compaction { sources: vec![new], ..old.compaction.clone() });
+    options.thanos = Some(thanos);
+
+    let mut writer = match dry_run {
+        true => None,
+        false => Some(BlockWriter::create(parent, options)?),
+    };
+    let progress = Progress::new("rewrite", Unit::Count("series"), old.stats.series);
+    let rewritten = rewrite(source, changes, writer.as_mut(), &mut log, &progress);
+    progress.finish();
+    let rewritten = rewritten?;
+    let printed = log.finish()?;
+    let account = rewritten.account;
+    if !account.is_balanced() {
+        return Err(ToolError::new(
+            Cause::Failed,
+            format!(
+                "block {}: {} samples were read, but {} written, {} deleted and {} left out as duplicates: \
+                 nothing was published",
+                old.ulid, account.read, account.written, account.deleted, account.duplicates
+            ),
+        ));
+    }
+    let Some(writer) = writer.filter(|_| rewritten.has_changes() && account.written > 0) else {
+        return Ok((rewritten, None, printed));
+    };
+    let meta = writer.finish()?;
+    check(&parent.join(new.to_string()), account.written)?;
+    Ok((rewritten, Some(meta), printed))
+}
+
+/// Reads the new block back as a stranger would.
+fn check(dir: &Path, samples: u64) -> Result<()> {
+    let block = Block::open(dir)?;
+    let found = problems(&block);
+    if let Some(first) = found.first() {
+        return Err(ToolError::new(
+            Cause::Failed,
+            format!("the new block is not sound: {first}: nothing was published"),
+        ));
+    }
+    let written = block.meta().stats.samples;
+    if written != samples {
+        return Err(ToolError::new(
+            Cause::Failed,
+            format!("the new block has {written} samples instead of {samples}: nothing was published"),
+        ));
+    }
+    Ok(())
+}
+
+/// Bytes of a block's files.
+fn view_size(dir: &Path) -> u64 {
+    let files = |dir: PathBuf| std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let sizes =
+        files(dir.to_owned()).chain(files(dir.join("chunks"))).filter_map(|entry| entry.metadata().ok());
+    sizes.filter(|metadata| metadata.is_file()).map(|metadata| metadata.len()).sum()
+}

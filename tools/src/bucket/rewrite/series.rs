@@ -1,0 +1,233 @@
+//! What a rewrite does to the chunks of one series: cuts intervals out, and joins series that became equal.
+
+use model::Labels;
+use tsdb::{Chunk, Encoding};
+
+use super::config::{Interval, ToDelete, covers, touches};
+use crate::error::{Cause, Result, ToolError};
+use crate::samples::{self, Point};
+
+/// How many samples went where. `read` is the sum of the others, or the rewrite is wrong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Account {
+    pub(super) read: u64,
+    pub(super) written: u64,
+    /// Taken away by deletions, or with series that relabelling drops.
+    pub(super) deleted: u64,
+    /// Samples of series that became equal, which are there with the same time and value.
+    pub(super) duplicates: u64,
+}
+
+impl Account {
+    /// Whether no sample was lost or made.
+    pub(super) fn is_balanced(&self) -> bool {
+        self.read == self.written + self.deleted + self.duplicates
+    }
+
+    pub(super) fn add(&mut self, other: Account) {
+        self.read += other.read;
+        self.written += other.written;
+        self.deleted += other.deleted;
+        self.duplicates += other.duplicates;
+    }
+}
+
+/// What is left of a series.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    pub(super) chunks: Vec<Chunk>,
+    /// Samples that were taken away.
+    pub(super) deleted: u64,
+    /// The time that they covered, merged.
+    pub(super) intervals: Vec<Interval>,
+}
+
+/// Takes `to_delete` out of the chunks of a series, which are in the order of their times.
+///
+/// A chunk that is not touched stays as it is, byte for byte.
+///
+/// # Errors
+/// A damaged chunk; an interval that ends inside a chunk of aggregates, which cannot be cut.
+pub(super) fn cut(labels: &Labels, chunks: Vec<Chunk>, to_delete: &ToDelete) -> Result<Kept> {
+    let mut kept = Kept::default();
+    let intervals = match to_delete {
+        ToDelete::Nothing => {
+            kept.chunks = chunks;
+            return Ok(kept);
+        }
+        ToDelete::Everything => &[Interval { min: i64::MIN, max: i64::MAX }][..],
+        ToDelete::Intervals(intervals) => intervals,
+    };
+    for chunk in chunks {
+        let (min, max) = (chunk.range.min, chunk.range.max);
+        if !touches(intervals, min, max) {
+            kept.chunks.push(chunk);
+        } else if covers(intervals, min, max) {
+            kept.deleted += chunk.sample_count() as u64;
+            kept.note(min.as_millis(), max.as_millis());
+        } else if chunk.encoding == Encoding::Aggregates {
+            return Err(ToolError::usage(format!(
+                "an interval of --rewrite.to-delete-config ends inside the aggregates of {labels} from {min} to {max}, \
+                 which cannot be cut: choose intervals of whole chunks, or rewrite the raw block and downsample it again"
+            )));
+        } else {
+            kept.cut_chunk(labels, &chunk, intervals)?;
+        }
+    }
+    Ok(kept)
+}
+
+impl Kept {
+    fn cut_chunk(&mut self, labels: &Labels, chunk: &Chunk, intervals: &[Interval]) -> Result<()> {
+        let mut points = Vec::new();
+        samples::decode(chunk, &mut points)
+            .map_err(|error| ToolError::new(Cause::Damaged, format!("series {labels}: {error}")))?;
+        let before = points.len();
+        points.retain(|point| {
+            let gone = intervals.iter().any(|i| i.min <= point.millis && point.millis <= i.max);
+            if gone {
+                self.note(point.millis, point.millis);
+            }
+            !gone
+        });
+        self.deleted += (before - points.len()) as u64;
+        self.chunks.extend(encode(labels, &points)?);
+        Ok(())
+    }
+
+    /// Adds to the time that was taken away; times ascend.
+    fn note(&mut self, min: i64, max: i64) {
+        match self.intervals.last_mut() {
+            // Samples in a row are one interval: what lies between them was empty.
+            Some(last) if self.chunks.last().is_none_or(|chunk| chunk.range.max.as_millis() < last.min) => {
+                last.max = max;
+            }
+            _ => self.intervals.push(Interval { min, max }),
+        }
+    }
+}
+
+fn encode(labels: &Labels, points: &[Point]) -> Result<Vec<Chunk>> {
+    samples::encode(points)
+        .map_err(|error| ToolError::new(Cause::Damaged, format!("series {labels}: {error}")))
+}
+
+/// The chunks of series that became equal, in the order of time, and the number of duplicate samples left out.
+///
+/// Chunks that overlap no other stay as they are; the others are decoded and joined sample by sample.
+///
+/// # Errors
+/// A damaged chunk; two samples with one time and different values; aggregates that overlap.
+pub(super) fn join(labels: &Labels, mut chunks: Vec<Chunk>) -> Result<(Vec<Chunk>, u64)> {
+    chunks.sort_by_key(|chunk| (chunk.range.min, chunk.range.max));
+    let (mut joined, mut duplicates) = (Vec::with_capacity(chunks.len()), 0);
+    let mut rest = chunks.into_iter().peekable();
+    while let Some(first) = rest.next() {
+        let mut max = first.range.max;
+        let mut overlapping = vec![first];
+        while let Some(next) = rest.next_if(|next| next.range.min <= max) {
+            max = max.max(next.range.max);
+            overlapping.push(next);
+        }
+        if overlapping.len() == 1 {
+            joined.append(&mut overlapping);
+            continue;
+        }
+        let mut points = Vec::new();
+        for chunk in &overlapping {
+            if chunk.encoding == Encoding::Aggregates {
+                return Err(ToolError::new(
+                    Cause::Conflict,
+                    format!(
+                        "several downsampled series become {labels} by relabelling; aggregates cannot be joined"
+                    ),
+                ));
+            }
+            samples::decode(chunk, &mut points)
+                .map_err(|error| ToolError::new(Cause::Damaged, format!("series {labels}: {error}")))?;
+        }
+        // Stable, so that the points of one chunk stay in their order and damage is not hidden.
+        points.sort_by_key(|point| point.millis);
+        let before = points.len();
+        let mut conflict = None;
+        points.dedup_by(|next, kept| {
+            let same_time = next.millis == kept.millis;
+            if same_time && next.value != kept.value {
+                conflict.get_or_insert(next.millis);
+            }
+            same_time
+        });
+        if let Some(millis) = conflict {
+            return Err(ToolError::new(
+                Cause::Conflict,
+                format!(
+                    "several series become {labels} by relabelling and have different values at {millis}: \
+                     keep a label that tells them apart"
+                ),
+            ));
+        }
+        duplicates += (before - points.len()) as u64;
+        joined.extend(encode(labels, &points)?);
+    }
+    Ok((joined, duplicates))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples::Value;
+
+    fn points(times: impl IntoIterator<Item = i64>, value: f64) -> Vec<Point> {
+        let point = |millis| Point { millis, start: 0, value: Value::Float(value), encoding: Encoding::Xor };
+        times.into_iter().map(point).collect()
+    }
+
+    fn chunk(times: std::ops::Range<i64>, value: f64) -> Chunk {
+        encode(&Labels::empty(), &points(times, value)).unwrap().remove(0)
+    }
+
+    fn times(chunks: &[Chunk]) -> Vec<i64> {
+        let mut points = Vec::new();
+        chunks.iter().for_each(|chunk| samples::decode(chunk, &mut points).unwrap());
+        points.iter().map(|point| point.millis).collect()
+    }
+
+    #[test]
+    fn intervals_are_cut_out_and_untouched_chunks_stay_as_they_are() {
+        let chunks = vec![chunk(0..10, 1.0), chunk(10..20, 1.0), chunk(20..30, 1.0)];
+        let to_delete = ToDelete::Intervals(vec![Interval { min: 8, max: 22 }]);
+        let kept = cut(&Labels::empty(), chunks.clone(), &to_delete).unwrap();
+        assert_eq!(times(&kept.chunks), (0..8).chain(23..30).collect::<Vec<_>>());
+        assert_eq!((kept.deleted, kept.intervals), (15, vec![Interval { min: 8, max: 22 }]));
+
+        let kept =
+            cut(&Labels::empty(), chunks.clone(), &ToDelete::Intervals(vec![Interval { min: 40, max: 50 }]));
+        assert_eq!(kept.unwrap().chunks, chunks);
+        let kept = cut(&Labels::empty(), chunks, &ToDelete::Everything).unwrap();
+        assert_eq!((kept.chunks.len(), kept.deleted), (0, 30));
+        assert_eq!(kept.intervals, [Interval { min: 0, max: 29 }]);
+    }
+
+    #[test]
+    fn two_intervals_are_noted_apart() {
+        let to_delete = ToDelete::Intervals(vec![Interval { min: 2, max: 3 }, Interval { min: 15, max: 16 }]);
+        let kept = cut(&Labels::empty(), vec![chunk(0..10, 1.0), chunk(10..20, 1.0)], &to_delete).unwrap();
+        assert_eq!(kept.intervals, [Interval { min: 2, max: 3 }, Interval { min: 15, max: 16 }]);
+        assert_eq!(kept.deleted, 4);
+    }
+
+    #[test]
+    fn series_that_become_equal_are_joined_without_losing_a_sample() {
+        let apart = vec![chunk(20..30, 2.0), chunk(0..10, 1.0)];
+        let (joined, duplicates) = join(&Labels::empty(), apart).unwrap();
+        assert_eq!((times(&joined), duplicates), ((0..10).chain(20..30).collect(), 0));
+
+        let overlapping = vec![chunk(0..10, 1.0), chunk(5..15, 1.0)];
+        let (joined, duplicates) = join(&Labels::empty(), overlapping).unwrap();
+        assert_eq!((times(&joined), duplicates), ((0..15).collect(), 5));
+
+        let error = join(&Labels::empty(), vec![chunk(0..10, 1.0), chunk(9..15, 2.0)]).unwrap_err();
+        assert_eq!(error.cause(), Cause::Conflict);
+        assert!(error.to_string().contains("different values at 9"), "{error}");
+    }
+}

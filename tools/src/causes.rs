@@ -1,0 +1,92 @@
+//! What the errors of other layers mean for the exit code.
+
+use bucket::{BucketError, DownloadError, ErrorKind, FetchError, PublishError};
+use tsdb::{BlockError, WriteError};
+
+use crate::error::{Cause, ToolError};
+
+impl From<BucketError> for ToolError {
+    fn from(error: BucketError) -> Self {
+        let cause = match error.kind() {
+            ErrorKind::NotFound | ErrorKind::NoBucket => Cause::Missing,
+            ErrorKind::Conflict => Cause::Conflict,
+            ErrorKind::Denied => Cause::Refused,
+            ErrorKind::Unavailable => Cause::Unreachable,
+            ErrorKind::Unsupported | ErrorKind::Config => Cause::Usage,
+            ErrorKind::Corrupt => Cause::Damaged,
+            ErrorKind::Local => Cause::Failed,
+        };
+        ToolError::new(cause, error.to_string())
+    }
+}
+
+impl From<FetchError> for ToolError {
+    fn from(error: FetchError) -> Self {
+        match error {
+            FetchError::Listing(error) => error.into(),
+            FetchError::Incomplete { .. } => ToolError::new(Cause::Unreachable, error.to_string()),
+        }
+    }
+}
+
+impl From<PublishError> for ToolError {
+    fn from(error: PublishError) -> Self {
+        let cause = match &error {
+            PublishError::Local { source, .. } => return with_io_cause(source.kind(), &error.to_string()),
+            PublishError::NoLabels(_) => Cause::Usage,
+            PublishError::Different { .. } | PublishError::Unexpected { .. } | PublishError::Marked(_) => {
+                Cause::Conflict
+            }
+            PublishError::Bucket(_) => Cause::Failed,
+        };
+        match error {
+            PublishError::Bucket(error) => error.into(),
+            other => ToolError::new(cause, other.to_string()),
+        }
+    }
+}
+
+impl From<DownloadError> for ToolError {
+    fn from(error: DownloadError) -> Self {
+        let cause = match &error {
+            DownloadError::Absent(_) => Cause::Missing,
+            DownloadError::Meta { .. } | DownloadError::File { .. } => Cause::Damaged,
+            DownloadError::Local { source, .. } => return with_io_cause(source.kind(), &error.to_string()),
+            DownloadError::Bucket(_) => Cause::Failed,
+        };
+        match error {
+            DownloadError::Bucket(error) => error.into(),
+            other => ToolError::new(cause, other.to_string()),
+        }
+    }
+}
+
+impl From<BlockError> for ToolError {
+    fn from(error: BlockError) -> Self {
+        let cause = match (error.is_damage(), error.is_not_found()) {
+            (true, _) => Cause::Damaged,
+            (_, true) => Cause::Missing,
+            _ => Cause::Failed,
+        };
+        ToolError::new(cause, error.to_string())
+    }
+}
+
+impl From<WriteError> for ToolError {
+    fn from(error: WriteError) -> Self {
+        let cause = match &error {
+            WriteError::Io { error: io, .. } if io.kind() == std::io::ErrorKind::AlreadyExists => {
+                Cause::Conflict
+            }
+            WriteError::Io { error: io, .. } => return with_io_cause(io.kind(), &error.to_string()),
+            WriteError::Order { .. } | WriteError::Series { .. } | WriteError::Times { .. } => Cause::Damaged,
+            WriteError::TooLarge(_) | WriteError::Empty => Cause::Failed,
+        };
+        ToolError::new(cause, error.to_string())
+    }
+}
+
+/// The cause that the system's error stands for, with a message that says more.
+fn with_io_cause(kind: std::io::ErrorKind, message: &str) -> ToolError {
+    ToolError::new(ToolError::from(std::io::Error::from(kind)).cause(), message)
+}

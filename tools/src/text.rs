@@ -1,0 +1,133 @@
+//! Texts that several commands read and print: ids, labels, times, sizes.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use model::{Labels, Matcher, Timestamp};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tsdb::{Ulid, parse_block_id};
+
+use crate::error::{Result, ToolError};
+
+/// The clock of this machine.
+pub(crate) fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// An id as flags take it.
+pub(crate) fn block_id(text: &str) -> Result<Ulid, String> {
+    parse_block_id(text).ok_or_else(|| {
+        format!(
+            "{text:?} is no block id: write the 26 characters of its ULID, as `tools bucket ls` prints them"
+        )
+    })
+}
+
+/// `name="value"` or `name=value`, as flags take labels.
+pub(crate) fn label(text: &str) -> Result<(String, String), String> {
+    let wrong = || format!("{text:?} is no label: write name=\"value\", for example cluster=\"eu-1\"");
+    let (name, value) = text.split_once('=').ok_or_else(wrong)?;
+    let value = match value.strip_prefix('"') {
+        // The text between quotes is escaped as in JSON, of which Go's escapes are a superset nobody uses here.
+        Some(_) => serde_json::from_str::<String>(value).map_err(|_| wrong())?,
+        None => value.to_owned(),
+    };
+    match name.is_empty() || value.is_empty() {
+        true => Err(wrong()),
+        false => Ok((name.to_owned(), value)),
+    }
+}
+
+/// The matchers of a selector, with or without braces: `{job="a"}`, `up{job="a"}`, `job="a", pod=~"b.*"`.
+///
+/// # Errors
+/// Names `flag` and what is wrong with the selector.
+pub(crate) fn matchers(flag: &str, text: &str) -> Result<Vec<Matcher>> {
+    let trimmed = text.trim();
+    if trimmed.is_empty() {
+        return Ok(Vec::new());
+    }
+    let outside = trimmed.split('{').next().unwrap_or("");
+    let selector = match outside.contains(['=', '!']) {
+        true => format!("{{{trimmed}}}"),
+        false => trimmed.to_owned(),
+    };
+    promql::parse_selector(&selector)
+        .map_err(|error| ToolError::usage(format!("{flag}: {text:?} is no selector: {error}")))
+}
+
+/// An instant in UTC, in seconds where it has no fraction; bare milliseconds where no calendar has it.
+pub(crate) fn instant(at: Timestamp) -> String {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(at.as_millis()) * 1_000_000)
+        .ok()
+        .and_then(|at| at.format(&Rfc3339).ok())
+        .unwrap_or_else(|| at.to_string())
+}
+
+/// A length of time that may be negative in a damaged block.
+pub(crate) fn length(millis: i64) -> String {
+    let text = runtime::format_duration(Duration::from_millis(millis.unsigned_abs()));
+    if millis < 0 { format!("-{text}") } else { text }
+}
+
+/// Labels from pairs that are unique already.
+pub(crate) fn labels_of(pairs: &BTreeMap<String, String>) -> Labels {
+    let mut labels = model::LabelsBuilder::new();
+    for (name, value) in pairs.iter().filter(|(name, _)| !name.is_empty()) {
+        labels.set(name, value);
+    }
+    labels.build()
+}
+
+/// A noun with its number: `1 block`, `2 blocks`.
+pub(crate) fn count(number: u64, noun: &str) -> String {
+    let grouped = crate::output::grouped(&number.to_string());
+    // "series" is its own plural.
+    let plural = if number == 1 || noun.ends_with('s') { "" } else { "s" };
+    format!("{grouped} {noun}{plural}")
+}
+
+/// A size for people.
+pub(crate) fn size(bytes: u64) -> String {
+    indicatif::BinaryBytes(bytes).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_may_be_quoted() {
+        let read = |text: &str| label(text).map(|(name, value)| format!("{name}|{value}"));
+        assert_eq!(read("a=b").as_deref(), Ok("a|b"));
+        assert_eq!(read(r#"a="b=\"c\"""#).as_deref(), Ok("a|b=\"c\""));
+        for wrong in ["a", "=b", "a=", "a=\"\"", "a=\"b"] {
+            assert!(read(wrong).unwrap_err().contains("is no label: write"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn selectors_may_lack_braces() {
+        let read = |text: &str| {
+            let matchers = matchers("--matcher", text).map_err(|error| error.to_string())?;
+            Ok::<_, String>(matchers.iter().map(Matcher::to_string).collect::<Vec<_>>().join(" "))
+        };
+        assert_eq!(read(""), Ok(String::new()));
+        assert_eq!(read("{job=\"a\"}").as_deref(), Ok("job=\"a\""));
+        assert_eq!(read("job=\"a\", pod!~\"{b}.*\"").as_deref(), Ok("job=\"a\" pod!~\"{b}.*\""));
+        assert_eq!(read("up{job=\"a\"}").as_deref(), Ok("job=\"a\" __name__=\"up\""));
+        assert!(read("job=").unwrap_err().starts_with("--matcher: \"job=\" is no selector: "));
+    }
+
+    #[test]
+    fn times_and_counts_are_those_of_people() {
+        assert_eq!(instant(Timestamp::from_millis(1_700_000_000_000)), "2023-11-14T22:13:20Z");
+        assert_eq!(instant(Timestamp::MAX), "9223372036854775807");
+        assert_eq!(length(-7_200_000), "-2h");
+        assert_eq!(count(1, "block"), "1 block");
+        assert_eq!(count(12_345, "sample"), "12,345 samples");
+        assert_eq!(count(2, "series"), "2 series");
+    }
+}
