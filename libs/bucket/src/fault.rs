@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::path::Path;
@@ -71,7 +72,10 @@ struct State {
     recent: VecDeque<Path>,
     injected: BTreeMap<&'static str, u64>,
     requests: u64,
+    after_write: Option<AfterWrite>,
 }
+
+type AfterWrite = Arc<dyn Fn(Path) -> BoxFuture<'static, ()> + Send + Sync>;
 
 impl FaultyStore {
     /// A store without faults around `inner`, which takes its chances from `seed`.
@@ -83,6 +87,7 @@ impl FaultyStore {
             recent: VecDeque::new(),
             injected: BTreeMap::new(),
             requests: 0,
+            after_write: None,
         };
         Arc::new(Self { inner, state: Arc::new(Mutex::new(state)) })
     }
@@ -90,6 +95,11 @@ impl FaultyStore {
     /// Changes what goes wrong from the next request on.
     pub fn set(&self, faults: Faults) {
         self.state().faults = faults;
+    }
+
+    /// Does something between each write of a whole object and its answer, as another process might.
+    pub fn after_write(&self, work: impl Fn(Path) -> BoxFuture<'static, ()> + Send + Sync + 'static) {
+        self.state().after_write = Some(Arc::new(work));
     }
 
     /// How many requests came.
@@ -219,6 +229,10 @@ impl ObjectStore for FaultyStore {
         }
         let result = self.inner.put_opts(name, content, options).await?;
         self.state().wrote(name);
+        let after_write = self.state().after_write.clone();
+        if let Some(work) = after_write {
+            work(name.clone()).await;
+        }
         answer(&self.state, result)
     }
 

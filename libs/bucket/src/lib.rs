@@ -40,5 +40,7 @@ pub use manifest::{ManifestFile, manifest_of};
 pub use metrics::BucketMetrics;
 pub use probe::Probe;
 pub use publish::{Progress, PublishError, PublishOptions, Published, publish};
-pub use remove::{PARTIAL_UPLOAD_AGE, PartialVerdict, delete_block, judge_partial, store_time};
+pub use remove::{
+    PARTIAL_UPLOAD_AGE, PartialVerdict, delete_block, delete_partial, judge_partial, store_time,
+};
 pub use retry::Retry;

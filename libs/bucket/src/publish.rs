@@ -5,7 +5,8 @@
 //! 2. files      each created only where none is; read back, size and SHA-256 compared
 //! 3. listing    exactly these objects, of these sizes
 //! 4. meta.json  with the manifest in `thanos.files`; created only where none is; read back
-//! 5. the intent is removed
+//! 5. listing    once more: a cleaner that took the upload for abandoned may have had files removed; they are sent again
+//! 6. the intent is removed
 //! ```
 //!
 //! A process that ends anywhere in between leaves no block, or a whole one. Whoever calls again finds what is there,
@@ -34,6 +35,8 @@ use crate::manifest::{self, ManifestFile};
 use crate::retry::Retry;
 use crate::upload::{Comparison, compare, create_from_file};
 
+/// How often files that went while the block was published are sent again.
+const ROUNDS: usize = 3;
 /// How often an intent is renewed.
 const HEARTBEAT: Duration = Duration::from_secs(300);
 
@@ -195,14 +198,14 @@ pub async fn publish(
 
 /// The meta with manifest, names of segments and time of the upload.
 fn complete(mut meta: BlockMeta, manifest: &[ManifestFile]) -> BlockMeta {
-    if let Some(thanos) = &mut meta.thanos {
-        thanos.version = 1;
-        thanos.files = manifest::to_files(manifest);
-        let prefix = format!("{}/", layout::CHUNKS_DIR);
-        let segments = manifest.iter().filter_map(|file| file.path.strip_prefix(&prefix));
-        thanos.segment_files = segments.map(str::to_owned).collect();
-        thanos.upload_time = now();
-    }
+    // A block without labels gets the section, too: nothing is published without a manifest.
+    let thanos = meta.thanos.get_or_insert_default();
+    thanos.version = 1;
+    thanos.files = manifest::to_files(manifest);
+    let prefix = format!("{}/", layout::CHUNKS_DIR);
+    let segments = manifest.iter().filter_map(|file| file.path.strip_prefix(&prefix));
+    thanos.segment_files = segments.map(str::to_owned).collect();
+    thanos.upload_time = now();
     meta
 }
 
@@ -309,21 +312,29 @@ impl<'a> Upload<'a> {
         PublishError::Different { block: self.block, object: object.to_owned() }
     }
 
-    /// Steps 2 to 4.
+    /// Steps 2 to 5.
     async fn run(&self, existing: Option<BlockMeta>, meta: BlockMeta) -> Result<BlockMeta, PublishError> {
-        futures::stream::iter(self.manifest)
-            .map(|file| self.put_file(file))
-            .buffer_unordered(self.options.concurrency.max(1))
-            .try_collect::<()>()
-            .await?;
-        if !self.listing_is_complete().await? {
-            let action = format!("publish block {}", self.block);
-            return Err(self.bucket.corrupt(action, "the listing lacks files that were written").into());
+        let mut published = existing;
+        for _ in 0..ROUNDS {
+            futures::stream::iter(self.manifest)
+                .map(|file| self.put_file(file))
+                .buffer_unordered(self.options.concurrency.max(1))
+                .try_collect::<()>()
+                .await?;
+            if !self.listing_is_complete().await? {
+                continue;
+            }
+            let meta = match published.take() {
+                Some(published) => published,
+                None => self.put_meta(meta.clone()).await?,
+            };
+            if self.listing_is_complete().await? {
+                return Ok(meta);
+            }
+            published = Some(meta);
         }
-        match existing {
-            Some(existing) => Ok(existing),
-            None => self.put_meta(meta).await,
-        }
+        let action = format!("publish block {}", self.block);
+        Err(self.bucket.corrupt(action, "the listing lacks files that were written and read back").into())
     }
 
     /// Sends a file unless it is there, and reads it back.

@@ -48,11 +48,7 @@ pub async fn delete_block(bucket: &Bucket, block: Ulid, retry: Retry) -> Result<
     let count = left.len();
     retry.run(|| bucket.delete(&meta)).await?;
     while !left.is_empty() {
-        futures::stream::iter(&left)
-            .map(|name| retry.run(|| bucket.delete(name)))
-            .buffer_unordered(CONCURRENCY)
-            .try_collect::<()>()
-            .await?;
+        delete_all(bucket, &left, retry).await?;
         let found = list().await?;
         // Markers of folders keep their names whatever is removed below them; going on would never end.
         if found == left {
@@ -85,7 +81,7 @@ async fn files_by_manifest(
 /// What the rules say about a block without `meta.json`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PartialVerdict {
-    /// Its upload was given up: [`delete_block`] may have it.
+    /// Its upload was given up: [`delete_partial`] may have it.
     Abandoned {
         /// When its newest object was written, by the store's clock.
         newest: Timestamp,
@@ -137,6 +133,43 @@ pub async fn judge_partial(
         return keep("its upload may still be going on");
     }
     Ok(PartialVerdict::Abandoned { newest })
+}
+
+/// Removes an abandoned upload, after having judged it again at this moment. A `meta.json` is never touched: should
+/// somebody take the upload up again right now, they find what went and send it again.
+///
+/// # Errors
+/// What the store says. Call again to go on.
+///
+/// # Cancel safety
+/// As after an error.
+pub async fn delete_partial(
+    bucket: &Bucket,
+    block: Ulid,
+    now: Timestamp,
+    retry: Retry,
+) -> Result<PartialVerdict, BucketError> {
+    let verdict = retry.run(|| judge_partial(bucket, block, now)).await?;
+    if let PartialVerdict::Abandoned { .. } = verdict {
+        let folder = block.to_string();
+        let objects = retry.run(|| bucket.list_all(&folder)).await?;
+        let meta = layout::meta(block);
+        let files: Vec<String> =
+            objects.into_iter().map(|object| object.name).filter(|name| *name != meta).collect();
+        delete_all(bucket, &files, retry).await?;
+        let intent = layout::intent(block);
+        retry.run(|| bucket.delete(&intent)).await?;
+    }
+    Ok(verdict)
+}
+
+async fn delete_all(
+    bucket: &Bucket,
+    names: impl IntoIterator<Item = &String>,
+    retry: Retry,
+) -> Result<(), BucketError> {
+    let removals = names.into_iter().map(|name| retry.run(|| bucket.delete(name)));
+    futures::stream::iter(removals).buffer_unordered(CONCURRENCY).try_collect().await
 }
 
 /// How long ago `at` was at `now`; zero for the future.
@@ -199,6 +232,19 @@ mod tests {
         let marked = Some("it is marked, so whoever follows the mark removes it");
         check(&["index", "deletion-mark.json"], 49, marked).await;
         check(&["index", "no-compact-mark.json"], 49, marked).await;
+    }
+
+    #[tokio::test]
+    async fn an_abandoned_upload_goes_with_its_intent_and_others_stay() {
+        let (bucket, now) = aged(&["index", "chunks/000001"], 49).await;
+        bucket.put(&layout::intent(block()), Bytes::new()).await.unwrap();
+        let kept = delete_partial(&bucket, block(), now.offset_millis(-7_200_000), Retry::default()).await;
+        assert!(matches!(kept.unwrap(), PartialVerdict::Keep(_)));
+        assert_eq!(bucket.list_all(&block().to_string()).await.unwrap().len(), 2);
+        let gone = delete_partial(&bucket, block(), now, Retry::default()).await;
+        assert!(matches!(gone.unwrap(), PartialVerdict::Abandoned { .. }));
+        let left = bucket.list_all("").await.unwrap();
+        assert_eq!(left.iter().map(|object| object.name.as_str()).collect::<Vec<_>>(), [CLOCK_OBJECT]);
     }
 
     #[tokio::test]

@@ -80,3 +80,17 @@ fn flags_give_one_configuration_or_say_what_is_missing() {
     assert!(unset.to_string().contains("ISTHMUS_NOT_SET"), "{unset}");
     assert!(args(Some(text), Some("x")).load().is_err());
 }
+
+#[test]
+fn the_examples_of_the_documentation_are_good() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/object-storage.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let examples: Vec<&str> =
+        page.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert_eq!(examples.len(), 5);
+    for example in examples {
+        let text = runtime::expand_env(example, |_| Some("x".to_owned())).unwrap();
+        let config = BucketConfig::parse(&text).unwrap_or_else(|error| panic!("{example}\n{error}"));
+        assert_eq!(config.warnings(), [], "{example}");
+    }
+}

@@ -101,7 +101,7 @@ async fn an_upload_that_ends_at_any_request_is_taken_up_again() {
                 retry: once,
                 // One file after the other, so that every request is a step of its own.
                 concurrency: 1,
-                progress: None,
+                ..options()
             },
         )
         .await;
@@ -211,6 +211,14 @@ async fn blocks_that_must_not_be_published_are_named() {
     unlabelled.thanos.as_mut().unwrap().labels.clear();
     let error = publish(&world.plain, local.path(), unlabelled, &options()).await.unwrap_err();
     assert!(matches!(error, PublishError::NoLabels(_)), "{error}");
+    let mut plain_block = crate::support::meta(1);
+    plain_block.thanos = None;
+    let unlabelled = bucket::PublishOptions { requires_labels: false, ..options() };
+    for _ in 0..2 {
+        publish(&world.plain, local.path(), plain_block.clone(), &unlabelled).await.unwrap();
+        assert_eq!(check_blocks_are_whole(&world.plain).await, 1);
+    }
+    delete_block(&world.plain, meta.ulid, QUICK).await.unwrap();
 
     let extra = layout::block_file(meta.ulid, "chunks/000003");
     world.plain.put(&extra, Bytes::from_static(b"x")).await.unwrap();
@@ -231,6 +239,26 @@ async fn blocks_that_must_not_be_published_are_named() {
     let error = publish(&world.plain, local.path(), meta, &options()).await.unwrap_err();
     assert!(matches!(&error, PublishError::Local { .. }) && error.to_string().contains("index"), "{error}");
     assert_eq!(check_blocks_are_whole(&world.plain).await, 0);
+}
+
+#[tokio::test]
+async fn files_that_a_cleaner_removes_at_the_last_moment_are_sent_again() {
+    let local = tempfile::tempdir().unwrap();
+    let meta = write_block(local.path(), 1, 3_000);
+    let world = world(1);
+    let cleaner = world.plain.clone();
+    let index = layout::block_file(meta.ulid, "index");
+    world.store.after_write(move |name| {
+        let (cleaner, index) = (cleaner.clone(), index.clone());
+        Box::pin(async move {
+            if name.as_ref().ends_with(layout::META_FILE) {
+                cleaner.delete(&index).await.unwrap();
+            }
+        })
+    });
+    let published = publish(&world.faulty, local.path(), meta, &options()).await.unwrap();
+    assert_eq!(published.sent_bytes, 5_500 + 1_000);
+    assert_eq!(check_blocks_are_whole(&world.plain).await, 1);
 }
 
 #[tokio::test]

@@ -15,11 +15,11 @@ use axum::routing::any;
 
 /// The only bucket that is there.
 pub(crate) const BUCKET: &str = "blocks";
-/// Names in one page of a listing, few so that every listing of the tests has several.
-const PAGE: usize = 3;
 
 #[derive(Default)]
 struct Content {
+    /// Names in one page of a listing.
+    page: usize,
     objects: BTreeMap<String, Object>,
     uploads: BTreeMap<String, BTreeMap<u32, Bytes>>,
     generation: u64,
@@ -34,13 +34,14 @@ struct Object {
 type Shared = Arc<Mutex<Content>>;
 type Parameters = Query<BTreeMap<String, String>>;
 
-/// Starts the mock on a free port; it ends with the runtime.
-pub(crate) async fn start() -> SocketAddr {
+/// Starts the mock on a free port, with listings in pages of so many names; it ends with the runtime.
+pub(crate) async fn start(page: usize) -> SocketAddr {
+    let content = Shared::new(Mutex::new(Content { page, ..Content::default() }));
     let routes = Router::new()
         .route("/{bucket}", any(bucket))
         .route("/{bucket}/{*name}", any(object))
         .layer(DefaultBodyLimit::disable())
-        .with_state(Shared::default());
+        .with_state(content);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, routes).await });
@@ -103,11 +104,12 @@ async fn bucket(
         }
     }
     let mut body = String::from("<ListBucketResult>");
-    for (_, entry) in entries.iter().take(PAGE) {
+    for (_, entry) in entries.iter().take(content.page) {
         body.push_str(entry);
     }
-    if entries.len() > PAGE {
-        write!(body, "<NextContinuationToken>{}</NextContinuationToken>", entries[PAGE - 1].0).unwrap();
+    if entries.len() > content.page {
+        write!(body, "<NextContinuationToken>{}</NextContinuationToken>", entries[content.page - 1].0)
+            .unwrap();
     }
     body.push_str("</ListBucketResult>");
     xml(body)

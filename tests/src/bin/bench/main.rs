@@ -1,5 +1,6 @@
 //! The benchmarks: `./tests/bench [--json] [NAME...]`.
 
+mod bucket_bench;
 mod load;
 mod mesh_bench;
 mod promql_bench;
@@ -19,6 +20,7 @@ type Bench = (&'static str, fn(&mut Report));
 const BENCHES: &[Bench] = &[
     ("promql", promql_bench::run),
     ("tsdb", tsdb_bench::run),
+    ("bucket", bucket_bench::run),
     ("mesh", mesh_bench::run),
     ("sidecar", sidecar_bench::run),
     ("querier", querier_bench::run),
@@ -42,6 +44,12 @@ fn main() -> ExitCode {
         && role == tsdb_bench::ROLE
     {
         tsdb_bench::run_stage(stage);
+        return ExitCode::SUCCESS;
+    }
+    if let [role, stage] = args.as_slice()
+        && role == bucket_bench::ROLE
+    {
+        bucket_bench::run_stage(stage);
         return ExitCode::SUCCESS;
     }
     let json = args.iter().any(|arg| arg == "--json");

@@ -1,0 +1,310 @@
+//! Blocks into and out of buckets, against plain copies of their files, and views of a bucket of 10,000 blocks.
+//!
+//! An upload hashes the files, sends them, reads them back and compares: three times the bytes of a copy. Each stage runs in
+//! a process of its own, so that its peak memory is its own; the servers run in others. The page cache is warm.
+//!
+//! `ISTHMUS_BENCH_MIB` and `ISTHMUS_BENCH_BLOCKS` set another size of the block and another number of blocks.
+
+#[path = "../../../../libs/bucket/tests/bucket/gcs.rs"]
+mod gcs;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use bucket::{
+    Bucket, BucketConfig, BucketMetrics, Discovery, DownloadOptions, FetchMetrics, FetchOptions, Fetcher,
+    PublishOptions, download, layout, publish,
+};
+use model::Timestamp;
+use serde_json::{Value, json};
+use tests::Usage;
+use tokio::runtime::Runtime;
+use tsdb::{BlockMeta, ThanosMeta, Ulid};
+
+use crate::report::{Report, Row, median};
+
+/// The first argument that makes the benchmark program run one stage and print what it measured.
+pub(crate) const ROLE: &str = "--bucket-stage";
+
+/// Size of the block, in MiB: that of two hours of some 200,000 series.
+const BLOCK_MIB: usize = 512;
+/// Blocks in the bucket that is viewed.
+const BLOCKS: u64 = 10_000;
+const ROUNDS: u64 = 3;
+const MIB: usize = 1 << 20;
+
+fn setting(name: &str, usual: u64) -> u64 {
+    std::env::var(name).ok().and_then(|number| number.parse().ok()).unwrap_or(usual)
+}
+
+pub(crate) fn run(report: &mut Report) {
+    let runtime = Runtime::new().expect("a runtime");
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let block = dir.path().join("block");
+    write_block(&block, setting("ISTHMUS_BENCH_MIB", BLOCK_MIB as u64) as usize * MIB);
+    let copied = stage("copy", "", &block, &dir.path().join("copy"));
+    let base = median(&copied.0);
+    report.add(&Row::new("bucket/copy of files", "MiB/s", copied.0).peak(copied.1));
+
+    let folder = dir.path().join("bucket");
+    fs::create_dir(&folder).expect("a folder");
+    let directory = format!("type: FILESYSTEM\nconfig: {{directory: {folder:?}}}");
+    move_block(report, "directory", &directory, &block, dir.path(), base);
+    let mock = runtime.block_on(gcs::start(1000));
+    move_block(report, "http mock", &gcs_yaml(mock), &block, dir.path(), base);
+    if let Some(moto) = Moto::start() {
+        move_block(report, "moto", &moto.yaml(), &block, dir.path(), base);
+    }
+
+    let blocks = setting("ISTHMUS_BENCH_BLOCKS", BLOCKS);
+    let folder = dir.path().join("many");
+    fs::create_dir(&folder).expect("a folder");
+    let directory = format!("type: FILESYSTEM\nconfig: {{directory: {folder:?}}}");
+    let mock = gcs_yaml(runtime.block_on(gcs::start(1000)));
+    for (name, yaml) in [("directory", &directory), ("http mock", &mock)] {
+        runtime.block_on(fill(&open(yaml, ""), blocks));
+        for (discovery, how) in [("concurrent", "heads"), ("recursive", "listing")] {
+            for look in ["first", "again", "after a restart"] {
+                let (values, peak) =
+                    stage(&format!("{discovery} {look}"), yaml, &block, &dir.path().join("data"));
+                let row = Row::new(format!("bucket/view/{name}/{how}/{look}/{blocks}"), "s", values);
+                report.add(&row.peak(peak));
+            }
+        }
+    }
+}
+
+fn move_block(report: &mut Report, name: &str, yaml: &str, block: &Path, dir: &Path, base: f64) {
+    let copy = dir.join("download");
+    for what in ["upload", "download"] {
+        let (values, peak) = stage(what, yaml, block, &copy);
+        let row = Row::new(format!("bucket/{what}/{name}"), "MiB/s", values);
+        report.add(&row.versus("copy", base).peak(peak));
+    }
+}
+
+fn gcs_yaml(address: std::net::SocketAddr) -> String {
+    let account = json!({
+        "gcs_base_url": format!("http://{address}"),
+        "disable_oauth": true,
+        "client_email": "", "private_key": "", "private_key_id": "",
+    });
+    format!("type: GCS\nconfig: {{bucket: {}, service_account: '{account}'}}", gcs::BUCKET)
+}
+
+fn open(yaml: &str, prefix: &str) -> Bucket {
+    let config = BucketConfig::parse(&format!("{yaml}\nprefix: \"{prefix}\"")).expect("a configuration");
+    config.open(&BucketMetrics::default()).expect("a bucket")
+}
+
+/// A block that is none inside: four segments and an index a quarter of their size.
+fn write_block(dir: &Path, bytes: usize) {
+    fs::create_dir_all(dir.join("chunks")).expect("a folder");
+    let mut state = 1u64;
+    let mut noise = |length: usize| -> Vec<u8> {
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        (0..length.div_ceil(8)).flat_map(|_| next().to_le_bytes()).take(length).collect()
+    };
+    for segment in 1..=4 {
+        fs::write(dir.join(format!("chunks/{segment:06}")), noise(bytes / 5)).expect("a segment");
+    }
+    fs::write(dir.join("index"), noise(bytes / 5)).expect("an index");
+}
+
+fn meta(number: u64) -> BlockMeta {
+    let start = Timestamp::from_millis(1_700_000_000_000 + 7_200_000 * number as i64);
+    let id = Ulid::from_parts(1_700_000_000_000 + number, u128::from(number));
+    let mut meta = BlockMeta::new(id, start, start.offset_millis(7_200_000));
+    let label = |name: &str, value: String| (name.to_owned(), value);
+    meta.thanos = Some(ThanosMeta {
+        labels: BTreeMap::from([
+            label("cluster", format!("eu-{}", number % 40)),
+            label("replica", (number % 2).to_string()),
+        ]),
+        source: "sidecar".to_owned(),
+        segment_files: vec!["000001".to_owned()],
+        ..ThanosMeta::default()
+    });
+    meta
+}
+
+/// Puts metas, and an index each, into a bucket.
+async fn fill(bucket: &Bucket, blocks: u64) {
+    use futures::StreamExt;
+    let puts = (0..blocks).map(|number| async move {
+        let meta = meta(number);
+        bucket.put(&layout::block_file(meta.ulid, "index"), "x".into()).await.expect("an index");
+        bucket.put(&layout::meta(meta.ulid), meta.to_json().into()).await.expect("a meta");
+    });
+    futures::stream::iter(puts).buffer_unordered(32).collect::<()>().await;
+}
+
+/// Runs a stage in a process of its own: its values and its peak memory.
+fn stage(name: &str, yaml: &str, block: &Path, out: &Path) -> (Vec<f64>, u64) {
+    let this = std::env::current_exe().expect("a running program has a file");
+    let args = json!({"stage": name, "yaml": yaml, "block": block, "out": out});
+    let output = Command::new(this).args([ROLE, &args.to_string()]).output().expect("the stage runs");
+    let told = String::from_utf8_lossy(&output.stdout);
+    let value: Value = serde_json::from_str(&told)
+        .unwrap_or_else(|e| panic!("{name}: {e}: {told}{}", String::from_utf8_lossy(&output.stderr)));
+    let values = value["values"].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
+    (values, value["peak"].as_u64().unwrap_or(0))
+}
+
+/// The stage that [`stage`] asked for, in its process.
+pub(crate) fn run_stage(args: &str) {
+    let args: Value = serde_json::from_str(args).expect("arguments of `stage`");
+    let text = |key: &str| args[key].as_str().unwrap_or_default().to_owned();
+    let (block, out) = (PathBuf::from(text("block")), PathBuf::from(text("out")));
+    let runtime = Runtime::new().expect("a runtime");
+    let values: Vec<f64> = match text("stage").as_str() {
+        "copy" => (0..ROUNDS).map(|_| rate(&block, || copy(&block, &out))).collect(),
+        "upload" => (0..ROUNDS)
+            .map(|round| {
+                let bucket = open(&text("yaml"), &format!("round-{round}"));
+                rate(&block, || {
+                    let done =
+                        runtime.block_on(publish(&bucket, &block, meta(0), &PublishOptions::default()));
+                    assert!(done.expect("a published block").sent_bytes > 0);
+                })
+            })
+            .collect(),
+        "download" => (0..ROUNDS)
+            .map(|round| {
+                let bucket = open(&text("yaml"), &format!("round-{round}"));
+                let rate = rate(&block, || {
+                    let options = DownloadOptions::default();
+                    let done = runtime.block_on(download(&bucket, meta(0).ulid, &out, &options));
+                    done.expect("a downloaded block");
+                });
+                fs::remove_dir_all(&out).expect("a folder to remove");
+                rate
+            })
+            .collect(),
+        look => runtime.block_on(view(&open(&text("yaml"), ""), look, &out)),
+    };
+    println!("{}", json!({"values": values, "peak": Usage::of(std::process::id()).peak_rss_bytes}));
+}
+
+/// Seconds that a look at a bucket takes: the first one, one with all in memory, one with all on disk.
+async fn view(bucket: &Bucket, look: &str, data: &Path) -> Vec<f64> {
+    let (discovery, look) = look.split_once(' ').expect("a discovery and a look");
+    let options = || FetchOptions {
+        discovery: discovery.parse::<Discovery>().expect("a discovery"),
+        data_dir: Some(data.to_owned()),
+        ..FetchOptions::default()
+    };
+    let open =
+        || Fetcher::new(bucket.clone(), options(), FetchMetrics::default()).expect("a folder for the cache");
+    let mut values = Vec::new();
+    for _ in 0..ROUNDS {
+        if look == "first" && data.exists() {
+            fs::remove_dir_all(data).expect("a folder to remove");
+        }
+        let fetcher = open();
+        if look == "again" {
+            fetcher.fetch(Timestamp::EPOCH).await.expect("a view");
+        }
+        let begun = Instant::now();
+        let view = fetcher.fetch(Timestamp::EPOCH).await.expect("a view");
+        values.push(begun.elapsed().as_secs_f64());
+        assert!(!view.blocks.is_empty());
+    }
+    values
+}
+
+/// MiB of the block a second.
+fn rate(block: &Path, work: impl FnOnce()) -> f64 {
+    let files = files(block);
+    let bytes: u64 = files.iter().map(|file| fs::metadata(file).expect("a file").len()).sum();
+    let begun = Instant::now();
+    work();
+    bytes as f64 / MIB as f64 / begun.elapsed().as_secs_f64()
+}
+
+fn files(block: &Path) -> Vec<PathBuf> {
+    let segments = fs::read_dir(block.join("chunks")).expect("segments");
+    let mut files: Vec<PathBuf> = segments.map(|entry| entry.expect("an entry").path()).collect();
+    files.push(block.join("index"));
+    files
+}
+
+/// A copy that outlives a power cut, as what is compared with it does.
+fn copy(block: &Path, out: &Path) {
+    fs::create_dir_all(out).expect("a folder");
+    for file in files(block) {
+        let to = out.join(file.file_name().expect("a name"));
+        fs::copy(&file, &to).expect("a copy");
+        File::open(&to).and_then(|file| file.sync_all()).expect("a copy on disk");
+    }
+}
+
+/// moto's S3, as `tests/run` installs it.
+struct Moto {
+    child: Child,
+    address: String,
+}
+
+impl Moto {
+    fn start() -> Option<Self> {
+        let folder = std::env::var_os("ISTHMUS_EMULATORS").map(PathBuf::from);
+        let cache = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/isthmus-tests"));
+        let program = folder.or_else(cache)?.join("moto/bin/moto_server");
+        if !program.is_file() {
+            eprintln!("skipped: moto is not installed at {} (tests/run installs it)", program.display());
+            return None;
+        }
+        let mut child = Command::new(program)
+            .args(["-H", "127.0.0.1", "-p", "0"])
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("moto starts");
+        let mut lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
+        let address = lines.by_ref().map_while(Result::ok).find_map(|line| {
+            let (_, address) = line.split_once("http://")?;
+            Some(address.chars().take_while(|c| c.is_ascii_digit() || ".:".contains(*c)).collect::<String>())
+        });
+        // Read on, or the server stops when the pipe is full.
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+        let moto = Moto { child, address: address.expect("moto listens") };
+        let mut connection = TcpStream::connect(&moto.address).expect("a connection");
+        let request = format!(
+            "PUT /blocks HTTP/1.1\r\nhost: {}\r\ncontent-length: 0\r\nconnection: close\r\nauthorization: \
+             AWS4-HMAC-SHA256 Credential=key/20260101/us-east-1/s3/aws4_request\r\n\r\n",
+            moto.address
+        );
+        connection.write_all(request.as_bytes()).expect("a request");
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        Some(moto)
+    }
+
+    fn yaml(&self) -> String {
+        format!(
+            "type: S3\nconfig: {{bucket: blocks, endpoint: '{}', insecure: true, access_key: key, \
+             secret_key: secret, region: us-east-1}}",
+            self.address
+        )
+    }
+}
+
+impl Drop for Moto {
+    fn drop(&mut self) {
+        // It may have ended by itself, which is as good.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
