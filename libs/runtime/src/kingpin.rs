@@ -11,14 +11,18 @@ use clap::Command;
 /// `#[arg(long, default_value_t = true, default_missing_value = "true", num_args = 0..=1,
 /// require_equals = true, action = clap::ArgAction::Set)]`. Arguments after `--` stay as they are, and so
 /// does a `--no-NAME` that the command knows itself.
+///
+/// Where several subcommands have a switch of one name, that of the subcommand which `args` call is meant.
 pub fn kingpin_args(command: &Command, args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let called = called(command, &args);
     let mut literal = false;
     let rewrite = |arg: OsString| {
         literal |= arg == "--";
         let name = arg.to_str().and_then(|text| text.strip_prefix("--no-"));
         match name.filter(|name| !literal && !knows(command, &format!("no-{name}"))) {
             None => Some(arg),
-            Some(name) => match switch(command, name) {
+            Some(name) => match switch(called, name).or_else(|| switch(command, name)) {
                 None => Some(arg),
                 Some(Switch::WithValue) => Some(format!("--{name}=false").into()),
                 Some(Switch::Plain) => None,
@@ -26,6 +30,12 @@ pub fn kingpin_args(command: &Command, args: impl IntoIterator<Item = OsString>)
         }
     };
     args.into_iter().filter_map(rewrite).collect()
+}
+
+/// The deepest subcommand that the arguments call.
+fn called<'a>(command: &'a Command, args: &[OsString]) -> &'a Command {
+    let words = args.iter().take_while(|arg| *arg != "--").filter_map(|arg| arg.to_str());
+    words.fold(command, |command, word| command.find_subcommand(word).unwrap_or(command))
 }
 
 /// What is on or off.
@@ -85,6 +95,17 @@ mod tests {
             #[arg(long)]
             name: Option<String>,
         },
+    }
+
+    #[test]
+    fn a_switch_of_another_subcommand_is_not_meant() {
+        let plain =
+            Command::new("upload").arg(clap::Arg::new("d").long("dry-run").action(ArgAction::SetTrue));
+        let valued = clap::Arg::new("d").long("dry-run").value_parser(clap::value_parser!(bool));
+        let command = Command::new("p").subcommand(plain).subcommand(Command::new("rewrite").arg(valued));
+        let rewritten = |args: [&str; 3]| kingpin_args(&command, args.map(OsString::from));
+        assert_eq!(rewritten(["p", "rewrite", "--no-dry-run"]), ["p", "rewrite", "--dry-run=false"]);
+        assert_eq!(rewritten(["p", "upload", "--no-dry-run"]), ["p", "upload"]);
     }
 
     fn partial_response(args: &[&str]) -> Result<bool, clap::Error> {
