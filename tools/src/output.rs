@@ -155,6 +155,11 @@ impl Table {
         self.rows.push(row);
     }
 
+    /// Whether it has no row.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     /// The rows as objects.
     pub(crate) fn json(&self) -> Value {
         let object = |row: &Vec<Cell>| -> Value {

@@ -154,7 +154,7 @@ fn print(analysis: &Analysis, args: &AnalyzeArgs, output: &mut Output) -> Result
         ("LABEL", "label"),
         ("#VALUES", "values"),
         ("#SERIES", "series"),
-        ("#MOST", "seriesOfLargestBlock"),
+        ("#MAX PER BLOCK", "seriesOfLargestBlock"),
         ("#BLOCKS", "blocks"),
     ]);
     for (name, LabelCount { count, values }) in sorted.into_iter().take(args.limit) {
@@ -207,7 +207,7 @@ fn largest(
 ) -> Table {
     // Stable: rows with as many series stay in the order of their names.
     rows.sort_by_key(|(_, count)| std::cmp::Reverse(count.series));
-    let counts = [("#SERIES", "series"), ("#MOST", "seriesOfLargestBlock"), ("#BLOCKS", "blocks")];
+    let counts = [("#SERIES", "series"), ("#MAX PER BLOCK", "seriesOfLargestBlock"), ("#BLOCKS", "blocks")];
     let mut table = Table::new(&[columns, &counts].concat());
     for (mut row, count) in rows.into_iter().take(limit) {
         row.extend(count.cells());

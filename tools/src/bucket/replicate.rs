@@ -153,6 +153,9 @@ impl Selection {
     }
 }
 
+/// The result for a block that the other bucket has.
+const THERE: &str = "there already";
+
 /// One run: everything selected that the other bucket lacks, oldest first, so that whoever compacts there sees no
 /// gaps.
 async fn replicate(
@@ -190,10 +193,13 @@ async fn replicate(
     let total = metas.iter().filter_map(|meta| view::size_bytes(meta)).sum();
     let progress = Progress::new("replicate", Unit::Bytes, total);
     view::note_hidden(&view);
+    let is_repeated = !(args.single_run || args.dry_run || !args.id.is_empty());
     let mut outcome = Outcome::Fine;
     for meta in metas {
         progress.at(meta.ulid.to_string());
         let (result, why) = match copy(args, meta, from, to, &progress).await {
+            // What was there before is news once.
+            Ok(THERE) if is_repeated => continue,
             Ok(result) => (result, String::new()),
             // The store is out of reach: no other block will fare better.
             Err(error) if matches!(error.cause(), Cause::Unreachable | Cause::Refused) => {
@@ -217,7 +223,9 @@ async fn replicate(
         ]);
     }
     progress.finish();
-    output.table(&table, args.output)?;
+    if !is_repeated || !table.is_empty() {
+        output.table(&table, args.output)?;
+    }
     Ok(outcome)
 }
 
@@ -231,7 +239,7 @@ async fn copy(
 ) -> Result<&'static str> {
     if is_there(meta, to).await? {
         progress.add(view::size_bytes(meta).unwrap_or(0));
-        return Ok("there already");
+        return Ok(THERE);
     }
     if args.dry_run {
         return Ok("would be copied");

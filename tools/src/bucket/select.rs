@@ -28,7 +28,7 @@ pub(super) struct SelectFlags {
 #[derive(Debug, clap::Args)]
 pub(super) struct RelabelFlags {
     /// Only blocks that these relabel rules keep, as YAML; they see the external labels and __block_id
-    #[arg(long = "selector.relabel-config", value_name = "YAML")]
+    #[arg(long = "selector.relabel-config", value_name = "YAML", allow_hyphen_values = true)]
     config: Option<String>,
 
     /// File with the YAML of --selector.relabel-config

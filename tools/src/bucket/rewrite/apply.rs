@@ -10,6 +10,7 @@ use super::config::{Changes, Interval, ToDelete};
 use super::series::{Account, cut, join};
 use crate::error::{Context, Result};
 use crate::progress::Progress;
+use crate::text;
 
 /// What a rewrite did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub(super) struct Rewritten {
     pub(super) deleted_series: u64,
     /// Series with other labels than before.
     pub(super) relabelled_series: u64,
+    /// Series that are one with another now, because their labels became equal.
+    pub(super) joined_series: u64,
 }
 
 impl Rewritten {
@@ -33,7 +36,12 @@ impl Rewritten {
 /// Where changes are told, a line for each series.
 pub(super) enum ChangeLog {
     None,
-    Kept(Vec<u8>),
+    /// Keeps the first lines, and counts the others.
+    First {
+        lines: Vec<String>,
+        limit: usize,
+        left_out: u64,
+    },
     File(BufWriter<File>),
 }
 
@@ -41,7 +49,14 @@ impl ChangeLog {
     fn line(&mut self, line: std::fmt::Arguments<'_>) -> Result<()> {
         match self {
             ChangeLog::None => Ok(()),
-            ChangeLog::Kept(kept) => writeln!(kept, "{line}").context("tell changes"),
+            ChangeLog::First { lines, limit, .. } if lines.len() < *limit => {
+                lines.push(line.to_string());
+                Ok(())
+            }
+            ChangeLog::First { left_out, .. } => {
+                *left_out += 1;
+                Ok(())
+            }
             ChangeLog::File(file) => writeln!(file, "{line}").context("write the change log"),
         }
     }
@@ -52,10 +67,15 @@ impl ChangeLog {
     }
 
     /// What is to be printed.
-    pub(super) fn finish(self) -> Result<Vec<u8>> {
+    pub(super) fn finish(self) -> Result<Vec<String>> {
         match self {
             ChangeLog::None => Ok(Vec::new()),
-            ChangeLog::Kept(kept) => Ok(kept),
+            ChangeLog::First { mut lines, left_out, .. } => {
+                if left_out > 0 {
+                    lines.push(format!("... and {}", text::count(left_out, "more change")));
+                }
+                Ok(lines)
+            }
             ChangeLog::File(mut file) => file.flush().context("write the change log").map(|()| Vec::new()),
         }
     }
@@ -137,6 +157,7 @@ impl Run<'_> {
     fn group(&mut self, labels: &Labels, group: Vec<BlockSeries>) -> Result<()> {
         let (mut account, mut kept) = (Account::default(), Vec::new());
         let several = group.len() > 1;
+        self.done.joined_series += group.len() as u64 - 1;
         for series in group {
             let chunks = self.block.chunks(&series.chunks)?;
             account.read += chunks.iter().map(|chunk| chunk.sample_count() as u64).sum::<u64>();

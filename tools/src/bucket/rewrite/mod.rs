@@ -39,7 +39,7 @@ pub(crate) struct RewriteArgs {
     id: Vec<Ulid>,
 
     /// What is deleted, as YAML: a list of {matchers, intervals}
-    #[arg(long = "rewrite.to-delete-config", value_name = "YAML")]
+    #[arg(long = "rewrite.to-delete-config", value_name = "YAML", allow_hyphen_values = true)]
     to_delete: Option<String>,
 
     /// File with the YAML of --rewrite.to-delete-config
@@ -47,7 +47,7 @@ pub(crate) struct RewriteArgs {
     to_delete_file: Option<PathBuf>,
 
     /// Relabel rules for all series, as YAML
-    #[arg(long = "rewrite.to-relabel-config", value_name = "YAML")]
+    #[arg(long = "rewrite.to-relabel-config", value_name = "YAML", allow_hyphen_values = true)]
     to_relabel: Option<String>,
 
     /// File with the YAML of --rewrite.to-relabel-config
@@ -65,6 +65,10 @@ pub(crate) struct RewriteArgs {
         action = clap::ArgAction::Set
     )]
     dry_run: bool,
+
+    /// Changes that a dry run prints of each block, the first ones
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    limit: usize,
 
     /// Marks the old blocks for deletion once the new ones are in the bucket
     #[arg(long)]
@@ -113,6 +117,7 @@ pub(super) async fn run(args: RewriteArgs, bucket: &Bucket, output: &mut Output)
         ("#SERIES", "series"),
         ("#DELETED", "seriesDeleted"),
         ("#RELABELLED", "seriesRelabelled"),
+        ("#JOINED", "seriesJoined"),
         ("#SAMPLES", "samples"),
         ("#KEPT", "samplesKept"),
         ("#DELETED SAMPLES", "samplesDeleted"),
@@ -121,13 +126,14 @@ pub(super) async fn run(args: RewriteArgs, bucket: &Bucket, output: &mut Output)
     ]);
     for id in &args.id {
         let (rewritten, new, result) = rewrite_block(*id, &args, &changes, bucket, output).await?;
-        let Rewritten { account, series, deleted_series, relabelled_series } = rewritten;
+        let Rewritten { account, series, deleted_series, relabelled_series, joined_series } = rewritten;
         table.push(vec![
             Cell::text(id.to_string()),
             new.map_or(Cell::Absent, |new| Cell::text(new.to_string())),
             Cell::Number(series),
             Cell::Number(deleted_series),
             Cell::Number(relabelled_series),
+            Cell::Number(joined_series),
             Cell::Number(account.read),
             Cell::Number(account.written),
             Cell::Number(account.deleted),
@@ -163,7 +169,9 @@ async fn rewrite_block(
     let (dry_run, prom_blocks) = (args.dry_run, args.prom_blocks);
     let work = move || write(&source, &parent, &changes, new, log, dry_run, prom_blocks);
     let (rewritten, meta, printed) = blocking(work).await?;
-    output.bytes(&printed)?;
+    if args.output == TableFormat::Table {
+        printed.iter().try_for_each(|line| output.line(line))?;
+    }
 
     let nothing_left = rewritten.account.written == 0 && rewritten.account.read > 0;
     let result = match (meta, args.dry_run) {
@@ -225,7 +233,7 @@ async fn fetch(id: Ulid, bucket: &Bucket, parent: &Path) -> Result<Block> {
 /// Where changes of series are told: in a dry run they are printed, otherwise written to a file.
 fn change_log(args: &RewriteArgs, new: Ulid) -> Result<ChangeLog> {
     if args.dry_run {
-        return Ok(ChangeLog::Kept(Vec::new()));
+        return Ok(ChangeLog::First { lines: Vec::new(), limit: args.limit, left_out: 0 });
     }
     if !args.add_change_log {
         return Ok(ChangeLog::None);
@@ -246,7 +254,7 @@ fn write(
     mut log: ChangeLog,
     dry_run: bool,
     prom_blocks: bool,
-) -> Result<(Rewritten, Option<BlockMeta>, Vec<u8>)> {
+) -> Result<(Rewritten, Option<BlockMeta>, Vec<String>)> {
     let old = source.meta();
     let mut thanos = old.thanos.clone().unwrap_or_default();
     if thanos.labels.is_empty() && !prom_blocks {
