@@ -5,5 +5,6 @@
 
 mod docs;
 mod end_to_end;
+mod uploads;
 mod workspace;
 mod world;
