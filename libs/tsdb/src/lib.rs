@@ -1,10 +1,12 @@
-//! Prometheus' storage formats: the chunks that hold a series' samples.
+//! Prometheus' storage formats: blocks, and the chunks in them that hold a series' samples.
 //!
-//! Bytes in, samples out, and back; no files, no clock, no async. Bytes are taken to be foreign: whatever they are,
-//! a decoder ends with samples or with a [`ChunkError`], in time and memory proportional to their number.
+//! No database, no clock, no network, no async: bytes come from a [`ReadAt`], which is a local file or whatever stands for one.
+//! Bytes are taken to be foreign: whatever they are, reading ends with what was written or with an error that names the
+//! place ([`BlockError`], [`ChunkError`]), in time and memory proportional to what is there.
 //!
-//! Decoding floats is the hot path of a query, so it works on whole chunks into plain vectors
-//! ([`Chunk::decode_floats`]).
+//! [`Block`] opens a block, selects series and hands out chunks; [`Index`] is the part of it that knows labels;
+//! [`BlockWriter`] writes one; [`Workload`] makes one up. Decoding floats is the hot path of a query, so it works on whole
+//! chunks into plain vectors ([`Chunk::decode_floats`]).
 
 mod aggregates;
 mod bits;

@@ -151,7 +151,8 @@ impl Postings {
             [only] => return only.clone(),
             _ => {}
         }
-        let mut union = Union::with_capacity(lists.iter().map(Postings::len).sum());
+        let mut union = Union::default();
+        union.numbers.reserve(lists.iter().map(Postings::len).sum());
         for list in lists {
             with!(list, list => union.push(list));
         }
@@ -239,23 +240,20 @@ fn difference(from: impl Sorted, without: impl Sorted) -> Vec<u32> {
 }
 
 /// Lists on their way to a union.
+#[derive(Default)]
 pub(crate) struct Union {
     numbers: Vec<u32>,
-    /// Whether the numbers ascend so far.
-    sorted: bool,
+    /// Whether a number does not ascend.
+    is_mixed: bool,
 }
 
 /// From so many numbers on a bitmap is considered.
 const BITMAP_FROM: usize = 1024;
 
 impl Union {
-    pub(crate) fn with_capacity(numbers: usize) -> Self {
-        Union { numbers: Vec::with_capacity(numbers), sorted: true }
-    }
-
     fn push(&mut self, list: impl Sorted) {
         if list.len() > 0 {
-            self.sorted &= self.numbers.last().is_none_or(|&last| last < list.at(0));
+            self.is_mixed |= self.numbers.last().is_some_and(|&last| last >= list.at(0));
         }
         self.numbers.extend((0..list.len()).map(|index| list.at(index)));
     }
@@ -273,7 +271,7 @@ impl Union {
 
     pub(crate) fn finish(self) -> Postings {
         let mut numbers = self.numbers;
-        if self.sorted {
+        if !self.is_mixed {
             return Postings(Repr::Decoded(numbers));
         }
         let (min, max) = numbers.iter().fold((u32::MAX, 0), |(min, max), &n| (min.min(n), max.max(n)));

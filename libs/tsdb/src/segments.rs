@@ -23,10 +23,12 @@ pub(crate) const MAGIC: u32 = 0x85BD_40DD;
 pub(crate) const VERSION: u8 = 1;
 /// Bytes of a segment's header.
 pub(crate) const HEADER_BYTES: u64 = 8;
-/// Chunks are read together up to this size ...
-const TOGETHER_BYTES: u64 = 1 << 20;
-/// ... where no more than this lies between the beginnings of two.
+/// This much is read at once where all chunks follow.
+const AHEAD_BYTES: u64 = 1 << 20;
+/// Chunks are read together if no more than this lies between the beginnings of two ...
 const GAP_BYTES: u64 = 16 << 10;
+/// ... and up to this number.
+const TOGETHER_CHUNKS: usize = 128;
 /// The length of a chunk is known only when it is read. This much is read of the last one at first.
 const GUESS_BYTES: u64 = 1 << 10;
 /// Most bytes of a record's length.
@@ -117,25 +119,35 @@ impl Segments {
     /// The chunks at these places, in their order. Neighbours are read together.
     pub(crate) fn read(&self, metas: &[ChunkMeta]) -> Result<Vec<Chunk>, BlockError> {
         let mut out = Vec::with_capacity(metas.len());
-        let mut rest = metas;
-        while let Some(first) = rest.first() {
-            let (segment, start) = (first.reference.segment(), first.reference.offset());
-            let near = |pair: &[ChunkMeta]| {
-                let (a, b) = (pair[0].reference, pair[1].reference);
-                b.segment() == segment
-                    && (a.offset()..=a.offset() + GAP_BYTES).contains(&b.offset())
-                    && b.offset() - start <= TOGETHER_BYTES
+        for of_segment in metas.chunk_by(|a, b| a.reference.segment() == b.reference.segment()) {
+            let near = |a: &ChunkMeta, b: &ChunkMeta| {
+                (a.reference.offset()..=a.reference.offset() + GAP_BYTES).contains(&b.reference.offset())
             };
-            let count = 1 + rest.windows(2).take_while(|pair| near(pair)).count();
-            let (together, after) = rest.split_at(count);
-            rest = after;
-            let last = together.last().map_or(start, |meta| meta.reference.offset());
-            let window = self.window(segment, start..last + GUESS_BYTES)?;
-            for meta in together {
-                out.push(self.chunk(meta, &window, start)?);
+            let runs: Vec<&[ChunkMeta]> =
+                of_segment.chunk_by(near).flat_map(|run| run.chunks(TOGETHER_CHUNKS)).collect();
+            let Some(segment) = of_segment.first().map(|meta| meta.reference.segment()) else { continue };
+            let windows = self.windows(segment, &runs)?;
+            for (run, window) in runs.into_iter().zip(windows) {
+                let start = run.first().map_or(0, |meta| meta.reference.offset());
+                for meta in run {
+                    out.push(self.chunk(meta, &window, start)?);
+                }
             }
         }
         Ok(out)
+    }
+
+    /// What is to be read for each run of neighbours of one segment.
+    fn windows(&self, segment: u32, runs: &[&[ChunkMeta]]) -> Result<Vec<Bytes>, BlockError> {
+        let ranges = runs
+            .iter()
+            .map(|run| {
+                let offset = |meta: Option<&ChunkMeta>| meta.map_or(0, |meta| meta.reference.offset());
+                self.within(segment, offset(run.first())..offset(run.last()) + GUESS_BYTES)
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let start = ranges.first().map(|range| range.start);
+        self.segment(segment)?.read_many(&ranges).map_err(|error| self.place(segment).io(start, error))
     }
 
     /// Where the record at `reference` ends, going by its length alone.
@@ -148,14 +160,19 @@ impl Segments {
 
     /// The bytes of `range`, cut at the end of the segment.
     fn window(&self, segment: u32, range: Range<u64>) -> Result<Bytes, BlockError> {
-        let file = self.segment(segment)?;
-        let size = file.size_bytes();
+        let range = self.within(segment, range)?;
+        let start = range.start;
+        self.segment(segment)?.read_at(range).map_err(|error| self.place(segment).io(start, error))
+    }
+
+    /// `range`, cut at the end of the segment.
+    fn within(&self, segment: u32, range: Range<u64>) -> Result<Range<u64>, BlockError> {
+        let size = self.segment(segment)?.size_bytes();
         if range.start < HEADER_BYTES || range.start >= size {
             let what = format!("the index has a chunk here, but the segment has {size} bytes");
             return Err(self.place(segment).contradiction(range.start, what));
         }
-        let start = range.start;
-        file.read_at(start..range.end.min(size)).map_err(|error| self.place(segment).io(start, error))
+        Ok(range.start..range.end.min(size))
     }
 
     fn chunk(&self, meta: &ChunkMeta, window: &Bytes, start: u64) -> Result<Chunk, BlockError> {
@@ -196,7 +213,7 @@ impl Segments {
         let bytes = match held.filter(|_| is_whole) {
             Some(bytes) => bytes,
             None => {
-                let bytes = self.window(segment, offset..offset + TOGETHER_BYTES)?;
+                let bytes = self.window(segment, offset..offset + AHEAD_BYTES)?;
                 *ahead = ReadAhead { segment, offset, bytes: bytes.clone() };
                 bytes
             }

@@ -315,4 +315,6 @@ fn sync_dir(path: &Path) -> Result<(), WriteError> {
 }
 
 #[cfg(test)]
+mod oracle;
+#[cfg(test)]
 mod tests;

@@ -11,6 +11,8 @@ use crate::postings::{Postings, Union};
 
 /// Neighbours are read together up to this size.
 const TOGETHER_BYTES: u64 = 1 << 20;
+/// Reads are asked for together up to this size.
+const AT_ONCE_BYTES: u64 = 16 << 20;
 
 impl Index {
     fn lists_place(&self) -> Place {
@@ -20,7 +22,7 @@ impl Index {
     /// One list; its bytes are shared, not copied.
     pub(crate) fn read_list(&self, list: ListPlace) -> Result<Postings, BlockError> {
         let place = self.lists_place();
-        let bytes = self.read(&place, self.whole_list(&place, list)?)?;
+        let bytes = self.read(&place, self.range_of(&place, list)?)?;
         let numbers = content(&place, list.offset, &bytes)?;
         let out = Postings::encoded(bytes.slice(numbers))
             .ok_or_else(|| place.malformed(list.offset, "the series of a list do not ascend"))?;
@@ -35,33 +37,65 @@ impl Index {
         }
         let place = self.lists_place();
         lists.sort_unstable_by_key(|list| list.offset);
-        let mut union = Union::with_capacity(0);
+        let mut union = Union::default();
+        // Runs of lists that lie one behind the other, each run a read; as many reads at once as memory allows.
+        let (mut runs, mut ranges, mut waiting) = (Vec::new(), Vec::new(), 0);
         let mut rest = lists.as_slice();
         while let Some(first) = rest.first() {
-            // As many as lie one behind the other.
             let follows = |pair: &[ListPlace]| {
                 pair[0].limit == pair[1].offset && pair[1].limit - first.offset <= TOGETHER_BYTES
             };
             let count = 1 + rest.windows(2).take_while(|pair| follows(pair)).count();
-            let (together, after) = rest.split_at(count);
+            let (run, after) = rest.split_at(count);
             rest = after;
-            let range = match together {
-                [only] => self.whole_list(&place, *only)?,
-                [.., last] => first.offset..last.limit,
-                [] => continue,
+            let range = match run {
+                [.., last] if count > 1 => first.offset..last.limit,
+                _ => self.range_of(&place, *first)?,
             };
-            let bytes = self.read(&place, range)?;
-            for list in together {
-                let own = &bytes[(list.offset - first.offset) as usize..];
-                let numbers = &own[content(&place, list.offset, own)?];
+            waiting += range.end - range.start;
+            runs.push(run);
+            ranges.push(range);
+            if waiting >= AT_ONCE_BYTES {
+                self.read_runs(&place, &runs, &ranges, &mut union)?;
+                runs.clear();
+                ranges.clear();
+                waiting = 0;
+            }
+        }
+        self.read_runs(&place, &runs, &ranges, &mut union)?;
+        Ok(union.finish())
+    }
+
+    /// Reads `ranges`, each of which holds the lists of a run, into `union`.
+    fn read_runs(
+        &self,
+        place: &Place,
+        runs: &[&[ListPlace]],
+        ranges: &[Range<u64>],
+        union: &mut Union,
+    ) -> Result<(), BlockError> {
+        let Some(first) = ranges.first() else { return Ok(()) };
+        let read = self.file.read_many(ranges).map_err(|error| place.io(first.start, error))?;
+        for ((run, range), bytes) in runs.iter().zip(ranges).zip(&read) {
+            for list in *run {
+                let own = &bytes[(list.offset - range.start) as usize..];
+                let numbers = &own[content(place, list.offset, own)?];
                 union
                     .push_encoded(numbers)
                     .ok_or_else(|| place.malformed(list.offset, "the series of a list do not ascend"))?;
-                let ends = |bytes: Option<&[u8; 4]>| bytes.map(|b| SeriesRef(u32::from_be_bytes(*b)));
-                self.check_bounds(&place, *list, ends(numbers.first_chunk()), ends(numbers.last_chunk()))?;
+                let end = |bytes: Option<&[u8; 4]>| bytes.map(|b| SeriesRef(u32::from_be_bytes(*b)));
+                self.check_bounds(place, *list, end(numbers.first_chunk()), end(numbers.last_chunk()))?;
             }
         }
-        Ok(union.finish())
+        Ok(())
+    }
+
+    /// What is to be read for a list: all up to its limit if that is near, otherwise its length is asked for.
+    fn range_of(&self, place: &Place, list: ListPlace) -> Result<Range<u64>, BlockError> {
+        if list.limit - list.offset <= TOGETHER_BYTES {
+            return Ok(list.offset..list.limit);
+        }
+        self.whole_list(place, list)
     }
 
     /// All values of label `name`, sorted, each with how many series have it; none where no series has the label.

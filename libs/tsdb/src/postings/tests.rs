@@ -75,7 +75,7 @@ fn seeking_finds_the_first_that_is_not_below() {
 fn lists_that_do_not_ascend_are_refused() {
     for numbers in [&[1u32, 1][..], &[2, 1], &[0, u32::MAX, 5]] {
         let bytes: Vec<u8> = numbers.iter().flat_map(|n| n.to_be_bytes()).collect();
-        assert!(Union::with_capacity(0).push_encoded(&bytes).is_none());
+        assert!(Union::default().push_encoded(&bytes).is_none());
         assert!(Postings::encoded(bytes.into()).is_none());
     }
     assert!(Postings::encoded(Bytes::from_static(&[0, 0, 0])).is_none(), "a number is cut off");

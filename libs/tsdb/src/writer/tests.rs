@@ -1,10 +1,10 @@
 //! What is written, and what is refused.
 
-use model::Sample;
+use model::{FloatHistogram, Sample};
 
-use super::*;
+use super::{oracle, *};
 use crate::random::Random;
-use crate::{Block, VerifyEvent, XorEncoder, verify_dir};
+use crate::{Aggregates, Block, HistogramEncoder, VerifyEvent, Xor2Encoder, XorEncoder, verify_dir};
 
 fn options() -> BlockOptions {
     BlockOptions::new(Ulid::from_parts(7, 7))
@@ -98,6 +98,16 @@ fn the_same_series_make_the_same_bytes_however_many_passes_the_lists_take() {
 }
 
 #[test]
+fn the_index_is_the_one_that_the_format_describes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = write(dir.path(), BlockOptions { segment_bytes: 5_000, ..options() }, None);
+    let block = Block::open(&path).unwrap();
+    let all = block.index().all_postings().unwrap();
+    let series: Vec<_> = block.index().scan(all.into_iter()).collect::<Result<_, _>>().unwrap();
+    assert!(std::fs::read(path.join("index")).unwrap() == oracle::index(&series), "the index differs");
+}
+
+#[test]
 fn segments_are_cut_before_they_are_too_large() {
     let dir = tempfile::tempdir().unwrap();
     let path = write(dir.path(), BlockOptions { segment_bytes: 5_000, ..options() }, None);
@@ -183,4 +193,48 @@ fn a_write_that_fails_names_the_file_and_leaves_nothing() {
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     let error = BlockWriter::create(&dir.path().join("none"), options()).err().unwrap().to_string();
     assert!(error.contains("none/"), "{error}");
+}
+
+#[test]
+fn chunks_of_every_encoding_come_back_and_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = BlockWriter::create(dir.path(), options()).unwrap();
+    let at = |number: i64| Timestamp::from_millis(number * 10);
+    let mut xor2 = Xor2Encoder::new();
+    let [mut integer, mut float, mut integer_st] =
+        [HistogramEncoder::integer(), HistogramEncoder::float(), HistogramEncoder::integer_with_starts()];
+    let mut histogram = FloatHistogram { schema: 1, count: 2.0, sum: 3.0, ..FloatHistogram::default() };
+    histogram.positive_spans = vec![model::Span { offset: 0, length: 1 }];
+    histogram.positive_buckets = vec![2.0];
+    for number in 0..20 {
+        xor2.append(Sample::new(number * 10, 0.5), Timestamp::EPOCH).unwrap();
+        for encoder in [&mut integer, &mut float, &mut integer_st] {
+            encoder.append(at(number), &histogram).unwrap();
+        }
+    }
+    let part = Some(chunk(0, 20));
+    let counter = Some(chunk(-5, 20));
+    let aggregates =
+        Aggregates { count: part.clone(), sum: part.clone(), min: part.clone(), max: part.clone(), counter };
+    let range = chunk(0, 20).range;
+    let chunks = [
+        chunk(0, 20),
+        xor2.finish().unwrap(),
+        integer.finish().unwrap(),
+        float.finish().unwrap(),
+        integer_st.finish().unwrap(),
+        aggregates.encode(range),
+    ];
+    for (number, chunk) in chunks.iter().enumerate() {
+        writer.add_series(&labels(&[("a", &number.to_string())]), [chunk.clone()]).unwrap();
+    }
+    let meta = writer.finish().unwrap();
+    let stats = &meta.stats;
+    assert_eq!((stats.samples, stats.float_samples, stats.histogram_samples), (120, 40, 60));
+    let path = dir.path().join(meta.ulid.to_string());
+    assert_sound(&path);
+    let block = Block::open(&path).unwrap();
+    for (series, chunk) in block.select(&[], TimeRange::ALL).unwrap().zip(chunks) {
+        assert_eq!(block.chunks(&series.unwrap().chunks).unwrap(), [chunk]);
+    }
 }
