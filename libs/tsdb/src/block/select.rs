@@ -1,6 +1,6 @@
 //! The series of a block that match, one after the other.
 
-use model::{Labels, TimeRange};
+use model::{Labels, TimeRange, Timestamp};
 
 use super::{Block, BlockError};
 use crate::index::SeriesScan;
@@ -18,6 +18,14 @@ pub struct BlockSeries {
     pub chunks: Vec<ChunkMeta>,
     /// Intervals whose samples are deleted, though the chunks still have them: sorted, disjoint, both ends included.
     pub deleted: Vec<TimeRange>,
+}
+
+impl BlockSeries {
+    /// Whether the sample at `at` is deleted.
+    pub fn is_deleted(&self, at: Timestamp) -> bool {
+        let behind = self.deleted.partition_point(|gone| gone.max < at);
+        self.deleted.get(behind).is_some_and(|gone| gone.contains(at))
+    }
 }
 
 /// The series of a block that match, in the order of their labels: [`Block::select`].

@@ -15,6 +15,8 @@ use crate::cursor::Cursor;
 
 /// Bytes of a page.
 const PAGE_BYTES: u64 = 64 << 10;
+/// Bytes that are read at once while all of a large section is; a multiple of a page.
+const READ_BYTES: u64 = 4 << 20;
 /// Pages that are kept of a large section, those used last: 4 MiB.
 const KEPT_PAGES: usize = 64;
 
@@ -53,27 +55,35 @@ impl Section {
         if present < 8 {
             return Err(place.truncated(offset, 8, present));
         }
+        let read = |range: Range<u64>| {
+            let start = range.start;
+            file.read_at(range).map_err(|error| place.io(start, error))
+        };
+        // What may stay in memory is had with one read.
+        let first = read(offset..if present <= keep_bytes + 8 { limit } else { offset + 4 })?;
         let start = offset + 4;
-        let length = read_be32(&place, file, offset)?;
-        if u64::from(length) > present - 8 {
-            return Err(place.truncated(start, u64::from(length) + 4, present - 4));
+        let length = u64::from(Cursor::new(&first).be32().unwrap_or(0));
+        if length > present - 8 {
+            return Err(place.truncated(start, length + 4, present - 4));
         }
-        let length = u64::from(length);
-        let expected = read_be32(&place, file, start + length)?;
-        let read = |range| file.read_at(range).map_err(|error| place.io(start, error));
+        let checksum_of = |bytes: &[u8]| Cursor::new(bytes).be32().unwrap_or(0);
         let held = if length <= keep_bytes {
-            let whole = read(start..start + length)?;
-            place.check(start, expected, crc32c::crc32c(&whole))?;
+            let rest = if first.len() > 4 { first.slice(4..) } else { read(start..start + length + 4)? };
+            let (whole, behind) = (rest.slice(..length as usize), &rest[length as usize..]);
+            place.check(start, checksum_of(behind), crc32c::crc32c(&whole))?;
             Held::Whole(whole)
         } else {
             let (mut checksum, mut checksums) = (0, Vec::new());
-            for at in (0..length).step_by(PAGE_BYTES as usize) {
-                let page = read(start + at..start + (at + PAGE_BYTES).min(length))?;
-                let own = crc32c::crc32c(&page);
-                checksum = crc32c::crc32c_combine(checksum, own, page.len());
-                checksums.push(own);
+            for at in (0..length).step_by(READ_BYTES as usize) {
+                let bytes = read(start + at..start + (at + READ_BYTES).min(length))?;
+                for page in bytes.chunks(PAGE_BYTES as usize) {
+                    let own = crc32c::crc32c(page);
+                    checksum = crc32c::crc32c_combine(checksum, own, page.len());
+                    checksums.push(own);
+                }
             }
-            place.check(start, expected, checksum)?;
+            let behind = read(start + length..start + length + 4)?;
+            place.check(start, checksum_of(&behind), checksum)?;
             Held::Pages { file: file.clone(), checksums, kept: Mutex::default() }
         };
         Ok(Section { place, start, length, held })
@@ -199,9 +209,4 @@ impl Section {
         }
         Ok(None)
     }
-}
-
-fn read_be32(place: &Place, file: &Arc<dyn ReadAt>, offset: u64) -> Result<u32, BlockError> {
-    let bytes = file.read_at(offset..offset + 4).map_err(|error| place.io(offset, error))?;
-    Cursor::new(&bytes).be32().ok_or_else(|| place.truncated(offset, 4, bytes.len() as u64))
 }

@@ -255,6 +255,17 @@ fn damaged_chunks_are_refused_by_name_or_read_whole() {
 }
 
 #[test]
+fn no_memory_is_taken_for_samples_that_a_chunk_is_too_short_for() {
+    let mut data = vec![0xff; 3];
+    data.extend([0; 4_000]);
+    let chunk = Chunk { range: TimeRange::ALL, encoding: Encoding::Xor2, data: data.into() };
+    let (mut timestamps, mut values, mut starts) = (Vec::new(), Vec::new(), Vec::new());
+    let error = chunk.decode_floats_with_starts(&mut timestamps, &mut values, &mut starts).unwrap_err();
+    assert_eq!(error.problem, ChunkProblem::Truncated { samples: 65_535 });
+    assert_eq!((timestamps.capacity(), values.capacity(), starts.capacity()), (0, 0, 0));
+}
+
+#[test]
 fn a_refused_chunk_leaves_earlier_samples_alone() {
     let chunk = encode(&[(1, 10, 1), (2, 20, 2), (3, 30, 3)]);
     let cut = Chunk { data: chunk.data.slice(..chunk.data.len() - 2), ..chunk.clone() };

@@ -42,7 +42,7 @@ fn floats(block: &Block, matchers: &[Matcher], into: &mut Samples) {
         for chunk in block.chunks(&series.chunks).unwrap().iter().filter(|c| c.encoding.holds_floats()) {
             let (mut timestamps, mut values) = (Vec::new(), Vec::new());
             chunk.decode_floats(&mut timestamps, &mut values).unwrap();
-            let is_deleted = |t| series.deleted.iter().any(|gone| gone.contains(Timestamp::from_millis(t)));
+            let is_deleted = |t| series.is_deleted(Timestamp::from_millis(t));
             let samples = timestamps.into_iter().zip(values).filter(|(t, _)| !is_deleted(*t));
             out.extend(samples.map(|(t, value)| (t, value.to_bits())));
         }
