@@ -1,11 +1,15 @@
-//! The sidecar: stands beside a Prometheus and serves its data as StoreAPI.
+//! The sidecar: stands beside a Prometheus, serves its data as StoreAPI, uploads its blocks, reloads its configuration.
 //!
-//! Chunks come from Prometheus' remote read and are passed on as they are; labels come from its HTTP API. The sidecar
-//! adds nothing but the external labels. It has no state of its own: what it knows it asks for again and again.
+//! * **Serving.** Chunks come from Prometheus' remote read and are passed on as they are; labels come from its HTTP API. The
+//!   sidecar adds nothing but the external labels. What it knows it asks for again and again.
+//! * **Uploads** (`shipper`), where a bucket is given: finished blocks, each whole or not at all. What has been in the bucket
+//!   for long enough is not served any more.
+//! * **Reloads** (`reloader`), where files are named: Prometheus takes them again when they change.
 //!
-//! Not here: uploads of blocks, rules, targets and exemplars.
+//! Not here: rules, targets and exemplars; what a bucket is (`bucket`); what a block is (`tsdb`).
 //!
-//! Reading order: `config`, `component`, `upstream`, `store`, `read`, `order`.
+//! Reading order: `config`, `component`, `upstream`, `store`, `read`, `order`; then `shipper` and `reloader`, each of which
+//! stands alone.
 
 mod component;
 mod config;

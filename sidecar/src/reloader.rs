@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use runtime::Shutdown;
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 pub(crate) use config::{ReloaderArgs, ReloaderConfig};
@@ -52,6 +53,8 @@ pub(crate) struct Reloader {
     metrics: ReloaderMetrics,
     /// What Prometheus has taken.
     taken: Option<Digest>,
+    /// What it has last refused, and when it is asked again; a change of other files in the folders is no reason.
+    refused: Option<(Digest, Instant)>,
     /// The output file was rewritten and Prometheus does not know it yet.
     output_is_new: bool,
     /// The last complaint that was logged.
@@ -61,7 +64,15 @@ pub(crate) struct Reloader {
 impl Reloader {
     pub(crate) fn new(config: ReloaderConfig, trigger: Trigger, metrics: ReloaderMetrics) -> Self {
         metrics.method(trigger.name());
-        Reloader { config, trigger, metrics, taken: None, output_is_new: false, complaint: None }
+        Reloader {
+            config,
+            trigger,
+            metrics,
+            taken: None,
+            refused: None,
+            output_is_new: false,
+            complaint: None,
+        }
     }
 
     /// Runs until shutdown; with a watch interval of 0 the output is written once, and that is all.
@@ -80,11 +91,18 @@ impl Reloader {
             let attempt = async {
                 let Scan { directories, digest } = self.scan().await;
                 watch.follow(directories);
-                self.apply(digest).await
+                if let Some((refused, again)) = self.refused
+                    && digest.as_ref().is_ok_and(|digest| *digest == refused)
+                    && Instant::now() < again
+                {
+                    return again - Instant::now();
+                }
+                let outcome = self.apply(digest).await;
+                let wait = if outcome.is_ok() { interval } else { self.config.retry_interval.min(interval) };
+                self.report(outcome);
+                wait
             };
-            let Some(outcome) = shutdown.until_triggered(attempt).await else { return };
-            let wait = if outcome.is_ok() { interval } else { self.config.retry_interval.min(interval) };
-            self.report(outcome);
+            let Some(wait) = shutdown.until_triggered(attempt).await else { return };
             let pause = async {
                 if tokio::time::timeout(wait, watch.changed()).await.is_ok() {
                     watch.until_quiet(SETTLE).await;
@@ -118,7 +136,11 @@ impl Reloader {
             return Ok(());
         }
         self.metrics.reloading();
-        self.trigger.reload().await?;
+        if let Err(cause) = self.trigger.reload().await {
+            self.refused = Some((digest, Instant::now() + self.config.retry_interval));
+            return Err(cause.into());
+        }
+        self.refused = None;
         self.taken = Some(digest);
         self.output_is_new = false;
         self.metrics.reloaded();

@@ -79,8 +79,8 @@ enum PassError {
     Disk(#[from] DiskError),
     #[error(transparent)]
     Bucket(#[from] BucketError),
-    #[error("{failed} of {tried} blocks were not uploaded, the last one because of: {last}")]
-    Uploads { failed: usize, tried: usize, last: String },
+    #[error("{failed} of {waiting} blocks that wait were not uploaded, the last one because of: {last}")]
+    Uploads { failed: usize, waiting: usize, last: String },
 }
 
 /// Ships the blocks of one Prometheus.
@@ -166,7 +166,7 @@ impl Shipper {
                     warn!(bucket = self.bucket.name(), retry = "30s", err, "blocks wait for their upload");
                 }
                 None if complaint.is_some() => {
-                    info!(bucket = self.bucket.name(), "all blocks are uploaded again")
+                    info!(bucket = self.bucket.name(), "all blocks are uploaded")
                 }
                 _ => {}
             }
@@ -188,8 +188,8 @@ impl Shipper {
     }
 
     async fn steps(&mut self, producer: &Producer, now: Timestamp) -> Result<(), PassError> {
-        self.pins.tidy()?;
         let local = LocalBlocks::find(&self.config.data_dir)?;
+        self.pins.tidy()?;
         // What fails on the way out of the data folder must not keep what is out from being uploaded.
         let kept = self.keep(&local, now);
         self.hand_over(&local, producer, now);

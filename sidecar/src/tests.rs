@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use model::{Labels, Matcher, TimeRange};
+use model::{Labels, Matcher, TimeRange, Timestamp};
 use promapi::{Client, ClientOptions};
 use runtime::{Probes, Registry, Shutdown};
 use storeapi::acceptance::{self, Dataset};
@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use crate::metrics::Metrics;
 use crate::store::PrometheusStore;
 use crate::testing::{Prometheus, free_port, installed, labels};
-use crate::upstream::{Heartbeat, State};
+use crate::upstream::{Heartbeat, State, first_answer};
 
 /// Turns the data set into blocks, by way of an OpenMetrics text.
 fn load(dir: &Path, dataset: &Dataset) {
@@ -55,6 +55,8 @@ fn load(dir: &Path, dataset: &Dataset) {
 /// A sidecar's store with its heartbeat.
 struct Sidecar {
     store: Arc<PrometheusStore>,
+    /// What lies before is in the bucket.
+    handed_over: watch::Sender<Timestamp>,
     state: watch::Receiver<State>,
     probes: Probes,
     shutdown: Shutdown,
@@ -71,8 +73,8 @@ fn sidecar(prometheus: SocketAddr, min_time: &str) -> Sidecar {
     let metrics = Metrics::new(&mut Registry::default());
     let (sender, state) = watch::channel(Err("not asked yet".to_owned()));
     let min_time = min_time.parse().expect("a time");
-    let (_, everything) = watch::channel(model::Timestamp::MIN);
-    let store = PrometheusStore::new(client.clone(), state.clone(), min_time, everything, metrics.clone());
+    let (handed_over, begin) = watch::channel(Timestamp::MIN);
+    let store = PrometheusStore::new(client.clone(), state.clone(), min_time, begin, metrics.clone());
     let store = Arc::new(store);
     let (probes, shutdown) = (Probes::new(), Shutdown::new());
     let heartbeat = Heartbeat {
@@ -86,7 +88,7 @@ fn sidecar(prometheus: SocketAddr, min_time: &str) -> Sidecar {
         metrics,
     };
     tokio::spawn(heartbeat.run(shutdown.clone()));
-    Sidecar { store, state, probes, shutdown }
+    Sidecar { store, handed_over, state, probes, shutdown }
 }
 
 async fn until(what: &str, sidecar: &Sidecar, condition: impl Fn(&State) -> bool) {
@@ -161,7 +163,7 @@ async fn readiness_follows_prometheus_and_changed_labels_are_read_again() {
     until("Prometheus", &sidecar, Result::is_ok).await;
     let info = sidecar.store.info().await.expect("info");
     assert_eq!((info.label_sets, info.component.as_str()), (vec![first], "sidecar"));
-    assert!(info.range.min > model::Timestamp::EPOCH, "--min-time holds: {:?}", info.range);
+    assert!(info.range.min > Timestamp::EPOCH, "--min-time holds: {:?}", info.range);
     let metadata = sidecar.store.metric_metadata(MetadataRequest::default()).await.expect("metadata");
     assert!(metadata.metadata.is_empty(), "nothing is scraped: {metadata:?}");
 
@@ -188,4 +190,42 @@ async fn a_prometheus_without_external_labels_is_not_served() {
     let begun = Instant::now();
     let refused = sidecar.store.series(SeriesRequest::new(TimeRange::ALL, vec![])).await;
     assert!(refused.is_err() && begun.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_handed_over_to_the_bucket_is_not_served() {
+    if !installed() {
+        return;
+    }
+    let dataset = acceptance::dataset();
+    let dir = TempDir::new().expect("a folder");
+    load(dir.path(), &dataset);
+    let prometheus = start(dir.path(), &dataset.external, free_port());
+    let sidecar = sidecar(prometheus.address, "0000-01-01T00:00:00Z");
+    until("Prometheus", &sidecar, Result::is_ok).await;
+    let last = dataset.series.iter().flat_map(|(_, samples)| samples).map(|sample| sample.timestamp).max();
+    let last = last.expect("samples");
+    let ask = async |range| {
+        let everything = Matcher::new(model::MatchOp::Regex, "__name__", ".+").expect("a matcher");
+        let stream =
+            sidecar.store.series(SeriesRequest::new(range, vec![everything])).await.expect("a stream");
+        collect_series(stream).await.expect("an answer").0.len()
+    };
+    assert!(ask(TimeRange::ALL).await > 0);
+    sidecar.handed_over.send_replace(last);
+    assert_eq!(sidecar.store.info().await.expect("info").range.min, last);
+    assert!(ask(TimeRange::ALL).await > 0, "the last sample is still here");
+    assert_eq!(ask(TimeRange::new(Timestamp::MIN, last.offset_millis(-1))).await, 0);
+    sidecar.handed_over.send_replace(last.offset_millis(1));
+    assert_eq!(ask(TimeRange::ALL).await, 0);
+}
+
+#[tokio::test]
+async fn a_prometheus_that_is_never_ready_for_uploads_ends_the_wait() {
+    let (sender, state) = watch::channel(Err("Prometheus compacts its blocks".to_owned()));
+    let error = first_answer(state.clone(), Duration::from_millis(20)).await.expect_err("a limit");
+    assert!(error.contains("--prometheus.ready_timeout=20ms: Prometheus compacts its blocks"), "{error}");
+    let forever = first_answer(state, Duration::ZERO);
+    assert!(tokio::time::timeout(Duration::from_millis(50), forever).await.is_err());
+    drop(sender);
 }

@@ -124,6 +124,11 @@ impl ReloaderMetrics {
     }
 
     #[cfg(test)]
+    pub(super) fn events(&self) -> u64 {
+        self.watch_events.get()
+    }
+
+    #[cfg(test)]
     pub(super) fn failed_expansion(&self) -> bool {
         self.expansion_errors.get() > 0
     }

@@ -241,3 +241,24 @@ async fn without_an_interval_the_output_is_written_and_nothing_is_reloaded() {
     assert_eq!(fs::read_to_string(dir.path().join("out.yml")).expect("the output"), format!("home: {home}"));
     assert_eq!(metrics.counts().0, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_files_in_a_folder_are_no_reason_to_try_again() {
+    let dir = TempDir::new().expect("a folder");
+    let file = dir.path().join("prometheus.yml");
+    fs::write(&file, cluster("one")).expect("a file");
+    let patient =
+        ReloaderConfig { file: Some(file.clone()), retry_interval: Duration::from_secs(3600), ..watched() };
+    let client = Client::new("http://127.0.0.1:1", ClientOptions::default()).expect("a URL");
+    let metrics = ReloaderMetrics::new(&mut Registry::default());
+    let (trigger, shutdown) = (Trigger::new(Method::Http, "", client), Shutdown::new());
+    tokio::spawn(Reloader::new(patient, trigger, metrics.clone()).run(shutdown.clone()));
+    wait_until("a first failure", async || metrics.counts().1 == 1).await;
+    let events = metrics.events();
+    fs::write(dir.path().join("prometheus.log"), "a line").expect("a file");
+    wait_until("the event", async || metrics.events() > events).await;
+    fs::write(&file, cluster("two")).expect("a file");
+    wait_until("a second failure", async || metrics.counts().1 >= 2).await;
+    assert_eq!(metrics.counts().0, 2, "the log file led to a reload");
+    shutdown.trigger();
+}

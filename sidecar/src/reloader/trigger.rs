@@ -24,7 +24,7 @@ const NAME_BYTES: usize = 15;
 pub(super) enum TriggerError {
     #[error("{0}")]
     Away(ClientError),
-    #[error("{0}; start Prometheus with --web.enable-lifecycle, or use --reloader.method=signal")]
+    #[error("start Prometheus with --web.enable-lifecycle, or use --reloader.method=signal: {0}")]
     Forbidden(ClientError),
     #[error("{0}")]
     Refused(ClientError),

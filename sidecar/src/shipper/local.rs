@@ -26,7 +26,11 @@ pub(super) struct LocalBlocks {
 
 impl LocalBlocks {
     /// Finds the blocks in `dir`. What Prometheus is writing or removing has another name and is passed over.
+    ///
+    /// # Errors
+    /// The folder is not there, as when its disk is not mounted, or cannot be read.
     pub(super) fn find(dir: &Path) -> Result<Self, DiskError> {
+        fs::metadata(dir).map_err(|cause| DiskError::new("look at", dir, cause))?;
         let mut found = LocalBlocks::default();
         for (name, kind) in disk::entries(dir)? {
             let Some(block) = tsdb::parse_block_id(&name).filter(|_| kind.is_dir()) else { continue };
@@ -132,7 +136,8 @@ mod tests {
         let unreadable: Vec<u128> = found.unreadable.iter().map(|(block, _)| block.0).collect();
         assert_eq!(unreadable, [3, 5, 9]);
         assert!(found.unreadable[0].1.contains(&id(3)), "{:?}", found.unreadable);
-        assert!(LocalBlocks::find(&dir.path().join("no")).unwrap().blocks.is_empty());
+        let error = LocalBlocks::find(&dir.path().join("gone")).unwrap_err().to_string();
+        assert!(error.contains("/gone"), "{error}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use bucket::{BucketError, PublishError, PublishOptions, layout};
 use model::Timestamp;
@@ -66,14 +67,20 @@ impl Shipper {
         // A disk without room for a copy must not hold up what is pinned.
         let copied = self.copy_next(local, now);
         let waiting = self.waiting()?;
-        let Some(oldest) = waiting.iter().map(|block| block.meta.min_time).min() else {
-            return Ok(copied?);
-        };
-        self.neighbours.refresh(&self.bucket, oldest).await?;
+        if let Some(oldest) = waiting.iter().map(|block| block.meta.min_time).min() {
+            self.neighbours.refresh(&self.bucket, oldest).await?;
+        }
         let labels: BTreeMap<String, String> =
             producer.external.iter().map(|label| (label.name.to_owned(), label.value.to_owned())).collect();
+        // A store has had a block since its upload ended, not since the pass began.
+        let begun = Instant::now();
         let (mut failed, mut in_a_row, mut last) = (0, 0, String::new());
-        let tried = waiting.len();
+        // Damaged blocks wait as well: for a hand.
+        for (block, quarantine) in self.quarantine.iter().filter(|(_, quarantine)| quarantine.is_damaged) {
+            failed += 1;
+            last = format!("block {block}: {}", quarantine.reason);
+        }
+        let all = waiting.len() + failed;
         for block in waiting {
             let id = block.meta.ulid;
             match self.upload_one(&block, local, &labels).await {
@@ -81,6 +88,7 @@ impl Shipper {
                     in_a_row = 0;
                     self.failed.remove(&id);
                     self.quarantine.remove(&id);
+                    let now = now + begun.elapsed();
                     self.journal.set(&block.meta, Stage::Verified, now);
                     self.settle(local, now)?;
                     self.hand_over(local, producer, now);
@@ -95,8 +103,9 @@ impl Shipper {
                     self.metrics.upload_failures.inc();
                     failed += 1;
                     in_a_row += 1;
-                    self.failed.insert(id);
-                    warn!(block = %id, err = cause, "block was not uploaded and is tried again");
+                    if self.failed.insert(id) {
+                        warn!(block = %id, err = cause, "block was not uploaded and is tried again");
+                    }
                     last = cause;
                     if in_a_row == MAX_FAILURES_IN_A_ROW {
                         break;
@@ -105,7 +114,7 @@ impl Shipper {
             }
         }
         copied?;
-        if failed == 0 { Ok(()) } else { Err(PassError::Uploads { failed, tried, last }) }
+        if failed == 0 { Ok(()) } else { Err(PassError::Uploads { failed, waiting: all, last }) }
     }
 
     /// Copies the oldest block that cannot be linked; one at a time, so that a backlog does not fill the disk twice.
