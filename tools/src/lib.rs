@@ -94,3 +94,6 @@ async fn execute(command: ToolsCommand, output: &mut Output) -> Result<Outcome> 
         ToolsCommand::Block(command) => block::run(command, output).await,
     }
 }
+
+#[cfg(test)]
+mod tests;

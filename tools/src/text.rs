@@ -72,6 +72,12 @@ pub(crate) fn length(millis: i64) -> String {
     if millis < 0 { format!("-{text}") } else { text }
 }
 
+/// A length of time as people wait for it: no fractions of a second, rounded up.
+pub(crate) fn whole_seconds(length: Duration) -> String {
+    let rounded = length + Duration::from_millis(999);
+    runtime::format_duration(Duration::from_secs(rounded.as_secs()))
+}
+
 /// Labels from pairs that are unique already.
 pub(crate) fn labels_of(pairs: &BTreeMap<String, String>) -> Labels {
     let mut labels = model::LabelsBuilder::new();

@@ -62,9 +62,7 @@ pub(super) async fn run(args: CleanupArgs, bucket: &Bucket, output: &mut Output)
             None => {
                 due.push((id, "marked", format!("marked at {}{}", text::instant(mark.time), details(mark))))
             }
-            Some(left) => {
-                report.keep(id, "marked", format!("for another {}", runtime::format_duration(left)))
-            }
+            Some(left) => report.keep(id, "marked", format!("for another {}", text::whole_seconds(left))),
         }
     }
     for id in &view.partial {
@@ -83,14 +81,8 @@ pub(super) async fn run(args: CleanupArgs, bucket: &Bucket, output: &mut Output)
         if args.dry_run {
             report.push(id, what, "would be removed", why);
         } else {
-            let removed = delete_block(bucket, id, Retry::default()).await;
-            match removed {
-                Ok(objects) => report.push(
-                    id,
-                    what,
-                    "removed",
-                    format!("{why}; {}", text::count(objects as u64, "object")),
-                ),
+            match delete_block(bucket, id, Retry::default()).await {
+                Ok(_) => report.push(id, what, "removed", why),
                 // The blocks removed so far are worth telling.
                 Err(error) => {
                     progress.finish();
@@ -127,7 +119,7 @@ async fn judge(
         MarkState::Marked(mark) => {
             return Ok(match due_in(mark.age(now), args.delete_delay) {
                 None => Ok(format!("its removal was interrupted; marked at {}", text::instant(mark.time))),
-                Some(left) => Err(format!("marked; for another {}", runtime::format_duration(left))),
+                Some(left) => Err(format!("marked; for another {}", text::whole_seconds(left))),
             });
         }
         MarkState::Unusable(reason) => return Ok(Err(format!("its deletion mark cannot be used: {reason}"))),
@@ -139,7 +131,7 @@ async fn judge(
             let age = Duration::from_millis(u64::try_from(now.millis_since(newest)).unwrap_or(0));
             match due_in(age, args.consistency_delay) {
                 None => Ok(format!("nothing was written since {}", text::instant(newest))),
-                Some(left) => Err(format!("for another {}", runtime::format_duration(left))),
+                Some(left) => Err(format!("for another {}", text::whole_seconds(left))),
             }
         }
     })

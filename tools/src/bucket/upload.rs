@@ -153,8 +153,11 @@ fn with_labels(mut meta: BlockMeta, labels: &[(String, String)]) -> BlockMeta {
     meta
 }
 
+/// The folder of a block whose `meta.json` cannot be used, and why.
+type Damaged = (PathBuf, String);
+
 /// The blocks of a folder, oldest first, and those whose `meta.json` cannot be used, with the reason.
-fn find_blocks(path: &Path) -> Result<(Vec<Local>, Vec<(PathBuf, String)>)> {
+fn find_blocks(path: &Path) -> Result<(Vec<Local>, Vec<Damaged>)> {
     let (mut blocks, mut damaged) = (Vec::new(), Vec::new());
     for entry in std::fs::read_dir(path).context(format_args!("--path: open folder {}", path.display()))? {
         let entry = entry.context(path.display())?;

@@ -12,7 +12,7 @@ use serde_json::json;
 use tsdb::{Block, BlockMeta, Ulid};
 
 use super::view;
-use crate::block::{blocking, problems};
+use crate::block::{blocking, open_remote, problems};
 use crate::error::{Cause, Outcome, Result, ToolError};
 use crate::folder::WorkingFolder;
 use crate::output::Output;
@@ -188,7 +188,11 @@ async fn check_content(
         let error = ToolError::from(error);
         // What is wrong with the block is what we came for; a store out of reach is not.
         return match error.cause() {
-            Cause::Damaged => Ok(vec![error.to_string()]),
+            Cause::Damaged => {
+                let mut texts = vec![error.to_string()];
+                texts.extend(look_closer(meta.ulid, bucket).await?);
+                Ok(texts)
+            }
             _ => Err(error),
         };
     }
@@ -200,6 +204,16 @@ async fn check_content(
     .await?;
     drop(folder);
     Ok(texts)
+}
+
+/// What exactly is wrong with a block whose files are not those of its manifest, read where it lies.
+async fn look_closer(id: Ulid, bucket: &Bucket) -> Result<Vec<String>> {
+    match open_remote(bucket, id).await {
+        Ok(block) => blocking(move || Ok(problems(&block))).await,
+        // That it cannot even be opened follows from what is known already.
+        Err(error) if matches!(error.cause(), Cause::Damaged | Cause::Missing) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
 }
 
 /// What is wrong between blocks of equal labels and resolution.
