@@ -145,6 +145,9 @@ fn classify(error: &StoreError) -> (ErrorKind, String) {
             "the bucket is in another region: correct region and endpoint in the objstore configuration"
                 .to_owned(),
         ),
+        _ if ["status code: 416", "InvalidRange"].iter().any(|mark| text.contains(mark)) => {
+            (ErrorKind::Corrupt, "the object ends before the range does".to_owned())
+        }
         _ if is_bad_credential(&text) => (
             ErrorKind::Denied,
             format!(
@@ -246,6 +249,7 @@ mod tests {
         check(&status("403 Forbidden", "AuthorizationFailure"), ErrorKind::Denied, "(AuthorizationFailure)");
         check(&status("404 Not Found", "NoSuchBucket"), ErrorKind::NoBucket, "create it");
         check(&status("400 Bad Request", "AuthorizationHeaderMalformed"), ErrorKind::Config, "region");
+        check(&status("416 Range Not Satisfiable", "InvalidRange"), ErrorKind::Corrupt, "ends before");
         check(&status("503 Slow Down", "SlowDown"), ErrorKind::Unavailable, "answered SlowDown");
         check(
             "Error performing PUT http://169.254.169.254/latest/api/token: error sending request",

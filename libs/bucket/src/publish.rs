@@ -43,7 +43,7 @@ const HEARTBEAT: Duration = Duration::from_secs(300);
 /// How to publish.
 #[derive(Clone)]
 pub struct PublishOptions {
-    /// Files on their way at once; default 4. Each holds up to three parts (16 MiB unless configured) in memory.
+    /// Files on their way at once; default 2. Each holds up to three parts (16 MiB unless configured) in memory.
     pub concurrency: usize,
     /// Refuses a block without external labels; default true. Without it only a Prometheus can use what is published.
     pub requires_labels: bool,
@@ -55,7 +55,7 @@ pub struct PublishOptions {
 
 impl Default for PublishOptions {
     fn default() -> Self {
-        Self { concurrency: 4, requires_labels: true, retry: Retry::default(), progress: None }
+        Self { concurrency: 2, requires_labels: true, retry: Retry::default(), progress: None }
     }
 }
 
@@ -345,26 +345,25 @@ impl<'a> Upload<'a> {
         let sent = |bytes| self.tell(&self.sent_bytes, bytes);
         let verified = |bytes| self.tell(&self.verified_bytes, bytes);
 
-        let is_there = match retry.run(|| self.bucket.head(&name)).await {
-            Ok(info) if info.size_bytes != file.size_bytes => return Err(self.different(&file.path)),
-            Ok(_) => true,
-            Err(error) if error.is_not_found() => false,
-            Err(error) => return Err(error.into()),
-        };
-        if !is_there {
-            retry.run(|| create_from_file(self.bucket, &name, &path, file.size_bytes, &sent)).await?;
-        }
-        let compared = retry
-            .run(|| async {
-                match compare(self.bucket, &name, file, &verified).await? {
-                    Comparison::Absent => Err(self.bucket.corrupt(
-                        format!("read back {name}"),
-                        "the object that was just written is not there",
-                    )),
-                    compared => Ok(compared),
+        let compared = retry.run(|| async {
+            match self.bucket.head(&name).await {
+                Ok(info) if info.size_bytes != file.size_bytes => return Ok(Comparison::Different),
+                Ok(_) => {}
+                Err(error) if error.is_not_found() => {
+                    create_from_file(self.bucket, &name, &path, file.size_bytes, &sent).await?;
                 }
-            })
-            .await?;
+                Err(error) => return Err(error),
+            }
+            match compare(self.bucket, &name, file, &verified).await? {
+                // Some stores answer "conflict" to two creations at once, of which neither need succeed.
+                Comparison::Absent => {
+                    let action = format!("read back {name}");
+                    Err(self.bucket.corrupt(action, "the object that was just written is not there"))
+                }
+                compared => Ok(compared),
+            }
+        });
+        let compared = compared.await?;
         if compared == Comparison::Equal { Ok(()) } else { Err(self.different(&file.path)) }
     }
 
