@@ -12,7 +12,7 @@ use super::column::{Column, Row, drop_stale};
 use super::distinct::{Seen, Shortcut};
 use super::leaf;
 use super::map;
-use super::meter::Meters;
+use super::meter::{Lap, Meters};
 use super::notes::Notes;
 use super::scalar::Scalar;
 use super::skip;
@@ -21,6 +21,7 @@ use crate::output::MatrixSeries;
 use crate::plan::Plan;
 use crate::plan::node::{Aggregation, Distinct, Leaf, LeafKind, Map, NodeId, Op};
 use crate::plan::steps::Steps;
+use crate::syntax::ast::Boundary;
 
 /// What is done to each series.
 #[derive(Debug)]
@@ -95,108 +96,166 @@ pub(crate) fn run(
     typed: bool,
     scratch: &mut Scratch,
 ) -> Result<Outcome, QueryError> {
-    let products = Vec::with_capacity(pipelines.len());
-    let mut outcome = Outcome { products, seen: Vec::new(), notes: Notes::default() };
+    let mut running = Vec::with_capacity(pipelines.len());
     for pipeline in pipelines {
-        let (product, hold) = pipeline.run(plan, meters, batch, typed, scratch, &mut outcome)?;
-        outcome.products.push((pipeline.to, product, hold));
+        running.push(Running::new(pipeline, plan, meters, typed)?);
+    }
+    // Leaves that look at the same samples take turns with them; first those that leave them as they are.
+    let mut turns: Vec<usize> = (0..running.len()).collect();
+    turns.sort_by_key(|&at| running[at].leaf.changes_samples());
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for turn in turns {
+        let known = groups.iter_mut().find(|group| running[group[0]].reads_like(&running[turn]));
+        match known {
+            Some(group) => group.push(turn),
+            None => groups.push(vec![turn]),
+        }
+    }
+    let mut notes = Notes::default();
+    for series in batch {
+        for group in &groups {
+            plan.budget.check()?;
+            let mut lap = meters.lap();
+            let first = &running[group[0]];
+            decode(first.leaf, &first.steps, series, &plan.budget, scratch)?;
+            for &at in group {
+                running[at].take(series, scratch, &mut lap, &mut notes)?;
+            }
+        }
+    }
+    let mut outcome = Outcome { products: Vec::with_capacity(running.len()), seen: Vec::new(), notes };
+    for running in running {
+        running.finish(&mut outcome)?;
     }
     Ok(outcome)
 }
 
-impl Pipeline {
-    fn run(
-        &self,
-        plan: &Plan,
-        meters: &Meters,
-        batch: &[SelectedSeries],
+/// A pipeline at work on a batch.
+struct Running<'p> {
+    pipeline: &'p Pipeline,
+    leaf: &'p Leaf,
+    /// The steps of the leaf.
+    steps: Steps,
+    meters: &'p Meters,
+    typed: bool,
+    product: Product,
+    seen: Vec<(NodeId, Seen)>,
+    /// The operator that what comes out is held for: the one that takes it, or else the last that made it.
+    holder: NodeId,
+    hold: Hold,
+}
+
+impl<'p> Running<'p> {
+    fn new(
+        pipeline: &'p Pipeline,
+        plan: &'p Plan,
+        meters: &'p Meters,
         typed: bool,
-        scratch: &mut Scratch,
-        outcome: &mut Outcome,
-    ) -> Result<(Product, Hold), QueryError> {
-        let Outcome { notes, seen: all_seen, .. } = outcome;
-        let node = &plan.nodes[self.leaf];
+    ) -> Result<Self, QueryError> {
+        let node = &plan.nodes[pipeline.leaf];
         let Op::Leaf(leaf) = &node.op else {
             return Err(QueryError::execution("a pipeline has to begin with a selector"));
         };
-        let mut product = match (&leaf.kind, &self.fold) {
+        let product = match (&leaf.kind, &pipeline.fold) {
             (LeafKind::Raw, _) => Product::Raw(Vec::new()),
             (_, Some(spec)) => {
-                let steps = self.stages.last().map_or(node.steps, |stage| stage.steps);
+                let steps = pipeline.stages.last().map_or(node.steps, |stage| stage.steps);
                 Product::Folded(Folded::new(spec.clone(), steps.count))
             }
             (_, None) => Product::Rows(Vec::new()),
         };
-        // What comes out is held for the operator that takes it, or else for the last that made it.
-        let last = self.stages.last().map_or(self.leaf, |stage| stage.node);
-        let taker = self.to.filter(|_| self.fold.is_some()).map_or(last, |(node, _)| node);
-        let mut hold = Hold::metered(&plan.budget, meters.of(taker));
+        let last = pipeline.stages.last().map_or(pipeline.leaf, |stage| stage.node);
+        let holder = pipeline.to.filter(|_| pipeline.fold.is_some()).map_or(last, |(node, _)| node);
         let distinct = |stage: &&Stage| matches!(stage.work, Work::Distinct(..));
-        let mut seen: Vec<(NodeId, Seen)> =
-            self.stages.iter().filter(distinct).map(|stage| (stage.node, Seen::default())).collect();
-        let mut lap = meters.lap();
-        for series in batch {
-            plan.budget.check()?;
-            decode(leaf, &node.steps, series, &plan.budget, scratch)?;
-            if meters.is_on() {
-                meters.of(self.leaf).count(1, samples_in(&scratch.samples));
+        let seen =
+            pipeline.stages.iter().filter(distinct).map(|stage| (stage.node, Seen::default())).collect();
+        let hold = Hold::metered(&plan.budget, meters.of(holder));
+        Ok(Running { pipeline, leaf, steps: node.steps, meters, typed, product, seen, holder, hold })
+    }
+
+    /// Whether another looks at the same samples, decoded the same way.
+    fn reads_like(&self, other: &Self) -> bool {
+        let whole = |running: &Self| !skip::has_gaps(running.leaf, &running.steps);
+        self.leaf.decode == other.leaf.decode
+            && !self.leaf.statistics
+            && !other.leaf.statistics
+            && whole(self)
+            && whole(other)
+    }
+
+    /// Evaluates the samples of a series, which lie in `scratch`.
+    fn take(
+        &mut self,
+        series: &SelectedSeries,
+        scratch: &mut Scratch,
+        lap: &mut Lap,
+        notes: &mut Notes,
+    ) -> Result<(), QueryError> {
+        let leaf_meter = self.meters.of(self.pipeline.leaf);
+        if self.meters.is_on() {
+            leaf_meter.count(1, samples_in(&scratch.samples));
+        }
+        if scratch.samples.is_empty() {
+            return Ok(());
+        }
+        if let Product::Raw(list) = &mut self.product {
+            if let Some(series) = raw(self.leaf, &self.steps, &series.labels, &mut scratch.samples)? {
+                self.hold.add(scratch.samples.size_bytes() as u64)?;
+                list.push(series);
             }
-            if scratch.samples.is_empty() {
-                continue;
-            }
-            if let Product::Raw(list) = &mut product {
-                if let Some(series) = raw(leaf, &node.steps, &series.labels, &mut scratch.samples)? {
-                    hold.add(scratch.samples.size_bytes() as u64)?;
-                    list.push(series);
+            lap.book(leaf_meter);
+            return Ok(());
+        }
+        let mut column = std::mem::take(&mut scratch.column);
+        let (samples, scalars) = (&mut scratch.samples, &self.pipeline.scalars);
+        leaf::evaluate(self.leaf, &self.steps, scalars, &series.labels, samples, &mut column, notes)?;
+        let drop_name = drops_name(&self.leaf.kind);
+        let mut row = Row { labels: series.labels.clone(), drop_name, column };
+        let mut left = !row.column.is_empty();
+        lap.book(leaf_meter);
+        let mut looks = self.seen.iter_mut();
+        for stage in &self.pipeline.stages {
+            match &stage.work {
+                Work::Map(map, scalars) => {
+                    left = left && map::apply(map, &stage.steps, scalars, &mut row, notes)?;
                 }
-                lap.book(meters.of(self.leaf));
-                continue;
-            }
-            let mut column = std::mem::take(&mut scratch.column);
-            let samples = &mut scratch.samples;
-            leaf::evaluate(leaf, &node.steps, &self.scalars, &series.labels, samples, &mut column, notes)?;
-            let drop_name = drops_name(&leaf.kind);
-            let mut row = Row { labels: series.labels.clone(), drop_name, column };
-            let mut left = !row.column.is_empty();
-            lap.book(meters.of(self.leaf));
-            let mut looks = seen.iter_mut();
-            for stage in &self.stages {
-                match &stage.work {
-                    Work::Map(map, scalars) => {
-                        left = left && map::apply(map, &stage.steps, scalars, &mut row, notes)?;
-                    }
-                    Work::Distinct(rule, shortcut) => {
-                        if let Some((_, seen)) = looks.next().filter(|_| left) {
-                            let one_name = shortcut.one_name && !typed;
-                            rule.apply(&mut row, seen, Shortcut { one_name, ..*shortcut });
-                        }
+                Work::Distinct(rule, shortcut) => {
+                    if let Some((_, seen)) = looks.next().filter(|_| left) {
+                        let one_name = shortcut.one_name && !self.typed;
+                        rule.apply(&mut row, seen, Shortcut { one_name, ..*shortcut });
                     }
                 }
-                lap.book(meters.of(stage.node));
+            }
+            lap.book(self.meters.of(stage.node));
+            if left {
+                self.meters.output(stage.node, std::slice::from_ref(&row));
+            }
+        }
+        match &mut self.product {
+            Product::Folded(folded) => {
                 if left {
-                    meters.output(stage.node, std::slice::from_ref(&row));
+                    folded.add(&row, notes);
                 }
+                scratch.column = row.column;
             }
-            match &mut product {
-                Product::Folded(folded) => {
-                    if left {
-                        folded.add(&row, notes);
-                    }
-                    scratch.column = row.column;
-                }
-                Product::Rows(rows) if left => {
-                    hold.add(row.size_bytes())?;
-                    rows.push(row);
-                }
-                Product::Rows(_) | Product::Raw(_) => scratch.column = row.column,
+            Product::Rows(rows) if left => {
+                self.hold.add(row.size_bytes())?;
+                rows.push(row);
             }
-            lap.book(meters.of(taker));
+            Product::Rows(_) | Product::Raw(_) => scratch.column = row.column,
         }
-        all_seen.append(&mut seen);
-        if let Product::Folded(folded) = &product {
-            hold.add(folded.size_bytes())?;
+        lap.book(self.meters.of(self.holder));
+        Ok(())
+    }
+
+    /// Adds what the batch came to.
+    fn finish(mut self, outcome: &mut Outcome) -> Result<(), QueryError> {
+        if let Product::Folded(folded) = &self.product {
+            self.hold.add(folded.size_bytes())?;
         }
-        Ok((product, hold))
+        outcome.seen.append(&mut self.seen);
+        outcome.products.push((self.pipeline.to, self.product, self.hold));
+        Ok(())
     }
 }
 
@@ -213,6 +272,17 @@ fn drops_name(kind: &LeafKind) -> bool {
 fn samples_in(samples: &Samples) -> u64 {
     let histograms: usize = samples.histograms.iter().map(|(_, h)| h.size_bytes() / 16).sum();
     (samples.timestamps.len() + histograms) as u64
+}
+
+impl Leaf {
+    /// Whether evaluating it takes staleness markers out of the samples.
+    fn changes_samples(&self) -> bool {
+        match self.kind {
+            LeafKind::Range(_) | LeafKind::Raw => true,
+            LeafKind::Instant => self.window.boundary != Boundary::Plain,
+            LeafKind::Timestamp | LeafKind::StartTimestamp | LeafKind::InfoTimestamp => false,
+        }
+    }
 }
 
 fn decode(
@@ -244,7 +314,6 @@ fn raw(
     labels: &Labels,
     samples: &mut Samples,
 ) -> Result<Option<MatrixSeries>, QueryError> {
-    use crate::syntax::ast::Boundary;
     drop_stale(samples);
     let (start, end) = (leaf.window.start(steps.start), leaf.window.end(steps.start));
     let (before, after) = leaf.window.margins();

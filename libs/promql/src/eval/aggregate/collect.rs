@@ -11,6 +11,7 @@ use crate::eval::budget::Hold;
 use crate::eval::column::{ABSENT, Cell, Column, Row, is_absent};
 use crate::eval::notes::Note;
 use crate::eval::operator::{Context, Operator, Scalars};
+use crate::eval::scalar::Scalar;
 use crate::functions::quantile::quantile;
 use crate::plan::node::{Aggregation, Grouping};
 use crate::text::{go_f, histogram_text};
@@ -21,8 +22,8 @@ pub(crate) struct QuantileOperator {
     spec: Arc<Aggregation>,
     scalars: Scalars,
     groups: Groups,
-    /// For each group, the values at each step.
-    values: Vec<Vec<Vec<f64>>>,
+    /// The columns of each group.
+    columns: Vec<Vec<Vec<f64>>>,
     drop_names: Vec<bool>,
     hold: Hold,
     ended: u8,
@@ -34,7 +35,7 @@ impl QuantileOperator {
             spec,
             scalars: Scalars::new(1),
             groups: Groups::default(),
-            values: Vec::new(),
+            columns: Vec::new(),
             drop_names: Vec::new(),
             hold,
             ended: 0,
@@ -54,17 +55,16 @@ impl QuantileOperator {
         for (_, q) in odd.into_iter().filter(|(is_odd, _)| *is_odd) {
             cx.notes.add(Note::InvalidQuantile(q), self.spec.param);
         }
-        for (group, steps) in self.values.iter_mut().enumerate() {
-            cx.budget.check()?;
-            let mut column = Column::absent(cx.steps.count);
-            for (step, values) in steps.iter_mut().enumerate().filter(|(_, values)| !values.is_empty()) {
-                column.floats[step] = quantile(param.at(step), values);
-            }
+        let columns = std::mem::take(&mut self.columns);
+        for (group, columns) in columns.into_iter().enumerate() {
+            let quantiles = quantiles(&columns, &param, cx)?;
+            let column = Column { floats: quantiles, histograms: Vec::new() };
             if !column.is_empty() {
                 let labels = self.groups.labels[group].clone();
                 out.push(Row { labels, drop_name: self.drop_names[group], column });
             }
         }
+        self.hold.give_back(u64::MAX);
         Ok(())
     }
 }
@@ -84,23 +84,17 @@ impl Operator for QuantileOperator {
         for row in rows {
             cx.budget.check()?;
             let group = self.groups.number(&self.spec.grouping, &row.labels);
-            if group == self.values.len() {
-                self.hold.add((cx.steps.count * 24 + 2 * row.labels.size_bytes()) as u64)?;
-                self.values.push(vec![Vec::new(); cx.steps.count]);
+            if group == self.columns.len() {
+                self.hold.add(4 * row.labels.size_bytes() as u64)?;
+                self.columns.push(Vec::new());
                 self.drop_names.push(false);
             }
             self.drop_names[group] |= row.drop_name;
-            let mut added = 0;
-            for (values, &value) in self.values[group].iter_mut().zip(&row.column.floats) {
-                if !is_absent(value) {
-                    values.push(value);
-                    added += 8;
-                }
-            }
-            self.hold.add(added)?;
             if row.column.has_histograms() {
                 cx.notes.add(Note::IgnoredInAggregation("quantile"), self.spec.operand);
             }
+            self.hold.add((row.column.floats.len() * 8 + size_of::<Vec<f64>>()) as u64)?;
+            self.columns[group].push(row.column.floats);
         }
         Ok(())
     }
@@ -112,6 +106,33 @@ impl Operator for QuantileOperator {
         self.ended |= 1 << input.min(1);
         if self.ended == 0b11 { self.finish(cx, out) } else { Ok(()) }
     }
+}
+
+/// Steps whose values are gathered at one time: those of two cache lines.
+const STRIPE: usize = 16;
+
+/// The quantile of several columns at each step.
+fn quantiles(columns: &[Vec<f64>], param: &Scalar, cx: &Context<'_>) -> Result<Vec<f64>, QueryError> {
+    let mut quantiles = vec![ABSENT; cx.steps.count];
+    let mut values: [Vec<f64>; STRIPE] = std::array::from_fn(|_| Vec::with_capacity(columns.len()));
+    for (stripe, out) in quantiles.chunks_mut(STRIPE).enumerate() {
+        cx.budget.check()?;
+        let first = stripe * STRIPE;
+        for column in columns {
+            for (values, &value) in values.iter_mut().zip(&column[first..first + out.len()]) {
+                if !is_absent(value) {
+                    values.push(value);
+                }
+            }
+        }
+        for (at, (out, values)) in out.iter_mut().zip(&mut values).enumerate() {
+            if !values.is_empty() {
+                *out = quantile(param.at(first + at), values);
+                values.clear();
+            }
+        }
+    }
+    Ok(quantiles)
 }
 
 /// `count_values`.

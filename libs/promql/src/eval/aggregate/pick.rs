@@ -11,7 +11,7 @@ use model::Labels;
 use super::grouping::Groups;
 use crate::QueryError;
 use crate::eval::budget::Hold;
-use crate::eval::column::{Cell, Column, Histogram, Row};
+use crate::eval::column::{ABSENT, Cell, Column, Histogram, Row, is_absent};
 use crate::eval::notes::Note;
 use crate::eval::operator::{Context, Kept, Operator, Scalars};
 use crate::eval::scalar::Scalar;
@@ -37,6 +37,9 @@ pub(crate) struct PickOperator {
     groups: Groups,
     /// For each group, the choices at each step.
     chosen: Vec<Vec<Vec<Choice>>>,
+    /// For each group of `topk` or `bottomk`, the worst choice at each step, which a value has to beat; absent while any
+    /// will do.
+    bars: Vec<Vec<f64>>,
     /// Labels of all series that were chosen at some step at some time, and whether their name goes.
     series: Vec<(Labels, bool)>,
     hold: Hold,
@@ -53,6 +56,7 @@ impl PickOperator {
             waiting: Kept::new(waiting),
             groups: Groups::default(),
             chosen: Vec::new(),
+            bars: Vec::new(),
             series: Vec::new(),
             hold,
             checked: false,
@@ -107,13 +111,23 @@ impl PickOperator {
             cx.budget.check()?;
             let group = self.groups.number(&self.spec.grouping, &row.labels);
             if group == self.chosen.len() {
-                self.hold.add((cx.steps.count * 24 + 2 * row.labels.size_bytes()) as u64)?;
+                self.hold.add((cx.steps.count * 32 + 2 * row.labels.size_bytes()) as u64)?;
                 self.chosen.push(vec![Vec::new(); cx.steps.count]);
+                self.bars.push(vec![ABSENT; cx.steps.count]);
             }
             let series = self.series.len();
             let in_ratio = RatioSample::new(self.spec.op, &row.labels);
             let mut taken = 0;
+            let top = self.spec.op == AggregateOp::TopK;
+            let ranked = top || self.spec.op == AggregateOp::BottomK;
             for step in 0..cx.steps.count {
+                if ranked && row.column.histograms.is_empty() {
+                    // Most values are no better than what has been chosen.
+                    let (value, bar) = (row.column.floats[step], self.bars[group][step]);
+                    if (if top { value <= bar } else { value >= bar }) || is_absent(value) {
+                        continue;
+                    }
+                }
                 let candidate = match row.column.get(step) {
                     Cell::Absent => continue,
                     Cell::Float(value) => Choice { value, histogram: None, series },
@@ -143,8 +157,11 @@ impl PickOperator {
                         }
                         take
                     }
-                    op => offer(chosen, candidate, limit.trunc(), op == AggregateOp::TopK),
+                    _ => offer(chosen, candidate, limit.trunc(), top),
                 });
+                if ranked && chosen.len() as f64 >= limit.trunc() {
+                    self.bars[group][step] = chosen.first().map_or(ABSENT, |worst| worst.value);
+                }
                 let grown = (chosen.len() - before) as u64;
                 self.hold.add(grown * choice_bytes)?;
             }
