@@ -15,7 +15,7 @@ use storeapi::{MetadataServer, StoreServer};
 use tonic::service::RoutesBuilder;
 
 use crate::api::{self, Api, ApiDefaults};
-use crate::config::{Config, DedupFunction, Feature, QueryArgs};
+use crate::config::{Config, DedupFunction, Feature, Propagate, QueryArgs};
 use crate::endpoints::{EndpointOptions, EndpointSet};
 use crate::fanout::{FanoutMetrics, ProxyOptions, ProxyStore};
 use crate::metrics::StoreNodes;
@@ -92,6 +92,7 @@ impl Querier {
         let driver = Driver::new(
             stores.clone(),
             engine_options(&config),
+            args.propagate_matchers == Propagate::Auto,
             gate,
             args.max_concurrent_select,
             query_metrics,
@@ -182,7 +183,7 @@ fn engine_options(config: &Config) -> EngineOptions {
         max_samples: config.args.max_samples,
         max_bytes: config.max_memory,
         total: TotalBudget::new(config.max_total_samples, config.max_total_memory),
-        propagate_matchers: config.args.propagate_matchers,
+        propagate_matchers: config.args.propagate_matchers == Propagate::Always,
         ..EngineOptions::default()
     }
 }

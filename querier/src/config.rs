@@ -79,10 +79,9 @@ pub struct QueryArgs {
     #[arg(long = "query.max-total-memory", value_name = "BYTES", value_parser = memory::parse_bytes)]
     pub(crate) max_total_memory: Option<u64>,
 
-    /// Carries matchers of one side of a binary operator over to the other, so that less is fetched; not for stores
-    /// behind Thanos queriers with selector labels, whose series do not carry them
-    #[arg(long = "query.propagate-matchers")]
-    pub(crate) propagate_matchers: bool,
+    /// Whether matchers of one side of a binary operator narrow the other side too, so that less is fetched
+    #[arg(long = "query.propagate-matchers", value_enum, value_name = "WHEN", num_args = 0..=1, default_missing_value = "always", default_value = "auto")]
+    pub(crate) propagate_matchers: Propagate,
 
     /// Answers with a warning where a store is missing; --no-query.partial-response answers with an error instead
     #[arg(long = "query.partial-response", overrides_with = "no_partial_response")]
@@ -153,6 +152,17 @@ pub(crate) enum DedupFunction {
     Penalty,
     /// Takes every sample of every replica.
     Chain,
+}
+
+/// When matchers are carried over binary operators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Propagate {
+    /// While no store is a querier: one with selector labels answers for labels that its series lack.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
 }
 
 /// Parts of the language that are off by default.
@@ -294,7 +304,7 @@ impl Config {
             ("query.max-series-per-store", args.max_series_per_store.to_string()),
             ("query.max-memory", self.max_memory.to_string()),
             ("query.max-total-memory", self.max_total_memory.to_string()),
-            ("query.propagate-matchers", args.propagate_matchers.to_string()),
+            ("query.propagate-matchers", value_name(&args.propagate_matchers)),
             ("query.partial-response", (!args.no_partial_response).to_string()),
             ("query.auto-downsampling", args.auto_downsampling.to_string()),
             ("query.default-step", format_duration(args.default_step)),

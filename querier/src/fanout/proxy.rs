@@ -58,6 +58,16 @@ impl ProxyStore {
         ProxyStore { source, options: Arc::new(options), metrics }
     }
 
+    /// Whether series surely have all the labels that they are asked for. Selector labels, which only queriers have,
+    /// answer matchers and are on no series.
+    pub(crate) fn series_carry_labels(&self) -> bool {
+        let carries = |candidate: &Candidate| {
+            let component = candidate.info.as_ref().map(|info| info.component.as_str());
+            matches!(component, Some("sidecar" | "store" | "rule" | "receive"))
+        };
+        self.options.selector_labels.is_empty() && self.source.candidates().iter().all(carries)
+    }
+
     /// The candidates that a request has to ask, of those that `filter` allows; and a warning where it allows none,
     /// because nobody could tell such an answer from one of stores that hold nothing.
     pub(super) fn choose(

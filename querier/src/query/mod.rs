@@ -110,6 +110,8 @@ impl Drop for EndOnDrop {
 pub(crate) struct Driver {
     stores: ProxyStore,
     engine: EngineOptions,
+    /// Carries matchers over binary operators as long as all stores' series carry their labels.
+    propagate_where_sound: bool,
     gate: Gate,
     /// Selects of one query that are read at the same time, beyond the one that the engine waits for.
     concurrent_selects: usize,
@@ -120,11 +122,12 @@ impl Driver {
     pub(crate) fn new(
         stores: ProxyStore,
         engine: EngineOptions,
+        propagate_where_sound: bool,
         gate: Gate,
         concurrent_selects: usize,
         metrics: QueryMetrics,
     ) -> Self {
-        Driver { stores, engine, gate, concurrent_selects, metrics: Arc::new(metrics) }
+        Driver { stores, engine, propagate_where_sound, gate, concurrent_selects, metrics: Arc::new(metrics) }
     }
 
     /// The engine's settings.
@@ -152,14 +155,20 @@ impl Driver {
     /// # Errors
     /// When the query is none.
     pub(crate) fn explain(&self, question: &Question) -> Result<(PlanNode, Vec<Select>), AskError> {
-        let query = Query::plan(&question.text, &question.params(Interrupt::new()), &self.engine)?;
+        let query = self.plan(question, Interrupt::new())?;
         Ok((query.explain(), query.selects().to_vec()))
+    }
+
+    fn plan(&self, question: &Question, interrupt: Interrupt) -> Result<Query, QueryError> {
+        let mut engine = self.engine.clone();
+        engine.propagate_matchers |= self.propagate_where_sound && self.stores.series_carry_labels();
+        Query::plan(&question.text, &question.params(interrupt), &engine)
     }
 
     async fn ask_until(&self, question: Question, began: Instant) -> Result<Answer, AskError> {
         let deadline = began + question.timeout;
         let end = EndOnDrop { interrupt: Interrupt::new(), cancel: CancellationToken::new() };
-        let query = Query::plan(&question.text, &question.params(end.interrupt.clone()), &self.engine)?;
+        let query = self.plan(&question, end.interrupt.clone())?;
         let turn = timeout_at(deadline, self.gate.enter()).await.map_err(|_| AskError::Queue)?;
         let requests = query.selects().iter().map(|select| resolution::request(select, &question)).collect();
         let awaited = Awaited::default();

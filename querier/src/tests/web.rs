@@ -264,6 +264,25 @@ async fn plans_are_explained_and_measured() {
 }
 
 #[tokio::test]
+async fn matchers_narrow_both_sides_while_all_series_carry_their_labels() {
+    let stores = two_replicas().await;
+    let store = remote("store", memory(&[], &["api"])).await;
+    let through_querier = serve(Arc::new(proxy(vec![store], ProxyOptions::default()))).await;
+    let carried = async |stores: &[String], flags: &[&str]| {
+        let querier = querier(stores, flags).await;
+        let path = format!("/api/v1/query_explain?query=up%7Bjob%3D%22api%22%7D+%2F+up&time={AT}");
+        let plan = get(&querier, &path).await.json();
+        let selects = plan["data"]["selects"].as_array().unwrap().clone();
+        selects.iter().all(|select| select["matchers"].as_array().unwrap().contains(&json!("job=\"api\"")))
+    };
+    assert!(carried(&stores, &[]).await);
+    assert!(!carried(&stores, &["--query.propagate-matchers=never"]).await);
+    let with_querier: Vec<String> = stores.into_iter().chain([through_querier]).collect();
+    assert!(!carried(&with_querier, &[]).await, "selector labels of a querier are on no series");
+    assert!(carried(&with_querier, &["--query.propagate-matchers"]).await);
+}
+
+#[tokio::test]
 async fn what_lies_between_stores_and_engine_counts_towards_the_budget() {
     for (flags, limit) in [
         (&["--query.max-memory=1KiB"][..], "max_bytes=1024"),
