@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use bucket::{Bucket, BucketMetrics};
+use bucket::{Bucket, BucketError, BucketMetrics};
 use model::Timestamp;
 use runtime::{
     BoxError, CommonArgs, GrpcMetrics, GrpcOptions, GrpcServer, HttpServer, Probes, Registry, Supervisor,
@@ -36,7 +36,8 @@ pub fn run(args: SidecarArgs) -> ExitCode {
     let outcome = started.and_then(|tokio| tokio.block_on(serve(config)));
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error}");
-        ExitCode::from(runtime::EXIT_ERROR)
+        let by_cause = error.downcast_ref::<BucketError>().map(BucketError::exit_code);
+        ExitCode::from(by_cause.unwrap_or(runtime::EXIT_ERROR))
     })
 }
 
