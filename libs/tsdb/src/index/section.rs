@@ -3,7 +3,6 @@
 //! A small one stays in memory. Of a large one the checksum of each page is taken while that of the whole is checked, so
 //! that a page that is read again later is checked again, too.
 
-use std::collections::HashMap;
 use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,11 +13,9 @@ use crate::block::{BlockError, Place};
 use crate::cursor::Cursor;
 
 /// Bytes of a page.
-const PAGE_BYTES: u64 = 64 << 10;
-/// Bytes that are read at once while all of a large section is; a multiple of a page.
-const READ_BYTES: u64 = 4 << 20;
-/// Pages that are kept of a large section, those used last: 4 MiB.
-const KEPT_PAGES: usize = 64;
+const PAGE_BYTES: u64 = 16 << 10;
+/// Pages that are read at once while all of a large section is: 1 MiB.
+const SCAN_PAGES: u64 = 64;
 
 /// The content of a section, which has its length and checksum around it.
 pub(super) struct Section {
@@ -31,14 +28,12 @@ pub(super) struct Section {
 
 enum Held {
     Whole(Bytes),
-    Pages { file: Arc<dyn ReadAt>, checksums: Vec<u32>, kept: Mutex<Kept> },
-}
-
-/// Pages by their number, with the time of their last use.
-#[derive(Default)]
-struct Kept {
-    pages: HashMap<u64, (Bytes, u64)>,
-    clock: u64,
+    Pages {
+        file: Arc<dyn ReadAt>,
+        checksums: Vec<u32>,
+        /// Pages that were used last, each with its number. A page has one place, which is its number modulo the places.
+        kept: Mutex<Vec<(u64, Bytes)>>,
+    },
 }
 
 impl Section {
@@ -74,17 +69,17 @@ impl Section {
             Held::Whole(whole)
         } else {
             let (mut checksum, mut checksums) = (0, Vec::new());
-            for at in (0..length).step_by(READ_BYTES as usize) {
-                let bytes = read(start + at..start + (at + READ_BYTES).min(length))?;
-                for page in bytes.chunks(PAGE_BYTES as usize) {
-                    let own = crc32c::crc32c(page);
-                    checksum = crc32c::crc32c_combine(checksum, own, page.len());
-                    checksums.push(own);
-                }
+            let at_once = PAGE_BYTES * SCAN_PAGES;
+            for at in (0..length).step_by(at_once as usize) {
+                let bytes = read(start + at..start + (at + at_once).min(length))?;
+                checksum = crc32c::crc32c_append(checksum, &bytes);
+                checksums.extend(bytes.chunks(PAGE_BYTES as usize).map(crc32c::crc32c));
             }
             let behind = read(start + length..start + length + 4)?;
             place.check(start, checksum_of(&behind), checksum)?;
-            Held::Pages { file: file.clone(), checksums, kept: Mutex::default() }
+            let places = (keep_bytes / PAGE_BYTES).max(4) as usize;
+            let kept = Mutex::new(vec![(u64::MAX, Bytes::new()); places]);
+            Held::Pages { file: file.clone(), checksums, kept }
         };
         Ok(Section { place, start, length, held })
     }
@@ -112,7 +107,10 @@ impl Section {
     pub(super) fn held_bytes(&self) -> usize {
         match &self.held {
             Held::Whole(whole) => whole.len(),
-            Held::Pages { checksums, .. } => checksums.len() * 4 + KEPT_PAGES * PAGE_BYTES as usize,
+            Held::Pages { checksums, kept, .. } => {
+                let places = kept.lock().unwrap_or_else(PoisonError::into_inner).len();
+                checksums.len() * 4 + places * PAGE_BYTES as usize
+            }
         }
     }
 
@@ -124,54 +122,35 @@ impl Section {
         }
     }
 
-    /// Bytes of the content; `range` may reach past its end and is cut there.
-    fn read(&self, range: Range<u64>) -> Result<Bytes, BlockError> {
-        let (start, end) = (range.start.min(self.length), range.end.min(self.length));
-        match &self.held {
-            Held::Whole(whole) => Ok(whole.slice(start as usize..end as usize)),
-            Held::Pages { .. } => {
-                let mut out = Vec::with_capacity((end - start) as usize);
-                for number in start / PAGE_BYTES..end.div_ceil(PAGE_BYTES) {
-                    let page = self.page(number)?;
-                    let first = number * PAGE_BYTES;
-                    let from = start.saturating_sub(first) as usize;
-                    let to = (end - first).min(page.len() as u64) as usize;
-                    if from == 0 && to == page.len() && end - start == page.len() as u64 {
-                        return Ok(page);
-                    }
-                    out.extend_from_slice(&page[from..to]);
-                }
-                Ok(Bytes::from(out))
-            }
-        }
-    }
-
-    fn page(&self, number: u64) -> Result<Bytes, BlockError> {
+    /// The content from `at` on: at least up to the end of the page, and of as many `pages`, unless it ends before.
+    fn read(&self, at: u64, pages: u64) -> Result<Bytes, BlockError> {
         let Held::Pages { file, checksums, kept } = &self.held else {
-            return Ok(Bytes::new());
+            return Ok(self.whole().map_or_else(Bytes::new, |whole| whole.slice(at as usize..)));
         };
-        {
-            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-            kept.clock += 1;
-            let now = kept.clock;
-            if let Some((page, used)) = kept.pages.get_mut(&number) {
-                *used = now;
-                return Ok(page.clone());
+        let number = at / PAGE_BYTES;
+        let within = (at % PAGE_BYTES) as usize;
+        let place = |kept: &Vec<(u64, Bytes)>| (number % kept.len() as u64) as usize;
+        if pages == 1 {
+            let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            if let (kept_number, page) = &kept[place(&kept)]
+                && *kept_number == number
+            {
+                return Ok(page.slice(within..));
             }
         }
-        let first = self.start + number * PAGE_BYTES;
-        let range = first..(first + PAGE_BYTES).min(self.start + self.length);
-        let page = file.read_at(range).map_err(|error| self.place.io(first, error))?;
-        self.place.check(first, checksums[number as usize], crc32c::crc32c(&page))?;
-        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.pages.len() >= KEPT_PAGES
-            && let Some(oldest) = kept.pages.iter().min_by_key(|(_, (_, used))| *used).map(|(n, _)| *n)
-        {
-            kept.pages.remove(&oldest);
+        let first = number * PAGE_BYTES;
+        let range = self.start + first..self.start + (first + pages * PAGE_BYTES).min(self.length);
+        let bytes = file.read_at(range).map_err(|error| self.place.io(self.start + first, error))?;
+        for (page, offset) in bytes.chunks(PAGE_BYTES as usize).zip((first..).step_by(PAGE_BYTES as usize)) {
+            let expected = checksums[(offset / PAGE_BYTES) as usize];
+            self.place.check(self.start + offset, expected, crc32c::crc32c(page))?;
         }
-        let now = kept.clock;
-        kept.pages.insert(number, (page.clone(), now));
-        Ok(page)
+        if pages == 1 {
+            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let place = place(&kept);
+            kept[place] = (number, bytes.clone());
+        }
+        Ok(bytes.slice(within..))
     }
 
     /// Calls `entry` for entry after entry from offset `at` of the content on, until it breaks or the section ends.
@@ -183,15 +162,10 @@ impl Section {
         mut at: u64,
         mut entry: impl FnMut(u64, &mut Cursor<'_>) -> Option<ControlFlow<B>>,
     ) -> Result<Option<B>, BlockError> {
-        let mut window = PAGE_BYTES;
+        // A short look needs one page; who goes on gets more and more at once.
+        let mut pages = 1;
         while at < self.length {
-            // From here to the end of the last page of the window.
-            let end = if self.whole().is_some() {
-                self.length
-            } else {
-                ((at + window).div_ceil(PAGE_BYTES) * PAGE_BYTES).min(self.length)
-            };
-            let bytes = self.read(at..end)?;
+            let bytes = self.read(at, pages)?;
             let mut cursor = Cursor::new(&bytes);
             let mut read = 0;
             while !cursor.is_empty() {
@@ -201,10 +175,11 @@ impl Section {
                     _ => break,
                 }
             }
-            if read == 0 && end == self.length {
+            if read == 0 && at + bytes.len() as u64 == self.length {
                 return Err(self.place.malformed(self.start + at, "no entry can be read here"));
             }
-            window = if read == 0 { window * 2 } else { PAGE_BYTES };
+            // An entry that is larger than all of these needs more still.
+            pages = if read == 0 { pages * 2 } else { (pages * 2).min(SCAN_PAGES.max(pages)) };
             at += read;
         }
         Ok(None)
