@@ -202,7 +202,12 @@ impl Builder<'_> {
         });
         let inputs = std::iter::once(input).chain(scalars).collect();
         let values = self.add(op, inputs, steps)?;
-        self.unnamed(values, Names::Reserved, false)
+        let values = self.unnamed(values, Names::Reserved, false)?;
+        // The label of the quantiles may have been what told series apart.
+        if call.function.id == FunctionId::HistogramQuantiles && self.looks_for_equal_labels(values) {
+            return self.distinct(values, Distinct { names: None, any_step: false });
+        }
+        Ok(values)
     }
 
     fn info(&mut self, call: &Call, steps: Steps, around: &Surroundings) -> Result<NodeId, QueryError> {

@@ -27,6 +27,12 @@ impl Builder<'_> {
         self.add(Op::Distinct(rule), vec![id], steps)
     }
 
+    /// Whether Prometheus looks for equal labels in the results of an operator: at a single instant it does not when names
+    /// go late.
+    pub(super) fn looks_for_equal_labels(&self, id: NodeId) -> bool {
+        !self.delayed_name_removal || self.steps_of(id).count > 1
+    }
+
     /// A join behind which equal labels are refused, where it could have made them.
     pub(super) fn joined(
         &mut self,
@@ -34,10 +40,8 @@ impl Builder<'_> {
         matching: &VectorMatching,
         drops_names: bool,
     ) -> Result<NodeId, QueryError> {
-        // Prometheus does not look for them at a single instant when names go late.
-        let looked_for = !self.delayed_name_removal || self.steps_of(id).count > 1;
         let apart = matching.on && !matching.labels.iter().any(|label| is_reserved(label));
-        if !looked_for || !drops_names || apart {
+        if !self.looks_for_equal_labels(id) || !drops_names || apart {
             return Ok(id);
         }
         self.distinct(id, Distinct { names: None, any_step: false })

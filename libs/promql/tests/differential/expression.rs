@@ -81,6 +81,11 @@ impl<'r> Writer<'r> {
     pub(crate) fn query(&mut self) -> String {
         match self.random.below(100) {
             0..3 => self.scalar(2),
+            3..5 if self.is_full() && self.random.percent(40) => {
+                let function = self.random.pick(&["sort_by_label", "sort_by_label_desc"]);
+                let labels = self.random.pick(&["\"job\"", "\"instance\", \"code\"", "\"nothing\""]);
+                format!("{function}({}, {labels})", self.floats(1))
+            }
             3..5 => format!("{}({})", self.random.pick(&["sort", "sort_desc"]), self.floats(1)),
             5..25 if self.is_full() => self.natives(),
             _ => {
@@ -145,8 +150,11 @@ impl<'r> Writer<'r> {
             text.push_str(&pins[self.random.below(3) as usize]);
         }
         if self.random.percent(15) {
-            let offsets: &[&str] =
-                if self.is_full() { &["1m", "5m", "37s", "-2m", "17m"] } else { &["1m", "5m", "37s", "-2m"] };
+            let offsets: &[&str] = if self.is_full() {
+                &["1m", "5m", "37s", "-2m", "17m", "(2m - 90s)", "-(step())", "max_of(range(), 30s)"]
+            } else {
+                &["1m", "5m", "37s", "-2m"]
+            };
             text.push_str(" offset ");
             text.push_str(self.random.pick(offsets));
         }
@@ -180,7 +188,18 @@ impl<'r> Writer<'r> {
             let step = self.random.pick(steps);
             return format!("{}[{range}:{step}]{}", parenthesised(&inner), self.modifiers());
         }
-        let length = self.random.pick(&["30s", "1m", "2m", "5m", "5m", "10m", "33s"]);
+        let mut length = self.random.pick(&["30s", "1m", "2m", "5m", "5m", "10m", "33s"]);
+        if self.is_full() && self.random.percent(8) {
+            length = self.random.pick(&[
+                "30s + 90s",
+                "2 * 45s",
+                "max_of(step(), 1m)",
+                "min_of(range() + 1m, 5m)",
+                "7m % 4m",
+                "10m / (1 + 1)",
+                "-30s + 2 ^ 7",
+            ]);
+        }
         format!("{name}{}[{length}]{}", self.matchers(name), self.modifiers())
     }
 
@@ -319,6 +338,12 @@ impl<'r> Writer<'r> {
         let by = self.by();
         let limited = self.is_full() && self.random.percent(8);
         if limited {
+            if self.random.percent(40) {
+                let ratio =
+                    self.random.pick(&["0.5", "-0.5", "0.1", "-0.9", "1", "0", "2", "NaN", "time() % 1"]);
+                let inner = self.float_of(name, depth.min(1));
+                return format!("limit_ratio {by}({ratio}, {inner})");
+            }
             let count = self.random.pick(&["1", "2", "5", "0"]);
             return format!("limitk {by}({count}, {})", self.selector(name));
         }
@@ -464,6 +489,11 @@ impl<'r> Writer<'r> {
             let bounds = self.random.pick(&["0, 0.7", "0.2, 3", "-1, 0.1", "2, 1", "-Inf, +Inf", "NaN, 1"]);
             return format!("histogram_fraction({bounds}, {buckets})");
         }
+        if self.is_full() && self.random.percent(10) {
+            let quantiles = self.random.pick(&["0.5", "0.5, 0.9, 1", "0, -1, NaN", "0.5, 0.5"]);
+            let label = self.random.pick(&["q", "q", "job"]);
+            return format!("histogram_quantiles({buckets}, \"{label}\", {quantiles})");
+        }
         let q = self.random.pick(&["0.5", "0.9", "0.99", "0", "1", "-1", "2", "NaN", "time() % 1000 / 1000"]);
         format!("histogram_quantile({q}, {buckets})")
     }
@@ -472,7 +502,11 @@ impl<'r> Writer<'r> {
     fn natives(&mut self) -> String {
         let name = self.random.pick(&NATIVE);
         let histograms = self.histograms(name);
-        match self.random.below(14) {
+        match self.random.below(15) {
+            14 => {
+                let quantiles = self.random.pick(&["0.5", "0.1, 1", "2, NaN"]);
+                format!("histogram_quantiles({histograms}, \"q\", {quantiles})")
+            }
             0..3 => histograms,
             3..6 => {
                 let q = self.random.pick(&["0.5", "0.1", "0.9", "0", "1", "-1", "2", "NaN"]);
@@ -526,7 +560,11 @@ impl<'r> Writer<'r> {
                 self.random.pick(&["*", "/", "+"]),
                 self.random.pick(&["2", "0.5", "-1", "0"])
             ),
-            _ => format!("{source} {} {source}", self.random.pick(&["+", "-", "*"])),
+            _ => {
+                let operator = self.random.pick(&["+", "-", "*", "==", "!=", "== bool", "!= bool", "<"]);
+                let other = if self.random.percent(50) { source.clone() } else { self.selector(name) };
+                format!("{source} {operator} {other}")
+            }
         }
     }
 }

@@ -47,7 +47,7 @@ impl Oracle<'_> {
         };
         let mut answer = Vec::new();
         for (labels, members) in groups {
-            if matches!(aggregate.op, Op::TopK | Op::BottomK | Op::LimitK) {
+            if matches!(aggregate.op, Op::TopK | Op::BottomK | Op::LimitK | Op::LimitRatio) {
                 answer.extend(self.pick(aggregate, param, members)?);
             } else if let Some(value) = self.fold(aggregate.op, param, &members) {
                 let drop_name =
@@ -107,6 +107,17 @@ impl Oracle<'_> {
         param: f64,
         members: Vec<Element>,
     ) -> Result<Vec<Element>, String> {
+        if aggregate.op == AggregateOp::LimitRatio {
+            if param.is_nan() {
+                return Err("Ratio value is NaN".to_owned());
+            }
+            let ratio = param.clamp(-1.0, 1.0);
+            let within = |member: &Element| {
+                let offset = hash(&member.labels) as f64 / u64::MAX as f64;
+                if ratio >= 0.0 { offset < ratio } else { offset >= 1.0 + ratio }
+            };
+            return Ok(members.into_iter().filter(within).collect());
+        }
         if param.is_nan() {
             return Err("Parameter value is NaN".to_owned());
         }
@@ -143,6 +154,14 @@ impl Oracle<'_> {
         }
         Ok(best)
     }
+}
+
+/// The hash by which `limit_ratio` chooses: xxHash64 over names and values in order, each behind its length.
+fn hash(labels: &LabelMap) -> u64 {
+    let texts = labels.iter().flat_map(|(name, value)| [name, value]);
+    let bytes: Vec<u8> =
+        texts.flat_map(|text| std::iter::once(text.len() as u8).chain(text.bytes())).collect();
+    xxhash_rust::xxh64::xxh64(&bytes, 0)
 }
 
 /// Whether an expression may have another value at another instant.

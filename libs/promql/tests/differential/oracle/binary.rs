@@ -160,6 +160,14 @@ impl Oracle<'_> {
             (Value::Histogram(left), Value::Histogram(right)) => match op {
                 Op::Add => left.plus(right, 1.0)?,
                 Op::Sub => left.plus(right, -1.0)?,
+                Op::Eq | Op::Ne => {
+                    let equal = left.is_like(right, |a, b| a == b);
+                    if !equal && left.is_like(right, same_number) {
+                        // Otherwise rounded, they may be equal.
+                        self.open.set(true);
+                    }
+                    return Some((Value::Histogram(left.clone()), equal == (op == Op::Eq)));
+                }
                 _ => return None,
             },
             (Value::Histogram(histogram), Value::Float(factor)) => match op {

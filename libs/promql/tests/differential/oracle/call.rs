@@ -46,6 +46,23 @@ impl Oracle<'_> {
             }
             F::LabelReplace | F::LabelJoin => relabel(call, vector(0)?),
             F::HistogramQuantile => self.histogram_quantile(scalar(0)?, vector(1)?),
+            F::HistogramQuantiles => {
+                let Expr::String(label) = &call.args[1] else { return Err("a label is missing".to_owned()) };
+                let mut answer: Vec<Element> = Vec::new();
+                for index in 2..call.args.len() {
+                    let q = scalar(index)?;
+                    for mut element in self.histogram_quantile(q, vector(0)?)? {
+                        set_label(&mut element.labels, &label.value, open_metrics(q));
+                        let looked_for = !self.delayed || self.start != self.end;
+                        if looked_for && answer.iter().any(|other| other.labels == element.labels) {
+                            return Err(SAME_LABELS.to_owned());
+                        }
+                        answer.push(element);
+                    }
+                }
+                Ok(answer)
+            }
+            F::SortByLabel | F::SortByLabelDesc => vector(0),
             F::HistogramFraction => self.histogram_fraction(scalar(0)?, scalar(1)?, vector(2)?),
             F::HistogramCount
             | F::HistogramSum
@@ -223,6 +240,16 @@ fn relabel(call: &Call, vector: Vec<Element>) -> Result<Vec<Element>, String> {
         answer.push(element);
     }
     Ok(answer)
+}
+
+/// A number as OpenMetrics writes bounds and quantiles: whole ones have a fraction.
+fn open_metrics(value: f64) -> String {
+    let text = match value {
+        f64::INFINITY => "+Inf".to_owned(),
+        f64::NEG_INFINITY => "-Inf".to_owned(),
+        _ => value.to_string(),
+    };
+    if value.is_finite() && value.fract() == 0.0 { text + ".0" } else { text }
 }
 
 fn set_label(labels: &mut LabelMap, name: &str, value: String) {

@@ -16,7 +16,9 @@ use std::collections::BTreeMap;
 
 use model::{Matcher, Timestamp};
 use promql::QueryParams;
-use promql::syntax::ast::{At, Boundary, Expr, Length, Span, UnaryOp, VectorSelector};
+use promql::syntax::ast::{
+    At, BinaryOp, Boundary, DurationExpr, DurationNode, Expr, Length, Span, UnaryOp, VectorSelector,
+};
 use promql::syntax::functions::ValueType;
 
 use crate::data::{Data, LabelMap, Value};
@@ -217,7 +219,7 @@ impl<'a> Oracle<'a> {
             Some(At::Start) => self.start,
             Some(At::End) => self.end,
         };
-        at - millis(offset)
+        at - self.millis(offset)
     }
 
     /// The newest sample of each series within the lookback, and its time.
@@ -245,7 +247,7 @@ impl<'a> Oracle<'a> {
             Expr::Paren(paren) => self.window(&paren.expr, at),
             Expr::Matrix(matrix) => {
                 let end = self.reference(matrix.selector.at, &matrix.selector.offset, at);
-                let start = end - millis(&matrix.range);
+                let start = end - self.millis(&matrix.range);
                 let boundary = matrix.selector.boundary;
                 let before = if boundary == Boundary::Plain { 0 } else { self.lookback };
                 let after = if boundary == Boundary::Smoothed { self.lookback } else { 0 };
@@ -265,8 +267,8 @@ impl<'a> Oracle<'a> {
             }
             Expr::Subquery(subquery) => {
                 let end = self.reference(subquery.at, &subquery.offset, at);
-                let start = end - millis(&subquery.range);
-                let step = subquery.step.as_ref().map_or(SUBQUERY_STEP, millis);
+                let start = end - self.millis(&subquery.range);
+                let step = subquery.step.as_ref().map_or(SUBQUERY_STEP, |step| self.millis(step));
                 let mut rows: BTreeMap<LabelMap, Row> = BTreeMap::new();
                 // Multiples of the step in the left-open window.
                 let first = (start.div_euclid(step) + 1) * step;
@@ -287,6 +289,18 @@ impl<'a> Oracle<'a> {
                 Ok(Window { start, end, boundary: Boundary::Plain, rows: rows.into_values().collect() })
             }
             _ => Err(format!("{expr} is no range vector")),
+        }
+    }
+
+    fn millis(&self, length: &Length) -> i64 {
+        match length {
+            Length::Millis(millis) => *millis,
+            Length::Expr(expr) => {
+                let step = self.step.unwrap_or(0) as f64 / 1000.0;
+                let range = (self.end - self.start) as f64 / 1000.0;
+                // These tests write nothing that comes to parts of milliseconds.
+                (seconds_of(expr, step, range) * 1000.0).round() as i64
+            }
         }
     }
 
@@ -314,10 +328,24 @@ impl Element {
     }
 }
 
-fn millis(length: &Length) -> i64 {
-    match length {
-        Length::Millis(millis) => *millis,
-        Length::Expr(_) => unreachable!("these tests write no duration expressions"),
+/// The value of a duration expression in seconds.
+fn seconds_of(expr: &DurationExpr, step: f64, range: f64) -> f64 {
+    let of = |expr: &DurationExpr| seconds_of(expr, step, range);
+    match &expr.node {
+        DurationNode::Number { seconds, .. } => *seconds,
+        DurationNode::Step => step,
+        DurationNode::Range => range,
+        DurationNode::Negate(inner) => -of(inner),
+        DurationNode::MinOf(a, b) => of(a).min(of(b)),
+        DurationNode::MaxOf(a, b) => of(a).max(of(b)),
+        DurationNode::Binary(op, a, b) => match op {
+            BinaryOp::Add => of(a) + of(b),
+            BinaryOp::Sub => of(a) - of(b),
+            BinaryOp::Mul => of(a) * of(b),
+            BinaryOp::Div => of(a) / of(b),
+            BinaryOp::Mod => of(a) % of(b),
+            _ => of(a).powf(of(b)),
+        },
     }
 }
 
