@@ -8,6 +8,7 @@ use promapi::{Client, ClientOptions};
 use runtime::{CommonArgs, TimeArg, parse_duration};
 use storeapi::RequestLimits;
 
+use crate::http_client::HttpClientArgs;
 use crate::reloader::{ReloaderArgs, ReloaderConfig, Trigger};
 use crate::shipper::{ShipperArgs, ShipperConfig};
 
@@ -20,6 +21,9 @@ pub struct SidecarArgs {
     /// Where the Prometheus beside this sidecar answers; a path is kept as its route prefix
     #[arg(long = "prometheus.url", value_name = "URL", default_value = "http://localhost:9090")]
     prometheus_url: String,
+
+    #[command(flatten)]
+    http_client: HttpClientArgs,
 
     /// How often Prometheus is asked for its external labels and times
     #[arg(long = "prometheus.get_config_interval", value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
@@ -93,6 +97,7 @@ impl SidecarArgs {
         let mut mistakes = Vec::new();
         let client = Client::new(&self.prometheus_url, ClientOptions::default());
         let client = note(client.map_err(|mistake| format!("--prometheus.url: {mistake}")), &mut mistakes);
+        note(self.http_client.check(), &mut mistakes);
         let bucket = note(self.objstore.load().map_err(|mistake| mistake.to_string()), &mut mistakes);
         let uploads = bucket.flatten().and_then(|bucket| {
             let shipper = note(self.shipper.check(&self.tsdb_path), &mut mistakes)?;
@@ -150,6 +155,8 @@ mod tests {
     #[test]
     fn flags_of_thanos_are_taken() {
         let config = check(&[
+            "--prometheus.http-client={\"tls_config\": {\"insecure_skip_verify\":true}}",
+            "--grpc-address=:10901",
             "--prometheus.ready_timeout=5m",
             "--tsdb.path=/tmp",
             "--objstore.config=type: FILESYSTEM\nconfig: {directory: /tmp/bucket}",

@@ -13,6 +13,7 @@
 
 mod component;
 mod config;
+mod http_client;
 mod metrics;
 mod order;
 mod read;
