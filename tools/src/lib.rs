@@ -32,12 +32,28 @@ pub struct ToolsArgs {
     #[command(subcommand)]
     command: ToolsCommand,
 
-    /// Least severe log lines that are written
-    #[arg(long = "log.level", value_name = "LEVEL", default_value = "error", value_enum, global = true)]
+    /// Least severe log lines that are written: debug, info, warn or error
+    #[arg(
+        long = "log.level",
+        value_name = "LEVEL",
+        default_value = "error",
+        value_enum,
+        hide_possible_values = true,
+        global = true,
+        help_heading = "Logs"
+    )]
     log_level: LogLevel,
 
-    /// Form of the log lines
-    #[arg(long = "log.format", value_name = "FORMAT", default_value = "logfmt", value_enum, global = true)]
+    /// Form of the log lines: logfmt or json
+    #[arg(
+        long = "log.format",
+        value_name = "FORMAT",
+        default_value = "logfmt",
+        value_enum,
+        hide_possible_values = true,
+        global = true,
+        help_heading = "Logs"
+    )]
     log_format: LogFormat,
 }
 

@@ -36,11 +36,11 @@ pub(crate) use other::open;
 #[derive(Debug, Args)]
 pub(crate) struct BucketArgs {
     /// Object storage as YAML, in Thanos' form; $(NAME) is replaced from the environment
-    #[arg(long = "objstore.config", value_name = "YAML", global = true)]
+    #[arg(long = "objstore.config", value_name = "YAML", global = true, help_heading = "Bucket")]
     objstore_config: Option<String>,
 
     /// File with the YAML of --objstore.config
-    #[arg(long = "objstore.config-file", value_name = "FILE", global = true)]
+    #[arg(long = "objstore.config-file", value_name = "FILE", global = true, help_heading = "Bucket")]
     objstore_config_file: Option<PathBuf>,
 
     #[command(subcommand)]

@@ -208,6 +208,14 @@ enum Verdict {
     Failed(String),
 }
 
+/// What an upload does not carry: there are no tombstones in a bucket.
+fn deletions(local: &Local) -> String {
+    match local.meta.stats.tombstones {
+        0 => String::new(),
+        count => format!("undoes {}: tombstones are not uploaded", text::count(count, "deletion")),
+    }
+}
+
 /// What became of each block.
 struct Report {
     table: Table,
@@ -229,8 +237,8 @@ impl Report {
 
     fn push(&mut self, block: &str, local: Option<&Local>, verdict: Verdict) {
         let (result, why) = match verdict {
-            Verdict::Uploaded => ("uploaded", String::new()),
-            Verdict::WouldBe => ("would be uploaded", String::new()),
+            Verdict::Uploaded => ("uploaded", local.map(deletions).unwrap_or_default()),
+            Verdict::WouldBe => ("would be uploaded", local.map(deletions).unwrap_or_default()),
             Verdict::Skipped(why) => ("skipped", why),
             Verdict::Failed(why) => {
                 self.failed = true;
