@@ -16,6 +16,23 @@ const TIMED_OUT: u8 = 2;
 #[derive(Clone, Debug, Default)]
 pub struct Interrupt {
     state: Arc<AtomicU8>,
+    #[cfg(test)]
+    fuse: Arc<Fuse>,
+}
+
+/// Counts looks at the flag and raises it at one of them, for tests of how soon a query ends.
+#[cfg(test)]
+#[derive(Debug)]
+struct Fuse {
+    looks: std::sync::atomic::AtomicU64,
+    blows_at: u64,
+}
+
+#[cfg(test)]
+impl Default for Fuse {
+    fn default() -> Self {
+        Fuse { looks: Default::default(), blows_at: u64::MAX }
+    }
 }
 
 impl Interrupt {
@@ -44,11 +61,34 @@ impl Interrupt {
     /// # Errors
     /// [`QueryError::Canceled`] or [`QueryError::Timeout`].
     pub fn check(&self) -> Result<(), QueryError> {
+        #[cfg(test)]
+        if self.fuse.looks.fetch_add(1, Ordering::Relaxed) == self.fuse.blows_at {
+            self.cancel();
+        }
         match self.state.load(Ordering::Relaxed) {
             RUNNING => Ok(()),
             CANCELED => Err(QueryError::Canceled),
             _ => Err(QueryError::Timeout),
         }
+    }
+}
+
+#[cfg(test)]
+impl Interrupt {
+    /// A flag that counts how often it is looked at.
+    pub(crate) fn counting() -> Self {
+        Self::default()
+    }
+
+    /// A flag that is raised after so many looks at it.
+    pub(crate) fn fused(looks: u64) -> Self {
+        let fuse = Fuse { blows_at: looks, ..Fuse::default() };
+        Interrupt { state: Arc::default(), fuse: Arc::new(fuse) }
+    }
+
+    /// How often it was looked at.
+    pub(crate) fn looks(&self) -> u64 {
+        self.fuse.looks.load(Ordering::Relaxed)
     }
 }
 

@@ -20,7 +20,7 @@ pub(crate) fn value(plan: &Plan, rows: Vec<Row>, steps: &Steps) -> Result<QueryV
     for row in rows.iter_mut().filter(|row| plan.delayed_name_removal && row.drop_name) {
         row.labels = without_reserved(&row.labels);
     }
-    let rows = merge(rows)?;
+    let rows = merge(rows, &plan.budget)?;
     if !plan.instant || plan.value_type() == ValueType::Matrix {
         return Ok(QueryValue::Matrix(matrix(rows, steps)));
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use model::Labels;
 
-use super::budget::Hold;
+use super::budget::{Budget, Hold};
 use super::column::Row;
 use super::operator::{Context, Kept, Operator};
 use crate::QueryError;
@@ -15,11 +15,12 @@ pub(crate) const SAME_LABELS: &str = "vector cannot contain metrics with the sam
 /// Joins series with equal labels; their order is that of the first of each.
 ///
 /// # Errors
-/// Where two of them have a value at the same step.
-pub(crate) fn merge(rows: Vec<Row>) -> Result<Vec<Row>, QueryError> {
+/// Where two of them have a value at the same step, and where somebody asked for the end of the query.
+pub(crate) fn merge(rows: Vec<Row>, budget: &Budget) -> Result<Vec<Row>, QueryError> {
     let mut places: HashMap<Labels, usize> = HashMap::with_capacity(rows.len());
     let mut merged: Vec<Row> = Vec::with_capacity(rows.len());
     for row in rows {
+        budget.check()?;
         match places.get(&row.labels) {
             None => {
                 places.insert(row.labels.clone(), merged.len());
@@ -67,9 +68,9 @@ impl Operator for MergeOperator {
         self.kept.extend(rows)
     }
 
-    fn end(&mut self, _cx: &mut Context<'_>, _input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {
+    fn end(&mut self, cx: &mut Context<'_>, _input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {
         let (rows, _hold) = self.kept.take();
-        out.extend(merge(rows)?);
+        out.extend(merge(rows, cx.budget)?);
         Ok(())
     }
 }

@@ -557,4 +557,6 @@ fn slot(plan: &Arc<Plan>, meters: &Meters, id: NodeId) -> Slot {
 }
 
 #[cfg(test)]
+mod promptness;
+#[cfg(test)]
 mod tests;

@@ -24,6 +24,7 @@ impl Operator for ScalarOperator {
         self.values.resize(cx.steps.count, f64::NAN);
         self.counts.resize(cx.steps.count, 0);
         for row in rows {
+            cx.budget.check()?;
             for (step, &value) in row.column.floats.iter().enumerate().filter(|(_, v)| !is_absent(**v)) {
                 self.values[step] = value;
                 self.counts[step] = self.counts[step].saturating_add(1);
@@ -68,6 +69,7 @@ impl Operator for AbsentOperator {
     ) -> Result<(), QueryError> {
         self.present.resize(cx.steps.count, false);
         for row in rows {
+            cx.budget.check()?;
             for (step, present) in self.present.iter_mut().enumerate() {
                 *present |= row.column.has(step);
             }

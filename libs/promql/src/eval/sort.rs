@@ -70,6 +70,9 @@ impl Operator for SortOperator {
             rows.iter_mut().for_each(|row| row.column.drop_histograms());
             rows.retain(|row| !row.column.is_empty());
         }
+        for _ in &rows {
+            cx.budget.check()?;
+        }
         if cx.is_instant() {
             return self.kept.extend(rows);
         }
