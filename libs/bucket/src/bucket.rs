@@ -17,14 +17,15 @@ use object_store::{
 
 use crate::error::{BucketError, ErrorKind};
 use crate::metrics::{BucketMetrics, OneBucket, Operation};
+use crate::pieces;
 
 /// Largest object of which [`Bucket::get`] makes one buffer: descriptions and marks are far smaller, and a
 /// reader of foreign bytes must not be made to hold more.
 const MAX_GET_BYTES: u64 = 64 << 20;
 
 /// Size of the parts of a large upload where the configuration names none. Thanos takes 64 MiB; a part is held in
-/// memory while it is on its way, and with a quarter of it an object of 160 GiB still fits into 10,000 parts.
-pub(crate) const DEFAULT_PART_BYTES: u64 = 16 << 20;
+/// memory while it is on its way, and parts of an object above 80 GiB, which would be more than 10,000, are larger.
+pub(crate) const DEFAULT_PART_BYTES: u64 = 8 << 20;
 
 /// A bucket, or the part of one below a prefix. Clones are cheap and share everything.
 ///
@@ -199,29 +200,7 @@ impl Bucket {
             async { self.inner.store.get(&path).await.map_err(|error| self.failed(action.clone(), error)) };
         let result = self.inner.counters.count(Operation::Get, work).await?;
         let info = self.info(result.meta.clone());
-        let left_bytes = info.size_bytes;
-        let pieces = result.into_stream();
-        let bucket = self.clone();
-        let stream = futures::stream::try_unfold((pieces, left_bytes), move |(mut pieces, left_bytes)| {
-            let (bucket, action) = (bucket.clone(), action.clone());
-            async move {
-                match pieces.next().await {
-                    Some(Ok(piece)) if piece.len() as u64 <= left_bytes => {
-                        let left_bytes = left_bytes - piece.len() as u64;
-                        bucket.inner.counters.moved(Operation::Get, piece.len() as u64);
-                        Ok(Some((piece, (pieces, left_bytes))))
-                    }
-                    Some(Ok(_)) => Err(bucket.corrupt(action, "the answer is longer than the object")),
-                    Some(Err(error)) => Err(bucket.failed(action, error)),
-                    None if left_bytes > 0 => {
-                        let reason = format!("the answer ends {left_bytes} bytes too early");
-                        Err(bucket.corrupt(action, reason))
-                    }
-                    None => Ok(None),
-                }
-            }
-        });
-        Ok((info, stream.boxed()))
+        Ok((info, pieces::checked(self.clone(), action, result)))
     }
 
     /// Reads the bytes `range` of an object, all of them or none.
@@ -333,6 +312,11 @@ impl Bucket {
         let options = PutMultipartOptions { attributes, ..PutMultipartOptions::default() };
         let upload = self.inner.store.put_multipart_opts(&path, options).await;
         upload.map_err(|error| self.failed(format!("begin {name}"), error))
+    }
+
+    /// Counts bytes that a read moved after its answer had begun.
+    pub(crate) fn count_bytes(&self, operation: Operation, bytes: u64) {
+        self.inner.counters.moved(operation, bytes);
     }
 
     /// Counts a write that was made in parts.

@@ -21,6 +21,7 @@ pub mod layout;
 mod manifest;
 pub mod marks;
 mod metrics;
+mod pieces;
 mod probe;
 mod publish;
 mod remove;

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use aws_lc_rs::digest::{Context, SHA256};
+use futures::{StreamExt, TryStreamExt};
 use tsdb::{FileHash, FileMeta};
 
 use crate::layout::{CHUNKS_DIR, INDEX_FILE, META_FILE};
@@ -67,12 +68,25 @@ pub(crate) fn is_block_path(path: &str) -> bool {
     !path.is_empty() && path.split('/').all(|part| !matches!(part, "" | "." | "..")) && !path.contains('\\')
 }
 
-/// The files of a local block that belong into a bucket, hashed, in the order of names. Blocks the thread.
+/// The files of a local block that belong into a bucket, in the order of names, so many hashed at once.
 ///
 /// # Errors
 /// A folder without `index`, or what the system says, with the path.
-pub(crate) fn read_manifest(dir: &Path) -> io::Result<Vec<ManifestFile>> {
-    let mut paths = Vec::new();
+pub(crate) async fn read_manifest(dir: &Path, concurrency: usize) -> io::Result<Vec<ManifestFile>> {
+    let hashes = list_files(dir)?.into_iter().map(|path| {
+        let local = dir.join(&path);
+        async move {
+            let hash = tokio::task::spawn_blocking(move || hash_file(&local)).await;
+            let (size_bytes, sha256) = hash.map_err(io::Error::other).flatten()?;
+            Ok(ManifestFile { path, size_bytes, sha256: Some(sha256) })
+        }
+    });
+    futures::stream::iter(hashes).buffered(concurrency.max(1)).try_collect().await
+}
+
+/// Paths of a local block's files, sorted.
+fn list_files(dir: &Path) -> io::Result<Vec<String>> {
+    let mut paths = vec![INDEX_FILE.to_owned()];
     let chunks = dir.join(CHUNKS_DIR);
     let entries = match std::fs::read_dir(&chunks) {
         Ok(entries) => Some(entries),
@@ -88,15 +102,8 @@ pub(crate) fn read_manifest(dir: &Path) -> io::Result<Vec<ManifestFile>> {
             paths.push(format!("{CHUNKS_DIR}/{name}"));
         }
     }
-    paths.push(INDEX_FILE.to_owned());
     paths.sort_unstable();
-    paths
-        .into_iter()
-        .map(|path| {
-            let (size_bytes, sha256) = hash_file(&dir.join(&path))?;
-            Ok(ManifestFile { path, size_bytes, sha256: Some(sha256) })
-        })
-        .collect()
+    Ok(paths)
 }
 
 /// Size and SHA-256 of a local file. Blocks the thread.
@@ -143,8 +150,8 @@ pub(crate) fn named(path: &Path, error: io::Error) -> io::Error {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_manifest_holds_segments_and_index_and_nothing_else() {
+    #[tokio::test]
+    async fn a_manifest_holds_segments_and_index_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("chunks")).unwrap();
         for (path, content) in [
@@ -157,7 +164,7 @@ mod tests {
         ] {
             std::fs::write(dir.path().join(path), content).unwrap();
         }
-        let manifest = read_manifest(dir.path()).unwrap();
+        let manifest = read_manifest(dir.path(), 2).await.unwrap();
         let paths: Vec<&str> = manifest.iter().map(|file| file.path.as_str()).collect();
         assert_eq!(paths, ["chunks/000001", "chunks/000002", "index"]);
         assert_eq!(
@@ -165,7 +172,7 @@ mod tests {
             Some("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
         );
         std::fs::remove_file(dir.path().join("index")).unwrap();
-        let error = read_manifest(dir.path()).unwrap_err().to_string();
+        let error = read_manifest(dir.path(), 2).await.unwrap_err().to_string();
         assert!(error.contains("index"), "{error}");
     }
 

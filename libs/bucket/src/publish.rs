@@ -43,7 +43,7 @@ const HEARTBEAT: Duration = Duration::from_secs(300);
 /// How to publish.
 #[derive(Clone)]
 pub struct PublishOptions {
-    /// Files on their way at once; default 2. Each holds up to three parts (16 MiB unless configured) in memory.
+    /// Files on their way at once; default 2. Each holds up to three parts (8 MiB unless configured) in memory.
     pub concurrency: usize,
     /// Refuses a block without external labels; default true. Without it only a Prometheus can use what is published.
     pub requires_labels: bool,
@@ -158,9 +158,7 @@ pub async fn publish(
     if options.requires_labels && !has_labels {
         return Err(PublishError::NoLabels(block));
     }
-    let folder = dir.to_owned();
-    let read = tokio::task::spawn_blocking(move || manifest::read_manifest(&folder)).await;
-    let manifest = read.map_err(io::Error::other).flatten();
+    let manifest = manifest::read_manifest(dir, options.concurrency).await;
     let manifest = manifest.map_err(|source| PublishError::Local { block, source })?;
     let meta = complete(meta, &manifest);
     let upload = Upload::new(bucket, block, dir, &manifest, options);

@@ -94,19 +94,21 @@ async fn create_in_parts(
         Ok(()) => bucket.exists(name).await.map(|is_there| !is_there),
         Err(error) => Err(error),
     };
-    match ready {
+    let done = match ready {
         Ok(true) => {
             let done = upload.complete().await;
             done.map(|_| true).map_err(|error| bucket.failed(format!("complete {name}"), error))
         }
-        result => {
-            // Best effort: parts that stay behind are removed by the store's own rules, and cost no more than room.
-            if let Err(error) = upload.abort().await {
-                tracing::debug!("abort the upload of {name}: {error}");
-            }
-            result
-        }
+        other => other,
+    };
+    if !matches!(done, Ok(true))
+        && let Err(error) = upload.abort().await
+    {
+        // Nothing to abort where the completion worked and only its answer was lost. Parts that stay behind are
+        // removed by the store's own rules, and cost no more than room.
+        tracing::debug!("abort the upload of {name}: {error}");
     }
+    done
 }
 
 async fn read_part(
