@@ -5,6 +5,7 @@
 
 mod docs;
 mod end_to_end;
+mod tools;
 mod uploads;
 mod workspace;
 mod world;
