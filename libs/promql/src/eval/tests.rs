@@ -13,6 +13,8 @@ use crate::{
 };
 use std::time::Duration;
 
+mod language;
+
 const STEP: i64 = 15_000;
 const SAMPLES: i64 = 60;
 
@@ -301,43 +303,6 @@ fn a_measured_query_tells_what_each_operator_did_and_gives_the_same_answer() {
 }
 
 #[test]
-fn chains_of_thousands_of_operators_are_evaluated() {
-    let series = counters(2);
-    let long = |operand: &str, operator: &str, times: usize| vec![operand; times].join(operator);
-    for propagate_matchers in [false, true] {
-        let engine = EngineOptions { propagate_matchers, ..engine() };
-        let value = |text: &str| {
-            let at = QueryParams::instant(Timestamp::from_millis(STEP));
-            let output = evaluate(text, &series, 128, &at, &engine).unwrap();
-            match output.value {
-                QueryValue::Scalar(sample) => vec![sample.value],
-                QueryValue::Vector(samples) => samples
-                    .iter()
-                    .map(|sample| match sample.value {
-                        crate::SampleValue::Float(value) => value,
-                        crate::SampleValue::Histogram(_) => f64::NAN,
-                    })
-                    .collect(),
-                _ => panic!("{text}"),
-            }
-        };
-        assert_eq!(value(&long("1", " + ", 20_000)), [20_000.0]);
-        assert_eq!(value(&format!("requests_total * 0{}", " + 1".repeat(19_998))), [19_998.0; 2]);
-        assert_eq!(value(&format!("requests_total * 0 + {}", long("1", " * ", 19_998))), [1.0; 2]);
-        assert_eq!(value(&long("(requests_total ^ 0)", " + on (instance) ", 4000)), [4000.0; 2]);
-        assert_eq!(value(&format!("-({}) / -2", long("requests_total > 1e9", " or ", 6000))), [0.0; 0]);
-        assert_eq!(value(&format!("sum({}) ^ 0", long("requests_total", " and ", 15_000))), [1.0]);
-        assert_eq!(value(&format!("info({})", long("1 + requests_total * 0", " + ", 6000))), [6000.0; 2]);
-        assert_eq!(
-            value(&format!("max_over_time(({})[1m:15s])", long("vector(2)", " * on () ", 500)))[0],
-            2f64.powi(500)
-        );
-    }
-    let plan = Query::plan(&long("requests_total", " + ", 5000), &params(), &engine()).unwrap().explain();
-    assert!(plan.to_string().contains("... and"), "{plan}");
-}
-
-#[test]
 fn a_plan_is_shown_as_a_tree() {
     let text = "topk(3, sum by (a) (rate(x{b=~\"c|d\"}[5m] offset 1m))) > bool 2 and on (a) -y @ 0";
     let plan = Query::plan(text, &params(), &engine()).unwrap().explain().to_string();
@@ -353,47 +318,6 @@ fn a_plan_is_shown_as_a_tree() {
       └─ {__name__=\"y\"} @ 1970-01-01T00:00:00Z  (select 0)  steps=1
 ";
     assert_eq!(plan, expected, "{plan}");
-}
-
-#[test]
-fn names_go_at_once_unless_they_are_to_go_late() {
-    let series = counters(4);
-    let names = |text: &str, delayed_name_removal| {
-        let engine = EngineOptions { delayed_name_removal, ..engine() };
-        let output = evaluate(text, &series, 128, &params(), &engine)?;
-        let QueryValue::Matrix(rows) = output.value else { panic!("{text}") };
-        let name = |row: &crate::MatrixSeries| row.labels.metric_name().to_owned();
-        Ok::<_, QueryError>(rows.iter().map(name).collect::<Vec<_>>())
-    };
-    for (text, at_once) in [
-        ("sum by (__name__) (rate(requests_total[5m]))", ""),
-        ("sum by (__name__) (-requests_total)", ""),
-        ("sum by (__name__) (requests_total * 2)", ""),
-        ("sum by (__name__) (requests_total > bool 2)", ""),
-        ("sum by (__name__) (timestamp(requests_total))", ""),
-        ("sum by (__name__) (max_over_time((requests_total)[5m:]))", ""),
-        ("sum by (__name__) (last_over_time(requests_total[5m]))", "requests_total"),
-        ("sum by (__name__) (requests_total > 2)", "requests_total"),
-        ("label_replace(sum(rate(requests_total[5m])), '__name__', 'r', '', '')", "r"),
-    ] {
-        assert_eq!(names(text, false).unwrap(), [at_once], "{text}");
-    }
-    assert_eq!(
-        names("label_replace(rate(requests_total{job='0'}[5m]), 'n', '$1', '__name__', '(.+)_total')", true),
-        Ok(vec![String::new(); 4])
-    );
-    // Two metrics whose series differ in nothing but the name.
-    let renamed = "label_replace(requests_total, '__name__', 'other', '', '')";
-    for text in [
-        "-(requests_total or on (__name__, instance) {renamed})",
-        "sum(abs(requests_total or on (__name__, instance) {renamed}))",
-    ] {
-        let text = text.replace("{renamed}", renamed);
-        assert!(names(&text, false).is_err(), "{text}");
-    }
-    let text = format!("count(sum by (__name__) (abs(requests_total or on (__name__, instance) {renamed})))");
-    assert!(names(&text, false).is_err());
-    assert!(names(&text, true).is_ok(), "the names tell groups apart until the end");
 }
 
 #[test]
