@@ -42,8 +42,8 @@ pub(crate) async fn start(page: usize) -> SocketAddr {
         .route("/{bucket}/{*name}", any(object))
         .layer(DefaultBodyLimit::disable())
         .with_state(content);
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
     tokio::spawn(async move { axum::serve(listener, routes).await });
     address
 }
@@ -79,7 +79,7 @@ async fn bucket(
 
     // Entries by the name after which the next page goes on.
     let mut entries: Vec<(String, String)> = Vec::new();
-    let content = content.lock().unwrap();
+    let content = content.lock().expect("no request panicked");
     for (name, object) in content.objects.iter().filter(|(name, _)| name.starts_with(prefix)) {
         let rest = &name[prefix.len()..];
         let folder = (!delimiter.is_empty()).then(|| rest.find(delimiter)).flatten();
@@ -109,7 +109,7 @@ async fn bucket(
     }
     if entries.len() > content.page {
         write!(body, "<NextContinuationToken>{}</NextContinuationToken>", entries[content.page - 1].0)
-            .unwrap();
+            .expect("a text takes all");
     }
     body.push_str("</ListBucketResult>");
     xml(body)
@@ -126,7 +126,7 @@ async fn object(
     if let Some(refused) = refused(&bucket) {
         return refused;
     }
-    let mut content = content.lock().unwrap();
+    let mut content = content.lock().expect("no request panicked");
     let upload = parameters.get("uploadId").cloned();
     match (method, upload) {
         (Method::PUT, Some(upload)) => {
@@ -164,7 +164,8 @@ async fn object(
         }
         (Method::PUT, None) => {
             let found = content.objects.get(&name).map_or(0, |object| object.generation);
-            let wanted = headers.get("x-goog-if-generation-match").map(|value| value.to_str().unwrap());
+            let wanted =
+                headers.get("x-goog-if-generation-match").map(|value| value.to_str().unwrap_or_default());
             if wanted.is_some_and(|wanted| wanted != found.to_string()) {
                 return error(StatusCode::PRECONDITION_FAILED, "PreconditionFailed");
             }
