@@ -556,14 +556,14 @@ impl<'r> Writer<'r> {
                 format!("{fold} {by}({source})")
             }
             8 => format!(
-                "{source} {} {}",
+                "({source}) {} {}",
                 self.random.pick(&["*", "/", "+"]),
                 self.random.pick(&["2", "0.5", "-1", "0"])
             ),
             _ => {
                 let operator = self.random.pick(&["+", "-", "*", "==", "!=", "== bool", "!= bool", "<"]);
                 let other = if self.random.percent(50) { source.clone() } else { self.selector(name) };
-                format!("{source} {operator} {other}")
+                format!("({source}) {operator} ({other})")
             }
         }
     }

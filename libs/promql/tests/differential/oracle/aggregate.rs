@@ -45,6 +45,9 @@ impl Oracle<'_> {
             }
             _ => 0.0,
         };
+        if aggregate.op == Op::LimitRatio && param.is_nan() {
+            return Err("Ratio value is NaN".to_owned());
+        }
         let mut answer = Vec::new();
         for (labels, members) in groups {
             if matches!(aggregate.op, Op::TopK | Op::BottomK | Op::LimitK | Op::LimitRatio) {
@@ -108,9 +111,6 @@ impl Oracle<'_> {
         members: Vec<Element>,
     ) -> Result<Vec<Element>, String> {
         if aggregate.op == AggregateOp::LimitRatio {
-            if param.is_nan() {
-                return Err("Ratio value is NaN".to_owned());
-            }
             let ratio = param.clamp(-1.0, 1.0);
             let within = |member: &Element| {
                 let offset = hash(&member.labels) as f64 / u64::MAX as f64;
