@@ -6,7 +6,7 @@
 use std::fmt::{self, Write};
 
 use super::ast::Expr;
-use super::printer::{could_continue_offset, write_operator, write_suffix};
+use super::printer::{could_continue_offset, is_infinite_base, write_operator, write_suffix};
 
 /// Longest expression that stays on its line, in bytes.
 const WIDTH: usize = 100;
@@ -144,6 +144,10 @@ impl Pretty {
                 self.indent(level + count - fit);
                 self.line(&next.lhs, follows(fit))?;
             }
+            Some(next) if is_infinite_base(first, next.op) => {
+                self.indent(level + count);
+                self.text.push_str("Inf");
+            }
             Some(_) => self.write(first, level + count, follows(0))?,
         }
         for (at, operator) in operators.iter().enumerate().skip(fit) {
@@ -192,6 +196,8 @@ mod tests {
         check("sum by() (errors:rate10s)", "sum(\n  errors:rate10s\n)");
         check("topk(10, errors:rate10s)", "topk(\n  10,\n  errors:rate10s\n)");
         check("a+b+c", "a + b + c");
+        check("inf ^ a", "Inf ^ a");
+        check("inf ^ histogram", "  Inf\n^\n  histogram");
         check(
             "first + foo{bar_='a'} + last / ignoring (a) b",
             "    first\n  +\n    foo{bar_=\"a\"}\n+\n    last\n  / ignoring (a)\n    b",

@@ -185,7 +185,9 @@ impl Display for BinaryExpr {
         operators.push(self);
         let mut operand = first;
         for operator in operators {
-            if could_continue_offset(operator.op) {
+            if is_infinite_base(operand, operator.op) {
+                f.write_str("Inf")?;
+            } else if could_continue_offset(operator.op) {
                 write!(f, "{operand:+}")?;
             } else {
                 write!(f, "{operand}")?;
@@ -195,6 +197,11 @@ impl Display for BinaryExpr {
         }
         operand.fmt(f)
     }
+}
+
+/// Whether an operand is an infinity whose sign must not be written: `+Inf ^ a` is the sign of a power.
+pub(super) fn is_infinite_base(operand: &Expr, op: BinaryOp) -> bool {
+    op == BinaryOp::Pow && matches!(operand, Expr::Number(number) if number.value == f64::INFINITY)
 }
 
 /// Whether an operator behind an offset would be read as part of it.
