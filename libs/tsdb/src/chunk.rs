@@ -4,9 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use model::{FloatHistogram, TimeRange};
+use model::{FloatHistogram, TimeRange, Timestamp};
 
 use crate::aggregates::Aggregates;
+use crate::cursor::Cursor;
 use crate::error::{ChunkError, ChunkProblem};
 use crate::{histogram, xor, xor2};
 
@@ -201,6 +202,20 @@ impl Chunk {
             Encoding::Aggregates => Aggregates::decode(self),
             _ => Err(self.wrong_kind("aggregates")),
         }
+    }
+
+    /// Time of the first sample, or of the first window of aggregates, told by the beginning of the payload; none where
+    /// there is none to read.
+    pub(crate) fn first_timestamp(&self) -> Option<Timestamp> {
+        let float = |header: usize| Cursor::new(self.data.get(header..)?).varint();
+        let millis = match self.encoding {
+            Encoding::Xor => float(2),
+            Encoding::Xor2 => float(3),
+            // A part is never of aggregates itself.
+            Encoding::Aggregates => return self.aggregates().ok()?.count?.first_timestamp(),
+            encoding => histogram::first_timestamp(encoding, &self.data),
+        };
+        millis.map(Timestamp::from_millis)
     }
 
     pub(crate) fn wrong_kind(&self, wanted: &'static str) -> ChunkError {

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use model::Timestamp;
 
 use crate::block::{BlockError, BlockPart, BlockProblem, Place};
 use crate::cursor::Cursor;
@@ -185,14 +184,14 @@ impl Segments {
             self.window(segment, offset..offset + GUESS_BYTES)?
         };
         let record = self.record(segment, offset, bytes)?;
-        let place = self.place(segment);
-        if let Some(at) = first_timestamp(record.encoding, &record.data)
+        let chunk = Chunk { range: meta.range, encoding: record.encoding, data: record.data };
+        if let Some(at) = chunk.first_timestamp()
             && !meta.range.contains(at)
         {
             let (min, max) = (meta.range.min, meta.range.max);
-            return Err(place.error(offset, BlockProblem::ChunkTimes { at, min, max }));
+            return Err(self.place(segment).error(offset, BlockProblem::ChunkTimes { at, min, max }));
         }
-        Ok(Chunk { range: meta.range, encoding: record.encoding, data: record.data })
+        Ok(chunk)
     }
 
     /// The chunk at `meta` and the bytes of its record. `ahead` is what was read last, from which it is taken if it is there;
@@ -252,15 +251,4 @@ impl Segments {
             .ok_or_else(|| self.place(segment).malformed(offset, "there is no chunk here"))?;
         Ok((cursor.at() as u64, data + 5))
     }
-}
-
-/// Time of the first sample, where it can be told without decoding: of chunks of floats.
-pub(crate) fn first_timestamp(encoding: Encoding, data: &[u8]) -> Option<Timestamp> {
-    let header = match encoding {
-        Encoding::Xor => 2,
-        Encoding::Xor2 => 3,
-        _ => return None,
-    };
-    let mut cursor = Cursor::new(data.get(header..)?);
-    cursor.varint().map(Timestamp::from_millis)
 }

@@ -38,8 +38,7 @@ type Samples = BTreeMap<String, Vec<(i64, u64)>>;
 impl Files {
     /// A block with several segments, all kinds of samples, and deletions.
     fn generate(seed: u64, series: u64) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let workload = Workload {
+        Self::generate_of(Workload {
             seed,
             series,
             labels: 9,
@@ -48,7 +47,12 @@ impl Files {
             jitter: Duration::from_millis(seed % 5),
             histograms: 0.2,
             ..Workload::default()
-        };
+        })
+    }
+
+    fn generate_of(workload: Workload) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let seed = workload.seed;
         let id = Ulid::from_parts(5, u128::from(seed));
         let options = BlockOptions { segment_bytes: 6_000, ..BlockOptions::new(id) };
         let mut meta = workload.write(dir.path(), options, &mut |_| {}).unwrap();
@@ -266,6 +270,22 @@ fn no_file_of_another_block_gives_a_wrong_sample() {
     assert!(survives(&mixed, &expected, "all segments of another block"));
     one.segments.swap(0, 1);
     assert!(survives(&one, &expected, "two segments in each other's place"));
+}
+
+/// The same series two hours later: segments of equal sizes, and chunks at the same places.
+#[test]
+fn segments_of_another_time_are_refused_whatever_is_in_them() {
+    for histograms in [0.0, 1.0] {
+        let now =
+            Workload { seed: 7, series: 120, labels: 9, gauges: 0.0, histograms, ..Workload::default() };
+        let later = Workload { start: now.start.offset_millis(7_200_000), ..now.clone() };
+        let (mut block, other) = (Files::generate_of(now), Files::generate_of(later));
+        let sizes = |files: &Files| files.segments.iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(sizes(&block), sizes(&other), "otherwise the sizes would tell");
+        let expected = expected(&block);
+        block.segments = other.segments;
+        assert!(survives(&block, &expected, "segments of two hours later"), "histograms {histograms}");
+    }
 }
 
 #[test]

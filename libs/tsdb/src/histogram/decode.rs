@@ -39,6 +39,15 @@ pub(crate) fn decode(
     })
 }
 
+/// Time of the first sample in milliseconds, without reading more than lies before it; none where there is none.
+pub(crate) fn first_timestamp(encoding: Encoding, data: &[u8]) -> Option<i64> {
+    crate::chunk::sample_count(encoding, data).filter(|samples| *samples > 0)?;
+    let mut reader = BitReader::new(data, HEADER_BYTES);
+    Layout::read(&mut reader).ok()?;
+    let t = read_signed(&mut reader);
+    (!reader.is_overrun()).then_some(t)
+}
+
 /// The numbers of the histogram that was read last, in the form in which the next one is stored against them.
 pub(super) trait Numbers: Sized {
     /// Reads those of the first sample.
