@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use model::{FloatHistogram, Labels, Sample, Timestamp};
 
-use crate::PlanNode;
+use crate::{Hold, PlanNode};
 
 /// An answer, what the engine had to say about it, and what it cost.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +17,27 @@ pub struct QueryOutput {
     pub stats: Stats,
     /// What each operator did, where that was asked for.
     pub analysis: Option<PlanNode>,
+    /// What the memory of the answer is held by: to be kept as long as the answer, or what is made of it, takes memory.
+    pub held: Held,
+}
+
+/// Holds the memory of an answer, until the last clone of it is dropped. It is no part of the answer, so any two are
+/// equal.
+#[derive(Clone, Debug)]
+pub struct Held {
+    _hold: Arc<Hold>,
+}
+
+impl Held {
+    pub(crate) fn new(hold: Hold) -> Self {
+        Held { _hold: Arc::new(hold) }
+    }
+}
+
+impl PartialEq for Held {
+    fn eq(&self, _other: &Self) -> bool {
+        true
+    }
 }
 
 /// The value of a query.
@@ -77,6 +98,16 @@ pub struct Annotations {
     pub warnings: Vec<String>,
     /// The query may not mean what its author thinks: `PromQL info: ...`.
     pub infos: Vec<String>,
+}
+
+impl MatrixSeries {
+    /// Memory in bytes; histograms count where they are held, shared or not.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        let histograms: usize = self.histograms.iter().map(|(_, histogram)| histogram.size_bytes()).sum();
+        let samples = self.floats.len() * size_of::<Sample>()
+            + self.histograms.len() * size_of::<(Timestamp, Arc<FloatHistogram>)>();
+        (size_of::<MatrixSeries>() + self.labels.size_bytes() + samples + histograms) as u64
+    }
 }
 
 impl Annotations {

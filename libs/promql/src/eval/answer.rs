@@ -1,8 +1,9 @@
 //! From the series of the last operator to the value of the query.
 
-use model::{Labels, Sample, Timestamp};
+use model::{Sample, Timestamp};
 
-use super::column::{Cell, Row};
+use super::budget::Hold;
+use super::column::{Cell, Row, is_absent};
 use super::merge::merge;
 use crate::QueryError;
 use crate::functions::label::without_reserved;
@@ -14,15 +15,20 @@ use crate::syntax::functions::ValueType;
 /// The value of a query.
 ///
 /// Names that were to be dropped are dropped here. Series whose labels become equal by that are joined; the query fails
-/// where two of them have a value at the same step.
-pub(crate) fn value(plan: &Plan, rows: Vec<Row>, steps: &Steps) -> Result<QueryValue, QueryError> {
+/// where two of them have a value at the same step. `hold` holds the rows, and afterwards the value.
+pub(crate) fn value(
+    plan: &Plan,
+    rows: Vec<Row>,
+    steps: &Steps,
+    hold: &mut Hold,
+) -> Result<QueryValue, QueryError> {
     let mut rows = rows;
     for row in rows.iter_mut().filter(|row| plan.delayed_name_removal && row.drop_name) {
         row.labels = without_reserved(&row.labels);
     }
     let rows = merge(rows, &plan.budget)?;
     if !plan.instant || plan.value_type() == ValueType::Matrix {
-        return Ok(QueryValue::Matrix(matrix(rows, steps)));
+        return Ok(QueryValue::Matrix(matrix(rows, steps, hold)?));
     }
     let timestamp = Timestamp::from_millis(plan.steps.start);
     if plan.value_type() == ValueType::Scalar {
@@ -40,29 +46,37 @@ pub(crate) fn value(plan: &Plan, rows: Vec<Row>, steps: &Steps) -> Result<QueryV
     Ok(QueryValue::Vector(samples.collect()))
 }
 
-fn matrix(rows: Vec<Row>, steps: &Steps) -> Vec<MatrixSeries> {
-    let mut series: Vec<MatrixSeries> = rows
-        .into_iter()
-        .filter(|row| !row.column.is_empty())
-        .map(|row| {
-            let mut series = MatrixSeries { labels: row.labels, floats: Vec::new(), histograms: Vec::new() };
-            for step in 0..row.column.len() {
-                let timestamp = Timestamp::from_millis(steps.time(step));
-                match row.column.get(step) {
-                    Cell::Absent => {}
-                    Cell::Float(value) => series.floats.push(Sample { timestamp, value }),
-                    Cell::Histogram(histogram) => series.histograms.push((timestamp, histogram.clone())),
-                }
+fn matrix(rows: Vec<Row>, steps: &Steps, hold: &mut Hold) -> Result<Vec<MatrixSeries>, QueryError> {
+    let mut list = Vec::with_capacity(rows.len());
+    for row in rows {
+        // Samples have times, which columns have not: the series is larger than the row that it replaces.
+        let bytes = row.size_bytes();
+        let histograms = row.column.histograms.iter().flatten().count();
+        let floats = row.column.floats.iter().filter(|value| !is_absent(**value)).count();
+        let mut series = MatrixSeries {
+            labels: row.labels,
+            floats: Vec::with_capacity(floats),
+            histograms: Vec::with_capacity(histograms),
+        };
+        for step in 0..row.column.len() {
+            let timestamp = Timestamp::from_millis(steps.time(step));
+            match row.column.get(step) {
+                Cell::Absent => {}
+                Cell::Float(value) => series.floats.push(Sample { timestamp, value }),
+                Cell::Histogram(histogram) => series.histograms.push((timestamp, histogram.clone())),
             }
-            series
-        })
-        .collect();
-    sort(&mut series);
-    series
+        }
+        hold.add(series.size_bytes())?;
+        hold.give_back(bytes);
+        if floats + histograms > 0 {
+            list.push(series);
+        }
+    }
+    sort(&mut list);
+    Ok(list)
 }
 
 /// Sorts series by their labels.
 pub(crate) fn sort(series: &mut [MatrixSeries]) {
-    let key = |series: &MatrixSeries| -> Labels { series.labels.clone() };
-    series.sort_by_cached_key(key);
+    series.sort_by(|a, b| a.labels.cmp(&b.labels));
 }

@@ -52,7 +52,7 @@ use single::{AbsentOperator, ScalarOperator};
 use sort::SortOperator;
 
 use crate::functions::label::is_reserved;
-use crate::output::{MatrixSeries, QueryOutput, QueryValue, Stats};
+use crate::output::{Held, MatrixSeries, QueryOutput, QueryValue, Stats};
 use crate::plan::explain::PlanNode;
 use crate::plan::node::{LeafKind, Map, NodeId, Op};
 use crate::plan::{Answer, Plan};
@@ -202,7 +202,10 @@ impl Evaluation {
                         answer::sort(&mut series);
                         QueryValue::Matrix(series)
                     }
-                    _ => answer::value(&self.plan, std::mem::take(&mut self.rows), &node.steps)?,
+                    _ => {
+                        let rows = std::mem::take(&mut self.rows);
+                        answer::value(&self.plan, rows, &node.steps, &mut self.answer_hold)?
+                    }
                 }
             }
         };
@@ -213,7 +216,7 @@ impl Evaluation {
         };
         let annotations = std::mem::take(&mut self.notes).finish(&self.plan.text);
         let analysis = self.meters.is_on().then(|| PlanNode::of(&self.plan, Some(&self.meters)));
-        Ok(QueryOutput { value, annotations, stats, analysis })
+        Ok(QueryOutput { value, annotations, stats, analysis, held: Held::new(self.answer_hold) })
     }
 
     /// Fails for good once it has failed, or when somebody asked for the end.
@@ -346,8 +349,7 @@ impl Evaluation {
                     lap.book(self.meters.of(id));
                 }
                 (_, Product::Raw(series)) => {
-                    let samples: usize = series.iter().map(|s| s.floats.len() + s.histograms.len()).sum();
-                    self.answer_hold.add(samples as u64 * 16)?;
+                    self.answer_hold.add(series.iter().map(MatrixSeries::size_bytes).sum())?;
                     self.raw.extend(series);
                 }
                 (None, Product::Folded(_)) => {}
