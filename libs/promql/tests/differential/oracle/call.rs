@@ -187,12 +187,13 @@ fn simple(function: FunctionId) -> Option<fn(f64) -> f64> {
         F::Asin => f64::asin,
         F::Acos => f64::acos,
         F::Atan => f64::atan,
-        F::Sinh => f64::sinh,
-        F::Cosh => f64::cosh,
+        F::Sinh => |value| (value.exp_m1() - (-value).exp_m1()) / 2.0,
+        F::Cosh => |value| (value.exp() + (-value).exp()) / 2.0,
         F::Tanh => f64::tanh,
-        F::Asinh => f64::asinh,
-        F::Acosh => f64::acosh,
-        F::Atanh => f64::atanh,
+        F::Asinh => area_sine,
+        // By the half argument nothing cancels near 1.
+        F::Acosh => |value| 2.0 * area_sine(((value - 1.0) / 2.0).sqrt()),
+        F::Atanh => |value| (value.ln_1p() - (-value).ln_1p()) / 2.0,
         F::Rad => |value| value * std::f64::consts::PI / 180.0,
         F::Deg => |value| value * 180.0 / std::f64::consts::PI,
         F::Sgn => |value| {
@@ -206,6 +207,18 @@ fn simple(function: FunctionId) -> Option<fn(f64) -> f64> {
         },
         _ => return None,
     })
+}
+
+/// `asinh`: by `atanh` where numbers are small, halved where their doubles would overflow.
+fn area_sine(value: f64) -> f64 {
+    let size = value.abs();
+    let area = if size < 1.0 {
+        let ratio = size / size.hypot(1.0);
+        (ratio.ln_1p() - (-ratio).ln_1p()) / 2.0
+    } else {
+        (size / 2.0 + size.hypot(1.0) / 2.0).ln() + std::f64::consts::LN_2
+    };
+    area.copysign(value)
 }
 
 /// `label_replace` and `label_join`.
