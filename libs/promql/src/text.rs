@@ -36,6 +36,11 @@ pub(crate) fn go_f(value: f64) -> String {
     }
 }
 
+/// A float as Go's `%f`: six digits after the point.
+pub(crate) fn go_f6(value: f64) -> String {
+    if value.is_finite() { format!("{value:.6}") } else { go_f(value) }
+}
+
 /// A label value that holds a float, in the form OpenMetrics asks for: always with a fraction or an exponent.
 pub(crate) fn open_metrics_float(value: f64) -> String {
     let text = go_g(value);
@@ -142,6 +147,8 @@ mod tests {
         ] {
             assert_eq!(go_g(value), text);
         }
+        assert_eq!(go_f6(1.5), "1.500000");
+        assert_eq!(go_f6(f64::NEG_INFINITY), "-Inf");
         assert_eq!(go_g2(1234.0), "1.2e+03");
         assert_eq!(go_g2(0.25), "0.25");
         assert_eq!(go_g2(5.0), "5");

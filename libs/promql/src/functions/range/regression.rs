@@ -5,6 +5,7 @@
 use super::{Notebook, View};
 use crate::QueryError;
 use crate::functions::kahan::KahanSum;
+use crate::text::go_f6;
 
 /// Slope per second of the line of least squares, and its value at `origin`.
 fn regression(times: &[i64], values: &[f64], origin: i64) -> (f64, f64) {
@@ -59,11 +60,11 @@ pub(super) fn smooth(
 ) -> Result<Option<f64>, QueryError> {
     // Written so that NaN passes, as in Prometheus.
     if smoothing <= 0.0 || smoothing >= 1.0 {
-        let text = format!("invalid smoothing factor. Expected: 0 < sf < 1, got: {smoothing:.6}");
+        let text = format!("invalid smoothing factor. Expected: 0 < sf < 1, got: {}", go_f6(smoothing));
         return Err(QueryError::execution(text));
     }
     if trend <= 0.0 || trend >= 1.0 {
-        let text = format!("invalid trend factor. Expected: 0 < tf < 1, got: {trend:.6}");
+        let text = format!("invalid trend factor. Expected: 0 < tf < 1, got: {}", go_f6(trend));
         return Err(QueryError::execution(text));
     }
     if !enough(view, notes) {
