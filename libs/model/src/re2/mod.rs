@@ -21,8 +21,9 @@ use regex_syntax::hir::{Hir, Look};
 
 use strategy::Strategy;
 
-/// Most memory of an automaton, in bytes. What needs more is refused: `\pL{1000}` does, no sane matcher.
-const AUTOMATON_LIMIT_BYTES: usize = 10 << 20;
+/// Most memory of an automaton, in bytes. What needs more is refused: `(?:\pL{1000}){5}` does, no sane matcher. Thousands
+/// of alternatives and `\pL{500}`, which Go takes, need less.
+const AUTOMATON_LIMIT_BYTES: usize = 64 << 20;
 
 /// An expression that RE2 would refuse, in Go's words, or whose automaton would be too large.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,7 +55,7 @@ impl Regex {
     /// Compiles `source` as `^(?s:source)$`.
     ///
     /// # Errors
-    /// When the expression is no RE2 syntax, is nested too deeply, or its automaton would be larger than 10 MiB.
+    /// When the expression is no RE2 syntax, is nested too deeply, or its automaton would be larger than 64 MiB.
     pub fn new(source: &str) -> Result<Self, RegexError> {
         let hir = parse::parse(source)?;
         let strategy = Strategy::of(&hir, source.len());
@@ -62,7 +63,7 @@ impl Regex {
             None
         } else {
             Some(automaton(hir, Some(AUTOMATON_LIMIT_BYTES)).ok_or_else(|| {
-                RegexError::new("expression needs an automaton of more than 10 MiB", source)
+                RegexError::new("expression needs an automaton of more than 64 MiB", source)
             })?)
         };
         Ok(Regex {

@@ -110,7 +110,7 @@ fn what_would_need_too_much_is_refused() {
         ("(".repeat(300) + &")".repeat(300), "nests too deeply"),
         ("a".to_owned() + &"*(?i)".repeat(100_000), "nests too deeply"),
         ("(?:".repeat(100_000), "nests too deeply"),
-        (r"\pL{1000}".to_owned(), "more than 10 MiB"),
+        (r"\pL{1000}".repeat(5), "more than 64 MiB"),
         ("(a{0,1000}){0,1000}".to_owned(), "invalid repeat count"),
     ] {
         let error = Regex::new(&pattern).unwrap_err().to_string();
@@ -118,6 +118,14 @@ fn what_would_need_too_much_is_refused() {
     }
     assert!(Regex::new(&"(".repeat(200)).is_err());
     assert!(Regex::new(&("(".repeat(200) + &")".repeat(200))).is_ok());
+}
+
+#[test]
+fn what_is_large_but_go_takes_is_taken() {
+    let branches: Vec<String> = (0..8000).map(|at| format!("svc-{at}.*prod")).collect();
+    let regex = Regex::new(&branches.join("|")).unwrap();
+    assert!(regex.is_match("svc-7999-eu-prod") && !regex.is_match("svc-x-prod"));
+    assert!(Regex::new(r"\pL{500}").is_ok_and(|regex| !regex.is_match("é")));
 }
 
 #[test]
