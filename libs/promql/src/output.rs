@@ -98,6 +98,9 @@ pub struct Annotations {
     pub warnings: Vec<String>,
     /// The query may not mean what its author thinks: `PromQL info: ...`.
     pub infos: Vec<String>,
+    /// How many warnings and infos there are beyond the first 1000 of each kind, which are all that is kept; counted up to
+    /// 10,000 each.
+    pub omitted: (usize, usize),
 }
 
 impl MatrixSeries {
@@ -113,9 +116,12 @@ impl MatrixSeries {
 impl Annotations {
     /// At most `limit` of each kind, with a last line that counts those left out, as the HTTP API shows them.
     pub fn limited(mut self, limit: usize) -> Self {
-        for (lines, kind) in [(&mut self.warnings, "warning"), (&mut self.infos, "info")] {
-            if lines.len() > limit {
-                let more = lines.len() - limit;
+        let (warnings, infos) = std::mem::take(&mut self.omitted);
+        for (lines, kind, omitted) in
+            [(&mut self.warnings, "warning", warnings), (&mut self.infos, "info", infos)]
+        {
+            let more = lines.len().saturating_sub(limit) + omitted;
+            if more > 0 {
                 lines.truncate(limit);
                 lines.push(format!("{more} more {kind} annotations omitted"));
             }

@@ -71,12 +71,12 @@ impl BucketOperator {
         self.hold.add(row.size_bytes())?;
         if row.column.has_floats() {
             let bound = row.labels.value(BOUND);
-            match bound.parse::<f64>() {
-                Err(_) => {
+            match upper_bound(bound) {
+                None => {
                     let note = Note::BadBucketLabel { name: self.name(&row.labels), label: bound };
                     cx.notes.add(note, self.operand);
                 }
-                Ok(upper) => {
+                Some(upper) => {
                     let labels = row.labels.without(|name| name == BOUND);
                     let place = *self.places.entry(labels).or_insert_with_key(|labels| {
                         self.classic.push(Classic { labels: labels.clone(), buckets: Vec::new() });
@@ -98,20 +98,27 @@ impl BucketOperator {
     fn finish(&mut self, cx: &mut Context<'_>, out: &mut Vec<Row>) -> Result<(), QueryError> {
         let Some(scalars) = self.scalars.all() else { return Ok(()) };
         self.drop_conflicts(cx);
+        let hold = self.hold.another();
+        let mut results = Results { rows: out, hold };
         match self.function {
-            FunctionId::HistogramFraction => self.evaluate(cx, out, &scalars, None),
+            FunctionId::HistogramFraction => self.evaluate(cx, &mut results, &scalars, None)?,
             FunctionId::HistogramQuantile => {
                 self.warn_of_quantiles(cx, &scalars);
-                self.evaluate(cx, out, &scalars, None)
+                self.evaluate(cx, &mut results, &scalars, None)?;
             }
             _ => {
                 self.warn_of_quantiles(cx, &scalars);
-                for scalar in &scalars {
-                    self.evaluate(cx, out, std::slice::from_ref(scalar), Some(scalar))?;
+                for (index, scalar) in scalars.iter().enumerate() {
+                    let label = Label { quantile: scalar, earlier: &scalars[..index] };
+                    self.evaluate(cx, &mut results, std::slice::from_ref(scalar), Some(label))?;
                 }
-                Ok(())
             }
         }
+        self.native = Vec::new();
+        self.classic = Vec::new();
+        self.places = HashMap::new();
+        self.hold.give_back(u64::MAX);
+        Ok(())
     }
 
     fn warn_of_quantiles(&self, cx: &mut Context<'_>, scalars: &[Scalar]) {
@@ -142,9 +149,9 @@ impl BucketOperator {
     fn evaluate(
         &self,
         cx: &mut Context<'_>,
-        out: &mut Vec<Row>,
+        out: &mut Results<'_>,
         params: &[Scalar],
-        label: Option<&Scalar>,
+        label: Option<Label<'_>>,
     ) -> Result<(), QueryError> {
         let param = |index: usize, step: usize| params.get(index).map_or(f64::NAN, |p| p.at(step));
         for row in &self.native {
@@ -167,7 +174,7 @@ impl BucketOperator {
                 }
                 column.floats[step] = value;
             }
-            self.emit(&row.labels, column, label, out);
+            self.emit(cx, &row.labels, column, label, out)?;
         }
         let mut buckets: Vec<ClassicBucket> = Vec::new();
         for classic in &self.classic {
@@ -187,7 +194,8 @@ impl BucketOperator {
                     classic_fraction(param(0, step), param(1, step), &mut buckets)
                 } else {
                     let (value, corrected) = classic_quantile(param(0, step), &mut buckets);
-                    if let Some((low, high, max_diff)) = corrected {
+                    let told = label.is_some_and(|label| label.has_corrected(step));
+                    if let Some((low, high, max_diff)) = corrected.filter(|_| !told) {
                         let time = cx.steps.time(step);
                         let details = ForcedMonotonicity {
                             times: (time, time),
@@ -200,34 +208,84 @@ impl BucketOperator {
                     value
                 };
             }
-            self.emit(&classic.labels, column, label, out);
+            self.emit(cx, &classic.labels, column, label, out)?;
         }
         Ok(())
     }
 
-    fn emit(&self, labels: &Labels, column: Column, label: Option<&Scalar>, out: &mut Vec<Row>) {
-        let Some(scalar) = label else {
+    fn emit(
+        &self,
+        cx: &Context<'_>,
+        labels: &Labels,
+        column: Column,
+        label: Option<Label<'_>>,
+        out: &mut Results<'_>,
+    ) -> Result<(), QueryError> {
+        let Some(Label { quantile, .. }) = label else {
             if !column.is_empty() {
-                out.push(Row { labels: labels.clone(), drop_name: true, column });
+                out.push(labels.clone(), column)?;
             }
-            return;
+            return Ok(());
         };
         // A quantile that changes from step to step gives a series for each value.
-        let first = out.len();
+        let mut places: HashMap<u64, usize> = HashMap::new();
         for step in (0..column.len()).filter(|step| column.has(*step)) {
-            let value = open_metrics_float(scalar.at(step));
-            let place = out[first..].iter().position(|row| row.labels.value(&self.label) == value);
-            let place = place.map_or_else(
-                || {
-                    let labels = labels.to_builder().set(&self.label, &value).build();
-                    out.push(Row { labels, drop_name: true, column: Column::absent(column.len()) });
-                    out.len() - 1
-                },
-                |place| first + place,
-            );
-            out[place].column.floats[step] = column.floats[step];
+            let value = quantile.at(step);
+            // All NaN look the same.
+            let key = if value.is_nan() { f64::NAN } else { value }.to_bits();
+            let place = match places.get(&key) {
+                Some(place) => *place,
+                None => {
+                    cx.budget.check()?;
+                    let labels = labels.to_builder().set(&self.label, &open_metrics_float(value)).build();
+                    out.push(labels, Column::absent(column.len()))?;
+                    places.insert(key, out.rows.len() - 1);
+                    out.rows.len() - 1
+                }
+            };
+            out.rows[place].column.floats[step] = column.floats[step];
         }
+        Ok(())
     }
+}
+
+/// Series that are made, and what holds them until they are handed on.
+struct Results<'a> {
+    rows: &'a mut Vec<Row>,
+    hold: Hold,
+}
+
+impl Results<'_> {
+    fn push(&mut self, labels: Labels, column: Column) -> Result<(), QueryError> {
+        let row = Row { labels, drop_name: true, column };
+        self.hold.add(row.size_bytes())?;
+        self.rows.push(row);
+        Ok(())
+    }
+}
+
+/// One of several quantiles, which is a label of the result.
+#[derive(Clone, Copy)]
+struct Label<'a> {
+    quantile: &'a Scalar,
+    /// The quantiles before it.
+    earlier: &'a [Scalar],
+}
+
+impl Label<'_> {
+    /// Whether an earlier quantile has corrected the buckets of a step, so that this one finds them in order.
+    fn has_corrected(&self, step: usize) -> bool {
+        self.earlier.iter().any(|quantile| (0.0..=1.0).contains(&quantile.at(step)))
+    }
+}
+
+/// The bound that a bucket's label names. As in Go, numbers that are too large for a float are none.
+fn upper_bound(text: &str) -> Option<f64> {
+    let bound: f64 = text.parse().ok()?;
+    let word = text.trim_start_matches(['+', '-']);
+    let is_word = word.starts_with(['i', 'I', 'n', 'N']);
+    let signed_nan = bound.is_nan() && word.len() < text.len();
+    (!signed_nan && (bound.is_finite() || is_word)).then_some(bound)
 }
 
 impl Operator for BucketOperator {

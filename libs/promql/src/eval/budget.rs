@@ -194,6 +194,11 @@ impl Hold {
         if bytes > self.bytes { self.add(bytes - self.bytes) } else { Ok(()) }
     }
 
+    /// Another for the same owner, which holds nothing yet.
+    pub(crate) fn another(&self) -> Hold {
+        Hold { budget: self.budget.clone(), meter: self.meter.clone(), bytes: 0 }
+    }
+
     /// Moves all that it holds to another.
     pub(crate) fn split(&mut self) -> Hold {
         let bytes = std::mem::take(&mut self.bytes);

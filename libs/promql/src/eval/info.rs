@@ -79,16 +79,18 @@ impl InfoOperator {
     }
 
     fn finish(&mut self, cx: &mut Context<'_>, out: &mut Vec<Row>) -> Result<(), QueryError> {
-        let (base, _hold) = self.base.take();
-        let (infos, _infos_hold) = self.infos.take();
+        let (base, mut hold) = self.base.take();
+        let (infos, infos_hold) = self.infos.take();
         let candidates = self.candidates(&base, infos);
         let names: Vec<&String> = {
             let mut names: Vec<&String> = candidates.keys().map(|(name, _)| name).collect();
             names.dedup();
             names
         };
+        let mut making = infos_hold.another();
         for row in base {
             cx.budget.check()?;
+            let bytes = row.size_bytes();
             if self.is_info(&row.labels) {
                 out.push(row);
                 continue;
@@ -98,7 +100,9 @@ impl InfoOperator {
                 .iter()
                 .filter_map(|name| candidates.get(&((*name).clone(), identity.clone())))
                 .collect();
-            self.enrich(cx, &row, &mine, out)?;
+            self.enrich(cx, &row, &mine, &mut making, out)?;
+            drop(row);
+            hold.give_back(bytes);
         }
         Ok(())
     }
@@ -109,11 +113,12 @@ impl InfoOperator {
         cx: &mut Context<'_>,
         row: &Row,
         infos: &[&Vec<Row>],
+        making: &mut Hold,
         out: &mut Vec<Row>,
     ) -> Result<(), QueryError> {
         // Info series seldom change, so the labels for a choice of them are made once.
         let mut made: HashMap<Vec<usize>, Option<usize>> = HashMap::new();
-        let first = out.len();
+        let mut known: HashMap<Labels, usize> = HashMap::new();
         for step in (0..cx.steps.count).filter(|step| row.column.has(*step)) {
             let mut choice = Vec::with_capacity(infos.len());
             for series in infos {
@@ -123,16 +128,22 @@ impl InfoOperator {
                 Some(place) => *place,
                 None => {
                     let chosen = infos.iter().zip(&choice).filter_map(|(series, at)| series.get(*at));
-                    let place = self.labels(&row.labels, chosen)?.map(|labels| {
-                        out[first..].iter().position(|r| r.labels == labels).map_or_else(
-                            || {
+                    let place = match self.labels(&row.labels, chosen)? {
+                        None => None,
+                        Some(labels) => Some(match known.get(&labels) {
+                            Some(place) => *place,
+                            None => {
+                                cx.budget.check()?;
                                 let column = Column::absent(cx.steps.count);
-                                out.push(Row { labels, drop_name: row.drop_name, column });
+                                let enriched =
+                                    Row { labels: labels.clone(), drop_name: row.drop_name, column };
+                                making.add(enriched.size_bytes())?;
+                                out.push(enriched);
+                                known.insert(labels, out.len() - 1);
                                 out.len() - 1
-                            },
-                            |place| first + place,
-                        )
-                    });
+                            }
+                        }),
+                    };
                     made.insert(choice, place);
                     place
                 }

@@ -1,7 +1,8 @@
 //! Warnings and infos while they are collected: one for each text, whatever number of series caused it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::{self, Write as _};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::output::Annotations;
 use crate::syntax::ast::Span;
@@ -191,9 +192,14 @@ impl ForcedMonotonicity {
     }
 }
 
+/// Most texts of one kind that are kept: the first in alphabetic order, whatever order they come in.
+const MAX_TEXTS: usize = 1000;
+
+/// Most texts of one kind beyond those that are told apart in order to count them.
+const MAX_OMITTED: usize = 10_000;
+
 #[derive(Clone, Copy, Debug)]
 struct Place {
-    warning: bool,
     span: Span,
     details: Option<ForcedMonotonicity>,
     /// How often it was added, where that is told.
@@ -207,13 +213,95 @@ impl Place {
             *count += before;
         }
     }
+
+    /// The finished line of a note with this text.
+    fn line(&self, mut text: String, query: &str) -> String {
+        if let Some(d) = self.details {
+            // Writing into a string cannot fail.
+            let _ = write!(
+                text,
+                ", from buckets {} to {}, with a max diff of {}, over {} samples from {} to {}",
+                go_g(d.buckets.0),
+                go_g(d.buckets.1),
+                go_g2(d.max_diff),
+                d.count,
+                go_date(d.times.0),
+                go_date(d.times.1)
+            );
+        }
+        if let Some(count) = self.occurrences.filter(|count| *count > 1) {
+            let _ = write!(text, " ({count} occurrences)");
+        }
+        let (line, column) = self.span.line_column(query);
+        let _ = write!(text, " ({line}:{column})");
+        text
+    }
 }
 
 /// The notes of one worker or one query. Of several with the same text the last place is kept.
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
-    places: BTreeMap<String, Place>,
+    warnings: Kind,
+    infos: Kind,
     text: String,
+}
+
+/// The warnings, or the infos.
+#[derive(Debug, Default)]
+struct Kind {
+    places: BTreeMap<String, Place>,
+    /// Hashes of the texts that are not kept.
+    omitted: HashSet<u64>,
+}
+
+impl Kind {
+    fn insert(&mut self, text: &str, mut place: Place) {
+        if let Some(known) = self.places.get_mut(text) {
+            place.count(known);
+            if let (Some(known), Some(details)) = (known.details, &mut place.details) {
+                details.merge(&known);
+            }
+            *known = place;
+            return;
+        }
+        if self.places.len() < MAX_TEXTS {
+            self.places.insert(text.to_owned(), place);
+            return;
+        }
+        match self.places.last_entry().filter(|last| text < last.key().as_str()) {
+            Some(last) => {
+                let (last, _) = last.remove_entry();
+                self.omit(&last);
+                self.places.insert(text.to_owned(), place);
+            }
+            None => self.omit(text),
+        }
+    }
+
+    fn omit(&mut self, text: &str) {
+        if self.omitted.len() < MAX_OMITTED {
+            let mut hasher = DefaultHasher::new();
+            text.hash(&mut hasher);
+            self.omitted.insert(hasher.finish());
+        }
+    }
+
+    /// Takes over what a worker has of this kind.
+    fn merge(&mut self, other: Kind) {
+        for (text, place) in other.places {
+            self.insert(&text, place);
+        }
+        for hash in other.omitted {
+            if self.omitted.len() < MAX_OMITTED {
+                self.omitted.insert(hash);
+            }
+        }
+    }
+
+    fn lines(self, query: &str) -> Vec<String> {
+        let line = |(text, place): (String, Place)| place.line(text, query);
+        self.places.into_iter().map(line).collect()
+    }
 }
 
 impl Notes {
@@ -231,16 +319,8 @@ impl Notes {
         // Writing into a string cannot fail.
         let _ = write!(self.text, "{note}");
         let occurrences = matches!(note, Note::StartOverlap(_)).then_some(times);
-        let mut place = Place { warning: note.is_warning(), span, details: None, occurrences };
-        match self.places.get_mut(&self.text) {
-            Some(known) => {
-                place.count(known);
-                *known = place;
-            }
-            None => {
-                self.places.insert(self.text.clone(), place);
-            }
-        }
+        let kind = if note.is_warning() { &mut self.warnings } else { &mut self.infos };
+        kind.insert(&self.text, Place { span, details: None, occurrences });
     }
 
     /// Adds the info that buckets of the classic histogram `name` did not ascend.
@@ -250,52 +330,19 @@ impl Notes {
              https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile){}",
             ForMetric(name)
         );
-        self.insert(text, Place { warning: false, span, details: Some(details), occurrences: None });
-    }
-
-    fn insert(&mut self, text: String, mut place: Place) {
-        if let Some(known) = self.places.get(&text) {
-            place.count(known);
-            if let (Some(known), Some(details)) = (known.details, &mut place.details) {
-                details.merge(&known);
-            }
-        }
-        self.places.insert(text, place);
+        self.infos.insert(&text, Place { span, details: Some(details), occurrences: None });
     }
 
     /// Takes over the notes of a worker.
     pub(crate) fn merge(&mut self, other: Notes) {
-        for (text, place) in other.places {
-            self.insert(text, place);
-        }
+        self.warnings.merge(other.warnings);
+        self.infos.merge(other.infos);
     }
 
     /// The finished lines; `query` is the text that the places refer to.
     pub(crate) fn finish(self, query: &str) -> Annotations {
-        let mut annotations = Annotations::default();
-        for (mut text, place) in self.places {
-            if let Some(d) = place.details {
-                // Writing into a string cannot fail.
-                let _ = write!(
-                    text,
-                    ", from buckets {} to {}, with a max diff of {}, over {} samples from {} to {}",
-                    go_g(d.buckets.0),
-                    go_g(d.buckets.1),
-                    go_g2(d.max_diff),
-                    d.count,
-                    go_date(d.times.0),
-                    go_date(d.times.1)
-                );
-            }
-            if let Some(count) = place.occurrences.filter(|count| *count > 1) {
-                let _ = write!(text, " ({count} occurrences)");
-            }
-            let (line, column) = place.span.line_column(query);
-            let _ = write!(text, " ({line}:{column})");
-            let lines = if place.warning { &mut annotations.warnings } else { &mut annotations.infos };
-            lines.push(text);
-        }
-        annotations
+        let omitted = (self.warnings.omitted.len(), self.infos.omitted.len());
+        Annotations { warnings: self.warnings.lines(query), infos: self.infos.lines(query), omitted }
     }
 }
 
@@ -319,6 +366,26 @@ mod tests {
             found.warnings,
             ["PromQL warning: quantile value should be between 0 and 1, got 1.5 (1:1)"]
         );
+    }
+
+    #[test]
+    fn of_many_texts_the_first_are_kept_and_the_others_counted_in_whatever_order_they_come() {
+        let name = |n: usize| format!("m{n:05}");
+        let mut together = Notes::default();
+        for from in [2, 0, 1] {
+            let mut notes = Notes::default();
+            for n in (0..3000).rev().filter(|n| n % 3 == from || n % 7 == 0) {
+                notes.add(Note::NotCounter(&name(n)), Span::new(0, 1));
+                notes.add(Note::PossibleNonCounter(&name(n % 20)), Span::new(0, 1));
+            }
+            together.merge(notes);
+        }
+        let found = together.finish("x");
+        assert_eq!((found.warnings.len(), found.infos.len(), found.omitted), (1000, 20, (2000, 0)));
+        assert!(found.warnings.iter().enumerate().all(|(n, line)| line.contains(&name(n))));
+        let shown = found.limited(10);
+        assert_eq!(shown.warnings[10], "2990 more warning annotations omitted");
+        assert_eq!(shown.infos[10], "10 more info annotations omitted");
     }
 
     #[test]

@@ -76,6 +76,7 @@ fn every_operator_looks_at_the_flag_at_least_once_a_series_and_ends_there() {
         ("absent(requests_total)", &range, 2),
         ("scalar(requests_total)", &range, 2),
         ("histogram_quantile(0.5, requests_total)", &range, 3),
+        ("histogram_quantiles(requests_total, 'q', 0.5, time() / 1000)", &range, 4),
         ("histogram_fraction(0, 1, requests_total)", &range, 3),
         ("label_replace(requests_total, 'a', '$1', 'job', '(.*)')", &range, 2),
         ("sum(label_join(requests_total or requests_total, 'a', '-', 'job'))", &range, 4),

@@ -14,6 +14,7 @@ use crate::{
 use std::time::Duration;
 
 mod language;
+mod limits;
 
 const STEP: i64 = 15_000;
 const SAMPLES: i64 = 60;

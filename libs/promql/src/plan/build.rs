@@ -19,7 +19,7 @@ use crate::syntax::ast::{
 };
 use crate::syntax::functions::FunctionId;
 use crate::text::go_quoted;
-use crate::{EngineOptions, Interrupt, QueryError, QueryParams};
+use crate::{EngineOptions, Interrupt, ParseError, QueryError, QueryParams};
 
 /// Operators under construction.
 pub(super) struct Builder<'q> {
@@ -40,6 +40,9 @@ pub(super) struct Builder<'q> {
     pub(super) traits: Vec<Traits>,
     pub(super) selects: Selects,
 }
+
+/// Most different selects of an expression: each asks every store.
+const MAX_SELECTS: usize = 1000;
 
 /// What a builder has built.
 pub(super) struct Built {
@@ -107,6 +110,11 @@ impl<'q> Builder<'q> {
             self.nodes[*input].parent = Some((id, place));
         }
         if let Op::Leaf(leaf) = &op {
+            if leaf.select.index() >= MAX_SELECTS {
+                let message =
+                    format!("expression has more than the limit of {MAX_SELECTS} different selectors");
+                return Err(ParseError::new(self.text, leaf.span, message).into());
+            }
             self.selects.leaves[leaf.select.index()].push(id);
         }
         let below: Vec<Traits> = inputs.iter().map(|&input| self.traits[input]).collect();

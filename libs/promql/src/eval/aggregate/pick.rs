@@ -174,6 +174,8 @@ impl PickOperator {
     }
 
     fn finish(&mut self, cx: &mut Context<'_>, out: &mut Vec<Row>) -> Result<(), QueryError> {
+        let mut making = self.hold.another();
+        making.add((self.series.len() * size_of::<Option<usize>>()) as u64)?;
         let mut place: Vec<Option<usize>> = vec![None; self.series.len()];
         for steps in &mut self.chosen {
             for (step, chosen) in steps.iter_mut().enumerate() {
@@ -184,14 +186,24 @@ impl PickOperator {
                     _ => {}
                 }
                 for choice in chosen.drain(..) {
-                    let at = *place[choice.series].get_or_insert_with(|| {
-                        let (labels, drop_name) = self.series[choice.series].clone();
-                        out.push(Row { labels, drop_name, column: Column::absent(cx.steps.count) });
-                        out.len() - 1
-                    });
+                    let at = match place[choice.series] {
+                        Some(at) => at,
+                        None => {
+                            let (labels, drop_name) = self.series[choice.series].clone();
+                            let row = Row { labels, drop_name, column: Column::absent(cx.steps.count) };
+                            making.add(row.size_bytes())?;
+                            out.push(row);
+                            *place[choice.series].insert(out.len() - 1)
+                        }
+                    };
                     let column = &mut out[at].column;
                     match choice.histogram {
-                        Some(histogram) => column.set_histogram(step, histogram),
+                        Some(histogram) => {
+                            if column.histograms.is_empty() {
+                                making.add((cx.steps.count * size_of::<Option<Histogram>>()) as u64)?;
+                            }
+                            column.set_histogram(step, histogram);
+                        }
                         None => column.floats[step] = choice.value,
                     }
                 }

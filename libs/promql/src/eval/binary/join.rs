@@ -5,7 +5,7 @@
 //!
 //! Behaviour: `VectorBinop` in Prometheus 3.14's `promql/engine.go`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use model::Labels;
 
@@ -26,10 +26,21 @@ use crate::syntax::ast::{BinaryOp, Cardinality, Span};
 struct Group {
     /// Series of the "one" side.
     ones: Vec<Row>,
+    /// Steps at which one of these has a value; kept once there are several.
+    present: Bits,
     /// Steps at which a series of the "many" side found a partner.
     matched: Bits,
     /// For each result series, the steps at which it has been made.
     made: HashMap<Labels, Bits>,
+}
+
+/// Two series of the "one" side in one group that have a value at the same step.
+#[derive(Clone, Copy, Debug)]
+struct Duplicate {
+    group: usize,
+    /// Their places in the group.
+    earlier: usize,
+    later: usize,
 }
 
 /// What an operator needs to know about itself to combine two values.
@@ -57,10 +68,9 @@ pub(crate) struct JoinOperator {
     signature: Grouping,
     numbers: Groups,
     groups: Vec<Group>,
-    /// Steps at which the "many" side has any value.
-    many_present: Bits,
-    /// The first error at each step that only counts if the other side has a value there.
-    duplicates: HashMap<usize, String>,
+    /// Steps at which two series of one group of the "one" side have a value, and the first two that do. That is an error
+    /// where the "many" side has any value.
+    duplicates: BTreeMap<usize, Duplicate>,
     waiting: Kept,
     hold: Hold,
     ended: u8,
@@ -89,8 +99,7 @@ impl JoinOperator {
             signature: signature(matching),
             numbers: Groups::default(),
             groups: Vec::new(),
-            many_present: Bits::default(),
-            duplicates: HashMap::new(),
+            duplicates: BTreeMap::new(),
             waiting: Kept::new(waiting),
             hold,
             ended: 0,
@@ -105,8 +114,8 @@ impl JoinOperator {
     fn group(&mut self, cx: &Context<'_>, labels: &Labels) -> Result<usize, QueryError> {
         let number = self.numbers.number(&self.signature, labels);
         if number == self.groups.len() {
-            // Its labels and key, and a bit for each step.
-            self.hold.add((size_of::<Group>() + 2 * labels.size_bytes() + bit_bytes(cx)) as u64)?;
+            // Its labels and key, and two bits for each step.
+            self.hold.add((size_of::<Group>() + 2 * labels.size_bytes() + 2 * bit_bytes(cx)) as u64)?;
             self.groups.push(Group::default());
         }
         Ok(number)
@@ -116,21 +125,30 @@ impl JoinOperator {
     fn keep(&mut self, cx: &Context<'_>, row: Row) -> Result<(), QueryError> {
         self.hold.add(row.size_bytes())?;
         let number = self.group(cx, &row.labels)?;
-        for other in &self.groups[number].ones {
-            cx.budget.check()?;
-            for step in 0..cx.steps.count {
-                if row.column.has(step) && other.column.has(step) && !self.duplicates.contains_key(&step) {
-                    let text = self.duplicate(&row, other);
-                    self.hold.add((text.len() + size_of::<(usize, String)>()) as u64)?;
-                    self.duplicates.insert(step, text);
-                }
+        let Group { ones, present, .. } = &mut self.groups[number];
+        if let [first] = ones.as_slice() {
+            for step in (0..cx.steps.count).filter(|step| first.column.has(*step)) {
+                present.set(step);
             }
         }
-        self.groups[number].ones.push(row);
+        let later = ones.len();
+        if later > 0 {
+            for step in (0..cx.steps.count).filter(|step| row.column.has(*step)) {
+                if !present.set(step) || self.duplicates.contains_key(&step) {
+                    continue;
+                }
+                let Some(earlier) = ones.iter().position(|other| other.column.has(step)) else { continue };
+                self.hold.add(2 * size_of::<(usize, Duplicate)>() as u64)?;
+                self.duplicates.insert(step, Duplicate { group: number, earlier, later });
+            }
+        }
+        ones.push(row);
         Ok(())
     }
 
-    fn duplicate(&self, a: &Row, b: &Row) -> String {
+    fn tell(&self, duplicate: &Duplicate) -> String {
+        let ones = &self.groups[duplicate.group].ones;
+        let (a, b) = (&ones[duplicate.later], &ones[duplicate.earlier]);
         let side = if self.rule.one_is_left { "left" } else { "right" };
         let (mut first, mut second) = (go_labels(&a.labels), go_labels(&b.labels));
         if first > second {
@@ -160,10 +178,14 @@ impl JoinOperator {
     }
 
     /// Joins a series of the "many" side with its partners.
-    fn join(&mut self, cx: &mut Context<'_>, row: Row, out: &mut Vec<Row>) -> Result<(), QueryError> {
-        for step in (0..cx.steps.count).filter(|step| row.column.has(*step)) {
-            self.many_present.set(step);
-        }
+    fn join(
+        &mut self,
+        cx: &mut Context<'_>,
+        row: Row,
+        making: &mut Hold,
+        out: &mut Vec<Row>,
+    ) -> Result<(), QueryError> {
+        self.refuse_duplicates(|step| row.column.has(step))?;
         let number = self.group(cx, &row.labels)?;
         let ones = std::mem::take(&mut self.groups[number].ones);
         let first = out.len();
@@ -172,7 +194,7 @@ impl JoinOperator {
             let labels = self.result_labels(&row.labels, &one.labels);
             let mut column = Column::absent(cx.steps.count);
             self.combine(number, &labels, &row.column, &one.column, &mut column, cx)?;
-            self.emit(labels, row.drop_name, column, first, out);
+            self.emit(labels, row.drop_name, column, first, making, out)?;
         }
         if let Some(fill) = self.fill_one {
             // Where no partner has a value.
@@ -187,7 +209,7 @@ impl JoinOperator {
                 let filled = Column::constant(fill, cx.steps.count);
                 let mut column = Column::absent(cx.steps.count);
                 self.combine(number, &labels, &lonely, &filled, &mut column, cx)?;
-                self.emit(labels, row.drop_name, column, first, out);
+                self.emit(labels, row.drop_name, column, first, making, out)?;
             }
         }
         self.groups[number].ones = ones;
@@ -195,17 +217,28 @@ impl JoinOperator {
     }
 
     /// Hands a result on; results of one series with equal labels, which are at different steps, become one.
-    fn emit(&self, labels: Labels, drop_name: bool, column: Column, first: usize, out: &mut Vec<Row>) {
+    fn emit(
+        &self,
+        labels: Labels,
+        drop_name: bool,
+        column: Column,
+        first: usize,
+        making: &mut Hold,
+        out: &mut Vec<Row>,
+    ) -> Result<(), QueryError> {
         if column.is_empty() {
-            return;
+            return Ok(());
         }
         if let Some(same) = out[first..].iter_mut().find(|row| row.labels == labels) {
             for step in (0..column.len()).filter(|step| column.has(*step)) {
                 same.column.set(step, column.get(step));
             }
-            return;
+            return Ok(());
         }
-        out.push(Row { labels, drop_name: drop_name || self.rule.return_bool, column });
+        let row = Row { labels, drop_name: drop_name || self.rule.return_bool, column };
+        making.add(row.size_bytes())?;
+        out.push(row);
+        Ok(())
     }
 
     /// Combines two columns where both have a value, and checks that no result is made twice at a step.
@@ -248,9 +281,7 @@ impl JoinOperator {
             } else {
                 continue;
             };
-            // That the other side is not unique is looked at first.
-            let text = self.duplicates.get(&step).map_or(problem, String::as_str);
-            return Err(QueryError::execution(text));
+            return Err(QueryError::execution(problem));
         }
         if let Some(made) = made {
             group.made.insert(labels.clone(), made);
@@ -263,12 +294,19 @@ impl JoinOperator {
     }
 
     /// Joins what the "one" side has without a partner with the value that stands in for it.
-    fn fill(&mut self, cx: &mut Context<'_>, fill: f64, out: &mut Vec<Row>) -> Result<(), QueryError> {
+    fn fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        fill: f64,
+        making: &mut Hold,
+        out: &mut Vec<Row>,
+    ) -> Result<(), QueryError> {
         for number in 0..self.groups.len() {
             cx.budget.check()?;
             let ones = std::mem::take(&mut self.groups[number].ones);
             let matched = self.groups[number].matched.clone();
             for one in &ones {
+                cx.budget.check()?;
                 let mut lonely = one.column.clone();
                 for step in (0..cx.steps.count).filter(|step| matched.get(*step)) {
                     lonely.clear(step);
@@ -281,19 +319,17 @@ impl JoinOperator {
                 let mut column = Column::absent(cx.steps.count);
                 self.combine(number, &labels, &filled, &lonely, &mut column, cx)?;
                 let first = out.len();
-                self.emit(labels, false, column, first, out);
+                self.emit(labels, false, column, first, making, out)?;
             }
         }
         Ok(())
     }
 
-    /// Reports several series of the "one" side at one step, unless the "many" side has none there and so nothing was
-    /// to be matched.
-    fn check_duplicates(&self) -> Result<(), QueryError> {
-        let always = self.fill_one.is_some() || self.fill_many.is_some();
-        let steps = self.duplicates.iter().filter(|(step, _)| always || self.many_present.get(**step));
-        match steps.min_by_key(|(step, _)| **step) {
-            Some((_, text)) => Err(QueryError::execution(text.clone())),
+    /// Reports several series of the "one" side at one of the steps at which something is matched: where the "many" side
+    /// has nothing, nothing is.
+    fn refuse_duplicates(&self, is_matched: impl Fn(usize) -> bool) -> Result<(), QueryError> {
+        match self.duplicates.iter().find(|(step, _)| is_matched(**step)) {
+            Some((_, duplicate)) => Err(QueryError::execution(self.tell(duplicate))),
             None => Ok(()),
         }
     }
@@ -383,27 +419,35 @@ impl Operator for JoinOperator {
         if self.ended & 1 << self.one_side() == 0 {
             return self.waiting.extend(rows);
         }
+        let mut making = self.hold.another();
         for row in rows {
             cx.budget.check()?;
-            self.join(cx, row, out)?;
+            self.join(cx, row, &mut making, out)?;
         }
         Ok(())
     }
 
     fn end(&mut self, cx: &mut Context<'_>, input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {
         self.ended |= 1 << input;
+        let mut making = self.hold.another();
         if input == self.one_side() {
-            let (rows, _hold) = self.waiting.take();
+            if self.fill_one.is_some() || self.fill_many.is_some() {
+                // Whatever is missing on the "many" side is filled in.
+                self.refuse_duplicates(|_| true)?;
+            }
+            let (rows, mut waiting) = self.waiting.take();
             for row in rows {
                 cx.budget.check()?;
-                self.join(cx, row, out)?;
+                let bytes = row.size_bytes();
+                self.join(cx, row, &mut making, out)?;
+                waiting.give_back(bytes);
             }
         }
         if self.ended == 0b11 {
-            self.check_duplicates()?;
             if let Some(fill) = self.fill_many {
-                self.fill(cx, fill, out)?;
+                self.fill(cx, fill, &mut making, out)?;
             }
+            self.duplicates = BTreeMap::new();
             self.groups = Vec::new();
             self.numbers = Groups::default();
             self.hold.give_back(u64::MAX);
