@@ -115,6 +115,10 @@ pub struct QueryArgs {
     #[arg(long = "enable-feature", value_name = "FEATURE", value_enum, value_delimiter = ',')]
     pub(crate) features: Vec<Feature>,
 
+    /// The functions xrate, xincrease and xdelta; the same as --enable-feature=promql-x-functions
+    #[arg(long = "query.enable-x-functions")]
+    pub(crate) enable_x_functions: bool,
+
     /// Label that this querier adds to the label sets it announces, as NAME="VALUE"; repeatable
     #[arg(long, value_name = "LABEL", value_parser = parse_label)]
     pub(crate) selector_label: Vec<(String, String)>,
@@ -277,6 +281,7 @@ impl Config {
 
     pub(crate) fn has(&self, feature: Feature) -> bool {
         self.args.features.contains(&feature)
+            || (feature == Feature::XFunctions && self.args.enable_x_functions)
     }
 
     /// The settings in force by flag, as `/api/v1/status/flags` shows them.
@@ -311,6 +316,7 @@ impl Config {
             ("query.default-evaluation-interval", format_duration(args.evaluation_interval)),
             ("query.metadata.default-time-range", format_duration(args.metadata_range)),
             ("enable-feature", list(args.features.iter().map(value_name).collect())),
+            ("query.enable-x-functions", args.enable_x_functions.to_string()),
             ("selector-label", self.selector_labels.to_string()),
             ("store.response-timeout", format_duration(args.response_timeout)),
             ("store.unhealthy-timeout", format_duration(args.unhealthy_timeout)),
@@ -373,7 +379,14 @@ mod tests {
         assert_eq!(config.selector_labels.get("tier"), Some("x"));
         assert_eq!((config.max_memory, config.max_total_memory), (3 << 29, 2 << 30));
         assert_eq!(config.flags()["endpoint"], "a:1,dns+b:2");
-        assert!(config.has(Feature::ExperimentalFunctions));
+        assert!(config.has(Feature::ExperimentalFunctions) && !config.has(Feature::XFunctions));
+    }
+
+    #[test]
+    fn x_functions_are_enabled_by_the_flag_of_thanos_or_as_a_feature() {
+        for flag in ["--query.enable-x-functions", "--enable-feature=promql-x-functions"] {
+            assert!(check(&[flag]).unwrap().has(Feature::XFunctions), "{flag}");
+        }
     }
 
     #[test]

@@ -9,8 +9,8 @@ const UNKNOWN_BYTES: u64 = 2 << 30;
 /// Below this no useful query runs.
 const LEAST_BYTES: u64 = 64 << 20;
 
-/// What all queries together may hold: half of the memory. The other half is for what connections hold, for the text of
-/// answers and for the rest of the process, so that queries which are too large end with an error and not with the process.
+/// What all queries together may hold: half of the memory. The other half is for what connections hold and for the
+/// rest of the process, so that queries which are too large end with an error and not with the process.
 pub(crate) fn for_all_queries() -> u64 {
     (total_bytes() / 2).max(LEAST_BYTES)
 }

@@ -118,7 +118,7 @@ impl Api {
         }
         body.push(b']');
         Envelope::end(&mut body, &warnings, &[]);
-        Ok(Reply { body, partial })
+        Ok(Reply { body: vec![body.into()], partial })
     }
 
     async fn names(&self, params: &Params) -> Result<Reply, ApiError> {

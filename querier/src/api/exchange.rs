@@ -1,9 +1,13 @@
 //! HTTP around the API: parameters in, JSON out, headers of both.
 
+use std::convert::Infallible;
+
 use axum::body::Body;
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures::stream;
 use http::{HeaderValue, Method, StatusCode, header};
 use promapi::{ApiError, Envelope, ErrorType, Params};
 
@@ -12,7 +16,7 @@ const FORM_BYTES: usize = 10 << 20;
 
 /// A successful answer.
 pub(super) struct Reply {
-    pub(super) body: Vec<u8>,
+    pub(super) body: Vec<Bytes>,
     /// Whether something is missing from it; caches must not keep such an answer.
     pub(super) partial: bool,
 }
@@ -22,7 +26,7 @@ impl Reply {
     pub(super) fn of(data: &impl serde::Serialize, warnings: &[String]) -> Result<Self, ApiError> {
         let body = Envelope::of(data, warnings, &[])
             .map_err(|error| ApiError::new(ErrorType::Internal, format!("write answer: {error}")))?;
-        Ok(Reply { body, partial: !warnings.is_empty() })
+        Ok(Reply { body: vec![body.into()], partial: !warnings.is_empty() })
     }
 }
 
@@ -46,12 +50,15 @@ pub(super) async fn params(request: Request) -> Result<Params, ApiError> {
 pub(super) fn respond(outcome: Result<Reply, ApiError>) -> Response {
     let (status, body, keep) = match outcome {
         Ok(reply) => (StatusCode::OK, reply.body, !reply.partial),
-        Err(error) => (error.kind.status(), error.body(), false),
+        Err(error) => (error.kind.status(), vec![error.body().into()], false),
     };
-    let mut response = Response::new(Body::from(body));
+    let length: usize = body.iter().map(Bytes::len).sum();
+    let mut response =
+        Response::new(Body::from_stream(stream::iter(body.into_iter().map(Ok::<_, Infallible>))));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     if !keep {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }

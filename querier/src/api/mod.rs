@@ -2,6 +2,7 @@
 //!
 //! Reading order: [`exchange`] (requests in, answers out), `query`, `result`, `tree`, `catalog`, `stores`, `status`.
 
+mod body;
 mod catalog;
 mod exchange;
 mod name;

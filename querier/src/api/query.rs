@@ -7,9 +7,10 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use model::{TimeRange, Timestamp};
 use promapi::{ApiError, Envelope, ErrorType, ParamError, Params};
-use promql::QueryError;
 use promql::syntax::ast::Expr;
+use promql::{Account, Interrupt, QueryError, TotalBudget};
 
+use super::body::Text;
 use super::exchange::{Reply, params, respond};
 use super::tree::tree;
 use super::{Api, bad_data, result, store_error, store_filter};
@@ -63,7 +64,7 @@ pub(super) async fn parse(State(api): State<Arc<Api>>, request: Request) -> Resp
         Envelope::begin(&mut body);
         body.extend_from_slice(tree(&api.expression(&params)?).as_bytes());
         Envelope::end(&mut body, &[], &[]);
-        Ok(Reply { body, partial: false })
+        Ok(Reply { body: vec![body.into()], partial: false })
     };
     respond(answer.await)
 }
@@ -146,20 +147,31 @@ impl Api {
 
     async fn answer(&self, params: &Params, question: Question) -> Result<Reply, ApiError> {
         let limit = params.limit("limit")?;
-        let mut answer = self.driver.ask(question).await.map_err(|error| ask_error(&error))?;
-        let cut = limit.is_some_and(|limit| result::truncate(&mut answer.output.value, limit));
         let with_stats = params.get("stats").is_some_and(|text| !text.is_empty());
-        Ok(write(answer, cut, with_stats))
+        let total = self.driver.engine().total.clone();
+        let write = move |mut answer: Answer, account: &Account, interrupt: Interrupt| {
+            let cut = limit.is_some_and(|limit| result::truncate(&mut answer.output.value, limit));
+            write(answer, cut, with_stats, Text::new(account, interrupt), &total)
+        };
+        self.driver.ask(question, write).await.map_err(|error| ask_error(&error))
     }
 }
 
-fn write(answer: Answer, cut: bool, with_stats: bool) -> Reply {
+/// Writes an answer and lets go of it.
+fn write(
+    answer: Answer,
+    cut: bool,
+    with_stats: bool,
+    mut text: Text,
+    total: &TotalBudget,
+) -> Result<Reply, QueryError> {
     let Answer { output, mut warnings, stores } = answer;
     let partial = !warnings.is_empty();
-    let mut body = Vec::with_capacity(1024);
-    Envelope::begin(&mut body);
+    let body = text.room(0)?;
+    Envelope::begin(body);
     body.push(b'{');
-    result::write(&mut body, &output.value);
+    result::write(&mut text, &output.value)?;
+    let body = text.room(0)?;
     if with_stats {
         body.extend_from_slice(b",\"stats\":");
         body.extend_from_slice(result::stats(&output.stats, &stores).to_string().as_bytes());
@@ -169,12 +181,13 @@ fn write(answer: Answer, cut: bool, with_stats: bool) -> Reply {
         body.extend_from_slice(result::analysis(plan).to_string().as_bytes());
     }
     body.push(b'}');
-    warnings.extend(output.annotations.warnings);
+    warnings.extend_from_slice(&output.annotations.warnings);
     if cut {
         warnings.push("results truncated due to limit".to_owned());
     }
-    Envelope::end(&mut body, &warnings, &output.annotations.infos);
-    Reply { body, partial }
+    Envelope::end(body, &warnings, &output.annotations.infos);
+    drop(output);
+    Ok(Reply { body: text.finish(total)?, partial })
 }
 
 fn ask_error(error: &AskError) -> ApiError {

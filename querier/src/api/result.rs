@@ -1,42 +1,70 @@
 //! Values of queries as JSON.
 
-use model::FloatHistogram;
+use model::{FloatHistogram, Labels};
 use promapi::{Boundaries, Bucket, HistogramPoint, ResultWriter};
-use promql::{PlanNode, QueryValue, SampleValue, Select, Stats};
+use promql::{PlanNode, QueryError, QueryValue, SampleValue, Select, Stats};
 use serde_json::{Value, json};
 
+use super::body::Text;
 use crate::fanout::{Outcome, StoreReport};
 
+/// What a sample takes at most, unless its digits are many.
+const SAMPLE_BYTES: usize = 32;
+/// What a bucket takes at most, unless its digits are many; also the count and the sum.
+const BUCKET_BYTES: usize = 64;
+
 /// Writes `resultType` and `result`.
-pub(super) fn write(out: &mut Vec<u8>, value: &QueryValue) {
+///
+/// # Errors
+/// When the text is more than the query may hold.
+pub(super) fn write(text: &mut Text, value: &QueryValue) -> Result<(), QueryError> {
     match value {
-        QueryValue::Scalar(sample) => ResultWriter::scalar(out, sample.timestamp, sample.value),
-        QueryValue::String { timestamp, value } => ResultWriter::string(out, *timestamp, value),
+        QueryValue::Scalar(sample) => ResultWriter::scalar(text.room(0)?, sample.timestamp, sample.value),
+        QueryValue::String { timestamp, value } => {
+            ResultWriter::string(text.room(value.len())?, *timestamp, value);
+        }
         QueryValue::Vector(samples) => {
-            let mut writer = ResultWriter::vector(out);
+            let mut writer = ResultWriter::vector(text.room(0)?);
             for sample in samples {
+                let labels = labels_room(&sample.labels);
                 match &sample.value {
-                    SampleValue::Float(value) => writer.sample(out, &sample.labels, sample.timestamp, *value),
+                    SampleValue::Float(value) => {
+                        let out = text.room(labels + SAMPLE_BYTES)?;
+                        writer.sample(out, &sample.labels, sample.timestamp, *value);
+                    }
                     SampleValue::Histogram(histogram) => {
                         let buckets = buckets(histogram);
+                        let out = text.room(labels + histogram_room(histogram))?;
                         let point = point(histogram, &buckets);
                         writer.histogram_sample(out, &sample.labels, sample.timestamp, point);
                     }
                 }
             }
-            writer.end(out);
+            writer.end(text.room(0)?);
         }
         QueryValue::Matrix(matrix) => {
-            let mut writer = ResultWriter::matrix(out);
+            let mut writer = ResultWriter::matrix(text.room(0)?);
             for series in matrix {
+                let histograms: usize = series.histograms.iter().map(|(_, h)| histogram_room(h)).sum();
+                let room = labels_room(&series.labels) + series.floats.len() * SAMPLE_BYTES + histograms;
+                let out = text.room(room)?;
                 let floats = series.floats.iter().map(|s| (s.timestamp, s.value));
                 let all: Vec<Vec<Bucket>> = series.histograms.iter().map(|(_, h)| buckets(h)).collect();
                 let histograms = series.histograms.iter().zip(&all).map(|((at, h), b)| (*at, point(h, b)));
                 writer.series(out, &series.labels, floats, histograms);
             }
-            writer.end(out);
+            writer.end(text.room(0)?);
         }
     }
+    Ok(())
+}
+
+fn labels_room(labels: &Labels) -> usize {
+    labels.iter().map(|label| label.name.len() + label.value.len() + 8).sum()
+}
+
+fn histogram_room(histogram: &FloatHistogram) -> usize {
+    (histogram.positive_buckets.len() + histogram.negative_buckets.len() + 3) * BUCKET_BYTES
 }
 
 fn point<'a>(histogram: &FloatHistogram, buckets: &'a [Bucket]) -> HistogramPoint<'a> {

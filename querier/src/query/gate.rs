@@ -12,7 +12,7 @@ use runtime::Registry;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::{Answer, AskError};
+use super::Cost;
 
 const SECONDS: [f64; 12] = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 6.0, 10.0, 30.0, 60.0, 120.0, 300.0];
 
@@ -107,18 +107,19 @@ impl QueryMetrics {
         metrics
     }
 
-    pub(crate) fn observe(&self, kind: &'static str, length: Duration, answer: &Result<Answer, AskError>) {
-        let outcome = match answer {
-            Ok(answer) => {
-                self.samples.inc_by(answer.output.stats.samples);
-                if answer.warnings.is_empty() {
-                    "whole"
-                } else {
+    /// Counts a query that has taken so long; `None` is the cost of one that failed.
+    pub(super) fn observe(&self, kind: &'static str, length: Duration, cost: Option<&Cost>) {
+        let outcome = match cost {
+            Some(cost) => {
+                self.samples.inc_by(cost.samples);
+                if cost.partial {
                     self.partial.inc();
                     "partial"
+                } else {
+                    "whole"
                 }
             }
-            Err(_) => "failed",
+            None => "failed",
         };
         self.seconds.get_or_create(&Labels { kind, outcome }).observe(length.as_secs_f64());
     }

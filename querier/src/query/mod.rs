@@ -12,7 +12,9 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use model::Timestamp;
-use promql::{EngineOptions, Interrupt, PlanNode, Query, QueryError, QueryOutput, QueryParams, Select};
+use promql::{
+    Account, EngineOptions, Interrupt, PlanNode, Query, QueryError, QueryOutput, QueryParams, Select,
+};
 use series::Dedup;
 use storeapi::{PartialResponse, StoreError};
 use tokio::time::{Instant, timeout_at};
@@ -67,6 +69,15 @@ pub(crate) struct Answer {
     pub(crate) warnings: Vec<String>,
     /// What became of each store, by select.
     pub(crate) stores: Vec<StoreReport>,
+}
+
+/// What an answer cost.
+#[derive(Clone, Copy, Debug)]
+struct Cost {
+    /// Samples that were decoded.
+    samples: u64,
+    /// Whether it lacks a store.
+    partial: bool,
 }
 
 /// Why there is no answer.
@@ -135,19 +146,24 @@ impl Driver {
         &self.engine
     }
 
-    /// Answers a question.
+    /// Answers a question with what `write` makes of the answer while it is the query's turn, on the thread that
+    /// evaluated it. What it makes counts towards the query's account, and it has to look at the flag.
     ///
     /// # Errors
     /// See [`AskError`].
     ///
     /// # Cancel safety
     /// Dropping the future ends the query and every request to a store behind it.
-    pub(crate) async fn ask(&self, question: Question) -> Result<Answer, AskError> {
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        question: Question,
+        write: impl FnOnce(Answer, &Account, Interrupt) -> Result<T, QueryError> + Send + 'static,
+    ) -> Result<T, AskError> {
         let kind = if question.step.is_some() { "range" } else { "instant" };
         let began = Instant::now();
-        let answer = self.ask_until(question, began).await;
-        self.metrics.observe(kind, began.elapsed(), &answer);
-        answer
+        let written = self.ask_until(question, began, write).await;
+        self.metrics.observe(kind, began.elapsed(), written.as_ref().ok().map(|(_, cost)| cost));
+        written.map(|(written, _)| written)
     }
 
     /// How a question would be answered: the operators, and the series that they need.
@@ -165,7 +181,12 @@ impl Driver {
         Query::plan(&question.text, &question.params(interrupt), &engine)
     }
 
-    async fn ask_until(&self, question: Question, began: Instant) -> Result<Answer, AskError> {
+    async fn ask_until<T: Send + 'static>(
+        &self,
+        question: Question,
+        began: Instant,
+        write: impl FnOnce(Answer, &Account, Interrupt) -> Result<T, QueryError> + Send + 'static,
+    ) -> Result<(T, Cost), AskError> {
         let deadline = began + question.timeout;
         let end = EndOnDrop { interrupt: Interrupt::new(), cancel: CancellationToken::new() };
         let query = self.plan(&question, end.interrupt.clone())?;
@@ -185,7 +206,10 @@ impl Driver {
         let work = tokio::task::spawn_blocking(move || {
             // The turn is over when the thread is free, even if nobody waits any more.
             let _turn = turn;
-            evaluate(query, feeds, &interrupt, analyze)
+            let account = query.account();
+            let answer = evaluate(query, feeds, &interrupt, analyze)?;
+            let cost = Cost { samples: answer.output.stats.samples, partial: !answer.warnings.is_empty() };
+            Ok((write(answer, &account, interrupt)?, cost))
         });
         match timeout_at(deadline, work).await {
             Ok(Ok(answer)) => answer,

@@ -1,0 +1,130 @@
+//! The text of an answer, which counts towards what its query may hold, and then towards what all may until it is sent.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use promql::{Account, Hold, Interrupt, QueryError, TotalBudget};
+
+/// Least room of the first piece.
+const FIRST_BYTES: usize = 1 << 10;
+/// Least room of pieces once the text is long. Pieces are never moved, as one long text would be that grows.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// A text that is being written, piece by piece.
+#[derive(Debug)]
+pub(super) struct Text {
+    pieces: Vec<Vec<u8>>,
+    open: Vec<u8>,
+    /// Room of the open piece that is counted.
+    counted: usize,
+    hold: Hold,
+    interrupt: Interrupt,
+}
+
+impl Text {
+    /// An empty text of the query with this account.
+    pub(super) fn new(account: &Account, interrupt: Interrupt) -> Self {
+        Text { pieces: Vec::new(), open: Vec::new(), counted: 0, hold: account.hold(), interrupt }
+    }
+
+    /// Where to write next, with room for about `bytes`. The room is counted before it is taken; what is written beyond
+    /// it is counted when there is more to write.
+    ///
+    /// # Errors
+    /// When the query would hold more than it may, or somebody has ended it.
+    pub(super) fn room(&mut self, bytes: usize) -> Result<&mut Vec<u8>, QueryError> {
+        self.interrupt.check()?;
+        self.count(self.open.capacity())?;
+        if self.open.capacity() - self.open.len() <= bytes {
+            let least = (2 * self.open.capacity()).clamp(FIRST_BYTES, PIECE_BYTES);
+            self.pieces.push(std::mem::take(&mut self.open));
+            self.counted = 0;
+            self.count(bytes.max(least))?;
+            self.open.reserve_exact(self.counted);
+        }
+        Ok(&mut self.open)
+    }
+
+    fn count(&mut self, room: usize) -> Result<(), QueryError> {
+        let more = room.saturating_sub(self.counted);
+        self.counted += more;
+        if more > 0 { self.hold.add(more as u64) } else { Ok(()) }
+    }
+
+    /// The whole text, to be sent. The query is over; what is not sent yet counts towards `total`.
+    ///
+    /// # Errors
+    /// When the query, or all queries together, would hold more than they may.
+    pub(super) fn finish(mut self, total: &TotalBudget) -> Result<Vec<Bytes>, QueryError> {
+        self.count(self.open.capacity())?;
+        self.pieces.push(self.open);
+        let room: usize = self.pieces.iter().map(Vec::capacity).sum();
+        // An account of its own, so that who reads slowly does not keep the query's samples counted too.
+        drop(self.hold);
+        let mut hold = total.account(u64::MAX).hold();
+        hold.add(room as u64)?;
+        let hold = Arc::new(hold);
+        let pieces = self.pieces.into_iter().filter(|text| !text.is_empty());
+        Ok(pieces.map(|text| Bytes::from_owner(Piece { text, _hold: Arc::clone(&hold) })).collect())
+    }
+}
+
+/// A piece of a text on its way, and what it holds.
+struct Piece {
+    text: Vec<u8>,
+    _hold: Arc<Hold>,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_counts_from_before_it_is_written_until_it_is_sent() {
+        let total = TotalBudget::new(u64::MAX, 4 << 20);
+        let mut text = Text::new(&total.account(2 << 20), Interrupt::new());
+        let mut expected = Vec::new();
+        for at in 0..20_000 {
+            let part = format!("part {at} of a text, ");
+            text.room(8).unwrap().extend_from_slice(part.as_bytes());
+            expected.extend_from_slice(part.as_bytes());
+        }
+        assert!(total.held_bytes() >= expected.len() as u64 - 100);
+        let pieces = text.finish(&total).unwrap();
+        assert!(pieces.len() > 1 && pieces.concat() == expected);
+        assert!(total.held_bytes() >= expected.len() as u64);
+        let last = pieces.last().unwrap().slice(1..);
+        drop(pieces);
+        assert_ne!(total.held_bytes(), 0);
+        drop(last);
+        assert_eq!(total.held_bytes(), 0);
+    }
+
+    #[test]
+    fn a_text_ends_at_the_limit_of_its_query_or_of_all_and_when_the_query_does() {
+        let total = TotalBudget::new(u64::MAX, 1 << 20);
+        let fill = |limit: u64| {
+            let mut text = Text::new(&total.account(limit), Interrupt::new());
+            loop {
+                match text.room(1000) {
+                    Ok(out) => out.extend_from_slice(&[b'x'; 1000]),
+                    Err(error) => break error.to_string(),
+                }
+            }
+        };
+        assert!(fill(300_000).contains("max_bytes=300000"));
+        assert!(fill(u64::MAX).contains("max_total_bytes=1048576"));
+        assert_eq!(total.held_bytes(), 0);
+        let mut text = Text::new(&total.account(1000), Interrupt::new());
+        assert!(text.room(1 << 30).unwrap_err().to_string().contains("max_bytes=1000"));
+        let interrupt = Interrupt::new();
+        interrupt.cancel();
+        assert_eq!(Text::new(&total.account(1000), interrupt).room(1).err(), Some(QueryError::Canceled));
+    }
+}
