@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use ::bucket::marks::{self, MarkKind, MarkState};
-use ::bucket::{Bucket, PartialVerdict, Retry, delete_block, judge_partial, store_time};
+use ::bucket::{Bucket, PartialVerdict, Retry, delete_block, delete_partial, judge_partial, store_time};
 use model::Timestamp;
 use runtime::parse_duration;
 use tsdb::Ulid;
@@ -60,14 +60,15 @@ pub(super) async fn run(args: CleanupArgs, bucket: &Bucket, output: &mut Output)
     {
         match due_in(mark.age(now), args.delete_delay) {
             None => {
-                due.push((id, "marked", format!("marked at {}{}", text::instant(mark.time), details(mark))))
+                let why = format!("marked at {}{}", text::instant(mark.time), details(mark));
+                due.push((id, "marked", Due::Mark, why));
             }
             Some(left) => report.keep(id, "marked", format!("for another {}", text::whole_seconds(left))),
         }
     }
     for id in &view.partial {
         match judge(*id, &args, bucket, now).await? {
-            Ok(why) => due.push((*id, "partial", why)),
+            Ok((rule, why)) => due.push((*id, "partial", rule, why)),
             Err(why) => report.keep(*id, "partial", why),
         }
     }
@@ -76,18 +77,19 @@ pub(super) async fn run(args: CleanupArgs, bucket: &Bucket, output: &mut Output)
     }
 
     let progress = Progress::new("remove", Unit::Count("blocks"), due.len() as u64);
-    for (id, what, why) in due {
+    for (id, what, rule, why) in due {
         progress.at(id.to_string());
         if args.dry_run {
             report.push(id, what, "would be removed", why);
         } else {
-            match delete_block(bucket, id, Retry::default()).await {
-                Ok(_) => report.push(id, what, "removed", why),
+            match remove(id, rule, args.delete_delay, bucket, now).await {
+                Ok(Ok(())) => report.push(id, what, "removed", why),
+                Ok(Err(why)) => report.keep(id, what, why),
                 // The blocks removed so far are worth telling.
                 Err(error) => {
                     progress.finish();
                     output.table(&report.table, args.output)?;
-                    return Err(error.into());
+                    return Err(error);
                 }
             }
         }
@@ -96,6 +98,49 @@ pub(super) async fn run(args: CleanupArgs, bucket: &Bucket, output: &mut Output)
     progress.finish();
     output.table(&report.table, args.output)?;
     Ok(if view.corrupt.is_empty() { Outcome::Fine } else { Outcome::Found })
+}
+
+/// By which rule a block is to be removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    /// Its deletion mark is old enough, whether or not its removal began already.
+    Mark,
+    /// Its upload was given up.
+    Abandoned,
+}
+
+/// Removes a block if its rule still holds at this moment, otherwise says why it stays: minutes may have passed since
+/// it was judged, in which an upload ended or a mark was taken away.
+async fn remove(
+    id: Ulid,
+    rule: Due,
+    delete_delay: Duration,
+    bucket: &Bucket,
+    now: Timestamp,
+) -> Result<std::result::Result<(), String>> {
+    match rule {
+        Due::Abandoned => Ok(match delete_partial(bucket, id, now, Retry::default()).await? {
+            PartialVerdict::Abandoned { .. } => Ok(()),
+            PartialVerdict::Keep(why) => Err(why.to_owned()),
+        }),
+        Due::Mark => {
+            match marks::read(bucket, id, MarkKind::Deletion).await? {
+                MarkState::Marked(mark) => {
+                    if let Some(left) = due_in(mark.age(now), delete_delay) {
+                        return Ok(Err(format!("marked anew; for another {}", text::whole_seconds(left))));
+                    }
+                }
+                MarkState::Unusable(reason) => {
+                    return Ok(Err(format!("its deletion mark cannot be used: {reason}")));
+                }
+                MarkState::Absent => {
+                    return Ok(Err("its deletion mark was taken away meanwhile".to_owned()));
+                }
+            }
+            delete_block(bucket, id, Retry::default()).await?;
+            Ok(Ok(()))
+        }
+    }
 }
 
 /// How long something of this age still stays; `None` when its time has come.
@@ -107,18 +152,21 @@ fn details(mark: &marks::Mark) -> String {
     mark.details.as_deref().map(|details| format!(": {details}")).unwrap_or_default()
 }
 
-/// Whether a block without `meta.json` is to be removed (and why), or stays (and why).
+/// Whether a block without `meta.json` is to be removed (by which rule and why), or stays (and why).
 async fn judge(
     id: Ulid,
     args: &CleanupArgs,
     bucket: &Bucket,
     now: Timestamp,
-) -> Result<std::result::Result<String, String>> {
+) -> Result<std::result::Result<(Due, String), String>> {
     // A removal that was interrupted: the mark goes last, so that it can be ended.
     match marks::read(bucket, id, MarkKind::Deletion).await? {
         MarkState::Marked(mark) => {
             return Ok(match due_in(mark.age(now), args.delete_delay) {
-                None => Ok(format!("its removal was interrupted; marked at {}", text::instant(mark.time))),
+                None => {
+                    let since = text::instant(mark.time);
+                    Ok((Due::Mark, format!("its removal was interrupted; marked at {since}")))
+                }
                 Some(left) => Err(format!("marked; for another {}", text::whole_seconds(left))),
             });
         }
@@ -130,7 +178,7 @@ async fn judge(
         PartialVerdict::Abandoned { newest } => {
             let age = Duration::from_millis(u64::try_from(now.millis_since(newest)).unwrap_or(0));
             match due_in(age, args.consistency_delay) {
-                None => Ok(format!("nothing was written since {}", text::instant(newest))),
+                None => Ok((Due::Abandoned, format!("nothing was written since {}", text::instant(newest)))),
                 Some(left) => Err(format!("for another {}", text::whole_seconds(left))),
             }
         }
@@ -161,5 +209,64 @@ impl Report {
             Cell::text(result),
             Cell::text(why),
         ]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ::bucket::marks::Mark;
+    use ::bucket::{BucketConfig, BucketMetrics, layout};
+
+    async fn bucket(dir: &tempfile::TempDir) -> Bucket {
+        let config = format!("{{type: FILESYSTEM, config: {{directory: {:?}}}}}", dir.path());
+        BucketConfig::parse(&config).unwrap().open(&BucketMetrics::default()).unwrap()
+    }
+
+    fn block() -> Ulid {
+        tsdb::parse_block_id("01JGG764R0QENP71C7C19NMGE9").unwrap()
+    }
+
+    async fn put(bucket: &Bucket, file: &str) {
+        bucket.put(&layout::block_file(block(), file), "x".into()).await.unwrap();
+    }
+
+    /// The store's time as it will be in so many hours.
+    async fn in_hours(bucket: &Bucket, hours: i64) -> Timestamp {
+        store_time(bucket).await.unwrap().offset_millis(hours * 3_600_000)
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_ends_after_it_was_judged_stays_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let bucket = bucket(&dir).await;
+        put(&bucket, "index").await;
+        let now = in_hours(&bucket, 49).await;
+        let judged = judge_partial(&bucket, block(), now).await.unwrap();
+        assert!(matches!(judged, PartialVerdict::Abandoned { .. }), "{judged:?}");
+        put(&bucket, "meta.json").await;
+        let removed = remove(block(), Due::Abandoned, Duration::ZERO, &bucket, now).await.unwrap();
+        assert_eq!(removed, Err("it has a meta.json".to_owned()));
+        assert_eq!(bucket.list_all(&block().to_string()).await.unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_mark_that_was_taken_away_or_made_anew_after_it_was_judged_keeps_its_block() {
+        let dir = tempfile::tempdir().unwrap();
+        let bucket = bucket(&dir).await;
+        put(&bucket, "index").await;
+        put(&bucket, "meta.json").await;
+        let now = in_hours(&bucket, 0).await;
+        let delay = Duration::from_secs(48 * 3600);
+        let try_to = async || remove(block(), Due::Mark, delay, &bucket, now).await.unwrap();
+        assert!(try_to().await.unwrap_err().contains("taken away"));
+        marks::create(&bucket, &Mark::new(MarkKind::Deletion, block(), now)).await.unwrap();
+        assert!(try_to().await.unwrap_err().contains("marked anew; for another"));
+        assert_eq!(bucket.list_all(&block().to_string()).await.unwrap().len(), 3);
+        marks::remove(&bucket, block(), MarkKind::Deletion).await.unwrap();
+        let old = Mark::new(MarkKind::Deletion, block(), now.offset_millis(-49 * 3_600_000));
+        marks::create(&bucket, &old).await.unwrap();
+        try_to().await.unwrap();
+        assert!(bucket.list_all(&block().to_string()).await.unwrap().is_empty());
     }
 }
