@@ -312,6 +312,51 @@ fn every_kind_of_damage_is_reported_and_a_sound_bucket_is_not() {
 }
 
 #[test]
+fn a_truncated_object_is_damage_and_hides_no_other_problem() {
+    let world = World::uploaded();
+    fs::write(world.file(FIRST, "junk"), "x").unwrap();
+    for file in ["chunks/000001", "index"] {
+        let path = world.file(SECOND, file);
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+        let report = world.bucket(&["verify"]).found();
+        assert!(report.contains("junk is no file of the block"), "{report}");
+        assert!(report.contains(&format!("{file} is {} bytes large", whole.len() / 2)), "{report}");
+        assert!(report.contains("3 blocks, "), "{report}");
+        let id = &world.ids()[SECOND];
+        let analyzed = world.bucket(&["analyze", "--id", id]).failed(Cause::Damaged);
+        assert!(analyzed.contains("bytes large, its manifest says"), "{analyzed}");
+        tools(&["block", "dump", id, "--objstore.config", &world.config("a")]).failed(Cause::Damaged);
+        fs::write(&path, whole).unwrap();
+    }
+    // Something in the way of a working folder is no problem of a block, but those found before it are told.
+    let tmp = world.text("a/junk-file");
+    fs::write(&tmp, "").unwrap();
+    let done = world.bucket(&["verify", "--tmp.dir", &tmp]);
+    assert!(done.text.contains("junk is no file of the block"), "{}", done.text);
+    assert!(done.outcome.is_err());
+}
+
+#[test]
+fn sizes_that_do_not_add_up_are_reported() {
+    let world = World::uploaded();
+    let path = world.file(FIRST, "meta.json");
+    let mut meta: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    for file in meta["thanos"]["files"].as_array_mut().unwrap() {
+        if file["rel_path"] != "meta.json" {
+            file["size_bytes"] = u64::MAX.into();
+        }
+    }
+    fs::write(&path, meta.to_string()).unwrap();
+    let report = world.bucket(&["verify"]).found();
+    assert!(report.contains("its manifest says 18446744073709551615"), "{report}");
+    let to = world.config("b");
+    let report = world.bucket(&["replicate", "--objstore-to.config", &to, "--single-run"]).found();
+    assert_eq!(report.matches("| copied").count(), 2, "{report}");
+    world.bucket(&["inspect"]).fine();
+}
+
+#[test]
 fn chunks_out_of_order_are_reported() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/conformance");
     let conformance = std::env::var_os("ISTHMUS_CONFORMANCE").map_or(here, PathBuf::from);

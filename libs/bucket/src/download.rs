@@ -105,10 +105,11 @@ pub async fn download(
     let chunks = dir.join(layout::CHUNKS_DIR);
     std::fs::create_dir_all(&chunks).map_err(|source| local(&chunks, source))?;
 
-    let total_bytes: u64 = manifest.iter().map(|file| file.size_bytes).sum();
+    // Sizes are what somebody else wrote: their sum need not fit.
+    let total_bytes = manifest.iter().fold(0, |sum: u64, file| sum.saturating_add(file.size_bytes));
     let done_bytes = AtomicU64::new(0);
     let tell = |bytes: u64| {
-        let done_bytes = done_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let done_bytes = done_bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         if let Some(progress) = &options.progress {
             progress(done_bytes.min(total_bytes), total_bytes);
         }

@@ -145,7 +145,7 @@ fn classify(error: &StoreError) -> (ErrorKind, String) {
             "the bucket is in another region: correct region and endpoint in the objstore configuration"
                 .to_owned(),
         ),
-        _ if ["status code: 416", "InvalidRange"].iter().any(|mark| text.contains(mark)) => {
+        _ if ends_before_range(error, &text) => {
             (ErrorKind::Corrupt, "the object ends before the range does".to_owned())
         }
         _ if is_bad_credential(&text) => (
@@ -157,6 +157,13 @@ fn classify(error: &StoreError) -> (ErrorKind, String) {
         ),
         _ => (ErrorKind::Unavailable, unavailable(error, &text)),
     }
+}
+
+/// Stores answer 416; the local one says so in the innermost error.
+fn ends_before_range(error: &StoreError, text: &str) -> bool {
+    let sources = std::iter::successors(std::error::Error::source(error), |error| error.source());
+    ["status code: 416", "InvalidRange", "Out of range of file"].iter().any(|mark| text.contains(mark))
+        || sources.into_iter().any(|source| source.to_string().starts_with("Wanted range starting at"))
 }
 
 fn names_missing_bucket(text: &str) -> bool {
@@ -257,6 +264,20 @@ mod tests {
             "no credential is configured",
         );
         check(&"x\n".repeat(1000), ErrorKind::Unavailable, "x x");
+    }
+
+    #[tokio::test]
+    async fn a_range_behind_the_end_of_a_local_file_is_damage() {
+        let dir = tempfile::tempdir().expect("a folder");
+        std::fs::write(dir.path().join("cut"), "0123456789").expect("a file");
+        let store = object_store::local::LocalFileSystem::new_with_prefix(dir.path()).expect("a store");
+        let bucket = crate::Bucket::new(std::sync::Arc::new(store));
+        for range in [10..12, 100..200, 5..20] {
+            let error = bucket.get_range("cut", range.clone()).await.expect_err("it ends earlier");
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{range:?}: {error}");
+            let error = bucket.get_ranges("cut", &[0..1, range.clone()]).await.expect_err("it ends earlier");
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{range:?}: {error}");
+        }
     }
 
     #[test]

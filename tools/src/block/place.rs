@@ -1,5 +1,6 @@
 //! Which block is meant: a folder, or a block of a bucket.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -60,14 +61,25 @@ pub(crate) async fn open_remote(bucket: &Bucket, id: Ulid) -> Result<Block> {
         ToolError::new(Cause::Damaged, format!("block {id} in bucket {:?}: {what}", bucket.name()))
     };
     let meta = BlockMeta::parse(&content).map_err(|error| damaged(error.to_string()))?;
-    let mut files: Vec<(String, u64)> =
-        manifest_of(&meta).into_iter().map(|file| (file.path, file.size_bytes)).collect();
+    let objects = bucket.list_all(&id.to_string()).await?;
+    let listed: BTreeMap<&str, u64> = objects
+        .iter()
+        .filter_map(|object| Some((layout::split(&object.name)?.1, object.size_bytes)))
+        .collect();
+    let mut files = Vec::new();
+    for file in manifest_of(&meta) {
+        match listed.get(file.path.as_str()) {
+            Some(size) if *size == file.size_bytes => files.push((file.path, *size)),
+            Some(size) => {
+                let (path, promised) = (file.path, file.size_bytes);
+                return Err(damaged(format!("{path} is {size} bytes large, its manifest says {promised}")));
+            }
+            None => return Err(damaged(format!("{} is missing", file.path))),
+        }
+    }
     if files.is_empty() {
         // Blocks of old versions have no manifest.
-        let objects = bucket.list_all(&id.to_string()).await?;
-        let paths =
-            objects.iter().filter_map(|object| Some((layout::split(&object.name)?.1, object.size_bytes)));
-        files.extend(paths.map(|(path, size)| (path.to_owned(), size)));
+        files.extend(listed.iter().map(|(path, size)| ((*path).to_owned(), *size)));
     }
     files.sort();
     let file = |(path, size): &(String, u64)| -> Arc<dyn ReadAt> {

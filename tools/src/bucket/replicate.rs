@@ -190,7 +190,7 @@ async fn replicate(
         ("RESULT", "result"),
         ("WHY", "why"),
     ]);
-    let total = metas.iter().filter_map(|meta| view::size_bytes(meta)).sum();
+    let total = view::total_bytes(&metas);
     let progress = Progress::new("replicate", Unit::Bytes, total);
     view::note_hidden(&view);
     let is_repeated = !(args.single_run || args.dry_run || !args.id.is_empty());

@@ -108,18 +108,17 @@ pub(super) async fn run(args: VerifyArgs, bucket: &Bucket, output: &mut Output) 
         .collect();
     let metas: Vec<&BlockMeta> =
         view.blocks.values().map(AsRef::as_ref).filter(|meta| is_meant(&meta.ulid)).collect();
-    let total = metas.iter().filter_map(|meta| view::size_bytes(meta)).sum();
+    let total = view::total_bytes(&metas);
     let progress = Progress::new("verify", Unit::Bytes, total);
+    // What is known by the time something fails is told all the same.
+    let (mut checked, mut failure) = (0, None);
     for meta in &metas {
         progress.at(meta.ulid.to_string());
-        if args.issues.contains(&Issue::Manifest) {
-            let texts = check_files(meta, bucket).await?;
-            found.extend(texts.into_iter().map(|text| problem(meta.ulid, Issue::Manifest, text)));
+        if let Err(error) = check(meta, bucket, &args, &progress, &mut found).await {
+            failure = Some(error);
+            break;
         }
-        if args.issues.contains(&Issue::IndexKnownIssues) {
-            let texts = check_content(meta, bucket, &args, &progress).await?;
-            found.extend(texts.into_iter().map(|text| problem(meta.ulid, Issue::IndexKnownIssues, text)));
-        }
+        checked += 1;
     }
     progress.finish();
     for (issue, texts) in neighbours(&view, &args.issues) {
@@ -128,8 +127,33 @@ pub(super) async fn run(args: VerifyArgs, bucket: &Bucket, output: &mut Output) 
         );
     }
     found.sort_by_key(|problem| problem.block);
-    print(&found, metas.len(), &view, &args, output)?;
-    Ok(if found.is_empty() { Outcome::Fine } else { Outcome::Found })
+    print(&found, checked, &view, &args, output)?;
+    match failure {
+        Some(error) => Err(error),
+        None if found.is_empty() => Ok(Outcome::Fine),
+        None => Ok(Outcome::Found),
+    }
+}
+
+/// Adds what is wrong with one block to what was found; what was added before an error stays.
+async fn check(
+    meta: &BlockMeta,
+    bucket: &Bucket,
+    args: &VerifyArgs,
+    progress: &Progress,
+    found: &mut Vec<Problem>,
+) -> Result<()> {
+    if args.issues.contains(&Issue::Manifest) {
+        let texts = check_files(meta, bucket).await?;
+        found.extend(texts.into_iter().map(|text| problem(meta.ulid, Issue::Manifest, text)));
+    }
+    if args.issues.contains(&Issue::IndexKnownIssues) {
+        let mut texts = Vec::new();
+        let result = check_content(meta, bucket, args, progress, &mut texts).await;
+        found.extend(texts.into_iter().map(|text| problem(meta.ulid, Issue::IndexKnownIssues, text)));
+        result?;
+    }
+    Ok(())
 }
 
 fn problem(block: Ulid, issue: Issue, text: String) -> Problem {
@@ -169,13 +193,14 @@ async fn check_files(meta: &BlockMeta, bucket: &Bucket) -> Result<Vec<String>> {
     Ok(texts)
 }
 
-/// The whole block, downloaded.
+/// The whole block, downloaded; adds what is wrong to `texts`, also where an error follows.
 async fn check_content(
     meta: &BlockMeta,
     bucket: &Bucket,
     args: &VerifyArgs,
     progress: &Progress,
-) -> Result<Vec<String>> {
+    texts: &mut Vec<String>,
+) -> Result<()> {
     let folder = WorkingFolder::create(&args.tmp_dir, "verify")?;
     let dir = folder.path().join(meta.ulid.to_string());
     let (told, bar) = (AtomicU64::new(0), progress.clone());
@@ -189,21 +214,22 @@ async fn check_content(
         // What is wrong with the block is what we came for; a store out of reach is not.
         return match error.cause() {
             Cause::Damaged => {
-                let mut texts = vec![error.to_string()];
+                texts.push(error.to_string());
                 texts.extend(look_closer(meta.ulid, bucket).await?);
-                Ok(texts)
+                Ok(())
             }
             _ => Err(error),
         };
     }
-    let texts = blocking(move || match Block::open(&dir) {
+    let problems = blocking(move || match Block::open(&dir) {
         Ok(block) => Ok(problems(&block)),
         Err(error) if error.is_damage() => Ok(vec![error.to_string()]),
         Err(error) => Err(error.into()),
     })
     .await?;
     drop(folder);
-    Ok(texts)
+    texts.extend(problems);
+    Ok(())
 }
 
 /// What exactly is wrong with a block whose files are not those of its manifest, read where it lies.

@@ -88,3 +88,8 @@ pub(super) fn size_bytes(meta: &BlockMeta) -> Option<u64> {
     let sizes = meta.thanos.iter().flat_map(|thanos| &thanos.files).filter_map(|file| file.size_bytes);
     sizes.reduce(|sum, size| sum.saturating_add(size))
 }
+
+/// Size of all files of these blocks, as far as it is known. What metas say is foreign: the sum need not fit.
+pub(super) fn total_bytes(metas: &[&BlockMeta]) -> u64 {
+    metas.iter().filter_map(|meta| size_bytes(meta)).fold(0, u64::saturating_add)
+}
