@@ -207,13 +207,11 @@ impl Shipper {
     /// Makes what was reached last: journal, then the list for Prometheus, then the pins that are needed no more.
     fn settle(&mut self, local: &LocalBlocks, now: Timestamp) -> Result<(), DiskError> {
         self.journal.save()?;
-        let may_go = |block: &&local::LocalBlock| {
-            self.journal.is_verified(block.meta.ulid) || self.task(&block.meta) == Task::Covered
-        };
+        let may_go = |block: &&local::LocalBlock| self.journal.is_settled(block.meta.ulid);
         let uploaded = local.blocks.iter().filter(may_go).map(|block| block.meta.ulid).collect();
         self.uploaded.write(uploaded)?;
         for block in self.pins.blocks()? {
-            if self.journal.is_verified(block) {
+            if self.journal.is_settled(block) {
                 self.pins.release(block)?;
                 self.sound.remove(&block);
             }
@@ -238,18 +236,9 @@ impl Shipper {
         if self.config.serve_uploaded {
             return;
         }
-        let since =
-            |block: Ulid| self.journal.get(block).filter(|e| e.stage == Stage::Verified).map(|e| e.since);
         let holding = |block: &local::LocalBlock| {
             let meta = &block.meta;
-            let in_bucket_since = since(meta.ulid).or_else(|| match self.task(meta) {
-                Task::Covered => {
-                    let parents = meta.compaction.parents.iter().map(|parent| parent.ulid);
-                    let origins = parents.chain(meta.compaction.sources.iter().copied());
-                    Some(origins.filter_map(since).max().unwrap_or(Timestamp::MIN))
-                }
-                Task::Ship | Task::Leave => None,
-            });
+            let in_bucket_since = self.journal.settled_since(meta.ulid);
             Holding { min_time: meta.min_time, max_time: meta.max_time, in_bucket_since }
         };
         let mut holdings: Vec<Holding> = local.blocks.iter().map(holding).collect();
@@ -263,12 +252,12 @@ impl Shipper {
 
     fn count(&self, local: &LocalBlocks, now: Timestamp) {
         let waits = |block: &&local::LocalBlock| {
-            !self.journal.is_verified(block.meta.ulid) && self.task(&block.meta) == Task::Ship
+            !self.journal.is_settled(block.meta.ulid) && self.task(&block.meta) == Task::Ship
         };
         let mut waiting: BTreeSet<Ulid> =
             local.blocks.iter().filter(waits).map(|block| block.meta.ulid).collect();
         let pinned = self.pins.blocks().unwrap_or_default();
-        waiting.extend(pinned.iter().filter(|block| !self.journal.is_verified(**block)));
+        waiting.extend(pinned.iter().filter(|block| !self.journal.is_settled(**block)));
         let made =
             |block: &Ulid| Timestamp::from_millis(i64::try_from(block.timestamp_ms()).unwrap_or(i64::MAX));
         let age = waiting.first().map_or(0, |oldest| now.millis_since(made(oldest)).max(0));
@@ -280,9 +269,7 @@ impl Shipper {
             self.metrics.verified_until(until);
         }
         let is_left = |block: &local::LocalBlock| {
-            block.meta.compaction.level > 1
-                && !self.journal.is_verified(block.meta.ulid)
-                && self.task(&block.meta) != Task::Covered
+            block.meta.compaction.level > 1 && !self.journal.is_settled(block.meta.ulid)
         };
         self.metrics.compacted_done.set(i64::from(!local.blocks.iter().any(is_left)));
     }

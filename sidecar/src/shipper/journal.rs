@@ -29,6 +29,10 @@ pub(super) enum Stage {
     Pinned,
     /// It is in the bucket; all of it was compared.
     Verified,
+    /// It needs no upload: blocks that do not either hold its samples, or it has none.
+    Covered,
+    /// It was in the bucket, and has been removed there on purpose.
+    Withdrawn,
 }
 
 /// What is remembered of a block.
@@ -38,7 +42,7 @@ pub(super) struct Entry {
     pub(super) min_time: Timestamp,
     /// Exclusive.
     pub(super) max_time: Timestamp,
-    /// When it came to this stage.
+    /// When it came to this stage; since when the bucket has its samples, where it does.
     pub(super) since: Timestamp,
 }
 
@@ -96,8 +100,18 @@ impl Journal {
         self.entries.get(&block)
     }
 
-    pub(super) fn is_verified(&self, block: Ulid) -> bool {
-        self.get(block).is_some_and(|entry| entry.stage == Stage::Verified)
+    /// Whether nothing is to be done for a block any more: Prometheus may compact it or remove it.
+    pub(super) fn is_settled(&self, block: Ulid) -> bool {
+        self.settled_since(block).is_some()
+    }
+
+    /// Since when nothing is to be done for a block; `None` while something is.
+    pub(super) fn settled_since(&self, block: Ulid) -> Option<Timestamp> {
+        let is_settled = |entry: &&Entry| match entry.stage {
+            Stage::Verified | Stage::Covered | Stage::Withdrawn => true,
+            Stage::Seen | Stage::Pinned => false,
+        };
+        self.get(block).filter(is_settled).map(|entry| entry.since)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (Ulid, &Entry)> {
@@ -110,6 +124,14 @@ impl Journal {
         if self.get(meta.ulid).is_none_or(|old| Entry { since: now, ..*old } != entry) {
             self.entries.insert(meta.ulid, entry);
             self.is_dirty = true;
+        }
+    }
+
+    /// Puts a known block at another stage, without news of its samples: its time stays.
+    pub(super) fn restate(&mut self, block: Ulid, stage: Stage) {
+        if let Some(entry) = self.entries.get_mut(&block) {
+            self.is_dirty |= entry.stage != stage;
+            entry.stage = stage;
         }
     }
 
@@ -185,7 +207,7 @@ mod tests {
         journal.save().unwrap();
         let mut again = Journal::open(path.clone());
         assert_eq!(again.get(Ulid(1)).map(|e| e.stage), Some(Stage::Pinned));
-        assert!(again.is_verified(Ulid(2)));
+        assert!(again.is_settled(Ulid(2)) && !again.is_settled(Ulid(1)));
         assert_eq!(again.get(Ulid(2)).map(|e| e.since), Some(early), "the same stage again is no news");
         again.retain(|block, _| block == Ulid(2));
         again.save().unwrap();

@@ -2,7 +2,7 @@
 
 use model::Timestamp;
 use tracing::{error, info, warn};
-use tsdb::Ulid;
+use tsdb::{BlockMeta, Ulid};
 
 use super::disk::DiskError;
 use super::journal::Stage;
@@ -26,11 +26,17 @@ impl Shipper {
             .retain(|block, _| pins.contains(*block) || unreadable.iter().any(|(other, _)| other == block));
         let mut failure = None;
         for block in &local.blocks {
-            if self.journal.is_verified(block.meta.ulid) || self.task(&block.meta) != Task::Ship {
+            if self.journal.is_settled(block.meta.ulid) {
                 continue;
             }
-            if let Err(cause) = self.pin(block, now) {
-                failure.get_or_insert(cause);
+            match self.task(&block.meta) {
+                Task::Ship => {
+                    if let Err(cause) = self.pin(block, now) {
+                        failure.get_or_insert(cause);
+                    }
+                }
+                Task::Covered => self.cover(&block.meta),
+                Task::Leave => {}
             }
         }
         self.adopt(now)?;
@@ -38,6 +44,15 @@ impl Shipper {
         self.mourn(local);
         self.journal.save()?;
         failure.map_or(Ok(()), Err)
+    }
+
+    /// Remembers that a block needs no upload, for what Prometheus makes of it next.
+    pub(super) fn cover(&mut self, meta: &BlockMeta) {
+        let parents = meta.compaction.parents.iter().map(|parent| parent.ulid);
+        let origins = parents.chain(meta.compaction.sources.iter().copied());
+        // A block without samples has none that the bucket could lack.
+        let since = origins.filter_map(|origin| self.journal.settled_since(origin)).max();
+        self.journal.set(meta, Stage::Covered, since.unwrap_or(meta.max_time));
     }
 
     fn pin(&mut self, block: &LocalBlock, now: Timestamp) -> Result<(), DiskError> {
@@ -95,15 +110,11 @@ impl Shipper {
 
     /// Names the blocks that have gone before they were in the bucket.
     fn mourn(&mut self, local: &LocalBlocks) {
-        let has_gone = |block: Ulid, stage: Stage| {
-            stage != Stage::Verified && !local.contains(block) && !self.pins.contains(block)
+        let has_gone = |block: Ulid| {
+            !self.journal.is_settled(block) && !local.contains(block) && !self.pins.contains(block)
         };
-        let gone: Vec<Ulid> = self
-            .journal
-            .iter()
-            .filter(|(block, entry)| has_gone(*block, entry.stage))
-            .map(|(block, _)| block)
-            .collect();
+        let gone: Vec<Ulid> =
+            self.journal.iter().map(|(block, _)| block).filter(|block| has_gone(*block)).collect();
         for block in &gone {
             self.metrics.lost.inc();
             error!(block = %block, "block was removed before it was uploaded; its samples are not in the bucket");

@@ -76,19 +76,20 @@ pub(super) enum Task {
 /// Decides about a block that is not in the bucket itself.
 ///
 /// Prometheus makes blocks of others, which may be on their way already: shipping both would double the samples. A block
-/// of level 1 with parents is what remains of them after a deletion (`clean_tombstones`).
+/// of level 1 with parents is what remains of them after a deletion (`clean_tombstones`). Covered blocks are in the journal
+/// themselves, so that what is made of them is covered as well.
 pub(super) fn task(meta: &BlockMeta, journal: &Journal, upload_compacted: bool) -> Task {
-    let are_verified =
-        |blocks: Vec<Ulid>| !blocks.is_empty() && blocks.iter().all(|block| journal.is_verified(*block));
+    let are_settled =
+        |blocks: Vec<Ulid>| !blocks.is_empty() && blocks.iter().all(|block| journal.is_settled(*block));
     let compaction = &meta.compaction;
     if meta.stats.samples == 0 {
         return Task::Covered;
     }
     if compaction.level <= 1 {
         let parents = compaction.parents.iter().map(|parent| parent.ulid);
-        return if are_verified(parents.collect()) { Task::Covered } else { Task::Ship };
+        return if are_settled(parents.collect()) { Task::Covered } else { Task::Ship };
     }
-    if are_verified(compaction.sources.clone()) {
+    if are_settled(compaction.sources.clone()) {
         return Task::Covered;
     }
     let is_on_its_way = compaction

@@ -57,11 +57,19 @@ impl Neighbours {
         Ok(())
     }
 
-    /// The blocks that hold the samples of the block `source`: itself, and what was made of it.
+    /// The blocks that hold the samples of the block `source`: itself, and what was made of it. A block that was rewritten
+    /// names as its source only itself, and what it was made of as its parent or in its list of rewrites.
     pub(super) fn holders(&self, source: Ulid) -> impl Iterator<Item = &BlockMeta> {
-        self.blocks
-            .values()
-            .filter(move |meta| meta.ulid == source || meta.compaction.sources.contains(&source))
+        let name = source.to_string();
+        self.blocks.values().filter(move |meta| {
+            let compaction = &meta.compaction;
+            let rewrites = meta.thanos.iter().flat_map(|thanos| &thanos.rewrites);
+            let mut rewritten = rewrites.filter_map(|rewrite| rewrite["sources"].as_array()).flatten();
+            meta.ulid == source
+                || compaction.sources.contains(&source)
+                || compaction.parents.iter().any(|parent| parent.ulid == source)
+                || rewritten.any(|id| id.as_str() == Some(&name))
+        })
     }
 
     /// Blocks of raw samples under these labels that share time with `meta`.

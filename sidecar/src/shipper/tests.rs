@@ -1,6 +1,7 @@
 //! The shipper on real blocks, made by promtool, and a bucket in a folder.
 
 mod disks;
+mod gone;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -25,6 +26,9 @@ use crate::testing::{installed, labels};
 /// A multiple of two hours, so that blocks begin where Prometheus has them begin.
 const BEGIN: i64 = 1_700_006_400;
 const RANGE: i64 = 7200;
+
+/// Time after which journal and bucket are compared again.
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// What a block holds, ready to be compared: series by their labels, each with its chunks' encodings and bytes.
 type Content = BTreeMap<String, Vec<(u8, Vec<u8>)>>;
@@ -208,6 +212,20 @@ fn out_of_order(dir: &Path) {
     edit_meta(dir, |meta| meta.compaction.hints = vec!["from-out-of-order".to_owned()]);
 }
 
+/// Does what Prometheus' `clean_tombstones` does: a new block of the first level in the place of the old one.
+fn clean(world: &World, old: Ulid) -> Ulid {
+    let new = Ulid::from_parts(old.timestamp_ms() + 5, 5);
+    fs::rename(world.local(old), world.local(new)).expect("a block");
+    edit_meta(&world.local(new), |meta| {
+        let (min_time, max_time) = (meta.min_time, meta.max_time);
+        meta.compaction.parents = vec![tsdb::BlockDesc { ulid: old, min_time, max_time }];
+        meta.compaction.sources = vec![new];
+        meta.compaction.level = 1;
+        meta.ulid = new;
+    });
+    new
+}
+
 fn flip(file: &Path) {
     let mut bytes = fs::read(file).expect("a file");
     let middle = bytes.len() / 2;
@@ -357,17 +375,16 @@ async fn what_has_gone_from_the_bucket_by_accident_is_uploaded_again() {
         meta.compaction.level = 2;
         meta
     };
-    for block in [accident, compacted] {
-        fs::remove_dir_all(world.remote(block)).expect("a block");
-    }
+    fs::remove_dir_all(world.remote(compacted)).expect("a block");
+    fs::remove_file(world.remote(accident).join("meta.json")).expect("a meta");
     fs::write(world.remote(marked).join("deletion-mark.json"), "{}").expect("a mark");
     fs::remove_file(world.remote(marked).join("meta.json")).expect("a meta");
     fs::create_dir(world.remote(heir.ulid)).expect("a folder");
     fs::write(world.remote(heir.ulid).join("meta.json"), heir.to_json()).expect("a meta");
 
     run.pass().await.expect("a pass");
-    assert!(!world.is_in_bucket(accident), "it is looked for once a day only");
-    run.pass_at(crate::now() + Duration::from_secs(86_400)).await.expect("a pass");
+    assert!(!world.is_in_bucket(accident), "it is looked for once an hour only");
+    run.pass_at(crate::now() + HOUR).await.expect("a pass");
     world.assert_in_bucket(accident);
     world.assert_in_bucket(there);
     assert!(!world.is_in_bucket(marked) && !world.is_in_bucket(compacted));
@@ -464,6 +481,8 @@ async fn compacted_blocks_are_uploaded_on_request_and_never_beside_their_parts()
     assert_eq!(run.metrics.compacted_done.get(), 1);
 
     println!("one that overlaps what is in the bucket");
+    fs::remove_file(world.data().join("thanos/shipper-journal.json")).expect("the journal");
+    let mut run = world.run_with(|config| config.upload_compacted = true);
     edit_meta(&world.local(part), |meta| {
         meta.compaction.sources = vec![Ulid(3), Ulid(4)];
         meta.min_time = at(1);
@@ -493,18 +512,7 @@ async fn deletions_replace_a_block_that_waits_and_do_not_double_one_that_was_shi
     run.pass().await.expect_err("no store");
 
     println!("Prometheus applies deletions: new blocks without the deleted samples, the old ones go");
-    let clean = |old: Ulid| {
-        let new = Ulid::from_parts(old.timestamp_ms() + 5, 5);
-        fs::rename(world.local(old), world.local(new)).expect("a block");
-        edit_meta(&world.local(new), |meta| {
-            let (min_time, max_time) = (meta.min_time, meta.max_time);
-            meta.compaction.parents = vec![tsdb::BlockDesc { ulid: old, min_time, max_time }];
-            meta.compaction.sources = vec![new];
-            meta.ulid = new;
-        });
-        new
-    };
-    let (of_shipped, of_waiting) = (clean(shipped), clean(waiting));
+    let (of_shipped, of_waiting) = (clean(&world, shipped), clean(&world, waiting));
     world.store.set(Faults::default());
     run.pass().await.expect("a pass");
     world.assert_in_bucket(of_waiting);

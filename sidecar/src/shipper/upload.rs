@@ -11,7 +11,7 @@ use tsdb::{BlockMeta, BlockProblem, Ulid, VerifyEvent};
 
 use super::disk::DiskError;
 use super::journal::Stage;
-use super::local::{self, LocalBlock, LocalBlocks};
+use super::local::{self, LocalBlock, LocalBlocks, Task};
 use super::pin::Means;
 use super::{PassError, Producer, Quarantine, Shipper};
 
@@ -83,13 +83,19 @@ impl Shipper {
         let all = waiting.len() + failed;
         for block in waiting {
             let id = block.meta.ulid;
+            // What it was made of may have come before it in this very pass.
+            if self.task(&block.meta) == Task::Covered {
+                self.cover(&block.meta);
+                self.settle(local, now)?;
+                continue;
+            }
             match self.upload_one(&block, local, &labels).await {
-                Ok(()) => {
+                Ok(stage) => {
                     in_a_row = 0;
                     self.failed.remove(&id);
                     self.quarantine.remove(&id);
                     let now = now + begun.elapsed();
-                    self.journal.set(&block.meta, Stage::Verified, now);
+                    self.journal.set(&block.meta, stage, now);
                     self.settle(local, now)?;
                     self.hand_over(local, producer, now);
                 }
@@ -137,7 +143,7 @@ impl Shipper {
         let mut waiting = Vec::new();
         for block in self.pins.blocks()? {
             let is_damaged = self.quarantine.get(&block).is_some_and(|quarantine| quarantine.is_damaged);
-            if is_damaged || self.journal.is_verified(block) {
+            if is_damaged || self.journal.is_settled(block) {
                 continue;
             }
             let dir = self.pins.dir(block);
@@ -154,17 +160,17 @@ impl Shipper {
         Ok(waiting)
     }
 
-    /// Brings one block into the bucket; `Ok` where its samples are there, by whatever way.
+    /// Brings one block into the bucket; tells how it got on where its samples are there, by whatever way, or must not be.
     async fn upload_one(
         &mut self,
         block: &Waiting,
         local: &LocalBlocks,
         labels: &BTreeMap<String, String>,
-    ) -> Result<(), Failure> {
+    ) -> Result<Stage, Failure> {
         let id = block.meta.ulid;
         if self.is_contained(&block.meta) {
             info!(block = %id, bucket = self.bucket.name(), "the bucket has the samples of this block in others");
-            return Ok(());
+            return Ok(Stage::Verified);
         }
         self.refuse_overlap(&block.meta, labels)?;
         if !self.sound.contains(&id) {
@@ -186,7 +192,7 @@ impl Shipper {
             Ok(published) => published,
             Err(PublishError::Marked(_)) => {
                 info!(block = %id, bucket = self.bucket.name(), "block is marked for deletion in the bucket and stays away");
-                return Ok(());
+                return Ok(Stage::Withdrawn);
             }
             Err(PublishError::Bucket(cause)) => return Err(cause.into()),
             Err(cause) => return Err(refused(cause)),
@@ -210,7 +216,7 @@ impl Shipper {
             bucket = self.bucket.name(),
             "block is in the bucket"
         );
-        Ok(())
+        Ok(Stage::Verified)
     }
 
     /// Whether the bucket has all samples of a block in other blocks, made from it or from what it was made of.
