@@ -42,17 +42,22 @@ pub(crate) fn evaluate(
             });
             Ok(())
         }
-        LeafKind::InfoTimestamp if !samples.histograms.is_empty() => {
-            Err(QueryError::execution(format!("this should be an info metric, with float samples: {labels}")))
-        }
         LeafKind::Timestamp | LeafKind::InfoTimestamp => {
+            let mut any_histogram = false;
             instant(&leaf.window, steps, samples, out, |column, step, sample| {
                 let time = match sample {
                     Last::Float(at) => samples.timestamps[at],
-                    Last::Histogram(at) => samples.histograms[at].0,
+                    Last::Histogram(at) => {
+                        any_histogram = true;
+                        samples.histograms[at].0
+                    }
                 };
                 column.floats[step] = time as f64 / 1000.0;
             });
+            if any_histogram && matches!(leaf.kind, LeafKind::InfoTimestamp) {
+                let what = "this should be an info metric, with float samples";
+                return Err(QueryError::execution(format!("{what}: {labels}")));
+            }
             Ok(())
         }
         LeafKind::StartTimestamp => {
