@@ -27,7 +27,7 @@ enum Outcome {
     Same,
     /// Both gave no value.
     Empty,
-    /// Both refused.
+    /// Both refused, for the same kind of reason.
     Refused,
     /// They differ, but so do the slow evaluator's own answers when it rounds otherwise, or when an order that
     /// Prometheus leaves open is another.
@@ -76,7 +76,7 @@ fn random_queries_agree_with_the_slow_evaluator() {
     );
     assert!(failures.is_empty(), "seed {seed}: {failures:#?}");
     assert!(same * 2 > count, "most expressions have values");
-    assert!(undecided * 50 < count + 500, "few expressions hang on roundings");
+    assert!(undecided * 200 <= count + 1000, "few expressions hang on roundings");
 }
 
 /// A random expression, and when it is evaluated.
@@ -147,11 +147,26 @@ fn check(
     if undecided { Outcome::Undecided } else { Outcome::Different(why) }
 }
 
+/// What kind of error a message tells; the message itself where it is none that random expressions make.
+fn kind(error: &str) -> &str {
+    // Which of two things that are wrong with a join is seen first is left open.
+    const KINDS: [(&str, &str); 6] = [
+        ("same labelset", "equal labels"),
+        ("duplicate series for the match group", "join"),
+        ("multiple matches", "join"),
+        ("is NaN", "parameter"),
+        ("between floats only", "smoothed histograms"),
+        ("is not supported with histograms", "smoothed histograms"),
+    ];
+    KINDS.iter().find(|(part, _)| error.contains(part)).map_or(error, |(_, kind)| kind)
+}
+
 /// How an answer differs from the expected one.
 fn disagreement(expected: &Result<Answer, String>, found: &Result<Answer, String>) -> Option<String> {
     match (expected, found) {
         (Ok(expected), Ok(found)) => difference(expected, found, same),
-        (Err(_), Err(_)) => None,
+        (Err(error), Err(other)) if kind(error) == kind(other) => None,
+        (Err(error), Err(other)) => Some(format!("expected the error {error:?}, found {other:?}")),
         (Err(error), Ok(_)) => Some(format!("expected the error {error:?}")),
         (Ok(_), Err(error)) => Some(format!("unexpected error {error:?}")),
     }
