@@ -10,10 +10,11 @@ use runtime::{
     admin_routes, init_logs,
 };
 use storeapi::{MetadataServer, StoreServer};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tonic::service::RoutesBuilder;
 use tracing::{info, warn};
 
+use crate::admission;
 use crate::config::{Config, SidecarArgs, Uploads};
 use crate::metrics::Metrics;
 use crate::reloader::{Reloader, ReloaderMetrics};
@@ -59,12 +60,21 @@ async fn serve(config: Config) -> Result<ExitCode, BoxError> {
         "sidecar starts"
     );
 
+    for setting in &config.without_effect {
+        warn!(
+            setting,
+            "--prometheus.http-client: this setting has no effect, Prometheus is asked over plain HTTP"
+        );
+    }
+
+    let (refusal, mut refused) = oneshot::channel();
     let (sender, state) = watch::channel(Err("Prometheus has not answered yet".to_owned()));
     let preflight = config.uploads.as_ref().map(|uploads| uploads.shipper.preflight());
     let handed_over = match config.uploads {
         Some(uploads) => {
             let bucket = uploads.bucket.open(&BucketMetrics::new(&mut registry))?;
             let metrics = ShipperMetrics::new(&mut registry);
+            spawn_admission(&mut supervisor, bucket.clone(), refusal);
             spawn_uploads(&mut supervisor, uploads, bucket, metrics, state.clone())
         }
         None => watch::channel(Timestamp::MIN).1,
@@ -100,7 +110,23 @@ async fn serve(config: Config) -> Result<ExitCode, BoxError> {
     StoreServer::new(Arc::clone(&store), config.limits).register(&mut services);
     MetadataServer::register(store, &mut services);
     servers.spawn(&mut supervisor, &common, services, runtime::Metrics::new(registry), grpc_metrics, probes);
-    Ok(supervisor.run().await)
+    let code = supervisor.run().await;
+    match refused.try_recv() {
+        Ok(cause) => Err(cause.into()),
+        Err(_) => Ok(code),
+    }
+}
+
+/// Asks whether the bucket lets the sidecar in; where it never will, that ends the sidecar, with the cause in `refusal`.
+fn spawn_admission(supervisor: &mut Supervisor, bucket: Bucket, refusal: oneshot::Sender<BucketError>) {
+    let shutdown = supervisor.shutdown();
+    supervisor.spawn("bucket", async move {
+        if let Err(cause) = admission::admitted(&bucket, admission::RETRY, &shutdown).await {
+            drop(refusal.send(cause));
+            shutdown.trigger();
+        }
+        Ok::<(), BoxError>(())
+    });
 }
 
 /// Starts the uploads; gives the instant from which on the sidecar must serve.

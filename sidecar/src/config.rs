@@ -78,6 +78,8 @@ pub(crate) struct Config {
     pub(crate) uploads: Option<Uploads>,
     /// `None`: no files are watched.
     pub(crate) reloads: Option<(ReloaderConfig, Trigger)>,
+    /// Settings of `--prometheus.http-client` that were given and change nothing.
+    pub(crate) without_effect: Vec<String>,
 }
 
 /// Uploads to a bucket.
@@ -97,7 +99,7 @@ impl SidecarArgs {
         let mut mistakes = Vec::new();
         let client = Client::new(&self.prometheus_url, ClientOptions::default());
         let client = note(client.map_err(|mistake| format!("--prometheus.url: {mistake}")), &mut mistakes);
-        note(self.http_client.check(), &mut mistakes);
+        let without_effect = note(self.http_client.check(), &mut mistakes).unwrap_or_default();
         let bucket = note(self.objstore.load().map_err(|mistake| mistake.to_string()), &mut mistakes);
         let uploads = bucket.flatten().and_then(|bucket| {
             let shipper = note(self.shipper.check(&self.tsdb_path), &mut mistakes)?;
@@ -120,6 +122,7 @@ impl SidecarArgs {
             limits: RequestLimits { series: some(self.limit_series), samples: some(self.limit_samples) },
             uploads,
             reloads: reloader.map(|reloader| (reloader, trigger)),
+            without_effect,
         })
     }
 }
@@ -178,6 +181,7 @@ mod tests {
         ]);
         let config = config.unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
         assert!(config.uploads.is_some() && config.reloads.is_some());
+        assert_eq!(config.without_effect, ["tls_config"], "told by name");
         assert!(check(&["--hash-func="]).is_ok(), "the default of Thanos");
     }
 

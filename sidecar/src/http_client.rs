@@ -24,23 +24,23 @@ pub(crate) struct HttpClientArgs {
 }
 
 impl HttpClientArgs {
-    /// Whether nothing is asked for that the sidecar would not do.
+    /// The settings that are given and have no effect, by name.
     ///
     /// # Errors
-    /// Names the setting.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    /// Names a setting that would have to have one.
+    pub(crate) fn check(&self) -> Result<Vec<String>, String> {
         let flag = "prometheus.http-client";
         let text = runtime::load_config(flag, self.http_client.as_deref(), self.http_client_file.as_deref());
         let text = text.map_err(|mistake| mistake.to_string())?.unwrap_or_default();
         if text.trim().is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let node = Node::parse(&text).map_err(|mistake| format!("--{flag}: {mistake}"))?;
         let Value::Map(settings) = node.value else {
             return Err(format!("--{flag}: {} where settings are expected", node.kind()));
         };
         match settings.iter().find(|(key, _)| !WITHOUT_EFFECT.contains(&key.name())) {
-            None => Ok(()),
+            None => Ok(settings.iter().map(|(key, _)| key.name().to_owned()).collect()),
             Some((key, _)) => Err(format!(
                 "--{flag}: {} is not supported; Prometheus is asked over plain HTTP, without a login or a proxy",
                 key.name()
@@ -58,8 +58,13 @@ mod tests {
         let check = |text: &str| {
             HttpClientArgs { http_client: Some(text.to_owned()), http_client_file: None }.check()
         };
-        for fine in ["", "{}", r#"{"tls_config": {"insecure_skip_verify":true}}"#, "transport_config: {}"] {
-            assert_eq!(check(fine), Ok(()), "{fine}");
+        for (fine, without_effect) in [
+            ("", &[][..]),
+            ("{}", &[]),
+            (r#"{"tls_config": {"insecure_skip_verify":true}}"#, &["tls_config"]),
+            ("transport_config: {}", &["transport_config"]),
+        ] {
+            assert_eq!(check(fine).expect(fine), without_effect, "{fine}");
         }
         for (refused, named) in [
             ("basic_auth: {username: a}", "basic_auth is not supported"),

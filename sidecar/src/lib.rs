@@ -11,6 +11,7 @@
 //! Reading order: `config`, `component`, `upstream`, `store`, `read`, `order`; then `shipper` and `reloader`, each of which
 //! stands alone.
 
+mod admission;
 mod component;
 mod config;
 mod http_client;
