@@ -11,6 +11,7 @@
 mod block;
 mod bucket;
 mod causes;
+mod digest;
 mod error;
 mod folder;
 mod output;

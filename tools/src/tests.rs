@@ -394,7 +394,7 @@ fn replication_copies_what_is_missing() {
     );
     let verified = tools(&["bucket", "verify", "--objstore.config", &to]).fine();
     assert_eq!(verified, "3 blocks, 0 problems\n");
-    assert!(!world.path("tmp").join("isthmus-replicate").exists(), "nothing is left behind");
+    assert_eq!(fs::read_dir(world.path("tmp")).unwrap().count(), 0, "nothing is left behind");
 
     fs::remove_file(world.file(FIRST, "index")).unwrap();
     fs::remove_dir_all(world.path("b").join(&world.ids()[FIRST])).unwrap();
@@ -480,7 +480,110 @@ fn a_rewrite_deletes_what_it_is_told_and_loses_nothing_else() {
     let meta = fs::read_to_string(world.path("a").join(new).join("meta.json")).unwrap();
     assert!(meta.contains("\"deletions_applied\"") && meta.contains("bucket.rewrite"), "{meta}");
     assert_eq!(world.bucket(&["verify"]).fine(), "3 blocks, 0 problems\n");
-    assert!(rewrite(&args).failed(Cause::Conflict).contains("marked for deletion"));
+    let again = rewrite(&args).json();
+    assert_eq!(
+        (&again[0]["result"], &again[0]["new"]),
+        (&"done already; old block marked".into(), &new.into())
+    );
+    let other = ["--rewrite.to-delete-config", "- matchers: '{job=\"api\"}'"];
+    assert!(rewrite(&other).failed(Cause::Conflict).contains("marked for deletion"));
+}
+
+#[test]
+fn a_rewrite_that_is_done_again_makes_no_second_block() {
+    let world = World::uploaded();
+    let (ids, tmp) = (world.ids(), world.text("tmp"));
+    let delete = "- matchers: '{job=\"auth\"}'";
+    let base = ["rewrite", "--tmp.dir", &tmp, "--output=json", "--no-dry-run", "--rewrite.to-delete-config"];
+    let base = base.map(|arg| if arg == "--no-dry-run" { "--dry-run=false" } else { arg });
+    let run = |more: &[&str]| world.bucket(&[&base[..], &[delete], more].concat());
+
+    // The first block is done, the second one is not there.
+    let done = run(&["--id", &ids[FIRST], "--id=01JGG764R0QENP71C7C19NMGE8"]);
+    let table: serde_json::Value = serde_json::from_str(&done.text).unwrap();
+    assert_eq!(table[0]["result"], "rewritten", "what was done is told before the error");
+    done.failed(Cause::Missing);
+    let new = table[0]["new"].as_str().unwrap().to_owned();
+    assert_eq!(new[..10], ids[FIRST][..10], "the time of the old block");
+
+    let meta = fs::read(world.path("a").join(&new).join("meta.json")).unwrap();
+    let meta: serde_json::Value = serde_json::from_slice(&meta).unwrap();
+    assert_eq!(meta["compaction"]["parents"][0]["ulid"], ids[FIRST].as_str());
+    assert_eq!(meta["thanos"]["rewrites"][0]["sources"][0], ids[FIRST].as_str());
+
+    // A run that ended before the mark is ended by the same command.
+    let again = run(&["--id", &ids[FIRST]]).json();
+    assert_eq!((&again[0]["result"], &again[0]["new"]), (&"done already".into(), &new.as_str().into()));
+    let marked = run(&["--id", &ids[FIRST], "--delete-blocks"]).json();
+    assert_eq!(marked[0]["result"], "rewritten; old block marked");
+    assert_eq!(world.bucket(&["ls"]).fine().lines().count(), 4);
+    assert_eq!(world.bucket(&["ls", "--exclude-delete"]).fine().lines().count(), 3);
+
+    let none = "- matchers: '{job=\"nowhere\"}'";
+    let nothing = world.bucket(&[&base[..], &[none, "--id", &ids[SECOND]]].concat()).json();
+    assert_eq!(nothing[0]["result"], "nothing to change");
+    let logs: Vec<_> = fs::read_dir(world.path("tmp")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(logs, [format!("{new}.change.log").as_str()], "no log of a block that was not made");
+}
+
+#[test]
+fn a_dry_run_of_an_upload_tells_what_the_run_would() {
+    let world = World::new();
+    let ids = world.ids();
+    let upload = |more: &[&str]| {
+        let data = world.text("data");
+        let base = ["upload-blocks", "--path", &data, "--label=cluster=eu-1", "--output=json"];
+        let rows: serde_json::Value =
+            serde_json::from_str(&world.bucket(&[&base[..], more].concat()).text).unwrap();
+        let told = |row: &serde_json::Value| format!("{}: {}", row["result"], row["why"]).replace('"', "");
+        rows.as_array().unwrap().iter().map(told).collect::<Vec<_>>()
+    };
+    world.upload();
+    world.upload();
+    let details = "--details=x";
+    world.bucket(&["mark", "--marker=deletion-mark.json", details, "--id", &ids[FIRST]]).fine();
+    fs::remove_file(world.file(SECOND, "meta.json")).unwrap();
+    let other = fs::read_to_string(world.file(2, "meta.json")).unwrap();
+    fs::write(world.file(2, "meta.json"), other.replace("eu-1", "eu-2")).unwrap();
+    let planned = upload(&["--dry-run"]);
+    assert!(!world.file(SECOND, "meta.json").exists(), "a dry run writes nothing");
+    let done = upload(&[]);
+    assert!(planned[FIRST].contains("is marked for deletion"), "{planned:?}");
+    assert!(planned[2].contains("meta.json in the bucket differs"), "{planned:?}");
+    assert_eq!((&planned[FIRST], &planned[2]), (&done[FIRST], &done[2]));
+    assert_eq!((planned[SECOND].as_str(), done[SECOND].as_str()), ("would be uploaded: ", "uploaded: "));
+}
+
+#[test]
+fn blocks_of_samples_out_of_order_may_overlap_and_deletions_are_warned_about() {
+    let world = World::uploaded();
+    let other = world.path("other");
+    let args = [
+        "block",
+        "generate",
+        "--output-dir",
+        &world.text("other"),
+        "--series=10",
+        "--start=2025-01-01T01:00:00Z",
+    ];
+    tools(&args).fine();
+    let block = fs::read_dir(&other).unwrap().next().unwrap().unwrap().path();
+    let mut meta: serde_json::Value =
+        serde_json::from_slice(&fs::read(block.join("meta.json")).unwrap()).unwrap();
+    meta["compaction"]["hints"] = serde_json::json!(["from-out-of-order"]);
+    let mut deleted = tsdb::Tombstones::default();
+    let read = tsdb::Block::open(&block).unwrap();
+    let begin = read.meta().min_time;
+    for series in read.index().all_postings().unwrap().iter().take(2) {
+        deleted.delete(series, model::TimeRange::new(begin, begin.offset_millis(600_000)));
+    }
+    fs::write(block.join("tombstones"), deleted.to_bytes()).unwrap();
+    meta["stats"]["numTombstones"] = deleted.count().into();
+    fs::write(block.join("meta.json"), meta.to_string()).unwrap();
+    let report = world
+        .bucket(&["upload-blocks", "--path", &world.text("other"), "--label=cluster=eu-1", "--dry-run"])
+        .fine();
+    assert!(report.contains("undoes 2 deletions: tombstones are not uploaded"), "{report}");
 }
 
 #[test]

@@ -17,7 +17,9 @@ use tsdb::{BlockMeta, Ulid};
 
 use super::other::OtherBucket;
 use super::view;
+use crate::digest;
 use crate::error::{Cause, Context, Outcome, Result, ToolError};
+use crate::folder::make_private;
 use crate::output::{Cell, Output, Table, TableFormat};
 use crate::progress::{Progress, Unit};
 use crate::text;
@@ -244,7 +246,7 @@ async fn copy(
     if args.dry_run {
         return Ok("would be copied");
     }
-    let dir = working_folder(&args.tmp_dir, meta.ulid)?;
+    let dir = working_folder(&args.tmp_dir, from, to, meta.ulid)?;
     // Each byte is moved twice: half of the way is made when the block is here.
     let halves = |progress: &Progress| {
         let (told, bar) = (AtomicU64::new(0), progress.clone());
@@ -276,12 +278,7 @@ async fn is_there(meta: &BlockMeta, to: &Bucket) -> Result<bool> {
     let theirs = BlockMeta::parse(&content).map_err(|error| {
         ToolError::new(Cause::Damaged, format!("block {} in bucket {:?}: {error}", meta.ulid, to.name()))
     })?;
-    let same = |ours: &BlockMeta, theirs: &BlockMeta| {
-        (ours.min_time, ours.max_time, &ours.stats, &ours.compaction)
-            == (theirs.min_time, theirs.max_time, &theirs.stats, &theirs.compaction)
-            && view::labels(ours) == view::labels(theirs)
-    };
-    match same(meta, &theirs) {
+    match view::describe_same(meta, &theirs) {
         true => Ok(true),
         false => Err(ToolError::new(
             Cause::Conflict,
@@ -290,9 +287,12 @@ async fn is_there(meta: &BlockMeta, to: &Bucket) -> Result<bool> {
     }
 }
 
-/// The folder of a block on its way; what an earlier run left in it is used.
-fn working_folder(tmp_dir: &Path, id: Ulid) -> Result<PathBuf> {
-    let dir = tmp_dir.join("isthmus-replicate").join(id.to_string());
+/// The folder of a block on its way; what an earlier run between the same buckets left in it is used.
+fn working_folder(tmp_dir: &Path, from: &Bucket, to: &Bucket, id: Ulid) -> Result<PathBuf> {
+    let buckets = digest::of_texts(&[from.name(), from.prefix(), to.name(), to.prefix()]);
+    let parent = tmp_dir.join(format!("isthmus-replicate-{}", digest::hex(&buckets[..8])));
+    make_private(&parent)?;
+    let dir = parent.join(id.to_string());
     std::fs::create_dir_all(&dir).context(format_args!("--tmp.dir: make folder {}", dir.display()))?;
     Ok(dir)
 }

@@ -1,13 +1,17 @@
 //! `tools bucket upload-blocks`: the blocks of a local folder into the bucket.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ::bucket::{Bucket, PublishOptions, publish};
+use ::bucket::marks::{self, MarkKind, MarkState};
+use ::bucket::{Bucket, PublishError, PublishOptions, layout, manifest_of, publish};
 use tsdb::{Block, BlockMeta, META_FILE, parse_block_id};
 
 use super::view;
+use crate::block::blocking;
+use crate::digest;
 use crate::error::{Cause, Context, Outcome, Result, ToolError};
 use crate::output::{Cell, Output, Table, TableFormat};
 use crate::progress::{Progress, Unit};
@@ -15,6 +19,9 @@ use crate::text;
 
 /// What `thanos.source` says of blocks that come this way.
 const SOURCE: &str = "bucket.upload";
+
+/// Prometheus' remark on a block whose samples arrived out of order; such blocks overlap others by nature.
+const OUT_OF_ORDER: &str = "from-out-of-order";
 
 /// Flags of `tools bucket upload-blocks`.
 #[derive(Debug, clap::Args)]
@@ -51,6 +58,8 @@ pub(crate) struct UploadArgs {
 struct Local {
     dir: PathBuf,
     meta: BlockMeta,
+    /// Paths of index and segments below `dir`, with their sizes.
+    files: BTreeMap<String, u64>,
     size_bytes: u64,
 }
 
@@ -66,8 +75,15 @@ pub(super) async fn run(args: UploadArgs, bucket: &Bucket, output: &mut Output) 
     for block in &blocks {
         let id = block.meta.ulid.to_string();
         progress.at(id.clone());
-        let verdict = upload(block, &args, bucket, &view, &progress).await;
-        report.push(&id, Some(block), verdict);
+        match upload(block, &args, bucket, &view, &progress).await {
+            Ok(verdict) => report.push(&id, Some(block), verdict),
+            // What became of the blocks so far is worth telling.
+            Err(error) => {
+                progress.finish();
+                output.table(&report.table, args.output)?;
+                return Err(error);
+            }
+        }
     }
     progress.finish();
     output.table(&report.table, args.output)?;
@@ -75,46 +91,50 @@ pub(super) async fn run(args: UploadArgs, bucket: &Bucket, output: &mut Output) 
 }
 
 /// Uploads a block, or says why not. One that fails holds up no other.
+///
+/// # Errors
+/// The store is out of reach or refuses us: no other block will fare better.
 async fn upload(
     block: &Local,
     args: &UploadArgs,
     bucket: &Bucket,
     view: &::bucket::View,
     progress: &Progress,
-) -> Verdict {
+) -> Result<Verdict> {
     let meta = with_labels(block.meta.clone(), &args.label);
-    if meta.compaction.level > 1 && !args.upload_compacted {
+    let id = meta.ulid;
+    let without_upload = |verdict: Verdict| {
         progress.add(block.size_bytes);
-        return Verdict::Skipped("compacted locally; --shipper.upload-compacted uploads it".to_owned());
-    }
-    let overlaps = |other: &&Arc<BlockMeta>| {
-        other.ulid != meta.ulid
-            && view::group(other) == view::group(&meta)
-            && other.time_range().overlaps(&meta.time_range())
+        Ok(verdict)
     };
-    if let Some(other) = view.blocks.values().find(|other| other.compaction.sources.contains(&meta.ulid))
-        && other.ulid != meta.ulid
-    {
-        progress.add(block.size_bytes);
-        return Verdict::Skipped(format!("part of block {} in the bucket", other.ulid));
+    if meta.compaction.level > 1 && !args.upload_compacted {
+        let why = "compacted locally; --shipper.upload-compacted uploads it";
+        return without_upload(Verdict::Skipped(why.to_owned()));
+    }
+    let holds_it = |other: &&Arc<BlockMeta>| other.ulid != id && other.compaction.sources.contains(&id);
+    if let Some(other) = view.blocks.values().find(holds_it) {
+        return without_upload(Verdict::Skipped(format!("part of block {} in the bucket", other.ulid)));
     }
     // Samples of the same time in two blocks would be counted twice where nobody deduplicates.
+    let is_out_of_order = |meta: &BlockMeta| meta.compaction.hints.iter().any(|hint| hint == OUT_OF_ORDER);
+    let overlaps = |other: &&Arc<BlockMeta>| {
+        other.ulid != id
+            && view::group(other) == view::group(&meta)
+            && other.time_range().overlaps(&meta.time_range())
+            && !is_out_of_order(&meta)
+            && !is_out_of_order(other)
+    };
     if let Some(other) = view.blocks.values().find(overlaps) {
-        progress.add(block.size_bytes);
-        return Verdict::Failed(format!("overlaps block {} of the same labels in the bucket", other.ulid));
+        let why = format!("overlaps block {} of the same labels in the bucket", other.ulid);
+        return without_upload(Verdict::Failed(why));
     }
-    let (dir, block_bytes) = (block.dir.clone(), block.size_bytes);
+    let dir = block.dir.clone();
     let checked = tokio::task::spawn_blocking(move || verify(&dir)).await;
     if let Err(error) = checked.unwrap_or_else(|error| Err(error.to_string())) {
-        progress.add(block_bytes);
-        return Verdict::Failed(error);
+        return without_upload(Verdict::Failed(error));
     }
     if args.dry_run {
-        progress.add(block_bytes);
-        return match view.blocks.contains_key(&meta.ulid) {
-            true => Verdict::Skipped("in the bucket already".to_owned()),
-            false => Verdict::WouldBe,
-        };
+        return without_upload(plan(block, &meta, bucket, view).await?);
     }
     let (moved, bar) = (AtomicU64::new(0), progress.clone());
     let tell = move |state: ::bucket::Progress| {
@@ -127,10 +147,78 @@ async fn upload(
         ..PublishOptions::default()
     };
     match publish(bucket, &block.dir, meta, &options).await {
-        Ok(published) if published.sent_bytes == 0 => Verdict::Skipped("in the bucket already".to_owned()),
-        Ok(_) => Verdict::Uploaded,
-        Err(error) => Verdict::Failed(error.to_string()),
+        // Without its meta.json it was no block of the bucket, even where all of its files were there.
+        Ok(published) if published.sent_bytes == 0 && view.blocks.contains_key(&id) => {
+            Ok(Verdict::Skipped(THERE.to_owned()))
+        }
+        Ok(_) => Ok(Verdict::Uploaded),
+        Err(error) => {
+            let error = ToolError::from(error);
+            match error.cause() {
+                Cause::Unreachable | Cause::Refused => Err(error),
+                _ => Ok(Verdict::Failed(error.to_string())),
+            }
+        }
     }
+}
+
+/// Why a block that is in the bucket is not uploaded.
+const THERE: &str = "in the bucket already";
+
+/// What a run would do with a sound block, told without writing anything.
+async fn plan(block: &Local, meta: &BlockMeta, bucket: &Bucket, view: &::bucket::View) -> Result<Verdict> {
+    let id = meta.ulid;
+    if marks::read(bucket, id, MarkKind::Deletion).await? != MarkState::Absent {
+        return Ok(Verdict::Failed(PublishError::Marked(id).to_string()));
+    }
+    let differs = |object: &str| {
+        let error = PublishError::Different { block: id, object: object.to_owned() };
+        Ok(Verdict::Failed(error.to_string()))
+    };
+    let objects = bucket.list_all(&id.to_string()).await?;
+    let listed: BTreeMap<&str, u64> = objects
+        .iter()
+        .filter_map(|object| Some((layout::split(&object.name)?.1, object.size_bytes)))
+        .collect();
+    let is_other = |path: &str, size: u64| listed.get(path).is_some_and(|listed| *listed != size);
+    if let Some((path, _)) = block.files.iter().find(|(path, size)| is_other(path, **size)) {
+        return differs(path);
+    }
+    match view.blocks.get(&id) {
+        None if view.corrupt.contains_key(&id) => differs(META_FILE),
+        None => Ok(Verdict::WouldBe),
+        Some(theirs) if !view::describe_same(theirs, meta) || !has_files(block, theirs).await? => {
+            differs(META_FILE)
+        }
+        Some(_) if block.files.keys().all(|path| listed.contains_key(path.as_str())) => {
+            Ok(Verdict::Skipped(THERE.to_owned()))
+        }
+        Some(_) => Ok(Verdict::WouldBe),
+    }
+}
+
+/// Whether the local files are those of a manifest, where there is one.
+async fn has_files(block: &Local, theirs: &BlockMeta) -> Result<bool> {
+    let manifest = manifest_of(theirs);
+    let is_same = |path: &str, size: u64| block.files.get(path) == Some(&size);
+    if manifest.is_empty() {
+        return Ok(true);
+    }
+    if manifest.len() != block.files.len() || !manifest.iter().all(|f| is_same(&f.path, f.size_bytes)) {
+        return Ok(false);
+    }
+    let dir = block.dir.clone();
+    blocking(move || {
+        for file in manifest {
+            let path = dir.join(&file.path);
+            let Some(expected) = file.sha256 else { continue };
+            if digest::of_file(&path).context(path.display())? != expected {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    })
+    .await
 }
 
 /// All problems of a block in one line; a damaged block would be a burden in the bucket for good.
@@ -193,12 +281,21 @@ fn read_local(dir: &Path, id: tsdb::Ulid) -> Result<Local> {
             format!("{}: is of block {}, but the folder is named {id}", path.display(), meta.ulid),
         ));
     }
-    let mut size_bytes = std::fs::metadata(dir.join("index")).context(dir.join("index").display())?.len();
-    let chunks = dir.join("chunks");
+    let size = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.len());
+    let index = dir.join(layout::INDEX_FILE);
+    let mut files = BTreeMap::from([(layout::INDEX_FILE.to_owned(), size(&index).context(index.display())?)]);
+    let chunks = dir.join(layout::CHUNKS_DIR);
     for entry in std::fs::read_dir(&chunks).context(chunks.display())? {
-        size_bytes += entry.and_then(|entry| entry.metadata()).context(chunks.display())?.len();
+        let entry = entry.context(chunks.display())?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.bytes().all(|byte| byte.is_ascii_digit()) {
+            let path = entry.path();
+            files.insert(format!("{}/{name}", layout::CHUNKS_DIR), size(&path).context(path.display())?);
+        }
     }
-    Ok(Local { dir: dir.to_owned(), meta, size_bytes })
+    let size_bytes = files.values().sum();
+    Ok(Local { dir: dir.to_owned(), meta, files, size_bytes })
 }
 
 enum Verdict {
@@ -208,12 +305,18 @@ enum Verdict {
     Failed(String),
 }
 
-/// What an upload does not carry: there are no tombstones in a bucket.
+/// Says what an upload does not carry: there are no tombstones in a bucket.
 fn deletions(local: &Local) -> String {
-    match local.meta.stats.tombstones {
-        0 => String::new(),
-        count => format!("undoes {}: tombstones are not uploaded", text::count(count, "deletion")),
-    }
+    let deletions = match local.meta.stats.tombstones {
+        0 => return String::new(),
+        count => text::count(count, "deletion"),
+    };
+    eprintln!(
+        "warning: block {}: tombstones are not uploaded, so that what was deleted is there again: have Prometheus \
+         clean its tombstones first",
+        local.meta.ulid
+    );
+    format!("undoes {deletions}: tombstones are not uploaded")
 }
 
 /// What became of each block.

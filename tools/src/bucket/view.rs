@@ -93,3 +93,9 @@ pub(super) fn size_bytes(meta: &BlockMeta) -> Option<u64> {
 pub(super) fn total_bytes(metas: &[&BlockMeta]) -> u64 {
     metas.iter().filter_map(|meta| size_bytes(meta)).fold(0, u64::saturating_add)
 }
+
+/// Whether two metas are of the same block, as far as they tell without their files.
+pub(super) fn describe_same(a: &BlockMeta, b: &BlockMeta) -> bool {
+    (a.min_time, a.max_time, &a.stats, &a.compaction) == (b.min_time, b.max_time, &b.stats, &b.compaction)
+        && group(a) == group(b)
+}

@@ -16,12 +16,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ::bucket::marks::{self, Mark, MarkKind, MarkState};
-use ::bucket::{Bucket, DownloadOptions, PublishOptions, download, publish};
-use tsdb::{Block, BlockMeta, BlockOptions, BlockWriter, Compaction, Ulid};
+use ::bucket::{Bucket, DownloadOptions, PublishOptions, download, layout, publish};
+use tsdb::{Block, BlockDesc, BlockMeta, BlockOptions, BlockWriter, Compaction, Ulid};
 
 use self::apply::{ChangeLog, Rewritten, rewrite};
 use self::config::Changes;
 use crate::block::{blocking, problems};
+use crate::digest;
 use crate::error::{Cause, Context, Outcome, Result, ToolError};
 use crate::folder::WorkingFolder;
 use crate::output::{Cell, Output, Table, TableFormat};
@@ -124,26 +125,57 @@ pub(super) async fn run(args: RewriteArgs, bucket: &Bucket, output: &mut Output)
         ("#DUPLICATES", "samplesDuplicate"),
         ("RESULT", "result"),
     ]);
+    let mut failure = None;
     for id in &args.id {
-        let (rewritten, new, result) = rewrite_block(*id, &args, &changes, bucket, output).await?;
-        let Rewritten { account, series, deleted_series, relabelled_series, joined_series } = rewritten;
-        table.push(vec![
-            Cell::text(id.to_string()),
-            new.map_or(Cell::Absent, |new| Cell::text(new.to_string())),
-            Cell::Number(series),
-            Cell::Number(deleted_series),
-            Cell::Number(relabelled_series),
-            Cell::Number(joined_series),
-            Cell::Number(account.read),
-            Cell::Number(account.written),
-            Cell::Number(account.deleted),
-            Cell::Number(account.duplicates),
-            Cell::text(result),
-        ]);
+        match rewrite_block(*id, &args, &changes, bucket, output).await {
+            Ok((rewritten, new, result)) => table.push(row(*id, rewritten, new, result)),
+            // What became of the blocks before it is worth telling.
+            Err(error) => {
+                failure = Some(error);
+                break;
+            }
+        }
     }
-    output.table(&table, args.output)?;
-    Ok(Outcome::Fine)
+    if failure.is_none() || !table.is_empty() {
+        output.table(&table, args.output)?;
+    }
+    failure.map_or(Ok(Outcome::Fine), Err)
 }
+
+fn row(id: Ulid, rewritten: Option<Rewritten>, new: Option<Ulid>, result: &str) -> Vec<Cell> {
+    let number =
+        |count: fn(&Rewritten) -> u64| rewritten.as_ref().map_or(Cell::Absent, |r| Cell::Number(count(r)));
+    vec![
+        Cell::text(id.to_string()),
+        new.map_or(Cell::Absent, |new| Cell::text(new.to_string())),
+        number(|r| r.series),
+        number(|r| r.deleted_series),
+        number(|r| r.relabelled_series),
+        number(|r| r.joined_series),
+        number(|r| r.account.read),
+        number(|r| r.account.written),
+        number(|r| r.account.deleted),
+        number(|r| r.account.duplicates),
+        Cell::text(result),
+    ]
+}
+
+/// The id of what a block becomes by these changes. It follows from both, so that the same command finds what an
+/// earlier run of it published, and ends what that began.
+fn new_id(old: Ulid, changes: &Changes) -> Ulid {
+    let digest = digest::of_texts(&[&old.to_string(), &changes.log_entry(&[]).to_string()]);
+    let mut random = [0; 16];
+    random[6..].copy_from_slice(&digest[..10]);
+    Ulid::from_parts(old.timestamp_ms(), u128::from_be_bytes(random))
+}
+
+/// What the mark of a block says that became another one.
+fn rewritten_as(new: Ulid) -> String {
+    format!("block rewritten as {new}")
+}
+
+/// What the mark of a block says of which nothing was left.
+const NOTHING_LEFT: &str = "block rewritten: nothing is left of it";
 
 /// Rewrites a block; says what was done, the id of the new block where there is one, and how it ended.
 async fn rewrite_block(
@@ -152,19 +184,28 @@ async fn rewrite_block(
     changes: &Arc<Changes>,
     bucket: &Bucket,
     output: &mut Output,
-) -> Result<(Rewritten, Option<Ulid>, &'static str)> {
-    if let MarkState::Marked(mark) = marks::read(bucket, id, MarkKind::Deletion).await? {
-        let since = text::instant(mark.time);
-        return Err(ToolError::new(
-            Cause::Conflict,
-            format!("block {id} is marked for deletion since {since}: it is not rewritten"),
-        ));
+) -> Result<(Option<Rewritten>, Option<Ulid>, &'static str)> {
+    let new = new_id(id, changes);
+    let refused =
+        |why: String| Err(ToolError::new(Cause::Conflict, format!("block {id} {why}: it is not rewritten")));
+    match marks::read(bucket, id, MarkKind::Deletion).await? {
+        MarkState::Absent => {}
+        MarkState::Marked(mark) => {
+            return match mark.details {
+                Some(details) if details == rewritten_as(new) => {
+                    Ok((None, Some(new), "done already; old block marked"))
+                }
+                _ => refused(format!("is marked for deletion since {}", text::instant(mark.time))),
+            };
+        }
+        MarkState::Unusable(reason) => {
+            return refused(format!("has a deletion mark that cannot be used ({reason})"));
+        }
     }
     let folder = WorkingFolder::create(&args.tmp_dir, "rewrite")?;
     let source = fetch(id, bucket, folder.path()).await?;
 
-    let new = Ulid::generate();
-    let log = change_log(args, new)?;
+    let log = change_log(args, folder.path())?;
     let (parent, changes) = (folder.path().to_owned(), Arc::clone(changes));
     let (dry_run, prom_blocks) = (args.dry_run, args.prom_blocks);
     let work = move || write(&source, &parent, &changes, new, log, dry_run, prom_blocks);
@@ -175,11 +216,12 @@ async fn rewrite_block(
 
     let nothing_left = rewritten.account.written == 0 && rewritten.account.read > 0;
     let result = match (meta, args.dry_run) {
-        _ if !rewritten.has_changes() => return Ok((rewritten, None, "nothing to change")),
-        (_, true) if nothing_left => return Ok((rewritten, None, "nothing would be left")),
-        (_, true) => return Ok((rewritten, None, "would be rewritten")),
+        _ if !rewritten.has_changes() => return Ok((Some(rewritten), None, "nothing to change")),
+        (_, true) if nothing_left => return Ok((Some(rewritten), None, "nothing would be left")),
+        (_, true) => return Ok((Some(rewritten), None, "would be rewritten")),
         (Some(meta), false) => {
             let dir = folder.path().join(new.to_string());
+            let was_there = bucket.exists(&layout::meta(new)).await?;
             let progress = Progress::new("upload", Unit::Bytes, view_size(&dir));
             let bar = progress.clone();
             let told = AtomicU64::new(0);
@@ -195,7 +237,8 @@ async fn rewrite_block(
             let published = publish(bucket, &dir, meta, &options).await;
             progress.finish();
             published?;
-            "rewritten"
+            keep_change_log(args, folder.path(), new)?;
+            if was_there { "done already" } else { "rewritten" }
         }
         (None, false) => "nothing is left",
     };
@@ -203,15 +246,28 @@ async fn rewrite_block(
         false => result,
         true => {
             let mut mark = Mark::new(MarkKind::Deletion, id, text::now());
-            mark.details = Some(match nothing_left {
-                true => "block rewritten: nothing is left of it".to_owned(),
-                false => format!("block rewritten as {new}"),
-            });
-            marks::create(bucket, &mark).await.context(format_args!("mark block {id} for deletion"))?;
-            if nothing_left { "nothing is left; old block marked" } else { "rewritten; old block marked" }
+            mark.details = Some(if nothing_left { NOTHING_LEFT.to_owned() } else { rewritten_as(new) });
+            let doing = match nothing_left {
+                true => format!("mark block {id} for deletion"),
+                false => format!("mark block {id} for deletion, which was rewritten as {new}"),
+            };
+            match marks::create(bucket, &mark).await.context(&doing)? {
+                MarkState::Marked(standing) if standing == mark && nothing_left => {
+                    "nothing is left; old block marked"
+                }
+                MarkState::Marked(standing) if standing == mark => "rewritten; old block marked",
+                MarkState::Marked(_) => "rewritten; old block was marked by somebody else",
+                MarkState::Unusable(reason) => {
+                    let why = format!("{doing}: it has a mark that cannot be used: {reason}");
+                    return Err(ToolError::new(Cause::Conflict, why));
+                }
+                MarkState::Absent => {
+                    return Err(ToolError::new(Cause::Failed, format!("{doing}: the mark is not there")));
+                }
+            }
         }
     };
-    Ok((rewritten, (!nothing_left).then_some(new), result))
+    Ok((Some(rewritten), (!nothing_left).then_some(new), result))
 }
 
 /// Downloads a block, which compares it with its manifest, and opens it.
@@ -230,18 +286,32 @@ async fn fetch(id: Ulid, bucket: &Bucket, parent: &Path) -> Result<Block> {
     blocking(move || Ok(Block::open(&dir)?)).await
 }
 
-/// Where changes of series are told: in a dry run they are printed, otherwise written to a file.
-fn change_log(args: &RewriteArgs, new: Ulid) -> Result<ChangeLog> {
+/// Name of the change log in the working folder.
+const CHANGE_LOG: &str = "change.log";
+
+/// Where changes of series are told: in a dry run they are printed, otherwise written to a file in the working
+/// folder.
+fn change_log(args: &RewriteArgs, folder: &Path) -> Result<ChangeLog> {
     if args.dry_run {
         return Ok(ChangeLog::First { lines: Vec::new(), limit: args.limit, left_out: 0 });
     }
     if !args.add_change_log {
         return Ok(ChangeLog::None);
     }
-    let path = args.tmp_dir.join(format!("{new}.change.log"));
+    let path = folder.join(CHANGE_LOG);
     let file = std::fs::File::create(&path).context(format_args!("write {}", path.display()))?;
-    eprintln!("changes of series are written to {}", path.display());
     Ok(ChangeLog::File(std::io::BufWriter::new(file)))
+}
+
+/// Moves the change log of a block that is in the bucket now out of the working folder.
+fn keep_change_log(args: &RewriteArgs, folder: &Path, new: Ulid) -> Result<()> {
+    if args.add_change_log {
+        let path = args.tmp_dir.join(format!("{new}.change.log"));
+        std::fs::rename(folder.join(CHANGE_LOG), &path)
+            .context(format_args!("write {}, of the block that was published", path.display()))?;
+        eprintln!("changes of series were written to {}", path.display());
+    }
+    Ok(())
 }
 
 /// Writes the new block into `parent`, unless nothing changes or it is a dry run, and checks it. Gives its meta and
@@ -266,10 +336,17 @@ fn write(
     thanos.source = SOURCE.to_owned();
     thanos.files.clear();
     thanos.segment_files.clear();
-    thanos.rewrites.push(changes.log_entry(&old.compaction.sources));
+    // Both tell sidecars, which look for their blocks by such names, that the old one need not come again.
+    let mut sources = old.compaction.sources.clone();
+    if !sources.contains(&old.ulid) {
+        sources.push(old.ulid);
+    }
+    thanos.rewrites.push(changes.log_entry(&sources));
+    let parent_block = BlockDesc { ulid: old.ulid, min_time: old.min_time, max_time: old.max_time };
     let mut options = BlockOptions::new(new);
     options.times = Some((old.min_time, old.max_time));
-    options.compaction = Some(Compaction { sources: vec![new], ..old.compaction.clone() });
+    options.compaction =
+        Some(Compaction { sources: vec![new], parents: vec![parent_block], ..old.compaction.clone() });
     options.thanos = Some(thanos);
 
     let mut writer = match dry_run {
