@@ -18,7 +18,9 @@ pub use eval::Evaluation;
 pub use eval::budget::{Account, Hold, TotalBudget};
 pub use eval::meter::Clock;
 pub use interrupt::Interrupt;
-pub use output::{Annotations, Held, MatrixSeries, QueryOutput, QueryValue, SampleValue, Stats, VectorSample};
+pub use output::{
+    Annotations, Held, MatrixSeries, QueryOutput, QueryValue, SampleValue, Stats, VectorSample,
+};
 pub use plan::explain::{Measured, PlanNode};
 pub use query::{EngineOptions, Query, QueryParams, Select, SelectHints, SelectId};
 pub use syntax::{ParseError, ParseOptions, parse, parse_selector};
