@@ -20,7 +20,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serves the data of the Prometheus beside it as StoreAPI
-    Sidecar(sidecar::SidecarArgs),
+    Sidecar(Box<sidecar::SidecarArgs>),
     /// Answers PromQL over all stores, and serves them as one
     Query(Box<querier::QueryArgs>),
     /// Joins this cluster to the mesh, or ends the mesh beside the querier
@@ -69,7 +69,7 @@ pub(crate) fn run() -> ExitCode {
         })
     };
     match parse().command {
-        Command::Sidecar(args) => sidecar::run(args),
+        Command::Sidecar(args) => sidecar::run(*args),
         Command::Query(args) => querier::run(*args),
         Command::Gateway(args) => gateway::cli::run(*args),
         Command::Pki(command) => pki::cli::run(command),
