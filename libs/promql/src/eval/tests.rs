@@ -192,7 +192,7 @@ fn what_no_data_could_make_small_is_refused_at_once_with_what_and_where() {
         let begun = std::time::Instant::now();
         let params = QueryParams::instant(Timestamp::EPOCH);
         let error = Query::plan(text, &params, &engine()).unwrap_err().to_string();
-        assert!(begun.elapsed() < Duration::from_secs(1), "{:.60} took {:?}", text, begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:.60} took {:?}", text, begun.elapsed());
         for part in parts {
             assert!(error.contains(part), "{:.60}: {error}", text);
         }
