@@ -157,6 +157,9 @@ impl Api {
     }
 }
 
+/// Annotations of each kind in an answer, as in Prometheus; what stores lack is said in full.
+const MAX_ANNOTATIONS: usize = 10;
+
 /// Writes an answer and lets go of it.
 fn write(
     answer: Answer,
@@ -165,7 +168,7 @@ fn write(
     mut text: Text,
     total: &TotalBudget,
 ) -> Result<Reply, QueryError> {
-    let Answer { output, mut warnings, stores } = answer;
+    let Answer { mut output, mut warnings, stores } = answer;
     let partial = !warnings.is_empty();
     let body = text.room(0)?;
     Envelope::begin(body);
@@ -181,11 +184,12 @@ fn write(
         body.extend_from_slice(result::analysis(plan).to_string().as_bytes());
     }
     body.push(b'}');
-    warnings.extend_from_slice(&output.annotations.warnings);
+    let annotations = std::mem::take(&mut output.annotations).limited(MAX_ANNOTATIONS);
+    warnings.extend(annotations.warnings);
     if cut {
         warnings.push("results truncated due to limit".to_owned());
     }
-    Envelope::end(body, &warnings, &output.annotations.infos);
+    Envelope::end(body, &warnings, &annotations.infos);
     drop(output);
     Ok(Reply { body: text.finish(total)?, partial })
 }
