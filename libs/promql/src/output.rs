@@ -104,9 +104,16 @@ pub struct Annotations {
 }
 
 impl MatrixSeries {
-    /// Memory in bytes; histograms count where they are held, shared or not.
+    /// Memory in bytes. A histogram that neighbours share counts once, and also where others share it.
     pub(crate) fn size_bytes(&self) -> u64 {
-        let histograms: usize = self.histograms.iter().map(|(_, histogram)| histogram.size_bytes()).sum();
+        let mut histograms = 0;
+        let mut last: Option<&Arc<FloatHistogram>> = None;
+        for (_, histogram) in &self.histograms {
+            if last.is_none_or(|last| !Arc::ptr_eq(last, histogram)) {
+                histograms += histogram.size_bytes();
+            }
+            last = Some(histogram);
+        }
         let samples = self.floats.len() * size_of::<Sample>()
             + self.histograms.len() * size_of::<(Timestamp, Arc<FloatHistogram>)>();
         (size_of::<MatrixSeries>() + self.labels.size_bytes() + samples + histograms) as u64

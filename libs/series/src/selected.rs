@@ -1,6 +1,7 @@
 //! What a selector sees of one series, and how it is to be decoded.
 
 use model::{Labels, TimeRange};
+use tsdb::Chunk;
 
 use crate::AggrChunk;
 
@@ -71,6 +72,14 @@ pub struct DecodeOptions {
 }
 
 impl SelectedSeries {
+    /// Memory that decoding takes, in bytes, as far as the headers of the chunks tell: that of the samples of all replicas,
+    /// as some of them lie side by side until they have become one.
+    pub fn decoded_bytes(&self, options: &DecodeOptions) -> usize {
+        let inside = |chunk: &&AggrChunk| chunk.range().overlaps(&options.range);
+        let parts = self.replicas.iter().flatten().filter(inside).flat_map(AggrChunk::parts);
+        parts.map(Chunk::decoded_bytes).fold(0, usize::saturating_add)
+    }
+
     /// Bytes that the series takes in memory: labels and encoded samples.
     pub fn size_bytes(&self) -> usize {
         let chunks = self.replicas.iter().flatten();

@@ -81,7 +81,7 @@ impl Aggregates {
     }
 
     /// The five parts in the order in which they are stored.
-    fn parts(&self) -> impl Iterator<Item = Option<&Chunk>> {
+    pub(crate) fn parts(&self) -> impl Iterator<Item = Option<&Chunk>> {
         [&self.count, &self.sum, &self.min, &self.max, &self.counter].into_iter().map(Option::as_ref)
     }
 }

@@ -119,6 +119,21 @@ impl Chunk {
         }
     }
 
+    /// Memory that the samples take once they are decoded, in bytes, as far as the header tells; never more than a small
+    /// multiple of what the payload could hold. Of aggregates, that of all parts.
+    pub fn decoded_bytes(&self) -> usize {
+        match self.encoding {
+            Encoding::Aggregates => self
+                .aggregates()
+                .map_or(0, |aggregates| aggregates.parts().flatten().map(Chunk::decoded_bytes).sum()),
+            encoding if encoding.holds_floats() => {
+                // A sample takes at least one bit.
+                self.sample_count().min(self.data.len() * 8) * size_of::<(i64, f64)>()
+            }
+            encoding => histogram::decoded_bytes(encoding, &self.data),
+        }
+    }
+
     /// Appends the samples of a chunk of floats to `timestamps` (milliseconds since the epoch) and `values`.
     ///
     /// Timestamps are as the chunk has them: a damaged one may have times that do not ascend or lie outside

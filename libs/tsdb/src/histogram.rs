@@ -33,7 +33,7 @@ mod encode;
 mod layout;
 mod strip;
 
-pub(crate) use decode::{decode, first_timestamp};
+pub(crate) use decode::{decode, decoded_bytes, first_timestamp};
 pub use encode::HistogramEncoder;
 pub(crate) use strip::strip_starts;
 

@@ -141,12 +141,25 @@ impl<'t> Groups<'t> {
     /// `Regexp.Expand` has it.
     pub fn expand(&self, template: &str) -> String {
         let mut out = String::with_capacity(template.len());
+        self.each_piece(template, |piece| out.push_str(piece));
+        out
+    }
+
+    /// Length in bytes of what [`expand`](Self::expand) makes of `template`, which may name a long group very often.
+    pub fn expanded_bytes(&self, template: &str) -> usize {
+        let mut bytes = 0usize;
+        self.each_piece(template, |piece| bytes = bytes.saturating_add(piece.len()));
+        bytes
+    }
+
+    /// Hands the pieces of an expanded template to `put`.
+    fn each_piece(&self, template: &str, mut put: impl FnMut(&str)) {
         let mut rest = template;
         while let Some(at) = rest.find('$') {
-            out.push_str(&rest[..at]);
+            put(&rest[..at]);
             rest = &rest[at + 1..];
             if let Some(after) = rest.strip_prefix('$') {
-                out.push('$');
+                put("$");
                 rest = after;
                 continue;
             }
@@ -155,7 +168,7 @@ impl<'t> Groups<'t> {
             let (name, after) = body.split_at(length);
             let after = if braced { after.strip_prefix('}') } else { Some(after) };
             let (false, Some(after)) = (name.is_empty(), after) else {
-                out.push('$');
+                put("$");
                 continue;
             };
             let group = if name.bytes().all(|b| b.is_ascii_digit()) {
@@ -163,11 +176,10 @@ impl<'t> Groups<'t> {
             } else {
                 self.name(name)
             };
-            out.push_str(group.unwrap_or(""));
+            put(group.unwrap_or(""));
             rest = after;
         }
-        out.push_str(rest);
-        out
+        put(rest);
     }
 }
 

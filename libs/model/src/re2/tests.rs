@@ -246,3 +246,12 @@ fn groups_tell_what_they_matched() {
         (Some("aa"), Some("b"), None)
     );
 }
+
+#[test]
+fn the_length_of_an_expansion_is_known_before_it_is_made() {
+    let regex = Regex::new("(?P<n>.*)-(.*)").unwrap();
+    let groups = regex.groups("abc-é").unwrap();
+    for template in ["", "x", "$1$2$n$$", "${n}-$", "$9${", "$1".repeat(50).as_str()] {
+        assert_eq!(groups.expanded_bytes(template), groups.expand(template).len(), "{template}");
+    }
+}

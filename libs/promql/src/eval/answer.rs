@@ -26,7 +26,7 @@ pub(crate) fn value(
     for row in rows.iter_mut().filter(|row| plan.delayed_name_removal && row.drop_name) {
         row.labels = without_reserved(&row.labels);
     }
-    let rows = merge(rows, &plan.budget)?;
+    let rows = merge(rows, &plan.budget, hold)?;
     if !plan.instant || plan.value_type() == ValueType::Matrix {
         return Ok(QueryValue::Matrix(matrix(rows, steps, hold)?));
     }

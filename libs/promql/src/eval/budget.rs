@@ -1,7 +1,7 @@
 //! What a query may use, what all queries may use together, and how operators account for what they hold.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::meter::Meter;
 use crate::error::LimitError;
@@ -9,7 +9,8 @@ use crate::{Interrupt, QueryError};
 
 /// What all queries of an engine may use together; clones are the same budget.
 ///
-/// The query that asks for more than is left is the one that ends: what others hold is theirs.
+/// The query that asks for more than is left is the one that ends: what others hold is theirs. From then on it no longer
+/// stands in the way of others, which would otherwise end as well before it has let go of everything.
 #[derive(Clone, Debug)]
 pub struct TotalBudget {
     total: Arc<Total>,
@@ -21,6 +22,8 @@ struct Total {
     max_bytes: u64,
     samples: AtomicU64,
     held: AtomicU64,
+    /// Of the bytes held, those of queries that were refused more and are about to let go.
+    leaving: AtomicU64,
 }
 
 impl TotalBudget {
@@ -28,7 +31,9 @@ impl TotalBudget {
     /// may hold.
     pub fn new(max_samples: u64, max_bytes: u64) -> Self {
         let zero = || AtomicU64::new(0);
-        TotalBudget { total: Arc::new(Total { max_samples, max_bytes, samples: zero(), held: zero() }) }
+        TotalBudget {
+            total: Arc::new(Total { max_samples, max_bytes, samples: zero(), held: zero(), leaving: zero() }),
+        }
     }
 
     /// Bytes that are held now.
@@ -70,6 +75,9 @@ pub(crate) struct Budget {
     samples: AtomicU64,
     held: AtomicU64,
     peak: AtomicU64,
+    /// Whether it was refused more, so that the query is over, and what it held then and still holds.
+    refused: AtomicBool,
+    leaving: AtomicU64,
     total: TotalBudget,
     interrupt: Interrupt,
 }
@@ -79,18 +87,14 @@ impl Budget {
     pub(crate) fn new(limits: (u64, u64), total: TotalBudget, interrupt: Interrupt) -> Self {
         let (max_samples, max_bytes) = limits;
         let zero = || AtomicU64::new(0);
-        let (samples, held, peak) = (zero(), zero(), zero());
-        Budget { max_samples, max_bytes, samples, held, peak, total, interrupt }
+        let (samples, held, peak, leaving) = (zero(), zero(), zero(), zero());
+        let refused = AtomicBool::new(false);
+        Budget { max_samples, max_bytes, samples, held, peak, refused, leaving, total, interrupt }
     }
 
     /// Ends the query when somebody asked for it.
     pub(crate) fn check(&self) -> Result<(), QueryError> {
         self.interrupt.check()
-    }
-
-    /// The flag by which somebody asks for the end.
-    pub(crate) fn interrupt(&self) -> Interrupt {
-        self.interrupt.clone()
     }
 
     /// Counts decoded samples.
@@ -114,13 +118,56 @@ impl Budget {
         })
     }
 
+    /// Takes more; where that is refused, nothing was taken and the query is over.
     fn take(&self, bytes: u64) -> Result<(), QueryError> {
         let wanted = self.held.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         let total = &self.total.total;
         let all = total.held.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
-        self.peak.fetch_max(wanted, Ordering::Relaxed);
-        refuse("max_bytes", "bytes", self.max_bytes, wanted, None)?;
-        refuse("max_total_bytes", "bytes", total.max_bytes, wanted, Some(all.saturating_sub(wanted)))
+        let others = all.saturating_sub(total.leaving.load(Ordering::Relaxed)).saturating_sub(wanted);
+        let taken = refuse("max_bytes", "bytes", self.max_bytes, wanted, None)
+            .and_then(|()| refuse("max_total_bytes", "bytes", total.max_bytes, wanted, Some(others)));
+        match taken {
+            Ok(()) => {
+                self.peak.fetch_max(wanted, Ordering::Relaxed);
+            }
+            Err(_) => {
+                self.give_back(bytes);
+                self.leave();
+            }
+        }
+        taken
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
+        self.total.total.held.fetch_sub(bytes, Ordering::Relaxed);
+        if self.refused.load(Ordering::Relaxed) {
+            self.forget_leaving(bytes);
+        }
+    }
+
+    /// Lets others have what is held from here on, because it is about to be given back.
+    fn leave(&self) {
+        if !self.refused.swap(true, Ordering::Relaxed) {
+            let held = self.held.load(Ordering::Relaxed);
+            self.total.total.leaving.fetch_add(held, Ordering::Relaxed);
+            self.leaving.fetch_add(held, Ordering::Relaxed);
+        }
+    }
+
+    fn forget_leaving(&self, bytes: u64) {
+        let less = |left: u64| Some(left.saturating_sub(bytes));
+        let before = self.leaving.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).unwrap_or(0);
+        self.total.total.leaving.fetch_sub(before.min(bytes), Ordering::Relaxed);
+    }
+
+    /// Refuses a single piece of `bytes` that the query could not hold beside what it holds, without taking it.
+    ///
+    /// # Errors
+    /// As [`Hold::add`].
+    pub(crate) fn refuse_beyond(&self, bytes: u64) -> Result<(), QueryError> {
+        let wanted = self.held.load(Ordering::Relaxed).saturating_add(bytes);
+        refuse("max_bytes", "bytes", self.max_bytes, wanted, None)
     }
 
     /// Samples decoded so far.
@@ -136,6 +183,7 @@ impl Budget {
 
 impl Drop for Budget {
     fn drop(&mut self) {
+        self.forget_leaving(u64::MAX);
         self.total.total.samples.fetch_sub(*self.samples.get_mut(), Ordering::Relaxed);
     }
 }
@@ -177,13 +225,23 @@ impl Hold {
     /// Holds more.
     ///
     /// # Errors
-    /// When the query, or all queries together, would hold more than they may.
+    /// When the query, or all queries together, would hold more than they may. The query is over then.
     pub fn add(&mut self, bytes: u64) -> Result<(), QueryError> {
+        self.budget.take(bytes)?;
         self.bytes += bytes;
         if let Some(meter) = &self.meter {
             meter.take(bytes);
         }
-        self.budget.take(bytes)
+        Ok(())
+    }
+
+    /// Holds `bytes`, no more and no less.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add).
+    pub(crate) fn exactly(&mut self, bytes: u64) -> Result<(), QueryError> {
+        self.give_back(self.bytes.saturating_sub(bytes));
+        self.at_least(bytes)
     }
 
     /// Holds `bytes`, if it does not hold as many yet.
@@ -199,10 +257,16 @@ impl Hold {
         Hold { budget: self.budget.clone(), meter: self.meter.clone(), bytes: 0 }
     }
 
+    /// Moves so much of what it holds to another.
+    pub(crate) fn part(&mut self, bytes: u64) -> Hold {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        Hold { budget: self.budget.clone(), meter: self.meter.clone(), bytes }
+    }
+
     /// Moves all that it holds to another.
     pub(crate) fn split(&mut self) -> Hold {
-        let bytes = std::mem::take(&mut self.bytes);
-        Hold { budget: self.budget.clone(), meter: self.meter.clone(), bytes }
+        self.part(self.bytes)
     }
 
     /// Gives back part of what is held.
@@ -212,8 +276,7 @@ impl Hold {
         if let Some(meter) = &self.meter {
             meter.give_back(bytes);
         }
-        self.budget.held.fetch_sub(bytes, Ordering::Relaxed);
-        self.budget.total.total.held.fetch_sub(bytes, Ordering::Relaxed);
+        self.budget.give_back(bytes);
     }
 }
 
@@ -242,7 +305,9 @@ mod tests {
         let mut second = Hold::new(&budget);
         second.add(60).unwrap();
         second.at_least(100).unwrap();
-        assert_eq!((budget.peak(), budget.total.held_bytes()), (110, 100));
+        assert_eq!((budget.peak(), budget.total.held_bytes()), (100, 100));
+        second.exactly(30).unwrap();
+        assert_eq!(budget.total.held_bytes(), 30);
         drop(second);
         assert_eq!(budget.total.held_bytes(), 0);
     }
@@ -252,6 +317,27 @@ mod tests {
         let budget = budget(10, 0, &TotalBudget::default());
         budget.count_samples(10).unwrap();
         assert!(budget.count_samples(1).is_err());
+    }
+
+    #[test]
+    fn a_query_that_was_refused_does_not_stand_in_the_way_of_others() {
+        let total = TotalBudget::new(10, 100);
+        let (first, second) = (budget(10, 100, &total), budget(10, 100, &total));
+        let (mut mine, mut theirs) = (Hold::new(&first), Hold::new(&second));
+        mine.add(50).unwrap();
+        theirs.add(40).unwrap();
+        mine.add(20).unwrap_err();
+        // The first still holds 50, but is about to let go.
+        theirs.add(50).unwrap();
+        assert_eq!(total.held_bytes(), 140);
+        theirs.add(11).unwrap_err();
+        drop((mine, theirs));
+        drop((first, second));
+        assert_eq!((total.held_bytes(), total.total.leaving.load(Ordering::Relaxed)), (0, 0));
+        let third = budget(10, 100, &total);
+        Hold::new(&third).add(101).unwrap_err();
+        drop(third);
+        Hold::new(&budget(10, 100, &total)).add(100).unwrap();
     }
 
     #[test]

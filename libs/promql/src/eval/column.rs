@@ -126,10 +126,22 @@ impl Column {
         self.histograms.clear();
     }
 
-    /// Memory in bytes; histograms count where they are held, shared or not.
+    /// Memory in bytes. A histogram that neighbouring steps share counts once, and also where others share it.
     pub(crate) fn size_bytes(&self) -> u64 {
-        let histograms: usize = self.histograms.iter().flatten().map(|h| h.size_bytes()).sum();
-        (self.floats.len() * 8 + self.histograms.len() * 8 + histograms) as u64
+        let mut bytes = self.floats.len() * 8 + self.histograms.len() * 8;
+        let mut last: Option<&Histogram> = None;
+        for histogram in self.histograms.iter().flatten() {
+            if last.is_none_or(|last| !Arc::ptr_eq(last, histogram)) {
+                bytes += histogram.size_bytes();
+            }
+            last = Some(histogram);
+        }
+        bytes as u64
+    }
+
+    /// What its histograms take in bytes when each step has one of its own, as they have once an operator changed them.
+    pub(crate) fn unshared_bytes(&self) -> u64 {
+        self.histograms.iter().flatten().map(|histogram| histogram.size_bytes() as u64).sum()
     }
 }
 

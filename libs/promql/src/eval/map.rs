@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use model::CounterResetHint;
 
+use super::budget::Budget;
 use super::column::{ABSENT, Cell, Column, Histogram, Points, Row, is_absent};
 use super::notes::{Note, Notes};
 use super::scalar::Scalar;
@@ -23,6 +24,7 @@ pub(crate) fn apply(
     steps: &Steps,
     scalars: &[Scalar],
     row: &mut Row,
+    budget: &Budget,
     notes: &mut Notes,
 ) -> Result<bool, QueryError> {
     match map {
@@ -68,11 +70,11 @@ pub(crate) fn apply(
             arithmetic(*op, scalar, *swapped, *return_bool, *span, row, notes);
         }
         Map::LabelReplace(replace) => {
-            replace.apply(row);
+            replace.apply(row, budget)?;
             return Ok(true);
         }
         Map::LabelJoin(join) => {
-            join.apply(row);
+            join.apply(row, budget)?;
             return Ok(true);
         }
         Map::Subquery { call, window, inner } => {

@@ -12,11 +12,14 @@ use crate::QueryError;
 /// What is said where two series with equal labels have a value at the same step.
 pub(crate) const SAME_LABELS: &str = "vector cannot contain metrics with the same labelset";
 
-/// Joins series with equal labels; their order is that of the first of each.
+/// Joins series with equal labels; their order is that of the first of each. `hold` is that of whoever joins them.
 ///
 /// # Errors
 /// Where two of them have a value at the same step, and where somebody asked for the end of the query.
-pub(crate) fn merge(rows: Vec<Row>, budget: &Budget) -> Result<Vec<Row>, QueryError> {
+pub(crate) fn merge(rows: Vec<Row>, budget: &Budget, hold: &Hold) -> Result<Vec<Row>, QueryError> {
+    // The list, and the places: a hash table is up to twice as large as what is in it.
+    let mut making = hold.another();
+    making.add((rows.len() * (size_of::<Row>() + 2 * size_of::<(Labels, usize)>())) as u64)?;
     let mut places: HashMap<Labels, usize> = HashMap::with_capacity(rows.len());
     let mut merged: Vec<Row> = Vec::with_capacity(rows.len());
     for row in rows {
@@ -69,8 +72,8 @@ impl Operator for MergeOperator {
     }
 
     fn end(&mut self, cx: &mut Context<'_>, _input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {
-        let (rows, _hold) = self.kept.take();
-        out.extend(merge(rows, cx.budget)?);
+        let (rows, hold) = self.kept.take();
+        out.extend(merge(rows, cx.budget, &hold)?);
         Ok(())
     }
 }

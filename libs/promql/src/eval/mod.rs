@@ -60,6 +60,10 @@ use crate::query::SelectId;
 use crate::syntax::ast::AggregateOp;
 use crate::{QueryError, QueryOutput as Output};
 
+/// Series are handed on until they come to so many bytes: while they are, the operator that takes them in and the one
+/// that gave them both hold them.
+const DELIVERY_BYTES: u64 = 1 << 20;
+
 /// An operator at work.
 #[derive(Debug)]
 enum Slot {
@@ -371,8 +375,16 @@ impl Evaluation {
         while let Some(task) = tasks.pop() {
             match task {
                 Task::Deliver { to, mut rows, mut on_the_way } => {
-                    let batch: Vec<Row> = rows.by_ref().take(BATCH).collect();
-                    on_the_way.give_back(batch.iter().map(Row::size_bytes).sum());
+                    let (mut batch, mut bytes) = (Vec::new(), 0);
+                    while batch.len() < BATCH
+                        && bytes < DELIVERY_BYTES
+                        && let Some(row) = rows.next()
+                    {
+                        bytes += row.size_bytes();
+                        batch.push(row);
+                    }
+                    // Held until it has been taken in.
+                    let _passing = on_the_way.part(bytes);
                     if rows.len() > 0 {
                         tasks.push(Task::Deliver { to, rows, on_the_way });
                     }

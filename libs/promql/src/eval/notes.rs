@@ -195,6 +195,9 @@ impl ForcedMonotonicity {
 /// Most texts of one kind that are kept: the first in alphabetic order, whatever order they come in.
 const MAX_TEXTS: usize = 1000;
 
+/// Longest text, as foreign names may be long; the rest of a longer one is cut off.
+const MAX_TEXT_BYTES: usize = 1024;
+
 /// Most texts of one kind beyond those that are told apart in order to count them.
 const MAX_OMITTED: usize = 10_000;
 
@@ -304,6 +307,13 @@ impl Kind {
     }
 }
 
+fn shorten(text: &mut String) {
+    if text.len() > MAX_TEXT_BYTES {
+        text.truncate(text.floor_char_boundary(MAX_TEXT_BYTES));
+        text.push('…');
+    }
+}
+
 impl Notes {
     /// Adds a note about the expression at `span`.
     pub(crate) fn add(&mut self, note: Note<'_>, span: Span) {
@@ -318,6 +328,7 @@ impl Notes {
         self.text.clear();
         // Writing into a string cannot fail.
         let _ = write!(self.text, "{note}");
+        shorten(&mut self.text);
         let occurrences = matches!(note, Note::StartOverlap(_)).then_some(times);
         let kind = if note.is_warning() { &mut self.warnings } else { &mut self.infos };
         kind.insert(&self.text, Place { span, details: None, occurrences });
@@ -325,11 +336,12 @@ impl Notes {
 
     /// Adds the info that buckets of the classic histogram `name` did not ascend.
     pub(crate) fn forced_monotonicity(&mut self, name: &str, span: Span, details: ForcedMonotonicity) {
-        let text = format!(
+        let mut text = format!(
             "PromQL info: input to histogram_quantile needed to be fixed for monotonicity (see \
              https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile){}",
             ForMetric(name)
         );
+        shorten(&mut text);
         self.infos.insert(&text, Place { span, details: Some(details), occurrences: None });
     }
 
@@ -386,6 +398,14 @@ mod tests {
         let shown = found.limited(10);
         assert_eq!(shown.warnings[10], "2990 more warning annotations omitted");
         assert_eq!(shown.infos[10], "10 more info annotations omitted");
+    }
+
+    #[test]
+    fn long_names_are_cut_off() {
+        let mut notes = Notes::default();
+        notes.add(Note::NotCounter(&"é".repeat(1 << 20)), Span::new(0, 1));
+        let line = notes.finish("x").warnings.remove(0);
+        assert!(line.len() < 1100 && line.ends_with("é… (1:1)"), "{line}");
     }
 
     #[test]

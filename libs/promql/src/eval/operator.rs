@@ -127,7 +127,7 @@ impl MapOperator {
     ) -> Result<(), QueryError> {
         for mut row in rows {
             cx.budget.check()?;
-            if map::apply(&self.map, cx.steps, scalars, &mut row, cx.notes)? {
+            if map::apply(&self.map, cx.steps, scalars, &mut row, cx.budget, cx.notes)? {
                 out.push(row);
             }
         }

@@ -65,12 +65,26 @@ pub(crate) enum Product {
 pub(crate) struct Scratch {
     samples: Samples,
     column: Column,
+    /// Holds the samples.
     hold: Hold,
+    /// Holds the series that passes through the stages.
+    passing: Hold,
 }
 
 impl Scratch {
     pub(crate) fn new(budget: &Arc<Budget>) -> Self {
-        Scratch { samples: Samples::default(), column: Column::default(), hold: Hold::new(budget) }
+        let (samples, column) = (Samples::default(), Column::default());
+        Scratch { samples, column, hold: Hold::new(budget), passing: Hold::new(budget) }
+    }
+
+    /// Holds what is passing through. Columns of floats are all of one size, so that what holds one holds the next.
+    fn hold_passing(&mut self, row: &Row) -> Result<(), QueryError> {
+        let bytes = row.size_bytes();
+        if row.column.histograms.is_empty() {
+            self.passing.at_least(bytes)
+        } else {
+            self.passing.exactly(bytes)
+        }
     }
 }
 
@@ -137,6 +151,7 @@ struct Running<'p> {
     /// The steps of the leaf.
     steps: Steps,
     meters: &'p Meters,
+    budget: &'p Budget,
     typed: bool,
     product: Product,
     seen: Vec<(NodeId, Seen)>,
@@ -170,7 +185,8 @@ impl<'p> Running<'p> {
         let seen =
             pipeline.stages.iter().filter(distinct).map(|stage| (stage.node, Seen::default())).collect();
         let hold = Hold::metered(&plan.budget, meters.of(holder));
-        Ok(Running { pipeline, leaf, steps: node.steps, meters, typed, product, seen, holder, hold })
+        let (steps, budget) = (node.steps, &*plan.budget);
+        Ok(Running { pipeline, leaf, steps, meters, budget, typed, product, seen, holder, hold })
     }
 
     /// Whether another looks at the same samples, decoded the same way.
@@ -207,18 +223,27 @@ impl<'p> Running<'p> {
             return Ok(());
         }
         let mut column = std::mem::take(&mut scratch.column);
+        if self.leaf.window.boundary == Boundary::Smoothed {
+            // Each step gets a histogram of its own.
+            let sizes = scratch.samples.histograms.iter().map(|(_, histogram)| histogram.size_bytes());
+            scratch.passing.at_least((sizes.max().unwrap_or(0) * self.steps.count) as u64)?;
+        }
         let (samples, scalars) = (&mut scratch.samples, &self.pipeline.scalars);
         leaf::evaluate(self.leaf, &self.steps, scalars, &series.labels, samples, &mut column, notes)?;
         let drop_name = drops_name(&self.leaf.kind);
         let mut row = Row { labels: series.labels.clone(), drop_name, column };
         let mut left = !row.column.is_empty();
+        scratch.hold_passing(&row)?;
         lap.book(leaf_meter);
         let mut looks = self.seen.iter_mut();
         for stage in &self.pipeline.stages {
             match &stage.work {
-                Work::Map(map, scalars) => {
-                    left = left && map::apply(map, &stage.steps, scalars, &mut row, notes)?;
+                Work::Map(map, scalars) if left => {
+                    scratch.passing.add(row.column.unshared_bytes())?;
+                    left = map::apply(map, &stage.steps, scalars, &mut row, self.budget, notes)?;
+                    scratch.hold_passing(&row)?;
                 }
+                Work::Map(..) => {}
                 Work::Distinct(rule, shortcut) => {
                     if let Some((_, seen)) = looks.next().filter(|_| left) {
                         let one_name = shortcut.one_name && !self.typed;
@@ -234,11 +259,16 @@ impl<'p> Running<'p> {
         match &mut self.product {
             Product::Folded(folded) => {
                 if left {
+                    scratch.passing.add(row.column.unshared_bytes())?;
                     folded.add(&row, notes);
+                    self.hold.at_least(folded.size_bytes())?;
                 }
                 scratch.column = row.column;
             }
             Product::Rows(rows) if left => {
+                if !row.column.histograms.is_empty() {
+                    scratch.passing.exactly(0)?;
+                }
                 self.hold.add(row.size_bytes())?;
                 rows.push(row);
             }
@@ -250,9 +280,6 @@ impl<'p> Running<'p> {
 
     /// Adds what the batch came to.
     fn finish(mut self, outcome: &mut Outcome) -> Result<(), QueryError> {
-        if let Product::Folded(folded) = &self.product {
-            self.hold.add(folded.size_bytes())?;
-        }
         outcome.seen.append(&mut self.seen);
         outcome.products.push((self.pipeline.to, self.product, self.hold));
         Ok(())
@@ -295,11 +322,12 @@ fn decode(
     let samples = &mut scratch.samples;
     let fewer = if skip::has_gaps(leaf, steps) { skip::touched(series, &leaf.window, steps) } else { None };
     let series = fewer.as_ref().unwrap_or(series);
+    // The lists keep their memory from one series to the next.
+    scratch.hold.at_least(series.decoded_bytes(&leaf.decode) as u64)?;
     series
         .decode(&leaf.decode, samples)
         .map_err(|error| QueryError::execution(format!("decoding {}: {error}", series.labels)))?;
     budget.count_samples(samples_in(samples))?;
-    // The lists keep their memory from one series to the next.
     scratch.hold.at_least(samples.size_bytes() as u64)?;
     if leaf.statistics {
         leaf::keep_statistics(samples);

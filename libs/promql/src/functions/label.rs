@@ -3,6 +3,7 @@
 use model::{LabelsBuilder, METRIC_NAME, Regex};
 
 use crate::QueryError;
+use crate::eval::budget::Budget;
 use crate::eval::column::Row;
 
 /// `label_replace(v, destination, replacement, source, expression)`.
@@ -40,11 +41,17 @@ impl LabelReplace {
     }
 
     /// Sets the destination where the expression matches.
-    pub(crate) fn apply(&self, row: &mut Row) {
+    ///
+    /// # Errors
+    /// Where the query may not hold the new value.
+    pub(crate) fn apply(&self, row: &mut Row, budget: &Budget) -> Result<(), QueryError> {
         if let Some(groups) = self.regex.groups(row.labels.value(&self.source)) {
+            // Groups may be named any number of times.
+            budget.refuse_beyond(groups.expanded_bytes(&self.replacement) as u64)?;
             let text = groups.expand(&self.replacement);
             set_label(row, &self.destination, &text);
         }
+        Ok(())
     }
 }
 
@@ -75,10 +82,16 @@ impl LabelJoin {
     }
 
     /// Sets the destination.
-    pub(crate) fn apply(&self, row: &mut Row) {
+    ///
+    /// # Errors
+    /// Where the query may not hold the new value.
+    pub(crate) fn apply(&self, row: &mut Row, budget: &Budget) -> Result<(), QueryError> {
         let values: Vec<&str> = self.sources.iter().map(|s| row.labels.value(s)).collect();
+        let bytes = values.iter().map(|value| value.len() + self.separator.len()).sum::<usize>();
+        budget.refuse_beyond(bytes as u64)?;
         let text = values.join(&self.separator);
         set_label(row, &self.destination, &text);
+        Ok(())
     }
 }
 
@@ -109,13 +122,19 @@ pub(crate) fn include(builder: &mut LabelsBuilder, from: &model::Labels, include
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Interrupt;
+    use crate::eval::budget::TotalBudget;
     use crate::eval::column::Column;
     use model::Labels;
+
+    fn budget(bytes: u64) -> Budget {
+        Budget::new((0, bytes), TotalBudget::default(), Interrupt::new())
+    }
 
     fn replaced(replacement: &str, regex: &str) -> Option<String> {
         let labels = Labels::from_pairs([("src", "source-value-10")]).unwrap();
         let mut row = Row::new(labels, Column::absent(1));
-        LabelReplace::new("dst", replacement, "src", regex).unwrap().apply(&mut row);
+        LabelReplace::new("dst", replacement, "src", regex).unwrap().apply(&mut row, &budget(1000)).unwrap();
         row.labels.get("dst").map(str::to_owned)
     }
 
@@ -132,7 +151,21 @@ mod tests {
     fn joined_labels_are_separated() {
         let labels = Labels::from_pairs([("a", "1"), ("b", "2")]).unwrap();
         let mut row = Row::new(labels, Column::absent(1));
-        LabelJoin::new("c", "-", &["a", "none", "b"]).unwrap().apply(&mut row);
+        LabelJoin::new("c", "-", &["a", "none", "b"]).unwrap().apply(&mut row, &budget(1000)).unwrap();
         assert_eq!(row.labels.get("c"), Some("1--2"));
+    }
+
+    #[test]
+    fn values_beyond_the_budget_are_refused_before_they_are_made() {
+        let labels = Labels::from_pairs([("a", &*"x".repeat(1 << 20))]).unwrap();
+        let mut row = Row::new(labels, Column::absent(1));
+        let budget = budget(10 << 20);
+        let replace = LabelReplace::new("b", &"$1".repeat(200_000), "a", "(.*)").unwrap();
+        let error = replace.apply(&mut row, &budget).unwrap_err().to_string();
+        assert!(error.contains("209715200000 bytes, more than max_bytes=10485760"), "{error}");
+        let join = LabelJoin::new("b", "", &["a"; 11]).unwrap();
+        assert!(join.apply(&mut row, &budget).unwrap_err().to_string().contains("max_bytes"));
+        LabelJoin::new("b", "", &["a"; 9]).unwrap().apply(&mut row, &budget).unwrap();
+        assert_eq!(row.labels.value("b").len(), 9 << 20);
     }
 }

@@ -19,12 +19,12 @@ use crate::syntax::ast::{
 };
 use crate::syntax::functions::FunctionId;
 use crate::text::go_quoted;
-use crate::{EngineOptions, Interrupt, ParseError, QueryError, QueryParams};
+use crate::{EngineOptions, ParseError, QueryError, QueryParams};
 
 /// Operators under construction.
 pub(super) struct Builder<'q> {
     text: &'q str,
-    budget: &'q Budget,
+    budget: &'q Arc<Budget>,
     query: (i64, i64),
     steps: Steps,
     durations: DurationContext,
@@ -61,7 +61,7 @@ impl<'q> Builder<'q> {
         text: &'q str,
         params: &QueryParams,
         engine: &EngineOptions,
-        budget: &'q Budget,
+        budget: &'q Arc<Budget>,
         steps: Steps,
     ) -> Self {
         let (start, end) = (params.start.as_millis(), params.end.as_millis());
@@ -171,9 +171,9 @@ impl<'q> Builder<'q> {
         steps.count > 1 && !matches!(expr, Expr::Number(_)) && self.invariants.holds(expr)
     }
 
-    /// The flag that ends the query.
-    pub(super) fn interrupt(&self) -> Interrupt {
-        self.budget.interrupt()
+    /// What the query may use.
+    pub(super) fn budget(&self) -> Arc<Budget> {
+        self.budget.clone()
     }
 
     /// A range or step in milliseconds.

@@ -159,7 +159,7 @@ impl Builder<'_> {
             }
         }
         let place = call.args.first().map_or(call.span, Self::place);
-        let function = RangeCall { function: call.function.id, span: place, interrupt: self.interrupt() };
+        let function = RangeCall { function: call.function.id, span: place, budget: self.budget() };
         match range {
             Some(Expr::Matrix(matrix)) => {
                 check_boundary(call, matrix.selector.boundary)?;

@@ -6,7 +6,7 @@ use model::Labels;
 use series::DecodeOptions;
 
 use super::steps::{Steps, Window};
-use crate::Interrupt;
+use crate::eval::budget::Budget;
 use crate::functions::label::{LabelJoin, LabelReplace};
 use crate::query::SelectId;
 use crate::syntax::ast::{AggregateOp, BinaryOp, Span, VectorMatching};
@@ -114,8 +114,9 @@ pub(crate) struct RangeCall {
     pub(crate) function: FunctionId,
     /// Where its first argument stands.
     pub(crate) span: Span,
-    /// Looked at before each window: one series of many samples can take long enough by itself.
-    pub(crate) interrupt: Interrupt,
+    /// Looked at while windows are evaluated, and what their histograms are held by: one series can take long, and much,
+    /// by itself.
+    pub(crate) budget: Arc<Budget>,
 }
 
 impl RangeCall {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use model::{CounterResetHint, FloatHistogram, MAX_EXPONENTIAL_SCHEMA, is_stale_nan};
+use model::{CounterResetHint, FloatHistogram, MAX_EXPONENTIAL_SCHEMA, Span, is_stale_nan};
 
 use super::layout::Layout;
 use super::{GAUGE, HEADER_BYTES};
@@ -37,6 +37,25 @@ pub(crate) fn decode(
         starts.into_iter().for_each(|starts| starts.truncate(old.1));
         ChunkError { encoding, size_bytes: data.len(), offset: reader.offset(), problem }
     })
+}
+
+/// Memory of the samples once they are decoded, in bytes, without reading more than lies before the first.
+pub(crate) fn decoded_bytes(encoding: Encoding, data: &[u8]) -> usize {
+    let mut reader = BitReader::new(data, HEADER_BYTES);
+    let (Some(samples), Ok(layout)) = (crate::chunk::sample_count(encoding, data), Layout::read(&mut reader))
+    else {
+        return 0;
+    };
+    let (positive, negative) = layout.buckets();
+    let spans = layout.positive_spans.len() + layout.negative_spans.len();
+    let each = size_of::<(i64, Arc<FloatHistogram>)>()
+        + size_of::<FloatHistogram>()
+        + spans * size_of::<Span>()
+        + layout.custom_values.len() * size_of::<f64>();
+    // A sample takes at least four bits, and each of its buckets one.
+    let samples = samples.min(reader.left() / 4);
+    let buckets = samples.saturating_mul(positive + negative).min(reader.left());
+    samples.saturating_mul(each).saturating_add(buckets.saturating_mul(size_of::<f64>()))
 }
 
 /// Time of the first sample in milliseconds, without reading more than lies before it; none where there is none.
@@ -233,10 +252,12 @@ impl Numbers for Integers {
 
     fn buckets(&self) -> (Vec<f64>, Vec<f64>) {
         let absolute = |buckets: &[DodInteger]| {
-            let running = buckets.iter().scan(0i64, |count, bucket| {
-                *count = count.wrapping_add(bucket.value);
-                Some(*count as f64)
+            let mut count = 0i64;
+            let running = buckets.iter().map(|bucket| {
+                count = count.wrapping_add(bucket.value);
+                count as f64
             });
+            // Of a length that is known, so that no more is allocated than that.
             running.collect()
         };
         (absolute(&self.positive), absolute(&self.negative))

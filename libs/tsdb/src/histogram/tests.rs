@@ -353,3 +353,24 @@ fn damaged_chunks_with_starts_are_refused_by_name_or_read_whole() {
         });
     }
 }
+
+#[test]
+fn the_header_tells_what_decoding_takes() {
+    for start in [exponential(), custom()] {
+        let mut encoder = HistogramEncoder::integer();
+        for (t, histogram) in series_of(&start, 60, 3) {
+            encoder.append(Timestamp::from_millis(t), &histogram).unwrap();
+        }
+        let chunk = encoder.finish().unwrap();
+        let mut out = Vec::new();
+        chunk.decode_histograms(&mut out).unwrap();
+        let taken: usize =
+            out.iter().map(|(_, h)| size_of::<(i64, Arc<FloatHistogram>)>() + h.size_bytes()).sum();
+        assert_eq!(chunk.decoded_bytes(), taken);
+        // A header is not believed beyond what the payload could hold.
+        let mut data = chunk.data.to_vec();
+        data[..2].fill(0xff);
+        let boasting = Chunk { data: data.into(), ..chunk };
+        assert!(boasting.decoded_bytes() < boasting.data.len() * 8 * size_of::<FloatHistogram>());
+    }
+}

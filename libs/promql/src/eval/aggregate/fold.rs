@@ -492,9 +492,10 @@ impl Operator for FoldOperator {
             for row in &rows {
                 cx.budget.check()?;
                 folded.add(row, cx.notes);
+                self.hold.at_least(folded.size_bytes())?;
             }
         }
-        self.account()
+        Ok(())
     }
 
     fn end(&mut self, cx: &mut Context<'_>, input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {

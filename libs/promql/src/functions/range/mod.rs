@@ -23,6 +23,7 @@ pub(crate) use extended::extend;
 use model::{FloatHistogram, Labels};
 
 use crate::QueryError;
+use crate::eval::budget::Hold;
 use crate::eval::column::{Column, Points};
 use crate::eval::notes::{Note, Notes};
 use crate::eval::scalar::Scalar;
@@ -132,7 +133,7 @@ pub(crate) fn evaluate(
 ) -> Result<(), QueryError> {
     out.reset(function.steps.count);
     let mut notebook = Notebook { notes, metric: labels.metric_name(), span: function.call.span };
-    if !(points.histograms.is_empty() && slide::evaluate(function, points, out, &mut notebook)) {
+    if !(points.histograms.is_empty() && slide::evaluate(function, points, out, &mut notebook)?) {
         evaluate_windows(function, points, out, &mut notebook)?;
     }
     if matches!(function.call.function, FunctionId::Rate | FunctionId::Increase) {
@@ -194,6 +195,7 @@ fn evaluate_windows(
     let (before, after) = window.margins();
     let mut floats = Cursor::default();
     let mut histograms = Cursor::default();
+    let mut making = Hold::new(&function.call.budget);
     for step in 0..steps.count {
         let time = steps.time(step);
         let (start, end) = (window.start(time), window.end(time));
@@ -203,7 +205,7 @@ fn evaluate_windows(
         if floats.is_empty() && histograms.is_empty() {
             continue;
         }
-        function.call.interrupt.check()?;
+        function.call.budget.check()?;
         let view = View {
             points: points.slice(floats.range(), histograms.range()),
             start,
@@ -216,7 +218,10 @@ fn evaluate_windows(
         match window_value(function, step, &view, notebook)? {
             Value::None => {}
             Value::Float(value) => out.floats[step] = value,
-            Value::Histogram(histogram) => out.set_histogram(step, Arc::new(*histogram)),
+            Value::Histogram(histogram) => {
+                making.add(histogram.size_bytes() as u64)?;
+                out.set_histogram(step, Arc::new(*histogram));
+            }
         }
     }
     Ok(())

@@ -10,6 +10,7 @@ use super::edges::changed;
 use super::extrapolate::Change;
 use super::starts::{self, Reading};
 use super::{Cursor, Notebook, RangeFunction, over_time};
+use crate::QueryError;
 use crate::eval::column::{Column, Points};
 use crate::eval::notes::Note;
 use crate::functions::kahan::KahanSum;
@@ -19,24 +20,26 @@ use crate::syntax::functions::FunctionId;
 /// Windows of fewer samples than this are cheaper to add up again than to put together.
 const LONG_WINDOW: usize = 32;
 
+/// Samples that windows may pass over between two looks at the flag that ends the query. Each step counts with its whole
+/// window, though most need not look at all of it: a look costs less than a step.
+const SAMPLES_BETWEEN_LOOKS: usize = 1 << 18;
+
 /// Evaluates `function` over floats, if it is one of those that slide. `out` has no values yet.
 pub(super) fn evaluate(
     function: &RangeFunction<'_>,
     points: Points<'_>,
     out: &mut Column,
     notes: &mut Notebook<'_>,
-) -> bool {
+) -> Result<bool, QueryError> {
     use FunctionId as F;
     if function.window.boundary != Boundary::Plain {
-        return false;
+        return Ok(false);
     }
     let (times, values) = (points.timestamps, points.values);
     let floats = &mut out.floats;
     match function.call.function {
         F::Rate if !points.starts.is_empty() => rate_with_starts(function, points, floats, true, notes),
-        F::Increase if !points.starts.is_empty() => {
-            rate_with_starts(function, points, floats, false, notes);
-        }
+        F::Increase if !points.starts.is_empty() => rate_with_starts(function, points, floats, false, notes),
         F::Rate => rate(function, points, floats, true, true),
         F::Increase => rate(function, points, floats, true, false),
         F::Delta => rate(function, points, floats, false, false),
@@ -46,52 +49,71 @@ pub(super) fn evaluate(
         F::LastOverTime => each(function, times, |step, _, high| floats[step] = values[high - 1]),
         F::MaxOverTime => extreme(function, points, floats, |new, old| new > old),
         F::MinOverTime => extreme(function, points, floats, |new, old| new < old),
-        F::SumOverTime if !partial(function, points, floats, |total, _| total.value()) => {
-            each(function, times, |step, low, high| floats[step] = over_time::sum(&values[low..high]));
+        F::SumOverTime if !partial(function, points, floats, |total, _| total.value())? => {
+            each(function, times, |step, low, high| floats[step] = over_time::sum(&values[low..high]))
         }
         F::AvgOverTime
             if !partial(function, points, floats, |total, count| {
                 total.sum / count as f64 + total.rest / count as f64
-            }) =>
+            })? =>
         {
-            each(function, times, |step, low, high| floats[step] = over_time::avg(&values[low..high]));
+            each(function, times, |step, low, high| floats[step] = over_time::avg(&values[low..high]))
         }
-        F::SumOverTime | F::AvgOverTime => {}
+        F::SumOverTime | F::AvgOverTime => Ok(()),
         F::Changes => edges(function, points, floats, |_, previous, current| changed(previous, current)),
-        F::Resets if !points.starts.is_empty() => {
-            edges(function, points, floats, |at, previous, current| {
-                current < previous || reading(points, at).is_reset_since(reading(points, at - 1))
-            });
-        }
+        F::Resets if !points.starts.is_empty() => edges(function, points, floats, |at, previous, current| {
+            current < previous || reading(points, at).is_reset_since(reading(points, at - 1))
+        }),
         F::Resets => edges(function, points, floats, |_, previous, current| current < previous),
-        _ => return false,
-    }
-    true
+        _ => return Ok(false),
+    }?;
+    Ok(true)
 }
 
 /// Calls `f` with the step and the samples `low..high` of each window that is not empty.
 #[inline(always)]
-fn each(function: &RangeFunction<'_>, times: &[i64], mut f: impl FnMut(usize, usize, usize)) {
-    each_with_end(function, times, |step, _, low, high| f(step, low, high));
+fn each(
+    function: &RangeFunction<'_>,
+    times: &[i64],
+    mut f: impl FnMut(usize, usize, usize),
+) -> Result<(), QueryError> {
+    each_with_end(function, times, |step, _, low, high| f(step, low, high))
 }
 
 /// As [`each`], with the last instant of the window.
 #[inline(always)]
-fn each_with_end(function: &RangeFunction<'_>, times: &[i64], mut f: impl FnMut(usize, i64, usize, usize)) {
+fn each_with_end(
+    function: &RangeFunction<'_>,
+    times: &[i64],
+    mut f: impl FnMut(usize, i64, usize, usize),
+) -> Result<(), QueryError> {
     let (window, steps) = (function.window, function.steps);
     let mut cursor = Cursor::default();
     let advance = if window.at.is_some() { 0 } else { steps.interval };
     let mut end = window.end(steps.start);
+    let mut passed = 0;
     for step in 0..steps.count {
         cursor.slide(times.len(), end.saturating_sub(window.range), end, |at| times[at]);
         if !cursor.is_empty() {
             f(step, end, cursor.low, cursor.high);
+            passed += cursor.high - cursor.low;
+            if passed > SAMPLES_BETWEEN_LOOKS {
+                passed = 0;
+                function.call.budget.check()?;
+            }
         }
         end = end.saturating_add(advance);
     }
+    Ok(())
 }
 
-fn rate(function: &RangeFunction<'_>, points: Points<'_>, out: &mut [f64], counter: bool, per_second: bool) {
+fn rate(
+    function: &RangeFunction<'_>,
+    points: Points<'_>,
+    out: &mut [f64],
+    counter: bool,
+    per_second: bool,
+) -> Result<(), QueryError> {
     let (times, values) = (points.timestamps, points.values);
     let mut resets = Resets::default();
     if counter {
@@ -111,7 +133,7 @@ fn rate(function: &RangeFunction<'_>, points: Points<'_>, out: &mut [f64], count
         };
         let (covered, interval) = sampled.extent(end.saturating_sub(window.range), end);
         out[step] = change * covered / (interval * divisor);
-    });
+    })
 }
 
 /// `rate` and `increase` of a counter whose samples tell when it began.
@@ -121,7 +143,7 @@ fn rate_with_starts(
     out: &mut [f64],
     per_second: bool,
     notes: &mut Notebook<'_>,
-) {
+) -> Result<(), QueryError> {
     let (times, values, starts) = (points.timestamps, points.values, points.starts);
     let mut resets = Resets::default();
     resets.find(values, |at, previous, current| {
@@ -153,8 +175,9 @@ fn rate_with_starts(
                 change * covered / (interval * divisor)
             }
         };
-    });
+    })?;
     notes.add_times(Note::StartOverlap(notes.metric), overlapped);
+    Ok(())
 }
 
 /// When a float was read, and when its counter began.
@@ -203,7 +226,7 @@ fn extreme(
     points: Points<'_>,
     out: &mut [f64],
     better: impl Fn(f64, f64) -> bool,
-) {
+) -> Result<(), QueryError> {
     let values = points.values;
     let mut candidates: VecDeque<usize> = VecDeque::new();
     let mut seen = 0;
@@ -224,7 +247,7 @@ fn extreme(
             candidates.pop_front();
         }
         out[step] = candidates.front().map_or(f64::NAN, |at| values[*at]);
-    });
+    })
 }
 
 /// Counts the samples in each window that `differ` from the one before: told by their place and by both values.
@@ -233,7 +256,7 @@ fn edges(
     points: Points<'_>,
     out: &mut [f64],
     differ: impl Fn(usize, f64, f64) -> bool,
-) {
+) -> Result<(), QueryError> {
     let values = points.values;
     // `counts[i]`: how many of the pairs that end at or before sample `i` differ.
     let mut counts = Vec::with_capacity(values.len());
@@ -245,7 +268,7 @@ fn edges(
     }
     each(function, points.timestamps, |step, low, high| {
         out[step] = f64::from(counts[high - 1] - counts[low]);
-    });
+    })
 }
 
 /// Adds up long windows from partial sums, without ever subtracting.
@@ -261,7 +284,7 @@ fn partial(
     points: Points<'_>,
     out: &mut [f64],
     finish: impl Fn(KahanSum, usize) -> f64,
-) -> bool {
+) -> Result<bool, QueryError> {
     const HUGE: f64 = f64::MAX / 1e9;
     let (times, values) = (points.timestamps, points.values);
     let overlap = function.window.range / function.steps.interval.max(1);
@@ -273,7 +296,7 @@ fn partial(
         _ => false,
     };
     if overlap < 4 || !dense || function.window.at.is_some() || !values.iter().all(|v| v.abs() < HUGE) {
-        return false;
+        return Ok(false);
     }
     let mut heads: Vec<KahanSum> = Vec::new();
     let (mut heads_start, mut pivot, mut tail_end) = (0, 0, 0);
@@ -296,6 +319,6 @@ fn partial(
         }
         let head = heads.get(low - heads_start).copied().unwrap_or_default();
         out[step] = finish(head.merge(tail), high - low);
-    });
-    true
+    })?;
+    Ok(true)
 }

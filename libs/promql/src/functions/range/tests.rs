@@ -2,7 +2,12 @@
 
 use super::*;
 use crate::Interrupt;
+use crate::eval::budget::{Budget, TotalBudget};
 use crate::eval::column::is_absent;
+
+fn unlimited() -> Arc<Budget> {
+    Arc::new(Budget::new((u64::MAX, u64::MAX), TotalBudget::default(), Interrupt::new()))
+}
 
 /// A small generator of numbers, so that a failure can be repeated from its seed.
 struct Random(u64);
@@ -103,12 +108,12 @@ fn sliding_gives_what_looking_at_each_window_gives() {
             lookback: 300_000,
         };
         for id in functions {
-            let call = RangeCall { function: id, span: Span::default(), interrupt: Interrupt::new() };
+            let call = RangeCall { function: id, span: Span::default(), budget: unlimited() };
             let function = RangeFunction { call: &call, window: &window, steps: &steps, scalars: &[] };
             let mut fast = Column::absent(steps.count);
             let mut fast_notes = Notes::default();
             let mut notebook = Notebook { notes: &mut fast_notes, metric: "", span: Span::default() };
-            let slides = slide::evaluate(&function, points, &mut fast, &mut notebook);
+            let slides = slide::evaluate(&function, points, &mut fast, &mut notebook).unwrap();
             assert!(slides, "{id:?} does not slide");
             let mut slow = Column::absent(steps.count);
             let mut notes = Notes::default();
@@ -133,7 +138,7 @@ fn evaluate_at(
     let (times, values): (Vec<i64>, Vec<f64>) = samples.iter().copied().unzip();
     let window = Window { at: None, offset: 0, range, boundary, lookback: 300_000 };
     let steps = Steps::single(end);
-    let call = RangeCall { function: id, span: Span::default(), interrupt: Interrupt::new() };
+    let call = RangeCall { function: id, span: Span::default(), budget: unlimited() };
     let function = RangeFunction { call: &call, window: &window, steps: &steps, scalars: &[] };
     let points = Points { timestamps: &times, values: &values, ..Points::default() };
     let mut out = Column::default();
