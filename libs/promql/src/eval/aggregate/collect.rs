@@ -56,8 +56,9 @@ impl QuantileOperator {
             cx.notes.add(Note::InvalidQuantile(q), self.spec.param);
         }
         let columns = std::mem::take(&mut self.columns);
+        let mut making = self.hold.another();
         for (group, columns) in columns.into_iter().enumerate() {
-            let quantiles = quantiles(&columns, &param, cx)?;
+            let quantiles = quantiles(&columns, &param, &mut making, cx)?;
             let column = Column { floats: quantiles, histograms: Vec::new() };
             if !column.is_empty() {
                 let labels = self.groups.labels[group].clone();
@@ -112,9 +113,16 @@ impl Operator for QuantileOperator {
 const STRIPE: usize = 16;
 
 /// The quantile of several columns at each step.
-fn quantiles(columns: &[Vec<f64>], param: &Scalar, cx: &Context<'_>) -> Result<Vec<f64>, QueryError> {
+fn quantiles(
+    columns: &[Vec<f64>],
+    param: &Scalar,
+    making: &mut Hold,
+    cx: &Context<'_>,
+) -> Result<Vec<f64>, QueryError> {
     let mut quantiles = vec![ABSENT; cx.steps.count];
-    let mut values: [Vec<f64>; STRIPE] = std::array::from_fn(|_| Vec::with_capacity(columns.len()));
+    let stripe = STRIPE.min(cx.steps.count);
+    making.exactly((stripe * columns.len() * size_of::<f64>()) as u64)?;
+    let mut values: Vec<Vec<f64>> = (0..stripe).map(|_| Vec::with_capacity(columns.len())).collect();
     for (stripe, out) in quantiles.chunks_mut(STRIPE).enumerate() {
         cx.budget.check()?;
         let first = stripe * STRIPE;

@@ -106,7 +106,6 @@ impl PickOperator {
         if !self.check(cx, param)? {
             return Ok(());
         }
-        let choice_bytes = size_of::<Choice>() as u64;
         for row in rows {
             cx.budget.check()?;
             let group = self.groups.number(&self.spec.grouping, &row.labels);
@@ -118,6 +117,8 @@ impl PickOperator {
             let series = self.series.len();
             let in_ratio = RatioSample::new(self.spec.op, &row.labels);
             let mut taken = 0;
+            // The last that was chosen: neighbouring steps often share one.
+            let mut last_histogram: Option<Histogram> = None;
             let top = self.spec.op == AggregateOp::TopK;
             let ranked = top || self.spec.op == AggregateOp::BottomK;
             for step in 0..cx.steps.count {
@@ -142,28 +143,31 @@ impl PickOperator {
                 let chosen = &mut self.chosen[group][step];
                 let limit = param.at(step);
                 let before = chosen.len();
-                taken += usize::from(match self.spec.op {
-                    AggregateOp::LimitRatio => {
-                        let take = in_ratio.is_within(limit);
-                        if take {
-                            chosen.push(candidate);
-                        }
-                        take
-                    }
-                    AggregateOp::LimitK => {
-                        let take = (before as f64) < limit.trunc();
-                        if take {
-                            chosen.push(candidate);
-                        }
-                        take
-                    }
-                    _ => offer(chosen, candidate, limit.trunc(), top),
+                let grows = match self.spec.op {
+                    AggregateOp::LimitRatio => in_ratio.is_within(limit),
+                    _ => (before as f64) < limit.trunc(),
+                };
+                if grows && before == chosen.capacity() {
+                    // A vector would begin with room for several, and most groups need one.
+                    let more = before.max(1);
+                    self.hold.add((more * size_of::<Choice>()) as u64)?;
+                    chosen.reserve_exact(more);
+                }
+                if let Some(histogram) = candidate.histogram.as_ref().filter(|_| grows)
+                    && last_histogram.as_ref().is_none_or(|last| !Arc::ptr_eq(last, histogram))
+                {
+                    self.hold.add(histogram.size_bytes() as u64)?;
+                    last_histogram = Some(histogram.clone());
+                }
+                taken += usize::from(if ranked {
+                    offer(chosen, candidate, limit.trunc(), top)
+                } else {
+                    chosen.extend(grows.then_some(candidate));
+                    grows
                 });
                 if ranked && chosen.len() as f64 >= limit.trunc() {
                     self.bars[group][step] = chosen.first().map_or(ABSENT, |worst| worst.value);
                 }
-                let grown = (chosen.len() - before) as u64;
-                self.hold.add(grown * choice_bytes)?;
             }
             if taken > 0 {
                 self.hold.add(row.labels.size_bytes() as u64)?;
