@@ -39,10 +39,9 @@ static STORAGE: LazyLock<Storage> = LazyLock::new(|| {
 
 fn evaluate(text: &str, params: &QueryParams, engine: &EngineOptions) -> Result<QueryOutput, QueryError> {
     let query = Query::plan(text, params, engine)?;
-    let selects = query.selects().to_vec();
     let mut evaluation = query.evaluation();
     while let Some(id) = evaluation.next_select() {
-        let select = &selects[id.index()];
+        let select = evaluation.select(id);
         evaluation.push(id, STORAGE.select(&select.matchers, select.range))?;
         evaluation.end_select(id)?;
     }

@@ -17,10 +17,9 @@ fuzz_target!(|text: &str| {
     };
     script.run_with(|storage, text, params| {
         let query = Query::plan(text, params, &engine)?;
-        let selects = query.selects().to_vec();
         let mut evaluation = query.evaluation();
         while let Some(id) = evaluation.next_select() {
-            let select = &selects[id.index()];
+            let select = evaluation.select(id);
             evaluation.push(id, storage.select(&select.matchers, select.range))?;
             evaluation.end_select(id)?;
         }

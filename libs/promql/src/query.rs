@@ -120,6 +120,10 @@ pub struct Select {
     pub range: TimeRange,
     /// What the samples are for.
     pub hints: SelectHints,
+    /// Whether more matchers are to come, which follow from the series of other selects: the info series of `info()` are
+    /// those of the instances and jobs of its first argument. Such a select is to be asked for as [`Evaluation::select`]
+    /// has it, once [`Evaluation::next_select`] names it; it never does where no series are needed after all.
+    pub late: bool,
 }
 
 /// What the samples of a select are for. Hints may be ignored; the answer to raw data is the same.
@@ -165,7 +169,7 @@ impl Query {
         Ok(Query { plan: Arc::new(Plan::build(text, params, engine)?) })
     }
 
-    /// The series it needs.
+    /// The series it needs, as far as they are known before there are any.
     pub fn selects(&self) -> &[Select] {
         self.plan.selects()
     }

@@ -140,6 +140,7 @@ pub(super) fn explanation(plan: &PlanNode, selects: &[Select]) -> Value {
             "stepMs": u64::try_from(hints.step.as_millis()).unwrap_or(u64::MAX),
             "grouping": hints.grouping,
             "by": hints.by,
+            "late": select.late,
         })
     };
     let mut value = node(plan);

@@ -31,12 +31,13 @@ enum Slot {
 /// The feeds of all selects of a query, used from the engine's thread.
 ///
 /// A feed is opened when the engine first wants it, together with those that it will want next, so that stores work
-/// while the engine does.
+/// while the engine does. What is to be asked of some is known only then; nothing reads ahead of those.
 pub(super) struct Feeds {
     runtime: Handle,
     stores: ProxyStore,
     filter: StoreFilter,
-    requests: Vec<SeriesRequest>,
+    /// What is asked for each select; `None` where that is not known yet.
+    requests: Vec<Option<SeriesRequest>>,
     slots: Vec<Slot>,
     concurrent: usize,
     account: Account,
@@ -50,7 +51,7 @@ impl Feeds {
     /// Must be called within a runtime, which then does the reading. `cancel` ends all feeds.
     pub(super) fn new(
         stores: ProxyStore,
-        requests: Vec<SeriesRequest>,
+        requests: Vec<Option<SeriesRequest>>,
         filter: StoreFilter,
         concurrent: usize,
         account: Account,
@@ -75,8 +76,16 @@ impl Feeds {
         }
     }
 
-    /// The next batch of a select, or `None` at its end. Blocks; must not be called on the runtime's own threads.
-    pub(super) fn next(&mut self, select: usize) -> Result<Option<Vec<SelectedSeries>>, StoreError> {
+    /// The next batch of a select, or `None` at its end; `request` tells what to ask for, if that was not known before.
+    /// Blocks; must not be called on the runtime's own threads.
+    pub(super) fn next(
+        &mut self,
+        select: usize,
+        request: impl FnOnce() -> SeriesRequest,
+    ) -> Result<Option<Vec<SelectedSeries>>, StoreError> {
+        if let Some(known) = self.requests.get_mut(select) {
+            known.get_or_insert_with(request);
+        }
         self.open_around(select);
         let Some(Slot::Open(items)) = self.slots.get_mut(select) else { return Ok(None) };
         loop {
@@ -111,7 +120,7 @@ impl Feeds {
     }
 
     fn open(&mut self, select: usize) -> bool {
-        let (Some(slot @ Slot::Closed), Some(request)) =
+        let (Some(slot @ Slot::Closed), Some(Some(request))) =
             (self.slots.get_mut(select), self.requests.get(select))
         else {
             return false;

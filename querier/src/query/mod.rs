@@ -191,7 +191,8 @@ impl Driver {
         let end = EndOnDrop { interrupt: Interrupt::new(), cancel: CancellationToken::new() };
         let query = self.plan(&question, end.interrupt.clone())?;
         let turn = timeout_at(deadline, self.gate.enter()).await.map_err(|_| AskError::Queue)?;
-        let requests = query.selects().iter().map(|select| resolution::request(select, &question)).collect();
+        let request = |select: &Select| (!select.late).then(|| resolution::request(select, &question));
+        let requests = query.selects().iter().map(request).collect();
         let awaited = Awaited::default();
         let feeds = Feeds::new(
             self.stores.clone(),
@@ -202,12 +203,12 @@ impl Driver {
             awaited.clone(),
             end.cancel.clone(),
         );
-        let (interrupt, analyze) = (end.interrupt.clone(), question.analyze);
+        let interrupt = end.interrupt.clone();
         let work = tokio::task::spawn_blocking(move || {
             // The turn is over when the thread is free, even if nobody waits any more.
             let _turn = turn;
             let account = query.account();
-            let answer = evaluate(query, feeds, &interrupt, analyze)?;
+            let answer = evaluate(query, feeds, &interrupt, &question)?;
             let cost = Cost { samples: answer.output.stats.samples, partial: !answer.warnings.is_empty() };
             Ok((write(answer, &account, interrupt)?, cost))
         });
@@ -233,11 +234,11 @@ fn evaluate(
     query: Query,
     mut feeds: Feeds,
     interrupt: &Interrupt,
-    analyze: bool,
+    question: &Question,
 ) -> Result<Answer, AskError> {
-    let mut evaluation = if analyze { query.measured_evaluation(clock) } else { query.evaluation() };
+    let mut evaluation = if question.analyze { query.measured_evaluation(clock) } else { query.evaluation() };
     while let Some(select) = evaluation.next_select() {
-        let batch = feeds.next(select.index());
+        let batch = feeds.next(select.index(), || resolution::request(evaluation.select(select), question));
         // A feed that was cut off has no more to say; the flag says why.
         interrupt.check()?;
         match batch? {

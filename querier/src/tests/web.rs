@@ -1,5 +1,7 @@
 //! The HTTP API over real sockets, with stores behind real gRPC.
 
+mod info;
+
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 

@@ -1,76 +1,59 @@
 //! `info(v, selector)`: adds the labels of info series, such as `target_info`, to the series of a vector.
 //!
-//! Behaviour: Prometheus 3.14's `promql/info.go`.
+//! The vector comes first. Its instances and jobs then say which info series are asked for
+//! ([`Identities`]).
+//!
+//! Behaviour: `combineWithInfoSeries` in Prometheus 3.14's `promql/info.go`.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use model::{Labels, METRIC_NAME, Matcher};
 
-use super::budget::Hold;
+use super::budget::{Budget, Hold};
 use super::column::{Column, Row};
+use super::identity::{IDENTIFYING, Identities};
 use super::operator::{Context, Kept, Operator};
 use crate::QueryError;
 use crate::plan::node::InfoCall;
 
-/// The labels by which a series finds its info series.
-const IDENTIFYING: [&str; 2] = ["instance", "job"];
+/// The info series of one metric by what they identify, each list in the order of its arrival.
+type Metric<'a> = HashMap<[&'a str; 2], Vec<&'a Row>>;
 
-/// Name and identifying labels of an info series; names in order, so that labels are taken in a fixed one.
-type Signature = (String, Vec<String>);
-
-/// Enriches series.
+/// Enriches series. Its second input ends after the first.
 #[derive(Debug)]
 pub(crate) struct InfoOperator {
     names: Vec<Matcher>,
     matchers: Vec<Matcher>,
     base: Kept,
     infos: Kept,
-    ended: u8,
-}
-
-fn identity(labels: &Labels) -> Vec<String> {
-    IDENTIFYING.iter().map(|name| labels.value(name).to_owned()).collect()
+    making: Hold,
 }
 
 impl InfoOperator {
-    pub(crate) fn new(call: &InfoCall, base: Hold, infos: Hold) -> Self {
+    /// An operator whose memory is held by `base`, `infos` and `making`: what it is given, and what it makes of it.
+    pub(crate) fn new(call: &InfoCall, base: Hold, infos: Hold, making: Hold) -> Self {
         InfoOperator {
             names: call.names.clone(),
             matchers: call.matchers.clone(),
             base: Kept::new(base),
             infos: Kept::new(infos),
-            ended: 0,
+            making,
         }
     }
 
-    /// Whether a series is an info series itself, which is left as it is.
-    fn is_info(&self, labels: &Labels) -> bool {
-        self.names.iter().all(|matcher| matcher.matches(labels.metric_name()))
-    }
-
-    /// Info series that may belong to some series, by name and identity.
-    fn candidates(&self, base: &[Row], infos: Vec<Row>) -> BTreeMap<Signature, Vec<Row>> {
-        let mut wanted = [HashSet::new(), HashSet::new()];
-        for row in base.iter().filter(|row| !self.is_info(&row.labels)) {
-            for (values, name) in wanted.iter_mut().zip(IDENTIFYING) {
-                values.extend(row.labels.get(name).map(str::to_owned));
+    /// Whose info series are needed, once the first input has ended.
+    ///
+    /// # Errors
+    /// When they take more memory than is left, or somebody asked for the end of the query.
+    pub(crate) fn identities(&mut self, budget: &Budget) -> Result<Identities, QueryError> {
+        let mut identities = Identities::default();
+        for row in &self.base.rows {
+            budget.check()?;
+            if !is_info(&self.names, &row.labels) {
+                self.making.add(identities.add(&row.labels))?;
             }
         }
-        let mut found: BTreeMap<Signature, Vec<Row>> = BTreeMap::new();
-        if wanted.iter().all(HashSet::is_empty) {
-            return found;
-        }
-        for row in infos {
-            let fits = wanted
-                .iter()
-                .zip(IDENTIFYING)
-                .all(|(values, name)| values.is_empty() || values.contains(row.labels.value(name)));
-            if fits {
-                let signature = (row.labels.metric_name().to_owned(), identity(&row.labels));
-                found.entry(signature).or_default().push(row);
-            }
-        }
-        found
+        Ok(identities)
     }
 
     /// Whether a label of an info series is added: one that the selector names, or any.
@@ -80,30 +63,33 @@ impl InfoOperator {
 
     fn finish(&mut self, cx: &mut Context<'_>, out: &mut Vec<Row>) -> Result<(), QueryError> {
         let (base, mut hold) = self.base.take();
-        let (infos, infos_hold) = self.infos.take();
-        let candidates = self.candidates(&base, infos);
-        let names: Vec<&String> = {
-            let mut names: Vec<&String> = candidates.keys().map(|(name, _)| name).collect();
-            names.dedup();
-            names
-        };
-        let mut making = infos_hold.another();
+        let (infos, _infos_hold) = self.infos.take();
+        // In the order of names, so that labels are taken in a fixed one.
+        let mut metrics: BTreeMap<&str, Metric<'_>> = BTreeMap::new();
+        for row in &infos {
+            let metric = metrics.entry(row.labels.metric_name()).or_default();
+            metric.entry(identity(&row.labels)).or_default().push(row);
+        }
+        refuse_duplicates(cx, &base, &metrics)?;
+        let mut making = self.making.another();
         for row in base {
             cx.budget.check()?;
             let bytes = row.size_bytes();
-            if self.is_info(&row.labels) {
+            if is_info(&self.names, &row.labels) {
+                // It is left as it is.
                 out.push(row);
                 continue;
             }
-            let identity = identity(&row.labels);
-            let mine: Vec<&Vec<Row>> = names
-                .iter()
-                .filter_map(|name| candidates.get(&((*name).clone(), identity.clone())))
+            let mine: Vec<&[&Row]> = metrics
+                .values()
+                .filter_map(|metric| metric.get(&identity(&row.labels)))
+                .map(Vec::as_slice)
                 .collect();
             self.enrich(cx, &row, &mine, &mut making, out)?;
             drop(row);
             hold.give_back(bytes);
         }
+        self.making.give_back(u64::MAX);
         Ok(())
     }
 
@@ -112,22 +98,19 @@ impl InfoOperator {
         &self,
         cx: &mut Context<'_>,
         row: &Row,
-        infos: &[&Vec<Row>],
+        infos: &[&[&Row]],
         making: &mut Hold,
         out: &mut Vec<Row>,
     ) -> Result<(), QueryError> {
         // Info series seldom change, so the labels for a choice of them are made once.
-        let mut made: HashMap<Vec<usize>, Option<usize>> = HashMap::new();
+        let mut made: HashMap<Vec<Option<usize>>, Option<usize>> = HashMap::new();
         let mut known: HashMap<Labels, usize> = HashMap::new();
         for step in (0..cx.steps.count).filter(|step| row.column.has(*step)) {
-            let mut choice = Vec::with_capacity(infos.len());
-            for series in infos {
-                choice.push(newest(series, step)?);
-            }
+            let choice: Vec<Option<usize>> = infos.iter().map(|series| newest(series, step)).collect();
             let place = match made.get(&choice) {
                 Some(place) => *place,
                 None => {
-                    let chosen = infos.iter().zip(&choice).filter_map(|(series, at)| series.get(*at));
+                    let chosen = infos.iter().zip(&choice).filter_map(|(series, at)| at.map(|at| series[at]));
                     let place = match self.labels(&row.labels, chosen)? {
                         None => None,
                         Some(labels) => Some(match known.get(&labels) {
@@ -188,25 +171,65 @@ impl InfoOperator {
     }
 }
 
-/// The place of the series whose sample at a step is newest; a place beyond the list where none has one. Info series
-/// arrive as the times of their samples.
-fn newest(series: &[Row], step: usize) -> Result<usize, QueryError> {
-    let mut best: Option<usize> = None;
-    for (at, row) in series.iter().enumerate().filter(|(_, row)| row.column.has(step)) {
-        let time = |at: usize| series[at].column.floats[step];
-        match best {
-            Some(known) if time(known) == time(at) => {
-                let millis = (time(at) * 1000.0).round();
-                return Err(QueryError::execution(format!(
-                    "found duplicate series for info metric: existing {} @ {millis}, new {} @ {millis}",
-                    series[known].labels, row.labels
-                )));
-            }
-            Some(known) if time(known) > time(at) => {}
-            _ => best = Some(at),
+/// Whether a series is an info series itself.
+fn is_info(names: &[Matcher], labels: &Labels) -> bool {
+    names.iter().all(|matcher| matcher.matches(labels.metric_name()))
+}
+
+fn identity(labels: &Labels) -> [&str; 2] {
+    IDENTIFYING.map(|name| labels.value(name))
+}
+
+/// The time of the sample of an info series at a step; it arrives as the times of its samples.
+fn time(row: &Row, step: usize) -> Option<f64> {
+    row.column.has(step).then(|| row.column.floats[step])
+}
+
+/// The place of the series whose sample at a step is newest; `None` where none has one.
+fn newest(series: &[&Row], step: usize) -> Option<usize> {
+    let times = series.iter().enumerate().filter_map(|(at, row)| Some((time(row, step)?, at)));
+    times.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, at)| at)
+}
+
+/// Refuses two info series of one metric and identity whose newest samples are of one time, at the steps at which the
+/// vector has any value: also where no series of the vector has that identity.
+fn refuse_duplicates(
+    cx: &mut Context<'_>,
+    base: &[Row],
+    metrics: &BTreeMap<&str, Metric<'_>>,
+) -> Result<(), QueryError> {
+    let several = || metrics.values().flat_map(HashMap::values).filter(|series| series.len() > 1);
+    if several().next().is_none() {
+        return Ok(());
+    }
+    let mut any = vec![false; cx.steps.count];
+    for row in base {
+        cx.budget.check()?;
+        for (step, any) in any.iter_mut().enumerate() {
+            *any = *any || row.column.has(step);
         }
     }
-    Ok(best.unwrap_or(usize::MAX))
+    for step in (0..cx.steps.count).filter(|step| any[*step]) {
+        for series in several() {
+            cx.budget.check()?;
+            let mut best: Option<(&Row, f64)> = None;
+            for &row in series {
+                let Some(time) = time(row, step) else { continue };
+                match best {
+                    Some((known, newest)) if newest == time => {
+                        let millis = (time * 1000.0).round();
+                        return Err(QueryError::execution(format!(
+                            "found duplicate series for info metric: existing {} @ {millis}, new {} @ {millis}",
+                            known.labels, row.labels
+                        )));
+                    }
+                    Some((_, newest)) if newest > time => {}
+                    _ => best = Some((row, time)),
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 impl Operator for InfoOperator {
@@ -221,7 +244,6 @@ impl Operator for InfoOperator {
     }
 
     fn end(&mut self, cx: &mut Context<'_>, input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {
-        self.ended |= 1 << input;
-        if self.ended == 0b11 { self.finish(cx, out) } else { Ok(()) }
+        if input == 0 { Ok(()) } else { self.finish(cx, out) }
     }
 }

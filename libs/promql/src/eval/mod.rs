@@ -13,6 +13,7 @@ pub(crate) mod buckets;
 pub(crate) mod budget;
 pub(crate) mod column;
 pub(crate) mod distinct;
+pub(crate) mod identity;
 pub(crate) mod info;
 pub(crate) mod leaf;
 pub(crate) mod map;
@@ -25,6 +26,7 @@ pub(crate) mod pool;
 pub(crate) mod scalar;
 pub(crate) mod single;
 pub(crate) mod skip;
+pub(crate) mod slot;
 pub(crate) mod sort;
 
 use std::sync::Arc;
@@ -32,54 +34,28 @@ use std::sync::Arc;
 use model::{Labels, METRIC_NAME, MatchOp, Matcher};
 use series::SelectedSeries;
 
-use aggregate::collect::{CountValuesOperator, QuantileOperator};
-use aggregate::fold::{self, FoldOperator};
-use aggregate::pick::PickOperator;
-use binary::join::JoinOperator;
-use binary::set::SetOperator;
-use buckets::BucketOperator;
 use budget::Hold;
 use column::{Column, Row};
-use distinct::{DistinctOperator, Shortcut, is_typed};
-use info::InfoOperator;
-use merge::MergeOperator;
+use distinct::{Shortcut, is_typed};
+use identity::Identities;
 use meter::{Clock, Meters};
 use notes::Notes;
-use operator::{Context, MapOperator, Operator, Scalars};
+use operator::Context;
 use pipeline::{Outcome, Pipeline, Product, Stage, Taker, Work};
 use pool::{BATCH, Job, Pool};
-use single::{AbsentOperator, ScalarOperator};
-use sort::SortOperator;
+use slot::Slot;
 
 use crate::functions::label::is_reserved;
 use crate::output::{Held, MatrixSeries, QueryOutput, QueryValue, Stats};
 use crate::plan::explain::PlanNode;
 use crate::plan::node::{LeafKind, Map, NodeId, Op};
 use crate::plan::{Answer, Plan};
-use crate::query::SelectId;
-use crate::syntax::ast::AggregateOp;
+use crate::query::{Select, SelectId};
 use crate::{QueryError, QueryOutput as Output};
 
 /// Series are handed on until they come to so many bytes: while they are, the operator that takes them in and the one
 /// that gave them both hold them.
 const DELIVERY_BYTES: u64 = 1 << 20;
-
-/// An operator at work.
-#[derive(Debug)]
-enum Slot {
-    /// Gives its output at the start: numbers and times.
-    Source,
-    /// A leaf; its scalar arguments arrive here.
-    Leaf(Scalars),
-    /// Changes each series by itself; part of a pipeline where its arguments are known early.
-    Map(MapOperator),
-    /// Keeps series apart; takes what workers have seen.
-    Distinct(DistinctOperator),
-    /// Folds series; takes what workers have folded.
-    Fold(Box<FoldOperator>),
-    /// All others.
-    Other(Box<dyn Operator>),
-}
 
 /// Something to be done between operators.
 #[derive(Debug)]
@@ -96,6 +72,10 @@ enum Task {
 /// A select under way.
 #[derive(Debug)]
 struct Reading {
+    /// What is asked for, as far as it is known.
+    select: Select,
+    /// Whose info series are needed, where it is about these: stores may send more.
+    identities: Option<Identities>,
     /// What is done with its series; built with the first batch, when all scalar arguments should be known.
     pipelines: Option<Arc<Vec<Pipeline>>>,
     /// Series that do not fill a batch yet.
@@ -130,12 +110,20 @@ pub struct Evaluation {
 impl Evaluation {
     pub(crate) fn new(plan: Arc<Plan>, clock: Option<Clock>) -> Self {
         let meters = Arc::new(Meters::new(plan.nodes.len(), clock));
-        let slots: Vec<Slot> = (0..plan.nodes.len()).map(|id| slot(&plan, &meters, id)).collect();
+        let slots: Vec<Slot> = (0..plan.nodes.len()).map(|id| Slot::of(&plan, &meters, id)).collect();
         let open = plan.nodes.iter().map(|node| node.inputs.len()).collect();
         let readings = plan
             .selects()
             .iter()
-            .map(|_| Reading { pipelines: None, queue: Vec::new(), hold: None, typed: false, ended: false })
+            .map(|select| Reading {
+                select: select.clone(),
+                identities: None,
+                pipelines: None,
+                queue: Vec::new(),
+                hold: None,
+                typed: false,
+                ended: false,
+            })
             .collect();
         let mut evaluation = Evaluation {
             pool: Pool::new(plan.clone(), meters.clone()),
@@ -159,6 +147,11 @@ impl Evaluation {
     /// gives the same answer.
     pub fn next_select(&self) -> Option<SelectId> {
         self.readings.iter().position(|reading| !reading.ended).map(SelectId)
+    }
+
+    /// What a select asks for by now. It is final where it is not [late](Select::late) any more.
+    pub fn select(&self, id: SelectId) -> &Select {
+        &self.readings[id.0].select
     }
 
     /// Offers series of a select. All series of one select have to come in ascending order of labels.
@@ -257,11 +250,15 @@ impl Evaluation {
         Ok(())
     }
 
-    fn offer(&mut self, select: SelectId, series: Vec<SelectedSeries>) -> Result<(), QueryError> {
-        let Some(reading) = self.readings.get_mut(select.0).filter(|reading| !reading.ended) else {
+    fn offer(&mut self, select: SelectId, mut series: Vec<SelectedSeries>) -> Result<(), QueryError> {
+        let open = |reading: &&mut Reading| !reading.ended && !reading.select.late;
+        let Some(reading) = self.readings.get_mut(select.0).filter(open) else {
             return Err(QueryError::execution(format!("select {} of the query takes no series", select.0)));
         };
         self.series += series.len() as u64;
+        if let Some(identities) = &reading.identities {
+            series.retain(|series| identities.fits(&series.labels));
+        }
         let bytes: usize = series.iter().map(SelectedSeries::size_bytes).sum();
         reading.hold.get_or_insert_with(|| Hold::new(&self.plan.budget)).add(bytes as u64)?;
         reading.queue.extend(series);
@@ -272,8 +269,9 @@ impl Evaluation {
     }
 
     fn end(&mut self, select: SelectId) -> Result<(), QueryError> {
-        if self.readings.get(select.0).is_none_or(|reading| reading.ended) {
-            return Err(QueryError::execution(format!("select {} of the query has ended before", select.0)));
+        let closed = |reading: &Reading| reading.ended || reading.select.late;
+        if self.readings.get(select.0).is_none_or(closed) {
+            return Err(QueryError::execution(format!("select {} of the query has no end now", select.0)));
         }
         self.readings[select.0].ended = true;
         if self.build_pipelines(select) {
@@ -398,6 +396,7 @@ impl Evaluation {
                     let out = self.end_input(parent, input)?;
                     tasks.push(Task::Close(parent));
                     tasks.extend(out);
+                    tasks.extend(self.settle(parent, input)?);
                 }
                 Task::Close(id) => {
                     self.open[id] -= 1;
@@ -436,14 +435,7 @@ impl Evaluation {
         let plan = self.plan.clone();
         let mut lap = self.meters.lap();
         let mut cx = Context { steps: &plan.nodes[id].steps, notes: &mut self.notes, budget: &plan.budget };
-        match &mut self.slots[id] {
-            Slot::Source => {}
-            Slot::Leaf(scalars) => scalars.take(input, rows),
-            Slot::Map(operator) => operator.push(&mut cx, input, rows, &mut out)?,
-            Slot::Distinct(operator) => operator.push(&mut cx, input, rows, &mut out)?,
-            Slot::Fold(operator) => operator.push(&mut cx, input, rows, &mut out)?,
-            Slot::Other(operator) => operator.push(&mut cx, input, rows, &mut out)?,
-        }
+        self.slots[id].push(&mut cx, input, rows, &mut out)?;
         lap.book(self.meters.of(id));
         self.deliver(id, out)
     }
@@ -454,16 +446,30 @@ impl Evaluation {
         let plan = self.plan.clone();
         let mut lap = self.meters.lap();
         let mut cx = Context { steps: &plan.nodes[id].steps, notes: &mut self.notes, budget: &plan.budget };
-        match &mut self.slots[id] {
-            Slot::Source => {}
-            Slot::Leaf(scalars) => scalars.end(input),
-            Slot::Map(operator) => operator.end(&mut cx, input, &mut out)?,
-            Slot::Distinct(operator) => operator.end(&mut cx, input, &mut out)?,
-            Slot::Fold(operator) => operator.end(&mut cx, input, &mut out)?,
-            Slot::Other(operator) => operator.end(&mut cx, input, &mut out)?,
-        }
+        self.slots[id].end(&mut cx, input, &mut out)?;
         lap.book(self.meters.of(id));
         self.deliver(id, out)
+    }
+
+    /// Settles which info series an operator needs, once the series are known that it adds labels to. Where it needs none,
+    /// their select is over.
+    fn settle(&mut self, id: NodeId, input: usize) -> Result<Option<Task>, QueryError> {
+        let Slot::Info(operator) = &mut self.slots[id] else { return Ok(None) };
+        let &[_, infos] = self.plan.nodes[id].inputs.as_slice() else { return Ok(None) };
+        let Op::Leaf(leaf) = &self.plan.nodes[infos].op else { return Ok(None) };
+        if input != 0 {
+            return Ok(None);
+        }
+        let identities = operator.identities(&self.plan.budget)?;
+        let reading = &mut self.readings[leaf.select.0];
+        if identities.is_empty() {
+            reading.ended = true;
+            return Ok(Some(Task::End(infos)));
+        }
+        reading.select.matchers.extend(identities.matchers());
+        reading.select.late = false;
+        reading.identities = Some(identities);
+        Ok(None)
     }
 
     /// Builds the pipelines of a select, if the arguments of all its leaves are known.
@@ -516,7 +522,7 @@ impl Evaluation {
                     pipeline.fold = operator.spec();
                     break;
                 }
-                Slot::Source | Slot::Leaf(_) | Slot::Other(_) => break,
+                Slot::Source | Slot::Leaf(_) | Slot::Info(_) | Slot::Other(_) => break,
             }
         }
         Some(pipeline)
@@ -536,38 +542,6 @@ impl Evaluation {
 /// Whether matchers ask for series of one name.
 fn has_one_name(matchers: &[Matcher]) -> bool {
     matchers.iter().any(|m| m.name() == METRIC_NAME && m.op() == MatchOp::Equal && !m.value().is_empty())
-}
-
-/// The operator of a node, before any series.
-fn slot(plan: &Arc<Plan>, meters: &Meters, id: NodeId) -> Slot {
-    let node = &plan.nodes[id];
-    let hold = || Hold::metered(&plan.budget, meters.of(id));
-    let scalars = node.inputs.len().saturating_sub(1);
-    let other = |operator: Box<dyn Operator>| Slot::Other(operator);
-    match &node.op {
-        Op::Number(_) | Op::Time => Slot::Source,
-        Op::Leaf(_) => Slot::Leaf(Scalars::new(node.inputs.len())),
-        Op::Map(map) => Slot::Map(MapOperator::new(map.clone(), scalars, hold())),
-        Op::Scalar => other(Box::<ScalarOperator>::default()),
-        Op::Absent(labels) => other(Box::new(AbsentOperator::new(labels.clone()))),
-        Op::Aggregate(spec) if fold::folds(spec.op) => {
-            Slot::Fold(Box::new(FoldOperator::new(spec.clone(), node.steps.count, hold())))
-        }
-        Op::Aggregate(spec) if spec.op == AggregateOp::Quantile => {
-            other(Box::new(QuantileOperator::new(spec.clone(), hold())))
-        }
-        Op::Aggregate(spec) => other(Box::new(PickOperator::new(spec.clone(), hold(), hold()))),
-        Op::CountValues { grouping, label } => {
-            other(Box::new(CountValuesOperator::new(grouping.clone(), label.clone(), hold())))
-        }
-        Op::Join(join) => other(Box::new(JoinOperator::new(join, hold(), hold()))),
-        Op::Set { op, matching } => other(Box::new(SetOperator::new(*op, matching, hold(), hold()))),
-        Op::Buckets(call) => other(Box::new(BucketOperator::new(call, hold()))),
-        Op::Sort(order) => other(Box::new(SortOperator::new(order, hold()))),
-        Op::Merge => other(Box::new(MergeOperator::new(hold()))),
-        Op::Distinct(rule) => Slot::Distinct(DistinctOperator::new(*rule, hold())),
-        Op::Info(call) => other(Box::new(InfoOperator::new(call, hold(), hold()))),
-    }
 }
 
 #[cfg(test)]

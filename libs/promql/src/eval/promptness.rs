@@ -37,10 +37,9 @@ fn evaluate(
     let engine = EngineOptions { parse: ParseOptions::ALL, workers: 1, ..EngineOptions::default() };
     let params = QueryParams { interrupt: interrupt.clone(), ..params.clone() };
     let query = Query::plan(text, &params, &engine)?;
-    let selects = query.selects().to_vec();
     let mut evaluation = query.evaluation();
     while let Some(id) = evaluation.next_select() {
-        let matchers = &selects[id.index()].matchers;
+        let matchers = &evaluation.select(id).matchers;
         let fits = |s: &&SelectedSeries| matchers.iter().all(|m| m.matches_labels(&s.labels));
         evaluation.push(id, all.iter().filter(fits).cloned().collect())?;
         evaluation.end_select(id)?;

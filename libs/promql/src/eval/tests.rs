@@ -8,11 +8,12 @@ use tsdb::{Chunk, Encoding, XorEncoder};
 
 use crate::query::SelectId;
 use crate::{
-    EngineOptions, Interrupt, ParseOptions, Query, QueryError, QueryOutput, QueryParams, QueryValue,
-    SampleValue, TotalBudget,
+    EngineOptions, Evaluation, Interrupt, ParseOptions, Query, QueryError, QueryOutput, QueryParams,
+    QueryValue, SampleValue, TotalBudget,
 };
 use std::time::Duration;
 
+mod info;
 mod language;
 mod limits;
 
@@ -424,10 +425,9 @@ fn matchers_that_are_carried_over_save_series_and_change_nothing() {
     // As a store does it: only what the matchers of each select allow.
     let evaluate = |text: &str, engine: &EngineOptions| {
         let query = Query::plan(text, &params(), engine).unwrap();
-        let selects = query.selects().to_vec();
         let mut evaluation = query.evaluation();
         while let Some(id) = evaluation.next_select() {
-            let matchers = &selects[id.index()].matchers;
+            let matchers = &evaluation.select(id).matchers;
             let wanted = series.iter().filter(|s| matchers.iter().all(|m| m.matches_labels(&s.labels)));
             evaluation.push(id, wanted.cloned().collect()).unwrap();
             evaluation.end_select(id).unwrap();
@@ -526,10 +526,9 @@ fn start_timestamps_count_only_where_they_are_switched_on() {
         let engine = EngineOptions { use_start_timestamps, ..engine() };
         let params = QueryParams::instant(Timestamp::from_millis(300_000));
         let query = Query::plan(query, &params, &engine).unwrap();
-        let selects = query.selects().to_vec();
         let mut evaluation = query.evaluation();
         while let Some(id) = evaluation.next_select() {
-            let select = &selects[id.index()];
+            let select = evaluation.select(id);
             evaluation.push(id, storage.select(&select.matchers, select.range)).unwrap();
             evaluation.end_select(id).unwrap();
         }

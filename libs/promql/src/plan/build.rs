@@ -7,7 +7,7 @@ use series::Dedup;
 use super::Answer;
 use super::invariant::Invariants;
 use super::node::{Aggregation, Grouping, Leaf, LeafKind, Map, Names, Node, NodeId, Op, RangeCall};
-use super::select::{Selects, Surroundings};
+use super::select::{Selects, Sharing, Surroundings};
 use super::steps::{Steps, Window};
 use super::traits::Traits;
 use crate::eval::budget::Budget;
@@ -215,7 +215,11 @@ impl<'q> Builder<'q> {
             Boundary::Smoothed => Window { range: 1, ..window },
             _ => Window { boundary: Boundary::Plain, ..window },
         };
-        let select = self.selects.add(&selector.matchers, &needs, &steps, around, 0, false);
+        let sharing = match kind {
+            LeafKind::InfoTimestamp => Sharing::Late,
+            _ => Sharing::Shared,
+        };
+        let select = self.selects.add(&selector.matchers, &needs, &steps, around, 0, sharing);
         let starts = matches!(kind, LeafKind::StartTimestamp);
         let decode = self.selects.decode(select, self.dedup, starts);
         self.add(
@@ -248,7 +252,8 @@ impl<'q> Builder<'q> {
         }
         let waits = scalars.iter().any(|&scalar| self.traits[scalar].needs_series);
         let matchers = &matrix.selector.matchers;
-        let select = self.selects.add(matchers, &window, &steps, around, window.range, waits);
+        let sharing = if waits { Sharing::Own } else { Sharing::Shared };
+        let select = self.selects.add(matchers, &window, &steps, around, window.range, sharing);
         let starts = self.use_starts && sees_starts(call.function, window.boundary);
         let decode = self.selects.decode(select, self.dedup, starts);
         let leaf = Leaf {
@@ -266,7 +271,7 @@ impl<'q> Builder<'q> {
     fn raw(&mut self, matrix: &MatrixSelector, around: &Surroundings) -> Result<NodeId, QueryError> {
         let window = self.matrix_window(matrix)?;
         let matchers = &matrix.selector.matchers;
-        let select = self.selects.add(matchers, &window, &self.steps, around, window.range, false);
+        let select = self.selects.add(matchers, &window, &self.steps, around, window.range, Sharing::Shared);
         let decode = self.selects.decode(select, self.dedup, false);
         let leaf = Leaf { select, kind: LeafKind::Raw, window, decode, statistics: false, span: matrix.span };
         self.add(Op::Leaf(leaf), Vec::new(), self.steps)

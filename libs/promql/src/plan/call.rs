@@ -241,8 +241,9 @@ impl Builder<'_> {
             boundary: Boundary::Plain,
             span: call.span,
         };
-        let infos = self.instant(&selector, LeafKind::InfoTimestamp, steps, around)?;
+        // The select of the info series comes last: the others tell which ones are needed.
         let base = self.build(argument(call, 0)?, steps, around)?;
+        let infos = self.instant(&selector, LeafKind::InfoTimestamp, steps, around)?;
         let id = self.add(Op::Info(InfoCall { names, matchers }), vec![base, infos], steps)?;
         self.distinct(id, Distinct { names: None, any_step: false })
     }
@@ -261,7 +262,11 @@ impl Builder<'_> {
         }
         let mut children = Vec::new();
         let (first, operators) = expr.chain();
-        if operators.is_empty() {
+        if let Expr::Aggregate(aggregate) = expr {
+            // As in Prometheus, before its parameter.
+            children.push(&aggregate.expr);
+            children.extend(&aggregate.param);
+        } else if operators.is_empty() {
             expr.for_each_child(|child| children.push(child));
         } else {
             children.push(first);

@@ -180,7 +180,10 @@ fn describe_leaf(select: &Select, leaf: &Leaf) -> String {
     let window = describe_window(&leaf.window);
     match &leaf.kind {
         LeafKind::Instant => format!("{selector}{window}"),
-        LeafKind::Timestamp | LeafKind::InfoTimestamp => format!("timestamp of {selector}{window}"),
+        LeafKind::Timestamp => format!("timestamp of {selector}{window}"),
+        LeafKind::InfoTimestamp => {
+            format!("info series {selector}{window} of these instances and jobs")
+        }
         LeafKind::StartTimestamp => format!("start_timestamp of {selector}{window}"),
         LeafKind::Range(call) => {
             let range = Length::Millis(leaf.window.range);

@@ -56,6 +56,18 @@ impl Surroundings {
     }
 }
 
+/// Whether leaves that need the same series may read one select.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sharing {
+    /// They may.
+    Shared,
+    /// This one has a select of its own: it has to wait for its arguments, and what it waits for might be behind the
+    /// same select.
+    Own,
+    /// The same, and which series it needs is only known when others are.
+    Late,
+}
+
 /// The selects of a plan and the leaves that read them.
 #[derive(Debug, Default)]
 pub(crate) struct Selects {
@@ -66,8 +78,7 @@ pub(crate) struct Selects {
 }
 
 impl Selects {
-    /// The select for a leaf. A leaf that has to wait for its arguments gets one of its own, because what it waits
-    /// for might be behind the same select.
+    /// The select for a leaf.
     pub(crate) fn add(
         &mut self,
         matchers: &[Matcher],
@@ -75,7 +86,7 @@ impl Selects {
         steps: &Steps,
         around: &Surroundings,
         range: i64,
-        waits: bool,
+        sharing: Sharing,
     ) -> SelectId {
         let (min, max) = window.needs(steps);
         let millis = |length: i64| Duration::from_millis(length.max(0).unsigned_abs());
@@ -93,6 +104,7 @@ impl Selects {
                 grouping,
                 by,
             },
+            late: sharing == Sharing::Late,
         };
         let same = |known: &Select| {
             // Grouping is a hint for pushing work down; a select that is read twice only loses the hint.
@@ -102,7 +114,7 @@ impl Selects {
                 && is_counter(&known.hints.func) == is_counter(&select.hints.func)
         };
         let key = key(&select);
-        let known = self.shared.get(&key).filter(|_| !waits);
+        let known = self.shared.get(&key).filter(|_| sharing == Sharing::Shared);
         if let Some(id) = known.and_then(|ids| ids.iter().copied().find(|&id| same(&self.list[id]))) {
             let hints = &mut self.list[id].hints;
             if hints.func != select.hints.func || hints.grouping != select.hints.grouping {
@@ -114,7 +126,7 @@ impl Selects {
         let id = self.list.len();
         self.list.push(select);
         self.leaves.push(Vec::new());
-        if !waits {
+        if sharing == Sharing::Shared {
             self.shared.entry(key).or_default().push(id);
         }
         SelectId(id)

@@ -57,10 +57,9 @@ fn evaluate(
     engine: &EngineOptions,
 ) -> Result<QueryOutput, QueryError> {
     let query = Query::plan(query, params, engine)?;
-    let selects = query.selects().to_vec();
     let mut evaluation = query.evaluation();
     while let Some(id) = evaluation.next_select() {
-        let select = &selects[id.index()];
+        let select = evaluation.select(id);
         evaluation.push(id, storage.select(&select.matchers, select.range))?;
         evaluation.end_select(id)?;
     }

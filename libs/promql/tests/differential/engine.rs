@@ -24,10 +24,9 @@ pub(crate) fn ask(
     random: &mut Random,
 ) -> Result<QueryOutput, QueryError> {
     let query = Query::plan(text, params, options)?;
-    let selects = query.selects().to_vec();
     let mut evaluation = query.evaluation();
     while let Some(id) = evaluation.next_select() {
-        let matchers = &selects[id.index()].matchers;
+        let matchers = &evaluation.select(id).matchers;
         let mut rest: Vec<SelectedSeries> =
             series.iter().filter(|s| matchers.iter().all(|m| m.matches_labels(&s.labels))).cloned().collect();
         while !rest.is_empty() {
