@@ -9,8 +9,9 @@ use crate::{Interrupt, QueryError};
 
 /// What all queries of an engine may use together; clones are the same budget.
 ///
-/// The query that asks for more than is left is the one that ends: what others hold is theirs. From then on it no longer
-/// stands in the way of others, which would otherwise end as well before it has let go of everything.
+/// The query that asks for more than is left is the one that ends: what others hold is theirs. From then on what it still
+/// holds no longer stands in the way of others, which would otherwise end as well before it has let go; but only up to an
+/// eighth of the budget, by which all queries together may go beyond it for that moment.
 #[derive(Clone, Debug)]
 pub struct TotalBudget {
     total: Arc<Total>,
@@ -22,8 +23,16 @@ struct Total {
     max_bytes: u64,
     samples: AtomicU64,
     held: AtomicU64,
-    /// Of the bytes held, those of queries that were refused more and are about to let go.
+    /// Of the bytes held, those of queries that were refused more and are about to let go; for a moment it may be more
+    /// than they hold.
     leaving: AtomicU64,
+}
+
+impl Total {
+    /// Bytes held that do not stand in the way of a query.
+    fn discounted(&self) -> u64 {
+        self.leaving.load(Ordering::Relaxed).min(self.max_bytes / 8)
+    }
 }
 
 impl TotalBudget {
@@ -97,13 +106,19 @@ impl Budget {
         self.interrupt.check()
     }
 
-    /// Counts decoded samples.
+    /// Counts decoded samples; where they are refused, they were not counted.
     pub(crate) fn count_samples(&self, samples: u64) -> Result<(), QueryError> {
         let wanted = self.samples.fetch_add(samples, Ordering::Relaxed).saturating_add(samples);
-        refuse("max_samples", "samples", self.max_samples, wanted, None)?;
         let total = &self.total.total;
         let all = total.samples.fetch_add(samples, Ordering::Relaxed).saturating_add(samples);
-        refuse("max_total_samples", "samples", total.max_samples, wanted, Some(all.saturating_sub(wanted)))
+        let others = all.saturating_sub(wanted);
+        let counted = refuse("max_samples", "samples", self.max_samples, wanted, None)
+            .and_then(|()| refuse("max_total_samples", "samples", total.max_samples, wanted, Some(others)));
+        if counted.is_err() {
+            self.samples.fetch_sub(samples, Ordering::Relaxed);
+            total.samples.fetch_sub(samples, Ordering::Relaxed);
+        }
+        counted
     }
 
     /// Refuses a query whose plan alone shows that some series has a value at each of `steps` steps; `place` says what
@@ -123,7 +138,7 @@ impl Budget {
         let wanted = self.held.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         let total = &self.total.total;
         let all = total.held.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
-        let others = all.saturating_sub(total.leaving.load(Ordering::Relaxed)).saturating_sub(wanted);
+        let others = all.saturating_sub(total.discounted()).saturating_sub(wanted);
         let taken = refuse("max_bytes", "bytes", self.max_bytes, wanted, None)
             .and_then(|()| refuse("max_total_bytes", "bytes", total.max_bytes, wanted, Some(others)));
         match taken {
@@ -320,24 +335,43 @@ mod tests {
     }
 
     #[test]
+    fn samples_that_are_refused_leave_no_trace_in_what_all_queries_count() {
+        let total = TotalBudget::new(100, 0);
+        for _ in 0..3 {
+            let greedy = budget(50, 0, &total);
+            greedy.count_samples(40).unwrap();
+            greedy.count_samples(40).unwrap_err();
+            assert_eq!(total.total.samples.load(Ordering::Relaxed), 40);
+        }
+        assert_eq!(total.total.samples.load(Ordering::Relaxed), 0);
+        let first = budget(100, 0, &total);
+        first.count_samples(70).unwrap();
+        let second = budget(100, 0, &total);
+        second.count_samples(40).unwrap_err();
+        second.count_samples(30).unwrap();
+        drop((first, second));
+        assert_eq!(total.total.samples.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
     fn a_query_that_was_refused_does_not_stand_in_the_way_of_others() {
-        let total = TotalBudget::new(10, 100);
-        let (first, second) = (budget(10, 100, &total), budget(10, 100, &total));
+        let total = TotalBudget::new(10, 800);
+        let (first, second) = (budget(10, 800, &total), budget(10, 800, &total));
         let (mut mine, mut theirs) = (Hold::new(&first), Hold::new(&second));
-        mine.add(50).unwrap();
-        theirs.add(40).unwrap();
+        mine.add(400).unwrap();
+        theirs.add(390).unwrap();
         mine.add(20).unwrap_err();
-        // The first still holds 50, but is about to let go.
-        theirs.add(50).unwrap();
-        assert_eq!(total.held_bytes(), 140);
-        theirs.add(11).unwrap_err();
+        // The first still holds 400, but is about to let go; an eighth of the budget is lent on that.
+        theirs.add(110).unwrap();
+        assert_eq!(total.held_bytes(), 900);
+        theirs.add(1).unwrap_err();
         drop((mine, theirs));
         drop((first, second));
         assert_eq!((total.held_bytes(), total.total.leaving.load(Ordering::Relaxed)), (0, 0));
-        let third = budget(10, 100, &total);
-        Hold::new(&third).add(101).unwrap_err();
+        let third = budget(10, 800, &total);
+        Hold::new(&third).add(801).unwrap_err();
         drop(third);
-        Hold::new(&budget(10, 100, &total)).add(100).unwrap();
+        Hold::new(&budget(10, 800, &total)).add(800).unwrap();
     }
 
     #[test]
