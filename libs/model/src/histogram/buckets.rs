@@ -40,6 +40,32 @@ fn scaled(fraction: f64, exponent: i64) -> f64 {
     fraction * 2f64.powi(half) * 2f64.powi(exponent - half)
 }
 
+/// Two to the power of a half, a quarter and so on: what bounds of schema 1, 2 and so on add to those of the schema below.
+const ROOTS: [f64; 8] = [
+    std::f64::consts::SQRT_2,
+    1.189_207_115_002_721,
+    1.090_507_732_665_257_7,
+    1.044_273_782_427_413_8,
+    1.021_897_148_654_116_6,
+    1.010_889_286_051_700_5,
+    1.005_429_901_112_802_7,
+    1.002_711_275_050_202_5,
+];
+
+/// Half of two to the power of `part / 2^bits`, for schemas `bits` of 1 to 8.
+///
+/// The outermost bit of a float matters, since bounds are printed: those of Prometheus come from the bounds of the schema
+/// below, times a root of two, and the first of them, half of the root of two, is rounded down.
+fn fraction(part: i64, bits: i32) -> f64 {
+    let mut fraction = 0.5;
+    for (level, root) in (1..=bits).zip(ROOTS) {
+        if part >> (bits - level) & 1 == 1 {
+            fraction = if level == 1 { std::f64::consts::FRAC_1_SQRT_2.next_down() } else { fraction * root };
+        }
+    }
+    fraction
+}
+
 /// Upper bound of bucket `index`; bucket -1 of custom buckets ends at minus infinity.
 pub(super) fn bound(index: i64, schema: i32, custom_values: &[f64]) -> f64 {
     if schema == CUSTOM_BUCKETS_SCHEMA {
@@ -53,13 +79,13 @@ pub(super) fn bound(index: i64, schema: i32, custom_values: &[f64]) -> f64 {
         // The bucket of the greatest float would end at infinity.
         return if exponent == 1024 { f64::MAX } else { scaled(1.0, exponent) };
     }
-    let bits = schema.min(31);
+    let bits = schema.min(8);
     let part = index & ((1 << bits) - 1);
     let exponent = index >> bits;
     if part == 0 && exponent == 1024 {
         return f64::MAX;
     }
-    scaled((part as f64 / f64::from(1u32 << bits)).exp2(), exponent)
+    scaled(fraction(part, bits), exponent + 1)
 }
 
 /// The number and count of each bucket that spans describe, in ascending order.
@@ -162,7 +188,7 @@ mod tests {
         assert_eq!(bound(0, 0, &[]), 1.0);
         assert_eq!(bound(3, 0, &[]), 8.0);
         assert_eq!(bound(-1, 0, &[]), 0.5);
-        assert_eq!(bound(1, 1, &[]), 2f64.sqrt());
+        assert_eq!(bound(1, 1, &[]), 1.414_213_562_373_095);
         assert_eq!(bound(2, 1, &[]), 2.0);
         assert_eq!(bound(1, -2, &[]), 16.0);
         assert_eq!(bound(1024, 0, &[]), f64::MAX);
@@ -170,6 +196,31 @@ mod tests {
         assert_eq!(bound(i64::from(i32::MAX), 0, &[]), f64::INFINITY);
         assert_eq!(bound(1, CUSTOM_BUCKETS_SCHEMA, &[1.0]), f64::INFINITY);
         assert_eq!(bound(-1, CUSTOM_BUCKETS_SCHEMA, &[1.0]), f64::NEG_INFINITY);
+    }
+
+    #[test]
+    fn bounds_are_those_of_prometheus_to_the_last_digit() {
+        let bounds = |schema: i32| (0..1 << schema).map(move |index| bound(index, schema, &[]) / 2.0);
+        assert_eq!(
+            bounds(3).collect::<Vec<_>>(),
+            [
+                0.5,
+                0.5452538663326288,
+                0.5946035575013605,
+                0.6484197773255048,
+                0.7071067811865475,
+                0.7711054127039704,
+                0.8408964152537144,
+                0.9170040432046711
+            ]
+        );
+        for schema in 1..=8 {
+            assert!(
+                bounds(schema).step_by(2).eq(bounds(schema - 1)),
+                "each schema halves the buckets of the last"
+            );
+        }
+        assert_eq!(bounds(8).last(), Some(0.9972960560854698));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Warnings and infos while they are collected: one for each text, whatever number of series caused it.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::{self, Write as _};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -210,11 +211,17 @@ struct Place {
 }
 
 impl Place {
-    /// Adds the occurrences of an earlier place of the same note.
-    fn count(&mut self, earlier: &Place) {
-        if let (Some(count), Some(before)) = (&mut self.occurrences, earlier.occurrences) {
-            *count += before;
+    /// Takes over another place of the same note.
+    fn merge(&mut self, other: &Place) {
+        if let (Some(count), Some(more)) = (&mut self.occurrences, other.occurrences) {
+            *count += more;
         }
+        if let (Some(details), Some(more)) = (&mut self.details, &other.details) {
+            details.merge(more);
+        }
+        // Operands come before their operator and, of several, left ones first.
+        let order = |span: Span| (span.end, Reverse(span.start));
+        self.span = std::cmp::max_by_key(self.span, other.span, |span| order(*span));
     }
 
     /// The finished line of a note with this text.
@@ -241,7 +248,8 @@ impl Place {
     }
 }
 
-/// The notes of one worker or one query. Of several with the same text the last place is kept.
+/// The notes of one worker or one query. Of several with the same text the place that is evaluated last is kept, whatever
+/// order they come in.
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
     warnings: Kind,
@@ -258,13 +266,9 @@ struct Kind {
 }
 
 impl Kind {
-    fn insert(&mut self, text: &str, mut place: Place) {
+    fn insert(&mut self, text: &str, place: Place) {
         if let Some(known) = self.places.get_mut(text) {
-            place.count(known);
-            if let (Some(known), Some(details)) = (known.details, &mut place.details) {
-                details.merge(&known);
-            }
-            *known = place;
+            known.merge(&place);
             return;
         }
         if self.places.len() < MAX_TEXTS {
@@ -365,8 +369,8 @@ mod tests {
     #[test]
     fn one_line_for_each_text_with_its_last_place() {
         let mut notes = Notes::default();
-        notes.add(Note::PossibleNonCounter("up"), Span::new(5, 7));
         notes.add(Note::PossibleNonCounter("up"), Span::new(8, 9));
+        notes.add(Note::PossibleNonCounter("up"), Span::new(5, 7));
         notes.add(Note::InvalidQuantile(1.5), Span::new(0, 1));
         let found = notes.finish("rate(\n  up[5m])");
         assert_eq!(

@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn a_stretch_is_touched_where_a_sample_in_it_could_be_seen() {
         let window = Window { at: None, offset: 7, range: 10, boundary: Boundary::Plain, lookback: 10 };
-        let steps = Steps { start: 100, interval: 30, count: 4 };
+        let steps = Steps::new(100, 190, 30);
         let seen = |time: i64| steps.times().any(|s| time > window.start(s) && time <= window.end(s));
         for min in 50..230 {
             for max in min..230 {

@@ -85,7 +85,8 @@ impl Operator for SortOperator {
             let (mut rows, _hold) = self.kept.take();
             rows.sort_by(|a, b| self.compare(a, b));
             out.extend(rows);
-        } else if cx.steps.count > 1 {
+        }
+        if cx.steps.end != cx.steps.start {
             cx.notes.add(Note::SortInRangeQuery, self.span);
         }
         Ok(())

@@ -143,7 +143,7 @@ impl Ranks {
     }
 
     fn between(&self, count: f64) -> f64 {
-        let rank = |found: Option<f64>| found.filter(|rank| *rank <= count).unwrap_or(count);
+        let rank = |found: Option<f64>| found.map_or(count, |rank| if rank > count { count } else { rank });
         rank(self.upper) - rank(self.lower)
     }
 }
@@ -364,6 +364,8 @@ mod tests {
         assert_eq!(classic_quantile(0.25, &mut buckets.clone()).0, 0.5);
         assert!(classic_quantile(0.5, &mut classic(&[(1.0, 5.0)])).0.is_nan(), "no bucket for everything");
         assert_eq!(classic_fraction(0.0, 1.5, &mut buckets.clone()), 0.75);
+        let far = classic_fraction(0.0, 1.7e308, &mut classic(&[(1.0, 5.0), (f64::INFINITY, 10.0)]));
+        assert!(far.is_nan(), "the product of a count and a distance overflows: {far}");
     }
 
     #[test]

@@ -65,8 +65,10 @@ impl Date {
 
 /// A part of the date `seconds` after the epoch, fractions of a second dropped.
 pub(crate) fn part(function: FunctionId, seconds: f64) -> f64 {
-    // A number that is no instant saturates; NaN becomes the least instant, as Go's conversion has it.
-    let whole = if seconds.is_nan() { i64::MIN } else { seconds as i64 };
+    // What is no instant, NaN included, is 2^63 for Prometheus. The second before is on the same day and in the same hour
+    // and minute.
+    const BOUND: f64 = 9_223_372_036_854_775_808.0;
+    let whole = if seconds > -BOUND && seconds < BOUND { seconds as i64 } else { i64::MAX };
     let date = Date::from_seconds(whole);
     match function {
         FunctionId::DaysInMonth => f64::from(days_in(date.year, date.month)),
@@ -99,9 +101,12 @@ mod tests {
 
     #[test]
     fn no_number_is_too_far() {
-        for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e300] {
-            assert!(part(FunctionId::Month, value) >= 1.0);
+        for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e300, -1e300] {
+            assert_eq!(part(FunctionId::Year, value), 292_277_026_596.0);
+            assert_eq!(part(FunctionId::Month, value), 12.0);
+            assert_eq!(part(FunctionId::Minute, value), 30.0);
         }
+        assert_eq!(part(FunctionId::DayOfYear, -1e17), 117.0);
     }
 
     #[test]

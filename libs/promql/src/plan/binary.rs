@@ -8,6 +8,7 @@ use crate::QueryError;
 use crate::functions::arithmetic::changes_metric;
 use crate::syntax::ast::{BinaryExpr, BinaryOp, Cardinality, Expr};
 use crate::syntax::functions::ValueType;
+use crate::text::go_quoted;
 
 /// An operator whose left operand is not built yet.
 struct Open<'e> {
@@ -64,6 +65,12 @@ impl Builder<'_> {
     ) -> Result<NodeId, QueryError> {
         let Some(matching) = &binary.matching else {
             let scalars = binary.value_type == ValueType::Scalar;
+            if scalars && matches!(binary.op, BinaryOp::TrimLower | BinaryOp::TrimUpper) {
+                let operator = go_quoted(binary.op.as_str());
+                return Err(QueryError::execution(format!(
+                    "operator {operator} not allowed for Scalar operations"
+                )));
+            }
             let swapped = !scalars && binary.lhs.value_type() == ValueType::Scalar;
             let op = Op::Map(Map::Arithmetic {
                 op: binary.op,

@@ -367,8 +367,8 @@ impl<'q> Builder<'q> {
         let op = Op::Aggregate(Arc::new(Aggregation {
             op: aggregate.op,
             grouping: grouping(labels, aggregate.without),
-            operand: operand.span(),
-            param: scalar.map_or(operand.span(), |(_, span)| span),
+            operand: operand.span().to(aggregate.span),
+            param: scalar.map_or(operand.span(), |(_, span)| span).to(aggregate.span),
             span: aggregate.span,
         }));
         let inputs = std::iter::once(input).chain(scalar.map(|(id, _)| id)).collect();

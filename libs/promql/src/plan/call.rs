@@ -10,7 +10,7 @@ use super::select::Surroundings;
 use super::steps::Steps;
 use crate::QueryError;
 use crate::functions::label::{LabelJoin, LabelReplace};
-use crate::syntax::ast::{At, Boundary, Call, Expr, Length, StringLiteral, VectorSelector};
+use crate::syntax::ast::{At, Boundary, Call, Expr, Length, Span, StringLiteral, VectorSelector};
 use crate::syntax::functions::FunctionId;
 use crate::syntax::functions::ValueType;
 
@@ -158,7 +158,7 @@ impl Builder<'_> {
                 expr => scalars.push(self.build(expr, steps, around)?),
             }
         }
-        let place = call.args.first().map_or(call.span, Self::place);
+        let place = call.args.first().map_or(call.span, Self::place).to(call.span);
         let function = RangeCall { function: call.function.id, span: place, budget: self.budget() };
         match range {
             Some(Expr::Matrix(matrix)) => {
@@ -193,9 +193,11 @@ impl Builder<'_> {
             return Err(QueryError::execution(format!("{} needs an instant vector", call.function.name)));
         };
         let input = self.build(vector, steps, around)?;
+        // They are looked at when the operand is known.
+        params.iter_mut().for_each(|param: &mut Span| param.end = param.end.max(vector.span().end));
         let op = Op::Buckets(BucketCall {
             function: call.function.id,
-            operand: vector.span(),
+            operand: vector.span().to(call.span),
             params,
             label,
             named: self.delayed_name_removal,

@@ -11,12 +11,14 @@ pub(crate) struct Steps {
     pub(crate) interval: i64,
     /// How many instants there are; may be none.
     pub(crate) count: usize,
+    /// Bound of the instants, included; the last one may lie before.
+    pub(crate) end: i64,
 }
 
 impl Steps {
     /// One instant.
     pub(crate) fn single(at: i64) -> Self {
-        Steps { start: at, interval: 1, count: 1 }
+        Steps { start: at, interval: 1, count: 1, end: at }
     }
 
     /// The instants from `start` to `end`, which is included where the interval meets it.
@@ -25,7 +27,7 @@ impl Steps {
         let span = i128::from(end) - i128::from(start);
         let count =
             if span < 0 { 0 } else { usize::try_from(span / i128::from(interval) + 1).unwrap_or(usize::MAX) };
-        Steps { start, interval, count }
+        Steps { start, interval, count, end }
     }
 
     /// The instant of step `index`.
@@ -119,9 +121,9 @@ mod tests {
     #[test]
     fn subquery_steps_are_multiples_of_the_step_inside_the_left_open_range() {
         let outer = Steps::new(100, 130, 30);
-        assert_eq!(outer.subquery(&window(50, 0, None), 20), Steps { start: 60, interval: 20, count: 4 });
-        assert_eq!(outer.subquery(&window(40, 0, None), 20), Steps { start: 80, interval: 20, count: 3 });
-        assert_eq!(outer.subquery(&window(50, 10, Some(50)), 20), Steps { start: 0, interval: 20, count: 3 });
+        assert_eq!(outer.subquery(&window(50, 0, None), 20), Steps::new(60, 130, 20));
+        assert_eq!(outer.subquery(&window(40, 0, None), 20), Steps::new(80, 130, 20));
+        assert_eq!(outer.subquery(&window(50, 10, Some(50)), 20), Steps::new(0, 40, 20));
     }
 
     #[test]

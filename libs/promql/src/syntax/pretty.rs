@@ -54,7 +54,10 @@ impl Pretty {
             return self.chain(expr, level, signed);
         }
         if fits(expr, self.width) {
-            self.indent(level);
+            // Prometheus does not indent a subquery that fits.
+            if !matches!(expr, Expr::Subquery(_)) {
+                self.indent(level);
+            }
             return self.line(expr, signed);
         }
         match expr {
@@ -217,6 +220,7 @@ mod tests {
             "abs(max_over_time(foo[10m:1m] @ 1))",
             "abs(\n  max_over_time(\n    foo[10m:1m] @ 1.000\n  )\n)",
         );
+        check("abs(max_over_time(foo[5m:]))", "abs(\n  max_over_time(\nfoo[5m:]\n  )\n)");
         check("foo offset +(5m) + bar{x='y'}", "  foo offset +(5m)\n+\n  bar{x=\"y\"}");
     }
 

@@ -151,6 +151,11 @@ fn errors_have_the_words_and_places_of_prometheus() {
         "sum by (a b) (c)",
         "1:11: parse error: unexpected identifier \"b\" in grouping opts, expected \",\" or \")\"",
     );
+    check(
+        "a + on (b) group_left == c",
+        "1:23: parse error: unexpected <op:==> in grouping opts, expected \"(\"",
+    );
+    check("(a + on (b) group_left)", "1:23: parse error: unexpected \")\" in grouping opts, expected \"(\"");
     check("sum by (+) (c)", "1:9: parse error: unexpected <op:+> in grouping opts, expected label");
     check("sum by ('') (c)", "1:9: parse error: invalid label name for grouping: \"\"");
     check(

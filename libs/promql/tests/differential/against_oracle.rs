@@ -81,6 +81,15 @@ fn random_queries_agree_with_the_slow_evaluator() {
 
 /// A random expression, and when it is evaluated.
 fn query(random: &mut Random) -> (String, QueryParams) {
+    let params = params(random);
+    let is_instant = params.step.is_none();
+    let as_range = is_instant && random.percent(5);
+    let mut writer = Writer::new(random, Dialect::Full, (0, LENGTH));
+    (if as_range { writer.range_query() } else { writer.query() }, params)
+}
+
+/// When a random expression is evaluated.
+pub(crate) fn params(random: &mut Random) -> QueryParams {
     let start = random.between(-60, LENGTH / 500) * 500;
     let mut params = if random.percent(40) {
         QueryParams::instant(Timestamp::from_millis(start))
@@ -94,10 +103,7 @@ fn query(random: &mut Random) -> (String, QueryParams) {
     if random.percent(10) {
         params.lookback = Duration::from_secs(random.pick(&[17, 60, 1000]));
     }
-    let is_instant = params.step.is_none();
-    let as_range = is_instant && random.percent(5);
-    let mut writer = Writer::new(random, Dialect::Full, (0, LENGTH));
-    (if as_range { writer.range_query() } else { writer.query() }, params)
+    params
 }
 
 /// Asks both.

@@ -346,7 +346,8 @@ fn span(side: &BTreeMap<i32, f64>) -> (Vec<Span>, Vec<f64>) {
     (vec![Span { offset: *first, length: counts.len() as u32 }], counts)
 }
 
-fn numbered(spans: &[Span], counts: &[f64]) -> BTreeMap<i32, f64> {
+/// Bucket counts by bucket number.
+pub(crate) fn numbered(spans: &[Span], counts: &[f64]) -> BTreeMap<i32, f64> {
     let mut counts = counts.iter();
     let mut side = BTreeMap::new();
     let mut index = 0;

@@ -79,3 +79,26 @@ fn chains_of_thousands_of_operators_are_evaluated() {
     let plan = Query::plan(&long("requests_total", " + ", 5000), &params(), &engine()).unwrap().explain();
     assert!(plan.to_string().contains("... and"), "{plan}");
 }
+
+#[test]
+fn a_sort_in_a_range_query_is_told_also_where_the_range_has_one_step() {
+    let series = counters(2);
+    let at = Timestamp::from_millis(STEP);
+    let told = |end: i64| {
+        let params =
+            QueryParams::range(at, at.offset_millis(end), std::time::Duration::from_millis(STEP as u64));
+        evaluate("sort(requests_total)", &series, 128, &params, &engine()).unwrap().annotations.warnings.len()
+    };
+    assert_eq!((told(0), told(1), told(STEP)), (0, 1, 1));
+}
+
+#[test]
+fn scalars_cannot_be_trimmed() {
+    for operator in ["</", ">/"] {
+        let error = Query::plan(&format!("1 {operator} 2"), &params(), &engine()).unwrap_err();
+        assert_eq!(
+            error,
+            QueryError::execution(format!("operator \"{operator}\" not allowed for Scalar operations"))
+        );
+    }
+}

@@ -98,8 +98,8 @@ fn sliding_gives_what_looking_at_each_window_gives() {
         let starts = random_starts(&mut random, &times);
         let points = Points { timestamps: &times, values: &values, starts: &starts, ..Points::default() };
         let interval = 1000 + random.below(60_000) as i64;
-        let steps =
-            Steps { start: random.below(400_000) as i64, interval, count: random.below(300) as usize };
+        let start = random.below(400_000) as i64;
+        let steps = Steps::new(start, start + interval * (random.below(300) as i64 - 1), interval);
         let window = Window {
             at: (random.below(10) == 0).then(|| random.below(2_000_000) as i64),
             offset: random.below(60_000) as i64 - 30_000,

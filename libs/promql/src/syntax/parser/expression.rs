@@ -184,7 +184,7 @@ impl Parser<'_> {
     }
 
     /// Whether the token may begin an expression.
-    fn starts_expression(&self) -> bool {
+    pub(super) fn starts_expression(&self) -> bool {
         match self.token.kind {
             Kind::Number | Kind::Duration | Kind::String | Kind::LeftParen | Kind::LeftBrace => true,
             Kind::Op(BinaryOp::Add | BinaryOp::Sub) => true,

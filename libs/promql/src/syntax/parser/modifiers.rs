@@ -25,7 +25,8 @@ impl Parser<'_> {
                 self.take();
                 matching.cardinality =
                     if word == Word::GroupLeft { Cardinality::ManyToOne } else { Cardinality::OneToMany };
-                if self.token.kind == Kind::LeftParen {
+                // No list at all is as good as an empty one, if an operand or `fill` follows.
+                if self.token.kind == Kind::LeftParen || !self.starts_expression() {
                     matching.include = self.grouping_labels()?;
                 }
             }

@@ -1,0 +1,210 @@
+//! The engine against a peer ([`crate::peer`]), over the whole language: values, labels, order, errors, annotations and
+//! how expressions are written.
+//!
+//! `ISTHMUS_CASE=3:17` asks only the 17th question of the third data and prints both answers; `ISTHMUS_QUERY` asks something
+//! else of that data.
+
+use std::collections::BTreeMap;
+
+use promql::{EngineOptions, ParseOptions, parse};
+
+use crate::against_oracle::params;
+use crate::agreement::{Question, disagreement, is_open};
+use crate::data::LENGTH;
+use crate::engine::{ask, options};
+use crate::expression::{Dialect, Writer};
+use crate::grammar::Grammar;
+use crate::peer::Peer;
+use crate::random::Random;
+use crate::{setting, wild};
+
+/// Expressions that are asked of the same data.
+const PER_DATA: u64 = 100;
+/// Differences after which no more are looked for.
+const MOST_FAILURES: u64 = 40;
+/// How often the peer is asked where answers differ: what hangs on the order of an unordered map changes each time.
+const MOST_ASKED: u64 = 12;
+
+#[test]
+fn random_queries_agree_with_a_peer() {
+    let Some(mut peer) = Peer::start() else {
+        println!("skipped: random queries of a peer (ISTHMUS_PEER names none)");
+        return;
+    };
+    let (count, seed) = (setting("ISTHMUS_DIFFERENTIAL", 3000), setting("ISTHMUS_SEED", 1));
+    let most = setting("ISTHMUS_FAILURES", MOST_FAILURES);
+    let only = std::env::var("ISTHMUS_CASE").ok();
+    let mut counts = BTreeMap::<&str, u64>::new();
+    let mut failures = 0;
+    'data: for chunk in 0..count.div_ceil(PER_DATA) {
+        if only.as_ref().is_some_and(|only| !only.starts_with(&format!("{chunk}:"))) {
+            continue;
+        }
+        let mut random = Random::for_case(seed, chunk);
+        let series = wild::series(&mut random, if chunk % 20 == 7 { 90 } else { 3 });
+        peer.load(&series);
+        for case in 0..PER_DATA.min(count - chunk * PER_DATA) {
+            let mut random = Random::for_case(random.next(), case);
+            let params = params(&mut random);
+            let text = if random.percent(40) {
+                Writer::new(&mut random, Dialect::Full, (0, LENGTH)).query()
+            } else {
+                Grammar::new(&mut random, (0, LENGTH)).query()
+            };
+            let (delayed, starts) = (random.percent(40), random.percent(20));
+            let settings = EngineOptions {
+                use_start_timestamps: starts,
+                parse: ParseOptions { extended_functions: false, ..ParseOptions::ALL },
+                ..options(delayed, 2)
+            };
+            if only.as_ref().is_some_and(|only| *only != format!("{chunk}:{case}")) {
+                continue;
+            }
+            let text = std::env::var("ISTHMUS_QUERY").unwrap_or(text);
+            let found = ask(&text, &params, &series, &settings, &mut random);
+            let question = Question { text: &text, params: &params, delayed, starts };
+            let mut expected = peer.ask(&question);
+            if only.is_some() {
+                println!("{text}\nexpected {expected:#?}\nfound {found:#?}");
+            }
+            let mut why = disagreement(&question, &expected, &found);
+            let mut outcome = match (&expected, &found) {
+                (Err(_), Err(_)) => "both refused",
+                (Ok(answer), Ok(_)) if answer.series.is_empty() => "both empty",
+                _ => "the same",
+            };
+            for _ in 1..MOST_ASKED {
+                if why.is_some() {
+                    outcome = "the same when asked again";
+                    expected = peer.ask(&question);
+                    why = why.and(disagreement(&question, &expected, &found));
+                }
+            }
+            if why.is_some() && is_open(&question) {
+                (why, outcome) = (None, "undecided");
+            }
+            let Some(why) = why else {
+                *counts.entry(outcome).or_default() += 1;
+                continue;
+            };
+            *counts.entry("different").or_default() += 1;
+            failures += 1;
+            println!(
+                "# seed {seed}, data {chunk}, case {case}, delayed {delayed}, starts {starts}, {} to {} by {:?}, \
+                 lookback {:?}:\n{text}\n  {why}\n",
+                params.start.as_millis(),
+                params.end.as_millis(),
+                params.step,
+                params.lookback
+            );
+            if failures >= most {
+                break 'data;
+            }
+        }
+    }
+    println!("seed {seed}: {counts:?}");
+    assert!(failures == 0, "seed {seed}: {failures} differences");
+}
+
+#[test]
+fn random_texts_are_read_and_written_as_by_a_peer() {
+    let Some(mut peer) = Peer::start() else {
+        println!("skipped: random texts (ISTHMUS_PEER names no peer)");
+        return;
+    };
+    let (count, seed) = (setting("ISTHMUS_DIFFERENTIAL", 3000), setting("ISTHMUS_SEED", 1));
+    let most = setting("ISTHMUS_FAILURES", MOST_FAILURES);
+    let options = ParseOptions { extended_functions: false, ..ParseOptions::ALL };
+    let (mut failures, mut accepted) = (0, 0);
+    for case in 0..count {
+        let mut random = Random::for_case(seed, case);
+        let mut text = if random.percent(30) {
+            Writer::new(&mut random, Dialect::Full, (0, LENGTH)).query()
+        } else {
+            Grammar::new(&mut random, (0, LENGTH)).query()
+        };
+        for _ in 0..random.between(0, 2) {
+            text = mutated(&text, &mut random);
+        }
+        let expected = peer.parse(&text);
+        let found = parse(&text, &options)
+            .map(|expr| (expr.to_string(), expr.pretty()))
+            .map_err(|error| error.to_string());
+        accepted += u64::from(found.is_ok());
+        if expected != found {
+            println!("# seed {seed}, case {case}: {text}\n  {expected:?}\n  {found:?}\n");
+            failures += 1;
+            if failures >= most {
+                break;
+            }
+        }
+    }
+    println!("seed {seed}: {count} texts, {accepted} of them expressions, {failures} different");
+    assert!(failures == 0, "seed {seed}: {failures} differences");
+    assert!(accepted * 4 > count, "many texts are expressions");
+}
+
+/// The text with something taken away, doubled, put in or exchanged.
+fn mutated(text: &str, random: &mut Random) -> String {
+    const PIECES: [&str; 46] = [
+        " ",
+        "(",
+        ")",
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        ":",
+        "5m",
+        "offset",
+        "@",
+        "by",
+        "on",
+        "ignoring",
+        "bool",
+        "-",
+        "+",
+        "==",
+        "=~",
+        "!=",
+        "!~",
+        "</",
+        ">/",
+        "^",
+        "atan2",
+        "group_left",
+        "fill",
+        "smoothed",
+        "anchored",
+        "\"",
+        "'",
+        "`",
+        "\\",
+        "1",
+        "0x",
+        "1e",
+        "Inf",
+        "start()",
+        "step",
+        "é",
+        "\n",
+        "#",
+        "sum",
+        "=",
+        "1d2h",
+    ];
+    let mut chars: Vec<char> = text.chars().collect();
+    let at = random.below(chars.len() as u64 + 1) as usize;
+    let end = (at + random.between(1, 6) as usize).min(chars.len());
+    match random.below(4) {
+        0 => drop(chars.drain(at..end)),
+        1 => {
+            let again: Vec<char> = chars[at..end].to_vec();
+            chars.splice(at..at, again);
+        }
+        2 => drop(chars.splice(at..at, random.pick(&PIECES).chars())),
+        _ => drop(chars.splice(at..end, random.pick(&PIECES).chars())),
+    }
+    chars.into_iter().collect()
+}

@@ -1,0 +1,282 @@
+//! Whether the engine and a peer ([`crate::peer`]) agree on an answer, but for what is known to differ: see "Where it differs
+//! from Prometheus" in the library's README.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use model::FloatHistogram;
+use promql::syntax::ast::Expr;
+use promql::syntax::functions::FunctionId;
+use promql::{
+    MatrixSeries, ParseOptions, QueryError, QueryOutput, QueryParams, QueryValue, SampleValue, VectorSample,
+    parse,
+};
+
+use crate::compare::same;
+use crate::data::LabelMap;
+use crate::peer::{PeerAnswer, PeerSeries, PeerValue};
+
+/// What is asked.
+pub(crate) struct Question<'a> {
+    pub(crate) text: &'a str,
+    pub(crate) params: &'a QueryParams,
+    /// Whether names go late.
+    pub(crate) delayed: bool,
+    /// Whether start timestamps count.
+    pub(crate) starts: bool,
+}
+
+/// What differs, in words.
+pub(crate) fn disagreement(
+    question: &Question<'_>,
+    expected: &Result<PeerAnswer, String>,
+    found: &Result<QueryOutput, QueryError>,
+) -> Option<String> {
+    match (expected, found) {
+        (Ok(expected), Ok(found)) => values(question, expected, &found.value)
+            .or_else(|| notes("warnings", expected, &expected.warnings, &found.annotations.warnings))
+            .or_else(|| notes("infos", expected, &expected.infos, &found.annotations.infos)),
+        (Err(error), Err(other)) => {
+            let other = other.to_string();
+            let alike = *error == other || (kind(error).is_some() && kind(error) == kind(&other));
+            (!alike).then(|| format!("words: expected the error\n  {error}\n  {other}"))
+        }
+        (Err(error), Ok(_)) => Some(format!("missing error: {error}")),
+        (Ok(_), Err(error)) => {
+            (!is_mixed_up(question, &error.to_string())).then(|| format!("unexpected error: {error}"))
+        }
+    }
+}
+
+/// Whether what is asked hangs on an order that Prometheus leaves open, or on the last digit of a great number.
+pub(crate) fn is_open(question: &Question<'_>) -> bool {
+    let has = |word: &str| question.text.contains(word);
+    // In a range query, series come out of an unordered map.
+    let picks = ["topk", "bottomk", "limitk"].iter().any(|op| has(op)) && question.params.step.is_some();
+    let waves = ["sin(", "cos(", "tan("].iter().any(|function| has(function)) && has("^");
+    // Prometheus forgets the offset here.
+    let pinned = has("timestamp(") && has("offset") && has("@");
+    picks || waves || pinned || has("extreme")
+}
+
+/// Which kind of mistake a message tells, where a query may have several and either may be seen first.
+fn kind(error: &str) -> Option<&'static str> {
+    const KINDS: [(&str, &str); 5] = [
+        ("same labelset", "labels"),
+        ("duplicate series for the match group", "labels"),
+        ("multiple matches", "labels"),
+        ("is NaN", "parameter"),
+        ("must be greater than 0", "length"),
+    ];
+    KINDS.iter().find(|(part, _)| error.contains(part)).map(|(_, kind)| *kind)
+}
+
+/// Whether series of several names became equal, which Prometheus accepts where one has floats and one histograms.
+fn is_mixed_up(question: &Question<'_>, error: &str) -> bool {
+    error.contains("same labelset") && question.text.contains("__name__")
+}
+
+/// What differs in the warnings or infos of an answer.
+fn notes(kind: &str, answer: &PeerAnswer, expected: &BTreeSet<String>, found: &[String]) -> Option<String> {
+    let found: BTreeSet<String> = found.iter().cloned().collect();
+    let told = |line: &str, lines: &BTreeSet<String>| {
+        lines.iter().any(|other| {
+            let ((text, place), (other, other_place)) = (split(line), split(other));
+            // Prometheus places notes about subqueries at the start of the query.
+            text == other && (place == other_place || [place, other_place].contains(&"(1:1)"))
+        })
+    };
+    let missing: Vec<_> = expected.iter().filter(|line| !told(line, &found)).collect();
+    let unexpected: Vec<_> = found
+        .iter()
+        .filter(|line| !told(line, expected))
+        .filter(|line| !answer.warnings.iter().chain(&answer.infos).any(|other| hides(other, line)))
+        .collect();
+    (!missing.is_empty() || !unexpected.is_empty())
+        .then(|| format!("{kind}: missing {missing:#?}, unexpected {unexpected:#?}"))
+}
+
+/// The text of a note without the numbers of its occurrences, which Prometheus counts several times over; and its place.
+fn split(line: &str) -> (String, &str) {
+    let (text, place) = line.rsplit_once(' ').expect("a place");
+    let mut words: Vec<&str> = text.split(' ').collect();
+    if let Some(at) = words.iter().position(|word| *word == "samples" || *word == "occurrences)") {
+        words[at - 1] = "";
+        words.retain(|word| *word != "occurrences)");
+    }
+    words.retain(|word| !word.is_empty());
+    (words.join(" "), place)
+}
+
+/// Whether a note of Prometheus' keeps it from giving another.
+fn hides(note: &str, other: &str) -> bool {
+    let ((text, place), (other, other_place)) = (split(note), split(other));
+    // Of all pairs of values at a step, a binary operator tells of the last one; and what floats and histograms are mixed in
+    // is not looked at any further.
+    let of_operator = |text: &str| {
+        text.contains("for binary operator")
+            || text.contains("during histogram")
+            || text.contains("reconciled during")
+    };
+    let of_fold =
+        |text: &str| text.contains("exponential and custom buckets") || text.contains("reconciled during");
+    place == other_place
+        && ((of_operator(&text) && of_operator(&other))
+            || (text.contains("mix of histograms and floats for aggregation") && of_fold(&other)))
+}
+
+/// What differs in the values, labels or order of an answer.
+fn values(question: &Question<'_>, expected: &PeerAnswer, found: &QueryValue) -> Option<String> {
+    let (kind, found) = match found {
+        QueryValue::Scalar(sample) => (
+            "scalar",
+            vec![(LabelMap::new(), vec![(sample.timestamp.as_millis(), PeerValue::Float(sample.value))])],
+        ),
+        QueryValue::String { value, .. } => {
+            let is_same = expected.kind == "string" && expected.text.as_ref() == Some(value);
+            return (!is_same).then(|| format!("expected {:?}, found {value:?}", expected.text));
+        }
+        QueryValue::Vector(samples) => ("vector", samples.iter().map(of_sample).collect()),
+        QueryValue::Matrix(matrix) => ("matrix", matrix.iter().map(of_series).collect::<Vec<_>>()),
+    };
+    if kind != expected.kind {
+        return Some(format!("expected a {}, found a {kind}", expected.kind));
+    }
+    let (left, right) = (by_labels(question, &expected.series), by_labels(question, &found));
+    if left.values().chain(right.values()).any(|all| all.len() > 1) && left.len() != right.len() {
+        return Some("a series occurs twice".to_owned());
+    }
+    for (labels, points) in &left {
+        let Some(others) = right.get(labels) else {
+            return Some(format!("labels: {labels:?} is missing: {points:?}"));
+        };
+        let (points, others) = (&points[0], &others[0]);
+        let times = |points: &[(i64, PeerValue)]| points.iter().map(|(at, _)| *at).collect::<Vec<_>>();
+        if times(points) != times(others) {
+            return Some(format!("times: {labels:?}: expected {points:?}\n  found {others:?}"));
+        }
+        let pair = points.iter().zip(*others).find(|((_, a), (_, b))| !same_value(a, b));
+        if let Some(((at, value), (_, other))) = pair {
+            return Some(format!("value: {labels:?} at {at}:\n  expected {value:?}\n  found    {other:?}"));
+        }
+    }
+    if let Some((labels, points)) = right.iter().find(|(labels, _)| !left.contains_key(*labels)) {
+        return Some(format!("labels: {labels:?} is there: {points:?}"));
+    }
+    order(question, &expected.series, &found)
+}
+
+/// The points of all series by labels.
+fn by_labels<'a>(
+    question: &Question<'_>,
+    series: &'a [PeerSeries],
+) -> BTreeMap<LabelMap, Vec<&'a Vec<(i64, PeerValue)>>> {
+    let mut all: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (labels, points) in series {
+        all.entry(known(question, labels)).or_default().push(points);
+    }
+    all
+}
+
+/// Labels without what is known to differ.
+fn known(question: &Question<'_>, labels: &LabelMap) -> LabelMap {
+    let mut labels = labels.clone();
+    if question.delayed && ["==", "!=", "<", ">"].iter().any(|op| question.text.contains(op)) {
+        // Behind a comparison, names that were to go stay in Prometheus.
+        labels.remove("__name__");
+    }
+    if question.text.contains("count_values") {
+        for value in labels.values_mut() {
+            if let Ok(number) = value.parse::<f64>() {
+                *value = format!("{number:.9e}");
+            }
+        }
+    }
+    labels
+}
+
+/// What differs in the order of series, where they have one.
+fn order(question: &Question<'_>, expected: &[PeerSeries], found: &[PeerSeries]) -> Option<String> {
+    let labels =
+        |series: &[PeerSeries]| series.iter().map(|(labels, _)| known(question, labels)).collect::<Vec<_>>();
+    let sorts = match parse(question.text, &ParseOptions::ALL) {
+        Ok(Expr::Call(call)) => Some(call.function.id),
+        _ => None,
+    };
+    let differ = match sorts {
+        _ if question.params.step.is_some() => labels(expected) != labels(found),
+        Some(FunctionId::SortByLabel | FunctionId::SortByLabelDesc) => labels(expected) != labels(found),
+        // Equal values are in no order.
+        Some(FunctionId::Sort | FunctionId::SortDesc) => {
+            let values = |series: &[PeerSeries]| -> Vec<PeerValue> {
+                series.iter().flat_map(|(_, points)| points).map(|(_, value)| value.clone()).collect()
+            };
+            let (expected, found) = (values(expected), values(found));
+            expected.iter().zip(&found).any(|(a, b)| !same_value(a, b))
+        }
+        _ => false,
+    };
+    differ.then(|| format!("order: expected {:?}\n  found {:?}", labels(expected), labels(found)))
+}
+
+fn label_map(labels: &model::Labels) -> LabelMap {
+    labels.iter().map(|label| (label.name.to_owned(), label.value.to_owned())).collect()
+}
+
+fn of_sample(sample: &VectorSample) -> PeerSeries {
+    let value = match &sample.value {
+        SampleValue::Float(value) => PeerValue::Float(*value),
+        SampleValue::Histogram(histogram) => PeerValue::Histogram(Arc::clone(histogram)),
+    };
+    (label_map(&sample.labels), vec![(sample.timestamp.as_millis(), value)])
+}
+
+fn of_series(series: &MatrixSeries) -> PeerSeries {
+    let floats = series.floats.iter();
+    let floats = floats.map(|sample| (sample.timestamp.as_millis(), PeerValue::Float(sample.value)));
+    let histograms = series.histograms.iter();
+    let histograms = histograms.map(|(at, value)| (at.as_millis(), PeerValue::Histogram(Arc::clone(value))));
+    let mut points: Vec<_> = floats.chain(histograms).collect();
+    points.sort_by_key(|(at, _)| *at);
+    (label_map(&series.labels), points)
+}
+
+fn same_value(a: &PeerValue, b: &PeerValue) -> bool {
+    match (a, b) {
+        (PeerValue::Float(a), PeerValue::Float(b)) => same(*a, *b),
+        (PeerValue::Histogram(a), PeerValue::Histogram(b)) => same_histogram(a, b),
+        _ => false,
+    }
+}
+
+/// Whether histograms are the same but for roundings and empty buckets.
+fn same_histogram(a: &FloatHistogram, b: &FloatHistogram) -> bool {
+    let side = |histogram: &FloatHistogram, positive: bool| {
+        let (spans, counts) = if positive {
+            (&histogram.positive_spans, &histogram.positive_buckets)
+        } else {
+            (&histogram.negative_spans, &histogram.negative_buckets)
+        };
+        crate::histogram::numbered(spans, counts)
+    };
+    let like = |positive: bool| {
+        let (a, b) = (side(a, positive), side(b, positive));
+        let count = |side: &BTreeMap<i32, f64>, index: &i32| side.get(index).copied().unwrap_or(0.0);
+        a.keys().chain(b.keys()).all(|index| close(count(&a, index), count(&b, index)))
+    };
+    let bounds = |h: &FloatHistogram| h.custom_values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    a.schema == b.schema
+        && a.counter_reset_hint == b.counter_reset_hint
+        && bounds(a) == bounds(b)
+        && a.zero_threshold == b.zero_threshold
+        && close(a.count, b.count)
+        && close(a.sum, b.sum)
+        && close(a.zero_count, b.zero_count)
+        && like(true)
+        && like(false)
+}
+
+/// As [`same`], but the sign of a zero does not matter.
+fn close(a: f64, b: f64) -> bool {
+    same(a, b) || (a == 0.0 && b == 0.0)
+}
