@@ -4,7 +4,7 @@
 //! `[a&&b]`, `\<`) or be an error (`{`, `\Q..\E`). So the syntax is parsed here, to the intermediate form
 //! that the automata are built from. What a few comparisons of strings can decide never becomes an automaton.
 //!
-//! Reading order: `parse`, `class`, `escape`, `strategy`.
+//! Reading order: `parse`, `class`, `escape`, `strategy`, `threads` (what would be too large an automaton).
 
 mod class;
 mod escape;
@@ -12,6 +12,7 @@ mod parse;
 mod strategy;
 #[cfg(test)]
 mod tests;
+mod threads;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -19,13 +20,14 @@ use std::sync::{Arc, OnceLock};
 use regex_automata::meta;
 use regex_syntax::hir::{Hir, Look};
 
+use parse::Size;
 use strategy::Strategy;
+use threads::{Program, Slots};
 
-/// Most memory of an automaton, in bytes. What needs more is refused: `(?:\pL{1000}){5}` does, no sane matcher. Thousands
-/// of alternatives and `\pL{500}`, which Go takes, need less.
-const AUTOMATON_LIMIT_BYTES: usize = 64 << 20;
+/// Most states of an automaton, roughly, so that it is built in a fraction of a second. Thousands of alternatives have less.
+const MAX_STATES: u64 = 3 << 16;
 
-/// An expression that RE2 would refuse, in Go's words, or whose automaton would be too large.
+/// An expression that RE2 would refuse, in Go's words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("error parsing regexp: {why}: `{part}`")]
 pub struct RegexError {
@@ -46,38 +48,66 @@ pub struct Regex {
     source: Box<str>,
     strategy: Arc<Strategy>,
     /// Present where the strategy alone does not decide.
-    automaton: Option<meta::Regex>,
-    /// Built when groups are first asked for, if `automaton` is absent.
-    grouping: OnceLock<Option<meta::Regex>>,
+    machine: Option<Machine>,
+    /// Built when groups are first asked for, if `machine` is absent.
+    grouping: OnceLock<Option<Machine>>,
+}
+
+/// What runs over a text.
+#[derive(Clone)]
+enum Machine {
+    Automaton(meta::Regex),
+    Threads(Arc<Program>),
+}
+
+impl Machine {
+    /// The machine for an anchored expression.
+    fn new(hir: Hir, size: Size) -> Self {
+        if size.states <= MAX_STATES
+            && let Some(automaton) = automaton(hir.clone())
+        {
+            return Machine::Automaton(automaton);
+        }
+        Machine::Threads(Arc::new(Program::new(&hir)))
+    }
+
+    fn is_match(&self, text: &str) -> bool {
+        match self {
+            Machine::Automaton(automaton) => automaton.is_match(text),
+            Machine::Threads(program) => program.is_match(text),
+        }
+    }
+
+    fn groups<'t>(&self, text: &'t str) -> Option<Groups<'t>> {
+        let found = match self {
+            Machine::Automaton(automaton) => {
+                let mut captures = automaton.create_captures();
+                automaton.captures(text, &mut captures);
+                captures.is_match().then_some(Found::Captures(captures))
+            }
+            Machine::Threads(program) => {
+                program.groups(text).map(|slots| Found::Slots(Arc::clone(program), slots))
+            }
+        };
+        found.map(|found| Groups { text, found })
+    }
 }
 
 impl Regex {
     /// Compiles `source` as `^(?s:source)$`.
     ///
     /// # Errors
-    /// When the expression is no RE2 syntax, is nested too deeply, or its automaton would be larger than 64 MiB.
+    /// When the expression is no RE2 syntax, is nested too deeply, or too large: Go's limits.
     pub fn new(source: &str) -> Result<Self, RegexError> {
-        let hir = parse::parse(source)?;
+        let (hir, size) = parse::parse(source)?;
         let strategy = Strategy::of(&hir, source.len());
-        let automaton = if strategy.decides() {
-            None
-        } else {
-            Some(automaton(hir, Some(AUTOMATON_LIMIT_BYTES)).ok_or_else(|| {
-                RegexError::new("expression needs an automaton of more than 64 MiB", source)
-            })?)
-        };
-        Ok(Regex {
-            source: source.into(),
-            strategy: Arc::new(strategy),
-            automaton,
-            grouping: OnceLock::new(),
-        })
+        let machine = (!strategy.decides()).then(|| Machine::new(hir, size));
+        Ok(Regex { source: source.into(), strategy: Arc::new(strategy), machine, grouping: OnceLock::new() })
     }
 
     /// Whether the whole of `text` matches.
     pub fn is_match(&self, text: &str) -> bool {
-        self.strategy.is_match(text)
-            && self.automaton.as_ref().is_none_or(|automaton| automaton.is_match(text))
+        self.strategy.is_match(text) && self.machine.as_ref().is_none_or(|machine| machine.is_match(text))
     }
 
     /// All texts that match, sorted and without duplicates, where they are few enough to be listed: `a|b`, `x[1-3]`,
@@ -96,14 +126,11 @@ impl Regex {
         if !self.is_match(text) {
             return None;
         }
-        let automaton = self.automaton.as_ref().or_else(|| {
-            // It is as large as the expression, which decides without one only if it has nothing to unfold.
-            let build = || parse::parse(&self.source).ok().and_then(|hir| automaton(hir, None));
+        let machine = self.machine.as_ref().or_else(|| {
+            let build = || parse::parse(&self.source).ok().map(|(hir, size)| Machine::new(hir, size));
             self.grouping.get_or_init(build).as_ref()
         })?;
-        let mut captures = automaton.create_captures();
-        automaton.captures(text, &mut captures);
-        captures.is_match().then_some(Groups { text, captures })
+        machine.groups(text)
     }
 
     /// The expression as it was written, without anchors.
@@ -112,28 +139,46 @@ impl Regex {
     }
 }
 
-/// The automaton of an anchored expression; `None` where it would be larger than `limit` bytes.
-fn automaton(hir: Hir, limit: Option<usize>) -> Option<meta::Regex> {
+/// The automaton of an anchored expression; `None` where it cannot be built.
+fn automaton(hir: Hir) -> Option<meta::Regex> {
     let anchored = Hir::concat(vec![Hir::look(Look::Start), hir, Hir::look(Look::End)]);
-    meta::Builder::new().configure(meta::Config::new().nfa_size_limit(limit)).build_from_hir(&anchored).ok()
+    meta::Builder::new().configure(meta::Config::new().nfa_size_limit(None)).build_from_hir(&anchored).ok()
 }
 
 /// What the groups of an expression matched.
 #[derive(Debug)]
 pub struct Groups<'t> {
     text: &'t str,
-    captures: regex_automata::util::captures::Captures,
+    found: Found,
+}
+
+/// Where groups lie, as the machine tells it.
+#[derive(Debug)]
+enum Found {
+    Captures(regex_automata::util::captures::Captures),
+    Slots(Arc<Program>, Slots),
 }
 
 impl<'t> Groups<'t> {
     /// What group `index` matched, where 0 is the whole; `None` where there is no such group or it took no part.
     pub fn get(&self, index: usize) -> Option<&'t str> {
-        self.captures.get_group(index).map(|span| &self.text[span.range()])
+        match &self.found {
+            Found::Captures(captures) => captures.get_group(index).map(|span| &self.text[span.range()]),
+            Found::Slots(_, slots) => match slots.get(2 * index..2 * index + 2)? {
+                [Some(start), Some(end)] => Some(&self.text[*start..*end]),
+                _ => None,
+            },
+        }
     }
 
     /// What the group `(?P<name>...)` matched; of several with the name, the first.
     pub fn name(&self, name: &str) -> Option<&'t str> {
-        self.captures.get_group_by_name(name).map(|span| &self.text[span.range()])
+        match &self.found {
+            Found::Captures(captures) => {
+                captures.get_group_by_name(name).map(|span| &self.text[span.range()])
+            }
+            Found::Slots(program, _) => self.get(program.group(name)?),
+        }
     }
 
     /// `template` with what groups matched in the place of `$1`, `${1}`, `$name` and `${name}`; `$$` is a dollar

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use regex_syntax::hir::{Capture, Class, ClassUnicode, Dot, Hir, Look, Repetition};
+use regex_syntax::hir::{Capture, Class, ClassUnicode, Dot, Hir, HirKind, Look, Repetition};
 
 use super::RegexError;
 use super::class::literal_class;
@@ -15,6 +15,13 @@ const MAX_HEIGHT: usize = 250;
 
 /// Largest count in braces, and largest product of counts that are nested.
 const MAX_REPEAT: u32 = 1000;
+
+/// Most instructions that Go compiles an expression to: 128 MiB of them.
+const MAX_INSTRUCTIONS: u64 = (128 << 20) / 40;
+
+/// Most ranges of characters in classes. Go takes sixteen times as many, which is 26,000 times `\pL`, and here as many would
+/// take seconds to read.
+const MAX_RANGES: usize = 1 << 20;
 
 /// How the rest of a group is read.
 #[derive(Clone, Copy)]
@@ -36,15 +43,66 @@ struct Item {
     height: usize,
     /// The largest product of nested counts.
     copies: u32,
+    size: Size,
+}
+
+/// How large the machines for an expression are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Size {
+    /// Instructions over characters, as Go counts them.
+    pub(super) instructions: u64,
+    /// States over bytes, roughly.
+    pub(super) states: u64,
+}
+
+impl Size {
+    /// The size of a literal, a class or an assertion.
+    fn of(hir: &Hir) -> Self {
+        match hir.kind() {
+            HirKind::Literal(literal) => {
+                let chars = str::from_utf8(&literal.0).map_or(1, |text| text.chars().count());
+                Size { instructions: chars.max(1) as u64, states: literal.0.len() as u64 }
+            }
+            HirKind::Class(Class::Unicode(class)) if !class.is_ascii() => {
+                // A range of characters is up to a few sequences of ranges of bytes.
+                Size { instructions: 1, states: 4 * class.ranges().len() as u64 }
+            }
+            _ => Size { instructions: 1, states: 1 },
+        }
+    }
+
+    fn plus(self, instructions: u64) -> Self {
+        let plus = |size: u64| size.saturating_add(instructions);
+        Size { instructions: plus(self.instructions), states: plus(self.states) }
+    }
+
+    fn and(self, other: Size) -> Self {
+        Size {
+            instructions: self.instructions.saturating_add(other.instructions),
+            states: self.states.saturating_add(other.states),
+        }
+    }
+
+    fn repeated(self, min: u32, max: Option<u32>) -> Self {
+        let times = |times: u32| Size {
+            instructions: self.instructions.saturating_mul(times.into()),
+            states: self.states.saturating_mul(times.into()),
+        };
+        let repeated = match max {
+            None => times(min.max(1)).plus(2),
+            Some(max) => times(max).plus((max - min).into()),
+        };
+        Size { instructions: repeated.instructions.max(1), states: repeated.states.max(1) }
+    }
 }
 
 impl Item {
     fn leaf(hir: Hir) -> Self {
-        Item { hir, height: 1, copies: 1 }
+        Item { size: Size::of(&hir), hir, height: 1, copies: 1 }
     }
 
-    /// One item that holds `items` in the form `join` gives them.
-    fn join(mut items: Vec<Item>, join: fn(Vec<Hir>) -> Hir) -> Self {
+    /// One item that holds `items` in the form `join` gives them, with so many instructions between two of them.
+    fn join(mut items: Vec<Item>, join: fn(Vec<Hir>) -> Hir, forks: u64) -> Self {
         if items.len() == 1
             && let Some(only) = items.pop()
         {
@@ -52,7 +110,10 @@ impl Item {
         }
         let height = 1 + items.iter().map(|item| item.height).max().unwrap_or(0);
         let copies = items.iter().map(|item| item.copies).max().unwrap_or(1);
-        Item { hir: join(items.into_iter().map(|item| item.hir).collect()), height, copies }
+        // An alternation has an instruction more for each of its parts but one.
+        let mut size = Size { instructions: 0, states: 0 }.plus(forks * items.len().saturating_sub(1) as u64);
+        items.iter().for_each(|item| size = size.and(item.size));
+        Item { hir: join(items.into_iter().map(|item| item.hir).collect()), height, copies, size }
     }
 }
 
@@ -66,17 +127,19 @@ pub(super) struct Parser<'a> {
     /// Groups so far.
     groups: u32,
     names: HashSet<&'a str>,
+    /// Ranges of characters in all classes so far.
+    ranges: usize,
 }
 
 /// Parses an expression; the anchors around it are not part of the result.
-pub(super) fn parse(source: &str) -> Result<Hir, RegexError> {
+pub(super) fn parse(source: &str) -> Result<(Hir, Size), RegexError> {
     let flags = Flags { fold_case: false, multi_line: false, dot_newline: true, swap_greed: false };
-    let mut parser = Parser { source, at: 0, flags, groups: 0, names: HashSet::new() };
+    let mut parser = Parser { source, at: 0, flags, groups: 0, names: HashSet::new(), ranges: 0 };
     let item = parser.alternation(0)?;
     if parser.at < source.len() {
         return Err(RegexError::new("unexpected )", source));
     }
-    Ok(item.hir)
+    Ok((item.hir, item.size))
 }
 
 impl<'a> Parser<'a> {
@@ -107,7 +170,10 @@ impl<'a> Parser<'a> {
         Err(RegexError::new(why, &self.source[start..self.at]))
     }
 
-    fn check_height(&self, item: Item) -> Result<Item, RegexError> {
+    fn check(&self, item: Item) -> Result<Item, RegexError> {
+        if item.size.instructions > MAX_INSTRUCTIONS {
+            return Err(RegexError::new("expression too large", self.source));
+        }
         if item.height > MAX_HEIGHT {
             return Err(RegexError::new("expression nests too deeply", self.source));
         }
@@ -123,7 +189,7 @@ impl<'a> Parser<'a> {
         while self.accept("|") {
             alternatives.push(self.concatenation(depth)?);
         }
-        self.check_height(Item::join(alternatives, Hir::alternation))
+        self.check(Item::join(alternatives, Hir::alternation, 1))
     }
 
     /// Parses up to a bar, a closing parenthesis or the end.
@@ -167,7 +233,7 @@ impl<'a> Parser<'a> {
             }
             last_repeat = repeat;
         }
-        self.check_height(Item::join(items, Hir::concat))
+        self.check(Item::join(items, Hir::concat, 0))
     }
 
     /// Parses what is neither a group nor a repetition.
@@ -186,7 +252,10 @@ impl<'a> Parser<'a> {
                 self.next();
                 Hir::dot(if self.flags.dot_newline { Dot::AnyChar } else { Dot::AnyCharExceptLF })
             }
-            '[' => Hir::class(Class::Unicode(self.bracket_class()?)),
+            '[' => {
+                let class = self.bracket_class()?;
+                self.class(class)?
+            }
             '\\' => return self.escaped_atom(items),
             c => {
                 self.next();
@@ -224,7 +293,7 @@ impl<'a> Parser<'a> {
             return Ok(());
         }
         if let Some(class) = self.escaped_class()? {
-            items.push(Item::leaf(Hir::class(Class::Unicode(class))));
+            items.push(Item::leaf(self.class(class)?));
             return Ok(());
         }
         let item = match char::from_u32(self.escape()?) {
@@ -236,8 +305,18 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
+    fn class(&mut self, class: ClassUnicode) -> Result<Hir, RegexError> {
+        self.ranges += class.ranges().len();
+        if self.ranges > MAX_RANGES {
+            return Err(RegexError::new("expression too large", self.source));
+        }
+        Ok(Hir::class(Class::Unicode(class)))
+    }
+
     fn literal(&self, c: char) -> Item {
-        if self.flags.fold_case {
+        // What is no letter has no cases, and finding that out takes longer than all the rest.
+        let folds = !c.is_ascii() || c.is_ascii_alphabetic();
+        if self.flags.fold_case && folds {
             let mut class: ClassUnicode = literal_class(c);
             class.case_fold_simple();
             return Item::leaf(Hir::class(Class::Unicode(class)));
@@ -260,9 +339,9 @@ impl<'a> Parser<'a> {
         let Some(item) = items.pop() else {
             return self.fail("missing argument to repetition operator", start);
         };
-        let (height, copies) = (item.height + 1, item.copies);
+        let (height, copies, size) = (item.height + 1, item.copies, item.size.repeated(min, max));
         let hir = Hir::repetition(Repetition { min, max, greedy, sub: Box::new(item.hir) });
-        items.push(self.check_height(Item { hir, height, copies })?);
+        items.push(self.check(Item { hir, height, copies, size })?);
         Ok(())
     }
 
@@ -324,9 +403,9 @@ impl<'a> Parser<'a> {
         let index = self.groups;
         // The automaton knows a name once.
         let name = name.filter(|name| self.names.insert(name)).map(Into::into);
-        let Item { hir, height, copies } = self.inside_group(depth, outer)?;
+        let Item { hir, height, copies, size } = self.inside_group(depth, outer)?;
         let hir = Hir::capture(Capture { index, name, sub: Box::new(hir) });
-        self.check_height(Item { hir, height: height + 1, copies }).map(Some)
+        self.check(Item { hir, height: height + 1, copies, size: size.plus(2) }).map(Some)
     }
 
     /// Parses the inside of a group and its closing parenthesis, and restores the flags of before.

@@ -1,6 +1,7 @@
 //! The front end against what Go says, and the short cuts against the automaton.
 
-use super::{Regex, automaton, parse};
+use super::threads::Program;
+use super::{MAX_STATES, Machine, Regex, automaton, parse};
 
 /// Go's answers: `pattern  match("text")=true` or `pattern  ERR message`.
 fn go_cases() -> Vec<(String, String)> {
@@ -110,8 +111,13 @@ fn what_would_need_too_much_is_refused() {
         ("(".repeat(300) + &")".repeat(300), "nests too deeply"),
         ("a".to_owned() + &"*(?i)".repeat(100_000), "nests too deeply"),
         ("(?:".repeat(100_000), "nests too deeply"),
-        (r"\pL{1000}".repeat(5), "more than 64 MiB"),
         ("(a{0,1000}){0,1000}".to_owned(), "invalid repeat count"),
+        ("(x{1000}){1000}".to_owned(), "invalid repeat count"),
+        ("(.{0,1000}){50}".to_owned(), "invalid repeat count"),
+        ("((((x{30}){30}){30}){30}){30}".to_owned(), "invalid repeat count"),
+        (".{0,1000}".repeat(20_000), "expression too large"),
+        ("(?:a{1000}b{1000}){2}".repeat(2000), "invalid repeat count"),
+        (r"\pL".repeat(30_000), "expression too large"),
     ] {
         let error = Regex::new(&pattern).unwrap_err().to_string();
         assert!(error.contains(why), "{}...: {}", &pattern[..9], &error[..80.min(error.len())]);
@@ -126,6 +132,32 @@ fn what_is_large_but_go_takes_is_taken() {
     let regex = Regex::new(&branches.join("|")).unwrap();
     assert!(regex.is_match("svc-7999-eu-prod") && !regex.is_match("svc-x-prod"));
     assert!(Regex::new(r"\pL{500}").is_ok_and(|regex| !regex.is_match("é")));
+    let words: Vec<String> = (0..100_000).map(|at| format!("word{at}")).collect();
+    assert!(Regex::new(&words.join("|")).unwrap().is_match("word99999"));
+}
+
+#[test]
+fn what_explodes_elsewhere_is_built_and_matched_in_steps_that_can_be_counted() {
+    let (word, text) = ("é".repeat(1000), "x".repeat(4999));
+    for (pattern, matching, other) in [
+        (r"\pL{1000}".to_owned(), word.as_str(), text.as_str()),
+        (r"(\pL{1000}|\d)".repeat(5), &*format!("1{word}234"), &*text),
+        (r"[\pL\pN]{0,1000}\PL".repeat(50), &*"é!".repeat(50), &*text),
+        ("(a*)*b".to_owned(), &*("a".repeat(5000) + "b"), &*"a".repeat(5000)),
+        ("(a|aa)+".to_owned(), &*"a".repeat(5000), &*("a".repeat(5000) + "b")),
+        ("(x+x+)+y".to_owned(), &*(text.clone() + "y"), &*text),
+        ("(.*)*=.*".to_owned(), "==", &*text),
+    ] {
+        let regex = Regex::new(&pattern).unwrap();
+        assert!(regex.is_match(matching), "{pattern}");
+        assert!(!regex.is_match(other), "{pattern}");
+        let (_, size) = parse::parse(&pattern).unwrap();
+        assert_eq!(matches!(regex.machine, Some(Machine::Threads(_))), size.states > MAX_STATES, "{pattern}");
+    }
+    let regex = Regex::new(r"(?P<head>\pL{500})(\pL{500})").unwrap();
+    let groups = regex.groups(&word).unwrap();
+    assert_eq!((groups.get(0).map(str::len), groups.name("head").map(str::len)), (Some(2000), Some(1000)));
+    assert_eq!((groups.get(2), groups.get(3), groups.name("tail")), (Some(&word[1000..]), None, None));
 }
 
 #[test]
@@ -197,12 +229,22 @@ fn short_cuts_agree_with_the_automaton() {
     for _ in 0..6000 {
         let pattern: String = (0..random.below(6)).map(|_| random.pick(&PARTS)).collect();
         let Ok(regex) = Regex::new(&pattern) else { continue };
-        let oracle = automaton(parse::parse(&pattern).unwrap(), None).unwrap();
-        decided += usize::from(regex.automaton.is_none());
+        let (hir, _) = parse::parse(&pattern).unwrap();
+        let (program, oracle) = (Program::new(&hir), automaton(hir).unwrap());
+        decided += usize::from(regex.machine.is_none());
         for _ in 0..20 {
             let text: String = (0..random.below(6)).map(|_| random.pick(&TEXT)).collect();
             assert_eq!(regex.is_match(&text), oracle.is_match(&text), "{pattern:?} on {text:?}");
             assert_eq!(regex.groups(&text).is_some(), oracle.is_match(&text), "{pattern:?} on {text:?}");
+            assert_eq!(program.is_match(&text), oracle.is_match(&text), "{pattern:?} on {text:?}");
+            let groups = program.groups(&text).map(|slots| slots.to_vec());
+            let mut captures = oracle.create_captures();
+            oracle.captures(&*text, &mut captures);
+            let expected = captures.is_match().then(|| {
+                let spans = (0..captures.group_len()).map(|group| captures.get_group(group));
+                spans.flat_map(|span| [span.map(|s| s.start), span.map(|s| s.end)]).collect::<Vec<_>>()
+            });
+            assert_eq!(groups, expected, "{pattern:?} on {text:?}");
             assert!(!regex.is_match(&text) || text.starts_with(regex.prefix()), "{pattern:?} on {text:?}");
             compared += 1;
         }
