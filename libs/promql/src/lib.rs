@@ -6,6 +6,7 @@ mod error;
 mod eval;
 mod functions;
 mod interrupt;
+mod needed;
 mod output;
 mod plan;
 pub mod promqltest;
@@ -18,6 +19,7 @@ pub use eval::Evaluation;
 pub use eval::budget::{Account, Hold, TotalBudget};
 pub use eval::meter::Clock;
 pub use interrupt::Interrupt;
+pub use needed::{NeededLabels, Trimmer};
 pub use output::{
     Annotations, Held, MatrixSeries, QueryOutput, QueryValue, SampleValue, Stats, VectorSample,
 };

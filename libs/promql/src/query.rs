@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::{Matcher, TimeRange, Timestamp};
-use series::Dedup;
+use series::{Aggregate, Dedup};
 
 use crate::eval::Evaluation;
 use crate::eval::budget::{Account, TotalBudget};
@@ -12,7 +12,7 @@ use crate::eval::meter::Clock;
 use crate::plan::Plan;
 use crate::plan::explain::PlanNode;
 use crate::syntax::functions::ValueType;
-use crate::{Interrupt, ParseOptions, QueryError};
+use crate::{Interrupt, NeededLabels, ParseOptions, QueryError};
 
 /// What is asked beside the expression.
 #[derive(Clone, Debug)]
@@ -139,6 +139,25 @@ pub struct SelectHints {
     pub grouping: Vec<String>,
     /// Whether `grouping` is `by` (or else `without`).
     pub by: bool,
+    /// The labels that matter to the answer, whatever stands around the selector.
+    pub labels: NeededLabels,
+}
+
+impl SelectHints {
+    /// Which aggregate of downsampled data the samples are to be, as Thanos chooses it.
+    pub fn aggregate(&self) -> Aggregate {
+        match self.func.as_str() {
+            "increase" | "rate" | "irate" | "resets" | "xincrease" | "xrate" => Aggregate::Counter,
+            "min" => Aggregate::Min,
+            "max" => Aggregate::Max,
+            "count" => Aggregate::Count,
+            other if other.starts_with("min_") => Aggregate::Min,
+            other if other.starts_with("max_") => Aggregate::Max,
+            other if other.starts_with("count_") => Aggregate::Count,
+            other if other.starts_with("sum_") => Aggregate::Sum,
+            _ => Aggregate::Average,
+        }
+    }
 }
 
 /// A query that is parsed, checked and planned.

@@ -126,6 +126,7 @@ pub(super) fn explanation(plan: &PlanNode, selects: &[Select]) -> Value {
         });
         if let Some(select) = plan.select {
             value["select"] = json!(select.index());
+            value["labels"] = json!(plan.labels.as_ref().map_or("all".to_owned(), ToString::to_string));
         }
         value
     }

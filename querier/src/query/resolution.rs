@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use promql::Select;
+use series::Aggregate;
 use storeapi::{Aggr, SelectHints, SeriesRequest};
 
 use super::Question;
@@ -24,7 +25,7 @@ const NEEDS_TWO_SAMPLES: [&str; 9] = [
 pub(super) fn request(select: &Select, question: &Question) -> SeriesRequest {
     let hints = &select.hints;
     let mut request = SeriesRequest::new(select.range, select.matchers.clone());
-    request.aggregates = aggregates(&hints.func);
+    request.aggregates = aggregates(hints.aggregate());
     request.max_resolution = question.max_resolution;
     if !hints.range.is_zero() && NEEDS_TWO_SAMPLES.contains(&hints.func.as_str()) {
         request.max_resolution = request.max_resolution.min(hints.range / 2);
@@ -41,18 +42,15 @@ pub(super) fn request(select: &Select, question: &Question) -> SeriesRequest {
     request
 }
 
-/// Which aggregates of downsampled data a function reads. What has none of its own takes the mean.
-fn aggregates(function: &str) -> Vec<Aggr> {
-    match function {
-        "min" => vec![Aggr::Min],
-        "max" => vec![Aggr::Max],
-        "count" => vec![Aggr::Count],
-        "increase" | "rate" | "irate" | "resets" | "xincrease" | "xrate" => vec![Aggr::Counter],
-        other if other.starts_with("min_") => vec![Aggr::Min],
-        other if other.starts_with("max_") => vec![Aggr::Max],
-        other if other.starts_with("count_") => vec![Aggr::Count],
-        other if other.starts_with("sum_") => vec![Aggr::Sum],
-        _ => vec![Aggr::Count, Aggr::Sum],
+/// Which aggregates a store has to send for one that is read: a mean is made of two.
+fn aggregates(read: Aggregate) -> Vec<Aggr> {
+    match read {
+        Aggregate::Average => vec![Aggr::Count, Aggr::Sum],
+        Aggregate::Count => vec![Aggr::Count],
+        Aggregate::Sum => vec![Aggr::Sum],
+        Aggregate::Min => vec![Aggr::Min],
+        Aggregate::Max => vec![Aggr::Max],
+        Aggregate::Counter => vec![Aggr::Counter],
     }
 }
 
@@ -101,7 +99,8 @@ mod tests {
             ("max_over_time", vec![Aggr::Max]),
             ("", vec![Aggr::Count, Aggr::Sum]),
         ] {
-            assert_eq!(aggregates(function), expected, "{function}");
+            let hints = promql::SelectHints { func: function.to_owned(), ..Default::default() };
+            assert_eq!(aggregates(hints.aggregate()), expected, "{function}");
         }
     }
 }

@@ -240,7 +240,7 @@ async fn plans_are_explained_and_measured() {
     let plan = get(&querier, &format!("/api/v1/query_explain?{query}&time={AT}")).await.json();
     let plan = &plan["data"];
     assert_eq!((&plan["name"], &plan["steps"]), (&json!("sum by (job)"), &json!(1)), "{plan}");
-    assert_eq!(plan["children"][0]["name"], "rate of {__name__=\"up\"}[5m]", "{plan}");
+    assert_eq!(plan["children"][0]["name"], "rate of up[5m]", "{plan}");
     assert_eq!(plan["selects"][0]["function"], "rate", "{plan}");
     assert_eq!(plan["selects"][0]["maxTime"], AT * 1000, "{plan}");
     assert!(plan["text"].as_str().unwrap().contains("└─ rate of"), "{plan}");

@@ -18,6 +18,7 @@ use crate::plan::node::{Distinct, Names};
 /// holds little of its input.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
+    /// Hashes whose last bit tells whether the series had a type or unit.
     hashes: Vec<u64>,
     /// For each series the stretches of steps that have a value; empty where the steps do not matter.
     steps: Vec<Box<[Stretch]>>,
@@ -33,8 +34,8 @@ type Stretch = (u32, u32);
 /// What need not be done with a series on its way from a selector.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Shortcut {
-    /// Series of the selector have one name, and so far none has a type or unit.
-    pub(crate) one_name: bool,
+    /// Series are those of one metric, and so far none has a type or unit.
+    pub(crate) untyped: bool,
     /// What comes next looks at no label that would go.
     pub(crate) names_may_stay: bool,
 }
@@ -42,7 +43,7 @@ pub(crate) struct Shortcut {
 impl Distinct {
     /// Takes names off the labels of a series and remembers what is left.
     pub(crate) fn apply(&self, row: &mut Row, seen: &mut Seen, shortcut: Shortcut) {
-        if shortcut.one_name && self.names.is_some() && comes_behind_typed(&row.labels) {
+        if shortcut.untyped && self.names.is_some() && comes_behind_typed(&row.labels) {
             // Nothing but its name goes, which all have. Series of which more would go come before those that are equal
             // to them otherwise, and none came.
             if !shortcut.names_may_stay || !row.column.histograms.is_empty() {
@@ -55,6 +56,7 @@ impl Distinct {
             Some(Names::Metric) => name == model::METRIC_NAME,
             Some(Names::Reserved) => is_reserved(name),
         };
+        let typed = is_typed(&row.labels);
         if self.names.is_some() {
             let taken_off = seen.hash(&row.labels, goes);
             seen.differs |= *seen.taken_off.get_or_insert(taken_off) != taken_off;
@@ -63,7 +65,7 @@ impl Distinct {
             }
         }
         let hash = seen.hash(&row.labels, |_| true);
-        seen.hashes.push(hash);
+        seen.hashes.push(hash & !1 | u64::from(typed));
         if !self.any_step {
             seen.steps.push(stretches(&row.column));
         }
@@ -110,10 +112,16 @@ impl Seen {
     }
 
     /// Whether two series have equal labels, and a value at the same step where steps matter.
-    fn has_equal(&self) -> bool {
+    ///
+    /// Series of one metric stay apart without its name, unless one of them loses a type or unit too. They may lack labels
+    /// that nobody needs ([`NeededLabels`](crate::NeededLabels)), so those without are not compared with each other.
+    fn has_equal(&self, one_metric: bool) -> bool {
         let mut order: Vec<usize> = (0..self.hashes.len()).collect();
         order.sort_unstable_by_key(|&at| self.hashes[at]);
-        order.chunk_by(|a, b| self.hashes[*a] == self.hashes[*b]).filter(|equal| equal.len() > 1).any(
+        let may_be_equal = |series: &&[usize]| {
+            series.len() > 1 && (!one_metric || series.iter().any(|&at| self.hashes[at] & 1 == 1))
+        };
+        order.chunk_by(|a, b| self.hashes[*a] >> 1 == self.hashes[*b] >> 1).filter(may_be_equal).any(
             |equal| {
                 let mut stretches: Vec<Stretch> = equal
                     .iter()
@@ -148,18 +156,25 @@ fn stretches(column: &Column) -> Box<[Stretch]> {
 #[derive(Debug)]
 pub(crate) struct DistinctOperator {
     rule: Distinct,
+    /// Whether its series are those of one metric, with the labels that they have there.
+    one_metric: bool,
     seen: Seen,
     hold: Hold,
 }
 
 impl DistinctOperator {
-    pub(crate) fn new(rule: Distinct, hold: Hold) -> Self {
-        DistinctOperator { rule, seen: Seen::default(), hold }
+    pub(crate) fn new(rule: Distinct, one_metric: bool, hold: Hold) -> Self {
+        DistinctOperator { rule, one_metric, seen: Seen::default(), hold }
     }
 
     /// What it does with each series.
     pub(crate) fn rule(&self) -> Distinct {
         self.rule
+    }
+
+    /// Whether its series are those of one metric, with the labels that they have there.
+    pub(crate) fn has_one_metric(&self) -> bool {
+        self.one_metric
     }
 
     /// Takes what a worker has seen.
@@ -192,7 +207,7 @@ impl Operator for DistinctOperator {
         let seen = std::mem::take(&mut self.seen);
         // Series that were distinct stay so where the same was taken off all of them.
         let surely_distinct = self.rule.names.is_some() && !seen.differs;
-        let equal = !surely_distinct && seen.has_equal();
+        let equal = !surely_distinct && seen.has_equal(self.one_metric && self.rule.names.is_some());
         self.hold.give_back(u64::MAX);
         if equal { Err(QueryError::execution(SAME_LABELS)) } else { Ok(()) }
     }
@@ -210,7 +225,7 @@ mod tests {
             let mut row = Row::new(labels, Column { floats: floats.to_vec(), histograms: Vec::new() });
             rule.apply(&mut row, &mut seen, Shortcut::default());
         }
-        (rule.names.is_none() || seen.differs) && seen.has_equal()
+        (rule.names.is_none() || seen.differs) && seen.has_equal(false)
     }
 
     #[test]
@@ -222,5 +237,24 @@ mod tests {
         assert!(equal(rule, &[("x", &first), ("y", &second), ("z", &first)]));
         assert!(equal(Distinct { any_step: true, ..rule }, &[("x", &first), ("y", &second)]));
         assert!(!equal(Distinct { names: None, any_step: false }, &[("x", &both), ("y", &both)]));
+    }
+
+    #[test]
+    fn series_of_one_metric_become_equal_only_to_those_that_lose_a_type() {
+        let rule = Distinct { names: Some(Names::Reserved), any_step: false };
+        let equal = |sets: &[&[(&str, &str)]]| {
+            let mut seen = Seen::default();
+            for pairs in sets {
+                let labels = Labels::from_pairs(pairs.iter().copied()).unwrap();
+                let column = Column { floats: vec![1.0], histograms: Vec::new() };
+                rule.apply(&mut Row::new(labels, column), &mut seen, Shortcut::default());
+            }
+            seen.has_equal(true)
+        };
+        let (plain, typed) =
+            ([("__name__", "m"), ("job", "a")], [("__name__", "m"), ("__type__", "t"), ("job", "a")]);
+        assert!(!equal(&[&plain, &plain]), "labels that are not needed told them apart");
+        assert!(equal(&[&typed, &plain]) && equal(&[&plain, &typed]));
+        assert!(!equal(&[&typed, &plain[..1]]));
     }
 }

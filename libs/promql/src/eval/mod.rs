@@ -31,7 +31,7 @@ pub(crate) mod sort;
 
 use std::sync::Arc;
 
-use model::{Labels, METRIC_NAME, MatchOp, Matcher};
+use model::Labels;
 use series::SelectedSeries;
 
 use budget::Hold;
@@ -48,7 +48,7 @@ use slot::Slot;
 use crate::functions::label::is_reserved;
 use crate::output::{Held, MatrixSeries, QueryOutput, QueryValue, Stats};
 use crate::plan::explain::PlanNode;
-use crate::plan::node::{LeafKind, Map, NodeId, Op};
+use crate::plan::node::{LeafKind, NodeId, Op};
 use crate::plan::{Answer, Plan};
 use crate::query::{Select, SelectId};
 use crate::{QueryError, QueryOutput as Output};
@@ -493,10 +493,6 @@ impl Evaluation {
             fold: None,
             to: self.plan.nodes[leaf].parent,
         };
-        let one_name = match &self.plan.nodes[leaf].op {
-            Op::Leaf(leaf) => has_one_name(&self.plan.selects()[leaf.select.0].matchers),
-            _ => false,
-        };
         while let Some((id, 0)) = pipeline.to {
             let parent = self.plan.nodes[id].parent;
             match &self.slots[id] {
@@ -507,11 +503,8 @@ impl Evaluation {
                     pipeline.to = self.plan.nodes[id].parent;
                 }
                 Slot::Distinct(operator) => {
-                    let relabels = |stage: &Stage| {
-                        matches!(stage.work, Work::Map(Map::LabelReplace(_) | Map::LabelJoin(_), _))
-                    };
                     let shortcut = Shortcut {
-                        one_name: one_name && !pipeline.stages.iter().any(relabels),
+                        untyped: operator.has_one_metric(),
                         names_may_stay: parent.is_some_and(|(parent, _)| self.ignores_names(parent)),
                     };
                     let work = Work::Distinct(operator.rule(), shortcut);
@@ -537,11 +530,6 @@ impl Evaluation {
             _ => false,
         }
     }
-}
-
-/// Whether matchers ask for series of one name.
-fn has_one_name(matchers: &[Matcher]) -> bool {
-    matchers.iter().any(|m| m.name() == METRIC_NAME && m.op() == MatchOp::Equal && !m.value().is_empty())
 }
 
 #[cfg(test)]

@@ -246,8 +246,8 @@ impl<'p> Running<'p> {
                 Work::Map(..) => {}
                 Work::Distinct(rule, shortcut) => {
                     if let Some((_, seen)) = looks.next().filter(|_| left) {
-                        let one_name = shortcut.one_name && !self.typed;
-                        rule.apply(&mut row, seen, Shortcut { one_name, ..*shortcut });
+                        let untyped = shortcut.untyped && !self.typed;
+                        rule.apply(&mut row, seen, Shortcut { untyped, ..*shortcut });
                     }
                 }
             }

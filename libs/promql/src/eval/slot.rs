@@ -69,7 +69,10 @@ impl Slot {
             Op::Buckets(call) => other(Box::new(BucketOperator::new(call, hold()))),
             Op::Sort(order) => other(Box::new(SortOperator::new(order, hold()))),
             Op::Merge => other(Box::new(MergeOperator::new(hold()))),
-            Op::Distinct(rule) => Slot::Distinct(DistinctOperator::new(*rule, hold())),
+            Op::Distinct(rule) => {
+                let one_metric = plan.has_one_metric(node.inputs[0]);
+                Slot::Distinct(DistinctOperator::new(*rule, one_metric, hold()))
+            }
             Op::Info(call) => Slot::Info(Box::new(InfoOperator::new(call, hold(), hold(), hold()))),
         }
     }

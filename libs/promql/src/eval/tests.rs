@@ -313,12 +313,12 @@ fn a_plan_is_shown_as_a_tree() {
 ├─ > bool (scalar on the right)  steps=41
 │  ├─ topk  steps=41
 │  │  ├─ sum by (a)  steps=41
-│  │  │  └─ rate of {b=~\"c|d\", __name__=\"x\"}[5m] offset 1m  (select 1)  steps=41
+│  │  │  └─ rate of x{b=~\"c|d\"}[5m] offset 1m  (select 1, labels: a)  steps=41
 │  │  └─ 3  steps=41
 │  └─ 2  steps=41
 └─ the same at all steps  steps=41
    └─ -  steps=1
-      └─ {__name__=\"y\"} @ 1970-01-01T00:00:00Z  (select 0)  steps=1
+      └─ y @ 1970-01-01T00:00:00Z  (select 0, labels: a)  steps=1
 ";
     assert_eq!(plan, expected, "{plan}");
 }

@@ -4,9 +4,12 @@ use std::fmt::{self, Display, Write as _};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use model::{METRIC_NAME, MatchOp, Matcher};
+
 use super::node::{Grouping, Leaf, LeafKind, Map, NodeId, Op};
 use super::steps::Window;
 use super::{Answer, Plan};
+use crate::NeededLabels;
 use crate::eval::meter::Meters;
 use crate::query::{Select, SelectId};
 use crate::syntax::ast::{Boundary, Length};
@@ -24,6 +27,8 @@ pub struct PlanNode {
     pub steps: usize,
     /// The select that it reads, where it is a selector.
     pub select: Option<SelectId>,
+    /// The labels of its series that matter, where it is a selector that does not need them all.
+    pub labels: Option<NeededLabels>,
     /// What it did; `None` for a query that has not been evaluated, or not been measured.
     pub measured: Option<Measured>,
     /// What feeds it: in the order of the operator's arguments, scalars behind vectors.
@@ -51,6 +56,7 @@ impl PlanNode {
                 name: go_quoted(text),
                 steps: plan.steps.count,
                 select: None,
+                labels: None,
                 measured: None,
                 children: Vec::new(),
             },
@@ -87,13 +93,16 @@ impl PlanNode {
                 time: meter.time(),
             }
         });
+        let select = match &node.op {
+            Op::Leaf(leaf) => Some(leaf.select),
+            _ => None,
+        };
+        let labels = select.map(|select| plan.selects()[select.index()].hints.labels.clone());
         PlanNode {
             name: describe(plan, &node.op),
             steps: node.steps.count,
-            select: match &node.op {
-                Op::Leaf(leaf) => Some(leaf.select),
-                _ => None,
-            },
+            select,
+            labels: labels.filter(|labels| !labels.is_all()),
             measured,
             children,
         }
@@ -109,7 +118,7 @@ impl PlanNode {
         }
         let steps = plan.nodes[id].steps.count;
         let name = format!("... and {count} more operators");
-        PlanNode { name, steps, select: None, measured: None, children: Vec::new() }
+        PlanNode { name, steps, select: None, labels: None, measured: None, children: Vec::new() }
     }
 
     /// Time that it and all that feeds it took.
@@ -127,7 +136,11 @@ impl PlanNode {
     fn write(&self, f: &mut fmt::Formatter<'_>, first: &str, rest: &str) -> fmt::Result {
         write!(f, "{first}{}", self.name)?;
         if let Some(select) = self.select {
-            write!(f, "  (select {})", select.index())?;
+            write!(f, "  (select {}", select.index())?;
+            if let Some(labels) = &self.labels {
+                write!(f, ", labels: {}", labels.unreserved())?;
+            }
+            f.write_char(')')?;
         }
         write!(f, "  steps={}", self.steps)?;
         if let Some(m) = &self.measured {
@@ -175,8 +188,7 @@ fn describe(plan: &Plan, op: &Op) -> String {
 }
 
 fn describe_leaf(select: &Select, leaf: &Leaf) -> String {
-    let matchers: Vec<String> = select.matchers.iter().map(ToString::to_string).collect();
-    let selector = format!("{{{}}}", matchers.join(", "));
+    let selector = describe_selector(&select.matchers);
     let window = describe_window(&leaf.window);
     match &leaf.kind {
         LeafKind::Instant => format!("{selector}{window}"),
@@ -190,6 +202,23 @@ fn describe_leaf(select: &Select, leaf: &Leaf) -> String {
             format!("{} of {selector}[{range}]{window}", call.function.signature().name)
         }
         LeafKind::Raw => format!("{selector}[{}]{window}", Length::Millis(leaf.window.range)),
+    }
+}
+
+/// Matchers as a query has them, the name in front.
+fn describe_selector(matchers: &[Matcher]) -> String {
+    let legacy = |name: &str| {
+        let mut letters = name.bytes();
+        letters.next().is_some_and(|b| b.is_ascii_alphabetic() || b"_:".contains(&b))
+            && letters.all(|b| b.is_ascii_alphanumeric() || b"_:".contains(&b))
+    };
+    let is_name = |m: &&Matcher| m.name() == METRIC_NAME && m.op() == MatchOp::Equal && legacy(m.value());
+    let name = matchers.iter().find(is_name);
+    let others = matchers.iter().filter(|matcher| Some(*matcher) != name);
+    let others: Vec<String> = others.map(ToString::to_string).collect();
+    match (name, others.is_empty()) {
+        (Some(name), true) => name.value().to_owned(),
+        (name, _) => format!("{}{{{}}}", name.map_or("", Matcher::value), others.join(", ")),
     }
 }
 

@@ -11,6 +11,7 @@ pub(crate) mod explain;
 mod invariant;
 mod names;
 pub(crate) mod node;
+mod project;
 mod propagate;
 mod select;
 pub(crate) mod steps;
@@ -105,7 +106,8 @@ impl Plan {
         let budget = Arc::new(Budget::new(limits, engine.total.clone(), params.interrupt.clone()));
         budget.refuse_steps(steps.count as u64, || format!("range of {} steps", steps.count))?;
         let builder = build::Builder::new(text, params, engine, &budget, steps);
-        let built = builder.finish(&expr)?;
+        let mut built = builder.finish(&expr)?;
+        project::project(&built.nodes, &mut built.selects);
         Ok(Plan {
             text: text.to_owned(),
             nodes: built.nodes,

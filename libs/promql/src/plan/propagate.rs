@@ -10,8 +10,9 @@
 
 use std::convert::Infallible;
 
-use model::{METRIC_NAME, MatchOp, Matcher};
+use model::{METRIC_NAME, Matcher};
 
+use super::select::has_one_metric;
 use crate::syntax::ast::{
     AggregateExpr, AggregateOp, BinaryExpr, BinaryOp, Call, Cardinality, Expr, VectorMatching,
 };
@@ -75,8 +76,8 @@ fn is_unique(expr: &Expr, matching: &VectorMatching) -> bool {
     match vector_of(expr) {
         Expr::Paren(paren) => is_unique(&paren.expr, matching),
         // Series of one name differ in their other labels.
-        Expr::Vector(selector) => all_labels && has_one_name(&selector.matchers),
-        Expr::Call(call) => all_labels && range_matchers(call).is_some_and(|m| has_one_name(m)),
+        Expr::Vector(selector) => all_labels && has_one_metric(&selector.matchers),
+        Expr::Call(call) => all_labels && range_matchers(call).is_some_and(|m| has_one_metric(m)),
         Expr::Aggregate(aggregate) if !folds(aggregate) => false,
         Expr::Aggregate(aggregate) if aggregate.without => all_labels,
         Expr::Aggregate(aggregate) => {
@@ -96,10 +97,6 @@ fn vector_of(expr: &Expr) -> &Expr {
         expr = if binary.lhs.value_type() == ValueType::Vector { &binary.lhs } else { &binary.rhs };
     }
     expr
-}
-
-fn has_one_name(matchers: &[Matcher]) -> bool {
-    matchers.iter().any(|m| m.name() == METRIC_NAME && m.op() == MatchOp::Equal && !m.value().is_empty())
 }
 
 /// Whether an aggregation makes one series of each group.

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-use model::{Matcher, TimeRange, Timestamp};
-use series::{Aggregate, DecodeOptions, Dedup};
+use model::{METRIC_NAME, MatchOp, Matcher, TimeRange, Timestamp};
+use series::{DecodeOptions, Dedup};
 
 use super::node::NodeId;
 use super::steps::{Steps, Window};
+use crate::NeededLabels;
 use crate::query::{Select, SelectHints, SelectId};
 
 /// What stands around a selector, as far as stores are told.
@@ -103,6 +104,7 @@ impl Selects {
                 step: millis(around.step),
                 grouping,
                 by,
+                labels: NeededLabels::default(),
             },
             late: sharing == Sharing::Late,
         };
@@ -110,7 +112,7 @@ impl Selects {
             // Grouping is a hint for pushing work down; a select that is read twice only loses the hint.
             known.matchers == select.matchers
                 && known.range == select.range
-                && aggregate_for(&known.hints.func) == aggregate_for(&select.hints.func)
+                && known.hints.aggregate() == select.hints.aggregate()
                 && is_counter(&known.hints.func) == is_counter(&select.hints.func)
         };
         let key = key(&select);
@@ -140,7 +142,7 @@ impl Selects {
             range: select.range,
             dedup,
             counter: is_counter(func),
-            aggregate: aggregate_for(func),
+            aggregate: select.hints.aggregate(),
             starts,
         }
     }
@@ -156,36 +158,30 @@ fn key(select: &Select) -> u64 {
     hasher.finish()
 }
 
+/// Whether matchers ask for series of one metric.
+pub(crate) fn has_one_metric(matchers: &[Matcher]) -> bool {
+    matchers.iter().any(|m| m.name() == METRIC_NAME && m.op() == MatchOp::Equal && !m.value().is_empty())
+}
+
 /// Whether `func` takes a counter, so that a change of replica must not look like a reset.
 fn is_counter(func: &str) -> bool {
     matches!(func, "increase" | "rate" | "irate" | "resets")
 }
 
-/// Which aggregate of downsampled data `func` reads, as Thanos chooses it.
-fn aggregate_for(func: &str) -> Aggregate {
-    match func {
-        "increase" | "rate" | "irate" | "resets" | "xincrease" | "xrate" => Aggregate::Counter,
-        "min" => Aggregate::Min,
-        "max" => Aggregate::Max,
-        "count" => Aggregate::Count,
-        _ if func.starts_with("min_") => Aggregate::Min,
-        _ if func.starts_with("max_") => Aggregate::Max,
-        _ if func.starts_with("count_") => Aggregate::Count,
-        _ if func.starts_with("sum_") => Aggregate::Sum,
-        _ => Aggregate::Average,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use series::Aggregate;
+
     use super::*;
 
     #[test]
     fn downsampled_data_is_read_by_the_aggregate_of_the_function() {
-        assert_eq!(aggregate_for("sum"), Aggregate::Average);
-        assert_eq!(aggregate_for("sum_over_time"), Aggregate::Sum);
-        assert_eq!(aggregate_for("max"), Aggregate::Max);
-        assert_eq!(aggregate_for("rate"), Aggregate::Counter);
-        assert_eq!(aggregate_for(""), Aggregate::Average);
+        let aggregate =
+            |func: &str| SelectHints { func: func.to_owned(), ..SelectHints::default() }.aggregate();
+        assert_eq!(aggregate("sum"), Aggregate::Average);
+        assert_eq!(aggregate("sum_over_time"), Aggregate::Sum);
+        assert_eq!(aggregate("max"), Aggregate::Max);
+        assert_eq!(aggregate("rate"), Aggregate::Counter);
+        assert_eq!(aggregate(""), Aggregate::Average);
     }
 }

@@ -12,7 +12,15 @@ pub(crate) fn options(delayed_name_removal: bool, workers: usize) -> EngineOptio
     EngineOptions { parse: ParseOptions::ALL, delayed_name_removal, workers, ..EngineOptions::default() }
 }
 
-/// Evaluates a query over `series`, which are in label order, offered in batches of random sizes.
+/// Which labels series are offered with.
+pub(crate) enum Offer<'a> {
+    /// All that they have.
+    Whole,
+    /// Those that the query needs; counts the series that lost some.
+    Needed(&'a mut usize),
+}
+
+/// Evaluates a query over `series`, which are in label order, offered whole and in batches of random sizes.
 ///
 /// # Errors
 /// The engine's.
@@ -23,12 +31,36 @@ pub(crate) fn ask(
     options: &EngineOptions,
     random: &mut Random,
 ) -> Result<QueryOutput, QueryError> {
+    offer(text, params, series, options, random, Offer::Whole)
+}
+
+/// As [`ask`], with as many labels as `labels` says.
+///
+/// # Errors
+/// The engine's.
+pub(crate) fn offer(
+    text: &str,
+    params: &QueryParams,
+    series: &[SelectedSeries],
+    options: &EngineOptions,
+    random: &mut Random,
+    mut labels: Offer<'_>,
+) -> Result<QueryOutput, QueryError> {
     let query = Query::plan(text, params, options)?;
     let mut evaluation = query.evaluation();
     while let Some(id) = evaluation.next_select() {
-        let matchers = &evaluation.select(id).matchers;
-        let mut rest: Vec<SelectedSeries> =
-            series.iter().filter(|s| matchers.iter().all(|m| m.matches_labels(&s.labels))).cloned().collect();
+        let select = evaluation.select(id);
+        let fits =
+            |series: &&SelectedSeries| select.matchers.iter().all(|m| m.matches_labels(&series.labels));
+        let mut rest: Vec<SelectedSeries> = series.iter().filter(fits).cloned().collect();
+        if let Offer::Needed(left_out) = &mut labels {
+            let mut trimmer = select.hints.labels.trimmer();
+            for series in &mut rest {
+                let trimmed = trimmer.trim(series.labels.clone());
+                **left_out += usize::from(trimmed != series.labels);
+                series.labels = trimmed;
+            }
+        }
         while !rest.is_empty() {
             let later = rest.split_off((random.below(20) as usize + 1).min(rest.len()));
             evaluation.push(id, std::mem::replace(&mut rest, later))?;

@@ -5,7 +5,7 @@
 //! differential`; `ISTHMUS_SEED=7` takes other ones. A failure prints the seed, the expression and the data as a test script.
 //!
 //! Reading order: `random`, `data`, `histogram`, `expression`, `oracle/` (the slow evaluator), `compare`, `engine`,
-//! `against_oracle`, `prometheus`, `against_prometheus`; `wild`, `grammar`, `peer`, `agreement`,
+//! `against_oracle`, `trimmed`, `prometheus`, `against_prometheus`; `wild`, `grammar`, `peer`, `agreement`,
 //! `against_peer`.
 
 mod against_oracle;
@@ -22,6 +22,7 @@ mod oracle;
 mod peer;
 mod prometheus;
 mod random;
+mod trimmed;
 mod wild;
 
 /// A number from the environment.

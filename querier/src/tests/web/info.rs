@@ -70,8 +70,7 @@ async fn stores_are_asked_for_the_info_series_that_are_needed_and_only_then() {
     let late: Vec<_> = plan["data"]["selects"].as_array().unwrap().iter().map(|s| &s["late"]).collect();
     assert_eq!(late, [false, true], "{plan}");
     assert_eq!(
-        plan["data"]["children"][1]["name"],
-        r#"info series {__name__="target_info"} of these instances and jobs"#,
+        plan["data"]["children"][1]["name"], "info series target_info of these instances and jobs",
         "{plan}"
     );
 }

@@ -1,0 +1,218 @@
+//! Which labels of series can matter, from the answer down to the selects.
+//!
+//! The answer shows all labels. On the way down an aggregation needs those that it groups by and no others, a join those
+//! that it matches by, and so on. Where two series that became equal would be refused or joined, all are needed, unless
+//! series of the operator's input surely stay apart. So are those of which an error could tell.
+
+use model::METRIC_NAME;
+
+use super::Plan;
+use super::node::{Grouping, Leaf, LeafKind, Map, Node, NodeId, Op};
+use super::select;
+use crate::needed::NeededLabels;
+use crate::query::Select;
+use crate::syntax::ast::{AggregateOp, BinaryOp, Boundary, Cardinality, VectorMatching};
+use crate::syntax::functions::FunctionId;
+
+/// The labels that go where a value is no longer that of the metric.
+const RESERVED: [&str; 3] = [METRIC_NAME, "__type__", "__unit__"];
+
+/// Notes for each select which labels its leaves need.
+pub(super) fn project(nodes: &[Node], selects: &mut [Select]) {
+    let mut labels: Vec<Option<NeededLabels>> = vec![None; selects.len()];
+    // Inputs come before what they feed.
+    let mut needed: Vec<NeededLabels> = vec![NeededLabels::default(); nodes.len()];
+    for (id, node) in nodes.iter().enumerate().rev() {
+        for (place, &input) in node.inputs.iter().enumerate() {
+            needed[input] = input_of(nodes, selects, id, place, &needed[id]);
+        }
+        if let Op::Leaf(leaf) = &node.op {
+            let own = std::mem::take(&mut needed[id]);
+            let own = if tells_names(leaf) { own.and([METRIC_NAME]) } else { own };
+            let known = &mut labels[leaf.select.index()];
+            *known = Some(match known.take() {
+                Some(known) => known.union(own),
+                None => own,
+            });
+        }
+    }
+    for (select, labels) in selects.iter_mut().zip(labels) {
+        select.hints.labels = labels.unwrap_or_default();
+    }
+}
+
+/// What an operator needs of one of its inputs, when `above` is needed of itself.
+fn input_of(
+    nodes: &[Node],
+    selects: &[Select],
+    id: NodeId,
+    place: usize,
+    above: &NeededLabels,
+) -> NeededLabels {
+    let above = || above.clone();
+    match &nodes[id].op {
+        Op::Number(_) | Op::Time | Op::Leaf(_) | Op::Scalar | Op::Absent(_) => NeededLabels::none(),
+        Op::Map(_) | Op::Aggregate(_) | Op::Buckets(_) if place > 0 => NeededLabels::none(),
+        // Other series may become equal to what they make, which is refused.
+        Op::Map(Map::LabelReplace(_) | Map::LabelJoin(_)) => NeededLabels::default(),
+        // Annotations name the metric.
+        Op::Map(Map::Subquery { .. }) => above().and([METRIC_NAME]),
+        Op::Map(_) => above(),
+        Op::Aggregate(spec) => match spec.op {
+            // It chooses by a hash of all labels.
+            AggregateOp::LimitRatio => NeededLabels::default(),
+            AggregateOp::TopK | AggregateOp::BottomK | AggregateOp::LimitK => {
+                above().union(of_groups(&spec.grouping))
+            }
+            _ => of_groups(&spec.grouping),
+        },
+        Op::CountValues { grouping, .. } => of_groups(grouping),
+        Op::Join(join) => {
+            let one_is_left = join.matching.cardinality == Cardinality::OneToMany;
+            let is_one = (place == 0) == one_is_left;
+            match join.matching.cardinality {
+                // Its result has labels that both sides match by, the name perhaps.
+                Cardinality::OneToOne if !is_one => of_matching(&join.matching).and(RESERVED),
+                // An error tells of two series that match one, and two results must not be equal.
+                _ => NeededLabels::default(),
+            }
+        }
+        Op::Set { op: BinaryOp::And | BinaryOp::Unless, matching } if place > 0 => of_matching(matching),
+        Op::Set { matching, .. } => above().union(of_matching(matching)),
+        Op::Sort(order) if matches!(order.function, FunctionId::Sort | FunctionId::SortDesc) => above(),
+        // Equal labels are told apart by the others; histograms, results and info series are found by all labels.
+        Op::Sort(_) | Op::Buckets(_) | Op::Merge | Op::Info(_) => NeededLabels::default(),
+        Op::Distinct(rule) => match rule.names {
+            Some(_) if has_one_metric(nodes, selects, nodes[id].inputs[0]) => above().and(RESERVED),
+            _ => NeededLabels::default(),
+        },
+    }
+}
+
+fn of_groups(grouping: &Grouping) -> NeededLabels {
+    let names = grouping.labels.iter().cloned();
+    match grouping.without {
+        false => NeededLabels::Only(names.collect()),
+        true => NeededLabels::AllBut(names.chain([METRIC_NAME.to_owned()]).collect()),
+    }
+}
+
+fn of_matching(matching: &VectorMatching) -> NeededLabels {
+    of_groups(&Grouping { labels: matching.labels.clone(), without: !matching.on })
+}
+
+/// Whether an annotation may name the metric of a series.
+fn tells_names(leaf: &Leaf) -> bool {
+    match leaf.kind {
+        LeafKind::Range(_) => true,
+        LeafKind::Instant => leaf.window.boundary == Boundary::Smoothed,
+        LeafKind::Timestamp | LeafKind::StartTimestamp | LeafKind::InfoTimestamp | LeafKind::Raw => false,
+    }
+}
+
+/// Whether the series of an operator are some of those of one selector for one metric, with the labels that they have
+/// there: then they differ in other labels than the name.
+fn has_one_metric(nodes: &[Node], selects: &[Select], mut id: NodeId) -> bool {
+    loop {
+        match &nodes[id].op {
+            Op::Leaf(leaf) => return select::has_one_metric(&selects[leaf.select.index()].matchers),
+            Op::Map(Map::LabelReplace(_) | Map::LabelJoin(_)) => return false,
+            Op::Map(_) | Op::Sort(_) => id = nodes[id].inputs[0],
+            Op::Distinct(rule) if rule.names.is_some() => id = nodes[id].inputs[0],
+            Op::Aggregate(spec) => match spec.op {
+                AggregateOp::TopK | AggregateOp::BottomK | AggregateOp::LimitK | AggregateOp::LimitRatio => {
+                    id = nodes[id].inputs[0];
+                }
+                _ => return false,
+            },
+            _ => return false,
+        }
+    }
+}
+
+impl Plan {
+    /// As the function of that name, of an operator of the plan.
+    pub(crate) fn has_one_metric(&self, id: NodeId) -> bool {
+        has_one_metric(&self.nodes, self.selects(), id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use model::Timestamp;
+
+    use crate::{EngineOptions, ParseOptions, Query, QueryParams};
+
+    /// The labels that each select of a range query needs.
+    fn needed(text: &str, delayed_name_removal: bool) -> String {
+        let end = Timestamp::from_millis(600_000);
+        let params = QueryParams::range(Timestamp::EPOCH, end, Duration::from_secs(60));
+        let engine =
+            EngineOptions { parse: ParseOptions::ALL, delayed_name_removal, ..EngineOptions::default() };
+        let query = Query::plan(text, &params, &engine).unwrap();
+        let sets: Vec<String> = query.selects().iter().map(|s| s.hints.labels.to_string()).collect();
+        sets.join("; ")
+    }
+
+    #[test]
+    fn operators_say_which_labels_they_look_at() {
+        for (text, expected) in [
+            ("m", "all"),
+            ("count(m)", "none"),
+            ("sum by (job) (m)", "job"),
+            ("sum without (pod) (m)", "all but __name__, pod"),
+            ("max(sum by (job) (m))", "job"),
+            ("quantile by (a) (0.9, m)", "a"),
+            ("count_values by (a) ('v', m)", "a, v"),
+            ("topk(3, m)", "all"),
+            ("sum(topk by (a) (3, m))", "a"),
+            ("sum by (b) (limitk without (a) (3, m))", "all but __name__, a"),
+            ("sum(limit_ratio(0.5, m))", "all"),
+            ("scalar(m)", "none"),
+            ("absent(m)", "none"),
+            ("absent_over_time(m[5m])", "__name__"),
+            ("sum(m) by (job) / on (job) count by (job) (n)", "job; job"),
+            ("vector(scalar(m))", "none"),
+            // Annotations name metrics; what keeps series apart when names go needs no more of one metric.
+            ("sum by (job) (rate(m[5m]))", "__name__, __type__, __unit__, job"),
+            ("sum by (job) (-m)", "__name__, __type__, __unit__, job"),
+            ("sum by (job) (rate({job='x'}[5m]))", "all"),
+            ("sum by (job) (abs({__name__='m'}))", "__name__, __type__, __unit__, job"),
+            ("sum by (job) (-topk(3, m))", "__name__, __type__, __unit__, job"),
+            ("sum by (job) (max_over_time(m[1h:1m]))", "__name__, __type__, __unit__, job"),
+            ("sum by (job) (max_over_time((-m)[1h:1m]))", "all"),
+            ("sum(timestamp(m))", "__name__, __type__, __unit__"),
+            ("sum(label_replace(m, 'a', '', '', ''))", "all"),
+            ("sum(label_join(m, 'a', '', 'b'))", "all"),
+            ("sum(sort(m))", "none"),
+            ("sum(sort_by_label(m, 'a'))", "all"),
+            // The right side is told of in errors; the left one is matched.
+            ("sum by (b) (m / on (a) n)", "all; __name__, __type__, __unit__, a"),
+            ("sum by (b) (m / ignoring (a) n)", "all; all but a"),
+            ("sum by (b) (m * on (a) group_left (c) n)", "all; all"),
+            ("sum by (b) (m and on (a) n)", "a; a, b"),
+            ("sum by (b) (m unless on (a) n)", "a; a, b"),
+            ("sum by (b) (m or on (a) n)", "a, b; a, b"),
+            ("sum by (b) (m or n)", "all but __name__; all but __name__"),
+            ("histogram_quantile(0.9, sum by (le, job) (m))", "job, le"),
+            ("sum(histogram_quantile(0.9, m))", "all"),
+            ("sum by (v) (info(m))", "all; all"),
+            // A shared select needs what either needs.
+            ("sum by (a) (m) / on () group_left () sum by (b) (m)", "a, b"),
+            ("sum without (a, b) (m) - ignoring (x) sum by (a) (m)", "all but __name__, b"),
+            ("m / on () group_left () sum(m)", "all"),
+        ] {
+            assert_eq!(needed(text, false), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn names_that_go_late_keep_nothing_apart_on_the_way() {
+        assert_eq!(needed("sum by (job) (-m)", true), "job");
+        assert_eq!(needed("sum by (job) (rate({job='x'}[5m]))", true), "__name__, job");
+        assert_eq!(needed("sum by (__name__) (rate(m[5m]))", true), "__name__");
+        assert_eq!(needed("sum(label_replace(m, 'a', '', '', ''))", true), "all");
+    }
+}
