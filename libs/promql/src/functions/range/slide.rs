@@ -1,10 +1,11 @@
 //! Functions of float series whose result is kept up to date while the window slides.
 //!
 //! What is subtracted when a sample leaves must be exact, or rounding errors would pile up over the steps. So counts
-//! are subtracted, but sums are not: a counter's resets are added up again from a list of the (few) resets, and sums
-//! over long windows are put together from partial sums ([`partial`]).
+//! are subtracted, but sums are not: those over long windows, and of many resets of a counter, are put together from
+//! partial sums ([`Partial`]); those of few are added up again.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use super::edges::changed;
 use super::extrapolate::Change;
@@ -17,11 +18,14 @@ use crate::functions::kahan::KahanSum;
 use crate::syntax::ast::Boundary;
 use crate::syntax::functions::FunctionId;
 
-/// Windows of fewer samples than this are cheaper to add up again than to put together.
+/// Windows of fewer samples, or resets, than this are cheaper to add up again than to put together.
 const LONG_WINDOW: usize = 32;
 
-/// Samples that windows may pass over between two looks at the flag that ends the query. Each step counts with its whole
-/// window, though most need not look at all of it: a look costs less than a step.
+/// From numbers as large as this, the order of additions may decide whether they overflow.
+const HUGE: f64 = f64::MAX / 1e9;
+
+/// Samples that windows may pass over between two looks at the flag that ends the query. Each step counts as one,
+/// and with its whole window, though most need not look at all of it: a look costs less than a step.
 const SAMPLES_BETWEEN_LOOKS: usize = 1 << 18;
 
 /// Evaluates `function` over floats, if it is one of those that slide. `out` has no values yet.
@@ -96,11 +100,11 @@ fn each_with_end(
         cursor.slide(times.len(), end.saturating_sub(window.range), end, |at| times[at]);
         if !cursor.is_empty() {
             f(step, end, cursor.low, cursor.high);
-            passed += cursor.high - cursor.low;
-            if passed > SAMPLES_BETWEEN_LOOKS {
-                passed = 0;
-                function.call.budget.check()?;
-            }
+        }
+        passed += 1 + cursor.high - cursor.low;
+        if passed > SAMPLES_BETWEEN_LOOKS {
+            passed = 0;
+            function.call.budget.check()?;
         }
         end = end.saturating_add(advance);
     }
@@ -115,10 +119,10 @@ fn rate(
     per_second: bool,
 ) -> Result<(), QueryError> {
     let (times, values) = (points.timestamps, points.values);
-    let mut resets = Resets::default();
-    if counter {
-        resets.find(values, |_, previous, current| current < previous);
-    }
+    let mut resets = match counter {
+        true => Resets::find(values, |_, previous, current| current < previous),
+        false => Resets::default(),
+    };
     let window = function.window;
     let divisor = if per_second { window.range as f64 / 1000.0 } else { 1.0 };
     each_with_end(function, times, |step, end, low, high| {
@@ -145,8 +149,7 @@ fn rate_with_starts(
     notes: &mut Notebook<'_>,
 ) -> Result<(), QueryError> {
     let (times, values, starts) = (points.timestamps, points.values, points.starts);
-    let mut resets = Resets::default();
-    resets.find(values, |at, previous, current| {
+    let mut resets = Resets::find(values, |at, previous, current| {
         current < previous || reading(points, at).is_reset_since(reading(points, at - 1))
     });
     // Samples that count what the one before them had counted already.
@@ -186,36 +189,90 @@ fn reading(points: Points<'_>, at: usize) -> Reading {
 }
 
 /// Where a counter was reset, and what it had come to.
+///
+/// Prometheus adds what was lost in resets one after the other, in order of time. Up to [`LONG_WINDOW`] resets are added
+/// that way here too; more of them are put together from partial sums, whose result is at least as exact.
 #[derive(Default)]
 struct Resets {
     list: Vec<(usize, f64)>,
-    /// The first that may be inside the window.
-    first: usize,
+    /// Those inside the window: from the first on, and before the last.
+    inside: Range<usize>,
+    /// What the counter had come to at each of the list, added up; not where the order of additions matters.
+    lost: Option<Partial>,
 }
 
 impl Resets {
     /// Finds the samples, told by their place and by the values before and of them, at which a counter `is_reset`.
     #[inline(always)]
-    fn find(&mut self, values: &[f64], is_reset: impl Fn(usize, f64, f64) -> bool) {
+    fn find(values: &[f64], is_reset: impl Fn(usize, f64, f64) -> bool) -> Self {
+        let mut list = Vec::new();
         for (at, pair) in values.windows(2).enumerate() {
             if is_reset(at + 1, pair[0], pair[1]) {
-                self.list.push((at + 1, pair[0]));
+                list.push((at + 1, pair[0]));
             }
         }
+        let summable = list.len() > LONG_WINDOW && list.iter().all(|(_, value)| value.abs() < HUGE);
+        Resets { list, inside: 0..0, lost: summable.then(Partial::default) }
     }
 
     /// `change`, and what a window of the samples `low..high` lost in resets. Windows come in order.
     #[inline(always)]
-    fn add_to(&mut self, mut change: f64, low: usize, high: usize) -> f64 {
-        if !self.list.is_empty() {
-            while self.list.get(self.first).is_some_and(|(at, _)| *at <= low) {
-                self.first += 1;
-            }
-            for (_, value) in self.list[self.first..].iter().take_while(|(at, _)| *at < high) {
-                change += value;
-            }
+    fn add_to(&mut self, change: f64, low: usize, high: usize) -> f64 {
+        if self.list.is_empty() { change } else { self.add_lost(change, low, high) }
+    }
+
+    fn add_lost(&mut self, change: f64, low: usize, high: usize) -> f64 {
+        let Range { start, end } = &mut self.inside;
+        while self.list.get(*end).is_some_and(|(at, _)| *at < high) {
+            *end += 1;
         }
-        change
+        while *start < *end && self.list[*start].0 <= low {
+            *start += 1;
+        }
+        match &mut self.lost {
+            Some(lost) if self.inside.len() > LONG_WINDOW => {
+                change + lost.sum(self.inside.clone(), |at| self.list[at].1).value()
+            }
+            _ => self.list[self.inside.clone()].iter().fold(change, |change, (_, value)| change + value),
+        }
+    }
+}
+
+/// Adds up windows that slide over a list from partial sums, without ever subtracting.
+///
+/// The list is cut at a pivot. To the left of it, `heads[i]` is the sum of the numbers from `i` to the pivot; to the
+/// right, `tail` is the sum from the pivot on. A window is the sum of two of these; when its start passes the pivot,
+/// the pivot moves to the window's end. Each number is added twice over the whole list.
+#[derive(Default)]
+pub(super) struct Partial {
+    heads: Vec<KahanSum>,
+    heads_start: usize,
+    pivot: usize,
+    tail: KahanSum,
+    tail_end: usize,
+}
+
+impl Partial {
+    /// The sum of the numbers of a window. Windows come in order.
+    #[inline(always)]
+    pub(super) fn sum(&mut self, window: Range<usize>, number: impl Fn(usize) -> f64) -> KahanSum {
+        if window.start >= self.pivot {
+            self.heads.clear();
+            (self.heads_start, self.pivot, self.tail_end) = (window.start, window.end, window.end);
+            self.tail = KahanSum::default();
+            let mut total = KahanSum::default();
+            self.heads.extend(window.clone().rev().map(|at| {
+                total = total.add(number(at));
+                total
+            }));
+            self.heads.reverse();
+        }
+        while self.tail_end < window.end {
+            self.tail = self.tail.add(number(self.tail_end));
+            self.tail_end += 1;
+        }
+        let head = self.heads.get(window.start - self.heads_start).copied().unwrap_or_default();
+        head.merge(self.tail)
     }
 }
 
@@ -271,11 +328,7 @@ fn edges(
     })
 }
 
-/// Adds up long windows from partial sums, without ever subtracting.
-///
-/// The samples are cut at a pivot. To the left of it, `heads[i]` is the sum of the samples from `i` to the pivot; to the
-/// right, `tail` is the sum from the pivot on. A window is the sum of two of these; when its start passes the pivot,
-/// the pivot moves to the window's end. Each sample is added twice over the whole series.
+/// Adds up long windows with [`Partial`].
 ///
 /// Returns `false`, having done nothing, where windows are short or where numbers are so large that the order of
 /// additions decides whether they overflow.
@@ -285,7 +338,6 @@ fn partial(
     out: &mut [f64],
     finish: impl Fn(KahanSum, usize) -> f64,
 ) -> Result<bool, QueryError> {
-    const HUGE: f64 = f64::MAX / 1e9;
     let (times, values) = (points.timestamps, points.values);
     let overlap = function.window.range / function.steps.interval.max(1);
     let dense = match (times.first(), times.last()) {
@@ -298,27 +350,9 @@ fn partial(
     if overlap < 4 || !dense || function.window.at.is_some() || !values.iter().all(|v| v.abs() < HUGE) {
         return Ok(false);
     }
-    let mut heads: Vec<KahanSum> = Vec::new();
-    let (mut heads_start, mut pivot, mut tail_end) = (0, 0, 0);
-    let mut tail = KahanSum::default();
+    let mut sums = Partial::default();
     each(function, times, |step, low, high| {
-        if low >= pivot {
-            heads.clear();
-            (heads_start, pivot, tail_end) = (low, high, high);
-            tail = KahanSum::default();
-            let mut total = KahanSum::default();
-            heads.extend(values[low..high].iter().rev().map(|value| {
-                total = total.add(*value);
-                total
-            }));
-            heads.reverse();
-        }
-        while tail_end < high {
-            tail = tail.add(values[tail_end]);
-            tail_end += 1;
-        }
-        let head = heads.get(low - heads_start).copied().unwrap_or_default();
-        out[step] = finish(head.merge(tail), high - low);
+        out[step] = finish(sums.sum(low..high, |at| values[at]), high - low);
     })?;
     Ok(true)
 }

@@ -27,6 +27,8 @@ impl Random {
 fn series(random: &mut Random) -> (Vec<i64>, Vec<f64>) {
     let (mut times, mut values) = (Vec::new(), Vec::new());
     let odd = random.below(3) == 0;
+    // A gauge, which as a counter would be reset at every second sample.
+    let gauge = random.below(4) == 0;
     let (mut time, mut value) = (random.below(100_000) as i64, 0.0);
     for _ in 0..random.below(400) {
         time += 1 + match random.below(20) {
@@ -40,6 +42,7 @@ fn series(random: &mut Random) -> (Vec<i64>, Vec<f64>) {
             4 if odd => f64::INFINITY,
             5 | 6 if odd => -0.0,
             7 | 8 if odd => 0.0,
+            _ if gauge => random.below(1000) as f64 / 7.0 - 20.0,
             _ => value + random.below(1000) as f64 / 8.0,
         };
         times.push(time);
@@ -125,6 +128,24 @@ fn sliding_gives_what_looking_at_each_window_gives() {
                 assert!(close(fast, slow), "seed {seed}, {id:?}, step {step}: {fast} and not {slow}");
             }
         }
+    }
+}
+
+#[test]
+fn what_a_gauge_loses_is_added_up_in_a_few_additions_a_window() {
+    for (count, length) in [(1000, 100), (1000, 999), (1000, 1), (5, 1000)] {
+        let additions = std::cell::Cell::new(0);
+        let number = |at: usize| {
+            additions.set(additions.get() + 1);
+            at as f64
+        };
+        let mut sums = slide::Partial::default();
+        for end in 1..=count {
+            let start = usize::saturating_sub(end, length);
+            let sum = sums.sum(start..end, number).value();
+            assert_eq!(sum, (start..end).sum::<usize>() as f64, "{start}..{end}");
+        }
+        assert!(additions.get() <= 2 * count, "{length}: {}", additions.get());
     }
 }
 
