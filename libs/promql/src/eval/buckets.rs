@@ -9,8 +9,8 @@ use model::Labels;
 use super::budget::Hold;
 use super::column::{Cell, Column, Row, is_absent};
 use super::notes::{ForcedMonotonicity, Note};
-use super::operator::{Context, Operator, Scalars};
-use super::scalar::Scalar;
+use super::operator::{Context, Operator};
+use super::scalar::{Scalar, Scalars};
 use crate::QueryError;
 use crate::functions::buckets::{
     ClassicBucket, Oddity, classic_fraction, classic_quantile, native_fraction, native_quantile,
@@ -53,7 +53,7 @@ impl BucketOperator {
             params: call.params.clone(),
             label: call.label.clone(),
             named: call.named,
-            scalars: Scalars::new(call.params.len()),
+            scalars: Scalars::new(call.params.len(), hold.another()),
             native: Vec::new(),
             classic: Vec::new(),
             places: HashMap::new(),
@@ -297,8 +297,7 @@ impl Operator for BucketOperator {
         _out: &mut Vec<Row>,
     ) -> Result<(), QueryError> {
         if input > 0 {
-            self.scalars.take(input - 1, rows);
-            return Ok(());
+            return self.scalars.take(input - 1, rows);
         }
         for row in rows {
             cx.budget.check()?;
@@ -313,5 +312,9 @@ impl Operator for BucketOperator {
         }
         self.ended[input] = true;
         if self.ended.iter().all(|ended| *ended) { self.finish(cx, out) } else { Ok(()) }
+    }
+
+    fn scalars(&mut self) -> Option<&mut Scalars> {
+        Some(&mut self.scalars)
     }
 }

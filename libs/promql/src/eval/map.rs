@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use model::CounterResetHint;
 
-use super::budget::Budget;
+use super::budget::{Budget, Hold};
 use super::column::{ABSENT, Cell, Column, Histogram, Points, Row, is_absent};
 use super::notes::{Note, Notes};
+use super::parts::in_parts;
 use super::scalar::Scalar;
 use crate::QueryError;
 use crate::functions::arithmetic::{self, Outcome};
@@ -18,6 +19,37 @@ use crate::plan::steps::Steps;
 use crate::syntax::ast::{BinaryOp, Span};
 use crate::syntax::functions::FunctionId;
 
+/// What changes keep from one series to the next, so as not to compute or allocate it again.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    /// The times of the steps of a subquery that have a float.
+    times: Vec<i64>,
+    /// The steps whose times these are, where each has a float.
+    dense: Option<Steps>,
+    hold: Hold,
+}
+
+impl Scratch {
+    pub(crate) fn new(budget: &Arc<Budget>) -> Self {
+        Scratch { times: Vec::new(), dense: None, hold: Hold::new(budget) }
+    }
+}
+
+/// Bytes that [`apply`] takes beside the series that it changes, to be held before. Where there are any, it leaves the
+/// series with another size.
+pub(crate) fn needs(map: &Map, steps: &Steps, row: &Row) -> u64 {
+    let slots = if row.column.histograms.is_empty() { 1 } else { 2 };
+    let column = (steps.count * slots * 8) as u64;
+    match map {
+        Map::Repeat => column,
+        Map::Subquery { .. } => {
+            let histograms = row.column.histograms.iter().flatten().count();
+            column + (histograms * size_of::<(i64, Histogram)>()) as u64 + row.column.unshared_bytes()
+        }
+        _ => row.column.unshared_bytes(),
+    }
+}
+
 /// Applies `map` to one series; `false` where nothing is left of it.
 pub(crate) fn apply(
     map: &Map,
@@ -25,49 +57,31 @@ pub(crate) fn apply(
     scalars: &[Scalar],
     row: &mut Row,
     budget: &Budget,
+    scratch: &mut Scratch,
     notes: &mut Notes,
 ) -> Result<bool, QueryError> {
     match map {
         Map::Identity => return Ok(true),
-        Map::Negate => {
-            row.drop_name = true;
-            for value in &mut row.column.floats {
-                if !is_absent(*value) {
-                    *value = -*value;
-                }
-            }
-            for histogram in row.column.histograms.iter_mut().flatten() {
-                let mut copy = (**histogram).clone();
-                copy.mul(-1.0);
-                *histogram = Arc::new(copy);
-            }
-        }
-        Map::Math(id) => math(*id, scalars, row)?,
-        Map::Date(id) => floats_only(row, |_, value| Some(date::part(*id, value))),
-        Map::StepTime => {
-            for step in 0..steps.count {
-                if row.column.has(step) {
-                    row.column.floats[step] = steps.time(step) as f64 / 1000.0;
-                }
-            }
-            row.column.drop_histograms();
-            row.drop_name = true;
-        }
+        Map::Negate => negate(row, budget)?,
+        Map::Math(id) => math(*id, scalars, row, budget)?,
+        Map::Date(id) => floats_only(row, budget, |_, value| Some(date::part(*id, value)))?,
+        Map::StepTime => step_time(steps, row, budget)?,
         Map::Extreme(id) => {
-            let other = |step: usize| scalars.first().map_or(f64::NAN, |s| s.at(step));
-            for (step, value) in row.column.floats.iter_mut().enumerate() {
-                *value = if *id == FunctionId::MaxOf {
-                    go_max(*value, other(step))
-                } else {
-                    go_min(*value, other(step))
-                };
-            }
+            let scalar = scalars.first().ok_or_else(missing)?;
+            let best = if *id == FunctionId::MaxOf { go_max } else { go_min };
+            in_parts(row.column.len(), budget, |part| {
+                for step in part {
+                    row.column.floats[step] = best(row.column.floats[step], scalar.at(step));
+                }
+            })?;
             return Ok(true);
         }
         Map::Statistic(id) => statistic(*id, row),
         Map::Arithmetic { op, swapped, return_bool, span } => {
             let scalar = scalars.first().ok_or_else(missing)?;
-            arithmetic(*op, scalar, *swapped, *return_bool, *span, row, notes);
+            let arithmetic =
+                Arithmetic { op: *op, scalar, swapped: *swapped, return_bool: *return_bool, span: *span };
+            arithmetic.apply(row, budget, notes)?;
         }
         Map::LabelReplace(replace) => {
             replace.apply(row, budget)?;
@@ -80,16 +94,11 @@ pub(crate) fn apply(
         Map::Subquery { call, window, inner } => {
             let function = RangeFunction { call, window, steps, scalars };
             let column = std::mem::take(&mut row.column);
-            subquery(&function, inner, column, row, notes)?;
+            subquery(&function, inner, column, row, scratch, notes)?;
             row.drop_name |= !call.keeps_name();
         }
         Map::Repeat => {
-            let cell = row.column.get(0);
-            let mut repeated = Column::absent(steps.count);
-            for step in 0..steps.count {
-                repeated.set(step, cell);
-            }
-            row.column = repeated;
+            row.column = repeat(row.column.get(0), steps.count);
             return Ok(true);
         }
     }
@@ -101,27 +110,74 @@ fn missing() -> QueryError {
 }
 
 /// Changes each float to what `f` makes of it, and drops histograms.
-fn floats_only(row: &mut Row, f: impl Fn(usize, f64) -> Option<f64>) {
-    for (step, value) in row.column.floats.iter_mut().enumerate() {
-        if !is_absent(*value) {
-            *value = f(step, *value).unwrap_or(ABSENT);
+#[inline(always)]
+fn floats_only(
+    row: &mut Row,
+    budget: &Budget,
+    f: impl Fn(usize, f64) -> Option<f64>,
+) -> Result<(), QueryError> {
+    in_parts(row.column.len(), budget, |part| {
+        for step in part {
+            let value = &mut row.column.floats[step];
+            if !is_absent(*value) {
+                *value = f(step, *value).unwrap_or(ABSENT);
+            }
         }
-    }
+    })?;
     row.column.drop_histograms();
     row.drop_name = true;
+    Ok(())
 }
 
-fn math(id: FunctionId, scalars: &[Scalar], row: &mut Row) -> Result<(), QueryError> {
+fn negate(row: &mut Row, budget: &Budget) -> Result<(), QueryError> {
+    row.drop_name = true;
+    let floats = &mut row.column.floats;
+    in_parts(floats.len(), budget, |part| {
+        floats[part].iter_mut().filter(|value| !is_absent(**value)).for_each(|value| *value = -*value);
+    })?;
+    for histogram in row.column.histograms.iter_mut().flatten() {
+        let mut copy = (**histogram).clone();
+        copy.mul(-1.0);
+        *histogram = Arc::new(copy);
+    }
+    Ok(())
+}
+
+/// The time of each step that has a value.
+fn step_time(steps: &Steps, row: &mut Row, budget: &Budget) -> Result<(), QueryError> {
+    in_parts(row.column.len(), budget, |part| {
+        for step in part {
+            if row.column.has(step) {
+                row.column.floats[step] = steps.time(step) as f64 / 1000.0;
+            }
+        }
+    })?;
+    row.column.drop_histograms();
+    row.drop_name = true;
+    Ok(())
+}
+
+/// The same at each of so many steps.
+fn repeat(cell: Cell<'_>, steps: usize) -> Column {
+    let mut column = Column::absent(steps);
+    match cell {
+        Cell::Absent => {}
+        Cell::Float(value) => column.floats.fill(value),
+        Cell::Histogram(histogram) => column.histograms.resize(steps, Some(histogram.clone())),
+    }
+    column
+}
+
+fn math(id: FunctionId, scalars: &[Scalar], row: &mut Row, budget: &Budget) -> Result<(), QueryError> {
     let at = |index: usize, step: usize| scalars.get(index).map(|s| s.at(step));
     let function = |step: usize| FloatFunction::new(id, at(0, step), at(1, step));
     if scalars.iter().all(|s| s.constant().is_some()) {
         let function = function(0)
             .ok_or_else(|| QueryError::execution(format!("{} cannot be evaluated", id.signature().name)))?;
-        floats_only(row, |_, value| function.apply(value));
+        floats_only(row, budget, |_, value| function.apply(value))
     } else {
-        floats_only(row, |step, value| function(step).and_then(|f| f.apply(value)));
+        floats_only(row, budget, |step, value| function(step).and_then(|f| f.apply(value)))
     }
-    Ok(())
 }
 
 fn statistic(id: FunctionId, row: &mut Row) {
@@ -143,56 +199,64 @@ fn statistic(id: FunctionId, row: &mut Row) {
 }
 
 /// An operator between each value and a scalar.
-fn arithmetic(
+struct Arithmetic<'a> {
     op: BinaryOp,
-    scalar: &Scalar,
+    scalar: &'a Scalar,
     swapped: bool,
     return_bool: bool,
     span: Span,
-    row: &mut Row,
-    notes: &mut Notes,
-) {
-    // A comparison keeps the value of the vector, on whichever side it stands.
-    let keeps_vector = swapped && op.is_comparison();
-    let trims = matches!(op, BinaryOp::TrimLower | BinaryOp::TrimUpper);
-    for step in 0..row.column.floats.len() {
-        let value = row.column.floats[step];
-        if is_absent(value) {
-            continue;
-        }
-        let other = scalar.at(step);
-        let (left, right) = if swapped { (other, value) } else { (value, other) };
-        if trims {
-            notes.add(Note::IncompatibleTypes { left: "float", op: op.as_str(), right: "float" }, span);
-        }
-        let (result, keep) = arithmetic::floats(op, left, right);
-        row.column.floats[step] = if return_bool && op.is_comparison() {
-            f64::from(u8::from(keep))
-        } else if !keep {
-            ABSENT
-        } else if keeps_vector {
-            value
-        } else {
-            result
-        };
-    }
-    if !row.column.histograms.is_empty() {
-        for step in 0..row.column.floats.len() {
-            let Some(histogram) = row.column.histograms[step].take() else { continue };
-            let (vector, other) = (Cell::Histogram(&histogram), Cell::Float(scalar.at(step)));
-            let (left, right) = if swapped { (other, vector) } else { (vector, other) };
-            match arithmetic::apply(op, left, right, notes, span) {
-                Outcome::Refused => {}
-                Outcome::Float(_, keep) | Outcome::Histogram(_, keep) if return_bool => {
-                    row.column.floats[step] = f64::from(u8::from(keep));
-                }
-                Outcome::Float(value, true) => row.column.floats[step] = value,
-                Outcome::Histogram(result, true) => row.column.histograms[step] = Some(result),
-                Outcome::Float(_, false) | Outcome::Histogram(_, false) => {}
+}
+
+impl Arithmetic<'_> {
+    fn apply(&self, row: &mut Row, budget: &Budget, notes: &mut Notes) -> Result<(), QueryError> {
+        in_parts(row.column.len(), budget, |part| {
+            for step in part {
+                self.float(&mut row.column.floats[step], step, notes);
             }
+        })?;
+        for step in 0..row.column.histograms.len() {
+            self.histogram(&mut row.column, step, notes);
+        }
+        row.drop_name |= self.return_bool || arithmetic::changes_metric(self.op);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn float(&self, value: &mut f64, step: usize, notes: &mut Notes) {
+        if is_absent(*value) {
+            return;
+        }
+        let other = self.scalar.at(step);
+        let (left, right) = if self.swapped { (other, *value) } else { (*value, other) };
+        if matches!(self.op, BinaryOp::TrimLower | BinaryOp::TrimUpper) {
+            let op = self.op.as_str();
+            notes.add(Note::IncompatibleTypes { left: "float", op, right: "float" }, self.span);
+        }
+        let (result, keep) = arithmetic::floats(self.op, left, right);
+        if self.return_bool && self.op.is_comparison() {
+            *value = f64::from(u8::from(keep));
+        } else if !keep {
+            *value = ABSENT;
+        } else if !(self.swapped && self.op.is_comparison()) {
+            // A comparison keeps the value of the vector, on whichever side it stands.
+            *value = result;
         }
     }
-    row.drop_name |= return_bool || arithmetic::changes_metric(op);
+
+    fn histogram(&self, column: &mut Column, step: usize, notes: &mut Notes) {
+        let Some(histogram) = column.histograms[step].take() else { return };
+        let (vector, other) = (Cell::Histogram(&histogram), Cell::Float(self.scalar.at(step)));
+        let (left, right) = if self.swapped { (other, vector) } else { (vector, other) };
+        match arithmetic::apply(self.op, left, right, notes, self.span) {
+            Outcome::Refused => {}
+            Outcome::Float(_, keep) | Outcome::Histogram(_, keep) if self.return_bool => {
+                column.floats[step] = f64::from(u8::from(keep));
+            }
+            Outcome::Float(value, true) => column.floats[step] = value,
+            Outcome::Histogram(result, true) => column.histograms[step] = Some(result),
+            Outcome::Float(_, false) | Outcome::Histogram(_, false) => {}
+        }
+    }
 }
 
 /// A range function over the steps of a subquery.
@@ -201,22 +265,37 @@ fn subquery(
     inner: &Steps,
     column: Column,
     row: &mut Row,
+    scratch: &mut Scratch,
     notes: &mut Notes,
 ) -> Result<(), QueryError> {
-    let mut times = Vec::with_capacity(column.len());
-    let mut values = Vec::with_capacity(column.len());
-    for (step, value) in column.floats.iter().enumerate() {
-        if !is_absent(*value) {
-            times.push(inner.time(step));
-            values.push(*value);
+    let mut values = column.floats;
+    if scratch.dense != Some(*inner) || values.iter().any(|value| is_absent(*value)) {
+        scratch.hold.at_least((values.len() * 8) as u64)?;
+        scratch.times.clear();
+        if scratch.times.capacity() < values.len() {
+            scratch.times = Vec::new();
+            scratch.times.reserve_exact(values.len());
         }
+        let (mut kept, times, budget) = (0, &mut scratch.times, &function.call.budget);
+        in_parts(values.len(), budget, |part| {
+            for step in part {
+                let value = values[step];
+                if !is_absent(value) {
+                    times.push(inner.time(step));
+                    values[kept] = value;
+                    kept += 1;
+                }
+            }
+        })?;
+        scratch.dense = (kept == values.len()).then_some(*inner);
+        values.truncate(kept);
     }
     let found = column.histograms.into_iter().enumerate();
     let histograms: Vec<(i64, Histogram)> = found
         .filter_map(|(step, histogram)| histogram.map(|h| (inner.time(step), without_hint(h))))
         .collect();
     let points = Points {
-        timestamps: &times,
+        timestamps: &scratch.times,
         values: &values,
         histograms: &histograms,
         // What an expression gives has no start.

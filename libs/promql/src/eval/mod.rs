@@ -21,6 +21,7 @@ pub(crate) mod merge;
 pub(crate) mod meter;
 pub(crate) mod notes;
 pub(crate) mod operator;
+pub(crate) mod parts;
 pub(crate) mod pipeline;
 pub(crate) mod pool;
 pub(crate) mod scalar;
@@ -35,7 +36,7 @@ use model::Labels;
 use series::SelectedSeries;
 
 use budget::Hold;
-use column::{Column, Row};
+use column::Row;
 use distinct::{Shortcut, is_typed};
 use identity::Identities;
 use meter::{Clock, Meters};
@@ -43,6 +44,7 @@ use notes::Notes;
 use operator::Context;
 use pipeline::{Outcome, Pipeline, Product, Stage, Taker, Work};
 use pool::{BATCH, Job, Pool};
+use scalar::Scalar;
 use slot::Slot;
 
 use crate::functions::label::is_reserved;
@@ -99,6 +101,7 @@ pub struct Evaluation {
     open: Vec<usize>,
     readings: Vec<Reading>,
     pool: Pool,
+    scratch: map::Scratch,
     rows: Vec<Row>,
     answer_hold: Hold,
     raw: Vec<MatrixSeries>,
@@ -127,6 +130,7 @@ impl Evaluation {
             .collect();
         let mut evaluation = Evaluation {
             pool: Pool::new(plan.clone(), meters.clone()),
+            scratch: map::Scratch::new(&plan.budget),
             answer_hold: Hold::new(&plan.budget),
             plan,
             meters,
@@ -234,17 +238,26 @@ impl Evaluation {
     /// Gives the output of everything that needs no series.
     fn start(&mut self) -> Result<(), QueryError> {
         for id in 0..self.plan.nodes.len() {
-            let node = &self.plan.nodes[id];
-            let column = match &node.op {
-                Op::Number(value) => Column::constant(*value, node.steps.count),
-                Op::Time => {
-                    let floats = node.steps.times().map(|time| time as f64 / 1000.0).collect();
-                    Column { floats, histograms: Vec::new() }
-                }
+            let (steps, parent) = (self.plan.nodes[id].steps, self.plan.nodes[id].parent);
+            let scalar = match &self.plan.nodes[id].op {
+                Op::Number(value) => Scalar::Constant(*value),
+                Op::Time => Scalar::Time(steps),
                 _ => continue,
             };
-            let out = self.deliver(id, vec![Row::new(Labels::empty(), column)])?;
-            self.work(out)?;
+            self.plan.budget.check()?;
+            let known = match parent {
+                Some((parent, input)) => self.slots[parent].know(input, &scalar)?,
+                None => false,
+            };
+            if known {
+                self.meters.of(id).count(1, steps.count as u64);
+            } else {
+                let mut hold = Hold::metered(&self.plan.budget, self.meters.of(id));
+                hold.add((steps.count * 8 + size_of::<Row>()) as u64)?;
+                let row = Row::new(Labels::empty(), scalar.column(steps.count));
+                let out = self.deliver_held(id, vec![row], hold)?;
+                self.work(out)?;
+            }
             self.work(Some(Task::End(id)))?;
         }
         Ok(())
@@ -371,14 +384,19 @@ impl Evaluation {
     fn work(&mut self, first: Option<Task>) -> Result<(), QueryError> {
         let mut tasks: Vec<Task> = first.into_iter().collect();
         while let Some(task) = tasks.pop() {
+            self.plan.budget.check()?;
             match task {
                 Task::Deliver { to, mut rows, mut on_the_way } => {
-                    let (mut batch, mut bytes) = (Vec::new(), 0);
+                    // What a series comes to may be larger than itself.
+                    let steps = to.map_or(0, |(id, _)| self.plan.nodes[id].steps.count);
+                    let (mut batch, mut bytes, mut weight) = (Vec::new(), 0, 0);
                     while batch.len() < BATCH
-                        && bytes < DELIVERY_BYTES
+                        && weight < DELIVERY_BYTES
                         && let Some(row) = rows.next()
                     {
-                        bytes += row.size_bytes();
+                        let size = row.size_bytes();
+                        bytes += size;
+                        weight += size.max(steps as u64 * 8);
                         batch.push(row);
                     }
                     // Held until it has been taken in.
@@ -421,12 +439,21 @@ impl Evaluation {
 
     /// Hands the output of `id` to whom it feeds.
     fn deliver(&self, id: NodeId, rows: Vec<Row>) -> Result<Option<Task>, QueryError> {
+        self.deliver_held(id, rows, Hold::metered(&self.plan.budget, self.meters.of(id)))
+    }
+
+    /// As [`deliver`](Self::deliver), where part of the memory may be held already.
+    fn deliver_held(
+        &self,
+        id: NodeId,
+        rows: Vec<Row>,
+        mut on_the_way: Hold,
+    ) -> Result<Option<Task>, QueryError> {
         if rows.is_empty() {
             return Ok(None);
         }
         self.meters.output(id, &rows);
-        let mut on_the_way = Hold::metered(&self.plan.budget, self.meters.of(id));
-        on_the_way.add(rows.iter().map(Row::size_bytes).sum())?;
+        on_the_way.exactly(rows.iter().map(Row::size_bytes).sum())?;
         Ok(Some(Task::Deliver { to: self.plan.nodes[id].parent, rows: rows.into_iter(), on_the_way }))
     }
 
@@ -434,7 +461,8 @@ impl Evaluation {
         let mut out = Vec::new();
         let plan = self.plan.clone();
         let mut lap = self.meters.lap();
-        let mut cx = Context { steps: &plan.nodes[id].steps, notes: &mut self.notes, budget: &plan.budget };
+        let (steps, notes, scratch) = (&plan.nodes[id].steps, &mut self.notes, &mut self.scratch);
+        let mut cx = Context { steps, notes, budget: &plan.budget, scratch };
         self.slots[id].push(&mut cx, input, rows, &mut out)?;
         lap.book(self.meters.of(id));
         self.deliver(id, out)
@@ -445,7 +473,8 @@ impl Evaluation {
         let mut out = Vec::new();
         let plan = self.plan.clone();
         let mut lap = self.meters.lap();
-        let mut cx = Context { steps: &plan.nodes[id].steps, notes: &mut self.notes, budget: &plan.budget };
+        let (steps, notes, scratch) = (&plan.nodes[id].steps, &mut self.notes, &mut self.scratch);
+        let mut cx = Context { steps, notes, budget: &plan.budget, scratch };
         self.slots[id].end(&mut cx, input, &mut out)?;
         lap.book(self.meters.of(id));
         self.deliver(id, out)

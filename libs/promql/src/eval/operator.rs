@@ -4,7 +4,7 @@ use super::budget::Hold;
 use super::column::Row;
 use super::map;
 use super::notes::Notes;
-use super::scalar::Scalar;
+use super::scalar::{Scalar, Scalars};
 use crate::QueryError;
 use crate::plan::node::Map;
 use crate::plan::steps::Steps;
@@ -25,6 +25,11 @@ pub(crate) trait Operator: std::fmt::Debug + Send {
     /// Called once an input has had its last series; adds what follows from that to `out`. After all inputs have
     /// ended, so has the output.
     fn end(&mut self, cx: &mut Context<'_>, input: usize, out: &mut Vec<Row>) -> Result<(), QueryError>;
+
+    /// Where scalars arrive, if its inputs behind the first are such.
+    fn scalars(&mut self) -> Option<&mut Scalars> {
+        None
+    }
 }
 
 /// What an operator works with beside its series.
@@ -35,43 +40,14 @@ pub(crate) struct Context<'a> {
     pub(crate) notes: &'a mut Notes,
     /// Called in loops so that a query can be ended.
     pub(crate) budget: &'a super::budget::Budget,
+    /// What changes of series work with.
+    pub(crate) scratch: &'a mut map::Scratch,
 }
 
 impl Context<'_> {
     /// Whether the query is evaluated at one instant, where the order of series is part of the answer.
     pub(crate) fn is_instant(&self) -> bool {
         self.steps.count == 1
-    }
-}
-
-/// Scalar inputs on their way in: inputs `1..` of most operators.
-#[derive(Debug)]
-pub(crate) struct Scalars {
-    known: Vec<Option<Scalar>>,
-}
-
-impl Scalars {
-    pub(crate) fn new(count: usize) -> Self {
-        Scalars { known: vec![None; count] }
-    }
-
-    /// Takes the series of scalar number `index`.
-    pub(crate) fn take(&mut self, index: usize, rows: Vec<Row>) {
-        if let (Some(slot), Some(row)) = (self.known.get_mut(index), rows.into_iter().next()) {
-            *slot = Some(Scalar::of(row));
-        }
-    }
-
-    /// Notes that scalar `index` has ended; one without steps never came.
-    pub(crate) fn end(&mut self, index: usize) {
-        if let Some(slot) = self.known.get_mut(index) {
-            slot.get_or_insert(Scalar::Constant(f64::NAN));
-        }
-    }
-
-    /// All of them, once all are known.
-    pub(crate) fn all(&self) -> Option<Vec<Scalar>> {
-        self.known.iter().cloned().collect()
     }
 }
 
@@ -110,7 +86,7 @@ pub(crate) struct MapOperator {
 
 impl MapOperator {
     pub(crate) fn new(map: Map, scalars: usize, hold: Hold) -> Self {
-        MapOperator { map, scalars: Scalars::new(scalars), waiting: Kept::new(hold) }
+        MapOperator { map, scalars: Scalars::new(scalars, hold.another()), waiting: Kept::new(hold) }
     }
 
     /// The change and its arguments, if they are all known: it can then be made anywhere.
@@ -125,11 +101,17 @@ impl MapOperator {
         rows: Vec<Row>,
         out: &mut Vec<Row>,
     ) -> Result<(), QueryError> {
+        // What becomes larger than the series it was, whose memory is held by whoever hands it in.
+        let (mut grown, mut making) = (0, self.waiting.hold.another());
         for mut row in rows {
             cx.budget.check()?;
-            if map::apply(&self.map, cx.steps, scalars, &mut row, cx.budget, cx.notes)? {
+            let more = map::needs(&self.map, cx.steps, &row);
+            making.add(more)?;
+            if map::apply(&self.map, cx.steps, scalars, &mut row, cx.budget, cx.scratch, cx.notes)? {
+                grown += if more > 0 { row.size_bytes() } else { 0 };
                 out.push(row);
             }
+            making.exactly(grown)?;
         }
         Ok(())
     }
@@ -144,8 +126,7 @@ impl Operator for MapOperator {
         out: &mut Vec<Row>,
     ) -> Result<(), QueryError> {
         if input > 0 {
-            self.scalars.take(input - 1, rows);
-            return Ok(());
+            return self.scalars.take(input - 1, rows);
         }
         match self.scalars.all() {
             Some(scalars) => self.apply(cx, &scalars, rows, out),
@@ -164,5 +145,9 @@ impl Operator for MapOperator {
             }
             None => Ok(()),
         }
+    }
+
+    fn scalars(&mut self) -> Option<&mut Scalars> {
+        Some(&mut self.scalars)
     }
 }

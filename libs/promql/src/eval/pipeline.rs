@@ -69,18 +69,20 @@ pub(crate) struct Scratch {
     hold: Hold,
     /// Holds the series that passes through the stages.
     passing: Hold,
+    maps: map::Scratch,
 }
 
 impl Scratch {
     pub(crate) fn new(budget: &Arc<Budget>) -> Self {
         let (samples, column) = (Samples::default(), Column::default());
-        Scratch { samples, column, hold: Hold::new(budget), passing: Hold::new(budget) }
+        let (hold, passing, maps) = (Hold::new(budget), Hold::new(budget), map::Scratch::new(budget));
+        Scratch { samples, column, hold, passing, maps }
     }
 
-    /// Holds what is passing through. Columns of floats are all of one size, so that what holds one holds the next.
-    fn hold_passing(&mut self, row: &Row) -> Result<(), QueryError> {
+    /// Holds what is passing through. Columns of floats that are all of one size: what holds one holds the next.
+    fn hold_passing(&mut self, row: &Row, one_size: bool) -> Result<(), QueryError> {
         let bytes = row.size_bytes();
-        if row.column.histograms.is_empty() {
+        if one_size && row.column.histograms.is_empty() {
             self.passing.at_least(bytes)
         } else {
             self.passing.exactly(bytes)
@@ -223,6 +225,7 @@ impl<'p> Running<'p> {
             return Ok(());
         }
         let mut column = std::mem::take(&mut scratch.column);
+        scratch.passing.at_least((self.steps.count * 8) as u64)?;
         if self.leaf.window.boundary == Boundary::Smoothed {
             // Each step gets a histogram of its own.
             let sizes = scratch.samples.histograms.iter().map(|(_, histogram)| histogram.size_bytes());
@@ -233,15 +236,18 @@ impl<'p> Running<'p> {
         let drop_name = drops_name(&self.leaf.kind);
         let mut row = Row { labels: series.labels.clone(), drop_name, column };
         let mut left = !row.column.is_empty();
-        scratch.hold_passing(&row)?;
+        scratch.hold_passing(&row, true)?;
         lap.book(leaf_meter);
         let mut looks = self.seen.iter_mut();
         for stage in &self.pipeline.stages {
+            self.budget.check()?;
             match &stage.work {
                 Work::Map(map, scalars) if left => {
-                    scratch.passing.add(row.column.unshared_bytes())?;
-                    left = map::apply(map, &stage.steps, scalars, &mut row, self.budget, notes)?;
-                    scratch.hold_passing(&row)?;
+                    let more = map::needs(map, &stage.steps, &row);
+                    scratch.passing.add(more)?;
+                    let (steps, maps) = (&stage.steps, &mut scratch.maps);
+                    left = map::apply(map, steps, scalars, &mut row, self.budget, maps, notes)?;
+                    scratch.hold_passing(&row, more == 0)?;
                 }
                 Work::Map(..) => {}
                 Work::Distinct(rule, shortcut) => {

@@ -6,6 +6,7 @@ use series::{AggrChunk, SelectedSeries};
 use std::time::Duration;
 use tsdb::XorEncoder;
 
+use super::parts::PART;
 use crate::{EngineOptions, Interrupt, ParseOptions, Query, QueryError, QueryOutput, QueryParams};
 
 const SERIES: usize = 400;
@@ -94,6 +95,43 @@ fn every_operator_looks_at_the_flag_at_least_once_a_series_and_ends_there() {
             let outcome = evaluate(text, &all, &fused, params);
             assert_eq!(outcome.unwrap_err(), QueryError::Canceled, "{text} at look {part} of {looks}");
             assert_eq!(fused.looks(), part + 1, "{text} went on after look {part} of {looks}");
+        }
+    }
+}
+
+#[test]
+fn a_query_of_few_series_looks_at_the_flag_while_they_pass_many_operators_and_steps() {
+    let all = series();
+    let one = "requests_total{instance='0001'}";
+    // Each column is looked at in so many parts.
+    let parts = 3;
+    let seconds = (PART * 2 + 1000) as i64;
+    let end = Timestamp::from_millis(600_000);
+    let instant = QueryParams::instant(end);
+    let start = Timestamp::from_millis(600_000 - seconds * 1000);
+    let range = QueryParams::range(start, end, Duration::from_secs(1));
+    let over = |expr: &str| format!("count_over_time(({expr})[{seconds}s:1s])");
+    let chain = |first: &str, next: &str, count: usize| format!("{first}{}", next.repeat(count));
+    for (text, params, looks) in [
+        (over(&chain(one, " + 1", 40)), &instant, 40 * parts),
+        (over(&chain(one, " * time()", 40)), &instant, 40 * parts),
+        (over(&chain(one, &format!(" / scalar({one})"), 10)), &instant, 10 * parts),
+        (over(&format!("{}vector(1)", "-".repeat(10))), &instant, 10 * parts),
+        (over(&format!("{}{one}{}", "abs(".repeat(10), ")".repeat(10))), &instant, 10 * parts),
+        (over(&format!("{}{one}{}", "hour(".repeat(10), ")".repeat(10))), &instant, 10 * parts),
+        (over(&format!("{}{one}{}", "timestamp(".repeat(10), ")".repeat(10))), &instant, 9 * parts),
+        (chain("time()", " + time()", 40), &range, 40 * parts),
+        (chain("time()", " % (time() + 1)", 20), &range, 40 * parts),
+        (format!("{}time(){}", "max_of(".repeat(20), ", 5)".repeat(20)), &range, 20 * parts),
+    ] {
+        let count = Interrupt::counting();
+        evaluate(&text, &all, &count, params).unwrap_or_else(|error| panic!("{text}: {error}"));
+        let found = count.looks();
+        assert!(found >= looks as u64, "{text}: only {found} looks at the flag and not {looks}");
+        for part in [found / 4, found / 2] {
+            let fused = Interrupt::fused(part);
+            assert_eq!(evaluate(&text, &all, &fused, params).unwrap_err(), QueryError::Canceled, "{text}");
+            assert_eq!(fused.looks(), part + 1, "{text} went on after look {part} of {found}");
         }
     }
 }

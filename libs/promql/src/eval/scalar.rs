@@ -2,26 +2,31 @@
 
 use std::sync::Arc;
 
-use super::column::Row;
+use super::budget::Hold;
+use super::column::{Column, Row};
+use crate::QueryError;
+use crate::plan::steps::Steps;
 
 /// A number for each step.
 #[derive(Clone, Debug)]
 pub(crate) enum Scalar {
     /// The same at all steps.
     Constant(f64),
+    /// The time of each step in seconds.
+    Time(Steps),
     /// One for each step.
-    Steps(Arc<[f64]>),
+    Steps(Arc<Vec<f64>>),
 }
 
 impl Scalar {
     /// The scalar that travelled as `row`.
-    pub(crate) fn of(row: Row) -> Self {
+    fn of(row: Row) -> Self {
         let floats = row.column.floats;
         match floats.split_first() {
             Some((first, rest)) if rest.iter().all(|v| v.to_bits() == first.to_bits()) => {
                 Scalar::Constant(*first)
             }
-            _ => Scalar::Steps(floats.into()),
+            _ => Scalar::Steps(Arc::new(floats)),
         }
     }
 
@@ -30,6 +35,7 @@ impl Scalar {
     pub(crate) fn at(&self, step: usize) -> f64 {
         match self {
             Scalar::Constant(value) => *value,
+            Scalar::Time(steps) => steps.time(step) as f64 / 1000.0,
             Scalar::Steps(values) => values.get(step).copied().unwrap_or(f64::NAN),
         }
     }
@@ -38,7 +44,65 @@ impl Scalar {
     pub(crate) fn constant(&self) -> Option<f64> {
         match self {
             Scalar::Constant(value) => Some(*value),
-            Scalar::Steps(_) => None,
+            Scalar::Time(_) | Scalar::Steps(_) => None,
         }
+    }
+
+    /// Its values at so many steps.
+    pub(crate) fn column(&self, steps: usize) -> Column {
+        match self {
+            Scalar::Constant(value) => Column::constant(*value, steps),
+            _ => Column { floats: (0..steps).map(|step| self.at(step)).collect(), histograms: Vec::new() },
+        }
+    }
+
+    /// Memory in bytes beside itself.
+    fn size_bytes(&self) -> u64 {
+        match self {
+            Scalar::Constant(_) | Scalar::Time(_) => 0,
+            Scalar::Steps(values) => (values.len() * 8) as u64,
+        }
+    }
+}
+
+/// Scalar arguments of an operator on their way in, and the memory that they take: inputs `1..` of most operators.
+#[derive(Debug)]
+pub(crate) struct Scalars {
+    known: Vec<Option<Scalar>>,
+    hold: Hold,
+}
+
+impl Scalars {
+    pub(crate) fn new(count: usize, hold: Hold) -> Self {
+        Scalars { known: vec![None; count], hold }
+    }
+
+    /// Takes the series of scalar number `index`.
+    pub(crate) fn take(&mut self, index: usize, rows: Vec<Row>) -> Result<(), QueryError> {
+        match rows.into_iter().next() {
+            Some(row) => self.know(index, Scalar::of(row)),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes scalar number `index`.
+    pub(crate) fn know(&mut self, index: usize, scalar: Scalar) -> Result<(), QueryError> {
+        self.hold.add(scalar.size_bytes())?;
+        if let Some(slot) = self.known.get_mut(index) {
+            *slot = Some(scalar);
+        }
+        Ok(())
+    }
+
+    /// Notes that scalar `index` has ended; one without steps never came.
+    pub(crate) fn end(&mut self, index: usize) {
+        if let Some(slot) = self.known.get_mut(index) {
+            slot.get_or_insert(Scalar::Constant(f64::NAN));
+        }
+    }
+
+    /// All of them, once all are known.
+    pub(crate) fn all(&self) -> Option<Vec<Scalar>> {
+        self.known.iter().cloned().collect()
     }
 }

@@ -2,15 +2,30 @@
 
 use model::Labels;
 
+use super::budget::Hold;
 use super::column::{Column, Row, is_absent};
 use super::operator::{Context, Operator};
 use crate::QueryError;
 
 /// `scalar(v)`: the value of the only float, or NaN.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct ScalarOperator {
     values: Vec<f64>,
     counts: Vec<u8>,
+    hold: Hold,
+}
+
+impl ScalarOperator {
+    pub(crate) fn new(hold: Hold) -> Self {
+        ScalarOperator { values: Vec::new(), counts: Vec::new(), hold }
+    }
+
+    fn make_room(&mut self, steps: usize) -> Result<(), QueryError> {
+        self.hold.at_least((steps * 9) as u64)?;
+        self.values.resize(steps, f64::NAN);
+        self.counts.resize(steps, 0);
+        Ok(())
+    }
 }
 
 impl Operator for ScalarOperator {
@@ -21,8 +36,7 @@ impl Operator for ScalarOperator {
         rows: Vec<Row>,
         _out: &mut Vec<Row>,
     ) -> Result<(), QueryError> {
-        self.values.resize(cx.steps.count, f64::NAN);
-        self.counts.resize(cx.steps.count, 0);
+        self.make_room(cx.steps.count)?;
         for row in rows {
             cx.budget.check()?;
             for (step, &value) in row.column.floats.iter().enumerate().filter(|(_, v)| !is_absent(**v)) {
@@ -34,7 +48,7 @@ impl Operator for ScalarOperator {
     }
 
     fn end(&mut self, cx: &mut Context<'_>, _input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {
-        self.values.resize(cx.steps.count, f64::NAN);
+        self.make_room(cx.steps.count)?;
         for (value, count) in self.values.iter_mut().zip(&self.counts) {
             if *count != 1 {
                 *value = f64::NAN;
@@ -42,6 +56,9 @@ impl Operator for ScalarOperator {
         }
         let column = Column { floats: std::mem::take(&mut self.values), histograms: Vec::new() };
         out.push(Row::new(Labels::empty(), column));
+        self.counts = Vec::new();
+        // The series is held on its way.
+        self.hold.give_back(u64::MAX);
         Ok(())
     }
 }
@@ -51,11 +68,18 @@ impl Operator for ScalarOperator {
 pub(crate) struct AbsentOperator {
     labels: Labels,
     present: Vec<bool>,
+    hold: Hold,
 }
 
 impl AbsentOperator {
-    pub(crate) fn new(labels: Labels) -> Self {
-        AbsentOperator { labels, present: Vec::new() }
+    pub(crate) fn new(labels: Labels, hold: Hold) -> Self {
+        AbsentOperator { labels, present: Vec::new(), hold }
+    }
+
+    fn make_room(&mut self, steps: usize) -> Result<(), QueryError> {
+        self.hold.at_least(steps as u64)?;
+        self.present.resize(steps, false);
+        Ok(())
     }
 }
 
@@ -67,7 +91,7 @@ impl Operator for AbsentOperator {
         rows: Vec<Row>,
         _out: &mut Vec<Row>,
     ) -> Result<(), QueryError> {
-        self.present.resize(cx.steps.count, false);
+        self.make_room(cx.steps.count)?;
         for row in rows {
             cx.budget.check()?;
             for (step, present) in self.present.iter_mut().enumerate() {
@@ -78,7 +102,8 @@ impl Operator for AbsentOperator {
     }
 
     fn end(&mut self, cx: &mut Context<'_>, _input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {
-        self.present.resize(cx.steps.count, false);
+        self.make_room(cx.steps.count)?;
+        self.hold.add((cx.steps.count * 8) as u64)?;
         let mut column = Column::absent(cx.steps.count);
         for (value, present) in column.floats.iter_mut().zip(&self.present) {
             if !present {
@@ -88,6 +113,9 @@ impl Operator for AbsentOperator {
         if !column.is_empty() {
             out.push(Row::new(self.labels.clone(), column));
         }
+        self.present = Vec::new();
+        // The series is held on its way.
+        self.hold.give_back(u64::MAX);
         Ok(())
     }
 }

@@ -14,7 +14,8 @@ use super::distinct::DistinctOperator;
 use super::info::InfoOperator;
 use super::merge::MergeOperator;
 use super::meter::Meters;
-use super::operator::{Context, MapOperator, Operator, Scalars};
+use super::operator::{Context, MapOperator, Operator};
+use super::scalar::{Scalar, Scalars};
 use super::single::{AbsentOperator, ScalarOperator};
 use super::sort::SortOperator;
 use crate::QueryError;
@@ -50,10 +51,10 @@ impl Slot {
         let other = |operator: Box<dyn Operator>| Slot::Other(operator);
         match &node.op {
             Op::Number(_) | Op::Time => Slot::Source,
-            Op::Leaf(_) => Slot::Leaf(Scalars::new(node.inputs.len())),
+            Op::Leaf(_) => Slot::Leaf(Scalars::new(node.inputs.len(), hold())),
             Op::Map(map) => Slot::Map(MapOperator::new(map.clone(), scalars, hold())),
-            Op::Scalar => other(Box::<ScalarOperator>::default()),
-            Op::Absent(labels) => other(Box::new(AbsentOperator::new(labels.clone()))),
+            Op::Scalar => other(Box::new(ScalarOperator::new(hold()))),
+            Op::Absent(labels) => other(Box::new(AbsentOperator::new(labels.clone(), hold()))),
             Op::Aggregate(spec) if fold::folds(spec.op) => {
                 Slot::Fold(Box::new(FoldOperator::new(spec.clone(), node.steps.count, hold())))
             }
@@ -77,6 +78,19 @@ impl Slot {
         }
     }
 
+    /// Takes a scalar that no series had to be made for; `false` where the input wants it as a series.
+    pub(crate) fn know(&mut self, input: usize, scalar: &Scalar) -> Result<bool, QueryError> {
+        let (scalars, index) = match self {
+            Slot::Leaf(scalars) => (Some(scalars), Some(input)),
+            Slot::Map(operator) => (operator.scalars(), input.checked_sub(1)),
+            Slot::Other(operator) => (operator.scalars(), input.checked_sub(1)),
+            Slot::Source | Slot::Distinct(_) | Slot::Fold(_) | Slot::Info(_) => (None, None),
+        };
+        let (Some(scalars), Some(index)) = (scalars, index) else { return Ok(false) };
+        scalars.know(index, scalar.clone())?;
+        Ok(true)
+    }
+
     /// Takes series of one input and adds what follows from them to `out`.
     pub(crate) fn push(
         &mut self,
@@ -87,10 +101,7 @@ impl Slot {
     ) -> Result<(), QueryError> {
         match self {
             Slot::Source => Ok(()),
-            Slot::Leaf(scalars) => {
-                scalars.take(input, rows);
-                Ok(())
-            }
+            Slot::Leaf(scalars) => scalars.take(input, rows),
             Slot::Map(operator) => operator.push(cx, input, rows, out),
             Slot::Distinct(operator) => operator.push(cx, input, rows, out),
             Slot::Fold(operator) => operator.push(cx, input, rows, out),

@@ -36,6 +36,7 @@ impl Steps {
     }
 
     /// All instants in order.
+    #[cfg(test)]
     pub(crate) fn times(&self) -> impl Iterator<Item = i64> + '_ {
         (0..self.count).map(|index| self.time(index))
     }

@@ -324,3 +324,36 @@ fn all_is_given_back_however_a_query_ends() {
         assert_eq!(engine.total.held_bytes(), 0, "{text}");
     }
 }
+
+#[test]
+fn scalars_and_subqueries_over_many_steps_keep_within_the_limit() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let floats = Data::floats(200);
+    // So many steps that a column of them takes 1.6 MB.
+    let range =
+        QueryParams::range(Timestamp::EPOCH, Timestamp::from_millis(600_000), Duration::from_millis(3));
+    let chain = |operand: &str, count: usize| vec![operand; count].join(" + ");
+    for text in [
+        chain("(time() * 2)", 100),
+        chain("scalar(f)", 100),
+        chain("scalar(f > 1e9)", 100),
+        "sum_over_time((topk(20, f @ 300) + 1)[10000s:10ms])".to_owned(),
+        "sum_over_time((f @ 300)[10000s:10ms])".to_owned(),
+        "sum_over_time((f or f)[10000s:10ms])".to_owned(),
+        chain("absent(g)", 100),
+        "stddev by (instance) (f)".to_owned(),
+    ] {
+        let params = if text.starts_with("sum_over_time") { instant() } else { range.clone() };
+        assert!(ends_at_the_limit(&text, &floats, &params, LIMIT), "{text} does not end at the limit");
+    }
+    // Columns of the last of these take all that there may be, and the times of their steps would take as much.
+    for (text, limit) in [("f @ 300", 10 << 20), ("vector(1)", 10 << 20), ("topk(1, f @ 300)", 10 << 20)] {
+        let text = format!("count_over_time(({text})[1000000s:1s])");
+        assert!(ends_at_the_limit(&text, &floats, &instant(), limit), "{text} does not end at the limit");
+    }
+    // Time and numbers are no columns.
+    for text in [chain("time()", 500), chain("2", 500), format!("f * {}", chain("time()", 2))] {
+        let params = if text.starts_with('f') { instant() } else { range.clone() };
+        assert!(!ends_at_the_limit(&text, &floats, &params, LIMIT), "{text} ends at the limit");
+    }
+}

@@ -10,8 +10,8 @@ use crate::QueryError;
 use crate::eval::budget::Hold;
 use crate::eval::column::{ABSENT, Cell, Column, Row, is_absent};
 use crate::eval::notes::Note;
-use crate::eval::operator::{Context, Operator, Scalars};
-use crate::eval::scalar::Scalar;
+use crate::eval::operator::{Context, Operator};
+use crate::eval::scalar::{Scalar, Scalars};
 use crate::functions::quantile::quantile;
 use crate::plan::node::{Aggregation, Grouping};
 use crate::text::{go_f, histogram_text};
@@ -33,7 +33,7 @@ impl QuantileOperator {
     pub(crate) fn new(spec: Arc<Aggregation>, hold: Hold) -> Self {
         QuantileOperator {
             spec,
-            scalars: Scalars::new(1),
+            scalars: Scalars::new(1, hold.another()),
             groups: Groups::default(),
             columns: Vec::new(),
             drop_names: Vec::new(),
@@ -79,8 +79,7 @@ impl Operator for QuantileOperator {
         _out: &mut Vec<Row>,
     ) -> Result<(), QueryError> {
         if input > 0 {
-            self.scalars.take(input - 1, rows);
-            return Ok(());
+            return self.scalars.take(input - 1, rows);
         }
         for row in rows {
             cx.budget.check()?;
@@ -106,6 +105,10 @@ impl Operator for QuantileOperator {
         }
         self.ended |= 1 << input.min(1);
         if self.ended == 0b11 { self.finish(cx, out) } else { Ok(()) }
+    }
+
+    fn scalars(&mut self) -> Option<&mut Scalars> {
+        Some(&mut self.scalars)
     }
 }
 

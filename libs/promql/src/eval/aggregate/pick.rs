@@ -13,8 +13,8 @@ use crate::QueryError;
 use crate::eval::budget::Hold;
 use crate::eval::column::{ABSENT, Cell, Column, Histogram, Row, is_absent};
 use crate::eval::notes::Note;
-use crate::eval::operator::{Context, Kept, Operator, Scalars};
-use crate::eval::scalar::Scalar;
+use crate::eval::operator::{Context, Kept, Operator};
+use crate::eval::scalar::{Scalar, Scalars};
 use crate::functions::quantile::nan_first;
 use crate::plan::node::Aggregation;
 use crate::syntax::ast::AggregateOp;
@@ -52,7 +52,7 @@ impl PickOperator {
     pub(crate) fn new(spec: Arc<Aggregation>, hold: Hold, waiting: Hold) -> Self {
         PickOperator {
             spec,
-            scalars: Scalars::new(1),
+            scalars: Scalars::new(1, hold.another()),
             waiting: Kept::new(waiting),
             groups: Groups::default(),
             chosen: Vec::new(),
@@ -308,8 +308,7 @@ impl Operator for PickOperator {
         _out: &mut Vec<Row>,
     ) -> Result<(), QueryError> {
         if input > 0 {
-            self.scalars.take(input - 1, rows);
-            return Ok(());
+            return self.scalars.take(input - 1, rows);
         }
         match self.scalars.all().and_then(|all| all.into_iter().next()) {
             Some(param) => self.choose(cx, &param, rows),
@@ -329,6 +328,10 @@ impl Operator for PickOperator {
         // The output is complete once both inputs have ended; until then, nothing is taken out.
         self.ended |= 1 << input.min(1);
         if self.ended == 0b11 { self.finish(cx, out) } else { Ok(()) }
+    }
+
+    fn scalars(&mut self) -> Option<&mut Scalars> {
+        Some(&mut self.scalars)
     }
 }
 
