@@ -18,7 +18,7 @@ use crate::api::{self, Api, ApiDefaults};
 use crate::config::{Config, DedupFunction, Feature, Propagate, QueryArgs};
 use crate::endpoints::{EndpointOptions, EndpointSet};
 use crate::fanout::{FanoutMetrics, ProxyOptions, ProxyStore};
-use crate::metrics::StoreNodes;
+use crate::metrics::{QueryMemory, StoreNodes};
 use crate::query::{Driver, Gate, QueryMetrics};
 
 /// Runs the querier until a signal ends it: the command `isthmus query`.
@@ -89,9 +89,11 @@ impl Querier {
         );
         let gate = Gate::new(args.max_concurrent, &mut registry);
         let query_metrics = QueryMetrics::new(&mut registry);
+        let engine = engine_options(&config);
+        registry.register_collector(Box::new(QueryMemory(engine.total.clone())));
         let driver = Driver::new(
             stores.clone(),
-            engine_options(&config),
+            engine,
             args.propagate_matchers == Propagate::Auto,
             gate,
             args.max_concurrent_select,

@@ -1,6 +1,7 @@
 //! How much memory there is, and how much of it queries may have.
 
 use std::fs;
+use std::path::Path;
 
 use promql::QueryError;
 
@@ -12,7 +13,11 @@ const LEAST_BYTES: u64 = 64 << 20;
 /// What all queries together may hold: half of the memory. The other half is for what connections hold and for the
 /// rest of the process, so that queries which are too large end with an error and not with the process.
 pub(crate) fn for_all_queries() -> u64 {
-    (total_bytes() / 2).max(LEAST_BYTES)
+    half_of(total_bytes(Path::new("/")))
+}
+
+fn half_of(total: u64) -> u64 {
+    (total / 2).max(LEAST_BYTES)
 }
 
 /// What one query may hold of the `total` for all: a quarter, so that one does not leave others without.
@@ -20,13 +25,33 @@ pub(crate) fn for_one_query(total: u64) -> u64 {
     (total / 4).max(LEAST_BYTES).min(total)
 }
 
-/// The memory of the container, or of the machine.
-fn total_bytes() -> u64 {
-    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| mem_total(&text));
-    let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
-    let container = limits.iter().find_map(|path| fs::read_to_string(path).ok()?.trim().parse().ok());
-    // Outside of containers the second file holds a number beyond any machine.
-    machine.into_iter().chain(container).min().unwrap_or(UNKNOWN_BYTES)
+/// The memory of the machine, or what control groups leave of it to this process; `root` is where the system's files are.
+fn total_bytes(root: &Path) -> u64 {
+    let machine = fs::read_to_string(root.join("proc/meminfo")).ok().and_then(|text| mem_total(&text));
+    let groups = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
+    let groups = groups.lines().filter_map(|line| group_limit(root, line));
+    // Where nothing is limited, version 1 says so by a number beyond any machine.
+    machine.into_iter().chain(groups).min().unwrap_or(UNKNOWN_BYTES)
+}
+
+/// The least limit of a control group and of those around it. `line` is one of `/proc/self/cgroup`: number, controllers
+/// and path; version 2 has number 0 and no controllers.
+fn group_limit(root: &Path, line: &str) -> Option<u64> {
+    let mut fields = line.splitn(3, ':').skip(1);
+    let (controllers, path) = (fields.next()?, fields.next()?);
+    let (mount, file) = if controllers.is_empty() {
+        ("sys/fs/cgroup", "memory.max")
+    } else if controllers.split(',').any(|controller| controller == "memory") {
+        ("sys/fs/cgroup/memory", "memory.limit_in_bytes")
+    } else {
+        return None;
+    };
+    // Within a container the path may be that of the machine, of which only the end is to be seen here, at the top. So
+    // what is not there is passed over.
+    let path = Path::new(path.trim_start_matches('/'));
+    let limit =
+        |group: &Path| fs::read_to_string(root.join(mount).join(group).join(file)).ok()?.trim().parse().ok();
+    path.ancestors().filter_map(limit).min()
 }
 
 fn mem_total(meminfo: &str) -> Option<u64> {
@@ -71,6 +96,60 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The memory of a system with these files; each tells its path and content.
+    fn system(files: &[(&str, &str)]) -> u64 {
+        let root = tempfile::tempdir().unwrap();
+        for (path, content) in files {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        total_bytes(root.path())
+    }
+
+    #[test]
+    fn control_groups_leave_less_than_the_machine_has() {
+        const MIB: u64 = 1 << 20;
+        let mib = |mib: u64| format!("{}\n", mib * MIB);
+        let machine = ("proc/meminfo", "MemTotal:        8388608 kB\n");
+        let v2 = |path: &'static str| ("proc/self/cgroup", path);
+        assert_eq!(system(&[]), UNKNOWN_BYTES);
+        assert_eq!(system(&[machine]), 8192 * MIB);
+        assert_eq!(system(&[machine, v2("0::/\n")]), 8192 * MIB);
+        // A container that sees its own group only, under its own name or that of the machine.
+        for name in ["0::/\n", "0::/kubepods/pod1/container1\n", "0::/../../other\n"] {
+            let own = ("sys/fs/cgroup/memory.max", &*mib(512));
+            assert_eq!(system(&[machine, v2(name), own]), 512 * MIB, "{name}");
+        }
+        // A service, in a slice that has less.
+        let (slice, service) =
+            ("sys/fs/cgroup/a.slice/memory.max", "sys/fs/cgroup/a.slice/b.service/memory.max");
+        let nested = v2("0::/a.slice/b.service\n");
+        assert_eq!(system(&[machine, nested, (slice, &mib(300)), (service, &mib(900))]), 300 * MIB);
+        assert_eq!(system(&[machine, nested, (slice, &mib(900)), (service, &mib(300))]), 300 * MIB);
+        assert_eq!(system(&[machine, nested, (slice, &mib(300)), (service, "max\n")]), 300 * MIB);
+        assert_eq!(system(&[machine, nested, (slice, "max\n"), (service, "max\n")]), 8192 * MIB);
+        assert_eq!(system(&[machine, nested, (service, &mib(99_999))]), 8192 * MIB);
+        // Another's limit is none of ours.
+        assert_eq!(
+            system(&[machine, nested, ("sys/fs/cgroup/a.slice/c.service/memory.max", &mib(1))]),
+            8192 * MIB
+        );
+        // Version 1, and version 2 beside it without memory.
+        let v1 = "12:cpu,cpuacct:/docker/x\n5:memory:/docker/x\n0::/docker/x\n";
+        let v1 = ("proc/self/cgroup", v1);
+        let (outer, inner) = (
+            "sys/fs/cgroup/memory/docker/memory.limit_in_bytes",
+            "sys/fs/cgroup/memory/docker/x/memory.limit_in_bytes",
+        );
+        assert_eq!(system(&[machine, v1, (inner, "9223372036854771712\n")]), 8192 * MIB);
+        assert_eq!(system(&[machine, v1, (inner, &mib(700)), (outer, "9223372036854771712\n")]), 700 * MIB);
+        let top = ("sys/fs/cgroup/memory/memory.limit_in_bytes", &*mib(600));
+        assert_eq!(system(&[machine, v1, top]), 600 * MIB);
+        assert_eq!(half_of(600 * MIB), 300 * MIB);
+        assert_eq!(half_of(MIB), LEAST_BYTES);
+    }
 
     #[test]
     fn the_machines_memory_is_read() {

@@ -1,4 +1,4 @@
-//! How many stores there are, counted when somebody looks.
+//! How many stores there are and what queries hold, counted when somebody looks.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,6 +6,8 @@ use std::fmt;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Unit;
+use promql::TotalBudget;
 
 use crate::endpoints::EndpointSet;
 
@@ -59,5 +61,22 @@ impl Collector for StoreNodes {
             ConstGauge::new(count).encode(family.encode_family(&[("healthy", healthy)])?)?;
         }
         Ok(())
+    }
+}
+
+/// `isthmus_query_memory_bytes`: what queries and their answers hold, of what `--query.max-total-memory` lets them.
+#[derive(Debug)]
+pub(crate) struct QueryMemory(pub(crate) TotalBudget);
+
+impl Collector for QueryMemory {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let held = ConstGauge::new(i64::try_from(self.0.held_bytes()).unwrap_or(i64::MAX));
+        let help = "Memory that queries and their answers hold";
+        held.encode(encoder.encode_descriptor(
+            "isthmus_query_memory",
+            help,
+            Some(&Unit::Bytes),
+            held.metric_type(),
+        )?)
     }
 }

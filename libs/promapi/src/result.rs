@@ -62,6 +62,16 @@ pub struct HistogramPoint<'a> {
 #[must_use = "a result that is not ended is no JSON"]
 pub struct ResultWriter {
     first: bool,
+    /// The list of the open series that was begun last.
+    list: List,
+}
+
+/// A list of samples in a series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum List {
+    None,
+    Floats,
+    Histograms,
 }
 
 impl ResultWriter {
@@ -86,13 +96,14 @@ impl ResultWriter {
     /// Opens a vector; add [`ResultWriter::sample`] and [`ResultWriter::histogram_sample`].
     pub fn vector(out: &mut Vec<u8>) -> Self {
         out.extend_from_slice(br#""resultType":"vector","result":["#);
-        ResultWriter { first: true }
+        ResultWriter { first: true, list: List::None }
     }
 
-    /// Opens a matrix; add [`ResultWriter::series`].
+    /// Opens a matrix; for each series add [`begin_series`](Self::begin_series), its samples and
+    /// [`end_series`](Self::end_series).
     pub fn matrix(out: &mut Vec<u8>) -> Self {
         out.extend_from_slice(br#""resultType":"matrix","result":["#);
-        ResultWriter { first: true }
+        ResultWriter { first: true, list: List::None }
     }
 
     /// Adds a float element to a vector.
@@ -117,18 +128,44 @@ impl ResultWriter {
         out.push(b'}');
     }
 
-    /// Adds a series to a matrix; its floats and histograms are each in time order.
-    pub fn series<'a>(
-        &mut self,
-        out: &mut Vec<u8>,
-        metric: &Labels,
-        floats: impl IntoIterator<Item = (Timestamp, f64)>,
-        histograms: impl IntoIterator<Item = (Timestamp, HistogramPoint<'a>)>,
-    ) {
+    /// Opens a series of a matrix; add its floats in time order, then its histograms.
+    pub fn begin_series(&mut self, out: &mut Vec<u8>, metric: &Labels) {
         self.open_element(out, metric);
-        write_list(out, b",\"values\":[", floats, |out, (at, value)| write_point(out, at, value));
-        write_list(out, b",\"histograms\":[", histograms, |out, (at, h)| write_histogram_point(out, at, h));
+    }
+
+    /// Adds a float to the open series.
+    pub fn float(&mut self, out: &mut Vec<u8>, at: Timestamp, value: f64) {
+        self.item_of(out, List::Floats, br#","values":["#);
+        write_point(out, at, value);
+    }
+
+    /// Adds a histogram to the open series.
+    pub fn histogram(&mut self, out: &mut Vec<u8>, at: Timestamp, histogram: HistogramPoint<'_>) {
+        self.item_of(out, List::Histograms, br#","histograms":["#);
+        write_histogram_point(out, at, histogram);
+    }
+
+    /// Closes the open series.
+    pub fn end_series(&mut self, out: &mut Vec<u8>) {
+        self.end_list(out);
         out.push(b'}');
+    }
+
+    /// Writes what stands before an item of a list, which begins with `head`.
+    fn item_of(&mut self, out: &mut Vec<u8>, list: List, head: &[u8]) {
+        if self.list == list {
+            out.push(b',');
+        } else {
+            self.end_list(out);
+            out.extend_from_slice(head);
+            self.list = list;
+        }
+    }
+
+    fn end_list(&mut self, out: &mut Vec<u8>) {
+        if std::mem::replace(&mut self.list, List::None) != List::None {
+            out.push(b']');
+        }
     }
 
     /// Closes the vector or matrix.
@@ -262,13 +299,25 @@ mod tests {
         check(
             |out| {
                 let mut matrix = ResultWriter::matrix(out);
-                matrix.series(out, &labels, [(AT, 1.0), (Timestamp::from_millis(2000), 2.0)], []);
-                matrix.series(out, &labels, [], [(AT, point)]);
+                matrix.begin_series(out, &labels);
+                matrix.float(out, AT, 1.0);
+                matrix.float(out, Timestamp::from_millis(2000), 2.0);
+                matrix.end_series(out);
+                matrix.begin_series(out, &labels);
+                matrix.histogram(out, AT, point);
+                matrix.end_series(out);
+                matrix.begin_series(out, &labels);
+                matrix.float(out, AT, 1.0);
+                matrix.histogram(out, AT, point);
+                matrix.histogram(out, AT, point);
+                matrix.end_series(out);
                 matrix.end(out);
             },
             concat!(
                 r#""resultType":"matrix","result":[{"metric":{"job":"a"},"values":[[1.500,"1"],[2,"2"]]},"#,
-                r#"{"metric":{"job":"a"},"histograms":[[1.500,{"count":"0","sum":"0"}]]}]"#
+                r#"{"metric":{"job":"a"},"histograms":[[1.500,{"count":"0","sum":"0"}]]},"#,
+                r#"{"metric":{"job":"a"},"values":[[1.500,"1"]],"#,
+                r#""histograms":[[1.500,{"count":"0","sum":"0"}],[1.500,{"count":"0","sum":"0"}]]}]"#
             ),
         );
     }

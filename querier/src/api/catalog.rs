@@ -8,12 +8,15 @@ use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use model::{Labels, Matcher};
 use promapi::{ApiError, Envelope, ErrorType, Params, write_labels};
+use promql::Interrupt;
 use storeapi::{
     Aggr, LabelNamesRequest, LabelValuesRequest, LabelsAnswer, MetadataRequest, MetadataStore, SeriesRequest,
     StoreError,
 };
 
+use super::body::Text;
 use super::exchange::{Reply, params, respond};
+use super::result::labels_room;
 use super::{Api, bad_data, name, selectors, store_error, store_filter};
 use crate::fanout::FanoutEvent;
 use crate::memory;
@@ -107,18 +110,22 @@ impl Api {
         if sets.len() > shown {
             warnings.push(TRUNCATED.to_owned());
         }
-        let mut body = Vec::new();
-        Envelope::begin(&mut body);
+        let mut text = Text::new(&account, Interrupt::new());
+        let body = text.room(0).map_err(exhausted)?;
+        Envelope::begin(body);
         body.push(b'[');
         for (i, labels) in sets.iter().take(shown).enumerate() {
+            let body = text.room(labels_room(labels)).map_err(exhausted)?;
             if i > 0 {
                 body.push(b',');
             }
-            write_labels(&mut body, labels);
+            write_labels(body, labels);
         }
+        let body = text.room(0).map_err(exhausted)?;
         body.push(b']');
-        Envelope::end(&mut body, &warnings, &[]);
-        Ok(Reply { body: vec![body.into()], partial })
+        Envelope::end(body, &warnings, &[]);
+        drop((sets, hold));
+        Ok(Reply { body: text.finish(&self.driver.engine().total).map_err(exhausted)?, partial })
     }
 
     async fn names(&self, params: &Params) -> Result<Reply, ApiError> {

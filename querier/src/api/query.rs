@@ -147,14 +147,28 @@ impl Api {
 
     async fn answer(&self, params: &Params, question: Question) -> Result<Reply, ApiError> {
         let limit = params.limit("limit")?;
-        let with_stats = params.get("stats").is_some_and(|text| !text.is_empty());
+        let stats = params.get("stats").filter(|text| !text.is_empty());
+        let (with_stats, odd_stats) = (stats.is_some(), stats.and_then(odd_stats));
         let total = self.driver.engine().total.clone();
         let write = move |mut answer: Answer, account: &Account, interrupt: Interrupt| {
             let cut = limit.is_some_and(|limit| result::truncate(&mut answer.output.value, limit));
+            answer.output.annotations.warnings.extend(odd_stats);
             write(answer, cut, with_stats, Text::new(account, interrupt), &total)
         };
         self.driver.ask(question, write).await.map_err(|error| ask_error(&error))
     }
+}
+
+/// What Prometheus says of a value of `stats` that asks for them in a way that is to go.
+fn odd_stats(value: &str) -> Option<String> {
+    let told = || {
+        format!(
+            "value {} for parameter \"stats\" is deprecated and will be rejected in the next major release, use \
+             \"true\" or \"all\"",
+            promql::go_quoted(value)
+        )
+    };
+    (!matches!(value, "true" | "all")).then(told)
 }
 
 /// Annotations of each kind in an answer, as in Prometheus; what stores lack is said in full.
@@ -168,7 +182,7 @@ fn write(
     mut text: Text,
     total: &TotalBudget,
 ) -> Result<Reply, QueryError> {
-    let Answer { mut output, mut warnings, stores } = answer;
+    let Answer { mut output, mut warnings, stores, timings } = answer;
     let partial = !warnings.is_empty();
     let body = text.room(0)?;
     Envelope::begin(body);
@@ -177,11 +191,11 @@ fn write(
     let body = text.room(0)?;
     if with_stats {
         body.extend_from_slice(b",\"stats\":");
-        body.extend_from_slice(result::stats(&output.stats, &stores).to_string().as_bytes());
+        body.extend_from_slice(result::stats(&output.stats, &timings, &stores).to_string().as_bytes());
     }
     if let Some(plan) = &output.analysis {
         body.extend_from_slice(b",\"analysis\":");
-        body.extend_from_slice(result::analysis(plan).to_string().as_bytes());
+        body.extend_from_slice(result::analysis(plan, &stores).to_string().as_bytes());
     }
     body.push(b'}');
     let annotations = std::mem::take(&mut output.annotations).limited(MAX_ANNOTATIONS);

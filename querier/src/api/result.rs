@@ -7,11 +7,17 @@ use serde_json::{Value, json};
 
 use super::body::Text;
 use crate::fanout::{Outcome, StoreReport};
+use crate::query::Timings;
 
 /// What a sample takes at most, unless its digits are many.
 const SAMPLE_BYTES: usize = 32;
+/// Samples that are written between two looks at the flag that ends the query.
+const SAMPLES_AT_ONCE: usize = 256;
 /// What a bucket takes at most, unless its digits are many; also the count and the sum.
 const BUCKET_BYTES: usize = 64;
+
+/// A time and a value.
+const SAMPLE_BYTES_IN_MEMORY: u64 = 16;
 
 /// Writes `resultType` and `result`.
 ///
@@ -45,13 +51,16 @@ pub(super) fn write(text: &mut Text, value: &QueryValue) -> Result<(), QueryErro
         QueryValue::Matrix(matrix) => {
             let mut writer = ResultWriter::matrix(text.room(0)?);
             for series in matrix {
-                let histograms: usize = series.histograms.iter().map(|(_, h)| histogram_room(h)).sum();
-                let room = labels_room(&series.labels) + series.floats.len() * SAMPLE_BYTES + histograms;
-                let out = text.room(room)?;
-                let floats = series.floats.iter().map(|s| (s.timestamp, s.value));
-                let all: Vec<Vec<Bucket>> = series.histograms.iter().map(|(_, h)| buckets(h)).collect();
-                let histograms = series.histograms.iter().zip(&all).map(|((at, h), b)| (*at, point(h, b)));
-                writer.series(out, &series.labels, floats, histograms);
+                writer.begin_series(text.room(labels_room(&series.labels))?, &series.labels);
+                for samples in series.floats.chunks(SAMPLES_AT_ONCE) {
+                    let out = text.room(samples.len() * SAMPLE_BYTES)?;
+                    samples.iter().for_each(|sample| writer.float(out, sample.timestamp, sample.value));
+                }
+                for (at, histogram) in &series.histograms {
+                    let out = text.room(histogram_room(histogram))?;
+                    writer.histogram(out, *at, point(histogram, &buckets(histogram)));
+                }
+                writer.end_series(text.room(0)?);
             }
             writer.end(text.room(0)?);
         }
@@ -59,7 +68,8 @@ pub(super) fn write(text: &mut Text, value: &QueryValue) -> Result<(), QueryErro
     Ok(())
 }
 
-fn labels_room(labels: &Labels) -> usize {
+/// What labels take at most, unless many of their characters are escaped.
+pub(super) fn labels_room(labels: &Labels) -> usize {
     labels.iter().map(|label| label.name.len() + label.value.len() + 8).sum()
 }
 
@@ -96,21 +106,39 @@ pub(super) fn truncate(value: &mut QueryValue, limit: usize) -> bool {
     true
 }
 
-/// What a query cost, and what became of each store that it asked.
-pub(super) fn stats(stats: &Stats, stores: &[StoreReport]) -> Value {
-    let store = |report: &StoreReport| {
+/// What a query cost, in Prometheus' shape, and what became of each store that it asked.
+///
+/// Samples count once, where they are decoded, however many steps look at them. The peak is that of all memory, in samples
+/// as Prometheus holds them.
+pub(super) fn stats(stats: &Stats, timings: &Timings, stores: &[(usize, StoreReport)]) -> Value {
+    let store = |(select, report): &(usize, StoreReport)| {
         let (outcome, error) = match &report.outcome {
             Outcome::Pending => ("pending", None),
             Outcome::Answered => ("answered", None),
             Outcome::Failed(reason) => ("failed", Some(reason)),
         };
         json!({
-            "name": &*report.name, "outcome": outcome, "error": error,
-            "series": report.series, "chunks": report.chunks, "bytes": report.bytes,
+            "name": &*report.name, "select": select, "outcome": outcome, "error": error,
+            "seconds": report.took.as_secs_f64(), "responses": report.responses,
+            "series": report.series, "chunks": report.chunks, "samples": report.samples, "bytes": report.bytes,
         })
     };
+    let evaluation = timings.planning + timings.evaluation + timings.assembly;
     json!({
-        "samples": { "totalQueryableSamples": stats.samples, "peakBytes": stats.peak_bytes },
+        "timings": {
+            "evalTotalTime": evaluation.as_secs_f64(),
+            "resultSortTime": timings.assembly.as_secs_f64(),
+            "queryPreparationTime": timings.planning.as_secs_f64(),
+            "innerEvalTime": timings.evaluation.as_secs_f64(),
+            "execQueueTime": timings.queue.as_secs_f64(),
+            "execTotalTime": (timings.queue + evaluation).as_secs_f64(),
+        },
+        "samples": {
+            "totalQueryableSamples": stats.samples,
+            "samplesRead": stats.samples,
+            "peakSamples": stats.peak_bytes / SAMPLE_BYTES_IN_MEMORY,
+            "peakBytes": stats.peak_bytes,
+        },
         "seriesFetched": stats.series,
         "stores": stores.iter().map(store).collect::<Vec<_>>(),
     })
@@ -151,20 +179,35 @@ pub(super) fn explanation(plan: &PlanNode, selects: &[Select]) -> Value {
 }
 
 /// What each operator of a plan did, in Thanos' shape: times and samples of an operator include those of its children.
-/// `ownTime`, `series`, `samples` and `peakBytes` are those of the operator alone.
-pub(super) fn analysis(plan: &PlanNode) -> Value {
-    /// A time and a value.
-    const SAMPLE_BYTES: u64 = 16;
+/// `ownTime`, `series`, `samples` and `peakBytes` are those of the operator alone. `fanout` is what the stores gave to a
+/// selector; those that share a select share it.
+pub(super) fn analysis(plan: &PlanNode, stores: &[(usize, StoreReport)]) -> Value {
     let measured = plan.measured.unwrap_or_default();
-    json!({
+    let store = |report: &StoreReport| {
+        json!({
+            "endpointAddr": &*report.name,
+            "duration": format!("{:?}", report.took),
+            "bytesProcessed": report.bytes,
+            "numResponses": report.responses,
+            "series": report.series,
+            "chunks": report.chunks,
+            "samples": report.samples,
+        })
+    };
+    let mut analysis = json!({
         "name": plan.name,
         "executionTime": format!("{:?}", plan.total_time()),
-        "peakSamples": measured.peak_bytes / SAMPLE_BYTES,
+        "peakSamples": measured.peak_bytes / SAMPLE_BYTES_IN_MEMORY,
         "totalSamples": plan.total_samples(),
         "ownTime": format!("{:?}", measured.time),
         "series": measured.series,
         "samples": measured.samples,
         "peakBytes": measured.peak_bytes,
-        "children": plan.children.iter().map(analysis).collect::<Vec<_>>(),
-    })
+        "children": plan.children.iter().map(|child| self::analysis(child, stores)).collect::<Vec<_>>(),
+    });
+    if let Some(select) = plan.select {
+        let asked = stores.iter().filter(|(of, _)| *of == select.index());
+        analysis["fanout"] = asked.map(|(_, report)| store(report)).collect();
+    }
+    analysis
 }

@@ -7,6 +7,7 @@ use promql::Hold;
 use series::{Merge, MergedSeries, Step};
 use storeapi::{PartialResponse, StoreError};
 use tokio::sync::mpsc::error::TryRecvError;
+use tokio::time::Instant;
 
 use super::awaited::Awaited;
 use super::input::{Input, Item, under_name, without_name};
@@ -45,6 +46,7 @@ pub struct Fanout {
     /// Why the query ends although stores would have more to say.
     exhausted: Option<StoreError>,
     awaited: Awaited,
+    began: Instant,
     metrics: FanoutMetrics,
 }
 
@@ -71,6 +73,7 @@ impl Fanout {
             finished: false,
             exhausted: None,
             awaited: Awaited::default(),
+            began: Instant::now(),
             metrics,
         }
     }
@@ -184,9 +187,11 @@ impl Fanout {
             Item::Series(batch, hold) => {
                 // The merge asks for more when it has given out what it had.
                 self.held[input] = hold;
+                report.responses += 1;
                 report.series += batch.len() as u64;
                 for chunk in batch.iter().flat_map(|series| &series.chunks) {
                     report.chunks += 1;
+                    report.samples += chunk.parts().next().map_or(0, |part| part.sample_count()) as u64;
                     report.bytes += chunk.size_bytes() as u64;
                 }
                 if let Err(error) = self.merge.offer(input, batch) {
@@ -218,6 +223,7 @@ impl Fanout {
     }
 
     fn end(&mut self, input: usize) {
+        self.reports[input].took = self.began.elapsed();
         self.inputs[input] = None;
         self.held[input] = None;
         self.merge.end(input);

@@ -1,6 +1,7 @@
 //! What became of each store that was asked.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -29,13 +30,21 @@ pub struct StoreReport {
     pub series: u64,
     /// Chunks it sent.
     pub chunks: u64,
+    /// Samples in its chunks.
+    pub samples: u64,
     /// Payload of its chunks.
     pub bytes: u64,
+    /// Messages with series that it sent.
+    pub responses: u64,
+    /// From when it was asked until its part ended, waits of the reader included; zero while it has not.
+    pub took: Duration,
 }
 
 impl StoreReport {
     pub(super) fn new(name: &Arc<str>, outcome: Outcome) -> Self {
-        StoreReport { name: Arc::clone(name), outcome, series: 0, chunks: 0, bytes: 0 }
+        let name = Arc::clone(name);
+        let took = Duration::ZERO;
+        StoreReport { name, outcome, series: 0, chunks: 0, samples: 0, bytes: 0, responses: 0, took }
     }
 }
 

@@ -44,7 +44,8 @@ pub(super) struct Feeds {
     awaited: Awaited,
     cancel: CancellationToken,
     warnings: Vec<String>,
-    reports: Vec<StoreReport>,
+    /// Each with its select.
+    reports: Vec<(usize, StoreReport)>,
 }
 
 impl Feeds {
@@ -98,7 +99,7 @@ impl Feeds {
                 Some(Item::Warning(text)) => self.warnings.push(text),
                 Some(Item::Failed(error)) => return Err(error),
                 Some(Item::End(reports)) => {
-                    self.reports.extend(reports);
+                    self.reports.extend(reports.into_iter().map(|report| (select, report)));
                     self.slots[select] = Slot::Ended;
                     return Ok(None);
                 }
@@ -137,7 +138,7 @@ impl Feeds {
     }
 
     /// What all selects together have to report.
-    pub(super) fn finish(mut self) -> (Vec<String>, Vec<StoreReport>) {
+    pub(super) fn finish(mut self) -> (Vec<String>, Vec<(usize, StoreReport)>) {
         // Two selects that miss the same store say so once.
         self.warnings.sort();
         self.warnings.dedup();

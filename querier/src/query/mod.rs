@@ -67,8 +67,22 @@ pub(crate) struct Answer {
     pub(crate) output: QueryOutput,
     /// What is missing, and why.
     pub(crate) warnings: Vec<String>,
-    /// What became of each store, by select.
-    pub(crate) stores: Vec<StoreReport>,
+    /// What became of each store, each with the select that it was asked for.
+    pub(crate) stores: Vec<(usize, StoreReport)>,
+    pub(crate) timings: Timings,
+}
+
+/// How long the parts of a query took.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Timings {
+    /// Until the text was a plan.
+    pub(crate) planning: Duration,
+    /// Until its turn came.
+    pub(crate) queue: Duration,
+    /// Until all series were read and evaluated; this includes waits for stores.
+    pub(crate) evaluation: Duration,
+    /// Until the answer was put together and in order.
+    pub(crate) assembly: Duration,
 }
 
 /// What an answer cost.
@@ -189,8 +203,12 @@ impl Driver {
     ) -> Result<(T, Cost), AskError> {
         let deadline = began + question.timeout;
         let end = EndOnDrop { interrupt: Interrupt::new(), cancel: CancellationToken::new() };
+        let mut timings = Timings::default();
+        let mut lap = Lap::begin();
         let query = self.plan(&question, end.interrupt.clone())?;
+        timings.planning = lap.end();
         let turn = timeout_at(deadline, self.gate.enter()).await.map_err(|_| AskError::Queue)?;
+        timings.queue = lap.end();
         let request = |select: &Select| (!select.late).then(|| resolution::request(select, &question));
         let requests = query.selects().iter().map(request).collect();
         let awaited = Awaited::default();
@@ -208,7 +226,7 @@ impl Driver {
             // The turn is over when the thread is free, even if nobody waits any more.
             let _turn = turn;
             let account = query.account();
-            let answer = evaluate(query, feeds, &interrupt, &question)?;
+            let answer = evaluate(query, feeds, &interrupt, &question, timings)?;
             let cost = Cost { samples: answer.output.stats.samples, partial: !answer.warnings.is_empty() };
             Ok((write(answer, &account, interrupt)?, cost))
         });
@@ -220,6 +238,21 @@ impl Driver {
                 Err(AskError::Late { blame: awaited.blame() })
             }
         }
+    }
+}
+
+/// Takes the time of one thing after the other.
+struct Lap(Duration);
+
+impl Lap {
+    fn begin() -> Self {
+        Lap(clock())
+    }
+
+    /// The time since it began, or ended last.
+    fn end(&mut self) -> Duration {
+        let now = clock();
+        now - std::mem::replace(&mut self.0, now)
     }
 }
 
@@ -235,7 +268,9 @@ fn evaluate(
     mut feeds: Feeds,
     interrupt: &Interrupt,
     question: &Question,
+    mut timings: Timings,
 ) -> Result<Answer, AskError> {
+    let mut lap = Lap::begin();
     let mut evaluation = if question.analyze { query.measured_evaluation(clock) } else { query.evaluation() };
     while let Some(select) = evaluation.next_select() {
         let batch = feeds.next(select.index(), || resolution::request(evaluation.select(select), question));
@@ -246,7 +281,9 @@ fn evaluate(
             None => evaluation.end_select(select)?,
         }
     }
+    timings.evaluation = lap.end();
     let output = evaluation.finish()?;
+    timings.assembly = lap.end();
     let (warnings, stores) = feeds.finish();
-    Ok(Answer { output, warnings, stores })
+    Ok(Answer { output, warnings, stores, timings })
 }

@@ -2,6 +2,7 @@
 
 mod directory;
 mod fanout;
+mod heavy;
 mod liars;
 mod web;
 

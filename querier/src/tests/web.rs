@@ -20,7 +20,7 @@ struct Command {
 }
 
 /// A querier over these endpoints that is ready.
-async fn querier(endpoints: &[String], flags: &[&str]) -> Querier {
+pub(super) async fn querier(endpoints: &[String], flags: &[&str]) -> Querier {
     let mut args =
         vec!["query".to_owned(), "--http-address=127.0.0.1:0".into(), "--grpc-address=127.0.0.1:0".into()];
     args.push("--query.replica-label=replica".into());
@@ -37,19 +37,19 @@ async fn querier(endpoints: &[String], flags: &[&str]) -> Querier {
     panic!("the querier did not become ready in 10 s");
 }
 
-struct Answer {
-    status: u16,
+pub(super) struct Answer {
+    pub(super) status: u16,
     head: String,
-    body: String,
+    pub(super) body: String,
 }
 
 impl Answer {
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.body))
     }
 }
 
-async fn send(to: SocketAddr, request: &str) -> Answer {
+pub(super) async fn send(to: SocketAddr, request: &str) -> Answer {
     let mut stream = TcpStream::connect(to).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut bytes = Vec::new();
@@ -60,16 +60,16 @@ async fn send(to: SocketAddr, request: &str) -> Answer {
     Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
 }
 
-async fn get(querier: &Querier, path: &str) -> Answer {
+pub(super) async fn get(querier: &Querier, path: &str) -> Answer {
     ask(querier, "GET", path).await
 }
 
-async fn ask(querier: &Querier, method: &str, path: &str) -> Answer {
+pub(super) async fn ask(querier: &Querier, method: &str, path: &str) -> Answer {
     let request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     send(querier.http_addr(), &request).await
 }
 
-async fn post(querier: &Querier, path: &str, form: &str) -> Answer {
+pub(super) async fn post(querier: &Querier, path: &str, form: &str) -> Answer {
     let request = format!(
         "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\
          content-type: application/x-www-form-urlencoded; charset=utf-8\r\n\r\n{form}",
@@ -197,6 +197,10 @@ async fn a_missing_store_is_a_warning_that_caches_respect_or_an_error() {
         .map(|s| s["outcome"].as_str().unwrap())
         .collect();
     assert!(outcomes.contains(&"failed"), "{stats}");
+    assert_eq!(stats["warnings"].as_array().unwrap().len(), 1, "{stats}");
+    let odd = get(&querier, "/api/v1/query?query=1&stats=1").await.json();
+    let told = odd["warnings"][0].as_str().unwrap();
+    assert!(told.starts_with("value \"1\" for parameter \"stats\" is deprecated"), "{odd}");
 }
 
 #[tokio::test]
@@ -263,6 +267,32 @@ async fn plans_are_explained_and_measured() {
     assert_eq!(rate["series"], 2, "{rate}");
     assert!(rate["totalSamples"].as_u64() > Some(0) && rate["totalSamples"] == sum["totalSamples"], "{sum}");
     assert!(rate["executionTime"].as_str().unwrap().ends_with('s'), "{rate}");
+    let fanout = rate["fanout"].as_array().unwrap();
+    assert!(sum.get("fanout").is_none() && fanout.len() == 2, "{sum}");
+    for store in fanout {
+        assert_eq!(
+            (&store["series"], &store["chunks"], &store["samples"]),
+            (&json!(2), &json!(2), &json!(80))
+        );
+        assert!(store["endpointAddr"].is_string() && store["bytesProcessed"].as_u64() > Some(0), "{store}");
+        assert!(store["numResponses"].as_u64() > Some(0) && store["duration"] != "0ns", "{store}");
+    }
+
+    let answer = post(&querier, "/api/v1/query_range", &format!("{form}&stats=all")).await.json();
+    let stats = &answer["data"]["stats"];
+    let seconds = |name: &str| stats["timings"][name].as_f64().unwrap_or_else(|| panic!("{name}: {stats}"));
+    let parts = seconds("queryPreparationTime") + seconds("innerEvalTime") + seconds("resultSortTime");
+    assert!((seconds("evalTotalTime") - parts).abs() < 1e-6 && seconds("innerEvalTime") > 0.0, "{stats}");
+    assert!((seconds("execTotalTime") - seconds("evalTotalTime") - seconds("execQueueTime")).abs() < 1e-6);
+    let samples = &stats["samples"];
+    assert!(samples["samplesRead"].as_u64() > Some(0), "{stats}");
+    assert_eq!(samples["totalQueryableSamples"], samples["samplesRead"], "{stats}");
+    assert_eq!(
+        samples["peakSamples"].as_u64(),
+        samples["peakBytes"].as_u64().map(|bytes| bytes / 16),
+        "{stats}"
+    );
+    assert!(stats["stores"].as_array().unwrap().iter().all(|store| store["seconds"].as_f64() > Some(0.0)));
 }
 
 #[tokio::test]
@@ -369,6 +399,7 @@ async fn pages_of_other_origins_may_read_and_everything_has_its_place() {
         "thanos_query_concurrent_gate_queries_max 20",
         "thanos_query_concurrent_gate_queries_in_flight 0",
         "isthmus_query_stores{healthy=\"true\"} 0",
+        "isthmus_query_memory_bytes 0",
         "http_requests_total{",
         "isthmus_query_store_requests_total{outcome=\"failed\"} 0",
     ] {
