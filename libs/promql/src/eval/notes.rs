@@ -220,8 +220,10 @@ impl Place {
             details.merge(more);
         }
         // Operands come before their operator and, of several, left ones first.
-        let order = |span: Span| (span.end, Reverse(span.start));
-        self.span = std::cmp::max_by_key(self.span, other.span, |span| order(*span));
+        let order = |span: &Span| (span.end, Reverse(span.start));
+        let counted = self.details.is_some() || self.occurrences.is_some();
+        let choose = if counted { std::cmp::min_by_key } else { std::cmp::max_by_key };
+        self.span = choose(self.span, other.span, order);
     }
 
     /// The finished line of a note with this text.
@@ -248,8 +250,8 @@ impl Place {
     }
 }
 
-/// The notes of one worker or one query. Of several with the same text the place that is evaluated last is kept, whatever
-/// order they come in.
+/// The notes of one worker or one query. Of several with the same text the place that is evaluated last is kept, or first
+/// where they are counted, whatever order they come in.
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
     warnings: Kind,
@@ -437,7 +439,7 @@ mod tests {
         notes.forced_monotonicity("", Span::default(), one);
         let other =
             ForcedMonotonicity { times: (60_000, 60_000), buckets: (0.5, 1.0), max_diff: 2.0, count: 1 };
-        notes.forced_monotonicity("", Span::default(), other);
+        notes.forced_monotonicity("", Span::new(7, 8), other);
         let line = notes.finish("x").infos.remove(0);
         assert!(
             line.ends_with(

@@ -86,7 +86,7 @@ impl Operator for SortOperator {
             rows.sort_by(|a, b| self.compare(a, b));
             out.extend(rows);
         }
-        if cx.steps.end != cx.steps.start {
+        if cx.steps.count > 0 && cx.steps.end != cx.steps.start {
             cx.notes.add(Note::SortInRangeQuery, self.span);
         }
         Ok(())

@@ -30,7 +30,8 @@ impl Builder<'_> {
     /// Whether Prometheus looks for equal labels in the results of an operator: at a single instant it does not when names
     /// go late.
     pub(super) fn looks_for_equal_labels(&self, id: NodeId) -> bool {
-        !self.delayed_name_removal || self.steps_of(id).count > 1
+        let steps = self.steps_of(id);
+        !self.delayed_name_removal || steps.end != steps.start
     }
 
     /// A join behind which equal labels are refused, where it could have made them.

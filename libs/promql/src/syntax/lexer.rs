@@ -493,7 +493,8 @@ impl<'a> Lexer<'a> {
     }
 }
 
-/// A character as Go's `%#U` shows it: `U+0063 'c'`.
+/// A character as Go's `%#U` shows it: `U+0063 'c'`, or only the number where it cannot be printed.
 fn unicode_name(c: char) -> String {
-    format!("U+{:04X} '{c}'", u32::from(c))
+    let number = u32::from(c);
+    if c.is_control() { format!("U+{number:04X}") } else { format!("U+{number:04X} '{c}'") }
 }

@@ -155,6 +155,7 @@ fn errors_have_the_words_and_places_of_prometheus() {
         "a + on (b) group_left == c",
         "1:23: parse error: unexpected <op:==> in grouping opts, expected \"(\"",
     );
+    check("\"\\\n\"", "1:1: parse error: unknown escape sequence U+000A");
     check("(a + on (b) group_left)", "1:23: parse error: unexpected \")\" in grouping opts, expected \"(\"");
     check("sum by (+) (c)", "1:9: parse error: unexpected <op:+> in grouping opts, expected label");
     check("sum by ('') (c)", "1:9: parse error: invalid label name for grouping: \"\"");

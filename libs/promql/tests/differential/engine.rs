@@ -82,6 +82,7 @@ pub(crate) fn identical(a: &Result<QueryOutput, QueryError>, b: &Result<QueryOut
 fn same_bits(a: &QueryValue, b: &QueryValue) -> bool {
     match (a, b) {
         (QueryValue::Scalar(a), QueryValue::Scalar(b)) => a.value.to_bits() == b.value.to_bits(),
+        (a @ QueryValue::String { .. }, b) => a == b,
         (QueryValue::Vector(a), QueryValue::Vector(b)) => {
             a.len() == b.len()
                 && a.iter().zip(b).all(|(a, b)| {

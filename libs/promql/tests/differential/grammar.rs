@@ -172,6 +172,11 @@ impl<'r> Grammar<'r> {
                 r#""zone.name"!~".+""#,
                 r#"job="nowhere""#,
                 r#"instance!="",job=~".+""#,
+                r#"job=~"(?i)A[^x]i|""#,
+                r#"code=~"5..|""#,
+                r#"code!~"(2|5)00""#,
+                r#"instance=~"[^1]?""#,
+                r#""zone.name"=~"(s.*|\\pL)""#,
             ])
             .to_owned()
     }

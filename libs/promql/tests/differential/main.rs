@@ -5,7 +5,7 @@
 //! differential`; `ISTHMUS_SEED=7` takes other ones. A failure prints the seed, the expression and the data as a test script.
 //!
 //! Reading order: `random`, `data`, `histogram`, `expression`, `oracle/` (the slow evaluator), `compare`, `engine`,
-//! `against_oracle`, `trimmed`, `prometheus`, `against_prometheus`; `wild`, `grammar`, `peer`, `agreement`,
+//! `against_oracle`, `trimmed`, `prometheus`, `against_prometheus`; `wild`, `grammar`, `whole_language`, `peer`, `agreement`,
 //! `against_peer`.
 
 mod against_oracle;
@@ -23,6 +23,7 @@ mod peer;
 mod prometheus;
 mod random;
 mod trimmed;
+mod whole_language;
 mod wild;
 
 /// A number from the environment.

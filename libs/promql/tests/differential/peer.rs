@@ -9,7 +9,8 @@
 //! One with `query` (and `start`, `end`, `step`, `lookback`, in milliseconds, a step of 0 for an instant; `delayed` for
 //! names that go late, `starts` where start timestamps count) is answered by a line: `{"error": ..}` or `{"kind":
 //! "vector", "series": .., "text": .., "warnings": [..], "infos": [..]}`, with series as above and the text of a string.
-//! One with `parse` is answered with `{"error": ..}` or the expression as `text` and, over several lines, as `pretty`.
+//! One with `parse` is answered with `{"error": ..}` or the expression as `text` and, over several lines, as `pretty`; where
+//! `stable` is true, only the stable language is understood.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
@@ -122,8 +123,8 @@ impl Peer {
     ///
     /// # Errors
     /// Why it is none.
-    pub(crate) fn parse(&mut self, text: &str) -> Result<(String, String), String> {
-        self.send(&json!({ "parse": text }));
+    pub(crate) fn parse(&mut self, text: &str, stable: bool) -> Result<(String, String), String> {
+        self.send(&json!({ "parse": text, "stable": stable }));
         let answer = self.receive();
         match answer["error"].as_str() {
             Some(error) => Err(error.to_owned()),

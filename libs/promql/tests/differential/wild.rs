@@ -109,12 +109,14 @@ fn exponential() -> impl FnMut(&mut Random) -> SequenceValue {
         if now.count == 0.0 || random.percent(5) {
             hint = if random.percent(15) { CounterResetHint::Gauge } else { CounterResetHint::Unknown };
             let schema = random.pick(&[0, 0, 1, 1, 2, 3, -1, -4, 8]);
-            let zero_threshold = random.pick(&[0.0, 0.001, 0.001, 0.3, 2.0, 1e-128]);
-            // Buckets lie beyond the zero bucket.
+            // Buckets lie beyond the zero bucket. Its bounds are those of buckets of every schema: Prometheus counts twice what
+            // is both in a zero bucket and in a bucket that reaches out of it.
+            let zero_threshold = random.pick(&[0.0, 1e-128, 1.0 / 65536.0, 1.0 / 65536.0, 1.0, 65536.0]);
             let first = match schema {
-                _ if zero_threshold > 1.0 => 3,
+                0.. if zero_threshold > 1.0 => 17,
+                _ if zero_threshold > 1.0 => 9,
                 ..0 => random.between(1, 4),
-                _ if zero_threshold > 0.01 => random.between(0, 4),
+                _ if zero_threshold == 1.0 => random.between(1, 4),
                 _ => random.between(-4, 4),
             } as i32;
             let first = if schema > 0 { first << schema } else { first };

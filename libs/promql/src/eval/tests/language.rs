@@ -84,12 +84,14 @@ fn chains_of_thousands_of_operators_are_evaluated() {
 fn a_sort_in_a_range_query_is_told_also_where_the_range_has_one_step() {
     let series = counters(2);
     let at = Timestamp::from_millis(STEP);
-    let told = |end: i64| {
-        let params =
-            QueryParams::range(at, at.offset_millis(end), std::time::Duration::from_millis(STEP as u64));
-        evaluate("sort(requests_total)", &series, 128, &params, &engine()).unwrap().annotations.warnings.len()
+    let told = |text: &str| {
+        [0, 1, STEP].map(|length| {
+            let params = QueryParams::range(at, at.offset_millis(length), Duration::from_millis(STEP as u64));
+            evaluate(text, &series, 128, &params, &engine()).unwrap().annotations.warnings.len()
+        })
     };
-    assert_eq!((told(0), told(1), told(STEP)), (0, 1, 1));
+    assert_eq!(told("sort(requests_total)"), [0, 1, 1]);
+    assert_eq!(told("sort(requests_total @ 30)"), [0; 3], "it is sorted once, at an instant");
 }
 
 #[test]
@@ -100,5 +102,27 @@ fn scalars_cannot_be_trimmed() {
             error,
             QueryError::execution(format!("operator \"{operator}\" not allowed for Scalar operations"))
         );
+    }
+}
+
+#[test]
+fn a_counter_at_negative_zero_has_not_increased_by_less_than_nothing() {
+    let mut encoder = XorEncoder::new();
+    for (at, value) in [(0, 0.0), (STEP, -0.0)] {
+        encoder.append(Sample::new(at, value)).unwrap();
+    }
+    let chunks = vec![AggrChunk::raw(encoder.finish().unwrap())];
+    let labels = Labels::from_pairs([("__name__", "x_total")]).unwrap();
+    let series = [SelectedSeries { labels, replicas: vec![chunks] }];
+    let at = QueryParams::instant(Timestamp::from_millis(STEP));
+    let value = |text: &str| match evaluate(text, &series, 128, &at, &engine()).unwrap().value {
+        QueryValue::Vector(samples) => samples[0].value.clone(),
+        other => panic!("{other:?}"),
+    };
+    for (text, expected) in
+        [("increase(x_total[15s] anchored)", 0.0f64), ("delta(x_total[15s] anchored)", -0.0)]
+    {
+        let crate::SampleValue::Float(found) = value(text) else { panic!("{text}") };
+        assert_eq!(found.to_bits(), expected.to_bits(), "{text}");
     }
 }

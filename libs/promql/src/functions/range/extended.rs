@@ -105,16 +105,17 @@ pub(super) fn floats(view: &View<'_>, counter: bool, per_second: bool) -> Option
         // The values at the boundaries stand for the samples there, so only what lies between them is left.
         let from = first + usize::from(times[first] <= view.start);
         let to = (last + 1) - usize::from(times[last] >= view.end);
-        let mut previous = left;
+        let (mut previous, mut lost) = (left, 0.0);
         for &value in values.get(from..to).unwrap_or(&[]) {
             if value < previous {
-                change += previous;
+                lost += previous;
             }
             previous = value;
         }
         if right < previous {
-            change += previous;
+            lost += previous;
         }
+        change += lost;
     }
     Some(if per_second { change / view.range_seconds() } else { change })
 }

@@ -53,6 +53,7 @@ impl Parser<'_> {
         if modifiers.matching.fill_left.or(modifiers.matching.fill_right).is_some()
             && !self.options.fill_modifiers
         {
+            self.lexed()?;
             return Err(self.error(span, "binop fill modifiers are experimental and not enabled"));
         }
         // What is on the left of a chain is no higher for that, see `chain`.
