@@ -17,6 +17,7 @@ use crate::functions::buckets::{
 };
 use crate::syntax::ast::Span;
 use crate::syntax::functions::FunctionId;
+use crate::syntax::parse_float;
 use crate::text::open_metrics_float;
 
 /// The label of the upper bound of classic buckets.
@@ -71,7 +72,7 @@ impl BucketOperator {
         self.hold.add(row.size_bytes())?;
         if row.column.has_floats() {
             let bound = row.labels.value(BOUND);
-            match upper_bound(bound) {
+            match parse_float(bound) {
                 None => {
                     let note = Note::BadBucketLabel { name: self.name(&row.labels), label: bound };
                     cx.notes.add(note, self.operand);
@@ -277,15 +278,6 @@ impl Label<'_> {
     fn has_corrected(&self, step: usize) -> bool {
         self.earlier.iter().any(|quantile| (0.0..=1.0).contains(&quantile.at(step)))
     }
-}
-
-/// The bound that a bucket's label names. As in Go, numbers that are too large for a float are none.
-fn upper_bound(text: &str) -> Option<f64> {
-    let bound: f64 = text.parse().ok()?;
-    let word = text.trim_start_matches(['+', '-']);
-    let is_word = word.starts_with(['i', 'I', 'n', 'N']);
-    let signed_nan = bound.is_nan() && word.len() < text.len();
-    (!signed_nan && (bound.is_finite() || is_word)).then_some(bound)
 }
 
 impl Operator for BucketOperator {

@@ -18,7 +18,7 @@ mod token;
 
 pub use duration::{DurationContext, DurationError};
 pub use error::ParseError;
-pub(crate) use number::{parse_duration, parse_number};
+pub(crate) use number::{parse_duration, parse_float, parse_number};
 pub(crate) use parser::parse_labels_prefix;
 pub use parser::{MAX_LENGTH_BYTES, parse, parse_selector};
 pub(crate) use quote::unquote;

@@ -30,6 +30,86 @@ pub(crate) fn parse_number(text: &str) -> Result<f64, String> {
     Ok(value)
 }
 
+/// The value of a number as Go's `strconv.ParseFloat` reads it: decimal, or hexadecimal with an exponent of two (`0x1.8p3`),
+/// with a sign, `Inf`, `Infinity` and `NaN` in any case; underscores may separate digits. `None` where it is none of these, or
+/// beyond the largest float.
+pub(crate) fn parse_float(text: &str) -> Option<f64> {
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let signed = unsigned.len() < text.len();
+    let word = |word: &str| unsigned.eq_ignore_ascii_case(word);
+    let value = if word("inf") || word("infinity") {
+        f64::INFINITY
+    } else if word("nan") {
+        return (!signed).then_some(f64::NAN);
+    } else if !underscores_separate_digits(unsigned) {
+        return None;
+    } else {
+        let plain = unsigned.replace('_', "");
+        let value = match plain.strip_prefix("0x").or_else(|| plain.strip_prefix("0X")) {
+            Some(hex) => parse_hex_float(hex)?,
+            // Words that Rust would take are gone, and so is a sign.
+            None if plain.starts_with(|c: char| c.is_ascii_digit() || c == '.') => plain.parse().ok()?,
+            None => return None,
+        };
+        Some(value).filter(|value| value.is_finite())?
+    };
+    Some(if text.starts_with('-') { -value } else { value })
+}
+
+/// The value of a hexadecimal number without `0x`, rounded to the nearest float, of two as near to the even one.
+fn parse_hex_float(text: &str) -> Option<f64> {
+    let (digits, exponent) = text.split_once(['p', 'P'])?;
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    if (whole.is_empty() && fraction.is_empty()) || !exponent.ends_with(|c: char| c.is_ascii_digit()) {
+        return None;
+    }
+    let negative = exponent.starts_with('-');
+    let exponent = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
+    if !exponent.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    // An exponent that is too large for an integer is so for a float.
+    let size = exponent.parse().unwrap_or(i64::MAX / 2).min(i64::MAX / 2);
+    let mut exponent: i64 = if negative { -size } else { size };
+    let mut mantissa: u64 = 0;
+    for (place, digit) in whole.chars().chain(fraction.chars()).enumerate() {
+        let digit = u64::from(digit.to_digit(16)?);
+        let is_fraction = place >= whole.len();
+        if mantissa >> 59 == 0 {
+            mantissa = mantissa << 4 | digit;
+            exponent -= if is_fraction { 4 } else { 0 };
+        } else {
+            // Beyond what can matter but for whether there is anything at all.
+            mantissa |= u64::from(digit != 0);
+            exponent += if is_fraction { 0 } else { 4 };
+        }
+    }
+    if mantissa == 0 {
+        return Some(0.0);
+    }
+    let bits = 64 - i64::from(mantissa.leading_zeros());
+    let leading = exponent.saturating_add(bits - 1);
+    if leading > 1023 {
+        return Some(f64::INFINITY);
+    }
+    // Denormal numbers have fewer bits.
+    let kept = 53.min(leading + 1075);
+    if kept < 0 {
+        return Some(0.0);
+    }
+    let dropped = (bits - kept).max(0);
+    let (wide, unit) = (u128::from(mantissa), 1u128 << dropped);
+    let (mut kept, rest) = (wide >> dropped, wide & (unit - 1));
+    if 2 * rest > unit || (2 * rest == unit && kept & 1 == 1) {
+        kept += 1;
+    }
+    // Both factors and both products are floats, so nothing is rounded any more.
+    let power = exponent + dropped;
+    let half = power / 2;
+    let power_of_two = |n: i64| f64::from_bits(((n + 1023) as u64) << 52);
+    Some(kept as f64 * power_of_two(half) * power_of_two(power - half))
+}
+
 fn parse_integer(text: &str) -> Option<i64> {
     let (digits, base) = match text.as_bytes() {
         [b'0', b'x' | b'X', ..] => (&text[2..], 16),
@@ -148,6 +228,63 @@ pub(crate) fn write_float(out: &mut impl Write, value: f64) -> fmt::Result {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn floats_are_read_as_by_the_strconv_of_go() {
+        for (text, expected) in [
+            ("0x1p3", Some(8.0)),
+            ("-0X1.8P+1", Some(-3.0)),
+            ("0x.1p0", Some(0.0625)),
+            ("0x1_0.8p1_0", Some(16_896.0)),
+            ("0x1p-1074", Some(5e-324)),
+            ("0x1.8p-1074", Some(1e-323)),
+            ("0x1p-1075", Some(0.0)),
+            ("0x1.000001p-1075", Some(5e-324)),
+            ("0x1.fffffffffffffp1023", Some(f64::MAX)),
+            ("0x1.fffffffffffff8p1023", None),
+            ("0x1p1024", None),
+            ("0x1p99999999999999999999", None),
+            ("0x0p99999999999999999999", Some(0.0)),
+            ("0x1.00000000000008p0", Some(1.0)),
+            ("0x1.00000000000018p0", Some(1.0 + 2.0 * f64::EPSILON)),
+            ("0x1.000000000000080000000000001p0", Some(1.0 + f64::EPSILON)),
+            ("0x123456789abcdef0123p-8", Some(0x0123_4567_89ab_cdef_0123u128 as f64 / 256.0)),
+            ("0x1", None),
+            ("0xp1", None),
+            ("0x1p", None),
+            ("0x1p+", None),
+            ("0x1p1.0", None),
+            ("0x1g.p0", None),
+            ("1_23.50_0_0e+1_2", Some(1.235e14)),
+            ("1__2", None),
+            ("_1", None),
+            ("1_", None),
+            ("1._5", None),
+            ("1e400", None),
+            ("-1e-400", Some(-0.0)),
+            ("+5", Some(5.0)),
+            ("+-5", None),
+            ("5.", Some(5.0)),
+            (".5e1", Some(5.0)),
+            (".", None),
+            ("", None),
+            ("-", None),
+            (" 1", None),
+            ("+Inf", Some(f64::INFINITY)),
+            ("-infinity", Some(f64::NEG_INFINITY)),
+            ("infin", None),
+            ("nAn", Some(f64::NAN)),
+            ("+NaN", None),
+        ] {
+            let same = |a: f64, b: f64| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
+            let found = parse_float(text);
+            let fits = match (found, expected) {
+                (Some(found), Some(expected)) => same(found, expected),
+                (found, expected) => found.is_none() && expected.is_none(),
+            };
+            assert!(fits, "{text}: {found:?} and not {expected:?}");
+        }
+    }
 
     #[test]
     fn numbers_are_read_as_go_reads_them() {

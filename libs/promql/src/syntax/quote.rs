@@ -80,12 +80,20 @@ pub(crate) fn quoted_bytes(bytes: &[u8]) -> String {
 
 /// The text that a literal in any of the three quotes stands for; `None` where it is malformed.
 ///
-/// Escapes may name single bytes (`\xff`, `\377`). Where the bytes are no UTF-8 together, each broken part becomes
-/// the replacement character: label values and names are UTF-8 everywhere else in the system.
+/// Escapes may name single bytes (`\xff`, `\377`). Where the bytes are no UTF-8 together, each that is part of none becomes
+/// the replacement character: label values and names are UTF-8 everywhere else in the system. Go, which keeps the bytes,
+/// writes as many in its JSON.
 pub(crate) fn unquote(literal: &str) -> Option<String> {
     Some(match String::from_utf8(unquote_bytes(literal)?) {
         Ok(text) => text,
-        Err(broken) => String::from_utf8_lossy(broken.as_bytes()).into_owned(),
+        Err(broken) => {
+            let mut text = String::new();
+            for chunk in broken.as_bytes().utf8_chunks() {
+                text.push_str(chunk.valid());
+                text.extend(chunk.invalid().iter().map(|_| '\u{fffd}'));
+            }
+            text
+        }
     })
 }
 
@@ -155,6 +163,7 @@ mod tests {
         check(r"`a\tb`", Some(r"a\tb"));
         check(r#""\xe2\x98\xba""#, Some("☺"));
         check(r#""\xff""#, Some("\u{fffd}"));
+        check(r#""a\xe2\x98b""#, Some("a\u{fffd}\u{fffd}b"));
         check(r#""\'""#, None);
         check(r#""\q""#, None);
         check(r#""\400""#, None);
