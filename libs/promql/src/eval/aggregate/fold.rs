@@ -63,6 +63,8 @@ struct Group {
     floats: Floats,
     /// One entry a step; empty while no histogram was seen.
     histograms: Vec<Histograms>,
+    /// The metric of the first series that had histograms, to be named where those of others do not fit to them.
+    metric: String,
     drop_name: bool,
 }
 
@@ -235,7 +237,12 @@ impl Folded {
         if number == self.groups.len() {
             let floats = Floats::new(self.spec.op, self.steps);
             self.bytes += floats.size_bytes() + group_bytes(&self.names.labels[number]);
-            self.groups.push(Group { floats, histograms: Vec::new(), drop_name: false });
+            self.groups.push(Group {
+                floats,
+                histograms: Vec::new(),
+                metric: String::new(),
+                drop_name: false,
+            });
         }
         &mut self.groups[number]
     }
@@ -272,11 +279,12 @@ impl Folded {
             mine.drop_name |= theirs.drop_name;
             mine.floats.merge(spec.op, theirs.floats);
             if mine.histograms.is_empty() {
-                mine.histograms = theirs.histograms;
+                (mine.histograms, mine.metric) = (theirs.histograms, theirs.metric);
             } else {
-                for (mine, theirs) in mine.histograms.iter_mut().zip(theirs.histograms) {
-                    shared += mine.size_bytes().min(theirs.size_bytes());
-                    mine.merge(theirs, &spec, notes);
+                shared += theirs.metric.len() as u64;
+                for (mine, other) in mine.histograms.iter_mut().zip(theirs.histograms) {
+                    shared += mine.size_bytes().min(other.size_bytes());
+                    mine.merge(other, &theirs.metric, &spec, notes);
                 }
             }
         }
@@ -314,7 +322,8 @@ impl Group {
             (_, AggregateOp::Sum | AggregateOp::Avg) => {
                 if self.histograms.is_empty() {
                     self.histograms.resize(steps, Histograms::default());
-                    bytes += (steps * size_of::<Histograms>()) as u64;
+                    labels.metric_name().clone_into(&mut self.metric);
+                    bytes += (steps * size_of::<Histograms>() + self.metric.len()) as u64;
                 }
                 let histograms = &mut self.histograms[step];
                 let before = histograms.size_bytes();
@@ -420,7 +429,8 @@ impl Histograms {
         }
     }
 
-    fn merge(&mut self, other: Histograms, spec: &Aggregation, notes: &mut Notes) {
+    /// Adds those of another worker; `metric` is the one of its first series with histograms.
+    fn merge(&mut self, other: Histograms, metric: &str, spec: &Aggregation, notes: &mut Notes) {
         self.reset |= other.reset;
         self.not_reset |= other.not_reset;
         self.incompatible |= other.incompatible;
@@ -446,7 +456,7 @@ impl Histograms {
             // Both come from the same aggregation and so are of one kind.
             (Some(_), Some(_)) => return,
         };
-        self.tell(combined, spec, "", notes);
+        self.tell(combined, spec, metric, notes);
     }
 }
 

@@ -126,3 +126,26 @@ fn a_counter_at_negative_zero_has_not_increased_by_less_than_nothing() {
         assert_eq!(found.to_bits(), expected.to_bits(), "{text}");
     }
 }
+
+#[test]
+fn histograms_that_do_not_fit_name_their_metric_also_where_different_workers_met_them() {
+    use model::{CUSTOM_BUCKETS_SCHEMA, FloatHistogram};
+    let mut storage = crate::promqltest::Storage::new();
+    for i in 0..200 {
+        let schema = if i < 128 { 0 } else { CUSTOM_BUCKETS_SCHEMA };
+        let histogram = FloatHistogram { schema, count: 1.0, ..FloatHistogram::default() };
+        let instance = format!("{i:03}");
+        let labels = Labels::from_pairs([("__name__", "sizes"), ("instance", instance.as_str())]).unwrap();
+        storage.append_histogram(&labels, Timestamp::EPOCH, &std::sync::Arc::new(histogram)).unwrap();
+    }
+    let at = QueryParams::instant(Timestamp::EPOCH);
+    let series = storage.select(&[], TimeRange::ALL);
+    let output = evaluate("sum(sizes)", &series, 128, &at, &engine()).unwrap();
+    assert_eq!(
+        output.annotations.warnings,
+        [
+            "PromQL warning: vector contains a mix of histograms with exponential and custom buckets schemas for metric \
+             name \"sizes\" (1:5)"
+        ]
+    );
+}
