@@ -31,7 +31,7 @@ impl Builder<'_> {
         let mut left = expr;
         while let Expr::Binary(binary) = left
             // What is the same at all steps is built as an expression of its own.
-            && (open.is_empty() || !self.is_built_once(left, steps))
+            && (open.is_empty() || !(self.is_constant(left) || self.is_built_once(left, steps)))
         {
             inside = inside.inside("");
             if matches!(binary.op, BinaryOp::TrimLower | BinaryOp::TrimUpper) {

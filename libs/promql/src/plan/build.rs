@@ -5,6 +5,7 @@ use std::sync::Arc;
 use series::Dedup;
 
 use super::Answer;
+use super::fold::Constants;
 use super::invariant::Invariants;
 use super::node::{Aggregation, Grouping, Leaf, LeafKind, Map, Names, Node, NodeId, Op, RangeCall};
 use super::select::{Selects, Sharing, Surroundings};
@@ -35,6 +36,7 @@ pub(super) struct Builder<'q> {
     use_starts: bool,
     pub(super) delayed_name_removal: bool,
     invariants: Invariants,
+    constants: Constants,
     nodes: Vec<Node>,
     /// As many as operators.
     pub(super) traits: Vec<Traits>,
@@ -81,6 +83,7 @@ impl<'q> Builder<'q> {
             use_starts: engine.use_start_timestamps,
             delayed_name_removal: engine.delayed_name_removal,
             invariants: Invariants::default(),
+            constants: Constants::default(),
             nodes: Vec::new(),
             traits: Vec::new(),
             selects: Selects::default(),
@@ -90,6 +93,7 @@ impl<'q> Builder<'q> {
     /// Builds the whole plan of `expr`.
     pub(super) fn finish(mut self, expr: &Expr) -> Result<Built, QueryError> {
         self.invariants = Invariants::of(expr);
+        self.constants = Constants::of(expr, &|what| self.query_number(what));
         let around = Surroundings { step: self.step, ..Surroundings::default() };
         let answer = match expr.without_parens() {
             Expr::String(text) => Answer::String(text.value.clone()),
@@ -130,6 +134,9 @@ impl<'q> Builder<'q> {
         steps: Steps,
         around: &Surroundings,
     ) -> Result<NodeId, QueryError> {
+        if let Some(value) = self.constants.value(expr) {
+            return self.add(Op::Number(value), Vec::new(), steps);
+        }
         if self.is_built_once(expr, steps) {
             let once = self.build(expr, Steps::single(steps.start), around)?;
             return self.add(Op::Map(Map::Repeat), vec![once], steps);
@@ -171,6 +178,11 @@ impl<'q> Builder<'q> {
         // Also where a range has but one step: a `sort` that does not depend on the range does not warn of it.
         let ranges = steps.count > 0 && steps.end != steps.start;
         ranges && !matches!(expr, Expr::Number(_)) && self.invariants.holds(expr)
+    }
+
+    /// Whether an expression is a number that the plan has computed.
+    pub(super) fn is_constant(&self, expr: &Expr) -> bool {
+        self.constants.value(expr).is_some()
     }
 
     /// What the query may use.
@@ -388,7 +400,7 @@ impl<'q> Builder<'q> {
     }
 
     /// The value of `start()`, `end()`, `range()` or `step()`, in seconds.
-    pub(super) fn query_number(&self, what: FunctionId) -> f64 {
+    fn query_number(&self, what: FunctionId) -> f64 {
         use FunctionId::{End, Range, Start};
         let millis = match what {
             Start => self.query.0,

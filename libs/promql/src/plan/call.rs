@@ -26,11 +26,6 @@ impl Builder<'_> {
         let inside = around.inside(call.function.name);
         let arg = |index: usize| argument(call, index);
         match call.function.id {
-            F::Start | F::End | F::Range | F::Step => {
-                let value = self.query_number(call.function.id);
-                self.add(Op::Number(value), Vec::new(), steps)
-            }
-            F::Pi => self.add(Op::Number(std::f64::consts::PI), Vec::new(), steps),
             F::Time => self.add(Op::Time, Vec::new(), steps),
             F::Scalar => {
                 let input = self.build(arg(0)?, steps, &inside)?;

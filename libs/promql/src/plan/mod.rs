@@ -2,12 +2,13 @@
 //!
 //! The plan says everything that can be known before data is seen: which series and which stretch of time each leaf
 //! needs, at which instants each operator is evaluated, which parts do not depend on the instant (`@`) and so are
-//! evaluated once. Reading order: [`steps`], [`node`], `build`, `select`, `call`.
+//! evaluated once, and which are mere numbers. Reading order: [`steps`], [`node`], `build`, `select`, `call`.
 
 mod binary;
 mod build;
 mod call;
 pub(crate) mod explain;
+mod fold;
 mod invariant;
 mod names;
 pub(crate) mod node;
