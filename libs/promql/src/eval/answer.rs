@@ -1,6 +1,8 @@
 //! From the series of the last operator to the value of the query.
 
-use model::{Sample, Timestamp};
+use std::sync::Arc;
+
+use model::{FloatHistogram, Sample, Timestamp};
 
 use super::budget::Hold;
 use super::column::{Cell, Row, is_absent};
@@ -28,31 +30,45 @@ pub(crate) fn value(
     }
     let rows = merge(rows, &plan.budget, hold)?;
     if !plan.instant || plan.value_type() == ValueType::Matrix {
-        return Ok(QueryValue::Matrix(matrix(rows, steps, hold)?));
+        return Ok(QueryValue::Matrix(matrix(plan, rows, steps, hold)?));
     }
     let timestamp = Timestamp::from_millis(plan.steps.start);
     if plan.value_type() == ValueType::Scalar {
         let value = rows.first().map_or(f64::NAN, |row| row.column.floats[0]);
         return Ok(QueryValue::Scalar(Sample { timestamp, value }));
     }
-    let samples = rows.into_iter().filter_map(|row| {
+    let (rows_bytes, bytes) = (rows.len() * size_of::<Row>(), rows.len() * size_of::<VectorSample>());
+    hold.add(bytes as u64)?;
+    let mut samples = Vec::with_capacity(rows.len());
+    samples.extend(rows.into_iter().filter_map(|row| {
         let value = match row.column.get(0) {
             Cell::Absent => return None,
             Cell::Float(value) => SampleValue::Float(value),
             Cell::Histogram(histogram) => SampleValue::Histogram(histogram.clone()),
         };
         Some(VectorSample { labels: row.labels, timestamp, value })
-    });
-    Ok(QueryValue::Vector(samples.collect()))
+    }));
+    hold.give_back(rows_bytes as u64);
+    Ok(QueryValue::Vector(samples))
 }
 
-fn matrix(rows: Vec<Row>, steps: &Steps, hold: &mut Hold) -> Result<Vec<MatrixSeries>, QueryError> {
+fn matrix(
+    plan: &Plan,
+    rows: Vec<Row>,
+    steps: &Steps,
+    hold: &mut Hold,
+) -> Result<Vec<MatrixSeries>, QueryError> {
+    hold.add((rows.len() * size_of::<MatrixSeries>()) as u64)?;
     let mut list = Vec::with_capacity(rows.len());
     for row in rows {
+        plan.budget.check()?;
         // Samples have times, which columns have not: the series is larger than the row that it replaces.
         let bytes = row.size_bytes();
         let histograms = row.column.histograms.iter().flatten().count();
         let floats = row.column.floats.iter().filter(|value| !is_absent(**value)).count();
+        let samples =
+            floats * size_of::<Sample>() + histograms * size_of::<(Timestamp, Arc<FloatHistogram>)>();
+        hold.add(samples as u64)?;
         let mut series = MatrixSeries {
             labels: row.labels,
             floats: Vec::with_capacity(floats),
@@ -66,7 +82,8 @@ fn matrix(rows: Vec<Row>, steps: &Steps, hold: &mut Hold) -> Result<Vec<MatrixSe
                 Cell::Histogram(histogram) => series.histograms.push((timestamp, histogram.clone())),
             }
         }
-        hold.add(series.size_bytes())?;
+        let held = samples + size_of::<MatrixSeries>();
+        hold.add(series.size_bytes().saturating_sub(held as u64))?;
         hold.give_back(bytes);
         if floats + histograms > 0 {
             list.push(series);

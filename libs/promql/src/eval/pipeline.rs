@@ -217,9 +217,11 @@ impl<'p> Running<'p> {
             return Ok(());
         }
         if let Product::Raw(list) = &mut self.product {
-            if let Some(series) = raw(self.leaf, &self.steps, &series.labels, &mut scratch.samples)? {
-                self.hold.add(scratch.samples.size_bytes() as u64)?;
-                list.push(series);
+            let bytes = scratch.samples.size_bytes() as u64;
+            self.hold.add(bytes)?;
+            match raw(self.leaf, &self.steps, &series.labels, &mut scratch.samples)? {
+                Some(series) => list.push(series),
+                None => self.hold.give_back(bytes),
             }
             lap.book(leaf_meter);
             return Ok(());
@@ -266,8 +268,7 @@ impl<'p> Running<'p> {
             Product::Folded(folded) => {
                 if left {
                     scratch.passing.add(row.column.unshared_bytes())?;
-                    folded.add(&row, notes);
-                    self.hold.at_least(folded.size_bytes())?;
+                    folded.add(&row, &mut self.hold, notes)?;
                 }
                 scratch.column = row.column;
             }
@@ -353,13 +354,12 @@ fn raw(
     let (before, after) = leaf.window.margins();
     let inside = |time: i64| time > start.saturating_sub(before) && time <= end.saturating_add(after);
     let floats = samples.timestamps.iter().zip(&samples.values).filter(|(t, _)| inside(**t));
-    let mut floats: Vec<Sample> = floats.map(|(t, v)| Sample::new(*t, *v)).collect();
-    let histograms: Vec<_> = samples
-        .histograms
-        .iter()
-        .filter(|(t, _)| inside(*t))
-        .map(|(t, h)| (Timestamp::from_millis(*t), h.clone()))
-        .collect();
+    let mut list = Vec::with_capacity(samples.timestamps.len());
+    list.extend(floats.map(|(t, v)| Sample::new(*t, *v)));
+    let mut floats = list;
+    let inner = samples.histograms.iter().filter(|(t, _)| inside(*t));
+    let mut histograms = Vec::with_capacity(samples.histograms.len());
+    histograms.extend(inner.map(|(t, h)| (Timestamp::from_millis(*t), h.clone())));
     let modifier = match leaf.window.boundary {
         Boundary::Plain => None,
         Boundary::Anchored => Some("anchored"),

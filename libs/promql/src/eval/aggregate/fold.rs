@@ -90,14 +90,15 @@ impl Floats {
         }
     }
 
-    fn size_bytes(&self) -> u64 {
-        let size = match self {
-            Floats::Plain(v) | Floats::Count(v) => v.len() * 8,
-            Floats::Sum { sums, .. } => sums.len() * 16,
-            Floats::Mean(v) => v.len() * size_of::<Option<Mean>>(),
-            Floats::Spread(v) => v.len() * size_of::<Option<Spread>>(),
+    /// Memory in bytes of what [`new`](Self::new) makes.
+    fn size_bytes(op: AggregateOp, steps: usize) -> u64 {
+        let size = match op {
+            AggregateOp::Sum => 16,
+            AggregateOp::Avg => size_of::<Option<Mean>>(),
+            AggregateOp::Stddev | AggregateOp::Stdvar => size_of::<Option<Spread>>(),
+            _ => 8,
         };
-        size as u64
+        (steps * size) as u64
     }
 
     fn add(&mut self, op: AggregateOp, values: &[f64]) {
@@ -233,10 +234,13 @@ impl Folded {
         self.bytes
     }
 
-    fn group(&mut self, number: usize) -> &mut Group {
+    /// The group with this number, which is new if it is one more than there are; it is held before it is made.
+    fn group(&mut self, number: usize, hold: &mut Hold) -> Result<&mut Group, QueryError> {
         if number == self.groups.len() {
+            let labels = &self.names.labels[number];
+            self.bytes += Floats::size_bytes(self.spec.op, self.steps) + group_bytes(labels);
+            hold.at_least(self.bytes)?;
             let floats = Floats::new(self.spec.op, self.steps);
-            self.bytes += floats.size_bytes() + group_bytes(&self.names.labels[number]);
             self.groups.push(Group {
                 floats,
                 histograms: Vec::new(),
@@ -244,14 +248,14 @@ impl Folded {
                 drop_name: false,
             });
         }
-        &mut self.groups[number]
+        Ok(&mut self.groups[number])
     }
 
-    /// Folds one series.
-    pub(crate) fn add(&mut self, row: &Row, notes: &mut Notes) {
+    /// Folds one series; `hold` holds what this and all before have come to.
+    pub(crate) fn add(&mut self, row: &Row, hold: &mut Hold, notes: &mut Notes) -> Result<(), QueryError> {
         let number = self.names.number(&self.spec.grouping, &row.labels);
         let spec = self.spec.clone();
-        let group = self.group(number);
+        let group = self.group(number, hold)?;
         group.drop_name |= row.drop_name;
         group.floats.add(spec.op, &row.column.floats);
         let mut bytes = 0;
@@ -261,6 +265,7 @@ impl Folded {
             }
         }
         self.bytes += bytes;
+        hold.at_least(self.bytes)
     }
 
     /// Folds what another worker has folded.
@@ -275,7 +280,7 @@ impl Folded {
                 continue;
             }
             let mine = &mut self.groups[number];
-            shared += mine.floats.size_bytes() + group_bytes(labels);
+            shared += Floats::size_bytes(spec.op, self.steps) + group_bytes(labels);
             mine.drop_name |= theirs.drop_name;
             mine.floats.merge(spec.op, theirs.floats);
             if mine.histograms.is_empty() {
@@ -291,8 +296,11 @@ impl Folded {
         self.bytes += other.bytes.saturating_sub(shared);
     }
 
-    /// The result: one series for each group that has one.
-    pub(crate) fn finish(self, cx: &mut Context<'_>, out: &mut Vec<Row>) -> Result<(), QueryError> {
+    /// The result: one series for each group that has one. `hold` holds the groups, and their series one by one: what is
+    /// made of a group is no larger than that.
+    fn finish(self, cx: &mut Context<'_>, hold: &mut Hold, out: &mut Vec<Row>) -> Result<(), QueryError> {
+        let slots = if self.groups.iter().all(|group| group.histograms.is_empty()) { 8 } else { 16 };
+        hold.add((self.steps * slots) as u64)?;
         for (labels, group) in self.names.labels.into_iter().zip(self.groups) {
             cx.budget.check()?;
             let drop_name = group.drop_name;
@@ -501,8 +509,7 @@ impl Operator for FoldOperator {
         if let (0, Some(folded)) = (input, &mut self.folded) {
             for row in &rows {
                 cx.budget.check()?;
-                folded.add(row, cx.notes);
-                self.hold.at_least(folded.size_bytes())?;
+                folded.add(row, &mut self.hold, cx.notes)?;
             }
         }
         Ok(())
@@ -510,7 +517,7 @@ impl Operator for FoldOperator {
 
     fn end(&mut self, cx: &mut Context<'_>, input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {
         if let (0, Some(folded)) = (input, self.folded.take()) {
-            folded.finish(cx, out)?;
+            folded.finish(cx, &mut self.hold, out)?;
             // The groups are gone; their result is held on its way.
             self.hold.give_back(u64::MAX);
         }
