@@ -22,9 +22,9 @@ pub(crate) struct Data {
 fn floats() -> Chunk {
     let mut encoder = XorEncoder::new();
     for n in 0..SAMPLES {
-        encoder.append(Sample::new(n * 15_000, n as f64)).unwrap();
+        encoder.append(Sample::new(n * 15_000, n as f64)).expect("samples come in order");
     }
-    encoder.finish().unwrap()
+    encoder.finish().expect("there are samples")
 }
 
 impl Data {
@@ -55,9 +55,9 @@ impl Data {
                 positive_buckets: vec![n as f64; buckets as usize],
                 ..FloatHistogram::default()
             };
-            encoder.append(Timestamp::from_millis(n * 15_000), &histogram).unwrap();
+            encoder.append(Timestamp::from_millis(n * 15_000), &histogram).expect("samples come in order");
         }
-        Data { name: "h", count, chunk: encoder.finish().unwrap(), long: 0, damaged: None }
+        Data { name: "h", count, chunk: encoder.finish().expect("there are samples"), long: 0, damaged: None }
     }
 
     /// The series that fit, in batches of so many.
@@ -93,7 +93,7 @@ impl Data {
         let pairs = pairs.into_iter().filter(|(_, value)| !value.is_empty());
         let length = if self.damaged == Some(at) { self.chunk.data.len() / 2 } else { self.chunk.data.len() };
         let chunk = Chunk { data: Bytes::copy_from_slice(&self.chunk.data[..length]), ..self.chunk.clone() };
-        let labels = Labels::from_pairs(pairs).unwrap();
+        let labels = Labels::from_pairs(pairs).expect("the pairs are in order");
         SelectedSeries { labels, replicas: vec![vec![AggrChunk::raw(chunk)]] }
     }
 }
