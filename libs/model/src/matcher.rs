@@ -91,6 +91,11 @@ impl Matcher {
         &self.value
     }
 
+    /// Memory of its compiled expression in bytes; 0 where it has none or needs none.
+    pub fn regex_bytes(&self) -> usize {
+        self.regex.as_ref().map_or(0, Regex::size_bytes)
+    }
+
     /// The compiled expression of `=~` and `!~`; an index looks at what it begins with.
     pub fn regex(&self) -> Option<&Regex> {
         self.regex.as_ref()

@@ -25,5 +25,5 @@ pub use output::{
 };
 pub use plan::explain::{Measured, PlanNode};
 pub use query::{EngineOptions, Query, QueryParams, Select, SelectHints, SelectId};
-pub use syntax::{ParseError, ParseOptions, parse, parse_selector};
+pub use syntax::{MAX_REGEX_BYTES, ParseError, ParseOptions, parse, parse_selector};
 pub use text::{go_g, go_quoted};

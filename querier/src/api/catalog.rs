@@ -17,7 +17,7 @@ use storeapi::{
 use super::body::Text;
 use super::exchange::{Reply, params, respond};
 use super::result::labels_room;
-use super::{Api, bad_data, name, selectors, store_error, store_filter};
+use super::{Api, bad_data, name, store_error};
 use crate::fanout::FanoutEvent;
 use crate::memory;
 
@@ -75,13 +75,13 @@ impl Api {
 
     async fn series(&self, params: &Params) -> Result<Reply, ApiError> {
         let (range, limit) = (self.metadata_range(params)?, params.limit("limit")?);
-        let filter = store_filter(params)?;
+        let filter = self.store_filter(params).await?;
         let mut sets: BTreeSet<Labels> = BTreeSet::new();
         let mut warnings = Vec::new();
         let account = self.driver.engine().total.account(self.defaults.max_bytes);
         let mut hold = account.hold();
         let exhausted = |error| ApiError::new(ErrorType::Execution, memory::told(&error));
-        for matchers in selectors(params, "match[]")? {
+        for matchers in self.selectors(params, "match[]").await? {
             let mut request = SeriesRequest::new(range, matchers);
             request.skip_chunks = true;
             request.max_resolution = Duration::from_millis(i64::MAX as u64);
@@ -130,7 +130,7 @@ impl Api {
 
     async fn names(&self, params: &Params) -> Result<Reply, ApiError> {
         let (range, partial) = (self.metadata_range(params)?, self.partial_response(params)?);
-        let filter = store_filter(params)?;
+        let filter = self.store_filter(params).await?;
         self.union(params, |matchers| {
             let mut request = LabelNamesRequest::new(range, matchers);
             request.partial_response = partial;
@@ -147,7 +147,7 @@ impl Api {
         }
         let (range, partial) = (self.metadata_range(params)?, self.partial_response(params)?);
         let limit = params.limit("limit")?.map(|limit| limit.saturating_add(1));
-        let filter = store_filter(params)?;
+        let filter = self.store_filter(params).await?;
         self.union(params, |matchers| {
             let mut request = LabelValuesRequest::new(&label, range, matchers);
             request.partial_response = partial;
@@ -163,7 +163,7 @@ impl Api {
     where
         F: Future<Output = Result<LabelsAnswer, StoreError>>,
     {
-        let mut selectors = selectors(params, "match[]")?;
+        let mut selectors = self.selectors(params, "match[]").await?;
         if selectors.is_empty() {
             selectors.push(Vec::new());
         }

@@ -147,17 +147,44 @@ impl Api {
         }
         Ok(range)
     }
+
+    /// The stores that `storeMatch[]` selects.
+    async fn store_filter(&self, params: &Params) -> Result<StoreFilter, ApiError> {
+        Ok(StoreFilter::new(self.selectors(params, "storeMatch[]").await?))
+    }
+
+    /// All selectors of a parameter; possibly none.
+    async fn selectors(&self, params: &Params, name: &str) -> Result<Vec<Vec<Matcher>>, ApiError> {
+        let texts: Vec<String> = params.all(name).map(str::to_owned).collect();
+        if texts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let name = name.to_owned();
+        self.off_thread(move || parse_selectors(&texts).map_err(|why| ParamError::invalid(&name, why).into()))
+            .await?
+    }
+
+    /// Does what a request's text alone may make long away from the threads that serve connections.
+    async fn off_thread<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let lost = || ApiError::new(ErrorType::Internal, "reading the request ended unexpectedly".to_owned());
+        self.driver.planner().run(work).await.ok_or_else(lost)
+    }
 }
 
-/// The stores that `storeMatch[]` selects.
-fn store_filter(params: &Params) -> Result<StoreFilter, ApiError> {
-    Ok(StoreFilter::new(selectors(params, "storeMatch[]")?))
-}
-
-/// All selectors of a parameter; possibly none.
-fn selectors(params: &Params, name: &str) -> Result<Vec<Vec<Matcher>>, ApiError> {
-    let parse = |text: &str| {
-        promql::parse_selector(text).map_err(|cause| ParamError::invalid(name, cause.to_string()).into())
+/// Parses selectors, whose regular expressions together may be as large as those of a query.
+fn parse_selectors(texts: &[String]) -> Result<Vec<Vec<Matcher>>, String> {
+    let mut regex_bytes = 0;
+    let parse = |text: &String| {
+        let matchers = promql::parse_selector(text).map_err(|cause| cause.to_string())?;
+        regex_bytes += matchers.iter().map(Matcher::regex_bytes).sum::<usize>();
+        if regex_bytes > promql::MAX_REGEX_BYTES {
+            let limit = promql::MAX_REGEX_BYTES >> 20;
+            return Err(format!("regular expressions need more than {limit} MiB together"));
+        }
+        Ok(matchers)
     };
-    params.all(name).map(parse).collect()
+    texts.iter().map(parse).collect()
 }

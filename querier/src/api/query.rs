@@ -13,33 +13,39 @@ use promql::{Account, Interrupt, QueryError, TotalBudget};
 use super::body::Text;
 use super::exchange::{Reply, params, respond};
 use super::tree::tree;
-use super::{Api, bad_data, result, store_error, store_filter};
+use super::{Api, bad_data, result, store_error};
 use crate::memory;
 use crate::query::{Answer, AskError, Question, dynamic_lookback};
 
 pub(super) async fn instant(State(api): State<Arc<Api>>, request: Request) -> Response {
     let answer = async {
         let params = params(request).await?;
-        api.answer(&params, api.instant_question(&params)?).await
+        api.answer(&params, api.instant_question(&params).await?).await
     };
     respond(answer.await)
 }
 
 pub(super) async fn explain_instant(State(api): State<Arc<Api>>, request: Request) -> Response {
-    let answer = async { api.explanation(&api.instant_question(&params(request).await?)?) };
+    let answer = async {
+        let params = params(request).await?;
+        api.explanation(&api.instant_question(&params).await?).await
+    };
     respond(answer.await)
 }
 
 pub(super) async fn range(State(api): State<Arc<Api>>, request: Request) -> Response {
     let answer = async {
         let params = params(request).await?;
-        api.answer(&params, api.range_question(&params)?).await
+        api.answer(&params, api.range_question(&params).await?).await
     };
     respond(answer.await)
 }
 
 pub(super) async fn explain_range(State(api): State<Arc<Api>>, request: Request) -> Response {
-    let answer = async { api.explanation(&api.range_question(&params(request).await?)?) };
+    let answer = async {
+        let params = params(request).await?;
+        api.explanation(&api.range_question(&params).await?).await
+    };
     respond(answer.await)
 }
 
@@ -52,7 +58,7 @@ fn default_step(range: TimeRange, least: Duration) -> Duration {
 pub(super) async fn format(State(api): State<Arc<Api>>, request: Request) -> Response {
     let answer = async {
         let params = params(request).await?;
-        Reply::of(&api.expression(&params)?.pretty(), &[])
+        Reply::of(&api.parsed(&params, |expr| expr.pretty()).await?, &[])
     };
     respond(answer.await)
 }
@@ -60,9 +66,10 @@ pub(super) async fn format(State(api): State<Arc<Api>>, request: Request) -> Res
 pub(super) async fn parse(State(api): State<Arc<Api>>, request: Request) -> Response {
     let answer = async {
         let params = params(request).await?;
+        let tree = api.parsed(&params, tree).await?;
         let mut body = Vec::new();
         Envelope::begin(&mut body);
-        body.extend_from_slice(tree(&api.expression(&params)?).as_bytes());
+        body.extend_from_slice(tree.as_bytes());
         Envelope::end(&mut body, &[], &[]);
         Ok(Reply { body: vec![body.into()], partial: false })
     };
@@ -74,10 +81,15 @@ fn query_text(params: &Params) -> Result<&str, ApiError> {
 }
 
 impl Api {
-    /// The expression that a request is about.
-    fn expression(&self, params: &Params) -> Result<Expr, ApiError> {
-        promql::parse(query_text(params)?, &self.driver.engine().parse)
-            .map_err(|cause| ParamError::invalid("query", cause.to_string()).into())
+    /// What `write` makes of the expression that a request is about.
+    async fn parsed(
+        &self,
+        params: &Params,
+        write: impl FnOnce(&Expr) -> String + Send + 'static,
+    ) -> Result<String, ApiError> {
+        let (text, options) = (query_text(params)?.to_owned(), self.driver.engine().parse);
+        let work = move || promql::parse(&text, &options).map(|expr| write(&expr));
+        self.off_thread(work).await?.map_err(|cause| ParamError::invalid("query", cause.to_string()).into())
     }
 
     /// The coarsest resolution that will do; `auto` is what the request's kind would choose by itself.
@@ -100,19 +112,19 @@ impl Api {
         }
     }
 
-    fn instant_question(&self, params: &Params) -> Result<Question, ApiError> {
+    async fn instant_question(&self, params: &Params) -> Result<Question, ApiError> {
         let at = params.time("time")?.unwrap_or_else(super::now);
         let resolution = self.max_resolution(params, self.defaults.instant_max_resolution)?;
-        self.question(params, (at, at), None, resolution)
+        self.question(params, (at, at), None, resolution).await
     }
 
-    fn range_question(&self, params: &Params) -> Result<Question, ApiError> {
+    async fn range_question(&self, params: &Params) -> Result<Question, ApiError> {
         let query = params.range_query(|range| Some(default_step(range, self.defaults.step)))?;
         let resolution = self.max_resolution(params, query.step / 5)?;
-        self.question(params, (query.start, query.end), Some(query.step), resolution)
+        self.question(params, (query.start, query.end), Some(query.step), resolution).await
     }
 
-    fn question(
+    async fn question(
         &self,
         params: &Params,
         (start, end): (Timestamp, Timestamp),
@@ -129,7 +141,7 @@ impl Api {
             dedup: if replica_labels.is_empty() { series::Dedup::Off } else { self.defaults.dedup },
             replica_labels,
             partial_response: self.partial_response(params)?,
-            stores: store_filter(params)?,
+            stores: self.store_filter(params).await?,
             max_resolution,
             timeout: params
                 .duration("timeout")?
@@ -140,8 +152,8 @@ impl Api {
     }
 
     /// How a question would be answered.
-    fn explanation(&self, question: &Question) -> Result<Reply, ApiError> {
-        let (plan, selects) = self.driver.explain(question).map_err(|error| ask_error(&error))?;
+    async fn explanation(&self, question: &Question) -> Result<Reply, ApiError> {
+        let (plan, selects) = self.driver.explain(question).await.map_err(|error| ask_error(&error))?;
         Reply::of(&result::explanation(&plan, &selects), &[])
     }
 

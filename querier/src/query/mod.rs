@@ -6,6 +6,7 @@
 
 mod feed;
 mod gate;
+mod planner;
 mod resolution;
 
 use std::sync::{Arc, LazyLock};
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::fanout::{Awaited, ProxyStore, StoreFilter, StoreReport};
 use feed::Feeds;
 pub(crate) use gate::{Gate, QueryMetrics};
+pub(crate) use planner::Planner;
 pub(crate) use resolution::dynamic_lookback;
 
 /// A question.
@@ -138,6 +140,7 @@ pub(crate) struct Driver {
     /// Carries matchers over binary operators as long as all stores' series carry their labels.
     propagate_where_sound: bool,
     gate: Gate,
+    planner: Planner,
     /// Selects of one query that are read at the same time, beyond the one that the engine waits for.
     concurrent_selects: usize,
     metrics: Arc<QueryMetrics>,
@@ -152,12 +155,25 @@ impl Driver {
         concurrent_selects: usize,
         metrics: QueryMetrics,
     ) -> Self {
-        Driver { stores, engine, propagate_where_sound, gate, concurrent_selects, metrics: Arc::new(metrics) }
+        Driver {
+            stores,
+            engine,
+            propagate_where_sound,
+            gate,
+            planner: Planner::new(),
+            concurrent_selects,
+            metrics: Arc::new(metrics),
+        }
     }
 
     /// The engine's settings.
     pub(crate) fn engine(&self) -> &EngineOptions {
         &self.engine
+    }
+
+    /// Where what a text makes long is done.
+    pub(crate) fn planner(&self) -> &Planner {
+        &self.planner
     }
 
     /// Answers a question with what `write` makes of the answer while it is the query's turn, on the thread that
@@ -184,15 +200,17 @@ impl Driver {
     ///
     /// # Errors
     /// When the query is none.
-    pub(crate) fn explain(&self, question: &Question) -> Result<(PlanNode, Vec<Select>), AskError> {
-        let query = self.plan(question, Interrupt::new())?;
+    pub(crate) async fn explain(&self, question: &Question) -> Result<(PlanNode, Vec<Select>), AskError> {
+        let query = self.plan(question, Interrupt::new()).await?;
         Ok((query.explain(), query.selects().to_vec()))
     }
 
-    fn plan(&self, question: &Question, interrupt: Interrupt) -> Result<Query, QueryError> {
+    async fn plan(&self, question: &Question, interrupt: Interrupt) -> Result<Query, AskError> {
         let mut engine = self.engine.clone();
         engine.propagate_matchers |= self.propagate_where_sound && self.stores.series_carry_labels();
-        Query::plan(&question.text, &question.params(interrupt), &engine)
+        let (text, params) = (question.text.clone(), question.params(interrupt));
+        let planned = self.planner.run(move || Query::plan(&text, &params, &engine)).await;
+        Ok(planned.ok_or(AskError::Lost)??)
     }
 
     async fn ask_until<T: Send + 'static>(
@@ -205,7 +223,8 @@ impl Driver {
         let end = EndOnDrop { interrupt: Interrupt::new(), cancel: CancellationToken::new() };
         let mut timings = Timings::default();
         let mut lap = Lap::begin();
-        let query = self.plan(&question, end.interrupt.clone())?;
+        let planned = timeout_at(deadline, self.plan(&question, end.interrupt.clone())).await;
+        let query = planned.map_err(|_| AskError::Late { blame: String::new() })??;
         timings.planning = lap.end();
         let turn = timeout_at(deadline, self.gate.enter()).await.map_err(|_| AskError::Queue)?;
         timings.queue = lap.end();

@@ -71,6 +71,13 @@ impl Machine {
         Machine::Threads(Arc::new(Program::new(&hir)))
     }
 
+    fn size_bytes(&self) -> usize {
+        match self {
+            Machine::Automaton(automaton) => automaton.memory_usage(),
+            Machine::Threads(program) => program.size_bytes(),
+        }
+    }
+
     fn is_match(&self, text: &str) -> bool {
         match self {
             Machine::Automaton(automaton) => automaton.is_match(text),
@@ -131,6 +138,11 @@ impl Regex {
             self.grouping.get_or_init(build).as_ref()
         })?;
         machine.groups(text)
+    }
+
+    /// Memory of what runs over texts, in bytes; 0 where comparisons of strings decide.
+    pub fn size_bytes(&self) -> usize {
+        self.machine.as_ref().map_or(0, Machine::size_bytes)
     }
 
     /// The expression as it was written, without anchors.

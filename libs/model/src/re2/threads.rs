@@ -53,6 +53,11 @@ impl Program {
         program
     }
 
+    pub(super) fn size_bytes(&self) -> usize {
+        let ranges: usize = self.classes.iter().map(|class| class.len()).sum();
+        self.insts.len() * size_of::<Inst>() + ranges * size_of::<ClassUnicodeRange>()
+    }
+
     /// Whether the whole of `text` matches.
     pub(super) fn is_match(&self, text: &str) -> bool {
         self.run(text, None).is_some()

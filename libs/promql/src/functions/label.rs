@@ -40,6 +40,11 @@ impl LabelReplace {
         })
     }
 
+    /// Memory of its compiled expression.
+    pub(crate) fn regex_bytes(&self) -> usize {
+        self.regex.size_bytes()
+    }
+
     /// Sets the destination where the expression matches.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use model::Matcher;
 use series::Dedup;
 
 use super::Answer;
@@ -11,14 +12,14 @@ use super::node::{Aggregation, Grouping, Leaf, LeafKind, Map, Names, Node, NodeI
 use super::select::{Selects, Sharing, Surroundings};
 use super::steps::{Steps, Window};
 use super::traits::Traits;
-use crate::eval::budget::Budget;
+use crate::eval::budget::{Budget, Hold};
 use crate::query::Select;
-use crate::syntax::DurationContext;
 use crate::syntax::ast::{
     AggregateExpr, AggregateOp, At, Boundary, Expr, Length, MatrixSelector, Span, SubqueryExpr, UnaryOp,
     VectorSelector,
 };
 use crate::syntax::functions::FunctionId;
+use crate::syntax::{DurationContext, MAX_REGEX_BYTES, too_large_regexes};
 use crate::text::go_quoted;
 use crate::{EngineOptions, ParseError, QueryError, QueryParams};
 
@@ -41,6 +42,8 @@ pub(super) struct Builder<'q> {
     /// As many as operators.
     pub(super) traits: Vec<Traits>,
     pub(super) selects: Selects,
+    /// Memory of the regular expressions of `label_replace`.
+    regex_bytes: usize,
 }
 
 /// Most different selects of an expression: each asks every store.
@@ -52,6 +55,8 @@ pub(super) struct Built {
     pub(super) answer: Answer,
     pub(super) selects: Vec<Select>,
     pub(super) leaves: Vec<Vec<NodeId>>,
+    /// The memory of all regular expressions.
+    pub(super) regexes: Hold,
 }
 
 fn millis(length: std::time::Duration) -> i64 {
@@ -87,7 +92,17 @@ impl<'q> Builder<'q> {
             nodes: Vec::new(),
             traits: Vec::new(),
             selects: Selects::default(),
+            regex_bytes: 0,
         }
+    }
+
+    /// Counts a regular expression at `span` that is no matcher.
+    pub(super) fn take_regex(&mut self, bytes: usize, span: Span) -> Result<(), QueryError> {
+        self.regex_bytes += bytes;
+        if self.regex_bytes > MAX_REGEX_BYTES {
+            return Err(ParseError::new(self.text, span, too_large_regexes()).into());
+        }
+        self.budget.check()
     }
 
     /// Builds the whole plan of `expr`.
@@ -104,7 +119,12 @@ impl<'q> Builder<'q> {
             }
             _ => Answer::Series(self.build(expr, self.steps, &around)?),
         };
-        Ok(Built { nodes: self.nodes, answer, selects: self.selects.list, leaves: self.selects.leaves })
+        let selects = self.selects.list;
+        let matchers = selects.iter().flat_map(|select| &select.matchers);
+        let regex_bytes = self.regex_bytes + matchers.map(Matcher::regex_bytes).sum::<usize>();
+        let mut regexes = Hold::new(self.budget);
+        regexes.add(regex_bytes as u64)?;
+        Ok(Built { nodes: self.nodes, answer, selects, leaves: self.selects.leaves, regexes })
     }
 
     /// Adds an operator behind its inputs.

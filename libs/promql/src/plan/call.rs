@@ -1,5 +1,6 @@
 //! Function calls as operators.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use model::{LabelsBuilder, METRIC_NAME, MatchOp, Matcher};
@@ -77,6 +78,7 @@ impl Builder<'_> {
             F::LabelReplace => {
                 let replace =
                     LabelReplace::new(destination(call)?, text(call, 2)?, text(call, 3)?, text(call, 4)?)?;
+                self.take_regex(replace.regex_bytes(), call.span)?;
                 let input = self.build(arg(0)?, steps, &inside)?;
                 let replaced = self.add(Op::Map(Map::LabelReplace(Arc::new(replace))), vec![input], steps)?;
                 self.distinct(replaced, Distinct { names: None, any_step: false })
@@ -343,11 +345,10 @@ fn absent_labels(expr: &Expr) -> model::Labels {
         _ => return model::Labels::empty(),
     };
     let mut labels = LabelsBuilder::new();
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: HashSet<&str> = HashSet::new();
     for matcher in matchers.iter().filter(|m| m.name() != METRIC_NAME) {
-        if matcher.op() == MatchOp::Equal && !seen.contains(&matcher.name()) {
+        if matcher.op() == MatchOp::Equal && seen.insert(matcher.name()) {
             labels.set(matcher.name(), matcher.value());
-            seen.push(matcher.name());
         } else {
             labels.remove(matcher.name());
         }

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use node::{Node, NodeId};
 use steps::Steps;
 
-use crate::eval::budget::Budget;
+use crate::eval::budget::{Budget, Hold};
 use crate::query::Select;
 use crate::syntax::functions::ValueType;
 use crate::{EngineOptions, QueryError, QueryParams};
@@ -60,6 +60,8 @@ pub(crate) struct Plan {
     pub(crate) leaves: Vec<Vec<NodeId>>,
     selects: Vec<Select>,
     value_type: ValueType,
+    /// The memory of the regular expressions, held as long as there is a plan.
+    _regexes: Hold,
 }
 
 impl Plan {
@@ -121,6 +123,7 @@ impl Plan {
             leaves: built.leaves,
             selects: built.selects,
             value_type,
+            _regexes: built.regexes,
         })
     }
 

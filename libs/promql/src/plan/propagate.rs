@@ -2,19 +2,20 @@
 //!
 //! In `a{job="x"} / on (job, instance) b`, series of `b` with another job find no partner: they need not be fetched. A
 //! matcher is carried over where the label counts for the matching and comes from the selector unchanged, and only where
-//! what is left out could have had no effect, not even an error: between sets, and where the "one" side cannot have two
-//! series for one partner.
+//! what is left out could have had no effect on the value and caused no error: between sets, and where the "one" side cannot
+//! have two series for one partner. Warnings and infos about series that are not asked for go with them.
 //!
 //! It takes for granted that series carry the labels that their selector asks for, see
 //! [`EngineOptions::propagate_matchers`](crate::EngineOptions::propagate_matchers).
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 
 use model::{METRIC_NAME, Matcher};
 
 use super::select::has_one_metric;
 use crate::syntax::ast::{
-    AggregateExpr, AggregateOp, BinaryExpr, BinaryOp, Call, Cardinality, Expr, VectorMatching,
+    AggregateExpr, AggregateOp, BinaryExpr, BinaryOp, Boundary, Call, Cardinality, Expr, VectorMatching,
 };
 use crate::syntax::functions::{FunctionId, ValueType};
 
@@ -138,37 +139,49 @@ fn conditions(expr: &Expr) -> Vec<Matcher> {
 }
 
 /// Adds matchers to the selector of `expr`, where its labels come through unchanged.
-fn narrow(expr: &mut Expr, mut matchers: Vec<Matcher>) {
-    let add = |to: &mut Vec<Matcher>, matchers: Vec<Matcher>| {
-        for matcher in matchers {
-            if !to.contains(&matcher) {
-                to.push(matcher);
-            }
-        }
-    };
+fn narrow(expr: &mut Expr, matchers: Vec<Matcher>) {
+    narrow_below(expr, matchers, false);
+}
+
+/// The same; `nameless` says that something on the way drops the names of metrics, so that series of two metrics may become
+/// one, which is an error.
+fn narrow_below(expr: &mut Expr, mut matchers: Vec<Matcher>, mut nameless: bool) {
     let mut expr = expr;
     while let Expr::Binary(binary) = expr {
         if binary.matching.is_some() {
             return;
         }
+        nameless = true;
         expr = if binary.lhs.value_type() == ValueType::Vector { &mut binary.lhs } else { &mut binary.rhs };
     }
     match expr {
-        Expr::Paren(paren) => narrow(&mut paren.expr, matchers),
-        Expr::Vector(selector) => add(&mut selector.matchers, matchers),
-        Expr::Call(call) if range_matchers(call).is_some() => {
+        Expr::Paren(paren) => narrow_below(&mut paren.expr, matchers, nameless),
+        Expr::Vector(selector) if !nameless || has_one_metric(&selector.matchers) => {
+            add(&mut selector.matchers, matchers);
+        }
+        Expr::Call(call) if range_matchers(call).is_some_and(|matchers| has_one_metric(matchers)) => {
             for arg in &mut call.args {
-                if let Expr::Matrix(matrix) = arg {
+                // Histograms between anchors are an error, whoever their series belong to.
+                if let Expr::Matrix(matrix) = arg
+                    && matrix.selector.boundary == Boundary::Plain
+                {
                     add(&mut matrix.selector.matchers, std::mem::take(&mut matchers));
                 }
             }
         }
         Expr::Aggregate(aggregate) => {
             matchers.retain(|matcher| keeps(aggregate, matcher.name()));
-            narrow(&mut aggregate.expr, matchers);
+            narrow_below(&mut aggregate.expr, matchers, nameless);
         }
         _ => {}
     }
+}
+
+/// Adds those of `matchers` that are not there yet.
+fn add(to: &mut Vec<Matcher>, matchers: Vec<Matcher>) {
+    let key = |m: &Matcher| (m.name().to_owned(), m.op(), m.value().to_owned());
+    let mut known: HashSet<_> = to.iter().map(key).collect();
+    to.extend(matchers.into_iter().filter(|matcher| known.insert(key(matcher))));
 }
 
 #[cfg(test)]
@@ -193,6 +206,7 @@ mod tests {
             r#"rate(a{j="x"}[5m]) * on (j) group_left () sum by (j) (b)"#,
             r#"rate(a{j="x"}[5m]) * on (j) group_left () sum by (j) (b{j="x"})"#,
         );
+        check(r#"a{j="x"} and on (j) {__name__=~"b|c"}"#, r#"a{j="x"} and on (j) {__name__=~"b|c",j="x"}"#);
         check(r#"(a{j="x"} * 2) > rate(b[1m])"#, r#"(a{j="x"} * 2) > rate(b{j="x"}[1m])"#);
     }
 
@@ -216,6 +230,12 @@ mod tests {
             r#"a{j="x"} and on (j) topk(1, b)"#,
             r#"a{j="x"} and on (j) label_replace(b, "j", "x", "", "")"#,
             r#"a{j="x"} and on (j) absent(b)"#,
+            // Series of two metrics that become equal are an error, with a partner or without.
+            r#"a{j="x"} and on (j) rate({__name__=~"b|c"}[5m])"#,
+            r#"a{j="x"} and on (j) sum by (j) (rate({__name__=~"b|c"}[5m]))"#,
+            r#"a{j="x"} and on (j) ({__name__=~"b|c"} * 2)"#,
+            // As are histograms between anchors.
+            r#"a{j="x"} and on (j) increase(b[5m] anchored)"#,
         ] {
             check(text, &crate::parse(text, &ParseOptions::ALL).unwrap().to_string());
         }

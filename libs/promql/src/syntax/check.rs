@@ -1,5 +1,7 @@
 //! The meaning of a parsed expression: types, arguments, matching.
 
+use std::collections::HashSet;
+
 use model::METRIC_NAME;
 
 use super::ast::{AggregateExpr, BinaryExpr, Call, Cardinality, Expr, Span, VectorSelector};
@@ -99,8 +101,9 @@ impl Checker<'_> {
         if op.is_set() && matching.cardinality == Cardinality::OneToOne {
             matching.cardinality = Cardinality::ManyToMany;
         }
+        let included: HashSet<&String> = matching.include.iter().collect();
         if matching.on
-            && let Some(twice) = matching.labels.iter().find(|label| matching.include.contains(label))
+            && let Some(twice) = matching.labels.iter().find(|label| included.contains(label))
         {
             let message = format!("label {} must not occur in ON and GROUP clause at once", quoted(twice));
             return self.fail(self.operator(binary), message);

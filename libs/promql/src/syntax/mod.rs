@@ -20,7 +20,8 @@ pub use duration::{DurationContext, DurationError};
 pub use error::ParseError;
 pub(crate) use number::{parse_duration, parse_float, parse_number};
 pub(crate) use parser::parse_labels_prefix;
-pub use parser::{MAX_LENGTH_BYTES, parse, parse_selector};
+pub(crate) use parser::too_large_regexes;
+pub use parser::{MAX_LENGTH_BYTES, MAX_REGEX_BYTES, parse, parse_selector};
 pub(crate) use quote::unquote;
 
 /// Which parts of the language beyond the stable ones are understood. The default is that of Prometheus without flags.

@@ -347,27 +347,49 @@ fn chains_of_operators_may_be_long() {
 }
 
 #[test]
+fn regular_expressions_share_a_limit() {
+    let large = |count: usize| -> String {
+        let matchers: Vec<String> = (0..count).map(|i| format!("a{i}=~'[a-z_]{{900}}'")).collect();
+        format!("x{{{}}}", matchers.join(","))
+    };
+    parse(&large(10), &ParseOptions::ALL).unwrap();
+    let error = parse(&large(5000), &ParseOptions::ALL).unwrap_err().to_string();
+    assert!(error.contains("regular expressions need more than 64 MiB together"), "{error}");
+    // The place is that of the first that is too much.
+    let place: usize = error.split(':').nth(1).and_then(|column| column.parse().ok()).unwrap();
+    assert!((100..50_000).contains(&place), "{error}");
+    // Lists of texts need no memory beside their own.
+    let lists: Vec<String> = (0..2000).map(|i| format!("a{i}=~'x{i}|y{i}'")).collect();
+    parse(&format!("x{{{}}}", lists.join(",")), &ParseOptions::ALL).unwrap();
+}
+
+#[test]
 fn time_grows_with_the_length_and_no_faster() {
     let per_byte = |text: &str| {
         let start = Instant::now();
         let _ = std::hint::black_box(parse(text, &ParseOptions::ALL));
         start.elapsed().as_secs_f64() / text.len() as f64
     };
+    // Items that differ: a list that is searched for each of them would show.
     let wide = |open: &str, item: &str, close: &str, items: usize| {
-        format!("{open}{}{close}", vec![item; items].join(","))
+        let items: Vec<String> = (0..items).map(|i| item.replace('#', &i.to_string())).collect();
+        let others = items.join(",").replace('a', "c");
+        open.replace('@', &others) + &items.join(",") + close
     };
     for (open, item, close) in [
-        ("label_join(a, 'b', ", "'c'", ")"),
-        ("sum by (", "a", ") (b)"),
-        ("a{", "b='c'", "}"),
+        ("label_join(a, 'b', ", "'c#'", ")"),
+        ("sum by (", "a#", ") (b)"),
+        ("a{", "b#='c'", "}"),
         ("a{b='", "\\\\", "'}"),
+        ("a * on (@) group_left (x, ", "a#", ") b"),
+        ("a + ignoring (@) group_left (", "a#", ") b"),
     ] {
         // The least of several tries: what else the machine does must not matter.
         let best = |items| {
             let text = wide(open, item, close, items);
             (0..5).map(|_| per_byte(&text)).fold(f64::INFINITY, f64::min)
         };
-        let (short, long) = (best(500), best(50_000));
+        let (short, long) = (best(500), best(25_000));
         assert!(
             long < short * 20.0 + 1e-7,
             "{open}: {short:e} s a byte for short texts, {long:e} for long ones"

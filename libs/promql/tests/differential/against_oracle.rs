@@ -126,14 +126,12 @@ fn check(
     let oracle = Oracle::new(data, params, delayed);
     let expected = oracle.answer(&expr);
     let found_answer = found.as_ref().map(answer).map_err(ToString::to_string);
-    // With matchers carried over, series that find no partner are not there to be refused.
     let propagating = EngineOptions { propagate_matchers: true, ..options(delayed, 2) };
     let carried = ask(text, params, series, &propagating, random);
     let carried = carried.as_ref().map(answer).map_err(ToString::to_string);
     let with_carried =
         |expected| disagreement(expected, &carried).map(|why| format!("with matchers carried over: {why}"));
-    let why = disagreement(&expected, &found_answer)
-        .or_else(|| expected.is_ok().then(|| with_carried(&expected)).flatten());
+    let why = disagreement(&expected, &found_answer).or_else(|| with_carried(&expected));
     let Some(why) = why else {
         return match (&expected, &found) {
             (Err(_), _) | (_, Err(_)) => Outcome::Refused,

@@ -28,11 +28,20 @@ use super::token::{Kind, Token, Word};
 /// The longest text that is parsed, in bytes.
 pub const MAX_LENGTH_BYTES: usize = 512 << 10;
 
+/// Most memory of all regular expressions of a text when they are compiled, in bytes. It also bounds the time that takes.
+pub const MAX_REGEX_BYTES: usize = 64 << 20;
+
+/// What is said where they need more.
+pub(crate) fn too_large_regexes() -> String {
+    format!("regular expressions need more than {} MiB together", MAX_REGEX_BYTES >> 20)
+}
+
 /// Parses an expression and checks its types.
 ///
 /// # Errors
 /// Where the text is no expression that Prometheus would take, is longer than [`MAX_LENGTH_BYTES`], has more operands than
-/// [`MAX_OPERANDS`] or is nested deeper than [`MAX_HEIGHT`].
+/// [`MAX_OPERANDS`], is nested deeper than [`MAX_HEIGHT`], or has regular expressions that need more than
+/// [`MAX_REGEX_BYTES`].
 ///
 /// ```
 /// use promql::{ParseOptions, parse};
@@ -99,6 +108,8 @@ struct Parser<'a> {
     end: u32,
     /// How many operands there were.
     operands: usize,
+    /// Memory of the regular expressions so far.
+    regex_bytes: usize,
     /// How many calls of [`expression`](Self::expression) are under way.
     depth: usize,
     /// How many aggregations are open, which is what a mistake inside them is blamed on.
@@ -116,7 +127,17 @@ impl<'a> Parser<'a> {
         }
         let mut lexer = Lexer::new(text);
         let token = lexer.next_token();
-        Ok(Parser { text, options, lexer, token, end: 0, operands: 0, depth: 0, aggregations: 0 })
+        Ok(Parser {
+            text,
+            options,
+            lexer,
+            token,
+            end: 0,
+            operands: 0,
+            regex_bytes: 0,
+            depth: 0,
+            aggregations: 0,
+        })
     }
 
     /// Takes the token and looks at the next one.

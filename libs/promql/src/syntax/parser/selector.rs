@@ -5,7 +5,7 @@ use model::{METRIC_NAME, MatchOp, Matcher};
 use super::super::ast::{BinaryOp, Boundary, Length, VectorSelector};
 use super::super::error::ParseError;
 use super::super::token::{Kind, Token};
-use super::Parser;
+use super::{MAX_REGEX_BYTES, Parser, too_large_regexes};
 
 const CONTEXT: &str = "label matching";
 
@@ -68,7 +68,13 @@ impl Parser<'_> {
         };
         self.take();
         let value = self.expect(Kind::String, (CONTEXT, "string"))?;
-        Matcher::new(op, &name, &self.unquoted(value)?)
-            .map_err(|error| self.error(token.span.to(value.span), error.cause().to_string()))
+        let span = token.span.to(value.span);
+        let matcher = Matcher::new(op, &name, &self.unquoted(value)?)
+            .map_err(|error| self.error(span, error.cause().to_string()))?;
+        self.regex_bytes += matcher.regex_bytes();
+        if self.regex_bytes > MAX_REGEX_BYTES {
+            return Err(self.error(span, too_large_regexes()));
+        }
+        Ok(matcher)
     }
 }
