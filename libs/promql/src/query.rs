@@ -73,8 +73,8 @@ pub struct EngineOptions {
     /// What all queries that are planned with it, or with a clone of it, may use together.
     pub total: TotalBudget,
     /// Carries matchers of one side of a binary operator over to the other, so that series which find no partner are not
-    /// fetched. Off by default: the answer is the same only where series carry all labels that their selectors ask for,
-    /// and stores behind a Thanos querier with selector labels answer for labels that their series do not have.
+    /// fetched, nor warned of. Off by default: the value is the same only where series carry all labels that their selectors
+    /// ask for, and stores behind a Thanos querier with selector labels answer for labels that their series do not have.
     pub propagate_matchers: bool,
     /// Lets `rate`, `irate`, `increase` and `resets` learn from start timestamps of resets that values do not show, and
     /// `start_timestamp` give them. Off by default, as in Prometheus; samples without start timestamps are not affected.
