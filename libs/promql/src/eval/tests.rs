@@ -14,6 +14,7 @@ use crate::{
 use std::time::Duration;
 
 mod info;
+mod joins;
 mod language;
 mod limits;
 
@@ -68,7 +69,7 @@ fn evaluate(
     evaluation.finish()
 }
 
-const QUERIES: [&str; 9] = [
+const QUERIES: [&str; 16] = [
     "sum by (job) (rate(requests_total[5m]))",
     "avg without (instance) (rate(requests_total[5m]))",
     "stddev(requests_total)",
@@ -78,19 +79,33 @@ const QUERIES: [&str; 9] = [
     "max_over_time(sum by (job) (rate(requests_total[1m]))[3m:30s])",
     "requests_total / scalar(sum(requests_total))",
     "count_values('v', requests_total % 2) or absent(nothing)",
+    "bottomk by (job) (2, requests_total % 7)",
+    "topk by (job) (scalar(count(requests_total) % 7), -requests_total % 3)",
+    "limitk(4, requests_total)",
+    "limit_ratio(-0.3, requests_total)",
+    HISTOGRAMS,
+    "requests_total * on (job) group_left () count by (job) (requests_total unless requests_total > 50)",
+    "requests_total > 500 or requests_total and on (job) requests_total > 3000",
 ];
+
+/// Ten neighbours each, taken for the buckets of a histogram.
+const HISTOGRAMS: &str = "histogram_quantile(0.5, label_replace(label_replace(label_replace(label_replace(\
+    requests_total, 'job', '', '', ''), 'le', '$1', 'instance', '....(.)'), 'instance', '$1', 'instance', \
+    '(....).'), 'le', '+Inf', 'le', '9') > 1)";
 
 #[test]
 fn the_answer_depends_neither_on_workers_nor_on_batches() {
-    let series = counters(700);
+    // Enough for what they come to to be shared out as well.
+    let series = counters(2000);
     for text in QUERIES {
-        let expected = evaluate(text, &series, usize::MAX, &params(), &engine()).unwrap().value;
-        let QueryValue::Matrix(matrix) = &expected else { panic!("{text} gives no matrix") };
+        let expected = evaluate(text, &series, usize::MAX, &params(), &engine()).unwrap();
+        let QueryValue::Matrix(matrix) = &expected.value else { panic!("{text} gives no matrix") };
         assert!(!matrix.is_empty(), "{text} gives nothing");
         for (workers, batch) in [(1, 1), (2, 1000), (3, 7), (8, 128)] {
             let engine = EngineOptions { workers, ..engine() };
-            let found = evaluate(text, &series, batch, &params(), &engine).unwrap().value;
-            assert!(found == expected, "{text} differs with {workers} workers and batches of {batch}");
+            let found = evaluate(text, &series, batch, &params(), &engine).unwrap();
+            let same = found.value == expected.value && found.annotations == expected.annotations;
+            assert!(same, "{text} differs with {workers} workers and batches of {batch}");
         }
     }
 }

@@ -1,6 +1,11 @@
 //! Operators between two vectors: [`join`] for arithmetic and comparisons, [`set`] for `and`, `or` and `unless`.
+//!
+//! A join is in parts: `rule` (two values), `naming` (labels), `results` (one series and its partners), [`join`] (all).
 
 pub(crate) mod join;
+mod naming;
+mod results;
+mod rule;
 pub(crate) mod set;
 
 use crate::plan::node::Grouping;
@@ -35,4 +40,9 @@ impl Bits {
         *word |= 1 << (step % 64);
         before
     }
+}
+
+/// Memory of a bit for each step, in bytes.
+fn bit_bytes(steps: usize) -> usize {
+    steps / 8 + 8
 }

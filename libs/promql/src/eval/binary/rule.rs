@@ -1,0 +1,60 @@
+//! What arithmetic and comparing operators make of two values.
+
+use crate::eval::column::{Cell, Column};
+use crate::eval::notes::Notes;
+use crate::functions::arithmetic::{self, Outcome};
+use crate::syntax::ast::{BinaryOp, Span};
+
+/// What an operator needs to know about itself to combine two values.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rule {
+    pub(super) op: BinaryOp,
+    pub(super) return_bool: bool,
+    /// Whether the "one" side is the left operand.
+    pub(super) one_is_left: bool,
+    pub(super) span: Span,
+}
+
+impl Rule {
+    /// Combines two floats; `false` where the operator does not take them.
+    #[inline(always)]
+    pub(super) fn floats(&self, many: f64, one: f64, result: &mut f64, notes: &mut Notes) -> bool {
+        if matches!(self.op, BinaryOp::TrimLower | BinaryOp::TrimUpper) {
+            arithmetic::apply(self.op, Cell::Float(many), Cell::Float(one), notes, self.span);
+            return false;
+        }
+        let (left, right) = if self.one_is_left { (one, many) } else { (many, one) };
+        let (value, keep) = arithmetic::floats(self.op, left, right);
+        if self.return_bool {
+            *result = f64::from(u8::from(keep));
+        } else if keep {
+            *result = value;
+        }
+        true
+    }
+
+    /// Combines two values; `false` where the operator does not take them.
+    pub(super) fn cells(
+        &self,
+        many: Cell<'_>,
+        one: Cell<'_>,
+        step: usize,
+        result: &mut Column,
+        notes: &mut Notes,
+    ) -> bool {
+        if matches!(many, Cell::Absent) || matches!(one, Cell::Absent) {
+            return false;
+        }
+        let (left, right) = if self.one_is_left { (one, many) } else { (many, one) };
+        match arithmetic::apply(self.op, left, right, notes, self.span) {
+            Outcome::Refused => return false,
+            Outcome::Float(_, keep) | Outcome::Histogram(_, keep) if self.return_bool => {
+                result.floats[step] = f64::from(u8::from(keep));
+            }
+            Outcome::Float(value, true) => result.floats[step] = value,
+            Outcome::Histogram(histogram, true) => result.set_histogram(step, histogram),
+            Outcome::Float(_, false) | Outcome::Histogram(_, false) => {}
+        }
+        true
+    }
+}

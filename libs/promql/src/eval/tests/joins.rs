@@ -1,0 +1,135 @@
+//! Joins: series that take turns, and what is told where they do not.
+
+use super::*;
+use crate::promqltest::Script;
+
+fn check(script: &str) {
+    let report = Script::parse(script).unwrap().run();
+    let failures: Vec<String> =
+        report.failures.iter().map(|f| format!("{}: {}", f.query, f.message)).collect();
+    assert!(failures.is_empty() && report.evaluations > 0, "{failures:#?}");
+}
+
+/// Three series of one group, one after the other.
+const IN_TURN: &str = "
+load 1m
+  many{x=\"a\"} 1+1x5
+  many{x=\"b\"} _ 7 7 stale
+  one{n=\"1\"} 10 10 stale
+  one{n=\"2\"} _ _ 20 20 stale
+  one{n=\"3\"} _ _ _ _ 30 stale
+";
+
+#[test]
+fn partners_take_turns() {
+    check(&format!(
+        "{IN_TURN}
+eval range from 0 to 5m step 1m many * on () group_left () one
+  {{x=\"a\"}} 10 20 60 80 150 _
+  {{x=\"b\"}} _ 70 140 _ _ _
+
+eval range from 0 to 5m step 1m many * on () group_left (n) one
+  {{n=\"1\", x=\"a\"}} 10 20 _ _ _ _
+  {{n=\"2\", x=\"a\"}} _ _ 60 80 _ _
+  {{n=\"3\", x=\"a\"}} _ _ _ _ 150 _
+  {{n=\"1\", x=\"b\"}} _ 70 _ _ _ _
+  {{n=\"2\", x=\"b\"}} _ _ 140 _ _ _
+
+eval range from 0 to 5m step 1m many{{x=\"a\"}} - on () one
+  {{}} -9 -8 -17 -16 -25 _
+"
+    ));
+}
+
+#[test]
+fn values_stand_in_between_the_turns() {
+    check(
+        "
+load 1m
+  many{x=\"a\"} 1+1x3
+  one{n=\"1\"} 10 stale
+  one{n=\"2\"} _ _ 20 stale
+  one{n=\"3\", other=\"y\"} _ 30 stale
+
+eval range from 0 to 3m step 1m many * on (other) group_left (n) fill_right (100) one
+  {n=\"1\", x=\"a\"} 10 _ _ _
+  {n=\"2\", x=\"a\"} _ _ 60 _
+  {x=\"a\"} _ 200 _ 400
+
+eval range from 0 to 3m step 1m many * on (other) group_left (n) fill_left (5) one
+  {n=\"1\", x=\"a\"} 10 _ _ _
+  {n=\"2\", x=\"a\"} _ _ 60 _
+  {n=\"3\", other=\"y\"} _ 150 _ _
+",
+    );
+}
+
+#[test]
+fn what_is_wrong_at_the_first_step_is_told() {
+    let text = "many * on () group_left () one";
+    let load = "
+load 1m
+  many{x=\"a\"} _ _ _ 1 1
+  many{x=\"b\"} _ 1 1 1 1
+  one{n=\"1\"} 1 1 1 1 1
+  one{n=\"2\"} _ _ _ 1 1
+  one{n=\"3\"} _ 1 stale
+";
+    check(&format!(
+        "{load}
+eval range from 0 to 4m step 1m {text}
+  expect fail msg: found duplicate series for the match group {{}} on the right hand-side of the operation: [{{__name__=\"one\", n=\"1\"}}, {{__name__=\"one\", n=\"3\"}}];many-to-many matching not allowed: matching labels must be unique on one side
+
+eval range from 2m to 4m step 1m {text}
+  expect fail msg: found duplicate series for the match group {{}} on the right hand-side of the operation: [{{__name__=\"one\", n=\"1\"}}, {{__name__=\"one\", n=\"2\"}}];many-to-many matching not allowed: matching labels must be unique on one side
+
+eval range from 1m to 4m step 1m many{{x=\"b\"}} + on () many
+  expect fail msg: found duplicate series for the match group {{}} on the right hand-side of the operation: [{{__name__=\"many\", x=\"a\"}}, {{__name__=\"many\", x=\"b\"}}];many-to-many matching not allowed: matching labels must be unique on one side
+
+eval range from 1m to 4m step 1m many + on () one{{n=\"1\"}}
+  expect fail msg: multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)
+
+eval range from 1m to 4m step 1m many + on () one{{n!=\"3\"}}
+  expect fail msg: found duplicate series for the match group {{}} on the right hand-side of the operation: [{{__name__=\"one\", n=\"1\"}}, {{__name__=\"one\", n=\"2\"}}];many-to-many matching not allowed: matching labels must be unique on one side
+"
+    ));
+}
+
+/// `count` series of a metric of which each has a single sample, at a time of its own.
+fn in_turn(count: i64) -> Vec<SelectedSeries> {
+    let series = |n: i64| {
+        let mut encoder = XorEncoder::new();
+        encoder.append(Sample::new(n * STEP, 1.0)).unwrap();
+        encoder.append(Sample::new((n + 1) * STEP, model::stale_nan())).unwrap();
+        let name = format!("{n:05}");
+        let labels = Labels::from_pairs([("__name__", "leader"), ("name", name.as_str())]).unwrap();
+        SelectedSeries { labels, replicas: vec![vec![AggrChunk::raw(encoder.finish().unwrap())]] }
+    };
+    (0..count).map(series).collect()
+}
+
+#[test]
+fn a_join_costs_as_much_as_its_input_where_many_series_take_turns() {
+    let (many, ones) = (counters(300), in_turn(300));
+    let end = Timestamp::from_millis(299 * STEP);
+    let interrupt = Interrupt::counting();
+    let params = QueryParams {
+        interrupt: interrupt.clone(),
+        ..QueryParams::range(Timestamp::EPOCH, end, Duration::from_secs(15))
+    };
+    let query = Query::plan("requests_total * on () group_left () leader", &params, &engine()).unwrap();
+    let selects = query.selects().to_vec();
+    let mut evaluation = query.evaluation();
+    while let Some(id) = evaluation.next_select() {
+        let leaders = selects[id.index()].matchers.iter().any(|m| m.value() == "leader");
+        evaluation.push(id, if leaders { ones.clone() } else { many.clone() }).unwrap();
+        evaluation.end_select(id).unwrap();
+    }
+    let output = evaluation.finish().unwrap();
+    let QueryValue::Matrix(rows) = &output.value else { panic!("no matrix") };
+    assert_eq!(rows.len(), 300);
+    assert!(interrupt.looks() < 20 * 600, "{} looks at the flag", interrupt.looks());
+    // The columns of the result, and their samples; the other side is a single column.
+    let columns = 300 * 300 * 24;
+    assert!(output.stats.peak_bytes < 3 * columns, "{} bytes", output.stats.peak_bytes);
+}
