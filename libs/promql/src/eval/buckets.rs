@@ -6,19 +6,24 @@ use std::collections::HashMap;
 
 use model::Labels;
 
-use super::budget::Hold;
+use super::budget::{Budget, Hold};
 use super::column::{Cell, Column, Row, is_absent};
-use super::notes::{ForcedMonotonicity, Note};
+use super::notes::{ForcedMonotonicity, Note, Notes};
 use super::operator::{Context, Operator};
 use super::scalar::{Scalar, Scalars};
+use super::share::share;
 use crate::QueryError;
 use crate::functions::buckets::{
     ClassicBucket, Oddity, classic_fraction, classic_quantile, native_fraction, native_quantile,
 };
+use crate::plan::steps::Steps;
 use crate::syntax::ast::Span;
 use crate::syntax::functions::FunctionId;
 use crate::syntax::parse_float;
 use crate::text::open_metrics_float;
+
+/// Histograms in a part.
+const PART: usize = 32;
 
 /// The label of the upper bound of classic buckets.
 const BOUND: &str = "le";
@@ -99,22 +104,22 @@ impl BucketOperator {
     fn finish(&mut self, cx: &mut Context<'_>, out: &mut Vec<Row>) -> Result<(), QueryError> {
         let Some(scalars) = self.scalars.all() else { return Ok(()) };
         self.drop_conflicts(cx);
-        let hold = self.hold.another();
-        let mut results = Results { rows: out, hold };
+        let mut results = Vec::new();
         match self.function {
-            FunctionId::HistogramFraction => self.evaluate(cx, &mut results, &scalars, None)?,
+            FunctionId::HistogramFraction => results.extend(self.evaluate(cx, &scalars, None)?),
             FunctionId::HistogramQuantile => {
                 self.warn_of_quantiles(cx, &scalars);
-                self.evaluate(cx, &mut results, &scalars, None)?;
+                results.extend(self.evaluate(cx, &scalars, None)?);
             }
             _ => {
                 self.warn_of_quantiles(cx, &scalars);
                 for (index, scalar) in scalars.iter().enumerate() {
                     let label = Label { quantile: scalar, earlier: &scalars[..index] };
-                    self.evaluate(cx, &mut results, std::slice::from_ref(scalar), Some(label))?;
+                    results.extend(self.evaluate(cx, std::slice::from_ref(scalar), Some(label))?);
                 }
             }
         }
+        out.extend(results.iter_mut().flat_map(|results| results.rows.drain(..)));
         self.native = Vec::new();
         self.classic = Vec::new();
         self.places = HashMap::new();
@@ -150,77 +155,108 @@ impl BucketOperator {
     fn evaluate(
         &self,
         cx: &mut Context<'_>,
-        out: &mut Results<'_>,
         params: &[Scalar],
         label: Option<Label<'_>>,
-    ) -> Result<(), QueryError> {
-        let param = |index: usize, step: usize| params.get(index).map_or(f64::NAN, |p| p.at(step));
-        for row in &self.native {
-            cx.budget.check()?;
-            let name = self.name(&row.labels);
-            let mut column = Column::absent(cx.steps.count);
-            for step in 0..cx.steps.count {
-                let Cell::Histogram(histogram) = row.column.get(step) else { continue };
-                let fraction = self.function == FunctionId::HistogramFraction;
-                let (value, oddity) = if fraction {
-                    native_fraction(param(0, step), param(1, step), histogram)
-                } else {
-                    native_quantile(param(0, step), histogram)
-                };
-                match oddity {
-                    Oddity::None => {}
-                    Oddity::NanResult => cx.notes.add(Note::QuantileNanResult(name), self.operand),
-                    Oddity::Nans if fraction => cx.notes.add(Note::FractionNans(name), self.operand),
-                    Oddity::Nans => cx.notes.add(Note::QuantileNanSkew(name), self.operand),
-                }
-                column.floats[step] = value;
-            }
-            self.emit(cx, &row.labels, column, label, out)?;
-        }
-        let mut buckets: Vec<ClassicBucket> = Vec::new();
-        for classic in &self.classic {
-            cx.budget.check()?;
-            let name = self.name(&classic.labels);
-            let mut column = Column::absent(cx.steps.count);
-            for step in 0..cx.steps.count {
-                buckets.clear();
-                let present = classic.buckets.iter().filter(|(_, counts)| !is_absent(counts[step]));
-                buckets.extend(
-                    present.map(|(upper, counts)| ClassicBucket { upper: *upper, count: counts[step] }),
-                );
-                if buckets.is_empty() {
-                    continue;
-                }
-                column.floats[step] = if self.function == FunctionId::HistogramFraction {
-                    classic_fraction(param(0, step), param(1, step), &mut buckets)
-                } else {
-                    let (value, corrected) = classic_quantile(param(0, step), &mut buckets);
-                    let told = label.is_some_and(|label| label.has_corrected(step));
-                    if let Some((low, high, max_diff)) = corrected.filter(|_| !told) {
-                        let time = cx.steps.time(step);
-                        let details = ForcedMonotonicity {
-                            times: (time, time),
-                            buckets: (low, high),
-                            max_diff,
-                            count: 1,
-                        };
-                        cx.notes.forced_monotonicity(name, self.operand, details);
+    ) -> Result<Vec<Results>, QueryError> {
+        let native = self.native.chunks(PART).map(Part::Native);
+        let parts = native.chain(self.classic.chunks(PART).map(Part::Classic)).collect();
+        let buckets: usize = self.classic.iter().map(|classic| classic.buckets.len()).sum();
+        let (steps, budget) = (cx.steps, cx.budget);
+        let done = share(cx, (self.native.len() + buckets) * steps.count, parts, |part| {
+            let mut notes = Notes::default();
+            let mut results = Results { rows: Vec::new(), hold: self.hold.another() };
+            match part {
+                Part::Native(list) => {
+                    for row in list {
+                        budget.check()?;
+                        let column = self.evaluate_native(steps, row, params, &mut notes);
+                        self.emit(budget, &row.labels, column, label, &mut results)?;
                     }
-                    value
-                };
+                }
+                Part::Classic(list) => {
+                    for classic in list {
+                        budget.check()?;
+                        let column = self.evaluate_classic(steps, classic, params, label, &mut notes);
+                        self.emit(budget, &classic.labels, column, label, &mut results)?;
+                    }
+                }
             }
-            self.emit(cx, &classic.labels, column, label, out)?;
+            Ok((results, notes))
+        })?;
+        let results = done.into_iter().map(|(results, notes)| {
+            cx.notes.merge(notes);
+            results
+        });
+        Ok(results.collect())
+    }
+
+    fn evaluate_native(&self, steps: &Steps, row: &Row, params: &[Scalar], notes: &mut Notes) -> Column {
+        let param = |index: usize, step: usize| params.get(index).map_or(f64::NAN, |p| p.at(step));
+        let name = self.name(&row.labels);
+        let mut column = Column::absent(steps.count);
+        for step in 0..steps.count {
+            let Cell::Histogram(histogram) = row.column.get(step) else { continue };
+            let fraction = self.function == FunctionId::HistogramFraction;
+            let (value, oddity) = if fraction {
+                native_fraction(param(0, step), param(1, step), histogram)
+            } else {
+                native_quantile(param(0, step), histogram)
+            };
+            match oddity {
+                Oddity::None => {}
+                Oddity::NanResult => notes.add(Note::QuantileNanResult(name), self.operand),
+                Oddity::Nans if fraction => notes.add(Note::FractionNans(name), self.operand),
+                Oddity::Nans => notes.add(Note::QuantileNanSkew(name), self.operand),
+            }
+            column.floats[step] = value;
         }
-        Ok(())
+        column
+    }
+
+    fn evaluate_classic(
+        &self,
+        steps: &Steps,
+        classic: &Classic,
+        params: &[Scalar],
+        label: Option<Label<'_>>,
+        notes: &mut Notes,
+    ) -> Column {
+        let param = |index: usize, step: usize| params.get(index).map_or(f64::NAN, |p| p.at(step));
+        let name = self.name(&classic.labels);
+        let mut buckets: Vec<ClassicBucket> = Vec::with_capacity(classic.buckets.len());
+        let mut column = Column::absent(steps.count);
+        for step in 0..steps.count {
+            buckets.clear();
+            let present = classic.buckets.iter().filter(|(_, counts)| !is_absent(counts[step]));
+            buckets
+                .extend(present.map(|(upper, counts)| ClassicBucket { upper: *upper, count: counts[step] }));
+            if buckets.is_empty() {
+                continue;
+            }
+            column.floats[step] = if self.function == FunctionId::HistogramFraction {
+                classic_fraction(param(0, step), param(1, step), &mut buckets)
+            } else {
+                let (value, corrected) = classic_quantile(param(0, step), &mut buckets);
+                let told = label.is_some_and(|label| label.has_corrected(step));
+                if let Some((low, high, max_diff)) = corrected.filter(|_| !told) {
+                    let time = steps.time(step);
+                    let details =
+                        ForcedMonotonicity { times: (time, time), buckets: (low, high), max_diff, count: 1 };
+                    notes.forced_monotonicity(name, self.operand, details);
+                }
+                value
+            };
+        }
+        column
     }
 
     fn emit(
         &self,
-        cx: &Context<'_>,
+        budget: &Budget,
         labels: &Labels,
         column: Column,
         label: Option<Label<'_>>,
-        out: &mut Results<'_>,
+        out: &mut Results,
     ) -> Result<(), QueryError> {
         let Some(Label { quantile, .. }) = label else {
             if !column.is_empty() {
@@ -237,7 +273,7 @@ impl BucketOperator {
             let place = match places.get(&key) {
                 Some(place) => *place,
                 None => {
-                    cx.budget.check()?;
+                    budget.check()?;
                     let labels = labels.to_builder().set(&self.label, &open_metrics_float(value)).build();
                     out.push(labels, Column::absent(column.len()))?;
                     places.insert(key, out.rows.len() - 1);
@@ -250,13 +286,19 @@ impl BucketOperator {
     }
 }
 
+/// Histograms that are evaluated in one go.
+enum Part<'a> {
+    Native(&'a [Row]),
+    Classic(&'a [Classic]),
+}
+
 /// Series that are made, and what holds them until they are handed on.
-struct Results<'a> {
-    rows: &'a mut Vec<Row>,
+struct Results {
+    rows: Vec<Row>,
     hold: Hold,
 }
 
-impl Results<'_> {
+impl Results {
     fn push(&mut self, labels: Labels, column: Column) -> Result<(), QueryError> {
         let row = Row { labels, drop_name: true, column };
         self.hold.add(row.size_bytes())?;

@@ -21,10 +21,12 @@ pub(crate) mod merge;
 pub(crate) mod meter;
 pub(crate) mod notes;
 pub(crate) mod operator;
+mod order;
 pub(crate) mod parts;
 pub(crate) mod pipeline;
 pub(crate) mod pool;
 pub(crate) mod scalar;
+mod share;
 pub(crate) mod single;
 pub(crate) mod skip;
 pub(crate) mod slot;
@@ -100,6 +102,8 @@ pub struct Evaluation {
     /// For each operator, how many of its inputs have not ended.
     open: Vec<usize>,
     readings: Vec<Reading>,
+    /// All selects, in the order in which they are best read.
+    order: Vec<SelectId>,
     pool: Pool,
     scratch: map::Scratch,
     rows: Vec<Row>,
@@ -132,6 +136,7 @@ impl Evaluation {
             pool: Pool::new(plan.clone(), meters.clone()),
             scratch: map::Scratch::new(&plan.budget),
             answer_hold: Hold::new(&plan.budget),
+            order: order::reading_order(&plan),
             plan,
             meters,
             slots,
@@ -147,10 +152,10 @@ impl Evaluation {
         evaluation
     }
 
-    /// The first select that has not ended. Offering selects in this order needs the least memory; any other order
-    /// gives the same answer.
+    /// The next select to be read: what others wait for comes first. Offering selects in this order needs the least memory;
+    /// any other order gives the same answer.
     pub fn next_select(&self) -> Option<SelectId> {
-        self.readings.iter().position(|reading| !reading.ended).map(SelectId)
+        self.order.iter().copied().find(|select| !self.readings[select.0].ended)
     }
 
     /// What a select asks for by now. It is final where it is not [late](Select::late) any more.
@@ -462,7 +467,7 @@ impl Evaluation {
         let plan = self.plan.clone();
         let mut lap = self.meters.lap();
         let (steps, notes, scratch) = (&plan.nodes[id].steps, &mut self.notes, &mut self.scratch);
-        let mut cx = Context { steps, notes, budget: &plan.budget, scratch };
+        let mut cx = Context { steps, notes, budget: &plan.budget, scratch, workers: plan.workers };
         self.slots[id].push(&mut cx, input, rows, &mut out)?;
         lap.book(self.meters.of(id));
         self.deliver(id, out)
@@ -474,7 +479,7 @@ impl Evaluation {
         let plan = self.plan.clone();
         let mut lap = self.meters.lap();
         let (steps, notes, scratch) = (&plan.nodes[id].steps, &mut self.notes, &mut self.scratch);
-        let mut cx = Context { steps, notes, budget: &plan.budget, scratch };
+        let mut cx = Context { steps, notes, budget: &plan.budget, scratch, workers: plan.workers };
         self.slots[id].end(&mut cx, input, &mut out)?;
         lap.book(self.meters.of(id));
         self.deliver(id, out)
@@ -520,6 +525,7 @@ impl Evaluation {
             scalars: scalars.all()?,
             stages: Vec::new(),
             fold: None,
+            sieve: None,
             to: self.plan.nodes[leaf].parent,
         };
         while let Some((id, 0)) = pipeline.to {
@@ -544,7 +550,11 @@ impl Evaluation {
                     pipeline.fold = operator.spec();
                     break;
                 }
-                Slot::Source | Slot::Leaf(_) | Slot::Info(_) | Slot::Other(_) => break,
+                Slot::Other(operator) => {
+                    pipeline.sieve = operator.sieve();
+                    break;
+                }
+                Slot::Source | Slot::Leaf(_) | Slot::Info(_) => break,
             }
         }
         Some(pipeline)

@@ -1,5 +1,8 @@
 //! What all operators have in common: series are pushed into them, and they push series on.
 
+use std::sync::Arc;
+
+use super::aggregate::sieve::Sieve;
 use super::budget::Hold;
 use super::column::Row;
 use super::map;
@@ -30,6 +33,11 @@ pub(crate) trait Operator: std::fmt::Debug + Send {
     fn scalars(&mut self) -> Option<&mut Scalars> {
         None
     }
+
+    /// What workers may leave out of the series of its first input.
+    fn sieve(&self) -> Option<Arc<Sieve>> {
+        None
+    }
 }
 
 /// What an operator works with beside its series.
@@ -42,6 +50,8 @@ pub(crate) struct Context<'a> {
     pub(crate) budget: &'a super::budget::Budget,
     /// What changes of series work with.
     pub(crate) scratch: &'a mut map::Scratch,
+    /// Threads that it may use.
+    pub(crate) workers: usize,
 }
 
 impl Context<'_> {

@@ -7,6 +7,7 @@ use model::{Labels, Sample, Timestamp};
 use series::{Samples, SelectedSeries};
 
 use super::aggregate::fold::Folded;
+use super::aggregate::sieve::Sieve;
 use super::budget::{Budget, Hold};
 use super::column::{Column, Row, drop_stale};
 use super::distinct::{Seen, Shortcut};
@@ -47,6 +48,8 @@ pub(crate) struct Pipeline {
     pub(crate) stages: Vec<Stage>,
     /// The aggregation at its end, which takes what was folded.
     pub(crate) fold: Option<Arc<Aggregation>>,
+    /// What the aggregation at its end is not going to choose.
+    pub(crate) sieve: Option<Arc<Sieve>>,
     /// Where its output goes.
     pub(crate) to: Taker,
 }
@@ -70,13 +73,15 @@ pub(crate) struct Scratch {
     /// Holds the series that passes through the stages.
     passing: Hold,
     maps: map::Scratch,
+    /// What tells the group of a series apart.
+    key: Vec<u8>,
 }
 
 impl Scratch {
     pub(crate) fn new(budget: &Arc<Budget>) -> Self {
         let (samples, column) = (Samples::default(), Column::default());
         let (hold, passing, maps) = (Hold::new(budget), Hold::new(budget), map::Scratch::new(budget));
-        Scratch { samples, column, hold, passing, maps }
+        Scratch { samples, column, hold, passing, maps, key: Vec::new() }
     }
 
     /// Holds what is passing through. Columns of floats that are all of one size: what holds one holds the next.
@@ -263,6 +268,9 @@ impl<'p> Running<'p> {
             if left {
                 self.meters.output(stage.node, std::slice::from_ref(&row));
             }
+        }
+        if let Some(sieve) = &self.pipeline.sieve {
+            left = left && sieve.apply(&mut row, &mut scratch.key);
         }
         match &mut self.product {
             Product::Folded(folded) => {

@@ -1,6 +1,7 @@
 //! Aggregations that need all values of a group at once, or a group for each value: `quantile` and `count_values`.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use model::Labels;
@@ -12,6 +13,7 @@ use crate::eval::column::{ABSENT, Cell, Column, Row, is_absent};
 use crate::eval::notes::Note;
 use crate::eval::operator::{Context, Operator};
 use crate::eval::scalar::{Scalar, Scalars};
+use crate::eval::share::share;
 use crate::functions::quantile::quantile;
 use crate::plan::node::{Aggregation, Grouping};
 use crate::text::{go_f, histogram_text};
@@ -56,13 +58,26 @@ impl QuantileOperator {
             cx.notes.add(Note::InvalidQuantile(q), self.spec.param);
         }
         let columns = std::mem::take(&mut self.columns);
+        let parts: Vec<(usize, usize)> = (0..columns.len())
+            .flat_map(|group| (0..cx.steps.count).step_by(STRIPE).map(move |first| (group, first)))
+            .collect();
+        let values = columns.iter().map(Vec::len).sum::<usize>() * cx.steps.count;
+        let (budget, count) = (cx.budget, cx.steps.count);
         let mut making = self.hold.another();
-        for (group, columns) in columns.into_iter().enumerate() {
-            let quantiles = quantiles(&columns, &param, &mut making, cx)?;
-            let column = Column { floats: quantiles, histograms: Vec::new() };
+        making.add((parts.len() * (size_of::<Vec<f64>>() + STRIPE.min(count) * 8)) as u64)?;
+        let stripe = |(group, first): (usize, usize)| {
+            budget.check()?;
+            let (columns, steps) = (&columns[group], first..count.min(first + STRIPE));
+            let mut gathering = making.another();
+            gathering.add((columns.len() * steps.len() * 8) as u64)?;
+            Ok(quantiles(columns, &param, steps))
+        };
+        let mut stripes = share(cx, values, parts, stripe)?.into_iter();
+        for (labels, drop_name) in self.groups.labels.drain(..).zip(&self.drop_names) {
+            let stripes = stripes.by_ref().take(count.div_ceil(STRIPE));
+            let column = Column { floats: stripes.flatten().collect(), histograms: Vec::new() };
             if !column.is_empty() {
-                let labels = self.groups.labels[group].clone();
-                out.push(Row { labels, drop_name: self.drop_names[group], column });
+                out.push(Row { labels, drop_name: *drop_name, column });
             }
         }
         self.hold.give_back(u64::MAX);
@@ -115,35 +130,20 @@ impl Operator for QuantileOperator {
 /// Steps whose values are gathered at one time: those of two cache lines.
 const STRIPE: usize = 16;
 
-/// The quantile of several columns at each step.
-fn quantiles(
-    columns: &[Vec<f64>],
-    param: &Scalar,
-    making: &mut Hold,
-    cx: &Context<'_>,
-) -> Result<Vec<f64>, QueryError> {
-    let mut quantiles = vec![ABSENT; cx.steps.count];
-    let stripe = STRIPE.min(cx.steps.count);
-    making.exactly((stripe * columns.len() * size_of::<f64>()) as u64)?;
-    let mut values: Vec<Vec<f64>> = (0..stripe).map(|_| Vec::with_capacity(columns.len())).collect();
-    for (stripe, out) in quantiles.chunks_mut(STRIPE).enumerate() {
-        cx.budget.check()?;
-        let first = stripe * STRIPE;
-        for column in columns {
-            for (values, &value) in values.iter_mut().zip(&column[first..first + out.len()]) {
-                if !is_absent(value) {
-                    values.push(value);
-                }
-            }
-        }
-        for (at, (out, values)) in out.iter_mut().zip(&mut values).enumerate() {
-            if !values.is_empty() {
-                *out = quantile(param.at(first + at), values);
-                values.clear();
+/// The quantile of several columns at each of these steps, which are a stripe at most.
+fn quantiles(columns: &[Vec<f64>], param: &Scalar, steps: Range<usize>) -> Vec<f64> {
+    let mut stripe: Vec<Vec<f64>> = steps.clone().map(|_| Vec::with_capacity(columns.len())).collect();
+    for column in columns {
+        for (values, &value) in stripe.iter_mut().zip(&column[steps.clone()]) {
+            if !is_absent(value) {
+                values.push(value);
             }
         }
     }
-    Ok(quantiles)
+    let quantile = |(step, values): (usize, &mut Vec<f64>)| {
+        if values.is_empty() { ABSENT } else { quantile(param.at(step), values) }
+    };
+    steps.zip(&mut stripe).map(quantile).collect()
 }
 
 /// `count_values`.

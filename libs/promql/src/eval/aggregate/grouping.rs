@@ -47,6 +47,12 @@ pub(crate) struct Groups {
 }
 
 impl Groups {
+    /// The number of the group of a series, if it has one; `key` is for scratch.
+    pub(crate) fn find(&self, grouping: &Grouping, labels: &Labels, key: &mut Vec<u8>) -> Option<usize> {
+        grouping.key(labels, key);
+        self.numbers.get(key.as_slice()).copied()
+    }
+
     /// The number of the group of a series. Allocates only for a new group.
     pub(crate) fn number(&mut self, grouping: &Grouping, labels: &Labels) -> usize {
         grouping.key(labels, &mut self.key);

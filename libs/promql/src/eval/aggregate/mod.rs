@@ -5,3 +5,4 @@ pub(crate) mod collect;
 pub(crate) mod fold;
 pub(crate) mod grouping;
 pub(crate) mod pick;
+pub(crate) mod sieve;

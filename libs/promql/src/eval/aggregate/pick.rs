@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use model::Labels;
 
-use super::grouping::Groups;
+use super::sieve::{Bars, Sieve};
 use crate::QueryError;
 use crate::eval::budget::Hold;
 use crate::eval::column::{ABSENT, Cell, Column, Histogram, Row, is_absent};
@@ -34,12 +34,10 @@ pub(crate) struct PickOperator {
     spec: Arc<Aggregation>,
     scalars: Scalars,
     waiting: Kept,
-    groups: Groups,
+    /// The groups, and what a value has to beat at each step.
+    sieve: Arc<Sieve>,
     /// For each group, the choices at each step.
     chosen: Vec<Vec<Vec<Choice>>>,
-    /// For each group of `topk` or `bottomk`, the worst choice at each step, which a value has to beat; absent while any
-    /// will do.
-    bars: Vec<Vec<f64>>,
     /// Labels of all series that were chosen at some step at some time, and whether their name goes.
     series: Vec<(Labels, bool)>,
     hold: Hold,
@@ -51,12 +49,11 @@ pub(crate) struct PickOperator {
 impl PickOperator {
     pub(crate) fn new(spec: Arc<Aggregation>, hold: Hold, waiting: Hold) -> Self {
         PickOperator {
+            sieve: Arc::new(Sieve::new(spec.op, &spec.grouping)),
             spec,
             scalars: Scalars::new(1, hold.another()),
             waiting: Kept::new(waiting),
-            groups: Groups::default(),
             chosen: Vec::new(),
-            bars: Vec::new(),
             series: Vec::new(),
             hold,
             checked: false,
@@ -106,13 +103,16 @@ impl PickOperator {
         if !self.check(cx, param)? {
             return Ok(());
         }
+        let sieve = self.sieve.clone();
+        let mut bars = sieve.change();
+        let Bars { groups, steps: bars } = &mut *bars;
         for row in rows {
             cx.budget.check()?;
-            let group = self.groups.number(&self.spec.grouping, &row.labels);
+            let group = groups.number(&self.spec.grouping, &row.labels);
             if group == self.chosen.len() {
                 self.hold.add((cx.steps.count * 32 + 2 * row.labels.size_bytes()) as u64)?;
                 self.chosen.push(vec![Vec::new(); cx.steps.count]);
-                self.bars.push(vec![ABSENT; cx.steps.count]);
+                bars.push(vec![ABSENT; cx.steps.count]);
             }
             let series = self.series.len();
             let in_ratio = RatioSample::new(self.spec.op, &row.labels);
@@ -121,11 +121,11 @@ impl PickOperator {
             let mut last_histogram: Option<Histogram> = None;
             let top = self.spec.op == AggregateOp::TopK;
             let ranked = top || self.spec.op == AggregateOp::BottomK;
-            for step in 0..cx.steps.count {
-                if ranked && row.column.histograms.is_empty() {
+            for (step, bar) in bars[group].iter_mut().enumerate() {
+                if row.column.histograms.is_empty() {
                     // Most values are no better than what has been chosen.
-                    let (value, bar) = (row.column.floats[step], self.bars[group][step]);
-                    if (if top { value <= bar } else { value >= bar }) || is_absent(value) {
+                    let value = row.column.floats[step];
+                    if is_absent(value) || sieve.is_beaten(value, *bar) {
                         continue;
                     }
                 }
@@ -133,7 +133,7 @@ impl PickOperator {
                     Cell::Absent => continue,
                     Cell::Float(value) => Choice { value, histogram: None, series },
                     Cell::Histogram(histogram) => {
-                        if matches!(self.spec.op, AggregateOp::TopK | AggregateOp::BottomK) {
+                        if ranked {
                             cx.notes.add(Note::IgnoredInAggregation(self.spec.op.as_str()), self.spec.span);
                             continue;
                         }
@@ -165,8 +165,11 @@ impl PickOperator {
                     chosen.extend(grows.then_some(candidate));
                     grows
                 });
-                if ranked && chosen.len() as f64 >= limit.trunc() {
-                    self.bars[group][step] = chosen.first().map_or(ABSENT, |worst| worst.value);
+                if chosen.len() as f64 >= limit.trunc() {
+                    *bar = match chosen.first() {
+                        Some(worst) if self.spec.op != AggregateOp::LimitK => worst.value,
+                        _ => sieve.unbeatable(),
+                    };
                 }
             }
             if taken > 0 {
@@ -300,6 +303,10 @@ fn labels_hash(labels: &Labels) -> u64 {
 }
 
 impl Operator for PickOperator {
+    fn sieve(&self) -> Option<Arc<Sieve>> {
+        Some(self.sieve.clone())
+    }
+
     fn push(
         &mut self,
         cx: &mut Context<'_>,
@@ -320,13 +327,13 @@ impl Operator for PickOperator {
         if input > 0 {
             self.scalars.end(input - 1);
         }
+        self.ended |= 1 << input.min(1);
         let Some(param) = self.scalars.all().and_then(|all| all.into_iter().next()) else { return Ok(()) };
         let (rows, _hold) = self.waiting.take();
         if cx.steps.count > 0 {
             self.choose(cx, &param, rows)?;
         }
         // The output is complete once both inputs have ended; until then, nothing is taken out.
-        self.ended |= 1 << input.min(1);
         if self.ended == 0b11 { self.finish(cx, out) } else { Ok(()) }
     }
 

@@ -1,0 +1,95 @@
+//! What keeps values that are not going to be chosen from travelling to `topk`, `bottomk` and `limitk`.
+
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::grouping::Groups;
+use crate::eval::column::{ABSENT, Row, is_absent};
+use crate::plan::node::Grouping;
+use crate::syntax::ast::AggregateOp;
+
+/// What a value has to beat to be chosen. The aggregation raises the bars as it chooses; workers look at them.
+///
+/// Bars only rise, so a value that does not beat an earlier one would not be chosen later either: when workers look makes no
+/// difference to the answer.
+#[derive(Debug)]
+pub(crate) struct Sieve {
+    grouping: Grouping,
+    order: Order,
+    bars: RwLock<Bars>,
+}
+
+/// Which values are better.
+#[derive(Clone, Copy, Debug)]
+enum Order {
+    /// Greater ones, and where a bar is infinite, none.
+    Top,
+    Bottom,
+    /// Any value may be chosen.
+    None,
+}
+
+/// The bars of each group at each step.
+#[derive(Debug, Default)]
+pub(super) struct Bars {
+    pub(super) groups: Groups,
+    /// Absent while any value will do.
+    pub(super) steps: Vec<Vec<f64>>,
+}
+
+impl Sieve {
+    pub(super) fn new(op: AggregateOp, grouping: &Grouping) -> Self {
+        let order = match op {
+            AggregateOp::TopK | AggregateOp::LimitK => Order::Top,
+            AggregateOp::BottomK => Order::Bottom,
+            _ => Order::None,
+        };
+        Sieve { grouping: grouping.clone(), order, bars: RwLock::default() }
+    }
+
+    /// Takes those values out of a series that are not going to be chosen; `false` where none is left.
+    pub(crate) fn apply(&self, row: &mut Row, key: &mut Vec<u8>) -> bool {
+        // Histograms have no order.
+        if matches!(self.order, Order::None) || !row.column.histograms.is_empty() {
+            return true;
+        }
+        let bars = self.look();
+        let Some(group) = bars.groups.find(&self.grouping, &row.labels, key) else { return true };
+        let mut left = false;
+        let steps = bars.steps.get(group).into_iter().flatten();
+        for (value, bar) in row.column.floats.iter_mut().zip(steps) {
+            if self.is_beaten(*value, *bar) {
+                *value = ABSENT;
+            }
+            left |= !is_absent(*value);
+        }
+        left
+    }
+
+    /// Whether a value does not beat a bar. Nothing is said of NaN.
+    #[inline(always)]
+    pub(super) fn is_beaten(&self, value: f64, bar: f64) -> bool {
+        match self.order {
+            Order::Top => value <= bar,
+            Order::Bottom => value >= bar,
+            Order::None => false,
+        }
+    }
+
+    /// The bar where nothing more is chosen, whatever the value.
+    pub(super) fn unbeatable(&self) -> f64 {
+        match self.order {
+            Order::Top => f64::INFINITY,
+            Order::Bottom => f64::NEG_INFINITY,
+            Order::None => ABSENT,
+        }
+    }
+
+    // Nothing panics while it holds the lock.
+    fn look(&self) -> RwLockReadGuard<'_, Bars> {
+        self.bars.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn change(&self) -> RwLockWriteGuard<'_, Bars> {
+        self.bars.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
