@@ -80,23 +80,24 @@ fn random_queries_agree_with_a_peer() {
                     why = why.and(disagreement(&question, &expected, &found));
                 }
             }
-            if why.is_some() && is_open(&question) {
-                (why, outcome) = (None, "undecided");
-            }
-            let Some(why) = why else {
-                *counts.entry(outcome).or_default() += 1;
-                continue;
+            let open = why.is_some() && is_open(&question);
+            let outcome = match &why {
+                Some(_) if open => "undecided",
+                Some(_) => "different",
+                None => outcome,
             };
-            *counts.entry("different").or_default() += 1;
-            failures += 1;
+            *counts.entry(outcome).or_default() += 1;
+            let Some(why) = why else { continue };
             println!(
-                "# seed {seed}, data {chunk}, case {case}, delayed {delayed}, starts {starts}, {} to {} by {:?}, \
+                "# {}seed {seed}, data {chunk}, case {case}, delayed {delayed}, starts {starts}, {} to {} by {:?}, \
                  lookback {:?}:\n{text}\n  {why}\n",
+                if open { "undecided: " } else { "" },
                 params.start.as_millis(),
                 params.end.as_millis(),
                 params.step,
                 params.lookback
             );
+            failures += u64::from(!open);
             if failures >= most {
                 break 'data;
             }
@@ -132,7 +133,13 @@ fn random_texts_are_read_and_written_as_by_a_peer() {
             .map(|expr| (expr.to_string(), expr.pretty()))
             .map_err(|error| error.to_string());
         accepted += u64::from(found.is_ok());
-        if expected != found {
+        // Prometheus prints these so that they are read as something else.
+        let known =
+            |text: &String| text.replace("+Inf ", "Inf ").replace("+Inf\n", "Inf\n").replace("-0s", "0s");
+        let texts = |result: &Result<(String, String), String>| {
+            result.as_ref().map(|(line, lines)| (known(line), known(lines))).map_err(Clone::clone)
+        };
+        if texts(&expected) != texts(&found) {
             println!("# seed {seed}, case {case}, stable {stable}: {text}\n  {expected:?}\n  {found:?}\n");
             failures += 1;
             if failures >= most {

@@ -52,22 +52,25 @@ pub(crate) fn disagreement(
 /// Whether what is asked hangs on an order that Prometheus leaves open, or on the last digit of a great number.
 pub(crate) fn is_open(question: &Question<'_>) -> bool {
     let has = |word: &str| question.text.contains(word);
+    let any = |words: &[&str]| words.iter().any(|word| has(word));
     // In a range query, series come out of an unordered map.
-    let picks = ["topk", "bottomk", "limitk"].iter().any(|op| has(op)) && question.params.step.is_some();
-    let waves = ["sin(", "cos(", "tan("].iter().any(|function| has(function)) && (has("^") || has("exp("));
+    let picks = any(&["topk", "bottomk", "limitk"]) && question.params.step.is_some();
+    // The sine of a great number, the rest of a division, and what cancels out, hang on the last digit.
+    let waves = any(&["sin(", "cos(", "tan("]) && any(&["^", "exp(", "sinh(", "cosh("]);
+    let means = any(&["rate(", "increase(", "delta(", "deriv(", "predict_", "avg", "std", "quantile"]);
+    let digits = has("%") || has("smoothing") || (means && any(&["==", "!=", "floor", "ceil", "round"]));
+    // Go's logarithms of the last numbers before zero are wrong.
+    let tiny = any(&["ln(", "log2(", "log10("]) && has("1e-320");
     // A sum of two histograms with contradicting hints is left out by Prometheus, and which hints it makes up where only
     // counts are looked at depends on which samples its iterator has seen.
-    let hints = ["histogram_count(", "histogram_sum(", "histogram_avg("].iter().any(|function| has(function));
-    // What hangs on the last digit of a mean or rate.
-    let digits = ["%", "==", "!=", "floor", "ceil", "round"].iter().any(|word| has(word))
-        && ["rate(", "increase(", "delta(", "deriv(", "predict_", "avg", "std", "smoothing", "quantile"]
-            .iter()
-            .any(|word| has(word));
+    let hints = any(&["histogram_count(", "histogram_sum(", "histogram_avg("]);
+    // Of a histogram whose sum is NaN, Prometheus takes the quantile from the last bucket.
+    let nans = has("histogram_quantile") && any(&["spread", "latency", "__name__"]);
     // Prometheus forgets the offset here, and evaluates a pinned subquery at instants that nothing needs there.
-    let pinned = has("@") && (has("timestamp(") || has("predict_linear("));
+    let pinned = has("@") && any(&["timestamp(", "predict_linear("]);
     // Prometheus puts values whose name is to go and values whose name stays into one series.
     let names = question.delayed && has(" or ");
-    picks || waves || digits || hints || pinned || names || has("extreme")
+    picks || waves || digits || tiny || hints || nans || pinned || names || has("extreme")
 }
 
 /// Whether a message tells of a mistake that only evaluation shows.
