@@ -36,16 +36,7 @@ impl Builder<'_> {
                 let input = self.build(arg(0)?, steps, &inside)?;
                 self.add(Op::Map(Map::Identity), vec![input], steps)
             }
-            F::Timestamp => {
-                let times = match arg(0)? {
-                    Expr::Vector(selector) => self.instant(selector, LeafKind::Timestamp, steps, &inside)?,
-                    expr => {
-                        let input = self.build(expr, steps, &inside)?;
-                        self.add(Op::Map(Map::StepTime), vec![input], steps)?
-                    }
-                };
-                self.unnamed(times, Names::Reserved, false)
-            }
+            F::Timestamp => self.timestamp(call, steps, &inside),
             F::MaxOf | F::MinOf => {
                 let inputs = vec![self.build(arg(0)?, steps, &inside)?, self.build(arg(1)?, steps, &inside)?];
                 self.add(Op::Map(Map::Extreme(call.function.id)), inputs, steps)
@@ -57,14 +48,7 @@ impl Builder<'_> {
             | F::Hour
             | F::Minute
             | F::Month
-            | F::Year) => {
-                let input = match call.args.is_empty() {
-                    true => self.add(Op::Time, Vec::new(), steps)?,
-                    false => self.build(arg(0)?, steps, &inside)?,
-                };
-                let parts = self.add(Op::Map(Map::Date(id)), vec![input], steps)?;
-                self.unnamed(parts, Names::Reserved, false)
-            }
+            | F::Year) => self.date(id, call, steps, &inside),
             id @ (F::HistogramCount
             | F::HistogramSum
             | F::HistogramAvg
@@ -75,29 +59,9 @@ impl Builder<'_> {
                 // Prometheus leaves type and unit here.
                 self.unnamed(numbers, Names::Metric, false)
             }
-            F::LabelReplace => {
-                let replace =
-                    LabelReplace::new(destination(call)?, text(call, 2)?, text(call, 3)?, text(call, 4)?)?;
-                self.take_regex(replace.regex_bytes(), call.span)?;
-                let input = self.build(arg(0)?, steps, &inside)?;
-                let replaced = self.add(Op::Map(Map::LabelReplace(Arc::new(replace))), vec![input], steps)?;
-                self.distinct(replaced, Distinct { names: None, any_step: false })
-            }
-            F::LabelJoin => {
-                let sources =
-                    (3..call.args.len()).map(|index| text(call, index)).collect::<Result<Vec<_>, _>>()?;
-                let join = LabelJoin::new(destination(call)?, text(call, 2)?, &sources)?;
-                let input = self.build(arg(0)?, steps, &inside)?;
-                let joined = self.add(Op::Map(Map::LabelJoin(Arc::new(join))), vec![input], steps)?;
-                self.distinct(joined, Distinct { names: None, any_step: false })
-            }
-            id @ (F::Sort | F::SortDesc | F::SortByLabel | F::SortByLabelDesc) => {
-                let labels = (1..call.args.len())
-                    .map(|index| text(call, index).map(str::to_owned))
-                    .collect::<Result<Vec<_>, _>>()?;
-                let input = self.build(arg(0)?, steps, &inside)?;
-                self.add(Op::Sort(SortOrder { function: id, labels, span: call.span }), vec![input], steps)
-            }
+            F::LabelReplace => self.label_replace(call, steps, &inside),
+            F::LabelJoin => self.label_join(call, steps, &inside),
+            F::Sort | F::SortDesc | F::SortByLabel | F::SortByLabelDesc => self.sort(call, steps, &inside),
             F::Absent => {
                 let labels = absent_labels(arg(0)?);
                 let input = self.build(arg(0)?, steps, &inside)?;
@@ -112,19 +76,7 @@ impl Builder<'_> {
                 self.buckets(call, steps, &inside)
             }
             F::Info => self.info(call, steps, &inside),
-            F::StartTimestamp => {
-                let times = match arg(0)? {
-                    Expr::Vector(selector) if self.uses_starts() => {
-                        self.instant(selector, LeafKind::StartTimestamp, steps, &inside)?
-                    }
-                    expr => {
-                        // Only samples have start timestamps; of anything else the function gives nothing.
-                        let input = self.build(expr, steps, &inside)?;
-                        self.add(Op::Map(Map::Statistic(F::StartTimestamp)), vec![input], steps)?
-                    }
-                };
-                self.unnamed(times, Names::Reserved, false)
-            }
+            F::StartTimestamp => self.start_timestamp(call, steps, &inside),
             id if call.function.args.contains(&ValueType::Matrix) => {
                 let values = self.over_range(call, steps, &inside)?;
                 match id {
@@ -132,17 +84,104 @@ impl Builder<'_> {
                     _ => self.unnamed(values, Names::Reserved, true),
                 }
             }
-            id => {
-                // Functions of one float; `round` and `clamp` take scalars behind the vector.
-                let scalars = (1..call.args.len())
-                    .map(|index| self.build(argument(call, index)?, steps, &inside))
-                    .collect::<Result<Vec<_>, _>>()?;
-                let input = self.build(arg(0)?, steps, &inside)?;
-                let inputs = std::iter::once(input).chain(scalars).collect();
-                let values = self.add(Op::Map(Map::Math(id)), inputs, steps)?;
-                self.unnamed(values, Names::Reserved, false)
-            }
+            id => self.math(id, call, steps, &inside),
         }
+    }
+
+    /// `timestamp`: of samples, or of the steps of an expression.
+    fn timestamp(&mut self, call: &Call, steps: Steps, around: &Surroundings) -> Result<NodeId, QueryError> {
+        let times = match argument(call, 0)? {
+            Expr::Vector(selector) => self.instant(selector, LeafKind::Timestamp, steps, around)?,
+            expr => {
+                let input = self.build(expr, steps, around)?;
+                self.add(Op::Map(Map::StepTime), vec![input], steps)?
+            }
+        };
+        self.unnamed(times, Names::Reserved, false)
+    }
+
+    /// `start_timestamp`, which only samples have; of anything else the function gives nothing.
+    fn start_timestamp(
+        &mut self,
+        call: &Call,
+        steps: Steps,
+        around: &Surroundings,
+    ) -> Result<NodeId, QueryError> {
+        let times = match argument(call, 0)? {
+            Expr::Vector(selector) if self.uses_starts() => {
+                self.instant(selector, LeafKind::StartTimestamp, steps, around)?
+            }
+            expr => {
+                let input = self.build(expr, steps, around)?;
+                self.add(Op::Map(Map::Statistic(FunctionId::StartTimestamp)), vec![input], steps)?
+            }
+        };
+        self.unnamed(times, Names::Reserved, false)
+    }
+
+    /// A part of the date that each float is, or that of the step.
+    fn date(
+        &mut self,
+        part: FunctionId,
+        call: &Call,
+        steps: Steps,
+        around: &Surroundings,
+    ) -> Result<NodeId, QueryError> {
+        let input = match call.args.is_empty() {
+            true => self.add(Op::Time, Vec::new(), steps)?,
+            false => self.build(argument(call, 0)?, steps, around)?,
+        };
+        let parts = self.add(Op::Map(Map::Date(part)), vec![input], steps)?;
+        self.unnamed(parts, Names::Reserved, false)
+    }
+
+    fn label_replace(
+        &mut self,
+        call: &Call,
+        steps: Steps,
+        around: &Surroundings,
+    ) -> Result<NodeId, QueryError> {
+        let (replacement, source, regex) = (text(call, 2)?, text(call, 3)?, text(call, 4)?);
+        let replace = LabelReplace::new(destination(call)?, replacement, source, regex)?;
+        self.take_regex(replace.regex_bytes(), call.span)?;
+        let input = self.build(argument(call, 0)?, steps, around)?;
+        let replaced = self.add(Op::Map(Map::LabelReplace(Arc::new(replace))), vec![input], steps)?;
+        self.distinct(replaced, Distinct { names: None, any_step: false })
+    }
+
+    fn label_join(&mut self, call: &Call, steps: Steps, around: &Surroundings) -> Result<NodeId, QueryError> {
+        let sources = (3..call.args.len()).map(|index| text(call, index)).collect::<Result<Vec<_>, _>>()?;
+        let join = LabelJoin::new(destination(call)?, text(call, 2)?, &sources)?;
+        let input = self.build(argument(call, 0)?, steps, around)?;
+        let joined = self.add(Op::Map(Map::LabelJoin(Arc::new(join))), vec![input], steps)?;
+        self.distinct(joined, Distinct { names: None, any_step: false })
+    }
+
+    /// `sort` and its like; the labels to sort by come behind the vector.
+    fn sort(&mut self, call: &Call, steps: Steps, around: &Surroundings) -> Result<NodeId, QueryError> {
+        let labels = (1..call.args.len())
+            .map(|index| text(call, index).map(str::to_owned))
+            .collect::<Result<Vec<_>, _>>()?;
+        let input = self.build(argument(call, 0)?, steps, around)?;
+        let order = SortOrder { function: call.function.id, labels, span: call.span };
+        self.add(Op::Sort(order), vec![input], steps)
+    }
+
+    /// A function of one float; `round` and `clamp` take scalars behind the vector.
+    fn math(
+        &mut self,
+        function: FunctionId,
+        call: &Call,
+        steps: Steps,
+        around: &Surroundings,
+    ) -> Result<NodeId, QueryError> {
+        let scalars = (1..call.args.len())
+            .map(|index| self.build(argument(call, index)?, steps, around))
+            .collect::<Result<Vec<_>, _>>()?;
+        let input = self.build(argument(call, 0)?, steps, around)?;
+        let inputs = std::iter::once(input).chain(scalars).collect();
+        let values = self.add(Op::Map(Map::Math(function)), inputs, steps)?;
+        self.unnamed(values, Names::Reserved, false)
     }
 
     /// A function over a range selector or a subquery.
