@@ -7,7 +7,7 @@ use model::{FloatHistogram, Labels, Sample, Timestamp};
 use crate::{Hold, PlanNode};
 
 /// An answer, what the engine had to say about it, and what it cost.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct QueryOutput {
     /// The answer.
     pub value: QueryValue,
@@ -21,8 +21,7 @@ pub struct QueryOutput {
     pub held: Held,
 }
 
-/// Holds the memory of an answer, until the last clone of it is dropped. It is no part of the answer, so any two are
-/// equal.
+/// Holds the memory of an answer, until the last clone of it is dropped.
 #[derive(Clone, Debug)]
 pub struct Held {
     _hold: Arc<Hold>,
@@ -31,12 +30,6 @@ pub struct Held {
 impl Held {
     pub(crate) fn new(hold: Hold) -> Self {
         Held { _hold: Arc::new(hold) }
-    }
-}
-
-impl PartialEq for Held {
-    fn eq(&self, _other: &Self) -> bool {
-        true
     }
 }
 
