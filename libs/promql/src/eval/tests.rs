@@ -203,12 +203,10 @@ fn limits_end_a_query_and_say_which_and_how_much() {
 }
 
 #[test]
-fn what_no_data_could_make_small_is_refused_at_once_with_what_and_where() {
+fn what_no_data_could_make_small_is_refused_before_any_is_seen_with_what_and_where() {
     let check = |text: &str, parts: &[&str]| {
-        let begun = std::time::Instant::now();
         let params = QueryParams::instant(Timestamp::EPOCH);
         let error = Query::plan(text, &params, &engine()).unwrap_err().to_string();
-        assert!(begun.elapsed() < Duration::from_secs(5), "{:.60} took {:?}", text, begun.elapsed());
         for part in parts {
             assert!(error.contains(part), "{:.60}: {error}", text);
         }
@@ -356,24 +354,15 @@ fn a_raised_flag_ends_the_query_for_good() {
 
 #[test]
 fn a_single_series_that_takes_long_is_ended_too() {
-    let interrupt = Interrupt::new();
-    let engine = EngineOptions { workers: 1, ..engine() };
-    // Half a million windows of up to 50,000 values that are sorted each.
+    // The flag goes up while the thousandth of half a million windows of up to 50,000 values is waiting to be sorted.
+    let interrupt = Interrupt::fused(1000);
     let params =
         QueryParams::range(Timestamp::EPOCH, Timestamp::from_millis(500_000), Duration::from_millis(1));
     let params = QueryParams { interrupt: interrupt.clone(), ..params };
     let text = "quantile_over_time(0.5, vector(time())[50s:1ms])";
-    let query = Query::plan(text, &params, &engine).unwrap();
-    let begun = std::time::Instant::now();
-    let flag = std::thread::spawn(move || {
-        while begun.elapsed() < Duration::from_millis(50) {
-            std::thread::yield_now();
-        }
-        interrupt.time_out();
-    });
-    assert_eq!(query.evaluation().finish().unwrap_err(), QueryError::Timeout);
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-    flag.join().unwrap();
+    let query = Query::plan(text, &params, &engine()).unwrap();
+    assert_eq!(query.evaluation().finish().unwrap_err(), QueryError::Canceled);
+    assert_eq!(interrupt.looks(), 1001);
 }
 
 #[test]

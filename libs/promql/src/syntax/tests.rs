@@ -1,7 +1,7 @@
 //! The parser against the corpus of all expressions of Prometheus' own tests, and against broken text.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::ast::{DurationExpr, DurationNode, Expr, Length, MAX_HEIGHT, MAX_OPERANDS, Span};
 use super::{MAX_LENGTH_BYTES, ParseOptions, parse, parse_selector};
@@ -281,12 +281,10 @@ fn a_selector_alone_may_match_all() {
     assert_eq!(shown("1").unwrap_err().to_string(), "1:1: parse error: unexpected number \"1\"");
 }
 
-/// Fails if `text` is accepted, or is refused for another reason than `why`, or not at once.
-fn check_refused_at_once(text: &str, why: &str) {
-    let start = Instant::now();
+/// Fails if `text` is accepted, or is refused for another reason than `why`.
+fn check_refused(text: &str, why: &str) {
     let error = parse(text, &ParseOptions::ALL).unwrap_err();
     assert!(error.message().contains(why), "{}", &error.message()[..200.min(error.message().len())]);
-    assert!(start.elapsed() < Duration::from_secs(2), "took {:?}", start.elapsed());
 }
 
 #[test]
@@ -306,14 +304,14 @@ fn what_is_too_long_or_too_deep_is_refused_at_once() {
         let times = (MAX_LENGTH_BYTES - inner.len()) / (open.len() + close.len());
         match open {
             // A bracket inside another is wrong for its own sake.
-            "a[" => check_refused_at_once(&nested(times), ""),
-            _ => check_refused_at_once(&nested(times), &deep),
+            "a[" => check_refused(&nested(times), ""),
+            _ => check_refused(&nested(times), &deep),
         }
     }
     for open in ["a[(", "a[-(", "a offset (", "a offset max_of(1,"] {
-        check_refused_at_once(&(open.to_owned() + &"(".repeat(100_000) + "1"), &deep);
+        check_refused(&(open.to_owned() + &"(".repeat(100_000) + "1"), &deep);
     }
-    check_refused_at_once(&"a".repeat(MAX_LENGTH_BYTES + 1), "longer than the limit of 524288 bytes");
+    check_refused(&"a".repeat(MAX_LENGTH_BYTES + 1), "longer than the limit of 524288 bytes");
     // The deepest there may be survive all that walks a tree, on the stack of an ordinary thread.
     let deepest = "(".repeat(MAX_HEIGHT - 1) + "1" + &")".repeat(MAX_HEIGHT - 1);
     let expr = parse(&deepest, &ParseOptions::ALL).unwrap();
@@ -332,14 +330,12 @@ fn chains_of_operators_may_be_long() {
         ("sum(a)", " </ "),
     ] {
         let longest = vec![operand; MAX_OPERANDS / if operand == "sum(a)" { 2 } else { 1 }].join(operator);
-        let start = Instant::now();
         let expr = parse(&longest, &ParseOptions::ALL).unwrap();
         let again = parse(&expr.to_string(), &ParseOptions::ALL).unwrap();
         assert!(without_spans(&expr) == without_spans(&again), "{operand}{operator}");
         assert!(expr.clone() == expr);
-        assert!(start.elapsed().as_secs() < 5, "{operand}{operator}: {:?}", start.elapsed());
         let longer = longest + operator + operand;
-        check_refused_at_once(&longer, &format!("more than the limit of {MAX_OPERANDS} operands"));
+        check_refused(&longer, &format!("more than the limit of {MAX_OPERANDS} operands"));
     }
     // To the right only as far as anything may nest.
     let power = vec!["a"; MAX_HEIGHT - 1].join(" ^ ");
