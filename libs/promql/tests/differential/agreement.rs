@@ -58,7 +58,8 @@ pub(crate) fn is_open(question: &Question<'_>) -> bool {
     // The sine of a great number, the rest of a division, and what cancels out, hang on the last digit.
     let waves = any(&["sin(", "cos(", "tan("]) && any(&["^", "exp(", "sinh(", "cosh("]);
     let means = any(&["rate(", "increase(", "delta(", "deriv(", "predict_", "avg", "std", "quantile"]);
-    let digits = has("%") || has("smoothing") || (means && any(&["==", "!=", "floor", "ceil", "round"]));
+    let steps = any(&["=", "<", ">", "floor", "ceil", "round", "count_values"]);
+    let digits = has("%") || has("smoothing") || (means && steps);
     // Go's logarithms of the last numbers before zero are wrong.
     let tiny = any(&["ln(", "log2(", "log10("]) && has("1e-320");
     // A sum of two histograms with contradicting hints is left out by Prometheus, and which hints it makes up where only
