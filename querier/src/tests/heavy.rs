@@ -117,3 +117,83 @@ async fn a_query_that_computes_ends_with_the_connection_that_asked() {
         metric_becomes(&querier, "isthmus_query_memory_bytes", |bytes| bytes == 0).await;
     }
 }
+
+/// `text` as it stands in a form.
+fn encoded(text: &str) -> String {
+    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+}
+
+#[tokio::test]
+async fn bad_input_is_refused_with_what_is_wrong_and_where() {
+    let querier = querier(&[serve(memory(&[("cluster", "eu")], &["a"])).await], &[]).await;
+    let many = |text: &str| text.repeat(100_000);
+    let mut wrong = Vec::new();
+    let regex = |text: &str| format!("up{{job=~\"{text}\"}}");
+    for (query, status, part) in [
+        (many("up + ") + &many("up + ") + "up", 400, "1:1: "),
+        (many("("), 400, "1:501: "),
+        (many("-") + "1", 200, "[1700000060,\"1\"]"),
+        (many("abs("), 400, "1:"),
+        ("up".to_owned() + &many("[1m:1m]"), 400, "1:"),
+        (many("{"), 400, "1:2: parse error: unexpected left brace"),
+        ("[1m:1m]".repeat(10_000), 400, "1:1: parse error: unexpected left bracket"),
+        (many("2 ^ ") + "2", 400, "1:"),
+        (many("sum by (a) ("), 400, "1:"),
+        (many("up or ") + "up", 400, "1:"),
+        ("max_over_time(up[11574d:1s])".to_owned(), 422, "1:15: subquery of 9999"),
+        ("max_over_time(up[(11574d * 1):(1s + 0s)])".to_owned(), 422, "1:15: subquery of 9999"),
+        ("max_over_time(max_over_time(up[100d:100ms])[5000d:1s])".to_owned(), 422, "subquery of "),
+        ("up offset 9223372036854775807ms".to_owned(), 400, "1:11: parse error: duration out of range"),
+        ("up[300y]".to_owned(), 400, "1:4: parse error: duration out of range"),
+        ("up @ 1e300".to_owned(), 400, "timestamp out of bounds"),
+        ("up @ NaN".to_owned(), 400, "timestamp out of bounds"),
+        ("up @ -Inf".to_owned(), 400, "timestamp out of bounds"),
+        (
+            regex("(x{1000}){1000}"),
+            400,
+            "1:4: parse error: error parsing regexp: invalid repeat count: `{1000}`",
+        ),
+        (regex("(.{0,1000}){50}"), 400, "invalid repeat count: `{50}`"),
+        (regex(&".{0,1000}".repeat(4000)), 400, "error parsing regexp: expression too large"),
+        (regex(&many("(")), 400, "error parsing regexp: expression nests too deeply"),
+        (regex("a**"), 400, "invalid nested repetition operator: `**`"),
+        (regex("(a*)*b"), 200, "\"result\":[]"),
+        (regex("(x+x+)+y|a"), 200, "\"job\":\"a\""),
+        (regex("\\\\pL{1000}|a"), 200, "\"job\":\"a\""),
+        (regex(&(many("wor|") + "a")), 200, "\"job\":\"a\""),
+        ("label_replace(up, 'b', '$1', 'job', '(.*)*')".to_owned(), 200, "\"b\":\"a\""),
+    ] {
+        let answer =
+            post(&querier, "/api/v1/query", &format!("time={}&query={}", START / 1000 + 60, encoded(&query)))
+                .await;
+        let (begin, told) = (&query[..query.len().min(60)], &answer.body[..answer.body.len().min(400)]);
+        let told = answer.json()["error"]
+            .as_str()
+            .map_or(told.to_owned(), |error| error.chars().take(400).collect());
+        if answer.status != status || !told.contains(part) {
+            wrong.push(format!("{begin}: {} {told}", answer.status));
+        }
+    }
+    let at = START / 1000;
+    let late = at + 100;
+    for (parameters, part) in [
+        (format!("start={at}&end={late}&step=0"), "zero or negative query resolution step widths"),
+        (format!("start={at}&end={late}&step=-1"), "zero or negative query resolution step widths"),
+        (format!("start={at}&end={late}&step=NaN"), "invalid parameter \"step\""),
+        (format!("start={at}&end={late}&step=1e300"), "invalid parameter \"step\""),
+        (format!("start={at}&end={late}&step=1e-12"), "zero or negative query resolution step widths"),
+        (format!("start={late}&end={at}&step=1"), "end timestamp must not be before start time"),
+        (format!("start={at}&end={}&step=1", at + 1_000_000_000), "11,000 points"),
+        (format!("start=-9223372036854775&end=9223372036854775&step=1"), "11,000 points"),
+        (format!("start=1e300&end={late}&step=1"), "invalid parameter \"start\""),
+        (format!("start={at}&end=NaN&step=1"), "invalid parameter \"end\""),
+        (format!("start={at}&end={late}&step=1&timeout=1e300"), "invalid parameter \"timeout\""),
+        (format!("start={at}&end={late}&step=1&lookback_delta=-5"), "lookback_delta"),
+    ] {
+        let answer = post(&querier, "/api/v1/query_range", &format!("query=up&{parameters}")).await;
+        if answer.status != 400 || !answer.body.contains(&part.replace('"', "\\\"")) {
+            wrong.push(format!("{parameters}: {} {}", answer.status, answer.body));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

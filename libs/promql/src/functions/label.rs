@@ -23,10 +23,8 @@ impl LabelReplace {
         source: &str,
         regex: &str,
     ) -> Result<Self, QueryError> {
-        let refused =
-            || QueryError::execution(format!("invalid regular expression in label_replace(): {regex}"));
         // RE2 anchors the whole expression and lets a dot match a newline.
-        let compiled = Regex::new(regex).map_err(|_| refused())?;
+        let compiled = Regex::new(regex).map_err(|_| Self::refused(regex))?;
         if destination.is_empty() {
             return Err(QueryError::execution(format!(
                 "invalid destination label name in label_replace(): {destination}"
@@ -43,6 +41,11 @@ impl LabelReplace {
     /// Memory of its compiled expression.
     pub(crate) fn regex_bytes(&self) -> usize {
         self.regex.size_bytes()
+    }
+
+    /// The error for an expression that is none.
+    pub(crate) fn refused(regex: &str) -> QueryError {
+        QueryError::execution(format!("invalid regular expression in label_replace(): {regex}"))
     }
 
     /// Sets the destination where the expression matches.

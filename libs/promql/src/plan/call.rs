@@ -142,6 +142,9 @@ impl Builder<'_> {
         around: &Surroundings,
     ) -> Result<NodeId, QueryError> {
         let (replacement, source, regex) = (text(call, 2)?, text(call, 3)?, text(call, 4)?);
+        if matches!(argument(call, 4)?, Expr::String(StringLiteral { not_utf8: Some(_), .. })) {
+            return Err(LabelReplace::refused(regex));
+        }
         let replace = LabelReplace::new(destination(call)?, replacement, source, regex)?;
         self.take_regex(replace.regex_bytes(), call.span)?;
         let input = self.build(argument(call, 0)?, steps, around)?;

@@ -141,6 +141,7 @@ fn errors_have_the_words_and_places_of_prometheus() {
         let error = parse(text, &ParseOptions::ALL).unwrap_err();
         assert_eq!(error.to_string(), expected, "{text}");
     };
+    check(r#"x{a=~"b\xffc"}"#, "1:3: parse error: error parsing regexp: invalid UTF-8: `\u{fffd}c`");
     check("", "unknown position: parse error: no expression found in input");
     check("# nothing\n", "1:1: parse error: no expression found in input");
     check("1 +\n", "2:1: parse error: unexpected end of input");

@@ -149,3 +149,25 @@ fn histograms_that_do_not_fit_name_their_metric_also_where_different_workers_met
         ]
     );
 }
+
+#[test]
+fn bytes_that_are_no_text_are_values_but_neither_names_nor_expressions() {
+    let ask =
+        |text: &str| evaluate(text, &counters(1), 128, &QueryParams::instant(Timestamp::EPOCH), &engine());
+    let QueryValue::String { value, .. } = ask(r#""a\xe2\x98b""#).unwrap().value else { panic!("no string") };
+    assert_eq!(value, "a\u{fffd}\u{fffd}b");
+    let replaced = r#"label_replace(requests_total, "a", "\xff", "job", ".*")"#;
+    let QueryValue::Vector(rows) = ask(replaced).unwrap().value else { panic!("no vector") };
+    assert_eq!(rows[0].labels.get("a"), Some("\u{fffd}"));
+    for (text, why) in [
+        (r#"label_replace(requests_total, "\xff", "", "job", "")"#, "invalid destination label name"),
+        (
+            r#"label_replace(requests_total, "a", "", "job", "\xff")"#,
+            "invalid regular expression in label_replace()",
+        ),
+        (r#"requests_total{job!~"\xff"}"#, "invalid UTF-8"),
+    ] {
+        let error = ask(text).unwrap_err().to_string();
+        assert!(error.contains(why), "{text}: {error}");
+    }
+}

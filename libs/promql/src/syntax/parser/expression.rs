@@ -252,7 +252,8 @@ impl Parser<'_> {
         Ok(NumberLiteral { value, duration, span: token.span })
     }
 
-    fn string_literal(&self, token: Token) -> Result<StringLiteral, ParseError> {
+    /// A string token with its escapes resolved.
+    pub(super) fn string_literal(&self, token: Token) -> Result<StringLiteral, ParseError> {
         let value = self.unquoted(token)?;
         // Only escapes can name bytes that are no UTF-8, and only then is there a replacement character.
         let bytes = if value.contains('\u{fffd}') { unquote_bytes(token.text(self.text)) } else { None };

@@ -68,12 +68,17 @@ impl Parser<'_> {
         };
         self.take();
         let value = self.expect(Kind::String, (CONTEXT, "string"))?;
-        let span = token.span.to(value.span);
-        let matcher = Matcher::new(op, &name, &self.unquoted(value)?)
-            .map_err(|error| self.error(span, error.cause().to_string()))?;
+        let (place, literal) = (token.span.to(value.span), self.string_literal(value)?);
+        if matches!(op, MatchOp::Regex | MatchOp::NotRegex) && literal.not_utf8.is_some() {
+            let from = literal.value.find('\u{fffd}').unwrap_or(0);
+            let why = format!("error parsing regexp: invalid UTF-8: `{}`", &literal.value[from..]);
+            return Err(self.error(place, why));
+        }
+        let matcher = Matcher::new(op, &name, &literal.value)
+            .map_err(|error| self.error(place, error.cause().to_string()))?;
         self.regex_bytes += matcher.regex_bytes();
         if self.regex_bytes > MAX_REGEX_BYTES {
-            return Err(self.error(span, too_large_regexes()));
+            return Err(self.error(place, too_large_regexes()));
         }
         Ok(matcher)
     }
