@@ -136,7 +136,7 @@ async fn bad_input_is_refused_with_what_is_wrong_and_where() {
         (many("abs("), 400, "1:"),
         ("up".to_owned() + &many("[1m:1m]"), 400, "1:"),
         (many("{"), 400, "1:2: parse error: unexpected left brace"),
-        ("[1m:1m]".repeat(10_000), 400, "1:1: parse error: unexpected left bracket"),
+        ("[1m:1m]".repeat(10_000), 400, "1:1: parse error: unexpected \"[\""),
         (many("2 ^ ") + "2", 400, "1:"),
         (many("sum by (a) ("), 400, "1:"),
         (many("up or ") + "up", 400, "1:"),
