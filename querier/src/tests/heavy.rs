@@ -184,7 +184,7 @@ async fn bad_input_is_refused_with_what_is_wrong_and_where() {
         (format!("start={at}&end={late}&step=1e-12"), "zero or negative query resolution step widths"),
         (format!("start={late}&end={at}&step=1"), "end timestamp must not be before start time"),
         (format!("start={at}&end={}&step=1", at + 1_000_000_000), "11,000 points"),
-        (format!("start=-9223372036854775&end=9223372036854775&step=1"), "11,000 points"),
+        ("start=-9223372036854775&end=9223372036854775&step=1".to_owned(), "11,000 points"),
         (format!("start=1e300&end={late}&step=1"), "invalid parameter \"start\""),
         (format!("start={at}&end=NaN&step=1"), "invalid parameter \"end\""),
         (format!("start={at}&end={late}&step=1&timeout=1e300"), "invalid parameter \"timeout\""),
