@@ -126,7 +126,8 @@ pub struct Select {
     pub late: bool,
 }
 
-/// What the samples of a select are for. Hints may be ignored; the answer to raw data is the same.
+/// What the samples of a select are for. Hints may be ignored; the answer to raw data is the same. Where selectors share
+/// a select, `func` and `range` are those of the first, and the others hold for all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SelectHints {
     /// The function or aggregation directly around the selector; empty where there is none.
@@ -141,6 +142,8 @@ pub struct SelectHints {
     pub by: bool,
     /// The labels that matter to the answer, whatever stands around the selector.
     pub labels: NeededLabels,
+    /// How coarse data may be, where the function around a selector needs several samples of its range.
+    pub resolution: Option<Duration>,
 }
 
 impl SelectHints {

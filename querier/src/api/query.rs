@@ -207,7 +207,9 @@ fn write(
     }
     if let Some(plan) = &output.analysis {
         body.extend_from_slice(b",\"analysis\":");
-        body.extend_from_slice(result::analysis(plan, &stores).to_string().as_bytes());
+        let mut analysis = result::analysis(plan, &stores);
+        analysis["text"] = plan.to_string().into();
+        body.extend_from_slice(analysis.to_string().as_bytes());
     }
     body.push(b'}');
     let annotations = std::mem::take(&mut output.annotations).limited(MAX_ANNOTATIONS);

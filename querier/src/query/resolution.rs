@@ -8,28 +8,12 @@ use storeapi::{Aggr, SelectHints, SeriesRequest};
 
 use super::Question;
 
-/// Functions whose range must hold at least two samples: data coarser than half the range would give nothing.
-const NEEDS_TWO_SAMPLES: [&str; 9] = [
-    "rate",
-    "irate",
-    "increase",
-    "delta",
-    "idelta",
-    "deriv",
-    "predict_linear",
-    "holt_winters",
-    "double_exponential_smoothing",
-];
-
 /// The request for the series of `select`.
 pub(super) fn request(select: &Select, question: &Question) -> SeriesRequest {
     let hints = &select.hints;
     let mut request = SeriesRequest::new(select.range, select.matchers.clone());
     request.aggregates = aggregates(hints.aggregate());
-    request.max_resolution = question.max_resolution;
-    if !hints.range.is_zero() && NEEDS_TWO_SAMPLES.contains(&hints.func.as_str()) {
-        request.max_resolution = request.max_resolution.min(hints.range / 2);
-    }
+    request.max_resolution = question.max_resolution.min(hints.resolution.unwrap_or(Duration::MAX));
     request.partial_response = question.partial_response;
     request.without_replica_labels.clone_from(&question.replica_labels);
     request.hints = Some(SelectHints {

@@ -265,6 +265,8 @@ async fn plans_are_explained_and_measured() {
         (&json!("sum by (job)"), &json!(2), &json!(6))
     );
     assert_eq!(rate["series"], 2, "{rate}");
+    let text = measured["data"]["analysis"]["text"].as_str().unwrap();
+    assert!(text.starts_with("sum by (job)  steps=3  series=2 samples=6 bytes="), "{text}");
     assert!(rate["totalSamples"].as_u64() > Some(0) && rate["totalSamples"] == sum["totalSamples"], "{sum}");
     assert!(rate["executionTime"].as_str().unwrap().ends_with('s'), "{rate}");
     let fanout = rate["fanout"].as_array().unwrap();

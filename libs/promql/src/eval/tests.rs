@@ -173,6 +173,21 @@ fn equal_selectors_are_fetched_once() {
 }
 
 #[test]
+fn selectors_that_share_a_select_get_data_that_is_fine_enough_for_all_of_them() {
+    let hints = |text| {
+        let query = Query::plan(text, &params(), &engine()).unwrap();
+        query.selects().iter().map(|select| select.hints.resolution.map(|r| r.as_secs())).collect::<Vec<_>>()
+    };
+    assert_eq!(hints("avg_over_time(x[1h])"), [None]);
+    assert_eq!(hints("delta(x[1h])"), [Some(1800)]);
+    assert_eq!(hints("avg_over_time(x[1h]) + delta(x[1h])"), [Some(1800)]);
+    assert_eq!(hints("delta(x[1h]) + avg_over_time(x[1h])"), [Some(1800)]);
+    // The lookback of the one is the range of the other.
+    assert_eq!(hints("x + deriv(x[5m])"), [Some(150)]);
+    assert_eq!(hints("rate(x[1h]) + increase(x[10m] offset 50m)"), [Some(300), Some(1800)]);
+}
+
+#[test]
 fn selects_name_the_samples_that_matter() {
     let query = Query::plan("sum by (job) (rate(x[5m] offset 1m))", &params(), &engine()).unwrap();
     let select = &query.selects()[0];
@@ -323,17 +338,19 @@ fn a_plan_is_shown_as_a_tree() {
     let text = "topk(3, sum by (a) (rate(x{b=~\"c|d\"}[5m] offset 1m))) > bool 2 and on (a) -y @ 0";
     let plan = Query::plan(text, &params(), &engine()).unwrap().explain().to_string();
     let expected = "and on (a)  steps=41
-├─ > bool (scalar on the right)  steps=41
-│  ├─ topk  steps=41
-│  │  ├─ sum by (a)  steps=41
-│  │  │  └─ rate of x{b=~\"c|d\"}[5m] offset 1m  (select 1, labels: a)  steps=41
-│  │  └─ 3  steps=41
-│  └─ 2  steps=41
-└─ the same at all steps  steps=41
+├─ > bool 2
+│  └─ topk (3)
+│     └─ sum by (a)
+│        └─ rate of x{b=~\"c|d\"}[5m] offset 1m  (select 1, labels: a)
+└─ the same at all steps
    └─ -  steps=1
-      └─ y @ 1970-01-01T00:00:00Z  (select 0, labels: a)  steps=1
+      └─ y @ 1970-01-01T00:00:00Z  (select 0, labels: a)
 ";
     assert_eq!(plan, expected, "{plan}");
+    let text = "0.5 * clamp(x, -1, scalar(y)) > 2 - scalar(z)";
+    let plan =
+        Query::plan(text, &QueryParams::instant(Timestamp::EPOCH), &engine()).unwrap().explain().to_string();
+    assert!(plan.contains("├─ 0.5 *\n") && plan.contains("└─ clamp (-1, …)\n"), "{plan}");
 }
 
 #[test]
@@ -506,7 +523,14 @@ fn chunks_that_no_step_looks_at_are_not_decoded_and_change_nothing() {
         ("sum(rate(x_total[3m]))", true),
         ("max_over_time(x_total[10m]) - x_total offset -3m", true),
         ("increase(x_total[1h])", false),
+        ("changes(x_total[3m])", true),
+        ("resets(x_total[9m] offset 1m)", true),
+        ("irate(x_total[2m])", true),
+        ("max_over_time(x_total[20m:10m])", true),
         ("rate(x_total[3m] anchored)", false),
+        ("increase(x_total[3m] smoothed)", false),
+        ("x_total smoothed", false),
+        ("xincrease(x_total[3m])", false),
         ("x_total @ 3000", false),
     ] {
         for (start, step) in [(0, 1800), (1234, 1801), (600, 2000)] {
@@ -518,6 +542,29 @@ fn chunks_that_no_step_looks_at_are_not_decoded_and_change_nothing() {
             let less = found.stats.samples < expected.stats.samples * 3 / 4;
             assert_eq!(less, skips, "{text}: {} of {}", found.stats.samples, expected.stats.samples);
         }
+    }
+}
+
+#[test]
+fn a_change_of_replica_is_no_reset_to_any_function_of_counters() {
+    let replica = |samples: std::ops::Range<i64>, first: f64| {
+        let mut encoder = XorEncoder::new();
+        for n in samples {
+            encoder.append(Sample::new(n * STEP, first + 10.0 * n as f64)).unwrap();
+        }
+        vec![AggrChunk::raw(encoder.finish().unwrap())]
+    };
+    // The second began to count later, and goes on after the first has ended.
+    let replicas = vec![replica(0..30, 1000.0), replica(0..SAMPLES, 500.0)];
+    let labels = Labels::from_pairs([("__name__", "requests_total")]).unwrap();
+    let series = [SelectedSeries { labels, replicas }];
+    let at = QueryParams::instant(Timestamp::from_millis((SAMPLES - 1) * STEP));
+    for function in ["increase", "xincrease"] {
+        let text = format!("{function}(requests_total[14m])");
+        let output = evaluate(&text, &series, 1, &at, &engine()).unwrap();
+        let QueryValue::Vector(samples) = output.value else { panic!("{text} gives no vector") };
+        let SampleValue::Float(value) = samples[0].value else { panic!("{text} gives no float") };
+        assert!((500.0..620.0).contains(&value), "{text} is {value}");
     }
 }
 

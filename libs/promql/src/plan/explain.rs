@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use model::{METRIC_NAME, MatchOp, Matcher};
 
-use super::node::{Grouping, Leaf, LeafKind, Map, NodeId, Op};
+use super::node::{Grouping, Leaf, LeafKind, Map, Node, NodeId, Op};
 use super::steps::Window;
 use super::{Answer, Plan};
 use crate::NeededLabels;
@@ -31,7 +31,8 @@ pub struct PlanNode {
     pub labels: Option<NeededLabels>,
     /// What it did; `None` for a query that has not been evaluated, or not been measured.
     pub measured: Option<Measured>,
-    /// What feeds it: in the order of the operator's arguments, scalars behind vectors.
+    /// What feeds it: in the order of the operator's arguments, scalars behind vectors. Arguments that are numbers are part
+    /// of the name.
     pub children: Vec<PlanNode>,
 }
 
@@ -79,7 +80,10 @@ impl PlanNode {
         }
         let children = match levels.checked_sub(1) {
             Some(levels) => {
-                node.inputs.iter().map(|input| Self::node(plan, meters, *input, levels)).collect()
+                let shown = node.inputs.iter().enumerate().filter(|(place, input)| {
+                    *place < vectors(&node.op) || !matches!(plan.nodes[**input].op, Op::Number(_))
+                });
+                shown.map(|(_, input)| Self::node(plan, meters, *input, levels)).collect()
             }
             None if node.inputs.is_empty() => Vec::new(),
             None => vec![Self::left_out(plan, id)],
@@ -99,7 +103,7 @@ impl PlanNode {
         };
         let labels = select.map(|select| plan.selects()[select.index()].hints.labels.clone());
         PlanNode {
-            name: describe(plan, &node.op),
+            name: describe(plan, id),
             steps: node.steps.count,
             select,
             labels: labels.filter(|labels| !labels.is_all()),
@@ -133,7 +137,15 @@ impl PlanNode {
         own + self.children.iter().map(PlanNode::total_samples).sum::<u64>()
     }
 
-    fn write(&self, f: &mut fmt::Formatter<'_>, first: &str, rest: &str) -> fmt::Result {
+    /// Writes a line behind `first` and those below it behind `rest`; `above` are the steps of what it feeds, which are
+    /// not told again.
+    fn write(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        first: &str,
+        rest: &str,
+        above: Option<usize>,
+    ) -> fmt::Result {
         write!(f, "{first}{}", self.name)?;
         if let Some(select) = self.select {
             write!(f, "  (select {}", select.index())?;
@@ -142,15 +154,21 @@ impl PlanNode {
             }
             f.write_char(')')?;
         }
-        write!(f, "  steps={}", self.steps)?;
+        if above != Some(self.steps) {
+            write!(f, "  steps={}", self.steps)?;
+        }
         if let Some(m) = &self.measured {
-            write!(f, " series={} samples={} bytes={} time={:?}", m.series, m.samples, m.peak_bytes, m.time)?;
+            write!(
+                f,
+                "  series={} samples={} bytes={} time={:?}",
+                m.series, m.samples, m.peak_bytes, m.time
+            )?;
         }
         f.write_char('\n')?;
         for (at, child) in self.children.iter().enumerate() {
             let (branch, below) =
                 if at + 1 < self.children.len() { ("├─ ", "│  ") } else { ("└─ ", "   ") };
-            child.write(f, &format!("{rest}{branch}"), &format!("{rest}{below}"))?;
+            child.write(f, &format!("{rest}{branch}"), &format!("{rest}{below}"), Some(self.steps))?;
         }
         Ok(())
     }
@@ -158,11 +176,47 @@ impl PlanNode {
 
 impl Display for PlanNode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.write(f, "", "")
+        self.write(f, "", "", None)
     }
 }
 
-fn describe(plan: &Plan, op: &Op) -> String {
+/// How many inputs of an operator are no arguments beside the series: all but its scalars.
+fn vectors(op: &Op) -> usize {
+    match op {
+        Op::Leaf(_) => 0,
+        Op::Join(_) | Op::Set { .. } | Op::Info(_) => 2,
+        _ => 1,
+    }
+}
+
+fn describe(plan: &Plan, id: NodeId) -> String {
+    let Node { op, inputs, .. } = &plan.nodes[id];
+    let number = |input: &NodeId| match plan.nodes[*input].op {
+        Op::Number(value) => Some(go_f(value)),
+        _ => None,
+    };
+    let arguments: Vec<Option<String>> = inputs.iter().skip(vectors(op)).map(number).collect();
+    match op {
+        Op::Map(Map::Arithmetic { op, swapped, return_bool, .. }) => {
+            let returns = if *return_bool && op.is_comparison() { " bool" } else { "" };
+            match (arguments.first().and_then(Option::as_ref), swapped) {
+                (Some(number), false) => format!("{op}{returns} {number}"),
+                (Some(number), true) => format!("{number} {op}{returns}"),
+                (None, false) => format!("{op}{returns} (scalar on the right)"),
+                (None, true) => format!("{op}{returns} (scalar on the left)"),
+            }
+        }
+        _ if arguments.iter().any(Option::is_some) => {
+            let list: Vec<String> =
+                arguments.into_iter().map(|number| number.unwrap_or_else(|| "…".to_owned())).collect();
+            format!("{} ({})", describe_alone(plan, op), list.join(", "))
+        }
+        _ => describe_alone(plan, op),
+    }
+}
+
+/// An operator without its arguments.
+fn describe_alone(plan: &Plan, op: &Op) -> String {
     match op {
         Op::Number(value) => go_f(*value),
         Op::Time => "time()".to_owned(),
@@ -247,11 +301,7 @@ fn describe_map(map: &Map) -> String {
             id.signature().name.to_owned()
         }
         Map::StepTime => "timestamp".to_owned(),
-        Map::Arithmetic { op, swapped, return_bool, .. } => {
-            let returns = if *return_bool && op.is_comparison() { " bool" } else { "" };
-            let sides = if *swapped { "scalar on the left" } else { "scalar on the right" };
-            format!("{op}{returns} ({sides})")
-        }
+        Map::Arithmetic { op, .. } => op.to_string(),
         Map::LabelReplace(_) => "label_replace".to_owned(),
         Map::LabelJoin(_) => "label_join".to_owned(),
         Map::Subquery { call, window, inner } => format!(

@@ -177,10 +177,10 @@ mod tests {
             assert_eq!(plan(text).explain().to_string(), shown, "{text}");
         }
         let shown = plan("2 ^ 10 * m + pi() * 0").explain().to_string();
-        assert!(shown.contains("─ 1024  ") && shown.contains("─ 0  "), "{shown}");
+        assert!(shown.starts_with("+ 0  ") && shown.contains("─ 1024 *\n"), "{shown}");
         // The left of a chain folds as well, and what time tells does not.
         let shown = plan("1 + 2 + m").explain().to_string();
-        assert!(shown.contains("─ 3  "), "{shown}");
+        assert!(shown.starts_with("3 +  "), "{shown}");
         let shown = plan("1 + time()").explain().to_string();
         assert!(shown.contains("time()"), "{shown}");
     }

@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use model::{METRIC_NAME, MatchOp, Matcher, TimeRange, Timestamp};
-use series::{DecodeOptions, Dedup};
+use series::{Aggregate, DecodeOptions, Dedup};
 
 use super::node::NodeId;
 use super::steps::{Steps, Window};
@@ -105,6 +105,8 @@ impl Selects {
                 grouping,
                 by,
                 labels: NeededLabels::default(),
+                // Of data that is coarser, a range might have a single sample.
+                resolution: (range > 0 && needs_several(around.func)).then(|| millis(range / 2)),
             },
             late: sharing == Sharing::Late,
         };
@@ -113,12 +115,12 @@ impl Selects {
             known.matchers == select.matchers
                 && known.range == select.range
                 && known.hints.aggregate() == select.hints.aggregate()
-                && is_counter(&known.hints.func) == is_counter(&select.hints.func)
         };
         let key = key(&select);
         let known = self.shared.get(&key).filter(|_| sharing == Sharing::Shared);
         if let Some(id) = known.and_then(|ids| ids.iter().copied().find(|&id| same(&self.list[id]))) {
             let hints = &mut self.list[id].hints;
+            hints.resolution = [hints.resolution, select.hints.resolution].into_iter().flatten().min();
             if hints.func != select.hints.func || hints.grouping != select.hints.grouping {
                 hints.grouping.clear();
                 hints.by = false;
@@ -137,12 +139,13 @@ impl Selects {
     /// How a leaf of `id` decodes, with start timestamps or without.
     pub(crate) fn decode(&self, id: SelectId, dedup: Dedup, starts: bool) -> DecodeOptions {
         let select = &self.list[id.index()];
-        let func = select.hints.func.as_str();
+        let aggregate = select.hints.aggregate();
         DecodeOptions {
             range: select.range,
             dedup,
-            counter: is_counter(func),
-            aggregate: select.hints.aggregate(),
+            // A change of replica must not look like a reset.
+            counter: aggregate == Aggregate::Counter,
+            aggregate,
             starts,
         }
     }
@@ -163,15 +166,23 @@ pub(crate) fn has_one_metric(matchers: &[Matcher]) -> bool {
     matchers.iter().any(|m| m.name() == METRIC_NAME && m.op() == MatchOp::Equal && !m.value().is_empty())
 }
 
-/// Whether `func` takes a counter, so that a change of replica must not look like a reset.
-fn is_counter(func: &str) -> bool {
-    matches!(func, "increase" | "rate" | "irate" | "resets")
+/// Whether `func` gives nothing for a range of a single sample.
+fn needs_several(func: &str) -> bool {
+    matches!(
+        func,
+        "rate"
+            | "irate"
+            | "increase"
+            | "delta"
+            | "idelta"
+            | "deriv"
+            | "predict_linear"
+            | "double_exponential_smoothing"
+    )
 }
 
 #[cfg(test)]
 mod tests {
-    use series::Aggregate;
-
     use super::*;
 
     #[test]

@@ -4,6 +4,7 @@ mod bucket_bench;
 mod load;
 mod mesh_bench;
 mod promql_bench;
+mod promql_plan_bench;
 mod querier_bench;
 mod report;
 mod sidecar_bench;
@@ -19,6 +20,7 @@ type Bench = (&'static str, fn(&mut Report));
 
 const BENCHES: &[Bench] = &[
     ("promql", promql_bench::run),
+    ("promql-plan", promql_plan_bench::run),
     ("tsdb", tsdb_bench::run),
     ("bucket", bucket_bench::run),
     ("mesh", mesh_bench::run),

@@ -293,7 +293,7 @@ fn xor(_name: &str, jitter: u64) -> Value {
 }
 
 /// Processor time of this thread: what else runs on the machine does not count.
-fn thread_time() -> Duration {
+pub(crate) fn thread_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::try_from(time).expect("processor time is not negative")
 }

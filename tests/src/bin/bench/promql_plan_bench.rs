@@ -1,0 +1,234 @@
+//! What the engine's plan saves: the same question asked so that an optimisation applies, and so that it does not.
+//!
+//! Stores are played as they are: they give the series that the matchers of a select allow, with the chunks that overlap
+//! its range. Making those is not the engine's work and is not measured; leaving out labels is.
+
+use std::time::Duration;
+
+use model::{Labels, Sample, Timestamp};
+use promql::{EngineOptions, Query, QueryParams, Stats};
+use series::{AggrChunk, SelectedSeries};
+use tsdb::XorEncoder;
+
+use crate::load::{BEGIN, INTERVAL, SAMPLES, SERIES};
+use crate::report::{Report, Row, median};
+use crate::tsdb_bench::thread_time;
+
+/// Samples in a chunk, as Prometheus cuts them.
+const CHUNK: i64 = 120;
+/// Series offered at once, as the fan-out offers them.
+const BATCH: usize = 64;
+const ROUNDS: usize = 5;
+
+/// How a query is asked.
+#[derive(Clone, Copy)]
+struct Case {
+    query: &'static str,
+    /// Whether matchers of one side of an operator narrow the other one.
+    propagate: bool,
+    /// Whether labels are left out that the query does not need.
+    trim: bool,
+}
+
+const fn plain(query: &'static str) -> Case {
+    Case { query, propagate: false, trim: false }
+}
+
+const NARROWED: &str = "rate(bench_total{job=\"job-3\"}[5m]) / on (instance, job) \
+                        sum by (instance, job) (rate(bench_total[5m]))";
+const WIDE_SUM: &str = "sum by (job) (wide)";
+const WIDE_QUANTILE: &str = "quantile by (job) (0.9, wide)";
+const WIDE_SET: &str = "count by (job) (wide > 0 or on (pod) wide)";
+
+/// What is compared: without an optimisation and with it.
+struct Pair {
+    name: &'static str,
+    hours: i64,
+    /// Seconds between steps; `None` for one instant.
+    step: Option<i64>,
+    without: Case,
+    with: Case,
+}
+
+const PAIRS: [Pair; 7] = [
+    Pair {
+        name: "matcher carried over a join",
+        hours: 1,
+        step: Some(15),
+        without: plain(NARROWED),
+        with: Case { propagate: true, ..plain(NARROWED) },
+    },
+    Pair {
+        name: "one select for two selectors",
+        hours: 1,
+        step: Some(15),
+        // The other matcher allows the same series.
+        without: plain("sum(rate(bench_total[5m])) / count(rate(bench_total{job!=\"\"}[5m]))"),
+        with: plain("sum(rate(bench_total[5m])) / count(rate(bench_total[5m]))"),
+    },
+    Pair {
+        name: "chunks between steps skipped",
+        hours: 24,
+        step: Some(10_800),
+        // Its windows leave no gaps.
+        without: plain("sum by (job) (last_over_time(bench_total[3h]))"),
+        with: plain("sum by (job) (bench_total)"),
+    },
+    Pair {
+        name: "pinned selector evaluated once",
+        hours: 1,
+        step: Some(15),
+        without: plain("sum by (job) (rate(bench_total[30m]))"),
+        with: plain("sum by (job) (rate(bench_total[30m] @ end()))"),
+    },
+    Pair {
+        name: "20 labels left out of a sum",
+        hours: 1,
+        step: None,
+        without: plain(WIDE_SUM),
+        with: Case { trim: true, ..plain(WIDE_SUM) },
+    },
+    Pair {
+        name: "20 labels left out of a quantile",
+        hours: 1,
+        step: None,
+        without: plain(WIDE_QUANTILE),
+        with: Case { trim: true, ..plain(WIDE_QUANTILE) },
+    },
+    Pair {
+        name: "20 labels left out of a set",
+        hours: 1,
+        step: None,
+        without: plain(WIDE_SET),
+        with: Case { trim: true, ..plain(WIDE_SET) },
+    },
+];
+
+/// What the rounds of a case came to.
+#[derive(Default)]
+struct Measured {
+    millis: Vec<f64>,
+    stats: Stats,
+}
+
+pub(crate) fn run(report: &mut Report) {
+    let mut series: Option<(i64, Vec<SelectedSeries>)> = None;
+    for pair in &PAIRS {
+        if series.as_ref().is_none_or(|(hours, _)| *hours != pair.hours) {
+            series = Some((pair.hours, all_series(pair.hours)));
+        }
+        let (_, series) = series.as_ref().expect("it has just been made");
+        let (mut without, mut with) = (Measured::default(), Measured::default());
+        for _ in 0..ROUNDS {
+            for (case, measured) in [(pair.without, &mut without), (pair.with, &mut with)] {
+                let (took, stats) = evaluate(case, pair, series);
+                measured.millis.push(took.as_secs_f64() * 1e3);
+                measured.stats = stats;
+            }
+        }
+        let name = |what: &str| format!("promql-plan/{}/{what}", pair.name);
+        let base = median(&without.millis);
+        report.add(&Row::new(name("without"), "ms", without.millis));
+        report.add(&Row::new(name("with"), "ms", with.millis).versus("without", base));
+        for (what, unit, value) in [
+            ("samples decoded", "million", (|stats: &Stats| stats.samples as f64 / 1e6) as fn(&Stats) -> f64),
+            ("held", "MiB", |stats| stats.peak_bytes as f64 / f64::from(1 << 20)),
+        ] {
+            let row = Row::new(name(what), unit, vec![value(&with.stats)]);
+            report.add(&row.versus("without", value(&without.stats)));
+        }
+    }
+}
+
+/// Evaluates a query on this thread; tells the processor time of the engine and of leaving out labels.
+fn evaluate(case: Case, pair: &Pair, all: &[SelectedSeries]) -> (Duration, Stats) {
+    let end = Timestamp::from_millis((BEGIN + (pair.hours * SAMPLES - 1) * INTERVAL) * 1000);
+    let params = match pair.step {
+        None => QueryParams::instant(end),
+        Some(step) => {
+            let step = Duration::from_secs(step.unsigned_abs());
+            QueryParams::range(Timestamp::from_millis(BEGIN * 1000), end, step)
+        }
+    };
+    let engine = EngineOptions {
+        max_samples: u64::MAX,
+        max_bytes: u64::MAX,
+        propagate_matchers: case.propagate,
+        workers: 1,
+        ..EngineOptions::default()
+    };
+    let query = Query::plan(case.query, &params, &engine).expect("a query");
+    let mut evaluation = query.evaluation();
+    let mut took = Duration::ZERO;
+    while let Some(id) = evaluation.next_select() {
+        let select = evaluation.select(id).clone();
+        let mut trimmer = select.hints.labels.trimmer();
+        let mut series: Vec<SelectedSeries> =
+            all.iter().filter_map(|series| served(series, &select)).collect();
+        while !series.is_empty() {
+            let later = series.split_off(BATCH.min(series.len()));
+            let mut batch = std::mem::replace(&mut series, later);
+            let begun = thread_time();
+            if case.trim {
+                for series in &mut batch {
+                    let labels = std::mem::replace(&mut series.labels, Labels::empty());
+                    series.labels = trimmer.trim(labels);
+                }
+            }
+            evaluation.push(id, batch).expect("series are taken");
+            took += thread_time() - begun;
+        }
+        let begun = thread_time();
+        evaluation.end_select(id).expect("a select ends");
+        took += thread_time() - begun;
+    }
+    let begun = thread_time();
+    let output = evaluation.finish().expect("a value");
+    (took + (thread_time() - begun), output.stats)
+}
+
+/// What a store gives of a series, if the select is for it. Labels are made anew, as those from a store are.
+fn served(series: &SelectedSeries, select: &promql::Select) -> Option<SelectedSeries> {
+    if !select.matchers.iter().all(|matcher| matcher.matches_labels(&series.labels)) {
+        return None;
+    }
+    let chunks = series.replicas.iter().flatten().filter(|chunk| chunk.range().overlaps(&select.range));
+    Some(SelectedSeries { labels: series.labels.only(|_| true), replicas: vec![chunks.cloned().collect()] })
+}
+
+/// As many series of a counter with three labels, and the same with twenty labels of some 300 bytes; in label order.
+fn all_series(hours: i64) -> Vec<SelectedSeries> {
+    let chunks = chunks(hours * SAMPLES);
+    let mut all = Vec::new();
+    for (name, wide) in [("bench_total", false), ("wide", true)] {
+        for number in 0..SERIES {
+            let mut labels = vec![
+                ("__name__".to_owned(), name.to_owned()),
+                ("instance".to_owned(), format!("host-{number:05}")),
+                ("job".to_owned(), format!("job-{}", number % 10)),
+            ];
+            if wide {
+                labels.push(("pod".to_owned(), format!("api-{number:05}")));
+                labels.extend((0..16).map(|n| (format!("label_{n:02}"), format!("value-{}", n * 7))));
+            }
+            let labels = Labels::from_pairs(labels).expect("a label set");
+            all.push(SelectedSeries { labels, replicas: vec![chunks.clone()] });
+        }
+    }
+    all
+}
+
+fn chunks(samples: i64) -> Vec<AggrChunk> {
+    let mut chunks = Vec::new();
+    let (mut total, mut encoder) = (0, XorEncoder::new());
+    for i in 0..samples {
+        total += i * 17 % 97;
+        let sample = Sample::new((BEGIN + i * INTERVAL) * 1000, total as f64);
+        encoder.append(sample).expect("samples in order");
+        if (i + 1) % CHUNK == 0 || i + 1 == samples {
+            let full = std::mem::replace(&mut encoder, XorEncoder::new());
+            chunks.push(AggrChunk::raw(full.finish().expect("a chunk")));
+        }
+    }
+    chunks
+}
