@@ -9,7 +9,7 @@ use model::Labels;
 use super::budget::{Budget, Hold};
 use super::column::{Cell, Column, Row, is_absent};
 use super::notes::{ForcedMonotonicity, Note, Notes};
-use super::operator::{Context, Operator};
+use super::operator::{Context, Ended, Operator};
 use super::scalar::{Scalar, Scalars};
 use super::share::share;
 use crate::QueryError;
@@ -48,7 +48,7 @@ pub(crate) struct BucketOperator {
     classic: Vec<Classic>,
     places: HashMap<Labels, usize>,
     hold: Hold,
-    ended: Vec<bool>,
+    ended: Ended,
 }
 
 impl BucketOperator {
@@ -64,7 +64,7 @@ impl BucketOperator {
             classic: Vec::new(),
             places: HashMap::new(),
             hold,
-            ended: vec![false; call.params.len() + 1],
+            ended: Ended::none_of(call.params.len() + 1),
         }
     }
 
@@ -344,8 +344,7 @@ impl Operator for BucketOperator {
         if input > 0 {
             self.scalars.end(input - 1);
         }
-        self.ended[input] = true;
-        if self.ended.iter().all(|ended| *ended) { self.finish(cx, out) } else { Ok(()) }
+        if self.ended.note(input) { self.finish(cx, out) } else { Ok(()) }
     }
 
     fn scalars(&mut self) -> Option<&mut Scalars> {

@@ -210,8 +210,14 @@ struct Arithmetic<'a> {
 impl Arithmetic<'_> {
     fn apply(&self, row: &mut Row, budget: &Budget, notes: &mut Notes) -> Result<(), QueryError> {
         in_parts(row.column.len(), budget, |part| {
-            for step in part {
-                self.float(&mut row.column.floats[step], step, notes);
+            let floats = &mut row.column.floats[part.clone()];
+            match self.scalar.constant() {
+                Some(scalar) => floats.iter_mut().for_each(|value| self.float(value, scalar, notes)),
+                None => {
+                    for (value, step) in floats.iter_mut().zip(part) {
+                        self.float(value, self.scalar.at(step), notes);
+                    }
+                }
             }
         })?;
         for step in 0..row.column.histograms.len() {
@@ -222,11 +228,10 @@ impl Arithmetic<'_> {
     }
 
     #[inline(always)]
-    fn float(&self, value: &mut f64, step: usize, notes: &mut Notes) {
+    fn float(&self, value: &mut f64, other: f64, notes: &mut Notes) {
         if is_absent(*value) {
             return;
         }
-        let other = self.scalar.at(step);
         let (left, right) = if self.swapped { (other, *value) } else { (*value, other) };
         if matches!(self.op, BinaryOp::TrimLower | BinaryOp::TrimUpper) {
             let op = self.op.as_str();

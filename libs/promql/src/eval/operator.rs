@@ -61,6 +61,30 @@ impl Context<'_> {
     }
 }
 
+/// Which inputs of an operator have ended.
+#[derive(Debug)]
+pub(crate) struct Ended(Vec<bool>);
+
+impl Ended {
+    /// None of so many.
+    pub(crate) fn none_of(inputs: usize) -> Self {
+        Ended(vec![false; inputs])
+    }
+
+    /// Notes that an input has ended, and tells whether all have.
+    pub(crate) fn note(&mut self, input: usize) -> bool {
+        if let Some(ended) = self.0.get_mut(input) {
+            *ended = true;
+        }
+        self.0.iter().all(|ended| *ended)
+    }
+
+    /// Whether an input has ended.
+    pub(crate) fn has(&self, input: usize) -> bool {
+        self.0.get(input).is_some_and(|ended| *ended)
+    }
+}
+
 /// Series that have to be kept, and the memory that they take.
 #[derive(Debug)]
 pub(crate) struct Kept {

@@ -11,7 +11,7 @@ use crate::QueryError;
 use crate::eval::budget::Hold;
 use crate::eval::column::{ABSENT, Cell, Column, Row, is_absent};
 use crate::eval::notes::Note;
-use crate::eval::operator::{Context, Operator};
+use crate::eval::operator::{Context, Ended, Operator};
 use crate::eval::scalar::{Scalar, Scalars};
 use crate::eval::share::share;
 use crate::functions::quantile::quantile;
@@ -28,7 +28,7 @@ pub(crate) struct QuantileOperator {
     columns: Vec<Vec<Vec<f64>>>,
     drop_names: Vec<bool>,
     hold: Hold,
-    ended: u8,
+    ended: Ended,
 }
 
 impl QuantileOperator {
@@ -40,7 +40,7 @@ impl QuantileOperator {
             columns: Vec::new(),
             drop_names: Vec::new(),
             hold,
-            ended: 0,
+            ended: Ended::none_of(2),
         }
     }
 
@@ -118,8 +118,7 @@ impl Operator for QuantileOperator {
         if input > 0 {
             self.scalars.end(input - 1);
         }
-        self.ended |= 1 << input.min(1);
-        if self.ended == 0b11 { self.finish(cx, out) } else { Ok(()) }
+        if self.ended.note(input) { self.finish(cx, out) } else { Ok(()) }
     }
 
     fn scalars(&mut self) -> Option<&mut Scalars> {

@@ -13,7 +13,7 @@ use crate::QueryError;
 use crate::eval::budget::Hold;
 use crate::eval::column::{ABSENT, Cell, Column, Histogram, Row, is_absent};
 use crate::eval::notes::Note;
-use crate::eval::operator::{Context, Kept, Operator};
+use crate::eval::operator::{Context, Ended, Kept, Operator};
 use crate::eval::scalar::{Scalar, Scalars};
 use crate::functions::quantile::nan_first;
 use crate::plan::node::Aggregation;
@@ -42,8 +42,7 @@ pub(crate) struct PickOperator {
     series: Vec<(Labels, bool)>,
     hold: Hold,
     checked: bool,
-    /// Which inputs have ended, as bits.
-    ended: u8,
+    ended: Ended,
 }
 
 impl PickOperator {
@@ -57,7 +56,7 @@ impl PickOperator {
             series: Vec::new(),
             hold,
             checked: false,
-            ended: 0,
+            ended: Ended::none_of(2),
         }
     }
 
@@ -327,14 +326,14 @@ impl Operator for PickOperator {
         if input > 0 {
             self.scalars.end(input - 1);
         }
-        self.ended |= 1 << input.min(1);
+        let complete = self.ended.note(input);
         let Some(param) = self.scalars.all().and_then(|all| all.into_iter().next()) else { return Ok(()) };
         let (rows, _hold) = self.waiting.take();
         if cx.steps.count > 0 {
             self.choose(cx, &param, rows)?;
         }
-        // The output is complete once both inputs have ended; until then, nothing is taken out.
-        if self.ended == 0b11 { self.finish(cx, out) } else { Ok(()) }
+        // Until both inputs have ended, nothing is taken out.
+        if complete { self.finish(cx, out) } else { Ok(()) }
     }
 
     fn scalars(&mut self) -> Option<&mut Scalars> {

@@ -22,7 +22,7 @@ use crate::QueryError;
 use crate::eval::aggregate::grouping::Groups;
 use crate::eval::budget::Hold;
 use crate::eval::column::{Column, Row};
-use crate::eval::operator::{Context, Kept, Operator};
+use crate::eval::operator::{Context, Ended, Kept, Operator};
 use crate::plan::node::Join;
 use crate::syntax::ast::Cardinality;
 
@@ -60,7 +60,7 @@ pub(crate) struct JoinOperator {
     problem: Option<Problem>,
     waiting: Kept,
     hold: Hold,
-    ended: u8,
+    ended: Ended,
 }
 
 impl JoinOperator {
@@ -84,7 +84,7 @@ impl JoinOperator {
             problem: None,
             waiting: Kept::new(waiting),
             hold,
-            ended: 0,
+            ended: Ended::none_of(2),
         }
     }
 
@@ -236,7 +236,7 @@ impl Operator for JoinOperator {
             }
             return Ok(());
         }
-        if self.ended & 1 << self.one_side() == 0 {
+        if !self.ended.has(self.one_side()) {
             return self.waiting.extend(rows);
         }
         let mut making = self.hold.another();
@@ -248,7 +248,7 @@ impl Operator for JoinOperator {
     }
 
     fn end(&mut self, cx: &mut Context<'_>, input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {
-        self.ended |= 1 << input;
+        let complete = self.ended.note(input);
         let mut making = self.hold.another();
         if input == self.one_side() {
             if self.fill_one.is_some() || self.fill_many.is_some() {
@@ -262,7 +262,7 @@ impl Operator for JoinOperator {
                 waiting.give_back(row.size_bytes());
             }
         }
-        if self.ended == 0b11 {
+        if complete {
             if let Some(fill) = self.fill_many {
                 self.fill(cx, fill, &mut making, out)?;
             }
