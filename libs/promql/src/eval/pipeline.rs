@@ -231,6 +231,22 @@ impl<'p> Running<'p> {
             lap.book(leaf_meter);
             return Ok(());
         }
+        let mut row = self.evaluate(series, scratch, notes)?;
+        lap.book(leaf_meter);
+        let left = !row.column.is_empty();
+        let left = self.pass(&mut row, left, scratch, lap, notes)?;
+        self.add(row, left, scratch, notes)?;
+        lap.book(self.meters.of(self.holder));
+        Ok(())
+    }
+
+    /// The leaf's column of a series.
+    fn evaluate(
+        &self,
+        series: &SelectedSeries,
+        scratch: &mut Scratch,
+        notes: &mut Notes,
+    ) -> Result<Row, QueryError> {
         let mut column = std::mem::take(&mut scratch.column);
         scratch.passing.at_least((self.steps.count * 8) as u64)?;
         if self.leaf.window.boundary == Boundary::Smoothed {
@@ -241,37 +257,59 @@ impl<'p> Running<'p> {
         let (samples, scalars) = (&mut scratch.samples, &self.pipeline.scalars);
         leaf::evaluate(self.leaf, &self.steps, scalars, &series.labels, samples, &mut column, notes)?;
         let drop_name = drops_name(&self.leaf.kind);
-        let mut row = Row { labels: series.labels.clone(), drop_name, column };
-        let mut left = !row.column.is_empty();
+        let row = Row { labels: series.labels.clone(), drop_name, column };
         scratch.hold_passing(&row, true)?;
-        lap.book(leaf_meter);
+        Ok(row)
+    }
+
+    /// Takes a series, of which there may be nothing `left`, through the stages; tells whether anything is left behind
+    /// them.
+    fn pass(
+        &mut self,
+        row: &mut Row,
+        mut left: bool,
+        scratch: &mut Scratch,
+        lap: &mut Lap,
+        notes: &mut Notes,
+    ) -> Result<bool, QueryError> {
         let mut looks = self.seen.iter_mut();
         for stage in &self.pipeline.stages {
             self.budget.check()?;
             match &stage.work {
                 Work::Map(map, scalars) if left => {
-                    let more = map::needs(map, &stage.steps, &row);
+                    let more = map::needs(map, &stage.steps, row);
                     scratch.passing.add(more)?;
                     let (steps, maps) = (&stage.steps, &mut scratch.maps);
-                    left = map::apply(map, steps, scalars, &mut row, self.budget, maps, notes)?;
-                    scratch.hold_passing(&row, more == 0)?;
+                    left = map::apply(map, steps, scalars, row, self.budget, maps, notes)?;
+                    scratch.hold_passing(row, more == 0)?;
                 }
                 Work::Map(..) => {}
                 Work::Distinct(rule, shortcut) => {
                     if let Some((_, seen)) = looks.next().filter(|_| left) {
                         let untyped = shortcut.untyped && !self.typed;
-                        rule.apply(&mut row, seen, Shortcut { untyped, ..*shortcut });
+                        rule.apply(row, seen, Shortcut { untyped, ..*shortcut });
                     }
                 }
             }
             lap.book(self.meters.of(stage.node));
             if left {
-                self.meters.output(stage.node, std::slice::from_ref(&row));
+                self.meters.output(stage.node, std::slice::from_ref(row));
             }
         }
         if let Some(sieve) = &self.pipeline.sieve {
-            left = left && sieve.apply(&mut row, &mut scratch.key);
+            left = left && sieve.apply(row, &mut scratch.key);
         }
+        Ok(left)
+    }
+
+    /// Adds a series, if anything is `left` of it, to the product.
+    fn add(
+        &mut self,
+        row: Row,
+        left: bool,
+        scratch: &mut Scratch,
+        notes: &mut Notes,
+    ) -> Result<(), QueryError> {
         match &mut self.product {
             Product::Folded(folded) => {
                 if left {
@@ -289,7 +327,6 @@ impl<'p> Running<'p> {
             }
             Product::Rows(_) | Product::Raw(_) => scratch.column = row.column,
         }
-        lap.book(self.meters.of(self.holder));
         Ok(())
     }
 
