@@ -9,6 +9,7 @@ use series::{Aggregate, Dedup};
 use crate::eval::Evaluation;
 use crate::eval::budget::{Account, TotalBudget};
 use crate::eval::meter::Clock;
+use crate::eval::order;
 use crate::plan::Plan;
 use crate::plan::explain::PlanNode;
 use crate::syntax::functions::ValueType;
@@ -194,6 +195,12 @@ impl Query {
     /// The series it needs, as far as they are known before there are any.
     pub fn selects(&self) -> &[Select] {
         self.plan.selects()
+    }
+
+    /// All selects in the order in which they are best read: what others wait for comes first, so that these can stream. Any
+    /// other order gives the same answer, if selects that are [late](Select::late) come after those that they depend on.
+    pub fn reading_order(&self) -> Vec<SelectId> {
+        order::reading_order(&self.plan)
     }
 
     /// The type of its value; the value of a range query is a matrix where this is a scalar or a vector.

@@ -1,6 +1,6 @@
 //! Series on their way from the fan-out to the engine.
 
-use promql::{Account, Hold};
+use promql::{Account, Hold, SelectId};
 use series::SelectedSeries;
 use storeapi::{SeriesRequest, StoreError};
 use tokio::runtime::Handle;
@@ -38,6 +38,8 @@ pub(super) struct Feeds {
     filter: StoreFilter,
     /// What is asked for each select; `None` where that is not known yet.
     requests: Vec<Option<SeriesRequest>>,
+    /// All selects, as the engine is going to want them.
+    order: Vec<usize>,
     slots: Vec<Slot>,
     concurrent: usize,
     account: Account,
@@ -49,10 +51,11 @@ pub(super) struct Feeds {
 }
 
 impl Feeds {
-    /// Must be called within a runtime, which then does the reading. `cancel` ends all feeds.
+    /// Takes what to ask for each select and the order in which they are read. Must be called within a runtime, which then
+    /// does the reading. `cancel` ends all feeds.
     pub(super) fn new(
         stores: ProxyStore,
-        requests: Vec<Option<SeriesRequest>>,
+        (requests, order): (Vec<Option<SeriesRequest>>, &[SelectId]),
         filter: StoreFilter,
         concurrent: usize,
         account: Account,
@@ -60,6 +63,7 @@ impl Feeds {
         cancel: CancellationToken,
     ) -> Self {
         let slots = requests.iter().map(|_| Slot::Closed).collect();
+        let order = order.iter().map(|select| select.index()).collect();
         let runtime = Handle::current();
         let (warnings, reports) = (Vec::new(), Vec::new());
         Feeds {
@@ -67,6 +71,7 @@ impl Feeds {
             stores,
             filter,
             requests,
+            order,
             slots,
             concurrent,
             account,
@@ -108,15 +113,15 @@ impl Feeds {
         }
     }
 
-    /// Opens the wanted feed, and the following ones as long as not too many are open.
+    /// Opens the wanted feed, and those that are wanted next as long as not too many are open.
     fn open_around(&mut self, wanted: usize) {
         self.open(wanted);
         let mut open = self.slots.iter().filter(|slot| matches!(slot, Slot::Open(_))).count();
-        for select in 0..self.slots.len() {
+        for at in 0..self.order.len() {
             if open > self.concurrent {
                 return;
             }
-            open += usize::from(self.open(select));
+            open += usize::from(self.open(self.order[at]));
         }
     }
 

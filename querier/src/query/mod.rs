@@ -233,7 +233,7 @@ impl Driver {
         let awaited = Awaited::default();
         let feeds = Feeds::new(
             self.stores.clone(),
-            requests,
+            (requests, &query.reading_order()),
             question.stores.clone(),
             self.concurrent_selects,
             query.account(),

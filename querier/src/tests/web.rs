@@ -1,6 +1,7 @@
 //! The HTTP API over real sockets, with stores behind real gRPC.
 
 mod info;
+mod order;
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;

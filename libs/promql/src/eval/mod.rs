@@ -21,7 +21,7 @@ pub(crate) mod merge;
 pub(crate) mod meter;
 pub(crate) mod notes;
 pub(crate) mod operator;
-mod order;
+pub(crate) mod order;
 pub(crate) mod parts;
 pub(crate) mod pipeline;
 pub(crate) mod pool;
@@ -152,8 +152,7 @@ impl Evaluation {
         evaluation
     }
 
-    /// The next select to be read: what others wait for comes first. Offering selects in this order needs the least memory;
-    /// any other order gives the same answer.
+    /// The next select to be read, in the order of [`Query::reading_order`](crate::Query::reading_order).
     pub fn next_select(&self) -> Option<SelectId> {
         self.order.iter().copied().find(|select| !self.readings[select.0].ended)
     }
