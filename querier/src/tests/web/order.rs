@@ -37,7 +37,7 @@ async fn what_is_read_ahead_is_what_the_engine_wants_next() {
     let asked = Arc::<Mutex<Vec<String>>>::default();
     let address = serve(Arc::new(Silent { asked: asked.clone() })).await;
     let querier = querier(&[address], &["--query.max-concurrent-select=1"]).await;
-    let query = format!("/api/v1/query?query=a/b/c&time={AT}");
+    let query = format!("/api/v1/query?query=a/b/c/d/e&time={AT}");
     let waiting = async { get(&querier, &query).await };
     let both = wait_for("two selects are open", || asked.lock().unwrap().len() == 2);
     tokio::select! {
@@ -46,5 +46,5 @@ async fn what_is_read_ahead_is_what_the_engine_wants_next() {
     }
     let mut open = asked.lock().unwrap().clone();
     open.sort();
-    assert_eq!(open, [r#"__name__="b""#, r#"__name__="c""#]);
+    assert_eq!(open, [r#"__name__="a""#, r#"__name__="b""#]);
 }
