@@ -260,6 +260,57 @@ impl FloatHistogram {
         let lost = lost.unwrap_or(&mut nothing);
         kahan(sign * other.count, &mut self.count, &mut lost.count);
         kahan(sign * other.sum, &mut self.sum, &mut lost.sum);
+        let lost_fits = !compensated || lost.has_no_buckets() || lost.has_layout_of(self);
+        let reconciled =
+            if lost_fits && self.has_layout_of(other) && self.custom_values == other.custom_values {
+                self.combine_alike(other, sign, compensated.then_some(lost));
+                false
+            } else {
+                self.combine_sides(other, sign, compensated, lost)
+            };
+        Ok(Combined { collision, reconciled })
+    }
+
+    /// Combines the buckets of histograms that have the same ones, as those of a series usually do. Bit for bit what
+    /// [`combine_sides`](Self::combine_sides) comes to.
+    fn combine_alike(&mut self, other: &FloatHistogram, sign: f64, lost: Option<&mut FloatHistogram>) {
+        let combine = |mine: &mut f64, theirs: f64, lost: &mut f64| {
+            kahan(sign * theirs, mine, lost);
+            // What rounding has lost of the other so far is nothing.
+            kahan(sign * 0.0, mine, lost);
+        };
+        let Some(lost) = lost else {
+            combine(&mut self.zero_count, other.zero_count, &mut 0.0);
+            for (mine, theirs) in [
+                (&mut self.positive_buckets, &other.positive_buckets),
+                (&mut self.negative_buckets, &other.negative_buckets),
+            ] {
+                mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| combine(mine, *theirs, &mut 0.0));
+            }
+            return;
+        };
+        combine(&mut self.zero_count, other.zero_count, &mut lost.zero_count);
+        for (mine, theirs, lost) in [
+            (&mut self.positive_buckets, &other.positive_buckets, &mut lost.positive_buckets),
+            (&mut self.negative_buckets, &other.negative_buckets, &mut lost.negative_buckets),
+        ] {
+            lost.resize(mine.len(), 0.0);
+            for ((mine, theirs), lost) in mine.iter_mut().zip(theirs).zip(lost) {
+                combine(mine, *theirs, lost);
+            }
+        }
+        lost.positive_spans.clone_from(&self.positive_spans);
+        lost.negative_spans.clone_from(&self.negative_spans);
+    }
+
+    /// Combines the buckets of any two histograms; tells whether only their common bounds were kept.
+    fn combine_sides(
+        &mut self,
+        other: &FloatHistogram,
+        sign: f64,
+        compensated: bool,
+        lost: &mut FloatHistogram,
+    ) -> bool {
         let mut mine = Sides::of(self, compensated.then_some(&*lost));
         let mut theirs = Sides::of(other, None);
         let mut reconciled = false;
@@ -294,7 +345,7 @@ impl FloatHistogram {
         if reconciled {
             mine.positive.retain(|cell| cell.count != 0.0 || cell.lost != 0.0);
         }
-        for (target, part) in [(&mut *self, Part::Count), (&mut *lost, Part::Lost)] {
+        for (target, part) in [(&mut *self, Part::Count), (lost, Part::Lost)] {
             let pick = |cell: &Cell| (cell.index, if part == Part::Count { cell.count } else { cell.lost });
             target.schema = mine.schema;
             target.zero_threshold = mine.threshold;
@@ -302,7 +353,7 @@ impl FloatHistogram {
             (target.positive_spans, target.positive_buckets) = packed(mine.positive.iter().map(pick));
             (target.negative_spans, target.negative_buckets) = packed(mine.negative.iter().map(pick));
         }
-        Ok(Combined { collision, reconciled })
+        reconciled
     }
 
     /// What the reset hint of a sum is; tells whether the two contradict each other.
@@ -438,9 +489,16 @@ impl FloatHistogram {
         went_down(&mine.positive, &theirs.positive) || went_down(&mine.negative, &theirs.negative)
     }
 
+    fn has_no_buckets(&self) -> bool {
+        self.positive_buckets.is_empty() && self.negative_buckets.is_empty()
+    }
+
+    /// Whether both have the same buckets, custom bounds aside.
     fn has_layout_of(&self, other: &FloatHistogram) -> bool {
         self.schema == other.schema
             && self.zero_threshold == other.zero_threshold
+            && self.positive_buckets.len() == other.positive_buckets.len()
+            && self.negative_buckets.len() == other.negative_buckets.len()
             && self.positive_spans == other.positive_spans
             && self.negative_spans == other.negative_spans
     }
@@ -465,147 +523,4 @@ fn went_down(now: &[Cell], before: &[Cell]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::{CUSTOM_BUCKETS_SCHEMA, Keep, Span};
-    use super::*;
-
-    fn exponential(schema: i32, offset: i32, buckets: &[f64]) -> FloatHistogram {
-        FloatHistogram {
-            schema,
-            count: buckets.iter().sum(),
-            sum: 1.0,
-            positive_spans: vec![Span { offset, length: buckets.len() as u32 }],
-            positive_buckets: buckets.to_vec(),
-            ..FloatHistogram::default()
-        }
-    }
-
-    fn custom(bounds: &[f64], buckets: &[f64]) -> FloatHistogram {
-        FloatHistogram { custom_values: bounds.to_vec(), ..exponential(CUSTOM_BUCKETS_SCHEMA, 0, buckets) }
-    }
-
-    fn cells(histogram: &FloatHistogram) -> Vec<(i64, f64)> {
-        numbered(&histogram.positive_spans, &histogram.positive_buckets).collect()
-    }
-
-    #[test]
-    fn buckets_of_both_are_in_the_sum() {
-        let mut sum = exponential(0, 0, &[1.0, 2.0]);
-        assert_eq!(sum.add(&exponential(0, 1, &[4.0, 0.0, 8.0])), Ok(Combined::default()));
-        assert_eq!(cells(&sum), [(0, 1.0), (1, 6.0), (2, 0.0), (3, 8.0)]);
-        assert_eq!((sum.count, sum.sum), (15.0, 2.0));
-        sum.compact();
-        assert_eq!(cells(&sum), [(0, 1.0), (1, 6.0), (3, 8.0)]);
-        assert_eq!(sum.validate(), Ok(()));
-    }
-
-    #[test]
-    fn the_coarser_schema_and_the_wider_zero_bucket_win() {
-        let mut fine = exponential(1, 1, &[1.0, 1.0, 1.0, 1.0]);
-        fine.add(&exponential(0, 1, &[10.0])).unwrap();
-        assert_eq!((fine.schema, cells(&fine)), (0, vec![(1, 12.0), (2, 2.0)]));
-        let mut narrow = exponential(0, 0, &[1.0, 2.0]);
-        let wide = FloatHistogram { zero_threshold: 1.0, zero_count: 5.0, ..exponential(0, 1, &[3.0]) };
-        narrow.add(&wide).unwrap();
-        assert_eq!((narrow.zero_threshold, narrow.zero_count, cells(&narrow)), (1.0, 6.0, vec![(1, 5.0)]));
-    }
-
-    #[test]
-    fn only_common_custom_bounds_are_kept() {
-        let mut sum = custom(&[1.0, 2.0, 4.0], &[1.0, 1.0, 1.0, 1.0]);
-        let combined = sum.add(&custom(&[2.0, 3.0], &[5.0, 6.0, 7.0])).unwrap();
-        assert!(combined.reconciled);
-        assert_eq!((sum.custom_values.as_slice(), cells(&sum)), (&[2.0][..], vec![(0, 7.0), (1, 15.0)]));
-        assert_eq!(sum.add(&exponential(0, 0, &[1.0])), Err(IncompatibleSchemas));
-    }
-
-    #[test]
-    fn what_rounding_loses_is_kept_aside() {
-        let large = exponential(0, 0, &[1e100]);
-        let mut negative = large.clone();
-        negative.mul(-1.0);
-        let (mut sum, mut lost) = (large, None);
-        for part in [exponential(0, 0, &[1.0]), negative] {
-            sum.kahan_add(&part, &mut lost).unwrap();
-        }
-        assert_eq!(sum.count, 0.0);
-        sum.add(&lost.unwrap()).unwrap();
-        assert_eq!((sum.count, cells(&sum)), (1.0, vec![(0, 1.0)]));
-    }
-
-    #[test]
-    fn hints_that_contradict_each_other_are_told() {
-        let hinted = |hint| FloatHistogram { counter_reset_hint: hint, ..exponential(0, 0, &[1.0]) };
-        let add = |a, b| {
-            let mut sum = hinted(a);
-            let collision = sum.add(&hinted(b)).unwrap().collision;
-            (sum.counter_reset_hint, collision)
-        };
-        use CounterResetHint::{Gauge, NotReset, Reset, Unknown};
-        assert_eq!(add(Reset, NotReset), (Unknown, true));
-        assert_eq!(add(NotReset, NotReset), (NotReset, false));
-        assert_eq!(add(Unknown, Reset), (Unknown, false));
-        assert_eq!(add(Reset, Gauge), (Gauge, false));
-    }
-
-    #[test]
-    fn a_reset_is_a_count_that_went_down_or_a_layout_only_a_reset_can_give() {
-        let check = |before: &FloatHistogram, now: &FloatHistogram, reset| {
-            assert_eq!(now.detect_reset(before), reset, "{before:?} {now:?}");
-        };
-        let base = exponential(0, 0, &[1.0, 2.0]);
-        check(&base, &base, false);
-        check(&base, &exponential(0, 0, &[2.0, 1.0]), true);
-        check(&base, &exponential(0, 0, &[3.0]), true);
-        check(&base, &exponential(0, -1, &[1.0, 1.0, 2.0]), false);
-        check(&base, &exponential(1, 0, &[2.0, 2.0, 2.0]), true);
-        check(&exponential(1, 1, &[1.0, 1.0]), &exponential(0, 1, &[2.0]), false);
-        let wider = FloatHistogram { zero_threshold: 1.0, zero_count: 1.0, ..exponential(0, 1, &[2.0]) };
-        let wider = FloatHistogram { count: 3.0, ..wider };
-        check(&base, &wider, false);
-        check(&wider, &base, true);
-        check(&custom(&[1.0, 2.0], &[1.0, 1.0]), &custom(&[2.0], &[2.0]), false);
-        check(&custom(&[1.0, 2.0], &[1.0, 1.0]), &custom(&[2.0], &[1.0, 1.0]), true);
-        let told = FloatHistogram { counter_reset_hint: CounterResetHint::Reset, ..base.clone() };
-        check(&base, &told, true);
-    }
-
-    #[test]
-    fn trimming_keeps_the_part_of_a_bucket_on_one_side() {
-        let mut below = custom(&[0.0, 10.0], &[0.0, 10.0]);
-        below.trim(4.0, Keep::Below);
-        assert_eq!((below.count, below.sum, cells(&below)), (4.0, 8.0, vec![(1, 4.0)]));
-        let mut above = custom(&[0.0, 10.0], &[0.0, 10.0]);
-        above.trim(4.0, Keep::Above);
-        assert_eq!((above.count, above.sum), (6.0, 42.0));
-        let mut untouched = exponential(0, 1, &[1.0]);
-        untouched.trim(100.0, Keep::Below);
-        assert_eq!(untouched.sum, 1.0, "the sum is estimated only where something is cut");
-    }
-
-    #[test]
-    fn no_histogram_from_outside_can_make_arithmetic_panic_or_hang() {
-        let odd = [
-            FloatHistogram { schema: 40, ..exponential(0, i32::MAX, &[1.0, 1.0]) },
-            FloatHistogram { schema: -40, ..exponential(0, i32::MIN, &[1.0]) },
-            FloatHistogram { zero_threshold: f64::NAN, ..exponential(2, 0, &[1.0]) },
-            FloatHistogram { zero_threshold: f64::INFINITY, ..exponential(2, 0, &[f64::NAN]) },
-            FloatHistogram {
-                positive_spans: vec![Span { offset: 0, length: u32::MAX }],
-                ..exponential(0, 0, &[1.0])
-            },
-            FloatHistogram { positive_spans: Vec::new(), ..exponential(0, 0, &[1.0]) },
-            custom(&[f64::NAN, 1.0, 1.0], &[1.0, 1.0, 1.0, 1.0, 1.0]),
-        ];
-        for a in &odd {
-            for b in &odd {
-                let mut sum = a.clone();
-                let _ = sum.add(b);
-                let _ = a.clone().kahan_add(b, &mut None);
-                let _ = (a.detect_reset(b), a.equals(b), sum.buckets().len());
-                sum.trim(1.0, Keep::Above);
-                sum.to_schema(-4).compact();
-            }
-        }
-    }
-}
+mod tests;

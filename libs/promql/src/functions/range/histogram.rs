@@ -2,6 +2,8 @@
 //!
 //! Behaviour: `histogramRate`, `funcSumOverTime` and `funcAvgOverTime` in Prometheus 3.14's `promql/functions.go`.
 
+use std::sync::Arc;
+
 use model::{CounterResetHint, FloatHistogram};
 
 use super::extrapolate::Change;
@@ -54,6 +56,15 @@ pub(super) fn rate(
     Some(change)
 }
 
+/// For each histogram of a series, whether its buckets tell a reset since the one before. Windows overlap, so this is found
+/// out once and not in each of them.
+pub(super) fn resets(histograms: &[(i64, Arc<FloatHistogram>)]) -> Vec<bool> {
+    let mut resets = Vec::with_capacity(histograms.len());
+    resets.extend(histograms.first().map(|_| false));
+    resets.extend(histograms.windows(2).map(|pair| pair[1].1.detect_reset(&pair[0].1)));
+    resets
+}
+
 /// The change from the first to the last histogram, with what a counter lost in resets.
 fn change(
     view: &View<'_>,
@@ -104,7 +115,9 @@ fn change(
             notes.add(Note::StartOverlap(notes.metric));
         }
         for (at, (_, current)) in points.iter().enumerate().skip(1) {
-            if reading(at).is_reset_since(reading(at - 1)) || current.detect_reset(previous) {
+            // Only the first may stand for something else than its predecessor in the series.
+            let told = if at == 1 { current.detect_reset(previous) } else { view.resets[at] };
+            if reading(at).is_reset_since(reading(at - 1)) || told {
                 let combined = change.add(previous);
                 reconcile(combined, HistogramOperation::Addition, notes)?;
             }

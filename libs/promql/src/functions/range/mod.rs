@@ -82,6 +82,9 @@ struct View<'a> {
     boundary: Boundary,
     /// The time of the first float of the series.
     appeared: i64,
+    /// For each of its histograms, whether its buckets tell a reset since the one before it in the series; empty where the
+    /// function does not ask.
+    resets: &'a [bool],
 }
 
 impl View<'_> {
@@ -196,6 +199,8 @@ fn evaluate_windows(
     let mut floats = Cursor::default();
     let mut histograms = Cursor::default();
     let mut making = Hold::new(&function.call.budget);
+    let counts_resets = matches!(function.call.function, FunctionId::Rate | FunctionId::Increase);
+    let resets = if counts_resets { histogram::resets(points.histograms) } else { Vec::new() };
     for step in 0..steps.count {
         let time = steps.time(step);
         let (start, end) = (window.start(time), window.end(time));
@@ -214,6 +219,7 @@ fn evaluate_windows(
             time,
             boundary: window.boundary,
             appeared: points.timestamps.first().copied().unwrap_or(i64::MIN),
+            resets: resets.get(histograms.range()).unwrap_or(&[]),
         };
         match window_value(function, step, &view, notebook)? {
             Value::None => {}
