@@ -22,7 +22,7 @@ use regex_syntax::hir::{Hir, Look};
 
 use parse::Size;
 use strategy::Strategy;
-use threads::{Program, Slots};
+use threads::{NOWHERE, Program, Slots};
 
 /// Most states of an automaton, roughly, so that it is built in a fraction of a second. Thousands of alternatives have less.
 const MAX_STATES: u64 = 3 << 16;
@@ -51,6 +51,8 @@ pub struct Regex {
     machine: Option<Machine>,
     /// Built when groups are first asked for, if `machine` is absent.
     grouping: OnceLock<Option<Machine>>,
+    /// What running for groups may take beyond what running for a match takes, where [`Regex::with_groups`] counts it.
+    groups_bytes: usize,
 }
 
 /// What runs over a text.
@@ -109,7 +111,34 @@ impl Regex {
         let (hir, size) = parse::parse(source)?;
         let strategy = Strategy::of(&hir, source.len());
         let machine = (!strategy.decides()).then(|| Machine::new(hir, size));
-        Ok(Regex { source: source.into(), strategy: Arc::new(strategy), machine, grouping: OnceLock::new() })
+        Ok(Regex {
+            source: source.into(),
+            strategy: Arc::new(strategy),
+            machine,
+            grouping: OnceLock::new(),
+            groups_bytes: 0,
+        })
+    }
+
+    /// As [`new`](Self::new), for one whose groups are asked for: [`size_bytes`](Self::size_bytes) counts all that
+    /// [`groups`](Self::groups) may take, which is the product of groups and states. That bounds the work for a character too.
+    ///
+    /// # Errors
+    /// As of [`new`](Self::new).
+    pub fn with_groups(source: &str) -> Result<Self, RegexError> {
+        let mut regex = Regex::new(source)?;
+        let (hir, size) = parse::parse(source)?;
+        let slots = 2 * (hir.properties().explicit_captures_len() + 1);
+        if regex.machine.is_none() {
+            regex.grouping = OnceLock::from(Some(Machine::new(hir, size)));
+        }
+        let states = match regex.grouping_machine() {
+            Some(Machine::Threads(program)) => program.len(),
+            _ => usize::try_from(size.states).unwrap_or(usize::MAX),
+        };
+        // Threads wait in two lists.
+        regex.groups_bytes = states.saturating_mul(2 * slots * size_of::<usize>());
+        Ok(regex)
     }
 
     /// Whether the whole of `text` matches.
@@ -133,16 +162,21 @@ impl Regex {
         if !self.is_match(text) {
             return None;
         }
-        let machine = self.machine.as_ref().or_else(|| {
-            let build = || parse::parse(&self.source).ok().map(|(hir, size)| Machine::new(hir, size));
-            self.grouping.get_or_init(build).as_ref()
-        })?;
-        machine.groups(text)
+        self.grouping_machine()?.groups(text)
     }
 
-    /// Memory of what runs over texts, in bytes; 0 where comparisons of strings decide.
+    /// What tells groups.
+    fn grouping_machine(&self) -> Option<&Machine> {
+        self.machine.as_ref().or_else(|| {
+            let build = || parse::parse(&self.source).ok().map(|(hir, size)| Machine::new(hir, size));
+            self.grouping.get_or_init(build).as_ref()
+        })
+    }
+
+    /// Memory of what runs over texts, in bytes; 0 where comparisons of strings decide and groups are not asked for.
     pub fn size_bytes(&self) -> usize {
-        self.machine.as_ref().map_or(0, Machine::size_bytes)
+        let machine = self.machine.as_ref().or_else(|| self.grouping.get()?.as_ref());
+        machine.map_or(0, Machine::size_bytes).saturating_add(self.groups_bytes)
     }
 
     /// The expression as it was written, without anchors.
@@ -177,7 +211,8 @@ impl<'t> Groups<'t> {
         match &self.found {
             Found::Captures(captures) => captures.get_group(index).map(|span| &self.text[span.range()]),
             Found::Slots(_, slots) => match slots.get(2 * index..2 * index + 2)? {
-                [Some(start), Some(end)] => Some(&self.text[*start..*end]),
+                [NOWHERE, _] | [_, NOWHERE] => None,
+                [start, end] => Some(&self.text[*start..*end]),
                 _ => None,
             },
         }

@@ -1,5 +1,6 @@
 //! The front end against what Go says, and the short cuts against the automaton.
 
+use super::threads::NOWHERE;
 use super::threads::Program;
 use super::{MAX_STATES, Machine, Regex, automaton, parse};
 
@@ -237,12 +238,12 @@ fn short_cuts_agree_with_the_automaton() {
             assert_eq!(regex.is_match(&text), oracle.is_match(&text), "{pattern:?} on {text:?}");
             assert_eq!(regex.groups(&text).is_some(), oracle.is_match(&text), "{pattern:?} on {text:?}");
             assert_eq!(program.is_match(&text), oracle.is_match(&text), "{pattern:?} on {text:?}");
-            let groups = program.groups(&text).map(|slots| slots.to_vec());
+            let groups = program.groups(&text);
             let mut captures = oracle.create_captures();
             oracle.captures(&*text, &mut captures);
             let expected = captures.is_match().then(|| {
                 let spans = (0..captures.group_len()).map(|group| captures.get_group(group));
-                spans.flat_map(|span| [span.map(|s| s.start), span.map(|s| s.end)]).collect::<Vec<_>>()
+                spans.flat_map(|span| span.map_or([NOWHERE; 2], |s| [s.start, s.end])).collect::<Vec<_>>()
             });
             assert_eq!(groups, expected, "{pattern:?} on {text:?}");
             assert!(!regex.is_match(&text) || text.starts_with(regex.prefix()), "{pattern:?} on {text:?}");
@@ -296,4 +297,47 @@ fn the_length_of_an_expansion_is_known_before_it_is_made() {
     for template in ["", "x", "$1$2$n$$", "${n}-$", "$9${", "$1".repeat(50).as_str()] {
         assert_eq!(groups.expanded_bytes(template), groups.expand(template).len(), "{template}");
     }
+}
+
+#[test]
+fn what_groups_may_take_is_counted() {
+    let plain = Regex::with_groups("(.*)-(.*)").unwrap();
+    assert!((1..1 << 16).contains(&plain.size_bytes()), "{}", plain.size_bytes());
+    let words: Vec<String> = (0..1000).map(|at| format!("word{at}")).collect();
+    let listed = format!("({})", words.join("|"));
+    assert_eq!(Regex::new(&listed).unwrap().size_bytes(), 0, "comparisons decide");
+    let regex = Regex::with_groups(&listed).unwrap();
+    let counted = regex.size_bytes();
+    assert!(counted > 1000 * 4 * 2 * 8);
+    assert_eq!(regex.groups("word7").unwrap().get(1), Some("word7"));
+    assert_eq!(regex.size_bytes(), counted);
+    // Each of thousands of threads has thousands of slots.
+    for part in [r"(\pL?)", "([a-z]?)"] {
+        assert!(Regex::with_groups(&part.repeat(1500)).unwrap().size_bytes() > 64 << 20, "{part}");
+    }
+}
+
+#[test]
+fn many_groups_are_told_apart() {
+    let regex = Regex::new(&(r"(\pL?)".repeat(400) + "(x|(y))*")).unwrap();
+    assert!(matches!(regex.machine, Some(Machine::Threads(_))));
+    let groups = regex.groups("abcyx").unwrap();
+    let found: Vec<_> = [1, 2, 3, 4, 5, 6, 400, 401, 402].map(|at| groups.get(at)).into();
+    let [a, b, c, y, x, none] = [Some("a"), Some("b"), Some("c"), Some("y"), Some("x"), Some("")];
+    assert_eq!(found, [a, b, c, y, x, none, none, None, None]);
+    let groups = regex.groups("1").map(|groups| groups.get(0).map(str::to_owned));
+    assert_eq!(groups, None);
+}
+
+#[test]
+fn a_text_costs_what_threads_come_to() {
+    let regex = Regex::new(&r"\pL".repeat(500)).unwrap();
+    let Some(Machine::Threads(program)) = &regex.machine else { panic!("it is too large for an automaton") };
+    for text in ["1", "abc", "é1", ""] {
+        assert!(!regex.is_match(text));
+    }
+    // One for the beginning of each text, and one for each character that a thread waits for.
+    assert_eq!(program.rounds(), [10]);
+    let word = "é".repeat(500);
+    assert!(regex.is_match(&word) && !regex.is_match(&word[2..]) && !regex.is_match(&(word.clone() + "é")));
 }

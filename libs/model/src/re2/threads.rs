@@ -7,7 +7,7 @@
 //! The method is that of Pike's `sam`: <https://swtch.com/~rsc/regexp/regexp2.html>.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Mutex, PoisonError};
 
 use regex_syntax::hir::{Class, ClassUnicodeRange, Hir, HirKind, Look, Repetition};
 
@@ -38,41 +38,60 @@ pub(super) struct Program {
     classes: Vec<Box<[ClassUnicodeRange]>>,
     /// Names of groups; the first is the whole.
     names: Vec<Option<Box<str>>>,
+    /// What runs have used, for the next ones: as many as there were runs at a time.
+    idle: Mutex<Vec<Threads>>,
 }
 
-/// Where groups begin and end, by twice their number.
-pub(super) type Slots = Arc<[Option<usize>]>;
+/// Where groups begin and end, by twice their number: offsets, or [`NOWHERE`].
+pub(super) type Slots = Vec<usize>;
+
+/// In the place of an offset, where a group took no part.
+pub(super) const NOWHERE: usize = usize::MAX;
 
 impl Program {
     /// Compiles an expression.
     pub(super) fn new(hir: &Hir) -> Self {
-        let mut program = Program { insts: Vec::new(), classes: Vec::new(), names: vec![None] };
+        let mut program =
+            Program { insts: Vec::new(), classes: Vec::new(), names: vec![None], idle: Mutex::default() };
         program.names_of(hir);
         program.add(hir, &mut HashMap::new());
         program.insts.push(Inst::Match);
         program
     }
 
+    /// Memory of the program and of a run that does not ask for groups.
     pub(super) fn size_bytes(&self) -> usize {
         let ranges: usize = self.classes.iter().map(|class| class.len()).sum();
-        self.insts.len() * size_of::<Inst>() + ranges * size_of::<ClassUnicodeRange>()
+        let run = self.insts.len() * (size_of::<u32>() + 2 * size_of::<Place>());
+        self.insts.len() * size_of::<Inst>() + ranges * size_of::<ClassUnicodeRange>() + run
+    }
+
+    /// How many instructions there are.
+    pub(super) fn len(&self) -> usize {
+        self.insts.len()
     }
 
     /// Whether the whole of `text` matches.
     pub(super) fn is_match(&self, text: &str) -> bool {
-        self.run(text, None).is_some()
+        self.run(text, 0).is_some()
     }
 
     /// Where the groups of a match of the whole of `text` lie.
     pub(super) fn groups(&self, text: &str) -> Option<Slots> {
-        let mut slots = self.run(text, Some(vec![None; 2 * self.names.len()].into()))??.to_vec();
-        (slots[0], slots[1]) = (Some(0), Some(text.len()));
-        Some(slots.into())
+        let mut slots = self.run(text, 2 * self.names.len())?;
+        (slots[0], slots[1]) = (0, text.len());
+        Some(slots)
     }
 
     /// The number of the group with this name.
     pub(super) fn group(&self, name: &str) -> Option<usize> {
         self.names.iter().position(|known| known.as_deref() == Some(name))
+    }
+
+    /// For each set of threads that is kept, the rounds it has made.
+    #[cfg(test)]
+    pub(super) fn rounds(&self) -> Vec<u32> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|threads| threads.round).collect()
     }
 
     fn names_of(&mut self, hir: &Hir) {
@@ -173,67 +192,131 @@ impl Program {
         self.insts.len() - 1
     }
 
-    /// Runs over all of `text`; `slots` are those to begin with where groups are asked for.
-    fn run(&self, text: &str, slots: Option<Slots>) -> Option<Option<Slots>> {
-        let mut threads = Threads { list: Vec::new(), seen: vec![0; self.insts.len()], round: 0 };
-        let mut ahead = Vec::new();
-        threads.add(self, text, (0, 0), slots);
-        for (at, c) in text.char_indices() {
-            if threads.list.is_empty() {
-                return None;
-            }
-            std::mem::swap(&mut ahead, &mut threads.list);
-            threads.round += 1;
-            for (place, slots) in ahead.drain(..) {
-                let goes_on = match &self.insts[place as usize] {
-                    Inst::Char(wanted) => *wanted == c,
-                    Inst::Class(class) => contains(&self.classes[*class as usize], c),
-                    _ => false,
-                };
-                if goes_on {
-                    threads.add(self, text, (place + 1, at + c.len_utf8()), slots);
-                }
-            }
-        }
-        let is_done = |(place, _): &(Place, _)| matches!(self.insts[*place as usize], Inst::Match);
-        threads.list.into_iter().find(is_done).map(|(_, slots)| slots)
+    /// Runs over all of `text` and tells the first `slots` slots of a match.
+    fn run(&self, text: &str, slots: usize) -> Option<Slots> {
+        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = idle().pop();
+        let mut threads = taken.unwrap_or_else(|| Threads::new(self.insts.len()));
+        let found = threads.run(self, text, slots);
+        idle().push(threads);
+        found
     }
 }
 
-/// The threads that wait for the same character, the preferred ones first.
+/// The threads of a run. They are kept from text to text, so that a text costs what its threads come to, and not the length of
+/// the program.
+#[derive(Debug)]
 struct Threads {
-    list: Vec<(Place, Option<Slots>)>,
-    /// For each instruction, the round in which a thread came to it last, plus one.
+    /// Those that wait for the next character.
+    waiting: Waiting,
+    /// Those that waited for the one before.
+    before: Waiting,
+    /// For each instruction, the round in which a thread came to it last.
     seen: Vec<u32>,
     round: u32,
+    /// What is still to be done for the thread that is being added, the last first.
+    open: Vec<Open>,
+    /// Its slots. They are copied only when it comes to wait: ways part and slots change far more often.
+    slots: Slots,
+}
+
+/// Threads in the order of preference, and the slots of each.
+#[derive(Debug, Default)]
+struct Waiting {
+    places: Vec<Place>,
+    /// Those of the first thread, then those of the second, and so on.
+    slots: Slots,
+}
+
+/// What is still to be done for a thread.
+#[derive(Debug)]
+enum Open {
+    /// Goes on from here.
+    Way(Place),
+    /// Gives a slot its value back, for the ways that do not lead through the group.
+    Restore(u32, usize),
 }
 
 impl Threads {
+    fn new(insts: usize) -> Self {
+        Threads {
+            waiting: Waiting::default(),
+            before: Waiting::default(),
+            seen: vec![0; insts],
+            round: 0,
+            open: Vec::new(),
+            slots: Vec::new(),
+        }
+    }
+
+    /// As [`Program::run`].
+    fn run(&mut self, program: &Program, text: &str, slots: usize) -> Option<Slots> {
+        self.slots.clear();
+        self.slots.resize(slots, NOWHERE);
+        self.begin_round();
+        self.add(program, text, (0, 0));
+        for (at, c) in text.char_indices() {
+            if self.waiting.places.is_empty() {
+                return None;
+            }
+            std::mem::swap(&mut self.before, &mut self.waiting);
+            self.begin_round();
+            for index in 0..self.before.places.len() {
+                let place = self.before.places[index];
+                let goes_on = match &program.insts[place as usize] {
+                    Inst::Char(wanted) => *wanted == c,
+                    Inst::Class(class) => contains(&program.classes[*class as usize], c),
+                    _ => false,
+                };
+                if goes_on {
+                    self.slots.copy_from_slice(&self.before.slots[index * slots..][..slots]);
+                    self.add(program, text, (place + 1, at + c.len_utf8()));
+                }
+            }
+        }
+        let is_done = |place: &Place| matches!(program.insts[*place as usize], Inst::Match);
+        let done = self.waiting.places.iter().position(is_done)?;
+        Some(self.waiting.slots[done * slots..][..slots].to_vec())
+    }
+
+    fn begin_round(&mut self) {
+        self.waiting.places.clear();
+        self.waiting.slots.clear();
+        self.round = self.round.checked_add(1).unwrap_or_else(|| {
+            self.seen.fill(0);
+            1
+        });
+    }
+
     /// Adds a thread that goes on from an instruction at an offset of the text, and all that it parts into.
-    fn add(&mut self, program: &Program, text: &str, (place, at): (Place, usize), slots: Option<Slots>) {
-        let mut open = vec![(place, slots)];
-        while let Some((place, slots)) = open.pop() {
-            let seen = &mut self.seen[place as usize];
-            if *seen == self.round + 1 {
+    fn add(&mut self, program: &Program, text: &str, (place, at): (Place, usize)) {
+        self.open.push(Open::Way(place));
+        while let Some(open) = self.open.pop() {
+            let place = match open {
+                Open::Way(place) => place,
+                Open::Restore(slot, old) => {
+                    self.slots[slot as usize] = old;
+                    continue;
+                }
+            };
+            if std::mem::replace(&mut self.seen[place as usize], self.round) == self.round {
                 continue;
             }
-            *seen = self.round + 1;
             match &program.insts[place as usize] {
-                Inst::Split(first, second) => {
-                    open.push((*second, slots.clone()));
-                    open.push((*first, slots));
-                }
+                Inst::Split(first, second) => self.open.extend([Open::Way(*second), Open::Way(*first)]),
                 Inst::Save(slot) => {
-                    let saved = slots.map(|slots| {
-                        let mut slots = slots.to_vec();
-                        slots[*slot as usize] = Some(at);
-                        slots.into()
-                    });
-                    open.push((place + 1, saved));
+                    // Where groups are not asked for there are no slots.
+                    if let Some(saved) = self.slots.get_mut(*slot as usize) {
+                        self.open.push(Open::Restore(*slot, std::mem::replace(saved, at)));
+                    }
+                    self.open.push(Open::Way(place + 1));
                 }
                 Inst::Look(look) if !holds(*look, text.as_bytes(), at) => {}
-                Inst::Look(_) => open.push((place + 1, slots)),
-                Inst::Char(_) | Inst::Class(_) | Inst::Match => self.list.push((place, slots)),
+                Inst::Look(_) => self.open.push(Open::Way(place + 1)),
+                Inst::Char(_) | Inst::Class(_) | Inst::Match => {
+                    self.waiting.places.push(place);
+                    self.waiting.slots.extend_from_slice(&self.slots);
+                }
             }
         }
     }
