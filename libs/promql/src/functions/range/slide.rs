@@ -12,6 +12,7 @@ use super::extrapolate::Change;
 use super::starts::{self, Reading};
 use super::{Cursor, Notebook, RangeFunction, over_time};
 use crate::QueryError;
+use crate::eval::budget::Hold;
 use crate::eval::column::{Column, Points};
 use crate::eval::notes::Note;
 use crate::functions::kahan::KahanSum;
@@ -27,6 +28,19 @@ const HUGE: f64 = f64::MAX / 1e9;
 /// Samples that windows may pass over between two looks at the flag that ends the query. Each step counts as one,
 /// and with its whole window, though most need not look at all of it: a look costs less than a step.
 const SAMPLES_BETWEEN_LOOKS: usize = 1 << 18;
+
+/// From how many samples on the memory of what slides is held. Less of it is a few pages for each worker.
+const HELD_FROM: usize = 4096;
+
+/// Holds `bytes_each` for each of so many samples, if they are many.
+fn hold(function: &RangeFunction<'_>, samples: usize, bytes_each: usize) -> Result<Option<Hold>, QueryError> {
+    if samples < HELD_FROM {
+        return Ok(None);
+    }
+    let mut hold = Hold::new(&function.call.budget);
+    hold.add(samples as u64 * bytes_each as u64)?;
+    Ok(Some(hold))
+}
 
 /// Evaluates `function` over floats, if it is one of those that slide. `out` has no values yet.
 pub(super) fn evaluate(
@@ -120,7 +134,7 @@ fn rate(
 ) -> Result<(), QueryError> {
     let (times, values) = (points.timestamps, points.values);
     let mut resets = match counter {
-        true => Resets::find(values, |_, previous, current| current < previous),
+        true => Resets::find(function, values, |_, previous, current| current < previous)?,
         false => Resets::default(),
     };
     let window = function.window;
@@ -149,9 +163,10 @@ fn rate_with_starts(
     notes: &mut Notebook<'_>,
 ) -> Result<(), QueryError> {
     let (times, values, starts) = (points.timestamps, points.values, points.starts);
-    let mut resets = Resets::find(values, |at, previous, current| {
+    let mut resets = Resets::find(function, values, |at, previous, current| {
         current < previous || reading(points, at).is_reset_since(reading(points, at - 1))
-    });
+    })?;
+    let _hold = hold(function, values.len(), size_of::<usize>())?;
     // Samples that count what the one before them had counted already.
     let overlaps: Vec<usize> =
         (1..values.len()).filter(|&at| reading(points, at).overlaps(reading(points, at - 1))).collect();
@@ -199,20 +214,33 @@ struct Resets {
     inside: Range<usize>,
     /// What the counter had come to at each of the list, added up; not where the order of additions matters.
     lost: Option<Partial>,
+    /// The memory of the list and of partial sums.
+    _hold: Option<Hold>,
 }
 
 impl Resets {
     /// Finds the samples, told by their place and by the values before and of them, at which a counter `is_reset`.
     #[inline(always)]
-    fn find(values: &[f64], is_reset: impl Fn(usize, f64, f64) -> bool) -> Self {
+    fn find(
+        function: &RangeFunction<'_>,
+        values: &[f64],
+        is_reset: impl Fn(usize, f64, f64) -> bool,
+    ) -> Result<Self, QueryError> {
         let mut list = Vec::new();
+        let mut held = None;
+        if values.len() >= HELD_FROM {
+            let pairs = values.windows(2).enumerate();
+            let resets = pairs.filter(|(at, pair)| is_reset(at + 1, pair[0], pair[1])).count();
+            held = hold(function, resets, size_of::<(usize, f64)>() + size_of::<KahanSum>())?;
+            list.reserve_exact(resets);
+        }
         for (at, pair) in values.windows(2).enumerate() {
             if is_reset(at + 1, pair[0], pair[1]) {
                 list.push((at + 1, pair[0]));
             }
         }
         let summable = list.len() > LONG_WINDOW && list.iter().all(|(_, value)| value.abs() < HUGE);
-        Resets { list, inside: 0..0, lost: summable.then(Partial::default) }
+        Ok(Resets { list, inside: 0..0, lost: summable.then(Partial::default), _hold: held })
     }
 
     /// `change`, and what a window of the samples `low..high` lost in resets. Windows come in order.
@@ -285,6 +313,8 @@ fn extreme(
     better: impl Fn(f64, f64) -> bool,
 ) -> Result<(), QueryError> {
     let values = points.values;
+    // As many as the samples of a window that rises or falls all along, and they double.
+    let _hold = hold(function, values.len(), 2 * size_of::<usize>())?;
     let mut candidates: VecDeque<usize> = VecDeque::new();
     let mut seen = 0;
     each(function, points.timestamps, |step, low, high| {
@@ -315,6 +345,7 @@ fn edges(
     differ: impl Fn(usize, f64, f64) -> bool,
 ) -> Result<(), QueryError> {
     let values = points.values;
+    let _hold = hold(function, values.len(), size_of::<u32>())?;
     // `counts[i]`: how many of the pairs that end at or before sample `i` differ.
     let mut counts = Vec::with_capacity(values.len());
     let mut total = 0u32;
@@ -350,6 +381,7 @@ fn partial(
     if overlap < 4 || !dense || function.window.at.is_some() || !values.iter().all(|v| v.abs() < HUGE) {
         return Ok(false);
     }
+    let _hold = hold(function, values.len(), size_of::<KahanSum>())?;
     let mut sums = Partial::default();
     each(function, times, |step, low, high| {
         out[step] = finish(sums.sum(low..high, |at| values[at]), high - low);

@@ -149,6 +149,37 @@ fn what_a_gauge_loses_is_added_up_in_a_few_additions_a_window() {
     }
 }
 
+#[test]
+fn what_slides_over_many_samples_is_held() {
+    use FunctionId as F;
+    let times: Vec<i64> = (0..100_000).map(|at| at * 1000).collect();
+    let values: Vec<f64> = times.iter().map(|at| (at / 1000 % 2) as f64).collect();
+    let points = Points { timestamps: &times, values: &values, ..Points::default() };
+    let window =
+        Window { at: None, offset: 0, range: 3_600_000, boundary: Boundary::Plain, lookback: 300_000 };
+    let steps = Steps::new(0, 60_000_000, 60_000);
+    for (id, bytes) in [
+        (F::Rate, 49_999 * 32),
+        (F::Resets, 400_000),
+        (F::Changes, 400_000),
+        (F::MaxOverTime, 1_600_000),
+        (F::SumOverTime, 1_600_000),
+        (F::Delta, 0),
+        (F::CountOverTime, 0),
+    ] {
+        let evaluate = |limit| {
+            let budget = Arc::new(Budget::new((u64::MAX, limit), TotalBudget::default(), Interrupt::new()));
+            let call = RangeCall { function: id, span: Span::default(), budget: budget.clone() };
+            let function = RangeFunction { call: &call, window: &window, steps: &steps, scalars: &[] };
+            let (mut out, mut notes) = (Column::absent(steps.count), Notes::default());
+            let mut notebook = Notebook { notes: &mut notes, metric: "", span: Span::default() };
+            slide::evaluate(&function, points, &mut out, &mut notebook).map(|_| budget.peak())
+        };
+        assert_eq!(evaluate(u64::MAX).unwrap(), bytes, "{id:?}");
+        assert_eq!(evaluate(300_000).is_err(), bytes > 300_000, "{id:?}");
+    }
+}
+
 fn evaluate_at(
     id: FunctionId,
     boundary: Boundary,
