@@ -24,7 +24,7 @@ impl LabelReplace {
         regex: &str,
     ) -> Result<Self, QueryError> {
         // RE2 anchors the whole expression and lets a dot match a newline.
-        let compiled = Regex::new(regex).map_err(|_| Self::refused(regex))?;
+        let compiled = Regex::with_groups(regex).map_err(|_| Self::refused(regex))?;
         if destination.is_empty() {
             return Err(QueryError::execution(format!(
                 "invalid destination label name in label_replace(): {destination}"
@@ -38,7 +38,7 @@ impl LabelReplace {
         })
     }
 
-    /// Memory of its compiled expression.
+    /// Memory that its expression takes, compiled and while it runs.
     pub(crate) fn regex_bytes(&self) -> usize {
         self.regex.size_bytes()
     }

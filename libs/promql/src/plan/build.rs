@@ -42,6 +42,8 @@ pub(super) struct Builder<'q> {
     /// As many as operators.
     pub(super) traits: Vec<Traits>,
     pub(super) selects: Selects,
+    /// Memory of the regular expressions of all matchers in the text.
+    matcher_bytes: usize,
     /// Memory of the regular expressions of `label_replace`.
     regex_bytes: usize,
 }
@@ -57,6 +59,21 @@ pub(super) struct Built {
     pub(super) leaves: Vec<Vec<NodeId>>,
     /// The memory of all regular expressions.
     pub(super) regexes: Hold,
+}
+
+/// Memory of the regular expressions of all matchers in `root`.
+fn matcher_bytes(root: &Expr) -> usize {
+    let (mut bytes, mut open) = (0, vec![root]);
+    while let Some(expr) = open.pop() {
+        let matchers = match expr {
+            Expr::Vector(selector) => selector.matchers.as_slice(),
+            Expr::Matrix(matrix) => matrix.selector.matchers.as_slice(),
+            _ => &[],
+        };
+        bytes += matchers.iter().map(Matcher::regex_bytes).sum::<usize>();
+        expr.for_each_child(|child| open.push(child));
+    }
+    bytes
 }
 
 fn millis(length: std::time::Duration) -> i64 {
@@ -92,14 +109,15 @@ impl<'q> Builder<'q> {
             nodes: Vec::new(),
             traits: Vec::new(),
             selects: Selects::default(),
+            matcher_bytes: 0,
             regex_bytes: 0,
         }
     }
 
     /// Counts a regular expression at `span` that is no matcher.
     pub(super) fn take_regex(&mut self, bytes: usize, span: Span) -> Result<(), QueryError> {
-        self.regex_bytes += bytes;
-        if self.regex_bytes > MAX_REGEX_BYTES {
+        self.regex_bytes = self.regex_bytes.saturating_add(bytes);
+        if self.matcher_bytes.saturating_add(self.regex_bytes) > MAX_REGEX_BYTES {
             return Err(ParseError::new(self.text, span, too_large_regexes()).into());
         }
         self.budget.check()
@@ -107,6 +125,7 @@ impl<'q> Builder<'q> {
 
     /// Builds the whole plan of `expr`.
     pub(super) fn finish(mut self, expr: &Expr) -> Result<Built, QueryError> {
+        self.matcher_bytes = matcher_bytes(expr);
         self.invariants = Invariants::of(expr);
         self.constants = Constants::of(expr, &|what| self.query_number(what));
         let around = Surroundings { step: self.step, ..Surroundings::default() };

@@ -137,3 +137,31 @@ fn buckets_are_corrected_once_and_have_bounds_that_floats_can_have() {
         }
     }
 }
+
+#[test]
+fn regular_expressions_of_matchers_and_of_label_replace_share_a_limit() {
+    let plan =
+        |text: &str| Query::plan(text, &fine(), &engine()).map(|_| ()).map_err(|error| error.to_string());
+    let refused = |text: &str| {
+        let error = plan(text).unwrap_err();
+        assert!(error.contains("regular expressions need more than 64 MiB together"), "{error:.200}");
+    };
+    // In matchers, and in `label_replace`, what is below the limit by itself.
+    let matchers =
+        |count: usize| -> String { (0..count).map(|i| format!("a{i}=~'[a-z_]{{900}}',")).collect() };
+    let most =
+        (1..).map(|i| i * 25).find(|count| plan(&format!("m{{{}}}", matchers(*count))).is_err()).unwrap();
+    let few = matchers(most - 25);
+    plan(&format!("m{{{few}}}")).unwrap();
+    let many = "label_replace(".repeat(60) + "m" + &", 'x', '$1', 's', '([a-z_]{900})')".repeat(60);
+    plan(&many).unwrap();
+    refused(&format!("{many} + m{{{few}}}"));
+    // Lists of texts take memory once groups are asked for, and so do many groups.
+    let list = (0..40_000).map(|i| format!("v{i}")).collect::<Vec<_>>().join("|");
+    plan(&format!("m{{s=~'(({list}))'}}")).unwrap();
+    plan(&format!("label_replace(m, 'x', '$1', 's', '(({list}))')")).unwrap();
+    let nested = "(".repeat(20) + &list + &")".repeat(20);
+    plan(&format!("m{{s=~'{nested}'}}")).unwrap();
+    refused(&format!("label_replace(m, 'x', '$1', 's', '{nested}')"));
+    refused(&format!("label_replace(m, 'x', '$1', 's', '<{}>')", r"(\\pL?)".repeat(1500)));
+}
