@@ -3,7 +3,8 @@
 //! In `a{job="x"} / on (job, instance) b`, series of `b` with another job find no partner: they need not be fetched. A
 //! matcher is carried over where the label counts for the matching and comes from the selector unchanged, and only where
 //! what is left out could have had no effect on the value and caused no error: between sets, and where the "one" side cannot
-//! have two series for one partner. Warnings and infos about series that are not asked for go with them.
+//! have two series for one partner. What would have been told of series that are not asked for goes with them: warnings and
+//! infos, and that two of them became equal below a function that drops their type and unit.
 //!
 //! It takes for granted that series carry the labels that their selector asks for, see
 //! [`EngineOptions::propagate_matchers`](crate::EngineOptions::propagate_matchers).
