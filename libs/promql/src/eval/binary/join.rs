@@ -9,7 +9,6 @@
 //!
 //! Behaviour: `VectorBinop` in Prometheus 3.14's `promql/engine.go`.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use model::Labels;
@@ -50,6 +49,8 @@ pub(crate) struct JoinOperator {
     /// What stands in for a missing partner on the "one" and on the "many" side.
     fill_one: Option<f64>,
     fill_many: Option<f64>,
+    /// The partners of series whose group has none, if a value stands in for them.
+    nobody: Option<Partners>,
     numbers: Groups,
     groups: Vec<Group>,
     /// Steps at which two series of one group of the "one" side have a value, and the first two that do. That is an error
@@ -77,6 +78,7 @@ impl JoinOperator {
             // As in Prometheus, `fill_right` stands in on the "one" side, also where that is the left one.
             fill_one: matching.fill_right,
             fill_many: matching.fill_left,
+            nobody: None,
             numbers: Groups::default(),
             groups: Vec::new(),
             duplicates: BTreeMap::new(),
@@ -181,16 +183,24 @@ impl JoinOperator {
         let number = self.group(cx, &row.labels)?;
         let end = self.undecided(cx);
         let Group { partners, matched } = &mut self.groups[number];
-        let partners = match self.fill_one {
-            None => Cow::Borrowed(&*partners),
-            Some(fill) => Cow::Owned(partners.filled(fill, cx.steps.count)),
-        };
+        let partners = self.nobody.as_ref().filter(|_| partners.ones.is_empty()).unwrap_or(partners);
         let mut results = Results::new(&self.naming, &mut self.made, making, (number, &row.labels));
-        let problem = results.combine(self.rule, &row.column, &partners, end, matched, cx.notes)?;
+        let problem = results.combine(self.rule, &row.column, partners, end, matched, cx.notes)?;
         // Where something is wrong, nothing comes out.
         let is_right = problem.is_none() && self.problem.is_none();
         results.finish(row.drop_name || self.rule.return_bool, is_right.then_some(out))?;
         self.blame(problem)
+    }
+
+    /// Puts the value that stands in for a missing partner where the "one" side, which is complete, has none.
+    fn fill_partners(&mut self, cx: &Context<'_>, fill: f64) -> Result<(), QueryError> {
+        for group in &mut self.groups {
+            cx.budget.check()?;
+            group.partners.fill(fill, &mut self.hold)?;
+        }
+        self.hold.add(8 * cx.steps.count as u64)?;
+        self.nobody = Some(Partners::nobody(fill, cx.steps.count));
+        Ok(())
     }
 
     /// Joins what the "one" side has without a partner with the value that stands in for it.
@@ -208,9 +218,7 @@ impl JoinOperator {
             let Group { mut partners, mut matched } = std::mem::take(&mut self.groups[number]);
             let Some(one) = partners.ones.first() else { continue };
             let signature = self.naming.signature.labels_of(one);
-            for step in (0..cx.steps.count).filter(|step| matched.get(*step)) {
-                partners.column.clear(step);
-            }
+            partners.keep_unmatched(&matched);
             let mut results = Results::new(&self.naming, &mut self.made, making, (number, &signature));
             let problem = results.combine(self.rule, &filled, &partners, end, &mut matched, cx.notes)?;
             let is_right = problem.is_none() && self.problem.is_none();
@@ -255,6 +263,9 @@ impl Operator for JoinOperator {
                 // Whatever is missing on the "many" side is filled in.
                 self.blame_duplicates(cx, |_| true)?;
             }
+            if let Some(fill) = self.fill_one {
+                self.fill_partners(cx, fill)?;
+            }
             let (rows, mut waiting) = self.waiting.take();
             for row in rows {
                 cx.budget.check()?;
@@ -268,6 +279,7 @@ impl Operator for JoinOperator {
             }
             self.duplicates = BTreeMap::new();
             self.groups = Vec::new();
+            self.nobody = None;
             self.numbers = Groups::default();
             self.made = Made::new(self.hold.another());
             self.hold.give_back(u64::MAX);

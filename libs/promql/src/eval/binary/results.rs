@@ -23,13 +23,13 @@ const NOBODY: u32 = u32::MAX;
 pub(super) type Problem = (usize, String);
 
 /// Series of the "one" side that match the same series. At most one of them counts at each step.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Partners {
     /// Their labels.
     pub(super) ones: Vec<Labels>,
     /// At each step the value of the first that has one; without steps while there is no series.
     pub(super) column: Column,
-    /// The place of that series; empty while there is one series at most.
+    /// The place of that series, or [`NOBODY`]; empty while there is one series at most that has all the values.
     pub(super) owners: Vec<u32>,
 }
 
@@ -64,20 +64,35 @@ pub(super) struct Results<'a> {
 }
 
 impl Partners {
-    /// The same, with a value where none has any.
-    pub(super) fn filled(&self, fill: f64, steps: usize) -> Self {
-        let mut filled = self.clone();
-        if filled.ones.is_empty() {
-            filled.column = Column::absent(steps);
-        }
-        filled.owners.resize(steps, 0);
+    /// No series, and a value that stands in for it at each step.
+    pub(super) fn nobody(fill: f64, steps: usize) -> Self {
+        Partners { ones: Vec::new(), column: Column::constant(fill, steps), owners: Vec::new() }
+    }
+
+    /// Puts a value where no series has any.
+    pub(super) fn fill(&mut self, fill: f64, hold: &mut Hold) -> Result<(), QueryError> {
+        let steps = self.column.len();
         for step in 0..steps {
-            if !filled.column.has(step) {
-                filled.column.floats[step] = fill;
-                filled.owners[step] = NOBODY;
+            if self.column.has(step) {
+                continue;
+            }
+            if self.owners.is_empty() {
+                hold.add(4 * steps as u64)?;
+                self.owners.resize(steps, 0);
+            }
+            self.column.floats[step] = fill;
+            self.owners[step] = NOBODY;
+        }
+        Ok(())
+    }
+
+    /// Leaves only what series have at steps that are not among these.
+    pub(super) fn keep_unmatched(&mut self, matched: &Bits) {
+        for step in 0..self.column.len() {
+            if matched.get(step) || self.owners.get(step) == Some(&NOBODY) {
+                self.column.clear(step);
             }
         }
-        filled
     }
 
     /// Stretches of the steps before `end` whose value is that of one series, and the place of that.
@@ -172,10 +187,13 @@ impl<'a> Results<'a> {
     pub(super) fn finish(self, drop_name: bool, mut out: Option<&mut Vec<Row>>) -> Result<(), QueryError> {
         for Unfinished { labels, column, made } in self.list {
             self.made.steps.extend(made);
-            if let Some(out) = out.as_deref_mut().filter(|_| !column.is_empty()) {
-                // Its floats are held already.
-                self.making.add(column.size_bytes().saturating_sub(8 * column.len() as u64))?;
-                out.push(Row { labels, drop_name, column });
+            match out.as_deref_mut().filter(|_| !column.is_empty()) {
+                Some(out) => {
+                    // Its floats are held already.
+                    self.making.add(column.size_bytes().saturating_sub(8 * column.len() as u64))?;
+                    out.push(Row { labels, drop_name, column });
+                }
+                None => self.making.give_back(begun_bytes(&labels, column.len())),
             }
         }
         Ok(())
@@ -206,7 +224,7 @@ impl<'a> Results<'a> {
     }
 
     fn begin(&mut self, labels: Labels, steps: usize) -> Result<usize, QueryError> {
-        self.making.add((8 * steps + size_of::<Row>() + labels.size_bytes()) as u64)?;
+        self.making.add(begun_bytes(&labels, steps))?;
         let made = match self.naming.cardinality {
             Cardinality::OneToOne => None,
             _ => {
@@ -217,6 +235,11 @@ impl<'a> Results<'a> {
         self.list.push(Unfinished { labels, column: Column::absent(steps), made });
         Ok(self.list.len() - 1)
     }
+}
+
+/// Memory in bytes of a result that has no histogram.
+fn begun_bytes(labels: &Labels, steps: usize) -> u64 {
+    (8 * steps + size_of::<Row>() + labels.size_bytes()) as u64
 }
 
 fn hash(labels: &Labels) -> u64 {

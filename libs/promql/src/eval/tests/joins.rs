@@ -133,3 +133,63 @@ fn a_join_costs_as_much_as_its_input_where_many_series_take_turns() {
     let columns = 300 * 300 * 24;
     assert!(output.stats.peak_bytes < 3 * columns, "{} bytes", output.stats.peak_bytes);
 }
+
+#[test]
+fn values_stand_in_on_both_sides_but_not_for_each_other() {
+    check(
+        "
+load 1m
+  many{x=\"a\"} 1 stale
+  many{x=\"b\"} _ _ 3 stale
+  one{n=\"1\"} 10 10 stale
+  one{n=\"2\", other=\"y\"} _ 20 stale
+
+eval range from 0 to 3m step 1m many * on (other) fill (100) one
+  {} 10 1000 300 _
+  {other=\"y\"} _ 2000 _ _
+
+eval range from 0 to 3m step 1m many * on (x) fill_right (100) one{n=\"1\"}
+  {x=\"a\"} 100 _ _ _
+  {x=\"b\"} _ _ 300 _
+",
+    );
+}
+
+/// Evaluates a query with `many` counters and `ones` series of a metric that take turns; tells of its peak.
+fn evaluate_in_turn(text: &str, many: usize, ones: i64, engine: &EngineOptions) -> (usize, u64) {
+    let end = Timestamp::from_millis((ones - 1) * STEP);
+    let range = QueryParams::range(Timestamp::EPOCH, end, Duration::from_secs(15));
+    let mut evaluation = Query::plan(text, &range, engine).unwrap().evaluation();
+    while let Some(id) = evaluation.next_select() {
+        let leaders = evaluation.select(id).matchers.iter().any(|m| m.value() == "leader");
+        evaluation.push(id, if leaders { in_turn(ones) } else { counters(many) }).unwrap();
+        evaluation.end_select(id).unwrap();
+    }
+    let output = evaluation.finish().unwrap();
+    let QueryValue::Matrix(rows) = &output.value else { panic!("no matrix") };
+    (rows.len(), output.stats.peak_bytes)
+}
+
+#[test]
+fn results_in_which_nothing_is_true_are_held_no_longer_than_their_series() {
+    let text = "requests_total < on () group_left (name) (leader - 10)";
+    let (rows, peak) = evaluate_in_turn(text, 120, 300, &engine());
+    // Each of the 120 series begins a result for each of 80 partners.
+    let (begun, steps) = (80 * 300 * 8, 300 * 8);
+    assert!(rows == 0 && peak < 12 * begun + 300 * steps, "{rows} series, {peak} bytes");
+}
+
+#[test]
+fn what_stands_in_for_partners_is_held() {
+    let peak = |fill: &str| {
+        evaluate_in_turn(
+            &format!("count by (job) (requests_total) * on (name) {fill} leader"),
+            1,
+            3000,
+            &engine(),
+        )
+        .1
+    };
+    let column = 3000 * 8;
+    assert!(peak("fill_right (0)") >= peak("") + column);
+}
