@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{Builder, JoinHandle};
 
 use series::SelectedSeries;
 
@@ -35,6 +35,7 @@ type Done = (u64, Result<Outcome, QueryError>);
 
 #[derive(Debug)]
 struct Threads {
+    /// Where batches go; `None` where the system has no thread to give.
     jobs: Option<Sender<(u64, Job)>>,
     results: Receiver<Done>,
     handles: Vec<JoinHandle<()>>,
@@ -65,13 +66,12 @@ impl Pool {
         // A query of one batch is not worth a thread.
         if self.plan.workers > 1 && number > 0 {
             let threads = self.threads.get_or_insert_with(|| Threads::start(&self.plan, &self.meters));
-            if let Some(jobs) = &threads.jobs
-                && jobs.send((number, job)).is_ok()
-            {
+            if let Some(jobs) = &threads.jobs {
+                if jobs.send((number, job)).is_err() {
+                    self.early.insert(number, Err(lost()));
+                }
                 return;
             }
-            self.early.insert(number, Err(lost()));
-            return;
         }
         let outcome = evaluate(&self.plan, &self.meters, job, &mut self.scratch);
         self.early.insert(number, outcome);
@@ -133,13 +133,13 @@ impl Threads {
         let (jobs, queue) = channel::<(u64, Job)>();
         let (done, results) = channel::<Done>();
         let queue = Arc::new(Mutex::new(queue));
-        let handles = (0..plan.workers)
-            .map(|_| {
+        let handles: Vec<_> = (0..plan.workers)
+            .map_while(|_| {
                 let (plan, meters, queue, done) = (plan.clone(), meters.clone(), queue.clone(), done.clone());
-                std::thread::spawn(move || work(&plan, &meters, &queue, &done))
+                Builder::new().spawn(move || work(&plan, &meters, &queue, &done)).ok()
             })
             .collect();
-        Threads { jobs: Some(jobs), results, handles }
+        Threads { jobs: (!handles.is_empty()).then_some(jobs), results, handles }
     }
 }
 

@@ -4,7 +4,9 @@
 //! all of them would be left to the thread that drives the query; where the parts of it do not depend on each other, it is
 //! shared out too.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::thread::Builder;
 
 use super::operator::Context;
 use crate::QueryError;
@@ -15,7 +17,7 @@ const WORTH_A_THREAD: usize = 1 << 16;
 /// What `work` makes of each of `parts`, in their order; `values` is how many values they all look at.
 ///
 /// # Errors
-/// One of those of `work`.
+/// One of those of `work`; no part is begun after the first of them.
 pub(crate) fn share<P: Send, R: Send>(
     cx: &Context<'_>,
     values: usize,
@@ -27,18 +29,21 @@ pub(crate) fn share<P: Send, R: Send>(
         return parts.into_iter().map(work).collect();
     }
     let queue = Mutex::new(parts.into_iter().enumerate());
+    let failed = AtomicBool::new(false);
     let take = || -> Result<Vec<(usize, R)>, QueryError> {
         let mut done = Vec::new();
-        loop {
+        while !failed.load(Ordering::Relaxed) {
             let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-            match next {
-                Some((number, part)) => done.push((number, work(part)?)),
-                None => return Ok(done),
-            }
+            let Some((number, part)) = next else { break };
+            let result = work(part).inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
+            done.push((number, result));
         }
+        Ok(done)
     };
     let all = std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(take)).collect();
+        // Where the system has no more threads, those that there are do all of it.
+        let others: Vec<_> =
+            (1..threads).map_while(|_| Builder::new().spawn_scoped(scope, take).ok()).collect();
         let mut all = vec![take()];
         let lost = |_| Err(QueryError::execution("a worker of the query ended before its time"));
         all.extend(others.into_iter().map(|other| other.join().unwrap_or_else(lost)));
@@ -50,4 +55,41 @@ pub(crate) fn share<P: Send, R: Send>(
     }
     done.sort_unstable_by_key(|(number, _)| *number);
     Ok(done.into_iter().map(|(_, result)| result).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::super::budget::{Budget, TotalBudget};
+    use super::super::map::Scratch;
+    use super::super::notes::Notes;
+    use super::*;
+    use crate::Interrupt;
+    use crate::plan::steps::Steps;
+
+    #[test]
+    fn no_thread_goes_on_after_a_part_has_failed() {
+        const PARTS: usize = 100_000;
+        let limits = (u64::MAX, u64::MAX);
+        let budget = std::sync::Arc::new(Budget::new(limits, TotalBudget::default(), Interrupt::new()));
+        let (mut notes, mut scratch) = (Notes::default(), Scratch::new(&budget));
+        let steps = Steps::single(0);
+        let cx =
+            Context { steps: &steps, notes: &mut notes, budget: &budget, scratch: &mut scratch, workers: 3 };
+        let (failing, begun) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let outcome = share(&cx, PARTS * WORTH_A_THREAD, (0..PARTS).collect(), |part| {
+            begun.fetch_add(1, Ordering::SeqCst);
+            if part == 0 {
+                failing.store(true, Ordering::SeqCst);
+                return Err(QueryError::Canceled);
+            }
+            while !failing.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+            Ok(part)
+        });
+        assert_eq!(outcome, Err(QueryError::Canceled));
+        assert!(begun.into_inner() < PARTS);
+    }
 }

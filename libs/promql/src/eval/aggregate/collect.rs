@@ -58,13 +58,14 @@ impl QuantileOperator {
             cx.notes.add(Note::InvalidQuantile(q), self.spec.param);
         }
         let columns = std::mem::take(&mut self.columns);
-        let parts: Vec<(usize, usize)> = (0..columns.len())
-            .flat_map(|group| (0..cx.steps.count).step_by(STRIPE).map(move |first| (group, first)))
-            .collect();
-        let values = columns.iter().map(Vec::len).sum::<usize>() * cx.steps.count;
         let (budget, count) = (cx.budget, cx.steps.count);
         let mut making = self.hold.another();
-        making.add((parts.len() * (size_of::<Vec<f64>>() + STRIPE.min(count) * 8)) as u64)?;
+        let part_bytes = size_of::<(usize, usize)>() + size_of::<(usize, Vec<f64>)>() + STRIPE.min(count) * 8;
+        making.add((columns.len() * count.div_ceil(STRIPE) * part_bytes) as u64)?;
+        let parts: Vec<(usize, usize)> = (0..columns.len())
+            .flat_map(|group| (0..count).step_by(STRIPE).map(move |first| (group, first)))
+            .collect();
+        let values = columns.iter().map(Vec::len).sum::<usize>() * count;
         let stripe = |(group, first): (usize, usize)| {
             budget.check()?;
             let (columns, steps) = (&columns[group], first..count.min(first + STRIPE));
