@@ -41,7 +41,8 @@ pub(crate) struct PickOperator {
     /// Labels of all series that were chosen at some step at some time, and whether their name goes.
     series: Vec<(Labels, bool)>,
     hold: Hold,
-    checked: bool,
+    /// Whether anything is to be chosen, once the parameter has been looked at.
+    chooses: Option<bool>,
     ended: Ended,
 }
 
@@ -55,51 +56,50 @@ impl PickOperator {
             chosen: Vec::new(),
             series: Vec::new(),
             hold,
-            checked: false,
+            chooses: None,
             ended: Ended::none_of(2),
         }
     }
 
     /// Looks at the parameter once; `false` where nothing is to be chosen at any step.
-    fn check(&mut self, cx: &mut Context<'_>, param: &Scalar) -> Result<bool, QueryError> {
-        let values: Vec<f64> = (0..cx.steps.count).map(|step| param.at(step)).collect();
-        let max = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let min = values.iter().copied().fold(f64::INFINITY, f64::min);
-        let any_nan = values.iter().any(|v| v.is_nan());
-        let first = !std::mem::replace(&mut self.checked, true);
-        if self.spec.op == AggregateOp::LimitRatio {
-            if max == 0.0 && min == 0.0 && !any_nan {
-                return Ok(false);
-            }
-            if any_nan {
-                return Err(QueryError::execution("Ratio value is NaN"));
-            }
-            if first && max > 1.0 {
-                cx.notes.add(Note::InvalidRatio { ratio: max, capped: 1.0 }, self.spec.param);
-            }
-            if first && min < -1.0 {
-                cx.notes.add(Note::InvalidRatio { ratio: min, capped: -1.0 }, self.spec.param);
-            }
-            return Ok(true);
+    fn chooses(&mut self, cx: &mut Context<'_>, param: &Scalar) -> Result<bool, QueryError> {
+        if let Some(chooses) = self.chooses {
+            return Ok(chooses);
         }
-        if max < 1.0 && !any_nan {
-            return Ok(false);
+        let (mut max, mut min, mut any_nan) = (f64::NEG_INFINITY, f64::INFINITY, false);
+        for value in (0..cx.steps.count).map(|step| param.at(step)) {
+            max = max.max(value);
+            min = min.min(value);
+            any_nan |= value.is_nan();
         }
+        let chooses = match self.spec.op {
+            AggregateOp::LimitRatio => self.check_ratio(cx, (min, max), any_nan)?,
+            _ => check_count((min, max), any_nan)?,
+        };
+        Ok(*self.chooses.insert(chooses))
+    }
+
+    /// Checks the ratios that there are, from the least to the greatest.
+    fn check_ratio(
+        &self,
+        cx: &mut Context<'_>,
+        (min, max): (f64, f64),
+        any_nan: bool,
+    ) -> Result<bool, QueryError> {
         if any_nan {
-            return Err(QueryError::execution("Parameter value is NaN"));
+            return Err(QueryError::execution("Ratio value is NaN"));
         }
-        // The bounds are those of a 64-bit integer, as far as floats can tell.
-        if min <= i64::MIN as f64 {
-            return Err(QueryError::execution(format!("Scalar value {} underflows int64", go_g(min))));
+        if max > 1.0 {
+            cx.notes.add(Note::InvalidRatio { ratio: max, capped: 1.0 }, self.spec.param);
         }
-        if max >= 9_223_372_036_854_774_784.0 {
-            return Err(QueryError::execution(format!("Scalar value {} overflows int64", go_g(max))));
+        if min < -1.0 {
+            cx.notes.add(Note::InvalidRatio { ratio: min, capped: -1.0 }, self.spec.param);
         }
-        Ok(true)
+        Ok(max != 0.0 || min != 0.0)
     }
 
     fn choose(&mut self, cx: &mut Context<'_>, param: &Scalar, rows: Vec<Row>) -> Result<(), QueryError> {
-        if !self.check(cx, param)? {
+        if !self.chooses(cx, param)? {
             return Ok(());
         }
         let sieve = self.sieve.clone();
@@ -113,65 +113,7 @@ impl PickOperator {
                 self.chosen.push(vec![Vec::new(); cx.steps.count]);
                 bars.push(vec![ABSENT; cx.steps.count]);
             }
-            let series = self.series.len();
-            let in_ratio = RatioSample::new(self.spec.op, &row.labels);
-            let mut taken = 0;
-            // The last that was chosen: neighbouring steps often share one.
-            let mut last_histogram: Option<Histogram> = None;
-            let top = self.spec.op == AggregateOp::TopK;
-            let ranked = top || self.spec.op == AggregateOp::BottomK;
-            for (step, bar) in bars[group].iter_mut().enumerate() {
-                if row.column.histograms.is_empty() {
-                    // Most values are no better than what has been chosen.
-                    let value = row.column.floats[step];
-                    if is_absent(value) || sieve.is_beaten(value, *bar) {
-                        continue;
-                    }
-                }
-                let candidate = match row.column.get(step) {
-                    Cell::Absent => continue,
-                    Cell::Float(value) => Choice { value, histogram: None, series },
-                    Cell::Histogram(histogram) => {
-                        if ranked {
-                            cx.notes.add(Note::IgnoredInAggregation(self.spec.op.as_str()), self.spec.span);
-                            continue;
-                        }
-                        Choice { value: 0.0, histogram: Some(histogram.clone()), series }
-                    }
-                };
-                let chosen = &mut self.chosen[group][step];
-                let limit = param.at(step);
-                let before = chosen.len();
-                let grows = match self.spec.op {
-                    AggregateOp::LimitRatio => in_ratio.is_within(limit),
-                    _ => (before as f64) < limit.trunc(),
-                };
-                if grows && before == chosen.capacity() {
-                    // A vector would begin with room for several, and most groups need one.
-                    let more = before.max(1);
-                    self.hold.add((more * size_of::<Choice>()) as u64)?;
-                    chosen.reserve_exact(more);
-                }
-                if let Some(histogram) = candidate.histogram.as_ref().filter(|_| grows)
-                    && last_histogram.as_ref().is_none_or(|last| !Arc::ptr_eq(last, histogram))
-                {
-                    self.hold.add(histogram.size_bytes() as u64)?;
-                    last_histogram = Some(histogram.clone());
-                }
-                taken += usize::from(if ranked {
-                    offer(chosen, candidate, limit.trunc(), top)
-                } else {
-                    chosen.extend(grows.then_some(candidate));
-                    grows
-                });
-                if chosen.len() as f64 >= limit.trunc() {
-                    *bar = match chosen.first() {
-                        Some(worst) if self.spec.op != AggregateOp::LimitK => worst.value,
-                        _ => sieve.unbeatable(),
-                    };
-                }
-            }
-            if taken > 0 {
+            if self.choose_of(cx, param, &row, group, &mut bars[group])? {
                 self.hold.add(row.labels.size_bytes() as u64)?;
                 self.series.push((row.labels, row.drop_name));
             }
@@ -179,23 +121,91 @@ impl PickOperator {
         Ok(())
     }
 
+    /// Chooses values of one series and raises the bars of its group; `false` where none was chosen.
+    fn choose_of(
+        &mut self,
+        cx: &mut Context<'_>,
+        param: &Scalar,
+        row: &Row,
+        group: usize,
+        bars: &mut [f64],
+    ) -> Result<bool, QueryError> {
+        let (op, series) = (self.spec.op, self.series.len());
+        let top = op == AggregateOp::TopK;
+        let ranked = top || op == AggregateOp::BottomK;
+        let in_ratio = RatioSample::new(op, &row.labels);
+        let mut any = false;
+        // The last that was chosen: neighbouring steps often share one.
+        let mut last_histogram: Option<Histogram> = None;
+        for (step, bar) in bars.iter_mut().enumerate() {
+            if row.column.histograms.is_empty() {
+                // Most values are no better than what has been chosen.
+                let value = row.column.floats[step];
+                if is_absent(value) || self.sieve.is_beaten(value, *bar) {
+                    continue;
+                }
+            }
+            let candidate = match row.column.get(step) {
+                Cell::Absent => continue,
+                Cell::Float(value) => Choice { value, histogram: None, series },
+                Cell::Histogram(_) if ranked => {
+                    cx.notes.add(Note::IgnoredInAggregation(op.as_str()), self.spec.span);
+                    continue;
+                }
+                Cell::Histogram(histogram) => {
+                    Choice { value: 0.0, histogram: Some(histogram.clone()), series }
+                }
+            };
+            let chosen = &mut self.chosen[group][step];
+            let limit = param.at(step);
+            let grows = match op {
+                AggregateOp::LimitRatio => in_ratio.is_within(limit),
+                _ => (chosen.len() as f64) < limit.trunc(),
+            };
+            if grows {
+                make_room(chosen, &mut self.hold)?;
+            }
+            if let Some(histogram) = candidate.histogram.as_ref().filter(|_| grows)
+                && last_histogram.as_ref().is_none_or(|last| !Arc::ptr_eq(last, histogram))
+            {
+                self.hold.add(histogram.size_bytes() as u64)?;
+                last_histogram = Some(histogram.clone());
+            }
+            any |= if ranked {
+                offer(chosen, candidate, limit.trunc(), top)
+            } else {
+                chosen.extend(grows.then_some(candidate));
+                grows
+            };
+            if chosen.len() as f64 >= limit.trunc() {
+                *bar = match chosen.first() {
+                    Some(worst) if op != AggregateOp::LimitK => worst.value,
+                    _ => self.sieve.unbeatable(),
+                };
+            }
+        }
+        Ok(any)
+    }
+
     fn finish(&mut self, cx: &mut Context<'_>, out: &mut Vec<Row>) -> Result<(), QueryError> {
+        *self.sieve.change() = Bars::default();
+        let series = std::mem::take(&mut self.series);
         let mut making = self.hold.another();
-        making.add((self.series.len() * size_of::<Option<usize>>()) as u64)?;
-        let mut place: Vec<Option<usize>> = vec![None; self.series.len()];
-        for steps in &mut self.chosen {
-            for (step, chosen) in steps.iter_mut().enumerate() {
+        making.add((series.len() * size_of::<Option<usize>>()) as u64)?;
+        let mut place: Vec<Option<usize>> = vec![None; series.len()];
+        for steps in std::mem::take(&mut self.chosen) {
+            for (step, mut chosen) in steps.into_iter().enumerate() {
                 cx.budget.check()?;
                 match self.spec.op {
                     AggregateOp::TopK => chosen.sort_by(|a, b| worst_first(a, b, true).reverse()),
                     AggregateOp::BottomK => chosen.sort_by(|a, b| worst_first(a, b, false).reverse()),
                     _ => {}
                 }
-                for choice in chosen.drain(..) {
+                for choice in chosen {
                     let at = match place[choice.series] {
                         Some(at) => at,
                         None => {
-                            let (labels, drop_name) = self.series[choice.series].clone();
+                            let (labels, drop_name) = series[choice.series].clone();
                             let row = Row { labels, drop_name, column: Column::absent(cx.steps.count) };
                             making.add(row.size_bytes())?;
                             out.push(row);
@@ -215,8 +225,38 @@ impl PickOperator {
                 }
             }
         }
+        self.hold.give_back(u64::MAX);
         Ok(())
     }
+}
+
+/// Checks the numbers of series to choose that there are, from the least to the greatest; `false` where all are below one.
+fn check_count((min, max): (f64, f64), any_nan: bool) -> Result<bool, QueryError> {
+    if max < 1.0 && !any_nan {
+        return Ok(false);
+    }
+    if any_nan {
+        return Err(QueryError::execution("Parameter value is NaN"));
+    }
+    // The bounds are those of a 64-bit integer, as far as floats can tell.
+    if min <= i64::MIN as f64 {
+        return Err(QueryError::execution(format!("Scalar value {} underflows int64", go_g(min))));
+    }
+    if max >= 9_223_372_036_854_774_784.0 {
+        return Err(QueryError::execution(format!("Scalar value {} overflows int64", go_g(max))));
+    }
+    Ok(true)
+}
+
+/// Makes room for one more choice.
+fn make_room(chosen: &mut Vec<Choice>, hold: &mut Hold) -> Result<(), QueryError> {
+    if chosen.len() == chosen.capacity() {
+        // A vector would begin with room for several, and most groups need one.
+        let more = chosen.len().max(1);
+        hold.add((more * size_of::<Choice>()) as u64)?;
+        chosen.reserve_exact(more);
+    }
+    Ok(())
 }
 
 /// The order in which choices are given up: NaN first, then the least (for `topk`) or greatest.

@@ -7,9 +7,9 @@ use crate::eval::column::{ABSENT, Row, is_absent};
 use crate::plan::node::Grouping;
 use crate::syntax::ast::AggregateOp;
 
-/// What a value has to beat to be chosen. The aggregation raises the bars as it chooses; workers look at them.
+/// What a value has to beat to be chosen. The aggregation moves the bars as it chooses; workers look at them.
 ///
-/// Bars only rise, so a value that does not beat an earlier one would not be chosen later either: when workers look makes no
+/// Bars get only harder to beat, so a value that does not beat an earlier one would not be chosen later either: when workers look makes no
 /// difference to the answer.
 #[derive(Debug)]
 pub(crate) struct Sieve {
@@ -21,7 +21,7 @@ pub(crate) struct Sieve {
 /// Which values are better.
 #[derive(Clone, Copy, Debug)]
 enum Order {
-    /// Greater ones, and where a bar is infinite, none.
+    /// Greater ones.
     Top,
     Bottom,
     /// Any value may be chosen.
@@ -37,6 +37,7 @@ pub(super) struct Bars {
 }
 
 impl Sieve {
+    /// No bar yet. `limitk` takes any value as long as there is none, and then nothing beats the infinite bar that it sets.
     pub(super) fn new(op: AggregateOp, grouping: &Grouping) -> Self {
         let order = match op {
             AggregateOp::TopK | AggregateOp::LimitK => Order::Top,

@@ -165,3 +165,23 @@ fn regular_expressions_of_matchers_and_of_label_replace_share_a_limit() {
     refused(&format!("label_replace(m, 'x', '$1', 's', '{nested}')"));
     refused(&format!("label_replace(m, 'x', '$1', 's', '<{}>')", r"(\\pL?)".repeat(1500)));
 }
+
+#[test]
+fn series_that_were_chosen_are_held_once() {
+    let series = counters(500);
+    let held = |text: &str| {
+        let total = TotalBudget::default();
+        let engine = EngineOptions { total: total.clone(), ..engine() };
+        let mut evaluation = Query::plan(text, &fine(), &engine).unwrap().evaluation();
+        let id = evaluation.next_select().unwrap();
+        evaluation.push(id, series.clone()).unwrap();
+        evaluation.end_select(id).unwrap();
+        total.held_bytes()
+    };
+    let all = held("sort_by_label(requests_total, 'job') or absent(requests_total offset 1m)");
+    for choice in ["topk(500, requests_total)", "bottomk(500, requests_total)", "limitk(500, requests_total)"]
+    {
+        let chosen = held(&format!("{choice} or absent(requests_total offset 1m)"));
+        assert!(chosen < all + all / 10, "{choice}: {chosen} bytes and not {all}");
+    }
+}
