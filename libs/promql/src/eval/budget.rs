@@ -284,6 +284,14 @@ impl Hold {
         self.part(self.bytes)
     }
 
+    /// From here on it is the memory of the operator with this meter. The query holds it all the time.
+    pub(crate) fn hand_to(&mut self, meter: &Arc<Meter>) {
+        meter.take(self.bytes);
+        if let Some(before) = self.meter.replace(meter.clone()) {
+            before.give_back(self.bytes);
+        }
+    }
+
     /// Gives back part of what is held.
     pub(crate) fn give_back(&mut self, bytes: u64) {
         let bytes = bytes.min(self.bytes);
@@ -325,6 +333,24 @@ mod tests {
         assert_eq!(budget.total.held_bytes(), 30);
         drop(second);
         assert_eq!(budget.total.held_bytes(), 0);
+    }
+
+    #[test]
+    fn what_is_handed_to_an_operator_is_held_all_the_time() {
+        let budget = budget(10, 100, &TotalBudget::default());
+        let meters = [Arc::new(Meter::default()), Arc::new(Meter::default())];
+        let mut whole = Hold::new(&budget);
+        whole.add(100).unwrap();
+        let mut part = whole.part(60);
+        meters.iter().for_each(|meter| part.hand_to(meter));
+        assert_eq!((budget.total.held_bytes(), budget.peak()), (100, 100));
+        drop(part);
+        assert_eq!(budget.total.held_bytes(), 40);
+        for meter in &meters {
+            // Nothing of it is left.
+            Hold::metered(&budget, meter).add(50).unwrap();
+            assert_eq!(meter.peak_bytes(), 60);
+        }
     }
 
     #[test]

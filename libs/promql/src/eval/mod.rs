@@ -84,7 +84,7 @@ struct Reading {
     pipelines: Option<Arc<Vec<Pipeline>>>,
     /// Series that do not fill a batch yet.
     queue: Vec<SelectedSeries>,
-    hold: Option<Hold>,
+    hold: Hold,
     /// Whether a series had a type or unit.
     typed: bool,
     ended: bool,
@@ -127,7 +127,7 @@ impl Evaluation {
                 identities: None,
                 pipelines: None,
                 queue: Vec::new(),
-                hold: None,
+                hold: Hold::new(&plan.budget),
                 typed: false,
                 ended: false,
             })
@@ -277,7 +277,7 @@ impl Evaluation {
             series.retain(|series| identities.fits(&series.labels));
         }
         let bytes: usize = series.iter().map(SelectedSeries::size_bytes).sum();
-        reading.hold.get_or_insert_with(|| Hold::new(&self.plan.budget)).add(bytes as u64)?;
+        reading.hold.add(bytes as u64)?;
         reading.queue.extend(series);
         if reading.queue.len() >= BATCH && self.build_pipelines(select) {
             self.submit(select, false)?;
@@ -290,7 +290,9 @@ impl Evaluation {
         if self.readings.get(select.0).is_none_or(closed) {
             return Err(QueryError::execution(format!("select {} of the query has no end now", select.0)));
         }
-        self.readings[select.0].ended = true;
+        let reading = &mut self.readings[select.0];
+        reading.ended = true;
+        reading.identities = None;
         if self.build_pipelines(select) {
             self.drain(select)?;
         }
@@ -324,15 +326,11 @@ impl Evaluation {
             let batch: Vec<SelectedSeries> = left.by_ref().take(BATCH).collect();
             let bytes: usize = batch.iter().map(SelectedSeries::size_bytes).sum();
             let leaf = self.plan.leaves[select.0].first().map(|leaf| self.meters.of(*leaf));
-            let mut hold = match leaf {
-                Some(meter) => Hold::metered(&self.plan.budget, meter),
-                None => Hold::new(&self.plan.budget),
-            };
-            if let Some(whole) = &mut self.readings[select.0].hold {
-                whole.give_back(bytes as u64);
-            }
-            hold.add(bytes as u64)?;
             let reading = &mut self.readings[select.0];
+            let mut hold = reading.hold.part(bytes as u64);
+            if let Some(meter) = leaf {
+                hold.hand_to(meter);
+            }
             reading.typed = reading.typed || batch.iter().any(|series| is_typed(&series.labels));
             let typed = reading.typed;
             self.pool.submit(Job { pipelines: pipelines.clone(), batch, typed, hold });

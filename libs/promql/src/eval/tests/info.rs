@@ -184,3 +184,21 @@ fn info_series_are_those_of_the_time_of_the_first_selector() {
     assert_eq!(versions("info(last_over_time(m[1m:1m] offset 1m))"), [new("_ _ _ 3 4"), old("_ 1 2 _ _")]);
     assert_eq!(versions("sum by (v) (info(m)) * 2").len(), 2);
 }
+
+#[test]
+fn the_identities_of_info_series_are_forgotten_with_the_end_of_these() {
+    let storage =
+        storage(&[r#"m{instance="a",job="x"} 1x4"#, r#"target_info{instance="a",job="x",v="1"} 1x4"#]);
+    let query = Query::plan("info(m)", &QueryParams::instant(Timestamp::EPOCH), &engine()).unwrap();
+    let mut evaluation = query.evaluation();
+    let known =
+        |evaluation: &Evaluation| evaluation.readings.iter().filter(|r| r.identities.is_some()).count();
+    let mut found = Vec::new();
+    while let Some(id) = evaluation.next_select() {
+        found.push(known(&evaluation));
+        let select = evaluation.select(id).clone();
+        evaluation.push(id, storage.select(&select.matchers, select.range)).unwrap();
+        evaluation.end_select(id).unwrap();
+    }
+    assert_eq!((found, known(&evaluation)), (vec![0, 1], 0));
+}
