@@ -22,8 +22,8 @@ use crate::syntax::functions::FunctionId;
 use crate::syntax::parse_float;
 use crate::text::open_metrics_float;
 
-/// Histograms in a part.
-const PART: usize = 32;
+/// Histograms that are evaluated in one go.
+const TOGETHER: usize = 32;
 
 /// The label of the upper bound of classic buckets.
 const BOUND: &str = "le";
@@ -158,8 +158,8 @@ impl BucketOperator {
         params: &[Scalar],
         label: Option<Label<'_>>,
     ) -> Result<Vec<Results>, QueryError> {
-        let native = self.native.chunks(PART).map(Part::Native);
-        let parts = native.chain(self.classic.chunks(PART).map(Part::Classic)).collect();
+        let native = self.native.chunks(TOGETHER).map(Part::Native);
+        let parts = native.chain(self.classic.chunks(TOGETHER).map(Part::Classic)).collect();
         let buckets: usize = self.classic.iter().map(|classic| classic.buckets.len()).sum();
         let (steps, budget) = (cx.steps, cx.budget);
         let done = share(cx, (self.native.len() + buckets) * steps.count, parts, |part| {
@@ -286,7 +286,7 @@ impl BucketOperator {
     }
 }
 
-/// Histograms that are evaluated in one go.
+/// Histograms that one thread evaluates before it takes others.
 enum Part<'a> {
     Native(&'a [Row]),
     Classic(&'a [Classic]),

@@ -7,7 +7,7 @@ use model::CounterResetHint;
 use super::budget::{Budget, Hold};
 use super::column::{ABSENT, Cell, Column, Histogram, Points, Row, is_absent};
 use super::notes::{Note, Notes};
-use super::parts::in_parts;
+use super::parts::{in_histogram_parts, in_parts};
 use super::scalar::Scalar;
 use crate::QueryError;
 use crate::functions::arithmetic::{self, Outcome};
@@ -76,7 +76,7 @@ pub(crate) fn apply(
             })?;
             return Ok(true);
         }
-        Map::Statistic(id) => statistic(*id, row),
+        Map::Statistic(id) => statistic(*id, row, budget)?,
         Map::Arithmetic { op, swapped, return_bool, span } => {
             let scalar = scalars.first().ok_or_else(missing)?;
             let arithmetic =
@@ -135,12 +135,14 @@ fn negate(row: &mut Row, budget: &Budget) -> Result<(), QueryError> {
     in_parts(floats.len(), budget, |part| {
         floats[part].iter_mut().filter(|value| !is_absent(**value)).for_each(|value| *value = -*value);
     })?;
-    for histogram in row.column.histograms.iter_mut().flatten() {
-        let mut copy = (**histogram).clone();
-        copy.mul(-1.0);
-        *histogram = Arc::new(copy);
-    }
-    Ok(())
+    let histograms = &mut row.column.histograms;
+    in_histogram_parts(histograms.len(), budget, |part| {
+        for histogram in histograms[part].iter_mut().flatten() {
+            let mut copy = (**histogram).clone();
+            copy.mul(-1.0);
+            *histogram = Arc::new(copy);
+        }
+    })
 }
 
 /// The time of each step that has a value.
@@ -180,11 +182,12 @@ fn math(id: FunctionId, scalars: &[Scalar], row: &mut Row, budget: &Budget) -> R
     }
 }
 
-fn statistic(id: FunctionId, row: &mut Row) {
+fn statistic(id: FunctionId, row: &mut Row, budget: &Budget) -> Result<(), QueryError> {
     let histograms = std::mem::take(&mut row.column.histograms);
     row.column.floats.fill(ABSENT);
-    for (step, histogram) in histograms.iter().enumerate() {
-        if let Some(histogram) = histogram {
+    in_histogram_parts(histograms.len(), budget, |part| {
+        for step in part {
+            let Some(histogram) = &histograms[step] else { continue };
             row.column.floats[step] = match id {
                 FunctionId::HistogramCount => histogram.count,
                 FunctionId::HistogramSum => histogram.sum,
@@ -194,8 +197,9 @@ fn statistic(id: FunctionId, row: &mut Row) {
                 _ => ABSENT,
             };
         }
-    }
+    })?;
     row.drop_name = true;
+    Ok(())
 }
 
 /// An operator between each value and a scalar.
@@ -220,9 +224,9 @@ impl Arithmetic<'_> {
                 }
             }
         })?;
-        for step in 0..row.column.histograms.len() {
-            self.histogram(&mut row.column, step, notes);
-        }
+        in_histogram_parts(row.column.histograms.len(), budget, |part| {
+            part.for_each(|step| self.histogram(&mut row.column, step, notes));
+        })?;
         row.drop_name |= self.return_bool || arithmetic::changes_metric(self.op);
         Ok(())
     }
@@ -318,5 +322,31 @@ fn without_hint(histogram: Histogram) -> Histogram {
             Arc::new(copy)
         }
         CounterResetHint::Unknown | CounterResetHint::Gauge => histogram,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::budget::TotalBudget;
+    use super::super::parts::HISTOGRAM_PART;
+    use super::*;
+    use crate::Interrupt;
+
+    #[test]
+    fn many_histograms_are_worked_on_with_looks_at_the_flag_in_between() {
+        let steps = Steps { start: 0, interval: 1, count: 3 * HISTOGRAM_PART, end: i64::MAX };
+        let span = Span::default();
+        let product = Map::Arithmetic { op: BinaryOp::Mul, swapped: false, return_bool: false, span };
+        for map in [Map::Negate, Map::Statistic(FunctionId::HistogramStddev), product] {
+            let interrupt = Interrupt::counting();
+            let limits = (u64::MAX, u64::MAX);
+            let budget = Arc::new(Budget::new(limits, TotalBudget::default(), interrupt.clone()));
+            let histogram = Histogram::default();
+            let mut row = Row::new(model::Labels::empty(), repeat(Cell::Histogram(&histogram), steps.count));
+            let (mut scratch, mut notes) = (Scratch::new(&budget), Notes::default());
+            let scalars = [Scalar::Constant(2.0)];
+            apply(&map, &steps, &scalars, &mut row, &budget, &mut scratch, &mut notes).unwrap();
+            assert_eq!(interrupt.looks(), 2, "{map:?}");
+        }
     }
 }
