@@ -37,6 +37,7 @@ pub(super) fn project(nodes: &[Node], selects: &mut [Select]) {
         }
     }
     for (select, labels) in selects.iter_mut().zip(labels) {
+        // What no leaf reads keeps all of its labels.
         select.hints.labels = labels.unwrap_or_default();
     }
 }

@@ -299,6 +299,7 @@ impl Partial {
             self.tail = self.tail.add(number(self.tail_end));
             self.tail_end += 1;
         }
+        // An empty window has no head.
         let head = self.heads.get(window.start - self.heads_start).copied().unwrap_or_default();
         head.merge(self.tail)
     }
