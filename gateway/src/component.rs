@@ -239,7 +239,7 @@ fn observe(metrics: Arc<GatewayMetrics>) -> impl Fn(&Event<'_>) + Send + Sync + 
         }
         Event::ConnectFailed { error, retry_after } => {
             metrics.handshake_failed(reason(error));
-            tracing::warn!(err = %error, ?retry_after, "connect");
+            tracing::warn!(error = %error, ?retry_after, "connect");
         }
         Event::NameFailed { reason, retry_after } => {
             metrics.handshake_failed("name");

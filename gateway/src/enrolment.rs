@@ -130,7 +130,7 @@ impl Enrolment for EnrolmentService {
         let (enrolled, issuer) = enrolled.await.map_err(|error| Status::internal(error.to_string()))?;
         self.metrics.enrolment(enrolled.is_ok());
         let enrolment = enrolled.map_err(|error| {
-            tracing::warn!(err = %error, "a join was refused");
+            tracing::warn!(error = %error, "a join was refused");
             refusal(&error)
         })?;
         tracing::info!(cluster = %enrolment.cluster, environment = enrolment.environment, "cluster joined");

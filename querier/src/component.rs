@@ -138,7 +138,7 @@ impl Querier {
             endpoints.run(move || probes.ready(), shutdown).await;
             Ok::<(), BoxError>(())
         });
-        Ok(Querier { supervisor, http: querier_addresses.0, grpc: querier_addresses.1 })
+        Ok(Self { supervisor, http: querier_addresses.0, grpc: querier_addresses.1 })
     }
 
     /// Where the HTTP API in fact listens.

@@ -19,7 +19,7 @@ pub(crate) struct StoreNodes {
 
 impl StoreNodes {
     pub(crate) fn new(endpoints: EndpointSet) -> Self {
-        StoreNodes { endpoints }
+        Self { endpoints }
     }
 }
 

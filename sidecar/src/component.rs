@@ -190,7 +190,7 @@ impl Servers {
     async fn bind(common: &CommonArgs) -> Result<Self, BoxError> {
         let http = HttpServer::bind(&common.http_address).await?;
         let grpc = GrpcServer::bind(&common.grpc_address, GrpcOptions::from(common)).await?;
-        Ok(Servers { http, grpc })
+        Ok(Self { http, grpc })
     }
 
     fn spawn(

@@ -20,7 +20,7 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     pub(crate) fn new(registry: &mut Registry) -> Self {
-        let metrics = Metrics::default();
+        let metrics = Self::default();
         registry.register(
             "thanos_sidecar_prometheus_up",
             "Whether Prometheus answered the last time it was asked for its configuration",

@@ -45,7 +45,7 @@ impl Reorder {
     /// Attaches `external` to every series and removes the labels named in `removed`.
     pub(crate) fn new(external: &Labels, removed: &[String]) -> Self {
         let external = external.without(|name| removed.iter().any(|r| r == name));
-        Reorder { external, removed: removed.to_vec(), held: Vec::new(), last: None }
+        Self { external, removed: removed.to_vec(), held: Vec::new(), last: None }
     }
 
     /// Takes the next series of Prometheus and gives those whose place is now known.

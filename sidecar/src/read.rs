@@ -28,7 +28,7 @@ pub(crate) struct Attach {
 impl Attach {
     pub(crate) fn new(external: &Labels, removed: &[String]) -> Self {
         let external = external.without(|name| removed.iter().any(|r| r == name));
-        Attach { external, removed: removed.to_vec() }
+        Self { external, removed: removed.to_vec() }
     }
 
     pub(crate) fn to(&self, labels: &Labels) -> Labels {
@@ -81,7 +81,7 @@ impl Reading {
             metrics.sorted_in_memory();
             Order::Held(SeriesSorter::new(SORTED_BYTES))
         };
-        Reading {
+        Self {
             source: Some(source),
             order,
             attach,

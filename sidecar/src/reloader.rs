@@ -64,15 +64,7 @@ pub(crate) struct Reloader {
 impl Reloader {
     pub(crate) fn new(config: ReloaderConfig, trigger: Trigger, metrics: ReloaderMetrics) -> Self {
         metrics.method(trigger.name());
-        Reloader {
-            config,
-            trigger,
-            metrics,
-            taken: None,
-            refused: None,
-            output_is_new: false,
-            complaint: None,
-        }
+        Self { config, trigger, metrics, taken: None, refused: None, output_is_new: false, complaint: None }
     }
 
     /// Runs until shutdown; with a watch interval of 0 the output is written once, and that is all.

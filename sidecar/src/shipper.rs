@@ -123,7 +123,7 @@ impl Shipper {
         begin: watch::Sender<Timestamp>,
     ) -> Self {
         let folder = config.folder();
-        Shipper {
+        Self {
             journal: Journal::open(folder.join("shipper-journal.json")),
             uploaded: Uploaded::open(config.uploaded_file.clone()),
             pins: Pins::new(folder.join("upload")),
@@ -148,7 +148,7 @@ impl Shipper {
     pub(crate) async fn run(mut self, mut producer: watch::Receiver<Option<Producer>>, shutdown: Shutdown) {
         // Prometheus may compact whatever it likes while the list is not there.
         if let Err(cause) = self.uploaded.ensure() {
-            error!(err = %cause, "the list of uploaded blocks cannot be written");
+            error!(error = %cause, "the list of uploaded blocks cannot be written");
         }
         let known = producer.wait_for(Option::is_some);
         if !matches!(shutdown.until_triggered(known).await, Some(Ok(_))) {

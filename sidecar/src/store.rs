@@ -47,7 +47,7 @@ impl PrometheusStore {
         handed_over: watch::Receiver<Timestamp>,
         metrics: Metrics,
     ) -> Self {
-        PrometheusStore { client, state, min_time, handed_over, metrics }
+        Self { client, state, min_time, handed_over, metrics }
     }
 
     fn facts(&self) -> Result<Facts, StoreError> {

@@ -41,7 +41,7 @@ impl Prometheus {
             .stderr(Stdio::null())
             .spawn()
             .expect("prometheus starts");
-        Prometheus { child, address }
+        Self { child, address }
     }
 }
 

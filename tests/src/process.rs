@@ -83,7 +83,7 @@ impl Process {
             .stderr(output)
             .spawn()
             .unwrap_or_else(|e| panic!("start {}: {e}", program.display()));
-        Process { child, log: log.to_owned() }
+        Self { child, log: log.to_owned() }
     }
 
     /// Its process id.
@@ -150,7 +150,7 @@ impl Usage {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
             line.and_then(|l| l.split_whitespace().next()?.parse().ok()).unwrap_or(0)
         };
-        Usage {
+        Self {
             cpu_seconds: (ticks(11) + ticks(12)) / TICKS,
             rss_bytes: kib("VmRSS:") * 1024,
             peak_rss_bytes: kib("VmHWM:") * 1024,

@@ -48,7 +48,7 @@ impl Prometheus {
         ];
         let mut process = Process::start(Path::new("prometheus"), &args, &dir.join("prometheus.log"));
         process.wait_ready("prometheus", address);
-        Prometheus { address, process }
+        Self { address, process }
     }
 
     /// What it has cost.

@@ -75,7 +75,7 @@ impl Mesh {
             .zip(&listening)
             .map(|(cluster, at)| join(dir, &state, transport, cluster, *at, mesh))
             .collect();
-        Mesh { observability, clusters, grpc }
+        Self { observability, clusters, grpc }
     }
 }
 

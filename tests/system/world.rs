@@ -203,6 +203,6 @@ impl World {
         let (second, direct) = querier(dir.path(), "querier-direct", &endpoints);
         wait_for_stores(over_mesh, 4);
         wait_for_stores(direct, 4);
-        World { reference, over_mesh, direct, scrapers, _queriers: [first, second], _mesh: mesh, _dir: dir }
+        Self { reference, over_mesh, direct, scrapers, _queriers: [first, second], _mesh: mesh, _dir: dir }
     }
 }

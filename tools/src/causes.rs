@@ -16,7 +16,7 @@ impl From<BucketError> for ToolError {
             ErrorKind::Corrupt => Cause::Damaged,
             ErrorKind::Local => Cause::Failed,
         };
-        ToolError::new(cause, error.to_string())
+        Self::new(cause, error.to_string())
     }
 }
 
@@ -24,7 +24,7 @@ impl From<FetchError> for ToolError {
     fn from(error: FetchError) -> Self {
         match error {
             FetchError::Listing(error) => error.into(),
-            FetchError::Incomplete { .. } => ToolError::new(Cause::Unreachable, error.to_string()),
+            FetchError::Incomplete { .. } => Self::new(Cause::Unreachable, error.to_string()),
         }
     }
 }
@@ -41,7 +41,7 @@ impl From<PublishError> for ToolError {
         };
         match error {
             PublishError::Bucket(error) => error.into(),
-            other => ToolError::new(cause, other.to_string()),
+            other => Self::new(cause, other.to_string()),
         }
     }
 }
@@ -56,7 +56,7 @@ impl From<DownloadError> for ToolError {
         };
         match error {
             DownloadError::Bucket(error) => error.into(),
-            other => ToolError::new(cause, other.to_string()),
+            other => Self::new(cause, other.to_string()),
         }
     }
 }
@@ -68,7 +68,7 @@ impl From<BlockError> for ToolError {
             (_, true) => Cause::Missing,
             _ => Cause::Failed,
         };
-        ToolError::new(cause, error.to_string())
+        Self::new(cause, error.to_string())
     }
 }
 
@@ -82,7 +82,7 @@ impl From<WriteError> for ToolError {
             WriteError::Order { .. } | WriteError::Series { .. } | WriteError::Times { .. } => Cause::Damaged,
             WriteError::TooLarge(_) | WriteError::Empty => Cause::Failed,
         };
-        ToolError::new(cause, error.to_string())
+        Self::new(cause, error.to_string())
     }
 }
 

@@ -38,8 +38,8 @@ pub(crate) enum Outcome {
 impl From<Outcome> for ExitCode {
     fn from(outcome: Outcome) -> Self {
         match outcome {
-            Outcome::Fine => ExitCode::from(runtime::EXIT_OK),
-            Outcome::Found => ExitCode::from(runtime::EXIT_ERROR),
+            Outcome::Fine => Self::from(runtime::EXIT_OK),
+            Outcome::Found => Self::from(runtime::EXIT_ERROR),
         }
     }
 }

@@ -95,41 +95,41 @@ pub(crate) enum Cell {
 impl Cell {
     /// A text.
     pub(crate) fn text(text: impl Into<String>) -> Self {
-        Cell::Text(text.into())
+        Self::Text(text.into())
     }
 
     fn for_people(&self) -> String {
         match self {
-            Cell::Number(number) => grouped(&number.to_string()),
-            Cell::Bytes(bytes) => crate::text::size(*bytes),
-            Cell::Absent => "-".to_owned(),
+            Self::Number(number) => grouped(&number.to_string()),
+            Self::Bytes(bytes) => crate::text::size(*bytes),
+            Self::Absent => "-".to_owned(),
             other => other.bare(),
         }
     }
 
     fn bare(&self) -> String {
         match self {
-            Cell::Text(text) => text.clone(),
-            Cell::Number(number) | Cell::Bytes(number) => number.to_string(),
-            Cell::Length(millis) => crate::text::length(*millis),
-            Cell::Flag(flag) => flag.to_string(),
-            Cell::Labels(labels) => {
+            Self::Text(text) => text.clone(),
+            Self::Number(number) | Self::Bytes(number) => number.to_string(),
+            Self::Length(millis) => crate::text::length(*millis),
+            Self::Flag(flag) => flag.to_string(),
+            Self::Labels(labels) => {
                 let pairs: Vec<String> =
                     labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
                 pairs.join(",")
             }
-            Cell::Absent => String::new(),
+            Self::Absent => String::new(),
         }
     }
 
     fn json(&self) -> Value {
         match self {
-            Cell::Text(text) => text.as_str().into(),
-            Cell::Number(number) | Cell::Bytes(number) => (*number).into(),
-            Cell::Length(millis) => (*millis).into(),
-            Cell::Flag(flag) => (*flag).into(),
-            Cell::Labels(labels) => labels.clone().into_iter().collect(),
-            Cell::Absent => Value::Null,
+            Self::Text(text) => text.as_str().into(),
+            Self::Number(number) | Self::Bytes(number) => (*number).into(),
+            Self::Length(millis) => (*millis).into(),
+            Self::Flag(flag) => (*flag).into(),
+            Self::Labels(labels) => labels.clone().into_iter().collect(),
+            Self::Absent => Value::Null,
         }
     }
 }

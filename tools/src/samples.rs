@@ -23,8 +23,8 @@ impl PartialEq for Value {
     /// Bit for bit, so that NaN equals NaN; what is known about counter resets is no part of what was observed.
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
-            (Value::Float(a), Value::Float(b)) => a.to_bits() == b.to_bits(),
-            (Value::Histogram { histogram: a, .. }, Value::Histogram { histogram: b, .. }) => {
+            (Self::Float(a), Self::Float(b)) => a.to_bits() == b.to_bits(),
+            (Self::Histogram { histogram: a, .. }, Self::Histogram { histogram: b, .. }) => {
                 a.same_observations(b)
             }
             _ => false,
@@ -84,34 +84,34 @@ enum Encoder {
 impl Encoder {
     fn new(encoding: Encoding) -> Self {
         match encoding {
-            Encoding::Xor2 => Encoder::Xor2(Xor2Encoder::new()),
-            Encoding::Histogram => Encoder::Histogram(HistogramEncoder::integer()),
-            Encoding::FloatHistogram => Encoder::Histogram(HistogramEncoder::float()),
-            Encoding::HistogramSt => Encoder::Histogram(HistogramEncoder::integer_with_starts()),
-            Encoding::FloatHistogramSt => Encoder::Histogram(HistogramEncoder::float_with_starts()),
+            Encoding::Xor2 => Self::Xor2(Xor2Encoder::new()),
+            Encoding::Histogram => Self::Histogram(HistogramEncoder::integer()),
+            Encoding::FloatHistogram => Self::Histogram(HistogramEncoder::float()),
+            Encoding::HistogramSt => Self::Histogram(HistogramEncoder::integer_with_starts()),
+            Encoding::FloatHistogramSt => Self::Histogram(HistogramEncoder::float_with_starts()),
             // Points are never decoded from aggregates.
-            Encoding::Xor | Encoding::Aggregates => Encoder::Xor(XorEncoder::new()),
+            Encoding::Xor | Encoding::Aggregates => Self::Xor(XorEncoder::new()),
         }
     }
 
     fn len(&self) -> usize {
         match self {
-            Encoder::Xor(encoder) => encoder.len(),
-            Encoder::Xor2(encoder) => encoder.len(),
-            Encoder::Histogram(encoder) => encoder.len(),
+            Self::Xor(encoder) => encoder.len(),
+            Self::Xor2(encoder) => encoder.len(),
+            Self::Histogram(encoder) => encoder.len(),
         }
     }
 
     fn append(&mut self, point: &Point) -> Result<(), AppendError> {
         let (at, start) = (Timestamp::from_millis(point.millis), Timestamp::from_millis(point.start));
         match (self, &point.value) {
-            (Encoder::Xor(encoder), Value::Float(value)) => {
+            (Self::Xor(encoder), Value::Float(value)) => {
                 encoder.append(Sample { timestamp: at, value: *value })
             }
-            (Encoder::Xor2(encoder), Value::Float(value)) => {
+            (Self::Xor2(encoder), Value::Float(value)) => {
                 encoder.append(Sample { timestamp: at, value: *value }, start)
             }
-            (Encoder::Histogram(encoder), Value::Histogram { histogram, .. }) => {
+            (Self::Histogram(encoder), Value::Histogram { histogram, .. }) => {
                 encoder.append_with_start(at, histogram, start)
             }
             _ => Err(AppendError::Layout("kind")),
@@ -120,9 +120,9 @@ impl Encoder {
 
     fn finish(self) -> Option<Chunk> {
         match self {
-            Encoder::Xor(encoder) => encoder.finish(),
-            Encoder::Xor2(encoder) => encoder.finish(),
-            Encoder::Histogram(encoder) => encoder.finish(),
+            Self::Xor(encoder) => encoder.finish(),
+            Self::Xor2(encoder) => encoder.finish(),
+            Self::Histogram(encoder) => encoder.finish(),
         }
     }
 }

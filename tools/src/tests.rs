@@ -75,7 +75,7 @@ const SECOND: usize = 1;
 
 impl World {
     fn new() -> Self {
-        let world = World { dir: tempfile::tempdir().unwrap() };
+        let world = Self { dir: tempfile::tempdir().unwrap() };
         for bucket in ["a", "b"] {
             fs::create_dir(world.path(bucket)).unwrap();
         }

@@ -15,7 +15,7 @@ use rustls_pki_types::CertificateDer;
 use tonic::{body::Body, service::RoutesBuilder};
 use tower::ServiceExt;
 
-use super::{
+use crate::component::{
     Addresses, Gateway, Setup, Shared, StartError,
     dialing::{Attended, Dialers, Peering, accept, gateway_of, listen},
     observe, on_reload, unchanged,
@@ -166,7 +166,7 @@ async fn member(setup: &Setup, data_dir: &DataDir) -> Result<(Credentials, Trust
                 return Err(StartError::Other(format!("{error}; join again with a new token (--join-file)")));
             }
             (Err(error), Some(_)) => {
-                tracing::warn!(err = %error, "the stored certificate is no longer good: joining again")
+                tracing::warn!(error = %error, "the stored certificate is no longer good: joining again")
             }
         }
     }

@@ -113,7 +113,7 @@ impl Dialling {
                 match Dialer::new(&node, target.clone()) {
                     Ok(dialer) => self.until_due(dialer, &mut current).await,
                     Err(error) => {
-                        tracing::error!(address = %peering.address, err = %error, "set up dialling");
+                        tracing::error!(address = %peering.address, error = %error, "set up dialling");
                         tokio::time::sleep(ODD_PAUSE).await;
                     }
                 }

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, service::RoutesBuilder};
 
-use super::{
+use crate::component::{
     Addresses, Gateway, Setup, Shared, StartError,
     dialing::{Attended, Dialers, Peering, accept, listen},
     observe, on_reload, unchanged,
@@ -218,7 +218,7 @@ async fn own_credentials(
 ) -> Result<(Credentials, TrustBundle), StartError> {
     let now = SystemTime::now();
     let stored = data_dir.load().unwrap_or_else(|error| {
-        tracing::warn!(err = %error, "the stored certificate cannot be read: a new one is issued");
+        tracing::warn!(error = %error, "the stored certificate cannot be read: a new one is issued");
         None
     });
     if let Some((credentials, bundle)) = stored
@@ -338,7 +338,7 @@ impl Ports {
                 if let Err(error) =
                     server.serve(services, &[proto::DESCRIPTORS], metrics, probes, stopped).await
                 {
-                    tracing::error!(%address, err = %error, "plain port");
+                    tracing::error!(%address, error = %error, "plain port");
                 }
             });
             open.insert(port.listen.clone(), OpenPort { address, target, stop });

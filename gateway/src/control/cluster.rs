@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{HEARTBEAT, HELLO_TIMEOUT, hello, log_hello};
+use crate::control::{HEARTBEAT, HELLO_TIMEOUT, hello, log_hello};
 
 /// Messages that wait for a slow observability gateway before the session waits with them.
 const OUTGOING: usize = 4;

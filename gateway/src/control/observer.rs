@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-use super::{HELLO_TIMEOUT, MAX_MESSAGE_BYTES, SILENCE, hello, log_hello};
+use crate::control::{HELLO_TIMEOUT, MAX_MESSAGE_BYTES, SILENCE, hello, log_hello};
 use crate::{
     connections::{Connection, Connections},
     directory::{Directory, SessionId, bounded},
@@ -177,11 +177,11 @@ impl Observer {
                 })
             }
             Ok(Err(error)) => {
-                tracing::warn!(peer = %link.peer(), err = %error, "renewal refused");
+                tracing::warn!(peer = %link.peer(), error = %error, "renewal refused");
                 ToCluster::Refused(enrolment::refusal(&error).message().to_owned())
             }
             Err(error) => {
-                tracing::error!(peer = %link.peer(), err = %error, "renewal");
+                tracing::error!(peer = %link.peer(), error = %error, "renewal");
                 ToCluster::Refused("the issuer failed".to_owned())
             }
         }

@@ -10,7 +10,7 @@ use identity::Name;
 use mesh::Authority;
 use tonic::{Code, Status, body::Body};
 
-use super::{
+use crate::proxy::{
     grpc,
     relay::{Permit, Relay, Side},
     target::TargetClient,

@@ -14,7 +14,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use mesh::Authority;
 use tonic::{Code, Status, body::Body};
 
-use super::{
+use crate::proxy::{
     grpc,
     relay::{Relay, Side},
 };

@@ -23,7 +23,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Status, body::Body};
 
-use super::grpc;
+use crate::proxy::grpc;
 use crate::{
     metrics::{Held, PeerMetrics},
     policy::Method,

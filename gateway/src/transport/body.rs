@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 
-use super::{StreamError, StreamErrorKind};
+use crate::transport::{StreamError, StreamErrorKind};
 
 /// Received data is merged up to this many bytes, as long as it is there already: a third less processor time for bulk
 /// streams, and no delay for a trickle.

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use http::Request;
 
-use super::{Body, Close, Handler, Link, handler::HandlerFuture};
+use crate::transport::{Body, Close, Handler, Link, handler::HandlerFuture};
 
 /// Sends requests on a connection. Clones share it; it is closed when the last clone and the last response are gone,
 /// which is how a connection that was replaced by a better one ends: after its last stream.

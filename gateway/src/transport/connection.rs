@@ -7,7 +7,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
-use super::{Client, Close, ConnectError, Failure, Handler, Link, Node, h2, h3};
+use crate::transport::{Client, Close, ConnectError, Failure, Handler, Link, Node, h2, h3};
 
 /// A connection to a peer that has proved who it is. It becomes a [`Client`] or is [served](Self::serve), whoever
 /// dialled; dropped without either it is closed.

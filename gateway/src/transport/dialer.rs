@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::{
+use crate::transport::{
     Closed, ConnectError, Connection, Event, Failure, Link, Node, Preference,
     listener::bind_udp,
     settings::{ALPN_QUIC, ALPN_TCP, tune_tcp},

@@ -15,7 +15,7 @@ use http_body_util::BodyExt;
 use tonic::Status;
 use tower::{Service, ServiceExt};
 
-use super::{Body, StreamError, StreamErrorKind};
+use crate::transport::{Body, StreamError, StreamErrorKind};
 
 /// What [`Handler::handle`] returns.
 pub type HandlerFuture = BoxFuture<'static, Result<Response<Body>, StreamError>>;

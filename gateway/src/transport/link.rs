@@ -15,7 +15,7 @@ use identity::PeerIdentity;
 use mesh::{Peer, Transport};
 use tokio::sync::watch;
 
-use super::{Event, Failure, Node, error::of_quic};
+use crate::transport::{Event, Failure, Node, error::of_quic};
 
 /// How often the wall clock is looked at while waiting for a certificate to expire: clocks can be set meanwhile.
 const CLOCK_CHECK: Duration = Duration::from_secs(30);

@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_rustls::{LazyConfigAcceptor, TlsStream};
 
-use super::{
+use crate::transport::{
     Connection, Event, Node,
     error::{of_io, of_quic},
     settings::{ALPN_ENROLMENT, ALPN_QUIC, ALPN_TCP, tune_tcp},

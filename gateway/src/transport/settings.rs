@@ -6,7 +6,7 @@ use identity::CredentialStore;
 use mesh::Transport;
 use quinn::{TransportConfig, VarInt, congestion::BbrConfig};
 
-use super::{Link, Links, error::ConnectError};
+use crate::transport::{Link, Links, error::ConnectError};
 
 /// ALPN of HTTP/3 between gateways.
 pub(super) const ALPN_QUIC: &[u8] = b"h3";

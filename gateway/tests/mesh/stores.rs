@@ -60,7 +60,7 @@ impl Store {
     /// Starts a store with these external labels.
     pub(crate) async fn start(labels: &[(&str, &str)]) -> Running {
         let labels = labels.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-        let store = Store {
+        let store = Self {
             inner: Arc::new(Inner {
                 labels: Mutex::new(labels),
                 calls: AtomicUsize::new(0),

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::plan::{Cluster, Plan, Reach};
-use super::querier::{Querier, wait_for};
-use super::stage::Stage;
+use crate::quickstart::plan::{Cluster, Plan, Reach};
+use crate::quickstart::querier::{Querier, wait_for};
+use crate::quickstart::stage::Stage;
 
 /// How long the mesh may take to notice a loss and to come back by itself.
 const RECOVERY: Duration = Duration::from_secs(60);

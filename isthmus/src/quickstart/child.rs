@@ -39,7 +39,7 @@ impl Child {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("start {name} ({})", program.display()))?;
-        Ok(Child { name: name.to_owned(), log, process })
+        Ok(Self { name: name.to_owned(), log, process })
     }
 
     /// What it is called in the table and in its log's name.

@@ -23,7 +23,7 @@ pub(super) struct Http {
 
 impl Http {
     pub(super) fn new(timeout: Duration) -> Self {
-        Http { client: Client::builder(TokioExecutor::new()).build_http(), timeout }
+        Self { client: Client::builder(TokioExecutor::new()).build_http(), timeout }
     }
 
     /// Sends a request and reads the whole answer; any status is an answer.

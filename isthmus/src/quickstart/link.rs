@@ -31,7 +31,7 @@ impl Link {
             tokio::spawn(forward_tcp(tcp, to)),
             tokio::spawn(forward_udp(Arc::new(udp), to, Arc::clone(&udp_blocked))),
         ];
-        Ok(Link { udp_blocked, tasks })
+        Ok(Self { udp_blocked, tasks })
     }
 
     /// Drops every datagram from now on, or lets them through again.

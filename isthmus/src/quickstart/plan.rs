@@ -86,7 +86,7 @@ impl Plan {
                 })
                 .collect(),
         };
-        Plan {
+        Self {
             dir: dir.to_owned(),
             logs: dir.join("logs"),
             pki_state: dir.join("pki/state"),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
-use super::plan::{Cluster, ENVIRONMENT, Scraper};
+use crate::quickstart::plan::{Cluster, ENVIRONMENT, Scraper};
 
 /// How often everything is scraped: short, so that there is something to see at once.
 const SCRAPE_INTERVAL: &str = "1s";

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 
-use super::http::{Http, percent_encode};
+use crate::quickstart::http::{Http, percent_encode};
 
 /// A PromQL answer with what the querier said about it.
 pub(super) struct Answer {
@@ -49,7 +49,7 @@ pub(super) struct Querier {
 
 impl Querier {
     pub(super) fn new(at: SocketAddr) -> Self {
-        Querier { http: Http::new(Duration::from_secs(30)), base: format!("http://{at}/api/v1") }
+        Self { http: Http::new(Duration::from_secs(30)), base: format!("http://{at}/api/v1") }
     }
 
     /// The URL of an instant query, to be opened or pasted.

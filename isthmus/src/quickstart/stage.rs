@@ -9,12 +9,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use tokio::process::Command;
 
-use super::child::Child;
-use super::http::Http;
-use super::link::Link;
-use super::plan::{Cluster, ENVIRONMENT, Plan, Reach, Scraper, TRUST_DOMAIN};
-use super::prometheus;
-use super::querier::{Querier, wait_for};
+use crate::quickstart::child::Child;
+use crate::quickstart::http::Http;
+use crate::quickstart::link::Link;
+use crate::quickstart::plan::{Cluster, ENVIRONMENT, Plan, Reach, Scraper, TRUST_DOMAIN};
+use crate::quickstart::prometheus;
+use crate::quickstart::querier::{Querier, wait_for};
 
 /// How long any one part may take to come up.
 const START: Duration = Duration::from_secs(60);
@@ -32,7 +32,7 @@ pub(super) struct Stage {
 
 impl Stage {
     pub(super) fn new(plan: Plan, prometheus: PathBuf) -> Result<Self> {
-        Ok(Stage {
+        Ok(Self {
             plan,
             program: std::env::current_exe().context("find this program's own file")?,
             prometheus,

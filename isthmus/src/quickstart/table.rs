@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 
-use super::plan::Plan;
-use super::stage::Stage;
+use crate::quickstart::plan::Plan;
+use crate::quickstart::stage::Stage;
 
 /// Prints what runs, where it can be reached, and the queries to try with their present answers.
 pub(super) async fn print(stage: &Stage, queries: &[(&str, &str)]) -> Result<()> {

@@ -31,23 +31,23 @@ pub enum MarkKind {
 
 impl MarkKind {
     /// All kinds.
-    pub const ALL: [MarkKind; 3] = [MarkKind::Deletion, MarkKind::NoCompact, MarkKind::NoDownsample];
+    pub const ALL: [Self; 3] = [Self::Deletion, Self::NoCompact, Self::NoDownsample];
 
     /// The name of the file in a block's folder.
     pub fn file(self) -> &'static str {
         match self {
-            MarkKind::Deletion => layout::DELETION_MARK_FILE,
-            MarkKind::NoCompact => layout::NO_COMPACT_MARK_FILE,
-            MarkKind::NoDownsample => layout::NO_DOWNSAMPLE_MARK_FILE,
+            Self::Deletion => layout::DELETION_MARK_FILE,
+            Self::NoCompact => layout::NO_COMPACT_MARK_FILE,
+            Self::NoDownsample => layout::NO_DOWNSAMPLE_MARK_FILE,
         }
     }
 
     /// The field that holds the time, in seconds.
     fn time_field(self) -> &'static str {
         match self {
-            MarkKind::Deletion => "deletion_time",
-            MarkKind::NoCompact => "no_compact_time",
-            MarkKind::NoDownsample => "no_downsample_time",
+            Self::Deletion => "deletion_time",
+            Self::NoCompact => "no_compact_time",
+            Self::NoDownsample => "no_downsample_time",
         }
     }
 }
@@ -89,8 +89,8 @@ impl MarkState {
     /// The mark, where there is a usable one.
     pub fn mark(&self) -> Option<&Mark> {
         match self {
-            MarkState::Marked(mark) => Some(mark),
-            MarkState::Absent | MarkState::Unusable(_) => None,
+            Self::Marked(mark) => Some(mark),
+            Self::Absent | Self::Unusable(_) => None,
         }
     }
 }

@@ -135,7 +135,7 @@ pub enum PublishError {
 impl PublishError {
     /// Whether the same call can succeed later without anybody's help.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, PublishError::Bucket(error) if error.is_retryable())
+        matches!(self, Self::Bucket(error) if error.is_retryable())
     }
 }
 

@@ -166,7 +166,7 @@ pub enum BundleError {
         /// The file.
         path: String,
         /// What is wrong with it.
-        source: Box<BundleError>,
+        source: Box<Self>,
     },
 }
 

@@ -212,6 +212,6 @@ pub enum CredentialsError {
         /// The file.
         path: String,
         /// What is wrong with it.
-        source: Box<CredentialsError>,
+        source: Box<Self>,
     },
 }

@@ -151,7 +151,7 @@ pub enum HistogramError {
 impl FloatHistogram {
     /// The histogram form of the staleness marker.
     pub fn stale() -> Self {
-        FloatHistogram { sum: crate::stale_nan(), ..FloatHistogram::default() }
+        Self { sum: crate::stale_nan(), ..Self::default() }
     }
 
     /// Whether this is a staleness marker: its sum is the stale NaN, bit for bit.
@@ -176,7 +176,7 @@ impl FloatHistogram {
     /// Whether both are the same but for the reset hint: same layout, same counts, floats bit for bit.
     ///
     /// PromQL's `==` is [`FloatHistogram::equals`], to which it does not matter how spans are cut.
-    pub fn same_observations(&self, other: &FloatHistogram) -> bool {
+    pub fn same_observations(&self, other: &Self) -> bool {
         let same_floats = |a: &[f64], b: &[f64]| {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
         };

@@ -98,7 +98,7 @@ impl<'a> Iterator for Iter<'a> {
 impl Labels {
     /// The label set without labels.
     pub fn empty() -> Self {
-        Labels { text: Arc::from("") }
+        Self { text: Arc::from("") }
     }
 
     /// Builds a set from pairs in any order. Pairs with an empty value are left out.
@@ -131,7 +131,7 @@ impl Labels {
             push_str(&mut text, label.name);
             push_str(&mut text, label.value);
         }
-        Labels { text: Arc::from(text) }
+        Self { text: Arc::from(text) }
     }
 
     /// The labels, sorted by name.
@@ -170,7 +170,7 @@ impl Labels {
     }
 
     /// This set without the labels that `drop` names.
-    pub fn without(&self, drop: impl Fn(&str) -> bool) -> Labels {
+    pub fn without(&self, drop: impl Fn(&str) -> bool) -> Self {
         if !self.iter().any(|l| drop(l.name)) {
             return self.clone();
         }
@@ -178,14 +178,14 @@ impl Labels {
     }
 
     /// This set with only the labels that `keep` names.
-    pub fn only(&self, keep: impl Fn(&str) -> bool) -> Labels {
+    pub fn only(&self, keep: impl Fn(&str) -> bool) -> Self {
         self.without(|name| !keep(name))
     }
 
     /// This set extended by `other`, whose labels win where both have a name.
     ///
     /// This is how external labels are attached: they always override a series' own.
-    pub fn extended(&self, other: &Labels) -> Labels {
+    pub fn extended(&self, other: &Self) -> Self {
         if other.is_empty() {
             return self.clone();
         }
@@ -227,7 +227,7 @@ impl Labels {
 
 impl Default for Labels {
     fn default() -> Self {
-        Labels::empty()
+        Self::empty()
     }
 }
 

@@ -21,10 +21,10 @@ impl MatchOp {
     /// The operator as PromQL writes it.
     pub fn as_str(self) -> &'static str {
         match self {
-            MatchOp::Equal => "=",
-            MatchOp::NotEqual => "!=",
-            MatchOp::Regex => "=~",
-            MatchOp::NotRegex => "!~",
+            Self::Equal => "=",
+            Self::NotEqual => "!=",
+            Self::Regex => "=~",
+            Self::NotRegex => "!~",
         }
     }
 }
@@ -68,12 +68,12 @@ impl Matcher {
                     MatcherError { name: name.to_owned(), op, value: value.to_owned(), cause }
                 })?),
             };
-        Ok(Matcher { name: name.into(), op, value: value.into(), regex })
+        Ok(Self { name: name.into(), op, value: value.into(), regex })
     }
 
     /// `name="value"`, which cannot fail.
     pub fn equal(name: &str, value: &str) -> Self {
-        Matcher { name: name.into(), op: MatchOp::Equal, value: value.into(), regex: None }
+        Self { name: name.into(), op: MatchOp::Equal, value: value.into(), regex: None }
     }
 
     /// Which label it looks at.
@@ -163,10 +163,10 @@ impl ExternalMatch {
             match external.get(matcher.name()) {
                 None => rest.push(matcher.clone()),
                 Some(value) if matcher.matches(value) => {}
-                Some(_) => return ExternalMatch::Nothing,
+                Some(_) => return Self::Nothing,
             }
         }
-        ExternalMatch::Rest(rest)
+        Self::Rest(rest)
     }
 }
 

@@ -102,7 +102,7 @@ pub struct RelabelConfig {
 
 impl Default for RelabelConfig {
     fn default() -> Self {
-        RelabelConfig {
+        Self {
             source_labels: Vec::new(),
             separator: ";".to_owned(),
             regex: "(.*)".to_owned(),
@@ -176,7 +176,7 @@ impl Relabeling {
             let regex = Regex::new(&config.regex).map_err(|cause| RelabelError::Regex { rule, cause })?;
             Ok(Rule { config, regex })
         });
-        Ok(Relabeling { rules: checked.collect::<Result<_, _>>()? })
+        Ok(Self { rules: checked.collect::<Result<_, _>>()? })
     }
 
     /// Whether there is no rule.

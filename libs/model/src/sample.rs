@@ -29,6 +29,6 @@ pub struct Sample {
 impl Sample {
     /// A sample at `millis` milliseconds since the epoch.
     pub const fn new(millis: i64, value: f64) -> Self {
-        Sample { timestamp: Timestamp::from_millis(millis), value }
+        Self { timestamp: Timestamp::from_millis(millis), value }
     }
 }

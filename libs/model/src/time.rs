@@ -12,20 +12,20 @@ pub struct Timestamp(i64);
 
 impl Timestamp {
     /// The earliest instant; as a bound it means "from the beginning".
-    pub const MIN: Timestamp = Timestamp(i64::MIN);
+    pub const MIN: Self = Self(i64::MIN);
     /// The latest instant; as a bound it means "no end".
-    pub const MAX: Timestamp = Timestamp(i64::MAX);
+    pub const MAX: Self = Self(i64::MAX);
     /// The Unix epoch.
-    pub const EPOCH: Timestamp = Timestamp(0);
+    pub const EPOCH: Self = Self(0);
 
     /// The instant `millis` milliseconds after the epoch (before it when negative).
     pub const fn from_millis(millis: i64) -> Self {
-        Timestamp(millis)
+        Self(millis)
     }
 
     /// The instant nearest to `seconds` after the epoch; saturates, and NaN becomes the epoch.
     pub fn from_secs_f64(seconds: f64) -> Self {
-        Timestamp((seconds * 1000.0).round() as i64)
+        Self((seconds * 1000.0).round() as i64)
     }
 
     /// Milliseconds since the epoch.
@@ -40,26 +40,26 @@ impl Timestamp {
 
     /// This instant moved by `millis`, which may be negative; saturates.
     pub const fn offset_millis(self, millis: i64) -> Self {
-        Timestamp(self.0.saturating_add(millis))
+        Self(self.0.saturating_add(millis))
     }
 
     /// Milliseconds from `earlier` to `self`, negative when `self` is the earlier one; saturates.
-    pub const fn millis_since(self, earlier: Timestamp) -> i64 {
+    pub const fn millis_since(self, earlier: Self) -> i64 {
         self.0.saturating_sub(earlier.0)
     }
 }
 
 impl Add<Duration> for Timestamp {
-    type Output = Timestamp;
-    fn add(self, length: Duration) -> Timestamp {
-        Timestamp(self.0.saturating_add(i64::try_from(length.as_millis()).unwrap_or(i64::MAX)))
+    type Output = Self;
+    fn add(self, length: Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(length.as_millis()).unwrap_or(i64::MAX)))
     }
 }
 
 impl Sub<Duration> for Timestamp {
-    type Output = Timestamp;
-    fn sub(self, length: Duration) -> Timestamp {
-        Timestamp(self.0.saturating_sub(i64::try_from(length.as_millis()).unwrap_or(i64::MAX)))
+    type Output = Self;
+    fn sub(self, length: Duration) -> Self {
+        Self(self.0.saturating_sub(i64::try_from(length.as_millis()).unwrap_or(i64::MAX)))
     }
 }
 
@@ -88,11 +88,11 @@ pub struct TimeRange {
 
 impl TimeRange {
     /// The range of all instants.
-    pub const ALL: TimeRange = TimeRange { min: Timestamp::MIN, max: Timestamp::MAX };
+    pub const ALL: Self = Self { min: Timestamp::MIN, max: Timestamp::MAX };
 
     /// The range from `min` to `max`, both included.
     pub const fn new(min: Timestamp, max: Timestamp) -> Self {
-        TimeRange { min, max }
+        Self { min, max }
     }
 
     /// Whether no instant belongs to the range.
@@ -106,13 +106,13 @@ impl TimeRange {
     }
 
     /// Whether some instant belongs to both ranges.
-    pub fn overlaps(&self, other: &TimeRange) -> bool {
+    pub fn overlaps(&self, other: &Self) -> bool {
         !self.is_empty() && !other.is_empty() && self.min <= other.max && other.min <= self.max
     }
 
     /// The instants that belong to both ranges; possibly empty.
-    pub fn intersect(&self, other: &TimeRange) -> TimeRange {
-        TimeRange { min: self.min.max(other.min), max: self.max.min(other.max) }
+    pub fn intersect(&self, other: &Self) -> Self {
+        Self { min: self.min.max(other.min), max: self.max.min(other.max) }
     }
 }
 

@@ -45,7 +45,7 @@ pub struct ClientOptions {
 
 impl Default for ClientOptions {
     fn default() -> Self {
-        ClientOptions {
+        Self {
             connect_timeout: Duration::from_secs(5),
             timeout: Duration::from_secs(30),
             stream_timeout: Duration::from_secs(120),
@@ -118,7 +118,7 @@ impl Client {
             .pool_idle_timeout(POOL_IDLE)
             .pool_timer(TokioTimer::new())
             .build(connector);
-        Ok(Client { http, base: base.into(), options })
+        Ok(Self { http, base: base.into(), options })
     }
 
     /// The URL asked, without a slash at its end.

@@ -33,27 +33,27 @@ impl ErrorType {
     /// The word in `errorType`.
     pub fn name(self) -> &'static str {
         match self {
-            ErrorType::BadData => "bad_data",
-            ErrorType::Execution => "execution",
-            ErrorType::Canceled => "canceled",
-            ErrorType::Timeout => "timeout",
-            ErrorType::Internal => "internal",
-            ErrorType::Unavailable => "unavailable",
-            ErrorType::NotFound => "not_found",
-            ErrorType::NotAcceptable => "not_acceptable",
+            Self::BadData => "bad_data",
+            Self::Execution => "execution",
+            Self::Canceled => "canceled",
+            Self::Timeout => "timeout",
+            Self::Internal => "internal",
+            Self::Unavailable => "unavailable",
+            Self::NotFound => "not_found",
+            Self::NotAcceptable => "not_acceptable",
         }
     }
 
     /// The status as Prometheus has it. 499 is nginx' "client closed request".
     pub fn status(self) -> StatusCode {
         match self {
-            ErrorType::BadData => StatusCode::BAD_REQUEST,
-            ErrorType::Execution => StatusCode::UNPROCESSABLE_ENTITY,
-            ErrorType::Canceled => StatusCode::from_u16(499).unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
-            ErrorType::Timeout => StatusCode::SERVICE_UNAVAILABLE,
-            ErrorType::Internal | ErrorType::Unavailable => StatusCode::INTERNAL_SERVER_ERROR,
-            ErrorType::NotFound => StatusCode::NOT_FOUND,
-            ErrorType::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
+            Self::BadData => StatusCode::BAD_REQUEST,
+            Self::Execution => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Canceled => StatusCode::from_u16(499).unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
+            Self::Timeout => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Internal | Self::Unavailable => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
         }
     }
 }
@@ -71,7 +71,7 @@ pub struct ApiError {
 impl ApiError {
     /// An error of a kind.
     pub fn new(kind: ErrorType, message: impl Into<String>) -> Self {
-        ApiError { kind, message: message.into() }
+        Self { kind, message: message.into() }
     }
 
     /// The JSON body of the answer.
@@ -88,7 +88,7 @@ impl ApiError {
 
 impl From<ParamError> for ApiError {
     fn from(error: ParamError) -> Self {
-        ApiError::new(ErrorType::BadData, error.to_string())
+        Self::new(ErrorType::BadData, error.to_string())
     }
 }
 
@@ -129,9 +129,9 @@ impl Envelope {
         infos: &[String],
     ) -> Result<Vec<u8>, serde_json::Error> {
         let mut out = Vec::new();
-        Envelope::begin(&mut out);
+        Self::begin(&mut out);
         data.serialize(&mut serde_json::Serializer::with_formatter(&mut out, HtmlSafe))?;
-        Envelope::end(&mut out, warnings, infos);
+        Self::end(&mut out, warnings, infos);
         Ok(out)
     }
 }

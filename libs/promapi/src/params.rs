@@ -47,7 +47,7 @@ pub enum ParamError {
 impl ParamError {
     /// A value of `name` that makes no sense because of `cause`.
     pub fn invalid(name: &str, cause: impl Into<String>) -> Self {
-        ParamError::Invalid { name: name.to_owned(), cause: cause.into() }
+        Self::Invalid { name: name.to_owned(), cause: cause.into() }
     }
 }
 
@@ -97,7 +97,7 @@ impl Params {
                 pairs.push((unescape(name)?, unescape(value)?));
             }
         }
-        Ok(Params { pairs })
+        Ok(Self { pairs })
     }
 
     /// The first value of `name`; an empty one counts as absent, as in Prometheus.

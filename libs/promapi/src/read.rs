@@ -185,7 +185,7 @@ impl ReadStream {
         let content_type = response.headers().get(header::CONTENT_TYPE).and_then(|t| t.to_str().ok());
         let content_type = content_type.unwrap_or("").to_owned();
         let body = response.into_body();
-        let mut stream = ReadStream { source: Source::Over, limits, ready: VecDeque::new(), last_bytes: 0 };
+        let mut stream = Self { source: Source::Over, limits, ready: VecDeque::new(), last_bytes: 0 };
         if content_type.starts_with(STREAMED) {
             stream.source = Source::Frames { body, decoder: FrameDecoder::new() };
         } else if content_type.starts_with(SAMPLES) {
@@ -287,7 +287,7 @@ impl From<wire::Chunk> for ReadChunk {
             wire::chunk::Encoding::Unknown => ChunkEncoding::Unknown(chunk.r#type),
         };
         let range = TimeRange::new(time(chunk.min_time_ms), time(chunk.max_time_ms));
-        ReadChunk { range, encoding, data: chunk.data }
+        Self { range, encoding, data: chunk.data }
     }
 }
 

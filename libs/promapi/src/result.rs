@@ -96,14 +96,14 @@ impl ResultWriter {
     /// Opens a vector; add [`ResultWriter::sample`] and [`ResultWriter::histogram_sample`].
     pub fn vector(out: &mut Vec<u8>) -> Self {
         out.extend_from_slice(br#""resultType":"vector","result":["#);
-        ResultWriter { first: true, list: List::None }
+        Self { first: true, list: List::None }
     }
 
     /// Opens a matrix; for each series add [`begin_series`](Self::begin_series), its samples and
     /// [`end_series`](Self::end_series).
     pub fn matrix(out: &mut Vec<u8>) -> Self {
         out.extend_from_slice(br#""resultType":"matrix","result":["#);
-        ResultWriter { first: true, list: List::None }
+        Self { first: true, list: List::None }
     }
 
     /// Adds a float element to a vector.

@@ -43,7 +43,7 @@ struct Prometheus {
 
 impl Prometheus {
     /// Starts one below `/prefix`, and waits until it is ready and has scraped itself a few times.
-    async fn start() -> Option<Prometheus> {
+    async fn start() -> Option<Self> {
         // Two tries: another process may take the port between our look and Prometheus' own.
         for _ in 0..2 {
             let dir = tempfile::tempdir().unwrap();
@@ -68,7 +68,7 @@ impl Prometheus {
                 }
                 Err(error) => panic!("start prometheus: {error}"),
             };
-            let mut prometheus = Prometheus { process, url: format!("http://{address}/prefix/"), _dir: dir };
+            let mut prometheus = Self { process, url: format!("http://{address}/prefix/"), _dir: dir };
             let deadline = Instant::now() + Duration::from_secs(60);
             loop {
                 if prometheus.has_scraped().await {

@@ -30,7 +30,7 @@ pub enum QueryError {
 impl QueryError {
     /// An [`Execution`](Self::Execution) error with this text.
     pub(crate) fn execution(text: impl Into<String>) -> Self {
-        QueryError::Execution(text.into())
+        Self::Execution(text.into())
     }
 }
 
@@ -53,7 +53,7 @@ pub struct LimitError {
 
 impl fmt::Display for LimitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let LimitError { name, unit, limit, wanted, others, place } = self;
+        let Self { name, unit, limit, wanted, others, place } = self;
         if let Some(place) = place {
             write!(f, "{place}: ")?;
         }

@@ -31,7 +31,7 @@ struct Fuse {
 #[cfg(test)]
 impl Default for Fuse {
     fn default() -> Self {
-        Fuse { looks: Default::default(), blows_at: u64::MAX }
+        Self { looks: Default::default(), blows_at: u64::MAX }
     }
 }
 
@@ -83,7 +83,7 @@ impl Interrupt {
     /// A flag that is raised after so many looks at it.
     pub(crate) fn fused(looks: u64) -> Self {
         let fuse = Fuse { blows_at: looks, ..Fuse::default() };
-        Interrupt { state: Arc::default(), fuse: Arc::new(fuse) }
+        Self { state: Arc::default(), fuse: Arc::new(fuse) }
     }
 
     /// How often it was looked at.

@@ -26,33 +26,33 @@ const MAX_NAMES: usize = 100;
 impl Default for NeededLabels {
     /// All.
     fn default() -> Self {
-        NeededLabels::AllBut(BTreeSet::new())
+        Self::AllBut(BTreeSet::new())
     }
 }
 
 impl NeededLabels {
     /// None at all, as for `count(m)`.
     pub(crate) fn none() -> Self {
-        NeededLabels::Only(BTreeSet::new())
+        Self::Only(BTreeSet::new())
     }
 
     /// Whether a label is needed.
     pub fn contains(&self, name: &str) -> bool {
         match self {
-            NeededLabels::Only(names) => names.contains(name),
-            NeededLabels::AllBut(names) => !names.contains(name),
+            Self::Only(names) => names.contains(name),
+            Self::AllBut(names) => !names.contains(name),
         }
     }
 
     /// Whether nothing may be left out.
     pub fn is_all(&self) -> bool {
-        matches!(self, NeededLabels::AllBut(names) if names.is_empty())
+        matches!(self, Self::AllBut(names) if names.is_empty())
     }
 
     /// The same as far as it is about other labels than name, type and unit, for people to read.
     pub(crate) fn unreserved(&self) -> Self {
         let mut shown = self.clone();
-        let (NeededLabels::Only(names) | NeededLabels::AllBut(names)) = &mut shown;
+        let (Self::Only(names) | Self::AllBut(names)) = &mut shown;
         names.retain(|name| !is_reserved(name));
         shown
     }
@@ -60,11 +60,11 @@ impl NeededLabels {
     /// These and `names`.
     pub(crate) fn and<'a>(self, names: impl IntoIterator<Item = &'a str>) -> Self {
         let names = names.into_iter().map(str::to_owned).collect();
-        self.union(NeededLabels::Only(names))
+        self.union(Self::Only(names))
     }
 
     /// What either needs, or all where that is a long list: an expression may have thousands of operators.
-    pub(crate) fn union(self, other: NeededLabels) -> Self {
+    pub(crate) fn union(self, other: Self) -> Self {
         use NeededLabels::{AllBut, Only};
         let union = match (self, other) {
             (Only(mut a), Only(b)) => {
@@ -78,7 +78,7 @@ impl NeededLabels {
             }
         };
         match &union {
-            Only(names) | AllBut(names) if names.len() > MAX_NAMES => NeededLabels::default(),
+            Only(names) | AllBut(names) if names.len() > MAX_NAMES => Self::default(),
             _ => union,
         }
     }
@@ -105,10 +105,10 @@ impl fmt::Display for NeededLabels {
     /// As `instance, job`, `all but pod` or `none`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (word, names) = match self {
-            NeededLabels::Only(names) if names.is_empty() => ("none", names),
-            NeededLabels::Only(names) => ("", names),
-            NeededLabels::AllBut(names) if names.is_empty() => ("all", names),
-            NeededLabels::AllBut(names) => ("all but ", names),
+            Self::Only(names) if names.is_empty() => ("none", names),
+            Self::Only(names) => ("", names),
+            Self::AllBut(names) if names.is_empty() => ("all", names),
+            Self::AllBut(names) => ("all but ", names),
         };
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         write!(f, "{word}{}", names.join(", "))

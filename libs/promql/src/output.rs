@@ -29,7 +29,7 @@ pub struct Held {
 
 impl Held {
     pub(crate) fn new(hold: Hold) -> Self {
-        Held { _hold: Arc::new(hold) }
+        Self { _hold: Arc::new(hold) }
     }
 }
 
@@ -109,7 +109,7 @@ impl MatrixSeries {
         }
         let samples = self.floats.len() * size_of::<Sample>()
             + self.histograms.len() * size_of::<(Timestamp, Arc<FloatHistogram>)>();
-        (size_of::<MatrixSeries>() + self.labels.size_bytes() + samples + histograms) as u64
+        (size_of::<Self>() + self.labels.size_bytes() + samples + histograms) as u64
     }
 }
 

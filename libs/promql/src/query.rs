@@ -37,7 +37,7 @@ pub struct QueryParams {
 impl QueryParams {
     /// A query at one instant, with a lookback of 5 minutes and replicas merged by penalty.
     pub fn instant(at: Timestamp) -> Self {
-        QueryParams {
+        Self {
             start: at,
             end: at,
             step: None,
@@ -50,7 +50,7 @@ impl QueryParams {
 
     /// A query at `start`, `start + step`, ... up to `end`, otherwise as [`instant`](Self::instant).
     pub fn range(start: Timestamp, end: Timestamp, step: Duration) -> Self {
-        QueryParams { end, step: Some(step), ..Self::instant(start) }
+        Self { end, step: Some(step), ..Self::instant(start) }
     }
 }
 
@@ -87,7 +87,7 @@ pub struct EngineOptions {
 impl Default for EngineOptions {
     /// 200 million samples and 1 GiB a query, no limit for all queries together, as many workers as the machine has cores, only the stable language.
     fn default() -> Self {
-        EngineOptions {
+        Self {
             parse: ParseOptions::default(),
             subquery_step: Duration::from_secs(60),
             delayed_name_removal: false,
@@ -188,8 +188,8 @@ impl Query {
     /// # Errors
     /// [`QueryError::Parse`] for a text that is no expression, [`QueryError::BadParameter`] for parameters that do not fit,
     /// [`QueryError::Limit`] for a query whose size is beyond the budget whatever the data.
-    pub fn plan(text: &str, params: &QueryParams, engine: &EngineOptions) -> Result<Query, QueryError> {
-        Ok(Query { plan: Arc::new(Plan::build(text, params, engine)?) })
+    pub fn plan(text: &str, params: &QueryParams, engine: &EngineOptions) -> Result<Self, QueryError> {
+        Ok(Self { plan: Arc::new(Plan::build(text, params, engine)?) })
     }
 
     /// The series it needs, as far as they are known before there are any.

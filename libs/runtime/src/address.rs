@@ -82,7 +82,7 @@ impl FromStr for ListenAddress {
         let port = port
             .parse()
             .map_err(|_| AddressError::BadPort { address: text.to_owned(), port: port.to_owned() })?;
-        Ok(ListenAddress { host: host.to_owned(), port })
+        Ok(Self { host: host.to_owned(), port })
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) struct Deadline<S> {
 
 impl<S> Deadline<S> {
     pub(crate) fn new(inner: S) -> Self {
-        Deadline { inner }
+        Self { inner }
     }
 }
 

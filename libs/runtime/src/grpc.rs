@@ -42,7 +42,7 @@ pub struct GrpcOptions {
 
 impl Default for GrpcOptions {
     fn default() -> Self {
-        GrpcOptions {
+        Self {
             stream_window_bytes: 256 << 10,
             connection_window_bytes: 16 << 20,
             send_buffer_bytes: 256 << 10,
@@ -58,10 +58,10 @@ impl Default for GrpcOptions {
 impl From<&CommonArgs> for GrpcOptions {
     fn from(args: &CommonArgs) -> Self {
         let age = args.grpc_server_max_connection_age;
-        GrpcOptions {
+        Self {
             grace: args.grpc_grace_period,
             max_connection_age: (!age.is_zero()).then_some(age),
-            ..GrpcOptions::default()
+            ..Self::default()
         }
     }
 }
@@ -91,7 +91,7 @@ impl GrpcServer {
     /// # Errors
     /// Names the address and what is wrong with it.
     pub async fn bind(address: &ListenAddress, options: GrpcOptions) -> Result<Self, BindError> {
-        Ok(GrpcServer { listener: Listener::bind(address).await?, options })
+        Ok(Self { listener: Listener::bind(address).await?, options })
     }
 
     /// The address in fact bound.
@@ -113,7 +113,7 @@ impl GrpcServer {
         probes: Probes,
         shutdown: Shutdown,
     ) -> Result<(), GrpcServerError> {
-        let GrpcServer { listener, options } = self;
+        let Self { listener, options } = self;
         let (reporter, health) = tonic_health::server::health_reporter();
         let reflection = || {
             descriptors

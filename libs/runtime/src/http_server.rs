@@ -25,7 +25,7 @@ impl HttpServer {
     /// # Errors
     /// Names the address and what is wrong with it.
     pub async fn bind(address: &ListenAddress) -> Result<Self, BindError> {
-        Ok(HttpServer { listener: Listener::bind(address).await? })
+        Ok(Self { listener: Listener::bind(address).await? })
     }
 
     /// The address in fact bound.

@@ -208,7 +208,7 @@ impl Line {
         if format == LogFormat::Json {
             text.push('{');
         }
-        Line { format, text }
+        Self { format, text }
     }
 
     fn pair(&mut self, key: &str, value: &Value) {
@@ -298,7 +298,7 @@ mod tests {
     fn speak() {
         let span = tracing::info_span!("query", query_id = 7, component = "querier", store = "outer");
         let _inside = span.enter();
-        tracing::warn!(store = "eu-1", took = 1.5, ok = false, err = "a \"b\"\nc", "store is slow");
+        tracing::warn!(store = "eu-1", took = 1.5, ok = false, error = "a \"b\"\nc", "store is slow");
     }
 
     #[test]
@@ -309,7 +309,7 @@ mod tests {
         });
         let after_time = |line: &str| line.split_once(' ').map(|(ts, rest)| (ts.len(), rest.to_owned()));
         let expected = "level=warn component=querier msg=\"store is slow\" store=eu-1 took=1.5 ok=false \
-                        err=\"a \\\"b\\\"\\nc\" query_id=7\n";
+                        error=\"a \\\"b\\\"\\nc\" query_id=7\n";
         assert_eq!(
             after_time(&lines[0]),
             Some(("ts=2026-08-01T10:00:00.123456789Z".len(), expected.to_owned()))

@@ -46,7 +46,7 @@ impl Metrics {
     pub fn new(mut registry: Registry) -> Self {
         registry.register_collector(Box::new(process::ProcessCollector));
         register_build_info(&Version::CURRENT, &mut registry);
-        Metrics { registry: Arc::new(registry) }
+        Self { registry: Arc::new(registry) }
     }
 
     /// The content type and text for a client that sent this `Accept` header.
@@ -56,7 +56,7 @@ impl Metrics {
         let mut text = String::with_capacity(16 << 10);
         // Writing to a `String` does not fail; an encoder of a collector that does leaves its part out.
         if let Err(error) = prometheus_client::encoding::text::encode(&mut text, &self.registry) {
-            tracing::error!(err = %error, "encode metrics");
+            tracing::error!(error = %error, "encode metrics");
         }
         if text::accepts_openmetrics(accept) {
             (text::OPENMETRICS, text::polish_openmetrics(&text))

@@ -45,7 +45,7 @@ impl Probes {
     /// Switches that say "healthy, not ready: starting".
     pub fn new() -> Self {
         let health = Health { not_ready: Some("starting".into()), unhealthy: None };
-        Probes { state: Arc::new(watch::Sender::new(State { health, stopping: false })) }
+        Self { state: Arc::new(watch::Sender::new(State { health, stopping: false })) }
     }
 
     /// What the probes say now.

@@ -56,7 +56,7 @@ impl Reload {
             match hook().await {
                 Ok(()) => info!(what = %name, "reloaded"),
                 Err(cause) => {
-                    error!(what = %name, err = %cause, "reload failed, the old configuration stays");
+                    error!(what = %name, error = %cause, "reload failed, the old configuration stays");
                     failures.push(format!("{name}: {cause}"));
                 }
             }

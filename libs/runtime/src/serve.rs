@@ -58,7 +58,7 @@ impl Listener {
             },
             host_and_port => TcpListener::bind(host_and_port).await,
         };
-        let listen = |inner: TcpListener| Ok(Listener { address: inner.local_addr()?, inner });
+        let listen = |inner: TcpListener| Ok(Self { address: inner.local_addr()?, inner });
         bound.and_then(listen).map_err(|source| BindError { address: address.clone(), source })
     }
 
@@ -98,9 +98,9 @@ impl Listener {
                     let (options, shutdown) = (options.clone(), shutdown.clone());
                     connections.spawn(connection.serve(server, service, options, shutdown));
                 }
-                Err(error) if is_of_the_connection(&error) => debug!(err = %error, "accept"),
+                Err(error) if is_of_the_connection(&error) => debug!(error = %error, "accept"),
                 Err(error) => {
-                    warn!(address = %self.address, err = %error, "accept");
+                    warn!(address = %self.address, error = %error, "accept");
                     sleep(ACCEPT_BACKOFF).await;
                 }
             }
@@ -159,10 +159,10 @@ impl Connection {
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let Connection { stream, remote, local } = self;
+        let Self { stream, remote, local } = self;
         // Without this, small frames wait for the acknowledgement of earlier ones.
         if let Err(error) = stream.set_nodelay(true) {
-            debug!(%remote, err = %error, "set TCP_NODELAY");
+            debug!(%remote, error = %error, "set TCP_NODELAY");
         }
         let service = service.map_request(move |mut request: Request<Incoming>| {
             let connection = TcpConnectInfo { local_addr: Some(local), remote_addr: Some(remote) };
@@ -186,7 +186,7 @@ impl Connection {
             }
         };
         if let Err(error) = outcome {
-            debug!(%remote, err = %error, "connection ended");
+            debug!(%remote, error = %error, "connection ended");
         }
     }
 }

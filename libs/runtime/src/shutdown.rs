@@ -19,8 +19,8 @@ impl Shutdown {
     }
 
     /// A node below this one.
-    pub fn child(&self) -> Shutdown {
-        Shutdown { token: self.token.child_token() }
+    pub fn child(&self) -> Self {
+        Self { token: self.token.child_token() }
     }
 
     /// Tells this node and all below it to stop. Telling them again changes nothing.

@@ -44,7 +44,7 @@ impl Supervisor {
     /// A supervisor without tasks; `grace` bounds the end from the first signal on.
     pub fn new(probes: Probes, grace: Duration) -> Self {
         let (shutdown, reload, gate) = (Shutdown::new(), Reload::new(), Gate::new());
-        Supervisor { probes, shutdown, reload, gate, grace, tasks: Tasks::default() }
+        Self { probes, shutdown, reload, gate, grace, tasks: Tasks::default() }
     }
 
     /// The word to stop that this supervisor gives; triggering it ends the role with code 0.
@@ -78,7 +78,7 @@ impl Supervisor {
         let mut signals = match Signals::install() {
             Ok(signals) => signals,
             Err(cause) => {
-                error!(err = %cause, "install signal handlers");
+                error!(error = %cause, "install signal handlers");
                 return ExitCode::from(EXIT_ERROR);
             }
         };
@@ -134,7 +134,7 @@ struct Signals {
 
 impl Signals {
     fn install() -> std::io::Result<Self> {
-        Ok(Signals {
+        Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
@@ -178,7 +178,7 @@ impl Tasks {
         };
         let task = self.names.remove(&id).unwrap_or_default();
         if let Err(cause) = &outcome {
-            error!(%task, err = %cause, "task failed");
+            error!(%task, error = %cause, "task failed");
         }
         Some(outcome.is_ok())
     }

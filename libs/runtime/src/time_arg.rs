@@ -31,8 +31,8 @@ impl TimeArg {
     /// The instant meant when the clock shows `now`; saturates.
     pub fn at(self, now: Timestamp) -> Timestamp {
         match self {
-            TimeArg::Absolute(at) => at,
-            TimeArg::Relative(millis) => now.offset_millis(millis),
+            Self::Absolute(at) => at,
+            Self::Relative(millis) => now.offset_millis(millis),
         }
     }
 }
@@ -44,21 +44,21 @@ impl FromStr for TimeArg {
         if let Ok(at) = OffsetDateTime::parse(text, &Rfc3339) {
             // Years 0 to 9999 are far inside i64 milliseconds.
             let millis = at.unix_timestamp_nanos().div_euclid(1_000_000);
-            return Ok(TimeArg::Absolute(Timestamp::from_millis(millis as i64)));
+            return Ok(Self::Absolute(Timestamp::from_millis(millis as i64)));
         }
         let (sign, length) = match text.strip_prefix('-') {
             Some(length) => (-1, length),
             None => (1, text.strip_prefix('+').unwrap_or(text)),
         };
         let length = parse_duration(length).map_err(|_| TimeArgError(text.to_owned()))?;
-        Ok(TimeArg::Relative(sign * length.as_millis() as i64))
+        Ok(Self::Relative(sign * length.as_millis() as i64))
     }
 }
 
 impl fmt::Display for TimeArg {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            TimeArg::Absolute(at) => {
+            Self::Absolute(at) => {
                 let nanos = i128::from(at.as_millis()) * 1_000_000;
                 let text = OffsetDateTime::from_unix_timestamp_nanos(nanos)
                     .ok()
@@ -66,7 +66,7 @@ impl fmt::Display for TimeArg {
                     .unwrap_or_else(|| format!("{at}ms"));
                 f.write_str(&text)
             }
-            TimeArg::Relative(millis) => {
+            Self::Relative(millis) => {
                 let sign = if *millis < 0 { "-" } else { "" };
                 let length = std::time::Duration::from_millis(millis.unsigned_abs());
                 write!(f, "{sign}{}", format_duration(length))

@@ -26,7 +26,7 @@ pub struct Version {
 
 impl Version {
     /// This build.
-    pub const CURRENT: Version = Version {
+    pub const CURRENT: Self = Self {
         version: env!("CARGO_PKG_VERSION"),
         revision: or_unknown(option_env!("ISTHMUS_REVISION")),
         branch: or_unknown(option_env!("ISTHMUS_BRANCH")),
@@ -47,7 +47,7 @@ const fn or_unknown(value: Option<&'static str>) -> &'static str {
 /// Several lines, as `--version` prints them behind the program's name.
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Version { version, revision, branch, build_date, rustc, os, arch } = self;
+        let Self { version, revision, branch, build_date, rustc, os, arch } = self;
         writeln!(f, "version {version} (branch: {branch}, revision: {revision})")?;
         writeln!(f, "  build date:       {build_date}")?;
         writeln!(f, "  rustc version:    {rustc}")?;

@@ -316,7 +316,7 @@ impl ChildRole {
             .spawn()
             .unwrap();
         let lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let mut role = ChildRole { process, lines };
+        let mut role = Self { process, lines };
         role.expect("running");
         role
     }

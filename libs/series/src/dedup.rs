@@ -152,7 +152,7 @@ struct Side<T> {
 
 impl<T: Timeline> Side<T> {
     fn new(timeline: T, replica: &Replica) -> Self {
-        Side {
+        Self {
             timeline,
             at: 0,
             penalty: 0,

@@ -125,7 +125,7 @@ impl Merge {
     /// A merge of inputs 0 to `inputs - 1`.
     pub fn new(inputs: usize) -> Self {
         let input = || Input { head: None, batch: Vec::new().into_iter(), last: None, ended: false };
-        Merge {
+        Self {
             inputs: (0..inputs).map(|_| input()).collect(),
             tree: vec![0; inputs],
             built: false,

@@ -27,7 +27,7 @@ pub struct Samples {
 impl Samples {
     /// No samples.
     pub fn new() -> Self {
-        Samples::default()
+        Self::default()
     }
 
     /// Removes all samples and keeps the memory for the next series.

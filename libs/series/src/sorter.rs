@@ -27,7 +27,7 @@ pub struct SorterFull {
 impl SeriesSorter {
     /// A sorter that holds at most `limit_bytes` of labels and encoded chunks.
     pub fn new(limit_bytes: usize) -> Self {
-        SeriesSorter { series: Vec::new(), size_bytes: 0, limit_bytes }
+        Self { series: Vec::new(), size_bytes: 0, limit_bytes }
     }
 
     /// Adds a series, or a part of one, under its new labels. Parts of one series that follow each other are joined.

@@ -25,7 +25,7 @@ pub struct AggrChunk {
 impl AggrChunk {
     /// A stretch of raw samples.
     pub fn raw(chunk: Chunk) -> Self {
-        AggrChunk { raw: Some(chunk), ..AggrChunk::default() }
+        Self { raw: Some(chunk), ..Self::default() }
     }
 
     /// The chunks that are present: raw, count, sum, min, max, counter.

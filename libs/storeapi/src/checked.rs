@@ -41,7 +41,7 @@ impl Checks {
             .filter(|m| !is_removed(m.name()) && !answered_outside(m))
             .cloned()
             .collect();
-        Checks {
+        Self {
             bound: bound.without(is_removed),
             matchers,
             removed: if removes_replicas { removed } else { Vec::new() },

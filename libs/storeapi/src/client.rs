@@ -31,7 +31,7 @@ pub struct StoreClient {
 impl StoreClient {
     /// The store behind `channel`. `name` stands in error messages and has no other meaning.
     pub fn new(name: impl Into<Arc<str>>, channel: mesh::Channel) -> Self {
-        StoreClient { name: name.into(), channel, limits: WireLimits::default() }
+        Self { name: name.into(), channel, limits: WireLimits::default() }
     }
 
     /// The same with other limits on what the peer may send.

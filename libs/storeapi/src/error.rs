@@ -14,7 +14,7 @@ pub struct StoreError {
 impl StoreError {
     /// An error with this code. Only `Unavailable` says that trying again may help.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        StoreError { code, message: message.into(), retryable: code == Code::Unavailable }
+        Self { code, message: message.into(), retryable: code == Code::Unavailable }
     }
 
     /// The request makes no sense; repeating it will not help.
@@ -91,12 +91,12 @@ impl From<Status> for StoreError {
         if message.is_empty() {
             message = status.code().description().to_owned();
         }
-        StoreError::new(status.code(), message)
+        Self::new(status.code(), message)
     }
 }
 
 impl From<StoreError> for Status {
     fn from(error: StoreError) -> Self {
-        Status::new(error.code, error.message)
+        Self::new(error.code, error.message)
     }
 }

@@ -52,7 +52,7 @@ pub struct StoreInfo {
 impl StoreInfo {
     /// A component that serves the whole StoreAPI, as ours do.
     pub fn new(component: &str, label_sets: Vec<Labels>, range: TimeRange) -> Self {
-        StoreInfo {
+        Self {
             component: component.to_owned(),
             tsdbs: label_sets.iter().map(|labels| TsdbInfo { labels: labels.clone(), range }).collect(),
             label_sets,

@@ -21,7 +21,7 @@ pub struct WireLimits {
 
 impl Default for WireLimits {
     fn default() -> Self {
-        WireLimits {
+        Self {
             message_bytes: 64 << 20,
             labels: 128,
             name_bytes: 1 << 10,

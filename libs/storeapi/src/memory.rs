@@ -33,7 +33,7 @@ impl MemoryStore {
         let range = ranges.fold(TimeRange::new(Timestamp::MAX, Timestamp::MIN), |all, r| {
             TimeRange::new(all.min.min(r.min), all.max.max(r.max))
         });
-        MemoryStore { component: "sidecar".to_owned(), external, series, range }
+        Self { component: "sidecar".to_owned(), external, series, range }
     }
 
     /// A store of these floats, which it encodes in chunks of 120 samples.

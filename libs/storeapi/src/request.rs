@@ -97,7 +97,7 @@ pub struct SeriesRequest {
 impl SeriesRequest {
     /// Asks for the raw series that match, whole and unbatched.
     pub fn new(range: TimeRange, matchers: Vec<Matcher>) -> Self {
-        SeriesRequest {
+        Self {
             range,
             matchers,
             max_resolution: Duration::ZERO,
@@ -131,7 +131,7 @@ pub struct LabelNamesRequest {
 impl LabelNamesRequest {
     /// Asks for all names.
     pub fn new(range: TimeRange, matchers: Vec<Matcher>) -> Self {
-        LabelNamesRequest {
+        Self {
             range,
             matchers,
             partial_response: PartialResponse::Warn,
@@ -161,7 +161,7 @@ pub struct LabelValuesRequest {
 impl LabelValuesRequest {
     /// Asks for all values of `label`.
     pub fn new(label: &str, range: TimeRange, matchers: Vec<Matcher>) -> Self {
-        LabelValuesRequest {
+        Self {
             label: label.to_owned(),
             range,
             matchers,

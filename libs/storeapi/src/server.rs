@@ -43,14 +43,14 @@ pub struct StoreServer<S: ?Sized> {
 
 impl<S: ?Sized> Clone for StoreServer<S> {
     fn clone(&self) -> Self {
-        StoreServer { store: Arc::clone(&self.store), limits: self.limits }
+        Self { store: Arc::clone(&self.store), limits: self.limits }
     }
 }
 
 impl<S: Store + ?Sized> StoreServer<S> {
     /// Serves `store` within `limits`.
     pub fn new(store: Arc<S>, limits: RequestLimits) -> Self {
-        StoreServer { store, limits }
+        Self { store, limits }
     }
 
     /// Adds `thanos.Store` and `thanos.info.Info` to what a gRPC server serves.
@@ -79,7 +79,7 @@ where
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let StoreServer { store, limits } = self.clone();
+        let Self { store, limits } = self.clone();
         Box::pin(async move {
             let path = request.uri().path();
             Ok(match path {
@@ -168,7 +168,7 @@ impl Messages {
         limit: Option<usize>,
         limits: RequestLimits,
     ) -> Self {
-        Messages {
+        Self {
             source,
             accepted,
             batch_size: batch_size.max(1),
@@ -286,7 +286,7 @@ struct InfoServer<S: ?Sized>(Arc<S>);
 
 impl<S: Store + ?Sized> InfoServer<S> {
     fn service(store: Arc<S>) -> wire::info::info_server::InfoServer<Self> {
-        wire::info::info_server::InfoServer::new(InfoServer(store))
+        wire::info::info_server::InfoServer::new(Self(store))
     }
 }
 
@@ -306,7 +306,7 @@ pub struct MetadataServer<S: ?Sized>(Arc<S>);
 impl<S: MetadataStore + ?Sized> MetadataServer<S> {
     /// Adds the metadata of `store` to what a gRPC server serves.
     pub fn register(store: Arc<S>, routes: &mut RoutesBuilder) {
-        routes.add_service(wire::metadata_server::MetadataServer::new(MetadataServer(store)));
+        routes.add_service(wire::metadata_server::MetadataServer::new(Self(store)));
     }
 }
 

@@ -41,7 +41,7 @@ pub struct Aggregates {
 
 impl Aggregates {
     /// Takes a chunk apart. The parts share its bytes.
-    pub(crate) fn decode(chunk: &Chunk) -> Result<Aggregates, ChunkError> {
+    pub(crate) fn decode(chunk: &Chunk) -> Result<Self, ChunkError> {
         let mut rest = chunk.data.clone();
         let mut parts = [const { None }; 5];
         for (part, name) in parts.iter_mut().zip(NAMES) {
@@ -53,7 +53,7 @@ impl Aggregates {
             })?;
         }
         let [count, sum, min, max, counter] = parts;
-        Ok(Aggregates { count, sum, min, max, counter })
+        Ok(Self { count, sum, min, max, counter })
     }
 
     /// Puts the parts into one chunk that claims `range`: in a downsampled block from the end of the first window to

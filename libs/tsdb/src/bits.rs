@@ -141,7 +141,7 @@ impl BitWriter {
     pub(crate) fn after(header: &[u8]) -> Self {
         let mut bytes = Vec::with_capacity(256);
         bytes.extend_from_slice(header);
-        BitWriter { bytes, pending: 0, used: 0 }
+        Self { bytes, pending: 0, used: 0 }
     }
 
     /// Appends the low `bits` bits of `value`, at most 64.

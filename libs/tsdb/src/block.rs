@@ -143,7 +143,7 @@ impl Block {
             Tombstones::parse(&place, &bytes)
         };
         let tombstones = tombstones.map(parse).transpose()?;
-        Ok(Block { name, meta, index, segments, tombstones, is_tied: AtomicBool::new(false) })
+        Ok(Self { name, meta, index, segments, tombstones, is_tied: AtomicBool::new(false) })
     }
 
     /// What `meta.json` says.

@@ -34,19 +34,19 @@ pub enum Encoding {
 
 impl Encoding {
     /// Every encoding.
-    pub const ALL: [Encoding; 7] = [
-        Encoding::Xor,
-        Encoding::Histogram,
-        Encoding::FloatHistogram,
-        Encoding::Xor2,
-        Encoding::HistogramSt,
-        Encoding::FloatHistogramSt,
-        Encoding::Aggregates,
+    pub const ALL: [Self; 7] = [
+        Self::Xor,
+        Self::Histogram,
+        Self::FloatHistogram,
+        Self::Xor2,
+        Self::HistogramSt,
+        Self::FloatHistogramSt,
+        Self::Aggregates,
     ];
 
     /// The encoding that a block names by this byte; none where the byte is none of them.
-    pub fn from_byte(byte: u8) -> Option<Encoding> {
-        Encoding::ALL.into_iter().find(|encoding| encoding.byte() == byte)
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|encoding| encoding.byte() == byte)
     }
 
     /// The byte that names the encoding in blocks.
@@ -56,17 +56,17 @@ impl Encoding {
 
     /// Whether chunks of this encoding hold floats ([`Chunk::decode_floats`]).
     pub fn holds_floats(self) -> bool {
-        matches!(self, Encoding::Xor | Encoding::Xor2)
+        matches!(self, Self::Xor | Self::Xor2)
     }
 
     /// Whether chunks of this encoding hold histograms ([`Chunk::decode_histograms`]).
     pub fn holds_histograms(self) -> bool {
-        !self.holds_floats() && self != Encoding::Aggregates
+        !self.holds_floats() && self != Self::Aggregates
     }
 
     /// Whether chunks of this encoding may hold start timestamps.
     pub fn may_hold_starts(self) -> bool {
-        matches!(self, Encoding::Xor2 | Encoding::HistogramSt | Encoding::FloatHistogramSt)
+        matches!(self, Self::Xor2 | Self::HistogramSt | Self::FloatHistogramSt)
     }
 
     /// What chunks of this encoding hold, in words.
@@ -84,13 +84,13 @@ impl Encoding {
 impl fmt::Display for Encoding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Encoding::Xor => "XOR",
-            Encoding::Histogram => "histogram",
-            Encoding::FloatHistogram => "float histogram",
-            Encoding::Xor2 => "XOR2",
-            Encoding::HistogramSt => "histogram ST",
-            Encoding::FloatHistogramSt => "float histogram ST",
-            Encoding::Aggregates => "aggregate",
+            Self::Xor => "XOR",
+            Self::Histogram => "histogram",
+            Self::FloatHistogram => "float histogram",
+            Self::Xor2 => "XOR2",
+            Self::HistogramSt => "histogram ST",
+            Self::FloatHistogramSt => "float histogram ST",
+            Self::Aggregates => "aggregate",
         })
     }
 }
@@ -125,7 +125,7 @@ impl Chunk {
         match self.encoding {
             Encoding::Aggregates => self
                 .aggregates()
-                .map_or(0, |aggregates| aggregates.parts().flatten().map(Chunk::decoded_bytes).sum()),
+                .map_or(0, |aggregates| aggregates.parts().flatten().map(Self::decoded_bytes).sum()),
             encoding if encoding.holds_floats() => {
                 // A sample takes at least one bit.
                 self.sample_count().min(self.data.len() * 8) * size_of::<(i64, f64)>()

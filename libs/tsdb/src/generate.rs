@@ -79,7 +79,7 @@ pub struct Workload {
 impl Default for Workload {
     /// 10,000 series of 8 labels over two hours at 30 s: seven counters to three gauges, without churn or jitter.
     fn default() -> Self {
-        Workload {
+        Self {
             seed: 1,
             series: 10_000,
             series_per_target: 100,

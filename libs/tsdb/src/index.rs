@@ -66,7 +66,7 @@ struct Keep {
 
 impl Default for Keep {
     fn default() -> Self {
-        Keep { symbols_bytes: 24 << 20, table_bytes: 16 << 20, symbol_offsets: 1 << 20 }
+        Self { symbols_bytes: 24 << 20, table_bytes: 16 << 20, symbol_offsets: 1 << 20 }
     }
 }
 
@@ -94,7 +94,7 @@ impl Index {
         let table = section(BlockPart::PostingsTable, contents.postings_table, end, keep.table_bytes)?;
         let table = Table::open(table, contents.postings_table, version)?;
         let place = place.at(BlockPart::Series);
-        Ok(Index { file, place, version, contents, symbols, table })
+        Ok(Self { file, place, version, contents, symbols, table })
     }
 
     /// Which layout it has.

@@ -230,7 +230,7 @@ pub struct IndexStats {
 impl BlockMeta {
     /// The meta of a new block of level 1 without samples, which is its own only source.
     pub fn new(ulid: Ulid, min_time: Timestamp, max_time: Timestamp) -> Self {
-        BlockMeta {
+        Self {
             ulid,
             min_time,
             max_time,
@@ -248,7 +248,7 @@ impl BlockMeta {
     /// When it is no JSON, lacks `ulid`, `minTime`, `maxTime` or `version`, has a field of another type, times that
     /// exclude each other, or a version that is not known.
     pub fn parse(bytes: &[u8]) -> Result<Self, MetaError> {
-        let meta: BlockMeta = serde_json::from_slice(bytes)?;
+        let meta: Self = serde_json::from_slice(bytes)?;
         if meta.version != 1 {
             return Err(MetaError::Version(meta.version));
         }
@@ -292,7 +292,7 @@ impl ThanosMeta {
 
 impl Default for ThanosMeta {
     fn default() -> Self {
-        ThanosMeta {
+        Self {
             version: 0,
             labels: BTreeMap::new(),
             downsample: Downsample::default(),

@@ -14,7 +14,7 @@ pub(crate) struct Numbers(u64);
 impl Numbers {
     /// The sequence that belongs to all of `seeds`, in their order.
     pub(crate) fn of(seeds: &[u64]) -> Self {
-        Numbers(seeds.iter().fold(0, |state, seed| mixed(state ^ mixed(*seed))))
+        Self(seeds.iter().fold(0, |state, seed| mixed(state ^ mixed(*seed))))
     }
 
     #[inline]

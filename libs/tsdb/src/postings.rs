@@ -85,7 +85,7 @@ macro_rules! with {
 impl Postings {
     /// No series.
     pub fn empty() -> Self {
-        Postings(Repr::Decoded(Vec::new()))
+        Self(Repr::Decoded(Vec::new()))
     }
 
     /// The series of a list as an index has it, four bytes each; `None` where they do not ascend or a number is cut off.
@@ -93,7 +93,7 @@ impl Postings {
         let (numbers, rest) = bytes.as_chunks::<4>();
         // Big-endian numbers compare like their bytes, but as numbers they compare faster.
         let ascend = numbers.is_sorted_by(|a, b| u32::from_be_bytes(*a) < u32::from_be_bytes(*b));
-        (rest.is_empty() && ascend).then_some(Postings(Repr::Encoded(bytes)))
+        (rest.is_empty() && ascend).then_some(Self(Repr::Encoded(bytes)))
     }
 
     /// Number of series.
@@ -129,30 +129,30 @@ impl Postings {
     }
 
     /// The series that are in both.
-    pub fn intersect(&self, other: &Postings) -> Postings {
+    pub fn intersect(&self, other: &Self) -> Self {
         let (short, long) = if self.len() <= other.len() { (self, other) } else { (other, self) };
         let out = with!(short, a => with!(long, b => intersect(a, b)));
-        Postings(Repr::Decoded(out))
+        Self(Repr::Decoded(out))
     }
 
     /// The series that are here and not in `other`.
-    pub fn difference(&self, other: &Postings) -> Postings {
+    pub fn difference(&self, other: &Self) -> Self {
         if other.is_empty() {
             return self.clone();
         }
         let out = with!(self, a => with!(other, b => difference(a, b)));
-        Postings(Repr::Decoded(out))
+        Self(Repr::Decoded(out))
     }
 
     /// The series that are in one of `lists` at least.
-    pub fn union(lists: &[Postings]) -> Postings {
+    pub fn union(lists: &[Self]) -> Self {
         match lists {
-            [] => return Postings::empty(),
+            [] => return Self::empty(),
             [only] => return only.clone(),
             _ => {}
         }
         let mut union = Union::default();
-        union.numbers.reserve(lists.iter().map(Postings::len).sum());
+        union.numbers.reserve(lists.iter().map(Self::len).sum());
         for list in lists {
             with!(list, list => union.push(list));
         }
@@ -175,7 +175,7 @@ impl FromIterator<SeriesRef> for Postings {
         let mut numbers: Vec<u32> = series.into_iter().map(|series| series.0).collect();
         numbers.sort_unstable();
         numbers.dedup();
-        Postings(Repr::Decoded(numbers))
+        Self(Repr::Decoded(numbers))
     }
 }
 

@@ -57,7 +57,7 @@ impl LocalFile {
         if !metadata.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
-        Ok(LocalFile { file, size_bytes: metadata.len() })
+        Ok(Self { file, size_bytes: metadata.len() })
     }
 }
 

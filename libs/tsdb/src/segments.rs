@@ -72,7 +72,7 @@ struct Record {
 impl Segments {
     pub(crate) fn new(block: &Arc<str>, files: Vec<Arc<dyn ReadAt>>) -> Self {
         let files = files.into_iter().map(|file| Segment { file, is_checked: AtomicBool::new(false) });
-        Segments { place: Place::new(block, BlockPart::Directory), files: files.collect() }
+        Self { place: Place::new(block, BlockPart::Directory), files: files.collect() }
     }
 
     pub(crate) fn count(&self) -> usize {

@@ -42,7 +42,7 @@ impl StartReader {
             from => from,
         };
         let first_known = header & FIRST_KNOWN != 0;
-        StartReader { first_known, own_from, is_first_own: true, diff: 0, start: UNKNOWN_START }
+        Self { first_known, own_from, is_first_own: true, diff: 0, start: UNKNOWN_START }
     }
 
     /// Whether any start is known.

@@ -29,7 +29,7 @@ pub struct Tombstones {
 impl Tombstones {
     /// Nothing deleted.
     pub(crate) const fn none() -> Self {
-        Tombstones { intervals: BTreeMap::new() }
+        Self { intervals: BTreeMap::new() }
     }
 
     /// Marks the samples of `series` in `range`, both ends included, as deleted. An empty range changes nothing.
@@ -84,7 +84,7 @@ impl Tombstones {
             return Err(place.truncated(HEADER_BYTES as u64, 4, rest.len() as u64));
         };
         place.check(HEADER_BYTES as u64, u32::from_be_bytes(*checksum), crc32c::crc32c(stones))?;
-        let mut out = Tombstones::default();
+        let mut out = Self::default();
         let mut cursor = Cursor::new(stones);
         while !cursor.is_empty() {
             let offset = (HEADER_BYTES + cursor.at()) as u64;

@@ -13,7 +13,7 @@ impl Chunk {
     /// # Errors
     /// When the payload is damaged, has times that do not ascend, or is a chunk of [aggregates](Chunk::aggregates),
     /// which has no such form.
-    pub fn without_starts(&self) -> Result<Chunk, ChunkError> {
+    pub fn without_starts(&self) -> Result<Self, ChunkError> {
         let (encoding, data) = match self.encoding {
             Encoding::Xor | Encoding::Histogram | Encoding::FloatHistogram => return Ok(self.clone()),
             Encoding::Xor2 => (Encoding::Xor, self.floats_as_xor()?),
@@ -25,7 +25,7 @@ impl Chunk {
             }
             Encoding::Aggregates => return Err(self.wrong_kind("samples")),
         };
-        Ok(Chunk { range: self.range, encoding, data })
+        Ok(Self { range: self.range, encoding, data })
     }
 
     fn floats_as_xor(&self) -> Result<Bytes, ChunkError> {

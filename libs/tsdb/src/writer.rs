@@ -49,7 +49,7 @@ pub struct BlockOptions {
 impl BlockOptions {
     /// The defaults for a block with this id.
     pub fn new(ulid: Ulid) -> Self {
-        BlockOptions { ulid, times: None, compaction: None, thanos: None, segment_bytes: SEGMENT_BYTES }
+        Self { ulid, times: None, compaction: None, thanos: None, segment_bytes: SEGMENT_BYTES }
     }
 }
 
@@ -172,7 +172,7 @@ impl BlockWriter {
         let chunks = unfinished.0.join(CHUNKS_DIR);
         let segments = SegmentWriter::create(&chunks, options.segment_bytes).map_err(at(&chunks))?;
         let index = IndexWriter::create(&unfinished.0.join(INDEX_FILE))?;
-        Ok(BlockWriter {
+        Ok(Self {
             options,
             parent: parent.to_owned(),
             unfinished,
@@ -267,7 +267,7 @@ impl BlockWriter {
     /// # Errors
     /// When there is no series, samples lie outside of the block's times, or a file cannot be written. Nothing is left.
     pub fn finish(self) -> Result<BlockMeta, WriteError> {
-        let BlockWriter { options, parent, unfinished, segments, index, stats, range, .. } = self;
+        let Self { options, parent, unfinished, segments, index, stats, range, .. } = self;
         let dir = &unfinished.0;
         if self.is_broken {
             return Err(at(dir)(io::Error::other("an earlier write failed")));

@@ -38,14 +38,14 @@ pub(crate) struct Window {
 
 impl Window {
     /// What a reader assumes before the first window is written.
-    pub(crate) const WHOLE: Window = Window { significant: 64, trailing: 0 };
+    pub(crate) const WHOLE: Self = Self { significant: 64, trailing: 0 };
 
     /// Bits of a window's description.
     pub(crate) const BITS: u32 = 11;
 
     /// The window that the first [`Window::BITS`] of `head` describe.
     #[inline(always)]
-    pub(crate) fn read(head: u64) -> Result<Window, ChunkProblem> {
+    pub(crate) fn read(head: u64) -> Result<Self, ChunkProblem> {
         let leading = (head >> 59) as u32;
         // 64 does not fit six bits and 0 does not occur, so 0 stands for 64.
         let significant = match ((head >> 53) & 0x3f) as u32 {
@@ -55,7 +55,7 @@ impl Window {
         if leading + significant > 64 {
             return Err(ChunkProblem::ValueWindow { leading, significant });
         }
-        Ok(Window { significant, trailing: 64 - leading - significant })
+        Ok(Self { significant, trailing: 64 - leading - significant })
     }
 
     /// Reads the bits within the window after skipping `before` bits. `head` begins with them; as much as fits of them is
@@ -74,7 +74,7 @@ impl Window {
     /// prefix `new` with a window of its own. Prefixes are bits and their number. `window` is none before the first.
     #[inline]
     pub(crate) fn write_xor(
-        window: &mut Option<Window>,
+        window: &mut Option<Self>,
         writer: &mut BitWriter,
         delta: u64,
         reuse: (u64, u32),
@@ -82,7 +82,7 @@ impl Window {
     ) {
         let leading = delta.leading_zeros().min(31);
         let trailing = delta.trailing_zeros();
-        if let Some(Window { significant, trailing: kept }) = *window
+        if let Some(Self { significant, trailing: kept }) = *window
             && leading >= 64 - significant - kept
             && trailing >= kept
         {
@@ -90,10 +90,10 @@ impl Window {
             return writer.write(delta >> kept, significant);
         }
         let significant = 64 - leading - trailing;
-        let described = new.0 << Window::BITS | u64::from(leading << 6 | significant & 0x3f);
-        writer.write(described, new.1 + Window::BITS);
+        let described = new.0 << Self::BITS | u64::from(leading << 6 | significant & 0x3f);
+        writer.write(described, new.1 + Self::BITS);
         writer.write(delta >> trailing, significant);
-        *window = Some(Window { significant, trailing });
+        *window = Some(Self { significant, trailing });
     }
 }
 
@@ -235,14 +235,14 @@ pub struct XorEncoder {
 
 impl Default for XorEncoder {
     fn default() -> Self {
-        XorEncoder::new()
+        Self::new()
     }
 }
 
 impl XorEncoder {
     /// An encoder without samples.
     pub fn new() -> Self {
-        XorEncoder {
+        Self {
             writer: BitWriter::after(&[0; HEADER_BYTES]),
             samples: 0,
             first: Timestamp::EPOCH,

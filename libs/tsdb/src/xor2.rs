@@ -241,14 +241,14 @@ pub struct Xor2Encoder {
 
 impl Default for Xor2Encoder {
     fn default() -> Self {
-        Xor2Encoder::new()
+        Self::new()
     }
 }
 
 impl Xor2Encoder {
     /// An encoder without samples.
     pub fn new() -> Self {
-        Xor2Encoder {
+        Self {
             writer: BitWriter::after(&[0; HEADER_BYTES]),
             starts: StartWriter::default(),
             samples: 0,

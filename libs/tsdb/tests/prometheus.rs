@@ -154,7 +154,7 @@ impl Prometheus {
             .stderr(std::fs::File::create(dir.join("log")).unwrap())
             .spawn()
             .unwrap();
-        let mut server = Prometheus { process, address };
+        let mut server = Self { process, address };
         let deadline = Instant::now() + Duration::from_secs(30);
         while server.request("GET", "/-/ready", &[]).is_none_or(|answer| !answer.contains(" 200 ")) {
             let log = || std::fs::read_to_string(dir.join("log")).unwrap_or_default();

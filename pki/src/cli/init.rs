@@ -9,7 +9,7 @@ use std::{
 use identity::{Name, Secret, TrustDomain, read_bounded};
 use serde_json::json;
 
-use super::Output;
+use crate::cli::Output;
 use crate::{
     Initialised, PkiError,
     authority::utc,

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use super::{Output, StateArgs};
+use crate::cli::{Output, StateArgs};
 use crate::{
     PkiError,
     authority::utc,

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::SystemTime};
 
 use serde_json::json;
 
-use super::{Output, StateArgs, init::passphrase};
+use crate::cli::{Output, StateArgs, init::passphrase};
 use crate::{
     PkiError,
     authority::utc,

@@ -8,7 +8,7 @@ use std::{
 use identity::{Name, write_private};
 use serde_json::json;
 
-use super::{Output, StateArgs};
+use crate::cli::{Output, StateArgs};
 use crate::{
     PkiError,
     authority::utc,

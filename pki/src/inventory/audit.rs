@@ -16,7 +16,7 @@ use identity::SpkiPin;
 use rusqlite::{OptionalExtension, Transaction, params};
 use serde_json::Value;
 
-use super::Inventory;
+use crate::inventory::Inventory;
 use crate::{PkiError, authority::utc};
 
 /// The end of the log at some time: how many entries, and the last one's hash. Text form `NUMBER:HASH`.

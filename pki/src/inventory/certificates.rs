@@ -6,7 +6,7 @@ use identity::{CLOCK_SKEW, PeerIdentity, SpkiPin};
 use rusqlite::{ErrorCode, OptionalExtension, Row, params};
 use serde_json::json;
 
-use super::{Inventory, audit};
+use crate::inventory::{Inventory, audit};
 use crate::{CsrRefusal, PkiError, authority::utc};
 
 /// A certificate on record.

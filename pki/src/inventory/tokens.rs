@@ -7,7 +7,7 @@ use identity::Name;
 use rusqlite::{OptionalExtension, Transaction, params};
 use serde_json::json;
 
-use super::{Inventory, audit};
+use crate::inventory::{Inventory, audit};
 use crate::{PkiError, TokenRefusal, authority::utc};
 
 /// How many refused uses of one token get an audit entry each; further ones are only counted, so that whoever

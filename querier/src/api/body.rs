@@ -24,7 +24,7 @@ pub(super) struct Text {
 impl Text {
     /// An empty text of the query with this account.
     pub(super) fn new(account: &Account, interrupt: Interrupt) -> Self {
-        Text { pieces: Vec::new(), open: Vec::new(), counted: 0, hold: account.hold(), interrupt }
+        Self { pieces: Vec::new(), open: Vec::new(), counted: 0, hold: account.hold(), interrupt }
     }
 
     /// Where to write next, with room for about `bytes`. The room is counted before it is taken; what is written beyond

@@ -14,10 +14,10 @@ use storeapi::{
     StoreError,
 };
 
-use super::body::Text;
-use super::exchange::{Reply, params, respond};
-use super::result::labels_room;
-use super::{Api, bad_data, name, store_error};
+use crate::api::body::Text;
+use crate::api::exchange::{Reply, params, respond};
+use crate::api::result::labels_room;
+use crate::api::{Api, bad_data, name, store_error};
 use crate::fanout::FanoutEvent;
 use crate::memory;
 

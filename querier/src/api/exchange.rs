@@ -26,7 +26,7 @@ impl Reply {
     pub(super) fn of(data: &impl serde::Serialize, warnings: &[String]) -> Result<Self, ApiError> {
         let body = Envelope::of(data, warnings, &[])
             .map_err(|error| ApiError::new(ErrorType::Internal, format!("write answer: {error}")))?;
-        Ok(Reply { body: vec![body.into()], partial: !warnings.is_empty() })
+        Ok(Self { body: vec![body.into()], partial: !warnings.is_empty() })
     }
 }
 

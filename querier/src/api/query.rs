@@ -10,10 +10,10 @@ use promapi::{ApiError, Envelope, ErrorType, ParamError, Params};
 use promql::syntax::ast::Expr;
 use promql::{Account, Interrupt, QueryError, TotalBudget};
 
-use super::body::Text;
-use super::exchange::{Reply, params, respond};
-use super::tree::tree;
-use super::{Api, bad_data, result, store_error};
+use crate::api::body::Text;
+use crate::api::exchange::{Reply, params, respond};
+use crate::api::tree::tree;
+use crate::api::{Api, bad_data, result, store_error};
 use crate::memory;
 use crate::query::{Answer, AskError, Question, dynamic_lookback};
 

@@ -5,7 +5,7 @@ use promapi::{Boundaries, Bucket, HistogramPoint, ResultWriter};
 use promql::{PlanNode, QueryError, QueryValue, SampleValue, Select, Stats};
 use serde_json::{Value, json};
 
-use super::body::Text;
+use crate::api::body::Text;
 use crate::fanout::{Outcome, StoreReport};
 use crate::query::Timings;
 

@@ -8,9 +8,9 @@ use axum::response::{Html, Response};
 use runtime::Version;
 use serde_json::json;
 
-use super::Api;
-use super::exchange::{Reply, respond};
-use super::stores::rfc3339;
+use crate::api::Api;
+use crate::api::exchange::{Reply, respond};
+use crate::api::stores::rfc3339;
 
 /// Without `features`: Grafana would take us for another product.
 pub(super) async fn buildinfo() -> Response {

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::Api;
-use super::exchange::{Reply, respond};
+use crate::api::Api;
+use crate::api::exchange::{Reply, respond};
 use crate::endpoints::Endpoint;
 
 /// All endpoints by component, in Thanos' shape with a few fields more.

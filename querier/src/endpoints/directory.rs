@@ -8,7 +8,7 @@ use mesh::Authority;
 use proto::isthmus::mesh::v1 as wire;
 use storeapi::{info_from_wire, labels_from_wire};
 
-use super::{Endpoint, SharedGroup, read, write};
+use crate::endpoints::{Endpoint, SharedGroup, read, write};
 
 /// First pause before the directory is asked for again, doubled up to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
@@ -30,7 +30,7 @@ pub(super) async fn follow(address: &str, group: &SharedGroup) {
             Ok(()) => "the gateway ended the directory's stream".to_owned(),
             Err(status) => storeapi::StoreError::from(status).message().to_owned(),
         };
-        tracing::warn!(gateway = address, err = %reason, "directory lost, asking again");
+        tracing::warn!(gateway = address, error = %reason, "directory lost, asking again");
         write(group).unknown = Some(reason);
         // Several queriers that lost the same gateway must not come back in step.
         tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;

@@ -53,7 +53,7 @@ impl Endpoint {
             left: None,
         };
         let client = Arc::new(StoreClient::new(Arc::clone(&name), channel));
-        Endpoint { name, client, strict, state: RwLock::new(state) }
+        Self { name, client, strict, state: RwLock::new(state) }
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -80,9 +80,9 @@ impl Endpoint {
                 tracing::info!(store = %self.name, kind, "store is healthy");
             }
             (None, None) => state.last_success = Instant::now(),
-            (None, Some(error)) => tracing::warn!(store = %self.name, err = %error, "store is not healthy"),
+            (None, Some(error)) => tracing::warn!(store = %self.name, error = %error, "store is not healthy"),
             (Some(before), Some(error)) if before != error => {
-                tracing::warn!(store = %self.name, err = %error, "store is not healthy");
+                tracing::warn!(store = %self.name, error = %error, "store is not healthy");
             }
             (Some(_), Some(_)) => {}
         }
@@ -118,7 +118,7 @@ impl Endpoint {
     }
 
     /// Whether it is healthy and announces every label set that `other` did: it is the same store, or its twin.
-    pub(super) fn stands_in_for(&self, other: &Endpoint) -> bool {
+    pub(super) fn stands_in_for(&self, other: &Self) -> bool {
         let (state, other) = (self.state(), other.state());
         let (Some(info), Some(lost)) = (state.info, other.info) else { return false };
         let announced = |set| info.label_sets.contains(set);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use storeapi::{Store, StoreError};
 
-use super::{Endpoint, SharedGroup, read, write};
+use crate::endpoints::{Endpoint, SharedGroup, read, write};
 
 /// An endpoint as the flags give it: `host:port`, or `dns+host:port` for all addresses that the name stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl FromStr for Address {
         if authority.host().is_empty() || authority.port_u16().is_none() || rest.contains('@') {
             return Err(refuse());
         }
-        Ok(Address { text: rest.to_owned(), resolve })
+        Ok(Self { text: rest.to_owned(), resolve })
     }
 }
 
@@ -65,7 +65,7 @@ pub(super) async fn round(
     let settled = match names(address, timeout).await {
         Ok(names) => settle(names, strict, group, linger),
         Err(reason) => {
-            tracing::warn!(endpoint = %address, err = %reason, "resolve endpoint");
+            tracing::warn!(endpoint = %address, error = %reason, "resolve endpoint");
             // Those that are known stay.
             Err(reason)
         }

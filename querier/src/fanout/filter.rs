@@ -14,7 +14,7 @@ pub struct StoreFilter {
 impl StoreFilter {
     /// Asks the stores that one of `selectors` matches. Matchers on anything but `__address__` are ignored.
     pub fn new(selectors: Vec<Vec<Matcher>>) -> Self {
-        StoreFilter { selectors }
+        Self { selectors }
     }
 
     /// Whether the store of this name is to be asked.

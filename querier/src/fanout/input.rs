@@ -11,8 +11,8 @@ use storeapi::{Checks, SeriesFrame, SeriesRequest, SeriesStream, StoreError, che
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::proxy::ProxyOptions;
 use crate::endpoints::Candidate;
+use crate::fanout::proxy::ProxyOptions;
 use crate::memory;
 
 /// Messages that one store may be ahead of the merge. Each is about a mebibyte at most; one more waits in the
@@ -58,7 +58,7 @@ impl Input {
             account: account.cloned(),
             queue,
         };
-        Input { items, _task: AbortOnDropHandle::new(tokio::spawn(reader.run())) }
+        Self { items, _task: AbortOnDropHandle::new(tokio::spawn(reader.run())) }
     }
 }
 
@@ -70,7 +70,7 @@ enum End {
 
 impl From<StoreError> for End {
     fn from(error: StoreError) -> Self {
-        End::Failed(error)
+        Self::Failed(error)
     }
 }
 

@@ -10,9 +10,9 @@ use storeapi::{
     MetricMetadata, PartialResponse, StoreError,
 };
 
-use super::input::{late, unavailable, under_name};
-use super::{ProxyStore, StoreFilter};
 use crate::endpoints::Candidate;
+use crate::fanout::input::{late, unavailable, under_name};
+use crate::fanout::{ProxyStore, StoreFilter};
 
 impl ProxyStore {
     /// Label names of all stores that can hold series of this request, of those that `filter` allows.

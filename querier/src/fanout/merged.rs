@@ -9,9 +9,9 @@ use storeapi::{PartialResponse, StoreError};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::time::Instant;
 
-use super::awaited::Awaited;
-use super::input::{Input, Item, under_name, without_name};
-use super::report::{FanoutMetrics, Outcome, StoreReport};
+use crate::fanout::awaited::Awaited;
+use crate::fanout::input::{Input, Item, under_name, without_name};
+use crate::fanout::report::{FanoutMetrics, Outcome, StoreReport};
 
 /// Series given out at once.
 const BATCH: usize = 64;
@@ -59,7 +59,7 @@ impl Fanout {
         metrics: FanoutMetrics,
     ) -> Self {
         let reports = inputs.iter().map(|(name, _)| StoreReport::new(name, Outcome::Pending)).collect();
-        Fanout {
+        Self {
             merge: Merge::new(inputs.len()),
             held: inputs.iter().map(|_| None).collect(),
             inputs: inputs.into_iter().map(|(_, input)| Some(input)).collect(),
@@ -216,7 +216,7 @@ impl Fanout {
 
     fn fail(&mut self, input: usize, reason: String) {
         let report = &mut self.reports[input];
-        tracing::warn!(store = %report.name, err = %reason, "store did not answer in full");
+        tracing::warn!(store = %report.name, error = %reason, "store did not answer in full");
         self.warnings.push_back(under_name(&report.name, &reason));
         report.outcome = Outcome::Failed(reason);
         self.end(input);

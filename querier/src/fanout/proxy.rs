@@ -12,9 +12,9 @@ use storeapi::{
     SeriesStream, Store, StoreError, StoreInfo, TsdbInfo,
 };
 
-use super::input::{Input, unavailable};
-use super::{Fanout, FanoutEvent, FanoutMetrics, StoreFilter};
 use crate::endpoints::{Candidate, StoreSource};
+use crate::fanout::input::{Input, unavailable};
+use crate::fanout::{Fanout, FanoutEvent, FanoutMetrics, StoreFilter};
 
 /// Series in one message of a store to us.
 const RESPONSE_BATCH: usize = 64;
@@ -35,7 +35,7 @@ pub struct ProxyOptions {
 
 impl Default for ProxyOptions {
     fn default() -> Self {
-        ProxyOptions {
+        Self {
             selector_labels: Labels::empty(),
             response_timeout: None,
             sort_bytes: 256 << 20,
@@ -55,7 +55,7 @@ pub struct ProxyStore {
 impl ProxyStore {
     /// The stores of `source` as one.
     pub fn new(source: Arc<dyn StoreSource>, options: ProxyOptions, metrics: FanoutMetrics) -> Self {
-        ProxyStore { source, options: Arc::new(options), metrics }
+        Self { source, options: Arc::new(options), metrics }
     }
 
     /// Whether series surely have all the labels that they are asked for. Selector labels, which only queriers have,

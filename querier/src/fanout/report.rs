@@ -44,7 +44,7 @@ impl StoreReport {
     pub(super) fn new(name: &Arc<str>, outcome: Outcome) -> Self {
         let name = Arc::clone(name);
         let took = Duration::ZERO;
-        StoreReport { name, outcome, series: 0, chunks: 0, samples: 0, bytes: 0, responses: 0, took }
+        Self { name, outcome, series: 0, chunks: 0, samples: 0, bytes: 0, responses: 0, took }
     }
 }
 
@@ -64,11 +64,8 @@ pub struct FanoutMetrics {
 impl FanoutMetrics {
     /// Registers the families.
     pub fn new(registry: &mut Registry) -> Self {
-        let metrics = FanoutMetrics {
-            requests: Family::default(),
-            series: Counter::default(),
-            bytes: Counter::default(),
-        };
+        let metrics =
+            Self { requests: Family::default(), series: Counter::default(), bytes: Counter::default() };
         registry.register(
             "isthmus_query_store_requests",
             "Series requests to stores by how they ended",

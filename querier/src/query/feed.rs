@@ -66,7 +66,7 @@ impl Feeds {
         let order = order.iter().map(|select| select.index()).collect();
         let runtime = Handle::current();
         let (warnings, reports) = (Vec::new(), Vec::new());
-        Feeds {
+        Self {
             runtime,
             stores,
             filter,

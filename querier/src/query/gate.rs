@@ -12,7 +12,7 @@ use runtime::Registry;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::Cost;
+use crate::query::Cost;
 
 const SECONDS: [f64; 12] = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 6.0, 10.0, 30.0, 60.0, 120.0, 300.0];
 
@@ -34,7 +34,7 @@ pub(crate) struct Turn {
 impl Gate {
     /// A gate for `max` queries, at least 1, with Thanos' metrics.
     pub(crate) fn new(max: usize, registry: &mut Registry) -> Self {
-        let gate = Gate {
+        let gate = Self {
             turns: Arc::new(Semaphore::new(max.max(1))),
             in_flight: Gauge::default(),
             waited: Histogram::new(SECONDS),
@@ -88,7 +88,7 @@ pub(crate) struct QueryMetrics {
 
 impl QueryMetrics {
     pub(crate) fn new(registry: &mut Registry) -> Self {
-        let metrics = QueryMetrics {
+        let metrics = Self {
             seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             samples: Counter::default(),
             partial: Counter::default(),

@@ -14,7 +14,7 @@ pub(crate) struct Planner {
 impl Planner {
     pub(crate) fn new() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Planner { turns: Arc::new(Semaphore::new(cores)) }
+        Self { turns: Arc::new(Semaphore::new(cores)) }
     }
 
     /// Does `work`; `None` where it panicked.

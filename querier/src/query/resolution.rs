@@ -6,7 +6,7 @@ use promql::Select;
 use series::Aggregate;
 use storeapi::{Aggr, SelectHints, SeriesRequest};
 
-use super::Question;
+use crate::query::Question;
 
 /// The request for the series of `select`.
 pub(super) fn request(select: &Select, question: &Question) -> SeriesRequest {

@@ -4,9 +4,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-use super::web::{get, post, querier};
 use super::*;
 use crate::Querier;
+use crate::tests::web::{get, post, querier};
 
 /// Sends all that a store has but for the last frame, which waits for its turn.
 struct Gated {

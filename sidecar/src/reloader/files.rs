@@ -38,7 +38,7 @@ impl Scan {
     ///
     /// Symlinks to files are followed, symlinks to folders below a rule folder are not: Kubernetes keeps its files
     /// twice there, once by the name that counts and once behind `..data`.
-    pub(super) fn of(file: Option<&Path>, rule_dirs: &[PathBuf]) -> Scan {
+    pub(super) fn of(file: Option<&Path>, rule_dirs: &[PathBuf]) -> Self {
         let mut directories = BTreeSet::new();
         let mut context = Context::new(&SHA256);
         let digest = (|| {
@@ -57,7 +57,7 @@ impl Scan {
             digest.copy_from_slice(context.clone().finish().as_ref());
             Ok(digest)
         })();
-        Scan { directories, digest }
+        Self { directories, digest }
     }
 }
 

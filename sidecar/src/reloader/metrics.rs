@@ -26,7 +26,7 @@ pub(crate) struct ReloaderMetrics {
 
 impl ReloaderMetrics {
     pub(crate) fn new(registry: &mut Registry) -> Self {
-        let metrics = ReloaderMetrics::default();
+        let metrics = Self::default();
         let registry = registry.sub_registry_with_prefix("thanos_sidecar_reloader");
         registry.register("reloads", "Reloads that Prometheus was asked for", metrics.reloads.clone());
         registry.register(

@@ -30,7 +30,7 @@ impl Drop for World {
 
 impl World {
     /// Starts both; `prepare` lays the files out before and says which are watched.
-    async fn start(method: Method, prepare: impl FnOnce(&Path) -> ReloaderConfig) -> World {
+    async fn start(method: Method, prepare: impl FnOnce(&Path) -> ReloaderConfig) -> Self {
         let dir = TempDir::new().expect("a folder");
         let watched = prepare(dir.path());
         // A name of its own, so that the signal finds this Prometheus and no other test's; longer than Linux keeps.
@@ -45,7 +45,7 @@ impl World {
         let shutdown = Shutdown::new();
         let reloader = Reloader::new(watched, Trigger::new(method, &name, client.clone()), metrics.clone());
         tokio::spawn(reloader.run(shutdown.clone()));
-        World { dir, client, metrics, shutdown, _prometheus: prometheus }
+        Self { dir, client, metrics, shutdown, _prometheus: prometheus }
     }
 
     async fn info(&self) -> Option<RuntimeInfo> {

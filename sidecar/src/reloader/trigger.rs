@@ -8,7 +8,7 @@ use promapi::{Client, ClientError, RuntimeInfo};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::{Instant, sleep};
 
-use super::config::Method;
+use crate::reloader::config::Method;
 
 /// How often Prometheus is asked whether it has taken the configuration after a signal.
 const POLL: Duration = Duration::from_secs(1);
@@ -58,28 +58,28 @@ pub(crate) enum Trigger {
 impl Trigger {
     pub(crate) fn new(method: Method, name: &str, client: Client) -> Self {
         match method {
-            Method::Http => Trigger::Http(client),
-            Method::Signal => Trigger::Signal { client, name: name.to_owned() },
+            Method::Http => Self::Http(client),
+            Method::Signal => Self::Signal { client, name: name.to_owned() },
         }
     }
 
     pub(super) fn name(&self) -> &'static str {
         match self {
-            Trigger::Http(_) => "http",
-            Trigger::Signal { .. } => "signal",
+            Self::Http(_) => "http",
+            Self::Signal { .. } => "signal",
         }
     }
 
     /// Returns when Prometheus has taken its files.
     pub(super) async fn reload(&self) -> Result<(), TriggerError> {
         match self {
-            Trigger::Http(client) => client.reload().await.map_err(|error| match error.status() {
+            Self::Http(client) => client.reload().await.map_err(|error| match error.status() {
                 None => TriggerError::Away(error),
                 // 404 and 405 are those of old versions.
                 Some(status) if (403..=405).contains(&status.as_u16()) => TriggerError::Forbidden(error),
                 Some(_) => TriggerError::Refused(error),
             }),
-            Trigger::Signal { client, name } => {
+            Self::Signal { client, name } => {
                 let before = client.runtime_info().await.map_err(TriggerError::Away)?;
                 let pid = find_process(name).ok_or_else(|| TriggerError::NoProcess(name.clone()))?;
                 until_after(before.last_config_time).await;

@@ -10,7 +10,7 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 use tracing::warn;
 
-use super::ReloaderMetrics;
+use crate::reloader::ReloaderMetrics;
 
 /// Watches folders, and wakes who waits for a change in them.
 ///
@@ -41,9 +41,9 @@ impl Watch {
             }
         });
         let watcher = watcher.inspect_err(|cause| {
-            warn!(err = %cause, "no events from the file system, files are looked at every --reloader.watch-interval");
+            warn!(error = %cause, "no events from the file system, files are looked at every --reloader.watch-interval");
         });
-        Watch { watcher: watcher.ok(), changed, watched: BTreeSet::new(), metrics }
+        Self { watcher: watcher.ok(), changed, watched: BTreeSet::new(), metrics }
     }
 
     /// Watches these folders from now on, and no others.
@@ -61,7 +61,7 @@ impl Watch {
                 Err(cause) => {
                     self.metrics.watch_error();
                     if self.watched.contains(&directory) {
-                        warn!(folder = %directory.display(), err = %cause, "folder cannot be watched any more");
+                        warn!(folder = %directory.display(), error = %cause, "folder cannot be watched any more");
                     }
                 }
             }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
-use super::preflight::Preflight;
+use crate::shipper::preflight::Preflight;
 
 /// `--hash-func` as Thanos has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -18,7 +18,7 @@ pub(super) struct DiskError {
 
 impl DiskError {
     pub(super) fn new(action: &'static str, path: &Path, source: io::Error) -> Self {
-        DiskError { action, path: path.to_owned(), source }
+        Self { action, path: path.to_owned(), source }
     }
 
     pub(super) fn is_missing(&self) -> bool {

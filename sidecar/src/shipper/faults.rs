@@ -28,7 +28,7 @@ use rustix::process::{Signal, getpid, kill_process};
 use tempfile::TempDir;
 use tsdb::Ulid;
 
-use super::tests::{content, make_blocks, run_in};
+use crate::shipper::tests::{content, make_blocks, run_in};
 use crate::testing::installed;
 
 /// Set in the child: the folder to work in.
@@ -132,14 +132,14 @@ struct Stage {
 
 impl Stage {
     /// A copy of the blocks in `template`; by links, because blocks are never written to.
-    fn new(template: &Path, blocks: &[Ulid]) -> Stage {
+    fn new(template: &Path, blocks: &[Ulid]) -> Self {
         let dir = TempDir::new().expect("a folder");
         fs::create_dir_all(dir.path().join("bucket")).expect("a folder");
         fs::create_dir_all(dir.path().join("data")).expect("a folder");
         let copied =
             Command::new("cp").arg("-rl").arg(template.join(".")).arg(dir.path().join("data")).status();
         assert!(copied.is_ok_and(|status| status.success()), "cp");
-        Stage { dir, blocks: blocks.to_vec() }
+        Self { dir, blocks: blocks.to_vec() }
     }
 
     fn child(&self, die_at: Option<u64>) -> Command {

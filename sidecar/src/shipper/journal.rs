@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 use tsdb::{BlockMeta, Ulid};
 
-use super::disk::{self, DiskError};
+use crate::shipper::disk::{self, DiskError};
 
 /// How far a block has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -88,12 +88,12 @@ impl Journal {
             }),
             Err(cause) => {
                 if cause.kind() != std::io::ErrorKind::NotFound {
-                    warn!(file = %path.display(), err = %cause, "the shipper's journal cannot be read; blocks are looked up in the bucket again");
+                    warn!(file = %path.display(), error = %cause, "the shipper's journal cannot be read; blocks are looked up in the bucket again");
                 }
                 BTreeMap::new()
             }
         };
-        Journal { path, entries, is_dirty: false }
+        Self { path, entries, is_dirty: false }
     }
 
     pub(super) fn get(&self, block: Ulid) -> Option<&Entry> {

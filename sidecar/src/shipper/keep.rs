@@ -4,11 +4,11 @@ use model::Timestamp;
 use tracing::{error, info, warn};
 use tsdb::{BlockMeta, Ulid};
 
-use super::disk::DiskError;
-use super::journal::Stage;
-use super::local::{LocalBlock, LocalBlocks, Task};
-use super::pin::Means;
-use super::{Quarantine, Shipper};
+use crate::shipper::disk::DiskError;
+use crate::shipper::journal::Stage;
+use crate::shipper::local::{LocalBlock, LocalBlocks, Task};
+use crate::shipper::pin::Means;
+use crate::shipper::{Quarantine, Shipper};
 
 impl Shipper {
     /// Pins every block that belongs in the bucket and is not there.
@@ -66,7 +66,7 @@ impl Shipper {
             Err(cause) if cause.is_missing() => Ok(()),
             Err(cause) => {
                 if cause.is_no_place_for_links() && self.journal.get(id).is_none() {
-                    warn!(block = %id, err = %cause, "block is copied when its upload begins, and not safe before");
+                    warn!(block = %id, error = %cause, "block is copied when its upload begins, and not safe before");
                 }
                 if self.journal.get(id).is_none_or(|entry| entry.stage != Stage::Seen) {
                     self.journal.set(&block.meta, Stage::Seen, now);

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use tsdb::{BlockMeta, META_FILE, Ulid};
 
-use super::disk::{self, DiskError};
-use super::journal::{Journal, Stage};
+use crate::shipper::disk::{self, DiskError};
+use crate::shipper::journal::{Journal, Stage};
 
 /// A block in Prometheus' data folder.
 #[derive(Clone, Debug)]
@@ -31,7 +31,7 @@ impl LocalBlocks {
     /// The folder is not there, as when its disk is not mounted, or cannot be read.
     pub(super) fn find(dir: &Path) -> Result<Self, DiskError> {
         fs::metadata(dir).map_err(|cause| DiskError::new("look at", dir, cause))?;
-        let mut found = LocalBlocks::default();
+        let mut found = Self::default();
         for (name, kind) in disk::entries(dir)? {
             let Some(block) = tsdb::parse_block_id(&name).filter(|_| kind.is_dir()) else { continue };
             let dir = dir.join(&name);

@@ -31,7 +31,7 @@ pub(crate) struct ShipperMetrics {
 
 impl ShipperMetrics {
     pub(crate) fn new(registry: &mut Registry) -> Self {
-        let metrics = ShipperMetrics::default();
+        let metrics = Self::default();
         let thanos = registry.sub_registry_with_prefix("thanos_shipper");
         thanos.register("dir_syncs", "Looks at the data folder and the bucket", metrics.passes.clone());
         thanos.register(

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use tsdb::{META_FILE, Ulid};
 
-use super::disk::{self, DiskError};
+use crate::shipper::disk::{self, DiskError};
 
 /// Ending of a pin in the making.
 const UNFINISHED: &str = "tmp";
@@ -36,7 +36,7 @@ pub(super) enum Means {
 
 impl Pins {
     pub(super) fn new(dir: PathBuf) -> Self {
-        Pins { dir }
+        Self { dir }
     }
 
     pub(super) fn dir(&self, block: Ulid) -> PathBuf {

@@ -17,11 +17,11 @@ use model::Timestamp;
 use tracing::{info, warn};
 use tsdb::Ulid;
 
-use super::Shipper;
-use super::disk::DiskError;
-use super::journal::Stage;
-use super::local::{LocalBlock, LocalBlocks};
-use super::pin::Means;
+use crate::shipper::Shipper;
+use crate::shipper::disk::DiskError;
+use crate::shipper::journal::Stage;
+use crate::shipper::local::{LocalBlock, LocalBlocks};
+use crate::shipper::pin::Means;
 
 /// Time between two comparisons: short beside the days for which marks stand, and beside the time in which a lost bucket
 /// would fill with new blocks.

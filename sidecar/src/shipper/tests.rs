@@ -79,12 +79,12 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(blocks: i64) -> World {
+    pub(super) fn new(blocks: i64) -> Self {
         let dir = TempDir::new().expect("a folder");
         fs::create_dir(dir.path().join("bucket")).expect("a folder");
         let folder = LocalFileSystem::new_with_prefix(dir.path().join("bucket")).expect("a bucket");
         let blocks = make_blocks(&dir.path().join("data"), blocks);
-        World { store: FaultyStore::new(Arc::new(folder), 1), dir, blocks }
+        Self { store: FaultyStore::new(Arc::new(folder), 1), dir, blocks }
     }
 
     pub(super) fn data(&self) -> PathBuf {

@@ -9,11 +9,11 @@ use model::Timestamp;
 use tracing::{info, warn};
 use tsdb::{BlockMeta, BlockProblem, Ulid, VerifyEvent};
 
-use super::disk::DiskError;
-use super::journal::Stage;
-use super::local::{self, LocalBlock, LocalBlocks, Task};
-use super::pin::Means;
-use super::{PassError, Producer, Quarantine, Shipper};
+use crate::shipper::disk::DiskError;
+use crate::shipper::journal::Stage;
+use crate::shipper::local::{self, LocalBlock, LocalBlocks, Task};
+use crate::shipper::pin::Means;
+use crate::shipper::{PassError, Producer, Quarantine, Shipper};
 
 /// The pass ends after this many blocks in a row that the store failed: it is the store, not the blocks.
 const MAX_FAILURES_IN_A_ROW: usize = 3;
@@ -37,7 +37,7 @@ enum Failure {
 
 impl From<BucketError> for Failure {
     fn from(cause: BucketError) -> Self {
-        Failure::Store(cause.to_string())
+        Self::Store(cause.to_string())
     }
 }
 
@@ -291,7 +291,7 @@ fn check(dir: &Path) -> Result<(), Failure> {
     let mut report = |event| {
         let VerifyEvent::Problem(problem) = event else { return };
         if let BlockProblem::Contradiction(_) = problem.problem {
-            warn!(err = %problem, "block contradicts itself and is uploaded as it is");
+            warn!(error = %problem, "block contradicts itself and is uploaded as it is");
         } else {
             let told = if problem.is_damage() { damaged(&problem) } else { refused(&problem) };
             failure.get_or_insert(told);

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use tsdb::Ulid;
 
-use super::disk::{self, DiskError};
+use crate::shipper::disk::{self, DiskError};
 
 #[derive(Serialize, Deserialize)]
 struct File {
@@ -34,7 +34,7 @@ impl Uploaded {
     /// Reads what is there.
     pub(super) fn open(path: PathBuf) -> Self {
         let written = fs::read(&path).ok().and_then(|bytes| parse(&bytes));
-        Uploaded { path, written }
+        Self { path, written }
     }
 
     /// Puts an empty list where there is no readable one, before Prometheus looks.

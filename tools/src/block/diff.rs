@@ -4,10 +4,10 @@ use model::{Labels, Matcher, TimeRange};
 use runtime::TimeArg;
 use serde_json::json;
 
-use super::compare::{Difference, Side, Totals, compare};
-use super::place::PlaceFlags;
-use super::read::{self, Aggregate, blocking};
-use super::text as forms;
+use crate::block::compare::{Difference, Side, Totals, compare};
+use crate::block::place::PlaceFlags;
+use crate::block::read::{self, Aggregate, blocking};
+use crate::block::text as forms;
 use crate::error::{Outcome, Result};
 use crate::output::Output;
 use crate::samples::Point;

@@ -3,9 +3,9 @@
 use model::{Matcher, TimeRange};
 use runtime::TimeArg;
 
-use super::place::PlaceFlags;
-use super::read::{self, Aggregate};
-use super::text as forms;
+use crate::block::place::PlaceFlags;
+use crate::block::read::{self, Aggregate};
+use crate::block::text as forms;
 use crate::error::{Outcome, Result, ToolError};
 use crate::output::Output;
 use crate::samples::Value;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use runtime::{TimeArg, parse_duration};
 use tsdb::{BlockOptions, GenerateError, ThanosMeta, Ulid, Workload};
 
-use super::read::blocking;
+use crate::block::read::blocking;
 use crate::error::{Context, Outcome, Result, ToolError};
 use crate::output::{Cell, Output, Table, TableFormat};
 use crate::progress::{Progress, Unit};
@@ -144,7 +144,7 @@ pub(super) async fn run(args: GenerateArgs, output: &mut Output) -> Result<Outco
 impl From<GenerateError> for ToolError {
     fn from(error: GenerateError) -> Self {
         match error {
-            GenerateError::Option(what) => ToolError::usage(what),
+            GenerateError::Option(what) => Self::usage(what),
             GenerateError::Write(error) => error.into(),
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ::bucket::{Bucket, BucketFile, ObjstoreArgs, layout, manifest_of};
 use tsdb::{Block, BlockMeta, META_FILE, ReadAt, Ulid, parse_block_id};
 
-use super::read::blocking;
+use crate::block::read::blocking;
 use crate::bucket;
 use crate::error::{Cause, Result, ToolError};
 

@@ -25,11 +25,11 @@ pub(super) enum Aggregate {
 impl Aggregate {
     fn of(self, aggregates: Aggregates) -> Option<Chunk> {
         match self {
-            Aggregate::Count => aggregates.count,
-            Aggregate::Sum => aggregates.sum,
-            Aggregate::Min => aggregates.min,
-            Aggregate::Max => aggregates.max,
-            Aggregate::Counter => aggregates.counter,
+            Self::Count => aggregates.count,
+            Self::Sum => aggregates.sum,
+            Self::Min => aggregates.min,
+            Self::Max => aggregates.max,
+            Self::Counter => aggregates.counter,
         }
     }
 }

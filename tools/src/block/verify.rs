@@ -3,8 +3,8 @@
 use serde_json::json;
 use tsdb::{Block, VerifyEvent};
 
-use super::place::PlaceFlags;
-use super::read::blocking;
+use crate::block::place::PlaceFlags;
+use crate::block::read::blocking;
 use crate::error::{Cause, Outcome, Result};
 use crate::output::Output;
 use crate::progress::{Progress, Unit};

@@ -10,9 +10,9 @@ use model::METRIC_NAME;
 use serde_json::json;
 use tsdb::{Block, Index, Ulid};
 
-use super::select::SelectFlags;
-use super::view;
 use crate::block::{blocking, open_remote};
+use crate::bucket::select::SelectFlags;
+use crate::bucket::view;
 use crate::error::{Cause, Outcome, Result, ToolError};
 use crate::output::{Cell, Output, Table, TableFormat};
 use crate::progress::{Progress, Unit};

@@ -11,8 +11,8 @@ use model::Timestamp;
 use runtime::parse_duration;
 use tsdb::Ulid;
 
-use super::select::RelabelFlags;
-use super::view;
+use crate::bucket::select::RelabelFlags;
+use crate::bucket::view;
 use crate::error::{Outcome, Result};
 use crate::output::{Cell, Output, Table, TableFormat};
 use crate::progress::{Progress, Unit};

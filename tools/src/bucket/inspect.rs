@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use tsdb::BlockMeta;
 
-use super::view;
+use crate::bucket::view;
 use crate::error::{Outcome, Result};
 use crate::output::{Cell, Output, Table, TableFormat};
 use crate::text;

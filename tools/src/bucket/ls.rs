@@ -2,8 +2,8 @@
 
 use tsdb::BlockMeta;
 
-use super::select::SelectFlags;
-use super::view;
+use crate::bucket::select::SelectFlags;
+use crate::bucket::view;
 use crate::error::{Outcome, Result};
 use crate::output::{Cell, Output, Table, TableFormat};
 use crate::text;

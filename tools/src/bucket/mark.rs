@@ -48,9 +48,9 @@ enum Marker {
 impl Marker {
     fn kind(self) -> MarkKind {
         match self {
-            Marker::Deletion => MarkKind::Deletion,
-            Marker::NoCompact => MarkKind::NoCompact,
-            Marker::NoDownsample => MarkKind::NoDownsample,
+            Self::Deletion => MarkKind::Deletion,
+            Self::NoCompact => MarkKind::NoCompact,
+            Self::NoDownsample => MarkKind::NoDownsample,
         }
     }
 }

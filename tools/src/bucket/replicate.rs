@@ -15,8 +15,8 @@ use model::{Matcher, TimeRange};
 use runtime::{TimeArg, parse_duration};
 use tsdb::{BlockMeta, Ulid};
 
-use super::other::OtherBucket;
-use super::view;
+use crate::bucket::other::OtherBucket;
+use crate::bucket::view;
 use crate::digest;
 use crate::error::{Cause, Context, Outcome, Result, ToolError};
 use crate::folder::make_private;

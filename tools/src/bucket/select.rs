@@ -6,7 +6,7 @@ use ::bucket::{FetchOptions, parse_selector};
 use model::Relabeling;
 use runtime::TimeArg;
 
-use super::view;
+use crate::bucket::view;
 use crate::error::{Result, ToolError};
 
 /// Times and labels of blocks.

@@ -9,8 +9,8 @@ use ::bucket::marks::{self, MarkKind, MarkState};
 use ::bucket::{Bucket, PublishError, PublishOptions, layout, manifest_of, publish};
 use tsdb::{Block, BlockMeta, META_FILE, parse_block_id};
 
-use super::view;
 use crate::block::blocking;
+use crate::bucket::view;
 use crate::digest;
 use crate::error::{Cause, Context, Outcome, Result, ToolError};
 use crate::output::{Cell, Output, Table, TableFormat};

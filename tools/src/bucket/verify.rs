@@ -11,8 +11,8 @@ use ::bucket::{Bucket, DownloadOptions, View, download, layout, manifest_of};
 use serde_json::json;
 use tsdb::{Block, BlockMeta, Ulid};
 
-use super::view;
 use crate::block::{blocking, open_remote, problems};
+use crate::bucket::view;
 use crate::error::{Cause, Outcome, Result, ToolError};
 use crate::folder::WorkingFolder;
 use crate::output::Output;
@@ -65,10 +65,10 @@ enum Issue {
 impl Issue {
     fn name(self) -> &'static str {
         match self {
-            Issue::Manifest => "manifest",
-            Issue::IndexKnownIssues => "index_known_issues",
-            Issue::OverlappedBlocks => "overlapped_blocks",
-            Issue::DuplicatedCompaction => "duplicated_compaction",
+            Self::Manifest => "manifest",
+            Self::IndexKnownIssues => "index_known_issues",
+            Self::OverlappedBlocks => "overlapped_blocks",
+            Self::DuplicatedCompaction => "duplicated_compaction",
         }
     }
 }

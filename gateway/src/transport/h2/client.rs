@@ -14,13 +14,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{net::TcpStream, sync::oneshot};
 use tokio_rustls::TlsStream;
 
-use super::super::{
+use crate::transport::h2::io::TcpIo;
+use crate::transport::{
     Body, Client, Closed, ConnectError, Failure, Link, Settings, StreamError,
     client::{Keep, Sender},
     error::of_hyper,
     handler::HandlerFuture,
 };
-use super::io::TcpIo;
 
 /// Starts HTTP/2 on a connection.
 pub(in super::super) async fn client(

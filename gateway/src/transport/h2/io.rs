@@ -12,7 +12,7 @@ use tokio::{
 };
 use tokio_rustls::TlsStream;
 
-use super::super::{Closed, Failure, Link, error::of_io};
+use crate::transport::{Closed, Failure, Link, error::of_io};
 
 /// A TLS stream that notes a refusal as the end of its link. In TLS 1.3 a listener's refusal of our certificate comes as
 /// the first bytes we read, and HTTP/2's errors keep only its text.

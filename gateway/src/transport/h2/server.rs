@@ -13,10 +13,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
-use super::super::{
+use crate::transport::h2::io::TcpIo;
+use crate::transport::{
     Body, Closed, Failure, Handler, Link, Settings, StreamError, error::of_hyper, link::ServedGuard,
 };
-use super::io::TcpIo;
 
 /// Serves a connection to its end.
 pub(in super::super) async fn serve(

@@ -15,7 +15,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures::{StreamExt, future::BoxFuture, stream::BoxStream};
 use quinn::{ConnectionError, ReadError, VarInt, WriteError};
 
-use super::frames::Frames;
+use crate::transport::h3::frames::Frames;
 
 /// Packets joined into one piece: 32 KiB at the usual size.
 const PACKETS: usize = 24;

@@ -11,7 +11,7 @@ use http::HeaderMap;
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt;
 
-use super::super::{Body, StreamError};
+use crate::transport::{Body, StreamError};
 
 /// The receiving direction of a request, as the client or the server of it sees it.
 pub(super) trait Receive: Send + 'static {

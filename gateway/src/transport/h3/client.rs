@@ -8,14 +8,14 @@ use futures::future::{Either, select};
 use http::{Request, Response, Uri, header, uri::Scheme};
 use tokio::sync::oneshot;
 
-use super::{
-    super::{
-        Body, Client, Close, Closed, ConnectError, Failure, Link, Settings, StreamError, StreamErrorKind,
-        client::{Keep, Sender},
-        handler::HandlerFuture,
-    },
+use crate::transport::h3::{
     adapter::{Connection, Opener, SendStream},
     body::{Received, send_body},
+};
+use crate::transport::{
+    Body, Client, Close, Closed, ConnectError, Failure, Link, Settings, StreamError, StreamErrorKind,
+    client::{Keep, Sender},
+    handler::HandlerFuture,
 };
 
 /// Starts HTTP/3 on a connection.

@@ -6,12 +6,12 @@ use ::h3::error::ConnectionError;
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::{
-    super::{
-        Close, Closed, Failure, Handler, Link, Settings, StreamError, StreamErrorKind, link::ServedGuard,
-    },
+use crate::transport::h3::{
     adapter::{BidiStream, Connection, StopWatch},
     body::{Received, Transmit, send_body},
+};
+use crate::transport::{
+    Close, Closed, Failure, Handler, Link, Settings, StreamError, StreamErrorKind, link::ServedGuard,
 };
 use mesh::Peer;
 

@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::support::*;
+use crate::transport::tests::support::*;
 use crate::transport::*;
 
 /// A settled node, and one whose clocks run fast.

@@ -15,7 +15,7 @@ use http_body_util::{BodyExt, StreamBody};
 use mesh::Transport;
 use tokio::time::timeout;
 
-use super::support::*;
+use crate::transport::tests::support::*;
 use crate::transport::*;
 
 const MIB: u64 = 1 << 20;

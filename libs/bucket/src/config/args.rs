@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{BucketConfig, ConfigError};
+use crate::config::{BucketConfig, ConfigError};
 
 /// `--objstore.config` and `--objstore.config-file`, to be flattened into a role's arguments.
 #[derive(Clone, Debug, Default, clap::Args)]

@@ -7,9 +7,9 @@ use object_store::azure::{MicrosoftAzureBuilder, split_sas};
 use object_store::{ObjectStore, RetryConfig};
 use runtime::yaml::Fields;
 
-use super::http::{self, HttpConfig};
-use super::{Notes, boolean, count, duration, required_text, text};
 use crate::bucket::Settings;
+use crate::config::http::{self, HttpConfig};
+use crate::config::{Notes, boolean, count, duration, required_text, text};
 
 const DEFAULT_ENDPOINT: &str = "blob.core.windows.net";
 

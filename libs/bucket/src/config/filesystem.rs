@@ -7,8 +7,8 @@ use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use runtime::yaml::Fields;
 
-use super::required_text;
 use crate::bucket::Settings;
+use crate::config::required_text;
 use crate::error::{BucketError, ErrorKind};
 
 pub(super) struct Config {

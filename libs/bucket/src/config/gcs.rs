@@ -6,9 +6,9 @@ use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::{ObjectStore, RetryConfig};
 use runtime::yaml::Fields;
 
-use super::http::{self, HttpConfig};
-use super::{Notes, boolean, count, required_text, text};
 use crate::bucket::{DEFAULT_PART_BYTES, Settings};
+use crate::config::http::{self, HttpConfig};
+use crate::config::{Notes, boolean, count, required_text, text};
 
 /// Smallest part that GCS takes, other than the last of an object.
 const MIN_PART_BYTES: u64 = 5 << 20;

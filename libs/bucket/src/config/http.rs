@@ -6,7 +6,7 @@ use std::time::Duration;
 use object_store::{BackoffConfig, Certificate, ClientOptions, HeaderValue, RetryConfig};
 use runtime::yaml::{Fields, Node};
 
-use super::{Notes, boolean, count, duration, text};
+use crate::config::{Notes, boolean, count, duration, text};
 
 /// How often a request is repeated where the configuration says nothing. Whoever uploads or lists tries again
 /// on their own, so an unreachable store is told within seconds rather than minutes.

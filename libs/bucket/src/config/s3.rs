@@ -8,9 +8,9 @@ use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::{Attribute, Attributes, ObjectStore, RetryConfig};
 use runtime::yaml::{Fields, Node, Value};
 
-use super::http::{self, HttpConfig};
-use super::{Notes, boolean, count, required_text, text, text_or_empty};
 use crate::bucket::{DEFAULT_PART_BYTES, Settings};
+use crate::config::http::{self, HttpConfig};
+use crate::config::{Notes, boolean, count, required_text, text, text_or_empty};
 
 /// Smallest part that S3 takes, other than the last of an object.
 const MIN_PART_BYTES: i64 = 5 << 20;

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tsdb::{BlockMeta, ThanosMeta, Ulid};
 
-use super::{BlockState, View};
+use crate::fetch::{BlockState, View};
 use crate::marks::MarkKind;
 
 /// The label that stands for a block's id in rules of selection.

@@ -1,6 +1,6 @@
 //! Buckets one by one: their numbers, bounds and counts.
 
-use super::{CUSTOM_BUCKETS_SCHEMA, FloatHistogram, Span};
+use crate::histogram::{CUSTOM_BUCKETS_SCHEMA, FloatHistogram, Span};
 
 /// A bucket with its bounds.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -4,8 +4,8 @@
 //! with custom buckets to the bounds that both have. Behaviour: `Add`, `Sub`, `KahanAdd`, `Mul`, `Div` and `Compact` in
 //! Prometheus 3.14's `model/histogram/float_histogram.go`.
 
-use super::buckets::{bound, numbered, packed};
-use super::{CounterResetHint, FloatHistogram};
+use crate::histogram::buckets::{bound, numbered, packed};
+use crate::histogram::{CounterResetHint, FloatHistogram};
 
 /// One of two histograms has custom buckets and the other exponential ones, so they cannot be combined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,7 +48,7 @@ struct Sides {
 }
 
 impl Sides {
-    fn of(histogram: &FloatHistogram, lost: Option<&FloatHistogram>) -> Sides {
+    fn of(histogram: &FloatHistogram, lost: Option<&FloatHistogram>) -> Self {
         let side = |spans, buckets, lost: Option<&[f64]>| {
             let cells = numbered(spans, buckets).enumerate();
             cells
@@ -59,7 +59,7 @@ impl Sides {
                 })
                 .collect()
         };
-        Sides {
+        Self {
             schema: histogram.schema,
             threshold: histogram.zero_threshold,
             zero: histogram.zero_count,
@@ -210,7 +210,7 @@ impl FloatHistogram {
     ///
     /// # Errors
     /// Where one has custom buckets and the other has not; nothing is changed then.
-    pub fn add(&mut self, other: &FloatHistogram) -> Result<Combined, IncompatibleSchemas> {
+    pub fn add(&mut self, other: &Self) -> Result<Combined, IncompatibleSchemas> {
         self.combine(other, 1.0, None)
     }
 
@@ -218,7 +218,7 @@ impl FloatHistogram {
     ///
     /// # Errors
     /// As [`add`](Self::add).
-    pub fn sub(&mut self, other: &FloatHistogram) -> Result<Combined, IncompatibleSchemas> {
+    pub fn sub(&mut self, other: &Self) -> Result<Combined, IncompatibleSchemas> {
         self.combine(other, -1.0, None)
     }
 
@@ -229,33 +229,33 @@ impl FloatHistogram {
     /// As [`add`](Self::add).
     pub fn kahan_add(
         &mut self,
-        other: &FloatHistogram,
-        lost: &mut Option<FloatHistogram>,
+        other: &Self,
+        lost: &mut Option<Self>,
     ) -> Result<Combined, IncompatibleSchemas> {
         if self.uses_custom_buckets() != other.uses_custom_buckets() {
             return Err(IncompatibleSchemas);
         }
-        let lost = lost.get_or_insert_with(|| FloatHistogram {
+        let lost = lost.get_or_insert_with(|| Self {
             counter_reset_hint: self.counter_reset_hint,
             schema: self.schema,
             zero_threshold: self.zero_threshold,
             custom_values: self.custom_values.clone(),
-            ..FloatHistogram::default()
+            ..Self::default()
         });
         self.combine(other, 1.0, Some(lost))
     }
 
     fn combine(
         &mut self,
-        other: &FloatHistogram,
+        other: &Self,
         sign: f64,
-        lost: Option<&mut FloatHistogram>,
+        lost: Option<&mut Self>,
     ) -> Result<Combined, IncompatibleSchemas> {
         if self.uses_custom_buckets() != other.uses_custom_buckets() {
             return Err(IncompatibleSchemas);
         }
         let collision = self.combine_hints(other);
-        let mut nothing = FloatHistogram::default();
+        let mut nothing = Self::default();
         let compensated = lost.is_some();
         let lost = lost.unwrap_or(&mut nothing);
         kahan(sign * other.count, &mut self.count, &mut lost.count);
@@ -273,7 +273,7 @@ impl FloatHistogram {
 
     /// Combines the buckets of histograms that have the same ones, as those of a series usually do. Bit for bit what
     /// [`combine_sides`](Self::combine_sides) comes to.
-    fn combine_alike(&mut self, other: &FloatHistogram, sign: f64, lost: Option<&mut FloatHistogram>) {
+    fn combine_alike(&mut self, other: &Self, sign: f64, lost: Option<&mut Self>) {
         let combine = |mine: &mut f64, theirs: f64, lost: &mut f64| {
             kahan(sign * theirs, mine, lost);
             // What rounding has lost of the other so far is nothing.
@@ -304,13 +304,7 @@ impl FloatHistogram {
     }
 
     /// Combines the buckets of any two histograms; tells whether only their common bounds were kept.
-    fn combine_sides(
-        &mut self,
-        other: &FloatHistogram,
-        sign: f64,
-        compensated: bool,
-        lost: &mut FloatHistogram,
-    ) -> bool {
+    fn combine_sides(&mut self, other: &Self, sign: f64, compensated: bool, lost: &mut Self) -> bool {
         let mut mine = Sides::of(self, compensated.then_some(&*lost));
         let mut theirs = Sides::of(other, None);
         let mut reconciled = false;
@@ -357,7 +351,7 @@ impl FloatHistogram {
     }
 
     /// What the reset hint of a sum is; tells whether the two contradict each other.
-    fn combine_hints(&mut self, other: &FloatHistogram) -> bool {
+    fn combine_hints(&mut self, other: &Self) -> bool {
         use CounterResetHint::{Gauge, Unknown};
         let (mine, theirs) = (self.counter_reset_hint, other.counter_reset_hint);
         if mine == theirs || mine == Gauge {
@@ -387,7 +381,7 @@ impl FloatHistogram {
 
     /// This histogram in a coarser exponential schema, with an unknown reset hint; the same where it has it already,
     /// or has custom buckets.
-    pub fn to_schema(&self, schema: i32) -> FloatHistogram {
+    pub fn to_schema(&self, schema: i32) -> Self {
         let mut copy = self.clone();
         if schema >= self.schema || self.uses_custom_buckets() {
             return copy;
@@ -413,7 +407,7 @@ impl FloatHistogram {
 
     /// Whether both have the same buckets with the same counts: bit for bit, but spans may be cut differently and
     /// reset hints may differ.
-    pub fn equals(&self, other: &FloatHistogram) -> bool {
+    pub fn equals(&self, other: &Self) -> bool {
         let same = |a: &[f64], b: &[f64]| {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
         };
@@ -442,7 +436,7 @@ impl FloatHistogram {
 
     /// Whether a counter was reset between `previous` and this histogram: a count went down, or what only a reset can
     /// change (a finer schema, a narrower zero bucket) changed. A reset hint is believed.
-    pub fn detect_reset(&self, previous: &FloatHistogram) -> bool {
+    pub fn detect_reset(&self, previous: &Self) -> bool {
         match self.counter_reset_hint {
             CounterResetHint::Reset => return true,
             CounterResetHint::NotReset => return false,
@@ -494,7 +488,7 @@ impl FloatHistogram {
     }
 
     /// Whether both have the same buckets, custom bounds aside.
-    fn has_layout_of(&self, other: &FloatHistogram) -> bool {
+    fn has_layout_of(&self, other: &Self) -> bool {
         self.schema == other.schema
             && self.zero_threshold == other.zero_threshold
             && self.positive_buckets.len() == other.positive_buckets.len()

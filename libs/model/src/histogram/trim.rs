@@ -2,8 +2,8 @@
 //!
 //! Behaviour: `TrimBuckets` in Prometheus 3.14's `model/histogram/float_histogram.go`.
 
-use super::FloatHistogram;
-use super::buckets::Bucket;
+use crate::histogram::FloatHistogram;
+use crate::histogram::buckets::Bucket;
 
 /// Which observations stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 use regex_syntax::hir::{Class, ClassUnicode, ClassUnicodeRange, HirKind};
 
-use super::RegexError;
-use super::parse::Parser;
+use crate::re2::RegexError;
+use crate::re2::parse::Parser;
 
 const BAD_RANGE: &str = "invalid character class range";
 

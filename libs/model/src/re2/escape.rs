@@ -1,7 +1,7 @@
 //! Escaped single characters.
 
-use super::RegexError;
-use super::parse::Parser;
+use crate::re2::RegexError;
+use crate::re2::parse::Parser;
 
 impl Parser<'_> {
     /// Parses an escape that stands for one character, also for half a surrogate pair.

@@ -7,8 +7,8 @@ use std::collections::HashSet;
 
 use regex_syntax::hir::{Capture, Class, ClassUnicode, Dot, Hir, HirKind, Look, Repetition};
 
-use super::RegexError;
-use super::class::literal_class;
+use crate::re2::RegexError;
+use crate::re2::class::literal_class;
 
 /// Deepest nesting of groups and repetitions.
 const MAX_HEIGHT: usize = 250;
@@ -61,30 +61,30 @@ impl Size {
         match hir.kind() {
             HirKind::Literal(literal) => {
                 let chars = str::from_utf8(&literal.0).map_or(1, |text| text.chars().count());
-                Size { instructions: chars.max(1) as u64, states: literal.0.len() as u64 }
+                Self { instructions: chars.max(1) as u64, states: literal.0.len() as u64 }
             }
             HirKind::Class(Class::Unicode(class)) if !class.is_ascii() => {
                 // A range of characters is up to a few sequences of ranges of bytes.
-                Size { instructions: 1, states: 4 * class.ranges().len() as u64 }
+                Self { instructions: 1, states: 4 * class.ranges().len() as u64 }
             }
-            _ => Size { instructions: 1, states: 1 },
+            _ => Self { instructions: 1, states: 1 },
         }
     }
 
     fn plus(self, instructions: u64) -> Self {
         let plus = |size: u64| size.saturating_add(instructions);
-        Size { instructions: plus(self.instructions), states: plus(self.states) }
+        Self { instructions: plus(self.instructions), states: plus(self.states) }
     }
 
-    fn and(self, other: Size) -> Self {
-        Size {
+    fn and(self, other: Self) -> Self {
+        Self {
             instructions: self.instructions.saturating_add(other.instructions),
             states: self.states.saturating_add(other.states),
         }
     }
 
     fn repeated(self, min: u32, max: Option<u32>) -> Self {
-        let times = |times: u32| Size {
+        let times = |times: u32| Self {
             instructions: self.instructions.saturating_mul(times.into()),
             states: self.states.saturating_mul(times.into()),
         };
@@ -92,17 +92,17 @@ impl Size {
             None => times(min.max(1)).plus(2),
             Some(max) => times(max).plus((max - min).into()),
         };
-        Size { instructions: repeated.instructions.max(1), states: repeated.states.max(1) }
+        Self { instructions: repeated.instructions.max(1), states: repeated.states.max(1) }
     }
 }
 
 impl Item {
     fn leaf(hir: Hir) -> Self {
-        Item { size: Size::of(&hir), hir, height: 1, copies: 1 }
+        Self { size: Size::of(&hir), hir, height: 1, copies: 1 }
     }
 
     /// One item that holds `items` in the form `join` gives them, with so many instructions between two of them.
-    fn join(mut items: Vec<Item>, join: fn(Vec<Hir>) -> Hir, forks: u64) -> Self {
+    fn join(mut items: Vec<Self>, join: fn(Vec<Hir>) -> Hir, forks: u64) -> Self {
         if items.len() == 1
             && let Some(only) = items.pop()
         {
@@ -113,7 +113,7 @@ impl Item {
         // An alternation has an instruction more for each of its parts but one.
         let mut size = Size { instructions: 0, states: 0 }.plus(forks * items.len().saturating_sub(1) as u64);
         items.iter().for_each(|item| size = size.and(item.size));
-        Item { hir: join(items.into_iter().map(|item| item.hir).collect()), height, copies, size }
+        Self { hir: join(items.into_iter().map(|item| item.hir).collect()), height, copies, size }
     }
 }
 

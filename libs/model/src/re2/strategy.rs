@@ -62,10 +62,10 @@ impl Strategy {
         // A plain list of texts may be as long as it was written.
         let mut budget = MAX_LITERALS + length;
         if let Some(texts) = product(parts, &mut budget) {
-            return Strategy::Literals(Literals::new(texts));
+            return Self::Literals(Literals::new(texts));
         }
         if let Some(pieces) = Pieces::of(parts) {
-            return Strategy::Pieces(pieces);
+            return Self::Pieces(pieces);
         }
         let run = |parts: &mut dyn Iterator<Item = &&HirKind>| -> Vec<String> {
             parts.map_while(|part| literal(part)).map(str::to_owned).collect()
@@ -73,20 +73,20 @@ impl Strategy {
         let prefix = run(&mut parts.iter()).concat();
         let mut suffix = run(&mut parts.iter().rev());
         suffix.reverse();
-        Strategy::Automaton { prefix, suffix: suffix.concat() }
+        Self::Automaton { prefix, suffix: suffix.concat() }
     }
 
     /// Whether [`is_match`](Self::is_match) is the whole answer.
     pub(super) fn decides(&self) -> bool {
-        !matches!(self, Strategy::Automaton { .. })
+        !matches!(self, Self::Automaton { .. })
     }
 
     /// Whether `text` matches, or may match where the strategy does not decide.
     pub(super) fn is_match(&self, text: &str) -> bool {
         match self {
-            Strategy::Literals(literals) => literals.contains(text),
-            Strategy::Pieces(pieces) => pieces.is_match(text),
-            Strategy::Automaton { prefix, suffix } => {
+            Self::Literals(literals) => literals.contains(text),
+            Self::Pieces(pieces) => pieces.is_match(text),
+            Self::Automaton { prefix, suffix } => {
                 text.starts_with(prefix.as_str()) && text.ends_with(suffix.as_str())
             }
         }
@@ -94,15 +94,15 @@ impl Strategy {
 
     pub(super) fn literals(&self) -> Option<&[Box<str>]> {
         match self {
-            Strategy::Literals(literals) => Some(&literals.sorted),
+            Self::Literals(literals) => Some(&literals.sorted),
             _ => None,
         }
     }
 
     pub(super) fn prefix(&self) -> &str {
         match self {
-            Strategy::Literals(literals) => literals.common_prefix(),
-            Strategy::Pieces(Pieces { prefix, .. }) | Strategy::Automaton { prefix, .. } => prefix,
+            Self::Literals(literals) => literals.common_prefix(),
+            Self::Pieces(Pieces { prefix, .. }) | Self::Automaton { prefix, .. } => prefix,
         }
     }
 }
@@ -113,7 +113,7 @@ impl Literals {
         texts.dedup();
         let sorted: Box<[Box<str>]> = texts.into_iter().map(String::into_boxed_str).collect();
         let hashed = (sorted.len() >= HASH_FROM).then(|| sorted.iter().cloned().collect());
-        Literals { sorted, hashed }
+        Self { sorted, hashed }
     }
 
     fn contains(&self, text: &str) -> bool {
@@ -224,7 +224,7 @@ fn skip(text: &str, count: usize) -> Option<&str> {
 impl Pieces {
     /// The pieces of a sequence of texts and gaps that has at least one gap.
     fn of(parts: &[&HirKind]) -> Option<Self> {
-        let mut pieces = Pieces::default();
+        let mut pieces = Self::default();
         let mut any_gap = false;
         for part in parts {
             match (literal(part), gap(part)) {

@@ -52,7 +52,7 @@ impl Program {
     /// Compiles an expression.
     pub(super) fn new(hir: &Hir) -> Self {
         let mut program =
-            Program { insts: Vec::new(), classes: Vec::new(), names: vec![None], idle: Mutex::default() };
+            Self { insts: Vec::new(), classes: Vec::new(), names: vec![None], idle: Mutex::default() };
         program.names_of(hir);
         program.add(hir, &mut HashMap::new());
         program.insts.push(Inst::Match);
@@ -239,7 +239,7 @@ enum Open {
 
 impl Threads {
     fn new(insts: usize) -> Self {
-        Threads {
+        Self {
             waiting: Waiting::default(),
             before: Waiting::default(),
             seen: vec![0; insts],

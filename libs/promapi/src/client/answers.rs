@@ -119,7 +119,7 @@ impl Configuration {
         let window = window.map_or(Ok(Duration::ZERO), |text| {
             crate::parse_prometheus_duration(&text).map_err(|cause| cause.to_string())
         });
-        Ok(Configuration { external_labels, out_of_order_time_window: window? })
+        Ok(Self { external_labels, out_of_order_time_window: window? })
     }
 }
 

@@ -10,8 +10,8 @@ use model::{MatchOp, Matcher};
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-use super::answers::{Answer, Reply};
-use super::{Client, ReadError};
+use crate::client::answers::{Answer, Reply};
+use crate::client::{Client, ReadError};
 
 /// How the client introduces itself.
 const USER_AGENT: &str = concat!("isthmus/", env!("CARGO_PKG_VERSION"));
@@ -79,7 +79,7 @@ impl ClientError {
     /// The status that Prometheus answered with, if that is what went wrong.
     pub fn status(&self) -> Option<StatusCode> {
         match self {
-            ClientError::Status { status, .. } => Some(*status),
+            Self::Status { status, .. } => Some(*status),
             _ => None,
         }
     }
@@ -92,7 +92,7 @@ pub(super) struct Query {
 
 impl Query {
     pub(super) fn new() -> Self {
-        Query { text: String::new() }
+        Self { text: String::new() }
     }
 
     pub(super) fn add(&mut self, name: &str, value: &str) {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use model::{FloatHistogram, Sample, Timestamp};
 
-use super::budget::Hold;
-use super::column::{Cell, Row, is_absent};
-use super::merge::merge;
 use crate::QueryError;
+use crate::eval::budget::Hold;
+use crate::eval::column::{Cell, Row, is_absent};
+use crate::eval::merge::merge;
 use crate::functions::label::without_reserved;
 use crate::output::{MatrixSeries, QueryValue, SampleValue, VectorSample};
 use crate::plan::Plan;

@@ -6,13 +6,13 @@ use std::collections::HashMap;
 
 use model::Labels;
 
-use super::budget::{Budget, Hold};
-use super::column::{Cell, Column, Row, is_absent};
-use super::notes::{ForcedMonotonicity, Note, Notes};
-use super::operator::{Context, Ended, Operator};
-use super::scalar::{Scalar, Scalars};
-use super::share::share;
 use crate::QueryError;
+use crate::eval::budget::{Budget, Hold};
+use crate::eval::column::{Cell, Column, Row, is_absent};
+use crate::eval::notes::{ForcedMonotonicity, Note, Notes};
+use crate::eval::operator::{Context, Ended, Operator};
+use crate::eval::scalar::{Scalar, Scalars};
+use crate::eval::share::share;
 use crate::functions::buckets::{
     ClassicBucket, Oddity, classic_fraction, classic_quantile, native_fraction, native_quantile,
 };
@@ -53,7 +53,7 @@ pub(crate) struct BucketOperator {
 
 impl BucketOperator {
     pub(crate) fn new(call: &crate::plan::node::BucketCall, hold: Hold) -> Self {
-        BucketOperator {
+        Self {
             function: call.function,
             operand: call.operand,
             params: call.params.clone(),

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::meter::Meter;
 use crate::error::LimitError;
+use crate::eval::meter::Meter;
 use crate::{Interrupt, QueryError};
 
 /// What all queries of an engine may use together; clones are the same budget.
@@ -40,7 +40,7 @@ impl TotalBudget {
     /// may hold.
     pub fn new(max_samples: u64, max_bytes: u64) -> Self {
         let zero = || AtomicU64::new(0);
-        TotalBudget {
+        Self {
             total: Arc::new(Total { max_samples, max_bytes, samples: zero(), held: zero(), leaving: zero() }),
         }
     }
@@ -59,7 +59,7 @@ impl TotalBudget {
 impl Default for TotalBudget {
     /// No limit beside those of each query.
     fn default() -> Self {
-        TotalBudget::new(u64::MAX, u64::MAX)
+        Self::new(u64::MAX, u64::MAX)
     }
 }
 
@@ -98,7 +98,7 @@ impl Budget {
         let zero = || AtomicU64::new(0);
         let (samples, held, peak, leaving) = (zero(), zero(), zero(), zero());
         let refused = AtomicBool::new(false);
-        Budget { max_samples, max_bytes, samples, held, peak, refused, leaving, total, interrupt }
+        Self { max_samples, max_bytes, samples, held, peak, refused, leaving, total, interrupt }
     }
 
     /// Ends the query when somebody asked for it.
@@ -229,12 +229,12 @@ pub struct Hold {
 impl Hold {
     /// Holds nothing yet.
     pub(crate) fn new(budget: &Arc<Budget>) -> Self {
-        Hold { budget: budget.clone(), meter: None, bytes: 0 }
+        Self { budget: budget.clone(), meter: None, bytes: 0 }
     }
 
     /// The same, for the operator with this meter.
     pub(crate) fn metered(budget: &Arc<Budget>, meter: &Arc<Meter>) -> Self {
-        Hold { budget: budget.clone(), meter: Some(meter.clone()), bytes: 0 }
+        Self { budget: budget.clone(), meter: Some(meter.clone()), bytes: 0 }
     }
 
     /// Holds more.
@@ -268,19 +268,19 @@ impl Hold {
     }
 
     /// Another for the same owner, which holds nothing yet.
-    pub(crate) fn another(&self) -> Hold {
-        Hold { budget: self.budget.clone(), meter: self.meter.clone(), bytes: 0 }
+    pub(crate) fn another(&self) -> Self {
+        Self { budget: self.budget.clone(), meter: self.meter.clone(), bytes: 0 }
     }
 
     /// Moves so much of what it holds to another.
-    pub(crate) fn part(&mut self, bytes: u64) -> Hold {
+    pub(crate) fn part(&mut self, bytes: u64) -> Self {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
-        Hold { budget: self.budget.clone(), meter: self.meter.clone(), bytes }
+        Self { budget: self.budget.clone(), meter: self.meter.clone(), bytes }
     }
 
     /// Moves all that it holds to another.
-    pub(crate) fn split(&mut self) -> Hold {
+    pub(crate) fn split(&mut self) -> Self {
         self.part(self.bytes)
     }
 

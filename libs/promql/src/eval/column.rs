@@ -43,12 +43,12 @@ pub(crate) struct Column {
 impl Column {
     /// A column of `steps` steps without values.
     pub(crate) fn absent(steps: usize) -> Self {
-        Column { floats: vec![ABSENT; steps], histograms: Vec::new() }
+        Self { floats: vec![ABSENT; steps], histograms: Vec::new() }
     }
 
     /// The same float at each step.
     pub(crate) fn constant(value: f64, steps: usize) -> Self {
-        Column { floats: vec![value; steps], histograms: Vec::new() }
+        Self { floats: vec![value; steps], histograms: Vec::new() }
     }
 
     /// Makes this a column of `steps` steps without values and keeps its memory.
@@ -160,12 +160,12 @@ pub(crate) struct Row {
 impl Row {
     /// A series that keeps its name.
     pub(crate) fn new(labels: Labels, column: Column) -> Self {
-        Row { labels, drop_name: false, column }
+        Self { labels, drop_name: false, column }
     }
 
     /// Memory in bytes.
     pub(crate) fn size_bytes(&self) -> u64 {
-        self.column.size_bytes() + self.labels.size_bytes() as u64 + size_of::<Row>() as u64
+        self.column.size_bytes() + self.labels.size_bytes() as u64 + size_of::<Self>() as u64
     }
 }
 
@@ -187,7 +187,7 @@ pub(crate) struct Points<'a> {
 impl<'a> Points<'a> {
     /// The floats and the histograms at these places.
     #[inline]
-    pub(crate) fn slice(&self, floats: Range<usize>, histograms: Range<usize>) -> Points<'a> {
+    pub(crate) fn slice(&self, floats: Range<usize>, histograms: Range<usize>) -> Self {
         Points {
             timestamps: &self.timestamps[floats.clone()],
             values: &self.values[floats.clone()],

@@ -6,11 +6,11 @@
 use model::Labels;
 use xxhash_rust::xxh64::xxh64;
 
-use super::budget::Hold;
-use super::column::{Column, Row};
-use super::merge::SAME_LABELS;
-use super::operator::{Context, Operator};
 use crate::QueryError;
+use crate::eval::budget::Hold;
+use crate::eval::column::{Column, Row};
+use crate::eval::merge::SAME_LABELS;
+use crate::eval::operator::{Context, Operator};
 use crate::functions::label::is_reserved;
 use crate::plan::node::{Distinct, Names};
 
@@ -103,7 +103,7 @@ impl Seen {
         (self.hashes.len() * 8 + self.steps.len() * size_of::<Box<[Stretch]>>() + steps) as u64
     }
 
-    fn extend(&mut self, other: Seen) {
+    fn extend(&mut self, other: Self) {
         self.hashes.extend(other.hashes);
         self.steps.extend(other.steps);
         if let Some(taken_off) = other.taken_off {
@@ -164,7 +164,7 @@ pub(crate) struct DistinctOperator {
 
 impl DistinctOperator {
     pub(crate) fn new(rule: Distinct, one_metric: bool, hold: Hold) -> Self {
-        DistinctOperator { rule, one_metric, seen: Seen::default(), hold }
+        Self { rule, one_metric, seen: Seen::default(), hold }
     }
 
     /// What it does with each series.
@@ -215,8 +215,8 @@ impl Operator for DistinctOperator {
 
 #[cfg(test)]
 mod tests {
-    use super::super::column::ABSENT;
     use super::*;
+    use crate::eval::column::ABSENT;
 
     fn equal(rule: Distinct, rows: &[(&str, &[f64])]) -> bool {
         let mut seen = Seen::default();

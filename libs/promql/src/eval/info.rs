@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use model::{Labels, METRIC_NAME, Matcher};
 
-use super::budget::{Budget, Hold};
-use super::column::{Column, Row};
-use super::identity::{IDENTIFYING, Identities};
-use super::operator::{Context, Kept, Operator};
 use crate::QueryError;
+use crate::eval::budget::{Budget, Hold};
+use crate::eval::column::{Column, Row};
+use crate::eval::identity::{IDENTIFYING, Identities};
+use crate::eval::operator::{Context, Kept, Operator};
 use crate::plan::node::InfoCall;
 
 /// The info series of one metric by what they identify, each list in the order of its arrival.
@@ -32,7 +32,7 @@ pub(crate) struct InfoOperator {
 impl InfoOperator {
     /// An operator whose memory is held by `base`, `infos` and `making`: what it is given, and what it makes of it.
     pub(crate) fn new(call: &InfoCall, base: Hold, infos: Hold, making: Hold) -> Self {
-        InfoOperator {
+        Self {
             names: call.names.clone(),
             matchers: call.matchers.clone(),
             base: Kept::new(base),

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use model::{CounterResetHint, FloatHistogram, Labels, is_stale_nan};
 use series::Samples;
 
-use super::column::{Column, Histogram, Points, drop_stale};
-use super::notes::Notes;
-use super::scalar::Scalar;
 use crate::QueryError;
+use crate::eval::column::{Column, Histogram, Points, drop_stale};
+use crate::eval::notes::Notes;
+use crate::eval::scalar::Scalar;
 use crate::functions::range::{self, RangeFunction};
 use crate::plan::node::{Leaf, LeafKind};
 use crate::plan::steps::{Steps, Window};

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use model::CounterResetHint;
 
-use super::budget::{Budget, Hold};
-use super::column::{ABSENT, Cell, Column, Histogram, Points, Row, is_absent};
-use super::notes::{Note, Notes};
-use super::parts::{in_histogram_parts, in_parts};
-use super::scalar::Scalar;
 use crate::QueryError;
+use crate::eval::budget::{Budget, Hold};
+use crate::eval::column::{ABSENT, Cell, Column, Histogram, Points, Row, is_absent};
+use crate::eval::notes::{Note, Notes};
+use crate::eval::parts::{in_histogram_parts, in_parts};
+use crate::eval::scalar::Scalar;
 use crate::functions::arithmetic::{self, Outcome};
 use crate::functions::math::{FloatFunction, go_max, go_min};
 use crate::functions::range::{self, RangeFunction};
@@ -31,7 +31,7 @@ pub(crate) struct Scratch {
 
 impl Scratch {
     pub(crate) fn new(budget: &Arc<Budget>) -> Self {
-        Scratch { times: Vec::new(), dense: None, hold: Hold::new(budget) }
+        Self { times: Vec::new(), dense: None, hold: Hold::new(budget) }
     }
 }
 
@@ -327,10 +327,10 @@ fn without_hint(histogram: Histogram) -> Histogram {
 
 #[cfg(test)]
 mod tests {
-    use super::super::budget::TotalBudget;
-    use super::super::parts::HISTOGRAM_PART;
     use super::*;
     use crate::Interrupt;
+    use crate::eval::budget::TotalBudget;
+    use crate::eval::parts::HISTOGRAM_PART;
 
     #[test]
     fn many_histograms_are_worked_on_with_looks_at_the_flag_in_between() {

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use model::Labels;
 
-use super::budget::{Budget, Hold};
-use super::column::Row;
-use super::operator::{Context, Kept, Operator};
 use crate::QueryError;
+use crate::eval::budget::{Budget, Hold};
+use crate::eval::column::Row;
+use crate::eval::operator::{Context, Kept, Operator};
 
 /// What is said where two series with equal labels have a value at the same step.
 pub(crate) const SAME_LABELS: &str = "vector cannot contain metrics with the same labelset";
@@ -51,7 +51,7 @@ pub(crate) struct MergeOperator {
 
 impl MergeOperator {
     pub(crate) fn new(hold: Hold) -> Self {
-        MergeOperator { kept: Kept::new(hold) }
+        Self { kept: Kept::new(hold) }
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::column::Row;
+use crate::eval::column::Row;
 
 /// Tells the time since some fixed instant. The engine has no clock of its own; whoever wants times hands one in.
 pub type Clock = fn() -> Duration;
@@ -29,7 +29,7 @@ pub(crate) struct Meters {
 impl Meters {
     /// Meters for `nodes` operators; without a clock only the memory is metered.
     pub(crate) fn new(nodes: usize, clock: Option<Clock>) -> Self {
-        Meters { clock, nodes: (0..nodes).map(|_| Arc::default()).collect() }
+        Self { clock, nodes: (0..nodes).map(|_| Arc::default()).collect() }
     }
 
     /// Whether all is measured.

@@ -20,9 +20,9 @@ pub(crate) enum HistogramOperation {
 impl fmt::Display for HistogramOperation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            HistogramOperation::Addition => "addition",
-            HistogramOperation::Subtraction => "subtraction",
-            HistogramOperation::Aggregation => "aggregation",
+            Self::Addition => "addition",
+            Self::Subtraction => "subtraction",
+            Self::Aggregation => "aggregation",
         })
     }
 }
@@ -185,7 +185,7 @@ pub(crate) struct ForcedMonotonicity {
 }
 
 impl ForcedMonotonicity {
-    fn merge(&mut self, other: &ForcedMonotonicity) {
+    fn merge(&mut self, other: &Self) {
         self.times = (self.times.0.min(other.times.0), self.times.1.max(other.times.1));
         self.buckets = (self.buckets.0.min(other.buckets.0), self.buckets.1.max(other.buckets.1));
         self.max_diff = self.max_diff.max(other.max_diff);
@@ -212,7 +212,7 @@ struct Place {
 
 impl Place {
     /// Takes over another place of the same note.
-    fn merge(&mut self, other: &Place) {
+    fn merge(&mut self, other: &Self) {
         if let (Some(count), Some(more)) = (&mut self.occurrences, other.occurrences) {
             *count += more;
         }
@@ -296,7 +296,7 @@ impl Kind {
     }
 
     /// Takes over what a worker has of this kind.
-    fn merge(&mut self, other: Kind) {
+    fn merge(&mut self, other: Self) {
         for (text, place) in other.places {
             self.insert(&text, place);
         }
@@ -352,7 +352,7 @@ impl Notes {
     }
 
     /// Takes over the notes of a worker.
-    pub(crate) fn merge(&mut self, other: Notes) {
+    pub(crate) fn merge(&mut self, other: Self) {
         self.warnings.merge(other.warnings);
         self.infos.merge(other.infos);
     }

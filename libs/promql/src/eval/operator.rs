@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::aggregate::sieve::Sieve;
-use super::budget::Hold;
-use super::column::Row;
-use super::map;
-use super::notes::Notes;
-use super::scalar::{Scalar, Scalars};
 use crate::QueryError;
+use crate::eval::aggregate::sieve::Sieve;
+use crate::eval::budget::Hold;
+use crate::eval::column::Row;
+use crate::eval::map;
+use crate::eval::notes::Notes;
+use crate::eval::scalar::{Scalar, Scalars};
 use crate::plan::node::Map;
 use crate::plan::steps::Steps;
 
@@ -68,7 +68,7 @@ pub(crate) struct Ended(Vec<bool>);
 impl Ended {
     /// None of so many.
     pub(crate) fn none_of(inputs: usize) -> Self {
-        Ended(vec![false; inputs])
+        Self(vec![false; inputs])
     }
 
     /// Notes that an input has ended, and tells whether all have.
@@ -94,7 +94,7 @@ pub(crate) struct Kept {
 
 impl Kept {
     pub(crate) fn new(hold: Hold) -> Self {
-        Kept { rows: Vec::new(), hold }
+        Self { rows: Vec::new(), hold }
     }
 
     pub(crate) fn extend(&mut self, rows: Vec<Row>) -> Result<(), QueryError> {
@@ -120,7 +120,7 @@ pub(crate) struct MapOperator {
 
 impl MapOperator {
     pub(crate) fn new(map: Map, scalars: usize, hold: Hold) -> Self {
-        MapOperator { map, scalars: Scalars::new(scalars, hold.another()), waiting: Kept::new(hold) }
+        Self { map, scalars: Scalars::new(scalars, hold.another()), waiting: Kept::new(hold) }
     }
 
     /// The change and its arguments, if they are all known: it can then be made anywhere.

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::budget::Budget;
 use crate::QueryError;
+use crate::eval::budget::Budget;
 
 /// Steps in a part. The slowest of operators takes some 25 ms for so many.
 pub(crate) const PART: usize = 1 << 18;

@@ -6,18 +6,18 @@ use std::sync::Arc;
 use model::{Labels, Sample, Timestamp};
 use series::{Samples, SelectedSeries};
 
-use super::aggregate::fold::Folded;
-use super::aggregate::sieve::Sieve;
-use super::budget::{Budget, Hold};
-use super::column::{Column, Row, drop_stale};
-use super::distinct::{Seen, Shortcut};
-use super::leaf;
-use super::map;
-use super::meter::{Lap, Meters};
-use super::notes::Notes;
-use super::scalar::Scalar;
-use super::skip;
 use crate::QueryError;
+use crate::eval::aggregate::fold::Folded;
+use crate::eval::aggregate::sieve::Sieve;
+use crate::eval::budget::{Budget, Hold};
+use crate::eval::column::{Column, Row, drop_stale};
+use crate::eval::distinct::{Seen, Shortcut};
+use crate::eval::leaf;
+use crate::eval::map;
+use crate::eval::meter::{Lap, Meters};
+use crate::eval::notes::Notes;
+use crate::eval::scalar::Scalar;
+use crate::eval::skip;
 use crate::output::MatrixSeries;
 use crate::plan::Plan;
 use crate::plan::node::{Aggregation, Distinct, Leaf, LeafKind, Map, NodeId, Op};
@@ -81,7 +81,7 @@ impl Scratch {
     pub(crate) fn new(budget: &Arc<Budget>) -> Self {
         let (samples, column) = (Samples::default(), Column::default());
         let (hold, passing, maps) = (Hold::new(budget), Hold::new(budget), map::Scratch::new(budget));
-        Scratch { samples, column, hold, passing, maps, key: Vec::new() }
+        Self { samples, column, hold, passing, maps, key: Vec::new() }
     }
 
     /// Holds what is passing through. Columns of floats that are all of one size: what holds one holds the next.

@@ -11,10 +11,10 @@ use std::thread::{Builder, JoinHandle};
 
 use series::SelectedSeries;
 
-use super::budget::Hold;
-use super::meter::Meters;
-use super::pipeline::{self, Outcome, Pipeline, Scratch};
 use crate::QueryError;
+use crate::eval::budget::Hold;
+use crate::eval::meter::Meters;
+use crate::eval::pipeline::{self, Outcome, Pipeline, Scratch};
 use crate::plan::Plan;
 
 /// Series in a batch.
@@ -56,7 +56,7 @@ pub(crate) struct Pool {
 impl Pool {
     pub(crate) fn new(plan: Arc<Plan>, meters: Arc<Meters>) -> Self {
         let (scratch, early) = (Scratch::new(&plan.budget), BTreeMap::new());
-        Pool { plan, meters, threads: None, scratch, submitted: 0, taken: 0, early }
+        Self { plan, meters, threads: None, scratch, submitted: 0, taken: 0, early }
     }
 
     /// Hands a batch to a worker, or evaluates it at once.
@@ -139,7 +139,7 @@ impl Threads {
                 Builder::new().spawn(move || work(&plan, &meters, &queue, &done)).ok()
             })
             .collect();
-        Threads { jobs: (!handles.is_empty()).then_some(jobs), results, handles }
+        Self { jobs: (!handles.is_empty()).then_some(jobs), results, handles }
     }
 }
 

@@ -6,7 +6,7 @@ use series::{AggrChunk, SelectedSeries};
 use std::time::Duration;
 use tsdb::XorEncoder;
 
-use super::parts::PART;
+use crate::eval::parts::PART;
 use crate::{EngineOptions, Interrupt, ParseOptions, Query, QueryError, QueryOutput, QueryParams};
 
 const SERIES: usize = 400;

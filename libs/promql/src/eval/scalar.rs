@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::budget::Hold;
-use super::column::{Column, Row};
 use crate::QueryError;
+use crate::eval::budget::Hold;
+use crate::eval::column::{Column, Row};
 use crate::plan::steps::Steps;
 
 /// A number for each step.
@@ -24,9 +24,9 @@ impl Scalar {
         let floats = row.column.floats;
         match floats.split_first() {
             Some((first, rest)) if rest.iter().all(|v| v.to_bits() == first.to_bits()) => {
-                Scalar::Constant(*first)
+                Self::Constant(*first)
             }
-            _ => Scalar::Steps(Arc::new(floats)),
+            _ => Self::Steps(Arc::new(floats)),
         }
     }
 
@@ -34,24 +34,24 @@ impl Scalar {
     #[inline(always)]
     pub(crate) fn at(&self, step: usize) -> f64 {
         match self {
-            Scalar::Constant(value) => *value,
-            Scalar::Time(steps) => steps.time(step) as f64 / 1000.0,
-            Scalar::Steps(values) => values.get(step).copied().unwrap_or(f64::NAN),
+            Self::Constant(value) => *value,
+            Self::Time(steps) => steps.time(step) as f64 / 1000.0,
+            Self::Steps(values) => values.get(step).copied().unwrap_or(f64::NAN),
         }
     }
 
     /// Its value at all steps, if that is the same.
     pub(crate) fn constant(&self) -> Option<f64> {
         match self {
-            Scalar::Constant(value) => Some(*value),
-            Scalar::Time(_) | Scalar::Steps(_) => None,
+            Self::Constant(value) => Some(*value),
+            Self::Time(_) | Self::Steps(_) => None,
         }
     }
 
     /// Its values at so many steps.
     pub(crate) fn column(&self, steps: usize) -> Column {
         match self {
-            Scalar::Constant(value) => Column::constant(*value, steps),
+            Self::Constant(value) => Column::constant(*value, steps),
             _ => Column { floats: (0..steps).map(|step| self.at(step)).collect(), histograms: Vec::new() },
         }
     }
@@ -59,8 +59,8 @@ impl Scalar {
     /// Memory in bytes beside itself.
     fn size_bytes(&self) -> u64 {
         match self {
-            Scalar::Constant(_) | Scalar::Time(_) => 0,
-            Scalar::Steps(values) => (values.len() * 8) as u64,
+            Self::Constant(_) | Self::Time(_) => 0,
+            Self::Steps(values) => (values.len() * 8) as u64,
         }
     }
 }
@@ -74,7 +74,7 @@ pub(crate) struct Scalars {
 
 impl Scalars {
     pub(crate) fn new(count: usize, hold: Hold) -> Self {
-        Scalars { known: vec![None; count], hold }
+        Self { known: vec![None; count], hold }
     }
 
     /// Takes the series of scalar number `index`.

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread::Builder;
 
-use super::operator::Context;
 use crate::QueryError;
+use crate::eval::operator::Context;
 
 /// Values that are worth a thread.
 const WORTH_A_THREAD: usize = 1 << 16;
@@ -61,11 +61,11 @@ pub(crate) fn share<P: Send, R: Send>(
 mod tests {
     use std::sync::atomic::AtomicUsize;
 
-    use super::super::budget::{Budget, TotalBudget};
-    use super::super::map::Scratch;
-    use super::super::notes::Notes;
     use super::*;
     use crate::Interrupt;
+    use crate::eval::budget::{Budget, TotalBudget};
+    use crate::eval::map::Scratch;
+    use crate::eval::notes::Notes;
     use crate::plan::steps::Steps;
 
     #[test]

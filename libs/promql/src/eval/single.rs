@@ -2,10 +2,10 @@
 
 use model::Labels;
 
-use super::budget::Hold;
-use super::column::{Column, Row, is_absent};
-use super::operator::{Context, Operator};
 use crate::QueryError;
+use crate::eval::budget::Hold;
+use crate::eval::column::{Column, Row, is_absent};
+use crate::eval::operator::{Context, Operator};
 
 /// `scalar(v)`: the value of the only float, or NaN.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub(crate) struct ScalarOperator {
 
 impl ScalarOperator {
     pub(crate) fn new(hold: Hold) -> Self {
-        ScalarOperator { values: Vec::new(), counts: Vec::new(), hold }
+        Self { values: Vec::new(), counts: Vec::new(), hold }
     }
 
     fn make_room(&mut self, steps: usize) -> Result<(), QueryError> {
@@ -73,7 +73,7 @@ pub(crate) struct AbsentOperator {
 
 impl AbsentOperator {
     pub(crate) fn new(labels: Labels, hold: Hold) -> Self {
-        AbsentOperator { labels, present: Vec::new(), hold }
+        Self { labels, present: Vec::new(), hold }
     }
 
     fn make_room(&mut self, steps: usize) -> Result<(), QueryError> {

@@ -2,23 +2,23 @@
 
 use std::sync::Arc;
 
-use super::aggregate::collect::{CountValuesOperator, QuantileOperator};
-use super::aggregate::fold::{self, FoldOperator};
-use super::aggregate::pick::PickOperator;
-use super::binary::join::JoinOperator;
-use super::binary::set::SetOperator;
-use super::buckets::BucketOperator;
-use super::budget::Hold;
-use super::column::Row;
-use super::distinct::DistinctOperator;
-use super::info::InfoOperator;
-use super::merge::MergeOperator;
-use super::meter::Meters;
-use super::operator::{Context, MapOperator, Operator};
-use super::scalar::{Scalar, Scalars};
-use super::single::{AbsentOperator, ScalarOperator};
-use super::sort::SortOperator;
 use crate::QueryError;
+use crate::eval::aggregate::collect::{CountValuesOperator, QuantileOperator};
+use crate::eval::aggregate::fold::{self, FoldOperator};
+use crate::eval::aggregate::pick::PickOperator;
+use crate::eval::binary::join::JoinOperator;
+use crate::eval::binary::set::SetOperator;
+use crate::eval::buckets::BucketOperator;
+use crate::eval::budget::Hold;
+use crate::eval::column::Row;
+use crate::eval::distinct::DistinctOperator;
+use crate::eval::info::InfoOperator;
+use crate::eval::merge::MergeOperator;
+use crate::eval::meter::Meters;
+use crate::eval::operator::{Context, MapOperator, Operator};
+use crate::eval::scalar::{Scalar, Scalars};
+use crate::eval::single::{AbsentOperator, ScalarOperator};
+use crate::eval::sort::SortOperator;
 use crate::plan::Plan;
 use crate::plan::node::{NodeId, Op};
 use crate::syntax::ast::AggregateOp;
@@ -44,19 +44,19 @@ pub(crate) enum Slot {
 
 impl Slot {
     /// The operator of a node, before any series.
-    pub(crate) fn of(plan: &Arc<Plan>, meters: &Meters, id: NodeId) -> Slot {
+    pub(crate) fn of(plan: &Arc<Plan>, meters: &Meters, id: NodeId) -> Self {
         let node = &plan.nodes[id];
         let hold = || Hold::metered(&plan.budget, meters.of(id));
         let scalars = node.inputs.len().saturating_sub(1);
-        let other = |operator: Box<dyn Operator>| Slot::Other(operator);
+        let other = |operator: Box<dyn Operator>| Self::Other(operator);
         match &node.op {
-            Op::Number(_) | Op::Time => Slot::Source,
-            Op::Leaf(_) => Slot::Leaf(Scalars::new(node.inputs.len(), hold())),
-            Op::Map(map) => Slot::Map(MapOperator::new(map.clone(), scalars, hold())),
+            Op::Number(_) | Op::Time => Self::Source,
+            Op::Leaf(_) => Self::Leaf(Scalars::new(node.inputs.len(), hold())),
+            Op::Map(map) => Self::Map(MapOperator::new(map.clone(), scalars, hold())),
             Op::Scalar => other(Box::new(ScalarOperator::new(hold()))),
             Op::Absent(labels) => other(Box::new(AbsentOperator::new(labels.clone(), hold()))),
             Op::Aggregate(spec) if fold::folds(spec.op) => {
-                Slot::Fold(Box::new(FoldOperator::new(spec.clone(), node.steps.count, hold())))
+                Self::Fold(Box::new(FoldOperator::new(spec.clone(), node.steps.count, hold())))
             }
             Op::Aggregate(spec) if spec.op == AggregateOp::Quantile => {
                 other(Box::new(QuantileOperator::new(spec.clone(), hold())))
@@ -72,19 +72,19 @@ impl Slot {
             Op::Merge => other(Box::new(MergeOperator::new(hold()))),
             Op::Distinct(rule) => {
                 let one_metric = plan.has_one_metric(node.inputs[0]);
-                Slot::Distinct(DistinctOperator::new(*rule, one_metric, hold()))
+                Self::Distinct(DistinctOperator::new(*rule, one_metric, hold()))
             }
-            Op::Info(call) => Slot::Info(Box::new(InfoOperator::new(call, hold(), hold(), hold()))),
+            Op::Info(call) => Self::Info(Box::new(InfoOperator::new(call, hold(), hold(), hold()))),
         }
     }
 
     /// Takes a scalar that no series had to be made for; `false` where the input wants it as a series.
     pub(crate) fn know(&mut self, input: usize, scalar: &Scalar) -> Result<bool, QueryError> {
         let (scalars, index) = match self {
-            Slot::Leaf(scalars) => (Some(scalars), Some(input)),
-            Slot::Map(operator) => (operator.scalars(), input.checked_sub(1)),
-            Slot::Other(operator) => (operator.scalars(), input.checked_sub(1)),
-            Slot::Source | Slot::Distinct(_) | Slot::Fold(_) | Slot::Info(_) => (None, None),
+            Self::Leaf(scalars) => (Some(scalars), Some(input)),
+            Self::Map(operator) => (operator.scalars(), input.checked_sub(1)),
+            Self::Other(operator) => (operator.scalars(), input.checked_sub(1)),
+            Self::Source | Self::Distinct(_) | Self::Fold(_) | Self::Info(_) => (None, None),
         };
         let (Some(scalars), Some(index)) = (scalars, index) else { return Ok(false) };
         scalars.know(index, scalar.clone())?;
@@ -100,13 +100,13 @@ impl Slot {
         out: &mut Vec<Row>,
     ) -> Result<(), QueryError> {
         match self {
-            Slot::Source => Ok(()),
-            Slot::Leaf(scalars) => scalars.take(input, rows),
-            Slot::Map(operator) => operator.push(cx, input, rows, out),
-            Slot::Distinct(operator) => operator.push(cx, input, rows, out),
-            Slot::Fold(operator) => operator.push(cx, input, rows, out),
-            Slot::Info(operator) => operator.push(cx, input, rows, out),
-            Slot::Other(operator) => operator.push(cx, input, rows, out),
+            Self::Source => Ok(()),
+            Self::Leaf(scalars) => scalars.take(input, rows),
+            Self::Map(operator) => operator.push(cx, input, rows, out),
+            Self::Distinct(operator) => operator.push(cx, input, rows, out),
+            Self::Fold(operator) => operator.push(cx, input, rows, out),
+            Self::Info(operator) => operator.push(cx, input, rows, out),
+            Self::Other(operator) => operator.push(cx, input, rows, out),
         }
     }
 
@@ -118,16 +118,16 @@ impl Slot {
         out: &mut Vec<Row>,
     ) -> Result<(), QueryError> {
         match self {
-            Slot::Source => Ok(()),
-            Slot::Leaf(scalars) => {
+            Self::Source => Ok(()),
+            Self::Leaf(scalars) => {
                 scalars.end(input);
                 Ok(())
             }
-            Slot::Map(operator) => operator.end(cx, input, out),
-            Slot::Distinct(operator) => operator.end(cx, input, out),
-            Slot::Fold(operator) => operator.end(cx, input, out),
-            Slot::Info(operator) => operator.end(cx, input, out),
-            Slot::Other(operator) => operator.end(cx, input, out),
+            Self::Map(operator) => operator.end(cx, input, out),
+            Self::Distinct(operator) => operator.end(cx, input, out),
+            Self::Fold(operator) => operator.end(cx, input, out),
+            Self::Info(operator) => operator.end(cx, input, out),
+            Self::Other(operator) => operator.end(cx, input, out),
         }
     }
 }

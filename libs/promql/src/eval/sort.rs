@@ -4,11 +4,11 @@
 
 use std::cmp::Ordering;
 
-use super::budget::Hold;
-use super::column::Row;
-use super::notes::Note;
-use super::operator::{Context, Kept, Operator};
 use crate::QueryError;
+use crate::eval::budget::Hold;
+use crate::eval::column::Row;
+use crate::eval::notes::Note;
+use crate::eval::operator::{Context, Kept, Operator};
 use crate::functions::natural;
 use crate::syntax::ast::Span;
 use crate::syntax::functions::FunctionId;
@@ -24,7 +24,7 @@ pub(crate) struct SortOperator {
 
 impl SortOperator {
     pub(crate) fn new(order: &crate::plan::node::SortOrder, hold: Hold) -> Self {
-        SortOperator {
+        Self {
             function: order.function,
             labels: order.labels.clone(),
             span: order.span,

@@ -151,7 +151,7 @@ pub(crate) struct HistogramMean {
 impl HistogramMean {
     /// The mean of one histogram.
     pub(crate) fn of(histogram: FloatHistogram) -> Self {
-        HistogramMean { total: histogram, lost: None, incremental: false, count: 1.0 }
+        Self { total: histogram, lost: None, incremental: false, count: 1.0 }
     }
 
     /// Memory in bytes.
@@ -193,7 +193,7 @@ impl HistogramMean {
     }
 
     /// The mean of these and those of another.
-    pub(crate) fn merge(&mut self, mut other: HistogramMean) -> Result<Combined, IncompatibleSchemas> {
+    pub(crate) fn merge(&mut self, mut other: Self) -> Result<Combined, IncompatibleSchemas> {
         let count = self.count + other.count;
         if !self.incremental && !other.incremental {
             let (mut total, mut lost) = (self.total.clone(), self.lost.clone());

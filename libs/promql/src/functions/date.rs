@@ -39,7 +39,7 @@ impl Date {
     ///
     /// The arithmetic counts years from March, so that the leap day is the last of a year: see Howard Hinnant's
     /// "chrono-compatible low-level date algorithms".
-    pub(crate) fn from_seconds(seconds: i64) -> Date {
+    pub(crate) fn from_seconds(seconds: i64) -> Self {
         let (days, rest) = (seconds.div_euclid(DAY), seconds.rem_euclid(DAY));
         let shifted = days + 719_468;
         let era = shifted.div_euclid(146_097);
@@ -50,7 +50,7 @@ impl Date {
         let day = (day_of_year - (153 * month_from_march + 2) / 5 + 1) as u32;
         let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 } as u32;
         let year = year_of_era + era * 400 + i64::from(month <= 2);
-        Date {
+        Self {
             year,
             month,
             day,

@@ -12,18 +12,18 @@ pub(crate) struct KahanSum {
 impl KahanSum {
     /// This sum and `value`.
     #[inline(always)]
-    pub(crate) fn add(self, value: f64) -> KahanSum {
+    pub(crate) fn add(self, value: f64) -> Self {
         let sum = self.sum + value;
         let lost =
             if self.sum.abs() >= value.abs() { (self.sum - sum) + value } else { (value - sum) + self.sum };
         let rest = if sum.is_infinite() { 0.0 } else { self.rest + lost };
-        KahanSum { sum, rest }
+        Self { sum, rest }
     }
 
     /// This sum and another.
-    pub(crate) fn merge(self, other: KahanSum) -> KahanSum {
+    pub(crate) fn merge(self, other: Self) -> Self {
         let joined = self.add(other.sum);
-        if joined.sum.is_infinite() { joined } else { KahanSum { rest: joined.rest + other.rest, ..joined } }
+        if joined.sum.is_infinite() { joined } else { Self { rest: joined.rest + other.rest, ..joined } }
     }
 
     /// The sum of both parts.
@@ -45,8 +45,8 @@ pub(crate) struct Mean {
 
 impl Mean {
     /// The mean of one value.
-    pub(crate) fn of(value: f64) -> Mean {
-        Mean { total: KahanSum { sum: value, rest: 0.0 }, incremental: false, count: 1.0 }
+    pub(crate) fn of(value: f64) -> Self {
+        Self { total: KahanSum { sum: value, rest: 0.0 }, incremental: false, count: 1.0 }
     }
 
     /// The mean of these values and one more.
@@ -72,12 +72,12 @@ impl Mean {
     }
 
     /// The mean of these values and those of another.
-    pub(crate) fn merge(&mut self, mut other: Mean) {
+    pub(crate) fn merge(&mut self, mut other: Self) {
         let count = self.count + other.count;
         if !self.incremental && !other.incremental {
             let total = self.total.merge(other.total);
             if !total.sum.is_infinite() {
-                *self = Mean { total, incremental: false, count };
+                *self = Self { total, incremental: false, count };
                 return;
             }
         }
@@ -113,8 +113,8 @@ pub(crate) struct Spread {
 
 impl Spread {
     /// The spread of one value, which has none unless it is not finite.
-    pub(crate) fn of(value: f64) -> Spread {
-        Spread { count: 1.0, mean: value, squares: if value.is_finite() { 0.0 } else { f64::NAN } }
+    pub(crate) fn of(value: f64) -> Self {
+        Self { count: 1.0, mean: value, squares: if value.is_finite() { 0.0 } else { f64::NAN } }
     }
 
     /// The spread of these values and one more.
@@ -126,7 +126,7 @@ impl Spread {
     }
 
     /// The spread of these values and those of another.
-    pub(crate) fn merge(&mut self, other: Spread) {
+    pub(crate) fn merge(&mut self, other: Self) {
         let count = self.count + other.count;
         let delta = other.mean - self.mean;
         self.squares += other.squares + delta * delta * (self.count * other.count / count);

@@ -30,7 +30,7 @@ impl LabelReplace {
                 "invalid destination label name in label_replace(): {destination}"
             )));
         }
-        Ok(LabelReplace {
+        Ok(Self {
             destination: destination.to_owned(),
             replacement: replacement.to_owned(),
             source: source.to_owned(),
@@ -82,7 +82,7 @@ impl LabelJoin {
                 "invalid destination label name in label_join(): {destination}"
             )));
         }
-        Ok(LabelJoin {
+        Ok(Self {
             destination: destination.to_owned(),
             separator: separator.to_owned(),
             sources: sources.iter().map(|s| (*s).to_owned()).collect(),

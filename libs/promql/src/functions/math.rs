@@ -17,14 +17,14 @@ pub(crate) enum FloatFunction {
 
 impl FloatFunction {
     /// The function `id` with its scalar arguments, missing ones being NaN; `None` if it is none of these functions.
-    pub(crate) fn new(id: FunctionId, first: Option<f64>, second: Option<f64>) -> Option<FloatFunction> {
+    pub(crate) fn new(id: FunctionId, first: Option<f64>, second: Option<f64>) -> Option<Self> {
         use FunctionId as F;
         let clamp = |min: f64, max: f64| {
             // Written so that NaN passes: every value is then clamped to NaN.
-            FloatFunction::Clamp(if max < min { None } else { Some((min, max)) })
+            Self::Clamp(if max < min { None } else { Some((min, max)) })
         };
         let plain: fn(f64) -> f64 = match id {
-            F::Round => return Some(FloatFunction::Round(first.unwrap_or(1.0))),
+            F::Round => return Some(Self::Round(first.unwrap_or(1.0))),
             F::Clamp => return Some(clamp(first?, second?)),
             F::ClampMin => return Some(clamp(first?, f64::INFINITY)),
             F::ClampMax => return Some(clamp(f64::NEG_INFINITY, first?)),
@@ -61,20 +61,20 @@ impl FloatFunction {
             },
             _ => return None,
         };
-        Some(FloatFunction::Plain(plain))
+        Some(Self::Plain(plain))
     }
 
     /// The value of the function, or `None` where it leaves no sample.
     #[inline]
     pub(crate) fn apply(&self, value: f64) -> Option<f64> {
         match *self {
-            FloatFunction::Plain(function) => Some(function(value)),
-            FloatFunction::Round(to) => {
+            Self::Plain(function) => Some(function(value)),
+            Self::Round(to) => {
                 // The inverse loses less: `1 / 0.1` is exact where 0.1 is not.
                 let inverse = 1.0 / to;
                 Some((value * inverse + 0.5).floor() / inverse)
             }
-            FloatFunction::Clamp(bounds) => bounds.map(|(min, max)| go_max(min, go_min(max, value))),
+            Self::Clamp(bounds) => bounds.map(|(min, max)| go_max(min, go_min(max, value))),
         }
     }
 }

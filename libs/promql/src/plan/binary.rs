@@ -1,11 +1,11 @@
 //! Binary operators, whole chains of them at a time.
 
-use super::build::Builder;
-use super::node::{Join, Map, Names, NodeId, Op};
-use super::select::Surroundings;
-use super::steps::Steps;
 use crate::QueryError;
 use crate::functions::arithmetic::changes_metric;
+use crate::plan::build::Builder;
+use crate::plan::node::{Join, Map, Names, NodeId, Op};
+use crate::plan::select::Surroundings;
+use crate::plan::steps::Steps;
 use crate::syntax::ast::{BinaryExpr, BinaryOp, Cardinality, Expr};
 use crate::syntax::functions::ValueType;
 use crate::text::go_quoted;

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use model::Matcher;
 use series::Dedup;
 
-use super::Answer;
-use super::fold::Constants;
-use super::invariant::Invariants;
-use super::node::{Aggregation, Grouping, Leaf, LeafKind, Map, Names, Node, NodeId, Op, RangeCall};
-use super::select::{Selects, Sharing, Surroundings};
-use super::steps::{Steps, Window};
-use super::traits::Traits;
 use crate::eval::budget::{Budget, Hold};
+use crate::plan::Answer;
+use crate::plan::fold::Constants;
+use crate::plan::invariant::Invariants;
+use crate::plan::node::{Aggregation, Grouping, Leaf, LeafKind, Map, Names, Node, NodeId, Op, RangeCall};
+use crate::plan::select::{Selects, Sharing, Surroundings};
+use crate::plan::steps::{Steps, Window};
+use crate::plan::traits::Traits;
 use crate::query::Select;
 use crate::syntax::ast::{
     AggregateExpr, AggregateOp, At, Boundary, Expr, Length, MatrixSelector, Span, SubqueryExpr, UnaryOp,

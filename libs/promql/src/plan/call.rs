@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use model::{LabelsBuilder, METRIC_NAME, MatchOp, Matcher};
 
-use super::build::Builder;
-use super::node::{BucketCall, Distinct, InfoCall, LeafKind, Map, Names, NodeId, Op, RangeCall, SortOrder};
-use super::select::Surroundings;
-use super::steps::Steps;
 use crate::QueryError;
 use crate::functions::label::{LabelJoin, LabelReplace};
+use crate::plan::build::Builder;
+use crate::plan::node::{
+    BucketCall, Distinct, InfoCall, LeafKind, Map, Names, NodeId, Op, RangeCall, SortOrder,
+};
+use crate::plan::select::Surroundings;
+use crate::plan::steps::Steps;
 use crate::syntax::ast::{At, Boundary, Call, Expr, Length, Span, StringLiteral, VectorSelector};
 use crate::syntax::functions::FunctionId;
 use crate::syntax::functions::ValueType;

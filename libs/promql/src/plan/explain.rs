@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use model::{METRIC_NAME, MatchOp, Matcher};
 
-use super::node::{Grouping, Leaf, LeafKind, Map, Node, NodeId, Op};
-use super::steps::Window;
-use super::{Answer, Plan};
 use crate::NeededLabels;
 use crate::eval::meter::Meters;
+use crate::plan::node::{Grouping, Leaf, LeafKind, Map, Node, NodeId, Op};
+use crate::plan::steps::Window;
+use crate::plan::{Answer, Plan};
 use crate::query::{Select, SelectId};
 use crate::syntax::ast::{Boundary, Length};
 use crate::text::{go_date, go_f, go_quoted};
@@ -33,7 +33,7 @@ pub struct PlanNode {
     pub measured: Option<Measured>,
     /// What feeds it: in the order of the operator's arguments, scalars behind vectors. Arguments that are numbers are part
     /// of the name.
-    pub children: Vec<PlanNode>,
+    pub children: Vec<Self>,
 }
 
 /// What an operator did.
@@ -53,7 +53,7 @@ impl PlanNode {
     /// The operators of `plan`.
     pub(crate) fn of(plan: &Plan, meters: Option<&Meters>) -> Self {
         match &plan.answer {
-            Answer::String(text) => PlanNode {
+            Answer::String(text) => Self {
                 name: go_quoted(text),
                 steps: plan.steps.count,
                 select: None,
@@ -102,7 +102,7 @@ impl PlanNode {
             _ => None,
         };
         let labels = select.map(|select| plan.selects()[select.index()].hints.labels.clone());
-        PlanNode {
+        Self {
             name: describe(plan, id),
             steps: node.steps.count,
             select,
@@ -122,19 +122,19 @@ impl PlanNode {
         }
         let steps = plan.nodes[id].steps.count;
         let name = format!("... and {count} more operators");
-        PlanNode { name, steps, select: None, labels: None, measured: None, children: Vec::new() }
+        Self { name, steps, select: None, labels: None, measured: None, children: Vec::new() }
     }
 
     /// Time that it and all that feeds it took.
     pub fn total_time(&self) -> Duration {
         let own = self.measured.map_or(Duration::ZERO, |measured| measured.time);
-        self.children.iter().map(PlanNode::total_time).fold(own, Duration::saturating_add)
+        self.children.iter().map(Self::total_time).fold(own, Duration::saturating_add)
     }
 
     /// Samples that the selectors at or below it decoded.
     pub fn total_samples(&self) -> u64 {
         let own = self.measured.filter(|_| self.select.is_some()).map_or(0, |measured| measured.samples);
-        own + self.children.iter().map(PlanNode::total_samples).sum::<u64>()
+        own + self.children.iter().map(Self::total_samples).sum::<u64>()
     }
 
     /// Writes a line behind `first` and those below it behind `rest`; `above` are the steps of what it feeds, which are

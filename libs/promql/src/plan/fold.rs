@@ -20,7 +20,7 @@ pub(super) struct Constants {
 impl Constants {
     /// Looks at all of `root`; `query` tells the values of `start()`, `end()`, `range()` and `step()`.
     pub(super) fn of(root: &Expr, query: &dyn Fn(FunctionId) -> f64) -> Self {
-        let mut constants = Constants::default();
+        let mut constants = Self::default();
         constants.visit(root, query);
         constants
     }

@@ -14,7 +14,7 @@ pub(crate) struct Invariants {
 impl Invariants {
     /// Looks at all of `root`.
     pub(crate) fn of(root: &Expr) -> Self {
-        let mut invariants = Invariants::default();
+        let mut invariants = Self::default();
         invariants.visit(root);
         invariants
     }

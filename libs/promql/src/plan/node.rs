@@ -5,9 +5,9 @@ use std::sync::Arc;
 use model::Labels;
 use series::DecodeOptions;
 
-use super::steps::{Steps, Window};
 use crate::eval::budget::Budget;
 use crate::functions::label::{LabelJoin, LabelReplace};
+use crate::plan::steps::{Steps, Window};
 use crate::query::SelectId;
 use crate::syntax::ast::{AggregateOp, BinaryOp, Span, VectorMatching};
 use crate::syntax::functions::FunctionId;

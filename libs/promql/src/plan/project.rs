@@ -6,10 +6,10 @@
 
 use model::METRIC_NAME;
 
-use super::Plan;
-use super::node::{Grouping, Leaf, LeafKind, Map, Node, NodeId, Op};
-use super::select;
 use crate::needed::NeededLabels;
+use crate::plan::Plan;
+use crate::plan::node::{Grouping, Leaf, LeafKind, Map, Node, NodeId, Op};
+use crate::plan::select;
 use crate::query::Select;
 use crate::syntax::ast::{AggregateOp, BinaryOp, Boundary, Cardinality, VectorMatching};
 use crate::syntax::functions::FunctionId;

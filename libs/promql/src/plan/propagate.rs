@@ -14,7 +14,7 @@ use std::convert::Infallible;
 
 use model::{METRIC_NAME, Matcher};
 
-use super::select::has_one_metric;
+use crate::plan::select::has_one_metric;
 use crate::syntax::ast::{
     AggregateExpr, AggregateOp, BinaryExpr, BinaryOp, Boundary, Call, Cardinality, Expr, VectorMatching,
 };

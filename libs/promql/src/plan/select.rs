@@ -7,9 +7,9 @@ use std::time::Duration;
 use model::{METRIC_NAME, MatchOp, Matcher, TimeRange, Timestamp};
 use series::{Aggregate, DecodeOptions, Dedup};
 
-use super::node::NodeId;
-use super::steps::{Steps, Window};
 use crate::NeededLabels;
+use crate::plan::node::NodeId;
+use crate::plan::steps::{Steps, Window};
 use crate::query::{Select, SelectHints, SelectId};
 
 /// What stands around a selector, as far as stores are told.
@@ -32,7 +32,7 @@ impl Surroundings {
     pub(crate) fn inside(&self, func: &'static str) -> Self {
         let counts = matches!(func, "histogram_count" | "histogram_sum" | "histogram_avg");
         let buckets = matches!(func, "histogram_quantile" | "histogram_quantiles" | "histogram_fraction");
-        Surroundings {
+        Self {
             func,
             grouping: None,
             step: self.step,
@@ -43,7 +43,7 @@ impl Surroundings {
 
     /// The same, but buckets of histograms are needed.
     pub(crate) fn with_buckets(self) -> Self {
-        Surroundings { buckets: true, ..self }
+        Self { buckets: true, ..self }
     }
 
     /// Whether only count and sum of histograms matter.

@@ -18,7 +18,7 @@ pub(crate) struct Steps {
 impl Steps {
     /// One instant.
     pub(crate) fn single(at: i64) -> Self {
-        Steps { start: at, interval: 1, count: 1, end: at }
+        Self { start: at, interval: 1, count: 1, end: at }
     }
 
     /// The instants from `start` to `end`, which is included where the interval meets it.
@@ -27,7 +27,7 @@ impl Steps {
         let span = i128::from(end) - i128::from(start);
         let count =
             if span < 0 { 0 } else { usize::try_from(span / i128::from(interval) + 1).unwrap_or(usize::MAX) };
-        Steps { start, interval, count, end }
+        Self { start, interval, count, end }
     }
 
     /// The instant of step `index`.
@@ -49,14 +49,14 @@ impl Steps {
     /// The instants of a subquery with this step whose range ends at instants of `self`.
     ///
     /// They are multiples of the step, so that a moving query sees the same instants again.
-    pub(crate) fn subquery(&self, window: &Window, interval: i64) -> Steps {
+    pub(crate) fn subquery(&self, window: &Window, interval: i64) -> Self {
         let interval = interval.max(1);
         let first = window.start(self.start);
         let mut start = interval * (first / interval);
         if start <= first {
             start = start.saturating_add(interval);
         }
-        Steps::new(start, window.end(self.last()), interval)
+        Self::new(start, window.end(self.last()), interval)
     }
 }
 

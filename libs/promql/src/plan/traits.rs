@@ -1,7 +1,7 @@
 //! What is known of the output of an operator before there is any.
 
-use super::node::{Distinct, Grouping, Map, Names, Op};
 use crate::functions::label::is_reserved;
+use crate::plan::node::{Distinct, Grouping, Map, Names, Op};
 use crate::syntax::ast::AggregateOp;
 
 /// What may be true of the series of an operator.
@@ -17,9 +17,9 @@ pub(super) struct Traits {
 
 impl Traits {
     /// What follows for an operator from its inputs.
-    pub(super) fn of(op: &Op, inputs: &[Traits]) -> Self {
+    pub(super) fn of(op: &Op, inputs: &[Self]) -> Self {
         let first = inputs.first().copied().unwrap_or_default();
-        let any = |is: fn(&Traits) -> bool| inputs.iter().any(is);
+        let any = |is: fn(&Self) -> bool| inputs.iter().any(is);
         let picks = |op| {
             use AggregateOp::{BottomK, LimitK, LimitRatio, TopK};
             matches!(op, TopK | BottomK | LimitK | LimitRatio)
@@ -55,7 +55,7 @@ impl Traits {
             Op::Leaf(_) | Op::Absent(_) | Op::CountValues { .. } | Op::Buckets(_) | Op::Info(_) => true,
         };
         let needs_series = matches!(op, Op::Leaf(_)) || any(|input| input.needs_series);
-        Traits { may_repeat_labels, may_have_names, needs_series }
+        Self { may_repeat_labels, may_have_names, needs_series }
     }
 }
 

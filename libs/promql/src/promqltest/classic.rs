@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use model::{CUSTOM_BUCKETS_SCHEMA, FloatHistogram, Labels, METRIC_NAME};
 
-use super::histogram::spans;
-use super::sequence::SequenceValue;
+use crate::promqltest::histogram::spans;
+use crate::promqltest::sequence::SequenceValue;
 use crate::syntax::parse_number;
 
 /// What the series `_bucket`, `_count` and `_sum` say of one instant.
@@ -137,8 +137,8 @@ impl Classic {
 
 #[cfg(test)]
 mod tests {
-    use super::super::parse_series;
     use super::*;
+    use crate::promqltest::parse_series;
 
     fn converted(lines: &[&str]) -> Result<Vec<(Labels, Vec<SequenceValue>)>, String> {
         let series: Vec<_> = lines.iter().map(|line| parse_series(line).unwrap()).collect();

@@ -2,9 +2,9 @@
 
 use model::{FloatHistogram, Labels, Span, Timestamp, is_stale_nan};
 
-use super::histogram::literal;
-use super::script::{Eval, ExpectationKind, Expected, ExpectedSeries, Instants};
-use super::sequence::SequenceValue;
+use crate::promqltest::histogram::literal;
+use crate::promqltest::script::{Eval, ExpectationKind, Expected, ExpectedSeries, Instants};
+use crate::promqltest::sequence::SequenceValue;
 use crate::{Annotations, MatrixSeries, QueryValue, SampleValue, VectorSample};
 
 /// Relative error that is allowed.

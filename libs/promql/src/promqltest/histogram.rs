@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use model::{CounterResetHint, FloatHistogram, Span};
 
-use super::sequence::Cursor;
+use crate::promqltest::sequence::Cursor;
 use crate::syntax::parse_number;
 
 /// Parses the literal at the cursor; tells whether it names a counter reset hint.

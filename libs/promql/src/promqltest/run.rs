@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use model::{Labels, Sample, Timestamp};
 
-use super::classic;
-use super::compare::{check_annotations, check_failure, check_value};
-use super::script::{Command, Eval, ExpectationKind, Load, Script};
-use super::storage::Storage;
+use crate::promqltest::classic;
+use crate::promqltest::compare::{check_annotations, check_failure, check_value};
+use crate::promqltest::script::{Command, Eval, ExpectationKind, Load, Script};
+use crate::promqltest::storage::Storage;
 use crate::syntax::ast::{At, Expr};
 use crate::syntax::functions::FunctionId;
 use crate::{

@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use model::{Labels, Regex, TimeRange, Timestamp};
 
-use super::sequence::{SequenceValue, parse_series};
-use super::starts::{Starts, parse_starts};
+use crate::promqltest::sequence::{SequenceValue, parse_series};
+use crate::promqltest::starts::{Starts, parse_starts};
 use crate::syntax::{ParseOptions, parse, parse_duration, parse_labels_prefix, parse_number, unquote};
 
 /// What is wrong with a line of start timestamps that stands alone.
@@ -109,12 +109,12 @@ impl FromStr for ExpectationKind {
     type Err = ();
     fn from_str(text: &str) -> Result<Self, ()> {
         Ok(match text {
-            "ordered" => ExpectationKind::Ordered,
-            "fail" => ExpectationKind::Fail,
-            "warn" => ExpectationKind::Warn,
-            "no_warn" => ExpectationKind::NoWarn,
-            "info" => ExpectationKind::Info,
-            "no_info" => ExpectationKind::NoInfo,
+            "ordered" => Self::Ordered,
+            "fail" => Self::Fail,
+            "warn" => Self::Warn,
+            "no_warn" => Self::NoWarn,
+            "info" => Self::Info,
+            "no_info" => Self::NoInfo,
             _ => return Err(()),
         })
     }
@@ -139,9 +139,9 @@ impl Text {
 
     pub(super) fn matches(&self, text: &str) -> bool {
         match self {
-            Text::Any => true,
-            Text::Exactly(expected) => expected == text,
-            Text::Matching(regex) => regex.is_match(text),
+            Self::Any => true,
+            Self::Exactly(expected) => expected == text,
+            Self::Matching(regex) => regex.is_match(text),
         }
     }
 }
@@ -157,7 +157,7 @@ impl Script {
     ///
     /// # Errors
     /// Names the first line that is wrong. A query that is meant to fail still has to be an expression.
-    pub fn parse(text: &str) -> Result<Script, ScriptError> {
+    pub fn parse(text: &str) -> Result<Self, ScriptError> {
         let lines: Vec<&str> = text
             .split('\n')
             .map(str::trim)
@@ -173,7 +173,7 @@ impl Script {
             let command = reader.command(line).map_err(|message| ScriptError { line: reader.at, message })?;
             commands.push(command);
         }
-        Ok(Script { commands })
+        Ok(Self { commands })
     }
 }
 

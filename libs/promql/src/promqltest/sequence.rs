@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use model::{FloatHistogram, Labels, stale_nan};
 
-use super::histogram::{parse_histogram, stepped};
+use crate::promqltest::histogram::{parse_histogram, stepped};
 use crate::syntax::{parse_labels_prefix, parse_number};
 
 /// Most values that one line may describe.

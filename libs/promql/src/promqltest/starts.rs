@@ -3,7 +3,7 @@
 
 use model::Labels;
 
-use super::sequence::{MAX_VALUES, parse_series};
+use crate::promqltest::sequence::{MAX_VALUES, parse_series};
 use crate::syntax::parse_duration;
 
 /// For each place of a sequence the milliseconds from the sample to its start; none where no start is told.

@@ -9,8 +9,8 @@ use model::{
 use series::{AggrChunk, SelectedSeries};
 use tsdb::{Chunk, HistogramEncoder, Xor2Encoder, XorEncoder};
 
-use super::histogram::{buckets, spans};
-use super::sequence::SequenceValue;
+use crate::promqltest::histogram::{buckets, spans};
+use crate::promqltest::sequence::SequenceValue;
 
 /// Samples in a chunk, as in Prometheus' blocks.
 const SAMPLES_PER_CHUNK: usize = 120;
@@ -65,7 +65,7 @@ impl Default for Storage {
 impl Storage {
     /// A storage without series.
     pub fn new() -> Self {
-        let mut storage = Storage { stores: Vec::new() };
+        let mut storage = Self { stores: Vec::new() };
         storage.begin_store(Labels::empty(), TimeRange::ALL);
         storage
     }
@@ -348,8 +348,8 @@ fn histogram_chunks(samples: &[Stored]) -> Vec<Chunk> {
 mod tests {
     use series::{DecodeOptions, Dedup, Samples};
 
-    use super::super::parse_series;
     use super::*;
+    use crate::promqltest::parse_series;
 
     const OPTIONS: DecodeOptions = DecodeOptions {
         range: TimeRange::ALL,

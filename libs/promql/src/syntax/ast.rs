@@ -9,7 +9,7 @@ use std::fmt;
 
 use model::{Matcher, Timestamp};
 
-use super::functions::{Function, ValueType};
+use crate::syntax::functions::{Function, ValueType};
 
 /// Longest path from the root to a leaf, where all operators of a chain such as `a + b + c` count as one step.
 pub const MAX_HEIGHT: usize = 500;
@@ -30,12 +30,12 @@ pub struct Span {
 impl Span {
     /// The stretch from `start` to `end`.
     pub const fn new(start: u32, end: u32) -> Self {
-        Span { start, end }
+        Self { start, end }
     }
 
     /// The stretch from the start of `self` to the end of `last`.
-    pub const fn to(self, last: Span) -> Span {
-        Span { start: self.start, end: last.end }
+    pub const fn to(self, last: Self) -> Self {
+        Self { start: self.start, end: last.end }
     }
 
     /// Line and column of the start in `text`, both from 1, the column in bytes: `line:column` is how errors and
@@ -78,37 +78,37 @@ impl Expr {
     /// Where the expression stands, its own modifiers (`offset`, `@`) included.
     pub fn span(&self) -> Span {
         match self {
-            Expr::Number(e) => e.span,
-            Expr::String(e) => e.span,
-            Expr::Vector(e) => e.span,
-            Expr::Matrix(e) => e.span,
-            Expr::Subquery(e) => e.span,
-            Expr::Paren(e) => e.span,
-            Expr::Unary(e) => e.span,
-            Expr::Binary(e) => e.span,
-            Expr::Aggregate(e) => e.span,
-            Expr::Call(e) => e.span,
+            Self::Number(e) => e.span,
+            Self::String(e) => e.span,
+            Self::Vector(e) => e.span,
+            Self::Matrix(e) => e.span,
+            Self::Subquery(e) => e.span,
+            Self::Paren(e) => e.span,
+            Self::Unary(e) => e.span,
+            Self::Binary(e) => e.span,
+            Self::Aggregate(e) => e.span,
+            Self::Call(e) => e.span,
         }
     }
 
     /// What the expression evaluates to.
     pub fn value_type(&self) -> ValueType {
         match self {
-            Expr::Number(_) => ValueType::Scalar,
-            Expr::String(_) => ValueType::String,
-            Expr::Vector(_) | Expr::Aggregate(_) => ValueType::Vector,
-            Expr::Matrix(_) | Expr::Subquery(_) => ValueType::Matrix,
-            Expr::Paren(e) => e.expr.value_type(),
-            Expr::Unary(e) => e.expr.value_type(),
-            Expr::Binary(e) => e.value_type,
-            Expr::Call(e) => e.function.returns,
+            Self::Number(_) => ValueType::Scalar,
+            Self::String(_) => ValueType::String,
+            Self::Vector(_) | Self::Aggregate(_) => ValueType::Vector,
+            Self::Matrix(_) | Self::Subquery(_) => ValueType::Matrix,
+            Self::Paren(e) => e.expr.value_type(),
+            Self::Unary(e) => e.expr.value_type(),
+            Self::Binary(e) => e.value_type,
+            Self::Call(e) => e.function.returns,
         }
     }
 
     /// The expression without the parentheses around it.
-    pub fn without_parens(&self) -> &Expr {
+    pub fn without_parens(&self) -> &Self {
         let mut expr = self;
-        while let Expr::Paren(paren) = expr {
+        while let Self::Paren(paren) = expr {
             expr = &paren.expr;
         }
         expr
@@ -117,44 +117,44 @@ impl Expr {
     /// Calls `f` for each expression directly below this one, in the order of the text (the parameter of an
     /// aggregation before its operand). The selector of a [`MatrixSelector`] is part of it, not below it. Who recurses
     /// with it takes [`chain`](Self::chain) for binary operators.
-    pub fn for_each_child<'a>(&'a self, mut f: impl FnMut(&'a Expr)) {
+    pub fn for_each_child<'a>(&'a self, mut f: impl FnMut(&'a Self)) {
         match self {
-            Expr::Number(_) | Expr::String(_) | Expr::Vector(_) | Expr::Matrix(_) => {}
-            Expr::Subquery(e) => f(&e.expr),
-            Expr::Paren(e) => f(&e.expr),
-            Expr::Unary(e) => f(&e.expr),
-            Expr::Binary(e) => {
+            Self::Number(_) | Self::String(_) | Self::Vector(_) | Self::Matrix(_) => {}
+            Self::Subquery(e) => f(&e.expr),
+            Self::Paren(e) => f(&e.expr),
+            Self::Unary(e) => f(&e.expr),
+            Self::Binary(e) => {
                 f(&e.lhs);
                 f(&e.rhs);
             }
-            Expr::Aggregate(e) => {
+            Self::Aggregate(e) => {
                 if let Some(param) = &e.param {
                     f(param);
                 }
                 f(&e.expr);
             }
-            Expr::Call(e) => e.args.iter().for_each(f),
+            Self::Call(e) => e.args.iter().for_each(f),
         }
     }
 
     /// As [`for_each_child`](Self::for_each_child), for changing them.
-    pub fn for_each_child_mut(&mut self, mut f: impl FnMut(&mut Expr)) {
+    pub fn for_each_child_mut(&mut self, mut f: impl FnMut(&mut Self)) {
         match self {
-            Expr::Number(_) | Expr::String(_) | Expr::Vector(_) | Expr::Matrix(_) => {}
-            Expr::Subquery(e) => f(&mut e.expr),
-            Expr::Paren(e) => f(&mut e.expr),
-            Expr::Unary(e) => f(&mut e.expr),
-            Expr::Binary(e) => {
+            Self::Number(_) | Self::String(_) | Self::Vector(_) | Self::Matrix(_) => {}
+            Self::Subquery(e) => f(&mut e.expr),
+            Self::Paren(e) => f(&mut e.expr),
+            Self::Unary(e) => f(&mut e.expr),
+            Self::Binary(e) => {
                 f(&mut e.lhs);
                 f(&mut e.rhs);
             }
-            Expr::Aggregate(e) => {
+            Self::Aggregate(e) => {
                 if let Some(param) = &mut e.param {
                     f(param);
                 }
                 f(&mut e.expr);
             }
-            Expr::Call(e) => e.args.iter_mut().for_each(f),
+            Self::Call(e) => e.args.iter_mut().for_each(f),
         }
     }
 }
@@ -216,7 +216,7 @@ pub enum Length {
 
 impl Length {
     /// No length at all; the offset of a selector without one.
-    pub const ZERO: Length = Length::Millis(0);
+    pub const ZERO: Self = Self::Millis(0);
 }
 
 /// Arithmetic on durations, all in seconds: `[5m + step()]`.
@@ -321,8 +321,8 @@ impl UnaryOp {
     /// The sign as it is written.
     pub const fn as_str(self) -> &'static str {
         match self {
-            UnaryOp::Plus => "+",
-            UnaryOp::Minus => "-",
+            Self::Plus => "+",
+            Self::Minus => "-",
         }
     }
 }
@@ -383,24 +383,24 @@ impl BinaryOp {
     /// The operator as it is written.
     pub const fn as_str(self) -> &'static str {
         match self {
-            BinaryOp::Add => "+",
-            BinaryOp::Sub => "-",
-            BinaryOp::Mul => "*",
-            BinaryOp::Div => "/",
-            BinaryOp::Mod => "%",
-            BinaryOp::Pow => "^",
-            BinaryOp::Atan2 => "atan2",
-            BinaryOp::Eq => "==",
-            BinaryOp::Ne => "!=",
-            BinaryOp::Lt => "<",
-            BinaryOp::Le => "<=",
-            BinaryOp::Gt => ">",
-            BinaryOp::Ge => ">=",
-            BinaryOp::TrimUpper => "</",
-            BinaryOp::TrimLower => ">/",
-            BinaryOp::And => "and",
-            BinaryOp::Or => "or",
-            BinaryOp::Unless => "unless",
+            Self::Add => "+",
+            Self::Sub => "-",
+            Self::Mul => "*",
+            Self::Div => "/",
+            Self::Mod => "%",
+            Self::Pow => "^",
+            Self::Atan2 => "atan2",
+            Self::Eq => "==",
+            Self::Ne => "!=",
+            Self::Lt => "<",
+            Self::Le => "<=",
+            Self::Gt => ">",
+            Self::Ge => ">=",
+            Self::TrimUpper => "</",
+            Self::TrimLower => ">/",
+            Self::And => "and",
+            Self::Or => "or",
+            Self::Unless => "unless",
         }
     }
 
@@ -412,7 +412,7 @@ impl BinaryOp {
 
     /// Whether it is `and`, `or` or `unless`.
     pub const fn is_set(self) -> bool {
-        matches!(self, BinaryOp::And | BinaryOp::Or | BinaryOp::Unless)
+        matches!(self, Self::And | Self::Or | Self::Unless)
     }
 }
 
@@ -509,20 +509,20 @@ impl AggregateOp {
     /// The operator as it is written.
     pub const fn as_str(self) -> &'static str {
         match self {
-            AggregateOp::Avg => "avg",
-            AggregateOp::BottomK => "bottomk",
-            AggregateOp::Count => "count",
-            AggregateOp::CountValues => "count_values",
-            AggregateOp::Group => "group",
-            AggregateOp::LimitK => "limitk",
-            AggregateOp::LimitRatio => "limit_ratio",
-            AggregateOp::Max => "max",
-            AggregateOp::Min => "min",
-            AggregateOp::Quantile => "quantile",
-            AggregateOp::Stddev => "stddev",
-            AggregateOp::Stdvar => "stdvar",
-            AggregateOp::Sum => "sum",
-            AggregateOp::TopK => "topk",
+            Self::Avg => "avg",
+            Self::BottomK => "bottomk",
+            Self::Count => "count",
+            Self::CountValues => "count_values",
+            Self::Group => "group",
+            Self::LimitK => "limitk",
+            Self::LimitRatio => "limit_ratio",
+            Self::Max => "max",
+            Self::Min => "min",
+            Self::Quantile => "quantile",
+            Self::Stddev => "stddev",
+            Self::Stdvar => "stdvar",
+            Self::Sum => "sum",
+            Self::TopK => "topk",
         }
     }
 
@@ -538,7 +538,7 @@ impl AggregateOp {
 
     /// Whether it needs [`ParseOptions::experimental_functions`](super::ParseOptions::experimental_functions).
     pub const fn is_experimental(self) -> bool {
-        matches!(self, AggregateOp::LimitK | AggregateOp::LimitRatio)
+        matches!(self, Self::LimitK | Self::LimitRatio)
     }
 }
 

@@ -6,7 +6,7 @@
 //! [`MAX_HEIGHT`](super::ast::MAX_HEIGHT). What the compiler would derive for [`BinaryExpr`] recurses, and is written out
 //! here for that reason; only its `Debug` still does.
 
-use super::ast::{BinaryExpr, Expr, NumberLiteral, Span};
+use crate::syntax::ast::{BinaryExpr, Expr, NumberLiteral, Span};
 
 /// What stands where an expression was taken out.
 fn hole() -> Expr {
@@ -16,10 +16,10 @@ fn hole() -> Expr {
 impl Expr {
     /// The operators of the chain that ends in this expression, the innermost first, and the operand at its very left:
     /// for `a + b * c - d`, these are `a + ...`, `... - d` and `a`. No operators where it is no chain.
-    pub fn chain(&self) -> (&Expr, Vec<&BinaryExpr>) {
+    pub fn chain(&self) -> (&Self, Vec<&BinaryExpr>) {
         let mut operators = Vec::new();
         let mut expr = self;
-        while let Expr::Binary(binary) = expr {
+        while let Self::Binary(binary) = expr {
             operators.push(&**binary);
             expr = &binary.lhs;
         }
@@ -32,16 +32,16 @@ impl Expr {
     ///
     /// # Errors
     /// Those of `f`; the expression is then left in pieces.
-    pub fn change_chain<E>(&mut self, mut f: impl FnMut(&mut Expr) -> Result<(), E>) -> Result<(), E> {
+    pub fn change_chain<E>(&mut self, mut f: impl FnMut(&mut Self) -> Result<(), E>) -> Result<(), E> {
         let mut above = Vec::new();
         let mut current = std::mem::replace(self, hole());
-        while let Expr::Binary(binary) = &mut current {
+        while let Self::Binary(binary) = &mut current {
             let lhs = std::mem::replace(&mut binary.lhs, hole());
             above.push(std::mem::replace(&mut current, lhs));
         }
         f(&mut current)?;
         while let Some(mut expr) = above.pop() {
-            if let Expr::Binary(binary) = &mut expr {
+            if let Self::Binary(binary) = &mut expr {
                 binary.lhs = current;
             }
             f(&mut expr)?;
@@ -64,7 +64,7 @@ impl Drop for BinaryExpr {
 impl BinaryExpr {
     /// The same operator with another left operand.
     fn with_lhs(&self, lhs: Expr) -> Self {
-        BinaryExpr {
+        Self {
             op: self.op,
             lhs,
             rhs: self.rhs.clone(),

@@ -4,10 +4,10 @@ use std::collections::HashSet;
 
 use model::METRIC_NAME;
 
-use super::ast::{AggregateExpr, BinaryExpr, Call, Cardinality, Expr, Span, VectorSelector};
-use super::error::ParseError;
-use super::functions::{FunctionId, ValueType, Variadic};
-use super::quote::quoted;
+use crate::syntax::ast::{AggregateExpr, BinaryExpr, Call, Cardinality, Expr, Span, VectorSelector};
+use crate::syntax::error::ParseError;
+use crate::syntax::functions::{FunctionId, ValueType, Variadic};
+use crate::syntax::quote::quoted;
 
 /// Checks `expr`, which was parsed from `text`, and settles how its operators match series.
 ///

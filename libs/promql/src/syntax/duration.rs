@@ -1,6 +1,6 @@
 //! The value of duration expressions, known once a query's step and range are.
 
-use super::ast::{BinaryOp, DurationExpr, DurationNode, Length, Span};
+use crate::syntax::ast::{BinaryOp, DurationExpr, DurationNode, Length, Span};
 
 /// What `step()` and `range()` stand for.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -29,8 +29,8 @@ impl Length {
         /// 2^63 nanoseconds, in seconds.
         const LIMIT: f64 = 9_223_372_036.854_776;
         let expr = match self {
-            Length::Millis(millis) => return Ok(*millis),
-            Length::Expr(expr) => expr,
+            Self::Millis(millis) => return Ok(*millis),
+            Self::Expr(expr) => expr,
         };
         let seconds = expr.seconds(context)?;
         let fail = |message| Err(DurationError { span: expr.span, message });
@@ -82,9 +82,9 @@ fn least(a: f64, b: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ast::Expr;
-    use super::super::{ParseOptions, parse};
     use super::*;
+    use crate::syntax::ast::Expr;
+    use crate::syntax::{ParseOptions, parse};
 
     #[test]
     fn expressions_resolve_against_step_and_range() {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::ast::Span;
+use crate::syntax::ast::Span;
 
 /// A text that is no expression.
 ///
@@ -19,7 +19,7 @@ impl ParseError {
     /// An error at `span` of `text`.
     pub(crate) fn new(text: &str, span: Span, message: impl Into<String>) -> Self {
         let place = (!text.is_empty()).then(|| span.line_column(text));
-        ParseError { message: message.into(), span, place }
+        Self { message: message.into(), span, place }
     }
 
     /// What is wrong, without the place.

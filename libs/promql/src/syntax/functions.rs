@@ -19,18 +19,18 @@ impl ValueType {
     /// The type's name in the API and in terse messages: `scalar`, `string`, `vector`, `matrix`.
     pub const fn as_str(self) -> &'static str {
         match self {
-            ValueType::Scalar => "scalar",
-            ValueType::String => "string",
-            ValueType::Vector => "vector",
-            ValueType::Matrix => "matrix",
+            Self::Scalar => "scalar",
+            Self::String => "string",
+            Self::Vector => "vector",
+            Self::Matrix => "matrix",
         }
     }
 
     /// The type's name in the documentation and in most messages: `instant vector`, `range vector`.
     pub const fn documented(self) -> &'static str {
         match self {
-            ValueType::Vector => "instant vector",
-            ValueType::Matrix => "range vector",
+            Self::Vector => "instant vector",
+            Self::Matrix => "range vector",
             other => other.as_str(),
         }
     }
@@ -83,12 +83,12 @@ pub struct Function {
 
 impl Function {
     /// The function called `name`, whatever its gate.
-    pub fn find(name: &str) -> Option<&'static Function> {
+    pub fn find(name: &str) -> Option<&'static Self> {
         FUNCTIONS.binary_search_by(|f| f.name.cmp(name)).ok().map(|at| &FUNCTIONS[at])
     }
 
     /// All functions by name.
-    pub const fn all() -> &'static [Function] {
+    pub const fn all() -> &'static [Self] {
         FUNCTIONS
     }
 }

@@ -4,9 +4,9 @@
 //! a colon separates range and step. The states are those of Prometheus' lexer, so that the same mistake is found at the
 //! same place; so is the rule that `offset` and its like are ordinary names where no keyword can stand (left to the parser).
 
-use super::ast::{BinaryOp, Span};
-use super::quote::{quoted, quoted_char};
-use super::token::{Kind, Token, Word, duration_word, reserved};
+use crate::syntax::ast::{BinaryOp, Span};
+use crate::syntax::quote::{quoted, quoted_char};
+use crate::syntax::token::{Kind, Token, Word, duration_word, reserved};
 
 const fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n' | '\r')

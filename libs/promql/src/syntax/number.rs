@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use super::quote::quoted;
+use crate::syntax::quote::quoted;
 
 /// Why digits are no number, in the words of Go's `strconv`.
 fn parse_float_error(text: &str, why: &str) -> String {

@@ -5,8 +5,8 @@
 
 use std::fmt::{self, Write};
 
-use super::ast::Expr;
-use super::printer::{could_continue_offset, is_infinite_base, write_operator, write_suffix};
+use crate::syntax::ast::Expr;
+use crate::syntax::printer::{could_continue_offset, is_infinite_base, write_operator, write_suffix};
 
 /// Longest expression that stays on its line, in bytes.
 const WIDTH: usize = 100;

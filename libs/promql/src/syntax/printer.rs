@@ -4,29 +4,29 @@ use std::fmt::{self, Display, Formatter, Write};
 
 use model::{METRIC_NAME, MatchOp, Matcher};
 
-use super::ast::{
+use crate::syntax::ast::{
     AggregateExpr, At, BinaryExpr, BinaryOp, Boundary, Call, Cardinality, DurationExpr, DurationNode, Expr,
     Length, NumberLiteral, SubqueryExpr, VectorMatching, VectorSelector,
 };
-use super::number::{write_duration, write_float};
-use super::quote::{quoted, write_quoted};
+use crate::syntax::number::{write_duration, write_float};
+use crate::syntax::quote::{quoted, write_quoted};
 
 /// The sign flag (`{:+}`) says that an arithmetic operator follows, which an offset in parentheses must not swallow.
 impl Display for Expr {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Expr::Number(number) => number.fmt(f),
-            Expr::String(string) => match &string.not_utf8 {
+            Self::Number(number) => number.fmt(f),
+            Self::String(string) => match &string.not_utf8 {
                 Some(quoted) => f.write_str(quoted),
                 None => write_quoted(f, &string.value),
             },
-            Expr::Vector(selector) => {
+            Self::Vector(selector) => {
                 write_selector(f, selector)?;
                 write_at(f, selector.at)?;
                 write_boundary(f, selector.boundary)?;
                 write_offset(f, &selector.offset, f.sign_plus())
             }
-            Expr::Matrix(matrix) => {
+            Self::Matrix(matrix) => {
                 let selector = &matrix.selector;
                 write_selector(f, selector)?;
                 write!(f, "[{}]", matrix.range)?;
@@ -34,15 +34,15 @@ impl Display for Expr {
                 write_at(f, selector.at)?;
                 write_offset(f, &selector.offset, f.sign_plus())
             }
-            Expr::Subquery(subquery) => subquery.fmt(f),
-            Expr::Paren(paren) => write!(f, "({})", paren.expr),
-            Expr::Unary(unary) => {
+            Self::Subquery(subquery) => subquery.fmt(f),
+            Self::Paren(paren) => write!(f, "({})", paren.expr),
+            Self::Unary(unary) => {
                 f.write_str(unary.op.as_str())?;
                 unary.expr.fmt(f)
             }
-            Expr::Binary(binary) => binary.fmt(f),
-            Expr::Aggregate(aggregate) => aggregate.fmt(f),
-            Expr::Call(call) => call.fmt(f),
+            Self::Binary(binary) => binary.fmt(f),
+            Self::Aggregate(aggregate) => aggregate.fmt(f),
+            Self::Call(call) => call.fmt(f),
         }
     }
 }
@@ -134,8 +134,8 @@ fn write_offset(f: &mut impl Write, offset: &Length, signed: bool) -> fmt::Resul
 impl Display for Length {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Length::Millis(millis) => write_duration(f, *millis),
-            Length::Expr(expr) => expr.fmt(f),
+            Self::Millis(millis) => write_duration(f, *millis),
+            Self::Expr(expr) => expr.fmt(f),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Tokens: what they are, which words are reserved, and how errors speak of them.
 
-use super::ast::{AggregateOp, BinaryOp, Span};
-use super::quote::quoted;
+use crate::syntax::ast::{AggregateOp, BinaryOp, Span};
+use crate::syntax::quote::quoted;
 
 /// What a token is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,12 +71,12 @@ pub(crate) enum Word {
 impl Word {
     /// Whether it is the name of a function too.
     pub(crate) const fn is_function(self) -> bool {
-        matches!(self, Word::End | Word::MaxOf | Word::MinOf | Word::Range | Word::Start | Word::Step)
+        matches!(self, Self::End | Self::MaxOf | Self::MinOf | Self::Range | Self::Start | Self::Step)
     }
 
     /// Whether a metric may have this name without quotes.
     pub(crate) const fn is_metric_name(self) -> bool {
-        !matches!(self, Word::Bool | Word::GroupLeft | Word::GroupRight | Word::Ignoring | Word::On)
+        !matches!(self, Self::Bool | Self::GroupLeft | Self::GroupRight | Self::Ignoring | Self::On)
     }
 }
 

@@ -28,7 +28,7 @@ pub(crate) enum Value {
 impl Value {
     /// Whether it says that the series has ended.
     pub(crate) fn is_stale(&self) -> bool {
-        matches!(self, Value::Float(value) if is_stale_nan(*value))
+        matches!(self, Self::Float(value) if is_stale_nan(*value))
     }
 }
 
@@ -50,7 +50,7 @@ pub(crate) const BOUNDS: [&str; 5] = ["0.1", "0.5", "1", "5", "+Inf"];
 impl Data {
     /// Series for each of so many instances of two jobs.
     pub(crate) fn random(random: &mut Random, instances: usize) -> Self {
-        let mut data = Data::default();
+        let mut data = Self::default();
         for job in ["api", "db"] {
             for instance in 0..instances {
                 let instance = instance.to_string();
@@ -87,7 +87,7 @@ impl Data {
     /// Series of floats as Prometheus 2.42 can be asked about: no staleness markers, gaps only in gauges, and samples a
     /// quarter of a second behind full seconds from `begin` (milliseconds) on.
     pub(crate) fn old(random: &mut Random, begin: i64) -> Self {
-        let mut data = Data::default();
+        let mut data = Self::default();
         let steady: Vec<i64> = (0..LENGTH / 15_000).map(|i| begin + i * 15_000 + 250).collect();
         let mut add =
             |name: &str, labels: &[(&str, &str)], gaps: bool, random: &mut Random, value: &mut Maker<'_>| {

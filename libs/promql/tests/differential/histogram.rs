@@ -37,7 +37,7 @@ impl Histogram {
     }
 
     /// The same observations in the wider buckets of a smaller schema.
-    pub(crate) fn at_schema(&self, schema: i32) -> Histogram {
+    pub(crate) fn at_schema(&self, schema: i32) -> Self {
         let shift = self.schema - schema;
         let widen = |side: &BTreeMap<i32, f64>| {
             let mut wide = BTreeMap::new();
@@ -48,11 +48,11 @@ impl Histogram {
             wide
         };
         let (positive, negative) = (widen(&self.positive), widen(&self.negative));
-        Histogram { schema, positive, negative, ..self.clone() }
+        Self { schema, positive, negative, ..self.clone() }
     }
 
     /// `self + sign * other`; `None` where one has exponential and the other custom buckets.
-    pub(crate) fn plus(&self, other: &Histogram, sign: f64) -> Option<Histogram> {
+    pub(crate) fn plus(&self, other: &Self, sign: f64) -> Option<Self> {
         if self.is_custom() != other.is_custom() {
             return None;
         }
@@ -71,9 +71,9 @@ impl Histogram {
     }
 
     /// Every number changed by `f`.
-    pub(crate) fn map(&self, f: impl Fn(f64) -> f64) -> Histogram {
+    pub(crate) fn map(&self, f: impl Fn(f64) -> f64) -> Self {
         let side = |side: &BTreeMap<i32, f64>| side.iter().map(|(i, count)| (*i, f(*count))).collect();
-        Histogram {
+        Self {
             count: f(self.count),
             sum: f(self.sum),
             zero_count: f(self.zero_count),
@@ -84,7 +84,7 @@ impl Histogram {
     }
 
     /// The histogram divided by a number; by zero, no bucket is left.
-    pub(crate) fn divided(&self, divisor: f64) -> Histogram {
+    pub(crate) fn divided(&self, divisor: f64) -> Self {
         let mut quotient = self.map(|x| x / divisor);
         if divisor == 0.0 {
             quotient.positive.clear();
@@ -94,7 +94,7 @@ impl Histogram {
     }
 
     /// Whether a counter that was `before` must have started anew to come to be `self`.
-    pub(crate) fn is_reset_from(&self, before: &Histogram) -> bool {
+    pub(crate) fn is_reset_from(&self, before: &Self) -> bool {
         if self.count < before.count || (self.is_custom() && !before.is_custom()) {
             return true;
         }
@@ -269,7 +269,7 @@ impl Histogram {
     }
 
     /// Whether all numbers of both are the same to `same`; empty buckets do not count.
-    pub(crate) fn is_like(&self, other: &Histogram, same: impl Fn(f64, f64) -> bool) -> bool {
+    pub(crate) fn is_like(&self, other: &Self, same: impl Fn(f64, f64) -> bool) -> bool {
         let side = |a: &BTreeMap<i32, f64>, b: &BTreeMap<i32, f64>| {
             let count = |side: &BTreeMap<i32, f64>, index: &i32| side.get(index).copied().unwrap_or(0.0);
             a.keys().chain(b.keys()).all(|index| same(count(a, index), count(b, index)))
@@ -303,8 +303,8 @@ impl Histogram {
     }
 
     /// Reads what the engine gives.
-    pub(crate) fn from_model(model: &FloatHistogram) -> Histogram {
-        Histogram {
+    pub(crate) fn from_model(model: &FloatHistogram) -> Self {
+        Self {
             schema: model.schema,
             count: model.count,
             sum: model.sum,

@@ -68,7 +68,7 @@ impl Peer {
             .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let input = process.stdin.take().expect("it is piped");
         let output = BufReader::new(process.stdout.take().expect("it is piped"));
-        Some(Peer { process, input, output })
+        Some(Self { process, input, output })
     }
 
     fn send(&mut self, message: &Json) {

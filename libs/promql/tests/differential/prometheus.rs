@@ -55,7 +55,7 @@ impl Prometheus {
             .stderr(log)
             .spawn()
             .expect("prometheus runs");
-        let prometheus = Prometheus { address, process, _dir: dir };
+        let prometheus = Self { address, process, _dir: dir };
         let deadline = Instant::now() + PATIENCE;
         while !prometheus.request("GET", "/-/ready", "").is_ok_and(|answer| answer.contains(" 200 ")) {
             assert!(Instant::now() < deadline, "prometheus is not ready after {PATIENCE:?}");

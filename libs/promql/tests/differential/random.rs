@@ -6,12 +6,12 @@ pub(crate) struct Random(u64);
 
 impl Random {
     pub(crate) fn new(seed: u64) -> Self {
-        Random(seed)
+        Self(seed)
     }
 
     /// A source of its own for the `index`-th case of a run.
     pub(crate) fn for_case(seed: u64, index: u64) -> Self {
-        let mut random = Random(seed ^ index.wrapping_mul(0xa076_1d64_78bd_642f));
+        let mut random = Self(seed ^ index.wrapping_mul(0xa076_1d64_78bd_642f));
         random.next();
         random
     }

@@ -30,17 +30,17 @@ fn floats() -> Chunk {
 impl Data {
     /// Counters `f` with buckets' bounds.
     pub(crate) fn floats(count: usize) -> Self {
-        Data { name: "f", count, chunk: floats(), long: 0, damaged: None }
+        Self { name: "f", count, chunk: floats(), long: 0, damaged: None }
     }
 
     /// As [`floats`](Self::floats), of which the second but last cannot be read.
     pub(crate) fn damaged(count: usize) -> Self {
-        Data { damaged: Some(count - 2), ..Self::floats(count) }
+        Self { damaged: Some(count - 2), ..Self::floats(count) }
     }
 
     /// Series `l`, each with a label `a` of its own that is `long` bytes long.
     pub(crate) fn long_labels(count: usize, long: usize) -> Self {
-        Data { name: "l", long, ..Self::floats(count) }
+        Self { name: "l", long, ..Self::floats(count) }
     }
 
     /// Native histograms `h` with so many buckets.
@@ -57,7 +57,7 @@ impl Data {
             };
             encoder.append(Timestamp::from_millis(n * 15_000), &histogram).expect("samples come in order");
         }
-        Data { name: "h", count, chunk: encoder.finish().expect("there are samples"), long: 0, damaged: None }
+        Self { name: "h", count, chunk: encoder.finish().expect("there are samples"), long: 0, damaged: None }
     }
 
     /// The series that fit, in batches of so many.

@@ -49,7 +49,7 @@ struct Engine {
 
 impl Engine {
     fn new(limit: u64) -> Self {
-        Engine { limit, total: TotalBudget::default() }
+        Self { limit, total: TotalBudget::default() }
     }
 
     fn run(&self, text: &str, data: &Data, params: &QueryParams, until: Until) -> Measured {

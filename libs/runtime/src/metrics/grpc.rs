@@ -17,8 +17,8 @@ use prost::Message;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
-use super::DURATION_BUCKETS;
-use super::observed::{Observed, Observer};
+use crate::metrics::DURATION_BUCKETS;
+use crate::metrics::observed::{Observed, Observer};
 
 /// The codes of gRPC by number, in Go's spelling, which is what dashboards ask for.
 const CODES: [&str; 17] = [
@@ -149,7 +149,7 @@ impl GrpcMetrics {
             }
         }
         let unknown = Arc::new(method("unknown", "unknown", "unary"));
-        Ok(GrpcMetrics { handled, methods: Arc::new(methods), unknown })
+        Ok(Self { handled, methods: Arc::new(methods), unknown })
     }
 
     /// The layer that counts.
@@ -247,7 +247,7 @@ impl Call {
         let (started, seconds) =
             method.counters.get().expect("method() has just set the counters of the method that it returns");
         started.inc();
-        Call {
+        Self {
             metrics: metrics.clone(),
             labels: method.labels.clone(),
             seconds: seconds.clone(),

@@ -14,8 +14,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use tower::{Layer, Service};
 
-use super::DURATION_BUCKETS;
-use super::observed::{Observed, Observer};
+use crate::metrics::DURATION_BUCKETS;
+use crate::metrics::observed::{Observed, Observer};
 
 /// Code of a request whose client went away before the answer's head.
 const CLIENT_CLOSED: u16 = 499;
@@ -54,7 +54,7 @@ fn size_histogram() -> Histogram {
 impl HttpMetrics {
     /// Registers the families.
     pub fn new(registry: &mut Registry) -> Self {
-        let metrics = HttpMetrics {
+        let metrics = Self {
             requests: Family::default(),
             seconds: Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS)),
             request_bytes: Family::new_with_constructor(size_histogram),
@@ -152,7 +152,7 @@ impl Exchange {
     fn begin(layer: &HttpMetricsLayer, method: &Method, headers: &HeaderMap) -> Self {
         let length =
             headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        let exchange = Exchange {
+        let exchange = Self {
             metrics: layer.metrics.clone(),
             handler: layer.handler,
             method: method_label(method),

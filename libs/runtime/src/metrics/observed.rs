@@ -32,7 +32,7 @@ impl<B: Body, O: Observer> Observed<B, O> {
         if inner.is_end_stream() {
             observer.end();
         }
-        Observed { inner, observer }
+        Self { inner, observer }
     }
 }
 

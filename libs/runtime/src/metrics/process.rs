@@ -57,13 +57,13 @@ struct Stat {
 }
 
 impl Stat {
-    fn read() -> Option<Stat> {
+    fn read() -> Option<Self> {
         let text = fs::read_to_string("/proc/self/stat").ok()?;
         // The name, second field, may hold spaces; it ends at the last parenthesis. Fields are counted
         // from 1 in proc(5), and the first one after the name is number 3.
         let fields: Vec<&str> = text.rsplit_once(')')?.1.split_ascii_whitespace().collect();
         let field = |number: usize| fields.get(number - 3)?.parse::<f64>().ok();
-        Some(Stat {
+        Some(Self {
             cpu_seconds: (field(14)? + field(15)?) / TICKS_PER_SECOND,
             threads: field(20)?,
             start_seconds: field(22)? / TICKS_PER_SECOND,

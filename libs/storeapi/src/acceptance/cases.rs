@@ -4,7 +4,7 @@ use futures::StreamExt;
 use model::{Labels, MatchOp, Matcher, Sample, TimeRange, Timestamp};
 use series::Series;
 
-use super::{Dataset, INTERVAL_MILLIS, SAMPLES, START_MILLIS, labels_of};
+use crate::acceptance::{Dataset, INTERVAL_MILLIS, SAMPLES, START_MILLIS, labels_of};
 use crate::{Code, SeriesRequest, Shard, Store, collect_series};
 
 const LAST_MILLIS: i64 = START_MILLIS + (SAMPLES as i64 - 1) * INTERVAL_MILLIS;

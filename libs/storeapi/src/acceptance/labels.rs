@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use model::{Labels, MatchOp, Matcher, TimeRange};
 
-use super::cases::{at, matcher, whole};
-use super::{Dataset, START_MILLIS};
+use crate::acceptance::cases::{at, matcher, whole};
+use crate::acceptance::{Dataset, START_MILLIS};
 use crate::{Code, LabelNamesRequest, LabelValuesRequest, Store};
 
 async fn names(store: &dyn Store, request: LabelNamesRequest) -> Vec<String> {

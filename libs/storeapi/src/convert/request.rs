@@ -196,7 +196,7 @@ impl AcceptedEncodings {
     pub(crate) fn of(request: &wire::SeriesRequest) -> Self {
         let named = START_ENCODINGS.iter();
         let named = named.filter(|(number, _)| request.accepted_encodings.contains(&(*number).into()));
-        AcceptedEncodings(named.map(|(_, encoding)| *encoding).collect())
+        Self(named.map(|(_, encoding)| *encoding).collect())
     }
 
     /// Makes the chunks of a series such as the client reads, without start timestamps where it reads none.

@@ -36,16 +36,16 @@ pub enum BlockPart {
 impl fmt::Display for BlockPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            BlockPart::Directory => "directory",
-            BlockPart::Meta => "meta.json",
-            BlockPart::IndexHeader => "index, header",
-            BlockPart::TableOfContents => "index, table of contents",
-            BlockPart::Symbols => "index, symbols",
-            BlockPart::Series => "index, series",
-            BlockPart::Postings => "index, postings",
-            BlockPart::PostingsTable => "index, postings offset table",
-            BlockPart::Segment(number) => return write!(f, "chunks/{:06}", u64::from(*number) + 1),
-            BlockPart::Tombstones => "tombstones",
+            Self::Directory => "directory",
+            Self::Meta => "meta.json",
+            Self::IndexHeader => "index, header",
+            Self::TableOfContents => "index, table of contents",
+            Self::Symbols => "index, symbols",
+            Self::Series => "index, series",
+            Self::Postings => "index, postings",
+            Self::PostingsTable => "index, postings offset table",
+            Self::Segment(number) => return write!(f, "chunks/{:06}", u64::from(*number) + 1),
+            Self::Tombstones => "tombstones",
         })
     }
 }
@@ -145,11 +145,11 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new(block: &Arc<str>, part: BlockPart) -> Self {
-        Place { block: block.clone(), part }
+        Self { block: block.clone(), part }
     }
 
     pub(crate) fn at(&self, part: BlockPart) -> Self {
-        Place { block: self.block.clone(), part }
+        Self { block: self.block.clone(), part }
     }
 
     pub(crate) fn error(&self, offset: impl Into<Option<u64>>, problem: BlockProblem) -> BlockError {

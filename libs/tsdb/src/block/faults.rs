@@ -68,7 +68,7 @@ impl Files {
         let segments = (0..block.segments.count() as u32).map(segment_file_name);
         let segments: Vec<Vec<u8>> = segments.map(|name| read(Path::new(CHUNKS_DIR).join(name))).collect();
         assert!(segments.len() > 2);
-        Files {
+        Self {
             id,
             meta: meta.to_json(),
             index: read(INDEX_FILE.into()),

@@ -2,7 +2,7 @@
 
 use model::{Labels, TimeRange, Timestamp};
 
-use super::{Block, BlockError};
+use crate::block::{Block, BlockError};
 use crate::index::SeriesScan;
 use crate::postings::{IntoIter, Postings};
 use crate::{ChunkMeta, SeriesRef};

@@ -6,7 +6,7 @@
 //! segments       each ends with the last chunk that the index has in it
 //! ```
 
-use super::{Block, BlockError, BlockPart, INDEX_FILE};
+use crate::block::{Block, BlockError, BlockPart, INDEX_FILE};
 use crate::index::ChunkRef;
 use crate::tombstones::Tombstones;
 use crate::{ChunkMeta, SeriesRef};

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use model::{Labels, TimeRange};
 
-use super::{Block, BlockError, BlockPart, Place};
+use crate::block::{Block, BlockError, BlockPart, Place};
 use crate::index::RawEntry;
 use crate::meta::BlockStats;
 use crate::postings::Postings;

@@ -47,7 +47,7 @@ pub(super) enum Kind {
 impl Kind {
     pub(super) fn chunks(self, scrapes: &Scrapes, numbers: &mut Numbers) -> Vec<Chunk> {
         match self {
-            Kind::Counter => {
+            Self::Counter => {
                 let rate = 1 + numbers.below(200);
                 let reset = numbers.happens(0.02).then(|| numbers.below(scrapes.count.max(1)));
                 let mut value = numbers.below(1_000_000);
@@ -56,7 +56,7 @@ impl Kind {
                     value as f64
                 })
             }
-            Kind::Gauge => {
+            Self::Gauge => {
                 // Some never change, such as limits; the others count things or quarters.
                 let (still, step) = (numbers.happens(0.25), [1.0, 0.25][numbers.below(2) as usize]);
                 let mut value = numbers.below(1000) as i64;
@@ -67,7 +67,7 @@ impl Kind {
                     value as f64 * step
                 })
             }
-            Kind::Histogram => histograms(scrapes, numbers),
+            Self::Histogram => histograms(scrapes, numbers),
         }
     }
 }

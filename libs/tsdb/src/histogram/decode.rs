@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use model::{CounterResetHint, FloatHistogram, MAX_EXPONENTIAL_SCHEMA, Span, is_stale_nan};
 
-use super::layout::Layout;
-use super::{GAUGE, HEADER_BYTES};
 use crate::Encoding;
 use crate::bits::BitReader;
 use crate::chunk::UNKNOWN_START;
 use crate::error::{ChunkError, ChunkProblem};
+use crate::histogram::layout::Layout;
+use crate::histogram::{GAUGE, HEADER_BYTES};
 use crate::starts::StartReader;
 use crate::varbit::{read_signed, read_unsigned};
 use crate::xor::{Window, read_xor};
@@ -187,7 +187,7 @@ struct XorFloat {
 
 impl XorFloat {
     fn first(reader: &mut BitReader<'_>) -> Self {
-        XorFloat { bits: reader.read(64), window: Window::WHOLE }
+        Self { bits: reader.read(64), window: Window::WHOLE }
     }
 
     fn next(&mut self, reader: &mut BitReader<'_>) -> Result<(), ChunkProblem> {
@@ -209,7 +209,7 @@ struct DodInteger {
 
 impl DodInteger {
     fn first(value: i64) -> Self {
-        DodInteger { value, delta: 0 }
+        Self { value, delta: 0 }
     }
 
     fn next(&mut self, reader: &mut BitReader<'_>) {
@@ -232,7 +232,7 @@ impl Numbers for Integers {
         let counts = [(); 2].map(|()| DodInteger::first(read_unsigned(reader) as i64));
         let sum = XorFloat::first(reader);
         let mut buckets = |count| (0..count).map(|_| DodInteger::first(read_signed(reader))).collect();
-        Integers { counts, sum, positive: buckets(positive), negative: buckets(negative) }
+        Self { counts, sum, positive: buckets(positive), negative: buckets(negative) }
     }
 
     fn next_totals(&mut self, reader: &mut BitReader<'_>) -> Result<(), ChunkProblem> {
@@ -277,7 +277,7 @@ impl Numbers for Floats {
     fn first(reader: &mut BitReader<'_>, positive: usize, negative: usize) -> Self {
         let [count, zero_count, sum] = [(); 3].map(|()| XorFloat::first(reader));
         let mut buckets = |count| (0..count).map(|_| XorFloat::first(reader)).collect();
-        Floats { count, zero_count, sum, positive: buckets(positive), negative: buckets(negative) }
+        Self { count, zero_count, sum, positive: buckets(positive), negative: buckets(negative) }
     }
 
     fn next_totals(&mut self, reader: &mut BitReader<'_>) -> Result<(), ChunkProblem> {

@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use model::{CounterResetHint, FloatHistogram, TimeRange, Timestamp};
 
-use super::layout::Layout;
-use super::{GAUGE, HEADER_BYTES, NOT_RESET, RESET};
 use crate::bits::BitWriter;
 use crate::chunk::MAX_ST_HISTOGRAMS;
 use crate::error::AppendError;
+use crate::histogram::layout::Layout;
+use crate::histogram::{GAUGE, HEADER_BYTES, NOT_RESET, RESET};
 use crate::starts::StartWriter;
 use crate::varbit::{write_signed, write_unsigned};
 use crate::xor::{Window, write_xor};
@@ -52,7 +52,7 @@ struct Numbers<T> {
 }
 
 impl<T> Numbers<T> {
-    const NONE: Self = Numbers { totals: Vec::new(), buckets: Vec::new() };
+    const NONE: Self = Self { totals: Vec::new(), buckets: Vec::new() };
 }
 
 /// An integer (for buckets: the difference to the bucket before) and its last change.
@@ -64,13 +64,13 @@ struct DodInteger {
 
 impl DodInteger {
     fn first(value: i64) -> Self {
-        DodInteger { value, delta: 0 }
+        Self { value, delta: 0 }
     }
 
     fn next(&mut self, value: i64, writer: &mut BitWriter) {
         let delta = value.wrapping_sub(self.value);
         write_signed(writer, delta.wrapping_sub(self.delta));
-        *self = DodInteger { value, delta };
+        *self = Self { value, delta };
     }
 }
 
@@ -84,7 +84,7 @@ struct XorFloat {
 impl XorFloat {
     fn first(value: f64, writer: &mut BitWriter) -> Self {
         writer.write(value.to_bits(), 64);
-        XorFloat { bits: value.to_bits(), window: None }
+        Self { bits: value.to_bits(), window: None }
     }
 
     fn next(&mut self, value: f64, writer: &mut BitWriter) {
@@ -99,26 +99,26 @@ const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 impl HistogramEncoder {
     /// An encoder of integer histograms, which takes only histograms whose counts are whole numbers up to 2^53.
     pub fn integer() -> Self {
-        HistogramEncoder::with(Counts::Integers(Numbers::NONE), None)
+        Self::with(Counts::Integers(Numbers::NONE), None)
     }
 
     /// An encoder of float histograms.
     pub fn float() -> Self {
-        HistogramEncoder::with(Counts::Floats(Numbers::NONE), None)
+        Self::with(Counts::Floats(Numbers::NONE), None)
     }
 
     /// Like [`HistogramEncoder::integer`], with start timestamps.
     pub fn integer_with_starts() -> Self {
-        HistogramEncoder::with(Counts::Integers(Numbers::NONE), Some(StartWriter::default()))
+        Self::with(Counts::Integers(Numbers::NONE), Some(StartWriter::default()))
     }
 
     /// Like [`HistogramEncoder::float`], with start timestamps.
     pub fn float_with_starts() -> Self {
-        HistogramEncoder::with(Counts::Floats(Numbers::NONE), Some(StartWriter::default()))
+        Self::with(Counts::Floats(Numbers::NONE), Some(StartWriter::default()))
     }
 
     fn with(counts: Counts, starts: Option<StartWriter>) -> Self {
-        HistogramEncoder {
+        Self {
             writer: BitWriter::after(&[0; HEADER_BYTES]),
             samples: 0,
             layout: Layout::default(),

@@ -25,7 +25,7 @@ pub(super) struct Layout {
 impl Layout {
     /// The layout of `histogram`.
     pub(super) fn of(histogram: &FloatHistogram) -> Self {
-        Layout {
+        Self {
             schema: histogram.schema,
             zero_threshold: histogram.zero_threshold,
             positive_spans: histogram.positive_spans.clone(),
@@ -42,7 +42,7 @@ impl Layout {
 
     /// Reads a layout. Never allocates more than a small multiple of what is left of the chunk: each bucket takes at
     /// least one bit in the first sample.
-    pub(super) fn read(reader: &mut BitReader<'_>) -> Result<Layout, ChunkProblem> {
+    pub(super) fn read(reader: &mut BitReader<'_>) -> Result<Self, ChunkProblem> {
         let zero_threshold = read_zero_threshold(reader);
         let schema = varbit::read_signed(reader);
         let custom = schema == i64::from(CUSTOM_BUCKETS_SCHEMA);
@@ -53,7 +53,7 @@ impl Layout {
         let negative_spans = read_spans(reader)?;
         let custom_values = if custom { read_bounds(reader)? } else { Vec::new() };
         let layout =
-            Layout { schema: schema as i32, zero_threshold, positive_spans, negative_spans, custom_values };
+            Self { schema: schema as i32, zero_threshold, positive_spans, negative_spans, custom_values };
         let (positive, negative) = layout.buckets();
         if positive.saturating_add(negative) > reader.left() {
             return Err(ChunkProblem::Spans);

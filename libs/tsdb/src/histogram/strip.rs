@@ -1,11 +1,11 @@
 //! Histogram chunks without their start timestamps.
 
-use super::decode::{Floats, Integers, Numbers};
-use super::layout::Layout;
-use super::{HEADER_BYTES, KIND_OF_COUNTER};
 use crate::Encoding;
 use crate::bits::{BitReader, BitWriter};
 use crate::error::{ChunkError, ChunkProblem};
+use crate::histogram::decode::{Floats, Integers, Numbers};
+use crate::histogram::layout::Layout;
+use crate::histogram::{HEADER_BYTES, KIND_OF_COUNTER};
 use crate::starts::StartReader;
 use crate::varbit::read_signed;
 

@@ -4,9 +4,9 @@ use std::ops::{ControlFlow, Range};
 
 use bytes::Bytes;
 
-use super::{Index, IndexVersion, ListPlace, SeriesRef};
 use crate::block::{BlockError, BlockPart, Place};
 use crate::cursor::Cursor;
+use crate::index::{Index, IndexVersion, ListPlace, SeriesRef};
 use crate::postings::{Postings, Union};
 
 /// Neighbours are read together up to this size.

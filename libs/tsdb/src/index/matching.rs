@@ -12,8 +12,8 @@ use std::ops::ControlFlow;
 
 use model::{MatchOp, Matcher};
 
-use super::{Index, ListPlace};
 use crate::block::BlockError;
+use crate::index::{Index, ListPlace};
 use crate::postings::Postings;
 
 impl Index {

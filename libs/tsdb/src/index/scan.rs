@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::series::{self, RawEntry};
-use super::{Index, SeriesEntry, SeriesRef};
 use crate::block::BlockError;
+use crate::index::series::{self, RawEntry};
+use crate::index::{Index, SeriesEntry, SeriesRef};
 
 /// Entries are read together up to this size ...
 const TOGETHER_BYTES: u64 = 512 << 10;

@@ -81,7 +81,7 @@ impl Section {
             let kept = Mutex::new(vec![(u64::MAX, Bytes::new()); places]);
             Held::Pages { file: file.clone(), checksums, kept }
         };
-        Ok(Section { place, start, length, held })
+        Ok(Self { place, start, length, held })
     }
 
     pub(super) fn place(&self) -> &Place {

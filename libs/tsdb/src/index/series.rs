@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use model::{Labels, TimeRange, Timestamp};
 
-use super::IndexVersion;
 use crate::block::{BlockError, Place};
 use crate::cursor::Cursor;
+use crate::index::IndexVersion;
 
 /// A series by its place in the index: what postings hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,7 +29,7 @@ pub struct ChunkRef(pub u64);
 impl ChunkRef {
     /// The chunk whose record begins at byte `offset` of segment `segment`, counted from 0.
     pub fn new(segment: u32, offset: u32) -> Self {
-        ChunkRef(u64::from(segment) << 32 | u64::from(offset))
+        Self(u64::from(segment) << 32 | u64::from(offset))
     }
 
     /// Which segment, counted from 0.

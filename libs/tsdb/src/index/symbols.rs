@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 use std::ops::ControlFlow;
 
-use super::IndexVersion;
-use super::section::Section;
 use crate::block::BlockError;
 use crate::cursor::Cursor;
+use crate::index::IndexVersion;
+use crate::index::section::Section;
 
 /// The symbols of an index, looked up by reference.
 pub(super) struct Symbols {
@@ -49,7 +49,7 @@ impl Symbols {
             let what = format!("{count} symbols are announced, {seen} are there");
             return Err(section.place().malformed(section.start(), what));
         }
-        Ok(Symbols { section, version, count, offsets, stride })
+        Ok(Self { section, version, count, offsets, stride })
     }
 
     pub(super) fn held_bytes(&self) -> usize {

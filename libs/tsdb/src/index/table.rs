@@ -5,10 +5,10 @@
 
 use std::ops::ControlFlow;
 
-use super::IndexVersion;
-use super::section::Section;
 use crate::block::BlockError;
 use crate::cursor::Cursor;
+use crate::index::IndexVersion;
+use crate::index::section::Section;
 
 /// Of a name, every so manieth value is kept.
 const STRIDE: u64 = 32;
@@ -118,7 +118,7 @@ impl Table {
         if version == IndexVersion::V1 {
             names = merged(names);
         }
-        Ok(Table { section, names, stride, begin })
+        Ok(Self { section, names, stride, begin })
     }
 
     pub(super) fn held_bytes(&self) -> usize {

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use super::{HEADER_BYTES, MAGIC, MAX_LENGTH_BYTES, VERSION};
 use crate::cursor::put_uvarint;
+use crate::segments::{HEADER_BYTES, MAGIC, MAX_LENGTH_BYTES, VERSION};
 use crate::{Chunk, ChunkRef};
 
 /// Bytes that are collected before they are written.
@@ -28,7 +28,7 @@ impl SegmentWriter {
     /// Creates the directory, which must not exist.
     pub(crate) fn create(dir: &Path, limit_bytes: u64) -> io::Result<Self> {
         std::fs::create_dir(dir)?;
-        Ok(SegmentWriter {
+        Ok(Self {
             dir: dir.to_owned(),
             // An offset has 32 bits.
             limit_bytes: limit_bytes.min(u64::from(u32::MAX)),

@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 
 use model::Labels;
 
-use super::labels::{LabelTable, Pair};
-use super::spill::{SpillReader, SpillWriter, Waiting};
-use super::{WriteError, at};
 use crate::ChunkMeta;
 use crate::cursor::{put_bytes, put_uvarint, put_varint};
 use crate::index::{HEADER_BYTES, MAGIC};
+use crate::writer::labels::{LabelTable, Pair};
+use crate::writer::spill::{SpillReader, SpillWriter, Waiting};
+use crate::writer::{WriteError, at};
 
 /// The version that is written.
 const VERSION: u8 = 2;
@@ -98,7 +98,7 @@ enum SectionError {
 
 impl From<io::Error> for SectionError {
     fn from(error: io::Error) -> Self {
-        SectionError::Io(error)
+        Self::Io(error)
     }
 }
 
@@ -106,7 +106,7 @@ impl IndexWriter {
     pub(super) fn create(path: &Path) -> Result<Self, WriteError> {
         let waiting = path.with_extension("waiting");
         let spill = SpillWriter::create(&waiting).map_err(at(&waiting))?;
-        Ok(IndexWriter {
+        Ok(Self {
             path: path.to_owned(),
             labels: LabelTable::default(),
             spill,
@@ -149,7 +149,7 @@ impl IndexWriter {
 
     /// Writes the index, durably. Tells the size of the largest entry.
     pub(super) fn finish(self) -> Result<u64, WriteError> {
-        let IndexWriter { path, labels, spill, series, listed_at_once, .. } = self;
+        let Self { path, labels, spill, series, listed_at_once, .. } = self;
         let waiting = spill.path().to_owned();
         let waiting = spill.finish().map_err(at(&waiting))?;
         let written =
@@ -322,7 +322,7 @@ impl Lists {
             end += pairs[number as usize].series;
             ends.push(end);
         }
-        Lists { group, next, ends, series: vec![0; end as usize] }
+        Self { group, next, ends, series: vec![0; end as usize] }
     }
 
     fn add(&mut self, pair: u32, series: u32) {

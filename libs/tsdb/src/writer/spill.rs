@@ -31,7 +31,7 @@ pub(super) struct Waiting {
 impl SpillWriter {
     pub(super) fn create(path: &Path) -> io::Result<Self> {
         let file = BufWriter::with_capacity(BUFFER_BYTES, File::create_new(path)?);
-        Ok(SpillWriter { path: path.to_owned(), file, record: Vec::new() })
+        Ok(Self { path: path.to_owned(), file, record: Vec::new() })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -61,7 +61,7 @@ pub(super) struct SpillReader {
 
 impl SpillReader {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        Ok(SpillReader { file: BufReader::with_capacity(BUFFER_BYTES, File::open(path)?) })
+        Ok(Self { file: BufReader::with_capacity(BUFFER_BYTES, File::open(path)?) })
     }
 
     /// Reads the next series into `waiting`; false at the end.

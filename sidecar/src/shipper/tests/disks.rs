@@ -4,18 +4,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::World;
+use crate::shipper::tests::World;
 use crate::testing::installed;
 
 /// A small file system of its own at `dir`; `None`, with a word, where that may not be made.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    fn mount(dir: &Path, size: &str) -> Option<SmallDisk> {
+    fn mount(dir: &Path, size: &str) -> Option<Self> {
         fs::create_dir_all(dir).expect("a folder");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", size, "tmpfs"]).arg(dir).output();
         if mounted.is_ok_and(|output| output.status.success()) {
-            return Some(SmallDisk(dir.to_owned()));
+            return Some(Self(dir.to_owned()));
         }
         println!("skipped: no file system can be mounted here");
         None

@@ -278,7 +278,7 @@ impl Moto {
         });
         // Read on, or the server stops when the pipe is full.
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-        let moto = Moto { child, address: address.expect("moto listens") };
+        let moto = Self { child, address: address.expect("moto listens") };
         let mut connection = TcpStream::connect(&moto.address).expect("a connection");
         let request = format!(
             "PUT /blocks HTTP/1.1\r\nhost: {}\r\ncontent-length: 0\r\nconnection: close\r\nauthorization: \

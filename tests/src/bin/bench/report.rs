@@ -15,7 +15,7 @@ pub(crate) struct Row {
 
 impl Row {
     pub(crate) fn new(name: impl Into<String>, unit: &'static str, values: Vec<f64>) -> Self {
-        Row { name: name.into(), unit, values, versus: None, peak_rss_bytes: None }
+        Self { name: name.into(), unit, values, versus: None, peak_rss_bytes: None }
     }
 
     pub(crate) fn versus(mut self, name: impl Into<String>, median: f64) -> Self {
@@ -52,7 +52,7 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn new(json: bool) -> Self {
-        Report { json, header: false }
+        Self { json, header: false }
     }
 
     pub(crate) fn add(&mut self, row: &Row) {

@@ -6,8 +6,8 @@ use std::io::{BufWriter, Write};
 use model::{Labels, TimeRange};
 use tsdb::{Block, BlockSeries, BlockWriter};
 
-use super::config::{Changes, Interval, ToDelete};
-use super::series::{Account, cut, join};
+use crate::bucket::rewrite::config::{Changes, Interval, ToDelete};
+use crate::bucket::rewrite::series::{Account, cut, join};
 use crate::error::{Context, Result};
 use crate::progress::Progress;
 use crate::text;
@@ -48,16 +48,16 @@ pub(super) enum ChangeLog {
 impl ChangeLog {
     fn line(&mut self, line: std::fmt::Arguments<'_>) -> Result<()> {
         match self {
-            ChangeLog::None => Ok(()),
-            ChangeLog::First { lines, limit, .. } if lines.len() < *limit => {
+            Self::None => Ok(()),
+            Self::First { lines, limit, .. } if lines.len() < *limit => {
                 lines.push(line.to_string());
                 Ok(())
             }
-            ChangeLog::First { left_out, .. } => {
+            Self::First { left_out, .. } => {
                 *left_out += 1;
                 Ok(())
             }
-            ChangeLog::File(file) => writeln!(file, "{line}").context("write the change log"),
+            Self::File(file) => writeln!(file, "{line}").context("write the change log"),
         }
     }
 
@@ -69,14 +69,14 @@ impl ChangeLog {
     /// What is to be printed.
     pub(super) fn finish(self) -> Result<Vec<String>> {
         match self {
-            ChangeLog::None => Ok(Vec::new()),
-            ChangeLog::First { mut lines, left_out, .. } => {
+            Self::None => Ok(Vec::new()),
+            Self::First { mut lines, left_out, .. } => {
                 if left_out > 0 {
                     lines.push(format!("... and {}", text::count(left_out, "more change")));
                 }
                 Ok(lines)
             }
-            ChangeLog::File(mut file) => file.flush().context("write the change log").map(|()| Vec::new()),
+            Self::File(mut file) => file.flush().context("write the change log").map(|()| Vec::new()),
         }
     }
 }

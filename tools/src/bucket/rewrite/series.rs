@@ -3,7 +3,7 @@
 use model::Labels;
 use tsdb::{Chunk, Encoding};
 
-use super::config::{Interval, ToDelete, covers, touches};
+use crate::bucket::rewrite::config::{Interval, ToDelete, covers, touches};
 use crate::error::{Cause, Result, ToolError};
 use crate::samples::{self, Point};
 
@@ -24,7 +24,7 @@ impl Account {
         self.read == self.written + self.deleted + self.duplicates
     }
 
-    pub(super) fn add(&mut self, other: Account) {
+    pub(super) fn add(&mut self, other: Self) {
         self.read += other.read;
         self.written += other.written;
         self.deleted += other.deleted;

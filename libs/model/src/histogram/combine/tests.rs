@@ -1,5 +1,5 @@
-use super::super::{CUSTOM_BUCKETS_SCHEMA, Keep, Span};
 use super::*;
+use crate::histogram::{CUSTOM_BUCKETS_SCHEMA, Keep, Span};
 
 fn exponential(schema: i32, offset: i32, buckets: &[f64]) -> FloatHistogram {
     FloatHistogram {

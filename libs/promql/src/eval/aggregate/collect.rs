@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use model::Labels;
 
-use super::grouping::Groups;
 use crate::QueryError;
+use crate::eval::aggregate::grouping::Groups;
 use crate::eval::budget::Hold;
 use crate::eval::column::{ABSENT, Cell, Column, Row, is_absent};
 use crate::eval::notes::Note;
@@ -33,7 +33,7 @@ pub(crate) struct QuantileOperator {
 
 impl QuantileOperator {
     pub(crate) fn new(spec: Arc<Aggregation>, hold: Hold) -> Self {
-        QuantileOperator {
+        Self {
             spec,
             scalars: Scalars::new(1, hold.another()),
             groups: Groups::default(),
@@ -159,7 +159,7 @@ pub(crate) struct CountValuesOperator {
 
 impl CountValuesOperator {
     pub(crate) fn new(grouping: Arc<Grouping>, label: String, hold: Hold) -> Self {
-        CountValuesOperator { grouping, label, places: HashMap::new(), counts: Vec::new(), hold }
+        Self { grouping, label, places: HashMap::new(), counts: Vec::new(), hold }
     }
 }
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use model::{CounterResetHint, FloatHistogram, Labels};
 
-use super::grouping::Groups;
 use crate::QueryError;
+use crate::eval::aggregate::grouping::Groups;
 use crate::eval::budget::Hold;
 use crate::eval::column::{ABSENT, Column, Row, is_absent};
 use crate::eval::notes::{HistogramOperation, Note, Notes};
@@ -82,11 +82,11 @@ pub(crate) struct Folded {
 impl Floats {
     fn new(op: AggregateOp, steps: usize) -> Self {
         match op {
-            AggregateOp::Sum => Floats::Sum { sums: vec![ABSENT; steps], rests: vec![0.0; steps] },
-            AggregateOp::Avg => Floats::Mean(vec![None; steps]),
-            AggregateOp::Stddev | AggregateOp::Stdvar => Floats::Spread(vec![None; steps]),
-            AggregateOp::Count => Floats::Count(vec![0.0; steps]),
-            _ => Floats::Plain(vec![ABSENT; steps]),
+            AggregateOp::Sum => Self::Sum { sums: vec![ABSENT; steps], rests: vec![0.0; steps] },
+            AggregateOp::Avg => Self::Mean(vec![None; steps]),
+            AggregateOp::Stddev | AggregateOp::Stdvar => Self::Spread(vec![None; steps]),
+            AggregateOp::Count => Self::Count(vec![0.0; steps]),
+            _ => Self::Plain(vec![ABSENT; steps]),
         }
     }
 
@@ -103,7 +103,7 @@ impl Floats {
 
     fn add(&mut self, op: AggregateOp, values: &[f64]) {
         match self {
-            Floats::Sum { sums, rests } => {
+            Self::Sum { sums, rests } => {
                 for ((sum, rest), &value) in sums.iter_mut().zip(rests).zip(values) {
                     if is_absent(value) {
                         continue;
@@ -116,19 +116,19 @@ impl Floats {
                     }
                 }
             }
-            Floats::Count(counts) => {
+            Self::Count(counts) => {
                 for (count, &value) in counts.iter_mut().zip(values) {
                     *count += f64::from(u8::from(!is_absent(value)));
                 }
             }
-            Floats::Plain(best) => {
+            Self::Plain(best) => {
                 for (best, &value) in best.iter_mut().zip(values) {
                     if !is_absent(value) {
                         *best = better(op, *best, value);
                     }
                 }
             }
-            Floats::Mean(means) => {
+            Self::Mean(means) => {
                 for (mean, &value) in means.iter_mut().zip(values).filter(|(_, v)| !is_absent(**v)) {
                     match mean {
                         None => *mean = Some(Mean::of(value)),
@@ -136,7 +136,7 @@ impl Floats {
                     }
                 }
             }
-            Floats::Spread(spreads) => {
+            Self::Spread(spreads) => {
                 for (spread, &value) in spreads.iter_mut().zip(values).filter(|(_, v)| !is_absent(**v)) {
                     match spread {
                         None => *spread = Some(Spread::of(value)),
@@ -147,9 +147,9 @@ impl Floats {
         }
     }
 
-    fn merge(&mut self, op: AggregateOp, other: Floats) {
+    fn merge(&mut self, op: AggregateOp, other: Self) {
         match (self, other) {
-            (Floats::Sum { sums, rests }, Floats::Sum { sums: more, rests: more_rests }) => {
+            (Self::Sum { sums, rests }, Self::Sum { sums: more, rests: more_rests }) => {
                 let theirs = more.into_iter().zip(more_rests);
                 for ((sum, rest), (more, more_rest)) in sums.iter_mut().zip(rests).zip(theirs) {
                     if is_absent(more) {
@@ -164,11 +164,11 @@ impl Floats {
                     }
                 }
             }
-            (Floats::Count(counts), Floats::Count(more)) => {
+            (Self::Count(counts), Self::Count(more)) => {
                 counts.iter_mut().zip(more).for_each(|(count, more)| *count += more);
             }
-            (mine @ Floats::Plain(_), Floats::Plain(more)) => mine.add(op, &more),
-            (Floats::Mean(means), Floats::Mean(more)) => {
+            (mine @ Self::Plain(_), Self::Plain(more)) => mine.add(op, &more),
+            (Self::Mean(means), Self::Mean(more)) => {
                 for (mean, more) in means.iter_mut().zip(more) {
                     match (mean.as_mut(), more) {
                         (Some(mean), Some(more)) => mean.merge(more),
@@ -177,7 +177,7 @@ impl Floats {
                     }
                 }
             }
-            (Floats::Spread(spreads), Floats::Spread(more)) => {
+            (Self::Spread(spreads), Self::Spread(more)) => {
                 for (spread, more) in spreads.iter_mut().zip(more) {
                     match (spread.as_mut(), more) {
                         (Some(spread), Some(more)) => spread.merge(more),
@@ -194,13 +194,13 @@ impl Floats {
     /// The result at a step; [`ABSENT`] where nothing was seen.
     fn value(&self, op: AggregateOp, step: usize) -> f64 {
         match self {
-            Floats::Plain(values) => values[step],
-            Floats::Count(counts) if counts[step] == 0.0 => ABSENT,
-            Floats::Count(counts) => counts[step],
-            Floats::Sum { sums, .. } if is_absent(sums[step]) => ABSENT,
-            Floats::Sum { sums, rests } => sums[step] + rests[step],
-            Floats::Mean(means) => means[step].map_or(ABSENT, |mean| mean.value()),
-            Floats::Spread(spreads) => spreads[step].map_or(ABSENT, |spread| {
+            Self::Plain(values) => values[step],
+            Self::Count(counts) if counts[step] == 0.0 => ABSENT,
+            Self::Count(counts) => counts[step],
+            Self::Sum { sums, .. } if is_absent(sums[step]) => ABSENT,
+            Self::Sum { sums, rests } => sums[step] + rests[step],
+            Self::Mean(means) => means[step].map_or(ABSENT, |mean| mean.value()),
+            Self::Spread(spreads) => spreads[step].map_or(ABSENT, |spread| {
                 if op == AggregateOp::Stddev { spread.variance().sqrt() } else { spread.variance() }
             }),
         }
@@ -226,7 +226,7 @@ fn group_bytes(labels: &Labels) -> u64 {
 
 impl Folded {
     pub(crate) fn new(spec: Arc<Aggregation>, steps: usize) -> Self {
-        Folded { spec, steps, names: Groups::default(), groups: Vec::new(), bytes: 0 }
+        Self { spec, steps, names: Groups::default(), groups: Vec::new(), bytes: 0 }
     }
 
     /// Memory in bytes.
@@ -269,7 +269,7 @@ impl Folded {
     }
 
     /// Folds what another worker has folded.
-    pub(crate) fn merge(&mut self, other: Folded, notes: &mut Notes) {
+    pub(crate) fn merge(&mut self, other: Self, notes: &mut Notes) {
         let spec = self.spec.clone();
         // What both have is counted twice until here, and once from here on.
         let mut shared = 0;
@@ -438,7 +438,7 @@ impl Histograms {
     }
 
     /// Adds those of another worker; `metric` is the one of its first series with histograms.
-    fn merge(&mut self, other: Histograms, metric: &str, spec: &Aggregation, notes: &mut Notes) {
+    fn merge(&mut self, other: Self, metric: &str, spec: &Aggregation, notes: &mut Notes) {
         self.reset |= other.reset;
         self.not_reset |= other.not_reset;
         self.incompatible |= other.incompatible;
@@ -477,7 +477,7 @@ pub(crate) struct FoldOperator {
 
 impl FoldOperator {
     pub(crate) fn new(spec: Arc<Aggregation>, steps: usize, hold: Hold) -> Self {
-        FoldOperator { folded: Some(Folded::new(spec, steps)), hold }
+        Self { folded: Some(Folded::new(spec, steps)), hold }
     }
 
     /// The aggregation, for workers to fold with.

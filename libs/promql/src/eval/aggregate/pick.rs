@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use model::Labels;
 
-use super::sieve::{Bars, Sieve};
 use crate::QueryError;
+use crate::eval::aggregate::sieve::{Bars, Sieve};
 use crate::eval::budget::Hold;
 use crate::eval::column::{ABSENT, Cell, Column, Histogram, Row, is_absent};
 use crate::eval::notes::Note;
@@ -48,7 +48,7 @@ pub(crate) struct PickOperator {
 
 impl PickOperator {
     pub(crate) fn new(spec: Arc<Aggregation>, hold: Hold, waiting: Hold) -> Self {
-        PickOperator {
+        Self {
             sieve: Arc::new(Sieve::new(spec.op, &spec.grouping)),
             spec,
             scalars: Scalars::new(1, hold.another()),
@@ -314,7 +314,7 @@ impl RatioSample {
     fn new(op: AggregateOp, labels: &Labels) -> Self {
         let offset =
             if op == AggregateOp::LimitRatio { labels_hash(labels) as f64 / u64::MAX as f64 } else { 0.0 };
-        RatioSample { offset }
+        Self { offset }
     }
 
     /// Whether it is among the first `ratio` of all, or among the last for a negative ratio.

@@ -2,7 +2,7 @@
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::grouping::Groups;
+use crate::eval::aggregate::grouping::Groups;
 use crate::eval::column::{ABSENT, Row, is_absent};
 use crate::plan::node::Grouping;
 use crate::syntax::ast::AggregateOp;
@@ -44,7 +44,7 @@ impl Sieve {
             AggregateOp::BottomK => Order::Bottom,
             _ => Order::None,
         };
-        Sieve { grouping: grouping.clone(), order, bars: RwLock::default() }
+        Self { grouping: grouping.clone(), order, bars: RwLock::default() }
     }
 
     /// Takes those values out of a series that are not going to be chosen; `false` where none is left.

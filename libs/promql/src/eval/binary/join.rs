@@ -13,12 +13,12 @@ use std::collections::BTreeMap;
 
 use model::Labels;
 
-use super::naming::Naming;
-use super::results::{Made, Partners, Problem, Results};
-use super::rule::Rule;
-use super::{Bits, bit_bytes};
 use crate::QueryError;
 use crate::eval::aggregate::grouping::Groups;
+use crate::eval::binary::naming::Naming;
+use crate::eval::binary::results::{Made, Partners, Problem, Results};
+use crate::eval::binary::rule::Rule;
+use crate::eval::binary::{Bits, bit_bytes};
 use crate::eval::budget::Hold;
 use crate::eval::column::{Column, Row};
 use crate::eval::operator::{Context, Ended, Kept, Operator};
@@ -67,7 +67,7 @@ pub(crate) struct JoinOperator {
 impl JoinOperator {
     pub(crate) fn new(join: &Join, waiting: Hold, hold: Hold) -> Self {
         let matching = &join.matching;
-        JoinOperator {
+        Self {
             rule: Rule {
                 op: join.op,
                 return_bool: join.return_bool,

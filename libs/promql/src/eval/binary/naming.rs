@@ -2,7 +2,7 @@
 
 use model::Labels;
 
-use super::signature;
+use crate::eval::binary::signature;
 use crate::functions::label::{include, without_reserved};
 use crate::plan::node::{Grouping, Join};
 use crate::syntax::ast::Cardinality;
@@ -23,7 +23,7 @@ pub(super) struct Naming {
 impl Naming {
     pub(super) fn new(join: &Join) -> Self {
         let matching = &join.matching;
-        Naming {
+        Self {
             cardinality: matching.cardinality,
             signature: signature(matching),
             on: matching.on,

@@ -7,10 +7,10 @@ use std::ops::Range;
 use model::Labels;
 use xxhash_rust::xxh64::Xxh64;
 
-use super::Bits;
-use super::naming::Naming;
-use super::rule::Rule;
 use crate::QueryError;
+use crate::eval::binary::Bits;
+use crate::eval::binary::naming::Naming;
+use crate::eval::binary::rule::Rule;
 use crate::eval::budget::Hold;
 use crate::eval::column::{Column, Row, is_absent};
 use crate::eval::notes::Notes;
@@ -66,7 +66,7 @@ pub(super) struct Results<'a> {
 impl Partners {
     /// No series, and a value that stands in for it at each step.
     pub(super) fn nobody(fill: f64, steps: usize) -> Self {
-        Partners { ones: Vec::new(), column: Column::constant(fill, steps), owners: Vec::new() }
+        Self { ones: Vec::new(), column: Column::constant(fill, steps), owners: Vec::new() }
     }
 
     /// Puts a value where no series has any.
@@ -112,7 +112,7 @@ impl Partners {
 
 impl Made {
     pub(super) fn new(hold: Hold) -> Self {
-        Made { steps: HashMap::new(), hold }
+        Self { steps: HashMap::new(), hold }
     }
 
     fn take(&mut self, key: (usize, u64), steps: usize) -> Result<Bits, QueryError> {

@@ -3,9 +3,9 @@
 //! Only at which steps each signature has a value is kept of one side; the other streams past it. For `or`, that is the
 //! left side, whose series pass at once; series of the right side wait until all of the left are known.
 
-use super::{Bits, signature};
 use crate::QueryError;
 use crate::eval::aggregate::grouping::Groups;
+use crate::eval::binary::{Bits, signature};
 use crate::eval::budget::Hold;
 use crate::eval::column::Row;
 use crate::eval::operator::{Context, Kept, Operator};
@@ -28,7 +28,7 @@ pub(crate) struct SetOperator {
 
 impl SetOperator {
     pub(crate) fn new(op: BinaryOp, matching: &VectorMatching, waiting: Hold, hold: Hold) -> Self {
-        SetOperator {
+        Self {
             op,
             signature: signature(matching),
             groups: Groups::default(),

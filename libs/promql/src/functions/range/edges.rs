@@ -2,9 +2,9 @@
 //!
 //! Behaviour: `funcChanges`, `funcResets` and `pickFirstSampleIndices` in Prometheus 3.14's `promql/functions.go`.
 
-use super::View;
-use super::starts::Reading;
 use crate::eval::column::{Histogram, Points};
+use crate::functions::range::View;
+use crate::functions::range::starts::Reading;
 use crate::syntax::ast::Boundary;
 
 #[derive(Clone, Copy)]

@@ -4,7 +4,7 @@
 
 use model::Sample;
 
-use super::View;
+use crate::functions::range::View;
 use crate::syntax::ast::Boundary;
 
 /// The first index in `0..limit` whose time satisfies `after`, or `limit`; times ascend.

@@ -4,11 +4,11 @@
 
 use model::{CounterResetHint, FloatHistogram};
 
-use super::extended::bounds;
-use super::histogram::reconcile;
-use super::{Notebook, View};
 use crate::eval::column::Histogram;
 use crate::eval::notes::{HistogramOperation, Note};
+use crate::functions::range::extended::bounds;
+use crate::functions::range::histogram::reconcile;
+use crate::functions::range::{Notebook, View};
 use crate::syntax::ast::Boundary;
 
 type Point = (i64, Histogram);

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use model::{CounterResetHint, FloatHistogram};
 
-use super::extrapolate::Change;
-use super::starts::{self, Reading};
-use super::{Notebook, View};
 use crate::eval::notes::{HistogramOperation, Note};
 use crate::functions::arithmetic::HistogramMean;
+use crate::functions::range::extrapolate::Change;
+use crate::functions::range::starts::{self, Reading};
+use crate::functions::range::{Notebook, View};
 
 fn is_gauge(histogram: &FloatHistogram) -> bool {
     histogram.counter_reset_hint == CounterResetHint::Gauge

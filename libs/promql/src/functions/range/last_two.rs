@@ -4,10 +4,10 @@
 
 use model::CounterResetHint;
 
-use super::starts::Reading;
-use super::{Notebook, Value, View};
 use crate::eval::column::Histogram;
 use crate::eval::notes::{HistogramOperation, Note};
+use crate::functions::range::starts::Reading;
+use crate::functions::range::{Notebook, Value, View};
 
 enum Last<'a> {
     Float(Reading, f64),

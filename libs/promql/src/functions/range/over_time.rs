@@ -2,10 +2,10 @@
 //!
 //! Behaviour: the functions of that name in Prometheus 3.14's `promql/functions.go`.
 
-use super::{Notebook, Value, View};
 use crate::eval::notes::Note;
 use crate::functions::kahan::{KahanSum, Mean};
 use crate::functions::quantile::quantile as quantile_of;
+use crate::functions::range::{Notebook, Value, View};
 use crate::syntax::functions::FunctionId;
 
 /// The value of the function `id` for a window.

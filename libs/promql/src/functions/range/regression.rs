@@ -2,9 +2,9 @@
 //!
 //! Behaviour: `linearRegression` and its callers in Prometheus 3.14's `promql/functions.go`.
 
-use super::{Notebook, View};
 use crate::QueryError;
 use crate::functions::kahan::KahanSum;
+use crate::functions::range::{Notebook, View};
 use crate::text::go_f6;
 
 /// Slope per second of the line of least squares, and its value at `origin`.

@@ -7,15 +7,15 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::edges::changed;
-use super::extrapolate::Change;
-use super::starts::{self, Reading};
-use super::{Cursor, Notebook, RangeFunction, over_time};
 use crate::QueryError;
 use crate::eval::budget::Hold;
 use crate::eval::column::{Column, Points};
 use crate::eval::notes::Note;
 use crate::functions::kahan::KahanSum;
+use crate::functions::range::edges::changed;
+use crate::functions::range::extrapolate::Change;
+use crate::functions::range::starts::{self, Reading};
+use crate::functions::range::{Cursor, Notebook, RangeFunction, over_time};
 use crate::syntax::ast::Boundary;
 use crate::syntax::functions::FunctionId;
 
@@ -240,7 +240,7 @@ impl Resets {
             }
         }
         let summable = list.len() > LONG_WINDOW && list.iter().all(|(_, value)| value.abs() < HUGE);
-        Ok(Resets { list, inside: 0..0, lost: summable.then(Partial::default), _hold: held })
+        Ok(Self { list, inside: 0..0, lost: summable.then(Partial::default), _hold: held })
     }
 
     /// `change`, and what a window of the samples `low..high` lost in resets. Windows come in order.

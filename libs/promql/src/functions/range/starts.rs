@@ -14,12 +14,12 @@ impl Reading {
     /// The sample at `index` of a list of samples and one of starts, which may be empty.
     #[inline]
     pub(super) fn of(starts: &[i64], time: i64, index: usize) -> Self {
-        Reading { start: starts.get(index).copied().unwrap_or(0), time }
+        Self { start: starts.get(index).copied().unwrap_or(0), time }
     }
 
     /// Whether the counter began anew since `previous`.
     #[inline]
-    pub(super) fn is_reset_since(self, previous: Reading) -> bool {
+    pub(super) fn is_reset_since(self, previous: Self) -> bool {
         // A start that is that of its own sample is how OpenTelemetry says that it is not known; a later one is wrong.
         if self.start == 0 || self.start >= self.time || self.start < previous.time {
             return false;
@@ -31,7 +31,7 @@ impl Reading {
 
     /// Whether it counts, but not since when `previous` counted, what that had counted already.
     #[inline]
-    pub(super) fn overlaps(self, previous: Reading) -> bool {
+    pub(super) fn overlaps(self, previous: Self) -> bool {
         self.start != 0 && self.start < previous.time && self.start != previous.start
     }
 }

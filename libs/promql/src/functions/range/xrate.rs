@@ -3,7 +3,7 @@
 //!
 //! Behaviour: `extendedRate` in `thanos-io/promql-engine`'s `ringbuffer/functions.go`, for floats.
 
-use super::View;
+use crate::functions::range::View;
 use crate::syntax::functions::FunctionId;
 
 /// The change of the floats of a window; `None` where there are none in it or, within the lookback, before it.

@@ -1,9 +1,9 @@
 //! Lengths of time: literals and expressions in ranges, steps and offsets.
 
-use super::super::ast::{BinaryOp, DurationExpr, DurationNode, Length, NumberLiteral, Span};
-use super::super::error::ParseError;
-use super::super::token::{Kind, Token, Word};
-use super::{Context, Parser};
+use crate::syntax::ast::{BinaryOp, DurationExpr, DurationNode, Length, NumberLiteral, Span};
+use crate::syntax::error::ParseError;
+use crate::syntax::parser::{Context, Parser};
+use crate::syntax::token::{Kind, Token, Word};
 
 /// Where a length stands; mistakes are blamed on it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -16,9 +16,9 @@ pub(super) enum Place {
 impl Place {
     const fn context(self) -> Context {
         match self {
-            Place::Range => ("subquery or range selector", "number, duration, step(), or range()"),
-            Place::Step => ("subquery selector", "number, duration, step(), range(), or \"]\""),
-            Place::Offset => ("offset", "number, duration, step(), or range()"),
+            Self::Range => ("subquery or range selector", "number, duration, step(), or range()"),
+            Self::Step => ("subquery selector", "number, duration, step(), range(), or \"]\""),
+            Self::Offset => ("offset", "number, duration, step(), or range()"),
         }
     }
 }
@@ -82,7 +82,7 @@ struct Parsed {
 
 impl Parsed {
     fn leaf(node: DurationNode, span: Span) -> Self {
-        Parsed { expr: DurationExpr { node, wrapped: false, span }, height: 1 }
+        Self { expr: DurationExpr { node, wrapped: false, span }, height: 1 }
     }
 }
 

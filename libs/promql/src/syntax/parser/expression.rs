@@ -1,15 +1,15 @@
 //! Operators, parentheses, calls, aggregations.
 
-use super::super::ast::{
+use crate::syntax::ast::{
     AggregateExpr, AggregateOp, BinaryExpr, BinaryOp, Call, Expr, NumberLiteral, ParenExpr, Span,
     StringLiteral, UnaryExpr, UnaryOp,
 };
-use super::super::error::ParseError;
-use super::super::functions::{Function, Gate, ValueType};
-use super::super::number::{parse_duration, parse_number};
-use super::super::quote::{quoted, quoted_bytes, unquote, unquote_bytes};
-use super::super::token::{Kind, Token, Word};
-use super::{Parsed, Parser, is_metric_name};
+use crate::syntax::error::ParseError;
+use crate::syntax::functions::{Function, Gate, ValueType};
+use crate::syntax::number::{parse_duration, parse_number};
+use crate::syntax::parser::{Parsed, Parser, is_metric_name};
+use crate::syntax::quote::{quoted, quoted_bytes, unquote, unquote_bytes};
+use crate::syntax::token::{Kind, Token, Word};
 
 /// How tightly an operator binds.
 fn power(op: BinaryOp) -> u8 {

@@ -2,10 +2,10 @@
 
 use model::{Labels, LabelsBuilder, METRIC_NAME};
 
-use super::super::ParseOptions;
-use super::super::error::ParseError;
-use super::super::token::Kind;
-use super::{Parser, is_metric_name};
+use crate::syntax::ParseOptions;
+use crate::syntax::error::ParseError;
+use crate::syntax::parser::{Parser, is_metric_name};
+use crate::syntax::token::Kind;
 
 const CONTEXT: &str = "label set";
 

@@ -1,10 +1,10 @@
 //! What stands between a binary operator and its right operand, and the label lists of groupings.
 
-use super::super::ast::{BinaryOp, Cardinality, VectorMatching};
-use super::super::error::ParseError;
-use super::super::quote::quoted;
-use super::super::token::{Kind, Word};
-use super::Parser;
+use crate::syntax::ast::{BinaryOp, Cardinality, VectorMatching};
+use crate::syntax::error::ParseError;
+use crate::syntax::parser::Parser;
+use crate::syntax::quote::quoted;
+use crate::syntax::token::{Kind, Word};
 
 /// The modifiers of a binary operator.
 pub(super) struct BinaryModifiers {

@@ -2,11 +2,11 @@
 
 use model::Timestamp;
 
-use super::super::ast::{At, Boundary, Expr, Length, MatrixSelector, SubqueryExpr, VectorSelector};
-use super::super::error::ParseError;
-use super::super::token::{Kind, Token, Word};
-use super::duration::Place;
-use super::{Context, Parsed, Parser};
+use crate::syntax::ast::{At, Boundary, Expr, Length, MatrixSelector, SubqueryExpr, VectorSelector};
+use crate::syntax::error::ParseError;
+use crate::syntax::parser::duration::Place;
+use crate::syntax::parser::{Context, Parsed, Parser};
+use crate::syntax::token::{Kind, Token, Word};
 
 const ONLY_SELECTORS: &str = "ranges only allowed for vector selectors";
 

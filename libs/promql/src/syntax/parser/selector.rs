@@ -2,10 +2,10 @@
 
 use model::{METRIC_NAME, MatchOp, Matcher};
 
-use super::super::ast::{BinaryOp, Boundary, Length, VectorSelector};
-use super::super::error::ParseError;
-use super::super::token::{Kind, Token};
-use super::{MAX_REGEX_BYTES, Parser, too_large_regexes};
+use crate::syntax::ast::{BinaryOp, Boundary, Length, VectorSelector};
+use crate::syntax::error::ParseError;
+use crate::syntax::parser::{MAX_REGEX_BYTES, Parser, too_large_regexes};
+use crate::syntax::token::{Kind, Token};
 
 const CONTEXT: &str = "label matching";
 

@@ -317,7 +317,7 @@ impl<'a> Oracle<'a> {
 
 impl Element {
     fn scalar(value: f64) -> Self {
-        Element { labels: LabelMap::new(), drop_name: false, value: Value::Float(value) }
+        Self { labels: LabelMap::new(), drop_name: false, value: Value::Float(value) }
     }
 
     fn float(&self) -> Option<f64> {
@@ -411,7 +411,7 @@ impl Compensated {
         } else {
             self.rest + ((value - sum) + self.sum)
         };
-        Compensated { sum, rest }
+        Self { sum, rest }
     }
 }
 

@@ -2,8 +2,8 @@
 
 use model::{TimeRange, Timestamp};
 
-use super::{BlockPart, Check};
 use crate::block::BlockProblem;
+use crate::block::verify::{BlockPart, Check};
 use crate::segments::{HEADER_BYTES, ReadAhead, Segments};
 use crate::{Chunk, ChunkError, ChunkMeta};
 

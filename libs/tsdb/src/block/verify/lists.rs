@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 
 use model::{Label, Labels};
 
-use super::{BlockPart, Check};
 use crate::SeriesRef;
+use crate::block::verify::{BlockPart, Check};
 use crate::index::label_hash;
 use crate::mix::mixed;
 

@@ -59,36 +59,36 @@ impl Metric {
     /// The metric with this name.
     pub(super) fn named(name: &str) -> Option<Self> {
         Some(match name {
-            "bench_total" => Metric::Plain,
-            "bench_bucket" => Metric::PlainBuckets,
-            "requests_total" => Metric::Requests,
-            "latency_bucket" => Metric::Buckets,
-            "latency" => Metric::Native,
-            "instance_info" => Metric::Info,
-            "leader_info" => Metric::Leader,
+            "bench_total" => Self::Plain,
+            "bench_bucket" => Self::PlainBuckets,
+            "requests_total" => Self::Requests,
+            "latency_bucket" => Self::Buckets,
+            "latency" => Self::Native,
+            "instance_info" => Self::Info,
+            "leader_info" => Self::Leader,
             _ => return None,
         })
     }
 
     fn distinct(self) -> i64 {
         match self {
-            Metric::Plain | Metric::PlainBuckets => PLAIN,
-            Metric::Native => NATIVE,
-            Metric::Requests | Metric::Buckets | Metric::Info | Metric::Leader => REAL,
+            Self::Plain | Self::PlainBuckets => PLAIN,
+            Self::Native => NATIVE,
+            Self::Requests | Self::Buckets | Self::Info | Self::Leader => REAL,
         }
     }
 
     fn chunks(self, number: i64, series: i64, samples: i64, replica: u64) -> Vec<AggrChunk> {
         match self {
-            Metric::Plain | Metric::PlainBuckets => plain(number, samples),
-            Metric::Requests => counter(&mut Random::of(number, replica), number % 2 == 1, samples),
-            Metric::Buckets => bucket(number, replica, samples),
-            Metric::Native => native(&mut Random::of(number, replica), samples),
-            Metric::Info => {
+            Self::Plain | Self::PlainBuckets => plain(number, samples),
+            Self::Requests => counter(&mut Random::of(number, replica), number % 2 == 1, samples),
+            Self::Buckets => bucket(number, replica, samples),
+            Self::Native => native(&mut Random::of(number, replica), samples),
+            Self::Info => {
                 let scrapes = scrapes(&mut Random::of(number, replica), samples);
                 floats(scrapes.into_iter().map(|time| Sample::new(time, 1.0)).collect())
             }
-            Metric::Leader => leader(number, series, samples),
+            Self::Leader => leader(number, series, samples),
         }
     }
 
@@ -97,29 +97,29 @@ impl Metric {
         let at = |list: &[&'static str], at: i64| list[usize::try_from(at).unwrap_or(0) % list.len()];
         let instances = (series / PER_INSTANCE).max(1);
         let (instance, bound, code, method) = match self {
-            Metric::Plain => (number, None, None, None),
-            Metric::PlainBuckets | Metric::Buckets => {
+            Self::Plain => (number, None, None, None),
+            Self::PlainBuckets | Self::Buckets => {
                 (number / PER_INSTANCE, Some(at(&BOUNDS, number % PER_INSTANCE)), None, None)
             }
-            Metric::Requests => {
+            Self::Requests => {
                 let (code, rest) = (number / (2 * instances), number % (2 * instances));
                 (rest / 2, None, Some(at(&CODES, code)), Some(at(&["GET", "POST"], rest % 2)))
             }
-            Metric::Native | Metric::Info | Metric::Leader => (number, None, None, None),
+            Self::Native | Self::Info | Self::Leader => (number, None, None, None),
         };
         let name = match self {
-            Metric::Plain => "bench_total",
-            Metric::PlainBuckets => "bench_bucket",
-            Metric::Requests => "requests_total",
-            Metric::Buckets => "latency_bucket",
-            Metric::Native => "latency",
-            Metric::Info => "instance_info",
-            Metric::Leader => "leader_info",
+            Self::Plain => "bench_total",
+            Self::PlainBuckets => "bench_bucket",
+            Self::Requests => "requests_total",
+            Self::Buckets => "latency_bucket",
+            Self::Native => "latency",
+            Self::Info => "instance_info",
+            Self::Leader => "leader_info",
         };
         let job = format!("job-{}", instance % 10);
         let mut pairs = vec![("__name__", name)];
         pairs.extend(bound.map(|bound| ("le", bound)));
-        if matches!(self, Metric::Plain | Metric::PlainBuckets) {
+        if matches!(self, Self::Plain | Self::PlainBuckets) {
             let host = format!("host-{instance:05}");
             pairs.extend([("instance", host.as_str()), ("job", job.as_str())]);
             return Labels::from_pairs(pairs).expect("a label set");
@@ -136,7 +136,7 @@ impl Metric {
         let owner = format!("team-{}", instance % 7);
         pairs.extend([("instance", host.as_str()), ("job", job.as_str())]);
         match self {
-            Metric::Info => pairs.extend([
+            Self::Info => pairs.extend([
                 ("kernel_version", "6.8.0-1021-aws"),
                 ("node", node.as_str()),
                 ("os_image", "Ubuntu 24.04.1 LTS"),
@@ -144,7 +144,7 @@ impl Metric {
                 ("region", "eu-central-1"),
                 ("version", version.as_str()),
             ]),
-            Metric::Leader => pairs.push(("leader", pod.as_str())),
+            Self::Leader => pairs.push(("leader", pod.as_str())),
             _ => {
                 pairs.extend(code.map(|code| ("code", code)));
                 pairs.extend(method.map(|method| ("method", method)));
@@ -171,7 +171,7 @@ impl Data {
         let series = if metric == Metric::Info { (series / PER_INSTANCE).max(1) } else { series };
         let of =
             |number| (0..replicas).map(|replica| metric.chunks(number, series, samples, replica)).collect();
-        Data { metric, series, chunks: (0..metric.distinct().min(series)).map(of).collect() }
+        Self { metric, series, chunks: (0..metric.distinct().min(series)).map(of).collect() }
     }
 
     /// One series, with the chunks that overlap `range`, which is as far as stores look.
@@ -194,7 +194,7 @@ struct Random {
 
 impl Random {
     fn of(series: i64, replica: u64) -> Self {
-        Random { state: series.unsigned_abs() << 8 | replica }
+        Self { state: series.unsigned_abs() << 8 | replica }
     }
 
     fn next(&mut self) -> u64 {

@@ -30,7 +30,7 @@ pub(crate) struct SeriesCodec {
 
 impl SeriesCodec {
     pub(crate) fn client(limits: WireLimits) -> Self {
-        SeriesCodec { limits }
+        Self { limits }
     }
 }
 

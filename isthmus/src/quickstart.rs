@@ -151,7 +151,7 @@ impl Folder {
         let Some(path) = asked else {
             let path = std::env::temp_dir().join(format!("isthmus-quickstart-{}", std::process::id()));
             fs::create_dir(&path).with_context(|| format!("create {}", path.display()))?;
-            return Ok(Folder { path, temporary: true });
+            return Ok(Self { path, temporary: true });
         };
         let path = std::path::absolute(path)?;
         fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
@@ -176,7 +176,7 @@ impl Folder {
                 return Err(error).with_context(|| format!("remove {}", old.display()));
             }
         }
-        Ok(Folder { path, temporary: false })
+        Ok(Self { path, temporary: false })
     }
 
     fn path(&self) -> &Path {

@@ -132,7 +132,7 @@ impl Evaluation {
                 ended: false,
             })
             .collect();
-        let mut evaluation = Evaluation {
+        let mut evaluation = Self {
             pool: Pool::new(plan.clone(), meters.clone()),
             scratch: map::Scratch::new(&plan.budget),
             answer_hold: Hold::new(&plan.budget),

@@ -155,7 +155,7 @@ impl Driver {
         concurrent_selects: usize,
         metrics: QueryMetrics,
     ) -> Self {
-        Driver {
+        Self {
             stores,
             engine,
             propagate_where_sound,
@@ -265,7 +265,7 @@ struct Lap(Duration);
 
 impl Lap {
     fn begin() -> Self {
-        Lap(clock())
+        Self(clock())
     }
 
     /// The time since it began, or ended last.

@@ -38,7 +38,7 @@ pub struct RegexError {
 
 impl RegexError {
     fn new(why: &'static str, part: &str) -> Self {
-        RegexError { why, part: part.to_owned() }
+        Self { why, part: part.to_owned() }
     }
 }
 
@@ -68,33 +68,33 @@ impl Machine {
         if size.states <= MAX_STATES
             && let Some(automaton) = automaton(hir.clone())
         {
-            return Machine::Automaton(automaton);
+            return Self::Automaton(automaton);
         }
-        Machine::Threads(Arc::new(Program::new(&hir)))
+        Self::Threads(Arc::new(Program::new(&hir)))
     }
 
     fn size_bytes(&self) -> usize {
         match self {
-            Machine::Automaton(automaton) => automaton.memory_usage(),
-            Machine::Threads(program) => program.size_bytes(),
+            Self::Automaton(automaton) => automaton.memory_usage(),
+            Self::Threads(program) => program.size_bytes(),
         }
     }
 
     fn is_match(&self, text: &str) -> bool {
         match self {
-            Machine::Automaton(automaton) => automaton.is_match(text),
-            Machine::Threads(program) => program.is_match(text),
+            Self::Automaton(automaton) => automaton.is_match(text),
+            Self::Threads(program) => program.is_match(text),
         }
     }
 
     fn groups<'t>(&self, text: &'t str) -> Option<Groups<'t>> {
         let found = match self {
-            Machine::Automaton(automaton) => {
+            Self::Automaton(automaton) => {
                 let mut captures = automaton.create_captures();
                 automaton.captures(text, &mut captures);
                 captures.is_match().then_some(Found::Captures(captures))
             }
-            Machine::Threads(program) => {
+            Self::Threads(program) => {
                 program.groups(text).map(|slots| Found::Slots(Arc::clone(program), slots))
             }
         };
@@ -111,7 +111,7 @@ impl Regex {
         let (hir, size) = parse::parse(source)?;
         let strategy = Strategy::of(&hir, source.len());
         let machine = (!strategy.decides()).then(|| Machine::new(hir, size));
-        Ok(Regex {
+        Ok(Self {
             source: source.into(),
             strategy: Arc::new(strategy),
             machine,
@@ -126,7 +126,7 @@ impl Regex {
     /// # Errors
     /// As of [`new`](Self::new).
     pub fn with_groups(source: &str) -> Result<Self, RegexError> {
-        let mut regex = Regex::new(source)?;
+        let mut regex = Self::new(source)?;
         let (hir, size) = parse::parse(source)?;
         let slots = 2 * (hir.properties().explicit_captures_len() + 1);
         if regex.machine.is_none() {

@@ -104,7 +104,7 @@ pub(crate) struct Scripted {
 
 impl Scripted {
     pub(crate) fn new(frames: Vec<Result<SeriesFrame, StoreError>>) -> Self {
-        Scripted { frames, hangs: false, open: Arc::default() }
+        Self { frames, hangs: false, open: Arc::default() }
     }
 
     /// Sends series with these labels, then ends.

@@ -55,13 +55,13 @@ enum Value {
 
 impl From<Option<f64>> for Value {
     fn from(value: Option<f64>) -> Self {
-        value.map_or(Value::None, Value::Float)
+        value.map_or(Self::None, Value::Float)
     }
 }
 
 impl From<Option<FloatHistogram>> for Value {
     fn from(value: Option<FloatHistogram>) -> Self {
-        value.map_or(Value::None, |histogram| Value::Histogram(Box::new(histogram)))
+        value.map_or(Self::None, |histogram| Self::Histogram(Box::new(histogram)))
     }
 }
 

@@ -67,7 +67,7 @@ impl EndpointSet {
         };
         let fixed = options.endpoints.iter().map(|(address, _)| group(address.to_string())).collect();
         let gateways = options.gateways.iter().map(|address| group(address.clone())).collect();
-        EndpointSet { options: Arc::new(options), fixed: Arc::new(fixed), gateways: Arc::new(gateways) }
+        Self { options: Arc::new(options), fixed: Arc::new(fixed), gateways: Arc::new(gateways) }
     }
 
     /// Keeps the set current until the word to stop. `first_round` is told when every source was tried once.
@@ -184,15 +184,15 @@ impl Nobody {
 #[tonic::async_trait]
 impl Store for Nobody {
     async fn info(&self) -> Result<StoreInfo, StoreError> {
-        Err(Nobody::error())
+        Err(Self::error())
     }
     async fn series(&self, _: SeriesRequest) -> Result<SeriesStream, StoreError> {
-        Err(Nobody::error())
+        Err(Self::error())
     }
     async fn label_names(&self, _: LabelNamesRequest) -> Result<LabelsAnswer, StoreError> {
-        Err(Nobody::error())
+        Err(Self::error())
     }
     async fn label_values(&self, _: LabelValuesRequest) -> Result<LabelsAnswer, StoreError> {
-        Err(Nobody::error())
+        Err(Self::error())
     }
 }

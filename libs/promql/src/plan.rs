@@ -70,7 +70,7 @@ impl Plan {
         text: &str,
         params: &QueryParams,
         engine: &EngineOptions,
-    ) -> Result<Plan, QueryError> {
+    ) -> Result<Self, QueryError> {
         let mut expr = crate::syntax::parse(text, &engine.parse)?;
         if engine.propagate_matchers {
             propagate::propagate(&mut expr, &params.replica_labels);
@@ -111,7 +111,7 @@ impl Plan {
         let builder = build::Builder::new(text, params, engine, &budget, steps);
         let mut built = builder.finish(&expr)?;
         project::project(&built.nodes, &mut built.selects);
-        Ok(Plan {
+        Ok(Self {
             text: text.to_owned(),
             nodes: built.nodes,
             answer: built.answer,

@@ -41,7 +41,7 @@ pub struct ParseOptions {
 
 impl Default for ParseOptions {
     fn default() -> Self {
-        ParseOptions {
+        Self {
             experimental_functions: false,
             duration_expressions: true,
             extended_range_selectors: false,
@@ -53,7 +53,7 @@ impl Default for ParseOptions {
 
 impl ParseOptions {
     /// Everything on.
-    pub const ALL: ParseOptions = ParseOptions {
+    pub const ALL: Self = Self {
         experimental_functions: true,
         duration_expressions: true,
         extended_range_selectors: true,

@@ -18,12 +18,12 @@ mod selector;
 pub(crate) use metric::parse_labels_prefix;
 use model::Matcher;
 
-use super::ParseOptions;
-use super::ast::{Expr, MAX_HEIGHT, MAX_OPERANDS, Span};
-use super::check::check;
-use super::error::ParseError;
-use super::lexer::Lexer;
-use super::token::{Kind, Token, Word};
+use crate::syntax::ParseOptions;
+use crate::syntax::ast::{Expr, MAX_HEIGHT, MAX_OPERANDS, Span};
+use crate::syntax::check::check;
+use crate::syntax::error::ParseError;
+use crate::syntax::lexer::Lexer;
+use crate::syntax::token::{Kind, Token, Word};
 
 /// The longest text that is parsed, in bytes.
 pub const MAX_LENGTH_BYTES: usize = 512 << 10;
@@ -94,7 +94,7 @@ struct Parsed {
 impl Parsed {
     /// A node without nodes below it.
     fn leaf(expr: Expr) -> Self {
-        Parsed { expr, height: 1 }
+        Self { expr, height: 1 }
     }
 }
 
