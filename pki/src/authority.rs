@@ -8,7 +8,7 @@ use std::{
 };
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
-use identity::{SpiffeId, TrustDomain, read_bounded, write_private};
+use identity::{SpiffeId, TrustDomain, certificate_pem, read_bounded, write_private};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PublicKeyData, SanType, SerialNumber,
@@ -18,7 +18,7 @@ use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
-use crate::PkiError;
+use crate::error::PkiError;
 
 /// How long a root lives.
 pub(crate) const ROOT_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
@@ -32,7 +32,7 @@ pub(crate) const BACKDATE: Duration = Duration::from_secs(60);
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 
 /// A CA that can sign: its certificate and its key.
-pub(crate) struct Authority {
+pub(crate) struct CertificateAuthority {
     cert: CertificateDer<'static>,
     signer: rcgen::Issuer<'static, KeyPair>,
     not_before: SystemTime,
@@ -47,7 +47,7 @@ pub(crate) struct SignedLeaf {
     pub(crate) not_after: SystemTime,
 }
 
-impl Authority {
+impl CertificateAuthority {
     /// Makes a root: self-signed, P-384, one CA below it at most.
     pub(crate) fn root(domain: &TrustDomain, label: &str, now: SystemTime) -> Result<Self, PkiError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).map_err(failed)?;
@@ -87,7 +87,7 @@ impl Authority {
         Ok(Self { cert, signer, not_before, not_after })
     }
 
-    /// Reads the file that [`Authority::store`] wrote.
+    /// Reads the file that [`CertificateAuthority::store`] wrote.
     pub(crate) fn load(path: &Path) -> Result<Self, PkiError> {
         let pem = Zeroizing::new(read_bounded(path, MAX_FILE_BYTES).map_err(PkiError::io("read", path))?);
         let damaged = |why: &str| integrity(&format!("{}: {why}", path.display()));
@@ -111,13 +111,7 @@ impl Authority {
     }
 
     pub(crate) fn cert_pem(&self) -> String {
-        let base64 = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &self.cert);
-        let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
-        for line in base64.as_bytes().chunks(64) {
-            pem.push_str(&String::from_utf8_lossy(line));
-            pem.push('\n');
-        }
-        pem + "-----END CERTIFICATE-----\n"
+        certificate_pem(&self.cert)
     }
 
     /// The private key in PKCS #8 DER.
@@ -155,7 +149,7 @@ impl Authority {
         let mut params = CertificateParams::default();
         (params.not_before, params.not_after) = (x509_time(not_before)?, x509_time(not_after)?);
         params.serial_number = Some(SerialNumber::from_slice(&serial));
-        params.distinguished_name = name(id.cluster().as_str());
+        params.distinguished_name = common_name_only(id.cluster().as_str());
         let ia5 = |text: String| text.try_into().map_err(failed);
         params.subject_alt_names =
             vec![SanType::URI(ia5(id.to_string())?), SanType::DnsName(ia5(id.dns_name())?)];
@@ -183,7 +177,7 @@ fn ca_params(
     params.serial_number = Some(SerialNumber::from_slice(&serial));
     // The serial's beginning keeps the subjects of successive CAs apart.
     params.distinguished_name =
-        name(&format!("{common_name} {:02x}{:02x}{:02x}", serial[0], serial[1], serial[2]));
+        common_name_only(&format!("{common_name} {:02x}{:02x}{:02x}", serial[0], serial[1], serial[2]));
     params.distinguished_name.push(DnType::OrganizationName, domain.as_str());
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(ca_below));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -191,7 +185,7 @@ fn ca_params(
     Ok(params)
 }
 
-fn name(common_name: &str) -> DistinguishedName {
+fn common_name_only(common_name: &str) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     name.push(DnType::CommonName, common_name);
     name

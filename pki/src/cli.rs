@@ -9,12 +9,13 @@ mod init;
 mod inspect;
 mod issuer;
 mod output;
+mod passphrase;
+mod state;
 mod token;
 
-use std::{path::PathBuf, process::ExitCode, time::SystemTime};
+use std::{process::ExitCode, time::SystemTime};
 
-use self::output::Output;
-use crate::PkiError;
+use crate::{cli::output::CommandOutput, error::PkiError};
 
 /// The PKI's commands.
 #[derive(Debug, clap::Subcommand)]
@@ -40,21 +41,10 @@ pub enum PkiCommand {
     Doctor(inspect::DoctorArgs),
 }
 
-/// Options of every command that works on a state directory.
-#[derive(Debug, clap::Args)]
-pub struct StateArgs {
-    /// State directory of the issuer
-    #[arg(long, value_name = "DIR", default_value = "pki-state")]
-    state: PathBuf,
-    /// Print one JSON object instead of text
-    #[arg(long)]
-    json: bool,
-}
-
 /// Runs a command: prints its outcome to standard output, or one line to standard error, and answers the exit code.
 pub fn run(command: PkiCommand) -> ExitCode {
     let mut stdout = std::io::stdout().lock();
-    match execute(command, &mut Output::new(&mut stdout), SystemTime::now()) {
+    match execute(command, &mut CommandOutput::new(&mut stdout), SystemTime::now()) {
         Ok(code) => code.into(),
         Err(error) => {
             eprintln!("error: {error}");
@@ -64,7 +54,7 @@ pub fn run(command: PkiCommand) -> ExitCode {
 }
 
 /// Runs a command at a given time, printing to a given place.
-fn execute(command: PkiCommand, output: &mut Output<'_>, now: SystemTime) -> Result<u8, PkiError> {
+fn execute(command: PkiCommand, output: &mut CommandOutput<'_>, now: SystemTime) -> Result<u8, PkiError> {
     match command {
         PkiCommand::Init(args) => init::run(&args, output, now),
         PkiCommand::Issuer(command) => issuer::run(&command, output, now),

@@ -4,7 +4,7 @@ use identity::{KeyType, SpkiPin};
 use rcgen::SubjectPublicKeyInfo;
 use x509_parser::prelude::{FromDer, X509CertificationRequest};
 
-use crate::CsrRefusal;
+use crate::error::CsrRefusal;
 
 /// A request of ours has some 250 bytes; more than this is refused unread.
 const MAX_CSR_BYTES: usize = 8 * 1024;

@@ -11,8 +11,8 @@ use identity::TrustBundle;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{
-    PkiError,
-    authority::{Authority, unix_seconds, utc},
+    authority::{CertificateAuthority, unix_seconds, utc},
+    error::PkiError,
     inventory::{Inventory, StateDir},
 };
 
@@ -54,22 +54,22 @@ pub(crate) fn examine(state: &Path, now: SystemTime) -> Result<Vec<Finding>, Pki
         Err(e @ PkiError::NotFound(_)) => return Err(e),
         other => other,
     };
-    let mut findings = modes(&dir);
+    let mut findings = check_modes(&dir);
     match &inventory {
         Ok(inventory) => {
-            findings.push(audit(inventory));
-            findings.extend(roots(&dir, inventory, now));
+            findings.push(check_audit(inventory));
+            findings.extend(check_roots(&dir, inventory, now));
         }
         Err(e) => {
             findings.push(Finding { check: "inventory", severity: Severity::Critical, text: e.to_string() })
         }
     }
-    findings.push(issuer(&dir, now));
+    findings.push(check_issuing_ca(&dir, now));
     Ok(findings)
 }
 
 /// Nobody but the owner may read what holds keys or the inventory.
-fn modes(dir: &StateDir) -> Vec<Finding> {
+fn check_modes(dir: &StateDir) -> Vec<Finding> {
     let mut findings = Vec::new();
     for path in [dir.path().to_owned(), dir.issuer(), dir.inventory()] {
         let (severity, text) = match fs::metadata(&path) {
@@ -89,7 +89,7 @@ fn modes(dir: &StateDir) -> Vec<Finding> {
     findings
 }
 
-fn audit(inventory: &Inventory) -> Finding {
+fn check_audit(inventory: &Inventory) -> Finding {
     let (severity, text) = match inventory.verify_audit(None) {
         Ok(head) => (Severity::Ok, format!("the chain of {} entries holds", head.number)),
         Err(e) => (Severity::Critical, e.to_string()),
@@ -97,9 +97,9 @@ fn audit(inventory: &Inventory) -> Finding {
     Finding { check: "audit log", severity, text }
 }
 
-fn issuer(dir: &StateDir, now: SystemTime) -> Finding {
-    match Authority::load(&dir.issuer()) {
-        Ok(authority) => horizon(
+fn check_issuing_ca(dir: &StateDir, now: SystemTime) -> Finding {
+    match CertificateAuthority::load(&dir.issuer()) {
+        Ok(authority) => check_expiry(
             "issuing CA",
             "the issuing CA (`pki issuer renew` makes the next)",
             authority.not_after(),
@@ -110,7 +110,7 @@ fn issuer(dir: &StateDir, now: SystemTime) -> Finding {
     }
 }
 
-fn roots(dir: &StateDir, inventory: &Inventory, now: SystemTime) -> Vec<Finding> {
+fn check_roots(dir: &StateDir, inventory: &Inventory, now: SystemTime) -> Vec<Finding> {
     let bundle = inventory.identity().and_then(|(domain, _)| Ok(TrustBundle::load(domain, &dir.bundle())?));
     let bundle = match bundle {
         Ok(bundle) => bundle,
@@ -122,13 +122,19 @@ fn roots(dir: &StateDir, inventory: &Inventory, now: SystemTime) -> Vec<Finding>
         let Ok((_, cert)) = X509Certificate::from_der(root) else { continue };
         let not_after = SystemTime::UNIX_EPOCH
             + Duration::from_secs(cert.validity().not_after.timestamp().max(0).unsigned_abs());
-        findings.push(horizon("roots", &cert.subject().to_string(), not_after, now, [60 * DAY, 7 * DAY]));
+        findings.push(check_expiry(
+            "roots",
+            &cert.subject().to_string(),
+            not_after,
+            now,
+            [60 * DAY, 7 * DAY],
+        ));
     }
     findings
 }
 
 /// Judges the time left by two thresholds: below the first a warning, below the second critical.
-fn horizon(
+fn check_expiry(
     check: &'static str,
     what: &str,
     not_after: SystemTime,

@@ -2,6 +2,8 @@
 
 use std::{io, path::Path};
 
+use crate::token::TokenError;
+
 /// Why a PKI operation did not happen. Each prints as one line, and none ever holds a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
@@ -22,7 +24,7 @@ pub enum PkiError {
     Integrity(String),
     /// The text given is no join token.
     #[error(transparent)]
-    TokenText(#[from] crate::TokenError),
+    TokenText(#[from] TokenError),
     /// The join token opens nothing.
     #[error("join token refused: {0}")]
     Token(#[from] TokenRefusal),

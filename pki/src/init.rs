@@ -15,10 +15,10 @@ use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject};
 use serde_json::json;
 
 use crate::{
-    PkiError,
-    authority::{Authority, ISSUING_LIFE, utc},
+    authority::{CertificateAuthority, ISSUING_LIFE, utc},
+    error::PkiError,
     inventory::{Inventory, StateDir, create_private_dir},
-    seal::{Cost, seal, unseal},
+    seal::{Argon2Cost, seal, unseal},
 };
 
 /// The audit entry that says that the state directory is complete.
@@ -43,11 +43,11 @@ pub struct InitOptions {
 
 /// What [`init`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Initialised {
+pub enum InitOutcome {
     /// Made everything, or what was missing.
-    Now,
+    Created,
     /// Found everything in place and changed nothing.
-    Before,
+    AlreadyComplete,
 }
 
 /// Makes a PKI, or completes one that was begun with the same options.
@@ -55,24 +55,24 @@ pub enum Initialised {
 /// # Errors
 /// When the directories hold another trust domain's PKI, the passphrase is not that of the roots found, or a
 /// file cannot be written.
-pub fn init(options: &InitOptions, now: SystemTime) -> Result<Initialised, PkiError> {
-    init_at_cost(options, now, Cost::STRONG)
+pub fn init(options: &InitOptions, now: SystemTime) -> Result<InitOutcome, PkiError> {
+    init_at_cost(options, now, Argon2Cost::STRONG)
 }
 
 /// As [`init`], with the cost of guessing a passphrase given.
 pub(crate) fn init_at_cost(
     options: &InitOptions,
     now: SystemTime,
-    cost: Cost,
-) -> Result<Initialised, PkiError> {
+    cost: Argon2Cost,
+) -> Result<InitOutcome, PkiError> {
     check_init(options)?;
     let dir = StateDir::new(&options.state);
     if is_done(&dir, options)? {
-        return Ok(Initialised::Before);
+        return Ok(InitOutcome::AlreadyComplete);
     }
     create_private_dir(&options.root_out)?;
-    let active = root(options, "active", now, cost)?;
-    let standby = root(options, "standby", now, cost)?;
+    let active = load_or_create_root(options, "active", now, cost)?;
+    let standby = load_or_create_root(options, "standby", now, cost)?;
     let bundle =
         TrustBundle::new(options.trust_domain.clone(), [active.cert().clone(), standby.cert().clone()])?;
 
@@ -87,7 +87,7 @@ pub(crate) fn init_at_cost(
         "trust_domain": options.trust_domain.as_str(), "cluster": options.cluster.as_str(), "roots": roots,
     });
     inventory.record(now, DONE, &detail)?;
-    Ok(Initialised::Now)
+    Ok(InitOutcome::Created)
 }
 
 /// What [`renew_issuer`] works on.
@@ -155,13 +155,18 @@ fn is_done(dir: &StateDir, options: &InitOptions) -> Result<bool, PkiError> {
 }
 
 /// Reads a root that is there, or makes it. The certificate is written last: with it, the key is there too.
-fn root(options: &InitOptions, label: &str, now: SystemTime, cost: Cost) -> Result<Authority, PkiError> {
+fn load_or_create_root(
+    options: &InitOptions,
+    label: &str,
+    now: SystemTime,
+    cost: Argon2Cost,
+) -> Result<CertificateAuthority, PkiError> {
     let cert_path = options.root_out.join(format!("root-{label}.pem"));
     let key_path = options.root_out.join(format!("root-{label}.key.sealed"));
     if cert_path.exists() {
         return load_root(&options.trust_domain, &options.passphrase, &cert_path, &key_path);
     }
-    let root = Authority::root(&options.trust_domain, label, now)?;
+    let root = CertificateAuthority::root(&options.trust_domain, label, now)?;
     let sealed = seal(&root.key_der(), &options.passphrase, cost)?;
     write_private(&key_path, sealed.as_bytes()).map_err(PkiError::io("write", &key_path))?;
     write_public(&cert_path, root.cert_pem().as_bytes()).map_err(PkiError::io("write", &cert_path))?;
@@ -173,7 +178,7 @@ fn load_root(
     passphrase: &Secret<String>,
     cert_path: &Path,
     key_path: &Path,
-) -> Result<Authority, PkiError> {
+) -> Result<CertificateAuthority, PkiError> {
     let read = |path: &Path| read_bounded(path, MAX_ROOT_FILE_BYTES).map_err(PkiError::io("read", path));
     let damaged = |path: &Path, why: &str| PkiError::Integrity(format!("{}: {why}", path.display()));
     let cert =
@@ -185,7 +190,7 @@ fn load_root(
     })?;
     let key = KeyPair::try_from(&PrivatePkcs8KeyDer::from(key.as_slice()))
         .map_err(|e| damaged(key_path, &e.to_string()))?;
-    let root = Authority::new(cert, key).map_err(|e| damaged(cert_path, &e.to_string()))?;
+    let root = CertificateAuthority::new(cert, key).map_err(|e| damaged(cert_path, &e.to_string()))?;
     if !root.organization_is(domain.as_str()) {
         return Err(PkiError::Conflict(format!(
             "{} is a root of another trust domain than {}",

@@ -19,7 +19,7 @@ use identity::{Name, TrustDomain};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
 
 pub(crate) use self::{audit::AuditHead, certificates::IssuedCertificate, tokens::NewTokenRecord};
-use crate::PkiError;
+use crate::error::PkiError;
 
 /// How long a change waits for another process's.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);

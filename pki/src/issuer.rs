@@ -15,12 +15,15 @@ use identity::{
 };
 use rustls_pki_types::CertificateDer;
 
-use self::current::CurrentAuthority;
+use self::current::CurrentIssuingCa;
 use crate::{
-    GATEWAY, JoinToken, KeyAndCsr, PkiError,
+    GATEWAY,
     authority::{random, utc},
     csr::ProvenKey,
+    error::PkiError,
     inventory::{Inventory, IssuedCertificate, NewTokenRecord, StateDir},
+    key::KeyAndCsr,
+    token::{JoinToken, check_address},
 };
 
 /// How long a leaf lives unless configured otherwise.
@@ -31,7 +34,7 @@ const TOKEN_TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=D
 
 /// The issuing CA with its inventory. A CA that `pki issuer renew` makes is taken up with the next leaf. Its calls block on the disk: from async code, call them in a blocking task.
 pub struct Issuer {
-    authority: CurrentAuthority,
+    authority: CurrentIssuingCa,
     bundle: TrustBundle,
     cluster: Name,
     leaf_ttl: Duration,
@@ -78,7 +81,7 @@ impl Issuer {
         let dir = StateDir::new(state);
         let inventory = Inventory::open(&dir)?;
         let (domain, cluster) = inventory.identity()?;
-        let authority = CurrentAuthority::load(&dir.issuer())?;
+        let authority = CurrentIssuingCa::load(&dir.issuer())?;
         let bundle = TrustBundle::load(domain, &dir.bundle())?;
         Ok(Self { authority, bundle, cluster, leaf_ttl: DEFAULT_LEAF_TTL, inventory: Mutex::new(inventory) })
     }
@@ -160,7 +163,7 @@ impl Issuer {
                 "the environment must be 1 to 63 printable characters without spaces".into(),
             ));
         }
-        new.addresses.iter().try_for_each(|address| crate::token::check_address(address))?;
+        new.addresses.iter().try_for_each(|address| check_address(address))?;
         match self.inventory().environment(&new.cluster)? {
             Some(environment) if environment != new.environment => Err(PkiError::Conflict(format!(
                 "cluster {} is registered with environment {environment:?}, not {:?}",

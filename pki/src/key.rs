@@ -6,7 +6,7 @@ use identity::{Credentials, Expectations, Secret, SpiffeId, TrustBundle, verify_
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls_pki_types::CertificateDer;
 
-use crate::PkiError;
+use crate::error::PkiError;
 
 /// A fresh P-256 key with a certificate request that proves its possession and asks for no name.
 ///

@@ -17,6 +17,7 @@ mod error;
 mod init;
 mod inventory;
 mod issuer;
+mod join;
 mod key;
 mod seal;
 mod token;
@@ -26,7 +27,7 @@ mod testing;
 
 pub use error::{CsrRefusal, PkiError, TokenRefusal};
 pub use identity::Secret;
-pub use init::{InitOptions, Initialised, init};
+pub use init::{InitOptions, InitOutcome, init};
 pub use issuer::{DEFAULT_LEAF_TTL, Enrolment, Issuer, NewToken};
 pub use key::KeyAndCsr;
 pub use token::{JoinToken, TOKEN_PREFIX, TokenError};

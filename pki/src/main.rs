@@ -7,11 +7,11 @@ use clap::Parser;
 /// The mesh's PKI: roots, issuer, join tokens, inventory
 #[derive(Debug, Parser)]
 #[command(name = "isthmus-pki", version, propagate_version = true)]
-struct Program {
+struct IsthmusPki {
     #[command(subcommand)]
     command: pki::cli::PkiCommand,
 }
 
 fn main() -> ExitCode {
-    pki::cli::run(Program::parse().command)
+    pki::cli::run(IsthmusPki::parse().command)
 }

@@ -19,7 +19,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use identity::Secret;
 use zeroize::Zeroizing;
 
-use crate::{PkiError, authority::random};
+use crate::{authority::random, error::PkiError};
 
 const VERSION: u8 = 1;
 const SALT_AT: usize = 1 + 3 * 4;
@@ -30,13 +30,13 @@ const END: &str = "-----END ISTHMUS SEALED KEY-----\n";
 
 /// How hard guessing a passphrase is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Cost {
+pub(crate) struct Argon2Cost {
     memory_kib: u32,
     passes: u32,
     lanes: u32,
 }
 
-impl Cost {
+impl Argon2Cost {
     /// 64 MiB, 3 passes: the second recommendation of RFC 9106, for machines without gigabytes to spare.
     pub(crate) const STRONG: Self = Self { memory_kib: 64 * 1024, passes: 3, lanes: 4 };
 
@@ -53,7 +53,7 @@ impl Cost {
 }
 
 /// Encrypts a key.
-pub(crate) fn seal(key: &[u8], passphrase: &Secret<String>, cost: Cost) -> Result<String, PkiError> {
+pub(crate) fn seal(key: &[u8], passphrase: &Secret<String>, cost: Argon2Cost) -> Result<String, PkiError> {
     let mut bytes = vec![VERSION];
     for number in [cost.memory_kib, cost.passes, cost.lanes] {
         bytes.extend(number.to_be_bytes());
@@ -92,7 +92,7 @@ pub(crate) fn unseal(pem: &str, passphrase: &Secret<String>) -> Result<Zeroizing
         return Err(damaged());
     }
     let number = |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-    let cost = Cost { memory_kib: number(1), passes: number(5), lanes: number(9) };
+    let cost = Argon2Cost { memory_kib: number(1), passes: number(5), lanes: number(9) };
     if !cost.is_bounded() {
         return Err(damaged());
     }
@@ -106,7 +106,7 @@ pub(crate) fn unseal(pem: &str, passphrase: &Secret<String>) -> Result<Zeroizing
     Ok(key)
 }
 
-fn cipher(passphrase: &Secret<String>, salt: &[u8], cost: Cost) -> Result<LessSafeKey, PkiError> {
+fn cipher(passphrase: &Secret<String>, salt: &[u8], cost: Argon2Cost) -> Result<LessSafeKey, PkiError> {
     let failed = |e: argon2::Error| PkiError::Failed(format!("derive a key from the passphrase: {e}"));
     let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(32)).map_err(failed)?;
     let mut key = Zeroizing::new([0; 32]);
@@ -133,19 +133,19 @@ mod tests {
 
     #[test]
     fn only_the_passphrase_opens_a_sealed_key() {
-        let sealed = seal(b"the key", &passphrase("correct"), Cost::WEAK).unwrap();
+        let sealed = seal(b"the key", &passphrase("correct"), Argon2Cost::WEAK).unwrap();
         assert_eq!(&**unseal(&sealed, &passphrase("correct")).unwrap(), b"the key");
         assert!(matches!(unseal(&sealed, &passphrase("wrong")), Err(PkiError::Refused(_))));
         assert_ne!(
             sealed,
-            seal(b"the key", &passphrase("correct"), Cost::WEAK).unwrap(),
+            seal(b"the key", &passphrase("correct"), Argon2Cost::WEAK).unwrap(),
             "salt and nonce must be new"
         );
     }
 
     #[test]
     fn a_changed_byte_anywhere_is_noticed() {
-        let sealed = seal(b"the key", &passphrase("p"), Cost::WEAK).unwrap();
+        let sealed = seal(b"the key", &passphrase("p"), Argon2Cost::WEAK).unwrap();
         let body = sealed.strip_prefix(BEGIN).unwrap().strip_suffix(END).unwrap().replace('\n', "");
         let bytes = STANDARD.decode(body).unwrap();
         // The cost parameters (1..13) are left out: a changed one may ask for minutes of work within the bounds.

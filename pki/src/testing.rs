@@ -8,10 +8,11 @@ use std::{
 use identity::Secret;
 
 use crate::{
-    InitOptions, Issuer, JoinToken, NewToken,
-    init::init_at_cost,
+    init::{InitOptions, init_at_cost},
     inventory::{Inventory, StateDir},
-    seal::Cost,
+    issuer::{Issuer, NewToken},
+    seal::Argon2Cost,
+    token::JoinToken,
 };
 
 pub(crate) const PASSPHRASE: &str = "canary-passphrase-51c7";
@@ -29,7 +30,7 @@ impl TestPki {
 
     pub(crate) fn new() -> Self {
         let pki = Self::empty();
-        init_at_cost(&pki.options(), pki.now, Cost::WEAK).unwrap();
+        init_at_cost(&pki.options(), pki.now, Argon2Cost::WEAK).unwrap();
         pki
     }
 

@@ -20,15 +20,13 @@
 use std::{
     fmt,
     net::{IpAddr, Ipv6Addr},
-    time::SystemTime,
 };
 
 use aws_lc_rs::digest;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use identity::{Credentials, Name, Secret, SpiffeId, SpkiPin, TrustBundle, TrustDomain};
-use rustls_pki_types::CertificateDer;
+use identity::{Name, Secret, SpiffeId, SpkiPin, TrustDomain};
 
-use crate::{GATEWAY, KeyAndCsr, PkiError};
+use crate::GATEWAY;
 
 /// What every join token begins with.
 pub const TOKEN_PREFIX: &str = "isthmus_join_";
@@ -97,7 +95,7 @@ impl JoinToken {
     }
 
     fn parse_content(content: &[u8]) -> Result<Self, TokenError> {
-        let mut reader = Reader(content);
+        let mut reader = TokenReader(content);
         let trust_domain: TrustDomain = reader.name("trust domain")?;
         let issuer_cluster: Name = reader.name("issuer")?;
         let cluster: Name = reader.name("cluster")?;
@@ -175,25 +173,6 @@ impl JoinToken {
     /// What to send to the issuer, once its roots match the pins and its identity is [`JoinToken::issuer`].
     pub fn secret(&self) -> &[u8] {
         self.secret.expose()
-    }
-
-    /// The joiner's last step: checks the bundle against the pins, and the chain against the bundle.
-    ///
-    /// # Errors
-    /// When a root of the bundle is not pinned, or the chain is refused ([`KeyAndCsr::into_credentials`]).
-    pub fn accept(
-        &self,
-        key: KeyAndCsr,
-        chain: Vec<CertificateDer<'static>>,
-        bundle: &TrustBundle,
-        now: SystemTime,
-    ) -> Result<Credentials, PkiError> {
-        if let Some(stranger) = bundle.pins().find(|pin| !self.pins.contains(pin)) {
-            return Err(PkiError::Refused(format!(
-                "the issuer's bundle holds root {stranger}, which the join token does not pin"
-            )));
-        }
-        key.into_credentials(chain, bundle, &self.subject(), now)
     }
 }
 
@@ -289,10 +268,10 @@ pub(crate) fn check_address(address: &str) -> Result<(), TokenError> {
     Ok(())
 }
 
-struct Reader<'a>(&'a [u8]);
+struct TokenReader<'a>(&'a [u8]);
 
-impl<'a> Reader<'a> {
-    fn take(&mut self, len: usize) -> Result<&'a [u8], TokenError> {
+impl<'a> TokenReader<'a> {
+    fn take_bytes(&mut self, len: usize) -> Result<&'a [u8], TokenError> {
         let (taken, rest) = self.0.split_at_checked(len).ok_or(TokenError::Truncated)?;
         self.0 = rest;
         Ok(taken)
@@ -300,18 +279,18 @@ impl<'a> Reader<'a> {
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], TokenError> {
         let mut array = [0; N];
-        array.copy_from_slice(self.take(N)?);
+        array.copy_from_slice(self.take_bytes(N)?);
         Ok(array)
     }
 
     fn count(&mut self, part: &'static str, max: usize) -> Result<usize, TokenError> {
-        let count = usize::from(self.take(1)?[0]);
+        let count = usize::from(self.take_bytes(1)?[0]);
         check_count(part, count, max).map(|()| count)
     }
 
     fn text(&mut self) -> Result<&'a str, TokenError> {
-        let len = usize::from(self.take(1)?[0]);
-        let bytes = self.take(len)?;
+        let len = usize::from(self.take_bytes(1)?[0]);
+        let bytes = self.take_bytes(len)?;
         std::str::from_utf8(bytes)
             .map_err(|_| TokenError::Part { part: "text", reason: "is not UTF-8".into() })
     }

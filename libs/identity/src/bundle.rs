@@ -6,9 +6,9 @@ use rustls::{RootCertStore, pki_types::CertificateDer};
 use rustls_pki_types::{TrustAnchor, pem::PemObject};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::{SpkiPin, TrustDomain, read_bounded};
+use crate::{files::read_bounded, pem::certificate_pem, pin::SpkiPin, spiffe::TrustDomain};
 
-/// More roots than this are no bundle of ours (it holds an active and a standby root, and twice that in a rotation).
+/// Upper bound for the roots of a bundle. A bundle has an active and a standby root, and four roots during a rotation.
 const MAX_ROOTS: usize = 16;
 const MAX_BUNDLE_BYTES: u64 = 256 * 1024;
 
@@ -29,10 +29,10 @@ struct Root {
 }
 
 impl TrustBundle {
-    /// Takes the roots of a trust domain; the order is kept, a root named twice is kept once.
+    /// Makes a bundle from the roots of a trust domain. Keeps their order and drops duplicates.
     ///
     /// # Errors
-    /// When there is none or more than 16, or when one is not a CA certificate.
+    /// When there are no roots or more than 16, or when one of them is not a CA certificate.
     pub fn new(
         trust_domain: TrustDomain,
         roots: impl IntoIterator<Item = CertificateDer<'static>>,
@@ -53,10 +53,10 @@ impl TrustBundle {
         Ok(Self { trust_domain, roots: kept.into() })
     }
 
-    /// Reads concatenated PEM certificates.
+    /// Parses concatenated PEM certificates.
     ///
     /// # Errors
-    /// As [`TrustBundle::new`], and for damaged PEM.
+    /// Those of [`TrustBundle::new`], and damaged PEM.
     pub fn from_pem(trust_domain: TrustDomain, pem: &[u8]) -> Result<Self, BundleError> {
         let mut roots = Vec::new();
         for section in CertificateDer::pem_slice_iter(pem) {
@@ -71,34 +71,34 @@ impl TrustBundle {
     /// Reads a PEM file of at most 256 KiB.
     ///
     /// # Errors
-    /// As [`TrustBundle::from_pem`], naming the file.
+    /// Those of [`TrustBundle::from_pem`] and of reading; the error names the file.
     pub fn load(trust_domain: TrustDomain, path: &Path) -> Result<Self, BundleError> {
         let in_file = |e| BundleError::File { path: path.display().to_string(), source: Box::new(e) };
         let pem = read_bounded(path, MAX_BUNDLE_BYTES).map_err(|e| in_file(BundleError::Io(e)))?;
         Self::from_pem(trust_domain, &pem).map_err(in_file)
     }
 
-    /// The bundle as concatenated PEM certificates.
+    /// Returns the roots as concatenated PEM certificates.
     pub fn to_pem(&self) -> String {
-        self.roots.iter().map(|root| crate::credentials::certificate_pem(&root.der)).collect()
+        self.roots.iter().map(|root| certificate_pem(&root.der)).collect()
     }
 
-    /// The trust domain that these roots speak for.
+    /// The trust domain that these roots belong to.
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
     }
 
-    /// The roots in DER, in the order given.
+    /// The roots in DER, in the order in which they were given.
     pub fn roots(&self) -> impl Iterator<Item = &CertificateDer<'static>> {
         self.roots.iter().map(|root| &root.der)
     }
 
-    /// The pins of the roots' keys, in the same order.
+    /// The pins of the roots' public keys, in the same order.
     pub fn pins(&self) -> impl Iterator<Item = SpkiPin> {
         self.roots.iter().map(|root| root.pin)
     }
 
-    /// The trust anchors valid at a time (seconds since the epoch); webpki itself does not look at an anchor's dates.
+    /// The trust anchors that are valid at `now`, in seconds since the epoch. webpki itself ignores an anchor's validity.
     pub(crate) fn anchors_at(&self, now: i64) -> RootCertStore {
         let valid = self.roots.iter().filter(|root| (root.validity.0..=root.validity.1).contains(&now));
         RootCertStore { roots: valid.map(|root| root.anchor.clone()).collect() }
@@ -109,16 +109,16 @@ impl Root {
     fn parse(der: CertificateDer<'static>) -> Result<Self, String> {
         let (rest, cert) = X509Certificate::from_der(&der).map_err(|_| "not an X.509 certificate")?;
         if !rest.is_empty() {
-            return Err("has bytes after the certificate".into());
+            return Err("has extra bytes after the certificate".into());
         }
         if !cert.is_ca() {
-            return Err(format!("{} is not a CA", cert.subject()));
+            return Err(format!("{} is not a CA certificate", cert.subject()));
         }
         let validity = (cert.validity().not_before.timestamp(), cert.validity().not_after.timestamp());
         let pin = SpkiPin::of_spki(cert.public_key().raw);
         let mut store = RootCertStore::empty();
         store.add(der.clone()).map_err(|e| e.to_string())?;
-        let anchor = store.roots.pop().ok_or("is no trust anchor")?;
+        let anchor = store.roots.pop().ok_or("cannot be used as a trust anchor")?;
         Ok(Self { der, anchor, pin, validity })
     }
 }
@@ -137,35 +137,35 @@ impl fmt::Debug for TrustBundle {
     }
 }
 
-/// Why a trust bundle is refused.
+/// Why a trust bundle is rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
-    /// No certificate at all.
-    #[error("holds no certificate; expected the PEM of the trust domain's roots")]
+    /// There is no certificate in it.
+    #[error("contains no certificate, expected the PEM certificates of the trust domain's roots")]
     Empty,
     /// More than 16 roots.
-    #[error("holds more than {MAX_ROOTS} roots")]
+    #[error("contains more than {MAX_ROOTS} roots; remove the roots that are no longer used")]
     TooMany,
-    /// Damaged PEM.
-    #[error("damaged PEM: {0}")]
+    /// The PEM cannot be decoded.
+    #[error("damaged PEM: {0}; copy the bundle again")]
     Pem(String),
-    /// One of the roots is no root.
+    /// One of the certificates is not a root.
     #[error("root number {number}: {reason}")]
     Root {
         /// Counted from 1.
         number: usize,
-        /// What is wrong with it.
+        /// What is wrong with this certificate.
         reason: String,
     },
     /// The file cannot be read.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// Any of the above, in a file.
+    /// Any of the errors above, with the file in which it was found.
     #[error("trust bundle {path}: {source}")]
     File {
-        /// The file.
+        /// Path of the file.
         path: String,
-        /// What is wrong with it.
+        /// What is wrong with the file.
         source: Box<Self>,
     },
 }
@@ -187,17 +187,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_bundle_is_refused_by_name() {
+    fn an_invalid_bundle_is_rejected_with_the_reason() {
         let ca = TestCa::new("a");
         let check = |pem: &str, expected: &str| {
             let error = TrustBundle::from_pem(td(), pem.as_bytes()).unwrap_err().to_string();
-            assert!(error.contains(expected), "{error:?} lacks {expected:?}");
+            assert!(error.contains(expected), "{error:?} does not contain {expected:?}");
         };
         check("", "no certificate");
         check("hello", "no certificate");
-        let pem = crate::credentials::certificate_pem(&ca.root_der());
+        let pem = certificate_pem(&ca.root_der());
         check(&pem[..pem.len() - 40], "damaged PEM");
-        check(&crate::credentials::certificate_pem(&ca.leaf("gateway").chain()[0]), "is not a CA");
+        check(&certificate_pem(&ca.leaf("gateway").chain()[0]), "is not a CA certificate");
         check(
             "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
             "root number 1: not an X.509",

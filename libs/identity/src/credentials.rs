@@ -1,4 +1,4 @@
-//! Credentials: a certificate chain and the key that belongs to it.
+//! Credentials: a certificate chain and the private key of its leaf.
 
 use std::{fmt, io, path::Path, sync::Arc, time::SystemTime};
 
@@ -9,15 +9,20 @@ use rustls::{
 use rustls_pki_types::{PrivatePkcs8KeyDer, pem::PemObject};
 
 use crate::{
-    MAX_CHAIN_LEN, PeerIdentity, RefusedCertificate, SpiffeId, TrustBundle, crypto_provider, read_bounded,
-    verify::Leaf, verify_peer, write_private,
+    bundle::{BundleError, TrustBundle},
+    crypto::crypto_provider,
+    files::{read_bounded, write_private},
+    pem::push_pem,
+    spiffe::SpiffeId,
+    verify::{LeafCertificate, MAX_CHAIN_LEN, PeerIdentity, RefusedCertificate, verify_peer},
 };
 
 const MAX_CREDENTIALS_BYTES: u64 = 256 * 1024;
 
-/// A chain (leaf first, root left out) and the leaf's private key; the two are known to belong together.
+/// A certificate chain (leaf first, without the root) and the leaf's private key. The key has been checked against the
+/// leaf.
 ///
-/// Its file holds the key and the chain in one PEM, so that no crash can leave a mixed pair.
+/// One PEM file contains both the key and the chain, so that a crash cannot leave a key beside another key's chain.
 #[derive(Clone)]
 pub struct Credentials {
     certified: Arc<CertifiedKey>,
@@ -26,10 +31,11 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Joins a chain, leaf first, with its private key.
+    /// Makes credentials from a chain, leaf first, and the leaf's private key.
     ///
     /// # Errors
-    /// When the chain is empty, too long or unreadable, the leaf names no SPIFFE id, or the key is another's.
+    /// When the chain is empty, too long or malformed, when the leaf has no valid SPIFFE id, or when the key does not
+    /// belong to the leaf.
     pub fn new(
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
@@ -40,7 +46,7 @@ impl Credentials {
         if chain.len() > MAX_CHAIN_LEN {
             return Err(CredentialsError::LongChain(chain.len()));
         }
-        let identity = Leaf::parse(&chain[0])?.identity()?;
+        let identity = LeafCertificate::parse(&chain[0])?.identity()?;
         let certified =
             CertifiedKey::from_der(chain, key.clone_key(), &crypto_provider()).map_err(|e| match e {
                 rustls::Error::InconsistentKeys(_) => CredentialsError::Mismatch(identity.spiffe_id.clone()),
@@ -49,18 +55,18 @@ impl Credentials {
         Ok(Self { certified: Arc::new(certified), key: Arc::new(key), identity })
     }
 
-    /// Joins a chain with a private key in PKCS #8 DER.
+    /// Makes credentials from a chain and a private key in PKCS #8 DER.
     ///
     /// # Errors
-    /// As [`Credentials::new`].
+    /// Those of [`Credentials::new`].
     pub fn from_pkcs8(chain: Vec<CertificateDer<'static>>, pkcs8: &[u8]) -> Result<Self, CredentialsError> {
         Self::new(chain, PrivatePkcs8KeyDer::from(pkcs8.to_vec()).into())
     }
 
-    /// Reads PEM with one private key and the chain, in any order between the two kinds.
+    /// Parses PEM with exactly one private key and the chain. The key may be before or after the chain.
     ///
     /// # Errors
-    /// As [`Credentials::new`], and for damaged PEM.
+    /// Those of [`Credentials::new`], and damaged PEM.
     pub fn from_pem(pem: &[u8]) -> Result<Self, CredentialsError> {
         let damaged = |e: rustls_pki_types::pem::Error| CredentialsError::Pem(e.to_string());
         let mut keys = PrivateKeyDer::pem_slice_iter(pem);
@@ -75,10 +81,10 @@ impl Credentials {
         Self::new(chain, key)
     }
 
-    /// Reads such a PEM file of at most 256 KiB.
+    /// Reads a PEM file of at most 256 KiB, as [`Credentials::store`] writes it.
     ///
     /// # Errors
-    /// As [`Credentials::from_pem`], naming the file.
+    /// Those of [`Credentials::from_pem`] and of reading; the error names the file.
     pub fn load(path: &Path) -> Result<Self, CredentialsError> {
         let in_file = |e| CredentialsError::File { path: path.display().to_string(), source: Box::new(e) };
         let pem = zeroize::Zeroizing::new(
@@ -87,10 +93,10 @@ impl Credentials {
         Self::from_pem(&pem).map_err(in_file)
     }
 
-    /// Writes the PEM file with mode 0600, durably and all at once.
+    /// Writes the PEM file with mode 0600, atomically and durably.
     ///
     /// # Errors
-    /// As the operating system says, naming the file; what was there before is then untouched.
+    /// Any error of the operating system; the error names the file. An older file is then unchanged.
     pub fn store(&self, path: &Path) -> Result<(), CredentialsError> {
         let mut pem = zeroize::Zeroizing::new(String::new());
         let label = match &*self.key {
@@ -111,25 +117,25 @@ impl Credentials {
         &self.certified.cert
     }
 
-    /// Who the leaf says we are. Whether others will believe it is what [`Credentials::check`] answers.
+    /// The identity in the leaf. [`Credentials::check`] verifies whether peers will accept it.
     pub fn spiffe_id(&self) -> &SpiffeId {
         &self.identity.spiffe_id
     }
 
-    /// What the leaf says: id, serial, pin of the key, validity.
+    /// The facts in the leaf: SPIFFE id, serial number, pin of the key, validity.
     pub fn identity(&self) -> &PeerIdentity {
         &self.identity
     }
 
-    /// The leaf's last moment, inclusive.
+    /// The end of the leaf's validity, inclusive.
     pub fn not_after(&self) -> SystemTime {
         self.identity.not_after
     }
 
-    /// Verifies our own chain as any peer would.
+    /// Verifies our own chain in the same way as a peer does.
     ///
     /// # Errors
-    /// What a peer would answer.
+    /// The reason for which a peer would refuse this chain.
     pub fn check(&self, bundle: &TrustBundle, now: SystemTime) -> Result<PeerIdentity, RefusedCertificate> {
         verify_peer(self.chain(), bundle, now, &Default::default())
     }
@@ -145,73 +151,45 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// The PEM section of one certificate.
-pub(crate) fn certificate_pem(der: &CertificateDer<'_>) -> String {
-    let mut pem = String::new();
-    push_pem(&mut pem, "CERTIFICATE", der);
-    pem
-}
-
-fn push_pem(out: &mut String, label: &str, der: &[u8]) {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    // Reserved at once, so that growing leaves no copy of a key behind in freed memory.
-    out.reserve(der.len() * 3 / 2 + 128);
-    out.push_str(&format!("-----BEGIN {label}-----\n"));
-    for line in der.chunks(48) {
-        for group in line.chunks(3) {
-            let bits = group
-                .iter()
-                .enumerate()
-                .fold(0_u32, |bits, (i, byte)| bits | u32::from(*byte) << (16 - 8 * i));
-            for i in 0..4 {
-                let symbol = ALPHABET[(bits >> (18 - 6 * i) & 63) as usize];
-                out.push(if i <= group.len() { char::from(symbol) } else { '=' });
-            }
-        }
-        out.push('\n');
-    }
-    out.push_str(&format!("-----END {label}-----\n"));
-}
-
-/// Why credentials are refused.
+/// Why credentials are rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
     /// No certificate in the PEM.
-    #[error("holds no certificate")]
+    #[error("contains no certificate, expected the leaf and the issuing CA")]
     NoCertificate,
     /// No private key in the PEM.
-    #[error("holds no private key")]
+    #[error("contains no private key, expected exactly one")]
     NoKey,
     /// Several private keys in the PEM.
-    #[error("holds more than one private key")]
+    #[error("contains more than one private key, expected exactly one")]
     ManyKeys,
-    /// More certificates than a chain of ours has.
-    #[error("the chain has {0} certificates, more than {MAX_CHAIN_LEN}")]
+    /// More certificates than a chain may have.
+    #[error("the chain has {0} certificates, at most {MAX_CHAIN_LEN} are allowed")]
     LongChain(usize),
-    /// Damaged PEM.
+    /// The PEM cannot be decoded.
     #[error("damaged PEM: {0}")]
     Pem(String),
-    /// The private key cannot be used.
-    #[error("the private key is unusable: {0}")]
+    /// The private key cannot be loaded.
+    #[error("the private key cannot be loaded: {0}")]
     Key(String),
-    /// Key and certificate do not belong together.
+    /// The private key belongs to another certificate.
     #[error("the private key does not belong to the certificate of {0}")]
     Mismatch(SpiffeId),
-    /// The certificate is not one of ours.
+    /// The certificate is not accepted as one of the mesh.
     #[error(transparent)]
     Refused(#[from] RefusedCertificate),
-    /// The trust bundle is refused.
+    /// The trust bundle is rejected.
     #[error(transparent)]
-    Bundle(#[from] crate::BundleError),
+    Bundle(#[from] BundleError),
     /// The file cannot be read or written.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// Any of the above, in a file.
+    /// Any of the errors above, with the file in which it was found.
     #[error("credentials {path}: {source}")]
     File {
-        /// The file.
+        /// Path of the file.
         path: String,
-        /// What is wrong with it.
+        /// What is wrong with the file.
         source: Box<Self>,
     },
 }

@@ -1,9 +1,9 @@
-//! TLS for joining: the joiner has no certificate yet and trusts only the pins of the roots in its token.
+//! TLS for enrolment: the joiner has no certificate yet and trusts only the root pins in its token.
 //!
-//! The server sends its roots after its chain. The joiner takes those roots whose key it has a pin for, and from
-//! there on it is [`verify_peer`] as always, expecting the very issuer that the token names: a gateway of another
-//! cluster holds a certificate under the same root, and must not be able to pose as the issuer and collect tokens.
-//! In TLS 1.3 the client sends nothing before it has verified the server, so neither leaves the token the joiner.
+//! The server sends its roots after its chain. The joiner accepts the roots whose key is pinned and then runs
+//! [`verify_peer`] with these roots as the bundle. It expects the issuer that the token names: a gateway of another
+//! cluster has a certificate under the same root, and must not be able to pose as the issuer and collect tokens. In
+//! TLS 1.3 the client sends no application data before it has verified the server, so a wrong server never gets the token.
 
 use std::{
     sync::Arc,
@@ -20,16 +20,20 @@ use rustls::{
 };
 
 use crate::{
-    CredentialStore, Expectations, RefusedCertificate, SpiffeId, SpkiPin, TrustBundle, crypto_provider,
+    bundle::TrustBundle,
+    crypto::crypto_provider,
+    pin::SpkiPin,
+    spiffe::SpiffeId,
+    store::CredentialStore,
     tls::{handshake_schemes, harden_client, harden_server, no_tls12, verify_handshake},
-    verify::Reason,
-    verify_peer,
+    verify::{Expectations, RefusalReason, RefusedCertificate, verify_peer},
 };
 
-/// The settings of the enrolment listener: shows chain and roots, asks for no client certificate.
+/// Returns the TLS settings of the enrolment listener. It presents its chain and the roots, and does not ask for a client
+/// certificate.
 ///
 /// # Errors
-/// None in practice: only if the crypto provider lacked TLS 1.3.
+/// Only if the crypto provider did not support TLS 1.3, which cannot happen with ours.
 pub fn enrolment_server_config(
     store: &Arc<CredentialStore>,
     alpn: &[&[u8]],
@@ -41,10 +45,10 @@ pub fn enrolment_server_config(
     Ok(harden_server(config, alpn))
 }
 
-/// The settings of a joiner: trusts the issuer named, under a root with one of these pins, and nobody else.
+/// Returns the TLS settings of a joiner. It trusts only the named issuer, under a root with one of these pins.
 ///
 /// # Errors
-/// None in practice: only if the crypto provider lacked TLS 1.3.
+/// Only if the crypto provider did not support TLS 1.3, which cannot happen with ours.
 pub fn enrolment_client_config(
     issuer: &SpiffeId,
     root_pins: &[SpkiPin],
@@ -59,15 +63,15 @@ pub fn enrolment_client_config(
     Ok(harden_client(config, alpn))
 }
 
-/// Resolves to the store's chain followed by its roots.
+/// Presents the chain of the store, followed by the roots of the store.
 #[derive(Debug)]
 struct WithRoots(Arc<CredentialStore>);
 
 impl ResolvesServerCert for WithRoots {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let held = self.0.current();
-        let mut certified = CertifiedKey::clone(held.credentials.certified());
-        certified.cert.extend(held.bundle.roots().cloned());
+        let active = self.0.current();
+        let mut certified = CertifiedKey::clone(active.credentials.certified());
+        certified.cert.extend(active.bundle.roots().cloned());
         Some(Arc::new(certified))
     }
 }
@@ -78,11 +82,11 @@ struct PinnedVerifier {
     root_pins: Vec<SpkiPin>,
 }
 
-/// Chain and bundle together; more certificates are not looked at.
+/// Most certificates of a server's chain and bundle together; a longer list is refused without parsing it.
 const MAX_PRESENTED: usize = 24;
 
 impl PinnedVerifier {
-    fn verify(
+    fn verify_chain(
         &self,
         leaf: &CertificateDer<'_>,
         others: &[CertificateDer<'_>],
@@ -91,14 +95,15 @@ impl PinnedVerifier {
         let domain = self.issuer.trust_domain();
         let refuse = |reason| RefusedCertificate::new(&self.issuer, reason);
         if others.len() > MAX_PRESENTED {
-            return Err(refuse(Reason::LongChain(others.len() + 1)));
+            return Err(refuse(RefusalReason::LongChain(others.len() + 1)));
         }
         let is_pinned = |der: &&CertificateDer<'_>| {
             SpkiPin::of_certificate(der).is_ok_and(|pin| self.root_pins.contains(&pin))
         };
         let roots: Vec<_> = others.iter().filter(is_pinned).map(|der| der.clone().into_owned()).collect();
-        let bundle = TrustBundle::new(domain.clone(), roots).map_err(|_| refuse(Reason::UnpinnedRoot))?;
-        // Roots of the bundle without a pin are left out like the pinned ones: neither belongs to the path below.
+        let bundle =
+            TrustBundle::new(domain.clone(), roots).map_err(|_| refuse(RefusalReason::UnpinnedRoot))?;
+        // Drop all roots from the chain, pinned or not: the chain that is verified below has none.
         let is_root = |der: &CertificateDer<'_>| is_self_issued(der);
         let chain: Vec<CertificateDer<'_>> = std::iter::once(leaf)
             .chain(others.iter().filter(|der| !is_root(der)))
@@ -128,7 +133,7 @@ impl ServerCertVerifier for PinnedVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.verify(end_entity, intermediates, now)?;
+        self.verify_chain(end_entity, intermediates, now)?;
         Ok(ServerCertVerified::assertion())
     }
 

@@ -1,4 +1,4 @@
-//! Reading and writing the few files that hold trust: bounded reads, and writes that are whole or absent.
+//! Reading and writing files with keys and certificates: bounded reads and atomic writes.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -11,36 +11,41 @@ use std::{
 /// Reads a file of at most `max_bytes`.
 ///
 /// # Errors
-/// As the operating system says; `InvalidData` for a longer file.
+/// Any error of the operating system; `InvalidData` when the file is longer.
 pub fn read_bounded(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(max_bytes + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > max_bytes {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("is longer than {max_bytes} bytes")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("the file is longer than {max_bytes} bytes"),
+        ));
     }
     Ok(bytes)
 }
 
-/// Replaces a file by one with mode 0600, durably: after a crash the old content or the new is there, whole.
+/// Replaces a file with one of mode 0600, atomically and durably: after a crash the file has either the old or the new
+/// content, complete.
 ///
 /// # Errors
-/// As the operating system says; the old file is then untouched.
+/// Any error of the operating system; the old file is then unchanged.
 pub fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
-    replace(path, content, 0o600)
+    replace_file(path, content, 0o600)
 }
 
-/// As [`write_private`], with mode 0644, for what everybody may read.
+/// Does the same as [`write_private`] with mode 0644, for files that every user may read.
 ///
 /// # Errors
-/// As the operating system says; the old file is then untouched.
+/// Any error of the operating system; the old file is then unchanged.
 pub fn write_public(path: &Path, content: &[u8]) -> io::Result<()> {
-    replace(path, content, 0o644)
+    replace_file(path, content, 0o644)
 }
 
-fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+fn replace_file(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let name =
-        path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "is not a file name"))?;
+    let name = path
+        .file_name()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path has no file name"))?;
     let dir = match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),
@@ -52,16 +57,16 @@ fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
 
     let written = write_new(&temp, content, mode).and_then(|()| fs::rename(&temp, path));
     if written.is_err() {
-        // Best effort: the error that matters is the first one.
+        // Best effort: the caller needs the first error, not that of removing the file.
         let _ = fs::remove_file(&temp);
         return written;
     }
-    // The rename itself is durable only when the directory is.
+    // The rename is durable only after the directory has been synced.
     File::open(dir)?.sync_all()
 }
 
 fn write_new(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    // `create_new` refuses to follow a symbolic link that somebody left under the temporary name.
+    // `create_new` does not follow a symbolic link that an attacker may have placed under the temporary name.
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
     file.write_all(content)?;
     file.sync_all()
@@ -74,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_private_file_is_0600_even_where_a_looser_one_was() {
+    fn a_private_file_gets_mode_0600_even_when_it_replaces_a_readable_one() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key.pem");
         fs::write(&path, "old").unwrap();
@@ -82,11 +87,11 @@ mod tests {
         write_private(&path, b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "a temporary file was left behind");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "a temporary file is left");
     }
 
     #[test]
-    fn a_write_that_fails_leaves_nothing_behind() {
+    fn a_failed_write_leaves_no_temporary_file() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("occupied");
         fs::create_dir(&target).unwrap();
@@ -96,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_beyond_the_bound_is_refused() {
+    fn a_file_longer_than_the_limit_is_rejected() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("big");
         fs::write(&path, [0; 11]).unwrap();

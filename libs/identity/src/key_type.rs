@@ -8,19 +8,20 @@ use x509_parser::{
     prelude::{FromDer, SubjectPublicKeyInfo},
 };
 
-/// A key type that a peer may have. There are three, and no others are negotiated anywhere.
+/// A key type that a peer may have. There are three; no other type is negotiated in any handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyType {
     /// ECDSA on P-256, signing with SHA-256: the default of leaves and issuing CAs.
     P256,
-    /// ECDSA on P-384, signing with SHA-384: the roots'.
+    /// ECDSA on P-384, signing with SHA-384: the type of the roots.
     P384,
     /// Ed25519.
     Ed25519,
 }
 
 impl KeyType {
-    /// The type of a SubjectPublicKeyInfo in DER; `None` when it is another, or the bytes are no such thing.
+    /// Returns the type of a SubjectPublicKeyInfo in DER; `None` for another type, or when the bytes are not a
+    /// SubjectPublicKeyInfo.
     pub fn of_spki(spki_der: &[u8]) -> Option<Self> {
         let (rest, spki) = SubjectPublicKeyInfo::from_der(spki_der).ok()?;
         let key_bits = spki.subject_public_key.data.len();
@@ -43,7 +44,7 @@ impl KeyType {
         }
     }
 
-    /// Whether `signature` over `message` was made with the key in this SubjectPublicKeyInfo.
+    /// Checks that `signature` over `message` was made with the key in this SubjectPublicKeyInfo.
     pub fn verify(self, spki_der: &[u8], message: &[u8], signature: &[u8]) -> bool {
         let algorithm: &dyn VerificationAlgorithm = match self {
             Self::P256 => &signature::ECDSA_P256_SHA256_ASN1,

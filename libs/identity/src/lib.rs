@@ -11,9 +11,11 @@
 
 mod bundle;
 mod credentials;
+mod crypto;
 mod enrolment;
 mod files;
 mod key_type;
+mod pem;
 mod pin;
 mod secret;
 mod spiffe;
@@ -26,15 +28,17 @@ mod testing;
 
 pub use bundle::{BundleError, TrustBundle};
 pub use credentials::{Credentials, CredentialsError};
+pub use crypto::crypto_provider;
 pub use enrolment::{enrolment_client_config, enrolment_server_config};
 pub use files::{read_bounded, write_private, write_public};
 pub use key_type::KeyType;
+pub use pem::certificate_pem;
 pub use pin::{PinError, SpkiPin};
 pub use secret::Secret;
 pub use spiffe::{Name, NameError, SpiffeId, TrustDomain};
-pub use store::{CredentialStore, Held};
-pub use tls::{client_config, crypto_provider, server_config};
+pub use store::{ActiveCredentials, CredentialStore};
+pub use tls::{client_config, server_config};
 pub use verify::{
-    CLOCK_SKEW, Denylist, Expectations, MAX_CHAIN_LEN, NoDenylist, PeerIdentity, Reason, RefusedCertificate,
-    verify_peer,
+    CLOCK_SKEW, Denylist, Expectations, MAX_CHAIN_LEN, NoDenylist, PeerIdentity, RefusalReason,
+    RefusedCertificate, verify_peer,
 };

@@ -5,19 +5,19 @@ use std::{fmt, str::FromStr};
 use aws_lc_rs::digest;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// SHA-256 of a SubjectPublicKeyInfo in DER: names a key whatever certificate carries it.
+/// SHA-256 of a SubjectPublicKeyInfo in DER. It identifies a key, in whichever certificate the key is.
 ///
 /// Its text form is 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SpkiPin([u8; 32]);
 
 impl SpkiPin {
-    /// The pin with these 32 bytes.
+    /// Makes a pin from its 32 bytes.
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// The pin of a SubjectPublicKeyInfo in DER.
+    /// Computes the pin of a SubjectPublicKeyInfo in DER.
     pub fn of_spki(spki_der: &[u8]) -> Self {
         let hash = digest::digest(&digest::SHA256, spki_der);
         let mut bytes = [0; 32];
@@ -25,10 +25,10 @@ impl SpkiPin {
         Self(bytes)
     }
 
-    /// The pin of a certificate's key.
+    /// Computes the pin of the key in a certificate.
     ///
     /// # Errors
-    /// When the bytes are not one X.509 certificate.
+    /// When the bytes are not exactly one X.509 certificate.
     pub fn of_certificate(der: &[u8]) -> Result<Self, PinError> {
         match X509Certificate::from_der(der) {
             Ok(([], cert)) => Ok(Self::of_spki(cert.public_key().raw)),
@@ -36,7 +36,7 @@ impl SpkiPin {
         }
     }
 
-    /// The 32 bytes.
+    /// The pin as 32 bytes.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -66,19 +66,19 @@ impl FromStr for SpkiPin {
         };
         let mut bytes = [0; 32];
         if digits.len() != 64 {
-            return Err(PinError("a pin is 64 lower-case hexadecimal digits"));
+            return Err(PinError("a pin must be 64 lower-case hexadecimal digits"));
         }
         for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
             match (hex(pair[0]), hex(pair[1])) {
                 (Some(high), Some(low)) => *byte = high << 4 | low,
-                _ => return Err(PinError("a pin is 64 lower-case hexadecimal digits")),
+                _ => return Err(PinError("a pin must be 64 lower-case hexadecimal digits")),
             }
         }
         Ok(Self(bytes))
     }
 }
 
-/// Why something has no pin, or is none.
+/// Why a pin cannot be computed or parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct PinError(&'static str);
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_form_round_trips_and_bad_text_is_refused() {
+    fn text_form_round_trips_and_bad_text_is_rejected() {
         let pin = SpkiPin::of_spki(b"some key");
         assert_eq!(pin.to_string().parse::<SpkiPin>(), Ok(pin));
         for bad in ["", "ab", &"g".repeat(64), &"A".repeat(64), &"é".repeat(32)] {

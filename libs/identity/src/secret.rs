@@ -1,22 +1,22 @@
-//! A value that never shows itself.
+//! A value that is never printed.
 
 use std::fmt;
 
 use zeroize::Zeroize;
 
-/// Holds a secret (a key, a token, a passphrase), hides it from `Debug` and wipes it when dropped.
+/// A secret (a key, a token, a passphrase). It is hidden from `Debug` and overwritten in memory when dropped.
 ///
-/// It has no `Display` and no `Serialize`, and its `Debug` prints the same three dots whatever it holds, so a
-/// secret cannot slip into a log line or an error. Reading it takes the visible word [`expose`](Self::expose).
+/// It has no `Display` and no `Serialize`, and its `Debug` prints the same text for every value, so a secret cannot get
+/// into a log line or an error by accident. Only [`expose`](Self::expose) reads it.
 pub struct Secret<T: Zeroize>(T);
 
 impl<T: Zeroize> Secret<T> {
-    /// Takes a value into custody.
+    /// Wraps a value.
     pub fn new(value: T) -> Self {
         Self(value)
     }
 
-    /// Shows the value. Keep what it returns away from logs, errors and command lines.
+    /// Returns the value. Do not put it into logs, errors or command lines.
     pub fn expose(&self) -> &T {
         &self.0
     }
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn debug_shows_nothing_of_the_content() {
+    fn debug_does_not_print_the_secret() {
         let secret = Secret::new(String::from("canary-7f1d"));
         assert_eq!(format!("{secret:?} {:#?}", secret.clone()), "Secret(...) Secret(...)");
         assert_eq!(secret.expose(), "canary-7f1d");

@@ -1,20 +1,20 @@
-//! Names of the mesh: trust domains, clusters, components, and the SPIFFE id made of them.
+//! Names in the mesh: trust domains, clusters, components, and the SPIFFE id that contains all three.
 //!
 //! ```text
 //! spiffe://<trust domain>/cluster/<cluster>/<component>     the only URI SAN of a leaf
-//! <component>.<cluster>.<trust domain>                      the only DNS SAN, its mirror
+//! <component>.<cluster>.<trust domain>                      the only DNS SAN, the mirror of the URI
 //! ```
 //!
-//! Stricter than the SPIFFE specification on purpose: every part is a DNS label, so that the mirror is
-//! unambiguous and stock TLS libraries can confine it with DNS name constraints (they cannot with URIs).
+//! This grammar is stricter than the SPIFFE specification on purpose. Every part is a DNS label, so that the mirror is
+//! unambiguous and stock TLS libraries can restrict it with DNS name constraints (they cannot restrict URIs).
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-/// Longest trust domain, so that a mirrored DNS name always fits 253 characters (63 + 1 + 63 + 1 + 125).
+/// Longest trust domain. With it a mirrored DNS name has at most 253 characters (63 + 1 + 63 + 1 + 125).
 const MAX_TRUST_DOMAIN_LEN: usize = 125;
 const MAX_LABEL_LEN: usize = 63;
 
-/// A cluster's or component's name: a DNS label of 1 to 63 of `a-z 0-9 -`, no hyphen at either end.
+/// The name of a cluster or component: a DNS label of 1 to 63 characters `a-z 0-9 -`, without `-` at either end.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(Arc<str>);
 
@@ -25,7 +25,7 @@ impl Name {
     }
 }
 
-/// A trust domain, such as `prod.example.org`: 1 to 125 characters, DNS labels joined by single dots.
+/// A trust domain, such as `prod.example.org`: DNS labels joined by single dots, 1 to 125 characters in all.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TrustDomain(Arc<str>);
 
@@ -36,7 +36,7 @@ impl TrustDomain {
     }
 }
 
-/// An identity of the mesh, compared part by part and never as a string prefix.
+/// The identity of a component in the mesh. Identities are compared part by part, never by a string prefix.
 ///
 /// ```
 /// let id: identity::SpiffeId = "spiffe://prod.example/cluster/eu-1/gateway".parse()?;
@@ -52,7 +52,7 @@ pub struct SpiffeId {
 }
 
 impl SpiffeId {
-    /// The identity of a component in a cluster of a trust domain.
+    /// Makes the identity of a component in a cluster of a trust domain.
     pub fn new(trust_domain: TrustDomain, cluster: Name, component: Name) -> Self {
         Self { trust_domain, cluster, component }
     }
@@ -72,13 +72,13 @@ impl SpiffeId {
         &self.component
     }
 
-    /// The mirror in the DNS SAN, `<component>.<cluster>.<trust domain>`; at most 253 characters.
+    /// The identity as in the DNS SAN, `<component>.<cluster>.<trust domain>`; at most 253 characters.
     pub fn dns_name(&self) -> String {
         format!("{}.{}.{}", self.component, self.cluster, self.trust_domain)
     }
 }
 
-/// Says which name is wrong and why.
+/// Why a text is not a valid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} {text:?}: {reason}")]
 pub struct NameError {
@@ -89,7 +89,7 @@ pub struct NameError {
 
 impl NameError {
     fn new(what: &'static str, text: &str, reason: &'static str) -> Self {
-        // Foreign text: shown escaped (by `{:?}`) and cut, so that it cannot forge or flood a log.
+        // The text is untrusted: it is printed escaped (by `{:?}`) and truncated, so that it cannot forge or flood a log.
         let text = text.chars().take(120).collect();
         Self { what, text, reason }
     }
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_good_id_is_taken_apart_and_put_together_again() {
+    fn a_valid_id_is_parsed_and_printed_unchanged() {
         let text = "spiffe://prod.isthmus.test/cluster/eu-1/gateway";
         let id: SpiffeId = text.parse().unwrap();
         assert_eq!(id.trust_domain().as_str(), "prod.isthmus.test");
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_but_the_strict_grammar_is_refused() {
+    fn an_id_outside_the_grammar_is_rejected() {
         let long_label = format!("spiffe://td/cluster/{}/gateway", "a".repeat(64));
         let long_domain = format!("spiffe://{}x/cluster/c/gateway", "a.".repeat(63));
         for bad in [
@@ -230,7 +230,7 @@ mod tests {
             "spiffe://td./cluster/eu-1/gateway",
             "spiffe://.td/cluster/eu-1/gateway",
             "spiffe://a..b/cluster/eu-1/gateway",
-            "spiffe://td/cluster/еu-1/gateway", // a Cyrillic look-alike
+            "spiffe://td/cluster/еu-1/gateway", // the first letter is Cyrillic
             " spiffe://td/cluster/eu-1/gateway",
             &long_label,
             &long_domain,
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn the_error_names_the_text_and_the_rule() {
+    fn the_error_quotes_the_text_and_the_rule() {
         let error = "EU".parse::<Name>().unwrap_err();
         assert_eq!(error.to_string(), "name \"EU\": use only a-z, 0-9 and '-'");
         let flood = "a\n".repeat(5000).parse::<TrustDomain>().unwrap_err().to_string();
@@ -249,7 +249,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parsing_never_panics_and_what_parses_prints_itself(text in "(spiffe://)?[a-z0-9./:%-]{0,80}|.{0,60}") {
+        fn parsing_never_panics_and_valid_ids_round_trip(text in "(spiffe://)?[a-z0-9./:%-]{0,80}|.{0,60}") {
             if let Ok(id) = text.parse::<SpiffeId>() {
                 prop_assert_eq!(id.to_string(), text);
                 prop_assert!(id.dns_name().len() <= 253);

@@ -10,11 +10,14 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use crate::{Credentials, CredentialsError, TrustBundle};
+use crate::{
+    bundle::TrustBundle,
+    credentials::{Credentials, CredentialsError},
+};
 
 /// Credentials and the bundle that goes with them; they are always replaced together.
 #[derive(Debug, Clone)]
-pub struct Held {
+pub struct ActiveCredentials {
     /// Who we are.
     pub credentials: Credentials,
     /// Whom we trust.
@@ -24,7 +27,7 @@ pub struct Held {
 /// Holds what TLS handshakes use now. Each new handshake, in either role, takes what is here at that moment;
 /// connections that exist are not touched by a replacement.
 pub struct CredentialStore {
-    held: ArcSwap<Held>,
+    active: ArcSwap<ActiveCredentials>,
 }
 
 impl CredentialStore {
@@ -38,7 +41,7 @@ impl CredentialStore {
         now: SystemTime,
     ) -> Result<Arc<Self>, CredentialsError> {
         credentials.check(&bundle, now)?;
-        Ok(Arc::new(Self { held: ArcSwap::from_pointee(Held { credentials, bundle }) }))
+        Ok(Arc::new(Self { active: ArcSwap::from_pointee(ActiveCredentials { credentials, bundle }) }))
     }
 
     /// Starts with the credentials and the bundle in two files; the trust domain is that of the credentials.
@@ -46,7 +49,7 @@ impl CredentialStore {
     /// # Errors
     /// As [`CredentialStore::new`], and for unreadable files, naming them.
     pub fn load(credentials: &Path, bundle: &Path, now: SystemTime) -> Result<Arc<Self>, CredentialsError> {
-        let (credentials, bundle) = read(credentials, bundle)?;
+        let (credentials, bundle) = load_pair(credentials, bundle)?;
         Self::new(credentials, bundle, now)
     }
 
@@ -61,7 +64,7 @@ impl CredentialStore {
         now: SystemTime,
     ) -> Result<(), CredentialsError> {
         credentials.check(&bundle, now)?;
-        self.held.store(Arc::new(Held { credentials, bundle }));
+        self.active.store(Arc::new(ActiveCredentials { credentials, bundle }));
         Ok(())
     }
 
@@ -70,17 +73,17 @@ impl CredentialStore {
     /// # Errors
     /// As [`CredentialStore::load`]; what was held before then stays in use.
     pub fn reload(&self, credentials: &Path, bundle: &Path, now: SystemTime) -> Result<(), CredentialsError> {
-        let (credentials, bundle) = read(credentials, bundle)?;
+        let (credentials, bundle) = load_pair(credentials, bundle)?;
         self.replace(credentials, bundle, now)
     }
 
     /// What is in use now.
-    pub fn current(&self) -> Arc<Held> {
-        self.held.load_full()
+    pub fn current(&self) -> Arc<ActiveCredentials> {
+        self.active.load_full()
     }
 }
 
-fn read(credentials: &Path, bundle: &Path) -> Result<(Credentials, TrustBundle), CredentialsError> {
+fn load_pair(credentials: &Path, bundle: &Path) -> Result<(Credentials, TrustBundle), CredentialsError> {
     let credentials = Credentials::load(credentials)?;
     let bundle = TrustBundle::load(credentials.spiffe_id().trust_domain().clone(), bundle)?;
     Ok((credentials, bundle))
@@ -94,13 +97,13 @@ impl fmt::Debug for CredentialStore {
 
 impl ResolvesServerCert for CredentialStore {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.held.load().credentials.certified().clone())
+        Some(self.active.load().credentials.certified().clone())
     }
 }
 
 impl ResolvesClientCert for CredentialStore {
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        Some(self.held.load().credentials.certified().clone())
+        Some(self.active.load().credentials.certified().clone())
     }
 
     fn has_certs(&self) -> bool {

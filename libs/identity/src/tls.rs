@@ -4,16 +4,16 @@
 //! verifier, and with it expiry and denial. No early data: it can be replayed. No TLS 1.2. The configurations
 //! come inside an `Arc`, so that nobody turns these on by the way.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use rustls::{
     ClientConfig, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, ServerConfig,
-    SignatureScheme::{self, ECDSA_NISTP256_SHA256, ECDSA_NISTP384_SHA384, ED25519},
+    SignatureScheme,
     client::{
         Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
-    crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls13_signature},
+    crypto::verify_tls13_signature,
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::{
         NoServerSessionStorage,
@@ -21,43 +21,12 @@ use rustls::{
     },
     version::TLS13,
 };
-use rustls_pki_types::alg_id;
 
-use crate::{CredentialStore, Expectations, verify_peer};
-
-/// The one crypto provider: aws-lc-rs, TLS 1.3 suites only, hybrid post-quantum key exchange first, signatures of
-/// the three key types in [`KeyType`](crate::KeyType) only, in certificates as in handshakes.
-///
-/// Always passed explicitly; the process-wide default of rustls is neither read nor set. AES-128-GCM is preferred
-/// over AES-256-GCM: every byte of the mesh passes through it, and it does fewer rounds.
-pub fn crypto_provider() -> Arc<CryptoProvider> {
-    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
-        use aws_lc_rs::{cipher_suite::*, kx_group::*};
-        let default = aws_lc_rs::default_provider();
-        Arc::new(CryptoProvider {
-            cipher_suites: vec![
-                TLS13_AES_128_GCM_SHA256,
-                TLS13_AES_256_GCM_SHA384,
-                TLS13_CHACHA20_POLY1305_SHA256,
-            ],
-            kx_groups: vec![X25519MLKEM768, X25519, SECP256R1, SECP384R1],
-            signature_verification_algorithms: allowed(default.signature_verification_algorithms),
-            ..default
-        })
-    });
-    PROVIDER.clone()
-}
-
-/// Keeps the algorithms of the allowed key types. Called once: what it leaks lives as long as the program.
-fn allowed(all: WebPkiSupportedAlgorithms) -> WebPkiSupportedAlgorithms {
-    let keys = [alg_id::ECDSA_P256, alg_id::ECDSA_P384, alg_id::ED25519];
-    let algorithms: Vec<_> =
-        all.all.iter().copied().filter(|a| keys.contains(&a.public_key_alg_id())).collect();
-    let schemes = [ECDSA_NISTP256_SHA256, ECDSA_NISTP384_SHA384, ED25519];
-    let mapping: Vec<_> =
-        all.mapping.iter().copied().filter(|(scheme, _)| schemes.contains(scheme)).collect();
-    WebPkiSupportedAlgorithms { all: algorithms.leak(), mapping: mapping.leak() }
-}
+use crate::{
+    crypto::crypto_provider,
+    store::CredentialStore,
+    verify::{Expectations, verify_peer},
+};
 
 /// The settings of a listener: presents the store's chain, demands and verifies the client's.
 ///
@@ -124,7 +93,7 @@ struct PeerVerifier {
 }
 
 impl PeerVerifier {
-    fn verify(
+    fn verify_chain(
         &self,
         leaf: &CertificateDer<'_>,
         others: &[CertificateDer<'_>],
@@ -147,7 +116,7 @@ impl ServerCertVerifier for PeerVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.verify(end_entity, intermediates, now)?;
+        self.verify_chain(end_entity, intermediates, now)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -185,7 +154,7 @@ impl ClientCertVerifier for PeerVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.verify(end_entity, intermediates, now)?;
+        self.verify_chain(end_entity, intermediates, now)?;
         Ok(ClientCertVerified::assertion())
     }
 

@@ -25,7 +25,13 @@ use rustls::{
 };
 use x509_parser::prelude::{ASN1Time, FromDer, GeneralName, X509Certificate};
 
-use crate::{KeyType, Name, SpiffeId, SpkiPin, TrustBundle, TrustDomain, crypto_provider};
+use crate::{
+    bundle::TrustBundle,
+    crypto::crypto_provider,
+    key_type::KeyType,
+    pin::SpkiPin,
+    spiffe::{Name, NameError, SpiffeId, TrustDomain},
+};
 
 /// How far two clocks may be apart before a certificate is refused as expired or not yet valid.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(60);
@@ -59,7 +65,7 @@ impl PeerIdentity {
     pub fn recheck(&self, now: SystemTime, denylist: &dyn Denylist) -> Result<(), RefusedCertificate> {
         let refuse = |reason| RefusedCertificate::new(&self.spiffe_id, reason);
         check_validity(self.not_before, self.not_after, now).map_err(refuse)?;
-        denylist.denies(self).map_or(Ok(()), |why| Err(refuse(Reason::Denied(why))))
+        denylist.denies(self).map_or(Ok(()), |why| Err(refuse(RefusalReason::Denied(why))))
     }
 }
 
@@ -119,15 +125,15 @@ pub fn verify_peer(
 ) -> Result<PeerIdentity, RefusedCertificate> {
     let unnamed = |reason| RefusedCertificate::new(&"a peer", reason);
     let Some((end_entity, intermediates)) = chain.split_first() else {
-        return Err(unnamed(Reason::NoCertificate));
+        return Err(unnamed(RefusalReason::NoCertificate));
     };
     if chain.len() > MAX_CHAIN_LEN {
-        return Err(unnamed(Reason::LongChain(chain.len())));
+        return Err(unnamed(RefusalReason::LongChain(chain.len())));
     }
     if chain.iter().any(|cert| cert.len() > MAX_CERTIFICATE_BYTES) {
-        return Err(unnamed(Reason::Unreadable("it is larger than 16 KiB")));
+        return Err(unnamed(RefusalReason::Unreadable("it is larger than 16 KiB")));
     }
-    let leaf = Leaf::parse(end_entity)?;
+    let leaf = LeafCertificate::parse(end_entity)?;
     let refuse = |reason| leaf.refuse(reason);
 
     let (not_before, not_after) = leaf.validity();
@@ -138,11 +144,11 @@ pub fn verify_peer(
     check_validity(not_before, not_after, now).map_err(refuse)?;
     let identity = leaf.identity()?;
     if identity.spiffe_id.trust_domain() != bundle.trust_domain() {
-        return Err(refuse(Reason::ForeignTrustDomain(bundle.trust_domain().clone())));
+        return Err(refuse(RefusalReason::ForeignTrustDomain(bundle.trust_domain().clone())));
     }
     leaf.check_usage().map_err(refuse)?;
     if let Some(why) = expectations.denylist.denies(&identity) {
-        return Err(refuse(Reason::Denied(why)));
+        return Err(refuse(RefusalReason::Denied(why)));
     }
     let wrong = |wanted: &Option<Name>, found: &Name| wanted.as_ref().is_some_and(|name| name != found);
     if wrong(&expectations.cluster, identity.spiffe_id.cluster())
@@ -150,7 +156,7 @@ pub fn verify_peer(
     {
         let part = |name: &Option<Name>| name.as_ref().map_or("*".to_owned(), Name::to_string);
         let wanted = format!("{}.{}", part(&expectations.component), part(&expectations.cluster));
-        return Err(refuse(Reason::Unexpected { wanted }));
+        return Err(refuse(RefusalReason::Unexpected { wanted }));
     }
     Ok(identity)
 }
@@ -160,21 +166,21 @@ fn verify_path(
     intermediates: &[CertificateDer<'_>],
     bundle: &TrustBundle,
     time: SystemTime,
-) -> Result<(), Reason> {
+) -> Result<(), RefusalReason> {
     let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let anchors = bundle.anchors_at(since_epoch.as_secs() as i64);
     let untrusted = |e: rustls::Error| match e {
         rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            Reason::UnknownIssuer(bundle.trust_domain().clone())
+            RefusalReason::UnknownIssuer(bundle.trust_domain().clone())
         }
         rustls::Error::InvalidCertificate(CertificateError::BadSignature) => {
-            Reason::Path("a signature is wrong".into())
+            RefusalReason::Path("a signature is wrong".into())
         }
         rustls::Error::InvalidCertificate(
             CertificateError::Expired | CertificateError::ExpiredContext { .. },
-        ) => Reason::Path("an issuing certificate has expired".into()),
-        rustls::Error::InvalidCertificate(e) => Reason::Path(format!("{e}")),
-        other => Reason::Path(other.to_string()),
+        ) => RefusalReason::Path("an issuing certificate has expired".into()),
+        rustls::Error::InvalidCertificate(e) => RefusalReason::Path(format!("{e}")),
+        other => RefusalReason::Path(other.to_string()),
     };
     let parsed = ParsedCertificate::try_from(end_entity).map_err(untrusted)?;
     rustls::client::verify_server_cert_signed_by_trust_anchor(
@@ -187,28 +193,33 @@ fn verify_path(
     .map_err(untrusted)
 }
 
-fn check_validity(not_before: SystemTime, not_after: SystemTime, now: SystemTime) -> Result<(), Reason> {
+fn check_validity(
+    not_before: SystemTime,
+    not_after: SystemTime,
+    now: SystemTime,
+) -> Result<(), RefusalReason> {
     if now + CLOCK_SKEW < not_before {
-        return Err(Reason::NotYetValid { not_before, now });
+        return Err(RefusalReason::NotYetValid { not_before, now });
     }
     if now > not_after + CLOCK_SKEW {
-        return Err(Reason::Expired { not_after, now });
+        return Err(RefusalReason::Expired { not_after, now });
     }
     Ok(())
 }
 
 /// A leaf certificate taken apart; says what is in it, not whether it may be believed.
-pub(crate) struct Leaf<'a> {
+pub(crate) struct LeafCertificate<'a> {
     cert: X509Certificate<'a>,
 }
 
-impl<'a> Leaf<'a> {
+impl<'a> LeafCertificate<'a> {
     pub(crate) fn parse(der: &'a [u8]) -> Result<Self, RefusedCertificate> {
         match X509Certificate::from_der(der) {
             Ok(([], cert)) => Ok(Self { cert }),
-            _ => {
-                Err(RefusedCertificate::new(&"a peer", Reason::Unreadable("it is not one X.509 certificate")))
-            }
+            _ => Err(RefusedCertificate::new(
+                &"a peer",
+                RefusalReason::Unreadable("it is not one X.509 certificate"),
+            )),
         }
     }
 
@@ -222,24 +233,27 @@ impl<'a> Leaf<'a> {
         Ok(PeerIdentity { spiffe_id, serial, spki, not_before, not_after })
     }
 
-    fn names(&self) -> Result<SpiffeId, Reason> {
+    fn names(&self) -> Result<SpiffeId, RefusalReason> {
         let san = self
             .cert
             .subject_alternative_name()
-            .map_err(|_| Reason::Names("its SAN is unreadable".into()))?;
+            .map_err(|_| RefusalReason::Names("its SAN is unreadable".into()))?;
         let names = san.map(|extension| extension.value.general_names.as_slice()).unwrap_or_default();
         let (uri, dns) = match names {
             [GeneralName::URI(uri), GeneralName::DNSName(dns)]
             | [GeneralName::DNSName(dns), GeneralName::URI(uri)] => (*uri, *dns),
             _ => {
-                return Err(Reason::Names(
+                return Err(RefusalReason::Names(
                     "it must carry exactly one URI and one DNS name, and no other".into(),
                 ));
             }
         };
-        let id: SpiffeId = uri.parse().map_err(|e: crate::NameError| Reason::Names(e.to_string()))?;
+        let id: SpiffeId = uri.parse().map_err(|e: NameError| RefusalReason::Names(e.to_string()))?;
         if dns != id.dns_name() {
-            return Err(Reason::Names(format!("its DNS name must mirror its id as {}", id.dns_name())));
+            return Err(RefusalReason::Names(format!(
+                "its DNS name must mirror its id as {}",
+                id.dns_name()
+            )));
         }
         Ok(id)
     }
@@ -249,30 +263,32 @@ impl<'a> Leaf<'a> {
         (time(self.cert.validity().not_before), time(self.cert.validity().not_after))
     }
 
-    fn check_usage(&self) -> Result<(), Reason> {
+    fn check_usage(&self) -> Result<(), RefusalReason> {
         if self.cert.is_ca() {
-            return Err(Reason::Usage("it is a CA"));
+            return Err(RefusalReason::Usage("it is a CA"));
         }
         match self.cert.key_usage() {
             Ok(Some(usage)) if usage.value.key_cert_sign() || usage.value.crl_sign() => {
-                return Err(Reason::Usage("its key may sign certificates or revocation lists"));
+                return Err(RefusalReason::Usage("its key may sign certificates or revocation lists"));
             }
             Ok(Some(usage)) if usage.value.digital_signature() => {}
-            _ => return Err(Reason::Usage("its key usage lacks digitalSignature")),
+            _ => return Err(RefusalReason::Usage("its key usage lacks digitalSignature")),
         }
         match self.cert.extended_key_usage() {
             Ok(Some(usage)) if usage.value.server_auth && usage.value.client_auth => {}
             _ => {
-                return Err(Reason::Usage("its extended key usage must name both serverAuth and clientAuth"));
+                return Err(RefusalReason::Usage(
+                    "its extended key usage must name both serverAuth and clientAuth",
+                ));
             }
         }
         match KeyType::of_spki(self.cert.public_key().raw) {
             Some(_) => Ok(()),
-            None => Err(Reason::Usage("its key is not P-256, P-384 or Ed25519")),
+            None => Err(RefusalReason::Usage("its key is not P-256, P-384 or Ed25519")),
         }
     }
 
-    fn refuse(&self, reason: Reason) -> RefusedCertificate {
+    fn refuse(&self, reason: RefusalReason) -> RefusedCertificate {
         match self.names() {
             Ok(id) => RefusedCertificate::new(&id, reason),
             Err(_) => {
@@ -288,11 +304,11 @@ impl<'a> Leaf<'a> {
 #[error("certificate of {subject} refused: {reason}")]
 pub struct RefusedCertificate {
     subject: String,
-    reason: Reason,
+    reason: RefusalReason,
 }
 
 impl RefusedCertificate {
-    pub(crate) fn new(subject: &dyn fmt::Display, reason: Reason) -> Self {
+    pub(crate) fn new(subject: &dyn fmt::Display, reason: RefusalReason) -> Self {
         Self { subject: subject.to_string(), reason }
     }
 
@@ -302,7 +318,7 @@ impl RefusedCertificate {
     }
 
     /// Which check failed.
-    pub fn reason(&self) -> &Reason {
+    pub fn reason(&self) -> &RefusalReason {
         &self.reason
     }
 
@@ -338,7 +354,7 @@ impl From<RefusedCertificate> for rustls::Error {
 
 /// Why a certificate was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reason {
+pub enum RefusalReason {
     /// The peer sent none.
     NoCertificate,
     /// The chain has this many certificates, more than [`MAX_CHAIN_LEN`].
@@ -380,7 +396,7 @@ pub enum Reason {
     },
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for RefusalReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoCertificate => f.write_str("none was sent"),

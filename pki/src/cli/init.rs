@@ -1,29 +1,23 @@
 //! `pki init`
 
-use std::{
-    io::{self, IsTerminal},
-    path::{Path, PathBuf},
-    time::SystemTime,
-};
+use std::{path::PathBuf, time::SystemTime};
 
-use identity::{Name, Secret, TrustDomain, read_bounded};
+use identity::{Name, TrustDomain};
 use serde_json::json;
 
-use crate::cli::Output;
 use crate::{
-    Initialised, PkiError,
     authority::utc,
-    init::{InitOptions, check_init, init},
+    cli::{output::CommandOutput, passphrase::read_passphrase, state::StateArgs},
+    error::PkiError,
+    init::{InitOptions, InitOutcome, check_init, init},
     issuer::Issuer,
 };
-
-const MAX_PASSPHRASE_BYTES: u64 = 4096;
 
 /// Arguments of `pki init`.
 #[derive(Debug, clap::Args)]
 pub struct InitArgs {
     #[command(flatten)]
-    state: super::StateArgs,
+    state: StateArgs,
     /// Where the root keys go, encrypted; take this directory offline afterwards
     #[arg(long, value_name = "DIR")]
     root_out: PathBuf,
@@ -41,13 +35,13 @@ pub struct InitArgs {
     dry_run: bool,
 }
 
-pub(super) fn run(args: &InitArgs, output: &mut Output<'_>, now: SystemTime) -> Result<u8, PkiError> {
+pub(super) fn run(args: &InitArgs, output: &mut CommandOutput<'_>, now: SystemTime) -> Result<u8, PkiError> {
     let options = InitOptions {
         state: args.state.state.clone(),
         root_out: args.root_out.clone(),
         trust_domain: args.trust_domain.clone(),
         cluster: args.cluster.clone(),
-        passphrase: passphrase(args.root_passphrase_file.as_deref(), true)?,
+        passphrase: read_passphrase(args.root_passphrase_file.as_deref(), true)?,
     };
     let (state, root_out) = (options.state.display(), options.root_out.display());
     if args.dry_run {
@@ -69,7 +63,7 @@ pub(super) fn run(args: &InitArgs, output: &mut Output<'_>, now: SystemTime) -> 
     let until = utc(issuer.not_after());
     if args.state.json {
         output.object(json!({
-            "created": outcome == Initialised::Now,
+            "created": outcome == InitOutcome::Created,
             "trust_domain": issuer.trust_domain().as_str(),
             "cluster": issuer.cluster().as_str(),
             "state": state.to_string(),
@@ -79,7 +73,7 @@ pub(super) fn run(args: &InitArgs, output: &mut Output<'_>, now: SystemTime) -> 
         }))?;
         return Ok(0);
     }
-    if outcome == Initialised::Before {
+    if outcome == InitOutcome::AlreadyComplete {
         output.line(&format!("{state} is complete already; nothing changed"))?;
         return Ok(0);
     }
@@ -92,29 +86,4 @@ pub(super) fn run(args: &InitArgs, output: &mut Output<'_>, now: SystemTime) -> 
         "Next: pki token create --state {state} --cluster NAME --environment NAME --address HOST:PORT"
     ))?;
     Ok(0)
-}
-
-/// Reads the passphrase from the file, or asks on the terminal; twice for one that is new.
-pub(super) fn passphrase(file: Option<&Path>, is_new: bool) -> Result<Secret<String>, PkiError> {
-    if let Some(path) = file {
-        let bytes =
-            Secret::new(read_bounded(path, MAX_PASSPHRASE_BYTES).map_err(PkiError::io("read", path))?);
-        let text = std::str::from_utf8(bytes.expose())
-            .map_err(|_| PkiError::Usage(format!("passphrase file {} is not UTF-8", path.display())))?;
-        return Ok(Secret::new(text.lines().next().unwrap_or_default().to_owned()));
-    }
-    if !io::stdin().is_terminal() {
-        return Err(PkiError::Usage(
-            "no terminal to ask for the root passphrase; give it with --root-passphrase-file FILE".into(),
-        ));
-    }
-    let ask = |prompt: &str| {
-        let answer = rpassword::prompt_password(prompt).map_err(|e| PkiError::Failed(format!("ask: {e}")))?;
-        Ok::<_, PkiError>(Secret::new(answer))
-    };
-    let first = ask("Passphrase of the root keys: ")?;
-    if is_new && ask("The same again: ")?.expose() != first.expose() {
-        return Err(PkiError::Usage("the two passphrases differ".into()));
-    }
-    Ok(first)
 }

@@ -4,11 +4,11 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use crate::cli::{Output, StateArgs};
 use crate::{
-    PkiError,
     authority::utc,
+    cli::{output::CommandOutput, state::StateArgs},
     doctor::{Severity, examine},
+    error::PkiError,
     inventory::{AuditHead, Inventory, StateDir},
 };
 
@@ -30,14 +30,14 @@ pub enum ClusterCommand {
 #[derive(Debug, clap::Subcommand)]
 pub enum AuditCommand {
     /// Check the whole hash chain and print its head
-    Verify(VerifyArgs),
+    Verify(AuditVerifyArgs),
     /// Print the last entries
-    Tail(TailArgs),
+    Tail(AuditTailArgs),
 }
 
 /// Arguments of `pki audit verify`.
 #[derive(Debug, clap::Args)]
-pub struct VerifyArgs {
+pub struct AuditVerifyArgs {
     #[command(flatten)]
     state: StateArgs,
     /// A head noted earlier; the log must still contain it
@@ -47,7 +47,7 @@ pub struct VerifyArgs {
 
 /// Arguments of `pki audit tail`.
 #[derive(Debug, clap::Args)]
-pub struct TailArgs {
+pub struct AuditTailArgs {
     #[command(flatten)]
     state: StateArgs,
     /// How many entries
@@ -62,13 +62,17 @@ pub struct DoctorArgs {
     state: StateArgs,
 }
 
-fn open(args: &StateArgs) -> Result<Inventory, PkiError> {
+fn open_inventory(args: &StateArgs) -> Result<Inventory, PkiError> {
     Inventory::open(&StateDir::new(&args.state))
 }
 
-pub(super) fn cert(command: &CertCommand, output: &mut Output<'_>, now: SystemTime) -> Result<u8, PkiError> {
+pub(super) fn cert(
+    command: &CertCommand,
+    output: &mut CommandOutput<'_>,
+    now: SystemTime,
+) -> Result<u8, PkiError> {
     let CertCommand::List(args) = command;
-    let certificates = open(args)?.certificates()?;
+    let certificates = open_inventory(args)?.certificates()?;
     let now = utc(now);
     let state = |revoked: bool, not_after: &str| match (revoked, not_after < now.as_str()) {
         (true, _) => "revoked",
@@ -100,9 +104,9 @@ pub(super) fn cert(command: &CertCommand, output: &mut Output<'_>, now: SystemTi
     Ok(0)
 }
 
-pub(super) fn cluster(command: &ClusterCommand, output: &mut Output<'_>) -> Result<u8, PkiError> {
+pub(super) fn cluster(command: &ClusterCommand, output: &mut CommandOutput<'_>) -> Result<u8, PkiError> {
     let ClusterCommand::List(args) = command;
-    let clusters = open(args)?.registrations()?;
+    let clusters = open_inventory(args)?.registrations()?;
     if args.json {
         let list: Vec<_> = clusters
             .iter()
@@ -121,7 +125,7 @@ pub(super) fn cluster(command: &ClusterCommand, output: &mut Output<'_>) -> Resu
     Ok(0)
 }
 
-pub(super) fn audit(command: &AuditCommand, output: &mut Output<'_>) -> Result<u8, PkiError> {
+pub(super) fn audit(command: &AuditCommand, output: &mut CommandOutput<'_>) -> Result<u8, PkiError> {
     match command {
         AuditCommand::Verify(args) => {
             let earlier = match &args.head {
@@ -131,7 +135,7 @@ pub(super) fn audit(command: &AuditCommand, output: &mut Output<'_>) -> Result<u
                 ),
                 None => None,
             };
-            let head = open(&args.state)?.verify_audit(earlier.as_ref())?;
+            let head = open_inventory(&args.state)?.verify_audit(earlier.as_ref())?;
             if args.state.json {
                 output.object(json!({"entries": head.number, "head": head.to_string()}))?;
             } else {
@@ -139,7 +143,7 @@ pub(super) fn audit(command: &AuditCommand, output: &mut Output<'_>) -> Result<u
             }
         }
         AuditCommand::Tail(args) => {
-            let entries = open(&args.state)?.audit_tail(args.count)?;
+            let entries = open_inventory(&args.state)?.audit_tail(args.count)?;
             if args.state.json {
                 let list: Vec<_> = entries
                     .iter()
@@ -161,7 +165,11 @@ pub(super) fn audit(command: &AuditCommand, output: &mut Output<'_>) -> Result<u
     Ok(0)
 }
 
-pub(super) fn doctor(args: &DoctorArgs, output: &mut Output<'_>, now: SystemTime) -> Result<u8, PkiError> {
+pub(super) fn doctor(
+    args: &DoctorArgs,
+    output: &mut CommandOutput<'_>,
+    now: SystemTime,
+) -> Result<u8, PkiError> {
     let findings = examine(&args.state.state, now)?;
     let worst = findings.iter().map(|finding| finding.severity).max().unwrap_or(Severity::Ok);
     if args.state.json {

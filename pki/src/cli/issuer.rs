@@ -4,10 +4,10 @@ use std::{path::PathBuf, time::SystemTime};
 
 use serde_json::json;
 
-use crate::cli::{Output, StateArgs, init::passphrase};
 use crate::{
-    PkiError,
     authority::utc,
+    cli::{output::CommandOutput, passphrase::read_passphrase, state::StateArgs},
+    error::PkiError,
     init::{RenewIssuerOptions, renew_issuer},
 };
 
@@ -31,12 +31,16 @@ pub struct RenewArgs {
     root_passphrase_file: Option<PathBuf>,
 }
 
-pub(super) fn run(command: &IssuerCommand, output: &mut Output<'_>, now: SystemTime) -> Result<u8, PkiError> {
+pub(super) fn run(
+    command: &IssuerCommand,
+    output: &mut CommandOutput<'_>,
+    now: SystemTime,
+) -> Result<u8, PkiError> {
     let IssuerCommand::Renew(args) = command;
     let options = RenewIssuerOptions {
         state: args.state.state.clone(),
         root_out: args.root_out.clone(),
-        passphrase: passphrase(args.root_passphrase_file.as_deref(), false)?,
+        passphrase: read_passphrase(args.root_passphrase_file.as_deref(), false)?,
     };
     let until = utc(renew_issuer(&options, now)?);
     if args.state.json {

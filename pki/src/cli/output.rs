@@ -4,19 +4,19 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
-use crate::PkiError;
+use crate::error::PkiError;
 
 /// Where a command prints to.
-pub(super) struct Output<'a>(&'a mut dyn Write);
+pub(super) struct CommandOutput<'a>(&'a mut dyn Write);
 
-impl<'a> Output<'a> {
+impl<'a> CommandOutput<'a> {
     pub(super) fn new(to: &'a mut dyn Write) -> Self {
         Self(to)
     }
 
     /// Prints text, as it is, with a line end.
     pub(super) fn line(&mut self, text: &str) -> Result<(), PkiError> {
-        finish(writeln!(self.0, "{text}"))
+        ignore_closed_pipe(writeln!(self.0, "{text}"))
     }
 
     /// Prints an object, with the version of its schema put in.
@@ -43,7 +43,7 @@ impl<'a> Output<'a> {
 }
 
 /// A reader that went away (`| head`) is no failure of ours.
-fn finish(written: io::Result<()>) -> Result<(), PkiError> {
+fn ignore_closed_pipe(written: io::Result<()>) -> Result<(), PkiError> {
     match written {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(PkiError::Failed(format!("print: {e}"))),
         _ => Ok(()),

@@ -20,7 +20,7 @@ fn pki(line: &[&str]) -> (u8, String) {
     let command =
         Program::try_parse_from(["pki"].iter().chain(line)).unwrap_or_else(|e| panic!("{e}")).command;
     let mut printed = Vec::new();
-    match execute(command, &mut Output::new(&mut printed), SystemTime::now()) {
+    match execute(command, &mut CommandOutput::new(&mut printed), SystemTime::now()) {
         Ok(code) => (code, String::from_utf8(printed).unwrap()),
         Err(e) => (e.exit_code(), e.to_string()),
     }

@@ -8,10 +8,10 @@ use std::{
 use identity::{Name, write_private};
 use serde_json::json;
 
-use crate::cli::{Output, StateArgs};
 use crate::{
-    PkiError,
     authority::utc,
+    cli::{output::CommandOutput, state::StateArgs},
+    error::PkiError,
     inventory::{Inventory, StateDir},
     issuer::{Issuer, NewToken},
 };
@@ -61,7 +61,11 @@ pub struct RevokeArgs {
     id: String,
 }
 
-pub(super) fn run(command: &TokenCommand, output: &mut Output<'_>, now: SystemTime) -> Result<u8, PkiError> {
+pub(super) fn run(
+    command: &TokenCommand,
+    output: &mut CommandOutput<'_>,
+    now: SystemTime,
+) -> Result<u8, PkiError> {
     match command {
         TokenCommand::Create(args) => create(args, output, now)?,
         TokenCommand::List(args) => list(args, output, now)?,
@@ -70,7 +74,7 @@ pub(super) fn run(command: &TokenCommand, output: &mut Output<'_>, now: SystemTi
     Ok(0)
 }
 
-fn create(args: &CreateArgs, output: &mut Output<'_>, now: SystemTime) -> Result<(), PkiError> {
+fn create(args: &CreateArgs, output: &mut CommandOutput<'_>, now: SystemTime) -> Result<(), PkiError> {
     let issuer = Issuer::open(&args.state.state)?;
     let new = NewToken {
         cluster: args.cluster.clone(),
@@ -109,7 +113,7 @@ fn create(args: &CreateArgs, output: &mut Output<'_>, now: SystemTime) -> Result
     }
 }
 
-fn list(args: &StateArgs, output: &mut Output<'_>, now: SystemTime) -> Result<(), PkiError> {
+fn list(args: &StateArgs, output: &mut CommandOutput<'_>, now: SystemTime) -> Result<(), PkiError> {
     let tokens = Inventory::open(&StateDir::new(&args.state))?.tokens()?;
     if args.json {
         let tokens: Vec<_> = tokens
@@ -134,7 +138,7 @@ fn list(args: &StateArgs, output: &mut Output<'_>, now: SystemTime) -> Result<()
     output.table(&["ID", "CLUSTER", "STATE", "EXPIRES", "USED", "REFUSALS"], &rows)
 }
 
-fn revoke(args: &RevokeArgs, output: &mut Output<'_>, now: SystemTime) -> Result<(), PkiError> {
+fn revoke(args: &RevokeArgs, output: &mut CommandOutput<'_>, now: SystemTime) -> Result<(), PkiError> {
     let changed = Inventory::open(&StateDir::new(&args.state.state))?.revoke_token(&args.id, now)?;
     if args.state.json {
         return output.object(json!({"id": args.id, "changed": changed}));

@@ -5,8 +5,8 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::*;
 use crate::{Issuer, testing::TestPki};
 
-fn again(pki: &TestPki) -> Result<Initialised, PkiError> {
-    init_at_cost(&pki.options(), pki.now, Cost::WEAK)
+fn again(pki: &TestPki) -> Result<InitOutcome, PkiError> {
+    init_at_cost(&pki.options(), pki.now, Argon2Cost::WEAK)
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn roots_stay_apart_from_the_state() {
 #[test]
 fn the_issuing_ca_may_sign_leaves_only_and_carries_no_name_constraints() {
     let pki = TestPki::new();
-    let authority = Authority::load(&StateDir::new(&pki.state()).issuer()).unwrap();
+    let authority = CertificateAuthority::load(&StateDir::new(&pki.state()).issuer()).unwrap();
     let (_, cert) = X509Certificate::from_der(authority.cert()).unwrap();
     let constraints = cert.basic_constraints().unwrap().unwrap().value;
     assert_eq!((constraints.ca, constraints.path_len_constraint), (true, Some(0)));
@@ -60,11 +60,11 @@ fn the_issuing_ca_may_sign_leaves_only_and_carries_no_name_constraints() {
 fn running_it_again_changes_nothing() {
     let pki = TestPki::new();
     let before = fs::read(pki.state().join("issuer.pem")).unwrap();
-    assert_eq!(again(&pki).unwrap(), Initialised::Before);
+    assert_eq!(again(&pki).unwrap(), InitOutcome::AlreadyComplete);
     assert_eq!(fs::read(pki.state().join("issuer.pem")).unwrap(), before);
     // The roots are offline by then.
     fs::remove_dir_all(pki.root_out()).unwrap();
-    assert_eq!(again(&pki).unwrap(), Initialised::Before);
+    assert_eq!(again(&pki).unwrap(), InitOutcome::AlreadyComplete);
     assert!(!pki.root_out().exists());
 }
 
@@ -89,7 +89,7 @@ fn an_interrupted_run_is_completed_by_the_next() {
             ["active", "standby"]
                 .map(|label| fs::read(pki.root_out().join(format!("root-{label}.pem"))).unwrap())
         });
-        assert_eq!(again(&pki).unwrap(), Initialised::Now, "after {written} files");
+        assert_eq!(again(&pki).unwrap(), InitOutcome::Created, "after {written} files");
         let issuer = Issuer::open(&pki.state()).unwrap();
         issuer.issue_own(&"gateway".parse().unwrap(), pki.now).unwrap();
         if let Some(before) = pins_before {
@@ -100,7 +100,7 @@ fn an_interrupted_run_is_completed_by_the_next() {
     }
     let pki = TestPki::new();
     fs::write(pki.state().join("inventory.db"), "").unwrap();
-    assert_eq!(again(&pki).unwrap(), Initialised::Now, "an empty database file");
+    assert_eq!(again(&pki).unwrap(), InitOutcome::Created, "an empty database file");
 }
 
 #[test]
@@ -108,19 +108,19 @@ fn what_belongs_to_another_pki_is_refused() {
     let pki = TestPki::new();
     let mut options = pki.options();
     options.trust_domain = "other.example".parse().unwrap();
-    let error = init_at_cost(&options, pki.now, Cost::WEAK).unwrap_err();
+    let error = init_at_cost(&options, pki.now, Argon2Cost::WEAK).unwrap_err();
     assert!(error.to_string().contains("already holds the PKI of trust domain test.example"), "{error}");
     assert_eq!(error.exit_code(), 5);
 
     options.state = pki.dir.path().join("second");
-    let error = init_at_cost(&options, pki.now, Cost::WEAK).unwrap_err();
+    let error = init_at_cost(&options, pki.now, Argon2Cost::WEAK).unwrap_err();
     assert!(error.to_string().contains("is a root of another trust domain"), "{error}");
     assert_eq!(error.exit_code(), 5);
 
     let mut options = pki.options();
     options.state = pki.dir.path().join("second");
     options.passphrase = Secret::new("another passphrase".into());
-    let error = init_at_cost(&options, pki.now, Cost::WEAK).unwrap_err();
+    let error = init_at_cost(&options, pki.now, Argon2Cost::WEAK).unwrap_err();
     assert!(error.to_string().contains("the passphrase does not open the root key"), "{error}");
     assert_eq!(error.exit_code(), 4);
     assert!(!error.to_string().contains("another passphrase"));

@@ -16,8 +16,7 @@ use identity::SpkiPin;
 use rusqlite::{OptionalExtension, Transaction, params};
 use serde_json::Value;
 
-use crate::inventory::Inventory;
-use crate::{PkiError, authority::utc};
+use crate::{authority::utc, error::PkiError, inventory::Inventory};
 
 /// The end of the log at some time: how many entries, and the last one's hash. Text form `NUMBER:HASH`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,8 +6,11 @@ use identity::{CLOCK_SKEW, PeerIdentity, SpkiPin};
 use rusqlite::{ErrorCode, OptionalExtension, Row, params};
 use serde_json::json;
 
-use crate::inventory::{Inventory, audit};
-use crate::{CsrRefusal, PkiError, authority::utc};
+use crate::{
+    authority::utc,
+    error::{CsrRefusal, PkiError},
+    inventory::{Inventory, audit},
+};
 
 /// A certificate on record.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use identity::{Name, TrustDomain};
 use rusqlite::{Connection, Transaction, params};
 
-use crate::PkiError;
+use crate::error::PkiError;
 
 const VERSION: i64 = 1;
 

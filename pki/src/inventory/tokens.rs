@@ -7,8 +7,11 @@ use identity::Name;
 use rusqlite::{OptionalExtension, Transaction, params};
 use serde_json::json;
 
-use crate::inventory::{Inventory, audit};
-use crate::{PkiError, TokenRefusal, authority::utc};
+use crate::{
+    authority::utc,
+    error::{PkiError, TokenRefusal},
+    inventory::{Inventory, audit},
+};
 
 /// How many refused uses of one token get an audit entry each; further ones are only counted, so that whoever
 /// holds a used token cannot fill the disk with it.
@@ -24,7 +27,7 @@ pub(crate) struct NewTokenRecord<'a> {
 
 /// A cluster that may have certificates.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Registration {
+pub(crate) struct RegisteredCluster {
     pub(crate) cluster: Name,
     pub(crate) environment: String,
     pub(crate) registered_at: String,
@@ -64,7 +67,7 @@ impl Inventory {
     }
 
     /// All registered clusters, by name.
-    pub(crate) fn registrations(&self) -> Result<Vec<Registration>, PkiError> {
+    pub(crate) fn registrations(&self) -> Result<Vec<RegisteredCluster>, PkiError> {
         let mut statement = self
             .db
             .prepare("SELECT cluster, environment, registered_at FROM registrations ORDER BY cluster")?;
@@ -72,7 +75,7 @@ impl Inventory {
         let mut found = Vec::new();
         while let Some(row) = rows.next()? {
             let (environment, registered_at) = (row.get(1)?, row.get(2)?);
-            found.push(Registration {
+            found.push(RegisteredCluster {
                 cluster: parse_cluster(&row.get::<_, String>(0)?)?,
                 environment,
                 registered_at,
@@ -113,7 +116,7 @@ impl Inventory {
     }
 
     /// Uses a token up and says whom it registers.
-    pub(crate) fn redeem(&mut self, secret: &[u8], now: SystemTime) -> Result<Registration, PkiError> {
+    pub(crate) fn redeem(&mut self, secret: &[u8], now: SystemTime) -> Result<RegisteredCluster, PkiError> {
         let hash = sha256_hex(secret);
         let at = utc(now);
         // The refusal is a result of the transaction and not its failure: its audit entry must be kept.
@@ -133,7 +136,7 @@ impl Inventory {
                 |row| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?)),
             )?;
             audit::append(tx, now, "token used", &json!({"token": &hash[..ID_DIGITS], "cluster": cluster}))?;
-            Ok(Ok(Registration { cluster: parse_cluster(&cluster)?, environment, registered_at }))
+            Ok(Ok(RegisteredCluster { cluster: parse_cluster(&cluster)?, environment, registered_at }))
         })?;
         Ok(outcome?)
     }

@@ -7,47 +7,47 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::{PkiError, authority::Authority};
+use crate::{authority::CertificateAuthority, error::PkiError};
 
 /// Holds the issuing CA, and takes the next one when its file is replaced.
-pub(super) struct CurrentAuthority {
+pub(super) struct CurrentIssuingCa {
     path: PathBuf,
-    held: Mutex<Held>,
+    loaded: Mutex<LoadedCa>,
 }
 
-struct Held {
-    authority: Arc<Authority>,
-    version: Option<Version>,
+struct LoadedCa {
+    authority: Arc<CertificateAuthority>,
+    file_version: Option<FileVersion>,
 }
 
 /// What tells one file from the one that replaces it: device, inode, size, and time of change with its nanoseconds.
-type Version = (u64, u64, u64, i64, i64);
+type FileVersion = (u64, u64, u64, i64, i64);
 
-impl CurrentAuthority {
+impl CurrentIssuingCa {
     /// Reads the file.
     pub(super) fn load(path: &Path) -> Result<Self, PkiError> {
         // Looked at before it is read: a file replaced in between is read once more, never missed.
-        let version = version(path);
-        let authority = Arc::new(Authority::load(path)?);
-        Ok(Self { path: path.to_owned(), held: Mutex::new(Held { authority, version }) })
+        let file_version = file_version(path);
+        let authority = Arc::new(CertificateAuthority::load(path)?);
+        Ok(Self { path: path.to_owned(), loaded: Mutex::new(LoadedCa { authority, file_version }) })
     }
 
     /// The issuing CA to sign with now. A file that is gone or damaged leaves the one in use; `pki doctor` names it.
-    pub(super) fn get(&self) -> Arc<Authority> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let version = version(&self.path);
-        if version.is_some() && version != held.version {
+    pub(super) fn get(&self) -> Arc<CertificateAuthority> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = file_version(&self.path);
+        if found.is_some() && found != loaded.file_version {
             // Noted even if it cannot be read: there is nothing new to read until it is replaced again.
-            held.version = version;
-            if let Ok(authority) = Authority::load(&self.path) {
-                held.authority = Arc::new(authority);
+            loaded.file_version = found;
+            if let Ok(authority) = CertificateAuthority::load(&self.path) {
+                loaded.authority = Arc::new(authority);
             }
         }
-        held.authority.clone()
+        loaded.authority.clone()
     }
 }
 
-fn version(path: &Path) -> Option<Version> {
+fn file_version(path: &Path) -> Option<FileVersion> {
     let found = fs::metadata(path).ok()?;
     Some((found.dev(), found.ino(), found.size(), found.ctime(), found.ctime_nsec()))
 }

@@ -1,6 +1,6 @@
 use std::{collections::HashSet, sync::Barrier, thread};
 
-use identity::{CLOCK_SKEW, CredentialStore, Reason};
+use identity::{CLOCK_SKEW, CredentialStore, RefusalReason, certificate_pem};
 use proptest::prelude::*;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use rcgen::{CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P384_SHA384, SanType};
@@ -223,7 +223,7 @@ fn leaves_live_as_configured_and_never_beyond_the_issuing_ca() {
     let left = short.not_after.duration_since(pki.now).unwrap();
     assert!(left <= 20 * SECOND && left >= 19 * SECOND, "{left:?}");
     let late = peer_of(&issuer, &short, pki.now).recheck(pki.now + 90 * SECOND, &identity::NoDenylist);
-    assert!(matches!(late.unwrap_err().reason(), Reason::Expired { .. }));
+    assert!(matches!(late.unwrap_err().reason(), RefusalReason::Expired { .. }));
 
     let near_end = issuer.not_after() - 3600 * SECOND;
     let issuer = pki.issuer();
@@ -243,12 +243,7 @@ fn openssl_agrees_that_a_leaf_serves_both_roles_under_its_mirrored_name() {
         std::fs::write(&path, content).unwrap();
         path
     };
-    let pem = |index: usize| {
-        let encoded =
-            base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &enrolment.chain[index]);
-        let lines: Vec<_> = encoded.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
-        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
-    };
+    let pem = |index: usize| certificate_pem(&enrolment.chain[index]);
     let bundle = file("bundle.pem", enrolment.bundle.to_pem().as_bytes());
     let (leaf, issuing) = (file("leaf.pem", pem(0).as_bytes()), file("issuing.pem", pem(1).as_bytes()));
     for purpose in ["sslserver", "sslclient"] {

@@ -1,7 +1,6 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{TokenRefusal, testing::TestPki};
 
 fn token() -> JoinToken {
     let issuer = "spiffe://test.example/cluster/observability/gateway".parse().unwrap();
@@ -114,44 +113,6 @@ fn neither_debug_nor_errors_show_the_secret() {
         shown += &format!("{:?}", JoinToken::parse(&text.expose()[cut..]).map_err(|e| (e.to_string(), e)));
     }
     assert!(!shown.contains(&secret_text[4..30]) && !shown.contains("167, 167"), "{shown}");
-}
-
-#[test]
-fn a_joiner_accepts_only_pinned_roots_and_its_own_name() {
-    let (pki, other) = (TestPki::new(), TestPki::new());
-    let issuer = pki.issuer();
-    let enrol = |token: &JoinToken| {
-        let key = KeyAndCsr::generate().unwrap();
-        let enrolment = issuer.enrol(token.secret(), key.csr_der(), pki.now).unwrap();
-        (key, enrolment)
-    };
-    let token = pki.token("eu-1");
-    let (key, enrolment) = enrol(&token);
-    let credentials = token.accept(key, enrolment.chain.clone(), &enrolment.bundle, pki.now).unwrap();
-    assert_eq!(credentials.spiffe_id(), &token.subject());
-
-    let strange_key = KeyAndCsr::generate().unwrap();
-    let error = token.accept(strange_key, enrolment.chain.clone(), &enrolment.bundle, pki.now).unwrap_err();
-    assert!(error.to_string().contains("does not belong"), "{error}");
-
-    let token = pki.token("eu-1");
-    let (key, enrolment) = enrol(&token);
-    let error = token.accept(key, enrolment.chain, other.issuer().bundle(), pki.now).unwrap_err();
-    assert!(error.to_string().contains("which the join token does not pin"), "{error}");
-
-    let (token, wrong) = (pki.token("eu-1"), pki.token("us-1"));
-    let (key, enrolment) = enrol(&wrong);
-    let error = token.accept(key, enrolment.chain, &enrolment.bundle, pki.now).unwrap_err();
-    assert!(error.to_string().contains("expected gateway.eu-1"), "{error}");
-    assert_eq!(error.exit_code(), 4);
-}
-
-#[test]
-fn a_token_of_another_trust_domain_opens_nothing() {
-    let (pki, other) = (TestPki::new(), TestPki::new());
-    let key = KeyAndCsr::generate().unwrap();
-    let error = pki.issuer().enrol(other.token("eu-1").secret(), key.csr_der(), pki.now).unwrap_err();
-    assert!(matches!(error, PkiError::Token(TokenRefusal::Unknown)), "{error}");
 }
 
 proptest! {

@@ -2,7 +2,10 @@
 
 use std::{io, sync::Mutex};
 
-use rustls::{ClientConnection, HandshakeKind, NamedGroup, ProtocolVersion, ServerConnection};
+use rustls::{
+    ClientConnection, HandshakeKind, NamedGroup, ProtocolVersion, ServerConnection,
+    SignatureScheme::{ECDSA_NISTP256_SHA256, ECDSA_NISTP384_SHA384, ED25519},
+};
 
 use super::*;
 use crate::{
@@ -136,7 +139,7 @@ fn each_side_refuses_strangers_and_the_wrong_peer() {
     let wrapped = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, error));
     assert!(matches!(
         RefusedCertificate::find_in(&wrapped).unwrap().reason(),
-        crate::Reason::Unexpected { .. }
+        crate::RefusalReason::Unexpected { .. }
     ));
 }
 

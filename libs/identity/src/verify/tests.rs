@@ -161,10 +161,10 @@ fn clocks_may_differ_by_a_minute_and_no_more() {
     at(from - CLOCK_SKEW).unwrap();
     at(until + CLOCK_SKEW).unwrap();
     let early = at(from - CLOCK_SKEW - second).unwrap_err();
-    assert!(matches!(early.reason(), Reason::NotYetValid { .. }), "{early}");
+    assert!(matches!(early.reason(), RefusalReason::NotYetValid { .. }), "{early}");
     assert!(early.to_string().contains("check both clocks"), "{early}");
     let late = at(until + CLOCK_SKEW + second).unwrap_err();
-    assert!(matches!(late.reason(), Reason::Expired { .. }), "{late}");
+    assert!(matches!(late.reason(), RefusalReason::Expired { .. }), "{late}");
     assert!(late.to_string().contains("expired at ") && late.subject() == GATEWAY, "{late}");
     at(UNIX_EPOCH).unwrap_err();
 }
@@ -226,9 +226,9 @@ fn expectations_and_denylist_are_asked() {
     assert!(error.ends_with("denied: cluster eu-1 was removed"), "{error}");
 
     peer.recheck(now(), &NoDenylist).unwrap();
-    assert!(matches!(peer.recheck(now(), &DenyUs).unwrap_err().reason(), Reason::Denied(_)));
+    assert!(matches!(peer.recheck(now(), &DenyUs).unwrap_err().reason(), RefusalReason::Denied(_)));
     let late = peer.recheck(peer.not_after + 2 * CLOCK_SKEW, &NoDenylist).unwrap_err();
-    assert!(matches!(late.reason(), Reason::Expired { .. }));
+    assert!(matches!(late.reason(), RefusalReason::Expired { .. }));
 }
 
 #[test]

@@ -1,0 +1,37 @@
+//! Reading the passphrase of the root keys.
+
+use std::{
+    io::{self, IsTerminal},
+    path::Path,
+};
+
+use identity::{Secret, read_bounded};
+
+use crate::error::PkiError;
+
+const MAX_PASSPHRASE_BYTES: u64 = 4096;
+
+/// Reads the passphrase from the file, or asks on the terminal; twice for one that is new.
+pub(super) fn read_passphrase(file: Option<&Path>, is_new: bool) -> Result<Secret<String>, PkiError> {
+    if let Some(path) = file {
+        let bytes =
+            Secret::new(read_bounded(path, MAX_PASSPHRASE_BYTES).map_err(PkiError::io("read", path))?);
+        let text = std::str::from_utf8(bytes.expose())
+            .map_err(|_| PkiError::Usage(format!("passphrase file {} is not UTF-8", path.display())))?;
+        return Ok(Secret::new(text.lines().next().unwrap_or_default().to_owned()));
+    }
+    if !io::stdin().is_terminal() {
+        return Err(PkiError::Usage(
+            "no terminal to ask for the root passphrase; give it with --root-passphrase-file FILE".into(),
+        ));
+    }
+    let ask = |prompt: &str| {
+        let answer = rpassword::prompt_password(prompt).map_err(|e| PkiError::Failed(format!("ask: {e}")))?;
+        Ok::<_, PkiError>(Secret::new(answer))
+    };
+    let first = ask("Passphrase of the root keys: ")?;
+    if is_new && ask("The same again: ")?.expose() != first.expose() {
+        return Err(PkiError::Usage("the two passphrases differ".into()));
+    }
+    Ok(first)
+}
