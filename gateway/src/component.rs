@@ -5,21 +5,15 @@
 
 mod cluster;
 mod dialing;
+mod events;
+mod handshake_log;
 mod observability;
-mod strangers;
 
 pub(crate) use self::cluster::config_for_join;
-use self::strangers::StrangerLog;
 
-use std::{
-    net::SocketAddr,
-    path::PathBuf,
-    process::ExitCode,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
-use mesh::{Authority, Transport};
+use mesh::Authority;
 use pki::JoinToken;
 use runtime::{
     BoxError, GrpcMetrics, GrpcOptions, GrpcServer, HttpServer, ListenAddress, Metrics, Probes, Registry,
@@ -28,11 +22,9 @@ use runtime::{
 use tonic::service::RoutesBuilder;
 
 use crate::{
-    config::{Config, ConfigError, Role, TransportChoice},
-    credentials::DataDirError,
-    join::JoinError,
+    config::{Config, ConfigError, Role},
+    membership::{credentials::DataDirError, join::JoinError},
     metrics::GatewayMetrics,
-    transport::{ConnectError, Event, Failure, Preference},
 };
 
 /// What a gateway is started with.
@@ -218,54 +210,4 @@ where
 /// Refuses what cannot change while the gateway runs.
 fn unchanged<T: PartialEq>(field: &str, old: &T, new: &T) -> Result<(), String> {
     if old == new { Ok(()) } else { Err(format!("{field} has changed: restart the gateway for that")) }
-}
-
-impl From<TransportChoice> for Preference {
-    fn from(choice: TransportChoice) -> Self {
-        match choice {
-            TransportChoice::Auto => Self::Auto,
-            TransportChoice::Quic => Self::QuicOnly,
-            TransportChoice::Tcp => Self::TcpOnly,
-        }
-    }
-}
-
-/// Logs and counts what happens on the way to connections.
-fn observe(metrics: Arc<GatewayMetrics>) -> impl Fn(&Event<'_>) + Send + Sync + 'static {
-    let strangers = StrangerLog::new(Instant::now());
-    move |event| match event {
-        Event::Connected(link) => {
-            tracing::info!(peer = %link.peer(), remote = %link.remote(), dialled = link.dialled(), "connected");
-        }
-        Event::ConnectFailed { error, retry_after } => {
-            metrics.handshake_failed(reason(error));
-            tracing::warn!(error = %error, ?retry_after, "connect");
-        }
-        Event::NameFailed { reason, retry_after } => {
-            metrics.handshake_failed("name");
-            tracing::warn!(err = reason, ?retry_after, "connect");
-        }
-        Event::FellBack { address } => {
-            metrics.fell_back(&address.to_string());
-            tracing::warn!(%address, "no UDP answer: falling back to TCP");
-        }
-        Event::Recovered { address } => tracing::info!(%address, "QUIC works again"),
-        Event::HandshakeFailed { remote, transport, reason } => {
-            metrics.handshake_failed(match transport {
-                Transport::Quic => "inbound_quic",
-                Transport::Tcp | Transport::Local => "inbound_tcp",
-            });
-            if let Some(left_out) = strangers.admit(Instant::now()) {
-                tracing::warn!(%remote, %transport, reason, left_out, "handshake");
-            }
-        }
-    }
-}
-
-fn reason(error: &ConnectError) -> &'static str {
-    match error.failure {
-        Failure::NoAnswer => "no_answer",
-        Failure::Refused => "refused",
-        Failure::Lost => "lost",
-    }
 }

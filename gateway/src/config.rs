@@ -16,7 +16,8 @@ use identity::Name;
 use mesh::Authority;
 use runtime::ListenAddress;
 
-use crate::policy::{Method, Policy};
+use crate::policy::{MeshMethod, Policy};
+pub use crate::transport::TransportChoice;
 pub use runtime::yaml::Mistake;
 use runtime::yaml::{Fields, Mistakes, Node};
 
@@ -48,18 +49,6 @@ pub enum Role {
     Cluster(Cluster),
 }
 
-/// Which transports dialling uses. A listener always accepts both.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum TransportChoice {
-    /// QUIC, and TCP where no UDP answer comes.
-    #[default]
-    Auto,
-    /// QUIC alone.
-    Quic,
-    /// TCP alone.
-    Tcp,
-}
-
 /// The gateway beside the querier: issues certificates, publishes the directory, sends requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observability {
@@ -72,7 +61,7 @@ pub struct Observability {
     /// Clusters that are dialled. One that dials in needs no entry.
     pub clusters: Vec<DialledCluster>,
     /// Plain local ports, one a target.
-    pub targets: Vec<LocalPort>,
+    pub targets: Vec<PlainPort>,
 }
 
 /// A cluster whose gateway listens.
@@ -86,7 +75,7 @@ pub struct DialledCluster {
 
 /// A plain HTTP/2 port for one target, for clients that know nothing of the mesh.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LocalPort {
+pub struct PlainPort {
     /// The target behind the port.
     pub name: Authority,
     /// Where it listens.
@@ -197,7 +186,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// It can be read, but is wrong.
-    #[error("{}", Listing(path, mistakes))]
+    #[error("{}", MistakeList(path, mistakes))]
     Wrong {
         /// The file.
         path: PathBuf,
@@ -206,9 +195,9 @@ pub enum ConfigError {
     },
 }
 
-struct Listing<'a>(&'a Path, &'a [Mistake]);
+struct MistakeList<'a>(&'a Path, &'a [Mistake]);
 
-impl fmt::Display for Listing<'_> {
+impl fmt::Display for MistakeList<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(path, mistakes) = self;
         if let [mistake] = mistakes {
@@ -304,12 +293,12 @@ fn read_observability(fields: &mut Fields<'_>, folder: &Path, mistakes: &Mistake
         mistakes,
     );
 
-    let targets: Vec<(Option<u64>, LocalPort)> = fields.list("targets", |path, node| {
+    let targets: Vec<(Option<u64>, PlainPort)> = fields.list("targets", |path, node| {
         let mut fields = Fields::new(path, node, mistakes);
         let name = fields.required("name", Node::parsed::<Authority>);
         let listen = fields.required("listen", Node::parsed::<ListenAddress>);
         fields.finish();
-        Some((node.line, LocalPort { name: name?, listen: listen? }))
+        Some((node.line, PlainPort { name: name?, listen: listen? }))
     });
     let names: Vec<_> = targets.iter().map(|(line, port)| (*line, port.name.to_string())).collect();
     note_duplicates("targets", names.iter().map(|(line, name)| (*line, name.as_str())), mistakes);
@@ -378,7 +367,7 @@ fn read_policy(node: &Node, mistakes: &Mistakes) -> Policy {
     let mut fields = Fields::new("policy", node, mistakes);
     let mut policy = Policy::default();
     if fields.node("methods").is_some() {
-        policy.methods = fields.parsed_list::<Method>("methods").into_iter().collect();
+        policy.methods = fields.parsed_list::<MeshMethod>("methods").into_iter().collect();
     }
     let (min, max) = Policy::CONCURRENT_REQUESTS_BOUNDS;
     if let Some(limit) = fields.optional("max_concurrent_requests", |node| node.integer(min, max)) {

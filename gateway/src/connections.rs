@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use crate::{directory::SessionId, transport::Handler};
 
 /// One connection on which hellos were exchanged.
-pub(crate) struct Connection {
+pub(crate) struct ClusterConnection {
     pub(crate) id: SessionId,
     /// Takes requests to the cluster.
     pub(crate) handler: Arc<dyn Handler>,
@@ -25,7 +25,7 @@ pub(crate) struct Connection {
     changed: Notify,
 }
 
-impl Connection {
+impl ClusterConnection {
     pub(crate) fn new(id: SessionId, handler: Arc<dyn Handler>, transport: Transport) -> Arc<Self> {
         let (running, draining) = (AtomicUsize::new(0), AtomicBool::new(false));
         Arc::new(Self { id, handler, transport, running, draining, changed: Notify::new() })
@@ -56,15 +56,15 @@ impl Connection {
 }
 
 /// A connection lent to one request; counts as running while it lives.
-pub(crate) struct Lease(Arc<Connection>);
+pub(crate) struct ConnectionLease(Arc<ClusterConnection>);
 
-impl Lease {
-    pub(crate) fn connection(&self) -> &Connection {
+impl ConnectionLease {
+    pub(crate) fn connection(&self) -> &ClusterConnection {
         &self.0
     }
 }
 
-impl Drop for Lease {
+impl Drop for ConnectionLease {
     fn drop(&mut self) {
         if self.0.running.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.0.changed.notify_waiters();
@@ -74,12 +74,12 @@ impl Drop for Lease {
 
 /// All connections, by cluster.
 #[derive(Default)]
-pub(crate) struct Connections {
-    by_cluster: Mutex<HashMap<Name, Vec<Arc<Connection>>>>,
+pub(crate) struct ClusterConnections {
+    by_cluster: Mutex<HashMap<Name, Vec<Arc<ClusterConnection>>>>,
 }
 
-impl Connections {
-    pub(crate) fn add(&self, cluster: &Name, connection: Arc<Connection>) {
+impl ClusterConnections {
+    pub(crate) fn add(&self, cluster: &Name, connection: Arc<ClusterConnection>) {
         self.lock().entry(cluster.clone()).or_default().push(connection);
     }
 
@@ -95,7 +95,7 @@ impl Connections {
 
     /// The connection with the fewest running requests, QUIC before TCP among equals; one that is draining only
     /// when there is no other.
-    pub(crate) fn pick(&self, cluster: &Name) -> Option<Lease> {
+    pub(crate) fn pick(&self, cluster: &Name) -> Option<ConnectionLease> {
         let by_cluster = self.lock();
         let least = by_cluster.get(cluster)?.iter().min_by_key(|connection| {
             let draining = connection.draining.load(Ordering::SeqCst);
@@ -103,10 +103,10 @@ impl Connections {
         })?;
         // Counted under the lock, so that requests that come together spread out.
         least.running.fetch_add(1, Ordering::SeqCst);
-        Some(Lease(least.clone()))
+        Some(ConnectionLease(least.clone()))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Name, Vec<Arc<Connection>>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Name, Vec<Arc<ClusterConnection>>>> {
         self.by_cluster.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -119,12 +119,12 @@ mod tests {
     use super::*;
     use crate::transport::{Body, handler_fn};
 
-    fn connection(id: u64, transport: Transport) -> Arc<Connection> {
+    fn connection(id: u64, transport: Transport) -> Arc<ClusterConnection> {
         let handler = handler_fn(|_| async { Ok(Response::new(Body::empty())) });
-        Connection::new(SessionId(id), Arc::new(handler), transport)
+        ClusterConnection::new(SessionId(id), Arc::new(handler), transport)
     }
 
-    fn picked(connections: &Connections, cluster: &Name) -> (u64, Lease) {
+    fn picked(connections: &ClusterConnections, cluster: &Name) -> (u64, ConnectionLease) {
         let lease = connections.pick(cluster).unwrap();
         (lease.connection().id.0, lease)
     }
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn requests_spread_over_connections_and_leave_draining_ones() {
         let cluster: Name = "eu-1".parse().unwrap();
-        let connections = Connections::default();
+        let connections = ClusterConnections::default();
         assert!(connections.pick(&cluster).is_none());
         let (quic, tcp) = (connection(1, Transport::Quic), connection(2, Transport::Tcp));
         connections.add(&cluster, tcp.clone());

@@ -1,11 +1,11 @@
 //! The control session on each connection: who is there, what can be read, and the next certificate.
 //!
-//! The observability gateway opens one session first of all ([`observer`]), the cluster's gateway serves it
+//! The observability gateway opens one session first of all ([`observability`]), the cluster's gateway serves it
 //! ([`cluster`]). A connection counts only after both hellos: in TLS 1.3 a dialer may believe itself connected
 //! although its certificate is about to be refused.
 
 pub(crate) mod cluster;
-pub(crate) mod observer;
+pub(crate) mod observability;
 pub(crate) mod poller;
 
 use std::time::{Duration, SystemTime};
@@ -37,7 +37,7 @@ pub(crate) fn skew(hello: &Hello, now: SystemTime) -> Option<Duration> {
 
 /// Says who is there, and warns of clocks that are apart.
 pub(crate) fn log_hello(hello: &Hello, peer: &mesh::Peer, now: SystemTime) {
-    let version = crate::directory::bounded(&hello.version);
+    let version = crate::peer_text::bounded(&hello.version);
     tracing::info!(%peer, version, "session opened");
     if let Some(apart) = skew(hello, now) {
         let seconds = apart.as_secs();

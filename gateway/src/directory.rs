@@ -5,6 +5,9 @@
 //! those of the registration is published as unhealthy, never as somebody else's. An entry lives as long as its
 //! cluster is registered, so that a querier knows what an answer lacks.
 
+mod labels;
+pub(crate) mod service;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -15,20 +18,19 @@ use identity::Name;
 use mesh::{Authority, Transport};
 use proto::{
     isthmus::mesh::v1::{DirectoryEntry, DirectorySnapshot, Target, Targets},
-    thanos::{Label, LabelSet, info::InfoResponse},
+    thanos::{LabelSet, info::InfoResponse},
 };
 use tokio::sync::watch;
 
-use crate::metrics::GatewayMetrics;
+use crate::directory::labels::{bound_labels, check_labels};
+use crate::{metrics::GatewayMetrics, peer_text::bounded};
 
 /// Targets that one cluster may offer; more are left out, with a warning.
 const MAX_TARGETS: usize = 1000;
-/// Longest error text that a cluster's words may take in the directory, in characters.
-const MAX_ERROR_CHARS: usize = 500;
 
 /// A cluster as registered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Registration {
+pub(crate) struct RegisteredCluster {
     pub(crate) cluster: Name,
     /// Such as `production`.
     pub(crate) environment: String,
@@ -47,13 +49,13 @@ pub(crate) struct Directory {
 
 struct ClusterState {
     environment: String,
-    sessions: BTreeMap<SessionId, Way>,
+    sessions: BTreeMap<SessionId, SessionRoute>,
     targets: BTreeMap<Name, TargetState>,
     /// Why there is no session; kept while there is one.
     last_error: String,
 }
 
-struct Way {
+struct SessionRoute {
     transport: Transport,
     round_trip: Duration,
 }
@@ -72,12 +74,12 @@ impl Directory {
     }
 
     /// Takes the registered clusters, in place of those before.
-    pub(crate) fn set_registered(&self, registrations: &[Registration]) {
+    pub(crate) fn set_registered(&self, registrations: &[RegisteredCluster]) {
         let mut clusters = self.lock();
         let names: BTreeSet<_> = registrations.iter().map(|registration| &registration.cluster).collect();
         let mut changed = clusters.keys().any(|name| !names.contains(name));
         clusters.retain(|name, _| names.contains(name));
-        for Registration { cluster, environment } in registrations {
+        for RegisteredCluster { cluster, environment } in registrations {
             let known = clusters.get(cluster);
             if known.is_none_or(|known| known.environment != *environment) {
                 changed = true;
@@ -91,16 +93,16 @@ impl Directory {
     }
 
     /// The registration of a cluster.
-    pub(crate) fn registration(&self, cluster: &Name) -> Option<Registration> {
+    pub(crate) fn registration(&self, cluster: &Name) -> Option<RegisteredCluster> {
         let clusters = self.lock();
         let state = clusters.get(cluster)?;
-        Some(Registration { cluster: cluster.clone(), environment: state.environment.clone() })
+        Some(RegisteredCluster { cluster: cluster.clone(), environment: state.environment.clone() })
     }
 
     /// Notes a session that has exchanged hellos.
     pub(crate) fn session_opened(&self, cluster: &Name, session: SessionId, transport: Transport) {
         self.change(cluster, |state| {
-            state.sessions.insert(session, Way { transport, round_trip: Duration::ZERO });
+            state.sessions.insert(session, SessionRoute { transport, round_trip: Duration::ZERO });
         });
     }
 
@@ -113,8 +115,8 @@ impl Directory {
         round_trip: Duration,
     ) {
         self.change(cluster, |state| {
-            if let Some(way) = state.sessions.get_mut(&session) {
-                way.round_trip = round_trip;
+            if let Some(route) = state.sessions.get_mut(&session) {
+                route.round_trip = round_trip;
             }
             if targets.targets.len() > MAX_TARGETS {
                 let offered = targets.targets.len();
@@ -182,20 +184,20 @@ impl ClusterState {
     /// One entry a target; one for the cluster itself while it has none, so that its absence shows.
     fn entries(&self, cluster: &Name) -> Vec<DirectoryEntry> {
         // QUIC before TCP when there is both: it is what new requests prefer.
-        let way = self.sessions.values().min_by_key(|way| way.transport);
+        let route = self.sessions.values().min_by_key(|route| route.transport);
         let template = DirectoryEntry {
             name: cluster.to_string(),
             cluster: cluster.to_string(),
             environment: self.environment.clone(),
             healthy: false,
-            last_error: match way {
+            last_error: match route {
                 Some(_) => format!("cluster {cluster} offers no targets"),
                 None => format!("cluster {cluster} is not connected: {}", self.last_error),
             },
             last_check: None,
             info: None,
-            transport: way.map(|way| way.transport.to_string()).unwrap_or_default(),
-            round_trip_seconds: way.map_or(0.0, |way| way.round_trip.as_secs_f64()),
+            transport: route.map(|route| route.transport.to_string()).unwrap_or_default(),
+            round_trip_seconds: route.map_or(0.0, |route| route.round_trip.as_secs_f64()),
             bound_labels: Some(bound_labels(cluster, &self.environment)),
         };
         if self.targets.is_empty() {
@@ -203,8 +205,8 @@ impl ClusterState {
         }
         let entry = |(name, target): (&Name, &TargetState)| DirectoryEntry {
             name: Authority::new(name.clone(), cluster.clone()).to_string(),
-            healthy: way.is_some() && target.error.is_empty(),
-            last_error: if way.is_some() { target.error.clone() } else { template.last_error.clone() },
+            healthy: route.is_some() && target.error.is_empty(),
+            last_error: if route.is_some() { target.error.clone() } else { template.last_error.clone() },
             last_check: target.last_check,
             info: target.info.clone(),
             ..template.clone()
@@ -234,71 +236,19 @@ impl TargetState {
     }
 }
 
-/// The labels that every series of a cluster carries, sorted by name.
-pub(crate) fn bound_labels(cluster: &Name, environment: &str) -> LabelSet {
-    let label = |name: &str, value: &str| Label { name: name.to_owned(), value: value.to_string() };
-    LabelSet { labels: vec![label("cluster", cluster.as_str()), label("environment", environment)] }
-}
-
-/// Whether everything a store says it holds carries the labels that its cluster is bound to.
-///
-/// A set that lacks one is refused too: series without the label would pass for anybody's.
-pub(crate) fn check_labels(info: &InfoResponse, bound: &LabelSet) -> Result<(), String> {
-    let required = || {
-        let pairs: Vec<_> =
-            bound.labels.iter().map(|label| format!("{}={:?}", label.name, label.value)).collect();
-        pairs.join(", ")
-    };
-    let tsdb_sets =
-        info.store.iter().flat_map(|store| &store.tsdb_infos).filter_map(|tsdb| tsdb.labels.as_ref());
-    if info.label_sets.is_empty() {
-        return Err(format!(
-            "has no external labels: set {} in the external_labels of Prometheus",
-            required()
-        ));
-    }
-    for set in info.label_sets.iter().chain(tsdb_sets) {
-        for label in &bound.labels {
-            let mut values =
-                set.labels.iter().filter(|other| other.name == label.name).map(|other| &other.value);
-            match (values.next(), values.next()) {
-                (Some(value), None) if *value == label.value => {}
-                (Some(value), None) => {
-                    let (name, registered) = (&label.name, &label.value);
-                    return Err(format!(
-                        "has the external label {name}={:?}, but the cluster is registered with {name}={registered:?}",
-                        bounded(value)
-                    ));
-                }
-                (None, _) => {
-                    return Err(format!(
-                        "lacks the external label {}: set {} in the external_labels of Prometheus",
-                        label.name,
-                        required()
-                    ));
-                }
-                (Some(_), Some(_)) => return Err(format!("has the external label {} twice", label.name)),
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Foreign text, cut and without control characters, so that it cannot flood or forge a line.
-pub(crate) fn bounded(text: &str) -> String {
-    text.chars().take(MAX_ERROR_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use proto::thanos::Label;
+
     use super::*;
+    use crate::peer_text::MAX_CHARS;
 
     fn name(text: &str) -> Name {
         text.parse().unwrap()
     }
 
-    fn registration(cluster: &str, environment: &str) -> Registration {
-        Registration { cluster: name(cluster), environment: environment.to_owned() }
+    fn registration(cluster: &str, environment: &str) -> RegisteredCluster {
+        RegisteredCluster { cluster: name(cluster), environment: environment.to_owned() }
     }
 
     fn info(labels: &[(&str, &str)]) -> InfoResponse {
@@ -369,28 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_that_leave_the_registration_make_a_target_unhealthy() {
-        let bound = bound_labels(&name("eu-1"), "production");
-        let check = |labels: &[(&str, &str)], expected: &str| {
-            let result = check_labels(&info(labels), &bound);
-            assert!(result.as_ref().is_err_and(|error| error.contains(expected)), "{labels:?}: {result:?}");
-        };
-        assert_eq!(check_labels(&info(EU_1), &bound), Ok(()));
-        check(&[("cluster", "us-1"), ("environment", "production")], "registered with cluster=\"eu-1\"");
-        check(
-            &[("cluster", "eu-1"), ("environment", "staging")],
-            "registered with environment=\"production\"",
-        );
-        check(&[("cluster", "eu-1")], "lacks the external label environment");
-        check(&[], "lacks the external label cluster");
-        check(&[("cluster", "eu-1"), ("cluster", "us-1"), ("environment", "production")], "cluster twice");
-        check(&[("Cluster", "eu-1"), ("environment", "production")], "lacks the external label cluster");
-
-        let mut second = info(EU_1);
-        second.label_sets.extend(info(&[("cluster", "us-1"), ("environment", "production")]).label_sets);
-        assert!(check_labels(&second, &bound).is_err(), "the second set was not looked at");
-        assert!(check_labels(&InfoResponse::default(), &bound).is_err());
-
+    fn a_target_with_foreign_labels_is_unhealthy_and_keeps_its_last_good_info() {
         let (directory, cluster) = connected();
         let spoofed = info(&[("cluster", "us-1"), ("environment", "production")]);
         let targets = Targets { targets: vec![healthy("scraper-0", spoofed)] };
@@ -415,6 +344,6 @@ mod tests {
         directory.targets_reported(&cluster, SessionId(1), Targets { targets }, Duration::ZERO);
         let entries = entries(&directory);
         assert_eq!(entries.len(), MAX_TARGETS - 1 + 1, "those of eu-1, and the entry of us-1");
-        assert!(entries.iter().all(|(_, _, error)| error.len() <= MAX_ERROR_CHARS && !error.contains('\n')));
+        assert!(entries.iter().all(|(_, _, error)| error.len() <= MAX_CHARS && !error.contains('\n')));
     }
 }

@@ -16,15 +16,12 @@ pub mod component;
 pub mod config;
 mod connections;
 mod control;
-mod credentials;
 mod directory;
-mod enrolment;
-mod join;
+mod membership;
 mod metrics;
+mod peer_text;
 mod policy;
 mod proxy;
-mod registrations;
-mod renewal;
 pub mod transport;
 
-pub use policy::{Method, Policy};
+pub use policy::{MeshMethod, Policy};

@@ -10,7 +10,7 @@ use prometheus_client::{
 };
 use runtime::Registry;
 
-use crate::policy::Method;
+use crate::policy::MeshMethod;
 
 /// All families of the gateway; the same for both roles.
 pub(crate) struct GatewayMetrics {
@@ -139,9 +139,9 @@ impl GatewayMetrics {
     }
 
     /// Counts a connection for as long as what it returns lives.
-    pub(crate) fn connection(&self, peer: &Name, transport: Transport) -> Held {
+    pub(crate) fn connection(&self, peer: &Name, transport: Transport) -> GaugeGuard {
         let labels = ConnectionLabels { peer: peer.to_string(), transport: transport.as_str() };
-        Held::new(self.connections.get_or_create_owned(&labels))
+        GaugeGuard::new(self.connections.get_or_create_owned(&labels))
     }
 
     /// The counters of requests with one peer. Owned ones: two borrowed from one family in one expression would wait
@@ -193,16 +193,16 @@ fn result(ok: bool) -> &'static str {
 }
 
 /// Adds one to a gauge while it lives.
-pub(crate) struct Held(Gauge);
+pub(crate) struct GaugeGuard(Gauge);
 
-impl Held {
+impl GaugeGuard {
     fn new(gauge: Gauge) -> Self {
         gauge.inc();
         Self(gauge)
     }
 }
 
-impl Drop for Held {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -222,13 +222,13 @@ pub(crate) struct PeerMetrics {
 
 impl PeerMetrics {
     /// Counts a running request for as long as what it returns lives.
-    pub(crate) fn stream(&self) -> Held {
-        Held::new(self.streams.clone())
+    pub(crate) fn stream(&self) -> GaugeGuard {
+        GaugeGuard::new(self.streams.clone())
     }
 
     /// Counts a request that is over.
-    pub(crate) fn request_done(&self, method: Option<Method>, code: &'static str) {
-        let method = method.map_or("unknown", Method::name);
+    pub(crate) fn request_done(&self, method: Option<MeshMethod>, code: &'static str) {
+        let method = method.map_or("unknown", MeshMethod::name);
         self.requests.get_or_create(&RequestLabels { peer: self.peer.clone(), method, code }).inc();
     }
 }

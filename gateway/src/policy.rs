@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, fmt, str::FromStr};
 
 /// A method that gateways know. Everything else is refused wherever it comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Method {
+pub enum MeshMethod {
     /// What a store is and holds.
     Info,
     /// Series with their chunks.
@@ -27,7 +27,7 @@ pub enum Method {
     Targets,
 }
 
-impl Method {
+impl MeshMethod {
     /// All methods.
     pub const ALL: [Self; 8] = [
         Self::Info,
@@ -75,13 +75,13 @@ impl Method {
     }
 }
 
-impl fmt::Display for Method {
+impl fmt::Display for MeshMethod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
 }
 
-impl FromStr for Method {
+impl FromStr for MeshMethod {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -96,7 +96,7 @@ impl FromStr for Method {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// Methods that are passed on.
-    pub methods: BTreeSet<Method>,
+    pub methods: BTreeSet<MeshMethod>,
     /// Requests that may run at the same time, over all connections; the next one is refused.
     pub max_concurrent_requests: usize,
 }
@@ -109,7 +109,7 @@ impl Policy {
 impl Default for Policy {
     /// Reading of series, label names, label values and metadata; 256 requests at a time.
     fn default() -> Self {
-        use Method::{Info, LabelNames, LabelValues, MetricMetadata, Series};
+        use MeshMethod::{Info, LabelNames, LabelValues, MetricMetadata, Series};
         Self {
             methods: BTreeSet::from([Info, Series, LabelNames, LabelValues, MetricMetadata]),
             max_concurrent_requests: 256,
@@ -123,8 +123,8 @@ mod tests {
 
     #[test]
     fn every_method_is_found_by_its_own_path_and_name() {
-        for method in Method::ALL {
-            assert_eq!(Method::of_request(&method.path().parse().unwrap()), Some(method));
+        for method in MeshMethod::ALL {
+            assert_eq!(MeshMethod::of_request(&method.path().parse().unwrap()), Some(method));
             assert_eq!(method.name().parse(), Ok(method));
             assert!(method.path().ends_with(&format!("/{method}")));
         }
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn a_path_that_is_not_exactly_a_method_is_none() {
         let mut variants = 0;
-        for method in Method::ALL {
+        for method in MeshMethod::ALL {
             let path = method.path();
             let (service, name) = path[1..].split_once('/').unwrap();
             let mut corpus = vec![
@@ -188,7 +188,7 @@ mod tests {
             for variant in corpus {
                 // What is no URI at all never becomes a request.
                 let Ok(uri) = variant.parse() else { continue };
-                assert_eq!(Method::of_request(&uri), None, "{variant:?} was taken for {method}");
+                assert_eq!(MeshMethod::of_request(&uri), None, "{variant:?} was taken for {method}");
                 variants += 1;
             }
         }

@@ -2,14 +2,14 @@
 //!
 //! A [`Handler`] turns a request into a response, bodies being streams of [`Bytes`](bytes::Bytes) with trailers; nothing
 //! here decodes gRPC. Four ends implement or drive one: the client and the server of each protocol. Which end a gateway
-//! is does not depend on who dialled: a [`Connection`], dialled by a [`Dialer`] or accepted by a [`Listener`], becomes a
-//! [`Client`] or is [served](Connection::serve).
+//! is does not depend on who dialled: a [`MeshConnection`], dialled by a [`Dialer`] or accepted by a [`MeshListener`], becomes a
+//! [`MeshClient`] or is [served](MeshConnection::serve).
 //!
 //! ```text
-//!   Dialer ─┐                ┌─ client() ─► Client: Handler
-//!           ├─► Connection ──┤
-//! Listener ─┘    │           └─ serve(handler)
-//!                └─ Link: who, how, since when, close(), closed()
+//!       Dialer ─┐                    ┌─ client() ─► MeshClient: Handler
+//!               ├─► MeshConnection ──┤
+//! MeshListener ─┘         │          └─ serve(handler)
+//!                         └─ MeshLink: who, how, since when, close(), closed()
 //! ```
 //!
 //! Invariants: trailers, trailers-only answers and errors after data pass unchanged; a truncated body is never ended as
@@ -26,17 +26,19 @@ mod h3;
 mod handler;
 mod link;
 mod listener;
+mod node;
 mod settings;
 
 pub use body::Body;
-pub use client::Client;
-pub use connection::Connection;
-pub use dialer::{Dialer, Target};
-pub use error::{ConnectError, Failure, StreamError, StreamErrorKind};
+pub use client::MeshClient;
+pub use connection::MeshConnection;
+pub use dialer::{DialTarget, Dialer};
+pub use error::{ConnectError, ConnectionFailure, StreamError, StreamErrorKind};
 pub use handler::{Handler, HandlerFuture, ServiceHandler, channel, handler_fn};
-pub use link::{Close, Closed, Link, Links};
-pub use listener::{Inbound, Listener};
-pub use settings::{Event, Node, Preference, Settings};
+pub use link::{CloseReason, ConnectionEnd, MeshLink, MeshLinks};
+pub use listener::{AcceptedConnection, MeshListener};
+pub use node::{ConnectionEvent, MeshNode};
+pub use settings::{TransportChoice, TransportSettings};
 
 #[cfg(test)]
 mod tests;

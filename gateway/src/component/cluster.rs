@@ -17,21 +17,24 @@ use tower::ServiceExt;
 
 use crate::component::{
     Addresses, Gateway, Setup, Shared, StartError,
-    dialing::{Attended, Dialers, Peering, accept, gateway_of, listen},
-    observe, on_reload, unchanged,
+    dialing::{DialPeer, DialerSet, RunningConnection, accept, gateway_of, listen},
+    events::log_and_count,
+    on_reload, unchanged,
 };
 use crate::{
     config::{Cluster, Config, DialAddress, Role},
     control::{
         MAX_MESSAGE_BYTES,
-        cluster::{ClusterControl, ConnectionState, Sessions},
+        cluster::{ClusterControl, ClusterSessions, SessionHandle},
         poller::Poller,
     },
-    credentials::{DataDir, Keeper, Membership},
-    join,
+    membership::{
+        credentials::{CredentialKeeper, DataDir, Membership},
+        join,
+    },
     metrics::PeerMetrics,
-    proxy::inbound::Inbound,
-    transport::{self, Close, Connection, Links, Node, ServiceHandler},
+    proxy::inbound::InboundProxy,
+    transport::{self, CloseReason, MeshConnection, MeshLinks, MeshNode, ServiceHandler},
 };
 
 /// The path of the control session, the only one that is no target's.
@@ -43,11 +46,15 @@ pub(super) async fn start(setup: Setup, role: Cluster, mut shared: Shared) -> Re
     let membership = data_dir.load_membership()?;
     let identity = credentials.spiffe_id().clone();
     let store = CredentialStore::new(credentials, bundle, SystemTime::now())?;
-    let node = Node::new(transport::Settings::default(), store.clone(), observe(shared.metrics.clone()));
+    let node = MeshNode::new(
+        transport::TransportSettings::default(),
+        store.clone(),
+        log_and_count(shared.metrics.clone()),
+    );
 
-    let inbound = Arc::new(Inbound::new(identity.cluster().clone(), &role.targets, role.policy.clone()));
+    let inbound = Arc::new(InboundProxy::new(identity.cluster().clone(), &role.targets, role.policy.clone()));
     let poller = Poller::new(inbound.clone(), role.info_interval);
-    let sessions = Sessions::new(poller.targets());
+    let sessions = ClusterSessions::new(poller.targets());
     let service = Arc::new(ClusterService {
         sessions: sessions.clone(),
         inbound: inbound.clone(),
@@ -73,12 +80,12 @@ pub(super) async fn start(setup: Setup, role: Cluster, mut shared: Shared) -> Re
         let node = node.clone();
         move |_: &Name| node.clone()
     };
-    let dialers = Dialers::new(store.clone(), setup.config.transport.into(), shutdown, node_of, attend);
+    let dialers = DialerSet::new(store.clone(), setup.config.transport, shutdown, node_of, attend);
     dialers.set(&peerings(&role, &membership)?);
 
-    let keeper = Arc::new(Keeper::new(data_dir, store, shared.metrics.clone()));
+    let keeper = Arc::new(CredentialKeeper::new(data_dir, store, shared.metrics.clone()));
     spawn_tasks(&mut shared, &sessions, &poller, &keeper, node.links().clone());
-    let reloading = Arc::new(Reloading {
+    let reloading = Arc::new(ClusterReload {
         config: Mutex::new(setup.config.clone()),
         inbound,
         poller,
@@ -96,15 +103,15 @@ pub(super) async fn start(setup: Setup, role: Cluster, mut shared: Shared) -> Re
 }
 
 /// What a reload changes.
-struct Reloading {
+struct ClusterReload {
     config: Mutex<Config>,
-    inbound: Arc<Inbound>,
+    inbound: Arc<InboundProxy>,
     poller: Arc<Poller>,
-    dialers: Dialers,
+    dialers: DialerSet,
     membership: Membership,
 }
 
-impl Reloading {
+impl ClusterReload {
     /// Takes a new configuration, or refuses it as a whole.
     fn apply(&self, new: Config) -> Result<(), String> {
         let mut present = self.config.lock().unwrap_or_else(PoisonError::into_inner);
@@ -124,7 +131,7 @@ impl Reloading {
 }
 
 /// Whom to dial: as configured, or else as the token said, unless this gateway is dialled.
-fn peerings(role: &Cluster, membership: &Membership) -> Result<BTreeSet<Peering>, StartError> {
+fn peerings(role: &Cluster, membership: &Membership) -> Result<BTreeSet<DialPeer>, StartError> {
     let addresses: &[DialAddress] = match (&role.dial[..], &role.listen) {
         ([], Some(_)) => &[],
         ([], None) => &membership.addresses,
@@ -138,7 +145,7 @@ fn peerings(role: &Cluster, membership: &Membership) -> Result<BTreeSet<Peering>
     let cluster = membership.issuer.cluster();
     Ok(addresses
         .iter()
-        .map(|address| Peering { cluster: cluster.clone(), address: address.clone() })
+        .map(|address| DialPeer { cluster: cluster.clone(), address: address.clone() })
         .collect())
 }
 
@@ -182,10 +189,10 @@ async fn member(setup: &Setup, data_dir: &DataDir) -> Result<(Credentials, Trust
 
 fn spawn_tasks(
     shared: &mut Shared,
-    sessions: &Arc<Sessions>,
+    sessions: &Arc<ClusterSessions>,
     poller: &Arc<Poller>,
-    keeper: &Arc<Keeper>,
-    links: Links,
+    keeper: &Arc<CredentialKeeper>,
+    links: MeshLinks,
 ) {
     let shutdown = shared.supervisor.shutdown();
     let (poller, stop) = (poller.clone(), shutdown.clone());
@@ -242,15 +249,15 @@ fn spawn_tasks(
         if tokio::time::timeout(grace, drained).await.is_err() {
             tracing::warn!("grace period is over, cutting requests that still run");
         }
-        links.close_where(Close::Shutdown, |_| true);
+        links.close_where(CloseReason::Shutdown, |_| true);
         Ok::<(), runtime::BoxError>(())
     });
 }
 
 /// Serves connections of the observability gateway, whoever dialled.
 struct ClusterService {
-    sessions: Arc<Sessions>,
-    inbound: Arc<Inbound>,
+    sessions: Arc<ClusterSessions>,
+    inbound: Arc<InboundProxy>,
     metrics: PeerMetrics,
     gateway_metrics: Arc<crate::metrics::GatewayMetrics>,
     membership: Membership,
@@ -258,8 +265,8 @@ struct ClusterService {
 
 impl ClusterService {
     /// Serves one connection to its end, in a task of its own.
-    fn attend(self: Arc<Self>, connection: Connection) -> Attended {
-        let state = Arc::new(ConnectionState::default());
+    fn attend(self: Arc<Self>, connection: MeshConnection) -> RunningConnection {
+        let state = Arc::new(SessionHandle::default());
         let link = connection.link().clone();
         let control = ControlServer::new(ClusterControl::new(self.sessions.clone(), state.clone()))
             .max_decoding_message_size(MAX_MESSAGE_BYTES);
@@ -282,7 +289,7 @@ impl ClusterService {
             tracing::info!(peer = %ended.peer(), %why, age = ?ended.age(), "connection ended");
         });
         let (up, drain) = (state.clone(), state);
-        Attended {
+        RunningConnection {
             link,
             up: Box::pin(async move { up.is_up().await }),
             drain: Box::new(move || drain.drain()),

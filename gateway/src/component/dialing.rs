@@ -14,10 +14,11 @@ use runtime::{BoxError, ListenAddress, Shutdown};
 
 use crate::{
     config::DialAddress,
-    credentials::sleep_until,
-    enrolment::EnrolmentService,
-    renewal,
-    transport::{Connection, Dialer, Inbound, Link, Listener, Node, Preference, Target},
+    membership::{credentials::sleep_until, enrolment::EnrolmentService, renewal},
+    transport::{
+        AcceptedConnection, DialTarget, Dialer, MeshConnection, MeshLink, MeshListener, MeshNode,
+        TransportChoice,
+    },
 };
 
 /// How long a new connection may take to exchange hellos before the old one is left to it anyway.
@@ -26,8 +27,8 @@ const UP_TIMEOUT: Duration = Duration::from_secs(10);
 const ODD_PAUSE: Duration = Duration::from_secs(5);
 
 /// A connection that is being attended by a task of its own.
-pub(super) struct Attended {
-    pub(super) link: Link,
+pub(super) struct RunningConnection {
+    pub(super) link: MeshLink,
     /// Ends when hellos were exchanged; for ever pending if they never are.
     pub(super) up: BoxFuture<'static, ()>,
     /// Asks for no new requests on it; it is closed after its last one.
@@ -36,7 +37,7 @@ pub(super) struct Attended {
 
 /// Whom to keep a connection to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Peering {
+pub(super) struct DialPeer {
     /// Whose gateway must be there.
     pub(super) cluster: Name,
     pub(super) address: DialAddress,
@@ -49,35 +50,36 @@ pub(super) fn gateway_of(cluster: &Name) -> Expectations {
 }
 
 /// Keeps one connection to each of a set of peers.
-pub(super) struct Dialers {
-    dialling: Arc<Dialling>,
+pub(super) struct DialerSet {
+    dialling: Arc<DialContext>,
     stop: Shutdown,
-    running: Mutex<BTreeMap<Peering, Shutdown>>,
+    running: Mutex<BTreeMap<DialPeer, Shutdown>>,
 }
 
 /// What all dialling tasks share.
-struct Dialling {
+struct DialContext {
     store: Arc<CredentialStore>,
-    preference: Preference,
-    node_of: Box<dyn Fn(&Name) -> Node + Send + Sync>,
-    attend: Box<dyn Fn(Connection) -> Attended + Send + Sync>,
+    transport_choice: TransportChoice,
+    node_of: Box<dyn Fn(&Name) -> MeshNode + Send + Sync>,
+    attend: Box<dyn Fn(MeshConnection) -> RunningConnection + Send + Sync>,
 }
 
-impl Dialers {
+impl DialerSet {
     /// Nobody is dialled yet. `node_of` gives the node for connections to a cluster, `attend` takes each connection.
     pub(super) fn new(
         store: Arc<CredentialStore>,
-        preference: Preference,
+        transport_choice: TransportChoice,
         stop: Shutdown,
-        node_of: impl Fn(&Name) -> Node + Send + Sync + 'static,
-        attend: impl Fn(Connection) -> Attended + Send + Sync + 'static,
+        node_of: impl Fn(&Name) -> MeshNode + Send + Sync + 'static,
+        attend: impl Fn(MeshConnection) -> RunningConnection + Send + Sync + 'static,
     ) -> Self {
-        let dialling = Dialling { store, preference, node_of: Box::new(node_of), attend: Box::new(attend) };
+        let dialling =
+            DialContext { store, transport_choice, node_of: Box::new(node_of), attend: Box::new(attend) };
         Self { dialling: Arc::new(dialling), stop, running: Mutex::default() }
     }
 
     /// Dials exactly these from now on. Connections to those that stay are not touched; those to others are drained.
-    pub(super) fn set(&self, wanted: &BTreeSet<Peering>) {
+    pub(super) fn set(&self, wanted: &BTreeSet<DialPeer>) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.retain(|peering, stop| {
             let keep = wanted.contains(peering);
@@ -97,16 +99,16 @@ impl Dialers {
     }
 }
 
-impl Dialling {
+impl DialContext {
     /// Keeps a connection to one peer until it is told to stop.
-    async fn keep(self: Arc<Self>, peering: Peering, stop: Shutdown) {
+    async fn keep(self: Arc<Self>, peering: DialPeer, stop: Shutdown) {
         let node = (self.node_of)(&peering.cluster);
-        let target = Target {
+        let target = DialTarget {
             address: peering.address.to_string(),
             expectations: gateway_of(&peering.cluster),
-            preference: self.preference,
+            transport_choice: self.transport_choice,
         };
-        let mut current: Option<Attended> = None;
+        let mut current: Option<RunningConnection> = None;
         let keeping = async {
             loop {
                 // A dialer of its own for each pair of certificates: it dials at once, whatever there is already.
@@ -126,7 +128,7 @@ impl Dialling {
     }
 
     /// Takes the connections of one dialer until the present one should be replaced.
-    async fn until_due(&self, mut dialer: Dialer, current: &mut Option<Attended>) {
+    async fn until_due(&self, mut dialer: Dialer, current: &mut Option<RunningConnection>) {
         let mut due: Option<SystemTime> = None;
         loop {
             let connection = match due {
@@ -155,11 +157,11 @@ impl Dialling {
 
 /// Listens on the mesh's port, UDP and TCP.
 pub(super) async fn listen(
-    node: &Node,
+    node: &MeshNode,
     address: &ListenAddress,
     expectations: Expectations,
     enrolment: bool,
-) -> io::Result<Listener> {
+) -> io::Result<MeshListener> {
     let resolved = match address.host() {
         "" => SocketAddr::from((Ipv6Addr::UNSPECIFIED, address.port())),
         host => tokio::net::lookup_host((host, address.port()))
@@ -167,21 +169,21 @@ pub(super) async fn listen(
             .and_then(|mut found| found.next().ok_or_else(|| io::Error::other("no address")))
             .map_err(|error| io::Error::new(error.kind(), format!("listen address {address}: {error}")))?,
     };
-    Listener::bind(node, resolved, expectations, enrolment).await
+    MeshListener::bind(node, resolved, expectations, enrolment).await
 }
 
 /// Takes connections until the word to stop.
 pub(super) async fn accept(
-    mut listener: Listener,
+    mut listener: MeshListener,
     stop: Shutdown,
-    attend: impl Fn(Connection) + Send + 'static,
+    attend: impl Fn(MeshConnection) + Send + 'static,
     enrolment: Option<Arc<EnrolmentService>>,
 ) -> Result<(), BoxError> {
     let taking = async {
         loop {
             match listener.accept().await {
-                Inbound::Peer(connection) => attend(connection),
-                Inbound::Enrolment { stream, remote } => {
+                AcceptedConnection::Peer(connection) => attend(connection),
+                AcceptedConnection::Enrolment { stream, remote } => {
                     tracing::debug!(%remote, "enrolment");
                     if let Some(enrolment) = &enrolment {
                         tokio::spawn(enrolment.clone().serve(*stream, remote.ip()));

@@ -3,44 +3,39 @@
 use std::{
     collections::{BTreeSet, HashMap},
     net::SocketAddr,
-    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
-use futures::Stream;
 use identity::{CredentialStore, Credentials, Expectations, Name, TrustBundle};
 use mesh::Authority;
 use pki::Issuer;
-use proto::isthmus::mesh::v1::{
-    DirectorySnapshot, WatchRequest,
-    directory_server::{Directory as DirectoryApi, DirectoryServer},
-};
+use proto::isthmus::mesh::v1::directory_server::DirectoryServer;
 use runtime::{BoxError, GrpcMetrics, GrpcOptions, GrpcServer, ListenAddress, Probes, Shutdown};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
-use tonic::{Request, Response, Status, service::RoutesBuilder};
+use tonic::service::RoutesBuilder;
 
 use crate::component::{
     Addresses, Gateway, Setup, Shared, StartError,
-    dialing::{Attended, Dialers, Peering, accept, listen},
-    observe, on_reload, unchanged,
+    dialing::{DialPeer, DialerSet, RunningConnection, accept, listen},
+    events::log_and_count,
+    on_reload, unchanged,
 };
 use crate::{
-    config::{Config, LocalPort, Observability, Role},
-    connections::Connections,
-    control::observer::{Observer, Progress},
-    credentials::{DataDir, Keeper},
-    directory::Directory,
-    enrolment::EnrolmentService,
-    proxy::local::{LocalService, Outbound, SharedTarget},
-    registrations::Registrations,
-    renewal,
-    transport::{self, Close, Connection, Event, Node},
+    config::{Config, Observability, PlainPort, Role},
+    connections::ClusterConnections,
+    control::observability::{ConnectionProgress, ObservabilityControl},
+    directory::{Directory, service::DirectoryService},
+    membership::{
+        credentials::{CredentialKeeper, DataDir},
+        enrolment::EnrolmentService,
+        registrations::Registrations,
+        renewal,
+    },
+    proxy::local::{LocalProxyService, OutboundProxy, PortTarget},
+    transport::{self, CloseReason, ConnectionEvent, MeshConnection, MeshNode},
 };
-
-/// Snapshots that follow each other faster are joined, so that many clusters do not make many snapshots.
-const LEAST_SNAPSHOT_INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) async fn start(
     setup: Setup,
@@ -63,8 +58,8 @@ pub(super) async fn start(
     let directory = Arc::new(Directory::new(metrics.clone()));
     let registrations = Registrations::new(issuer.clone(), directory.clone());
     registrations.refresh().await.map_err(StartError::Other)?;
-    let connections = Arc::new(Connections::default());
-    let observer = Arc::new(Observer {
+    let connections = Arc::new(ClusterConnections::default());
+    let control = Arc::new(ObservabilityControl {
         issuer: issuer.clone(),
         registrations: registrations.clone(),
         directory: directory.clone(),
@@ -73,15 +68,16 @@ pub(super) async fn start(
     });
 
     let shutdown = shared.supervisor.shutdown();
-    let node = Node::new(transport::Settings::default(), store.clone(), observe(metrics.clone()));
+    let node =
+        MeshNode::new(transport::TransportSettings::default(), store.clone(), log_and_count(metrics.clone()));
     let enrolment = EnrolmentService::new(issuer.clone(), metrics.clone());
     let component = pki::GATEWAY.parse().expect("the constant is a good name");
     let gateways = Expectations { component: Some(component), ..Expectations::default() };
     let listener = listen(&node, &role.listen, gateways, true).await?;
     let mesh = listener.local_addr();
     let attend = {
-        let observer = observer.clone();
-        move |connection| attend(&observer, connection)
+        let control = control.clone();
+        move |connection| attend(&control, connection)
     };
     let accepted = attend.clone();
     let enrolled = enrolment.enrolled.clone();
@@ -94,14 +90,17 @@ pub(super) async fn start(
         let all_links = all_links.clone();
         let (store, metrics, directory) = (store.clone(), metrics.clone(), directory.clone());
         move |cluster: &Name| {
-            let (log, directory, cluster) = (observe(metrics.clone()), directory.clone(), cluster.clone());
-            let node = Node::new(transport::Settings::default(), store.clone(), move |event| {
+            let (log, directory, cluster) =
+                (log_and_count(metrics.clone()), directory.clone(), cluster.clone());
+            let node = MeshNode::new(transport::TransportSettings::default(), store.clone(), move |event| {
                 log(event);
                 match event {
-                    Event::ConnectFailed { error, .. } => {
+                    ConnectionEvent::ConnectFailed { error, .. } => {
                         directory.connecting_failed(&cluster, &error.to_string())
                     }
-                    Event::NameFailed { reason, .. } => directory.connecting_failed(&cluster, reason),
+                    ConnectionEvent::NameFailed { reason, .. } => {
+                        directory.connecting_failed(&cluster, reason)
+                    }
                     _ => {}
                 }
             });
@@ -109,12 +108,11 @@ pub(super) async fn start(
             node
         }
     };
-    let dialers =
-        Dialers::new(store.clone(), setup.config.transport.into(), shutdown.clone(), node_of, attend);
+    let dialers = DialerSet::new(store.clone(), setup.config.transport, shutdown.clone(), node_of, attend);
     dialers.set(&peerings(&role));
 
-    let outbound = Arc::new(Outbound::new(directory.clone(), connections.clone(), metrics.clone()));
-    let ports = Arc::new(Ports {
+    let outbound = Arc::new(OutboundProxy::new(directory.clone(), connections.clone(), metrics.clone()));
+    let ports = Arc::new(PlainPorts {
         outbound: outbound.clone(),
         options: shared.grpc_options.clone(),
         metrics: shared.grpc_metrics.clone(),
@@ -127,7 +125,7 @@ pub(super) async fn start(
     let targets = ports.addresses().await;
 
     spawn_tasks(&mut shared, &issuer, registrations, enrolled, data_dir, store);
-    let reloading = Arc::new(Reloading {
+    let reloading = Arc::new(ObservabilityReload {
         config: tokio::sync::Mutex::new(setup.config.clone()),
         dialers,
         ports: ports.clone(),
@@ -139,13 +137,13 @@ pub(super) async fn start(
 
     shared.probes.ready();
     tracing::info!(%identity, mesh = %mesh, "observability gateway");
-    let router = axum::Router::new().fallback_service(LocalService::named(outbound));
+    let router = axum::Router::new().fallback_service(LocalProxyService::named(outbound));
     let mut services = RoutesBuilder::from(router);
-    services.add_service(DirectoryServer::new(DirectoryService { directory }));
+    services.add_service(DirectoryServer::new(DirectoryService::new(directory)));
     let at_end = async move {
         ports.closed().await;
         for links in &*all_links.lock().unwrap_or_else(PoisonError::into_inner) {
-            links.close_where(Close::Shutdown, |_| true);
+            links.close_where(CloseReason::Shutdown, |_| true);
         }
     };
     let (supervisor, http, grpc) = shared.serve(services, at_end);
@@ -153,13 +151,13 @@ pub(super) async fn start(
 }
 
 /// What a reload changes.
-struct Reloading {
+struct ObservabilityReload {
     config: tokio::sync::Mutex<Config>,
-    dialers: Dialers,
-    ports: Arc<Ports>,
+    dialers: DialerSet,
+    ports: Arc<PlainPorts>,
 }
 
-impl Reloading {
+impl ObservabilityReload {
     /// Takes a new configuration, or refuses it as a whole.
     async fn apply(&self, new: Config) -> Result<(), String> {
         let mut present = self.config.lock().await;
@@ -179,32 +177,32 @@ impl Reloading {
     }
 }
 
-fn peerings(role: &Observability) -> BTreeSet<Peering> {
+fn peerings(role: &Observability) -> BTreeSet<DialPeer> {
     let of_cluster = |cluster: &crate::config::DialledCluster| {
         let name = cluster.name.clone();
         let addresses = cluster.dial.clone().into_iter();
-        addresses.map(move |address| Peering { cluster: name.clone(), address })
+        addresses.map(move |address| DialPeer { cluster: name.clone(), address })
     };
     role.clusters.iter().flat_map(of_cluster).collect()
 }
 
 /// Attends a connection in a task of its own, whoever dialled.
-fn attend(observer: &Arc<Observer>, connection: Connection) -> Attended {
+fn attend(control: &Arc<ObservabilityControl>, connection: MeshConnection) -> RunningConnection {
     let link = connection.link().clone();
-    let (progress, seen) = watch::channel(Progress::Opening);
-    let observer = observer.clone();
-    tokio::spawn(async move { observer.attend(connection, progress).await });
+    let (progress, seen) = watch::channel(ConnectionProgress::Opening);
+    let control = control.clone();
+    tokio::spawn(async move { control.attend(connection, progress).await });
     let mut up = seen.clone();
-    Attended {
+    RunningConnection {
         link,
         up: Box::pin(async move {
-            if up.wait_for(|progress| matches!(progress, Progress::Up(_))).await.is_err() {
+            if up.wait_for(|progress| matches!(progress, ConnectionProgress::Up(_))).await.is_err() {
                 // The connection ended before it was up; whoever waits learns that from the link.
                 std::future::pending::<()>().await;
             }
         }),
         drain: Box::new(move || {
-            if let Progress::Up(connection) = &*seen.borrow() {
+            if let ConnectionProgress::Up(connection) = &*seen.borrow() {
                 connection.drain();
             }
         }),
@@ -257,40 +255,16 @@ fn spawn_tasks(
         Ok::<(), BoxError>(())
     });
     let (stop, issuer) = (shared.supervisor.shutdown(), issuer.clone());
-    let keeper = Keeper::new(data_dir, store, shared.metrics.clone());
+    let keeper = CredentialKeeper::new(data_dir, store, shared.metrics.clone());
     shared.supervisor.spawn("renewal", async move {
         stop.until_triggered(keeper.keep_renewed(|| issue_own(issuer.clone()))).await;
         Ok::<(), BoxError>(())
     });
 }
 
-/// `isthmus.mesh.v1.Directory`.
-struct DirectoryService {
-    directory: Arc<Directory>,
-}
-
-#[tonic::async_trait]
-impl DirectoryApi for DirectoryService {
-    type WatchStream = Pin<Box<dyn Stream<Item = Result<DirectorySnapshot, Status>> + Send>>;
-
-    async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let mut snapshots = self.directory.watch();
-        snapshots.mark_changed();
-        let stream = futures::stream::unfold((snapshots, false), |(mut snapshots, sent)| async move {
-            if sent {
-                tokio::time::sleep(LEAST_SNAPSHOT_INTERVAL).await;
-            }
-            snapshots.changed().await.ok()?;
-            let snapshot = DirectorySnapshot::clone(&snapshots.borrow_and_update());
-            Some((Ok(snapshot), (snapshots, true)))
-        });
-        Ok(Response::new(Box::pin(stream)))
-    }
-}
-
 /// The plain ports that are open.
-struct Ports {
-    outbound: Arc<Outbound>,
+struct PlainPorts {
+    outbound: Arc<OutboundProxy>,
     options: GrpcOptions,
     metrics: GrpcMetrics,
     probes: Probes,
@@ -302,16 +276,16 @@ struct Ports {
 struct OpenPort {
     address: SocketAddr,
     /// Can be changed while the port is open.
-    target: SharedTarget,
+    target: PortTarget,
     stop: Shutdown,
 }
 
-impl Ports {
+impl PlainPorts {
     /// Opens, closes and redirects ports so that exactly these are open. Requests that run go on.
     ///
     /// # Errors
     /// Names the address that cannot be listened on; nothing was changed then.
-    async fn set(&self, wanted: &[LocalPort]) -> Result<(), StartError> {
+    async fn set(&self, wanted: &[PlainPort]) -> Result<(), StartError> {
         let mut open = self.open.lock().await;
         let mut bound = Vec::new();
         for port in wanted.iter().filter(|port| !open.contains_key(&port.listen)) {
@@ -329,8 +303,8 @@ impl Ports {
         });
         for (port, server) in bound {
             let (address, stop) = (server.local_addr(), self.stop.child());
-            let target = SharedTarget::new(port.name.clone());
-            let service = LocalService::of(self.outbound.clone(), target.clone());
+            let target = PortTarget::new(port.name.clone());
+            let service = LocalProxyService::of(self.outbound.clone(), target.clone());
             let services = RoutesBuilder::from(axum::Router::new().fallback_service(service));
             tracing::info!(target = %port.name, %address, "plain port");
             let (metrics, probes, stopped) = (self.metrics.clone(), self.probes.clone(), stop.clone());

@@ -13,8 +13,8 @@ use std::{
 use futures::Stream;
 use mesh::Peer;
 use proto::isthmus::mesh::v1::{
-    Certificate, CertificateRequest, Drain, FromCluster, FromObserver, Targets, control_server::Control,
-    from_cluster::Message as ToObserver, from_observer::Message as FromObserverMessage,
+    Certificate, CertificateRequest, Drain, FromCluster, FromObservability, Targets, control_server::Control,
+    from_cluster::Message as ToObservability, from_observability::Message as FromObservabilityMessage,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -26,22 +26,22 @@ use crate::control::{HEARTBEAT, HELLO_TIMEOUT, hello, log_hello};
 const OUTGOING: usize = 4;
 
 /// The open sessions of a cluster's gateway.
-pub(crate) struct Sessions {
-    open: Mutex<BTreeMap<u64, mpsc::Sender<Order>>>,
+pub(crate) struct ClusterSessions {
+    open: Mutex<BTreeMap<u64, mpsc::Sender<SessionCommand>>>,
     next: AtomicU64,
     count: watch::Sender<usize>,
     targets: watch::Receiver<Targets>,
 }
 
 /// What the rest of the gateway wants of a session.
-enum Order {
+enum SessionCommand {
     /// Ask for a certificate; the answer goes back as it came, or why it was refused.
     Certificate { csr: Vec<u8>, answer: oneshot::Sender<Result<Certificate, String>> },
     /// Ask for no new requests on this connection.
     Drain,
 }
 
-impl Sessions {
+impl ClusterSessions {
     /// No sessions yet; each will report `targets` and every change of them.
     pub(crate) fn new(targets: watch::Receiver<Targets>) -> Arc<Self> {
         let (count, _) = watch::channel(0);
@@ -62,7 +62,7 @@ impl Sessions {
         let orders = newest.ok_or("no observability gateway is connected")?;
         let (answer, answered) = oneshot::channel();
         let lost = || "the session ended before the answer".to_owned();
-        orders.send(Order::Certificate { csr, answer }).await.map_err(|_| lost())?;
+        orders.send(SessionCommand::Certificate { csr, answer }).await.map_err(|_| lost())?;
         answered.await.map_err(|_| lost())?
     }
 
@@ -70,15 +70,15 @@ impl Sessions {
     pub(crate) fn drain_all(&self) {
         for orders in self.lock().values() {
             // A session whose orders are full is about to end anyway.
-            let _ = orders.try_send(Order::Drain);
+            let _ = orders.try_send(SessionCommand::Drain);
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, mpsc::Sender<Order>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, mpsc::Sender<SessionCommand>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn open(self: &Arc<Self>) -> (OpenSession, mpsc::Receiver<Order>) {
+    fn open(self: &Arc<Self>) -> (OpenSession, mpsc::Receiver<SessionCommand>) {
         let (orders, receiver) = mpsc::channel(OUTGOING);
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let mut open = self.lock();
@@ -90,7 +90,7 @@ impl Sessions {
 
 /// Counts as open while it lives.
 struct OpenSession {
-    sessions: Arc<Sessions>,
+    sessions: Arc<ClusterSessions>,
     id: u64,
 }
 
@@ -104,12 +104,12 @@ impl Drop for OpenSession {
 
 /// Whether a connection's session is up, and a handle to drain that connection.
 #[derive(Default)]
-pub(crate) struct ConnectionState {
+pub(crate) struct SessionHandle {
     up: watch::Sender<bool>,
-    orders: Mutex<Option<mpsc::Sender<Order>>>,
+    orders: Mutex<Option<mpsc::Sender<SessionCommand>>>,
 }
 
-impl ConnectionState {
+impl SessionHandle {
     /// Waits until both hellos were exchanged.
     pub(crate) async fn is_up(&self) {
         // The sender lives as long as `self`, so this ends only with the condition.
@@ -119,7 +119,7 @@ impl ConnectionState {
     /// Asks the observability gateway for no new requests on this connection.
     pub(crate) fn drain(&self) {
         if let Some(orders) = &*self.orders.lock().unwrap_or_else(PoisonError::into_inner) {
-            let _ = orders.try_send(Order::Drain);
+            let _ = orders.try_send(SessionCommand::Drain);
         }
     }
 }
@@ -127,12 +127,12 @@ impl ConnectionState {
 /// Serves the control session of one connection.
 #[derive(Clone)]
 pub(crate) struct ClusterControl {
-    sessions: Arc<Sessions>,
-    connection: Arc<ConnectionState>,
+    sessions: Arc<ClusterSessions>,
+    connection: Arc<SessionHandle>,
 }
 
 impl ClusterControl {
-    pub(crate) fn new(sessions: Arc<Sessions>, connection: Arc<ConnectionState>) -> Self {
+    pub(crate) fn new(sessions: Arc<ClusterSessions>, connection: Arc<SessionHandle>) -> Self {
         Self { sessions, connection }
     }
 }
@@ -143,27 +143,27 @@ impl Control for ClusterControl {
 
     async fn session(
         &self,
-        request: Request<Streaming<FromObserver>>,
+        request: Request<Streaming<FromObservability>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let peer = Peer::of(request.extensions());
         let incoming = request.into_inner();
         let (outgoing, messages) = mpsc::channel(OUTGOING);
-        let session = Session { control: self.clone(), peer, incoming, outgoing, certificate: None };
+        let session = ClusterSession { control: self.clone(), peer, incoming, outgoing, certificate: None };
         tokio::spawn(session.run());
         Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
     }
 }
 
-struct Session {
+struct ClusterSession {
     control: ClusterControl,
     peer: Peer,
-    incoming: Streaming<FromObserver>,
+    incoming: Streaming<FromObservability>,
     outgoing: mpsc::Sender<Result<FromCluster, Status>>,
     /// Who waits for the answer to the certificate request that is under way.
     certificate: Option<oneshot::Sender<Result<Certificate, String>>>,
 }
 
-impl Session {
+impl ClusterSession {
     async fn run(mut self) {
         let why = match self.converse().await {
             Ok(()) => "closed by the observability gateway".to_owned(),
@@ -178,16 +178,16 @@ impl Session {
     }
 
     async fn converse(&mut self) -> Result<(), Status> {
-        self.send(ToObserver::Hello(hello(SystemTime::now()))).await?;
+        self.send(ToObservability::Hello(hello(SystemTime::now()))).await?;
         let first = tokio::time::timeout(HELLO_TIMEOUT, self.incoming.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("no hello in time"))??;
         match first.and_then(|first| first.message) {
-            Some(FromObserverMessage::Hello(hello)) => log_hello(&hello, &self.peer, SystemTime::now()),
+            Some(FromObservabilityMessage::Hello(hello)) => log_hello(&hello, &self.peer, SystemTime::now()),
             _ => return Err(Status::failed_precondition("the first message must be a hello")),
         }
         let mut targets = self.control.sessions.targets.clone();
         let present = targets.borrow_and_update().clone();
-        self.send(ToObserver::Targets(present)).await?;
+        self.send(ToObservability::Targets(present)).await?;
 
         let (_open, mut orders) = self.control.sessions.open();
         let handle = self.control.sessions.lock().get(&_open.id).cloned();
@@ -207,18 +207,18 @@ impl Session {
                         return Ok(());
                     }
                     let present = targets.borrow_and_update().clone();
-                    self.send(ToObserver::Targets(present)).await?;
+                    self.send(ToObservability::Targets(present)).await?;
                 }
             }
         }
     }
 
-    fn receive(&mut self, message: Option<FromObserverMessage>) {
+    fn receive(&mut self, message: Option<FromObservabilityMessage>) {
         let answer = match message {
-            Some(FromObserverMessage::Certificate(certificate)) => Ok(certificate),
-            Some(FromObserverMessage::Refused(why)) => Err(crate::directory::bounded(&why)),
+            Some(FromObservabilityMessage::Certificate(certificate)) => Ok(certificate),
+            Some(FromObservabilityMessage::Refused(why)) => Err(crate::peer_text::bounded(&why)),
             // A second hello, or a message of a later version: not for us.
-            Some(FromObserverMessage::Hello(_)) | None => return,
+            Some(FromObservabilityMessage::Hello(_)) | None => return,
         };
         if let Some(waiting) = self.certificate.take() {
             // Whoever asked may have given up.
@@ -226,17 +226,17 @@ impl Session {
         }
     }
 
-    async fn obey(&mut self, order: Order) -> Result<(), Status> {
+    async fn obey(&mut self, order: SessionCommand) -> Result<(), Status> {
         match order {
-            Order::Certificate { csr, answer } => {
+            SessionCommand::Certificate { csr, answer } => {
                 self.certificate = Some(answer);
-                self.send(ToObserver::CertificateRequest(CertificateRequest { csr: csr.into() })).await
+                self.send(ToObservability::CertificateRequest(CertificateRequest { csr: csr.into() })).await
             }
-            Order::Drain => self.send(ToObserver::Drain(Drain {})).await,
+            SessionCommand::Drain => self.send(ToObservability::Drain(Drain {})).await,
         }
     }
 
-    async fn send(&self, message: ToObserver) -> Result<(), Status> {
+    async fn send(&self, message: ToObservability) -> Result<(), Status> {
         let message = FromCluster { message: Some(message) };
         self.outgoing.send(Ok(message)).await.map_err(|_| Status::cancelled("the connection was lost"))
     }

@@ -17,8 +17,8 @@ use tokio::sync::{Notify, watch};
 use tonic::body::Body;
 
 use crate::{
-    directory::bounded,
-    proxy::{inbound::Inbound, target::TargetClient},
+    peer_text::bounded,
+    proxy::{inbound::InboundProxy, target::TargetClient},
 };
 
 /// Longest time that one answer may take.
@@ -28,14 +28,14 @@ const MAX_INFO_BYTES: usize = 1 << 20;
 
 /// Keeps [`Targets`] up to date.
 pub(crate) struct Poller {
-    inbound: Arc<Inbound>,
+    inbound: Arc<InboundProxy>,
     targets: watch::Sender<Targets>,
     interval: watch::Sender<Duration>,
     now: Notify,
 }
 
 impl Poller {
-    pub(crate) fn new(inbound: Arc<Inbound>, interval: Duration) -> Arc<Self> {
+    pub(crate) fn new(inbound: Arc<InboundProxy>, interval: Duration) -> Arc<Self> {
         let unknown = |name: &Name| Target {
             name: name.to_string(),
             last_error: "not asked yet".to_owned(),

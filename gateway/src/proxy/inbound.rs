@@ -12,13 +12,13 @@ use tonic::{Code, Status, body::Body};
 
 use crate::proxy::{
     grpc,
-    relay::{Permit, Relay, Side},
+    relay::{Relay, RelayDirection, RequestPermit},
     target::TargetClient,
 };
 use crate::{
     config::Target,
     metrics::PeerMetrics,
-    policy::{Method, Policy},
+    policy::{MeshMethod, Policy},
 };
 
 /// What a cluster offers, and under which rules. Replaced as a whole when the configuration is reloaded.
@@ -28,13 +28,13 @@ pub(crate) struct Offer {
 }
 
 /// Serves requests of the observability side.
-pub(crate) struct Inbound {
+pub(crate) struct InboundProxy {
     cluster: Name,
     offer: RwLock<Arc<Offer>>,
     running: Arc<AtomicUsize>,
 }
 
-impl Inbound {
+impl InboundProxy {
     pub(crate) fn new(cluster: Name, targets: &[Target], policy: Policy) -> Self {
         let targets = targets
             .iter()
@@ -70,10 +70,10 @@ impl Inbound {
         let offer = self.offer();
         let authority = request.uri().authority().map(|authority| authority.as_str()).unwrap_or_default();
         let name = authority.parse::<Authority>().ok();
-        let method = Method::of_request(request.uri());
+        let method = MeshMethod::of_request(request.uri());
         // Foreign text does not reach the log as it came.
         let shown = name.as_ref().map_or_else(|| "unknown".to_owned(), ToString::to_string);
-        let relay = Relay::begin(Side::Inbound, shown.clone(), method, metrics.clone(), &request);
+        let relay = Relay::begin(RelayDirection::Inbound, shown.clone(), method, metrics.clone(), &request);
 
         let Some(method) = method.filter(|method| offer.policy.methods.contains(method)) else {
             return relay.refuse(
@@ -87,7 +87,7 @@ impl Inbound {
                 .refuse(Code::NotFound, format!("{shown}: cluster {} has no such target", self.cluster));
         };
         let limit = offer.policy.max_concurrent_requests;
-        let Some(permit) = Permit::take(&self.running, limit) else {
+        let Some(permit) = RequestPermit::take(&self.running, limit) else {
             return relay.refuse(
                 Code::ResourceExhausted,
                 format!(
@@ -116,7 +116,7 @@ impl Inbound {
 /// The request as the target gets it: our own path and the configured address, never what came in.
 fn to_target(
     client: &TargetClient,
-    method: Method,
+    method: MeshMethod,
     request: Request<Body>,
 ) -> Result<Request<Body>, http::Error> {
     let (mut parts, body) = request.into_parts();

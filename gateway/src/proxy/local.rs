@@ -16,13 +16,13 @@ use tonic::{Code, Status, body::Body};
 
 use crate::proxy::{
     grpc,
-    relay::{Relay, Side},
+    relay::{Relay, RelayDirection},
 };
 use crate::{
-    connections::Connections,
+    connections::ClusterConnections,
     directory::Directory,
     metrics::GatewayMetrics,
-    policy::Method,
+    policy::MeshMethod,
     transport::{self, StreamErrorKind},
 };
 
@@ -30,16 +30,16 @@ use crate::{
 const MAX_REQUEST_BYTES: usize = 1 << 20;
 
 /// Sends requests to clusters.
-pub(crate) struct Outbound {
+pub(crate) struct OutboundProxy {
     directory: Arc<Directory>,
-    connections: Arc<Connections>,
+    connections: Arc<ClusterConnections>,
     metrics: Arc<GatewayMetrics>,
 }
 
-impl Outbound {
+impl OutboundProxy {
     pub(crate) fn new(
         directory: Arc<Directory>,
-        connections: Arc<Connections>,
+        connections: Arc<ClusterConnections>,
         metrics: Arc<GatewayMetrics>,
     ) -> Self {
         Self { directory, connections, metrics }
@@ -69,9 +69,9 @@ impl Outbound {
             let message = format!("{target}: no cluster {} is registered here", target.cluster());
             return grpc::refusal(Code::NotFound, message);
         }
-        let method = Method::of_request(request.uri());
+        let method = MeshMethod::of_request(request.uri());
         let metrics = self.metrics.peer(target.cluster());
-        let relay = Relay::begin(Side::Outbound, target.to_string(), method, metrics, &request);
+        let relay = Relay::begin(RelayDirection::Outbound, target.to_string(), method, metrics, &request);
         let Some(method) = method else {
             return relay.refuse(Code::Unimplemented, format!("{target}: the mesh carries no such method"));
         };
@@ -86,7 +86,7 @@ impl Outbound {
     async fn call(
         &self,
         target: &Authority,
-        method: Method,
+        method: MeshMethod,
         headers: HeaderMap,
         body: Body,
         sent: prometheus_client::metrics::counter::Counter,
@@ -113,7 +113,7 @@ impl Outbound {
             match connection.handler.handle(request).await {
                 Ok(response) => {
                     // The lease ends with the response: until then the connection is in use.
-                    return Ok(response.map(|body| Body::new(Leased { body, _lease: lease })));
+                    return Ok(response.map(|body| Body::new(LeasedBody { body, _lease: lease })));
                 }
                 Err(error) => {
                     let broken = matches!(error.kind(), StreamErrorKind::Lost | StreamErrorKind::Refused);
@@ -146,7 +146,7 @@ fn target_of(authority: &str) -> Option<Authority> {
 
 fn request(
     target: &Authority,
-    method: Method,
+    method: MeshMethod,
     headers: &HeaderMap,
     body: &Bytes,
 ) -> Result<Request<transport::Body>, Status> {
@@ -164,12 +164,12 @@ fn request(
 }
 
 /// The body of a response, which keeps its connection in use.
-struct Leased {
+struct LeasedBody {
     body: transport::Body,
-    _lease: crate::connections::Lease,
+    _lease: crate::connections::ConnectionLease,
 }
 
-impl http_body::Body for Leased {
+impl http_body::Body for LeasedBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -191,9 +191,9 @@ impl http_body::Body for Leased {
 
 /// The target of a plain port, which a reload may change.
 #[derive(Clone)]
-pub(crate) struct SharedTarget(Arc<RwLock<Authority>>);
+pub(crate) struct PortTarget(Arc<RwLock<Authority>>);
 
-impl SharedTarget {
+impl PortTarget {
     pub(crate) fn new(target: Authority) -> Self {
         Self(Arc::new(RwLock::new(target)))
     }
@@ -209,25 +209,25 @@ impl SharedTarget {
 
 /// The tower service behind a plain HTTP/2 port.
 #[derive(Clone)]
-pub(crate) struct LocalService {
-    outbound: Arc<Outbound>,
+pub(crate) struct LocalProxyService {
+    outbound: Arc<OutboundProxy>,
     /// The one target of a plain port; `None` where requests name theirs.
-    target: Option<SharedTarget>,
+    target: Option<PortTarget>,
 }
 
-impl LocalService {
+impl LocalProxyService {
     /// Takes requests that name their target.
-    pub(crate) fn named(outbound: Arc<Outbound>) -> Self {
+    pub(crate) fn named(outbound: Arc<OutboundProxy>) -> Self {
         Self { outbound, target: None }
     }
 
     /// Takes every request as meant for `target`.
-    pub(crate) fn of(outbound: Arc<Outbound>, target: SharedTarget) -> Self {
+    pub(crate) fn of(outbound: Arc<OutboundProxy>, target: PortTarget) -> Self {
         Self { outbound, target: Some(target) }
     }
 }
 
-impl tower::Service<Request<axum::body::Body>> for LocalService {
+impl tower::Service<Request<axum::body::Body>> for LocalProxyService {
     type Response = Response<Body>;
     type Error = std::convert::Infallible;
     type Future = BoxFuture<'static, Result<Response<Body>, std::convert::Infallible>>;

@@ -25,15 +25,15 @@ use tonic::{Code, Status, body::Body};
 
 use crate::proxy::grpc;
 use crate::{
-    metrics::{Held, PeerMetrics},
-    policy::Method,
+    metrics::{GaugeGuard, PeerMetrics},
+    policy::MeshMethod,
 };
 
 /// A request between its arrival and the end of its response.
 pub(crate) struct Relay {
     /// What the access log calls the target.
     target: String,
-    method: Option<Method>,
+    method: Option<MeshMethod>,
     metrics: PeerMetrics,
     /// Which of the peer's counters data of the response belongs to.
     response_bytes: Counter,
@@ -43,23 +43,23 @@ pub(crate) struct Relay {
     bytes: u64,
     /// `None` until the outcome is known; dropped as `None` means cancelled.
     code: Option<Code>,
-    _running: Held,
-    _permit: Option<Permit>,
+    _running: GaugeGuard,
+    _permit: Option<RequestPermit>,
 }
 
 /// Room for one request under a limit; given back when dropped.
-pub(crate) struct Permit(Arc<AtomicUsize>);
+pub(crate) struct RequestPermit(Arc<AtomicUsize>);
 
-impl Permit {
+impl RequestPermit {
     /// Takes room among at most `limit`; `None` when there is none.
     pub(crate) fn take(running: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
-        // Counted first and looked at afterwards, so that two cannot share the last place.
+        // Counted before the check, so that two requests cannot both get the last permit.
         let permit = Self(running.clone());
         (running.fetch_add(1, Ordering::Relaxed) < limit).then_some(permit)
     }
 }
 
-impl Drop for Permit {
+impl Drop for RequestPermit {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -67,7 +67,7 @@ impl Drop for Permit {
 
 /// On which side of the peer connection a gateway stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Side {
+pub(crate) enum RelayDirection {
     /// It sends requests to the peer.
     Outbound,
     /// It serves requests of the peer.
@@ -77,15 +77,15 @@ pub(crate) enum Side {
 impl Relay {
     /// Begins with a request as it arrived.
     pub(crate) fn begin<B>(
-        side: Side,
+        side: RelayDirection,
         target: String,
-        method: Option<Method>,
+        method: Option<MeshMethod>,
         metrics: PeerMetrics,
         request: &Request<B>,
     ) -> Self {
         let (request_bytes, response_bytes) = match side {
-            Side::Outbound => (metrics.sent.clone(), metrics.received.clone()),
-            Side::Inbound => (metrics.received.clone(), metrics.sent.clone()),
+            RelayDirection::Outbound => (metrics.sent.clone(), metrics.received.clone()),
+            RelayDirection::Inbound => (metrics.received.clone(), metrics.sent.clone()),
         };
         let deadline = grpc::timeout(request.headers()).map(|timeout| Box::pin(sleep(timeout)));
         let _running = metrics.stream();
@@ -105,7 +105,7 @@ impl Relay {
     }
 
     /// Holds a permit until the request is over.
-    pub(crate) fn holding(mut self, permit: Permit) -> Self {
+    pub(crate) fn holding(mut self, permit: RequestPermit) -> Self {
         self._permit = Some(permit);
         self
     }
@@ -127,7 +127,7 @@ impl Relay {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        Body::new(Counted { body: Body::new(body), bytes: self.request_bytes.clone() })
+        Body::new(CountedBody { body: Body::new(body), bytes: self.request_bytes.clone() })
     }
 
     /// Waits for the head of the response and goes on as its body.
@@ -176,7 +176,7 @@ impl Drop for Relay {
         self.metrics.request_done(self.method, code);
         tracing::debug!(
             target = self.target,
-            method = self.method.map_or("unknown", Method::name),
+            method = self.method.map_or("unknown", MeshMethod::name),
             code,
             bytes = self.bytes,
             seconds = self.began.elapsed().as_secs_f64(),
@@ -221,15 +221,15 @@ impl RelayBody {
         self.ended = true;
     }
 
-    fn poll_below(&self, context: &mut Context<'_>) -> Poll<Below> {
+    fn poll_below(&self, context: &mut Context<'_>) -> Poll<UpstreamFrame> {
         match &mut *lock(&self.body) {
-            Some(body) => Pin::new(body).poll_frame(context).map(Below::Frame),
-            None => Poll::Ready(Below::Taken),
+            Some(body) => Pin::new(body).poll_frame(context).map(UpstreamFrame::Frame),
+            None => Poll::Ready(UpstreamFrame::Taken),
         }
     }
 }
 
-enum Below {
+enum UpstreamFrame {
     Frame(Option<Result<Frame<Bytes>, Status>>),
     /// The watchdog took the body away.
     Taken,
@@ -265,7 +265,7 @@ impl http_body::Body for RelayBody {
             return this.end(&status);
         }
         match ready!(this.poll_below(context)) {
-            Below::Frame(Some(Ok(frame))) => {
+            UpstreamFrame::Frame(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
                     this.relay.response_bytes.inc_by(data.len() as u64);
                     this.relay.bytes += data.len() as u64;
@@ -275,7 +275,7 @@ impl http_body::Body for RelayBody {
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Below::Frame(Some(Err(status))) => {
+            UpstreamFrame::Frame(Some(Err(status))) => {
                 let message = format!("{}: the stream was cut: {}", this.relay.target, status.message());
                 // A reset says nothing of its cause: to the caller the target went away.
                 let code = match status.code() {
@@ -284,15 +284,15 @@ impl http_body::Body for RelayBody {
                 };
                 this.end(&Status::new(code, message))
             }
-            Below::Frame(None) if this.relay.code.is_none() => {
+            UpstreamFrame::Frame(None) if this.relay.code.is_none() => {
                 let message = format!("{}: the stream ended without a status", this.relay.target);
                 this.end(&Status::unavailable(message))
             }
-            Below::Frame(None) => {
+            UpstreamFrame::Frame(None) => {
                 this.finish();
                 Poll::Ready(None)
             }
-            Below::Taken => {
+            UpstreamFrame::Taken => {
                 let status = this.relay.deadline_exceeded();
                 this.end(&status)
             }
@@ -310,12 +310,12 @@ impl http_body::Body for RelayBody {
 }
 
 /// A body whose data is counted.
-struct Counted {
+struct CountedBody {
     body: Body,
     bytes: Counter,
 }
 
-impl http_body::Body for Counted {
+impl http_body::Body for CountedBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -356,7 +356,13 @@ mod tests {
         if let Some(timeout) = timeout {
             request.headers_mut().insert("grpc-timeout", timeout.parse().unwrap());
         }
-        Relay::begin(Side::Outbound, "scraper-0.eu-1".into(), Some(Method::Series), metrics, &request)
+        Relay::begin(
+            RelayDirection::Outbound,
+            "scraper-0.eu-1".into(),
+            Some(MeshMethod::Series),
+            metrics,
+            &request,
+        )
     }
 
     async fn run(relay: Relay, body: Body) -> Response<Body> {
@@ -392,10 +398,10 @@ mod tests {
     #[test]
     fn no_more_permits_than_the_limit_are_out_at_once() {
         let running = Arc::default();
-        let first = Permit::take(&running, 2);
-        let second = Permit::take(&running, 2);
-        assert!(first.is_some() && second.is_some() && Permit::take(&running, 2).is_none());
+        let first = RequestPermit::take(&running, 2);
+        let second = RequestPermit::take(&running, 2);
+        assert!(first.is_some() && second.is_some() && RequestPermit::take(&running, 2).is_none());
         drop(first);
-        assert!(Permit::take(&running, 2).is_some(), "a refused permit took a place");
+        assert!(RequestPermit::take(&running, 2).is_some(), "a refused permit took a place");
     }
 }

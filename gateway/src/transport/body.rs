@@ -55,7 +55,7 @@ impl Body {
         if body.is_end_stream() {
             return Self::empty();
         }
-        Self::new(Merged { inner: body, next: None })
+        Self::new(MergedBody { inner: body, next: None })
     }
 }
 
@@ -82,17 +82,17 @@ impl http_body::Body for Body {
 
 impl From<hyper::body::Incoming> for Body {
     fn from(body: hyper::body::Incoming) -> Self {
-        Self::merged(Whole { inner: body, has_trailers: false })
+        Self::merged(HyperBody { inner: body, has_trailers: false })
     }
 }
 
 /// A body of hyper's that tells a cancelled stream from one that has ended: hyper alone ends both alike.
-struct Whole {
+struct HyperBody {
     inner: hyper::body::Incoming,
     has_trailers: bool,
 }
 
-impl http_body::Body for Whole {
+impl http_body::Body for HyperBody {
     type Data = Bytes;
     type Error = StreamError;
 
@@ -121,13 +121,13 @@ impl http_body::Body for Whole {
 type PolledFrame = Option<Result<Frame<Bytes>, StreamError>>;
 
 /// Joins data that is there already; never waits for more.
-struct Merged<B> {
+struct MergedBody<B> {
     inner: B,
     /// What was met after the data that was passed on.
     next: Option<PolledFrame>,
 }
 
-impl<B> http_body::Body for Merged<B>
+impl<B> http_body::Body for MergedBody<B>
 where
     B: http_body::Body<Data = Bytes, Error = StreamError> + Unpin,
 {
@@ -139,7 +139,7 @@ where
         if let Some(next) = this.next.take() {
             return Poll::Ready(next);
         }
-        let mut held = Held::Nothing;
+        let mut held = MergeBuffer::Nothing;
         loop {
             let polled = match Pin::new(&mut this.inner).poll_frame(cx) {
                 Poll::Pending if held.is_empty() => return Poll::Pending,
@@ -179,13 +179,13 @@ where
 }
 
 /// Data on its way into one piece; a single piece is not copied.
-enum Held {
+enum MergeBuffer {
     Nothing,
     One(Bytes),
     Many(BytesMut),
 }
 
-impl Held {
+impl MergeBuffer {
     fn push(&mut self, data: Bytes) {
         if data.is_empty() {
             return;

@@ -4,58 +4,58 @@ use std::{fmt, sync::Arc};
 
 use http::Request;
 
-use crate::transport::{Body, Close, Handler, Link, handler::HandlerFuture};
+use crate::transport::{Body, CloseReason, Handler, MeshLink, handler::HandlerFuture};
 
 /// Sends requests on a connection. Clones share it; it is closed when the last clone and the last response are gone,
 /// which is how a connection that was replaced by a better one ends: after its last stream.
 #[derive(Clone)]
-pub struct Client {
-    shared: Arc<Shared>,
+pub struct MeshClient {
+    shared: Arc<ClientState>,
 }
 
-struct Shared {
-    link: Link,
-    sender: Box<dyn Sender>,
+struct ClientState {
+    link: MeshLink,
+    sender: Box<dyn RequestSender>,
 }
 
 /// A protocol's way to send a request.
-pub(super) trait Sender: Send + Sync + 'static {
-    /// `keep` lives as long as the response: it counts the stream and keeps the connection open.
-    fn send(&self, request: Request<Body>, keep: Keep) -> HandlerFuture;
+pub(super) trait RequestSender: Send + Sync + 'static {
+    /// `open_stream` lives as long as the response: it counts the stream and keeps the connection open.
+    fn send(&self, request: Request<Body>, open_stream: OpenStream) -> HandlerFuture;
 }
 
 /// Held by everything that still needs the connection.
-pub(super) struct Keep {
+pub(super) struct OpenStream {
     _stream: super::link::StreamGuard,
-    _client: Client,
+    _client: MeshClient,
 }
 
-impl Client {
-    pub(super) fn new(link: Link, sender: impl Sender) -> Self {
-        Self { shared: Arc::new(Shared { link, sender: Box::new(sender) }) }
+impl MeshClient {
+    pub(super) fn new(link: MeshLink, sender: impl RequestSender) -> Self {
+        Self { shared: Arc::new(ClientState { link, sender: Box::new(sender) }) }
     }
 
     /// The connection below.
-    pub fn link(&self) -> &Link {
+    pub fn link(&self) -> &MeshLink {
         &self.shared.link
     }
 }
 
-impl Handler for Client {
+impl Handler for MeshClient {
     fn handle(&self, request: Request<Body>) -> HandlerFuture {
-        let keep = Keep { _stream: self.shared.link.stream(), _client: self.clone() };
-        self.shared.sender.send(request, keep)
+        let open_stream = OpenStream { _stream: self.shared.link.stream(), _client: self.clone() };
+        self.shared.sender.send(request, open_stream)
     }
 }
 
-impl Drop for Shared {
+impl Drop for ClientState {
     fn drop(&mut self) {
-        self.link.close(Close::Done);
+        self.link.close(CloseReason::Done);
     }
 }
 
-impl fmt::Debug for Client {
+impl fmt::Debug for MeshClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Client({:?})", self.link())
+        write!(f, "MeshClient({:?})", self.link())
     }
 }

@@ -7,14 +7,16 @@ use rustls_pki_types::CertificateDer;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
-use crate::transport::{Client, Close, ConnectError, Failure, Handler, Link, Node, h2, h3};
+use crate::transport::{
+    CloseReason, ConnectError, ConnectionFailure, Handler, MeshClient, MeshLink, MeshNode, h2, h3,
+};
 
-/// A connection to a peer that has proved who it is. It becomes a [`Client`] or is [served](Self::serve), whoever
+/// A connection to a peer that has proved who it is. It becomes a [`MeshClient`] or is [served](Self::serve), whoever
 /// dialled; dropped without either it is closed.
 #[derive(Debug)]
-pub struct Connection {
-    link: Link,
-    node: Node,
+pub struct MeshConnection {
+    link: MeshLink,
+    node: MeshNode,
     /// Taken when the connection gets its role.
     io: Option<Io>,
 }
@@ -25,9 +27,9 @@ enum Io {
     Tcp(Box<TlsStream<TcpStream>>),
 }
 
-impl Connection {
+impl MeshConnection {
     pub(super) fn quic(
-        node: &Node,
+        node: &MeshNode,
         quic: quinn::Connection,
         expectations: &Expectations,
         dialled: bool,
@@ -40,16 +42,16 @@ impl Connection {
                 ConnectError {
                     address: remote,
                     transport: mesh::Transport::Quic,
-                    failure: Failure::Refused,
+                    failure: ConnectionFailure::Refused,
                     reason: refused.to_string(),
                 }
             })?;
-        let link = Link::open(node, peer, remote, dialled, Some(quic.clone()));
+        let link = node.open_link(peer, remote, dialled, Some(quic.clone()));
         Ok(Self { link, node: node.clone(), io: Some(Io::Quic(quic)) })
     }
 
     pub(super) fn tcp(
-        node: &Node,
+        node: &MeshNode,
         tls: TlsStream<TcpStream>,
         remote: SocketAddr,
         expectations: &Expectations,
@@ -59,15 +61,15 @@ impl Connection {
         let peer = identify(node, chain, expectations).map_err(|refused| ConnectError {
             address: remote,
             transport: mesh::Transport::Tcp,
-            failure: Failure::Refused,
+            failure: ConnectionFailure::Refused,
             reason: refused.to_string(),
         })?;
-        let link = Link::open(node, peer, remote, dialled, None);
+        let link = node.open_link(peer, remote, dialled, None);
         Ok(Self { link, node: node.clone(), io: Some(Io::Tcp(Box::new(tls))) })
     }
 
     /// Who is there, and how to end it.
-    pub fn link(&self) -> &Link {
+    pub fn link(&self) -> &MeshLink {
         &self.link
     }
 
@@ -78,7 +80,7 @@ impl Connection {
     ///
     /// # Errors
     /// When the connection broke meanwhile.
-    pub async fn client(mut self) -> Result<Client, ConnectError> {
+    pub async fn client(mut self) -> Result<MeshClient, ConnectError> {
         match self.io.take() {
             Some(Io::Quic(quic)) => h3::client(quic, self.link.clone(), &self.node.settings).await,
             Some(Io::Tcp(tls)) => h2::client(*tls, self.link.clone(), &self.node.settings).await,
@@ -87,7 +89,7 @@ impl Connection {
     }
 
     /// Makes this side the one that answers: every request goes to `handler`, until the link is closed.
-    pub fn serve(mut self, handler: Arc<dyn Handler>) -> Link {
+    pub fn serve(mut self, handler: Arc<dyn Handler>) -> MeshLink {
         match self.io.take() {
             Some(Io::Quic(quic)) => {
                 tokio::spawn(h3::serve(quic, self.link.clone(), handler, self.node.settings.clone()));
@@ -101,10 +103,10 @@ impl Connection {
     }
 }
 
-impl Drop for Connection {
+impl Drop for MeshConnection {
     fn drop(&mut self) {
         if self.io.is_some() {
-            self.link.close(Close::Done);
+            self.link.close(CloseReason::Done);
         }
     }
 }
@@ -112,7 +114,7 @@ impl Drop for Connection {
 /// Reads the peer's identity from the chain that the handshake verified, and checks it once more: rustls keeps no
 /// verdict, and the second look costs one signature.
 fn identify(
-    node: &Node,
+    node: &MeshNode,
     chain: &[CertificateDer<'_>],
     expectations: &Expectations,
 ) -> Result<PeerIdentity, RefusedCertificate> {

@@ -18,7 +18,8 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use crate::transport::{
-    Closed, ConnectError, Connection, Event, Failure, Link, Node, Preference,
+    ConnectError, ConnectionEnd, ConnectionEvent, ConnectionFailure, MeshConnection, MeshLink, MeshNode,
+    TransportChoice,
     listener::bind_udp,
     settings::{ALPN_QUIC, ALPN_TCP, tune_tcp},
 };
@@ -30,24 +31,24 @@ const GOOD_AFTER: Duration = Duration::from_secs(10);
 
 /// Whom to dial.
 #[derive(Debug, Clone)]
-pub struct Target {
+pub struct DialTarget {
     /// `host:port`; resolved anew for each attempt.
     pub address: String,
     /// Who must be there.
     pub expectations: Expectations,
     /// By what way.
-    pub preference: Preference,
+    pub transport_choice: TransportChoice,
 }
 
 /// Dials a peer again and again, for as long as it lives.
 pub struct Dialer {
-    node: Node,
-    target: Target,
+    node: MeshNode,
+    target: DialTarget,
     quic: quinn::ClientConfig,
     tcp: TlsConnector,
     /// One socket per address family, made when first needed.
     endpoints: [Option<quinn::Endpoint>; 2],
-    current: Option<Link>,
+    current: Option<MeshLink>,
     probe_at: Instant,
     /// Attempts since the last good connection.
     attempts: u32,
@@ -58,7 +59,7 @@ impl Dialer {
     ///
     /// # Errors
     /// When TLS cannot be set up, which only a broken crypto provider causes.
-    pub fn new(node: &Node, target: Target) -> io::Result<Self> {
+    pub fn new(node: &MeshNode, target: DialTarget) -> io::Result<Self> {
         let tls =
             |alpn| client_config(&node.store, target.expectations.clone(), &[alpn]).map_err(io::Error::other);
         let crypto = QuicClientConfig::try_from(tls(ALPN_QUIC)?).map_err(io::Error::other)?;
@@ -85,7 +86,7 @@ impl Dialer {
     ///
     /// # Cancel safety
     /// Dropping it ends the attempt; the next call starts another.
-    pub async fn next(&mut self) -> Connection {
+    pub async fn next(&mut self) -> MeshConnection {
         loop {
             if let Some(link) = self.current.clone() {
                 let Some(closed) = self.until_closed(&link).await else {
@@ -95,7 +96,8 @@ impl Dialer {
                     }
                 };
                 self.current = None;
-                let refused = matches!(closed, Closed::There { failure: Failure::Refused, .. });
+                let refused =
+                    matches!(closed, ConnectionEnd::There { failure: ConnectionFailure::Refused, .. });
                 self.attempts =
                     if refused || link.age() < GOOD_AFTER { self.attempts.saturating_add(1) } else { 0 };
                 // After the loss of a gateway all its peers come back at once: spread them.
@@ -107,11 +109,11 @@ impl Dialer {
                     self.attempts = self.attempts.saturating_add(1);
                     let retry_after = self.random_wait();
                     match &failed {
-                        Failed::Name(reason) => {
-                            (self.node.observer)(&Event::NameFailed { reason, retry_after });
+                        DialError::Name(reason) => {
+                            (self.node.events)(&ConnectionEvent::NameFailed { reason, retry_after });
                         }
-                        Failed::Connect(error) => {
-                            (self.node.observer)(&Event::ConnectFailed { error, retry_after });
+                        DialError::Connect(error) => {
+                            (self.node.events)(&ConnectionEvent::ConnectFailed { error, retry_after });
                         }
                     }
                     sleep(retry_after).await;
@@ -120,15 +122,15 @@ impl Dialer {
         }
     }
 
-    fn take(&mut self, connection: Connection) -> Connection {
+    fn take(&mut self, connection: MeshConnection) -> MeshConnection {
         self.current = Some(connection.link().clone());
         self.probe_at = Instant::now() + self.node.settings.probe_quic_every;
         connection
     }
 
     /// Waits for the end of `link`; `None` when QUIC should be tried instead of it.
-    async fn until_closed(&self, link: &Link) -> Option<Closed> {
-        if link.transport() == Transport::Quic || self.target.preference != Preference::Auto {
+    async fn until_closed(&self, link: &MeshLink) -> Option<ConnectionEnd> {
+        if link.transport() == Transport::Quic || self.target.transport_choice != TransportChoice::Auto {
             return Some(link.closed().await);
         }
         tokio::select! {
@@ -138,11 +140,11 @@ impl Dialer {
     }
 
     /// Tries QUIC while TCP works; failure changes nothing.
-    async fn probe(&mut self) -> Option<Connection> {
+    async fn probe(&mut self) -> Option<MeshConnection> {
         self.probe_at = Instant::now() + self.node.settings.probe_quic_every;
         for address in self.resolve().await.ok()? {
             if let Ok(connection) = self.dial_quic(address).await {
-                (self.node.observer)(&Event::Recovered { address });
+                (self.node.events)(&ConnectionEvent::Recovered { address });
                 return Some(connection);
             }
         }
@@ -167,17 +169,17 @@ impl Dialer {
         }
     }
 
-    async fn dial_name(&mut self) -> Result<Connection, Failed> {
-        let mut last = Failed::Name(String::new());
-        for address in self.resolve().await.map_err(Failed::Name)? {
-            let dialled = match self.target.preference {
-                Preference::Auto => self.dial(address).await,
-                Preference::QuicOnly => self.dial_quic(address).await,
-                Preference::TcpOnly => self.dial_tcp(address).await,
+    async fn dial_name(&mut self) -> Result<MeshConnection, DialError> {
+        let mut last = DialError::Name(String::new());
+        for address in self.resolve().await.map_err(DialError::Name)? {
+            let dialled = match self.target.transport_choice {
+                TransportChoice::Auto => self.dial(address).await,
+                TransportChoice::Quic => self.dial_quic(address).await,
+                TransportChoice::Tcp => self.dial_tcp(address).await,
             };
             match dialled {
                 Ok(connection) => return Ok(connection),
-                Err(error) => last = Failed::Connect(error),
+                Err(error) => last = DialError::Connect(error),
             }
         }
         Err(last)
@@ -185,14 +187,14 @@ impl Dialer {
 
     /// QUIC, and TCP beside it once QUIC has not answered for a while. QUIC is not given up then: on a long link its
     /// answer may just be late, and a refusal that comes late still counts.
-    async fn dial(&mut self, address: SocketAddr) -> Result<Connection, ConnectError> {
+    async fn dial(&mut self, address: SocketAddr) -> Result<MeshConnection, ConnectError> {
         // Without a UDP socket of our own there is no UDP answer either, which is what dialling then says.
         let _ = self.endpoint(address);
         let this = &*self;
         let mut quic = std::pin::pin!(this.dial_quic_at(address));
         let quic_may_answer = tokio::select! {
             dialled = &mut quic => match dialled {
-                Err(error) if error.failure == Failure::NoAnswer => false,
+                Err(error) if error.failure == ConnectionFailure::NoAnswer => false,
                 decided => return decided,
             },
             () = sleep(this.node.settings.fallback_after) => true,
@@ -202,11 +204,11 @@ impl Dialer {
             tokio::select! {
                 biased;
                 dialled = &mut quic => match dialled {
-                    Err(error) if error.failure == Failure::NoAnswer => tcp.await,
+                    Err(error) if error.failure == ConnectionFailure::NoAnswer => tcp.await,
                     decided => return decided,
                 },
                 dialled = &mut tcp => match dialled {
-                    Err(error) if error.failure != Failure::Refused => return quic.await,
+                    Err(error) if error.failure != ConnectionFailure::Refused => return quic.await,
                     decided => decided,
                 },
             }
@@ -214,12 +216,12 @@ impl Dialer {
             tcp.await
         };
         if dialled.is_ok() {
-            (this.node.observer)(&Event::FellBack { address });
+            (this.node.events)(&ConnectionEvent::FellBack { address });
         }
         dialled
     }
 
-    async fn dial_quic(&mut self, address: SocketAddr) -> Result<Connection, ConnectError> {
+    async fn dial_quic(&mut self, address: SocketAddr) -> Result<MeshConnection, ConnectError> {
         self.endpoint(address)?;
         self.dial_quic_at(address).await
     }
@@ -240,31 +242,32 @@ impl Dialer {
                     Arc::new(quinn::TokioRuntime),
                 )
             });
-            *endpoint =
-                Some(made.map_err(|error| self::error(address, Failure::NoAnswer, error.to_string()))?);
+            *endpoint = Some(
+                made.map_err(|error| self::error(address, ConnectionFailure::NoAnswer, error.to_string()))?,
+            );
         }
         Ok(())
     }
 
-    async fn dial_quic_at(&self, address: SocketAddr) -> Result<Connection, ConnectError> {
+    async fn dial_quic_at(&self, address: SocketAddr) -> Result<MeshConnection, ConnectError> {
         let Some(endpoint) = &self.endpoints[usize::from(address.is_ipv6())] else {
-            return Err(error(address, Failure::NoAnswer, "no UDP socket".into()));
+            return Err(error(address, ConnectionFailure::NoAnswer, "no UDP socket".into()));
         };
         let connecting = endpoint
             .connect_with(self.quic.clone(), address, &address.ip().to_string())
-            .map_err(|e| error(address, Failure::Lost, e.to_string()))?;
+            .map_err(|e| error(address, ConnectionFailure::Lost, e.to_string()))?;
         let patience = self.node.settings.handshake_timeout;
         let quic = match timeout(patience, connecting).await {
             Ok(connected) => connected.map_err(|e| ConnectError::quic(address, &e))?,
             Err(_) => {
                 let reason = format!("no answer within {} s", patience.as_secs_f32());
-                return Err(error(address, Failure::NoAnswer, reason));
+                return Err(error(address, ConnectionFailure::NoAnswer, reason));
             }
         };
-        Connection::quic(&self.node, quic, &self.target.expectations, true)
+        MeshConnection::quic(&self.node, quic, &self.target.expectations, true)
     }
 
-    async fn dial_tcp(&self, address: SocketAddr) -> Result<Connection, ConnectError> {
+    async fn dial_tcp(&self, address: SocketAddr) -> Result<MeshConnection, ConnectError> {
         let patience = self.node.settings.handshake_timeout;
         let connecting = async {
             let stream = TcpStream::connect(address).await?;
@@ -276,16 +279,16 @@ impl Dialer {
             Ok(connected) => connected.map_err(|e| ConnectError::tcp(address, &e))?,
             Err(_) => {
                 return Err(refused(
-                    Failure::NoAnswer,
+                    ConnectionFailure::NoAnswer,
                     format!("no answer within {} s", patience.as_secs_f32()),
                 ));
             }
         };
         // A peer that names no protocol is not one of ours, or somebody has stripped the name.
         if stream.get_ref().1.alpn_protocol() != Some(ALPN_TCP) {
-            return Err(refused(Failure::Refused, "the peer did not agree to speak h2".into()));
+            return Err(refused(ConnectionFailure::Refused, "the peer did not agree to speak h2".into()));
         }
-        Connection::tcp(&self.node, stream.into(), address, &self.target.expectations, true)
+        MeshConnection::tcp(&self.node, stream.into(), address, &self.target.expectations, true)
     }
 }
 
@@ -298,12 +301,12 @@ impl std::fmt::Debug for Dialer {
     }
 }
 
-fn error(address: SocketAddr, failure: Failure, reason: String) -> ConnectError {
+fn error(address: SocketAddr, failure: ConnectionFailure, reason: String) -> ConnectError {
     ConnectError { address, transport: Transport::Quic, failure, reason }
 }
 
 /// Why an attempt came to nothing.
-enum Failed {
+enum DialError {
     Name(String),
     Connect(ConnectError),
 }

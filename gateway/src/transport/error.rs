@@ -118,7 +118,7 @@ impl From<StreamError> for Status {
 
 /// What became of an attempt to connect, or of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
+pub enum ConnectionFailure {
     /// Nobody answered in time, or the port is closed: the other transport may fare better.
     NoAnswer,
     /// Somebody answered and one of us did not want the other: certificate, protocol, authorisation. Trying the other
@@ -137,7 +137,7 @@ pub struct ConnectError {
     /// The way tried.
     pub transport: Transport,
     /// What a dialer can do about it.
-    pub failure: Failure,
+    pub failure: ConnectionFailure,
     /// Why.
     pub reason: String,
 }
@@ -155,28 +155,28 @@ impl ConnectError {
 }
 
 /// Sorts the end of a QUIC connection.
-pub(super) fn of_quic(error: &quinn::ConnectionError) -> (Failure, String) {
+pub(super) fn of_quic(error: &quinn::ConnectionError) -> (ConnectionFailure, String) {
     use quinn::ConnectionError as E;
     // A TLS alert travels as 0x100 plus its number.
     let is_tls = |code: quinn::TransportErrorCode| (0x100..0x200).contains(&u64::from(code));
     match error {
-        E::TimedOut => (Failure::NoAnswer, "no answer".into()),
+        E::TimedOut => (ConnectionFailure::NoAnswer, "no answer".into()),
         E::TransportError(e) if is_tls(e.code) || e.reason.starts_with("TLS error") => {
-            (Failure::Refused, plain(&e.reason).to_owned())
+            (ConnectionFailure::Refused, plain(&e.reason).to_owned())
         }
         E::ConnectionClosed(e) if is_tls(e.error_code) => {
             let reason = String::from_utf8_lossy(&e.reason);
-            (Failure::Refused, format!("refused by the peer: {}", plain(&reason).escape_debug()))
+            (ConnectionFailure::Refused, format!("refused by the peer: {}", plain(&reason).escape_debug()))
         }
         E::ConnectionClosed(e) if e.error_code == quinn::TransportErrorCode::CONNECTION_REFUSED => {
-            (Failure::Refused, "the peer takes no more connections now".into())
+            (ConnectionFailure::Refused, "the peer takes no more connections now".into())
         }
-        E::VersionMismatch => (Failure::Refused, error.to_string()),
+        E::VersionMismatch => (ConnectionFailure::Refused, error.to_string()),
         E::ApplicationClosed(e) => (
-            Failure::Lost,
+            ConnectionFailure::Lost,
             format!("closed by the peer: {}", String::from_utf8_lossy(&e.reason).escape_debug()),
         ),
-        _ => (Failure::Lost, error.to_string()),
+        _ => (ConnectionFailure::Lost, error.to_string()),
     }
 }
 
@@ -187,22 +187,22 @@ fn plain(reason: &str) -> &str {
 }
 
 /// Sorts an error on a TCP connection or in its TLS handshake.
-pub(super) fn of_io(error: &std::io::Error) -> (Failure, String) {
+pub(super) fn of_io(error: &std::io::Error) -> (ConnectionFailure, String) {
     use std::io::ErrorKind as K;
     if let Some(tls) = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) {
         return of_tls(tls);
     }
     match error.kind() {
         K::ConnectionRefused | K::HostUnreachable | K::NetworkUnreachable | K::TimedOut => {
-            (Failure::NoAnswer, error.to_string())
+            (ConnectionFailure::NoAnswer, error.to_string())
         }
         // rustls adds a link to its manual where a connection ends without TLS' goodbye, as that of a killed peer does.
-        K::UnexpectedEof => (Failure::Lost, "the peer is gone without a goodbye".to_owned()),
-        _ => (Failure::Lost, error.to_string()),
+        K::UnexpectedEof => (ConnectionFailure::Lost, "the peer is gone without a goodbye".to_owned()),
+        _ => (ConnectionFailure::Lost, error.to_string()),
     }
 }
 
-fn of_tls(error: &rustls::Error) -> (Failure, String) {
+fn of_tls(error: &rustls::Error) -> (ConnectionFailure, String) {
     let reason = match (identity::RefusedCertificate::find_in(error), error) {
         (Some(refused), _) => refused.to_string(),
         (None, rustls::Error::InvalidMessage(_)) => "it does not speak TLS".to_owned(),
@@ -212,14 +212,14 @@ fn of_tls(error: &rustls::Error) -> (Failure, String) {
         (None, rustls::Error::AlertReceived(alert)) => format!("refused by the peer: {alert:?}"),
         (None, other) => other.to_string(),
     };
-    (Failure::Refused, reason)
+    (ConnectionFailure::Refused, reason)
 }
 
 /// Sorts the end of an HTTP/2 connection.
-pub(super) fn of_hyper(error: &hyper::Error) -> (Failure, String) {
+pub(super) fn of_hyper(error: &hyper::Error) -> (ConnectionFailure, String) {
     match sources(error).find_map(|e| e.downcast_ref::<std::io::Error>()) {
         Some(io) => of_io(io),
-        None => (Failure::Lost, root_cause(error).to_string()),
+        None => (ConnectionFailure::Lost, root_cause(error).to_string()),
     }
 }
 

@@ -15,7 +15,7 @@ use identity::PeerIdentity;
 use mesh::{Peer, Transport};
 use tokio::sync::watch;
 
-use crate::transport::{Event, Failure, Node, error::of_quic};
+use crate::transport::error::{ConnectionFailure, of_quic};
 
 /// How often the wall clock is looked at while waiting for a certificate to expire: clocks can be set meanwhile.
 const CLOCK_CHECK: Duration = Duration::from_secs(30);
@@ -27,14 +27,14 @@ const CLOSE_GRACE: Duration = Duration::from_secs(1);
 const CUTS_WINDOW: Duration = Duration::from_secs(10);
 
 /// Requests that ended before their answers in the present window.
-struct Cuts {
+struct CutRequests {
     since: Instant,
     count: u32,
 }
 
 /// Why we close a connection; a QUIC peer is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Close {
+pub enum CloseReason {
     /// Nothing is wrong: it is not needed any more.
     Done,
     /// This gateway stops.
@@ -49,7 +49,7 @@ pub enum Close {
     Misbehaved,
 }
 
-impl Close {
+impl CloseReason {
     /// The application error code on QUIC. `Done` is HTTP/3's own; the rest lies beyond all codes of HTTP/3.
     fn code(self) -> u32 {
         match self {
@@ -76,19 +76,19 @@ impl Close {
 
 /// How a connection ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Closed {
+pub enum ConnectionEnd {
     /// We closed it.
-    Here(Close),
+    Here(CloseReason),
     /// The peer or the network did.
     There {
         /// Sorted by what to do about it.
-        failure: Failure,
+        failure: ConnectionFailure,
         /// In one line, without the peer's name.
         reason: String,
     },
 }
 
-impl fmt::Display for Closed {
+impl fmt::Display for ConnectionEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Here(close) => f.write_str(close.reason()),
@@ -99,11 +99,11 @@ impl fmt::Display for Closed {
 
 /// A handle on a connection. Clones are cheap; none of them keeps the connection open.
 #[derive(Clone)]
-pub struct Link {
-    shared: Arc<Shared>,
+pub struct MeshLink {
+    shared: Arc<LinkState>,
 }
 
-struct Shared {
+struct LinkState {
     id: u64,
     peer: PeerIdentity,
     transport: Transport,
@@ -111,24 +111,25 @@ struct Shared {
     dialled: bool,
     since: Instant,
     streams: AtomicUsize,
-    cuts: Mutex<Cuts>,
+    cuts: Mutex<CutRequests>,
     max_cut_streams: u32,
     quic: Option<quinn::Connection>,
-    closed: watch::Sender<Option<Closed>>,
+    closed: watch::Sender<Option<ConnectionEnd>>,
 }
 
-impl Link {
-    /// Puts a new connection among the node's links and watches it to its end.
+impl MeshLink {
+    /// Adds a new connection to `links` and watches it until it ends.
     pub(super) fn open(
-        node: &Node,
+        links: &MeshLinks,
         peer: PeerIdentity,
         remote: SocketAddr,
         dialled: bool,
         quic: Option<quinn::Connection>,
+        max_cut_streams: u32,
     ) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         let link = Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(LinkState {
                 id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
                 peer,
                 transport: if quic.is_some() { Transport::Quic } else { Transport::Tcp },
@@ -136,15 +137,14 @@ impl Link {
                 dialled,
                 since: Instant::now(),
                 streams: AtomicUsize::new(0),
-                cuts: Mutex::new(Cuts { since: Instant::now(), count: 0 }),
-                max_cut_streams: node.settings.max_cut_streams,
+                cuts: Mutex::new(CutRequests { since: Instant::now(), count: 0 }),
+                max_cut_streams,
                 quic,
                 closed: watch::Sender::new(None),
             }),
         };
-        node.links.insert(link.clone());
-        (node.observer)(&Event::Connected(&link));
-        tokio::spawn(watch_over(link.clone(), node.links.clone()));
+        links.insert(link.clone());
+        tokio::spawn(watch_over(link.clone(), links.clone()));
         link
     }
 
@@ -198,8 +198,8 @@ impl Link {
     }
 
     /// Ends the connection and every stream on it. The first reason counts.
-    pub fn close(&self, why: Close) {
-        self.end(Closed::Here(why));
+    pub fn close(&self, why: CloseReason) {
+        self.end(ConnectionEnd::Here(why));
     }
 
     /// Whether it has ended.
@@ -208,16 +208,16 @@ impl Link {
     }
 
     /// Waits for its end, whoever ends it.
-    pub async fn closed(&self) -> Closed {
+    pub async fn closed(&self) -> ConnectionEnd {
         let mut closed = self.shared.closed.subscribe();
         match closed.wait_for(Option::is_some).await {
-            Ok(closed) => closed.clone().unwrap_or(Closed::Here(Close::Done)),
-            Err(_) => Closed::Here(Close::Done),
+            Ok(closed) => closed.clone().unwrap_or(ConnectionEnd::Here(CloseReason::Done)),
+            Err(_) => ConnectionEnd::Here(CloseReason::Done),
         }
     }
 
     /// Notes how it ended; a transport's task calls this.
-    pub(super) fn end(&self, how: Closed) {
+    pub(super) fn end(&self, how: ConnectionEnd) {
         let first = self.shared.closed.send_if_modified(|closed| {
             let first = closed.is_none();
             if first {
@@ -227,8 +227,8 @@ impl Link {
         });
         if let (true, Some(quic)) = (first, &self.shared.quic) {
             let why = match how {
-                Closed::Here(why) => why,
-                Closed::There { .. } => Close::Done,
+                ConnectionEnd::Here(why) => why,
+                ConnectionEnd::There { .. } => CloseReason::Done,
             };
             quic.close(why.code().into(), why.reason().as_bytes());
         }
@@ -251,26 +251,26 @@ impl Link {
         let too_many = {
             let mut cuts = self.shared.cuts.lock().unwrap_or_else(PoisonError::into_inner);
             if cuts.since.elapsed() > CUTS_WINDOW {
-                *cuts = Cuts { since: Instant::now(), count: 0 };
+                *cuts = CutRequests { since: Instant::now(), count: 0 };
             }
             cuts.count = cuts.count.saturating_add(1);
             cuts.count > self.shared.max_cut_streams
         };
         if too_many {
-            self.close(Close::Misbehaved);
+            self.close(CloseReason::Misbehaved);
         }
     }
 }
 
-impl fmt::Debug for Link {
+impl fmt::Debug for MeshLink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Link({} {} at {})", self.id(), self.peer(), self.remote())
+        write!(f, "MeshLink({} {} at {})", self.id(), self.peer(), self.remote())
     }
 }
 
 /// An open request.
 pub(super) struct StreamGuard {
-    link: Link,
+    link: MeshLink,
 }
 
 impl Drop for StreamGuard {
@@ -301,7 +301,7 @@ impl Drop for ServedGuard {
 }
 
 /// Ends a connection when its peer's certificate does, and takes it off the list when it has ended.
-async fn watch_over(link: Link, links: Links) {
+async fn watch_over(link: MeshLink, links: MeshLinks) {
     let broken = async {
         match &link.shared.quic {
             Some(quic) => quic.closed().await,
@@ -317,10 +317,10 @@ async fn watch_over(link: Link, links: Links) {
             }
             let (failure, reason) = of_quic(&error);
             // On a connection that was there, silence is a loss like any other.
-            let failure = if failure == Failure::NoAnswer { Failure::Lost } else { failure };
-            link.end(Closed::There { failure, reason });
+            let failure = if failure == ConnectionFailure::NoAnswer { ConnectionFailure::Lost } else { failure };
+            link.end(ConnectionEnd::There { failure, reason });
         }
-        () = expiry(link.identity().not_after) => link.close(Close::Expired),
+        () = expiry(link.identity().not_after) => link.close(CloseReason::Expired),
         _ = link.closed() => {}
     }
     links.remove(link.id());
@@ -334,25 +334,25 @@ async fn expiry(not_after: SystemTime) {
 
 /// The connections there are now.
 #[derive(Clone, Default)]
-pub struct Links {
-    links: Arc<Mutex<HashMap<u64, Link>>>,
+pub struct MeshLinks {
+    links: Arc<Mutex<HashMap<u64, MeshLink>>>,
 }
 
-impl Links {
+impl MeshLinks {
     /// All of them, oldest first.
-    pub fn list(&self) -> Vec<Link> {
-        let mut links: Vec<Link> = self.lock().values().cloned().collect();
-        links.sort_by_key(Link::id);
+    pub fn list(&self) -> Vec<MeshLink> {
+        let mut links: Vec<MeshLink> = self.lock().values().cloned().collect();
+        links.sort_by_key(MeshLink::id);
         links
     }
 
     /// Closes those that `wanted` picks; says how many.
-    pub fn close_where(&self, why: Close, wanted: impl Fn(&Link) -> bool) -> usize {
+    pub fn close_where(&self, why: CloseReason, wanted: impl Fn(&MeshLink) -> bool) -> usize {
         // The list is copied first: closing wakes tasks that want the lock.
         self.list().into_iter().filter(wanted).inspect(|link| link.close(why)).count()
     }
 
-    fn insert(&self, link: Link) {
+    fn insert(&self, link: MeshLink) {
         self.lock().insert(link.id(), link);
     }
 
@@ -360,12 +360,12 @@ impl Links {
         self.lock().remove(&id);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Link>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, MeshLink>> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl fmt::Debug for Links {
+impl fmt::Debug for MeshLinks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.list()).finish()
     }

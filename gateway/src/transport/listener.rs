@@ -16,12 +16,12 @@ use tokio::{
 use tokio_rustls::{LazyConfigAcceptor, TlsStream};
 
 use crate::transport::{
-    Connection, Event, Node,
+    ConnectionEvent, MeshConnection, MeshNode,
     error::{of_io, of_quic},
     settings::{ALPN_ENROLMENT, ALPN_QUIC, ALPN_TCP, tune_tcp},
 };
 
-/// Connections that wait to be taken by [`Listener::accept`]; handshakes wait when there are more.
+/// Connections that wait to be taken by [`MeshListener::accept`]; handshakes wait when there are more.
 const WAITING: usize = 64;
 /// Datagrams held of all QUIC handshakes that wait to be looked at.
 const INCOMING_BUFFER_BYTES: u64 = 16 << 20;
@@ -34,9 +34,9 @@ const PORT_TRIES: usize = 16;
 
 /// What a listener yields.
 #[derive(Debug)]
-pub enum Inbound {
+pub enum AcceptedConnection {
     /// A peer that has proved who it is.
-    Peer(Connection),
+    Peer(MeshConnection),
     /// Somebody who wants to join and has proved nothing yet. The stream carries HTTP/2.
     Enrolment {
         /// TLS without a client certificate.
@@ -49,22 +49,22 @@ pub enum Inbound {
 /// Takes QUIC and TCP connections on one port. Dropping it frees the port for new connections; those that were taken
 /// live on.
 #[derive(Debug)]
-pub struct Listener {
+pub struct MeshListener {
     local: SocketAddr,
-    inbound: mpsc::Receiver<Inbound>,
+    inbound: mpsc::Receiver<AcceptedConnection>,
     endpoint: quinn::Endpoint,
     /// Aborted when the listener is dropped.
     _tasks: JoinSet<()>,
 }
 
-impl Listener {
+impl MeshListener {
     /// Listens on `address`, UDP and TCP; port 0 takes one that is free for both. With `enrolment`, TCP also takes those
     /// who ask to join.
     ///
     /// # Errors
     /// When the address cannot be listened on, naming it.
     pub async fn bind(
-        node: &Node,
+        node: &MeshNode,
         address: SocketAddr,
         expectations: Expectations,
         enrolment: bool,
@@ -93,7 +93,7 @@ impl Listener {
         };
 
         let (sender, inbound) = mpsc::channel(WAITING);
-        let door = Arc::new(Door {
+        let context = Arc::new(AcceptContext {
             node: node.clone(),
             expectations: expectations.clone(),
             mesh: tls(ALPN_TCP)?,
@@ -102,8 +102,8 @@ impl Listener {
             inbound: sender,
         });
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept_quic(door.clone(), endpoint.clone()));
-        tasks.spawn(accept_tcp(door, tcp));
+        tasks.spawn(accept_quic(context.clone(), endpoint.clone()));
+        tasks.spawn(accept_tcp(context, tcp));
         Ok(Self { local, inbound, endpoint, _tasks: tasks })
     }
 
@@ -116,7 +116,7 @@ impl Listener {
     ///
     /// # Cancel safety
     /// Nothing is lost when dropped.
-    pub async fn accept(&mut self) -> Inbound {
+    pub async fn accept(&mut self) -> AcceptedConnection {
         match self.inbound.recv().await {
             Some(inbound) => inbound,
             // The tasks end with the listener only.
@@ -125,7 +125,7 @@ impl Listener {
     }
 }
 
-impl Drop for Listener {
+impl Drop for MeshListener {
     fn drop(&mut self) {
         // Connections that live on keep the socket; it must take no new ones.
         self.endpoint.set_server_config(None);
@@ -133,18 +133,18 @@ impl Drop for Listener {
 }
 
 /// What the accepting tasks share.
-struct Door {
-    node: Node,
+struct AcceptContext {
+    node: MeshNode,
     expectations: Expectations,
     mesh: Arc<ServerConfig>,
     enrolment: Option<Arc<ServerConfig>>,
     handshakes: Arc<Semaphore>,
-    inbound: mpsc::Sender<Inbound>,
+    inbound: mpsc::Sender<AcceptedConnection>,
 }
 
-impl Door {
+impl AcceptContext {
     fn refused(&self, remote: SocketAddr, transport: Transport, reason: &str) {
-        (self.node.observer)(&Event::HandshakeFailed { remote, transport, reason });
+        (self.node.events)(&ConnectionEvent::HandshakeFailed { remote, transport, reason });
     }
 
     async fn handshake_quic(&self, connecting: quinn::Connecting, remote: SocketAddr) {
@@ -154,9 +154,9 @@ impl Door {
             Ok(Err(error)) => return refused(&of_quic(&error).1),
             Err(_) => return refused("the handshake took too long"),
         };
-        match Connection::quic(&self.node, quic, &self.expectations, false) {
+        match MeshConnection::quic(&self.node, quic, &self.expectations, false) {
             // Only a listener that is gone does not take it.
-            Ok(connection) => drop(self.inbound.send(Inbound::Peer(connection)).await),
+            Ok(connection) => drop(self.inbound.send(AcceptedConnection::Peer(connection)).await),
             Err(error) => refused(&error.reason),
         }
     }
@@ -171,7 +171,7 @@ impl Door {
         drop(self.inbound.send(inbound).await);
     }
 
-    async fn tls(&self, stream: TcpStream, remote: SocketAddr) -> Result<Inbound, String> {
+    async fn tls(&self, stream: TcpStream, remote: SocketAddr) -> Result<AcceptedConnection, String> {
         let reason = |error: io::Error| of_io(&error).1;
         tune_tcp(&stream).map_err(reason)?;
         let hello = LazyConfigAcceptor::new(Default::default(), stream).await.map_err(reason)?;
@@ -180,21 +180,21 @@ impl Door {
         match &self.enrolment {
             Some(config) if offers(ALPN_ENROLMENT) => {
                 let stream = hello.into_stream(config.clone()).await.map_err(reason)?;
-                Ok(Inbound::Enrolment { stream: Box::new(stream.into()), remote })
+                Ok(AcceptedConnection::Enrolment { stream: Box::new(stream.into()), remote })
             }
             // rustls would let those in who name no protocol at all.
             _ if !offers(ALPN_TCP) => Err("it offers none of the protocols spoken here".into()),
             _ => {
                 let stream = hello.into_stream(self.mesh.clone()).await.map_err(reason)?;
-                Connection::tcp(&self.node, stream.into(), remote, &self.expectations, false)
-                    .map(Inbound::Peer)
+                MeshConnection::tcp(&self.node, stream.into(), remote, &self.expectations, false)
+                    .map(AcceptedConnection::Peer)
                     .map_err(|error| error.reason)
             }
         }
     }
 }
 
-async fn accept_quic(door: Arc<Door>, endpoint: quinn::Endpoint) {
+async fn accept_quic(context: Arc<AcceptContext>, endpoint: quinn::Endpoint) {
     let mut handshakes = JoinSet::new();
     while let Some(incoming) = endpoint.accept().await {
         while handshakes.try_join_next().is_some() {}
@@ -204,24 +204,24 @@ async fn accept_quic(door: Arc<Door>, endpoint: quinn::Endpoint) {
             let _ = incoming.retry();
             continue;
         }
-        let Ok(permit) = door.handshakes.clone().try_acquire_owned() else {
+        let Ok(permit) = context.handshakes.clone().try_acquire_owned() else {
             incoming.refuse();
             continue;
         };
         match incoming.accept() {
             Ok(connecting) => {
-                let door = door.clone();
+                let context = context.clone();
                 handshakes.spawn(async move {
                     let _permit = permit;
-                    door.handshake_quic(connecting, remote).await;
+                    context.handshake_quic(connecting, remote).await;
                 });
             }
-            Err(error) => door.refused(remote, Transport::Quic, &of_quic(&error).1),
+            Err(error) => context.refused(remote, Transport::Quic, &of_quic(&error).1),
         }
     }
 }
 
-async fn accept_tcp(door: Arc<Door>, listener: TcpListener) {
+async fn accept_tcp(context: Arc<AcceptContext>, listener: TcpListener) {
     let mut handshakes = JoinSet::new();
     loop {
         let (stream, remote) = match listener.accept().await {
@@ -234,11 +234,11 @@ async fn accept_tcp(door: Arc<Door>, listener: TcpListener) {
         };
         while handshakes.try_join_next().is_some() {}
         // Dropping the stream refuses it.
-        let Ok(permit) = door.handshakes.clone().try_acquire_owned() else { continue };
-        let door = door.clone();
+        let Ok(permit) = context.handshakes.clone().try_acquire_owned() else { continue };
+        let context = context.clone();
         handshakes.spawn(async move {
             let _permit = permit;
-            door.handshake_tcp(stream, remote).await;
+            context.handshake_tcp(stream, remote).await;
         });
     }
 }

@@ -1,12 +1,8 @@
-//! Sizes and times of connections, and what all connections of a gateway share.
+//! Sizes and times of connections, protocol names, and the choice of a transport.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
-use identity::CredentialStore;
-use mesh::Transport;
 use quinn::{TransportConfig, VarInt, congestion::BbrConfig};
-
-use crate::transport::{Link, Links, error::ConnectError};
 
 /// ALPN of HTTP/3 between gateways.
 pub(super) const ALPN_QUIC: &[u8] = b"h3";
@@ -17,7 +13,7 @@ pub(super) const ALPN_ENROLMENT: &[u8] = b"isthmus-enrol/1";
 
 /// Sizes and times of connections. What one peer can make us hold is bounded by `max_streams * stream_window_bytes`.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct TransportSettings {
     /// Requests open at once on a connection; more wait at the sender. Default 256.
     pub max_streams: u32,
     /// Requests that a peer may cut short within 10 s before its connection is closed. Default 5,000: cancelled queries
@@ -52,7 +48,7 @@ pub struct Settings {
     pub max_handshakes: usize,
 }
 
-impl Default for Settings {
+impl Default for TransportSettings {
     fn default() -> Self {
         Self {
             max_streams: 256,
@@ -73,7 +69,7 @@ impl Default for Settings {
     }
 }
 
-impl Settings {
+impl TransportSettings {
     /// How long a probe of an idle HTTP/2 connection may go unanswered.
     pub(super) fn keep_alive_timeout(&self) -> Duration {
         self.idle_timeout.saturating_sub(self.keep_alive).max(Duration::from_secs(1))
@@ -117,88 +113,14 @@ pub(super) fn tune_tcp(stream: &tokio::net::TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Which transports a dialer may use. A listener always takes both.
+/// Which transports a dialer may use. A listener always accepts both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Preference {
-    /// QUIC, and TCP where no UDP answer comes.
+pub enum TransportChoice {
+    /// QUIC first; TCP when no UDP answer comes.
     #[default]
     Auto,
-    /// Never TCP.
-    QuicOnly,
-    /// Never QUIC.
-    TcpOnly,
-}
-
-/// What happened on the way to a connection; for logs and metrics.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// A connection is there.
-    Connected(&'a Link),
-    /// An attempt to connect came to nothing; the next one follows after `retry_after`.
-    ConnectFailed {
-        /// To whom and why.
-        error: &'a ConnectError,
-        /// When the next attempt starts.
-        retry_after: Duration,
-    },
-    /// The name of a peer to dial has no address now.
-    NameFailed {
-        /// The name and why, in one line.
-        reason: &'a str,
-        /// When the next attempt starts.
-        retry_after: Duration,
-    },
-    /// No UDP answer came from this address: TCP is tried.
-    FellBack {
-        /// The address dialled.
-        address: SocketAddr,
-    },
-    /// QUIC works again for a peer that was reached over TCP.
-    Recovered {
-        /// The address dialled.
-        address: SocketAddr,
-    },
-    /// Somebody connected to the listener and did not get in.
-    HandshakeFailed {
-        /// Who.
-        remote: SocketAddr,
-        /// By what way.
-        transport: Transport,
-        /// Why, in one line.
-        reason: &'a str,
-    },
-}
-
-/// Hears every [`Event`]. Called from network tasks: it must not block.
-pub(super) type Observer = Arc<dyn Fn(&Event<'_>) + Send + Sync>;
-
-/// What all connections of a gateway share.
-#[derive(Clone)]
-pub struct Node {
-    pub(super) settings: Arc<Settings>,
-    pub(super) store: Arc<CredentialStore>,
-    pub(super) links: Links,
-    pub(super) observer: Observer,
-}
-
-impl Node {
-    /// A node that proves itself with the credentials of `store` and reports to `observer`, which must not block.
-    pub fn new(
-        settings: Settings,
-        store: Arc<CredentialStore>,
-        observer: impl Fn(&Event<'_>) + Send + Sync + 'static,
-    ) -> Self {
-        Self { settings: Arc::new(settings), store, links: Links::default(), observer: Arc::new(observer) }
-    }
-
-    /// The connections there are now, dialled and accepted.
-    pub fn links(&self) -> &Links {
-        &self.links
-    }
-}
-
-impl std::fmt::Debug for Node {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Node").field("settings", &self.settings).finish_non_exhaustive()
-    }
+    /// Only QUIC.
+    Quic,
+    /// Only TCP.
+    Tcp,
 }

@@ -47,12 +47,12 @@ pub struct Hello {
     pub time: ::core::option::Option<::prost_types::Timestamp>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct FromObserver {
-    #[prost(oneof = "from_observer::Message", tags = "1, 2, 3")]
-    pub message: ::core::option::Option<from_observer::Message>,
+pub struct FromObservability {
+    #[prost(oneof = "from_observability::Message", tags = "1, 2, 3")]
+    pub message: ::core::option::Option<from_observability::Message>,
 }
-/// Nested message and enum types in `FromObserver`.
-pub mod from_observer {
+/// Nested message and enum types in `FromObservability`.
+pub mod from_observability {
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Message {
         #[prost(message, tag = "1")]
@@ -504,7 +504,7 @@ pub mod control_client {
         /// One session a connection, opened by the observability gateway first of all. It ends with the connection.
         pub async fn session(
             &mut self,
-            request: impl tonic::IntoStreamingRequest<Message = super::FromObserver>,
+            request: impl tonic::IntoStreamingRequest<Message = super::FromObservability>,
         ) -> std::result::Result<
             tonic::Response<tonic::codec::Streaming<super::FromCluster>>,
             tonic::Status,
@@ -550,7 +550,7 @@ pub mod control_server {
         /// One session a connection, opened by the observability gateway first of all. It ends with the connection.
         async fn session(
             &self,
-            request: tonic::Request<tonic::Streaming<super::FromObserver>>,
+            request: tonic::Request<tonic::Streaming<super::FromObservability>>,
         ) -> std::result::Result<tonic::Response<Self::SessionStream>, tonic::Status>;
     }
     /// Served by a cluster's gateway to the observability gateway, whichever of the two dialled.
@@ -633,7 +633,9 @@ pub mod control_server {
                 "/isthmus.mesh.v1.Control/Session" => {
                     #[allow(non_camel_case_types)]
                     struct SessionSvc<T: Control>(pub Arc<T>);
-                    impl<T: Control> tonic::server::StreamingService<super::FromObserver>
+                    impl<
+                        T: Control,
+                    > tonic::server::StreamingService<super::FromObservability>
                     for SessionSvc<T> {
                         type Response = super::FromCluster;
                         type ResponseStream = T::SessionStream;
@@ -644,7 +646,7 @@ pub mod control_server {
                         fn call(
                             &mut self,
                             request: tonic::Request<
-                                tonic::Streaming<super::FromObserver>,
+                                tonic::Streaming<super::FromObservability>,
                             >,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);

@@ -16,8 +16,9 @@ use tokio_rustls::TlsStream;
 
 use crate::transport::h2::io::TcpIo;
 use crate::transport::{
-    Body, Client, Closed, ConnectError, Failure, Link, Settings, StreamError,
-    client::{Keep, Sender},
+    Body, ConnectError, ConnectionEnd, ConnectionFailure, MeshClient, MeshLink, StreamError,
+    TransportSettings,
+    client::{OpenStream, RequestSender},
     error::of_hyper,
     handler::HandlerFuture,
 };
@@ -25,9 +26,9 @@ use crate::transport::{
 /// Starts HTTP/2 on a connection.
 pub(in super::super) async fn client(
     tls: TlsStream<TcpStream>,
-    link: Link,
-    settings: &Settings,
-) -> Result<Client, ConnectError> {
+    link: MeshLink,
+    settings: &TransportSettings,
+) -> Result<MeshClient, ConnectError> {
     let (sender, connection) = Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(settings.stream_window_bytes)
@@ -45,7 +46,7 @@ pub(in super::super) async fn client(
         .await
         .map_err(|error| {
             let (failure, reason) = of_hyper(&error);
-            link.end(Closed::There { failure, reason: reason.clone() });
+            link.end(ConnectionEnd::There { failure, reason: reason.clone() });
             ConnectError { address: link.remote(), transport: link.transport(), failure, reason }
         })?;
     let driven = link.clone();
@@ -53,29 +54,29 @@ pub(in super::super) async fn client(
         tokio::select! {
             result = connection => {
                 let (failure, reason) = match &result {
-                    Ok(()) => (Failure::Lost, "closed by the peer".into()),
+                    Ok(()) => (ConnectionFailure::Lost, "closed by the peer".into()),
                     Err(error) => of_hyper(error),
                 };
-                driven.end(Closed::There { failure, reason });
+                driven.end(ConnectionEnd::There { failure, reason });
             }
             // Dropping the connection ends its socket and its streams.
             _ = driven.closed() => {}
         }
     });
-    Ok(Client::new(link, H2Sender { sender }))
+    Ok(MeshClient::new(link, H2Sender { sender }))
 }
 
 struct H2Sender {
     sender: SendRequest<RequestBody>,
 }
 
-impl Sender for H2Sender {
-    fn send(&self, request: Request<Body>, keep: Keep) -> HandlerFuture {
+impl RequestSender for H2Sender {
+    fn send(&self, request: Request<Body>, open_stream: OpenStream) -> HandlerFuture {
         let mut sender = self.sender.clone();
         let (cancel, cancelled) = oneshot::channel();
         let request = request.map(|body| RequestBody { body, cancelled: Some(cancelled) });
         Box::pin(async move {
-            let guard = ResponseGuard { _cancel: cancel, _keep: keep };
+            let guard = ResponseGuard { _cancel: cancel, _open_stream: open_stream };
             let response = sender.send_request(request).await.map_err(|e| StreamError::from_hyper(&e))?;
             Ok(response.map(|body| {
                 let body = Body::from(body);
@@ -89,10 +90,10 @@ impl Sender for H2Sender {
 /// Dropped with the response: tells the request's body that nobody listens any more.
 struct ResponseGuard {
     _cancel: oneshot::Sender<()>,
-    _keep: Keep,
+    _open_stream: OpenStream,
 }
 
-/// A request's body that ends with a reset when the response is dropped. hyper alone would keep an idle request open:
+/// A request's body that ends with a reset when the response is dropped. hyper alone would open_stream an idle request open:
 /// its task holds the stream while it waits for the body.
 struct RequestBody {
     body: Body,

@@ -12,17 +12,17 @@ use tokio::{
 };
 use tokio_rustls::TlsStream;
 
-use crate::transport::{Closed, Failure, Link, error::of_io};
+use crate::transport::{ConnectionEnd, ConnectionFailure, MeshLink, error::of_io};
 
 /// A TLS stream that notes a refusal as the end of its link. In TLS 1.3 a listener's refusal of our certificate comes as
 /// the first bytes we read, and HTTP/2's errors keep only its text.
 pub(super) struct TcpIo {
     stream: TlsStream<TcpStream>,
-    link: Link,
+    link: MeshLink,
 }
 
 impl TcpIo {
-    pub(super) fn new(stream: TlsStream<TcpStream>, link: Link) -> Self {
+    pub(super) fn new(stream: TlsStream<TcpStream>, link: MeshLink) -> Self {
         Self { stream, link }
     }
 }
@@ -35,9 +35,9 @@ impl AsyncRead for TcpIo {
     ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         if let Poll::Ready(Err(error)) = &read
-            && let (failure @ Failure::Refused, reason) = of_io(error)
+            && let (failure @ ConnectionFailure::Refused, reason) = of_io(error)
         {
-            self.link.end(Closed::There { failure, reason });
+            self.link.end(ConnectionEnd::There { failure, reason });
         }
         read
     }

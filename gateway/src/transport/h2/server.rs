@@ -15,15 +15,16 @@ use tokio_rustls::TlsStream;
 
 use crate::transport::h2::io::TcpIo;
 use crate::transport::{
-    Body, Closed, Failure, Handler, Link, Settings, StreamError, error::of_hyper, link::ServedGuard,
+    Body, ConnectionEnd, ConnectionFailure, Handler, MeshLink, StreamError, TransportSettings,
+    error::of_hyper, link::ServedGuard,
 };
 
 /// Serves a connection to its end.
 pub(in super::super) async fn serve(
     tls: TlsStream<TcpStream>,
-    link: Link,
+    link: MeshLink,
     handler: Arc<dyn Handler>,
-    settings: Arc<Settings>,
+    settings: Arc<TransportSettings>,
 ) {
     let peer = link.peer();
     let service = service_fn(|request: http::Request<Incoming>| {
@@ -59,10 +60,10 @@ pub(in super::super) async fn serve(
     tokio::select! {
         result = connection => {
             let (failure, reason) = match &result {
-                Ok(()) => (Failure::Lost, "closed by the peer".into()),
+                Ok(()) => (ConnectionFailure::Lost, "closed by the peer".into()),
                 Err(error) => of_hyper(error),
             };
-            link.end(Closed::There { failure, reason });
+            link.end(ConnectionEnd::There { failure, reason });
         }
         // Dropping the connection ends its socket and its streams.
         _ = link.closed() => {}

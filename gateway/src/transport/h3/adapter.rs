@@ -2,7 +2,7 @@
 //!
 //! Unlike the stock adapter it can stop a stream while a read is pending, tells of streams the peer has stopped however
 //! idle they are ([`StopWatch`]), resets a stream that is dropped before its end (quinn would end it as if it were
-//! whole), reads many packets at a time, and bounds what h3 holds ([`Frames`]).
+//! whole), reads many packets at a time, and bounds what h3 holds ([`FrameSplitter`]).
 
 use std::{
     pin::pin,
@@ -15,7 +15,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures::{StreamExt, future::BoxFuture, stream::BoxStream};
 use quinn::{ConnectionError, ReadError, VarInt, WriteError};
 
-use crate::transport::h3::frames::Frames;
+use crate::transport::h3::frames::FrameSplitter;
 
 /// Packets joined into one piece: 32 KiB at the usual size.
 const PACKETS: usize = 24;
@@ -28,20 +28,20 @@ const MAX_CONTROL_BYTES: usize = 64 << 10;
 pub(super) type StopWatch = BoxFuture<'static, ()>;
 
 /// A QUIC connection; `accept` works on dialled and accepted ones alike.
-pub(super) struct Connection {
+pub(super) struct QuicConnection {
     quic: quinn::Connection,
     incoming_bidi: BoxStream<'static, Result<(quinn::SendStream, quinn::RecvStream), ConnectionError>>,
     incoming_uni: BoxStream<'static, Result<quinn::RecvStream, ConnectionError>>,
-    opener: Opener,
-    stop_watch: Accepted,
+    opener: StreamOpener,
+    stop_watch: LatestStopWatch,
     max_frame_bytes: u64,
 }
 
 /// The watch on the stream accepted last: h3 has no way to pass it along with the stream.
 #[derive(Clone, Default)]
-pub(super) struct Accepted(Arc<Mutex<Option<StopWatch>>>);
+pub(super) struct LatestStopWatch(Arc<Mutex<Option<StopWatch>>>);
 
-impl Accepted {
+impl LatestStopWatch {
     pub(super) fn take(&self) -> Option<StopWatch> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -51,7 +51,7 @@ impl Accepted {
     }
 }
 
-impl Connection {
+impl QuicConnection {
     /// `max_frame_bytes` bounds frames other than DATA.
     pub(super) fn new(quic: quinn::Connection, max_frame_bytes: u64) -> Self {
         let incoming_bidi =
@@ -59,17 +59,22 @@ impl Connection {
         let incoming_uni =
             futures::stream::unfold(quic.clone(), |quic| async { Some((quic.accept_uni().await, quic)) });
         Self {
-            opener: Opener { quic: quic.clone(), opening_bidi: None, opening_uni: None, max_frame_bytes },
+            opener: StreamOpener {
+                quic: quic.clone(),
+                opening_bidi: None,
+                opening_uni: None,
+                max_frame_bytes,
+            },
             quic,
             incoming_bidi: incoming_bidi.boxed(),
             incoming_uni: incoming_uni.boxed(),
-            stop_watch: Accepted::default(),
+            stop_watch: LatestStopWatch::default(),
             max_frame_bytes,
         }
     }
 
     /// Where the watch on the stream accepted last is found.
-    pub(super) fn accepted(&self) -> Accepted {
+    pub(super) fn accepted(&self) -> LatestStopWatch {
         self.stop_watch.clone()
     }
 }
@@ -84,9 +89,9 @@ fn poll_incoming<T>(
     }
 }
 
-impl quic::Connection<Bytes> for Connection {
+impl quic::Connection<Bytes> for QuicConnection {
     type RecvStream = RecvStream;
-    type OpenStreams = Opener;
+    type OpenStreams = StreamOpener;
 
     fn poll_accept_recv(
         &mut self,
@@ -110,12 +115,12 @@ impl quic::Connection<Bytes> for Connection {
         Poll::Ready(Ok(BidiStream::new(send, recv, self.max_frame_bytes)))
     }
 
-    fn opener(&self) -> Opener {
+    fn opener(&self) -> StreamOpener {
         self.opener.clone()
     }
 }
 
-impl quic::OpenStreams<Bytes> for Connection {
+impl quic::OpenStreams<Bytes> for QuicConnection {
     type BidiStream = BidiStream;
     type SendStream = SendStream;
 
@@ -135,14 +140,14 @@ impl quic::OpenStreams<Bytes> for Connection {
 type Opening<T> = Option<BoxFuture<'static, Result<T, ConnectionError>>>;
 
 /// Opens streams; waits where the peer allows no more of them now.
-pub(super) struct Opener {
+pub(super) struct StreamOpener {
     quic: quinn::Connection,
     opening_bidi: Opening<(quinn::SendStream, quinn::RecvStream)>,
     opening_uni: Opening<quinn::SendStream>,
     max_frame_bytes: u64,
 }
 
-impl Clone for Opener {
+impl Clone for StreamOpener {
     fn clone(&self) -> Self {
         Self {
             quic: self.quic.clone(),
@@ -153,7 +158,7 @@ impl Clone for Opener {
     }
 }
 
-impl quic::OpenStreams<Bytes> for Opener {
+impl quic::OpenStreams<Bytes> for StreamOpener {
     type BidiStream = BidiStream;
     type SendStream = SendStream;
 
@@ -308,24 +313,24 @@ impl Drop for SendStream {
 /// The receiving direction; stopped when dropped before its end.
 pub(super) struct RecvStream {
     stream: quinn::RecvStream,
-    cut: Cut,
+    cut: Splitting,
 }
 
 /// How what arrives is passed on.
-enum Cut {
+enum Splitting {
     /// At the borders of frames.
-    Frames(Frames),
+    Frames(FrameSplitter),
     /// As it is, up to so many bytes more.
     Control(usize),
 }
 
 impl RecvStream {
     fn request(stream: quinn::RecvStream, max_frame_bytes: u64) -> Self {
-        Self { stream, cut: Cut::Frames(Frames::new(max_frame_bytes)) }
+        Self { stream, cut: Splitting::Frames(FrameSplitter::new(max_frame_bytes)) }
     }
 
     fn control(stream: quinn::RecvStream) -> Self {
-        Self { stream, cut: Cut::Control(MAX_CONTROL_BYTES) }
+        Self { stream, cut: Splitting::Control(MAX_CONTROL_BYTES) }
     }
 
     /// All that is there, joined, up to [`PACKETS`] packets; `None` at the end.
@@ -348,22 +353,22 @@ impl quic::RecvStream for RecvStream {
 
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
         loop {
-            if let Cut::Frames(frames) = &mut self.cut
+            if let Splitting::Frames(frames) = &mut self.cut
                 && let Some(piece) = frames.next().map_err(|e| StreamErrorIncoming::Unknown(Box::new(e)))?
             {
                 return Poll::Ready(Ok(Some(piece)));
             }
             let bytes = ready!(self.poll_read(cx))?;
             match (&mut self.cut, bytes) {
-                (Cut::Frames(frames), Some(bytes)) => frames.push(bytes),
-                (Cut::Frames(frames), None) => return Poll::Ready(Ok(frames.rest())),
-                (Cut::Control(left), Some(bytes)) => {
+                (Splitting::Frames(frames), Some(bytes)) => frames.push(bytes),
+                (Splitting::Frames(frames), None) => return Poll::Ready(Ok(frames.rest())),
+                (Splitting::Control(left), Some(bytes)) => {
                     *left = left.checked_sub(bytes.len()).ok_or_else(|| {
                         StreamErrorIncoming::Unknown("too much data on a control stream".into())
                     })?;
                     return Poll::Ready(Ok(Some(bytes)));
                 }
-                (Cut::Control(_), None) => return Poll::Ready(Ok(None)),
+                (Splitting::Control(_), None) => return Poll::Ready(Ok(None)),
             }
         }
     }

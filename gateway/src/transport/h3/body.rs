@@ -14,13 +14,13 @@ use http_body_util::BodyExt;
 use crate::transport::{Body, StreamError};
 
 /// The receiving direction of a request, as the client or the server of it sees it.
-pub(super) trait Receive: Send + 'static {
+pub(super) trait ReceiveHalf: Send + 'static {
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, H3Error>>;
     fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>, H3Error>>;
 }
 
 /// The sending direction of a request, as the client or the server of it sees it.
-pub(super) trait Transmit: Send {
+pub(super) trait SendHalf: Send {
     fn data(&mut self, data: Bytes) -> impl Future<Output = Result<(), H3Error>> + Send;
     fn trailers(&mut self, trailers: HeaderMap) -> impl Future<Output = Result<(), H3Error>> + Send;
     fn finish(&mut self) -> impl Future<Output = Result<(), H3Error>> + Send;
@@ -28,24 +28,24 @@ pub(super) trait Transmit: Send {
 }
 
 /// A body that is received; `G` is dropped with it.
-pub(super) struct Received<R, G> {
+pub(super) struct ReceivedBody<R, G> {
     stream: R,
-    state: State,
+    state: ReceiveState,
     /// Read ahead by [`read_end`](Self::read_end).
     first: Option<Result<Frame<Bytes>, StreamError>>,
     _guard: G,
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum State {
+enum ReceiveState {
     Data,
     Trailers,
     Ended,
 }
 
-impl<R: Receive + Unpin, G: Send + Unpin + 'static> Received<R, G> {
+impl<R: ReceiveHalf + Unpin, G: Send + Unpin + 'static> ReceivedBody<R, G> {
     pub(super) fn new(stream: R, guard: G) -> Self {
-        Self { stream, state: State::Data, first: None, _guard: guard }
+        Self { stream, state: ReceiveState::Data, first: None, _guard: guard }
     }
 
     pub(super) fn into_body(self) -> Body {
@@ -57,12 +57,12 @@ impl<R: Receive + Unpin, G: Send + Unpin + 'static> Received<R, G> {
         if let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut *self).poll_frame(cx)).await {
             self.first = Some(frame);
         } else {
-            self.state = State::Ended;
+            self.state = ReceiveState::Ended;
         }
     }
 }
 
-impl<R: Receive + Unpin, G: Send + Unpin> http_body::Body for Received<R, G> {
+impl<R: ReceiveHalf + Unpin, G: Send + Unpin> http_body::Body for ReceivedBody<R, G> {
     type Data = Bytes;
     type Error = StreamError;
 
@@ -73,17 +73,17 @@ impl<R: Receive + Unpin, G: Send + Unpin> http_body::Body for Received<R, G> {
         if let Some(first) = self.first.take() {
             return Poll::Ready(Some(first));
         }
-        if self.state == State::Data {
+        if self.state == ReceiveState::Data {
             match ready!(self.stream.poll_data(cx)) {
                 Ok(Some(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
-                Ok(None) => self.state = State::Trailers,
+                Ok(None) => self.state = ReceiveState::Trailers,
                 Err(error) => return Poll::Ready(Some(Err(self.fail(&error)))),
             }
         }
-        if self.state == State::Trailers {
+        if self.state == ReceiveState::Trailers {
             match ready!(self.stream.poll_trailers(cx)) {
                 Ok(trailers) => {
-                    self.state = State::Ended;
+                    self.state = ReceiveState::Ended;
                     return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
                 }
                 Err(error) => return Poll::Ready(Some(Err(self.fail(&error)))),
@@ -93,13 +93,13 @@ impl<R: Receive + Unpin, G: Send + Unpin> http_body::Body for Received<R, G> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.first.is_none() && self.state == State::Ended
+        self.first.is_none() && self.state == ReceiveState::Ended
     }
 }
 
-impl<R, G> Received<R, G> {
+impl<R, G> ReceivedBody<R, G> {
     fn fail(&mut self, error: &H3Error) -> StreamError {
-        self.state = State::Ended;
+        self.state = ReceiveState::Ended;
         StreamError::from_h3(error)
     }
 }
@@ -108,7 +108,7 @@ impl<R, G> Received<R, G> {
 ///
 /// # Cancel safety
 /// Dropped before its end, the stream must be dropped too: it is reset then.
-pub(super) async fn send_body(mut body: Body, stream: &mut impl Transmit) -> Result<(), StreamError> {
+pub(super) async fn send_body(mut body: Body, stream: &mut impl SendHalf) -> Result<(), StreamError> {
     while let Some(frame) = body.frame().await {
         let frame = match frame {
             Ok(frame) => frame,
@@ -138,7 +138,7 @@ fn take(data: Option<impl Buf>) -> Option<Bytes> {
 
 macro_rules! both_ends {
     ($end:ident) => {
-        impl Receive for ::h3::$end::RequestStream<super::adapter::RecvStream, Bytes> {
+        impl ReceiveHalf for ::h3::$end::RequestStream<super::adapter::RecvStream, Bytes> {
             fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, H3Error>> {
                 self.poll_recv_data(cx).map_ok(take)
             }
@@ -148,7 +148,7 @@ macro_rules! both_ends {
             }
         }
 
-        impl Transmit for ::h3::$end::RequestStream<super::adapter::SendStream, Bytes> {
+        impl SendHalf for ::h3::$end::RequestStream<super::adapter::SendStream, Bytes> {
             async fn data(&mut self, data: Bytes) -> Result<(), H3Error> {
                 self.send_data(data).await
             }

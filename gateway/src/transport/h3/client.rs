@@ -9,59 +9,60 @@ use http::{Request, Response, Uri, header, uri::Scheme};
 use tokio::sync::oneshot;
 
 use crate::transport::h3::{
-    adapter::{Connection, Opener, SendStream},
-    body::{Received, send_body},
+    adapter::{QuicConnection, SendStream, StreamOpener},
+    body::{ReceivedBody, send_body},
 };
 use crate::transport::{
-    Body, Client, Close, Closed, ConnectError, Failure, Link, Settings, StreamError, StreamErrorKind,
-    client::{Keep, Sender},
+    Body, CloseReason, ConnectError, ConnectionEnd, ConnectionFailure, MeshClient, MeshLink, StreamError,
+    StreamErrorKind, TransportSettings,
+    client::{OpenStream, RequestSender},
     handler::HandlerFuture,
 };
 
 /// Starts HTTP/3 on a connection.
 pub(in super::super) async fn client(
     quic: quinn::Connection,
-    link: Link,
-    settings: &Settings,
-) -> Result<Client, ConnectError> {
+    link: MeshLink,
+    settings: &TransportSettings,
+) -> Result<MeshClient, ConnectError> {
     let max_head_bytes = settings.max_head_bytes.into();
     let (mut driver, sender) = ::h3::client::builder()
         .max_field_section_size(max_head_bytes)
         .send_grease(false)
-        .build::<_, _, Bytes>(Connection::new(quic, max_head_bytes))
+        .build::<_, _, Bytes>(QuicConnection::new(quic, max_head_bytes))
         .await
         .map_err(|error| {
-            let (failure, reason) = (Failure::Lost, error.to_string());
-            link.end(Closed::There { failure, reason: reason.clone() });
+            let (failure, reason) = (ConnectionFailure::Lost, error.to_string());
+            link.end(ConnectionEnd::There { failure, reason: reason.clone() });
             ConnectError { address: link.remote(), transport: link.transport(), failure, reason }
         })?;
     let driven = link.clone();
     tokio::spawn(async move {
         if let ConnectionError::Local { .. } = driver.wait_idle().await {
-            driven.close(Close::Misbehaved);
+            driven.close(CloseReason::Misbehaved);
         }
         // Else the link's watcher sees it too, and knows better why; dropping the driver first would hide it.
         driven.closed().await;
     });
-    Ok(Client::new(link, H3Sender { sender: Mutex::new(sender) }))
+    Ok(MeshClient::new(link, H3Sender { sender: Mutex::new(sender) }))
 }
 
 struct H3Sender {
     /// Cloned for each request; the lock is for `Sync` alone.
-    sender: Mutex<::h3::client::SendRequest<Opener, Bytes>>,
+    sender: Mutex<::h3::client::SendRequest<StreamOpener, Bytes>>,
 }
 
-impl Sender for H3Sender {
-    fn send(&self, request: Request<Body>, keep: Keep) -> HandlerFuture {
+impl RequestSender for H3Sender {
+    fn send(&self, request: Request<Body>, open_stream: OpenStream) -> HandlerFuture {
         let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Box::pin(send(sender, request, keep))
+        Box::pin(send(sender, request, open_stream))
     }
 }
 
 async fn send(
-    mut sender: ::h3::client::SendRequest<Opener, Bytes>,
+    mut sender: ::h3::client::SendRequest<StreamOpener, Bytes>,
     request: Request<Body>,
-    keep: Keep,
+    open_stream: OpenStream,
 ) -> Result<Response<Body>, StreamError> {
     let (mut head, body) = request.into_parts();
     head.uri = absolute(head.uri, &mut head.headers)?;
@@ -83,7 +84,7 @@ async fn send(
     };
     let head = answer.map_err(|e| StreamError::from_h3(&e))?;
     let is_trailers_only = head.headers().contains_key("grpc-status");
-    let mut body = Received::new(receive, (cancel, keep));
+    let mut body = ReceivedBody::new(receive, (cancel, open_stream));
     if is_trailers_only {
         // The end follows at once. Without it the next hop could not send the head and the end as one.
         body.read_end().await;

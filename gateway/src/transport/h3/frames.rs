@@ -19,7 +19,7 @@ pub(super) struct FrameTooLong(u64);
 
 /// Where in the sequence of frames a stream is.
 #[derive(Debug)]
-pub(super) struct Frames {
+pub(super) struct FrameSplitter {
     /// Received and not yet passed on.
     pending: Bytes,
     /// The part of a frame's head that came before `pending`.
@@ -30,7 +30,7 @@ pub(super) struct Frames {
     max_len: u64,
 }
 
-impl Frames {
+impl FrameSplitter {
     pub(super) fn new(max_len: u64) -> Self {
         Self { pending: Bytes::new(), head: BytesMut::new(), payload: 0, max_len }
     }
@@ -110,7 +110,7 @@ mod tests {
 
     /// The pieces of a stream that arrives in parts of `part` bytes.
     fn pieces(stream: &[u8], part: usize) -> Result<Vec<Vec<u8>>, FrameTooLong> {
-        let mut frames = Frames::new(100);
+        let mut frames = FrameSplitter::new(100);
         let mut seen = Vec::new();
         for bytes in stream.chunks(part.max(1)) {
             frames.push(Bytes::copy_from_slice(bytes));

@@ -7,15 +7,16 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use crate::transport::h3::{
-    adapter::{BidiStream, Connection, StopWatch},
-    body::{Received, Transmit, send_body},
+    adapter::{BidiStream, QuicConnection, StopWatch},
+    body::{ReceivedBody, SendHalf, send_body},
 };
 use crate::transport::{
-    Close, Closed, Failure, Handler, Link, Settings, StreamError, StreamErrorKind, link::ServedGuard,
+    CloseReason, ConnectionEnd, ConnectionFailure, Handler, MeshLink, StreamError, StreamErrorKind,
+    TransportSettings, link::ServedGuard,
 };
 use mesh::Peer;
 
-type Resolver = ::h3::server::RequestResolver<Connection, Bytes>;
+type Resolver = ::h3::server::RequestResolver<QuicConnection, Bytes>;
 
 /// Serves a connection to its end.
 ///
@@ -23,11 +24,11 @@ type Resolver = ::h3::server::RequestResolver<Connection, Bytes>;
 /// those who send requests.
 pub(in super::super) async fn serve(
     quic: quinn::Connection,
-    link: Link,
+    link: MeshLink,
     handler: Arc<dyn Handler>,
-    settings: Arc<Settings>,
+    settings: Arc<TransportSettings>,
 ) {
-    let adapter = Connection::new(quic, settings.max_head_bytes.into());
+    let adapter = QuicConnection::new(quic, settings.max_head_bytes.into());
     let accepted = adapter.accepted();
     let built = ::h3::server::builder()
         .max_field_section_size(settings.max_head_bytes.into())
@@ -36,7 +37,10 @@ pub(in super::super) async fn serve(
         .await;
     let mut connection = match built {
         Ok(connection) => connection,
-        Err(error) => return link.end(Closed::There { failure: Failure::Lost, reason: error.to_string() }),
+        Err(error) => {
+            return link
+                .end(ConnectionEnd::There { failure: ConnectionFailure::Lost, reason: error.to_string() });
+        }
     };
     let peer = link.peer();
     loop {
@@ -46,8 +50,8 @@ pub(in super::super) async fn serve(
                 let request = answer(resolver, peer.clone(), handler.clone(), settings.handshake_timeout);
                 tokio::spawn(unless_stopped(stopped, request, link.served()));
             }
-            Ok(None) => return link.close(Close::Done),
-            Err(ConnectionError::Local { .. }) => return link.close(Close::Misbehaved),
+            Ok(None) => return link.close(CloseReason::Done),
+            Err(ConnectionError::Local { .. }) => return link.close(CloseReason::Misbehaved),
             // The link's watcher sees it too, and knows better why; dropping the connection first would hide it.
             Err(_) => return drop(link.closed().await),
         }
@@ -78,7 +82,7 @@ async fn answer(
         return Err(StreamError::new(StreamErrorKind::Refused, "no head of a request"));
     };
     let (mut send, receive) = stream.split();
-    let mut request = head.map(|()| Received::new(receive, ()).into_body());
+    let mut request = head.map(|()| ReceivedBody::new(receive, ()).into_body());
     request.extensions_mut().insert(peer);
     let answered = respond(request, &*handler, &mut send).await;
     if let Err(error) = &answered {

@@ -18,31 +18,35 @@ use crate::transport::tests::support::*;
 use crate::transport::*;
 
 /// A settled node, and one whose clocks run fast.
-fn quick() -> Settings {
-    Settings {
+fn quick() -> TransportSettings {
+    TransportSettings {
         handshake_timeout: Duration::from_millis(500),
         fallback_after: Duration::from_millis(100),
         probe_quic_every: Duration::from_millis(50),
         backoff: (Duration::from_millis(1), Duration::from_millis(20)),
-        ..Settings::default()
+        ..TransportSettings::default()
     }
 }
 
-async fn listen(ca: &Ca, address: SocketAddr) -> (Listener, Node, Events) {
+async fn listen(ca: &Ca, address: SocketAddr) -> (MeshListener, MeshNode, Events) {
     let (node, events) = ca.node("obs");
-    let listener = Listener::bind(&node, address, Expectations::default(), false).await.unwrap();
+    let listener = MeshListener::bind(&node, address, Expectations::default(), false).await.unwrap();
     (listener, node, events)
 }
 
-async fn accept(listener: &mut Listener) -> Connection {
+async fn accept(listener: &mut MeshListener) -> MeshConnection {
     match soon("a connection is accepted", listener.accept()).await {
-        Inbound::Peer(connection) => connection,
-        Inbound::Enrolment { .. } => panic!("not a peer"),
+        AcceptedConnection::Peer(connection) => connection,
+        AcceptedConnection::Enrolment { .. } => panic!("not a peer"),
     }
 }
 
 /// Dials `target` until there is a connection or the first failure was reported.
-async fn first_outcome(node: &Node, events: &Events, target: Target) -> Result<Connection, String> {
+async fn first_outcome(
+    node: &MeshNode,
+    events: &Events,
+    target: DialTarget,
+) -> Result<MeshConnection, String> {
     let mut dialer = Dialer::new(node, target).unwrap();
     tokio::select! {
         connection = dialer.next() => Ok(connection),
@@ -74,7 +78,7 @@ async fn where_udp_is_swallowed_tcp_works_within_three_seconds() {
         let (way, _udp) = tcp_only_way(listener.local_addr(), deaf).await;
         let (node, events) = ca.node("eu-1");
         let start = Instant::now();
-        let mut dialer = Dialer::new(&node, target(way, Preference::Auto)).unwrap();
+        let mut dialer = Dialer::new(&node, target(way, TransportChoice::Auto)).unwrap();
         let (dialled, _accepted) = tokio::join!(soon("TCP", dialer.next()), accept(&mut listener));
         assert_eq!(dialled.link().transport(), Transport::Tcp);
         assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
@@ -88,7 +92,7 @@ async fn quic_only_never_falls_back() {
     let (listener, _, _) = listen(&ca, LOOPBACK).await;
     let (way, _udp) = tcp_only_way(listener.local_addr(), true).await;
     let (node, events) = node(ca.store("eu-1", HOUR), quick());
-    let failure = first_outcome(&node, &events, target(way, Preference::QuicOnly)).await.unwrap_err();
+    let failure = first_outcome(&node, &events, target(way, TransportChoice::Quic)).await.unwrap_err();
     assert!(
         failure.contains("NoAnswer") && failure.contains(&format!("{way} (quic): no answer")),
         "{failure}"
@@ -102,7 +106,8 @@ async fn a_wrong_certificate_leads_to_no_tcp_attempt() {
     let (listener, _, refusals) = listen(&other, LOOPBACK).await;
     let udp_address = listener.local_addr();
     let (node, events) = node(ca.store("eu-1", HOUR), quick());
-    let failure = first_outcome(&node, &events, target(udp_address, Preference::Auto)).await.unwrap_err();
+    let failure =
+        first_outcome(&node, &events, target(udp_address, TransportChoice::Auto)).await.unwrap_err();
     let refused = "(quic): certificate of spiffe://test.example/cluster/obs/gateway refused: ";
     assert!(failure.contains("Refused") && failure.contains(refused), "{failure}");
     refusals.wait("handshake quic").await;
@@ -111,12 +116,12 @@ async fn a_wrong_certificate_leads_to_no_tcp_attempt() {
 
 #[tokio::test]
 async fn a_peer_that_was_not_expected_is_refused_on_both_transports() {
-    for preference in [Preference::QuicOnly, Preference::TcpOnly] {
+    for transport_choice in [TransportChoice::Quic, TransportChoice::Tcp] {
         let ca = Ca::new();
         let (listener, _, _) = listen(&ca, LOOPBACK).await;
         let (node, events) = node(ca.store("eu-1", HOUR), quick());
         let expectations = Expectations { cluster: Some("us-1".parse().unwrap()), ..Expectations::default() };
-        let target = Target { expectations, ..target(listener.local_addr(), preference) };
+        let target = DialTarget { expectations, ..target(listener.local_addr(), transport_choice) };
         let failure = first_outcome(&node, &events, target).await.unwrap_err();
         assert!(failure.contains("Refused") && failure.contains("expected *.us-1"), "{failure}");
     }
@@ -124,19 +129,22 @@ async fn a_peer_that_was_not_expected_is_refused_on_both_transports() {
 
 #[tokio::test]
 async fn a_listener_that_refuses_us_later_is_told_apart_from_a_lost_one() {
-    for preference in [Preference::QuicOnly, Preference::TcpOnly] {
+    for transport_choice in [TransportChoice::Quic, TransportChoice::Tcp] {
         let ca = Ca::new();
         let (accepting, refusals) = ca.node("obs");
         let expectations = Expectations { cluster: Some("us-1".parse().unwrap()), ..Expectations::default() };
-        let listener = Listener::bind(&accepting, LOOPBACK, expectations, false).await.unwrap();
+        let listener = MeshListener::bind(&accepting, LOOPBACK, expectations, false).await.unwrap();
         let (node, events) = node(ca.store("eu-1", HOUR), quick());
         // In TLS 1.3 the dialer is done before the listener has looked at its certificate.
-        match first_outcome(&node, &events, target(listener.local_addr(), preference)).await {
+        match first_outcome(&node, &events, target(listener.local_addr(), transport_choice)).await {
             Ok(connection) => {
                 let link = connection.link().clone();
                 let _client = connection.client().await;
                 let closed = soon("the refusal arrives", link.closed()).await;
-                assert!(matches!(closed, Closed::There { failure: Failure::Refused, .. }), "{closed:?}");
+                assert!(
+                    matches!(closed, ConnectionEnd::There { failure: ConnectionFailure::Refused, .. }),
+                    "{closed:?}"
+                );
             }
             Err(failure) => assert!(failure.contains("Refused"), "{failure}"),
         }
@@ -150,7 +158,7 @@ async fn while_on_tcp_quic_is_probed_and_taken() {
     let (mut listener, _, _) = listen(&ca, LOOPBACK).await;
     let (way, udp) = tcp_only_way(listener.local_addr(), true).await;
     let (node, events) = node(ca.store("eu-1", HOUR), quick());
-    let mut dialer = Dialer::new(&node, target(way, Preference::Auto)).unwrap();
+    let mut dialer = Dialer::new(&node, target(way, TransportChoice::Auto)).unwrap();
     let (over_tcp, _at_listener) = tokio::join!(dialer.next(), accept(&mut listener));
     assert_eq!(over_tcp.link().transport(), Transport::Tcp);
     let over_tcp = over_tcp.client().await.unwrap();
@@ -190,11 +198,11 @@ fn udp_forwarder(near: UdpSocket, to: SocketAddr) -> tokio::task::JoinHandle<()>
 
 #[tokio::test]
 async fn a_lost_connection_is_dialled_again() {
-    for preference in [Preference::QuicOnly, Preference::TcpOnly] {
+    for transport_choice in [TransportChoice::Quic, TransportChoice::Tcp] {
         let ca = Ca::new();
         let (mut listener, accepting, _) = listen(&ca, LOOPBACK).await;
         let (node, _) = node(ca.store("eu-1", HOUR), quick());
-        let mut dialer = Dialer::new(&node, target(listener.local_addr(), preference)).unwrap();
+        let mut dialer = Dialer::new(&node, target(listener.local_addr(), transport_choice)).unwrap();
         for _ in 0..3 {
             let (dialled, accepted) =
                 tokio::join!(soon("a connection", dialer.next()), accept(&mut listener));
@@ -204,7 +212,7 @@ async fn a_lost_connection_is_dialled_again() {
             client.handle(request("/", Body::empty())).await.unwrap();
             assert_eq!(accepting.links().list().len(), 1);
             assert_eq!(
-                accepting.links().close_where(Close::Denied, |link| link
+                accepting.links().close_where(CloseReason::Denied, |link| link
                     .identity()
                     .spiffe_id
                     .cluster()
@@ -213,11 +221,11 @@ async fn a_lost_connection_is_dialled_again() {
                 1
             );
             let closed = soon("the dialer sees it", link.closed()).await;
-            assert!(matches!(closed, Closed::There { .. }), "{closed:?}");
-            if preference == Preference::QuicOnly {
+            assert!(matches!(closed, ConnectionEnd::There { .. }), "{closed:?}");
+            if transport_choice == TransportChoice::Quic {
                 assert_eq!(closed.to_string(), "closed by the peer: the peer is denied");
             }
-            assert_eq!(client.link().closed().await, Closed::Here(Close::Denied));
+            assert_eq!(client.link().closed().await, ConnectionEnd::Here(CloseReason::Denied));
             soon("it is off the list", async {
                 while !accepting.links().list().is_empty() {
                     tokio::task::yield_now().await;
@@ -230,16 +238,16 @@ async fn a_lost_connection_is_dialled_again() {
 
 #[tokio::test]
 async fn a_connection_ends_with_its_peers_certificate() {
-    for preference in [Preference::QuicOnly, Preference::TcpOnly] {
+    for transport_choice in [TransportChoice::Quic, TransportChoice::Tcp] {
         let ca = Ca::new();
         let (mut listener, _, _) = listen(&ca, LOOPBACK).await;
         let (node, _) = node(ca.store("eu-1", Duration::from_secs(2)), quick());
-        let mut dialer = Dialer::new(&node, target(listener.local_addr(), preference)).unwrap();
+        let mut dialer = Dialer::new(&node, target(listener.local_addr(), transport_choice)).unwrap();
         let (dialled, accepted) = tokio::join!(soon("a connection", dialer.next()), accept(&mut listener));
         let _client = dialled.client().await.unwrap();
         assert_eq!(
             soon("the certificate expires", accepted.link().closed()).await,
-            Closed::Here(Close::Expired)
+            ConnectionEnd::Here(CloseReason::Expired)
         );
     }
 }
@@ -266,9 +274,9 @@ async fn garbage_on_the_port_does_no_harm() {
         let _ = soon("the socket is closed", tcp.read_to_end(&mut Vec::new())).await;
     }
     events.wait("handshake tcp").await;
-    for preference in [Preference::QuicOnly, Preference::TcpOnly] {
+    for transport_choice in [TransportChoice::Quic, TransportChoice::Tcp] {
         let (node, _) = ca.node("eu-1");
-        let mut dialer = Dialer::new(&node, target(address, preference)).unwrap();
+        let mut dialer = Dialer::new(&node, target(address, transport_choice)).unwrap();
         let (_dialled, _accepted) = tokio::join!(soon("a connection", dialer.next()), accept(&mut listener));
     }
 }
@@ -305,7 +313,7 @@ fn quic_config(ca: &Ca, alpn: &[&[u8]]) -> quinn::ClientConfig {
 async fn slow_handshakes_are_ended() {
     let ca = Ca::new();
     let (accepting, events) = node(ca.store("obs", HOUR), quick());
-    let listener = Listener::bind(&accepting, LOOPBACK, Expectations::default(), false).await.unwrap();
+    let listener = MeshListener::bind(&accepting, LOOPBACK, Expectations::default(), false).await.unwrap();
     let mut silent = TcpStream::connect(listener.local_addr()).await.unwrap();
     let mut halfway = TcpStream::connect(listener.local_addr()).await.unwrap();
     halfway.write_all(&[0x16, 3, 1]).await.unwrap();
@@ -348,7 +356,7 @@ async fn a_peer_that_agrees_on_no_protocol_is_refused() {
         let _ = tls.read(&mut [0]).await;
     });
     let (node, events) = ca.node("eu-1");
-    let failure = first_outcome(&node, &events, target(address, Preference::TcpOnly)).await.unwrap_err();
+    let failure = first_outcome(&node, &events, target(address, TransportChoice::Tcp)).await.unwrap_err();
     assert!(failure.contains("Refused") && failure.contains("did not agree to speak h2"), "{failure}");
 }
 
@@ -357,7 +365,7 @@ async fn a_joiner_is_let_in_without_a_certificate_where_asked_for() {
     let ca = Ca::new();
     let store = ca.store("obs", HOUR);
     let (accepting, _) = node(store.clone(), quick());
-    let mut listener = Listener::bind(&accepting, LOOPBACK, Expectations::default(), true).await.unwrap();
+    let mut listener = MeshListener::bind(&accepting, LOOPBACK, Expectations::default(), true).await.unwrap();
     let pins: Vec<_> = store.current().bundle.pins().collect();
     let issuer = store.current().credentials.spiffe_id().clone();
     let joiner = enrolment_client_config(&issuer, &pins, &[b"isthmus-enrol/1"]).unwrap();
@@ -366,7 +374,7 @@ async fn a_joiner_is_let_in_without_a_certificate_where_asked_for() {
         TlsConnector::from(joiner).connect(LOOPBACK.ip().into(), tcp),
         soon("the joiner arrives", listener.accept()),
     );
-    let Inbound::Enrolment { mut stream, remote } = inbound else { panic!("not a joiner") };
+    let AcceptedConnection::Enrolment { mut stream, remote } = inbound else { panic!("not a joiner") };
     let mut joined = joined.unwrap();
     assert_eq!(remote, joined.get_ref().0.local_addr().unwrap());
     joined.write_all(b"token").await.unwrap();
@@ -380,6 +388,7 @@ async fn an_address_in_use_is_named() {
     let ca = Ca::new();
     let (listener, node, _) = listen(&ca, LOOPBACK).await;
     let taken = listener.local_addr();
-    let error = Listener::bind(&node, taken, Expectations::default(), false).await.unwrap_err().to_string();
+    let error =
+        MeshListener::bind(&node, taken, Expectations::default(), false).await.unwrap_err().to_string();
     assert!(error.starts_with(&format!("listen address {taken}: ")), "{error}");
 }

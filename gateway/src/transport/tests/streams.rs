@@ -199,7 +199,7 @@ async fn a_slow_reader_of_small_frames_takes_little() {
 #[tokio::test]
 async fn more_requests_than_allowed_wait_for_their_turn() {
     everywhere(async |pair, _| {
-        let max = Settings::default().max_streams as usize;
+        let max = TransportSettings::default().max_streams as usize;
         let ask = |_| pair.client.handle(request("/echo", Body::full("ask")));
         let answers = futures::future::join_all((0..2 * max).map(ask));
         assert!(answers.await.into_iter().all(|answer| answer.is_ok()));
@@ -223,7 +223,7 @@ async fn answers_that_do_not_wait_for_their_requests_wear_nothing_out() {
 async fn a_peer_that_does_little_but_cut_requests_short_is_cut_off() {
     for transport in [Transport::Quic, Transport::Tcp] {
         for path in ["/silent", "/idle"] {
-            let settings = Settings { max_cut_streams: 20, ..Settings::default() };
+            let settings = TransportSettings { max_cut_streams: 20, ..TransportSettings::default() };
             let (pair, mut dropped) = pair_with(transport, false, settings).await;
             for _ in 0..100 {
                 let answer = pair.client.handle(request("/trailers", Body::full("ask"))).await.unwrap();
@@ -239,7 +239,7 @@ async fn a_peer_that_does_little_but_cut_requests_short_is_cut_off() {
                 soon("the handler is told", dropped.recv()).await;
             }
             let closed = soon("the connection is closed", pair.server.closed()).await;
-            assert_eq!(closed, Closed::Here(Close::Misbehaved), "{transport} {path}");
+            assert_eq!(closed, ConnectionEnd::Here(CloseReason::Misbehaved), "{transport} {path}");
         }
     }
 }
@@ -257,8 +257,11 @@ async fn dropping_the_client_ends_the_connection_after_its_last_stream() {
         assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap().len(), 1);
         assert!(!link.is_closed() && !server.is_closed());
         drop(body);
-        assert_eq!(link.closed().await, Closed::Here(Close::Done));
-        assert!(matches!(server.closed().await, Closed::There { failure: Failure::Lost, .. }));
+        assert_eq!(link.closed().await, ConnectionEnd::Here(CloseReason::Done));
+        assert!(matches!(
+            server.closed().await,
+            ConnectionEnd::There { failure: ConnectionFailure::Lost, .. }
+        ));
     })
     .await;
 }

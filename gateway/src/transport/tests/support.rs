@@ -74,11 +74,11 @@ impl Ca {
         CredentialStore::new(credentials, self.bundle.clone(), now).unwrap()
     }
 
-    pub(super) fn node(&self, cluster: &str) -> (Node, Events) {
-        self.node_with(cluster, Settings::default())
+    pub(super) fn node(&self, cluster: &str) -> (MeshNode, Events) {
+        self.node_with(cluster, TransportSettings::default())
     }
 
-    pub(super) fn node_with(&self, cluster: &str, settings: Settings) -> (Node, Events) {
+    pub(super) fn node_with(&self, cluster: &str, settings: TransportSettings) -> (MeshNode, Events) {
         node(self.store(cluster, HOUR), settings)
     }
 }
@@ -109,13 +109,15 @@ impl Events {
     }
 }
 
-pub(super) fn node(store: Arc<CredentialStore>, settings: Settings) -> (Node, Events) {
+pub(super) fn node(store: Arc<CredentialStore>, settings: TransportSettings) -> (MeshNode, Events) {
     let events = Events::default();
     let seen = events.clone();
-    let node = Node::new(settings, store, move |event| {
+    let node = MeshNode::new(settings, store, move |event| {
         let text = match event {
-            Event::ConnectFailed { error, .. } => format!("failed {:?} {error}", error.failure),
-            Event::HandshakeFailed { transport, reason, .. } => format!("handshake {transport} {reason}"),
+            ConnectionEvent::ConnectFailed { error, .. } => format!("failed {:?} {error}", error.failure),
+            ConnectionEvent::HandshakeFailed { transport, reason, .. } => {
+                format!("handshake {transport} {reason}")
+            }
             other => format!("{other:?}"),
         };
         seen.0.lock().unwrap().push(text);
@@ -123,16 +125,16 @@ pub(super) fn node(store: Arc<CredentialStore>, settings: Settings) -> (Node, Ev
     (node, events)
 }
 
-pub(super) fn target(address: SocketAddr, preference: Preference) -> Target {
-    Target { address: address.to_string(), expectations: Expectations::default(), preference }
+pub(super) fn target(address: SocketAddr, transport_choice: TransportChoice) -> DialTarget {
+    DialTarget { address: address.to_string(), expectations: Expectations::default(), transport_choice }
 }
 
 /// Both ends of a connection.
 pub(super) struct Pair {
-    pub(super) client: Client,
-    pub(super) server: Link,
+    pub(super) client: MeshClient,
+    pub(super) server: MeshLink,
     pub(super) probe: Probe,
-    _listener: Listener,
+    _listener: MeshListener,
     _dialer: Dialer,
 }
 
@@ -166,24 +168,26 @@ pub(super) async fn pair(
     transport: Transport,
     reverse: bool,
 ) -> (Pair, mpsc::UnboundedReceiver<&'static str>) {
-    pair_with(transport, reverse, Settings::default()).await
+    pair_with(transport, reverse, TransportSettings::default()).await
 }
 
 /// As [`pair`], both with these settings.
 pub(super) async fn pair_with(
     transport: Transport,
     reverse: bool,
-    settings: Settings,
+    settings: TransportSettings,
 ) -> (Pair, mpsc::UnboundedReceiver<&'static str>) {
     let ca = Ca::new();
     let (accepting, _) = ca.node_with("obs", settings.clone());
     let (dialling, _) = ca.node_with("eu-1", settings);
-    let preference = if transport == Transport::Quic { Preference::QuicOnly } else { Preference::TcpOnly };
-    let mut listener = Listener::bind(&accepting, LOOPBACK, Expectations::default(), false).await.unwrap();
-    let mut dialer = Dialer::new(&dialling, target(listener.local_addr(), preference)).unwrap();
+    let transport_choice =
+        if transport == Transport::Quic { TransportChoice::Quic } else { TransportChoice::Tcp };
+    let mut listener =
+        MeshListener::bind(&accepting, LOOPBACK, Expectations::default(), false).await.unwrap();
+    let mut dialer = Dialer::new(&dialling, target(listener.local_addr(), transport_choice)).unwrap();
     let (dialled, accepted) =
         soon("a connection", async { tokio::join!(dialer.next(), listener.accept()) }).await;
-    let Inbound::Peer(accepted) = accepted else { panic!("not a peer") };
+    let AcceptedConnection::Peer(accepted) = accepted else { panic!("not a peer") };
     assert_eq!(
         accepted.link().identity().spiffe_id.to_string(),
         "spiffe://test.example/cluster/eu-1/gateway"

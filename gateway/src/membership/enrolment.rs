@@ -40,7 +40,7 @@ const MAX_CONNECTIONS_OF_ADDRESS: usize = 8;
 pub(crate) struct EnrolmentService {
     issuer: Arc<Issuer>,
     metrics: Arc<GatewayMetrics>,
-    room: Arc<Room>,
+    room: Arc<EnrolmentSlots>,
     /// Told after each enrolment, so that the directory need not wait for its next look at the inventory.
     pub(crate) enrolled: Arc<Notify>,
 }
@@ -56,7 +56,7 @@ impl EnrolmentService {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let Some(_place) = Room::enter(&self.room, remote) else {
+        let Some(_place) = EnrolmentSlots::enter(&self.room, remote) else {
             // At debug: anybody can cause any number of these lines. The metric counts them.
             self.metrics.handshake_failed("enrolment_full");
             tracing::debug!(%remote, "too many joiners are being served: one more is turned away");
@@ -81,13 +81,13 @@ impl EnrolmentService {
 
 /// Who is being served, by address.
 #[derive(Default)]
-struct Room {
+struct EnrolmentSlots {
     taken: Mutex<HashMap<IpAddr, usize>>,
 }
 
-impl Room {
+impl EnrolmentSlots {
     /// Takes a place for a joiner at `remote`; `None` when there is none.
-    fn enter(room: &Arc<Self>, remote: IpAddr) -> Option<Place> {
+    fn enter(room: &Arc<Self>, remote: IpAddr) -> Option<EnrolmentSlot> {
         // The same host, however it was reached.
         let remote = remote.to_canonical();
         let mut taken = room.taken.lock().unwrap_or_else(PoisonError::into_inner);
@@ -96,17 +96,17 @@ impl Room {
             return None;
         }
         taken.insert(remote, of_address + 1);
-        Some(Place { room: room.clone(), remote })
+        Some(EnrolmentSlot { room: room.clone(), remote })
     }
 }
 
 /// A joiner's place; given back when dropped.
-struct Place {
-    room: Arc<Room>,
+struct EnrolmentSlot {
+    room: Arc<EnrolmentSlots>,
     remote: IpAddr,
 }
 
-impl Drop for Place {
+impl Drop for EnrolmentSlot {
     fn drop(&mut self) {
         let mut taken = self.room.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = taken.get_mut(&self.remote) {
@@ -162,17 +162,20 @@ mod tests {
 
     #[test]
     fn one_address_cannot_take_all_the_room_and_places_are_given_back() {
-        let room = Arc::<Room>::default();
+        let room = Arc::<EnrolmentSlots>::default();
         let address = |last| IpAddr::from([10, 0, 0, last]);
-        let mut places: Vec<_> = (0..8).map(|_| Room::enter(&room, address(1)).unwrap()).collect();
-        assert!(Room::enter(&room, address(1)).is_none());
-        assert!(Room::enter(&room, "::ffff:10.0.0.1".parse().unwrap()).is_none(), "the same address again");
+        let mut places: Vec<_> = (0..8).map(|_| EnrolmentSlots::enter(&room, address(1)).unwrap()).collect();
+        assert!(EnrolmentSlots::enter(&room, address(1)).is_none());
+        assert!(
+            EnrolmentSlots::enter(&room, "::ffff:10.0.0.1".parse().unwrap()).is_none(),
+            "the same address again"
+        );
         for last in 2..=8 {
-            places.extend((0..8).map(|_| Room::enter(&room, address(last)).unwrap()));
+            places.extend((0..8).map(|_| EnrolmentSlots::enter(&room, address(last)).unwrap()));
         }
-        assert!(Room::enter(&room, address(9)).is_none(), "all places are taken");
+        assert!(EnrolmentSlots::enter(&room, address(9)).is_none(), "all places are taken");
         places.remove(0);
-        let _again = Room::enter(&room, address(9)).unwrap();
+        let _again = EnrolmentSlots::enter(&room, address(9)).unwrap();
         drop(places);
         assert_eq!(room.taken.lock().unwrap().len(), 1);
     }

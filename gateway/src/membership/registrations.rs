@@ -6,7 +6,7 @@ use identity::Name;
 use pki::Issuer;
 use tokio::sync::Notify;
 
-use crate::directory::{Directory, Registration};
+use crate::directory::{Directory, RegisteredCluster};
 
 /// How often the inventory is read. Tokens are made, and clusters removed, by commands in other processes.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -38,8 +38,10 @@ impl Registrations {
         let issuer = self.issuer.clone();
         let read = tokio::task::spawn_blocking(move || issuer.registrations()).await;
         let read = read.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-        let registrations: Vec<_> =
-            read.into_iter().map(|(cluster, environment)| Registration { cluster, environment }).collect();
+        let registrations: Vec<_> = read
+            .into_iter()
+            .map(|(cluster, environment)| RegisteredCluster { cluster, environment })
+            .collect();
         self.directory.set_registered(&registrations);
         Ok(())
     }

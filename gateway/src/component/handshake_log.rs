@@ -11,20 +11,20 @@ const LINES: u32 = 20;
 const WINDOW: Duration = Duration::from_secs(10);
 
 /// Decides which lines are written.
-pub(super) struct StrangerLog {
-    window: Mutex<Window>,
+pub(super) struct HandshakeLog {
+    window: Mutex<LogWindow>,
 }
 
-struct Window {
+struct LogWindow {
     since: Instant,
     lines: u32,
     left_out: u64,
 }
 
-impl StrangerLog {
+impl HandshakeLog {
     /// Nothing was written yet.
     pub(super) fn new(now: Instant) -> Self {
-        Self { window: Mutex::new(Window { since: now, lines: 0, left_out: 0 }) }
+        Self { window: Mutex::new(LogWindow { since: now, lines: 0, left_out: 0 }) }
     }
 
     /// Whether to write a line now, and how many were left out since the last one written.
@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn a_flood_of_strangers_makes_few_lines_and_says_how_many_were_left_out() {
         let start = Instant::now();
-        let log = StrangerLog::new(start);
+        let log = HandshakeLog::new(start);
         let written = (0..10_000).filter(|_| log.admit(start) == Some(0)).count();
         assert_eq!(written, 20);
         assert_eq!(log.admit(start + WINDOW / 2), None);

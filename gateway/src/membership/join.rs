@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::{Code, body::Body};
 
-use crate::credentials::{DataDir, DataDirError, Membership};
+use crate::membership::credentials::{DataDir, DataDirError, Membership};
 
 /// ALPN of enrolment.
 const ALPN: &[u8] = b"isthmus-enrol/1";
@@ -150,7 +150,7 @@ async fn enrol(
     match answer {
         Ok(Ok(answer)) => Ok(answer.into_inner()),
         Ok(Err(status)) => {
-            let reason = crate::directory::bounded(status.message());
+            let reason = crate::peer_text::bounded(status.message());
             match status.code() {
                 Code::PermissionDenied | Code::InvalidArgument => {
                     Err(JoinError::Refused { address: address.to_owned(), reason })

@@ -21,7 +21,7 @@ use std::{
 use identity::{CredentialStore, Credentials, CredentialsError, SpiffeId, TrustBundle};
 use serde::{Deserialize, Serialize};
 
-use crate::{config::DialAddress, metrics::GatewayMetrics, renewal};
+use crate::{config::DialAddress, membership::renewal, metrics::GatewayMetrics};
 
 /// Largest membership file, in bytes.
 const MAX_MEMBERSHIP_BYTES: u64 = 64 << 10;
@@ -157,13 +157,13 @@ impl DataDir {
 }
 
 /// The credentials in use and in the folder, which are always the same.
-pub(crate) struct Keeper {
+pub(crate) struct CredentialKeeper {
     data_dir: DataDir,
     store: Arc<CredentialStore>,
     metrics: Arc<GatewayMetrics>,
 }
 
-impl Keeper {
+impl CredentialKeeper {
     pub(crate) fn new(data_dir: DataDir, store: Arc<CredentialStore>, metrics: Arc<GatewayMetrics>) -> Self {
         metrics.certificate_expires(store.current().credentials.not_after());
         Self { data_dir, store, metrics }

@@ -10,8 +10,8 @@ use identity::Name;
 use mesh::Peer;
 use pki::Issuer;
 use proto::isthmus::mesh::v1::{
-    Certificate, FromCluster, FromObserver, control_client::ControlClient,
-    from_cluster::Message as FromClusterMessage, from_observer::Message as ToCluster,
+    Certificate, FromCluster, FromObservability, control_client::ControlClient,
+    from_cluster::Message as FromClusterMessage, from_observability::Message as ToCluster,
 };
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -19,44 +19,44 @@ use tonic::Streaming;
 
 use crate::control::{HELLO_TIMEOUT, MAX_MESSAGE_BYTES, SILENCE, hello, log_hello};
 use crate::{
-    connections::{Connection, Connections},
-    directory::{Directory, SessionId, bounded},
-    enrolment,
+    connections::{ClusterConnection, ClusterConnections},
+    directory::{Directory, SessionId},
+    membership::{enrolment, registrations::Registrations},
     metrics::GatewayMetrics,
-    registrations::Registrations,
-    transport::{self, Client, Close, Link},
+    peer_text::bounded,
+    transport::{self, CloseReason, MeshClient, MeshLink},
 };
 
 /// What all sessions of an observability gateway share.
-pub(crate) struct Observer {
+pub(crate) struct ObservabilityControl {
     pub(crate) issuer: Arc<Issuer>,
     pub(crate) registrations: Arc<Registrations>,
     pub(crate) directory: Arc<Directory>,
-    pub(crate) connections: Arc<Connections>,
+    pub(crate) connections: Arc<ClusterConnections>,
     pub(crate) metrics: Arc<GatewayMetrics>,
 }
 
 /// How far a connection has come; its dialer watches it.
 #[derive(Debug, Clone, Default)]
-pub(crate) enum Progress {
+pub(crate) enum ConnectionProgress {
     /// The hellos are not exchanged yet.
     #[default]
     Opening,
     /// Requests can be sent. Tell the connection to drain through this handle.
-    Up(ConnectionHandle),
+    Up(DrainHandle),
 }
 
 /// A handle that outlives the connection without keeping it open.
 #[derive(Clone)]
-pub(crate) struct ConnectionHandle(std::sync::Weak<Connection>);
+pub(crate) struct DrainHandle(std::sync::Weak<ClusterConnection>);
 
-impl std::fmt::Debug for ConnectionHandle {
+impl std::fmt::Debug for DrainHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("ConnectionHandle")
+        f.write_str("DrainHandle")
     }
 }
 
-impl ConnectionHandle {
+impl DrainHandle {
     /// Gives the connection no new requests; it is closed when the last one is over.
     pub(crate) fn drain(&self) {
         if let Some(connection) = self.0.upgrade() {
@@ -65,16 +65,20 @@ impl ConnectionHandle {
     }
 }
 
-impl Observer {
+impl ObservabilityControl {
     /// Runs a connection to its end: as the asking side, from the first hello on.
-    pub(crate) async fn attend(&self, connection: transport::Connection, progress: watch::Sender<Progress>) {
+    pub(crate) async fn attend(
+        &self,
+        connection: transport::MeshConnection,
+        progress: watch::Sender<ConnectionProgress>,
+    ) {
         let link = connection.link().clone();
         let peer = link.identity().spiffe_id.clone();
         let cluster = peer.cluster().clone();
         if peer.component().as_str() != pki::GATEWAY || !self.registrations.knows(&cluster).await {
             tracing::warn!(peer = %link.peer(), remote = %link.remote(), "connection refused: no such cluster is registered");
             self.metrics.handshake_failed("not_registered");
-            link.close(Close::Denied);
+            link.close(CloseReason::Denied);
             return;
         }
         let why = match connection.client().await {
@@ -91,7 +95,12 @@ impl Observer {
 
     /// Runs the session and says why it ended. The client is given back when it has: requests that still run keep the
     /// connection open until they are over.
-    async fn session(&self, cluster: &Name, client: Client, progress: &watch::Sender<Progress>) -> String {
+    async fn session(
+        &self,
+        cluster: &Name,
+        client: MeshClient,
+        progress: &watch::Sender<ConnectionProgress>,
+    ) -> String {
         let link = client.link().clone();
         let opening = tokio::time::timeout(HELLO_TIMEOUT, open(cluster, &client, &link.peer())).await;
         let mut session = match opening {
@@ -99,21 +108,21 @@ impl Observer {
             Ok(Err(why)) => {
                 self.metrics.handshake_failed("no_session");
                 tracing::warn!(peer = %link.peer(), remote = %link.remote(), why, "no session");
-                link.close(Close::Misbehaved);
+                link.close(CloseReason::Misbehaved);
                 return why;
             }
             Err(_) => {
                 self.metrics.handshake_failed("no_session");
-                link.close(Close::Misbehaved);
+                link.close(CloseReason::Misbehaved);
                 return "no hello in time".to_owned();
             }
         };
         let id = SessionId(link.id());
-        let connection = Connection::new(id, Arc::new(client), link.transport());
+        let connection = ClusterConnection::new(id, Arc::new(client), link.transport());
         let _counted = self.metrics.connection(cluster, link.transport());
         self.directory.session_opened(cluster, id, link.transport());
         self.connections.add(cluster, connection.clone());
-        progress.send_replace(Progress::Up(ConnectionHandle(Arc::downgrade(&connection))));
+        progress.send_replace(ConnectionProgress::Up(DrainHandle(Arc::downgrade(&connection))));
         let why = self.converse(cluster, &link, &connection, &mut session).await;
         self.connections.remove(cluster, id);
         why
@@ -122,9 +131,9 @@ impl Observer {
     async fn converse(
         &self,
         cluster: &Name,
-        link: &Link,
-        connection: &Connection,
-        session: &mut Session,
+        link: &MeshLink,
+        connection: &ClusterConnection,
+        session: &mut ObservabilitySession,
     ) -> String {
         loop {
             let message = tokio::select! {
@@ -137,14 +146,14 @@ impl Observer {
                 Ok(Ok(None)) => return "closed by the cluster".to_owned(),
                 Ok(Err(status)) => return bounded(status.message()),
                 Err(_) => {
-                    link.close(Close::Silent);
+                    link.close(CloseReason::Silent);
                     return link.closed().await.to_string();
                 }
             };
             match message {
                 Some(FromClusterMessage::Targets(targets)) => {
                     if self.directory.registration(cluster).is_none() {
-                        link.close(Close::Denied);
+                        link.close(CloseReason::Denied);
                         return "the cluster is no longer registered".to_owned();
                     }
                     let round_trip = link.round_trip().unwrap_or(session.round_trip);
@@ -152,7 +161,7 @@ impl Observer {
                 }
                 Some(FromClusterMessage::CertificateRequest(request)) => {
                     let answer = self.renew(link, request.csr.to_vec()).await;
-                    if session.outgoing.send(FromObserver { message: Some(answer) }).await.is_err() {
+                    if session.outgoing.send(FromObservability { message: Some(answer) }).await.is_err() {
                         return "the session was cut".to_owned();
                     }
                 }
@@ -164,7 +173,7 @@ impl Observer {
     }
 
     /// Answers a certificate request of the peer behind `link`, whose present certificate the connection has proved.
-    async fn renew(&self, link: &Link, csr: Vec<u8>) -> ToCluster {
+    async fn renew(&self, link: &MeshLink, csr: Vec<u8>) -> ToCluster {
         let (issuer, identity) = (self.issuer.clone(), link.identity().clone());
         let renewed =
             tokio::task::spawn_blocking(move || issuer.renew(&identity, &csr, SystemTime::now())).await;
@@ -189,16 +198,16 @@ impl Observer {
 }
 
 /// A session after both hellos.
-struct Session {
-    outgoing: mpsc::Sender<FromObserver>,
+struct ObservabilitySession {
+    outgoing: mpsc::Sender<FromObservability>,
     incoming: Streaming<FromCluster>,
     /// How long the first answer took: an upper bound of the round-trip time.
     round_trip: Duration,
 }
 
-async fn open(cluster: &Name, client: &Client, peer: &Peer) -> Result<Session, String> {
+async fn open(cluster: &Name, client: &MeshClient, peer: &Peer) -> Result<ObservabilitySession, String> {
     let (outgoing, messages) = mpsc::channel(4);
-    let first = FromObserver { message: Some(ToCluster::Hello(hello(SystemTime::now()))) };
+    let first = FromObservability { message: Some(ToCluster::Hello(hello(SystemTime::now()))) };
     outgoing.try_send(first).map_err(|error| error.to_string())?;
     let channel = transport::channel(cluster.as_str(), client.clone());
     let mut control = ControlClient::with_origin(channel, Uri::from_static("https://control/"))
@@ -212,5 +221,5 @@ async fn open(cluster: &Name, client: &Client, peer: &Peer) -> Result<Session, S
         Some(FromClusterMessage::Hello(hello)) => log_hello(&hello, peer, SystemTime::now()),
         _ => return Err("the first message was no hello".to_owned()),
     }
-    Ok(Session { outgoing, incoming, round_trip })
+    Ok(ObservabilitySession { outgoing, incoming, round_trip })
 }

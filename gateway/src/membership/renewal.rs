@@ -7,7 +7,7 @@
 //!                   a new key             drain the old                 are closed
 //! ```
 //!
-//! Pure decisions; [`crate::credentials`] and [`crate::dialer`] act on them.
+//! Pure decisions; [`crate::membership::credentials`] and [`crate::component`] act on them.
 
 use std::time::{Duration, SystemTime};
 
