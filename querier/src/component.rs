@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use promql::{EngineOptions, ParseOptions, TotalBudget};
+use budget::{BudgetLimits, TotalBudget};
+use promql::{EngineOptions, ParseOptions, QUERIES};
 use runtime::{
     BindError, BoxError, EXIT_ERROR, EXIT_USAGE, GrpcMetrics, GrpcOptions, GrpcServer, HttpMetrics,
     HttpServer, Metrics, Probes, Registry, Supervisor, admin_routes, init_logs,
@@ -184,7 +185,10 @@ fn engine_options(config: &Config) -> EngineOptions {
         use_start_timestamps: config.has(Feature::StartTimestamps),
         max_samples: config.args.max_samples,
         max_bytes: config.max_memory,
-        total: TotalBudget::new(config.max_total_samples, config.max_total_memory),
+        total: TotalBudget::new(
+            &QUERIES,
+            BudgetLimits { samples: config.max_total_samples, bytes: config.max_total_memory },
+        ),
         propagate_matchers: config.args.propagate_matchers == Propagate::Always,
         ..EngineOptions::default()
     }

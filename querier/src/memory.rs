@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use promql::QueryError;
+use budget::{LimitError, LimitKind};
 
 /// What is assumed where the system does not say.
 const UNKNOWN_BYTES: u64 = 2 << 30;
@@ -60,16 +60,15 @@ fn mem_total(meminfo: &str) -> Option<u64> {
     kib.checked_mul(1024)
 }
 
-/// What a query's end is told with: for a limit, also the flag that sets it.
-pub(crate) fn told(error: &QueryError) -> String {
-    let QueryError::Limit(limit) = error else { return error.to_string() };
-    let flag = match limit.name {
-        "max_bytes" => "max-memory",
-        "max_total_bytes" => "max-total-memory",
-        "max_total_samples" => "max-total-samples",
-        _ => "max-samples",
+/// The message of a query that exceeds a limit, with the flag that sets the limit.
+pub(crate) fn limit_with_flag(error: &LimitError) -> String {
+    let flag = match error.kind {
+        LimitKind::Samples => "max-samples",
+        LimitKind::Bytes => "max-memory",
+        LimitKind::TotalSamples => "max-total-samples",
+        LimitKind::TotalBytes => "max-total-memory",
     };
-    format!("{limit} (--query.{flag})")
+    format!("{error} (--query.{flag})")
 }
 
 /// Reads a size such as `512MiB`, `1.5GiB`, `2GB` or `1000000`.

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use budget::TotalBudget;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
-use promql::TotalBudget;
 
 use crate::endpoints::EndpointSet;
 
@@ -70,7 +70,7 @@ pub(crate) struct QueryMemory(pub(crate) TotalBudget);
 
 impl Collector for QueryMemory {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let held = ConstGauge::new(i64::try_from(self.0.held_bytes()).unwrap_or(i64::MAX));
+        let held = ConstGauge::new(i64::try_from(self.0.reserved_bytes()).unwrap_or(i64::MAX));
         let help = "Memory that queries and their answers hold";
         held.encode(encoder.encode_descriptor(
             "isthmus_query_memory",

@@ -12,10 +12,9 @@ mod resolution;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use budget::{Budget, Interrupt};
 use model::Timestamp;
-use promql::{
-    Account, EngineOptions, Interrupt, PlanNode, Query, QueryError, QueryOutput, QueryParams, Select,
-};
+use promql::{EngineOptions, PlanNode, Query, QueryError, QueryOutput, QueryParams, Select};
 use series::Dedup;
 use storeapi::{PartialResponse, StoreError};
 use tokio::time::{Instant, timeout_at};
@@ -177,7 +176,7 @@ impl Driver {
     }
 
     /// Answers a question with what `write` makes of the answer while it is the query's turn, on the thread that
-    /// evaluated it. What it makes counts towards the query's account, and it has to look at the flag.
+    /// evaluated it. What it makes counts towards the query's budget, and it has to look at the flag.
     ///
     /// # Errors
     /// See [`AskError`].
@@ -187,7 +186,7 @@ impl Driver {
     pub(crate) async fn ask<T: Send + 'static>(
         &self,
         question: Question,
-        write: impl FnOnce(Answer, &Account, Interrupt) -> Result<T, QueryError> + Send + 'static,
+        write: impl FnOnce(Answer, &Budget, Interrupt) -> Result<T, QueryError> + Send + 'static,
     ) -> Result<T, AskError> {
         let kind = if question.step.is_some() { "range" } else { "instant" };
         let began = Instant::now();
@@ -217,7 +216,7 @@ impl Driver {
         &self,
         question: Question,
         began: Instant,
-        write: impl FnOnce(Answer, &Account, Interrupt) -> Result<T, QueryError> + Send + 'static,
+        write: impl FnOnce(Answer, &Budget, Interrupt) -> Result<T, QueryError> + Send + 'static,
     ) -> Result<(T, Cost), AskError> {
         let deadline = began + question.timeout;
         let end = EndOnDrop { interrupt: Interrupt::new(), cancel: CancellationToken::new() };
@@ -236,7 +235,7 @@ impl Driver {
             (requests, &query.reading_order()),
             question.stores.clone(),
             self.concurrent_selects,
-            query.account(),
+            query.budget().clone(),
             awaited.clone(),
             end.cancel.clone(),
         );
@@ -244,10 +243,10 @@ impl Driver {
         let work = tokio::task::spawn_blocking(move || {
             // The turn is over when the thread is free, even if nobody waits any more.
             let _turn = turn;
-            let account = query.account();
+            let budget = query.budget().clone();
             let answer = evaluate(query, feeds, &interrupt, &question, timings)?;
             let cost = Cost { samples: answer.output.stats.samples, partial: !answer.warnings.is_empty() };
-            Ok((write(answer, &account, interrupt)?, cost))
+            Ok((write(answer, &budget, interrupt)?, cost))
         });
         match timeout_at(deadline, work).await {
             Ok(Ok(answer)) => answer,
@@ -294,7 +293,7 @@ fn evaluate(
     while let Some(select) = evaluation.next_select() {
         let batch = feeds.next(select.index(), || resolution::request(evaluation.select(select), question));
         // A feed that was cut off has no more to say; the flag says why.
-        interrupt.check()?;
+        interrupt.check().map_err(QueryError::from)?;
         match batch? {
             Some(batch) => evaluation.push(select, batch)?,
             None => evaluation.end_select(select)?,

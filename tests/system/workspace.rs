@@ -15,11 +15,11 @@ const LAYERS: &[(u8, &[&str])] = &[
     (4, &["promql", "storeapi", "bucket"]),
     (3, &["series"]),
     (2, &["tsdb", "promapi", "mesh", "runtime"]),
-    (1, &["model", "identity", "proto"]),
+    (1, &["model", "identity", "proto", "budget"]),
 ];
 
 /// Crates that stand for a runtime, sockets, TLS or clocks: none of them may be under the heart.
-const HEART: &[&str] = &["model", "tsdb", "series", "promql"];
+const HEART: &[&str] = &["model", "budget", "tsdb", "series", "promql"];
 const IO: &[&str] = &["tokio", "hyper", "tonic", "quinn", "rustls", "mio", "socket2", "axum", "time"];
 
 fn root() -> PathBuf {

@@ -1,8 +1,15 @@
 //! Why a query has no answer.
 
-use std::fmt;
+use budget::{Consumers, LimitError, Stop};
 
 use crate::syntax::ParseError;
+
+/// Queries, as errors of a [`TotalBudget`](budget::TotalBudget) name them.
+pub static QUERIES: Consumers = Consumers {
+    one: "query",
+    many: "queries",
+    advice: "select fewer series, a shorter range or a longer step",
+};
 
 /// Why a query has no answer. The variants are what a caller can act on.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -19,10 +26,10 @@ pub enum QueryError {
     /// The query needs more than it may have.
     #[error(transparent)]
     Limit(#[from] LimitError),
-    /// The time for the query is over ([`Interrupt::time_out`](crate::Interrupt::time_out)).
+    /// The time for the query is over ([`Interrupt::time_out`](budget::Interrupt::time_out)).
     #[error("query timed out in expression evaluation")]
     Timeout,
-    /// Nobody waits for the answer any more ([`Interrupt::cancel`](crate::Interrupt::cancel)).
+    /// Nobody waits for the answer any more ([`Interrupt::cancel`](budget::Interrupt::cancel)).
     #[error("query was canceled in expression evaluation")]
     Canceled,
 }
@@ -34,39 +41,12 @@ impl QueryError {
     }
 }
 
-/// A budget that a query would overrun: which one, how large it is, and what the query wanted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LimitError {
-    /// The limit's name: `max_samples` or `max_bytes`, or with `total` in between where it is for all queries.
-    pub name: &'static str,
-    /// What is counted.
-    pub unit: &'static str,
-    /// The limit.
-    pub limit: u64,
-    /// What the query had come to need when it was ended.
-    pub wanted: u64,
-    /// What other queries use, where the limit is for all queries together.
-    pub others: Option<u64>,
-    /// What in the query needs so much and where it stands, where the text alone shows it.
-    pub place: Option<String>,
-}
-
-impl fmt::Display for LimitError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, unit, limit, wanted, others, place } = self;
-        if let Some(place) = place {
-            write!(f, "{place}: ")?;
+impl From<Stop> for QueryError {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Limit(limit) => Self::Limit(limit),
+            Stop::TimedOut => Self::Timeout,
+            Stop::Cancelled => Self::Canceled,
         }
-        write!(f, "query would use {wanted} {unit}")?;
-        if let Some(others) = others {
-            write!(f, " beside the {others} of other queries")?;
-        }
-        write!(f, ", more than {name}={limit} allows; ")?;
-        if others.is_some() {
-            f.write_str("ask again when fewer queries run, or ")?;
-        }
-        f.write_str("select fewer series, a shorter range or a longer step")
     }
 }
-
-impl std::error::Error for LimitError {}

@@ -10,7 +10,6 @@ pub(crate) mod aggregate;
 pub(crate) mod answer;
 pub(crate) mod binary;
 pub(crate) mod buckets;
-pub(crate) mod budget;
 pub(crate) mod column;
 pub(crate) mod distinct;
 pub(crate) mod identity;
@@ -37,7 +36,7 @@ use std::sync::Arc;
 use model::Labels;
 use series::SelectedSeries;
 
-use budget::Hold;
+use budget::Reservation;
 use column::Row;
 use distinct::{Shortcut, is_typed};
 use identity::Identities;
@@ -66,7 +65,7 @@ const DELIVERY_BYTES: u64 = 1 << 20;
 enum Task {
     /// Hands series on, a batch at a time, so that what takes them in does not have to hold what is still on its way
     /// as well.
-    Deliver { to: Taker, rows: std::vec::IntoIter<Row>, on_the_way: Hold },
+    Deliver { to: Taker, rows: std::vec::IntoIter<Row>, on_the_way: Reservation },
     /// An operator has given all of its output: whom it feeds is told.
     End(NodeId),
     /// What follows from the end of an input has been handed on.
@@ -84,7 +83,7 @@ struct Reading {
     pipelines: Option<Arc<Vec<Pipeline>>>,
     /// Series that do not fill a batch yet.
     queue: Vec<SelectedSeries>,
-    hold: Hold,
+    hold: Reservation,
     /// Whether a series had a type or unit.
     typed: bool,
     ended: bool,
@@ -107,7 +106,7 @@ pub struct Evaluation {
     pool: Pool,
     scratch: map::Scratch,
     rows: Vec<Row>,
-    answer_hold: Hold,
+    answer_hold: Reservation,
     raw: Vec<MatrixSeries>,
     notes: Notes,
     series: u64,
@@ -127,7 +126,7 @@ impl Evaluation {
                 identities: None,
                 pipelines: None,
                 queue: Vec::new(),
-                hold: Hold::new(&plan.budget),
+                hold: Reservation::new(&plan.budget),
                 typed: false,
                 ended: false,
             })
@@ -135,7 +134,7 @@ impl Evaluation {
         let mut evaluation = Self {
             pool: Pool::new(plan.clone(), meters.clone()),
             scratch: map::Scratch::new(&plan.budget),
-            answer_hold: Hold::new(&plan.budget),
+            answer_hold: Reservation::new(&plan.budget),
             order: order::reading_order(&plan),
             plan,
             meters,
@@ -217,7 +216,7 @@ impl Evaluation {
         let stats = Stats {
             series: self.series,
             samples: self.plan.budget.samples(),
-            peak_bytes: self.plan.budget.peak(),
+            peak_bytes: self.plan.budget.peak_bytes(),
         };
         let annotations = std::mem::take(&mut self.notes).finish(&self.plan.text);
         let analysis = self.meters.is_on().then(|| PlanNode::of(&self.plan, Some(&self.meters)));
@@ -228,7 +227,7 @@ impl Evaluation {
     fn check(&self) -> Result<(), QueryError> {
         match &self.failure {
             Some(failure) => Err(failure.clone()),
-            None => self.plan.budget.check(),
+            None => Ok(self.plan.budget.check()?),
         }
     }
 
@@ -256,7 +255,7 @@ impl Evaluation {
             if known {
                 self.meters.of(id).count(1, steps.count as u64);
             } else {
-                let mut hold = Hold::metered(&self.plan.budget, self.meters.of(id));
+                let mut hold = Reservation::metered(&self.plan.budget, self.meters.of(id).memory());
                 hold.add((steps.count * 8 + size_of::<Row>()) as u64)?;
                 let row = Row::new(Labels::empty(), scalar.column(steps.count));
                 let out = self.deliver_held(id, vec![row], hold)?;
@@ -325,11 +324,11 @@ impl Evaluation {
             }
             let batch: Vec<SelectedSeries> = left.by_ref().take(BATCH).collect();
             let bytes: usize = batch.iter().map(SelectedSeries::size_bytes).sum();
-            let leaf = self.plan.leaves[select.0].first().map(|leaf| self.meters.of(*leaf));
+            let leaf = self.plan.leaves[select.0].first().map(|leaf| self.meters.of(*leaf).memory());
             let reading = &mut self.readings[select.0];
-            let mut hold = reading.hold.part(bytes as u64);
+            let mut hold = reading.hold.split_off(bytes as u64);
             if let Some(meter) = leaf {
-                hold.hand_to(meter);
+                hold.move_to(meter);
             }
             reading.typed = reading.typed || batch.iter().any(|series| is_typed(&series.labels));
             let typed = reading.typed;
@@ -402,7 +401,7 @@ impl Evaluation {
                         batch.push(row);
                     }
                     // Held until it has been taken in.
-                    let _passing = on_the_way.part(bytes);
+                    let _passing = on_the_way.split_off(bytes);
                     if rows.len() > 0 {
                         tasks.push(Task::Deliver { to, rows, on_the_way });
                     }
@@ -441,7 +440,7 @@ impl Evaluation {
 
     /// Hands the output of `id` to whom it feeds.
     fn deliver(&self, id: NodeId, rows: Vec<Row>) -> Result<Option<Task>, QueryError> {
-        self.deliver_held(id, rows, Hold::metered(&self.plan.budget, self.meters.of(id)))
+        self.deliver_held(id, rows, Reservation::metered(&self.plan.budget, self.meters.of(id).memory()))
     }
 
     /// As [`deliver`](Self::deliver), where part of the memory may be held already.
@@ -449,13 +448,13 @@ impl Evaluation {
         &self,
         id: NodeId,
         rows: Vec<Row>,
-        mut on_the_way: Hold,
+        mut on_the_way: Reservation,
     ) -> Result<Option<Task>, QueryError> {
         if rows.is_empty() {
             return Ok(None);
         }
         self.meters.output(id, &rows);
-        on_the_way.exactly(rows.iter().map(Row::size_bytes).sum())?;
+        on_the_way.resize(rows.iter().map(Row::size_bytes).sum())?;
         Ok(Some(Task::Deliver { to: self.plan.nodes[id].parent, rows: rows.into_iter(), on_the_way }))
     }
 

@@ -5,7 +5,6 @@
 mod error;
 mod eval;
 mod functions;
-mod interrupt;
 mod needed;
 mod output;
 mod plan;
@@ -14,11 +13,9 @@ mod query;
 pub mod syntax;
 mod text;
 
-pub use error::{LimitError, QueryError};
+pub use error::{QUERIES, QueryError};
 pub use eval::Evaluation;
-pub use eval::budget::{Account, Hold, TotalBudget};
 pub use eval::meter::Clock;
-pub use interrupt::Interrupt;
 pub use needed::{NeededLabels, Trimmer};
 pub use output::{
     Annotations, Held, MatrixSeries, QueryOutput, QueryValue, SampleValue, Stats, VectorSample,

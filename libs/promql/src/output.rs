@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use budget::Reservation;
 use model::{FloatHistogram, Labels, Sample, Timestamp};
 
-use crate::{Hold, PlanNode};
+use crate::PlanNode;
 
 /// An answer, what the engine had to say about it, and what it cost.
 #[derive(Clone, Debug)]
@@ -24,11 +25,11 @@ pub struct QueryOutput {
 /// Holds the memory of an answer, until the last clone of it is dropped.
 #[derive(Clone, Debug)]
 pub struct Held {
-    _hold: Arc<Hold>,
+    _hold: Arc<Reservation>,
 }
 
 impl Held {
-    pub(crate) fn new(hold: Hold) -> Self {
+    pub(crate) fn new(hold: Reservation) -> Self {
         Self { _hold: Arc::new(hold) }
     }
 }

@@ -18,15 +18,13 @@ mod select;
 pub(crate) mod steps;
 mod traits;
 
-use std::sync::Arc;
-
 use node::{Node, NodeId};
 use steps::Steps;
 
-use crate::eval::budget::{Budget, Hold};
 use crate::query::Select;
 use crate::syntax::functions::ValueType;
 use crate::{EngineOptions, QueryError, QueryParams};
+use budget::{Budget, BudgetLimits, Reservation};
 
 /// What the value of a query is made of.
 #[derive(Debug)]
@@ -53,7 +51,7 @@ pub(crate) struct Plan {
     /// Whether the query is for one instant.
     pub(crate) instant: bool,
     /// What it may use.
-    pub(crate) budget: Arc<Budget>,
+    pub(crate) budget: Budget,
     /// Threads that decode and evaluate.
     pub(crate) workers: usize,
     /// The leaves of each select.
@@ -61,7 +59,7 @@ pub(crate) struct Plan {
     selects: Vec<Select>,
     value_type: ValueType,
     /// The memory of the regular expressions, held as long as there is a plan.
-    _regexes: Hold,
+    _regexes: Reservation,
 }
 
 impl Plan {
@@ -105,9 +103,9 @@ impl Plan {
                 value_type.documented()
             )));
         }
-        let limits = (engine.max_samples, engine.max_bytes);
-        let budget = Arc::new(Budget::new(limits, engine.total.clone(), params.interrupt.clone()));
-        budget.refuse_steps(steps.count as u64, || format!("range of {} steps", steps.count))?;
+        let limits = BudgetLimits { samples: engine.max_samples, bytes: engine.max_bytes };
+        let budget = Budget::new(&engine.total, limits, params.interrupt.clone());
+        build::check_steps(&budget, &steps, || format!("range of {} steps", steps.count))?;
         let builder = build::Builder::new(text, params, engine, &budget, steps);
         let mut built = builder.finish(&expr)?;
         project::project(&built.nodes, &mut built.selects);

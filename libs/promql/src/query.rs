@@ -3,17 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use budget::{Budget, Interrupt, TotalBudget};
 use model::{Matcher, TimeRange, Timestamp};
 use series::{Aggregate, Dedup};
 
 use crate::eval::Evaluation;
-use crate::eval::budget::{Account, TotalBudget};
 use crate::eval::meter::Clock;
 use crate::eval::order;
 use crate::plan::Plan;
 use crate::plan::explain::PlanNode;
 use crate::syntax::functions::ValueType;
-use crate::{Interrupt, NeededLabels, ParseOptions, QueryError};
+use crate::{NeededLabels, ParseOptions, QUERIES, QueryError};
 
 /// What is asked beside the expression.
 #[derive(Clone, Debug)]
@@ -93,7 +93,7 @@ impl Default for EngineOptions {
             delayed_name_removal: false,
             max_samples: 200_000_000,
             max_bytes: 1 << 30,
-            total: TotalBudget::default(),
+            total: TotalBudget::unlimited(&QUERIES),
             propagate_matchers: false,
             use_start_timestamps: false,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
@@ -208,9 +208,9 @@ impl Query {
         self.plan.value_type()
     }
 
-    /// The memory that it may use, for its driver to account for the series that it reads ahead.
-    pub fn account(&self) -> Account {
-        Account { budget: self.plan.budget.clone() }
+    /// What it may use. Its driver reserves memory there for the series that it reads ahead.
+    pub fn budget(&self) -> &Budget {
+        &self.plan.budget
     }
 
     /// How it is going to be evaluated.

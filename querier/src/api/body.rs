@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use budget::{Budget, BudgetLimits, Interrupt, LimitError, Reservation, Stop, TotalBudget};
 use bytes::Bytes;
-use promql::{Account, Hold, Interrupt, QueryError, TotalBudget};
 
 /// Least room of the first piece.
 const FIRST_BYTES: usize = 1 << 10;
@@ -17,14 +17,15 @@ pub(super) struct Text {
     open: Vec<u8>,
     /// Room of the open piece that is counted.
     counted: usize,
-    hold: Hold,
+    reserved: Reservation,
     interrupt: Interrupt,
 }
 
 impl Text {
-    /// An empty text of the query with this account.
-    pub(super) fn new(account: &Account, interrupt: Interrupt) -> Self {
-        Self { pieces: Vec::new(), open: Vec::new(), counted: 0, hold: account.hold(), interrupt }
+    /// An empty text, whose memory counts towards `budget`.
+    pub(super) fn new(budget: &Budget, interrupt: Interrupt) -> Self {
+        let reserved = Reservation::new(budget);
+        Self { pieces: Vec::new(), open: Vec::new(), counted: 0, reserved, interrupt }
     }
 
     /// Where to write next, with room for about `bytes`. The room is counted before it is taken; what is written beyond
@@ -32,7 +33,7 @@ impl Text {
     ///
     /// # Errors
     /// When the query would hold more than it may, or somebody has ended it.
-    pub(super) fn room(&mut self, bytes: usize) -> Result<&mut Vec<u8>, QueryError> {
+    pub(super) fn room(&mut self, bytes: usize) -> Result<&mut Vec<u8>, Stop> {
         self.interrupt.check()?;
         self.count(self.open.capacity())?;
         if self.open.capacity() - self.open.len() <= bytes {
@@ -45,34 +46,34 @@ impl Text {
         Ok(&mut self.open)
     }
 
-    fn count(&mut self, room: usize) -> Result<(), QueryError> {
+    fn count(&mut self, room: usize) -> Result<(), LimitError> {
         let more = room.saturating_sub(self.counted);
         self.counted += more;
-        if more > 0 { self.hold.add(more as u64) } else { Ok(()) }
+        if more > 0 { self.reserved.add(more as u64) } else { Ok(()) }
     }
 
     /// The whole text, to be sent. The query is over; what is not sent yet counts towards `total`.
     ///
     /// # Errors
     /// When the query, or all queries together, would hold more than they may.
-    pub(super) fn finish(mut self, total: &TotalBudget) -> Result<Vec<Bytes>, QueryError> {
+    pub(super) fn finish(mut self, total: &TotalBudget) -> Result<Vec<Bytes>, LimitError> {
         self.count(self.open.capacity())?;
         self.pieces.push(self.open);
         let room: usize = self.pieces.iter().map(Vec::capacity).sum();
-        // An account of its own, so that who reads slowly does not keep the query's samples counted too.
-        drop(self.hold);
-        let mut hold = total.account(u64::MAX).hold();
-        hold.add(room as u64)?;
-        let hold = Arc::new(hold);
+        // A budget of its own, so that a client that reads slowly does not keep the query's samples counted too.
+        drop(self.reserved);
+        let mut reserved = Reservation::new(&Budget::new(total, BudgetLimits::UNLIMITED, Interrupt::new()));
+        reserved.add(room as u64)?;
+        let reserved = Arc::new(reserved);
         let pieces = self.pieces.into_iter().filter(|text| !text.is_empty());
-        Ok(pieces.map(|text| Bytes::from_owner(Piece { text, _hold: Arc::clone(&hold) })).collect())
+        Ok(pieces.map(|text| Bytes::from_owner(Piece { text, _reserved: Arc::clone(&reserved) })).collect())
     }
 }
 
-/// A piece of a text on its way, and what it holds.
+/// A piece of a text on its way, and the memory that all pieces have reserved.
 struct Piece {
     text: Vec<u8>,
-    _hold: Arc<Hold>,
+    _reserved: Arc<Reservation>,
 }
 
 impl AsRef<[u8]> for Piece {
@@ -83,34 +84,40 @@ impl AsRef<[u8]> for Piece {
 
 #[cfg(test)]
 mod tests {
+    use promql::QUERIES;
+
     use super::*;
+
+    fn budget(total: &TotalBudget, bytes: u64) -> Budget {
+        Budget::new(total, BudgetLimits::bytes(bytes), Interrupt::new())
+    }
 
     #[test]
     fn a_text_counts_from_before_it_is_written_until_it_is_sent() {
-        let total = TotalBudget::new(u64::MAX, 4 << 20);
-        let mut text = Text::new(&total.account(2 << 20), Interrupt::new());
+        let total = TotalBudget::new(&QUERIES, BudgetLimits::bytes(4 << 20));
+        let mut text = Text::new(&budget(&total, 2 << 20), Interrupt::new());
         let mut expected = Vec::new();
         for at in 0..20_000 {
             let part = format!("part {at} of a text, ");
             text.room(8).unwrap().extend_from_slice(part.as_bytes());
             expected.extend_from_slice(part.as_bytes());
         }
-        assert!(total.held_bytes() >= expected.len() as u64 - 100);
+        assert!(total.reserved_bytes() >= expected.len() as u64 - 100);
         let pieces = text.finish(&total).unwrap();
         assert!(pieces.len() > 1 && pieces.concat() == expected);
-        assert!(total.held_bytes() >= expected.len() as u64);
+        assert!(total.reserved_bytes() >= expected.len() as u64);
         let last = pieces.last().unwrap().slice(1..);
         drop(pieces);
-        assert_ne!(total.held_bytes(), 0);
+        assert_ne!(total.reserved_bytes(), 0);
         drop(last);
-        assert_eq!(total.held_bytes(), 0);
+        assert_eq!(total.reserved_bytes(), 0);
     }
 
     #[test]
     fn a_text_ends_at_the_limit_of_its_query_or_of_all_and_when_the_query_does() {
-        let total = TotalBudget::new(u64::MAX, 1 << 20);
+        let total = TotalBudget::new(&QUERIES, BudgetLimits::bytes(1 << 20));
         let fill = |limit: u64| {
-            let mut text = Text::new(&total.account(limit), Interrupt::new());
+            let mut text = Text::new(&budget(&total, limit), Interrupt::new());
             loop {
                 match text.room(1000) {
                     Ok(out) => out.extend_from_slice(&[b'x'; 1000]),
@@ -120,11 +127,11 @@ mod tests {
         };
         assert!(fill(300_000).contains("max_bytes=300000"));
         assert!(fill(u64::MAX).contains("max_total_bytes=1048576"));
-        assert_eq!(total.held_bytes(), 0);
-        let mut text = Text::new(&total.account(1000), Interrupt::new());
+        assert_eq!(total.reserved_bytes(), 0);
+        let mut text = Text::new(&budget(&total, 1000), Interrupt::new());
         assert!(text.room(1 << 30).unwrap_err().to_string().contains("max_bytes=1000"));
         let interrupt = Interrupt::new();
         interrupt.cancel();
-        assert_eq!(Text::new(&total.account(1000), interrupt).room(1).err(), Some(QueryError::Canceled));
+        assert_eq!(Text::new(&budget(&total, 1000), interrupt).room(1).err(), Some(Stop::Cancelled));
     }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
+use budget::{Budget, BudgetLimits, Interrupt, Reservation, Stop};
 use model::{Labels, Matcher};
 use promapi::{ApiError, Envelope, ErrorType, Params, write_labels};
-use promql::Interrupt;
 use storeapi::{
     Aggr, LabelNamesRequest, LabelValuesRequest, LabelsAnswer, MetadataRequest, MetadataStore, SeriesRequest,
     StoreError,
@@ -60,6 +60,15 @@ pub(super) async fn metadata(State(api): State<Arc<Api>>, request: Request) -> R
     respond(answer.await)
 }
 
+/// The error of a request whose answer takes more memory than it may.
+fn over_budget(stop: impl Into<Stop>) -> ApiError {
+    let message = match stop.into() {
+        Stop::Limit(limit) => memory::limit_with_flag(&limit),
+        stop => stop.to_string(),
+    };
+    ApiError::new(ErrorType::Execution, message)
+}
+
 impl Api {
     /// Ends what takes longer than a query may.
     async fn in_time(
@@ -78,9 +87,9 @@ impl Api {
         let filter = self.store_filter(params).await?;
         let mut sets: BTreeSet<Labels> = BTreeSet::new();
         let mut warnings = Vec::new();
-        let account = self.driver.engine().total.account(self.defaults.max_bytes);
-        let mut hold = account.hold();
-        let exhausted = |error| ApiError::new(ErrorType::Execution, memory::told(&error));
+        let total = &self.driver.engine().total;
+        let budget = Budget::new(total, BudgetLimits::bytes(self.defaults.max_bytes), Interrupt::new());
+        let mut reserved = Reservation::new(&budget);
         for matchers in self.selectors(params, "match[]").await? {
             let mut request = SeriesRequest::new(range, matchers);
             request.skip_chunks = true;
@@ -89,7 +98,7 @@ impl Api {
             request.partial_response = self.partial_response(params)?;
             request.without_replica_labels = self.replica_labels(params)?;
             request.limit = limit.map(|limit| limit.saturating_add(1));
-            let fanout = self.stores.select_within(request, &filter, Some(&account));
+            let fanout = self.stores.select_within(request, &filter, Some(&budget));
             let mut fanout = fanout.map_err(|e| store_error(&e))?;
             while let Some(event) = fanout.next().await {
                 match event.map_err(|error| store_error(&error))? {
@@ -98,7 +107,7 @@ impl Api {
                     FanoutEvent::Warning(text) => warnings.push(text),
                     FanoutEvent::Series(batch) => {
                         for series in batch {
-                            hold.add(series.labels.size_bytes() as u64).map_err(exhausted)?;
+                            reserved.add(series.labels.size_bytes() as u64).map_err(over_budget)?;
                             sets.insert(series.labels);
                         }
                     }
@@ -110,22 +119,22 @@ impl Api {
         if sets.len() > shown {
             warnings.push(TRUNCATED.to_owned());
         }
-        let mut text = Text::new(&account, Interrupt::new());
-        let body = text.room(0).map_err(exhausted)?;
+        let mut text = Text::new(&budget, Interrupt::new());
+        let body = text.room(0).map_err(over_budget)?;
         Envelope::begin(body);
         body.push(b'[');
         for (i, labels) in sets.iter().take(shown).enumerate() {
-            let body = text.room(labels_room(labels)).map_err(exhausted)?;
+            let body = text.room(labels_room(labels)).map_err(over_budget)?;
             if i > 0 {
                 body.push(b',');
             }
             write_labels(body, labels);
         }
-        let body = text.room(0).map_err(exhausted)?;
+        let body = text.room(0).map_err(over_budget)?;
         body.push(b']');
         Envelope::end(body, &warnings, &[]);
-        drop((sets, hold));
-        Ok(Reply { body: text.finish(&self.driver.engine().total).map_err(exhausted)?, partial })
+        drop((sets, reserved));
+        Ok(Reply { body: text.finish(total).map_err(over_budget)?, partial })
     }
 
     async fn names(&self, params: &Params) -> Result<Reply, ApiError> {

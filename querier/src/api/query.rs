@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
+use budget::{Budget, Interrupt, TotalBudget};
 use model::{TimeRange, Timestamp};
 use promapi::{ApiError, Envelope, ErrorType, ParamError, Params};
+use promql::QueryError;
 use promql::syntax::ast::Expr;
-use promql::{Account, Interrupt, QueryError, TotalBudget};
 
 use crate::api::body::Text;
 use crate::api::exchange::{Reply, params, respond};
@@ -162,10 +163,10 @@ impl Api {
         let stats = params.get("stats").filter(|text| !text.is_empty());
         let (with_stats, odd_stats) = (stats.is_some(), stats.and_then(odd_stats));
         let total = self.driver.engine().total.clone();
-        let write = move |mut answer: Answer, account: &Account, interrupt: Interrupt| {
+        let write = move |mut answer: Answer, budget: &Budget, interrupt: Interrupt| {
             let cut = limit.is_some_and(|limit| result::truncate(&mut answer.output.value, limit));
             answer.output.annotations.warnings.extend(odd_stats);
-            write(answer, cut, with_stats, Text::new(account, interrupt), &total)
+            write(answer, cut, with_stats, Text::new(budget, interrupt), &total)
         };
         self.driver.ask(question, write).await.map_err(|error| ask_error(&error))
     }
@@ -231,8 +232,8 @@ fn ask_error(error: &AskError) -> ApiError {
         AskError::Query(QueryError::BadParameter(cause)) => return bad_data(cause.clone()),
         AskError::Query(QueryError::Timeout) | AskError::Late { .. } | AskError::Queue => ErrorType::Timeout,
         AskError::Query(QueryError::Canceled) => ErrorType::Canceled,
-        AskError::Query(error @ QueryError::Limit(_)) => {
-            return ApiError::new(ErrorType::Execution, memory::told(error));
+        AskError::Query(QueryError::Limit(limit)) => {
+            return ApiError::new(ErrorType::Execution, memory::limit_with_flag(limit));
         }
         AskError::Query(QueryError::Execution(_)) => ErrorType::Execution,
         AskError::Lost => ErrorType::Internal,

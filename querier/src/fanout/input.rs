@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use budget::{Budget, Reservation};
 use futures::StreamExt;
 use model::Labels;
-use promql::{Account, Hold};
 use series::{AggrChunk, Series, SeriesSorter};
 use storeapi::{Checks, SeriesFrame, SeriesRequest, SeriesStream, StoreError, checked};
 use tokio::sync::mpsc;
@@ -26,7 +26,7 @@ const WARNING_BYTES: usize = 2048;
 /// What a store's task says to the merge.
 pub(super) enum Item {
     /// Series, and what holds their memory.
-    Series(Vec<Series>, Option<Hold>),
+    Series(Vec<Series>, Option<Reservation>),
     Warning(String),
     Failed(StoreError),
     /// The query may not hold any more; it ends, whatever other stores have.
@@ -46,7 +46,7 @@ impl Input {
         candidate: &Candidate,
         request: &SeriesRequest,
         options: &ProxyOptions,
-        account: Option<&Account>,
+        budget: Option<&Budget>,
     ) -> Self {
         let (queue, items) = mpsc::channel(QUEUE);
         let reader = Reader {
@@ -55,7 +55,7 @@ impl Input {
             response_timeout: options.response_timeout,
             sort_bytes: options.sort_bytes,
             series_limit: options.store_series,
-            account: account.cloned(),
+            budget: budget.cloned(),
             queue,
         };
         Self { items, _task: AbortOnDropHandle::new(tokio::spawn(reader.run())) }
@@ -81,7 +81,7 @@ struct Reader {
     response_timeout: Option<Duration>,
     sort_bytes: usize,
     series_limit: u64,
-    account: Option<Account>,
+    budget: Option<Budget>,
     queue: mpsc::Sender<Item>,
 }
 
@@ -168,15 +168,16 @@ impl Reader {
     }
 
     /// Counts series that wait for the merge towards the memory of the query.
-    fn hold(&self, batch: &[Series]) -> Result<Option<Hold>, End> {
-        let Some(account) = &self.account else { return Ok(None) };
-        let mut hold = account.hold();
+    fn hold(&self, batch: &[Series]) -> Result<Option<Reservation>, End> {
+        let Some(budget) = &self.budget else { return Ok(None) };
+        let mut hold = Reservation::new(budget);
         let bytes = |series: &Series| -> usize {
             let chunks = series.chunks.iter().map(|chunk| size_of::<AggrChunk>() + chunk.size_bytes());
             series.labels.size_bytes() + chunks.sum::<usize>()
         };
         let all: usize = batch.iter().map(bytes).sum();
-        hold.add(all as u64).map_err(|error| End::Exhausted(StoreError::limit(memory::told(&error))))?;
+        hold.add(all as u64)
+            .map_err(|error| End::Exhausted(StoreError::limit(memory::limit_with_flag(&error))))?;
         Ok(Some(hold))
     }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use promql::Hold;
+use budget::Reservation;
 use series::{Merge, MergedSeries, Step};
 use storeapi::{PartialResponse, StoreError};
 use tokio::sync::mpsc::error::TryRecvError;
@@ -33,7 +33,7 @@ pub struct Fanout {
     /// By number in the merge; `None` once it has ended.
     inputs: Vec<Option<Input>>,
     /// The memory of what each input has in the merge.
-    held: Vec<Option<Hold>>,
+    held: Vec<Option<Reservation>>,
     /// One each for `inputs`, then those of stores that could not be asked.
     reports: Vec<StoreReport>,
     warnings: VecDeque<String>,
@@ -102,7 +102,7 @@ impl Fanout {
     /// The next step, or `None` at the end.
     ///
     /// # Errors
-    /// Where the request does not take a partial answer: the first thing that is missing; and where its account is
+    /// Where the request does not take a partial answer: the first thing that is missing; and where its budget is
     /// exhausted. Nothing follows.
     ///
     /// # Cancel safety

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use budget::Budget;
 use futures::{StreamExt, stream};
 use model::{ExternalMatch, Labels, TimeRange, Timestamp};
-use promql::Account;
 use storeapi::{
     Apis, LabelNamesRequest, LabelValuesRequest, LabelsAnswer, PartialResponse, SeriesFrame, SeriesRequest,
     SeriesStream, Store, StoreError, StoreInfo, TsdbInfo,
@@ -95,7 +95,7 @@ impl ProxyStore {
         self.select_within(request, filter, None)
     }
 
-    /// The same; series that wait for their turn count towards `account`.
+    /// The same; series that wait for their turn count towards `budget`.
     ///
     /// # Errors
     /// As [`select`](Self::select).
@@ -103,7 +103,7 @@ impl ProxyStore {
         &self,
         mut request: SeriesRequest,
         filter: &StoreFilter,
-        account: Option<&Account>,
+        budget: Option<&Budget>,
     ) -> Result<Fanout, StoreError> {
         let (partial, limit) = (request.partial_response, request.limit);
         let empty = || Fanout::new(Vec::new(), partial, limit, self.metrics.clone());
@@ -123,7 +123,7 @@ impl ProxyStore {
                 // Where the answer is given up anyway, nobody need begin to work.
                 None if partial == PartialResponse::Abort && !missing.is_empty() => {}
                 None => {
-                    let input = Input::open(candidate, &request, &self.options, account);
+                    let input = Input::open(candidate, &request, &self.options, budget);
                     inputs.push((Arc::clone(&candidate.name), input));
                 }
             }

@@ -1,6 +1,7 @@
 //! Series on their way from the fan-out to the engine.
 
-use promql::{Account, Hold, SelectId};
+use budget::{Budget, Reservation};
+use promql::SelectId;
 use series::SelectedSeries;
 use storeapi::{SeriesRequest, StoreError};
 use tokio::runtime::Handle;
@@ -15,7 +16,7 @@ const AHEAD: usize = 2;
 
 enum Item {
     /// Series, and what holds their memory until the engine does.
-    Series(Vec<SelectedSeries>, Hold),
+    Series(Vec<SelectedSeries>, Reservation),
     Warning(String),
     Failed(StoreError),
     End(Vec<StoreReport>),
@@ -42,7 +43,7 @@ pub(super) struct Feeds {
     order: Vec<usize>,
     slots: Vec<Slot>,
     concurrent: usize,
-    account: Account,
+    budget: Budget,
     awaited: Awaited,
     cancel: CancellationToken,
     warnings: Vec<String>,
@@ -58,7 +59,7 @@ impl Feeds {
         (requests, order): (Vec<Option<SeriesRequest>>, &[SelectId]),
         filter: StoreFilter,
         concurrent: usize,
-        account: Account,
+        budget: Budget,
         awaited: Awaited,
         cancel: CancellationToken,
     ) -> Self {
@@ -74,7 +75,7 @@ impl Feeds {
             order,
             slots,
             concurrent,
-            account,
+            budget,
             awaited,
             cancel,
             warnings,
@@ -133,10 +134,10 @@ impl Feeds {
         };
         let (queue, items) = mpsc::channel(AHEAD);
         let (stores, request, filter) = (self.stores.clone(), request.clone(), self.filter.clone());
-        let (account, awaited) = (self.account.clone(), self.awaited.clone());
+        let (budget, awaited) = (self.budget.clone(), self.awaited.clone());
         let cancel = self.cancel.clone();
         self.runtime.spawn(async move {
-            cancel.run_until_cancelled(read(stores, request, filter, account, awaited, queue)).await;
+            cancel.run_until_cancelled(read(stores, request, filter, budget, awaited, queue)).await;
         });
         *slot = Slot::Open(items);
         true
@@ -156,11 +157,11 @@ async fn read(
     stores: ProxyStore,
     request: SeriesRequest,
     filter: StoreFilter,
-    account: Account,
+    budget: Budget,
     awaited: Awaited,
     queue: mpsc::Sender<Item>,
 ) {
-    let mut fanout = match stores.select_within(request, &filter, Some(&account)) {
+    let mut fanout = match stores.select_within(request, &filter, Some(&budget)) {
         Ok(fanout) => fanout,
         Err(error) => {
             let _ = queue.send(Item::Failed(error)).await;
@@ -172,10 +173,10 @@ async fn read(
         let item = match event {
             Ok(FanoutEvent::Series(batch)) => {
                 let batch: Vec<_> = batch.into_iter().map(|series| series.into_selected()).collect();
-                let mut hold = account.hold();
+                let mut hold = Reservation::new(&budget);
                 match hold.add(batch.iter().map(SelectedSeries::size_bytes).sum::<usize>() as u64) {
                     Ok(()) => Item::Series(batch, hold),
-                    Err(error) => Item::Failed(StoreError::limit(memory::told(&error))),
+                    Err(error) => Item::Failed(StoreError::limit(memory::limit_with_flag(&error))),
                 }
             }
             Ok(FanoutEvent::Warning(text)) => Item::Warning(text),

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use model::{FloatHistogram, Sample, Timestamp};
 
 use crate::QueryError;
-use crate::eval::budget::Hold;
 use crate::eval::column::{Cell, Row, is_absent};
 use crate::eval::merge::merge;
 use crate::functions::label::without_reserved;
@@ -13,6 +12,7 @@ use crate::output::{MatrixSeries, QueryValue, SampleValue, VectorSample};
 use crate::plan::Plan;
 use crate::plan::steps::Steps;
 use crate::syntax::functions::ValueType;
+use budget::Reservation;
 
 /// The value of a query.
 ///
@@ -22,7 +22,7 @@ pub(crate) fn value(
     plan: &Plan,
     rows: Vec<Row>,
     steps: &Steps,
-    hold: &mut Hold,
+    hold: &mut Reservation,
 ) -> Result<QueryValue, QueryError> {
     let mut rows = rows;
     for row in rows.iter_mut().filter(|row| plan.delayed_name_removal && row.drop_name) {
@@ -48,7 +48,7 @@ pub(crate) fn value(
         };
         Some(VectorSample { labels: row.labels, timestamp, value })
     }));
-    hold.give_back(rows_bytes as u64);
+    hold.release(rows_bytes as u64);
     Ok(QueryValue::Vector(samples))
 }
 
@@ -56,7 +56,7 @@ fn matrix(
     plan: &Plan,
     rows: Vec<Row>,
     steps: &Steps,
-    hold: &mut Hold,
+    hold: &mut Reservation,
 ) -> Result<Vec<MatrixSeries>, QueryError> {
     hold.add((rows.len() * size_of::<MatrixSeries>()) as u64)?;
     let mut list = Vec::with_capacity(rows.len());
@@ -84,7 +84,7 @@ fn matrix(
         }
         let held = samples + size_of::<MatrixSeries>();
         hold.add(series.size_bytes().saturating_sub(held as u64))?;
-        hold.give_back(bytes);
+        hold.release(bytes);
         if floats + histograms > 0 {
             list.push(series);
         }

@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use model::Labels;
 
 use crate::QueryError;
-use crate::eval::budget::{Budget, Hold};
 use crate::eval::column::{Cell, Column, Row, is_absent};
 use crate::eval::notes::{ForcedMonotonicity, Note, Notes};
 use crate::eval::operator::{Context, Ended, Operator};
@@ -21,6 +20,7 @@ use crate::syntax::ast::Span;
 use crate::syntax::functions::FunctionId;
 use crate::syntax::parse_float;
 use crate::text::open_metrics_float;
+use budget::{Budget, Reservation};
 
 /// Histograms that are evaluated in one go.
 const TOGETHER: usize = 32;
@@ -47,19 +47,19 @@ pub(crate) struct BucketOperator {
     native: Vec<Row>,
     classic: Vec<Classic>,
     places: HashMap<Labels, usize>,
-    hold: Hold,
+    hold: Reservation,
     ended: Ended,
 }
 
 impl BucketOperator {
-    pub(crate) fn new(call: &crate::plan::node::BucketCall, hold: Hold) -> Self {
+    pub(crate) fn new(call: &crate::plan::node::BucketCall, hold: Reservation) -> Self {
         Self {
             function: call.function,
             operand: call.operand,
             params: call.params.clone(),
             label: call.label.clone(),
             named: call.named,
-            scalars: Scalars::new(call.params.len(), hold.another()),
+            scalars: Scalars::new(call.params.len(), hold.new_empty()),
             native: Vec::new(),
             classic: Vec::new(),
             places: HashMap::new(),
@@ -123,7 +123,7 @@ impl BucketOperator {
         self.native = Vec::new();
         self.classic = Vec::new();
         self.places = HashMap::new();
-        self.hold.give_back(u64::MAX);
+        self.hold.release(u64::MAX);
         Ok(())
     }
 
@@ -164,7 +164,7 @@ impl BucketOperator {
         let (steps, budget) = (cx.steps, cx.budget);
         let done = share(cx, (self.native.len() + buckets) * steps.count, parts, |part| {
             let mut notes = Notes::default();
-            let mut results = Results { rows: Vec::new(), hold: self.hold.another() };
+            let mut results = Results { rows: Vec::new(), hold: self.hold.new_empty() };
             match part {
                 Part::Native(list) => {
                     for row in list {
@@ -295,7 +295,7 @@ enum Part<'a> {
 /// Series that are made, and what holds them until they are handed on.
 struct Results {
     rows: Vec<Row>,
-    hold: Hold,
+    hold: Reservation,
 }
 
 impl Results {

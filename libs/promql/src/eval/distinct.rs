@@ -7,12 +7,12 @@ use model::Labels;
 use xxhash_rust::xxh64::xxh64;
 
 use crate::QueryError;
-use crate::eval::budget::Hold;
 use crate::eval::column::{Column, Row};
 use crate::eval::merge::SAME_LABELS;
 use crate::eval::operator::{Context, Operator};
 use crate::functions::label::is_reserved;
 use crate::plan::node::{Distinct, Names};
+use budget::Reservation;
 
 /// What is remembered of series: a hash of the labels and the steps that have a value, so that an aggregation above still
 /// holds little of its input.
@@ -159,11 +159,11 @@ pub(crate) struct DistinctOperator {
     /// Whether its series are those of one metric, with the labels that they have there.
     one_metric: bool,
     seen: Seen,
-    hold: Hold,
+    hold: Reservation,
 }
 
 impl DistinctOperator {
-    pub(crate) fn new(rule: Distinct, one_metric: bool, hold: Hold) -> Self {
+    pub(crate) fn new(rule: Distinct, one_metric: bool, hold: Reservation) -> Self {
         Self { rule, one_metric, seen: Seen::default(), hold }
     }
 
@@ -208,7 +208,7 @@ impl Operator for DistinctOperator {
         // Series that were distinct stay so where the same was taken off all of them.
         let surely_distinct = self.rule.names.is_some() && !seen.differs;
         let equal = !surely_distinct && seen.has_equal(self.one_metric && self.rule.names.is_some());
-        self.hold.give_back(u64::MAX);
+        self.hold.release(u64::MAX);
         if equal { Err(QueryError::execution(SAME_LABELS)) } else { Ok(()) }
     }
 }

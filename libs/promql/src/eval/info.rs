@@ -10,11 +10,11 @@ use std::collections::{BTreeMap, HashMap};
 use model::{Labels, METRIC_NAME, Matcher};
 
 use crate::QueryError;
-use crate::eval::budget::{Budget, Hold};
 use crate::eval::column::{Column, Row};
 use crate::eval::identity::{IDENTIFYING, Identities};
 use crate::eval::operator::{Context, Kept, Operator};
 use crate::plan::node::InfoCall;
+use budget::{Budget, Reservation};
 
 /// The info series of one metric by what they identify, each list in the order of its arrival.
 type Metric<'a> = HashMap<[&'a str; 2], Vec<&'a Row>>;
@@ -26,12 +26,12 @@ pub(crate) struct InfoOperator {
     matchers: Vec<Matcher>,
     base: Kept,
     infos: Kept,
-    making: Hold,
+    making: Reservation,
 }
 
 impl InfoOperator {
     /// An operator whose memory is held by `base`, `infos` and `making`: what it is given, and what it makes of it.
-    pub(crate) fn new(call: &InfoCall, base: Hold, infos: Hold, making: Hold) -> Self {
+    pub(crate) fn new(call: &InfoCall, base: Reservation, infos: Reservation, making: Reservation) -> Self {
         Self {
             names: call.names.clone(),
             matchers: call.matchers.clone(),
@@ -71,7 +71,7 @@ impl InfoOperator {
             metric.entry(identity(&row.labels)).or_default().push(row);
         }
         refuse_duplicates(cx, &base, &metrics)?;
-        let mut making = self.making.another();
+        let mut making = self.making.new_empty();
         for row in base {
             cx.budget.check()?;
             let bytes = row.size_bytes();
@@ -87,9 +87,9 @@ impl InfoOperator {
                 .collect();
             self.enrich(cx, &row, &mine, &mut making, out)?;
             drop(row);
-            hold.give_back(bytes);
+            hold.release(bytes);
         }
-        self.making.give_back(u64::MAX);
+        self.making.release(u64::MAX);
         Ok(())
     }
 
@@ -99,7 +99,7 @@ impl InfoOperator {
         cx: &mut Context<'_>,
         row: &Row,
         infos: &[&[&Row]],
-        making: &mut Hold,
+        making: &mut Reservation,
         out: &mut Vec<Row>,
     ) -> Result<(), QueryError> {
         // Info series seldom change, so the labels for a choice of them are made once.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use model::CounterResetHint;
 
 use crate::QueryError;
-use crate::eval::budget::{Budget, Hold};
 use crate::eval::column::{ABSENT, Cell, Column, Histogram, Points, Row, is_absent};
 use crate::eval::notes::{Note, Notes};
 use crate::eval::parts::{in_histogram_parts, in_parts};
@@ -18,6 +17,7 @@ use crate::plan::node::Map;
 use crate::plan::steps::Steps;
 use crate::syntax::ast::{BinaryOp, Span};
 use crate::syntax::functions::FunctionId;
+use budget::{Budget, Reservation};
 
 /// What changes keep from one series to the next, so as not to compute or allocate it again.
 #[derive(Debug)]
@@ -26,12 +26,12 @@ pub(crate) struct Scratch {
     times: Vec<i64>,
     /// The steps whose times these are, where each has a float.
     dense: Option<Steps>,
-    hold: Hold,
+    hold: Reservation,
 }
 
 impl Scratch {
-    pub(crate) fn new(budget: &Arc<Budget>) -> Self {
-        Self { times: Vec::new(), dense: None, hold: Hold::new(budget) }
+    pub(crate) fn new(budget: &Budget) -> Self {
+        Self { times: Vec::new(), dense: None, hold: Reservation::new(budget) }
     }
 }
 
@@ -279,7 +279,7 @@ fn subquery(
 ) -> Result<(), QueryError> {
     let mut values = column.floats;
     if scratch.dense != Some(*inner) || values.iter().any(|value| is_absent(*value)) {
-        scratch.hold.at_least((values.len() * 8) as u64)?;
+        scratch.hold.grow_to((values.len() * 8) as u64)?;
         scratch.times.clear();
         if scratch.times.capacity() < values.len() {
             scratch.times = Vec::new();
@@ -328,9 +328,9 @@ fn without_hint(histogram: Histogram) -> Histogram {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Interrupt;
-    use crate::eval::budget::TotalBudget;
+    use crate::QUERIES;
     use crate::eval::parts::HISTOGRAM_PART;
+    use budget::{BudgetLimits, Interrupt, TotalBudget};
 
     #[test]
     fn many_histograms_are_worked_on_with_looks_at_the_flag_in_between() {
@@ -339,14 +339,14 @@ mod tests {
         let product = Map::Arithmetic { op: BinaryOp::Mul, swapped: false, return_bool: false, span };
         for map in [Map::Negate, Map::Statistic(FunctionId::HistogramStddev), product] {
             let interrupt = Interrupt::counting();
-            let limits = (u64::MAX, u64::MAX);
-            let budget = Arc::new(Budget::new(limits, TotalBudget::default(), interrupt.clone()));
+            let total = TotalBudget::unlimited(&QUERIES);
+            let budget = Budget::new(&total, BudgetLimits::UNLIMITED, interrupt.clone());
             let histogram = Histogram::default();
             let mut row = Row::new(model::Labels::empty(), repeat(Cell::Histogram(&histogram), steps.count));
             let (mut scratch, mut notes) = (Scratch::new(&budget), Notes::default());
             let scalars = [Scalar::Constant(2.0)];
             apply(&map, &steps, &scalars, &mut row, &budget, &mut scratch, &mut notes).unwrap();
-            assert_eq!(interrupt.looks(), 2, "{map:?}");
+            assert_eq!(interrupt.checks(), 2, "{map:?}");
         }
     }
 }

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use model::Labels;
 
 use crate::QueryError;
-use crate::eval::budget::{Budget, Hold};
 use crate::eval::column::Row;
 use crate::eval::operator::{Context, Kept, Operator};
+use budget::{Budget, Reservation};
 
 /// What is said where two series with equal labels have a value at the same step.
 pub(crate) const SAME_LABELS: &str = "vector cannot contain metrics with the same labelset";
@@ -16,9 +16,9 @@ pub(crate) const SAME_LABELS: &str = "vector cannot contain metrics with the sam
 ///
 /// # Errors
 /// Where two of them have a value at the same step, and where somebody asked for the end of the query.
-pub(crate) fn merge(rows: Vec<Row>, budget: &Budget, hold: &Hold) -> Result<Vec<Row>, QueryError> {
+pub(crate) fn merge(rows: Vec<Row>, budget: &Budget, hold: &Reservation) -> Result<Vec<Row>, QueryError> {
     // The list, and the places: a hash table is up to twice as large as what is in it.
-    let mut making = hold.another();
+    let mut making = hold.new_empty();
     making.add((rows.len() * (size_of::<Row>() + 2 * size_of::<(Labels, usize)>())) as u64)?;
     let mut places: HashMap<Labels, usize> = HashMap::with_capacity(rows.len());
     let mut merged: Vec<Row> = Vec::with_capacity(rows.len());
@@ -50,7 +50,7 @@ pub(crate) struct MergeOperator {
 }
 
 impl MergeOperator {
-    pub(crate) fn new(hold: Hold) -> Self {
+    pub(crate) fn new(hold: Reservation) -> Self {
         Self { kept: Kept::new(hold) }
     }
 }

@@ -1,8 +1,9 @@
 //! What each operator of a plan did: series, samples, memory and time. Measured only when asked for.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use budget::Meter;
 
 use crate::eval::column::Row;
 
@@ -11,25 +12,24 @@ pub type Clock = fn() -> Duration;
 
 /// What one operator did so far.
 #[derive(Debug, Default)]
-pub(crate) struct Meter {
+pub(crate) struct OperatorMeter {
     pub(crate) series: AtomicU64,
     pub(crate) samples: AtomicU64,
     nanos: AtomicU64,
-    held: AtomicU64,
-    peak: AtomicU64,
+    memory: Meter,
 }
 
 /// The meters of all operators, in the order of the plan.
 #[derive(Debug)]
 pub(crate) struct Meters {
     clock: Option<Clock>,
-    nodes: Vec<Arc<Meter>>,
+    nodes: Vec<OperatorMeter>,
 }
 
 impl Meters {
     /// Meters for `nodes` operators; without a clock only the memory is metered.
     pub(crate) fn new(nodes: usize, clock: Option<Clock>) -> Self {
-        Self { clock, nodes: (0..nodes).map(|_| Arc::default()).collect() }
+        Self { clock, nodes: (0..nodes).map(|_| OperatorMeter::default()).collect() }
     }
 
     /// Whether all is measured.
@@ -38,7 +38,7 @@ impl Meters {
     }
 
     /// The meter of an operator.
-    pub(crate) fn of(&self, node: usize) -> &Arc<Meter> {
+    pub(crate) fn of(&self, node: usize) -> &OperatorMeter {
         &self.nodes[node]
     }
 
@@ -57,27 +57,16 @@ impl Meters {
     }
 }
 
-impl Meter {
+impl OperatorMeter {
     /// Counts series and samples.
     pub(crate) fn count(&self, series: u64, samples: u64) {
         self.series.fetch_add(series, Ordering::Relaxed);
         self.samples.fetch_add(samples, Ordering::Relaxed);
     }
 
-    /// Counts memory that is held.
-    pub(crate) fn take(&self, bytes: u64) {
-        let held = self.held.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        self.peak.fetch_max(held, Ordering::Relaxed);
-    }
-
-    /// Counts memory that is held no longer.
-    pub(crate) fn give_back(&self, bytes: u64) {
-        self.held.fetch_sub(bytes, Ordering::Relaxed);
-    }
-
-    /// Most bytes held at one time.
-    pub(crate) fn peak_bytes(&self) -> u64 {
-        self.peak.load(Ordering::Relaxed)
+    /// Its memory.
+    pub(crate) fn memory(&self) -> &Meter {
+        &self.memory
     }
 
     /// Time spent, by all workers together.
@@ -96,7 +85,7 @@ pub(crate) struct Lap {
 impl Lap {
     /// Books the time since the last call, or the beginning, on `meter`.
     #[inline]
-    pub(crate) fn book(&mut self, meter: &Meter) {
+    pub(crate) fn book(&mut self, meter: &OperatorMeter) {
         if let Some(clock) = self.clock {
             let now = clock();
             let nanos = now.saturating_sub(self.last).as_nanos();

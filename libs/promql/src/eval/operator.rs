@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use crate::QueryError;
 use crate::eval::aggregate::sieve::Sieve;
-use crate::eval::budget::Hold;
 use crate::eval::column::Row;
 use crate::eval::map;
 use crate::eval::notes::Notes;
 use crate::eval::scalar::{Scalar, Scalars};
 use crate::plan::node::Map;
 use crate::plan::steps::Steps;
+use budget::{Budget, Reservation};
 
 /// An operator between leaves and the answer. It runs on the driver's thread, one call at a time.
 pub(crate) trait Operator: std::fmt::Debug + Send {
@@ -47,7 +47,7 @@ pub(crate) struct Context<'a> {
     /// Where it leaves notes.
     pub(crate) notes: &'a mut Notes,
     /// Called in loops so that a query can be ended.
-    pub(crate) budget: &'a super::budget::Budget,
+    pub(crate) budget: &'a Budget,
     /// What changes of series work with.
     pub(crate) scratch: &'a mut map::Scratch,
     /// Threads that it may use.
@@ -89,11 +89,11 @@ impl Ended {
 #[derive(Debug)]
 pub(crate) struct Kept {
     pub(crate) rows: Vec<Row>,
-    hold: Hold,
+    hold: Reservation,
 }
 
 impl Kept {
-    pub(crate) fn new(hold: Hold) -> Self {
+    pub(crate) fn new(hold: Reservation) -> Self {
         Self { rows: Vec::new(), hold }
     }
 
@@ -104,8 +104,8 @@ impl Kept {
     }
 
     /// Hands the series on, and what their memory is held by: it is to be kept as long as they are.
-    pub(crate) fn take(&mut self) -> (Vec<Row>, Hold) {
-        let hold = self.hold.split();
+    pub(crate) fn take(&mut self) -> (Vec<Row>, Reservation) {
+        let hold = self.hold.take();
         (std::mem::take(&mut self.rows), hold)
     }
 }
@@ -119,8 +119,8 @@ pub(crate) struct MapOperator {
 }
 
 impl MapOperator {
-    pub(crate) fn new(map: Map, scalars: usize, hold: Hold) -> Self {
-        Self { map, scalars: Scalars::new(scalars, hold.another()), waiting: Kept::new(hold) }
+    pub(crate) fn new(map: Map, scalars: usize, hold: Reservation) -> Self {
+        Self { map, scalars: Scalars::new(scalars, hold.new_empty()), waiting: Kept::new(hold) }
     }
 
     /// The change and its arguments, if they are all known: it can then be made anywhere.
@@ -136,7 +136,7 @@ impl MapOperator {
         out: &mut Vec<Row>,
     ) -> Result<(), QueryError> {
         // What becomes larger than the series it was, whose memory is held by whoever hands it in.
-        let (mut grown, mut making) = (0, self.waiting.hold.another());
+        let (mut grown, mut making) = (0, self.waiting.hold.new_empty());
         for mut row in rows {
             cx.budget.check()?;
             let more = map::needs(&self.map, cx.steps, &row);
@@ -145,7 +145,7 @@ impl MapOperator {
                 grown += if more > 0 { row.size_bytes() } else { 0 };
                 out.push(row);
             }
-            making.exactly(grown)?;
+            making.resize(grown)?;
         }
         Ok(())
     }

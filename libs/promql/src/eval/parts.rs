@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::QueryError;
-use crate::eval::budget::Budget;
+use budget::Budget;
 
 /// Steps in a part. The slowest of operators takes some 25 ms for so many.
 pub(crate) const PART: usize = 1 << 18;

@@ -9,7 +9,6 @@ use series::{Samples, SelectedSeries};
 use crate::QueryError;
 use crate::eval::aggregate::fold::Folded;
 use crate::eval::aggregate::sieve::Sieve;
-use crate::eval::budget::{Budget, Hold};
 use crate::eval::column::{Column, Row, drop_stale};
 use crate::eval::distinct::{Seen, Shortcut};
 use crate::eval::leaf;
@@ -23,6 +22,7 @@ use crate::plan::Plan;
 use crate::plan::node::{Aggregation, Distinct, Leaf, LeafKind, Map, NodeId, Op};
 use crate::plan::steps::Steps;
 use crate::syntax::ast::Boundary;
+use budget::{Budget, LimitError, Reservation};
 
 /// What is done to each series.
 #[derive(Debug)]
@@ -69,28 +69,29 @@ pub(crate) struct Scratch {
     samples: Samples,
     column: Column,
     /// Holds the samples.
-    hold: Hold,
+    hold: Reservation,
     /// Holds the series that passes through the stages.
-    passing: Hold,
+    passing: Reservation,
     maps: map::Scratch,
     /// What tells the group of a series apart.
     key: Vec<u8>,
 }
 
 impl Scratch {
-    pub(crate) fn new(budget: &Arc<Budget>) -> Self {
+    pub(crate) fn new(budget: &Budget) -> Self {
         let (samples, column) = (Samples::default(), Column::default());
-        let (hold, passing, maps) = (Hold::new(budget), Hold::new(budget), map::Scratch::new(budget));
+        let (hold, passing, maps) =
+            (Reservation::new(budget), Reservation::new(budget), map::Scratch::new(budget));
         Self { samples, column, hold, passing, maps, key: Vec::new() }
     }
 
     /// Holds what is passing through. Columns of floats that are all of one size: what holds one holds the next.
-    fn hold_passing(&mut self, row: &Row, one_size: bool) -> Result<(), QueryError> {
+    fn hold_passing(&mut self, row: &Row, one_size: bool) -> Result<(), LimitError> {
         let bytes = row.size_bytes();
         if one_size && row.column.histograms.is_empty() {
-            self.passing.at_least(bytes)
+            self.passing.grow_to(bytes)
         } else {
-            self.passing.exactly(bytes)
+            self.passing.resize(bytes)
         }
     }
 }
@@ -101,7 +102,7 @@ pub(crate) type Taker = Option<(NodeId, usize)>;
 /// What a batch came to: for each pipeline, where its product goes, what it is and what holds its memory.
 #[derive(Debug)]
 pub(crate) struct Outcome {
-    pub(crate) products: Vec<(Taker, Product, Hold)>,
+    pub(crate) products: Vec<(Taker, Product, Reservation)>,
     /// What the operators that keep series apart have seen.
     pub(crate) seen: Vec<(NodeId, Seen)>,
     pub(crate) notes: Notes,
@@ -164,7 +165,7 @@ struct Running<'p> {
     seen: Vec<(NodeId, Seen)>,
     /// The operator that what comes out is held for: the one that takes it, or else the last that made it.
     holder: NodeId,
-    hold: Hold,
+    hold: Reservation,
 }
 
 impl<'p> Running<'p> {
@@ -191,8 +192,8 @@ impl<'p> Running<'p> {
         let distinct = |stage: &&Stage| matches!(stage.work, Work::Distinct(..));
         let seen =
             pipeline.stages.iter().filter(distinct).map(|stage| (stage.node, Seen::default())).collect();
-        let hold = Hold::metered(&plan.budget, meters.of(holder));
-        let (steps, budget) = (node.steps, &*plan.budget);
+        let hold = Reservation::metered(&plan.budget, meters.of(holder).memory());
+        let (steps, budget) = (node.steps, &plan.budget);
         Ok(Running { pipeline, leaf, steps, meters, budget, typed, product, seen, holder, hold })
     }
 
@@ -226,7 +227,7 @@ impl<'p> Running<'p> {
             self.hold.add(bytes)?;
             match raw(self.leaf, &self.steps, &series.labels, &mut scratch.samples)? {
                 Some(series) => list.push(series),
-                None => self.hold.give_back(bytes),
+                None => self.hold.release(bytes),
             }
             lap.book(leaf_meter);
             return Ok(());
@@ -248,11 +249,11 @@ impl<'p> Running<'p> {
         notes: &mut Notes,
     ) -> Result<Row, QueryError> {
         let mut column = std::mem::take(&mut scratch.column);
-        scratch.passing.at_least((self.steps.count * 8) as u64)?;
+        scratch.passing.grow_to((self.steps.count * 8) as u64)?;
         if self.leaf.window.boundary == Boundary::Smoothed {
             // Each step gets a histogram of its own.
             let sizes = scratch.samples.histograms.iter().map(|(_, histogram)| histogram.size_bytes());
-            scratch.passing.at_least((sizes.max().unwrap_or(0) * self.steps.count) as u64)?;
+            scratch.passing.grow_to((sizes.max().unwrap_or(0) * self.steps.count) as u64)?;
         }
         let (samples, scalars) = (&mut scratch.samples, &self.pipeline.scalars);
         leaf::evaluate(self.leaf, &self.steps, scalars, &series.labels, samples, &mut column, notes)?;
@@ -320,7 +321,7 @@ impl<'p> Running<'p> {
             }
             Product::Rows(rows) if left => {
                 if !row.column.histograms.is_empty() {
-                    scratch.passing.exactly(0)?;
+                    scratch.passing.resize(0)?;
                 }
                 self.hold.add(row.size_bytes())?;
                 rows.push(row);
@@ -375,12 +376,12 @@ fn decode(
     let fewer = if skip::has_gaps(leaf, steps) { skip::touched(series, &leaf.window, steps) } else { None };
     let series = fewer.as_ref().unwrap_or(series);
     // The lists keep their memory from one series to the next.
-    scratch.hold.at_least(series.decoded_bytes(&leaf.decode) as u64)?;
+    scratch.hold.grow_to(series.decoded_bytes(&leaf.decode) as u64)?;
     series
         .decode(&leaf.decode, samples)
         .map_err(|error| QueryError::execution(format!("decoding {}: {error}", series.labels)))?;
     budget.count_samples(samples_in(samples))?;
-    scratch.hold.at_least(samples.size_bytes() as u64)?;
+    scratch.hold.grow_to(samples.size_bytes() as u64)?;
     if leaf.statistics {
         leaf::keep_statistics(samples);
     }

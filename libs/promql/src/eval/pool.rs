@@ -12,10 +12,10 @@ use std::thread::{Builder, JoinHandle};
 use series::SelectedSeries;
 
 use crate::QueryError;
-use crate::eval::budget::Hold;
 use crate::eval::meter::Meters;
 use crate::eval::pipeline::{self, Outcome, Pipeline, Scratch};
 use crate::plan::Plan;
+use budget::Reservation;
 
 /// Series in a batch.
 pub(crate) const BATCH: usize = 128;
@@ -28,7 +28,7 @@ pub(crate) struct Job {
     /// Whether a series of the select had a type or unit up to the end of the batch.
     pub(crate) typed: bool,
     /// The memory of the batch, given back when it has been evaluated.
-    pub(crate) hold: Hold,
+    pub(crate) hold: Reservation,
 }
 
 type Done = (u64, Result<Outcome, QueryError>);

@@ -1,13 +1,14 @@
 //! How soon a query ends that nobody waits for any more, told by the work that it still does and not by a clock: between
 //! two looks at the flag, no operator does more than a series takes.
 
+use budget::Interrupt;
 use model::{Labels, Sample, Timestamp};
 use series::{AggrChunk, SelectedSeries};
 use std::time::Duration;
 use tsdb::XorEncoder;
 
 use crate::eval::parts::PART;
-use crate::{EngineOptions, Interrupt, ParseOptions, Query, QueryError, QueryOutput, QueryParams};
+use crate::{EngineOptions, ParseOptions, Query, QueryError, QueryOutput, QueryParams};
 
 const SERIES: usize = 400;
 
@@ -88,13 +89,13 @@ fn every_operator_looks_at_the_flag_at_least_once_a_series_and_ends_there() {
     ] {
         let count = Interrupt::counting();
         evaluate(text, &all, &count, params).unwrap_or_else(|error| panic!("{text}: {error}"));
-        let looks = count.looks();
+        let looks = count.checks();
         assert!(looks >= passes * SERIES as u64, "{text}: only {looks} looks at the flag");
         for part in [0, 1, looks / 3, looks / 2, looks - looks / 8, looks - 1] {
-            let fused = Interrupt::fused(part);
+            let fused = Interrupt::cancelled_after(part);
             let outcome = evaluate(text, &all, &fused, params);
             assert_eq!(outcome.unwrap_err(), QueryError::Canceled, "{text} at look {part} of {looks}");
-            assert_eq!(fused.looks(), part + 1, "{text} went on after look {part} of {looks}");
+            assert_eq!(fused.checks(), part + 1, "{text} went on after look {part} of {looks}");
         }
     }
 }
@@ -126,12 +127,12 @@ fn a_query_of_few_series_looks_at_the_flag_while_they_pass_many_operators_and_st
     ] {
         let count = Interrupt::counting();
         evaluate(&text, &all, &count, params).unwrap_or_else(|error| panic!("{text}: {error}"));
-        let found = count.looks();
+        let found = count.checks();
         assert!(found >= looks as u64, "{text}: only {found} looks at the flag and not {looks}");
         for part in [found / 4, found / 2] {
-            let fused = Interrupt::fused(part);
+            let fused = Interrupt::cancelled_after(part);
             assert_eq!(evaluate(&text, &all, &fused, params).unwrap_err(), QueryError::Canceled, "{text}");
-            assert_eq!(fused.looks(), part + 1, "{text} went on after look {part} of {found}");
+            assert_eq!(fused.checks(), part + 1, "{text} went on after look {part} of {found}");
         }
     }
 }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::QueryError;
-use crate::eval::budget::Hold;
 use crate::eval::column::{Column, Row};
 use crate::plan::steps::Steps;
+use budget::Reservation;
 
 /// A number for each step.
 #[derive(Clone, Debug)]
@@ -69,11 +69,11 @@ impl Scalar {
 #[derive(Debug)]
 pub(crate) struct Scalars {
     known: Vec<Option<Scalar>>,
-    hold: Hold,
+    hold: Reservation,
 }
 
 impl Scalars {
-    pub(crate) fn new(count: usize, hold: Hold) -> Self {
+    pub(crate) fn new(count: usize, hold: Reservation) -> Self {
         Self { known: vec![None; count], hold }
     }
 

@@ -62,17 +62,17 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
 
     use super::*;
-    use crate::Interrupt;
-    use crate::eval::budget::{Budget, TotalBudget};
+    use crate::QUERIES;
     use crate::eval::map::Scratch;
     use crate::eval::notes::Notes;
     use crate::plan::steps::Steps;
+    use budget::{Budget, BudgetLimits, Interrupt, TotalBudget};
 
     #[test]
     fn no_thread_goes_on_after_a_part_has_failed() {
         const PARTS: usize = 100_000;
-        let limits = (u64::MAX, u64::MAX);
-        let budget = std::sync::Arc::new(Budget::new(limits, TotalBudget::default(), Interrupt::new()));
+        let total = TotalBudget::unlimited(&QUERIES);
+        let budget = Budget::new(&total, BudgetLimits::UNLIMITED, Interrupt::new());
         let (mut notes, mut scratch) = (Notes::default(), Scratch::new(&budget));
         let steps = Steps::single(0);
         let cx =

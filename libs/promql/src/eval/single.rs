@@ -3,25 +3,25 @@
 use model::Labels;
 
 use crate::QueryError;
-use crate::eval::budget::Hold;
 use crate::eval::column::{Column, Row, is_absent};
 use crate::eval::operator::{Context, Operator};
+use budget::Reservation;
 
 /// `scalar(v)`: the value of the only float, or NaN.
 #[derive(Debug)]
 pub(crate) struct ScalarOperator {
     values: Vec<f64>,
     counts: Vec<u8>,
-    hold: Hold,
+    hold: Reservation,
 }
 
 impl ScalarOperator {
-    pub(crate) fn new(hold: Hold) -> Self {
+    pub(crate) fn new(hold: Reservation) -> Self {
         Self { values: Vec::new(), counts: Vec::new(), hold }
     }
 
     fn make_room(&mut self, steps: usize) -> Result<(), QueryError> {
-        self.hold.at_least((steps * 9) as u64)?;
+        self.hold.grow_to((steps * 9) as u64)?;
         self.values.resize(steps, f64::NAN);
         self.counts.resize(steps, 0);
         Ok(())
@@ -58,7 +58,7 @@ impl Operator for ScalarOperator {
         out.push(Row::new(Labels::empty(), column));
         self.counts = Vec::new();
         // The series is held on its way.
-        self.hold.give_back(u64::MAX);
+        self.hold.release(u64::MAX);
         Ok(())
     }
 }
@@ -68,16 +68,16 @@ impl Operator for ScalarOperator {
 pub(crate) struct AbsentOperator {
     labels: Labels,
     present: Vec<bool>,
-    hold: Hold,
+    hold: Reservation,
 }
 
 impl AbsentOperator {
-    pub(crate) fn new(labels: Labels, hold: Hold) -> Self {
+    pub(crate) fn new(labels: Labels, hold: Reservation) -> Self {
         Self { labels, present: Vec::new(), hold }
     }
 
     fn make_room(&mut self, steps: usize) -> Result<(), QueryError> {
-        self.hold.at_least(steps as u64)?;
+        self.hold.grow_to(steps as u64)?;
         self.present.resize(steps, false);
         Ok(())
     }
@@ -115,7 +115,7 @@ impl Operator for AbsentOperator {
         }
         self.present = Vec::new();
         // The series is held on its way.
-        self.hold.give_back(u64::MAX);
+        self.hold.release(u64::MAX);
         Ok(())
     }
 }

@@ -9,7 +9,6 @@ use crate::eval::aggregate::pick::PickOperator;
 use crate::eval::binary::join::JoinOperator;
 use crate::eval::binary::set::SetOperator;
 use crate::eval::buckets::BucketOperator;
-use crate::eval::budget::Hold;
 use crate::eval::column::Row;
 use crate::eval::distinct::DistinctOperator;
 use crate::eval::info::InfoOperator;
@@ -22,6 +21,7 @@ use crate::eval::sort::SortOperator;
 use crate::plan::Plan;
 use crate::plan::node::{NodeId, Op};
 use crate::syntax::ast::AggregateOp;
+use budget::Reservation;
 
 /// An operator at work.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl Slot {
     /// The operator of a node, before any series.
     pub(crate) fn of(plan: &Arc<Plan>, meters: &Meters, id: NodeId) -> Self {
         let node = &plan.nodes[id];
-        let hold = || Hold::metered(&plan.budget, meters.of(id));
+        let hold = || Reservation::metered(&plan.budget, meters.of(id).memory());
         let scalars = node.inputs.len().saturating_sub(1);
         let other = |operator: Box<dyn Operator>| Self::Other(operator);
         match &node.op {

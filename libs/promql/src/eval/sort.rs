@@ -5,13 +5,13 @@
 use std::cmp::Ordering;
 
 use crate::QueryError;
-use crate::eval::budget::Hold;
 use crate::eval::column::Row;
 use crate::eval::notes::Note;
 use crate::eval::operator::{Context, Kept, Operator};
 use crate::functions::natural;
 use crate::syntax::ast::Span;
 use crate::syntax::functions::FunctionId;
+use budget::Reservation;
 
 /// Orders series.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(crate) struct SortOperator {
 }
 
 impl SortOperator {
-    pub(crate) fn new(order: &crate::plan::node::SortOrder, hold: Hold) -> Self {
+    pub(crate) fn new(order: &crate::plan::node::SortOrder, hold: Reservation) -> Self {
         Self {
             function: order.function,
             labels: order.labels.clone(),

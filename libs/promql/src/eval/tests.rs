@@ -1,6 +1,7 @@
 //! The machine as its driver sees it: batches of any size, selects in any order, any number of workers, limits, and an
 //! end before its time.
 
+use budget::{Budget, BudgetLimits, Interrupt, LimitKind, Reservation, TotalBudget};
 use bytes::Bytes;
 use model::{Labels, Sample, TimeRange, Timestamp};
 use series::{AggrChunk, SelectedSeries};
@@ -8,8 +9,8 @@ use tsdb::{Chunk, Encoding, XorEncoder};
 
 use crate::query::SelectId;
 use crate::{
-    EngineOptions, Evaluation, Interrupt, ParseOptions, Query, QueryError, QueryOutput, QueryParams,
-    QueryValue, SampleValue, TotalBudget,
+    EngineOptions, Evaluation, ParseOptions, QUERIES, Query, QueryError, QueryOutput, QueryParams,
+    QueryValue, SampleValue,
 };
 use std::time::Duration;
 
@@ -69,7 +70,7 @@ fn evaluate(
     evaluation.finish()
 }
 
-const QUERIES: [&str; 16] = [
+const TEXTS: [&str; 16] = [
     "sum by (job) (rate(requests_total[5m]))",
     "avg without (instance) (rate(requests_total[5m]))",
     "stddev(requests_total)",
@@ -97,7 +98,7 @@ const HISTOGRAMS: &str = "histogram_quantile(0.5, label_replace(label_replace(la
 fn the_answer_depends_neither_on_workers_nor_on_batches() {
     // Enough for what they come to to be shared out as well.
     let series = counters(2000);
-    for text in QUERIES {
+    for text in TEXTS {
         let expected = evaluate(text, &series, usize::MAX, &params(), &engine()).unwrap();
         let QueryValue::Matrix(matrix) = &expected.value else { panic!("{text} gives no matrix") };
         assert!(!matrix.is_empty(), "{text} gives nothing");
@@ -113,7 +114,7 @@ fn the_answer_depends_neither_on_workers_nor_on_batches() {
 #[test]
 fn selects_may_be_offered_in_any_order() {
     let series = counters(300);
-    for text in QUERIES {
+    for text in TEXTS {
         let expected = evaluate(text, &series, 100, &params(), &engine()).unwrap().value;
         let query = Query::plan(text, &params(), &engine()).unwrap();
         let selects = query.selects().len();
@@ -209,12 +210,12 @@ fn limits_end_a_query_and_say_which_and_how_much() {
     let samples = EngineOptions { max_samples: 1000, ..engine() };
     let error = evaluate("sum(requests_total)", &series, 64, &params(), &samples).unwrap_err();
     assert!(
-        matches!(&error, QueryError::Limit(limit) if limit.name == "max_samples" && limit.wanted > 1000),
+        matches!(&error, QueryError::Limit(limit) if limit.kind == LimitKind::Samples && limit.needed > 1000),
         "{error}"
     );
     let bytes = EngineOptions { max_bytes: 50_000, ..engine() };
     let error = evaluate("requests_total", &series, 64, &params(), &bytes).unwrap_err();
-    assert!(matches!(&error, QueryError::Limit(limit) if limit.name == "max_bytes"), "{error}");
+    assert!(matches!(&error, QueryError::Limit(limit) if limit.kind == LimitKind::Bytes), "{error}");
 }
 
 #[test]
@@ -250,7 +251,7 @@ fn what_no_data_could_make_small_is_refused_before_any_is_seen_with_what_and_whe
 #[test]
 fn queries_share_what_is_for_all_of_them_and_give_it_back() {
     let series = counters(400);
-    let total = TotalBudget::new(u64::MAX, 1_000_000);
+    let total = TotalBudget::new(&QUERIES, BudgetLimits::bytes(1_000_000));
     let engine = EngineOptions { total: total.clone(), ..engine() };
     let text = "requests_total / on(instance, job) requests_total";
     let first = Query::plan(text, &params(), &engine).unwrap();
@@ -259,18 +260,18 @@ fn queries_share_what_is_for_all_of_them_and_give_it_back() {
     first.push(select, series.clone()).unwrap();
     first.end_select(select).unwrap();
     drop(first);
-    assert_eq!(total.held_bytes(), 0);
+    assert_eq!(total.reserved_bytes(), 0);
 
-    let other = total.account(u64::MAX);
-    let mut hold = other.hold();
-    hold.add(950_000).unwrap();
+    let other = Budget::new(&total, BudgetLimits::UNLIMITED, Interrupt::new());
+    let mut reserved = Reservation::new(&other);
+    reserved.add(950_000).unwrap();
     let error = evaluate(text, &series, 64, &params(), &engine).unwrap_err();
     let QueryError::Limit(limit) = &error else { panic!("{error}") };
-    assert_eq!((limit.name, limit.limit), ("max_total_bytes", 1_000_000));
-    assert!(limit.others >= Some(950_000), "{error}");
-    drop(hold);
+    assert_eq!((limit.kind, limit.limit), (LimitKind::TotalBytes, 1_000_000));
+    assert!(limit.used_by_others >= Some(950_000), "{error}");
+    drop(reserved);
     evaluate("sum(requests_total)", &series, 64, &params(), &engine).unwrap();
-    assert_eq!(total.held_bytes(), 0);
+    assert_eq!(total.reserved_bytes(), 0);
 }
 
 #[test]
@@ -286,12 +287,12 @@ fn a_join_counts_what_it_keeps_to_find_duplicates() {
 fn a_driver_counts_what_it_reads_ahead() {
     let engine = EngineOptions { max_bytes: 200_000, ..engine() };
     let query = Query::plan("sum(requests_total)", &params(), &engine).unwrap();
-    let mut ahead = query.account().hold();
+    let mut ahead = Reservation::new(query.budget());
     ahead.add(190_000).unwrap();
     let mut evaluation = query.evaluation();
     let select = evaluation.next_select().unwrap();
     let error = evaluation.push(select, counters(200)).unwrap_err();
-    assert!(matches!(&error, QueryError::Limit(limit) if limit.name == "max_bytes"), "{error}");
+    assert!(matches!(&error, QueryError::Limit(limit) if limit.kind == LimitKind::Bytes), "{error}");
 }
 
 /// A clock that goes on by a microsecond whenever somebody looks at it.
@@ -304,7 +305,7 @@ fn ticking() -> Duration {
 fn a_measured_query_tells_what_each_operator_did_and_gives_the_same_answer() {
     let series = counters(300);
     let text = "sum by (job) (-rate(requests_total[5m])) / on(job) group_right quantile(0.5, requests_total)";
-    for (workers, text) in [(1, text), (3, text), (2, QUERIES[6])] {
+    for (workers, text) in [(1, text), (3, text), (2, TEXTS[6])] {
         let engine = EngineOptions { workers, ..engine() };
         let plain = evaluate(text, &series, 100, &params(), &engine).unwrap();
         assert_eq!(plain.analysis, None);
@@ -372,14 +373,14 @@ fn a_raised_flag_ends_the_query_for_good() {
 #[test]
 fn a_single_series_that_takes_long_is_ended_too() {
     // The flag goes up while the thousandth of half a million windows of up to 50,000 values is waiting to be sorted.
-    let interrupt = Interrupt::fused(1000);
+    let interrupt = Interrupt::cancelled_after(1000);
     let params =
         QueryParams::range(Timestamp::EPOCH, Timestamp::from_millis(500_000), Duration::from_millis(1));
     let params = QueryParams { interrupt: interrupt.clone(), ..params };
     let text = "quantile_over_time(0.5, vector(time())[50s:1ms])";
     let query = Query::plan(text, &params, &engine()).unwrap();
     assert_eq!(query.evaluation().finish().unwrap_err(), QueryError::Canceled);
-    assert_eq!(interrupt.looks(), 1001);
+    assert_eq!(interrupt.checks(), 1001);
 }
 
 #[test]

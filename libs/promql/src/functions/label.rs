@@ -3,8 +3,8 @@
 use model::{LabelsBuilder, METRIC_NAME, Regex};
 
 use crate::QueryError;
-use crate::eval::budget::Budget;
 use crate::eval::column::Row;
+use budget::Budget;
 
 /// `label_replace(v, destination, replacement, source, expression)`.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl LabelReplace {
     pub(crate) fn apply(&self, row: &mut Row, budget: &Budget) -> Result<(), QueryError> {
         if let Some(groups) = self.regex.groups(row.labels.value(&self.source)) {
             // Groups may be named any number of times.
-            budget.refuse_beyond(groups.expanded_bytes(&self.replacement) as u64)?;
+            budget.check_room(groups.expanded_bytes(&self.replacement) as u64)?;
             let text = groups.expand(&self.replacement);
             set_label(row, &self.destination, &text);
         }
@@ -96,7 +96,7 @@ impl LabelJoin {
     pub(crate) fn apply(&self, row: &mut Row, budget: &Budget) -> Result<(), QueryError> {
         let values: Vec<&str> = self.sources.iter().map(|s| row.labels.value(s)).collect();
         let bytes = values.iter().map(|value| value.len() + self.separator.len()).sum::<usize>();
-        budget.refuse_beyond(bytes as u64)?;
+        budget.check_room(bytes as u64)?;
         let text = values.join(&self.separator);
         set_label(row, &self.destination, &text);
         Ok(())
@@ -130,13 +130,13 @@ pub(crate) fn include(builder: &mut LabelsBuilder, from: &model::Labels, include
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Interrupt;
-    use crate::eval::budget::TotalBudget;
+    use crate::QUERIES;
     use crate::eval::column::Column;
+    use budget::{BudgetLimits, Interrupt, TotalBudget};
     use model::Labels;
 
     fn budget(bytes: u64) -> Budget {
-        Budget::new((0, bytes), TotalBudget::default(), Interrupt::new())
+        Budget::new(&TotalBudget::unlimited(&QUERIES), BudgetLimits::bytes(bytes), Interrupt::new())
     }
 
     fn replaced(replacement: &str, regex: &str) -> Option<String> {

@@ -23,7 +23,6 @@ pub(crate) use extended::extend;
 use model::{FloatHistogram, Labels};
 
 use crate::QueryError;
-use crate::eval::budget::Hold;
 use crate::eval::column::{Column, Points};
 use crate::eval::notes::{Note, Notes};
 use crate::eval::scalar::Scalar;
@@ -31,6 +30,7 @@ use crate::plan::node::RangeCall;
 use crate::plan::steps::{Steps, Window};
 use crate::syntax::ast::{Boundary, Span};
 use crate::syntax::functions::FunctionId;
+use budget::Reservation;
 
 /// A function, its arguments and the windows it looks at.
 #[derive(Debug)]
@@ -198,7 +198,7 @@ fn evaluate_windows(
     let (before, after) = window.margins();
     let mut floats = Cursor::default();
     let mut histograms = Cursor::default();
-    let mut making = Hold::new(&function.call.budget);
+    let mut making = Reservation::new(&function.call.budget);
     let counts_resets = matches!(function.call.function, FunctionId::Rate | FunctionId::Increase);
     let resets = if counts_resets { histogram::resets(points.histograms) } else { Vec::new() };
     for step in 0..steps.count {

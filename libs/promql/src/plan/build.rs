@@ -5,7 +5,6 @@ use std::sync::Arc;
 use model::Matcher;
 use series::Dedup;
 
-use crate::eval::budget::{Budget, Hold};
 use crate::plan::Answer;
 use crate::plan::fold::Constants;
 use crate::plan::invariant::Invariants;
@@ -22,11 +21,12 @@ use crate::syntax::functions::FunctionId;
 use crate::syntax::{DurationContext, MAX_REGEX_BYTES, too_large_regexes};
 use crate::text::go_quoted;
 use crate::{EngineOptions, ParseError, QueryError, QueryParams};
+use budget::{Budget, LimitError, Reservation};
 
 /// Operators under construction.
 pub(super) struct Builder<'q> {
     text: &'q str,
-    budget: &'q Arc<Budget>,
+    budget: &'q Budget,
     query: (i64, i64),
     steps: Steps,
     durations: DurationContext,
@@ -51,6 +51,18 @@ pub(super) struct Builder<'q> {
 /// Most different selects of an expression: each asks every store.
 const MAX_SELECTS: usize = 1000;
 
+/// Refuses a query that needs a value at each of `steps`, whatever the data, if that is more than its budget allows. `part`
+/// names what has so many steps.
+pub(super) fn check_steps(
+    budget: &Budget,
+    steps: &Steps,
+    part: impl FnOnce() -> String,
+) -> Result<(), LimitError> {
+    let count = steps.count as u64;
+    let value_bytes = size_of::<f64>() as u64;
+    budget.check_need(count, count.saturating_mul(value_bytes)).map_err(|error| error.with_part(part()))
+}
+
 /// What a builder has built.
 pub(super) struct Built {
     pub(super) nodes: Vec<Node>,
@@ -58,7 +70,7 @@ pub(super) struct Built {
     pub(super) selects: Vec<Select>,
     pub(super) leaves: Vec<Vec<NodeId>>,
     /// The memory of all regular expressions.
-    pub(super) regexes: Hold,
+    pub(super) regexes: Reservation,
 }
 
 /// Memory of the regular expressions of all matchers in `root`.
@@ -85,7 +97,7 @@ impl<'q> Builder<'q> {
         text: &'q str,
         params: &QueryParams,
         engine: &EngineOptions,
-        budget: &'q Arc<Budget>,
+        budget: &'q Budget,
         steps: Steps,
     ) -> Self {
         let (start, end) = (params.start.as_millis(), params.end.as_millis());
@@ -120,7 +132,7 @@ impl<'q> Builder<'q> {
         if self.matcher_bytes.saturating_add(self.regex_bytes) > MAX_REGEX_BYTES {
             return Err(ParseError::new(self.text, span, too_large_regexes()).into());
         }
-        self.budget.check()
+        Ok(self.budget.check()?)
     }
 
     /// Builds the whole plan of `expr`.
@@ -141,7 +153,7 @@ impl<'q> Builder<'q> {
         let selects = self.selects.list;
         let matchers = selects.iter().flat_map(|select| &select.matchers);
         let regex_bytes = self.regex_bytes + matchers.map(Matcher::regex_bytes).sum::<usize>();
-        let mut regexes = Hold::new(self.budget);
+        let mut regexes = Reservation::new(self.budget);
         regexes.add(regex_bytes as u64)?;
         Ok(Built { nodes: self.nodes, answer, selects, leaves: self.selects.leaves, regexes })
     }
@@ -225,7 +237,7 @@ impl<'q> Builder<'q> {
     }
 
     /// What the query may use.
-    pub(super) fn budget(&self) -> Arc<Budget> {
+    pub(super) fn budget(&self) -> Budget {
         self.budget.clone()
     }
 
@@ -369,7 +381,7 @@ impl<'q> Builder<'q> {
         };
         let inner = steps.subquery(window, interval);
         // Even one series has a value at each step.
-        self.budget.refuse_steps(inner.count as u64, || {
+        check_steps(self.budget, &inner, || {
             let (line, column) = subquery.span.line_column(self.text);
             format!("{line}:{column}: subquery of {} steps", inner.count)
         })?;

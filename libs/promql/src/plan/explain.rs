@@ -73,7 +73,7 @@ impl PlanNode {
             let mut child = Self::node(plan, meters, node.inputs[0], levels);
             if let (Some(measured), Some(meters)) = (&mut child.measured, meters) {
                 let meter = meters.of(id);
-                measured.peak_bytes += meter.peak_bytes();
+                measured.peak_bytes += meter.memory().peak_bytes();
                 measured.time += meter.time();
             }
             return child;
@@ -93,7 +93,7 @@ impl PlanNode {
             Measured {
                 series: meter.series.load(Ordering::Relaxed),
                 samples: meter.samples.load(Ordering::Relaxed),
-                peak_bytes: meter.peak_bytes(),
+                peak_bytes: meter.memory().peak_bytes(),
                 time: meter.time(),
             }
         });

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use model::Labels;
 use series::DecodeOptions;
 
-use crate::eval::budget::Budget;
 use crate::functions::label::{LabelJoin, LabelReplace};
 use crate::plan::steps::{Steps, Window};
 use crate::query::SelectId;
 use crate::syntax::ast::{AggregateOp, BinaryOp, Span, VectorMatching};
 use crate::syntax::functions::FunctionId;
+use budget::Budget;
 
 /// Names an operator of a plan.
 pub(crate) type NodeId = usize;
@@ -116,7 +116,7 @@ pub(crate) struct RangeCall {
     pub(crate) span: Span,
     /// Looked at while windows are evaluated, and what their histograms are held by: one series can take long, and much,
     /// by itself.
-    pub(crate) budget: Arc<Budget>,
+    pub(crate) budget: Budget,
 }
 
 impl RangeCall {

@@ -8,12 +8,11 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use budget::{Interrupt, LimitKind, TotalBudget};
 use data::Data;
 use model::Timestamp;
 use promql::syntax::functions::{Function, FunctionId, ValueType};
-use promql::{
-    EngineOptions, Interrupt, ParseOptions, Query, QueryError, QueryOutput, QueryParams, TotalBudget,
-};
+use promql::{EngineOptions, ParseOptions, QUERIES, Query, QueryError, QueryOutput, QueryParams};
 
 /// Least memory that a query is given here; what it needs by itself, its threads and the batch that is handed to it
 /// included, has to be small beside that.
@@ -49,7 +48,7 @@ struct Engine {
 
 impl Engine {
     fn new(limit: u64) -> Self {
-        Self { limit, total: TotalBudget::default() }
+        Self { limit, total: TotalBudget::unlimited(&QUERIES) }
     }
 
     fn run(&self, text: &str, data: &Data, params: &QueryParams, until: Until) -> Measured {
@@ -116,14 +115,14 @@ fn ends_at_the_limit(text: &str, data: &Data, params: &QueryParams, limit: u64) 
     let ended = match &outcome {
         Ok(_) => false,
         Err(QueryError::Limit(error)) => {
-            assert!(error.name == "max_bytes" && error.limit == limit, "{text}: {error}");
+            assert!(error.kind == LimitKind::Bytes && error.limit == limit, "{text}: {error}");
             true
         }
         Err(QueryError::Execution(_)) => false,
         Err(error) => panic!("{text}: {error}"),
     };
     drop(outcome);
-    assert_eq!(engine.total.held_bytes(), 0, "{text} does not give all back");
+    assert_eq!(engine.total.reserved_bytes(), 0, "{text} does not give all back");
     ended
 }
 
@@ -309,7 +308,7 @@ fn all_is_given_back_however_a_query_ends() {
             let measured = engine.run(text, &floats, &range(), until);
             match (until, &measured.outcome) {
                 (Until::TheEnd, Ok(output)) => {
-                    assert!(engine.total.held_bytes() > 0 || output.stats.series == 0, "{text}");
+                    assert!(engine.total.reserved_bytes() > 0 || output.stats.series == 0, "{text}");
                 }
                 (Until::TheEnd, Err(error)) => panic!("{text}: {error}"),
                 (Until::Batch(_), Err(QueryError::Canceled)) => {}
@@ -317,11 +316,11 @@ fn all_is_given_back_however_a_query_ends() {
                 (_, outcome) => panic!("{text}: {outcome:?}"),
             }
             drop(measured);
-            assert_eq!(engine.total.held_bytes(), 0, "{text}");
+            assert_eq!(engine.total.reserved_bytes(), 0, "{text}");
         }
         let outcome = engine.run(text, &damaged, &range(), Until::TheEnd).outcome;
         assert!(matches!(outcome, Err(QueryError::Execution(_))), "{text}: {outcome:?}");
-        assert_eq!(engine.total.held_bytes(), 0, "{text}");
+        assert_eq!(engine.total.reserved_bytes(), 0, "{text}");
     }
 }
 

@@ -8,7 +8,6 @@ use model::Labels;
 
 use crate::QueryError;
 use crate::eval::aggregate::grouping::Groups;
-use crate::eval::budget::Hold;
 use crate::eval::column::{ABSENT, Cell, Column, Row, is_absent};
 use crate::eval::notes::Note;
 use crate::eval::operator::{Context, Ended, Operator};
@@ -17,6 +16,7 @@ use crate::eval::share::share;
 use crate::functions::quantile::quantile;
 use crate::plan::node::{Aggregation, Grouping};
 use crate::text::{go_f, histogram_text};
+use budget::Reservation;
 
 /// `quantile`.
 #[derive(Debug)]
@@ -27,15 +27,15 @@ pub(crate) struct QuantileOperator {
     /// The columns of each group.
     columns: Vec<Vec<Vec<f64>>>,
     drop_names: Vec<bool>,
-    hold: Hold,
+    hold: Reservation,
     ended: Ended,
 }
 
 impl QuantileOperator {
-    pub(crate) fn new(spec: Arc<Aggregation>, hold: Hold) -> Self {
+    pub(crate) fn new(spec: Arc<Aggregation>, hold: Reservation) -> Self {
         Self {
             spec,
-            scalars: Scalars::new(1, hold.another()),
+            scalars: Scalars::new(1, hold.new_empty()),
             groups: Groups::default(),
             columns: Vec::new(),
             drop_names: Vec::new(),
@@ -59,7 +59,7 @@ impl QuantileOperator {
         }
         let columns = std::mem::take(&mut self.columns);
         let (budget, count) = (cx.budget, cx.steps.count);
-        let mut making = self.hold.another();
+        let mut making = self.hold.new_empty();
         let part_bytes = size_of::<(usize, usize)>() + size_of::<(usize, Vec<f64>)>() + STRIPE.min(count) * 8;
         making.add((columns.len() * count.div_ceil(STRIPE) * part_bytes) as u64)?;
         let parts: Vec<(usize, usize)> = (0..columns.len())
@@ -69,7 +69,7 @@ impl QuantileOperator {
         let stripe = |(group, first): (usize, usize)| {
             budget.check()?;
             let (columns, steps) = (&columns[group], first..count.min(first + STRIPE));
-            let mut gathering = making.another();
+            let mut gathering = making.new_empty();
             gathering.add((columns.len() * steps.len() * 8) as u64)?;
             Ok(quantiles(columns, &param, steps))
         };
@@ -81,7 +81,7 @@ impl QuantileOperator {
                 out.push(Row { labels, drop_name: *drop_name, column });
             }
         }
-        self.hold.give_back(u64::MAX);
+        self.hold.release(u64::MAX);
         Ok(())
     }
 }
@@ -154,11 +154,11 @@ pub(crate) struct CountValuesOperator {
     /// The counts of each group and value at each step.
     places: HashMap<Labels, usize>,
     counts: Vec<(Labels, Vec<f64>)>,
-    hold: Hold,
+    hold: Reservation,
 }
 
 impl CountValuesOperator {
-    pub(crate) fn new(grouping: Arc<Grouping>, label: String, hold: Hold) -> Self {
+    pub(crate) fn new(grouping: Arc<Grouping>, label: String, hold: Reservation) -> Self {
         Self { grouping, label, places: HashMap::new(), counts: Vec::new(), hold }
     }
 }

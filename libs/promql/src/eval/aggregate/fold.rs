@@ -10,7 +10,6 @@ use model::{CounterResetHint, FloatHistogram, Labels};
 
 use crate::QueryError;
 use crate::eval::aggregate::grouping::Groups;
-use crate::eval::budget::Hold;
 use crate::eval::column::{ABSENT, Column, Row, is_absent};
 use crate::eval::notes::{HistogramOperation, Note, Notes};
 use crate::eval::operator::{Context, Operator};
@@ -18,6 +17,7 @@ use crate::functions::arithmetic::HistogramMean;
 use crate::functions::kahan::{KahanSum, Mean, Spread};
 use crate::plan::node::Aggregation;
 use crate::syntax::ast::AggregateOp;
+use budget::Reservation;
 
 /// Whether this module evaluates an aggregation.
 pub(crate) fn folds(op: AggregateOp) -> bool {
@@ -235,11 +235,11 @@ impl Folded {
     }
 
     /// The group with this number, which is new if it is one more than there are; it is held before it is made.
-    fn group(&mut self, number: usize, hold: &mut Hold) -> Result<&mut Group, QueryError> {
+    fn group(&mut self, number: usize, hold: &mut Reservation) -> Result<&mut Group, QueryError> {
         if number == self.groups.len() {
             let labels = &self.names.labels[number];
             self.bytes += Floats::size_bytes(self.spec.op, self.steps) + group_bytes(labels);
-            hold.at_least(self.bytes)?;
+            hold.grow_to(self.bytes)?;
             let floats = Floats::new(self.spec.op, self.steps);
             self.groups.push(Group {
                 floats,
@@ -252,7 +252,12 @@ impl Folded {
     }
 
     /// Folds one series; `hold` holds what this and all before have come to.
-    pub(crate) fn add(&mut self, row: &Row, hold: &mut Hold, notes: &mut Notes) -> Result<(), QueryError> {
+    pub(crate) fn add(
+        &mut self,
+        row: &Row,
+        hold: &mut Reservation,
+        notes: &mut Notes,
+    ) -> Result<(), QueryError> {
         let number = self.names.number(&self.spec.grouping, &row.labels);
         let spec = self.spec.clone();
         let group = self.group(number, hold)?;
@@ -265,7 +270,7 @@ impl Folded {
             }
         }
         self.bytes += bytes;
-        hold.at_least(self.bytes)
+        Ok(hold.grow_to(self.bytes)?)
     }
 
     /// Folds what another worker has folded.
@@ -298,7 +303,12 @@ impl Folded {
 
     /// The result: one series for each group that has one. `hold` holds the groups, and their series one by one: what is
     /// made of a group is no larger than that.
-    fn finish(self, cx: &mut Context<'_>, hold: &mut Hold, out: &mut Vec<Row>) -> Result<(), QueryError> {
+    fn finish(
+        self,
+        cx: &mut Context<'_>,
+        hold: &mut Reservation,
+        out: &mut Vec<Row>,
+    ) -> Result<(), QueryError> {
         let slots = if self.groups.iter().all(|group| group.histograms.is_empty()) { 8 } else { 16 };
         hold.add((self.steps * slots) as u64)?;
         for (labels, group) in self.names.labels.into_iter().zip(self.groups) {
@@ -472,11 +482,11 @@ impl Histograms {
 #[derive(Debug)]
 pub(crate) struct FoldOperator {
     folded: Option<Folded>,
-    hold: Hold,
+    hold: Reservation,
 }
 
 impl FoldOperator {
-    pub(crate) fn new(spec: Arc<Aggregation>, steps: usize, hold: Hold) -> Self {
+    pub(crate) fn new(spec: Arc<Aggregation>, steps: usize, hold: Reservation) -> Self {
         Self { folded: Some(Folded::new(spec, steps)), hold }
     }
 
@@ -494,7 +504,7 @@ impl FoldOperator {
     }
 
     fn account(&mut self) -> Result<(), QueryError> {
-        self.hold.at_least(self.folded.as_ref().map_or(0, Folded::size_bytes))
+        Ok(self.hold.grow_to(self.folded.as_ref().map_or(0, Folded::size_bytes))?)
     }
 }
 
@@ -519,7 +529,7 @@ impl Operator for FoldOperator {
         if let (0, Some(folded)) = (input, self.folded.take()) {
             folded.finish(cx, &mut self.hold, out)?;
             // The groups are gone; their result is held on its way.
-            self.hold.give_back(u64::MAX);
+            self.hold.release(u64::MAX);
         }
         Ok(())
     }

@@ -10,7 +10,6 @@ use model::Labels;
 
 use crate::QueryError;
 use crate::eval::aggregate::sieve::{Bars, Sieve};
-use crate::eval::budget::Hold;
 use crate::eval::column::{ABSENT, Cell, Column, Histogram, Row, is_absent};
 use crate::eval::notes::Note;
 use crate::eval::operator::{Context, Ended, Kept, Operator};
@@ -19,6 +18,7 @@ use crate::functions::quantile::nan_first;
 use crate::plan::node::Aggregation;
 use crate::syntax::ast::AggregateOp;
 use crate::text::go_g;
+use budget::Reservation;
 
 /// A value that was chosen.
 #[derive(Clone, Debug)]
@@ -40,18 +40,18 @@ pub(crate) struct PickOperator {
     chosen: Vec<Vec<Vec<Choice>>>,
     /// Labels of all series that were chosen at some step at some time, and whether their name goes.
     series: Vec<(Labels, bool)>,
-    hold: Hold,
+    hold: Reservation,
     /// Whether anything is to be chosen, once the parameter has been looked at.
     chooses: Option<bool>,
     ended: Ended,
 }
 
 impl PickOperator {
-    pub(crate) fn new(spec: Arc<Aggregation>, hold: Hold, waiting: Hold) -> Self {
+    pub(crate) fn new(spec: Arc<Aggregation>, hold: Reservation, waiting: Reservation) -> Self {
         Self {
             sieve: Arc::new(Sieve::new(spec.op, &spec.grouping)),
             spec,
-            scalars: Scalars::new(1, hold.another()),
+            scalars: Scalars::new(1, hold.new_empty()),
             waiting: Kept::new(waiting),
             chosen: Vec::new(),
             series: Vec::new(),
@@ -190,7 +190,7 @@ impl PickOperator {
     fn finish(&mut self, cx: &mut Context<'_>, out: &mut Vec<Row>) -> Result<(), QueryError> {
         *self.sieve.change() = Bars::default();
         let series = std::mem::take(&mut self.series);
-        let mut making = self.hold.another();
+        let mut making = self.hold.new_empty();
         making.add((series.len() * size_of::<Option<usize>>()) as u64)?;
         let mut place: Vec<Option<usize>> = vec![None; series.len()];
         for steps in std::mem::take(&mut self.chosen) {
@@ -225,7 +225,7 @@ impl PickOperator {
                 }
             }
         }
-        self.hold.give_back(u64::MAX);
+        self.hold.release(u64::MAX);
         Ok(())
     }
 }
@@ -249,7 +249,7 @@ fn check_count((min, max): (f64, f64), any_nan: bool) -> Result<bool, QueryError
 }
 
 /// Makes room for one more choice.
-fn make_room(chosen: &mut Vec<Choice>, hold: &mut Hold) -> Result<(), QueryError> {
+fn make_room(chosen: &mut Vec<Choice>, hold: &mut Reservation) -> Result<(), QueryError> {
     if chosen.len() == chosen.capacity() {
         // A vector would begin with room for several, and most groups need one.
         let more = chosen.len().max(1);

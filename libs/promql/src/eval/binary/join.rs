@@ -19,11 +19,11 @@ use crate::eval::binary::naming::Naming;
 use crate::eval::binary::results::{Made, Partners, Problem, Results};
 use crate::eval::binary::rule::Rule;
 use crate::eval::binary::{Bits, bit_bytes};
-use crate::eval::budget::Hold;
 use crate::eval::column::{Column, Row};
 use crate::eval::operator::{Context, Ended, Kept, Operator};
 use crate::plan::node::Join;
 use crate::syntax::ast::Cardinality;
+use budget::Reservation;
 
 /// What is known about the series of one signature.
 #[derive(Debug, Default)]
@@ -60,12 +60,12 @@ pub(crate) struct JoinOperator {
     /// What is wrong at the first step at which something is, as far as is known.
     problem: Option<Problem>,
     waiting: Kept,
-    hold: Hold,
+    hold: Reservation,
     ended: Ended,
 }
 
 impl JoinOperator {
-    pub(crate) fn new(join: &Join, waiting: Hold, hold: Hold) -> Self {
+    pub(crate) fn new(join: &Join, waiting: Reservation, hold: Reservation) -> Self {
         let matching = &join.matching;
         Self {
             rule: Rule {
@@ -82,7 +82,7 @@ impl JoinOperator {
             numbers: Groups::default(),
             groups: Vec::new(),
             duplicates: BTreeMap::new(),
-            made: Made::new(hold.another()),
+            made: Made::new(hold.new_empty()),
             problem: None,
             waiting: Kept::new(waiting),
             hold,
@@ -176,7 +176,7 @@ impl JoinOperator {
         &mut self,
         cx: &mut Context<'_>,
         row: &Row,
-        making: &mut Hold,
+        making: &mut Reservation,
         out: &mut Vec<Row>,
     ) -> Result<(), QueryError> {
         self.blame_duplicates(cx, |step| row.column.has(step))?;
@@ -208,7 +208,7 @@ impl JoinOperator {
         &mut self,
         cx: &mut Context<'_>,
         fill: f64,
-        making: &mut Hold,
+        making: &mut Reservation,
         out: &mut Vec<Row>,
     ) -> Result<(), QueryError> {
         let filled = Column::constant(fill, cx.steps.count);
@@ -247,7 +247,7 @@ impl Operator for JoinOperator {
         if !self.ended.has(self.one_side()) {
             return self.waiting.extend(rows);
         }
-        let mut making = self.hold.another();
+        let mut making = self.hold.new_empty();
         for row in rows {
             cx.budget.check()?;
             self.join(cx, &row, &mut making, out)?;
@@ -257,7 +257,7 @@ impl Operator for JoinOperator {
 
     fn end(&mut self, cx: &mut Context<'_>, input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {
         let complete = self.ended.note(input);
-        let mut making = self.hold.another();
+        let mut making = self.hold.new_empty();
         if input == self.one_side() {
             if self.fill_one.is_some() || self.fill_many.is_some() {
                 // Whatever is missing on the "many" side is filled in.
@@ -270,7 +270,7 @@ impl Operator for JoinOperator {
             for row in rows {
                 cx.budget.check()?;
                 self.join(cx, &row, &mut making, out)?;
-                waiting.give_back(row.size_bytes());
+                waiting.release(row.size_bytes());
             }
         }
         if complete {
@@ -281,8 +281,8 @@ impl Operator for JoinOperator {
             self.groups = Vec::new();
             self.nobody = None;
             self.numbers = Groups::default();
-            self.made = Made::new(self.hold.another());
-            self.hold.give_back(u64::MAX);
+            self.made = Made::new(self.hold.new_empty());
+            self.hold.release(u64::MAX);
             if let Some((_, problem)) = self.problem.take() {
                 return Err(QueryError::execution(problem));
             }

@@ -11,10 +11,10 @@ use crate::QueryError;
 use crate::eval::binary::Bits;
 use crate::eval::binary::naming::Naming;
 use crate::eval::binary::rule::Rule;
-use crate::eval::budget::Hold;
 use crate::eval::column::{Column, Row, is_absent};
 use crate::eval::notes::Notes;
 use crate::syntax::ast::Cardinality;
+use budget::Reservation;
 
 /// Stands for a partner that is not there, where a value stands in for it.
 const NOBODY: u32 = u32::MAX;
@@ -38,7 +38,7 @@ pub(super) struct Partners {
 #[derive(Debug)]
 pub(super) struct Made {
     steps: HashMap<(usize, u64), Bits>,
-    hold: Hold,
+    hold: Reservation,
 }
 
 /// A result under way.
@@ -54,7 +54,7 @@ pub(super) struct Results<'a> {
     naming: &'a Naming,
     made: &'a mut Made,
     /// Holds the results.
-    making: &'a mut Hold,
+    making: &'a mut Reservation,
     group: usize,
     many: &'a Labels,
     list: Vec<Unfinished>,
@@ -70,7 +70,7 @@ impl Partners {
     }
 
     /// Puts a value where no series has any.
-    pub(super) fn fill(&mut self, fill: f64, hold: &mut Hold) -> Result<(), QueryError> {
+    pub(super) fn fill(&mut self, fill: f64, hold: &mut Reservation) -> Result<(), QueryError> {
         let steps = self.column.len();
         for step in 0..steps {
             if self.column.has(step) {
@@ -111,7 +111,7 @@ impl Partners {
 }
 
 impl Made {
-    pub(super) fn new(hold: Hold) -> Self {
+    pub(super) fn new(hold: Reservation) -> Self {
         Self { steps: HashMap::new(), hold }
     }
 
@@ -131,7 +131,7 @@ impl<'a> Results<'a> {
     pub(super) fn new(
         naming: &'a Naming,
         made: &'a mut Made,
-        making: &'a mut Hold,
+        making: &'a mut Reservation,
         (group, many): (usize, &'a Labels),
     ) -> Self {
         let (by_labels, by_owner) = (HashMap::new(), HashMap::new());
@@ -193,7 +193,7 @@ impl<'a> Results<'a> {
                     self.making.add(column.size_bytes().saturating_sub(8 * column.len() as u64))?;
                     out.push(Row { labels, drop_name, column });
                 }
-                None => self.making.give_back(begun_bytes(&labels, column.len())),
+                None => self.making.release(begun_bytes(&labels, column.len())),
             }
         }
         Ok(())

@@ -6,11 +6,11 @@
 use crate::QueryError;
 use crate::eval::aggregate::grouping::Groups;
 use crate::eval::binary::{Bits, signature};
-use crate::eval::budget::Hold;
 use crate::eval::column::Row;
 use crate::eval::operator::{Context, Kept, Operator};
 use crate::plan::node::Grouping;
 use crate::syntax::ast::{BinaryOp, VectorMatching};
+use budget::Reservation;
 
 /// A set operator.
 #[derive(Debug)]
@@ -22,12 +22,17 @@ pub(crate) struct SetOperator {
     present: Vec<Bits>,
     /// Series of the other side that came too early.
     waiting: Kept,
-    hold: Hold,
+    hold: Reservation,
     complete: bool,
 }
 
 impl SetOperator {
-    pub(crate) fn new(op: BinaryOp, matching: &VectorMatching, waiting: Hold, hold: Hold) -> Self {
+    pub(crate) fn new(
+        op: BinaryOp,
+        matching: &VectorMatching,
+        waiting: Reservation,
+        hold: Reservation,
+    ) -> Self {
         Self {
             op,
             signature: signature(matching),

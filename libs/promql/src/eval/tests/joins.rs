@@ -128,7 +128,7 @@ fn a_join_costs_as_much_as_its_input_where_many_series_take_turns() {
     let output = evaluation.finish().unwrap();
     let QueryValue::Matrix(rows) = &output.value else { panic!("no matrix") };
     assert_eq!(rows.len(), 300);
-    assert!(interrupt.looks() < 20 * 600, "{} looks at the flag", interrupt.looks());
+    assert!(interrupt.checks() < 20 * 600, "{} looks at the flag", interrupt.checks());
     // The columns of the result, and their samples; the other side is a single column.
     let columns = 300 * 300 * 24;
     assert!(output.stats.peak_bytes < 3 * columns, "{} bytes", output.stats.peak_bytes);

@@ -26,7 +26,7 @@ fn series_that_an_operator_makes_count_while_it_makes_them() {
     ] {
         let error = evaluate(text, series, 128, &fine(), &engine).unwrap_err();
         let QueryError::Limit(error) = error else { panic!("{text}: {error}") };
-        assert!(error.name == "max_bytes" && error.wanted < limit + 50_000, "{text}: {error}");
+        assert!(error.kind == LimitKind::Bytes && error.needed < limit + 50_000, "{text}: {error}");
     }
     let same = "histogram_quantiles(requests_total, 'q', 0.45, 0.9, time() % 3 / 2)";
     let QueryValue::Matrix(rows) = evaluate(same, &bucket, 1, &fine(), &engine).unwrap().value else {
@@ -50,7 +50,7 @@ fn an_answer_is_held_with_its_samples_and_labels_until_it_is_dropped() {
         QueryParams::range(Timestamp::EPOCH, Timestamp::from_millis(300_000), Duration::from_secs(15));
     let instant = QueryParams::instant(Timestamp::from_millis(300_000));
     for (text, params) in [("{__name__=~'.+'}", &range), ("{__name__=~'.+'}[10m]", &instant)] {
-        let total = TotalBudget::default();
+        let total = TotalBudget::unlimited(&QUERIES);
         let engine = EngineOptions { total: total.clone(), ..engine() };
         let query = Query::plan(text, params, &engine).unwrap();
         let select = query.selects()[0].clone();
@@ -66,12 +66,12 @@ fn an_answer_is_held_with_its_samples_and_labels_until_it_is_dropped() {
         );
         let histograms = rows.iter().flat_map(|row| &row.histograms).map(|(_, h)| h.size_bytes() + 16);
         let samples = 21 * 16 + histograms.sum::<usize>();
-        assert!(total.held_bytes() > samples as u64, "{text}: {} and {samples}", total.held_bytes());
+        assert!(total.reserved_bytes() > samples as u64, "{text}: {} and {samples}", total.reserved_bytes());
         let other = output.clone();
         drop(output);
-        assert!(total.held_bytes() > samples as u64, "{text}");
+        assert!(total.reserved_bytes() > samples as u64, "{text}");
         drop(other);
-        assert_eq!(total.held_bytes(), 0, "{text}");
+        assert_eq!(total.reserved_bytes(), 0, "{text}");
     }
 }
 
@@ -87,7 +87,7 @@ fn many_series_on_both_sides_of_a_join_fail_without_being_compared_with_each_oth
         let params = QueryParams { interrupt: interrupt.clone(), ..params() };
         let error = evaluate(text, &counters(count), 128, &params, &engine()).unwrap_err().to_string();
         assert!(error.contains("many-to-many matching not allowed") && error.contains(side), "{error}");
-        let looks = interrupt.looks();
+        let looks = interrupt.checks();
         assert!(looks < 10 * count as u64, "{text}: {looks} looks at the flag");
     }
 }
@@ -170,13 +170,13 @@ fn regular_expressions_of_matchers_and_of_label_replace_share_a_limit() {
 fn series_that_were_chosen_are_held_once() {
     let series = counters(500);
     let held = |text: &str| {
-        let total = TotalBudget::default();
+        let total = TotalBudget::unlimited(&QUERIES);
         let engine = EngineOptions { total: total.clone(), ..engine() };
         let mut evaluation = Query::plan(text, &fine(), &engine).unwrap().evaluation();
         let id = evaluation.next_select().unwrap();
         evaluation.push(id, series.clone()).unwrap();
         evaluation.end_select(id).unwrap();
-        total.held_bytes()
+        total.reserved_bytes()
     };
     let all = held("sort_by_label(requests_total, 'job') or absent(requests_total offset 1m)");
     for choice in ["topk(500, requests_total)", "bottomk(500, requests_total)", "limitk(500, requests_total)"]

@@ -8,7 +8,6 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use crate::QueryError;
-use crate::eval::budget::Hold;
 use crate::eval::column::{Column, Points};
 use crate::eval::notes::Note;
 use crate::functions::kahan::KahanSum;
@@ -18,6 +17,7 @@ use crate::functions::range::starts::{self, Reading};
 use crate::functions::range::{Cursor, Notebook, RangeFunction, over_time};
 use crate::syntax::ast::Boundary;
 use crate::syntax::functions::FunctionId;
+use budget::Reservation;
 
 /// Windows of fewer samples, or resets, than this are cheaper to add up again than to put together.
 const LONG_WINDOW: usize = 32;
@@ -33,11 +33,15 @@ const SAMPLES_BETWEEN_LOOKS: usize = 1 << 18;
 const HELD_FROM: usize = 4096;
 
 /// Holds `bytes_each` for each of so many samples, if they are many.
-fn hold(function: &RangeFunction<'_>, samples: usize, bytes_each: usize) -> Result<Option<Hold>, QueryError> {
+fn hold(
+    function: &RangeFunction<'_>,
+    samples: usize,
+    bytes_each: usize,
+) -> Result<Option<Reservation>, QueryError> {
     if samples < HELD_FROM {
         return Ok(None);
     }
-    let mut hold = Hold::new(&function.call.budget);
+    let mut hold = Reservation::new(&function.call.budget);
     hold.add(samples as u64 * bytes_each as u64)?;
     Ok(Some(hold))
 }
@@ -215,7 +219,7 @@ struct Resets {
     /// What the counter had come to at each of the list, added up; not where the order of additions matters.
     lost: Option<Partial>,
     /// The memory of the list and of partial sums.
-    _hold: Option<Hold>,
+    _hold: Option<Reservation>,
 }
 
 impl Resets {

@@ -1,12 +1,12 @@
 //! The sliding functions against the window-by-window ones, on random series.
 
 use super::*;
-use crate::Interrupt;
-use crate::eval::budget::{Budget, TotalBudget};
+use crate::QUERIES;
 use crate::eval::column::is_absent;
+use budget::{Budget, BudgetLimits, Interrupt, TotalBudget};
 
-fn unlimited() -> Arc<Budget> {
-    Arc::new(Budget::new((u64::MAX, u64::MAX), TotalBudget::default(), Interrupt::new()))
+fn unlimited() -> Budget {
+    Budget::new(&TotalBudget::unlimited(&QUERIES), BudgetLimits::UNLIMITED, Interrupt::new())
 }
 
 /// A small generator of numbers, so that a failure can be repeated from its seed.
@@ -168,12 +168,13 @@ fn what_slides_over_many_samples_is_held() {
         (F::CountOverTime, 0),
     ] {
         let evaluate = |limit| {
-            let budget = Arc::new(Budget::new((u64::MAX, limit), TotalBudget::default(), Interrupt::new()));
+            let budget =
+                Budget::new(&TotalBudget::unlimited(&QUERIES), BudgetLimits::bytes(limit), Interrupt::new());
             let call = RangeCall { function: id, span: Span::default(), budget: budget.clone() };
             let function = RangeFunction { call: &call, window: &window, steps: &steps, scalars: &[] };
             let (mut out, mut notes) = (Column::absent(steps.count), Notes::default());
             let mut notebook = Notebook { notes: &mut notes, metric: "", span: Span::default() };
-            slide::evaluate(&function, points, &mut out, &mut notebook).map(|_| budget.peak())
+            slide::evaluate(&function, points, &mut out, &mut notebook).map(|_| budget.peak_bytes())
         };
         assert_eq!(evaluate(u64::MAX).unwrap(), bytes, "{id:?}");
         assert_eq!(evaluate(300_000).is_err(), bytes > 300_000, "{id:?}");
