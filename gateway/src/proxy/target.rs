@@ -9,6 +9,7 @@ use std::{
 use http::{Request, Response};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use model::root_cause;
 use tokio::net::TcpStream;
 use tonic::{Status, body::Body};
 
@@ -104,11 +105,11 @@ impl TargetClient {
             .max_frame_size(FRAME_BYTES)
             .handshake(TokioIo::new(stream))
             .await
-            .map_err(|error| root_cause(&error))?;
+            .map_err(|error| root_cause(&error).to_string())?;
         // Ends with the last sender, or when the connection is lost; requests on it learn of that themselves.
         tokio::spawn(async move {
             if let Err(error) = connection.await {
-                tracing::debug!(err = root_cause(&error), "connection to a target ended");
+                tracing::debug!(error = %root_cause(&error), "connection to a target ended");
             }
         });
         Ok(sender)
@@ -138,14 +139,6 @@ async fn connect_to_first(addresses: impl Iterator<Item = SocketAddr>) -> Result
 
 fn lost(error: &hyper::Error) -> Status {
     Status::unavailable(format!("connection lost: {}", root_cause(error)))
-}
-
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }
 
 #[cfg(test)]

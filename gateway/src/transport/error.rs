@@ -3,6 +3,7 @@
 use std::{error::Error as StdError, fmt, net::SocketAddr};
 
 use mesh::Transport;
+use model::{causes, root_cause};
 use rustls::PeerIncompatible;
 use tonic::Status;
 
@@ -68,7 +69,7 @@ impl StreamError {
     }
 
     pub(super) fn from_hyper(error: &hyper::Error) -> Self {
-        let reset = sources(error).find_map(|e| e.downcast_ref::<h2::Error>());
+        let reset = causes(error).find_map(|e| e.downcast_ref::<h2::Error>());
         let kind = match reset.and_then(h2::Error::reason) {
             Some(h2::Reason::CANCEL) => StreamErrorKind::Cancelled,
             Some(h2::Reason::REFUSED_STREAM) => StreamErrorKind::Refused,
@@ -217,19 +218,8 @@ fn of_tls(error: &rustls::Error) -> (ConnectionFailure, String) {
 
 /// Sorts the end of an HTTP/2 connection.
 pub(super) fn of_hyper(error: &hyper::Error) -> (ConnectionFailure, String) {
-    match sources(error).find_map(|e| e.downcast_ref::<std::io::Error>()) {
+    match causes(error).find_map(|e| e.downcast_ref::<std::io::Error>()) {
         Some(io) => of_io(io),
         None => (ConnectionFailure::Lost, root_cause(error).to_string()),
     }
-}
-
-fn sources<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |error| {
-        let error: &'a (dyn StdError + 'static) = *error;
-        error.source()
-    })
-}
-
-fn root_cause<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
-    sources(error).last().unwrap_or(error)
 }

@@ -2,6 +2,7 @@
 
 use std::{error::Error as StdError, fmt};
 
+use model::root_cause;
 use tonic::{Code, Status};
 
 /// Says in one line which peer or target a request was for and why it got no response.
@@ -35,6 +36,7 @@ impl Error {
     /// Makes an error of whatever a transport reports about `name` (an address or an authority).
     pub fn of(name: &str, error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         let error = error.into();
+        // Transports wrap the cause in layers that say no more than "transport error".
         let cause = root_cause(&*error);
         // A status shows its code's description around its message; the message alone says what happened.
         let message = match cause.downcast_ref::<Status>() {
@@ -66,13 +68,4 @@ impl From<Error> for Status {
     fn from(error: Error) -> Self {
         *error.status
     }
-}
-
-/// The innermost source: transports wrap it in layers that say no more than "transport error".
-fn root_cause<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause
 }

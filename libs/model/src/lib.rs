@@ -4,8 +4,9 @@
 //! the workspace builds on (a label set is sorted and unique, a matcher's expression is compiled and
 //! anchored), so that no other crate has to check them again.
 //!
-//! Reading order: `time`, `labels`, `matcher`, `relabel`, `sample`, `histogram`.
+//! Reading order: `time`, `labels`, `matcher`, `relabel`, `sample`, `histogram`, `causes`.
 
+mod causes;
 mod histogram;
 mod labels;
 mod matcher;
@@ -14,6 +15,7 @@ mod relabel;
 mod sample;
 mod time;
 
+pub use causes::{causes, root_cause};
 pub use histogram::{
     Bucket, CUSTOM_BUCKETS_SCHEMA, Combined, CounterResetHint, FloatHistogram, HistogramError,
     IncompatibleSchemas, Keep, MAX_EXPONENTIAL_SCHEMA, MIN_EXPONENTIAL_SCHEMA, Span,

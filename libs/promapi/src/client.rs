@@ -18,7 +18,6 @@ use model::{Labels, Matcher, TimeRange, Timestamp};
 pub use answers::{Answer, Configuration, MetadataEntry, RuntimeInfo};
 use answers::{BuildInfo, LabelSet, StatusConfig};
 pub use request::ClientError;
-pub(crate) use request::innermost;
 use request::{Query, selector};
 
 use crate::float::write_timestamp;

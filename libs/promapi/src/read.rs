@@ -7,12 +7,11 @@ use bytes::Bytes;
 use http::{HeaderName, Response, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use model::{Labels, LabelsError, MatchOp, Matcher, Sample, TimeRange, Timestamp};
+use model::{Labels, LabelsError, MatchOp, Matcher, Sample, TimeRange, Timestamp, root_cause};
 use prost::Message;
 use proto::prometheus as wire;
 use tokio::time::timeout;
 
-use crate::client::innermost;
 use crate::frames::{FrameDecoder, FrameError};
 
 /// The header that tells the version of the protocol, and the version.
@@ -229,7 +228,7 @@ impl ReadStream {
             }
             match timeout(self.limits.silence, body.frame()).await {
                 Err(_) => return Err(ReadError::Silent(self.limits.silence)),
-                Ok(Some(Err(error))) => return Err(ReadError::Transport(innermost(&error))),
+                Ok(Some(Err(error))) => return Err(ReadError::Transport(root_cause(&error).to_string())),
                 Ok(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data() {
                         decoder.offer(data);
@@ -299,7 +298,7 @@ async fn read_samples(body: Incoming, limits: Limits) -> Result<VecDeque<ReadSer
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
             return Err(ReadError::TooLarge(max, "of samples"));
         }
-        Ok(Err(error)) => return Err(ReadError::Transport(innermost(&*error))),
+        Ok(Err(error)) => return Err(ReadError::Transport(root_cause(&*error).to_string())),
         Err(_) => return Err(ReadError::Silent(limits.silence)),
     };
     // Decoding is long work at this size; it must not hold up the other tasks of the thread.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
 use http::uri::PathAndQuery;
+use model::causes;
 use proto::thanos as wire;
 use tonic::Request;
 use tonic::client::Grpc;
@@ -103,13 +104,6 @@ impl MetadataStore for StoreClient {
 }
 
 /// An error and its causes in one line.
-fn error_line(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line.push_str(": ");
-        line.push_str(&error.to_string());
-        cause = error.source();
-    }
-    line
+fn error_line(error: &(dyn std::error::Error + 'static)) -> String {
+    causes(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

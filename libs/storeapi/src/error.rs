@@ -1,5 +1,6 @@
 //! Why a store did not answer.
 
+use model::causes;
 use tonic::{Code, Status};
 
 /// A store's error: a gRPC code for callers, one line for people, and whether the same request may succeed later.
@@ -73,8 +74,7 @@ impl From<Status> for StoreError {
     fn from(status: Status) -> Self {
         let mut message = status.message().to_owned();
         // A failed connection hides its cause in the chain; one line has to tell it.
-        let mut cause = std::error::Error::source(&status);
-        while let Some(error) = cause {
+        for error in causes(&status).skip(1) {
             let text = error.to_string();
             // A status among the causes prints its own message once more.
             if !text.is_empty()
@@ -86,7 +86,6 @@ impl From<Status> for StoreError {
                 }
                 message.push_str(&text);
             }
-            cause = error.source();
         }
         if message.is_empty() {
             message = status.code().description().to_owned();

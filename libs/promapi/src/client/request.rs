@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderName, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use model::{MatchOp, Matcher};
+use model::{MatchOp, Matcher, root_cause};
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
@@ -185,7 +185,9 @@ impl Client {
             .map_err(|cause| ClientError::Request { url: url.clone(), cause })?;
         let response = match timeout(limit, self.http.request(request)).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err(ClientError::Transport { url, cause: innermost(&error) }),
+            Ok(Err(error)) => {
+                return Err(ClientError::Transport { url, cause: root_cause(&error).to_string() });
+            }
             Err(_) => return Err(ClientError::Timeout { url, limit }),
         };
         let status = response.status();
@@ -245,15 +247,6 @@ fn error_message(page: &[u8]) -> String {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text,
     }
-}
-
-/// The innermost cause, which is the one that says something ("connection refused").
-pub(crate) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }
 
 #[cfg(test)]
