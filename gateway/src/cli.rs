@@ -9,10 +9,10 @@ use std::{
 use clap::{Args, Subcommand};
 use identity::Secret;
 use pki::JoinToken;
-use runtime::{CommonArgs, EXIT_ERROR, EXIT_OK, EXIT_USAGE, ListenAddress};
+use runtime::{CommonArgs, ConfigMistakes, EXIT_ERROR, ListenAddress};
 
 use crate::{
-    component::{Gateway, Setup, StartError, config_for_join},
+    component::{Gateway, ROLE, Setup, config_for_join},
     config::{Config, ConfigError, Role, Target},
 };
 
@@ -80,106 +80,89 @@ fn parse_target(text: &str) -> Result<Target, String> {
 
 /// Runs the command to its end.
 ///
-/// Exit codes: 0 for a good end, 1 for a failure, 2 for arguments or a configuration that make no sense.
+/// Exit codes: 0 for success, 1 for a failure, 2 for flags or a configuration that cannot be used.
 pub fn run(args: GatewayArgs) -> ExitCode {
-    let code = match &args.command {
-        Some(GatewayCommand::CheckConfig { file }) => check_config(file),
-        None => return serve(args),
-    };
-    ExitCode::from(code)
+    if let Some(GatewayCommand::CheckConfig { file }) = &args.command {
+        return check_config(file);
+    }
+    let common = args.common.clone();
+    runtime::start(ROLE, &common, check(args), |setup, startup| async {
+        Ok(Gateway::build(setup, startup).await?.into_role())
+    })
 }
 
-fn check_config(file: &Path) -> u8 {
+fn check_config(file: &Path) -> ExitCode {
     match Config::load(file) {
         Ok(config) => {
             let role = match config.role {
                 Role::Observability(_) => "observability",
                 Role::Cluster(_) => "cluster",
             };
-            // A reader that is gone (`| head`) has seen what it wanted.
+            // A reader that has closed the pipe (`| head`) has seen enough.
             let _ = writeln!(std::io::stdout(), "{}: good, role {role}", file.display());
-            EXIT_OK
+            ExitCode::SUCCESS
         }
-        Err(error) => {
-            eprintln!("{error}");
-            match error {
-                ConfigError::Read { .. } => EXIT_ERROR,
-                ConfigError::Wrong { .. } => EXIT_USAGE,
-            }
+        Err(error @ ConfigError::Read { .. }) => {
+            eprintln!("error: {error}");
+            ExitCode::from(EXIT_ERROR)
         }
+        Err(error @ ConfigError::Wrong { .. }) => ConfigMistakes::from(error).report(),
     }
 }
 
-fn serve(args: GatewayArgs) -> ExitCode {
-    let fail = |code: u8, error: &dyn std::fmt::Display| {
-        eprintln!("error: {error}");
-        ExitCode::from(code)
-    };
-    if let Err(error) = runtime::init_logs(args.common.log_level, args.common.log_format) {
-        return fail(EXIT_ERROR, &error);
+/// Checks the flags and the files that they name.
+///
+/// # Errors
+/// All mistakes.
+fn check(args: GatewayArgs) -> Result<Setup, ConfigMistakes> {
+    let mut mistakes = ConfigMistakes::default();
+    let token = mistakes.note(join_token(&args)).flatten();
+    let config = mistakes.note(match &args.config {
+        Some(file) => Config::load(file).map_err(ConfigMistakes::from),
+        None => config_of_flags(&args).map_err(ConfigMistakes::from),
+    });
+    match config {
+        Some(config) if mistakes.is_empty() => {
+            Ok(Setup { config, config_file: args.config, token, common: args.common })
+        }
+        _ => Err(mistakes),
     }
-    let setup = match setup(args) {
-        Ok(setup) => setup,
-        Err(error) => return fail(EXIT_USAGE, &error),
-    };
-    let tokio = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(tokio) => tokio,
-        Err(error) => return fail(EXIT_ERROR, &error),
-    };
-    tokio.block_on(async {
-        match Gateway::start(setup).await {
-            Ok(gateway) => gateway.run().await,
-            Err(error) => fail(EXIT_ERROR, &error),
-        }
-    })
 }
 
-fn setup(args: GatewayArgs) -> Result<Setup, StartError> {
-    let token = match (&args.join, &args.join_file) {
-        (Some(token), _) => Some(parse_token("--join", token.expose())?),
-        (None, Some(file)) => Some(read_token(file)?),
-        (None, None) => None,
+/// The configuration of a gateway that has no configuration file.
+fn config_of_flags(args: &GatewayArgs) -> Result<Config, String> {
+    let joins = args.join.is_some() || args.join_file.is_some();
+    if !joins && !args.data_dir.join("credentials.pem").exists() {
+        return Err(
+            "give --config FILE, or --join-file FILE (or --join TOKEN) to join a cluster to the mesh"
+                .to_owned(),
+        );
+    }
+    let targets = match &args.targets[..] {
+        [] => vec![parse_target("scraper-0=127.0.0.1:10901")?],
+        targets => targets.to_vec(),
     };
-    let config = match &args.config {
-        Some(file) => Config::load(file)?,
-        None => {
-            let targets = if args.targets.is_empty() {
-                vec![parse_target("scraper-0=127.0.0.1:10901").map_err(StartError::Other)?]
-            } else {
-                args.targets
-            };
-            if token.is_none() && !args.data_dir.join("credentials.pem").exists() {
-                let usage =
-                    "give --config FILE, or --join-file FILE (or --join TOKEN) to join a cluster to the mesh";
-                return Err(StartError::Other(usage.to_owned()));
-            }
-            config_for_join(args.data_dir, targets, args.listen)
-        }
-    };
-    let age = args.common.grpc_server_max_connection_age;
-    Ok(Setup {
-        config,
-        config_file: args.config,
-        token,
-        grace: args.common.grace_period(),
-        http_address: args.common.http_address,
-        grpc_address: args.common.grpc_address,
-        max_connection_age: (!age.is_zero()).then_some(age),
-    })
+    Ok(config_for_join(args.data_dir.clone(), targets, args.listen.clone()))
 }
 
-fn read_token(file: &Path) -> Result<JoinToken, StartError> {
-    let name = file.display().to_string();
-    let bytes = identity::read_bounded(file, MAX_TOKEN_BYTES)
-        .map_err(|error| StartError::Other(format!("--join-file {name}: {error}")))?;
+fn join_token(args: &GatewayArgs) -> Result<Option<JoinToken>, String> {
+    match (&args.join, &args.join_file) {
+        (Some(token), _) => parse_token("--join", token.expose()).map(Some),
+        (None, Some(file)) => read_token(file).map(Some),
+        (None, None) => Ok(None),
+    }
+}
+
+fn read_token(file: &Path) -> Result<JoinToken, String> {
+    let from = format!("--join-file {}", file.display());
+    let bytes = identity::read_bounded(file, MAX_TOKEN_BYTES).map_err(|error| format!("{from}: {error}"))?;
     let text = Secret::new(bytes);
-    let text = std::str::from_utf8(text.expose())
-        .map_err(|_| StartError::Other(format!("--join-file {name}: is not UTF-8 text")))?;
-    parse_token(&format!("--join-file {name}"), text)
+    let text = std::str::from_utf8(text.expose()).map_err(|_| format!("{from}: is not valid UTF-8"))?;
+    parse_token(&from, text)
 }
 
-fn parse_token(from: &str, text: &str) -> Result<JoinToken, StartError> {
-    JoinToken::parse(text).map_err(|error| StartError::Other(format!("{from}: {error}")))
+fn parse_token(from: &str, text: &str) -> Result<JoinToken, String> {
+    JoinToken::parse(text).map_err(|error| format!("{from}: {error}"))
 }
 
 #[cfg(test)]
@@ -222,10 +205,18 @@ mod tests {
     }
 
     #[test]
+    fn mistakes_in_the_token_and_in_the_configuration_are_reported_together() {
+        let args = parse(&["--join", "nonsense", "--config", "/no/such/file"]).unwrap();
+        let mistakes = check(args).unwrap_err();
+        let [token, config] = mistakes.lines() else { panic!("{mistakes}") };
+        assert!(token.starts_with("--join: ") && config.contains("/no/such/file"), "{mistakes}");
+    }
+
+    #[test]
     fn a_token_does_not_show_in_what_is_printed_of_the_arguments() {
         let args = parse(&["--join", "isthmus_join_canary"]).unwrap();
         assert!(!format!("{args:?}").contains("canary"));
-        let error = setup(args).unwrap_err().to_string();
+        let error = check(args).unwrap_err().to_string();
         assert!(error.starts_with("--join: ") && !error.contains("canary"), "{error}");
     }
 
@@ -233,9 +224,9 @@ mod tests {
     fn without_a_configuration_a_token_or_a_certificate_there_is_nothing_to_run() {
         let dir = tempfile::tempdir().unwrap();
         let data_dir = dir.path().join("none").display().to_string();
-        let error = setup(parse(&["--data-dir", &data_dir]).unwrap()).unwrap_err().to_string();
+        let error = check(parse(&["--data-dir", &data_dir]).unwrap()).unwrap_err().to_string();
         assert!(error.contains("--config") && error.contains("--join"), "{error}");
-        let missing = setup(parse(&["--join-file", "/no/such/file"]).unwrap()).unwrap_err().to_string();
+        let missing = check(parse(&["--join-file", "/no/such/file"]).unwrap()).unwrap_err().to_string();
         assert!(missing.contains("/no/such/file"), "{missing}");
     }
 }

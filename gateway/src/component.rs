@@ -11,82 +11,35 @@ mod observability;
 
 pub(crate) use self::cluster::config_for_join;
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use mesh::Authority;
 use pki::JoinToken;
-use runtime::{
-    BoxError, GrpcMetrics, GrpcOptions, GrpcServer, HttpServer, ListenAddress, Metrics, Probes, Registry,
-    Reload, Shutdown, Supervisor, admin_routes,
-};
-use tonic::service::RoutesBuilder;
+use runtime::{BoxError, CommonArgs, Reload, RoleError, RoleInfo, RunningRole, Startup};
 
 use crate::{
-    config::{Config, ConfigError, Role},
-    membership::{credentials::DataDirError, join::JoinError},
+    config::{Config, Role},
     metrics::GatewayMetrics,
 };
 
-/// What a gateway is started with.
+pub(crate) const ROLE: RoleInfo = RoleInfo { name: "gateway", descriptors: &[proto::DESCRIPTORS] };
+
+/// What a gateway is built from.
 #[derive(Debug)]
 pub struct Setup {
     /// Checked configuration.
     pub config: Config,
-    /// The file it came from, which a reload reads again; `None` where there is nothing to reload.
+    /// The file of the configuration, which a reload reads again; `None` where there is nothing to reload.
     pub config_file: Option<PathBuf>,
     /// Redeemed when the data folder holds no valid certificate; only for the cluster role.
     pub token: Option<JoinToken>,
-    /// Metrics, probes, reload.
-    pub http_address: ListenAddress,
-    /// Directory and targets by name; health and reflection in both roles.
-    pub grpc_address: ListenAddress,
-    /// How long open requests may take after the word to stop.
-    pub grace: Duration,
-    /// Age after which a local gRPC connection is asked to reconnect; `None` for never.
-    pub max_connection_age: Option<Duration>,
-}
-
-/// Why a gateway did not start, in one line.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The configuration is wrong.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// An address cannot be listened on.
-    #[error(transparent)]
-    Bind(#[from] runtime::BindError),
-    /// The mesh's port cannot be listened on.
-    #[error(transparent)]
-    Mesh(#[from] std::io::Error),
-    /// The issuing CA's folder cannot be used.
-    #[error("pki.state: {0}")]
-    Pki(#[from] pki::PkiError),
-    /// Anything else.
-    #[error("{0}")]
-    Other(String),
-}
-
-impl From<DataDirError> for StartError {
-    fn from(error: DataDirError) -> Self {
-        Self::Other(error.to_string())
-    }
-}
-
-impl From<JoinError> for StartError {
-    fn from(error: JoinError) -> Self {
-        Self::Other(error.to_string())
-    }
-}
-
-impl From<identity::CredentialsError> for StartError {
-    fn from(error: identity::CredentialsError) -> Self {
-        Self::Other(error.to_string())
-    }
+    /// The flags that every role has.
+    pub common: CommonArgs,
 }
 
 /// A gateway that listens; its tasks run.
 pub struct Gateway {
-    supervisor: Supervisor,
+    role: RunningRole,
     addresses: Addresses,
 }
 
@@ -104,92 +57,40 @@ pub struct Addresses {
 }
 
 impl Gateway {
-    /// Joins if need be, binds every address and starts every task.
+    /// Binds every address and builds the gateway.
     ///
     /// # Errors
-    /// One line that names what is wrong; nothing runs then.
-    pub async fn start(setup: Setup) -> Result<Self, StartError> {
-        let shared = Shared::new(&setup).await?;
+    /// As for [`Gateway::build`], or an address cannot be bound.
+    pub async fn start(setup: Setup) -> Result<Self, RoleError> {
+        let startup = Startup::bind(ROLE, &setup.common).await?;
+        Self::build(setup, startup).await
+    }
+
+    /// Joins if the data folder holds no valid certificate, binds the ports of the mesh, and starts every task.
+    ///
+    /// # Errors
+    /// One line that names what is wrong; no task is left running.
+    pub async fn build(setup: Setup, mut startup: Startup) -> Result<Self, RoleError> {
+        let metrics = GatewayMetrics::new(startup.registry());
         match setup.config.role.clone() {
-            Role::Observability(role) => observability::start(setup, role, shared).await,
-            Role::Cluster(role) => cluster::start(setup, role, shared).await,
+            Role::Observability(role) => observability::build(setup, role, startup, metrics).await,
+            Role::Cluster(role) => cluster::build(setup, role, startup, metrics).await,
         }
     }
 
-    /// Where it listens.
+    fn new(role: RunningRole, mesh: Option<SocketAddr>, targets: Vec<(Authority, SocketAddr)>) -> Self {
+        let addresses = Addresses { http: role.http_address(), grpc: role.grpc_address(), mesh, targets };
+        Self { role, addresses }
+    }
+
+    /// The addresses of all ports.
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
     }
 
-    /// Ends the gateway as a signal does.
-    pub fn shutdown(&self) -> Shutdown {
-        self.supervisor.shutdown()
-    }
-
-    /// Reloads the configuration as a signal does.
-    pub fn reload(&self) -> Reload {
-        self.supervisor.reload()
-    }
-
-    /// Runs until the end.
-    pub async fn run(self) -> ExitCode {
-        self.supervisor.run().await
-    }
-}
-
-/// What both roles start from.
-struct Shared {
-    registry: Registry,
-    metrics: Arc<GatewayMetrics>,
-    grpc_metrics: GrpcMetrics,
-    probes: Probes,
-    supervisor: Supervisor,
-    http: HttpServer,
-    grpc: GrpcServer,
-    grpc_options: GrpcOptions,
-    grace: Duration,
-}
-
-impl Shared {
-    async fn new(setup: &Setup) -> Result<Self, StartError> {
-        let mut registry = Registry::default();
-        let metrics = GatewayMetrics::new(&mut registry);
-        let grpc_metrics = GrpcMetrics::server(&mut registry, &[proto::DESCRIPTORS])
-            .map_err(|error| StartError::Other(format!("the program's own descriptors: {error}")))?;
-        let probes = Probes::new();
-        let supervisor = Supervisor::new(probes.clone(), setup.grace);
-        let grpc_options = GrpcOptions {
-            max_connection_age: setup.max_connection_age,
-            grace: setup.grace,
-            ..GrpcOptions::default()
-        };
-        let http = HttpServer::bind(&setup.http_address).await?;
-        let grpc = GrpcServer::bind(&setup.grpc_address, grpc_options.clone()).await?;
-        let grace = setup.grace;
-        Ok(Self { registry, metrics, grpc_metrics, probes, supervisor, http, grpc, grpc_options, grace })
-    }
-
-    /// Starts both servers. `at_end` follows when the last local request is over.
-    fn serve(
-        mut self,
-        services: RoutesBuilder,
-        at_end: impl Future<Output = ()> + Send + 'static,
-    ) -> (Supervisor, SocketAddr, SocketAddr) {
-        let (http_address, grpc_address) = (self.http.local_addr(), self.grpc.local_addr());
-        let shutdown = self.supervisor.shutdown();
-        let routes = admin_routes(Metrics::new(self.registry), self.probes.clone(), self.supervisor.reload());
-        let (http, grace, stop) = (self.http, self.grace, shutdown.clone());
-        self.supervisor.spawn("http", async move {
-            http.serve(routes, grace, stop).await;
-            Ok::<(), BoxError>(())
-        });
-        let (grpc, metrics, probes) = (self.grpc, self.grpc_metrics, self.probes);
-        self.supervisor.spawn("grpc", async move {
-            let served = grpc.serve(services, &[proto::DESCRIPTORS], metrics, probes, shutdown).await;
-            at_end.await;
-            served
-        });
-        (self.supervisor, http_address, grpc_address)
+    /// The running role, to stop it, to reload its configuration, and to wait for its end.
+    pub fn into_role(self) -> RunningRole {
+        self.role
     }
 }
 

@@ -195,6 +195,17 @@ pub enum ConfigError {
     },
 }
 
+impl From<ConfigError> for runtime::ConfigMistakes {
+    fn from(error: ConfigError) -> Self {
+        match error {
+            ConfigError::Read { .. } => error.to_string().into(),
+            ConfigError::Wrong { path, mistakes } => {
+                mistakes.iter().map(|mistake| format!("{}: {mistake}", path.display())).collect()
+            }
+        }
+    }
+}
+
 struct MistakeList<'a>(&'a Path, &'a [Mistake]);
 
 impl fmt::Display for MistakeList<'_> {

@@ -1,19 +1,14 @@
-//! The querier as a role: built from its flags, run until it is told to stop.
+//! The querier as a role: built from its flags, run until it is asked to stop.
 
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use budget::{BudgetLimits, TotalBudget};
 use promql::{EngineOptions, ParseOptions, QUERIES};
-use runtime::{
-    BindError, BoxError, EXIT_ERROR, EXIT_USAGE, GrpcMetrics, GrpcOptions, GrpcServer, HttpMetrics,
-    HttpServer, Metrics, Probes, Registry, Supervisor, admin_routes, init_logs,
-};
+use runtime::{HttpMetrics, Registry, RoleError, RoleInfo, RunningRole, Startup};
 use series::Dedup;
 use storeapi::{MetadataServer, StoreServer};
-use tonic::service::RoutesBuilder;
 
 use crate::api::{self, Api, ApiDefaults};
 use crate::config::{Config, DedupFunction, Feature, Propagate, QueryArgs};
@@ -22,140 +17,57 @@ use crate::fanout::{FanoutMetrics, ProxyOptions, ProxyStore};
 use crate::metrics::{QueryMemory, StoreNodes};
 use crate::query::{Driver, Gate, QueryMetrics};
 
-/// Runs the querier until a signal ends it: the command `isthmus query`.
+pub(crate) const ROLE: RoleInfo = RoleInfo { name: "querier", descriptors: &[proto::DESCRIPTORS] };
+
+/// Runs the querier until a signal stops it: the command `isthmus query`.
 pub fn run(args: QueryArgs) -> ExitCode {
-    let fail = |code: u8, error: &dyn std::fmt::Display| {
-        eprintln!("error: {error}");
-        ExitCode::from(code)
-    };
-    if let Err(error) = init_logs(args.common.log_level, args.common.log_format) {
-        return fail(EXIT_ERROR, &error);
-    }
-    let config = match args.check() {
-        Ok(config) => config,
-        Err(error) => return fail(EXIT_USAGE, &error),
-    };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(EXIT_ERROR, &format!("start the runtime: {error}")),
-    };
-    runtime.block_on(async {
-        match Querier::build(config).await {
-            Ok(querier) => querier.run().await,
-            Err(error) => fail(EXIT_ERROR, &error),
-        }
-    })
+    let common = args.common.clone();
+    runtime::start(ROLE, &common, args.check(), build)
 }
 
-/// Why the querier cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum BuildError {
-    /// An address cannot be bound.
-    #[error(transparent)]
-    Bind(#[from] BindError),
-    /// Descriptors that reflection cannot use.
-    #[error("gRPC metrics: {0}")]
-    Descriptors(BoxError),
+/// Builds the querier: endpoints, stores over them, an engine over the stores, and the HTTP API over all.
+pub(crate) async fn build(config: Config, mut startup: Startup) -> Result<RunningRole, RoleError> {
+    let registry = startup.registry();
+    let http_metrics = HttpMetrics::new(registry);
+    let endpoints = EndpointSet::new(endpoint_options(&config));
+    registry.register_collector(Box::new(StoreNodes::new(endpoints.clone())));
+    let stores =
+        ProxyStore::new(Arc::new(endpoints.clone()), proxy_options(&config), FanoutMetrics::new(registry));
+    let driver = driver(&config, &stores, registry);
+    let api = Api {
+        driver,
+        stores: stores.clone(),
+        endpoints: endpoints.clone(),
+        defaults: api_defaults(&config),
+        flags: config.flags(),
+        started: SystemTime::now(),
+    };
+    startup.add_routes(api::routes(api, &http_metrics));
+    StoreServer::new(Arc::new(stores.clone()), config.limits()).register(startup.services());
+    MetadataServer::register(Arc::new(stores), startup.services());
+    let (probes, shutdown) = (startup.probes(), startup.shutdown());
+    startup.spawn("endpoints", async move { endpoints.run(move || probes.ready(), shutdown).await });
+    Ok(startup.serve())
 }
 
-/// A querier whose servers listen and whose endpoints are being asked.
-pub struct Querier {
-    supervisor: Supervisor,
-    http: SocketAddr,
-    grpc: SocketAddr,
+fn proxy_options(config: &Config) -> ProxyOptions {
+    let args = &config.args;
+    ProxyOptions {
+        selector_labels: config.selector_labels.clone(),
+        response_timeout: Some(args.response_timeout).filter(|length| !length.is_zero()),
+        sort_bytes: usize::try_from(config.max_memory).unwrap_or(usize::MAX),
+        store_series: args.max_series_per_store,
+    }
 }
 
-impl Querier {
-    /// Binds the servers and starts all tasks. Must be called within a Tokio runtime.
-    ///
-    /// # Errors
-    /// When an address cannot be bound.
-    pub async fn build(config: Config) -> Result<Self, BuildError> {
-        let args = &config.args;
-        let mut registry = Registry::default();
-        let http_metrics = HttpMetrics::new(&mut registry);
-        let grpc_metrics = GrpcMetrics::server(&mut registry, &[proto::DESCRIPTORS])
-            .map_err(|cause| BuildError::Descriptors(cause.into()))?;
-        let endpoints = EndpointSet::new(endpoint_options(&config));
-        registry.register_collector(Box::new(StoreNodes::new(endpoints.clone())));
-        let stores = ProxyStore::new(
-            Arc::new(endpoints.clone()),
-            ProxyOptions {
-                selector_labels: config.selector_labels.clone(),
-                response_timeout: Some(args.response_timeout).filter(|length| !length.is_zero()),
-                sort_bytes: usize::try_from(config.max_memory).unwrap_or(usize::MAX),
-                store_series: args.max_series_per_store,
-            },
-            FanoutMetrics::new(&mut registry),
-        );
-        let gate = Gate::new(args.max_concurrent, &mut registry);
-        let query_metrics = QueryMetrics::new(&mut registry);
-        let engine = engine_options(&config);
-        registry.register_collector(Box::new(QueryMemory(engine.total.clone())));
-        let driver = Driver::new(
-            stores.clone(),
-            engine,
-            args.propagate_matchers == Propagate::Auto,
-            gate,
-            args.max_concurrent_select,
-            query_metrics,
-        );
-        let api = Api {
-            driver,
-            stores: stores.clone(),
-            endpoints: endpoints.clone(),
-            defaults: api_defaults(&config),
-            flags: config.flags(),
-            started: SystemTime::now(),
-        };
-
-        let probes = Probes::new();
-        let mut supervisor = Supervisor::new(probes.clone(), args.common.grace_period());
-        let http = HttpServer::bind(&args.common.http_address).await?;
-        let grpc = GrpcServer::bind(&args.common.grpc_address, GrpcOptions::from(&args.common)).await?;
-        let querier_addresses = (http.local_addr(), grpc.local_addr());
-        tracing::info!(http = %querier_addresses.0, grpc = %querier_addresses.1, "querier listens");
-
-        let routes = admin_routes(Metrics::new(registry), probes.clone(), supervisor.reload())
-            .merge(api::routes(api, &http_metrics));
-        let mut services = RoutesBuilder::default();
-        StoreServer::new(Arc::new(stores.clone()), config.limits()).register(&mut services);
-        MetadataServer::register(Arc::new(stores), &mut services);
-
-        let shutdown = supervisor.shutdown();
-        let grace = args.common.http_grace_period;
-        supervisor.spawn("http server", {
-            let shutdown = shutdown.clone();
-            async move {
-                http.serve(routes, grace, shutdown).await;
-                Ok::<(), BoxError>(())
-            }
-        });
-        supervisor.spawn("grpc server", {
-            let (probes, shutdown) = (probes.clone(), shutdown.clone());
-            async move { grpc.serve(services, &[proto::DESCRIPTORS], grpc_metrics, probes, shutdown).await }
-        });
-        supervisor.spawn("endpoints", async move {
-            endpoints.run(move || probes.ready(), shutdown).await;
-            Ok::<(), BoxError>(())
-        });
-        Ok(Self { supervisor, http: querier_addresses.0, grpc: querier_addresses.1 })
-    }
-
-    /// Where the HTTP API in fact listens.
-    pub fn http_addr(&self) -> SocketAddr {
-        self.http
-    }
-
-    /// Where StoreAPI in fact listens.
-    pub fn grpc_addr(&self) -> SocketAddr {
-        self.grpc
-    }
-
-    /// Runs until a signal or a failure.
-    pub async fn run(self) -> ExitCode {
-        self.supervisor.run().await
-    }
+fn driver(config: &Config, stores: &ProxyStore, registry: &mut Registry) -> Driver {
+    let args = &config.args;
+    let gate = Gate::new(args.max_concurrent, registry);
+    let metrics = QueryMetrics::new(registry);
+    let engine = engine_options(config);
+    registry.register_collector(Box::new(QueryMemory(engine.total.clone())));
+    let propagate = args.propagate_matchers == Propagate::Auto;
+    Driver::new(stores.clone(), engine, propagate, gate, args.max_concurrent_select, metrics)
 }
 
 fn endpoint_options(config: &Config) -> EndpointOptions {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::ArgAction;
 use model::Labels;
-use runtime::{CommonArgs, format_duration, parse_duration};
+use runtime::{CommonArgs, ConfigMistakes, format_duration, parse_duration};
 use storeapi::{PartialResponse, RequestLimits};
 
 use crate::endpoints::Address;
@@ -195,11 +195,6 @@ pub(crate) enum Feature {
     StartTimestamps,
 }
 
-/// Flags that contradict each other or make no sense.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}", .0.join("; "))]
-pub struct ConfigError(Vec<String>);
-
 /// The flags, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -224,12 +219,12 @@ fn parse_label(text: &str) -> Result<(String, String), String> {
 }
 
 impl QueryArgs {
-    /// Checks what a single flag cannot know, and tells all mistakes together.
+    /// Checks the flags together, and reports all mistakes together.
     ///
     /// # Errors
-    /// Names each flag that makes no sense.
-    pub fn check(self) -> Result<Config, ConfigError> {
-        let mut mistakes = Vec::new();
+    /// One line for each flag whose value cannot be used.
+    pub fn check(self) -> Result<Config, ConfigMistakes> {
+        let mut mistakes = ConfigMistakes::default();
         for address in self.endpoint_strict.iter().filter(|address| address.is_resolved()) {
             mistakes.push(format!(
                 "--endpoint-strict={address}: a name with many addresses cannot be strict, use --endpoint"
@@ -249,20 +244,23 @@ impl QueryArgs {
             }
         }
         if self.max_concurrent == 0 {
-            mistakes.push("--query.max-concurrent=0: no query could ever run; give at least 1".to_owned());
+            mistakes.push("--query.max-concurrent=0: no query could ever run; give at least 1");
         }
         let selector_labels = Labels::from_pairs(self.selector_label.iter().map(|(n, v)| (n, v)));
         let selector_labels = selector_labels.unwrap_or_else(|cause| {
             mistakes.push(format!("--selector-label: {cause}"));
             Labels::empty()
         });
-        if !mistakes.is_empty() {
-            return Err(ConfigError(mistakes));
-        }
         let max_total_memory = self.max_total_memory.unwrap_or_else(memory::for_all_queries);
         let max_memory = self.max_memory.unwrap_or_else(|| memory::for_one_query(max_total_memory));
         let max_total_samples = self.max_total_samples.unwrap_or_else(|| self.max_samples.saturating_mul(5));
-        Ok(Config { selector_labels, max_memory, max_total_memory, max_total_samples, args: self })
+        mistakes.or_ok(Config {
+            selector_labels,
+            max_memory,
+            max_total_memory,
+            max_total_samples,
+            args: self,
+        })
     }
 }
 

@@ -14,8 +14,8 @@ mod memory;
 mod metrics;
 mod query;
 
-pub use component::{BuildError, Querier, run};
-pub use config::{Config, ConfigError, QueryArgs};
+pub use component::run;
+pub use config::{Config, QueryArgs};
 pub use endpoints::{Candidate, StoreSource};
 pub use fanout::{
     Fanout, FanoutEvent, FanoutMetrics, Outcome, ProxyOptions, ProxyStore, StoreFilter, StoreReport,

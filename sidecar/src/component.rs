@@ -1,94 +1,51 @@
-//! The sidecar as a running role.
+//! The sidecar as a role: built from its flags, run until it is asked to stop.
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use bucket::{Bucket, BucketError, BucketMetrics};
+use bucket::{Bucket, BucketMetrics};
 use model::Timestamp;
-use runtime::{
-    BoxError, CommonArgs, GrpcMetrics, GrpcOptions, GrpcServer, HttpServer, Probes, Registry, Supervisor,
-    admin_routes, init_logs,
-};
+use runtime::{BoxError, RoleError, RoleInfo, RunningRole, Shutdown, Startup};
 use storeapi::{MetadataServer, StoreServer};
-use tokio::sync::{oneshot, watch};
-use tonic::service::RoutesBuilder;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::admission;
 use crate::config::{Config, SidecarArgs, Uploads};
 use crate::metrics::Metrics;
-use crate::reloader::{Reloader, ReloaderMetrics};
+use crate::reloader::{Reloader, ReloaderConfig, ReloaderMetrics, Trigger};
 use crate::shipper::{Producer, Shipper, ShipperMetrics};
 use crate::store::PrometheusStore;
 use crate::upstream::{Heartbeat, State, first_answer};
 
-/// Runs the sidecar until a signal ends it, and says how it went.
+const ROLE: RoleInfo = RoleInfo { name: "sidecar", descriptors: &[proto::DESCRIPTORS] };
+
+/// Why the sidecar is not ready before the first answer of Prometheus.
+const NO_ANSWER_YET: &str = "Prometheus has not answered yet";
+
+/// Runs the sidecar until a signal stops it: the command `isthmus sidecar`.
 pub fn run(args: SidecarArgs) -> ExitCode {
-    let config = match args.check() {
-        Ok(config) => config,
-        Err(mistakes) => {
-            mistakes.iter().for_each(|mistake| eprintln!("error: {mistake}"));
-            return ExitCode::from(runtime::EXIT_USAGE);
-        }
-    };
-    let started = init_logs(config.common.log_level, config.common.log_format)
-        .map_err(BoxError::from)
-        .and_then(|()| Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?));
-    let outcome = started.and_then(|tokio| tokio.block_on(serve(config)));
-    outcome.unwrap_or_else(|error| {
-        eprintln!("error: {error}");
-        let by_cause = error.downcast_ref::<BucketError>().map(BucketError::exit_code);
-        ExitCode::from(by_cause.unwrap_or(runtime::EXIT_ERROR))
-    })
+    let common = args.common.clone();
+    runtime::start(ROLE, &common, args.check(), build)
 }
 
-async fn serve(config: Config) -> Result<ExitCode, BoxError> {
-    let common = config.common.clone();
-    let probes = Probes::new();
-    probes.not_ready("Prometheus has not answered yet");
-    let mut supervisor = Supervisor::new(probes.clone(), common.grace_period());
-    let mut registry = Registry::default();
-    let metrics = Metrics::new(&mut registry);
-    let grpc_metrics = GrpcMetrics::server(&mut registry, &[proto::DESCRIPTORS])?;
+/// Builds the sidecar: uploads and reloads where they are configured, the heartbeat, and the store over Prometheus.
+async fn build(config: Config, mut startup: Startup) -> Result<RunningRole, RoleError> {
+    startup.probes().not_ready(NO_ANSWER_YET);
+    let metrics = Metrics::new(startup.registry());
+    report(&config);
 
-    let servers = Servers::bind(&common).await?;
-    info!(
-        http = %servers.http.local_addr(),
-        grpc = %servers.grpc.local_addr(),
-        prometheus = config.client.url(),
-        version = runtime::Version::CURRENT.version,
-        "sidecar starts"
-    );
-
-    for setting in &config.without_effect {
-        warn!(
-            setting,
-            "--prometheus.http-client: this setting has no effect, Prometheus is asked over plain HTTP"
-        );
-    }
-
-    let (refusal, mut refused) = oneshot::channel();
-    let (sender, state) = watch::channel(Err("Prometheus has not answered yet".to_owned()));
+    let (sender, state) = watch::channel(Err(NO_ANSWER_YET.to_owned()));
     let preflight = config.uploads.as_ref().map(|uploads| uploads.shipper.preflight());
-    let handed_over = match config.uploads {
-        Some(uploads) => {
-            let bucket = uploads.bucket.open(&BucketMetrics::new(&mut registry))?;
-            let metrics = ShipperMetrics::new(&mut registry);
-            spawn_admission(&mut supervisor, bucket.clone(), refusal);
-            spawn_uploads(&mut supervisor, uploads, bucket, metrics, state.clone())
-        }
+    let serve_from = match config.uploads {
+        Some(uploads) => spawn_uploads(&mut startup, uploads, state.clone())?,
         None => watch::channel(Timestamp::MIN).1,
     };
     if let Some((reloader, trigger)) = config.reloads {
-        let reloader = Reloader::new(reloader, trigger, ReloaderMetrics::new(&mut registry));
-        let shutdown = supervisor.shutdown();
-        supervisor.spawn("reloader", async move {
-            reloader.run(shutdown).await;
-            Ok::<(), BoxError>(())
-        });
+        spawn_reloader(&mut startup, reloader, trigger);
     }
     let store =
-        PrometheusStore::new(config.client.clone(), state, config.min_time, handed_over, metrics.clone());
+        PrometheusStore::new(config.client.clone(), state, config.min_time, serve_from, metrics.clone());
     let heartbeat = Heartbeat {
         client: config.client,
         interval: config.get_config_interval,
@@ -96,74 +53,80 @@ async fn serve(config: Config) -> Result<ExitCode, BoxError> {
         tsdb_path: config.tsdb_path,
         preflight,
         state: sender,
-        probes: probes.clone(),
+        probes: startup.probes(),
         metrics,
     };
-    let shutdown = supervisor.shutdown();
-    supervisor.spawn("Prometheus heartbeat", async move {
-        heartbeat.run(shutdown).await;
-        Ok::<(), BoxError>(())
-    });
+    let heartbeat = heartbeat.run(startup.shutdown());
+    startup.spawn("Prometheus heartbeat", heartbeat);
 
     let store = Arc::new(store);
-    let mut services = RoutesBuilder::default();
-    StoreServer::new(Arc::clone(&store), config.limits).register(&mut services);
-    MetadataServer::register(store, &mut services);
-    servers.spawn(&mut supervisor, &common, services, runtime::Metrics::new(registry), grpc_metrics, probes);
-    let code = supervisor.run().await;
-    match refused.try_recv() {
-        Ok(cause) => Err(cause.into()),
-        Err(_) => Ok(code),
+    StoreServer::new(Arc::clone(&store), config.limits).register(startup.services());
+    MetadataServer::register(store, startup.services());
+    Ok(startup.serve())
+}
+
+/// Logs which Prometheus is served, and which settings have no effect.
+fn report(config: &Config) {
+    info!(prometheus = config.client.url(), "serving the data of a Prometheus");
+    for setting in &config.without_effect {
+        warn!(
+            setting,
+            "--prometheus.http-client: this setting has no effect, Prometheus is asked over plain HTTP"
+        );
     }
 }
 
-/// Asks whether the bucket lets the sidecar in; where it never will, that ends the sidecar, with the cause in `refusal`.
-fn spawn_admission(supervisor: &mut Supervisor, bucket: Bucket, refusal: oneshot::Sender<BucketError>) {
-    let shutdown = supervisor.shutdown();
-    supervisor.spawn("bucket", async move {
-        if let Err(cause) = admission::admitted(&bucket, admission::RETRY, &shutdown).await {
-            drop(refusal.send(cause));
-            shutdown.trigger();
-        }
-        Ok::<(), BoxError>(())
-    });
-}
-
-/// Starts the uploads; gives the instant from which on the sidecar must serve.
+/// Starts the uploads; returns the instant from which on the sidecar must serve.
 fn spawn_uploads(
-    supervisor: &mut Supervisor,
+    startup: &mut Startup,
     uploads: Uploads,
-    bucket: Bucket,
-    metrics: ShipperMetrics,
     state: watch::Receiver<State>,
-) -> watch::Receiver<Timestamp> {
-    let (begin, handed_over) = watch::channel(Timestamp::MIN);
-    let (known, producer) = watch::channel(None);
-    info!(bucket = bucket.name(), "blocks are uploaded");
+) -> Result<watch::Receiver<Timestamp>, RoleError> {
+    let bucket = uploads.bucket.open(&BucketMetrics::new(startup.registry()))?;
+    info!(bucket = bucket.name(), "uploading blocks to a bucket");
     uploads.bucket.warnings().iter().for_each(|warning| warn!(bucket = bucket.name(), "{warning}"));
-    let shutdown = supervisor.shutdown();
-    supervisor.spawn("wait for Prometheus", {
-        let (state, shutdown) = (state.clone(), shutdown.clone());
-        async move {
-            let answer = shutdown.until_triggered(first_answer(state, uploads.ready_timeout)).await;
-            answer.unwrap_or(Ok(())).map_err(BoxError::from)
-        }
+    spawn_admission(startup, bucket.clone());
+
+    let shutdown = startup.shutdown();
+    let (wait_state, wait_shutdown) = (state.clone(), shutdown.clone());
+    startup.spawn("wait for Prometheus", async move {
+        let answer = wait_shutdown.until_triggered(first_answer(wait_state, uploads.ready_timeout)).await;
+        answer.unwrap_or(Ok(())).map_err(BoxError::from)
     });
-    supervisor.spawn("last known producer", follow_producer(state, known, shutdown.clone()));
-    let shipper = Shipper::new(uploads.shipper, bucket, metrics, begin);
-    // It flushes files and reads blocks whole: on a thread of its own that holds up nobody.
+    let (known, producer) = watch::channel(None);
+    startup.spawn("last known producer", follow_producer(state, known, shutdown.clone()));
+
+    let (sender, serve_from) = watch::channel(Timestamp::MIN);
+    let metrics = ShipperMetrics::new(startup.registry());
+    let shipper = Shipper::new(uploads.shipper, bucket, metrics, sender);
+    // The shipper flushes files and reads whole blocks, so it runs on a thread of its own.
     let handle = tokio::runtime::Handle::current();
     let shipping = tokio::task::spawn_blocking(move || handle.block_on(shipper.run(producer, shutdown)));
-    supervisor.spawn("shipper", shipping);
-    handed_over
+    startup.spawn("shipper", shipping);
+    Ok(serve_from)
 }
 
-/// Keeps what was last known of Prometheus, so that uploads go on while it is away.
+/// Checks the access to the bucket; access that can never work ends the sidecar, with the exit code of its cause.
+fn spawn_admission(startup: &mut Startup, bucket: Bucket) {
+    let shutdown = startup.shutdown();
+    startup.spawn(
+        "bucket access",
+        async move { admission::admitted(&bucket, admission::RETRY, &shutdown).await },
+    );
+}
+
+fn spawn_reloader(startup: &mut Startup, config: ReloaderConfig, trigger: Trigger) {
+    let reloader = Reloader::new(config, trigger, ReloaderMetrics::new(startup.registry()));
+    let shutdown = startup.shutdown();
+    startup.spawn("reloader", async move { reloader.run(shutdown).await });
+}
+
+/// Keeps the last known producer, so that uploads continue while Prometheus does not answer.
 async fn follow_producer(
     mut state: watch::Receiver<State>,
     known: watch::Sender<Option<Producer>>,
-    shutdown: runtime::Shutdown,
-) -> Result<(), BoxError> {
+    shutdown: Shutdown,
+) {
     loop {
         let fresh = state.borrow_and_update().as_ref().ok().and_then(|facts| facts.producer.clone());
         if fresh.is_some() {
@@ -175,44 +138,7 @@ async fn follow_producer(
         }
         match shutdown.until_triggered(state.changed()).await {
             Some(Ok(())) => {}
-            Some(Err(_)) | None => return Ok(()),
+            Some(Err(_)) | None => return,
         }
-    }
-}
-
-/// Both servers, bound.
-struct Servers {
-    http: HttpServer,
-    grpc: GrpcServer,
-}
-
-impl Servers {
-    async fn bind(common: &CommonArgs) -> Result<Self, BoxError> {
-        let http = HttpServer::bind(&common.http_address).await?;
-        let grpc = GrpcServer::bind(&common.grpc_address, GrpcOptions::from(common)).await?;
-        Ok(Self { http, grpc })
-    }
-
-    fn spawn(
-        self,
-        supervisor: &mut Supervisor,
-        common: &CommonArgs,
-        services: RoutesBuilder,
-        metrics: runtime::Metrics,
-        grpc_metrics: GrpcMetrics,
-        probes: Probes,
-    ) {
-        let (shutdown, grace) = (supervisor.shutdown(), common.http_grace_period);
-        let routes = admin_routes(metrics, probes.clone(), supervisor.reload());
-        supervisor.spawn("HTTP server", {
-            let shutdown = shutdown.clone();
-            async move {
-                self.http.serve(routes, grace, shutdown).await;
-                Ok::<(), BoxError>(())
-            }
-        });
-        supervisor.spawn("gRPC server", async move {
-            self.grpc.serve(services, &[proto::DESCRIPTORS], grpc_metrics, probes, shutdown).await
-        });
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bucket::{BucketConfig, ObjstoreArgs};
 use promapi::{Client, ClientOptions};
-use runtime::{CommonArgs, TimeArg, parse_duration};
+use runtime::{CommonArgs, ConfigMistakes, TimeArg, parse_duration};
 use storeapi::RequestLimits;
 
 use crate::http_client::HttpClientArgs;
@@ -16,7 +16,7 @@ use crate::shipper::{ShipperArgs, ShipperConfig};
 #[derive(Clone, Debug, clap::Args)]
 pub struct SidecarArgs {
     #[command(flatten)]
-    common: CommonArgs,
+    pub(crate) common: CommonArgs,
 
     /// Where the Prometheus beside this sidecar answers; a path is kept as its route prefix
     #[arg(long = "prometheus.url", value_name = "URL", default_value = "http://localhost:9090")]
@@ -66,7 +66,6 @@ pub struct SidecarArgs {
 
 /// What the sidecar does, checked.
 pub(crate) struct Config {
-    pub(crate) common: CommonArgs,
     /// Asks Prometheus.
     pub(crate) client: Client,
     pub(crate) get_config_interval: Duration,
@@ -95,17 +94,17 @@ impl SidecarArgs {
     ///
     /// # Errors
     /// Everything that is wrong, one line each.
-    pub(crate) fn check(self) -> Result<Config, Vec<String>> {
-        let mut mistakes = Vec::new();
+    pub(crate) fn check(self) -> Result<Config, ConfigMistakes> {
+        let mut mistakes = ConfigMistakes::default();
         let client = Client::new(&self.prometheus_url, ClientOptions::default());
-        let client = note(client.map_err(|mistake| format!("--prometheus.url: {mistake}")), &mut mistakes);
-        let without_effect = note(self.http_client.check(), &mut mistakes).unwrap_or_default();
-        let bucket = note(self.objstore.load().map_err(|mistake| mistake.to_string()), &mut mistakes);
+        let client = mistakes.note(client.map_err(|mistake| format!("--prometheus.url: {mistake}")));
+        let without_effect = mistakes.note(self.http_client.check()).unwrap_or_default();
+        let bucket = mistakes.note(self.objstore.load());
         let uploads = bucket.flatten().and_then(|bucket| {
-            let shipper = note(self.shipper.check(&self.tsdb_path), &mut mistakes)?;
+            let shipper = mistakes.note(self.shipper.check(&self.tsdb_path))?;
             Some(Uploads { bucket, shipper, ready_timeout: self.ready_timeout })
         });
-        let reloader = note(self.reloader.check(), &mut mistakes).flatten();
+        let reloader = mistakes.note(self.reloader.check()).flatten();
         let client = match client {
             Some(client) if mistakes.is_empty() => client,
             _ => return Err(mistakes),
@@ -113,7 +112,6 @@ impl SidecarArgs {
         let trigger = Trigger::new(self.reloader.method, &self.reloader.process_name, client.clone());
         let some = |limit: u64| Some(limit).filter(|n| *n > 0);
         Ok(Config {
-            common: self.common,
             client,
             get_config_interval: self.get_config_interval,
             get_config_timeout: self.get_config_timeout,
@@ -125,11 +123,6 @@ impl SidecarArgs {
             without_effect,
         })
     }
-}
-
-/// The value, or `None` with the mistake added to the others.
-fn note<T>(outcome: Result<T, String>, mistakes: &mut Vec<String>) -> Option<T> {
-    outcome.map_err(|mistake| mistakes.push(mistake)).ok()
 }
 
 #[cfg(test)]
@@ -144,9 +137,9 @@ mod tests {
         args: SidecarArgs,
     }
 
-    fn check(flags: &[&str]) -> Result<Config, Vec<String>> {
+    fn check(flags: &[&str]) -> Result<Config, ConfigMistakes> {
         let all = ["sidecar"].iter().chain(flags);
-        Program::try_parse_from(all).map_err(|error| vec![error.to_string()])?.args.check()
+        Program::try_parse_from(all).map_err(|error| error.to_string())?.args.check()
     }
 
     #[test]
@@ -194,9 +187,9 @@ mod tests {
             "--reloader.config-envsubst-file=/etc/out.yaml",
         ]);
         let mistakes = mistakes.err().expect("mistakes");
-        assert_eq!(mistakes.len(), 3, "{mistakes:?}");
+        assert_eq!(mistakes.lines().len(), 3, "{mistakes:?}");
         for (mistake, flag) in
-            mistakes.iter().zip(["--prometheus.url", "--tsdb.path", "--reloader.config-file"])
+            mistakes.lines().iter().zip(["--prometheus.url", "--tsdb.path", "--reloader.config-file"])
         {
             assert!(mistake.contains(flag), "{mistake}");
         }
@@ -213,7 +206,7 @@ mod tests {
             (&["--objstore.config-file=/no/such/file"], "/no/such/file"),
         ] {
             let mistakes = check(flags).err().expect(named);
-            assert!(mistakes.iter().any(|mistake| mistake.contains(named)), "{mistakes:?}");
+            assert!(mistakes.lines().iter().any(|mistake| mistake.contains(named)), "{mistakes:?}");
         }
     }
 }

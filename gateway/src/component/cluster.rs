@@ -11,12 +11,13 @@ use http::Request;
 use identity::{CredentialStore, Credentials, Name, TrustBundle};
 use pki::KeyAndCsr;
 use proto::isthmus::mesh::v1::control_server::ControlServer;
+use runtime::{RoleError, Startup};
 use rustls_pki_types::CertificateDer;
-use tonic::{body::Body, service::RoutesBuilder};
+use tonic::body::Body;
 use tower::ServiceExt;
 
 use crate::component::{
-    Addresses, Gateway, Setup, Shared, StartError,
+    Gateway, Setup,
     dialing::{DialPeer, DialerSet, RunningConnection, accept, gateway_of, listen},
     events::log_and_count,
     on_reload, unchanged,
@@ -32,7 +33,7 @@ use crate::{
         credentials::{CredentialKeeper, DataDir, Membership},
         join,
     },
-    metrics::PeerMetrics,
+    metrics::{GatewayMetrics, PeerMetrics},
     proxy::inbound::InboundProxy,
     transport::{self, CloseReason, MeshConnection, MeshLinks, MeshNode, ServiceHandler},
 };
@@ -40,17 +41,19 @@ use crate::{
 /// The path of the control session, the only one that is no target's.
 const CONTROL_PREFIX: &str = "/isthmus.mesh.v1.Control/";
 
-pub(super) async fn start(setup: Setup, role: Cluster, mut shared: Shared) -> Result<Gateway, StartError> {
+pub(super) async fn build(
+    setup: Setup,
+    role: Cluster,
+    mut startup: Startup,
+    metrics: Arc<GatewayMetrics>,
+) -> Result<Gateway, RoleError> {
     let data_dir = DataDir::open(&setup.config.data_dir)?;
     let (credentials, bundle) = member(&setup, &data_dir).await?;
     let membership = data_dir.load_membership()?;
     let identity = credentials.spiffe_id().clone();
-    let store = CredentialStore::new(credentials, bundle, SystemTime::now())?;
-    let node = MeshNode::new(
-        transport::TransportSettings::default(),
-        store.clone(),
-        log_and_count(shared.metrics.clone()),
-    );
+    let store = CredentialStore::new(credentials, bundle, SystemTime::now()).map_err(RoleError::failed)?;
+    let node =
+        MeshNode::new(transport::TransportSettings::default(), store.clone(), log_and_count(metrics.clone()));
 
     let inbound = Arc::new(InboundProxy::new(identity.cluster().clone(), &role.targets, role.policy.clone()));
     let poller = Poller::new(inbound.clone(), role.info_interval);
@@ -58,19 +61,19 @@ pub(super) async fn start(setup: Setup, role: Cluster, mut shared: Shared) -> Re
     let service = Arc::new(ClusterService {
         sessions: sessions.clone(),
         inbound: inbound.clone(),
-        metrics: shared.metrics.peer(membership.issuer.cluster()),
-        gateway_metrics: shared.metrics.clone(),
+        metrics: metrics.peer(membership.issuer.cluster()),
+        gateway_metrics: metrics.clone(),
         membership: membership.clone(),
     });
 
-    let shutdown = shared.supervisor.shutdown();
+    let shutdown = startup.shutdown();
     let mut mesh = None;
     if let Some(address) = &role.listen {
         let listener = listen(&node, address, gateway_of(membership.issuer.cluster()), false).await?;
         mesh = Some(listener.local_addr());
         let service = service.clone();
         let attend = move |connection| drop(service.clone().attend(connection));
-        shared.supervisor.spawn("mesh listener", accept(listener, shutdown.clone(), attend, None));
+        startup.spawn("mesh listener", accept(listener, shutdown.clone(), attend, None));
     }
     let attend = {
         let service = service.clone();
@@ -83,8 +86,9 @@ pub(super) async fn start(setup: Setup, role: Cluster, mut shared: Shared) -> Re
     let dialers = DialerSet::new(store.clone(), setup.config.transport, shutdown, node_of, attend);
     dialers.set(&peerings(&role, &membership)?);
 
-    let keeper = Arc::new(CredentialKeeper::new(data_dir, store, shared.metrics.clone()));
-    spawn_tasks(&mut shared, &sessions, &poller, &keeper, node.links().clone());
+    let keeper = Arc::new(CredentialKeeper::new(data_dir, store, metrics.clone()));
+    let grace = setup.common.grace_period();
+    spawn_tasks(&mut startup, &sessions, &poller, &keeper, node.links().clone(), grace);
     let reloading = Arc::new(ClusterReload {
         config: Mutex::new(setup.config.clone()),
         inbound,
@@ -92,14 +96,13 @@ pub(super) async fn start(setup: Setup, role: Cluster, mut shared: Shared) -> Re
         dialers,
         membership,
     });
-    on_reload(&setup, &shared.supervisor.reload(), move |config| {
+    on_reload(&setup, &startup.reload(), move |config| {
         let reloading = reloading.clone();
         async move { reloading.apply(config) }
     });
 
     tracing::info!(%identity, "cluster gateway");
-    let (supervisor, http, grpc) = shared.serve(RoutesBuilder::default(), std::future::ready(()));
-    Ok(Gateway { supervisor, addresses: Addresses { http, grpc, mesh, targets: Vec::new() } })
+    Ok(Gateway::new(startup.serve(), mesh, Vec::new()))
 }
 
 /// What a reload changes.
@@ -131,14 +134,14 @@ impl ClusterReload {
 }
 
 /// Whom to dial: as configured, or else as the token said, unless this gateway is dialled.
-fn peerings(role: &Cluster, membership: &Membership) -> Result<BTreeSet<DialPeer>, StartError> {
+fn peerings(role: &Cluster, membership: &Membership) -> Result<BTreeSet<DialPeer>, RoleError> {
     let addresses: &[DialAddress] = match (&role.dial[..], &role.listen) {
         ([], Some(_)) => &[],
         ([], None) => &membership.addresses,
         (dial, _) => dial,
     };
     if addresses.is_empty() && role.listen.is_none() {
-        return Err(StartError::Other(
+        return Err(RoleError::failed(
             "neither `dial` nor `listen` is set, and the token named no address".to_owned(),
         ));
     }
@@ -150,7 +153,7 @@ fn peerings(role: &Cluster, membership: &Membership) -> Result<BTreeSet<DialPeer
 }
 
 /// The credentials to start with: those of the data folder if they are still good, or else a token's.
-async fn member(setup: &Setup, data_dir: &DataDir) -> Result<(Credentials, TrustBundle), StartError> {
+async fn member(setup: &Setup, data_dir: &DataDir) -> Result<(Credentials, TrustBundle), RoleError> {
     let path = data_dir.path().display();
     let now = SystemTime::now();
     if let Some((credentials, bundle)) = data_dir.load()? {
@@ -159,7 +162,7 @@ async fn member(setup: &Setup, data_dir: &DataDir) -> Result<(Credentials, Trust
             && token.subject() != identity
         {
             let wanted = token.subject();
-            return Err(StartError::Other(format!(
+            return Err(RoleError::failed(format!(
                 "{path} belongs to {identity}, but the token is for {wanted}: use another data folder"
             )));
         }
@@ -170,7 +173,7 @@ async fn member(setup: &Setup, data_dir: &DataDir) -> Result<(Credentials, Trust
             }
             (Ok(_), None) => return Ok((credentials, bundle)),
             (Err(error), None) => {
-                return Err(StartError::Other(format!("{error}; join again with a new token (--join-file)")));
+                return Err(RoleError::failed(format!("{error}; join again with a new token (--join-file)")));
             }
             (Err(error), Some(_)) => {
                 tracing::warn!(error = %error, "the stored certificate is no longer good: joining again")
@@ -178,31 +181,31 @@ async fn member(setup: &Setup, data_dir: &DataDir) -> Result<(Credentials, Trust
         }
     }
     let Some(token) = &setup.token else {
-        return Err(StartError::Other(format!(
+        return Err(RoleError::failed(format!(
             "{path} holds no certificate: join with --join TOKEN or --join-file FILE; \
              `isthmus pki token create` at the observability cluster makes a token"
         )));
     };
     join::join(token, data_dir).await?;
-    data_dir.load()?.ok_or_else(|| StartError::Other(format!("{path}: what was joined is gone")))
+    data_dir.load()?.ok_or_else(|| RoleError::failed(format!("{path}: what was joined is gone")))
 }
 
 fn spawn_tasks(
-    shared: &mut Shared,
+    startup: &mut Startup,
     sessions: &Arc<ClusterSessions>,
     poller: &Arc<Poller>,
     keeper: &Arc<CredentialKeeper>,
     links: MeshLinks,
+    grace: Duration,
 ) {
-    let shutdown = shared.supervisor.shutdown();
+    let shutdown = startup.shutdown();
     let (poller, stop) = (poller.clone(), shutdown.clone());
-    shared.supervisor.spawn("targets", async move {
+    startup.spawn("targets", async move {
         stop.until_triggered(poller.run()).await;
-        Ok::<(), runtime::BoxError>(())
     });
 
     let (keeper, renewing, stop) = (keeper.clone(), sessions.clone(), shutdown.clone());
-    shared.supervisor.spawn("renewal", async move {
+    startup.spawn("renewal", async move {
         let identity = keeper.store().current().credentials.spiffe_id().clone();
         let issue = || async {
             let key = KeyAndCsr::generate().map_err(|error| error.to_string())?;
@@ -217,11 +220,10 @@ fn spawn_tasks(
             Ok((credentials.map_err(|error| error.to_string())?, bundle))
         };
         stop.until_triggered(keeper.keep_renewed(issue)).await;
-        Ok::<(), runtime::BoxError>(())
     });
 
-    let (mut count, probes, stop) = (sessions.count(), shared.probes.clone(), shutdown.clone());
-    shared.supervisor.spawn("readiness", async move {
+    let (mut count, probes, stop) = (sessions.count(), startup.probes(), shutdown.clone());
+    startup.spawn("readiness", async move {
         let follow = async {
             loop {
                 match *count.borrow_and_update() {
@@ -234,11 +236,10 @@ fn spawn_tasks(
             }
         };
         stop.until_triggered(follow).await;
-        Ok::<(), runtime::BoxError>(())
     });
 
-    let (sessions, grace) = (sessions.clone(), shared.grace);
-    shared.supervisor.spawn("drain", async move {
+    let sessions = sessions.clone();
+    startup.spawn("drain", async move {
         shutdown.triggered().await;
         sessions.drain_all();
         let drained = async {
@@ -250,7 +251,6 @@ fn spawn_tasks(
             tracing::warn!("grace period is over, cutting requests that still run");
         }
         links.close_where(CloseReason::Shutdown, |_| true);
-        Ok::<(), runtime::BoxError>(())
     });
 }
 
@@ -259,7 +259,7 @@ struct ClusterService {
     sessions: Arc<ClusterSessions>,
     inbound: Arc<InboundProxy>,
     metrics: PeerMetrics,
-    gateway_metrics: Arc<crate::metrics::GatewayMetrics>,
+    gateway_metrics: Arc<GatewayMetrics>,
     membership: Membership,
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use futures::future::BoxFuture;
 use identity::{CredentialStore, Expectations, Name};
-use runtime::{BoxError, ListenAddress, Shutdown};
+use runtime::{ListenAddress, Shutdown};
 
 use crate::{
     config::DialAddress,
@@ -178,7 +178,7 @@ pub(super) async fn accept(
     stop: Shutdown,
     attend: impl Fn(MeshConnection) + Send + 'static,
     enrolment: Option<Arc<EnrolmentService>>,
-) -> Result<(), BoxError> {
+) {
     let taking = async {
         loop {
             match listener.accept().await {
@@ -193,5 +193,4 @@ pub(super) async fn accept(
         }
     };
     stop.until_triggered(taking).await;
-    Ok(())
 }

@@ -11,13 +11,13 @@ use identity::{CredentialStore, Credentials, Expectations, Name, TrustBundle};
 use mesh::Authority;
 use pki::Issuer;
 use proto::isthmus::mesh::v1::directory_server::DirectoryServer;
-use runtime::{BoxError, GrpcMetrics, GrpcOptions, GrpcServer, ListenAddress, Probes, Shutdown};
+use runtime::{GrpcPorts, ListenAddress, RoleError, Shutdown, Startup};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use tonic::service::RoutesBuilder;
 
 use crate::component::{
-    Addresses, Gateway, Setup, Shared, StartError,
+    Gateway, Setup,
     dialing::{DialPeer, DialerSet, RunningConnection, accept, listen},
     events::log_and_count,
     on_reload, unchanged,
@@ -33,31 +33,33 @@ use crate::{
         registrations::Registrations,
         renewal,
     },
+    metrics::GatewayMetrics,
     proxy::local::{LocalProxyService, OutboundProxy, PortTarget},
     transport::{self, CloseReason, ConnectionEvent, MeshConnection, MeshNode},
 };
 
-pub(super) async fn start(
+pub(super) async fn build(
     setup: Setup,
     role: Observability,
-    mut shared: Shared,
-) -> Result<Gateway, StartError> {
+    mut startup: Startup,
+    metrics: Arc<GatewayMetrics>,
+) -> Result<Gateway, RoleError> {
     if setup.token.is_some() {
-        return Err(StartError::Other(
-            "a join token is for the gateway of a client cluster; this configuration has role: observability"
-                .to_owned(),
+        return Err(RoleError::failed(
+            "a join token is for the gateway of a client cluster; this configuration has role: observability",
         ));
     }
-    let issuer = Arc::new(Issuer::open(&role.pki_state)?.with_leaf_ttl(role.leaf_lifetime));
+    let issuer =
+        Issuer::open(&role.pki_state).map_err(|error| RoleError::failed(format!("pki.state: {error}")))?;
+    let issuer = Arc::new(issuer.with_leaf_ttl(role.leaf_lifetime));
     let data_dir = DataDir::open(&setup.config.data_dir)?;
     let (credentials, bundle) = own_credentials(&issuer, &data_dir).await?;
     let identity = credentials.spiffe_id().clone();
-    let store = CredentialStore::new(credentials, bundle, SystemTime::now())?;
+    let store = CredentialStore::new(credentials, bundle, SystemTime::now()).map_err(RoleError::failed)?;
 
-    let metrics = shared.metrics.clone();
     let directory = Arc::new(Directory::new(metrics.clone()));
     let registrations = Registrations::new(issuer.clone(), directory.clone());
-    registrations.refresh().await.map_err(StartError::Other)?;
+    registrations.refresh().await.map_err(RoleError::failed)?;
     let connections = Arc::new(ClusterConnections::default());
     let control = Arc::new(ObservabilityControl {
         issuer: issuer.clone(),
@@ -67,7 +69,7 @@ pub(super) async fn start(
         metrics: metrics.clone(),
     });
 
-    let shutdown = shared.supervisor.shutdown();
+    let shutdown = startup.shutdown();
     let node =
         MeshNode::new(transport::TransportSettings::default(), store.clone(), log_and_count(metrics.clone()));
     let enrolment = EnrolmentService::new(issuer.clone(), metrics.clone());
@@ -83,7 +85,7 @@ pub(super) async fn start(
     let enrolled = enrolment.enrolled.clone();
     let taking =
         accept(listener, shutdown.clone(), move |connection| drop(accepted(connection)), Some(enrolment));
-    shared.supervisor.spawn("mesh listener", taking);
+    startup.spawn("mesh listener", taking);
 
     let all_links = Arc::new(Mutex::new(vec![node.links().clone()]));
     let node_of = {
@@ -114,9 +116,7 @@ pub(super) async fn start(
     let outbound = Arc::new(OutboundProxy::new(directory.clone(), connections.clone(), metrics.clone()));
     let ports = Arc::new(PlainPorts {
         outbound: outbound.clone(),
-        options: shared.grpc_options.clone(),
-        metrics: shared.grpc_metrics.clone(),
-        probes: shared.probes.clone(),
+        grpc_ports: startup.grpc_ports(),
         stop: shutdown.clone(),
         open: tokio::sync::Mutex::default(),
         tasks: TaskTracker::new(),
@@ -124,30 +124,29 @@ pub(super) async fn start(
     ports.set(&role.targets).await?;
     let targets = ports.addresses().await;
 
-    spawn_tasks(&mut shared, &issuer, registrations, enrolled, data_dir, store);
+    spawn_tasks(&mut startup, &issuer, registrations, enrolled, data_dir, store, metrics);
     let reloading = Arc::new(ObservabilityReload {
         config: tokio::sync::Mutex::new(setup.config.clone()),
         dialers,
         ports: ports.clone(),
     });
-    on_reload(&setup, &shared.supervisor.reload(), move |config| {
+    on_reload(&setup, &startup.reload(), move |config| {
         let reloading = reloading.clone();
         async move { reloading.apply(config).await }
     });
 
-    shared.probes.ready();
+    startup.probes().ready();
     tracing::info!(%identity, mesh = %mesh, "observability gateway");
     let router = axum::Router::new().fallback_service(LocalProxyService::named(outbound));
-    let mut services = RoutesBuilder::from(router);
-    services.add_service(DirectoryServer::new(DirectoryService::new(directory)));
+    *startup.services() = RoutesBuilder::from(router);
+    startup.services().add_service(DirectoryServer::new(DirectoryService::new(directory)));
     let at_end = async move {
         ports.closed().await;
         for links in &*all_links.lock().unwrap_or_else(PoisonError::into_inner) {
             links.close_where(CloseReason::Shutdown, |_| true);
         }
     };
-    let (supervisor, http, grpc) = shared.serve(services, at_end);
-    Ok(Gateway { supervisor, addresses: Addresses { http, grpc, mesh: Some(mesh), targets } })
+    Ok(Gateway::new(startup.serve_and_then(at_end), Some(mesh), targets))
 }
 
 /// What a reload changes.
@@ -213,7 +212,7 @@ fn attend(control: &Arc<ObservabilityControl>, connection: MeshConnection) -> Ru
 async fn own_credentials(
     issuer: &Arc<Issuer>,
     data_dir: &DataDir,
-) -> Result<(Credentials, TrustBundle), StartError> {
+) -> Result<(Credentials, TrustBundle), RoleError> {
     let now = SystemTime::now();
     let stored = data_dir.load().unwrap_or_else(|error| {
         tracing::warn!(error = %error, "the stored certificate cannot be read: a new one is issued");
@@ -226,7 +225,7 @@ async fn own_credentials(
     {
         return Ok((credentials, bundle));
     }
-    let issued = issue_own(issuer.clone()).await.map_err(StartError::Other)?;
+    let issued = issue_own(issuer.clone()).await.map_err(RoleError::failed)?;
     data_dir.store(&issued.0, &issued.1)?;
     Ok(issued)
 }
@@ -242,32 +241,29 @@ async fn issue_own(issuer: Arc<Issuer>) -> Result<(Credentials, TrustBundle), St
 }
 
 fn spawn_tasks(
-    shared: &mut Shared,
+    startup: &mut Startup,
     issuer: &Arc<Issuer>,
     registrations: Arc<Registrations>,
     enrolled: Arc<tokio::sync::Notify>,
     data_dir: DataDir,
     store: Arc<CredentialStore>,
+    metrics: Arc<GatewayMetrics>,
 ) {
-    let stop = shared.supervisor.shutdown();
-    shared.supervisor.spawn("registrations", async move {
+    let stop = startup.shutdown();
+    startup.spawn("registrations", async move {
         stop.until_triggered(registrations.run(&enrolled)).await;
-        Ok::<(), BoxError>(())
     });
-    let (stop, issuer) = (shared.supervisor.shutdown(), issuer.clone());
-    let keeper = CredentialKeeper::new(data_dir, store, shared.metrics.clone());
-    shared.supervisor.spawn("renewal", async move {
+    let (stop, issuer) = (startup.shutdown(), issuer.clone());
+    let keeper = CredentialKeeper::new(data_dir, store, metrics);
+    startup.spawn("renewal", async move {
         stop.until_triggered(keeper.keep_renewed(|| issue_own(issuer.clone()))).await;
-        Ok::<(), BoxError>(())
     });
 }
 
 /// The plain ports that are open.
 struct PlainPorts {
     outbound: Arc<OutboundProxy>,
-    options: GrpcOptions,
-    metrics: GrpcMetrics,
-    probes: Probes,
+    grpc_ports: GrpcPorts,
     stop: Shutdown,
     open: tokio::sync::Mutex<HashMap<ListenAddress, OpenPort>>,
     tasks: TaskTracker,
@@ -285,11 +281,11 @@ impl PlainPorts {
     ///
     /// # Errors
     /// Names the address that cannot be listened on; nothing was changed then.
-    async fn set(&self, wanted: &[PlainPort]) -> Result<(), StartError> {
+    async fn set(&self, wanted: &[PlainPort]) -> Result<(), RoleError> {
         let mut open = self.open.lock().await;
         let mut bound = Vec::new();
         for port in wanted.iter().filter(|port| !open.contains_key(&port.listen)) {
-            bound.push((port, GrpcServer::bind(&port.listen, self.options.clone()).await?));
+            bound.push((port, self.grpc_ports.bind(&port.listen).await?));
         }
         open.retain(|listen, port| match wanted.iter().find(|wanted| wanted.listen == *listen) {
             Some(wanted) => {
@@ -306,13 +302,11 @@ impl PlainPorts {
             let target = PortTarget::new(port.name.clone());
             let service = LocalProxyService::of(self.outbound.clone(), target.clone());
             let services = RoutesBuilder::from(axum::Router::new().fallback_service(service));
-            tracing::info!(target = %port.name, %address, "plain port");
-            let (metrics, probes, stopped) = (self.metrics.clone(), self.probes.clone(), stop.clone());
+            tracing::info!(target = %port.name, %address, "a plain port accepts connections");
+            let serving = server.serve(services, stop.clone());
             self.tasks.spawn(async move {
-                if let Err(error) =
-                    server.serve(services, &[proto::DESCRIPTORS], metrics, probes, stopped).await
-                {
-                    tracing::error!(%address, error = %error, "plain port");
+                if let Err(error) = serving.await {
+                    tracing::error!(%address, error = %error, "a plain port cannot be served");
                 }
             });
             open.insert(port.listen.clone(), OpenPort { address, target, stop });

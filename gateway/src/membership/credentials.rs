@@ -19,6 +19,7 @@ use std::{
 };
 
 use identity::{CredentialStore, Credentials, CredentialsError, SpiffeId, TrustBundle};
+use runtime::RoleError;
 use serde::{Deserialize, Serialize};
 
 use crate::{config::DialAddress, membership::renewal, metrics::GatewayMetrics};
@@ -62,6 +63,12 @@ pub(crate) enum DataDirError {
     Membership { path: String, reason: String },
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
+}
+
+impl From<DataDirError> for RoleError {
+    fn from(error: DataDirError) -> Self {
+        Self::failed(error)
+    }
 }
 
 /// The folder.

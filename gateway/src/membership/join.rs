@@ -17,6 +17,7 @@ use identity::{RefusedCertificate, TrustBundle};
 use mesh::Channel;
 use pki::{JoinToken, KeyAndCsr};
 use proto::isthmus::pki::v1::{EnrolRequest, EnrolResponse, enrolment_client::EnrolmentClient};
+use runtime::RoleError;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -50,6 +51,12 @@ pub(crate) enum JoinError {
     Unusable(String),
     #[error(transparent)]
     DataDir(#[from] DataDirError),
+}
+
+impl From<JoinError> for RoleError {
+    fn from(error: JoinError) -> Self {
+        Self::failed(error)
+    }
 }
 
 /// Joins, and stores what came of it in `data_dir`.

@@ -8,8 +8,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use clap::Parser;
 use gateway::{
-    component::{Addresses, Gateway, Setup, StartError},
+    component::{Addresses, Gateway, Setup},
     config::Config,
 };
 use pki::{InitOptions, Issuer, JoinToken, NewToken, Secret};
@@ -17,12 +18,28 @@ use proto::{
     isthmus::mesh::v1::{DirectoryEntry, DirectorySnapshot, WatchRequest, directory_client::DirectoryClient},
     thanos::{SeriesRequest, SeriesResponse, store_client::StoreClient},
 };
-use runtime::{Reload, Shutdown};
+use runtime::{CommonArgs, Reload, RoleError, Shutdown};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
 /// How long anything may take before a test fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The flags of a gateway in a test.
+const FLAGS: [&str; 6] = [
+    "gateway",
+    "--http-address=127.0.0.1:0",
+    "--grpc-address=127.0.0.1:0",
+    "--http-grace-period=5s",
+    "--grpc-grace-period=5s",
+    "--grpc-server-max-connection-age=0",
+];
+
+#[derive(Parser)]
+struct Flags {
+    #[command(flatten)]
+    common: CommonArgs,
+}
 
 /// Waits for something that must happen.
 pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -108,21 +125,19 @@ impl World {
         name: &str,
         yaml: &str,
         token: Option<&JoinToken>,
-    ) -> Result<Running, StartError> {
+    ) -> Result<Running, RoleError> {
         let file = self.write(&format!("{name}.yaml"), yaml);
         let setup = Setup {
-            config: Config::load(&file)?,
+            config: Config::load(&file).map_err(RoleError::wrong_configuration)?,
             config_file: Some(file),
             token: token.cloned(),
-            http_address: "127.0.0.1:0".parse().unwrap(),
-            grpc_address: "127.0.0.1:0".parse().unwrap(),
-            grace: Duration::from_secs(5),
-            max_connection_age: None,
+            common: Flags::parse_from(FLAGS).common,
         };
         let gateway = Gateway::start(setup).await?;
         let addresses = gateway.addresses().clone();
-        let (shutdown, reload) = (gateway.shutdown(), gateway.reload());
-        Ok(Running { addresses, reload, shutdown, task: tokio::spawn(gateway.run()) })
+        let role = gateway.into_role();
+        let (shutdown, reload) = (role.shutdown(), role.reload());
+        Ok(Running { addresses, reload, shutdown, task: tokio::spawn(role.wait()) })
     }
 
     /// The gateway beside the querier; `more` is added to its configuration.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use model::{causes, root_cause};
 use object_store::Error as StoreError;
 
 /// What a caller may do about a [`BucketError`].
@@ -101,6 +102,12 @@ impl std::error::Error for BucketError {
     }
 }
 
+impl From<BucketError> for runtime::RoleError {
+    fn from(error: BucketError) -> Self {
+        Self::with_exit_code(error.exit_code(), error)
+    }
+}
+
 /// The kind of a store's error and its reason in a few words.
 fn classify(error: &StoreError) -> (ErrorKind, String) {
     let text = error.to_string();
@@ -161,9 +168,8 @@ fn classify(error: &StoreError) -> (ErrorKind, String) {
 
 /// Stores answer 416; the local one says so in the innermost error.
 fn ends_before_range(error: &StoreError, text: &str) -> bool {
-    let sources = std::iter::successors(std::error::Error::source(error), |error| error.source());
     ["status code: 416", "InvalidRange", "Out of range of file"].iter().any(|mark| text.contains(mark))
-        || sources.into_iter().any(|source| source.to_string().starts_with("Wanted range starting at"))
+        || causes(error).skip(1).any(|cause| cause.to_string().starts_with("Wanted range starting at"))
 }
 
 fn names_missing_bucket(text: &str) -> bool {
@@ -206,11 +212,7 @@ fn server_code(text: &str) -> Option<&str> {
 
 /// Says whether the store was reached at all: the innermost cause is what an operator can act on.
 fn unavailable(error: &StoreError, text: &str) -> String {
-    let mut innermost: &dyn std::error::Error = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    let cause = one_line(&innermost.to_string());
+    let cause = one_line(&root_cause(error).to_string());
     let is_unreachable = ["Connection refused", "error trying to connect", "dns error", "failed to lookup"]
         .iter()
         .any(|mark| text.contains(mark) || cause.contains(mark));

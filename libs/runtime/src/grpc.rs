@@ -1,43 +1,43 @@
-//! The gRPC server of a role, with health and reflection.
+//! The gRPC servers of a role, with health and reflection.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioExecutor;
+use hyper_util::server::conn::auto;
 use tonic::service::{Routes, RoutesBuilder};
 use tonic_health::ServingStatus;
-use tower::Layer;
+use tower::{Layer, ServiceExt};
 
 use crate::deadline::Deadline;
-use crate::serve::{ServeOptions, server_builder};
-use crate::{BindError, CommonArgs, GrpcMetrics, ListenAddress, Listener, Probes, Shutdown};
+use crate::serve::{HttpService, Listener, ServeOptions, server_builder};
+use crate::{BindError, CommonArgs, GrpcMetrics, ListenAddress, Probes, RoleError, Shutdown};
 
-/// Largest message that services accept unless told otherwise, in bytes: 16 MiB.
-///
-/// The limit is part of each generated service: `StoreServer::new(x).max_decoding_message_size(...)`.
-/// What is sent is not limited.
-pub const DEFAULT_MAX_DECODE_BYTES: usize = 16 << 20;
-
-/// Settings of the gRPC server. The defaults suit long streams of large messages.
+/// Settings of a gRPC server. The defaults suit long streams of large messages.
 #[derive(Clone, Debug)]
-pub struct GrpcOptions {
-    /// Bytes in flight on one stream before its reader must have read (default 256 KiB). Larger is faster
-    /// on long links; it is also the memory that a stopped reader holds.
-    pub stream_window_bytes: u32,
-    /// Bytes in flight on one connection (default 16 MiB). Kept far above the stream window, because a
-    /// stopped stream must not take the whole of it and block the others.
-    pub connection_window_bytes: u32,
-    /// Bytes of answers buffered for a stream before its writer waits (default 256 KiB).
-    pub send_buffer_bytes: usize,
-    /// Calls that one connection may have open (default 1000); more wait in the client.
-    pub max_concurrent_streams: u32,
-    /// Silence after which the server asks for a sign of life (default 30 s).
-    pub keepalive_interval: Duration,
-    /// Time to answer that, after which the connection is closed (default 20 s).
-    pub keepalive_timeout: Duration,
-    /// Age after which a connection is asked to reconnect while its calls go on (default: never).
-    pub max_connection_age: Option<Duration>,
-    /// How long open calls may take after the word to stop (default 2 min).
-    pub grace: Duration,
+pub(crate) struct GrpcOptions {
+    /// Bytes that one stream may send ahead of its reader (default 256 KiB). Larger is faster on long links, and is also
+    /// the memory that a reader which has stopped occupies.
+    pub(crate) stream_window_bytes: u32,
+    /// Bytes that all streams of one connection may send ahead of their readers (default 16 MiB). It is far above the
+    /// stream window, so that one stopped stream cannot use all of it and block the other streams.
+    pub(crate) connection_window_bytes: u32,
+    /// Bytes of answers that are buffered for a stream before its writer waits (default 256 KiB).
+    pub(crate) send_buffer_bytes: usize,
+    /// Calls that one connection may have open (default 1000); further calls wait in the client.
+    pub(crate) max_concurrent_streams: u32,
+    /// Silence after which the server sends a keep-alive ping (default 30 s).
+    pub(crate) keepalive_interval: Duration,
+    /// Time that the client has to answer the ping before the connection is closed (default 20 s).
+    pub(crate) keepalive_timeout: Duration,
+    /// Age at which the client of a connection is asked to reconnect; open calls continue (default: never).
+    pub(crate) max_connection_age: Option<Duration>,
+    /// How long open calls may take after the signal to stop (default 2 min).
+    pub(crate) grace: Duration,
 }
 
 impl Default for GrpcOptions {
@@ -55,6 +55,28 @@ impl Default for GrpcOptions {
     }
 }
 
+impl GrpcOptions {
+    fn http2(&self) -> auto::Builder<TokioExecutor> {
+        let mut server = server_builder().http2_only();
+        server
+            .http2()
+            .initial_stream_window_size(self.stream_window_bytes)
+            .initial_connection_window_size(self.connection_window_bytes)
+            .max_send_buf_size(self.send_buffer_bytes)
+            .max_concurrent_streams(self.max_concurrent_streams)
+            // h2 counts frames that arrive late for finished calls as errors over the whole life of a connection. Any
+            // bound would be reached one day, and would cut the connection with all its calls.
+            .max_local_error_reset_streams(None)
+            .keep_alive_interval(self.keepalive_interval)
+            .keep_alive_timeout(self.keepalive_timeout);
+        server
+    }
+
+    fn times(&self) -> ServeOptions {
+        ServeOptions { grace: self.grace, max_age: self.max_connection_age }
+    }
+}
+
 impl From<&CommonArgs> for GrpcOptions {
     fn from(args: &CommonArgs) -> Self {
         let age = args.grpc_server_max_connection_age;
@@ -66,95 +88,94 @@ impl From<&CommonArgs> for GrpcOptions {
     }
 }
 
-/// Why a gRPC server cannot be built.
-#[derive(Debug, thiserror::Error)]
-pub enum GrpcServerError {
-    /// The address cannot be bound.
-    #[error(transparent)]
-    Bind(#[from] BindError),
-    /// A descriptor set for reflection cannot be used.
-    #[error("gRPC reflection: {0}")]
-    Reflection(#[from] tonic_reflection::server::Error),
+/// Opens the gRPC ports of a role, which share settings, metrics and probes; clones are the same.
+#[derive(Clone, Debug)]
+pub struct GrpcPorts {
+    options: GrpcOptions,
+    descriptors: &'static [&'static [u8]],
+    metrics: GrpcMetrics,
+    probes: Probes,
 }
 
-/// Serves gRPC over cleartext HTTP/2, with `grpc.health.v1` that follows the [`Probes`] and reflection in
-/// both versions. Calls are held to the deadline that their caller sets in `grpc-timeout`, as a whole.
+impl GrpcPorts {
+    pub(crate) fn new(
+        options: GrpcOptions,
+        descriptors: &'static [&'static [u8]],
+        metrics: GrpcMetrics,
+        probes: Probes,
+    ) -> Self {
+        Self { options, descriptors, metrics, probes }
+    }
+
+    /// Binds an address. Connections wait in the system until [`GrpcServer::serve`] is called.
+    ///
+    /// # Errors
+    /// The address cannot be bound; the error names it.
+    pub async fn bind(&self, address: &ListenAddress) -> Result<GrpcServer, BindError> {
+        Ok(GrpcServer { listener: Listener::bind(address).await?, ports: self.clone() })
+    }
+}
+
+/// A bound gRPC port.
+///
+/// It serves gRPC over cleartext HTTP/2, with `grpc.health.v1` that follows the [`Probes`] and with reflection in both
+/// versions. A call is cut at the deadline that its caller set in `grpc-timeout`, streams included.
 #[derive(Debug)]
 pub struct GrpcServer {
     listener: Listener,
-    options: GrpcOptions,
+    ports: GrpcPorts,
 }
 
 impl GrpcServer {
-    /// Binds the address.
-    ///
-    /// # Errors
-    /// Names the address and what is wrong with it.
-    pub async fn bind(address: &ListenAddress, options: GrpcOptions) -> Result<Self, BindError> {
-        Ok(Self { listener: Listener::bind(address).await?, options })
-    }
-
-    /// The address in fact bound.
+    /// The bound address, with the port that the system chose for port 0.
     pub fn local_addr(&self) -> SocketAddr {
         self.listener.local_addr()
     }
 
-    /// Serves `services` until `shutdown`, then for at most the grace period the calls that are open.
+    /// Serves `services` until `shutdown`, then lets open calls finish for at most the grace period.
     ///
-    /// `descriptors` are encoded `FileDescriptorSet`s for reflection.
-    ///
-    /// # Errors
-    /// A descriptor set that reflection cannot use; nothing was served then.
-    pub async fn serve(
+    /// The future fails, before it serves anything, where the descriptors of the role cannot be used for reflection. It
+    /// is boxed so that the server is compiled in this crate only.
+    pub fn serve(
         self,
         services: RoutesBuilder,
-        descriptors: &[&[u8]],
-        metrics: GrpcMetrics,
-        probes: Probes,
         shutdown: Shutdown,
-    ) -> Result<(), GrpcServerError> {
-        let Self { listener, options } = self;
-        let (reporter, health) = tonic_health::server::health_reporter();
-        let reflection = || {
-            descriptors
-                .iter()
-                .chain([&tonic_health::pb::FILE_DESCRIPTOR_SET])
-                .fold(tonic_reflection::server::Builder::configure(), |builder, set| {
-                    builder.register_encoded_file_descriptor_set(set)
-                })
-        };
-        let routes: Routes = services
-            .routes()
-            .add_service(health)
-            .add_service(reflection().build_v1()?)
-            .add_service(reflection().build_v1alpha()?)
-            .prepare();
-        let service = metrics.layer().layer(Deadline::new(routes));
-
-        let mut server = server_builder().http2_only();
-        server
-            .http2()
-            .initial_stream_window_size(options.stream_window_bytes)
-            .initial_connection_window_size(options.connection_window_bytes)
-            .max_send_buf_size(options.send_buffer_bytes)
-            .max_concurrent_streams(options.max_concurrent_streams)
-            // h2 counts frames that arrive late for finished calls as errors, and for good: over the life of a
-            // connection any bound would be met, and the connection and all its calls would end.
-            .max_local_error_reset_streams(None)
-            .keep_alive_interval(options.keepalive_interval)
-            .keep_alive_timeout(options.keepalive_timeout);
-        let times = ServeOptions { grace: options.grace, max_age: options.max_connection_age };
-        let follow_probes = async {
-            let mut ready = probes.health().is_ready();
-            loop {
-                let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
-                reporter.set_service_status("", status).await;
-                ready = probes.wait_until(|health| health.is_ready() != ready).await.is_ready();
+    ) -> BoxFuture<'static, Result<(), RoleError>> {
+        let Self { listener, ports: GrpcPorts { options, descriptors, metrics, probes } } = self;
+        let serve = async move {
+            let (reporter, health) = tonic_health::server::health_reporter();
+            let reflection = || {
+                descriptors
+                    .iter()
+                    .chain([&tonic_health::pb::FILE_DESCRIPTOR_SET])
+                    .fold(tonic_reflection::server::Builder::configure(), |builder, set| {
+                        builder.register_encoded_file_descriptor_set(set)
+                    })
+            };
+            let routes: Routes = services
+                .routes()
+                .add_service(health)
+                .add_service(reflection().build_v1().map_err(RoleError::failed)?)
+                .add_service(reflection().build_v1alpha().map_err(RoleError::failed)?)
+                .prepare();
+            let service = metrics.layer().layer(Deadline::new(routes));
+            let service = HttpService::new(ServiceExt::<Request<Incoming>>::map_response(
+                service,
+                |answer: Response<tonic::body::Body>| answer.map(axum::body::Body::new),
+            ));
+            let follow_probes = async {
+                let mut ready = probes.health().is_ready();
+                loop {
+                    let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+                    reporter.set_service_status("", status).await;
+                    ready = probes.wait_until(|health| health.is_ready() != ready).await.is_ready();
+                }
+            };
+            tokio::select! {
+                () = listener.serve(options.http2(), service, options.times(), shutdown) => Ok(()),
+                never = follow_probes => never,
             }
         };
-        tokio::select! {
-            () = listener.serve(server, service, times, shutdown) => Ok(()),
-            never = follow_probes => never,
-        }
+        serve.boxed()
     }
 }

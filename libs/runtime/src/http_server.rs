@@ -1,4 +1,4 @@
-//! The HTTP server of a role: metrics, probes, reload, and the role's own routes.
+//! The HTTP server of a role, and the routes that every role has: metrics, probes, reload.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,43 +10,44 @@ use axum::routing::{get, post};
 use http::{HeaderMap, StatusCode, header};
 use tower_http::compression::CompressionLayer;
 
-use crate::serve::{ServeOptions, server_builder};
-use crate::{BindError, ListenAddress, Listener, Metrics, Probes, Reload, Shutdown};
+use crate::serve::{HttpService, Listener, ServeOptions, server_builder};
+use crate::{BindError, ListenAddress, Metrics, Probes, Reload, Shutdown};
 
-/// Serves a router over HTTP/1.1 and cleartext HTTP/2, with gzip for those who accept it.
+/// A bound HTTP port. It serves a router over HTTP/1.1 and cleartext HTTP/2, and compresses answers with gzip for
+/// clients that accept it.
 #[derive(Debug)]
-pub struct HttpServer {
+pub(crate) struct HttpServer {
     listener: Listener,
 }
 
 impl HttpServer {
-    /// Binds the address.
+    /// Binds an address.
     ///
     /// # Errors
-    /// Names the address and what is wrong with it.
-    pub async fn bind(address: &ListenAddress) -> Result<Self, BindError> {
+    /// The address cannot be bound; the error names it.
+    pub(crate) async fn bind(address: &ListenAddress) -> Result<Self, BindError> {
         Ok(Self { listener: Listener::bind(address).await? })
     }
 
-    /// The address in fact bound.
-    pub fn local_addr(&self) -> SocketAddr {
+    /// The bound address, with the port that the system chose for port 0.
+    pub(crate) fn local_addr(&self) -> SocketAddr {
         self.listener.local_addr()
     }
 
-    /// Serves until `shutdown`, then for at most `grace` what was asked before.
-    pub async fn serve(self, routes: Router, grace: Duration, shutdown: Shutdown) {
+    /// Serves until `shutdown`, then lets open requests finish for at most `grace`.
+    pub(crate) async fn serve(self, routes: Router, grace: Duration, shutdown: Shutdown) {
         let routes = routes.layer(CompressionLayer::new());
         let options = ServeOptions { grace, max_age: None };
-        self.listener.serve(server_builder(), routes, options, shutdown).await;
+        self.listener.serve(server_builder(), HttpService::new(routes), options, shutdown).await;
     }
 }
 
-/// The routes that every role has; merge the role's own into them.
+/// The routes that every role has.
 ///
-/// * `GET /metrics`: text format 0.0.4, or OpenMetrics 1.0 for those who ask for it;
+/// * `GET /metrics`: text format 0.0.4, or OpenMetrics 1.0 for clients that ask for it;
 /// * `GET /-/healthy`, `GET /-/ready`: 200, or 503 with the reason;
-/// * `POST|PUT /-/reload`: 200, or 500 with what failed.
-pub fn admin_routes(metrics: Metrics, probes: Probes, reload: Reload) -> Router {
+/// * `POST|PUT /-/reload`: 200, or 500 with the names and causes of the failed reloads.
+pub(crate) fn admin_routes(metrics: Metrics, probes: Probes, reload: Reload) -> Router {
     let probe_routes =
         Router::new().route("/-/healthy", get(healthy)).route("/-/ready", get(ready)).with_state(probes);
     Router::new()
@@ -76,7 +77,7 @@ async fn ready(State(probes): State<Probes>) -> impl IntoResponse {
 }
 
 async fn run_reload(State(reload): State<Reload>) -> impl IntoResponse {
-    // A task of its own: a client that hangs up must not leave the reload half done.
+    // It runs in a task of its own, so that a client that hangs up does not leave the reload half done.
     let outcome = tokio::spawn(async move { reload.run().await }).await;
     match outcome {
         Ok(Ok(())) => (StatusCode::OK, String::new()),

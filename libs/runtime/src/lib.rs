@@ -1,19 +1,15 @@
-//! What every role of the program shares: flags, logs, metrics, probes, servers and an orderly end.
+//! What every role of the program shares: flags, logs, metrics, probes, servers, start-up and shutdown.
 //!
-//! A role is built from these pieces in this order:
+//! A role calls [`start`] with its checked flags and an async function that builds it on a [`Startup`]:
 //!
-//! 1. parse [`CommonArgs`] beside the role's own flags, start [`init_logs`];
-//! 2. make a [`Registry`], hand `&mut` of it to the constructors of whatever counts something, then close it
-//!    into [`Metrics`];
-//! 3. make [`Probes`] and a [`Supervisor`], take [`Shutdown`] and [`Reload`] from it;
-//! 4. bind an [`HttpServer`] and a [`GrpcServer`], spawn both on the supervisor with the role's own tasks;
-//! 5. `run()` the supervisor and return its exit code from `main`.
+//! 1. flatten [`CommonArgs`] into the role's own flags; check them, and note every mistake in [`ConfigMistakes`];
+//! 2. register metrics in [`Startup::registry`], add HTTP routes and gRPC services, spawn tasks;
+//! 3. call [`Startup::serve`]; [`start`] waits until the role has ended and returns its exit code.
 //!
-//! Reading order: [`args`](CommonArgs), [`logs`](init_logs), [`metrics`](Metrics), [`probes`](Probes),
-//! [`shutdown`](Shutdown), [`supervisor`](Supervisor), [`serve`](Listener), [`http`](HttpServer),
-//! [`grpc`](GrpcServer).
+//! Reading order: `startup`, `role_error`, `args`, `logs`, `metrics`, `probes`, `reload`, `shutdown`, `supervisor`,
+//! `serve`, `http_server`, `grpc`.
 //!
-//! Not here: TLS and certificates (the mesh), anything that knows a role, pprof endpoints.
+//! Not here: TLS and certificates (the mesh), code for a single role, pprof endpoints.
 
 mod address;
 mod args;
@@ -27,8 +23,10 @@ mod logs;
 mod metrics;
 mod probes;
 mod reload;
+mod role_error;
 mod serve;
 mod shutdown;
+mod startup;
 mod supervisor;
 mod time_arg;
 mod version;
@@ -38,19 +36,20 @@ pub use address::{AddressError, ListenAddress};
 pub use args::CommonArgs;
 pub use config::{ConfigError, expand_env, load_config};
 pub use duration::{DurationError, format_duration, parse_duration};
-pub use grpc::{DEFAULT_MAX_DECODE_BYTES, GrpcOptions, GrpcServer, GrpcServerError};
-pub use http_server::{HttpServer, admin_routes};
+pub use grpc::{GrpcPorts, GrpcServer};
 pub use kingpin::kingpin_args;
 pub use logs::{LogFormat, LogLevel, LogsError, init_logs};
 pub use metrics::{GrpcMetrics, GrpcMetricsLayer, HttpMetrics, HttpMetricsLayer, Metrics};
 pub use probes::{Health, Probes};
 pub use prometheus_client::registry::Registry;
 pub use reload::{Reload, ReloadError};
-pub use serve::{BindError, Listener};
+pub use role_error::{ConfigMistakes, EXIT_ERROR, EXIT_OK, EXIT_USAGE, RoleError};
+pub use serve::BindError;
 pub use shutdown::{Gate, GateGuard, Shutdown};
-pub use supervisor::{EXIT_ERROR, EXIT_OK, EXIT_USAGE, Supervisor};
+pub use startup::{RoleInfo, RunningRole, Startup, start};
+pub use supervisor::TaskOutcome;
 pub use time_arg::{TimeArg, TimeArgError};
 pub use version::Version;
 
-/// An error of any kind, as tasks and hooks return it.
+/// An error of any kind.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

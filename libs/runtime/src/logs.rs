@@ -323,7 +323,7 @@ mod tests {
         let lines = capture(LogFormat::Json, speak);
         let value: serde_json::Value = serde_json::from_str(&lines[0]).unwrap();
         assert_eq!(value["msg"], "store is slow");
-        assert_eq!(value["err"], "a \"b\"\nc");
+        assert_eq!(value["error"], "a \"b\"\nc");
         assert_eq!(value["took"], 1.5);
         assert_eq!(value["component"], "querier");
     }

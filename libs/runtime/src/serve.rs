@@ -1,4 +1,4 @@
-//! The accept loop that the HTTP and the gRPC server share.
+//! The accept loop of the HTTP and the gRPC servers.
 
 use std::convert::Infallible;
 use std::io;
@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::ConnectInfo;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -16,18 +17,22 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tonic::transport::server::TcpConnectInfo;
-use tower::{Service, ServiceExt};
+use tower::ServiceExt;
+use tower::util::BoxCloneSyncService;
 use tracing::{debug, warn};
 
-use crate::{BoxError, ListenAddress, Shutdown};
+use crate::{ListenAddress, Shutdown};
 
-/// Pause after `accept` failed for want of files or memory, so that the loop does not spin.
+/// What a server answers with. Boxed, so that hyper's server is compiled once and not for each kind of service.
+pub(crate) type HttpService = BoxCloneSyncService<Request<Incoming>, Response<Body>, Infallible>;
+
+/// Pause after `accept` failed for lack of file descriptors or memory, so that the loop does not spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// How long a client may take to send the head of an HTTP/1 request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Why a server cannot listen.
+/// An address cannot be bound.
 #[derive(Debug, thiserror::Error)]
 #[error("listen on {address}: {source}")]
 pub struct BindError {
@@ -35,19 +40,19 @@ pub struct BindError {
     source: io::Error,
 }
 
-/// A bound TCP socket. Connections queue in the system until it is served.
+/// A bound TCP socket. Connections wait in the system until it is served.
 #[derive(Debug)]
-pub struct Listener {
+pub(crate) struct Listener {
     inner: TcpListener,
     address: SocketAddr,
 }
 
 impl Listener {
-    /// Binds `address`; an empty host means all interfaces, of IPv6 and IPv4 where the system has both.
+    /// Binds `address`. An empty host means all interfaces, of IPv6 and IPv4 where the system has both.
     ///
     /// # Errors
-    /// Names the address: it is in use, not of this machine, unresolvable, or not permitted.
-    pub async fn bind(address: &ListenAddress) -> Result<Self, BindError> {
+    /// The address is in use, is not an address of this machine, cannot be resolved, or is not permitted.
+    pub(crate) async fn bind(address: &ListenAddress) -> Result<Self, BindError> {
         let bound = match (address.host(), address.port()) {
             ("", port) => match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
                 // Without IPv6 in the kernel, all interfaces are those of IPv4.
@@ -62,72 +67,68 @@ impl Listener {
         bound.and_then(listen).map_err(|source| BindError { address: address.clone(), source })
     }
 
-    /// The address in fact bound, with the port that the system chose for port 0.
-    pub fn local_addr(&self) -> SocketAddr {
+    /// The bound address, with the port that the system chose for port 0.
+    pub(crate) fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves every connection with `service` until `shutdown`, then lets open requests finish for at most
-    /// `options.grace`, and drops the connections that are left.
-    pub(crate) async fn serve<S, B>(
+    /// Serves every connection with `service` until `shutdown`. Then it lets open requests finish for at most
+    /// `options.grace`, and closes the connections that are left.
+    pub(crate) async fn serve(
         self,
         server: auto::Builder<TokioExecutor>,
-        service: S,
+        service: HttpService,
         options: ServeOptions,
         shutdown: Shutdown,
-    ) where
-        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
-        S: Clone + Send + Sync + 'static,
-        S::Future: Send + 'static,
-        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
+    ) {
         let mut connections = JoinSet::new();
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = shutdown.triggered() => break,
                 accepted = self.inner.accept() => accepted,
-                // Forget those that ended, so that the set holds only what is open.
+                // Remove connections that have ended, so that the set contains only open ones.
                 Some(_) = connections.join_next() => continue,
             };
             match accepted {
                 Ok((stream, remote)) => {
-                    let connection = Connection { stream, remote, local: self.address };
+                    let connection = ServerConnection { stream, remote, local: self.address };
                     let (server, service) = (server.clone(), service.clone());
                     let (options, shutdown) = (options.clone(), shutdown.clone());
                     connections.spawn(connection.serve(server, service, options, shutdown));
                 }
-                Err(error) if is_of_the_connection(&error) => debug!(error = %error, "accept"),
+                Err(error) if concerns_one_connection(&error) => {
+                    debug!(address = %self.address, error = %error, "the client closed a connection before it was accepted");
+                }
                 Err(error) => {
-                    warn!(address = %self.address, error = %error, "accept");
+                    warn!(address = %self.address, error = %error, retry_after = ?ACCEPT_BACKOFF, "accepting a connection failed");
                     sleep(ACCEPT_BACKOFF).await;
                 }
             }
         }
-        // Nobody can connect while the open connections drain.
+        // Close the port first: no client can connect while the open connections drain.
         drop(self.inner);
         let deadline = Instant::now() + options.grace;
         let drained = timeout_at(deadline, async { while connections.join_next().await.is_some() {} });
         if drained.await.is_err() {
-            warn!(address = %self.address, connections = connections.len(), "grace period is over, closing connections");
+            warn!(address = %self.address, connections = connections.len(), "the grace period is over, closing open connections");
             connections.shutdown().await;
         }
     }
 }
 
-/// Whether an error of `accept` tells about the one connection and not about the listener.
-fn is_of_the_connection(error: &io::Error) -> bool {
+/// Whether an error of `accept` concerns one connection and not the listener.
+fn concerns_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// Times of a server.
+/// How long connections of a server may live.
 #[derive(Clone, Debug)]
 pub(crate) struct ServeOptions {
-    /// How long open requests may take after the word to stop.
+    /// How long open requests may take after the signal to stop.
     pub(crate) grace: Duration,
-    /// Age at which a connection is asked to go, and open requests may finish; `None` for never.
+    /// Age at which the client is asked to reconnect, while open requests finish; `None` for never.
     pub(crate) max_age: Option<Duration>,
 }
 
@@ -139,30 +140,25 @@ pub(crate) fn server_builder() -> auto::Builder<TokioExecutor> {
     server
 }
 
-struct Connection {
+/// An accepted connection.
+struct ServerConnection {
     stream: TcpStream,
     remote: SocketAddr,
     local: SocketAddr,
 }
 
-impl Connection {
-    async fn serve<S, B>(
+impl ServerConnection {
+    async fn serve(
         self,
         server: auto::Builder<TokioExecutor>,
-        service: S,
+        service: HttpService,
         options: ServeOptions,
         shutdown: Shutdown,
-    ) where
-        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
-        S: Clone + Send + Sync + 'static,
-        S::Future: Send + 'static,
-        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
+    ) {
         let Self { stream, remote, local } = self;
         // Without this, small frames wait for the acknowledgement of earlier ones.
         if let Err(error) = stream.set_nodelay(true) {
-            debug!(%remote, error = %error, "set TCP_NODELAY");
+            debug!(%remote, error = %error, "TCP_NODELAY cannot be set, small frames may be delayed");
         }
         let service = service.map_request(move |mut request: Request<Incoming>| {
             let connection = TcpConnectInfo { local_addr: Some(local), remote_addr: Some(remote) };
@@ -186,7 +182,7 @@ impl Connection {
             }
         };
         if let Err(error) = outcome {
-            debug!(%remote, error = %error, "connection ended");
+            debug!(%remote, error = %error, "the connection ended with an error");
         }
     }
 }

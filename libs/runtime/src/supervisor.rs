@@ -1,37 +1,27 @@
-//! Runs the tasks of a role until a signal or a failure, then ends them in order.
+//! Runs the tasks of a role until a signal or a failure, then stops them in order.
 
 use std::collections::HashMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, timeout_at};
 use tracing::{error, info, warn};
 
-use crate::{BoxError, Gate, Probes, Reload, Shutdown};
+use crate::{EXIT_OK, Gate, Probes, Reload, RoleError, Shutdown};
 
-/// Exit code of a role that ended as it was told to.
-pub const EXIT_OK: u8 = 0;
-/// Exit code of a role that failed while it ran.
-pub const EXIT_ERROR: u8 = 1;
-/// Exit code for arguments or a configuration that make no sense; the role never started.
-pub const EXIT_USAGE: u8 = 2;
-/// Exit code after the second signal, 128 + SIGINT as shells have it.
+/// Exit code after the second signal, 128 + SIGINT as in shells.
 const EXIT_INTERRUPTED: i32 = 130;
 
-/// Time that tasks have beyond the servers' own grace periods to notice and return.
+/// Time that tasks have, after the servers' own grace periods, to notice the end of a request and to return.
 const MARGIN: Duration = Duration::from_secs(1);
 
-/// Owns the tasks of a role.
-///
-/// The end comes with SIGINT or SIGTERM (exit code 0), when [`Shutdown`] is triggered from inside (0), or
-/// when a task returns an error or panics (1, with one log line that names the task). A task that returns
-/// `Ok` has simply done its work. Then: the probes say "not ready", [`Shutdown`] is triggered, the gate is
-/// closed, and everything has the grace period to finish; what is left after that is dropped. A second
-/// signal ends the process at once with code 130. SIGHUP runs the [`Reload`] hooks.
+/// Owns the tasks of a role; [`RunningRole::wait`](crate::RunningRole::wait) describes how it ends.
 #[derive(Debug)]
-pub struct Supervisor {
+pub(crate) struct Supervisor {
     probes: Probes,
     shutdown: Shutdown,
     reload: Reload,
@@ -40,51 +30,70 @@ pub struct Supervisor {
     tasks: Tasks,
 }
 
+/// What a task of a role may return: `()` where it cannot fail, or else a `Result`.
+pub trait TaskOutcome: Send + 'static {
+    /// The outcome as a result.
+    ///
+    /// # Errors
+    /// The error of the task.
+    fn into_result(self) -> Result<(), RoleError>;
+}
+
+impl TaskOutcome for () {
+    fn into_result(self) -> Result<(), RoleError> {
+        Ok(())
+    }
+}
+
+impl<E: Into<RoleError> + Send + 'static> TaskOutcome for Result<(), E> {
+    fn into_result(self) -> Result<(), RoleError> {
+        self.map_err(Into::into)
+    }
+}
+
 impl Supervisor {
-    /// A supervisor without tasks; `grace` bounds the end from the first signal on.
-    pub fn new(probes: Probes, grace: Duration) -> Self {
+    /// A supervisor without tasks. `grace` is the longest time from the signal to stop to the end of the role.
+    pub(crate) fn new(probes: Probes, grace: Duration) -> Self {
         let (shutdown, reload, gate) = (Shutdown::new(), Reload::new(), Gate::new());
         Self { probes, shutdown, reload, gate, grace, tasks: Tasks::default() }
     }
 
-    /// The word to stop that this supervisor gives; triggering it ends the role with code 0.
-    pub fn shutdown(&self) -> Shutdown {
+    /// The switches that a shutdown turns to "not ready".
+    pub(crate) fn probes(&self) -> &Probes {
+        &self.probes
+    }
+
+    /// The signal to stop that this supervisor gives; triggering it ends the role with code 0.
+    pub(crate) fn shutdown(&self) -> Shutdown {
         self.shutdown.clone()
     }
 
     /// The hooks that SIGHUP runs.
-    pub fn reload(&self) -> Reload {
+    pub(crate) fn reload(&self) -> Reload {
         self.reload.clone()
     }
 
-    /// The gate at which the end waits.
-    pub fn gate(&self) -> Gate {
+    /// The gate that the shutdown waits for.
+    pub(crate) fn gate(&self) -> Gate {
         self.gate.clone()
     }
 
     /// Starts a task now. It should return soon after [`Supervisor::shutdown`] is triggered.
-    pub fn spawn<E: Into<BoxError>>(
+    pub(crate) fn spawn<T: TaskOutcome>(
         &mut self,
         name: impl Into<String>,
-        task: impl Future<Output = Result<(), E>> + Send + 'static,
+        task: impl Future<Output = T> + Send + 'static,
     ) {
-        self.tasks.spawn(name.into(), async move { task.await.map_err(Into::into) });
+        self.tasks.spawn(name.into(), task.map(TaskOutcome::into_result).boxed());
     }
 
-    /// Runs until the end and says how it went, one of [`EXIT_OK`] and [`EXIT_ERROR`].
+    /// Runs until the role has ended, and returns the exit code: [`EXIT_OK`], or that of the first task that failed.
     ///
-    /// Returns early with success when the last task has returned without an error.
-    pub async fn run(mut self) -> ExitCode {
-        let mut signals = match Signals::install() {
-            Ok(signals) => signals,
-            Err(cause) => {
-                error!(error = %cause, "install signal handlers");
-                return ExitCode::from(EXIT_ERROR);
-            }
-        };
+    /// Returns early with [`EXIT_OK`] when the last task has returned without an error.
+    pub(crate) async fn run(mut self, mut signals: Signals) -> ExitCode {
         let code = tokio::select! {
             name = signals.stop(&self.reload) => {
-                info!(signal = name, grace = ?self.grace, "stopping");
+                info!(signal = name, grace = ?self.grace, "received a signal, stopping");
                 EXIT_OK
             }
             () = self.shutdown.triggered() => EXIT_OK,
@@ -94,46 +103,43 @@ impl Supervisor {
         tokio::select! {
             biased;
             name = signals.stop(&reload) => {
-                warn!(signal = name, "second signal, ending at once");
+                warn!(signal = name, "received a second signal, ending at once");
                 std::process::exit(EXIT_INTERRUPTED)
             }
-            rest = self.end() => ExitCode::from(code.max(rest)),
+            rest = self.stop() => ExitCode::from(if code == EXIT_OK { rest } else { code }),
         }
     }
 
-    /// Stops everything within the grace period.
-    async fn end(&mut self) -> u8 {
+    /// Stops everything within the grace period, and returns the exit code of the first task that failed meanwhile.
+    async fn stop(&mut self) -> u8 {
         let deadline = Instant::now() + self.grace + MARGIN;
         self.probes.stop();
         self.shutdown.trigger();
         let (tasks, gate) = (&mut self.tasks, &self.gate);
-        let code =
-            match timeout_at(deadline, async { tokio::join!(tasks.until_empty(), gate.close()).0 }).await {
-                Ok(code) => code,
-                Err(_) => {
-                    let tasks: Vec<&str> = self.tasks.names.values().map(String::as_str).collect();
-                    warn!(
-                        ?tasks,
-                        inside_gate = self.gate.inside(),
-                        "grace period is over, dropping what still runs"
-                    );
-                    EXIT_OK
-                }
-            };
+        let stopped = async { tokio::join!(tasks.until_empty(), gate.close()).0 };
+        let code = match timeout_at(deadline, stopped).await {
+            Ok(code) => code,
+            Err(_) => {
+                let tasks: Vec<&str> = self.tasks.names.values().map(String::as_str).collect();
+                let inside_gate = self.gate.inside();
+                warn!(?tasks, inside_gate, "the grace period is over, dropping the tasks that still run");
+                EXIT_OK
+            }
+        };
         self.tasks.running.shutdown().await;
         code
     }
 }
 
-/// The signals that a role listens to.
-struct Signals {
+/// The signals that a role handles, from the moment of [`Signals::install`].
+pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
 }
 
 impl Signals {
-    fn install() -> std::io::Result<Self> {
+    pub(crate) fn install() -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -141,8 +147,8 @@ impl Signals {
         })
     }
 
-    /// Waits for a signal to stop and gives its name; a signal to reload starts a reload meanwhile.
-    async fn stop(&mut self, reload: &Reload) -> &'static str {
+    /// Waits for a signal to stop and returns its name. Meanwhile, each signal to reload starts a reload.
+    pub(crate) async fn stop(&mut self, reload: &Reload) -> &'static str {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return "SIGTERM",
@@ -160,71 +166,76 @@ impl Signals {
 /// Running tasks and their names.
 #[derive(Debug, Default)]
 struct Tasks {
-    running: JoinSet<Result<(), BoxError>>,
+    running: JoinSet<Result<(), RoleError>>,
     names: HashMap<Id, String>,
 }
 
 impl Tasks {
-    fn spawn(&mut self, name: String, task: impl Future<Output = Result<(), BoxError>> + Send + 'static) {
+    fn spawn(&mut self, name: String, task: BoxFuture<'static, Result<(), RoleError>>) {
         let handle = self.running.spawn(task);
         self.names.insert(handle.id(), name);
     }
 
-    /// Waits for the next task to end and says whether it did well; `None` when none is left.
-    async fn next(&mut self) -> Option<bool> {
+    /// Waits for the next task to return, and gives its exit code; `None` when no task is left.
+    async fn next(&mut self) -> Option<u8> {
         let (id, outcome) = match self.running.join_next_with_id().await? {
             Ok((id, outcome)) => (id, outcome),
             Err(error) => (error.id(), Err(error.into())),
         };
         let task = self.names.remove(&id).unwrap_or_default();
-        if let Err(cause) = &outcome {
-            error!(%task, error = %cause, "task failed");
-        }
-        Some(outcome.is_ok())
+        let Err(cause) = outcome else { return Some(EXIT_OK) };
+        error!(%task, error = %cause, "a task failed, the role stops");
+        Some(cause.exit_code())
     }
 
-    /// Waits until a task fails or none is left.
+    /// Waits until a task fails or no task is left.
     async fn until_failure(&mut self) -> u8 {
         loop {
             match self.next().await {
-                Some(true) => {}
-                Some(false) => return EXIT_ERROR,
+                Some(EXIT_OK) => {}
+                Some(code) => return code,
                 None => return EXIT_OK,
             }
         }
     }
 
-    /// Waits until none is left.
+    /// Waits until no task is left, and returns the exit code of the first one that failed.
     async fn until_empty(&mut self) -> u8 {
-        let mut code = EXIT_OK;
-        while let Some(well) = self.next().await {
-            if !well {
-                code = EXIT_ERROR;
-            }
-        }
-        code
+        let first_failure = self.until_failure().await;
+        while self.next().await.is_some() {}
+        first_failure
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{EXIT_ERROR, EXIT_USAGE};
 
     fn supervisor() -> Supervisor {
         Supervisor::new(Probes::new(), Duration::from_secs(60))
     }
 
     #[tokio::test]
-    async fn a_failing_task_ends_the_others_and_the_role_with_code_1() {
+    async fn a_failing_task_stops_the_other_tasks_and_the_role_with_code_1() {
         let mut supervisor = supervisor();
         let (probes, shutdown) = (supervisor.probes.clone(), supervisor.shutdown());
-        supervisor.spawn("server", async move {
-            shutdown.triggered().await;
-            Ok::<_, BoxError>(())
-        });
-        supervisor.spawn("shipper", async { Err::<(), BoxError>("disk is full".into()) });
-        assert_eq!(supervisor.run().await, ExitCode::from(EXIT_ERROR));
+        supervisor.spawn("server", async move { shutdown.triggered().await });
+        supervisor.spawn("shipper", async { Err(RoleError::failed("disk is full")) });
+        assert_eq!(supervisor.run(Signals::install().unwrap()).await, ExitCode::from(EXIT_ERROR));
         assert_eq!(probes.health().not_ready.as_deref(), Some("shutting down"));
+    }
+
+    #[tokio::test]
+    async fn the_exit_code_is_that_of_the_first_failure() {
+        let mut supervisor = supervisor();
+        let shutdown = supervisor.shutdown();
+        supervisor.spawn("late", async move {
+            shutdown.triggered().await;
+            Err(RoleError::failed("closed twice"))
+        });
+        supervisor.spawn("bucket", async { Err(RoleError::wrong_configuration("the key is wrong")) });
+        assert_eq!(supervisor.run(Signals::install().unwrap()).await, ExitCode::from(EXIT_USAGE));
     }
 
     #[tokio::test]
@@ -234,17 +245,16 @@ mod tests {
             if true {
                 panic!("bug");
             }
-            Ok::<_, BoxError>(())
         });
-        assert_eq!(supervisor.run().await, ExitCode::from(EXIT_ERROR));
+        assert_eq!(supervisor.run(Signals::install().unwrap()).await, ExitCode::from(EXIT_ERROR));
     }
 
     #[tokio::test]
-    async fn what_outlives_the_grace_period_is_dropped() {
+    async fn a_task_that_outlives_the_grace_period_is_dropped() {
         let mut supervisor = Supervisor::new(Probes::new(), Duration::ZERO);
         let _guard = supervisor.gate().enter().unwrap();
-        supervisor.spawn("deaf", std::future::pending::<Result<(), BoxError>>());
+        supervisor.spawn("stuck", std::future::pending::<()>());
         supervisor.shutdown().trigger();
-        assert_eq!(supervisor.run().await, ExitCode::from(EXIT_OK));
+        assert_eq!(supervisor.run(Signals::install().unwrap()).await, ExitCode::from(EXIT_OK));
     }
 }

@@ -2,28 +2,29 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+use axum::Router;
 use axum::routing::get;
 use bytes::Bytes;
+use clap::Parser;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use runtime::{
-    BoxError, GrpcMetrics, GrpcOptions, GrpcServer, HttpMetrics, HttpServer, ListenAddress, Metrics, Probes,
-    Registry, Reload, Shutdown, Supervisor, admin_routes,
+    CommonArgs, ConfigMistakes, HttpMetrics, Probes, Reload, RoleError, RoleInfo, RunningRole, Shutdown,
+    Startup,
 };
-use tonic::service::Routes;
 use tonic::transport::Endpoint;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{FILE_DESCRIPTOR_SET, HealthCheckRequest};
 
 /// A role on ports that the system chose.
-struct Role {
+struct TestRole {
     http: String,
     grpc: String,
     probes: Probes,
@@ -32,46 +33,42 @@ struct Role {
     running: tokio::task::JoinHandle<ExitCode>,
 }
 
-async fn start(grace: Duration) -> Role {
-    start_with(GrpcOptions { grace, ..GrpcOptions::default() }).await
+const ROLE: RoleInfo = RoleInfo { name: "test", descriptors: &[FILE_DESCRIPTOR_SET] };
+
+#[derive(Parser)]
+struct Program {
+    #[command(flatten)]
+    common: CommonArgs,
 }
 
-async fn start_with(options: GrpcOptions) -> Role {
-    let grace = options.grace;
-    let address: ListenAddress = "127.0.0.1:0".parse().unwrap();
-    let mut registry = Registry::default();
-    let http_metrics = HttpMetrics::new(&mut registry);
-    let grpc_metrics = GrpcMetrics::server(&mut registry, &[FILE_DESCRIPTOR_SET]).unwrap();
-    let probes = Probes::new();
-    let mut supervisor = Supervisor::new(probes.clone(), grace);
-    let (shutdown, reload) = (supervisor.shutdown(), supervisor.reload());
+/// The flags of every role, with ports that the system chooses.
+fn common(grace: Duration) -> CommonArgs {
+    let args = ["test", "--http-address=127.0.0.1:0", "--grpc-address=127.0.0.1:0"];
+    let common = Program::parse_from(args).common;
+    CommonArgs { http_grace_period: grace, grpc_grace_period: grace, ..common }
+}
 
-    let http = HttpServer::bind(&address).await.unwrap();
-    let grpc = GrpcServer::bind(&address, options).await.unwrap();
-    let (http_address, grpc_address) = (http.local_addr(), grpc.local_addr());
-    let own = get(|| async { "word ".repeat(1000) }).layer(http_metrics.layer("words"));
-    let routes = admin_routes(Metrics::new(registry), probes.clone(), reload.clone()).route("/words", own);
-    let serving = http.serve(routes, grace, shutdown.clone());
-    supervisor.spawn("http server", async move {
-        serving.await;
-        Ok::<_, BoxError>(())
-    });
-    let services = Routes::builder();
-    let (stop, follow) = (shutdown.clone(), probes.clone());
-    supervisor.spawn("grpc server", async move {
-        grpc.serve(services, &[FILE_DESCRIPTOR_SET], grpc_metrics, follow, stop).await
-    });
-    Role {
-        http: format!("http://{http_address}"),
-        grpc: format!("http://{grpc_address}"),
-        probes,
-        reload,
-        shutdown,
-        running: tokio::spawn(supervisor.run()),
+async fn start(grace: Duration) -> TestRole {
+    start_with(common(grace)).await
+}
+
+async fn start_with(common: CommonArgs) -> TestRole {
+    let mut startup = Startup::bind(ROLE, &common).await.unwrap();
+    let metrics = HttpMetrics::new(startup.registry());
+    let words = get(|| async { "word ".repeat(1000) }).layer(metrics.layer("words"));
+    startup.add_routes(Router::new().route("/words", words));
+    let role = startup.serve();
+    TestRole {
+        http: format!("http://{}", role.http_address()),
+        grpc: format!("http://{}", role.grpc_address()),
+        probes: role.probes(),
+        reload: role.reload(),
+        shutdown: role.shutdown(),
+        running: tokio::spawn(role.wait()),
     }
 }
 
-impl Role {
+impl TestRole {
     async fn ask(
         &self,
         method: Method,
@@ -221,8 +218,8 @@ async fn a_stream_ends_at_the_deadline_of_its_caller() {
 
 #[tokio::test]
 async fn an_old_connection_is_asked_to_go() {
-    let age = Some(Duration::from_millis(100));
-    let role = start_with(GrpcOptions { max_connection_age: age, ..GrpcOptions::default() }).await;
+    let age = Duration::from_millis(100);
+    let role = start_with(CommonArgs { grpc_server_max_connection_age: age, ..common(age) }).await;
     let address = role.grpc.strip_prefix("http://").unwrap();
     let stream = TokioIo::new(tokio::net::TcpStream::connect(address).await.unwrap());
     let (_sender, connection) =
@@ -258,10 +255,12 @@ async fn calls_that_end_early_do_not_wear_out_their_connection() {
 
 #[tokio::test]
 async fn an_address_in_use_is_named() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let _taken = std::net::TcpListener::bind(taken).unwrap();
-    let error = HttpServer::bind(&taken.to_string().parse().unwrap()).await.unwrap_err().to_string();
-    assert!(error.starts_with(&format!("listen on {taken}: ")), "{error}");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let common = CommonArgs { http_address: address.to_string().parse().unwrap(), ..common(Duration::ZERO) };
+    let error = Startup::bind(ROLE, &common).await.unwrap_err();
+    assert!(error.to_string().starts_with(&format!("listen on {address}: ")), "{error}");
+    assert_eq!(error.exit_code(), 1);
 }
 
 /// In the environment of a child process: be a role until signals end it.
@@ -273,32 +272,37 @@ fn child_role() {
     if std::env::var_os(CHILD).is_none() {
         return;
     }
-    let run = async {
-        let mut supervisor = Supervisor::new(Probes::new(), Duration::from_secs(60));
-        supervisor.reload().register("config", || async {
-            println!("reloaded");
-            Ok(())
-        });
-        let gate = supervisor.gate();
-        let shutdown = supervisor.shutdown();
-        supervisor.spawn("worker", async move {
-            let upload = gate.enter();
-            // By now the handlers are installed: tasks are polled after `run` has begun.
-            println!("running");
-            shutdown.triggered().await;
-            println!("stopping");
-            // The upload ends with the next line of input, which may never come.
-            let waiting = tokio::task::spawn_blocking(|| std::io::stdin().lines().next());
-            waiting.await?;
-            drop(upload);
-            Ok::<_, BoxError>(())
-        });
-        supervisor.run().await
+    let mistakes = match std::env::var("RUNTIME_TEST_MISTAKES") {
+        Ok(mistakes) => mistakes.lines().map(str::to_owned).collect(),
+        Err(_) => ConfigMistakes::default(),
     };
-    // One thread: the worker cannot run before `run` has installed the handlers and waits.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let code = runtime.block_on(run);
-    std::process::exit(if code == ExitCode::SUCCESS { 0 } else { 1 });
+    let code = runtime::start(ROLE, &common(Duration::from_secs(60)), mistakes.or_ok(()), child);
+    // `ExitCode` does not give its number.
+    let number = (0..=u8::MAX).find(|number| ExitCode::from(*number) == code);
+    std::process::exit(number.map_or(255, i32::from));
+}
+
+async fn child((): (), mut startup: Startup) -> Result<RunningRole, RoleError> {
+    startup.reload().register("config", || async {
+        println!("reloaded");
+        Ok(())
+    });
+    let (gate, shutdown) = (startup.gate(), startup.shutdown());
+    startup.spawn("worker", async move {
+        let upload = gate.enter();
+        println!("running");
+        shutdown.triggered().await;
+        println!("stopping");
+        // The upload ends with the next line of input, which may never come.
+        let waiting = tokio::task::spawn_blocking(|| std::io::stdin().lines().next());
+        let line = waiting.await.map_err(RoleError::failed)?;
+        drop(upload);
+        match line.transpose()?.as_deref() {
+            Some("refuse") => Err(RoleError::wrong_configuration("the bucket refuses the credential")),
+            _ => Ok(()),
+        }
+    });
+    Ok(startup.serve())
 }
 
 struct ChildRole {
@@ -344,7 +348,29 @@ fn sighup_reloads_and_sigterm_ends_in_order() {
 }
 
 #[test]
-fn a_second_signal_ends_at_once() {
+fn a_task_that_fails_decides_the_exit_code() {
+    let mut role = ChildRole::start();
+    role.signal("TERM");
+    role.expect("stopping");
+    role.process.stdin.take().unwrap().write_all(b"refuse\n").unwrap();
+    assert_eq!(role.process.wait().unwrap().code(), Some(2));
+}
+
+#[test]
+fn all_mistakes_are_printed_one_line_each_and_the_exit_code_is_2() {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["child_role", "--exact", "--nocapture"])
+        .env(CHILD, "1")
+        .env("RUNTIME_TEST_MISTAKES", "--a: is too small\n--b: is too large")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(text, "error: --a: is too small\nerror: --b: is too large\n");
+}
+
+#[test]
+fn a_second_signal_ends_the_process_at_once() {
     let mut role = ChildRole::start();
     role.signal("INT");
     role.expect("stopping");

@@ -1,11 +1,11 @@
 //! Queries that are too much: for the memory of all queries, and for whoever has stopped waiting.
 
+use runtime::RunningRole;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::Querier;
 use crate::tests::web::{get, post, querier};
 
 /// Sends all that a store has but for the last frame, which waits for its turn.
@@ -37,14 +37,14 @@ impl Store for Gated {
 }
 
 /// The value of a metric without labels.
-async fn metric(querier: &Querier, name: &str) -> u64 {
+async fn metric(querier: &RunningRole, name: &str) -> u64 {
     let metrics = get(querier, "/metrics").await.body;
     let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("{name} is missing in\n{metrics}")).parse().unwrap()
 }
 
 /// Waits until a metric is as it should be.
-async fn metric_becomes(querier: &Querier, name: &str, holds: impl Fn(u64) -> bool) {
+async fn metric_becomes(querier: &RunningRole, name: &str, holds: impl Fn(u64) -> bool) {
     let reached = async {
         while !holds(metric(querier, name).await) {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -105,7 +105,7 @@ async fn a_query_that_computes_ends_with_the_connection_that_asked() {
         // Minutes of work.
         let query = query.replace('+', "%2B");
         let path = format!("/api/v1/query_range?query={query}&start={}&end={end}&step=1", end - 10_000);
-        let mut stream = TcpStream::connect(querier.http_addr()).await.unwrap();
+        let mut stream = TcpStream::connect(querier.http_address()).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let running = "thanos_query_concurrent_gate_queries_in_flight";

@@ -7,12 +7,14 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
 use clap::Parser;
+use runtime::{RunningRole, Startup};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::*;
-use crate::{Querier, QueryArgs};
+use crate::QueryArgs;
+use crate::component::{ROLE, build};
 
 #[derive(Parser)]
 struct Command {
@@ -21,14 +23,15 @@ struct Command {
 }
 
 /// A querier over these endpoints that is ready.
-pub(super) async fn querier(endpoints: &[String], flags: &[&str]) -> Querier {
+pub(super) async fn querier(endpoints: &[String], flags: &[&str]) -> RunningRole {
     let mut args =
         vec!["query".to_owned(), "--http-address=127.0.0.1:0".into(), "--grpc-address=127.0.0.1:0".into()];
     args.push("--query.replica-label=replica".into());
     args.extend(endpoints.iter().map(|endpoint| format!("--endpoint={endpoint}")));
     args.extend(flags.iter().map(|flag| (*flag).to_owned()));
     let config = Command::try_parse_from(args).unwrap().args.check().unwrap();
-    let querier = Querier::build(config).await.unwrap();
+    let startup = Startup::bind(ROLE, &config.args.common).await.unwrap();
+    let querier = build(config, startup).await.unwrap();
     for _ in 0..2000 {
         if get(&querier, "/-/ready").await.status == 200 {
             return querier;
@@ -61,22 +64,22 @@ pub(super) async fn send(to: SocketAddr, request: &str) -> Answer {
     Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
 }
 
-pub(super) async fn get(querier: &Querier, path: &str) -> Answer {
+pub(super) async fn get(querier: &RunningRole, path: &str) -> Answer {
     ask(querier, "GET", path).await
 }
 
-pub(super) async fn ask(querier: &Querier, method: &str, path: &str) -> Answer {
+pub(super) async fn ask(querier: &RunningRole, method: &str, path: &str) -> Answer {
     let request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-    send(querier.http_addr(), &request).await
+    send(querier.http_address(), &request).await
 }
 
-pub(super) async fn post(querier: &Querier, path: &str, form: &str) -> Answer {
+pub(super) async fn post(querier: &RunningRole, path: &str, form: &str) -> Answer {
     let request = format!(
         "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\
          content-type: application/x-www-form-urlencoded; charset=utf-8\r\n\r\n{form}",
         form.len()
     );
-    send(querier.http_addr(), &request).await
+    send(querier.http_address(), &request).await
 }
 
 /// Seconds of the instant at which all samples are there.
@@ -221,7 +224,7 @@ async fn a_query_ends_in_time_and_with_the_connection_that_asked_and_so_do_its_s
     assert_eq!((answer.status, &answer.json()["errorType"]), (503, &json!("timeout")), "{}", answer.body);
     wait_for("the stream of the request that was too slow to end", || open() == 0).await;
 
-    let mut stream = TcpStream::connect(querier.http_addr()).await.unwrap();
+    let mut stream = TcpStream::connect(querier.http_address()).await.unwrap();
     stream.write_all(b"GET /api/v1/query?query=sum(up) HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     wait_for("the query to reach the store", || open() == 1).await;
     drop(stream);
@@ -369,7 +372,7 @@ async fn series_labels_and_values_are_those_of_all_stores() {
 #[tokio::test]
 async fn queriers_stack() {
     let lower = querier(&two_replicas().await, &["--selector-label=tier=\"edge\""]).await;
-    let upper = querier(&[lower.grpc_addr().to_string()], &[]).await;
+    let upper = querier(&[lower.grpc_address().to_string()], &[]).await;
     for (query, expected) in [("count(up)", json!("2")), ("count(up%7Btier=%22edge%22%7D)", json!("2"))] {
         let path = format!("/api/v1/query?query={query}&time={AT}");
         let answer = get(&upper, &path).await.json();

@@ -30,6 +30,17 @@ pub enum ArgsError {
     Missing,
 }
 
+impl From<ArgsError> for runtime::ConfigMistakes {
+    fn from(error: ArgsError) -> Self {
+        match error {
+            ArgsError::Config(error) => {
+                error.mistakes().iter().map(|mistake| format!("objstore configuration: {mistake}")).collect()
+            }
+            other => other.to_string().into(),
+        }
+    }
+}
+
 impl ObjstoreArgs {
     /// The configuration that the flags give; `None` where neither was given.
     ///

@@ -1,0 +1,274 @@
+//! The start-up of every role: check, bind, build, serve, drain, exit code.
+//!
+//! ```no_run
+//! use runtime::{CommonArgs, ConfigMistakes, RoleError, RoleInfo, RunningRole, Startup};
+//!
+//! # struct Args { common: CommonArgs }
+//! # struct Config;
+//! # impl Args { fn check(self) -> Result<Config, ConfigMistakes> { Ok(Config) } }
+//! const ROLE: RoleInfo = RoleInfo { name: "example", descriptors: &[] };
+//!
+//! fn run(args: Args) -> std::process::ExitCode {
+//!     let common = args.common.clone();
+//!     runtime::start(ROLE, &common, args.check(), build)
+//! }
+//!
+//! async fn build(config: Config, mut startup: Startup) -> Result<RunningRole, RoleError> {
+//!     let shutdown = startup.shutdown();
+//!     startup.spawn("worker", async move { shutdown.triggered().await });
+//!     startup.probes().ready();
+//!     Ok(startup.serve())
+//! }
+//! ```
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use axum::Router;
+use futures::future::LocalBoxFuture;
+use tonic::service::RoutesBuilder;
+use tracing::{error, info};
+
+use crate::grpc::{GrpcPorts, GrpcServer};
+use crate::http_server::{HttpServer, admin_routes};
+use crate::supervisor::{Signals, Supervisor, TaskOutcome};
+use crate::{
+    CommonArgs, ConfigMistakes, EXIT_ERROR, EXIT_OK, Gate, GrpcMetrics, Metrics, Probes, Registry, Reload,
+    RoleError, Shutdown, Version, init_logs,
+};
+
+/// What is known about a role before it starts.
+#[derive(Clone, Copy, Debug)]
+pub struct RoleInfo {
+    /// The name in log lines, such as `sidecar`.
+    pub name: &'static str,
+    /// Encoded `FileDescriptorSet`s of the gRPC services, for metrics by method and for reflection.
+    pub descriptors: &'static [&'static [u8]],
+}
+
+/// Runs a role from its checked flags to the exit code of the process.
+///
+/// 1. Prints each mistake as `error: MISTAKE`; exit code 2.
+/// 2. Starts logging and the Tokio runtime, and binds both addresses.
+/// 3. Awaits `build`, which adds the role's metrics, routes, services and tasks and calls [`Startup::serve`]. An error
+///    up to here is printed as `error: CAUSE`; its exit code is that of the [`RoleError`].
+/// 4. Serves until a signal comes or a task fails, then drains; see [`RunningRole::wait`]. A signal to stop that comes
+///    earlier ends the process at once, with exit code 0.
+pub fn start<C, F>(
+    role: RoleInfo,
+    common: &CommonArgs,
+    config: Result<C, ConfigMistakes>,
+    build: impl FnOnce(C, Startup) -> F,
+) -> ExitCode
+where
+    F: Future<Output = Result<RunningRole, RoleError>>,
+{
+    match config {
+        Ok(config) => start_boxed(role, common, Box::new(|startup| Box::pin(build(config, startup)))),
+        Err(mistakes) => mistakes.report(),
+    }
+}
+
+/// What builds a role on a start-up, without its type, so that the rest is compiled once and not for each role.
+type BoxedBuild<'a> = Box<dyn FnOnce(Startup) -> LocalBoxFuture<'a, Result<RunningRole, RoleError>> + 'a>;
+
+fn start_boxed(role: RoleInfo, common: &CommonArgs, build: BoxedBuild<'_>) -> ExitCode {
+    let run = || {
+        init_logs(common.log_level, common.log_format).map_err(RoleError::failed)?;
+        tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+            let (mut signals, no_hooks) = (Signals::install()?, Reload::new());
+            let build = async { build(Startup::bind(role, common).await?).await };
+            tokio::select! {
+                role = build => Ok(role?.supervisor.run(signals).await),
+                signal = signals.stop(&no_hooks) => {
+                    info!(component = role.name, signal, "received a signal before the start-up was complete, ending");
+                    Ok(ExitCode::from(EXIT_OK))
+                }
+            }
+        })
+    };
+    run().unwrap_or_else(|error: RoleError| error.report())
+}
+
+/// A role whose addresses are bound and which does not serve yet.
+///
+/// A role adds what it has, in any order, and then calls [`Startup::serve`]. Tests call [`Startup::bind`] with port 0
+/// and read the addresses from the [`RunningRole`].
+#[derive(Debug)]
+pub struct Startup {
+    role: RoleInfo,
+    registry: Registry,
+    supervisor: Supervisor,
+    http: HttpServer,
+    routes: Router,
+    http_grace: Duration,
+    grpc: GrpcServer,
+    services: RoutesBuilder,
+    grpc_ports: GrpcPorts,
+}
+
+impl Startup {
+    /// Binds the HTTP and the gRPC address; the probes answer "not ready: starting" once the role serves.
+    ///
+    /// # Errors
+    /// An address cannot be bound, or the descriptors of the role cannot be decoded.
+    pub async fn bind(role: RoleInfo, common: &CommonArgs) -> Result<Self, RoleError> {
+        let mut registry = Registry::default();
+        let metrics = GrpcMetrics::server(&mut registry, role.descriptors).map_err(|error| {
+            RoleError::failed(format!("decode the gRPC descriptors of {}: {error}", role.name))
+        })?;
+        let supervisor = Supervisor::new(Probes::new(), common.grace_period());
+        let grpc_ports =
+            GrpcPorts::new(common.into(), role.descriptors, metrics, supervisor.probes().clone());
+        Ok(Self {
+            role,
+            registry,
+            supervisor,
+            http: HttpServer::bind(&common.http_address).await?,
+            routes: Router::new(),
+            http_grace: common.http_grace_period,
+            grpc: grpc_ports.bind(&common.grpc_address).await?,
+            services: RoutesBuilder::default(),
+            grpc_ports,
+        })
+    }
+
+    /// Where the role's metrics are registered.
+    pub fn registry(&mut self) -> &mut Registry {
+        &mut self.registry
+    }
+
+    /// The switches behind `/-/ready`, `/-/healthy` and gRPC health.
+    pub fn probes(&self) -> Probes {
+        self.supervisor.probes().clone()
+    }
+
+    /// The signal to stop, for tasks; triggering it ends the role with exit code 0.
+    pub fn shutdown(&self) -> Shutdown {
+        self.supervisor.shutdown()
+    }
+
+    /// The hooks that SIGHUP and `/-/reload` run.
+    pub fn reload(&self) -> Reload {
+        self.supervisor.reload()
+    }
+
+    /// The gate that the shutdown waits for: work that must not be cut enters it.
+    pub fn gate(&self) -> Gate {
+        self.supervisor.gate()
+    }
+
+    /// Starts a task now. It should return soon after [`Startup::shutdown`] is triggered.
+    ///
+    /// A task whose output is `()` cannot fail. The first task that returns an error or panics ends the role with the
+    /// exit code of the error.
+    pub fn spawn<T: TaskOutcome>(
+        &mut self,
+        name: impl Into<String>,
+        task: impl Future<Output = T> + Send + 'static,
+    ) {
+        self.supervisor.spawn(name, task);
+    }
+
+    /// Adds HTTP routes to those that every role has (`/metrics`, `/-/healthy`, `/-/ready`, `/-/reload`).
+    pub fn add_routes(&mut self, routes: Router) {
+        self.routes = std::mem::take(&mut self.routes).merge(routes);
+    }
+
+    /// The gRPC services, besides health and reflection.
+    pub fn services(&mut self) -> &mut RoutesBuilder {
+        &mut self.services
+    }
+
+    /// Opens further gRPC ports with the settings, metrics and probes of the role.
+    pub fn grpc_ports(&self) -> GrpcPorts {
+        self.grpc_ports.clone()
+    }
+
+    /// Starts both servers.
+    pub fn serve(self) -> RunningRole {
+        self.serve_and_then(async {})
+    }
+
+    /// Starts both servers; `after_last_call` runs when the role stops and its last gRPC call is over, and may take until
+    /// the end of the grace period.
+    pub fn serve_and_then(
+        mut self,
+        after_last_call: impl Future<Output = ()> + Send + 'static,
+    ) -> RunningRole {
+        let (http_address, grpc_address) = (self.http.local_addr(), self.grpc.local_addr());
+        let (probes, shutdown) = (self.probes(), self.shutdown());
+        let routes = admin_routes(Metrics::new(self.registry), probes, self.supervisor.reload());
+        let http = self.http.serve(routes.merge(self.routes), self.http_grace, shutdown.clone());
+        self.supervisor.spawn("HTTP server", http);
+        let grpc = self.grpc.serve(self.services, shutdown);
+        self.supervisor.spawn("gRPC server", async move {
+            let served = grpc.await;
+            after_last_call.await;
+            served
+        });
+        info!(
+            component = self.role.name,
+            http = %http_address,
+            grpc = %grpc_address,
+            version = Version::CURRENT.version,
+            "the servers accept connections"
+        );
+        RunningRole { supervisor: self.supervisor, http_address, grpc_address }
+    }
+}
+
+/// A role that serves: its tasks run.
+#[derive(Debug)]
+pub struct RunningRole {
+    supervisor: Supervisor,
+    http_address: SocketAddr,
+    grpc_address: SocketAddr,
+}
+
+impl RunningRole {
+    /// The address of the HTTP server, with the port that the system chose for port 0.
+    pub fn http_address(&self) -> SocketAddr {
+        self.http_address
+    }
+
+    /// The address of the gRPC server, with the port that the system chose for port 0.
+    pub fn grpc_address(&self) -> SocketAddr {
+        self.grpc_address
+    }
+
+    /// Stops the role, as SIGTERM does.
+    pub fn shutdown(&self) -> Shutdown {
+        self.supervisor.shutdown()
+    }
+
+    /// Reloads the configuration, as SIGHUP does.
+    pub fn reload(&self) -> Reload {
+        self.supervisor.reload()
+    }
+
+    /// The switches behind `/-/ready`, `/-/healthy` and gRPC health.
+    pub fn probes(&self) -> Probes {
+        self.supervisor.probes().clone()
+    }
+
+    /// Waits until the role has ended, and returns the exit code of the process.
+    ///
+    /// 0 after SIGINT, SIGTERM or [`RunningRole::shutdown`]; the code of its [`RoleError`] after a task failed (1 after a
+    /// panic), with one log line that names the task. First the probes answer "not ready" and the servers close their
+    /// ports; then open requests, tasks and the [`Gate`] have their grace periods; what still runs is dropped. A second
+    /// signal ends the process at once with code 130. SIGHUP runs the [`Reload`] hooks.
+    ///
+    /// # Cancel safety
+    /// Dropping it aborts all tasks.
+    pub async fn wait(self) -> ExitCode {
+        match Signals::install() {
+            Ok(signals) => self.supervisor.run(signals).await,
+            Err(cause) => {
+                error!(error = %cause, "signal handlers cannot be installed");
+                ExitCode::from(EXIT_ERROR)
+            }
+        }
+    }
+}
