@@ -1,16 +1,15 @@
 //! The machine that evaluates a plan: it is offered the series of each select and gives the answer.
 //!
-//! Series are evaluated one after the other, each over all steps at once: decoded, turned into a [`column::Column`] of
+//! Series are evaluated one after the other, each over all steps at once: decoded, turned into a [`Column`](crate::value::column::Column) of
 //! step values, changed, folded into an aggregation and dropped. Only what an operator needs across series is kept.
 //!
-//! Reading order: [`column`], [`operator`], [`leaf`], [`map`], [`aggregate`], [`binary`], the smaller operators,
+//! Reading order: [`operator`], [`leaf`], [`map`], [`aggregate`], [`binary`], the smaller operators,
 //! [`pipeline`] and [`pool`] (what workers do), and this file, which connects them.
 
 pub(crate) mod aggregate;
 pub(crate) mod answer;
 pub(crate) mod binary;
 pub(crate) mod buckets;
-pub(crate) mod column;
 pub(crate) mod distinct;
 pub(crate) mod identity;
 pub(crate) mod info;
@@ -18,13 +17,11 @@ pub(crate) mod leaf;
 pub(crate) mod map;
 pub(crate) mod merge;
 pub(crate) mod meter;
-pub(crate) mod notes;
 pub(crate) mod operator;
 pub(crate) mod order;
 pub(crate) mod parts;
 pub(crate) mod pipeline;
 pub(crate) mod pool;
-pub(crate) mod scalar;
 mod share;
 pub(crate) mod single;
 pub(crate) mod skip;
@@ -33,28 +30,28 @@ pub(crate) mod sort;
 
 use std::sync::Arc;
 
+use budget::Reservation;
 use model::Labels;
 use series::SelectedSeries;
 
-use budget::Reservation;
-use column::Row;
-use distinct::{Shortcut, is_typed};
-use identity::Identities;
-use meter::{Clock, Meters};
-use notes::Notes;
-use operator::Context;
-use pipeline::{Outcome, Pipeline, Product, Stage, Taker, Work};
-use pool::{BATCH, Job, Pool};
-use scalar::Scalar;
-use slot::Slot;
-
+use crate::error::QueryError;
+use crate::eval::distinct::{Shortcut, is_typed};
+use crate::eval::identity::Identities;
+use crate::eval::meter::{Clock, Meters};
+use crate::eval::operator::Context;
+use crate::eval::pipeline::{Outcome, Pipeline, Product, Stage, Taker, Work};
+use crate::eval::pool::{BATCH, Job, Pool};
+use crate::eval::slot::Slot;
+use crate::explain::PlanNode;
 use crate::functions::label::is_reserved;
-use crate::output::{Held, MatrixSeries, QueryOutput, QueryValue, Stats};
-use crate::plan::explain::PlanNode;
+use crate::output::{Held, MatrixSeries, QueryOutput, QueryOutput as Output, QueryValue, Stats};
+use crate::plan::Plan;
+use crate::plan::node::PlanRoot;
 use crate::plan::node::{LeafKind, NodeId, Op};
-use crate::plan::{Answer, Plan};
-use crate::query::{Select, SelectId};
-use crate::{QueryError, QueryOutput as Output};
+use crate::select::{Select, SelectId};
+use crate::value::column::Row;
+use crate::value::notes::Notes;
+use crate::value::scalar::Scalar;
 
 /// Series are handed on until they come to so many bytes: while they are, the operator that takes them in and the one
 /// that gave them both hold them.
@@ -194,11 +191,11 @@ impl Evaluation {
             )));
         }
         let value = match &self.plan.answer {
-            Answer::String(text) => {
+            PlanRoot::String(text) => {
                 let timestamp = model::Timestamp::from_millis(self.plan.steps.start);
                 QueryValue::String { timestamp, value: text.clone() }
             }
-            Answer::Series(root) => {
+            PlanRoot::Series(root) => {
                 let node = &self.plan.nodes[*root];
                 match &node.op {
                     Op::Leaf(leaf) if matches!(leaf.kind, LeafKind::Raw) => {
@@ -219,7 +216,7 @@ impl Evaluation {
             peak_bytes: self.plan.budget.peak_bytes(),
         };
         let annotations = std::mem::take(&mut self.notes).finish(&self.plan.text);
-        let analysis = self.meters.is_on().then(|| PlanNode::of(&self.plan, Some(&self.meters)));
+        let analysis = self.meters.is_on().then(|| PlanNode::of(&self.plan, Some(&self.meters.measured())));
         Ok(QueryOutput { value, annotations, stats, analysis, held: Held::new(self.answer_hold) })
     }
 

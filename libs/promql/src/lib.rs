@@ -2,25 +2,31 @@
 //!
 //! No I/O, no clock, no async: the engine is a machine that is offered series and gives answers.
 
+mod calendar;
 mod error;
 mod eval;
+mod explain;
 mod functions;
-mod needed;
+mod needed_labels;
+mod options;
 mod output;
 mod plan;
 pub mod promqltest;
 mod query;
+mod select;
 pub mod syntax;
 mod text;
+mod value;
 
 pub use error::{QUERIES, QueryError};
 pub use eval::Evaluation;
 pub use eval::meter::Clock;
-pub use needed::{NeededLabels, Trimmer};
-pub use output::{
-    Annotations, Held, MatrixSeries, QueryOutput, QueryValue, SampleValue, Stats, VectorSample,
-};
-pub use plan::explain::{Measured, PlanNode};
-pub use query::{EngineOptions, Query, QueryParams, Select, SelectHints, SelectId};
+pub use explain::{Measured, PlanNode};
+pub use needed_labels::{NeededLabels, Trimmer};
+pub use options::{EngineOptions, QueryParams};
+pub use output::{Held, MatrixSeries, QueryOutput, QueryValue, SampleValue, Stats, VectorSample};
+pub use query::Query;
+pub use select::{Select, SelectHints, SelectId};
 pub use syntax::{MAX_REGEX_BYTES, ParseError, ParseOptions, parse, parse_selector};
 pub use text::{go_g, go_quoted};
+pub use value::annotations::Annotations;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use budget::Reservation;
 use model::{FloatHistogram, Labels, Sample, Timestamp};
 
-use crate::PlanNode;
+use crate::explain::PlanNode;
+use crate::value::annotations::Annotations;
 
 /// An answer, what the engine had to say about it, and what it cost.
 #[derive(Clone, Debug)]
@@ -84,19 +85,6 @@ pub struct MatrixSeries {
     pub histograms: Vec<(Timestamp, Arc<FloatHistogram>)>,
 }
 
-/// What the engine has to say about an answer, in Prometheus' words, each ending in `(line:column)` of the
-/// expression it is about. Without duplicates, in alphabetic order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Annotations {
-    /// The answer may be wrong: `PromQL warning: ...`.
-    pub warnings: Vec<String>,
-    /// The query may not mean what its author thinks: `PromQL info: ...`.
-    pub infos: Vec<String>,
-    /// How many warnings and infos there are beyond the first 1000 of each kind, which are all that is kept; counted up to
-    /// 10,000 each.
-    pub omitted: (usize, usize),
-}
-
 impl MatrixSeries {
     /// Memory in bytes. A histogram that neighbours share counts once, and also where others share it.
     pub(crate) fn size_bytes(&self) -> u64 {
@@ -111,23 +99,6 @@ impl MatrixSeries {
         let samples = self.floats.len() * size_of::<Sample>()
             + self.histograms.len() * size_of::<(Timestamp, Arc<FloatHistogram>)>();
         (size_of::<Self>() + self.labels.size_bytes() + samples + histograms) as u64
-    }
-}
-
-impl Annotations {
-    /// At most `limit` of each kind, with a last line that counts those left out, as the HTTP API shows them.
-    pub fn limited(mut self, limit: usize) -> Self {
-        let (warnings, infos) = std::mem::take(&mut self.omitted);
-        for (lines, kind, omitted) in
-            [(&mut self.warnings, "warning", warnings), (&mut self.infos, "info", infos)]
-        {
-            let more = lines.len().saturating_sub(limit) + omitted;
-            if more > 0 {
-                lines.truncate(limit);
-                lines.push(format!("{more} more {kind} annotations omitted"));
-            }
-        }
-        self
     }
 }
 

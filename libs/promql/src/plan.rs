@@ -2,12 +2,11 @@
 //!
 //! The plan says everything that can be known before data is seen: which series and which stretch of time each leaf
 //! needs, at which instants each operator is evaluated, which parts do not depend on the instant (`@`) and so are
-//! evaluated once, and which are mere numbers. Reading order: [`steps`], [`node`], `build`, `select`, `call`.
+//! evaluated once, and which are mere numbers. Reading order: [`node`], `build`, `select`, `call`.
 
 mod binary;
 mod build;
 mod call;
-pub(crate) mod explain;
 mod fold;
 mod invariant;
 mod names;
@@ -15,25 +14,16 @@ pub(crate) mod node;
 mod project;
 mod propagate;
 mod select;
-pub(crate) mod steps;
 mod traits;
 
-use node::{Node, NodeId};
-use steps::Steps;
-
-use crate::query::Select;
-use crate::syntax::functions::ValueType;
-use crate::{EngineOptions, QueryError, QueryParams};
 use budget::{Budget, BudgetLimits, Reservation};
 
-/// What the value of a query is made of.
-#[derive(Debug)]
-pub(crate) enum Answer {
-    /// A string literal.
-    String(String),
-    /// The series of this operator.
-    Series(NodeId),
-}
+use crate::error::QueryError;
+use crate::options::{EngineOptions, QueryParams};
+use crate::plan::node::{Node, NodeId, PlanRoot};
+use crate::select::Select;
+use crate::syntax::functions::ValueType;
+use crate::value::steps::Steps;
 
 /// A query, ready for evaluation.
 #[derive(Debug)]
@@ -43,7 +33,7 @@ pub(crate) struct Plan {
     /// All operators; inputs come before what they feed.
     pub(crate) nodes: Vec<Node>,
     /// Where the value comes from.
-    pub(crate) answer: Answer,
+    pub(crate) answer: PlanRoot,
     /// The instants of the query.
     pub(crate) steps: Steps,
     /// Whether names that are to go do so at the end; otherwise they have gone where they were to.
@@ -128,6 +118,11 @@ impl Plan {
     /// The selects of all leaves.
     pub(crate) fn selects(&self) -> &[Select] {
         &self.selects
+    }
+
+    /// Whether the series of an operator are some of those of one selector for one metric, with unchanged labels.
+    pub(crate) fn has_one_metric(&self, id: NodeId) -> bool {
+        project::has_one_metric(&self.nodes, &self.selects, id)
     }
 
     /// The type of the expression.

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use model::{Bucket, FloatHistogram};
 
+use crate::calendar::Date;
+
 /// A float as Go's `%g`: the shortest digits that read back as the same number.
 pub fn go_g(value: f64) -> String {
     if !value.is_finite() {
@@ -121,7 +123,7 @@ pub(crate) fn histogram_text(histogram: &FloatHistogram) -> String {
 
 /// An instant in milliseconds as RFC 3339 in whole seconds.
 pub(crate) fn go_date(millis: i64) -> String {
-    let date = crate::functions::date::Date::from_seconds(millis / 1000);
+    let date = Date::from_seconds(millis / 1000);
     format!(
         "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z",
         date.year, date.month, date.day, date.hour, date.minute, date.second

@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
+use budget::Reservation;
 use model::{FloatHistogram, Sample, Timestamp};
 
-use crate::QueryError;
-use crate::eval::column::{Cell, Row, is_absent};
+use crate::error::QueryError;
 use crate::eval::merge::merge;
 use crate::functions::label::without_reserved;
 use crate::output::{MatrixSeries, QueryValue, SampleValue, VectorSample};
 use crate::plan::Plan;
-use crate::plan::steps::Steps;
 use crate::syntax::functions::ValueType;
-use budget::Reservation;
+use crate::value::column::{Cell, Row, is_absent};
+use crate::value::steps::Steps;
 
 /// The value of a query.
 ///

@@ -4,23 +4,23 @@
 
 use std::collections::HashMap;
 
+use budget::{Budget, Reservation};
 use model::Labels;
 
-use crate::QueryError;
-use crate::eval::column::{Cell, Column, Row, is_absent};
-use crate::eval::notes::{ForcedMonotonicity, Note, Notes};
+use crate::error::QueryError;
 use crate::eval::operator::{Context, Ended, Operator};
-use crate::eval::scalar::{Scalar, Scalars};
 use crate::eval::share::share;
 use crate::functions::buckets::{
     ClassicBucket, Oddity, classic_fraction, classic_quantile, native_fraction, native_quantile,
 };
-use crate::plan::steps::Steps;
 use crate::syntax::ast::Span;
 use crate::syntax::functions::FunctionId;
 use crate::syntax::parse_float;
 use crate::text::open_metrics_float;
-use budget::{Budget, Reservation};
+use crate::value::column::{Cell, Column, Row, is_absent};
+use crate::value::notes::{ForcedMonotonicity, Note, Notes};
+use crate::value::scalar::{Scalar, Scalars};
+use crate::value::steps::Steps;
 
 /// Histograms that are evaluated in one go.
 const TOGETHER: usize = 32;
@@ -95,7 +95,7 @@ impl BucketOperator {
         }
         if row.column.has_histograms() {
             row.column.floats.clear();
-            row.column.floats.resize(cx.steps.count, super::column::ABSENT);
+            row.column.floats.resize(cx.steps.count, crate::value::column::ABSENT);
             self.native.push(row);
         }
         Ok(())
@@ -145,7 +145,7 @@ impl BucketOperator {
                     let name = if self.named { row.labels.metric_name() } else { "" };
                     cx.notes.add(Note::MixedClassicNative(name), self.operand);
                     row.column.clear(step);
-                    buckets.iter_mut().for_each(|(_, counts)| counts[step] = super::column::ABSENT);
+                    buckets.iter_mut().for_each(|(_, counts)| counts[step] = crate::value::column::ABSENT);
                 }
             }
         }

@@ -3,16 +3,16 @@
 //! Behaviour: where labels change, Prometheus 3.14 fails if series become equal: `label_replace`, `label_join` and the sign
 //! in `mergeSeriesWithSameLabelset`, other operators in `rangeEval`, functions over ranges in `eval`.
 
+use budget::Reservation;
 use model::Labels;
 use xxhash_rust::xxh64::xxh64;
 
-use crate::QueryError;
-use crate::eval::column::{Column, Row};
+use crate::error::QueryError;
 use crate::eval::merge::SAME_LABELS;
 use crate::eval::operator::{Context, Operator};
 use crate::functions::label::is_reserved;
 use crate::plan::node::{Distinct, Names};
-use budget::Reservation;
+use crate::value::column::{Column, Row};
 
 /// What is remembered of series: a hash of the labels and the steps that have a value, so that an aggregation above still
 /// holds little of its input.
@@ -216,7 +216,7 @@ impl Operator for DistinctOperator {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::eval::column::ABSENT;
+    use crate::value::column::ABSENT;
 
     fn equal(rule: Distinct, rows: &[(&str, &[f64])]) -> bool {
         let mut seen = Seen::default();

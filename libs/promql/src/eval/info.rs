@@ -7,14 +7,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use budget::{Budget, Reservation};
 use model::{Labels, METRIC_NAME, Matcher};
 
-use crate::QueryError;
-use crate::eval::column::{Column, Row};
+use crate::error::QueryError;
 use crate::eval::identity::{IDENTIFYING, Identities};
 use crate::eval::operator::{Context, Kept, Operator};
 use crate::plan::node::InfoCall;
-use budget::{Budget, Reservation};
+use crate::value::column::{Column, Row};
 
 /// The info series of one metric by what they identify, each list in the order of its arrival.
 type Metric<'a> = HashMap<[&'a str; 2], Vec<&'a Row>>;

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use model::{CounterResetHint, FloatHistogram, Labels, is_stale_nan};
 use series::Samples;
 
-use crate::QueryError;
-use crate::eval::column::{Column, Histogram, Points, drop_stale};
-use crate::eval::notes::Notes;
-use crate::eval::scalar::Scalar;
+use crate::error::QueryError;
 use crate::functions::range::{self, RangeFunction};
 use crate::plan::node::{Leaf, LeafKind};
-use crate::plan::steps::{Steps, Window};
 use crate::syntax::ast::Boundary;
+use crate::value::column::{Column, Histogram, Points, drop_stale};
+use crate::value::notes::Notes;
+use crate::value::scalar::Scalar;
+use crate::value::steps::{Steps, Window};
 
 /// Evaluates a leaf for one series. `samples` may lose its staleness markers.
 pub(crate) fn evaluate(

@@ -2,22 +2,22 @@
 
 use std::sync::Arc;
 
+use budget::{Budget, Reservation};
 use model::CounterResetHint;
 
-use crate::QueryError;
-use crate::eval::column::{ABSENT, Cell, Column, Histogram, Points, Row, is_absent};
-use crate::eval::notes::{Note, Notes};
+use crate::error::QueryError;
 use crate::eval::parts::{in_histogram_parts, in_parts};
-use crate::eval::scalar::Scalar;
 use crate::functions::arithmetic::{self, Outcome};
 use crate::functions::math::{FloatFunction, go_max, go_min};
 use crate::functions::range::{self, RangeFunction};
 use crate::functions::{buckets, date};
 use crate::plan::node::Map;
-use crate::plan::steps::Steps;
 use crate::syntax::ast::{BinaryOp, Span};
 use crate::syntax::functions::FunctionId;
-use budget::{Budget, Reservation};
+use crate::value::column::{ABSENT, Cell, Column, Histogram, Points, Row, is_absent};
+use crate::value::notes::{Note, Notes};
+use crate::value::scalar::Scalar;
+use crate::value::steps::Steps;
 
 /// What changes keep from one series to the next, so as not to compute or allocate it again.
 #[derive(Debug)]

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
+use budget::{Budget, Reservation};
 use model::Labels;
 
-use crate::QueryError;
-use crate::eval::column::Row;
+use crate::error::QueryError;
 use crate::eval::operator::{Context, Kept, Operator};
-use budget::{Budget, Reservation};
+use crate::value::column::Row;
 
 /// What is said where two series with equal labels have a value at the same step.
 pub(crate) const SAME_LABELS: &str = "vector cannot contain metrics with the same labelset";

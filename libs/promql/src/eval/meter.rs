@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use budget::Meter;
 
-use crate::eval::column::Row;
+use crate::explain::Measured;
+use crate::value::column::Row;
 
 /// Tells the time since some fixed instant. The engine has no clock of its own; whoever wants times hands one in.
 pub type Clock = fn() -> Duration;
@@ -13,8 +14,8 @@ pub type Clock = fn() -> Duration;
 /// What one operator did so far.
 #[derive(Debug, Default)]
 pub(crate) struct OperatorMeter {
-    pub(crate) series: AtomicU64,
-    pub(crate) samples: AtomicU64,
+    series: AtomicU64,
+    samples: AtomicU64,
     nanos: AtomicU64,
     memory: Meter,
 }
@@ -35,6 +36,11 @@ impl Meters {
     /// Whether all is measured.
     pub(crate) fn is_on(&self) -> bool {
         self.clock.is_some()
+    }
+
+    /// What each operator did.
+    pub(crate) fn measured(&self) -> Vec<Measured> {
+        self.nodes.iter().map(OperatorMeter::measured).collect()
     }
 
     /// The meter of an operator.
@@ -69,9 +75,13 @@ impl OperatorMeter {
         &self.memory
     }
 
-    /// Time spent, by all workers together.
-    pub(crate) fn time(&self) -> Duration {
-        Duration::from_nanos(self.nanos.load(Ordering::Relaxed))
+    fn measured(&self) -> Measured {
+        Measured {
+            series: self.series.load(Ordering::Relaxed),
+            samples: self.samples.load(Ordering::Relaxed),
+            peak_bytes: self.memory.peak_bytes(),
+            time: Duration::from_nanos(self.nanos.load(Ordering::Relaxed)),
+        }
     }
 }
 

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use crate::QueryError;
-use crate::eval::aggregate::sieve::Sieve;
-use crate::eval::column::Row;
-use crate::eval::map;
-use crate::eval::notes::Notes;
-use crate::eval::scalar::{Scalar, Scalars};
-use crate::plan::node::Map;
-use crate::plan::steps::Steps;
 use budget::{Budget, Reservation};
+
+use crate::error::QueryError;
+use crate::eval::aggregate::sieve::Sieve;
+use crate::eval::map;
+use crate::plan::node::Map;
+use crate::value::column::Row;
+use crate::value::notes::Notes;
+use crate::value::scalar::{Scalar, Scalars};
+use crate::value::steps::Steps;
 
 /// An operator between leaves and the answer. It runs on the driver's thread, one call at a time.
 pub(crate) trait Operator: std::fmt::Debug + Send {

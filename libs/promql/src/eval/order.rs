@@ -1,8 +1,9 @@
 //! The order in which selects are best read: what others wait for comes first, so that these can stream.
 
+use crate::plan::Plan;
+use crate::plan::node::PlanRoot;
 use crate::plan::node::{Join, NodeId, Op};
-use crate::plan::{Answer, Plan};
-use crate::query::SelectId;
+use crate::select::SelectId;
 use crate::syntax::ast::{AggregateOp, BinaryOp, Cardinality};
 
 /// All selects of a plan. Of two operands, the one that is kept comes before the one that streams past it, unless that would
@@ -13,8 +14,8 @@ pub(crate) fn reading_order(plan: &Plan) -> Vec<SelectId> {
     let mut order: Vec<SelectId> = Vec::with_capacity(plan.selects().len());
     let mut known = vec![false; plan.selects().len()];
     let mut stack = match plan.answer {
-        Answer::Series(root) => vec![(root, Fate::Streams, false)],
-        Answer::String(_) => Vec::new(),
+        PlanRoot::Series(root) => vec![(root, Fate::Streams, false)],
+        PlanRoot::String(_) => Vec::new(),
     };
     while let Some((id, fate, inputs_are_done)) = stack.pop() {
         let node = &plan.nodes[id];

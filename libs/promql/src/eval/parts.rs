@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use crate::QueryError;
 use budget::Budget;
+
+use crate::error::QueryError;
 
 /// Steps in a part. The slowest of operators takes some 25 ms for so many.
 pub(crate) const PART: usize = 1 << 18;

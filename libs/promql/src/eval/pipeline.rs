@@ -3,26 +3,26 @@
 
 use std::sync::Arc;
 
+use budget::{Budget, LimitError, Reservation};
 use model::{Labels, Sample, Timestamp};
 use series::{Samples, SelectedSeries};
 
-use crate::QueryError;
+use crate::error::QueryError;
 use crate::eval::aggregate::fold::Folded;
 use crate::eval::aggregate::sieve::Sieve;
-use crate::eval::column::{Column, Row, drop_stale};
 use crate::eval::distinct::{Seen, Shortcut};
 use crate::eval::leaf;
 use crate::eval::map;
 use crate::eval::meter::{Lap, Meters};
-use crate::eval::notes::Notes;
-use crate::eval::scalar::Scalar;
 use crate::eval::skip;
 use crate::output::MatrixSeries;
 use crate::plan::Plan;
 use crate::plan::node::{Aggregation, Distinct, Leaf, LeafKind, Map, NodeId, Op};
-use crate::plan::steps::Steps;
 use crate::syntax::ast::Boundary;
-use budget::{Budget, LimitError, Reservation};
+use crate::value::column::{Column, Row, drop_stale};
+use crate::value::notes::Notes;
+use crate::value::scalar::Scalar;
+use crate::value::steps::Steps;
 
 /// What is done to each series.
 #[derive(Debug)]

@@ -9,13 +9,13 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
+use budget::Reservation;
 use series::SelectedSeries;
 
-use crate::QueryError;
+use crate::error::QueryError;
 use crate::eval::meter::Meters;
 use crate::eval::pipeline::{self, Outcome, Pipeline, Scratch};
 use crate::plan::Plan;
-use budget::Reservation;
 
 /// Series in a batch.
 pub(crate) const BATCH: usize = 128;

@@ -1,10 +1,11 @@
 //! How soon a query ends that nobody waits for any more, told by the work that it still does and not by a clock: between
 //! two looks at the flag, no operator does more than a series takes.
 
+use std::time::Duration;
+
 use budget::Interrupt;
 use model::{Labels, Sample, Timestamp};
 use series::{AggrChunk, SelectedSeries};
-use std::time::Duration;
 use tsdb::XorEncoder;
 
 use crate::eval::parts::PART;

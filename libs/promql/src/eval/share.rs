@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread::Builder;
 
-use crate::QueryError;
+use crate::error::QueryError;
 use crate::eval::operator::Context;
 
 /// Values that are worth a thread.
@@ -64,8 +64,8 @@ mod tests {
     use super::*;
     use crate::QUERIES;
     use crate::eval::map::Scratch;
-    use crate::eval::notes::Notes;
-    use crate::plan::steps::Steps;
+    use crate::value::notes::Notes;
+    use crate::value::steps::Steps;
     use budget::{Budget, BudgetLimits, Interrupt, TotalBudget};
 
     #[test]

@@ -1,11 +1,11 @@
 //! Operators that make one series of a vector: `scalar` and `absent`.
 
+use budget::Reservation;
 use model::Labels;
 
-use crate::QueryError;
-use crate::eval::column::{Column, Row, is_absent};
+use crate::error::QueryError;
 use crate::eval::operator::{Context, Operator};
-use budget::Reservation;
+use crate::value::column::{Column, Row, is_absent};
 
 /// `scalar(v)`: the value of the only float, or NaN.
 #[derive(Debug)]

@@ -6,8 +6,8 @@
 use series::{AggrChunk, SelectedSeries};
 
 use crate::plan::node::{Leaf, LeafKind};
-use crate::plan::steps::{Steps, Window};
 use crate::syntax::ast::Boundary;
+use crate::value::steps::{Steps, Window};
 
 /// Whether the windows of a leaf may leave gaps between them in which samples do not matter at all.
 pub(crate) fn has_gaps(leaf: &Leaf, steps: &Steps) -> bool {

@@ -2,26 +2,27 @@
 
 use std::sync::Arc;
 
-use crate::QueryError;
+use budget::Reservation;
+
+use crate::error::QueryError;
 use crate::eval::aggregate::collect::{CountValuesOperator, QuantileOperator};
 use crate::eval::aggregate::fold::{self, FoldOperator};
 use crate::eval::aggregate::pick::PickOperator;
 use crate::eval::binary::join::JoinOperator;
 use crate::eval::binary::set::SetOperator;
 use crate::eval::buckets::BucketOperator;
-use crate::eval::column::Row;
 use crate::eval::distinct::DistinctOperator;
 use crate::eval::info::InfoOperator;
 use crate::eval::merge::MergeOperator;
 use crate::eval::meter::Meters;
 use crate::eval::operator::{Context, MapOperator, Operator};
-use crate::eval::scalar::{Scalar, Scalars};
 use crate::eval::single::{AbsentOperator, ScalarOperator};
 use crate::eval::sort::SortOperator;
 use crate::plan::Plan;
 use crate::plan::node::{NodeId, Op};
 use crate::syntax::ast::AggregateOp;
-use budget::Reservation;
+use crate::value::column::Row;
+use crate::value::scalar::{Scalar, Scalars};
 
 /// An operator at work.
 #[derive(Debug)]

@@ -4,14 +4,15 @@
 
 use std::cmp::Ordering;
 
-use crate::QueryError;
-use crate::eval::column::Row;
-use crate::eval::notes::Note;
+use budget::Reservation;
+
+use crate::error::QueryError;
 use crate::eval::operator::{Context, Kept, Operator};
 use crate::functions::natural;
 use crate::syntax::ast::Span;
 use crate::syntax::functions::FunctionId;
-use budget::Reservation;
+use crate::value::column::Row;
+use crate::value::notes::Note;
 
 /// Orders series.
 #[derive(Debug)]

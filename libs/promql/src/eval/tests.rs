@@ -7,7 +7,7 @@ use model::{Labels, Sample, TimeRange, Timestamp};
 use series::{AggrChunk, SelectedSeries};
 use tsdb::{Chunk, Encoding, XorEncoder};
 
-use crate::query::SelectId;
+use crate::select::SelectId;
 use crate::{
     EngineOptions, Evaluation, ParseOptions, QUERIES, Query, QueryError, QueryOutput, QueryParams,
     QueryValue, SampleValue,

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use model::{Combined, CounterResetHint, FloatHistogram, IncompatibleSchemas, Keep};
 
-use crate::eval::column::{Cell, Histogram};
-use crate::eval::notes::{HistogramOperation, Note, Notes};
 use crate::syntax::ast::{BinaryOp, Span};
+use crate::value::column::{Cell, Histogram};
+use crate::value::notes::{HistogramOperation, Note, Notes};
 
 /// What an operator makes of two floats: the value, and whether a comparison lets it pass.
 #[inline(always)]

@@ -1,10 +1,10 @@
 //! `label_replace` and `label_join`.
 
+use budget::Budget;
 use model::{LabelsBuilder, METRIC_NAME, Regex};
 
-use crate::QueryError;
-use crate::eval::column::Row;
-use budget::Budget;
+use crate::error::QueryError;
+use crate::value::column::Row;
 
 /// `label_replace(v, destination, replacement, source, expression)`.
 #[derive(Debug)]
@@ -131,7 +131,7 @@ pub(crate) fn include(builder: &mut LabelsBuilder, from: &model::Labels, include
 mod tests {
     use super::*;
     use crate::QUERIES;
-    use crate::eval::column::Column;
+    use crate::value::column::Column;
     use budget::{BudgetLimits, Interrupt, TotalBudget};
     use model::Labels;
 

@@ -19,18 +19,36 @@ mod xrate;
 
 use std::sync::Arc;
 
-pub(crate) use extended::extend;
+use budget::{Budget, Reservation};
 use model::{FloatHistogram, Labels};
 
-use crate::QueryError;
-use crate::eval::column::{Column, Points};
-use crate::eval::notes::{Note, Notes};
-use crate::eval::scalar::Scalar;
-use crate::plan::node::RangeCall;
-use crate::plan::steps::{Steps, Window};
+use crate::error::QueryError;
 use crate::syntax::ast::{Boundary, Span};
 use crate::syntax::functions::FunctionId;
-use budget::Reservation;
+use crate::value::column::{Column, Points};
+use crate::value::notes::{Note, Notes};
+use crate::value::scalar::Scalar;
+use crate::value::steps::{Steps, Window};
+pub(crate) use extended::extend;
+
+/// A call of a function over a range, as a query has it.
+#[derive(Clone, Debug)]
+pub(crate) struct RangeCall {
+    /// Which function.
+    pub(crate) function: FunctionId,
+    /// Where its first argument stands.
+    pub(crate) span: Span,
+    /// Checked while windows are evaluated, and where their histograms reserve memory: a single series can take long, and
+    /// much memory.
+    pub(crate) budget: Budget,
+}
+
+impl RangeCall {
+    /// Whether the result is still the metric of its argument.
+    pub(crate) fn keeps_name(&self) -> bool {
+        matches!(self.function, FunctionId::LastOverTime | FunctionId::FirstOverTime)
+    }
+}
 
 /// A function, its arguments and the windows it looks at.
 #[derive(Debug)]

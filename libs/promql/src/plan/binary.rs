@@ -1,14 +1,14 @@
 //! Binary operators, whole chains of them at a time.
 
-use crate::QueryError;
+use crate::error::QueryError;
 use crate::functions::arithmetic::changes_metric;
 use crate::plan::build::Builder;
 use crate::plan::node::{Join, Map, Names, NodeId, Op};
 use crate::plan::select::Surroundings;
-use crate::plan::steps::Steps;
 use crate::syntax::ast::{BinaryExpr, BinaryOp, Cardinality, Expr};
 use crate::syntax::functions::ValueType;
 use crate::text::go_quoted;
+use crate::value::steps::Steps;
 
 /// An operator whose left operand is not built yet.
 struct Open<'e> {

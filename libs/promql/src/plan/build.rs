@@ -2,17 +2,20 @@
 
 use std::sync::Arc;
 
+use budget::{Budget, LimitError, Reservation};
 use model::Matcher;
 use series::Dedup;
 
-use crate::plan::Answer;
+use crate::error::QueryError;
+use crate::functions::range::RangeCall;
+use crate::options::{EngineOptions, QueryParams};
 use crate::plan::fold::Constants;
 use crate::plan::invariant::Invariants;
-use crate::plan::node::{Aggregation, Grouping, Leaf, LeafKind, Map, Names, Node, NodeId, Op, RangeCall};
+use crate::plan::node::{Aggregation, Grouping, Leaf, LeafKind, Map, Names, Node, NodeId, Op, PlanRoot};
 use crate::plan::select::{Selects, Sharing, Surroundings};
-use crate::plan::steps::{Steps, Window};
 use crate::plan::traits::Traits;
-use crate::query::Select;
+use crate::select::Select;
+use crate::syntax::ParseError;
 use crate::syntax::ast::{
     AggregateExpr, AggregateOp, At, Boundary, Expr, Length, MatrixSelector, Span, SubqueryExpr, UnaryOp,
     VectorSelector,
@@ -20,8 +23,7 @@ use crate::syntax::ast::{
 use crate::syntax::functions::FunctionId;
 use crate::syntax::{DurationContext, MAX_REGEX_BYTES, too_large_regexes};
 use crate::text::go_quoted;
-use crate::{EngineOptions, ParseError, QueryError, QueryParams};
-use budget::{Budget, LimitError, Reservation};
+use crate::value::steps::{Steps, Window};
 
 /// Operators under construction.
 pub(super) struct Builder<'q> {
@@ -66,7 +68,7 @@ pub(super) fn check_steps(
 /// What a builder has built.
 pub(super) struct Built {
     pub(super) nodes: Vec<Node>,
-    pub(super) answer: Answer,
+    pub(super) answer: PlanRoot,
     pub(super) selects: Vec<Select>,
     pub(super) leaves: Vec<Vec<NodeId>>,
     /// The memory of all regular expressions.
@@ -142,13 +144,13 @@ impl<'q> Builder<'q> {
         self.constants = Constants::of(expr, &|what| self.query_number(what));
         let around = Surroundings { step: self.step, ..Surroundings::default() };
         let answer = match expr.without_parens() {
-            Expr::String(text) => Answer::String(text.value.clone()),
-            Expr::Matrix(matrix) => Answer::Series(self.raw(matrix, &around)?),
+            Expr::String(text) => PlanRoot::String(text.value.clone()),
+            Expr::Matrix(matrix) => PlanRoot::Series(self.raw(matrix, &around)?),
             Expr::Subquery(subquery) => {
                 let window = self.subquery_window(subquery)?;
-                Answer::Series(self.subquery(subquery, &window, self.steps, &around)?)
+                PlanRoot::Series(self.subquery(subquery, &window, self.steps, &around)?)
             }
-            _ => Answer::Series(self.build(expr, self.steps, &around)?),
+            _ => PlanRoot::Series(self.build(expr, self.steps, &around)?),
         };
         let selects = self.selects.list;
         let matchers = selects.iter().flat_map(|select| &select.matchers);

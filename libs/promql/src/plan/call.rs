@@ -5,17 +5,16 @@ use std::sync::Arc;
 
 use model::{LabelsBuilder, METRIC_NAME, MatchOp, Matcher};
 
-use crate::QueryError;
+use crate::error::QueryError;
 use crate::functions::label::{LabelJoin, LabelReplace};
+use crate::functions::range::RangeCall;
 use crate::plan::build::Builder;
-use crate::plan::node::{
-    BucketCall, Distinct, InfoCall, LeafKind, Map, Names, NodeId, Op, RangeCall, SortOrder,
-};
+use crate::plan::node::{BucketCall, Distinct, InfoCall, LeafKind, Map, Names, NodeId, Op, SortOrder};
 use crate::plan::select::Surroundings;
-use crate::plan::steps::Steps;
 use crate::syntax::ast::{At, Boundary, Call, Expr, Length, Span, StringLiteral, VectorSelector};
 use crate::syntax::functions::FunctionId;
 use crate::syntax::functions::ValueType;
+use crate::value::steps::Steps;
 
 impl Builder<'_> {
     /// The operators of a function call.

@@ -4,7 +4,7 @@
 //! either at once, which is the rule in Prometheus, or at the end of the query, which is what its feature
 //! `promql-delayed-name-removal` does. At once, two series that only their names told apart are an error where it happens.
 
-use crate::QueryError;
+use crate::error::QueryError;
 use crate::functions::label::is_reserved;
 use crate::plan::build::Builder;
 use crate::plan::node::{Distinct, Names, NodeId, Op};

@@ -6,14 +6,23 @@ use model::Labels;
 use series::DecodeOptions;
 
 use crate::functions::label::{LabelJoin, LabelReplace};
-use crate::plan::steps::{Steps, Window};
-use crate::query::SelectId;
+use crate::functions::range::RangeCall;
+use crate::select::SelectId;
 use crate::syntax::ast::{AggregateOp, BinaryOp, Span, VectorMatching};
 use crate::syntax::functions::FunctionId;
-use budget::Budget;
+use crate::value::steps::{Steps, Window};
 
 /// Names an operator of a plan.
 pub(crate) type NodeId = usize;
+
+/// What the value of a query is made of.
+#[derive(Debug)]
+pub(crate) enum PlanRoot {
+    /// A string literal.
+    String(String),
+    /// The series of this operator.
+    Series(NodeId),
+}
 
 /// An operator, what feeds it and whom it feeds.
 #[derive(Debug)]
@@ -105,25 +114,6 @@ pub(crate) enum LeafKind {
     Range(RangeCall),
     /// The samples themselves; only as the root of an instant query.
     Raw,
-}
-
-/// A function over a range.
-#[derive(Clone, Debug)]
-pub(crate) struct RangeCall {
-    /// Which function.
-    pub(crate) function: FunctionId,
-    /// Where its first argument stands.
-    pub(crate) span: Span,
-    /// Looked at while windows are evaluated, and what their histograms are held by: one series can take long, and much,
-    /// by itself.
-    pub(crate) budget: Budget,
-}
-
-impl RangeCall {
-    /// Whether the result is still the metric of its argument.
-    pub(crate) fn keeps_name(&self) -> bool {
-        matches!(self.function, FunctionId::LastOverTime | FunctionId::FirstOverTime)
-    }
 }
 
 /// A change to each series by itself.

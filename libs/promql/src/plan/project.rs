@@ -6,11 +6,10 @@
 
 use model::METRIC_NAME;
 
-use crate::needed::NeededLabels;
-use crate::plan::Plan;
+use crate::needed_labels::NeededLabels;
 use crate::plan::node::{Grouping, Leaf, LeafKind, Map, Node, NodeId, Op};
 use crate::plan::select;
-use crate::query::Select;
+use crate::select::Select;
 use crate::syntax::ast::{AggregateOp, BinaryOp, Boundary, Cardinality, VectorMatching};
 use crate::syntax::functions::FunctionId;
 
@@ -113,7 +112,7 @@ fn tells_names(leaf: &Leaf) -> bool {
 
 /// Whether the series of an operator are some of those of one selector for one metric, with the labels that they have
 /// there: then they differ in other labels than the name.
-fn has_one_metric(nodes: &[Node], selects: &[Select], mut id: NodeId) -> bool {
+pub(super) fn has_one_metric(nodes: &[Node], selects: &[Select], mut id: NodeId) -> bool {
     loop {
         match &nodes[id].op {
             Op::Leaf(leaf) => return select::has_one_metric(&selects[leaf.select.index()].matchers),
@@ -128,13 +127,6 @@ fn has_one_metric(nodes: &[Node], selects: &[Select], mut id: NodeId) -> bool {
             },
             _ => return false,
         }
-    }
-}
-
-impl Plan {
-    /// As the function of that name, of an operator of the plan.
-    pub(crate) fn has_one_metric(&self, id: NodeId) -> bool {
-        has_one_metric(&self.nodes, self.selects(), id)
     }
 }
 

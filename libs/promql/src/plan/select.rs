@@ -7,10 +7,10 @@ use std::time::Duration;
 use model::{METRIC_NAME, MatchOp, Matcher, TimeRange, Timestamp};
 use series::{Aggregate, DecodeOptions, Dedup};
 
-use crate::NeededLabels;
+use crate::needed_labels::NeededLabels;
 use crate::plan::node::NodeId;
-use crate::plan::steps::{Steps, Window};
-use crate::query::{Select, SelectHints, SelectId};
+use crate::select::{Select, SelectHints, SelectId};
+use crate::value::steps::{Steps, Window};
 
 /// What stands around a selector, as far as stores are told.
 #[derive(Clone, Debug, Default)]

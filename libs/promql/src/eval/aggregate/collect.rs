@@ -4,19 +4,19 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use budget::Reservation;
 use model::Labels;
 
-use crate::QueryError;
+use crate::error::QueryError;
 use crate::eval::aggregate::grouping::Groups;
-use crate::eval::column::{ABSENT, Cell, Column, Row, is_absent};
-use crate::eval::notes::Note;
 use crate::eval::operator::{Context, Ended, Operator};
-use crate::eval::scalar::{Scalar, Scalars};
 use crate::eval::share::share;
 use crate::functions::quantile::quantile;
 use crate::plan::node::{Aggregation, Grouping};
 use crate::text::{go_f, histogram_text};
-use budget::Reservation;
+use crate::value::column::{ABSENT, Cell, Column, Row, is_absent};
+use crate::value::notes::Note;
+use crate::value::scalar::{Scalar, Scalars};
 
 /// `quantile`.
 #[derive(Debug)]

@@ -6,18 +6,18 @@
 
 use std::sync::Arc;
 
+use budget::Reservation;
 use model::{CounterResetHint, FloatHistogram, Labels};
 
-use crate::QueryError;
+use crate::error::QueryError;
 use crate::eval::aggregate::grouping::Groups;
-use crate::eval::column::{ABSENT, Column, Row, is_absent};
-use crate::eval::notes::{HistogramOperation, Note, Notes};
 use crate::eval::operator::{Context, Operator};
 use crate::functions::arithmetic::HistogramMean;
 use crate::functions::kahan::{KahanSum, Mean, Spread};
 use crate::plan::node::Aggregation;
 use crate::syntax::ast::AggregateOp;
-use budget::Reservation;
+use crate::value::column::{ABSENT, Column, Row, is_absent};
+use crate::value::notes::{HistogramOperation, Note, Notes};
 
 /// Whether this module evaluates an aggregation.
 pub(crate) fn folds(op: AggregateOp) -> bool {

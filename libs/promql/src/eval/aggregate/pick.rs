@@ -6,19 +6,19 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use budget::Reservation;
 use model::Labels;
 
-use crate::QueryError;
+use crate::error::QueryError;
 use crate::eval::aggregate::sieve::{Bars, Sieve};
-use crate::eval::column::{ABSENT, Cell, Column, Histogram, Row, is_absent};
-use crate::eval::notes::Note;
 use crate::eval::operator::{Context, Ended, Kept, Operator};
-use crate::eval::scalar::{Scalar, Scalars};
 use crate::functions::quantile::nan_first;
 use crate::plan::node::Aggregation;
 use crate::syntax::ast::AggregateOp;
 use crate::text::go_g;
-use budget::Reservation;
+use crate::value::column::{ABSENT, Cell, Column, Histogram, Row, is_absent};
+use crate::value::notes::Note;
+use crate::value::scalar::{Scalar, Scalars};
 
 /// A value that was chosen.
 #[derive(Clone, Debug)]

@@ -3,9 +3,9 @@
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::eval::aggregate::grouping::Groups;
-use crate::eval::column::{ABSENT, Row, is_absent};
 use crate::plan::node::Grouping;
 use crate::syntax::ast::AggregateOp;
+use crate::value::column::{ABSENT, Row, is_absent};
 
 /// What a value has to beat to be chosen. The aggregation moves the bars as it chooses; workers look at them.
 ///

@@ -11,19 +11,19 @@
 
 use std::collections::BTreeMap;
 
+use budget::Reservation;
 use model::Labels;
 
-use crate::QueryError;
+use crate::error::QueryError;
 use crate::eval::aggregate::grouping::Groups;
 use crate::eval::binary::naming::Naming;
 use crate::eval::binary::results::{Made, Partners, Problem, Results};
 use crate::eval::binary::rule::Rule;
 use crate::eval::binary::{Bits, bit_bytes};
-use crate::eval::column::{Column, Row};
 use crate::eval::operator::{Context, Ended, Kept, Operator};
 use crate::plan::node::Join;
 use crate::syntax::ast::Cardinality;
-use budget::Reservation;
+use crate::value::column::{Column, Row};
 
 /// What is known about the series of one signature.
 #[derive(Debug, Default)]

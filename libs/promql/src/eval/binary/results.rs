@@ -4,17 +4,17 @@ use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::ops::Range;
 
+use budget::Reservation;
 use model::Labels;
 use xxhash_rust::xxh64::Xxh64;
 
-use crate::QueryError;
-use crate::eval::binary::Bits;
+use crate::error::QueryError;
 use crate::eval::binary::naming::Naming;
 use crate::eval::binary::rule::Rule;
-use crate::eval::column::{Column, Row, is_absent};
-use crate::eval::notes::Notes;
+use crate::eval::binary::{Bits, bit_bytes};
 use crate::syntax::ast::Cardinality;
-use budget::Reservation;
+use crate::value::column::{Column, Row, is_absent};
+use crate::value::notes::Notes;
 
 /// Stands for a partner that is not there, where a value stands in for it.
 const NOBODY: u32 = u32::MAX;
@@ -119,7 +119,7 @@ impl Made {
         match self.steps.remove(&key) {
             Some(bits) => Ok(bits),
             None => {
-                self.hold.add((2 * size_of::<(usize, u64, Bits)>() + super::bit_bytes(steps)) as u64)?;
+                self.hold.add((2 * size_of::<(usize, u64, Bits)>() + bit_bytes(steps)) as u64)?;
                 Ok(Bits::default())
             }
         }

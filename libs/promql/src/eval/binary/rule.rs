@@ -1,9 +1,9 @@
 //! What arithmetic and comparing operators make of two values.
 
-use crate::eval::column::{Cell, Column};
-use crate::eval::notes::Notes;
 use crate::functions::arithmetic::{self, Outcome};
 use crate::syntax::ast::{BinaryOp, Span};
+use crate::value::column::{Cell, Column};
+use crate::value::notes::Notes;
 
 /// What an operator needs to know about itself to combine two values.
 #[derive(Clone, Copy, Debug)]

@@ -3,14 +3,15 @@
 //! Only at which steps each signature has a value is kept of one side; the other streams past it. For `or`, that is the
 //! left side, whose series pass at once; series of the right side wait until all of the left are known.
 
-use crate::QueryError;
+use budget::Reservation;
+
+use crate::error::QueryError;
 use crate::eval::aggregate::grouping::Groups;
 use crate::eval::binary::{Bits, signature};
-use crate::eval::column::Row;
 use crate::eval::operator::{Context, Kept, Operator};
 use crate::plan::node::Grouping;
 use crate::syntax::ast::{BinaryOp, VectorMatching};
-use budget::Reservation;
+use crate::value::column::Row;
 
 /// A set operator.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::promqltest::Storage;
-use crate::query::Select;
+use crate::select::Select;
 
 fn storage(lines: &[&str]) -> Storage {
     let mut storage = Storage::new();

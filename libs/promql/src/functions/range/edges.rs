@@ -2,10 +2,10 @@
 //!
 //! Behaviour: `funcChanges`, `funcResets` and `pickFirstSampleIndices` in Prometheus 3.14's `promql/functions.go`.
 
-use crate::eval::column::{Histogram, Points};
 use crate::functions::range::View;
 use crate::functions::range::starts::Reading;
 use crate::syntax::ast::Boundary;
+use crate::value::column::{Histogram, Points};
 
 #[derive(Clone, Copy)]
 enum Value<'a> {

@@ -4,12 +4,12 @@
 
 use model::{CounterResetHint, FloatHistogram};
 
-use crate::eval::column::Histogram;
-use crate::eval::notes::{HistogramOperation, Note};
 use crate::functions::range::extended::bounds;
 use crate::functions::range::histogram::reconcile;
 use crate::functions::range::{Notebook, View};
 use crate::syntax::ast::Boundary;
+use crate::value::column::Histogram;
+use crate::value::notes::{HistogramOperation, Note};
 
 type Point = (i64, Histogram);
 

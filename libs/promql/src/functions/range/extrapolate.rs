@@ -2,9 +2,9 @@
 //!
 //! Behaviour: `extrapolatedRate` in Prometheus 3.14's `promql/functions.go`.
 
-use crate::eval::notes::Note;
 use crate::functions::range::starts::{self, Reading};
 use crate::functions::range::{Notebook, View};
+use crate::value::notes::Note;
 
 /// The change over a window, extrapolated to its boundaries.
 #[derive(Clone, Copy, Debug)]

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use model::{CounterResetHint, FloatHistogram};
 
-use crate::eval::notes::{HistogramOperation, Note};
 use crate::functions::arithmetic::HistogramMean;
 use crate::functions::range::extrapolate::Change;
 use crate::functions::range::starts::{self, Reading};
 use crate::functions::range::{Notebook, View};
+use crate::value::notes::{HistogramOperation, Note};
 
 fn is_gauge(histogram: &FloatHistogram) -> bool {
     histogram.counter_reset_hint == CounterResetHint::Gauge

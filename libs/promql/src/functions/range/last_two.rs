@@ -4,10 +4,10 @@
 
 use model::CounterResetHint;
 
-use crate::eval::column::Histogram;
-use crate::eval::notes::{HistogramOperation, Note};
 use crate::functions::range::starts::Reading;
 use crate::functions::range::{Notebook, Value, View};
+use crate::value::column::Histogram;
+use crate::value::notes::{HistogramOperation, Note};
 
 enum Last<'a> {
     Float(Reading, f64),

@@ -2,11 +2,11 @@
 //!
 //! Behaviour: the functions of that name in Prometheus 3.14's `promql/functions.go`.
 
-use crate::eval::notes::Note;
 use crate::functions::kahan::{KahanSum, Mean};
 use crate::functions::quantile::quantile as quantile_of;
 use crate::functions::range::{Notebook, Value, View};
 use crate::syntax::functions::FunctionId;
+use crate::value::notes::Note;
 
 /// The value of the function `id` for a window.
 pub(super) fn evaluate(id: FunctionId, view: &View<'_>, notes: &mut Notebook<'_>) -> Value {

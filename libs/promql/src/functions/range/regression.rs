@@ -2,7 +2,7 @@
 //!
 //! Behaviour: `linearRegression` and its callers in Prometheus 3.14's `promql/functions.go`.
 
-use crate::QueryError;
+use crate::error::QueryError;
 use crate::functions::kahan::KahanSum;
 use crate::functions::range::{Notebook, View};
 use crate::text::go_f6;

@@ -7,9 +7,9 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use crate::QueryError;
-use crate::eval::column::{Column, Points};
-use crate::eval::notes::Note;
+use budget::Reservation;
+
+use crate::error::QueryError;
 use crate::functions::kahan::KahanSum;
 use crate::functions::range::edges::changed;
 use crate::functions::range::extrapolate::Change;
@@ -17,7 +17,8 @@ use crate::functions::range::starts::{self, Reading};
 use crate::functions::range::{Cursor, Notebook, RangeFunction, over_time};
 use crate::syntax::ast::Boundary;
 use crate::syntax::functions::FunctionId;
-use budget::Reservation;
+use crate::value::column::{Column, Points};
+use crate::value::notes::Note;
 
 /// Windows of fewer samples, or resets, than this are cheaper to add up again than to put together.
 const LONG_WINDOW: usize = 32;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::QUERIES;
-use crate::eval::column::is_absent;
+use crate::value::column::is_absent;
 use budget::{Budget, BudgetLimits, Interrupt, TotalBudget};
 
 fn unlimited() -> Budget {

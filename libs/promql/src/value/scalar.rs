@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::QueryError;
-use crate::eval::column::{Column, Row};
-use crate::plan::steps::Steps;
 use budget::Reservation;
+
+use crate::error::QueryError;
+use crate::value::column::{Column, Row};
+use crate::value::steps::Steps;
 
 /// A number for each step.
 #[derive(Clone, Debug)]

@@ -1,19 +1,18 @@
 //! Plans as people read them, with what each operator did where that was measured.
 
 use std::fmt::{self, Display, Write as _};
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use model::{METRIC_NAME, MatchOp, Matcher};
 
-use crate::NeededLabels;
-use crate::eval::meter::Meters;
+use crate::needed_labels::NeededLabels;
+use crate::plan::Plan;
+use crate::plan::node::PlanRoot;
 use crate::plan::node::{Grouping, Leaf, LeafKind, Map, Node, NodeId, Op};
-use crate::plan::steps::Window;
-use crate::plan::{Answer, Plan};
-use crate::query::{Select, SelectId};
+use crate::select::{Select, SelectId};
 use crate::syntax::ast::{Boundary, Length};
 use crate::text::{go_date, go_f, go_quoted};
+use crate::value::steps::Window;
 
 /// Levels of operators that are shown: more than anybody reads, and few enough for whatever walks the tree.
 const MAX_LEVELS: usize = 100;
@@ -50,10 +49,10 @@ pub struct Measured {
 }
 
 impl PlanNode {
-    /// The operators of `plan`.
-    pub(crate) fn of(plan: &Plan, meters: Option<&Meters>) -> Self {
+    /// The operators of `plan`, with what each did where that was measured.
+    pub(crate) fn of(plan: &Plan, measured: Option<&[Measured]>) -> Self {
         match &plan.answer {
-            Answer::String(text) => Self {
+            PlanRoot::String(text) => Self {
                 name: go_quoted(text),
                 steps: plan.steps.count,
                 select: None,
@@ -61,20 +60,19 @@ impl PlanNode {
                 measured: None,
                 children: Vec::new(),
             },
-            Answer::Series(root) => Self::node(plan, meters, *root, MAX_LEVELS),
+            PlanRoot::Series(root) => Self::node(plan, measured, *root, MAX_LEVELS),
         }
     }
 
     /// The operator `id` with `levels` of what feeds it.
-    fn node(plan: &Plan, meters: Option<&Meters>, id: NodeId, levels: usize) -> Self {
+    fn node(plan: &Plan, all: Option<&[Measured]>, id: NodeId, levels: usize) -> Self {
         let node = &plan.nodes[id];
         if let Op::Distinct(_) = node.op {
             // Keeping series apart is part of what changed their labels.
-            let mut child = Self::node(plan, meters, node.inputs[0], levels);
-            if let (Some(measured), Some(meters)) = (&mut child.measured, meters) {
-                let meter = meters.of(id);
-                measured.peak_bytes += meter.memory().peak_bytes();
-                measured.time += meter.time();
+            let mut child = Self::node(plan, all, node.inputs[0], levels);
+            if let (Some(measured), Some(all)) = (&mut child.measured, all) {
+                measured.peak_bytes += all[id].peak_bytes;
+                measured.time += all[id].time;
             }
             return child;
         }
@@ -83,20 +81,11 @@ impl PlanNode {
                 let shown = node.inputs.iter().enumerate().filter(|(place, input)| {
                     *place < vectors(&node.op) || !matches!(plan.nodes[**input].op, Op::Number(_))
                 });
-                shown.map(|(_, input)| Self::node(plan, meters, *input, levels)).collect()
+                shown.map(|(_, input)| Self::node(plan, all, *input, levels)).collect()
             }
             None if node.inputs.is_empty() => Vec::new(),
             None => vec![Self::left_out(plan, id)],
         };
-        let measured = meters.filter(|meters| meters.is_on()).map(|meters| {
-            let meter = meters.of(id);
-            Measured {
-                series: meter.series.load(Ordering::Relaxed),
-                samples: meter.samples.load(Ordering::Relaxed),
-                peak_bytes: meter.memory().peak_bytes(),
-                time: meter.time(),
-            }
-        });
         let select = match &node.op {
             Op::Leaf(leaf) => Some(leaf.select),
             _ => None,
@@ -107,7 +96,7 @@ impl PlanNode {
             steps: node.steps.count,
             select,
             labels: labels.filter(|labels| !labels.is_all()),
-            measured,
+            measured: all.map(|all| all[id]),
             children,
         }
     }

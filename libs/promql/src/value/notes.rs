@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt::{self, Write as _};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use crate::output::Annotations;
 use crate::syntax::ast::Span;
 use crate::text::{go_date, go_g, go_g2, go_quoted};
+use crate::value::annotations::Annotations;
 
 /// Which computation on histograms a note is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
