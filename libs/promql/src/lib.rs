@@ -1,6 +1,10 @@
 //! PromQL: the language, the plan and the evaluation.
 //!
-//! No I/O, no clock, no async: the engine is a machine that is offered series and gives answers.
+//! No I/O, no clock, no async code: the engine is a machine. A driver offers it series and takes the answer.
+//!
+//! Reading order, from what callers see downwards: [`Query`], [`Evaluation`] and [`QueryOutput`]; then `plan` and `eval`, which a
+//! query connects; then `functions`, `value` and [`syntax`], which know nothing of them. A module imports only those below it.
+//! [`promqltest`] runs test scripts on top of all.
 
 mod calendar;
 mod error;
