@@ -4,7 +4,7 @@ use model::Labels;
 use promapi::{ChunkEncoding, ReadChunk, ReadData, ReadSeries, ReadStream};
 use series::{AggrChunk, Series, SeriesSorter};
 use storeapi::{SeriesRequest, Shard, StoreError};
-use tsdb::{AppendError, Chunk, Encoding, XorEncoder};
+use tsdb::{Chunk, Encoding};
 
 use crate::metrics::Metrics;
 use crate::order::Reorder;
@@ -16,8 +16,6 @@ const SORTED_BYTES: usize = 1 << 30;
 const FRAME_BYTES: usize = 256 << 10;
 /// Series after which a frame is passed on.
 const FRAME_SERIES: usize = 128;
-/// Samples in a chunk that is made here; Prometheus' own number.
-const SAMPLES_A_CHUNK: usize = 120;
 
 /// Attaches external labels, which win, and removes replica labels.
 pub(crate) struct Attach {
@@ -156,7 +154,7 @@ impl Reading {
                 if let Order::Streamed(_) = self.order {
                     self.order = Order::Held(SeriesSorter::new(SORTED_BYTES));
                 }
-                encode(&samples)
+                AggrChunk::from_floats(&samples)
                     .map_err(|e| StoreError::internal(format!("{}: series {labels}: {e}", self.url)))?
             }
         };
@@ -218,19 +216,6 @@ fn chunk_of(chunk: ReadChunk) -> Result<Chunk, String> {
         }
     };
     Ok(Chunk { range: chunk.range, encoding, data: chunk.data })
-}
-
-/// Encodes the samples of a Prometheus too old to stream chunks.
-fn encode(samples: &[model::Sample]) -> Result<Vec<AggrChunk>, AppendError> {
-    let mut chunks = Vec::with_capacity(samples.len().div_ceil(SAMPLES_A_CHUNK));
-    for part in samples.chunks(SAMPLES_A_CHUNK) {
-        let mut encoder = XorEncoder::new();
-        for sample in part {
-            encoder.append(*sample)?;
-        }
-        chunks.extend(encoder.finish().map(AggrChunk::raw));
-    }
-    Ok(chunks)
 }
 
 #[cfg(test)]

@@ -16,7 +16,6 @@ mod error;
 mod folder;
 mod output;
 mod progress;
-mod samples;
 mod text;
 
 use std::process::ExitCode;

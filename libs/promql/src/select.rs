@@ -54,7 +54,7 @@ pub struct SelectHints {
 }
 
 impl SelectHints {
-    /// Which aggregate of downsampled data the samples are to be, as Thanos chooses it.
+    /// Which aggregate of downsampled data to read, as Thanos chooses it. [`Aggregate::Raw`] reads the mean of each window.
     pub fn aggregate(&self) -> Aggregate {
         match self.func.as_str() {
             "increase" | "rate" | "irate" | "resets" | "xincrease" | "xrate" => Aggregate::Counter,
@@ -65,7 +65,7 @@ impl SelectHints {
             other if other.starts_with("max_") => Aggregate::Max,
             other if other.starts_with("count_") => Aggregate::Count,
             other if other.starts_with("sum_") => Aggregate::Sum,
-            _ => Aggregate::Average,
+            _ => Aggregate::Raw,
         }
     }
 }

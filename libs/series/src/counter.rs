@@ -7,8 +7,9 @@
 //! they would tell is applied.
 
 use model::TimeRange;
+use tsdb::Aggregate;
 
-use crate::decode::{DecodeProblem, append_plain};
+use crate::error::DecodeProblem;
 use crate::{AggrChunk, Samples};
 
 /// Appends the running total of a counter over chunks that are sorted by time: counter aggregates, and raw chunks
@@ -25,8 +26,8 @@ pub(crate) fn decode<'a>(
     for chunk in lane {
         samples.clear();
         let part = chunk.raw.as_ref().or(chunk.counter.as_ref());
-        part.ok_or(DecodeProblem::MissingAggregate("counter"))
-            .and_then(|part| append_plain(part, false, &mut samples))
+        part.ok_or(DecodeProblem::MissingAggregate(Aggregate::Counter))
+            .and_then(|part| Ok(samples.append_chunk(part, false)?))
             .map_err(|problem| (chunk.range(), problem))?;
         for (&t, &value) in samples.timestamps.iter().zip(&samples.values) {
             total.add(t, value, out);

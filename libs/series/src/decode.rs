@@ -3,42 +3,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use model::{CounterResetHint, Labels, TimeRange};
-use tsdb::{Chunk, ChunkError};
+use model::{CounterResetHint, TimeRange};
+use tsdb::{Aggregate, Chunk};
 
+use crate::error::{DecodeError, DecodeProblem};
 use crate::selected::MAX_REPLICAS;
-use crate::{AggrChunk, Aggregate, DecodeOptions, Dedup, Samples, SelectedSeries, chain, counter, timeline};
-
-/// A series whose chunks cannot be read: names the series, the chunk and what is wrong.
-///
-/// The whole query ends with it: an answer without the chunk would be wrong and not look it.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("series {labels}: chunk from {} to {} ms: {problem}", range.min, range.max)]
-pub struct DecodeError {
-    /// The series.
-    pub labels: Labels,
-    /// The range that the chunk claims.
-    pub range: TimeRange,
-    /// What is wrong with it.
-    pub problem: DecodeProblem,
-}
-
-/// What is wrong with a chunk of a series.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum DecodeProblem {
-    /// The payload is damaged.
-    #[error(transparent)]
-    Chunk(#[from] ChunkError),
-    /// Timestamps go backwards or repeat.
-    #[error("its timestamps do not ascend")]
-    Unsorted,
-    /// The aggregate that the query reads is missing.
-    #[error("the store sent neither raw samples nor the aggregate {0}")]
-    MissingAggregate(&'static str),
-    /// Sums and counts of one chunk have different timestamps.
-    #[error("its sums and counts have different timestamps")]
-    Unaligned,
-}
+use crate::{AggrChunk, DecodeOptions, Dedup, Samples, SelectedSeries, chain, counter, timeline};
 
 /// Bounds on what a chunk is trusted to announce before it is read: a sample takes at least one bit.
 fn announced_samples(chunk: &Chunk) -> usize {
@@ -133,36 +103,17 @@ impl SelectedSeries {
 
 /// Appends what a query reads of a chunk: raw samples, else the aggregate.
 fn append(chunk: &AggrChunk, options: &DecodeOptions, out: &mut Samples) -> Result<(), DecodeProblem> {
+    let missing = DecodeProblem::MissingAggregate;
     if let Some(raw) = &chunk.raw {
-        return append_plain(raw, options.starts, out);
+        return Ok(out.append_chunk(raw, options.starts)?);
     }
-    let (part, name) = match options.aggregate {
-        Aggregate::Average => {
-            return match (&chunk.sum, &chunk.count) {
-                (Some(sum), Some(count)) => append_average(sum, count, out),
-                (None, _) => Err(DecodeProblem::MissingAggregate("sum")),
-                (_, None) => Err(DecodeProblem::MissingAggregate("count")),
-            };
-        }
-        Aggregate::Count => (&chunk.count, "count"),
-        Aggregate::Sum => (&chunk.sum, "sum"),
-        Aggregate::Min => (&chunk.min, "min"),
-        Aggregate::Max => (&chunk.max, "max"),
-        Aggregate::Counter => (&chunk.counter, "counter"),
-    };
-    append_plain(part.as_ref().ok_or(DecodeProblem::MissingAggregate(name))?, options.starts, out)
-}
-
-/// Appends the samples of one chunk as they are, with their start timestamps if those are wanted.
-pub(crate) fn append_plain(chunk: &Chunk, starts: bool, out: &mut Samples) -> Result<(), DecodeProblem> {
-    let Samples { timestamps, values, histograms, .. } = out;
-    match (chunk.encoding.holds_histograms(), starts) {
-        (false, true) => chunk.decode_floats_with_starts(timestamps, values, &mut out.starts)?,
-        (false, false) => chunk.decode_floats(timestamps, values)?,
-        (true, true) => chunk.decode_histograms_with_starts(histograms, &mut out.histogram_starts)?,
-        (true, false) => chunk.decode_histograms(histograms)?,
+    if options.aggregate == Aggregate::Raw {
+        let sum = chunk.sum.as_ref().ok_or(missing(Aggregate::Sum))?;
+        let count = chunk.count.as_ref().ok_or(missing(Aggregate::Count))?;
+        return append_average(sum, count, out);
     }
-    Ok(())
+    let part = chunk.part(options.aggregate).ok_or(missing(options.aggregate))?;
+    Ok(out.append_chunk(part, options.starts)?)
 }
 
 /// Appends sum divided by count of each window.
@@ -170,7 +121,7 @@ fn append_average(sum: &Chunk, count: &Chunk, out: &mut Samples) -> Result<(), D
     let (mut times, mut counts) = (Vec::new(), Vec::new());
     count.decode_floats(&mut times, &mut counts)?;
     let (floats, histograms) = (out.timestamps.len(), out.histograms.len());
-    append_plain(sum, false, out)?;
+    out.append_chunk(sum, false)?;
     let windows = out.timestamps[floats..].iter().chain(out.histograms[histograms..].iter().map(|(t, _)| t));
     if !windows.eq(&times) {
         return Err(DecodeProblem::Unaligned);

@@ -12,20 +12,27 @@ mod chain;
 mod counter;
 mod decode;
 mod dedup;
+mod error;
 mod group;
+mod join;
 mod merge;
 mod penalty;
 mod samples;
 mod selected;
 mod sorter;
+mod stored;
 #[cfg(test)]
 mod testing;
 mod timeline;
 mod types;
 
-pub use decode::{DecodeError, DecodeProblem};
+pub use error::{DecodeError, DecodeProblem};
+pub use join::{JoinError, JoinedChunks, join_chunks};
 pub use merge::{Contribution, Merge, MergeError, MergedSeries, Step};
 pub use samples::Samples;
-pub use selected::{Aggregate, DecodeOptions, Dedup, SelectedSeries};
+pub use selected::{DecodeOptions, Dedup, SelectedSeries};
 pub use sorter::{SeriesSorter, SorterFull};
+pub use stored::{SampleValue, StoredSample, decode_chunk, encode_chunks};
+/// Which aggregate a query reads or a store sends: part of [`AggrChunk`] and [`DecodeOptions`].
+pub use tsdb::Aggregate;
 pub use types::{AggrChunk, Series};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use model::FloatHistogram;
+use tsdb::{Chunk, ChunkError};
 
 /// The samples of one series in time order, as parallel lists; reused from one series to the next.
 ///
@@ -57,6 +58,17 @@ impl Samples {
     #[inline]
     pub(crate) fn float_start(&self, index: usize) -> i64 {
         self.starts.get(index).copied().unwrap_or(0)
+    }
+
+    /// Appends the samples of one chunk as they are, with their start timestamps if `starts` are wanted.
+    pub(crate) fn append_chunk(&mut self, chunk: &Chunk, starts: bool) -> Result<(), ChunkError> {
+        let Self { timestamps, values, histograms, .. } = self;
+        match (chunk.encoding.holds_histograms(), starts) {
+            (false, true) => chunk.decode_floats_with_starts(timestamps, values, &mut self.starts),
+            (false, false) => chunk.decode_floats(timestamps, values),
+            (true, true) => chunk.decode_histograms_with_starts(histograms, &mut self.histogram_starts),
+            (true, false) => chunk.decode_histograms(histograms),
+        }
     }
 
     /// Number of samples of both kinds.

@@ -1,7 +1,7 @@
 //! What a selector sees of one series, and how it is to be decoded.
 
 use model::{Labels, TimeRange};
-use tsdb::Chunk;
+use tsdb::{Aggregate, Chunk};
 
 use crate::AggrChunk;
 
@@ -37,24 +37,6 @@ pub enum Dedup {
     Chain,
 }
 
-/// Which aggregate of downsampled chunks a query reads. Raw chunks are read as they are, whatever is asked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Aggregate {
-    /// Sum divided by count: the mean of each window. What every function without an aggregate of its own gets.
-    #[default]
-    Average,
-    /// Number of raw samples in each window (`count`, `count_over_time`).
-    Count,
-    /// Sum of the raw samples in each window (`sum_over_time`).
-    Sum,
-    /// Least raw sample in each window (`min`, `min_over_time`).
-    Min,
-    /// Greatest raw sample in each window (`max`, `max_over_time`).
-    Max,
-    /// The counter with resets applied (`rate`, `increase`, `irate`, `resets`).
-    Counter,
-}
-
 /// How to decode a [`SelectedSeries`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecodeOptions {
@@ -65,7 +47,8 @@ pub struct DecodeOptions {
     /// Whether the samples feed `rate`, `increase`, `irate` or `resets`: a change of replica must then not look like
     /// a counter reset. Resets that a replica saw itself stay in raw samples.
     pub counter: bool,
-    /// Which aggregate of downsampled chunks to read.
+    /// Which aggregate of downsampled chunks to read; raw chunks are read as they are. [`Aggregate::Raw`], which they do not
+    /// have, means the average of each window: sum divided by count.
     pub aggregate: Aggregate,
     /// Whether to give out start timestamps where chunks have them.
     pub starts: bool,

@@ -1,9 +1,9 @@
 //! What the tests of this crate share: repeatable random numbers, chunks, and short ways to decode.
 
 use model::{Labels, Sample, TimeRange, Timestamp};
-use tsdb::{Chunk, XorEncoder};
+use tsdb::{Aggregate, Chunk, XorEncoder};
 
-use crate::{AggrChunk, Aggregate, DecodeError, DecodeOptions, Dedup, Samples, SelectedSeries};
+use crate::{AggrChunk, DecodeError, DecodeOptions, Dedup, Samples, SelectedSeries};
 
 /// A xorshift generator: the same numbers for the same seed on every machine.
 pub(crate) struct Random(u64);
@@ -71,7 +71,7 @@ pub(crate) const OPTIONS: DecodeOptions = DecodeOptions {
     range: TimeRange::ALL,
     dedup: Dedup::Penalty,
     counter: false,
-    aggregate: Aggregate::Average,
+    aggregate: Aggregate::Raw,
     starts: true,
 };
 

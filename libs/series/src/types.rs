@@ -1,7 +1,7 @@
 //! A series with its chunks, as stores send it.
 
-use model::{Labels, TimeRange};
-use tsdb::Chunk;
+use model::{Labels, Sample, TimeRange, Timestamp};
+use tsdb::{Aggregate, AppendError, Chunk, ChunkBuilder, ChunkError, Encoding};
 
 /// One stretch of a series: raw samples, or the aggregates of a downsampled block.
 ///
@@ -26,6 +26,51 @@ impl AggrChunk {
     /// A stretch of raw samples.
     pub fn raw(chunk: Chunk) -> Self {
         Self { raw: Some(chunk), ..Self::default() }
+    }
+
+    /// Chunks of floats, encoded as XOR and cut where Prometheus cuts.
+    ///
+    /// # Errors
+    /// When the samples do not ascend in time.
+    pub fn from_floats(samples: &[Sample]) -> Result<Vec<Self>, AppendError> {
+        let mut builder = ChunkBuilder::new();
+        samples
+            .iter()
+            .try_for_each(|sample| builder.append_float(Encoding::Xor, *sample, Timestamp::EPOCH))?;
+        Ok(builder.finish()?.into_iter().map(Self::raw).collect())
+    }
+
+    /// A chunk of a block as a store sends it: raw samples as they are, and of aggregates those that are `wanted`. An
+    /// aggregate that the chunk lacks is left out; histograms have neither minimum nor maximum.
+    ///
+    /// # Errors
+    /// When a chunk of aggregates is damaged. The samples themselves are not decoded.
+    pub fn from_block(chunk: Chunk, wanted: &[Aggregate]) -> Result<Self, ChunkError> {
+        if chunk.encoding != Encoding::Aggregates {
+            return Ok(Self::raw(chunk));
+        }
+        let stored = chunk.aggregates()?;
+        let part = |aggregate, part: Option<Chunk>| part.filter(|_| wanted.contains(&aggregate));
+        Ok(Self {
+            raw: None,
+            count: part(Aggregate::Count, stored.count),
+            sum: part(Aggregate::Sum, stored.sum),
+            min: part(Aggregate::Min, stored.min),
+            max: part(Aggregate::Max, stored.max),
+            counter: part(Aggregate::Counter, stored.counter),
+        })
+    }
+
+    /// One of the chunks; none where it is absent.
+    pub fn part(&self, aggregate: Aggregate) -> Option<&Chunk> {
+        match aggregate {
+            Aggregate::Raw => self.raw.as_ref(),
+            Aggregate::Count => self.count.as_ref(),
+            Aggregate::Sum => self.sum.as_ref(),
+            Aggregate::Min => self.min.as_ref(),
+            Aggregate::Max => self.max.as_ref(),
+            Aggregate::Counter => self.counter.as_ref(),
+        }
     }
 
     /// The chunks that are present: raw, count, sum, min, max, counter.
@@ -63,4 +108,29 @@ pub struct Series {
     pub labels: Labels,
     /// Its samples, still encoded; empty where only labels were asked for.
     pub chunks: Vec<AggrChunk>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::chunk;
+
+    #[test]
+    fn a_chunk_of_a_block_gives_the_wanted_aggregates_or_its_raw_samples() {
+        let raw = chunk(&[(1, 1.0), (2, 2.0)]);
+        let sent = AggrChunk::from_block(raw.clone(), &[Aggregate::Max]).unwrap();
+        assert_eq!(sent, AggrChunk::raw(raw.clone()));
+
+        let part = |value| Some(chunk(&[(1, value), (2, value)]));
+        let stored = tsdb::Aggregates { count: part(2.0), sum: part(5.0), ..tsdb::Aggregates::default() };
+        let stored = stored.encode(raw.range);
+        let wanted = [Aggregate::Raw, Aggregate::Sum, Aggregate::Max];
+        let sent = AggrChunk::from_block(stored.clone(), &wanted).unwrap();
+        assert_eq!(sent, AggrChunk { sum: part(5.0), ..AggrChunk::default() });
+        assert_eq!(sent.part(Aggregate::Sum), part(5.0).as_ref());
+        assert_eq!(AggrChunk::from_block(stored.clone(), &[]).unwrap(), AggrChunk::default());
+
+        let damaged = Chunk { data: stored.data.slice(..3), ..stored };
+        assert!(AggrChunk::from_block(damaged, &wanted).is_err());
+    }
 }

@@ -26,8 +26,8 @@ pub use error::StoreError;
 pub use info::{Apis, StoreInfo, TsdbInfo};
 pub use limits::{RequestLimits, WireLimits};
 pub use request::{
-    Aggr, LabelNamesRequest, LabelValuesRequest, MetadataRequest, PartialResponse, SelectHints,
-    SeriesRequest, Shard,
+    LabelNamesRequest, LabelValuesRequest, MetadataRequest, PartialResponse, SelectHints, SeriesRequest,
+    Shard,
 };
 pub use server::{MetadataServer, StoreServer};
 pub use store::{

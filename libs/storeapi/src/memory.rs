@@ -5,15 +5,12 @@ use std::collections::BTreeSet;
 use futures::{StreamExt, stream};
 use model::{ExternalMatch, Labels, Matcher, Sample, TimeRange, Timestamp};
 use series::{AggrChunk, Series};
-use tsdb::{AppendError, XorEncoder};
+use tsdb::AppendError;
 
 use crate::{
     LabelNamesRequest, LabelValuesRequest, LabelsAnswer, SeriesFrame, SeriesRequest, SeriesStream, Store,
     StoreError, StoreInfo,
 };
-
-/// Samples of one chunk, as Prometheus cuts them.
-const SAMPLES_PER_CHUNK: usize = 120;
 
 /// Series in memory behind one set of external labels.
 #[derive(Clone, Debug)]
@@ -45,9 +42,7 @@ impl MemoryStore {
         series: impl IntoIterator<Item = (Labels, Vec<Sample>)>,
     ) -> Result<Self, AppendError> {
         let encode = |(labels, samples): (Labels, Vec<Sample>)| {
-            let chunks =
-                samples.chunks(SAMPLES_PER_CHUNK).map(encode_floats).collect::<Result<Vec<_>, _>>()?;
-            Ok(Series { labels, chunks: chunks.into_iter().flatten().collect() })
+            Ok(Series { labels, chunks: AggrChunk::from_floats(&samples)? })
         };
         Ok(Self::new(external, series.into_iter().map(encode).collect::<Result<_, _>>()?))
     }
@@ -65,14 +60,6 @@ impl MemoryStore {
                 && series.chunks.iter().any(|chunk| chunk.range().overlaps(&range))
         })
     }
-}
-
-fn encode_floats(samples: &[Sample]) -> Result<Option<AggrChunk>, AppendError> {
-    let mut encoder = XorEncoder::new();
-    for sample in samples {
-        encoder.append(*sample)?;
-    }
-    Ok(encoder.finish().map(AggrChunk::raw))
 }
 
 #[tonic::async_trait]

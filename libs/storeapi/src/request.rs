@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use model::{Labels, Matcher, TimeRange};
+use series::Aggregate;
 
 /// What a missing store does to an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -12,23 +13,6 @@ pub enum PartialResponse {
     Warn,
     /// An error; nothing is answered.
     Abort,
-}
-
-/// What a window of a downsampled series can be reduced to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Aggr {
-    /// Samples as scraped.
-    Raw,
-    /// How many samples.
-    Count,
-    /// Their sum.
-    Sum,
-    /// The least.
-    Min,
-    /// The greatest.
-    Max,
-    /// The counter with resets applied.
-    Counter,
 }
 
 /// Keeps one part of the series, chosen by a hash of their labels.
@@ -77,7 +61,7 @@ pub struct SeriesRequest {
     /// Coarsest downsampling that will do; zero asks for raw samples.
     pub max_resolution: Duration,
     /// Which aggregates of downsampled chunks to send.
-    pub aggregates: Vec<Aggr>,
+    pub aggregates: Vec<Aggregate>,
     /// What a missing store does to the answer.
     pub partial_response: PartialResponse,
     /// Label sets alone are wanted.
@@ -101,7 +85,7 @@ impl SeriesRequest {
             range,
             matchers,
             max_resolution: Duration::ZERO,
-            aggregates: vec![Aggr::Raw],
+            aggregates: vec![Aggregate::Raw],
             partial_response: PartialResponse::Warn,
             skip_chunks: false,
             shard: None,

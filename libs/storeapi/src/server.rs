@@ -18,14 +18,13 @@ use tonic::service::RoutesBuilder;
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 use tower::{Service, service_fn};
+use tsdb::SAMPLES_PER_CHUNK;
 
 use crate::convert::{self, AcceptedEncodings, ServerCodec};
 use crate::{MetadataStore, RequestLimits, SeriesFrame, SeriesStream, Store, StoreError};
 
 /// Payload after which a message is sent although its batch is not full, and at which a long series is split.
 const MESSAGE_BYTES: usize = 1 << 20;
-/// What limits count a chunk as.
-const SAMPLES_PER_CHUNK: u64 = 120;
 
 type StdError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -208,7 +207,7 @@ impl Messages {
             self.series += 1;
             self.last = Some(series.labels.clone());
         }
-        self.samples += SAMPLES_PER_CHUNK * series.chunks.len() as u64;
+        self.samples += (SAMPLES_PER_CHUNK * series.chunks.len()) as u64;
         exceeded("series", "--store.limits.request-series", self.series, self.limits.series)?;
         exceeded("samples", "--store.limits.request-samples", self.samples, self.limits.samples)?;
         self.accepted.apply(&mut series)?;

@@ -15,11 +15,8 @@
 use bytes::Bytes;
 use model::TimeRange;
 
+use crate::chunk::{Aggregate, Chunk, Encoding, sample_count};
 use crate::error::{ChunkError, ChunkProblem};
-use crate::{Chunk, Encoding};
-
-/// Names of the aggregates, in the order in which they are stored.
-const NAMES: [&str; 5] = ["count", "sum", "min", "max", "counter"];
 
 /// The aggregates of one stretch of a downsampled series.
 ///
@@ -44,8 +41,8 @@ impl Aggregates {
     pub(crate) fn decode(chunk: &Chunk) -> Result<Self, ChunkError> {
         let mut rest = chunk.data.clone();
         let mut parts = [const { None }; 5];
-        for (part, name) in parts.iter_mut().zip(NAMES) {
-            *part = take_part(&mut rest, name, chunk.range).map_err(|problem| ChunkError {
+        for (part, aggregate) in parts.iter_mut().zip(Aggregate::STORED) {
+            *part = take_part(&mut rest, aggregate, chunk.range).map_err(|problem| ChunkError {
                 encoding: Encoding::Aggregates,
                 size_bytes: chunk.data.len(),
                 offset: chunk.data.len() - rest.len(),
@@ -77,26 +74,42 @@ impl Aggregates {
 
     /// Number of windows, which the counts tell; 0 where there are none.
     pub fn sample_count(&self) -> usize {
-        self.count.as_ref().map_or(0, Chunk::sample_count)
+        self.count.as_ref().and_then(|count| sample_count(count.encoding, &count.data)).unwrap_or(0)
+    }
+
+    /// One of the aggregates; none where the chunk lacks it, and of [`Aggregate::Raw`], which is in no such chunk.
+    pub fn get(&self, aggregate: Aggregate) -> Option<&Chunk> {
+        match aggregate {
+            Aggregate::Raw => None,
+            Aggregate::Count => self.count.as_ref(),
+            Aggregate::Sum => self.sum.as_ref(),
+            Aggregate::Min => self.min.as_ref(),
+            Aggregate::Max => self.max.as_ref(),
+            Aggregate::Counter => self.counter.as_ref(),
+        }
     }
 
     /// The five parts in the order in which they are stored.
     pub(crate) fn parts(&self) -> impl Iterator<Item = Option<&Chunk>> {
-        [&self.count, &self.sum, &self.min, &self.max, &self.counter].into_iter().map(Option::as_ref)
+        Aggregate::STORED.into_iter().map(|aggregate| self.get(aggregate))
     }
 }
 
 /// Takes one part off the front of `rest`.
-fn take_part(rest: &mut Bytes, name: &'static str, range: TimeRange) -> Result<Option<Chunk>, ChunkProblem> {
-    let length = take_length(rest).ok_or(ChunkProblem::AggregateLength(name))?;
+fn take_part(
+    rest: &mut Bytes,
+    aggregate: Aggregate,
+    range: TimeRange,
+) -> Result<Option<Chunk>, ChunkProblem> {
+    let length = take_length(rest).ok_or(ChunkProblem::AggregateLength(aggregate))?;
     if length == 0 {
         return Ok(None);
     }
     let Some(&byte) = rest.first().filter(|_| length < rest.len()) else {
-        return Err(ChunkProblem::AggregateLength(name));
+        return Err(ChunkProblem::AggregateLength(aggregate));
     };
     let encoding = Encoding::from_byte(byte).filter(|encoding| *encoding != Encoding::Aggregates);
-    let encoding = encoding.ok_or(ChunkProblem::AggregateEncoding { aggregate: name, encoding: byte })?;
+    let encoding = encoding.ok_or(ChunkProblem::AggregateEncoding { aggregate, encoding: byte })?;
     let mut data = rest.split_to(1 + length);
     Ok(Some(Chunk { range, encoding, data: data.split_off(1) }))
 }

@@ -1,15 +1,13 @@
 //! A chunk: the compressed samples of one series over a stretch of time.
 
 use std::fmt;
-use std::sync::Arc;
 
 use bytes::Bytes;
-use model::{FloatHistogram, TimeRange, Timestamp};
+use model::TimeRange;
 
-use crate::aggregates::Aggregates;
-use crate::cursor::Cursor;
-use crate::error::{ChunkError, ChunkProblem};
-use crate::{histogram, xor, xor2};
+/// Samples in a chunk, as Prometheus makes them: its head (`DefaultSamplesPerChunk` in `tsdb/db.go`) and its compaction
+/// (`seriesToChunkEncoderSplit` in `storage/series.go`). Limits that count chunks take each for so many samples.
+pub const SAMPLES_PER_CHUNK: usize = 120;
 
 /// How a chunk's bytes are to be read. The discriminants are the bytes that blocks hold: those of Prometheus
 /// (`chunkenc.Encoding`), and one of Thanos.
@@ -64,13 +62,18 @@ impl Encoding {
         !self.holds_floats() && self != Self::Aggregates
     }
 
+    /// Whether chunks of this encoding hold histograms whose counts are integers.
+    pub fn has_integer_counts(self) -> bool {
+        matches!(self, Self::Histogram | Self::HistogramSt)
+    }
+
     /// Whether chunks of this encoding may hold start timestamps.
     pub fn may_hold_starts(self) -> bool {
         matches!(self, Self::Xor2 | Self::HistogramSt | Self::FloatHistogramSt)
     }
 
     /// What chunks of this encoding hold, in words.
-    fn content(self) -> &'static str {
+    pub(crate) fn content(self) -> &'static str {
         if self.holds_floats() {
             "floats"
         } else if self.holds_histograms() {
@@ -95,6 +98,48 @@ impl fmt::Display for Encoding {
     }
 }
 
+/// Which samples of a stretch of time: those that were scraped, or one of the aggregates that downsampling makes of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Aggregate {
+    /// The samples themselves. A downsampled block does not have them any more; the mean of each window, its sum divided by
+    /// its count, is then the nearest to them.
+    #[default]
+    Raw,
+    /// Number of raw samples in each window.
+    Count,
+    /// Sum of the raw samples in each window.
+    Sum,
+    /// Least raw sample in each window.
+    Min,
+    /// Greatest raw sample in each window.
+    Max,
+    /// The counter with resets applied.
+    Counter,
+}
+
+impl Aggregate {
+    /// The aggregates of a downsampled chunk, in the order in which they are stored.
+    pub const STORED: [Self; 5] = [Self::Count, Self::Sum, Self::Min, Self::Max, Self::Counter];
+
+    /// The name in flags and errors.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Count => "count",
+            Self::Sum => "sum",
+            Self::Min => "min",
+            Self::Max => "max",
+            Self::Counter => "counter",
+        }
+    }
+}
+
+impl fmt::Display for Aggregate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// The compressed samples of one series, still encoded.
 ///
 /// `data` is the chunk's payload as it lies in a block or on the wire: no length, no encoding byte, no checksum.
@@ -109,148 +154,8 @@ pub struct Chunk {
     pub data: Bytes,
 }
 
-impl Chunk {
-    /// Number of samples that the header announces, at most 65,535; 0 where there is no whole header. Of aggregates, the
-    /// number of counts.
-    pub fn sample_count(&self) -> usize {
-        match self.encoding {
-            Encoding::Aggregates => self.aggregates().map_or(0, |aggregates| aggregates.sample_count()),
-            encoding => sample_count(encoding, &self.data).unwrap_or(0),
-        }
-    }
-
-    /// Memory that the samples take once they are decoded, in bytes, as far as the header tells; never more than a small
-    /// multiple of what the payload could hold. Of aggregates, that of all parts.
-    pub fn decoded_bytes(&self) -> usize {
-        match self.encoding {
-            Encoding::Aggregates => self
-                .aggregates()
-                .map_or(0, |aggregates| aggregates.parts().flatten().map(Self::decoded_bytes).sum()),
-            encoding if encoding.holds_floats() => {
-                // A sample takes at least one bit.
-                self.sample_count().min(self.data.len() * 8) * size_of::<(i64, f64)>()
-            }
-            encoding => histogram::decoded_bytes(encoding, &self.data),
-        }
-    }
-
-    /// Appends the samples of a chunk of floats to `timestamps` (milliseconds since the epoch) and `values`.
-    ///
-    /// Timestamps are as the chunk has them: a damaged one may have times that do not ascend or lie outside
-    /// [`Chunk::range`].
-    ///
-    /// # Errors
-    /// When the payload is damaged or holds no floats. Nothing was appended then.
-    pub fn decode_floats(&self, timestamps: &mut Vec<i64>, values: &mut Vec<f64>) -> Result<(), ChunkError> {
-        match self.encoding {
-            Encoding::Xor => xor::decode(&self.data, timestamps, values),
-            Encoding::Xor2 => xor2::decode(&self.data, timestamps, values, None),
-            _ => Err(self.wrong_kind("floats")),
-        }
-    }
-
-    /// Like [`Chunk::decode_floats`], with the time at which each sample's counter began, in milliseconds since the
-    /// epoch; 0 where it is unknown.
-    ///
-    /// `starts` is empty as long as no start is known, and otherwise as long as `timestamps`; it comes and goes that way.
-    /// A chunk without start timestamps costs nothing more than [`Chunk::decode_floats`].
-    ///
-    /// # Errors
-    /// As [`Chunk::decode_floats`].
-    pub fn decode_floats_with_starts(
-        &self,
-        timestamps: &mut Vec<i64>,
-        values: &mut Vec<f64>,
-        starts: &mut Vec<i64>,
-    ) -> Result<(), ChunkError> {
-        let before = starts.len();
-        match self.encoding {
-            Encoding::Xor2 => xor2::decode(&self.data, timestamps, values, Some(&mut *starts))?,
-            _ => self.decode_floats(timestamps, values)?,
-        }
-        settle_starts(starts, before, timestamps.len());
-        Ok(())
-    }
-
-    /// Appends the samples of a chunk of histograms to `out`, with their times in milliseconds since the epoch.
-    ///
-    /// Integer histograms come out as float ones. The reset hint is that of Prometheus: gauge for all samples of a
-    /// gauge chunk, otherwise unknown for the first sample and no reset for the others. Times are as in
-    /// [`Chunk::decode_floats`]; histograms fit their spans, but otherwise are as foreign as the chunk
-    /// ([`FloatHistogram::validate`]).
-    ///
-    /// # Errors
-    /// When the payload is damaged or holds no histograms. Nothing was appended then.
-    pub fn decode_histograms(&self, out: &mut Vec<(i64, Arc<FloatHistogram>)>) -> Result<(), ChunkError> {
-        match self.encoding {
-            encoding if encoding.holds_histograms() => histogram::decode(encoding, &self.data, out, None),
-            _ => Err(self.wrong_kind("histograms")),
-        }
-    }
-
-    /// Like [`Chunk::decode_histograms`], with start timestamps as in [`Chunk::decode_floats_with_starts`].
-    ///
-    /// # Errors
-    /// As [`Chunk::decode_histograms`].
-    pub fn decode_histograms_with_starts(
-        &self,
-        out: &mut Vec<(i64, Arc<FloatHistogram>)>,
-        starts: &mut Vec<i64>,
-    ) -> Result<(), ChunkError> {
-        let before = starts.len();
-        match self.encoding {
-            encoding if encoding.holds_histograms() => {
-                histogram::decode(encoding, &self.data, out, Some(&mut *starts))?;
-            }
-            _ => return Err(self.wrong_kind("histograms")),
-        }
-        settle_starts(starts, before, out.len());
-        Ok(())
-    }
-
-    /// The aggregates of a chunk of a downsampled block. Each claims the range of the whole.
-    ///
-    /// # Errors
-    /// When the payload is damaged or holds no aggregates. The aggregates themselves are not decoded.
-    pub fn aggregates(&self) -> Result<Aggregates, ChunkError> {
-        match self.encoding {
-            Encoding::Aggregates => Aggregates::decode(self),
-            _ => Err(self.wrong_kind("aggregates")),
-        }
-    }
-
-    /// Time of the first sample, or of the first window of aggregates, told by the beginning of the payload; none where
-    /// there is none to read.
-    pub(crate) fn first_timestamp(&self) -> Option<Timestamp> {
-        let float = |header: usize| Cursor::new(self.data.get(header..)?).varint();
-        let millis = match self.encoding {
-            Encoding::Xor => float(2),
-            Encoding::Xor2 => float(3),
-            // A part is never of aggregates itself.
-            Encoding::Aggregates => return self.aggregates().ok()?.count?.first_timestamp(),
-            encoding => histogram::first_timestamp(encoding, &self.data),
-        };
-        millis.map(Timestamp::from_millis)
-    }
-
-    pub(crate) fn wrong_kind(&self, wanted: &'static str) -> ChunkError {
-        let problem = ChunkProblem::Kind { holds: self.encoding.content(), wanted };
-        ChunkError { encoding: self.encoding, size_bytes: self.data.len(), offset: 0, problem }
-    }
-}
-
 /// The start timestamp of a sample whose beginning nobody told.
 pub(crate) const UNKNOWN_START: i64 = 0;
-
-/// Makes the starts as many as samples, or none where none is known. `before` is how many they were.
-fn settle_starts(starts: &mut Vec<i64>, before: usize, samples: usize) {
-    // A chunk of more than 127 samples tells starts even where all are unknown.
-    if before == 0 && starts.iter().all(|start| *start == UNKNOWN_START) {
-        starts.clear();
-    } else {
-        starts.resize(samples, UNKNOWN_START);
-    }
-}
 
 /// Number of samples that the header of a payload announces; none where the header is incomplete. Not for aggregates.
 pub(crate) fn sample_count(encoding: Encoding, data: &[u8]) -> Option<usize> {

@@ -2,7 +2,7 @@
 
 use model::Timestamp;
 
-use crate::Encoding;
+use crate::chunk::{Aggregate, Encoding};
 
 /// A chunk that cannot be read: names its encoding, its size and where reading stopped.
 ///
@@ -54,12 +54,12 @@ pub enum ChunkProblem {
     Spans,
     /// An aggregate's length is none, or leads past the end.
     #[error("the aggregate {0} reaches beyond the chunk")]
-    AggregateLength(&'static str),
+    AggregateLength(Aggregate),
     /// An aggregate is encoded as no aggregate is.
     #[error("the aggregate {aggregate} has the unknown encoding {encoding}")]
     AggregateEncoding {
         /// Which of them.
-        aggregate: &'static str,
+        aggregate: Aggregate,
         /// The byte that names its encoding.
         encoding: u8,
     },
@@ -90,4 +90,12 @@ pub enum AppendError {
     /// The histogram's layout differs from that of the chunk, or the chunk's kind cannot hold it.
     #[error("the histogram's {0} differs from that of the chunk; start a new one")]
     Layout(&'static str),
+    /// The encoding holds the other kind of samples.
+    #[error("a {encoding} chunk holds {}, not {sample}", encoding.content())]
+    Encoding {
+        /// How the sample was to be encoded.
+        encoding: Encoding,
+        /// What was to be encoded.
+        sample: &'static str,
+    },
 }

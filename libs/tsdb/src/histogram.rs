@@ -31,10 +31,12 @@
 mod decode;
 mod encode;
 mod layout;
+mod shared;
 mod strip;
 
 pub(crate) use decode::{decode, decoded_bytes, first_timestamp};
 pub use encode::HistogramEncoder;
+pub(crate) use shared::{Continuation, SharedBuckets};
 pub(crate) use strip::strip_starts;
 
 /// Bytes of the header: the number of samples, the kind of counter, and what is known of start timestamps.

@@ -11,8 +11,10 @@
 mod aggregates;
 mod bits;
 mod block;
+mod builder;
 mod chunk;
 mod cursor;
+mod decode;
 mod error;
 mod generate;
 mod histogram;
@@ -37,7 +39,8 @@ pub use block::{
     Block, BlockError, BlockPart, BlockProblem, BlockSeries, CHUNKS_DIR, INDEX_FILE, Select, Verification,
     VerifyEvent, verify_dir,
 };
-pub use chunk::{Chunk, Encoding};
+pub use builder::ChunkBuilder;
+pub use chunk::{Aggregate, Chunk, Encoding, SAMPLES_PER_CHUNK};
 pub use error::{AppendError, ChunkError, ChunkProblem};
 pub use generate::{GenerateError, Workload};
 pub use histogram::HistogramEncoder;

@@ -9,8 +9,9 @@ use axum::response::Response;
 use budget::{Budget, BudgetLimits, Interrupt, Reservation, Stop};
 use model::{Labels, Matcher};
 use promapi::{ApiError, Envelope, ErrorType, Params, write_labels};
+use series::Aggregate;
 use storeapi::{
-    Aggr, LabelNamesRequest, LabelValuesRequest, LabelsAnswer, MetadataRequest, MetadataStore, SeriesRequest,
+    LabelNamesRequest, LabelValuesRequest, LabelsAnswer, MetadataRequest, MetadataStore, SeriesRequest,
     StoreError,
 };
 
@@ -94,7 +95,7 @@ impl Api {
             let mut request = SeriesRequest::new(range, matchers);
             request.skip_chunks = true;
             request.max_resolution = Duration::from_millis(i64::MAX as u64);
-            request.aggregates = vec![Aggr::Raw];
+            request.aggregates = vec![Aggregate::Raw];
             request.partial_response = self.partial_response(params)?;
             request.without_replica_labels = self.replica_labels(params)?;
             request.limit = limit.map(|limit| limit.saturating_add(1));

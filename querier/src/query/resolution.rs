@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use promql::Select;
 use series::Aggregate;
-use storeapi::{Aggr, SelectHints, SeriesRequest};
+use storeapi::{SelectHints, SeriesRequest};
 
 use crate::query::Question;
 
@@ -26,15 +26,11 @@ pub(super) fn request(select: &Select, question: &Question) -> SeriesRequest {
     request
 }
 
-/// Which aggregates a store has to send for one that is read: a mean is made of two.
-fn aggregates(read: Aggregate) -> Vec<Aggr> {
+/// Which aggregates a store has to send for one that is read: the mean, which is nearest to raw samples, is made of two.
+fn aggregates(read: Aggregate) -> Vec<Aggregate> {
     match read {
-        Aggregate::Average => vec![Aggr::Count, Aggr::Sum],
-        Aggregate::Count => vec![Aggr::Count],
-        Aggregate::Sum => vec![Aggr::Sum],
-        Aggregate::Min => vec![Aggr::Min],
-        Aggregate::Max => vec![Aggr::Max],
-        Aggregate::Counter => vec![Aggr::Counter],
+        Aggregate::Raw => vec![Aggregate::Count, Aggregate::Sum],
+        one => vec![one],
     }
 }
 
@@ -77,11 +73,11 @@ mod tests {
     #[test]
     fn functions_read_their_aggregate() {
         for (function, expected) in [
-            ("sum_over_time", vec![Aggr::Sum]),
-            ("sum", vec![Aggr::Count, Aggr::Sum]),
-            ("rate", vec![Aggr::Counter]),
-            ("max_over_time", vec![Aggr::Max]),
-            ("", vec![Aggr::Count, Aggr::Sum]),
+            ("sum_over_time", vec![Aggregate::Sum]),
+            ("sum", vec![Aggregate::Count, Aggregate::Sum]),
+            ("rate", vec![Aggregate::Counter]),
+            ("max_over_time", vec![Aggregate::Max]),
+            ("", vec![Aggregate::Count, Aggregate::Sum]),
         ] {
             let hints = promql::SelectHints { func: function.to_owned(), ..Default::default() };
             assert_eq!(aggregates(hints.aggregate()), expected, "{function}");

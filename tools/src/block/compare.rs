@@ -3,9 +3,9 @@
 use std::cmp::Ordering;
 
 use model::Labels;
+use series::StoredSample;
 
 use crate::error::Result;
-use crate::samples::Point;
 
 /// A difference, in the order in which it is found.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,9 +13,9 @@ pub(super) enum Difference {
     /// A series that only one side has.
     Series { labels: Labels, side: Side, samples: u64 },
     /// A sample that only one side has.
-    Sample { labels: Labels, side: Side, point: Point },
+    Sample { labels: Labels, side: Side, sample: StoredSample },
     /// A sample that both sides have at one time, with different values.
-    Value { labels: Labels, left: Point, right: Point },
+    Value { labels: Labels, left: StoredSample, right: StoredSample },
 }
 
 /// One of the two.
@@ -61,7 +61,7 @@ impl Totals {
 }
 
 /// A series with all of its samples, which ascend in time.
-pub(super) type Series = (Labels, Vec<Point>);
+pub(super) type Series = (Labels, Vec<StoredSample>);
 
 /// Walks both streams side by side and tells `found` each difference.
 ///
@@ -83,26 +83,26 @@ pub(super) fn compare(
             (_, Some(Err(_))) | (None, Some(_)) => Ordering::Greater,
         };
         let mut alone = |side: Side, series: Option<Result<Series>>| {
-            let Some((labels, points)) = series.transpose()? else { return Ok(()) };
-            totals.only(side, 1, points.len() as u64);
-            found(Difference::Series { labels, side, samples: points.len() as u64 })
+            let Some((labels, samples)) = series.transpose()? else { return Ok(()) };
+            totals.only(side, 1, samples.len() as u64);
+            found(Difference::Series { labels, side, samples: samples.len() as u64 })
         };
         match order {
             Ordering::Less => alone(Side::Left, left.next())?,
             Ordering::Greater => alone(Side::Right, right.next())?,
             Ordering::Equal => {
                 if let (Some(a), Some(b)) = (left.next().transpose()?, right.next().transpose()?) {
-                    compare_points(&a.0, a.1, b.1, &mut totals, &mut found)?;
+                    compare_samples(&a.0, a.1, b.1, &mut totals, &mut found)?;
                 }
             }
         }
     }
 }
 
-fn compare_points(
+fn compare_samples(
     labels: &Labels,
-    left: Vec<Point>,
-    right: Vec<Point>,
+    left: Vec<StoredSample>,
+    right: Vec<StoredSample>,
     totals: &mut Totals,
     found: &mut impl FnMut(Difference) -> Result<()>,
 ) -> Result<()> {
@@ -111,11 +111,11 @@ fn compare_points(
     loop {
         let order = match (left.peek(), right.peek()) {
             (None, None) => break,
-            (Some(a), Some(b)) => a.millis.cmp(&b.millis),
+            (Some(a), Some(b)) => a.at.cmp(&b.at),
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
         };
-        let (side, point) = match order {
+        let (side, sample) = match order {
             Ordering::Less => (Side::Left, left.next()),
             Ordering::Greater => (Side::Right, right.next()),
             Ordering::Equal => {
@@ -131,10 +131,10 @@ fn compare_points(
                 continue;
             }
         };
-        if let Some(point) = point {
+        if let Some(sample) = sample {
             differs = true;
             totals.only(side, 0, 1);
-            found(Difference::Sample { labels: labels.clone(), side, point })?;
+            found(Difference::Sample { labels: labels.clone(), side, sample })?;
         }
     }
     match differs {
@@ -146,20 +146,21 @@ fn compare_points(
 
 #[cfg(test)]
 mod tests {
+    use model::Timestamp;
+    use series::SampleValue;
     use tsdb::Encoding;
 
     use super::*;
-    use crate::samples::Value;
 
-    fn series(name: &str, points: &[(i64, f64)]) -> Result<Series> {
+    fn series(name: &str, samples: &[(i64, f64)]) -> Result<Series> {
         let labels = Labels::from_pairs([("__name__", name)]).unwrap();
-        let point = |(millis, value): &(i64, f64)| Point {
-            millis: *millis,
-            start: 0,
-            value: Value::Float(*value),
+        let stored = |(millis, value): &(i64, f64)| StoredSample {
+            at: Timestamp::from_millis(*millis),
+            start: Timestamp::EPOCH,
+            value: SampleValue::Float(*value),
             encoding: Encoding::Xor,
         };
-        Ok((labels, points.iter().map(point).collect()))
+        Ok((labels, samples.iter().map(stored).collect()))
     }
 
     #[test]
@@ -175,8 +176,8 @@ mod tests {
         let totals = compare(left.into_iter(), right.into_iter(), |difference| {
             seen.push(match difference {
                 Difference::Series { labels, side, .. } => format!("{labels} {side:?}"),
-                Difference::Sample { labels, side, point } => format!("{labels} {side:?} {}", point.millis),
-                Difference::Value { labels, left, .. } => format!("{labels} value {}", left.millis),
+                Difference::Sample { labels, side, sample } => format!("{labels} {side:?} {}", sample.at),
+                Difference::Value { labels, left, .. } => format!("{labels} value {}", left.at),
             });
             Ok(())
         })

@@ -3,14 +3,14 @@
 use model::{Labels, Matcher, TimeRange};
 use runtime::TimeArg;
 use serde_json::json;
+use series::{Aggregate, StoredSample};
 
 use crate::block::compare::{Difference, Side, Totals, compare};
 use crate::block::place::PlaceFlags;
-use crate::block::read::{self, Aggregate, blocking};
+use crate::block::read::{self, aggregate_parser, blocking};
 use crate::block::text as forms;
 use crate::error::{Outcome, Result};
 use crate::output::Output;
-use crate::samples::Point;
 use crate::text;
 
 /// Flags of `tools block diff`.
@@ -41,7 +41,7 @@ pub(crate) struct DiffArgs {
     max_time: TimeArg,
 
     /// Which aggregate of downsampled blocks is compared
-    #[arg(long, value_name = "AGGREGATE", value_enum, default_value = "count")]
+    #[arg(long, value_name = "AGGREGATE", value_parser = aggregate_parser(), default_value = "count")]
     aggregate: Aggregate,
 
     /// Form of the report
@@ -101,12 +101,17 @@ fn print(first: &[Difference], totals: &Totals, output: &mut Output) -> Result<(
                 name(labels),
                 text::count(*samples, "sample")
             ))?,
-            Difference::Sample { labels, side, point } => {
-                output.line(format_args!("{} {} {}", mark(*side), name(labels), sample(point)))?;
+            Difference::Sample { labels, side, sample } => {
+                output.line(format_args!("{} {} {}", mark(*side), name(labels), line(sample)))?;
             }
             Difference::Value { labels, left, right } => {
-                let at = left.millis;
-                output.line(format_args!("! {} {} {} at {at}", name(labels), value(left), value(right)))?;
+                let at = left.at;
+                output.line(format_args!(
+                    "! {} {} {} at {at}",
+                    name(labels),
+                    forms::value(left),
+                    forms::value(right)
+                ))?;
             }
         }
     }
@@ -141,12 +146,8 @@ fn name(labels: &Labels) -> String {
     forms::labels(labels, ", ", true)
 }
 
-fn value(point: &Point) -> String {
-    forms::value(&point.value)
-}
-
-fn sample(point: &Point) -> String {
-    format!("{} {}", value(point), point.millis)
+fn line(sample: &StoredSample) -> String {
+    format!("{} {}", forms::value(sample), sample.at)
 }
 
 fn object(difference: &Difference) -> serde_json::Value {
@@ -155,14 +156,14 @@ fn object(difference: &Difference) -> serde_json::Value {
         Difference::Series { labels, side: only, samples } => {
             json!({ "series": name(labels), "only": side(*only), "samples": samples })
         }
-        Difference::Sample { labels, side: only, point } => {
-            json!({ "series": name(labels), "only": side(*only), "timestamp": point.millis, "value": value(point) })
+        Difference::Sample { labels, side: only, sample } => {
+            json!({ "series": name(labels), "only": side(*only), "timestamp": sample.at.as_millis(), "value": forms::value(sample) })
         }
         Difference::Value { labels, left, right } => json!({
             "series": name(labels),
-            "timestamp": left.millis,
-            "left": value(left),
-            "right": value(right),
+            "timestamp": left.at.as_millis(),
+            "left": forms::value(left),
+            "right": forms::value(right),
         }),
     }
 }

@@ -2,13 +2,13 @@
 
 use model::{Matcher, TimeRange};
 use runtime::TimeArg;
+use series::{Aggregate, SampleValue, StoredSample};
 
 use crate::block::place::PlaceFlags;
-use crate::block::read::{self, Aggregate};
+use crate::block::read::{self, aggregate_parser};
 use crate::block::text as forms;
 use crate::error::{Outcome, Result, ToolError};
 use crate::output::Output;
-use crate::samples::Value;
 use crate::text;
 
 /// Bytes that are printed together.
@@ -38,7 +38,7 @@ pub(crate) struct DumpArgs {
     output: DumpFormat,
 
     /// Which aggregate of a downsampled block is printed
-    #[arg(long, value_name = "AGGREGATE", value_enum, default_value = "count")]
+    #[arg(long, value_name = "AGGREGATE", value_parser = aggregate_parser(), default_value = "count")]
     aggregate: Aggregate,
 
     #[command(flatten)]
@@ -111,28 +111,28 @@ struct Writer {
 }
 
 impl Writer {
-    fn series(&mut self, labels: &model::Labels, points: &[crate::samples::Point]) -> Result<()> {
+    fn series(&mut self, labels: &model::Labels, samples: &[StoredSample]) -> Result<()> {
         match self.format {
             DumpFormat::Json => {
-                self.batch.extend_from_slice(forms::json_series(labels, points).to_string().as_bytes());
+                self.batch.extend_from_slice(forms::json_series(labels, samples).to_string().as_bytes());
                 self.batch.push(b'\n');
             }
             DumpFormat::Promtool => {
                 let labels = forms::labels(labels, ", ", true);
-                for point in points {
-                    forms::promtool_line(&mut self.batch, &labels, point.millis, &point.value);
+                for sample in samples {
+                    forms::promtool_line(&mut self.batch, &labels, sample);
                     self.batch.push(b'\n');
                     self.send_when_full()?;
                 }
             }
             DumpFormat::Openmetrics => {
                 let series = forms::openmetrics_series(labels);
-                for point in points {
-                    let Value::Float(value) = point.value else {
+                for sample in samples {
+                    let SampleValue::Float(value) = sample.value else {
                         self.left_out += 1;
                         continue;
                     };
-                    forms::openmetrics_line(&mut self.batch, &series, point.millis, value);
+                    forms::openmetrics_line(&mut self.batch, &series, sample.at.as_millis(), value);
                     self.batch.push(b'\n');
                     self.send_when_full()?;
                 }

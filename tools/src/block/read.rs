@@ -1,37 +1,28 @@
 //! The samples of a block, series by series.
 
-use model::{Labels, Matcher, TimeRange, Timestamp};
-use tsdb::{Aggregates, Block, BlockSeries, Chunk, Encoding};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use model::{Labels, Matcher, TimeRange};
+use series::{Aggregate, StoredSample, decode_chunk};
+use tsdb::{Block, BlockSeries, Encoding};
 
 use crate::error::{Cause, Context, Result, ToolError};
-use crate::samples::{self, Point};
 
-/// Which aggregate of a downsampled block stands for its samples.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Aggregate {
-    /// Number of raw samples
-    #[default]
-    Count,
-    /// Sum of raw samples
-    Sum,
-    /// Least raw sample
-    Min,
-    /// Greatest raw sample
-    Max,
-    /// The counter with resets applied
-    Counter,
-}
+/// The aggregates of a downsampled block, each with its help.
+const AGGREGATES: [(Aggregate, &str); 5] = [
+    (Aggregate::Count, "Number of raw samples"),
+    (Aggregate::Sum, "Sum of raw samples"),
+    (Aggregate::Min, "Least raw sample"),
+    (Aggregate::Max, "Greatest raw sample"),
+    (Aggregate::Counter, "The counter with resets applied"),
+];
 
-impl Aggregate {
-    fn of(self, aggregates: Aggregates) -> Option<Chunk> {
-        match self {
-            Self::Count => aggregates.count,
-            Self::Sum => aggregates.sum,
-            Self::Min => aggregates.min,
-            Self::Max => aggregates.max,
-            Self::Counter => aggregates.counter,
-        }
-    }
+/// Parses the name of an aggregate of downsampled blocks.
+pub(super) fn aggregate_parser() -> impl TypedValueParser<Value = Aggregate> {
+    let values = AGGREGATES.map(|(aggregate, help)| PossibleValue::new(aggregate.name()).help(help));
+    PossibleValuesParser::new(values).try_map(|name| {
+        let found = Aggregate::STORED.into_iter().find(|aggregate| aggregate.name() == name);
+        found.ok_or("there is no such aggregate")
+    })
 }
 
 /// The series of `block` that match, in the order of their labels, with their samples in `range`; series without
@@ -41,18 +32,23 @@ pub(super) fn series<'a>(
     matchers: &[Matcher],
     range: TimeRange,
     aggregate: Aggregate,
-) -> Result<impl Iterator<Item = Result<(Labels, Vec<Point>)>> + 'a> {
+) -> Result<impl Iterator<Item = Result<(Labels, Vec<StoredSample>)>> + 'a> {
     let selected = block.select(matchers, range)?;
     let read = move |series: Result<BlockSeries, tsdb::BlockError>| {
         let series = series?;
-        let points = points(block, &series, range, aggregate)?;
-        Ok((!points.is_empty()).then_some((series.labels, points)))
+        let samples = samples(block, &series, range, aggregate)?;
+        Ok((!samples.is_empty()).then_some((series.labels, samples)))
     };
     Ok(selected.map(read).filter_map(Result::transpose))
 }
 
-fn points(block: &Block, series: &BlockSeries, range: TimeRange, aggregate: Aggregate) -> Result<Vec<Point>> {
-    let mut points = Vec::new();
+fn samples(
+    block: &Block,
+    series: &BlockSeries,
+    range: TimeRange,
+    aggregate: Aggregate,
+) -> Result<Vec<StoredSample>> {
+    let mut samples = Vec::new();
     for meta in &series.chunks {
         let chunk = block.chunk(meta)?;
         let damaged = |error: tsdb::ChunkError| {
@@ -62,19 +58,18 @@ fn points(block: &Block, series: &BlockSeries, range: TimeRange, aggregate: Aggr
             )
         };
         let chunk = match chunk.encoding {
-            Encoding::Aggregates => match aggregate.of(chunk.aggregates().map_err(damaged)?) {
-                Some(part) => part,
+            Encoding::Aggregates => match chunk.aggregates().map_err(damaged)?.get(aggregate) {
+                Some(part) => part.clone(),
                 None => continue,
             },
             _ => chunk,
         };
-        samples::decode(&chunk, &mut points).map_err(damaged)?;
+        decode_chunk(&chunk, &mut samples).map_err(damaged)?;
     }
-    points.retain(|point| {
-        let at = Timestamp::from_millis(point.millis);
-        range.contains(at) && !series.deleted.iter().any(|gone| gone.contains(at))
+    samples.retain(|sample| {
+        range.contains(sample.at) && !series.deleted.iter().any(|gone| gone.contains(sample.at))
     });
-    Ok(points)
+    Ok(samples)
 }
 
 /// Runs `work` where it may block, because a block's bytes come one read after the other.

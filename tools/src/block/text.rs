@@ -5,8 +5,7 @@ use std::io::Write;
 use model::{Bucket, FloatHistogram, Labels, METRIC_NAME};
 use promql::{go_g, go_quoted};
 use serde_json::json;
-
-use crate::samples::{Point, Value};
+use series::{SampleValue, StoredSample};
 
 /// `{__name__="up", job="a"}`, as Prometheus prints label sets.
 pub(super) fn labels(labels: &Labels, separator: &str, with_metric: bool) -> String {
@@ -32,17 +31,17 @@ fn is_legacy_name(name: &str) -> bool {
 }
 
 /// The value of a sample as Prometheus prints it.
-pub(super) fn value(value: &Value) -> String {
-    match value {
-        Value::Float(value) => go_g(*value),
-        Value::Histogram { histogram, integer } => histogram_text(histogram, *integer),
+pub(super) fn value(sample: &StoredSample) -> String {
+    match &sample.value {
+        SampleValue::Float(value) => go_g(*value),
+        SampleValue::Histogram(histogram) => histogram_text(histogram, sample.encoding.has_integer_counts()),
     }
 }
 
 /// A line of `promtool tsdb dump`, without its end; `labels` as [`labels`] gives them.
-pub(super) fn promtool_line(out: &mut Vec<u8>, labels: &str, millis: i64, sample: &Value) {
+pub(super) fn promtool_line(out: &mut Vec<u8>, labels: &str, sample: &StoredSample) {
     // Writing to a `Vec` does not fail, here and below.
-    let _ = write!(out, "{labels} {} {millis}", value(sample));
+    let _ = write!(out, "{labels} {} {}", value(sample), sample.at);
 }
 
 /// A line of OpenMetrics text, without its end; `series` is name and labels. OpenMetrics has no text for native
@@ -59,18 +58,19 @@ pub(super) fn openmetrics_series(set: &Labels) -> String {
 }
 
 /// A series as the Prometheus API shows it: `{"metric":{},"values":[[seconds,"1"]],"histograms":[[seconds,{}]]}`.
-pub(super) fn json_series(set: &Labels, points: &[Point]) -> serde_json::Value {
+pub(super) fn json_series(set: &Labels, samples: &[StoredSample]) -> serde_json::Value {
     let metric: serde_json::Map<String, serde_json::Value> =
         set.iter().map(|label| (label.name.to_owned(), label.value.into())).collect();
     let (mut values, mut histograms) = (Vec::new(), Vec::new());
-    for point in points {
-        let at = match point.millis % 1000 {
-            0 => json!(point.millis / 1000),
-            _ => json!(point.millis as f64 / 1000.0),
+    for sample in samples {
+        let millis = sample.at.as_millis();
+        let at = match millis % 1000 {
+            0 => json!(millis / 1000),
+            _ => json!(millis as f64 / 1000.0),
         };
-        match &point.value {
-            Value::Float(value) => values.push(json!([at, promapi_float(*value)])),
-            Value::Histogram { histogram, .. } => histograms.push(json!([at, json_histogram(histogram)])),
+        match &sample.value {
+            SampleValue::Float(value) => values.push(json!([at, promapi_float(*value)])),
+            SampleValue::Histogram(histogram) => histograms.push(json!([at, json_histogram(histogram)])),
         }
     }
     let mut series = json!({ "metric": metric });

@@ -504,7 +504,7 @@ fn chunks_that_no_step_looks_at_are_not_decoded_and_change_nothing() {
                 range: TimeRange::ALL,
                 dedup: series::Dedup::Off,
                 counter: false,
-                aggregate: series::Aggregate::Average,
+                aggregate: series::Aggregate::Raw,
                 starts: false,
             };
             series.decode(&options, &mut samples).unwrap();

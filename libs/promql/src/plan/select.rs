@@ -189,10 +189,10 @@ mod tests {
     fn downsampled_data_is_read_by_the_aggregate_of_the_function() {
         let aggregate =
             |func: &str| SelectHints { func: func.to_owned(), ..SelectHints::default() }.aggregate();
-        assert_eq!(aggregate("sum"), Aggregate::Average);
+        assert_eq!(aggregate("sum"), Aggregate::Raw);
         assert_eq!(aggregate("sum_over_time"), Aggregate::Sum);
         assert_eq!(aggregate("max"), Aggregate::Max);
         assert_eq!(aggregate("rate"), Aggregate::Counter);
-        assert_eq!(aggregate(""), Aggregate::Average);
+        assert_eq!(aggregate(""), Aggregate::Raw);
     }
 }

@@ -153,21 +153,6 @@ pub(super) fn literal(histogram: &FloatHistogram) -> String {
     text
 }
 
-/// The buckets of one side by number.
-pub(super) fn buckets(spans: &[Span], counts: &[f64]) -> BTreeMap<i32, f64> {
-    let mut counts = counts.iter();
-    let mut at = 0i32;
-    let mut out = BTreeMap::new();
-    for span in spans {
-        at = at.saturating_add(span.offset);
-        for count in counts.by_ref().take(span.length as usize) {
-            out.insert(at, *count);
-            at = at.saturating_add(1);
-        }
-    }
-    out
-}
-
 /// Spans and counts of numbered buckets, one span for each run.
 pub(super) fn spans(buckets: &BTreeMap<i32, f64>) -> (Vec<Span>, Vec<f64>) {
     let mut spans: Vec<Span> = Vec::new();

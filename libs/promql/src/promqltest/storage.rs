@@ -3,17 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use model::{
-    CUSTOM_BUCKETS_SCHEMA, CounterResetHint, FloatHistogram, Labels, Matcher, Sample, TimeRange, Timestamp,
-};
-use series::{AggrChunk, SelectedSeries};
-use tsdb::{Chunk, HistogramEncoder, Xor2Encoder, XorEncoder};
+use model::{FloatHistogram, Labels, Matcher, Sample, TimeRange, Timestamp};
+use series::{AggrChunk, SampleValue, SelectedSeries};
+use tsdb::{ChunkBuilder, Encoding};
 
-use crate::promqltest::histogram::{buckets, spans};
 use crate::promqltest::sequence::SequenceValue;
-
-/// Samples in a chunk, as in Prometheus' blocks.
-const SAMPLES_PER_CHUNK: usize = 120;
 
 /// A sample that the storage does not take.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,12 +16,6 @@ pub struct StorageError {
     labels: Labels,
     at: Timestamp,
     why: String,
-}
-
-#[derive(Clone, Debug)]
-enum Value {
-    Float(f64),
-    Histogram(Arc<FloatHistogram>),
 }
 
 /// Series with their samples. Samples arrive in order of time.
@@ -51,7 +39,7 @@ struct Store {
 #[derive(Clone, Debug)]
 struct Stored {
     at: i64,
-    value: Value,
+    value: SampleValue,
     /// When its counter began; the epoch where that is not known.
     start: Timestamp,
 }
@@ -109,7 +97,7 @@ impl Storage {
             let start = start.map_or(Timestamp::EPOCH, |distance| at.offset_millis(distance));
             match value {
                 SequenceValue::Omitted => {}
-                SequenceValue::Float(value) => self.append(labels, at, Value::Float(*value), start)?,
+                SequenceValue::Float(value) => self.append(labels, at, SampleValue::Float(*value), start)?,
                 SequenceValue::Histogram { histogram, .. } => {
                     self.append_checked(labels, at, histogram, start)?;
                 }
@@ -123,7 +111,7 @@ impl Storage {
     /// # Errors
     /// As [`append_sequence`](Self::append_sequence).
     pub fn append_float(&mut self, labels: &Labels, sample: Sample) -> Result<(), StorageError> {
-        self.append(labels, sample.timestamp, Value::Float(sample.value), Timestamp::EPOCH)
+        self.append(labels, sample.timestamp, SampleValue::Float(sample.value), Timestamp::EPOCH)
     }
 
     /// Appends a histogram.
@@ -151,14 +139,14 @@ impl Storage {
         {
             return Err(StorageError { labels: labels.clone(), at, why: why.to_string() });
         }
-        self.append(labels, at, Value::Histogram(Arc::clone(histogram)), start)
+        self.append(labels, at, SampleValue::Histogram(Arc::clone(histogram)), start)
     }
 
     fn append(
         &mut self,
         labels: &Labels,
         at: Timestamp,
-        value: Value,
+        value: SampleValue,
         start: Timestamp,
     ) -> Result<(), StorageError> {
         let store = self.stores.last_mut().expect("there is always a store");
@@ -167,11 +155,7 @@ impl Storage {
         match samples.last() {
             Some(last) if last.at > at.as_millis() => return fail("out of order sample"),
             Some(last) if last.at == at.as_millis() => {
-                return if same(&last.value, &value) {
-                    Ok(())
-                } else {
-                    fail("duplicate sample for timestamp")
-                };
+                return if last.value == value { Ok(()) } else { fail("duplicate sample for timestamp") };
             }
             _ => samples.push(Stored { at: at.as_millis(), value, start }),
         }
@@ -209,139 +193,24 @@ fn add_to_lane(lanes: &mut Vec<Vec<AggrChunk>>, chunks: Vec<AggrChunk>) {
     }
 }
 
-fn same(a: &Value, b: &Value) -> bool {
-    match (a, b) {
-        (Value::Float(a), Value::Float(b)) => a.to_bits() == b.to_bits(),
-        (Value::Histogram(a), Value::Histogram(b)) => a.same_observations(b),
-        _ => false,
-    }
-}
-
-/// Encodes samples: a new chunk where the kind changes, where histograms no longer continue each other, and
-/// where a chunk is full.
+/// Encodes samples as Prometheus does. Where a start is known, all chunks hold starts.
 fn chunks(samples: &[Stored]) -> Vec<AggrChunk> {
-    let mut chunks: Vec<Chunk> = Vec::new();
-    let mut rest = samples;
-    while let Some(first) = rest.first() {
-        let run = match first.value {
-            Value::Float(_) => rest.iter().take_while(|s| matches!(s.value, Value::Float(_))).count(),
-            Value::Histogram(_) => histogram_run(rest),
+    let (floats, histograms) = match samples.iter().any(|sample| sample.start != Timestamp::EPOCH) {
+        true => (Encoding::Xor2, Encoding::FloatHistogramSt),
+        false => (Encoding::Xor, Encoding::FloatHistogram),
+    };
+    let mut builder = ChunkBuilder::new();
+    for Stored { at, value, start } in samples {
+        let appended = match value {
+            SampleValue::Float(value) => builder.append_float(floats, Sample::new(*at, *value), *start),
+            SampleValue::Histogram(histogram) => {
+                builder.append_histogram(histograms, Timestamp::from_millis(*at), histogram, *start)
+            }
         };
-        let (now, later) = rest.split_at(run);
-        match first.value {
-            Value::Float(_) => chunks.extend(now.chunks(SAMPLES_PER_CHUNK).filter_map(float_chunk)),
-            Value::Histogram(_) => chunks.extend(histogram_chunks(now)),
-        }
-        rest = later;
+        appended.expect("samples ascend and fit their encoding");
     }
+    let chunks = builder.finish().expect("histograms were checked when they were appended");
     chunks.into_iter().map(AggrChunk::raw).collect()
-}
-
-fn float_chunk(samples: &[Stored]) -> Option<Chunk> {
-    const FITS: &str = "samples ascend and fit a chunk";
-    let floats = samples.iter().filter_map(|stored| match stored.value {
-        Value::Float(value) => Some((Sample::new(stored.at, value), stored.start)),
-        Value::Histogram(_) => None,
-    });
-    if has_starts(samples) {
-        let mut encoder = Xor2Encoder::new();
-        floats.for_each(|(sample, start)| encoder.append(sample, start).expect(FITS));
-        return encoder.finish();
-    }
-    let mut encoder = XorEncoder::new();
-    floats.for_each(|(sample, _)| encoder.append(sample).expect(FITS));
-    encoder.finish()
-}
-
-/// Whether some start is known, so that the chunk has to hold starts.
-fn has_starts(samples: &[Stored]) -> bool {
-    samples.iter().any(|sample| sample.start != Timestamp::EPOCH)
-}
-
-/// How many histograms at the start of `samples` share a chunk.
-fn histogram_run(samples: &[Stored]) -> usize {
-    let continues = |pair: &[Stored]| match (&pair[0].value, &pair[1].value) {
-        (Value::Histogram(before), Value::Histogram(next)) => continues(before, next),
-        _ => false,
-    };
-    1 + samples.windows(2).take_while(|pair| continues(pair)).count()
-}
-
-/// Whether `next` goes on where `before` ended: neither a counter reset nor another resolution.
-fn continues(before: &FloatHistogram, next: &FloatHistogram) -> bool {
-    let gauge = |h: &FloatHistogram| h.counter_reset_hint == CounterResetHint::Gauge;
-    if gauge(before) != gauge(next) || next.counter_reset_hint == CounterResetHint::Reset {
-        return false;
-    }
-    if next.is_stale() || before.is_stale() {
-        return next.is_stale();
-    }
-    let same_layout = before.schema == next.schema
-        && before.zero_threshold == next.zero_threshold
-        && (next.schema != CUSTOM_BUCKETS_SCHEMA || before.custom_values == next.custom_values);
-    if gauge(next) || !same_layout {
-        return same_layout;
-    }
-    let grows = |before: BTreeMap<i32, f64>, next: BTreeMap<i32, f64>| {
-        before.iter().all(|(at, count)| next.get(at).copied().unwrap_or(0.0) >= *count)
-    };
-    next.count >= before.count
-        && next.zero_count >= before.zero_count
-        && grows(positive(before), positive(next))
-        && grows(negative(before), negative(next))
-}
-
-fn positive(h: &FloatHistogram) -> BTreeMap<i32, f64> {
-    buckets(&h.positive_spans, &h.positive_buckets)
-}
-
-fn negative(h: &FloatHistogram) -> BTreeMap<i32, f64> {
-    buckets(&h.negative_spans, &h.negative_buckets)
-}
-
-/// Encodes histograms that share a chunk, all with the buckets that any of them has.
-fn histogram_chunks(samples: &[Stored]) -> Vec<Chunk> {
-    let histograms = || {
-        samples.iter().filter_map(|stored| match &stored.value {
-            Value::Histogram(h) => Some((stored, h)),
-            Value::Float(_) => None,
-        })
-    };
-    let empty = |side: fn(&FloatHistogram) -> BTreeMap<i32, f64>| -> BTreeMap<i32, f64> {
-        histograms()
-            .filter(|(_, h)| !h.is_stale())
-            .flat_map(|(_, h)| side(h).into_keys())
-            .map(|at| (at, 0.0))
-            .collect()
-    };
-    let (no_positive, no_negative) = (empty(positive), empty(negative));
-    let encoder_of = |starts| match starts {
-        true => HistogramEncoder::float_with_starts(),
-        false => HistogramEncoder::float(),
-    };
-    let starts = has_starts(samples);
-    let mut encoder = encoder_of(starts);
-    let mut chunks = Vec::new();
-    for (stored, histogram) in histograms() {
-        let mut histogram = FloatHistogram::clone(histogram);
-        if !histogram.is_stale() {
-            let mut side = no_positive.clone();
-            side.extend(positive(&histogram));
-            (histogram.positive_spans, histogram.positive_buckets) = spans(&side);
-            let mut side = no_negative.clone();
-            side.extend(negative(&histogram));
-            (histogram.negative_spans, histogram.negative_buckets) = spans(&side);
-        }
-        let at = Timestamp::from_millis(stored.at);
-        if encoder.append_with_start(at, &histogram, stored.start).is_err() {
-            // Such as a marker at the start of the chunk, which decided its layout.
-            chunks.extend(std::mem::replace(&mut encoder, encoder_of(starts)).finish());
-            let result = encoder.append_with_start(at, &histogram, stored.start);
-            result.expect("a histogram fits a chunk of its own");
-        }
-    }
-    chunks.extend(encoder.finish());
-    chunks
 }
 
 #[cfg(test)]
@@ -355,7 +224,7 @@ mod tests {
         range: TimeRange::ALL,
         dedup: Dedup::Off,
         counter: false,
-        aggregate: series::Aggregate::Average,
+        aggregate: series::Aggregate::Raw,
         starts: true,
     };
 

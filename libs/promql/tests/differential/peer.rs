@@ -157,7 +157,7 @@ fn written_series(series: &SelectedSeries) -> Json {
         range: TimeRange::ALL,
         dedup: Dedup::Off,
         counter: false,
-        aggregate: Aggregate::Average,
+        aggregate: Aggregate::Raw,
         starts: true,
     };
     let mut samples = Samples::new();

@@ -104,7 +104,7 @@ fn the_aggregate_that_was_asked_for_is_read_and_raw_samples_as_they_are() {
         let values: Vec<_> = floats(vec![lane], &options).into_iter().map(|(_, value)| value).collect();
         assert_eq!(values, expected, "{aggregate:?}");
     }
-    check(Aggregate::Average, [1.5, 2.5, 7.0]);
+    check(Aggregate::Raw, [1.5, 2.5, 7.0]);
     check(Aggregate::Count, [4.0, 2.0, 7.0]);
     check(Aggregate::Sum, [6.0, 5.0, 7.0]);
     check(Aggregate::Min, [0.5, 2.0, 7.0]);
@@ -133,17 +133,17 @@ fn what_cannot_be_read_is_named() {
     }
     let missing = |name| format!("the store sent neither raw samples nor the aggregate {name}");
     check(downsampled(), Aggregate::Counter, &missing("counter"));
-    check(AggrChunk { sum: None, ..downsampled() }, Aggregate::Average, &missing("sum"));
+    check(AggrChunk { sum: None, ..downsampled() }, Aggregate::Raw, &missing("sum"));
     check(AggrChunk { max: None, ..downsampled() }, Aggregate::Max, &missing("max"));
     let unaligned = AggrChunk { sum: Some(chunk(&[(10, 6.0), (21, 5.0)])), ..downsampled() };
-    check(unaligned, Aggregate::Average, "its sums and counts have different timestamps");
+    check(unaligned, Aggregate::Raw, "its sums and counts have different timestamps");
 
     let mut damaged = raw(&[(10, 1.0), (20, 2.5)]);
     let payload = damaged.raw.as_mut().unwrap();
     payload.data = payload.data.slice(..payload.data.len() - 1);
     check(
         damaged,
-        Aggregate::Average,
+        Aggregate::Raw,
         "XOR chunk of 15 bytes is damaged near byte 15: it ends before the last of its 2 samples",
     );
 
@@ -153,7 +153,7 @@ fn what_cannot_be_read_is_named() {
     // The second sample's distance: ten becomes zero.
     bytes[11] = 0;
     payload.data = bytes.into();
-    check(backwards, Aggregate::Average, "its timestamps do not ascend");
+    check(backwards, Aggregate::Raw, "its timestamps do not ascend");
 }
 
 /// A counter aggregate of one chunk: window totals, and the last raw value again at the time of the last window.

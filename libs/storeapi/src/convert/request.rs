@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use model::{MatchOp, Matcher, TimeRange, Timestamp};
 use proto::thanos as wire;
-use series::{AggrChunk, Series};
+use series::{AggrChunk, Aggregate, Series};
 use tsdb::Encoding;
 use wire::label_matcher::Type;
 
 use crate::{
-    Aggr, LabelNamesRequest, LabelValuesRequest, MetadataAnswer, MetadataRequest, MetricMetadata,
-    PartialResponse, SelectHints, SeriesRequest, Shard, StoreError,
+    LabelNamesRequest, LabelValuesRequest, MetadataAnswer, MetadataRequest, MetricMetadata, PartialResponse,
+    SelectHints, SeriesRequest, Shard, StoreError,
 };
 
 /// Most matchers of one request.
@@ -91,12 +91,12 @@ fn millis_to_wire(length: Duration) -> i64 {
 
 pub(crate) fn series_request_from_wire(request: wire::SeriesRequest) -> Result<SeriesRequest, StoreError> {
     let aggregate = |number: &i32| match wire::Aggr::try_from(*number) {
-        Ok(wire::Aggr::Raw) => Ok(Aggr::Raw),
-        Ok(wire::Aggr::Count) => Ok(Aggr::Count),
-        Ok(wire::Aggr::Sum) => Ok(Aggr::Sum),
-        Ok(wire::Aggr::Min) => Ok(Aggr::Min),
-        Ok(wire::Aggr::Max) => Ok(Aggr::Max),
-        Ok(wire::Aggr::Counter) => Ok(Aggr::Counter),
+        Ok(wire::Aggr::Raw) => Ok(Aggregate::Raw),
+        Ok(wire::Aggr::Count) => Ok(Aggregate::Count),
+        Ok(wire::Aggr::Sum) => Ok(Aggregate::Sum),
+        Ok(wire::Aggr::Min) => Ok(Aggregate::Min),
+        Ok(wire::Aggr::Max) => Ok(Aggregate::Max),
+        Ok(wire::Aggr::Counter) => Ok(Aggregate::Counter),
         Err(_) => Err(StoreError::invalid(format!("unknown aggregate {number}"))),
     };
     let shard = match request.shard_info {
@@ -139,13 +139,13 @@ pub(crate) fn series_request_from_wire(request: wire::SeriesRequest) -> Result<S
 }
 
 pub(crate) fn series_request_to_wire(request: &SeriesRequest) -> wire::SeriesRequest {
-    let aggregate = |aggregate: &Aggr| match aggregate {
-        Aggr::Raw => wire::Aggr::Raw.into(),
-        Aggr::Count => wire::Aggr::Count.into(),
-        Aggr::Sum => wire::Aggr::Sum.into(),
-        Aggr::Min => wire::Aggr::Min.into(),
-        Aggr::Max => wire::Aggr::Max.into(),
-        Aggr::Counter => wire::Aggr::Counter.into(),
+    let aggregate = |aggregate: &Aggregate| match aggregate {
+        Aggregate::Raw => wire::Aggr::Raw.into(),
+        Aggregate::Count => wire::Aggr::Count.into(),
+        Aggregate::Sum => wire::Aggr::Sum.into(),
+        Aggregate::Min => wire::Aggr::Min.into(),
+        Aggregate::Max => wire::Aggr::Max.into(),
+        Aggregate::Counter => wire::Aggr::Counter.into(),
     };
     let (partial_response_disabled, partial_response_strategy) = partial_to_wire(request.partial_response);
     let shard_info = request.shard.as_ref().map(|shard| wire::ShardInfo {

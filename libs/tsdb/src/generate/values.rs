@@ -3,10 +3,8 @@
 use model::{FloatHistogram, Sample, Span, Timestamp};
 
 use crate::mix::{Numbers, mixed};
-use crate::{Chunk, HistogramEncoder, XorEncoder};
+use crate::{Chunk, HistogramEncoder, SAMPLES_PER_CHUNK, XorEncoder};
 
-/// Samples of a chunk of floats, as Prometheus cuts them.
-const CHUNK_SAMPLES: usize = 120;
 /// A chunk of histograms ends when it has so many bytes ...
 const CHUNK_BYTES: usize = 1024;
 /// ... and so many samples.
@@ -73,14 +71,14 @@ impl Kind {
 }
 
 fn floats(scrapes: &Scrapes, mut value: impl FnMut(u64) -> f64) -> Vec<Chunk> {
-    let mut chunks = Vec::with_capacity(scrapes.count as usize / CHUNK_SAMPLES + 1);
+    let mut chunks = Vec::with_capacity(scrapes.count as usize / SAMPLES_PER_CHUNK + 1);
     let mut encoder = XorEncoder::new();
     for number in 0..scrapes.count {
         let sample = Sample::new(scrapes.at(number), value(number));
         // Times ascend, and a chunk is ended long before it is full, so every sample is taken.
         let taken = encoder.append(sample);
         debug_assert!(taken.is_ok(), "{taken:?}");
-        if encoder.len() == CHUNK_SAMPLES {
+        if encoder.len() == SAMPLES_PER_CHUNK {
             chunks.extend(std::mem::take(&mut encoder).finish());
         }
     }

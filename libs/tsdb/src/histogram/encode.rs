@@ -117,6 +117,15 @@ impl HistogramEncoder {
         Self::with(Counts::Floats(Numbers::NONE), Some(StartWriter::default()))
     }
 
+    /// An encoder of chunks with `encoding`, one of histograms.
+    pub(crate) fn with_encoding(encoding: Encoding) -> Self {
+        let counts = match encoding.has_integer_counts() {
+            true => Counts::Integers(Numbers::NONE),
+            false => Counts::Floats(Numbers::NONE),
+        };
+        Self::with(counts, encoding.may_hold_starts().then(StartWriter::default))
+    }
+
     fn with(counts: Counts, starts: Option<StartWriter>) -> Self {
         Self {
             writer: BitWriter::after(&[0; HEADER_BYTES]),

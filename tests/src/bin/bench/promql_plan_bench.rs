@@ -8,14 +8,11 @@ use std::time::Duration;
 use model::{Labels, Sample, Timestamp};
 use promql::{EngineOptions, Query, QueryParams, Stats};
 use series::{AggrChunk, SelectedSeries};
-use tsdb::XorEncoder;
 
 use crate::load::{BEGIN, INTERVAL, SAMPLES, SERIES};
 use crate::report::{Report, Row, median};
 use crate::tsdb_bench::thread_time;
 
-/// Samples in a chunk, as Prometheus cuts them.
-const CHUNK: i64 = 120;
 /// Series offered at once, as the fan-out offers them.
 const BATCH: usize = 64;
 const ROUNDS: usize = 5;
@@ -219,16 +216,11 @@ fn all_series(hours: i64) -> Vec<SelectedSeries> {
 }
 
 fn chunks(samples: i64) -> Vec<AggrChunk> {
-    let mut chunks = Vec::new();
-    let (mut total, mut encoder) = (0, XorEncoder::new());
-    for i in 0..samples {
+    let mut total = 0;
+    let sample = |i: i64| {
         total += i * 17 % 97;
-        let sample = Sample::new((BEGIN + i * INTERVAL) * 1000, total as f64);
-        encoder.append(sample).expect("samples in order");
-        if (i + 1) % CHUNK == 0 || i + 1 == samples {
-            let full = std::mem::replace(&mut encoder, XorEncoder::new());
-            chunks.push(AggrChunk::raw(full.finish().expect("a chunk")));
-        }
-    }
-    chunks
+        Sample::new((BEGIN + i * INTERVAL) * 1000, total as f64)
+    };
+    let samples: Vec<Sample> = (0..samples).map(sample).collect();
+    AggrChunk::from_floats(&samples).expect("samples in order")
 }

@@ -19,7 +19,7 @@ use std::time::Duration;
 use model::{MatchOp, Matcher, Sample, TimeRange};
 use serde_json::{Value, json};
 use tests::Usage;
-use tsdb::{Block, BlockOptions, Chunk, Index, LocalFile, Ulid, Workload, XorEncoder};
+use tsdb::{Block, BlockOptions, Chunk, Index, LocalFile, SAMPLES_PER_CHUNK, Ulid, Workload, XorEncoder};
 
 use crate::report::{Report, Row};
 
@@ -30,9 +30,8 @@ pub(crate) const ROLE: &str = "--tsdb-stage";
 const SERIES: u64 = 1_000_000;
 /// Rounds of short stages.
 const ROUNDS: usize = 5;
-/// Chunks that are encoded and decoded, of 120 samples each.
+/// Chunks that are encoded and decoded, each full.
 const CHUNKS: usize = 20_000;
-const CHUNK_SAMPLES: usize = 120;
 const MIB: f64 = 1_048_576.0;
 
 /// The selector that a threshold is for.
@@ -264,10 +263,10 @@ fn xor(_name: &str, jitter: u64) -> Value {
                 let off = if jitter > 0 { next() % 20 } else { 0 };
                 Sample::new(1_735_689_600_000 + i as i64 * 30_000 + off as i64, total as f64)
             };
-            (0..CHUNK_SAMPLES).map(sample).collect()
+            (0..SAMPLES_PER_CHUNK).map(sample).collect()
         })
         .collect();
-    let million = (CHUNKS * CHUNK_SAMPLES) as f64 / 1e6;
+    let million = (CHUNKS * SAMPLES_PER_CHUNK) as f64 / 1e6;
     let (mut encode, mut decode) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let begun = thread_time();

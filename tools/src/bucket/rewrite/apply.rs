@@ -7,7 +7,7 @@ use model::{Labels, TimeRange};
 use tsdb::{Block, BlockSeries, BlockWriter};
 
 use crate::bucket::rewrite::config::{Changes, Interval, ToDelete};
-use crate::bucket::rewrite::series::{Account, cut, join};
+use crate::bucket::rewrite::series::{SampleAccount, cut, join};
 use crate::error::{Context, Result};
 use crate::progress::Progress;
 use crate::text;
@@ -15,7 +15,7 @@ use crate::text;
 /// What a rewrite did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Rewritten {
-    pub(super) account: Account,
+    pub(super) account: SampleAccount,
     /// Series that were read.
     pub(super) series: u64,
     /// Series of which nothing is left.
@@ -143,7 +143,7 @@ impl Run<'_> {
         let samples: u64 = chunks.iter().map(|chunk| chunk.sample_count() as u64).sum();
         self.done.series += 1;
         self.done.deleted_series += 1;
-        self.done.account.add(Account { read: samples, deleted: samples, ..Account::default() });
+        self.done.account.add(SampleAccount { read: samples, deleted: samples, ..SampleAccount::default() });
         self.progress.add(1);
         let all = chunks.first().zip(chunks.last());
         let interval = all.map(|(first, last)| Interval {
@@ -155,7 +155,7 @@ impl Run<'_> {
 
     /// Writes what is left of the series that have `labels` from now on.
     fn group(&mut self, labels: &Labels, group: Vec<BlockSeries>) -> Result<()> {
-        let (mut account, mut kept) = (Account::default(), Vec::new());
+        let (mut account, mut kept) = (SampleAccount::default(), Vec::new());
         let several = group.len() > 1;
         self.done.joined_series += group.len() as u64 - 1;
         for series in group {
@@ -178,7 +178,8 @@ impl Run<'_> {
             kept.extend(left.chunks);
         }
         if several {
-            (kept, account.duplicates) = join(labels, kept)?;
+            let joined = join(labels, kept)?;
+            (kept, account.duplicates) = (joined.chunks, joined.duplicates);
         }
         account.written = kept.iter().map(|chunk| chunk.sample_count() as u64).sum();
         self.done.account.add(account);

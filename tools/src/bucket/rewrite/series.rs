@@ -1,15 +1,15 @@
 //! What a rewrite does to the chunks of one series: cuts intervals out, and joins series that became equal.
 
 use model::Labels;
+use series::{JoinError, JoinedChunks, StoredSample, decode_chunk, encode_chunks, join_chunks};
 use tsdb::{Chunk, Encoding};
 
 use crate::bucket::rewrite::config::{Interval, ToDelete, covers, touches};
 use crate::error::{Cause, Result, ToolError};
-use crate::samples::{self, Point};
 
 /// How many samples went where. `read` is the sum of the others, or the rewrite is wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Account {
+pub(super) struct SampleAccount {
     pub(super) read: u64,
     pub(super) written: u64,
     /// Taken away by deletions, or with series that relabelling drops.
@@ -18,7 +18,7 @@ pub(super) struct Account {
     pub(super) duplicates: u64,
 }
 
-impl Account {
+impl SampleAccount {
     /// Whether no sample was lost or made.
     pub(super) fn is_balanced(&self) -> bool {
         self.read == self.written + self.deleted + self.duplicates
@@ -34,7 +34,7 @@ impl Account {
 
 /// What is left of a series.
 #[derive(Debug, Default)]
-pub(super) struct Kept {
+pub(super) struct Remainder {
     pub(super) chunks: Vec<Chunk>,
     /// Samples that were taken away.
     pub(super) deleted: u64,
@@ -48,8 +48,8 @@ pub(super) struct Kept {
 ///
 /// # Errors
 /// A damaged chunk; an interval that ends inside a chunk of aggregates, which cannot be cut.
-pub(super) fn cut(labels: &Labels, chunks: Vec<Chunk>, to_delete: &ToDelete) -> Result<Kept> {
-    let mut kept = Kept::default();
+pub(super) fn cut(labels: &Labels, chunks: Vec<Chunk>, to_delete: &ToDelete) -> Result<Remainder> {
+    let mut kept = Remainder::default();
     let intervals = match to_delete {
         ToDelete::Nothing => {
             kept.chunks = chunks;
@@ -77,21 +77,21 @@ pub(super) fn cut(labels: &Labels, chunks: Vec<Chunk>, to_delete: &ToDelete) -> 
     Ok(kept)
 }
 
-impl Kept {
+impl Remainder {
     fn cut_chunk(&mut self, labels: &Labels, chunk: &Chunk, intervals: &[Interval]) -> Result<()> {
-        let mut points = Vec::new();
-        samples::decode(chunk, &mut points)
-            .map_err(|error| ToolError::new(Cause::Damaged, format!("series {labels}: {error}")))?;
-        let before = points.len();
-        points.retain(|point| {
-            let gone = intervals.iter().any(|i| i.min <= point.millis && point.millis <= i.max);
-            if gone {
-                self.note(point.millis, point.millis);
+        let mut samples = Vec::new();
+        decode_chunk(chunk, &mut samples).map_err(|error| damaged(labels, error))?;
+        let before = samples.len();
+        samples.retain(|sample| {
+            let millis = sample.at.as_millis();
+            let is_deleted = intervals.iter().any(|i| i.min <= millis && millis <= i.max);
+            if is_deleted {
+                self.note(millis, millis);
             }
-            !gone
+            !is_deleted
         });
-        self.deleted += (before - points.len()) as u64;
-        self.chunks.extend(encode(labels, &points)?);
+        self.deleted += (before - samples.len()) as u64;
+        self.chunks.extend(encode(labels, &samples)?);
         Ok(())
     }
 
@@ -107,89 +107,61 @@ impl Kept {
     }
 }
 
-fn encode(labels: &Labels, points: &[Point]) -> Result<Vec<Chunk>> {
-    samples::encode(points)
-        .map_err(|error| ToolError::new(Cause::Damaged, format!("series {labels}: {error}")))
+fn encode(labels: &Labels, samples: &[StoredSample]) -> Result<Vec<Chunk>> {
+    encode_chunks(samples).map_err(|error| damaged(labels, error))
+}
+
+fn damaged(labels: &Labels, error: impl std::fmt::Display) -> ToolError {
+    ToolError::new(Cause::Damaged, format!("series {labels}: {error}"))
 }
 
 /// The chunks of series that became equal, in the order of time, and the number of duplicate samples left out.
 ///
-/// Chunks that overlap no other stay as they are; the others are decoded and joined sample by sample.
-///
 /// # Errors
 /// A damaged chunk; two samples with one time and different values; aggregates that overlap.
-pub(super) fn join(labels: &Labels, mut chunks: Vec<Chunk>) -> Result<(Vec<Chunk>, u64)> {
-    chunks.sort_by_key(|chunk| (chunk.range.min, chunk.range.max));
-    let (mut joined, mut duplicates) = (Vec::with_capacity(chunks.len()), 0);
-    let mut rest = chunks.into_iter().peekable();
-    while let Some(first) = rest.next() {
-        let mut max = first.range.max;
-        let mut overlapping = vec![first];
-        while let Some(next) = rest.next_if(|next| next.range.min <= max) {
-            max = max.max(next.range.max);
-            overlapping.push(next);
-        }
-        if overlapping.len() == 1 {
-            joined.append(&mut overlapping);
-            continue;
-        }
-        let mut points = Vec::new();
-        for chunk in &overlapping {
-            if chunk.encoding == Encoding::Aggregates {
-                return Err(ToolError::new(
-                    Cause::Conflict,
-                    format!(
-                        "several downsampled series become {labels} by relabelling; aggregates cannot be joined"
-                    ),
-                ));
-            }
-            samples::decode(chunk, &mut points)
-                .map_err(|error| ToolError::new(Cause::Damaged, format!("series {labels}: {error}")))?;
-        }
-        // Stable, so that the points of one chunk stay in their order and damage is not hidden.
-        points.sort_by_key(|point| point.millis);
-        let before = points.len();
-        let mut conflict = None;
-        points.dedup_by(|next, kept| {
-            let same_time = next.millis == kept.millis;
-            if same_time && next.value != kept.value {
-                conflict.get_or_insert(next.millis);
-            }
-            same_time
-        });
-        if let Some(millis) = conflict {
-            return Err(ToolError::new(
-                Cause::Conflict,
-                format!(
-                    "several series become {labels} by relabelling and have different values at {millis}: \
-                     keep a label that tells them apart"
-                ),
-            ));
-        }
-        duplicates += (before - points.len()) as u64;
-        joined.extend(encode(labels, &points)?);
-    }
-    Ok((joined, duplicates))
+pub(super) fn join(labels: &Labels, chunks: Vec<Chunk>) -> Result<JoinedChunks> {
+    join_chunks(chunks).map_err(|error| match error {
+        JoinError::Damaged(error) => damaged(labels, error),
+        JoinError::Append(error) => damaged(labels, error),
+        JoinError::Aggregates => ToolError::new(
+            Cause::Conflict,
+            format!("several downsampled series become {labels} by relabelling; aggregates cannot be joined"),
+        ),
+        JoinError::Conflict { at } => ToolError::new(
+            Cause::Conflict,
+            format!(
+                "several series become {labels} by relabelling and have different values at {at}: \
+                 keep a label that tells them apart"
+            ),
+        ),
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::samples::Value;
+    use model::Timestamp;
+    use series::SampleValue;
 
-    fn points(times: impl IntoIterator<Item = i64>, value: f64) -> Vec<Point> {
-        let point = |millis| Point { millis, start: 0, value: Value::Float(value), encoding: Encoding::Xor };
-        times.into_iter().map(point).collect()
+    use super::*;
+
+    fn samples(times: impl IntoIterator<Item = i64>, value: f64) -> Vec<StoredSample> {
+        let sample = |millis| StoredSample {
+            at: Timestamp::from_millis(millis),
+            start: Timestamp::EPOCH,
+            value: SampleValue::Float(value),
+            encoding: Encoding::Xor,
+        };
+        times.into_iter().map(sample).collect()
     }
 
     fn chunk(times: std::ops::Range<i64>, value: f64) -> Chunk {
-        encode(&Labels::empty(), &points(times, value)).unwrap().remove(0)
+        encode(&Labels::empty(), &samples(times, value)).unwrap().remove(0)
     }
 
     fn times(chunks: &[Chunk]) -> Vec<i64> {
-        let mut points = Vec::new();
-        chunks.iter().for_each(|chunk| samples::decode(chunk, &mut points).unwrap());
-        points.iter().map(|point| point.millis).collect()
+        let mut samples = Vec::new();
+        chunks.iter().for_each(|chunk| decode_chunk(chunk, &mut samples).unwrap());
+        samples.iter().map(|sample| sample.at.as_millis()).collect()
     }
 
     #[test]
@@ -218,13 +190,8 @@ mod tests {
 
     #[test]
     fn series_that_become_equal_are_joined_without_losing_a_sample() {
-        let apart = vec![chunk(20..30, 2.0), chunk(0..10, 1.0)];
-        let (joined, duplicates) = join(&Labels::empty(), apart).unwrap();
-        assert_eq!((times(&joined), duplicates), ((0..10).chain(20..30).collect(), 0));
-
-        let overlapping = vec![chunk(0..10, 1.0), chunk(5..15, 1.0)];
-        let (joined, duplicates) = join(&Labels::empty(), overlapping).unwrap();
-        assert_eq!((times(&joined), duplicates), ((0..15).collect(), 5));
+        let joined = join(&Labels::empty(), vec![chunk(0..10, 1.0), chunk(5..15, 1.0)]).unwrap();
+        assert_eq!((times(&joined.chunks), joined.duplicates), ((0..15).collect(), 5));
 
         let error = join(&Labels::empty(), vec![chunk(0..10, 1.0), chunk(9..15, 2.0)]).unwrap_err();
         assert_eq!(error.cause(), Cause::Conflict);

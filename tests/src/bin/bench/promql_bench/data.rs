@@ -6,12 +6,11 @@
 
 use model::{FloatHistogram, Labels, Sample, Span, TimeRange, Timestamp, stale_nan};
 use series::{AggrChunk, SelectedSeries};
-use tsdb::{HistogramEncoder, XorEncoder};
+use tsdb::HistogramEncoder;
 
 use crate::load::{BEGIN, INTERVAL};
 
-/// Samples in a chunk, as Prometheus cuts them; histograms are larger and so fewer.
-const CHUNK: usize = 120;
+/// Histograms in a chunk: they are larger than floats and so fewer.
 const HISTOGRAMS: usize = 40;
 /// Series of `bench_total` with samples of their own. The samples repeat every 97 series, so this is a multiple of it.
 const PLAIN: i64 = 970;
@@ -309,10 +308,5 @@ fn leader(number: i64, series: i64, samples: i64) -> Vec<AggrChunk> {
 }
 
 fn floats(samples: Vec<Sample>) -> Vec<AggrChunk> {
-    let encode = |samples: &[Sample]| {
-        let mut encoder = XorEncoder::new();
-        samples.iter().for_each(|sample| encoder.append(*sample).expect("samples in order"));
-        AggrChunk::raw(encoder.finish().expect("a chunk"))
-    };
-    samples.chunks(CHUNK).map(encode).collect()
+    AggrChunk::from_floats(&samples).expect("samples in order")
 }

@@ -1,0 +1,35 @@
+//! Series that cannot be decoded.
+
+use model::{Labels, TimeRange};
+use tsdb::{Aggregate, ChunkError};
+
+/// A series whose chunks cannot be read: names the series, the chunk and what is wrong.
+///
+/// The whole query ends with it: an answer without the chunk would be wrong and not look it.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("series {labels}: chunk from {} to {} ms: {problem}", range.min, range.max)]
+pub struct DecodeError {
+    /// The series.
+    pub labels: Labels,
+    /// The range that the chunk claims.
+    pub range: TimeRange,
+    /// What is wrong with it.
+    pub problem: DecodeProblem,
+}
+
+/// What is wrong with a chunk of a series.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum DecodeProblem {
+    /// The payload is damaged.
+    #[error(transparent)]
+    Chunk(#[from] ChunkError),
+    /// Timestamps go backwards or repeat.
+    #[error("its timestamps do not ascend")]
+    Unsorted,
+    /// The aggregate that the query reads is missing.
+    #[error("the store sent neither raw samples nor the aggregate {0}")]
+    MissingAggregate(Aggregate),
+    /// Sums and counts of one chunk have different timestamps.
+    #[error("its sums and counts have different timestamps")]
+    Unaligned,
+}

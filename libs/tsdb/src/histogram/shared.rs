@@ -1,0 +1,152 @@
+//! Whether a histogram continues the chunk of the one before it, and the buckets that all of them share.
+
+use std::collections::BTreeSet;
+
+use model::{CUSTOM_BUCKETS_SCHEMA, CounterResetHint, FloatHistogram, Span};
+
+use crate::error::AppendError;
+
+/// How a histogram follows another one of the same series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Continuation {
+    /// Both may be in one chunk.
+    SameChunk,
+    /// They may not: schema, zero threshold, custom bounds or kind differ, the hint says so, or a staleness marker ends the
+    /// chunk.
+    NewChunk,
+    /// They may not, because a count is lower than before: the counter was reset.
+    CountsFell,
+}
+
+impl Continuation {
+    /// How `next` follows `before`.
+    pub(crate) fn between(before: &FloatHistogram, next: &FloatHistogram) -> Self {
+        if next.is_stale() {
+            return Self::SameChunk;
+        }
+        let is_gauge = |h: &FloatHistogram| h.counter_reset_hint == CounterResetHint::Gauge;
+        let same_bounds = next.schema != CUSTOM_BUCKETS_SCHEMA || before.custom_values == next.custom_values;
+        if before.is_stale()
+            || is_gauge(before) != is_gauge(next)
+            || next.counter_reset_hint == CounterResetHint::Reset
+            || before.schema != next.schema
+            || before.zero_threshold != next.zero_threshold
+            || !same_bounds
+        {
+            return Self::NewChunk;
+        }
+        let fell = next.count < before.count
+            || next.zero_count < before.zero_count
+            || fell(
+                [&before.positive_spans, &next.positive_spans],
+                [&before.positive_buckets, &next.positive_buckets],
+            )
+            || fell(
+                [&before.negative_spans, &next.negative_spans],
+                [&before.negative_buckets, &next.negative_buckets],
+            );
+        if fell && !is_gauge(next) { Self::CountsFell } else { Self::SameChunk }
+    }
+}
+
+/// Whether a bucket of the first has a lower count in the second, where an absent bucket counts nothing.
+fn fell([before_spans, next_spans]: [&[Span]; 2], [before, next]: [&[f64]; 2]) -> bool {
+    if before_spans == next_spans {
+        return before.iter().zip(next).any(|(before, next)| next < before);
+    }
+    let mut next = numbered(next_spans, next).peekable();
+    numbered(before_spans, before).any(|(number, before)| {
+        while next.next_if(|(other, _)| *other < number).is_some() {}
+        let now = next.peek().filter(|(other, _)| *other == number).map_or(0.0, |(_, count)| *count);
+        now < before
+    })
+}
+
+/// The number and count of each bucket that spans describe, in ascending order.
+fn numbered<'a>(spans: &'a [Span], buckets: &'a [f64]) -> impl Iterator<Item = (i64, f64)> + 'a {
+    let mut next = 0i64;
+    let numbers = spans.iter().flat_map(move |span| {
+        let first = next + i64::from(span.offset);
+        next = first + i64::from(span.length);
+        first..next
+    });
+    numbers.zip(buckets.iter().copied())
+}
+
+/// The buckets of several histograms together, for each side: their numbers in ascending order, and as spans.
+pub(crate) struct SharedBuckets {
+    positive: (Vec<i64>, Vec<Span>),
+    negative: (Vec<i64>, Vec<Span>),
+}
+
+impl SharedBuckets {
+    /// The buckets of `histograms` without staleness markers; none where all have the same.
+    pub(crate) fn of<'a>(histograms: impl Iterator<Item = &'a FloatHistogram> + Clone) -> Option<Self> {
+        let mut present = histograms.filter(|histogram| !histogram.is_stale());
+        let first = present.clone().next()?;
+        let same = |other: &FloatHistogram| {
+            (&first.positive_spans, &first.negative_spans) == (&other.positive_spans, &other.negative_spans)
+        };
+        if present.clone().all(same) {
+            return None;
+        }
+        let (mut positive, mut negative) = (BTreeSet::new(), BTreeSet::new());
+        present.by_ref().for_each(|h| {
+            positive.extend(numbered(&h.positive_spans, &h.positive_buckets).map(|(number, _)| number));
+            negative.extend(numbered(&h.negative_spans, &h.negative_buckets).map(|(number, _)| number));
+        });
+        let side = |numbers: BTreeSet<i64>| {
+            let numbers: Vec<i64> = numbers.into_iter().collect();
+            let spans = spans_of(&numbers);
+            (numbers, spans)
+        };
+        Some(Self { positive: side(positive), negative: side(negative) })
+    }
+
+    /// Gives `histogram` these buckets; those that it did not have count nothing.
+    ///
+    /// # Errors
+    /// When its spans do not fit its buckets.
+    pub(crate) fn apply(&self, histogram: &mut FloatHistogram) -> Result<(), AppendError> {
+        let sides = [
+            (&self.positive, &mut histogram.positive_spans, &mut histogram.positive_buckets),
+            (&self.negative, &mut histogram.negative_spans, &mut histogram.negative_buckets),
+        ];
+        for ((numbers, shared), spans, buckets) in sides {
+            let described: usize = spans.iter().map(|span| span.length as usize).sum();
+            if described != buckets.len() {
+                return Err(AppendError::Layout("number of buckets (not that of its spans)"));
+            }
+            if spans != shared {
+                *buckets = widened(numbers, spans, buckets);
+                spans.clone_from(shared);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The counts of the buckets with these numbers, which are all that spans describe and more.
+fn widened(numbers: &[i64], spans: &[Span], buckets: &[f64]) -> Vec<f64> {
+    let mut own = numbered(spans, buckets).peekable();
+    let count = |number: &i64| own.next_if(|(other, _)| other == number).map_or(0.0, |(_, count)| count);
+    numbers.iter().map(count).collect()
+}
+
+/// The spans of buckets with these numbers, which ascend: one for each run.
+fn spans_of(numbers: &[i64]) -> Vec<Span> {
+    let mut spans: Vec<Span> = Vec::new();
+    let mut next = 0;
+    for &number in numbers {
+        match spans.last_mut() {
+            Some(span) if number == next => span.length += 1,
+            _ => {
+                // The numbers of buckets come from 32-bit spans; those of sound histograms have far fewer bits.
+                let gap = (number - next).clamp(i64::from(i32::MIN), i64::from(i32::MAX));
+                spans.push(Span { offset: gap as i32, length: 1 });
+            }
+        }
+        next = number + 1;
+    }
+    spans
+}
