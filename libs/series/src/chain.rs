@@ -1,12 +1,12 @@
 //! Deduplication by plain union: every sample of every replica, one for each timestamp.
 
 use crate::Samples;
-use crate::timeline::{Mixed, Timeline};
+use crate::timeline::{MixedTimeline, Timeline};
 
 /// The samples of all replicas in time order; where several have one at the same time, that of the first. Takes time
 /// proportional to the samples and the logarithm of the number of replicas.
 pub(crate) fn union(replicas: &[Samples]) -> Samples {
-    let timelines: Vec<Mixed<'_>> = replicas.iter().map(Mixed::new).collect();
+    let timelines: Vec<MixedTimeline<'_>> = replicas.iter().map(MixedTimeline::new).collect();
     let places = timelines.iter().enumerate().flat_map(|(replica, timeline)| {
         (0..timeline.len()).map(move |index| (timeline.time(index), replica, index))
     });

@@ -21,7 +21,7 @@ pub(crate) fn decode<'a>(
     lane: impl Iterator<Item = &'a AggrChunk>,
     out: &mut Samples,
 ) -> Result<(), (TimeRange, DecodeProblem)> {
-    let mut total = Total::default();
+    let mut total = RunningTotal::default();
     let mut samples = Samples::new();
     for chunk in lane {
         samples.clear();
@@ -44,13 +44,13 @@ pub(crate) fn decode<'a>(
 
 /// A counter's value since the beginning of the series, resets applied.
 #[derive(Default)]
-struct Total {
+struct RunningTotal {
     value: f64,
     /// Time and raw value of the last sample.
     last: Option<(i64, f64)>,
 }
 
-impl Total {
+impl RunningTotal {
     /// Takes a sample in and gives out the total, unless the sample only tells the last raw value.
     fn add(&mut self, t: i64, value: f64, out: &mut Samples) {
         if value.is_nan() {

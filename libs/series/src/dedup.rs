@@ -27,7 +27,7 @@
 use model::TimeRange;
 
 use crate::Samples;
-use crate::timeline::{Floats, Mixed, Timeline};
+use crate::timeline::{FloatTimeline, MixedTimeline, Timeline};
 
 /// Penalty before any spacing is known, in milliseconds.
 const INITIAL_PENALTY: i64 = 5_000;
@@ -52,11 +52,11 @@ pub(crate) fn merge(a: &Replica, b: &Replica, counter: bool) -> Option<Replica> 
     out.timestamps.reserve(longest);
     out.values.reserve(longest);
     let complete = if a.samples.histograms.is_empty() && b.samples.histograms.is_empty() {
-        let (x, y) = (Floats::new(&a.samples), Floats::new(&b.samples));
-        walk(Side::new(x, a), Side::new(y, b), counter, &mut out)
+        let (x, y) = (FloatTimeline::new(&a.samples), FloatTimeline::new(&b.samples));
+        walk(ReplicaSide::new(x, a), ReplicaSide::new(y, b), counter, &mut out)
     } else {
-        let (x, y) = (Mixed::new(&a.samples), Mixed::new(&b.samples));
-        walk(Side::new(x, a), Side::new(y, b), counter, &mut out)
+        let (x, y) = (MixedTimeline::new(&a.samples), MixedTimeline::new(&b.samples));
+        walk(ReplicaSide::new(x, a), ReplicaSide::new(y, b), counter, &mut out)
     };
     let resets_applied = a.resets_applied || b.resets_applied;
     complete.then_some(Replica { samples: out, resets_applied, unread: None })
@@ -64,7 +64,7 @@ pub(crate) fn merge(a: &Replica, b: &Replica, counter: bool) -> Option<Replica> 
 
 /// The sample that was given out last.
 #[derive(Clone, Copy)]
-struct Last {
+struct LastSample {
     time: i64,
     /// Its value, if it was a float.
     value: Option<f64>,
@@ -72,8 +72,8 @@ struct Last {
 }
 
 /// Answers whether the result is certain, in spite of what was not read.
-fn walk<T: Timeline>(mut a: Side<T>, mut b: Side<T>, counter: bool, out: &mut Samples) -> bool {
-    let mut last: Option<Last> = None;
+fn walk<T: Timeline>(mut a: ReplicaSide<T>, mut b: ReplicaSide<T>, counter: bool, out: &mut Samples) -> bool {
+    let mut last: Option<LastSample> = None;
     loop {
         if let Some(last) = last {
             a.seek_after(last.time);
@@ -106,14 +106,19 @@ fn walk<T: Timeline>(mut a: Side<T>, mut b: Side<T>, counter: bool, out: &mut Sa
         winner.at += 1;
         let time = if winner.adjust == 0.0 { follow(winner, loser, time, out) } else { time };
         let value = winner.timeline.float(winner.at - 1).map(|value| value + winner.adjust);
-        last = Some(Last { time, value, from_a: use_a });
+        last = Some(LastSample { time, value, from_a: use_a });
     }
 }
 
 /// Gives out the samples of `winner` that come before `loser` could, whatever samples it has, because of its penalty.
 /// Answers the time of the last sample given out, which was `last` before.
 #[inline]
-fn follow<T: Timeline>(winner: &mut Side<T>, loser: &mut Side<T>, mut last: i64, out: &mut Samples) -> i64 {
+fn follow<T: Timeline>(
+    winner: &mut ReplicaSide<T>,
+    loser: &mut ReplicaSide<T>,
+    mut last: i64,
+    out: &mut Samples,
+) -> i64 {
     let start = winner.at;
     while let Some(next) = winner.time() {
         let reach = last.saturating_add(loser.penalty);
@@ -130,7 +135,7 @@ fn follow<T: Timeline>(winner: &mut Side<T>, loser: &mut Side<T>, mut last: i64,
 }
 
 /// One of the two replicas while they are walked.
-struct Side<T> {
+struct ReplicaSide<T> {
     timeline: T,
     /// Position of the next candidate.
     at: usize,
@@ -150,7 +155,7 @@ struct Side<T> {
     is_blind: bool,
 }
 
-impl<T: Timeline> Side<T> {
+impl<T: Timeline> ReplicaSide<T> {
     fn new(timeline: T, replica: &Replica) -> Self {
         Self {
             timeline,
@@ -209,13 +214,13 @@ impl<T: Timeline> Side<T> {
 
     /// Makes `adjust` right for the present sample, which follows `changed_from` of the other replica if that is some. A
     /// sample whose counter began since then says itself that there was a reset.
-    fn adjust_counter(&mut self, changed_from: Option<Last>, other_is_total: bool) {
+    fn adjust_counter(&mut self, changed_from: Option<LastSample>, other_is_total: bool) {
         let Some(value) = self.timeline.float(self.at) else { return };
         if self.adjust != 0.0 && self.was_reset(self.adjusted_at) {
             self.adjust = 0.0;
         }
         self.adjusted_at = self.at;
-        if let Some(Last { time, value: Some(before), .. }) = changed_from
+        if let Some(LastSample { time, value: Some(before), .. }) = changed_from
             && before > value + self.adjust
             && !self.began_after(time)
             && !self.was_reset_after(time, other_is_total)

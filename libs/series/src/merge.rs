@@ -93,7 +93,7 @@ impl fmt::Debug for MergeError {
 /// # Ok::<(), series::MergeError>(())
 /// ```
 pub struct Merge {
-    inputs: Vec<Input>,
+    inputs: Vec<MergeInput>,
     /// A tree of losers: node 0 holds the winner; node `n` the loser of the match between its two subtrees, where
     /// input `i` is leaf `inputs.len() + i`. Valid once `built`, except on the path of `moved`.
     tree: Vec<usize>,
@@ -106,7 +106,7 @@ pub struct Merge {
     current: Option<MergedSeries>,
 }
 
-struct Input {
+struct MergeInput {
     /// The next series; `None` where the batch is used up.
     head: Option<Series>,
     batch: vec::IntoIter<Series>,
@@ -115,7 +115,7 @@ struct Input {
     ended: bool,
 }
 
-impl Input {
+impl MergeInput {
     fn is_starved(&self) -> bool {
         self.head.is_none() && !self.ended
     }
@@ -124,7 +124,7 @@ impl Input {
 impl Merge {
     /// A merge of inputs 0 to `inputs - 1`.
     pub fn new(inputs: usize) -> Self {
-        let input = || Input { head: None, batch: Vec::new().into_iter(), last: None, ended: false };
+        let input = || MergeInput { head: None, batch: Vec::new().into_iter(), last: None, ended: false };
         Self {
             inputs: (0..inputs).map(|_| input()).collect(),
             tree: vec![0; inputs],
@@ -138,7 +138,7 @@ impl Merge {
     /// Whether `input` is open and has used up what it was offered. The merge blocks on the inputs that it wants;
     /// a driver may serve them in any order.
     pub fn wants(&self, input: usize) -> bool {
-        self.inputs.get(input).is_some_and(Input::is_starved)
+        self.inputs.get(input).is_some_and(MergeInput::is_starved)
     }
 
     /// Offers the next batch of an input, which may be empty.
@@ -180,7 +180,7 @@ impl Merge {
     pub fn step(&mut self) -> Step {
         loop {
             if self.starved > 0
-                && let Some(input) = self.inputs.iter().position(Input::is_starved)
+                && let Some(input) = self.inputs.iter().position(MergeInput::is_starved)
             {
                 return Step::Wants(input);
             }

@@ -28,21 +28,21 @@ pub(crate) trait Timeline {
 }
 
 /// Samples without histograms.
-pub(crate) struct Floats<'a> {
+pub(crate) struct FloatTimeline<'a> {
     timestamps: &'a [i64],
     values: &'a [f64],
     samples: &'a Samples,
 }
 
-impl<'a> Floats<'a> {
+impl<'a> FloatTimeline<'a> {
     /// The floats of `samples`.
     pub(crate) fn new(samples: &'a Samples) -> Self {
         let len = samples.timestamps.len().min(samples.values.len());
-        Floats { timestamps: &samples.timestamps[..len], values: &samples.values[..len], samples }
+        FloatTimeline { timestamps: &samples.timestamps[..len], values: &samples.values[..len], samples }
     }
 }
 
-impl Timeline for Floats<'_> {
+impl Timeline for FloatTimeline<'_> {
     #[inline]
     fn len(&self) -> usize {
         self.timestamps.len()
@@ -80,19 +80,19 @@ impl Timeline for Floats<'_> {
 }
 
 /// Floats and histograms.
-pub(crate) struct Mixed<'a> {
+pub(crate) struct MixedTimeline<'a> {
     samples: &'a Samples,
-    order: Vec<Place>,
+    order: Vec<SamplePlace>,
 }
 
 /// Where a sample is.
 #[derive(Clone, Copy)]
-enum Place {
+enum SamplePlace {
     Float(usize),
     Histogram(usize),
 }
 
-impl<'a> Mixed<'a> {
+impl<'a> MixedTimeline<'a> {
     /// All of `samples`; where a float and a histogram have the same time, the float.
     pub(crate) fn new(samples: &'a Samples) -> Self {
         let mut order = Vec::with_capacity(samples.len());
@@ -103,48 +103,50 @@ impl<'a> Mixed<'a> {
             match (float, histogram) {
                 (None, None) => break,
                 (Some(f), Some(h)) if f == h => drop(histograms.next()),
-                (Some(f), h) if h.is_none_or(|h| f < h) => order.extend(floats.next().map(Place::Float)),
-                _ => order.extend(histograms.next().map(Place::Histogram)),
+                (Some(f), h) if h.is_none_or(|h| f < h) => {
+                    order.extend(floats.next().map(SamplePlace::Float))
+                }
+                _ => order.extend(histograms.next().map(SamplePlace::Histogram)),
             }
         }
-        Mixed { samples, order }
+        MixedTimeline { samples, order }
     }
 }
 
-impl Timeline for Mixed<'_> {
+impl Timeline for MixedTimeline<'_> {
     fn len(&self) -> usize {
         self.order.len()
     }
 
     fn time(&self, index: usize) -> i64 {
         match self.order[index] {
-            Place::Float(at) => self.samples.timestamps[at],
-            Place::Histogram(at) => self.samples.histograms[at].0,
+            SamplePlace::Float(at) => self.samples.timestamps[at],
+            SamplePlace::Histogram(at) => self.samples.histograms[at].0,
         }
     }
 
     fn float(&self, index: usize) -> Option<f64> {
         match self.order[index] {
-            Place::Float(at) => Some(self.samples.values[at]),
-            Place::Histogram(_) => None,
+            SamplePlace::Float(at) => Some(self.samples.values[at]),
+            SamplePlace::Histogram(_) => None,
         }
     }
 
     fn start(&self, index: usize) -> i64 {
         match self.order[index] {
-            Place::Float(at) => self.samples.float_start(at),
-            Place::Histogram(_) => 0,
+            SamplePlace::Float(at) => self.samples.float_start(at),
+            SamplePlace::Histogram(_) => 0,
         }
     }
 
     fn emit(&self, index: usize, adjust: f64, switched: bool, out: &mut Samples) {
         match self.order[index] {
-            Place::Float(at) => {
+            SamplePlace::Float(at) => {
                 let start = if adjust == 0.0 { self.samples.float_start(at) } else { 0 };
                 let value = raised(self.samples.values[at], adjust);
                 out.push_float(self.samples.timestamps[at], value, start);
             }
-            Place::Histogram(at) => {
+            SamplePlace::Histogram(at) => {
                 let (t, mut histogram) = self.samples.histograms[at].clone();
                 if switched {
                     forget_reset_hint(&mut histogram);

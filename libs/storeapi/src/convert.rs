@@ -38,23 +38,23 @@ impl Codec for SeriesCodec {
     type Encode = wire::SeriesRequest;
     type Decode = SeriesFrame;
     type Encoder = ProstEncoder<wire::SeriesRequest>;
-    type Decoder = FrameDecoder;
+    type Decoder = SeriesFrameDecoder;
 
     fn encoder(&mut self) -> Self::Encoder {
         ProstCodec::<wire::SeriesRequest, wire::SeriesRequest>::default().encoder()
     }
 
-    fn decoder(&mut self) -> FrameDecoder {
-        FrameDecoder { limits: self.limits }
+    fn decoder(&mut self) -> SeriesFrameDecoder {
+        SeriesFrameDecoder { limits: self.limits }
     }
 }
 
 /// Reads frames within limits.
-pub(crate) struct FrameDecoder {
+pub(crate) struct SeriesFrameDecoder {
     limits: WireLimits,
 }
 
-impl Decoder for FrameDecoder {
+impl Decoder for SeriesFrameDecoder {
     type Item = SeriesFrame;
     type Error = Status;
 
@@ -72,11 +72,11 @@ pub(crate) struct ServerCodec;
 impl Codec for ServerCodec {
     type Encode = SeriesFrame;
     type Decode = wire::SeriesRequest;
-    type Encoder = FrameEncoder;
+    type Encoder = SeriesFrameEncoder;
     type Decoder = ProstDecoder<wire::SeriesRequest>;
 
-    fn encoder(&mut self) -> FrameEncoder {
-        FrameEncoder { hashes: Vec::new() }
+    fn encoder(&mut self) -> SeriesFrameEncoder {
+        SeriesFrameEncoder { hashes: Vec::new() }
     }
 
     fn decoder(&mut self) -> Self::Decoder {
@@ -85,11 +85,11 @@ impl Codec for ServerCodec {
 }
 
 /// Writes frames; keeps one buffer of chunk hashes between them.
-pub(crate) struct FrameEncoder {
+pub(crate) struct SeriesFrameEncoder {
     hashes: Vec<u64>,
 }
 
-impl Encoder for FrameEncoder {
+impl Encoder for SeriesFrameEncoder {
     type Item = SeriesFrame;
     type Error = Status;
 

@@ -5,8 +5,10 @@
 //! module that also knows protobuf. Nothing here decodes samples, merges streams or picks stores.
 //!
 //! Reading order: [`store`](Store), `request`, `info`, `error`, `convert`, `client`, `server`, `checked`, then
-//! [`memory`] and [`acceptance`], the promise that every implementer keeps.
+//! `memory`, a small store for tests, and `acceptance`, the tests that every implementer passes. Both need the feature
+//! `test-util`.
 
+#[cfg(any(test, feature = "test-util"))]
 pub mod acceptance;
 mod checked;
 mod client;
@@ -14,6 +16,7 @@ mod convert;
 mod error;
 mod info;
 mod limits;
+#[cfg(any(test, feature = "test-util"))]
 pub mod memory;
 mod request;
 mod server;
@@ -26,8 +29,7 @@ pub use error::StoreError;
 pub use info::{Apis, StoreInfo, TsdbInfo};
 pub use limits::{RequestLimits, WireLimits};
 pub use request::{
-    LabelNamesRequest, LabelValuesRequest, MetadataRequest, PartialResponse, SelectHints, SeriesRequest,
-    Shard,
+    LabelNamesRequest, LabelValuesRequest, MetadataRequest, PartialResponse, QueryHints, SeriesRequest, Shard,
 };
 pub use server::{MetadataServer, StoreServer};
 pub use store::{

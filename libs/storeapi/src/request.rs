@@ -38,7 +38,7 @@ impl Shard {
 
 /// What the query around a selector will do with it. A store may use it to read less; it may ignore it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SelectHints {
+pub struct QueryHints {
     /// Distance of the query's steps; zero where there is one step only.
     pub step: Duration,
     /// The function around the selector, such as `rate`; empty where there is none.
@@ -75,7 +75,7 @@ pub struct SeriesRequest {
     /// Most series in one message; 0 and 1 mean one message a series.
     pub batch_size: usize,
     /// What the query will do with the series.
-    pub hints: Option<SelectHints>,
+    pub hints: Option<QueryHints>,
 }
 
 impl SeriesRequest {

@@ -1,12 +1,10 @@
 //! A block: a stretch of time of many series, immutable.
 //!
 //! ```text
-//! error      what can be wrong, and where        select     series that match, with their chunks
-//! ties       whether files belong together      verify     everything, against everything
-//! (this)     the parts together
+//! select     series that match, with their chunks     verify     everything, against everything
+//! ties       whether files belong together            (this)     the parts together
 //! ```
 
-mod error;
 mod select;
 mod ties;
 mod verify;
@@ -18,20 +16,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use model::{Matcher, TimeRange};
 use ulid::Ulid;
 
+use crate::error::{BlockError, BlockLocation, BlockPart, BlockProblem};
+use crate::files::{CHUNKS_DIR, INDEX_FILE, segment_file_name};
 use crate::meta::{BlockMeta, META_FILE, parse_block_id};
 use crate::segments::Segments;
 use crate::tombstones::{TOMBSTONES_FILE, Tombstones};
-use crate::{Chunk, ChunkMeta, Index, LocalFile, ReadAt};
+use crate::{Chunk, ChunkMeta, Index, IndexMemory, LocalFile, ReadAt};
 
-pub(crate) use error::Place;
-pub use error::{BlockError, BlockPart, BlockProblem};
-pub use select::{BlockSeries, Select};
+pub use select::{BlockSelection, BlockSeries};
 pub use verify::{Verification, VerifyEvent, verify_dir};
-
-/// The name of the index inside a block's directory.
-pub const INDEX_FILE: &str = "index";
-/// The name of the directory of segments inside a block's directory.
-pub const CHUNKS_DIR: &str = "chunks";
 
 /// A block, opened for reading: a local directory, or the parts of one wherever they are. Shared between threads.
 ///
@@ -57,6 +50,20 @@ pub struct Block {
     is_tied: AtomicBool,
 }
 
+/// The parts of a block, wherever they are.
+pub struct BlockParts {
+    /// What `meta.json` says.
+    pub meta: BlockMeta,
+    /// `index`.
+    pub index: Arc<dyn ReadAt>,
+    /// The files of `chunks/`, in the order of their names. Without them only the index can be read.
+    pub segments: Vec<Arc<dyn ReadAt>>,
+    /// `tombstones`, where the block has it.
+    pub tombstones: Option<Arc<dyn ReadAt>>,
+    /// What to keep of the index in memory.
+    pub index_memory: IndexMemory,
+}
+
 impl Block {
     /// Opens the block in directory `dir`.
     ///
@@ -69,18 +76,12 @@ impl Block {
         Ok(block)
     }
 
-    /// Puts a block together from its parts, wherever they are; `segments` in the order of their names.
+    /// Puts block `id` together from its parts, wherever they are.
     ///
     /// # Errors
     /// When a part cannot be read or is damaged, or the parts are not of one block.
-    pub fn from_parts(
-        id: Ulid,
-        meta: BlockMeta,
-        index: Arc<dyn ReadAt>,
-        segments: Vec<Arc<dyn ReadAt>>,
-        tombstones: Option<Arc<dyn ReadAt>>,
-    ) -> Result<Self, BlockError> {
-        let block = Self::assemble(Arc::from(id.to_string()), meta, index, segments, tombstones)?;
+    pub fn from_parts(id: Ulid, parts: BlockParts) -> Result<Self, BlockError> {
+        let block = Self::assemble(Arc::from(id.to_string()), parts)?;
         if block.meta.ulid != id {
             let what = format!("its id is {}, but it belongs to {id}", block.meta.ulid);
             return Err(block.place(BlockPart::Meta).contradiction(None, what));
@@ -93,7 +94,7 @@ impl Block {
     fn load(dir: &Path) -> Result<Self, BlockError> {
         let named = dir.file_name().and_then(|name| name.to_str()).and_then(parse_block_id);
         let name: Arc<str> = named.map_or_else(|| dir.display().to_string(), |id| id.to_string()).into();
-        let place = |part| Place::new(&name, part);
+        let place = |part| BlockLocation::new(&name, part);
         if !dir.is_dir() {
             let what = if dir.exists() { "is no directory" } else { "does not exist" };
             let error =
@@ -125,19 +126,15 @@ impl Block {
             Err(error) if error.is_not_found() => None,
             Err(error) => return Err(error),
         };
-        Self::assemble(name, meta, index, segments, tombstones)
+        let index_memory = IndexMemory::default();
+        Self::assemble(name, BlockParts { meta, index, segments, tombstones, index_memory })
     }
 
-    fn assemble(
-        name: Arc<str>,
-        meta: BlockMeta,
-        index: Arc<dyn ReadAt>,
-        segments: Vec<Arc<dyn ReadAt>>,
-        tombstones: Option<Arc<dyn ReadAt>>,
-    ) -> Result<Self, BlockError> {
-        let index = Index::open_named(&name, index)?;
+    fn assemble(name: Arc<str>, parts: BlockParts) -> Result<Self, BlockError> {
+        let BlockParts { meta, index, segments, tombstones, index_memory } = parts;
+        let index = Index::open_named(&name, index, index_memory)?;
         let segments = Segments::new(&name, segments);
-        let place = Place::new(&name, BlockPart::Tombstones);
+        let place = BlockLocation::new(&name, BlockPart::Tombstones);
         let parse = |file: Arc<dyn ReadAt>| {
             let bytes = file.read_at(0..file.size_bytes()).map_err(|error| place.io(0, error))?;
             Tombstones::parse(&place, &bytes)
@@ -167,9 +164,9 @@ impl Block {
     /// # Errors
     /// When a part of the index that is needed is damaged or cannot be read. The same goes for each series; behind one that
     /// cannot be read the others follow.
-    pub fn select(&self, matchers: &[Matcher], range: TimeRange) -> Result<Select<'_>, BlockError> {
+    pub fn select(&self, matchers: &[Matcher], range: TimeRange) -> Result<BlockSelection<'_>, BlockError> {
         let postings = self.index.matching(matchers)?;
-        Ok(Select::new(self, postings, range))
+        Ok(BlockSelection::new(self, postings, range))
     }
 
     /// The chunk that the index has at `meta`.
@@ -197,8 +194,8 @@ impl Block {
         self.segments.read(metas)
     }
 
-    fn place(&self, part: BlockPart) -> Place {
-        Place::new(&self.name, part)
+    fn place(&self, part: BlockPart) -> BlockLocation {
+        BlockLocation::new(&self.name, part)
     }
 }
 
@@ -208,13 +205,8 @@ impl std::fmt::Debug for Block {
     }
 }
 
-/// The name of a segment's file, counted from 0.
-pub(crate) fn segment_file_name(number: u32) -> String {
-    format!("{:06}", u64::from(number) + 1)
-}
-
 /// Number of segments in `dir`, whose names count from 1 without gaps.
-fn segment_files(place: &Place, dir: &Path) -> Result<u32, BlockError> {
+fn segment_files(place: &BlockLocation, dir: &Path) -> Result<u32, BlockError> {
     let in_chunks = |error: std::io::Error| {
         place.io(None, std::io::Error::new(error.kind(), format!("{CHUNKS_DIR}: {error}")))
     };

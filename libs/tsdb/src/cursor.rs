@@ -2,14 +2,14 @@
 
 /// Reads a slice from its front. Every answer is `None` where the bytes are not there or say nothing.
 #[derive(Clone)]
-pub(crate) struct Cursor<'a> {
+pub(crate) struct ByteCursor<'a> {
     data: &'a [u8],
     at: usize,
 }
 
-impl<'a> Cursor<'a> {
+impl<'a> ByteCursor<'a> {
     pub(crate) fn new(data: &'a [u8]) -> Self {
-        Cursor { data, at: 0 }
+        ByteCursor { data, at: 0 }
     }
 
     /// Bytes read so far.
@@ -112,7 +112,7 @@ mod tests {
                 put_uvarint(&mut out, value);
                 put_varint(&mut out, value as i64);
                 put_bytes(&mut out, b"text");
-                let mut cursor = Cursor::new(&out);
+                let mut cursor = ByteCursor::new(&out);
                 assert_eq!(cursor.uvarint(), Some(value));
                 assert_eq!(cursor.varint(), Some(value as i64));
                 assert_eq!(cursor.bytes(), Some(b"text".as_slice()));
@@ -123,12 +123,12 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_none_and_nothing_is_taken() {
-        let mut cursor = Cursor::new(&[0x80]);
+        let mut cursor = ByteCursor::new(&[0x80]);
         assert_eq!((cursor.uvarint(), cursor.be32(), cursor.be64()), (None, None, None));
         assert_eq!(cursor.left(), 1);
-        assert_eq!(Cursor::new(&[0xff; 10]).uvarint(), None, "more than 64 bits");
-        assert_eq!(Cursor::new(&[0xff; 11]).uvarint(), None, "more than ten bytes");
-        let mut cursor = Cursor::new(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, b'a']);
+        assert_eq!(ByteCursor::new(&[0xff; 10]).uvarint(), None, "more than 64 bits");
+        assert_eq!(ByteCursor::new(&[0xff; 11]).uvarint(), None, "more than ten bytes");
+        let mut cursor = ByteCursor::new(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, b'a']);
         assert_eq!(cursor.bytes(), None, "a length of 2^64 - 1");
         assert_eq!(cursor.at(), 0);
         assert_eq!(cursor.take(usize::MAX), None);

@@ -6,7 +6,7 @@ use model::{FloatHistogram, Timestamp};
 
 use crate::aggregates::Aggregates;
 use crate::chunk::{Chunk, Encoding, UNKNOWN_START, sample_count};
-use crate::cursor::Cursor;
+use crate::cursor::ByteCursor;
 use crate::error::{ChunkError, ChunkProblem};
 use crate::{histogram, xor, xor2};
 
@@ -123,7 +123,7 @@ impl Chunk {
     /// Time of the first sample, or of the first window of aggregates, told by the beginning of the payload; none where
     /// there is none to read.
     pub(crate) fn first_timestamp(&self) -> Option<Timestamp> {
-        let float = |header: usize| Cursor::new(self.data.get(header..)?).varint();
+        let float = |header: usize| ByteCursor::new(self.data.get(header..)?).varint();
         let millis = match self.encoding {
             Encoding::Xor => float(2),
             Encoding::Xor2 => float(3),

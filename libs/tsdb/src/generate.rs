@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use model::{Labels, METRIC_NAME, Timestamp};
 
-use crate::mix::Numbers;
+use crate::mix::MixedNumbers;
 use crate::{BlockMeta, BlockOptions, BlockWriter, Chunk, WriteError};
-use values::{Kind, Scrapes};
+use values::{MetricKind, Scrapes};
 
 /// Targets that share a node, on average.
 const TARGETS_PER_NODE: u64 = 30;
@@ -143,7 +143,7 @@ impl Workload {
             let target = &targets[(number % targets.len() as u64) as usize];
             let (name, kind) = &metrics[(number / targets.len() as u64) as usize];
             let labels = target.labels.extended(name);
-            let mut numbers = Numbers::of(&[self.seed, number, 1]);
+            let mut numbers = MixedNumbers::of(&[self.seed, number, 1]);
             (labels, kind.chunks(&target.scrapes, &mut numbers))
         }))
     }
@@ -191,15 +191,15 @@ impl Workload {
     }
 
     /// All targets, sorted by their labels.
-    fn targets(&self) -> Vec<Target> {
+    fn targets(&self) -> Vec<ScrapeTarget> {
         let count = self.series.div_ceil(self.series_per_target).max(self.series.min(JOBS.len() as u64));
-        let mut targets: Vec<Target> = (0..count).map(|number| self.target(number)).collect();
+        let mut targets: Vec<ScrapeTarget> = (0..count).map(|number| self.target(number)).collect();
         targets.sort_by(|a, b| a.labels.cmp(&b.labels));
         targets
     }
 
-    fn target(&self, number: u64) -> Target {
-        let mut numbers = Numbers::of(&[self.seed, number, 2]);
+    fn target(&self, number: u64) -> ScrapeTarget {
+        let mut numbers = MixedNumbers::of(&[self.seed, number, 2]);
         let job = JOBS[(number % JOBS.len() as u64) as usize];
         let pod = format!("{job}-{:08x}-{number:05}", numbers.next() >> 32);
         let address = 0x0a00_0000 + number;
@@ -231,19 +231,19 @@ impl Workload {
             pairs = vec![("job".to_owned(), pod)];
         }
         let labels = Labels::from_pairs(pairs).unwrap_or_default();
-        Target { labels, scrapes: self.scrapes(number) }
+        ScrapeTarget { labels, scrapes: self.scrapes(number) }
     }
 
     /// When a target is scraped: at its own offset within the interval, and for a part of the time if it is one of those
     /// that come and go. Two neighbours by number are one that ends and one that begins.
     fn scrapes(&self, number: u64) -> Scrapes {
         let interval = millis(self.interval);
-        let mut numbers = Numbers::of(&[self.seed, number, 3]);
+        let mut numbers = MixedNumbers::of(&[self.seed, number, 3]);
         let count = millis(self.duration) / interval;
         let jitter = millis(self.jitter);
         // Jitter must not lead out of the block.
         let offset = jitter + numbers.below((interval - 2 * jitter).max(1) as u64) as i64;
-        let mut pair = Numbers::of(&[self.seed, number / 2, 4]);
+        let mut pair = MixedNumbers::of(&[self.seed, number / 2, 4]);
         let (mut first, mut end) = (0, count);
         if pair.happens(self.churn) && count >= 2 {
             let change = 1 + pair.below(count as u64 - 1) as i64;
@@ -259,17 +259,17 @@ impl Workload {
     }
 
     /// Names and kinds of metrics, sorted by name.
-    fn metrics(&self, count: u64) -> Vec<(Labels, Kind)> {
+    fn metrics(&self, count: u64) -> Vec<(Labels, MetricKind)> {
         let gauges = (count as f64 * self.gauges).round() as u64;
         let histograms = (count as f64 * self.histograms).round() as u64;
-        let mut metrics: Vec<(Labels, Kind)> = (0..count)
+        let mut metrics: Vec<(Labels, MetricKind)> = (0..count)
             .map(|number| {
                 let (kind, name) = if number < histograms {
-                    (Kind::Histogram, format!("app_request_{number:03}_duration_seconds"))
+                    (MetricKind::Histogram, format!("app_request_{number:03}_duration_seconds"))
                 } else if number < histograms + gauges {
-                    (Kind::Gauge, format!("app_pool_{number:03}_in_use"))
+                    (MetricKind::Gauge, format!("app_pool_{number:03}_in_use"))
                 } else {
-                    (Kind::Counter, format!("app_events_{number:03}_total"))
+                    (MetricKind::Counter, format!("app_events_{number:03}_total"))
                 };
                 (Labels::from_pairs([(METRIC_NAME, name)]).unwrap_or_default(), kind)
             })
@@ -280,7 +280,7 @@ impl Workload {
 }
 
 /// What is scraped.
-struct Target {
+struct ScrapeTarget {
     labels: Labels,
     scrapes: Scrapes,
 }

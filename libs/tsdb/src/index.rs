@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! contents   header and table of contents          symbols    texts by reference
+//! memory     what is kept in memory                sampled    some values of a label name
 //! section    checked bytes, in memory or by page   table      label -> value -> postings list
 //! lists      postings lists from the file          matching   matchers -> postings
 //! series     one entry                             scan       entries of many series, in few reads
@@ -13,6 +14,8 @@
 mod contents;
 mod lists;
 mod matching;
+mod memory;
+mod sampled;
 mod scan;
 mod section;
 mod series;
@@ -26,73 +29,58 @@ use model::{Label, Labels};
 use ulid::Ulid;
 
 use crate::ReadAt;
-use crate::block::{BlockError, BlockPart, Place};
+use crate::error::{BlockError, BlockLocation, BlockPart};
 use crate::postings::Postings;
+use crate::reference::SeriesRef;
 
 use contents::CONTENTS_BYTES;
 pub use contents::IndexVersion;
 pub(crate) use contents::{HEADER_BYTES, MAGIC};
+pub use memory::IndexMemory;
 pub use scan::SeriesScan;
 use section::Section;
 pub(crate) use series::RawEntry;
-pub use series::{ChunkMeta, ChunkRef, SeriesEntry, SeriesRef};
+pub use series::SeriesEntry;
 use symbols::Symbols;
 pub(crate) use table::ListPlace;
-use table::Table;
+use table::PostingsTable;
 
 /// An index, opened for reading. Shared between threads.
 ///
-/// Memory: at most about 24 MiB of symbols, 4 MiB of their offsets, 16 MiB of the postings offset table and every 32nd
-/// label value; larger ones are read again by the page.
+/// Memory and reads are those of the [`IndexMemory`] that it is opened with.
 pub struct Index {
     file: Arc<dyn ReadAt>,
-    place: Place,
+    place: BlockLocation,
     version: IndexVersion,
     contents: contents::Contents,
     symbols: Symbols,
-    table: Table,
-}
-
-/// How much of an index stays in memory.
-#[derive(Clone, Copy)]
-struct Keep {
-    /// Up to this size the symbols do ...
-    symbols_bytes: u64,
-    /// ... and up to this the postings offset table.
-    table_bytes: u64,
-    /// Most offsets of symbols; of more symbols, those of every second, fourth, ... are kept.
-    symbol_offsets: u64,
-}
-
-impl Default for Keep {
-    fn default() -> Self {
-        Self { symbols_bytes: 24 << 20, table_bytes: 16 << 20, symbol_offsets: 1 << 20 }
-    }
+    table: PostingsTable,
 }
 
 impl Index {
-    /// Opens the index of block `block`.
+    /// Opens the index of block `block`, and keeps of it what `memory` says.
     ///
     /// # Errors
-    /// When the file cannot be read, is no index, or its table of contents, symbols or postings offset table are damaged.
-    pub fn open(block: Ulid, file: Arc<dyn ReadAt>) -> Result<Self, BlockError> {
-        Self::open_named(&Arc::from(block.to_string()), file)
+    /// When the file cannot be read, is not an index, or its table of contents, symbols or postings offset table are damaged.
+    pub fn open(block: Ulid, file: Arc<dyn ReadAt>, memory: IndexMemory) -> Result<Self, BlockError> {
+        Self::open_named(&Arc::from(block.to_string()), file, memory)
     }
 
     /// Opens the index of a block that errors are to call `block`.
-    pub(crate) fn open_named(block: &Arc<str>, file: Arc<dyn ReadAt>) -> Result<Self, BlockError> {
-        Self::open_keeping(block, file, Keep::default())
-    }
-
-    fn open_keeping(block: &Arc<str>, file: Arc<dyn ReadAt>, keep: Keep) -> Result<Self, BlockError> {
-        let place = Place::new(block, BlockPart::IndexHeader);
+    pub(crate) fn open_named(
+        block: &Arc<str>,
+        file: Arc<dyn ReadAt>,
+        memory: IndexMemory,
+    ) -> Result<Self, BlockError> {
+        let place = BlockLocation::new(block, BlockPart::IndexHeader);
         let (version, contents) = contents::read(&place, &file)?;
         let section = |part, from, to, keep_bytes| Section::open(place.at(part), &file, from, to, keep_bytes);
-        let symbols = section(BlockPart::Symbols, contents.symbols, contents.series, keep.symbols_bytes)?;
-        let symbols = Symbols::open(symbols, version, keep.symbol_offsets)?;
+        let symbols = section(BlockPart::Symbols, contents.symbols, contents.series, memory.symbols_bytes)?;
+        let symbols = Symbols::open(symbols, version, memory.symbol_stride)?;
         let end = file.size_bytes() - CONTENTS_BYTES;
-        let table = section(BlockPart::PostingsTable, contents.postings_table, end, keep.table_bytes)?;
-        let table = Table::open(table, contents.postings_table, version)?;
+        let table =
+            section(BlockPart::PostingsTable, contents.postings_table, end, memory.postings_table_bytes)?;
+        let table = PostingsTable::open(table, contents.postings_table, version, memory.value_stride)?;
         let place = place.at(BlockPart::Series);
         Ok(Self { file, place, version, contents, symbols, table })
     }
@@ -102,9 +90,9 @@ impl Index {
         self.version
     }
 
-    /// Bytes of memory that it holds, at most and about.
-    pub fn held_bytes(&self) -> usize {
-        self.symbols.held_bytes() + self.table.held_bytes()
+    /// Bytes of memory that it takes once its caches are full.
+    pub fn memory_bytes(&self) -> usize {
+        self.symbols.memory_bytes() + self.table.memory_bytes()
     }
 
     /// All label names, sorted, each with how many values it has.
@@ -207,7 +195,7 @@ impl Index {
         }
     }
 
-    pub(crate) fn place(&self) -> &Place {
+    pub(crate) fn place(&self) -> &BlockLocation {
         &self.place
     }
 
@@ -249,7 +237,7 @@ pub(crate) mod testing {
     /// The stretches of a sound index that have a checksum behind them; the first three are contents, symbols and table.
     pub(crate) fn checked_spans(bytes: &[u8]) -> Vec<Range<usize>> {
         let file: Arc<dyn ReadAt> = Arc::new(bytes::Bytes::copy_from_slice(bytes));
-        let index = Index::open(Ulid::nil(), file).expect("a sound index");
+        let index = Index::open(Ulid::nil(), file, IndexMemory::default()).expect("a sound index");
         let be32 = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes")) as usize;
         let section = |at: u64| {
             let start = at as usize + 4;

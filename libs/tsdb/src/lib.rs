@@ -16,6 +16,7 @@ mod chunk;
 mod cursor;
 mod decode;
 mod error;
+mod files;
 mod generate;
 mod histogram;
 mod index;
@@ -25,6 +26,7 @@ mod postings;
 #[cfg(test)]
 mod random;
 mod read;
+mod reference;
 mod segments;
 mod starts;
 mod tombstones;
@@ -35,22 +37,21 @@ mod xor;
 mod xor2;
 
 pub use aggregates::Aggregates;
-pub use block::{
-    Block, BlockError, BlockPart, BlockProblem, BlockSeries, CHUNKS_DIR, INDEX_FILE, Select, Verification,
-    VerifyEvent, verify_dir,
-};
+pub use block::{Block, BlockParts, BlockSelection, BlockSeries, Verification, VerifyEvent, verify_dir};
 pub use builder::ChunkBuilder;
 pub use chunk::{Aggregate, Chunk, Encoding, SAMPLES_PER_CHUNK};
-pub use error::{AppendError, ChunkError, ChunkProblem};
+pub use error::{AppendError, BlockError, BlockPart, BlockProblem, ChunkError, ChunkProblem};
+pub use files::{CHUNKS_DIR, INDEX_FILE};
 pub use generate::{GenerateError, Workload};
 pub use histogram::HistogramEncoder;
-pub use index::{ChunkMeta, ChunkRef, Index, IndexVersion, SeriesEntry, SeriesRef, SeriesScan};
+pub use index::{Index, IndexMemory, IndexVersion, SeriesEntry, SeriesScan};
 pub use meta::{
     BlockDesc, BlockMeta, BlockStats, Compaction, Downsample, FileHash, FileMeta, IndexStats, META_FILE,
     MetaError, ThanosMeta, parse_block_id,
 };
 pub use postings::Postings;
 pub use read::{LocalFile, ReadAt};
+pub use reference::{ChunkMeta, ChunkRef, SeriesRef};
 pub use tombstones::{TOMBSTONES_FILE, Tombstones};
 pub use ulid::Ulid;
 pub use writer::{BlockOptions, BlockWriter, UNFINISHED_SUFFIX, WriteError};

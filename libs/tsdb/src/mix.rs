@@ -1,4 +1,4 @@
-//! Numbers that look random and are the same everywhere.
+//! MixedNumbers that look random and are the same everywhere.
 
 /// Spreads a number over 64 bits: the finalizer of SplitMix64. Different numbers give different ones.
 pub(crate) fn mixed(number: u64) -> u64 {
@@ -9,9 +9,9 @@ pub(crate) fn mixed(number: u64) -> u64 {
 }
 
 /// A sequence of such numbers.
-pub(crate) struct Numbers(u64);
+pub(crate) struct MixedNumbers(u64);
 
-impl Numbers {
+impl MixedNumbers {
     /// The sequence that belongs to all of `seeds`, in their order.
     pub(crate) fn of(seeds: &[u64]) -> Self {
         Self(seeds.iter().fold(0, |state, seed| mixed(state ^ mixed(*seed))))

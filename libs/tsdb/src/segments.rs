@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 
-use crate::block::{BlockError, BlockPart, BlockProblem, Place};
-use crate::cursor::Cursor;
+use crate::cursor::ByteCursor;
+use crate::error::{BlockError, BlockLocation, BlockPart, BlockProblem};
 use crate::{Chunk, ChunkMeta, ChunkRef, Encoding, ReadAt};
 
 pub(crate) use writer::SegmentWriter;
@@ -35,7 +35,7 @@ const MAX_LENGTH_BYTES: usize = 5;
 
 /// The segments of a block, opened for reading.
 pub(crate) struct Segments {
-    place: Place,
+    place: BlockLocation,
     files: Vec<Segment>,
 }
 
@@ -62,7 +62,7 @@ impl ReadAhead {
 }
 
 /// A record within the bytes that were read.
-struct Record {
+struct ChunkRecord {
     encoding: Encoding,
     data: Bytes,
     /// Bytes of the record.
@@ -72,7 +72,7 @@ struct Record {
 impl Segments {
     pub(crate) fn new(block: &Arc<str>, files: Vec<Arc<dyn ReadAt>>) -> Self {
         let files = files.into_iter().map(|file| Segment { file, is_checked: AtomicBool::new(false) });
-        Self { place: Place::new(block, BlockPart::Directory), files: files.collect() }
+        Self { place: BlockLocation::new(block, BlockPart::Directory), files: files.collect() }
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -83,7 +83,7 @@ impl Segments {
         self.files.get(segment as usize).map_or(0, |segment| segment.file.size_bytes())
     }
 
-    pub(crate) fn place(&self, segment: u32) -> Place {
+    pub(crate) fn place(&self, segment: u32) -> BlockLocation {
         self.place.at(BlockPart::Segment(segment))
     }
 
@@ -99,7 +99,7 @@ impl Segments {
                 return Err(place.truncated(0, HEADER_BYTES, size));
             }
             let header = segment.file.read_at(0..HEADER_BYTES).map_err(|error| place.io(0, error))?;
-            if Cursor::new(&header).be32() != Some(MAGIC) {
+            if ByteCursor::new(&header).be32() != Some(MAGIC) {
                 return Err(place.malformed(0, "this is no chunk segment: the magic number is another"));
             }
             if header[4] != VERSION {
@@ -222,7 +222,7 @@ impl Segments {
     }
 
     /// The record that begins with `bytes`, which are read again if they are too few.
-    fn record(&self, segment: u32, offset: u64, mut bytes: Bytes) -> Result<Record, BlockError> {
+    fn record(&self, segment: u32, offset: u64, mut bytes: Bytes) -> Result<ChunkRecord, BlockError> {
         let (head, data) = self.lengths(segment, offset, &bytes)?;
         let length = head + data;
         let place = self.place(segment);
@@ -235,16 +235,16 @@ impl Segments {
         }
         let record = bytes.slice(head as usize..length as usize);
         let (covered, checksum) = record.split_at(record.len() - 4);
-        let expected = Cursor::new(checksum).be32().unwrap_or(0);
+        let expected = ByteCursor::new(checksum).be32().unwrap_or(0);
         place.check(offset, expected, crc32c::crc32c(covered))?;
         let encoding = Encoding::from_byte(covered[0])
             .ok_or_else(|| place.malformed(offset, format!("chunk encoding {} is unknown", covered[0])))?;
-        Ok(Record { encoding, data: record.slice(1..record.len() - 4), length })
+        Ok(ChunkRecord { encoding, data: record.slice(1..record.len() - 4), length })
     }
 
     /// Bytes of a record's length, and of what follows it.
     fn lengths(&self, segment: u32, offset: u64, bytes: &[u8]) -> Result<(u64, u64), BlockError> {
-        let mut cursor = Cursor::new(&bytes[..bytes.len().min(MAX_LENGTH_BYTES)]);
+        let mut cursor = ByteCursor::new(&bytes[..bytes.len().min(MAX_LENGTH_BYTES)]);
         let data = cursor
             .uvarint()
             .filter(|&length| length <= u64::from(u32::MAX))

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use model::{TimeRange, Timestamp};
 
 use crate::SeriesRef;
-use crate::block::{BlockError, Place};
-use crate::cursor::{Cursor, put_uvarint, put_varint};
+use crate::cursor::{ByteCursor, put_uvarint, put_varint};
+use crate::error::{BlockError, BlockLocation};
 
 /// The name of the file inside a block's directory.
 pub const TOMBSTONES_FILE: &str = "tombstones";
@@ -69,12 +69,12 @@ impl Tombstones {
     }
 
     /// Reads the content of the file.
-    pub(crate) fn parse(place: &Place, bytes: &[u8]) -> Result<Self, BlockError> {
+    pub(crate) fn parse(place: &BlockLocation, bytes: &[u8]) -> Result<Self, BlockError> {
         let size = bytes.len() as u64;
         let Some((header, rest)) = bytes.split_at_checked(HEADER_BYTES) else {
             return Err(place.truncated(0, HEADER_BYTES as u64, size));
         };
-        if Cursor::new(header).be32() != Some(MAGIC) {
+        if ByteCursor::new(header).be32() != Some(MAGIC) {
             return Err(place.malformed(0, "these are no tombstones: the magic number is another"));
         }
         if header[4] != VERSION {
@@ -85,7 +85,7 @@ impl Tombstones {
         };
         place.check(HEADER_BYTES as u64, u32::from_be_bytes(*checksum), crc32c::crc32c(stones))?;
         let mut out = Self::default();
-        let mut cursor = Cursor::new(stones);
+        let mut cursor = ByteCursor::new(stones);
         while !cursor.is_empty() {
             let offset = (HEADER_BYTES + cursor.at()) as u64;
             let (series, range) =
@@ -112,7 +112,7 @@ impl Tombstones {
     }
 }
 
-fn stone(cursor: &mut Cursor<'_>) -> Option<(SeriesRef, TimeRange)> {
+fn stone(cursor: &mut ByteCursor<'_>) -> Option<(SeriesRef, TimeRange)> {
     let series = u32::try_from(cursor.uvarint()?).ok()?;
     let (min, max) = (cursor.varint()?, cursor.varint()?);
     let range = TimeRange::new(Timestamp::from_millis(min), Timestamp::from_millis(max));
@@ -124,15 +124,15 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::block::BlockPart;
+    use crate::error::BlockPart;
     use crate::random::Random;
 
     fn range(min: i64, max: i64) -> TimeRange {
         TimeRange::new(Timestamp::from_millis(min), Timestamp::from_millis(max))
     }
 
-    fn place() -> Place {
-        Place::new(&Arc::from("b"), BlockPart::Tombstones)
+    fn place() -> BlockLocation {
+        BlockLocation::new(&Arc::from("b"), BlockPart::Tombstones)
     }
 
     fn sample() -> Tombstones {

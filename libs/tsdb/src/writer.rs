@@ -5,6 +5,7 @@
 //! index    the index from both                   (this)   the directory, meta.json, and when all of it counts
 //! ```
 
+mod error;
 mod index;
 mod labels;
 mod spill;
@@ -16,11 +17,13 @@ use std::path::{Path, PathBuf};
 use model::{Labels, TimeRange, Timestamp};
 use ulid::Ulid;
 
-use crate::block::{CHUNKS_DIR, INDEX_FILE};
+use crate::files::{CHUNKS_DIR, INDEX_FILE};
 use crate::meta::{BlockMeta, BlockStats, Compaction, META_FILE, ThanosMeta};
 use crate::segments::SegmentWriter;
 use crate::tombstones::{TOMBSTONES_FILE, Tombstones};
 use crate::{Chunk, ChunkMeta, ChunkRef};
+pub use error::WriteError;
+use error::at;
 use index::IndexWriter;
 
 /// What the name of a directory ends with while its block is being written. Whoever starts may remove such a directory.
@@ -53,53 +56,6 @@ impl BlockOptions {
     }
 }
 
-/// A block that cannot be written.
-#[derive(Debug, thiserror::Error)]
-pub enum WriteError {
-    /// A file cannot be written. The block cannot be finished.
-    #[error("write {}: {error}", path.display())]
-    Io {
-        /// The file or directory.
-        path: PathBuf,
-        /// What is wrong.
-        error: io::Error,
-    },
-    /// The series is not behind the last one. Nothing was written of it.
-    #[error("series {series} must come before {last}, which was already written")]
-    Order {
-        /// The series that was refused.
-        series: Labels,
-        /// The last series.
-        last: Labels,
-    },
-    /// The series or its chunks cannot be in a block. Nothing was written of it.
-    #[error("series {series}: {what}")]
-    Series {
-        /// The series that was refused.
-        series: Labels,
-        /// What is wrong with it.
-        what: String,
-    },
-    /// The format has no room for so much.
-    #[error("a block cannot hold {0}; write several")]
-    TooLarge(&'static str),
-    /// Samples lie outside of the times that the block is to cover.
-    #[error("the block is to cover [{min}, {max}), but has samples from {first} to {last}")]
-    Times {
-        /// First instant of the block.
-        min: Timestamp,
-        /// First instant behind the block.
-        max: Timestamp,
-        /// First sample.
-        first: Timestamp,
-        /// Last sample.
-        last: Timestamp,
-    },
-    /// There was no series with samples; nothing is left behind.
-    #[error("no series was written; there are no empty blocks")]
-    Empty,
-}
-
 /// Writes a block, which appears whole or not at all.
 ///
 /// It is built in `<ULID>.tmp-for-creation` and renamed when all of it is durable. Dropped without
@@ -124,7 +80,7 @@ pub struct BlockWriter {
     options: BlockOptions,
     parent: PathBuf,
     /// Where the files are now; removed on drop.
-    unfinished: Unfinished,
+    unfinished: UnfinishedDir,
     segments: SegmentWriter,
     index: IndexWriter,
     last: Labels,
@@ -139,17 +95,13 @@ pub struct BlockWriter {
 }
 
 /// A directory that is removed unless it is kept.
-struct Unfinished(PathBuf);
+struct UnfinishedDir(PathBuf);
 
-impl Drop for Unfinished {
+impl Drop for UnfinishedDir {
     fn drop(&mut self) {
         // It is gone if the block was finished; otherwise the next start removes what cannot be removed now.
         let _ = fs::remove_dir_all(&self.0);
     }
-}
-
-fn at(path: &Path) -> impl Fn(io::Error) -> WriteError {
-    move |error| WriteError::Io { path: path.to_owned(), error }
 }
 
 impl BlockWriter {
@@ -168,7 +120,7 @@ impl BlockWriter {
             _ => {}
         }
         fs::create_dir(&unfinished).map_err(at(&unfinished))?;
-        let unfinished = Unfinished(unfinished);
+        let unfinished = UnfinishedDir(unfinished);
         let chunks = unfinished.0.join(CHUNKS_DIR);
         let segments = SegmentWriter::create(&chunks, options.segment_bytes).map_err(at(&chunks))?;
         let index = IndexWriter::create(&unfinished.0.join(INDEX_FILE))?;

@@ -29,21 +29,21 @@ const HEADER_BYTES: usize = 2;
 
 /// The window of a value's meaningful bits, which later values may reuse.
 #[derive(Clone, Copy)]
-pub(crate) struct Window {
+pub(crate) struct XorWindow {
     /// Meaningful bits, 1 to 64.
     significant: u32,
     /// Zeros below them, so that both together are at most 64.
     trailing: u32,
 }
 
-impl Window {
+impl XorWindow {
     /// What a reader assumes before the first window is written.
     pub(crate) const WHOLE: Self = Self { significant: 64, trailing: 0 };
 
     /// Bits of a window's description.
     pub(crate) const BITS: u32 = 11;
 
-    /// The window that the first [`Window::BITS`] of `head` describe.
+    /// The window that the first [`XorWindow::BITS`] of `head` describe.
     #[inline(always)]
     pub(crate) fn read(head: u64) -> Result<Self, ChunkProblem> {
         let leading = (head >> 59) as u32;
@@ -99,7 +99,7 @@ impl Window {
 
 /// Reads a value: the bits that differ from those of the value before it.
 #[inline(always)]
-pub(crate) fn read_xor(reader: &mut BitReader<'_>, window: &mut Window) -> Result<u64, ChunkProblem> {
+pub(crate) fn read_xor(reader: &mut BitReader<'_>, window: &mut XorWindow) -> Result<u64, ChunkProblem> {
     let head = reader.peek();
     read_xor_at(reader, head, 0, window)
 }
@@ -110,7 +110,7 @@ fn read_xor_at(
     reader: &mut BitReader<'_>,
     head: u64,
     before: u32,
-    window: &mut Window,
+    window: &mut XorWindow,
 ) -> Result<u64, ChunkProblem> {
     if head >> 63 == 0 {
         reader.skip(before + 1);
@@ -119,17 +119,17 @@ fn read_xor_at(
     if head >> 62 == 0b10 {
         return Ok(window.read_xor_at(reader, head << 2, before + 2));
     }
-    *window = Window::read(head << 2)?;
-    Ok(window.read_xor_at(reader, head << (2 + Window::BITS), before + 2 + Window::BITS))
+    *window = XorWindow::read(head << 2)?;
+    Ok(window.read_xor_at(reader, head << (2 + XorWindow::BITS), before + 2 + XorWindow::BITS))
 }
 
 /// Writes a value that differs from the one before it by `delta`. `window` is none before the first is written.
 #[inline]
-pub(crate) fn write_xor(writer: &mut BitWriter, delta: u64, window: &mut Option<Window>) {
+pub(crate) fn write_xor(writer: &mut BitWriter, delta: u64, window: &mut Option<XorWindow>) {
     if delta == 0 {
         return writer.write(0, 1);
     }
-    Window::write_xor(window, writer, delta, (0b10, 2), (0b11, 2));
+    XorWindow::write_xor(window, writer, delta, (0b10, 2), (0b11, 2));
 }
 
 /// Appends the samples of an XOR chunk's payload to `timestamps` (milliseconds) and `values`.
@@ -173,7 +173,7 @@ fn decode_from(
     values.push(f64::from_bits(v));
     if samples > 1 {
         let mut delta = reader.read_uvarint().ok_or(ChunkProblem::Timestamp)? as i64;
-        let mut window = Window::WHOLE;
+        let mut window = XorWindow::WHOLE;
         t = t.wrapping_add(delta);
         v ^= read_xor(reader, &mut window)?;
         timestamps.push(t);
@@ -230,7 +230,7 @@ pub struct XorEncoder {
     t: i64,
     delta: i64,
     v: u64,
-    window: Option<Window>,
+    window: Option<XorWindow>,
 }
 
 impl Default for XorEncoder {

@@ -29,7 +29,7 @@ use model::{Sample, TimeRange, Timestamp, is_stale_nan, stale_nan};
 use crate::bits::{BitReader, BitWriter};
 use crate::error::{AppendError, ChunkError, ChunkProblem};
 use crate::starts::{StartReader, StartWriter};
-use crate::xor::Window;
+use crate::xor::XorWindow;
 use crate::{Chunk, Encoding};
 
 /// Bytes of the header: the number of samples and what is known of their start timestamps.
@@ -48,7 +48,7 @@ pub(crate) fn decode(
 ) -> Result<(), ChunkError> {
     let (old_timestamps, old_values) = (timestamps.len(), values.len());
     let mut reader = BitReader::new(data, HEADER_BYTES);
-    let mut lists = Lists { timestamps, values, starts };
+    let mut lists = DecodedFloats { timestamps, values, starts };
     let old_starts = lists.starts.as_ref().map_or(0, |starts| starts.len());
     decode_from(&mut reader, data, &mut lists).map_err(|problem| {
         lists.timestamps.truncate(old_timestamps);
@@ -61,13 +61,17 @@ pub(crate) fn decode(
 }
 
 /// Where decoded samples go.
-struct Lists<'a> {
+struct DecodedFloats<'a> {
     timestamps: &'a mut Vec<i64>,
     values: &'a mut Vec<f64>,
     starts: Option<&'a mut Vec<i64>>,
 }
 
-fn decode_from(reader: &mut BitReader<'_>, data: &[u8], out: &mut Lists<'_>) -> Result<(), ChunkProblem> {
+fn decode_from(
+    reader: &mut BitReader<'_>,
+    data: &[u8],
+    out: &mut DecodedFloats<'_>,
+) -> Result<(), ChunkProblem> {
     let (Some(samples), Some(&header)) =
         (crate::chunk::sample_count(Encoding::Xor2, data), data.get(HEADER_BYTES - 1))
     else {
@@ -99,7 +103,7 @@ fn decode_samples<const STARTS: bool>(
     reader: &mut BitReader<'_>,
     samples: usize,
     mut starts: StartReader,
-    out: &mut Lists<'_>,
+    out: &mut DecodedFloats<'_>,
 ) -> Result<(), ChunkProblem> {
     let mut t = reader.read_varint().ok_or(ChunkProblem::Timestamp)?;
     let first = f64::from_bits(reader.read(64));
@@ -114,7 +118,7 @@ fn decode_samples<const STARTS: bool>(
     }
     let mut delta = reader.read_uvarint().ok_or(ChunkProblem::Timestamp)? as i64;
     let baseline = if is_stale_nan(first) { 0 } else { first.to_bits() };
-    let mut value = Value { baseline, window: Window::WHOLE };
+    let mut value = Value { baseline, window: XorWindow::WHOLE };
     let head = reader.peek();
     let second = value.read(reader, head, 0)?;
     let first_t = t;
@@ -169,7 +173,7 @@ fn decode_samples<const STARTS: bool>(
 struct Value {
     /// Bits of the last value that is no staleness marker.
     baseline: u64,
-    window: Window,
+    window: XorWindow,
 }
 
 impl Value {
@@ -182,8 +186,8 @@ impl Value {
         } else if head >> 62 == 0b10 {
             Ok(self.read_bits(reader, head << 2, before + 2))
         } else if head >> 61 == 0b110 {
-            self.window = Window::read(head << 3)?;
-            Ok(self.read_bits(reader, head << (3 + Window::BITS), before + 3 + Window::BITS))
+            self.window = XorWindow::read(head << 3)?;
+            Ok(self.read_bits(reader, head << (3 + XorWindow::BITS), before + 3 + XorWindow::BITS))
         } else {
             reader.skip(before + 3);
             Ok(stale_nan().to_bits())
@@ -201,8 +205,8 @@ impl Value {
         if head >> 63 == 0 {
             return Ok(self.read_bits(reader, head << 1, before + 1));
         }
-        self.window = Window::read(head << 1)?;
-        Ok(self.read_bits(reader, head << (1 + Window::BITS), before + 1 + Window::BITS))
+        self.window = XorWindow::read(head << 1)?;
+        Ok(self.read_bits(reader, head << (1 + XorWindow::BITS), before + 1 + XorWindow::BITS))
     }
 
     /// Reads the bits within the window, with which `head` begins, after skipping `before` bits.
@@ -236,7 +240,7 @@ pub struct Xor2Encoder {
     t: i64,
     delta: i64,
     baseline: u64,
-    window: Option<Window>,
+    window: Option<XorWindow>,
 }
 
 impl Default for Xor2Encoder {
@@ -327,7 +331,7 @@ impl Xor2Encoder {
                 writer.write(0, 1);
             } else {
                 writer.write(0b10, 2);
-                Window::write_xor(&mut self.window, writer, changed, (0b0, 1), (0b1, 1));
+                XorWindow::write_xor(&mut self.window, writer, changed, (0b0, 1), (0b1, 1));
             }
             return;
         }
@@ -350,7 +354,7 @@ impl Xor2Encoder {
         } else if changed == 0 {
             self.writer.write(0, 1);
         } else {
-            Window::write_xor(&mut self.window, &mut self.writer, changed, (0b10, 2), (0b110, 3));
+            XorWindow::write_xor(&mut self.window, &mut self.writer, changed, (0b10, 2), (0b110, 3));
         }
     }
 

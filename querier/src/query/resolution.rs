@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use promql::Select;
 use series::Aggregate;
-use storeapi::{SelectHints, SeriesRequest};
+use storeapi::{QueryHints, SeriesRequest};
 
 use crate::query::Question;
 
@@ -16,7 +16,7 @@ pub(super) fn request(select: &Select, question: &Question) -> SeriesRequest {
     request.max_resolution = question.max_resolution.min(hints.resolution.unwrap_or(Duration::MAX));
     request.partial_response = question.partial_response;
     request.without_replica_labels.clone_from(&question.replica_labels);
-    request.hints = Some(SelectHints {
+    request.hints = Some(QueryHints {
         step: hints.step,
         function: hints.func.clone(),
         range: hints.range,
@@ -79,7 +79,7 @@ mod tests {
             ("max_over_time", vec![Aggregate::Max]),
             ("", vec![Aggregate::Count, Aggregate::Sum]),
         ] {
-            let hints = promql::SelectHints { func: function.to_owned(), ..Default::default() };
+            let hints = promql::QueryHints { func: function.to_owned(), ..Default::default() };
             assert_eq!(aggregates(hints.aggregate()), expected, "{function}");
         }
     }

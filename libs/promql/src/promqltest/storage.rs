@@ -215,6 +215,7 @@ fn chunks(samples: &[Stored]) -> Vec<AggrChunk> {
 
 #[cfg(test)]
 mod tests {
+    use model::CounterResetHint;
     use series::{DecodeOptions, Dedup, Samples};
 
     use super::*;

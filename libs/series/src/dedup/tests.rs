@@ -10,17 +10,21 @@ use crate::{AggrChunk, Contribution, DecodeOptions, MergedSeries};
 
 const COUNTER: DecodeOptions = DecodeOptions { counter: true, ..OPTIONS };
 
-type Floats = Vec<(i64, f64)>;
+type TimedFloats = Vec<(i64, f64)>;
 
 /// Deduplicates replicas of floats, cut into chunks of ten samples.
-fn dedup(replicas: &[Floats], options: &DecodeOptions) -> Floats {
+fn dedup(replicas: &[TimedFloats], options: &DecodeOptions) -> TimedFloats {
     floats(replicas.iter().map(|samples| cut(samples, 10)).collect(), options)
 }
 
 /// The algorithm as Thanos runs it, word for word, over two replicas without counters: iterators that only go
 /// forward. `spacing` is told the distance to the last sample, the winner and the position of its sample.
-fn dedup_slowly(a: &Floats, b: &Floats, spacing: impl Fn(i64, &Floats, usize) -> i64) -> Floats {
-    let seek = |samples: &Floats, from: usize, t: i64| {
+fn dedup_slowly(
+    a: &TimedFloats,
+    b: &TimedFloats,
+    spacing: impl Fn(i64, &TimedFloats, usize) -> i64,
+) -> TimedFloats {
+    let seek = |samples: &TimedFloats, from: usize, t: i64| {
         (from..samples.len()).find(|&index| samples[index].0 >= t).unwrap_or(samples.len())
     };
     let (mut last, mut at_a, mut at_b, mut penalty_a, mut penalty_b) = (i64::MIN, 0, 0, 0, 0);
@@ -56,7 +60,7 @@ fn dedup_slowly(a: &Floats, b: &Floats, spacing: impl Fn(i64, &Floats, usize) ->
 
 /// Scrapes every 15 s from `start` with some jitter; each is missed with a chance of `missed` in a hundred, and after
 /// a miss so are up to `run` more.
-fn scrapes(random: &mut Random, start: i64, missed: usize, run: usize, value: f64) -> Floats {
+fn scrapes(random: &mut Random, start: i64, missed: usize, run: usize, value: f64) -> TimedFloats {
     let mut out = Vec::new();
     let mut skip = 0;
     for n in 0..400 {
@@ -104,7 +108,7 @@ fn random_start(seed: u64) -> i64 {
 
 #[test]
 fn replicas_with_gaps_follow_the_same_rules_with_a_spacing_that_is_no_gap() {
-    let spacing = |distance: i64, winner: &Floats, at: usize| {
+    let spacing = |distance: i64, winner: &TimedFloats, at: usize| {
         let own = match winner.get(at + 1) {
             Some(next) => next.0 - winner[at].0,
             None if at > 0 => winner[at].0 - winner[at - 1].0,
@@ -137,7 +141,7 @@ fn replica_gap_is_filled_by_the_other_replica() {
 }
 
 /// Resets, lower values of one replica, and NaNs, on top of scrapes with gaps.
-fn counter_scrapes(random: &mut Random, start: i64) -> Floats {
+fn counter_scrapes(random: &mut Random, start: i64) -> TimedFloats {
     let (missed, behind) = (random.below(4), random.below(3) as f64 * 3.5);
     let mut samples = scrapes(random, start, missed, 40, 0.0);
     let (reset_at, nan_at) = (random.below(400) as f64, random.below(60));
@@ -154,7 +158,7 @@ fn counter_scrapes(random: &mut Random, start: i64) -> Floats {
 fn what_was_not_decoded_does_not_matter() {
     for seed in 0..1_000 {
         let random = &mut Random::seeded(seed);
-        let replicas: Vec<Floats> = (0..2 + random.below(3))
+        let replicas: Vec<TimedFloats> = (0..2 + random.below(3))
             .map(|_| {
                 let start = random.below(40_000) as i64;
                 let mut samples = counter_scrapes(random, start);
@@ -168,7 +172,7 @@ fn what_was_not_decoded_does_not_matter() {
         for options in [DecodeOptions { range, ..OPTIONS }, DecodeOptions { range, ..COUNTER }] {
             let decode = |size| floats(replicas.iter().map(|samples| cut(samples, size)).collect(), &options);
             let bits =
-                |samples: Floats| samples.into_iter().map(|(t, v)| (t, v.to_bits())).collect::<Vec<_>>();
+                |samples: TimedFloats| samples.into_iter().map(|(t, v)| (t, v.to_bits())).collect::<Vec<_>>();
             // With one chunk for each replica, everything is decoded.
             assert_eq!(bits(decode(7)), bits(decode(400)), "seed {seed}");
         }
@@ -177,7 +181,8 @@ fn what_was_not_decoded_does_not_matter() {
 
 #[test]
 fn of_a_replica_that_is_not_followed_only_the_ends_are_decoded() {
-    let every = |start: i64| -> Floats { (0..200).map(|n| (start + n * 15_000, start as f64)).collect() };
+    let every =
+        |start: i64| -> TimedFloats { (0..200).map(|n| (start + n * 15_000, start as f64)).collect() };
     let damaged = |mut lane: Vec<AggrChunk>| {
         for chunk in &mut lane[1..9] {
             let payload = chunk.raw.as_mut().unwrap();
@@ -198,20 +203,20 @@ fn of_a_replica_that_is_not_followed_only_the_ends_are_decoded() {
 
 #[test]
 fn one_replica_is_followed_while_it_is_there() {
-    let every = |start: i64| -> Floats { (0..10).map(|n| (start + n * 15_000, start as f64)).collect() };
+    let every = |start: i64| -> TimedFloats { (0..10).map(|n| (start + n * 15_000, start as f64)).collect() };
     let (a, b) = (every(0), every(1_000));
     assert_eq!(dedup(&[a.clone(), b.clone()], &OPTIONS), a);
     assert_eq!(dedup(&[b.clone(), a.clone()], &OPTIONS), a);
     // The first one fails after its third sample: two samples later the other takes over and is kept.
-    let switched: Floats = a[..3].iter().chain(&b[4..]).copied().collect();
+    let switched: TimedFloats = a[..3].iter().chain(&b[4..]).copied().collect();
     assert_eq!(dedup(&[a[..3].to_vec(), b.clone()], &OPTIONS), switched);
-    let comes_back: Floats = a[..3].iter().chain(&a[7..]).copied().collect();
+    let comes_back: TimedFloats = a[..3].iter().chain(&a[7..]).copied().collect();
     assert_eq!(dedup(&[comes_back, b], &OPTIONS), switched);
 }
 
 #[test]
 fn a_third_replica_helps_where_two_are_missing() {
-    let every = |start: i64, from: i64, to: i64| -> Floats {
+    let every = |start: i64, from: i64, to: i64| -> TimedFloats {
         (from..to).map(|n| (start + n * 15_000, start as f64)).collect()
     };
     let out = dedup(&[every(0, 0, 10), every(1_000, 8, 20), every(2_000, 0, 40)], &OPTIONS);
@@ -232,7 +237,7 @@ fn with_changes(mut list: Vec<i64>, value: i64) -> Vec<i64> {
 
 #[test]
 fn an_outage_of_both_replicas_does_not_hold_the_other_back_for_long() {
-    let every = |start: i64, from: i64, to: i64| -> Floats {
+    let every = |start: i64, from: i64, to: i64| -> TimedFloats {
         (from..to).map(|n| (start + n * 15_000, start as f64)).collect()
     };
     // Both are away for an hour (240 samples); then the followed one lives for another minute only.
@@ -257,8 +262,8 @@ fn the_first_sample_is_compared_with_nothing() {
 #[test]
 fn a_change_of_replica_is_no_counter_reset() {
     // The second replica evaluates a little behind: its values are lower at any time.
-    let a: Floats = (0..5).map(|n| (n * 10_000, 100.0 + n as f64)).collect();
-    let b: Floats = (0..20).map(|n| (n * 10_000 + 1_000, 90.0 + n as f64)).collect();
+    let a: TimedFloats = (0..5).map(|n| (n * 10_000, 100.0 + n as f64)).collect();
+    let b: TimedFloats = (0..20).map(|n| (n * 10_000 + 1_000, 90.0 + n as f64)).collect();
     let plain = dedup(&[a.clone(), b.clone()], &OPTIONS);
     assert!(!plain.is_sorted_by(|x, y| x.1 <= y.1));
     let mended = dedup(&[a, b], &COUNTER);
@@ -269,17 +274,17 @@ fn a_change_of_replica_is_no_counter_reset() {
 
 #[test]
 fn a_counter_reset_during_a_change_of_replica_stays_one() {
-    let a: Floats = (0..5).map(|n| (n * 10_000, 100.0 + n as f64)).collect();
-    let b: Floats =
+    let a: TimedFloats = (0..5).map(|n| (n * 10_000, 100.0 + n as f64)).collect();
+    let b: TimedFloats =
         (0..20).map(|n| (n * 10_000 + 1_000, if n < 6 { 100.0 } else { 0.0 } + n as f64)).collect();
-    let expected: Floats = a.iter().chain(&b[6..]).copied().collect();
+    let expected: TimedFloats = a.iter().chain(&b[6..]).copied().collect();
     assert_eq!(dedup(&[a, b], &COUNTER), expected);
 }
 
 #[test]
 fn a_correction_ends_with_the_next_reset_of_the_replica() {
-    let a: Floats = (0..5).map(|n| (n * 10_000, 100.0 + n as f64)).collect();
-    let b: Floats =
+    let a: TimedFloats = (0..5).map(|n| (n * 10_000, 100.0 + n as f64)).collect();
+    let b: TimedFloats =
         (0..20).map(|n| (n * 10_000 + 1_000, if n < 12 { 90.0 } else { -12.0 } + n as f64)).collect();
     let out = dedup(&[a, b.clone()], &COUNTER);
     assert_eq!(out.iter().filter(|(t, _)| *t == 111_000).map(|(_, v)| *v).collect::<Vec<_>>(), [104.0 + 5.0]);
@@ -316,7 +321,7 @@ fn start_timestamps_tell_resets_at_a_change_of_replica_and_do_not_outlive_a_corr
 #[test]
 fn staleness_markers_are_passed_on_bit_by_bit() {
     let samples = vec![(0, 1.0), (15_000, 2.0), (30_000, model::stale_nan())];
-    let shifted: Floats = samples.iter().map(|&(t, value)| (t + 100, value)).collect();
+    let shifted: TimedFloats = samples.iter().map(|&(t, value)| (t + 100, value)).collect();
     for options in [OPTIONS, COUNTER] {
         let out = dedup(&[samples.clone(), shifted.clone()], &options);
         assert_eq!(out.len(), 3);
@@ -335,8 +340,9 @@ fn histograms(samples: &[(i64, f64)]) -> Vec<AggrChunk> {
 
 #[test]
 fn histograms_are_deduplicated_like_floats_and_a_change_withdraws_the_hint() {
-    let every =
-        |start: i64, to: i64| -> Floats { (0..to).map(|n| (start + n * 15_000, start as f64)).collect() };
+    let every = |start: i64, to: i64| -> TimedFloats {
+        (0..to).map(|n| (start + n * 15_000, start as f64)).collect()
+    };
     let (a, b) = (every(0, 3), every(1_000, 10));
     let expected = dedup(&[a.clone(), b.clone()], &OPTIONS);
     let out = decode_all(vec![histograms(&a), histograms(&b)], &COUNTER).unwrap();
@@ -385,19 +391,20 @@ fn merged(replicas: Vec<Vec<AggrChunk>>) -> Vec<Vec<AggrChunk>> {
 #[test]
 fn recorded_replicas_of_a_counter_show_no_false_reset() {
     let Some(replicas) = recorded("issue2401-seriesresponses.json") else { return };
-    let decoded: Vec<Floats> = replicas.iter().map(|lane| floats(vec![lane.clone()], &OPTIONS)).collect();
-    let bits = |samples: &Floats| samples.iter().map(|(t, v)| (*t, v.to_bits())).collect::<Vec<_>>();
+    let decoded: Vec<TimedFloats> =
+        replicas.iter().map(|lane| floats(vec![lane.clone()], &OPTIONS)).collect();
+    let bits = |samples: &TimedFloats| samples.iter().map(|(t, v)| (*t, v.to_bits())).collect::<Vec<_>>();
     let plain = floats(merged(replicas.clone()), &OPTIONS);
     assert_eq!(bits(&plain), bits(&dedup_slowly(&decoded[0], &decoded[1], |distance, _, _| distance)));
 
     let counter = floats(merged(replicas), &COUNTER);
     assert_eq!(counter.len(), plain.len());
-    let values: Floats = counter.into_iter().filter(|(_, value)| !value.is_nan()).collect();
+    let values: TimedFloats = counter.into_iter().filter(|(_, value)| !value.is_nan()).collect();
     for pair in values.windows(2).filter(|pair| pair[1].1 < pair[0].1) {
         let own = decoded.iter().any(|replica| {
             let around =
                 |(t, value): &&(i64, f64)| *t >= pair[0].0 - 30_000 && *t <= pair[1].0 && !value.is_nan();
-            let around: Floats = replica.iter().filter(around).copied().collect();
+            let around: TimedFloats = replica.iter().filter(around).copied().collect();
             around.windows(2).any(|pair| pair[1].1 < pair[0].1)
         });
         assert!(own, "false reset from {:?} to {:?}", pair[0], pair[1]);

@@ -17,7 +17,7 @@ use crate::{SeriesFrame, WireLimits};
 
 /// Why a frame was refused.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FrameError {
+pub(super) enum SeriesFrameError {
     #[error("malformed message: {0}")]
     Malformed(&'static str),
     #[error("series {labels}: chunk encoding {value} is not known; 0 to 5 are")]
@@ -29,7 +29,7 @@ pub(super) enum FrameError {
 }
 
 /// One field's value: a number, or where its bytes lie.
-enum Value {
+enum FieldValue {
     Number(u64),
     Bytes(Range<usize>),
     /// Fixed-width numbers, of which these messages have none.
@@ -37,22 +37,22 @@ enum Value {
 }
 
 /// A window of the frame that is read field by field.
-struct Fields<'a> {
+struct MessageFields<'a> {
     frame: &'a Bytes,
     at: usize,
     end: usize,
 }
 
-impl<'a> Fields<'a> {
+impl<'a> MessageFields<'a> {
     fn new(frame: &'a Bytes, window: Range<usize>) -> Self {
-        Fields { frame, at: window.start, end: window.end }
+        MessageFields { frame, at: window.start, end: window.end }
     }
 
-    fn varint(&mut self) -> Result<u64, FrameError> {
+    fn varint(&mut self) -> Result<u64, SeriesFrameError> {
         let mut value = 0u64;
         for shift in (0..70).step_by(7) {
             let Some(&byte) = self.frame[..self.end].get(self.at) else {
-                return Err(FrameError::Malformed("number cut short"));
+                return Err(SeriesFrameError::Malformed("number cut short"));
             };
             self.at += 1;
             value |= u64::from(byte & 0x7f).checked_shl(shift).unwrap_or(0);
@@ -60,53 +60,53 @@ impl<'a> Fields<'a> {
                 return Ok(value);
             }
         }
-        Err(FrameError::Malformed("number longer than ten bytes"))
+        Err(SeriesFrameError::Malformed("number longer than ten bytes"))
     }
 
-    fn take(&mut self, length: u64) -> Result<Range<usize>, FrameError> {
+    fn take(&mut self, length: u64) -> Result<Range<usize>, SeriesFrameError> {
         let start = self.at;
         match usize::try_from(length).ok().and_then(|l| start.checked_add(l)).filter(|end| *end <= self.end) {
             Some(end) => {
                 self.at = end;
                 Ok(start..end)
             }
-            None => Err(FrameError::Malformed("field longer than its message")),
+            None => Err(SeriesFrameError::Malformed("field longer than its message")),
         }
     }
 
     /// The next field's number and value, or `None` at the end.
-    fn next(&mut self) -> Result<Option<(u64, Value)>, FrameError> {
+    fn next(&mut self) -> Result<Option<(u64, FieldValue)>, SeriesFrameError> {
         if self.at >= self.end {
             return Ok(None);
         }
         let key = self.varint()?;
         let value = match key & 7 {
-            0 => Value::Number(self.varint()?),
-            1 => self.take(8).map(|_| Value::Skipped)?,
+            0 => FieldValue::Number(self.varint()?),
+            1 => self.take(8).map(|_| FieldValue::Skipped)?,
             2 => {
                 let length = self.varint()?;
-                Value::Bytes(self.take(length)?)
+                FieldValue::Bytes(self.take(length)?)
             }
-            5 => self.take(4).map(|_| Value::Skipped)?,
-            _ => return Err(FrameError::Malformed("unknown wire type")),
+            5 => self.take(4).map(|_| FieldValue::Skipped)?,
+            _ => return Err(SeriesFrameError::Malformed("unknown wire type")),
         };
         match key >> 3 {
-            0 => Err(FrameError::Malformed("field number 0")),
+            0 => Err(SeriesFrameError::Malformed("field number 0")),
             number => Ok(Some((number, value))),
         }
     }
 }
 
-fn text(frame: &Bytes, range: Range<usize>) -> Result<&str, FrameError> {
-    std::str::from_utf8(&frame[range]).map_err(|_| FrameError::Malformed("text that is not UTF-8"))
+fn text(frame: &Bytes, range: Range<usize>) -> Result<&str, SeriesFrameError> {
+    std::str::from_utf8(&frame[range]).map_err(|_| SeriesFrameError::Malformed("text that is not UTF-8"))
 }
 
-fn limit(what: &'static str, found: usize, limit: usize) -> Result<(), FrameError> {
-    if found > limit { Err(FrameError::Limit { what, found, limit }) } else { Ok(()) }
+fn limit(what: &'static str, found: usize, limit: usize) -> Result<(), SeriesFrameError> {
+    if found > limit { Err(SeriesFrameError::Limit { what, found, limit }) } else { Ok(()) }
 }
 
 /// What a frame may still become in memory.
-struct Reader<'a> {
+struct SeriesReader<'a> {
     frame: &'a Bytes,
     limits: &'a WireLimits,
     memory_left: usize,
@@ -114,33 +114,33 @@ struct Reader<'a> {
 }
 
 /// Reads one message. A message with hints, or with nothing that is known, becomes a frame without series.
-pub(super) fn frame(frame: &Bytes, limits: &WireLimits) -> Result<SeriesFrame, FrameError> {
+pub(super) fn frame(frame: &Bytes, limits: &WireLimits) -> Result<SeriesFrame, SeriesFrameError> {
     let memory_limit = (1 << 20) + frame.len().saturating_mul(10);
-    let mut reader = Reader { frame, limits, memory_left: memory_limit, memory_limit };
-    let mut fields = Fields::new(frame, 0..frame.len());
+    let mut reader = SeriesReader { frame, limits, memory_left: memory_limit, memory_limit };
+    let mut fields = MessageFields::new(frame, 0..frame.len());
     let mut result = SeriesFrame::Series(Vec::new());
     // As in protobuf, the last member of the oneof wins; a repeated series would be merged there, which none sends.
     while let Some((number, value)) = fields.next()? {
         result = match (number, value) {
-            (1, Value::Bytes(window)) => SeriesFrame::Series(vec![reader.series(window)?]),
-            (2, Value::Bytes(window)) => SeriesFrame::Warning(text(frame, window)?.to_owned()),
-            (3, Value::Bytes(_)) => SeriesFrame::Series(Vec::new()),
-            (4, Value::Bytes(window)) => SeriesFrame::Series(reader.batch(window)?),
-            (1..=4, _) => return Err(FrameError::Malformed("a field has the wrong type")),
+            (1, FieldValue::Bytes(window)) => SeriesFrame::Series(vec![reader.series(window)?]),
+            (2, FieldValue::Bytes(window)) => SeriesFrame::Warning(text(frame, window)?.to_owned()),
+            (3, FieldValue::Bytes(_)) => SeriesFrame::Series(Vec::new()),
+            (4, FieldValue::Bytes(window)) => SeriesFrame::Series(reader.batch(window)?),
+            (1..=4, _) => return Err(SeriesFrameError::Malformed("a field has the wrong type")),
             _ => result,
         };
     }
     Ok(result)
 }
 
-impl<'a> Reader<'a> {
-    fn account(&mut self, bytes: usize) -> Result<(), FrameError> {
+impl<'a> SeriesReader<'a> {
+    fn account(&mut self, bytes: usize) -> Result<(), SeriesFrameError> {
         match self.memory_left.checked_sub(bytes) {
             Some(left) => {
                 self.memory_left = left;
                 Ok(())
             }
-            None => Err(FrameError::Limit {
+            None => Err(SeriesFrameError::Limit {
                 what: "decoded size",
                 found: self.memory_limit - self.memory_left + bytes,
                 limit: self.memory_limit,
@@ -148,24 +148,24 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn batch(&mut self, window: Range<usize>) -> Result<Vec<Series>, FrameError> {
-        let mut fields = Fields::new(self.frame, window);
+    fn batch(&mut self, window: Range<usize>) -> Result<Vec<Series>, SeriesFrameError> {
+        let mut fields = MessageFields::new(self.frame, window);
         let mut batch = Vec::new();
         while let Some((number, value)) = fields.next()? {
-            if let (1, Value::Bytes(window)) = (number, value) {
+            if let (1, FieldValue::Bytes(window)) = (number, value) {
                 batch.push(self.series(window)?);
             }
         }
         Ok(batch)
     }
 
-    fn series(&mut self, window: Range<usize>) -> Result<Series, FrameError> {
+    fn series(&mut self, window: Range<usize>) -> Result<Series, SeriesFrameError> {
         self.account(size_of::<Series>())?;
         let labels = self.labels(window.clone())?;
-        let mut fields = Fields::new(self.frame, window);
+        let mut fields = MessageFields::new(self.frame, window);
         let mut chunks = Vec::new();
         while let Some((number, value)) = fields.next()? {
-            if let (2, Value::Bytes(window)) = (number, value) {
+            if let (2, FieldValue::Bytes(window)) = (number, value) {
                 chunks.push(self.aggr_chunk(&labels, window)?);
             }
         }
@@ -173,12 +173,12 @@ impl<'a> Reader<'a> {
     }
 
     /// The labels of a series, which may be given in any order but each name once.
-    fn labels(&mut self, window: Range<usize>) -> Result<Labels, FrameError> {
-        let mut fields = Fields::new(self.frame, window);
+    fn labels(&mut self, window: Range<usize>) -> Result<Labels, SeriesFrameError> {
+        let mut fields = MessageFields::new(self.frame, window);
         let mut pairs: Vec<(&'a str, &'a str)> = Vec::with_capacity(16);
         let mut bytes = 0;
         while let Some((number, value)) = fields.next()? {
-            let (1, Value::Bytes(window)) = (number, value) else { continue };
+            let (1, FieldValue::Bytes(window)) = (number, value) else { continue };
             let label = self.label(window)?;
             limit("number of labels", pairs.len() + 1, self.limits.labels)?;
             bytes += label.name.len() + label.value.len();
@@ -189,16 +189,16 @@ impl<'a> Reader<'a> {
         Ok(Labels::from_pairs(pairs)?)
     }
 
-    fn label(&self, window: Range<usize>) -> Result<Label<'a>, FrameError> {
-        let mut fields = Fields::new(self.frame, window);
+    fn label(&self, window: Range<usize>) -> Result<Label<'a>, SeriesFrameError> {
+        let mut fields = MessageFields::new(self.frame, window);
         let mut label = Label { name: "", value: "" };
         while let Some((number, value)) = fields.next()? {
             match (number, value) {
-                (1, Value::Bytes(window)) => {
+                (1, FieldValue::Bytes(window)) => {
                     limit("length of a label name", window.len(), self.limits.name_bytes)?;
                     label.name = text(self.frame, window)?;
                 }
-                (2, Value::Bytes(window)) => {
+                (2, FieldValue::Bytes(window)) => {
                     limit("length of a label value", window.len(), self.limits.value_bytes)?;
                     label.value = text(self.frame, window)?;
                 }
@@ -208,22 +208,22 @@ impl<'a> Reader<'a> {
         Ok(label)
     }
 
-    fn aggr_chunk(&mut self, labels: &Labels, window: Range<usize>) -> Result<AggrChunk, FrameError> {
+    fn aggr_chunk(&mut self, labels: &Labels, window: Range<usize>) -> Result<AggrChunk, SeriesFrameError> {
         self.account(size_of::<AggrChunk>())?;
         // Times may follow the chunks they belong to, so they are read first.
         let mut range = TimeRange::new(Timestamp::EPOCH, Timestamp::EPOCH);
-        let mut times = Fields::new(self.frame, window.clone());
+        let mut times = MessageFields::new(self.frame, window.clone());
         while let Some((number, value)) = times.next()? {
             match (number, value) {
-                (1, Value::Number(n)) => range.min = Timestamp::from_millis(n as i64),
-                (2, Value::Number(n)) => range.max = Timestamp::from_millis(n as i64),
+                (1, FieldValue::Number(n)) => range.min = Timestamp::from_millis(n as i64),
+                (2, FieldValue::Number(n)) => range.max = Timestamp::from_millis(n as i64),
                 _ => {}
             }
         }
-        let mut fields = Fields::new(self.frame, window);
+        let mut fields = MessageFields::new(self.frame, window);
         let mut chunk = AggrChunk::default();
         while let Some((number, value)) = fields.next()? {
-            let Value::Bytes(window) = value else { continue };
+            let FieldValue::Bytes(window) = value else { continue };
             let part = match number {
                 3 => &mut chunk.raw,
                 4 => &mut chunk.count,
@@ -238,13 +238,18 @@ impl<'a> Reader<'a> {
         Ok(chunk)
     }
 
-    fn chunk(&self, labels: &Labels, range: TimeRange, window: Range<usize>) -> Result<Chunk, FrameError> {
-        let mut fields = Fields::new(self.frame, window);
+    fn chunk(
+        &self,
+        labels: &Labels,
+        range: TimeRange,
+        window: Range<usize>,
+    ) -> Result<Chunk, SeriesFrameError> {
+        let mut fields = MessageFields::new(self.frame, window);
         let (mut encoding, mut data) = (0, 0..0);
         while let Some((number, value)) = fields.next()? {
             match (number, value) {
-                (1, Value::Number(n)) => encoding = n,
-                (2, Value::Bytes(window)) => data = window,
+                (1, FieldValue::Number(n)) => encoding = n,
+                (2, FieldValue::Bytes(window)) => data = window,
                 _ => {}
             }
         }
@@ -256,7 +261,7 @@ impl<'a> Reader<'a> {
             3 => Encoding::Xor2,
             4 => Encoding::HistogramSt,
             5 => Encoding::FloatHistogramSt,
-            value => return Err(FrameError::Encoding { labels: labels.clone(), value }),
+            value => return Err(SeriesFrameError::Encoding { labels: labels.clone(), value }),
         };
         Ok(Chunk { range, encoding, data: self.frame.slice(data) })
     }

@@ -10,7 +10,7 @@ use wire::label_matcher::Type;
 
 use crate::{
     LabelNamesRequest, LabelValuesRequest, MetadataAnswer, MetadataRequest, MetricMetadata, PartialResponse,
-    SelectHints, SeriesRequest, Shard, StoreError,
+    QueryHints, SeriesRequest, Shard, StoreError,
 };
 
 /// Most matchers of one request.
@@ -112,7 +112,7 @@ pub(crate) fn series_request_from_wire(request: wire::SeriesRequest) -> Result<S
     };
     let hints = request.query_hints.map(|hints| {
         let grouping = hints.grouping.unwrap_or_default();
-        SelectHints {
+        QueryHints {
             step: millis_from_wire(hints.step_millis),
             function: hints.func.unwrap_or_default().name,
             range: millis_from_wire(hints.range.unwrap_or_default().millis),

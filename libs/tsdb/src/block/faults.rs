@@ -18,7 +18,7 @@ use crate::{BlockOptions, SeriesRef, Workload};
 
 /// The files of a block, in memory.
 #[derive(Clone)]
-struct Files {
+struct BlockFiles {
     id: Ulid,
     meta: Vec<u8>,
     index: Vec<u8>,
@@ -26,16 +26,16 @@ struct Files {
     tombstones: Vec<u8>,
 }
 
-/// A file of [`Files`] by number: meta, index, tombstones, then segments.
+/// A file of [`BlockFiles`] by number: meta, index, tombstones, then segments.
 const META: usize = 0;
 const INDEX: usize = 1;
 const TOMBSTONES: usize = 2;
 const SEGMENTS: usize = 3;
 
-/// Samples by series: time, and a number that stands for the value.
-type Samples = BTreeMap<String, Vec<(i64, u64)>>;
+/// SamplesBySeries by series: time, and a number that stands for the value.
+type SamplesBySeries = BTreeMap<String, Vec<(i64, u64)>>;
 
-impl Files {
+impl BlockFiles {
     /// A block with several segments, all kinds of samples, and deletions.
     fn generate(seed: u64, series: u64) -> Self {
         Self::generate_of(Workload {
@@ -91,17 +91,19 @@ impl Files {
     }
 
     fn open(&self) -> Result<Block, BlockError> {
-        let place = Place::new(&Arc::from(self.id.to_string()), BlockPart::Meta);
+        let place = BlockLocation::new(&Arc::from(self.id.to_string()), BlockPart::Meta);
         let meta = BlockMeta::parse(&self.meta).map_err(|e| place.error(None, BlockProblem::Meta(e)))?;
         let part = |bytes: &Vec<u8>| -> Arc<dyn ReadAt> { Arc::new(Bytes::from(bytes.clone())) };
         let segments = self.segments.iter().map(part).collect();
-        Block::from_parts(self.id, meta, part(&self.index), segments, Some(part(&self.tombstones)))
+        let (index, tombstones) = (part(&self.index), Some(part(&self.tombstones)));
+        let parts = BlockParts { meta, index, segments, tombstones, index_memory: IndexMemory::default() };
+        Block::from_parts(self.id, parts)
     }
 }
 
 /// Everything that matches, and what was wrong.
-fn read(block: &Block, matchers: &[Matcher]) -> (Samples, Vec<BlockError>) {
-    let (mut out, mut errors) = (Samples::new(), Vec::new());
+fn read(block: &Block, matchers: &[Matcher]) -> (SamplesBySeries, Vec<BlockError>) {
+    let (mut out, mut errors) = (SamplesBySeries::new(), Vec::new());
     let select = match block.select(matchers, TimeRange::ALL) {
         Ok(select) => select,
         Err(error) => return (out, vec![error]),
@@ -144,7 +146,7 @@ fn selectors() -> Vec<Vec<Matcher>> {
 }
 
 /// What a sound block answers to all selectors.
-fn expected(files: &Files) -> Vec<Samples> {
+fn expected(files: &BlockFiles) -> Vec<SamplesBySeries> {
     let block = files.open().unwrap();
     let answer = |matchers: &Vec<Matcher>| {
         let (samples, errors) = read(&block, matchers);
@@ -155,7 +157,7 @@ fn expected(files: &Files) -> Vec<Samples> {
 }
 
 /// Reads a damaged block in every way. Whether anything was noticed.
-fn survives(files: &Files, expected: &[Samples], what: &str) -> bool {
+fn survives(files: &BlockFiles, expected: &[SamplesBySeries], what: &str) -> bool {
     let id = files.id.to_string();
     let names = |error: &BlockError| {
         let told = error.to_string();
@@ -200,7 +202,7 @@ fn from_env(name: &str, default: u64) -> u64 {
 fn no_flipped_bit_gives_a_wrong_sample() {
     let (flips, seed) = (from_env("ISTHMUS_FAULTS", 300), from_env("ISTHMUS_SEED", 1));
     println!("{flips} flips, seed {seed}");
-    let files = Files::generate(seed, 150);
+    let files = BlockFiles::generate(seed, 150);
     let expected = expected(&files);
     let mut random = Random::seeded(seed);
     let mut noticed = BTreeMap::<usize, (u32, u32)>::new();
@@ -227,7 +229,7 @@ fn no_flipped_bit_gives_a_wrong_sample() {
 
 #[test]
 fn no_truncated_or_extended_file_gives_a_wrong_sample() {
-    let files = Files::generate(2, 60);
+    let files = BlockFiles::generate(2, 60);
     let expected = expected(&files);
     let mut random = Random::seeded(2);
     for number in 0..files.count() {
@@ -256,7 +258,7 @@ fn no_truncated_or_extended_file_gives_a_wrong_sample() {
 
 #[test]
 fn no_file_of_another_block_gives_a_wrong_sample() {
-    let (mut one, mut other) = (Files::generate(3, 120), Files::generate(4, 120));
+    let (mut one, mut other) = (BlockFiles::generate(3, 120), BlockFiles::generate(4, 120));
     let least = one.segments.len().min(other.segments.len());
     let expected = expected(&one);
     for number in 0..SEGMENTS + least {
@@ -279,8 +281,8 @@ fn segments_of_another_time_are_refused_whatever_is_in_them() {
         let now =
             Workload { seed: 7, series: 120, labels: 9, gauges: 0.0, histograms, ..Workload::default() };
         let later = Workload { start: now.start.offset_millis(7_200_000), ..now.clone() };
-        let (mut block, other) = (Files::generate_of(now), Files::generate_of(later));
-        let sizes = |files: &Files| files.segments.iter().map(Vec::len).collect::<Vec<_>>();
+        let (mut block, other) = (BlockFiles::generate_of(now), BlockFiles::generate_of(later));
+        let sizes = |files: &BlockFiles| files.segments.iter().map(Vec::len).collect::<Vec<_>>();
         assert_eq!(sizes(&block), sizes(&other), "otherwise the sizes would tell");
         let expected = expected(&block);
         block.segments = other.segments;
@@ -290,7 +292,7 @@ fn segments_of_another_time_are_refused_whatever_is_in_them() {
 
 #[test]
 fn times_and_counts_in_meta_that_lie_are_told_by_verification() {
-    let files = Files::generate(5, 60);
+    let files = BlockFiles::generate(5, 60);
     let said = |change: &dyn Fn(&mut BlockMeta)| -> Vec<String> {
         let mut files = files.clone();
         let mut meta = BlockMeta::parse(&files.meta).unwrap();
@@ -342,7 +344,7 @@ fn times_and_counts_in_meta_that_lie_are_told_by_verification() {
 #[test]
 fn nonsense_with_right_checksums_is_survived() {
     let (rounds, seed) = (from_env("ISTHMUS_FAULTS", 300), from_env("ISTHMUS_SEED", 1));
-    let files = Files::generate(seed, 100);
+    let files = BlockFiles::generate(seed, 100);
     let spans: Vec<Range<usize>> = checked_spans(&files.index);
     assert!(spans.len() > 200, "{}", spans.len());
     let mut random = Random::seeded(seed);
@@ -389,7 +391,7 @@ fn nonsense_with_right_checksums_is_survived() {
 #[test]
 fn nonsense_in_chunks_with_right_checksums_is_survived() {
     let (rounds, seed) = (from_env("ISTHMUS_FAULTS", 300), from_env("ISTHMUS_SEED", 1));
-    let files = Files::generate(seed, 40);
+    let files = BlockFiles::generate(seed, 40);
     let block = files.open().unwrap();
     let metas: Vec<ChunkMeta> =
         block.select(&[], TimeRange::ALL).unwrap().flat_map(|series| series.unwrap().chunks).collect();
@@ -428,9 +430,9 @@ fn nonsense_in_chunks_with_right_checksums_is_survived() {
 
 #[test]
 fn nonsense_in_the_small_files_is_survived() {
-    let files = Files::generate(6, 60);
+    let files = BlockFiles::generate(6, 60);
     let mut random = Random::seeded(6);
-    let place = Place::new(&Arc::from("b"), BlockPart::Tombstones);
+    let place = BlockLocation::new(&Arc::from("b"), BlockPart::Tombstones);
     for _ in 0..5_000 {
         let mut meta = files.meta.clone();
         let mut stones = files.tombstones.clone();

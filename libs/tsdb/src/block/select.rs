@@ -2,7 +2,8 @@
 
 use model::{Labels, TimeRange, Timestamp};
 
-use crate::block::{Block, BlockError};
+use crate::block::Block;
+use crate::error::BlockError;
 use crate::index::SeriesScan;
 use crate::postings::{IntoIter, Postings};
 use crate::{ChunkMeta, SeriesRef};
@@ -31,17 +32,17 @@ impl BlockSeries {
 /// The series of a block that match, in the order of their labels: [`Block::select`].
 ///
 /// Holds four bytes for each series that matches, and half a MiB of the index.
-pub struct Select<'a> {
+pub struct BlockSelection<'a> {
     block: &'a Block,
     scan: SeriesScan<'a, IntoIter>,
     range: TimeRange,
     last: Option<Labels>,
 }
 
-impl<'a> Select<'a> {
+impl<'a> BlockSelection<'a> {
     pub(super) fn new(block: &'a Block, postings: Postings, range: TimeRange) -> Self {
         let scan = block.index.scan(postings.into_iter());
-        Select { block, scan, range, last: None }
+        BlockSelection { block, scan, range, last: None }
     }
 
     fn read(&mut self) -> Option<Result<BlockSeries, BlockError>> {
@@ -81,7 +82,7 @@ impl<'a> Select<'a> {
     }
 }
 
-impl Iterator for Select<'_> {
+impl Iterator for BlockSelection<'_> {
     type Item = Result<BlockSeries, BlockError>;
 
     fn next(&mut self) -> Option<Self::Item> {

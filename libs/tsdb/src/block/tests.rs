@@ -71,7 +71,8 @@ fn chunks_whose_times_wrap_are_read_as_they_were_written_and_verification_says_s
     let Some(dir) = conformance("blocks/out_of_order_chunks") else { return };
     let bytes = std::fs::read(dir.join("index")).unwrap();
     let id = Ulid::nil();
-    let index = Index::open(id, Arc::new(bytes::Bytes::from(bytes.clone()))).unwrap();
+    let file = Arc::new(bytes::Bytes::from(bytes));
+    let index = Index::open(id, file.clone(), IndexMemory::default()).unwrap();
     let all: Vec<_> =
         index.scan(index.all_postings().unwrap().into_iter()).collect::<Result<_, _>>().unwrap();
     let [series] = all.as_slice() else { panic!("{all:?}") };
@@ -82,7 +83,14 @@ fn chunks_whose_times_wrap_are_read_as_they_were_written_and_verification_says_s
     assert!(times[1].0 <= times[0].1, "the second is not behind the first: {times:?}");
 
     let meta = BlockMeta::new(id, Timestamp::MIN, Timestamp::MAX);
-    let block = Block::from_parts(id, meta, Arc::new(bytes::Bytes::from(bytes)), Vec::new(), None).unwrap();
+    let parts = BlockParts {
+        meta,
+        index: file,
+        segments: Vec::new(),
+        tombstones: None,
+        index_memory: IndexMemory::default(),
+    };
+    let block = Block::from_parts(id, parts).unwrap();
     let mut told = Vec::new();
     block.verify(&mut |event| {
         if let VerifyEvent::Problem(error) = event {

@@ -6,10 +6,11 @@
 //! segments       each ends with the last chunk that the index has in it
 //! ```
 
-use crate::block::{Block, BlockError, BlockPart, INDEX_FILE};
-use crate::index::ChunkRef;
+use crate::block::Block;
+use crate::error::{BlockError, BlockPart};
+use crate::files::INDEX_FILE;
+use crate::reference::{ChunkMeta, ChunkRef, SeriesRef};
 use crate::tombstones::Tombstones;
-use crate::{ChunkMeta, SeriesRef};
 
 impl Block {
     /// Compares what `meta.json` says with the other files, without reading more than a few bytes.

@@ -4,48 +4,22 @@
 //! the number of series and of label values, not that of samples: about four bytes a series and fifty a label value.
 
 mod chunks;
+mod findings;
 mod lists;
 
 use std::path::Path;
 
-use model::{Labels, TimeRange};
+use model::Labels;
 
-use crate::block::{Block, BlockError, BlockPart, Place};
+use crate::block::Block;
+use crate::error::BlockPart;
 use crate::index::RawEntry;
-use crate::meta::BlockStats;
 use crate::postings::Postings;
 use crate::{ChunkMeta, SeriesRef};
 use chunks::ChunkCheck;
+use findings::Findings;
+pub use findings::{Verification, VerifyEvent};
 use lists::ListCheck;
-
-/// What a verification has to tell while it runs.
-#[derive(Debug)]
-pub enum VerifyEvent {
-    /// Something is wrong. More may follow.
-    Problem(BlockError),
-    /// So many of the block's series were checked.
-    Progress {
-        /// Series checked so far.
-        series: u64,
-        /// Series in all.
-        of: u64,
-    },
-}
-
-/// What a verification found.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Verification {
-    /// How many problems were told; the block is sound where there are none.
-    pub problems: u64,
-    /// What is in the block, counted; what could not be read is not in it.
-    pub stats: BlockStats,
-    /// First and last sample, both included; `None` where there are none.
-    pub range: Option<TimeRange>,
-    /// Size of the largest series' entry, in bytes, without its length and checksum.
-    pub series_max_bytes: u64,
-    /// Size of the largest chunk's record, in bytes.
-    pub chunk_max_bytes: u64,
-}
 
 /// Progress is told after so many series.
 const PROGRESS_SERIES: u64 = 1000;
@@ -69,42 +43,21 @@ impl Block {
     /// headers, index and `meta.json` say; that segments hold these chunks and nothing else; that tombstones belong to
     /// series of the block; and the sizes of files that `meta.json` lists.
     pub fn verify(&self, report: &mut dyn FnMut(VerifyEvent)) -> Verification {
-        let mut check = Check { block: self, report, found: Verification::default() };
-        check.run();
-        check.found
+        let mut findings = Findings::new(self, report);
+        findings.run();
+        findings.found
     }
 }
 
-/// A verification under way.
-struct Check<'a> {
-    block: &'a Block,
-    report: &'a mut dyn FnMut(VerifyEvent),
-    found: Verification,
-}
-
-impl Check<'_> {
-    fn problem(&mut self, error: BlockError) {
-        self.found.problems += 1;
-        (self.report)(VerifyEvent::Problem(error));
-    }
-
-    /// What `result` holds; an error is told.
-    fn told<T>(&mut self, result: Result<T, BlockError>) -> Option<T> {
-        result.map_err(|error| self.problem(error)).ok()
-    }
-
-    fn place(&self, part: BlockPart) -> Place {
-        self.block.place(part)
-    }
-
+impl Findings<'_> {
     fn run(&mut self) {
         let block = self.block;
         for segment in 0..block.segments.count() as u32 {
-            self.told(block.segments.check_header(segment));
+            self.ok_or_report(block.segments.check_header(segment));
         }
         block.wrong_sizes().into_iter().for_each(|problem| self.problem(problem));
         self.symbols();
-        let Some(all) = self.told(block.index.all_postings()) else { return };
+        let Some(all) = self.ok_or_report(block.index.all_postings()) else { return };
         let mut lists = ListCheck::default();
         let mut chunks = ChunkCheck::new(&block.segments);
         self.series(&all, &mut lists, &mut chunks);
@@ -131,7 +84,7 @@ impl Check<'_> {
             last.extend_from_slice(bytes);
         });
         problems.into_iter().for_each(|problem| self.problem(problem));
-        self.told(read);
+        self.ok_or_report(read);
     }
 
     fn series(&mut self, all: &Postings, lists: &mut ListCheck, chunks: &mut ChunkCheck<'_>) {
@@ -143,14 +96,14 @@ impl Check<'_> {
         let mut done = 0;
         while let Some(read) = scan.next_raw(&mut raw) {
             done += 1;
-            if let Some(reference) = self.told(read) {
+            if let Some(reference) = self.ok_or_report(read) {
                 self.entry(reference, &raw, &mut last, lists, chunks);
                 self.found.stats.series += 1;
             } else {
                 chunks.lose_track();
             }
             if done % PROGRESS_SERIES == 0 || done == of {
-                (self.report)(VerifyEvent::Progress { series: done, of });
+                self.progress(done, of);
             }
         }
     }
@@ -167,10 +120,10 @@ impl Check<'_> {
         let offset = index.series_offset(reference);
         let place = self.place(BlockPart::Series);
         self.found.series_max_bytes = self.found.series_max_bytes.max(raw.size_bytes);
-        if let Some(false) = self.told(index.labels_are_sorted(raw)) {
+        if let Some(false) = self.ok_or_report(index.labels_are_sorted(raw)) {
             self.problem(place.malformed(offset, "the labels of the series are not sorted by name"));
         }
-        if let Some(labels) = self.told(index.labels(reference, raw)) {
+        if let Some(labels) = self.ok_or_report(index.labels(reference, raw)) {
             lists.add(reference, &labels);
             if last.as_ref().is_some_and(|last| *last >= labels) {
                 let what = format!("series {labels} is not behind the one before it");

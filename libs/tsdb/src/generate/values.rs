@@ -2,7 +2,7 @@
 
 use model::{FloatHistogram, Sample, Span, Timestamp};
 
-use crate::mix::{Numbers, mixed};
+use crate::mix::{MixedNumbers, mixed};
 use crate::{Chunk, HistogramEncoder, SAMPLES_PER_CHUNK, XorEncoder};
 
 /// A chunk of histograms ends when it has so many bytes ...
@@ -36,14 +36,14 @@ impl Scrapes {
 
 /// What a metric measures.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Kind {
+pub(super) enum MetricKind {
     Counter,
     Gauge,
     Histogram,
 }
 
-impl Kind {
-    pub(super) fn chunks(self, scrapes: &Scrapes, numbers: &mut Numbers) -> Vec<Chunk> {
+impl MetricKind {
+    pub(super) fn chunks(self, scrapes: &Scrapes, numbers: &mut MixedNumbers) -> Vec<Chunk> {
         match self {
             Self::Counter => {
                 let rate = 1 + numbers.below(200);
@@ -86,7 +86,7 @@ fn floats(scrapes: &Scrapes, mut value: impl FnMut(u64) -> f64) -> Vec<Chunk> {
     chunks
 }
 
-fn histograms(scrapes: &Scrapes, numbers: &mut Numbers) -> Vec<Chunk> {
+fn histograms(scrapes: &Scrapes, numbers: &mut MixedNumbers) -> Vec<Chunk> {
     let mut chunks = Vec::new();
     let mut encoder = HistogramEncoder::integer();
     let mut histogram = FloatHistogram {

@@ -12,25 +12,25 @@ use crate::histogram::layout::Layout;
 use crate::histogram::{GAUGE, HEADER_BYTES};
 use crate::starts::StartReader;
 use crate::varbit::{read_signed, read_unsigned};
-use crate::xor::{Window, read_xor};
+use crate::xor::{XorWindow, read_xor};
 
 /// Where decoded histograms go: times in milliseconds.
-type Out = Vec<(i64, Arc<FloatHistogram>)>;
+type DecodedHistograms = Vec<(i64, Arc<FloatHistogram>)>;
 
 /// Appends the samples of a chunk of histograms to `out`, and their start timestamps to `starts` where the chunk has any;
 /// `starts` is filled up to `out` before.
 pub(crate) fn decode(
     encoding: Encoding,
     data: &[u8],
-    out: &mut Out,
+    out: &mut DecodedHistograms,
     starts: Option<&mut Vec<i64>>,
 ) -> Result<(), ChunkError> {
     let mut starts = starts;
     let old = (out.len(), starts.as_ref().map_or(0, |starts| starts.len()));
     let mut reader = BitReader::new(data, HEADER_BYTES);
     let decode = match encoding {
-        Encoding::Histogram | Encoding::HistogramSt => decode_from::<Integers>,
-        _ => decode_from::<Floats>,
+        Encoding::Histogram | Encoding::HistogramSt => decode_from::<IntegerReader>,
+        _ => decode_from::<FloatReader>,
     };
     decode(&mut reader, encoding, data, out, starts.as_deref_mut()).map_err(|problem| {
         out.truncate(old.0);
@@ -68,7 +68,7 @@ pub(crate) fn first_timestamp(encoding: Encoding, data: &[u8]) -> Option<i64> {
 }
 
 /// The numbers of the histogram that was read last, in the form in which the next one is stored against them.
-pub(super) trait Numbers: Sized {
+pub(super) trait NumbersReader: Sized {
     /// Reads those of the first sample.
     fn first(reader: &mut BitReader<'_>, positive: usize, negative: usize) -> Self;
     /// Reads count, zero count and sum of the next sample.
@@ -86,11 +86,11 @@ pub(super) trait Numbers: Sized {
     fn buckets(&self) -> (Vec<f64>, Vec<f64>);
 }
 
-fn decode_from<N: Numbers>(
+fn decode_from<N: NumbersReader>(
     reader: &mut BitReader<'_>,
     encoding: Encoding,
     data: &[u8],
-    out: &mut Out,
+    out: &mut DecodedHistograms,
     mut starts: Option<&mut Vec<i64>>,
 ) -> Result<(), ChunkProblem> {
     let (Some(samples), Some(&[first, _, third])) =
@@ -148,7 +148,7 @@ fn decode_from<N: Numbers>(
     Ok(())
 }
 
-fn histogram<N: Numbers>(
+fn histogram<N: NumbersReader>(
     layout: &Layout,
     numbers: &N,
     counter_reset_hint: CounterResetHint,
@@ -180,14 +180,14 @@ fn histogram<N: Numbers>(
 
 /// A float stored by XOR with the one before it.
 #[derive(Clone, Copy)]
-struct XorFloat {
+struct XorFloatReader {
     bits: u64,
-    window: Window,
+    window: XorWindow,
 }
 
-impl XorFloat {
+impl XorFloatReader {
     fn first(reader: &mut BitReader<'_>) -> Self {
-        Self { bits: reader.read(64), window: Window::WHOLE }
+        Self { bits: reader.read(64), window: XorWindow::WHOLE }
     }
 
     fn next(&mut self, reader: &mut BitReader<'_>) -> Result<(), ChunkProblem> {
@@ -202,12 +202,12 @@ impl XorFloat {
 
 /// An integer stored by the change of its change.
 #[derive(Clone, Copy)]
-struct DodInteger {
+struct DodIntegerReader {
     value: i64,
     delta: i64,
 }
 
-impl DodInteger {
+impl DodIntegerReader {
     fn first(value: i64) -> Self {
         Self { value, delta: 0 }
     }
@@ -219,19 +219,19 @@ impl DodInteger {
 }
 
 /// Integer histograms: buckets are differences to the bucket before.
-pub(super) struct Integers {
+pub(super) struct IntegerReader {
     /// Count and zero count, unsigned.
-    counts: [DodInteger; 2],
-    sum: XorFloat,
-    positive: Vec<DodInteger>,
-    negative: Vec<DodInteger>,
+    counts: [DodIntegerReader; 2],
+    sum: XorFloatReader,
+    positive: Vec<DodIntegerReader>,
+    negative: Vec<DodIntegerReader>,
 }
 
-impl Numbers for Integers {
+impl NumbersReader for IntegerReader {
     fn first(reader: &mut BitReader<'_>, positive: usize, negative: usize) -> Self {
-        let counts = [(); 2].map(|()| DodInteger::first(read_unsigned(reader) as i64));
-        let sum = XorFloat::first(reader);
-        let mut buckets = |count| (0..count).map(|_| DodInteger::first(read_signed(reader))).collect();
+        let counts = [(); 2].map(|()| DodIntegerReader::first(read_unsigned(reader) as i64));
+        let sum = XorFloatReader::first(reader);
+        let mut buckets = |count| (0..count).map(|_| DodIntegerReader::first(read_signed(reader))).collect();
         Self { counts, sum, positive: buckets(positive), negative: buckets(negative) }
     }
 
@@ -251,7 +251,7 @@ impl Numbers for Integers {
     }
 
     fn buckets(&self) -> (Vec<f64>, Vec<f64>) {
-        let absolute = |buckets: &[DodInteger]| {
+        let absolute = |buckets: &[DodIntegerReader]| {
             let mut count = 0i64;
             let running = buckets.iter().map(|bucket| {
                 count = count.wrapping_add(bucket.value);
@@ -265,18 +265,18 @@ impl Numbers for Integers {
 }
 
 /// Float histograms: buckets are absolute.
-pub(super) struct Floats {
-    count: XorFloat,
-    zero_count: XorFloat,
-    sum: XorFloat,
-    positive: Vec<XorFloat>,
-    negative: Vec<XorFloat>,
+pub(super) struct FloatReader {
+    count: XorFloatReader,
+    zero_count: XorFloatReader,
+    sum: XorFloatReader,
+    positive: Vec<XorFloatReader>,
+    negative: Vec<XorFloatReader>,
 }
 
-impl Numbers for Floats {
+impl NumbersReader for FloatReader {
     fn first(reader: &mut BitReader<'_>, positive: usize, negative: usize) -> Self {
-        let [count, zero_count, sum] = [(); 3].map(|()| XorFloat::first(reader));
-        let mut buckets = |count| (0..count).map(|_| XorFloat::first(reader)).collect();
+        let [count, zero_count, sum] = [(); 3].map(|()| XorFloatReader::first(reader));
+        let mut buckets = |count| (0..count).map(|_| XorFloatReader::first(reader)).collect();
         Self { count, zero_count, sum, positive: buckets(positive), negative: buckets(negative) }
     }
 
@@ -295,7 +295,7 @@ impl Numbers for Floats {
     }
 
     fn buckets(&self) -> (Vec<f64>, Vec<f64>) {
-        let values = |buckets: &[XorFloat]| buckets.iter().map(XorFloat::value).collect();
+        let values = |buckets: &[XorFloatReader]| buckets.iter().map(XorFloatReader::value).collect();
         (values(&self.positive), values(&self.negative))
     }
 }

@@ -10,7 +10,7 @@ use crate::histogram::layout::Layout;
 use crate::histogram::{GAUGE, HEADER_BYTES, NOT_RESET, RESET};
 use crate::starts::StartWriter;
 use crate::varbit::{write_signed, write_unsigned};
-use crate::xor::{Window, write_xor};
+use crate::xor::{XorWindow, write_xor};
 use crate::{Chunk, Encoding};
 
 /// Builds a chunk of histograms that share one layout.
@@ -30,7 +30,7 @@ pub struct HistogramEncoder {
     first: Timestamp,
     t: i64,
     delta: i64,
-    sum: XorFloat,
+    sum: XorFloatWriter,
     stale: bool,
     counts: Counts,
 }
@@ -38,31 +38,31 @@ pub struct HistogramEncoder {
 /// The numbers of the last histogram, against which the next is stored.
 #[derive(Clone)]
 enum Counts {
-    Integers(Numbers<DodInteger>),
-    Floats(Numbers<XorFloat>),
+    Integers(LastNumbers<DodIntegerWriter>),
+    Floats(LastNumbers<XorFloatWriter>),
 }
 
 /// The counts of a histogram; the sum stands between totals and buckets.
 #[derive(Clone)]
-struct Numbers<T> {
+struct LastNumbers<T> {
     /// Count and zero count.
     totals: Vec<T>,
     /// Positive buckets, then negative ones.
     buckets: Vec<T>,
 }
 
-impl<T> Numbers<T> {
+impl<T> LastNumbers<T> {
     const NONE: Self = Self { totals: Vec::new(), buckets: Vec::new() };
 }
 
 /// An integer (for buckets: the difference to the bucket before) and its last change.
 #[derive(Clone, Copy)]
-struct DodInteger {
+struct DodIntegerWriter {
     value: i64,
     delta: i64,
 }
 
-impl DodInteger {
+impl DodIntegerWriter {
     fn first(value: i64) -> Self {
         Self { value, delta: 0 }
     }
@@ -76,12 +76,12 @@ impl DodInteger {
 
 /// A float and the window of its last change.
 #[derive(Clone, Copy)]
-struct XorFloat {
+struct XorFloatWriter {
     bits: u64,
-    window: Option<Window>,
+    window: Option<XorWindow>,
 }
 
-impl XorFloat {
+impl XorFloatWriter {
     fn first(value: f64, writer: &mut BitWriter) -> Self {
         writer.write(value.to_bits(), 64);
         Self { bits: value.to_bits(), window: None }
@@ -99,29 +99,29 @@ const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 impl HistogramEncoder {
     /// An encoder of integer histograms, which takes only histograms whose counts are whole numbers up to 2^53.
     pub fn integer() -> Self {
-        Self::with(Counts::Integers(Numbers::NONE), None)
+        Self::with(Counts::Integers(LastNumbers::NONE), None)
     }
 
     /// An encoder of float histograms.
     pub fn float() -> Self {
-        Self::with(Counts::Floats(Numbers::NONE), None)
+        Self::with(Counts::Floats(LastNumbers::NONE), None)
     }
 
     /// Like [`HistogramEncoder::integer`], with start timestamps.
     pub fn integer_with_starts() -> Self {
-        Self::with(Counts::Integers(Numbers::NONE), Some(StartWriter::default()))
+        Self::with(Counts::Integers(LastNumbers::NONE), Some(StartWriter::default()))
     }
 
     /// Like [`HistogramEncoder::float`], with start timestamps.
     pub fn float_with_starts() -> Self {
-        Self::with(Counts::Floats(Numbers::NONE), Some(StartWriter::default()))
+        Self::with(Counts::Floats(LastNumbers::NONE), Some(StartWriter::default()))
     }
 
     /// An encoder of chunks with `encoding`, one of histograms.
     pub(crate) fn with_encoding(encoding: Encoding) -> Self {
         let counts = match encoding.has_integer_counts() {
-            true => Counts::Integers(Numbers::NONE),
-            false => Counts::Floats(Numbers::NONE),
+            true => Counts::Integers(LastNumbers::NONE),
+            false => Counts::Floats(LastNumbers::NONE),
         };
         Self::with(counts, encoding.may_hold_starts().then(StartWriter::default))
     }
@@ -136,7 +136,7 @@ impl HistogramEncoder {
             first: Timestamp::EPOCH,
             t: 0,
             delta: 0,
-            sum: XorFloat { bits: 0, window: None },
+            sum: XorFloatWriter { bits: 0, window: None },
             stale: false,
             counts,
         }
@@ -253,15 +253,16 @@ impl HistogramEncoder {
             Counts::Integers(numbers) => {
                 let (totals, buckets) = (whole_totals(histogram), whole_buckets(histogram));
                 totals.iter().for_each(|&total| write_unsigned(writer, total as u64));
-                self.sum = XorFloat::first(histogram.sum, writer);
+                self.sum = XorFloatWriter::first(histogram.sum, writer);
                 buckets.iter().for_each(|&bucket| write_signed(writer, bucket));
-                numbers.totals = totals.into_iter().map(DodInteger::first).collect();
-                numbers.buckets = buckets.into_iter().map(DodInteger::first).collect();
+                numbers.totals = totals.into_iter().map(DodIntegerWriter::first).collect();
+                numbers.buckets = buckets.into_iter().map(DodIntegerWriter::first).collect();
             }
             Counts::Floats(numbers) => {
-                numbers.totals = totals(histogram).map(|total| XorFloat::first(total, writer)).into();
-                self.sum = XorFloat::first(histogram.sum, writer);
-                numbers.buckets = buckets(histogram).map(|bucket| XorFloat::first(bucket, writer)).collect();
+                numbers.totals = totals(histogram).map(|total| XorFloatWriter::first(total, writer)).into();
+                self.sum = XorFloatWriter::first(histogram.sum, writer);
+                numbers.buckets =
+                    buckets(histogram).map(|bucket| XorFloatWriter::first(bucket, writer)).collect();
             }
         }
     }

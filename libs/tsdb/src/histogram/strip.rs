@@ -3,7 +3,7 @@
 use crate::Encoding;
 use crate::bits::{BitReader, BitWriter};
 use crate::error::{ChunkError, ChunkProblem};
-use crate::histogram::decode::{Floats, Integers, Numbers};
+use crate::histogram::decode::{FloatReader, IntegerReader, NumbersReader};
 use crate::histogram::layout::Layout;
 use crate::histogram::{HEADER_BYTES, KIND_OF_COUNTER};
 use crate::starts::StartReader;
@@ -14,8 +14,8 @@ use crate::varbit::read_signed;
 pub(crate) fn strip_starts(encoding: Encoding, data: &[u8]) -> Result<Vec<u8>, ChunkError> {
     let mut reader = BitReader::new(data, HEADER_BYTES);
     let strip = match encoding {
-        Encoding::HistogramSt => strip::<Integers>,
-        _ => strip::<Floats>,
+        Encoding::HistogramSt => strip::<IntegerReader>,
+        _ => strip::<FloatReader>,
     };
     strip(&mut reader, encoding, data).map_err(|problem| ChunkError {
         encoding,
@@ -25,7 +25,7 @@ pub(crate) fn strip_starts(encoding: Encoding, data: &[u8]) -> Result<Vec<u8>, C
     })
 }
 
-fn strip<N: Numbers>(
+fn strip<N: NumbersReader>(
     reader: &mut BitReader<'_>,
     encoding: Encoding,
     data: &[u8],

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::ReadAt;
-use crate::block::{BlockError, BlockPart, Place};
-use crate::cursor::Cursor;
+use crate::cursor::ByteCursor;
+use crate::error::{BlockError, BlockLocation, BlockPart};
 
 pub(crate) const MAGIC: u32 = 0xBAAA_D700;
 /// Bytes of magic number and version.
@@ -31,13 +31,16 @@ pub(crate) struct Contents {
 }
 
 /// Reads both ends of an index.
-pub(super) fn read(place: &Place, file: &Arc<dyn ReadAt>) -> Result<(IndexVersion, Contents), BlockError> {
+pub(super) fn read(
+    place: &BlockLocation,
+    file: &Arc<dyn ReadAt>,
+) -> Result<(IndexVersion, Contents), BlockError> {
     let size = file.size_bytes();
     if size < HEADER_BYTES + CONTENTS_BYTES {
         return Err(place.truncated(0, HEADER_BYTES + CONTENTS_BYTES, size));
     }
     let header = file.read_at(0..HEADER_BYTES).map_err(|error| place.io(0, error))?;
-    let version = match Cursor::new(&header).be32() {
+    let version = match ByteCursor::new(&header).be32() {
         Some(MAGIC) => match header[4] {
             1 => IndexVersion::V1,
             2 | 3 => IndexVersion::V2,
@@ -50,9 +53,9 @@ pub(super) fn read(place: &Place, file: &Arc<dyn ReadAt>) -> Result<(IndexVersio
     let at = size - CONTENTS_BYTES;
     let bytes = file.read_at(at..size).map_err(|error| place.io(at, error))?;
     let (offsets, checksum) = bytes.split_at(48);
-    let expected = Cursor::new(checksum).be32().unwrap_or(0);
+    let expected = ByteCursor::new(checksum).be32().unwrap_or(0);
     place.check(at, expected, crc32c::crc32c(offsets))?;
-    let mut cursor = Cursor::new(offsets);
+    let mut cursor = ByteCursor::new(offsets);
     let mut next = || cursor.be64().unwrap_or(0);
     let (symbols, series, _, _, postings, postings_table) = (next(), next(), next(), next(), next(), next());
     for (name, offset) in [

@@ -4,10 +4,11 @@ use std::ops::{ControlFlow, Range};
 
 use bytes::Bytes;
 
-use crate::block::{BlockError, BlockPart, Place};
-use crate::cursor::Cursor;
-use crate::index::{Index, IndexVersion, ListPlace, SeriesRef};
+use crate::cursor::ByteCursor;
+use crate::error::{BlockError, BlockLocation, BlockPart};
+use crate::index::{Index, IndexVersion, ListPlace};
 use crate::postings::{Postings, Union};
+use crate::reference::SeriesRef;
 
 /// Neighbours are read together up to this size.
 const TOGETHER_BYTES: u64 = 1 << 20;
@@ -15,7 +16,7 @@ const TOGETHER_BYTES: u64 = 1 << 20;
 const AT_ONCE_BYTES: u64 = 16 << 20;
 
 impl Index {
-    fn lists_place(&self) -> Place {
+    fn lists_place(&self) -> BlockLocation {
         self.place.at(BlockPart::Postings)
     }
 
@@ -69,7 +70,7 @@ impl Index {
     /// Reads `ranges`, each of which holds the lists of a run, into `union`.
     fn read_runs(
         &self,
-        place: &Place,
+        place: &BlockLocation,
         runs: &[&[ListPlace]],
         ranges: &[Range<u64>],
         union: &mut Union,
@@ -91,7 +92,7 @@ impl Index {
     }
 
     /// What is to be read for a list: all up to its limit if that is near, otherwise its length is asked for.
-    fn range_of(&self, place: &Place, list: ListPlace) -> Result<Range<u64>, BlockError> {
+    fn range_of(&self, place: &BlockLocation, list: ListPlace) -> Result<Range<u64>, BlockError> {
         if list.limit - list.offset <= TOGETHER_BYTES {
             return Ok(list.offset..list.limit);
         }
@@ -132,20 +133,20 @@ impl Index {
     }
 
     /// The range of a list with its length and checksum.
-    fn whole_list(&self, place: &Place, list: ListPlace) -> Result<Range<u64>, BlockError> {
+    fn whole_list(&self, place: &BlockLocation, list: ListPlace) -> Result<Range<u64>, BlockError> {
         let present = list.limit - list.offset;
         if present < 12 {
             return Err(place.truncated(list.offset, 12, present));
         }
         let bytes = self.read(place, list.offset..list.offset + 4)?;
-        let length = u64::from(Cursor::new(&bytes).be32().unwrap_or(0));
+        let length = u64::from(ByteCursor::new(&bytes).be32().unwrap_or(0));
         if length < 4 || length + 8 > present {
             return Err(place.truncated(list.offset, length.max(4) + 8, present));
         }
         Ok(list.offset..list.offset + length + 8)
     }
 
-    fn read(&self, place: &Place, range: Range<u64>) -> Result<Bytes, BlockError> {
+    fn read(&self, place: &BlockLocation, range: Range<u64>) -> Result<Bytes, BlockError> {
         let start = range.start;
         self.file.read_at(range).map_err(|error| place.io(start, error))
     }
@@ -153,7 +154,7 @@ impl Index {
     /// Series lie where series are.
     fn check_bounds(
         &self,
-        place: &Place,
+        place: &BlockLocation,
         list: ListPlace,
         first: Option<SeriesRef>,
         last: Option<SeriesRef>,
@@ -171,14 +172,14 @@ impl Index {
 }
 
 /// Where the series of a list are within `bytes`, which begin with its length at `offset` of the file.
-fn content(place: &Place, offset: u64, bytes: &[u8]) -> Result<Range<usize>, BlockError> {
-    let mut cursor = Cursor::new(bytes);
+fn content(place: &BlockLocation, offset: u64, bytes: &[u8]) -> Result<Range<usize>, BlockError> {
+    let mut cursor = ByteCursor::new(bytes);
     let short = |needed| place.truncated(offset, needed, bytes.len() as u64);
     let length = cursor.be32().ok_or_else(|| short(12))? as usize;
     let body = cursor.take(length).ok_or_else(|| short(length as u64 + 8))?;
     let expected = cursor.be32().ok_or_else(|| short(length as u64 + 8))?;
     place.check(offset + 4, expected, crc32c::crc32c(body))?;
-    let count = Cursor::new(body).be32().map(|count| count as usize);
+    let count = ByteCursor::new(body).be32().map(|count| count as usize);
     if count.and_then(|count| count.checked_mul(4)) != length.checked_sub(4) {
         return Err(place.malformed(offset, "a list's length is not that of its series"));
     }

@@ -12,7 +12,7 @@ use std::ops::ControlFlow;
 
 use model::{MatchOp, Matcher};
 
-use crate::block::BlockError;
+use crate::error::BlockError;
 use crate::index::{Index, ListPlace};
 use crate::postings::Postings;
 

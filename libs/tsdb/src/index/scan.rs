@@ -5,9 +5,10 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::block::BlockError;
+use crate::error::BlockError;
 use crate::index::series::{self, RawEntry};
-use crate::index::{Index, SeriesEntry, SeriesRef};
+use crate::index::{Index, SeriesEntry};
+use crate::reference::SeriesRef;
 
 /// Entries are read together up to this size ...
 const TOGETHER_BYTES: u64 = 512 << 10;

@@ -9,38 +9,43 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use crate::ReadAt;
-use crate::block::{BlockError, Place};
-use crate::cursor::Cursor;
+use crate::cursor::ByteCursor;
+use crate::error::{BlockError, BlockLocation};
 
 /// Bytes of a page.
 const PAGE_BYTES: u64 = 16 << 10;
 /// Pages that are read at once while all of a large section is: 1 MiB.
 const SCAN_PAGES: u64 = 64;
+/// A section up to this size is read at once when it is opened, and is in memory until [`Section::release`].
+const OPEN_BYTES: u64 = 32 << 20;
 
 /// The content of a section, which has its length and checksum around it.
 pub(super) struct Section {
-    place: Place,
+    place: BlockLocation,
+    file: Arc<dyn ReadAt>,
     /// Offset of the content in the file.
     start: u64,
     length: u64,
-    held: Held,
+    /// Most bytes of content that may stay in memory.
+    keep_bytes: u64,
+    content: Content,
 }
 
-enum Held {
+/// The content as far as it is in memory.
+enum Content {
     Whole(Bytes),
     Pages {
-        file: Arc<dyn ReadAt>,
         checksums: Vec<u32>,
-        /// Pages that were used last, each with its number. A page has one place, which is its number modulo the places.
-        kept: Mutex<Vec<(u64, Bytes)>>,
+        /// The pages that were used last, each with its number. A page has one slot, which is its number modulo the slots.
+        cached: Mutex<Vec<(u64, Bytes)>>,
     },
 }
 
 impl Section {
-    /// Reads the section at `offset`, which ends before `limit`, and checks it. It stays in memory if it has at most
-    /// `keep_bytes`.
+    /// Reads the section at `offset`, which ends before `limit`, and checks it. After [`Section::release`], at most
+    /// `keep_bytes` of its content stay in memory.
     pub(super) fn open(
-        place: Place,
+        place: BlockLocation,
         file: &Arc<dyn ReadAt>,
         offset: u64,
         limit: u64,
@@ -54,37 +59,44 @@ impl Section {
             let start = range.start;
             file.read_at(range).map_err(|error| place.io(start, error))
         };
-        // What may stay in memory is had with one read.
-        let first = read(offset..if present <= keep_bytes + 8 { limit } else { offset + 4 })?;
+        let whole_bytes = keep_bytes.max(OPEN_BYTES);
+        let first = read(offset..if present - 8 <= whole_bytes { limit } else { offset + 4 })?;
         let start = offset + 4;
-        let length = u64::from(Cursor::new(&first).be32().unwrap_or(0));
+        let length = u64::from(ByteCursor::new(&first).be32().unwrap_or(0));
         if length > present - 8 {
             return Err(place.truncated(start, length + 4, present - 4));
         }
-        let checksum_of = |bytes: &[u8]| Cursor::new(bytes).be32().unwrap_or(0);
-        let held = if length <= keep_bytes {
+        let checksum_of = |bytes: &[u8]| ByteCursor::new(bytes).be32().unwrap_or(0);
+        let content = if length <= whole_bytes {
             let rest = if first.len() > 4 { first.slice(4..) } else { read(start..start + length + 4)? };
-            let (whole, behind) = (rest.slice(..length as usize), &rest[length as usize..]);
-            place.check(start, checksum_of(behind), crc32c::crc32c(&whole))?;
-            Held::Whole(whole)
+            let (whole, after) = (rest.slice(..length as usize), &rest[length as usize..]);
+            place.check(start, checksum_of(after), crc32c::crc32c(&whole))?;
+            Content::Whole(whole)
         } else {
             let (mut checksum, mut checksums) = (0, Vec::new());
             let at_once = PAGE_BYTES * SCAN_PAGES;
             for at in (0..length).step_by(at_once as usize) {
                 let bytes = read(start + at..start + (at + at_once).min(length))?;
                 checksum = crc32c::crc32c_append(checksum, &bytes);
-                checksums.extend(bytes.chunks(PAGE_BYTES as usize).map(crc32c::crc32c));
+                checksums.extend(page_checksums(&bytes));
             }
-            let behind = read(start + length..start + length + 4)?;
-            place.check(start, checksum_of(&behind), checksum)?;
-            let places = (keep_bytes / PAGE_BYTES).max(4) as usize;
-            let kept = Mutex::new(vec![(u64::MAX, Bytes::new()); places]);
-            Held::Pages { file: file.clone(), checksums, kept }
+            let after = read(start + length..start + length + 4)?;
+            place.check(start, checksum_of(&after), checksum)?;
+            Content::paged(checksums, keep_bytes)
         };
-        Ok(Self { place, start, length, held })
+        Ok(Self { place, file: Arc::clone(file), start, length, keep_bytes, content })
     }
 
-    pub(super) fn place(&self) -> &Place {
+    /// Frees what is not to be kept, when the section was gone through.
+    pub(super) fn release(&mut self) {
+        if let Content::Whole(whole) = &self.content
+            && self.length > self.keep_bytes
+        {
+            self.content = Content::paged(page_checksums(whole).collect(), self.keep_bytes);
+        }
+    }
+
+    pub(super) fn place(&self) -> &BlockLocation {
         &self.place
     }
 
@@ -98,57 +110,60 @@ impl Section {
         self.length
     }
 
-    /// Offset behind the checksum.
+    /// Offset after the checksum.
     pub(super) fn end(&self) -> u64 {
         self.start + self.length + 4
     }
 
-    /// Bytes of memory that are held, at most.
-    pub(super) fn held_bytes(&self) -> usize {
-        match &self.held {
-            Held::Whole(whole) => whole.len(),
-            Held::Pages { checksums, kept, .. } => {
-                let places = kept.lock().unwrap_or_else(PoisonError::into_inner).len();
-                checksums.len() * 4 + places * PAGE_BYTES as usize
+    /// Bytes of memory that it takes once its cache is full.
+    pub(super) fn memory_bytes(&self) -> usize {
+        match &self.content {
+            Content::Whole(whole) => whole.len(),
+            Content::Pages { checksums, cached } => {
+                let slots = cached.lock().unwrap_or_else(PoisonError::into_inner).len();
+                checksums.len() * size_of::<u32>() + slots * (PAGE_BYTES as usize + size_of::<(u64, Bytes)>())
             }
         }
     }
 
     /// The content, if it is in memory.
     pub(super) fn whole(&self) -> Option<&Bytes> {
-        match &self.held {
-            Held::Whole(whole) => Some(whole),
-            Held::Pages { .. } => None,
+        match &self.content {
+            Content::Whole(whole) => Some(whole),
+            Content::Pages { .. } => None,
         }
     }
 
     /// The content from `at` on: at least up to the end of the page, and of as many `pages`, unless it ends before.
     fn read(&self, at: u64, pages: u64) -> Result<Bytes, BlockError> {
-        let Held::Pages { file, checksums, kept } = &self.held else {
-            return Ok(self.whole().map_or_else(Bytes::new, |whole| whole.slice(at as usize..)));
+        let (checksums, cached) = match &self.content {
+            Content::Whole(whole) => return Ok(whole.slice(at as usize..)),
+            Content::Pages { checksums, cached } => (checksums, cached),
         };
         let number = at / PAGE_BYTES;
         let within = (at % PAGE_BYTES) as usize;
-        let place = |kept: &Vec<(u64, Bytes)>| (number % kept.len() as u64) as usize;
+        let slot =
+            |cached: &Vec<(u64, Bytes)>| number.checked_rem(cached.len() as u64).map(|slot| slot as usize);
         if pages == 1 {
-            let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-            if let (kept_number, page) = &kept[place(&kept)]
-                && *kept_number == number
+            let cached = cached.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((cached_number, page)) = slot(&cached).map(|slot| &cached[slot])
+                && *cached_number == number
             {
                 return Ok(page.slice(within..));
             }
         }
         let first = number * PAGE_BYTES;
         let range = self.start + first..self.start + (first + pages * PAGE_BYTES).min(self.length);
-        let bytes = file.read_at(range).map_err(|error| self.place.io(self.start + first, error))?;
+        let bytes = self.file.read_at(range).map_err(|error| self.place.io(self.start + first, error))?;
         for (page, offset) in bytes.chunks(PAGE_BYTES as usize).zip((first..).step_by(PAGE_BYTES as usize)) {
             let expected = checksums[(offset / PAGE_BYTES) as usize];
             self.place.check(self.start + offset, expected, crc32c::crc32c(page))?;
         }
         if pages == 1 {
-            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-            let place = place(&kept);
-            kept[place] = (number, bytes.clone());
+            let mut cached = cached.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(slot) = slot(&cached) {
+                cached[slot] = (number, bytes.clone());
+            }
         }
         Ok(bytes.slice(within..))
     }
@@ -160,13 +175,13 @@ impl Section {
     pub(super) fn walk<B>(
         &self,
         mut at: u64,
-        mut entry: impl FnMut(u64, &mut Cursor<'_>) -> Option<ControlFlow<B>>,
+        mut entry: impl FnMut(u64, &mut ByteCursor<'_>) -> Option<ControlFlow<B>>,
     ) -> Result<Option<B>, BlockError> {
-        // A short look needs one page; who goes on gets more and more at once.
+        // A short look needs one page; a longer one reads more and more at once.
         let mut pages = 1;
         while at < self.length {
             let bytes = self.read(at, pages)?;
-            let mut cursor = Cursor::new(&bytes);
+            let mut cursor = ByteCursor::new(&bytes);
             let mut read = 0;
             while !cursor.is_empty() {
                 match entry(at + read, &mut cursor) {
@@ -178,10 +193,25 @@ impl Section {
             if read == 0 && at + bytes.len() as u64 == self.length {
                 return Err(self.place.malformed(self.start + at, "no entry can be read here"));
             }
-            // An entry that is larger than all of these needs more still.
+            // An entry that is larger than all of these pages needs more of them.
             pages = if read == 0 { pages * 2 } else { (pages * 2).min(SCAN_PAGES.max(pages)) };
             at += read;
         }
         Ok(None)
     }
+}
+
+impl Content {
+    /// Nothing but the checksums, and an empty cache of at most `cache_bytes`.
+    fn paged(checksums: Vec<u32>, cache_bytes: u64) -> Self {
+        let slots = (cache_bytes / PAGE_BYTES).min(checksums.len() as u64) as usize;
+        let mut checksums = checksums;
+        checksums.shrink_to_fit();
+        Self::Pages { checksums, cached: Mutex::new(vec![(u64::MAX, Bytes::new()); slots]) }
+    }
+}
+
+/// The checksum of each page of `bytes`, which begin with one.
+fn page_checksums(bytes: &[u8]) -> impl Iterator<Item = u32> {
+    bytes.chunks(PAGE_BYTES as usize).map(crc32c::crc32c)
 }

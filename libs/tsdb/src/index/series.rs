@@ -4,13 +4,10 @@ use std::ops::Range;
 
 use model::{Labels, TimeRange, Timestamp};
 
-use crate::block::{BlockError, Place};
-use crate::cursor::Cursor;
-use crate::index::IndexVersion;
-
-/// A series by its place in the index: what postings hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SeriesRef(pub u32);
+use crate::cursor::ByteCursor;
+use crate::error::{BlockError, BlockLocation};
+use crate::index::contents::IndexVersion;
+use crate::reference::{ChunkMeta, ChunkRef, SeriesRef};
 
 impl SeriesRef {
     /// Offset of the entry in the file.
@@ -20,36 +17,6 @@ impl SeriesRef {
             IndexVersion::V2 => u64::from(self.0) * 16,
         }
     }
-}
-
-/// A chunk by its place in the segments.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ChunkRef(pub u64);
-
-impl ChunkRef {
-    /// The chunk whose record begins at byte `offset` of segment `segment`, counted from 0.
-    pub fn new(segment: u32, offset: u32) -> Self {
-        Self(u64::from(segment) << 32 | u64::from(offset))
-    }
-
-    /// Which segment, counted from 0.
-    pub fn segment(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-
-    /// Byte of the segment at which the record begins.
-    pub fn offset(self) -> u64 {
-        self.0 & u64::from(u32::MAX)
-    }
-}
-
-/// What the index says of a chunk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ChunkMeta {
-    /// Where it is.
-    pub reference: ChunkRef,
-    /// First and last sample, both included. A damaged or misused index may have them in the wrong order.
-    pub range: TimeRange,
 }
 
 /// A series as the index has it.
@@ -76,7 +43,7 @@ pub(crate) struct RawEntry {
 /// The bytes of an entry's body within `bytes`, which begin with the entry at `offset` of the file; how many bytes are
 /// needed where there are too few.
 pub(crate) fn body(bytes: &[u8]) -> Result<Range<usize>, Option<u64>> {
-    let mut cursor = Cursor::new(bytes);
+    let mut cursor = ByteCursor::new(bytes);
     // Fewer than ten bytes may be a length that is not over yet.
     let length = cursor.uvarint().ok_or(if bytes.len() < 10 { Some(10) } else { None })?;
     let start = cursor.at();
@@ -90,14 +57,14 @@ pub(crate) fn body(bytes: &[u8]) -> Result<Range<usize>, Option<u64>> {
 /// Reads an entry into `entry`, of which `bytes` begin at `offset` of the file and hold it whole; `range` is that of its
 /// body.
 pub(crate) fn read(
-    place: &Place,
+    place: &BlockLocation,
     offset: u64,
     bytes: &[u8],
     range: Range<usize>,
     entry: &mut RawEntry,
 ) -> Result<(), BlockError> {
     let body = &bytes[range.clone()];
-    let expected = Cursor::new(&bytes[range.end..]).be32().unwrap_or(0);
+    let expected = ByteCursor::new(&bytes[range.end..]).be32().unwrap_or(0);
     place.check(offset, expected, crc32c::crc32c(body))?;
     decode(body, entry).ok_or_else(|| place.malformed(offset, "the entry of a series makes no sense"))
 }
@@ -106,7 +73,7 @@ fn decode(body: &[u8], entry: &mut RawEntry) -> Option<()> {
     entry.labels.clear();
     entry.chunks.clear();
     entry.size_bytes = body.len() as u64;
-    let mut cursor = Cursor::new(body);
+    let mut cursor = ByteCursor::new(body);
     let labels = cursor.uvarint()?;
     for _ in 0..labels {
         // No memory is taken before the bytes are read.

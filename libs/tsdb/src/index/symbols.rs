@@ -3,10 +3,13 @@
 use std::borrow::Cow;
 use std::ops::ControlFlow;
 
-use crate::block::BlockError;
-use crate::cursor::Cursor;
+use crate::cursor::ByteCursor;
+use crate::error::BlockError;
 use crate::index::IndexVersion;
 use crate::index::section::Section;
+
+/// Most offsets of symbols that are kept: 4 MiB.
+const MAX_OFFSETS: u64 = 1 << 20;
 
 /// The symbols of an index, looked up by reference.
 pub(super) struct Symbols {
@@ -19,19 +22,15 @@ pub(super) struct Symbols {
 }
 
 impl Symbols {
-    /// Finds the symbols in their section; keeps the offsets of at most `keep_offsets`.
-    pub(super) fn open(
-        section: Section,
-        version: IndexVersion,
-        keep_offsets: u64,
-    ) -> Result<Self, BlockError> {
+    /// Finds the symbols in their section; keeps the offset of every `stride`th, and of at most [`MAX_OFFSETS`].
+    pub(super) fn open(mut section: Section, version: IndexVersion, stride: u32) -> Result<Self, BlockError> {
         let announced = section.walk(0, |_, cursor| cursor.be32().map(ControlFlow::Break))?;
         let count = u64::from(announced.unwrap_or(0));
         // Each has a byte of length at least.
         if count > section.length() {
             return Err(section.place().truncated(section.start(), count, section.length()));
         }
-        let stride = count.div_ceil(keep_offsets).next_power_of_two();
+        let stride = count.div_ceil(MAX_OFFSETS).max(u64::from(stride)).next_power_of_two();
         let mut offsets = Vec::with_capacity(count.div_ceil(stride) as usize);
         let mut seen = 0;
         if count > 0 {
@@ -49,14 +48,15 @@ impl Symbols {
             let what = format!("{count} symbols are announced, {seen} are there");
             return Err(section.place().malformed(section.start(), what));
         }
+        section.release();
         Ok(Self { section, version, count, offsets, stride })
     }
 
-    pub(super) fn held_bytes(&self) -> usize {
-        self.section.held_bytes() + self.offsets.len() * 4
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.section.memory_bytes() + self.offsets.capacity() * size_of::<u32>()
     }
 
-    /// Offset behind the section.
+    /// Offset after the section.
     pub(super) fn end(&self) -> u64 {
         self.section.end()
     }
@@ -76,7 +76,7 @@ impl Symbols {
         };
         let offset = offset.filter(|&offset| offset >= 4).ok_or_else(unknown)?;
         if let Some(whole) = self.section.whole() {
-            let mut cursor = Cursor::new(whole.get(offset as usize..).ok_or_else(unknown)?);
+            let mut cursor = ByteCursor::new(whole.get(offset as usize..).ok_or_else(unknown)?);
             for _ in 0..skip {
                 cursor.bytes().ok_or_else(unknown)?;
             }
@@ -109,7 +109,7 @@ impl Symbols {
 
     fn text<'a>(&self, offset: u64, bytes: &'a [u8]) -> Result<&'a str, BlockError> {
         std::str::from_utf8(bytes).map_err(|_| {
-            self.section.place().malformed(self.section.start() + offset, "the symbol is no UTF-8")
+            self.section.place().malformed(self.section.start() + offset, "the symbol is not valid UTF-8")
         })
     }
 }

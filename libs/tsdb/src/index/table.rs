@@ -1,17 +1,15 @@
 //! The postings offset table: which values each label has, and where the list of each is.
 //!
-//! Of every name, each 32nd value is kept in memory; those between are read again, at most 32 for a value that is looked
+//! Of every name, some values are kept in memory, each so many; those between two are read again when one of them is looked
 //! up. In version 1 the table may be unsorted, so all are kept.
 
 use std::ops::ControlFlow;
 
-use crate::block::BlockError;
-use crate::cursor::Cursor;
+use crate::cursor::ByteCursor;
+use crate::error::BlockError;
 use crate::index::IndexVersion;
+use crate::index::sampled::SampledValues;
 use crate::index::section::Section;
-
-/// Of a name, every so manieth value is kept.
-const STRIDE: u64 = 32;
 
 /// Where a postings list is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,53 +21,59 @@ pub(crate) struct ListPlace {
 }
 
 /// A label name and some of its values.
-struct Name {
+struct TableName {
     name: Box<str>,
     /// How many values it has.
     values: u64,
-    /// Every `stride`-th value and the offset of its entry in the section, sorted.
-    kept: Vec<(Box<str>, u32)>,
+    /// Every `stride`-th value with the offset of its entry in the section, sorted.
+    sampled: SampledValues,
 }
 
-pub(super) struct Table {
+pub(super) struct PostingsTable {
     section: Section,
     /// Sorted; the first may be empty, which stands for all series.
-    names: Vec<Name>,
+    names: Vec<TableName>,
     stride: u64,
     /// Where the table begins in the file: no list reaches so far.
     begin: u64,
 }
 
 /// An entry of the table.
-struct Entry<'a> {
+struct TableEntry<'a> {
     name: &'a [u8],
     value: &'a [u8],
     offset: u64,
 }
 
-impl<'a> Entry<'a> {
-    fn read(cursor: &mut Cursor<'a>) -> Option<Self> {
+impl<'a> TableEntry<'a> {
+    fn read(cursor: &mut ByteCursor<'a>) -> Option<Self> {
         if cursor.uvarint()? != 2 {
             return None;
         }
-        Some(Entry { name: cursor.bytes()?, value: cursor.bytes()?, offset: cursor.uvarint()? })
+        Some(TableEntry { name: cursor.bytes()?, value: cursor.bytes()?, offset: cursor.uvarint()? })
     }
 }
 
-impl Table {
+impl PostingsTable {
     /// Finds the names in the table, whose section begins at `begin` of the file.
-    pub(super) fn open(section: Section, begin: u64, version: IndexVersion) -> Result<Self, BlockError> {
+    pub(super) fn open(
+        mut section: Section,
+        begin: u64,
+        version: IndexVersion,
+        value_stride: u32,
+    ) -> Result<Self, BlockError> {
         let announced = section.walk(0, |_, cursor| cursor.be32().map(ControlFlow::Break))?;
         let announced = u64::from(announced.unwrap_or(0));
-        let mut names: Vec<Name> = Vec::new();
+        let mut names: Vec<TableName> = Vec::new();
         let mut last: Vec<u8> = Vec::new();
         let mut seen = 0;
         let stride = match version {
             IndexVersion::V1 => 1,
-            IndexVersion::V2 => STRIDE,
+            IndexVersion::V2 => u64::from(value_stride.max(1)),
         };
-        let mut take = |at: u64, entry: &Entry<'_>| -> Result<(), String> {
-            let text = |bytes| std::str::from_utf8(bytes).map_err(|_| "a label is no UTF-8".to_owned());
+        let mut take = |at: u64, entry: &TableEntry<'_>| -> Result<(), String> {
+            let text =
+                |bytes| std::str::from_utf8(bytes).map_err(|_| "a label is not valid UTF-8".to_owned());
             let begins = names.last().is_none_or(|name| name.name.as_bytes() != entry.name);
             if version == IndexVersion::V2 {
                 let ascends = match names.last() {
@@ -84,12 +88,16 @@ impl Table {
                 last.extend_from_slice(entry.value);
             }
             if begins {
-                names.push(Name { name: text(entry.name)?.into(), values: 0, kept: Vec::new() });
+                names.push(TableName {
+                    name: text(entry.name)?.into(),
+                    values: 0,
+                    sampled: SampledValues::default(),
+                });
             }
             if let Some(name) = names.last_mut() {
                 if name.values.is_multiple_of(stride) {
                     // A section has less than 4 GiB.
-                    name.kept.push((text(entry.value)?.into(), at as u32));
+                    name.sampled.push(text(entry.value)?, at as u32);
                 }
                 name.values += 1;
             }
@@ -97,7 +105,7 @@ impl Table {
         };
         if announced > 0 {
             let failed = section.walk(4, |at, cursor| {
-                let entry = Entry::read(cursor)?;
+                let entry = TableEntry::read(cursor)?;
                 seen += 1;
                 Some(match take(at, &entry) {
                     Err(what) => {
@@ -118,12 +126,14 @@ impl Table {
         if version == IndexVersion::V1 {
             names = merged(names);
         }
+        names.iter_mut().for_each(|name| name.sampled.shrink_to_fit());
+        section.release();
         Ok(Self { section, names, stride, begin })
     }
 
-    pub(super) fn held_bytes(&self) -> usize {
-        let kept = |(value, _): &(Box<str>, u32)| value.len() + size_of::<(Box<str>, u32)>() + 16;
-        self.section.held_bytes() + self.names.iter().flat_map(|n| &n.kept).map(kept).sum::<usize>()
+    pub(super) fn memory_bytes(&self) -> usize {
+        let name = |name: &TableName| size_of::<TableName>() + name.name.len() + name.sampled.memory_bytes();
+        self.section.memory_bytes() + self.names.iter().map(name).sum::<usize>()
     }
 
     /// All names, sorted, with how many values each has.
@@ -131,7 +141,7 @@ impl Table {
         self.names.iter().filter(|name| !name.name.is_empty()).map(|name| (&*name.name, name.values))
     }
 
-    fn name(&self, name: &str) -> Option<&Name> {
+    fn name(&self, name: &str) -> Option<&TableName> {
         self.names.binary_search_by(|n| (*n.name).cmp(name)).ok().map(|index| &self.names[index])
     }
 
@@ -155,14 +165,14 @@ impl Table {
         visit: &mut dyn FnMut(&str, ListPlace) -> ControlFlow<()>,
     ) -> Result<(), BlockError> {
         let Some(name) = self.name(name) else { return Ok(()) };
-        let first = name.kept.partition_point(|(value, _)| **value <= *from).saturating_sub(1);
+        let first = name.sampled.last_up_to(from);
         if self.stride == 1 {
-            for (value, at) in &name.kept[first..] {
-                if **value < *from {
+            for (value, at) in name.sampled.iter_from(first) {
+                if value < from {
                     continue;
                 }
-                let offset = self.section.walk(u64::from(*at), |_, cursor| {
-                    Entry::read(cursor).map(|entry| ControlFlow::Break(entry.offset))
+                let offset = self.section.walk(u64::from(at), |_, cursor| {
+                    TableEntry::read(cursor).map(|entry| ControlFlow::Break(entry.offset))
                 })?;
                 if visit(value, self.place(offset.unwrap_or(0), None)?).is_break() {
                     return Ok(());
@@ -174,8 +184,8 @@ impl Table {
         let mut held: Option<u64> = None;
         let mut value = String::new();
         let mut left = name.values - (first as u64) * self.stride;
-        let done = self.section.walk(u64::from(name.kept[first].1), |at, cursor| {
-            let entry = Entry::read(cursor)?;
+        let done = self.section.walk(u64::from(name.sampled.offset(first)), |at, cursor| {
+            let entry = TableEntry::read(cursor)?;
             let step = (|| {
                 if let Some(offset) = held.take()
                     && visit(&value, self.place(offset, Some(entry.offset))?).is_break()
@@ -188,7 +198,9 @@ impl Table {
                 left -= 1;
                 if entry.value >= from.as_bytes() {
                     let text = std::str::from_utf8(entry.value).map_err(|_| {
-                        self.section.place().malformed(self.section.start() + at, "a label is no UTF-8")
+                        self.section
+                            .place()
+                            .malformed(self.section.start() + at, "a label is not valid UTF-8")
                     })?;
                     value.clear();
                     value.push_str(text);
@@ -224,18 +236,18 @@ impl Table {
 }
 
 /// Sorts names and values, and joins what was apart.
-fn merged(mut names: Vec<Name>) -> Vec<Name> {
+fn merged(mut names: Vec<TableName>) -> Vec<TableName> {
     names.sort_by(|a, b| a.name.cmp(&b.name));
-    let mut out: Vec<Name> = Vec::new();
+    let mut out: Vec<TableName> = Vec::new();
     for name in names {
         match out.last_mut().filter(|last| last.name == name.name) {
             Some(last) => {
                 last.values += name.values;
-                last.kept.extend(name.kept);
+                last.sampled.append(&name.sampled);
             }
             None => out.push(name),
         }
     }
-    out.iter_mut().for_each(|name| name.kept.sort());
+    out.iter_mut().for_each(|name| name.sampled.sort());
     out
 }

@@ -1,4 +1,4 @@
-//! Matchers against trying them on every series, with an index in memory and with one that is read by the page.
+//! Matchers against trying them on every series, and an index that keeps everything in memory against one that keeps little.
 
 use std::collections::BTreeSet;
 
@@ -6,13 +6,24 @@ use bytes::Bytes;
 use model::{MatchOp, Matcher};
 
 use super::*;
+use crate::random::Random;
 use crate::{BlockOptions, LocalFile, Workload};
 
 /// Nothing stays in memory, and few offsets.
-const NOTHING: Keep = Keep { symbols_bytes: 0, table_bytes: 0, symbol_offsets: 7 };
+const NOTHING: IndexMemory =
+    IndexMemory { symbols_bytes: 0, postings_table_bytes: 0, symbol_stride: 1 << 10, value_stride: 1 << 10 };
 
-/// An index of many label values, all of it in memory and none of it.
-fn indices() -> (tempfile::TempDir, [Index; 2]) {
+/// Every mode, the one that is kept in memory whole first.
+const MODES: [IndexMemory; 4] = [IndexMemory::WHOLE, IndexMemory::SAMPLED, NOTHING, DEFAULT];
+const DEFAULT: IndexMemory = IndexMemory {
+    symbols_bytes: 24 << 20,
+    postings_table_bytes: 16 << 20,
+    symbol_stride: 1,
+    value_stride: 32,
+};
+
+/// An index of many label values, opened in each of [`MODES`].
+fn indices() -> (tempfile::TempDir, [Index; 4]) {
     let dir = tempfile::tempdir().unwrap();
     let workload = Workload {
         series: 6_000,
@@ -22,12 +33,8 @@ fn indices() -> (tempfile::TempDir, [Index; 2]) {
     };
     let meta = workload.write(dir.path(), BlockOptions::new(Ulid::from_parts(1, 1)), &mut |_| {}).unwrap();
     let path = dir.path().join(meta.ulid.to_string()).join("index");
-    let name = Arc::from("b");
-    let open = |keep| {
-        let file = LocalFile::open(&path).unwrap();
-        Index::open_keeping(&name, Arc::new(file), keep).unwrap()
-    };
-    let indices = [open(Keep::default()), open(NOTHING)];
+    let indices = MODES
+        .map(|memory| Index::open(meta.ulid, Arc::new(LocalFile::open(&path).unwrap()), memory).unwrap());
     (dir, indices)
 }
 
@@ -88,9 +95,108 @@ fn matchers_find_what_trying_every_series_finds() {
     }
 }
 
+/// A value that is there, a part of one, an alternative of several, or none.
+fn random_value(random: &mut Random, values: &[String]) -> String {
+    let pick = |random: &mut Random| values[random.below(values.len())].clone();
+    match random.below(6) {
+        0 => pick(random),
+        1 => format!("{}|{}|none", pick(random), pick(random)),
+        2 => {
+            let value = pick(random);
+            format!("{}.*", &value[..1 + random.below(value.len())])
+        }
+        3 => format!(".*{}", random.below(10)),
+        4 => format!("({})?", pick(random)),
+        _ => [".+", "", "none", "[a-m].*", ".*-.*"][random.below(5)].to_owned(),
+    }
+}
+
+#[test]
+fn random_matchers_find_the_same_in_every_mode() {
+    let (_dir, [whole, others @ ..]) = indices();
+    let names: Vec<String> = whole.label_names().map(|(name, _)| name.to_owned()).collect();
+    let ops = [MatchOp::Equal, MatchOp::NotEqual, MatchOp::Regex, MatchOp::NotRegex];
+    for seed in 0..150 {
+        let mut random = Random::seeded(seed);
+        let matchers: Vec<Matcher> = (0..1 + random.below(3))
+            .map(|_| {
+                let name = &names[random.below(names.len())];
+                let values = whole.label_values(name).unwrap();
+                matcher(ops[random.below(4)], name, &random_value(&mut random, &values))
+            })
+            .collect();
+        let expected = whole.matching(&matchers).unwrap();
+        for other in &others {
+            assert_eq!(other.matching(&matchers).unwrap(), expected, "seed {seed}: {matchers:?}");
+        }
+    }
+}
+
+#[test]
+fn each_mode_keeps_no_more_than_it_says() {
+    let (dir, indices) = indices();
+    let [whole, sampled, nothing, default] = indices.each_ref().map(Index::memory_bytes);
+    let size = indices[0].size_bytes() as usize;
+    // The file is more than half postings and series. Both sections fit the default, which then is the same as all of it.
+    assert!(whole > size / 20 && whole < size && default == whole, "{whole} of {size}");
+    let caches = (IndexMemory::SAMPLED.symbols_bytes + IndexMemory::SAMPLED.postings_table_bytes) as usize;
+    // What grows with the block is a hundredth of what is kept otherwise; names and half-filled caches are the rest.
+    assert!(sampled < caches + whole / 100 + 4_000, "{sampled}, caches {caches}, {whole} otherwise");
+    assert!(nothing < whole / 500 + 4_000, "{nothing}");
+
+    // What is reported is what there is: reading everything does not make it more.
+    let read_all = |index: &Index| {
+        let all = index.all_postings().unwrap();
+        assert_eq!(index.scan(all.into_iter()).filter(Result::is_ok).count(), 6_000);
+        index.memory_bytes()
+    };
+    assert_eq!(indices.each_ref().map(read_all), [whole, sampled, nothing, default]);
+    assert_eq!(IndexMemory::default(), DEFAULT);
+    drop(dir);
+}
+
+/// Counts reads of a file.
+struct Counted {
+    file: LocalFile,
+    reads: std::sync::atomic::AtomicUsize,
+}
+
+impl ReadAt for Counted {
+    fn size_bytes(&self) -> u64 {
+        self.file.size_bytes()
+    }
+
+    fn read_at(&self, range: std::ops::Range<u64>) -> std::io::Result<Bytes> {
+        self.reads.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.file.read_at(range)
+    }
+}
+
+#[test]
+fn opening_takes_four_reads_and_a_lookup_at_most_one_more_for_each_part() {
+    let (dir, [index, ..]) = indices();
+    let pod = index.label_values("pod").unwrap().remove(1_000);
+    let path = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path().join("index");
+    for (memory, lookup) in MODES.into_iter().zip([1, 2, 2, 1]) {
+        let file = LocalFile::open(&path).unwrap();
+        let file = Arc::new(Counted { file, reads: 0.into() });
+        let reads = || file.reads.swap(0, std::sync::atomic::Ordering::Relaxed);
+        let index = Index::open(Ulid::nil(), file.clone(), memory).unwrap();
+        assert_eq!(reads(), 4, "{memory:?}");
+        assert!(!index.postings("pod", &pod).unwrap().is_empty());
+        let most = if memory == NOTHING { 2 * lookup } else { lookup };
+        assert!((lookup..=most).contains(&reads()), "{memory:?}");
+    }
+}
+
 #[test]
 fn an_index_read_by_the_page_is_the_same_as_one_in_memory() {
-    let (_dir, [whole, paged]) = indices();
+    let (_dir, [whole, sampled, nothing, _]) = indices();
+    compare(&whole, &sampled);
+    compare(&whole, &nothing);
+}
+
+fn compare(whole: &Index, paged: &Index) {
     let names: Vec<(String, u64)> = whole.label_names().map(|(name, n)| (name.to_owned(), n)).collect();
     assert!(paged.label_names().eq(names.iter().map(|(name, n)| (name.as_str(), *n))));
     for (name, count) in names {
@@ -111,16 +217,16 @@ fn an_index_read_by_the_page_is_the_same_as_one_in_memory() {
     let entries = |index: &Index, series: &Postings| -> Vec<SeriesEntry> {
         index.scan(series.clone().into_iter()).collect::<Result<_, _>>().unwrap()
     };
-    assert_eq!(entries(&whole, &all), entries(&paged, &all));
+    assert_eq!(entries(whole, &all), entries(paged, &all));
     let some: Postings = all.iter().step_by(701).collect();
-    for (entry, reference) in entries(&paged, &some).into_iter().zip(some.iter()) {
+    for (entry, reference) in entries(paged, &some).into_iter().zip(some.iter()) {
         assert_eq!((entry.reference, &entry), (reference, &whole.series(reference).unwrap()));
     }
 }
 
 #[test]
-fn what_is_no_series_or_no_index_is_refused() {
-    let (dir, [index, _]) = indices();
+fn what_is_not_a_series_or_not_an_index_is_rejected() {
+    let (dir, [index, ..]) = indices();
     let last = index.all_postings().unwrap().into_iter().last().unwrap();
     for reference in [SeriesRef(0), SeriesRef(1), SeriesRef(last.0 + 1), SeriesRef(u32::MAX)] {
         let error = index.series(reference).unwrap_err();
@@ -128,7 +234,7 @@ fn what_is_no_series_or_no_index_is_refused() {
         assert!(error.offset.is_some());
     }
     for bytes in [&b""[..], b"no index", &[0; 100]] {
-        let error = Index::open(Ulid::nil(), Arc::new(Bytes::copy_from_slice(bytes))).err().unwrap();
+        let error = Index::open(Ulid::nil(), Arc::new(Bytes::copy_from_slice(bytes)), DEFAULT).err().unwrap();
         assert!(error.to_string().contains("index, header at byte 0"), "{error}");
     }
     drop(dir);

@@ -15,9 +15,9 @@ use model::Labels;
 use crate::ChunkMeta;
 use crate::cursor::{put_bytes, put_uvarint, put_varint};
 use crate::index::{HEADER_BYTES, MAGIC};
+use crate::writer::error::{WriteError, at};
 use crate::writer::labels::{LabelTable, Pair};
-use crate::writer::spill::{SpillReader, SpillWriter, Waiting};
-use crate::writer::{WriteError, at};
+use crate::writer::spill::{SpillReader, SpillWriter, SpilledSeries};
 
 /// The version that is written.
 const VERSION: u8 = 2;
@@ -37,12 +37,12 @@ pub(super) struct IndexWriter {
 }
 
 /// A file that is written from its beginning.
-struct Out {
+struct IndexFile {
     file: BufWriter<File>,
     position: u64,
 }
 
-impl Out {
+impl IndexFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.position += bytes.len() as u64;
         self.file.write_all(bytes)
@@ -56,7 +56,7 @@ impl Out {
 
 /// A section whose length is known when it ends.
 struct SectionOut<'a> {
-    out: &'a mut Out,
+    out: &'a mut IndexFile,
     /// Where the length is to be written.
     start: u64,
     checksum: u32,
@@ -64,7 +64,7 @@ struct SectionOut<'a> {
 }
 
 impl<'a> SectionOut<'a> {
-    fn begin(out: &'a mut Out) -> io::Result<Self> {
+    fn begin(out: &'a mut IndexFile) -> io::Result<Self> {
         let start = out.position;
         out.write(&[0; 4])?;
         Ok(SectionOut { out, start, checksum: 0, buffer: Vec::new() })
@@ -170,7 +170,7 @@ fn write(
     listed_at_once: u64,
 ) -> Result<u64, SectionError> {
     let file = BufWriter::with_capacity(BUFFER_BYTES, File::create_new(path)?);
-    let mut out = Out { file, position: 0 };
+    let mut out = IndexFile { file, position: 0 };
     out.write(&MAGIC.to_be_bytes())?;
     out.write(&[VERSION])?;
 
@@ -191,11 +191,11 @@ fn write(
     let mut groups = groups(&order, &pairs, listed_at_once).into_iter();
 
     // The first lists are collected while the series are written.
-    let mut lists = Lists::new(&pairs, &order, groups.next().unwrap_or(0..0));
+    let mut lists = PendingLists::new(&pairs, &order, groups.next().unwrap_or(0..0));
     let mut references = Vec::with_capacity(usize::try_from(series).unwrap_or(0));
     let mut largest = 0;
     let mut reader = SpillReader::open(waiting)?;
-    let mut entry = Waiting::default();
+    let mut entry = SpilledSeries::default();
     let (mut body, mut head) = (Vec::new(), Vec::new());
     while reader.next(&mut entry)? {
         out.align(16)?;
@@ -228,7 +228,7 @@ fn write(
             offsets.push(write_list(&mut out, lists.of(list), &mut body)?);
         }
         let Some(group) = groups.next() else { break };
-        lists = Lists::new(&pairs, &order, group);
+        lists = PendingLists::new(&pairs, &order, group);
         let mut reader = SpillReader::open(waiting)?;
         let mut next = references.iter();
         while reader.next(&mut entry)? {
@@ -267,7 +267,7 @@ fn write(
 }
 
 /// Writes a postings list and tells where it is.
-fn write_list(out: &mut Out, series: &[u32], buffer: &mut Vec<u8>) -> Result<u64, SectionError> {
+fn write_list(out: &mut IndexFile, series: &[u32], buffer: &mut Vec<u8>) -> Result<u64, SectionError> {
     out.align(4)?;
     let offset = out.position;
     let length = u32::try_from(4 + 4 * series.len() as u64)
@@ -299,17 +299,17 @@ fn groups(order: &[u32], pairs: &[Pair], listed_at_once: u64) -> Vec<Range<usize
 }
 
 /// Some of the lists, while they are collected.
-struct Lists {
+struct PendingLists {
     /// Which of the sorted labels.
     group: Range<usize>,
-    /// For each label by number, where its next series goes; [`Lists::OTHER`] if it is not of the group.
+    /// For each label by number, where its next series goes; [`PendingLists::OTHER`] if it is not of the group.
     next: Vec<u32>,
     /// Where each list of the group ends in `series`.
     ends: Vec<u32>,
     series: Vec<u32>,
 }
 
-impl Lists {
+impl PendingLists {
     const OTHER: u32 = u32::MAX;
 
     fn new(pairs: &[Pair], order: &[u32], group: Range<usize>) -> Self {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use model::Labels;
 
-use crate::writer::WriteError;
+use crate::writer::error::WriteError;
 
 /// A label and how many series have it.
 pub(super) struct Pair {

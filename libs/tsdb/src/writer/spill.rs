@@ -21,7 +21,7 @@ pub(super) struct SpillWriter {
 
 /// A series that waits.
 #[derive(Default)]
-pub(super) struct Waiting {
+pub(super) struct SpilledSeries {
     /// Numbers of its labels.
     pub(super) pairs: Vec<u32>,
     /// The part of its entry that follows the labels.
@@ -65,7 +65,7 @@ impl SpillReader {
     }
 
     /// Reads the next series into `waiting`; false at the end.
-    pub(super) fn next(&mut self, waiting: &mut Waiting) -> io::Result<bool> {
+    pub(super) fn next(&mut self, waiting: &mut SpilledSeries) -> io::Result<bool> {
         if self.file.fill_buf()?.is_empty() {
             return Ok(false);
         }

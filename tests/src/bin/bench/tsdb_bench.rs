@@ -19,7 +19,9 @@ use std::time::Duration;
 use model::{MatchOp, Matcher, Sample, TimeRange};
 use serde_json::{Value, json};
 use tests::Usage;
-use tsdb::{Block, BlockOptions, Chunk, Index, LocalFile, SAMPLES_PER_CHUNK, Ulid, Workload, XorEncoder};
+use tsdb::{
+    Block, BlockOptions, Chunk, Index, IndexMemory, LocalFile, SAMPLES_PER_CHUNK, Ulid, Workload, XorEncoder,
+};
 
 use crate::report::{Report, Row};
 
@@ -197,7 +199,7 @@ fn open(dir: &Path) -> Value {
 
 fn search(dir: &Path) -> Value {
     let file = LocalFile::open(&block(dir).join("index")).expect("an index");
-    let index = Index::open(block_id(), Arc::new(file)).expect("an index");
+    let index = Index::open(block_id(), Arc::new(file), IndexMemory::default()).expect("an index");
     let mut out = json!({"found": {}});
     for (name, matchers) in SELECTORS {
         let matchers: Vec<Matcher> = matchers

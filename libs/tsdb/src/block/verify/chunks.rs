@@ -2,8 +2,8 @@
 
 use model::{TimeRange, Timestamp};
 
-use crate::block::BlockProblem;
-use crate::block::verify::{BlockPart, Check};
+use crate::block::verify::findings::Findings;
+use crate::error::{BlockPart, BlockProblem};
 use crate::segments::{HEADER_BYTES, ReadAhead, Segments};
 use crate::{Chunk, ChunkError, ChunkMeta};
 
@@ -35,70 +35,70 @@ impl<'a> ChunkCheck<'a> {
         self.offset = None;
     }
 
-    pub(super) fn add(&mut self, check: &mut Check<'_>, meta: &ChunkMeta) {
-        self.move_to(check, meta.reference.segment(), meta.reference.offset());
-        check.found.stats.chunks += 1;
+    pub(super) fn add(&mut self, findings: &mut Findings<'_>, meta: &ChunkMeta) {
+        self.move_to(findings, meta.reference.segment(), meta.reference.offset());
+        findings.found.stats.chunks += 1;
         let read = self.segments.read_record(meta, &mut self.ahead);
-        let Some((chunk, length)) = check.told(read) else {
+        let Some((chunk, length)) = findings.ok_or_report(read) else {
             self.lose_track();
             return;
         };
         self.offset = Some(meta.reference.offset() + length);
-        check.found.chunk_max_bytes = check.found.chunk_max_bytes.max(length);
-        if let Err(problem) = self.samples(check, &chunk) {
-            let place = check.place(BlockPart::Segment(meta.reference.segment()));
-            check.problem(place.error(meta.reference.offset(), problem));
+        findings.found.chunk_max_bytes = findings.found.chunk_max_bytes.max(length);
+        if let Err(problem) = self.samples(findings, &chunk) {
+            let place = findings.place(BlockPart::Segment(meta.reference.segment()));
+            findings.problem(place.error(meta.reference.offset(), problem));
         }
-        check.found.range = Some(match check.found.range {
+        findings.found.range = Some(match findings.found.range {
             None => meta.range,
             Some(range) => TimeRange::new(range.min.min(meta.range.min), range.max.max(meta.range.max)),
         });
     }
 
     /// The next chunk begins at `offset` of `segment`.
-    fn move_to(&mut self, check: &mut Check<'_>, segment: u32, offset: u64) {
+    fn move_to(&mut self, findings: &mut Findings<'_>, segment: u32, offset: u64) {
         while self.segment < segment && (self.segment as usize) < self.segments.count() {
-            self.end_segment(check);
+            self.end_segment(findings);
             (self.segment, self.offset) = (self.segment + 1, Some(HEADER_BYTES));
         }
-        let place = check.place(BlockPart::Segment(segment));
+        let place = findings.place(BlockPart::Segment(segment));
         if segment < self.segment {
-            check.problem(place.malformed(offset, "a chunk of the index lies before the one before it"));
+            findings.problem(place.malformed(offset, "a chunk of the index lies before the one before it"));
             (self.segment, self.offset) = (segment, None);
         }
         match self.offset {
             Some(expected) if expected < offset => {
                 let what = format!("the bytes up to {offset} belong to no chunk of the index");
-                check.problem(place.malformed(expected, what));
+                findings.problem(place.malformed(expected, what));
             }
             Some(expected) if expected > offset => {
                 let what =
                     format!("a chunk of the index lies before the end of the one before it, {expected}");
-                check.problem(place.malformed(offset, what));
+                findings.problem(place.malformed(offset, what));
             }
             _ => {}
         }
     }
 
-    fn end_segment(&self, check: &mut Check<'_>) {
+    fn end_segment(&self, findings: &mut Findings<'_>) {
         let size = self.segments.size_bytes(self.segment);
         if let Some(end) = self.offset.filter(|&end| end != size) {
             let what = format!("the last chunk of the index ends here, but the segment at {size}");
-            let place = check.place(BlockPart::Segment(self.segment));
-            check.problem(place.contradiction(end, what));
+            let place = findings.place(BlockPart::Segment(self.segment));
+            findings.problem(place.contradiction(end, what));
         }
     }
 
-    pub(super) fn finish(mut self, check: &mut Check<'_>) {
+    pub(super) fn finish(mut self, findings: &mut Findings<'_>) {
         while (self.segment as usize) < self.segments.count() {
-            self.end_segment(check);
+            self.end_segment(findings);
             (self.segment, self.offset) = (self.segment + 1, Some(HEADER_BYTES));
         }
     }
 
     /// The samples are as many and at the times that header and index say.
-    fn samples(&mut self, check: &mut Check<'_>, chunk: &Chunk) -> Result<(), BlockProblem> {
-        let stats = &mut check.found.stats;
+    fn samples(&mut self, findings: &mut Findings<'_>, chunk: &Chunk) -> Result<(), BlockProblem> {
+        let stats = &mut findings.found.stats;
         let announced = chunk.sample_count() as u64;
         stats.samples += announced;
         let own = match chunk.encoding {

@@ -6,7 +6,8 @@ use std::ops::ControlFlow;
 use model::{Label, Labels};
 
 use crate::SeriesRef;
-use crate::block::verify::{BlockPart, Check};
+use crate::block::verify::findings::Findings;
+use crate::error::BlockPart;
 use crate::index::label_hash;
 use crate::mix::mixed;
 
@@ -41,8 +42,8 @@ impl ListCheck {
     }
 
     /// Reads all lists and tells those that are not what the series say.
-    pub(super) fn finish(mut self, check: &mut Check<'_>) {
-        let index = &check.block.index;
+    pub(super) fn finish(mut self, findings: &mut Findings<'_>) {
+        let index = &findings.block.index;
         let names: Vec<&str> = index.label_names().map(|(name, _)| name).collect();
         for name in names {
             let mut problems = Vec::new();
@@ -66,8 +67,8 @@ impl ListCheck {
                 }
                 ControlFlow::Continue(())
             });
-            problems.into_iter().for_each(|problem| check.problem(problem));
-            check.told(read);
+            problems.into_iter().for_each(|problem| findings.problem(problem));
+            findings.ok_or_report(read);
         }
         let mut missing: Vec<(u64, Sum)> = self.lists.into_iter().collect();
         missing.sort_unstable_by_key(|(_, sum)| sum.example);
@@ -84,8 +85,8 @@ impl ListCheck {
                 sum.count,
                 label.as_deref().unwrap_or("a label")
             );
-            let place = check.place(BlockPart::PostingsTable);
-            check.problem(place.malformed(None, what));
+            let place = findings.place(BlockPart::PostingsTable);
+            findings.problem(place.malformed(None, what));
         }
     }
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use model::Timestamp;
 
-use crate::{ChunkError, MetaError};
+use crate::error::chunk::ChunkError;
+use crate::meta::MetaError;
 
 /// A part of a block, as an error names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -138,12 +139,12 @@ impl BlockError {
 
 /// A place in a block; makes errors.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
+pub(crate) struct BlockLocation {
     pub(crate) block: Arc<str>,
     pub(crate) part: BlockPart,
 }
 
-impl Place {
+impl BlockLocation {
     pub(crate) fn new(block: &Arc<str>, part: BlockPart) -> Self {
         Self { block: block.clone(), part }
     }
