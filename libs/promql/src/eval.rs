@@ -3,7 +3,7 @@
 //! Series are evaluated one after the other, each over all steps at once: decoded, turned into a [`Column`](crate::value::column::Column) of
 //! step values, changed, folded into an aggregation and dropped. Only what an operator needs across series is kept.
 //!
-//! Reading order: [`operator`], [`leaf`], [`map`], [`aggregate`], [`binary`], the smaller operators,
+//! SelectReading order: [`operator`], [`leaf`], [`map`], [`aggregate`], [`binary`], the smaller operators,
 //! [`pipeline`] and [`pool`] (what workers do), and this file, which connects them.
 
 pub(crate) mod aggregate;
@@ -38,13 +38,15 @@ use crate::error::QueryError;
 use crate::eval::distinct::{Shortcut, is_typed};
 use crate::eval::identity::Identities;
 use crate::eval::meter::{Clock, Meters};
-use crate::eval::operator::Context;
-use crate::eval::pipeline::{Outcome, Pipeline, Product, Stage, Taker, Work};
+use crate::eval::operator::OperatorContext;
+use crate::eval::pipeline::{
+    BatchOutcome, OutputTarget, Pipeline, PipelineProduct, PipelineStage, StageWork,
+};
 use crate::eval::pool::{BATCH, Job, Pool};
-use crate::eval::slot::Slot;
+use crate::eval::slot::OperatorSlot;
 use crate::explain::PlanNode;
 use crate::functions::label::is_reserved;
-use crate::output::{Held, MatrixSeries, QueryOutput, QueryOutput as Output, QueryValue, Stats};
+use crate::output::{AnswerMemory, MatrixSeries, QueryOutput, QueryValue, Stats};
 use crate::plan::Plan;
 use crate::plan::node::PlanRoot;
 use crate::plan::node::{LeafKind, NodeId, Op};
@@ -59,10 +61,10 @@ const DELIVERY_BYTES: u64 = 1 << 20;
 
 /// Something to be done between operators.
 #[derive(Debug)]
-enum Task {
+enum EvaluationTask {
     /// Hands series on, a batch at a time, so that what takes them in does not have to hold what is still on its way
     /// as well.
-    Deliver { to: Taker, rows: std::vec::IntoIter<Row>, on_the_way: Reservation },
+    Deliver { to: OutputTarget, rows: std::vec::IntoIter<Row>, in_transit: Reservation },
     /// An operator has given all of its output: whom it feeds is told.
     End(NodeId),
     /// What follows from the end of an input has been handed on.
@@ -71,7 +73,7 @@ enum Task {
 
 /// A select under way.
 #[derive(Debug)]
-struct Reading {
+struct SelectReading {
     /// What is asked for, as far as it is known.
     select: Select,
     /// Whose info series are needed, where it is about these: stores may send more.
@@ -80,7 +82,7 @@ struct Reading {
     pipelines: Option<Arc<Vec<Pipeline>>>,
     /// Series that do not fill a batch yet.
     queue: Vec<SelectedSeries>,
-    hold: Reservation,
+    reserved: Reservation,
     /// Whether a series had a type or unit.
     typed: bool,
     ended: bool,
@@ -94,16 +96,16 @@ struct Reading {
 pub struct Evaluation {
     plan: Arc<Plan>,
     meters: Arc<Meters>,
-    slots: Vec<Slot>,
+    slots: Vec<OperatorSlot>,
     /// For each operator, how many of its inputs have not ended.
     open: Vec<usize>,
-    readings: Vec<Reading>,
+    readings: Vec<SelectReading>,
     /// All selects, in the order in which they are best read.
     order: Vec<SelectId>,
     pool: Pool,
-    scratch: map::Scratch,
+    scratch: map::MapScratch,
     rows: Vec<Row>,
-    answer_hold: Reservation,
+    answer_memory: Reservation,
     raw: Vec<MatrixSeries>,
     notes: Notes,
     series: u64,
@@ -113,25 +115,26 @@ pub struct Evaluation {
 impl Evaluation {
     pub(crate) fn new(plan: Arc<Plan>, clock: Option<Clock>) -> Self {
         let meters = Arc::new(Meters::new(plan.nodes.len(), clock));
-        let slots: Vec<Slot> = (0..plan.nodes.len()).map(|id| Slot::of(&plan, &meters, id)).collect();
+        let slots: Vec<OperatorSlot> =
+            (0..plan.nodes.len()).map(|id| OperatorSlot::of(&plan, &meters, id)).collect();
         let open = plan.nodes.iter().map(|node| node.inputs.len()).collect();
         let readings = plan
             .selects()
             .iter()
-            .map(|select| Reading {
+            .map(|select| SelectReading {
                 select: select.clone(),
                 identities: None,
                 pipelines: None,
                 queue: Vec::new(),
-                hold: Reservation::new(&plan.budget),
+                reserved: Reservation::new(&plan.budget),
                 typed: false,
                 ended: false,
             })
             .collect();
         let mut evaluation = Self {
             pool: Pool::new(plan.clone(), meters.clone()),
-            scratch: map::Scratch::new(&plan.budget),
-            answer_hold: Reservation::new(&plan.budget),
+            scratch: map::MapScratch::new(&plan.budget),
+            answer_memory: Reservation::new(&plan.budget),
             order: order::reading_order(&plan),
             plan,
             meters,
@@ -182,7 +185,7 @@ impl Evaluation {
     ///
     /// # Errors
     /// Why the query has no answer, or that a select has not ended.
-    pub fn finish(mut self) -> Result<Output, QueryError> {
+    pub fn finish(mut self) -> Result<QueryOutput, QueryError> {
         self.check()?;
         if let Some(open) = self.next_select() {
             return Err(QueryError::execution(format!(
@@ -205,7 +208,7 @@ impl Evaluation {
                     }
                     _ => {
                         let rows = std::mem::take(&mut self.rows);
-                        answer::value(&self.plan, rows, &node.steps, &mut self.answer_hold)?
+                        answer::value(&self.plan, rows, &node.steps, &mut self.answer_memory)?
                     }
                 }
             }
@@ -217,7 +220,7 @@ impl Evaluation {
         };
         let annotations = std::mem::take(&mut self.notes).finish(&self.plan.text);
         let analysis = self.meters.is_on().then(|| PlanNode::of(&self.plan, Some(&self.meters.measured())));
-        Ok(QueryOutput { value, annotations, stats, analysis, held: Held::new(self.answer_hold) })
+        Ok(QueryOutput { value, annotations, stats, analysis, memory: AnswerMemory::new(self.answer_memory) })
     }
 
     /// Fails for good once it has failed, or when somebody asked for the end.
@@ -252,19 +255,19 @@ impl Evaluation {
             if known {
                 self.meters.of(id).count(1, steps.count as u64);
             } else {
-                let mut hold = Reservation::metered(&self.plan.budget, self.meters.of(id).memory());
-                hold.add((steps.count * 8 + size_of::<Row>()) as u64)?;
+                let mut reserved = Reservation::metered(&self.plan.budget, self.meters.of(id).memory());
+                reserved.add((steps.count * 8 + size_of::<Row>()) as u64)?;
                 let row = Row::new(Labels::empty(), scalar.column(steps.count));
-                let out = self.deliver_held(id, vec![row], hold)?;
+                let out = self.deliver_reserved(id, vec![row], reserved)?;
                 self.work(out)?;
             }
-            self.work(Some(Task::End(id)))?;
+            self.work(Some(EvaluationTask::End(id)))?;
         }
         Ok(())
     }
 
     fn offer(&mut self, select: SelectId, mut series: Vec<SelectedSeries>) -> Result<(), QueryError> {
-        let open = |reading: &&mut Reading| !reading.ended && !reading.select.late;
+        let open = |reading: &&mut SelectReading| !reading.ended && !reading.select.late;
         let Some(reading) = self.readings.get_mut(select.0).filter(open) else {
             return Err(QueryError::execution(format!("select {} of the query takes no series", select.0)));
         };
@@ -273,7 +276,7 @@ impl Evaluation {
             series.retain(|series| identities.fits(&series.labels));
         }
         let bytes: usize = series.iter().map(SelectedSeries::size_bytes).sum();
-        reading.hold.add(bytes as u64)?;
+        reading.reserved.add(bytes as u64)?;
         reading.queue.extend(series);
         if reading.queue.len() >= BATCH && self.build_pipelines(select) {
             self.submit(select, false)?;
@@ -282,7 +285,7 @@ impl Evaluation {
     }
 
     fn end(&mut self, select: SelectId) -> Result<(), QueryError> {
-        let closed = |reading: &Reading| reading.ended || reading.select.late;
+        let closed = |reading: &SelectReading| reading.ended || reading.select.late;
         if self.readings.get(select.0).is_none_or(closed) {
             return Err(QueryError::execution(format!("select {} of the query has no end now", select.0)));
         }
@@ -303,7 +306,7 @@ impl Evaluation {
         }
         for leaf in self.plan.leaves[select.0].clone() {
             // Operators that are part of the pipeline end with it.
-            self.work(Some(Task::End(leaf)))?;
+            self.work(Some(EvaluationTask::End(leaf)))?;
         }
         Ok(())
     }
@@ -323,13 +326,13 @@ impl Evaluation {
             let bytes: usize = batch.iter().map(SelectedSeries::size_bytes).sum();
             let leaf = self.plan.leaves[select.0].first().map(|leaf| self.meters.of(*leaf).memory());
             let reading = &mut self.readings[select.0];
-            let mut hold = reading.hold.split_off(bytes as u64);
+            let mut reserved = reading.reserved.split_off(bytes as u64);
             if let Some(meter) = leaf {
-                hold.move_to(meter);
+                reserved.move_to(meter);
             }
             reading.typed = reading.typed || batch.iter().any(|series| is_typed(&series.labels));
             let typed = reading.typed;
-            self.pool.submit(Job { pipelines: pipelines.clone(), batch, typed, hold });
+            self.pool.submit(Job { pipelines: pipelines.clone(), batch, typed, reserved });
             while let Some(outcome) = self.pool.next(false) {
                 self.take(outcome?)?;
             }
@@ -339,52 +342,52 @@ impl Evaluation {
     }
 
     /// Takes what a batch came to.
-    fn take(&mut self, outcome: Outcome) -> Result<(), QueryError> {
+    fn take(&mut self, outcome: BatchOutcome) -> Result<(), QueryError> {
         self.notes.merge(outcome.notes);
         for (id, seen) in outcome.seen {
-            if let Slot::Distinct(operator) = &mut self.slots[id] {
+            if let OperatorSlot::Distinct(operator) = &mut self.slots[id] {
                 operator.absorb(seen)?;
             }
         }
         // Memory of the product is held until it has been taken.
-        for (to, product, _hold) in outcome.products {
+        for (to, product, _reserved) in outcome.products {
             match (to, product) {
-                (Some((id, input)), Product::Rows(rows)) => {
+                (Some((id, input)), PipelineProduct::Rows(rows)) => {
                     let out = self.push_to(id, input, rows)?;
                     self.work(out)?;
                 }
-                (None, Product::Rows(rows)) => self.answer(rows)?,
-                (Some((id, _)), Product::Folded(folded)) => {
-                    let mut lap = self.meters.lap();
-                    if let Slot::Fold(operator) = &mut self.slots[id] {
+                (None, PipelineProduct::Rows(rows)) => self.answer(rows)?,
+                (Some((id, _)), PipelineProduct::Folded(folded)) => {
+                    let mut timer = self.meters.timer();
+                    if let OperatorSlot::Fold(operator) = &mut self.slots[id] {
                         operator.absorb(folded, &mut self.notes)?;
                     }
-                    lap.book(self.meters.of(id));
+                    timer.record(self.meters.of(id));
                 }
-                (_, Product::Raw(series)) => {
-                    self.answer_hold.add(series.iter().map(MatrixSeries::size_bytes).sum())?;
+                (_, PipelineProduct::Raw(series)) => {
+                    self.answer_memory.add(series.iter().map(MatrixSeries::size_bytes).sum())?;
                     self.raw.extend(series);
                 }
-                (None, Product::Folded(_)) => {}
+                (None, PipelineProduct::Folded(_)) => {}
             }
         }
         Ok(())
     }
 
     fn answer(&mut self, rows: Vec<Row>) -> Result<(), QueryError> {
-        self.answer_hold.add(rows.iter().map(Row::size_bytes).sum())?;
+        self.answer_memory.add(rows.iter().map(Row::size_bytes).sum())?;
         self.rows.extend(rows);
         Ok(())
     }
 
     /// Does `first` and all that follows from it, in a loop and not by calls, because operators are fed by each other in
     /// chains as long as those of the query.
-    fn work(&mut self, first: Option<Task>) -> Result<(), QueryError> {
-        let mut tasks: Vec<Task> = first.into_iter().collect();
+    fn work(&mut self, first: Option<EvaluationTask>) -> Result<(), QueryError> {
+        let mut tasks: Vec<EvaluationTask> = first.into_iter().collect();
         while let Some(task) = tasks.pop() {
             self.plan.budget.check()?;
             match task {
-                Task::Deliver { to, mut rows, mut on_the_way } => {
+                EvaluationTask::Deliver { to, mut rows, mut in_transit } => {
                     // What a series comes to may be larger than itself.
                     let steps = to.map_or(0, |(id, _)| self.plan.nodes[id].steps.count);
                     let (mut batch, mut bytes, mut weight) = (Vec::new(), 0, 0);
@@ -397,24 +400,24 @@ impl Evaluation {
                         weight += size.max(steps as u64 * 8);
                         batch.push(row);
                     }
-                    // Held until it has been taken in.
-                    let _passing = on_the_way.split_off(bytes);
+                    // AnswerMemory until it has been taken in.
+                    let _passing = in_transit.split_off(bytes);
                     if rows.len() > 0 {
-                        tasks.push(Task::Deliver { to, rows, on_the_way });
+                        tasks.push(EvaluationTask::Deliver { to, rows, in_transit });
                     }
                     match to {
                         Some((id, input)) => tasks.extend(self.push_to(id, input, batch)?),
                         None => self.answer(batch)?,
                     }
                 }
-                Task::End(id) => {
+                EvaluationTask::End(id) => {
                     let Some((parent, input)) = self.plan.nodes[id].parent else { continue };
                     let out = self.end_input(parent, input)?;
-                    tasks.push(Task::Close(parent));
+                    tasks.push(EvaluationTask::Close(parent));
                     tasks.extend(out);
                     tasks.extend(self.settle(parent, input)?);
                 }
-                Task::Close(id) => {
+                EvaluationTask::Close(id) => {
                     self.open[id] -= 1;
                     if self.open[id] > 0 {
                         continue;
@@ -427,7 +430,7 @@ impl Evaluation {
                                 self.drain(select)?;
                             }
                         }
-                        _ => tasks.push(Task::End(id)),
+                        _ => tasks.push(EvaluationTask::End(id)),
                     }
                 }
             }
@@ -436,52 +439,61 @@ impl Evaluation {
     }
 
     /// Hands the output of `id` to whom it feeds.
-    fn deliver(&self, id: NodeId, rows: Vec<Row>) -> Result<Option<Task>, QueryError> {
-        self.deliver_held(id, rows, Reservation::metered(&self.plan.budget, self.meters.of(id).memory()))
+    fn deliver(&self, id: NodeId, rows: Vec<Row>) -> Result<Option<EvaluationTask>, QueryError> {
+        self.deliver_reserved(id, rows, Reservation::metered(&self.plan.budget, self.meters.of(id).memory()))
     }
 
     /// As [`deliver`](Self::deliver), where part of the memory may be held already.
-    fn deliver_held(
+    fn deliver_reserved(
         &self,
         id: NodeId,
         rows: Vec<Row>,
-        mut on_the_way: Reservation,
-    ) -> Result<Option<Task>, QueryError> {
+        mut in_transit: Reservation,
+    ) -> Result<Option<EvaluationTask>, QueryError> {
         if rows.is_empty() {
             return Ok(None);
         }
         self.meters.output(id, &rows);
-        on_the_way.resize(rows.iter().map(Row::size_bytes).sum())?;
-        Ok(Some(Task::Deliver { to: self.plan.nodes[id].parent, rows: rows.into_iter(), on_the_way }))
+        in_transit.resize(rows.iter().map(Row::size_bytes).sum())?;
+        Ok(Some(EvaluationTask::Deliver {
+            to: self.plan.nodes[id].parent,
+            rows: rows.into_iter(),
+            in_transit,
+        }))
     }
 
-    fn push_to(&mut self, id: NodeId, input: usize, rows: Vec<Row>) -> Result<Option<Task>, QueryError> {
+    fn push_to(
+        &mut self,
+        id: NodeId,
+        input: usize,
+        rows: Vec<Row>,
+    ) -> Result<Option<EvaluationTask>, QueryError> {
         let mut out = Vec::new();
         let plan = self.plan.clone();
-        let mut lap = self.meters.lap();
+        let mut timer = self.meters.timer();
         let (steps, notes, scratch) = (&plan.nodes[id].steps, &mut self.notes, &mut self.scratch);
-        let mut cx = Context { steps, notes, budget: &plan.budget, scratch, workers: plan.workers };
+        let mut cx = OperatorContext { steps, notes, budget: &plan.budget, scratch, workers: plan.workers };
         self.slots[id].push(&mut cx, input, rows, &mut out)?;
-        lap.book(self.meters.of(id));
+        timer.record(self.meters.of(id));
         self.deliver(id, out)
     }
 
     /// Tells an operator that one of its inputs has had its last series.
-    fn end_input(&mut self, id: NodeId, input: usize) -> Result<Option<Task>, QueryError> {
+    fn end_input(&mut self, id: NodeId, input: usize) -> Result<Option<EvaluationTask>, QueryError> {
         let mut out = Vec::new();
         let plan = self.plan.clone();
-        let mut lap = self.meters.lap();
+        let mut timer = self.meters.timer();
         let (steps, notes, scratch) = (&plan.nodes[id].steps, &mut self.notes, &mut self.scratch);
-        let mut cx = Context { steps, notes, budget: &plan.budget, scratch, workers: plan.workers };
+        let mut cx = OperatorContext { steps, notes, budget: &plan.budget, scratch, workers: plan.workers };
         self.slots[id].end(&mut cx, input, &mut out)?;
-        lap.book(self.meters.of(id));
+        timer.record(self.meters.of(id));
         self.deliver(id, out)
     }
 
     /// Settles which info series an operator needs, once the series are known that it adds labels to. Where it needs none,
     /// their select is over.
-    fn settle(&mut self, id: NodeId, input: usize) -> Result<Option<Task>, QueryError> {
-        let Slot::Info(operator) = &mut self.slots[id] else { return Ok(None) };
+    fn settle(&mut self, id: NodeId, input: usize) -> Result<Option<EvaluationTask>, QueryError> {
+        let OperatorSlot::Info(operator) = &mut self.slots[id] else { return Ok(None) };
         let &[_, infos] = self.plan.nodes[id].inputs.as_slice() else { return Ok(None) };
         let Op::Leaf(leaf) = &self.plan.nodes[infos].op else { return Ok(None) };
         if input != 0 {
@@ -491,7 +503,7 @@ impl Evaluation {
         let reading = &mut self.readings[leaf.select.0];
         if identities.is_empty() {
             reading.ended = true;
-            return Ok(Some(Task::End(infos)));
+            return Ok(Some(EvaluationTask::End(infos)));
         }
         reading.select.matchers.extend(identities.matchers());
         reading.select.late = false;
@@ -512,7 +524,7 @@ impl Evaluation {
 
     /// The pipeline that starts at a leaf: as far up as operators look at one series only.
     fn pipeline(&self, leaf: NodeId) -> Option<Pipeline> {
-        let Slot::Leaf(scalars) = &self.slots[leaf] else { return None };
+        let OperatorSlot::Leaf(scalars) = &self.slots[leaf] else { return None };
         let mut pipeline = Pipeline {
             leaf,
             scalars: scalars.all()?,
@@ -524,30 +536,30 @@ impl Evaluation {
         while let Some((id, 0)) = pipeline.to {
             let parent = self.plan.nodes[id].parent;
             match &self.slots[id] {
-                Slot::Map(operator) => {
+                OperatorSlot::Map(operator) => {
                     let Some((map, scalars)) = operator.ready() else { break };
-                    let work = Work::Map(map, scalars);
-                    pipeline.stages.push(Stage { node: id, work, steps: self.plan.nodes[id].steps });
+                    let work = StageWork::Map(map, scalars);
+                    pipeline.stages.push(PipelineStage { node: id, work, steps: self.plan.nodes[id].steps });
                     pipeline.to = self.plan.nodes[id].parent;
                 }
-                Slot::Distinct(operator) => {
+                OperatorSlot::Distinct(operator) => {
                     let shortcut = Shortcut {
                         untyped: operator.has_one_metric(),
                         names_may_stay: parent.is_some_and(|(parent, _)| self.ignores_names(parent)),
                     };
-                    let work = Work::Distinct(operator.rule(), shortcut);
-                    pipeline.stages.push(Stage { node: id, work, steps: self.plan.nodes[id].steps });
+                    let work = StageWork::Distinct(operator.rule(), shortcut);
+                    pipeline.stages.push(PipelineStage { node: id, work, steps: self.plan.nodes[id].steps });
                     pipeline.to = self.plan.nodes[id].parent;
                 }
-                Slot::Fold(operator) => {
+                OperatorSlot::Fold(operator) => {
                     pipeline.fold = operator.spec();
                     break;
                 }
-                Slot::Other(operator) => {
+                OperatorSlot::Other(operator) => {
                     pipeline.sieve = operator.sieve();
                     break;
                 }
-                Slot::Source | Slot::Leaf(_) | Slot::Info(_) => break,
+                OperatorSlot::Source | OperatorSlot::Leaf(_) | OperatorSlot::Info(_) => break,
             }
         }
         Some(pipeline)
@@ -556,7 +568,7 @@ impl Evaluation {
     /// Whether an operator is an aggregation to which names make no difference.
     fn ignores_names(&self, id: NodeId) -> bool {
         match (&self.plan.nodes[id].op, &self.slots[id]) {
-            (Op::Aggregate(spec), Slot::Fold(_)) => {
+            (Op::Aggregate(spec), OperatorSlot::Fold(_)) => {
                 !spec.grouping.without && !spec.grouping.labels.iter().any(|label| is_reserved(label))
             }
             _ => false,

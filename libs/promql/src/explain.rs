@@ -8,7 +8,7 @@ use model::{METRIC_NAME, MatchOp, Matcher};
 use crate::needed_labels::NeededLabels;
 use crate::plan::Plan;
 use crate::plan::node::PlanRoot;
-use crate::plan::node::{Grouping, Leaf, LeafKind, Map, Node, NodeId, Op};
+use crate::plan::node::{Grouping, Leaf, LeafKind, Map, NodeId, Op, OperatorNode};
 use crate::select::{Select, SelectId};
 use crate::syntax::ast::{Boundary, Length};
 use crate::text::{go_date, go_f, go_quoted};
@@ -179,7 +179,7 @@ fn vectors(op: &Op) -> usize {
 }
 
 fn describe(plan: &Plan, id: NodeId) -> String {
-    let Node { op, inputs, .. } = &plan.nodes[id];
+    let OperatorNode { op, inputs, .. } = &plan.nodes[id];
     let number = |input: &NodeId| match plan.nodes[*input].op {
         Op::Number(value) => Some(go_f(value)),
         _ => None,

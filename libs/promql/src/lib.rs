@@ -28,7 +28,7 @@ pub use eval::meter::Clock;
 pub use explain::{Measured, PlanNode};
 pub use needed_labels::{NeededLabels, Trimmer};
 pub use options::{EngineOptions, QueryParams};
-pub use output::{Held, MatrixSeries, QueryOutput, QueryValue, SampleValue, Stats, VectorSample};
+pub use output::{AnswerMemory, MatrixSeries, QueryOutput, QueryValue, SampleValue, Stats, VectorSample};
 pub use query::Query;
 pub use select::{Select, SelectHints, SelectId};
 pub use syntax::{MAX_REGEX_BYTES, ParseError, ParseOptions, parse, parse_selector};

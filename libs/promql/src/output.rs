@@ -20,18 +20,18 @@ pub struct QueryOutput {
     /// What each operator did, where that was asked for.
     pub analysis: Option<PlanNode>,
     /// What the memory of the answer is held by: to be kept as long as the answer, or what is made of it, takes memory.
-    pub held: Held,
+    pub memory: AnswerMemory,
 }
 
 /// Holds the memory of an answer, until the last clone of it is dropped.
 #[derive(Clone, Debug)]
-pub struct Held {
-    _hold: Arc<Reservation>,
+pub struct AnswerMemory {
+    _reserved: Arc<Reservation>,
 }
 
-impl Held {
-    pub(crate) fn new(hold: Reservation) -> Self {
-        Self { _hold: Arc::new(hold) }
+impl AnswerMemory {
+    pub(crate) fn new(reserved: Reservation) -> Self {
+        Self { _reserved: Arc::new(reserved) }
     }
 }
 

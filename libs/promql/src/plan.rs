@@ -20,7 +20,7 @@ use budget::{Budget, BudgetLimits, Reservation};
 
 use crate::error::QueryError;
 use crate::options::{EngineOptions, QueryParams};
-use crate::plan::node::{Node, NodeId, PlanRoot};
+use crate::plan::node::{NodeId, OperatorNode, PlanRoot};
 use crate::select::Select;
 use crate::syntax::functions::ValueType;
 use crate::value::steps::Steps;
@@ -31,7 +31,7 @@ pub(crate) struct Plan {
     /// What was asked.
     pub(crate) text: String,
     /// All operators; inputs come before what they feed.
-    pub(crate) nodes: Vec<Node>,
+    pub(crate) nodes: Vec<OperatorNode>,
     /// Where the value comes from.
     pub(crate) answer: PlanRoot,
     /// The instants of the query.

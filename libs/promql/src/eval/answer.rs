@@ -22,15 +22,15 @@ pub(crate) fn value(
     plan: &Plan,
     rows: Vec<Row>,
     steps: &Steps,
-    hold: &mut Reservation,
+    reserved: &mut Reservation,
 ) -> Result<QueryValue, QueryError> {
     let mut rows = rows;
     for row in rows.iter_mut().filter(|row| plan.delayed_name_removal && row.drop_name) {
         row.labels = without_reserved(&row.labels);
     }
-    let rows = merge(rows, &plan.budget, hold)?;
+    let rows = merge(rows, &plan.budget, reserved)?;
     if !plan.instant || plan.value_type() == ValueType::Matrix {
-        return Ok(QueryValue::Matrix(matrix(plan, rows, steps, hold)?));
+        return Ok(QueryValue::Matrix(matrix(plan, rows, steps, reserved)?));
     }
     let timestamp = Timestamp::from_millis(plan.steps.start);
     if plan.value_type() == ValueType::Scalar {
@@ -38,7 +38,7 @@ pub(crate) fn value(
         return Ok(QueryValue::Scalar(Sample { timestamp, value }));
     }
     let (rows_bytes, bytes) = (rows.len() * size_of::<Row>(), rows.len() * size_of::<VectorSample>());
-    hold.add(bytes as u64)?;
+    reserved.add(bytes as u64)?;
     let mut samples = Vec::with_capacity(rows.len());
     samples.extend(rows.into_iter().filter_map(|row| {
         let value = match row.column.get(0) {
@@ -48,7 +48,7 @@ pub(crate) fn value(
         };
         Some(VectorSample { labels: row.labels, timestamp, value })
     }));
-    hold.release(rows_bytes as u64);
+    reserved.release(rows_bytes as u64);
     Ok(QueryValue::Vector(samples))
 }
 
@@ -56,9 +56,9 @@ fn matrix(
     plan: &Plan,
     rows: Vec<Row>,
     steps: &Steps,
-    hold: &mut Reservation,
+    reserved: &mut Reservation,
 ) -> Result<Vec<MatrixSeries>, QueryError> {
-    hold.add((rows.len() * size_of::<MatrixSeries>()) as u64)?;
+    reserved.add((rows.len() * size_of::<MatrixSeries>()) as u64)?;
     let mut list = Vec::with_capacity(rows.len());
     for row in rows {
         plan.budget.check()?;
@@ -68,7 +68,7 @@ fn matrix(
         let floats = row.column.floats.iter().filter(|value| !is_absent(**value)).count();
         let samples =
             floats * size_of::<Sample>() + histograms * size_of::<(Timestamp, Arc<FloatHistogram>)>();
-        hold.add(samples as u64)?;
+        reserved.add(samples as u64)?;
         let mut series = MatrixSeries {
             labels: row.labels,
             floats: Vec::with_capacity(floats),
@@ -83,8 +83,8 @@ fn matrix(
             }
         }
         let held = samples + size_of::<MatrixSeries>();
-        hold.add(series.size_bytes().saturating_sub(held as u64))?;
-        hold.release(bytes);
+        reserved.add(series.size_bytes().saturating_sub(held as u64))?;
+        reserved.release(bytes);
         if floats + histograms > 0 {
             list.push(series);
         }

@@ -8,7 +8,7 @@ use budget::{Budget, Reservation};
 use model::Labels;
 
 use crate::error::QueryError;
-use crate::eval::operator::{Context, Ended, Operator};
+use crate::eval::operator::{EndedInputs, Operator, OperatorContext};
 use crate::eval::share::share;
 use crate::functions::buckets::{
     ClassicBucket, Oddity, classic_fraction, classic_quantile, native_fraction, native_quantile,
@@ -30,7 +30,7 @@ const BOUND: &str = "le";
 
 /// A classic histogram: the counts of each bucket at each step.
 #[derive(Debug)]
-struct Classic {
+struct ClassicBuckets {
     labels: Labels,
     buckets: Vec<(f64, Vec<f64>)>,
 }
@@ -45,26 +45,26 @@ pub(crate) struct BucketOperator {
     named: bool,
     scalars: Scalars,
     native: Vec<Row>,
-    classic: Vec<Classic>,
+    classic: Vec<ClassicBuckets>,
     places: HashMap<Labels, usize>,
-    hold: Reservation,
-    ended: Ended,
+    reserved: Reservation,
+    ended: EndedInputs,
 }
 
 impl BucketOperator {
-    pub(crate) fn new(call: &crate::plan::node::BucketCall, hold: Reservation) -> Self {
+    pub(crate) fn new(call: &crate::plan::node::BucketCall, reserved: Reservation) -> Self {
         Self {
             function: call.function,
             operand: call.operand,
             params: call.params.clone(),
             label: call.label.clone(),
             named: call.named,
-            scalars: Scalars::new(call.params.len(), hold.new_empty()),
+            scalars: Scalars::new(call.params.len(), reserved.new_empty()),
             native: Vec::new(),
             classic: Vec::new(),
             places: HashMap::new(),
-            hold,
-            ended: Ended::none_of(call.params.len() + 1),
+            reserved,
+            ended: EndedInputs::none_of(call.params.len() + 1),
         }
     }
 
@@ -73,8 +73,8 @@ impl BucketOperator {
         if self.named { labels.metric_name() } else { "" }
     }
 
-    fn take(&mut self, cx: &mut Context<'_>, mut row: Row) -> Result<(), QueryError> {
-        self.hold.add(row.size_bytes())?;
+    fn take(&mut self, cx: &mut OperatorContext<'_>, mut row: Row) -> Result<(), QueryError> {
+        self.reserved.add(row.size_bytes())?;
         if row.column.has_floats() {
             let bound = row.labels.value(BOUND);
             match parse_float(bound) {
@@ -85,7 +85,7 @@ impl BucketOperator {
                 Some(upper) => {
                     let labels = row.labels.without(|name| name == BOUND);
                     let place = *self.places.entry(labels).or_insert_with_key(|labels| {
-                        self.classic.push(Classic { labels: labels.clone(), buckets: Vec::new() });
+                        self.classic.push(ClassicBuckets { labels: labels.clone(), buckets: Vec::new() });
                         self.classic.len() - 1
                     });
                     let floats = std::mem::take(&mut row.column.floats);
@@ -101,7 +101,7 @@ impl BucketOperator {
         Ok(())
     }
 
-    fn finish(&mut self, cx: &mut Context<'_>, out: &mut Vec<Row>) -> Result<(), QueryError> {
+    fn finish(&mut self, cx: &mut OperatorContext<'_>, out: &mut Vec<Row>) -> Result<(), QueryError> {
         let Some(scalars) = self.scalars.all() else { return Ok(()) };
         self.drop_conflicts(cx);
         let mut results = Vec::new();
@@ -114,7 +114,7 @@ impl BucketOperator {
             _ => {
                 self.warn_of_quantiles(cx, &scalars);
                 for (index, scalar) in scalars.iter().enumerate() {
-                    let label = Label { quantile: scalar, earlier: &scalars[..index] };
+                    let label = QuantileLabel { quantile: scalar, earlier: &scalars[..index] };
                     results.extend(self.evaluate(cx, std::slice::from_ref(scalar), Some(label))?);
                 }
             }
@@ -123,11 +123,11 @@ impl BucketOperator {
         self.native = Vec::new();
         self.classic = Vec::new();
         self.places = HashMap::new();
-        self.hold.release(u64::MAX);
+        self.reserved.release(u64::MAX);
         Ok(())
     }
 
-    fn warn_of_quantiles(&self, cx: &mut Context<'_>, scalars: &[Scalar]) {
+    fn warn_of_quantiles(&self, cx: &mut OperatorContext<'_>, scalars: &[Scalar]) {
         for (scalar, span) in scalars.iter().zip(&self.params) {
             for q in (0..cx.steps.count).map(|step| scalar.at(step)).filter(|q| !(0.0..=1.0).contains(q)) {
                 cx.notes.add(Note::InvalidQuantile(q), *span);
@@ -136,7 +136,7 @@ impl BucketOperator {
     }
 
     /// A native and a classic histogram of one name and labels at one step contradict each other: neither counts.
-    fn drop_conflicts(&mut self, cx: &mut Context<'_>) {
+    fn drop_conflicts(&mut self, cx: &mut OperatorContext<'_>) {
         for row in &mut self.native {
             let Some(&place) = self.places.get(&row.labels) else { continue };
             for step in 0..cx.steps.count {
@@ -154,26 +154,26 @@ impl BucketOperator {
     /// Evaluates the function with `params`; where `label` is given, its value becomes a label of the result.
     fn evaluate(
         &self,
-        cx: &mut Context<'_>,
+        cx: &mut OperatorContext<'_>,
         params: &[Scalar],
-        label: Option<Label<'_>>,
-    ) -> Result<Vec<Results>, QueryError> {
-        let native = self.native.chunks(TOGETHER).map(Part::Native);
-        let parts = native.chain(self.classic.chunks(TOGETHER).map(Part::Classic)).collect();
+        label: Option<QuantileLabel<'_>>,
+    ) -> Result<Vec<BucketResults>, QueryError> {
+        let native = self.native.chunks(TOGETHER).map(BucketPart::Native);
+        let parts = native.chain(self.classic.chunks(TOGETHER).map(BucketPart::Classic)).collect();
         let buckets: usize = self.classic.iter().map(|classic| classic.buckets.len()).sum();
         let (steps, budget) = (cx.steps, cx.budget);
         let done = share(cx, (self.native.len() + buckets) * steps.count, parts, |part| {
             let mut notes = Notes::default();
-            let mut results = Results { rows: Vec::new(), hold: self.hold.new_empty() };
+            let mut results = BucketResults { rows: Vec::new(), reserved: self.reserved.new_empty() };
             match part {
-                Part::Native(list) => {
+                BucketPart::Native(list) => {
                     for row in list {
                         budget.check()?;
                         let column = self.evaluate_native(steps, row, params, &mut notes);
                         self.emit(budget, &row.labels, column, label, &mut results)?;
                     }
                 }
-                Part::Classic(list) => {
+                BucketPart::Classic(list) => {
                     for classic in list {
                         budget.check()?;
                         let column = self.evaluate_classic(steps, classic, params, label, &mut notes);
@@ -216,9 +216,9 @@ impl BucketOperator {
     fn evaluate_classic(
         &self,
         steps: &Steps,
-        classic: &Classic,
+        classic: &ClassicBuckets,
         params: &[Scalar],
-        label: Option<Label<'_>>,
+        label: Option<QuantileLabel<'_>>,
         notes: &mut Notes,
     ) -> Column {
         let param = |index: usize, step: usize| params.get(index).map_or(f64::NAN, |p| p.at(step));
@@ -255,10 +255,10 @@ impl BucketOperator {
         budget: &Budget,
         labels: &Labels,
         column: Column,
-        label: Option<Label<'_>>,
-        out: &mut Results,
+        label: Option<QuantileLabel<'_>>,
+        out: &mut BucketResults,
     ) -> Result<(), QueryError> {
-        let Some(Label { quantile, .. }) = label else {
+        let Some(QuantileLabel { quantile, .. }) = label else {
             if !column.is_empty() {
                 out.push(labels.clone(), column)?;
             }
@@ -287,21 +287,21 @@ impl BucketOperator {
 }
 
 /// Histograms that one thread evaluates before it takes others.
-enum Part<'a> {
+enum BucketPart<'a> {
     Native(&'a [Row]),
-    Classic(&'a [Classic]),
+    Classic(&'a [ClassicBuckets]),
 }
 
 /// Series that are made, and what holds them until they are handed on.
-struct Results {
+struct BucketResults {
     rows: Vec<Row>,
-    hold: Reservation,
+    reserved: Reservation,
 }
 
-impl Results {
+impl BucketResults {
     fn push(&mut self, labels: Labels, column: Column) -> Result<(), QueryError> {
         let row = Row { labels, drop_name: true, column };
-        self.hold.add(row.size_bytes())?;
+        self.reserved.add(row.size_bytes())?;
         self.rows.push(row);
         Ok(())
     }
@@ -309,13 +309,13 @@ impl Results {
 
 /// One of several quantiles, which is a label of the result.
 #[derive(Clone, Copy)]
-struct Label<'a> {
+struct QuantileLabel<'a> {
     quantile: &'a Scalar,
     /// The quantiles before it.
     earlier: &'a [Scalar],
 }
 
-impl Label<'_> {
+impl QuantileLabel<'_> {
     /// Whether an earlier quantile has corrected the buckets of a step, so that this one finds them in order.
     fn has_corrected(&self, step: usize) -> bool {
         self.earlier.iter().any(|quantile| (0.0..=1.0).contains(&quantile.at(step)))
@@ -325,7 +325,7 @@ impl Label<'_> {
 impl Operator for BucketOperator {
     fn push(
         &mut self,
-        cx: &mut Context<'_>,
+        cx: &mut OperatorContext<'_>,
         input: usize,
         rows: Vec<Row>,
         _out: &mut Vec<Row>,
@@ -340,7 +340,12 @@ impl Operator for BucketOperator {
         Ok(())
     }
 
-    fn end(&mut self, cx: &mut Context<'_>, input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {
+    fn end(
+        &mut self,
+        cx: &mut OperatorContext<'_>,
+        input: usize,
+        out: &mut Vec<Row>,
+    ) -> Result<(), QueryError> {
         if input > 0 {
             self.scalars.end(input - 1);
         }

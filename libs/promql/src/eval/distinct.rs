@@ -9,7 +9,7 @@ use xxhash_rust::xxh64::xxh64;
 
 use crate::error::QueryError;
 use crate::eval::merge::SAME_LABELS;
-use crate::eval::operator::{Context, Operator};
+use crate::eval::operator::{Operator, OperatorContext};
 use crate::functions::label::is_reserved;
 use crate::plan::node::{Distinct, Names};
 use crate::value::column::{Column, Row};
@@ -17,7 +17,7 @@ use crate::value::column::{Column, Row};
 /// What is remembered of series: a hash of the labels and the steps that have a value, so that an aggregation above still
 /// holds little of its input.
 #[derive(Debug, Default)]
-pub(crate) struct Seen {
+pub(crate) struct SeenLabels {
     /// Hashes whose last bit tells whether the series had a type or unit.
     hashes: Vec<u64>,
     /// For each series the stretches of steps that have a value; empty where the steps do not matter.
@@ -42,7 +42,7 @@ pub(crate) struct Shortcut {
 
 impl Distinct {
     /// Takes names off the labels of a series and remembers what is left.
-    pub(crate) fn apply(&self, row: &mut Row, seen: &mut Seen, shortcut: Shortcut) {
+    pub(crate) fn apply(&self, row: &mut Row, seen: &mut SeenLabels, shortcut: Shortcut) {
         if shortcut.untyped && self.names.is_some() && comes_behind_typed(&row.labels) {
             // Nothing but its name goes, which all have. Series of which more would go come before those that are equal
             // to them otherwise, and none came.
@@ -83,7 +83,7 @@ pub(crate) fn is_typed(labels: &Labels) -> bool {
     labels.get("__type__").is_some() || labels.get("__unit__").is_some()
 }
 
-impl Seen {
+impl SeenLabels {
     /// A hash of those labels that `counts` picks.
     fn hash(&mut self, labels: &Labels, counts: impl Fn(&str) -> bool) -> u64 {
         self.text.clear();
@@ -158,13 +158,13 @@ pub(crate) struct DistinctOperator {
     rule: Distinct,
     /// Whether its series are those of one metric, with the labels that they have there.
     one_metric: bool,
-    seen: Seen,
-    hold: Reservation,
+    seen: SeenLabels,
+    reserved: Reservation,
 }
 
 impl DistinctOperator {
-    pub(crate) fn new(rule: Distinct, one_metric: bool, hold: Reservation) -> Self {
-        Self { rule, one_metric, seen: Seen::default(), hold }
+    pub(crate) fn new(rule: Distinct, one_metric: bool, reserved: Reservation) -> Self {
+        Self { rule, one_metric, seen: SeenLabels::default(), reserved }
     }
 
     /// What it does with each series.
@@ -178,8 +178,8 @@ impl DistinctOperator {
     }
 
     /// Takes what a worker has seen.
-    pub(crate) fn absorb(&mut self, seen: Seen) -> Result<(), QueryError> {
-        self.hold.add(seen.size_bytes())?;
+    pub(crate) fn absorb(&mut self, seen: SeenLabels) -> Result<(), QueryError> {
+        self.reserved.add(seen.size_bytes())?;
         self.seen.extend(seen);
         Ok(())
     }
@@ -188,12 +188,12 @@ impl DistinctOperator {
 impl Operator for DistinctOperator {
     fn push(
         &mut self,
-        cx: &mut Context<'_>,
+        cx: &mut OperatorContext<'_>,
         _input: usize,
         rows: Vec<Row>,
         out: &mut Vec<Row>,
     ) -> Result<(), QueryError> {
-        let mut seen = Seen::default();
+        let mut seen = SeenLabels::default();
         for mut row in rows {
             cx.budget.check()?;
             self.rule.apply(&mut row, &mut seen, Shortcut::default());
@@ -202,13 +202,18 @@ impl Operator for DistinctOperator {
         self.absorb(seen)
     }
 
-    fn end(&mut self, cx: &mut Context<'_>, _input: usize, _out: &mut Vec<Row>) -> Result<(), QueryError> {
+    fn end(
+        &mut self,
+        cx: &mut OperatorContext<'_>,
+        _input: usize,
+        _out: &mut Vec<Row>,
+    ) -> Result<(), QueryError> {
         cx.budget.check()?;
         let seen = std::mem::take(&mut self.seen);
         // Series that were distinct stay so where the same was taken off all of them.
         let surely_distinct = self.rule.names.is_some() && !seen.differs;
         let equal = !surely_distinct && seen.has_equal(self.one_metric && self.rule.names.is_some());
-        self.hold.release(u64::MAX);
+        self.reserved.release(u64::MAX);
         if equal { Err(QueryError::execution(SAME_LABELS)) } else { Ok(()) }
     }
 }
@@ -219,7 +224,7 @@ mod tests {
     use crate::value::column::ABSENT;
 
     fn equal(rule: Distinct, rows: &[(&str, &[f64])]) -> bool {
-        let mut seen = Seen::default();
+        let mut seen = SeenLabels::default();
         for (name, floats) in rows {
             let labels = Labels::from_pairs([("__name__", *name), ("job", "a")]).unwrap();
             let mut row = Row::new(labels, Column { floats: floats.to_vec(), histograms: Vec::new() });
@@ -243,7 +248,7 @@ mod tests {
     fn series_of_one_metric_become_equal_only_to_those_that_lose_a_type() {
         let rule = Distinct { names: Some(Names::Reserved), any_step: false };
         let equal = |sets: &[&[(&str, &str)]]| {
-            let mut seen = Seen::default();
+            let mut seen = SeenLabels::default();
             for pairs in sets {
                 let labels = Labels::from_pairs(pairs.iter().copied()).unwrap();
                 let column = Column { floats: vec![1.0], histograms: Vec::new() };

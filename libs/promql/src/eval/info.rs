@@ -12,7 +12,7 @@ use model::{Labels, METRIC_NAME, Matcher};
 
 use crate::error::QueryError;
 use crate::eval::identity::{IDENTIFYING, Identities};
-use crate::eval::operator::{Context, Kept, Operator};
+use crate::eval::operator::{KeptRows, Operator, OperatorContext};
 use crate::plan::node::InfoCall;
 use crate::value::column::{Column, Row};
 
@@ -24,20 +24,25 @@ type Metric<'a> = HashMap<[&'a str; 2], Vec<&'a Row>>;
 pub(crate) struct InfoOperator {
     names: Vec<Matcher>,
     matchers: Vec<Matcher>,
-    base: Kept,
-    infos: Kept,
-    making: Reservation,
+    base: KeptRows,
+    infos: KeptRows,
+    in_progress: Reservation,
 }
 
 impl InfoOperator {
     /// An operator whose memory is held by `base`, `infos` and `making`: what it is given, and what it makes of it.
-    pub(crate) fn new(call: &InfoCall, base: Reservation, infos: Reservation, making: Reservation) -> Self {
+    pub(crate) fn new(
+        call: &InfoCall,
+        base: Reservation,
+        infos: Reservation,
+        in_progress: Reservation,
+    ) -> Self {
         Self {
             names: call.names.clone(),
             matchers: call.matchers.clone(),
-            base: Kept::new(base),
-            infos: Kept::new(infos),
-            making,
+            base: KeptRows::new(base),
+            infos: KeptRows::new(infos),
+            in_progress,
         }
     }
 
@@ -50,7 +55,7 @@ impl InfoOperator {
         for row in &self.base.rows {
             budget.check()?;
             if !is_info(&self.names, &row.labels) {
-                self.making.add(identities.add(&row.labels))?;
+                self.in_progress.add(identities.add(&row.labels))?;
             }
         }
         Ok(identities)
@@ -61,8 +66,8 @@ impl InfoOperator {
         name != METRIC_NAME && (self.matchers.is_empty() || self.matchers.iter().any(|m| m.name() == name))
     }
 
-    fn finish(&mut self, cx: &mut Context<'_>, out: &mut Vec<Row>) -> Result<(), QueryError> {
-        let (base, mut hold) = self.base.take();
+    fn finish(&mut self, cx: &mut OperatorContext<'_>, out: &mut Vec<Row>) -> Result<(), QueryError> {
+        let (base, mut reserved) = self.base.take();
         let (infos, _infos_hold) = self.infos.take();
         // In the order of names, so that labels are taken in a fixed one.
         let mut metrics: BTreeMap<&str, Metric<'_>> = BTreeMap::new();
@@ -71,7 +76,7 @@ impl InfoOperator {
             metric.entry(identity(&row.labels)).or_default().push(row);
         }
         refuse_duplicates(cx, &base, &metrics)?;
-        let mut making = self.making.new_empty();
+        let mut in_progress = self.in_progress.new_empty();
         for row in base {
             cx.budget.check()?;
             let bytes = row.size_bytes();
@@ -85,21 +90,21 @@ impl InfoOperator {
                 .filter_map(|metric| metric.get(&identity(&row.labels)))
                 .map(Vec::as_slice)
                 .collect();
-            self.enrich(cx, &row, &mine, &mut making, out)?;
+            self.enrich(cx, &row, &mine, &mut in_progress, out)?;
             drop(row);
-            hold.release(bytes);
+            reserved.release(bytes);
         }
-        self.making.release(u64::MAX);
+        self.in_progress.release(u64::MAX);
         Ok(())
     }
 
     /// Enriches one series with the newest info series of each name at each step.
     fn enrich(
         &self,
-        cx: &mut Context<'_>,
+        cx: &mut OperatorContext<'_>,
         row: &Row,
         infos: &[&[&Row]],
-        making: &mut Reservation,
+        in_progress: &mut Reservation,
         out: &mut Vec<Row>,
     ) -> Result<(), QueryError> {
         // Info series seldom change, so the labels for a choice of them are made once.
@@ -120,7 +125,7 @@ impl InfoOperator {
                                 let column = Column::absent(cx.steps.count);
                                 let enriched =
                                     Row { labels: labels.clone(), drop_name: row.drop_name, column };
-                                making.add(enriched.size_bytes())?;
+                                in_progress.add(enriched.size_bytes())?;
                                 out.push(enriched);
                                 known.insert(labels, out.len() - 1);
                                 out.len() - 1
@@ -194,7 +199,7 @@ fn newest(series: &[&Row], step: usize) -> Option<usize> {
 /// Refuses two info series of one metric and identity whose newest samples are of one time, at the steps at which the
 /// vector has any value: also where no series of the vector has that identity.
 fn refuse_duplicates(
-    cx: &mut Context<'_>,
+    cx: &mut OperatorContext<'_>,
     base: &[Row],
     metrics: &BTreeMap<&str, Metric<'_>>,
 ) -> Result<(), QueryError> {
@@ -235,7 +240,7 @@ fn refuse_duplicates(
 impl Operator for InfoOperator {
     fn push(
         &mut self,
-        _cx: &mut Context<'_>,
+        _cx: &mut OperatorContext<'_>,
         input: usize,
         rows: Vec<Row>,
         _out: &mut Vec<Row>,
@@ -243,7 +248,12 @@ impl Operator for InfoOperator {
         if input == 0 { self.base.extend(rows) } else { self.infos.extend(rows) }
     }
 
-    fn end(&mut self, cx: &mut Context<'_>, input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {
+    fn end(
+        &mut self,
+        cx: &mut OperatorContext<'_>,
+        input: usize,
+        out: &mut Vec<Row>,
+    ) -> Result<(), QueryError> {
         if input == 0 { Ok(()) } else { self.finish(cx, out) }
     }
 }

@@ -21,17 +21,17 @@ use crate::value::steps::Steps;
 
 /// What changes keep from one series to the next, so as not to compute or allocate it again.
 #[derive(Debug)]
-pub(crate) struct Scratch {
+pub(crate) struct MapScratch {
     /// The times of the steps of a subquery that have a float.
     times: Vec<i64>,
     /// The steps whose times these are, where each has a float.
     dense: Option<Steps>,
-    hold: Reservation,
+    reserved: Reservation,
 }
 
-impl Scratch {
+impl MapScratch {
     pub(crate) fn new(budget: &Budget) -> Self {
-        Self { times: Vec::new(), dense: None, hold: Reservation::new(budget) }
+        Self { times: Vec::new(), dense: None, reserved: Reservation::new(budget) }
     }
 }
 
@@ -57,7 +57,7 @@ pub(crate) fn apply(
     scalars: &[Scalar],
     row: &mut Row,
     budget: &Budget,
-    scratch: &mut Scratch,
+    scratch: &mut MapScratch,
     notes: &mut Notes,
 ) -> Result<bool, QueryError> {
     match map {
@@ -274,12 +274,12 @@ fn subquery(
     inner: &Steps,
     column: Column,
     row: &mut Row,
-    scratch: &mut Scratch,
+    scratch: &mut MapScratch,
     notes: &mut Notes,
 ) -> Result<(), QueryError> {
     let mut values = column.floats;
     if scratch.dense != Some(*inner) || values.iter().any(|value| is_absent(*value)) {
-        scratch.hold.grow_to((values.len() * 8) as u64)?;
+        scratch.reserved.grow_to((values.len() * 8) as u64)?;
         scratch.times.clear();
         if scratch.times.capacity() < values.len() {
             scratch.times = Vec::new();
@@ -343,7 +343,7 @@ mod tests {
             let budget = Budget::new(&total, BudgetLimits::UNLIMITED, interrupt.clone());
             let histogram = Histogram::default();
             let mut row = Row::new(model::Labels::empty(), repeat(Cell::Histogram(&histogram), steps.count));
-            let (mut scratch, mut notes) = (Scratch::new(&budget), Notes::default());
+            let (mut scratch, mut notes) = (MapScratch::new(&budget), Notes::default());
             let scalars = [Scalar::Constant(2.0)];
             apply(&map, &steps, &scalars, &mut row, &budget, &mut scratch, &mut notes).unwrap();
             assert_eq!(interrupt.checks(), 2, "{map:?}");

@@ -6,7 +6,7 @@ use budget::{Budget, Reservation};
 use model::Labels;
 
 use crate::error::QueryError;
-use crate::eval::operator::{Context, Kept, Operator};
+use crate::eval::operator::{KeptRows, Operator, OperatorContext};
 use crate::value::column::Row;
 
 /// What is said where two series with equal labels have a value at the same step.
@@ -16,10 +16,10 @@ pub(crate) const SAME_LABELS: &str = "vector cannot contain metrics with the sam
 ///
 /// # Errors
 /// Where two of them have a value at the same step, and where somebody asked for the end of the query.
-pub(crate) fn merge(rows: Vec<Row>, budget: &Budget, hold: &Reservation) -> Result<Vec<Row>, QueryError> {
+pub(crate) fn merge(rows: Vec<Row>, budget: &Budget, reserved: &Reservation) -> Result<Vec<Row>, QueryError> {
     // The list, and the places: a hash table is up to twice as large as what is in it.
-    let mut making = hold.new_empty();
-    making.add((rows.len() * (size_of::<Row>() + 2 * size_of::<(Labels, usize)>())) as u64)?;
+    let mut in_progress = reserved.new_empty();
+    in_progress.add((rows.len() * (size_of::<Row>() + 2 * size_of::<(Labels, usize)>())) as u64)?;
     let mut places: HashMap<Labels, usize> = HashMap::with_capacity(rows.len());
     let mut merged: Vec<Row> = Vec::with_capacity(rows.len());
     for row in rows {
@@ -46,19 +46,19 @@ pub(crate) fn merge(rows: Vec<Row>, budget: &Budget, hold: &Reservation) -> Resu
 /// Joins series with equal labels in front of an operator that looks at a series over time.
 #[derive(Debug)]
 pub(crate) struct MergeOperator {
-    kept: Kept,
+    kept: KeptRows,
 }
 
 impl MergeOperator {
-    pub(crate) fn new(hold: Reservation) -> Self {
-        Self { kept: Kept::new(hold) }
+    pub(crate) fn new(reserved: Reservation) -> Self {
+        Self { kept: KeptRows::new(reserved) }
     }
 }
 
 impl Operator for MergeOperator {
     fn push(
         &mut self,
-        cx: &mut Context<'_>,
+        cx: &mut OperatorContext<'_>,
         _input: usize,
         rows: Vec<Row>,
         out: &mut Vec<Row>,
@@ -71,9 +71,14 @@ impl Operator for MergeOperator {
         self.kept.extend(rows)
     }
 
-    fn end(&mut self, cx: &mut Context<'_>, _input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {
-        let (rows, hold) = self.kept.take();
-        out.extend(merge(rows, cx.budget, &hold)?);
+    fn end(
+        &mut self,
+        cx: &mut OperatorContext<'_>,
+        _input: usize,
+        out: &mut Vec<Row>,
+    ) -> Result<(), QueryError> {
+        let (rows, reserved) = self.kept.take();
+        out.extend(merge(rows, cx.budget, &reserved)?);
         Ok(())
     }
 }

@@ -49,8 +49,8 @@ impl Meters {
     }
 
     /// Begins to take time.
-    pub(crate) fn lap(&self) -> Lap {
-        Lap { clock: self.clock, last: self.clock.map(|clock| clock()).unwrap_or_default() }
+    pub(crate) fn timer(&self) -> OperatorTimer {
+        OperatorTimer { clock: self.clock, last: self.clock.map(|clock| clock()).unwrap_or_default() }
     }
 
     /// Counts series that come out of an operator, with a value for each step that has one.
@@ -87,15 +87,15 @@ impl OperatorMeter {
 
 /// Takes the time of one operator after the other.
 #[derive(Debug)]
-pub(crate) struct Lap {
+pub(crate) struct OperatorTimer {
     clock: Option<Clock>,
     last: Duration,
 }
 
-impl Lap {
+impl OperatorTimer {
     /// Books the time since the last call, or the beginning, on `meter`.
     #[inline]
-    pub(crate) fn book(&mut self, meter: &OperatorMeter) {
+    pub(crate) fn record(&mut self, meter: &OperatorMeter) {
         if let Some(clock) = self.clock {
             let now = clock();
             let nanos = now.saturating_sub(self.last).as_nanos();

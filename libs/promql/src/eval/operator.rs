@@ -20,7 +20,7 @@ pub(crate) trait Operator: std::fmt::Debug + Send {
     /// Series of one input arrive in a fixed order; inputs may take turns.
     fn push(
         &mut self,
-        cx: &mut Context<'_>,
+        cx: &mut OperatorContext<'_>,
         input: usize,
         rows: Vec<Row>,
         out: &mut Vec<Row>,
@@ -28,7 +28,12 @@ pub(crate) trait Operator: std::fmt::Debug + Send {
 
     /// Called once an input has had its last series; adds what follows from that to `out`. After all inputs have
     /// ended, so has the output.
-    fn end(&mut self, cx: &mut Context<'_>, input: usize, out: &mut Vec<Row>) -> Result<(), QueryError>;
+    fn end(
+        &mut self,
+        cx: &mut OperatorContext<'_>,
+        input: usize,
+        out: &mut Vec<Row>,
+    ) -> Result<(), QueryError>;
 
     /// Where scalars arrive, if its inputs behind the first are such.
     fn scalars(&mut self) -> Option<&mut Scalars> {
@@ -42,7 +47,7 @@ pub(crate) trait Operator: std::fmt::Debug + Send {
 }
 
 /// What an operator works with beside its series.
-pub(crate) struct Context<'a> {
+pub(crate) struct OperatorContext<'a> {
     /// The steps of its output.
     pub(crate) steps: &'a Steps,
     /// Where it leaves notes.
@@ -50,12 +55,12 @@ pub(crate) struct Context<'a> {
     /// Called in loops so that a query can be ended.
     pub(crate) budget: &'a Budget,
     /// What changes of series work with.
-    pub(crate) scratch: &'a mut map::Scratch,
+    pub(crate) scratch: &'a mut map::MapScratch,
     /// Threads that it may use.
     pub(crate) workers: usize,
 }
 
-impl Context<'_> {
+impl OperatorContext<'_> {
     /// Whether the query is evaluated at one instant, where the order of series is part of the answer.
     pub(crate) fn is_instant(&self) -> bool {
         self.steps.count == 1
@@ -64,9 +69,9 @@ impl Context<'_> {
 
 /// Which inputs of an operator have ended.
 #[derive(Debug)]
-pub(crate) struct Ended(Vec<bool>);
+pub(crate) struct EndedInputs(Vec<bool>);
 
-impl Ended {
+impl EndedInputs {
     /// None of so many.
     pub(crate) fn none_of(inputs: usize) -> Self {
         Self(vec![false; inputs])
@@ -88,26 +93,26 @@ impl Ended {
 
 /// Series that have to be kept, and the memory that they take.
 #[derive(Debug)]
-pub(crate) struct Kept {
+pub(crate) struct KeptRows {
     pub(crate) rows: Vec<Row>,
-    hold: Reservation,
+    reserved: Reservation,
 }
 
-impl Kept {
-    pub(crate) fn new(hold: Reservation) -> Self {
-        Self { rows: Vec::new(), hold }
+impl KeptRows {
+    pub(crate) fn new(reserved: Reservation) -> Self {
+        Self { rows: Vec::new(), reserved }
     }
 
     pub(crate) fn extend(&mut self, rows: Vec<Row>) -> Result<(), QueryError> {
-        self.hold.add(rows.iter().map(Row::size_bytes).sum())?;
+        self.reserved.add(rows.iter().map(Row::size_bytes).sum())?;
         self.rows.extend(rows);
         Ok(())
     }
 
     /// Hands the series on, and what their memory is held by: it is to be kept as long as they are.
     pub(crate) fn take(&mut self) -> (Vec<Row>, Reservation) {
-        let hold = self.hold.take();
-        (std::mem::take(&mut self.rows), hold)
+        let reserved = self.reserved.take();
+        (std::mem::take(&mut self.rows), reserved)
     }
 }
 
@@ -116,12 +121,12 @@ impl Kept {
 pub(crate) struct MapOperator {
     map: Map,
     scalars: Scalars,
-    waiting: Kept,
+    waiting: KeptRows,
 }
 
 impl MapOperator {
-    pub(crate) fn new(map: Map, scalars: usize, hold: Reservation) -> Self {
-        Self { map, scalars: Scalars::new(scalars, hold.new_empty()), waiting: Kept::new(hold) }
+    pub(crate) fn new(map: Map, scalars: usize, reserved: Reservation) -> Self {
+        Self { map, scalars: Scalars::new(scalars, reserved.new_empty()), waiting: KeptRows::new(reserved) }
     }
 
     /// The change and its arguments, if they are all known: it can then be made anywhere.
@@ -131,22 +136,22 @@ impl MapOperator {
 
     fn apply(
         &self,
-        cx: &mut Context<'_>,
+        cx: &mut OperatorContext<'_>,
         scalars: &[Scalar],
         rows: Vec<Row>,
         out: &mut Vec<Row>,
     ) -> Result<(), QueryError> {
         // What becomes larger than the series it was, whose memory is held by whoever hands it in.
-        let (mut grown, mut making) = (0, self.waiting.hold.new_empty());
+        let (mut grown, mut in_progress) = (0, self.waiting.reserved.new_empty());
         for mut row in rows {
             cx.budget.check()?;
             let more = map::needs(&self.map, cx.steps, &row);
-            making.add(more)?;
+            in_progress.add(more)?;
             if map::apply(&self.map, cx.steps, scalars, &mut row, cx.budget, cx.scratch, cx.notes)? {
                 grown += if more > 0 { row.size_bytes() } else { 0 };
                 out.push(row);
             }
-            making.resize(grown)?;
+            in_progress.resize(grown)?;
         }
         Ok(())
     }
@@ -155,7 +160,7 @@ impl MapOperator {
 impl Operator for MapOperator {
     fn push(
         &mut self,
-        cx: &mut Context<'_>,
+        cx: &mut OperatorContext<'_>,
         input: usize,
         rows: Vec<Row>,
         out: &mut Vec<Row>,
@@ -169,13 +174,18 @@ impl Operator for MapOperator {
         }
     }
 
-    fn end(&mut self, cx: &mut Context<'_>, input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {
+    fn end(
+        &mut self,
+        cx: &mut OperatorContext<'_>,
+        input: usize,
+        out: &mut Vec<Row>,
+    ) -> Result<(), QueryError> {
         if input > 0 {
             self.scalars.end(input - 1);
         }
         match self.scalars.all() {
             Some(scalars) => {
-                let (rows, _hold) = self.waiting.take();
+                let (rows, _reserved) = self.waiting.take();
                 self.apply(cx, &scalars, rows, out)
             }
             None => Ok(()),

@@ -44,7 +44,7 @@ enum Fate {
     /// They are folded, or handed on, as they come.
     Streams,
     /// They are kept until something else has been read.
-    Kept,
+    KeptRows,
 }
 
 /// What an operator holds, roughly: in columns for each of the series that a selector finds.
@@ -61,7 +61,7 @@ impl Need {
     fn at(self, fate: Fate) -> u32 {
         match fate {
             Fate::Streams => self.streaming,
-            Fate::Kept => self.keeping,
+            Fate::KeptRows => self.keeping,
         }
     }
 }
@@ -72,7 +72,7 @@ fn needs(plan: &Plan) -> Vec<Need> {
     for node in &plan.nodes {
         let output = output(&node.op, &node.inputs, &needs);
         let peak = |fate: Fate| match (&node.op, &node.inputs[..]) {
-            (Op::Leaf(_), _) => u32::from(fate == Fate::Kept),
+            (Op::Leaf(_), _) => u32::from(fate == Fate::KeptRows),
             (Op::Join(join), &[left, right]) => {
                 let (one, many) = sides(join, left, right);
                 let peaks = join_peaks(needs[one], needs[many], fate);
@@ -84,7 +84,7 @@ fn needs(plan: &Plan) -> Vec<Need> {
                 peaks.max().unwrap_or(0)
             }
         };
-        let (streaming, keeping) = (peak(Fate::Streams), peak(Fate::Kept));
+        let (streaming, keeping) = (peak(Fate::Streams), peak(Fate::KeptRows));
         needs.push(Need { output, streaming, keeping });
     }
     needs
@@ -134,8 +134,9 @@ fn input_fates(op: &Op, fate: Fate, inputs: &[NodeId], needs: &[Need]) -> Inputs
         (Op::Join(join), &[left, right]) => {
             let (one, many) = sides(join, left, right);
             let (one_first, many_first) = join_peaks(needs[one], needs[many], fate);
-            let many_fate = if one_first <= many_first { fate } else { Fate::Kept };
-            let of = if one == left { vec![Fate::Kept, many_fate] } else { vec![many_fate, Fate::Kept] };
+            let many_fate = if one_first <= many_first { fate } else { Fate::KeptRows };
+            let of =
+                if one == left { vec![Fate::KeptRows, many_fate] } else { vec![many_fate, Fate::KeptRows] };
             Inputs { of, left_first: (one == left) == (one_first <= many_first) }
         }
         // Of the side that is looked at first, only the steps with values are kept.
@@ -144,9 +145,9 @@ fn input_fates(op: &Op, fate: Fate, inputs: &[NodeId], needs: &[Need]) -> Inputs
         }
         (Op::Set { .. }, _) => Inputs { of: vec![fate, Fate::Streams], left_first: false },
         // Which info series it needs is known from its first operand.
-        (Op::Info(_), _) => all(Fate::Kept, true),
-        (Op::Sort(_) | Op::Merge | Op::Buckets(_) | Op::CountValues { .. }, _) => all(Fate::Kept, false),
-        (Op::Aggregate(spec), _) if spec.op == AggregateOp::Quantile => all(Fate::Kept, false),
+        (Op::Info(_), _) => all(Fate::KeptRows, true),
+        (Op::Sort(_) | Op::Merge | Op::Buckets(_) | Op::CountValues { .. }, _) => all(Fate::KeptRows, false),
+        (Op::Aggregate(spec), _) if spec.op == AggregateOp::Quantile => all(Fate::KeptRows, false),
         (Op::Map(_) | Op::Distinct(_), _) => all(fate, false),
         _ => all(Fate::Streams, false),
     }

@@ -10,10 +10,10 @@ use series::{Samples, SelectedSeries};
 use crate::error::QueryError;
 use crate::eval::aggregate::fold::Folded;
 use crate::eval::aggregate::sieve::Sieve;
-use crate::eval::distinct::{Seen, Shortcut};
+use crate::eval::distinct::{SeenLabels, Shortcut};
 use crate::eval::leaf;
 use crate::eval::map;
-use crate::eval::meter::{Lap, Meters};
+use crate::eval::meter::{Meters, OperatorTimer};
 use crate::eval::skip;
 use crate::output::MatrixSeries;
 use crate::plan::Plan;
@@ -26,16 +26,16 @@ use crate::value::steps::Steps;
 
 /// What is done to each series.
 #[derive(Debug)]
-pub(crate) struct Stage {
+pub(crate) struct PipelineStage {
     pub(crate) node: NodeId,
-    pub(crate) work: Work,
+    pub(crate) work: StageWork,
     /// The steps of its output.
     pub(crate) steps: Steps,
 }
 
 /// A change, with its arguments, or a look at the labels.
 #[derive(Debug)]
-pub(crate) enum Work {
+pub(crate) enum StageWork {
     Map(Map, Vec<Scalar>),
     Distinct(Distinct, Shortcut),
 }
@@ -45,18 +45,18 @@ pub(crate) enum Work {
 pub(crate) struct Pipeline {
     pub(crate) leaf: NodeId,
     pub(crate) scalars: Vec<Scalar>,
-    pub(crate) stages: Vec<Stage>,
+    pub(crate) stages: Vec<PipelineStage>,
     /// The aggregation at its end, which takes what was folded.
     pub(crate) fold: Option<Arc<Aggregation>>,
     /// What the aggregation at its end is not going to choose.
     pub(crate) sieve: Option<Arc<Sieve>>,
     /// Where its output goes.
-    pub(crate) to: Taker,
+    pub(crate) to: OutputTarget,
 }
 
 /// What comes out of a pipeline.
 #[derive(Debug)]
-pub(crate) enum Product {
+pub(crate) enum PipelineProduct {
     Rows(Vec<Row>),
     Folded(Folded),
     /// Samples themselves.
@@ -65,28 +65,28 @@ pub(crate) enum Product {
 
 /// What a worker keeps from one series to the next, so as not to allocate.
 #[derive(Debug)]
-pub(crate) struct Scratch {
+pub(crate) struct BatchScratch {
     samples: Samples,
     column: Column,
     /// Holds the samples.
-    hold: Reservation,
+    reserved: Reservation,
     /// Holds the series that passes through the stages.
     passing: Reservation,
-    maps: map::Scratch,
+    maps: map::MapScratch,
     /// What tells the group of a series apart.
     key: Vec<u8>,
 }
 
-impl Scratch {
+impl BatchScratch {
     pub(crate) fn new(budget: &Budget) -> Self {
         let (samples, column) = (Samples::default(), Column::default());
-        let (hold, passing, maps) =
-            (Reservation::new(budget), Reservation::new(budget), map::Scratch::new(budget));
-        Self { samples, column, hold, passing, maps, key: Vec::new() }
+        let (reserved, passing, maps) =
+            (Reservation::new(budget), Reservation::new(budget), map::MapScratch::new(budget));
+        Self { samples, column, reserved, passing, maps, key: Vec::new() }
     }
 
     /// Holds what is passing through. Columns of floats that are all of one size: what holds one holds the next.
-    fn hold_passing(&mut self, row: &Row, one_size: bool) -> Result<(), LimitError> {
+    fn reserve_passing(&mut self, row: &Row, one_size: bool) -> Result<(), LimitError> {
         let bytes = row.size_bytes();
         if one_size && row.column.histograms.is_empty() {
             self.passing.grow_to(bytes)
@@ -97,14 +97,14 @@ impl Scratch {
 }
 
 /// Which input of which operator takes a product; `None` for the answer.
-pub(crate) type Taker = Option<(NodeId, usize)>;
+pub(crate) type OutputTarget = Option<(NodeId, usize)>;
 
 /// What a batch came to: for each pipeline, where its product goes, what it is and what holds its memory.
 #[derive(Debug)]
-pub(crate) struct Outcome {
-    pub(crate) products: Vec<(Taker, Product, Reservation)>,
+pub(crate) struct BatchOutcome {
+    pub(crate) products: Vec<(OutputTarget, PipelineProduct, Reservation)>,
     /// What the operators that keep series apart have seen.
-    pub(crate) seen: Vec<(NodeId, Seen)>,
+    pub(crate) seen: Vec<(NodeId, SeenLabels)>,
     pub(crate) notes: Notes,
 }
 
@@ -116,11 +116,11 @@ pub(crate) fn run(
     pipelines: &[Pipeline],
     batch: &[SelectedSeries],
     typed: bool,
-    scratch: &mut Scratch,
-) -> Result<Outcome, QueryError> {
+    scratch: &mut BatchScratch,
+) -> Result<BatchOutcome, QueryError> {
     let mut running = Vec::with_capacity(pipelines.len());
     for pipeline in pipelines {
-        running.push(Running::new(pipeline, plan, meters, typed)?);
+        running.push(RunningPipeline::new(pipeline, plan, meters, typed)?);
     }
     // Leaves that look at the same samples take turns with them; first those that leave them as they are.
     let mut turns: Vec<usize> = (0..running.len()).collect();
@@ -137,15 +137,15 @@ pub(crate) fn run(
     for series in batch {
         for group in &groups {
             plan.budget.check()?;
-            let mut lap = meters.lap();
+            let mut timer = meters.timer();
             let first = &running[group[0]];
             decode(first.leaf, &first.steps, series, &plan.budget, scratch)?;
             for &at in group {
-                running[at].take(series, scratch, &mut lap, &mut notes)?;
+                running[at].take(series, scratch, &mut timer, &mut notes)?;
             }
         }
     }
-    let mut outcome = Outcome { products: Vec::with_capacity(running.len()), seen: Vec::new(), notes };
+    let mut outcome = BatchOutcome { products: Vec::with_capacity(running.len()), seen: Vec::new(), notes };
     for running in running {
         running.finish(&mut outcome)?;
     }
@@ -153,7 +153,7 @@ pub(crate) fn run(
 }
 
 /// A pipeline at work on a batch.
-struct Running<'p> {
+struct RunningPipeline<'p> {
     pipeline: &'p Pipeline,
     leaf: &'p Leaf,
     /// The steps of the leaf.
@@ -161,14 +161,14 @@ struct Running<'p> {
     meters: &'p Meters,
     budget: &'p Budget,
     typed: bool,
-    product: Product,
-    seen: Vec<(NodeId, Seen)>,
+    product: PipelineProduct,
+    seen: Vec<(NodeId, SeenLabels)>,
     /// The operator that what comes out is held for: the one that takes it, or else the last that made it.
-    holder: NodeId,
-    hold: Reservation,
+    owner: NodeId,
+    reserved: Reservation,
 }
 
-impl<'p> Running<'p> {
+impl<'p> RunningPipeline<'p> {
     fn new(
         pipeline: &'p Pipeline,
         plan: &'p Plan,
@@ -180,21 +180,25 @@ impl<'p> Running<'p> {
             return Err(QueryError::execution("a pipeline has to begin with a selector"));
         };
         let product = match (&leaf.kind, &pipeline.fold) {
-            (LeafKind::Raw, _) => Product::Raw(Vec::new()),
+            (LeafKind::Raw, _) => PipelineProduct::Raw(Vec::new()),
             (_, Some(spec)) => {
                 let steps = pipeline.stages.last().map_or(node.steps, |stage| stage.steps);
-                Product::Folded(Folded::new(spec.clone(), steps.count))
+                PipelineProduct::Folded(Folded::new(spec.clone(), steps.count))
             }
-            (_, None) => Product::Rows(Vec::new()),
+            (_, None) => PipelineProduct::Rows(Vec::new()),
         };
         let last = pipeline.stages.last().map_or(pipeline.leaf, |stage| stage.node);
-        let holder = pipeline.to.filter(|_| pipeline.fold.is_some()).map_or(last, |(node, _)| node);
-        let distinct = |stage: &&Stage| matches!(stage.work, Work::Distinct(..));
-        let seen =
-            pipeline.stages.iter().filter(distinct).map(|stage| (stage.node, Seen::default())).collect();
-        let hold = Reservation::metered(&plan.budget, meters.of(holder).memory());
+        let owner = pipeline.to.filter(|_| pipeline.fold.is_some()).map_or(last, |(node, _)| node);
+        let distinct = |stage: &&PipelineStage| matches!(stage.work, StageWork::Distinct(..));
+        let seen = pipeline
+            .stages
+            .iter()
+            .filter(distinct)
+            .map(|stage| (stage.node, SeenLabels::default()))
+            .collect();
+        let reserved = Reservation::metered(&plan.budget, meters.of(owner).memory());
         let (steps, budget) = (node.steps, &plan.budget);
-        Ok(Running { pipeline, leaf, steps, meters, budget, typed, product, seen, holder, hold })
+        Ok(RunningPipeline { pipeline, leaf, steps, meters, budget, typed, product, seen, owner, reserved })
     }
 
     /// Whether another looks at the same samples, decoded the same way.
@@ -211,8 +215,8 @@ impl<'p> Running<'p> {
     fn take(
         &mut self,
         series: &SelectedSeries,
-        scratch: &mut Scratch,
-        lap: &mut Lap,
+        scratch: &mut BatchScratch,
+        timer: &mut OperatorTimer,
         notes: &mut Notes,
     ) -> Result<(), QueryError> {
         let leaf_meter = self.meters.of(self.pipeline.leaf);
@@ -222,22 +226,22 @@ impl<'p> Running<'p> {
         if scratch.samples.is_empty() {
             return Ok(());
         }
-        if let Product::Raw(list) = &mut self.product {
+        if let PipelineProduct::Raw(list) = &mut self.product {
             let bytes = scratch.samples.size_bytes() as u64;
-            self.hold.add(bytes)?;
+            self.reserved.add(bytes)?;
             match raw(self.leaf, &self.steps, &series.labels, &mut scratch.samples)? {
                 Some(series) => list.push(series),
-                None => self.hold.release(bytes),
+                None => self.reserved.release(bytes),
             }
-            lap.book(leaf_meter);
+            timer.record(leaf_meter);
             return Ok(());
         }
         let mut row = self.evaluate(series, scratch, notes)?;
-        lap.book(leaf_meter);
+        timer.record(leaf_meter);
         let left = !row.column.is_empty();
-        let left = self.pass(&mut row, left, scratch, lap, notes)?;
+        let left = self.pass(&mut row, left, scratch, timer, notes)?;
         self.add(row, left, scratch, notes)?;
-        lap.book(self.meters.of(self.holder));
+        timer.record(self.meters.of(self.owner));
         Ok(())
     }
 
@@ -245,7 +249,7 @@ impl<'p> Running<'p> {
     fn evaluate(
         &self,
         series: &SelectedSeries,
-        scratch: &mut Scratch,
+        scratch: &mut BatchScratch,
         notes: &mut Notes,
     ) -> Result<Row, QueryError> {
         let mut column = std::mem::take(&mut scratch.column);
@@ -259,7 +263,7 @@ impl<'p> Running<'p> {
         leaf::evaluate(self.leaf, &self.steps, scalars, &series.labels, samples, &mut column, notes)?;
         let drop_name = drops_name(&self.leaf.kind);
         let row = Row { labels: series.labels.clone(), drop_name, column };
-        scratch.hold_passing(&row, true)?;
+        scratch.reserve_passing(&row, true)?;
         Ok(row)
     }
 
@@ -269,30 +273,30 @@ impl<'p> Running<'p> {
         &mut self,
         row: &mut Row,
         mut left: bool,
-        scratch: &mut Scratch,
-        lap: &mut Lap,
+        scratch: &mut BatchScratch,
+        timer: &mut OperatorTimer,
         notes: &mut Notes,
     ) -> Result<bool, QueryError> {
         let mut looks = self.seen.iter_mut();
         for stage in &self.pipeline.stages {
             self.budget.check()?;
             match &stage.work {
-                Work::Map(map, scalars) if left => {
+                StageWork::Map(map, scalars) if left => {
                     let more = map::needs(map, &stage.steps, row);
                     scratch.passing.add(more)?;
                     let (steps, maps) = (&stage.steps, &mut scratch.maps);
                     left = map::apply(map, steps, scalars, row, self.budget, maps, notes)?;
-                    scratch.hold_passing(row, more == 0)?;
+                    scratch.reserve_passing(row, more == 0)?;
                 }
-                Work::Map(..) => {}
-                Work::Distinct(rule, shortcut) => {
+                StageWork::Map(..) => {}
+                StageWork::Distinct(rule, shortcut) => {
                     if let Some((_, seen)) = looks.next().filter(|_| left) {
                         let untyped = shortcut.untyped && !self.typed;
                         rule.apply(row, seen, Shortcut { untyped, ..*shortcut });
                     }
                 }
             }
-            lap.book(self.meters.of(stage.node));
+            timer.record(self.meters.of(stage.node));
             if left {
                 self.meters.output(stage.node, std::slice::from_ref(row));
             }
@@ -308,33 +312,33 @@ impl<'p> Running<'p> {
         &mut self,
         row: Row,
         left: bool,
-        scratch: &mut Scratch,
+        scratch: &mut BatchScratch,
         notes: &mut Notes,
     ) -> Result<(), QueryError> {
         match &mut self.product {
-            Product::Folded(folded) => {
+            PipelineProduct::Folded(folded) => {
                 if left {
                     scratch.passing.add(row.column.unshared_bytes())?;
-                    folded.add(&row, &mut self.hold, notes)?;
+                    folded.add(&row, &mut self.reserved, notes)?;
                 }
                 scratch.column = row.column;
             }
-            Product::Rows(rows) if left => {
+            PipelineProduct::Rows(rows) if left => {
                 if !row.column.histograms.is_empty() {
                     scratch.passing.resize(0)?;
                 }
-                self.hold.add(row.size_bytes())?;
+                self.reserved.add(row.size_bytes())?;
                 rows.push(row);
             }
-            Product::Rows(_) | Product::Raw(_) => scratch.column = row.column,
+            PipelineProduct::Rows(_) | PipelineProduct::Raw(_) => scratch.column = row.column,
         }
         Ok(())
     }
 
     /// Adds what the batch came to.
-    fn finish(mut self, outcome: &mut Outcome) -> Result<(), QueryError> {
+    fn finish(mut self, outcome: &mut BatchOutcome) -> Result<(), QueryError> {
         outcome.seen.append(&mut self.seen);
-        outcome.products.push((self.pipeline.to, self.product, self.hold));
+        outcome.products.push((self.pipeline.to, self.product, self.reserved));
         Ok(())
     }
 }
@@ -370,18 +374,18 @@ fn decode(
     steps: &Steps,
     series: &SelectedSeries,
     budget: &Budget,
-    scratch: &mut Scratch,
+    scratch: &mut BatchScratch,
 ) -> Result<(), QueryError> {
     let samples = &mut scratch.samples;
     let fewer = if skip::has_gaps(leaf, steps) { skip::touched(series, &leaf.window, steps) } else { None };
     let series = fewer.as_ref().unwrap_or(series);
     // The lists keep their memory from one series to the next.
-    scratch.hold.grow_to(series.decoded_bytes(&leaf.decode) as u64)?;
+    scratch.reserved.grow_to(series.decoded_bytes(&leaf.decode) as u64)?;
     series
         .decode(&leaf.decode, samples)
         .map_err(|error| QueryError::execution(format!("decoding {}: {error}", series.labels)))?;
     budget.count_samples(samples_in(samples))?;
-    scratch.hold.grow_to(samples.size_bytes() as u64)?;
+    scratch.reserved.grow_to(samples.size_bytes() as u64)?;
     if leaf.statistics {
         leaf::keep_statistics(samples);
     }

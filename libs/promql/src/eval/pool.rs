@@ -14,7 +14,7 @@ use series::SelectedSeries;
 
 use crate::error::QueryError;
 use crate::eval::meter::Meters;
-use crate::eval::pipeline::{self, Outcome, Pipeline, Scratch};
+use crate::eval::pipeline::{self, BatchOutcome, BatchScratch, Pipeline};
 use crate::plan::Plan;
 
 /// Series in a batch.
@@ -28,16 +28,16 @@ pub(crate) struct Job {
     /// Whether a series of the select had a type or unit up to the end of the batch.
     pub(crate) typed: bool,
     /// The memory of the batch, given back when it has been evaluated.
-    pub(crate) hold: Reservation,
+    pub(crate) reserved: Reservation,
 }
 
-type Done = (u64, Result<Outcome, QueryError>);
+type JobResult = (u64, Result<BatchOutcome, QueryError>);
 
 #[derive(Debug)]
-struct Threads {
+struct WorkerThreads {
     /// Where batches go; `None` where the system has no thread to give.
     jobs: Option<Sender<(u64, Job)>>,
-    results: Receiver<Done>,
+    results: Receiver<JobResult>,
     handles: Vec<JoinHandle<()>>,
 }
 
@@ -46,16 +46,16 @@ struct Threads {
 pub(crate) struct Pool {
     plan: Arc<Plan>,
     meters: Arc<Meters>,
-    threads: Option<Threads>,
-    scratch: Scratch,
+    threads: Option<WorkerThreads>,
+    scratch: BatchScratch,
     submitted: u64,
     taken: u64,
-    early: BTreeMap<u64, Result<Outcome, QueryError>>,
+    early: BTreeMap<u64, Result<BatchOutcome, QueryError>>,
 }
 
 impl Pool {
     pub(crate) fn new(plan: Arc<Plan>, meters: Arc<Meters>) -> Self {
-        let (scratch, early) = (Scratch::new(&plan.budget), BTreeMap::new());
+        let (scratch, early) = (BatchScratch::new(&plan.budget), BTreeMap::new());
         Self { plan, meters, threads: None, scratch, submitted: 0, taken: 0, early }
     }
 
@@ -65,7 +65,7 @@ impl Pool {
         self.submitted += 1;
         // A query of one batch is not worth a thread.
         if self.plan.workers > 1 && number > 0 {
-            let threads = self.threads.get_or_insert_with(|| Threads::start(&self.plan, &self.meters));
+            let threads = self.threads.get_or_insert_with(|| WorkerThreads::start(&self.plan, &self.meters));
             if let Some(jobs) = &threads.jobs {
                 if jobs.send((number, job)).is_err() {
                     self.early.insert(number, Err(lost()));
@@ -79,7 +79,7 @@ impl Pool {
 
     /// The next result in order. Waits for it where `wait`, or where so many batches are under way that more would only
     /// take memory.
-    pub(crate) fn next(&mut self, wait: bool) -> Option<Result<Outcome, QueryError>> {
+    pub(crate) fn next(&mut self, wait: bool) -> Option<Result<BatchOutcome, QueryError>> {
         loop {
             if self.taken == self.submitted {
                 return None;
@@ -117,21 +117,26 @@ fn lost() -> QueryError {
 }
 
 /// Evaluates a batch. A panic, which would be a bug, ends the query and not the process.
-fn evaluate(plan: &Plan, meters: &Meters, job: Job, scratch: &mut Scratch) -> Result<Outcome, QueryError> {
+fn evaluate(
+    plan: &Plan,
+    meters: &Meters,
+    job: Job,
+    scratch: &mut BatchScratch,
+) -> Result<BatchOutcome, QueryError> {
     let run = || pipeline::run(plan, meters, &job.pipelines, &job.batch, job.typed, scratch);
     let outcome = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
         Err(QueryError::execution(format!("unexpected error while evaluating a series: {text}")))
     });
-    drop(job.hold);
+    drop(job.reserved);
     outcome
 }
 
-impl Threads {
+impl WorkerThreads {
     fn start(plan: &Arc<Plan>, meters: &Arc<Meters>) -> Self {
         let (jobs, queue) = channel::<(u64, Job)>();
-        let (done, results) = channel::<Done>();
+        let (done, results) = channel::<JobResult>();
         let queue = Arc::new(Mutex::new(queue));
         let handles: Vec<_> = (0..plan.workers)
             .map_while(|_| {
@@ -143,8 +148,8 @@ impl Threads {
     }
 }
 
-fn work(plan: &Plan, meters: &Meters, queue: &Mutex<Receiver<(u64, Job)>>, done: &Sender<Done>) {
-    let mut scratch = Scratch::new(&plan.budget);
+fn work(plan: &Plan, meters: &Meters, queue: &Mutex<Receiver<(u64, Job)>>, done: &Sender<JobResult>) {
+    let mut scratch = BatchScratch::new(&plan.budget);
     loop {
         // The lock is held only while waiting for a job, and nothing can panic under it.
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -155,7 +160,7 @@ fn work(plan: &Plan, meters: &Meters, queue: &Mutex<Receiver<(u64, Job)>>, done:
     }
 }
 
-impl Drop for Threads {
+impl Drop for WorkerThreads {
     fn drop(&mut self) {
         // Without the sender, workers end after the jobs that are left, which the closed result channel cuts short.
         self.jobs = None;

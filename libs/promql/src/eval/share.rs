@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::Builder;
 
 use crate::error::QueryError;
-use crate::eval::operator::Context;
+use crate::eval::operator::OperatorContext;
 
 /// Values that are worth a thread.
 const WORTH_A_THREAD: usize = 1 << 16;
@@ -19,7 +19,7 @@ const WORTH_A_THREAD: usize = 1 << 16;
 /// # Errors
 /// One of those of `work`; no part is begun after the first of them.
 pub(crate) fn share<P: Send, R: Send>(
-    cx: &Context<'_>,
+    cx: &OperatorContext<'_>,
     values: usize,
     parts: Vec<P>,
     work: impl Fn(P) -> Result<R, QueryError> + Sync,
@@ -63,7 +63,7 @@ mod tests {
 
     use super::*;
     use crate::QUERIES;
-    use crate::eval::map::Scratch;
+    use crate::eval::map::MapScratch;
     use crate::value::notes::Notes;
     use crate::value::steps::Steps;
     use budget::{Budget, BudgetLimits, Interrupt, TotalBudget};
@@ -73,10 +73,15 @@ mod tests {
         const PARTS: usize = 100_000;
         let total = TotalBudget::unlimited(&QUERIES);
         let budget = Budget::new(&total, BudgetLimits::UNLIMITED, Interrupt::new());
-        let (mut notes, mut scratch) = (Notes::default(), Scratch::new(&budget));
+        let (mut notes, mut scratch) = (Notes::default(), MapScratch::new(&budget));
         let steps = Steps::single(0);
-        let cx =
-            Context { steps: &steps, notes: &mut notes, budget: &budget, scratch: &mut scratch, workers: 3 };
+        let cx = OperatorContext {
+            steps: &steps,
+            notes: &mut notes,
+            budget: &budget,
+            scratch: &mut scratch,
+            workers: 3,
+        };
         let (failing, begun) = (AtomicBool::new(false), AtomicUsize::new(0));
         let outcome = share(&cx, PARTS * WORTH_A_THREAD, (0..PARTS).collect(), |part| {
             begun.fetch_add(1, Ordering::SeqCst);

@@ -4,7 +4,7 @@ use budget::Reservation;
 use model::Labels;
 
 use crate::error::QueryError;
-use crate::eval::operator::{Context, Operator};
+use crate::eval::operator::{Operator, OperatorContext};
 use crate::value::column::{Column, Row, is_absent};
 
 /// `scalar(v)`: the value of the only float, or NaN.
@@ -12,16 +12,16 @@ use crate::value::column::{Column, Row, is_absent};
 pub(crate) struct ScalarOperator {
     values: Vec<f64>,
     counts: Vec<u8>,
-    hold: Reservation,
+    reserved: Reservation,
 }
 
 impl ScalarOperator {
-    pub(crate) fn new(hold: Reservation) -> Self {
-        Self { values: Vec::new(), counts: Vec::new(), hold }
+    pub(crate) fn new(reserved: Reservation) -> Self {
+        Self { values: Vec::new(), counts: Vec::new(), reserved }
     }
 
     fn make_room(&mut self, steps: usize) -> Result<(), QueryError> {
-        self.hold.grow_to((steps * 9) as u64)?;
+        self.reserved.grow_to((steps * 9) as u64)?;
         self.values.resize(steps, f64::NAN);
         self.counts.resize(steps, 0);
         Ok(())
@@ -31,7 +31,7 @@ impl ScalarOperator {
 impl Operator for ScalarOperator {
     fn push(
         &mut self,
-        cx: &mut Context<'_>,
+        cx: &mut OperatorContext<'_>,
         _input: usize,
         rows: Vec<Row>,
         _out: &mut Vec<Row>,
@@ -47,7 +47,12 @@ impl Operator for ScalarOperator {
         Ok(())
     }
 
-    fn end(&mut self, cx: &mut Context<'_>, _input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {
+    fn end(
+        &mut self,
+        cx: &mut OperatorContext<'_>,
+        _input: usize,
+        out: &mut Vec<Row>,
+    ) -> Result<(), QueryError> {
         self.make_room(cx.steps.count)?;
         for (value, count) in self.values.iter_mut().zip(&self.counts) {
             if *count != 1 {
@@ -58,7 +63,7 @@ impl Operator for ScalarOperator {
         out.push(Row::new(Labels::empty(), column));
         self.counts = Vec::new();
         // The series is held on its way.
-        self.hold.release(u64::MAX);
+        self.reserved.release(u64::MAX);
         Ok(())
     }
 }
@@ -68,16 +73,16 @@ impl Operator for ScalarOperator {
 pub(crate) struct AbsentOperator {
     labels: Labels,
     present: Vec<bool>,
-    hold: Reservation,
+    reserved: Reservation,
 }
 
 impl AbsentOperator {
-    pub(crate) fn new(labels: Labels, hold: Reservation) -> Self {
-        Self { labels, present: Vec::new(), hold }
+    pub(crate) fn new(labels: Labels, reserved: Reservation) -> Self {
+        Self { labels, present: Vec::new(), reserved }
     }
 
     fn make_room(&mut self, steps: usize) -> Result<(), QueryError> {
-        self.hold.grow_to(steps as u64)?;
+        self.reserved.grow_to(steps as u64)?;
         self.present.resize(steps, false);
         Ok(())
     }
@@ -86,7 +91,7 @@ impl AbsentOperator {
 impl Operator for AbsentOperator {
     fn push(
         &mut self,
-        cx: &mut Context<'_>,
+        cx: &mut OperatorContext<'_>,
         _input: usize,
         rows: Vec<Row>,
         _out: &mut Vec<Row>,
@@ -101,9 +106,14 @@ impl Operator for AbsentOperator {
         Ok(())
     }
 
-    fn end(&mut self, cx: &mut Context<'_>, _input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {
+    fn end(
+        &mut self,
+        cx: &mut OperatorContext<'_>,
+        _input: usize,
+        out: &mut Vec<Row>,
+    ) -> Result<(), QueryError> {
         self.make_room(cx.steps.count)?;
-        self.hold.add((cx.steps.count * 8) as u64)?;
+        self.reserved.add((cx.steps.count * 8) as u64)?;
         let mut column = Column::absent(cx.steps.count);
         for (value, present) in column.floats.iter_mut().zip(&self.present) {
             if !present {
@@ -115,7 +125,7 @@ impl Operator for AbsentOperator {
         }
         self.present = Vec::new();
         // The series is held on its way.
-        self.hold.release(u64::MAX);
+        self.reserved.release(u64::MAX);
         Ok(())
     }
 }

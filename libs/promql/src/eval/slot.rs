@@ -15,7 +15,7 @@ use crate::eval::distinct::DistinctOperator;
 use crate::eval::info::InfoOperator;
 use crate::eval::merge::MergeOperator;
 use crate::eval::meter::Meters;
-use crate::eval::operator::{Context, MapOperator, Operator};
+use crate::eval::operator::{MapOperator, Operator, OperatorContext};
 use crate::eval::single::{AbsentOperator, ScalarOperator};
 use crate::eval::sort::SortOperator;
 use crate::plan::Plan;
@@ -26,7 +26,7 @@ use crate::value::scalar::{Scalar, Scalars};
 
 /// An operator at work.
 #[derive(Debug)]
-pub(crate) enum Slot {
+pub(crate) enum OperatorSlot {
     /// Gives its output at the start: numbers and times.
     Source,
     /// A leaf; its scalar arguments arrive here.
@@ -43,39 +43,43 @@ pub(crate) enum Slot {
     Other(Box<dyn Operator>),
 }
 
-impl Slot {
+impl OperatorSlot {
     /// The operator of a node, before any series.
     pub(crate) fn of(plan: &Arc<Plan>, meters: &Meters, id: NodeId) -> Self {
         let node = &plan.nodes[id];
-        let hold = || Reservation::metered(&plan.budget, meters.of(id).memory());
+        let reserved = || Reservation::metered(&plan.budget, meters.of(id).memory());
         let scalars = node.inputs.len().saturating_sub(1);
         let other = |operator: Box<dyn Operator>| Self::Other(operator);
         match &node.op {
             Op::Number(_) | Op::Time => Self::Source,
-            Op::Leaf(_) => Self::Leaf(Scalars::new(node.inputs.len(), hold())),
-            Op::Map(map) => Self::Map(MapOperator::new(map.clone(), scalars, hold())),
-            Op::Scalar => other(Box::new(ScalarOperator::new(hold()))),
-            Op::Absent(labels) => other(Box::new(AbsentOperator::new(labels.clone(), hold()))),
+            Op::Leaf(_) => Self::Leaf(Scalars::new(node.inputs.len(), reserved())),
+            Op::Map(map) => Self::Map(MapOperator::new(map.clone(), scalars, reserved())),
+            Op::Scalar => other(Box::new(ScalarOperator::new(reserved()))),
+            Op::Absent(labels) => other(Box::new(AbsentOperator::new(labels.clone(), reserved()))),
             Op::Aggregate(spec) if fold::folds(spec.op) => {
-                Self::Fold(Box::new(FoldOperator::new(spec.clone(), node.steps.count, hold())))
+                Self::Fold(Box::new(FoldOperator::new(spec.clone(), node.steps.count, reserved())))
             }
             Op::Aggregate(spec) if spec.op == AggregateOp::Quantile => {
-                other(Box::new(QuantileOperator::new(spec.clone(), hold())))
+                other(Box::new(QuantileOperator::new(spec.clone(), reserved())))
             }
-            Op::Aggregate(spec) => other(Box::new(PickOperator::new(spec.clone(), hold(), hold()))),
+            Op::Aggregate(spec) => other(Box::new(PickOperator::new(spec.clone(), reserved(), reserved()))),
             Op::CountValues { grouping, label } => {
-                other(Box::new(CountValuesOperator::new(grouping.clone(), label.clone(), hold())))
+                other(Box::new(CountValuesOperator::new(grouping.clone(), label.clone(), reserved())))
             }
-            Op::Join(join) => other(Box::new(JoinOperator::new(join, hold(), hold()))),
-            Op::Set { op, matching } => other(Box::new(SetOperator::new(*op, matching, hold(), hold()))),
-            Op::Buckets(call) => other(Box::new(BucketOperator::new(call, hold()))),
-            Op::Sort(order) => other(Box::new(SortOperator::new(order, hold()))),
-            Op::Merge => other(Box::new(MergeOperator::new(hold()))),
+            Op::Join(join) => other(Box::new(JoinOperator::new(join, reserved(), reserved()))),
+            Op::Set { op, matching } => {
+                other(Box::new(SetOperator::new(*op, matching, reserved(), reserved())))
+            }
+            Op::Buckets(call) => other(Box::new(BucketOperator::new(call, reserved()))),
+            Op::Sort(order) => other(Box::new(SortOperator::new(order, reserved()))),
+            Op::Merge => other(Box::new(MergeOperator::new(reserved()))),
             Op::Distinct(rule) => {
                 let one_metric = plan.has_one_metric(node.inputs[0]);
-                Self::Distinct(DistinctOperator::new(*rule, one_metric, hold()))
+                Self::Distinct(DistinctOperator::new(*rule, one_metric, reserved()))
             }
-            Op::Info(call) => Self::Info(Box::new(InfoOperator::new(call, hold(), hold(), hold()))),
+            Op::Info(call) => {
+                Self::Info(Box::new(InfoOperator::new(call, reserved(), reserved(), reserved())))
+            }
         }
     }
 
@@ -95,7 +99,7 @@ impl Slot {
     /// Takes series of one input and adds what follows from them to `out`.
     pub(crate) fn push(
         &mut self,
-        cx: &mut Context<'_>,
+        cx: &mut OperatorContext<'_>,
         input: usize,
         rows: Vec<Row>,
         out: &mut Vec<Row>,
@@ -114,7 +118,7 @@ impl Slot {
     /// Called once an input has had its last series; adds what follows from that to `out`.
     pub(crate) fn end(
         &mut self,
-        cx: &mut Context<'_>,
+        cx: &mut OperatorContext<'_>,
         input: usize,
         out: &mut Vec<Row>,
     ) -> Result<(), QueryError> {

@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use budget::Reservation;
 
 use crate::error::QueryError;
-use crate::eval::operator::{Context, Kept, Operator};
+use crate::eval::operator::{KeptRows, Operator, OperatorContext};
 use crate::functions::natural;
 use crate::syntax::ast::Span;
 use crate::syntax::functions::FunctionId;
@@ -20,16 +20,16 @@ pub(crate) struct SortOperator {
     function: FunctionId,
     labels: Vec<String>,
     span: Span,
-    kept: Kept,
+    kept: KeptRows,
 }
 
 impl SortOperator {
-    pub(crate) fn new(order: &crate::plan::node::SortOrder, hold: Reservation) -> Self {
+    pub(crate) fn new(order: &crate::plan::node::SortOrder, reserved: Reservation) -> Self {
         Self {
             function: order.function,
             labels: order.labels.clone(),
             span: order.span,
-            kept: Kept::new(hold),
+            kept: KeptRows::new(reserved),
         }
     }
 
@@ -62,7 +62,7 @@ impl SortOperator {
 impl Operator for SortOperator {
     fn push(
         &mut self,
-        cx: &mut Context<'_>,
+        cx: &mut OperatorContext<'_>,
         _input: usize,
         mut rows: Vec<Row>,
         out: &mut Vec<Row>,
@@ -81,9 +81,14 @@ impl Operator for SortOperator {
         Ok(())
     }
 
-    fn end(&mut self, cx: &mut Context<'_>, _input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {
+    fn end(
+        &mut self,
+        cx: &mut OperatorContext<'_>,
+        _input: usize,
+        out: &mut Vec<Row>,
+    ) -> Result<(), QueryError> {
         if cx.is_instant() {
-            let (mut rows, _hold) = self.kept.take();
+            let (mut rows, _reserved) = self.kept.take();
             rows.sort_by(|a, b| self.compare(a, b));
             out.extend(rows);
         }

@@ -11,7 +11,7 @@ use crate::text::go_quoted;
 use crate::value::steps::Steps;
 
 /// An operator whose left operand is not built yet.
-struct Open<'e> {
+struct OpenOperator<'e> {
     binary: &'e BinaryExpr,
     /// The right operand, where it comes before the left one.
     right: Option<NodeId>,
@@ -26,7 +26,7 @@ impl Builder<'_> {
         steps: Steps,
         around: &Surroundings,
     ) -> Result<NodeId, QueryError> {
-        let mut open: Vec<Open<'_>> = Vec::new();
+        let mut open: Vec<OpenOperator<'_>> = Vec::new();
         let mut inside = around.clone();
         let mut left = expr;
         while let Expr::Binary(binary) = left
@@ -41,11 +41,11 @@ impl Builder<'_> {
                 true => Some(self.build(&binary.rhs, steps, &inside)?),
                 false => None,
             };
-            open.push(Open { binary, right, inside: inside.clone() });
+            open.push(OpenOperator { binary, right, inside: inside.clone() });
             left = &binary.lhs;
         }
         let mut built = self.build(left, steps, &inside)?;
-        while let Some(Open { binary, right, inside }) = open.pop() {
+        while let Some(OpenOperator { binary, right, inside }) = open.pop() {
             let right = match right {
                 Some(right) => right,
                 None => self.build(&binary.rhs, steps, &inside)?,

@@ -11,7 +11,9 @@ use crate::functions::range::RangeCall;
 use crate::options::{EngineOptions, QueryParams};
 use crate::plan::fold::Constants;
 use crate::plan::invariant::Invariants;
-use crate::plan::node::{Aggregation, Grouping, Leaf, LeafKind, Map, Names, Node, NodeId, Op, PlanRoot};
+use crate::plan::node::{
+    Aggregation, Grouping, Leaf, LeafKind, Map, Names, NodeId, Op, OperatorNode, PlanRoot,
+};
 use crate::plan::select::{Selects, Sharing, Surroundings};
 use crate::plan::traits::Traits;
 use crate::select::Select;
@@ -40,7 +42,7 @@ pub(super) struct Builder<'q> {
     pub(super) delayed_name_removal: bool,
     invariants: Invariants,
     constants: Constants,
-    nodes: Vec<Node>,
+    nodes: Vec<OperatorNode>,
     /// As many as operators.
     pub(super) traits: Vec<Traits>,
     pub(super) selects: Selects,
@@ -67,7 +69,7 @@ pub(super) fn check_steps(
 
 /// What a builder has built.
 pub(super) struct Built {
-    pub(super) nodes: Vec<Node>,
+    pub(super) nodes: Vec<OperatorNode>,
     pub(super) answer: PlanRoot,
     pub(super) selects: Vec<Select>,
     pub(super) leaves: Vec<Vec<NodeId>>,
@@ -176,7 +178,7 @@ impl<'q> Builder<'q> {
         }
         let below: Vec<Traits> = inputs.iter().map(|&input| self.traits[input]).collect();
         self.traits.push(Traits::of(&op, &below));
-        self.nodes.push(Node { op, inputs, parent: None, steps });
+        self.nodes.push(OperatorNode { op, inputs, parent: None, steps });
         Ok(id)
     }
 

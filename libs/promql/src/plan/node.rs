@@ -26,7 +26,7 @@ pub(crate) enum PlanRoot {
 
 /// An operator, what feeds it and whom it feeds.
 #[derive(Debug)]
-pub(crate) struct Node {
+pub(crate) struct OperatorNode {
     /// What it computes.
     pub(crate) op: Op,
     /// What feeds it, in the order that the operator names them.

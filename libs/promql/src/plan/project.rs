@@ -7,7 +7,7 @@
 use model::METRIC_NAME;
 
 use crate::needed_labels::NeededLabels;
-use crate::plan::node::{Grouping, Leaf, LeafKind, Map, Node, NodeId, Op};
+use crate::plan::node::{Grouping, Leaf, LeafKind, Map, NodeId, Op, OperatorNode};
 use crate::plan::select;
 use crate::select::Select;
 use crate::syntax::ast::{AggregateOp, BinaryOp, Boundary, Cardinality, VectorMatching};
@@ -17,7 +17,7 @@ use crate::syntax::functions::FunctionId;
 const RESERVED: [&str; 3] = [METRIC_NAME, "__type__", "__unit__"];
 
 /// Notes for each select which labels its leaves need.
-pub(super) fn project(nodes: &[Node], selects: &mut [Select]) {
+pub(super) fn project(nodes: &[OperatorNode], selects: &mut [Select]) {
     let mut labels: Vec<Option<NeededLabels>> = vec![None; selects.len()];
     // Inputs come before what they feed.
     let mut needed: Vec<NeededLabels> = vec![NeededLabels::default(); nodes.len()];
@@ -43,7 +43,7 @@ pub(super) fn project(nodes: &[Node], selects: &mut [Select]) {
 
 /// What an operator needs of one of its inputs, when `above` is needed of itself.
 fn input_of(
-    nodes: &[Node],
+    nodes: &[OperatorNode],
     selects: &[Select],
     id: NodeId,
     place: usize,
@@ -112,7 +112,7 @@ fn tells_names(leaf: &Leaf) -> bool {
 
 /// Whether the series of an operator are some of those of one selector for one metric, with the labels that they have
 /// there: then they differ in other labels than the name.
-pub(super) fn has_one_metric(nodes: &[Node], selects: &[Select], mut id: NodeId) -> bool {
+pub(super) fn has_one_metric(nodes: &[OperatorNode], selects: &[Select], mut id: NodeId) -> bool {
     loop {
         match &nodes[id].op {
             Op::Leaf(leaf) => return select::has_one_metric(&selects[leaf.select.index()].matchers),

@@ -203,14 +203,14 @@ const MAX_TEXT_BYTES: usize = 1024;
 const MAX_OMITTED: usize = 10_000;
 
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct NotePosition {
     span: Span,
     details: Option<ForcedMonotonicity>,
     /// How often it was added, where that is told.
     occurrences: Option<u64>,
 }
 
-impl Place {
+impl NotePosition {
     /// Takes over another place of the same note.
     fn merge(&mut self, other: &Self) {
         if let (Some(count), Some(more)) = (&mut self.occurrences, other.occurrences) {
@@ -254,21 +254,21 @@ impl Place {
 /// where they are counted, whatever order they come in.
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
-    warnings: Kind,
-    infos: Kind,
+    warnings: NotesOfKind,
+    infos: NotesOfKind,
     text: String,
 }
 
 /// The warnings, or the infos.
 #[derive(Debug, Default)]
-struct Kind {
-    places: BTreeMap<String, Place>,
+struct NotesOfKind {
+    places: BTreeMap<String, NotePosition>,
     /// Hashes of the texts that are not kept.
     omitted: HashSet<u64>,
 }
 
-impl Kind {
-    fn insert(&mut self, text: &str, place: Place) {
+impl NotesOfKind {
+    fn insert(&mut self, text: &str, place: NotePosition) {
         if let Some(known) = self.places.get_mut(text) {
             known.merge(&place);
             return;
@@ -308,7 +308,7 @@ impl Kind {
     }
 
     fn lines(self, query: &str) -> Vec<String> {
-        let line = |(text, place): (String, Place)| place.line(text, query);
+        let line = |(text, place): (String, NotePosition)| place.line(text, query);
         self.places.into_iter().map(line).collect()
     }
 }
@@ -337,7 +337,7 @@ impl Notes {
         shorten(&mut self.text);
         let occurrences = matches!(note, Note::StartOverlap(_)).then_some(times);
         let kind = if note.is_warning() { &mut self.warnings } else { &mut self.infos };
-        kind.insert(&self.text, Place { span, details: None, occurrences });
+        kind.insert(&self.text, NotePosition { span, details: None, occurrences });
     }
 
     /// Adds the info that buckets of the classic histogram `name` did not ascend.
@@ -348,7 +348,7 @@ impl Notes {
             ForMetric(name)
         );
         shorten(&mut text);
-        self.infos.insert(&text, Place { span, details: Some(details), occurrences: None });
+        self.infos.insert(&text, NotePosition { span, details: Some(details), occurrences: None });
     }
 
     /// Takes over the notes of a worker.

@@ -70,12 +70,12 @@ impl Scalar {
 #[derive(Debug)]
 pub(crate) struct Scalars {
     known: Vec<Option<Scalar>>,
-    hold: Reservation,
+    reserved: Reservation,
 }
 
 impl Scalars {
-    pub(crate) fn new(count: usize, hold: Reservation) -> Self {
-        Self { known: vec![None; count], hold }
+    pub(crate) fn new(count: usize, reserved: Reservation) -> Self {
+        Self { known: vec![None; count], reserved }
     }
 
     /// Takes the series of scalar number `index`.
@@ -88,7 +88,7 @@ impl Scalars {
 
     /// Takes scalar number `index`.
     pub(crate) fn know(&mut self, index: usize, scalar: Scalar) -> Result<(), QueryError> {
-        self.hold.add(scalar.size_bytes())?;
+        self.reserved.add(scalar.size_bytes())?;
         if let Some(slot) = self.known.get_mut(index) {
             *slot = Some(scalar);
         }

@@ -8,8 +8,8 @@ use budget::Reservation;
 use model::Labels;
 
 use crate::error::QueryError;
-use crate::eval::aggregate::grouping::Groups;
-use crate::eval::operator::{Context, Ended, Operator};
+use crate::eval::aggregate::grouping::GroupNumbers;
+use crate::eval::operator::{EndedInputs, Operator, OperatorContext};
 use crate::eval::share::share;
 use crate::functions::quantile::quantile;
 use crate::plan::node::{Aggregation, Grouping};
@@ -23,28 +23,28 @@ use crate::value::scalar::{Scalar, Scalars};
 pub(crate) struct QuantileOperator {
     spec: Arc<Aggregation>,
     scalars: Scalars,
-    groups: Groups,
+    groups: GroupNumbers,
     /// The columns of each group.
     columns: Vec<Vec<Vec<f64>>>,
     drop_names: Vec<bool>,
-    hold: Reservation,
-    ended: Ended,
+    reserved: Reservation,
+    ended: EndedInputs,
 }
 
 impl QuantileOperator {
-    pub(crate) fn new(spec: Arc<Aggregation>, hold: Reservation) -> Self {
+    pub(crate) fn new(spec: Arc<Aggregation>, reserved: Reservation) -> Self {
         Self {
             spec,
-            scalars: Scalars::new(1, hold.new_empty()),
-            groups: Groups::default(),
+            scalars: Scalars::new(1, reserved.new_empty()),
+            groups: GroupNumbers::default(),
             columns: Vec::new(),
             drop_names: Vec::new(),
-            hold,
-            ended: Ended::none_of(2),
+            reserved,
+            ended: EndedInputs::none_of(2),
         }
     }
 
-    fn finish(&mut self, cx: &mut Context<'_>, out: &mut Vec<Row>) -> Result<(), QueryError> {
+    fn finish(&mut self, cx: &mut OperatorContext<'_>, out: &mut Vec<Row>) -> Result<(), QueryError> {
         let Some(param) = self.scalars.all().and_then(|all| all.into_iter().next()) else { return Ok(()) };
         let values = (0..cx.steps.count).map(|step| param.at(step));
         let (mut nan, mut least, mut most) = (false, 0.0f64, 1.0f64);
@@ -59,9 +59,9 @@ impl QuantileOperator {
         }
         let columns = std::mem::take(&mut self.columns);
         let (budget, count) = (cx.budget, cx.steps.count);
-        let mut making = self.hold.new_empty();
+        let mut in_progress = self.reserved.new_empty();
         let part_bytes = size_of::<(usize, usize)>() + size_of::<(usize, Vec<f64>)>() + STRIPE.min(count) * 8;
-        making.add((columns.len() * count.div_ceil(STRIPE) * part_bytes) as u64)?;
+        in_progress.add((columns.len() * count.div_ceil(STRIPE) * part_bytes) as u64)?;
         let parts: Vec<(usize, usize)> = (0..columns.len())
             .flat_map(|group| (0..count).step_by(STRIPE).map(move |first| (group, first)))
             .collect();
@@ -69,7 +69,7 @@ impl QuantileOperator {
         let stripe = |(group, first): (usize, usize)| {
             budget.check()?;
             let (columns, steps) = (&columns[group], first..count.min(first + STRIPE));
-            let mut gathering = making.new_empty();
+            let mut gathering = in_progress.new_empty();
             gathering.add((columns.len() * steps.len() * 8) as u64)?;
             Ok(quantiles(columns, &param, steps))
         };
@@ -81,7 +81,7 @@ impl QuantileOperator {
                 out.push(Row { labels, drop_name: *drop_name, column });
             }
         }
-        self.hold.release(u64::MAX);
+        self.reserved.release(u64::MAX);
         Ok(())
     }
 }
@@ -89,7 +89,7 @@ impl QuantileOperator {
 impl Operator for QuantileOperator {
     fn push(
         &mut self,
-        cx: &mut Context<'_>,
+        cx: &mut OperatorContext<'_>,
         input: usize,
         rows: Vec<Row>,
         _out: &mut Vec<Row>,
@@ -101,7 +101,7 @@ impl Operator for QuantileOperator {
             cx.budget.check()?;
             let group = self.groups.number(&self.spec.grouping, &row.labels);
             if group == self.columns.len() {
-                self.hold.add(4 * row.labels.size_bytes() as u64)?;
+                self.reserved.add(4 * row.labels.size_bytes() as u64)?;
                 self.columns.push(Vec::new());
                 self.drop_names.push(false);
             }
@@ -109,13 +109,18 @@ impl Operator for QuantileOperator {
             if row.column.has_histograms() {
                 cx.notes.add(Note::IgnoredInAggregation("quantile"), self.spec.operand);
             }
-            self.hold.add((row.column.floats.len() * 8 + size_of::<Vec<f64>>()) as u64)?;
+            self.reserved.add((row.column.floats.len() * 8 + size_of::<Vec<f64>>()) as u64)?;
             self.columns[group].push(row.column.floats);
         }
         Ok(())
     }
 
-    fn end(&mut self, cx: &mut Context<'_>, input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {
+    fn end(
+        &mut self,
+        cx: &mut OperatorContext<'_>,
+        input: usize,
+        out: &mut Vec<Row>,
+    ) -> Result<(), QueryError> {
         if input > 0 {
             self.scalars.end(input - 1);
         }
@@ -154,19 +159,19 @@ pub(crate) struct CountValuesOperator {
     /// The counts of each group and value at each step.
     places: HashMap<Labels, usize>,
     counts: Vec<(Labels, Vec<f64>)>,
-    hold: Reservation,
+    reserved: Reservation,
 }
 
 impl CountValuesOperator {
-    pub(crate) fn new(grouping: Arc<Grouping>, label: String, hold: Reservation) -> Self {
-        Self { grouping, label, places: HashMap::new(), counts: Vec::new(), hold }
+    pub(crate) fn new(grouping: Arc<Grouping>, label: String, reserved: Reservation) -> Self {
+        Self { grouping, label, places: HashMap::new(), counts: Vec::new(), reserved }
     }
 }
 
 impl Operator for CountValuesOperator {
     fn push(
         &mut self,
-        cx: &mut Context<'_>,
+        cx: &mut OperatorContext<'_>,
         _input: usize,
         rows: Vec<Row>,
         _out: &mut Vec<Row>,
@@ -195,7 +200,8 @@ impl Operator for CountValuesOperator {
                         match self.places.get(&labels) {
                             Some(place) => *place,
                             None => {
-                                self.hold.add((cx.steps.count * 8 + 2 * labels.size_bytes() + 96) as u64)?;
+                                self.reserved
+                                    .add((cx.steps.count * 8 + 2 * labels.size_bytes() + 96) as u64)?;
                                 self.places.insert(labels.clone(), self.counts.len());
                                 self.counts.push((labels, vec![ABSENT; cx.steps.count]));
                                 self.counts.len() - 1
@@ -211,7 +217,12 @@ impl Operator for CountValuesOperator {
         Ok(())
     }
 
-    fn end(&mut self, _cx: &mut Context<'_>, _input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {
+    fn end(
+        &mut self,
+        _cx: &mut OperatorContext<'_>,
+        _input: usize,
+        out: &mut Vec<Row>,
+    ) -> Result<(), QueryError> {
         out.extend(
             self.counts
                 .drain(..)

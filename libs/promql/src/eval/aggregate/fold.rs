@@ -10,8 +10,8 @@ use budget::Reservation;
 use model::{CounterResetHint, FloatHistogram, Labels};
 
 use crate::error::QueryError;
-use crate::eval::aggregate::grouping::Groups;
-use crate::eval::operator::{Context, Operator};
+use crate::eval::aggregate::grouping::GroupNumbers;
+use crate::eval::operator::{Operator, OperatorContext};
 use crate::functions::arithmetic::HistogramMean;
 use crate::functions::kahan::{KahanSum, Mean, Spread};
 use crate::plan::node::Aggregation;
@@ -27,7 +27,7 @@ pub(crate) fn folds(op: AggregateOp) -> bool {
 
 /// The floats of one group, folded at each step.
 #[derive(Clone, Debug)]
-enum Floats {
+enum FloatFolds {
     /// Minimum, maximum or `group`: [`ABSENT`] where nothing was seen.
     Plain(Vec<f64>),
     /// Number of values, floats and histograms.
@@ -44,7 +44,7 @@ enum Floats {
 /// The histograms of one group at one step.
 #[derive(Clone, Debug, Default)]
 struct Histograms {
-    total: Option<Total>,
+    total: Option<RunningTotal>,
     /// They did not fit together, so there is no result.
     incompatible: bool,
     reset: bool,
@@ -52,15 +52,15 @@ struct Histograms {
 }
 
 #[derive(Clone, Debug)]
-enum Total {
+enum RunningTotal {
     Sum(Box<FloatHistogram>, Option<Box<FloatHistogram>>),
     Mean(Box<HistogramMean>),
 }
 
 /// One group.
 #[derive(Clone, Debug)]
-struct Group {
-    floats: Floats,
+struct FoldGroup {
+    floats: FloatFolds,
     /// One entry a step; empty while no histogram was seen.
     histograms: Vec<Histograms>,
     /// The metric of the first series that had histograms, to be named where those of others do not fit to them.
@@ -73,13 +73,13 @@ struct Group {
 pub(crate) struct Folded {
     spec: Arc<Aggregation>,
     steps: usize,
-    names: Groups,
-    groups: Vec<Group>,
+    names: GroupNumbers,
+    groups: Vec<FoldGroup>,
     /// Memory in bytes.
     bytes: u64,
 }
 
-impl Floats {
+impl FloatFolds {
     fn new(op: AggregateOp, steps: usize) -> Self {
         match op {
             AggregateOp::Sum => Self::Sum { sums: vec![ABSENT; steps], rests: vec![0.0; steps] },
@@ -221,12 +221,12 @@ fn better(op: AggregateOp, best: f64, value: f64) -> f64 {
 
 /// Memory of a group in bytes, its numbers not counted: itself, its labels and its key.
 fn group_bytes(labels: &Labels) -> u64 {
-    (size_of::<Group>() + 3 * labels.size_bytes() + 64) as u64
+    (size_of::<FoldGroup>() + 3 * labels.size_bytes() + 64) as u64
 }
 
 impl Folded {
     pub(crate) fn new(spec: Arc<Aggregation>, steps: usize) -> Self {
-        Self { spec, steps, names: Groups::default(), groups: Vec::new(), bytes: 0 }
+        Self { spec, steps, names: GroupNumbers::default(), groups: Vec::new(), bytes: 0 }
     }
 
     /// Memory in bytes.
@@ -235,13 +235,13 @@ impl Folded {
     }
 
     /// The group with this number, which is new if it is one more than there are; it is held before it is made.
-    fn group(&mut self, number: usize, hold: &mut Reservation) -> Result<&mut Group, QueryError> {
+    fn group(&mut self, number: usize, reserved: &mut Reservation) -> Result<&mut FoldGroup, QueryError> {
         if number == self.groups.len() {
             let labels = &self.names.labels[number];
-            self.bytes += Floats::size_bytes(self.spec.op, self.steps) + group_bytes(labels);
-            hold.grow_to(self.bytes)?;
-            let floats = Floats::new(self.spec.op, self.steps);
-            self.groups.push(Group {
+            self.bytes += FloatFolds::size_bytes(self.spec.op, self.steps) + group_bytes(labels);
+            reserved.grow_to(self.bytes)?;
+            let floats = FloatFolds::new(self.spec.op, self.steps);
+            self.groups.push(FoldGroup {
                 floats,
                 histograms: Vec::new(),
                 metric: String::new(),
@@ -255,12 +255,12 @@ impl Folded {
     pub(crate) fn add(
         &mut self,
         row: &Row,
-        hold: &mut Reservation,
+        reserved: &mut Reservation,
         notes: &mut Notes,
     ) -> Result<(), QueryError> {
         let number = self.names.number(&self.spec.grouping, &row.labels);
         let spec = self.spec.clone();
-        let group = self.group(number, hold)?;
+        let group = self.group(number, reserved)?;
         group.drop_name |= row.drop_name;
         group.floats.add(spec.op, &row.column.floats);
         let mut bytes = 0;
@@ -270,7 +270,7 @@ impl Folded {
             }
         }
         self.bytes += bytes;
-        Ok(hold.grow_to(self.bytes)?)
+        Ok(reserved.grow_to(self.bytes)?)
     }
 
     /// Folds what another worker has folded.
@@ -285,7 +285,7 @@ impl Folded {
                 continue;
             }
             let mine = &mut self.groups[number];
-            shared += Floats::size_bytes(spec.op, self.steps) + group_bytes(labels);
+            shared += FloatFolds::size_bytes(spec.op, self.steps) + group_bytes(labels);
             mine.drop_name |= theirs.drop_name;
             mine.floats.merge(spec.op, theirs.floats);
             if mine.histograms.is_empty() {
@@ -305,12 +305,12 @@ impl Folded {
     /// made of a group is no larger than that.
     fn finish(
         self,
-        cx: &mut Context<'_>,
-        hold: &mut Reservation,
+        cx: &mut OperatorContext<'_>,
+        reserved: &mut Reservation,
         out: &mut Vec<Row>,
     ) -> Result<(), QueryError> {
         let slots = if self.groups.iter().all(|group| group.histograms.is_empty()) { 8 } else { 16 };
-        hold.add((self.steps * slots) as u64)?;
+        reserved.add((self.steps * slots) as u64)?;
         for (labels, group) in self.names.labels.into_iter().zip(self.groups) {
             cx.budget.check()?;
             let drop_name = group.drop_name;
@@ -323,7 +323,7 @@ impl Folded {
     }
 }
 
-impl Group {
+impl FoldGroup {
     /// Folds a histogram and tells how many bytes more that takes.
     fn add_histogram(
         &mut self,
@@ -335,8 +335,8 @@ impl Group {
     ) -> u64 {
         let mut bytes = 0;
         match (&mut self.floats, spec.op) {
-            (Floats::Count(counts), _) => counts[step] += 1.0,
-            (Floats::Plain(values), AggregateOp::Group) => values[step] = 1.0,
+            (FloatFolds::Count(counts), _) => counts[step] += 1.0,
+            (FloatFolds::Plain(values), AggregateOp::Group) => values[step] = 1.0,
             (_, AggregateOp::Sum | AggregateOp::Avg) => {
                 if self.histograms.is_empty() {
                     self.histograms.resize(steps, Histograms::default());
@@ -372,14 +372,14 @@ impl Group {
                 notes.add(Note::CounterResetCollision(HistogramOperation::Aggregation), spec.operand);
             }
             let total = match histograms.total.take() {
-                Some(Total::Sum(mut total, lost)) => {
+                Some(RunningTotal::Sum(mut total, lost)) => {
                     if let Some(lost) = lost {
                         // What was lost has the layout of the total, so the two do combine.
                         let _ = total.add(&lost);
                     }
                     Some(*total)
                 }
-                Some(Total::Mean(mean)) => Some(mean.value()),
+                Some(RunningTotal::Mean(mean)) => Some(mean.value()),
                 None => None,
             };
             if let Some(mut total) = total {
@@ -396,8 +396,10 @@ impl Histograms {
     fn size_bytes(&self) -> u64 {
         let size = match &self.total {
             None => 0,
-            Some(Total::Sum(total, lost)) => total.size_bytes() + lost.as_ref().map_or(0, |l| l.size_bytes()),
-            Some(Total::Mean(mean)) => mean.size_bytes(),
+            Some(RunningTotal::Sum(total, lost)) => {
+                total.size_bytes() + lost.as_ref().map_or(0, |l| l.size_bytes())
+            }
+            Some(RunningTotal::Mean(mean)) => mean.size_bytes(),
         };
         size as u64
     }
@@ -412,18 +414,18 @@ impl Histograms {
             None => {
                 let copy = histogram.clone();
                 self.total = Some(match spec.op {
-                    AggregateOp::Avg => Total::Mean(Box::new(HistogramMean::of(copy))),
-                    _ => Total::Sum(Box::new(copy), None),
+                    AggregateOp::Avg => RunningTotal::Mean(Box::new(HistogramMean::of(copy))),
+                    _ => RunningTotal::Sum(Box::new(copy), None),
                 });
                 return;
             }
-            Some(Total::Sum(total, lost)) => {
+            Some(RunningTotal::Sum(total, lost)) => {
                 let mut inner = lost.take().map(|lost| *lost);
                 let combined = total.kahan_add(histogram, &mut inner);
                 *lost = inner.map(Box::new);
                 combined
             }
-            Some(Total::Mean(mean)) => mean.add(histogram),
+            Some(RunningTotal::Mean(mean)) => mean.add(histogram),
         };
         self.tell(combined, spec, metric, notes);
     }
@@ -459,7 +461,7 @@ impl Histograms {
                 return;
             }
             (Some(_), Some(_)) if self.incompatible => return,
-            (Some(Total::Sum(total, lost)), Some(Total::Sum(theirs, more))) => {
+            (Some(RunningTotal::Sum(total, lost)), Some(RunningTotal::Sum(theirs, more))) => {
                 let mut inner = lost.take().map(|lost| *lost);
                 let combined = total.kahan_add(&theirs, &mut inner).and_then(|combined| {
                     if let Some(more) = more {
@@ -470,7 +472,7 @@ impl Histograms {
                 *lost = inner.map(Box::new);
                 combined
             }
-            (Some(Total::Mean(mean)), Some(Total::Mean(theirs))) => mean.merge(*theirs),
+            (Some(RunningTotal::Mean(mean)), Some(RunningTotal::Mean(theirs))) => mean.merge(*theirs),
             // Both come from the same aggregation and so are of one kind.
             (Some(_), Some(_)) => return,
         };
@@ -482,12 +484,12 @@ impl Histograms {
 #[derive(Debug)]
 pub(crate) struct FoldOperator {
     folded: Option<Folded>,
-    hold: Reservation,
+    reserved: Reservation,
 }
 
 impl FoldOperator {
-    pub(crate) fn new(spec: Arc<Aggregation>, steps: usize, hold: Reservation) -> Self {
-        Self { folded: Some(Folded::new(spec, steps)), hold }
+    pub(crate) fn new(spec: Arc<Aggregation>, steps: usize, reserved: Reservation) -> Self {
+        Self { folded: Some(Folded::new(spec, steps)), reserved }
     }
 
     /// The aggregation, for workers to fold with.
@@ -504,14 +506,14 @@ impl FoldOperator {
     }
 
     fn account(&mut self) -> Result<(), QueryError> {
-        Ok(self.hold.grow_to(self.folded.as_ref().map_or(0, Folded::size_bytes))?)
+        Ok(self.reserved.grow_to(self.folded.as_ref().map_or(0, Folded::size_bytes))?)
     }
 }
 
 impl Operator for FoldOperator {
     fn push(
         &mut self,
-        cx: &mut Context<'_>,
+        cx: &mut OperatorContext<'_>,
         input: usize,
         rows: Vec<Row>,
         _out: &mut Vec<Row>,
@@ -519,17 +521,22 @@ impl Operator for FoldOperator {
         if let (0, Some(folded)) = (input, &mut self.folded) {
             for row in &rows {
                 cx.budget.check()?;
-                folded.add(row, &mut self.hold, cx.notes)?;
+                folded.add(row, &mut self.reserved, cx.notes)?;
             }
         }
         Ok(())
     }
 
-    fn end(&mut self, cx: &mut Context<'_>, input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {
+    fn end(
+        &mut self,
+        cx: &mut OperatorContext<'_>,
+        input: usize,
+        out: &mut Vec<Row>,
+    ) -> Result<(), QueryError> {
         if let (0, Some(folded)) = (input, self.folded.take()) {
-            folded.finish(cx, &mut self.hold, out)?;
+            folded.finish(cx, &mut self.reserved, out)?;
             // The groups are gone; their result is held on its way.
-            self.hold.release(u64::MAX);
+            self.reserved.release(u64::MAX);
         }
         Ok(())
     }

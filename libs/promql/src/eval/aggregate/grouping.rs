@@ -39,14 +39,14 @@ impl Grouping {
 
 /// Numbers groups in the order in which they are first seen.
 #[derive(Debug, Default)]
-pub(crate) struct Groups {
+pub(crate) struct GroupNumbers {
     numbers: HashMap<Box<[u8]>, usize>,
     /// The labels of each group.
     pub(crate) labels: Vec<Labels>,
     key: Vec<u8>,
 }
 
-impl Groups {
+impl GroupNumbers {
     /// The number of the group of a series, if it has one; `key` is for scratch.
     pub(crate) fn find(&self, grouping: &Grouping, labels: &Labels, key: &mut Vec<u8>) -> Option<usize> {
         grouping.key(labels, key);
@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn groups_are_numbered_as_they_come() {
         let by = grouping(&["job"], false);
-        let mut groups = Groups::default();
+        let mut groups = GroupNumbers::default();
         let series = |job, instance| labels(&[("__name__", "up"), ("instance", instance), ("job", job)]);
         assert_eq!(groups.number(&by, &series("b", "1")), 0);
         assert_eq!(groups.number(&by, &series("a", "1")), 1);

@@ -10,8 +10,8 @@ use budget::Reservation;
 use model::Labels;
 
 use crate::error::QueryError;
-use crate::eval::aggregate::sieve::{Bars, Sieve};
-use crate::eval::operator::{Context, Ended, Kept, Operator};
+use crate::eval::aggregate::sieve::{Sieve, Thresholds};
+use crate::eval::operator::{EndedInputs, KeptRows, Operator, OperatorContext};
 use crate::functions::quantile::nan_first;
 use crate::plan::node::Aggregation;
 use crate::syntax::ast::AggregateOp;
@@ -33,36 +33,36 @@ struct Choice {
 pub(crate) struct PickOperator {
     spec: Arc<Aggregation>,
     scalars: Scalars,
-    waiting: Kept,
+    waiting: KeptRows,
     /// The groups, and what a value has to beat at each step.
     sieve: Arc<Sieve>,
     /// For each group, the choices at each step.
     chosen: Vec<Vec<Vec<Choice>>>,
     /// Labels of all series that were chosen at some step at some time, and whether their name goes.
     series: Vec<(Labels, bool)>,
-    hold: Reservation,
+    reserved: Reservation,
     /// Whether anything is to be chosen, once the parameter has been looked at.
     chooses: Option<bool>,
-    ended: Ended,
+    ended: EndedInputs,
 }
 
 impl PickOperator {
-    pub(crate) fn new(spec: Arc<Aggregation>, hold: Reservation, waiting: Reservation) -> Self {
+    pub(crate) fn new(spec: Arc<Aggregation>, reserved: Reservation, waiting: Reservation) -> Self {
         Self {
             sieve: Arc::new(Sieve::new(spec.op, &spec.grouping)),
             spec,
-            scalars: Scalars::new(1, hold.new_empty()),
-            waiting: Kept::new(waiting),
+            scalars: Scalars::new(1, reserved.new_empty()),
+            waiting: KeptRows::new(waiting),
             chosen: Vec::new(),
             series: Vec::new(),
-            hold,
+            reserved,
             chooses: None,
-            ended: Ended::none_of(2),
+            ended: EndedInputs::none_of(2),
         }
     }
 
     /// Looks at the parameter once; `false` where nothing is to be chosen at any step.
-    fn chooses(&mut self, cx: &mut Context<'_>, param: &Scalar) -> Result<bool, QueryError> {
+    fn chooses(&mut self, cx: &mut OperatorContext<'_>, param: &Scalar) -> Result<bool, QueryError> {
         if let Some(chooses) = self.chooses {
             return Ok(chooses);
         }
@@ -82,7 +82,7 @@ impl PickOperator {
     /// Checks the ratios that there are, from the least to the greatest.
     fn check_ratio(
         &self,
-        cx: &mut Context<'_>,
+        cx: &mut OperatorContext<'_>,
         (min, max): (f64, f64),
         any_nan: bool,
     ) -> Result<bool, QueryError> {
@@ -98,23 +98,28 @@ impl PickOperator {
         Ok(max != 0.0 || min != 0.0)
     }
 
-    fn choose(&mut self, cx: &mut Context<'_>, param: &Scalar, rows: Vec<Row>) -> Result<(), QueryError> {
+    fn choose(
+        &mut self,
+        cx: &mut OperatorContext<'_>,
+        param: &Scalar,
+        rows: Vec<Row>,
+    ) -> Result<(), QueryError> {
         if !self.chooses(cx, param)? {
             return Ok(());
         }
         let sieve = self.sieve.clone();
         let mut bars = sieve.change();
-        let Bars { groups, steps: bars } = &mut *bars;
+        let Thresholds { groups, steps: bars } = &mut *bars;
         for row in rows {
             cx.budget.check()?;
             let group = groups.number(&self.spec.grouping, &row.labels);
             if group == self.chosen.len() {
-                self.hold.add((cx.steps.count * 32 + 2 * row.labels.size_bytes()) as u64)?;
+                self.reserved.add((cx.steps.count * 32 + 2 * row.labels.size_bytes()) as u64)?;
                 self.chosen.push(vec![Vec::new(); cx.steps.count]);
                 bars.push(vec![ABSENT; cx.steps.count]);
             }
             if self.choose_of(cx, param, &row, group, &mut bars[group])? {
-                self.hold.add(row.labels.size_bytes() as u64)?;
+                self.reserved.add(row.labels.size_bytes() as u64)?;
                 self.series.push((row.labels, row.drop_name));
             }
         }
@@ -124,7 +129,7 @@ impl PickOperator {
     /// Chooses values of one series and raises the bars of its group; `false` where none was chosen.
     fn choose_of(
         &mut self,
-        cx: &mut Context<'_>,
+        cx: &mut OperatorContext<'_>,
         param: &Scalar,
         row: &Row,
         group: usize,
@@ -163,12 +168,12 @@ impl PickOperator {
                 _ => (chosen.len() as f64) < limit.trunc(),
             };
             if grows {
-                make_room(chosen, &mut self.hold)?;
+                make_room(chosen, &mut self.reserved)?;
             }
             if let Some(histogram) = candidate.histogram.as_ref().filter(|_| grows)
                 && last_histogram.as_ref().is_none_or(|last| !Arc::ptr_eq(last, histogram))
             {
-                self.hold.add(histogram.size_bytes() as u64)?;
+                self.reserved.add(histogram.size_bytes() as u64)?;
                 last_histogram = Some(histogram.clone());
             }
             any |= if ranked {
@@ -187,11 +192,11 @@ impl PickOperator {
         Ok(any)
     }
 
-    fn finish(&mut self, cx: &mut Context<'_>, out: &mut Vec<Row>) -> Result<(), QueryError> {
-        *self.sieve.change() = Bars::default();
+    fn finish(&mut self, cx: &mut OperatorContext<'_>, out: &mut Vec<Row>) -> Result<(), QueryError> {
+        *self.sieve.change() = Thresholds::default();
         let series = std::mem::take(&mut self.series);
-        let mut making = self.hold.new_empty();
-        making.add((series.len() * size_of::<Option<usize>>()) as u64)?;
+        let mut in_progress = self.reserved.new_empty();
+        in_progress.add((series.len() * size_of::<Option<usize>>()) as u64)?;
         let mut place: Vec<Option<usize>> = vec![None; series.len()];
         for steps in std::mem::take(&mut self.chosen) {
             for (step, mut chosen) in steps.into_iter().enumerate() {
@@ -207,7 +212,7 @@ impl PickOperator {
                         None => {
                             let (labels, drop_name) = series[choice.series].clone();
                             let row = Row { labels, drop_name, column: Column::absent(cx.steps.count) };
-                            making.add(row.size_bytes())?;
+                            in_progress.add(row.size_bytes())?;
                             out.push(row);
                             *place[choice.series].insert(out.len() - 1)
                         }
@@ -216,7 +221,7 @@ impl PickOperator {
                     match choice.histogram {
                         Some(histogram) => {
                             if column.histograms.is_empty() {
-                                making.add((cx.steps.count * size_of::<Option<Histogram>>()) as u64)?;
+                                in_progress.add((cx.steps.count * size_of::<Option<Histogram>>()) as u64)?;
                             }
                             column.set_histogram(step, histogram);
                         }
@@ -225,7 +230,7 @@ impl PickOperator {
                 }
             }
         }
-        self.hold.release(u64::MAX);
+        self.reserved.release(u64::MAX);
         Ok(())
     }
 }
@@ -249,11 +254,11 @@ fn check_count((min, max): (f64, f64), any_nan: bool) -> Result<bool, QueryError
 }
 
 /// Makes room for one more choice.
-fn make_room(chosen: &mut Vec<Choice>, hold: &mut Reservation) -> Result<(), QueryError> {
+fn make_room(chosen: &mut Vec<Choice>, reserved: &mut Reservation) -> Result<(), QueryError> {
     if chosen.len() == chosen.capacity() {
         // A vector would begin with room for several, and most groups need one.
         let more = chosen.len().max(1);
-        hold.add((more * size_of::<Choice>()) as u64)?;
+        reserved.add((more * size_of::<Choice>()) as u64)?;
         chosen.reserve_exact(more);
     }
     Ok(())
@@ -348,7 +353,7 @@ impl Operator for PickOperator {
 
     fn push(
         &mut self,
-        cx: &mut Context<'_>,
+        cx: &mut OperatorContext<'_>,
         input: usize,
         rows: Vec<Row>,
         _out: &mut Vec<Row>,
@@ -362,13 +367,18 @@ impl Operator for PickOperator {
         }
     }
 
-    fn end(&mut self, cx: &mut Context<'_>, input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {
+    fn end(
+        &mut self,
+        cx: &mut OperatorContext<'_>,
+        input: usize,
+        out: &mut Vec<Row>,
+    ) -> Result<(), QueryError> {
         if input > 0 {
             self.scalars.end(input - 1);
         }
         let complete = self.ended.note(input);
         let Some(param) = self.scalars.all().and_then(|all| all.into_iter().next()) else { return Ok(()) };
-        let (rows, _hold) = self.waiting.take();
+        let (rows, _reserved) = self.waiting.take();
         if cx.steps.count > 0 {
             self.choose(cx, &param, rows)?;
         }

@@ -2,25 +2,25 @@
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::eval::aggregate::grouping::Groups;
+use crate::eval::aggregate::grouping::GroupNumbers;
 use crate::plan::node::Grouping;
 use crate::syntax::ast::AggregateOp;
 use crate::value::column::{ABSENT, Row, is_absent};
 
 /// What a value has to beat to be chosen. The aggregation moves the bars as it chooses; workers look at them.
 ///
-/// Bars get only harder to beat, so a value that does not beat an earlier one would not be chosen later either: when workers look makes no
+/// Thresholds get only harder to beat, so a value that does not beat an earlier one would not be chosen later either: when workers look makes no
 /// difference to the answer.
 #[derive(Debug)]
 pub(crate) struct Sieve {
     grouping: Grouping,
-    order: Order,
-    bars: RwLock<Bars>,
+    order: RankOrder,
+    bars: RwLock<Thresholds>,
 }
 
 /// Which values are better.
 #[derive(Clone, Copy, Debug)]
-enum Order {
+enum RankOrder {
     /// Greater ones.
     Top,
     Bottom,
@@ -30,8 +30,8 @@ enum Order {
 
 /// The bars of each group at each step.
 #[derive(Debug, Default)]
-pub(super) struct Bars {
-    pub(super) groups: Groups,
+pub(super) struct Thresholds {
+    pub(super) groups: GroupNumbers,
     /// Absent while any value will do.
     pub(super) steps: Vec<Vec<f64>>,
 }
@@ -40,9 +40,9 @@ impl Sieve {
     /// No bar yet. `limitk` takes any value as long as there is none, and then nothing beats the infinite bar that it sets.
     pub(super) fn new(op: AggregateOp, grouping: &Grouping) -> Self {
         let order = match op {
-            AggregateOp::TopK | AggregateOp::LimitK => Order::Top,
-            AggregateOp::BottomK => Order::Bottom,
-            _ => Order::None,
+            AggregateOp::TopK | AggregateOp::LimitK => RankOrder::Top,
+            AggregateOp::BottomK => RankOrder::Bottom,
+            _ => RankOrder::None,
         };
         Self { grouping: grouping.clone(), order, bars: RwLock::default() }
     }
@@ -50,7 +50,7 @@ impl Sieve {
     /// Takes those values out of a series that are not going to be chosen; `false` where none is left.
     pub(crate) fn apply(&self, row: &mut Row, key: &mut Vec<u8>) -> bool {
         // Histograms have no order.
-        if matches!(self.order, Order::None) || !row.column.histograms.is_empty() {
+        if matches!(self.order, RankOrder::None) || !row.column.histograms.is_empty() {
             return true;
         }
         let bars = self.look();
@@ -70,27 +70,27 @@ impl Sieve {
     #[inline(always)]
     pub(super) fn is_beaten(&self, value: f64, bar: f64) -> bool {
         match self.order {
-            Order::Top => value <= bar,
-            Order::Bottom => value >= bar,
-            Order::None => false,
+            RankOrder::Top => value <= bar,
+            RankOrder::Bottom => value >= bar,
+            RankOrder::None => false,
         }
     }
 
     /// The bar where nothing more is chosen, whatever the value.
     pub(super) fn unbeatable(&self) -> f64 {
         match self.order {
-            Order::Top => f64::INFINITY,
-            Order::Bottom => f64::NEG_INFINITY,
-            Order::None => ABSENT,
+            RankOrder::Top => f64::INFINITY,
+            RankOrder::Bottom => f64::NEG_INFINITY,
+            RankOrder::None => ABSENT,
         }
     }
 
     // Nothing panics while it holds the lock.
-    fn look(&self) -> RwLockReadGuard<'_, Bars> {
+    fn look(&self) -> RwLockReadGuard<'_, Thresholds> {
         self.bars.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn change(&self) -> RwLockWriteGuard<'_, Bars> {
+    pub(super) fn change(&self) -> RwLockWriteGuard<'_, Thresholds> {
         self.bars.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -15,19 +15,19 @@ use budget::Reservation;
 use model::Labels;
 
 use crate::error::QueryError;
-use crate::eval::aggregate::grouping::Groups;
+use crate::eval::aggregate::grouping::GroupNumbers;
 use crate::eval::binary::naming::Naming;
-use crate::eval::binary::results::{Made, Partners, Problem, Results};
-use crate::eval::binary::rule::Rule;
+use crate::eval::binary::results::{JoinProblem, JoinResults, JoinedSeries, Partners};
+use crate::eval::binary::rule::OperatorRule;
 use crate::eval::binary::{Bits, bit_bytes};
-use crate::eval::operator::{Context, Ended, Kept, Operator};
+use crate::eval::operator::{EndedInputs, KeptRows, Operator, OperatorContext};
 use crate::plan::node::Join;
 use crate::syntax::ast::Cardinality;
 use crate::value::column::{Column, Row};
 
 /// What is known about the series of one signature.
 #[derive(Debug, Default)]
-struct Group {
+struct JoinGroup {
     partners: Partners,
     /// Steps at which a series of the "many" side found a partner.
     matched: Bits,
@@ -44,31 +44,31 @@ struct Duplicate {
 /// A join.
 #[derive(Debug)]
 pub(crate) struct JoinOperator {
-    rule: Rule,
+    rule: OperatorRule,
     naming: Naming,
     /// What stands in for a missing partner on the "one" and on the "many" side.
     fill_one: Option<f64>,
     fill_many: Option<f64>,
     /// The partners of series whose group has none, if a value stands in for them.
     nobody: Option<Partners>,
-    numbers: Groups,
-    groups: Vec<Group>,
+    numbers: GroupNumbers,
+    groups: Vec<JoinGroup>,
     /// Steps at which two series of one group of the "one" side have a value, and the first two that do. That is an error
     /// where the "many" side has any value.
     duplicates: BTreeMap<usize, Duplicate>,
-    made: Made,
+    made: JoinedSeries,
     /// What is wrong at the first step at which something is, as far as is known.
-    problem: Option<Problem>,
-    waiting: Kept,
-    hold: Reservation,
-    ended: Ended,
+    problem: Option<JoinProblem>,
+    waiting: KeptRows,
+    reserved: Reservation,
+    ended: EndedInputs,
 }
 
 impl JoinOperator {
-    pub(crate) fn new(join: &Join, waiting: Reservation, hold: Reservation) -> Self {
+    pub(crate) fn new(join: &Join, waiting: Reservation, reserved: Reservation) -> Self {
         let matching = &join.matching;
         Self {
-            rule: Rule {
+            rule: OperatorRule {
                 op: join.op,
                 return_bool: join.return_bool,
                 one_is_left: matching.cardinality == Cardinality::OneToMany,
@@ -79,14 +79,14 @@ impl JoinOperator {
             fill_one: matching.fill_right,
             fill_many: matching.fill_left,
             nobody: None,
-            numbers: Groups::default(),
+            numbers: GroupNumbers::default(),
             groups: Vec::new(),
             duplicates: BTreeMap::new(),
-            made: Made::new(hold.new_empty()),
+            made: JoinedSeries::new(reserved.new_empty()),
             problem: None,
-            waiting: Kept::new(waiting),
-            hold,
-            ended: Ended::none_of(2),
+            waiting: KeptRows::new(waiting),
+            reserved,
+            ended: EndedInputs::none_of(2),
         }
     }
 
@@ -95,23 +95,23 @@ impl JoinOperator {
         usize::from(!self.rule.one_is_left)
     }
 
-    fn group(&mut self, cx: &Context<'_>, labels: &Labels) -> Result<usize, QueryError> {
+    fn group(&mut self, cx: &OperatorContext<'_>, labels: &Labels) -> Result<usize, QueryError> {
         let number = self.numbers.number(&self.naming.signature, labels);
         if number == self.groups.len() {
             // Its labels and key, and a bit for each step.
             let bits = bit_bytes(cx.steps.count);
-            self.hold.add((size_of::<Group>() + 2 * labels.size_bytes() + bits) as u64)?;
-            self.groups.push(Group::default());
+            self.reserved.add((size_of::<JoinGroup>() + 2 * labels.size_bytes() + bits) as u64)?;
+            self.groups.push(JoinGroup::default());
         }
         Ok(number)
     }
 
     /// Takes a series of the "one" side.
-    fn keep(&mut self, cx: &Context<'_>, row: Row) -> Result<(), QueryError> {
+    fn keep(&mut self, cx: &OperatorContext<'_>, row: Row) -> Result<(), QueryError> {
         let number = self.group(cx, &row.labels)?;
         let Partners { ones, column, owners } = &mut self.groups[number].partners;
         if ones.is_empty() {
-            self.hold.add(row.size_bytes())?;
+            self.reserved.add(row.size_bytes())?;
             ones.push(row.labels);
             *column = row.column;
             return Ok(());
@@ -121,7 +121,7 @@ impl JoinOperator {
         if owners.is_empty() {
             bytes += 4 * cx.steps.count as u64;
         }
-        self.hold.add(bytes)?;
+        self.reserved.add(bytes)?;
         owners.resize(cx.steps.count, 0);
         let later = u32::try_from(ones.len()).unwrap_or(u32::MAX);
         for step in (0..cx.steps.count).filter(|step| row.column.has(*step)) {
@@ -129,7 +129,7 @@ impl JoinOperator {
                 column.set(step, row.column.get(step));
                 owners[step] = later;
             } else if !self.duplicates.contains_key(&step) {
-                self.hold.add(2 * size_of::<(usize, Duplicate)>() as u64)?;
+                self.reserved.add(2 * size_of::<(usize, Duplicate)>() as u64)?;
                 self.duplicates.insert(step, Duplicate { group: number, earlier: owners[step], later });
             }
         }
@@ -138,12 +138,12 @@ impl JoinOperator {
     }
 
     /// The steps at which something may be wrong that comes before what is known to be.
-    fn undecided(&self, cx: &Context<'_>) -> usize {
+    fn undecided(&self, cx: &OperatorContext<'_>) -> usize {
         self.problem.as_ref().map_or(cx.steps.count, |(step, _)| *step)
     }
 
     /// Remembers what is wrong, if something is: it is before anything that was known, so what comes later does not matter.
-    fn blame(&mut self, problem: Option<Problem>) -> Result<(), QueryError> {
+    fn blame(&mut self, problem: Option<JoinProblem>) -> Result<(), QueryError> {
         match problem {
             // Nothing can come before that.
             Some((0, problem)) => Err(QueryError::execution(problem)),
@@ -159,7 +159,7 @@ impl JoinOperator {
     /// side has nothing, nothing is.
     fn blame_duplicates(
         &mut self,
-        cx: &Context<'_>,
+        cx: &OperatorContext<'_>,
         is_matched: impl Fn(usize) -> bool,
     ) -> Result<(), QueryError> {
         let mut undecided = self.duplicates.range(..self.undecided(cx));
@@ -174,17 +174,17 @@ impl JoinOperator {
     /// Joins a series of the "many" side with its partners.
     fn join(
         &mut self,
-        cx: &mut Context<'_>,
+        cx: &mut OperatorContext<'_>,
         row: &Row,
-        making: &mut Reservation,
+        in_progress: &mut Reservation,
         out: &mut Vec<Row>,
     ) -> Result<(), QueryError> {
         self.blame_duplicates(cx, |step| row.column.has(step))?;
         let number = self.group(cx, &row.labels)?;
         let end = self.undecided(cx);
-        let Group { partners, matched } = &mut self.groups[number];
+        let JoinGroup { partners, matched } = &mut self.groups[number];
         let partners = self.nobody.as_ref().filter(|_| partners.ones.is_empty()).unwrap_or(partners);
-        let mut results = Results::new(&self.naming, &mut self.made, making, (number, &row.labels));
+        let mut results = JoinResults::new(&self.naming, &mut self.made, in_progress, (number, &row.labels));
         let problem = results.combine(self.rule, &row.column, partners, end, matched, cx.notes)?;
         // Where something is wrong, nothing comes out.
         let is_right = problem.is_none() && self.problem.is_none();
@@ -193,12 +193,12 @@ impl JoinOperator {
     }
 
     /// Puts the value that stands in for a missing partner where the "one" side, which is complete, has none.
-    fn fill_partners(&mut self, cx: &Context<'_>, fill: f64) -> Result<(), QueryError> {
+    fn fill_partners(&mut self, cx: &OperatorContext<'_>, fill: f64) -> Result<(), QueryError> {
         for group in &mut self.groups {
             cx.budget.check()?;
-            group.partners.fill(fill, &mut self.hold)?;
+            group.partners.fill(fill, &mut self.reserved)?;
         }
-        self.hold.add(8 * cx.steps.count as u64)?;
+        self.reserved.add(8 * cx.steps.count as u64)?;
         self.nobody = Some(Partners::nobody(fill, cx.steps.count));
         Ok(())
     }
@@ -206,20 +206,21 @@ impl JoinOperator {
     /// Joins what the "one" side has without a partner with the value that stands in for it.
     fn fill(
         &mut self,
-        cx: &mut Context<'_>,
+        cx: &mut OperatorContext<'_>,
         fill: f64,
-        making: &mut Reservation,
+        in_progress: &mut Reservation,
         out: &mut Vec<Row>,
     ) -> Result<(), QueryError> {
         let filled = Column::constant(fill, cx.steps.count);
         for number in 0..self.groups.len() {
             cx.budget.check()?;
             let end = self.undecided(cx);
-            let Group { mut partners, mut matched } = std::mem::take(&mut self.groups[number]);
+            let JoinGroup { mut partners, mut matched } = std::mem::take(&mut self.groups[number]);
             let Some(one) = partners.ones.first() else { continue };
             let signature = self.naming.signature.labels_of(one);
             partners.keep_unmatched(&matched);
-            let mut results = Results::new(&self.naming, &mut self.made, making, (number, &signature));
+            let mut results =
+                JoinResults::new(&self.naming, &mut self.made, in_progress, (number, &signature));
             let problem = results.combine(self.rule, &filled, &partners, end, &mut matched, cx.notes)?;
             let is_right = problem.is_none() && self.problem.is_none();
             results.finish(self.rule.return_bool, is_right.then_some(&mut *out))?;
@@ -232,7 +233,7 @@ impl JoinOperator {
 impl Operator for JoinOperator {
     fn push(
         &mut self,
-        cx: &mut Context<'_>,
+        cx: &mut OperatorContext<'_>,
         input: usize,
         rows: Vec<Row>,
         out: &mut Vec<Row>,
@@ -247,17 +248,22 @@ impl Operator for JoinOperator {
         if !self.ended.has(self.one_side()) {
             return self.waiting.extend(rows);
         }
-        let mut making = self.hold.new_empty();
+        let mut in_progress = self.reserved.new_empty();
         for row in rows {
             cx.budget.check()?;
-            self.join(cx, &row, &mut making, out)?;
+            self.join(cx, &row, &mut in_progress, out)?;
         }
         Ok(())
     }
 
-    fn end(&mut self, cx: &mut Context<'_>, input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {
+    fn end(
+        &mut self,
+        cx: &mut OperatorContext<'_>,
+        input: usize,
+        out: &mut Vec<Row>,
+    ) -> Result<(), QueryError> {
         let complete = self.ended.note(input);
-        let mut making = self.hold.new_empty();
+        let mut in_progress = self.reserved.new_empty();
         if input == self.one_side() {
             if self.fill_one.is_some() || self.fill_many.is_some() {
                 // Whatever is missing on the "many" side is filled in.
@@ -269,20 +275,20 @@ impl Operator for JoinOperator {
             let (rows, mut waiting) = self.waiting.take();
             for row in rows {
                 cx.budget.check()?;
-                self.join(cx, &row, &mut making, out)?;
+                self.join(cx, &row, &mut in_progress, out)?;
                 waiting.release(row.size_bytes());
             }
         }
         if complete {
             if let Some(fill) = self.fill_many {
-                self.fill(cx, fill, &mut making, out)?;
+                self.fill(cx, fill, &mut in_progress, out)?;
             }
             self.duplicates = BTreeMap::new();
             self.groups = Vec::new();
             self.nobody = None;
-            self.numbers = Groups::default();
-            self.made = Made::new(self.hold.new_empty());
-            self.hold.release(u64::MAX);
+            self.numbers = GroupNumbers::default();
+            self.made = JoinedSeries::new(self.reserved.new_empty());
+            self.reserved.release(u64::MAX);
             if let Some((_, problem)) = self.problem.take() {
                 return Err(QueryError::execution(problem));
             }

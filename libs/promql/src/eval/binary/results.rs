@@ -10,7 +10,7 @@ use xxhash_rust::xxh64::Xxh64;
 
 use crate::error::QueryError;
 use crate::eval::binary::naming::Naming;
-use crate::eval::binary::rule::Rule;
+use crate::eval::binary::rule::OperatorRule;
 use crate::eval::binary::{Bits, bit_bytes};
 use crate::syntax::ast::Cardinality;
 use crate::value::column::{Column, Row, is_absent};
@@ -20,7 +20,7 @@ use crate::value::notes::Notes;
 const NOBODY: u32 = u32::MAX;
 
 /// Something that is wrong, and the step at which it is.
-pub(super) type Problem = (usize, String);
+pub(super) type JoinProblem = (usize, String);
 
 /// Series of the "one" side that match the same series. At most one of them counts at each step.
 #[derive(Debug, Default)]
@@ -36,13 +36,13 @@ pub(super) struct Partners {
 /// For each result of several-to-one matching, by its group and the hash of its labels, the steps at which it has been made:
 /// it might be made again at any time.
 #[derive(Debug)]
-pub(super) struct Made {
+pub(super) struct JoinedSeries {
     steps: HashMap<(usize, u64), Bits>,
-    hold: Reservation,
+    reserved: Reservation,
 }
 
 /// A result under way.
-struct Unfinished {
+struct UnfinishedRow {
     labels: Labels,
     column: Column,
     /// Where the steps at which it has been made belong, and these.
@@ -50,14 +50,14 @@ struct Unfinished {
 }
 
 /// The results of one series.
-pub(super) struct Results<'a> {
+pub(super) struct JoinResults<'a> {
     naming: &'a Naming,
-    made: &'a mut Made,
+    made: &'a mut JoinedSeries,
     /// Holds the results.
-    making: &'a mut Reservation,
+    in_progress: &'a mut Reservation,
     group: usize,
     many: &'a Labels,
-    list: Vec<Unfinished>,
+    list: Vec<UnfinishedRow>,
     /// Which of them has certain labels, and which a certain partner leads to, where there are several partners.
     by_labels: HashMap<Labels, usize>,
     by_owner: HashMap<u32, usize>,
@@ -70,14 +70,14 @@ impl Partners {
     }
 
     /// Puts a value where no series has any.
-    pub(super) fn fill(&mut self, fill: f64, hold: &mut Reservation) -> Result<(), QueryError> {
+    pub(super) fn fill(&mut self, fill: f64, reserved: &mut Reservation) -> Result<(), QueryError> {
         let steps = self.column.len();
         for step in 0..steps {
             if self.column.has(step) {
                 continue;
             }
             if self.owners.is_empty() {
-                hold.add(4 * steps as u64)?;
+                reserved.add(4 * steps as u64)?;
                 self.owners.resize(steps, 0);
             }
             self.column.floats[step] = fill;
@@ -110,45 +110,54 @@ impl Partners {
     }
 }
 
-impl Made {
-    pub(super) fn new(hold: Reservation) -> Self {
-        Self { steps: HashMap::new(), hold }
+impl JoinedSeries {
+    pub(super) fn new(reserved: Reservation) -> Self {
+        Self { steps: HashMap::new(), reserved }
     }
 
     fn take(&mut self, key: (usize, u64), steps: usize) -> Result<Bits, QueryError> {
         match self.steps.remove(&key) {
             Some(bits) => Ok(bits),
             None => {
-                self.hold.add((2 * size_of::<(usize, u64, Bits)>() + bit_bytes(steps)) as u64)?;
+                self.reserved.add((2 * size_of::<(usize, u64, Bits)>() + bit_bytes(steps)) as u64)?;
                 Ok(Bits::default())
             }
         }
     }
 }
 
-impl<'a> Results<'a> {
+impl<'a> JoinResults<'a> {
     /// No results yet of a series, which is told by its group and its labels.
     pub(super) fn new(
         naming: &'a Naming,
-        made: &'a mut Made,
-        making: &'a mut Reservation,
+        made: &'a mut JoinedSeries,
+        in_progress: &'a mut Reservation,
         (group, many): (usize, &'a Labels),
     ) -> Self {
         let (by_labels, by_owner) = (HashMap::new(), HashMap::new());
-        Results { naming, made, making, group, many, list: Vec::with_capacity(1), by_labels, by_owner }
+        JoinResults {
+            naming,
+            made,
+            in_progress,
+            group,
+            many,
+            list: Vec::with_capacity(1),
+            by_labels,
+            by_owner,
+        }
     }
 
     /// Combines the values of the series with those of its partners at the steps before `end`, and tells what is wrong at the
     /// first step at which something is. `matched` are the steps at which some series of the group has found a partner.
     pub(super) fn combine(
         &mut self,
-        rule: Rule,
+        rule: OperatorRule,
         many: &Column,
         partners: &Partners,
         end: usize,
         matched: &mut Bits,
         notes: &mut Notes,
-    ) -> Result<Option<Problem>, QueryError> {
+    ) -> Result<Option<JoinProblem>, QueryError> {
         let one = &partners.column;
         let plain = many.histograms.is_empty() && one.histograms.is_empty();
         let both = |step: &usize| match plain {
@@ -158,7 +167,7 @@ impl<'a> Results<'a> {
         for (stretch, owner) in partners.stretches(end) {
             let Some(first) = stretch.clone().find(both) else { continue };
             let place = self.place(owner, partners)?;
-            let Unfinished { column, made, .. } = &mut self.list[place];
+            let UnfinishedRow { column, made, .. } = &mut self.list[place];
             for step in (first..stretch.end).filter(both) {
                 let combined = if plain {
                     rule.floats(many.floats[step], one.floats[step], &mut column.floats[step], notes)
@@ -185,15 +194,15 @@ impl<'a> Results<'a> {
 
     /// Hands the series that came out to `out`; where there is none, nothing is to come out.
     pub(super) fn finish(self, drop_name: bool, mut out: Option<&mut Vec<Row>>) -> Result<(), QueryError> {
-        for Unfinished { labels, column, made } in self.list {
+        for UnfinishedRow { labels, column, made } in self.list {
             self.made.steps.extend(made);
             match out.as_deref_mut().filter(|_| !column.is_empty()) {
                 Some(out) => {
                     // Its floats are held already.
-                    self.making.add(column.size_bytes().saturating_sub(8 * column.len() as u64))?;
+                    self.in_progress.add(column.size_bytes().saturating_sub(8 * column.len() as u64))?;
                     out.push(Row { labels, drop_name, column });
                 }
-                None => self.making.release(begun_bytes(&labels, column.len())),
+                None => self.in_progress.release(begun_bytes(&labels, column.len())),
             }
         }
         Ok(())
@@ -224,7 +233,7 @@ impl<'a> Results<'a> {
     }
 
     fn begin(&mut self, labels: Labels, steps: usize) -> Result<usize, QueryError> {
-        self.making.add(begun_bytes(&labels, steps))?;
+        self.in_progress.add(begun_bytes(&labels, steps))?;
         let made = match self.naming.cardinality {
             Cardinality::OneToOne => None,
             _ => {
@@ -232,7 +241,7 @@ impl<'a> Results<'a> {
                 Some((key, self.made.take(key, steps)?))
             }
         };
-        self.list.push(Unfinished { labels, column: Column::absent(steps), made });
+        self.list.push(UnfinishedRow { labels, column: Column::absent(steps), made });
         Ok(self.list.len() - 1)
     }
 }

@@ -7,7 +7,7 @@ use crate::value::notes::Notes;
 
 /// What an operator needs to know about itself to combine two values.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rule {
+pub(super) struct OperatorRule {
     pub(super) op: BinaryOp,
     pub(super) return_bool: bool,
     /// Whether the "one" side is the left operand.
@@ -15,7 +15,7 @@ pub(super) struct Rule {
     pub(super) span: Span,
 }
 
-impl Rule {
+impl OperatorRule {
     /// Combines two floats; `false` where the operator does not take them.
     #[inline(always)]
     pub(super) fn floats(&self, many: f64, one: f64, result: &mut f64, notes: &mut Notes) -> bool {

@@ -6,9 +6,9 @@
 use budget::Reservation;
 
 use crate::error::QueryError;
-use crate::eval::aggregate::grouping::Groups;
+use crate::eval::aggregate::grouping::GroupNumbers;
 use crate::eval::binary::{Bits, signature};
-use crate::eval::operator::{Context, Kept, Operator};
+use crate::eval::operator::{KeptRows, Operator, OperatorContext};
 use crate::plan::node::Grouping;
 use crate::syntax::ast::{BinaryOp, VectorMatching};
 use crate::value::column::Row;
@@ -18,12 +18,12 @@ use crate::value::column::Row;
 pub(crate) struct SetOperator {
     op: BinaryOp,
     signature: Grouping,
-    groups: Groups,
+    groups: GroupNumbers,
     /// For each signature, the steps at which the kept side has a value.
     present: Vec<Bits>,
     /// Series of the other side that came too early.
-    waiting: Kept,
-    hold: Reservation,
+    waiting: KeptRows,
+    reserved: Reservation,
     complete: bool,
 }
 
@@ -32,15 +32,15 @@ impl SetOperator {
         op: BinaryOp,
         matching: &VectorMatching,
         waiting: Reservation,
-        hold: Reservation,
+        reserved: Reservation,
     ) -> Self {
         Self {
             op,
             signature: signature(matching),
-            groups: Groups::default(),
+            groups: GroupNumbers::default(),
             present: Vec::new(),
-            waiting: Kept::new(waiting),
-            hold,
+            waiting: KeptRows::new(waiting),
+            reserved,
             complete: false,
         }
     }
@@ -50,10 +50,10 @@ impl SetOperator {
         usize::from(self.op != BinaryOp::Or)
     }
 
-    fn keep(&mut self, cx: &mut Context<'_>, row: &Row) -> Result<(), QueryError> {
+    fn keep(&mut self, cx: &mut OperatorContext<'_>, row: &Row) -> Result<(), QueryError> {
         let group = self.groups.number(&self.signature, &row.labels);
         if group == self.present.len() {
-            self.hold.add((cx.steps.count / 8 + 2 * row.labels.size_bytes() + 64) as u64)?;
+            self.reserved.add((cx.steps.count / 8 + 2 * row.labels.size_bytes() + 64) as u64)?;
             self.present.push(Bits::default());
         }
         for step in (0..cx.steps.count).filter(|step| row.column.has(*step)) {
@@ -62,7 +62,12 @@ impl SetOperator {
         Ok(())
     }
 
-    fn stream(&mut self, cx: &mut Context<'_>, rows: Vec<Row>, out: &mut Vec<Row>) -> Result<(), QueryError> {
+    fn stream(
+        &mut self,
+        cx: &mut OperatorContext<'_>,
+        rows: Vec<Row>,
+        out: &mut Vec<Row>,
+    ) -> Result<(), QueryError> {
         let nothing = Bits::default();
         for mut row in rows {
             cx.budget.check()?;
@@ -76,7 +81,7 @@ impl SetOperator {
             }
             // A signature that the kept side does not have must not take a number that would be mistaken for one it has.
             if group == self.present.len() {
-                self.hold.add((2 * row.labels.size_bytes() + 64) as u64)?;
+                self.reserved.add((2 * row.labels.size_bytes() + 64) as u64)?;
                 self.present.push(Bits::default());
             }
             if !row.column.is_empty() {
@@ -90,7 +95,7 @@ impl SetOperator {
 impl Operator for SetOperator {
     fn push(
         &mut self,
-        cx: &mut Context<'_>,
+        cx: &mut OperatorContext<'_>,
         input: usize,
         rows: Vec<Row>,
         out: &mut Vec<Row>,
@@ -108,10 +113,15 @@ impl Operator for SetOperator {
         if self.complete { self.stream(cx, rows, out) } else { self.waiting.extend(rows) }
     }
 
-    fn end(&mut self, cx: &mut Context<'_>, input: usize, out: &mut Vec<Row>) -> Result<(), QueryError> {
+    fn end(
+        &mut self,
+        cx: &mut OperatorContext<'_>,
+        input: usize,
+        out: &mut Vec<Row>,
+    ) -> Result<(), QueryError> {
         if input == self.kept_side() {
             self.complete = true;
-            let (rows, _hold) = self.waiting.take();
+            let (rows, _reserved) = self.waiting.take();
             self.stream(cx, rows, out)?;
         }
         Ok(())
