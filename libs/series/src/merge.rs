@@ -51,7 +51,9 @@ pub enum MergeError {
         next: Labels,
     },
     /// The input was not asked: it does not exist, has ended, or its last batch is not used up.
-    #[error("input {input} was offered a batch that the merge does not want")]
+    #[error(
+        "input {input} was offered a batch, but it has ended, does not exist, or has not used up its last batch"
+    )]
     Unwanted {
         /// Number of the input.
         input: usize,

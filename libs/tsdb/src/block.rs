@@ -83,7 +83,8 @@ impl Block {
     pub fn from_parts(id: Ulid, parts: BlockParts) -> Result<Self, BlockError> {
         let block = Self::assemble(Arc::from(id.to_string()), parts)?;
         if block.meta.ulid != id {
-            let what = format!("its id is {}, but it belongs to {id}", block.meta.ulid);
+            let what =
+                format!("the id is {}, expected {id}; the file belongs to another block", block.meta.ulid);
             return Err(block.place(BlockPart::Meta).contradiction(None, what));
         }
         block.check_meta()?;
@@ -96,7 +97,7 @@ impl Block {
         let name: Arc<str> = named.map_or_else(|| dir.display().to_string(), |id| id.to_string()).into();
         let place = |part| BlockLocation::new(&name, part);
         if !dir.is_dir() {
-            let what = if dir.exists() { "is no directory" } else { "does not exist" };
+            let what = if dir.exists() { "is not a directory" } else { "does not exist" };
             let error =
                 std::io::Error::new(std::io::ErrorKind::NotFound, format!("{} {what}", dir.display()));
             return Err(place(BlockPart::Directory).io(None, error));
@@ -111,7 +112,7 @@ impl Block {
         if let Some(id) = named
             && meta.ulid != id
         {
-            let what = format!("its id is {}, which is not the name of the directory", meta.ulid);
+            let what = format!("the id is {}, but the directory is named {id}", meta.ulid);
             return Err(place(BlockPart::Meta).contradiction(None, what));
         }
         let index = open(BlockPart::IndexHeader, INDEX_FILE)?;

@@ -160,32 +160,35 @@ impl Workload {
         share("histograms", self.histograms)?;
         share("gauges and histograms together", self.gauges + self.histograms)?;
         if self.series == 0 || self.series > 1 << 31 {
-            return Err(format!("{} series; it must be between 1 and 2147483648", self.series));
+            return Err(format!(
+                "the number of series is {}; it must be between 1 and 2147483648",
+                self.series
+            ));
         }
         if self.series_per_target == 0 {
-            return Err("0 series of a target; it must be at least 1".to_owned());
+            return Err("the number of series of a target is 0; it must be at least 1".to_owned());
         }
         if !(2..=64).contains(&self.labels) {
-            return Err(format!("{} labels a series; it must be between 2 and 64", self.labels));
+            return Err(format!("the number of labels is {}; it must be between 2 and 64", self.labels));
         }
         if self.interval < Duration::from_millis(1) || self.interval > self.duration {
             let (interval, duration) = (self.interval, self.duration);
             return Err(format!(
-                "an interval of {interval:?}; it must be from 1 ms to the duration, {duration:?}"
+                "the interval is {interval:?}; it must be between 1 ms and the duration of {duration:?}"
             ));
         }
         // Twice: a block of one sample begins and ends with it.
         if self.churn > 0.0 && self.interval * 2 > self.duration {
-            return Err("churn needs a duration of two intervals at least".to_owned());
+            return Err("churn needs a duration of at least two intervals".to_owned());
         }
         if self.jitter * 2 >= self.interval && !self.jitter.is_zero() {
             return Err(format!(
-                "a jitter of {:?}; it must be less than half of the interval, {:?}",
+                "the jitter is {:?}; it must be less than half of the interval of {:?}",
                 self.jitter, self.interval
             ));
         }
         if self.duration > Duration::from_secs(100 * 366 * 86_400) {
-            return Err(format!("a duration of {:?}; it must be at most a hundred years", self.duration));
+            return Err(format!("the duration is {:?}; it must be at most a hundred years", self.duration));
         }
         Ok(())
     }

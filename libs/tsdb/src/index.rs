@@ -144,7 +144,7 @@ impl Index {
     pub fn series(&self, reference: SeriesRef) -> Result<SeriesEntry, BlockError> {
         let mut raw = RawEntry::default();
         self.scan(std::iter::once(reference)).next_raw(&mut raw).unwrap_or_else(|| {
-            Err(self.place.malformed(reference.offset(self.version), "there is no series here"))
+            Err(self.place.malformed(reference.offset(self.version), "no series begins here"))
         })?;
         Ok(SeriesEntry { reference, labels: self.labels(reference, &raw)?, chunks: raw.chunks })
     }

@@ -361,7 +361,7 @@ mod ulid_text {
     }
 
     pub(super) fn parse<E: serde::de::Error>(text: &str) -> Result<Ulid, E> {
-        parse_block_id(text).ok_or_else(|| E::custom(format_args!("{text:?} is no ULID")))
+        parse_block_id(text).ok_or_else(|| E::custom(format_args!("{text:?} is not a ULID")))
     }
 }
 
@@ -507,7 +507,7 @@ mod tests {
             refused("\"version\": 1,\n\t\t\"labels\"", "\"version\": 3,\n\t\t\"labels\"").contains("thanos")
         );
         assert!(refused("\"maxTime\": 7200000", "\"maxTime\": -7200001").contains("after maxTime"));
-        assert!(refused("EDQ", "ED").contains("is no ULID"));
+        assert!(refused("EDQ", "ED").contains("is not a ULID"));
         assert!(refused("102", "10e400").contains("line 6"));
         assert!(BlockMeta::parse(b"").is_err());
     }

@@ -91,7 +91,8 @@ impl ReadAt for Bytes {
 /// The length of `range` where it lies within `size_bytes`: memory is taken only for bytes that are there.
 fn checked_length(range: &Range<u64>, size_bytes: u64) -> io::Result<usize> {
     if range.start > range.end || range.end > size_bytes {
-        let message = format!("bytes {} to {} of a file of {size_bytes}", range.start, range.end);
+        let message =
+            format!("bytes {} to {} are not in the file of {size_bytes} bytes", range.start, range.end);
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
     }
     usize::try_from(range.end - range.start).map_err(io::Error::other)

@@ -91,7 +91,10 @@ impl Segments {
     fn segment(&self, number: u32) -> Result<&dyn ReadAt, BlockError> {
         let place = self.place(number);
         let segment = self.files.get(number as usize).ok_or_else(|| {
-            place.contradiction(None, format!("the index names it, but there are {}", self.files.len()))
+            place.contradiction(
+                None,
+                format!("the index refers to it, but the block has {} segments", self.files.len()),
+            )
         })?;
         if !segment.is_checked.load(Ordering::Relaxed) {
             let size = segment.file.size_bytes();
@@ -99,11 +102,9 @@ impl Segments {
                 return Err(place.truncated(0, HEADER_BYTES, size));
             }
             let header = segment.file.read_at(0..HEADER_BYTES).map_err(|error| place.io(0, error))?;
-            if ByteCursor::new(&header).be32() != Some(MAGIC) {
-                return Err(place.malformed(0, "this is no chunk segment: the magic number is another"));
-            }
+            place.check_magic(ByteCursor::new(&header).be32(), MAGIC, "a chunk segment")?;
             if header[4] != VERSION {
-                return Err(place.malformed(4, format!("version {} is unknown", header[4])));
+                return Err(place.malformed(4, format!("version is {}, expected {VERSION}", header[4])));
             }
             segment.is_checked.store(true, Ordering::Relaxed);
         }
@@ -248,7 +249,7 @@ impl Segments {
         let data = cursor
             .uvarint()
             .filter(|&length| length <= u64::from(u32::MAX))
-            .ok_or_else(|| self.place(segment).malformed(offset, "there is no chunk here"))?;
+            .ok_or_else(|| self.place(segment).malformed(offset, "no chunk begins here"))?;
         Ok((cursor.at() as u64, data + 5))
     }
 }

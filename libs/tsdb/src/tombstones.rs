@@ -74,11 +74,9 @@ impl Tombstones {
         let Some((header, rest)) = bytes.split_at_checked(HEADER_BYTES) else {
             return Err(place.truncated(0, HEADER_BYTES as u64, size));
         };
-        if ByteCursor::new(header).be32() != Some(MAGIC) {
-            return Err(place.malformed(0, "these are no tombstones: the magic number is another"));
-        }
+        place.check_magic(ByteCursor::new(header).be32(), MAGIC, "a tombstones file")?;
         if header[4] != VERSION {
-            return Err(place.malformed(4, format!("version {} is unknown", header[4])));
+            return Err(place.malformed(4, format!("version is {}, expected {VERSION}", header[4])));
         }
         let Some((stones, checksum)) = rest.split_last_chunk::<4>() else {
             return Err(place.truncated(HEADER_BYTES as u64, 4, rest.len() as u64));
@@ -88,8 +86,8 @@ impl Tombstones {
         let mut cursor = ByteCursor::new(stones);
         while !cursor.is_empty() {
             let offset = (HEADER_BYTES + cursor.at()) as u64;
-            let (series, range) =
-                stone(&mut cursor).ok_or_else(|| place.malformed(offset, "an interval makes no sense"))?;
+            let (series, range) = stone(&mut cursor)
+                .ok_or_else(|| place.malformed(offset, "the interval cannot be decoded"))?;
             out.delete(series, range);
         }
         Ok(out)

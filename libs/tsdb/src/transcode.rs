@@ -130,7 +130,8 @@ mod tests {
             "XOR2 chunk of 23 bytes is damaged near byte 23: its timestamps do not ascend"
         );
         assert!(
-            error(Aggregates::default().encode(TimeRange::ALL)).ends_with("it holds aggregates, not samples")
+            error(Aggregates::default().encode(TimeRange::ALL))
+                .ends_with("it contains aggregates, expected samples")
         );
         assert!(error(chunk(Encoding::HistogramSt, &[0, 1])).ends_with("the header is incomplete"));
         for encoding in [Encoding::Xor2, Encoding::HistogramSt, Encoding::FloatHistogramSt] {

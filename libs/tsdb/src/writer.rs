@@ -192,17 +192,20 @@ impl BlockWriter {
     fn check(&self, labels: &Labels) -> Result<(), WriteError> {
         let refused = |what: String| Err(WriteError::Series { series: labels.clone(), what });
         if labels.is_empty() {
-            return refused("a series without labels".to_owned());
+            return refused("it has no labels".to_owned());
         }
         if *labels <= self.last {
             return Err(WriteError::Order { series: labels.clone(), last: self.last.clone() });
         }
         if let Some(chunk) = self.chunks.iter().find(|chunk| chunk.range.is_empty()) {
-            return refused(format!("a chunk is from {} to {}", chunk.range.min, chunk.range.max));
+            return refused(format!(
+                "a chunk begins at {}, after its end at {}",
+                chunk.range.min, chunk.range.max
+            ));
         }
         match self.chunks.windows(2).find(|pair| pair[0].range.max >= pair[1].range.min) {
             Some([a, b, ..]) => refused(format!(
-                "a chunk begins at {}, the one before it ends at {}",
+                "a chunk begins at {}, but the one before it ends at {}",
                 b.range.min, a.range.max
             )),
             _ => Ok(()),

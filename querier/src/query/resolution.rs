@@ -79,7 +79,7 @@ mod tests {
             ("max_over_time", vec![Aggregate::Max]),
             ("", vec![Aggregate::Count, Aggregate::Sum]),
         ] {
-            let hints = promql::QueryHints { func: function.to_owned(), ..Default::default() };
+            let hints = promql::SelectHints { func: function.to_owned(), ..Default::default() };
             assert_eq!(aggregates(hints.aggregate()), expected, "{function}");
         }
     }

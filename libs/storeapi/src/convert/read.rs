@@ -20,7 +20,7 @@ use crate::{SeriesFrame, WireLimits};
 pub(super) enum SeriesFrameError {
     #[error("malformed message: {0}")]
     Malformed(&'static str),
-    #[error("series {labels}: chunk encoding {value} is not known; 0 to 5 are")]
+    #[error("series {labels}: chunk encoding is {value}, expected 0 to 5")]
     Encoding { labels: Labels, value: u64 },
     #[error("{what} of {found} is over the limit of {limit}")]
     Limit { what: &'static str, found: usize, limit: usize },

@@ -149,7 +149,7 @@ fn an_unknown_chunk_encoding_is_an_error_that_names_the_series() {
     let chunks = vec![wire::AggrChunk { raw: Some(raw), ..Default::default() }];
     refused(
         wire::Series { labels: vec![wire_label("__name__", "up")], chunks },
-        "series up: chunk encoding 6",
+        "series up: chunk encoding is 6",
     );
 }
 

@@ -71,19 +71,19 @@ fn damage_is_refused_by_the_name_of_the_part() {
     let good = part(Some(&floats(&[(1, 2.0)])));
     check(
         &[],
-        "aggregate chunk of 0 bytes is damaged near byte 0: the aggregate count reaches beyond the chunk",
+        "aggregate chunk of 0 bytes is damaged near byte 0: the aggregate count is longer than the rest of the chunk",
     );
     check(
         &good[..good.len() - 1],
-        "aggregate chunk of 12 bytes is damaged near byte 1: the aggregate count reaches beyond the chunk",
+        "aggregate chunk of 12 bytes is damaged near byte 1: the aggregate count is longer than the rest of the chunk",
     );
     check(
         &good,
-        "aggregate chunk of 13 bytes is damaged near byte 13: the aggregate sum reaches beyond the chunk",
+        "aggregate chunk of 13 bytes is damaged near byte 13: the aggregate sum is longer than the rest of the chunk",
     );
     check(
         &[0, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0],
-        "aggregate chunk of 8 bytes is damaged near byte 1: the aggregate sum reaches beyond the chunk",
+        "aggregate chunk of 8 bytes is damaged near byte 1: the aggregate sum is longer than the rest of the chunk",
     );
     check(
         &[0, 1, 7, 7],
@@ -95,7 +95,7 @@ fn damage_is_refused_by_the_name_of_the_part() {
     );
     assert_eq!(
         outer(&good).decode_floats(&mut Vec::new(), &mut Vec::new()).unwrap_err().to_string(),
-        "aggregate chunk of 13 bytes is damaged near byte 0: it holds aggregates, not floats"
+        "aggregate chunk of 13 bytes is damaged near byte 0: it contains aggregates, expected floats"
     );
 }
 

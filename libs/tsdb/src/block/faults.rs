@@ -317,15 +317,15 @@ fn times_and_counts_in_meta_that_lie_are_told_by_verification() {
         (
             &(|meta: &mut BlockMeta| meta.min_time = first.offset_millis(3_600_000))
                 as &dyn Fn(&mut BlockMeta),
-            "but there are samples",
+            "but the block has samples",
         ),
-        (&|meta| meta.max_time = first.offset_millis(3_600_000), "but there are samples"),
+        (&|meta| meta.max_time = first.offset_millis(3_600_000), "but the block has samples"),
         (&|meta| meta.stats.samples += 1, " samples, but "),
         (&|meta| meta.stats.histogram_samples -= 1, " histogram samples, but "),
         (&|meta| meta.stats.chunks += 1, " chunks, but "),
         (&|meta| meta.stats.series += 1, "but the index has 60"),
         (&|meta| meta.stats.tombstones += 1, "deleted intervals"),
-        (&|meta| meta.ulid = Ulid::from_parts(1, 1), "but it belongs to"),
+        (&|meta| meta.ulid = Ulid::from_parts(1, 1), "belongs to another block"),
         (
             &|meta| {
                 let file =

@@ -53,14 +53,14 @@ impl<'a> BlockSelection<'a> {
             };
             if self.last.as_ref().is_some_and(|last| *last >= entry.labels) {
                 let place = self.block.index.place();
-                let what = format!("series {} is not behind the one before it", entry.labels);
+                let what = format!("series {} does not sort after the one before it", entry.labels);
                 return Some(Err(place.malformed(None, what)));
             }
             self.last = Some(entry.labels.clone());
             if let Some(chunk) = entry.chunks.iter().find(|chunk| chunk.range.is_empty()) {
                 let place = self.block.index.place();
                 let (min, max) = (chunk.range.min, chunk.range.max);
-                let what = format!("a chunk of {} is from {min} to {max}", entry.labels);
+                let what = format!("a chunk of {} begins at {min}, after its end at {max}", entry.labels);
                 let offset = self.block.index.series_offset(entry.reference);
                 return Some(Err(place.malformed(offset, what)));
             }

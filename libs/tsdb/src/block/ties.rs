@@ -20,13 +20,13 @@ impl Block {
         if stats.series > 0 || stats.chunks > 0 || stats.samples > 0 {
             let series = self.index.series_count()?;
             if series != stats.series {
-                let what = format!("it has {} series, but the index has {series}", stats.series);
+                let what = format!("it counts {} series, but the index has {series}", stats.series);
                 return Err(self.place(BlockPart::Meta).contradiction(None, what));
             }
         }
         let count = self.tombstones.as_ref().map(Tombstones::count);
         if let Some(count) = count.filter(|&count| count != stats.tombstones) {
-            let what = format!("there are {count} deleted intervals, but meta.json has {}", stats.tombstones);
+            let what = format!("it has {count} deleted intervals, but meta.json counts {}", stats.tombstones);
             return Err(self.place(BlockPart::Tombstones).contradiction(None, what));
         }
         self.wrong_sizes().into_iter().next().map_or(Ok(()), Err)
@@ -45,7 +45,7 @@ impl Block {
                 None => continue,
             };
             if let Some(expected) = file.size_bytes.filter(|&expected| expected != found) {
-                let what = format!("{} has {found} bytes, but {expected} are listed", file.rel_path);
+                let what = format!("{} has {found} bytes, expected {expected}", file.rel_path);
                 wrong.push(self.place(BlockPart::Meta).contradiction(None, what));
             }
         }
@@ -89,12 +89,12 @@ impl Block {
             let chunks = if low == 0 { Vec::new() } else { chunks_of(low - 1)? };
             let last = chunks.iter().map(|chunk| chunk.reference).rfind(|reference| !is_behind(*reference));
             let Some(last) = last.filter(|last| last.segment() == segment) else {
-                return Err(place.contradiction(None, "the index has no chunk in it"));
+                return Err(place.contradiction(None, "the index has no chunk in this segment"));
             };
             let (end, size) = (self.segments.record_end(last)?, self.segments.size_bytes(segment));
             if end != size {
                 let what = format!(
-                    "the last chunk of the index in it ends at byte {end}, but the segment at {size}"
+                    "the last chunk that the index has in this segment ends at byte {end}, but the segment has {size} bytes"
                 );
                 return Err(place.contradiction(last.offset(), what));
             }

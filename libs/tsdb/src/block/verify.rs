@@ -74,10 +74,10 @@ impl Findings<'_> {
         let mut problems = Vec::new();
         let read = self.block.index.for_each_symbol(|offset, bytes| {
             if std::str::from_utf8(bytes).is_err() {
-                problems.push(place.malformed(offset, "the symbol is no UTF-8"));
+                problems.push(place.malformed(offset, "the symbol is not valid UTF-8"));
             }
             if last.as_ref().is_some_and(|last| last.as_slice() >= bytes) {
-                problems.push(place.malformed(offset, "the symbol is not behind the one before it"));
+                problems.push(place.malformed(offset, "the symbol does not sort after the one before it"));
             }
             let last = last.get_or_insert_default();
             last.clear();
@@ -126,7 +126,7 @@ impl Findings<'_> {
         if let Some(labels) = self.ok_or_report(index.labels(reference, raw)) {
             lists.add(reference, &labels);
             if last.as_ref().is_some_and(|last| *last >= labels) {
-                let what = format!("series {labels} is not behind the one before it");
+                let what = format!("series {labels} does not sort after the one before it");
                 self.problem(place.malformed(offset, what));
             }
             *last = Some(labels);
@@ -138,7 +138,7 @@ impl Findings<'_> {
         for (number, chunk) in raw.chunks.iter().enumerate() {
             let (min, max) = (chunk.range.min, chunk.range.max);
             if min > max {
-                let what = format!("chunk {number} of the series is from {min} to {max}");
+                let what = format!("chunk {number} of the series begins at {min}, after its end at {max}");
                 self.problem(place.malformed(offset, what));
             }
             if let Some(before) = before.filter(|before| before.range.max >= min) {
@@ -157,7 +157,7 @@ impl Findings<'_> {
         let block = self.block;
         let place = self.place(BlockPart::Tombstones);
         for series in block.tombstones().series().filter(|series| !all.contains(*series)) {
-            let what = format!("samples of series {} are deleted, which the index does not have", series.0);
+            let what = format!("it deletes samples of series {}, which is not in the index", series.0);
             self.problem(place.contradiction(None, what));
         }
         self.found.stats.tombstones = block.tombstones().count();
@@ -178,14 +178,17 @@ impl Findings<'_> {
             ("tombstones", said.tombstones, found.tombstones, self.block.tombstones.is_some()),
         ] {
             if is_told && said != found {
-                self.problem(place.contradiction(None, format!("{said} {name}, but {found} are there")));
+                self.problem(
+                    place.contradiction(None, format!("it counts {said} {name}, but the block has {found}")),
+                );
             }
         }
         if let Some(range) = self.found.range {
             let (min, max) = (meta.min_time, meta.max_time);
             if range.min < min || range.max >= max {
                 let (first, last) = (range.min, range.max);
-                let what = format!("[{min}, {max}), but there are samples from {first} to {last}");
+                let what =
+                    format!("it covers [{min}, {max}), but the block has samples from {first} to {last}");
                 self.problem(place.contradiction(None, what));
             }
         }

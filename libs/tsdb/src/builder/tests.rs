@@ -124,9 +124,9 @@ fn samples_that_do_not_ascend_or_do_not_fit_the_encoding_are_rejected() {
         builder.append_histogram(Encoding::Histogram, at(1), &histogram(0, &[1.0]), EPOCH).unwrap_err();
     assert_eq!(error, AppendError::OutOfOrder { at: at(1), last: at(2) });
     let error = builder.append_float(Encoding::Histogram, Sample::new(3, 1.0), EPOCH).unwrap_err();
-    assert_eq!(error.to_string(), "a histogram chunk holds histograms, not a float");
+    assert_eq!(error.to_string(), "a histogram chunk takes histograms, not a float");
     let error = builder.append_histogram(Encoding::Xor, at(3), &histogram(0, &[1.0]), EPOCH).unwrap_err();
-    assert_eq!(error.to_string(), "a XOR chunk holds floats, not a histogram");
+    assert_eq!(error.to_string(), "a XOR chunk takes floats, not a histogram");
     let mut fraction = ChunkBuilder::new();
     fraction.append_histogram(Encoding::Histogram, at(1), &histogram(0, &[0.5]), EPOCH).unwrap();
     assert!(matches!(fraction.finish(), Err(AppendError::Layout(_))));

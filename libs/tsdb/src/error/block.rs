@@ -83,7 +83,7 @@ pub enum BlockProblem {
     #[error("{0}")]
     Io(io::Error),
     /// The bytes are not those that were written.
-    #[error("checksum is {found:08x}, but {expected:08x} was written with it")]
+    #[error("checksum is {found:08x}, expected {expected:08x}; the file is damaged")]
     Checksum {
         /// What the file says.
         expected: u32,
@@ -91,7 +91,7 @@ pub enum BlockProblem {
         found: u32,
     },
     /// The file ends too early, or a length leads out of it.
-    #[error("{needed} bytes are needed where {present} are left")]
+    #[error("{needed} bytes are needed, but {present} are left; the file is truncated or damaged")]
     Truncated {
         /// Bytes that a length asks for.
         needed: u64,
@@ -108,7 +108,9 @@ pub enum BlockProblem {
     #[error("{0}")]
     Chunk(ChunkError),
     /// A chunk's samples are not where the index has them.
-    #[error("the chunk begins or ends at {at}, but the index has it from {min} to {max}")]
+    #[error(
+        "the first or last sample of the chunk is at {at}, but the index has the chunk from {min} to {max}"
+    )]
     ChunkTimes {
         /// Time of the sample.
         at: Timestamp,
@@ -175,6 +177,22 @@ impl BlockLocation {
 
     pub(crate) fn io(&self, offset: impl Into<Option<u64>>, error: io::Error) -> BlockError {
         self.error(offset, BlockProblem::Io(error))
+    }
+
+    /// Compares the magic number that the part's file begins with; `file` is what it would begin, with its article.
+    pub(crate) fn check_magic(
+        &self,
+        found: Option<u32>,
+        expected: u32,
+        file: &str,
+    ) -> Result<(), BlockError> {
+        match found.unwrap_or(0) {
+            found if found == expected => Ok(()),
+            found => Err(self.malformed(
+                0,
+                format!("magic number is {found:08x}, expected {expected:08x}; this is not {file}"),
+            )),
+        }
     }
 
     /// Compares a checksum with that of the bytes that it was written for, which begin at `offset`.

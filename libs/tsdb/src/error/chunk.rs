@@ -53,7 +53,7 @@ pub enum ChunkProblem {
     #[error("the histogram's spans are longer than the chunk")]
     Spans,
     /// An aggregate's length is none, or leads past the end.
-    #[error("the aggregate {0} reaches beyond the chunk")]
+    #[error("the aggregate {0} is longer than the rest of the chunk")]
     AggregateLength(Aggregate),
     /// An aggregate is encoded as no aggregate is.
     #[error("the aggregate {aggregate} has the unknown encoding {encoding}")]
@@ -64,7 +64,7 @@ pub enum ChunkProblem {
         encoding: u8,
     },
     /// The chunk holds the other kind of samples than was asked for.
-    #[error("it holds {holds}, not {wanted}")]
+    #[error("it contains {holds}, expected {wanted}")]
     Kind {
         /// What it holds.
         holds: &'static str,
@@ -77,7 +77,7 @@ pub enum ChunkProblem {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
     /// The chunk holds as many samples as its header can count: 65,535, or 16,383 histograms with start timestamps.
-    #[error("the chunk holds as many samples as it can count; start a new one")]
+    #[error("the chunk has as many samples as it can count; start a new chunk")]
     Full,
     /// The sample is not later than the one before it.
     #[error("sample at {at} is not after the last one at {last}")]
@@ -88,10 +88,10 @@ pub enum AppendError {
         last: Timestamp,
     },
     /// The histogram's layout differs from that of the chunk, or the chunk's kind cannot hold it.
-    #[error("the histogram's {0} differs from that of the chunk; start a new one")]
+    #[error("the histogram does not fit the chunk: {0}; start a new chunk")]
     Layout(&'static str),
     /// The encoding holds the other kind of samples.
-    #[error("a {encoding} chunk holds {}, not {sample}", encoding.content())]
+    #[error("a {encoding} chunk takes {}, not {sample}", encoding.content())]
     Encoding {
         /// How the sample was to be encoded.
         encoding: Encoding,

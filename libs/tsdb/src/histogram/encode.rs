@@ -202,11 +202,11 @@ impl HistogramEncoder {
                 .chain(totals(histogram))
                 .all(|count| (0.0..=MAX_EXACT).contains(&count) && count.fract() == 0.0)
         {
-            return Err(AppendError::Layout("kind of counts (not whole numbers)"));
+            return Err(AppendError::Layout("its counts are not whole numbers"));
         }
         let (positive, negative) = Layout::of(histogram).buckets();
         if (positive, negative) != (histogram.positive_buckets.len(), histogram.negative_buckets.len()) {
-            return Err(AppendError::Layout("number of buckets (not that of its spans)"));
+            return Err(AppendError::Layout("its spans do not describe as many buckets as it has"));
         }
         if self.samples == 0 {
             return Ok(());
@@ -222,14 +222,14 @@ impl HistogramEncoder {
             return Ok(());
         }
         if self.stale {
-            return Err(AppendError::Layout("presence after a staleness marker"));
+            return Err(AppendError::Layout("only staleness markers may follow a staleness marker"));
         }
         let gauge = histogram.counter_reset_hint == CounterResetHint::Gauge;
         if gauge != (self.header == GAUGE) || histogram.counter_reset_hint == CounterResetHint::Reset {
-            return Err(AppendError::Layout("counter reset hint"));
+            return Err(AppendError::Layout("its counter reset hint differs"));
         }
         if Layout::of(histogram) != self.layout {
-            return Err(AppendError::Layout("layout of buckets"));
+            return Err(AppendError::Layout("its buckets differ"));
         }
         Ok(())
     }

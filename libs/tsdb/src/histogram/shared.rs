@@ -115,7 +115,7 @@ impl SharedBuckets {
         for ((numbers, shared), spans, buckets) in sides {
             let described: usize = spans.iter().map(|span| span.length as usize).sum();
             if described != buckets.len() {
-                return Err(AppendError::Layout("number of buckets (not that of its spans)"));
+                return Err(AppendError::Layout("its spans do not describe as many buckets as it has"));
             }
             if spans != shared {
                 *buckets = widened(numbers, spans, buckets);

@@ -186,15 +186,15 @@ fn a_histogram_that_does_not_fit_starts_a_new_chunk() {
             encoder.append(Timestamp::from_millis(1), &samples[1].1).expect("a refusal changes nothing");
         }
     }
-    check(|h| h.schema = 2, "layout of buckets");
-    check(|h| h.zero_threshold = 0.5, "layout of buckets");
-    check(|h| h.counter_reset_hint = CounterResetHint::Reset, "counter reset hint");
-    check(|h| h.counter_reset_hint = CounterResetHint::Gauge, "counter reset hint");
-    check(|h| h.positive_buckets.push(1.0), "number of buckets");
+    check(|h| h.schema = 2, "its buckets differ");
+    check(|h| h.zero_threshold = 0.5, "its buckets differ");
+    check(|h| h.counter_reset_hint = CounterResetHint::Reset, "its counter reset hint differs");
+    check(|h| h.counter_reset_hint = CounterResetHint::Gauge, "its counter reset hint differs");
+    check(|h| h.positive_buckets.push(1.0), "as many buckets as it has");
 
     let fractional = FloatHistogram { count: 0.5, ..FloatHistogram::default() };
     let refused = HistogramEncoder::integer().append(Timestamp::EPOCH, &fractional).unwrap_err();
-    assert_eq!(refused, AppendError::Layout("kind of counts (not whole numbers)"));
+    assert_eq!(refused, AppendError::Layout("its counts are not whole numbers"));
 }
 
 #[test]

@@ -40,13 +40,11 @@ pub(super) fn read(
         return Err(place.truncated(0, HEADER_BYTES + CONTENTS_BYTES, size));
     }
     let header = file.read_at(0..HEADER_BYTES).map_err(|error| place.io(0, error))?;
-    let version = match ByteCursor::new(&header).be32() {
-        Some(MAGIC) => match header[4] {
-            1 => IndexVersion::V1,
-            2 | 3 => IndexVersion::V2,
-            other => return Err(place.malformed(4, format!("version {other} is unknown"))),
-        },
-        _ => return Err(place.malformed(0, "this is no index: the magic number is another")),
+    place.check_magic(ByteCursor::new(&header).be32(), MAGIC, "an index file")?;
+    let version = match header[4] {
+        1 => IndexVersion::V1,
+        2 | 3 => IndexVersion::V2,
+        other => return Err(place.malformed(4, format!("version is {other}, expected 1 to 3"))),
     };
 
     let place = place.at(BlockPart::TableOfContents);
@@ -65,11 +63,13 @@ pub(super) fn read(
         ("postings offset table", postings_table),
     ] {
         if offset < HEADER_BYTES || offset > at {
-            return Err(place.malformed(at, format!("{name} at byte {offset} of a file of {size}")));
+            return Err(
+                place.malformed(at, format!("{name} at byte {offset}, outside of the file of {size} bytes"))
+            );
         }
     }
     if symbols > series || series > postings || postings > postings_table {
-        return Err(place.malformed(at, "the sections are not in their order"));
+        return Err(place.malformed(at, "the sections are out of order"));
     }
     Ok((version, Contents { symbols, series, postings, postings_table }))
 }

@@ -26,7 +26,7 @@ impl Index {
         let bytes = self.read(&place, self.range_of(&place, list)?)?;
         let numbers = content(&place, list.offset, &bytes)?;
         let out = Postings::encoded(bytes.slice(numbers))
-            .ok_or_else(|| place.malformed(list.offset, "the series of a list do not ascend"))?;
+            .ok_or_else(|| place.malformed(list.offset, "the series of the list do not ascend"))?;
         self.check_bounds(&place, list, out.at(0), out.at(out.len().wrapping_sub(1)))?;
         Ok(out)
     }
@@ -83,7 +83,7 @@ impl Index {
                 let numbers = &own[content(place, list.offset, own)?];
                 union
                     .push_encoded(numbers)
-                    .ok_or_else(|| place.malformed(list.offset, "the series of a list do not ascend"))?;
+                    .ok_or_else(|| place.malformed(list.offset, "the series of the list do not ascend"))?;
                 let end = |bytes: Option<&[u8; 4]>| bytes.map(|b| SeriesRef(u32::from_be_bytes(*b)));
                 self.check_bounds(place, *list, end(numbers.first_chunk()), end(numbers.last_chunk()))?;
             }
@@ -163,7 +163,8 @@ impl Index {
         let outside = |series: &SeriesRef| !bounds.contains(&series.offset(self.version));
         match [first, last].into_iter().flatten().find(outside) {
             Some(series) => {
-                let what = format!("a list holds series {}, which lies outside of the series", series.0);
+                let what =
+                    format!("the list has series {}, which is outside of the series section", series.0);
                 Err(place.malformed(list.offset, what))
             }
             None => Ok(()),
@@ -181,7 +182,7 @@ fn content(place: &BlockLocation, offset: u64, bytes: &[u8]) -> Result<Range<usi
     place.check(offset + 4, expected, crc32c::crc32c(body))?;
     let count = ByteCursor::new(body).be32().map(|count| count as usize);
     if count.and_then(|count| count.checked_mul(4)) != length.checked_sub(4) {
-        return Err(place.malformed(offset, "a list's length is not that of its series"));
+        return Err(place.malformed(offset, "the length of the list does not fit its number of series"));
     }
     Ok(8..4 + length)
 }

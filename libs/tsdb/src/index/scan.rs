@@ -53,7 +53,7 @@ impl<'a, I: Iterator<Item = SeriesRef>> SeriesScan<'a, I> {
         let first = self.series.next()?;
         let start = offset_of(first);
         if !bounds.contains(&start) {
-            return Some(Err(self.index.place.malformed(start, "there is no series here")));
+            return Some(Err(self.index.place.malformed(start, "no series begins here")));
         }
         let (mut last, mut waiting) = (start, Vec::new());
         while let Some(next) = self.series.next_if(|&next| {
@@ -89,7 +89,7 @@ impl<'a, I: Iterator<Item = SeriesRef>> SeriesScan<'a, I> {
                     }
                     bytes = self.read(offset..offset + needed)?;
                 }
-                Err(None) => return Err(place.malformed(offset, "there is no series here")),
+                Err(None) => return Err(place.malformed(offset, "no series begins here")),
             }
         };
         series::read(place, offset, &bytes, body, raw)

@@ -191,7 +191,7 @@ impl Section {
                 }
             }
             if read == 0 && at + bytes.len() as u64 == self.length {
-                return Err(self.place.malformed(self.start + at, "no entry can be read here"));
+                return Err(self.place.malformed(self.start + at, "the entry cannot be decoded"));
             }
             // An entry that is larger than all of these pages needs more of them.
             pages = if read == 0 { pages * 2 } else { (pages * 2).min(SCAN_PAGES.max(pages)) };

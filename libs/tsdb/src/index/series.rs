@@ -66,7 +66,7 @@ pub(crate) fn read(
     let body = &bytes[range.clone()];
     let expected = ByteCursor::new(&bytes[range.end..]).be32().unwrap_or(0);
     place.check(offset, expected, crc32c::crc32c(body))?;
-    decode(body, entry).ok_or_else(|| place.malformed(offset, "the entry of a series makes no sense"))
+    decode(body, entry).ok_or_else(|| place.malformed(offset, "the entry of the series cannot be decoded"))
 }
 
 fn decode(body: &[u8], entry: &mut RawEntry) -> Option<()> {

@@ -45,7 +45,7 @@ impl Symbols {
             })?;
         }
         if seen != count {
-            let what = format!("{count} symbols are announced, {seen} are there");
+            let what = format!("{count} symbols are announced, but {seen} follow");
             return Err(section.place().malformed(section.start(), what));
         }
         section.release();
@@ -71,7 +71,7 @@ impl Symbols {
             }
         };
         let unknown = || {
-            let what = format!("symbol {reference} is used, but there are {}", self.count);
+            let what = format!("symbol {reference} is used, but the index has {} symbols", self.count);
             self.section.place().malformed(None, what)
         };
         let offset = offset.filter(|&offset| offset >= 4).ok_or_else(unknown)?;

@@ -120,7 +120,7 @@ impl PostingsTable {
             }
         }
         if seen != announced {
-            let what = format!("{announced} entries are announced, {seen} are there");
+            let what = format!("{announced} entries are announced, but {seen} follow");
             return Err(section.place().malformed(section.start(), what));
         }
         if version == IndexVersion::V1 {
@@ -227,7 +227,7 @@ impl PostingsTable {
     /// The place of a list at `offset` where the next begins at `next`.
     fn place(&self, offset: u64, next: Option<u64>) -> Result<ListPlace, BlockError> {
         if offset >= self.begin {
-            let what = format!("a postings list at byte {offset}, behind all lists");
+            let what = format!("a postings list at byte {offset}, after the end of all lists");
             return Err(self.section.place().malformed(None, what));
         }
         let limit = next.filter(|next| (offset..=self.begin).contains(next)).unwrap_or(self.begin);

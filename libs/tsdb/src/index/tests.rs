@@ -155,6 +155,29 @@ fn each_mode_keeps_no_more_than_it_says() {
     drop(dir);
 }
 
+/// Prints the memory of each mode, for the documentation: `cargo test -p tsdb --lib million_series -- --ignored --nocapture`.
+#[test]
+#[ignore = "writes blocks of a million series, which takes a minute"]
+fn memory_of_a_block_of_a_million_series() {
+    for series_per_target in [100, 1] {
+        let dir = tempfile::tempdir().unwrap();
+        let workload = Workload {
+            series: 1_000_000,
+            series_per_target,
+            interval: std::time::Duration::from_secs(3600),
+            ..Workload::default()
+        };
+        let meta = workload.write(dir.path(), BlockOptions::new(Ulid::nil()), &mut |_| {}).unwrap();
+        let path = dir.path().join(meta.ulid.to_string()).join("index");
+        let file = Arc::new(LocalFile::open(&path).unwrap());
+        println!("{series_per_target} series of a target, index of {} bytes", file.size_bytes());
+        for memory in MODES {
+            let index = Index::open(meta.ulid, file.clone(), memory).unwrap();
+            println!("{:>9} bytes: {memory:?}", index.memory_bytes());
+        }
+    }
+}
+
 /// Counts reads of a file.
 struct Counted {
     file: LocalFile,

@@ -33,10 +33,10 @@ pub enum WriteError {
         what: String,
     },
     /// The format has no room for so much.
-    #[error("a block cannot hold {0}; write several")]
+    #[error("a block cannot have {0}; write several blocks")]
     TooLarge(&'static str),
     /// Samples lie outside of the times that the block is to cover.
-    #[error("the block is to cover [{min}, {max}), but has samples from {first} to {last}")]
+    #[error("the block covers [{min}, {max}), but has samples from {first} to {last}")]
     Times {
         /// First instant of the block.
         min: Timestamp,
@@ -48,7 +48,7 @@ pub enum WriteError {
         last: Timestamp,
     },
     /// There was no series with samples; nothing is left behind.
-    #[error("no series was written; there are no empty blocks")]
+    #[error("no series was written; a block needs at least one")]
     Empty,
 }
 

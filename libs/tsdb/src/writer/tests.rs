@@ -139,10 +139,10 @@ fn what_cannot_be_in_a_block_is_refused_and_the_rest_goes_on() {
     };
     assert!(refused(&[("a", "2")], vec![chunk(0, 5)]).contains("must come before"));
     assert!(refused(&[("a", "1")], vec![chunk(0, 5)]).contains(r#"{a="1"} must come before {a="2"}"#));
-    assert!(refused(&[], vec![chunk(0, 5)]).contains("without labels"));
+    assert!(refused(&[], vec![chunk(0, 5)]).contains("no labels"));
     assert!(refused(&[("a", "3")], vec![chunk(0, 5), chunk(40, 5)]).contains("begins at 40"));
     let reversed = Chunk { range: TimeRange::new(Timestamp::EPOCH, Timestamp::MIN), ..chunk(0, 5) };
-    assert!(refused(&[("a", "3")], vec![reversed]).contains("a chunk is from 0"));
+    assert!(refused(&[("a", "3")], vec![reversed]).contains("a chunk begins at 0"));
     writer.add_series(&labels(&[("a", "3")]), []).unwrap();
     writer.add_series(&labels(&[("a", "4")]), [chunk(0, 5), chunk(41, 5)]).unwrap();
     let meta = writer.finish().unwrap();

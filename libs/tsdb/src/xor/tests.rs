@@ -179,7 +179,7 @@ fn errors_say_what_and_where() {
     let histogram = Chunk { encoding: Encoding::Histogram, ..encode(&[(0, 0.0)]) };
     assert_eq!(
         histogram.decode_floats(&mut Vec::new(), &mut Vec::new()).unwrap_err().to_string(),
-        "histogram chunk of 11 bytes is damaged near byte 0: it holds histograms, not floats"
+        "histogram chunk of 11 bytes is damaged near byte 0: it contains histograms, expected floats"
     );
 }
 

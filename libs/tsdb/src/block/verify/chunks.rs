@@ -63,17 +63,21 @@ impl<'a> ChunkCheck<'a> {
         }
         let place = findings.place(BlockPart::Segment(segment));
         if segment < self.segment {
-            findings.problem(place.malformed(offset, "a chunk of the index lies before the one before it"));
+            findings.problem(place.malformed(
+                offset,
+                "the index has this chunk after a chunk that is further on; references must ascend",
+            ));
             (self.segment, self.offset) = (segment, None);
         }
         match self.offset {
             Some(expected) if expected < offset => {
-                let what = format!("the bytes up to {offset} belong to no chunk of the index");
+                let what = format!("the bytes from here to {offset} belong to no chunk of the index");
                 findings.problem(place.malformed(expected, what));
             }
             Some(expected) if expected > offset => {
-                let what =
-                    format!("a chunk of the index lies before the end of the one before it, {expected}");
+                let what = format!(
+                    "the chunk begins before the end of the one before it, which is at byte {expected}"
+                );
                 findings.problem(place.malformed(offset, what));
             }
             _ => {}
@@ -83,7 +87,7 @@ impl<'a> ChunkCheck<'a> {
     fn end_segment(&self, findings: &mut Findings<'_>) {
         let size = self.segments.size_bytes(self.segment);
         if let Some(end) = self.offset.filter(|&end| end != size) {
-            let what = format!("the last chunk of the index ends here, but the segment at {size}");
+            let what = format!("the last chunk of the index ends here, but the segment has {size} bytes");
             let place = findings.place(BlockPart::Segment(self.segment));
             findings.problem(place.contradiction(end, what));
         }
@@ -124,7 +128,7 @@ impl<'a> ChunkCheck<'a> {
         }
         match aggregates.count {
             Some(_) => Ok(()),
-            None => Err(BlockProblem::Malformed("the aggregates lack their count".to_owned())),
+            None => Err(BlockProblem::Malformed("the chunk of aggregates has no count".to_owned())),
         }
     }
 
@@ -148,7 +152,7 @@ fn in_range(timestamps: &[i64], range: TimeRange) -> Result<(), BlockProblem> {
         return Err(BlockProblem::Malformed("the chunk has no samples".to_owned()));
     };
     if let Some(pair) = timestamps.windows(2).find(|pair| pair[0] >= pair[1]) {
-        let what = format!("the chunk has a sample at {} behind one at {}", pair[1], pair[0]);
+        let what = format!("the chunk has a sample at {} after one at {}", pair[1], pair[0]);
         return Err(BlockProblem::Malformed(what));
     }
     for (at, expected) in [(*first, range.min), (*last, range.max)] {

@@ -56,7 +56,7 @@ impl ListCheck {
                         let said = self.lists.remove(&label_hash(Label { name, value })).unwrap_or_default();
                         if (said.count, said.sum) != (sum.count, sum.sum) {
                             let what = format!(
-                                "the list of {name}={value:?} has {} series, but of the series {} have it, or others",
+                                "the postings list of {name}={value:?} has {} series, which are not the {} series with this label",
                                 sum.count, said.count
                             );
                             problems.push(
@@ -81,7 +81,7 @@ impl ListCheck {
                     .map(|l| format!("{}={:?}", l.name, l.value))
             });
             let what = format!(
-                "{} series have {}, but there is no list of it",
+                "{} series have {}, but it has no postings list",
                 sum.count,
                 label.as_deref().unwrap_or("a label")
             );
