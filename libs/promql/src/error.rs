@@ -14,22 +14,22 @@ pub static QUERIES: Consumers = Consumers {
 /// Why a query has no answer. The variants are what a caller can act on.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum QueryError {
-    /// The text is no expression, or one that may not be asked this way. The caller has to change the query.
+    /// The text is not a valid expression, or not one that this kind of query allows. The caller has to change the query.
     #[error(transparent)]
     Parse(#[from] ParseError),
     /// The parameters contradict each other or the query: an end before the start, a step of zero.
     #[error("{0}")]
     BadParameter(String),
-    /// The evaluation met data or arguments it has no answer for, such as two series with equal labels.
+    /// The evaluation found data or arguments that have no answer, such as two series with equal labels.
     #[error("{0}")]
     Execution(String),
-    /// The query needs more than it may have.
+    /// The query needs more than a limit allows.
     #[error(transparent)]
     Limit(#[from] LimitError),
     /// The time for the query is over ([`Interrupt::time_out`](budget::Interrupt::time_out)).
     #[error("query timed out in expression evaluation")]
     Timeout,
-    /// Nobody waits for the answer any more ([`Interrupt::cancel`](budget::Interrupt::cancel)).
+    /// The caller does not need the answer any more ([`Interrupt::cancel`](budget::Interrupt::cancel)).
     #[error("query was canceled in expression evaluation")]
     Canceled,
 }

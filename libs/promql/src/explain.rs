@@ -1,4 +1,4 @@
-//! Plans as people read them, with what each operator did where that was measured.
+//! Plans as trees for readers, with measurements of each operator if there are any.
 
 use std::fmt::{self, Display, Write as _};
 use std::time::Duration;
@@ -14,42 +14,42 @@ use crate::syntax::ast::{Boundary, Length};
 use crate::text::{go_date, go_f, go_quoted};
 use crate::value::steps::Window;
 
-/// Levels of operators that are shown: more than anybody reads, and few enough for whatever walks the tree.
+/// Levels of operators that are shown: more than a reader needs, and few enough for code that walks the tree recursively.
 const MAX_LEVELS: usize = 100;
 
-/// An operator of a plan and those that feed it, 100 levels of them. Displays as a tree, one operator a line.
+/// An operator of a plan and its inputs, up to 100 levels of them. Displays as a tree, one operator per line.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlanNode {
-    /// What it does, near to how the query says it.
+    /// What it does, in terms close to those of the query.
     pub name: String,
-    /// The number of instants that it is evaluated at.
+    /// The number of instants at which it is evaluated.
     pub steps: usize,
-    /// The select that it reads, where it is a selector.
+    /// The select that it reads, if it is a selector.
     pub select: Option<SelectId>,
-    /// The labels of its series that matter, where it is a selector that does not need them all.
+    /// The labels of its series that matter, if it is a selector that does not need them all.
     pub labels: Option<NeededLabels>,
-    /// What it did; `None` for a query that has not been evaluated, or not been measured.
+    /// What it did; `None` for a query that was not evaluated, or not measured.
     pub measured: Option<Measured>,
-    /// What feeds it: in the order of the operator's arguments, scalars behind vectors. Arguments that are numbers are part
-    /// of the name.
+    /// Its inputs, in the order of the operator's arguments, scalars after vectors. Arguments that are numbers are part of
+    /// the name.
     pub children: Vec<Self>,
 }
 
 /// What an operator did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Measured {
-    /// Series that came out of it; for a selector those that went in.
+    /// Series in its output; for a selector the series that it read.
     pub series: u64,
-    /// Values that came out of it, one a series and step; for a selector the samples that it decoded.
+    /// Values in its output, one for each series and step; for a selector the samples that it decoded.
     pub samples: u64,
-    /// Most bytes that it held at one time.
+    /// Most bytes that it had reserved at one time.
     pub peak_bytes: u64,
-    /// Time that it took itself, without what feeds it, by all workers together.
+    /// Time of all workers together, without that of its inputs.
     pub time: Duration,
 }
 
 impl PlanNode {
-    /// The operators of `plan`, with what each did where that was measured.
+    /// The operators of `plan`. `measured` has an entry for each operator, in the order of the plan.
     pub(crate) fn of(plan: &Plan, measured: Option<&[Measured]>) -> Self {
         match &plan.answer {
             PlanRoot::String(text) => Self {
@@ -64,11 +64,11 @@ impl PlanNode {
         }
     }
 
-    /// The operator `id` with `levels` of what feeds it.
+    /// The operator `id` with `levels` of its inputs.
     fn node(plan: &Plan, all: Option<&[Measured]>, id: NodeId, levels: usize) -> Self {
         let node = &plan.nodes[id];
         if let Op::Distinct(_) = node.op {
-            // Keeping series apart is part of what changed their labels.
+            // This operator is shown as part of the one that changed the labels.
             let mut child = Self::node(plan, all, node.inputs[0], levels);
             if let (Some(measured), Some(all)) = (&mut child.measured, all) {
                 measured.peak_bytes += all[id].peak_bytes;
@@ -101,7 +101,7 @@ impl PlanNode {
         }
     }
 
-    /// Stands for what feeds `id`, where that is too much to show.
+    /// Replaces the inputs of `id` below the last level that is shown.
     fn left_out(plan: &Plan, id: NodeId) -> Self {
         let mut below = plan.nodes[id].inputs.clone();
         let mut count = 0;
@@ -114,20 +114,20 @@ impl PlanNode {
         Self { name, steps, select: None, labels: None, measured: None, children: Vec::new() }
     }
 
-    /// Time that it and all that feeds it took.
+    /// Time of this operator and of all operators below it.
     pub fn total_time(&self) -> Duration {
         let own = self.measured.map_or(Duration::ZERO, |measured| measured.time);
         self.children.iter().map(Self::total_time).fold(own, Duration::saturating_add)
     }
 
-    /// Samples that the selectors at or below it decoded.
+    /// Samples that this operator and those below it decoded.
     pub fn total_samples(&self) -> u64 {
         let own = self.measured.filter(|_| self.select.is_some()).map_or(0, |measured| measured.samples);
         own + self.children.iter().map(Self::total_samples).sum::<u64>()
     }
 
-    /// Writes a line behind `first` and those below it behind `rest`; `above` are the steps of what it feeds, which are
-    /// not told again.
+    /// Writes its line with the prefix `first` and those of its inputs with the prefix `rest`. `above` is the number of steps of
+    /// the operator that it feeds, which is not repeated.
     fn write(
         &self,
         f: &mut fmt::Formatter<'_>,
@@ -169,7 +169,7 @@ impl Display for PlanNode {
     }
 }
 
-/// How many inputs of an operator are no arguments beside the series: all but its scalars.
+/// How many inputs of an operator are series. The remaining ones are scalar arguments.
 fn vectors(op: &Op) -> usize {
     match op {
         Op::Leaf(_) => 0,
@@ -248,7 +248,7 @@ fn describe_leaf(select: &Select, leaf: &Leaf) -> String {
     }
 }
 
-/// Matchers as a query has them, the name in front.
+/// Matchers as they are written in a query, the name first.
 fn describe_selector(matchers: &[Matcher]) -> String {
     let legacy = |name: &str| {
         let mut letters = name.bytes();

@@ -1,4 +1,4 @@
-//! Which labels of the series of a select can matter to the answer, and how a driver leaves the others out.
+//! Which labels of the series of a select can matter to the answer, and how a driver leaves out the rest.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -7,11 +7,11 @@ use model::Labels;
 
 use crate::functions::label::is_reserved;
 
-/// The labels of a select's series whose values can matter to the answer, beside which series there are and their order.
+/// The labels of a select's series whose values can matter to the answer. The number and the order of series always matter.
 ///
-/// Whoever offers series may leave the others out, series by series, with a [trimmer](Self::trimmer). It must still offer
-/// each series by itself, though several may look alike then, and in the order that their whole labels give. Answers and
-/// annotations are the same. Only the text of an error about a broken chunk names a series by fewer labels.
+/// A driver may leave out all other labels, series by series, with a [trimmer](Self::trimmer). It must still offer each
+/// series by itself, although several may have equal labels then, and in the order of their complete labels. Answers and
+/// annotations are the same. Only the text of an error about a damaged chunk names a series by fewer labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NeededLabels {
     /// Only these.
@@ -49,7 +49,7 @@ impl NeededLabels {
         matches!(self, Self::AllBut(names) if names.is_empty())
     }
 
-    /// The same as far as it is about other labels than name, type and unit, for people to read.
+    /// The same without name, type and unit, for display.
     pub(crate) fn unreserved(&self) -> Self {
         let mut shown = self.clone();
         let (Self::Only(names) | Self::AllBut(names)) = &mut shown;
@@ -63,7 +63,7 @@ impl NeededLabels {
         self.union(Self::Only(names))
     }
 
-    /// What either needs, or all where that is a long list: an expression may have thousands of operators.
+    /// The labels that either of them needs. All labels if that is a long list: an expression may have thousands of operators.
     pub(crate) fn union(self, other: Self) -> Self {
         use NeededLabels::{AllBut, Only};
         let union = match (self, other) {
@@ -83,7 +83,7 @@ impl NeededLabels {
         }
     }
 
-    /// What leaves the other labels out of the series of one select, which have to come to it in their order.
+    /// A trimmer for the series of one select. It must be given these in the order in which they are offered.
     ///
     /// ```
     /// use model::Labels;
@@ -115,11 +115,12 @@ impl fmt::Display for NeededLabels {
     }
 }
 
-/// Leaves labels out of the series of one select.
+/// Removes labels that are not needed from the series of one select.
 ///
-/// Two series of one metric can become equal when the metric's name goes, if one of them has a type or unit and the other
-/// has not. Whether they do is told by all of their labels. Of two such series, the one with a type or unit comes first as
-/// long as labels that sort before `__unit__` are left in, so that no label is left out once one of those has come.
+/// Two series of one metric can become equal when the name of the metric is dropped, if one of them has a type or unit and
+/// the other does not. Only all of their labels together show whether they do. Of two such series, the one with a type or unit
+/// comes first, as long as labels that sort before `__unit__` are kept. So the trimmer removes nothing any more once a series
+/// with a type or unit has come.
 #[derive(Clone, Debug)]
 pub struct Trimmer<'a> {
     needed: &'a NeededLabels,
@@ -131,11 +132,11 @@ impl Trimmer<'_> {
     pub fn trim(&mut self, labels: Labels) -> Labels {
         let typed = |name: &str| is_reserved(name) && name != model::METRIC_NAME;
         self.stopped = self.stopped || labels.iter().any(|label| typed(label.name));
-        let goes = |name: &str| name > "__unit__" && !self.needed.contains(name);
-        if self.stopped || !labels.iter().any(|label| goes(label.name)) {
+        let removed = |name: &str| name > "__unit__" && !self.needed.contains(name);
+        if self.stopped || !labels.iter().any(|label| removed(label.name)) {
             return labels;
         }
-        labels.without(goes)
+        labels.without(removed)
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a query is asked with: its parameters, and the settings of the engine.
+//! The parameters of a query and the settings of the engine.
 
 use std::time::Duration;
 
@@ -9,22 +9,22 @@ use series::Dedup;
 use crate::error::QUERIES;
 use crate::syntax::ParseOptions;
 
-/// What is asked beside the expression.
+/// The parameters of a query, apart from the expression.
 #[derive(Clone, Debug)]
 pub struct QueryParams {
     /// First instant that is evaluated.
     pub start: Timestamp,
-    /// Bound of the last instant that is evaluated, included; equal to `start` for an instant query.
+    /// No instant after this one is evaluated; equal to `start` for an instant query.
     pub end: Timestamp,
-    /// Distance of the instants; `None` for an instant query.
+    /// Distance between instants; `None` for an instant query.
     pub step: Option<Duration>,
-    /// How old a sample an instant selector still takes, the exact age excluded. Prometheus' default is 5 minutes.
+    /// An instant selector takes samples that are younger than this. Prometheus' default is 5 minutes.
     pub lookback: Duration,
-    /// How replicas are made one series.
+    /// How replicas are merged into one series.
     pub dedup: Dedup,
-    /// Labels that selectors may ask for but that series do not have any more, because they told replicas apart.
+    /// Labels that identify replicas. Series do not have them any more, although selectors may name them.
     pub replica_labels: Vec<String>,
-    /// How the query is ended before its time.
+    /// Stops the query before it has an answer.
     pub interrupt: Interrupt,
 }
 
@@ -51,35 +51,37 @@ impl QueryParams {
 /// Settings that all queries of an engine share.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
-    /// Which parts of the language are on.
+    /// Which parts of the language are enabled.
     pub parse: ParseOptions,
-    /// The step of a subquery that names none. Prometheus takes its evaluation interval, 1 minute by default.
+    /// The step of a subquery that does not name one. Prometheus uses its evaluation interval, 1 minute by default.
     pub subquery_step: Duration,
-    /// Keeps the names of metrics until the end of the query, so that operators on the way still see them, as Prometheus'
-    /// feature `promql-delayed-name-removal` does. Off, a name goes where the value is no longer that of the metric:
-    /// `sum by (__name__) (rate(x[5m]))` then has no name to group by.
+    /// Keeps the names of metrics until the end of the query, so that all operators see them, as Prometheus' feature
+    /// `promql-delayed-name-removal` does. Off by default: a name is dropped where the value is no longer that of the metric,
+    /// so that `sum by (__name__) (rate(x[5m]))` has no name to group by.
     pub delayed_name_removal: bool,
-    /// Most samples that a query may decode. A small limit refuses large queries; a large one lets a single query keep
-    /// a core busy for long: a core decodes and evaluates some 40 million a second.
+    /// Most samples that a query may decode. A small limit rejects large queries. A large one lets a single query keep
+    /// a core busy for long: a core decodes and evaluates about 40 million a second.
     pub max_samples: u64,
-    /// Most bytes that the operators of a query may hold at one time. Past it the query ends with an error
-    /// instead of the process.
+    /// Most bytes that the operators of a query may use at one time. A query that needs more stops with an error, so that
+    /// the process does not run out of memory.
     pub max_bytes: u64,
-    /// What all queries that are planned with it, or with a clone of it, may use together.
+    /// What all queries that are planned with these options, or with a clone of them, may use together.
     pub total: TotalBudget,
-    /// Carries matchers of one side of a binary operator over to the other, so that series which find no partner are not
-    /// fetched, nor warned of. Off by default: the value is the same only where series carry all labels that their selectors
-    /// ask for, and stores behind a Thanos querier with selector labels answer for labels that their series do not have.
+    /// Applies matchers of one side of a binary operator to the other side too. Series without a partner are then not
+    /// fetched, and cause no warnings. Off by default: the value is the same only if series carry all labels that they are
+    /// selected by, and a Thanos querier with selector labels answers for labels that its series do not have.
     pub propagate_matchers: bool,
-    /// Lets `rate`, `irate`, `increase` and `resets` learn from start timestamps of resets that values do not show, and
-    /// `start_timestamp` give them. Off by default, as in Prometheus; samples without start timestamps are not affected.
+    /// Lets `rate`, `irate`, `increase` and `resets` detect resets by start timestamps, also where values do not show them,
+    /// and lets `start_timestamp` return them. Off by default, as in Prometheus. Samples without start timestamps are not
+    /// affected.
     pub use_start_timestamps: bool,
-    /// Threads that decode and evaluate, at least 1. The answer does not depend on it.
+    /// Number of threads that decode and evaluate, at least 1. The answer does not depend on it.
     pub workers: usize,
 }
 
 impl Default for EngineOptions {
-    /// 200 million samples and 1 GiB a query, no limit for all queries together, as many workers as the machine has cores, only the stable language.
+    /// 200 million samples and 1 GiB for each query, no limit for all queries together, as many workers as the machine has
+    /// cores, only the stable language.
     fn default() -> Self {
         Self {
             parse: ParseOptions::default(),

@@ -1,4 +1,4 @@
-//! What an evaluated query gives back.
+//! What an evaluated query returns.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use model::{FloatHistogram, Labels, Sample, Timestamp};
 use crate::explain::PlanNode;
 use crate::value::annotations::Annotations;
 
-/// An answer, what the engine had to say about it, and what it cost.
+/// An answer, its annotations, and what it cost.
 #[derive(Clone, Debug)]
 pub struct QueryOutput {
     /// The answer.
@@ -17,13 +17,13 @@ pub struct QueryOutput {
     pub annotations: Annotations,
     /// What it cost.
     pub stats: Stats,
-    /// What each operator did, where that was asked for.
+    /// What each operator did; `Some` if the evaluation was measured.
     pub analysis: Option<PlanNode>,
-    /// What the memory of the answer is held by: to be kept as long as the answer, or what is made of it, takes memory.
+    /// The reservation of the answer's memory. Keep it as long as the answer, or what is computed from it, uses memory.
     pub memory: AnswerMemory,
 }
 
-/// Holds the memory of an answer, until the last clone of it is dropped.
+/// Keeps the memory of an answer reserved until the last clone is dropped.
 #[derive(Clone, Debug)]
 pub struct AnswerMemory {
     _reserved: Arc<Reservation>,
@@ -47,8 +47,7 @@ pub enum QueryValue {
         /// The string.
         value: String,
     },
-    /// One sample a series, in the order the expression gave them (a `sort` keeps its order); only from an
-    /// instant query.
+    /// One sample for each series, in the order of the expression (that of a `sort` is kept); only from an instant query.
     Vector(Vec<VectorSample>),
     /// Series sorted by labels: from a range query, or from an instant query for a range.
     Matrix(Vec<MatrixSeries>),
@@ -86,7 +85,7 @@ pub struct MatrixSeries {
 }
 
 impl MatrixSeries {
-    /// Memory in bytes. A histogram that neighbours share counts once, and also where others share it.
+    /// Memory in bytes. A histogram that consecutive samples share counts once; one that other series share counts in each.
     pub(crate) fn size_bytes(&self) -> u64 {
         let mut histograms = 0;
         let mut last: Option<&Arc<FloatHistogram>> = None;
@@ -107,8 +106,8 @@ impl MatrixSeries {
 pub struct Stats {
     /// Series that were offered.
     pub series: u64,
-    /// Samples that were decoded; a histogram counts as one for every 16 bytes it takes.
+    /// Samples that were decoded. A histogram counts as one sample for every 16 bytes that it takes.
     pub samples: u64,
-    /// Most bytes that all operators held at one time.
+    /// Most bytes that all operators had reserved at one time.
     pub peak_bytes: u64,
 }

@@ -1,8 +1,9 @@
 //! From syntax tree to a plan: a tree of operators whose leaves are selects.
 //!
-//! The plan says everything that can be known before data is seen: which series and which stretch of time each leaf
-//! needs, at which instants each operator is evaluated, which parts do not depend on the instant (`@`) and so are
-//! evaluated once, and which are mere numbers. Reading order: [`node`], `build`, `select`, `call`.
+//! The plan contains everything that is known before any data is read: which series and which range of time each leaf
+//! needs, at which instants each operator is evaluated, which parts do not depend on the instant (because of `@`) and are
+//! evaluated once, and which are constants. It does not know how it is evaluated. Reading order: [`node`], `build`,
+//! `select`, `call`.
 
 mod binary;
 mod build;
@@ -28,15 +29,15 @@ use crate::value::steps::Steps;
 /// A query, ready for evaluation.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    /// What was asked.
+    /// The text of the query.
     pub(crate) text: String,
-    /// All operators; inputs come before what they feed.
+    /// All operators; the inputs of an operator come before it.
     pub(crate) nodes: Vec<OperatorNode>,
     /// Where the value comes from.
     pub(crate) answer: PlanRoot,
     /// The instants of the query.
     pub(crate) steps: Steps,
-    /// Whether names that are to go do so at the end; otherwise they have gone where they were to.
+    /// Whether metric names are dropped at the end of the query instead of by operators.
     pub(crate) delayed_name_removal: bool,
     /// Whether the query is for one instant.
     pub(crate) instant: bool,
@@ -48,12 +49,12 @@ pub(crate) struct Plan {
     pub(crate) leaves: Vec<Vec<NodeId>>,
     selects: Vec<Select>,
     value_type: ValueType,
-    /// The memory of the regular expressions, held as long as there is a plan.
+    /// The memory of the regular expressions, reserved as long as the plan exists.
     _regexes: Reservation,
 }
 
 impl Plan {
-    /// Parses and plans.
+    /// Parses and plans a query.
     pub(crate) fn build(
         text: &str,
         params: &QueryParams,
@@ -67,7 +68,7 @@ impl Plan {
         let steps = match params.step {
             None if start != end => {
                 return Err(QueryError::BadParameter(
-                    "a query without a step has to start where it ends".to_owned(),
+                    "a query without a step must have equal start and end timestamps".to_owned(),
                 ));
             }
             None => Steps::single(start),

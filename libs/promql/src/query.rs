@@ -36,29 +36,29 @@ impl Query {
     /// Parses `text` and plans its evaluation.
     ///
     /// # Errors
-    /// [`QueryError::Parse`] for a text that is no expression, [`QueryError::BadParameter`] for parameters that do not fit,
-    /// [`QueryError::Limit`] for a query whose size is beyond the budget whatever the data.
+    /// [`QueryError::Parse`] for a text that is not a valid expression, [`QueryError::BadParameter`] for parameters that
+    /// contradict each other, [`QueryError::Limit`] for a query that needs more than its budget whatever the data.
     pub fn plan(text: &str, params: &QueryParams, engine: &EngineOptions) -> Result<Self, QueryError> {
         Ok(Self { plan: Arc::new(Plan::build(text, params, engine)?) })
     }
 
-    /// The series it needs, as far as they are known before there are any.
+    /// The series it needs, as far as they are known before any series was read.
     pub fn selects(&self) -> &[Select] {
         self.plan.selects()
     }
 
-    /// All selects in the order in which they are best read: what others wait for comes first, so that these can stream. Any
-    /// other order gives the same answer, if selects that are [late](Select::late) come after those that they depend on.
+    /// All selects in the best order to read them: a select on which operators wait comes first, so that the remaining ones
+    /// can stream. Any other order gives the same answer, if [late](Select::late) selects come after those that they depend on.
     pub fn reading_order(&self) -> Vec<SelectId> {
         order::reading_order(&self.plan)
     }
 
-    /// The type of its value; the value of a range query is a matrix where this is a scalar or a vector.
+    /// The type of its value. If this is a scalar or a vector, the value of a range query is a matrix.
     pub fn value_type(&self) -> ValueType {
         self.plan.value_type()
     }
 
-    /// What it may use. Its driver reserves memory there for the series that it reads ahead.
+    /// What it may use. A driver reserves memory here for the series that it reads ahead.
     pub fn budget(&self) -> &Budget {
         &self.plan.budget
     }
@@ -74,7 +74,7 @@ impl Query {
     }
 
     /// A machine that also measures what each operator does ([`QueryOutput::analysis`]), which costs a few percent of the
-    /// time. `clock` is asked by several threads.
+    /// time. Several threads call `clock`.
     ///
     /// [`QueryOutput::analysis`]: crate::QueryOutput::analysis
     pub fn measured_evaluation(self, clock: Clock) -> Evaluation {

@@ -7,7 +7,7 @@ use series::Aggregate;
 
 use crate::needed_labels::NeededLabels;
 
-/// Names one select of a query.
+/// Identifies one select of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SelectId(pub(crate) usize);
 
@@ -18,38 +18,39 @@ impl SelectId {
     }
 }
 
-/// Series that a query needs. Expressions that need the same ones share a select.
+/// Series that a query needs. Expressions that need the same series share a select.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Select {
-    /// All of them have to hold.
+    /// A series has to match all of them.
     pub matchers: Vec<Matcher>,
-    /// The samples that matter; lookback, offsets and `@` are worked in. Samples outside do no harm.
+    /// The samples that matter, with lookback, offsets and `@` taken into account. Samples outside it are ignored.
     pub range: TimeRange,
     /// What the samples are for.
     pub hints: SelectHints,
-    /// Whether more matchers are to come, which follow from the series of other selects: the info series of `info()` are
-    /// those of the instances and jobs of its first argument. Such a select is to be asked for as [`Evaluation::select`](crate::Evaluation::select)
-    /// has it, once [`Evaluation::next_select`](crate::Evaluation::next_select) names it; it never does where no series are needed after all.
+    /// Whether matchers are still missing, because they follow from the series of other selects: `info()` reads the info
+    /// series of the instances and jobs in its first argument. Read such a select after
+    /// [`Evaluation::next_select`](crate::Evaluation::next_select) has returned it, with the matchers of
+    /// [`Evaluation::select`](crate::Evaluation::select). It is never returned if no series turn out to be needed.
     pub late: bool,
 }
 
-/// What the samples of a select are for. Hints may be ignored; the answer to raw data is the same. Where selectors share
-/// a select, `func` and `range` are those of the first, and the others hold for all.
+/// What the samples of a select are for. A driver may ignore hints; for raw data the answer is the same. If selectors share
+/// a select, `func` and `range` are those of the first selector, and all other hints are valid for all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SelectHints {
-    /// The function or aggregation directly around the selector; empty where there is none.
+    /// The function or aggregation directly around the selector; empty if there is none.
     pub func: String,
     /// The length of a range selector; zero for an instant selector.
     pub range: Duration,
-    /// Distance of the evaluations; zero for an instant query.
+    /// Distance between evaluations; zero for an instant query.
     pub step: Duration,
     /// The grouping labels of an aggregation directly around the selector.
     pub grouping: Vec<String>,
-    /// Whether `grouping` is `by` (or else `without`).
+    /// Whether `grouping` is `by`; otherwise it is `without`.
     pub by: bool,
-    /// The labels that matter to the answer, whatever stands around the selector.
+    /// The labels that matter to the answer.
     pub labels: NeededLabels,
-    /// How coarse data may be, where the function around a selector needs several samples of its range.
+    /// The coarsest resolution that data may have; `Some` if the function around a selector needs several samples of its range.
     pub resolution: Option<Duration>,
 }
 

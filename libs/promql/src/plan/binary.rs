@@ -1,4 +1,4 @@
-//! Binary operators, whole chains of them at a time.
+//! Binary operators, a whole chain of them at a time.
 
 use crate::error::QueryError;
 use crate::functions::arithmetic::changes_metric;
@@ -13,7 +13,7 @@ use crate::value::steps::Steps;
 /// An operator whose left operand is not built yet.
 struct OpenOperator<'e> {
     binary: &'e BinaryExpr,
-    /// The right operand, where it comes before the left one.
+    /// The right operand, if it is built before the left one.
     right: Option<NodeId>,
     inside: Surroundings,
 }
@@ -30,7 +30,7 @@ impl Builder<'_> {
         let mut inside = around.clone();
         let mut left = expr;
         while let Expr::Binary(binary) = left
-            // What is the same at all steps is built as an expression of its own.
+            // An expression that is the same at all steps is built separately.
             && (open.is_empty() || !(self.is_constant(left) || self.is_built_once(left, steps)))
         {
             inside = inside.inside("");
@@ -75,7 +75,7 @@ impl Builder<'_> {
             let op = Op::Map(Map::Arithmetic {
                 op: binary.op,
                 swapped,
-                // A comparison between scalars always gives 0 or 1.
+                // A comparison between scalars always returns 0 or 1.
                 return_bool: binary.return_bool || scalars,
                 span: binary.span,
             });
@@ -88,7 +88,7 @@ impl Builder<'_> {
             let op = Op::Set { op: binary.op, matching: matching.clone() };
             return self.add(op, vec![left, right], steps);
         }
-        // A comparison that gives 0 or 1 keeps them to the end where all do.
+        // With delayed name removal, a comparison that returns 0 or 1 keeps them until the end.
         let drop_names = changes_metric(binary.op) || (binary.return_bool && !self.delayed_name_removal);
         let join = Join {
             op: binary.op,
@@ -102,7 +102,7 @@ impl Builder<'_> {
     }
 }
 
-/// Whether the right operand is wanted before the left one streams past: a scalar, or the side that a join keeps.
+/// Whether the right operand must be known before the left one is streamed: a scalar, or the side that a join keeps in memory.
 fn right_comes_first(binary: &BinaryExpr) -> bool {
     match &binary.matching {
         None => binary.rhs.value_type() == ValueType::Scalar,

@@ -1,4 +1,4 @@
-//! The walk from syntax tree to operators.
+//! Builds the operators of a syntax tree.
 
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ pub(super) struct Builder<'q> {
     invariants: Invariants,
     constants: Constants,
     nodes: Vec<OperatorNode>,
-    /// As many as operators.
+    /// One entry for each operator.
     pub(super) traits: Vec<Traits>,
     pub(super) selects: Selects,
     /// Memory of the regular expressions of all matchers in the text.
@@ -52,11 +52,11 @@ pub(super) struct Builder<'q> {
     regex_bytes: usize,
 }
 
-/// Most different selects of an expression: each asks every store.
+/// Most different selects of an expression: each is a request to every store.
 const MAX_SELECTS: usize = 1000;
 
-/// Refuses a query that needs a value at each of `steps`, whatever the data, if that is more than its budget allows. `part`
-/// names what has so many steps.
+/// Rejects a query that needs a value at each of `steps`, whatever the data, if that is more than its budget allows. `part`
+/// names the part of the query that has these steps.
 pub(super) fn check_steps(
     budget: &Budget,
     steps: &Steps,
@@ -67,7 +67,7 @@ pub(super) fn check_steps(
     budget.check_need(count, count.saturating_mul(value_bytes)).map_err(|error| error.with_part(part()))
 }
 
-/// What a builder has built.
+/// The result of a builder.
 pub(super) struct Built {
     pub(super) nodes: Vec<OperatorNode>,
     pub(super) answer: PlanRoot,
@@ -130,7 +130,7 @@ impl<'q> Builder<'q> {
         }
     }
 
-    /// Counts a regular expression at `span` that is no matcher.
+    /// Counts the memory of the regular expression of a function call at `span`.
     pub(super) fn take_regex(&mut self, bytes: usize, span: Span) -> Result<(), QueryError> {
         self.regex_bytes = self.regex_bytes.saturating_add(bytes);
         if self.matcher_bytes.saturating_add(self.regex_bytes) > MAX_REGEX_BYTES {
@@ -162,7 +162,7 @@ impl<'q> Builder<'q> {
         Ok(Built { nodes: self.nodes, answer, selects, leaves: self.selects.leaves, regexes })
     }
 
-    /// Adds an operator behind its inputs.
+    /// Adds an operator, whose inputs were added before.
     pub(super) fn add(&mut self, op: Op, inputs: Vec<NodeId>, steps: Steps) -> Result<NodeId, QueryError> {
         let id = self.nodes.len();
         for (place, input) in inputs.iter().enumerate() {
@@ -214,9 +214,9 @@ impl<'q> Builder<'q> {
             Expr::Binary(_) => self.binary(expr, steps, around),
             Expr::Call(call) => self.call(call, steps, around),
             Expr::String(_) | Expr::Matrix(_) | Expr::Subquery(_) => {
-                // The parser has checked types: these occur only where their operator takes them itself.
+                // The parser has checked types: these occur only as arguments that their function builds itself.
                 Err(QueryError::execution(format!(
-                    "unexpected {} in this place",
+                    "internal error: {} where a scalar or an instant vector was expected",
                     expr.value_type().documented()
                 )))
             }
@@ -228,9 +228,9 @@ impl<'q> Builder<'q> {
         self.use_starts
     }
 
-    /// Whether an expression has the same value at all steps of a range, so that one is enough to compute it.
+    /// Whether an expression has the same value at all steps of a range, so that it is evaluated at one step.
     pub(super) fn is_built_once(&self, expr: &Expr, steps: Steps) -> bool {
-        // Also where a range has but one step: a `sort` that does not depend on the range does not warn of it.
+        // Also for a range of one step: a `sort` that does not depend on the range does not cause a warning there.
         let ranges = steps.count > 0 && steps.end != steps.start;
         ranges && !matches!(expr, Expr::Number(_)) && self.invariants.holds(expr)
     }
@@ -245,7 +245,7 @@ impl<'q> Builder<'q> {
         self.budget.clone()
     }
 
-    /// A range or step in milliseconds.
+    /// A range or step in milliseconds, which must be positive.
     fn positive(&self, length: &Length) -> Result<i64, QueryError> {
         length.resolve(self.durations, false).map_err(|e| QueryError::BadParameter(e.to_string()))
     }
@@ -275,11 +275,11 @@ impl<'q> Builder<'q> {
             at: self.pinned(selector.at),
             offset: self.offset(&selector.offset)?,
             range: self.lookback,
-            // Anchoring is about ranges; the parser refuses it here.
+            // Only ranges can be anchored; the parser rejects it here.
             boundary: selector.boundary,
             lookback: self.lookback,
         };
-        // A smoothed instant selector looks as far ahead as back.
+        // A smoothed instant selector reads samples as far after the step as before it.
         let needs = match selector.boundary {
             Boundary::Smoothed => Window { range: 1, ..window },
             _ => Window { boundary: Boundary::Plain, ..window },
@@ -305,7 +305,7 @@ impl<'q> Builder<'q> {
         )
     }
 
-    /// The leaf of a range selector inside of a function, with the scalar arguments of the function.
+    /// The leaf of a range selector in a function call, with the scalar arguments of the function.
     pub(super) fn range(
         &mut self,
         matrix: &MatrixSelector,
@@ -316,7 +316,7 @@ impl<'q> Builder<'q> {
     ) -> Result<NodeId, QueryError> {
         let mut window = self.matrix_window(matrix)?;
         if matches!(call.function, FunctionId::Xrate | FunctionId::Xincrease | FunctionId::Xdelta) {
-            // They start from the last sample before the range.
+            // These functions start from the last sample before the range.
             window.boundary = Boundary::Anchored;
         }
         let waits = scalars.iter().any(|&scalar| self.traits[scalar].needs_series);
@@ -367,7 +367,7 @@ impl<'q> Builder<'q> {
         })
     }
 
-    /// The expression of a subquery at its own steps, series with equal labels joined.
+    /// The expression of a subquery at its own steps, with series of equal labels merged.
     pub(super) fn subquery(
         &mut self,
         subquery: &SubqueryExpr,
@@ -377,19 +377,19 @@ impl<'q> Builder<'q> {
     ) -> Result<NodeId, QueryError> {
         let interval = match &subquery.step {
             None => self.subquery_step,
-            // A step of zero is how the default is written out.
+            // A step of zero means the default.
             Some(step) => match self.positive(step)? {
                 0 => self.subquery_step,
                 step => step,
             },
         };
         let inner = steps.subquery(window, interval);
-        // Even one series has a value at each step.
+        // A single series has a value at each step already.
         check_steps(self.budget, &inner, || {
             let (line, column) = subquery.span.line_column(self.text);
             format!("{line}:{column}: subquery of {} steps", inner.count)
         })?;
-        // Resets between the steps are found by their buckets.
+        // Resets between steps are detected by the buckets of histograms.
         let around = Surroundings { step: interval, ..around.below().with_buckets() };
         let series = self.build(&subquery.expr, inner, &around)?;
         if self.traits[series].may_repeat_labels {
@@ -414,7 +414,7 @@ impl<'q> Builder<'q> {
         let param = aggregate.param.as_ref().map(Expr::without_parens);
         if aggregate.op == AggregateOp::CountValues {
             let Some(Expr::String(label)) = param else {
-                return Err(QueryError::execution("count_values needs a label name"));
+                return Err(QueryError::execution("count_values: expected a label name as the parameter"));
             };
             if label.value.is_empty() || label.not_utf8.is_some() {
                 let quoted = label.not_utf8.as_deref().map_or_else(|| go_quoted(&label.value), str::to_owned);
@@ -427,7 +427,7 @@ impl<'q> Builder<'q> {
             let input = self.build(operand, steps, &inside)?;
             return self.add(Op::CountValues { grouping, label: label.value.clone() }, vec![input], steps);
         }
-        // What the parameter needs comes first: until it is known, the operand would have to be kept.
+        // The parameter is read first: until it is known, the operand would have to be kept in memory.
         let scalar = match param {
             Some(param) => Some((self.build(param, steps, &around.below())?, param.span())),
             None => None,
@@ -449,7 +449,7 @@ impl<'q> Builder<'q> {
         self.nodes[id].steps
     }
 
-    /// Where the first argument of a call stands, parentheses not counted.
+    /// The position of an argument, without parentheses around it.
     pub(super) fn place(expr: &Expr) -> Span {
         expr.without_parens().span()
     }
@@ -468,7 +468,7 @@ impl<'q> Builder<'q> {
     }
 }
 
-/// Whether a function over a range learns from start timestamps. As in Prometheus, rates over extended ranges do not.
+/// Whether a function over a range uses start timestamps. As in Prometheus, rates over extended ranges do not.
 fn sees_starts(function: FunctionId, boundary: Boundary) -> bool {
     match function {
         FunctionId::Rate | FunctionId::Increase => boundary == Boundary::Plain,

@@ -57,7 +57,7 @@ impl Builder<'_> {
             | F::HistogramStdvar) => {
                 let input = self.build(arg(0)?, steps, &inside)?;
                 let numbers = self.add(Op::Map(Map::Statistic(id)), vec![input], steps)?;
-                // Prometheus leaves type and unit here.
+                // Prometheus keeps type and unit here.
                 self.unnamed(numbers, Names::Metric, false)
             }
             F::LabelReplace => self.label_replace(call, steps, &inside),
@@ -101,7 +101,7 @@ impl Builder<'_> {
         self.unnamed(times, Names::Reserved, false)
     }
 
-    /// `start_timestamp`, which only samples have; of anything else the function gives nothing.
+    /// `start_timestamp`. Only samples have one; for any other expression the function returns nothing.
     fn start_timestamp(
         &mut self,
         call: &Call,
@@ -120,7 +120,7 @@ impl Builder<'_> {
         self.unnamed(times, Names::Reserved, false)
     }
 
-    /// A part of the date that each float is, or that of the step.
+    /// A part of the date of each float, or of the time of the step if there is no argument.
     fn date(
         &mut self,
         part: FunctionId,
@@ -161,7 +161,7 @@ impl Builder<'_> {
         self.distinct(joined, Distinct { names: None, any_step: false })
     }
 
-    /// `sort` and its like; the labels to sort by come behind the vector.
+    /// `sort`, `sort_by_label` and their descending forms; the labels to sort by follow the vector.
     fn sort(&mut self, call: &Call, steps: Steps, around: &Surroundings) -> Result<NodeId, QueryError> {
         let labels = (1..call.args.len())
             .map(|index| text(call, index).map(str::to_owned))
@@ -171,7 +171,7 @@ impl Builder<'_> {
         self.add(Op::Sort(order), vec![input], steps)
     }
 
-    /// A function of one float; `round` and `clamp` take scalars behind the vector.
+    /// A function of one float; `round` and `clamp` take scalars after the vector.
     fn math(
         &mut self,
         function: FunctionId,
@@ -212,7 +212,7 @@ impl Builder<'_> {
                 let inputs = std::iter::once(series).chain(scalars).collect();
                 self.add(Op::Map(Map::Subquery { call: function, window, inner }), inputs, steps)
             }
-            _ => Err(QueryError::execution(format!("{} needs a range vector", call.function.name))),
+            _ => Err(QueryError::execution(format!("{}: expected a range vector", call.function.name))),
         }
     }
 
@@ -230,10 +230,10 @@ impl Builder<'_> {
             }
         }
         let Some(vector) = vector else {
-            return Err(QueryError::execution(format!("{} needs an instant vector", call.function.name)));
+            return Err(QueryError::execution(format!("{}: expected an instant vector", call.function.name)));
         };
         let input = self.build(vector, steps, around)?;
-        // They are looked at when the operand is known.
+        // The parameters are evaluated after the operand, so their annotations are ordered after it.
         params.iter_mut().for_each(|param: &mut Span| param.end = param.end.max(vector.span().end));
         let op = Op::Buckets(BucketCall {
             function: call.function.id,
@@ -245,7 +245,7 @@ impl Builder<'_> {
         let inputs = std::iter::once(input).chain(scalars).collect();
         let values = self.add(op, inputs, steps)?;
         let values = self.unnamed(values, Names::Reserved, false)?;
-        // The label of the quantiles may have been what told series apart.
+        // The series may have differed only in the label that the quantiles replace.
         if call.function.id == FunctionId::HistogramQuantiles && self.looks_for_equal_labels(values) {
             return self.distinct(values, Distinct { names: None, any_step: false });
         }
@@ -257,7 +257,7 @@ impl Builder<'_> {
         let mut names = Vec::new();
         if call.args.len() > 1 {
             let Expr::Vector(selector) = argument(call, 1)? else {
-                return Err(QueryError::execution("info needs a selector of labels as second argument"));
+                return Err(QueryError::execution("info: expected a label selector as the second argument"));
             };
             for matcher in &selector.matchers {
                 let list = if matcher.name() == METRIC_NAME { &mut names } else { &mut matchers };
@@ -271,7 +271,7 @@ impl Builder<'_> {
             let any = Matcher::new(MatchOp::Regex, METRIC_NAME, ".+_info");
             names.insert(0, any.map_err(|error| QueryError::execution(error.to_string()))?);
         }
-        // The time of the first argument is the time of its info series.
+        // The info series are read at the time of the first argument.
         let mut time = (None, 0);
         self.first_selector(argument(call, 0)?, &mut time)?;
         let asked: Vec<Matcher> = names.iter().chain(&matchers).cloned().collect();
@@ -283,15 +283,15 @@ impl Builder<'_> {
             boundary: Boundary::Plain,
             span: call.span,
         };
-        // The select of the info series comes last: the others tell which ones are needed.
+        // The select of the info series comes last: which of them are needed depends on the other series.
         let base = self.build(argument(call, 0)?, steps, around)?;
         let infos = self.instant(&selector, LeafKind::InfoTimestamp, steps, around)?;
         let id = self.add(Op::Info(InfoCall { names, matchers }), vec![base, infos], steps)?;
         self.distinct(id, Distinct { names: None, any_step: false })
     }
 
-    /// Finds the first selector below `expr`: the instant that it or a subquery around it is pinned to, and the offsets
-    /// up to there. Tells whether there is one.
+    /// Finds the first selector below `expr`: the `@` of it or of a subquery around it, and the sum of the offsets down to
+    /// it. Returns whether there is one.
     fn first_selector(&self, expr: &Expr, time: &mut (Option<At>, i64)) -> Result<bool, QueryError> {
         let selector = match expr {
             Expr::Vector(selector) => Some(&**selector),
@@ -305,7 +305,7 @@ impl Builder<'_> {
         let mut children = Vec::new();
         let (first, operators) = expr.chain();
         if let Expr::Aggregate(aggregate) = expr {
-            // As in Prometheus, before its parameter.
+            // As in Prometheus, the operand comes before the parameter.
             children.push(&aggregate.expr);
             children.extend(&aggregate.param);
         } else if operators.is_empty() {
@@ -341,7 +341,7 @@ fn text(call: &Call, index: usize) -> Result<&str, QueryError> {
     match argument(call, index)? {
         Expr::String(text) => Ok(&text.value),
         _ => Err(QueryError::execution(format!(
-            "argument {index} of {} has to be a string",
+            "{}: expected a string as argument {index}",
             call.function.name
         ))),
     }
@@ -358,7 +358,7 @@ fn destination(call: &Call) -> Result<&str, QueryError> {
     text(call, 1)
 }
 
-/// Only some functions know what to do with samples outside of the range.
+/// Rejects `anchored` and `smoothed` for functions that cannot use samples outside the range.
 fn check_boundary(call: &Call, boundary: Boundary) -> Result<(), QueryError> {
     use FunctionId::{Changes, Delta, Increase, Rate, Resets};
     let id = call.function.id;
@@ -380,7 +380,7 @@ fn check_boundary(call: &Call, boundary: Boundary) -> Result<(), QueryError> {
     )))
 }
 
-/// The labels that series of a selector surely would have: those with one condition, which is `=`.
+/// The labels that all series of a selector have: those with exactly one condition, which is `=`.
 fn absent_labels(expr: &Expr) -> model::Labels {
     let matchers = match expr {
         Expr::Vector(selector) => &selector.matchers,

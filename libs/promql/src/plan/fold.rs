@@ -1,8 +1,8 @@
-//! Which expressions are numbers that are known before any series is: `2 ^ 10`, `-(1 / 3)`, `max_of(pi(), 3)`.
+//! Constant expressions: `2 ^ 10`, `-(1 / 3)`, `max_of(pi(), 3)`.
 //!
-//! They are computed with the functions that evaluation uses, so that the value is the same to the last bit, and stand in
-//! the plan as numbers. Operators between floats have no annotations to lose; the two that refuse floats, `</` and `>/`,
-//! are left for the plan to refuse.
+//! They are numbers in the plan. They are computed with the functions that evaluation uses, so that the value is the same to
+//! the last bit. Operators between floats do not cause annotations that could be lost. The two that reject floats, `</` and
+//! `>/`, are not folded, so that the plan rejects them.
 
 use std::collections::HashMap;
 
@@ -11,27 +11,27 @@ use crate::functions::math::{go_max, go_min};
 use crate::syntax::ast::{BinaryExpr, BinaryOp, Call, Expr, UnaryOp};
 use crate::syntax::functions::FunctionId;
 
-/// The values of the constant expressions of a tree, by address; literals, which tell theirs, are left out.
+/// The values of the constant expressions of a tree, by address. Literals are not included.
 #[derive(Debug, Default)]
 pub(super) struct Constants {
     known: HashMap<*const Expr, f64>,
 }
 
 impl Constants {
-    /// Looks at all of `root`; `query` tells the values of `start()`, `end()`, `range()` and `step()`.
+    /// Visits all of `root`; `query` returns the values of `start()`, `end()`, `range()` and `step()`.
     pub(super) fn of(root: &Expr, query: &dyn Fn(FunctionId) -> f64) -> Self {
         let mut constants = Self::default();
         constants.visit(root, query);
         constants
     }
 
-    /// The value of `expr`, which has to be part of the tree, where it is constant and no literal.
+    /// The value of `expr`, which must be part of the tree, if it is constant and not a literal.
     pub(super) fn value(&self, expr: &Expr) -> Option<f64> {
         self.known.get(&std::ptr::from_ref(expr)).copied()
     }
 
     fn visit(&mut self, root: &Expr, query: &dyn Fn(FunctionId) -> f64) -> Option<f64> {
-        // Along a chain of operators in a loop, from its left.
+        // A chain of operators is visited in a loop, from its left end, and not by recursion.
         let mut chain = vec![root];
         while let Some(Expr::Binary(binary)) = chain.last() {
             chain.push(&binary.lhs);
@@ -49,7 +49,7 @@ impl Constants {
         value
     }
 
-    /// As [`visit`](Self::visit), of an expression that is no binary operator.
+    /// As [`visit`](Self::visit), for an expression that is not a binary operator.
     fn node(&mut self, expr: &Expr, query: &dyn Fn(FunctionId) -> f64) -> Option<f64> {
         let mut children = Vec::new();
         expr.for_each_child(|child| children.push(self.visit(child, query)));
@@ -71,7 +71,7 @@ fn operator(binary: &BinaryExpr, left: Option<f64>, right: Option<f64>) -> Optio
         return None;
     }
     let (value, holds) = arithmetic::floats(binary.op, left?, right?);
-    // A comparison between scalars always gives 0 or 1.
+    // A comparison between scalars always returns 0 or 1.
     Some(if binary.op.is_comparison() { f64::from(u8::from(holds)) } else { value })
 }
 
@@ -145,9 +145,9 @@ mod tests {
     }
 
     #[test]
-    fn a_folded_expression_has_the_bits_that_evaluation_gives_it() {
+    fn a_folded_expression_has_the_same_bits_as_an_evaluated_one() {
         for seed in 1..2000u64 {
-            // The same expression twice; numbers that come out of `scalar` are not folded.
+            // The same expression twice; the result of `scalar` is not folded.
             let write_with = |literal: &dyn Fn(&str) -> String| {
                 let mut state = seed;
                 let mut next = |bound: usize| {
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_plan_computes_is_told_as_a_number() {
+    fn a_constant_expression_is_shown_as_a_number() {
         for (text, shown) in [
             ("1 + 2 * 3", "7  steps=5\n"),
             ("-(1 / 4) ^ 2", "-0.0625  steps=5\n"),
@@ -178,7 +178,7 @@ mod tests {
         }
         let shown = plan("2 ^ 10 * m + pi() * 0").explain().to_string();
         assert!(shown.starts_with("+ 0  ") && shown.contains("─ 1024 *\n"), "{shown}");
-        // The left of a chain folds as well, and what time tells does not.
+        // The left end of a chain is folded too; an expression with time() is not.
         let shown = plan("1 + 2 + m").explain().to_string();
         assert!(shown.starts_with("3 +  "), "{shown}");
         let shown = plan("1 + time()").explain().to_string();
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn operators_that_refuse_numbers_still_do() {
+    fn operators_that_reject_numbers_are_not_folded() {
         let engine = EngineOptions { parse: ParseOptions::ALL, ..EngineOptions::default() };
         let params = QueryParams::instant(Timestamp::EPOCH);
         for text in ["1 </ 2", "(3 >/ 1) + 1"] {

@@ -1,4 +1,4 @@
-//! Which expressions have the same value at all steps, because `@` pins every selector in them.
+//! Which expressions have the same value at all steps, because every selector in them has an `@`.
 
 use std::collections::HashMap;
 
@@ -12,20 +12,20 @@ pub(crate) struct Invariants {
 }
 
 impl Invariants {
-    /// Looks at all of `root`.
+    /// Visits all of `root`.
     pub(crate) fn of(root: &Expr) -> Self {
         let mut invariants = Self::default();
         invariants.visit(root);
         invariants
     }
 
-    /// Whether `expr`, which has to be part of the tree, has the same value at all steps.
+    /// Whether `expr`, which must be part of the tree, has the same value at all steps.
     pub(crate) fn holds(&self, expr: &Expr) -> bool {
         self.known.get(&std::ptr::from_ref(expr)).copied().unwrap_or(false)
     }
 
     fn visit(&mut self, root: &Expr) -> bool {
-        // Along a chain of operators in a loop, from its left.
+        // A chain of operators is visited in a loop, from its left end, and not by recursion.
         let mut chain = vec![root];
         while let Some(Expr::Binary(binary)) = chain.last() {
             chain.push(&binary.lhs);
@@ -41,7 +41,7 @@ impl Invariants {
         holds
     }
 
-    /// As [`visit`](Self::visit), of an expression that is no binary operator.
+    /// As [`visit`](Self::visit), for an expression that is not a binary operator.
     fn node(&mut self, expr: &Expr) -> bool {
         let mut children = true;
         expr.for_each_child(|child| children &= self.visit(child));
@@ -51,10 +51,10 @@ impl Invariants {
             Expr::Matrix(matrix) => matrix.selector.at.is_some(),
             Expr::Subquery(subquery) => subquery.at.is_some(),
             Expr::Paren(_) | Expr::Unary(_) | Expr::Binary(_) => children,
-            // As in Prometheus, the parameter is not asked: it is then taken at the first step.
+            // As in Prometheus, the parameter does not matter: its value at the first step is used.
             Expr::Aggregate(aggregate) => self.holds(&aggregate.expr),
             Expr::Call(call) => match call.function.id {
-                // The time of a sample that `@` pins is the same at all steps; that of a computed value is not.
+                // The time of a sample that `@` selects is the same at all steps; that of a computed value is not.
                 FunctionId::Timestamp => {
                     children && call.args.iter().all(|arg| matches!(arg.without_parens(), Expr::Vector(_)))
                 }
@@ -64,7 +64,7 @@ impl Invariants {
     }
 }
 
-/// Functions whose value changes with the step although their arguments do not.
+/// Functions whose value depends on the step even if their arguments do not.
 fn depends_on_time(id: FunctionId) -> bool {
     use FunctionId::{
         DayOfMonth, DayOfWeek, DayOfYear, DaysInMonth, Hour, Minute, Month, PredictLinear, Time, Year,

@@ -12,10 +12,10 @@ use crate::syntax::ast::{AggregateOp, BinaryOp, Span, VectorMatching};
 use crate::syntax::functions::FunctionId;
 use crate::value::steps::{Steps, Window};
 
-/// Names an operator of a plan.
+/// Identifies an operator of a plan.
 pub(crate) type NodeId = usize;
 
-/// What the value of a query is made of.
+/// Where the value of a query comes from.
 #[derive(Debug)]
 pub(crate) enum PlanRoot {
     /// A string literal.
@@ -24,20 +24,20 @@ pub(crate) enum PlanRoot {
     Series(NodeId),
 }
 
-/// An operator, what feeds it and whom it feeds.
+/// An operator with its inputs and the operator that it feeds.
 #[derive(Debug)]
 pub(crate) struct OperatorNode {
     /// What it computes.
     pub(crate) op: Op,
-    /// What feeds it, in the order that the operator names them.
+    /// Its inputs, in the order that `op` documents.
     pub(crate) inputs: Vec<NodeId>,
-    /// Whom it feeds and which input of that it is; `None` for the root.
+    /// The operator that it feeds, and which input of that operator it is; `None` for the root.
     pub(crate) parent: Option<(NodeId, usize)>,
     /// The instants of its output.
     pub(crate) steps: Steps,
 }
 
-/// What an operator computes. Scalars travel as a single series without labels that has a float at each step.
+/// What an operator computes. A scalar is a single series without labels that has a float at each step.
 #[derive(Debug)]
 pub(crate) enum Op {
     /// A number. No inputs.
@@ -46,22 +46,22 @@ pub(crate) enum Op {
     Time,
     /// Series from a select. Inputs: the scalar arguments of its function.
     Leaf(Leaf),
-    /// A change to each series by itself. Inputs: the series, then the scalar arguments.
+    /// A transformation of each series by itself. Inputs: the series, then the scalar arguments.
     Map(Map),
     /// `scalar(v)`. Input: the vector.
     Scalar,
-    /// `absent(v)`: these labels at each step where the input has nothing. Input: the vector.
+    /// `absent(v)`: these labels at each step where the input has no value. Input: the vector.
     Absent(Labels),
-    /// An aggregation. Inputs: the vector, then the parameter where it is a scalar.
+    /// An aggregation. Inputs: the vector, then the parameter if it is a scalar.
     Aggregate(Arc<Aggregation>),
     /// `count_values`. Input: the vector.
     CountValues {
         /// How series are grouped.
         grouping: Arc<Grouping>,
-        /// The label that takes the value.
+        /// The label for the value.
         label: String,
     },
-    /// An arithmetic or comparing operator between vectors. Inputs: left, right.
+    /// An arithmetic or comparison operator between vectors. Inputs: left, right.
     Join(Join),
     /// `and`, `or` or `unless`. Inputs: left, right.
     Set {
@@ -72,11 +72,11 @@ pub(crate) enum Op {
     },
     /// `histogram_quantile`, `histogram_quantiles` or `histogram_fraction`. Inputs: the vector, then the scalars.
     Buckets(BucketCall),
-    /// `sort` and its like. Input: the vector.
+    /// `sort`, `sort_desc`, `sort_by_label` or `sort_by_label_desc`. Input: the vector.
     Sort(SortOrder),
-    /// Joins series with equal labels, which never have values at the same step. Input: the vector.
+    /// Merges series with equal labels, which never have values at the same step. Input: the vector.
     Merge,
-    /// Fails where two series have equal labels, after names were taken off them perhaps. Input: the vector.
+    /// Drops names if the rule says so, and fails if two series have equal labels then. Input: the vector.
     Distinct(Distinct),
     /// `info(v, selector)`. Inputs: the vector, the info series.
     Info(InfoCall),
@@ -87,45 +87,45 @@ pub(crate) enum Op {
 pub(crate) struct Leaf {
     /// Which select.
     pub(crate) select: SelectId,
-    /// What becomes of its samples.
+    /// What it computes from the samples.
     pub(crate) kind: LeafKind,
     /// Which samples a step sees.
     pub(crate) window: Window,
     /// How they are decoded.
     pub(crate) decode: DecodeOptions,
-    /// Whether only count and sum of histograms matter, so that buckets need not be carried along.
+    /// Whether only count and sum of histograms matter, so that buckets can be dropped.
     pub(crate) statistics: bool,
-    /// Where the selector stands.
+    /// The position of the selector.
     pub(crate) span: Span,
 }
 
-/// What a leaf makes of samples.
+/// What a leaf computes from samples.
 #[derive(Debug)]
 pub(crate) enum LeafKind {
     /// The last sample of the window.
     Instant,
     /// The time of the last sample of the window.
     Timestamp,
-    /// The start timestamp of the last sample of the window; 0 where it is not known.
+    /// The start timestamp of the last sample of the window; 0 if it is not known.
     StartTimestamp,
-    /// The time of the last sample of the window, which has to be a float.
+    /// The time of the last sample of the window, which must be a float.
     InfoTimestamp,
-    /// A function of the window.
+    /// A function over the window.
     Range(RangeCall),
-    /// The samples themselves; only as the root of an instant query.
+    /// The samples themselves; only at the root of an instant query.
     Raw,
 }
 
-/// A change to each series by itself.
+/// A transformation of each series by itself.
 #[derive(Clone, Debug)]
 pub(crate) enum Map {
-    /// `vector(s)`: nothing changes.
+    /// `vector(s)`: changes nothing.
     Identity,
     /// `-v`
     Negate,
     /// A function of one float, `round` and `clamp` included.
     Math(FunctionId),
-    /// A part of the date that each float is.
+    /// A part of the date of each float, which is a time in seconds.
     Date(FunctionId),
     /// `timestamp(v)` of an expression: the time of the step.
     StepTime,
@@ -139,9 +139,9 @@ pub(crate) enum Map {
         op: BinaryOp,
         /// Whether the scalar is the left operand.
         swapped: bool,
-        /// Whether a comparison gives 0 or 1.
+        /// Whether a comparison returns 0 or 1.
         return_bool: bool,
-        /// Where the expression stands.
+        /// The position of the expression.
         span: Span,
     },
     /// `label_replace`
@@ -157,7 +157,7 @@ pub(crate) enum Map {
         /// The steps of the subquery.
         inner: Steps,
     },
-    /// The only step of the input at each step.
+    /// The value of the only step of the input, at each step.
     Repeat,
 }
 
@@ -166,50 +166,50 @@ pub(crate) enum Map {
 pub(crate) struct Grouping {
     /// The labels, sorted, each once.
     pub(crate) labels: Vec<String>,
-    /// Whether they are the ones to leave out.
+    /// Whether series are grouped by all other labels (`without`).
     pub(crate) without: bool,
 }
 
 /// An aggregation other than `count_values`.
 #[derive(Debug)]
 pub(crate) struct Aggregation {
-    /// Which one.
+    /// Which aggregation.
     pub(crate) op: AggregateOp,
     /// How series form groups.
     pub(crate) grouping: Grouping,
-    /// Where the aggregated expression stands.
+    /// The position of the aggregated expression.
     pub(crate) operand: Span,
-    /// Where the parameter stands; the aggregated expression where there is none.
+    /// The position of the parameter, or of the aggregated expression if there is no parameter.
     pub(crate) param: Span,
-    /// Where all of it stands.
+    /// The position of the whole aggregation.
     pub(crate) span: Span,
 }
 
-/// An arithmetic or comparing operator between vectors.
+/// An arithmetic or comparison operator between vectors.
 #[derive(Debug)]
 pub(crate) struct Join {
     /// Which operator.
     pub(crate) op: BinaryOp,
     /// How series match.
     pub(crate) matching: VectorMatching,
-    /// Whether a comparison gives 0 or 1.
+    /// Whether a comparison returns 0 or 1.
     pub(crate) return_bool: bool,
-    /// Whether names go at once.
+    /// Whether the operator drops metric names itself.
     pub(crate) drop_names: bool,
-    /// Where the expression stands.
+    /// The position of the expression.
     pub(crate) span: Span,
 }
 
-/// What keeps series apart whose labels were changed.
+/// How series with equal labels are rejected after an operator that changed labels.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Distinct {
-    /// What is taken off the labels before.
+    /// The labels that are dropped first.
     pub(crate) names: Option<Names>,
-    /// Whether equal labels are refused also where they never have a value at the same step.
+    /// Whether series with equal labels are rejected even if they never have values at the same step.
     pub(crate) any_step: bool,
 }
 
-/// The labels that go where a value is no longer that of the metric.
+/// The labels that are dropped where a value is no longer that of the metric.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Names {
     /// The name.
@@ -223,24 +223,24 @@ pub(crate) enum Names {
 pub(crate) struct BucketCall {
     /// Which function.
     pub(crate) function: FunctionId,
-    /// Where the vector stands.
+    /// The position of the vector.
     pub(crate) operand: Span,
-    /// Where the scalars stand.
+    /// The positions of the scalars.
     pub(crate) params: Vec<Span>,
-    /// The label that takes the quantile of `histogram_quantiles`.
+    /// The label for the quantile of `histogram_quantiles`.
     pub(crate) label: String,
-    /// Whether annotations may tell names of metrics.
+    /// Whether annotations contain the names of metrics.
     pub(crate) named: bool,
 }
 
-/// How `sort` and its like order series.
+/// How `sort`, `sort_desc`, `sort_by_label` and `sort_by_label_desc` order series.
 #[derive(Debug)]
 pub(crate) struct SortOrder {
     /// Which function.
     pub(crate) function: FunctionId,
-    /// The labels to order by, where it is by labels.
+    /// The labels to order by, for the functions that order by labels.
     pub(crate) labels: Vec<String>,
-    /// Where the call stands.
+    /// The position of the call.
     pub(crate) span: Span,
 }
 
@@ -249,6 +249,6 @@ pub(crate) struct SortOrder {
 pub(crate) struct InfoCall {
     /// The conditions on the names of info series.
     pub(crate) names: Vec<model::Matcher>,
-    /// The conditions of the selector on data labels; one of them has to hold for each label that is added.
+    /// The conditions of the selector on data labels. A label is added only if it matches one of them.
     pub(crate) matchers: Vec<model::Matcher>,
 }

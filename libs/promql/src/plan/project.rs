@@ -1,8 +1,8 @@
 //! Which labels of series can matter, from the answer down to the selects.
 //!
-//! The answer shows all labels. On the way down an aggregation needs those that it groups by and no others, a join those
-//! that it matches by, and so on. Where two series that became equal would be refused or joined, all are needed, unless
-//! series of the operator's input surely stay apart. So are those of which an error could tell.
+//! The answer shows all labels. Further down, an aggregation needs only the labels that it groups by, a join those that it
+//! matches by, and so on. Where an operator rejects or merges series that became equal, all labels are needed, unless its
+//! input cannot have such series. Labels that an error message could contain are needed too.
 
 use model::METRIC_NAME;
 
@@ -13,13 +13,13 @@ use crate::select::Select;
 use crate::syntax::ast::{AggregateOp, BinaryOp, Boundary, Cardinality, VectorMatching};
 use crate::syntax::functions::FunctionId;
 
-/// The labels that go where a value is no longer that of the metric.
+/// The labels that are dropped where a value is no longer that of the metric.
 const RESERVED: [&str; 3] = [METRIC_NAME, "__type__", "__unit__"];
 
-/// Notes for each select which labels its leaves need.
+/// Sets, for each select, which labels its leaves need.
 pub(super) fn project(nodes: &[OperatorNode], selects: &mut [Select]) {
     let mut labels: Vec<Option<NeededLabels>> = vec![None; selects.len()];
-    // Inputs come before what they feed.
+    // The inputs of an operator come before it.
     let mut needed: Vec<NeededLabels> = vec![NeededLabels::default(); nodes.len()];
     for (id, node) in nodes.iter().enumerate().rev() {
         for (place, &input) in node.inputs.iter().enumerate() {
@@ -36,12 +36,12 @@ pub(super) fn project(nodes: &[OperatorNode], selects: &mut [Select]) {
         }
     }
     for (select, labels) in selects.iter_mut().zip(labels) {
-        // What no leaf reads keeps all of its labels.
+        // A select that no leaf reads keeps all labels.
         select.hints.labels = labels.unwrap_or_default();
     }
 }
 
-/// What an operator needs of one of its inputs, when `above` is needed of itself.
+/// The labels that an operator needs of one of its inputs, if `above` is needed of its output.
 fn input_of(
     nodes: &[OperatorNode],
     selects: &[Select],
@@ -53,13 +53,13 @@ fn input_of(
     match &nodes[id].op {
         Op::Number(_) | Op::Time | Op::Leaf(_) | Op::Scalar | Op::Absent(_) => NeededLabels::none(),
         Op::Map(_) | Op::Aggregate(_) | Op::Buckets(_) if place > 0 => NeededLabels::none(),
-        // Other series may become equal to what they make, which is refused.
+        // A relabelled series may become equal to another one, which is rejected.
         Op::Map(Map::LabelReplace(_) | Map::LabelJoin(_)) => NeededLabels::default(),
-        // Annotations name the metric.
+        // Annotations contain the name of the metric.
         Op::Map(Map::Subquery { .. }) => above().and([METRIC_NAME]),
         Op::Map(_) => above(),
         Op::Aggregate(spec) => match spec.op {
-            // It chooses by a hash of all labels.
+            // It selects series by a hash of all labels.
             AggregateOp::LimitRatio => NeededLabels::default(),
             AggregateOp::TopK | AggregateOp::BottomK | AggregateOp::LimitK => {
                 above().union(of_groups(&spec.grouping))
@@ -71,16 +71,17 @@ fn input_of(
             let one_is_left = join.matching.cardinality == Cardinality::OneToMany;
             let is_one = (place == 0) == one_is_left;
             match join.matching.cardinality {
-                // Its result has labels that both sides match by, the name perhaps.
+                // Its result has the labels that both sides match by, which may include the name.
                 Cardinality::OneToOne if !is_one => of_matching(&join.matching).and(RESERVED),
-                // An error tells of two series that match one, and two results must not be equal.
+                // An error shows two series that match the same one, and two results must not be equal.
                 _ => NeededLabels::default(),
             }
         }
         Op::Set { op: BinaryOp::And | BinaryOp::Unless, matching } if place > 0 => of_matching(matching),
         Op::Set { matching, .. } => above().union(of_matching(matching)),
         Op::Sort(order) if matches!(order.function, FunctionId::Sort | FunctionId::SortDesc) => above(),
-        // Equal labels are told apart by the others; histograms, results and info series are found by all labels.
+        // Series with equal values of a sort label are ordered by their other labels; histograms, results and info series are
+        // identified by all labels.
         Op::Sort(_) | Op::Buckets(_) | Op::Merge | Op::Info(_) => NeededLabels::default(),
         Op::Distinct(rule) => match rule.names {
             Some(_) if has_one_metric(nodes, selects, nodes[id].inputs[0]) => above().and(RESERVED),
@@ -101,7 +102,7 @@ fn of_matching(matching: &VectorMatching) -> NeededLabels {
     of_groups(&Grouping { labels: matching.labels.clone(), without: !matching.on })
 }
 
-/// Whether an annotation may name the metric of a series.
+/// Whether an annotation may contain the name of a series' metric.
 fn tells_names(leaf: &Leaf) -> bool {
     match leaf.kind {
         LeafKind::Range(_) => true,
@@ -110,8 +111,8 @@ fn tells_names(leaf: &Leaf) -> bool {
     }
 }
 
-/// Whether the series of an operator are some of those of one selector for one metric, with the labels that they have
-/// there: then they differ in other labels than the name.
+/// Whether the series of an operator are a subset of those of one selector for one metric, with unchanged labels. Then they
+/// differ in labels other than the name.
 pub(super) fn has_one_metric(nodes: &[OperatorNode], selects: &[Select], mut id: NodeId) -> bool {
     loop {
         match &nodes[id].op {
@@ -150,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn operators_say_which_labels_they_look_at() {
+    fn operators_report_the_labels_that_they_need() {
         for (text, expected) in [
             ("m", "all"),
             ("count(m)", "none"),
@@ -168,7 +169,7 @@ mod tests {
             ("absent_over_time(m[5m])", "__name__"),
             ("sum(m) by (job) / on (job) count by (job) (n)", "job; job"),
             ("vector(scalar(m))", "none"),
-            // Annotations name metrics; what keeps series apart when names go needs no more of one metric.
+            // Annotations contain the names of metrics. Rejecting equal series needs no further labels if there is one metric.
             ("sum by (job) (rate(m[5m]))", "__name__, __type__, __unit__, job"),
             ("sum by (job) (-m)", "__name__, __type__, __unit__, job"),
             ("sum by (job) (rate({job='x'}[5m]))", "all"),
@@ -181,7 +182,7 @@ mod tests {
             ("sum(label_join(m, 'a', '', 'b'))", "all"),
             ("sum(sort(m))", "none"),
             ("sum(sort_by_label(m, 'a'))", "all"),
-            // The right side is told of in errors; the left one is matched.
+            // Errors show series of the right side; the left one is only matched.
             ("sum by (b) (m / on (a) n)", "all; __name__, __type__, __unit__, a"),
             ("sum by (b) (m / ignoring (a) n)", "all; all but a"),
             ("sum by (b) (m * on (a) group_left (c) n)", "all; all"),
@@ -192,7 +193,7 @@ mod tests {
             ("histogram_quantile(0.9, sum by (le, job) (m))", "job, le"),
             ("sum(histogram_quantile(0.9, m))", "all"),
             ("sum by (v) (info(m))", "all; all"),
-            // A shared select needs what either needs.
+            // A shared select needs the labels of both.
             ("sum by (a) (m) / on () group_left () sum by (b) (m)", "a, b"),
             ("sum without (a, b) (m) - ignoring (x) sum by (a) (m)", "all but __name__, b"),
             ("m / on () group_left () sum(m)", "all"),
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_go_late_keep_nothing_apart_on_the_way() {
+    fn with_delayed_name_removal_operators_do_not_need_names() {
         assert_eq!(needed("sum by (job) (-m)", true), "job");
         assert_eq!(needed("sum by (job) (rate({job='x'}[5m]))", true), "__name__, job");
         assert_eq!(needed("sum by (__name__) (rate(m[5m]))", true), "__name__");

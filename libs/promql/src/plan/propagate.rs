@@ -1,12 +1,12 @@
-//! Matchers of one side of a binary operator that its other side has to satisfy as well.
+//! Propagates matchers from one side of a binary operator to the other side.
 //!
-//! In `a{job="x"} / on (job, instance) b`, series of `b` with another job find no partner: they need not be fetched. A
-//! matcher is carried over where the label counts for the matching and comes from the selector unchanged, and only where
-//! what is left out could have had no effect on the value and caused no error: between sets, and where the "one" side cannot
-//! have two series for one partner. What would have been told of series that are not asked for goes with them: warnings and
-//! infos, and that two of them became equal below a function that drops their type and unit.
+//! In `a{job="x"} / on (job, instance) b`, series of `b` with another job have no partner and need not be fetched. A matcher
+//! is propagated if the operator matches by its label and the label comes from the selector unchanged. In addition, the
+//! series that are left out must not be able to affect the value or cause an error: that holds for set operators, and if the
+//! "one" side cannot have two series for one partner. Warnings and infos about series that are not fetched are lost, and so
+//! is the error that two of them became equal below a function that drops their type and unit.
 //!
-//! It takes for granted that series carry the labels that their selector asks for, see
+//! This assumes that series carry the labels that they are selected by, see
 //! [`EngineOptions::propagate_matchers`](crate::EngineOptions::propagate_matchers).
 
 use std::collections::HashSet;
@@ -20,8 +20,8 @@ use crate::syntax::ast::{
 };
 use crate::syntax::functions::{FunctionId, ValueType};
 
-/// Carries matchers over in all of `expr`. Labels that tell replicas apart are gone when series are matched, so they do
-/// not take part.
+/// Propagates matchers in all of `expr`. Matchers of replica labels are not propagated, because series do not have these
+/// labels any more when they are matched.
 pub(super) fn propagate(expr: &mut Expr, replica_labels: &[String]) {
     let Ok(()) = expr.change_chain::<Infallible>(|expr| {
         match expr {
@@ -35,7 +35,7 @@ pub(super) fn propagate(expr: &mut Expr, replica_labels: &[String]) {
     });
 }
 
-/// Carries matchers over between the sides of an operator.
+/// Propagates matchers between the sides of an operator.
 fn between_sides(binary: &mut BinaryExpr, replica_labels: &[String]) {
     let Some(matching) = binary.matching.clone() else { return };
     let (to_left, to_right) = directions(binary, &matching);
@@ -72,7 +72,7 @@ fn directions(binary: &BinaryExpr, matching: &VectorMatching) -> (bool, bool) {
     }
 }
 
-/// Whether no two series of `expr` have equal labels as far as they count for the matching.
+/// Whether no two series of `expr` agree in all labels that the operator matches by.
 fn is_unique(expr: &Expr, matching: &VectorMatching) -> bool {
     let all_labels = !matching.on && matching.labels.is_empty();
     match vector_of(expr) {
@@ -101,13 +101,13 @@ fn vector_of(expr: &Expr) -> &Expr {
     expr
 }
 
-/// Whether an aggregation makes one series of each group.
+/// Whether an aggregation returns one series for each group.
 fn folds(aggregate: &AggregateExpr) -> bool {
     use AggregateOp::{Avg, Count, Group, Max, Min, Quantile, Stddev, Stdvar, Sum};
     matches!(aggregate.op, Avg | Count | Group | Max | Min | Quantile | Stddev | Stdvar | Sum)
 }
 
-/// Whether a label of the result of an aggregation is that of all series of the group.
+/// Whether a label of an aggregation's result has the value that it has in all series of the group.
 fn keeps(aggregate: &AggregateExpr, label: &str) -> bool {
     folds(aggregate) && aggregate.grouping.iter().any(|l| l == label) != aggregate.without
 }
@@ -124,7 +124,7 @@ fn range_matchers(call: &Call) -> Option<&Vec<Matcher>> {
     })
 }
 
-/// What the labels of all series of `expr` satisfy, as far as it shows.
+/// Matchers that all series of `expr` satisfy, as far as the expression shows.
 fn conditions(expr: &Expr) -> Vec<Matcher> {
     match vector_of(expr) {
         Expr::Paren(paren) => conditions(&paren.expr),
@@ -139,13 +139,13 @@ fn conditions(expr: &Expr) -> Vec<Matcher> {
     }
 }
 
-/// Adds matchers to the selector of `expr`, where its labels come through unchanged.
+/// Adds matchers to the selector of `expr`, if its labels reach the operator unchanged.
 fn narrow(expr: &mut Expr, matchers: Vec<Matcher>) {
     narrow_below(expr, matchers, false);
 }
 
-/// The same; `nameless` says that something on the way drops the names of metrics, so that series of two metrics may become
-/// one, which is an error.
+/// As [`narrow`]. `nameless` means that an operator above drops the names of metrics, so that series of two metrics may become
+/// equal, which is an error.
 fn narrow_below(expr: &mut Expr, mut matchers: Vec<Matcher>, mut nameless: bool) {
     let mut expr = expr;
     while let Expr::Binary(binary) = expr {
@@ -162,7 +162,7 @@ fn narrow_below(expr: &mut Expr, mut matchers: Vec<Matcher>, mut nameless: bool)
         }
         Expr::Call(call) if range_matchers(call).is_some_and(|matchers| has_one_metric(matchers)) => {
             for arg in &mut call.args {
-                // Histograms between anchors are an error, whoever their series belong to.
+                // A histogram in an anchored range is an error, also in a series without a partner.
                 if let Expr::Matrix(matrix) = arg
                     && matrix.selector.boundary == Boundary::Plain
                 {
@@ -178,7 +178,7 @@ fn narrow_below(expr: &mut Expr, mut matchers: Vec<Matcher>, mut nameless: bool)
     }
 }
 
-/// Adds those of `matchers` that are not there yet.
+/// Adds those of `matchers` that are not in the list yet.
 fn add(to: &mut Vec<Matcher>, matchers: Vec<Matcher>) {
     let key = |m: &Matcher| (m.name().to_owned(), m.op(), m.value().to_owned());
     let mut known: HashSet<_> = to.iter().map(key).collect();
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn matchers_go_where_the_other_side_has_to_satisfy_them() {
+    fn matchers_are_propagated_where_both_sides_must_satisfy_them() {
         check(r#"a{j="x"} / b"#, r#"a{j="x"} / b{j="x"}"#);
         check(r#"a{j="x"} / b{i=~"y.*"}"#, r#"a{i=~"y.*",j="x"} / b{i=~"y.*",j="x"}"#);
         check(r#"a{j="x"} and on (j) b"#, r#"a{j="x"} and on (j) b{j="x"}"#);
@@ -212,9 +212,9 @@ mod tests {
     }
 
     #[test]
-    fn matchers_stay_where_leaving_series_out_could_show() {
+    fn matchers_are_not_propagated_where_that_could_change_the_answer() {
         for text in [
-            // Not part of the matching, or not there any more.
+            // The operator does not match by the label, or series do not have it any more.
             r#"a{j="x"} and on (i) b"#,
             r#"a{j="x"} and ignoring (j) b"#,
             r#"a{replica="x"} / b"#,
@@ -227,15 +227,15 @@ mod tests {
             r#"a{j="x"} / on (j) b"#,
             r#"a{j="x"} / {n="b"}"#,
             r#"a{j="x"} / ignoring (i) b"#,
-            // What is chosen depends on what there is to choose from; labels are made up.
+            // The choice depends on all series; or the label does not come from the series.
             r#"a{j="x"} and on (j) topk(1, b)"#,
             r#"a{j="x"} and on (j) label_replace(b, "j", "x", "", "")"#,
             r#"a{j="x"} and on (j) absent(b)"#,
-            // Series of two metrics that become equal are an error, with a partner or without.
+            // Series of two metrics that become equal are an error, also without a partner.
             r#"a{j="x"} and on (j) rate({__name__=~"b|c"}[5m])"#,
             r#"a{j="x"} and on (j) sum by (j) (rate({__name__=~"b|c"}[5m]))"#,
             r#"a{j="x"} and on (j) ({__name__=~"b|c"} * 2)"#,
-            // As are histograms between anchors.
+            // So are histograms in an anchored range.
             r#"a{j="x"} and on (j) increase(b[5m] anchored)"#,
         ] {
             check(text, &crate::parse(text, &ParseOptions::ALL).unwrap().to_string());

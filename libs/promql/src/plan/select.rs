@@ -1,4 +1,4 @@
-//! Selects: which series and samples the leaves need, shared where they need the same.
+//! Selects: which series and samples the leaves need. Leaves that need the same share a select.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -12,23 +12,23 @@ use crate::plan::node::NodeId;
 use crate::select::{Select, SelectHints, SelectId};
 use crate::value::steps::{Steps, Window};
 
-/// What stands around a selector, as far as stores are told.
+/// The functions and aggregations around a selector, as far as hints to stores depend on them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Surroundings {
-    /// The nearest function or aggregation up to the next binary operator.
+    /// The nearest function or aggregation, if no binary operator is nearer.
     pub(crate) func: &'static str,
     /// The grouping of an aggregation directly around it.
     pub(crate) grouping: Option<(Vec<String>, bool)>,
     /// Milliseconds between evaluations; 0 for one instant.
     pub(crate) step: i64,
-    /// Whether something around it takes only the count or sum of histograms.
+    /// Whether a function around it uses only the count or sum of histograms.
     pub(super) counts: bool,
-    /// Whether something around it needs the buckets of histograms.
+    /// Whether a function around it needs the buckets of histograms.
     pub(super) buckets: bool,
 }
 
 impl Surroundings {
-    /// Inside of the function or aggregation `func`.
+    /// The surroundings of an argument of the function or aggregation `func`.
     pub(crate) fn inside(&self, func: &'static str) -> Self {
         let counts = matches!(func, "histogram_count" | "histogram_sum" | "histogram_avg");
         let buckets = matches!(func, "histogram_quantile" | "histogram_quantiles" | "histogram_fraction");
@@ -51,7 +51,7 @@ impl Surroundings {
         self.counts && !self.buckets
     }
 
-    /// Inside of something that is neither.
+    /// The surroundings of an operand of anything else, such as parentheses.
     pub(crate) fn below(&self) -> Self {
         self.inside(self.func)
     }
@@ -62,10 +62,9 @@ impl Surroundings {
 pub(crate) enum Sharing {
     /// They may.
     Shared,
-    /// This one has a select of its own: it has to wait for its arguments, and what it waits for might be behind the
-    /// same select.
+    /// This leaf has a select of its own: it waits for its arguments, and these may depend on the series of the same select.
     Own,
-    /// The same, and which series it needs is only known when others are.
+    /// As `Own`; in addition, the series that the leaf needs are known only after other selects were read.
     Late,
 }
 
@@ -74,7 +73,7 @@ pub(crate) enum Sharing {
 pub(crate) struct Selects {
     pub(crate) list: Vec<Select>,
     pub(crate) leaves: Vec<Vec<NodeId>>,
-    /// Those that later leaves may read too, by a hash of their matchers and range.
+    /// The selects that later leaves may share, by a hash of their matchers and range.
     shared: HashMap<u64, Vec<usize>>,
 }
 
@@ -105,13 +104,13 @@ impl Selects {
                 grouping,
                 by,
                 labels: NeededLabels::default(),
-                // Of data that is coarser, a range might have a single sample.
+                // A range of coarser data might have a single sample.
                 resolution: (range > 0 && needs_several(around.func)).then(|| millis(range / 2)),
             },
             late: sharing == Sharing::Late,
         };
         let same = |known: &Select| {
-            // Grouping is a hint for pushing work down; a select that is read twice only loses the hint.
+            // Grouping is a hint for stores that aggregate; a shared select only loses the hint.
             known.matchers == select.matchers
                 && known.range == select.range
                 && known.hints.aggregate() == select.hints.aggregate()
@@ -151,7 +150,7 @@ impl Selects {
     }
 }
 
-/// A hash of what two selects have to have in common to be one.
+/// A hash of the properties that two selects must have in common to be shared.
 fn key(select: &Select) -> u64 {
     let mut hasher = DefaultHasher::new();
     (select.range.min, select.range.max).hash(&mut hasher);
@@ -161,12 +160,12 @@ fn key(select: &Select) -> u64 {
     hasher.finish()
 }
 
-/// Whether matchers ask for series of one metric.
+/// Whether matchers select series of one metric only.
 pub(crate) fn has_one_metric(matchers: &[Matcher]) -> bool {
     matchers.iter().any(|m| m.name() == METRIC_NAME && m.op() == MatchOp::Equal && !m.value().is_empty())
 }
 
-/// Whether `func` gives nothing for a range of a single sample.
+/// Whether `func` returns nothing for a range of a single sample.
 fn needs_several(func: &str) -> bool {
     matches!(
         func,

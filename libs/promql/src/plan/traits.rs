@@ -1,22 +1,22 @@
-//! What is known of the output of an operator before there is any.
+//! Properties of the output of an operator that are known before it runs.
 
 use crate::functions::label::is_reserved;
 use crate::plan::node::{Distinct, Grouping, Map, Names, Op};
 use crate::syntax::ast::AggregateOp;
 
-/// What may be true of the series of an operator.
+/// Properties of the series of an operator.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Traits {
     /// Some may have equal labels, with values at different steps.
     pub(super) may_repeat_labels: bool,
-    /// Some may have labels that go with the name.
+    /// Some may have a name, type or unit.
     pub(super) may_have_names: bool,
-    /// They cannot be given before series were fetched.
+    /// They depend on series that have to be fetched.
     pub(super) needs_series: bool,
 }
 
 impl Traits {
-    /// What follows for an operator from its inputs.
+    /// The properties of the output of `op`, derived from those of its inputs.
     pub(super) fn of(op: &Op, inputs: &[Self]) -> Self {
         let first = inputs.first().copied().unwrap_or_default();
         let any = |is: fn(&Self) -> bool| inputs.iter().any(is);
@@ -27,7 +27,7 @@ impl Traits {
         let relabels = matches!(op, Op::Map(Map::LabelReplace(_) | Map::LabelJoin(_)));
         let may_repeat_labels = match op {
             Op::Join(_) | Op::Set { .. } | Op::Info(_) => true,
-            // Names that went may have been all that told series apart.
+            // The series may have differed only in the names that are dropped.
             Op::Distinct(Distinct { names: Some(_), any_step: false }) => true,
             Op::Map(_) | Op::Sort(_) | Op::Buckets(_) | Op::Distinct(_) => {
                 relabels || first.may_repeat_labels

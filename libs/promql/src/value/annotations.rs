@@ -1,20 +1,19 @@
 //! What a query reports about its answer.
 
-/// What the engine has to say about an answer, in Prometheus' words, each ending in `(line:column)` of the
-/// expression it is about. Without duplicates, in alphabetic order.
+/// Warnings and infos about an answer, in Prometheus' words. Each ends with `(line:column)` of the expression it is about.
+/// Without duplicates, in alphabetic order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Annotations {
     /// The answer may be wrong: `PromQL warning: ...`.
     pub warnings: Vec<String>,
     /// The query may not mean what its author thinks: `PromQL info: ...`.
     pub infos: Vec<String>,
-    /// How many warnings and infos there are beyond the first 1000 of each kind, which are all that is kept; counted up to
-    /// 10,000 each.
+    /// How many warnings and infos were left out: the first 1000 of each kind are kept. Counted up to 10,000 each.
     pub omitted: (usize, usize),
 }
 
 impl Annotations {
-    /// At most `limit` of each kind, with a last line that counts those left out, as the HTTP API shows them.
+    /// At most `limit` of each kind, as the HTTP API shows them. A last line counts those left out.
     pub fn limited(mut self, limit: usize) -> Self {
         let (warnings, infos) = std::mem::take(&mut self.omitted);
         for (lines, kind, omitted) in

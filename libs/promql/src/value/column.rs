@@ -8,19 +8,19 @@ use model::{FloatHistogram, Labels, STALE_NAN_BITS, is_stale_nan, stale_nan};
 /// A native histogram that may be shared by several columns.
 pub(crate) type Histogram = Arc<FloatHistogram>;
 
-/// Stands in a column for "no float here".
+/// The entry of a column that means "no float at this step".
 ///
-/// It is the staleness marker, which means just that and never is a value: selectors drop it, and arithmetic on NaN
-/// gives quiet NaNs, which it is not. So a column needs no second list that says where it has values.
+/// It is the staleness marker, which is never a value: selectors drop it, and arithmetic on NaN gives quiet NaNs, while the
+/// marker is a signalling one. So a column does not need a second list for the steps that have values.
 pub(crate) const ABSENT: f64 = stale_nan();
 
-/// Whether a column's float says that there is none.
+/// Whether an entry of a column means that there is no float.
 #[inline(always)]
 pub(crate) fn is_absent(value: f64) -> bool {
     value.to_bits() == STALE_NAN_BITS
 }
 
-/// What a column holds at one step.
+/// The value of a column at one step.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Cell<'a> {
     /// Nothing.
@@ -34,9 +34,9 @@ pub(crate) enum Cell<'a> {
 /// The value of one series at each step: a float, a histogram or nothing.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Column {
-    /// One float a step; [`ABSENT`] where there is none.
+    /// One float for each step; [`ABSENT`] if there is none.
     pub(crate) floats: Vec<f64>,
-    /// One entry a step; empty while there is no histogram at all. Where there is one, the float is absent.
+    /// One entry for each step; empty while the column has no histogram at all. At a step with a histogram, the float is absent.
     pub(crate) histograms: Vec<Option<Histogram>>,
 }
 
@@ -63,7 +63,7 @@ impl Column {
         self.floats.len()
     }
 
-    /// What it holds at `step`.
+    /// The value at `step`.
     pub(crate) fn get(&self, step: usize) -> Cell<'_> {
         match self.histograms.get(step) {
             Some(Some(histogram)) => Cell::Histogram(histogram),
@@ -72,7 +72,7 @@ impl Column {
         }
     }
 
-    /// Whether it holds anything at `step`.
+    /// Whether it has a value at `step`.
     pub(crate) fn has(&self, step: usize) -> bool {
         !matches!(self.get(step), Cell::Absent)
     }
@@ -86,7 +86,7 @@ impl Column {
         self.histograms[step] = Some(histogram);
     }
 
-    /// Sets `step` to what another column holds at one of its steps.
+    /// Sets `step` to a value of another column.
     pub(crate) fn set(&mut self, step: usize, cell: Cell<'_>) {
         match cell {
             Cell::Absent => self.clear(step),
@@ -98,7 +98,7 @@ impl Column {
         }
     }
 
-    /// Removes what it holds at `step`.
+    /// Removes the value at `step`.
     pub(crate) fn clear(&mut self, step: usize) {
         self.floats[step] = ABSENT;
         if let Some(slot) = self.histograms.get_mut(step) {
@@ -106,27 +106,27 @@ impl Column {
         }
     }
 
-    /// Whether some step holds a histogram.
+    /// Whether some step has a histogram.
     pub(crate) fn has_histograms(&self) -> bool {
         self.histograms.iter().any(Option::is_some)
     }
 
-    /// Whether some step holds a float.
+    /// Whether some step has a float.
     pub(crate) fn has_floats(&self) -> bool {
         self.floats.iter().any(|v| !is_absent(*v))
     }
 
-    /// Whether no step holds anything.
+    /// Whether no step has a value.
     pub(crate) fn is_empty(&self) -> bool {
         !self.has_floats() && !self.has_histograms()
     }
 
-    /// Takes the histograms out, leaving the floats.
+    /// Removes the histograms and keeps the floats.
     pub(crate) fn drop_histograms(&mut self) {
         self.histograms.clear();
     }
 
-    /// Memory in bytes. A histogram that neighbouring steps share counts once, and also where others share it.
+    /// Memory in bytes. A histogram that consecutive steps share counts once; one that other columns share counts in each.
     pub(crate) fn size_bytes(&self) -> u64 {
         let mut bytes = self.floats.len() * 8 + self.histograms.len() * 8;
         let mut last: Option<&Histogram> = None;
@@ -139,7 +139,7 @@ impl Column {
         bytes as u64
     }
 
-    /// What its histograms take in bytes when each step has one of its own, as they have once an operator changed them.
+    /// Memory of its histograms in bytes if no steps share one, as after an operator that changed them.
     pub(crate) fn unshared_bytes(&self) -> u64 {
         self.histograms.iter().flatten().map(|histogram| histogram.size_bytes() as u64).sum()
     }
@@ -148,10 +148,9 @@ impl Column {
 /// A series on its way through the operators.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
-    /// What identifies it, the metric name included even where it is to go.
+    /// What identifies it, including a metric name that is dropped at the end of the query.
     pub(crate) labels: Labels,
-    /// Whether the metric name is to be removed at the end of the query. Removing it late lets operators on the way
-    /// still use it.
+    /// Whether the metric name is dropped at the end of the query. Until then, operators can still use it.
     pub(crate) drop_name: bool,
     /// Its values.
     pub(crate) column: Column,
@@ -169,14 +168,14 @@ impl Row {
     }
 }
 
-/// Samples of one series in time order, staleness markers removed: what a range function looks at.
+/// Samples of one series in time order, without staleness markers: the input of a range function.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Points<'a> {
     /// Times of the floats.
     pub(crate) timestamps: &'a [i64],
-    /// The floats; as many.
+    /// The floats; as many as `timestamps`.
     pub(crate) values: &'a [f64],
-    /// Start timestamps of the floats, 0 where one is not known; as many as floats, or none where none is known.
+    /// Start timestamps of the floats, 0 if one is not known; as many as floats, or empty if none is known.
     pub(crate) starts: &'a [i64],
     /// The histograms.
     pub(crate) histograms: &'a [(i64, Histogram)],
@@ -185,7 +184,7 @@ pub(crate) struct Points<'a> {
 }
 
 impl<'a> Points<'a> {
-    /// The floats and the histograms at these places.
+    /// The floats and the histograms at these indexes.
     #[inline]
     pub(crate) fn slice(&self, floats: Range<usize>, histograms: Range<usize>) -> Self {
         Points {
@@ -198,7 +197,7 @@ impl<'a> Points<'a> {
     }
 }
 
-/// Removes staleness markers, which no range function sees.
+/// Removes staleness markers, which range functions do not see.
 pub(crate) fn drop_stale(samples: &mut series::Samples) {
     if samples.values.iter().any(|v| is_stale_nan(*v)) {
         let mut kept = 0;
@@ -228,13 +227,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn arithmetic_never_makes_the_marker_of_absence() {
+    fn arithmetic_never_yields_the_marker_of_absence() {
         let quiet = [ABSENT + 1.0, ABSENT * 2.0, ABSENT - ABSENT, -f64::NAN, f64::NAN.sqrt()];
         assert!(quiet.iter().all(|v| v.is_nan() && !is_absent(*v)));
     }
 
     #[test]
-    fn a_step_holds_a_float_or_a_histogram_but_not_both() {
+    fn a_step_has_a_float_or_a_histogram_but_not_both() {
         let mut column = Column::constant(1.0, 2);
         column.set_histogram(1, Histogram::default());
         assert!(matches!(column.get(0), Cell::Float(1.0)));

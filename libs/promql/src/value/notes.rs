@@ -1,4 +1,4 @@
-//! Warnings and infos while they are collected: one for each text, whatever number of series caused it.
+//! Warnings and infos while they are collected: one for each text, however many series caused it.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
@@ -27,7 +27,7 @@ impl fmt::Display for HistogramOperation {
     }
 }
 
-/// Something worth telling. The words are those of Prometheus' `util/annotations`.
+/// A warning or an info. The words are those of Prometheus' `util/annotations`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Note<'a> {
     InvalidQuantile(f64),
@@ -69,7 +69,7 @@ impl Note<'_> {
     }
 }
 
-/// ` for metric name "x"`, or nothing where the name is not known.
+/// ` for metric name "x"`, or nothing if the name is not known.
 struct ForMetric<'a>(&'a str);
 
 impl fmt::Display for ForMetric<'_> {
@@ -171,7 +171,7 @@ impl fmt::Display for Note<'_> {
     }
 }
 
-/// What had to be corrected in the buckets of classic histograms, over all of them.
+/// The corrections that the buckets of classic histograms needed, summed up over all of them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct ForcedMonotonicity {
     /// First and last instant, in milliseconds.
@@ -193,25 +193,25 @@ impl ForcedMonotonicity {
     }
 }
 
-/// Most texts of one kind that are kept: the first in alphabetic order, whatever order they come in.
+/// Most texts of one kind that are kept: the first in alphabetic order, whatever the order in which they come.
 const MAX_TEXTS: usize = 1000;
 
-/// Longest text, as foreign names may be long; the rest of a longer one is cut off.
+/// Longest text, because names in data may be long. A longer one is cut off.
 const MAX_TEXT_BYTES: usize = 1024;
 
-/// Most texts of one kind beyond those that are told apart in order to count them.
+/// Most texts of one kind that are counted in addition to those that are kept.
 const MAX_OMITTED: usize = 10_000;
 
 #[derive(Clone, Copy, Debug)]
 struct NotePosition {
     span: Span,
     details: Option<ForcedMonotonicity>,
-    /// How often it was added, where that is told.
+    /// How often it was added; `Some` if the line says so.
     occurrences: Option<u64>,
 }
 
 impl NotePosition {
-    /// Takes over another place of the same note.
+    /// Merges with another position of the same note.
     fn merge(&mut self, other: &Self) {
         if let (Some(count), Some(more)) = (&mut self.occurrences, other.occurrences) {
             *count += more;
@@ -250,8 +250,8 @@ impl NotePosition {
     }
 }
 
-/// The notes of one worker or one query. Of several with the same text the place that is evaluated last is kept, or first
-/// where they are counted, whatever order they come in.
+/// The notes of one worker or one query. Of several notes with the same text, the position that is evaluated last is kept, or
+/// the first one if they are counted. It does not matter in which order they come.
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
     warnings: NotesOfKind,
@@ -295,7 +295,7 @@ impl NotesOfKind {
         }
     }
 
-    /// Takes over what a worker has of this kind.
+    /// Adds what a worker has of this kind.
     fn merge(&mut self, other: Self) {
         for (text, place) in other.places {
             self.insert(&text, place);
@@ -326,7 +326,7 @@ impl Notes {
         self.add_times(note, span, 1);
     }
 
-    /// Adds a note about the expression at `span` for each of so many occurrences.
+    /// Adds a note about the expression at `span` for each of `times` occurrences.
     pub(crate) fn add_times(&mut self, note: Note<'_>, span: Span, times: u64) {
         if times == 0 {
             return;
@@ -351,13 +351,13 @@ impl Notes {
         self.infos.insert(&text, NotePosition { span, details: Some(details), occurrences: None });
     }
 
-    /// Takes over the notes of a worker.
+    /// Adds the notes of a worker.
     pub(crate) fn merge(&mut self, other: Self) {
         self.warnings.merge(other.warnings);
         self.infos.merge(other.infos);
     }
 
-    /// The finished lines; `query` is the text that the places refer to.
+    /// The finished lines; `query` is the text that the positions refer to.
     pub(crate) fn finish(self, query: &str) -> Annotations {
         let omitted = (self.warnings.omitted.len(), self.infos.omitted.len());
         Annotations { warnings: self.warnings.lines(query), infos: self.infos.lines(query), omitted }
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_texts_the_first_are_kept_and_the_others_counted_in_whatever_order_they_come() {
+    fn of_many_texts_the_first_are_kept_and_the_rest_counted_in_any_order() {
         let name = |n: usize| format!("m{n:05}");
         let mut together = Notes::default();
         for from in [2, 0, 1] {

@@ -1,4 +1,4 @@
-//! Scalar arguments.
+//! Scalar arguments of operators and functions.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub(crate) enum Scalar {
 }
 
 impl Scalar {
-    /// The scalar that travelled as `row`.
+    /// The scalar that was passed on as a series.
     fn of(row: Row) -> Self {
         let floats = row.column.floats;
         match floats.split_first() {
@@ -41,7 +41,7 @@ impl Scalar {
         }
     }
 
-    /// Its value at all steps, if that is the same.
+    /// Its value, if it is the same at all steps.
     pub(crate) fn constant(&self) -> Option<f64> {
         match self {
             Self::Constant(value) => Some(*value),
@@ -49,7 +49,7 @@ impl Scalar {
         }
     }
 
-    /// Its values at so many steps.
+    /// Its values at the first `steps` steps.
     pub(crate) fn column(&self, steps: usize) -> Column {
         match self {
             Self::Constant(value) => Column::constant(*value, steps),
@@ -57,7 +57,7 @@ impl Scalar {
         }
     }
 
-    /// Memory in bytes beside itself.
+    /// Memory on the heap in bytes.
     fn size_bytes(&self) -> u64 {
         match self {
             Self::Constant(_) | Self::Time(_) => 0,
@@ -66,7 +66,7 @@ impl Scalar {
     }
 }
 
-/// Scalar arguments of an operator on their way in, and the memory that they take: inputs `1..` of most operators.
+/// The scalar arguments of an operator that have arrived so far, and the memory that they use: inputs `1..` of most operators.
 #[derive(Debug)]
 pub(crate) struct Scalars {
     known: Vec<Option<Scalar>>,
@@ -78,7 +78,7 @@ impl Scalars {
         Self { known: vec![None; count], reserved }
     }
 
-    /// Takes the series of scalar number `index`.
+    /// Stores scalar number `index`, which comes as a series.
     pub(crate) fn take(&mut self, index: usize, rows: Vec<Row>) -> Result<(), QueryError> {
         match rows.into_iter().next() {
             Some(row) => self.know(index, Scalar::of(row)),
@@ -86,7 +86,7 @@ impl Scalars {
         }
     }
 
-    /// Takes scalar number `index`.
+    /// Stores scalar number `index`.
     pub(crate) fn know(&mut self, index: usize, scalar: Scalar) -> Result<(), QueryError> {
         self.reserved.add(scalar.size_bytes())?;
         if let Some(slot) = self.known.get_mut(index) {
@@ -95,14 +95,14 @@ impl Scalars {
         Ok(())
     }
 
-    /// Notes that scalar `index` has ended; one without steps never came.
+    /// Called when the input of scalar `index` has ended. A scalar without steps never arrives, and is NaN then.
     pub(crate) fn end(&mut self, index: usize) {
         if let Some(slot) = self.known.get_mut(index) {
             slot.get_or_insert(Scalar::Constant(f64::NAN));
         }
     }
 
-    /// All of them, once all are known.
+    /// All of them, if all have arrived.
     pub(crate) fn all(&self) -> Option<Vec<Scalar>> {
         self.known.iter().cloned().collect()
     }

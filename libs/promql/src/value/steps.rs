@@ -1,4 +1,4 @@
-//! The instants at which an expression is evaluated, and the stretch of time that each of them looks at.
+//! The instants at which an expression is evaluated, and the range of time that each of them reads.
 
 use crate::syntax::ast::Boundary;
 
@@ -7,11 +7,11 @@ use crate::syntax::ast::Boundary;
 pub(crate) struct Steps {
     /// The first instant.
     pub(crate) start: i64,
-    /// Distance of the instants; at least 1, also where there is only one.
+    /// Distance between instants; at least 1, also if there is only one.
     pub(crate) interval: i64,
-    /// How many instants there are; may be none.
+    /// Number of instants; may be 0.
     pub(crate) count: usize,
-    /// Bound of the instants, included; the last one may lie before.
+    /// No instant is after this one. The last instant may be earlier.
     pub(crate) end: i64,
 }
 
@@ -21,7 +21,7 @@ impl Steps {
         Self { start: at, interval: 1, count: 1, end: at }
     }
 
-    /// The instants from `start` to `end`, which is included where the interval meets it.
+    /// The instants from `start` to `end`, which is included if it is a multiple of the interval away.
     pub(crate) fn new(start: i64, end: i64, interval: i64) -> Self {
         let interval = interval.max(1);
         let span = i128::from(end) - i128::from(start);
@@ -41,14 +41,14 @@ impl Steps {
         (0..self.count).map(|index| self.time(index))
     }
 
-    /// The last instant; `start` where there is none.
+    /// The last instant; `start` if there is none.
     pub(crate) fn last(&self) -> i64 {
         self.time(self.count.saturating_sub(1))
     }
 
     /// The instants of a subquery with this step whose range ends at instants of `self`.
     ///
-    /// They are multiples of the step, so that a moving query sees the same instants again.
+    /// They are multiples of the step, so that queries at later times use the same instants.
     pub(crate) fn subquery(&self, window: &Window, interval: i64) -> Self {
         let interval = interval.max(1);
         let first = window.start(self.start);
@@ -60,19 +60,19 @@ impl Steps {
     }
 }
 
-/// Which samples a step sees: those after `end - range` and not after `end`, where `end` is the step's instant or
-/// a pinned one, moved into the past by the offset.
+/// Which samples a step sees: those after `end - range` and not after `end`, where `end` is the instant of the step or
+/// of `@`, moved into the past by the offset.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Window {
-    /// The instant that `@` pins it to.
+    /// The instant of `@`.
     pub(crate) at: Option<i64>,
     /// Milliseconds into the past; negative for the future.
     pub(crate) offset: i64,
-    /// Milliseconds that it reaches back: a range, or the lookback of an instant selector.
+    /// Its length in milliseconds: a range, or the lookback of an instant selector.
     pub(crate) range: i64,
     /// Whether samples around the window matter too.
     pub(crate) boundary: Boundary,
-    /// How far samples around the window matter.
+    /// How far from the window samples matter, in milliseconds.
     pub(crate) lookback: i64,
 }
 
@@ -94,7 +94,7 @@ impl Window {
         (first, self.end(steps.last()).saturating_add(after))
     }
 
-    /// Milliseconds before the start and after the end of the window whose samples are looked at.
+    /// How many milliseconds before the start and after the end of the window samples are read.
     pub(crate) fn margins(&self) -> (i64, i64) {
         match self.boundary {
             Boundary::Plain => (0, 0),
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_that_the_interval_does_not_meet_ends_before_its_end() {
+    fn the_last_instant_is_not_after_the_end() {
         assert_eq!(Steps::new(0, 25, 10).times().collect::<Vec<_>>(), [0, 10, 20]);
         assert_eq!(Steps::new(5, 4, 10).count, 0);
         assert_eq!(Steps::new(i64::MIN, i64::MAX, 1).count, usize::MAX);
