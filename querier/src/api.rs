@@ -1,6 +1,7 @@
-//! The HTTP API: Prometheus', with Thanos' parameters.
+//! The HTTP API of Prometheus, with the parameters of Thanos.
 //!
-//! Reading order: [`exchange`] (requests in, answers out), `query`, `result`, `tree`, `catalog`, `stores`, `status`.
+//! Reading order: [`exchange`] (requests and responses), `query`, `result`, `tree`, `catalog`, `stores`,
+//! `status`.
 
 mod body;
 mod catalog;
@@ -29,27 +30,27 @@ use crate::fanout::{ProxyStore, StoreFilter};
 use crate::query::Driver;
 use series::Dedup;
 
-/// What answers do where a request says nothing.
+/// Defaults for parameters that a request does not have.
 #[derive(Clone, Debug)]
 pub(crate) struct ApiDefaults {
     pub(crate) replica_labels: Vec<String>,
     pub(crate) dedup: Dedup,
     pub(crate) partial_response: PartialResponse,
     pub(crate) timeout: Duration,
-    /// The flag's value, if it was given.
+    /// The value of the flag, if set.
     pub(crate) lookback: Option<Duration>,
     pub(crate) dynamic_lookback: bool,
     pub(crate) auto_downsampling: bool,
     pub(crate) instant_max_resolution: Duration,
     pub(crate) step: Duration,
-    /// Zero for all times.
+    /// Zero for no limit.
     pub(crate) metadata_range: Duration,
-    /// Most bytes of label sets that one answer may gather.
+    /// Maximum bytes of label sets in one answer.
     pub(crate) max_bytes: u64,
     pub(crate) cors: bool,
 }
 
-/// Everything that the handlers need.
+/// State of the handlers.
 pub(crate) struct Api {
     pub(crate) driver: Driver,
     pub(crate) stores: ProxyStore,
@@ -93,7 +94,7 @@ where
     get(handler.clone()).post(handler)
 }
 
-/// An instant of the wall clock.
+/// The current time.
 fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Timestamp::EPOCH + since
@@ -103,7 +104,7 @@ fn bad_data(message: impl Into<String>) -> ApiError {
     ApiError::new(ErrorType::BadData, message)
 }
 
-/// A store's error as the API tells it.
+/// The API error for the error of a store.
 fn store_error(error: &StoreError) -> ApiError {
     let kind = match error.code() {
         storeapi::Code::InvalidArgument => ErrorType::BadData,
@@ -114,7 +115,7 @@ fn store_error(error: &StoreError) -> ApiError {
 }
 
 impl Api {
-    /// The labels that tell replicas apart; empty where they are to be kept apart.
+    /// The replica labels; empty if deduplication is off.
     fn replica_labels(&self, params: &Params) -> Result<Vec<String>, ApiError> {
         if !params.bool("dedup")?.unwrap_or(true) {
             return Ok(Vec::new());
@@ -133,7 +134,8 @@ impl Api {
         })
     }
 
-    /// The range of a metadata request: as given, else the last so-and-so long, else everything.
+    /// The time range of a metadata request: as given, else up to the configured duration before now, else
+    /// everything.
     fn metadata_range(&self, params: &Params) -> Result<TimeRange, ApiError> {
         let mut range = params.metadata_range()?;
         if !self.defaults.metadata_range.is_zero() {
@@ -153,7 +155,7 @@ impl Api {
         Ok(StoreFilter::new(self.selectors(params, "storeMatch[]").await?))
     }
 
-    /// All selectors of a parameter; possibly none.
+    /// All selectors in a parameter; may be empty.
     async fn selectors(&self, params: &Params, name: &str) -> Result<Vec<Vec<Matcher>>, ApiError> {
         let texts: Vec<String> = params.all(name).map(str::to_owned).collect();
         if texts.is_empty() {
@@ -164,17 +166,23 @@ impl Api {
             .await?
     }
 
-    /// Does what a request's text alone may make long away from the threads that serve connections.
+    /// Runs work whose duration depends on the text of a request. It runs outside the threads that serve
+    /// connections.
     async fn off_thread<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ApiError> {
-        let lost = || ApiError::new(ErrorType::Internal, "reading the request ended unexpectedly".to_owned());
+        let lost = || {
+            ApiError::new(
+                ErrorType::Internal,
+                "the request could not be parsed, the parser panicked; see the log".to_owned(),
+            )
+        };
         self.driver.planner().run(work).await.ok_or_else(lost)
     }
 }
 
-/// Parses selectors, whose regular expressions together may be as large as those of a query.
+/// Parses selectors. Their regular expressions together have the same limit as those of a query.
 fn parse_selectors(texts: &[String]) -> Result<Vec<Vec<Matcher>>, String> {
     let mut regex_bytes = 0;
     let parse = |text: &String| {
@@ -182,7 +190,9 @@ fn parse_selectors(texts: &[String]) -> Result<Vec<Vec<Matcher>>, String> {
         regex_bytes += matchers.iter().map(Matcher::regex_bytes).sum::<usize>();
         if regex_bytes > promql::MAX_REGEX_BYTES {
             let limit = promql::MAX_REGEX_BYTES >> 20;
-            return Err(format!("regular expressions need more than {limit} MiB together"));
+            return Err(format!(
+                "regular expressions together need more than {limit} MiB; use fewer or simpler ones"
+            ));
         }
         Ok(matchers)
     };

@@ -1,4 +1,4 @@
-//! The querier's flags, with Thanos' names, and what they mean once checked.
+//! The flags of the querier, with the names of Thanos, and their validation.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use model::Labels;
 use runtime::{CommonArgs, ConfigMistakes, format_duration, parse_duration};
 use storeapi::{PartialResponse, RequestLimits};
 
-use crate::endpoints::Address;
+use crate::endpoints::EndpointAddress;
 use crate::memory;
 
 /// Flags of `isthmus query`.
@@ -17,151 +17,157 @@ pub struct QueryArgs {
     #[command(flatten)]
     pub(crate) common: CommonArgs,
 
-    /// StoreAPI to read: HOST:PORT, or dns+HOST:PORT for every address of the name; repeatable
+    /// Read this StoreAPI: HOST:PORT, or dns+HOST:PORT for each address of the name; repeatable
     #[arg(long, value_name = "ADDRESS")]
-    pub(crate) endpoint: Vec<Address>,
+    pub(crate) endpoint: Vec<EndpointAddress>,
 
-    /// As --endpoint, but listed by /api/v1/stores however long it is away
+    /// Like --endpoint, but /api/v1/stores always lists it, however long it has been unreachable; repeatable
     #[arg(long, value_name = "ADDRESS")]
-    pub(crate) endpoint_strict: Vec<Address>,
+    pub(crate) endpoint_strict: Vec<EndpointAddress>,
 
-    /// Local gRPC address of a gateway; every store that it announces is read through it; repeatable
+    /// Read each store that this gateway announces, through the gateway; give its local gRPC address;
+    /// repeatable
     #[arg(long, value_name = "HOST:PORT")]
-    pub(crate) gateway: Vec<Address>,
+    pub(crate) gateway: Vec<EndpointAddress>,
 
-    /// Label that tells replicas apart and is dropped by deduplication; repeatable
+    /// Treat series that differ only in this label as replicas; deduplication drops the label; repeatable
     #[arg(long = "query.replica-label", value_name = "LABEL")]
     pub(crate) replica_label: Vec<String>,
 
-    /// How replicas become one series: penalty stays with one until it misses samples, chain takes every sample
+    /// Select how replicas are merged into one series: penalty uses one replica until it misses samples,
+    /// chain uses all samples of all replicas
     #[arg(long = "deduplication.func", value_name = "FUNC", default_value = "penalty", value_enum)]
     pub(crate) deduplication: DedupFunction,
 
-    /// Longest time a query may take, its wait for a turn included
+    /// Cancel queries that take longer, including the time that they wait for a free slot; requests may ask
+    /// for less
     #[arg(long = "query.timeout", value_name = "DURATION", default_value = "2m", value_parser = parse_duration)]
     pub(crate) timeout: Duration,
 
-    /// How old a sample an instant selector still takes; 5m unless given
+    /// Ignore samples older than this in instant selectors; 5m if not set
     #[arg(long = "query.lookback-delta", value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) lookback_delta: Option<Duration>,
 
-    /// Widens the lookback where coarser data is allowed
+    /// Widen the lookback when downsampled data may be read, whose samples are further apart
     #[arg(long = "query.dynamic-lookback-delta", num_args = 0..=1, default_missing_value = "true", default_value_t = true, action = ArgAction::Set)]
     pub(crate) dynamic_lookback_delta: bool,
 
-    /// Most queries that run at once; more wait
+    /// Run at most this many queries at the same time; further queries wait
     #[arg(long = "query.max-concurrent", value_name = "N", default_value_t = 20)]
     pub(crate) max_concurrent: usize,
 
-    /// Most selectors of one query that are read at once
+    /// Read at most this many selectors of one query ahead, besides the one being evaluated
     #[arg(long = "query.max-concurrent-select", value_name = "N", default_value_t = 4)]
     pub(crate) max_concurrent_select: usize,
 
-    /// Most samples that one query may decode
+    /// Reject queries that decode more samples than this
     #[arg(long = "query.max-samples", value_name = "N", default_value_t = 200_000_000)]
     pub(crate) max_samples: u64,
 
-    /// Most samples that all queries which run at one time may have decoded; unless given, five times
-    /// --query.max-samples
+    /// Reject a query when all running queries together would have decoded more samples than this; 5 times
+    /// --query.max-samples if not set
     #[arg(long = "query.max-total-samples", value_name = "N")]
     pub(crate) max_total_samples: Option<u64>,
 
-    /// Most series that one store may send for one selector; a store that sends more is left out from there on
+    /// Drop a store from an answer after this many series for one selector, with a warning
     #[arg(long = "query.max-series-per-store", value_name = "N", default_value_t = 10_000_000)]
     pub(crate) max_series_per_store: u64,
 
-    /// Most memory that one query may hold, the series that it reads ahead included, such as 512MiB; unless given, a
-    /// quarter of --query.max-total-memory
+    /// Reject queries that need more memory than this, including series that are read ahead; for example
+    /// 512MiB; a quarter of --query.max-total-memory if not set
     #[arg(long = "query.max-memory", value_name = "BYTES", value_parser = memory::parse_bytes)]
     pub(crate) max_memory: Option<u64>,
 
-    /// Most memory that all queries together may hold; unless given, half of the machine's (or the container's)
+    /// Reject a query when all queries together would need more memory than this; half of the memory of the
+    /// machine or container if not set
     #[arg(long = "query.max-total-memory", value_name = "BYTES", value_parser = memory::parse_bytes)]
     pub(crate) max_total_memory: Option<u64>,
 
-    /// Whether matchers of one side of a binary operator narrow the other side too, so that less is fetched
+    /// Apply matchers of one side of a binary operator to the other side too, so that less data is fetched
     #[arg(long = "query.propagate-matchers", value_enum, value_name = "WHEN", num_args = 0..=1, default_missing_value = "always", default_value = "auto")]
     pub(crate) propagate_matchers: Propagate,
 
-    /// Answers with a warning where a store is missing; --no-query.partial-response answers with an error instead
+    /// Return a partial answer with a warning if a store is missing; this is the default;
+    /// --no-query.partial-response returns an error
     #[arg(long = "query.partial-response", overrides_with = "no_partial_response")]
     pub(crate) partial_response: bool,
 
-    /// Answers with an error where a store is missing
+    /// Return an error if a store is missing
     #[arg(long = "no-query.partial-response")]
     pub(crate) no_partial_response: bool,
 
-    /// Lets a range query read data as coarse as a fifth of its step
+    /// Let range queries read downsampled data with a resolution of up to a fifth of their step
     #[arg(long = "query.auto-downsampling")]
     pub(crate) auto_downsampling: bool,
 
-    /// Coarsest data that an instant query reads with auto-downsampling
+    /// Let instant queries read downsampled data up to this resolution; used with --query.auto-downsampling
     #[arg(long = "query.instant.default.max_source_resolution", value_name = "DURATION", default_value = "0s", value_parser = parse_duration)]
     pub(crate) instant_max_resolution: Duration,
 
-    /// Least step of a range query that gives none
+    /// Use at least this step for range queries without a step
     #[arg(long = "query.default-step", value_name = "DURATION", default_value = "1s", value_parser = parse_duration)]
     pub(crate) default_step: Duration,
 
-    /// Step of subqueries that give none
+    /// Use this step for subqueries without a step
     #[arg(long = "query.default-evaluation-interval", value_name = "DURATION", default_value = "1m", value_parser = parse_duration)]
     pub(crate) evaluation_interval: Duration,
 
-    /// Time before now that requests for series and labels cover when they give none; 0s for all times
+    /// Limit requests for series and labels without a time range to this long before now; 0s for no limit
     #[arg(long = "query.metadata.default-time-range", value_name = "DURATION", default_value = "0s", value_parser = parse_duration)]
     pub(crate) metadata_range: Duration,
 
-    /// Parts of the language that are not stable yet, such as promql-experimental-functions; repeatable
+    /// Enable a language feature that is not stable yet, such as promql-experimental-functions; repeatable
     #[arg(long = "enable-feature", value_name = "FEATURE", value_enum, value_delimiter = ',')]
     pub(crate) features: Vec<Feature>,
 
-    /// The functions xrate, xincrease and xdelta; the same as --enable-feature=promql-x-functions
+    /// Enable the functions xrate, xincrease and xdelta; the same as --enable-feature=promql-x-functions
     #[arg(long = "query.enable-x-functions")]
     pub(crate) enable_x_functions: bool,
 
-    /// Label that this querier adds to the label sets it announces, as NAME="VALUE"; repeatable
+    /// Add this label, NAME="VALUE", to each label set that this querier announces; repeatable
     #[arg(long, value_name = "LABEL", value_parser = parse_label)]
     pub(crate) selector_label: Vec<(String, String)>,
 
-    /// How long a store may say nothing before it counts as failed; 0s leaves it to --query.timeout
+    /// Drop a store from an answer if it sends nothing for this long; 0s for no limit except --query.timeout
     #[arg(long = "store.response-timeout", value_name = "DURATION", default_value = "0s", value_parser = parse_duration)]
     pub(crate) response_timeout: Duration,
 
-    /// How long an endpoint may be away before /api/v1/stores leaves it out; answers without it say so however long, or,
-    /// for an address that left its dns+ name, for as long
+    /// Stop listing an endpoint in /api/v1/stores after it has been unreachable for this long; also stop
+    /// expecting an address this long after DNS stopped returning it; answers warn about all other
+    /// unreachable endpoints
     #[arg(long = "store.unhealthy-timeout", value_name = "DURATION", default_value = "5m", value_parser = parse_duration)]
     pub(crate) unhealthy_timeout: Duration,
 
-    /// How often endpoints are asked what they hold, and how long each may take
+    /// Ask endpoints for their labels and time range this often; each must answer within the same time
     #[arg(long = "endpoint.info-timeout", value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
     pub(crate) info_timeout: Duration,
 
-    /// Most series in one answer over gRPC; 0 for no limit
+    /// Limit the series in one answer over gRPC; 0 for no limit
     #[arg(long = "store.limits.request-series", value_name = "N", default_value_t = 0)]
     pub(crate) limit_series: u64,
 
-    /// Most samples in one answer over gRPC, counted as 120 a chunk; 0 for no limit
+    /// Limit the samples in one answer over gRPC, counting 120 per chunk; 0 for no limit
     #[arg(long = "store.limits.request-samples", value_name = "N", default_value_t = 0)]
     pub(crate) limit_samples: u64,
 
-    /// Keeps pages of other origins from reading answers
+    /// Send no CORS headers, so that web pages of other origins cannot read answers
     #[arg(long = "web.disable-cors")]
     pub(crate) disable_cors: bool,
 }
 
-/// How replicas become one series.
+/// How replicas are merged into one series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum DedupFunction {
-    /// Stays with one replica until it misses samples.
+    /// Use one replica until it misses samples.
     Penalty,
-    /// Takes every sample of every replica.
+    /// Use all samples of all replicas.
     Chain,
 }
 
-/// When matchers are carried over binary operators.
+/// When matchers are applied across binary operators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Propagate {
-    /// While no store is a querier: one with selector labels answers for labels that its series lack.
+    /// Unless a store is a querier, because its selector labels are not on its series.
     Auto,
     /// Always.
     Always,
@@ -169,13 +175,13 @@ pub(crate) enum Propagate {
     Never,
 }
 
-/// Parts of the language that are off by default.
+/// Language features that are disabled by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Feature {
     /// Experimental functions and aggregations.
     #[value(name = "promql-experimental-functions")]
     ExperimentalFunctions,
-    /// Changes nothing: arithmetic in ranges and offsets is always on.
+    /// No effect: arithmetic in ranges and offsets is always enabled.
     #[value(name = "promql-duration-expr")]
     DurationExpr,
     /// The modifiers anchored and smoothed.
@@ -184,32 +190,32 @@ pub(crate) enum Feature {
     /// The modifiers fill, fill_left and fill_right.
     #[value(name = "promql-binop-fill-modifiers")]
     BinopFillModifiers,
-    /// Names of metrics go at the end of a query, not where a value is no longer theirs.
+    /// Remove metric names at the end of the query instead of in each operator.
     #[value(name = "promql-delayed-name-removal")]
     DelayedNameRemoval,
     /// The functions xrate, xincrease and xdelta.
     #[value(name = "promql-x-functions")]
     XFunctions,
-    /// Rates and resets learn from start timestamps, where samples have them; start_timestamp gives them.
+    /// Use the start timestamps of samples in rates and resets, and enable start_timestamp.
     #[value(name = "use-start-timestamps")]
     StartTimestamps,
 }
 
-/// The flags, checked.
+/// The validated flags.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub(crate) args: QueryArgs,
     pub(crate) selector_labels: Labels,
-    /// Bytes that one query may hold.
+    /// Memory limit of one query, in bytes.
     pub(crate) max_memory: u64,
-    /// Bytes that all queries together may hold.
+    /// Memory limit of all queries together, in bytes.
     pub(crate) max_total_memory: u64,
-    /// Samples that all queries which run at one time may have decoded.
+    /// Limit of the samples that all running queries together have decoded.
     pub(crate) max_total_samples: u64,
 }
 
 fn parse_label(text: &str) -> Result<(String, String), String> {
-    let refuse = || format!("label {text:?}: write NAME=\"VALUE\"");
+    let refuse = || format!("label {text:?} is not of the form NAME=\"VALUE\"");
     let (name, value) = text.split_once('=').ok_or_else(refuse)?;
     let value = value.strip_prefix('"').and_then(|v| v.strip_suffix('"')).ok_or_else(refuse)?;
     if name.is_empty() || value.is_empty() {
@@ -227,11 +233,11 @@ impl QueryArgs {
         let mut mistakes = ConfigMistakes::default();
         for address in self.endpoint_strict.iter().filter(|address| address.is_resolved()) {
             mistakes.push(format!(
-                "--endpoint-strict={address}: a name with many addresses cannot be strict, use --endpoint"
+                "--endpoint-strict={address}: dns+ names are not supported here, use --endpoint"
             ));
         }
         for address in self.gateway.iter().filter(|address| address.is_resolved()) {
-            mistakes.push(format!("--gateway={address}: give one HOST:PORT without dns+"));
+            mistakes.push(format!("--gateway={address}: dns+ names are not supported here, use HOST:PORT"));
         }
         for (flag, length) in [
             ("--query.timeout", self.timeout),
@@ -240,11 +246,11 @@ impl QueryArgs {
             ("--query.default-evaluation-interval", self.evaluation_interval),
         ] {
             if length.is_zero() {
-                mistakes.push(format!("{flag}=0s: must be longer than zero"));
+                mistakes.push(format!("{flag}=0s: must be greater than zero"));
             }
         }
         if self.max_concurrent == 0 {
-            mistakes.push("--query.max-concurrent=0: no query could ever run; give at least 1");
+            mistakes.push("--query.max-concurrent=0: must be at least 1");
         }
         let selector_labels = Labels::from_pairs(self.selector_label.iter().map(|(n, v)| (n, v)));
         let selector_labels = selector_labels.unwrap_or_else(|cause| {
@@ -282,16 +288,16 @@ impl Config {
             || (feature == Feature::XFunctions && self.args.enable_x_functions)
     }
 
-    /// The settings in force by flag, as `/api/v1/status/flags` shows them.
+    /// The effective settings by flag, as `/api/v1/status/flags` shows them.
     pub(crate) fn flags(&self) -> BTreeMap<String, String> {
         let args = &self.args;
         let list = |items: Vec<String>| items.join(",");
         let shown = [
             ("http-address", args.common.http_address.to_string()),
             ("grpc-address", args.common.grpc_address.to_string()),
-            ("endpoint", list(args.endpoint.iter().map(Address::to_string).collect())),
-            ("endpoint-strict", list(args.endpoint_strict.iter().map(Address::to_string).collect())),
-            ("gateway", list(args.gateway.iter().map(Address::to_string).collect())),
+            ("endpoint", list(args.endpoint.iter().map(EndpointAddress::to_string).collect())),
+            ("endpoint-strict", list(args.endpoint_strict.iter().map(EndpointAddress::to_string).collect())),
+            ("gateway", list(args.gateway.iter().map(EndpointAddress::to_string).collect())),
             ("query.replica-label", list(args.replica_label.clone())),
             ("deduplication.func", value_name(&args.deduplication)),
             ("query.timeout", format_duration(args.timeout)),
@@ -338,14 +344,14 @@ mod tests {
     use super::*;
 
     #[derive(Parser)]
-    struct Command {
+    struct QueryCommand {
         #[command(flatten)]
         args: QueryArgs,
     }
 
     fn check(args: &[&str]) -> Result<Config, String> {
         let args = std::iter::once("query").chain(args.iter().copied());
-        let command = Command::try_parse_from(args).map_err(|e| e.to_string())?;
+        let command = QueryCommand::try_parse_from(args).map_err(|e| e.to_string())?;
         command.args.check().map_err(|e| e.to_string())
     }
 
@@ -360,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_mean_what_they_say() {
+    fn flags_are_parsed_into_the_configuration() {
         let config = check(&[
             "--endpoint=a:1",
             "--endpoint=dns+b:2",
@@ -381,14 +387,14 @@ mod tests {
     }
 
     #[test]
-    fn x_functions_are_enabled_by_the_flag_of_thanos_or_as_a_feature() {
+    fn x_functions_are_enabled_by_thanos_flag_or_by_feature() {
         for flag in ["--query.enable-x-functions", "--enable-feature=promql-x-functions"] {
             assert!(check(&[flag]).unwrap().has(Feature::XFunctions), "{flag}");
         }
     }
 
     #[test]
-    fn mistakes_are_named_and_told_together() {
+    fn all_mistakes_are_reported_together_with_their_flags() {
         for (args, parts) in [
             (&["--endpoint=nowhere"][..], &["\"nowhere\"", "HOST:PORT"][..]),
             (&["--query.timeout=soon"], &["is not a duration"]),

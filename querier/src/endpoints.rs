@@ -1,76 +1,69 @@
-//! The stores that the querier reads: those it was given, and those that gateways announce.
+//! The stores that the querier reads: those given by flags, and those that gateways announce.
 //!
-//! Given endpoints are asked for Info every few seconds. A gateway's directory is watched; each snapshot replaces the
-//! one before. Whoever is known and away is still a candidate for every request that may need it, so that an answer
-//! without it says so.
+//! Endpoints given by flags are asked for Info every few seconds. The directory of a gateway is watched; each
+//! snapshot replaces the previous one. A known store that is unreachable remains a candidate for each request
+//! that may need it, so that the answer reports it as missing.
 
 mod directory;
 mod endpoint;
 mod fixed;
+mod group;
+mod message;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use endpoint::Candidate;
 pub(crate) use endpoint::Endpoint;
-pub(crate) use fixed::Address;
+pub(crate) use fixed::EndpointAddress;
+pub(crate) use message::{with_store_name, without_store_name};
 
+use group::EndpointGroup;
 use runtime::Shutdown;
 use storeapi::{LabelNamesRequest, LabelValuesRequest, LabelsAnswer, SeriesRequest, SeriesStream, Store};
 use storeapi::{StoreError, StoreInfo};
 
-/// Where the fan-out finds stores.
+/// State of a source before its first answer.
+const NOT_ASKED: &str = "not asked yet";
+
+/// A source of stores for the fan-out.
 pub trait StoreSource: Send + Sync + 'static {
-    /// All stores that are known now, in a fixed order.
+    /// All stores known at this moment, in a fixed order.
     fn candidates(&self) -> Vec<Candidate>;
 }
 
 /// Settings of an [`EndpointSet`].
 #[derive(Clone, Debug)]
 pub(crate) struct EndpointOptions {
-    /// Endpoints to ask, and whether each is strict.
-    pub(crate) endpoints: Vec<(Address, bool)>,
-    /// Local gRPC addresses of the gateways whose directories to follow.
+    /// Endpoints given by flags, and whether each is strict.
+    pub(crate) endpoints: Vec<(EndpointAddress, bool)>,
+    /// Local gRPC addresses of the gateways whose directories are watched.
     pub(crate) gateways: Vec<String>,
-    /// Time between two rounds of Info, and how long each may take.
+    /// Interval between Info requests, and the timeout of each.
     pub(crate) info_interval: Duration,
-    /// How long an endpoint that is not strict may be away before lists leave it out, and how long one whose address
-    /// left its name is still missed.
+    /// Lists omit an endpoint that is not strict after it has been unreachable for this long. An address that
+    /// DNS no longer returns is reported as missing for this long.
     pub(crate) unhealthy_timeout: Duration,
 }
-
-/// Endpoints by name, as one source (the flags, or a gateway's directory) has them.
-#[derive(Default)]
-struct Group {
-    endpoints: BTreeMap<Arc<str>, Arc<Endpoint>>,
-    /// Why this source cannot say which endpoints there are; without any, answers may lack some.
-    unknown: Option<String>,
-}
-
-type SharedGroup = Arc<RwLock<Group>>;
 
 /// All endpoints of the querier. Clones share them.
 #[derive(Clone)]
 pub(crate) struct EndpointSet {
     options: Arc<EndpointOptions>,
-    fixed: Arc<Vec<(Arc<str>, SharedGroup)>>,
-    gateways: Arc<Vec<(Arc<str>, SharedGroup)>>,
+    fixed: Arc<Vec<(Arc<str>, EndpointGroup)>>,
+    gateways: Arc<Vec<(Arc<str>, EndpointGroup)>>,
 }
 
 impl EndpointSet {
-    /// The endpoints of these options, none of them asked yet.
+    /// Creates the set. No endpoint has been asked yet.
     pub(crate) fn new(options: EndpointOptions) -> Self {
-        let group = |name: String| {
-            let group = Group { unknown: Some("not asked yet".to_owned()), ..Group::default() };
-            (Arc::<str>::from(name), Arc::new(RwLock::new(group)))
-        };
+        let group = |name: String| (Arc::<str>::from(name), EndpointGroup::unknown(NOT_ASKED));
         let fixed = options.endpoints.iter().map(|(address, _)| group(address.to_string())).collect();
         let gateways = options.gateways.iter().map(|address| group(address.clone())).collect();
         Self { options: Arc::new(options), fixed: Arc::new(fixed), gateways: Arc::new(gateways) }
     }
 
-    /// Keeps the set current until the word to stop. `first_round` is told when every source was tried once.
+    /// Keeps the set up to date until shutdown. Calls `first_round` when each source was tried once.
     pub(crate) async fn run(self, first_round: impl FnOnce(), shutdown: Shutdown) {
         let work = async {
             let followers = self.gateways.iter().map(|(address, group)| directory::follow(address, group));
@@ -96,27 +89,27 @@ impl EndpointSet {
         let rounds = self.options.endpoints.iter().zip(self.fixed.iter());
         let rounds = rounds.map(|((address, strict), (_, group))| {
             let timeout = self.options.info_interval;
-            fixed::round(address, *strict, group, timeout, self.options.unhealthy_timeout)
+            fixed::check_endpoints(address, *strict, group, timeout, self.options.unhealthy_timeout)
         });
         futures::future::join_all(rounds).await;
     }
 
     async fn until_gateways_known(&self) {
         let mut look = tokio::time::interval(Duration::from_millis(20));
-        while self.gateways.iter().any(|(_, group)| read(group).unknown.as_deref() == Some("not asked yet")) {
+        while self.gateways.iter().any(|(_, group)| group.read().unknown.as_deref() == Some(NOT_ASKED)) {
             look.tick().await;
         }
     }
 
-    /// The endpoints to display, each with why its source is away where it is.
+    /// The endpoints to display, each with the error of its source, if the source is unavailable.
     pub(crate) fn listed(&self) -> Vec<(Arc<Endpoint>, Option<String>)> {
         let gateways = self.gateways.iter().flat_map(|(address, group)| {
-            let group = read(group);
+            let group = group.read();
             let away = group.unknown.as_ref().map(|reason| format!("gateway {address}: {reason}"));
             group.endpoints.values().map(|e| (Arc::clone(e), away.clone())).collect::<Vec<_>>()
         });
         let fixed = self.fixed.iter().flat_map(|(_, group)| {
-            read(group).endpoints.values().map(|e| (Arc::clone(e), None)).collect::<Vec<_>>()
+            group.read().endpoints.values().map(|e| (Arc::clone(e), None)).collect::<Vec<_>>()
         });
         let timeout = self.options.unhealthy_timeout;
         fixed.chain(gateways).filter(|(endpoint, _)| endpoint.is_listed(timeout)).collect()
@@ -125,16 +118,8 @@ impl EndpointSet {
     /// All endpoints.
     pub(crate) fn endpoints(&self) -> Vec<Arc<Endpoint>> {
         let groups = self.fixed.iter().chain(self.gateways.iter());
-        groups.flat_map(|(_, group)| read(group).endpoints.values().cloned().collect::<Vec<_>>()).collect()
+        groups.flat_map(|(_, group)| group.read().endpoints.values().cloned().collect::<Vec<_>>()).collect()
     }
-}
-
-fn read(group: &SharedGroup) -> std::sync::RwLockReadGuard<'_, Group> {
-    group.read().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
-
-fn write(group: &SharedGroup) -> std::sync::RwLockWriteGuard<'_, Group> {
-    group.write().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl StoreSource for EndpointSet {
@@ -146,26 +131,26 @@ impl StoreSource for EndpointSet {
             .map(|group| (true, group))
             .chain(self.gateways.iter().map(|group| (false, group)))
         {
-            let group = read(group);
-            // Who never said which stores there are may know of any; an answer cannot be whole without it.
+            let group = group.read();
+            // A source that has never answered may know any store. An answer without it cannot be complete.
             if let Some(reason) = group.unknown.as_ref().filter(|_| group.endpoints.is_empty()) {
                 let what = if fixed { "endpoint" } else { "directory of gateway" };
-                candidates.push(nobody(format!("{what} {name}").into(), reason));
+                candidates.push(unknown_stores(format!("{what} {name}").into(), reason));
             }
             candidates.extend(group.endpoints.values().map(|endpoint| endpoint.candidate()));
         }
         candidates.sort_by(|a, b| a.name.cmp(&b.name));
-        // The same store may be both given and announced; asking it twice would double its load.
+        // The same store may be given and announced. It must be asked only once.
         candidates.dedup_by(|a, b| a.name == b.name);
         candidates
     }
 }
 
-/// A candidate that stands for stores nobody could tell us of.
-fn nobody(name: Arc<str>, reason: &str) -> Candidate {
+/// A candidate that represents the unknown stores of a source.
+fn unknown_stores(name: Arc<str>, reason: &str) -> Candidate {
     Candidate {
         name,
-        store: Arc::new(Nobody),
+        store: Arc::new(UnknownStores),
         metadata: None,
         info: None,
         bound: model::Labels::empty(),
@@ -173,16 +158,16 @@ fn nobody(name: Arc<str>, reason: &str) -> Candidate {
     }
 }
 
-struct Nobody;
+struct UnknownStores;
 
-impl Nobody {
+impl UnknownStores {
     fn error() -> StoreError {
-        StoreError::unavailable("its stores are not known")
+        StoreError::unavailable("its stores are unknown")
     }
 }
 
 #[tonic::async_trait]
-impl Store for Nobody {
+impl Store for UnknownStores {
     async fn info(&self) -> Result<StoreInfo, StoreError> {
         Err(Self::error())
     }

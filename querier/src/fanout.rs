@@ -1,23 +1,25 @@
-//! Asks all stores that can hold an answer, and makes one of what they say.
+//! The fan-out: asks all stores that may have matching series, and merges their answers.
 //!
-//! A [`ProxyStore`] is itself a [`Store`](storeapi::Store), so queriers stack. Each store's stream is read by a task of its own into a
-//! small queue; the merge takes from the queues in label order, so a slow reader slows the stores down and nothing
-//! piles up. Whatever a store does wrong ends that store's part of the answer and is said in a warning, or ends the
-//! answer where the request says so.
+//! A [`ProxyStore`] is itself a [`Store`](storeapi::Store), so a querier can be a store of another querier. A
+//! task per store reads its stream into a short queue. The merge takes from the queues in label order, so a
+//! slow reader slows down the stores and memory stays bounded. If a store breaks the protocol, its part of
+//! the answer ends with a warning, or the whole answer ends with an error, as the request says.
 //!
-//! Reading order: [`request`](StoreFilter), `input`, `merged`, `proxy`, `labels`, `report`, `awaited`.
+//! Reading order: [`filter`](StoreFilter), `options`, `input`, `merged`, `proxy`, `labels`, `report`,
+//! `awaited`.
 
 mod awaited;
 mod filter;
 mod input;
 mod labels;
 mod merged;
+mod options;
 mod proxy;
 mod report;
 
 pub(crate) use awaited::Awaited;
 pub use filter::StoreFilter;
-pub(crate) use input::without_name;
 pub use merged::{Fanout, FanoutEvent};
-pub use proxy::{ProxyOptions, ProxyStore};
-pub use report::{FanoutMetrics, Outcome, StoreReport};
+pub use options::ProxyOptions;
+pub use proxy::ProxyStore;
+pub use report::{FanoutMetrics, StoreOutcome, StoreReport};

@@ -1,9 +1,11 @@
 //! The querier: answers PromQL over all stores.
 //!
-//! It knows its stores ([`endpoints`](StoreSource)), asks those that can hold an answer and merges what they say ([`ProxyStore`]),
-//! evaluates ([`query`](run)) and speaks Prometheus' HTTP API. It also serves StoreAPI, so queriers stack.
+//! It keeps a list of stores ([`endpoints`](StoreSource)), requests series from those that can have matching
+//! ones and merges them ([`ProxyStore`]), evaluates queries ([`query`](run)), and serves the HTTP API of
+//! Prometheus. It also serves StoreAPI, so a querier can be a store of another querier.
 //!
-//! What it is not: it stores nothing, knows no certificate, and learns of clusters only through a gateway's directory.
+//! The querier stores nothing and has no certificate. It discovers clusters only through the directory of a
+//! gateway.
 
 mod api;
 mod component;
@@ -18,7 +20,7 @@ pub use component::run;
 pub use config::{Config, QueryArgs};
 pub use endpoints::{Candidate, StoreSource};
 pub use fanout::{
-    Fanout, FanoutEvent, FanoutMetrics, Outcome, ProxyOptions, ProxyStore, StoreFilter, StoreReport,
+    Fanout, FanoutEvent, FanoutMetrics, ProxyOptions, ProxyStore, StoreFilter, StoreOutcome, StoreReport,
 };
 
 #[cfg(test)]

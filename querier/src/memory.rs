@@ -1,17 +1,17 @@
-//! How much memory there is, and how much of it queries may have.
+//! The available memory, and the limits of queries that follow from it.
 
 use std::fs;
 use std::path::Path;
 
 use budget::{LimitError, LimitKind};
 
-/// What is assumed where the system does not say.
+/// Assumed memory if the system does not report it.
 const UNKNOWN_BYTES: u64 = 2 << 30;
-/// Below this no useful query runs.
+/// Minimum limit; with less memory no useful query runs.
 const LEAST_BYTES: u64 = 64 << 20;
 
-/// What all queries together may hold: half of the memory. The other half is for what connections hold and for the
-/// rest of the process, so that queries which are too large end with an error and not with the process.
+/// The default memory limit of all queries together: half of the memory. The other half is for connections
+/// and the rest of the process, so that a query that is too large fails instead of the process.
 pub(crate) fn for_all_queries() -> u64 {
     half_of(total_bytes(Path::new("/")))
 }
@@ -20,22 +20,23 @@ fn half_of(total: u64) -> u64 {
     (total / 2).max(LEAST_BYTES)
 }
 
-/// What one query may hold of the `total` for all: a quarter, so that one does not leave others without.
+/// The default memory limit of one query: a quarter of `total`, so that one query leaves memory for others.
 pub(crate) fn for_one_query(total: u64) -> u64 {
     (total / 4).max(LEAST_BYTES).min(total)
 }
 
-/// The memory of the machine, or what control groups leave of it to this process; `root` is where the system's files are.
+/// The memory of the machine, or the lowest limit of the control groups of this process. `root` is the root
+/// of the file system.
 fn total_bytes(root: &Path) -> u64 {
     let machine = fs::read_to_string(root.join("proc/meminfo")).ok().and_then(|text| mem_total(&text));
     let groups = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     let groups = groups.lines().filter_map(|line| group_limit(root, line));
-    // Where nothing is limited, version 1 says so by a number beyond any machine.
+    // Without a limit, cgroup version 1 reports a number larger than any machine has.
     machine.into_iter().chain(groups).min().unwrap_or(UNKNOWN_BYTES)
 }
 
-/// The least limit of a control group and of those around it. `line` is one of `/proc/self/cgroup`: number, controllers
-/// and path; version 2 has number 0 and no controllers.
+/// The lowest limit of a control group and its ancestors. `line` is a line of `/proc/self/cgroup`: number,
+/// controllers and path. Version 2 has number 0 and no controllers.
 fn group_limit(root: &Path, line: &str) -> Option<u64> {
     let mut fields = line.splitn(3, ':').skip(1);
     let (controllers, path) = (fields.next()?, fields.next()?);
@@ -46,8 +47,8 @@ fn group_limit(root: &Path, line: &str) -> Option<u64> {
     } else {
         return None;
     };
-    // Within a container the path may be that of the machine, of which only the end is to be seen here, at the top. So
-    // what is not there is passed over.
+    // In a container the path may be that of the host, while only its last part is visible here, at the top.
+    // Therefore missing files are ignored.
     let path = Path::new(path.trim_start_matches('/'));
     let limit =
         |group: &Path| fs::read_to_string(root.join(mount).join(group).join(file)).ok()?.trim().parse().ok();
@@ -71,10 +72,11 @@ pub(crate) fn limit_with_flag(error: &LimitError) -> String {
     format!("{error} (--query.{flag})")
 }
 
-/// Reads a size such as `512MiB`, `1.5GiB`, `2GB` or `1000000`.
+/// Parses a size such as `512MiB`, `1.5GiB`, `2GB` or `1000000`.
 pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
-    let refuse =
-        || format!("size {text:?}: write a number and a unit (B, KiB, MiB, GiB, KB, MB, GB), such as 512MiB");
+    let refuse = || {
+        format!("size {text:?} is not a number with a unit (B, KiB, MiB, GiB, KB, MB, GB), such as 512MiB")
+    };
     let digits = text.bytes().take_while(|b| b.is_ascii_digit() || *b == b'.').count();
     let (number, unit) = text.split_at(digits);
     let factor: u64 = match unit.trim() {
@@ -96,7 +98,7 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
 mod tests {
     use super::*;
 
-    /// The memory of a system with these files; each tells its path and content.
+    /// The memory of a system with these files, given as path and content.
     fn system(files: &[(&str, &str)]) -> u64 {
         let root = tempfile::tempdir().unwrap();
         for (path, content) in files {
@@ -108,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn control_groups_leave_less_than_the_machine_has() {
+    fn lowest_control_group_limit_is_used() {
         const MIB: u64 = 1 << 20;
         let mib = |mib: u64| format!("{}\n", mib * MIB);
         let machine = ("proc/meminfo", "MemTotal:        8388608 kB\n");
@@ -116,12 +118,12 @@ mod tests {
         assert_eq!(system(&[]), UNKNOWN_BYTES);
         assert_eq!(system(&[machine]), 8192 * MIB);
         assert_eq!(system(&[machine, v2("0::/\n")]), 8192 * MIB);
-        // A container that sees its own group only, under its own name or that of the machine.
+        // A container that sees only its own group, under its own name or that of the host.
         for name in ["0::/\n", "0::/kubepods/pod1/container1\n", "0::/../../other\n"] {
             let own = ("sys/fs/cgroup/memory.max", &*mib(512));
             assert_eq!(system(&[machine, v2(name), own]), 512 * MIB, "{name}");
         }
-        // A service, in a slice that has less.
+        // A service in a slice with a lower limit.
         let (slice, service) =
             ("sys/fs/cgroup/a.slice/memory.max", "sys/fs/cgroup/a.slice/b.service/memory.max");
         let nested = v2("0::/a.slice/b.service\n");
@@ -130,12 +132,12 @@ mod tests {
         assert_eq!(system(&[machine, nested, (slice, &mib(300)), (service, "max\n")]), 300 * MIB);
         assert_eq!(system(&[machine, nested, (slice, "max\n"), (service, "max\n")]), 8192 * MIB);
         assert_eq!(system(&[machine, nested, (service, &mib(99_999))]), 8192 * MIB);
-        // Another's limit is none of ours.
+        // The limit of another group does not count.
         assert_eq!(
             system(&[machine, nested, ("sys/fs/cgroup/a.slice/c.service/memory.max", &mib(1))]),
             8192 * MIB
         );
-        // Version 1, and version 2 beside it without memory.
+        // Version 1, together with version 2 without the memory controller.
         let v1 = "12:cpu,cpuacct:/docker/x\n5:memory:/docker/x\n0::/docker/x\n";
         let v1 = ("proc/self/cgroup", v1);
         let (outer, inner) = (
@@ -151,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn the_machines_memory_is_read() {
+    fn memory_of_the_machine_is_parsed() {
         assert_eq!(mem_total("MemTotal:        1024 kB\nMemFree: 1 kB\n"), Some(1 << 20));
         assert_eq!(mem_total("nonsense"), None);
         assert!(for_all_queries() >= LEAST_BYTES);

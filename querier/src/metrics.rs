@@ -1,4 +1,4 @@
-//! How many stores there are and what queries hold, counted when somebody looks.
+//! Number of stores and memory of queries, computed at each scrape.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,8 +11,8 @@ use prometheus_client::registry::Unit;
 
 use crate::endpoints::EndpointSet;
 
-/// `thanos_store_nodes_grpc_connections`: healthy stores by external labels and component, as Thanos counts them; and
-/// `isthmus_query_stores`: all known ones by whether they are healthy.
+/// `thanos_store_nodes_grpc_connections`: healthy stores by external labels and component, as in Thanos.
+/// `isthmus_query_stores`: known stores by health.
 pub(crate) struct StoreNodes {
     endpoints: EndpointSet,
 }
@@ -43,7 +43,7 @@ impl Collector for StoreNodes {
             }
         }
         let gauge = ConstGauge::new(0i64);
-        let help = "Healthy stores by external labels and component";
+        let help = "Healthy stores, by external labels and component";
         let mut family = encoder.encode_descriptor(
             "thanos_store_nodes_grpc_connections",
             help,
@@ -54,7 +54,7 @@ impl Collector for StoreNodes {
             let labels = [("external_labels", labels), ("store_type", component)];
             ConstGauge::new(count).encode(family.encode_family(&labels)?)?;
         }
-        let help = "Stores that are known by whether they are healthy";
+        let help = "Known stores, by health";
         let mut family =
             encoder.encode_descriptor("isthmus_query_stores", help, None, gauge.metric_type())?;
         for (healthy, count) in healths {
@@ -64,14 +64,15 @@ impl Collector for StoreNodes {
     }
 }
 
-/// `isthmus_query_memory_bytes`: what queries and their answers hold, of what `--query.max-total-memory` lets them.
+/// `isthmus_query_memory_bytes`: memory that queries and their answers use, limited by
+/// `--query.max-total-memory`.
 #[derive(Debug)]
 pub(crate) struct QueryMemory(pub(crate) TotalBudget);
 
 impl Collector for QueryMemory {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let held = ConstGauge::new(i64::try_from(self.0.reserved_bytes()).unwrap_or(i64::MAX));
-        let help = "Memory that queries and their answers hold";
+        let help = "Memory that queries and their answers use";
         held.encode(encoder.encode_descriptor(
             "isthmus_query_memory",
             help,

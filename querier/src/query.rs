@@ -1,130 +1,41 @@
-//! From a question to an answer: waits for its turn, fetches series, drives the engine, ends in time.
+//! Answers questions: waits for a free slot, fetches series, runs the engine, enforces the timeout.
 //!
-//! The engine is a machine without clock or I/O. It runs on a blocking thread and takes series from the [`feed`] of
-//! each select, which reads the fan-out ahead of it into a short queue. Whoever waits for the answer holds a guard: when
-//! the time is over, or the caller goes away, the guard raises the engine's flag and drops every store's stream.
+//! The engine has no clock and no I/O. It runs on a blocking thread and takes series from the [`feed`] of
+//! each select, which reads the fan-out ahead into a short queue. The caller keeps a guard. On a timeout, or
+//! when the caller is dropped, the guard cancels the engine and drops the streams of all stores.
 
+mod answer;
+mod clock;
 mod feed;
 mod gate;
 mod planner;
+mod question;
 mod resolution;
 
-use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::sync::Arc;
 
 use budget::{Budget, Interrupt};
-use model::Timestamp;
-use promql::{EngineOptions, PlanNode, Query, QueryError, QueryOutput, QueryParams, Select};
-use series::Dedup;
-use storeapi::{PartialResponse, StoreError};
+use promql::{EngineOptions, PlanNode, Query, QueryError, Select};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::fanout::{Awaited, ProxyStore, StoreFilter, StoreReport};
+use crate::fanout::{Awaited, ProxyStore};
+use answer::QueryCost;
+pub(crate) use answer::{AskError, QueryAnswer, Timings};
+use clock::{Stopwatch, clock};
 use feed::Feeds;
 pub(crate) use gate::{Gate, QueryMetrics};
 pub(crate) use planner::Planner;
+pub(crate) use question::Question;
 pub(crate) use resolution::dynamic_lookback;
 
-/// A question.
-#[derive(Clone, Debug)]
-pub(crate) struct Question {
-    pub(crate) text: String,
-    pub(crate) start: Timestamp,
-    pub(crate) end: Timestamp,
-    /// `None` for one instant.
-    pub(crate) step: Option<Duration>,
-    pub(crate) lookback: Duration,
-    /// How replicas become one; `Off` where `replica_labels` is empty.
-    pub(crate) dedup: Dedup,
-    /// Labels that tell replicas apart; empty when they are to be kept apart.
-    pub(crate) replica_labels: Vec<String>,
-    pub(crate) partial_response: PartialResponse,
-    pub(crate) stores: StoreFilter,
-    /// Coarsest downsampling that will do.
-    pub(crate) max_resolution: Duration,
-    pub(crate) timeout: Duration,
-    /// Whether to measure what each operator does.
-    pub(crate) analyze: bool,
-}
-
-impl Question {
-    fn params(&self, interrupt: Interrupt) -> QueryParams {
-        QueryParams {
-            start: self.start,
-            end: self.end,
-            step: self.step,
-            lookback: self.lookback,
-            dedup: self.dedup,
-            replica_labels: self.replica_labels.clone(),
-            interrupt,
-        }
-    }
-}
-
-/// An answer, and where it came from.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) output: QueryOutput,
-    /// What is missing, and why.
-    pub(crate) warnings: Vec<String>,
-    /// What became of each store, each with the select that it was asked for.
-    pub(crate) stores: Vec<(usize, StoreReport)>,
-    pub(crate) timings: Timings,
-}
-
-/// How long the parts of a query took.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Timings {
-    /// Until the text was a plan.
-    pub(crate) planning: Duration,
-    /// Until its turn came.
-    pub(crate) queue: Duration,
-    /// Until all series were read and evaluated; this includes waits for stores.
-    pub(crate) evaluation: Duration,
-    /// Until the answer was put together and in order.
-    pub(crate) assembly: Duration,
-}
-
-/// What an answer cost.
-#[derive(Clone, Copy, Debug)]
-struct Cost {
-    /// Samples that were decoded.
-    samples: u64,
-    /// Whether it lacks a store.
-    partial: bool,
-}
-
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum AskError {
-    /// The engine has none.
-    #[error(transparent)]
-    Query(#[from] QueryError),
-    /// Stores have none, and a partial one was not wanted.
-    #[error(transparent)]
-    Stores(#[from] StoreError),
-    /// The time was over; and what it was waiting for then.
-    #[error("{}{}", QueryError::Timeout, blame)]
-    Late {
-        /// The end of the sentence, empty where no store was to blame.
-        blame: String,
-    },
-    /// Its turn did not come in time.
-    #[error("query timed out in query queue")]
-    Queue,
-    /// The thread that evaluated it is gone.
-    #[error("query evaluation ended unexpectedly; the log has the cause")]
-    Lost,
-}
-
-/// Ends a query when dropped: its engine and all that feeds it.
-struct EndOnDrop {
+/// Cancels a query when dropped: its engine and all its feeds.
+struct CancelOnDrop {
     interrupt: Interrupt,
     cancel: CancellationToken,
 }
 
-impl Drop for EndOnDrop {
+impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.interrupt.cancel();
         self.cancel.cancel();
@@ -136,11 +47,11 @@ impl Drop for EndOnDrop {
 pub(crate) struct Driver {
     stores: ProxyStore,
     engine: EngineOptions,
-    /// Carries matchers over binary operators as long as all stores' series carry their labels.
+    /// Whether matchers are applied across binary operators while the series of all stores have their labels.
     propagate_where_sound: bool,
     gate: Gate,
     planner: Planner,
-    /// Selects of one query that are read at the same time, beyond the one that the engine waits for.
+    /// Selects of one query that are read ahead, besides the one that the engine waits for.
     concurrent_selects: usize,
     metrics: Arc<QueryMetrics>,
 }
@@ -165,28 +76,29 @@ impl Driver {
         }
     }
 
-    /// The engine's settings.
+    /// The settings of the engine.
     pub(crate) fn engine(&self) -> &EngineOptions {
         &self.engine
     }
 
-    /// Where what a text makes long is done.
+    /// Threads for work whose duration depends on the text of a request.
     pub(crate) fn planner(&self) -> &Planner {
         &self.planner
     }
 
-    /// Answers a question with what `write` makes of the answer while it is the query's turn, on the thread that
-    /// evaluated it. What it makes counts towards the query's budget, and it has to look at the flag.
+    /// Answers a question. `write` converts the answer on the thread that evaluated it, while the query still
+    /// occupies its slot. The text counts towards the account of the query; `write` must check for
+    /// cancellation.
     ///
     /// # Errors
     /// See [`AskError`].
     ///
     /// # Cancel safety
-    /// Dropping the future ends the query and every request to a store behind it.
+    /// Dropping the future cancels the query and all its requests to stores.
     pub(crate) async fn ask<T: Send + 'static>(
         &self,
         question: Question,
-        write: impl FnOnce(Answer, &Budget, Interrupt) -> Result<T, QueryError> + Send + 'static,
+        write: impl FnOnce(QueryAnswer, &Budget, Interrupt) -> Result<T, QueryError> + Send + 'static,
     ) -> Result<T, AskError> {
         let kind = if question.step.is_some() { "range" } else { "instant" };
         let began = Instant::now();
@@ -195,10 +107,10 @@ impl Driver {
         written.map(|(written, _)| written)
     }
 
-    /// How a question would be answered: the operators, and the series that they need.
+    /// The plan of a question: its operators, and the selects that they need.
     ///
     /// # Errors
-    /// When the query is none.
+    /// The query cannot be parsed or planned.
     pub(crate) async fn explain(&self, question: &Question) -> Result<(PlanNode, Vec<Select>), AskError> {
         let query = self.plan(question, Interrupt::new()).await?;
         Ok((query.explain(), query.selects().to_vec()))
@@ -216,17 +128,17 @@ impl Driver {
         &self,
         question: Question,
         began: Instant,
-        write: impl FnOnce(Answer, &Budget, Interrupt) -> Result<T, QueryError> + Send + 'static,
-    ) -> Result<(T, Cost), AskError> {
+        write: impl FnOnce(QueryAnswer, &Budget, Interrupt) -> Result<T, QueryError> + Send + 'static,
+    ) -> Result<(T, QueryCost), AskError> {
         let deadline = began + question.timeout;
-        let end = EndOnDrop { interrupt: Interrupt::new(), cancel: CancellationToken::new() };
+        let end = CancelOnDrop { interrupt: Interrupt::new(), cancel: CancellationToken::new() };
         let mut timings = Timings::default();
-        let mut lap = Lap::begin();
+        let mut stopwatch = Stopwatch::begin();
         let planned = timeout_at(deadline, self.plan(&question, end.interrupt.clone())).await;
         let query = planned.map_err(|_| AskError::Late { blame: String::new() })??;
-        timings.planning = lap.end();
+        timings.planning = stopwatch.end();
         let turn = timeout_at(deadline, self.gate.enter()).await.map_err(|_| AskError::Queue)?;
-        timings.queue = lap.end();
+        timings.queue = stopwatch.end();
         let request = |select: &Select| (!select.late).then(|| resolution::request(select, &question));
         let requests = query.selects().iter().map(request).collect();
         let awaited = Awaited::default();
@@ -241,11 +153,12 @@ impl Driver {
         );
         let interrupt = end.interrupt.clone();
         let work = tokio::task::spawn_blocking(move || {
-            // The turn is over when the thread is free, even if nobody waits any more.
+            // The slot is free when the thread is free, even if the caller has stopped waiting.
             let _turn = turn;
             let budget = query.budget().clone();
             let answer = evaluate(query, feeds, &interrupt, &question, timings)?;
-            let cost = Cost { samples: answer.output.stats.samples, partial: !answer.warnings.is_empty() };
+            let cost =
+                QueryCost { samples: answer.output.stats.samples, partial: !answer.warnings.is_empty() };
             Ok((write(answer, &budget, interrupt)?, cost))
         });
         match timeout_at(deadline, work).await {
@@ -259,49 +172,28 @@ impl Driver {
     }
 }
 
-/// Takes the time of one thing after the other.
-struct Lap(Duration);
-
-impl Lap {
-    fn begin() -> Self {
-        Self(clock())
-    }
-
-    /// The time since it began, or ended last.
-    fn end(&mut self) -> Duration {
-        let now = clock();
-        now - std::mem::replace(&mut self.0, now)
-    }
-}
-
-/// The time since it was first asked.
-fn clock() -> Duration {
-    static BEGAN: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
-    BEGAN.elapsed()
-}
-
-/// Turns the engine's crank until it has what it wants.
+/// Runs the engine until it has all series that it needs.
 fn evaluate(
     query: Query,
     mut feeds: Feeds,
     interrupt: &Interrupt,
     question: &Question,
     mut timings: Timings,
-) -> Result<Answer, AskError> {
-    let mut lap = Lap::begin();
+) -> Result<QueryAnswer, AskError> {
+    let mut stopwatch = Stopwatch::begin();
     let mut evaluation = if question.analyze { query.measured_evaluation(clock) } else { query.evaluation() };
     while let Some(select) = evaluation.next_select() {
         let batch = feeds.next(select.index(), || resolution::request(evaluation.select(select), question));
-        // A feed that was cut off has no more to say; the flag says why.
+        // A cancelled feed returns no more series; this check returns the cause.
         interrupt.check().map_err(QueryError::from)?;
         match batch? {
             Some(batch) => evaluation.push(select, batch)?,
             None => evaluation.end_select(select)?,
         }
     }
-    timings.evaluation = lap.end();
+    timings.evaluation = stopwatch.end();
     let output = evaluation.finish()?;
-    timings.assembly = lap.end();
+    timings.assembly = stopwatch.end();
     let (warnings, stores) = feeds.finish();
-    Ok(Answer { output, warnings, stores, timings })
+    Ok(QueryAnswer { output, warnings, stores, timings })
 }

@@ -1,4 +1,4 @@
-//! Stores to test against, and the tests of more than one module.
+//! Test stores, and tests that span several modules.
 
 mod directory;
 mod fanout;
@@ -25,7 +25,7 @@ use tonic::service::RoutesBuilder;
 
 use crate::{Candidate, FanoutMetrics, ProxyOptions, ProxyStore, StoreSource};
 
-/// Time of the first sample; they are 15 s apart.
+/// Time of the first sample; samples are 15 s apart.
 pub(crate) const START: i64 = 1_700_000_000_000;
 
 pub(crate) fn labels(pairs: &[(&str, &str)]) -> Labels {
@@ -41,7 +41,7 @@ pub(crate) fn memory(external: &[(&str, &str)], jobs: &[&str]) -> Arc<MemoryStor
     Arc::new(MemoryStore::from_samples(labels(external), series).unwrap())
 }
 
-/// Serves a store over gRPC on loopback for as long as the test's runtime lives.
+/// Serves a store over gRPC on loopback while the runtime of the test lives.
 pub(crate) async fn serve(store: Arc<dyn Store>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -52,7 +52,7 @@ pub(crate) async fn serve(store: Arc<dyn Store>) -> String {
     address
 }
 
-/// The store as the querier would know it, seen through gRPC.
+/// The store as a candidate, accessed through gRPC.
 pub(crate) async fn remote(name: &str, store: Arc<dyn Store>) -> Candidate {
     let address = serve(store).await;
     let client = StoreClient::new(name, mesh::direct(&address).unwrap());
@@ -60,7 +60,7 @@ pub(crate) async fn remote(name: &str, store: Arc<dyn Store>) -> Candidate {
     Candidate { info: Some(Arc::new(info)), ..local(name, Arc::new(client)) }
 }
 
-/// A store of this process of which nothing is known.
+/// A store of this process without an answer to Info.
 pub(crate) fn local(name: &str, store: Arc<dyn Store>) -> Candidate {
     Candidate {
         name: name.into(),
@@ -94,11 +94,11 @@ pub(crate) fn short(series: &[Series]) -> Vec<String> {
     series.iter().map(|s| format!("{}@{}", s.labels.value("job"), s.labels.value("cluster"))).collect()
 }
 
-/// Answers with these frames and then, if it is to, with nothing more for ever.
+/// Sends these frames; then ends, or hangs forever.
 pub(crate) struct Scripted {
     pub(crate) frames: Vec<Result<SeriesFrame, StoreError>>,
     pub(crate) hangs: bool,
-    /// How many of its streams are being read.
+    /// Number of its open streams.
     pub(crate) open: Arc<AtomicUsize>,
 }
 
@@ -121,9 +121,9 @@ impl Scripted {
     }
 }
 
-struct Open(Arc<AtomicUsize>);
+struct StreamGuard(Arc<AtomicUsize>);
 
-impl Drop for Open {
+impl Drop for StreamGuard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
@@ -136,7 +136,7 @@ impl Store for Scripted {
     }
     async fn series(&self, _: SeriesRequest) -> Result<SeriesStream, StoreError> {
         self.open.fetch_add(1, Ordering::SeqCst);
-        let guard = Open(Arc::clone(&self.open));
+        let guard = StreamGuard(Arc::clone(&self.open));
         let tail = if self.hangs { stream::pending().boxed() } else { stream::empty().boxed() };
         let frames = stream::iter(self.frames.clone()).chain(tail);
         Ok(frames
@@ -154,7 +154,7 @@ impl Store for Scripted {
     }
 }
 
-/// Waits for a condition of the real world.
+/// Polls a condition; panics after 20 seconds.
 pub(crate) async fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     let reached = async {
         let mut look = tokio::time::interval(Duration::from_millis(5));
@@ -163,6 +163,6 @@ pub(crate) async fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
         }
     };
     if tokio::time::timeout(Duration::from_secs(20), reached).await.is_err() {
-        panic!("waited 20 s in vain: {what}");
+        panic!("waited 20 s for: {what}");
     }
 }

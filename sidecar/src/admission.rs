@@ -1,5 +1,5 @@
-//! Whether the bucket lets the sidecar in, asked at start-up: what only a hand can mend ends the program at once, an outage
-//! does not.
+//! Tests at start-up whether the bucket can be read and written. A configuration error ends the program at
+//! once; an outage does not.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use bucket::{Bucket, BucketError};
 use runtime::Shutdown;
 use tracing::{info, warn};
 
-/// Time between two attempts.
+/// Delay between two attempts.
 pub(crate) const RETRY: Duration = Duration::from_secs(30);
 
-/// Tries the bucket until it answers, every `retry`. Warns while it cannot be reached, and where it ignores conditions.
+/// Tries the bucket every `retry` until it answers. Logs a warning while it cannot be used.
 ///
 /// # Errors
-/// The credential, the bucket or the configuration is wrong: the uploads can never work.
+/// The credentials, the bucket or the configuration are wrong, so that uploads can never succeed.
 pub(crate) async fn admitted(
     bucket: &Bucket,
     retry: Duration,
@@ -34,8 +34,8 @@ pub(crate) async fn admitted(
             warn!(
                 bucket = bucket.name(),
                 ?retry,
-                err = cause,
-                "the bucket cannot be used now; blocks wait for it"
+                error = %cause,
+                "the bucket cannot be used, uploads wait and it is retried"
             );
         }
         complaint = Some(cause);
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refused_credential_ends_the_attempts_with_the_code_of_a_wrong_configuration() {
+    async fn rejected_credentials_end_the_attempts_with_the_exit_code_of_a_configuration_error() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("its address");
         tokio::spawn(async move {
@@ -91,9 +91,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_store_that_is_not_there_is_tried_until_the_end() {
+    async fn unreachable_bucket_is_retried_until_shutdown() {
         let (bucket, shutdown) = (s3(free_port()), Shutdown::new());
-        let failed = bucket.probe(true).await.expect_err("nobody listens");
+        let failed = bucket.probe(true).await.expect_err("nothing listens");
         assert_eq!(failed.kind(), ErrorKind::Unavailable);
         let attempts = tokio::spawn({
             let shutdown = shutdown.clone();
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_store_that_comes_back_is_taken() {
+    async fn bucket_that_recovers_is_accepted() {
         let store = FaultyStore::new(Arc::new(InMemory::new()), 1);
         store.set(Faults { requests_left: Some(0), ..Faults::default() });
         let bucket = Bucket::new(Arc::clone(&store) as Arc<dyn object_store::ObjectStore>);

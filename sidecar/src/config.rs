@@ -1,10 +1,10 @@
-//! The sidecar's flags, with Thanos' names, and what they mean once checked.
+//! The flags of the sidecar, with the names of Thanos, and their validation.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bucket::{BucketConfig, ObjstoreArgs};
-use promapi::{Client, ClientOptions};
+use promapi::{ClientOptions, PrometheusClient};
 use runtime::{CommonArgs, ConfigMistakes, TimeArg, parse_duration};
 use storeapi::RequestLimits;
 
@@ -18,39 +18,38 @@ pub struct SidecarArgs {
     #[command(flatten)]
     pub(crate) common: CommonArgs,
 
-    /// Where the Prometheus beside this sidecar answers; a path is kept as its route prefix
+    /// Serve the Prometheus at this URL; include its route prefix as the path
     #[arg(long = "prometheus.url", value_name = "URL", default_value = "http://localhost:9090")]
     prometheus_url: String,
 
     #[command(flatten)]
     http_client: HttpClientArgs,
 
-    /// How often Prometheus is asked for its external labels and times
+    /// Ask Prometheus for its external labels and time range this often
     #[arg(long = "prometheus.get_config_interval", value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     get_config_interval: Duration,
 
-    /// How long Prometheus may take to answer that
+    /// Wait at most this long for these answers
     #[arg(long = "prometheus.get_config_timeout", value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     get_config_timeout: Duration,
 
-    /// How long Prometheus may take to be ready for uploads after the start, before the sidecar ends with an error; 0 for
-    /// ever
+    /// Exit with an error if Prometheus is not ready for uploads this long after the start; 0 to wait forever
     #[arg(long = "prometheus.ready_timeout", value_name = "DURATION", default_value = "10m", value_parser = parse_duration)]
     ready_timeout: Duration,
 
-    /// Prometheus' data folder
+    /// Data directory of Prometheus
     #[arg(long = "tsdb.path", value_name = "DIR", default_value = "./data")]
     tsdb_path: PathBuf,
 
-    /// Serves nothing older than this: an RFC 3339 time, or a duration before now such as -2w
+    /// Serve no older data than this: an RFC 3339 time, or a duration before now such as -2w
     #[arg(long, value_name = "TIME", default_value = "0000-01-01T00:00:00Z", allow_hyphen_values = true)]
     min_time: TimeArg,
 
-    /// Most series in one answer; 0 for no limit
+    /// Limit the series in one answer; 0 for no limit
     #[arg(long = "store.limits.request-series", value_name = "N", default_value_t = 0)]
     limit_series: u64,
 
-    /// Most samples in one answer, counted as 120 a chunk; 0 for no limit
+    /// Limit the samples in one answer, counting 120 per chunk; 0 for no limit
     #[arg(long = "store.limits.request-samples", value_name = "N", default_value_t = 0)]
     limit_samples: u64,
 
@@ -64,39 +63,39 @@ pub struct SidecarArgs {
     reloader: ReloaderArgs,
 }
 
-/// What the sidecar does, checked.
+/// The validated configuration of the sidecar.
 pub(crate) struct Config {
-    /// Asks Prometheus.
-    pub(crate) client: Client,
+    /// The client of Prometheus.
+    pub(crate) client: PrometheusClient,
     pub(crate) get_config_interval: Duration,
     pub(crate) get_config_timeout: Duration,
     pub(crate) tsdb_path: PathBuf,
     pub(crate) min_time: TimeArg,
     pub(crate) limits: RequestLimits,
-    /// `None`: nothing is uploaded.
+    /// `None` if nothing is uploaded.
     pub(crate) uploads: Option<Uploads>,
-    /// `None`: no files are watched.
+    /// `None` if no files are watched.
     pub(crate) reloads: Option<(ReloaderConfig, Trigger)>,
-    /// Settings of `--prometheus.http-client` that were given and change nothing.
+    /// Settings in `--prometheus.http-client` that have no effect.
     pub(crate) without_effect: Vec<String>,
 }
 
-/// Uploads to a bucket.
+/// Configuration of the uploads.
 pub(crate) struct Uploads {
     pub(crate) bucket: BucketConfig,
     pub(crate) shipper: ShipperConfig,
-    /// Zero: Prometheus may take as long as it likes.
+    /// Zero for no limit.
     pub(crate) ready_timeout: Duration,
 }
 
 impl SidecarArgs {
-    /// The checked form.
+    /// Validates the flags.
     ///
     /// # Errors
     /// Everything that is wrong, one line each.
     pub(crate) fn check(self) -> Result<Config, ConfigMistakes> {
         let mut mistakes = ConfigMistakes::default();
-        let client = Client::new(&self.prometheus_url, ClientOptions::default());
+        let client = PrometheusClient::new(&self.prometheus_url, ClientOptions::default());
         let client = mistakes.note(client.map_err(|mistake| format!("--prometheus.url: {mistake}")));
         let without_effect = mistakes.note(self.http_client.check()).unwrap_or_default();
         let bucket = mistakes.note(self.objstore.load());
@@ -132,24 +131,24 @@ mod tests {
     use super::*;
 
     #[derive(Parser)]
-    struct Program {
+    struct SidecarCommand {
         #[command(flatten)]
         args: SidecarArgs,
     }
 
     fn check(flags: &[&str]) -> Result<Config, ConfigMistakes> {
         let all = ["sidecar"].iter().chain(flags);
-        Program::try_parse_from(all).map_err(|error| error.to_string())?.args.check()
+        SidecarCommand::try_parse_from(all).map_err(|error| error.to_string())?.args.check()
     }
 
     #[test]
-    fn without_flags_nothing_is_uploaded_and_nothing_is_watched() {
+    fn uploads_and_reloads_are_off_by_default() {
         let config = check(&[]).unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
         assert!(config.uploads.is_none() && config.reloads.is_none());
     }
 
     #[test]
-    fn flags_of_thanos_are_taken() {
+    fn flags_of_thanos_are_accepted() {
         let config = check(&[
             "--prometheus.http-client={\"tls_config\": {\"insecure_skip_verify\":true}}",
             "--grpc-address=:10901",
@@ -174,12 +173,12 @@ mod tests {
         ]);
         let config = config.unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
         assert!(config.uploads.is_some() && config.reloads.is_some());
-        assert_eq!(config.without_effect, ["tls_config"], "told by name");
+        assert_eq!(config.without_effect, ["tls_config"], "reported by name");
         assert!(check(&["--hash-func="]).is_ok(), "the default of Thanos");
     }
 
     #[test]
-    fn all_mistakes_are_told_at_once() {
+    fn all_mistakes_are_reported_together() {
         let mistakes = check(&[
             "--prometheus.url=ftp://x",
             "--tsdb.path=/no/such/folder",

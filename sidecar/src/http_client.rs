@@ -1,33 +1,33 @@
-//! `--prometheus.http-client`, which prometheus-operator always passes, as far as it can mean something here.
+//! `--prometheus.http-client`, which prometheus-operator always sets.
 //!
-//! Prometheus is asked over plain HTTP on the sidecar's own host. Settings of TLS and of connections have no effect on that;
-//! those that would change who asks, or by which way, are refused rather than ignored.
+//! The sidecar asks Prometheus over plain HTTP on the same host. TLS and connection settings have no effect
+//! on that. Settings that would change the identity or the route of the request are rejected.
 
 use std::path::PathBuf;
 
 use runtime::yaml::{Node, Value};
 
-/// Settings that change nothing for plain HTTP on the same host.
+/// Settings without effect on plain HTTP on the same host.
 const WITHOUT_EFFECT: [&str; 2] = ["tls_config", "transport_config"];
 
-/// The pair of flags.
+/// The flags.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct HttpClientArgs {
-    /// HTTP settings towards Prometheus as YAML, in Thanos' form; Prometheus is asked over plain HTTP, so that
-    /// tls_config and transport_config change nothing, and others are refused
+    /// Set HTTP options for requests to Prometheus as YAML, in the form of Thanos; Prometheus is asked over
+    /// plain HTTP, so tls_config and transport_config have no effect, and other settings are rejected
     #[arg(long = "prometheus.http-client", value_name = "YAML")]
     http_client: Option<String>,
 
-    /// File with the YAML of --prometheus.http-client
+    /// Read the YAML of --prometheus.http-client from this file
     #[arg(long = "prometheus.http-client-file", value_name = "FILE")]
     http_client_file: Option<PathBuf>,
 }
 
 impl HttpClientArgs {
-    /// The settings that are given and have no effect, by name.
+    /// The names of the settings that have no effect.
     ///
     /// # Errors
-    /// Names a setting that would have to have one.
+    /// Names a setting that is not supported.
     pub(crate) fn check(&self) -> Result<Vec<String>, String> {
         let flag = "prometheus.http-client";
         let text = runtime::load_config(flag, self.http_client.as_deref(), self.http_client_file.as_deref());
@@ -37,12 +37,12 @@ impl HttpClientArgs {
         }
         let node = Node::parse(&text).map_err(|mistake| format!("--{flag}: {mistake}"))?;
         let Value::Map(settings) = node.value else {
-            return Err(format!("--{flag}: {} where settings are expected", node.kind()));
+            return Err(format!("--{flag}: found {}, expected a map of settings", node.kind()));
         };
         match settings.iter().find(|(key, _)| !WITHOUT_EFFECT.contains(&key.name())) {
             None => Ok(settings.iter().map(|(key, _)| key.name().to_owned()).collect()),
             Some((key, _)) => Err(format!(
-                "--{flag}: {} is not supported; Prometheus is asked over plain HTTP, without a login or a proxy",
+                "--{flag}: {} is not supported; remove it, Prometheus is asked over plain HTTP without credentials or a proxy",
                 key.name()
             )),
         }
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_changes_nothing_is_taken() {
+    fn only_settings_without_effect_are_accepted() {
         let check = |text: &str| {
             HttpClientArgs { http_client: Some(text.to_owned()), http_client_file: None }.check()
         };
@@ -69,7 +69,7 @@ mod tests {
         for (refused, named) in [
             ("basic_auth: {username: a}", "basic_auth is not supported"),
             ("tls_config: {}\nproxy_url: http://x", "proxy_url"),
-            ("[1]", "where settings are expected"),
+            ("[1]", "expected a map of settings"),
             ("{", "--prometheus.http-client: "),
         ] {
             let error = check(refused).expect_err(refused);

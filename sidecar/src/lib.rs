@@ -1,15 +1,17 @@
-//! The sidecar: stands beside a Prometheus, serves its data as StoreAPI, uploads its blocks, reloads its configuration.
+//! The sidecar: runs next to a Prometheus, serves its data as StoreAPI, uploads its blocks, reloads its
+//! configuration.
 //!
-//! * **Serving.** Chunks come from Prometheus' remote read and are passed on as they are; labels come from its HTTP API. The
-//!   sidecar adds nothing but the external labels. What it knows it asks for again and again.
-//! * **Uploads** (`shipper`), where a bucket is given: finished blocks, each whole or not at all. What has been in the bucket
-//!   for long enough is not served any more.
-//! * **Reloads** (`reloader`), where files are named: Prometheus takes them again when they change.
+//! * **Serving.** Chunks come from remote read of Prometheus and are passed on unchanged; labels come from
+//!   its HTTP API. The sidecar adds only the external labels. It reads the state of Prometheus again at an
+//!   interval.
+//! * **Uploads** (`shipper`), if a bucket is configured: finished blocks, each completely or not at all.
+//!   Blocks that have been in the bucket for long enough are no longer served.
+//! * **Reloads** (`reloader`), if files are configured: Prometheus reloads them when they change.
 //!
-//! Not here: rules, targets and exemplars; what a bucket is (`bucket`); what a block is (`tsdb`).
+//! Not here: rules, targets and exemplars; buckets (`bucket`); the block format (`tsdb`).
 //!
-//! Reading order: `config`, `component`, `upstream`, `store`, `read`, `order`; then `shipper` and `reloader`, each of which
-//! stands alone.
+//! Reading order: `config`, `component`, `upstream`, `store`, `series_answer`, `order`; then `shipper` and
+//! `reloader`, which are independent of each other.
 
 mod admission;
 mod component;
@@ -17,8 +19,8 @@ mod config;
 mod http_client;
 mod metrics;
 mod order;
-mod read;
 mod reloader;
+mod series_answer;
 mod shipper;
 mod store;
 mod upstream;
@@ -35,7 +37,7 @@ use model::Timestamp;
 pub use component::run;
 pub use config::SidecarArgs;
 
-/// The present instant.
+/// The current time.
 fn now() -> Timestamp {
     Timestamp::EPOCH + SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! What the sidecar counts of itself, under Thanos' names where they mean the same.
+//! Metrics of the sidecar, with the names of Thanos where the meaning is the same.
 
 use std::sync::atomic::AtomicU64;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -7,7 +7,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use runtime::Registry;
 
-/// Cheap to clone; clones count together.
+/// Metrics of serving. Clones share the counters.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Metrics {
     up: Gauge,
@@ -23,32 +23,32 @@ impl Metrics {
         let metrics = Self::default();
         registry.register(
             "thanos_sidecar_prometheus_up",
-            "Whether Prometheus answered the last time it was asked for its configuration",
+            "Whether the last request for the state of Prometheus succeeded",
             metrics.up.clone(),
         );
         registry.register(
             "thanos_sidecar_last_heartbeat_success_time_seconds",
-            "When Prometheus last answered, in seconds since the epoch",
+            "Time of the last successful request for the state of Prometheus, in seconds since the epoch",
             metrics.last_heartbeat.clone(),
         );
         registry.register(
             "isthmus_sidecar_series_sent",
-            "Series that were read from Prometheus and passed on",
+            "Series read from Prometheus and sent to clients",
             metrics.series.clone(),
         );
         registry.register(
             "isthmus_sidecar_chunk_bytes_sent",
-            "Bytes of chunks that were read from Prometheus and passed on",
+            "Bytes of chunks read from Prometheus and sent to clients",
             metrics.chunk_bytes.clone(),
         );
         registry.register(
             "isthmus_sidecar_series_requests_sorted_in_memory",
-            "Series requests whose answer had to be held in memory to be sorted",
+            "Series requests whose answer had to be sorted in memory",
             metrics.sorted_in_memory.clone(),
         );
         registry.register(
             "isthmus_sidecar_series_requests_failed",
-            "Series requests that ended with an error of Prometheus",
+            "Series requests that failed because of an error of Prometheus",
             metrics.failed_reads.clone(),
         );
         metrics

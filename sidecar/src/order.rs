@@ -1,41 +1,42 @@
-//! Puts Prometheus' series back into order once external labels are attached, without holding them all.
+//! Restores the order of series after external labels are attached, without buffering the whole answer.
 //!
-//! Remote read sends series sorted by their stored labels. Attaching the same external labels to all of them, and
-//! removing others that none of them stores, keeps that order with one exception: a series whose stored labels are a
-//! prefix of the next one's. `{a="1"}` sorts before `{a="1",b="2"}`, but `{a="1",b="2",cluster="x"}` sorts before
-//! `{a="1",cluster="x"}`. All series with a given prefix follow it directly, so it is enough to hold back a series
-//! for as long as the following ones extend it: one series almost always, never more than a label set has labels.
+//! Remote read sends series sorted by their stored labels. Attaching the same external labels to all of them,
+//! and removing labels that none of them stores, keeps that order with one exception: a series whose stored
+//! labels are a prefix of those of the next series. `{a="1"}` sorts before `{a="1",b="2"}`, but
+//! `{a="1",b="2",cluster="x"}` sorts before `{a="1",cluster="x"}`. All series with a given prefix follow it
+//! directly. So it is enough to hold back a series while the following ones extend it. This is usually one
+//! series, and never more than a label set has labels.
 //!
-//! The premise is that no series *stores* a label with the name of one that is attached or removed. [`Reorder`]
-//! verifies its output, so that a broken premise ends the stream with an error instead of a wrong order.
+//! The premise is that no series *stores* a label with the name of an attached or removed label. [`Reorder`]
+//! verifies its output: if the premise is violated, the stream ends with an error instead of a wrong order.
 
 use model::{Label, Labels};
 use series::{AggrChunk, Series};
 
-/// A series came out of order although [`Reorder`]'s premise says that it cannot.
+/// The output would be out of order, which the premise of [`Reorder`] excludes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("series {after} came after {before}")]
+#[error("series are out of order: {after} follows {before}")]
 pub(crate) struct OutOfOrder {
     before: Labels,
     after: Labels,
 }
 
-struct Held {
-    /// The labels by which Prometheus sorted.
+struct HeldBackSeries {
+    /// The labels by which Prometheus sorts.
     stored: Labels,
     series: Series,
 }
 
-/// The machine: offered series in Prometheus' order, it gives them back in StoreAPI's.
+/// Converts series from the order of Prometheus to the order of StoreAPI, without I/O.
 pub(crate) struct Reorder {
     external: Labels,
     removed: Vec<String>,
-    /// Each one's stored labels are a proper prefix of the next one's.
-    held: Vec<Held>,
+    /// Series that are held back. The stored labels of each are a proper prefix of those of the next.
+    held: Vec<HeldBackSeries>,
     last: Option<Labels>,
 }
 
-/// Whether all of `shorter` stands at the beginning of `longer`.
+/// Whether `longer` starts with all labels of `shorter`.
 fn is_prefix(shorter: &Labels, longer: &Labels) -> bool {
     let mut longer = longer.iter();
     shorter.iter().all(|label: Label<'_>| longer.next() == Some(label))
@@ -48,10 +49,10 @@ impl Reorder {
         Self { external, removed: removed.to_vec(), held: Vec::new(), last: None }
     }
 
-    /// Takes the next series of Prometheus and gives those whose place is now known.
+    /// Adds the next series of Prometheus, and returns in `ready` the series whose position is known.
     ///
-    /// `received` may already carry the external labels, as Prometheus merges them in. Consecutive parts of one series
-    /// are joined.
+    /// `received` may already include the external labels, because Prometheus merges them in. Consecutive
+    /// parts of one series are joined.
     pub(crate) fn offer(
         &mut self,
         received: &Labels,
@@ -71,11 +72,11 @@ impl Reorder {
             }
             self.release(ready)?;
         }
-        self.held.push(Held { stored, series: Series { labels, chunks } });
+        self.held.push(HeldBackSeries { stored, series: Series { labels, chunks } });
         Ok(())
     }
 
-    /// Gives what was still held back; nothing may be offered afterwards.
+    /// Returns in `ready` the series that are still held back.
     pub(crate) fn finish(mut self, ready: &mut Vec<Series>) -> Result<(), OutOfOrder> {
         while !self.held.is_empty() {
             self.release(ready)?;
@@ -84,7 +85,7 @@ impl Reorder {
     }
 
     fn release(&mut self, ready: &mut Vec<Series>) -> Result<(), OutOfOrder> {
-        let Some(Held { series, .. }) = self.held.pop() else { return Ok(()) };
+        let Some(HeldBackSeries { series, .. }) = self.held.pop() else { return Ok(()) };
         if let Some(before) = self.last.take().filter(|last| *last >= series.labels) {
             return Err(OutOfOrder { before, after: series.labels });
         }
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_series_that_is_a_prefix_of_the_next_waits_for_it() {
+    fn series_that_is_a_prefix_of_the_next_one_is_held_back() {
         let stored =
             [labels(&[("a", "1")]), labels(&[("a", "1"), ("b", "2")]), labels(&[("a", "1"), ("z", "2")])];
         let external = labels(&[("cluster", "x")]);
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_one_series_are_joined() {
+    fn consecutive_parts_of_a_series_are_joined() {
         let (mut machine, mut ready) = (Reorder::new(&Labels::empty(), &[]), Vec::new());
         let series = labels(&[("a", "1")]);
         machine.offer(&series, vec![AggrChunk::default()], &mut ready).unwrap();
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stored_label_that_breaks_the_premise_is_noticed() {
+    fn stored_external_label_is_detected_as_out_of_order() {
         let external = labels(&[("cluster", "x")]);
         let stored = [labels(&[("cluster", "a"), ("z", "2")]), labels(&[("cluster", "b"), ("z", "1")])];
         assert!(reorder(&stored, &external, &[]).is_err());
@@ -149,7 +150,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_order_is_that_of_a_full_sort(
+        fn order_equals_that_of_a_full_sort(
             stored in prop::collection::btree_set(label_set(), 0..60),
             external in prop::collection::btree_map("[ceg]", "[xy]", 0..3),
             removed in prop::collection::vec("[ceg]", 0..2),

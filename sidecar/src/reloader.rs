@@ -1,11 +1,11 @@
-//! The reloader: has Prometheus take its configuration and rules again when their files have changed.
+//! The reloader: makes Prometheus reload its configuration and rules when their files have changed.
 //!
-//! Files are compared by content, so that it does not matter how they are replaced (Kubernetes swaps a symlink).
-//! A change counts as taken only after Prometheus has said so; until then it is tried again and again, while Prometheus
-//! goes on with what it has.
+//! Files are compared by content, so it does not matter how they are replaced (Kubernetes swaps a symlink). A
+//! change counts as applied only after Prometheus has confirmed it. Until then it is retried, while
+//! Prometheus keeps its previous configuration.
 //!
-//! Reading order: `config`, `files` (what is there), `output` (the expanded configuration), `trigger` (how Prometheus is
-//! told), `watch` (when to look), `metrics`.
+//! Reading order: `config`, `files` (reads the files), `output` (writes the expanded configuration),
+//! `trigger` (requests the reload), `watch` (detects changes), `metrics`.
 
 mod config;
 mod files;
@@ -30,12 +30,12 @@ pub(crate) use metrics::ReloaderMetrics;
 use output::OutputError;
 pub(crate) use trigger::Trigger;
 use trigger::TriggerError;
-use watch::Watch;
+use watch::FolderWatch;
 
-/// How long files must be left alone after an event before they are read: writers write more than once.
+/// Files are read after they have not changed for this long, because programs write more than once.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// Why the files were not taken.
+/// Why the files were not applied.
 #[derive(Debug, thiserror::Error)]
 enum ApplyError {
     #[error(transparent)]
@@ -46,28 +46,37 @@ enum ApplyError {
     Trigger(#[from] TriggerError),
 }
 
-/// Watches the files of one Prometheus.
+/// Watches and reloads the files of one Prometheus.
 pub(crate) struct Reloader {
     config: ReloaderConfig,
     trigger: Trigger,
     metrics: ReloaderMetrics,
-    /// What Prometheus has taken.
-    taken: Option<Digest>,
-    /// What it has last refused, and when it is asked again; a change of other files in the folders is no reason.
-    refused: Option<(Digest, Instant)>,
-    /// The output file was rewritten and Prometheus does not know it yet.
+    /// Digest of the files that Prometheus has loaded.
+    loaded: Option<Digest>,
+    /// Digest of the files that Prometheus rejected last, and the time of the next attempt. Changes of other
+    /// files in the directories do not cause an earlier one.
+    rejected: Option<(Digest, Instant)>,
+    /// Whether the output file was rewritten and Prometheus has not loaded it yet.
     output_is_new: bool,
-    /// The last complaint that was logged.
-    complaint: Option<String>,
+    /// The last error that was logged.
+    last_error: Option<String>,
 }
 
 impl Reloader {
     pub(crate) fn new(config: ReloaderConfig, trigger: Trigger, metrics: ReloaderMetrics) -> Self {
         metrics.method(trigger.name());
-        Self { config, trigger, metrics, taken: None, refused: None, output_is_new: false, complaint: None }
+        Self {
+            config,
+            trigger,
+            metrics,
+            loaded: None,
+            rejected: None,
+            output_is_new: false,
+            last_error: None,
+        }
     }
 
-    /// Runs until shutdown; with a watch interval of 0 the output is written once, and that is all.
+    /// Runs until shutdown. With a watch interval of 0 it writes the output once and returns.
     ///
     /// # Cancel safety
     /// The output file is replaced as a whole or not at all.
@@ -76,15 +85,15 @@ impl Reloader {
             shutdown.until_triggered(self.write_once()).await;
             return;
         };
-        let mut watch = Watch::new(self.metrics.clone());
+        let mut watch = FolderWatch::new(self.metrics.clone());
         let (config, rules) = (self.config.shown_file(), self.config.shown_rules());
-        info!(config, rules, method = self.trigger.name(), "reloader watches");
+        info!(config, rules, method = self.trigger.name(), "watching configuration and rules");
         loop {
             let attempt = async {
                 let Scan { directories, digest } = self.scan().await;
                 watch.follow(directories);
-                if let Some((refused, again)) = self.refused
-                    && digest.as_ref().is_ok_and(|digest| *digest == refused)
+                if let Some((rejected, again)) = self.rejected
+                    && digest.as_ref().is_ok_and(|digest| *digest == rejected)
                     && Instant::now() < again
                 {
                     return again - Instant::now();
@@ -106,7 +115,7 @@ impl Reloader {
         }
     }
 
-    /// Writes the output without a word to Prometheus; tried until it works.
+    /// Writes the output without a reload; retries until it succeeds.
     async fn write_once(&mut self) {
         loop {
             let written = self.write_output().await;
@@ -119,25 +128,25 @@ impl Reloader {
         }
     }
 
-    /// Brings Prometheus up to the files as they are now.
+    /// Makes Prometheus load the current files.
     async fn apply(&mut self, digest: Result<Digest, FileError>) -> Result<(), ApplyError> {
         self.metrics.applying();
         self.write_output().await?;
         let digest = digest?;
-        if self.taken == Some(digest) && !self.output_is_new {
+        if self.loaded == Some(digest) && !self.output_is_new {
             return Ok(());
         }
         self.metrics.reloading();
         if let Err(cause) = self.trigger.reload().await {
-            self.refused = Some((digest, Instant::now() + self.config.retry_interval));
+            self.rejected = Some((digest, Instant::now() + self.config.retry_interval));
             return Err(cause.into());
         }
-        self.refused = None;
-        self.taken = Some(digest);
+        self.rejected = None;
+        self.loaded = Some(digest);
         self.output_is_new = false;
         self.metrics.reloaded();
         let (config, rules) = (self.config.shown_file(), self.config.shown_rules());
-        info!(config, rules, "Prometheus has taken its configuration and rules");
+        info!(config, rules, "Prometheus has reloaded its configuration and rules");
         Ok(())
     }
 
@@ -145,7 +154,8 @@ impl Reloader {
         let (Some(from), Some(to)) = (self.config.file.clone(), self.config.output.clone()) else {
             return Ok(());
         };
-        let written = blocking(move || output::write(&from, &to, |name| std::env::var(name).ok())).await;
+        let written =
+            blocking(move || output::write_expanded(&from, &to, |name| std::env::var(name).ok())).await;
         self.metrics.expanded(!matches!(written, Err(OutputError::Variable { .. })));
         self.output_is_new |= written?;
         Ok(())
@@ -156,46 +166,46 @@ impl Reloader {
         blocking(move || Scan::of(file.as_deref(), &rules)).await
     }
 
-    /// Logs an outcome, the same complaint only once.
+    /// Logs a result; an error that repeats is logged once.
     fn report(&mut self, outcome: Result<(), ApplyError>) {
         let Err(cause) = outcome else {
-            self.complaint = None;
+            self.last_error = None;
             return;
         };
         match &cause {
             ApplyError::Trigger(_) => self.metrics.reload_failed(),
             ApplyError::File(_) | ApplyError::Output(_) => self.metrics.apply_failed(),
         }
-        let complaint = cause.to_string();
-        if self.complaint.as_ref() == Some(&complaint) {
+        let last_error = cause.to_string();
+        if self.last_error.as_ref() == Some(&last_error) {
             return;
         }
         let (config, rules) = (self.config.shown_file(), self.config.shown_rules());
         let retry = runtime::format_duration(self.config.retry_interval);
         match cause {
-            // A Prometheus that is not there yet is no fault of the files.
+            // An unreachable Prometheus is not a mistake in the files.
             ApplyError::Trigger(TriggerError::Away(_)) => {
-                warn!(config, rules, retry, err = complaint, "Prometheus cannot be told to reload");
+                warn!(config, rules, retry, error = %last_error, "Prometheus cannot be reached for a reload, retrying");
             }
             _ => error!(
                 config,
                 rules,
                 retry,
-                err = complaint,
-                "configuration or rules were not taken, Prometheus keeps what it has"
+                error = %last_error,
+                "configuration or rules were not loaded, Prometheus keeps its previous ones"
             ),
         }
-        self.complaint = Some(complaint);
+        self.last_error = Some(last_error);
     }
 }
 
-/// Runs file work beside the tasks of the runtime.
+/// Runs file operations outside the threads of the runtime.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(cause) => match cause.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            // Blocking work is cancelled only with the runtime, and then nobody waits for this.
+            // Blocking work is cancelled only at runtime shutdown; then no task waits for it.
             Err(_) => std::future::pending().await,
         },
     }

@@ -1,31 +1,31 @@
-//! The shipper: brings Prometheus' finished blocks into a bucket, each whole or not at all.
+//! The shipper: uploads the finished blocks of Prometheus to a bucket, each completely or not at all.
 //!
 //! ```text
 //! seen ──► pinned ──► verified
 //!          │          the bucket has the block, read back and compared; Prometheus may compact or remove it
-//!          hard links in <tsdb.path>/thanos/upload hold its files, whatever Prometheus does
+//!          hard links in <tsdb.path>/thanos/upload keep its files, even if Prometheus removes the block
 //! ```
 //!
-//! One pass after the other looks at the data folder, pins what is new, and uploads what is not in the bucket, oldest first.
-//! A pass may be cut anywhere, by a kill or an error: the next one finds what there is and goes on. No block waits for
-//! another one that cannot be uploaded.
+//! A pass checks the data directory, pins new blocks, and uploads the blocks that are not in the bucket,
+//! oldest first. A pass may be interrupted anywhere, by a kill or an error; the next pass continues from the
+//! state on disk and in the bucket. A block that cannot be uploaded does not delay others.
 //!
-//! Reading order: `config`, `preflight` (what Prometheus must be told), `local` (its blocks), `journal`, `uploaded` (the list
-//! for Prometheus), `pin`, `keep` (pass: find and pin), `reconcile` (pass: does the bucket still have what it had),
-//! `neighbours` (what else is in the bucket), `upload` (pass: one block after the other), `handover` (what the sidecar need
-//! not serve any more), `disk`, `metrics`.
+//! Reading order: `config`, `preflight` (the required flags of Prometheus), `local` (its blocks), `journal`,
+//! `uploaded` (the list for Prometheus), `pin`, `pin_new` (pass: find and pin), `reconcile` (pass: does the
+//! bucket still have its blocks), `neighbours` (the other blocks in the bucket), `upload` (pass: one block
+//! after the other), `serve_from` (the time from which the sidecar must serve), `disk`, `metrics`.
 
 mod config;
 mod disk;
-mod handover;
 mod journal;
-mod keep;
 mod local;
 mod metrics;
 mod neighbours;
 mod pin;
+mod pin_new;
 mod preflight;
 mod reconcile;
+mod serve_from;
 mod upload;
 mod uploaded;
 
@@ -46,86 +46,86 @@ use tsdb::Ulid;
 
 pub(crate) use config::{ShipperArgs, ShipperConfig};
 use disk::DiskError;
-use handover::Holding;
-use journal::{Journal, Stage};
-use local::{LocalBlocks, Task};
+use journal::{BlockStage, Journal};
+use local::{BlockTask, LocalBlocks};
 pub(crate) use metrics::ShipperMetrics;
 use neighbours::Neighbours;
 use pin::Pins;
 pub(crate) use preflight::{Fit, Preflight};
-use uploaded::Uploaded;
+use serve_from::ServedBlock;
+use uploaded::UploadedList;
 
-/// Time between two passes.
+/// Delay between two passes.
 const INTERVAL: Duration = Duration::from_secs(30);
 
-/// How long the journal remembers a block that is in the bucket and no longer here.
+/// The journal keeps a block that is in the bucket and no longer here for this long.
 const MEMORY: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Whose blocks are shipped, as Prometheus tells it.
+/// The producer of the uploaded blocks, as Prometheus reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Producer {
-    /// Attached to every block; never empty.
+    /// External labels, attached to each block; never empty.
     pub(crate) external: Labels,
-    /// How far behind the present samples may arrive.
+    /// Maximum age of samples that Prometheus still accepts.
     pub(crate) out_of_order_window: Duration,
-    /// Length of its blocks.
+    /// Duration of its blocks.
     pub(crate) block_range: Duration,
 }
 
-/// Why a pass left something undone.
+/// Why a pass is incomplete.
 #[derive(Debug, thiserror::Error)]
 enum PassError {
     #[error(transparent)]
     Disk(#[from] DiskError),
     #[error(transparent)]
     Bucket(#[from] BucketError),
-    #[error("{failed} of {waiting} blocks that wait were not uploaded, the last one because of: {last}")]
+    #[error("{failed} of {waiting} waiting blocks were not uploaded, last error: {last}")]
     Uploads { failed: usize, waiting: usize, last: String },
 }
 
-/// Ships the blocks of one Prometheus.
+/// Uploads the blocks of one Prometheus.
 pub(crate) struct Shipper {
     config: ShipperConfig,
     bucket: Bucket,
     metrics: ShipperMetrics,
     journal: Journal,
-    uploaded: Uploaded,
+    uploaded: UploadedList,
     pins: Pins,
     neighbours: Neighbours,
-    /// Blocks that cannot be uploaded as they are, and why.
+    /// Blocks that cannot be uploaded in their present state, and why.
     quarantine: BTreeMap<Ulid, Quarantine>,
-    /// Pinned blocks whose checksums were found right.
+    /// Pinned blocks whose checksums were verified.
     sound: BTreeSet<Ulid>,
-    /// Blocks whose last upload the store failed: others come first the next time.
+    /// Blocks whose last upload failed because of the store; they come last in the next pass.
     failed: BTreeSet<Ulid>,
-    /// When journal and bucket were last compared.
+    /// Time of the last comparison of journal and bucket.
     reconciled: Option<Timestamp>,
-    /// The earliest instant that the sidecar must serve.
-    begin: watch::Sender<Timestamp>,
+    /// The time from which the sidecar must serve.
+    serve_from: watch::Sender<Timestamp>,
 }
 
 /// Why a block is not uploaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Quarantine {
     reason: String,
-    /// Looking again cannot help: the files themselves are damaged.
+    /// The files are damaged, so another check cannot succeed.
     is_damaged: bool,
-    /// Another producer has its labels and its time.
+    /// Another producer has uploaded a block with its labels and times.
     is_foreign: bool,
 }
 
 impl Shipper {
-    /// A shipper that tells `begin` from which instant on the sidecar must serve.
+    /// Creates a shipper. It sends to `serve_from` the time from which the sidecar must serve.
     pub(crate) fn new(
         config: ShipperConfig,
         bucket: Bucket,
         metrics: ShipperMetrics,
-        begin: watch::Sender<Timestamp>,
+        serve_from: watch::Sender<Timestamp>,
     ) -> Self {
         let folder = config.folder();
         Self {
             journal: Journal::open(folder.join("shipper-journal.json")),
-            uploaded: Uploaded::open(config.uploaded_file.clone()),
+            uploaded: UploadedList::open(config.uploaded_file.clone()),
             pins: Pins::new(folder.join("upload")),
             neighbours: Neighbours::default(),
             quarantine: BTreeMap::new(),
@@ -135,26 +135,26 @@ impl Shipper {
             config,
             bucket,
             metrics,
-            begin,
+            serve_from,
         }
     }
 
-    /// Runs until shutdown. `producer` is `None` as long as Prometheus has not answered.
+    /// Runs until shutdown. `producer` is `None` until Prometheus has answered.
     ///
-    /// Does file work in place: run it where that holds up nobody.
+    /// File operations block the thread: run it on a thread of its own.
     ///
     /// # Cancel safety
-    /// Shutdown cuts a pass where it is; the next start goes on from there.
+    /// Shutdown interrupts a pass anywhere; the next start continues.
     pub(crate) async fn run(mut self, mut producer: watch::Receiver<Option<Producer>>, shutdown: Shutdown) {
-        // Prometheus may compact whatever it likes while the list is not there.
-        if let Err(cause) = self.uploaded.ensure() {
-            error!(error = %cause, "the list of uploaded blocks cannot be written");
+        // While the list is missing, Prometheus may compact any block.
+        if let Err(cause) = self.uploaded.create_if_missing() {
+            error!(error = %cause, "list of uploaded blocks cannot be written, Prometheus may compact blocks before their upload");
         }
         let known = producer.wait_for(Option::is_some);
         if !matches!(shutdown.until_triggered(known).await, Some(Ok(_))) {
             return;
         }
-        let mut complaint = None;
+        let mut last_complaint = None;
         loop {
             let Some(producer) = producer.borrow_and_update().clone() else { return };
             let Some(outcome) = shutdown.until_triggered(self.pass(&producer, crate::now())).await else {
@@ -162,50 +162,51 @@ impl Shipper {
             };
             let fresh = outcome.err().map(|cause| cause.to_string());
             match &fresh {
-                Some(err) if fresh != complaint => {
-                    warn!(bucket = self.bucket.name(), retry = "30s", err, "blocks wait for their upload");
+                Some(complaint) if fresh != last_complaint => {
+                    warn!(bucket = self.bucket.name(), retry = "30s", error = %complaint, "blocks were not uploaded, retrying");
                 }
-                None if complaint.is_some() => {
-                    info!(bucket = self.bucket.name(), "all blocks are uploaded")
+                None if last_complaint.is_some() => {
+                    info!(bucket = self.bucket.name(), "uploads have recovered, all blocks are in the bucket")
                 }
                 _ => {}
             }
-            complaint = fresh;
+            last_complaint = fresh;
             if shutdown.until_triggered(tokio::time::sleep(INTERVAL)).await.is_none() {
                 return;
             }
         }
     }
 
-    /// Does everything that can be done now.
+    /// Runs one pass.
     async fn pass(&mut self, producer: &Producer, now: Timestamp) -> Result<(), PassError> {
         self.metrics.passes.inc();
-        let outcome = self.steps(producer, now).await;
+        let outcome = self.run_steps(producer, now).await;
         if outcome.is_err() {
             self.metrics.pass_failures.inc();
         }
         outcome
     }
 
-    async fn steps(&mut self, producer: &Producer, now: Timestamp) -> Result<(), PassError> {
+    async fn run_steps(&mut self, producer: &Producer, now: Timestamp) -> Result<(), PassError> {
         let local = LocalBlocks::find(&self.config.data_dir)?;
-        self.pins.tidy()?;
-        // What fails on the way out of the data folder must not keep what is out from being uploaded.
-        let kept = self.keep(&local, now);
-        self.hand_over(&local, producer, now);
+        self.pins.remove_unfinished()?;
+        // An error while pinning must not prevent the upload of pinned blocks.
+        let pinned_new = self.pin_new_blocks(&local, now);
+        self.update_serve_from(&local, producer, now);
         let reconciled = self.reconcile(&local, now).await;
         let uploaded = self.upload(&local, producer, now).await;
-        let settled = self.settle(&local, now);
-        self.hand_over(&local, producer, now);
-        self.count(&local, now);
-        kept?;
+        let settled = self.save_progress(&local, now);
+        self.update_serve_from(&local, producer, now);
+        self.update_gauges(&local, now);
+        pinned_new?;
         settled?;
         reconciled?;
         uploaded
     }
 
-    /// Makes what was reached last: journal, then the list for Prometheus, then the pins that are needed no more.
-    fn settle(&mut self, local: &LocalBlocks, now: Timestamp) -> Result<(), DiskError> {
+    /// Persists the progress: first the journal, then the list for Prometheus; then releases pins that are no
+    /// longer needed.
+    fn save_progress(&mut self, local: &LocalBlocks, now: Timestamp) -> Result<(), DiskError> {
         self.journal.save()?;
         let may_go = |block: &&local::LocalBlock| self.journal.is_settled(block.meta.ulid);
         let uploaded = local.blocks.iter().filter(may_go).map(|block| block.meta.ulid).collect();
@@ -227,32 +228,34 @@ impl Shipper {
         self.journal.save()
     }
 
-    fn task(&self, meta: &tsdb::BlockMeta) -> Task {
-        local::task(meta, &self.journal, self.config.upload_compacted)
+    fn decide(&self, meta: &tsdb::BlockMeta) -> BlockTask {
+        local::decide(meta, &self.journal, self.config.upload_compacted)
     }
 
-    /// Tells the sidecar from where on it must serve.
-    fn hand_over(&self, local: &LocalBlocks, producer: &Producer, now: Timestamp) {
+    /// Updates the time from which the sidecar must serve.
+    fn update_serve_from(&self, local: &LocalBlocks, producer: &Producer, now: Timestamp) {
         if self.config.serve_uploaded {
             return;
         }
-        let holding = |block: &local::LocalBlock| {
+        let block = |block: &local::LocalBlock| {
             let meta = &block.meta;
             let in_bucket_since = self.journal.settled_since(meta.ulid);
-            Holding { min_time: meta.min_time, max_time: meta.max_time, in_bucket_since }
+            ServedBlock { min_time: meta.min_time, max_time: meta.max_time, in_bucket_since }
         };
-        let mut holdings: Vec<Holding> = local.blocks.iter().map(holding).collect();
-        // Nobody knows the times of a block whose description cannot be read.
-        let unknown = Holding { min_time: Timestamp::MIN, max_time: Timestamp::MIN, in_bucket_since: None };
-        holdings.extend(local.unreadable.iter().map(|_| unknown));
-        let begin = handover::begin(&holdings, now, producer.out_of_order_window, producer.block_range);
-        self.metrics.serves_from(begin);
-        self.begin.send_if_modified(|old| std::mem::replace(old, begin) != begin);
+        let mut blocks: Vec<ServedBlock> = local.blocks.iter().map(block).collect();
+        // The times of a block whose `meta.json` cannot be read are unknown.
+        let unknown =
+            ServedBlock { min_time: Timestamp::MIN, max_time: Timestamp::MIN, in_bucket_since: None };
+        blocks.extend(local.unreadable.iter().map(|_| unknown));
+        let serve_from =
+            serve_from::serve_from(&blocks, now, producer.out_of_order_window, producer.block_range);
+        self.metrics.set_serve_from(serve_from);
+        self.serve_from.send_if_modified(|old| std::mem::replace(old, serve_from) != serve_from);
     }
 
-    fn count(&self, local: &LocalBlocks, now: Timestamp) {
+    fn update_gauges(&self, local: &LocalBlocks, now: Timestamp) {
         let waits = |block: &&local::LocalBlock| {
-            !self.journal.is_settled(block.meta.ulid) && self.task(&block.meta) == Task::Ship
+            !self.journal.is_settled(block.meta.ulid) && self.decide(&block.meta) == BlockTask::Ship
         };
         let mut waiting: BTreeSet<Ulid> =
             local.blocks.iter().filter(waits).map(|block| block.meta.ulid).collect();
@@ -263,8 +266,8 @@ impl Shipper {
         let age = waiting.first().map_or(0, |oldest| now.millis_since(made(oldest)).max(0));
         self.metrics.backlog(waiting.len(), Duration::from_millis(age.unsigned_abs()));
         let foreign = self.quarantine.values().filter(|quarantine| quarantine.is_foreign).count();
-        self.metrics.held(pinned.len(), self.quarantine.len(), foreign);
-        let verified = self.journal.iter().filter(|(_, entry)| entry.stage == Stage::Verified);
+        self.metrics.set_block_counts(pinned.len(), self.quarantine.len(), foreign);
+        let verified = self.journal.iter().filter(|(_, entry)| entry.stage == BlockStage::Verified);
         if let Some(until) = verified.map(|(_, entry)| entry.max_time).max() {
             self.metrics.verified_until(until);
         }
@@ -274,12 +277,12 @@ impl Shipper {
         self.metrics.compacted_done.set(i64::from(!local.blocks.iter().any(is_left)));
     }
 
-    /// Sets a block aside, with one log line for each new reason.
-    fn set_aside(&mut self, block: Ulid, quarantine: Quarantine) {
+    /// Quarantines a block, and logs each new reason once.
+    fn quarantine_block(&mut self, block: Ulid, quarantine: Quarantine) {
         if self.quarantine.get(&block) == Some(&quarantine) {
             return;
         }
-        error!(block = %block, err = quarantine.reason, "block is not uploaded, others are");
+        error!(block = %block, error = %quarantine.reason, "block cannot be uploaded and is quarantined, other blocks are uploaded");
         if quarantine.is_damaged {
             self.metrics.corrupted.inc();
         }

@@ -1,11 +1,11 @@
-//! The Prometheus beside the sidecar as a store.
+//! The Prometheus of the sidecar as a store.
 
 use std::collections::BTreeSet;
 
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use model::{ExternalMatch, Labels, Matcher, TimeRange, Timestamp};
-use promapi::{Client, ClientError, ReadQuery, Selection};
+use promapi::{ClientError, PrometheusClient, ReadQuery, SeriesSelection};
 use runtime::TimeArg;
 use storeapi::{
     LabelNamesRequest, LabelValuesRequest, LabelsAnswer, MetadataAnswer, MetadataRequest, MetadataStore,
@@ -14,75 +14,76 @@ use storeapi::{
 use tokio::sync::watch;
 
 use crate::metrics::Metrics;
-use crate::read::{Attach, Reading};
-use crate::upstream::{Facts, State};
+use crate::series_answer::{LabelRewriter, SeriesAnswer};
+use crate::upstream::{PrometheusFacts, State};
 
-/// Series in one frame of an answer that has label sets alone.
+/// Series in one frame of an answer without chunks.
 const LABEL_SETS_A_FRAME: usize = 256;
 
 /// Serves one Prometheus through its HTTP API and remote read.
 #[derive(Clone)]
 pub(crate) struct PrometheusStore {
-    client: Client,
+    client: PrometheusClient,
     state: watch::Receiver<State>,
-    /// Nothing older is served.
+    /// Older data is not served.
     min_time: TimeArg,
-    /// What lies before is answered from the bucket.
-    handed_over: watch::Receiver<Timestamp>,
+    /// The sidecar must serve data from this time on; older data is in the bucket.
+    serve_from: watch::Receiver<Timestamp>,
     metrics: Metrics,
 }
 
-/// A request after the external labels have answered their matchers.
-struct Narrowed {
-    facts: Facts,
+/// A request after its matchers for external labels were evaluated.
+struct NarrowedRequest {
+    facts: PrometheusFacts,
     matchers: Vec<Matcher>,
     range: TimeRange,
 }
 
 impl PrometheusStore {
     pub(crate) fn new(
-        client: Client,
+        client: PrometheusClient,
         state: watch::Receiver<State>,
         min_time: TimeArg,
-        handed_over: watch::Receiver<Timestamp>,
+        serve_from: watch::Receiver<Timestamp>,
         metrics: Metrics,
     ) -> Self {
-        Self { client, state, min_time, handed_over, metrics }
+        Self { client, state, min_time, serve_from, metrics }
     }
 
-    fn facts(&self) -> Result<Facts, StoreError> {
+    fn facts(&self) -> Result<PrometheusFacts, StoreError> {
         let state = self.state.borrow();
-        state.clone().map_err(|reason| StoreError::unavailable(format!("Not ready: {reason}")))
+        state.clone().map_err(|reason| StoreError::unavailable(format!("not ready: {reason}")))
     }
 
-    /// What this store serves: what Prometheus has, without what is too old or is answered from the bucket.
-    fn served(&self, facts: &Facts) -> TimeRange {
-        let floor = self.min_time.at(crate::now()).max(*self.handed_over.borrow());
+    /// The time range that this store serves: that of Prometheus, without data that is older than
+    /// `--min-time` or served from the bucket.
+    fn served(&self, facts: &PrometheusFacts) -> TimeRange {
+        let floor = self.min_time.at(crate::now()).max(*self.serve_from.borrow());
         TimeRange::new(facts.min_time.max(floor), TimeRange::ALL.max)
     }
 
-    /// Narrows a request to what Prometheus is to be asked; `None` where nothing can match.
-    fn narrow(&self, matchers: &[Matcher], range: TimeRange) -> Result<Option<Narrowed>, StoreError> {
+    /// Restricts a request to the part that Prometheus must answer; `None` if nothing can match.
+    fn narrow(&self, matchers: &[Matcher], range: TimeRange) -> Result<Option<NarrowedRequest>, StoreError> {
         let facts = self.facts()?;
         let range = range.intersect(&self.served(&facts));
         match ExternalMatch::split(matchers, &facts.external) {
             ExternalMatch::Rest(matchers) if !range.is_empty() => {
-                Ok(Some(Narrowed { facts, matchers, range }))
+                Ok(Some(NarrowedRequest { facts, matchers, range }))
             }
             _ => Ok(None),
         }
     }
 
-    /// Label sets alone, from Prometheus' index.
+    /// Answers with label sets without chunks, from the index of Prometheus.
     async fn label_sets(
         &self,
-        narrowed: &Narrowed,
+        narrowed: &NarrowedRequest,
         request: &SeriesRequest,
     ) -> Result<SeriesStream, StoreError> {
-        let selection = Selection { matchers: &narrowed.matchers, range: narrowed.range, limit: None };
+        let selection = SeriesSelection { matchers: &narrowed.matchers, range: narrowed.range, limit: None };
         let answer = self.client.series(selection).await.map_err(upstream_error)?;
-        let attach = Attach::new(&narrowed.facts.external, &request.without_replica_labels);
-        let kept = answer.data.iter().map(|labels| attach.to(labels));
+        let rewriter = LabelRewriter::new(&narrowed.facts.external, &request.without_replica_labels);
+        let kept = answer.data.iter().map(|labels| rewriter.rewrite(labels));
         let sets: BTreeSet<Labels> =
             kept.filter(|labels| request.shard.as_ref().is_none_or(|shard| shard.keeps(labels))).collect();
         let limit = request.limit.unwrap_or(usize::MAX);
@@ -117,18 +118,20 @@ impl Store for PrometheusStore {
         if request.skip_chunks {
             return self.label_sets(&narrowed, &request).await;
         }
-        let Narrowed { facts, matchers, range } = narrowed;
+        let NarrowedRequest { facts, matchers, range } = narrowed;
         let read = self.client.read(&ReadQuery { matchers, range }).await;
         let read = read.map_err(|error| {
             self.metrics.failed_read();
             upstream_error(error)
         })?;
-        let reading = Reading::new(read, &facts, &request, self.client.url(), self.metrics.clone());
-        let frames: BoxStream<'static, _> = stream::try_unfold(reading, |mut reading| async move {
-            let batch = reading.next().await?;
-            Ok(batch.map(|series| (SeriesFrame::Series(series), reading)))
-        })
-        .boxed();
+        let answer_stream =
+            SeriesAnswer::new(read, &facts, &request, self.client.url(), self.metrics.clone());
+        let frames: BoxStream<'static, _> =
+            stream::try_unfold(answer_stream, |mut answer_stream| async move {
+                let batch = answer_stream.next().await?;
+                Ok(batch.map(|series| (SeriesFrame::Series(series), answer_stream)))
+            })
+            .boxed();
         Ok(frames)
     }
 
@@ -136,7 +139,7 @@ impl Store for PrometheusStore {
         let Some(narrowed) = self.narrow(&request.matchers, request.range)? else {
             return Ok(LabelsAnswer::default());
         };
-        let selection = Selection { matchers: &narrowed.matchers, range: narrowed.range, limit: None };
+        let selection = SeriesSelection { matchers: &narrowed.matchers, range: narrowed.range, limit: None };
         let answer = self.client.label_names(selection).await.map_err(upstream_error)?;
         let mut names: BTreeSet<String> = answer.data.into_iter().collect();
         if !names.is_empty() {
@@ -156,12 +159,13 @@ impl Store for PrometheusStore {
         if request.without_replica_labels.contains(&request.label) {
             return Ok(LabelsAnswer::default());
         }
-        let mut selection = Selection { matchers: &narrowed.matchers, range: narrowed.range, limit: None };
+        let mut selection =
+            SeriesSelection { matchers: &narrowed.matchers, range: narrowed.range, limit: None };
         let Some(external) = narrowed.facts.external.get(&request.label) else {
             let answer = self.client.label_values(&request.label, selection).await.map_err(upstream_error)?;
             return Ok(labels_answer(answer.data.into_iter().collect(), answer.warnings, request.limit));
         };
-        // An external label has its one value in every series, so the question is whether there is a series.
+        // An external label has the same value in each series. It is returned if at least one series matches.
         selection.limit = Some(1);
         let (found, warnings) = if narrowed.matchers.is_empty() {
             (true, Vec::new())
@@ -193,7 +197,7 @@ fn labels_answer(values: BTreeSet<String>, warnings: Vec<String>, limit: Option<
     LabelsAnswer { values: values.into_iter().take(limit.unwrap_or(usize::MAX)).collect(), warnings }
 }
 
-/// An error of Prometheus with the gRPC code that says the same; see the table in Thanos' `promclient`.
+/// Converts an error of Prometheus to the corresponding gRPC code; see the table in `promclient` of Thanos.
 pub(crate) fn upstream_error(error: ClientError) -> StoreError {
     use storeapi::Code;
     let code = match error.status().map(|status| status.as_u16()) {

@@ -1,4 +1,4 @@
-//! What the tests of this crate start: real Prometheus servers.
+//! Starts real Prometheus servers for the tests of this crate.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use model::Labels;
 
-/// A child that dies with its owner.
+/// A process that is killed on drop.
 pub(crate) struct Prometheus {
     child: Child,
     pub(crate) address: SocketAddr,
@@ -23,13 +23,13 @@ impl Drop for Prometheus {
 }
 
 impl Prometheus {
-    /// Starts one on `dir/data` with these external labels, scraping nothing.
+    /// Starts Prometheus on `dir/data` with these external labels and without scrape targets.
     pub(crate) fn start(dir: &Path, external: &Labels, address: SocketAddr, flags: &[&str]) -> Self {
         fs::write(dir.join("prometheus.yml"), config(external)).expect("a file");
         Self::run(&PathBuf::from("prometheus"), dir, address, flags)
     }
 
-    /// Starts `program` on `dir/data` and the configuration that is in `dir/prometheus.yml`.
+    /// Starts `program` on `dir/data` with the configuration in `dir/prometheus.yml`.
     pub(crate) fn run(program: &Path, dir: &Path, address: SocketAddr, flags: &[&str]) -> Self {
         let child = Command::new(program)
             .arg(format!("--config.file={}", dir.join("prometheus.yml").display()))
@@ -45,7 +45,7 @@ impl Prometheus {
     }
 }
 
-/// A configuration that scrapes nothing.
+/// A configuration without scrape targets.
 pub(crate) fn config(external: &Labels) -> String {
     let mut config = "global:\n  scrape_interval: 1h\n".to_owned();
     if !external.is_empty() {
@@ -57,7 +57,7 @@ pub(crate) fn config(external: &Labels) -> String {
     config
 }
 
-/// Whether there is a Prometheus to test with; says so where there is none.
+/// Whether Prometheus is installed; prints a line if not.
 pub(crate) fn installed() -> bool {
     let found = Command::new("prometheus").arg("--version").output().is_ok();
     if !found {
@@ -66,7 +66,7 @@ pub(crate) fn installed() -> bool {
     found
 }
 
-/// A port that is free at this moment.
+/// A port that is currently free.
 pub(crate) fn free_port() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     listener.local_addr().expect("its address")
@@ -76,7 +76,7 @@ pub(crate) fn labels(pairs: &[(&str, &str)]) -> Labels {
     Labels::from_pairs(pairs.iter().copied()).expect("labels")
 }
 
-/// Asks until the answer is `true`; panics after 30 seconds.
+/// Polls until `probe` returns `true`; panics after 30 seconds.
 pub(crate) async fn wait_until(what: &str, mut probe: impl AsyncFnMut() -> bool) {
     let begun = Instant::now();
     while !probe().await {

@@ -1,4 +1,4 @@
-//! The sidecar in front of a real Prometheus.
+//! Tests of the sidecar with a real Prometheus.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use model::{Labels, Matcher, TimeRange, Timestamp};
-use promapi::{Client, ClientOptions};
+use promapi::{ClientOptions, PrometheusClient};
 use runtime::{Probes, Registry, Shutdown};
 use storeapi::acceptance::{self, Dataset};
 use storeapi::{MetadataRequest, MetadataStore, SeriesRequest, Store, collect_series};
@@ -21,7 +21,7 @@ use crate::store::PrometheusStore;
 use crate::testing::{Prometheus, free_port, installed, labels};
 use crate::upstream::{Heartbeat, State, first_answer};
 
-/// Turns the data set into blocks, by way of an OpenMetrics text.
+/// Creates blocks from the data set, through an OpenMetrics file.
 fn load(dir: &Path, dataset: &Dataset) {
     let data = dir.join("data");
     fs::create_dir_all(&data).expect("a folder");
@@ -52,11 +52,11 @@ fn load(dir: &Path, dataset: &Dataset) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// A sidecar's store with its heartbeat.
+/// The store of a sidecar, with its heartbeat.
 struct Sidecar {
     store: Arc<PrometheusStore>,
-    /// What lies before is in the bucket.
-    handed_over: watch::Sender<Timestamp>,
+    /// The time from which the sidecar must serve.
+    serve_from: watch::Sender<Timestamp>,
     state: watch::Receiver<State>,
     probes: Probes,
     shutdown: Shutdown,
@@ -69,12 +69,13 @@ impl Drop for Sidecar {
 }
 
 fn sidecar(prometheus: SocketAddr, min_time: &str) -> Sidecar {
-    let client = Client::new(&format!("http://{prometheus}"), ClientOptions::default()).expect("a URL");
+    let client =
+        PrometheusClient::new(&format!("http://{prometheus}"), ClientOptions::default()).expect("a URL");
     let metrics = Metrics::new(&mut Registry::default());
     let (sender, state) = watch::channel(Err("not asked yet".to_owned()));
     let min_time = min_time.parse().expect("a time");
-    let (handed_over, begin) = watch::channel(Timestamp::MIN);
-    let store = PrometheusStore::new(client.clone(), state.clone(), min_time, begin, metrics.clone());
+    let (serve_from, receiver) = watch::channel(Timestamp::MIN);
+    let store = PrometheusStore::new(client.clone(), state.clone(), min_time, receiver, metrics.clone());
     let store = Arc::new(store);
     let (probes, shutdown) = (Probes::new(), Shutdown::new());
     let heartbeat = Heartbeat {
@@ -88,7 +89,7 @@ fn sidecar(prometheus: SocketAddr, min_time: &str) -> Sidecar {
         metrics,
     };
     tokio::spawn(heartbeat.run(shutdown.clone()));
-    Sidecar { store, handed_over, state, probes, shutdown }
+    Sidecar { store, serve_from, state, probes, shutdown }
 }
 
 async fn until(what: &str, sidecar: &Sidecar, condition: impl Fn(&State) -> bool) {
@@ -102,7 +103,7 @@ fn start(dir: &Path, external: &Labels, address: SocketAddr) -> Prometheus {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_sidecar_keeps_what_a_store_promises() {
+async fn sidecar_passes_the_store_acceptance_suite() {
     if !installed() {
         return;
     }
@@ -118,9 +119,9 @@ async fn the_sidecar_keeps_what_a_store_promises() {
     .await;
 }
 
-/// Without the stored labels that force a sort in memory, the same answers are streamed.
+/// Without stored labels that require sorting in memory, the same answers are streamed.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_streamed_answer_is_sorted_and_whole() {
+async fn streamed_answer_is_sorted_and_complete() {
     if !installed() {
         return;
     }
@@ -146,7 +147,7 @@ async fn a_streamed_answer_is_sorted_and_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn readiness_follows_prometheus_and_changed_labels_are_read_again() {
+async fn readiness_and_labels_follow_prometheus() {
     if !installed() {
         return;
     }
@@ -163,7 +164,7 @@ async fn readiness_follows_prometheus_and_changed_labels_are_read_again() {
     until("Prometheus", &sidecar, Result::is_ok).await;
     let info = sidecar.store.info().await.expect("info");
     assert_eq!((info.label_sets, info.component.as_str()), (vec![first], "sidecar"));
-    assert!(info.range.min > Timestamp::EPOCH, "--min-time holds: {:?}", info.range);
+    assert!(info.range.min > Timestamp::EPOCH, "--min-time applies: {:?}", info.range);
     let metadata = sidecar.store.metric_metadata(MetadataRequest::default()).await.expect("metadata");
     assert!(metadata.metadata.is_empty(), "nothing is scraped: {metadata:?}");
 
@@ -177,7 +178,7 @@ async fn readiness_follows_prometheus_and_changed_labels_are_read_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_prometheus_without_external_labels_is_not_served() {
+async fn prometheus_without_external_labels_is_rejected() {
     if !installed() {
         return;
     }
@@ -193,7 +194,7 @@ async fn a_prometheus_without_external_labels_is_not_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_handed_over_to_the_bucket_is_not_served() {
+async fn data_before_serve_from_is_not_served() {
     if !installed() {
         return;
     }
@@ -212,16 +213,16 @@ async fn what_was_handed_over_to_the_bucket_is_not_served() {
         collect_series(stream).await.expect("an answer").0.len()
     };
     assert!(ask(TimeRange::ALL).await > 0);
-    sidecar.handed_over.send_replace(last);
+    sidecar.serve_from.send_replace(last);
     assert_eq!(sidecar.store.info().await.expect("info").range.min, last);
     assert!(ask(TimeRange::ALL).await > 0, "the last sample is still here");
     assert_eq!(ask(TimeRange::new(Timestamp::MIN, last.offset_millis(-1))).await, 0);
-    sidecar.handed_over.send_replace(last.offset_millis(1));
+    sidecar.serve_from.send_replace(last.offset_millis(1));
     assert_eq!(ask(TimeRange::ALL).await, 0);
 }
 
 #[tokio::test]
-async fn a_prometheus_that_is_never_ready_for_uploads_ends_the_wait() {
+async fn wait_for_prometheus_ends_at_the_ready_timeout() {
     let (sender, state) = watch::channel(Err("Prometheus compacts its blocks".to_owned()));
     let error = first_answer(state.clone(), Duration::from_millis(20)).await.expect_err("a limit");
     assert!(error.contains("--prometheus.ready_timeout=20ms: Prometheus compacts its blocks"), "{error}");

@@ -1,4 +1,4 @@
-//! What is known of the Prometheus beside the sidecar, asked for again and again.
+//! The state of the Prometheus of the sidecar, read at an interval.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::{Labels, TimeRange, Timestamp};
-use promapi::{Client, ClientError, Selection};
+use promapi::{ClientError, PrometheusClient, SeriesSelection};
 use runtime::{Probes, Shutdown};
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -14,26 +14,26 @@ use tracing::{info, warn};
 use crate::metrics::Metrics;
 use crate::shipper::{Fit, Preflight, Producer};
 
-/// How soon a Prometheus that did not answer is asked again, at the latest.
+/// Maximum delay before a Prometheus that did not answer is asked again.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// What the last round told.
+/// The state of Prometheus at the last heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Facts {
-    /// Attached to every series; never empty.
+pub(crate) struct PrometheusFacts {
+    /// External labels, attached to each series; never empty.
     pub(crate) external: Labels,
-    /// The earliest instant of which Prometheus has data; as early as can be where it does not tell.
+    /// The earliest time of which Prometheus has data; the minimum time if Prometheus does not report it.
     pub(crate) min_time: Timestamp,
-    /// Names of all labels that are stored. They decide whether an answer can be streamed.
+    /// Names of all stored labels. They determine whether an answer can be streamed.
     pub(crate) stored_names: Arc<BTreeSet<String>>,
-    /// Whose blocks are uploaded; `None` where none are.
+    /// The producer of the uploaded blocks; `None` if nothing is uploaded.
     pub(crate) producer: Option<Producer>,
 }
 
-/// The facts, or why there are none at present.
-pub(crate) type State = Result<Facts, String>;
+/// The state, or why it is unknown.
+pub(crate) type State = Result<PrometheusFacts, String>;
 
-/// Why a round failed.
+/// Why a heartbeat failed.
 #[derive(Debug, thiserror::Error)]
 enum RoundError {
     #[error(transparent)]
@@ -41,18 +41,18 @@ enum RoundError {
     #[error("no answer within {0:?}")]
     Late(Duration),
     #[error(
-        "Prometheus has no external labels; set global.external_labels (cluster, environment, replica), so that its \
-         series can be told from those of others"
+        "Prometheus has no external labels; set global.external_labels (cluster, environment, replica) to a \
+         combination that no other Prometheus has"
     )]
     NoExternalLabels,
     #[error("uploads: {0}")]
     Unfit(String),
 }
 
-/// Waits for the first facts, `limit` at most where it is not zero.
+/// Waits for the first successful heartbeat, at most `limit`; zero for no limit.
 ///
 /// # Errors
-/// No facts in time, with the last reason.
+/// There was none in time; the message has the last cause.
 pub(crate) async fn first_answer(mut state: watch::Receiver<State>, limit: Duration) -> Result<(), String> {
     let limit = Some(limit).filter(|limit| !limit.is_zero()).unwrap_or(Duration::MAX);
     let is_ready = tokio::time::timeout(limit, state.wait_for(Result::is_ok)).await.is_ok();
@@ -64,13 +64,13 @@ pub(crate) async fn first_answer(mut state: watch::Receiver<State>, limit: Durat
     Err(format!("Prometheus was not ready for uploads within --prometheus.ready_timeout={limit}: {reason}"))
 }
 
-/// Asks Prometheus for its facts at an interval, and keeps state and readiness after them.
+/// Reads the state of Prometheus at an interval, and publishes it together with the readiness of the sidecar.
 pub(crate) struct Heartbeat {
-    pub(crate) client: Client,
+    pub(crate) client: PrometheusClient,
     pub(crate) interval: Duration,
     pub(crate) timeout: Duration,
     pub(crate) tsdb_path: PathBuf,
-    /// What uploads demand of Prometheus; `None` where nothing is uploaded.
+    /// Requirements of uploads; `None` if nothing is uploaded.
     pub(crate) preflight: Option<Preflight>,
     pub(crate) state: watch::Sender<State>,
     pub(crate) probes: Probes,
@@ -78,17 +78,17 @@ pub(crate) struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// Runs until shutdown; an unreachable Prometheus is asked until it answers.
+    /// Runs until shutdown. An unreachable Prometheus is retried until it answers.
     pub(crate) async fn run(self, shutdown: Shutdown) {
-        let mut told = Vec::new();
+        let mut logged = Vec::new();
         loop {
             let outcome = self.round().await;
             let wait = if outcome.is_ok() { self.interval } else { self.interval.min(RETRY) };
             if let Ok((_, warnings)) = &outcome
-                && told != *warnings
+                && logged != *warnings
             {
                 warnings.iter().for_each(|warning| warn!(prometheus = self.client.url(), "{warning}"));
-                told.clone_from(warnings);
+                logged.clone_from(warnings);
             }
             self.publish(outcome.map(|(facts, _)| facts));
             if shutdown.until_triggered(tokio::time::sleep(wait)).await.is_none() {
@@ -97,8 +97,8 @@ impl Heartbeat {
         }
     }
 
-    /// The facts, and what an operator should know.
-    async fn round(&self) -> Result<(Facts, Vec<String>), RoundError> {
+    /// The state of Prometheus, and warnings for the operator.
+    async fn round(&self) -> Result<(PrometheusFacts, Vec<String>), RoundError> {
         let ask = async {
             self.client.ready().await?;
             let configuration = self.client.configuration().await?;
@@ -118,15 +118,15 @@ impl Heartbeat {
                 }
             });
             let min_time = self.client.lowest_timestamp().await?.unwrap_or(Timestamp::MIN);
-            let everything = Selection { matchers: &[], range: TimeRange::ALL, limit: None };
+            let everything = SeriesSelection { matchers: &[], range: TimeRange::ALL, limit: None };
             let names = self.client.label_names(everything).await?.data;
             let stored_names = Arc::new(names.into_iter().collect());
-            Ok((Facts { external, min_time, stored_names, producer }, warnings))
+            Ok((PrometheusFacts { external, min_time, stored_names, producer }, warnings))
         };
         tokio::time::timeout(self.timeout, ask).await.map_err(|_| RoundError::Late(self.timeout))?
     }
 
-    fn publish(&self, outcome: Result<Facts, RoundError>) {
+    fn publish(&self, outcome: Result<PrometheusFacts, RoundError>) {
         let fresh: State = outcome.map_err(|error| error.to_string());
         self.metrics.prometheus_up(fresh.is_ok());
         match &fresh {
@@ -142,13 +142,13 @@ impl Heartbeat {
                     info!(prometheus = self.client.url(), external = %facts.external, "Prometheus answers");
                 }
                 (Ok(old), Ok(new)) if old.external != new.external => {
-                    info!(old = %old.external, new = %new.external, "external labels have changed");
+                    info!(old = %old.external, new = %new.external, "external labels of Prometheus have changed");
                 }
                 (Ok(_), Err(reason)) => {
-                    warn!(prometheus = self.client.url(), err = reason, "not ready");
+                    warn!(prometheus = self.client.url(), error = %reason, "Prometheus is not ready");
                 }
                 (Err(old), Err(new)) if old != new => {
-                    warn!(prometheus = self.client.url(), err = new, "not ready");
+                    warn!(prometheus = self.client.url(), error = %new, "Prometheus is not ready");
                 }
                 _ => {}
             }
@@ -158,16 +158,17 @@ impl Heartbeat {
         });
     }
 
-    /// Says where `--tsdb.path` is not the folder that Prometheus says it writes to.
+    /// A warning if `--tsdb.path` is not the data directory that Prometheus reports.
     fn other_data_folder(&self, flags: Option<&BTreeMap<String, String>>) -> Option<String> {
         let theirs = flags?.get("storage.tsdb.path").map(PathBuf::from)?;
-        // Relative paths count from working folders that may differ; only those that can be compared are.
+        // Relative paths depend on the working directories, which may differ. Only absolute paths are
+        // compared.
         let differs = theirs.is_absolute() && self.tsdb_path.is_absolute() && theirs != self.tsdb_path;
         let real = |path: &PathBuf| path.canonicalize().ok();
         let is_same = real(&theirs).is_some_and(|theirs| Some(theirs) == real(&self.tsdb_path));
         (differs && !is_same).then(|| {
             let (ours, theirs) = (self.tsdb_path.display(), theirs.display());
-            format!("--tsdb.path is {ours}, but Prometheus writes to {theirs}: make sure that they are the same folder")
+            format!("--tsdb.path is {ours}, but the data directory of Prometheus is {theirs}; make sure that both are the same directory")
         })
     }
 }

@@ -1,13 +1,13 @@
-//! Lengths of time as Prometheus' query language and parameters spell them.
+//! Durations in the notation of PromQL and of request parameters.
 
 use std::time::Duration;
 
-/// The text is no duration, or one of more than about 292 years.
+/// The text is not a duration, or the duration is longer than about 292 years.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a valid duration string: {0:?}")]
 pub struct InvalidDuration(String);
 
-/// Nanoseconds of each unit, in the order in which they must stand.
+/// Nanoseconds of each unit, in the order in which units must appear.
 const UNITS: [(&str, u64); 7] = [
     ("y", 31_536_000_000_000_000),
     ("w", 604_800_000_000_000),
@@ -18,10 +18,11 @@ const UNITS: [(&str, u64); 7] = [
     ("ms", 1_000_000),
 ];
 
-/// Reads `1h30m`: whole numbers with units `y w d h m s ms`, descending, each at most once; `0` needs none.
+/// Parses durations such as `1h30m`: whole numbers with the units `y w d h m s ms` in descending order, each
+/// at most once. `0` needs no unit.
 ///
 /// # Errors
-/// Any other text, and lengths beyond `i64` nanoseconds.
+/// The text has another form, or the duration is longer than `i64` nanoseconds.
 pub fn parse_prometheus_duration(text: &str) -> Result<Duration, InvalidDuration> {
     let invalid = || InvalidDuration(text.to_owned());
     if text == "0" {
@@ -53,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn units_descend_and_occur_once() {
+    fn units_must_descend_and_occur_at_most_once() {
         for (text, millis) in
             [("0", 0), ("0s", 0), ("1h30m", 5_400_000), ("2w", 1_209_600_000), ("1y1ms", 31_536_000_001)]
         {

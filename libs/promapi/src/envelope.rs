@@ -1,36 +1,37 @@
-//! What stands around every answer: status, data, error, warnings.
+//! The envelope of each answer: status, data, error, warnings.
 
 use http::StatusCode;
 
 use crate::json::write_string;
 use crate::params::ParamError;
 
-/// Most warnings, and most infos, that an answer lists; one line then tells how many were left out.
+/// Maximum number of warnings, and of infos, in an answer. If there are more, one further line says how many
+/// were omitted.
 const MAX_ANNOTATIONS: usize = 10;
 
-/// The kind of an error, which decides the HTTP status.
+/// The kind of an error. It determines the HTTP status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorType {
-    /// Parameters or expression make no sense.
+    /// A parameter or the expression is invalid.
     BadData,
-    /// The query failed while it ran.
+    /// The query failed during its execution.
     Execution,
-    /// The client went away.
+    /// The client cancelled the request.
     Canceled,
     /// The query took too long.
     Timeout,
-    /// A fault of the server or its storage.
+    /// The server or its storage failed.
     Internal,
-    /// Not now: still starting, or switched off.
+    /// The server is starting, or the feature is disabled.
     Unavailable,
-    /// No such thing.
+    /// The requested object does not exist.
     NotFound,
-    /// No such form of an answer.
+    /// The server cannot answer in the requested format.
     NotAcceptable,
 }
 
 impl ErrorType {
-    /// The word in `errorType`.
+    /// The value of `errorType`.
     pub fn name(self) -> &'static str {
         match self {
             Self::BadData => "bad_data",
@@ -44,7 +45,7 @@ impl ErrorType {
         }
     }
 
-    /// The status as Prometheus has it. 499 is nginx' "client closed request".
+    /// The HTTP status, as in Prometheus. 499 is "client closed request" of nginx.
     pub fn status(self) -> StatusCode {
         match self {
             Self::BadData => StatusCode::BAD_REQUEST,
@@ -58,18 +59,18 @@ impl ErrorType {
     }
 }
 
-/// An answer that is an error.
+/// An error answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {message}", kind.name())]
 pub struct ApiError {
-    /// Its kind.
+    /// The kind of the error.
     pub kind: ErrorType,
-    /// What went wrong, for the one who asked.
+    /// The message for the user.
     pub message: String,
 }
 
 impl ApiError {
-    /// An error of a kind.
+    /// Creates an error.
     pub fn new(kind: ErrorType, message: impl Into<String>) -> Self {
         Self { kind, message: message.into() }
     }
@@ -92,7 +93,7 @@ impl From<ParamError> for ApiError {
     }
 }
 
-/// Writes the envelope of a success around data that the caller writes between begin and end.
+/// Writes the envelope of a successful answer. The caller writes the data between `begin` and `end`.
 ///
 /// ```
 /// use promapi::Envelope;
@@ -107,22 +108,23 @@ impl From<ParamError> for ApiError {
 pub struct Envelope;
 
 impl Envelope {
-    /// Writes what stands before the data.
+    /// Writes the part before the data.
     pub fn begin(out: &mut Vec<u8>) {
         out.extend_from_slice(br#"{"status":"success","data":"#);
     }
 
-    /// Writes what stands after the data; of warnings and infos at most ten each.
+    /// Writes the part after the data, with at most ten warnings and ten infos.
     pub fn end(out: &mut Vec<u8>, warnings: &[String], infos: &[String]) {
         write_annotations(out, "warnings", "warning", warnings);
         write_annotations(out, "infos", "info", infos);
         out.push(b'}');
     }
 
-    /// A whole success whose data is plain: the value as `serde_json` writes it, HTML escaped as everywhere.
+    /// Writes a complete successful answer. The data is serialized by `serde_json`, with HTML characters
+    /// escaped.
     ///
     /// # Errors
-    /// The value has maps with keys that are no strings, or a serializer of its own that fails.
+    /// A map key is not a string, or a custom serializer fails.
     pub fn of(
         data: &impl serde::Serialize,
         warnings: &[String],
@@ -136,7 +138,7 @@ impl Envelope {
     }
 }
 
-/// `serde_json`'s compact form with the HTML characters of strings escaped.
+/// The compact format of `serde_json`, with the HTML characters of strings escaped.
 struct HtmlSafe;
 
 impl serde_json::ser::Formatter for HtmlSafe {
@@ -146,7 +148,7 @@ impl serde_json::ser::Formatter for HtmlSafe {
         fragment: &str,
     ) -> std::io::Result<()> {
         let mut quoted = Vec::with_capacity(fragment.len() + 2);
-        // A fragment has nothing that JSON itself must escape, so only the HTML characters change.
+        // A fragment contains no characters that JSON itself escapes, so only the HTML characters change.
         write_string(&mut quoted, fragment);
         writer.write_all(&quoted[1..quoted.len() - 1])
     }
@@ -176,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_have_the_status_of_their_kind() {
+    fn error_kind_determines_the_http_status() {
         let error = ApiError::new(ErrorType::Execution, "found duplicate series for <a>");
         assert_eq!(error.kind.status(), 422);
         assert_eq!(ErrorType::Canceled.status().as_u16(), 499);
@@ -185,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_eleventh_warning_is_a_count() {
+    fn warnings_beyond_ten_are_counted() {
         let warnings: Vec<String> = (0..12).map(|i| format!("w{i}")).collect();
         let body = Envelope::of(&["a&b"], &warnings, &["i".to_owned()]).unwrap();
         let text = String::from_utf8(body).unwrap();

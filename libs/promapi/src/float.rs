@@ -6,8 +6,9 @@ use model::Timestamp;
 
 /// Writes `value` as Prometheus prints sample values, without quotes.
 ///
-/// The shortest digits that read back as the same float; in plain notation, or with an exponent of at least
-/// two digits where the magnitude is below 1e-6 or from 1e21 on. `NaN`, `+Inf`, `-Inf`, `-0` as in Go.
+/// The output has the fewest digits that parse back to the same float. It is in plain notation if the
+/// magnitude is in [1e-6, 1e21), otherwise with an exponent of at least two digits. `NaN`, `+Inf`, `-Inf` and
+/// `-0` are written as in Go.
 ///
 /// ```
 /// assert_eq!(promapi::format_float(0.0000005), "5e-07");
@@ -20,20 +21,21 @@ pub fn write_float(out: &mut Vec<u8>, value: f64) {
     } else if magnitude.is_infinite() {
         out.extend_from_slice(if value > 0.0 { b"+Inf" } else { b"-Inf" });
     } else if magnitude < 1e15 && value.fract() == 0.0 && magnitude != 0.0 {
-        // Most values of real systems are whole numbers, and integers print several times faster.
+        // Most sample values are whole numbers, and integers are printed several times faster.
         write_integer(out, value as i64);
     } else if magnitude != 0.0 && !(1e-6..1e21).contains(&magnitude) {
         let start = out.len();
-        // Writing to a `Vec` does not fail.
+        // Writing to a `Vec` cannot fail.
         let _ = write!(out, "{value:e}");
         go_exponent(out, start);
     } else {
-        // Rust's plain notation is Go's 'f' with precision -1, signed zero included.
+        // The plain notation of Rust is that of Go with format 'f' and precision -1, including the signed
+        // zero.
         let _ = write!(out, "{value}");
     }
 }
 
-/// Turns Rust's `5e-7` and `1e21` into Go's `5e-07` and `1e+21`.
+/// Changes the exponents of Rust to those of Go: `5e-7` to `5e-07`, `1e21` to `1e+21`.
 fn go_exponent(out: &mut Vec<u8>, start: usize) {
     let Some(e) = out[start..].iter().position(|b| *b == b'e').map(|at| start + at) else { return };
     let digits = match out.get(e + 1) {
@@ -48,14 +50,14 @@ fn go_exponent(out: &mut Vec<u8>, start: usize) {
     }
 }
 
-/// [`write_float`] into a string of its own.
+/// Formats `value` with [`write_float`].
 pub fn format_float(value: f64) -> String {
     let mut out = Vec::with_capacity(24);
     write_float(&mut out, value);
     out.iter().map(|byte| char::from(*byte)).collect()
 }
 
-/// Writes a timestamp as Prometheus prints those of samples: seconds, and three decimals unless they are 0.
+/// Writes the timestamp of a sample as Prometheus does: seconds, with three decimals unless they are zero.
 pub fn write_timestamp(out: &mut Vec<u8>, at: Timestamp) {
     let millis = at.as_millis();
     if millis < 0 {
@@ -78,7 +80,7 @@ fn write_integer(out: &mut Vec<u8>, value: i64) {
 }
 
 fn write_unsigned(out: &mut Vec<u8>, mut value: u64) {
-    // 20 digits hold any u64.
+    // A u64 has at most 20 digits.
     let mut digits = [0u8; 20];
     let mut at = digits.len();
     loop {
@@ -99,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn floats_look_like_those_of_go() {
+    fn floats_are_formatted_as_in_go() {
         for (value, expected) in [
             (0.0, "0"),
             (-0.0, "-0"),
@@ -131,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn every_float_reads_back_as_itself() {
+    fn formatted_floats_parse_back_to_the_same_float() {
         let mut random = rand::rngs::StdRng::seed_from_u64(11);
         for _ in 0..200_000 {
             let value = match random.random_range(0..3) {

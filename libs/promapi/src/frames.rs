@@ -1,32 +1,32 @@
-//! The frames of a streamed remote read, taken apart without I/O.
+//! Decodes the frames of a streamed remote read, without I/O.
 //!
 //! ```text
 //! frame:  uvarint length | CRC-32C of data, 4 bytes big endian | data, `length` bytes
 //! stream: frame*  end of file
 //! ```
 //!
-//! The stream may end only before a length. A server that fails in the middle appends the text of its error
-//! in plain words, which then reads as a bad length or checksum; the errors here quote it.
+//! The stream may end only between two frames. A server that fails during the stream appends its error
+//! message as plain text. The decoder then sees an invalid length or checksum; its errors quote that text.
 //! Format: `storage/remote/chunked.go` of Prometheus.
 
 use bytes::{Buf, Bytes, BytesMut};
 
-/// Largest frame that is accepted, in bytes; Prometheus sends frames of about 1 MiB.
+/// Maximum size of a frame in bytes. Prometheus sends frames of about 1 MiB.
 pub const MAX_FRAME_BYTES: usize = 50_000_000;
 
-/// Bytes of checksum between length and data.
+/// Bytes of the checksum between length and data.
 const CHECKSUM_BYTES: usize = 4;
 
-/// Longest quotation of what the server sent instead of a frame, in bytes.
+/// Maximum length of the quoted server message, in bytes.
 const QUOTE_BYTES: usize = 256;
 
-/// Why a stream cannot be read on. All variants mean that the answer is incomplete.
+/// Why a stream cannot be decoded further. Each variant means that the answer is incomplete.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FrameError {
+pub enum ReadFrameError {
     /// A length is above [`MAX_FRAME_BYTES`].
     #[error("remote read stream announces a frame of more than {MAX_FRAME_BYTES} bytes{}", quoted(.0))]
     TooLarge(String),
-    /// Data does not have the checksum that precedes it.
+    /// The checksum of the data is wrong.
     #[error("remote read stream has a frame with a wrong checksum{}", quoted(.0))]
     Checksum(String),
     /// The stream ends inside a frame.
@@ -38,42 +38,42 @@ fn quoted(text: &str) -> String {
     if text.is_empty() { String::new() } else { format!("; the server said {text:?}") }
 }
 
-/// Takes bytes as they come and gives frames as they become whole.
+/// Accepts bytes as they arrive and returns complete frames.
 ///
-/// Buffers at most one frame and what was offered beyond it. After an error it gives nothing more.
+/// It buffers at most one frame and the bytes offered after it. After an error it returns no more frames.
 ///
 /// ```
-/// let mut decoder = promapi::FrameDecoder::new();
+/// let mut decoder = promapi::ReadFrameDecoder::new();
 /// decoder.offer(bytes::Bytes::from_static(&[1, 0x64, 0xd5, 0xe0, 0x0a]));
 /// assert!(decoder.next_frame().is_ok_and(|frame| frame.is_none()));
 /// ```
 #[derive(Debug, Default)]
-pub struct FrameDecoder {
+pub struct ReadFrameDecoder {
     buffer: BytesMut,
-    broken: Option<FrameError>,
+    broken: Option<ReadFrameError>,
 }
 
-impl FrameDecoder {
-    /// A decoder at the beginning of a stream.
+impl ReadFrameDecoder {
+    /// Creates a decoder for the start of a stream.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes the next bytes of the stream.
+    /// Adds the next bytes of the stream.
     pub fn offer(&mut self, bytes: Bytes) {
         if self.buffer.is_empty() {
-            // Nothing is copied when the piece is not shared, which is how transports hand it over.
+            // If the buffer is not shared, as for those of transports, nothing is copied.
             self.buffer = BytesMut::from(bytes);
         } else {
             self.buffer.extend_from_slice(&bytes);
         }
     }
 
-    /// The data of the next frame, or `None` when more bytes are needed.
+    /// The data of the next frame, or `None` if more bytes are needed.
     ///
     /// # Errors
-    /// The stream is broken at this point; every further call says so again.
-    pub fn next_frame(&mut self) -> Result<Option<Bytes>, FrameError> {
+    /// The stream is invalid at this point. Each further call returns the same error.
+    pub fn next_frame(&mut self) -> Result<Option<Bytes>, ReadFrameError> {
         if let Some(error) = &self.broken {
             return Err(error.clone());
         }
@@ -86,36 +86,37 @@ impl FrameDecoder {
         let data = &self.buffer[head + CHECKSUM_BYTES..whole];
         let announced = (&self.buffer[head..]).get_u32();
         if crc32c::crc32c(data) != announced {
-            return Err(self.broken(FrameError::Checksum));
+            return Err(self.broken(ReadFrameError::Checksum));
         }
         let mut frame = self.buffer.split_to(whole);
         frame.advance(head + CHECKSUM_BYTES);
         Ok(Some(frame.freeze()))
     }
 
-    /// Tells that the stream is over.
+    /// Ends the stream.
     ///
     /// # Errors
-    /// It may not be over here: a frame is incomplete, or the stream was broken before.
-    pub fn finish(mut self) -> Result<(), FrameError> {
+    /// The last frame is incomplete, or an earlier frame was invalid.
+    pub fn finish(mut self) -> Result<(), ReadFrameError> {
         match self.next_frame()? {
             None if self.buffer.is_empty() => Ok(()),
-            _ => Err(self.broken(FrameError::Truncated)),
+            _ => Err(self.broken(ReadFrameError::Truncated)),
         }
     }
 
-    /// The length of the next frame and the bytes that it takes itself; `None` when more are needed.
-    fn length(&mut self) -> Result<Option<(usize, usize)>, FrameError> {
+    /// The length of the next frame, and the number of bytes of the length itself; `None` if more bytes are
+    /// needed.
+    fn length(&mut self) -> Result<Option<(usize, usize)>, ReadFrameError> {
         let mut length = 0usize;
         for (at, &byte) in self.buffer.iter().enumerate() {
-            // Four groups of seven bits hold every length that is accepted; a fifth may only be zero.
+            // Four groups of seven bits are enough for each accepted length. Further groups must be zero.
             let bits = usize::from(byte & 0x7f);
             if at >= 4 && bits != 0 || at >= 10 {
-                return Err(self.broken(FrameError::TooLarge));
+                return Err(self.broken(ReadFrameError::TooLarge));
             }
             length |= bits << (7 * at.min(4));
             if length > MAX_FRAME_BYTES {
-                return Err(self.broken(FrameError::TooLarge));
+                return Err(self.broken(ReadFrameError::TooLarge));
             }
             if byte & 0x80 == 0 {
                 return Ok(Some((length, at + 1)));
@@ -124,8 +125,8 @@ impl FrameDecoder {
         Ok(None)
     }
 
-    fn broken(&mut self, kind: fn(String) -> FrameError) -> FrameError {
-        // Words of the server are quoted; a damaged frame is not.
+    fn broken(&mut self, kind: fn(String) -> ReadFrameError) -> ReadFrameError {
+        // Only readable text, as a server message is, is quoted; the bytes of a damaged frame are not.
         let rest = &self.buffer[..self.buffer.len().min(QUOTE_BYTES)];
         let words = String::from_utf8_lossy(rest);
         let readable = words.chars().all(|c| !c.is_control() || c.is_whitespace());
@@ -150,9 +151,10 @@ mod tests {
         out
     }
 
-    /// Feeds a stream in pieces of `piece` bytes and gives the frames before its end or error.
-    fn decode(stream: &[u8], piece: usize) -> (Vec<Bytes>, Result<(), FrameError>) {
-        let mut decoder = FrameDecoder::new();
+    /// Decodes a stream in pieces of `piece` bytes; returns the frames, and the result of the end or the
+    /// first error.
+    fn decode(stream: &[u8], piece: usize) -> (Vec<Bytes>, Result<(), ReadFrameError>) {
+        let mut decoder = ReadFrameDecoder::new();
         let mut frames = Vec::new();
         for part in stream.chunks(piece) {
             decoder.offer(Bytes::copy_from_slice(part));
@@ -168,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_survive_any_cut_of_the_stream() {
+    fn frames_are_decoded_from_pieces_of_any_size() {
         let payloads = [vec![], vec![7; 1], vec![1; 127], vec![2; 128], vec![3; 70_000]];
         let stream: Vec<u8> = payloads.iter().flat_map(|data| frame(data)).collect();
         for piece in [1, 2, 3, 7, 1000, stream.len()] {
@@ -179,16 +181,16 @@ mod tests {
     }
 
     #[test]
-    fn every_cut_inside_a_frame_is_an_error() {
+    fn stream_that_ends_inside_a_frame_is_an_error() {
         let stream = frame(&[5; 200]);
         for end in 1..stream.len() {
-            assert!(matches!(decode(&stream[..end], 1000).1, Err(FrameError::Truncated(_))), "{end}");
+            assert!(matches!(decode(&stream[..end], 1000).1, Err(ReadFrameError::Truncated(_))), "{end}");
         }
         assert_eq!(decode(&[], 1), (vec![], Ok(())));
     }
 
     #[test]
-    fn words_of_the_server_after_the_frames_are_quoted() {
+    fn server_message_after_the_frames_is_quoted() {
         let mut stream = frame(&[5; 20]);
         stream.extend_from_slice(b"expanding series: context deadline exceeded\n");
         let (frames, end) = decode(&stream, 1000);
@@ -201,17 +203,17 @@ mod tests {
     }
 
     #[test]
-    fn lengths_beyond_the_limit_are_refused_before_anything_is_stored() {
+    fn lengths_above_the_limit_are_rejected_before_buffering() {
         for length in [MAX_FRAME_BYTES as u64 + 1, u64::from(u32::MAX), u64::MAX] {
             let mut stream = Vec::new();
             prost::encoding::encode_varint(length, &mut stream);
-            assert!(matches!(decode(&stream, 1000).1, Err(FrameError::TooLarge(_))), "{length}");
+            assert!(matches!(decode(&stream, 1000).1, Err(ReadFrameError::TooLarge(_))), "{length}");
         }
-        assert!(matches!(decode(&[0x80; 20], 1000).1, Err(FrameError::TooLarge(_))));
+        assert!(matches!(decode(&[0x80; 20], 1000).1, Err(ReadFrameError::TooLarge(_))));
     }
 
     #[test]
-    fn damaged_streams_never_give_other_data_and_never_panic() {
+    fn damaged_streams_never_panic_or_return_wrong_data() {
         let payloads: Vec<Vec<u8>> = (0..8u8).map(|i| vec![i; 40 * usize::from(i)]).collect();
         let stream: Vec<u8> = payloads.iter().flat_map(|data| frame(data)).collect();
         for seed in 0..20_000u64 {
@@ -227,7 +229,8 @@ mod tests {
             }
             let (frames, end) = decode(&damaged, random.random_range(1..100));
             let intact = frames.iter().zip(&payloads).take_while(|(frame, data)| frame == data).count();
-            // An empty frame more or less goes unnoticed: its checksum is zero, and so is a lone zero byte.
+            // A missing or extra empty frame is not detected: its checksum is zero, and a single zero byte
+            // looks the same.
             let rest_is_empty = frames[intact..].iter().all(|frame| payloads.contains(&frame.to_vec()));
             assert!(rest_is_empty, "seed {seed}: {end:?}");
         }

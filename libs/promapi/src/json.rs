@@ -1,19 +1,19 @@
-//! Strings and label sets as Prometheus' JSON library writes them.
+//! Strings and label sets in the format of the JSON library of Prometheus.
 
 use model::Labels;
 
-/// Writes `text` as a JSON string, with `<`, `>` and `&` escaped, which is how all strings but those of
-/// label sets are written.
+/// Writes `text` as a JSON string and escapes `<`, `>` and `&`. Prometheus writes all strings this way,
+/// except those of label sets.
 pub fn write_string(out: &mut Vec<u8>, text: &str) {
     write_escaped(out, text, true);
 }
 
-/// Writes `text` as a JSON string without the HTML escapes, as label sets have it.
+/// Writes `text` as a JSON string without the HTML escapes, as in label sets.
 pub fn write_string_plain(out: &mut Vec<u8>, text: &str) {
     write_escaped(out, text, false);
 }
 
-/// Writes a label set as a JSON object, names in order.
+/// Writes a label set as a JSON object, in the order of names.
 pub fn write_labels(out: &mut Vec<u8>, labels: &Labels) {
     out.push(b'{');
     for (i, label) in labels.iter().enumerate() {
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn html_is_escaped_in_strings_and_not_in_labels() {
+    fn html_is_escaped_in_strings_but_not_in_label_sets() {
         assert_eq!(
             written(|out| write_string(out, "a<b>&\"\\\n\u{1}é\u{2028}x")),
             r#""a\u003cb\u003e\u0026\"\\\n\u0001é\u2028x""#
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_reads_back() {
+    fn written_strings_are_read_back_unchanged() {
         let text: String = (0..0x300).chain([0x2028, 0x2029, 0x1f600]).filter_map(char::from_u32).collect();
         for write in [write_string, write_string_plain] {
             let json = written(|out| write(out, &text));

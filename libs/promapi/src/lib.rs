@@ -1,13 +1,14 @@
-//! The HTTP API of Prometheus, in both directions.
+//! The HTTP API of Prometheus, for servers and for clients.
 //!
-//! *As a server's toolbox* it knows no web framework: [`Params`] reads what a client asked, [`ResultWriter`]
-//! and the writers of [`float`](write_float) and [`json`](write_string) print results as Prometheus does,
-//! [`Envelope`] and [`ApiError`] wrap them.
+//! *For a server*: [`Params`] reads the parameters of a request; [`ResultWriter`] and the writers of
+//! [`float`](write_float) and [`json`](write_string) print results as Prometheus does; [`Envelope`] and
+//! [`ApiError`] wrap them. The crate has no web framework.
 //!
-//! *As a client* it asks a real Prometheus: [`Client`] for its configuration and labels, [`ReadStream`] for
-//! its chunks by remote read, with the sans-I/O [`FrameDecoder`] underneath.
+//! *For a client*: [`PrometheusClient`] asks a real Prometheus for its configuration and labels,
+//! [`ReadStream`] for its chunks by remote read. [`ReadFrameDecoder`] decodes the frames of that stream
+//! without I/O.
 //!
-//! Not here: PromQL, the evaluation of anything, StoreAPI.
+//! Not here: PromQL, evaluation, StoreAPI.
 
 mod client;
 mod duration;
@@ -20,14 +21,14 @@ mod read;
 mod result;
 
 pub use client::{
-    Answer, Client, ClientError, ClientOptions, Configuration, MetadataEntry, RuntimeInfo, Selection,
-    UrlError,
+    ClientError, ClientOptions, Configuration, MetadataEntry, PrometheusClient, RuntimeInfo, SeriesSelection,
+    UrlError, WithWarnings,
 };
 pub use duration::{InvalidDuration, parse_prometheus_duration};
 pub use envelope::{ApiError, Envelope, ErrorType};
 pub use float::{format_float, write_float, write_timestamp};
-pub use frames::{FrameDecoder, FrameError, MAX_FRAME_BYTES};
+pub use frames::{MAX_FRAME_BYTES, ReadFrameDecoder, ReadFrameError};
 pub use json::{write_labels, write_string, write_string_plain};
 pub use params::{MAX_TIME, MIN_TIME, ParamError, Params, RangeQuery};
 pub use read::{ChunkEncoding, ReadChunk, ReadData, ReadError, ReadQuery, ReadSeries, ReadStream};
-pub use result::{Boundaries, Bucket, HistogramPoint, ResultWriter};
+pub use result::{Boundaries, HistogramBucket, HistogramPoint, ResultWriter};

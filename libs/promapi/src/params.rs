@@ -1,4 +1,4 @@
-//! What a client asked: query string and form body merged, and their values read as Prometheus reads them.
+//! Request parameters: merges query string and form body, and parses values as Prometheus does.
 
 use std::time::Duration;
 
@@ -8,36 +8,36 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::duration::parse_prometheus_duration;
 
-/// The earliest time that Prometheus takes in metadata requests, which stands for "no lower bound".
+/// The earliest time that Prometheus accepts in metadata requests. It means "no lower bound".
 pub const MIN_TIME: Timestamp = Timestamp::from_millis((i64::MIN / 1000 + 62_135_596_801) * 1000);
-/// The latest time that Prometheus takes in metadata requests, which stands for "no upper bound".
+/// The latest time that Prometheus accepts in metadata requests. It means "no upper bound".
 pub const MAX_TIME: Timestamp = Timestamp::from_millis((i64::MAX / 1000 - 62_135_596_801) * 1000 + 999);
 
-/// How Prometheus prints [`MIN_TIME`] and [`MAX_TIME`]; clients send them back.
+/// The forms in which Prometheus prints [`MIN_TIME`] and [`MAX_TIME`]. Clients send them back.
 const MIN_TIME_TEXT: &str = "-292273086-05-16T16:47:06Z";
 const MAX_TIME_TEXT: &str = "292277025-08-18T07:12:54.999999999Z";
 
-/// Most steps between start and end of a range query.
+/// Maximum number of steps between start and end of a range query.
 const MAX_STEPS: i64 = 11_000;
 
-/// A parameter that cannot be used; the texts are those of Prometheus.
+/// An invalid parameter. The messages are those of Prometheus.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParamError {
-    /// A value makes no sense.
+    /// The value is invalid.
     #[error("invalid parameter {name:?}: {cause}")]
     Invalid {
-        /// The parameter.
+        /// The name of the parameter.
         name: String,
-        /// What is wrong with it.
+        /// What is wrong with the value.
         cause: String,
     },
-    /// The query string or form body is no list of parameters.
+    /// The query string or form body cannot be parsed.
     #[error("error parsing form values: {0}")]
     Form(String),
-    /// No selector was given where one is needed.
+    /// A required selector is missing.
     #[error("no match[] parameter provided")]
     NoMatcher,
-    /// More than 11,000 steps.
+    /// The query has more than 11,000 steps.
     #[error(
         "exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution (?step=XX)"
     )]
@@ -45,15 +45,16 @@ pub enum ParamError {
 }
 
 impl ParamError {
-    /// A value of `name` that makes no sense because of `cause`.
+    /// Creates the error of an invalid value of parameter `name`.
     pub fn invalid(name: &str, cause: impl Into<String>) -> Self {
         Self::Invalid { name: name.to_owned(), cause: cause.into() }
     }
 }
 
-/// Parameters of a request, several values a name.
+/// The parameters of a request. A name may have several values.
 ///
-/// Those of a form body come before those of the query string, so that they win where one value is asked for.
+/// Parameters of the form body come before those of the query string, and take precedence where one value is
+/// used.
 ///
 /// ```
 /// let params = promapi::Params::parse(Some("time=1.5&match[]=up"), Some(b"match[]=a%7B%7D")).unwrap();
@@ -65,24 +66,25 @@ pub struct Params {
     pairs: Vec<(String, String)>,
 }
 
-/// Start, end and step of a range query, checked together.
+/// Start, end and step of a range query, validated together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RangeQuery {
     /// Instant of the first evaluation.
     pub start: Timestamp,
-    /// Last instant at which an evaluation may fall; not before the start.
+    /// Last possible instant of an evaluation; not before the start.
     pub end: Timestamp,
-    /// Distance of the evaluations; at least 1 ms.
+    /// Interval between evaluations; at least 1 ms.
     pub step: Duration,
 }
 
 impl Params {
-    /// Reads a query string (without `?`) and an `application/x-www-form-urlencoded` body.
+    /// Parses a query string (without `?`) and an `application/x-www-form-urlencoded` body.
     ///
-    /// The caller bounds the size of the body. Names without `=` have an empty value.
+    /// The caller must limit the size of the body. Names without `=` get an empty value.
     ///
     /// # Errors
-    /// A `%` without two hexadecimal digits, a semicolon, or text that is not UTF-8.
+    /// A `%` is not followed by two hexadecimal digits, a name or value contains a semicolon, or a text is
+    /// not valid UTF-8.
     pub fn parse(query: Option<&str>, form: Option<&[u8]>) -> Result<Self, ParamError> {
         let mut pairs = Vec::new();
         for list in [form, query.map(str::as_bytes)].into_iter().flatten() {
@@ -100,22 +102,22 @@ impl Params {
         Ok(Self { pairs })
     }
 
-    /// The first value of `name`; an empty one counts as absent, as in Prometheus.
+    /// The first value of `name`. As in Prometheus, an empty value counts as absent.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.all(name).next().filter(|value| !value.is_empty())
     }
 
-    /// All values of `name`, empty ones included.
+    /// All values of `name`, including empty ones.
     pub fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
         self.pairs.iter().filter(move |(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
-    /// Whether `name` occurs, even with an empty value.
+    /// Whether `name` is present, even with an empty value.
     pub fn contains(&self, name: &str) -> bool {
         self.all(name).next().is_some()
     }
 
-    /// The `match[]` selectors, of which there must be one.
+    /// The `match[]` selectors; at least one is required.
     ///
     /// # Errors
     /// [`ParamError::NoMatcher`].
@@ -124,7 +126,7 @@ impl Params {
         if matchers.is_empty() { Err(ParamError::NoMatcher) } else { Ok(matchers) }
     }
 
-    /// An instant: seconds as a float, or RFC 3339; `None` where absent.
+    /// Parses an instant: seconds as a float, or RFC 3339; `None` if absent.
     ///
     /// # Errors
     /// `cannot parse "x" to a valid timestamp`.
@@ -132,25 +134,26 @@ impl Params {
         self.get(name).map(|text| parse_time(name, text)).transpose()
     }
 
-    /// A length: seconds as a float, or Prometheus' notation; `None` where absent.
+    /// Parses a duration: seconds as a float, or the notation of Prometheus; `None` if absent.
     ///
     /// # Errors
-    /// `cannot parse "x" to a valid duration`, which holds for negative ones too.
+    /// `cannot parse "x" to a valid duration`, also for negative values.
     pub fn duration(&self, name: &str) -> Result<Option<Duration>, ParamError> {
         let Some(text) = self.get(name) else { return Ok(None) };
         match parse_duration(name, text)? {
-            Length::Positive(length) => Ok(Some(length)),
-            Length::ZeroOrNegative if text.starts_with('-') => {
+            ParsedLength::Positive(length) => Ok(Some(length)),
+            ParsedLength::ZeroOrNegative if text.starts_with('-') => {
                 Err(ParamError::invalid(name, format!("cannot parse {text:?} to a valid duration")))
             }
-            Length::ZeroOrNegative => Ok(Some(Duration::ZERO)),
+            ParsedLength::ZeroOrNegative => Ok(Some(Duration::ZERO)),
         }
     }
 
-    /// A switch in one of Go's spellings (`1 t T TRUE true True` and their opposites); `None` where absent.
+    /// Parses a boolean in one of the spellings of Go (`1 t T TRUE true True`, `0 f F FALSE false False`);
+    /// `None` if absent.
     ///
     /// # Errors
-    /// Any other spelling.
+    /// The value has another spelling.
     pub fn bool(&self, name: &str) -> Result<Option<bool>, ParamError> {
         match self.get(name) {
             None => Ok(None),
@@ -162,10 +165,10 @@ impl Params {
         }
     }
 
-    /// A limit of results; `None` where absent or 0, which both mean no limit.
+    /// Parses a limit of results; `None`, which means no limit, if absent or 0.
     ///
     /// # Errors
-    /// Not a whole number, or negative.
+    /// The value is not a whole number, or is negative.
     pub fn limit(&self, name: &str) -> Result<Option<usize>, ParamError> {
         let Some(text) = self.get(name) else { return Ok(None) };
         match text.parse::<i64>() {
@@ -185,22 +188,22 @@ impl Params {
         }
     }
 
-    /// `start` and `end` of a metadata request; all times where absent.
+    /// The time range of a metadata request from `start` and `end`. An absent parameter means no bound.
     ///
     /// # Errors
-    /// Either makes no sense, or the end is before the start.
+    /// A value is invalid, or the end is before the start.
     pub fn metadata_range(&self) -> Result<TimeRange, ParamError> {
         let range =
             TimeRange::new(self.time("start")?.unwrap_or(MIN_TIME), self.time("end")?.unwrap_or(MAX_TIME));
         if range.is_empty() { Err(end_before_start()) } else { Ok(range) }
     }
 
-    /// `start`, `end` and `step` of a range query. `default_step` gives the step where none was sent;
-    /// Prometheus itself has none (`|_| None`) and refuses.
+    /// The range query of `start`, `end` and `step`. `default_step` computes the step if none was sent; pass
+    /// `|_| None` to reject such requests, as Prometheus does.
     ///
     /// # Errors
-    /// A value is missing or makes no sense, the end is before the start, the step is below a millisecond,
-    /// or there are more than 11,000 steps.
+    /// A value is missing or invalid, the end is before the start, the step is shorter than a millisecond, or
+    /// there are more than 11,000 steps.
     pub fn range_query(
         &self,
         default_step: impl FnOnce(TimeRange) -> Option<Duration>,
@@ -213,13 +216,16 @@ impl Params {
         let step = match self.get("step") {
             Some(text) => parse_duration("step", text)?,
             None => match default_step(TimeRange::new(start, end)) {
-                Some(step) => Length::Positive(step),
+                Some(step) => ParsedLength::Positive(step),
                 None => parse_duration("step", "")?,
             },
         };
-        // Evaluation counts in milliseconds; Prometheus cuts off what is finer and then divides by zero.
+        // Evaluation has a resolution of 1 ms. Prometheus truncates shorter steps to zero and then divides by
+        // zero.
         let step = match step {
-            Length::Positive(step) if step.as_millis() > 0 => Duration::from_millis(step.as_millis() as u64),
+            ParsedLength::Positive(step) if step.as_millis() > 0 => {
+                Duration::from_millis(step.as_millis() as u64)
+            }
             _ => {
                 let cause =
                     "zero or negative query resolution step widths are not accepted. Try a positive integer";
@@ -238,7 +244,7 @@ fn end_before_start() -> ParamError {
     ParamError::invalid("end", "end timestamp must not be before start time")
 }
 
-/// Undoes the percent-encoding of forms.
+/// Decodes the percent-encoding of forms.
 fn unescape(text: &[u8]) -> Result<String, ParamError> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -261,14 +267,14 @@ fn unescape(text: &[u8]) -> Result<String, ParamError> {
     String::from_utf8(out).map_err(|_| ParamError::Form("text is not valid UTF-8".to_owned()))
 }
 
-/// Reads a float as Go does; its words for infinity and NaN are no use in a parameter and are left out.
+/// Parses a float as Go does, except for infinity and NaN, which no parameter accepts.
 fn parse_float(text: &str) -> Option<f64> {
     text.parse().ok().filter(|value: &f64| value.is_finite())
 }
 
 fn parse_time(name: &str, text: &str) -> Result<Timestamp, ParamError> {
     if let Some(seconds) = parse_float(text) {
-        // Beyond this a float of seconds cannot be a millisecond timestamp.
+        // Larger values do not fit into a millisecond timestamp.
         if seconds.abs() <= i64::MAX as f64 / 1000.0 {
             let whole = seconds.trunc();
             let millis = ((seconds - whole) * 1000.0).round();
@@ -283,19 +289,19 @@ fn parse_time(name: &str, text: &str) -> Result<Timestamp, ParamError> {
         _ => {}
     }
     match OffsetDateTime::parse(text, &Rfc3339) {
-        // Years 0 to 9999 are far inside i64 milliseconds.
+        // The years 0 to 9999 fit into i64 milliseconds.
         Ok(at) => Ok(Timestamp::from_millis(at.unix_timestamp_nanos().div_euclid(1_000_000) as i64)),
         Err(_) => Err(ParamError::invalid(name, format!("cannot parse {text:?} to a valid timestamp"))),
     }
 }
 
-/// A length as a parameter gives it: a float may be negative.
-enum Length {
+/// A parsed duration parameter. A float may be negative.
+enum ParsedLength {
     Positive(Duration),
     ZeroOrNegative,
 }
 
-fn parse_duration(name: &str, text: &str) -> Result<Length, ParamError> {
+fn parse_duration(name: &str, text: &str) -> Result<ParsedLength, ParamError> {
     let refuse =
         |tail: &str| ParamError::invalid(name, format!("cannot parse {text:?} to a valid duration{tail}"));
     if let Some(seconds) = parse_float(text) {
@@ -303,14 +309,14 @@ fn parse_duration(name: &str, text: &str) -> Result<Length, ParamError> {
             return Err(refuse(". It overflows int64"));
         }
         return Ok(if seconds > 0.0 {
-            Length::Positive(Duration::from_nanos((seconds * 1e9) as u64))
+            ParsedLength::Positive(Duration::from_nanos((seconds * 1e9) as u64))
         } else {
-            Length::ZeroOrNegative
+            ParsedLength::ZeroOrNegative
         });
     }
     match parse_prometheus_duration(text) {
-        Ok(Duration::ZERO) => Ok(Length::ZeroOrNegative),
-        Ok(length) => Ok(Length::Positive(length)),
+        Ok(Duration::ZERO) => Ok(ParsedLength::ZeroOrNegative),
+        Ok(length) => Ok(ParsedLength::Positive(length)),
         Err(_) => Err(refuse("")),
     }
 }
@@ -324,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn the_form_body_comes_before_the_query_string() {
+    fn form_body_takes_precedence_over_query_string() {
         let params = Params::parse(Some("a=1&b=x%20y&a=2&flag"), Some(b"a=3&c=%7B+%C3%A9")).unwrap();
         assert_eq!(params.get("a"), Some("3"));
         assert_eq!(params.all("a").collect::<Vec<_>>(), ["3", "1", "2"]);
@@ -334,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_forms_are_refused() {
+    fn invalid_forms_are_rejected() {
         for (query, expected) in [
             ("a=%zz", "error parsing form values: invalid URL escape \"%zz\""),
             ("a=%2", "error parsing form values: invalid URL escape \"%2\""),
@@ -391,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn switches_and_limits_are_spelled_as_in_go() {
+    fn booleans_and_limits_are_parsed_as_in_go() {
         assert_eq!(params("a=T&b=False&c=").bool("a"), Ok(Some(true)));
         assert_eq!(params("a=T&b=False&c=").bool("b"), Ok(Some(false)));
         assert_eq!(params("a=T&b=False&c=").bool("c"), Ok(None));
@@ -409,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn range_queries_are_checked_as_a_whole() {
+    fn range_query_parameters_are_validated_together() {
         let check = |query: &str| params(query).range_query(|_| None);
         let range = check("start=0&end=11000.9&step=1").unwrap();
         assert_eq!(range.step, Duration::from_secs(1));

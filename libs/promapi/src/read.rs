@@ -1,4 +1,4 @@
-//! Remote read: the request, and the answer in both of its forms.
+//! Remote read: the request, and both forms of the answer.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,26 +12,26 @@ use prost::Message;
 use proto::prometheus as wire;
 use tokio::time::timeout;
 
-use crate::frames::{FrameDecoder, FrameError};
+use crate::frames::{ReadFrameDecoder, ReadFrameError};
 
-/// The header that tells the version of the protocol, and the version.
+/// The header with the protocol version, and the version.
 pub(crate) const VERSION_HEADER: HeaderName = HeaderName::from_static("x-prometheus-remote-read-version");
 pub(crate) const VERSION: &str = "0.1.0";
 
-/// Beginnings of the content types of both forms.
+/// Prefixes of the content types of both forms.
 const STREAMED: &str = "application/x-streamed-protobuf; proto=prometheus.ChunkedReadResponse";
 const SAMPLES: &str = "application/x-protobuf";
 
-/// Most bytes of chunks that one series may have in one answer. A year of one series scraped each second is
-/// below 100 MiB.
+/// Maximum bytes of chunks of one series in one answer. A year of one series that is scraped each second
+/// takes less than 100 MiB.
 const MAX_SERIES_BYTES: usize = 1 << 30;
 
-/// What remote read asks for.
+/// A remote read request.
 #[derive(Clone, Debug)]
 pub struct ReadQuery {
-    /// Conditions on a series' labels, all of which must hold.
+    /// Matchers that must all match.
     pub matchers: Vec<Matcher>,
-    /// Time range, both ends included. Chunks that overlap it come whole.
+    /// Time range, including both ends. Chunks that overlap it are sent whole.
     pub range: TimeRange,
 }
 
@@ -44,37 +44,40 @@ pub enum ChunkEncoding {
     Histogram,
     /// Native histograms with float counts.
     FloatHistogram,
-    /// Floats with optional start timestamps, from Prometheus 3.14 on where its configuration asks for them.
+    /// Floats with optional start timestamps. Prometheus 3.14 and later writes them if its configuration
+    /// enables it.
     Xor2,
-    /// Native histograms with integer counts and optional start timestamps, likewise.
+    /// Native histograms with integer counts and optional start timestamps, as for `Xor2`.
     HistogramSt,
-    /// Native histograms with float counts and optional start timestamps, likewise.
+    /// Native histograms with float counts and optional start timestamps, as for `Xor2`.
     FloatHistogramSt,
-    /// One that Prometheus 3.14 does not know; the number on the wire. It must not be passed on as it is.
+    /// An encoding that Prometheus 3.14 does not define, with its number on the wire. Such chunks must not be
+    /// passed on.
     Unknown(i32),
 }
 
-/// A chunk as it is stored, not decoded.
+/// A chunk as Prometheus stores it, not decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadChunk {
     /// Times of its first and last sample.
     pub range: TimeRange,
     /// How `data` is encoded.
     pub encoding: ChunkEncoding,
-    /// The payload: no length, no encoding byte, no checksum. Shares the memory of its frame.
+    /// The payload, without length, encoding byte and checksum. It shares the memory of its frame.
     pub data: Bytes,
 }
 
-/// What a series holds in an answer, which has one of these kinds throughout.
+/// The data of a series. All series of one answer have the same kind.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ReadData {
     /// The streamed form.
     Chunks(Vec<ReadChunk>),
-    /// The old form: floats in time order, cut to the range; native histograms are missing from it.
+    /// The old form: floats in time order, cut to the time range. Native histograms are missing from it.
     Samples(Vec<Sample>),
 }
 
-/// A series of an answer. Its labels include Prometheus' external labels, where it has none of that name.
+/// A series of an answer. Its labels include the external labels of Prometheus, unless the series has a label
+/// of the same name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReadSeries {
     /// The labels.
@@ -83,45 +86,46 @@ pub struct ReadSeries {
     pub data: ReadData,
 }
 
-/// Why an answer cannot be read to its end. What came before is true, but not all.
+/// Why an answer cannot be read completely. The series returned before the error are correct, but some are
+/// missing.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// Neither of the two forms.
-    #[error("remote read answered with content type {0:?}")]
+    /// The content type is that of neither form.
+    #[error("remote read answered with content type {0:?}, expected streamed chunks or protobuf samples")]
     ContentType(String),
-    /// The framing is broken, which is also how Prometheus tells of errors in mid-stream.
+    /// A frame is invalid. Prometheus also reports errors during the stream this way.
     #[error(transparent)]
-    Frame(#[from] FrameError),
+    Frame(#[from] ReadFrameError),
     /// A message cannot be decoded.
-    #[error("remote read sent a message that is no {message}: {cause}")]
+    #[error("remote read sent a message that cannot be decoded as {message}: {cause}")]
     Message {
-        /// What it should be.
+        /// The expected message type.
         message: &'static str,
-        /// What is wrong with it.
+        /// The cause.
         cause: String,
     },
-    /// A series has no valid label set.
-    #[error("remote read sent a series with bad labels: {0}")]
+    /// The label set of a series is invalid.
+    #[error("remote read sent a series with invalid labels: {0}")]
     Labels(#[from] LabelsError),
-    /// One series has more than 1 GiB of chunks, or an old answer is larger than the limit.
+    /// One series has more than 1 GiB of chunks, or an answer in the old form is larger than the limit.
     #[error("remote read answered with more than {0} bytes {1}")]
     TooLarge(usize, &'static str),
-    /// The connection broke.
-    #[error("remote read broke off: {0}")]
+    /// The connection failed.
+    #[error("remote read was interrupted: {0}")]
     Transport(String),
-    /// Nothing came for too long.
-    #[error("remote read was silent for {0:?}")]
+    /// No data arrived for too long.
+    #[error("remote read sent no data for {0:?}")]
     Silent(Duration),
 }
 
-/// Limits of one answer.
+/// ReadLimits of one answer.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
+pub(crate) struct ReadLimits {
     pub(crate) silence: Duration,
     pub(crate) max_samples_bytes: usize,
 }
 
-/// The body of a request, ready to be sent with `Content-Encoding: snappy`.
+/// The body of a request, to be sent with `Content-Encoding: snappy`.
 pub(crate) fn encode_request(query: &ReadQuery) -> Bytes {
     let matchers = query.matchers.iter().map(|matcher| {
         let kind = match matcher.op() {
@@ -156,37 +160,37 @@ pub(crate) fn encode_request(query: &ReadQuery) -> Bytes {
     packed.into()
 }
 
-/// The series of an answer, one after the other.
+/// The series of an answer, one at a time.
 ///
-/// In the streamed form they come in the order of their labels before Prometheus merged its external labels
-/// into them; memory holds one frame and one series. In the old form they are sorted by their labels.
+/// In the streamed form series are ordered by their labels *before* Prometheus merged its external labels
+/// into them; memory holds one frame and one series. In the old form series are sorted by their full labels.
 ///
-/// Dropping it cancels the request.
+/// Dropping the stream cancels the request.
 #[derive(Debug)]
 pub struct ReadStream {
-    source: Source,
-    limits: Limits,
-    /// Series that came; the last one may get more chunks.
+    source: ReadSource,
+    limits: ReadLimits,
+    /// Series received so far. More chunks of the last one may follow.
     ready: VecDeque<ReadSeries>,
-    /// Bytes of chunks of the last one.
+    /// Bytes of chunks of the last series.
     last_bytes: usize,
 }
 
 #[derive(Debug)]
-enum Source {
-    Frames { body: Incoming, decoder: FrameDecoder },
-    Over,
+enum ReadSource {
+    Frames { body: Incoming, decoder: ReadFrameDecoder },
+    Finished,
 }
 
 impl ReadStream {
-    /// Begins to read an answer whose status was success.
-    pub(crate) async fn open(response: Response<Incoming>, limits: Limits) -> Result<Self, ReadError> {
+    /// Starts to read an answer with a success status.
+    pub(crate) async fn open(response: Response<Incoming>, limits: ReadLimits) -> Result<Self, ReadError> {
         let content_type = response.headers().get(header::CONTENT_TYPE).and_then(|t| t.to_str().ok());
         let content_type = content_type.unwrap_or("").to_owned();
         let body = response.into_body();
-        let mut stream = Self { source: Source::Over, limits, ready: VecDeque::new(), last_bytes: 0 };
+        let mut stream = Self { source: ReadSource::Finished, limits, ready: VecDeque::new(), last_bytes: 0 };
         if content_type.starts_with(STREAMED) {
-            stream.source = Source::Frames { body, decoder: FrameDecoder::new() };
+            stream.source = ReadSource::Frames { body, decoder: ReadFrameDecoder::new() };
         } else if content_type.starts_with(SAMPLES) {
             stream.ready = read_samples(body, limits).await?;
         } else {
@@ -198,15 +202,15 @@ impl ReadStream {
     /// The next series, or `None` at the end of a complete answer.
     ///
     /// # Errors
-    /// The answer is incomplete; after that there is nothing more.
+    /// The answer is incomplete. All later calls return `None`.
     ///
     /// # Cancel safety
-    /// Nothing is lost when the future is dropped and asked for again.
+    /// Dropping the future loses nothing; the next call continues.
     pub async fn next(&mut self) -> Result<Option<ReadSeries>, ReadError> {
         match self.advance().await {
             Ok(series) => Ok(series),
             Err(error) => {
-                self.source = Source::Over;
+                self.source = ReadSource::Finished;
                 self.ready.clear();
                 Err(error)
             }
@@ -215,15 +219,15 @@ impl ReadStream {
 
     async fn advance(&mut self) -> Result<Option<ReadSeries>, ReadError> {
         loop {
-            let Source::Frames { body, decoder } = &mut self.source else {
+            let ReadSource::Frames { body, decoder } = &mut self.source else {
                 return Ok(self.ready.pop_front());
             };
-            // The last series is complete only when the next one has begun.
+            // A series is complete only when the next one has started.
             if self.ready.len() > 1 {
                 return Ok(self.ready.pop_front());
             }
             if let Some(frame) = decoder.next_frame()? {
-                self.take(frame)?;
+                self.add_frame(frame)?;
                 continue;
             }
             match timeout(self.limits.silence, body.frame()).await {
@@ -236,14 +240,15 @@ impl ReadStream {
                 }
                 Ok(None) => {
                     std::mem::take(decoder).finish()?;
-                    self.source = Source::Over;
+                    self.source = ReadSource::Finished;
                 }
             }
         }
     }
 
-    /// Takes the series of a frame; one that goes on from the frame before is joined to its beginning.
-    fn take(&mut self, frame: Bytes) -> Result<(), ReadError> {
+    /// Adds the series of a frame. A series that continues from the previous frame is joined with its first
+    /// part.
+    fn add_frame(&mut self, frame: Bytes) -> Result<(), ReadError> {
         let message = "ChunkedReadResponse";
         let response = wire::ChunkedReadResponse::decode(frame)
             .map_err(|cause| ReadError::Message { message, cause: cause.to_string() })?;
@@ -291,7 +296,7 @@ impl From<wire::Chunk> for ReadChunk {
 }
 
 /// Reads an answer in the old form: one message, compressed as a whole.
-async fn read_samples(body: Incoming, limits: Limits) -> Result<VecDeque<ReadSeries>, ReadError> {
+async fn read_samples(body: Incoming, limits: ReadLimits) -> Result<VecDeque<ReadSeries>, ReadError> {
     let max = limits.max_samples_bytes;
     let packed = match timeout(limits.silence, Limited::new(body, max).collect()).await {
         Ok(Ok(packed)) => packed.to_bytes(),
@@ -301,12 +306,12 @@ async fn read_samples(body: Incoming, limits: Limits) -> Result<VecDeque<ReadSer
         Ok(Err(error)) => return Err(ReadError::Transport(root_cause(&*error).to_string())),
         Err(_) => return Err(ReadError::Silent(limits.silence)),
     };
-    // Decoding is long work at this size; it must not hold up the other tasks of the thread.
+    // Decoding a large answer takes long and must not block other tasks of this thread.
     let decoded = tokio::task::spawn_blocking(move || decode_samples(&packed, max)).await;
     decoded.map_err(|error| ReadError::Transport(error.to_string()))?
 }
 
-/// Decodes the old form; at most `max` bytes after decompression. Series without samples are left out.
+/// Decodes the old form, at most `max` bytes after decompression. Series without samples are dropped.
 fn decode_samples(packed: &[u8], max: usize) -> Result<VecDeque<ReadSeries>, ReadError> {
     let bad = |cause: String| ReadError::Message { message: "ReadResponse", cause };
     let length = snap::raw::decompress_len(packed).map_err(|cause| bad(cause.to_string()))?;
@@ -346,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn the_old_form_is_sorted_and_without_empty_series() {
+    fn old_form_is_sorted_and_drops_empty_series() {
         let series = decode_samples(&samples_message(), 1 << 20).unwrap();
         let shown: Vec<_> =
             series.iter().map(|s| (s.labels.value("job").to_owned(), s.data.clone())).collect();
@@ -358,13 +363,13 @@ mod tests {
     }
 
     #[test]
-    fn an_old_answer_above_the_limit_is_refused_before_it_is_unpacked() {
+    fn old_form_above_the_limit_is_rejected_before_decompression() {
         let bomb = snap::raw::Encoder::new().compress_vec(&vec![0; 1 << 20]).unwrap();
         assert!(matches!(decode_samples(&bomb, 1000), Err(ReadError::TooLarge(1000, _))));
     }
 
     #[test]
-    fn damaged_messages_are_errors_and_never_a_panic() {
+    fn damaged_messages_never_panic() {
         let intact = samples_message();
         for seed in 0..20_000u64 {
             let mut random = rand::rngs::StdRng::seed_from_u64(seed);
@@ -374,20 +379,24 @@ mod tests {
                 damaged[at] = random.random();
             }
             damaged.truncate(random.random_range(0..=damaged.len()));
-            // Whether it decodes to something is chance; that it ends is the point.
+            // The result is random. The test is that both calls return.
             let _ = decode_samples(&damaged, 1 << 20);
-            let mut stream =
-                ReadStream { source: Source::Over, limits: limits(), ready: VecDeque::new(), last_bytes: 0 };
-            let _ = stream.take(damaged.into());
+            let mut stream = ReadStream {
+                source: ReadSource::Finished,
+                limits: limits(),
+                ready: VecDeque::new(),
+                last_bytes: 0,
+            };
+            let _ = stream.add_frame(damaged.into());
         }
     }
 
-    fn limits() -> Limits {
-        Limits { silence: Duration::from_secs(1), max_samples_bytes: 1 << 20 }
+    fn limits() -> ReadLimits {
+        ReadLimits { silence: Duration::from_secs(1), max_samples_bytes: 1 << 20 }
     }
 
     #[test]
-    fn a_series_split_over_frames_is_joined() {
+    fn series_split_over_frames_is_joined() {
         let frame = |job: &str, at: i64| {
             let labels = vec![wire::Label { name: "job".to_owned(), value: job.to_owned() }];
             let chunk = wire::Chunk {
@@ -401,10 +410,14 @@ mod tests {
                 wire::ChunkedReadResponse { chunked_series: vec![series], query_index: 0 }.encode_to_vec(),
             )
         };
-        let mut stream =
-            ReadStream { source: Source::Over, limits: limits(), ready: VecDeque::new(), last_bytes: 0 };
+        let mut stream = ReadStream {
+            source: ReadSource::Finished,
+            limits: limits(),
+            ready: VecDeque::new(),
+            last_bytes: 0,
+        };
         for (job, at) in [("a", 0), ("a", 10), ("b", 0), ("b", 10), ("b", 20)] {
-            stream.take(frame(job, at)).unwrap();
+            stream.add_frame(frame(job, at)).unwrap();
         }
         let chunks: Vec<usize> = stream
             .ready
@@ -418,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn encodings_that_have_no_name_in_the_protocol_are_told_apart() {
+    fn unknown_encodings_keep_their_number() {
         let chunk = |kind: i32| ReadChunk::from(wire::Chunk { r#type: kind, ..Default::default() }).encoding;
         assert_eq!(
             [1, 2, 3].map(chunk),

@@ -1,51 +1,51 @@
-//! Query results as JSON, written piece by piece into a buffer that the caller may send on between pieces.
+//! Writes query results as JSON, piece by piece. The caller may send and empty the buffer between pieces.
 
 use model::{Labels, Timestamp};
 
 use crate::float::{write_float, write_timestamp};
 use crate::json::{write_labels, write_string};
 
-/// Which ends of a bucket belong to it.
+/// Which boundaries of a bucket are inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Boundaries {
-    /// Lower end open, upper closed: buckets of positive values.
+    /// Upper boundary inclusive: buckets of positive values.
     OpenLeft = 0,
-    /// Lower end closed, upper open: buckets of negative values.
+    /// Lower boundary inclusive: buckets of negative values.
     OpenRight = 1,
-    /// Neither end belongs to it.
+    /// No boundary inclusive.
     OpenBoth = 2,
-    /// Both ends belong to it: the zero bucket.
+    /// Both boundaries inclusive: the zero bucket.
     ClosedBoth = 3,
 }
 
 /// One bucket of a native histogram.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Bucket {
-    /// Which ends belong to it.
+pub struct HistogramBucket {
+    /// Which boundaries are inclusive.
     pub boundaries: Boundaries,
-    /// Lower end.
+    /// Lower boundary.
     pub lower: f64,
-    /// Upper end.
+    /// Upper boundary.
     pub upper: f64,
-    /// Observations in it, not cumulative.
+    /// Number of observations, not cumulative.
     pub count: f64,
 }
 
-/// A native histogram as it is printed.
+/// A native histogram in the form in which it is printed.
 #[derive(Clone, Copy, Debug)]
 pub struct HistogramPoint<'a> {
     /// Number of observations.
     pub count: f64,
     /// Sum of observations.
     pub sum: f64,
-    /// Buckets from the most negative over zero to the most positive; empty ones are not printed.
-    pub buckets: &'a [Bucket],
+    /// Buckets in ascending order, from negative over zero to positive. Empty buckets are not printed.
+    pub buckets: &'a [HistogramBucket],
 }
 
-/// Writes the `resultType` and `result` of a query, without the braces around `data`.
+/// Writes `resultType` and `result` of a query, without the braces around `data`.
 ///
-/// The caller opens one of the four kinds, adds the elements in their final order, and closes it. The
-/// buffer is handed in with each call, so that it can be sent and emptied between any two.
+/// The caller opens one of the four kinds, adds the elements in their final order, and closes it. The buffer
+/// is passed with each call, so that it can be sent and emptied between calls.
 ///
 /// ```
 /// use model::{Labels, Timestamp};
@@ -59,23 +59,23 @@ pub struct HistogramPoint<'a> {
 /// assert_eq!(out, br#""resultType":"vector","result":[{"metric":{"__name__":"up"},"value":[1.500,"1"]}]"#);
 /// ```
 #[derive(Debug)]
-#[must_use = "a result that is not ended is no JSON"]
+#[must_use = "without end() the output is not valid JSON"]
 pub struct ResultWriter {
     first: bool,
-    /// The list of the open series that was begun last.
-    list: List,
+    /// The list of the current series that was started last.
+    list: SampleList,
 }
 
-/// A list of samples in a series.
+/// The sample lists of a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum List {
+enum SampleList {
     None,
     Floats,
     Histograms,
 }
 
 impl ResultWriter {
-    /// Writes a whole scalar result. Its timestamp is a plain float, `1.5` and not `1.500`.
+    /// Writes a complete scalar result. Its timestamp is a plain float, `1.5` and not `1.500`.
     pub fn scalar(out: &mut Vec<u8>, at: Timestamp, value: f64) {
         out.extend_from_slice(br#""resultType":"scalar","result":["#);
         write_float(out, at.as_secs_f64());
@@ -84,7 +84,7 @@ impl ResultWriter {
         out.push(b']');
     }
 
-    /// Writes a whole string result.
+    /// Writes a complete string result.
     pub fn string(out: &mut Vec<u8>, at: Timestamp, value: &str) {
         out.extend_from_slice(br#""resultType":"string","result":["#);
         write_float(out, at.as_secs_f64());
@@ -93,17 +93,17 @@ impl ResultWriter {
         out.push(b']');
     }
 
-    /// Opens a vector; add [`ResultWriter::sample`] and [`ResultWriter::histogram_sample`].
+    /// Opens a vector. Add elements with [`ResultWriter::sample`] and [`ResultWriter::histogram_sample`].
     pub fn vector(out: &mut Vec<u8>) -> Self {
         out.extend_from_slice(br#""resultType":"vector","result":["#);
-        Self { first: true, list: List::None }
+        Self { first: true, list: SampleList::None }
     }
 
-    /// Opens a matrix; for each series add [`begin_series`](Self::begin_series), its samples and
+    /// Opens a matrix. For each series call [`begin_series`](Self::begin_series), add its samples, and call
     /// [`end_series`](Self::end_series).
     pub fn matrix(out: &mut Vec<u8>) -> Self {
         out.extend_from_slice(br#""resultType":"matrix","result":["#);
-        Self { first: true, list: List::None }
+        Self { first: true, list: SampleList::None }
     }
 
     /// Adds a float element to a vector.
@@ -128,31 +128,31 @@ impl ResultWriter {
         out.push(b'}');
     }
 
-    /// Opens a series of a matrix; add its floats in time order, then its histograms.
+    /// Opens a series of a matrix. Add its floats in time order, then its histograms.
     pub fn begin_series(&mut self, out: &mut Vec<u8>, metric: &Labels) {
         self.open_element(out, metric);
     }
 
-    /// Adds a float to the open series.
+    /// Adds a float to the current series.
     pub fn float(&mut self, out: &mut Vec<u8>, at: Timestamp, value: f64) {
-        self.item_of(out, List::Floats, br#","values":["#);
+        self.item_of(out, SampleList::Floats, br#","values":["#);
         write_point(out, at, value);
     }
 
-    /// Adds a histogram to the open series.
+    /// Adds a histogram to the current series.
     pub fn histogram(&mut self, out: &mut Vec<u8>, at: Timestamp, histogram: HistogramPoint<'_>) {
-        self.item_of(out, List::Histograms, br#","histograms":["#);
+        self.item_of(out, SampleList::Histograms, br#","histograms":["#);
         write_histogram_point(out, at, histogram);
     }
 
-    /// Closes the open series.
+    /// Closes the current series.
     pub fn end_series(&mut self, out: &mut Vec<u8>) {
         self.end_list(out);
         out.push(b'}');
     }
 
-    /// Writes what stands before an item of a list, which begins with `head`.
-    fn item_of(&mut self, out: &mut Vec<u8>, list: List, head: &[u8]) {
+    /// Writes the text before a list item: `head` for the first one, a comma for others.
+    fn item_of(&mut self, out: &mut Vec<u8>, list: SampleList, head: &[u8]) {
         if self.list == list {
             out.push(b',');
         } else {
@@ -163,7 +163,7 @@ impl ResultWriter {
     }
 
     fn end_list(&mut self, out: &mut Vec<u8>) {
-        if std::mem::replace(&mut self.list, List::None) != List::None {
+        if std::mem::replace(&mut self.list, SampleList::None) != SampleList::None {
             out.push(b']');
         }
     }
@@ -182,7 +182,7 @@ impl ResultWriter {
     }
 }
 
-/// Writes `head`, the items with commas between, and `]`; nothing at all where there is no item.
+/// Writes `head`, the items separated by commas, and `]`. Writes nothing if there are no items.
 fn write_list<T>(
     out: &mut Vec<u8>,
     head: &[u8],
@@ -248,8 +248,8 @@ mod tests {
         serde_json::from_str::<serde_json::Value>(&text).unwrap();
     }
 
-    fn histogram() -> [Bucket; 4] {
-        let bucket = |boundaries, lower, upper, count| Bucket { boundaries, lower, upper, count };
+    fn histogram() -> [HistogramBucket; 4] {
+        let bucket = |boundaries, lower, upper, count| HistogramBucket { boundaries, lower, upper, count };
         [
             bucket(Boundaries::OpenRight, -2.0, -1.0, 1.0),
             bucket(Boundaries::ClosedBoth, -0.001, 0.001, 2.0),
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn scalars_and_strings_have_plain_timestamps() {
+    fn scalar_and_string_results_have_plain_timestamps() {
         check(|out| ResultWriter::scalar(out, AT, 1.0), r#""resultType":"scalar","result":[1.5,"1"]"#);
         check(
             |out| ResultWriter::string(out, AT, "<a>"),
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn vectors_hold_floats_and_histograms() {
+    fn vectors_contain_floats_and_histograms() {
         let labels = Labels::from_pairs([("job", "a")]).unwrap();
         check(
             |out| {
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn matrices_leave_out_what_is_empty() {
+    fn matrices_omit_empty_lists_and_buckets() {
         let labels = Labels::from_pairs([("job", "a")]).unwrap();
         let point = HistogramPoint { count: 0.0, sum: 0.0, buckets: &histogram()[2..3] };
         check(

@@ -1,6 +1,6 @@
-//! The client and the printed forms against a real Prometheus that scrapes itself.
+//! Tests of the client and of the printed forms against a real Prometheus that scrapes itself.
 //!
-//! Skipped, with a line that says so, where `prometheus` is not installed.
+//! If `prometheus` is not installed, the tests print a line and pass.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -16,8 +16,8 @@ use hyper_util::client::legacy;
 use hyper_util::rt::TokioExecutor;
 use model::{Labels, MatchOp, Matcher, Sample, TimeRange, Timestamp};
 use promapi::{
-    ChunkEncoding, Client, ClientError, ClientOptions, ReadData, ReadQuery, ReadSeries, ResultWriter,
-    Selection, format_float,
+    ChunkEncoding, ClientError, ClientOptions, PrometheusClient, ReadData, ReadQuery, ReadSeries,
+    ResultWriter, SeriesSelection, format_float,
 };
 use prost::Message;
 use proto::prometheus as wire;
@@ -34,7 +34,7 @@ scrape_configs:
   metrics_path: /prefix/metrics
 ";
 
-/// A Prometheus of this test; it ends with it.
+/// A Prometheus process that is killed on drop.
 struct Prometheus {
     process: Child,
     url: String,
@@ -42,9 +42,10 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts one below `/prefix`, and waits until it is ready and has scraped itself a few times.
+    /// Starts Prometheus with route prefix `/prefix`, and waits until it is ready and has scraped itself a
+    /// few times.
     async fn start() -> Option<Self> {
-        // Two tries: another process may take the port between our look and Prometheus' own.
+        // Two attempts: another process may take the port before Prometheus binds it.
         for _ in 0..2 {
             let dir = tempfile::tempdir().unwrap();
             let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -75,7 +76,7 @@ impl Prometheus {
                     return Some(prometheus);
                 }
                 if prometheus.process.try_wait().unwrap().is_some() {
-                    println!("prometheus ended: {}", std::fs::read_to_string(&log).unwrap());
+                    println!("prometheus exited: {}", std::fs::read_to_string(&log).unwrap());
                     break;
                 }
                 assert!(
@@ -86,11 +87,11 @@ impl Prometheus {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
-        panic!("prometheus did not start twice");
+        panic!("prometheus did not start in two attempts");
     }
 
-    fn client(&self) -> Client {
-        Client::new(&self.url, ClientOptions::default()).unwrap()
+    fn client(&self) -> PrometheusClient {
+        PrometheusClient::new(&self.url, ClientOptions::default()).unwrap()
     }
 
     async fn has_scraped(&self) -> bool {
@@ -117,14 +118,14 @@ impl Prometheus {
 
 impl Drop for Prometheus {
     fn drop(&mut self) {
-        // It may have ended already, which is as good.
+        // The process may have exited already; that is not an error.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// Compares what we print with what Prometheus prints for the same values.
-async fn prints_like_ours(prometheus: &Prometheus) {
+/// Compares our output with that of Prometheus for the same values.
+async fn check_printed_forms(prometheus: &Prometheus) {
     println!("printed forms of floats");
     for value in [
         0.0000005,
@@ -181,7 +182,7 @@ async fn prints_like_ours(prometheus: &Prometheus) {
 }
 
 /// Compares our errors with those of Prometheus for the same parameters.
-async fn refuses_like_ours(prometheus: &Prometheus) {
+async fn check_parameter_errors(prometheus: &Prometheus) {
     println!("texts of parameter errors");
     for query in [
         "query=up&start=x&end=1&step=1",
@@ -202,7 +203,7 @@ async fn refuses_like_ours(prometheus: &Prometheus) {
     assert!(body.starts_with("{\"status\":\"success\""), "{body}");
 }
 
-async fn answers_small_requests(prometheus: &Prometheus) {
+async fn check_small_requests(prometheus: &Prometheus) {
     let client = prometheus.client();
     println!("configuration, flags, version, lowest timestamp");
     let external = Labels::from_pairs([("cluster", "eu-1"), ("replica", "0")]).unwrap();
@@ -215,26 +216,30 @@ async fn answers_small_requests(prometheus: &Prometheus) {
 
     println!("series, label names and values");
     let up = [Matcher::equal("__name__", "up")];
-    let selection = Selection { matchers: &up, range: TimeRange::ALL, limit: Some(10) };
+    let selection = SeriesSelection { matchers: &up, range: TimeRange::ALL, limit: Some(10) };
     let series = client.series(selection).await.unwrap().data;
     assert_eq!(series.len(), 1);
     assert_eq!((series[0].metric_name(), series[0].value("job")), ("up", "self"));
     assert_eq!(client.label_names(selection).await.unwrap().data, ["__name__", "instance", "job"]);
     assert_eq!(client.label_values("job", selection).await.unwrap().data, ["self"]);
     let long_ago = TimeRange::new(Timestamp::EPOCH, Timestamp::from_millis(1500));
-    let before = client.series(Selection { range: long_ago, ..selection }).await.unwrap().data;
+    let before = client.series(SeriesSelection { range: long_ago, ..selection }).await.unwrap().data;
     assert!(before.is_empty());
     let metadata = client.metadata(Some("prometheus_tsdb_head_series"), None).await.unwrap().data;
     assert_eq!(metadata["prometheus_tsdb_head_series"][0].kind, "gauge");
 
     println!("an answer that is an error");
-    let all = Selection { matchers: &[Matcher::new(MatchOp::Regex, "job", ".*").unwrap()], ..selection };
+    let all =
+        SeriesSelection { matchers: &[Matcher::new(MatchOp::Regex, "job", ".*").unwrap()], ..selection };
     let error = client.series(all).await.unwrap_err();
     assert_eq!(error.status().map(|status| status.as_u16()), Some(400));
     assert!(error.to_string().contains("at least one non-empty matcher"), "{error}");
 }
 
-async fn read_all(client: &Client, query: &ReadQuery) -> Result<Vec<ReadSeries>, Box<dyn std::error::Error>> {
+async fn read_all(
+    client: &PrometheusClient,
+    query: &ReadQuery,
+) -> Result<Vec<ReadSeries>, Box<dyn std::error::Error>> {
     let mut stream = client.read(query).await?;
     let mut all = Vec::new();
     while let Some(series) = stream.next().await? {
@@ -243,7 +248,7 @@ async fn read_all(client: &Client, query: &ReadQuery) -> Result<Vec<ReadSeries>,
     Ok(all)
 }
 
-async fn streams_chunks(prometheus: &Prometheus) {
+async fn check_remote_read(prometheus: &Prometheus) {
     println!("remote read of everything");
     let client = prometheus.client();
     let everything = ReadQuery {
@@ -268,25 +273,27 @@ async fn streams_chunks(prometheus: &Prometheus) {
     assert!(read_all(&client, &nothing).await.unwrap().is_empty());
     println!("remote read that is refused");
     let bad = ReadQuery { matchers: vec![Matcher::equal("", "x")], range: TimeRange::ALL };
-    // Prometheus may accept the odd name; it must only not be an answer that looks broken.
+    // Prometheus may accept the unusual name. If it rejects it, the error must not be one of a damaged
+    // answer.
     if let Err(error) = read_all(&client, &bad).await {
         assert!(error.to_string().contains("/api/v1/read"), "{error}");
     }
 }
 
 #[tokio::test]
-async fn a_real_prometheus_agrees() {
+async fn client_and_printed_forms_agree_with_a_real_prometheus() {
     let Some(prometheus) = Prometheus::start().await else { return };
-    prints_like_ours(&prometheus).await;
-    refuses_like_ours(&prometheus).await;
-    answers_small_requests(&prometheus).await;
-    streams_chunks(&prometheus).await;
+    check_printed_forms(&prometheus).await;
+    check_parameter_errors(&prometheus).await;
+    check_small_requests(&prometheus).await;
+    check_remote_read(&prometheus).await;
 }
 
 #[tokio::test]
-async fn a_prometheus_that_is_not_there_is_named() {
+async fn connection_error_names_the_url() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let client = Client::new(&format!("http://127.0.0.1:{port}"), ClientOptions::default()).unwrap();
+    let client =
+        PrometheusClient::new(&format!("http://127.0.0.1:{port}"), ClientOptions::default()).unwrap();
     let error = client.ready().await.unwrap_err().to_string();
     assert!(
         error.contains(&format!("http://127.0.0.1:{port}/-/ready")) && error.contains("refused"),
@@ -295,33 +302,34 @@ async fn a_prometheus_that_is_not_there_is_named() {
 }
 
 #[tokio::test]
-async fn a_prometheus_that_keeps_silent_is_given_up() {
+async fn request_without_answer_times_out() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let limit = Duration::from_millis(100);
     let options = ClientOptions { timeout: limit, stream_timeout: limit, ..ClientOptions::default() };
-    let client = Client::new(&format!("http://{}", listener.local_addr().unwrap()), options).unwrap();
+    let client =
+        PrometheusClient::new(&format!("http://{}", listener.local_addr().unwrap()), options).unwrap();
     assert!(matches!(client.version().await, Err(ClientError::Timeout { .. })));
     let query = ReadQuery { matchers: vec![Matcher::equal("a", "b")], range: TimeRange::ALL };
     assert!(matches!(client.read(&query).await, Err(ClientError::Timeout { .. })));
 }
 
-/// Answers one request with a status of 200, this content type and body, and closes the connection.
-async fn serve_once(content_type: &str, body: Vec<u8>) -> Client {
+/// Answers one request with status 200, this content type and this body, and closes the connection.
+async fn serve_once(content_type: &str, body: Vec<u8>) -> PrometheusClient {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\nconnection: close\r\n\r\n");
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
-        // The request ends with its body, whose length does not matter here: it comes in one piece.
+        // The request arrives in one piece; its content does not matter.
         let mut request = [0; 4096];
         assert!(stream.read(&mut request).await.unwrap() > 0);
         stream.write_all(head.as_bytes()).await.unwrap();
         stream.write_all(&body).await.unwrap();
         stream.shutdown().await.unwrap();
-        // Until the client has closed as well, so that a reset does not take the answer with it.
+        // Waits until the client has closed the connection too, so that a reset does not discard the answer.
         while stream.read(&mut request).await.is_ok_and(|read| read > 0) {}
     });
-    Client::new(&url, ClientOptions::default()).unwrap()
+    PrometheusClient::new(&url, ClientOptions::default()).unwrap()
 }
 
 const STREAMED: &str = "application/x-streamed-protobuf; proto=prometheus.ChunkedReadResponse";
@@ -344,7 +352,7 @@ fn frame(job: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_stream_is_complete_or_an_error() {
+async fn incomplete_stream_is_an_error() {
     let whole = [frame("a"), frame("b"), frame("b"), frame("c")].concat();
     let client = serve_once(STREAMED, whole.clone()).await;
     let all = read_all(&client, &any()).await.unwrap();
@@ -369,7 +377,7 @@ async fn a_stream_is_complete_or_an_error() {
 }
 
 #[tokio::test]
-async fn samples_of_an_old_server_are_read() {
+async fn samples_of_an_old_server_are_decoded() {
     let labels = vec![wire::Label { name: "job".to_owned(), value: "a".to_owned() }];
     let samples = vec![wire::Sample { value: 1.5, timestamp: 7 }];
     let timeseries = vec![wire::TimeSeries { labels, samples, ..Default::default() }];
@@ -382,10 +390,10 @@ async fn samples_of_an_old_server_are_read() {
 }
 
 #[test]
-fn urls_that_cannot_work_are_refused() {
-    let refused = |url: &str| Client::new(url, ClientOptions::default()).unwrap_err().to_string();
+fn unsupported_urls_are_rejected() {
+    let refused = |url: &str| PrometheusClient::new(url, ClientOptions::default()).unwrap_err().to_string();
     assert!(refused("https://prometheus:9090").contains("HTTPS is not supported"));
     assert!(refused("localhost:9090").contains("is not of the form"));
-    assert!(refused("http://user:secret@localhost:9090").contains("leave out user"));
+    assert!(refused("http://user:secret@localhost:9090").contains("are not supported; remove them"));
     assert!(refused("/metrics").contains("is not of the form"));
 }

@@ -1,38 +1,39 @@
-//! The text of an answer, which counts towards what its query may hold, and then towards what all may until it is sent.
+//! The text of an answer. It counts towards the memory of its query while it is written, and then towards the
+//! memory of all queries until it is sent.
 
 use std::sync::Arc;
 
 use budget::{Budget, BudgetLimits, Interrupt, LimitError, Reservation, Stop, TotalBudget};
 use bytes::Bytes;
 
-/// Least room of the first piece.
+/// Minimum capacity of the first piece.
 const FIRST_BYTES: usize = 1 << 10;
-/// Least room of pieces once the text is long. Pieces are never moved, as one long text would be that grows.
+/// Minimum capacity of later pieces. Pieces are never moved, as one growing text would be.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// A text that is being written, piece by piece.
+/// A text that is written piece by piece.
 #[derive(Debug)]
-pub(super) struct Text {
+pub(super) struct AnswerText {
     pieces: Vec<Vec<u8>>,
     open: Vec<u8>,
-    /// Room of the open piece that is counted.
+    /// Capacity of the current piece that is reserved.
     counted: usize,
     reserved: Reservation,
     interrupt: Interrupt,
 }
 
-impl Text {
+impl AnswerText {
     /// An empty text, whose memory counts towards `budget`.
     pub(super) fn new(budget: &Budget, interrupt: Interrupt) -> Self {
         let reserved = Reservation::new(budget);
         Self { pieces: Vec::new(), open: Vec::new(), counted: 0, reserved, interrupt }
     }
 
-    /// Where to write next, with room for about `bytes`. The room is counted before it is taken; what is written beyond
-    /// it is counted when there is more to write.
+    /// The buffer to write to, with room for about `bytes`. The room is reserved before it is allocated. AnswerText
+    /// beyond that room is counted at the next call.
     ///
     /// # Errors
-    /// When the query would hold more than it may, or somebody has ended it.
+    /// The query would exceed its memory limit, or was cancelled.
     pub(super) fn room(&mut self, bytes: usize) -> Result<&mut Vec<u8>, Stop> {
         self.interrupt.check()?;
         self.count(self.open.capacity())?;
@@ -52,10 +53,11 @@ impl Text {
         if more > 0 { self.reserved.add(more as u64) } else { Ok(()) }
     }
 
-    /// The whole text, to be sent. The query is over; what is not sent yet counts towards `total`.
+    /// The whole text, ready to be sent. The query has finished; text that is not sent yet counts towards
+    /// `total`.
     ///
     /// # Errors
-    /// When the query, or all queries together, would hold more than they may.
+    /// The query, or all queries together, would exceed their memory limit.
     pub(super) fn finish(mut self, total: &TotalBudget) -> Result<Vec<Bytes>, LimitError> {
         self.count(self.open.capacity())?;
         self.pieces.push(self.open);
@@ -66,17 +68,19 @@ impl Text {
         reserved.add(room as u64)?;
         let reserved = Arc::new(reserved);
         let pieces = self.pieces.into_iter().filter(|text| !text.is_empty());
-        Ok(pieces.map(|text| Bytes::from_owner(Piece { text, _reserved: Arc::clone(&reserved) })).collect())
+        Ok(pieces
+            .map(|text| Bytes::from_owner(TextPiece { text, _reserved: Arc::clone(&reserved) }))
+            .collect())
     }
 }
 
-/// A piece of a text on its way, and the memory that all pieces have reserved.
-struct Piece {
+/// A piece of a text that is being sent, with its memory reservation.
+struct TextPiece {
     text: Vec<u8>,
     _reserved: Arc<Reservation>,
 }
 
-impl AsRef<[u8]> for Piece {
+impl AsRef<[u8]> for TextPiece {
     fn as_ref(&self) -> &[u8] {
         &self.text
     }
@@ -93,9 +97,9 @@ mod tests {
     }
 
     #[test]
-    fn a_text_counts_from_before_it_is_written_until_it_is_sent() {
+    fn text_is_counted_from_its_allocation_until_it_is_sent() {
         let total = TotalBudget::new(&QUERIES, BudgetLimits::bytes(4 << 20));
-        let mut text = Text::new(&budget(&total, 2 << 20), Interrupt::new());
+        let mut text = AnswerText::new(&budget(&total, 2 << 20), Interrupt::new());
         let mut expected = Vec::new();
         for at in 0..20_000 {
             let part = format!("part {at} of a text, ");
@@ -114,10 +118,10 @@ mod tests {
     }
 
     #[test]
-    fn a_text_ends_at_the_limit_of_its_query_or_of_all_and_when_the_query_does() {
+    fn text_fails_at_each_memory_limit_and_when_the_query_is_cancelled() {
         let total = TotalBudget::new(&QUERIES, BudgetLimits::bytes(1 << 20));
         let fill = |limit: u64| {
-            let mut text = Text::new(&budget(&total, limit), Interrupt::new());
+            let mut text = AnswerText::new(&budget(&total, limit), Interrupt::new());
             loop {
                 match text.room(1000) {
                     Ok(out) => out.extend_from_slice(&[b'x'; 1000]),
@@ -128,10 +132,10 @@ mod tests {
         assert!(fill(300_000).contains("max_bytes=300000"));
         assert!(fill(u64::MAX).contains("max_total_bytes=1048576"));
         assert_eq!(total.reserved_bytes(), 0);
-        let mut text = Text::new(&budget(&total, 1000), Interrupt::new());
+        let mut text = AnswerText::new(&budget(&total, 1000), Interrupt::new());
         assert!(text.room(1 << 30).unwrap_err().to_string().contains("max_bytes=1000"));
         let interrupt = Interrupt::new();
         interrupt.cancel();
-        assert_eq!(Text::new(&budget(&total, 1000), interrupt).room(1).err(), Some(Stop::Cancelled));
+        assert_eq!(AnswerText::new(&budget(&total, 1000), interrupt).room(1).err(), Some(Stop::Cancelled));
     }
 }

@@ -15,8 +15,8 @@ use storeapi::{
     StoreError,
 };
 
-use crate::api::body::Text;
-use crate::api::exchange::{Reply, params, respond};
+use crate::api::body::AnswerText;
+use crate::api::exchange::{ApiReply, params, respond};
 use crate::api::result::labels_room;
 use crate::api::{Api, bad_data, name, store_error};
 use crate::fanout::FanoutEvent;
@@ -71,19 +71,19 @@ fn over_budget(stop: impl Into<Stop>) -> ApiError {
 }
 
 impl Api {
-    /// Ends what takes longer than a query may.
+    /// Cancels work that takes longer than the query timeout.
     async fn in_time(
         &self,
         params: &Params,
-        work: impl Future<Output = Result<Reply, ApiError>>,
-    ) -> Result<Reply, ApiError> {
+        work: impl Future<Output = Result<ApiReply, ApiError>>,
+    ) -> Result<ApiReply, ApiError> {
         let limit =
             params.duration("timeout")?.map_or(self.defaults.timeout, |t| t.min(self.defaults.timeout));
         let late = || ApiError::new(ErrorType::Timeout, format!("stores did not answer within {limit:?}"));
         tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(late()))
     }
 
-    async fn series(&self, params: &Params) -> Result<Reply, ApiError> {
+    async fn series(&self, params: &Params) -> Result<ApiReply, ApiError> {
         let (range, limit) = (self.metadata_range(params)?, params.limit("limit")?);
         let filter = self.store_filter(params).await?;
         let mut sets: BTreeSet<Labels> = BTreeSet::new();
@@ -103,7 +103,7 @@ impl Api {
             let mut fanout = fanout.map_err(|e| store_error(&e))?;
             while let Some(event) = fanout.next().await {
                 match event.map_err(|error| store_error(&error))? {
-                    // Two selectors that miss the same store say so once.
+                    // Two selectors that miss the same store cause one warning.
                     FanoutEvent::Warning(text) if warnings.contains(&text) => {}
                     FanoutEvent::Warning(text) => warnings.push(text),
                     FanoutEvent::Series(batch) => {
@@ -120,7 +120,7 @@ impl Api {
         if sets.len() > shown {
             warnings.push(TRUNCATED.to_owned());
         }
-        let mut text = Text::new(&budget, Interrupt::new());
+        let mut text = AnswerText::new(&budget, Interrupt::new());
         let body = text.room(0).map_err(over_budget)?;
         Envelope::begin(body);
         body.push(b'[');
@@ -135,10 +135,10 @@ impl Api {
         body.push(b']');
         Envelope::end(body, &warnings, &[]);
         drop((sets, reserved));
-        Ok(Reply { body: text.finish(total).map_err(over_budget)?, partial })
+        Ok(ApiReply { body: text.finish(total).map_err(over_budget)?, partial })
     }
 
-    async fn names(&self, params: &Params) -> Result<Reply, ApiError> {
+    async fn names(&self, params: &Params) -> Result<ApiReply, ApiError> {
         let (range, partial) = (self.metadata_range(params)?, self.partial_response(params)?);
         let filter = self.store_filter(params).await?;
         self.union(params, |matchers| {
@@ -150,7 +150,7 @@ impl Api {
         .await
     }
 
-    async fn values(&self, params: &Params, label: &str) -> Result<Reply, ApiError> {
+    async fn values(&self, params: &Params, label: &str) -> Result<ApiReply, ApiError> {
         let label = name::unescape(label);
         if label.is_empty() {
             return Err(bad_data("invalid label name: \"\""));
@@ -168,8 +168,8 @@ impl Api {
         .await
     }
 
-    /// The union over all `match[]`, or one request without matchers where there is none.
-    async fn union<F>(&self, params: &Params, ask: impl Fn(Vec<Matcher>) -> F) -> Result<Reply, ApiError>
+    /// The union of the answers for all `match[]`; without one, a request without matchers.
+    async fn union<F>(&self, params: &Params, ask: impl Fn(Vec<Matcher>) -> F) -> Result<ApiReply, ApiError>
     where
         F: Future<Output = Result<LabelsAnswer, StoreError>>,
     {
@@ -190,10 +190,10 @@ impl Api {
             warnings.push(TRUNCATED.to_owned());
         }
         let values: Vec<&String> = values.iter().take(shown).collect();
-        Ok(Reply { partial, ..Reply::of(&values, &warnings)? })
+        Ok(ApiReply { partial, ..ApiReply::of(&values, &warnings)? })
     }
 
-    async fn metadata(&self, params: &Params) -> Result<Reply, ApiError> {
+    async fn metadata(&self, params: &Params) -> Result<ApiReply, ApiError> {
         let number = |name: &str| match params.get(name).map(str::parse::<i64>) {
             None => Ok(None),
             Some(Ok(n)) => Ok(usize::try_from(n).ok()),
@@ -212,6 +212,6 @@ impl Api {
         };
         let data: BTreeMap<String, Vec<serde_json::Value>> =
             answer.metadata.into_iter().map(|(metric, metas)| (metric, entries(metas))).collect();
-        Reply::of(&data, &answer.warnings)
+        ApiReply::of(&data, &answer.warnings)
     }
 }

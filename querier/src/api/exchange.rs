@@ -1,4 +1,4 @@
-//! HTTP around the API: parameters in, JSON out, headers of both.
+//! HTTP requests and responses: parameters, JSON bodies, headers.
 
 use std::convert::Infallible;
 
@@ -11,18 +11,18 @@ use futures::stream;
 use http::{HeaderValue, Method, StatusCode, header};
 use promapi::{ApiError, Envelope, ErrorType, Params};
 
-/// Largest form body, as in Prometheus.
+/// Maximum size of a form body, as in Prometheus.
 const FORM_BYTES: usize = 10 << 20;
 
 /// A successful answer.
-pub(super) struct Reply {
+pub(super) struct ApiReply {
     pub(super) body: Vec<Bytes>,
-    /// Whether something is missing from it; caches must not keep such an answer.
+    /// Whether the answer is partial; caches must not keep such an answer.
     pub(super) partial: bool,
 }
 
-impl Reply {
-    /// An answer whose data is plain, with what stores had to say about it.
+impl ApiReply {
+    /// Creates an answer of serializable data, with the warnings of stores.
     pub(super) fn of(data: &impl serde::Serialize, warnings: &[String]) -> Result<Self, ApiError> {
         let body = Envelope::of(data, warnings, &[])
             .map_err(|error| ApiError::new(ErrorType::Internal, format!("write answer: {error}")))?;
@@ -30,7 +30,7 @@ impl Reply {
     }
 }
 
-/// The parameters of a request, from its URL and its form.
+/// The parameters of a request, from its URL and its form body.
 pub(super) async fn params(request: Request) -> Result<Params, ApiError> {
     let (head, body) = request.into_parts();
     let is_form = head.method == Method::POST
@@ -40,14 +40,17 @@ pub(super) async fn params(request: Request) -> Result<Params, ApiError> {
     let form = match is_form {
         false => None,
         true => Some(axum::body::to_bytes(body, FORM_BYTES).await.map_err(|_| {
-            ApiError::new(ErrorType::BadData, format!("form is larger than {FORM_BYTES} bytes or broken off"))
+            ApiError::new(
+                ErrorType::BadData,
+                format!("form body is larger than {FORM_BYTES} bytes or incomplete"),
+            )
         })?),
     };
     Ok(Params::parse(head.uri.query(), form.as_deref())?)
 }
 
-/// The HTTP answer.
-pub(super) fn respond(outcome: Result<Reply, ApiError>) -> Response {
+/// Creates the HTTP response.
+pub(super) fn respond(outcome: Result<ApiReply, ApiError>) -> Response {
     let (status, body, keep) = match outcome {
         Ok(reply) => (StatusCode::OK, reply.body, !reply.partial),
         Err(error) => (error.kind.status(), vec![error.body().into()], false),
@@ -65,13 +68,13 @@ pub(super) fn respond(outcome: Result<Reply, ApiError>) -> Response {
     response
 }
 
-/// What is asked for does not exist.
+/// The response for an unknown path.
 pub(super) async fn not_found(request: Request) -> Response {
     let path = request.uri().path();
-    respond(Err(ApiError::new(ErrorType::NotFound, format!("{path}: no such endpoint of the API"))))
+    respond(Err(ApiError::new(ErrorType::NotFound, format!("{path}: unknown API endpoint"))))
 }
 
-/// Answers `OPTIONS` and lets pages of other origins read answers, as Thanos does.
+/// Answers `OPTIONS` requests and allows pages of other origins to read answers, as Thanos does.
 pub(super) async fn cors(enabled: bool, request: Request, next: Next) -> Response {
     let mut response = match *request.method() {
         Method::OPTIONS => StatusCode::NO_CONTENT.into_response(),

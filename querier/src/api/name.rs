@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
-/// Undoes Prometheus' escape of names that are not plain: `U__foo_2e_bar` is `foo.bar`, `__` is `_`.
+/// Decodes names that Prometheus has escaped: `U__foo_2e_bar` is `foo.bar`, `__` is `_`.
 ///
-/// A name that does not begin with `U__`, or whose escapes make no sense, is taken as it stands. Specified by
-/// `UnescapeName` of Prometheus' common/model.
+/// A name that does not start with `U__`, or has an invalid escape, is returned unchanged. Specified by
+/// `UnescapeName` in common/model of Prometheus.
 pub(super) fn unescape(name: &str) -> Cow<'_, str> {
     name.strip_prefix("U__").and_then(decode).map_or(Cow::Borrowed(name), Cow::Owned)
 }
@@ -32,7 +32,7 @@ mod tests {
     use super::unescape;
 
     #[test]
-    fn escaped_names_are_read_and_others_left_alone() {
+    fn escaped_names_are_decoded_and_others_unchanged() {
         for (escaped, name) in [
             ("U__foo_2e_bar", "foo.bar"),
             ("U__my__label", "my_label"),

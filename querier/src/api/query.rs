@@ -1,4 +1,4 @@
-//! `query`, `query_range`, their explanations, `format_query`, `parse_query`.
+//! `query`, `query_range`, their explain variants, `format_query`, `parse_query`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,12 +11,12 @@ use promapi::{ApiError, Envelope, ErrorType, ParamError, Params};
 use promql::QueryError;
 use promql::syntax::ast::Expr;
 
-use crate::api::body::Text;
-use crate::api::exchange::{Reply, params, respond};
+use crate::api::body::AnswerText;
+use crate::api::exchange::{ApiReply, params, respond};
 use crate::api::tree::tree;
 use crate::api::{Api, bad_data, result, store_error};
 use crate::memory;
-use crate::query::{Answer, AskError, Question, dynamic_lookback};
+use crate::query::{AskError, QueryAnswer, Question, dynamic_lookback};
 
 pub(super) async fn instant(State(api): State<Arc<Api>>, request: Request) -> Response {
     let answer = async {
@@ -50,7 +50,7 @@ pub(super) async fn explain_range(State(api): State<Arc<Api>>, request: Request)
     respond(answer.await)
 }
 
-/// The step of a range query that gives none: a 250th of the range in whole seconds.
+/// The step of a range query without one: a 250th of the range in whole seconds.
 fn default_step(range: TimeRange, least: Duration) -> Duration {
     let seconds = u64::try_from(range.max.millis_since(range.min) / 250_000).unwrap_or(0);
     least.max(Duration::from_secs(seconds))
@@ -59,7 +59,7 @@ fn default_step(range: TimeRange, least: Duration) -> Duration {
 pub(super) async fn format(State(api): State<Arc<Api>>, request: Request) -> Response {
     let answer = async {
         let params = params(request).await?;
-        Reply::of(&api.parsed(&params, |expr| expr.pretty()).await?, &[])
+        ApiReply::of(&api.parsed(&params, |expr| expr.pretty()).await?, &[])
     };
     respond(answer.await)
 }
@@ -72,7 +72,7 @@ pub(super) async fn parse(State(api): State<Arc<Api>>, request: Request) -> Resp
         Envelope::begin(&mut body);
         body.extend_from_slice(tree.as_bytes());
         Envelope::end(&mut body, &[], &[]);
-        Ok(Reply { body: vec![body.into()], partial: false })
+        Ok(ApiReply { body: vec![body.into()], partial: false })
     };
     respond(answer.await)
 }
@@ -82,7 +82,7 @@ fn query_text(params: &Params) -> Result<&str, ApiError> {
 }
 
 impl Api {
-    /// What `write` makes of the expression that a request is about.
+    /// Parses the expression of a request and formats it with `write`.
     async fn parsed(
         &self,
         params: &Params,
@@ -93,7 +93,7 @@ impl Api {
         self.off_thread(work).await?.map_err(|cause| ParamError::invalid("query", cause.to_string()).into())
     }
 
-    /// The coarsest resolution that will do; `auto` is what the request's kind would choose by itself.
+    /// The coarsest resolution allowed. `auto` is the value for this kind of request with auto-downsampling.
     fn max_resolution(&self, params: &Params, auto: Duration) -> Result<Duration, ApiError> {
         match params.get("max_source_resolution") {
             Some("auto") => Ok(auto),
@@ -147,55 +147,55 @@ impl Api {
             timeout: params
                 .duration("timeout")?
                 .map_or(self.defaults.timeout, |t| t.min(self.defaults.timeout)),
-            // As in Thanos, no other spelling switches it on.
+            // As in Thanos, no other value enables it.
             analyze: matches!(params.get("analyze"), Some("true" | "1")),
         })
     }
 
-    /// How a question would be answered.
-    async fn explanation(&self, question: &Question) -> Result<Reply, ApiError> {
+    /// The plan of a question, without its execution.
+    async fn explanation(&self, question: &Question) -> Result<ApiReply, ApiError> {
         let (plan, selects) = self.driver.explain(question).await.map_err(|error| ask_error(&error))?;
-        Reply::of(&result::explanation(&plan, &selects), &[])
+        ApiReply::of(&result::explanation(&plan, &selects), &[])
     }
 
-    async fn answer(&self, params: &Params, question: Question) -> Result<Reply, ApiError> {
+    async fn answer(&self, params: &Params, question: Question) -> Result<ApiReply, ApiError> {
         let limit = params.limit("limit")?;
         let stats = params.get("stats").filter(|text| !text.is_empty());
         let (with_stats, odd_stats) = (stats.is_some(), stats.and_then(odd_stats));
         let total = self.driver.engine().total.clone();
-        let write = move |mut answer: Answer, budget: &Budget, interrupt: Interrupt| {
+        let write = move |mut answer: QueryAnswer, budget: &Budget, interrupt: Interrupt| {
             let cut = limit.is_some_and(|limit| result::truncate(&mut answer.output.value, limit));
             answer.output.annotations.warnings.extend(odd_stats);
-            write(answer, cut, with_stats, Text::new(budget, interrupt), &total)
+            write_answer(answer, cut, with_stats, AnswerText::new(budget, interrupt), &total)
         };
         self.driver.ask(question, write).await.map_err(|error| ask_error(&error))
     }
 }
 
-/// What Prometheus says of a value of `stats` that asks for them in a way that is to go.
+/// The deprecation warning of Prometheus for unusual values of `stats`.
 fn odd_stats(value: &str) -> Option<String> {
-    let told = || {
+    let warning = || {
         format!(
             "value {} for parameter \"stats\" is deprecated and will be rejected in the next major release, use \
              \"true\" or \"all\"",
             promql::go_quoted(value)
         )
     };
-    (!matches!(value, "true" | "all")).then(told)
+    (!matches!(value, "true" | "all")).then(warning)
 }
 
-/// Annotations of each kind in an answer, as in Prometheus; what stores lack is said in full.
+/// Maximum annotations of each kind in an answer, as in Prometheus. Warnings about stores are not limited.
 const MAX_ANNOTATIONS: usize = 10;
 
-/// Writes an answer and lets go of it.
-fn write(
-    answer: Answer,
+/// Writes an answer and frees it.
+fn write_answer(
+    answer: QueryAnswer,
     cut: bool,
     with_stats: bool,
-    mut text: Text,
+    mut text: AnswerText,
     total: &TotalBudget,
-) -> Result<Reply, QueryError> {
-    let Answer { mut output, mut warnings, stores, timings } = answer;
+) -> Result<ApiReply, QueryError> {
+    let QueryAnswer { mut output, mut warnings, stores, timings } = answer;
     let partial = !warnings.is_empty();
     let body = text.room(0)?;
     Envelope::begin(body);
@@ -220,7 +220,7 @@ fn write(
     }
     Envelope::end(body, &warnings, &annotations.infos);
     drop(output);
-    Ok(Reply { body: text.finish(total)?, partial })
+    Ok(ApiReply { body: text.finish(total)?, partial })
 }
 
 fn ask_error(error: &AskError) -> ApiError {

@@ -1,29 +1,29 @@
-//! Values of queries as JSON.
+//! Query results as JSON.
 
 use model::{FloatHistogram, Labels};
-use promapi::{Boundaries, Bucket, HistogramPoint, ResultWriter};
+use promapi::{Boundaries, HistogramBucket, HistogramPoint, ResultWriter};
 use promql::{PlanNode, QueryError, QueryValue, SampleValue, Select, Stats};
 use serde_json::{Value, json};
 
-use crate::api::body::Text;
-use crate::fanout::{Outcome, StoreReport};
+use crate::api::body::AnswerText;
+use crate::fanout::{StoreOutcome, StoreReport};
 use crate::query::Timings;
 
-/// What a sample takes at most, unless its digits are many.
+/// Bytes of a sample in text, unless it has many digits.
 const SAMPLE_BYTES: usize = 32;
-/// Samples that are written between two looks at the flag that ends the query.
+/// Samples written between two checks for cancellation.
 const SAMPLES_AT_ONCE: usize = 256;
-/// What a bucket takes at most, unless its digits are many; also the count and the sum.
+/// Bytes of a bucket in text, unless it has many digits; also of count and sum.
 const BUCKET_BYTES: usize = 64;
 
-/// A time and a value.
+/// Bytes of a timestamp and a value.
 const SAMPLE_BYTES_IN_MEMORY: u64 = 16;
 
 /// Writes `resultType` and `result`.
 ///
 /// # Errors
-/// When the text is more than the query may hold.
-pub(super) fn write(text: &mut Text, value: &QueryValue) -> Result<(), QueryError> {
+/// The text would exceed the memory limit of the query.
+pub(super) fn write(text: &mut AnswerText, value: &QueryValue) -> Result<(), QueryError> {
     match value {
         QueryValue::Scalar(sample) => ResultWriter::scalar(text.room(0)?, sample.timestamp, sample.value),
         QueryValue::String { timestamp, value } => {
@@ -68,7 +68,7 @@ pub(super) fn write(text: &mut Text, value: &QueryValue) -> Result<(), QueryErro
     Ok(())
 }
 
-/// What labels take at most, unless many of their characters are escaped.
+/// Bytes of a label set in text, unless many characters are escaped.
 pub(super) fn labels_room(labels: &Labels) -> usize {
     labels.iter().map(|label| label.name.len() + label.value.len() + 8).sum()
 }
@@ -77,12 +77,12 @@ fn histogram_room(histogram: &FloatHistogram) -> usize {
     (histogram.positive_buckets.len() + histogram.negative_buckets.len() + 3) * BUCKET_BYTES
 }
 
-fn point<'a>(histogram: &FloatHistogram, buckets: &'a [Bucket]) -> HistogramPoint<'a> {
+fn point<'a>(histogram: &FloatHistogram, buckets: &'a [HistogramBucket]) -> HistogramPoint<'a> {
     HistogramPoint { count: histogram.count, sum: histogram.sum, buckets }
 }
 
-fn buckets(histogram: &FloatHistogram) -> Vec<Bucket> {
-    let bucket = |bucket: model::Bucket| Bucket {
+fn buckets(histogram: &FloatHistogram) -> Vec<HistogramBucket> {
+    let bucket = |bucket: model::Bucket| HistogramBucket {
         boundaries: match (bucket.lower_inclusive, bucket.upper_inclusive) {
             (false, true) => Boundaries::OpenLeft,
             (true, false) => Boundaries::OpenRight,
@@ -96,7 +96,7 @@ fn buckets(histogram: &FloatHistogram) -> Vec<Bucket> {
     histogram.buckets().into_iter().map(bucket).collect()
 }
 
-/// Leaves at most `limit` series; says whether some had to go.
+/// Keeps at most `limit` series; returns whether some were removed.
 pub(super) fn truncate(value: &mut QueryValue, limit: usize) -> bool {
     match value {
         QueryValue::Vector(samples) if samples.len() > limit => samples.truncate(limit),
@@ -106,16 +106,16 @@ pub(super) fn truncate(value: &mut QueryValue, limit: usize) -> bool {
     true
 }
 
-/// What a query cost, in Prometheus' shape, and what became of each store that it asked.
+/// Statistics of a query in the format of Prometheus, with the outcome of each store.
 ///
-/// Samples count once, where they are decoded, however many steps look at them. The peak is that of all memory, in samples
-/// as Prometheus holds them.
+/// Samples are counted once, when they are decoded, not once per step. The peak includes all memory,
+/// expressed in samples of 16 bytes.
 pub(super) fn stats(stats: &Stats, timings: &Timings, stores: &[(usize, StoreReport)]) -> Value {
     let store = |(select, report): &(usize, StoreReport)| {
         let (outcome, error) = match &report.outcome {
-            Outcome::Pending => ("pending", None),
-            Outcome::Answered => ("answered", None),
-            Outcome::Failed(reason) => ("failed", Some(reason)),
+            StoreOutcome::Pending => ("pending", None),
+            StoreOutcome::Answered => ("answered", None),
+            StoreOutcome::Failed(reason) => ("failed", Some(reason)),
         };
         json!({
             "name": &*report.name, "select": select, "outcome": outcome, "error": error,
@@ -144,7 +144,7 @@ pub(super) fn stats(stats: &Stats, timings: &Timings, stores: &[(usize, StoreRep
     })
 }
 
-/// A plan: its operators in Thanos' shape, the series that it needs, and all of it as text.
+/// A plan: its operators in the format of Thanos, its selects, and the whole plan as text.
 pub(super) fn explanation(plan: &PlanNode, selects: &[Select]) -> Value {
     fn node(plan: &PlanNode) -> Value {
         let mut value = json!({
@@ -178,9 +178,9 @@ pub(super) fn explanation(plan: &PlanNode, selects: &[Select]) -> Value {
     value
 }
 
-/// What each operator of a plan did, in Thanos' shape: times and samples of an operator include those of its children.
-/// `ownTime`, `series`, `samples` and `peakBytes` are those of the operator alone. `fanout` is what the stores gave to a
-/// selector; those that share a select share it.
+/// Measurements of each operator of a plan, in the format of Thanos. Times and samples of an operator include
+/// those of its children; `ownTime`, `series`, `samples` and `peakBytes` do not. `fanout` is what the stores
+/// sent for a selector. Selectors that share a select share it.
 pub(super) fn analysis(plan: &PlanNode, stores: &[(usize, StoreReport)]) -> Value {
     let measured = plan.measured.unwrap_or_default();
     let store = |report: &StoreReport| {

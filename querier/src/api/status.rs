@@ -9,10 +9,10 @@ use runtime::Version;
 use serde_json::json;
 
 use crate::api::Api;
-use crate::api::exchange::{Reply, respond};
+use crate::api::exchange::{ApiReply, respond};
 use crate::api::stores::rfc3339;
 
-/// Without `features`: Grafana would take us for another product.
+/// Has no `features`: with them Grafana would detect another product.
 pub(super) async fn buildinfo() -> Response {
     let version = Version::CURRENT;
     let data = json!({
@@ -23,11 +23,11 @@ pub(super) async fn buildinfo() -> Response {
         "buildDate": version.build_date,
         "goVersion": "",
     });
-    respond(Reply::of(&data, &[]))
+    respond(ApiReply::of(&data, &[]))
 }
 
 pub(super) async fn flags(State(api): State<Arc<Api>>) -> Response {
-    respond(Reply::of(&api.flags, &[]))
+    respond(ApiReply::of(&api.flags, &[]))
 }
 
 pub(super) async fn runtimeinfo(State(api): State<Arc<Api>>) -> Response {
@@ -46,7 +46,7 @@ pub(super) async fn runtimeinfo(State(api): State<Arc<Api>>) -> Response {
         "GODEBUG": "",
         "storageRetention": "",
     });
-    respond(Reply::of(&data, &[]))
+    respond(ApiReply::of(&data, &[]))
 }
 
 pub(super) async fn start_page() -> Html<&'static str> {

@@ -1,4 +1,4 @@
-//! `stores`: what is read from.
+//! `stores`: the known stores.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::api::Api;
-use crate::api::exchange::{Reply, respond};
+use crate::api::exchange::{ApiReply, respond};
 use crate::endpoints::Endpoint;
 
-/// All endpoints by component, in Thanos' shape with a few fields more.
+/// All endpoints by component, in the format of Thanos with a few more fields.
 pub(super) async fn stores(State(api): State<Arc<Api>>) -> Response {
     let mut components: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for (endpoint, away) in api.endpoints.listed() {
@@ -23,10 +23,10 @@ pub(super) async fn stores(State(api): State<Arc<Api>>) -> Response {
         let component = component.filter(|name| !name.is_empty()).unwrap_or("unknown-store-api".to_owned());
         components.entry(component).or_default().push(show(&endpoint, away));
     }
-    respond(Reply::of(&components, &[]))
+    respond(ApiReply::of(&components, &[]))
 }
 
-/// One endpoint; `away` says why nothing new is known of it.
+/// One endpoint. `away` is the error of its source, if the source is unavailable.
 fn show(endpoint: &Endpoint, away: Option<String>) -> Value {
     let state = endpoint.state();
     let last_error = state.last_error.or(away);

@@ -1,4 +1,4 @@
-//! Endpoints that a gateway announces.
+//! Endpoints that a gateway announces in its directory.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,31 +8,32 @@ use mesh::Authority;
 use proto::isthmus::mesh::v1 as wire;
 use storeapi::{info_from_wire, labels_from_wire};
 
-use crate::endpoints::{Endpoint, SharedGroup, read, write};
+use crate::endpoints::endpoint::Endpoint;
+use crate::endpoints::group::EndpointGroup;
 
-/// First pause before the directory is asked for again, doubled up to the second.
+/// First and maximum delay before the directory is requested again. The delay doubles.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
-/// A directory of thousands of stores with many label sets stays far below this.
+/// Maximum size of a snapshot. A directory of thousands of stores with many label sets is much smaller.
 const SNAPSHOT_BYTES: usize = 64 << 20;
 
-/// Follows the directory of the gateway at `address` for ever.
+/// Watches the directory of the gateway at `address` forever.
 ///
-/// While the gateway is away its stores stay known: requests for them fail visibly instead of being left out.
-pub(super) async fn follow(address: &str, group: &SharedGroup) {
+/// While the gateway is unreachable its stores stay known: requests for them fail visibly.
+pub(super) async fn follow(address: &str, group: &EndpointGroup) {
     let channel = match mesh::direct(address) {
         Ok(channel) => channel,
-        Err(error) => return write(group).unknown = Some(error.to_string()),
+        Err(error) => return group.write().unknown = Some(error.to_string()),
     };
     let mut pause = BACKOFF.0;
     loop {
         let outcome = watch(&channel, address, group, &mut pause).await;
         let reason = match outcome {
-            Ok(()) => "the gateway ended the directory's stream".to_owned(),
+            Ok(()) => "the gateway closed the directory stream".to_owned(),
             Err(status) => storeapi::StoreError::from(status).message().to_owned(),
         };
-        tracing::warn!(gateway = address, error = %reason, "directory lost, asking again");
-        write(group).unknown = Some(reason);
-        // Several queriers that lost the same gateway must not come back in step.
+        tracing::warn!(gateway = address, error = %reason, "lost the directory of the gateway, retrying");
+        group.write().unknown = Some(reason);
+        // Several queriers that lost the same gateway must not reconnect at the same time.
         tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
         pause = (pause * 2).min(BACKOFF.1);
     }
@@ -41,7 +42,7 @@ pub(super) async fn follow(address: &str, group: &SharedGroup) {
 async fn watch(
     channel: &mesh::Channel,
     address: &str,
-    group: &SharedGroup,
+    group: &EndpointGroup,
     pause: &mut Duration,
 ) -> Result<(), tonic::Status> {
     let mut client = wire::directory_client::DirectoryClient::new(channel.clone())
@@ -54,34 +55,35 @@ async fn watch(
     Ok(())
 }
 
-/// Replaces what is known by a snapshot; endpoints that stay keep their connection.
-fn apply(gateway: &str, group: &SharedGroup, snapshot: wire::DirectorySnapshot) {
+/// Replaces the known endpoints by those of a snapshot. Endpoints in both keep their connection.
+fn apply(gateway: &str, group: &EndpointGroup, snapshot: wire::DirectorySnapshot) {
     let mut endpoints = BTreeMap::new();
     for mut entry in snapshot.entries {
         let target = entry.name.parse::<Authority>();
         if let (Err(cause), true) = (&target, entry.healthy) {
             (entry.healthy, entry.last_error) = (false, cause.to_string());
         }
-        let known = read(group).endpoints.get(entry.name.as_str()).cloned();
+        let known = group.read().endpoints.get(entry.name.as_str()).cloned();
         match known.map_or_else(|| connect(gateway, &entry.name, target.ok().as_ref()), Ok) {
             Ok(endpoint) => {
                 let name = Arc::from(entry.name.as_str());
                 update(&endpoint, entry);
                 endpoints.insert(name, endpoint);
             }
-            Err(error) => return write(group).unknown = Some(error.to_string()),
+            Err(error) => return group.write().unknown = Some(error.to_string()),
         }
     }
-    let mut group = write(group);
+    let mut group = group.write();
     for gone in group.endpoints.keys().filter(|name| !endpoints.contains_key(*name)) {
-        tracing::info!(store = %gone, gateway, "store left the directory");
+        tracing::info!(store = %gone, gateway, "store was removed from the directory");
     }
     group.endpoints = endpoints;
     group.unknown = None;
 }
 
-/// A name that is no target's is that of a registered cluster that has not been heard of: which stores it has is
-/// unknown, so the cluster stands for them and is missed as a whole. It is never healthy, so its channel is never used.
+/// A name that is not a target is that of a registered cluster that never connected. Its stores are unknown,
+/// so the cluster represents them and is reported as missing as a whole. It is never healthy, so its channel
+/// is never used.
 fn connect(gateway: &str, name: &str, target: Option<&Authority>) -> Result<Arc<Endpoint>, mesh::Error> {
     let channel = target.map_or_else(|| mesh::direct(gateway), |target| mesh::via(gateway, target))?;
     Ok(Arc::new(Endpoint::new(name, channel, true)))
@@ -98,7 +100,7 @@ fn update(endpoint: &Endpoint, entry: wire::DirectoryEntry) {
         state.last_error = match entry.healthy {
             true => None,
             false if entry.last_error.is_empty() => {
-                Some("its gateway says that it is not healthy".to_owned())
+                Some("its gateway reports it as not healthy, without a cause".to_owned())
             }
             false => Some(entry.last_error),
         };

@@ -1,4 +1,4 @@
-//! One store as the querier knows it.
+//! One store and its state.
 
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
@@ -7,42 +7,42 @@ use model::{Labels, Matcher, TimeRange};
 use storeapi::{MetadataStore, Store, StoreClient, StoreError, StoreInfo};
 use tokio::time::Instant;
 
-use crate::fanout::without_name;
+use crate::endpoints::message::without_store_name;
 
-/// What is known of an endpoint at one moment.
+/// The state of an endpoint at one moment.
 #[derive(Clone, Debug)]
-pub(crate) struct State {
-    /// Its last answer to Info; kept when it stops answering.
+pub(crate) struct EndpointState {
+    /// Its last answer to Info; kept while it does not answer.
     pub(crate) info: Option<Arc<StoreInfo>>,
-    /// Why it cannot be read now; `None` when it is healthy.
+    /// Why it cannot be read; `None` if it is healthy.
     pub(crate) last_error: Option<String>,
-    /// When Info was last asked for.
+    /// Time of the last Info request.
     pub(crate) last_check: Option<SystemTime>,
-    /// Labels that each of its series must carry with these values.
+    /// Labels and values that each of its series must have.
     pub(crate) bound: Labels,
-    /// `quic` or `tcp` for a store behind the mesh; empty for others.
+    /// `quic` or `tcp` for a store that is reached through the mesh; empty for others.
     pub(crate) transport: String,
-    /// Round-trip time to its cluster's gateway.
+    /// Round-trip time to the gateway of its cluster.
     pub(crate) round_trip: Option<Duration>,
-    /// When it was last healthy, or first known.
+    /// Time when it was last healthy; before that, time of its creation.
     pub(crate) last_success: Instant,
-    /// Since when the name that it was found by does not stand for it any more.
+    /// Time since which DNS no longer returns its address.
     pub(crate) left: Option<Instant>,
 }
 
-/// One reachable store: how to ask it, and what is known of it.
+/// One store: its client and its state.
 pub(crate) struct Endpoint {
     name: Arc<str>,
     client: Arc<StoreClient>,
-    /// Listed however long it is away.
+    /// Listed however long it has been unreachable.
     strict: bool,
-    state: RwLock<State>,
+    state: RwLock<EndpointState>,
 }
 
 impl Endpoint {
     pub(crate) fn new(name: &str, channel: mesh::Channel, strict: bool) -> Self {
         let name: Arc<str> = name.into();
-        let state = State {
+        let state = EndpointState {
             info: None,
             last_error: Some("not asked yet".to_owned()),
             last_check: None,
@@ -64,12 +64,12 @@ impl Endpoint {
         &self.client
     }
 
-    pub(crate) fn state(&self) -> State {
+    pub(crate) fn state(&self) -> EndpointState {
         self.state.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 
-    /// Changes what is known; logs when the endpoint comes or goes.
-    pub(crate) fn update(&self, change: impl FnOnce(&mut State)) {
+    /// Changes the state; logs changes of its health.
+    pub(crate) fn update(&self, change: impl FnOnce(&mut EndpointState)) {
         let mut state = self.state.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         let before = state.last_error.clone();
         change(&mut state);
@@ -80,15 +80,15 @@ impl Endpoint {
                 tracing::info!(store = %self.name, kind, "store is healthy");
             }
             (None, None) => state.last_success = Instant::now(),
-            (None, Some(error)) => tracing::warn!(store = %self.name, error = %error, "store is not healthy"),
+            (None, Some(error)) => tracing::warn!(store = %self.name, error = %error, "store cannot be read"),
             (Some(before), Some(error)) if before != error => {
-                tracing::warn!(store = %self.name, error = %error, "store is not healthy");
+                tracing::warn!(store = %self.name, error = %error, "store cannot be read");
             }
             (Some(_), Some(_)) => {}
         }
     }
 
-    /// Takes note of an answer to Info, or of none.
+    /// Records the result of an Info request.
     pub(crate) fn checked(&self, answer: Result<StoreInfo, StoreError>) {
         self.update(|state| {
             state.last_check = Some(SystemTime::now());
@@ -98,27 +98,28 @@ impl Endpoint {
                     state.last_error = None;
                 }
                 Err(error) => {
-                    state.last_error = Some(without_name(&self.name, error.message()).to_owned());
+                    state.last_error = Some(without_store_name(&self.name, error.message()).to_owned());
                 }
             }
         });
     }
 
-    /// Whether it has not been away for so long that lists leave it out. Answers without it say so in any case.
+    /// Whether lists include it: it is strict, healthy, or has been unreachable for at most `timeout`.
+    /// Answers report it as missing in any case.
     pub(crate) fn is_listed(&self, timeout: Duration) -> bool {
         let state = self.state();
         self.strict || state.last_error.is_none() || state.last_success.elapsed() <= timeout
     }
 
-    /// How long ago its address left its name; that moment is now where it was not known to have left.
+    /// Time since DNS stopped returning its address. The first call starts that time.
     pub(super) fn left_for(&self) -> Duration {
         let mut elapsed = Duration::ZERO;
         self.update(|state| elapsed = state.left.get_or_insert_with(Instant::now).elapsed());
         elapsed
     }
 
-    /// Whether it is healthy and announces every label set that `other` did: it is the same store, or its twin.
-    pub(super) fn stands_in_for(&self, other: &Self) -> bool {
+    /// Whether it is healthy and announces each label set of `other`: it is the same store, or a replacement.
+    pub(super) fn replaces(&self, other: &Self) -> bool {
         let (state, other) = (self.state(), other.state());
         let (Some(info), Some(lost)) = (state.info, other.info) else { return false };
         let announced = |set| info.label_sets.contains(set);
@@ -138,27 +139,29 @@ impl Endpoint {
     }
 }
 
-/// A store that a request may have to ask, as it was known when the request came.
+/// A store that a request may have to ask, with its state when the request arrived.
 #[derive(Clone)]
 pub struct Candidate {
-    /// What errors and warnings call it: an address or a target's name.
+    /// Its name in errors and warnings: an address or the name of a target.
     pub name: Arc<str>,
-    /// How to ask it.
+    /// Its StoreAPI.
     pub store: Arc<dyn Store>,
-    /// How to ask it for metadata, where it may have some.
+    /// Its metadata API, if it may have one.
     pub metadata: Option<Arc<dyn MetadataStore>>,
-    /// What it last said of itself; a store that never did may hold anything.
+    /// Its last answer to Info. A store without one may have any series.
     pub info: Option<Arc<StoreInfo>>,
-    /// Labels that each of its series must carry with these values.
+    /// Labels and values that each of its series must have.
     pub bound: Labels,
-    /// Why it cannot be asked now. A request that needs it is then not wholly answered.
+    /// Why it cannot be asked. An answer that needs it is then partial.
     pub unavailable: Option<String>,
 }
 
 impl Candidate {
-    /// Whether the store can hold series in `range` that match, by its external labels and times.
+    /// Whether the store may have matching series in `range`, according to its external labels and time
+    /// range.
     ///
-    /// Labels that its external label sets lack never exclude it, and neither does a store that said nothing.
+    /// Labels that its external label sets lack never exclude it. A store that has not answered Info is never
+    /// excluded, except by its bound labels.
     pub fn may_hold(&self, matchers: &[Matcher], range: TimeRange) -> bool {
         let fits =
             |set: &Labels| matchers.iter().all(|m| set.get(m.name()).is_none_or(|value| m.matches(value)));
@@ -171,7 +174,7 @@ impl Candidate {
             && (info.label_sets.is_empty() || info.label_sets.iter().any(fits))
     }
 
-    /// The external label sets it announced.
+    /// The external label sets that it announces.
     pub fn label_sets(&self) -> &[Labels] {
         self.info.as_ref().map_or(&[], |info| &info.label_sets)
     }

@@ -1,4 +1,4 @@
-//! Endpoints that were given by address.
+//! Endpoints given by address.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,32 +8,33 @@ use std::time::Duration;
 
 use storeapi::{Store, StoreError};
 
-use crate::endpoints::{Endpoint, SharedGroup, read, write};
+use crate::endpoints::endpoint::Endpoint;
+use crate::endpoints::group::EndpointGroup;
 
-/// An endpoint as the flags give it: `host:port`, or `dns+host:port` for all addresses that the name stands for.
+/// An endpoint flag: `host:port`, or `dns+host:port` for all addresses of the name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Address {
+pub(crate) struct EndpointAddress {
     text: String,
     resolve: bool,
 }
 
-/// A text that is no endpoint.
+/// The text is not an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("endpoint {0:?}: write HOST:PORT, or dns+HOST:PORT for every address that the name stands for")]
-pub(crate) struct AddressError(String);
+#[error("endpoint {0:?} is not of the form HOST:PORT, or dns+HOST:PORT for each address of the name")]
+pub(crate) struct EndpointAddressError(String);
 
-impl Address {
-    /// Whether it stands for as many endpoints as its name has addresses.
+impl EndpointAddress {
+    /// Whether it is resolved to one endpoint per address.
     pub(crate) fn is_resolved(&self) -> bool {
         self.resolve
     }
 }
 
-impl FromStr for Address {
-    type Err = AddressError;
+impl FromStr for EndpointAddress {
+    type Err = EndpointAddressError;
 
-    fn from_str(text: &str) -> Result<Self, AddressError> {
-        let refuse = || AddressError(text.chars().take(140).collect());
+    fn from_str(text: &str) -> Result<Self, EndpointAddressError> {
+        let refuse = || EndpointAddressError(text.chars().take(140).collect());
         let (resolve, rest) = match text.split_once('+') {
             Some(("dns", rest)) => (true, rest),
             Some(_) => return Err(refuse()),
@@ -47,48 +48,48 @@ impl FromStr for Address {
     }
 }
 
-impl fmt::Display for Address {
+impl fmt::Display for EndpointAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.resolve { "dns+" } else { "" })?;
         f.write_str(&self.text)
     }
 }
 
-/// Resolves the address and asks every endpoint behind it for Info once, each for at most `timeout`.
-pub(super) async fn round(
-    address: &Address,
+/// Resolves the address and asks each of its endpoints for Info once, with a timeout of `timeout` each.
+pub(super) async fn check_endpoints(
+    address: &EndpointAddress,
     strict: bool,
-    group: &SharedGroup,
+    group: &EndpointGroup,
     timeout: Duration,
     linger: Duration,
 ) {
-    let settled = match names(address, timeout).await {
+    let settled = match resolve(address, timeout).await {
         Ok(names) => settle(names, strict, group, linger),
         Err(reason) => {
-            tracing::warn!(endpoint = %address, error = %reason, "resolve endpoint");
-            // Those that are known stay.
+            tracing::warn!(endpoint = %address, error = %reason, "endpoint name cannot be resolved, keeping the known addresses");
+            // The known endpoints are kept.
             Err(reason)
         }
     };
     if let Err(reason) = settled {
-        write(group).unknown = Some(reason);
+        group.write().unknown = Some(reason);
     }
-    let all: Vec<Arc<Endpoint>> = read(group).endpoints.values().cloned().collect();
-    futures::future::join_all(all.iter().map(|endpoint| ask(endpoint, timeout))).await;
+    let all: Vec<Arc<Endpoint>> = group.read().endpoints.values().cloned().collect();
+    futures::future::join_all(all.iter().map(|endpoint| check(endpoint, timeout))).await;
 }
 
-/// Makes `names` the group's endpoints.
+/// Sets the endpoints of the group to `names`.
 ///
-/// An address leaves a name when its store goes for good, when it comes back under another address, and when it is merely
-/// not well. It stays, and is missed if it does not answer, until a healthy endpoint announces the same label sets, but
-/// for `linger` at most: by then it is taken to be gone for good.
+/// DNS stops returning an address when its store is removed, when the store gets another address, and when
+/// the store is temporarily unhealthy. Therefore the endpoint is kept, and reported as missing if it does not
+/// answer, until a healthy endpoint announces the same label sets, or for `linger` at most.
 pub(super) fn settle(
     names: Vec<String>,
     strict: bool,
-    group: &SharedGroup,
+    group: &EndpointGroup,
     linger: Duration,
 ) -> Result<(), String> {
-    let known = read(group).endpoints.clone();
+    let known = group.read().endpoints.clone();
     let mut endpoints = BTreeMap::new();
     for name in names {
         let endpoint = match known.get(name.as_str()) {
@@ -100,14 +101,14 @@ pub(super) fn settle(
     }
     let left = known.into_iter().filter(|(name, _)| !endpoints.contains_key(name)).collect::<Vec<_>>();
     for (name, endpoint) in left {
-        let replaced = endpoints.values().any(|other| other.stands_in_for(&endpoint));
+        let replaced = endpoints.values().any(|other| other.replaces(&endpoint));
         if !replaced && endpoint.left_for() < linger {
             endpoints.insert(name, endpoint);
         } else {
-            tracing::info!(store = %name, replaced, "store has left");
+            tracing::info!(store = %name, replaced, "store was removed, DNS no longer returns its address");
         }
     }
-    let mut group = write(group);
+    let mut group = group.write();
     group.endpoints = endpoints;
     group.unknown = None;
     Ok(())
@@ -117,7 +118,7 @@ fn connect(name: &str, strict: bool) -> Result<Arc<Endpoint>, mesh::Error> {
     Ok(Arc::new(Endpoint::new(name, mesh::direct(name)?, strict)))
 }
 
-async fn names(address: &Address, timeout: Duration) -> Result<Vec<String>, String> {
+async fn resolve(address: &EndpointAddress, timeout: Duration) -> Result<Vec<String>, String> {
     if !address.resolve {
         return Ok(vec![address.text.clone()]);
     }
@@ -125,16 +126,16 @@ async fn names(address: &Address, timeout: Duration) -> Result<Vec<String>, Stri
     match looked_up {
         Ok(Ok(found)) => {
             let names: Vec<String> = found.map(|address| address.to_string()).collect();
-            if names.is_empty() { Err("the name has no address".to_owned()) } else { Ok(names) }
+            if names.is_empty() { Err("DNS has no address for this name".to_owned()) } else { Ok(names) }
         }
         Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no answer from DNS in {timeout:?}")),
+        Err(_) => Err(format!("DNS did not answer within {timeout:?}")),
     }
 }
 
-async fn ask(endpoint: &Endpoint, timeout: Duration) {
+async fn check(endpoint: &Endpoint, timeout: Duration) {
     let answer = tokio::time::timeout(timeout, endpoint.client().info()).await;
-    let late = || Err(StoreError::unavailable(format!("no answer to Info in {timeout:?}")));
+    let late = || Err(StoreError::unavailable(format!("no answer to Info within {timeout:?}")));
     endpoint.checked(answer.unwrap_or_else(|_| late()));
 }
 
@@ -148,45 +149,45 @@ mod tests {
 
     const LINGER: Duration = Duration::from_secs(300);
 
-    fn listed(group: &SharedGroup) -> Vec<String> {
-        read(group).endpoints.keys().map(|name| name.to_string()).collect()
+    fn listed(group: &EndpointGroup) -> Vec<String> {
+        group.read().endpoints.keys().map(|name| name.to_string()).collect()
     }
 
-    fn settle_to(group: &SharedGroup, names: &[&str]) -> Vec<String> {
+    fn settle_to(group: &EndpointGroup, names: &[&str]) -> Vec<String> {
         settle(names.iter().map(|name| name.to_string()).collect(), false, group, LINGER).unwrap();
         listed(group)
     }
 
-    fn answers(group: &SharedGroup, name: &str, replica: &str) {
+    fn answers(group: &EndpointGroup, name: &str, replica: &str) {
         let labels = Labels::from_pairs([("replica", replica)]).unwrap();
         let info = StoreInfo::new("sidecar", vec![labels], TimeRange::ALL);
-        read(group).endpoints[name].checked(Ok(info));
+        group.read().endpoints[name].checked(Ok(info));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_address_that_left_its_name_is_missed_until_another_stands_in_for_it() {
-        let group = SharedGroup::default();
+    async fn removed_address_is_reported_missing_until_a_store_with_its_labels_appears() {
+        let group = EndpointGroup::default();
         settle_to(&group, &["10.0.0.1:1", "10.0.0.2:1"]);
         answers(&group, "10.0.0.1:1", "0");
         answers(&group, "10.0.0.2:1", "1");
-        // Replica 1 is not well, and its address left the name.
+        // Replica 1 is unhealthy, and DNS no longer returns its address.
         assert_eq!(settle_to(&group, &["10.0.0.1:1"]), ["10.0.0.1:1", "10.0.0.2:1"]);
         advance(LINGER / 2).await;
-        // It comes back elsewhere; while nobody knows what is there, the old one is still missed.
+        // It gets another address. Until that one answers, the old one is still missing.
         assert_eq!(settle_to(&group, &["10.0.0.1:1", "10.0.0.3:1"]).len(), 3);
         answers(&group, "10.0.0.3:1", "1");
         assert_eq!(settle_to(&group, &["10.0.0.1:1", "10.0.0.3:1"]), ["10.0.0.1:1", "10.0.0.3:1"]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_address_that_nothing_replaces_is_gone_after_a_while() {
-        let group = SharedGroup::default();
+    async fn removed_address_without_replacement_is_dropped_after_the_timeout() {
+        let group = EndpointGroup::default();
         settle_to(&group, &["10.0.0.1:1", "10.0.0.2:1"]);
         answers(&group, "10.0.0.1:1", "0");
         answers(&group, "10.0.0.2:1", "1");
         settle_to(&group, &["10.0.0.1:1"]);
         advance(LINGER / 2).await;
-        // Back for a moment: the time counts from the last leave.
+        // It returns for a moment. The time starts again when it is removed again.
         settle_to(&group, &["10.0.0.1:1", "10.0.0.2:1"]);
         settle_to(&group, &["10.0.0.1:1"]);
         advance(LINGER * 3 / 4).await;
@@ -196,12 +197,12 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_checked_and_errors_say_how_to_write_them() {
+    fn invalid_addresses_are_rejected_with_the_expected_form() {
         for good in ["127.0.0.1:10901", "store.example:1", "[::1]:10901", "dns+stores.svc:10901"] {
-            assert_eq!(good.parse::<Address>().unwrap().to_string(), good);
+            assert_eq!(good.parse::<EndpointAddress>().unwrap().to_string(), good);
         }
         for bad in ["store", ":10901", "http://store:10901", "dnssrv+x:1", "a@b:1", "store:port", ""] {
-            let error = bad.parse::<Address>().unwrap_err().to_string();
+            let error = bad.parse::<EndpointAddress>().unwrap_err().to_string();
             assert!(error.contains(&format!("{bad:?}")) && error.contains("HOST:PORT"), "{error}");
         }
     }

@@ -1,4 +1,4 @@
-//! One store's stream on its way to the merge.
+//! Reads the stream of one store and queues its messages for the merge.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,44 +12,44 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::endpoints::Candidate;
-use crate::fanout::proxy::ProxyOptions;
+use crate::fanout::options::ProxyOptions;
 use crate::memory;
 
-/// Messages that one store may be ahead of the merge. Each is about a mebibyte at most; one more waits in the
-/// connection. Fewer would let the connection idle, more would cost memory for every store of every query.
+/// Messages that are queued per store. Each is at most about 1 MiB; one more waits in the connection. With
+/// fewer the connection would be idle; with more, each store of each query would need more memory.
 const QUEUE: usize = 2;
-/// Most warnings of one store, and the longest that is passed on. A querier that stands before many stores may have
-/// many; without a bound a store could fill our memory with them.
+/// Maximum number of warnings per store, and maximum length of one. A querier in front of many stores may
+/// send many warnings; without a limit a store could exhaust the memory.
 const WARNINGS: usize = 100;
 const WARNING_BYTES: usize = 2048;
 
-/// What a store's task says to the merge.
-pub(super) enum Item {
-    /// Series, and what holds their memory.
+/// A message from the task of a store to the merge.
+pub(super) enum StoreMessage {
+    /// Series, with the reservation of their memory.
     Series(Vec<Series>, Option<Reservation>),
     Warning(String),
     Failed(StoreError),
-    /// The query may not hold any more; it ends, whatever other stores have.
+    /// The memory limit of the query is reached. The query fails, whatever other stores send.
     Exhausted(StoreError),
     End,
 }
 
-/// The receiving end; dropping it ends the task and the request behind it.
-pub(super) struct Input {
-    pub(super) items: mpsc::Receiver<Item>,
+/// The receiver. Dropping it cancels the task and its request.
+pub(super) struct StoreInput {
+    pub(super) messages: mpsc::Receiver<StoreMessage>,
     _task: AbortOnDropHandle<()>,
 }
 
-impl Input {
-    /// Asks the store and begins to read.
+impl StoreInput {
+    /// Sends the request to the store and starts to read.
     pub(super) fn open(
         candidate: &Candidate,
         request: &SeriesRequest,
         options: &ProxyOptions,
         budget: Option<&Budget>,
     ) -> Self {
-        let (queue, items) = mpsc::channel(QUEUE);
-        let reader = Reader {
+        let (queue, messages) = mpsc::channel(QUEUE);
+        let reader = StoreReader {
             candidate: candidate.clone(),
             asked: request.clone(),
             response_timeout: options.response_timeout,
@@ -58,45 +58,45 @@ impl Input {
             budget: budget.cloned(),
             queue,
         };
-        Self { items, _task: AbortOnDropHandle::new(tokio::spawn(reader.run())) }
+        Self { messages, _task: AbortOnDropHandle::new(tokio::spawn(reader.run())) }
     }
 }
 
-/// Why reading a store ended.
-enum End {
+/// Why reading a store failed.
+enum ReadEnd {
     Failed(StoreError),
     Exhausted(StoreError),
 }
 
-impl From<StoreError> for End {
+impl From<StoreError> for ReadEnd {
     fn from(error: StoreError) -> Self {
         Self::Failed(error)
     }
 }
 
-/// The task that reads one store.
-struct Reader {
+/// Reads one store.
+struct StoreReader {
     candidate: Candidate,
     asked: SeriesRequest,
     response_timeout: Option<Duration>,
     sort_bytes: usize,
     series_limit: u64,
     budget: Option<Budget>,
-    queue: mpsc::Sender<Item>,
+    queue: mpsc::Sender<StoreMessage>,
 }
 
-impl Reader {
+impl StoreReader {
     async fn run(self) {
-        let last = match self.read().await {
-            Ok(()) => Item::End,
-            Err(End::Failed(error)) => Item::Failed(error),
-            Err(End::Exhausted(error)) => Item::Exhausted(error),
+        let last = match self.forward_frames().await {
+            Ok(()) => StoreMessage::End,
+            Err(ReadEnd::Failed(error)) => StoreMessage::Failed(error),
+            Err(ReadEnd::Exhausted(error)) => StoreMessage::Exhausted(error),
         };
-        // A merge that is gone has dropped this task too; there is nobody to tell.
+        // If the merge was dropped, this task is cancelled too, and no receiver is left.
         let _ = self.queue.send(last).await;
     }
 
-    async fn read(&self) -> Result<(), End> {
+    async fn forward_frames(&self) -> Result<(), ReadEnd> {
         let info = self.candidate.info.as_deref();
         let removes = info.is_none_or(|info| info.supports_without_replica_labels);
         let shards = info.is_none_or(|info| info.supports_sharding);
@@ -106,7 +106,7 @@ impl Reader {
             request.without_replica_labels.clear();
         }
         if strip || !shards {
-            // Both happen here, and a limit applied before them would cut the wrong series.
+            // Both are applied here. A limit applied by the store before that would cut the wrong series.
             request.shard = None;
             request.limit = None;
         }
@@ -116,15 +116,17 @@ impl Reader {
         let mut stream = checked(stream, checks);
         let mut sorter = strip.then(|| SeriesSorter::new(self.sort_bytes));
         let (mut series, mut warnings) = (0, 0);
-        let mut held = Vec::new();
+        let mut reservations = Vec::new();
         while let Some(frame) = self.next(&mut stream).await? {
             let mut batch = match frame {
                 SeriesFrame::Warning(text) => {
                     warnings += 1;
                     if warnings > WARNINGS {
-                        return Err(StoreError::violation(format!("more than {WARNINGS} warnings")).into());
+                        return Err(
+                            StoreError::violation(format!("it sent more than {WARNINGS} warnings")).into()
+                        );
                     }
-                    self.send(Item::Warning(shortened(text))).await;
+                    self.send(StoreMessage::Warning(shortened(text))).await;
                     continue;
                 }
                 SeriesFrame::Series(batch) => batch,
@@ -132,7 +134,7 @@ impl Reader {
             series += batch.len() as u64;
             if series > self.series_limit {
                 return Err(StoreError::limit(format!(
-                    "more than {} series; narrow the selector or raise --query.max-series-per-store",
+                    "it sent more than {} series; use a narrower selector or raise --query.max-series-per-store",
                     self.series_limit
                 ))
                 .into());
@@ -145,11 +147,11 @@ impl Reader {
                     |s| if strip { shard.keeps(&without(&s.labels)) } else { shard.keeps(&s.labels) },
                 );
             }
-            let hold = self.hold(&batch)?;
+            let reservation = self.reserve(&batch)?;
             match &mut sorter {
-                None => self.send(Item::Series(batch, hold)).await,
+                None => self.send(StoreMessage::Series(batch, reservation)).await,
                 Some(sorter) => {
-                    held.extend(hold);
+                    reservations.extend(reservation);
                     for series in batch {
                         sorter
                             .push(without(&series.labels), series.chunks)
@@ -160,36 +162,37 @@ impl Reader {
         }
         if let Some(sorter) = sorter {
             let sorted = sorter.into_sorted();
-            drop(held);
-            let hold = self.hold(&sorted)?;
-            self.send(Item::Series(sorted, hold)).await;
+            drop(reservations);
+            let reservation = self.reserve(&sorted)?;
+            self.send(StoreMessage::Series(sorted, reservation)).await;
         }
         Ok(())
     }
 
-    /// Counts series that wait for the merge towards the memory of the query.
-    fn hold(&self, batch: &[Series]) -> Result<Option<Reservation>, End> {
+    /// Reserves the memory of series that wait for the merge.
+    fn reserve(&self, batch: &[Series]) -> Result<Option<Reservation>, ReadEnd> {
         let Some(budget) = &self.budget else { return Ok(None) };
-        let mut hold = Reservation::new(budget);
+        let mut reservation = Reservation::new(budget);
         let bytes = |series: &Series| -> usize {
             let chunks = series.chunks.iter().map(|chunk| size_of::<AggrChunk>() + chunk.size_bytes());
             series.labels.size_bytes() + chunks.sum::<usize>()
         };
         let all: usize = batch.iter().map(bytes).sum();
-        hold.add(all as u64)
-            .map_err(|error| End::Exhausted(StoreError::limit(memory::limit_with_flag(&error))))?;
-        Ok(Some(hold))
+        reservation
+            .add(all as u64)
+            .map_err(|error| ReadEnd::Exhausted(StoreError::limit(memory::limit_with_flag(&error))))?;
+        Ok(Some(reservation))
     }
 
-    async fn send(&self, item: Item) {
-        let _ = self.queue.send(item).await;
+    async fn send(&self, message: StoreMessage) {
+        let _ = self.queue.send(message).await;
     }
 
     async fn next(&self, stream: &mut SeriesStream) -> Result<Option<SeriesFrame>, StoreError> {
         self.in_time(stream.next()).await?.transpose()
     }
 
-    /// Waits for the store, as long as it may take to answer.
+    /// Waits for the store, at most for the response timeout.
     async fn in_time<T>(&self, work: impl Future<Output = T>) -> Result<T, StoreError> {
         match self.response_timeout {
             None => Ok(work.await),
@@ -207,26 +210,15 @@ fn shortened(mut text: String) -> String {
     text
 }
 
-/// The error of a store that says nothing for longer than it may.
+/// The error of a store that sends nothing for too long.
 pub(super) fn late(limit: Duration) -> StoreError {
     StoreError::new(
         storeapi::Code::DeadlineExceeded,
-        format!("no data in {limit:?} (--store.response-timeout)"),
+        format!("no data within {limit:?} (--store.response-timeout)"),
     )
 }
 
-/// What a store said, or what went wrong with it, under its name. Connections name their address by themselves; once
-/// is enough.
-pub(super) fn under_name(name: &str, message: &str) -> String {
-    format!("store {name}: {}", without_name(name, message))
-}
-
-/// A message without the store's name in front.
-pub(crate) fn without_name<'a>(name: &str, message: &'a str) -> &'a str {
-    message.strip_prefix(name).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(message)
-}
-
-/// The error of a store that cannot be asked now.
+/// Name and error of a store that cannot be asked; `None` if it can.
 pub(super) fn unavailable(candidate: &Candidate) -> Option<(Arc<str>, String)> {
     let reason = candidate.unavailable.as_ref()?;
     Some((Arc::clone(&candidate.name), format!("not healthy: {reason}")))

@@ -1,4 +1,4 @@
-//! Label names, label values and metadata of all stores.
+//! Label names, label values and metric metadata of all stores.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,15 +10,16 @@ use storeapi::{
     MetricMetadata, PartialResponse, StoreError,
 };
 
-use crate::endpoints::Candidate;
-use crate::fanout::input::{late, unavailable, under_name};
-use crate::fanout::{ProxyStore, StoreFilter};
+use crate::endpoints::{Candidate, with_store_name};
+use crate::fanout::filter::StoreFilter;
+use crate::fanout::input::{late, unavailable};
+use crate::fanout::proxy::ProxyStore;
 
 impl ProxyStore {
-    /// Label names of all stores that can hold series of this request, of those that `filter` allows.
+    /// Label names of all stores that `filter` allows and that may have matching series.
     ///
     /// # Errors
-    /// Where the request does not take a partial answer: the first store that failed.
+    /// If the request rejects partial answers: the error of the first store that failed.
     pub async fn names(
         &self,
         mut request: LabelNamesRequest,
@@ -32,18 +33,18 @@ impl ProxyStore {
         request.matchers = rest;
         let limit = request.limit.take();
         let (partial, range) = (request.partial_response, request.range);
-        let (chosen, nobody) = self.choose(filter, |c| c.may_hold(&request.matchers, range));
+        let (chosen, no_store) = self.choose(filter, |c| c.may_hold(&request.matchers, range));
         let answers = self.ask(chosen, |candidate| {
             let request = request.clone();
             async move { candidate.store.label_names(request).await }
         });
-        joined(answers.await, nobody, partial, limit)
+        joined(answers.await, no_store, partial, limit)
     }
 
-    /// Values of one label, as [`names`](Self::names).
+    /// Values of one label; stores are chosen as for [`names`](Self::names).
     ///
     /// # Errors
-    /// `InvalidArgument` when the label has no name; otherwise as `names`.
+    /// `InvalidArgument` if the label name is empty; otherwise as for `names`.
     pub async fn values(
         &self,
         mut request: LabelValuesRequest,
@@ -59,15 +60,15 @@ impl ProxyStore {
         };
         request.matchers = rest;
         let (partial, range, limit) = (request.partial_response, request.range, request.limit);
-        let (chosen, nobody) = self.choose(filter, |c| c.may_hold(&request.matchers, range));
+        let (chosen, no_store) = self.choose(filter, |c| c.may_hold(&request.matchers, range));
         let answers = self.ask(chosen, |candidate| {
             let request = request.clone();
             async move { candidate.store.label_values(request).await }
         });
-        joined(answers.await, nobody, partial, limit)
+        joined(answers.await, no_store, partial, limit)
     }
 
-    /// Asks all at once and gives what each said, in their order.
+    /// Asks all candidates concurrently and returns their answers in the same order.
     async fn ask<T, F>(
         &self,
         chosen: Vec<Candidate>,
@@ -97,28 +98,28 @@ impl ProxyStore {
     }
 }
 
-/// One answer of many; what failed becomes a warning or the error.
+/// Merges the answers. Failures become warnings, or the error.
 fn joined(
     answers: Vec<(Arc<str>, Result<LabelsAnswer, StoreError>)>,
-    nobody: Option<String>,
+    no_store: Option<String>,
     partial: PartialResponse,
     limit: Option<usize>,
 ) -> Result<LabelsAnswer, StoreError> {
-    let (mut values, mut warnings) = (BTreeSet::new(), Vec::from_iter(nobody));
+    let (mut values, mut warnings) = (BTreeSet::new(), Vec::from_iter(no_store));
     for (name, answer) in answers {
         match answer {
             Ok(answer) => {
                 values.extend(answer.values);
-                warnings.extend(answer.warnings.into_iter().map(|text| under_name(&name, &text)));
+                warnings.extend(answer.warnings.into_iter().map(|text| with_store_name(&name, &text)));
             }
-            Err(error) => warnings.push(under_name(&name, error.message())),
+            Err(error) => warnings.push(with_store_name(&name, error.message())),
         }
     }
-    give_up(partial, &warnings)?;
+    fail_if_partial(partial, &warnings)?;
     Ok(LabelsAnswer { values: values.into_iter().take(limit.unwrap_or(usize::MAX)).collect(), warnings })
 }
 
-fn give_up(partial: PartialResponse, warnings: &[String]) -> Result<(), StoreError> {
+fn fail_if_partial(partial: PartialResponse, warnings: &[String]) -> Result<(), StoreError> {
     match warnings.first().filter(|_| partial == PartialResponse::Abort) {
         Some(text) => Err(StoreError::aborted(text.clone())),
         None => Ok(()),
@@ -132,7 +133,7 @@ impl MetadataStore for ProxyStore {
             return Ok(MetadataAnswer::default());
         }
         let has_some = |c: &Candidate| c.info.as_ref().is_none_or(|info| info.apis.metadata);
-        let (chosen, nobody) = self.choose(&StoreFilter::default(), has_some);
+        let (chosen, no_store) = self.choose(&StoreFilter::default(), has_some);
         let answers = self.ask(chosen, |candidate| {
             let request = request.clone();
             async move {
@@ -142,7 +143,7 @@ impl MetadataStore for ProxyStore {
                 }
             }
         });
-        let mut all = MetadataAnswer { warnings: Vec::from_iter(nobody), ..MetadataAnswer::default() };
+        let mut all = MetadataAnswer { warnings: Vec::from_iter(no_store), ..MetadataAnswer::default() };
         for (name, answer) in answers.await {
             match answer {
                 Ok(answer) => {
@@ -152,12 +153,13 @@ impl MetadataStore for ProxyStore {
                         known.sort();
                         known.dedup();
                     }
-                    all.warnings.extend(answer.warnings.into_iter().map(|text| under_name(&name, &text)));
+                    all.warnings
+                        .extend(answer.warnings.into_iter().map(|text| with_store_name(&name, &text)));
                 }
-                Err(error) => all.warnings.push(under_name(&name, error.message())),
+                Err(error) => all.warnings.push(with_store_name(&name, error.message())),
             }
         }
-        give_up(request.partial_response, &all.warnings)?;
+        fail_if_partial(request.partial_response, &all.warnings)?;
         if let Some(limit) = request.limit {
             all.metadata = all.metadata.into_iter().take(limit).collect();
         }

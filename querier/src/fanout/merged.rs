@@ -1,4 +1,4 @@
-//! The merged answer of all stores that were asked.
+//! The merged answer of all stores of a request.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,32 +9,33 @@ use storeapi::{PartialResponse, StoreError};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::time::Instant;
 
+use crate::endpoints::{with_store_name, without_store_name};
 use crate::fanout::awaited::Awaited;
-use crate::fanout::input::{Input, Item, under_name, without_name};
-use crate::fanout::report::{FanoutMetrics, Outcome, StoreReport};
+use crate::fanout::input::{StoreInput, StoreMessage};
+use crate::fanout::report::{FanoutMetrics, StoreOutcome, StoreReport};
 
-/// Series given out at once.
+/// Maximum number of series in a batch.
 const BATCH: usize = 64;
-/// Payload after which a batch is given out although it is not full.
+/// Chunk bytes after which a batch is returned although it has fewer series.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// One step of a merged answer.
+/// One part of a merged answer.
 #[derive(Debug)]
 pub enum FanoutEvent {
-    /// Series in label order, each with what every store has of it.
+    /// Series in label order, each with the data of every store.
     Series(Vec<MergedSeries>),
-    /// Something is missing, and why.
+    /// A part of the answer is missing, with the cause.
     Warning(String),
 }
 
-/// The merged answer of several stores, read step by step. Dropping it ends all requests behind it.
+/// The merged answer of several stores. Dropping it cancels all their requests.
 pub struct Fanout {
     merge: Merge,
-    /// By number in the merge; `None` once it has ended.
-    inputs: Vec<Option<Input>>,
-    /// The memory of what each input has in the merge.
-    held: Vec<Option<Reservation>>,
-    /// One each for `inputs`, then those of stores that could not be asked.
+    /// By input number in the merge; `None` for an input that has ended.
+    inputs: Vec<Option<StoreInput>>,
+    /// The reservation for the series of each input in the merge.
+    reservations: Vec<Option<Reservation>>,
+    /// One report per input, then those of stores that could not be asked.
     reports: Vec<StoreReport>,
     warnings: VecDeque<String>,
     batch: Vec<MergedSeries>,
@@ -43,7 +44,7 @@ pub struct Fanout {
     limit: Option<usize>,
     given: usize,
     finished: bool,
-    /// Why the query ends although stores would have more to say.
+    /// The error if the memory limit of the query is reached.
     exhausted: Option<StoreError>,
     awaited: Awaited,
     began: Instant,
@@ -51,17 +52,17 @@ pub struct Fanout {
 }
 
 impl Fanout {
-    /// Merges `inputs`, each with its store's name.
+    /// Merges `inputs`, each given with the name of its store.
     pub(super) fn new(
-        inputs: Vec<(Arc<str>, Input)>,
+        inputs: Vec<(Arc<str>, StoreInput)>,
         partial_response: PartialResponse,
         limit: Option<usize>,
         metrics: FanoutMetrics,
     ) -> Self {
-        let reports = inputs.iter().map(|(name, _)| StoreReport::new(name, Outcome::Pending)).collect();
+        let reports = inputs.iter().map(|(name, _)| StoreReport::new(name, StoreOutcome::Pending)).collect();
         Self {
             merge: Merge::new(inputs.len()),
-            held: inputs.iter().map(|_| None).collect(),
+            reservations: inputs.iter().map(|_| None).collect(),
             inputs: inputs.into_iter().map(|(_, input)| Some(input)).collect(),
             reports,
             warnings: VecDeque::new(),
@@ -78,35 +79,35 @@ impl Fanout {
         }
     }
 
-    /// Says that a store should have been asked and could not be.
+    /// Adds a warning and a report for a store that could not be asked.
     pub(super) fn missing(&mut self, name: &Arc<str>, reason: String) {
-        self.warnings.push_back(under_name(name, &reason));
-        self.reports.push(StoreReport::new(name, Outcome::Failed(reason)));
+        self.warnings.push_back(with_store_name(name, &reason));
+        self.reports.push(StoreReport::new(name, StoreOutcome::Failed(reason)));
     }
 
-    /// Says something about the answer as a whole.
+    /// Adds a warning about the whole answer.
     pub(super) fn warn(&mut self, text: String) {
         self.warnings.push_back(text);
     }
 
-    /// Tells `awaited` which store is being waited for, from now on.
+    /// Records in `awaited`, from now on, which store this answer is waiting for.
     pub(crate) fn show_waits_in(&mut self, awaited: &Awaited) {
         self.awaited = awaited.clone();
     }
 
-    /// What became of each store, so far.
+    /// The reports of all stores up to now.
     pub fn reports(&self) -> &[StoreReport] {
         &self.reports
     }
 
-    /// The next step, or `None` at the end.
+    /// The next part, or `None` at the end.
     ///
     /// # Errors
     /// Where the request does not take a partial answer: the first thing that is missing; and where its budget is
     /// exhausted. Nothing follows.
     ///
     /// # Cancel safety
-    /// Nothing is lost when the future is dropped.
+    /// Dropping the future loses nothing.
     pub async fn next(&mut self) -> Option<Result<FanoutEvent, StoreError>> {
         loop {
             if let Some(error) = self.exhausted.take() {
@@ -122,7 +123,7 @@ impl Fanout {
             }
             if !self.warnings.is_empty() || self.finished || self.batch_is_full() {
                 let mut warning = || self.warnings.pop_front().map(|text| Ok(FanoutEvent::Warning(text)));
-                // In the order in which they came: series first, then what ended them.
+                // Series that arrived before a warning are returned first.
                 return match self.batch.is_empty() {
                     true => warning(),
                     false => Some(Ok(self.take_batch())),
@@ -132,18 +133,18 @@ impl Fanout {
                 Step::Done => self.finish(),
                 Step::Series(series) => self.add(series),
                 Step::Wants(input) => match self.receive(input) {
-                    Some(item) => self.take(input, item),
-                    // The store makes us wait; what is complete does not have to.
+                    Some(message) => self.handle(input, message),
+                    // Complete series are returned before waiting for this store.
                     None if !self.batch.is_empty() => return Some(Ok(self.take_batch())),
                     None => {
-                        let item = match &mut self.inputs[input] {
+                        let message = match &mut self.inputs[input] {
                             Some(open) => {
-                                let _waiting = self.awaited.enter(&self.reports[input].name);
-                                open.items.recv().await
+                                let _guard = self.awaited.enter(&self.reports[input].name);
+                                open.messages.recv().await
                             }
-                            None => Some(Item::End),
+                            None => Some(StoreMessage::End),
                         };
-                        self.take(input, item.unwrap_or_else(lost));
+                        self.handle(input, message.unwrap_or_else(lost));
                     }
                 },
             }
@@ -169,24 +170,24 @@ impl Fanout {
         }
     }
 
-    /// What the store has said and nobody has read, without waiting for it.
-    fn receive(&mut self, input: usize) -> Option<Item> {
+    /// A message that the store has already sent; does not wait.
+    fn receive(&mut self, input: usize) -> Option<StoreMessage> {
         match &mut self.inputs[input] {
-            None => Some(Item::End),
-            Some(open) => match open.items.try_recv() {
-                Ok(item) => Some(item),
+            None => Some(StoreMessage::End),
+            Some(open) => match open.messages.try_recv() {
+                Ok(message) => Some(message),
                 Err(TryRecvError::Empty) => None,
                 Err(TryRecvError::Disconnected) => Some(lost()),
             },
         }
     }
 
-    fn take(&mut self, input: usize, item: Item) {
+    fn handle(&mut self, input: usize, message: StoreMessage) {
         let report = &mut self.reports[input];
-        match item {
-            Item::Series(batch, hold) => {
-                // The merge asks for more when it has given out what it had.
-                self.held[input] = hold;
+        match message {
+            StoreMessage::Series(batch, reservation) => {
+                // The merge requests more only after it has returned the previous series.
+                self.reservations[input] = reservation;
                 report.responses += 1;
                 report.series += batch.len() as u64;
                 for chunk in batch.iter().flat_map(|series| &series.chunks) {
@@ -198,17 +199,17 @@ impl Fanout {
                     self.fail(input, error.to_string());
                 }
             }
-            Item::Warning(text) => self.warnings.push_back(under_name(&report.name, &text)),
-            Item::Failed(error) => {
-                let reason = without_name(&report.name, error.message()).to_owned();
+            StoreMessage::Warning(text) => self.warnings.push_back(with_store_name(&report.name, &text)),
+            StoreMessage::Failed(error) => {
+                let reason = without_store_name(&report.name, error.message()).to_owned();
                 self.fail(input, reason);
             }
-            Item::Exhausted(error) => {
+            StoreMessage::Exhausted(error) => {
                 self.exhausted = Some(error);
                 self.finish();
             }
-            Item::End => {
-                report.outcome = Outcome::Answered;
+            StoreMessage::End => {
+                report.outcome = StoreOutcome::Answered;
                 self.end(input);
             }
         }
@@ -216,30 +217,32 @@ impl Fanout {
 
     fn fail(&mut self, input: usize, reason: String) {
         let report = &mut self.reports[input];
-        tracing::warn!(store = %report.name, error = %reason, "store did not answer in full");
-        self.warnings.push_back(under_name(&report.name, &reason));
-        report.outcome = Outcome::Failed(reason);
+        tracing::warn!(store = %report.name, error = %reason, "store failed, its part of the answer is incomplete");
+        self.warnings.push_back(with_store_name(&report.name, &reason));
+        report.outcome = StoreOutcome::Failed(reason);
         self.end(input);
     }
 
     fn end(&mut self, input: usize) {
         self.reports[input].took = self.began.elapsed();
         self.inputs[input] = None;
-        self.held[input] = None;
+        self.reservations[input] = None;
         self.merge.end(input);
     }
 
-    /// Ends the answer; stores that still have something to say are not heard.
+    /// Ends the answer and cancels all remaining streams.
     fn finish(&mut self) {
         self.finished = true;
         self.inputs.clear();
-        self.held.clear();
+        self.reservations.clear();
     }
 }
 
-/// A task that went away without a word can only have panicked; its store's answer is not whole.
-fn lost() -> Item {
-    Item::Failed(StoreError::internal("reading it ended unexpectedly"))
+/// A task that ends without a last message has panicked; its answer is incomplete.
+fn lost() -> StoreMessage {
+    StoreMessage::Failed(StoreError::internal(
+        "reading it failed unexpectedly, the task panicked; see the log",
+    ))
 }
 
 impl Drop for Fanout {

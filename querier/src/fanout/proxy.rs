@@ -1,50 +1,27 @@
-//! All stores as one.
+//! All stores as one store.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use budget::Budget;
 use futures::{StreamExt, stream};
-use model::{ExternalMatch, Labels, TimeRange, Timestamp};
+use model::{ExternalMatch, TimeRange, Timestamp};
 use storeapi::{
     Apis, LabelNamesRequest, LabelValuesRequest, LabelsAnswer, PartialResponse, SeriesFrame, SeriesRequest,
     SeriesStream, Store, StoreError, StoreInfo, TsdbInfo,
 };
 
 use crate::endpoints::{Candidate, StoreSource};
-use crate::fanout::input::{Input, unavailable};
-use crate::fanout::{Fanout, FanoutEvent, FanoutMetrics, StoreFilter};
+use crate::fanout::filter::StoreFilter;
+use crate::fanout::input::{StoreInput, unavailable};
+use crate::fanout::merged::{Fanout, FanoutEvent};
+use crate::fanout::options::ProxyOptions;
+use crate::fanout::report::FanoutMetrics;
 
-/// Series in one message of a store to us.
+/// Series in one message of a store to the querier.
 const RESPONSE_BATCH: usize = 64;
 
-/// Settings of a [`ProxyStore`].
-#[derive(Clone, Debug)]
-pub struct ProxyOptions {
-    /// Labels that this querier adds to every label set it announces; they answer matchers like external labels.
-    pub selector_labels: Labels,
-    /// How long a store may say nothing; `None` leaves it to the query's own timeout.
-    pub response_timeout: Option<Duration>,
-    /// Most bytes to hold of one store that cannot remove replica labels itself and has to be sorted anew.
-    pub sort_bytes: usize,
-    /// Most series of one store in one answer. A store that sends more is taken to have no end and is left out from
-    /// there on; too small a number cuts honest answers, too large a one lets a broken store use up a query's time.
-    pub store_series: u64,
-}
-
-impl Default for ProxyOptions {
-    fn default() -> Self {
-        Self {
-            selector_labels: Labels::empty(),
-            response_timeout: None,
-            sort_bytes: 256 << 20,
-            store_series: 10_000_000,
-        }
-    }
-}
-
-/// All stores of a source, read as one store. Clones share everything.
+/// All stores of a source as one store. Clones share all state.
 #[derive(Clone)]
 pub struct ProxyStore {
     pub(super) source: Arc<dyn StoreSource>,
@@ -53,13 +30,13 @@ pub struct ProxyStore {
 }
 
 impl ProxyStore {
-    /// The stores of `source` as one.
+    /// Creates a store of all stores of `source`.
     pub fn new(source: Arc<dyn StoreSource>, options: ProxyOptions, metrics: FanoutMetrics) -> Self {
         Self { source, options: Arc::new(options), metrics }
     }
 
-    /// Whether series surely have all the labels that they are asked for. Selector labels, which only queriers have,
-    /// answer matchers and are on no series.
+    /// Whether series are certain to have all labels that they are matched by. Selector labels, which only
+    /// queriers have, answer matchers but are on no series.
     pub(crate) fn series_carry_labels(&self) -> bool {
         let carries = |candidate: &Candidate| {
             let component = candidate.info.as_ref().map(|info| info.component.as_str());
@@ -68,8 +45,8 @@ impl ProxyStore {
         self.options.selector_labels.is_empty() && self.source.candidates().iter().all(carries)
     }
 
-    /// The candidates that a request has to ask, of those that `filter` allows; and a warning where it allows none,
-    /// because nobody could tell such an answer from one of stores that hold nothing.
+    /// The candidates that a request must ask, of those that `filter` allows. Also returns a warning if it
+    /// allows none, because such an answer would look like an empty one.
     pub(super) fn choose(
         &self,
         filter: &StoreFilter,
@@ -78,27 +55,27 @@ impl ProxyStore {
         let mut candidates = self.source.candidates();
         let known = candidates.len();
         candidates.retain(|candidate| filter.allows(&candidate.name));
-        let nobody = match (candidates.len(), known) {
-            (0, 0) => Some("no stores are known: give --endpoint or --gateway".to_owned()),
-            (0, _) => Some(format!("storeMatch[] matches none of the {known} stores that are known")),
+        let no_store = match (candidates.len(), known) {
+            (0, 0) => Some("no stores are known; set --endpoint or --gateway".to_owned()),
+            (0, _) => Some(format!("storeMatch[] matches none of the {known} known stores")),
             _ => None,
         };
         candidates.retain(may_hold);
-        (candidates, nobody)
+        (candidates, no_store)
     }
 
-    /// Asks all stores that can hold series of this request, of those that `filter` allows.
+    /// Asks all stores that `filter` allows and that may have matching series.
     ///
     /// # Errors
-    /// `InvalidArgument` when the request has no matchers.
+    /// `InvalidArgument` if the request has no matchers.
     pub fn select(&self, request: SeriesRequest, filter: &StoreFilter) -> Result<Fanout, StoreError> {
         self.select_within(request, filter, None)
     }
 
-    /// The same; series that wait for their turn count towards `budget`.
+    /// Like [`select`](Self::select); series that wait in queues count towards `account`.
     ///
     /// # Errors
-    /// As [`select`](Self::select).
+    /// As for [`select`](Self::select).
     pub fn select_within(
         &self,
         mut request: SeriesRequest,
@@ -115,15 +92,15 @@ impl ProxyStore {
             ExternalMatch::Rest(rest) => rest,
         };
         request.batch_size = RESPONSE_BATCH;
-        let (chosen, nobody) = self.choose(filter, |c| c.may_hold(&request.matchers, request.range));
+        let (chosen, no_store) = self.choose(filter, |c| c.may_hold(&request.matchers, request.range));
         let (mut inputs, mut missing) = (Vec::new(), Vec::new());
         for candidate in &chosen {
             match unavailable(candidate) {
                 Some(reason) => missing.push(reason),
-                // Where the answer is given up anyway, nobody need begin to work.
+                // The answer will be an error, so no further store is asked.
                 None if partial == PartialResponse::Abort && !missing.is_empty() => {}
                 None => {
-                    let input = Input::open(candidate, &request, &self.options, budget);
+                    let input = StoreInput::open(candidate, &request, &self.options, budget);
                     inputs.push((Arc::clone(&candidate.name), input));
                 }
             }
@@ -132,7 +109,7 @@ impl ProxyStore {
         for (name, reason) in missing {
             fanout.missing(&name, reason);
         }
-        if let Some(text) = nobody {
+        if let Some(text) = no_store {
             fanout.warn(text);
         }
         Ok(fanout)
@@ -146,8 +123,8 @@ impl Store for ProxyStore {
         let mut label_sets = BTreeSet::new();
         let mut tsdbs = Vec::new();
         let candidates = self.source.candidates();
-        // Whoever asks leaves us out where no label set and no time fits, and must not do so for the sake of stores that
-        // have not said what they hold, or that may hold anything.
+        // A caller skips this querier if no announced label set or time matches. That must not happen for
+        // stores that have not answered Info, or that may have any series.
         let mut anything = candidates.is_empty();
         let mut range =
             if anything { TimeRange::ALL } else { TimeRange::new(Timestamp::MAX, Timestamp::MIN) };

@@ -1,4 +1,4 @@
-//! What became of each store that was asked.
+//! The result of each store in an answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,40 +8,40 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use runtime::Registry;
 
-/// How a store's part of an answer ended.
+/// How the part of a store ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Its stream is not at its end.
+pub enum StoreOutcome {
+    /// Its stream has not ended.
     Pending,
-    /// It said all that it had.
+    /// It answered completely.
     Answered,
-    /// It said nothing, or not all; and why.
+    /// It failed, with this cause; its part is incomplete.
     Failed(String),
 }
 
-/// One store's part of an answer.
+/// The part of one store in an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreReport {
-    /// The store.
+    /// The name of the store.
     pub name: Arc<str>,
     /// How its part ended.
-    pub outcome: Outcome,
-    /// Series it sent; one that came in several pieces counts once a piece.
+    pub outcome: StoreOutcome,
+    /// Number of series; a series that was sent in several pieces counts once per piece.
     pub series: u64,
-    /// Chunks it sent.
+    /// Number of chunks.
     pub chunks: u64,
-    /// Samples in its chunks.
+    /// Number of samples in these chunks.
     pub samples: u64,
-    /// Payload of its chunks.
+    /// Payload of these chunks in bytes.
     pub bytes: u64,
-    /// Messages with series that it sent.
+    /// Number of messages with series.
     pub responses: u64,
-    /// From when it was asked until its part ended, waits of the reader included; zero while it has not.
+    /// Time from the request until its part ended, including waits for the reader; zero until then.
     pub took: Duration,
 }
 
 impl StoreReport {
-    pub(super) fn new(name: &Arc<str>, outcome: Outcome) -> Self {
+    pub(super) fn new(name: &Arc<str>, outcome: StoreOutcome) -> Self {
         let name = Arc::clone(name);
         let took = Duration::ZERO;
         Self { name, outcome, series: 0, chunks: 0, samples: 0, bytes: 0, responses: 0, took }
@@ -53,7 +53,7 @@ struct OutcomeLabels {
     outcome: &'static str,
 }
 
-/// Counts what stores do. Clones share the counts.
+/// Metrics of requests to stores. Clones share the counters.
 #[derive(Clone, Debug)]
 pub struct FanoutMetrics {
     requests: Family<OutcomeLabels, Counter>,
@@ -62,23 +62,23 @@ pub struct FanoutMetrics {
 }
 
 impl FanoutMetrics {
-    /// Registers the families.
+    /// Registers the metrics.
     pub fn new(registry: &mut Registry) -> Self {
         let metrics =
             Self { requests: Family::default(), series: Counter::default(), bytes: Counter::default() };
         registry.register(
             "isthmus_query_store_requests",
-            "Series requests to stores by how they ended",
+            "Series requests to stores, by outcome",
             metrics.requests.clone(),
         );
         registry.register(
             "isthmus_query_store_series",
-            "Series that stores have sent",
+            "Series received from stores",
             metrics.series.clone(),
         );
         registry.register(
             "isthmus_query_store_chunk_bytes",
-            "Payload of the chunks that stores have sent, in bytes",
+            "Chunk payload received from stores, in bytes",
             metrics.bytes.clone(),
         );
         for outcome in ["answered", "failed", "dropped"] {
@@ -89,9 +89,9 @@ impl FanoutMetrics {
 
     pub(super) fn count(&self, report: &StoreReport) {
         let outcome = match report.outcome {
-            Outcome::Answered => "answered",
-            Outcome::Failed(_) => "failed",
-            Outcome::Pending => "dropped",
+            StoreOutcome::Answered => "answered",
+            StoreOutcome::Failed(_) => "failed",
+            StoreOutcome::Pending => "dropped",
         };
         self.requests.get_or_create(&OutcomeLabels { outcome }).inc();
         self.series.inc_by(report.series);

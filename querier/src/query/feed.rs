@@ -1,4 +1,4 @@
-//! Series on their way from the fan-out to the engine.
+//! Queues series of the fan-out for the engine.
 
 use budget::{Budget, Reservation};
 use promql::SelectId;
@@ -11,49 +11,50 @@ use tokio_util::sync::CancellationToken;
 use crate::fanout::{Awaited, FanoutEvent, ProxyStore, StoreFilter, StoreReport};
 use crate::memory;
 
-/// Batches that a feed reads ahead of the engine, each of at most 64 series or about a mebibyte.
+/// Batches that a feed reads ahead of the engine, each of at most 64 series or about 1 MiB.
 const AHEAD: usize = 2;
 
-enum Item {
-    /// Series, and what holds their memory until the engine does.
+enum FeedMessage {
+    /// Series, with the reservation of their memory until the engine reserves it.
     Series(Vec<SelectedSeries>, Reservation),
     Warning(String),
     Failed(StoreError),
     End(Vec<StoreReport>),
 }
 
-enum Slot {
-    /// Not asked for yet.
+enum FeedSlot {
+    /// Not requested yet.
     Closed,
-    Open(mpsc::Receiver<Item>),
+    Open(mpsc::Receiver<FeedMessage>),
     Ended,
 }
 
-/// The feeds of all selects of a query, used from the engine's thread.
+/// The feeds of all selects of a query, used by the thread of the engine.
 ///
-/// A feed is opened when the engine first wants it, together with those that it will want next, so that stores work
-/// while the engine does. What is to be asked of some is known only then; nothing reads ahead of those.
+/// When the engine needs a feed, it is opened together with the feeds that the engine will need next, so that
+/// stores work in parallel. The requests of some selects are known only when the engine reaches them; these
+/// are not read ahead.
 pub(super) struct Feeds {
     runtime: Handle,
     stores: ProxyStore,
     filter: StoreFilter,
-    /// What is asked for each select; `None` where that is not known yet.
+    /// The request of each select; `None` if not known yet.
     requests: Vec<Option<SeriesRequest>>,
-    /// All selects, as the engine is going to want them.
+    /// All selects, in the order in which the engine will read them.
     order: Vec<usize>,
-    slots: Vec<Slot>,
+    slots: Vec<FeedSlot>,
     concurrent: usize,
     budget: Budget,
     awaited: Awaited,
     cancel: CancellationToken,
     warnings: Vec<String>,
-    /// Each with its select.
+    /// Each with the index of its select.
     reports: Vec<(usize, StoreReport)>,
 }
 
 impl Feeds {
-    /// Takes what to ask for each select and the order in which they are read. Must be called within a runtime, which then
-    /// does the reading. `cancel` ends all feeds.
+    /// Creates the feeds from the requests and the reading order. Must be called within a runtime, which then
+    /// runs the reads. `cancel` cancels all feeds.
     pub(super) fn new(
         stores: ProxyStore,
         (requests, order): (Vec<Option<SeriesRequest>>, &[SelectId]),
@@ -63,7 +64,7 @@ impl Feeds {
         awaited: Awaited,
         cancel: CancellationToken,
     ) -> Self {
-        let slots = requests.iter().map(|_| Slot::Closed).collect();
+        let slots = requests.iter().map(|_| FeedSlot::Closed).collect();
         let order = order.iter().map(|select| select.index()).collect();
         let runtime = Handle::current();
         let (warnings, reports) = (Vec::new(), Vec::new());
@@ -83,8 +84,8 @@ impl Feeds {
         }
     }
 
-    /// The next batch of a select, or `None` at its end; `request` tells what to ask for, if that was not known before.
-    /// Blocks; must not be called on the runtime's own threads.
+    /// The next batch of a select, or `None` at its end. `request` creates the request if it was not known
+    /// before. Blocks; must not be called on a thread of the runtime.
     pub(super) fn next(
         &mut self,
         select: usize,
@@ -94,30 +95,34 @@ impl Feeds {
             known.get_or_insert_with(request);
         }
         self.open_around(select);
-        let Some(Slot::Open(items)) = self.slots.get_mut(select) else { return Ok(None) };
+        let Some(FeedSlot::Open(messages)) = self.slots.get_mut(select) else { return Ok(None) };
         loop {
-            match items.blocking_recv() {
-                Some(Item::Series(batch, hold)) => {
-                    // From here on the engine holds them.
-                    drop(hold);
+            match messages.blocking_recv() {
+                Some(FeedMessage::Series(batch, reservation)) => {
+                    // From here on the engine accounts for the memory.
+                    drop(reservation);
                     return Ok(Some(batch));
                 }
-                Some(Item::Warning(text)) => self.warnings.push(text),
-                Some(Item::Failed(error)) => return Err(error),
-                Some(Item::End(reports)) => {
+                Some(FeedMessage::Warning(text)) => self.warnings.push(text),
+                Some(FeedMessage::Failed(error)) => return Err(error),
+                Some(FeedMessage::End(reports)) => {
                     self.reports.extend(reports.into_iter().map(|report| (select, report)));
-                    self.slots[select] = Slot::Ended;
+                    self.slots[select] = FeedSlot::Ended;
                     return Ok(None);
                 }
-                None => return Err(StoreError::internal("reading the stores ended unexpectedly")),
+                None => {
+                    return Err(StoreError::internal(
+                        "reading the stores failed unexpectedly, the task panicked; see the log",
+                    ));
+                }
             }
         }
     }
 
-    /// Opens the wanted feed, and those that are wanted next as long as not too many are open.
+    /// Opens this feed, and those needed next, up to the limit.
     fn open_around(&mut self, wanted: usize) {
         self.open(wanted);
-        let mut open = self.slots.iter().filter(|slot| matches!(slot, Slot::Open(_))).count();
+        let mut open = self.slots.iter().filter(|slot| matches!(slot, FeedSlot::Open(_))).count();
         for at in 0..self.order.len() {
             if open > self.concurrent {
                 return;
@@ -127,64 +132,64 @@ impl Feeds {
     }
 
     fn open(&mut self, select: usize) -> bool {
-        let (Some(slot @ Slot::Closed), Some(Some(request))) =
+        let (Some(slot @ FeedSlot::Closed), Some(Some(request))) =
             (self.slots.get_mut(select), self.requests.get(select))
         else {
             return false;
         };
-        let (queue, items) = mpsc::channel(AHEAD);
+        let (queue, messages) = mpsc::channel(AHEAD);
         let (stores, request, filter) = (self.stores.clone(), request.clone(), self.filter.clone());
         let (budget, awaited) = (self.budget.clone(), self.awaited.clone());
         let cancel = self.cancel.clone();
         self.runtime.spawn(async move {
-            cancel.run_until_cancelled(read(stores, request, filter, budget, awaited, queue)).await;
+            cancel.run_until_cancelled(read_select(stores, request, filter, budget, awaited, queue)).await;
         });
-        *slot = Slot::Open(items);
+        *slot = FeedSlot::Open(messages);
         true
     }
 
-    /// What all selects together have to report.
+    /// The warnings and reports of all selects.
     pub(super) fn finish(mut self) -> (Vec<String>, Vec<(usize, StoreReport)>) {
-        // Two selects that miss the same store say so once.
+        // Two selects that miss the same store cause one warning.
         self.warnings.sort();
         self.warnings.dedup();
         (self.warnings, self.reports)
     }
 }
 
-/// Reads one select to its end, or until nobody listens.
-async fn read(
+/// Reads one select until its end, or until the receiver is dropped.
+async fn read_select(
     stores: ProxyStore,
     request: SeriesRequest,
     filter: StoreFilter,
     budget: Budget,
     awaited: Awaited,
-    queue: mpsc::Sender<Item>,
+    queue: mpsc::Sender<FeedMessage>,
 ) {
     let mut fanout = match stores.select_within(request, &filter, Some(&budget)) {
         Ok(fanout) => fanout,
         Err(error) => {
-            let _ = queue.send(Item::Failed(error)).await;
+            let _ = queue.send(FeedMessage::Failed(error)).await;
             return;
         }
     };
     fanout.show_waits_in(&awaited);
     while let Some(event) = fanout.next().await {
-        let item = match event {
+        let message = match event {
             Ok(FanoutEvent::Series(batch)) => {
                 let batch: Vec<_> = batch.into_iter().map(|series| series.into_selected()).collect();
-                let mut hold = Reservation::new(&budget);
-                match hold.add(batch.iter().map(SelectedSeries::size_bytes).sum::<usize>() as u64) {
-                    Ok(()) => Item::Series(batch, hold),
-                    Err(error) => Item::Failed(StoreError::limit(memory::limit_with_flag(&error))),
+                let mut reservation = Reservation::new(&budget);
+                match reservation.add(batch.iter().map(SelectedSeries::size_bytes).sum::<usize>() as u64) {
+                    Ok(()) => FeedMessage::Series(batch, reservation),
+                    Err(error) => FeedMessage::Failed(StoreError::limit(memory::limit_with_flag(&error))),
                 }
             }
-            Ok(FanoutEvent::Warning(text)) => Item::Warning(text),
-            Err(error) => Item::Failed(error),
+            Ok(FanoutEvent::Warning(text)) => FeedMessage::Warning(text),
+            Err(error) => FeedMessage::Failed(error),
         };
-        if queue.send(item).await.is_err() {
+        if queue.send(message).await.is_err() {
             return;
         }
     }
-    let _ = queue.send(Item::End(fanout.reports().to_vec())).await;
+    let _ = queue.send(FeedMessage::End(fanout.reports().to_vec())).await;
 }

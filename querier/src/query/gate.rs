@@ -1,4 +1,4 @@
-//! How many queries run at once, and what is counted of them.
+//! Limits concurrent queries, and counts queries.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,11 +12,11 @@ use runtime::Registry;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use crate::query::Cost;
+use crate::query::answer::QueryCost;
 
 const SECONDS: [f64; 12] = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 6.0, 10.0, 30.0, 60.0, 120.0, 300.0];
 
-/// Lets a fixed number of queries in; the others wait in the order in which they came. Clones are the same gate.
+/// Limits the number of running queries. Others wait in order of arrival. Clones share the limit.
 #[derive(Clone, Debug)]
 pub(crate) struct Gate {
     turns: Arc<Semaphore>,
@@ -24,7 +24,7 @@ pub(crate) struct Gate {
     waited: Histogram,
 }
 
-/// A query's turn, over when dropped.
+/// The slot of a running query; freed when dropped.
 #[derive(Debug)]
 pub(crate) struct Turn {
     _permit: Option<OwnedSemaphorePermit>,
@@ -32,7 +32,7 @@ pub(crate) struct Turn {
 }
 
 impl Gate {
-    /// A gate for `max` queries, at least 1, with Thanos' metrics.
+    /// Creates a gate for `max` queries, at least 1, and registers the metrics of Thanos.
     pub(crate) fn new(max: usize, registry: &mut Registry) -> Self {
         let gate = Self {
             turns: Arc::new(Semaphore::new(max.max(1))),
@@ -41,24 +41,28 @@ impl Gate {
         };
         let limit: Gauge = Gauge::default();
         limit.set(i64::try_from(max).unwrap_or(i64::MAX));
-        registry.register("thanos_query_concurrent_gate_queries_max", "Most queries that run at once", limit);
+        registry.register(
+            "thanos_query_concurrent_gate_queries_max",
+            "Maximum number of queries that run at the same time",
+            limit,
+        );
         registry.register(
             "thanos_query_concurrent_gate_queries_in_flight",
-            "Queries that run",
+            "Queries that are running",
             gate.in_flight.clone(),
         );
         registry.register(
             "thanos_query_concurrent_gate_duration_seconds",
-            "Time that queries waited for their turn, in seconds",
+            "Time that queries waited before they started, in seconds",
             gate.waited.clone(),
         );
         gate
     }
 
-    /// Waits for a turn.
+    /// Waits for a free slot.
     pub(crate) async fn enter(&self) -> Turn {
         let began = Instant::now();
-        // The semaphore is never closed, so this gives a permit.
+        // The semaphore is never closed, so this always returns a permit.
         let permit = Arc::clone(&self.turns).acquire_owned().await.ok();
         self.waited.observe(began.elapsed().as_secs_f64());
         self.in_flight.inc();
@@ -73,15 +77,15 @@ impl Drop for Turn {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Labels {
+struct QueryLabels {
     kind: &'static str,
     outcome: &'static str,
 }
 
-/// Counts and times queries.
+/// Metrics of queries.
 #[derive(Debug)]
 pub(crate) struct QueryMetrics {
-    seconds: Family<Labels, Histogram>,
+    seconds: Family<QueryLabels, Histogram>,
     samples: Counter,
     partial: Counter,
 }
@@ -95,20 +99,20 @@ impl QueryMetrics {
         };
         registry.register(
             "isthmus_query_duration_seconds",
-            "Time from a query's arrival to its answer, by kind and outcome, in seconds",
+            "Duration of queries including their wait, by kind and outcome, in seconds",
             metrics.seconds.clone(),
         );
-        registry.register("isthmus_query_samples", "Samples that queries decoded", metrics.samples.clone());
+        registry.register("isthmus_query_samples", "Samples decoded by queries", metrics.samples.clone());
         registry.register(
             "isthmus_query_partial_answers",
-            "Answers that lacked a store and said so",
+            "Partial answers, in which a store was missing",
             metrics.partial.clone(),
         );
         metrics
     }
 
-    /// Counts a query that has taken so long; `None` is the cost of one that failed.
-    pub(super) fn observe(&self, kind: &'static str, length: Duration, cost: Option<&Cost>) {
+    /// Records a query and its duration; `cost` is `None` if the query failed.
+    pub(super) fn observe(&self, kind: &'static str, length: Duration, cost: Option<&QueryCost>) {
         let outcome = match cost {
             Some(cost) => {
                 self.samples.inc_by(cost.samples);
@@ -121,6 +125,6 @@ impl QueryMetrics {
             }
             None => "failed",
         };
-        self.seconds.get_or_create(&Labels { kind, outcome }).observe(length.as_secs_f64());
+        self.seconds.get_or_create(&QueryLabels { kind, outcome }).observe(length.as_secs_f64());
     }
 }

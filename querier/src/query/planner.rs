@@ -1,11 +1,11 @@
-//! Work that the text of a request alone can make long: parsing, planning, compiling regular expressions.
+//! Work whose duration depends on the text of a request: parsing, planning, compiling regular expressions.
 
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-/// Runs such work away from the threads that serve connections, on as many threads as the machine has cores. Clones share
-/// the threads.
+/// Runs such work outside the threads that serve connections, on at most as many threads as there are CPU
+/// cores. Clones share the limit.
 #[derive(Clone, Debug)]
 pub(crate) struct Planner {
     turns: Arc<Semaphore>,
@@ -17,10 +17,11 @@ impl Planner {
         Self { turns: Arc::new(Semaphore::new(cores)) }
     }
 
-    /// Does `work`; `None` where it panicked.
+    /// Runs `work`; `None` if it panicked.
     ///
     /// # Cancel safety
-    /// Work that has begun is done to its end, which the engine's limits keep near, and counts as long as it lasts.
+    /// Work that has started runs to its end, which the limits of the engine bound, and occupies its slot
+    /// until then.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,

@@ -1,4 +1,4 @@
-//! What stores are asked for a select: which aggregates, and how coarse.
+//! The request of a select: aggregates and resolution.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use promql::Select;
 use series::Aggregate;
 use storeapi::{QueryHints, SeriesRequest};
 
-use crate::query::Question;
+use crate::query::question::Question;
 
 /// The request for the series of `select`.
 pub(super) fn request(select: &Select, question: &Question) -> SeriesRequest {
@@ -26,7 +26,7 @@ pub(super) fn request(select: &Select, question: &Question) -> SeriesRequest {
     request
 }
 
-/// Which aggregates a store has to send for one that is read: the mean, which is nearest to raw samples, is made of two.
+/// The aggregates that a store must send for one that is evaluated: an average needs two.
 fn aggregates(read: Aggregate) -> Vec<Aggregate> {
     match read {
         Aggregate::Raw => vec![Aggregate::Count, Aggregate::Sum],
@@ -34,9 +34,10 @@ fn aggregates(read: Aggregate) -> Vec<Aggregate> {
     }
 }
 
-/// The lookback for data of this resolution: an hour's means are too far apart for five minutes.
+/// The lookback for data of this resolution. For example, samples with a resolution of 1 h are too far apart
+/// for a lookback of 5 min.
 ///
-/// `configured` is the flag's value, if it was given. Specified by Thanos' `LookbackDeltaFactory`.
+/// `configured` is the value of the flag, if set. Specified by `LookbackDeltaFactory` of Thanos.
 pub(crate) fn dynamic_lookback(configured: Option<Duration>, max_resolution: Duration) -> Duration {
     const FIVE_MINUTES: Duration = Duration::from_secs(300);
     const HOUR: Duration = Duration::from_secs(3600);
@@ -55,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lookback_follows_the_resolution() {
+    fn lookback_grows_with_the_resolution() {
         let check = |configured: Option<u64>, resolution, expected| {
             let found =
                 dynamic_lookback(configured.map(Duration::from_secs), Duration::from_secs(resolution));
@@ -71,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn functions_read_their_aggregate() {
+    fn functions_request_their_aggregates() {
         for (function, expected) in [
             ("sum_over_time", vec![Aggregate::Sum]),
             ("sum", vec![Aggregate::Count, Aggregate::Sum]),

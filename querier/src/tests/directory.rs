@@ -1,4 +1,4 @@
-//! Endpoints that come and go.
+//! Endpoints that appear and disappear.
 
 use std::sync::Mutex;
 
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::endpoints::{Endpoint, EndpointOptions, EndpointSet};
 
-/// A gateway's local port: a directory that the test writes, and the stores behind it.
+/// The local port of a gateway: a directory that the test writes, and its stores.
 struct Gateway {
     snapshots: watch::Receiver<wire::DirectorySnapshot>,
 }
@@ -29,8 +29,8 @@ impl wire::directory_server::Directory for Gateway {
     }
 }
 
-/// Serves the directory, and `store` for whatever else is asked of that port, in a runtime of its own: dropping that is
-/// how a gateway goes away with all its connections.
+/// Serves the directory, and `store` for all other requests, in a separate runtime. Dropping the runtime
+/// closes all connections of the gateway.
 fn gateway(
     store: Arc<dyn Store>,
     snapshots: watch::Receiver<wire::DirectorySnapshot>,
@@ -79,7 +79,7 @@ async fn answer(set: &EndpointSet) -> (Vec<String>, Vec<String>) {
 }
 
 #[tokio::test]
-async fn stores_follow_the_directory_and_are_missed_when_they_or_the_gateway_are_away() {
+async fn stores_follow_the_directory_and_are_reported_missing_when_they_or_the_gateway_are_unreachable() {
     let store = memory(&[("cluster", "eu-1")], &["api"]);
     let first = entry("scraper-0.eu-1", &*store, &[("cluster", "eu-1")]).await;
     let snapshot = |entries: Vec<wire::DirectoryEntry>| wire::DirectorySnapshot { entries };
@@ -93,7 +93,7 @@ async fn stores_follow_the_directory_and_are_missed_when_they_or_the_gateway_are
         set.run(move || *ready.lock().unwrap() = true, shutdown)
     });
 
-    // Before anything is known, an answer must not look whole.
+    // Before the first snapshot an answer must not look complete.
     let (_, warnings) = answer(&set).await;
     assert!(
         warnings.iter().any(|w| w.contains("directory of gateway")) || *ready.lock().unwrap(),
@@ -105,7 +105,7 @@ async fn stores_follow_the_directory_and_are_missed_when_they_or_the_gateway_are
     let state = set.endpoints()[0].state();
     assert_eq!((state.transport.as_str(), state.round_trip), ("quic", Some(Duration::from_millis(20))));
 
-    // Registered and away: missed by name, unless its labels exclude it.
+    // A registered, unreachable store is reported by name, unless its labels exclude it.
     let away =
         wire::DirectoryEntry { healthy: false, last_error: "connection lost".to_owned(), ..first.clone() };
     sender.send(snapshot(vec![away])).unwrap();
@@ -114,7 +114,7 @@ async fn stores_follow_the_directory_and_are_missed_when_they_or_the_gateway_are
     assert!(series.is_empty());
     assert_eq!(warnings, ["store scraper-0.eu-1: not healthy: connection lost"]);
 
-    // A cluster that is registered and was never heard of is missed as a whole, unless its labels exclude it.
+    // A registered cluster that never connected is reported as a whole, unless its labels exclude it.
     let unheard = |cluster: &str| wire::DirectoryEntry {
         name: cluster.to_owned(),
         last_error: "not connected yet".to_owned(),
@@ -127,7 +127,7 @@ async fn stores_follow_the_directory_and_are_missed_when_they_or_the_gateway_are
     assert_eq!(series, ["api@eu-1"]);
     assert_eq!(warnings, ["store us-1: not healthy: not connected yet"]);
 
-    // A name that this querier cannot reach is missed too.
+    // An invalid name is reported too.
     let odd = wire::DirectoryEntry { name: "a..b".to_owned(), healthy: true, ..Default::default() };
     sender.send(snapshot(vec![first.clone(), odd])).unwrap();
     wait_for("the odd name", || set.endpoints().iter().any(|e| e.name() == "a..b")).await;
@@ -135,7 +135,7 @@ async fn stores_follow_the_directory_and_are_missed_when_they_or_the_gateway_are
     assert_eq!(series, ["api@eu-1"]);
     assert!(warnings[0].starts_with("store a..b: not healthy: "), "{warnings:?}");
 
-    // Its series must be of its own cluster, whatever it says.
+    // Its series must have the labels of its own cluster.
     let other = wire::DirectoryEntry {
         bound_labels: Some(labels_to_wire(&labels(&[("cluster", "us-1")]))),
         ..first.clone()
@@ -145,7 +145,7 @@ async fn stores_follow_the_directory_and_are_missed_when_they_or_the_gateway_are
     let (series, warnings) = answer(&set).await;
     assert!(series.is_empty() && warnings[0].contains("must carry cluster=\"us-1\""), "{warnings:?}");
 
-    // The gateway is gone: its stores are asked, and fail visibly.
+    // When the gateway is unreachable, its stores are still asked, and fail visibly.
     sender.send(snapshot(vec![first])).unwrap();
     wait_for("the store to be back", || set.endpoints()[0].state().bound.get("cluster") == Some("eu-1"))
         .await;
@@ -159,12 +159,12 @@ async fn stores_follow_the_directory_and_are_missed_when_they_or_the_gateway_are
 }
 
 #[tokio::test]
-async fn given_endpoints_are_asked_for_info_and_missed_while_they_are_away() {
+async fn fixed_endpoints_are_reported_missing_while_they_are_unreachable() {
     let good = serve(memory(&[("cluster", "eu-1")], &["api"])).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let nobody = listener.local_addr().unwrap().to_string();
+    let closed_port = listener.local_addr().unwrap().to_string();
     drop(listener);
-    let set = set(&[good.clone(), nobody.clone()], &[]);
+    let set = set(&[good.clone(), closed_port.clone()], &[]);
     let shutdown = Shutdown::new();
     let task = tokio::spawn(set.clone().run(|| {}, shutdown.clone()));
     wait_for("both to be asked", || {
@@ -175,13 +175,13 @@ async fn given_endpoints_are_asked_for_info_and_missed_while_they_are_away() {
     let (series, warnings) = answer(&set).await;
     assert_eq!(series, ["api@eu-1"]);
     assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert!(warnings[0].starts_with(&format!("store {nobody}: not healthy: ")), "{warnings:?}");
+    assert!(warnings[0].starts_with(&format!("store {closed_port}: not healthy: ")), "{warnings:?}");
     shutdown.trigger();
     task.await.unwrap();
 }
 
 #[tokio::test]
-async fn a_name_stands_for_all_its_addresses() {
+async fn dns_name_is_resolved_to_all_its_addresses() {
     let address = serve(memory(&[("cluster", "eu-1")], &["api"])).await;
     let port = address.rsplit_once(':').unwrap().1;
     let set = set(&[format!("dns+127.0.0.1:{port}"), "dns+no-such-host.invalid:1".to_owned()], &[]);
@@ -193,40 +193,40 @@ async fn a_name_stands_for_all_its_addresses() {
     .await;
     let (series, warnings) = answer(&set).await;
     assert_eq!(series, ["api@eu-1"]);
-    // Nobody knows which stores the other name stands for, so the answer may lack some.
+    // The stores of the other name are unknown, so the answer may be partial.
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(warnings[0].starts_with("store endpoint dns+no-such-host.invalid:1: "), "{warnings:?}");
     shutdown.trigger();
     task.await.unwrap();
 }
 
-/// However long a store is away, an answer without it is not whole; only the list of stores may leave it out.
+/// An answer without an unreachable store is always partial. Only the list of stores may omit it.
 #[tokio::test(start_paused = true)]
-async fn a_store_that_is_away_for_long_is_no_longer_listed_unless_it_is_strict() {
+async fn unreachable_store_is_not_listed_after_the_timeout_unless_strict() {
     let timeout = Duration::from_secs(300);
     for (strict, listed) in [(false, false), (true, true)] {
         let channel = mesh::direct("127.0.0.1:1").unwrap();
         let endpoint = Endpoint::new("127.0.0.1:1", channel, strict);
         endpoint.checked(Ok(StoreInfo::new("sidecar", vec![], TimeRange::ALL)));
         tokio::time::advance(timeout * 2).await;
-        assert!(endpoint.is_listed(timeout), "a healthy endpoint always is");
+        assert!(endpoint.is_listed(timeout), "a healthy endpoint is always listed");
         endpoint.checked(Ok(StoreInfo::new("sidecar", vec![], TimeRange::ALL)));
         endpoint.checked(Err(StoreError::unavailable("gone")));
         tokio::time::advance(timeout / 2).await;
         assert!(endpoint.is_listed(timeout));
-        assert!(endpoint.state().info.is_some(), "what it last said is kept");
+        assert!(endpoint.state().info.is_some(), "its last answer is kept");
         tokio::time::advance(timeout).await;
         assert_eq!(endpoint.is_listed(timeout), listed);
     }
 }
 
 #[tokio::test]
-async fn a_store_that_is_away_for_long_is_still_missed() {
+async fn unlisted_store_is_still_reported_missing() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let nobody = listener.local_addr().unwrap().to_string();
+    let closed_port = listener.local_addr().unwrap().to_string();
     drop(listener);
     let set = EndpointSet::new(EndpointOptions {
-        endpoints: vec![(nobody.parse().unwrap(), false)],
+        endpoints: vec![(closed_port.parse().unwrap(), false)],
         gateways: Vec::new(),
         info_interval: Duration::from_millis(50),
         unhealthy_timeout: Duration::ZERO,
@@ -239,7 +239,7 @@ async fn a_store_that_is_away_for_long_is_still_missed() {
     })
     .await;
     let (_, warnings) = answer(&set).await;
-    assert!(warnings[0].starts_with(&format!("store {nobody}: not healthy: ")), "{warnings:?}");
+    assert!(warnings[0].starts_with(&format!("store {closed_port}: not healthy: ")), "{warnings:?}");
     shutdown.trigger();
     task.await.unwrap();
 }

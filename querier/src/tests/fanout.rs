@@ -6,10 +6,10 @@ use model::Timestamp;
 use storeapi::{Code, MetadataRequest, MetadataStore, PartialResponse, acceptance, collect_series};
 
 use super::*;
-use crate::{FanoutEvent, Outcome, StoreFilter};
+use crate::{FanoutEvent, StoreFilter, StoreOutcome};
 
 #[tokio::test]
-async fn the_proxy_keeps_the_promise_of_a_store() {
+async fn proxy_passes_the_store_acceptance_suite() {
     acceptance::run(|dataset| async move {
         // Every store has every other series, and all have the first one.
         let part = |n: usize| {
@@ -22,7 +22,7 @@ async fn the_proxy_keeps_the_promise_of_a_store() {
         for n in 0..3 {
             candidates.push(remote(&format!("store-{n}"), part(n)).await);
         }
-        // One that cannot remove replica labels or shard by itself.
+        // One store that can neither remove replica labels nor shard.
         let mut old = (*candidates[2].info.clone().unwrap()).clone();
         old.supports_without_replica_labels = false;
         old.supports_sharding = false;
@@ -33,7 +33,7 @@ async fn the_proxy_keeps_the_promise_of_a_store() {
     .await;
 }
 
-/// Ignores what only newer stores know.
+/// A store without the features of newer stores.
 struct Old(Arc<dyn Store>);
 
 #[tonic::async_trait]
@@ -53,7 +53,7 @@ impl Store for Old {
 }
 
 #[tokio::test]
-async fn only_stores_that_can_hold_an_answer_are_asked() {
+async fn only_stores_that_may_match_are_asked() {
     let mut candidates = vec![
         remote("eu", memory(&[("cluster", "eu-1")], &["api"])).await,
         remote("us", memory(&[("cluster", "us-1")], &["api"])).await,
@@ -88,7 +88,7 @@ async fn only_stores_that_can_hold_an_answer_are_asked() {
 }
 
 #[tokio::test]
-async fn replicas_become_one_series_with_a_contribution_each() {
+async fn replicas_are_merged_into_one_series_with_a_contribution_each() {
     let external = |replica| [("cluster", "eu-1"), ("replica", replica)];
     let proxy = proxy(
         vec![
@@ -106,11 +106,11 @@ async fn replicas_become_one_series_with_a_contribution_each() {
         seen.extend(batch.iter().map(|s| (s.labels.value("job").to_owned(), s.contributions.len())));
     }
     assert_eq!(seen, [("api".to_owned(), 2), ("db".to_owned(), 1)]);
-    assert!(fanout.reports().iter().all(|report| report.outcome == Outcome::Answered));
+    assert!(fanout.reports().iter().all(|report| report.outcome == StoreOutcome::Answered));
 }
 
 #[tokio::test]
-async fn a_missing_store_is_a_warning_or_an_error_as_the_request_says() {
+async fn missing_store_is_a_warning_or_an_error_as_requested() {
     let failing = Scripted::new(vec![Err(StoreError::internal("block 01X is damaged"))]);
     let away = Candidate {
         unavailable: Some("connection refused".to_owned()),
@@ -150,7 +150,7 @@ async fn a_missing_store_is_a_warning_or_an_error_as_the_request_says() {
 }
 
 #[tokio::test]
-async fn a_missing_store_that_could_not_hold_an_answer_is_not_missed() {
+async fn missing_store_that_cannot_match_is_not_reported() {
     let mut us = remote("us", memory(&[("cluster", "us-1")], &["api"])).await;
     us.unavailable = Some("connection refused".to_owned());
     let proxy = proxy(vec![us], ProxyOptions::default());
@@ -161,7 +161,7 @@ async fn a_missing_store_that_could_not_hold_an_answer_is_not_missed() {
 }
 
 #[tokio::test]
-async fn an_answer_without_any_known_store_says_so() {
+async fn answer_without_known_stores_has_a_warning() {
     let proxy = proxy(Vec::new(), ProxyOptions::default());
     let (_, warnings) = collect_series(proxy.series(up()).await.unwrap()).await.unwrap();
     assert!(warnings[0].contains("--endpoint"), "{warnings:?}");
@@ -177,18 +177,18 @@ async fn an_answer_without_any_known_store_says_so() {
 }
 
 #[tokio::test]
-async fn a_choice_of_stores_that_leaves_none_says_so() {
+async fn store_filter_that_matches_none_has_a_warning() {
     let proxy = proxy(vec![remote("eu", memory(&[("cluster", "eu-1")], &["api"])).await], Default::default());
-    let nobody = StoreFilter::new(vec![vec![Matcher::equal("__address__", "us")]]);
-    let mut fanout = proxy.select(up(), &nobody).unwrap();
+    let no_store = StoreFilter::new(vec![vec![Matcher::equal("__address__", "us")]]);
+    let mut fanout = proxy.select(up(), &no_store).unwrap();
     let Some(Ok(FanoutEvent::Warning(text))) = fanout.next().await else { panic!("no warning") };
     assert!(text.contains("storeMatch[]"), "{text}");
-    let names = proxy.names(LabelNamesRequest::new(TimeRange::ALL, vec![]), &nobody).await.unwrap();
+    let names = proxy.names(LabelNamesRequest::new(TimeRange::ALL, vec![]), &no_store).await.unwrap();
     assert!(names.warnings[0].contains("storeMatch[]"), "{names:?}");
 }
 
 #[tokio::test]
-async fn metadata_without_a_store_that_is_away_says_so() {
+async fn metadata_reports_unreachable_stores() {
     let away = Candidate {
         unavailable: Some("connection refused".to_owned()),
         ..local("directory of gateway g", Arc::new(Scripted::new(vec![])))
@@ -198,9 +198,9 @@ async fn metadata_without_a_store_that_is_away_says_so() {
     assert_eq!(answer.warnings, ["store directory of gateway g: not healthy: connection refused"]);
 }
 
-/// A querier in front of this one prunes by what it announces.
+/// A querier in front of this one selects stores by the label sets that they announce.
 #[tokio::test]
-async fn announced_label_sets_never_hide_a_store_that_may_hold_others() {
+async fn announced_label_sets_include_stores_with_unknown_labels() {
     let eu = remote("eu", memory(&[("cluster", "eu-1")], &["api"])).await;
     let unheard = local("us", Arc::new(Scripted::new(vec![])));
     let bound = Candidate { bound: labels(&[("cluster", "us-1")]), ..unheard.clone() };
@@ -220,7 +220,7 @@ async fn announced_label_sets_never_hide_a_store_that_may_hold_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_says_nothing_for_too_long_is_left_out() {
+async fn store_without_data_for_too_long_is_dropped() {
     let quiet = Scripted::series(&[&[("__name__", "up"), ("cluster", "quiet"), ("job", "a")]]).hanging();
     let open = Arc::clone(&quiet.open);
     let options = ProxyOptions { response_timeout: Some(Duration::from_secs(3)), ..ProxyOptions::default() };
@@ -230,12 +230,12 @@ async fn a_store_that_says_nothing_for_too_long_is_left_out() {
     );
     let (series, warnings) = collect_series(proxy.series(up()).await.unwrap()).await.unwrap();
     assert_eq!(short(&series), ["api@eu-1", "a@quiet"]);
-    assert_eq!(warnings, ["store quiet: no data in 3s (--store.response-timeout)"]);
+    assert_eq!(warnings, ["store quiet: no data within 3s (--store.response-timeout)"]);
     assert_eq!(open.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]
-async fn a_dropped_answer_ends_every_stores_stream() {
+async fn dropped_answer_cancels_all_streams() {
     let stores: Vec<_> = (0..3).map(|_| Arc::new(Scripted::new(vec![]).hanging())).collect();
     let mut candidates = Vec::new();
     for (i, store) in stores.iter().enumerate() {

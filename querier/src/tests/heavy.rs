@@ -1,4 +1,4 @@
-//! Queries that are too much: for the memory of all queries, and for whoever has stopped waiting.
+//! Queries that exceed the total memory limit, or whose client has disconnected.
 
 use runtime::RunningRole;
 use tokio::io::AsyncWriteExt;
@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use super::*;
 use crate::tests::web::{get, post, querier};
 
-/// Sends all that a store has but for the last frame, which waits for its turn.
+/// Sends all frames of a store except the last one, which waits for a permit.
 struct Gated {
     store: Arc<MemoryStore>,
     gate: Arc<Semaphore>,
@@ -43,7 +43,7 @@ async fn metric(querier: &RunningRole, name: &str) -> u64 {
     line.unwrap_or_else(|| panic!("{name} is missing in\n{metrics}")).parse().unwrap()
 }
 
-/// Waits until a metric is as it should be.
+/// Polls a metric until its value is as expected.
 async fn metric_becomes(querier: &RunningRole, name: &str, holds: impl Fn(u64) -> bool) {
     let reached = async {
         while !holds(metric(querier, name).await) {
@@ -55,14 +55,14 @@ async fn metric_becomes(querier: &RunningRole, name: &str, holds: impl Fn(u64) -
 }
 
 #[tokio::test]
-async fn of_two_queries_that_are_too_much_together_one_ends_and_the_other_is_answered() {
+async fn one_of_two_queries_fails_at_the_total_memory_limit_and_the_other_is_answered() {
     let jobs: Vec<String> = (0..600).map(|n| format!("job-{n}")).collect();
     let jobs: Vec<&str> = jobs.iter().map(String::as_str).collect();
     let gate = Arc::new(Semaphore::new(0));
     let gated = Gated { store: memory(&[("cluster", "eu")], &jobs), gate: Arc::clone(&gate) };
     let flags = ["--query.max-memory=12MiB", "--query.max-total-memory=13MiB"];
     let querier = Arc::new(querier(&[serve(Arc::new(gated)).await], &flags).await);
-    // The join holds both sides: 600 series of 1000 steps, twice.
+    // The join keeps both sides in memory: 600 series of 1000 steps, twice.
     let end = START / 1000 + 590;
     let form = format!("query=count(up+%2B+up)&start={}&end={end}&step=0.5&timeout=20", end - 499);
     let ask = || {
@@ -89,7 +89,7 @@ async fn of_two_queries_that_are_too_much_together_one_ends_and_the_other_is_ans
 }
 
 #[tokio::test]
-async fn a_query_that_computes_ends_with_the_connection_that_asked() {
+async fn running_query_is_cancelled_when_the_client_disconnects() {
     let samples = (0..100_000).map(|n| Sample::new(START + n * 1000, (n % 100) as f64)).collect();
     let long = (labels(&[("__name__", "long")]), samples);
     let store = Arc::new(MemoryStore::from_samples(labels(&[("cluster", "eu")]), [long]).unwrap());
@@ -102,7 +102,7 @@ async fn a_query_that_computes_ends_with_the_connection_that_asked() {
         "max_over_time(predict_linear(long[6h],60)[1d:10s])",
         "sum_over_time((0*long*quantile_over_time(0.5,long[12h]))[5h:10s])",
     ] {
-        // Minutes of work.
+        // These queries run for minutes.
         let query = query.replace('+', "%2B");
         let path = format!("/api/v1/query_range?query={query}&start={}&end={end}&step=1", end - 10_000);
         let mut stream = TcpStream::connect(querier.http_address()).await.unwrap();
@@ -112,19 +112,19 @@ async fn a_query_that_computes_ends_with_the_connection_that_asked() {
         metric_becomes(&querier, running, |queries| queries == 1).await;
         metric_becomes(&querier, "isthmus_query_memory_bytes", |bytes| bytes > 1 << 20).await;
         drop(stream);
-        // Its turn is over when its threads are free.
+        // The slot is free when the threads are free.
         metric_becomes(&querier, running, |queries| queries == 0).await;
         metric_becomes(&querier, "isthmus_query_memory_bytes", |bytes| bytes == 0).await;
     }
 }
 
-/// `text` as it stands in a form.
+/// Percent-encodes `text` for a form.
 fn encoded(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
 #[tokio::test]
-async fn bad_input_is_refused_with_what_is_wrong_and_where() {
+async fn invalid_input_is_rejected_with_cause_and_position() {
     let querier = querier(&[serve(memory(&[("cluster", "eu")], &["a"])).await], &[]).await;
     let many = |text: &str| text.repeat(100_000);
     let mut wrong = Vec::new();
@@ -166,12 +166,12 @@ async fn bad_input_is_refused_with_what_is_wrong_and_where() {
         let answer =
             post(&querier, "/api/v1/query", &format!("time={}&query={}", START / 1000 + 60, encoded(&query)))
                 .await;
-        let (begin, told) = (&query[..query.len().min(60)], &answer.body[..answer.body.len().min(400)]);
-        let told = answer.json()["error"]
+        let (begin, shown) = (&query[..query.len().min(60)], &answer.body[..answer.body.len().min(400)]);
+        let shown = answer.json()["error"]
             .as_str()
-            .map_or(told.to_owned(), |error| error.chars().take(400).collect());
-        if answer.status != status || !told.contains(part) {
-            wrong.push(format!("{begin}: {} {told}", answer.status));
+            .map_or(shown.to_owned(), |error| error.chars().take(400).collect());
+        if answer.status != status || !shown.contains(part) {
+            wrong.push(format!("{begin}: {} {shown}", answer.status));
         }
     }
     let at = START / 1000;

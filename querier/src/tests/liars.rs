@@ -1,4 +1,4 @@
-//! Stores that break the protocol: each is dropped with a warning, and the rest of the answer is right.
+//! Stores that break the protocol: each is dropped with a warning, and the rest of the answer is correct.
 
 use std::convert::Infallible;
 
@@ -17,7 +17,7 @@ async fn with_liar(liar: Candidate) -> (Vec<String>, Vec<String>) {
     (short(&series), warnings)
 }
 
-/// A peer that answers every call with these bytes.
+/// A peer that answers each call with these bytes.
 fn raw(bytes: Vec<u8>) -> Candidate {
     let service = service_fn(move |_: Request<tonic::body::Body>| {
         let body = Full::new(Bytes::from(bytes.clone()));
@@ -36,7 +36,7 @@ fn message(length: u32, content: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn each_lie_ends_the_liars_part_with_a_warning() {
+async fn each_protocol_violation_drops_the_store_with_a_warning() {
     let of = |cluster, job| [("__name__", "up"), ("cluster", cluster), ("job", job)];
     let bound = |candidate: Candidate| Candidate { bound: labels(&[("cluster", "liar")]), ..candidate };
     let scripted = |sets: &[&[(&str, &str)]]| bound(local("liar", Arc::new(Scripted::series(sets))));
@@ -64,7 +64,7 @@ async fn each_lie_ends_the_liars_part_with_a_warning() {
 }
 
 #[tokio::test]
-async fn a_store_without_end_is_left_out_after_a_while() {
+async fn store_that_never_ends_is_dropped_at_the_limits() {
     for (what, part) in [("series", "more than 1000 series"), ("warnings", "more than 100 warnings")] {
         let frames = (0..5000).map(|i| {
             let set = labels(&[("__name__", "up"), ("cluster", "liar"), ("n", &format!("{i:06}"))]);

@@ -1,4 +1,4 @@
-//! The HTTP API over real sockets, with stores behind real gRPC.
+//! The HTTP API over real sockets, with stores over real gRPC.
 
 mod info;
 mod order;
@@ -17,19 +17,19 @@ use crate::QueryArgs;
 use crate::component::{ROLE, build};
 
 #[derive(Parser)]
-struct Command {
+struct QueryCommand {
     #[command(flatten)]
     args: QueryArgs,
 }
 
-/// A querier over these endpoints that is ready.
+/// Starts a querier with these endpoints and waits until it is ready.
 pub(super) async fn querier(endpoints: &[String], flags: &[&str]) -> RunningRole {
     let mut args =
         vec!["query".to_owned(), "--http-address=127.0.0.1:0".into(), "--grpc-address=127.0.0.1:0".into()];
     args.push("--query.replica-label=replica".into());
     args.extend(endpoints.iter().map(|endpoint| format!("--endpoint={endpoint}")));
     args.extend(flags.iter().map(|flag| (*flag).to_owned()));
-    let config = Command::try_parse_from(args).unwrap().args.check().unwrap();
+    let config = QueryCommand::try_parse_from(args).unwrap().args.check().unwrap();
     let startup = Startup::bind(ROLE, &config.args.common).await.unwrap();
     let querier = build(config, startup).await.unwrap();
     for _ in 0..2000 {
@@ -41,19 +41,19 @@ pub(super) async fn querier(endpoints: &[String], flags: &[&str]) -> RunningRole
     panic!("the querier did not become ready in 10 s");
 }
 
-pub(super) struct Answer {
+pub(super) struct HttpAnswer {
     pub(super) status: u16,
     head: String,
     pub(super) body: String,
 }
 
-impl Answer {
+impl HttpAnswer {
     pub(super) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.body))
     }
 }
 
-pub(super) async fn send(to: SocketAddr, request: &str) -> Answer {
+pub(super) async fn send(to: SocketAddr, request: &str) -> HttpAnswer {
     let mut stream = TcpStream::connect(to).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut bytes = Vec::new();
@@ -61,19 +61,19 @@ pub(super) async fn send(to: SocketAddr, request: &str) -> Answer {
     let text = String::from_utf8(bytes).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
+    HttpAnswer { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
 }
 
-pub(super) async fn get(querier: &RunningRole, path: &str) -> Answer {
+pub(super) async fn get(querier: &RunningRole, path: &str) -> HttpAnswer {
     ask(querier, "GET", path).await
 }
 
-pub(super) async fn ask(querier: &RunningRole, method: &str, path: &str) -> Answer {
+pub(super) async fn ask(querier: &RunningRole, method: &str, path: &str) -> HttpAnswer {
     let request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     send(querier.http_address(), &request).await
 }
 
-pub(super) async fn post(querier: &RunningRole, path: &str, form: &str) -> Answer {
+pub(super) async fn post(querier: &RunningRole, path: &str, form: &str) -> HttpAnswer {
     let request = format!(
         "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\
          content-type: application/x-www-form-urlencoded; charset=utf-8\r\n\r\n{form}",
@@ -82,7 +82,7 @@ pub(super) async fn post(querier: &RunningRole, path: &str, form: &str) -> Answe
     send(querier.http_address(), &request).await
 }
 
-/// Seconds of the instant at which all samples are there.
+/// Time in seconds at which all samples exist.
 const AT: i64 = START / 1000 + 590;
 
 async fn two_replicas() -> Vec<String> {
@@ -94,7 +94,7 @@ async fn two_replicas() -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_data_sources_health_check_of_grafana_passes() {
+async fn health_check_of_grafana_passes() {
     let querier = querier(&[], &[]).await;
     let answer = post(&querier, "/api/v1/query", "query=1%2B1&time=4").await;
     assert_eq!(answer.body, r#"{"status":"success","data":{"resultType":"scalar","result":[4,"2"]}}"#);
@@ -104,7 +104,7 @@ async fn the_data_sources_health_check_of_grafana_passes() {
 }
 
 #[tokio::test]
-async fn replicas_are_one_series_unless_they_are_to_be_kept_apart() {
+async fn replicas_are_merged_unless_dedup_is_off() {
     let querier = querier(&two_replicas().await, &[]).await;
     let count = |parameters: &str| {
         let path = format!("/api/v1/query?query=count(up)&time={AT}{parameters}");
@@ -130,7 +130,7 @@ async fn replicas_are_one_series_unless_they_are_to_be_kept_apart() {
 }
 
 #[tokio::test]
-async fn mistakes_are_answered_in_the_shape_and_words_of_prometheus() {
+async fn errors_have_the_format_and_text_of_prometheus() {
     let querier = querier(&[], &[]).await;
     for (path, status, kind, part) in [
         ("/api/v1/query?query=up%7B", 400, "bad_data", "invalid parameter \"query\": 1:4: parse error"),
@@ -166,12 +166,12 @@ async fn mistakes_are_answered_in_the_shape_and_words_of_prometheus() {
 }
 
 #[tokio::test]
-async fn a_missing_store_is_a_warning_that_caches_respect_or_an_error() {
+async fn missing_store_is_an_uncacheable_warning_or_an_error() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let nobody = listener.local_addr().unwrap().to_string();
+    let closed_port = listener.local_addr().unwrap().to_string();
     drop(listener);
     let mut endpoints = two_replicas().await;
-    endpoints.push(nobody.clone());
+    endpoints.push(closed_port.clone());
     let querier = querier(&endpoints, &[]).await;
     for path in [
         "/api/v1/query?query=up%2Bup",
@@ -182,14 +182,15 @@ async fn a_missing_store_is_a_warning_that_caches_respect_or_an_error() {
         let answer = get(&querier, path).await;
         let body = answer.json();
         assert_eq!(answer.status, 200, "{path}: {body}");
-        assert!(body["warnings"][0].as_str().unwrap().contains(&nobody), "{path}: {body}");
+        assert!(body["warnings"][0].as_str().unwrap().contains(&closed_port), "{path}: {body}");
         assert_eq!(body["warnings"].as_array().unwrap().len(), 1, "{path}: {body}");
         assert!(answer.head.contains("cache-control: no-store"), "{path}: {}", answer.head);
         let separator = if path.contains('?') { '&' } else { '?' };
         let answer = get(&querier, &format!("{path}{separator}partial_response=false")).await;
         assert_eq!((answer.status, &answer.json()["errorType"]), (500, &json!("internal")), "{path}");
     }
-    let chosen = format!("/api/v1/query?query=up&time={AT}&storeMatch[]=%7B__address__!=%22{nobody}%22%7D");
+    let chosen =
+        format!("/api/v1/query?query=up&time={AT}&storeMatch[]=%7B__address__!=%22{closed_port}%22%7D");
     let whole = get(&querier, &chosen).await;
     assert!(whole.json().get("warnings").is_none(), "{}", whole.body);
     assert!(!whole.head.contains("cache-control"), "{}", whole.head);
@@ -203,12 +204,12 @@ async fn a_missing_store_is_a_warning_that_caches_respect_or_an_error() {
     assert!(outcomes.contains(&"failed"), "{stats}");
     assert_eq!(stats["warnings"].as_array().unwrap().len(), 1, "{stats}");
     let odd = get(&querier, "/api/v1/query?query=1&stats=1").await.json();
-    let told = odd["warnings"][0].as_str().unwrap();
-    assert!(told.starts_with("value \"1\" for parameter \"stats\" is deprecated"), "{odd}");
+    let warning = odd["warnings"][0].as_str().unwrap();
+    assert!(warning.starts_with("value \"1\" for parameter \"stats\" is deprecated"), "{odd}");
 }
 
 #[tokio::test]
-async fn a_query_ends_in_time_and_with_the_connection_that_asked_and_so_do_its_streams() {
+async fn timeout_and_disconnect_cancel_the_query_and_its_streams() {
     let store = Arc::new(Scripted::new(vec![]).hanging());
     let open = || store.open.load(Ordering::SeqCst);
     let hung = serve(Arc::clone(&store) as Arc<dyn Store>).await;
@@ -232,7 +233,7 @@ async fn a_query_ends_in_time_and_with_the_connection_that_asked_and_so_do_its_s
 }
 
 #[tokio::test]
-async fn a_query_over_its_budget_ends_with_an_error_that_names_the_limit() {
+async fn query_over_its_limit_fails_and_names_the_limit() {
     let querier = querier(&two_replicas().await, &["--query.max-samples=10"]).await;
     let path = format!("/api/v1/query?query=count_over_time(up%5B10m%5D)&time={AT}");
     let answer = get(&querier, &path).await;
@@ -302,7 +303,7 @@ async fn plans_are_explained_and_measured() {
 }
 
 #[tokio::test]
-async fn matchers_narrow_both_sides_while_all_series_carry_their_labels() {
+async fn matchers_are_applied_to_both_sides_unless_a_store_is_a_querier() {
     let stores = two_replicas().await;
     let store = remote("store", memory(&[], &["api"])).await;
     let through_querier = serve(Arc::new(proxy(vec![store], ProxyOptions::default()))).await;
@@ -321,7 +322,7 @@ async fn matchers_narrow_both_sides_while_all_series_carry_their_labels() {
 }
 
 #[tokio::test]
-async fn what_lies_between_stores_and_engine_counts_towards_the_budget() {
+async fn queued_series_count_towards_the_memory_limits() {
     for (flags, limit) in [
         (&["--query.max-memory=1KiB"][..], "max_bytes=1024"),
         (&["--query.max-memory=1GiB", "--query.max-total-memory=1KiB"], "max_total_bytes=1024"),
@@ -335,7 +336,7 @@ async fn what_lies_between_stores_and_engine_counts_towards_the_budget() {
 }
 
 #[tokio::test]
-async fn series_labels_and_values_are_those_of_all_stores() {
+async fn series_and_labels_are_merged_over_all_stores() {
     let mut endpoints = two_replicas().await;
     endpoints.push(serve(memory(&[("cluster", "us-1")], &["web"])).await);
     let querier = querier(&endpoints, &[]).await;
@@ -370,7 +371,7 @@ async fn series_labels_and_values_are_those_of_all_stores() {
 }
 
 #[tokio::test]
-async fn queriers_stack() {
+async fn querier_is_a_store_of_another_querier() {
     let lower = querier(&two_replicas().await, &["--selector-label=tier=\"edge\""]).await;
     let upper = querier(&[lower.grpc_address().to_string()], &[]).await;
     for (query, expected) in [("count(up)", json!("2")), ("count(up%7Btier=%22edge%22%7D)", json!("2"))] {
@@ -386,7 +387,7 @@ async fn queriers_stack() {
 }
 
 #[tokio::test]
-async fn pages_of_other_origins_may_read_and_everything_has_its_place() {
+async fn cors_status_pages_and_metrics_are_served() {
     let querier = querier(&[], &[]).await;
     let options = ask(&querier, "OPTIONS", "/api/v1/query").await;
     assert_eq!(options.status, 204);
@@ -418,7 +419,7 @@ async fn pages_of_other_origins_may_read_and_everything_has_its_place() {
     }
 }
 
-/// Asks the real linter; `None` where it is not installed.
+/// Runs the linter of promtool; `None` if it is not installed.
 fn promtool_check(text: &str) -> Option<(bool, String)> {
     use std::io::Write;
     use std::process::{Command, Stdio};

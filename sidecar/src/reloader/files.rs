@@ -1,4 +1,4 @@
-//! What the watched files hold now, as one digest, and which folders tell of a change.
+//! Computes a digest of the watched files, and the directories to watch.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
 
-/// SHA-256 over paths and contents.
+/// SHA-256 of paths and contents.
 pub(super) type Digest = [u8; SHA256_OUTPUT_LEN];
 
-/// Folders below a rule folder are followed this deep; a deeper tree is a mistake.
+/// Maximum depth of subdirectories; a deeper tree is a mistake.
 const MAX_DEPTH: usize = 32;
 
-/// A file or folder that cannot be read.
+/// A file or directory cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {source}", path.display())]
 pub(super) struct FileError {
@@ -25,19 +25,19 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> FileError {
     move |source| FileError { path: path.to_owned(), source }
 }
 
-/// One look at the files.
+/// The state of the files.
 pub(super) struct Scan {
-    /// Folders in which a change can show; known even where the digest is not.
+    /// Directories to watch; known even if the digest is not.
     pub(super) directories: BTreeSet<PathBuf>,
-    /// Path and content of the configuration and of every file in the rule folders.
+    /// Digest of path and content of the configuration and of each file in the rule directories.
     pub(super) digest: Result<Digest, FileError>,
 }
 
 impl Scan {
-    /// Looks at the configuration file and at all files below the rule folders.
+    /// Reads the configuration file and all files in the rule directories.
     ///
-    /// Symlinks to files are followed, symlinks to folders below a rule folder are not: Kubernetes keeps its files
-    /// twice there, once by the name that counts and once behind `..data`.
+    /// Symlinks to files are followed. Symlinks to directories inside a rule directory are not: Kubernetes
+    /// has each file twice there, under its name and in `..data`.
     pub(super) fn of(file: Option<&Path>, rule_dirs: &[PathBuf]) -> Self {
         let mut directories = BTreeSet::new();
         let mut context = Context::new(&SHA256);
@@ -61,7 +61,7 @@ impl Scan {
     }
 }
 
-/// The folder that holds `path`, and the one that holds what it points to.
+/// The directory of `path`, and the directory of its symlink target.
 fn parents(path: &Path) -> impl Iterator<Item = PathBuf> {
     let parent = |path: &Path| match path.parent() {
         Some(parent) if parent.as_os_str().is_empty() => Some(PathBuf::from(".")),
@@ -80,7 +80,7 @@ fn add_folder(
     if depth > MAX_DEPTH {
         return Err(FileError {
             path: dir.to_owned(),
-            source: io::Error::other("folders too deep in one another"),
+            source: io::Error::other("directories are nested more than 32 levels deep"),
         });
     }
     directories.insert(dir.to_owned());
@@ -98,7 +98,8 @@ fn add_folder(
     Ok(())
 }
 
-/// Adds a file so that no two different lists of files give the same bytes: 0xff occurs in no UTF-8 path.
+/// Adds a file. 0xff, which no UTF-8 path contains, separates the parts, so that different lists of files
+/// give different bytes.
 fn add_file(context: &mut Context, path: &Path) -> Result<(), FileError> {
     let mut file = File::open(path).map_err(at(path))?;
     context.update(&[0xff]);

@@ -1,4 +1,4 @@
-//! What the reloader counts, under Thanos' names.
+//! Metrics of the reloader, with the names of Thanos.
 
 use std::sync::atomic::AtomicU64;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -8,7 +8,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use runtime::Registry;
 
-/// Cheap to clone; clones count together.
+/// Metrics of the reloader. Clones share the counters.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ReloaderMetrics {
     reloads: Counter,
@@ -28,12 +28,8 @@ impl ReloaderMetrics {
     pub(crate) fn new(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         let registry = registry.sub_registry_with_prefix("thanos_sidecar_reloader");
-        registry.register("reloads", "Reloads that Prometheus was asked for", metrics.reloads.clone());
-        registry.register(
-            "reloads_failed",
-            "Reloads that Prometheus did not do",
-            metrics.reloads_failed.clone(),
-        );
+        registry.register("reloads", "Reloads requested from Prometheus", metrics.reloads.clone());
+        registry.register("reloads_failed", "Reloads that failed", metrics.reloads_failed.clone());
         registry.register(
             "last_reload_successful",
             "Whether the last reload succeeded",
@@ -41,32 +37,32 @@ impl ReloaderMetrics {
         );
         registry.register(
             "last_reload_success_timestamp_seconds",
-            "When a reload last succeeded, in seconds since the epoch",
+            "Time of the last successful reload, in seconds since the epoch",
             metrics.last_success.clone(),
         );
-        registry.register("config_apply_operations", "Looks at the watched files", metrics.applies.clone());
+        registry.register("config_apply_operations", "Checks of the watched files", metrics.applies.clone());
         registry.register(
             "config_apply_operations_failed",
-            "Looks at the watched files that failed before Prometheus was asked",
+            "Checks of the watched files that failed before a reload was requested",
             metrics.applies_failed.clone(),
         );
         registry.register(
             "config_environment_variable_expansion_errors",
-            "Variables that were not set when the configuration was last expanded; the first one ends it",
+            "Unset variables at the last expansion of the configuration; the expansion stops at the first one",
             metrics.expansion_errors.clone(),
         );
-        registry.register(
-            "info",
-            "How Prometheus is told to reload, value is always 1",
-            metrics.info.clone(),
-        );
-        registry.register("watches", "Folders that are watched", metrics.watches.clone());
+        registry.register("info", "How reloads are requested; the value is always 1", metrics.info.clone());
+        registry.register("watches", "Watched directories", metrics.watches.clone());
         registry.register(
             "watch_events",
-            "Changes that the file system told of",
+            "Changes reported by the file system",
             metrics.watch_events.clone(),
         );
-        registry.register("watch_errors", "Errors of watching the file system", metrics.watch_errors.clone());
+        registry.register(
+            "watch_errors",
+            "Errors while watching the file system",
+            metrics.watch_errors.clone(),
+        );
         metrics
     }
 

@@ -1,4 +1,4 @@
-//! The configuration as Prometheus reads it: unpacked, with variables replaced.
+//! Writes the configuration for Prometheus: decompressed, with variables replaced.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
@@ -7,20 +7,20 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
 
-/// Largest configuration, unpacked, in bytes: well above any real one, well below harm.
+/// Maximum size of the decompressed configuration in bytes; far larger than any real one.
 const MAX_BYTES: u64 = 64 << 20;
 
-/// How a gzip file with the only method there is begins.
+/// The first bytes of a gzip file, with the only compression method that is defined.
 const GZIP: [u8; 3] = [0x1f, 0x8b, 0x08];
 
-/// Why the output was not written. The old one stays.
+/// Why the output was not written. The previous file is kept.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum OutputError {
     #[error("read {}: {source}", path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("{} is larger than 64 MiB", path.display())]
+    #[error("{} is larger than 64 MiB after decompression", path.display())]
     TooLarge { path: PathBuf },
-    #[error("{} is not UTF-8", path.display())]
+    #[error("{} is not valid UTF-8", path.display())]
     NotText { path: PathBuf },
     #[error("{}: {source}", path.display())]
     Variable { path: PathBuf, source: runtime::ConfigError },
@@ -28,18 +28,19 @@ pub(super) enum OutputError {
     Write { path: PathBuf, source: io::Error },
 }
 
-/// Writes `from`, unpacked and expanded, to `to`; whether that changed it.
+/// Writes `from`, decompressed and expanded, to `to`; returns whether the content changed.
 ///
-/// The file is replaced as a whole, with mode 0644, and left alone where it holds the right content already.
+/// The file is replaced as a whole, with mode 0644. It is not touched if it has the right content already.
 ///
 /// # Errors
 /// Names the file, and the variable that is not set.
-pub(super) fn write(
+pub(super) fn write_expanded(
     from: &Path,
     to: &Path,
     lookup: impl Fn(&str) -> Option<String>,
 ) -> Result<bool, OutputError> {
-    let text = String::from_utf8(read(from)?).map_err(|_| OutputError::NotText { path: from.to_owned() })?;
+    let text = String::from_utf8(read_unpacked(from)?)
+        .map_err(|_| OutputError::NotText { path: from.to_owned() })?;
     let expanded = runtime::expand_env(&text, lookup)
         .map_err(|source| OutputError::Variable { path: from.to_owned(), source })?;
     if fs::read(to).is_ok_and(|old| old == expanded.as_bytes()) {
@@ -49,7 +50,7 @@ pub(super) fn write(
     Ok(true)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, OutputError> {
+fn read_unpacked(path: &Path) -> Result<Vec<u8>, OutputError> {
     let failed = |source| OutputError::Read { path: path.to_owned(), source };
     let mut bytes = Vec::new();
     File::open(path).map_err(failed)?.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
@@ -77,7 +78,7 @@ fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
         fs::rename(&temporary, path)
     })();
     if written.is_err() {
-        // What is left of it helps nobody, and may be in the way on a full disk.
+        // A partial file is useless and takes space on a full disk.
         drop(fs::remove_file(&temporary));
     }
     written
@@ -98,45 +99,47 @@ mod tests {
     }
 
     #[test]
-    fn a_packed_configuration_is_unpacked_and_expanded() {
+    fn gzip_configuration_is_decompressed_and_expanded() {
         let dir = TempDir::new().unwrap();
         let (from, to) = (dir.path().join("in.yaml.gz"), dir.path().join("out.yaml"));
         let mut packer = GzEncoder::new(Vec::new(), Compression::default());
         packer.write_all(b"cluster: $(CLUSTER) $1 ${2}\n").unwrap();
         fs::write(&from, packer.finish().unwrap()).unwrap();
-        assert!(write(&from, &to, lookup).unwrap());
+        assert!(write_expanded(&from, &to, lookup).unwrap());
         assert_eq!(fs::read_to_string(&to).unwrap(), "cluster: eu-1 $1 ${2}\n");
         assert_eq!(fs::metadata(&to).unwrap().permissions().mode() & 0o777, 0o644);
-        assert!(!write(&from, &to, lookup).unwrap(), "written again without need");
+        assert!(!write_expanded(&from, &to, lookup).unwrap(), "written again without need");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "a temporary file stays");
     }
 
     #[test]
-    fn a_variable_that_is_not_set_keeps_the_old_output() {
+    fn unset_variable_keeps_the_previous_output() {
         let dir = TempDir::new().unwrap();
         let (from, to) = (dir.path().join("in.yaml"), dir.path().join("out.yaml"));
         fs::write(&to, "old").unwrap();
         fs::write(&from, "a: $(CLUSTER)\nb: $(REPLICA)\n").unwrap();
-        let error = write(&from, &to, lookup).unwrap_err().to_string();
+        let error = write_expanded(&from, &to, lookup).unwrap_err().to_string();
         assert!(error.contains("in.yaml: ") && error.contains("$(REPLICA)"), "{error}");
         assert_eq!(fs::read_to_string(&to).unwrap(), "old");
     }
 
     #[test]
-    fn what_cannot_be_read_or_written_is_named() {
+    fn errors_name_the_file() {
         let dir = TempDir::new().unwrap();
         let (from, to) = (dir.path().join("in.yaml"), dir.path().join("no/such/out.yaml"));
-        let error = write(&from, &to, lookup).unwrap_err().to_string();
+        let error = write_expanded(&from, &to, lookup).unwrap_err().to_string();
         assert!(error.starts_with("read ") && error.contains("in.yaml"), "{error}");
-        for (content, complaint) in
-            [(&b"\xff\xfe"[..], "not UTF-8"), (b"\x1f\x8b\x08\0broken", "in.yaml"), (b"a: 1", "out.yaml")]
-        {
+        for (content, message) in [
+            (&b"\xff\xfe"[..], "not valid UTF-8"),
+            (b"\x1f\x8b\x08\0broken", "in.yaml"),
+            (b"a: 1", "out.yaml"),
+        ] {
             fs::write(&from, content).unwrap();
-            let error = write(&from, &to, lookup).unwrap_err().to_string();
-            assert!(error.contains(complaint), "{error}");
+            let error = write_expanded(&from, &to, lookup).unwrap_err().to_string();
+            assert!(error.contains(message), "{error}");
         }
         fs::write(&from, vec![b' '; (MAX_BYTES + 1) as usize]).unwrap();
-        let error = write(&from, &to, lookup).unwrap_err().to_string();
+        let error = write_expanded(&from, &to, lookup).unwrap_err().to_string();
         assert!(error.contains("64 MiB"), "{error}");
     }
 }

@@ -1,22 +1,22 @@
-//! The reloader in front of a real Prometheus.
+//! Tests of the reloader with a real Prometheus.
 
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use promapi::{Client, ClientOptions, RuntimeInfo};
+use promapi::{ClientOptions, PrometheusClient, RuntimeInfo};
 use runtime::{Registry, Shutdown};
 use tempfile::TempDir;
 
-use super::config::Method;
+use super::config::ReloadMethod;
 use super::{Reloader, ReloaderConfig, ReloaderMetrics, Trigger};
 use crate::testing::{Prometheus, config, free_port, installed, labels, wait_until};
 
-/// A Prometheus with a reloader beside it.
+/// A Prometheus and a reloader.
 struct World {
     dir: TempDir,
-    client: Client,
+    client: PrometheusClient,
     metrics: ReloaderMetrics,
     shutdown: Shutdown,
     _prometheus: Prometheus,
@@ -29,18 +29,20 @@ impl Drop for World {
 }
 
 impl World {
-    /// Starts both; `prepare` lays the files out before and says which are watched.
-    async fn start(method: Method, prepare: impl FnOnce(&Path) -> ReloaderConfig) -> Self {
+    /// Starts both. `prepare` first creates the files and returns the configuration of the reloader.
+    async fn start(method: ReloadMethod, prepare: impl FnOnce(&Path) -> ReloaderConfig) -> Self {
         let dir = TempDir::new().expect("a folder");
         let watched = prepare(dir.path());
-        // A name of its own, so that the signal finds this Prometheus and no other test's; longer than Linux keeps.
+        // A unique process name, so that the signal does not reach the Prometheus of another test. It is
+        // longer than the part that Linux keeps.
         let address = free_port();
         let name = format!("prom-{}-of-the-reloader", address.port());
         let program = dir.path().join(&name);
         symlink(which("prometheus"), &program).expect("a symlink");
-        let lifecycle: &[&str] = if method == Method::Http { &["--web.enable-lifecycle"] } else { &[] };
+        let lifecycle: &[&str] = if method == ReloadMethod::Http { &["--web.enable-lifecycle"] } else { &[] };
         let prometheus = Prometheus::run(&program, dir.path(), address, lifecycle);
-        let client = Client::new(&format!("http://{address}"), ClientOptions::default()).expect("a URL");
+        let client =
+            PrometheusClient::new(&format!("http://{address}"), ClientOptions::default()).expect("a URL");
         let metrics = ReloaderMetrics::new(&mut Registry::default());
         let shutdown = Shutdown::new();
         let reloader = Reloader::new(watched, Trigger::new(method, &name, client.clone()), metrics.clone());
@@ -61,7 +63,7 @@ impl World {
         .await;
     }
 
-    /// Waits until Prometheus has these external labels.
+    /// Waits until Prometheus has this external label.
     async fn until_cluster_is(&self, cluster: &str) {
         wait_until(&format!("the configuration of {cluster}"), async || {
             self.client.external_labels().await.is_ok_and(|labels| labels.get("cluster") == Some(cluster))
@@ -69,7 +71,7 @@ impl World {
         .await;
     }
 
-    /// Waits until Prometheus has a recording rule of this name.
+    /// Waits until Prometheus has a recording rule with this name.
     async fn until_rule_is(&self, name: &str) {
         let http = self.client.url().trim_start_matches("http://").to_owned();
         wait_until(&format!("rule {name}"), async || {
@@ -79,7 +81,7 @@ impl World {
     }
 }
 
-/// The answer of `/api/v1/rules`, as text.
+/// The response of `/api/v1/rules` as text.
 async fn rules(address: &str) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let Ok(mut stream) = tokio::net::TcpStream::connect(address).await else { return String::new() };
@@ -108,7 +110,7 @@ fn rule(name: &str) -> String {
     format!("groups:\n- name: test\n  rules:\n  - record: {name}\n    expr: vector(1)\n")
 }
 
-/// Events must do: the interval is longer than any test.
+/// The interval is longer than any test, so only events can cause a reload.
 fn watched() -> ReloaderConfig {
     ReloaderConfig {
         file: None,
@@ -120,16 +122,16 @@ fn watched() -> ReloaderConfig {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn changed_rules_and_configuration_are_taken_and_bad_ones_are_tried_again() {
+async fn changed_files_are_reloaded_and_invalid_ones_are_retried() {
     if !installed() {
         return;
     }
-    let world = World::start(Method::Http, |dir| {
+    let world = World::start(ReloadMethod::Http, |dir| {
         fs::create_dir_all(dir.join("rules/nested")).expect("a folder");
         let rules = format!("rule_files: ['{}/rules/*.yml']\n", dir.display());
         fs::write(dir.join("rules/a.yml"), rule("first")).expect("a file");
         fs::write(dir.join("in.yml"), cluster("$(HOME)") + &rules).expect("a file");
-        // Prometheus starts before its configuration was expanded for the first time.
+        // Prometheus starts before the first expansion of its configuration.
         fs::write(dir.join("prometheus.yml"), cluster("not-expanded") + &rules).expect("a file");
         ReloaderConfig {
             file: Some(dir.join("in.yml")),
@@ -146,7 +148,7 @@ async fn changed_rules_and_configuration_are_taken_and_bad_ones_are_tried_again(
     fs::write(world.dir.path().join("rules/a.yml"), rule("second")).expect("a file");
     world.until_rule_is("second").await;
 
-    println!("a rule that is none");
+    println!("an invalid rule file");
     let failed = world.metrics.counts().1;
     fs::write(world.dir.path().join("rules/a.yml"), "groups: 1").expect("a file");
     wait_until("three failures", async || world.metrics.counts().1 >= failed + 3).await;
@@ -161,7 +163,7 @@ async fn changed_rules_and_configuration_are_taken_and_bad_ones_are_tried_again(
     let input = world.dir.path().join("in.yml");
     let old = fs::read_to_string(&input).expect("a file");
     fs::write(&input, cluster("$(ISTHMUS_NO_SUCH_VARIABLE)")).expect("a file");
-    wait_until("the complaint", async || world.metrics.failed_expansion()).await;
+    wait_until("the error", async || world.metrics.failed_expansion()).await;
     world.until_cluster_is(&home).await;
     fs::write(&input, old.replace("$(HOME)", "eu-2")).expect("a file");
     world.until_cluster_is("eu-2").await;
@@ -171,17 +173,17 @@ async fn changed_rules_and_configuration_are_taken_and_bad_ones_are_tried_again(
     let reloads = world.metrics.counts().0;
     let applies = world.metrics.applies();
     fs::write(world.dir.path().join("rules/a.yml"), rule("third")).expect("a file");
-    wait_until("a look", async || world.metrics.applies() > applies).await;
+    wait_until("a check", async || world.metrics.applies() > applies).await;
     assert_eq!(world.metrics.counts().0, reloads);
 }
 
-/// Kubernetes writes a new folder beside the old one and swaps the symlink `..data` to it.
+/// Kubernetes writes a new directory next to the old one and swaps the symlink `..data`.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_swapped_symlink_is_a_change() {
+async fn swapped_symlink_is_detected() {
     if !installed() {
         return;
     }
-    let world = World::start(Method::Http, |dir| {
+    let world = World::start(ReloadMethod::Http, |dir| {
         let mount = dir.join("mount");
         fs::create_dir_all(mount.join("..1")).expect("a folder");
         fs::write(mount.join("..1/prometheus.yml"), cluster("one")).expect("a file");
@@ -204,11 +206,11 @@ async fn a_swapped_symlink_is_a_change() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_signal_reloads_and_its_outcome_is_known() {
+async fn reload_by_signal_reports_its_result() {
     if !installed() {
         return;
     }
-    let world = World::start(Method::Signal, |dir| {
+    let world = World::start(ReloadMethod::Signal, |dir| {
         fs::write(dir.join("prometheus.yml"), cluster("one")).expect("a file");
         ReloaderConfig { file: Some(dir.join("prometheus.yml")), ..watched() }
     })
@@ -224,7 +226,7 @@ async fn a_signal_reloads_and_its_outcome_is_known() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_an_interval_the_output_is_written_and_nothing_is_reloaded() {
+async fn interval_zero_writes_the_output_once_without_reload() {
     let dir = TempDir::new().expect("a folder");
     fs::write(dir.path().join("in.yml"), "home: $(HOME)").expect("a file");
     let once = ReloaderConfig {
@@ -233,9 +235,9 @@ async fn without_an_interval_the_output_is_written_and_nothing_is_reloaded() {
         watch_interval: None,
         ..watched()
     };
-    let client = Client::new("http://127.0.0.1:1", ClientOptions::default()).expect("a URL");
+    let client = PrometheusClient::new("http://127.0.0.1:1", ClientOptions::default()).expect("a URL");
     let metrics = ReloaderMetrics::new(&mut Registry::default());
-    let trigger = Trigger::new(Method::Http, "", client);
+    let trigger = Trigger::new(ReloadMethod::Http, "", client);
     Reloader::new(once, trigger, metrics.clone()).run(Shutdown::new()).await;
     let home = std::env::var("HOME").expect("HOME is set");
     assert_eq!(fs::read_to_string(dir.path().join("out.yml")).expect("the output"), format!("home: {home}"));
@@ -243,15 +245,15 @@ async fn without_an_interval_the_output_is_written_and_nothing_is_reloaded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn other_files_in_a_folder_are_no_reason_to_try_again() {
+async fn other_files_in_the_directory_do_not_cause_a_retry() {
     let dir = TempDir::new().expect("a folder");
     let file = dir.path().join("prometheus.yml");
     fs::write(&file, cluster("one")).expect("a file");
     let patient =
         ReloaderConfig { file: Some(file.clone()), retry_interval: Duration::from_secs(3600), ..watched() };
-    let client = Client::new("http://127.0.0.1:1", ClientOptions::default()).expect("a URL");
+    let client = PrometheusClient::new("http://127.0.0.1:1", ClientOptions::default()).expect("a URL");
     let metrics = ReloaderMetrics::new(&mut Registry::default());
-    let (trigger, shutdown) = (Trigger::new(Method::Http, "", client), Shutdown::new());
+    let (trigger, shutdown) = (Trigger::new(ReloadMethod::Http, "", client), Shutdown::new());
     tokio::spawn(Reloader::new(patient, trigger, metrics.clone()).run(shutdown.clone()));
     wait_until("a first failure", async || metrics.counts().1 == 1).await;
     let events = metrics.events();

@@ -1,22 +1,22 @@
-//! How Prometheus is told to reload, and how it is known that it did.
+//! Requests a reload from Prometheus and waits for its result.
 
 use std::fs;
 use std::time::Duration;
 
 use model::Timestamp;
-use promapi::{Client, ClientError, RuntimeInfo};
+use promapi::{ClientError, PrometheusClient, RuntimeInfo};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::{Instant, sleep};
 
-use crate::reloader::config::Method;
+use crate::reloader::config::ReloadMethod;
 
-/// How often Prometheus is asked whether it has taken the configuration after a signal.
+/// Interval of the requests for the result after a signal.
 const POLL: Duration = Duration::from_secs(1);
 
-/// How long it may take after a signal. Large rule files take seconds.
-const SIGNAL_PATIENCE: Duration = Duration::from_secs(60);
+/// Maximum time until a reload by signal is complete. Large rule files take seconds.
+const SIGNAL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Linux keeps this many bytes of a process' name.
+/// Linux truncates process names to this many bytes.
 const NAME_BYTES: usize = 15;
 
 /// Why Prometheus did not reload.
@@ -24,42 +24,42 @@ const NAME_BYTES: usize = 15;
 pub(super) enum TriggerError {
     #[error("{0}")]
     Away(ClientError),
-    #[error("start Prometheus with --web.enable-lifecycle, or use --reloader.method=signal: {0}")]
+    #[error("{0}; start Prometheus with --web.enable-lifecycle, or use --reloader.method=signal")]
     Forbidden(ClientError),
     #[error("{0}")]
-    Refused(ClientError),
+    HttpRejected(ClientError),
     #[error(
-        "no process is named {0:?} (--reloader.process-name); the sidecar must share its process id namespace"
+        "no process with name {0:?} (--reloader.process-name); the containers of the sidecar and of Prometheus must share their process ids"
     )]
     NoProcess(String),
     #[error("send SIGHUP to process {pid} ({name}): {cause}")]
     Signal { pid: i32, name: String, cause: rustix::io::Errno },
-    #[error("Prometheus did not take the configuration after SIGHUP; its log says why")]
-    NotTaken,
+    #[error("Prometheus rejected the configuration after SIGHUP; see the log of Prometheus")]
+    SignalRejected,
     #[error(
-        "Prometheus has not taken the configuration within {SIGNAL_PATIENCE:?} of SIGHUP; its log may say why"
+        "Prometheus has not confirmed the reload within {SIGNAL_TIMEOUT:?} of SIGHUP; see the log of Prometheus"
     )]
-    NoSign,
+    NotConfirmed,
 }
 
-/// Tells one Prometheus to reload.
+/// Requests reloads from one Prometheus.
 pub(crate) enum Trigger {
-    /// `POST /-/reload`, which answers when the reload is done.
-    Http(Client),
-    /// SIGHUP, after which Prometheus is asked until it has reloaded.
+    /// `POST /-/reload`, which answers when the reload is complete.
+    Http(PrometheusClient),
+    /// SIGHUP. Prometheus is then polled until it has reloaded.
     Signal {
-        /// Asks how it went.
-        client: Client,
+        /// Reads the result.
+        client: PrometheusClient,
         /// Name of the executable.
         name: String,
     },
 }
 
 impl Trigger {
-    pub(crate) fn new(method: Method, name: &str, client: Client) -> Self {
+    pub(crate) fn new(method: ReloadMethod, name: &str, client: PrometheusClient) -> Self {
         match method {
-            Method::Http => Self::Http(client),
-            Method::Signal => Self::Signal { client, name: name.to_owned() },
+            ReloadMethod::Http => Self::Http(client),
+            ReloadMethod::Signal => Self::Signal { client, name: name.to_owned() },
         }
     }
 
@@ -70,14 +70,14 @@ impl Trigger {
         }
     }
 
-    /// Returns when Prometheus has taken its files.
+    /// Returns when Prometheus has loaded its files.
     pub(super) async fn reload(&self) -> Result<(), TriggerError> {
         match self {
             Self::Http(client) => client.reload().await.map_err(|error| match error.status() {
                 None => TriggerError::Away(error),
-                // 404 and 405 are those of old versions.
+                // Old versions answer 404 and 405.
                 Some(status) if (403..=405).contains(&status.as_u16()) => TriggerError::Forbidden(error),
-                Some(_) => TriggerError::Refused(error),
+                Some(_) => TriggerError::HttpRejected(error),
             }),
             Self::Signal { client, name } => {
                 let before = client.runtime_info().await.map_err(TriggerError::Away)?;
@@ -88,33 +88,33 @@ impl Trigger {
                     name: name.clone(),
                     cause,
                 })?;
-                until_taken(client, &before).await
+                until_confirmed(client, &before).await
             }
         }
     }
 }
 
-/// Waits for the second after `last`: Prometheus tells the time of a reload in whole seconds, and two in the same
-/// second could not be told apart.
+/// Waits until the second after `last`. Prometheus reports the time of a reload in whole seconds, so two
+/// reloads in one second cannot be distinguished.
 async fn until_after(last: Timestamp) {
     let next = (last.as_millis().div_euclid(1000) + 1) * 1000;
     let wait = next.saturating_sub(crate::now().as_millis());
-    // A clock that was set back must not hold the reload up.
+    // Limits the wait, in case the clock was set back.
     sleep(Duration::from_millis(wait.clamp(0, 1000).unsigned_abs())).await;
 }
 
-async fn until_taken(client: &Client, before: &RuntimeInfo) -> Result<(), TriggerError> {
-    let deadline = Instant::now() + SIGNAL_PATIENCE;
+async fn until_confirmed(client: &PrometheusClient, before: &RuntimeInfo) -> Result<(), TriggerError> {
+    let deadline = Instant::now() + SIGNAL_TIMEOUT;
     loop {
         match client.runtime_info().await {
             Ok(now) if now.reload_config_success && now.last_config_time > before.last_config_time => {
                 return Ok(());
             }
             Ok(now) if before.reload_config_success && !now.reload_config_success => {
-                return Err(TriggerError::NotTaken);
+                return Err(TriggerError::SignalRejected);
             }
             Err(error) if Instant::now() >= deadline => return Err(TriggerError::Away(error)),
-            Ok(_) if Instant::now() >= deadline => return Err(TriggerError::NoSign),
+            Ok(_) if Instant::now() >= deadline => return Err(TriggerError::NotConfirmed),
             Ok(_) | Err(_) => sleep(POLL).await,
         }
     }

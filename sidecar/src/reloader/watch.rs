@@ -1,4 +1,5 @@
-//! When to look: events of the file system. They only make the reloader quick; what they miss, its interval finds.
+//! Watches the file system. Events only make reloads faster; changes without an event are found at the next
+//! interval.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -12,24 +13,24 @@ use tracing::warn;
 
 use crate::reloader::ReloaderMetrics;
 
-/// Watches folders, and wakes who waits for a change in them.
+/// Watches directories, and wakes the reloader when something in them changes.
 ///
-/// Folders, not files: a file that is replaced takes its watch with it, and Kubernetes replaces a symlink in the folder
-/// above.
-pub(super) struct Watch {
-    /// `None` where the system has no watches left.
+/// Directories are watched instead of files: a watch ends when its file is replaced, and Kubernetes replaces
+/// a symlink in the parent directory.
+pub(super) struct FolderWatch {
+    /// `None` if the system has no watches left.
     watcher: Option<RecommendedWatcher>,
     changed: Arc<Notify>,
     watched: BTreeSet<PathBuf>,
     metrics: ReloaderMetrics,
 }
 
-impl Watch {
+impl FolderWatch {
     pub(super) fn new(metrics: ReloaderMetrics) -> Self {
         let changed = Arc::new(Notify::new());
         let (wake, counted) = (Arc::clone(&changed), metrics.clone());
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| match event {
-            // Reading is what the reloader does itself.
+            // The reloader itself causes read events.
             Ok(event) if is_reading(&event.kind) => {}
             Ok(_) => {
                 counted.watch_event();
@@ -41,27 +42,27 @@ impl Watch {
             }
         });
         let watcher = watcher.inspect_err(|cause| {
-            warn!(error = %cause, "no events from the file system, files are looked at every --reloader.watch-interval");
+            warn!(error = %cause, "file system events are not available, files are checked only every --reloader.watch-interval");
         });
         Self { watcher: watcher.ok(), changed, watched: BTreeSet::new(), metrics }
     }
 
-    /// Watches these folders from now on, and no others.
+    /// Watches exactly these directories from now on.
     pub(super) fn follow(&mut self, directories: BTreeSet<PathBuf>) {
         let Some(watcher) = &mut self.watcher else { return };
         for gone in self.watched.difference(&directories) {
-            // The watch of a folder that was removed is gone already.
+            // The system removes the watch of a removed directory itself.
             drop(watcher.unwatch(gone));
         }
         let mut watched = BTreeSet::new();
         for directory in directories {
-            // Again for those that are watched: another folder may have taken the name.
+            // Watched directories are added again: another directory may have taken the name.
             match watcher.watch(&directory, RecursiveMode::NonRecursive) {
                 Ok(()) => drop(watched.insert(directory)),
                 Err(cause) => {
                     self.metrics.watch_error();
                     if self.watched.contains(&directory) {
-                        warn!(folder = %directory.display(), error = %cause, "folder cannot be watched any more");
+                        warn!(folder = %directory.display(), error = %cause, "directory can no longer be watched, it is checked only every --reloader.watch-interval");
                     }
                 }
             }
@@ -75,7 +76,7 @@ impl Watch {
         self.changed.notified().await;
     }
 
-    /// Waits until nothing has changed for `pause`, ten pauses at most.
+    /// Waits until nothing has changed for `pause`, at most ten times.
     pub(super) async fn until_quiet(&self, pause: Duration) {
         for _ in 0..10 {
             if tokio::time::timeout(pause, self.changed()).await.is_err() {

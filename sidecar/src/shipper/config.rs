@@ -1,4 +1,4 @@
-//! Flags of the shipper, with Thanos' names.
+//! The flags of the shipper, with the names of Thanos.
 
 use std::path::{Path, PathBuf};
 
@@ -9,10 +9,10 @@ use crate::shipper::preflight::Preflight;
 /// `--hash-func` as Thanos has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum HashFunction {
-    /// The only one there is
+    /// The only supported function
     #[value(name = "SHA256")]
     Sha256,
-    /// The same: hashes are always made
+    /// The same as SHA256: hashes are always computed
     #[value(name = "")]
     Unset,
 }
@@ -20,71 +20,73 @@ enum HashFunction {
 /// `--shipper.*` and `--hash-func`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ShipperArgs {
-    /// Uploads blocks that Prometheus has compacted, too, where the bucket has nothing of their time: for a Prometheus
-    /// that ran without uploads before
+    /// Also upload blocks that Prometheus has compacted, if the bucket has no blocks of their time; for a
+    /// Prometheus that ran without uploads before
     #[arg(long = "shipper.upload-compacted")]
     upload_compacted: bool,
 
-    /// File in --tsdb.path that lists what is uploaded, for Prometheus' --storage.tsdb.delay-compact-file.path
+    /// Write the list of uploaded blocks to this file in --tsdb.path, for
+    /// --storage.tsdb.delay-compact-file.path of Prometheus
     #[arg(long = "shipper.meta-file-name", value_name = "NAME", default_value = "thanos.shipper.json")]
     meta_file_name: String,
 
-    /// Uploads although Prometheus compacts its blocks
+    /// Upload blocks even if Prometheus compacts its blocks
     #[arg(long = "shipper.ignore-unequal-block-size")]
     ignore_unequal_block_size: bool,
 
-    /// Uploads compacted blocks although the bucket has blocks of the same time; the compactor must be able to merge them
+    /// Upload compacted blocks even if the bucket has blocks of the same time; the compactor must be able to
+    /// merge them
     #[arg(long = "shipper.allow-out-of-order-uploads")]
     allow_out_of_order_uploads: bool,
 
-    /// Has no effect: a block that cannot be uploaded never holds up others
+    /// No effect: a block that cannot be uploaded never delays other blocks
     #[arg(long = "shipper.skip-corrupted-blocks")]
     skip_corrupted_blocks: bool,
 
-    /// Files of a block that are uploaded at the same time; 0 for 4
+    /// Upload this many files of a block at the same time; 0 for 4
     #[arg(long = "shipper.upload-concurrency", value_name = "N", default_value_t = 0)]
     upload_concurrency: usize,
 
-    /// Has no effect: every file is uploaded with its SHA-256, and compared
+    /// No effect: each file is uploaded with its SHA-256 and compared
     #[arg(long = "hash-func", value_name = "NAME", value_enum, default_value_t = HashFunction::Unset)]
     hash_function: HashFunction,
 
-    /// Serves what is in the bucket, too, for as long as Prometheus has it: where no store serves the bucket
+    /// Serve data that is in the bucket too, for as long as Prometheus has it; for a bucket without a store
     #[arg(long = "store.serve-uploaded")]
     pub(crate) serve_uploaded: bool,
 }
 
-/// What the shipper does, checked.
+/// The validated configuration of the shipper.
 #[derive(Clone, Debug)]
 pub(crate) struct ShipperConfig {
     pub(super) data_dir: PathBuf,
-    /// The list for Prometheus.
+    /// The list of uploaded blocks for Prometheus.
     pub(super) uploaded_file: PathBuf,
     pub(super) upload_compacted: bool,
     pub(super) allow_overlaps: bool,
     pub(super) ignore_unequal_block_size: bool,
-    /// Files at the same time.
+    /// Files of a block that are uploaded at the same time.
     pub(super) concurrency: usize,
-    /// The sidecar goes on serving what is in the bucket.
+    /// The sidecar also serves data that is in the bucket.
     pub(super) serve_uploaded: bool,
 }
 
 impl ShipperArgs {
-    /// The checked form for blocks in `data_dir`.
+    /// Validates the flags for blocks in `data_dir`.
     ///
     /// # Errors
-    /// Says which flag makes no sense.
+    /// Names the flag that is invalid.
     pub(crate) fn check(&self, data_dir: &Path) -> Result<ShipperConfig, String> {
         let name = Path::new(&self.meta_file_name);
         if name.file_name() != Some(name.as_os_str()) {
             return Err(format!(
-                "--shipper.meta-file-name={:?}: give the name of a file, without folders",
+                "--shipper.meta-file-name={:?}: must be a file name without directories",
                 self.meta_file_name
             ));
         }
         if !data_dir.is_dir() {
             return Err(format!(
-                "--tsdb.path={}: no such folder; give the data folder of Prometheus, whose blocks are to be uploaded",
+                "--tsdb.path={}: directory does not exist; set the data directory of Prometheus, from which blocks are uploaded",
                 data_dir.display()
             ));
         }
@@ -101,7 +103,7 @@ impl ShipperArgs {
 }
 
 impl ShipperConfig {
-    /// What is demanded of Prometheus.
+    /// The requirements for the flags of Prometheus.
     pub(crate) fn preflight(&self) -> Preflight {
         Preflight {
             uploaded_file: self.uploaded_file.clone(),
@@ -109,7 +111,7 @@ impl ShipperConfig {
         }
     }
 
-    /// The shipper's own folder inside Prometheus' data folder.
+    /// The directory of the shipper in the data directory of Prometheus.
     pub(super) fn folder(&self) -> PathBuf {
         self.data_dir.join("thanos")
     }

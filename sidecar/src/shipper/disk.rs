@@ -1,12 +1,13 @@
-//! Files that must outlive a power cut, and the few ways in which the shipper changes the disk.
+//! Durable file operations of the shipper.
 //!
-//! Every change goes through here, so that the fault tests can end the process before and after each of them.
+//! All changes on disk go through this file, so that fault tests can kill the process before and after each
+//! of them.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// An operation on a file or folder that failed.
+/// A file operation failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{action} {}: {}", path.display(), explained(source))]
 pub(super) struct DiskError {
@@ -25,20 +26,22 @@ impl DiskError {
         self.source.kind() == io::ErrorKind::NotFound
     }
 
-    /// Whether a hard link cannot be made there, but a copy can.
-    pub(super) fn is_no_place_for_links(&self) -> bool {
+    /// Whether hard links are impossible there, but a copy is possible.
+    pub(super) fn is_link_unsupported(&self) -> bool {
         use io::ErrorKind::{CrossesDevices, PermissionDenied, TooManyLinks, Unsupported};
         matches!(self.source.kind(), CrossesDevices | PermissionDenied | TooManyLinks | Unsupported)
     }
 }
 
-/// The system's words, and what to do where they hide it.
+/// The message of the system, and advice where the message is not enough.
 fn explained(source: &io::Error) -> String {
     let advice = match source.kind() {
-        io::ErrorKind::StorageFull => "; free space on this file system, then it goes on by itself",
-        io::ErrorKind::QuotaExceeded => "; raise the quota or free space, then it goes on by itself",
-        io::ErrorKind::ReadOnlyFilesystem => "; mount Prometheus' data folder writable for the sidecar",
-        io::ErrorKind::PermissionDenied => "; run the sidecar as the user that Prometheus runs as",
+        io::ErrorKind::StorageFull => "; free space on this file system, uploads then continue",
+        io::ErrorKind::QuotaExceeded => "; raise the quota or free space, uploads then continue",
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "; mount the data directory of Prometheus writable for the sidecar"
+        }
+        io::ErrorKind::PermissionDenied => "; run the sidecar as the same user as Prometheus",
         _ => "",
     };
     format!("{source}{advice}")
@@ -48,14 +51,14 @@ fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DiskError 
     move |source| DiskError::new(action, path, source)
 }
 
-/// A moment at which a fault test may end the process.
+/// A point at which a fault test may kill the process.
 #[inline]
 fn step() {
     #[cfg(test)]
     super::faults::step();
 }
 
-/// Replaces a file as a whole. At every moment the name leads to the old content or to the new one.
+/// Replaces a file atomically: the name always refers to the complete old or new content.
 pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), DiskError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".tmp");
@@ -71,32 +74,32 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), DiskError> {
         sync_parent(path)
     })();
     if written.is_err() {
-        // What is left of it helps nobody, and is in the way on a full disk.
+        // A partial file is useless and takes space on a full disk.
         drop(fs::remove_file(&temporary));
     }
     written
 }
 
-/// Creates a folder and those above it.
+/// Creates a directory and its parents.
 pub(super) fn create_folder(path: &Path) -> Result<(), DiskError> {
     step();
-    fs::create_dir_all(path).map_err(at("create folder", path))
+    fs::create_dir_all(path).map_err(at("create directory", path))
 }
 
-/// Gives a file a second name.
+/// Creates a hard link.
 pub(super) fn link(from: &Path, to: &Path) -> Result<(), DiskError> {
     step();
     fs::hard_link(from, to).map_err(at("link", from))
 }
 
-/// Copies a file, down to the disk.
+/// Copies a file and flushes it to disk.
 pub(super) fn copy(from: &Path, to: &Path) -> Result<(), DiskError> {
     step();
     fs::copy(from, to).map_err(at("copy", from))?;
     File::open(to).and_then(|file| file.sync_all()).map_err(at("flush", to))
 }
 
-/// Renames a folder whose entries are on disk.
+/// Renames a directory and flushes it to disk.
 pub(super) fn rename_folder(from: &Path, to: &Path) -> Result<(), DiskError> {
     step();
     sync_folder(from)?;
@@ -105,7 +108,7 @@ pub(super) fn rename_folder(from: &Path, to: &Path) -> Result<(), DiskError> {
     sync_parent(to)
 }
 
-/// Removes a folder and all in it; nothing happens where there is none.
+/// Removes a directory with its content, if it exists.
 pub(super) fn remove_folder(path: &Path) -> Result<(), DiskError> {
     step();
     match fs::remove_dir_all(path) {
@@ -114,7 +117,7 @@ pub(super) fn remove_folder(path: &Path) -> Result<(), DiskError> {
     }
 }
 
-/// Names and kinds of what is in a folder, in the order of names; nothing where there is no folder.
+/// Names and types of the entries of a directory, sorted by name; empty if the directory does not exist.
 pub(super) fn entries(path: &Path) -> Result<Vec<(String, fs::FileType)>, DiskError> {
     let listing = match fs::read_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -123,13 +126,13 @@ pub(super) fn entries(path: &Path) -> Result<Vec<(String, fs::FileType)>, DiskEr
     let mut entries = Vec::new();
     for entry in listing {
         let entry = entry.map_err(at("list", path))?;
-        // A name that is no text is none of ours.
+        // The shipper only creates names in UTF-8.
         let Ok(name) = entry.file_name().into_string() else { continue };
         match entry.file_type() {
             Ok(kind) => entries.push((name, kind)),
-            // Gone since it was listed.
+            // The entry was removed since it was listed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(DiskError::new("look at", &entry.path(), error)),
+            Err(error) => return Err(DiskError::new("read metadata of", &entry.path(), error)),
         }
     }
     entries.sort_by(|a, b| a.0.cmp(&b.0));

@@ -1,8 +1,8 @@
-//! A shipper that is killed: at every step, and at random moments.
+//! Tests that kill the shipper: at each step, and at random times.
 //!
-//! The shipper runs in a process of its own, this same test program started again, and kills itself with SIGKILL before or
-//! after the step that it is told: each change of a file (see `disk`) and each request to the bucket. Then it is started
-//! again, and everything must come out as if nothing had happened.
+//! The shipper runs in its own process, which is this test program started again. It kills itself with
+//! SIGKILL before or after a given step: each change of a file (see `disk`) and each request to the bucket.
+//! Then it is started again, and the result must be the same as without the kill.
 
 use std::fmt;
 use std::fs;
@@ -31,25 +31,25 @@ use tsdb::Ulid;
 use crate::shipper::tests::{content, make_blocks, run_in};
 use crate::testing::installed;
 
-/// Set in the child: the folder to work in.
+/// Environment variable for the child: its working directory.
 const FOLDER: &str = "ISTHMUS_TEST_SHIPPER_FOLDER";
-/// Set in the child: the step at which it dies.
+/// Environment variable for the child: the step at which it kills itself.
 const DIE_AT: &str = "ISTHMUS_TEST_SHIPPER_DIE_AT";
 
 /// Steps so far.
 static STEPS: AtomicU64 = AtomicU64::new(0);
-/// The step that is the last one; 0 for none.
+/// The last step; 0 for no limit.
 static LAST: AtomicU64 = AtomicU64::new(0);
 
-/// A moment between two changes of the world.
+/// Counts a step; kills the process at the last one.
 pub(super) fn step() {
     let step = STEPS.fetch_add(1, Ordering::SeqCst) + 1;
     if step == LAST.load(Ordering::SeqCst) {
-        kill_process(getpid(), Signal::KILL).expect("one may kill oneself");
+        kill_process(getpid(), Signal::KILL).expect("a process may kill itself");
     }
 }
 
-/// A bucket each of whose requests is a step before and after.
+/// A bucket that counts a step before and after each request.
 #[derive(Debug)]
 struct Stepping(LocalFileSystem);
 
@@ -110,7 +110,7 @@ impl ObjectStore for Stepping {
     }
 }
 
-/// The child: ships until nothing is left to do, and says how many steps that took. Does nothing in an ordinary test run.
+/// The child: uploads all blocks, and writes the number of steps. Does nothing in a normal test run.
 #[tokio::test]
 async fn child_of_the_kill_tests() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
@@ -124,14 +124,14 @@ async fn child_of_the_kill_tests() {
     fs::write(folder.join("steps"), STEPS.load(Ordering::SeqCst).to_string()).expect("a file");
 }
 
-/// A data folder and a bucket for one child after the other.
-struct Stage {
+/// A data directory and a bucket that consecutive children share.
+struct KillScene {
     dir: TempDir,
     blocks: Vec<Ulid>,
 }
 
-impl Stage {
-    /// A copy of the blocks in `template`; by links, because blocks are never written to.
+impl KillScene {
+    /// Copies the blocks in `template` with hard links; blocks are never modified.
     fn new(template: &Path, blocks: &[Ulid]) -> Self {
         let dir = TempDir::new().expect("a folder");
         fs::create_dir_all(dir.path().join("bucket")).expect("a folder");
@@ -152,12 +152,12 @@ impl Stage {
         child
     }
 
-    /// Runs a child to its end; whether it was alive until then.
+    /// Runs a child to its end; returns whether it was not killed.
     fn run(&self, die_at: Option<u64>) -> bool {
         self.child(die_at).status().expect("a child").success()
     }
 
-    /// Starts a child that nobody kills, and looks at everything. How long it took.
+    /// Runs a child without a kill and checks the result; returns its duration.
     fn finish(&self, what: &str) -> Duration {
         let begun = Instant::now();
         assert!(self.run(None), "{what}: the shipper does not recover");
@@ -170,7 +170,7 @@ impl Stage {
             assert_eq!(content(&remote), content(&local), "{what}: block {block}");
             let mut files = Vec::new();
             list(&remote, "", &mut files);
-            // What a killed writer leaves of a file in a local bucket has a name that no object has.
+            // A killed writer leaves partial files in a local bucket, whose names no object has.
             files.retain(|name| !name.contains('#'));
             assert_eq!(files, ["chunks/000001", "index", "meta.json"], "{what}: block {block}");
         }
@@ -201,30 +201,30 @@ fn list(dir: &Path, prefix: &str, files: &mut Vec<String>) {
 }
 
 #[test]
-fn a_kill_at_any_step_loses_and_doubles_nothing() {
+fn kill_at_any_step_neither_loses_nor_duplicates_blocks() {
     if !installed() {
         return;
     }
     let template = TempDir::new().expect("a folder");
     let blocks = make_blocks(template.path(), 2);
-    let stage = Stage::new(template.path(), &blocks);
-    stage.finish("without a kill");
+    let scene = KillScene::new(template.path(), &blocks);
+    scene.finish("without a kill");
     let steps: u64 =
-        fs::read_to_string(stage.dir.path().join("steps")).expect("steps").parse().expect("a number");
+        fs::read_to_string(scene.dir.path().join("steps")).expect("steps").parse().expect("a number");
     assert!(steps > 50, "only {steps} steps: are they counted?");
     let mut slowest = Duration::ZERO;
     for step in 1..=steps {
-        let stage = Stage::new(template.path(), &blocks);
-        // Files are sent side by side, so that a run may take a step more or fewer than another.
-        assert!(!stage.run(Some(step)) || step + 4 > steps, "step {step} of {steps} was never reached");
-        slowest = slowest.max(stage.finish(&format!("killed at step {step} of {steps}")));
+        let scene = KillScene::new(template.path(), &blocks);
+        // Files are sent concurrently, so the number of steps varies a little between runs.
+        assert!(!scene.run(Some(step)) || step + 4 > steps, "step {step} of {steps} was never reached");
+        slowest = slowest.max(scene.finish(&format!("killed at step {step} of {steps}")));
     }
     println!("killed at each of {steps} steps; the slowest recovery took {slowest:?}");
 }
 
-/// 20 kills; 200 where `ISTHMUS_LONG=1`. `ISTHMUS_SEED` repeats a run.
+/// 20 kills; 200 with `ISTHMUS_LONG=1`. `ISTHMUS_SEED` repeats a run.
 #[test]
-fn kills_at_random_moments_lose_and_double_nothing() {
+fn kills_at_random_times_neither_lose_nor_duplicate_blocks() {
     if !installed() {
         return;
     }
@@ -241,19 +241,19 @@ fn kills_at_random_moments_lose_and_double_nothing() {
     let blocks = make_blocks(template.path(), 3);
     let whole = {
         let begun = Instant::now();
-        Stage::new(template.path(), &blocks).finish("without a kill");
+        KillScene::new(template.path(), &blocks).finish("without a kill");
         begun.elapsed()
     };
     let mut done = 0;
     while done < kills {
-        let stage = Stage::new(template.path(), &blocks);
-        // Several kills on one stage, each a little later than a whole run would take at most.
+        let scene = KillScene::new(template.path(), &blocks);
+        // Several kills in one scene, each at a random time within the duration of a full run.
         for _ in 0..1 + random(4) {
-            let mut child = stage.child(None).spawn().expect("a child");
+            let mut child = scene.child(None).spawn().expect("a child");
             std::thread::sleep(Duration::from_micros(random(whole.as_micros() as u64 + 1)));
             drop(child.kill());
             done += u64::from(!child.wait().expect("a child").success());
         }
-        stage.finish(&format!("seed {seed}, after {done} kills"));
+        scene.finish(&format!("seed {seed}, after {done} kills"));
     }
 }

@@ -1,12 +1,12 @@
-//! The journal: which blocks are known, how far each has come, and since when.
+//! The journal: the known blocks, their stages, and since when.
 //!
 //! ```json
 //! {"version": 1, "blocks": [{"ulid": "01H...", "state": "pinned", "minTime": 0, "maxTime": 7200000, "since": 1700000000000}]}
 //! ```
 //!
-//! It lies in Prometheus' data folder as `thanos/shipper-journal.json` and is replaced as a whole, flushed, on every
-//! change: it has a few hundred entries at most. A journal that is lost costs work, never data: what is in the bucket
-//! already is found there.
+//! It is stored in the data directory of Prometheus as `thanos/shipper-journal.json`. Each change replaces
+//! and flushes the whole file, which has at most a few hundred entries. The loss of the journal causes work
+//! but no loss of data: blocks that are in the bucket are found there.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,60 +19,60 @@ use tsdb::{BlockMeta, Ulid};
 
 use crate::shipper::disk::{self, DiskError};
 
-/// How far a block has come.
+/// The stage of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Stage {
-    /// It was seen, but could not be pinned yet.
+pub(super) enum BlockStage {
+    /// Found, but not pinned yet.
     Seen,
-    /// Its files cannot be taken away by Prometheus any more.
+    /// Its files remain even if Prometheus removes the block.
     Pinned,
-    /// It is in the bucket; all of it was compared.
+    /// In the bucket, and compared completely.
     Verified,
-    /// It needs no upload: blocks that do not either hold its samples, or it has none.
+    /// Needs no upload: its samples are in blocks that need none either, or it has no samples.
     Covered,
-    /// It was in the bucket, and has been removed there on purpose.
+    /// Was in the bucket, and was removed there on purpose.
     Withdrawn,
 }
 
-/// What is remembered of a block.
+/// The entry of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) stage: Stage,
+pub(super) struct JournalEntry {
+    pub(super) stage: BlockStage,
     pub(super) min_time: Timestamp,
     /// Exclusive.
     pub(super) max_time: Timestamp,
-    /// When it came to this stage; since when the bucket has its samples, where it does.
+    /// Time at which it reached this stage; if the bucket has its samples, time since which it has them.
     pub(super) since: Timestamp,
 }
 
-/// The journal in memory, and where it is kept.
+/// The journal in memory, and its file.
 #[derive(Debug)]
 pub(super) struct Journal {
     path: PathBuf,
-    entries: BTreeMap<Ulid, Entry>,
-    /// What is in memory is not on disk yet.
+    entries: BTreeMap<Ulid, JournalEntry>,
+    /// Whether there are changes that are not on disk.
     is_dirty: bool,
 }
 
 #[derive(Serialize, Deserialize)]
-struct File {
+struct JournalFile {
     version: u32,
-    blocks: Vec<Record>,
+    blocks: Vec<JournalRecord>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Record {
+struct JournalRecord {
     ulid: String,
-    state: Stage,
+    state: BlockStage,
     min_time: i64,
     max_time: i64,
     since: i64,
 }
 
 impl Journal {
-    /// Reads the journal; an unreadable one is put aside, with a warning, and a new one begins.
+    /// Reads the journal. A damaged file is renamed, with a warning, and the journal starts empty.
     pub(super) fn open(path: PathBuf) -> Self {
         let entries = match fs::read(&path) {
             Ok(bytes) => parse(&bytes).unwrap_or_else(|cause| {
@@ -80,15 +80,15 @@ impl Journal {
                 warn!(
                     file = %path.display(),
                     aside = %aside.display(),
-                    err = cause,
-                    "the shipper's journal is damaged; blocks are looked up in the bucket again"
+                    error = %cause,
+                    "journal of the shipper is damaged, looking up all blocks in the bucket"
                 );
                 drop(fs::rename(&path, aside));
                 BTreeMap::new()
             }),
             Err(cause) => {
                 if cause.kind() != std::io::ErrorKind::NotFound {
-                    warn!(file = %path.display(), error = %cause, "the shipper's journal cannot be read; blocks are looked up in the bucket again");
+                    warn!(file = %path.display(), error = %cause, "journal of the shipper cannot be read, looking up all blocks in the bucket");
                 }
                 BTreeMap::new()
             }
@@ -96,68 +96,68 @@ impl Journal {
         Self { path, entries, is_dirty: false }
     }
 
-    pub(super) fn get(&self, block: Ulid) -> Option<&Entry> {
+    pub(super) fn get(&self, block: Ulid) -> Option<&JournalEntry> {
         self.entries.get(&block)
     }
 
-    /// Whether nothing is to be done for a block any more: Prometheus may compact it or remove it.
+    /// Whether a block needs no further work. Prometheus may then compact or remove it.
     pub(super) fn is_settled(&self, block: Ulid) -> bool {
         self.settled_since(block).is_some()
     }
 
-    /// Since when nothing is to be done for a block; `None` while something is.
+    /// Time since which a block needs no further work; `None` if it does.
     pub(super) fn settled_since(&self, block: Ulid) -> Option<Timestamp> {
-        let is_settled = |entry: &&Entry| match entry.stage {
-            Stage::Verified | Stage::Covered | Stage::Withdrawn => true,
-            Stage::Seen | Stage::Pinned => false,
+        let is_settled = |entry: &&JournalEntry| match entry.stage {
+            BlockStage::Verified | BlockStage::Covered | BlockStage::Withdrawn => true,
+            BlockStage::Seen | BlockStage::Pinned => false,
         };
         self.get(block).filter(is_settled).map(|entry| entry.since)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Ulid, &Entry)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Ulid, &JournalEntry)> {
         self.entries.iter().map(|(block, entry)| (*block, entry))
     }
 
-    /// Puts a block at a stage, from now on; [`Journal::save`] makes it last.
-    pub(super) fn set(&mut self, meta: &BlockMeta, stage: Stage, now: Timestamp) {
-        let entry = Entry { stage, min_time: meta.min_time, max_time: meta.max_time, since: now };
-        if self.get(meta.ulid).is_none_or(|old| Entry { since: now, ..*old } != entry) {
+    /// Sets the stage of a block from now on. [`Journal::save`] persists it.
+    pub(super) fn set(&mut self, meta: &BlockMeta, stage: BlockStage, now: Timestamp) {
+        let entry = JournalEntry { stage, min_time: meta.min_time, max_time: meta.max_time, since: now };
+        if self.get(meta.ulid).is_none_or(|old| JournalEntry { since: now, ..*old } != entry) {
             self.entries.insert(meta.ulid, entry);
             self.is_dirty = true;
         }
     }
 
-    /// Puts a known block at another stage, without news of its samples: its time stays.
-    pub(super) fn restate(&mut self, block: Ulid, stage: Stage) {
+    /// Sets the stage of a known block without changing its time.
+    pub(super) fn change_stage(&mut self, block: Ulid, stage: BlockStage) {
         if let Some(entry) = self.entries.get_mut(&block) {
             self.is_dirty |= entry.stage != stage;
             entry.stage = stage;
         }
     }
 
-    /// Forgets blocks that `keep` does not want.
-    pub(super) fn retain(&mut self, mut keep: impl FnMut(Ulid, &Entry) -> bool) {
+    /// Removes blocks for which `keep` returns false.
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(Ulid, &JournalEntry) -> bool) {
         let before = self.entries.len();
         self.entries.retain(|block, entry| keep(*block, entry));
         self.is_dirty |= self.entries.len() != before;
     }
 
-    /// Writes what has changed, down to the disk.
+    /// Writes changes to disk and flushes them.
     ///
     /// # Errors
-    /// Nothing is lost then: the next call writes it.
+    /// The changes are kept in memory; the next call writes them.
     pub(super) fn save(&mut self) -> Result<(), DiskError> {
         if !self.is_dirty {
             return Ok(());
         }
-        let record = |(block, entry): (&Ulid, &Entry)| Record {
+        let record = |(block, entry): (&Ulid, &JournalEntry)| JournalRecord {
             ulid: block.to_string(),
             state: entry.stage,
             min_time: entry.min_time.as_millis(),
             max_time: entry.max_time.as_millis(),
             since: entry.since.as_millis(),
         };
-        let file = File { version: 1, blocks: self.entries.iter().map(record).collect() };
+        let file = JournalFile { version: 1, blocks: self.entries.iter().map(record).collect() };
         let mut text = serde_json::to_vec_pretty(&file).expect("text, numbers and names always become JSON");
         text.push(b'\n');
         disk::replace(&self.path, &text)?;
@@ -166,15 +166,15 @@ impl Journal {
     }
 }
 
-fn parse(bytes: &[u8]) -> Result<BTreeMap<Ulid, Entry>, String> {
-    let file: File = serde_json::from_slice(bytes).map_err(|cause| cause.to_string())?;
+fn parse(bytes: &[u8]) -> Result<BTreeMap<Ulid, JournalEntry>, String> {
+    let file: JournalFile = serde_json::from_slice(bytes).map_err(|cause| cause.to_string())?;
     if file.version != 1 {
-        return Err(format!("version {} is unknown", file.version));
+        return Err(format!("version {} is not supported, expected 1", file.version));
     }
-    let entry = |record: Record| {
+    let entry = |record: JournalRecord| {
         let block =
-            tsdb::parse_block_id(&record.ulid).ok_or_else(|| format!("{:?} is no ULID", record.ulid))?;
-        let entry = Entry {
+            tsdb::parse_block_id(&record.ulid).ok_or_else(|| format!("{:?} is not a ULID", record.ulid))?;
+        let entry = JournalEntry {
             stage: record.state,
             min_time: Timestamp::from_millis(record.min_time),
             max_time: Timestamp::from_millis(record.max_time),
@@ -196,26 +196,26 @@ mod tests {
     }
 
     #[test]
-    fn what_was_saved_is_read_again() {
+    fn saved_journal_is_read_back() {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("journal.json");
         let mut journal = Journal::open(path.clone());
         let (early, late) = (Timestamp::from_millis(5), Timestamp::from_millis(9));
-        journal.set(&meta(1), Stage::Pinned, early);
-        journal.set(&meta(2), Stage::Verified, early);
-        journal.set(&meta(2), Stage::Verified, late);
+        journal.set(&meta(1), BlockStage::Pinned, early);
+        journal.set(&meta(2), BlockStage::Verified, early);
+        journal.set(&meta(2), BlockStage::Verified, late);
         journal.save().unwrap();
         let mut again = Journal::open(path.clone());
-        assert_eq!(again.get(Ulid(1)).map(|e| e.stage), Some(Stage::Pinned));
+        assert_eq!(again.get(Ulid(1)).map(|e| e.stage), Some(BlockStage::Pinned));
         assert!(again.is_settled(Ulid(2)) && !again.is_settled(Ulid(1)));
-        assert_eq!(again.get(Ulid(2)).map(|e| e.since), Some(early), "the same stage again is no news");
+        assert_eq!(again.get(Ulid(2)).map(|e| e.since), Some(early), "setting the same stage keeps its time");
         again.retain(|block, _| block == Ulid(2));
         again.save().unwrap();
         assert_eq!(Journal::open(path).iter().map(|(block, _)| block).collect::<Vec<_>>(), [Ulid(2)]);
     }
 
     #[test]
-    fn a_damaged_journal_is_put_aside() {
+    fn damaged_journal_is_renamed() {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("journal.json");
         let ulid = |id: &str| {

@@ -1,4 +1,4 @@
-//! The blocks in Prometheus' data folder, and what is to be done with each.
+//! The blocks in the data directory of Prometheus, and what must be done with each.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,31 +6,32 @@ use std::path::{Path, PathBuf};
 use tsdb::{BlockMeta, META_FILE, Ulid};
 
 use crate::shipper::disk::{self, DiskError};
-use crate::shipper::journal::{Journal, Stage};
+use crate::shipper::journal::{BlockStage, Journal};
 
-/// A block in Prometheus' data folder.
+/// A block in the data directory of Prometheus.
 #[derive(Clone, Debug)]
 pub(super) struct LocalBlock {
     pub(super) dir: PathBuf,
     pub(super) meta: BlockMeta,
 }
 
-/// What a look at the data folder found.
+/// The blocks found in the data directory.
 #[derive(Debug, Default)]
 pub(super) struct LocalBlocks {
-    /// In the order of their first samples.
+    /// Sorted by start time.
     pub(super) blocks: Vec<LocalBlock>,
-    /// Folders with the name of a block that cannot be read as one, and why.
+    /// Directories that are named like a block but cannot be read as one, and why.
     pub(super) unreadable: Vec<(Ulid, String)>,
 }
 
 impl LocalBlocks {
-    /// Finds the blocks in `dir`. What Prometheus is writing or removing has another name and is passed over.
+    /// Finds the blocks in `dir`. Blocks that Prometheus is writing or removing have other names and are
+    /// ignored.
     ///
     /// # Errors
-    /// The folder is not there, as when its disk is not mounted, or cannot be read.
+    /// The directory does not exist, for example because its disk is not mounted, or cannot be read.
     pub(super) fn find(dir: &Path) -> Result<Self, DiskError> {
-        fs::metadata(dir).map_err(|cause| DiskError::new("look at", dir, cause))?;
+        fs::metadata(dir).map_err(|cause| DiskError::new("read metadata of", dir, cause))?;
         let mut found = Self::default();
         for (name, kind) in disk::entries(dir)? {
             let Some(block) = tsdb::parse_block_id(&name).filter(|_| kind.is_dir()) else { continue };
@@ -51,52 +52,52 @@ impl LocalBlocks {
     }
 }
 
-/// Reads the description of the block in `dir`.
+/// Reads the `meta.json` of the block in `dir`.
 pub(super) fn read_meta(dir: &Path, block: Ulid) -> Result<BlockMeta, String> {
     let file = dir.join(META_FILE);
     let bytes = fs::read(&file).map_err(|cause| format!("read {}: {cause}", file.display()))?;
     let meta = BlockMeta::parse(&bytes).map_err(|cause| format!("{}: {cause}", dir.display()))?;
     if meta.ulid != block {
-        return Err(format!("{}: its ulid is {}, not the name of its folder", file.display(), meta.ulid));
+        return Err(format!("{}: ulid is {}, expected the name of its directory", file.display(), meta.ulid));
     }
     Ok(meta)
 }
 
-/// What is to be done with a block.
+/// What must be done with a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Task {
-    /// It belongs in the bucket.
+pub(super) enum BlockTask {
+    /// It must be uploaded.
     Ship,
-    /// The bucket has its samples, or it has none.
+    /// It needs no upload: the bucket has its samples, or it has none.
     Covered,
-    /// It stays here: it was compacted here, and its parts are not in the bucket.
+    /// It is not uploaded: it was compacted here, and its sources are not in the bucket.
     Leave,
 }
 
-/// Decides about a block that is not in the bucket itself.
+/// Decides what must be done with a block that is not in the bucket itself.
 ///
-/// Prometheus makes blocks of others, which may be on their way already: shipping both would double the samples. A block
-/// of level 1 with parents is what remains of them after a deletion (`clean_tombstones`). Covered blocks are in the journal
-/// themselves, so that what is made of them is covered as well.
-pub(super) fn task(meta: &BlockMeta, journal: &Journal, upload_compacted: bool) -> Task {
+/// Prometheus makes blocks from other blocks, which may already be pinned: uploading both would duplicate the
+/// samples. A block of level 1 with parents is the result of a deletion (`clean_tombstones`). Covered blocks
+/// are in the journal, so that blocks made from them are covered too.
+pub(super) fn decide(meta: &BlockMeta, journal: &Journal, upload_compacted: bool) -> BlockTask {
     let are_settled =
         |blocks: Vec<Ulid>| !blocks.is_empty() && blocks.iter().all(|block| journal.is_settled(*block));
     let compaction = &meta.compaction;
     if meta.stats.samples == 0 {
-        return Task::Covered;
+        return BlockTask::Covered;
     }
     if compaction.level <= 1 {
         let parents = compaction.parents.iter().map(|parent| parent.ulid);
-        return if are_settled(parents.collect()) { Task::Covered } else { Task::Ship };
+        return if are_settled(parents.collect()) { BlockTask::Covered } else { BlockTask::Ship };
     }
     if are_settled(compaction.sources.clone()) {
-        return Task::Covered;
+        return BlockTask::Covered;
     }
     let is_on_its_way = compaction
         .sources
         .iter()
-        .any(|source| journal.get(*source).is_some_and(|entry| entry.stage == Stage::Pinned));
-    if upload_compacted && !is_on_its_way { Task::Ship } else { Task::Leave }
+        .any(|source| journal.get(*source).is_some_and(|entry| entry.stage == BlockStage::Pinned));
+    if upload_compacted && !is_on_its_way { BlockTask::Ship } else { BlockTask::Leave }
 }
 
 #[cfg(test)]
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn only_whole_blocks_are_found_and_others_are_named() {
+    fn complete_blocks_are_found_and_unreadable_ones_are_reported() {
         let dir = TempDir::new().unwrap();
         let put = |name: &str, content: &[u8]| {
             fs::create_dir_all(dir.path().join(name)).unwrap();
@@ -142,13 +143,13 @@ mod tests {
     }
 
     #[test]
-    fn samples_are_shipped_once() {
+    fn samples_are_uploaded_only_once() {
         let dir = TempDir::new().unwrap();
         let mut journal = Journal::open(dir.path().join("journal"));
         let now = Timestamp::from_millis(0);
-        journal.set(&meta(1), Stage::Verified, now);
-        journal.set(&meta(2), Stage::Verified, now);
-        journal.set(&meta(3), Stage::Pinned, now);
+        journal.set(&meta(1), BlockStage::Verified, now);
+        journal.set(&meta(2), BlockStage::Verified, now);
+        journal.set(&meta(3), BlockStage::Pinned, now);
         let compacted = |sources: &[u128]| {
             let mut meta = meta(9);
             meta.compaction.level = 2;
@@ -164,16 +165,16 @@ mod tests {
         let mut empty = meta(9);
         empty.stats.samples = 0;
         for (what, meta, without, with) in [
-            ("a plain block", meta(9), Task::Ship, Task::Ship),
-            ("an empty block", empty, Task::Covered, Task::Covered),
-            ("compacted from shipped blocks", compacted(&[1, 2]), Task::Covered, Task::Covered),
-            ("compacted from a block on its way", compacted(&[1, 3]), Task::Leave, Task::Leave),
-            ("compacted from unknown blocks", compacted(&[7, 8]), Task::Leave, Task::Ship),
-            ("cleaned of deletions after it was shipped", cleaned(1), Task::Covered, Task::Covered),
-            ("cleaned of deletions before", cleaned(3), Task::Ship, Task::Ship),
+            ("a plain block", meta(9), BlockTask::Ship, BlockTask::Ship),
+            ("an empty block", empty, BlockTask::Covered, BlockTask::Covered),
+            ("compacted from shipped blocks", compacted(&[1, 2]), BlockTask::Covered, BlockTask::Covered),
+            ("compacted from a block on its way", compacted(&[1, 3]), BlockTask::Leave, BlockTask::Leave),
+            ("compacted from unknown blocks", compacted(&[7, 8]), BlockTask::Leave, BlockTask::Ship),
+            ("cleaned of deletions after it was shipped", cleaned(1), BlockTask::Covered, BlockTask::Covered),
+            ("cleaned of deletions before", cleaned(3), BlockTask::Ship, BlockTask::Ship),
         ] {
-            assert_eq!(task(&meta, &journal, false), without, "{what}");
-            assert_eq!(task(&meta, &journal, true), with, "{what}, with --shipper.upload-compacted");
+            assert_eq!(decide(&meta, &journal, false), without, "{what}");
+            assert_eq!(decide(&meta, &journal, true), with, "{what}, with --shipper.upload-compacted");
         }
     }
 }

@@ -1,7 +1,7 @@
-//! What else is in the bucket: descriptions of blocks, read once each and only as far back as they are asked for.
+//! The other blocks in the bucket. Their `meta.json` is read once each, and only as far back as needed.
 //!
-//! Many sidecars share a bucket, and none has to know all of it. A block is made after its samples, so those that hold
-//! samples since an instant have ids that are younger than it; only those are read.
+//! Many sidecars share a bucket, and no sidecar needs all of its blocks. A block is created after its
+//! samples, so blocks with samples after a time have ids that are newer than that time; only those are read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -11,24 +11,24 @@ use futures::{StreamExt, TryStreamExt};
 use model::Timestamp;
 use tsdb::{BlockMeta, Ulid};
 
-/// Descriptions that are fetched at the same time.
+/// `meta.json` files that are fetched concurrently.
 const CONCURRENCY: usize = 16;
 
-/// How much the clock that made an id may be behind the clocks that made its samples.
+/// Maximum lag of the clock that created an id behind the clocks that created its samples.
 const SKEW: Duration = Duration::from_secs(2 * 3600);
 
-/// The blocks of the bucket, as far as they were asked for.
+/// The blocks of the bucket, as far as they were read.
 #[derive(Debug, Default)]
 pub(super) struct Neighbours {
-    /// Without their lists of files.
+    /// Without their file lists.
     blocks: BTreeMap<Ulid, BlockMeta>,
 }
 
 impl Neighbours {
-    /// Reads what is new in the bucket among the blocks made after `since`, and forgets what has gone.
+    /// Reads new blocks of the bucket that were created after `since`, and drops those that were removed.
     ///
-    /// Blocks whose description is missing (being uploaded, being removed) or unreadable are left out, and looked at again
-    /// the next time.
+    /// Blocks whose `meta.json` is missing (during an upload or a removal) or unreadable are skipped, and
+    /// read again the next time.
     pub(super) async fn refresh(&mut self, bucket: &Bucket, since: Timestamp) -> Result<(), BucketError> {
         let since = u64::try_from((since - SKEW).as_millis()).unwrap_or(0);
         let names = bucket.list_dir("").await?.dirs;
@@ -57,8 +57,9 @@ impl Neighbours {
         Ok(())
     }
 
-    /// The blocks that hold the samples of the block `source`: itself, and what was made of it. A block that was rewritten
-    /// names as its source only itself, and what it was made of as its parent or in its list of rewrites.
+    /// The blocks with the samples of the block `source`: the block itself, and blocks made from it. A
+    /// rewritten block names only itself as its source; its origin is its parent, or is in its list of
+    /// rewrites.
     pub(super) fn holders(&self, source: Ulid) -> impl Iterator<Item = &BlockMeta> {
         let name = source.to_string();
         self.blocks.values().filter(move |meta| {
@@ -72,7 +73,7 @@ impl Neighbours {
         })
     }
 
-    /// Blocks of raw samples under these labels that share time with `meta`.
+    /// Blocks of raw samples with these labels that overlap `meta` in time.
     pub(super) fn overlapping<'a>(
         &'a self,
         meta: &'a BlockMeta,

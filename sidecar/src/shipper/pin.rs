@@ -1,13 +1,14 @@
-//! Pins: second names for a block's files, so that Prometheus may remove the block while it is still needed.
+//! Pins: hard links to the files of a block, so that Prometheus may remove the block while it is still
+//! needed.
 //!
 //! ```text
-//! <tsdb.path>/thanos/upload/<ULID>/chunks/000001 ...   hard links; never inside Prometheus' own block
+//! <tsdb.path>/thanos/upload/<ULID>/chunks/000001 ...   hard links; the blocks of Prometheus are never changed
 //! <tsdb.path>/thanos/upload/<ULID>/index
 //! <tsdb.path>/thanos/upload/<ULID>/meta.json
-//! <tsdb.path>/thanos/upload/<ULID>.tmp/                a pin in the making; removed when found
+//! <tsdb.path>/thanos/upload/<ULID>.tmp/                an incomplete pin; removed when found
 //! ```
 //!
-//! A pin appears whole or not at all. Tombstones are left out: no bucket has them.
+//! A pin appears completely or not at all. It has no tombstones, because buckets do not store them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,21 +17,21 @@ use tsdb::{META_FILE, Ulid};
 
 use crate::shipper::disk::{self, DiskError};
 
-/// Ending of a pin in the making.
+/// Extension of an incomplete pin.
 const UNFINISHED: &str = "tmp";
 
-/// The folder of all pins.
+/// The directory of all pins.
 #[derive(Clone, Debug)]
 pub(super) struct Pins {
     dir: PathBuf,
 }
 
-/// How the files of a pin come about.
+/// How the files of a pin are created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Means {
-    /// Costs no space.
+pub(super) enum PinMethod {
+    /// Hard links, which take no space.
     Link,
-    /// Where links cannot be made: another file system, or files of another user.
+    /// Copies, where links are impossible: on another file system, or for files of another user.
     Copy,
 }
 
@@ -47,15 +48,15 @@ impl Pins {
         self.dir(block).is_dir()
     }
 
-    /// The blocks that are pinned.
+    /// The pinned blocks.
     pub(super) fn blocks(&self) -> Result<Vec<Ulid>, DiskError> {
         let entries = disk::entries(&self.dir)?;
         let folders = entries.into_iter().filter(|(_, kind)| kind.is_dir());
         Ok(folders.filter_map(|(name, _)| tsdb::parse_block_id(&name)).collect())
     }
 
-    /// Makes the folder and removes pins that were never finished, as after a kill.
-    pub(super) fn tidy(&self) -> Result<(), DiskError> {
+    /// Creates the directory, and removes incomplete pins, for example after a kill.
+    pub(super) fn remove_unfinished(&self) -> Result<(), DiskError> {
         disk::create_folder(&self.dir)?;
         for (name, _) in disk::entries(&self.dir)? {
             let path = self.dir.join(&name);
@@ -66,31 +67,33 @@ impl Pins {
         Ok(())
     }
 
-    /// Pins the block in `dir`; nothing happens where it is pinned already.
+    /// Pins the block in `dir`, unless it is pinned already.
     ///
     /// # Errors
-    /// `is_missing` when Prometheus removes the block meanwhile; `is_no_place_for_links` when a copy could do.
-    pub(super) fn pin(&self, block: Ulid, dir: &Path, means: Means) -> Result<(), DiskError> {
+    /// `is_missing` if Prometheus has removed the block meanwhile; `is_link_unsupported` if only a copy is
+    /// possible.
+    pub(super) fn pin(&self, block: Ulid, dir: &Path, method: PinMethod) -> Result<(), DiskError> {
         let target = self.dir(block);
         if target.is_dir() {
             return Ok(());
         }
         let unfinished = target.with_extension(UNFINISHED);
         disk::remove_folder(&unfinished)?;
-        let filled = fill(dir, &unfinished, means).and_then(|()| disk::rename_folder(&unfinished, &target));
+        let filled =
+            fill_folder(dir, &unfinished, method).and_then(|()| disk::rename_folder(&unfinished, &target));
         if filled.is_err() {
             drop(fs::remove_dir_all(&unfinished));
         }
         filled
     }
 
-    /// Gives a block's files up; nothing happens where it is not pinned.
+    /// Removes the pin of a block, if there is one.
     pub(super) fn release(&self, block: Ulid) -> Result<(), DiskError> {
         let target = self.dir(block);
         if !target.is_dir() {
             return Ok(());
         }
-        // Renamed first: half a pin must not look like a whole one.
+        // The pin is renamed first, so that a partly removed pin is not taken for a complete one.
         let unfinished = target.with_extension(UNFINISHED);
         disk::remove_folder(&unfinished)?;
         disk::rename_folder(&target, &unfinished)?;
@@ -98,20 +101,20 @@ impl Pins {
     }
 }
 
-fn fill(from: &Path, to: &Path, means: Means) -> Result<(), DiskError> {
-    let take = |name: &str| match means {
-        Means::Link => disk::link(&from.join(name), &to.join(name)),
-        Means::Copy => disk::copy(&from.join(name), &to.join(name)),
+fn fill_folder(from: &Path, to: &Path, method: PinMethod) -> Result<(), DiskError> {
+    let add = |name: &str| match method {
+        PinMethod::Link => disk::link(&from.join(name), &to.join(name)),
+        PinMethod::Copy => disk::copy(&from.join(name), &to.join(name)),
     };
     disk::create_folder(&to.join("chunks"))?;
     for (name, kind) in disk::entries(&from.join("chunks"))? {
         if kind.is_file() {
-            take(&format!("chunks/{name}"))?;
+            add(&format!("chunks/{name}"))?;
         }
     }
     disk::sync_folder(&to.join("chunks"))?;
-    take("index")?;
-    take(META_FILE)
+    add("index")?;
+    add(META_FILE)
 }
 
 #[cfg(test)]
@@ -132,16 +135,16 @@ mod tests {
     }
 
     #[test]
-    fn a_pin_outlives_the_block() {
-        for means in [Means::Link, Means::Copy] {
+    fn pin_keeps_the_files_of_a_removed_block() {
+        for method in [PinMethod::Link, PinMethod::Copy] {
             let dir = TempDir::new().unwrap();
             let (block, id) = (block(dir.path()), Ulid(7));
             let pins = Pins::new(dir.path().join("thanos/upload"));
-            pins.tidy().unwrap();
-            pins.pin(id, &block, means).unwrap();
-            pins.pin(id, &block, means).unwrap();
+            pins.remove_unfinished().unwrap();
+            pins.pin(id, &block, method).unwrap();
+            pins.pin(id, &block, method).unwrap();
             let links = fs::metadata(block.join("index")).unwrap().nlink();
-            assert_eq!(links, if means == Means::Link { 2 } else { 1 });
+            assert_eq!(links, if method == PinMethod::Link { 2 } else { 1 });
             fs::remove_dir_all(&block).unwrap();
             assert_eq!(fs::read_to_string(pins.dir(id).join("chunks/000002")).unwrap(), "chunks/000002");
             assert!(!pins.dir(id).join("tombstones").exists());
@@ -154,17 +157,17 @@ mod tests {
     }
 
     #[test]
-    fn half_a_pin_is_none() {
+    fn incomplete_pin_is_removed() {
         let dir = TempDir::new().unwrap();
         let (block, id) = (block(dir.path()), Ulid(7));
         let pins = Pins::new(dir.path().join("upload"));
-        pins.tidy().unwrap();
+        pins.remove_unfinished().unwrap();
         fs::remove_file(block.join(META_FILE)).unwrap();
-        let error = pins.pin(id, &block, Means::Link).unwrap_err();
+        let error = pins.pin(id, &block, PinMethod::Link).unwrap_err();
         assert!(error.is_missing() && error.to_string().contains("meta.json"), "{error}");
         assert!(!pins.contains(id));
         fs::create_dir_all(dir.path().join(format!("upload/{id}.tmp/chunks"))).unwrap();
-        pins.tidy().unwrap();
+        pins.remove_unfinished().unwrap();
         assert_eq!(fs::read_dir(dir.path().join("upload")).unwrap().count(), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! What Prometheus must be told for uploads to be safe, checked against its flags as it runs.
+//! Checks the flags of the running Prometheus: are uploads safe with them?
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -6,45 +6,45 @@ use std::time::Duration;
 
 use runtime::{format_duration, parse_duration};
 
-/// The length of the blocks that stores and compactors are made for.
+/// The block duration that stores and compactors expect.
 const USUAL_RANGE: Duration = Duration::from_secs(2 * 3600);
 
-/// Local retention in multiples of the block range: a block is cut half a range late, and an upload must have time to be
-/// tried again.
+/// Minimum local retention in block ranges: a block is cut half a range late, and there must be time to retry
+/// an upload.
 const RANGES_KEPT: u32 = 3;
 
-/// What Prometheus keeps without a flag that says otherwise.
+/// The default retention of Prometheus.
 const DEFAULT_RETENTION: Duration = Duration::from_secs(15 * 24 * 3600);
 
-/// What uploads demand of Prometheus.
+/// The requirements of uploads.
 #[derive(Clone, Debug)]
 pub(crate) struct Preflight {
-    /// The list of blocks that Prometheus may compact, as the sidecar writes it.
+    /// The list of uploaded blocks, as the sidecar writes it.
     pub(super) uploaded_file: PathBuf,
     /// `--shipper.ignore-unequal-block-size`.
     pub(super) ignore_unequal_block_size: bool,
 }
 
-/// What is known of a Prometheus that fits.
+/// The settings of a Prometheus that meets the requirements.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fit {
-    /// Length of the blocks that it cuts.
+    /// Duration of its blocks.
     pub(crate) block_range: Duration,
-    /// What an operator should know, one line each.
+    /// Warnings for the operator, one line each.
     pub(crate) warnings: Vec<String>,
 }
 
 impl Preflight {
-    /// Checks the flags of Prometheus; one too old to tell them (2.x before 2.2) is taken as it is.
+    /// Checks the flags of Prometheus. A version that does not report them (2.x before 2.2) is accepted
+    /// unchecked.
     ///
     /// # Errors
-    /// What is wrong and which flag mends it, in one line.
+    /// The problem and the flag that fixes it, in one line.
     pub(crate) fn check(&self, flags: Option<&BTreeMap<String, String>>) -> Result<Fit, String> {
         let mut fit = Fit { block_range: USUAL_RANGE, warnings: Vec::new() };
         let Some(flags) = flags else {
             fit.warnings.push(
-                "this Prometheus does not tell its flags; nobody checks that its compaction is off"
-                    .to_owned(),
+                "this Prometheus does not report its flags; make sure that its compaction is off".to_owned(),
             );
             return Ok(fit);
         };
@@ -52,15 +52,14 @@ impl Preflight {
         let length = |name: &str| flag(name).and_then(|value| parse_duration(value).ok());
         let delays = self.check_delay(flag("storage.tsdb.delay-compact-file.path"))?;
         let min = length("storage.tsdb.min-block-duration").unwrap_or(USUAL_RANGE);
-        // Prometheus takes a tenth of its retention where the flag is not given.
+        // Without the flag, Prometheus uses a tenth of its retention.
         let max = length("storage.tsdb.max-block-duration").filter(|max| !max.is_zero());
         if max != Some(min) && !delays {
             self.check_compaction(min, max, &mut fit)?;
         }
         if min != USUAL_RANGE {
             let min = format_duration(min);
-            fit.warnings
-                .push(format!("Prometheus cuts blocks of {min}; stores and compactors are made for 2h"));
+            fit.warnings.push(format!("Prometheus cuts blocks of {min}, stores and compactors expect 2h"));
         }
         let retention = ["storage.tsdb.retention.time", "storage.tsdb.retention"];
         let given = retention.iter().find_map(|name| length(name).filter(|kept| !kept.is_zero()));
@@ -70,7 +69,7 @@ impl Preflight {
         let least = min * RANGES_KEPT;
         if let Some(kept) = kept.filter(|kept| *kept < least) {
             return Err(format!(
-                "Prometheus keeps its blocks for {}, which is too short to upload them safely; start it with \
+                "Prometheus keeps its blocks for {}, which is too short to upload them safely; start Prometheus with \
                  --storage.tsdb.retention.time={} or more",
                 format_duration(kept),
                 format_duration(least)
@@ -80,14 +79,14 @@ impl Preflight {
         Ok(fit)
     }
 
-    /// Whether Prometheus waits for uploads before it compacts.
+    /// Whether Prometheus delays compaction until blocks are uploaded.
     fn check_delay(&self, theirs: Option<&str>) -> Result<bool, String> {
         let Some(theirs) = theirs else { return Ok(false) };
         if is_same_file(Path::new(theirs), &self.uploaded_file) {
             return Ok(true);
         }
         Err(format!(
-            "Prometheus waits for the uploads listed in {theirs}, but the sidecar lists them in {}; start Prometheus with \
+            "Prometheus reads the list of uploaded blocks from {theirs}, but the sidecar writes it to {}; start Prometheus with \
              --storage.tsdb.delay-compact-file.path={0}, or set --tsdb.path and --shipper.meta-file-name of the sidecar",
             self.uploaded_file.display()
         ))
@@ -100,27 +99,28 @@ impl Preflight {
             format!("Prometheus compacts its blocks (min-block-duration {min}, max-block-duration {max})");
         if self.ignore_unequal_block_size {
             fit.warnings.push(format!(
-                "{found}, and --shipper.ignore-unequal-block-size lets it: blocks that are compacted while the sidecar is \
+                "{found}, as --shipper.ignore-unequal-block-size permits: blocks that are compacted while the sidecar is \
                  down are never uploaded"
             ));
             return Ok(());
         }
         Err(format!(
-            "{found}, which must be off while blocks are uploaded; start it with --storage.tsdb.min-block-duration={min} \
-             --storage.tsdb.max-block-duration={min}, or with --storage.tsdb.delay-compact-file.path={} where it knows that \
-             flag",
+            "{found}, but compaction must be off for uploads; start Prometheus with \
+             --storage.tsdb.min-block-duration={min} --storage.tsdb.max-block-duration={min}, or, if it has that flag, \
+             with --storage.tsdb.delay-compact-file.path={}",
             self.uploaded_file.display()
         ))
     }
 }
 
-/// Whether two paths are one file, as far as that can be told: containers see the same folder under one name or not at all.
+/// Whether two paths are the same file, as far as can be checked: a container may have the directory under
+/// the same path or not at all.
 fn is_same_file(a: &Path, b: &Path) -> bool {
     let real = |path: &Path| path.canonicalize().ok();
     clean(a) == clean(b) || real(a).is_some_and(|a| Some(a) == real(b))
 }
 
-/// The path without `.` and `..`, as Go's `filepath.Clean` has it.
+/// The path without `.` and `..`, as `filepath.Clean` of Go returns it.
 fn clean(path: &Path) -> PathBuf {
     let mut out = PathBuf::new();
     for part in path.components() {
@@ -151,7 +151,7 @@ mod tests {
     const OFF: [(&str, &str); 2] = [("min-block-duration", "2h"), ("max-block-duration", "2h")];
 
     #[test]
-    fn a_prometheus_that_keeps_and_leaves_its_blocks_fits() {
+    fn prometheus_without_compaction_and_with_enough_retention_is_accepted() {
         let fine = Fit { block_range: USUAL_RANGE, warnings: Vec::new() };
         assert_eq!(check(false, &OFF), Ok(fine.clone()));
         let delayed = [
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_said_with_the_flag_that_mends_it() {
+    fn errors_name_the_flag_that_fixes_them() {
         let refused = |flags: &[(&str, &str)], what: &str, mend: &str| {
             let error = check(false, flags).expect_err(what);
             assert!(error.contains(what) && error.contains(mend), "{error}");
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_only_odd_is_warned_of() {
+    fn unusual_settings_cause_warnings() {
         let warned = |fit: Result<Fit, String>, what: &str| {
             let warnings = fit.expect("it fits").warnings;
             assert!(warnings.len() == 1 && warnings[0].contains(what), "{warnings:?}");
@@ -204,6 +204,6 @@ mod tests {
         warned(check(true, &[("min-block-duration", "2h"), ("max-block-duration", "36h")]), "ignore-unequal");
         warned(check(false, &[("min-block-duration", "1h"), ("max-block-duration", "1h")]), "1h");
         let preflight = Preflight { uploaded_file: "x".into(), ignore_unequal_block_size: false };
-        warned(preflight.check(None), "does not tell its flags");
+        warned(preflight.check(None), "does not report its flags");
     }
 }

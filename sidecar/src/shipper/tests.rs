@@ -1,4 +1,4 @@
-//! The shipper on real blocks, made by promtool, and a bucket in a folder.
+//! Tests of the shipper with real blocks made by promtool, and a bucket in a directory.
 
 mod disks;
 mod gone;
@@ -23,17 +23,18 @@ use tsdb::{Block, BlockMeta, Ulid};
 use super::{Producer, Shipper, ShipperConfig, ShipperMetrics};
 use crate::testing::{installed, labels};
 
-/// A multiple of two hours, so that blocks begin where Prometheus has them begin.
+/// A multiple of two hours, so that blocks start at the same times as those of Prometheus.
 const BEGIN: i64 = 1_700_006_400;
 const RANGE: i64 = 7200;
 
-/// Time after which journal and bucket are compared again.
+/// Interval of the comparison of journal and bucket.
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// What a block holds, ready to be compared: series by their labels, each with its chunks' encodings and bytes.
+/// The content of a block for comparison: series by their labels, each with encodings and bytes of its
+/// chunks.
 type Content = BTreeMap<String, Vec<(u8, Vec<u8>)>>;
 
-/// Reads a block through and through.
+/// Reads the whole content of a block.
 pub(super) fn content(dir: &Path) -> Content {
     let block = Block::open(dir).unwrap_or_else(|error| panic!("{error}"));
     let all = Matcher::new(MatchOp::Regex, "__name__", ".*").expect("a matcher");
@@ -46,7 +47,7 @@ pub(super) fn content(dir: &Path) -> Content {
     series.collect()
 }
 
-/// Puts `n` blocks of two hours into `data`, the first of which begins at [`BEGIN`]; gives their ids in order of time.
+/// Creates `n` blocks of two hours in `data`, starting at [`BEGIN`]; returns their ids in time order.
 pub(super) fn make_blocks(data: &Path, n: i64) -> Vec<Ulid> {
     let dir = TempDir::new().expect("a folder");
     let mut text = String::new();
@@ -66,12 +67,12 @@ pub(super) fn make_blocks(data: &Path, n: i64) -> Vec<Ulid> {
         .output()
         .expect("promtool runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let found = super::LocalBlocks::find(data).expect("blocks");
+    let found = crate::shipper::LocalBlocks::find(data).expect("blocks");
     assert_eq!(found.blocks.len() as i64, n);
     found.blocks.iter().map(|block| block.meta.ulid).collect()
 }
 
-/// Prometheus' data folder, a bucket, and what stands between them.
+/// The data directory of Prometheus, and a bucket.
 pub(super) struct World {
     dir: TempDir,
     pub(super) store: Arc<FaultyStore>,
@@ -143,27 +144,27 @@ fn config(data: &Path) -> ShipperConfig {
     }
 }
 
-/// A shipper of the blocks in `data`.
+/// Creates a shipper of the blocks in `data`.
 pub(super) fn run_in(data: &Path, bucket: Bucket) -> Run {
     run(config(data), bucket)
 }
 
 fn run(config: ShipperConfig, bucket: Bucket) -> Run {
-    let (sender, begin) = watch::channel(Timestamp::MIN);
+    let (sender, serve_from) = watch::channel(Timestamp::MIN);
     let metrics = ShipperMetrics::new(&mut Registry::default());
     Run {
         shipper: Shipper::new(config, bucket, metrics.clone(), sender),
         metrics,
-        begin,
+        serve_from,
         producer: producer("a"),
     }
 }
 
-/// A shipper as long as its process lives.
+/// A shipper during the lifetime of one process.
 pub(super) struct Run {
     shipper: Shipper,
     metrics: ShipperMetrics,
-    begin: watch::Receiver<Timestamp>,
+    serve_from: watch::Receiver<Timestamp>,
     producer: Producer,
 }
 
@@ -176,8 +177,8 @@ impl Run {
         self.pass_at(crate::now()).await
     }
 
-    fn begin(&self) -> Timestamp {
-        *self.begin.borrow()
+    fn serve_from(&self) -> Timestamp {
+        *self.serve_from.borrow()
     }
 }
 
@@ -189,12 +190,12 @@ pub(super) fn producer(replica: &str) -> Producer {
     }
 }
 
-/// Where the `n`th block begins.
+/// Start of block `n`.
 fn at(n: i64) -> Timestamp {
     Timestamp::from_millis((BEGIN + n * RANGE) * 1000)
 }
 
-/// Where the `n`th block ends: right behind its last sample, as promtool has it.
+/// End of block `n`: just after its last sample, as promtool sets it.
 fn end_of(n: i64) -> Timestamp {
     at(n + 1).offset_millis(1 - 60_000)
 }
@@ -203,7 +204,7 @@ fn edit_meta(dir: &Path, edit: impl FnOnce(&mut BlockMeta)) {
     let file = dir.join("meta.json");
     let mut meta = BlockMeta::parse(&fs::read(&file).expect("a meta")).expect("a meta");
     edit(&mut meta);
-    // As Prometheus does: a new file under the name, so that a pin keeps the old one.
+    // As in Prometheus, a new file replaces the old one, so that a pin keeps the old one.
     fs::write(dir.join("meta.json.tmp"), meta.to_json()).expect("a meta");
     fs::rename(dir.join("meta.json.tmp"), file).expect("a meta");
 }
@@ -212,7 +213,7 @@ fn out_of_order(dir: &Path) {
     edit_meta(dir, |meta| meta.compaction.hints = vec!["from-out-of-order".to_owned()]);
 }
 
-/// Does what Prometheus' `clean_tombstones` does: a new block of the first level in the place of the old one.
+/// Imitates `clean_tombstones` of Prometheus: a new block of level 1 replaces the old one.
 fn clean(world: &World, old: Ulid) -> Ulid {
     let new = Ulid::from_parts(old.timestamp_ms() + 5, 5);
     fs::rename(world.local(old), world.local(new)).expect("a block");
@@ -235,7 +236,7 @@ fn flip(file: &Path) {
 }
 
 #[tokio::test]
-async fn blocks_arrive_whole_with_the_labels_of_their_producer() {
+async fn blocks_are_uploaded_completely_with_external_labels() {
     if !installed() {
         return;
     }
@@ -261,17 +262,17 @@ async fn blocks_arrive_whole_with_the_labels_of_their_producer() {
     }
     assert_eq!(run.metrics.uploads.get(), 3);
 
-    println!("a second pass, and a second life, have nothing to do");
+    println!("a second pass, and a restart, have nothing to do");
     let requests = world.store.requests();
     run.pass().await.expect("a pass");
-    assert_eq!(world.store.requests(), requests, "a pass without news asks the bucket");
+    assert_eq!(world.store.requests(), requests, "a pass without new blocks sends requests to the bucket");
     let mut run = world.run();
     run.pass().await.expect("a pass");
     assert_eq!(run.metrics.uploads.get(), 0);
 }
 
 #[tokio::test]
-async fn a_block_that_prometheus_removes_is_uploaded_from_its_pin() {
+async fn removed_block_is_uploaded_from_its_pin() {
     if !installed() {
         return;
     }
@@ -280,7 +281,7 @@ async fn a_block_that_prometheus_removes_is_uploaded_from_its_pin() {
     let mut run = world.run();
     world.store.set(Faults { requests_left: Some(0), ..Faults::default() });
     run.pass().await.expect_err("no store");
-    assert_eq!(run.begin(), Timestamp::MIN, "the sidecar serves all");
+    assert_eq!(run.serve_from(), Timestamp::MIN, "the sidecar serves all");
     fs::remove_dir_all(world.local(world.blocks[0])).expect("a block");
     drop(run);
 
@@ -294,7 +295,7 @@ async fn a_block_that_prometheus_removes_is_uploaded_from_its_pin() {
 }
 
 #[tokio::test]
-async fn a_damaged_block_holds_up_nobody_and_stays_with_the_sidecar() {
+async fn damaged_block_does_not_delay_others_and_is_still_served() {
     if !installed() {
         return;
     }
@@ -318,12 +319,16 @@ async fn a_damaged_block_holds_up_nobody_and_stays_with_the_sidecar() {
         assert_eq!(run.metrics.corrupted.get(), 1);
         run.pass_at(crate::now() + Duration::from_secs(86_400)).await.ok();
         assert_eq!(run.metrics.corrupted.get(), 1, "counted once");
-        assert!(run.begin() <= at(1), "{damage}: what the bucket lacks is served: {:?}", run.begin());
+        assert!(
+            run.serve_from() <= at(1),
+            "{damage}: data that is not in the bucket must be served: {:?}",
+            run.serve_from()
+        );
     }
 }
 
 #[tokio::test]
-async fn the_sidecar_hands_over_what_a_store_has_had_time_to_load() {
+async fn serve_from_moves_when_a_store_had_time_to_load_the_block() {
     if !installed() {
         return;
     }
@@ -331,17 +336,17 @@ async fn the_sidecar_hands_over_what_a_store_has_had_time_to_load() {
     let mut run = world.run();
     let now = crate::now();
     run.pass_at(now).await.expect("a pass");
-    assert_eq!(run.begin(), Timestamp::MIN);
+    assert_eq!(run.serve_from(), Timestamp::MIN);
     run.pass_at(now + Duration::from_secs(3600)).await.expect("a pass");
-    assert_eq!(run.begin(), Timestamp::MIN);
+    assert_eq!(run.serve_from(), Timestamp::MIN);
     let later = now + Duration::from_secs(7200);
     run.pass_at(later).await.expect("a pass");
-    assert_eq!(run.begin(), end_of(1));
+    assert_eq!(run.serve_from(), end_of(1));
 
-    println!("a restart knows as much");
+    println!("after a restart the result is the same");
     let mut run = world.run();
     run.pass_at(later).await.expect("a pass");
-    assert_eq!(run.begin(), end_of(1));
+    assert_eq!(run.serve_from(), end_of(1));
 
     println!("a block of late samples for old times appears, and the store is away");
     fs::remove_dir_all(world.remote(world.blocks[0])).expect("a block");
@@ -350,18 +355,18 @@ async fn the_sidecar_hands_over_what_a_store_has_had_time_to_load() {
     fs::remove_file(world.data().join("thanos/shipper-journal.json")).expect("the journal");
     let mut run = world.run();
     run.pass_at(later).await.expect_err("no store");
-    assert_eq!(run.begin(), Timestamp::MIN);
+    assert_eq!(run.serve_from(), Timestamp::MIN);
 
     println!("--store.serve-uploaded");
     world.store.set(Faults::default());
     let mut run = world.run_with(|config| config.serve_uploaded = true);
     run.pass_at(later).await.expect("a pass");
     run.pass_at(later + Duration::from_secs(7200)).await.expect("a pass");
-    assert_eq!(run.begin(), Timestamp::MIN);
+    assert_eq!(run.serve_from(), Timestamp::MIN);
 }
 
 #[tokio::test]
-async fn what_has_gone_from_the_bucket_by_accident_is_uploaded_again() {
+async fn blocks_lost_in_the_bucket_are_uploaded_again() {
     if !installed() {
         return;
     }
@@ -390,7 +395,7 @@ async fn what_has_gone_from_the_bucket_by_accident_is_uploaded_again() {
     assert!(!world.is_in_bucket(marked) && !world.is_in_bucket(compacted));
     assert_eq!(run.metrics.repeated.get(), 1);
 
-    println!("without its journal, and with the block compacted in the bucket, nothing is doubled");
+    println!("without the journal, and with the block compacted in the bucket, nothing is duplicated");
     fs::remove_file(world.data().join("thanos/shipper-journal.json")).expect("the journal");
     let mut run = world.run();
     run.pass().await.expect("a pass");
@@ -399,7 +404,7 @@ async fn what_has_gone_from_the_bucket_by_accident_is_uploaded_again() {
 }
 
 #[tokio::test]
-async fn two_producers_with_the_same_labels_do_not_mix_their_blocks() {
+async fn blocks_of_two_producers_with_the_same_labels_are_not_mixed() {
     if !installed() {
         return;
     }
@@ -412,7 +417,7 @@ async fn two_producers_with_the_same_labels_do_not_mix_their_blocks() {
     let refused = second.pass().await.expect_err("the labels of another");
     assert!(refused.contains("replica=\"a\"") && refused.contains("same external labels"), "{refused}");
     assert!(twin.blocks.iter().all(|block| !world.is_in_bucket(*block)));
-    run.pass().await.expect("the first one goes on");
+    run.pass().await.expect("the first one continues");
 
     println!("with a label of its own its blocks follow");
     second.producer = producer("b");
@@ -424,7 +429,7 @@ async fn two_producers_with_the_same_labels_do_not_mix_their_blocks() {
 }
 
 #[tokio::test]
-async fn blocks_under_earlier_labels_or_from_thanos_are_known_again() {
+async fn blocks_with_earlier_labels_or_from_thanos_are_recognized() {
     if !installed() {
         return;
     }
@@ -448,7 +453,7 @@ async fn blocks_under_earlier_labels_or_from_thanos_are_known_again() {
 }
 
 #[tokio::test]
-async fn compacted_blocks_are_uploaded_on_request_and_never_beside_their_parts() {
+async fn compacted_blocks_are_uploaded_only_on_request_and_without_duplicates() {
     if !installed() {
         return;
     }
@@ -466,7 +471,7 @@ async fn compacted_blocks_are_uploaded_on_request_and_never_beside_their_parts()
     assert!(world.is_in_bucket(shipped) && !world.is_in_bucket(old));
     assert_eq!(run.metrics.compacted_done.get(), 0);
     run.pass_at(now + Duration::from_secs(7200)).await.expect("a pass");
-    assert_eq!(run.begin(), end_of(0), "compacted blocks that stay here are served");
+    assert_eq!(run.serve_from(), end_of(0), "compacted blocks that stay here are served");
 
     println!("compacted from what is in the bucket already");
     edit_meta(&world.local(part), |meta| meta.compaction.sources = vec![shipped]);
@@ -498,7 +503,7 @@ async fn compacted_blocks_are_uploaded_on_request_and_never_beside_their_parts()
 }
 
 #[tokio::test]
-async fn deletions_replace_a_block_that_waits_and_do_not_double_one_that_was_shipped() {
+async fn cleaned_block_replaces_a_waiting_one_and_does_not_duplicate_an_uploaded_one() {
     if !installed() {
         return;
     }
@@ -528,7 +533,7 @@ async fn deletions_replace_a_block_that_waits_and_do_not_double_one_that_was_shi
 }
 
 #[tokio::test]
-async fn errors_and_lost_answers_of_the_store_are_outlived() {
+async fn uploads_recover_from_errors_and_lost_answers_of_the_store() {
     if !installed() {
         return;
     }
@@ -553,7 +558,7 @@ async fn errors_and_lost_answers_of_the_store_are_outlived() {
 }
 
 #[tokio::test]
-async fn intents_do_not_stay_behind() {
+async fn upload_intents_are_removed() {
     if !installed() {
         return;
     }

@@ -1,4 +1,4 @@
-//! Third part of a pass: one block after the other into the bucket, the oldest first.
+//! Third part of a pass: uploads one block after the other, oldest first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,46 +10,58 @@ use tracing::{info, warn};
 use tsdb::{BlockMeta, BlockProblem, Ulid, VerifyEvent};
 
 use crate::shipper::disk::DiskError;
-use crate::shipper::journal::Stage;
-use crate::shipper::local::{self, LocalBlock, LocalBlocks, Task};
-use crate::shipper::pin::Means;
+use crate::shipper::journal::BlockStage;
+use crate::shipper::local::{self, BlockTask, LocalBlock, LocalBlocks};
+use crate::shipper::pin::PinMethod;
 use crate::shipper::{PassError, Producer, Quarantine, Shipper};
 
-/// The pass ends after this many blocks in a row that the store failed: it is the store, not the blocks.
+/// The pass ends after this many consecutive failures of the store: then the store is the cause, not the
+/// blocks.
 const MAX_FAILURES_IN_A_ROW: usize = 3;
 
-/// Prometheus' remark on a block whose samples arrived out of order; such blocks overlap others by nature.
+/// The hint of Prometheus on blocks of samples that arrived out of order; such blocks normally overlap
+/// others.
 const OUT_OF_ORDER: &str = "from-out-of-order";
 
 /// A block that waits for its upload.
-struct Waiting {
+struct WaitingBlock {
     meta: BlockMeta,
     dir: PathBuf,
 }
 
 /// Why one block was not uploaded.
-enum Failure {
-    /// The block, for itself.
+enum UploadFailure {
+    /// The block itself.
     Block(Quarantine),
-    /// The store; the next block may fare better.
+    /// The store; the next block may succeed.
     Store(String),
 }
 
-impl From<BucketError> for Failure {
+/// The blocks that a pass has not uploaded.
+#[derive(Default)]
+struct FailedUploads {
+    count: usize,
+    /// Failures of the store since the last upload that succeeded.
+    store_in_a_row: usize,
+    /// The last cause.
+    last: String,
+}
+
+impl From<BucketError> for UploadFailure {
     fn from(cause: BucketError) -> Self {
         Self::Store(cause.to_string())
     }
 }
 
-fn refused(reason: impl ToString) -> Failure {
-    Failure::Block(Quarantine { reason: reason.to_string(), is_damaged: false, is_foreign: false })
+fn refused(reason: impl ToString) -> UploadFailure {
+    UploadFailure::Block(Quarantine { reason: reason.to_string(), is_damaged: false, is_foreign: false })
 }
 
-fn damaged(reason: impl ToString) -> Failure {
-    Failure::Block(Quarantine { reason: reason.to_string(), is_damaged: true, is_foreign: false })
+fn damaged(reason: impl ToString) -> UploadFailure {
+    UploadFailure::Block(Quarantine { reason: reason.to_string(), is_damaged: true, is_foreign: false })
 }
 
-/// An instant before which neither this block nor one that was made of it can have been made.
+/// A time before which neither this block nor one made from it can have been created.
 pub(super) fn made_after(local: &LocalBlocks, block: Ulid) -> Timestamp {
     let made = Timestamp::from_millis(i64::try_from(block.timestamp_ms()).unwrap_or(i64::MAX));
     let known = local.blocks.iter().find(|known| known.meta.ulid == block);
@@ -57,89 +69,104 @@ pub(super) fn made_after(local: &LocalBlocks, block: Ulid) -> Timestamp {
 }
 
 impl Shipper {
-    /// Uploads what is not in the bucket.
+    /// Uploads the blocks that are not in the bucket.
     pub(super) async fn upload(
         &mut self,
         local: &LocalBlocks,
         producer: &Producer,
         now: Timestamp,
     ) -> Result<(), PassError> {
-        // A disk without room for a copy must not hold up what is pinned.
+        // A full disk must not prevent the upload of pinned blocks.
         let copied = self.copy_next(local, now);
-        let waiting = self.waiting()?;
+        let waiting = self.waiting_blocks()?;
         if let Some(oldest) = waiting.iter().map(|block| block.meta.min_time).min() {
             self.neighbours.refresh(&self.bucket, oldest).await?;
         }
         let labels: BTreeMap<String, String> =
             producer.external.iter().map(|label| (label.name.to_owned(), label.value.to_owned())).collect();
-        // A store has had a block since its upload ended, not since the pass began.
+        // The time of a block in the bucket starts at the end of its upload, not at the start of the pass.
         let begun = Instant::now();
-        let (mut failed, mut in_a_row, mut last) = (0, 0, String::new());
-        // Damaged blocks wait as well: for a hand.
-        for (block, quarantine) in self.quarantine.iter().filter(|(_, quarantine)| quarantine.is_damaged) {
-            failed += 1;
-            last = format!("block {block}: {}", quarantine.reason);
-        }
-        let all = waiting.len() + failed;
+        let mut failed = self.damaged_blocks();
+        let all = waiting.len() + failed.count;
         for block in waiting {
             let id = block.meta.ulid;
-            // What it was made of may have come before it in this very pass.
-            if self.task(&block.meta) == Task::Covered {
-                self.cover(&block.meta);
-                self.settle(local, now)?;
+            // The blocks that it was compacted from may have been uploaded earlier in this pass.
+            if self.decide(&block.meta) == BlockTask::Covered {
+                self.mark_covered(&block.meta);
+                self.save_progress(local, now)?;
                 continue;
             }
             match self.upload_one(&block, local, &labels).await {
                 Ok(stage) => {
-                    in_a_row = 0;
+                    failed.store_in_a_row = 0;
                     self.failed.remove(&id);
                     self.quarantine.remove(&id);
                     let now = now + begun.elapsed();
                     self.journal.set(&block.meta, stage, now);
-                    self.settle(local, now)?;
-                    self.hand_over(local, producer, now);
+                    self.save_progress(local, now)?;
+                    self.update_serve_from(local, producer, now);
                 }
-                Err(Failure::Block(quarantine)) => {
-                    self.metrics.upload_failures.inc();
-                    failed += 1;
-                    last = format!("block {id}: {}", quarantine.reason);
-                    self.set_aside(id, quarantine);
-                }
-                Err(Failure::Store(cause)) => {
-                    self.metrics.upload_failures.inc();
-                    failed += 1;
-                    in_a_row += 1;
-                    if self.failed.insert(id) {
-                        warn!(block = %id, err = cause, "block was not uploaded and is tried again");
-                    }
-                    last = cause;
-                    if in_a_row == MAX_FAILURES_IN_A_ROW {
-                        break;
-                    }
-                }
+                Err(failure) => self.record_failure(id, failure, &mut failed),
+            }
+            if failed.store_in_a_row == MAX_FAILURES_IN_A_ROW {
+                break;
             }
         }
         copied?;
-        if failed == 0 { Ok(()) } else { Err(PassError::Uploads { failed, waiting: all, last }) }
+        match failed {
+            FailedUploads { count: 0, .. } => Ok(()),
+            FailedUploads { count, last, .. } => {
+                Err(PassError::Uploads { failed: count, waiting: all, last })
+            }
+        }
     }
 
-    /// Copies the oldest block that cannot be linked; one at a time, so that a backlog does not fill the disk twice.
+    /// The blocks that are known to be damaged. They wait as well, for an operator.
+    fn damaged_blocks(&self) -> FailedUploads {
+        let mut failed = FailedUploads::default();
+        for (block, quarantine) in self.quarantine.iter().filter(|(_, quarantine)| quarantine.is_damaged) {
+            failed.count += 1;
+            failed.last = format!("block {block}: {}", quarantine.reason);
+        }
+        failed
+    }
+
+    fn record_failure(&mut self, block: Ulid, failure: UploadFailure, failed: &mut FailedUploads) {
+        self.metrics.upload_failures.inc();
+        failed.count += 1;
+        match failure {
+            UploadFailure::Block(quarantine) => {
+                failed.last = format!("block {block}: {}", quarantine.reason);
+                self.quarantine_block(block, quarantine);
+            }
+            UploadFailure::Store(cause) => {
+                failed.store_in_a_row += 1;
+                if self.failed.insert(block) {
+                    warn!(block = %block, error = %cause, "block was not uploaded and is tried again");
+                }
+                failed.last = cause;
+            }
+        }
+    }
+
+    /// Copies the oldest block that cannot be linked. One per pass, so that a backlog does not fill the disk
+    /// with copies.
     fn copy_next(&mut self, local: &LocalBlocks, now: Timestamp) -> Result<(), DiskError> {
         let is_seen = |block: &&LocalBlock| {
-            self.journal.get(block.meta.ulid).is_some_and(|entry| entry.stage == Stage::Seen)
+            self.journal.get(block.meta.ulid).is_some_and(|entry| entry.stage == BlockStage::Seen)
         };
         let Some(block) = local.blocks.iter().find(is_seen) else { return Ok(()) };
-        match self.pins.pin(block.meta.ulid, &block.dir, Means::Copy) {
-            Ok(()) => self.journal.set(&block.meta, Stage::Pinned, now),
-            // Prometheus removes it this very moment; the next look at the folder tells.
+        match self.pins.pin(block.meta.ulid, &block.dir, PinMethod::Copy) {
+            Ok(()) => self.journal.set(&block.meta, BlockStage::Pinned, now),
+            // Prometheus is removing the block; the next pass will see that.
             Err(cause) if cause.is_missing() => {}
             Err(cause) => return Err(cause),
         }
         self.journal.save()
     }
 
-    /// What waits, oldest first, behind it what the store failed the last time.
-    fn waiting(&mut self) -> Result<Vec<Waiting>, PassError> {
+    /// The waiting blocks, oldest first, followed by those that the store failed last time.
+    fn waiting_blocks(&mut self) -> Result<Vec<WaitingBlock>, PassError> {
         let mut waiting = Vec::new();
         for block in self.pins.blocks()? {
             let is_damaged = self.quarantine.get(&block).is_some_and(|quarantine| quarantine.is_damaged);
@@ -148,9 +175,9 @@ impl Shipper {
             }
             let dir = self.pins.dir(block);
             match local::read_meta(&dir, block) {
-                Ok(meta) => waiting.push(Waiting { meta, dir }),
+                Ok(meta) => waiting.push(WaitingBlock { meta, dir }),
                 Err(reason) => {
-                    self.set_aside(block, Quarantine { reason, is_damaged: true, is_foreign: false });
+                    self.quarantine_block(block, Quarantine { reason, is_damaged: true, is_foreign: false });
                 }
             }
         }
@@ -160,29 +187,29 @@ impl Shipper {
         Ok(waiting)
     }
 
-    /// Brings one block into the bucket; tells how it got on where its samples are there, by whatever way, or must not be.
+    /// Uploads one block. Returns its stage if its samples are in the bucket, or must not be.
     async fn upload_one(
         &mut self,
-        block: &Waiting,
+        block: &WaitingBlock,
         local: &LocalBlocks,
         labels: &BTreeMap<String, String>,
-    ) -> Result<Stage, Failure> {
+    ) -> Result<BlockStage, UploadFailure> {
         let id = block.meta.ulid;
         if self.is_contained(&block.meta) {
-            info!(block = %id, bucket = self.bucket.name(), "the bucket has the samples of this block in others");
-            return Ok(Stage::Verified);
+            info!(block = %id, bucket = self.bucket.name(), "samples of this block are in other blocks of the bucket");
+            return Ok(BlockStage::Verified);
         }
-        self.refuse_overlap(&block.meta, labels)?;
+        self.reject_overlap(&block.meta, labels)?;
         if !self.sound.contains(&id) {
             let dir = block.dir.clone();
-            let checked = tokio::task::spawn_blocking(move || check(&dir)).await;
-            checked.map_err(|cause| refused(format!("its verification broke off: {cause}")))??;
+            let checked = tokio::task::spawn_blocking(move || verify_block(&dir)).await;
+            checked.map_err(|cause| refused(format!("its verification panicked: {cause}")))??;
             self.sound.insert(id);
         }
         let deletions =
             local.blocks.iter().find(|known| known.meta.ulid == id).map_or(0, |b| b.meta.stats.tombstones);
         let mut meta = block.meta.clone();
-        // Tombstones stay here, and so does their number.
+        // Tombstones are not uploaded, so their count is zero.
         meta.stats.tombstones = 0;
         let thanos = meta.thanos.get_or_insert_default();
         thanos.labels = self.labels_in_bucket(id).await?.unwrap_or_else(|| labels.clone());
@@ -191,8 +218,8 @@ impl Shipper {
         let published = match bucket::publish(&self.bucket, &block.dir, meta, &options).await {
             Ok(published) => published,
             Err(PublishError::Marked(_)) => {
-                info!(block = %id, bucket = self.bucket.name(), "block is marked for deletion in the bucket and stays away");
-                return Ok(Stage::Withdrawn);
+                info!(block = %id, bucket = self.bucket.name(), "block is marked for deletion in the bucket and is not uploaded");
+                return Ok(BlockStage::Withdrawn);
             }
             Err(PublishError::Bucket(cause)) => return Err(cause.into()),
             Err(cause) => return Err(refused(cause)),
@@ -203,7 +230,7 @@ impl Shipper {
             warn!(
                 block = %id,
                 deletions,
-                "Prometheus has deleted samples of this block; they are in the bucket: delete them there, too"
+                "block was uploaded with samples that were deleted in Prometheus; delete them in the bucket too, with isthmus tools bucket rewrite"
             );
         }
         info!(
@@ -214,12 +241,12 @@ impl Shipper {
             bytes = published.total_bytes,
             sent_bytes = published.sent_bytes,
             bucket = self.bucket.name(),
-            "block is in the bucket"
+            "block was uploaded and verified"
         );
-        Ok(Stage::Verified)
+        Ok(BlockStage::Verified)
     }
 
-    /// Whether the bucket has all samples of a block in other blocks, made from it or from what it was made of.
+    /// Whether the bucket has all samples of a block in other blocks, made from it or from its sources.
     fn is_contained(&self, meta: &BlockMeta) -> bool {
         let sources: BTreeSet<Ulid> = meta.compaction.sources.iter().copied().collect();
         !sources.is_empty()
@@ -228,8 +255,9 @@ impl Shipper {
                 .all(|source| self.neighbours.holders(*source).any(|other| other.ulid != meta.ulid))
     }
 
-    /// The labels under which the bucket has this block already: those of an earlier configuration, or of Thanos.
-    async fn labels_in_bucket(&self, block: Ulid) -> Result<Option<BTreeMap<String, String>>, Failure> {
+    /// The labels with which the bucket has this block already: those of an earlier configuration, or of
+    /// Thanos.
+    async fn labels_in_bucket(&self, block: Ulid) -> Result<Option<BTreeMap<String, String>>, UploadFailure> {
         match self.bucket.get(&layout::meta(block)).await {
             Ok(bytes) => {
                 Ok(BlockMeta::parse(&bytes).ok().and_then(|meta| meta.thanos).map(|thanos| thanos.labels))
@@ -239,13 +267,17 @@ impl Shipper {
         }
     }
 
-    /// Refuses a block beside which the bucket has another one with the same labels and times.
+    /// Rejects a block if the bucket has another one with the same labels and overlapping times.
     ///
-    /// Blocks that a Prometheus cuts from its head never overlap each other, except those of samples that arrived out of
-    /// order. So a fresh block from a sidecar that overlaps ours, and that this journal does not know, comes from another
-    /// Prometheus with the same external labels. Whoever uploads first goes on; the other one stops, and keeps its blocks
-    /// until its labels are its own.
-    fn refuse_overlap(&self, meta: &BlockMeta, labels: &BTreeMap<String, String>) -> Result<(), Failure> {
+    /// Blocks that a Prometheus cuts from its head never overlap each other, except those of samples that
+    /// arrived out of order. So a new block of a sidecar that overlaps ours and is not in this journal comes
+    /// from another Prometheus with the same external labels. The one that uploads first continues. The other
+    /// one stops, and keeps its blocks until its labels are unique.
+    fn reject_overlap(
+        &self,
+        meta: &BlockMeta,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<(), UploadFailure> {
         let is_out_of_order =
             |meta: &BlockMeta| meta.compaction.hints.iter().any(|hint| hint == OUT_OF_ORDER);
         if is_out_of_order(meta) {
@@ -256,7 +288,7 @@ impl Shipper {
             let other = others.next().filter(|_| !self.config.allow_overlaps);
             return other.map_or(Ok(()), |other| {
                 Err(refused(format!(
-                    "it was compacted here, and the bucket has block {} of the same time; give \
+                    "it was compacted here, and block {} in the bucket overlaps it in time; set \
                      --shipper.allow-out-of-order-uploads if the compactor merges overlapping blocks",
                     other.ulid
                 )))
@@ -269,10 +301,10 @@ impl Shipper {
         };
         let Some(foreign) = others.find(is_foreign) else { return Ok(()) };
         let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
-        Err(Failure::Block(Quarantine {
+        Err(UploadFailure::Block(Quarantine {
             reason: format!(
                 "block {} in the bucket has the same external labels {{{}}} and overlaps in time, but comes from another \
-                 Prometheus; give each its own labels, such as a replica label, in global.external_labels",
+                 Prometheus; set unique labels for each, such as a replica label, in global.external_labels",
                 foreign.ulid,
                 labels.join(", ")
             ),
@@ -282,19 +314,19 @@ impl Shipper {
     }
 }
 
-/// Reads a block whole and compares it with its checksums and itself.
+/// Reads a whole block, and verifies its checksums and its consistency.
 ///
-/// Damage keeps a block back. What only contradicts itself, such as a count in `meta.json`, is told and shipped: every
-/// sample of it can be read, and holding it back would lose them.
-fn check(dir: &Path) -> Result<(), Failure> {
+/// A damaged block is not uploaded. A mere contradiction, such as a wrong count in `meta.json`, is logged and
+/// the block is uploaded: all its samples can be read, and holding it back would lose them.
+fn verify_block(dir: &Path) -> Result<(), UploadFailure> {
     let mut failure = None;
     let mut report = |event| {
         let VerifyEvent::Problem(problem) = event else { return };
         if let BlockProblem::Contradiction(_) = problem.problem {
-            warn!(error = %problem, "block contradicts itself and is uploaded as it is");
+            warn!(error = %problem, "block is inconsistent and is uploaded unchanged");
         } else {
-            let told = if problem.is_damage() { damaged(&problem) } else { refused(&problem) };
-            failure.get_or_insert(told);
+            let found = if problem.is_damage() { damaged(&problem) } else { refused(&problem) };
+            failure.get_or_insert(found);
         }
     };
     tsdb::verify_dir(dir, &mut report);

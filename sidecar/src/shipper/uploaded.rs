@@ -1,11 +1,13 @@
-//! `thanos.shipper.json`: the list of blocks that Prometheus may compact, in the form that it and Thanos read.
+//! `thanos.shipper.json`: the list of blocks that Prometheus may compact, in the format that Prometheus and
+//! Thanos read.
 //!
 //! ```json
 //! {"version": 1, "uploaded": ["01H...", "01J..."]}
 //! ```
 //!
-//! Prometheus reads it where it runs with `--storage.tsdb.delay-compact-file.path`, and holds up the compaction of blocks
-//! that are not in it. A file that is not there holds up nothing, so it is there from the start and replaced in one step.
+//! Prometheus reads it if it runs with `--storage.tsdb.delay-compact-file.path`, and delays the compaction of
+//! blocks that are not in it. A missing file delays nothing, so the file exists from the start and is
+//! replaced atomically.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,40 +19,40 @@ use tsdb::Ulid;
 use crate::shipper::disk::{self, DiskError};
 
 #[derive(Serialize, Deserialize)]
-struct File {
+struct UploadedFile {
     version: u32,
     uploaded: Vec<String>,
 }
 
-/// The file and what it says.
+/// The file and its content.
 #[derive(Debug)]
-pub(super) struct Uploaded {
+pub(super) struct UploadedList {
     path: PathBuf,
-    /// `None` where there is no file, or none that Prometheus could read.
+    /// `None` if the file is missing or unreadable.
     written: Option<BTreeSet<Ulid>>,
 }
 
-impl Uploaded {
-    /// Reads what is there.
+impl UploadedList {
+    /// Reads the file.
     pub(super) fn open(path: PathBuf) -> Self {
         let written = fs::read(&path).ok().and_then(|bytes| parse(&bytes));
         Self { path, written }
     }
 
-    /// Puts an empty list where there is no readable one, before Prometheus looks.
-    pub(super) fn ensure(&mut self) -> Result<(), DiskError> {
+    /// Writes an empty list if the file is missing or unreadable.
+    pub(super) fn create_if_missing(&mut self) -> Result<(), DiskError> {
         match self.written {
             Some(_) => Ok(()),
             None => self.write(BTreeSet::new()),
         }
     }
 
-    /// Has the file say exactly this.
+    /// Writes exactly these blocks.
     pub(super) fn write(&mut self, blocks: BTreeSet<Ulid>) -> Result<(), DiskError> {
         if self.written.as_ref() == Some(&blocks) {
             return Ok(());
         }
-        let file = File { version: 1, uploaded: blocks.iter().map(Ulid::to_string).collect() };
+        let file = UploadedFile { version: 1, uploaded: blocks.iter().map(Ulid::to_string).collect() };
         let mut text = Vec::new();
         let tabs = serde_json::ser::PrettyFormatter::with_indent(b"\t");
         file.serialize(&mut serde_json::Serializer::with_formatter(&mut text, tabs))
@@ -63,7 +65,7 @@ impl Uploaded {
 }
 
 fn parse(bytes: &[u8]) -> Option<BTreeSet<Ulid>> {
-    let file: File = serde_json::from_slice(bytes).ok()?;
+    let file: UploadedFile = serde_json::from_slice(bytes).ok()?;
     let blocks = file.uploaded.iter().map(|name| tsdb::parse_block_id(name));
     if file.version == 1 { blocks.collect() } else { None }
 }
@@ -75,20 +77,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_is_written_as_thanos_writes_it() {
+    fn list_has_the_format_of_thanos() {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("thanos.shipper.json");
-        let mut uploaded = Uploaded::open(path.clone());
-        uploaded.ensure().unwrap();
+        let mut uploaded = UploadedList::open(path.clone());
+        uploaded.create_if_missing().unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "{\n\t\"version\": 1,\n\t\"uploaded\": []\n}\n");
         let block = tsdb::parse_block_id("01HZY3VQ6J0000000000000000").unwrap();
         uploaded.write(BTreeSet::from([block])).unwrap();
         let text = "{\n\t\"version\": 1,\n\t\"uploaded\": [\n\t\t\"01HZY3VQ6J0000000000000000\"\n\t]\n}\n";
         assert_eq!(fs::read_to_string(&path).unwrap(), text);
-        Uploaded::open(path.clone()).ensure().unwrap();
+        UploadedList::open(path.clone()).create_if_missing().unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), text, "a readable list is kept");
         fs::write(&path, "{").unwrap();
-        Uploaded::open(path.clone()).ensure().unwrap();
-        assert!(fs::read_to_string(&path).unwrap().contains("[]"), "a broken one is not");
+        UploadedList::open(path.clone()).create_if_missing().unwrap();
+        assert!(fs::read_to_string(&path).unwrap().contains("[]"), "an unreadable one is replaced");
     }
 }

@@ -1,4 +1,4 @@
-//! What Prometheus answers, as far as it is read.
+//! The answers of Prometheus, as far as they are decoded.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,23 +8,23 @@ use serde::{Deserialize, Deserializer};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// Data with the warnings that came along.
+/// Data, and the warnings that the server sent with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer<T> {
+pub struct WithWarnings<T> {
     /// The data.
     pub data: T,
-    /// What the server warned of.
+    /// The warnings.
     pub warnings: Vec<String>,
 }
 
-impl<T> Answer<T> {
-    /// The same warnings with other data.
-    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Answer<U> {
-        Answer { data: change(self.data), warnings: self.warnings }
+impl<T> WithWarnings<T> {
+    /// Converts the data and keeps the warnings.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> WithWarnings<U> {
+        WithWarnings { data: change(self.data), warnings: self.warnings }
     }
 }
 
-/// What is known of a metric from its exposition.
+/// The metadata of a metric, as its target exposes it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct MetadataEntry {
     /// `counter`, `gauge`, `histogram`, ...
@@ -33,18 +33,18 @@ pub struct MetadataEntry {
     /// The help text.
     #[serde(default)]
     pub help: String,
-    /// The unit; mostly empty.
+    /// The unit; usually empty.
     #[serde(default)]
     pub unit: String,
 }
 
-/// What Prometheus says of its last reload.
+/// The result of the last configuration reload.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RuntimeInfo {
-    /// Whether the last attempt to take a configuration succeeded.
+    /// Whether the last attempt to load a configuration succeeded.
     pub reload_config_success: bool,
-    /// When it last took one, to the second.
+    /// Time of the last successful load, to the second.
     #[serde(deserialize_with = "rfc3339")]
     pub last_config_time: Timestamp,
 }
@@ -52,14 +52,14 @@ pub struct RuntimeInfo {
 fn rfc3339<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
     let text = String::deserialize(deserializer)?;
     let at = OffsetDateTime::parse(&text, &Rfc3339).map_err(serde::de::Error::custom)?;
-    // Years 0 to 9999 are far inside i64 milliseconds.
+    // The years 0 to 9999 fit into i64 milliseconds.
     Ok(Timestamp::from_millis(at.unix_timestamp_nanos().div_euclid(1_000_000) as i64))
 }
 
 /// The envelope of every JSON answer.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Reply<T> {
+pub(super) struct ApiResponse<T> {
     pub(super) status: String,
     pub(super) data: Option<T>,
     #[serde(default)]
@@ -75,12 +75,13 @@ pub(super) struct StatusConfig {
     pub(super) yaml: String,
 }
 
-/// The part of Prometheus' configuration that is read.
+/// The part of the configuration of Prometheus that is used here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Configuration {
-    /// Attached to all that leaves it; empty where it has none.
+    /// External labels, attached to all series that leave Prometheus; may be empty.
     pub external_labels: Labels,
-    /// How far behind the newest sample others may arrive; zero where they may not.
+    /// Samples may be this much older than the newest one and still be accepted; zero if out-of-order samples
+    /// are rejected.
     pub out_of_order_time_window: Duration,
 }
 
@@ -140,14 +141,14 @@ impl<'de> Deserialize<'de> for LabelSet {
 
 /// Finds `prometheus_tsdb_lowest_timestamp_seconds` in the text of `/metrics`.
 ///
-/// An empty head shows the greatest possible time there, which means that nothing is known.
+/// An empty head reports the greatest possible time. The result is then `None`.
 pub(super) fn lowest_timestamp(metrics: &[u8]) -> Option<Timestamp> {
     let value = metrics
         .split(|byte| *byte == b'\n')
         .find_map(|line| line.strip_prefix(b"prometheus_tsdb_lowest_timestamp_seconds "))?;
     let seconds: f64 = std::str::from_utf8(value).ok()?.split_ascii_whitespace().next()?.parse().ok()?;
     let millis = seconds * 1000.0;
-    // Written so that NaN is refused as well.
+    // This form of the comparison also rejects NaN.
     if millis.abs() < i64::MAX as f64 / 2.0 { Some(Timestamp::from_millis(millis as i64)) } else { None }
 }
 
@@ -156,21 +157,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_lowest_timestamp_is_found_among_the_metrics() {
+    fn lowest_timestamp_is_found_in_the_metrics_text() {
         let check = |text: &str| lowest_timestamp(text.as_bytes()).map(Timestamp::as_millis);
         let name = "prometheus_tsdb_lowest_timestamp_seconds";
         assert_eq!(
             check(&format!("# HELP {name} x\n{name}_other 5\n{name} 1.669e+09\nup 1\n")),
             Some(1_669_000_000_000)
         );
-        // What an empty head shows: i64::MAX / 1000.
+        // The value that an empty head reports: i64::MAX / 1000.
         assert_eq!(check(&format!("{name} 9.223372036854775e+15")), None);
         assert_eq!(check(&format!("{name} NaN")), None);
         assert_eq!(check("up 1\n"), None);
     }
 
     #[test]
-    fn the_last_reload_is_read() {
+    fn runtime_info_is_decoded() {
         let json = br#"{"startTime":"2026-01-01T00:00:00.5Z","reloadConfigSuccess":true,"lastConfigTime":"1970-01-01T01:00:02+01:00"}"#;
         let info: RuntimeInfo = serde_json::from_slice(json).unwrap();
         assert_eq!(
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_and_window_are_read_from_any_configuration() {
+    fn external_labels_and_out_of_order_window_are_read_from_a_configuration() {
         let yaml = "global:\n  scrape_interval: 15s\n  external_labels:\n    cluster: eu-1\n    replica: \"0\"\nscrape_configs:\n- job_name: a\nstorage:\n  tsdb:\n    out_of_order_time_window: 1h30m\n";
         let read = Configuration::parse(yaml).unwrap();
         assert_eq!(

@@ -1,82 +1,135 @@
-//! One request to Prometheus and what can go wrong with it.
+//! Sends one HTTP request to Prometheus, and defines the errors that can result.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, Method, Request, Response, StatusCode, header};
+use http::{HeaderName, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use model::{MatchOp, Matcher, root_cause};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use model::root_cause;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-use crate::client::answers::{Answer, Reply};
-use crate::client::{Client, ReadError};
+use crate::client::answers::{ApiResponse, WithWarnings};
+use crate::client::query_string::QueryString;
+use crate::read::ReadError;
 
-/// How the client introduces itself.
+/// Idle connections are closed after this time. Prometheus itself closes them after 5 minutes.
+const POOL_IDLE: Duration = Duration::from_secs(90);
+
+/// The `User-Agent` header.
 const USER_AGENT: &str = concat!("isthmus/", env!("CARGO_PKG_VERSION"));
 
-/// Most bytes of an error page that are read, and shown.
+/// Maximum bytes of an error page that are read, and maximum characters that are shown.
 const MAX_ERROR_BYTES: usize = 64 << 10;
 const MAX_SHOWN_CHARS: usize = 512;
+
+/// Limits of a client.
+#[derive(Clone, Debug)]
+pub struct ClientOptions {
+    /// Maximum time to establish a connection (default 5 s).
+    pub connect_timeout: Duration,
+    /// Maximum time of a small request, including its answer (default 30 s).
+    pub timeout: Duration,
+    /// Maximum time without data in remote read, before the answer and between frames (default 2 min).
+    pub stream_timeout: Duration,
+    /// Maximum size of the answer to a small request, in bytes (default 64 MiB).
+    pub max_body_bytes: usize,
+    /// Maximum size of a remote read answer in the old form (samples), in bytes, both before and after
+    /// decompression (default 256 MiB). Such an answer is kept in memory as a whole. The streamed form has no
+    /// such limit.
+    pub max_samples_bytes: usize,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(5),
+            timeout: Duration::from_secs(30),
+            stream_timeout: Duration::from_secs(120),
+            max_body_bytes: 64 << 20,
+            max_samples_bytes: 256 << 20,
+        }
+    }
+}
+
+/// A base URL that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UrlError {
+    /// The text is not a URL with a host.
+    #[error("Prometheus URL {0:?} is not of the form http://HOST:PORT/PATH")]
+    Malformed(String),
+    /// The scheme is HTTPS.
+    #[error(
+        "Prometheus URL {0:?}: HTTPS is not supported; run the sidecar on the host of its Prometheus and use http://"
+    )]
+    Https(String),
+    /// The URL has a user, password, query or fragment.
+    #[error("Prometheus URL {0:?}: user, password, query and fragment are not supported; remove them")]
+    Extra(String),
+}
 
 /// A request to Prometheus that failed. Every variant names the URL.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// No request can be made of this, for example because it is too long.
+    /// The request cannot be built, for example because the URL is too long.
     #[error("request to {url}: {cause}")]
     Request {
-        /// What was asked, without parameters.
+        /// The URL without parameters.
         url: String,
-        /// What is wrong.
+        /// The cause.
         cause: http::Error,
     },
-    /// Nobody answers there, or the connection broke.
+    /// The connection failed.
     #[error("{url}: {cause}")]
     Transport {
-        /// What was asked, without parameters.
+        /// The URL without parameters.
         url: String,
         /// The innermost cause.
         cause: String,
     },
-    /// No answer in time.
+    /// The answer did not arrive in time.
     #[error("{url}: no answer within {limit:?}")]
     Timeout {
-        /// What was asked, without parameters.
+        /// The URL without parameters.
         url: String,
-        /// The time that was given.
+        /// The time limit.
         limit: Duration,
     },
-    /// An answer that is no success.
+    /// The status of the answer is not a success.
     #[error("{url} answered {status}: {message}")]
     Status {
-        /// What was asked, without parameters.
+        /// The URL without parameters.
         url: String,
         /// The status.
         status: StatusCode,
-        /// What the server said, shortened.
+        /// The message of the server, shortened.
         message: String,
     },
-    /// An answer that cannot be read, or is too large.
+    /// The answer cannot be decoded, or is too large.
     #[error("answer of {url}: {cause}")]
     Unreadable {
-        /// What was asked, without parameters.
+        /// The URL without parameters.
         url: String,
         /// What is wrong with it.
         cause: String,
     },
-    /// Remote read gave no stream.
+    /// The answer of remote read is not a stream.
     #[error("{url}: {cause}")]
     Read {
-        /// What was asked.
+        /// The URL.
         url: String,
-        /// Why.
+        /// The cause.
         cause: ReadError,
     },
 }
 
 impl ClientError {
-    /// The status that Prometheus answered with, if that is what went wrong.
+    /// The HTTP status of the answer, if the status is the error.
     pub fn status(&self) -> Option<StatusCode> {
         match self {
             Self::Status { status, .. } => Some(*status),
@@ -85,89 +138,54 @@ impl ClientError {
     }
 }
 
-/// Parameters of a URL in the making.
-pub(super) struct Query {
-    text: String,
+/// Sends HTTP requests to one Prometheus. Clones share their connections.
+#[derive(Clone, Debug)]
+pub(super) struct HttpTransport {
+    http: legacy::Client<HttpConnector, Full<Bytes>>,
+    /// Scheme, authority and path without a slash at its end.
+    base: Arc<str>,
+    options: ClientOptions,
 }
 
-impl Query {
-    pub(super) fn new() -> Self {
-        Self { text: String::new() }
-    }
-
-    pub(super) fn add(&mut self, name: &str, value: &str) {
-        self.text.push(if self.text.is_empty() { '?' } else { '&' });
-        self.text.push_str(&escape(name));
-        self.text.push('=');
-        self.text.push_str(&escape(value));
-    }
-}
-
-/// Percent-encodes everything but what is safe in any part of a URL.
-pub(super) fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
-            byte => {
-                let digit = |nibble: u8| char::from(b"0123456789ABCDEF"[usize::from(nibble & 0xf)]);
-                out.extend(['%', digit(byte >> 4), digit(byte)]);
-            }
+impl HttpTransport {
+    pub(super) fn new(url: &str, options: ClientOptions) -> Result<Self, UrlError> {
+        let malformed = || UrlError::Malformed(url.to_owned());
+        let uri: Uri = url.parse().map_err(|_| malformed())?;
+        let authority = uri.authority().ok_or_else(malformed)?;
+        match uri.scheme_str() {
+            Some("http") => {}
+            Some("https") => return Err(UrlError::Https(url.to_owned())),
+            _ => return Err(malformed()),
         }
-    }
-    out
-}
-
-/// Matchers as a selector of PromQL. Names that older versions cannot write are quoted.
-pub(super) fn selector(matchers: &[Matcher]) -> String {
-    let mut out = String::from("{");
-    for (i, matcher) in matchers.iter().enumerate() {
-        if i > 0 {
-            out.push(',');
+        if authority.as_str().contains('@') || uri.query().is_some() || url.contains('#') {
+            return Err(UrlError::Extra(url.to_owned()));
         }
-        let name = matcher.name();
-        let bare = !name.starts_with(|c: char| c.is_ascii_digit())
-            && !name.is_empty()
-            && name.bytes().all(|b| b == b'_' || b.is_ascii_alphanumeric());
-        if bare {
-            out.push_str(name);
-        } else {
-            quote(&mut out, name);
-        }
-        out.push_str(match matcher.op() {
-            MatchOp::Equal => "=",
-            MatchOp::NotEqual => "!=",
-            MatchOp::Regex => "=~",
-            MatchOp::NotRegex => "!~",
-        });
-        quote(&mut out, matcher.value());
+        let base = format!("http://{authority}{}", uri.path().trim_end_matches('/'));
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(options.connect_timeout));
+        connector.set_nodelay(true);
+        let http = legacy::Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(POOL_IDLE)
+            .pool_timer(TokioTimer::new())
+            .build(connector);
+        Ok(Self { http, base: base.into(), options })
     }
-    out.push('}');
-    out
-}
 
-/// Writes a string of PromQL, whose escapes are Go's.
-fn quote(out: &mut String, text: &str) {
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            c if c.is_ascii_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
-            c => out.push(c),
-        }
+    /// The base URL, without a slash at its end.
+    pub(super) fn base(&self) -> &str {
+        &self.base
     }
-    out.push('"');
-}
 
-impl Client {
-    /// Sends a request and waits for the head of a successful answer.
+    pub(super) fn options(&self) -> &ClientOptions {
+        &self.options
+    }
+
+    /// Sends a request and waits for the headers of a successful answer.
     pub(super) async fn send(
         &self,
         method: Method,
         path: &str,
-        query: Query,
+        query: QueryString,
         body: Bytes,
         headers: &[(HeaderName, &'static str)],
         limit: Duration,
@@ -175,7 +193,7 @@ impl Client {
         let url = format!("{}{path}", self.base);
         let mut request = Request::builder()
             .method(method)
-            .uri(format!("{url}{}", query.text))
+            .uri(format!("{url}{}", query.as_str()))
             .header(header::USER_AGENT, USER_AGENT);
         for (name, value) in headers {
             request = request.header(name, *value);
@@ -197,14 +215,14 @@ impl Client {
         let page = Limited::new(response.into_body(), MAX_ERROR_BYTES).collect();
         let page = match timeout(self.options.timeout, page).await {
             Ok(Ok(page)) => page.to_bytes(),
-            // The status alone is answer enough.
+            // The error page is optional: the status is reported without it.
             _ => Bytes::new(),
         };
         Err(ClientError::Status { url, status, message: error_message(&page) })
     }
 
-    /// Asks and reads the whole answer.
-    pub(super) async fn get_bytes(&self, path: &str, query: Query) -> Result<Bytes, ClientError> {
+    /// Sends a GET request and reads the whole answer.
+    pub(super) async fn get_bytes(&self, path: &str, query: QueryString) -> Result<Bytes, ClientError> {
         let limit = self.options.timeout;
         let asking = async {
             let response = self.send(Method::GET, path, query, Bytes::new(), &[], limit).await?;
@@ -217,19 +235,20 @@ impl Client {
         }
     }
 
-    /// Asks and reads a JSON answer out of its envelope.
+    /// Sends a GET request and decodes the data from the JSON envelope of the answer.
     pub(super) async fn get_json<T: DeserializeOwned>(
         &self,
         path: &str,
-        query: Query,
-    ) -> Result<Answer<T>, ClientError> {
+        query: QueryString,
+    ) -> Result<WithWarnings<T>, ClientError> {
         let body = self.get_bytes(path, query).await?;
-        let reply: Reply<T> = serde_json::from_slice(&body).map_err(|cause| self.unreadable(path, cause))?;
+        let reply: ApiResponse<T> =
+            serde_json::from_slice(&body).map_err(|cause| self.unreadable(path, cause))?;
         if reply.status != "success" {
             return Err(self.unreadable(path, format!("{}: {}", reply.error_type, reply.error)));
         }
-        let data = reply.data.ok_or_else(|| self.unreadable(path, "it has no data"))?;
-        Ok(Answer { data, warnings: reply.warnings })
+        let data = reply.data.ok_or_else(|| self.unreadable(path, "the field \"data\" is missing"))?;
+        Ok(WithWarnings { data, warnings: reply.warnings })
     }
 
     pub(super) fn unreadable(&self, path: &str, cause: impl ToString) -> ClientError {
@@ -237,9 +256,9 @@ impl Client {
     }
 }
 
-/// What an error page says: the `error` of an envelope, or the text itself, shortened.
+/// The message of an error page: the field `error` of a JSON envelope, or the text itself, shortened.
 fn error_message(page: &[u8]) -> String {
-    let text = match serde_json::from_slice::<Reply<serde_json::Value>>(page) {
+    let text = match serde_json::from_slice::<ApiResponse<serde_json::Value>>(page) {
         Ok(reply) if !reply.error.is_empty() => reply.error,
         _ => String::from_utf8_lossy(page).trim().to_owned(),
     };
@@ -254,26 +273,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn matchers_become_a_selector_that_prometheus_reads() {
-        let matchers = [
-            Matcher::equal("__name__", "up"),
-            Matcher::new(MatchOp::NotRegex, "job", "a\\.b|\"c\"\n\u{1}é").unwrap(),
-            Matcher::equal("with.dot", ""),
-        ];
-        let expected = "{__name__=\"up\",job!~\"a\\\\.b|\\\"c\\\"\\n\\x01é\",\"with.dot\"=\"\"}";
-        assert_eq!(selector(&matchers), expected);
-    }
-
-    #[test]
-    fn parameters_are_escaped() {
-        let mut query = Query::new();
-        query.add("match[]", "{a=\"b c\"}");
-        query.add("é", "&");
-        assert_eq!(query.text, "?match%5B%5D=%7Ba%3D%22b%20c%22%7D&%C3%A9=%26");
-    }
-
-    #[test]
-    fn error_pages_are_reduced_to_what_they_say() {
+    fn error_pages_are_reduced_to_their_message() {
         let page = br#"{"status":"error","errorType":"bad_data","error":"parse error"}"#;
         assert_eq!(error_message(page), "parse error");
         assert_eq!(error_message(b"Service Unavailable\n"), "Service Unavailable");

@@ -1,17 +1,17 @@
-//! What stores are asked for `info()`.
+//! The requests to stores for `info()`.
 
 use std::sync::Mutex;
 
 use super::*;
 
-/// A store, and the matchers of what it was asked for.
-struct Noting {
+/// A store that records the matchers of its requests.
+struct RecordingStore {
     store: Arc<MemoryStore>,
     asked: Arc<Mutex<Vec<Vec<String>>>>,
 }
 
 #[tonic::async_trait]
-impl Store for Noting {
+impl Store for RecordingStore {
     async fn info(&self) -> Result<StoreInfo, StoreError> {
         self.store.info().await
     }
@@ -32,7 +32,7 @@ impl Store for Noting {
 }
 
 #[tokio::test]
-async fn stores_are_asked_for_the_info_series_that_are_needed_and_only_then() {
+async fn only_needed_info_series_are_requested() {
     let series = [
         labels(&[("__name__", "target_info"), ("instance", "a:1"), ("job", "api"), ("v", "1")]),
         labels(&[("__name__", "target_info"), ("instance", "b:1"), ("job", "db"), ("v", "2")]),
@@ -43,7 +43,7 @@ async fn stores_are_asked_for_the_info_series_that_are_needed_and_only_then() {
     let series = series.into_iter().map(|labels| (labels, samples.clone()));
     let store = Arc::new(MemoryStore::from_samples(labels(&[("cluster", "eu-1")]), series).unwrap());
     let asked = Arc::<Mutex<Vec<Vec<String>>>>::default();
-    let address = serve(Arc::new(Noting { store, asked: asked.clone() })).await;
+    let address = serve(Arc::new(RecordingStore { store, asked: asked.clone() })).await;
     let flags = ["--enable-feature=promql-experimental-functions", "--query.max-concurrent-select=4"];
     let querier = querier(&[address], &flags).await;
     let count = async |query: &str| {
@@ -61,7 +61,7 @@ async fn stores_are_asked_for_the_info_series_that_are_needed_and_only_then() {
         (json!("1"), vec![vec![up.to_owned()], identity.map(str::to_owned).into()])
     );
 
-    // No info series can belong to this one.
+    // No info series can match this one.
     let (value, asked_for) = count("count(info(up%7Bpod='p'%7D))").await;
     assert_eq!((value, asked_for), (json!("1"), vec![vec![r#"pod="p""#.to_owned(), up.to_owned()]]));
 

@@ -1,4 +1,4 @@
-//! What stores are asked for first.
+//! The order of requests to stores.
 
 use std::sync::Mutex;
 
@@ -6,7 +6,7 @@ use futures::{StreamExt, stream};
 
 use super::*;
 
-/// A store that notes what it is asked for and never answers.
+/// A store that records its requests and never answers.
 struct Silent {
     asked: Arc<Mutex<Vec<String>>>,
 }
@@ -33,7 +33,7 @@ impl Store for Silent {
 }
 
 #[tokio::test]
-async fn what_is_read_ahead_is_what_the_engine_wants_next() {
+async fn selects_are_read_ahead_in_evaluation_order() {
     let asked = Arc::<Mutex<Vec<String>>>::default();
     let address = serve(Arc::new(Silent { asked: asked.clone() })).await;
     let querier = querier(&[address], &["--query.max-concurrent-select=1"]).await;

@@ -1,4 +1,4 @@
-//! Disks that are full, and disks that are another one.
+//! Full disks, and directories on another file system.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::shipper::tests::World;
 use crate::testing::installed;
 
-/// A small file system of its own at `dir`; `None`, with a word, where that may not be made.
+/// A small file system mounted at `dir`; `None`, with a printed line, if mounting is not permitted.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
@@ -54,7 +54,7 @@ async fn blocks_are_copied_where_links_cannot_be_made() {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_named_and_outlived() {
+async fn full_disk_is_reported_and_uploads_recover() {
     if !installed() {
         return;
     }

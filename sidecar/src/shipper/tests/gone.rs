@@ -1,8 +1,9 @@
-//! Blocks that are not in the bucket and must not come there: removed on purpose, or made of what it has.
+//! Blocks that are not in the bucket and must not be uploaded: removed on purpose, or contained in other
+//! blocks.
 
 use super::*;
 
-/// Does what a compactor does when it deletes: `meta.json` first, then the files, the mark last.
+/// Imitates a compactor that deletes a block: `meta.json` first, then the files, the mark last.
 fn remove(world: &World, block: Ulid) {
     fs::remove_dir_all(world.remote(block)).expect("a block");
 }
@@ -12,7 +13,7 @@ fn mark(world: &World, block: Ulid) {
     fs::write(world.remote(block).join("deletion-mark.json"), mark).expect("a mark");
 }
 
-/// Two more passes, the second one in a new life: nothing is uploaded, and nothing waits.
+/// Runs two more passes, the second one after a restart: nothing is uploaded, and no block waits.
 async fn assert_nothing_comes_back(world: &World, mut run: Run, now: Timestamp) {
     let uploads = run.metrics.uploads.get();
     run.pass_at(now).await.expect("a pass");
@@ -29,7 +30,7 @@ async fn assert_nothing_comes_back(world: &World, mut run: Run, now: Timestamp) 
 }
 
 #[tokio::test]
-async fn blocks_that_were_marked_for_deletion_never_come_back() {
+async fn blocks_marked_for_deletion_are_never_uploaded_again() {
     if !installed() {
         return;
     }
@@ -38,23 +39,23 @@ async fn blocks_that_were_marked_for_deletion_never_come_back() {
     let mut run = world.run();
     run.pass_at(now).await.expect("a pass");
     run.pass_at(now + HOUR * 2).await.expect("a pass");
-    let begin = run.begin();
-    assert_eq!(begin, end_of(2));
+    let before = run.serve_from();
+    assert_eq!(before, end_of(2));
     println!("all of them are marked, seen once, and removed");
     world.blocks.iter().for_each(|block| mark(&world, *block));
     run.pass_at(now + HOUR * 3).await.expect("a pass");
     world.blocks.iter().for_each(|block| remove(&world, *block));
     assert_nothing_comes_back(&world, run, now + HOUR * 4).await;
 
-    println!("Prometheus may compact them, and they stay handed over");
+    println!("Prometheus may compact them, and the sidecar still does not serve them");
     let mut run = world.run();
     run.pass_at(now + HOUR * 5).await.expect("a pass");
     assert!(world.blocks.iter().all(|block| world.uploaded_list().contains(&block.to_string())));
-    assert_eq!(run.begin(), begin);
+    assert_eq!(run.serve_from(), before);
 }
 
 #[tokio::test]
-async fn a_mark_that_is_taken_away_again_counts_for_nothing() {
+async fn removed_deletion_mark_has_no_effect() {
     if !installed() {
         return;
     }
@@ -72,7 +73,7 @@ async fn a_mark_that_is_taken_away_again_counts_for_nothing() {
 }
 
 #[tokio::test]
-async fn a_removal_that_nobody_saw_is_told_from_the_loss_of_the_bucket() {
+async fn unobserved_removal_is_distinguished_from_the_loss_of_the_bucket() {
     if !installed() {
         return;
     }
@@ -92,11 +93,11 @@ async fn a_removal_that_nobody_saw_is_told_from_the_loss_of_the_bucket() {
     assert_eq!(run.metrics.repeated.get(), 2);
     world.assert_in_bucket(world.blocks[2]);
     world.assert_in_bucket(world.blocks[3]);
-    assert!(!world.is_in_bucket(world.blocks[0]), "what was withdrawn stays so");
+    assert!(!world.is_in_bucket(world.blocks[0]), "a withdrawn block stays withdrawn");
 }
 
 #[tokio::test]
-async fn a_bucket_that_removes_by_age_does_not_get_its_old_blocks_again() {
+async fn blocks_removed_by_age_are_not_uploaded_again() {
     if !installed() {
         return;
     }
@@ -114,7 +115,7 @@ async fn a_bucket_that_removes_by_age_does_not_get_its_old_blocks_again() {
 }
 
 #[tokio::test]
-async fn a_block_that_was_rewritten_in_the_bucket_does_not_come_beside_its_successor() {
+async fn block_rewritten_in_the_bucket_is_not_uploaded_again() {
     if !installed() {
         return;
     }
@@ -142,10 +143,10 @@ async fn a_block_that_was_rewritten_in_the_bucket_does_not_come_beside_its_succe
     }
 }
 
-/// Makes one block of the second level of two, in the place of both.
+/// Replaces two blocks by one block of level 2.
 fn compact(world: &World, parts: [Ulid; 2]) -> Ulid {
     let new = Ulid::from_parts(parts[1].timestamp_ms() + 9, 9);
-    let end = super::super::local::read_meta(&world.local(parts[1]), parts[1]).expect("a meta").max_time;
+    let end = crate::shipper::local::read_meta(&world.local(parts[1]), parts[1]).expect("a meta").max_time;
     fs::rename(world.local(parts[0]), world.local(new)).expect("a block");
     fs::remove_dir_all(world.local(parts[1])).expect("a block");
     edit_meta(&world.local(new), |meta| {
@@ -158,7 +159,7 @@ fn compact(world: &World, parts: [Ulid; 2]) -> Ulid {
 }
 
 #[tokio::test]
-async fn what_is_made_of_covered_blocks_is_covered() {
+async fn blocks_made_from_covered_blocks_are_covered() {
     if !installed() {
         return;
     }
@@ -173,7 +174,7 @@ async fn what_is_made_of_covered_blocks_is_covered() {
         run.pass_at(now + HOUR * 2).await.expect("a pass");
         assert!(!world.is_in_bucket(block), "{what}");
         assert!(world.uploaded_list().contains(&block.to_string()), "{what}");
-        assert_eq!(run.begin(), end_of(3), "{what}");
+        assert_eq!(run.serve_from(), end_of(3), "{what}");
         assert_eq!(run.metrics.compacted_done.get(), 1, "{what}");
     };
     let once = clean(&world, first);

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use futures::StreamExt;
 use model::{Matcher, TimeRange, Timestamp};
-use promapi::{Client, ClientOptions, ReadData, ReadQuery};
+use promapi::{ClientOptions, PrometheusClient, ReadData, ReadQuery};
 use storeapi::{SeriesFrame, SeriesRequest, Store, StoreClient};
 use tests::Prometheus;
 use tokio::runtime::Runtime;
@@ -24,8 +24,8 @@ pub(crate) fn run(report: &mut Report) {
     let (prometheus, sidecar, grpc) = load::scraper(&dir.path().join("scraper"), &blocks, "scraper-0");
     let runtime = Runtime::new().expect("a runtime");
     let _inside = runtime.enter();
-    let client =
-        Client::new(&format!("http://{}", prometheus.address), ClientOptions::default()).expect("a URL");
+    let client = PrometheusClient::new(&format!("http://{}", prometheus.address), ClientOptions::default())
+        .expect("a URL");
     let store = StoreClient::new("sidecar", mesh::direct(&grpc.to_string()).expect("an address"));
     let range = TimeRange::new(Timestamp::from_millis(BEGIN * 1000), Timestamp::from_millis(END * 1000));
     let matchers = vec![Matcher::equal("__name__", "bench_total")];
@@ -55,7 +55,7 @@ pub(crate) fn run(report: &mut Report) {
     report.add(&Row::new("sidecar/Series/cpu", "ms/M", cpu));
 }
 
-async fn remote_read(client: &Client, query: &ReadQuery) -> usize {
+async fn remote_read(client: &PrometheusClient, query: &ReadQuery) -> usize {
     let mut stream = client.read(query).await.expect("an answer");
     let mut count = 0;
     while let Some(series) = stream.next().await.expect("a series") {

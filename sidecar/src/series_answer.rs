@@ -1,4 +1,4 @@
-//! A remote read on its way to StoreAPI: chunks as they are, labels changed, order kept.
+//! Converts a remote read to a StoreAPI answer: chunks unchanged, labels rewritten, order restored.
 
 use model::Labels;
 use promapi::{ChunkEncoding, ReadChunk, ReadData, ReadSeries, ReadStream};
@@ -8,81 +8,82 @@ use tsdb::{Chunk, Encoding};
 
 use crate::metrics::Metrics;
 use crate::order::Reorder;
-use crate::upstream::Facts;
+use crate::upstream::PrometheusFacts;
 
-/// Most memory that one answer may take which has to be sorted as a whole.
+/// Maximum memory of an answer that must be sorted in memory, in bytes.
 const SORTED_BYTES: usize = 1 << 30;
-/// Chunk bytes after which a frame is passed on.
+/// Chunk bytes after which a frame is sent.
 const FRAME_BYTES: usize = 256 << 10;
-/// Series after which a frame is passed on.
+/// Series after which a frame is sent.
 const FRAME_SERIES: usize = 128;
 
-/// Attaches external labels, which win, and removes replica labels.
-pub(crate) struct Attach {
+/// Attaches external labels, which override stored labels, and removes replica labels.
+pub(crate) struct LabelRewriter {
     external: Labels,
     removed: Vec<String>,
 }
 
-impl Attach {
+impl LabelRewriter {
     pub(crate) fn new(external: &Labels, removed: &[String]) -> Self {
         let external = external.without(|name| removed.iter().any(|r| r == name));
         Self { external, removed: removed.to_vec() }
     }
 
-    pub(crate) fn to(&self, labels: &Labels) -> Labels {
+    pub(crate) fn rewrite(&self, labels: &Labels) -> Labels {
         labels.without(|name| self.removed.iter().any(|r| r == name)).extended(&self.external)
     }
 
-    /// Whether no stored label has a name that is attached or removed, so that [`Reorder`]'s premise holds.
-    fn leaves_order(&self, facts: &Facts) -> bool {
+    /// Whether no stored label has the name of an attached or removed label. Then the premise of [`Reorder`]
+    /// holds.
+    fn leaves_order(&self, facts: &PrometheusFacts) -> bool {
         let stored = |name: &str| facts.stored_names.contains(name);
         !facts.external.iter().any(|label| stored(label.name))
             && !self.removed.iter().any(|name| stored(name))
     }
 }
 
-/// How the answer is put in order.
-enum Order {
-    /// Passed on as it comes.
+/// How the answer is brought into order.
+enum AnswerOrder {
+    /// Sent while it is read.
     Streamed(Reorder),
-    /// Held until the end.
-    Held(SeriesSorter),
-    /// All of it is known; what is left, in reverse.
+    /// Buffered until the end, then sorted.
+    Buffered(SeriesSorter),
+    /// Sorted; the remaining series in reverse order.
     Sorted(Vec<Series>),
 }
 
-/// One Series answer in the making. Dropping it cancels the request to Prometheus.
-pub(crate) struct Reading {
+/// The answer to one Series request. Dropping it cancels the request to Prometheus.
+pub(crate) struct SeriesAnswer {
     source: Option<ReadStream>,
-    order: Order,
-    attach: Attach,
+    order: AnswerOrder,
+    rewriter: LabelRewriter,
     shard: Option<Shard>,
-    /// Series that may still be sent.
+    /// Number of series that may still be sent.
     left: usize,
     ready: Vec<Series>,
     url: String,
     metrics: Metrics,
 }
 
-impl Reading {
+impl SeriesAnswer {
     pub(crate) fn new(
         source: ReadStream,
-        facts: &Facts,
+        facts: &PrometheusFacts,
         request: &SeriesRequest,
         url: &str,
         metrics: Metrics,
     ) -> Self {
-        let attach = Attach::new(&facts.external, &request.without_replica_labels);
-        let order = if attach.leaves_order(facts) {
-            Order::Streamed(Reorder::new(&facts.external, &request.without_replica_labels))
+        let rewriter = LabelRewriter::new(&facts.external, &request.without_replica_labels);
+        let order = if rewriter.leaves_order(facts) {
+            AnswerOrder::Streamed(Reorder::new(&facts.external, &request.without_replica_labels))
         } else {
             metrics.sorted_in_memory();
-            Order::Held(SeriesSorter::new(SORTED_BYTES))
+            AnswerOrder::Buffered(SeriesSorter::new(SORTED_BYTES))
         };
         Self {
             source: Some(source),
             order,
-            attach,
+            rewriter,
             shard: request.shard.clone(),
             left: request.limit.unwrap_or(usize::MAX),
             ready: Vec::new(),
@@ -111,7 +112,7 @@ impl Reading {
     async fn advance(&mut self) -> Result<Option<Vec<Series>>, StoreError> {
         let mut bytes = 0;
         while self.ready.len() < FRAME_SERIES.min(self.left) && bytes < FRAME_BYTES {
-            if let Order::Sorted(rest) = &mut self.order {
+            if let AnswerOrder::Sorted(rest) = &mut self.order {
                 let Some(series) = rest.pop() else { break };
                 bytes += series.chunks.iter().map(AggrChunk::size_bytes).sum::<usize>();
                 self.ready.push(series);
@@ -120,7 +121,7 @@ impl Reading {
             let Some(source) = &mut self.source else { break };
             let received = source.next().await;
             match received.map_err(|e| StoreError::unavailable(format!("{}: {e}", self.url)))? {
-                Some(series) => bytes += self.take(series)?,
+                Some(series) => bytes += self.add(series)?,
                 None => self.finish()?,
             }
         }
@@ -131,15 +132,15 @@ impl Reading {
         self.left -= self.ready.len();
         if self.left == 0 {
             self.source = None;
-            self.order = Order::Sorted(Vec::new());
+            self.order = AnswerOrder::Sorted(Vec::new());
         }
         Ok(Some(std::mem::take(&mut self.ready)))
     }
 
-    /// Takes one series and says how many bytes of chunks it has.
-    fn take(&mut self, received: ReadSeries) -> Result<usize, StoreError> {
+    /// Adds one series; returns the bytes of its chunks.
+    fn add(&mut self, received: ReadSeries) -> Result<usize, StoreError> {
         let ReadSeries { labels, data } = received;
-        let attached = self.attach.to(&labels);
+        let attached = self.rewriter.rewrite(&labels);
         if self.shard.as_ref().is_some_and(|shard| !shard.keeps(&attached)) {
             return Ok(0);
         }
@@ -150,9 +151,9 @@ impl Reading {
                 .collect::<Result<_, _>>()
                 .map_err(|e| StoreError::internal(format!("{}: series {labels}: {e}", self.url)))?,
             ReadData::Samples(samples) => {
-                // The old form is sorted by other labels than the streamed one, and all in memory already.
-                if let Order::Streamed(_) = self.order {
-                    self.order = Order::Held(SeriesSorter::new(SORTED_BYTES));
+                // The old form is sorted by other labels than the streamed form, and is in memory already.
+                if let AnswerOrder::Streamed(_) = self.order {
+                    self.order = AnswerOrder::Buffered(SeriesSorter::new(SORTED_BYTES));
                 }
                 AggrChunk::from_floats(&samples)
                     .map_err(|e| StoreError::internal(format!("{}: series {labels}: {e}", self.url)))?
@@ -160,26 +161,29 @@ impl Reading {
         };
         let bytes = chunks.iter().map(AggrChunk::size_bytes).sum();
         match &mut self.order {
-            Order::Streamed(reorder) => reorder.offer(&labels, chunks, &mut self.ready).map_err(|e| {
-                // A label came to be stored since the names were last read; the next round will know it.
-                StoreError::unavailable(format!("{}: {e}: try again in a moment", self.url))
-            })?,
-            Order::Held(sorter) => {
+            AnswerOrder::Streamed(reorder) => {
+                reorder.offer(&labels, chunks, &mut self.ready).map_err(|e| {
+                    // A label was first stored after the names were last read. The next heartbeat will read
+                    // it.
+                    StoreError::unavailable(format!("{}: {e}; a label with the name of an external label is new, try again after --prometheus.get_config_interval", self.url))
+                })?
+            }
+            AnswerOrder::Buffered(sorter) => {
                 sorter.push(attached, chunks).map_err(|e| StoreError::limit(format!("{}: {e}", self.url)))?;
             }
-            Order::Sorted(_) => {}
+            AnswerOrder::Sorted(_) => {}
         }
         Ok(bytes)
     }
 
-    /// Prometheus has sent everything.
+    /// Handles the end of the remote read.
     fn finish(&mut self) -> Result<(), StoreError> {
         self.source = None;
-        match std::mem::replace(&mut self.order, Order::Sorted(Vec::new())) {
-            Order::Streamed(reorder) => reorder
+        match std::mem::replace(&mut self.order, AnswerOrder::Sorted(Vec::new())) {
+            AnswerOrder::Streamed(reorder) => reorder
                 .finish(&mut self.ready)
-                .map_err(|e| StoreError::unavailable(format!("{}: {e}: try again in a moment", self.url))),
-            Order::Held(sorter) => {
+                .map_err(|e| StoreError::unavailable(format!("{}: {e}; a label with the name of an external label is new, try again after --prometheus.get_config_interval", self.url))),
+            AnswerOrder::Buffered(sorter) => {
                 let mut sorted: Vec<Series> = Vec::new();
                 for series in sorter.into_sorted() {
                     match sorted.last_mut().filter(|last| last.labels == series.labels) {
@@ -188,30 +192,31 @@ impl Reading {
                     }
                 }
                 sorted.reverse();
-                self.order = Order::Sorted(sorted);
+                self.order = AnswerOrder::Sorted(sorted);
                 Ok(())
             }
-            Order::Sorted(rest) => {
-                self.order = Order::Sorted(rest);
+            AnswerOrder::Sorted(rest) => {
+                self.order = AnswerOrder::Sorted(rest);
                 Ok(())
             }
         }
     }
 }
 
-/// Passes a chunk's payload on as it is.
+/// Converts a chunk; its payload stays unchanged.
 fn chunk_of(chunk: ReadChunk) -> Result<Chunk, String> {
     let encoding = match chunk.encoding {
         ChunkEncoding::Xor => Encoding::Xor,
         ChunkEncoding::Histogram => Encoding::Histogram,
         ChunkEncoding::FloatHistogram => Encoding::FloatHistogram,
-        // With start timestamps; who does not read them gets the others from `storeapi::StoreServer`.
+        // Encodings with start timestamps. `storeapi::StoreServer` converts them for clients that cannot read
+        // them.
         ChunkEncoding::Xor2 => Encoding::Xor2,
         ChunkEncoding::HistogramSt => Encoding::HistogramSt,
         ChunkEncoding::FloatHistogramSt => Encoding::FloatHistogramSt,
         ChunkEncoding::Unknown(number) => {
             return Err(format!(
-                "chunk encoding {number} is that of a later Prometheus: turn it off there, or update the sidecar"
+                "chunk encoding {number} is not supported; disable it in Prometheus, or update the sidecar"
             ));
         }
     };
@@ -226,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_encoding_of_prometheus_is_passed_on_as_it_is() {
+    fn chunks_of_all_encodings_are_passed_on_unchanged() {
         let read = |encoding| {
             chunk_of(ReadChunk { range: TimeRange::ALL, encoding, data: Bytes::from_static(b"x") })
                 .map(|chunk| (chunk.encoding, chunk.data))
@@ -243,7 +248,7 @@ mod tests {
         }
         assert_eq!(
             read(ChunkEncoding::Unknown(7)).unwrap_err(),
-            "chunk encoding 7 is that of a later Prometheus: turn it off there, or update the sidecar"
+            "chunk encoding 7 is not supported; disable it in Prometheus, or update the sidecar"
         );
     }
 }

@@ -1,0 +1,35 @@
+//! The endpoints of one source.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::endpoints::endpoint::Endpoint;
+
+/// The endpoints of one source (a flag, or the directory of a gateway) by name. Clones share them.
+#[derive(Clone, Default)]
+pub(super) struct EndpointGroup(Arc<RwLock<GroupContent>>);
+
+/// The content of a group.
+#[derive(Default)]
+pub(super) struct GroupContent {
+    pub(super) endpoints: BTreeMap<Arc<str>, Arc<Endpoint>>,
+    /// Why the endpoints of this source are unknown; answers may then be partial.
+    pub(super) unknown: Option<String>,
+}
+
+impl EndpointGroup {
+    /// Creates a group whose endpoints are unknown for this reason.
+    pub(super) fn unknown(reason: &str) -> Self {
+        let content = GroupContent { unknown: Some(reason.to_owned()), ..GroupContent::default() };
+        Self(Arc::new(RwLock::new(content)))
+    }
+
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, GroupContent> {
+        // Each change is one assignment, so the content is valid even if its writer panicked.
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, GroupContent> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}

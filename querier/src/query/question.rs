@@ -1,0 +1,47 @@
+//! A question and its settings.
+
+use std::time::Duration;
+
+use budget::Interrupt;
+use model::Timestamp;
+use promql::QueryParams;
+use series::Dedup;
+use storeapi::PartialResponse;
+
+use crate::fanout::StoreFilter;
+
+/// A query with its settings.
+#[derive(Clone, Debug)]
+pub(crate) struct Question {
+    pub(crate) text: String,
+    pub(crate) start: Timestamp,
+    pub(crate) end: Timestamp,
+    /// `None` for an instant query.
+    pub(crate) step: Option<Duration>,
+    pub(crate) lookback: Duration,
+    /// How replicas are merged; `Off` if `replica_labels` is empty.
+    pub(crate) dedup: Dedup,
+    /// Replica labels; empty if replicas are not merged.
+    pub(crate) replica_labels: Vec<String>,
+    pub(crate) partial_response: PartialResponse,
+    pub(crate) stores: StoreFilter,
+    /// Coarsest downsampling resolution allowed.
+    pub(crate) max_resolution: Duration,
+    pub(crate) timeout: Duration,
+    /// Whether to measure each operator.
+    pub(crate) analyze: bool,
+}
+
+impl Question {
+    pub(super) fn params(&self, interrupt: Interrupt) -> QueryParams {
+        QueryParams {
+            start: self.start,
+            end: self.end,
+            step: self.step,
+            lookback: self.lookback,
+            dedup: self.dedup,
+            replica_labels: self.replica_labels.clone(),
+            interrupt,
+        }
+    }
+}
