@@ -8,7 +8,8 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{files::read_bounded, pem::certificate_pem, pin::SpkiPin, spiffe::TrustDomain};
 
-/// Upper bound for the roots of a bundle. A bundle has an active and a standby root, and four roots during a rotation.
+/// Upper bound for the roots of a bundle. A bundle has an active and a standby root, and four roots during a
+/// rotation.
 const MAX_ROOTS: usize = 16;
 const MAX_BUNDLE_BYTES: u64 = 256 * 1024;
 
@@ -98,7 +99,8 @@ impl TrustBundle {
         self.roots.iter().map(|root| root.pin)
     }
 
-    /// The trust anchors that are valid at `now`, in seconds since the epoch. webpki itself ignores an anchor's validity.
+    /// The trust anchors that are valid at `now`, in seconds since the epoch. webpki itself ignores an
+    /// anchor's validity.
     pub(crate) fn anchors_at(&self, now: i64) -> RootCertStore {
         let valid = self.roots.iter().filter(|root| (root.validity.0..=root.validity.1).contains(&now));
         RootCertStore { roots: valid.map(|root| root.anchor.clone()).collect() }

@@ -19,10 +19,11 @@ use crate::{
 
 const MAX_CREDENTIALS_BYTES: u64 = 256 * 1024;
 
-/// A certificate chain (leaf first, without the root) and the leaf's private key. The key has been checked against the
-/// leaf.
+/// A certificate chain (leaf first, without the root) and the leaf's private key. The key has been checked
+/// against the leaf.
 ///
-/// One PEM file contains both the key and the chain, so that a crash cannot leave a key beside another key's chain.
+/// One PEM file contains both the key and the chain, so that a crash cannot leave a key beside another key's
+/// chain.
 #[derive(Clone)]
 pub struct Credentials {
     certified: Arc<CertifiedKey>,
@@ -34,8 +35,8 @@ impl Credentials {
     /// Makes credentials from a chain, leaf first, and the leaf's private key.
     ///
     /// # Errors
-    /// When the chain is empty, too long or malformed, when the leaf has no valid SPIFFE id, or when the key does not
-    /// belong to the leaf.
+    /// When the chain is empty, too long or malformed, when the leaf has no valid SPIFFE id, or when the key
+    /// does not belong to the leaf.
     pub fn new(
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,

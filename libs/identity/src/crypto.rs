@@ -8,11 +8,12 @@ use rustls::{
 };
 use rustls_pki_types::alg_id;
 
-/// Returns the only crypto provider of the mesh: aws-lc-rs with TLS 1.3 cipher suites, hybrid post-quantum key exchange
-/// first, and signatures of the three key types in [`KeyType`](crate::KeyType), both in certificates and in handshakes.
+/// Returns the only crypto provider of the mesh: aws-lc-rs with TLS 1.3 cipher suites, hybrid post-quantum
+/// key exchange first, and signatures of the three key types in [`KeyType`](crate::KeyType), both in
+/// certificates and in handshakes.
 ///
-/// It is always passed explicitly; the process-wide default of rustls is neither read nor set. AES-128-GCM is preferred
-/// over AES-256-GCM because every byte of the mesh is encrypted with it and it needs fewer rounds.
+/// It is always passed explicitly; the process-wide default of rustls is neither read nor set. AES-128-GCM is
+/// preferred over AES-256-GCM because every byte of the mesh is encrypted with it and it needs fewer rounds.
 pub fn crypto_provider() -> Arc<CryptoProvider> {
     static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
         use aws_lc_rs::{cipher_suite::*, kx_group::*};
@@ -31,7 +32,8 @@ pub fn crypto_provider() -> Arc<CryptoProvider> {
     PROVIDER.clone()
 }
 
-/// Keeps the algorithms of the allowed key types. rustls wants `'static` slices, so this leaks memory; it is called once.
+/// Keeps the algorithms of the allowed key types. rustls requires `'static` slices, so this leaks memory; it is
+/// called once.
 fn allowed(all: WebPkiSupportedAlgorithms) -> WebPkiSupportedAlgorithms {
     let keys = [alg_id::ECDSA_P256, alg_id::ECDSA_P384, alg_id::ED25519];
     let algorithms: Vec<_> =

@@ -1,9 +1,10 @@
 //! TLS for enrolment: the joiner has no certificate yet and trusts only the root pins in its token.
 //!
 //! The server sends its roots after its chain. The joiner accepts the roots whose key is pinned and then runs
-//! [`verify_peer`] with these roots as the bundle. It expects the issuer that the token names: a gateway of another
-//! cluster has a certificate under the same root, and must not be able to pose as the issuer and collect tokens. In
-//! TLS 1.3 the client sends no application data before it has verified the server, so a wrong server never gets the token.
+//! [`verify_peer`] with these roots as the bundle. It expects the issuer that the token names: a gateway of
+//! another cluster has a certificate under the same root, and must not be able to pose as the issuer and
+//! collect tokens. In TLS 1.3 the client sends no application data before it has verified the server, so a
+//! wrong server never gets the token.
 
 use std::{
     sync::Arc,
@@ -29,8 +30,8 @@ use crate::{
     verify::{Expectations, RefusalReason, RefusedCertificate, verify_peer},
 };
 
-/// Returns the TLS settings of the enrolment listener. It presents its chain and the roots, and does not ask for a client
-/// certificate.
+/// Returns the TLS settings of the enrolment listener. It presents its chain and the roots, and does not ask
+/// for a client certificate.
 ///
 /// # Errors
 /// Only if the crypto provider did not support TLS 1.3, which cannot happen with ours.
@@ -45,7 +46,8 @@ pub fn enrolment_server_config(
     Ok(harden_server(config, alpn))
 }
 
-/// Returns the TLS settings of a joiner. It trusts only the named issuer, under a root with one of these pins.
+/// Returns the TLS settings of a joiner. It trusts only the named issuer, under a root with one of these
+/// pins.
 ///
 /// # Errors
 /// Only if the crypto provider did not support TLS 1.3, which cannot happen with ours.

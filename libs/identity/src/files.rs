@@ -24,8 +24,8 @@ pub fn read_bounded(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Replaces a file with one of mode 0600, atomically and durably: after a crash the file has either the old or the new
-/// content, complete.
+/// Replaces a file with one of mode 0600, atomically and durably: after a crash the file has either the old
+/// or the new content, complete.
 ///
 /// # Errors
 /// Any error of the operating system; the old file is then unchanged.

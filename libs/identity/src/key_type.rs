@@ -20,8 +20,8 @@ pub enum KeyType {
 }
 
 impl KeyType {
-    /// Returns the type of a SubjectPublicKeyInfo in DER; `None` for another type, or when the bytes are not a
-    /// SubjectPublicKeyInfo.
+    /// Returns the type of a SubjectPublicKeyInfo in DER; `None` for another type, or when the bytes are not
+    /// a SubjectPublicKeyInfo.
     pub fn of_spki(spki_der: &[u8]) -> Option<Self> {
         let (rest, spki) = SubjectPublicKeyInfo::from_der(spki_der).ok()?;
         let key_bits = spki.subject_public_key.data.len();

@@ -1,11 +1,12 @@
-//! Who a peer is and how that is proved: SPIFFE identities, trust bundles, credentials and the TLS settings.
+//! The identity of peers and its proof: SPIFFE ids, trust bundles, credentials, and the TLS settings of the
+//! mesh.
 //!
-//! One function, [`verify_peer`], decides whether a certificate chain is a peer of ours; QUIC and TCP, clients
-//! and servers all end there. The rustls configurations of this crate are the only ones in the mesh: TLS 1.3,
-//! hybrid post-quantum key exchange first, no tickets, no resumption, no early data, so that each connection
-//! runs the verifier anew.
+//! One function, [`verify_peer`], decides whether a certificate chain belongs to a peer of the mesh. QUIC and
+//! TCP, clients and servers all call it. The rustls configurations of this crate are the only ones in the
+//! mesh: TLS 1.3 with hybrid post-quantum key exchange first, and without tickets, resumption and early data,
+//! so that every connection is verified.
 //!
-//! What this crate is not: it opens no socket, knows no async runtime, and issues nothing (that is `pki`).
+//! This crate opens no socket, uses no async runtime, and issues no certificates (see `pki`).
 //!
 //! Reading order: `spiffe`, `bundle`, `credentials`, `verify`, `store`, `tls`, `enrolment`.
 

@@ -6,8 +6,8 @@ use zeroize::Zeroize;
 
 /// A secret (a key, a token, a passphrase). It is hidden from `Debug` and overwritten in memory when dropped.
 ///
-/// It has no `Display` and no `Serialize`, and its `Debug` prints the same text for every value, so a secret cannot get
-/// into a log line or an error by accident. Only [`expose`](Self::expose) reads it.
+/// It has no `Display` and no `Serialize`, and its `Debug` prints the same text for every value, so a secret
+/// cannot get into a log line or an error by accident. Only [`expose`](Self::expose) reads it.
 pub struct Secret<T: Zeroize>(T);
 
 impl<T: Zeroize> Secret<T> {

@@ -5,8 +5,9 @@
 //! <component>.<cluster>.<trust domain>                      the only DNS SAN, the mirror of the URI
 //! ```
 //!
-//! This grammar is stricter than the SPIFFE specification on purpose. Every part is a DNS label, so that the mirror is
-//! unambiguous and stock TLS libraries can restrict it with DNS name constraints (they cannot restrict URIs).
+//! This grammar is stricter than the SPIFFE specification on purpose. Every part is a DNS label, so that the
+//! mirror is unambiguous and stock TLS libraries can restrict it with DNS name constraints (they cannot
+//! restrict URIs).
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -14,7 +15,8 @@ use std::{fmt, str::FromStr, sync::Arc};
 const MAX_TRUST_DOMAIN_LEN: usize = 125;
 const MAX_LABEL_LEN: usize = 63;
 
-/// The name of a cluster or component: a DNS label of 1 to 63 characters `a-z 0-9 -`, without `-` at either end.
+/// The name of a cluster or component: a DNS label of 1 to 63 characters `a-z 0-9 -`, without `-` at either
+/// end.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(Arc<str>);
 
@@ -89,7 +91,8 @@ pub struct NameError {
 
 impl NameError {
     fn new(what: &'static str, text: &str, reason: &'static str) -> Self {
-        // The text is untrusted: it is printed escaped (by `{:?}`) and truncated, so that it cannot forge or flood a log.
+        // The text is untrusted: it is printed escaped (by `{:?}`) and truncated, so that it cannot forge or
+        // flood a log.
         let text = text.chars().take(120).collect();
         Self { what, text, reason }
     }

@@ -1,4 +1,4 @@
-//! The credentials in use, replaceable while connections run.
+//! The credentials in use. They can be replaced while connections are open.
 
 use std::{fmt, path::Path, sync::Arc, time::SystemTime};
 
@@ -15,26 +15,27 @@ use crate::{
     credentials::{Credentials, CredentialsError},
 };
 
-/// Credentials and the bundle that goes with them; they are always replaced together.
+/// The credentials in use and the trust bundle that belongs to them. Both are always replaced together.
 #[derive(Debug, Clone)]
 pub struct ActiveCredentials {
-    /// Who we are.
+    /// Our certificate chain and key.
     pub credentials: Credentials,
-    /// Whom we trust.
+    /// The roots that we trust.
     pub bundle: TrustBundle,
 }
 
-/// Holds what TLS handshakes use now. Each new handshake, in either role, takes what is here at that moment;
-/// connections that exist are not touched by a replacement.
+/// Keeps the credentials and the bundle that TLS handshakes use. Each new handshake, as client or server,
+/// uses the current pair. A replacement does not affect connections that are already open.
 pub struct CredentialStore {
     active: ArcSwap<ActiveCredentials>,
 }
 
 impl CredentialStore {
-    /// Starts with these credentials.
+    /// Makes a store with these credentials.
     ///
     /// # Errors
-    /// When a peer holding this bundle would refuse our own chain at `now` (expired, cut short, another domain's).
+    /// When a peer with this bundle would refuse our chain at `now`: it has expired, is incomplete, or
+    /// belongs to another trust domain.
     pub fn new(
         credentials: Credentials,
         bundle: TrustBundle,
@@ -44,10 +45,11 @@ impl CredentialStore {
         Ok(Arc::new(Self { active: ArcSwap::from_pointee(ActiveCredentials { credentials, bundle }) }))
     }
 
-    /// Starts with the credentials and the bundle in two files; the trust domain is that of the credentials.
+    /// Makes a store with the credentials and the bundle from two files. The trust domain is read from the
+    /// credentials.
     ///
     /// # Errors
-    /// As [`CredentialStore::new`], and for unreadable files, naming them.
+    /// Those of [`CredentialStore::new`], and an error that names the file when a file cannot be read.
     pub fn load(credentials: &Path, bundle: &Path, now: SystemTime) -> Result<Arc<Self>, CredentialsError> {
         let (credentials, bundle) = load_pair(credentials, bundle)?;
         Self::new(credentials, bundle, now)
@@ -56,7 +58,7 @@ impl CredentialStore {
     /// Replaces credentials and bundle for all handshakes from now on.
     ///
     /// # Errors
-    /// As [`CredentialStore::new`]; what was held before then stays in use.
+    /// Those of [`CredentialStore::new`]; the old pair then stays in use.
     pub fn replace(
         &self,
         credentials: Credentials,
@@ -68,16 +70,16 @@ impl CredentialStore {
         Ok(())
     }
 
-    /// Replaces both by what the two files hold now.
+    /// Reads the two files again and replaces both credentials and bundle.
     ///
     /// # Errors
-    /// As [`CredentialStore::load`]; what was held before then stays in use.
+    /// Those of [`CredentialStore::load`]; the old pair then stays in use.
     pub fn reload(&self, credentials: &Path, bundle: &Path, now: SystemTime) -> Result<(), CredentialsError> {
         let (credentials, bundle) = load_pair(credentials, bundle)?;
         self.replace(credentials, bundle, now)
     }
 
-    /// What is in use now.
+    /// The credentials and bundle in use now.
     pub fn current(&self) -> Arc<ActiveCredentials> {
         self.active.load_full()
     }

@@ -1,4 +1,4 @@
-//! A CA for this crate's tests; it signs whatever it is asked to, good or bad.
+//! A CA for the tests of this crate. It signs every certificate, valid or not.
 
 use std::time::{Duration, SystemTime};
 
@@ -38,7 +38,7 @@ pub(crate) fn ca_params(name: &str) -> CertificateParams {
     params
 }
 
-/// What a good leaf of `<component>.eu-1` in `test.example` holds, valid from an hour ago for a day.
+/// The parameters of a valid leaf of `<component>.eu-1` in `test.example`, valid for a day from an hour ago.
 pub(crate) fn leaf_params(component: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     let uri = format!("spiffe://test.example/cluster/eu-1/{component}");
@@ -97,7 +97,7 @@ impl TestCa {
         (vec![leaf, self.issuing.clone()], key.serialize_der())
     }
 
-    /// A good leaf of a component of eu-1.
+    /// A valid leaf of a component of eu-1.
     pub(crate) fn leaf(&self, component: &str) -> Credentials {
         self.credentials(&leaf_params(component))
     }

@@ -1,8 +1,9 @@
 //! The TLS settings of the mesh, the same for QUIC and TCP.
 //!
-//! What is absent matters most. No ticket, no session store and no resumption: a resumed connection skips the
-//! verifier, and with it expiry and denial. No early data: it can be replayed. No TLS 1.2. The configurations
-//! come inside an `Arc`, so that nobody turns these on by the way.
+//! Three features are off on purpose. There are no tickets, no session store and no resumption, because a
+//! resumed connection skips the verifier and with it the checks of expiry and denylist. There is no early
+//! data, because it can be replayed. There is no TLS 1.2. The configurations are returned inside an `Arc`, so
+//! that a caller cannot turn these features on by accident.
 
 use std::sync::Arc;
 
@@ -28,13 +29,15 @@ use crate::{
     verify::{Expectations, verify_peer},
 };
 
-/// The settings of a listener: presents the store's chain, demands and verifies the client's.
+/// Returns the TLS settings of a listener. It presents the chain of the store, and requires and verifies a
+/// client certificate.
 ///
-/// `alpn` lists the protocols spoken, best first; a client that offers others only is refused by rustls. One that
-/// offers none at all is let through over TCP, so look at what was negotiated before speaking.
+/// `alpn` lists the supported protocols, the preferred first. rustls refuses a client that offers only other
+/// protocols. Over TCP it accepts a client that offers none, so check the negotiated protocol before using
+/// the connection.
 ///
 /// # Errors
-/// None in practice: only if the crypto provider lacked TLS 1.3.
+/// Only if the crypto provider did not support TLS 1.3, which cannot happen with ours.
 pub fn server_config(
     store: &Arc<CredentialStore>,
     expectations: Expectations,
@@ -48,13 +51,14 @@ pub fn server_config(
     Ok(harden_server(config, alpn))
 }
 
-/// The settings of a dialer: presents the store's chain, verifies the server's against the expectations.
+/// Returns the TLS settings of a dialer. It presents the chain of the store, and verifies the server's chain
+/// against the expectations.
 ///
-/// The server is known by its SPIFFE id, not by a host name, so any `ServerName` will do to connect with
-/// ([`SpiffeId::dns_name`](crate::SpiffeId::dns_name) is a good one); it is neither checked nor sent (no SNI).
+/// The server is identified by its SPIFFE id and not by a host name. Any `ServerName` can be used to connect,
+/// such as [`SpiffeId::dns_name`](crate::SpiffeId::dns_name); it is neither checked nor sent (no SNI).
 ///
 /// # Errors
-/// None in practice: only if the crypto provider lacked TLS 1.3.
+/// Only if the crypto provider did not support TLS 1.3, which cannot happen with ours.
 pub fn client_config(
     store: &Arc<CredentialStore>,
     expectations: Expectations,
@@ -85,7 +89,7 @@ pub(crate) fn harden_client(mut config: ClientConfig, alpn: &[&[u8]]) -> Arc<Cli
     Arc::new(config)
 }
 
-/// Brings rustls, in both roles, to [`verify_peer`] with the bundle held at that moment.
+/// Makes rustls call [`verify_peer`], as client and as server, with the bundle that is in use at that moment.
 #[derive(Debug)]
 struct PeerVerifier {
     store: Arc<CredentialStore>,

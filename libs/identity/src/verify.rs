@@ -1,16 +1,19 @@
-//! The one decision: is this certificate chain a peer of ours, and which?
+//! Verification of a peer: whether a certificate chain belongs to a peer of the mesh, and to which one.
 //!
-//! The checks run in this order, and the first that fails is the answer:
+//! The checks run in this order. The first check that fails is the error:
 //!
-//! 1. a chain of 1 to 4 certificates leads from the leaf to a root of the bundle (webpki, through rustls);
-//! 2. the leaf is valid now, give or take 60 s of clock skew;
-//! 3. it has exactly one URI SAN and one DNS SAN, nothing else, and both name the same component;
-//! 4. the URI is a SPIFFE id of our grammar, in the bundle's trust domain;
-//! 5. it is no CA, may sign, may not certify, serves as client and server, and its key is of a type we allow;
-//! 6. it is not on the denylist;
-//! 7. it is the peer that was expected, when somebody in particular was.
+//! 1. a chain of 1 to 4 certificates leads from the leaf to a root of the bundle (checked by webpki, through
+//!    rustls);
+//! 2. the leaf is valid now, with up to 60 s of clock skew;
+//! 3. the leaf has exactly one URI SAN and one DNS SAN, no other SAN, and both name the same component;
+//! 4. the URI is a SPIFFE id of our grammar, in the trust domain of the bundle;
+//! 5. the leaf is not a CA, may sign handshakes, may not sign certificates, may be client and server, and its
+//!    key is of an allowed type;
+//! 6. the leaf is not on the denylist;
+//! 7. the leaf belongs to the expected cluster and component, when the caller expects one.
 //!
-//! Names come from the very bytes whose signature was checked; certificates beside the path are never looked at.
+//! Names are read from the same bytes whose signature was checked. Certificates outside the chain are
+//! ignored.
 
 use std::{
     fmt,
@@ -33,35 +36,37 @@ use crate::{
     spiffe::{Name, NameError, SpiffeId, TrustDomain},
 };
 
-/// How far two clocks may be apart before a certificate is refused as expired or not yet valid.
+/// Largest difference between two clocks at which a certificate is not yet refused as expired or not yet
+/// valid.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
-/// The most certificates of a chain: leaf, issuing CA, and room for one more CA and a root.
+/// Most certificates in a chain: the leaf, the issuing CA, and room for one more CA and a root.
 pub const MAX_CHAIN_LEN: usize = 4;
 
-/// A larger certificate is refused before it is parsed.
+/// Largest certificate. A larger one is refused before it is parsed.
 const MAX_CERTIFICATE_BYTES: usize = 16 * 1024;
 
-/// Who a verified certificate belongs to.
+/// The identity and the facts in a verified certificate.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PeerIdentity {
-    /// The peer's name.
+    /// The peer's SPIFFE id.
     pub spiffe_id: SpiffeId,
     /// The certificate's serial number, in lower-case hexadecimal digits.
     pub serial: String,
     /// The pin of the peer's key.
     pub spki: SpkiPin,
-    /// First moment of validity, inclusive.
+    /// Start of the validity, inclusive.
     pub not_before: SystemTime,
-    /// Last moment of validity, inclusive.
+    /// End of the validity, inclusive.
     pub not_after: SystemTime,
 }
 
 impl PeerIdentity {
-    /// Asks again, for a peer verified earlier, what time and the denylist can change; call it for each stream.
+    /// Repeats the checks whose result can change after the handshake: validity and denylist. Call it for
+    /// each stream.
     ///
     /// # Errors
-    /// When the certificate has expired since, or has been denied.
+    /// When the certificate has expired since the handshake, or is on the denylist now.
     pub fn recheck(&self, now: SystemTime, denylist: &dyn Denylist) -> Result<(), RefusedCertificate> {
         let refuse = |reason| RefusedCertificate::new(&self.spiffe_id, reason);
         check_validity(self.not_before, self.not_after, now).map_err(refuse)?;
@@ -69,19 +74,19 @@ impl PeerIdentity {
     }
 }
 
-/// What the verifying side knows beforehand about the peer.
+/// Which peers the verifying side accepts.
 #[derive(Clone)]
 pub struct Expectations {
-    /// The peer's cluster, when the dialer wants one in particular.
+    /// The cluster that the peer must belong to; `None` accepts every cluster.
     pub cluster: Option<Name>,
-    /// The peer's component, when only one kind may speak here.
+    /// The component that the peer must be; `None` accepts every component.
     pub component: Option<Name>,
-    /// Who is refused although its certificate is good.
+    /// Peers that are refused although their certificate is valid.
     pub denylist: Arc<dyn Denylist>,
 }
 
 impl Default for Expectations {
-    /// Anybody of the trust domain, nobody denied.
+    /// Accepts every peer of the trust domain.
     fn default() -> Self {
         Self { cluster: None, component: None, denylist: Arc::new(NoDenylist) }
     }
@@ -97,13 +102,13 @@ impl fmt::Debug for Expectations {
     }
 }
 
-/// Answers who is refused although the certificate is good.
+/// Decides which peers are refused although their certificate is valid.
 pub trait Denylist: Send + Sync {
-    /// Why this peer is denied (one short clause), or `None` when it is not.
+    /// Returns the reason for denying this peer (one short clause), or `None` when it is not denied.
     fn denies(&self, peer: &PeerIdentity) -> Option<String>;
 }
 
-/// Denies nobody.
+/// An empty denylist.
 #[derive(Debug, Clone, Copy)]
 pub struct NoDenylist;
 
@@ -113,10 +118,11 @@ impl Denylist for NoDenylist {
     }
 }
 
-/// Verifies a chain, leaf first, against the roots of a trust domain. The checks are listed at the module's head.
+/// Verifies a chain, leaf first, against the roots of a trust domain. The checks are those of the list in
+/// this module's documentation.
 ///
 /// # Errors
-/// The first check that failed; nothing about the peer may be believed then.
+/// The first check that failed. Nothing in the certificate may be trusted then.
 pub fn verify_peer(
     chain: &[CertificateDer<'_>],
     bundle: &TrustBundle,
@@ -131,14 +137,14 @@ pub fn verify_peer(
         return Err(unnamed(RefusalReason::LongChain(chain.len())));
     }
     if chain.iter().any(|cert| cert.len() > MAX_CERTIFICATE_BYTES) {
-        return Err(unnamed(RefusalReason::Unreadable("it is larger than 16 KiB")));
+        return Err(unnamed(RefusalReason::Unreadable("a certificate of its chain is larger than 16 KiB")));
     }
     let leaf = LeafCertificate::parse(end_entity)?;
     let refuse = |reason| leaf.refuse(reason);
 
     let (not_before, not_after) = leaf.validity();
-    // The path is checked at `now`, moved into the leaf's own life when it lies outside: whether the leaf is
-    // early or late is the next check's business, which knows about skew.
+    // webpki checks the chain at one time and without clock skew. Pass it a time at which the leaf is valid;
+    // the next check compares the leaf's validity with `now`, with skew.
     let path_time = now.clamp(not_before, not_after.max(not_before));
     verify_path(end_entity, intermediates, bundle, path_time).map_err(refuse)?;
     check_validity(not_before, not_after, now).map_err(refuse)?;
@@ -174,7 +180,7 @@ fn verify_path(
             RefusalReason::UnknownIssuer(bundle.trust_domain().clone())
         }
         rustls::Error::InvalidCertificate(CertificateError::BadSignature) => {
-            RefusalReason::Path("a signature is wrong".into())
+            RefusalReason::Path("a signature does not verify".into())
         }
         rustls::Error::InvalidCertificate(
             CertificateError::Expired | CertificateError::ExpiredContext { .. },
@@ -207,7 +213,7 @@ fn check_validity(
     Ok(())
 }
 
-/// A leaf certificate taken apart; says what is in it, not whether it may be believed.
+/// A parsed leaf certificate. Parsing checks nothing: its content may be forged.
 pub(crate) struct LeafCertificate<'a> {
     cert: X509Certificate<'a>,
 }
@@ -218,12 +224,12 @@ impl<'a> LeafCertificate<'a> {
             Ok(([], cert)) => Ok(Self { cert }),
             _ => Err(RefusedCertificate::new(
                 &"a peer",
-                RefusalReason::Unreadable("it is not one X.509 certificate"),
+                RefusalReason::Unreadable("it is not an X.509 certificate"),
             )),
         }
     }
 
-    /// The id, read from the names of the certificate, with the facts beside it.
+    /// The SPIFFE id from the names of the certificate, with the other facts in it.
     pub(crate) fn identity(&self) -> Result<PeerIdentity, RefusedCertificate> {
         let spiffe_id = self.names().map_err(|reason| self.refuse(reason))?;
         let (not_before, not_after) = self.validity();
@@ -237,21 +243,21 @@ impl<'a> LeafCertificate<'a> {
         let san = self
             .cert
             .subject_alternative_name()
-            .map_err(|_| RefusalReason::Names("its SAN is unreadable".into()))?;
+            .map_err(|_| RefusalReason::Names("its subject alternative names cannot be parsed".into()))?;
         let names = san.map(|extension| extension.value.general_names.as_slice()).unwrap_or_default();
         let (uri, dns) = match names {
             [GeneralName::URI(uri), GeneralName::DNSName(dns)]
             | [GeneralName::DNSName(dns), GeneralName::URI(uri)] => (*uri, *dns),
             _ => {
                 return Err(RefusalReason::Names(
-                    "it must carry exactly one URI and one DNS name, and no other".into(),
+                    "it must have exactly one URI name and one DNS name, and no other names".into(),
                 ));
             }
         };
         let id: SpiffeId = uri.parse().map_err(|e: NameError| RefusalReason::Names(e.to_string()))?;
         if dns != id.dns_name() {
             return Err(RefusalReason::Names(format!(
-                "its DNS name must mirror its id as {}",
+                "its DNS name must be {}, as in its SPIFFE id",
                 id.dns_name()
             )));
         }
@@ -265,11 +271,13 @@ impl<'a> LeafCertificate<'a> {
 
     fn check_usage(&self) -> Result<(), RefusalReason> {
         if self.cert.is_ca() {
-            return Err(RefusalReason::Usage("it is a CA"));
+            return Err(RefusalReason::Usage("it is a CA certificate, expected a leaf"));
         }
         match self.cert.key_usage() {
             Ok(Some(usage)) if usage.value.key_cert_sign() || usage.value.crl_sign() => {
-                return Err(RefusalReason::Usage("its key may sign certificates or revocation lists"));
+                return Err(RefusalReason::Usage(
+                    "its key usage allows it to sign certificates or revocation lists",
+                ));
             }
             Ok(Some(usage)) if usage.value.digital_signature() => {}
             _ => return Err(RefusalReason::Usage("its key usage lacks digitalSignature")),
@@ -278,7 +286,7 @@ impl<'a> LeafCertificate<'a> {
             Ok(Some(usage)) if usage.value.server_auth && usage.value.client_auth => {}
             _ => {
                 return Err(RefusalReason::Usage(
-                    "its extended key usage must name both serverAuth and clientAuth",
+                    "its extended key usage must include both serverAuth and clientAuth",
                 ));
             }
         }
@@ -299,7 +307,7 @@ impl<'a> LeafCertificate<'a> {
     }
 }
 
-/// A certificate that was refused: whose, and why, in one line.
+/// A refused certificate: whose it is and why it was refused. Prints as one line.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("certificate of {subject} refused: {reason}")]
 pub struct RefusedCertificate {
@@ -312,17 +320,19 @@ impl RefusedCertificate {
         Self { subject: subject.to_string(), reason }
     }
 
-    /// The SPIFFE id or else the subject that the certificate *claims*.
+    /// The SPIFFE id that the certificate *claims*, or its subject when it has no valid id. Neither is
+    /// verified.
     pub fn subject(&self) -> &str {
         &self.subject
     }
 
-    /// Which check failed.
+    /// The check that failed.
     pub fn reason(&self) -> &RefusalReason {
         &self.reason
     }
 
-    /// Finds the refusal inside an error of TLS, or of what runs on top of it (`io::Error` and sources included).
+    /// Finds the refusal inside an error of TLS or of a protocol above it. Follows `io::Error` and the
+    /// sources.
     pub fn find_in<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Self> {
         if let Some(refused) = error.downcast_ref() {
             return Some(refused);
@@ -340,7 +350,7 @@ impl RefusedCertificate {
 }
 
 impl fmt::Debug for RefusedCertificate {
-    /// The same line as `Display`: rustls and quinn print what they carry with `Debug`.
+    /// Prints the same line as `Display`, because rustls and quinn print this error with `Debug`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
@@ -355,43 +365,43 @@ impl From<RefusedCertificate> for rustls::Error {
 /// Why a certificate was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RefusalReason {
-    /// The peer sent none.
+    /// The peer sent no certificate.
     NoCertificate,
     /// The chain has this many certificates, more than [`MAX_CHAIN_LEN`].
     LongChain(usize),
-    /// The leaf is no certificate, or too large.
+    /// The leaf is not a certificate, or a certificate is too large.
     Unreadable(&'static str),
-    /// No path leads to a (valid) root of this trust domain.
+    /// The chain does not lead to a valid root of this trust domain.
     UnknownIssuer(TrustDomain),
-    /// At enrolment: none of the roots shown has a key that the token pins.
+    /// At enrolment: the token pins none of the roots that the server presented.
     UnpinnedRoot,
-    /// The path to the root is broken in another way.
+    /// The chain to the root is invalid for another reason.
     Path(String),
-    /// Valid only later, beyond the clock skew.
+    /// The validity starts later than now plus the clock skew.
     NotYetValid {
-        /// From when.
+        /// Start of the validity.
         not_before: SystemTime,
-        /// The time here.
+        /// The local time.
         now: SystemTime,
     },
-    /// Expired, beyond the clock skew.
+    /// The validity ended earlier than now minus the clock skew.
     Expired {
-        /// Until when it was valid.
+        /// End of the validity.
         not_after: SystemTime,
-        /// The time here.
+        /// The local time.
         now: SystemTime,
     },
-    /// The names are missing, too many, disagreeing or malformed.
+    /// The names are missing, malformed, too many, or do not match each other.
     Names(String),
-    /// It belongs to another trust domain than the one (given here) of the bundle.
+    /// It does not belong to the trust domain of the bundle, which is given here.
     ForeignTrustDomain(TrustDomain),
-    /// It may not be used as a peer's.
+    /// Its usage or its key type does not allow a peer to use it.
     Usage(&'static str),
     /// It is on the denylist.
     Denied(String),
-    /// A good certificate, but of somebody else than was dialled.
+    /// The certificate is valid but belongs to another peer than the expected one.
     Unexpected {
-        /// Who was expected: `component.cluster`, `*` for any.
+        /// The expected peer as `component.cluster`, with `*` for any.
         wanted: String,
     },
 }
@@ -399,18 +409,22 @@ pub enum RefusalReason {
 impl fmt::Display for RefusalReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoCertificate => f.write_str("none was sent"),
-            Self::LongChain(len) => write!(f, "the chain has {len} certificates, more than {MAX_CHAIN_LEN}"),
-            Self::Unreadable(why) => f.write_str(why),
-            Self::UnknownIssuer(domain) => write!(f, "no valid root of trust domain {domain} vouches for it"),
-            Self::UnpinnedRoot => {
-                f.write_str("it shows no root that the token pins: this is not the issuer of the token")
+            Self::NoCertificate => f.write_str("no certificate was sent"),
+            Self::LongChain(len) => {
+                write!(f, "the chain has {len} certificates, at most {MAX_CHAIN_LEN} are allowed")
             }
-            Self::Path(why) => write!(f, "the path to the root is broken: {why}"),
+            Self::Unreadable(why) => f.write_str(why),
+            Self::UnknownIssuer(domain) => {
+                write!(f, "it does not chain to a valid root of trust domain {domain}")
+            }
+            Self::UnpinnedRoot => f.write_str(
+                "the server presented no root that the token pins; it is not the issuer of this token",
+            ),
+            Self::Path(why) => write!(f, "the chain to the root is invalid: {why}"),
             Self::NotYetValid { not_before, now } => {
                 write!(
                     f,
-                    "valid only from {}; the clock here says {}: check both clocks",
+                    "it is valid from {}, the local clock is at {}; check both clocks",
                     utc(*not_before),
                     utc(*now)
                 )
@@ -418,16 +432,16 @@ impl fmt::Display for RefusalReason {
             Self::Expired { not_after, now } => {
                 write!(
                     f,
-                    "expired at {}; the clock here says {}: renew it or check the clocks",
+                    "it expired at {}, the local clock is at {}; renew it or check both clocks",
                     utc(*not_after),
                     utc(*now)
                 )
             }
             Self::Names(why) => f.write_str(why),
-            Self::ForeignTrustDomain(domain) => write!(f, "it is not of trust domain {domain}"),
+            Self::ForeignTrustDomain(domain) => write!(f, "it does not belong to trust domain {domain}"),
             Self::Usage(why) => f.write_str(why),
-            Self::Denied(why) => write!(f, "denied: {why}"),
-            Self::Unexpected { wanted } => write!(f, "expected {wanted}"),
+            Self::Denied(why) => write!(f, "it is denied: {why}"),
+            Self::Unexpected { wanted } => write!(f, "it belongs to another peer, expected {wanted}"),
         }
     }
 }
@@ -435,7 +449,7 @@ impl fmt::Display for RefusalReason {
 fn utc(time: SystemTime) -> String {
     let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let at = i64::try_from(seconds).ok().and_then(|s| ASN1Time::from_timestamp(s).ok());
-    at.map_or_else(|| format!("{seconds} s since 1970"), |t| t.to_string())
+    at.map_or_else(|| format!("{seconds} s after 1970-01-01"), |t| t.to_string())
 }
 
 #[cfg(test)]

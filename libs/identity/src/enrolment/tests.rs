@@ -26,24 +26,24 @@ fn refusal(client: Arc<ClientConfig>, server: Arc<ServerConfig>) -> String {
 }
 
 #[test]
-fn a_joiner_without_certificate_meets_the_issuer_it_has_pins_for() {
+fn a_joiner_without_certificate_connects_to_the_issuer_with_a_pinned_root() {
     let (active, standby) = (TestCa::new("active"), TestCa::new("standby"));
     let (client, server_end) =
         handshake(joiner(&[&active, &standby]), server(&active, "gateway", &standby)).unwrap();
     assert_eq!(client.alpn_protocol(), Some(ALPN[0]));
     assert!(server_end.peer_certificates().is_none());
-    // One pin of the two is enough when it is the one above the issuer; the other root is then ignored.
+    // One pin is enough if it pins the root above the issuer; the other root is then ignored.
     handshake(joiner(&[&active]), server(&active, "gateway", &standby)).unwrap();
 }
 
 #[test]
-fn an_issuer_under_another_root_is_refused_before_anything_is_sent() {
+fn an_issuer_under_another_root_is_refused() {
     let (ours, theirs, standby) = (TestCa::new("a"), TestCa::new("b"), TestCa::new("c"));
     let error = refusal(joiner(&[&ours]), server(&theirs, "gateway", &standby));
     assert!(error.contains("no root that the token pins"), "{error}");
-    // Showing the pinned root beside one's own path does not help.
+    // A server that also presents the pinned root, without a chain to it, is refused as well.
     let error = refusal(joiner(&[&ours]), server(&theirs, "gateway", &ours));
-    assert!(error.contains("vouches"), "{error}");
+    assert!(error.contains("does not chain to a valid root"), "{error}");
 }
 
 #[test]

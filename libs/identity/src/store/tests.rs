@@ -29,7 +29,7 @@ impl Files {
 }
 
 #[test]
-fn files_round_trip_and_a_reload_takes_what_is_new() {
+fn files_round_trip_and_a_reload_replaces_the_credentials() {
     let ca = TestCa::new("a");
     let first = ca.leaf("gateway");
     let files = Files::new(&first, &ca.bundle());
@@ -44,7 +44,7 @@ fn files_round_trip_and_a_reload_takes_what_is_new() {
 }
 
 #[test]
-fn bad_files_are_refused_by_name_and_the_old_pair_stays() {
+fn bad_files_are_rejected_by_name_and_the_old_pair_stays_in_use() {
     let ca = TestCa::new("a");
     let good = ca.leaf("gateway");
     let files = Files::new(&good, &ca.bundle());
@@ -76,15 +76,15 @@ fn bad_files_are_refused_by_name_and_the_old_pair_stays() {
         (key.into(), "no certificate"),
         (format!("{key}{key}{chain}"), "more than one private key"),
         (format!("{key}{other_chain}"), "does not belong to the certificate of spiffe://test.example"),
-        (format!("{key}{leaf_only}"), "vouches"),
+        (format!("{key}{leaf_only}"), "does not chain to a valid root"),
         (good_pem[..good_pem.len() - 60].into(), "damaged PEM"),
         (expired, "expired at"),
-        (foreign, "vouches"),
+        (foreign, "does not chain to a valid root"),
     ];
     for (pem, expected) in cases {
         fs::write(files.credentials(), &pem).unwrap();
         let error = store.reload(&files.credentials(), &files.bundle(), now()).unwrap_err().to_string();
-        assert!(error.contains(expected), "{error:?} lacks {expected:?}");
+        assert!(error.contains(expected), "{error:?} does not contain {expected:?}");
         assert!(!error.contains("PRIVATE") && !error.contains('\n'), "{error:?}");
         assert_eq!(store.current().credentials.identity(), good.identity());
     }
@@ -99,7 +99,7 @@ fn bad_files_are_refused_by_name_and_the_old_pair_stays() {
 }
 
 #[test]
-fn a_thousand_damaged_files_change_nothing() {
+fn a_thousand_damaged_files_are_rejected() {
     let ca = TestCa::new("a");
     let good = ca.leaf("gateway");
     let files = Files::new(&good, &ca.bundle());
@@ -116,7 +116,7 @@ fn a_thousand_damaged_files_change_nothing() {
 }
 
 #[test]
-fn nothing_printable_shows_the_key() {
+fn debug_output_does_not_contain_the_key() {
     let ca = TestCa::new("a");
     let (chain, key) = ca.sign(&leaf_params("gateway"));
     let credentials = Credentials::from_pkcs8(chain, &key).unwrap();

@@ -1,4 +1,4 @@
-//! Handshakes in memory: the two ends of rustls joined by hand.
+//! Handshakes in memory: a rustls client and a rustls server in one thread.
 
 use std::{io, sync::Mutex};
 
@@ -15,7 +15,7 @@ use crate::{
 
 const ALPN: &[&[u8]] = &[b"isthmus-test/1"];
 
-/// Runs a handshake to its end, or to the first error of either side.
+/// Runs a handshake until it is complete or one side fails.
 pub(crate) fn handshake(
     client: Arc<ClientConfig>,
     server: Arc<ServerConfig>,
@@ -36,7 +36,10 @@ pub(crate) fn handshake(
         deliver(&mut wire, |bytes| client.read_tls(bytes));
         client.process_new_packets()?;
     }
-    assert!(!client.is_handshaking() && !server.is_handshaking(), "the handshake did not end");
+    assert!(
+        !client.is_handshaking() && !server.is_handshaking(),
+        "the handshake is not complete after 10 round trips"
+    );
     Ok((client, server))
 }
 
@@ -56,7 +59,7 @@ fn configs(ca: &TestCa, expectations: Expectations) -> (Arc<ClientConfig>, Arc<S
 }
 
 #[test]
-fn two_peers_meet_with_post_quantum_key_exchange() {
+fn two_peers_connect_with_post_quantum_key_exchange() {
     let ca = TestCa::new("a");
     let (client_cfg, server_cfg) = configs(&ca, Expectations::default());
     let (client, server) = handshake(client_cfg, server_cfg).unwrap();
@@ -64,7 +67,7 @@ fn two_peers_meet_with_post_quantum_key_exchange() {
     let group = client.negotiated_key_exchange_group().unwrap().name();
     assert_eq!(group, NamedGroup::X25519MLKEM768);
     assert_eq!(client.alpn_protocol(), Some(ALPN[0]));
-    assert_eq!(server.server_name(), None, "a name was sent in clear");
+    assert_eq!(server.server_name(), None, "the server name was sent in clear text");
     for (chain, component) in
         [(server.peer_certificates(), "querier"), (client.peer_certificates(), "gateway")]
     {
@@ -80,7 +83,7 @@ fn tickets_resumption_and_early_data_are_off_on_both_sides() {
     assert_eq!(server.max_early_data_size, 0);
     assert!(!server.session_storage.can_cache() && !server.ticketer.enabled());
     assert!(!client.enable_early_data && !client.enable_sni);
-    // `Resumption` has no getters; its Debug form names the store that never keeps anything.
+    // `Resumption` has no getters; its Debug form names the session store, which stores nothing.
     assert!(format!("{:?}", client.resumption).contains("NoClientSessionStorage"), "{:?}", client.resumption);
     assert_eq!(crypto_provider().kx_groups[0].name(), NamedGroup::X25519MLKEM768);
     let schemes = [ECDSA_NISTP384_SHA384, ECDSA_NISTP256_SHA256, ED25519];
@@ -152,14 +155,15 @@ fn a_client_without_certificate_or_without_our_protocol_is_refused() {
         &ca.bundle().pins().collect::<Vec<_>>(),
         ALPN,
     );
-    // The pinned verifier finds no root here (they are shown at enrolment only), so either side may be first.
+    // Only the enrolment listener presents roots, so the pinned verifier fails as well; either side may fail
+    // first.
     assert!(handshake(stranger.unwrap(), server.clone()).is_err());
     let other = client_config(&store(&ca, "querier"), Expectations::default(), &[b"h2"]).unwrap();
     assert!(matches!(handshake(other, server), Err(Error::NoApplicationProtocol)));
 }
 
 #[test]
-fn replaced_credentials_and_roots_serve_the_next_handshake_and_leave_the_last_alone() {
+fn replaced_credentials_are_used_by_the_next_handshake_only() {
     let (old, new) = (TestCa::new("a"), TestCa::new("b"));
     let both = crate::TrustBundle::new(crate::testing::td(), [old.root_der(), new.root_der()]).unwrap();
     let (server_store, client_store) = (store(&old, "gateway"), store(&old, "querier"));
