@@ -1,6 +1,6 @@
-//! Making certificates: roots, the issuing CA, leaves. Every name and extension in them comes from here.
+//! Creating certificates: roots, the issuing CA, leaves. This file decides every name and extension in them.
 //!
-//! No CA of ours carries URI name constraints: webpki refuses every leaf below such a CA.
+//! Our CAs have no URI name constraints, because webpki refuses every leaf below such a CA.
 
 use std::{
     path::Path,
@@ -20,18 +20,18 @@ use zeroize::Zeroizing;
 
 use crate::error::PkiError;
 
-/// How long a root lives.
+/// Lifetime of a root.
 pub(crate) const ROOT_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
 
-/// How long an issuing CA lives.
+/// Lifetime of an issuing CA.
 pub(crate) const ISSUING_LIFE: Duration = Duration::from_secs(30 * 86_400);
 
-/// How far certificates begin in the past, for peers whose clocks are behind.
+/// How long before the time of issue the validity starts, for peers whose clocks are late.
 pub(crate) const BACKDATE: Duration = Duration::from_secs(60);
 
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 
-/// A CA that can sign: its certificate and its key.
+/// A CA: its certificate and its key.
 pub(crate) struct CertificateAuthority {
     cert: CertificateDer<'static>,
     signer: rcgen::Issuer<'static, KeyPair>,
@@ -39,7 +39,7 @@ pub(crate) struct CertificateAuthority {
     not_after: SystemTime,
 }
 
-/// A certificate just signed.
+/// A newly signed leaf.
 pub(crate) struct SignedLeaf {
     pub(crate) der: CertificateDer<'static>,
     pub(crate) serial: String,
@@ -48,7 +48,7 @@ pub(crate) struct SignedLeaf {
 }
 
 impl CertificateAuthority {
-    /// Makes a root: self-signed, P-384, one CA below it at most.
+    /// Creates a root: self-signed, P-384, with at most one CA below it.
     pub(crate) fn root(domain: &TrustDomain, label: &str, now: SystemTime) -> Result<Self, PkiError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).map_err(failed)?;
         let params = ca_params(&format!("Isthmus root CA {label}"), domain, 1, now, now + ROOT_LIFE)?;
@@ -56,7 +56,7 @@ impl CertificateAuthority {
         Self::new(cert.der().clone(), key)
     }
 
-    /// Makes an issuing CA below this root: P-256, only leaves below it, never outliving the root.
+    /// Creates an issuing CA below this root: P-256, with only leaves below it. It does not outlive the root.
     pub(crate) fn issuing(
         &self,
         domain: &TrustDomain,
@@ -70,15 +70,15 @@ impl CertificateAuthority {
         Self::new(cert.der().clone(), key)
     }
 
-    /// Joins a CA certificate with its key.
+    /// Makes a CA from its certificate and key, after checking that they belong together.
     pub(crate) fn new(cert: CertificateDer<'static>, key: KeyPair) -> Result<Self, PkiError> {
-        let (_, parsed) =
-            X509Certificate::from_der(&cert).map_err(|_| integrity("the CA is not a certificate"))?;
+        let (_, parsed) = X509Certificate::from_der(&cert)
+            .map_err(|_| integrity("the CA certificate is not an X.509 certificate"))?;
         if !parsed.is_ca() {
-            return Err(integrity("the certificate is not a CA"));
+            return Err(integrity("the certificate is not a CA certificate"));
         }
         if parsed.public_key().raw != key.subject_public_key_info() {
-            return Err(integrity("the CA's key does not belong to its certificate"));
+            return Err(integrity("the private key does not belong to the CA certificate"));
         }
         let time = |t: i64| UNIX_EPOCH + Duration::from_secs(t.max(0) as u64);
         let not_before = time(parsed.validity().not_before.timestamp());
@@ -87,7 +87,7 @@ impl CertificateAuthority {
         Ok(Self { cert, signer, not_before, not_after })
     }
 
-    /// Reads the file that [`CertificateAuthority::store`] wrote.
+    /// Reads a file that [`CertificateAuthority::store`] wrote.
     pub(crate) fn load(path: &Path) -> Result<Self, PkiError> {
         let pem = Zeroizing::new(read_bounded(path, MAX_FILE_BYTES).map_err(PkiError::io("read", path))?);
         let damaged = |why: &str| integrity(&format!("{}: {why}", path.display()));
@@ -97,7 +97,7 @@ impl CertificateAuthority {
         Self::new(cert, key).map_err(|e| damaged(&e.to_string()))
     }
 
-    /// Writes certificate and key, in clear, as one PEM file with mode 0600.
+    /// Writes certificate and key, unencrypted, as one PEM file with mode 0600.
     pub(crate) fn store(&self, path: &Path) -> Result<(), PkiError> {
         let mut pem = Zeroizing::new(String::with_capacity(4096));
         pem.push_str(&self.cert_pem());
@@ -123,13 +123,14 @@ impl CertificateAuthority {
         self.not_after
     }
 
-    /// Whether the subject's organisation is this; our CAs carry their trust domain there.
+    /// Whether the organisation in the subject is `name`. Our CAs have their trust domain there.
     pub(crate) fn organization_is(&self, name: &str) -> bool {
         let Ok((_, cert)) = X509Certificate::from_der(&self.cert) else { return false };
         cert.subject().iter_organization().any(|part| part.as_str().is_ok_and(|text| text == name))
     }
 
-    /// Signs a leaf for a key. It lives from a minute ago for `ttl`, within the life of this CA.
+    /// Signs a leaf for a key. It is valid from a minute before `now` to `now + ttl`, limited to the validity
+    /// of this CA.
     pub(crate) fn leaf(
         &self,
         id: &SpiffeId,
@@ -175,7 +176,7 @@ fn ca_params(
     (params.not_before, params.not_after) = (x509_time(now - BACKDATE)?, x509_time(until)?);
     let serial = random_serial()?;
     params.serial_number = Some(SerialNumber::from_slice(&serial));
-    // The serial's beginning keeps the subjects of successive CAs apart.
+    // The first bytes of the serial number make the subjects of successive CAs different.
     params.distinguished_name =
         common_name_only(&format!("{common_name} {:02x}{:02x}{:02x}", serial[0], serial[1], serial[2]));
     params.distinguished_name.push(DnType::OrganizationName, domain.as_str());
@@ -191,7 +192,8 @@ fn common_name_only(common_name: &str) -> DistinguishedName {
     name
 }
 
-/// 128 random bits. The first is 0 and the second 1, so that the number is positive and of full length.
+/// A random serial number of 128 bits. The first bit is 0 and the second is 1, so that it is positive and has
+/// full length.
 fn random_serial() -> Result<[u8; 16], PkiError> {
     let mut serial = [0; 16];
     random(&mut serial)?;
@@ -199,16 +201,16 @@ fn random_serial() -> Result<[u8; 16], PkiError> {
     Ok(serial)
 }
 
-/// Fills with randomness of the operating system's.
+/// Fills the slice with random bytes from the operating system.
 pub(crate) fn random(bytes: &mut [u8]) -> Result<(), PkiError> {
     SystemRandom::new()
         .fill(bytes)
-        .map_err(|_| PkiError::Failed("the system has no randomness to give".into()))
+        .map_err(|_| PkiError::Failed("the operating system returned no random bytes".into()))
 }
 
 fn x509_time(time: SystemTime) -> Result<OffsetDateTime, PkiError> {
     OffsetDateTime::from_unix_timestamp(unix_seconds(time))
-        .map_err(|e| PkiError::Failed(format!("the clock: {e}")))
+        .map_err(|e| PkiError::Failed(format!("the time is out of range for a certificate: {e}")))
 }
 
 /// Whole seconds since the epoch; 0 for anything earlier.
@@ -228,7 +230,7 @@ pub(crate) fn utc(time: SystemTime) -> String {
 }
 
 fn failed(e: rcgen::Error) -> PkiError {
-    PkiError::Failed(format!("make a certificate: {e}"))
+    PkiError::Failed(format!("create a certificate: {e}"))
 }
 
 fn integrity(why: &str) -> PkiError {

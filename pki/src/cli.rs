@@ -1,9 +1,9 @@
 //! The `pki` commands, the same for `isthmus pki ...` and `isthmus-pki ...`.
 //!
-//! Exit codes: 0 done (or nothing to do) · 1 failed · 2 wrong usage · 3 not found · 4 refused by policy ·
-//! 5 conflict with what is there · 7 integrity check failed · 10 `doctor` warns · 11 `doctor` finds it critical.
-//! With `--json` each command prints one object with `"v": 1`. Secrets come from files or a terminal, never from
-//! arguments or the environment.
+//! Exit codes: 0 success (or nothing to do) · 1 failure · 2 wrong usage · 3 not found · 4 refused by policy ·
+//! 5 conflict with existing state · 7 integrity check failed · 10 `doctor` found a warning · 11 `doctor`
+//! found a critical problem. With `--json` each command prints one object with `"v": 1`. Secrets are read
+//! from files or a terminal, never from arguments or the environment.
 
 mod init;
 mod inspect;
@@ -17,31 +17,32 @@ use std::{process::ExitCode, time::SystemTime};
 
 use crate::{cli::output::CommandOutput, error::PkiError};
 
-/// The PKI's commands.
+/// The commands of the PKI.
 #[derive(Debug, clap::Subcommand)]
 pub enum PkiCommand {
-    /// Make a PKI: offline roots (active and standby), an issuing CA, and the issuer's state directory
+    /// Create a PKI: two offline roots (active and standby), an issuing CA, and the issuer's state directory
     Init(init::InitArgs),
-    /// The issuing CA: renew it before it expires
+    /// Renew the issuing CA
     #[command(subcommand)]
     Issuer(issuer::IssuerCommand),
-    /// Join tokens: create, list, revoke
+    /// Create, list and revoke join tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
-    /// Certificates issued
+    /// List the issued certificates
     #[command(subcommand)]
     Cert(inspect::CertCommand),
-    /// Registered clusters
+    /// List the registered clusters
     #[command(subcommand)]
     Cluster(inspect::ClusterCommand),
-    /// The audit log
+    /// Verify and print the audit log
     #[command(subcommand)]
     Audit(inspect::AuditCommand),
-    /// Look the state directory over: file modes, expiry, audit chain
+    /// Check the state directory: file modes, expiry dates, audit log
     Doctor(inspect::DoctorArgs),
 }
 
-/// Runs a command: prints its outcome to standard output, or one line to standard error, and answers the exit code.
+/// Runs a command and returns its exit code. Prints the result to standard output, or an error as one line to
+/// standard error.
 pub fn run(command: PkiCommand) -> ExitCode {
     let mut stdout = std::io::stdout().lock();
     match execute(command, &mut CommandOutput::new(&mut stdout), SystemTime::now()) {
@@ -53,7 +54,7 @@ pub fn run(command: PkiCommand) -> ExitCode {
     }
 }
 
-/// Runs a command at a given time, printing to a given place.
+/// Runs a command at the time `now`, with its output to `output`.
 fn execute(command: PkiCommand, output: &mut CommandOutput<'_>, now: SystemTime) -> Result<u8, PkiError> {
     match command {
         PkiCommand::Init(args) => init::run(&args, output, now),

@@ -1,4 +1,4 @@
-//! Reading a certificate request: its public key and the proof of possession, and nothing else.
+//! Parsing a certificate request. Only its public key and the proof of possession are used.
 
 use identity::{KeyType, SpkiPin};
 use rcgen::SubjectPublicKeyInfo;
@@ -6,12 +6,12 @@ use x509_parser::prelude::{FromDer, X509CertificationRequest};
 
 use crate::error::CsrRefusal;
 
-/// A request of ours has some 250 bytes; more than this is refused unread.
+/// Largest request. Our own requests have about 250 bytes; a larger one is refused before it is parsed.
 const MAX_CSR_BYTES: usize = 8 * 1024;
 
-/// The public key of a request whose sender has shown to hold the private one.
+/// The public key of a request whose sender has proved possession of the private key.
 ///
-/// Names, extensions and attributes of the request are not kept, so they cannot reach a certificate.
+/// Names, extensions and attributes of the request are dropped, so they cannot get into a certificate.
 pub(crate) struct ProvenKey {
     pub(crate) spki: SubjectPublicKeyInfo,
     pub(crate) pin: SpkiPin,

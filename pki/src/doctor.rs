@@ -1,4 +1,4 @@
-//! Looks a state directory over: file modes, keys and certificates, what expires soon, the audit chain.
+//! Checks a state directory: file modes, keys and certificates, expiry dates, the audit log.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ use crate::{
     inventory::{Inventory, StateDir},
 };
 
-/// How bad a finding is.
+/// How serious a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Severity {
     Ok,
@@ -34,7 +34,7 @@ impl Severity {
     }
 }
 
-/// One thing looked at.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Finding {
     pub(crate) check: &'static str,
@@ -44,10 +44,10 @@ pub(crate) struct Finding {
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Runs every check; each yields at least one finding, whatever the others say.
+/// Runs all checks. Each check returns at least one finding, even when another check fails.
 ///
 /// # Errors
-/// Only when the directory is no state directory at all.
+/// Only when the directory is not a state directory.
 pub(crate) fn examine(state: &Path, now: SystemTime) -> Result<Vec<Finding>, PkiError> {
     let dir = StateDir::new(state);
     let inventory = match Inventory::open(&dir) {
@@ -68,18 +68,20 @@ pub(crate) fn examine(state: &Path, now: SystemTime) -> Result<Vec<Finding>, Pki
     Ok(findings)
 }
 
-/// Nobody but the owner may read what holds keys or the inventory.
+/// Checks that only the owner has access to the keys and the inventory.
 fn check_modes(dir: &StateDir) -> Vec<Finding> {
     let mut findings = Vec::new();
     for path in [dir.path().to_owned(), dir.issuer(), dir.inventory()] {
         let (severity, text) = match fs::metadata(&path) {
             Ok(meta) if meta.permissions().mode() & 0o077 == 0 => {
-                (Severity::Ok, format!("{} is private", path.display()))
+                let mode = meta.permissions().mode() & 0o777;
+                (Severity::Ok, format!("{}: mode {mode:03o}, only the owner has access", path.display()))
             }
             Ok(meta) => {
                 let mode = meta.permissions().mode() & 0o777;
                 let fix = if meta.is_dir() { "700" } else { "600" };
-                let text = format!("{} has mode {mode:03o}; run chmod {fix} on it", path.display());
+                let path = path.display();
+                let text = format!("{path}: mode {mode:03o}, expected {fix}; run chmod {fix} {path}");
                 (Severity::Critical, text)
             }
             Err(e) => (Severity::Critical, format!("{}: {e}", path.display())),
@@ -91,7 +93,7 @@ fn check_modes(dir: &StateDir) -> Vec<Finding> {
 
 fn check_audit(inventory: &Inventory) -> Finding {
     let (severity, text) = match inventory.verify_audit(None) {
-        Ok(head) => (Severity::Ok, format!("the chain of {} entries holds", head.number)),
+        Ok(head) => (Severity::Ok, format!("the hash chain of {} entries is intact", head.number)),
         Err(e) => (Severity::Critical, e.to_string()),
     };
     Finding { check: "audit log", severity, text }
@@ -101,7 +103,8 @@ fn check_issuing_ca(dir: &StateDir, now: SystemTime) -> Finding {
     match CertificateAuthority::load(&dir.issuer()) {
         Ok(authority) => check_expiry(
             "issuing CA",
-            "the issuing CA (`pki issuer renew` makes the next)",
+            "the issuing CA",
+            "; renew it with `pki issuer renew`",
             authority.not_after(),
             now,
             [7 * DAY, 2 * DAY],
@@ -118,25 +121,22 @@ fn check_roots(dir: &StateDir, inventory: &Inventory, now: SystemTime) -> Vec<Fi
     };
     let mut findings = Vec::new();
     for root in bundle.roots() {
-        // The bundle parsed each of them already.
+        // The bundle has parsed each root before, so this cannot fail.
         let Ok((_, cert)) = X509Certificate::from_der(root) else { continue };
         let not_after = SystemTime::UNIX_EPOCH
             + Duration::from_secs(cert.validity().not_after.timestamp().max(0).unsigned_abs());
-        findings.push(check_expiry(
-            "roots",
-            &cert.subject().to_string(),
-            not_after,
-            now,
-            [60 * DAY, 7 * DAY],
-        ));
+        let subject = cert.subject().to_string();
+        findings.push(check_expiry("roots", &subject, "", not_after, now, [60 * DAY, 7 * DAY]));
     }
     findings
 }
 
-/// Judges the time left by two thresholds: below the first a warning, below the second critical.
+/// Compares the remaining time with two thresholds: a warning below the first, critical below the second.
+/// `advice` is appended to the text of a warning or critical finding.
 fn check_expiry(
     check: &'static str,
-    what: &str,
+    subject: &str,
+    advice: &str,
     not_after: SystemTime,
     now: SystemTime,
     [warning, critical]: [Duration; 2],
@@ -148,11 +148,14 @@ fn check_expiry(
         _ => Severity::Ok,
     };
     let days = (unix_seconds(not_after) - unix_seconds(now)).div_euclid(86_400);
-    let text = if left.is_zero() {
-        format!("{what} expired at {}", utc(not_after))
+    let mut text = if left.is_zero() {
+        format!("{subject} expired at {}", utc(not_after))
     } else {
-        format!("{what} expires in {days} days, at {}", utc(not_after))
+        format!("{subject} expires in {days} days, at {}", utc(not_after))
     };
+    if severity != Severity::Ok {
+        text.push_str(advice);
+    }
     Finding { check, severity, text }
 }
 

@@ -1,59 +1,59 @@
-//! What can go wrong, sorted by what a caller or a script can do about it.
+//! Errors, grouped by what a caller or a script can do about them.
 
 use std::{io, path::Path};
 
 use crate::token::TokenError;
 
-/// Why a PKI operation did not happen. Each prints as one line, and none ever holds a secret.
+/// Why a PKI operation failed. Each error prints as one line, and no error contains a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
-    /// The command was given wrongly.
+    /// An argument is missing or invalid.
     #[error("{0}")]
     Usage(String),
-    /// What was named does not exist.
+    /// The named object does not exist.
     #[error("{0}")]
     NotFound(String),
     /// The policy forbids it.
     #[error("{0}")]
     Refused(String),
-    /// It contradicts what is already there.
+    /// It conflicts with existing state.
     #[error("{0}")]
     Conflict(String),
-    /// The state contradicts itself: damaged, or tampered with.
+    /// The stored state is inconsistent: it was damaged or manipulated.
     #[error("{0}")]
     Integrity(String),
-    /// The text given is no join token.
+    /// The text is not a join token.
     #[error(transparent)]
     TokenText(#[from] TokenError),
-    /// The join token opens nothing.
+    /// The join token is refused.
     #[error("join token refused: {0}")]
     Token(#[from] TokenRefusal),
     /// The certificate request is refused.
     #[error("certificate request refused: {0}")]
     Csr(#[from] CsrRefusal),
-    /// The certificate received is refused.
+    /// A received certificate is refused.
     #[error(transparent)]
     Certificate(#[from] identity::RefusedCertificate),
-    /// Certificate and key do not fit, or a file of theirs is damaged.
+    /// Certificate and key do not belong together, or their file is damaged.
     #[error(transparent)]
     Credentials(#[from] identity::CredentialsError),
-    /// A trust bundle is refused.
+    /// A trust bundle is rejected.
     #[error(transparent)]
     Bundle(#[from] identity::BundleError),
-    /// A file or directory.
+    /// A file or directory cannot be read or written.
     #[error("{what} {path}: {source}")]
     Io {
-        /// What was being done, such as `read`.
+        /// The operation that failed, such as `read`.
         what: &'static str,
-        /// To which file.
+        /// Path of the file or directory.
         path: String,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The inventory's database.
+    /// The database of the inventory failed.
     #[error("inventory: {0}")]
     Inventory(#[from] rusqlite::Error),
-    /// Anything else.
+    /// Any other failure.
     #[error("{0}")]
     Failed(String),
 }
@@ -64,7 +64,7 @@ impl PkiError {
         move |source| Self::Io { what, path, source }
     }
 
-    /// The exit code of a command that ends with this error.
+    /// The exit code of a command that fails with this error.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::TokenText(_) => 2,
@@ -78,36 +78,36 @@ impl PkiError {
     }
 }
 
-/// Why a join token opens nothing.
+/// Why a join token is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenRefusal {
-    /// This issuer never made it.
-    #[error("unknown to this issuer; create one with `pki token create`")]
+    /// This issuer did not create it.
+    #[error("it is unknown to this issuer; create a new one with `pki token create`")]
     Unknown,
-    /// It has been redeemed before. If the owner did not do that, somebody else has.
-    #[error("already used at {0}; a token works once, create a new one and find out who used this one")]
+    /// It was redeemed before. If the cluster's owner did not use it, the token has leaked.
+    #[error("it was already used at {0}; a token works once: find out who used it, and create a new one")]
     Used(String),
-    /// Its time is over.
-    #[error("expired at {0}; create a new one with `pki token create`")]
+    /// Its lifetime is over.
+    #[error("it expired at {0}; create a new one with `pki token create`")]
     Expired(String),
     /// It was revoked.
-    #[error("revoked")]
+    #[error("it was revoked; create a new one with `pki token create`")]
     Revoked,
 }
 
 /// Why a certificate request is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CsrRefusal {
-    /// Not one PKCS #10 request.
-    #[error("not a PKCS #10 certificate request")]
+    /// It is not a PKCS #10 request, or is larger than 8 KiB.
+    #[error("it is not a PKCS #10 request")]
     Unreadable,
-    /// The key is of a type outside the list.
-    #[error("its key must be P-256, P-384 or Ed25519")]
+    /// Its key type is not allowed.
+    #[error("its key type is not P-256, P-384 or Ed25519")]
     KeyType,
-    /// It is not signed with the key that it carries.
-    #[error("its signature is not by the key it carries")]
+    /// It is not signed with the key in it.
+    #[error("its signature was not made with the key in it")]
     Signature,
     /// A certificate was issued for this key before.
-    #[error("its key has had a certificate before; make a new key for each request")]
+    #[error("its key was certified before; generate a new key for each request")]
     KeyReused,
 }

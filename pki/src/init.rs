@@ -1,8 +1,8 @@
-//! Making a PKI: two offline roots, an issuing CA, and the state directory of the online issuer.
+//! Creating a PKI: two offline roots, an issuing CA, and the state directory of the online issuer.
 //!
-//! Interrupted at any point, it is completed by running it again with the same arguments: each file is written
-//! whole or not at all, and what is there is used. The roots come first, the issuing CA and its key as one file
-//! next, the mark that all is done (an audit entry) last.
+//! After an interruption, a second run with the same arguments completes the PKI: each file is written
+//! atomically, and existing files are used. The order is: the roots, the issuing CA with its key in one file,
+//! and last an audit entry that marks the state directory as complete.
 
 use std::{
     path::{Path, PathBuf},
@@ -21,45 +21,46 @@ use crate::{
     seal::{Argon2Cost, seal, unseal},
 };
 
-/// The audit entry that says that the state directory is complete.
+/// The audit entry that marks the state directory as complete.
 const DONE: &str = "initialised";
 
 const MAX_ROOT_FILE_BYTES: u64 = 64 * 1024;
 
-/// What to make, and where.
+/// The parameters of [`init`].
 #[derive(Debug, Clone)]
 pub struct InitOptions {
     /// The state directory of the online issuer.
     pub state: PathBuf,
-    /// Where the roots go: a directory that will be taken offline. Not within the state directory.
+    /// Directory for the roots, which is taken offline later. It must not be inside the state directory, or
+    /// contain it.
     pub root_out: PathBuf,
     /// The trust domain, one for each environment.
     pub trust_domain: TrustDomain,
-    /// The cluster in which the issuer lives.
+    /// The cluster in which the issuer runs.
     pub cluster: Name,
     /// Encrypts the root keys.
     pub passphrase: Secret<String>,
 }
 
-/// What [`init`] did.
+/// The outcome of [`init`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InitOutcome {
-    /// Made everything, or what was missing.
+    /// The PKI was created or completed.
     Created,
-    /// Found everything in place and changed nothing.
+    /// The PKI was already complete; nothing was changed.
     AlreadyComplete,
 }
 
-/// Makes a PKI, or completes one that was begun with the same options.
+/// Creates a PKI, or completes one that was started with the same options.
 ///
 /// # Errors
-/// When the directories hold another trust domain's PKI, the passphrase is not that of the roots found, or a
-/// file cannot be written.
+/// When the directories contain the PKI of another trust domain, when the passphrase does not decrypt
+/// existing roots, or when a file cannot be written.
 pub fn init(options: &InitOptions, now: SystemTime) -> Result<InitOutcome, PkiError> {
     init_at_cost(options, now, Argon2Cost::STRONG)
 }
 
-/// As [`init`], with the cost of guessing a passphrase given.
+/// Does the same as [`init`], with another cost of guessing the passphrase.
 pub(crate) fn init_at_cost(
     options: &InitOptions,
     now: SystemTime,
@@ -67,7 +68,7 @@ pub(crate) fn init_at_cost(
 ) -> Result<InitOutcome, PkiError> {
     check_init(options)?;
     let dir = StateDir::new(&options.state);
-    if is_done(&dir, options)? {
+    if is_complete(&dir, options)? {
         return Ok(InitOutcome::AlreadyComplete);
     }
     create_private_dir(&options.root_out)?;
@@ -90,17 +91,17 @@ pub(crate) fn init_at_cost(
     Ok(InitOutcome::Created)
 }
 
-/// What [`renew_issuer`] works on.
+/// The parameters of [`renew_issuer`].
 #[derive(Debug, Clone)]
 pub(crate) struct RenewIssuerOptions {
     pub(crate) state: PathBuf,
-    /// The roots' directory, back for a moment.
+    /// Directory with the roots, online for the renewal.
     pub(crate) root_out: PathBuf,
     pub(crate) passphrase: Secret<String>,
 }
 
-/// Replaces the issuing CA by a new one under the active root, and answers its last moment. What the old one
-/// signed stays good: peers trust the roots.
+/// Replaces the issuing CA with a new one under the active root, and returns the end of its validity.
+/// Certificates of the old CA stay valid, because peers trust the roots.
 pub(crate) fn renew_issuer(options: &RenewIssuerOptions, now: SystemTime) -> Result<SystemTime, PkiError> {
     let dir = StateDir::new(&options.state);
     let mut inventory = Inventory::open(&dir)?;
@@ -111,7 +112,7 @@ pub(crate) fn renew_issuer(options: &RenewIssuerOptions, now: SystemTime) -> Res
     let bundle = TrustBundle::load(domain.clone(), &dir.bundle())?;
     if !bundle.roots().any(|known| known == root.cert()) {
         return Err(PkiError::Conflict(format!(
-            "{} is not a root of {}",
+            "{}: this root is not in the trust bundle {}",
             cert_path.display(),
             dir.bundle().display()
         )));
@@ -122,15 +123,16 @@ pub(crate) fn renew_issuer(options: &RenewIssuerOptions, now: SystemTime) -> Res
     Ok(issuing.not_after())
 }
 
-/// Checks what [`init`] would before it changes anything.
+/// Runs the checks of [`init`] that come before any change.
 ///
 /// # Errors
-/// As [`init`].
+/// Those of [`init`].
 pub(crate) fn check_init(options: &InitOptions) -> Result<(), PkiError> {
     let (state, root_out) = (absolute(&options.state)?, absolute(&options.root_out)?);
     if root_out.starts_with(&state) || state.starts_with(&root_out) {
         return Err(PkiError::Usage(format!(
-            "--root-out {} and --state {} must be apart: the roots go offline, the state stays online",
+            "--root-out {} and --state {}: one is inside the other; the roots go offline, so choose \
+             separate directories",
             options.root_out.display(),
             options.state.display()
         )));
@@ -141,20 +143,22 @@ pub(crate) fn check_init(options: &InitOptions) -> Result<(), PkiError> {
     Ok(())
 }
 
-/// Whether the state directory is complete; refuses one that is somebody else's.
-fn is_done(dir: &StateDir, options: &InitOptions) -> Result<bool, PkiError> {
-    let Some(inventory) = Inventory::open_if_made(dir)? else { return Ok(false) };
+/// Whether the state directory is complete. Rejects the state directory of another PKI.
+fn is_complete(dir: &StateDir, options: &InitOptions) -> Result<bool, PkiError> {
+    let Some(inventory) = Inventory::open_if_created(dir)? else { return Ok(false) };
     let (domain, cluster) = inventory.identity()?;
     if domain != options.trust_domain || cluster != options.cluster {
         return Err(PkiError::Conflict(format!(
-            "{} already holds the PKI of trust domain {domain} with issuer cluster {cluster}",
+            "{}: already contains the PKI of trust domain {domain} with issuer cluster {cluster}; \
+             use another --state",
             dir.path().display()
         )));
     }
     Ok(inventory.first_audit_event()?.is_some_and(|event| event == DONE))
 }
 
-/// Reads a root that is there, or makes it. The certificate is written last: with it, the key is there too.
+/// Loads an existing root, or creates it. The certificate is written last, so when it exists the key exists
+/// too.
 fn load_or_create_root(
     options: &InitOptions,
     label: &str,
@@ -183,7 +187,7 @@ fn load_root(
     let damaged = |path: &Path, why: &str| PkiError::Integrity(format!("{}: {why}", path.display()));
     let cert =
         CertificateDer::from_pem_slice(&read(cert_path)?).map_err(|e| damaged(cert_path, &e.to_string()))?;
-    let sealed = String::from_utf8(read(key_path)?).map_err(|_| damaged(key_path, "is not text"))?;
+    let sealed = String::from_utf8(read(key_path)?).map_err(|_| damaged(key_path, "not valid UTF-8"))?;
     let key = unseal(&sealed, passphrase).map_err(|e| match e {
         PkiError::Refused(why) => PkiError::Refused(format!("{}: {why}", key_path.display())),
         other => damaged(key_path, &other.to_string()),
@@ -193,7 +197,7 @@ fn load_root(
     let root = CertificateAuthority::new(cert, key).map_err(|e| damaged(cert_path, &e.to_string()))?;
     if !root.organization_is(domain.as_str()) {
         return Err(PkiError::Conflict(format!(
-            "{} is a root of another trust domain than {}",
+            "{}: the root belongs to another trust domain, expected {}",
             cert_path.display(),
             domain
         )));

@@ -1,7 +1,8 @@
-//! The durable record of registrations, tokens, certificates, and of everything done (the audit log).
+//! The durable record of registrations, tokens and certificates, and the audit log of all changes.
 //!
-//! One SQLite database in write-ahead mode with `synchronous=FULL`: when a call returns, its change has reached
-//! the disk. Every change and its audit entry are one transaction. Several processes may have it open.
+//! It is one SQLite database in write-ahead mode with `synchronous=FULL`: when a call returns, its change is
+//! on disk. A change and its audit entry are one transaction. Several processes may open the database at the
+//! same time.
 
 mod audit;
 mod certificates;
@@ -21,7 +22,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, Transactio
 pub(crate) use self::{audit::AuditHead, certificates::IssuedCertificate, tokens::NewTokenRecord};
 use crate::error::PkiError;
 
-/// How long a change waits for another process's.
+/// How long a change waits for a change of another process.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The files of a state directory.
@@ -50,13 +51,13 @@ impl StateDir {
         self.0.join("inventory.db")
     }
 
-    /// Makes the directory with mode 0700.
+    /// Creates the directory with mode 0700.
     pub(crate) fn create(&self) -> Result<(), PkiError> {
         create_private_dir(&self.0)
     }
 }
 
-/// Makes a directory (and those above it) with mode 0700; one that is there is left as it is.
+/// Creates a directory and its missing parents with mode 0700. An existing directory is not changed.
 pub(crate) fn create_private_dir(path: &Path) -> Result<(), PkiError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(PkiError::io("create", path))
 }
@@ -67,51 +68,57 @@ pub(crate) struct Inventory {
 }
 
 impl Inventory {
-    /// Makes the database, or completes one whose making was interrupted.
+    /// Creates the database, or completes one whose creation was interrupted.
     pub(crate) fn create(dir: &StateDir, domain: &TrustDomain, cluster: &Name) -> Result<Self, PkiError> {
         let path = dir.inventory();
-        // Made by us and not by SQLite, for the mode; the files that SQLite adds beside it take over this one's.
+        // Create the file here and not through SQLite, to set its mode. SQLite gives its additional files the
+        // same mode.
         let mut options = fs::OpenOptions::new();
         options.append(true).create(true).mode(0o600).open(&path).map_err(PkiError::io("create", &path))?;
         let mut inventory = Self::connect(&path)?;
-        inventory.change(|tx| schema::create(tx, domain, cluster))?;
+        inventory.transaction(|tx| schema::create(tx, domain, cluster))?;
         Ok(inventory)
     }
 
-    /// Opens what [`Inventory::create`] made.
+    /// Opens the database that [`Inventory::create`] created.
     pub(crate) fn open(dir: &StateDir) -> Result<Self, PkiError> {
         if !dir.inventory().exists() {
             let state = dir.path().display();
             return Err(PkiError::NotFound(format!(
-                "{state} is no state directory; make one with `pki init`"
+                "{state}: not a state directory of a PKI; create one with `pki init`"
             )));
         }
-        Self::open_if_made(dir)?.ok_or_else(|| {
+        Self::open_if_created(dir)?.ok_or_else(|| {
             PkiError::Integrity(format!(
-                "{} is not complete; run `pki init` again with the same arguments",
+                "{}: `pki init` did not complete; run it again with the same arguments",
                 dir.path().display()
             ))
         })
     }
 
-    /// Opens the database; `None` when there is none, or when making it was interrupted before it had tables.
-    pub(crate) fn open_if_made(dir: &StateDir) -> Result<Option<Self>, PkiError> {
+    /// Opens the database; `None` when it does not exist, or when its creation was interrupted before it had
+    /// tables.
+    pub(crate) fn open_if_created(dir: &StateDir) -> Result<Option<Self>, PkiError> {
         let path = dir.inventory();
         if !path.exists() {
             return Ok(None);
         }
         let inventory = Self::connect(&path)?;
-        let made = schema::is_made(&inventory.db).map_err(|e| match e {
-            // Anything wrong while reading the very first page means that this is no database of ours.
-            PkiError::Inventory(e) => PkiError::Integrity(format!("{}: {e}", path.display())),
+        let created = schema::is_created(&inventory.db).map_err(|e| match e {
+            // An error while reading the first page means that this is not an inventory database.
+            PkiError::Inventory(e) => {
+                PkiError::Integrity(format!("{}: not a valid inventory: {e}", path.display()))
+            }
             other => other,
         })?;
-        Ok(made.then_some(inventory))
+        Ok(created.then_some(inventory))
     }
 
     fn connect(path: &Path) -> Result<Self, PkiError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let damaged = |e: rusqlite::Error| PkiError::Integrity(format!("{}: {e}", path.display()));
+        let damaged = |e: rusqlite::Error| {
+            PkiError::Integrity(format!("{}: not a valid inventory: {e}", path.display()))
+        };
         let db = Connection::open_with_flags(path, flags)?;
         db.busy_timeout(BUSY_TIMEOUT)?;
         db.pragma_update(None, "journal_mode", "WAL").map_err(damaged)?;
@@ -121,7 +128,7 @@ impl Inventory {
         Ok(Self { db })
     }
 
-    /// The trust domain and the issuer's own cluster, as initialised.
+    /// The trust domain and the issuer's own cluster, as given to `pki init`.
     pub(crate) fn identity(&self) -> Result<(TrustDomain, Name), PkiError> {
         let setting = |key: &str| {
             let found = self
@@ -129,14 +136,14 @@ impl Inventory {
                 .query_row("SELECT value FROM settings WHERE key = ?1", [key], |row| row.get::<_, String>(0));
             found
                 .optional()?
-                .ok_or_else(|| PkiError::Integrity(format!("the inventory has no setting {key:?}")))
+                .ok_or_else(|| PkiError::Integrity(format!("inventory: setting {key:?} is missing")))
         };
-        let bad = |e: identity::NameError| PkiError::Integrity(format!("the inventory: {e}"));
+        let bad = |e: identity::NameError| PkiError::Integrity(format!("inventory: {e}"));
         Ok((setting("trust_domain")?.parse().map_err(bad)?, setting("cluster")?.parse().map_err(bad)?))
     }
 
-    /// Runs a change alone, from its first read on: nothing else is written between its reads and its writes.
-    fn change<T>(
+    /// Runs a change in an exclusive transaction: no other process writes between its reads and its writes.
+    fn transaction<T>(
         &mut self,
         change: impl FnOnce(&Transaction<'_>) -> Result<T, PkiError>,
     ) -> Result<T, PkiError> {

@@ -1,4 +1,4 @@
-//! The online issuer: redeems tokens, signs leaves, and records both before anybody sees the result.
+//! The online issuer: redeems tokens and signs leaves. It records both before it returns the result.
 
 mod current;
 
@@ -26,28 +26,31 @@ use crate::{
     token::{JoinToken, check_address},
 };
 
-/// How long a leaf lives unless configured otherwise.
+/// Default lifetime of a leaf.
 pub const DEFAULT_LEAF_TTL: Duration = Duration::from_secs(86_400);
 
-/// Longest and shortest life of a join token.
+/// Shortest and longest lifetime of a join token.
 const TOKEN_TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
 
-/// The issuing CA with its inventory. A CA that `pki issuer renew` makes is taken up with the next leaf. Its calls block on the disk: from async code, call them in a blocking task.
+/// The issuing CA and its inventory.
+///
+/// After `pki issuer renew` the next leaf is signed with the new CA. Calls block on disk I/O: call them from
+/// a blocking task in async code.
 pub struct Issuer {
     authority: CurrentIssuingCa,
     bundle: TrustBundle,
     cluster: Name,
     leaf_ttl: Duration,
-    // One connection, one caller at a time; other processes (the commands) open their own.
+    // One connection for one caller at a time. Other processes, such as the commands, open their own.
     inventory: Mutex<Inventory>,
 }
 
-/// What a joiner or a renewing peer gets.
+/// The result of an enrolment or a renewal.
 #[derive(Debug, Clone)]
 pub struct Enrolment {
     /// The leaf and the issuing CA's certificate.
     pub chain: Vec<CertificateDer<'static>>,
-    /// Whom to trust.
+    /// The roots that the peer must trust.
     pub bundle: TrustBundle,
     /// The identity in the leaf.
     pub spiffe_id: SpiffeId,
@@ -55,28 +58,28 @@ pub struct Enrolment {
     pub cluster: Name,
     /// The environment, as registered.
     pub environment: String,
-    /// The leaf's last moment.
+    /// End of the leaf's validity.
     pub not_after: SystemTime,
 }
 
-/// What a new join token is for.
+/// The parameters of a new join token.
 #[derive(Debug, Clone)]
 pub struct NewToken {
-    /// The cluster that may join. It is registered if it was not.
+    /// The cluster that may join. It is registered if it is new.
     pub cluster: Name,
-    /// Its environment, such as `production`; bound to the cluster by its first token.
+    /// Environment of the cluster, such as `production`. The first token of a cluster fixes it.
     pub environment: String,
-    /// Where to dial this issuer's gateway: 1 to 8 of `HOST:PORT`.
+    /// Addresses of this issuer's gateway: 1 to 8 times `HOST:PORT`.
     pub addresses: Vec<String>,
-    /// How long the token may be used: 1 s to 24 h.
+    /// How long the token can be used: 1 s to 24 h.
     pub ttl: Duration,
 }
 
 impl Issuer {
-    /// Opens the state directory that `pki init` made, in which leaves live for [`DEFAULT_LEAF_TTL`].
+    /// Opens a state directory that `pki init` created. Leaves live for [`DEFAULT_LEAF_TTL`].
     ///
     /// # Errors
-    /// When the directory is not there, was not finished, or contradicts itself.
+    /// When the directory does not exist, is incomplete, or is inconsistent.
     pub fn open(state: &Path) -> Result<Self, PkiError> {
         let dir = StateDir::new(state);
         let inventory = Inventory::open(&dir)?;
@@ -86,18 +89,19 @@ impl Issuer {
         Ok(Self { authority, bundle, cluster, leaf_ttl: DEFAULT_LEAF_TTL, inventory: Mutex::new(inventory) })
     }
 
-    /// Changes the life of the leaves issued from now on; seconds at least. They never outlive the issuing CA.
+    /// Sets the lifetime of the leaves issued from now on, at least 1 s. A leaf never outlives the issuing
+    /// CA.
     pub fn with_leaf_ttl(mut self, ttl: Duration) -> Self {
         self.leaf_ttl = ttl.max(Duration::from_secs(1));
         self
     }
 
-    /// The trust domain issued for.
+    /// The trust domain of the issued certificates.
     pub fn trust_domain(&self) -> &TrustDomain {
         self.bundle.trust_domain()
     }
 
-    /// The cluster in which this issuer lives.
+    /// The cluster in which this issuer runs.
     pub fn cluster(&self) -> &Name {
         &self.cluster
     }
@@ -107,12 +111,12 @@ impl Issuer {
         &self.bundle
     }
 
-    /// The issuing CA's last moment.
+    /// End of the issuing CA's validity.
     pub fn not_after(&self) -> SystemTime {
         self.authority.get().not_after()
     }
 
-    /// The clusters that may have certificates, by name, each with its environment.
+    /// The registered clusters, sorted by name, each with its environment.
     ///
     /// # Errors
     /// When the inventory cannot be read.
@@ -121,16 +125,17 @@ impl Issuer {
         Ok(registrations.into_iter().map(|found| (found.cluster, found.environment)).collect())
     }
 
-    /// Registers the cluster if need be, and makes a join token for it.
+    /// Creates a join token for a cluster, and registers the cluster if it is new.
     ///
     /// # Errors
-    /// When the cluster is the issuer's own or registered with another environment, or an argument is out of bounds.
+    /// When the cluster is the issuer's own, or is registered with another environment, or when an argument
+    /// is out of bounds.
     pub fn create_token(&self, new: &NewToken, now: SystemTime) -> Result<JoinToken, PkiError> {
         self.check_new_token(new)?;
         let mut secret = [0; 32];
         random(&mut secret)?;
         let secret = Secret::new(secret);
-        let issuer = self.own_id(&GATEWAY.parse().expect("the constant is a good name"));
+        let issuer = self.own_id(&GATEWAY.parse().expect("the constant is a valid name"));
         let pins: Vec<SpkiPin> = self.bundle.pins().collect();
         let token = JoinToken::new(issuer, new.cluster.clone(), new.addresses.clone(), pins, secret)?;
         let record = NewTokenRecord {
@@ -143,43 +148,49 @@ impl Issuer {
         Ok(token)
     }
 
-    /// Checks what [`Issuer::create_token`] would, and changes nothing.
+    /// Runs the checks of [`Issuer::create_token`] and changes nothing.
     ///
     /// # Errors
-    /// As [`Issuer::create_token`].
+    /// Those of [`Issuer::create_token`].
     pub fn check_new_token(&self, new: &NewToken) -> Result<(), PkiError> {
         if new.cluster == self.cluster {
             return Err(PkiError::Refused(format!(
-                "cluster {} is the issuer's own; a token for it would give away the issuer's identity",
+                "cluster {} is the issuer's own cluster; \
+                 a token for it would give away the issuer's identity",
                 new.cluster
             )));
         }
         if !TOKEN_TTL.contains(&new.ttl) {
-            return Err(PkiError::Usage(format!("a token's life must be 1s to 24h, not {:?}", new.ttl)));
+            return Err(PkiError::Usage(format!(
+                "token lifetime {:?} is out of range, expected 1s to 24h",
+                new.ttl
+            )));
         }
         let printable = new.environment.bytes().all(|c| c.is_ascii_graphic());
         if !printable || !(1..=63).contains(&new.environment.len()) {
-            return Err(PkiError::Usage(
-                "the environment must be 1 to 63 printable characters without spaces".into(),
-            ));
+            return Err(PkiError::Usage(format!(
+                "environment {:?} must be 1 to 63 printable ASCII characters without spaces",
+                new.environment
+            )));
         }
         new.addresses.iter().try_for_each(|address| check_address(address))?;
         match self.inventory().environment(&new.cluster)? {
             Some(environment) if environment != new.environment => Err(PkiError::Conflict(format!(
-                "cluster {} is registered with environment {environment:?}, not {:?}",
+                "cluster {} is registered with environment {environment:?}, not {:?}; use the registered one",
                 new.cluster, new.environment
             ))),
             _ => Ok(()),
         }
     }
 
-    /// Redeems a join token and certifies the request's key for the cluster that the token was made for.
+    /// Redeems a join token, and certifies the key in the request for the cluster of the token.
     ///
-    /// The request is checked first, so that a broken one does not cost the token. Then the token is used up,
-    /// durably, in one compare-and-swap; then the leaf is signed and recorded. A crash in between costs the token.
+    /// The request is checked first, so that an invalid request does not use up the token. Then one
+    /// compare-and-swap marks the token as used, durably. Then the leaf is signed and recorded. After a crash
+    /// in between the token is used up.
     ///
     /// # Errors
-    /// [`PkiError::Csr`] and [`PkiError::Token`] when the joiner is to blame.
+    /// [`PkiError::Csr`] for an invalid request, [`PkiError::Token`] for an invalid token.
     pub fn enrol(&self, token_secret: &[u8], csr_der: &[u8], now: SystemTime) -> Result<Enrolment, PkiError> {
         let key = ProvenKey::from_csr(csr_der)?;
         let registration = {
@@ -187,16 +198,17 @@ impl Issuer {
             inventory.check_new_key(&key.pin)?;
             inventory.redeem(token_secret, now)?
         };
-        let component = GATEWAY.parse().expect("the constant is a good name");
+        let component = GATEWAY.parse().expect("the constant is a valid name");
         let id = SpiffeId::new(self.trust_domain().clone(), registration.cluster, component);
         self.issue(id, registration.environment, &key, now)
     }
 
-    /// Certifies a new key for a peer whose present certificate has just been verified.
+    /// Certifies a new key for a peer. The caller must have verified the peer's current certificate.
     ///
     /// # Errors
-    /// [`PkiError::Csr`] for a bad request or a key seen before, [`PkiError::Refused`] when the peer's cluster
-    /// is not registered or its certificate was not issued here or has been revoked.
+    /// [`PkiError::Csr`] for an invalid request or a key that was certified before. [`PkiError::Refused`]
+    /// when the peer's cluster is not registered, or when its certificate was not issued by this issuer, has
+    /// expired or was revoked.
     pub fn renew(&self, peer: &PeerIdentity, csr_der: &[u8], now: SystemTime) -> Result<Enrolment, PkiError> {
         let key = ProvenKey::from_csr(csr_der)?;
         let cluster = peer.spiffe_id.cluster();
@@ -211,7 +223,7 @@ impl Issuer {
         self.issue(peer.spiffe_id.clone(), environment, &key, now)
     }
 
-    /// Makes a key and a certificate for a component of the issuer's own cluster, such as its gateway.
+    /// Generates a key and a certificate for a component of the issuer's own cluster, such as its gateway.
     ///
     /// # Errors
     /// When the inventory cannot record it or the issuing CA has expired.
@@ -233,7 +245,7 @@ impl Issuer {
         let authority = self.authority.get();
         let leaf = authority.leaf(&id, &key.spki, now, self.leaf_ttl)?;
         let chain = vec![leaf.der.clone(), authority.cert().clone()];
-        // What a peer would refuse does not leave the house.
+        // Never issue a certificate that a peer would refuse.
         verify_peer(&chain, &self.bundle, now, &Expectations::default())?;
         let record = IssuedCertificate {
             serial: leaf.serial,
@@ -255,7 +267,7 @@ impl Issuer {
     }
 
     fn inventory(&self) -> MutexGuard<'_, Inventory> {
-        // A panic while the lock is held cannot leave a half-made change: SQLite rolls an open transaction back.
+        // A panic while the lock is held leaves no partial change: SQLite rolls an open transaction back.
         self.inventory.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }

@@ -1,4 +1,4 @@
-//! The joiner's last step: from the issuer's answer to credentials.
+//! The last step of joining: credentials from the issuer's response.
 
 use std::time::SystemTime;
 
@@ -8,10 +8,11 @@ use rustls_pki_types::CertificateDer;
 use crate::{error::PkiError, key::KeyAndCsr, token::JoinToken};
 
 impl JoinToken {
-    /// The joiner's last step: checks the bundle against the pins, and the chain against the bundle.
+    /// Makes credentials from the issuer's response, after checking the bundle against the pins and the chain
+    /// against the bundle.
     ///
     /// # Errors
-    /// When a root of the bundle is not pinned, or the chain is refused ([`KeyAndCsr::into_credentials`]).
+    /// When a root of the bundle is not pinned, and those of [`KeyAndCsr::into_credentials`].
     pub fn accept(
         &self,
         key: KeyAndCsr,
@@ -19,9 +20,9 @@ impl JoinToken {
         bundle: &TrustBundle,
         now: SystemTime,
     ) -> Result<Credentials, PkiError> {
-        if let Some(stranger) = bundle.pins().find(|pin| !self.pins().contains(pin)) {
+        if let Some(unpinned) = bundle.pins().find(|pin| !self.pins().contains(pin)) {
             return Err(PkiError::Refused(format!(
-                "the issuer's bundle holds root {stranger}, which the join token does not pin"
+                "the issuer's trust bundle contains root {unpinned}, which the join token does not pin"
             )));
         }
         key.into_credentials(chain, bundle, &self.subject(), now)
@@ -34,7 +35,7 @@ mod tests {
     use crate::{error::TokenRefusal, testing::TestPki};
 
     #[test]
-    fn a_joiner_accepts_only_pinned_roots_and_its_own_name() {
+    fn a_joiner_accepts_only_pinned_roots_and_its_own_identity() {
         let (pki, other) = (TestPki::new(), TestPki::new());
         let issuer = pki.issuer();
         let enrol = |token: &JoinToken| {
@@ -47,9 +48,8 @@ mod tests {
         let credentials = token.accept(key, enrolment.chain.clone(), &enrolment.bundle, pki.now).unwrap();
         assert_eq!(credentials.spiffe_id(), &token.subject());
 
-        let strange_key = KeyAndCsr::generate().unwrap();
-        let error =
-            token.accept(strange_key, enrolment.chain.clone(), &enrolment.bundle, pki.now).unwrap_err();
+        let other_key = KeyAndCsr::generate().unwrap();
+        let error = token.accept(other_key, enrolment.chain.clone(), &enrolment.bundle, pki.now).unwrap_err();
         assert!(error.to_string().contains("does not belong"), "{error}");
 
         let token = pki.token("eu-1");
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_of_another_trust_domain_opens_nothing() {
+    fn a_token_of_another_trust_domain_is_refused() {
         let (pki, other) = (TestPki::new(), TestPki::new());
         let key = KeyAndCsr::generate().unwrap();
         let error = pki.issuer().enrol(other.token("eu-1").secret(), key.csr_der(), pki.now).unwrap_err();

@@ -1,4 +1,4 @@
-//! A new private key and the request to certify it.
+//! A new private key and its certificate request.
 
 use std::{fmt, time::SystemTime};
 
@@ -8,9 +8,10 @@ use rustls_pki_types::CertificateDer;
 
 use crate::error::PkiError;
 
-/// A fresh P-256 key with a certificate request that proves its possession and asks for no name.
+/// A new P-256 key with a certificate request that proves possession of the key. The request contains no
+/// names.
 ///
-/// Make one for each enrolment and each renewal: the issuer refuses a key that it has certified before.
+/// Generate one for each enrolment and each renewal: the issuer refuses a key that it has certified before.
 pub struct KeyAndCsr {
     pkcs8: Secret<Vec<u8>>,
     csr_der: Vec<u8>,
@@ -20,7 +21,7 @@ impl KeyAndCsr {
     /// Generates the key and the request.
     ///
     /// # Errors
-    /// When the system has no randomness to give.
+    /// When the operating system returns no random bytes.
     pub fn generate() -> Result<Self, PkiError> {
         let failed = |e: rcgen::Error| PkiError::Failed(format!("generate a key: {e}"));
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
@@ -28,15 +29,17 @@ impl KeyAndCsr {
         Ok(Self { pkcs8: Secret::new(key.serialize_der()), csr_der: request.der().to_vec() })
     }
 
-    /// The PKCS #10 request in DER; it holds nothing secret.
+    /// The PKCS #10 request in DER. It contains no secret.
     pub fn csr_der(&self) -> &[u8] {
         &self.csr_der
     }
 
-    /// Joins the key with the chain issued for it, after verifying it as a peer would.
+    /// Verifies the issued chain in the same way as a peer does, and makes credentials from the chain and the
+    /// key.
     ///
     /// # Errors
-    /// When the chain is not trusted by the bundle, is for another key, or names somebody else than `expected`.
+    /// When the bundle does not trust the chain, or when the chain is for another key or another identity
+    /// than `expected`.
     pub fn into_credentials(
         self,
         chain: Vec<CertificateDer<'static>>,
@@ -52,7 +55,7 @@ impl KeyAndCsr {
         let identity = verify_peer(&chain, bundle, now, &expectations)?;
         if identity.spiffe_id != *expected {
             return Err(PkiError::Refused(format!(
-                "was issued {} where {expected} was expected",
+                "the issuer certified {}, expected {expected}",
                 identity.spiffe_id
             )));
         }

@@ -1,13 +1,15 @@
-//! The mesh's own PKI: an offline root, an online issuer, join tokens, and the inventory of all that was issued.
+//! The PKI of the mesh: offline roots, an online issuer, join tokens, and the inventory of all issued
+//! certificates.
 //!
-//! The library decides and records; it opens no socket. The gateway of the observability cluster serves
-//! enrolment and renewal over the network and calls [`Issuer`]; a joining gateway uses [`JoinToken`] and
-//! [`KeyAndCsr`]; people use the commands in [`cli`].
+//! The library opens no socket. The gateway of the observability cluster serves enrolment and renewal over
+//! the network and calls [`Issuer`]; a joining gateway uses [`JoinToken`] and [`KeyAndCsr`]; people use the
+//! commands in [`cli`].
 //!
-//! What is absent: a certificate request's names (only its public key is read), a token in clear on disk (only
-//! its SHA-256), a root key in the state directory, a private key of a peer (it never leaves the peer).
+//! Four things are absent on purpose. Names in a certificate request are ignored; only its public key is
+//! used. Tokens are not stored; only their SHA-256 is. The state directory contains no root key. The private
+//! key of a peer never leaves the peer.
 //!
-//! Reading order: `token`, `key`, `csr`, `authority`, `inventory`, `issuer`, `init`, `doctor`, `cli`.
+//! Reading order: `token`, `key`, `csr`, `authority`, `inventory`, `issuer`, `join`, `init`, `doctor`, `cli`.
 
 mod authority;
 pub mod cli;
@@ -32,5 +34,5 @@ pub use issuer::{DEFAULT_LEAF_TTL, Enrolment, Issuer, NewToken};
 pub use key::KeyAndCsr;
 pub use token::{JoinToken, TOKEN_PREFIX, TokenError};
 
-/// The component that joins with a token and that issues: the gateway, in both cases.
+/// The component that joins with a token, and also the component that issues certificates: the gateway.
 pub const GATEWAY: &str = "gateway";

@@ -1,10 +1,11 @@
-//! `isthmus-pki`: the PKI's commands alone, so that those who sign can read all of what they run.
+//! `isthmus-pki`: only the `pki` commands, so that the people who sign certificates can read the whole
+//! program.
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
-/// The mesh's PKI: roots, issuer, join tokens, inventory
+/// Manage the PKI of the mesh: roots, issuing CA, join tokens, inventory
 #[derive(Debug, Parser)]
 #[command(name = "isthmus-pki", version, propagate_version = true)]
 struct IsthmusPki {

@@ -1,4 +1,4 @@
-//! A root key at rest: encrypted with a passphrase, as one PEM section.
+//! Root keys on disk: encrypted with a passphrase, as one PEM section.
 //!
 //! ```text
 //! -----BEGIN ISTHMUS SEALED KEY-----    base64 of
@@ -28,7 +28,7 @@ const SEALED_AT: usize = NONCE_AT + 12;
 const BEGIN: &str = "-----BEGIN ISTHMUS SEALED KEY-----\n";
 const END: &str = "-----END ISTHMUS SEALED KEY-----\n";
 
-/// How hard guessing a passphrase is made.
+/// The cost of one guess of the passphrase, as parameters of Argon2id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Argon2Cost {
     memory_kib: u32,
@@ -40,11 +40,12 @@ impl Argon2Cost {
     /// 64 MiB, 3 passes: the second recommendation of RFC 9106, for machines without gigabytes to spare.
     pub(crate) const STRONG: Self = Self { memory_kib: 64 * 1024, passes: 3, lanes: 4 };
 
-    /// For tests, which have no time to spare.
+    /// For fast tests.
     #[cfg(test)]
     pub(crate) const WEAK: Self = Self { memory_kib: 64, passes: 1, lanes: 1 };
 
-    /// What a file may ask of us, so that a forged one cannot exhaust the machine.
+    /// Checks the parameters of a file against upper bounds, so that a forged file cannot exhaust memory or
+    /// CPU.
     fn is_bounded(self) -> bool {
         (8..=1024 * 1024).contains(&self.memory_kib)
             && (1..=64).contains(&self.passes)
@@ -52,7 +53,7 @@ impl Argon2Cost {
     }
 }
 
-/// Encrypts a key.
+/// Encrypts a key with the passphrase; returns PEM.
 pub(crate) fn seal(key: &[u8], passphrase: &Secret<String>, cost: Argon2Cost) -> Result<String, PkiError> {
     let mut bytes = vec![VERSION];
     for number in [cost.memory_kib, cost.passes, cost.lanes] {
@@ -65,7 +66,7 @@ pub(crate) fn seal(key: &[u8], passphrase: &Secret<String>, cost: Argon2Cost) ->
     let mut sealed = Zeroizing::new(key.to_vec());
     let tag = cipher
         .seal_in_place_separate_tag(nonce(&bytes)?, Aad::from(&bytes[..NONCE_AT]), &mut sealed)
-        .map_err(|_| PkiError::Failed("encrypt the root key: the cipher refused".into()))?;
+        .map_err(|_| PkiError::Failed("encrypt the root key: the cipher failed".into()))?;
     bytes.extend(&*sealed);
     bytes.extend(tag.as_ref());
 
@@ -80,10 +81,10 @@ pub(crate) fn seal(key: &[u8], passphrase: &Secret<String>, cost: Argon2Cost) ->
 /// Decrypts a key.
 ///
 /// # Errors
-/// [`PkiError::Refused`] for a wrong passphrase (or a manipulated file: the two cannot be told apart),
-/// [`PkiError::Integrity`] for what is no sealed key.
+/// [`PkiError::Refused`] for a wrong passphrase or a manipulated file, which cannot be distinguished;
+/// [`PkiError::Integrity`] when the text is not an encrypted key.
 pub(crate) fn unseal(pem: &str, passphrase: &Secret<String>) -> Result<Zeroizing<Vec<u8>>, PkiError> {
-    let damaged = || PkiError::Integrity("not a sealed key, or damaged".into());
+    let damaged = || PkiError::Integrity("not an encrypted root key, or damaged".into());
     let body = pem.trim_ascii().strip_prefix(BEGIN.trim_ascii()).ok_or_else(damaged)?;
     let body = body.strip_suffix(END.trim_ascii()).ok_or_else(damaged)?;
     let base64: Vec<u8> = body.bytes().filter(|c| !c.is_ascii_whitespace()).collect();
@@ -100,7 +101,7 @@ pub(crate) fn unseal(pem: &str, passphrase: &Secret<String>) -> Result<Zeroizing
     let mut key = Zeroizing::new(bytes[SEALED_AT..].to_vec());
     let len = cipher
         .open_in_place(nonce(&bytes)?, Aad::from(&bytes[..NONCE_AT]), &mut key)
-        .map_err(|_| PkiError::Refused("the passphrase does not open the root key".into()))?
+        .map_err(|_| PkiError::Refused("the passphrase does not decrypt the root key".into()))?
         .len();
     key.truncate(len);
     Ok(key)
@@ -114,13 +115,13 @@ fn cipher(passphrase: &Secret<String>, salt: &[u8], cost: Argon2Cost) -> Result<
         .hash_password_into(passphrase.expose().as_bytes(), salt, &mut *key)
         .map_err(failed)?;
     let key = UnboundKey::new(&AES_256_GCM, &*key)
-        .map_err(|_| PkiError::Failed("the cipher refused its key".into()))?;
+        .map_err(|_| PkiError::Failed("the cipher rejected its key".into()))?;
     Ok(LessSafeKey::new(key))
 }
 
 fn nonce(bytes: &[u8]) -> Result<Nonce, PkiError> {
     Nonce::try_assume_unique_for_key(&bytes[NONCE_AT..SEALED_AT])
-        .map_err(|_| PkiError::Failed("the cipher refused its nonce".into()))
+        .map_err(|_| PkiError::Failed("the cipher rejected its nonce".into()))
 }
 
 #[cfg(test)]
@@ -132,23 +133,23 @@ mod tests {
     }
 
     #[test]
-    fn only_the_passphrase_opens_a_sealed_key() {
+    fn only_the_passphrase_decrypts_a_sealed_key() {
         let sealed = seal(b"the key", &passphrase("correct"), Argon2Cost::WEAK).unwrap();
         assert_eq!(&**unseal(&sealed, &passphrase("correct")).unwrap(), b"the key");
         assert!(matches!(unseal(&sealed, &passphrase("wrong")), Err(PkiError::Refused(_))));
         assert_ne!(
             sealed,
             seal(b"the key", &passphrase("correct"), Argon2Cost::WEAK).unwrap(),
-            "salt and nonce must be new"
+            "salt and nonce must differ each time"
         );
     }
 
     #[test]
-    fn a_changed_byte_anywhere_is_noticed() {
+    fn a_file_with_any_changed_byte_is_rejected() {
         let sealed = seal(b"the key", &passphrase("p"), Argon2Cost::WEAK).unwrap();
         let body = sealed.strip_prefix(BEGIN).unwrap().strip_suffix(END).unwrap().replace('\n', "");
         let bytes = STANDARD.decode(body).unwrap();
-        // The cost parameters (1..13) are left out: a changed one may ask for minutes of work within the bounds.
+        // The cost parameters (bytes 1 to 12) are left out: a changed one can take minutes within the bounds.
         for at in (0..bytes.len()).filter(|at| !(1..13).contains(at)) {
             let mut changed = bytes.clone();
             changed[at] ^= 1;
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_cannot_ask_for_boundless_work() {
+    fn a_file_with_excessive_cost_parameters_is_rejected() {
         let mut bytes = vec![VERSION];
         [u32::MAX, 1, 1].iter().for_each(|n| bytes.extend(n.to_be_bytes()));
         bytes.extend([0; 100]);

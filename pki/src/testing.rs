@@ -23,7 +23,7 @@ pub(crate) struct TestPki {
 }
 
 impl TestPki {
-    /// Only the directory; nothing is made yet.
+    /// Only an empty directory.
     pub(crate) fn empty() -> Self {
         Self { dir: tempfile::tempdir().unwrap(), now: SystemTime::now() }
     }
@@ -60,7 +60,7 @@ impl TestPki {
         Inventory::open(&StateDir::new(&self.state())).unwrap()
     }
 
-    /// A token for a cluster, good for 15 minutes.
+    /// A token for a cluster, valid for 15 minutes.
     pub(crate) fn token(&self, cluster: &str) -> JoinToken {
         self.issuer().create_token(&new_token(cluster), self.now).unwrap()
     }

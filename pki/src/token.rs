@@ -1,4 +1,4 @@
-//! The join token: all that a cluster's owner needs, in one line of text.
+//! The join token: everything that a cluster owner needs to join, in one line of text.
 //!
 //! ```text
 //! isthmus_join_<base64url without padding of>
@@ -6,16 +6,17 @@
 //!   size   what
 //!   1      version, 1
 //!   2      length of all of this in bytes, big endian
-//!   1 + n  trust domain           (n in the first byte, then text; so for all texts)
+//!   1 + n  trust domain           (n in the first byte, then the text; the same for every text)
 //!   1 + n  the issuer's cluster
 //!   1 + n  the joining cluster
 //!   1      number of addresses, 1 to 8; then 1 + n each: HOST:PORT of the issuer's gateway
 //!   1      number of root pins, 1 to 4; then 32 each: SHA-256 of the root's public key
 //!   32     the secret
-//!   4      checksum: the first bytes of SHA-256 over the prefix and all of the above
+//!   4      checksum: the first bytes of SHA-256 over the prefix and everything above
 //! ```
 //!
-//! The fixed prefix lets scanners find a token that leaked. The checksum finds typing errors; it protects nothing.
+//! The fixed prefix lets secret scanners find a leaked token. The checksum detects typing errors; it is not a
+//! protection against forgery.
 
 use std::{
     fmt,
@@ -28,7 +29,7 @@ use identity::{Name, Secret, SpiffeId, SpkiPin, TrustDomain};
 
 use crate::GATEWAY;
 
-/// What every join token begins with.
+/// The prefix of every join token.
 pub const TOKEN_PREFIX: &str = "isthmus_join_";
 
 const VERSION: u8 = 1;
@@ -38,7 +39,7 @@ const MAX_ADDRESSES: usize = 8;
 const MAX_PINS: usize = 4;
 const MAX_TEXT_LEN: usize = 4096;
 
-/// A parsed join token. Its secret shows itself only in [`JoinToken::to_text`] and [`JoinToken::secret`].
+/// A parsed join token. Only [`JoinToken::to_text`] and [`JoinToken::secret`] return its secret.
 #[derive(Debug, Clone)]
 pub struct JoinToken {
     issuer: SpiffeId,
@@ -62,10 +63,11 @@ impl JoinToken {
         Ok(Self { issuer, cluster, addresses, pins, secret })
     }
 
-    /// Reads a token's text; white space around it is ignored.
+    /// Parses the text of a token. White space around it is ignored.
     ///
     /// # Errors
-    /// Says what is wrong with it (not a token, cut short, mistyped, of a newer version), never what is in it.
+    /// When the text is not a token, is incomplete, is mistyped, or has a newer version. The error never
+    /// contains the text.
     pub fn parse(text: &str) -> Result<Self, TokenError> {
         let text = text.trim_ascii();
         let encoded = text.strip_prefix(TOKEN_PREFIX).ok_or(TokenError::NotAToken)?;
@@ -110,12 +112,12 @@ impl JoinToken {
         Self::new(gateway_of(trust_domain, issuer_cluster), cluster, addresses, pins, secret)
     }
 
-    /// The token as text: a secret, to be shown once to the one it is for.
+    /// Returns the token as text. The text is a secret: print it once, for the cluster owner.
     pub fn to_text(&self) -> Secret<String> {
         let mut bytes = zeroize::Zeroizing::new(Vec::with_capacity(1024));
         bytes.extend([VERSION, 0, 0]);
         let mut push_text = |text: &str| {
-            // Names have at most 125 characters, addresses at most 255 (checked by the constructor).
+            // Names have at most 125 characters and addresses at most 255; the constructor checks this.
             bytes.push(text.len() as u8);
             bytes.extend(text.as_bytes());
         };
@@ -145,7 +147,7 @@ impl JoinToken {
         self.issuer.trust_domain()
     }
 
-    /// The identity of the issuing gateway, to be found at one of the addresses.
+    /// The identity of the issuing gateway, which listens at one of the addresses.
     pub fn issuer(&self) -> &SpiffeId {
         &self.issuer
     }
@@ -155,60 +157,61 @@ impl JoinToken {
         &self.cluster
     }
 
-    /// The identity that the joiner will get.
+    /// The identity that the joiner gets.
     pub fn subject(&self) -> SpiffeId {
         gateway_of(self.trust_domain().clone(), self.cluster.clone())
     }
 
-    /// Where to dial, as `HOST:PORT`, in order of preference; 1 to 8.
+    /// The 1 to 8 addresses to dial, as `HOST:PORT`, the preferred first.
     pub fn addresses(&self) -> &[String] {
         &self.addresses
     }
 
-    /// The pins of the roots (active and standby); 1 to 4.
+    /// The 1 to 4 pins of the roots (active and standby).
     pub fn pins(&self) -> &[SpkiPin] {
         &self.pins
     }
 
-    /// What to send to the issuer, once its roots match the pins and its identity is [`JoinToken::issuer`].
+    /// The secret. Send it to the issuer only after its roots match the pins and its identity is
+    /// [`JoinToken::issuer`].
     pub fn secret(&self) -> &[u8] {
         self.secret.expose()
     }
 }
 
-/// What is wrong with a join token. Holds nothing of its content.
+/// Why a text is not a valid join token. The error does not contain the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// Something else.
-    #[error("not a join token: it must begin with {TOKEN_PREFIX}")]
+    /// The prefix is missing.
+    #[error("not a join token, expected text that begins with {TOKEN_PREFIX}")]
     NotAToken,
     /// The end is missing.
-    #[error("the join token is cut short; copy all of its one line")]
+    #[error("the join token is incomplete; copy its whole line")]
     Truncated,
-    /// Something follows it.
-    #[error("the join token is too long; copy its one line and nothing else")]
+    /// There is text after its end.
+    #[error("the join token is too long; copy only its line")]
     TooLong,
-    /// A character that no token has.
-    #[error("the join token holds a character that no token has, at position {0}")]
+    /// A character outside the alphabet; positions are counted from 1.
+    #[error("the join token contains an invalid character at position {0}; copy it again")]
     Character(usize),
-    /// Mistyped.
+    /// It was mistyped or damaged.
     #[error("the join token's checksum is wrong; it was mistyped or damaged, copy it again")]
     Checksum,
-    /// Made by a newer issuer.
-    #[error("the join token has version {0}, this program knows version {VERSION}; upgrade it")]
+    /// It was created by a newer issuer.
+    #[error("the join token has version {0}, this program supports version {VERSION}; upgrade the program")]
     Version(u8),
-    /// A part breaks its rules though the checksum holds.
+    /// A part is malformed although the checksum is right.
     #[error("the join token's {part} is malformed: {reason}")]
     Part {
-        /// Which part.
+        /// The part.
         part: &'static str,
-        /// The rule.
+        /// What is wrong with it.
         reason: String,
     },
 }
 
 fn gateway_of(trust_domain: TrustDomain, cluster: Name) -> SpiffeId {
-    SpiffeId::new(trust_domain, cluster, GATEWAY.parse().expect("the constant is a good name"))
+    SpiffeId::new(trust_domain, cluster, GATEWAY.parse().expect("the constant is a valid name"))
 }
 
 fn checksum(content: &[u8]) -> [u8; CHECKSUM_LEN] {
@@ -227,7 +230,7 @@ fn decode_base64(encoded: &str) -> Result<zeroize::Zeroizing<Vec<u8>>, TokenErro
         Err(base64::DecodeError::InvalidByte(at, _)) => {
             Err(TokenError::Character(TOKEN_PREFIX.len() + at + 1))
         }
-        // A last character with stray bits, or one character too many or too few: some are missing.
+        // The last character has unused bits set, or the length is impossible: characters are missing.
         Err(_) => Err(TokenError::Truncated),
     }
 }
@@ -236,10 +239,11 @@ fn check_count(part: &'static str, count: usize, max: usize) -> Result<(), Token
     if (1..=max).contains(&count) {
         return Ok(());
     }
-    Err(TokenError::Part { part, reason: format!("there must be 1 to {max}, not {count}") })
+    Err(TokenError::Part { part, reason: format!("expected 1 to {max}, found {count}") })
 }
 
-/// Checks `HOST:PORT`: an IPv4 address, an IPv6 address in brackets or a DNS name, and a port from 1.
+/// Checks `HOST:PORT`. The host is an IPv4 address, an IPv6 address in brackets, or a DNS name; the port is
+/// at least 1.
 pub(crate) fn check_address(address: &str) -> Result<(), TokenError> {
     let refuse =
         |reason: &str| TokenError::Part { part: "address", reason: format!("{address:?}: {reason}") };
@@ -255,7 +259,7 @@ pub(crate) fn check_address(address: &str) -> Result<(), TokenError> {
         return inner
             .parse::<Ipv6Addr>()
             .map(|_| ())
-            .map_err(|_| refuse("between [ and ] must be an IPv6 address"));
+            .map_err(|_| refuse("the text in [ ] must be an IPv6 address"));
     }
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
@@ -268,6 +272,7 @@ pub(crate) fn check_address(address: &str) -> Result<(), TokenError> {
     Ok(())
 }
 
+/// Reads the fields of a token one after the other.
 struct TokenReader<'a>(&'a [u8]);
 
 impl<'a> TokenReader<'a> {
@@ -292,7 +297,7 @@ impl<'a> TokenReader<'a> {
         let len = usize::from(self.take_bytes(1)?[0]);
         let bytes = self.take_bytes(len)?;
         std::str::from_utf8(bytes)
-            .map_err(|_| TokenError::Part { part: "text", reason: "is not UTF-8".into() })
+            .map_err(|_| TokenError::Part { part: "text", reason: "not valid UTF-8".into() })
     }
 
     fn name<T: std::str::FromStr<Err: fmt::Display>>(&mut self, part: &'static str) -> Result<T, TokenError> {

@@ -18,19 +18,20 @@ use crate::{
 pub struct InitArgs {
     #[command(flatten)]
     state: StateArgs,
-    /// Where the root keys go, encrypted; take this directory offline afterwards
+    /// Directory for the encrypted root keys; take it offline afterwards
     #[arg(long, value_name = "DIR")]
     root_out: PathBuf,
-    /// Trust domain, one for each environment, such as prod.metrics.example.org
+    /// Trust domain, such as prod.metrics.example.org; use another one for each environment
     #[arg(long, value_name = "NAME")]
     trust_domain: TrustDomain,
-    /// Cluster in which the issuer lives
+    /// Cluster in which the issuer runs
     #[arg(long, value_name = "NAME", default_value = "observability")]
     cluster: Name,
-    /// File whose first line is the passphrase of the root keys; without it, a terminal asks
+    /// File whose first line is the passphrase of the root keys; without it, the terminal asks for the
+    /// passphrase
     #[arg(long, value_name = "FILE")]
     root_passphrase_file: Option<PathBuf>,
-    /// Say what would be made, and make nothing
+    /// Print what would be created, and create nothing
     #[arg(long)]
     dry_run: bool,
 }
@@ -52,7 +53,7 @@ pub(super) fn run(args: &InitArgs, output: &mut CommandOutput<'_>, now: SystemTi
             )?;
         } else {
             output.line(&format!(
-                "would make two roots in {root_out}, an issuing CA and an inventory in {state}"
+                "would create two roots in {root_out}, an issuing CA and an inventory in {state}"
             ))?;
         }
         return Ok(0);
@@ -74,14 +75,14 @@ pub(super) fn run(args: &InitArgs, output: &mut CommandOutput<'_>, now: SystemTi
         return Ok(0);
     }
     if outcome == InitOutcome::AlreadyComplete {
-        output.line(&format!("{state} is complete already; nothing changed"))?;
+        output.line(&format!("{state} is already complete; nothing was changed"))?;
         return Ok(0);
     }
     output.line(&format!("trust domain   {}", issuer.trust_domain()))?;
     output.line(&format!("active root    {}", pins[0]))?;
     output.line(&format!("standby root   {}", pins[1]))?;
     output.line(&format!("issuing CA     valid until {until}"))?;
-    output.line(&format!("Take {root_out} offline now, with its passphrase apart from it."))?;
+    output.line(&format!("Take {root_out} offline now. Keep its passphrase in another place."))?;
     output.line(&format!(
         "Next: pki token create --state {state} --cluster NAME --environment NAME --address HOST:PORT"
     ))?;

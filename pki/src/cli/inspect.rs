@@ -1,4 +1,4 @@
-//! The commands that only look: `pki cert`, `pki cluster`, `pki audit`, `pki doctor`.
+//! The commands that only read: `pki cert`, `pki cluster`, `pki audit`, `pki doctor`.
 
 use std::time::SystemTime;
 
@@ -12,26 +12,26 @@ use crate::{
     inventory::{AuditHead, Inventory, StateDir},
 };
 
-/// The commands on certificates.
+/// Commands for certificates.
 #[derive(Debug, clap::Subcommand)]
 pub enum CertCommand {
-    /// List the certificates issued, oldest first
+    /// List the issued certificates, oldest first
     List(StateArgs),
 }
 
-/// The commands on clusters.
+/// Commands for clusters.
 #[derive(Debug, clap::Subcommand)]
 pub enum ClusterCommand {
     /// List the registered clusters
     List(StateArgs),
 }
 
-/// The commands on the audit log.
+/// Commands for the audit log.
 #[derive(Debug, clap::Subcommand)]
 pub enum AuditCommand {
-    /// Check the whole hash chain and print its head
+    /// Verify the hash chain of the whole log and print its head
     Verify(AuditVerifyArgs),
-    /// Print the last entries
+    /// Print the newest entries
     Tail(AuditTailArgs),
 }
 
@@ -40,7 +40,7 @@ pub enum AuditCommand {
 pub struct AuditVerifyArgs {
     #[command(flatten)]
     state: StateArgs,
-    /// A head noted earlier; the log must still contain it
+    /// A head noted earlier; fail if the log does not contain it any more
     #[arg(long, value_name = "NUMBER:HASH")]
     head: Option<String>,
 }
@@ -50,7 +50,7 @@ pub struct AuditVerifyArgs {
 pub struct AuditTailArgs {
     #[command(flatten)]
     state: StateArgs,
-    /// How many entries
+    /// Number of entries to print
     #[arg(long, short = 'n', default_value_t = 20)]
     count: u32,
 }
@@ -139,7 +139,7 @@ pub(super) fn audit(command: &AuditCommand, output: &mut CommandOutput<'_>) -> R
             if args.state.json {
                 output.object(json!({"entries": head.number, "head": head.to_string()}))?;
             } else {
-                output.line(&format!("{} entries, unbroken; head {head}", head.number))?;
+                output.line(&format!("{} entries, the hash chain is intact; head {head}", head.number))?;
             }
         }
         AuditCommand::Tail(args) => {

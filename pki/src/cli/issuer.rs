@@ -11,10 +11,11 @@ use crate::{
     init::{RenewIssuerOptions, renew_issuer},
 };
 
-/// The commands on the issuing CA.
+/// Commands for the issuing CA.
 #[derive(Debug, clap::Subcommand)]
 pub enum IssuerCommand {
-    /// Make a new issuing CA under the active root, for another 30 days; a running gateway takes it up by itself
+    /// Create a new issuing CA under the active root, valid for 30 days; a running gateway uses it without a
+    /// restart
     Renew(RenewArgs),
 }
 
@@ -23,10 +24,11 @@ pub enum IssuerCommand {
 pub struct RenewArgs {
     #[command(flatten)]
     state: StateArgs,
-    /// Directory of the roots, as `pki init` made it
+    /// Directory with the root keys, as `pki init` created it
     #[arg(long, value_name = "DIR")]
     root_out: PathBuf,
-    /// File whose first line is the passphrase of the root keys; without it, a terminal asks
+    /// File whose first line is the passphrase of the root keys; without it, the terminal asks for the
+    /// passphrase
     #[arg(long, value_name = "FILE")]
     root_passphrase_file: Option<PathBuf>,
 }
@@ -46,8 +48,9 @@ pub(super) fn run(
     if args.state.json {
         output.object(json!({"issuer_not_after": until}))?;
     } else {
-        output
-            .line(&format!("issuing CA     valid until {until}; a running gateway takes it up by itself"))?;
+        output.line(&format!(
+            "issuing CA     valid until {until}; a running gateway uses it without a restart"
+        ))?;
     }
     Ok(0)
 }

@@ -1,4 +1,4 @@
-//! What a command prints: lines and tables for people, one versioned object for programs.
+//! Output of the commands: lines and tables for people, one versioned JSON object for programs.
 
 use std::io::{self, Write};
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::error::PkiError;
 
-/// Where a command prints to.
+/// The output of a command.
 pub(super) struct CommandOutput<'a>(&'a mut dyn Write);
 
 impl<'a> CommandOutput<'a> {
@@ -14,18 +14,18 @@ impl<'a> CommandOutput<'a> {
         Self(to)
     }
 
-    /// Prints text, as it is, with a line end.
+    /// Prints one line of text.
     pub(super) fn line(&mut self, text: &str) -> Result<(), PkiError> {
         ignore_closed_pipe(writeln!(self.0, "{text}"))
     }
 
-    /// Prints an object, with the version of its schema put in.
+    /// Prints a JSON object after adding the version of its schema.
     pub(super) fn object(&mut self, mut object: Value) -> Result<(), PkiError> {
         object["v"] = json!(1);
         self.line(&object.to_string())
     }
 
-    /// Prints columns, as wide as their widest cell.
+    /// Prints a table. Each column is as wide as its widest cell.
     pub(super) fn table(&mut self, head: &[&str], rows: &[Vec<String>]) -> Result<(), PkiError> {
         let head: Vec<String> = head.iter().map(|cell| (*cell).to_owned()).collect();
         let width = |column: usize| {
@@ -42,10 +42,12 @@ impl<'a> CommandOutput<'a> {
     }
 }
 
-/// A reader that went away (`| head`) is no failure of ours.
+/// Ignores the error of a closed pipe, so that `| head` is not a failure of the command.
 fn ignore_closed_pipe(written: io::Result<()>) -> Result<(), PkiError> {
     match written {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(PkiError::Failed(format!("print: {e}"))),
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+            Err(PkiError::Failed(format!("write to the output: {e}")))
+        }
         _ => Ok(()),
     }
 }

@@ -11,27 +11,28 @@ use crate::error::PkiError;
 
 const MAX_PASSPHRASE_BYTES: u64 = 4096;
 
-/// Reads the passphrase from the file, or asks on the terminal; twice for one that is new.
+/// Reads the passphrase from the file, or asks for it on the terminal. Asks twice for a new passphrase.
 pub(super) fn read_passphrase(file: Option<&Path>, is_new: bool) -> Result<Secret<String>, PkiError> {
     if let Some(path) = file {
         let bytes =
             Secret::new(read_bounded(path, MAX_PASSPHRASE_BYTES).map_err(PkiError::io("read", path))?);
         let text = std::str::from_utf8(bytes.expose())
-            .map_err(|_| PkiError::Usage(format!("passphrase file {} is not UTF-8", path.display())))?;
+            .map_err(|_| PkiError::Usage(format!("passphrase file {}: not valid UTF-8", path.display())))?;
         return Ok(Secret::new(text.lines().next().unwrap_or_default().to_owned()));
     }
     if !io::stdin().is_terminal() {
         return Err(PkiError::Usage(
-            "no terminal to ask for the root passphrase; give it with --root-passphrase-file FILE".into(),
+            "root passphrase: standard input is not a terminal; use --root-passphrase-file FILE".into(),
         ));
     }
     let ask = |prompt: &str| {
-        let answer = rpassword::prompt_password(prompt).map_err(|e| PkiError::Failed(format!("ask: {e}")))?;
+        let answer = rpassword::prompt_password(prompt)
+            .map_err(|e| PkiError::Failed(format!("read the passphrase from the terminal: {e}")))?;
         Ok::<_, PkiError>(Secret::new(answer))
     };
     let first = ask("Passphrase of the root keys: ")?;
-    if is_new && ask("The same again: ")?.expose() != first.expose() {
-        return Err(PkiError::Usage("the two passphrases differ".into()));
+    if is_new && ask("Repeat the passphrase: ")?.expose() != first.expose() {
+        return Err(PkiError::Usage("the two passphrases differ; run the command again".into()));
     }
     Ok(first)
 }

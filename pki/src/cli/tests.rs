@@ -15,7 +15,7 @@ struct Program {
     command: PkiCommand,
 }
 
-/// Runs a command line; answers the exit code and what was printed (the error line in the error case).
+/// Runs a command line; returns the exit code and the printed text, or the error line after a failure.
 fn pki(line: &[&str]) -> (u8, String) {
     let command =
         Program::try_parse_from(["pki"].iter().chain(line)).unwrap_or_else(|e| panic!("{e}")).command;
@@ -45,7 +45,7 @@ fn run_create(state: &str, more: &[&str]) -> (u8, String) {
 }
 
 #[test]
-fn from_init_to_a_joined_cluster() {
+fn the_commands_work_from_init_to_a_joined_cluster() {
     let test = TestPki::empty();
     let passphrase_file = test.dir.path().join("passphrase");
     fs::write(&passphrase_file, format!("{PASSPHRASE}\n")).unwrap();
@@ -55,14 +55,14 @@ fn from_init_to_a_joined_cluster() {
     let init = [&init[..], &["--root-passphrase-file", passphrase_file.to_str().unwrap()]].concat();
 
     let (code, printed) = pki(&[&init[..], &["--dry-run"]].concat());
-    assert!(code == 0 && printed.starts_with("would make") && !test.state().exists(), "{printed}");
+    assert!(code == 0 && printed.starts_with("would create") && !test.state().exists(), "{printed}");
     let made = object(&[&init[..], &["--json"]].concat());
     assert_eq!((&made["created"], made["root_pins"].as_array().unwrap().len()), (&true.into(), 2));
     let (code, printed) = pki(&init);
-    assert!(code == 0 && printed.contains("complete already; nothing changed"), "{printed}");
+    assert!(code == 0 && printed.contains("already complete; nothing was changed"), "{printed}");
 
     let (code, printed) = run_create(state, &["--dry-run"]);
-    assert!(code == 0 && printed.starts_with("would make a token"), "{printed}");
+    assert!(code == 0 && printed.starts_with("would create a token"), "{printed}");
     assert_eq!(object(&["token", "list", "--state", state, "--json"])["tokens"].as_array().unwrap().len(), 0);
 
     let (code, printed) = run_create(state, &[]);
@@ -80,7 +80,7 @@ fn from_init_to_a_joined_cluster() {
     assert_eq!(clusters["clusters"][0]["environment"], "production");
     let head = object(&["audit", "verify", "--state", state, "--json"])["head"].as_str().unwrap().to_owned();
     let (code, printed) = pki(&["audit", "verify", "--state", state, "--head", &head]);
-    assert!(code == 0 && printed.contains("unbroken"), "{printed}");
+    assert!(code == 0 && printed.contains("intact"), "{printed}");
     for list in [["token", "list"], ["cert", "list"], ["cluster", "list"]] {
         let (code, printed) = pki(&[&list[..], &["--state", state]].concat());
         assert!(code == 0 && printed.lines().count() == 2, "{printed}");
@@ -95,7 +95,7 @@ fn from_init_to_a_joined_cluster() {
 }
 
 #[test]
-fn a_token_goes_to_a_private_file_on_request_and_nowhere_else() {
+fn a_token_is_written_only_to_the_private_file_given() {
     let test = TestPki::new();
     let (state, out) = (test.state(), test.dir.path().join("token"));
     let (state, out_text) = (state.to_str().unwrap(), out.to_str().unwrap());
@@ -115,7 +115,7 @@ fn a_token_goes_to_a_private_file_on_request_and_nowhere_else() {
 }
 
 #[test]
-fn revoking_is_by_id_and_says_what_it_did() {
+fn tokens_are_revoked_by_id_with_an_exit_code_for_each_case() {
     let test = TestPki::new();
     test.token("eu-1");
     let state = test.state();
@@ -133,7 +133,7 @@ fn revoking_is_by_id_and_says_what_it_did() {
 }
 
 #[test]
-fn exit_codes_and_messages_say_what_to_do() {
+fn each_failure_has_its_exit_code_and_message() {
     let test = TestPki::new();
     let state = test.state();
     let state = state.to_str().unwrap();
@@ -142,13 +142,13 @@ fn exit_codes_and_messages_say_what_to_do() {
         assert!(found == code && printed.contains(expected), "{line:?}: {found} {printed}");
         assert_eq!(printed.trim_end().lines().count(), 1, "{printed}");
     };
-    check(&["token", "list", "--state", "/no/such/dir"], 3, "make one with `pki init`");
-    check(&["doctor", "--state", "/no/such/dir"], 3, "no state directory");
+    check(&["token", "list", "--state", "/no/such/dir"], 3, "create one with `pki init`");
+    check(&["doctor", "--state", "/no/such/dir"], 3, "not a state directory");
     check(&["audit", "verify", "--state", state, "--head", "x"], 2, "must be NUMBER:HASH");
     let other_head = format!("7:{}", "0".repeat(64));
-    check(&["audit", "verify", "--state", state, "--head", &other_head], 7, "cut off or rewritten");
+    check(&["audit", "verify", "--state", state, "--head", &other_head], 7, "truncated or rewritten");
     let own = ["token", "create", "--state", state, "--cluster", "observability", "--environment", "x"];
-    check(&[&own[..], &["--address", "a:1"]].concat(), 4, "the issuer's own");
+    check(&[&own[..], &["--address", "a:1"]].concat(), 4, "the issuer's own cluster");
     let (code, printed) = run_create(state, &["--ttl", "25h"]);
     assert!(code == 2 && printed.contains("1s to 24h"), "{printed}");
     let missing = ["init", "--state", "/tmp/a", "--root-out", "/tmp/b", "--trust-domain", "t"];
@@ -156,7 +156,7 @@ fn exit_codes_and_messages_say_what_to_do() {
 }
 
 #[test]
-fn bad_arguments_are_refused_by_the_parser_with_the_reason() {
+fn invalid_arguments_are_rejected_with_the_reason() {
     let refused = |line: &[&str], expected: &str| {
         let error = Program::try_parse_from(["pki"].iter().chain(line)).map(|_| ()).unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");

@@ -16,14 +16,14 @@ use crate::{
     issuer::{Issuer, NewToken},
 };
 
-/// The commands on join tokens.
+/// Commands for join tokens.
 #[derive(Debug, clap::Subcommand)]
 pub enum TokenCommand {
-    /// Make a token with which one cluster's gateway joins, once; it is shown this one time
+    /// Create a join token, with which the gateway of one cluster joins once; it is printed only now
     Create(CreateArgs),
-    /// List tokens (never their secrets)
+    /// List the join tokens, without their secrets
     List(StateArgs),
-    /// Make an unused token worthless
+    /// Revoke an unused join token
     Revoke(RevokeArgs),
 }
 
@@ -32,22 +32,22 @@ pub enum TokenCommand {
 pub struct CreateArgs {
     #[command(flatten)]
     state: StateArgs,
-    /// Cluster that will join; registered if it is new
+    /// Cluster that joins; it is registered if it is new
     #[arg(long, value_name = "NAME")]
     cluster: Name,
-    /// Its environment, such as production
+    /// Environment of the cluster, such as production; it cannot be changed later
     #[arg(long, value_name = "NAME")]
     environment: String,
-    /// Where the issuer's gateway is dialled; up to 8, best first
+    /// Address at which the cluster dials the issuer's gateway; up to 8, the preferred one first
     #[arg(long = "address", value_name = "HOST:PORT", required = true, num_args = 1..)]
     addresses: Vec<String>,
-    /// How long the token may be used, at most 24h
+    /// How long the token can be used, 1s to 24h
     #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = parse_duration)]
     ttl: Duration,
     /// Write the token to this file (mode 0600) instead of printing it
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Say what would be done, and do nothing
+    /// Print what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
 }
@@ -57,7 +57,7 @@ pub struct CreateArgs {
 pub struct RevokeArgs {
     #[command(flatten)]
     state: StateArgs,
-    /// The token's id, as `pki token list` shows it
+    /// Id of the token, as `pki token list` prints it
     id: String,
 }
 
@@ -89,7 +89,7 @@ fn create(args: &CreateArgs, output: &mut CommandOutput<'_>, now: SystemTime) ->
             true => output
                 .object(json!({"dry_run": true, "cluster": new.cluster.as_str(), "expires_at": expires_at})),
             false => output
-                .line(&format!("would make a token for cluster {}, good until {expires_at}", new.cluster)),
+                .line(&format!("would create a token for cluster {}, valid until {expires_at}", new.cluster)),
         };
     }
     let token = issuer.create_token(&new, now)?;
@@ -104,7 +104,8 @@ fn create(args: &CreateArgs, output: &mut CommandOutput<'_>, now: SystemTime) ->
     } else if args.state.json {
         object["token"] = json!(text.expose());
     } else {
-        // Alone on standard output, for `isthmus gateway --join "$(isthmus pki token create ...)"`.
+        // Nothing else is printed to standard output, for `isthmus gateway --join "$(isthmus pki token create
+        // ...)"`.
         return output.line(text.expose());
     }
     match args.state.json {
@@ -143,10 +144,10 @@ fn revoke(args: &RevokeArgs, output: &mut CommandOutput<'_>, now: SystemTime) ->
     if args.state.json {
         return output.object(json!({"id": args.id, "changed": changed}));
     }
-    output.line(if changed { "revoked" } else { "was revoked already; nothing changed" })
+    output.line(if changed { "revoked" } else { "already revoked; nothing was changed" })
 }
 
-/// Parses a length of time in Prometheus' manner, one unit: `90s`, `15m`, `24h`.
+/// Parses a duration as Prometheus writes it, with one unit: `90s`, `15m`, `24h`.
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let unit_at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(unit_at);
@@ -154,8 +155,9 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         "s" => 1,
         "m" => 60,
         "h" => 3600,
-        _ => return Err("must be a number and s, m or h, such as 15m".into()),
+        _ => return Err("expected a number and a unit (s, m or h), such as 15m".into()),
     };
-    let number: u32 = number.parse().map_err(|_| "must be a number and s, m or h, such as 15m".to_owned())?;
+    let number: u32 =
+        number.parse().map_err(|_| "expected a number and a unit (s, m or h), such as 15m".to_owned())?;
     Ok(Duration::from_secs(u64::from(number) * seconds))
 }

@@ -16,12 +16,14 @@ fn a_fresh_state_directory_is_healthy() {
 }
 
 #[test]
-fn expiry_is_announced_before_it_happens() {
+fn expiry_is_reported_before_it_happens() {
     let pki = TestPki::new();
     let (severity, text) = worst(&pki, pki.now + 24 * DAY);
     assert_eq!(severity, Severity::Warning, "{text}");
     assert!(
-        text.contains("issuing CA") && (text.contains("in 5 days") || text.contains("in 6 days")),
+        text.contains("issuing CA")
+            && (text.contains("in 5 days") || text.contains("in 6 days"))
+            && text.ends_with("renew it with `pki issuer renew`"),
         "{text}"
     );
     assert_eq!(worst(&pki, pki.now + 29 * DAY).0, Severity::Critical);
@@ -36,12 +38,15 @@ fn expiry_is_announced_before_it_happens() {
 }
 
 #[test]
-fn loose_modes_damaged_files_and_a_broken_log_are_critical() {
+fn readable_keys_damaged_files_and_an_altered_log_are_critical() {
     let pki = TestPki::new();
     let issuer = pki.state().join("issuer.pem");
     fs::set_permissions(&issuer, fs::Permissions::from_mode(0o644)).unwrap();
     let (severity, text) = worst(&pki, pki.now);
-    assert!(severity == Severity::Critical && text.contains("mode 644; run chmod 600"), "{text}");
+    assert!(
+        severity == Severity::Critical && text.contains("mode 644, expected 600; run chmod 600"),
+        "{text}"
+    );
 
     let pki = TestPki::new();
     fs::write(pki.state().join("bundle.pem"), "garbage").unwrap();
@@ -53,7 +58,7 @@ fn loose_modes_damaged_files_and_a_broken_log_are_critical() {
     db.execute_batch("DROP TRIGGER audit_is_not_changed; UPDATE audit SET at = 'x' WHERE number = 1")
         .unwrap();
     let (severity, text) = worst(&pki, pki.now);
-    assert!(severity == Severity::Critical && text.contains("broken at entry 1"), "{text}");
+    assert!(severity == Severity::Critical && text.contains("breaks at entry 1"), "{text}");
 
     assert_eq!(examine(&TestPki::empty().state(), pki.now).unwrap_err().exit_code(), 3);
 }

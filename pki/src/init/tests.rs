@@ -10,7 +10,7 @@ fn again(pki: &TestPki) -> Result<InitOutcome, PkiError> {
 }
 
 #[test]
-fn roots_stay_apart_from_the_state() {
+fn root_keys_are_not_in_the_state_directory() {
     let pki = TestPki::new();
     let mut names: Vec<_> = fs::read_dir(pki.root_out())
         .unwrap()
@@ -39,13 +39,13 @@ fn roots_stay_apart_from_the_state() {
         let content = fs::read(entry.unwrap().path()).unwrap();
         assert!(
             !content.windows(32).any(|window| window == &key[key.len() - 32..]),
-            "the root key is in the state"
+            "the root key is in the state directory"
         );
     }
 }
 
 #[test]
-fn the_issuing_ca_may_sign_leaves_only_and_carries_no_name_constraints() {
+fn the_issuing_ca_may_sign_only_leaves_and_has_no_name_constraints() {
     let pki = TestPki::new();
     let authority = CertificateAuthority::load(&StateDir::new(&pki.state()).issuer()).unwrap();
     let (_, cert) = X509Certificate::from_der(authority.cert()).unwrap();
@@ -57,12 +57,12 @@ fn the_issuing_ca_may_sign_leaves_only_and_carries_no_name_constraints() {
 }
 
 #[test]
-fn running_it_again_changes_nothing() {
+fn a_second_run_changes_nothing() {
     let pki = TestPki::new();
     let before = fs::read(pki.state().join("issuer.pem")).unwrap();
     assert_eq!(again(&pki).unwrap(), InitOutcome::AlreadyComplete);
     assert_eq!(fs::read(pki.state().join("issuer.pem")).unwrap(), before);
-    // The roots are offline by then.
+    // The roots are offline when it is run again.
     fs::remove_dir_all(pki.root_out()).unwrap();
     assert_eq!(again(&pki).unwrap(), InitOutcome::AlreadyComplete);
     assert!(!pki.root_out().exists());
@@ -70,7 +70,8 @@ fn running_it_again_changes_nothing() {
 
 #[test]
 fn an_interrupted_run_is_completed_by_the_next() {
-    // Each prefix of the files, in the order in which they are written, stands for a crash at that point.
+    // Each prefix of the list of files, in the order in which they are written, simulates a crash at that
+    // point.
     let order = [
         "offline/root-active.key.sealed",
         "offline/root-active.pem",
@@ -95,7 +96,7 @@ fn an_interrupted_run_is_completed_by_the_next() {
         if let Some(before) = pins_before {
             let after = ["active", "standby"]
                 .map(|label| fs::read(pki.root_out().join(format!("root-{label}.pem"))).unwrap());
-            assert_eq!(before, after, "the roots were made anew");
+            assert_eq!(before, after, "the roots were created again");
         }
     }
     let pki = TestPki::new();
@@ -104,30 +105,30 @@ fn an_interrupted_run_is_completed_by_the_next() {
 }
 
 #[test]
-fn what_belongs_to_another_pki_is_refused() {
+fn the_directories_of_another_pki_are_rejected() {
     let pki = TestPki::new();
     let mut options = pki.options();
     options.trust_domain = "other.example".parse().unwrap();
     let error = init_at_cost(&options, pki.now, Argon2Cost::WEAK).unwrap_err();
-    assert!(error.to_string().contains("already holds the PKI of trust domain test.example"), "{error}");
+    assert!(error.to_string().contains("already contains the PKI of trust domain test.example"), "{error}");
     assert_eq!(error.exit_code(), 5);
 
     options.state = pki.dir.path().join("second");
     let error = init_at_cost(&options, pki.now, Argon2Cost::WEAK).unwrap_err();
-    assert!(error.to_string().contains("is a root of another trust domain"), "{error}");
+    assert!(error.to_string().contains("belongs to another trust domain"), "{error}");
     assert_eq!(error.exit_code(), 5);
 
     let mut options = pki.options();
     options.state = pki.dir.path().join("second");
     options.passphrase = Secret::new("another passphrase".into());
     let error = init_at_cost(&options, pki.now, Argon2Cost::WEAK).unwrap_err();
-    assert!(error.to_string().contains("the passphrase does not open the root key"), "{error}");
+    assert!(error.to_string().contains("the passphrase does not decrypt the root key"), "{error}");
     assert_eq!(error.exit_code(), 4);
     assert!(!error.to_string().contains("another passphrase"));
 }
 
 #[test]
-fn roots_within_the_state_and_short_passphrases_are_refused() {
+fn roots_inside_the_state_and_short_passphrases_are_rejected() {
     let pki = TestPki::empty();
     let mut options = pki.options();
     options.root_out = pki.state().join("roots");
@@ -136,11 +137,11 @@ fn roots_within_the_state_and_short_passphrases_are_refused() {
     options.passphrase = Secret::new("short".into());
     let error = init(&options, pki.now).unwrap_err();
     assert!(error.to_string().contains("at least 8 characters"), "{error}");
-    assert!(!pki.state().exists() && !pki.root_out().exists(), "a refused init left something behind");
+    assert!(!pki.state().exists() && !pki.root_out().exists(), "a rejected init created a directory");
 }
 
 #[test]
-fn a_renewed_issuing_ca_serves_beside_what_the_old_one_signed() {
+fn certificates_of_the_old_issuing_ca_stay_valid_after_a_renewal() {
     let pki = TestPki::new();
     let own = Issuer::open(&pki.state()).unwrap().issue_own(&"gateway".parse().unwrap(), pki.now).unwrap();
     let options = |root_out| RenewIssuerOptions {
@@ -160,7 +161,7 @@ fn a_renewed_issuing_ca_serves_beside_what_the_old_one_signed() {
 
     let other = TestPki::new();
     let error = renew_issuer(&options(other.root_out()), later).unwrap_err();
-    assert!(error.to_string().contains("is not a root of"), "{error}");
+    assert!(error.to_string().contains("is not in the trust bundle"), "{error}");
     let error = renew_issuer(&options(pki.dir.path().join("nowhere")), later).unwrap_err();
     assert_eq!(error.exit_code(), 3, "{error}");
 }

@@ -5,9 +5,10 @@
 //! hash(n) = SHA-256(hash(n-1) ‖ n ‖ len(at) ‖ at ‖ len(event) ‖ event ‖ len(detail) ‖ detail)
 //! ```
 //!
-//! with `n` and the lengths as 8 bytes, big endian. So no entry can be altered, added or taken out in the middle
-//! unnoticed. What the chain alone cannot show is that its end was cut off (or all of it rewritten): note the
-//! head that `pki audit verify` prints, elsewhere, and give it back with `--head`.
+//! with `n` and the lengths as 8 bytes, big endian. An entry that is altered, added or removed in the middle
+//! breaks the chain. The chain alone cannot detect that the end was truncated or that the whole log was
+//! rewritten. To detect this, note the head that `pki audit verify` prints in another place, and pass it to a
+//! later run with `--head`.
 
 use std::{fmt, str::FromStr, time::SystemTime};
 
@@ -18,7 +19,8 @@ use serde_json::Value;
 
 use crate::{authority::utc, error::PkiError, inventory::Inventory};
 
-/// The end of the log at some time: how many entries, and the last one's hash. Text form `NUMBER:HASH`.
+/// The head of the log at some time: the number of entries and the hash of the last one. Its text form is
+/// `NUMBER:HASH`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AuditHead {
     pub(crate) number: u64,
@@ -59,14 +61,14 @@ impl FromStr for AuditHead {
         let (number, hash) =
             text.split_once(':').ok_or("must be NUMBER:HASH, as `pki audit verify` prints it")?;
         let number = number.parse().map_err(|_| format!("{number:?} is not a number of entries"))?;
-        // A hash is written as a pin is: 64 lower-case hexadecimal digits.
+        // A hash has the same text form as a pin: 64 lower-case hexadecimal digits.
         hash.parse::<SpkiPin>()
             .map_err(|_| "the hash must be 64 lower-case hexadecimal digits".to_owned())?;
         Ok(Self { number, hash: hash.to_owned() })
     }
 }
 
-/// One entry, as listed.
+/// One entry of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AuditEntry {
     pub(crate) number: i64,
@@ -76,7 +78,7 @@ pub(crate) struct AuditEntry {
     pub(crate) detail: String,
 }
 
-/// Writes an entry within the transaction that makes the change it tells of.
+/// Appends an entry in the transaction of the change that it describes.
 pub(super) fn append(
     tx: &Transaction<'_>,
     now: SystemTime,
@@ -96,17 +98,18 @@ pub(super) fn append(
 }
 
 impl Inventory {
-    /// Writes an entry by itself.
+    /// Appends an entry in a transaction of its own.
     pub(crate) fn record(&mut self, now: SystemTime, event: &str, detail: &Value) -> Result<(), PkiError> {
-        self.change(|tx| append(tx, now, event, detail))
+        self.transaction(|tx| append(tx, now, event, detail))
     }
 
-    /// What the log begins with.
+    /// The event of the first entry.
     pub(crate) fn first_audit_event(&self) -> Result<Option<String>, PkiError> {
         Ok(self.db.query_row("SELECT event FROM audit WHERE number = 1", [], |row| row.get(0)).optional()?)
     }
 
-    /// Computes the whole chain anew and, where an earlier head is given, checks that the log still contains it.
+    /// Verifies the whole chain. With an earlier head, also checks that the log still contains it. Returns
+    /// the head.
     pub(crate) fn verify_audit(&self, earlier: Option<&AuditHead>) -> Result<AuditHead, PkiError> {
         let mut head = AuditHead::start();
         let mut earlier_found = earlier.is_none_or(|earlier| *earlier == head);
@@ -120,14 +123,15 @@ impl Inventory {
             if number != head.number as i64 || hash != head.hash {
                 let expected = head.number;
                 return Err(PkiError::Integrity(format!(
-                    "the audit log is broken at entry {expected}: it was altered, or entries were added or removed"
+                    "audit log: the hash chain breaks at entry {expected}; \
+                     an entry was altered, added or removed"
                 )));
             }
             earlier_found |= earlier == Some(&head);
         }
         match earlier {
             Some(earlier) if !earlier_found => Err(PkiError::Integrity(format!(
-                "the audit log does not contain head {earlier}: it was cut off or rewritten since"
+                "audit log: head {earlier} is not in it; the log was truncated or rewritten since then"
             ))),
             _ => Ok(head),
         }

@@ -1,4 +1,4 @@
-//! The certificates issued.
+//! The issued certificates.
 
 use std::time::SystemTime;
 
@@ -12,7 +12,7 @@ use crate::{
     inventory::{Inventory, audit},
 };
 
-/// A certificate on record.
+/// A certificate in the inventory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct IssuedCertificate {
     /// 32 hexadecimal digits.
@@ -43,7 +43,7 @@ impl IssuedCertificate {
 const COLUMNS: &str = "serial, spiffe_id, spki, not_before, not_after, issued_at, revoked_at";
 
 impl Inventory {
-    /// Refuses a key that has had a certificate.
+    /// Refuses a key that was certified before.
     pub(crate) fn check_new_key(&self, key: &SpkiPin) -> Result<(), PkiError> {
         let known =
             self.db.query_row("SELECT 1 FROM certificates WHERE spki = ?1", [key.to_string()], |_| Ok(()));
@@ -53,37 +53,37 @@ impl Inventory {
         }
     }
 
-    /// Refuses a renewal unless the peer's present certificate is on record, unrevoked and in force.
+    /// Refuses a renewal unless the peer's current certificate is in the inventory, valid and not revoked.
     pub(crate) fn check_may_renew(&self, peer: &PeerIdentity, now: SystemTime) -> Result<(), PkiError> {
         let refuse =
-            |why: &str| Err(PkiError::Refused(format!("renewal for {} refused: {why}", peer.spiffe_id)));
+            |why: &str| Err(PkiError::Refused(format!("renewal of {} refused: {why}", peer.spiffe_id)));
         let found = self.db.query_row(
             &format!("SELECT {COLUMNS} FROM certificates WHERE serial = ?1"),
             [&peer.serial],
             IssuedCertificate::from_row,
         );
         let Some(record) = found.optional()? else {
-            return refuse("its present certificate was not issued here");
+            return refuse("its current certificate was not issued by this issuer");
         };
         if record.spiffe_id != peer.spiffe_id.to_string() || record.spki != peer.spki.to_string() {
-            return refuse("its present certificate is not the one on record under its serial number");
+            return refuse("its current certificate is not the one that was issued with this serial number");
         }
         if record.revoked_at.is_some() {
-            return refuse("its present certificate has been revoked; it must join again with a token");
+            return refuse("its current certificate was revoked; it must join again with a token");
         }
         if record.not_after < utc(now - CLOCK_SKEW) {
-            return refuse("its present certificate has expired; it must join again with a token");
+            return refuse("its current certificate has expired; it must join again with a token");
         }
         Ok(())
     }
 
-    /// Records a certificate before anybody gets it.
+    /// Records a certificate. Call it before the certificate is sent to the peer.
     pub(crate) fn add_certificate(
         &mut self,
         new: &IssuedCertificate,
         now: SystemTime,
     ) -> Result<(), PkiError> {
-        self.change(|tx| {
+        self.transaction(|tx| {
             let inserted = tx.execute(
                 &format!("INSERT INTO certificates ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"),
                 params![
@@ -98,7 +98,7 @@ impl Inventory {
             );
             match inserted {
                 Ok(_) => {}
-                // Serials are random; what can collide is a key that two requests carry at the same time.
+                // Serial numbers are random and do not collide. Two simultaneous requests with one key do.
                 Err(e) if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
                     return Err(CsrRefusal::KeyReused.into());
                 }

@@ -1,4 +1,4 @@
-//! The tables. All times are RFC 3339 text in UTC with whole seconds, so they sort as they are.
+//! The tables. All times are RFC 3339 text in UTC with whole seconds, so that they sort as text.
 
 use identity::{Name, TrustDomain};
 use rusqlite::{Connection, Transaction, params};
@@ -20,13 +20,13 @@ CREATE TABLE registrations (
 ) STRICT;
 
 CREATE TABLE tokens (
-    secret_sha256 TEXT PRIMARY KEY,         -- the secret itself is stored nowhere
+    secret_sha256 TEXT PRIMARY KEY,         -- the secret itself is not stored
     cluster TEXT NOT NULL REFERENCES registrations,
     created_at TEXT NOT NULL,
     expires_at TEXT NOT NULL,
     used_at TEXT,
     revoked_at TEXT,
-    refusals INTEGER NOT NULL DEFAULT 0     -- how often it was presented in vain
+    refusals INTEGER NOT NULL DEFAULT 0     -- how often it was presented and refused
 ) STRICT;
 
 CREATE TABLE certificates (
@@ -45,15 +45,15 @@ CREATE TABLE audit (
     at TEXT NOT NULL,
     event TEXT NOT NULL,
     detail TEXT NOT NULL,
-    hash TEXT NOT NULL                      -- over all of this and the hash before
+    hash TEXT NOT NULL                      -- of this row and the hash before it
 ) STRICT;
 CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
 CREATE TRIGGER audit_is_not_cut BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
 ";
 
-/// Makes the tables unless they are there.
+/// Creates the tables unless they exist.
 pub(super) fn create(tx: &Transaction<'_>, domain: &TrustDomain, cluster: &Name) -> Result<(), PkiError> {
-    if !is_made(tx)? {
+    if !is_created(tx)? {
         tx.execute_batch(TABLES)?;
         let mut insert = tx.prepare("INSERT INTO settings (key, value) VALUES (?1, ?2)")?;
         insert.execute(params!["trust_domain", domain.as_str()])?;
@@ -63,13 +63,13 @@ pub(super) fn create(tx: &Transaction<'_>, domain: &TrustDomain, cluster: &Name)
     Ok(())
 }
 
-/// Whether the tables are there; refuses a database made by a newer program.
-pub(super) fn is_made(db: &Connection) -> Result<bool, PkiError> {
+/// Whether the tables exist. Rejects a database of a newer program.
+pub(super) fn is_created(db: &Connection) -> Result<bool, PkiError> {
     match db.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))? {
         0 => Ok(false),
         VERSION => Ok(true),
         newer => Err(PkiError::Integrity(format!(
-            "the inventory has format {newer}, this program knows format {VERSION}; upgrade it"
+            "inventory: its format is {newer}, this program supports format {VERSION}; upgrade the program"
         ))),
     }
 }

@@ -9,8 +9,8 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
-/// A PKI with some history.
-fn lived_in() -> TestPki {
+/// A PKI with two joined clusters.
+fn pki_with_two_clusters() -> TestPki {
     let pki = TestPki::new();
     for cluster in ["eu-1", "us-1"] {
         let token = pki.token(cluster);
@@ -19,7 +19,7 @@ fn lived_in() -> TestPki {
     pki
 }
 
-/// Opens the database as an intruder with access to the file would.
+/// Changes the database as an attacker with access to the file can.
 fn tamper(pki: &TestPki, sql: &str) {
     let db = Connection::open(pki.state().join("inventory.db")).unwrap();
     db.execute_batch("DROP TRIGGER audit_is_not_changed; DROP TRIGGER audit_is_not_cut;").unwrap();
@@ -27,8 +27,8 @@ fn tamper(pki: &TestPki, sql: &str) {
 }
 
 #[test]
-fn files_are_private_including_those_that_sqlite_makes() {
-    let pki = lived_in();
+fn files_are_private_including_those_that_sqlite_creates() {
+    let pki = pki_with_two_clusters();
     let _open = pki.inventory();
     assert_eq!(mode(&pki.state()), 0o700);
     let mut seen = 0;
@@ -42,7 +42,7 @@ fn files_are_private_including_those_that_sqlite_makes() {
 }
 
 #[test]
-fn changes_reach_the_disk_before_they_are_answered() {
+fn changes_are_on_disk_before_a_call_returns() {
     let inventory = TestPki::new().inventory();
     let pragma = |name: &str| {
         inventory.db.pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0))
@@ -52,8 +52,8 @@ fn changes_reach_the_disk_before_they_are_answered() {
 }
 
 #[test]
-fn the_audit_log_tells_the_whole_story_and_its_chain_holds() {
-    let pki = lived_in();
+fn the_audit_log_contains_every_change_and_its_chain_is_intact() {
+    let pki = pki_with_two_clusters();
     let events: Vec<_> =
         pki.inventory().audit_tail(100).unwrap().into_iter().map(|entry| entry.event).collect();
     let joined = ["cluster registered", "token created", "token used", "certificate issued"];
@@ -66,40 +66,40 @@ fn the_audit_log_tells_the_whole_story_and_its_chain_holds() {
 }
 
 #[test]
-fn tampering_with_the_audit_log_is_found() {
+fn a_changed_audit_log_is_detected() {
     let check = |sql: &str, entry: &str| {
-        let pki = lived_in();
+        let pki = pki_with_two_clusters();
         tamper(&pki, sql);
         let error = pki.inventory().verify_audit(None).unwrap_err();
-        assert!(error.to_string().contains(entry), "{error} lacks {entry:?} after {sql}");
+        assert!(error.to_string().contains(entry), "{error} does not contain {entry:?} after {sql}");
         assert_eq!(error.exit_code(), 7);
     };
-    check("UPDATE audit SET detail = replace(detail, 'eu-1', 'xx-1') WHERE number = 3", "broken at entry 3");
-    check("UPDATE audit SET at = '2020-01-01T00:00:00Z' WHERE number = 1", "broken at entry 1");
-    check("UPDATE audit SET event = 'nothing' WHERE number = 9", "broken at entry 9");
-    check("UPDATE audit SET hash = replace(hash, '1', '2') WHERE number = 5", "broken at entry 5");
-    check("DELETE FROM audit WHERE number = 4", "broken at entry 4");
-    check("DELETE FROM audit WHERE number = 1", "broken at entry 1");
-    check("UPDATE audit SET number = 100 WHERE number = 9", "broken at entry 9");
+    check("UPDATE audit SET detail = replace(detail, 'eu-1', 'xx-1') WHERE number = 3", "breaks at entry 3");
+    check("UPDATE audit SET at = '2020-01-01T00:00:00Z' WHERE number = 1", "breaks at entry 1");
+    check("UPDATE audit SET event = 'nothing' WHERE number = 9", "breaks at entry 9");
+    check("UPDATE audit SET hash = replace(hash, '1', '2') WHERE number = 5", "breaks at entry 5");
+    check("DELETE FROM audit WHERE number = 4", "breaks at entry 4");
+    check("DELETE FROM audit WHERE number = 1", "breaks at entry 1");
+    check("UPDATE audit SET number = 100 WHERE number = 9", "breaks at entry 9");
     check(
         "INSERT INTO audit SELECT 10, at, event, detail, hash FROM audit WHERE number = 9",
-        "broken at entry 10",
+        "breaks at entry 10",
     );
 }
 
 #[test]
-fn a_cut_off_end_is_found_with_a_head_noted_before() {
-    let pki = lived_in();
+fn a_truncated_log_is_detected_with_an_earlier_head() {
+    let pki = pki_with_two_clusters();
     let head = pki.inventory().verify_audit(None).unwrap();
     tamper(&pki, "DELETE FROM audit WHERE number > 6");
-    assert_eq!(pki.inventory().verify_audit(None).unwrap().number, 6, "the chain alone cannot show it");
+    assert_eq!(pki.inventory().verify_audit(None).unwrap().number, 6, "the chain alone cannot detect it");
     let error = pki.inventory().verify_audit(Some(&head)).unwrap_err();
-    assert!(error.to_string().contains("cut off or rewritten"), "{error}");
+    assert!(error.to_string().contains("truncated or rewritten"), "{error}");
 }
 
 #[test]
 fn the_audit_log_is_append_only() {
-    let inventory = lived_in().inventory();
+    let inventory = pki_with_two_clusters().inventory();
     for sql in ["UPDATE audit SET event = 'x' WHERE number = 1", "DELETE FROM audit WHERE number = 9"] {
         let error = inventory.db.execute(sql, params![]).unwrap_err().to_string();
         assert!(error.contains("append-only"), "{error}");
@@ -107,7 +107,7 @@ fn the_audit_log_is_append_only() {
 }
 
 #[test]
-fn a_change_without_its_audit_entry_does_not_happen() {
+fn a_change_without_its_audit_entry_is_rolled_back() {
     let pki = TestPki::new();
     pki.inventory().db.execute_batch("ALTER TABLE audit RENAME TO elsewhere").unwrap();
     let record = NewTokenRecord {
@@ -122,23 +122,23 @@ fn a_change_without_its_audit_entry_does_not_happen() {
 }
 
 #[test]
-fn what_is_no_inventory_of_ours_is_refused_by_name() {
+fn a_database_that_is_not_an_inventory_is_rejected_by_name() {
     let pki = TestPki::new();
     let path = pki.state().join("inventory.db");
     let refused = |expected: &str| {
         let error = Inventory::open(&StateDir::new(&pki.state())).map(|_| ()).unwrap_err();
-        assert!(error.to_string().contains(expected), "{error} lacks {expected:?}");
+        assert!(error.to_string().contains(expected), "{error} does not contain {expected:?}");
         error.exit_code()
     };
     pki.inventory().db.pragma_update(None, "user_version", 99).unwrap();
-    assert_eq!(refused("has format 99"), 7);
+    assert_eq!(refused("its format is 99"), 7);
     for suffix in ["-wal", "-shm"] {
         let _ = fs::remove_file(pki.state().join(format!("inventory.db{suffix}")));
     }
     fs::write(&path, "this is not a database, but long enough to look like something".repeat(50)).unwrap();
     assert_eq!(refused("inventory.db"), 7);
     fs::remove_file(&path).unwrap();
-    assert_eq!(refused("is no state directory; make one with `pki init`"), 3);
+    assert_eq!(refused("not a state directory of a PKI; create one with `pki init`"), 3);
 }
 
 #[test]

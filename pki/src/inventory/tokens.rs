@@ -1,4 +1,4 @@
-//! Registrations and the join tokens made for them.
+//! Registered clusters and their join tokens.
 
 use std::time::SystemTime;
 
@@ -13,11 +13,11 @@ use crate::{
     inventory::{Inventory, audit},
 };
 
-/// How many refused uses of one token get an audit entry each; further ones are only counted, so that whoever
-/// holds a used token cannot fill the disk with it.
+/// How many refused uses of one token are written to the audit log. Further ones are only counted, so that
+/// the owner of a used token cannot fill the disk.
 const AUDITED_REFUSALS: i64 = 10;
 
-/// A token to be recorded.
+/// A token to record.
 pub(crate) struct NewTokenRecord<'a> {
     pub(crate) secret: &'a [u8],
     pub(crate) cluster: &'a Name,
@@ -25,7 +25,7 @@ pub(crate) struct NewTokenRecord<'a> {
     pub(crate) expires_at: SystemTime,
 }
 
-/// A cluster that may have certificates.
+/// A cluster that may get certificates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RegisteredCluster {
     pub(crate) cluster: Name,
@@ -33,10 +33,10 @@ pub(crate) struct RegisteredCluster {
     pub(crate) registered_at: String,
 }
 
-/// A token as listed: everything but the secret.
+/// A token in the inventory, without its secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TokenRecord {
-    /// The first 16 digits of the secret's SHA-256: names the token and opens nothing.
+    /// The first 16 hexadecimal digits of the secret's SHA-256. It identifies the token and is not secret.
     pub(crate) id: String,
     pub(crate) cluster: String,
     pub(crate) created_at: String,
@@ -49,7 +49,7 @@ pub(crate) struct TokenRecord {
 const ID_DIGITS: usize = 16;
 
 impl TokenRecord {
-    /// One word: `revoked`, `used`, `expired` or `open`.
+    /// The state in one word: `revoked`, `used`, `expired` or `open`.
     pub(crate) fn state(&self, now: SystemTime) -> &'static str {
         match self {
             Self { revoked_at: Some(_), .. } => "revoked",
@@ -66,7 +66,7 @@ impl Inventory {
         Ok(registered_environment(&self.db, cluster)?)
     }
 
-    /// All registered clusters, by name.
+    /// All registered clusters, sorted by name.
     pub(crate) fn registrations(&self) -> Result<Vec<RegisteredCluster>, PkiError> {
         let mut statement = self
             .db
@@ -88,7 +88,7 @@ impl Inventory {
     pub(crate) fn add_token(&mut self, new: &NewTokenRecord<'_>, now: SystemTime) -> Result<(), PkiError> {
         let (hash, cluster) = (sha256_hex(new.secret), new.cluster.as_str());
         let (at, expires_at) = (utc(now), utc(new.expires_at));
-        self.change(|tx| {
+        self.transaction(|tx| {
             match registered_environment(tx, new.cluster)? {
                 None => {
                     tx.execute(
@@ -100,7 +100,8 @@ impl Inventory {
                 }
                 Some(environment) if environment != new.environment => {
                     return Err(PkiError::Conflict(format!(
-                        "cluster {cluster} is registered with environment {environment:?}, not {:?}",
+                        "cluster {cluster} is registered with environment {environment:?}, not {:?}; \
+                         use the registered one",
                         new.environment
                     )));
                 }
@@ -115,12 +116,12 @@ impl Inventory {
         })
     }
 
-    /// Uses a token up and says whom it registers.
+    /// Marks a token as used and returns the cluster for which it was created.
     pub(crate) fn redeem(&mut self, secret: &[u8], now: SystemTime) -> Result<RegisteredCluster, PkiError> {
         let hash = sha256_hex(secret);
         let at = utc(now);
-        // The refusal is a result of the transaction and not its failure: its audit entry must be kept.
-        let outcome = self.change(|tx| {
+        // A refusal must not roll the transaction back, because its audit entry must be kept.
+        let outcome = self.transaction(|tx| {
             let won = tx.execute(
                 "UPDATE tokens SET used_at = ?2
                  WHERE secret_sha256 = ?1 AND used_at IS NULL AND revoked_at IS NULL AND expires_at > ?2",
@@ -161,26 +162,26 @@ impl Inventory {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Makes an unused token worthless. Revoking it again changes nothing; answers whether anything changed.
+    /// Revokes an unused token. Returns whether the token was changed; revoking it again changes nothing.
     pub(crate) fn revoke_token(&mut self, id: &str, now: SystemTime) -> Result<bool, PkiError> {
         let found = self.tokens()?.into_iter().find(|token| token.id == id);
         match found {
             None => {
-                return Err(PkiError::NotFound(format!("there is no token {id:?}; see `pki token list`")));
+                return Err(PkiError::NotFound(format!(
+                    "token {id:?} does not exist; `pki token list` prints the ids"
+                )));
             }
             Some(TokenRecord { revoked_at: Some(_), .. }) => return Ok(false),
             Some(_) => {}
         }
-        self.change(|tx| {
+        self.transaction(|tx| {
             let changed = tx.execute(
                 "UPDATE tokens SET revoked_at = ?2
                  WHERE substr(secret_sha256, 1, 16) = ?1 AND used_at IS NULL AND revoked_at IS NULL",
                 params![id, utc(now)],
             )?;
             if changed == 0 {
-                return Err(PkiError::Conflict(format!(
-                    "token {id} has been used; there is nothing left to revoke"
-                )));
+                return Err(PkiError::Conflict(format!("token {id} was already used and cannot be revoked")));
             }
             audit::append(tx, now, "token revoked", &json!({"token": id}))?;
             Ok(true)
@@ -188,7 +189,7 @@ impl Inventory {
     }
 }
 
-/// Finds out why the compare-and-swap did not happen, and puts it on record.
+/// Finds out why the compare-and-swap failed, and records it.
 fn explain_refusal(tx: &Transaction<'_>, hash: &str, now: SystemTime) -> Result<TokenRefusal, PkiError> {
     let found = tx
         .query_row(
@@ -209,7 +210,7 @@ fn explain_refusal(tx: &Transaction<'_>, hash: &str, now: SystemTime) -> Result<
         )
         .optional()?;
     let Some((cluster, expires_at, used_at, revoked_at, refusals)) = found else {
-        // Anybody can send unknown tokens, so they leave no trace here; the gateway counts them.
+        // Unknown tokens are not recorded, because any client can send them. The gateway counts them.
         return Ok(TokenRefusal::Unknown);
     };
     let (refusal, why) = match (used_at, revoked_at) {
@@ -233,7 +234,7 @@ fn registered_environment(db: &rusqlite::Connection, cluster: &Name) -> rusqlite
 }
 
 fn parse_cluster(text: &str) -> Result<Name, PkiError> {
-    text.parse().map_err(|e| PkiError::Integrity(format!("the inventory: cluster {e}")))
+    text.parse().map_err(|e| PkiError::Integrity(format!("inventory: cluster {e}")))
 }
 
 fn sha256_hex(secret: &[u8]) -> String {

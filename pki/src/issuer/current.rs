@@ -1,4 +1,4 @@
-//! The issuing CA in use: that of the state directory, also after `pki issuer renew` in another process.
+//! The issuing CA in use. It is reloaded after `pki issuer renew` in another process.
 
 use std::{
     fs,
@@ -9,7 +9,7 @@ use std::{
 
 use crate::{authority::CertificateAuthority, error::PkiError};
 
-/// Holds the issuing CA, and takes the next one when its file is replaced.
+/// Keeps the issuing CA in memory, and reloads it when its file is replaced.
 pub(super) struct CurrentIssuingCa {
     path: PathBuf,
     loaded: Mutex<LoadedCa>,
@@ -20,24 +20,26 @@ struct LoadedCa {
     file_version: Option<FileVersion>,
 }
 
-/// What tells one file from the one that replaces it: device, inode, size, and time of change with its nanoseconds.
+/// Identifies one version of a file: device, inode, size, and change time in seconds and nanoseconds.
 type FileVersion = (u64, u64, u64, i64, i64);
 
 impl CurrentIssuingCa {
-    /// Reads the file.
+    /// Loads the issuing CA from its file.
     pub(super) fn load(path: &Path) -> Result<Self, PkiError> {
-        // Looked at before it is read: a file replaced in between is read once more, never missed.
+        // Read the version before the content. A file that is replaced in between is then read again and not
+        // missed.
         let file_version = file_version(path);
         let authority = Arc::new(CertificateAuthority::load(path)?);
         Ok(Self { path: path.to_owned(), loaded: Mutex::new(LoadedCa { authority, file_version }) })
     }
 
-    /// The issuing CA to sign with now. A file that is gone or damaged leaves the one in use; `pki doctor` names it.
+    /// The issuing CA to sign with now. If the file is missing or damaged, the loaded CA stays in use, and
+    /// `pki doctor` reports the file.
     pub(super) fn get(&self) -> Arc<CertificateAuthority> {
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         let found = file_version(&self.path);
         if found.is_some() && found != loaded.file_version {
-            // Noted even if it cannot be read: there is nothing new to read until it is replaced again.
+            // Store the version even if the file is damaged: do not read it again until it is replaced again.
             loaded.file_version = found;
             if let Ok(authority) = CertificateAuthority::load(&self.path) {
                 loaded.authority = Arc::new(authority);

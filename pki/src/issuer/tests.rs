@@ -32,7 +32,7 @@ fn peer_of(issuer: &Issuer, enrolment: &Enrolment, now: SystemTime) -> PeerIdent
 }
 
 #[test]
-fn a_token_gives_one_identity_as_registered() {
+fn a_token_gives_one_certificate_for_the_registered_cluster() {
     let pki = TestPki::new();
     let issuer = pki.issuer();
     let token = pki.token("eu-1");
@@ -48,7 +48,7 @@ fn a_token_gives_one_identity_as_registered() {
     let on_record = pki.inventory().certificates().unwrap();
     assert_eq!((on_record[0].serial.as_str(), on_record.len()), (peer.serial.as_str(), 1));
     let chain_bytes: usize = enrolment.chain.iter().map(|cert| cert.len()).sum();
-    assert!(chain_bytes < 2560, "{chain_bytes} bytes do not fit QUIC's first flight");
+    assert!(chain_bytes < 2560, "a chain of {chain_bytes} bytes does not fit into the first flight of QUIC");
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn a_token_is_refused_when_wrong_used_expired_or_revoked() {
 }
 
 #[test]
-fn refused_uses_of_one_token_do_not_fill_the_audit_log() {
+fn repeated_refusals_of_one_token_do_not_fill_the_audit_log() {
     let pki = TestPki::new();
     let issuer = pki.issuer();
     let token = pki.token("eu-1");
@@ -97,14 +97,14 @@ fn refused_uses_of_one_token_do_not_fill_the_audit_log() {
 }
 
 #[test]
-fn of_sixty_four_redeemers_at_once_exactly_one_gets_a_certificate() {
+fn exactly_one_of_64_concurrent_uses_of_a_token_gets_a_certificate() {
     let pki = TestPki::new();
     for round in 0..3 {
         let token = pki.token("eu-1");
         let barrier = Barrier::new(64);
         let outcomes: Vec<_> = thread::scope(|scope| {
             let redeem = || {
-                let issuer = pki.issuer(); // a connection of its own, as another process would have
+                let issuer = pki.issuer(); // a connection of its own, as in another process
                 let csr = csr();
                 barrier.wait();
                 issuer.enrol(token.secret(), &csr, pki.now)
@@ -121,7 +121,7 @@ fn of_sixty_four_redeemers_at_once_exactly_one_gets_a_certificate() {
 }
 
 #[test]
-fn a_broken_request_does_not_cost_the_token() {
+fn an_invalid_request_does_not_use_up_the_token() {
     let pki = TestPki::new();
     let issuer = pki.issuer();
     let token = pki.token("eu-1");
@@ -148,7 +148,7 @@ fn a_broken_request_does_not_cost_the_token() {
 }
 
 #[test]
-fn a_renewal_gives_the_same_name_for_a_new_key() {
+fn a_renewal_certifies_a_new_key_for_the_same_identity() {
     let pki = TestPki::new();
     let issuer = pki.issuer();
     let first = issuer.enrol(pki.token("eu-1").secret(), &csr(), pki.now).unwrap();
@@ -168,14 +168,14 @@ fn a_renewal_gives_the_same_name_for_a_new_key() {
 }
 
 #[test]
-fn only_what_was_issued_here_is_renewed() {
+fn only_certificates_of_this_issuer_are_renewed() {
     let (pki, other) = (TestPki::new(), TestPki::new());
     let (issuer, other_issuer) = (pki.issuer(), other.issuer());
     issuer.enrol(pki.token("eu-1").secret(), &csr(), pki.now).unwrap();
     let foreign = other_issuer.enrol(other.token("eu-1").secret(), &csr(), pki.now).unwrap();
     let stranger = peer_of(&other_issuer, &foreign, pki.now);
     let error = issuer.renew(&stranger, &csr(), pki.now).unwrap_err();
-    assert!(error.to_string().contains("not issued here"), "{error}");
+    assert!(error.to_string().contains("not issued by this issuer"), "{error}");
 
     let ours = issuer.enrol(pki.token("eu-1").secret(), &csr(), pki.now).unwrap();
     let mut forged = peer_of(&issuer, &ours, pki.now);
@@ -184,7 +184,7 @@ fn only_what_was_issued_here_is_renewed() {
 }
 
 #[test]
-fn the_issuers_own_cluster_is_issued_for_and_never_joined() {
+fn the_issuers_own_cluster_gets_certificates_but_no_tokens() {
     let pki = TestPki::new();
     let issuer = pki.issuer();
     let error = issuer.create_token(&new_token("observability"), pki.now).unwrap_err();
@@ -195,13 +195,13 @@ fn the_issuers_own_cluster_is_issued_for_and_never_joined() {
 }
 
 #[test]
-fn arguments_of_a_token_are_checked() {
+fn invalid_arguments_of_a_token_are_rejected() {
     let pki = TestPki::new();
     let check = |change: &dyn Fn(&mut NewToken), code: u8, expected: &str| {
         let mut new = new_token("eu-1");
         change(&mut new);
         let error = pki.issuer().create_token(&new, pki.now).unwrap_err();
-        assert!(error.to_string().contains(expected), "{error} lacks {expected:?}");
+        assert!(error.to_string().contains(expected), "{error} does not contain {expected:?}");
         assert_eq!(error.exit_code(), code, "{error}");
     };
     check(&|new| new.ttl = 86_401 * SECOND, 2, "1s to 24h");
@@ -209,14 +209,14 @@ fn arguments_of_a_token_are_checked() {
     check(&|new| new.environment = "pro\nduction".into(), 2, "printable");
     check(&|new| new.environment = String::new(), 2, "1 to 63");
     check(&|new| new.addresses = vec!["nowhere".into()], 2, "must be HOST:PORT");
-    check(&|new| new.addresses.clear(), 2, "there must be 1 to 8");
+    check(&|new| new.addresses.clear(), 2, "expected 1 to 8");
     assert!(pki.inventory().registrations().unwrap().is_empty(), "a refused token registered its cluster");
     pki.token("eu-1");
     check(&|new| new.environment = "testing".into(), 5, "registered with environment \"production\"");
 }
 
 #[test]
-fn leaves_live_as_configured_and_never_beyond_the_issuing_ca() {
+fn leaves_have_the_configured_lifetime_and_never_outlive_the_issuing_ca() {
     let pki = TestPki::new();
     let issuer = pki.issuer().with_leaf_ttl(20 * SECOND);
     let short = issuer.enrol(pki.token("eu-1").secret(), &csr(), pki.now).unwrap();
@@ -234,7 +234,7 @@ fn leaves_live_as_configured_and_never_beyond_the_issuing_ca() {
 }
 
 #[test]
-fn openssl_agrees_that_a_leaf_serves_both_roles_under_its_mirrored_name() {
+fn openssl_accepts_a_leaf_as_client_and_server_under_its_dns_name() {
     let pki = TestPki::new();
     let issuer = pki.issuer();
     let enrolment = issuer.enrol(pki.token("eu-1").secret(), &csr(), pki.now).unwrap();
@@ -263,8 +263,8 @@ fn openssl_agrees_that_a_leaf_serves_both_roles_under_its_mirrored_name() {
     }
 }
 
-/// A request that asks for everything a joiner must not have.
-fn greedy_csr(rng: &mut StdRng, key: &KeyPair) -> Vec<u8> {
+/// A request with names, usages and extensions that a joiner must not get.
+fn csr_with_forbidden_names(rng: &mut StdRng, key: &KeyPair) -> Vec<u8> {
     let mut params = CertificateParams::default();
     for _ in 0..rng.random_range(0..4) {
         let cluster = ["us-1", "observability", "eu-1"][rng.random_range(0..3)];
@@ -285,7 +285,7 @@ fn greedy_csr(rng: &mut StdRng, key: &KeyPair) -> Vec<u8> {
 }
 
 #[test]
-fn twelve_thousand_requests_never_give_a_name_outside_the_record() {
+fn names_in_12000_random_requests_never_reach_a_certificate() {
     let pki = TestPki::new();
     let issuer = pki.issuer();
     let seed = rand::random();
@@ -295,7 +295,7 @@ fn twelve_thousand_requests_never_give_a_name_outside_the_record() {
     let id: SpiffeId = "spiffe://test.example/cluster/eu-1/gateway".parse().unwrap();
     let (mut issued, mut refused) = (0, 0);
     for n in 0..12_000 {
-        let mut request = greedy_csr(&mut rng, &keys[n % keys.len()]);
+        let mut request = csr_with_forbidden_names(&mut rng, &keys[n % keys.len()]);
         if n % 10 != 0 {
             for _ in 0..rng.random_range(1..6) {
                 let at = rng.random_range(0..request.len());
@@ -306,7 +306,7 @@ fn twelve_thousand_requests_never_give_a_name_outside_the_record() {
             refused += 1;
             continue;
         };
-        // Signing without the disk, which the other tests cover; every certificate is looked at.
+        // Sign without writing to disk, which other tests cover, and check every certificate.
         let leaf = issuer.authority.get().leaf(&id, &key.spki, pki.now, DEFAULT_LEAF_TTL).unwrap();
         let chain = [leaf.der.clone(), issuer.authority.get().cert().clone()];
         let peer = verify_peer(&chain, issuer.bundle(), pki.now, &Expectations::default()).unwrap();
@@ -339,13 +339,13 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn arbitrary_bytes_are_no_request_and_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+    fn arbitrary_bytes_are_rejected_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         prop_assert!(ProvenKey::from_csr(&bytes).is_err());
     }
 }
 
 #[test]
-fn a_running_issuer_takes_up_a_renewed_ca_and_is_not_moved_by_a_damaged_one() {
+fn a_running_issuer_loads_a_renewed_ca_and_ignores_a_damaged_one() {
     let pki = TestPki::new();
     let issuer = pki.issuer();
     let file = StateDir::new(&pki.state()).issuer();

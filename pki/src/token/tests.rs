@@ -9,7 +9,7 @@ fn token() -> JoinToken {
     JoinToken::new(issuer, "eu-1".parse().unwrap(), addresses, pins, Secret::new([0xa7; 32])).unwrap()
 }
 
-/// Encodes bytes as a token's, with the right length and checksum.
+/// Encodes bytes as the content of a token, with the right length and checksum.
 fn encode(version: u8, content: &[u8]) -> String {
     let mut bytes = vec![version];
     bytes.extend(((3 + content.len() + CHECKSUM_LEN) as u16).to_be_bytes());
@@ -32,7 +32,7 @@ fn text_round_trips() {
 }
 
 #[test]
-fn what_is_wrong_is_named() {
+fn each_kind_of_malformed_token_has_its_error() {
     let good = token().to_text().expose().clone();
     let check = |text: &str, expected: TokenError| {
         assert_eq!(JoinToken::parse(text).unwrap_err(), expected, "{text}")
@@ -55,13 +55,13 @@ fn what_is_wrong_is_named() {
     let part = JoinToken::parse(&encode(1, b"\x03T_D\x01o\x01c")).unwrap_err().to_string();
     assert!(part.contains("trust domain is malformed") && !part.contains('\n'), "{part}");
     let part = JoinToken::parse(&encode(1, b"\x02td\x01o\x01c\x00")).unwrap_err().to_string();
-    assert!(part.contains("addresses is malformed: there must be 1 to 8"), "{part}");
+    assert!(part.contains("addresses is malformed: expected 1 to 8"), "{part}");
     let part = JoinToken::parse(&encode(1, b"\x02\xff\xff\x01o\x01c\x00")).unwrap_err().to_string();
-    assert!(part.contains("not UTF-8"), "{part}");
+    assert!(part.contains("not valid UTF-8"), "{part}");
 }
 
 #[test]
-fn every_cut_of_a_token_is_called_cut_short_or_mistyped() {
+fn every_prefix_of_a_token_is_incomplete() {
     let good = token().to_text().expose().clone();
     for len in TOKEN_PREFIX.len()..good.len() {
         assert_eq!(JoinToken::parse(&good[..len]).unwrap_err(), TokenError::Truncated, "{len}");
@@ -69,7 +69,7 @@ fn every_cut_of_a_token_is_called_cut_short_or_mistyped() {
 }
 
 #[test]
-fn addresses_are_host_and_port() {
+fn addresses_must_be_host_and_port() {
     for good in ["a:1", "gw.example.org:10943", "10.0.0.1:65535", "[::1]:443", "my_host-1:80"] {
         check_address(good).unwrap();
     }
@@ -102,7 +102,7 @@ fn addresses_are_host_and_port() {
 }
 
 #[test]
-fn neither_debug_nor_errors_show_the_secret() {
+fn neither_debug_nor_errors_contain_the_secret() {
     let token = token();
     let text = token.to_text();
     let secret_text = URL_SAFE_NO_PAD.encode([0xa7; 30]);
@@ -119,12 +119,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(3000))]
 
     #[test]
-    fn any_text_is_parsed_or_refused_without_panic(text in "(isthmus_join_)?[A-Za-z0-9_-]{0,200}|.{0,50}") {
+    fn any_text_is_parsed_or_rejected_without_panic(text in "(isthmus_join_)?[A-Za-z0-9_-]{0,200}|.{0,50}") {
         let _ = JoinToken::parse(&text);
     }
 
     #[test]
-    fn any_content_is_parsed_or_refused_without_panic(
+    fn any_content_is_parsed_or_rejected_without_panic(
         content in prop::collection::vec(any::<u8>(), 0..300),
         good_start in any::<bool>(),
     ) {
