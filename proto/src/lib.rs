@@ -1,15 +1,15 @@
-//! The wire: messages and services as generated from the `.proto` files beside this crate.
+//! The wire types: messages and services generated from the `.proto` files of this crate.
 //!
-//! The code in `src/gen` is committed and a test regenerates it, so that building needs no `protoc`. Nothing here
-//! leaves the edges of a component: each crate converts to domain types in one file. All `bytes` fields are
-//! [`bytes::Bytes`], so that a decoded chunk shares its frame's buffer.
+//! The code in `src/gen` is committed and a test regenerates it, so that a build needs no `protoc`.
+//! Components use these types only at their edges: each crate converts them to domain types in one file. All
+//! `bytes` fields are [`bytes::Bytes`], so that a decoded chunk shares the buffer of its frame.
 
 #![allow(missing_docs, clippy::all, reason = "generated code")]
 
 /// Thanos' StoreAPI, Info and Metadata.
 pub mod thanos {
     include!("gen/thanos.rs");
-    /// What a component serves.
+    /// Info: what a component serves.
     pub mod info {
         include!("gen/thanos.info.rs");
     }
@@ -22,14 +22,14 @@ pub mod prometheus {
 
 /// Our own services.
 pub mod isthmus {
-    /// Between gateways, and from a gateway to the components beside it.
+    /// Between gateways, and from a gateway to the components in its cluster.
     pub mod mesh {
         /// Version 1.
         pub mod v1 {
             include!("gen/isthmus.mesh.v1.rs");
         }
     }
-    /// Joining.
+    /// Joining a cluster to the mesh.
     pub mod pki {
         /// Version 1.
         pub mod v1 {

@@ -1,6 +1,6 @@
-//! The committed code in `src/gen` is what the `.proto` files generate; no `protoc` is needed.
+//! Checks that the committed code in `src/gen` is what the `.proto` files generate. It needs no `protoc`.
 //!
-//! To write it anew after a change: `ISTHMUS_REGENERATE=1 cargo test -p proto`.
+//! To regenerate the code after a change: `ISTHMUS_REGENERATE=1 cargo test -p proto`.
 
 use std::fs;
 use std::path::Path;

@@ -6,41 +6,41 @@ pub struct DirectorySnapshot {
     #[prost(message, repeated, tag = "1")]
     pub entries: ::prost::alloc::vec::Vec<DirectoryEntry>,
 }
-/// One store that can be read through the mesh. An entry that is not healthy is kept for as long as its cluster is
-/// registered, so that an answer without it is known to be partial.
+/// One store that can be read through the mesh. An unhealthy entry stays in the directory as long as its cluster is
+/// registered, so that an answer without this store is known to be partial.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DirectoryEntry {
-    /// What to call it: the request's :authority, such as "scraper-0.eu-1".
+    /// The :authority of requests to this store, such as "scraper-0.eu-1".
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// From the certificate of the cluster that serves it, never from what the cluster says.
+    /// Taken from the certificate of the cluster that serves the store, never from the messages of the cluster.
     #[prost(string, tag = "2")]
     pub cluster: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub environment: ::prost::alloc::string::String,
     #[prost(bool, tag = "4")]
     pub healthy: bool,
-    /// Why it is not healthy; empty when it is.
+    /// Why the store is unhealthy; empty while it is healthy.
     #[prost(string, tag = "5")]
     pub last_error: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "6")]
     pub last_check: ::core::option::Option<::prost_types::Timestamp>,
-    /// Last answer to Info, external labels checked against the registration; absent until there was one.
+    /// Last response to Info, after its external labels were checked against the registration. Absent until the first one.
     #[prost(message, optional, tag = "7")]
     pub info: ::core::option::Option<super::super::super::thanos::info::InfoResponse>,
-    /// "quic" or "tcp"; empty while not connected.
+    /// "quic" or "tcp"; empty while the cluster is not connected.
     #[prost(string, tag = "8")]
     pub transport: ::prost::alloc::string::String,
-    /// Round-trip time to the cluster's gateway in seconds; 0 while unknown.
+    /// Round-trip time to the cluster's gateway, in seconds; 0 while it is unknown.
     #[prost(double, tag = "9")]
     pub round_trip_seconds: f64,
-    /// Labels that each of its series must carry with these values.
+    /// Labels that every series of this store must have, with these values.
     #[prost(message, optional, tag = "10")]
     pub bound_labels: ::core::option::Option<super::super::super::thanos::LabelSet>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Hello {
-    /// The program's version.
+    /// Version of the program.
     #[prost(string, tag = "1")]
     pub version: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "2")]
@@ -57,10 +57,10 @@ pub mod from_observability {
     pub enum Message {
         #[prost(message, tag = "1")]
         Hello(super::Hello),
-        /// Answers CertificateRequest.
+        /// The response to CertificateRequest.
         #[prost(message, tag = "2")]
         Certificate(super::Certificate),
-        /// Why a certificate was refused, in one line.
+        /// The response to a CertificateRequest that was refused: the reason, in one line.
         #[prost(string, tag = "3")]
         Refused(::prost::alloc::string::String),
     }
@@ -76,14 +76,14 @@ pub mod from_cluster {
     pub enum Message {
         #[prost(message, tag = "1")]
         Hello(super::Hello),
-        /// All targets, sent after the hello and whenever something changed.
+        /// All targets. Sent after the hello and after each change.
         #[prost(message, tag = "2")]
         Targets(super::Targets),
-        /// Asks for the leaf that follows the present one.
+        /// Asks for a new leaf, to replace the current one.
         #[prost(message, tag = "3")]
         CertificateRequest(super::CertificateRequest),
-        /// Asks for no new requests on this connection, because a newer one stands beside it or the cluster's gateway is
-        /// about to stop. The observability gateway closes the connection when its last request is over.
+        /// Asks the observability gateway to send no new requests on this connection, because a newer connection exists or
+        /// the cluster's gateway is about to stop. The observability gateway closes the connection after its last request.
         #[prost(message, tag = "4")]
         Drain(super::Drain),
     }
@@ -92,16 +92,16 @@ pub mod from_cluster {
 pub struct Drain {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CertificateRequest {
-    /// PKCS#10, DER. Only its public key and proof of possession count.
+    /// A PKCS #10 request in DER. Only its public key and its proof of possession are used.
     #[prost(bytes = "bytes", tag = "1")]
     pub csr: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Certificate {
-    /// Leaf first, then the issuing CA; DER.
+    /// Certificates in DER: the leaf, then the issuing CA.
     #[prost(bytes = "bytes", repeated, tag = "1")]
     pub chain: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
-    /// All roots to trust; DER.
+    /// All roots to trust, in DER.
     #[prost(bytes = "bytes", repeated, tag = "2")]
     pub roots: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
@@ -112,7 +112,7 @@ pub struct Targets {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Target {
-    /// Without the cluster's name: "scraper-0".
+    /// Name without that of the cluster: "scraper-0".
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
     #[prost(bool, tag = "2")]
@@ -135,7 +135,7 @@ pub mod directory_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Served by the observability gateway on its local port: what can be read, and from where.
+    /// Lists the stores that can be read through the mesh. The observability gateway serves it on its local port.
     #[derive(Debug, Clone)]
     pub struct DirectoryClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -205,7 +205,7 @@ pub mod directory_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Sends the whole directory at once and again whenever it has changed. A snapshot replaces the one before.
+        /// Sends the whole directory immediately, and again after each change. A snapshot replaces the previous one.
         pub async fn watch(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchRequest>,
@@ -251,13 +251,13 @@ pub mod directory_server {
             >
             + std::marker::Send
             + 'static;
-        /// Sends the whole directory at once and again whenever it has changed. A snapshot replaces the one before.
+        /// Sends the whole directory immediately, and again after each change. A snapshot replaces the previous one.
         async fn watch(
             &self,
             request: tonic::Request<super::WatchRequest>,
         ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
     }
-    /// Served by the observability gateway on its local port: what can be read, and from where.
+    /// Lists the stores that can be read through the mesh. The observability gateway serves it on its local port.
     #[derive(Debug)]
     pub struct DirectoryServer<T> {
         inner: Arc<T>,
@@ -431,7 +431,7 @@ pub mod control_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Served by a cluster's gateway to the observability gateway, whichever of the two dialled.
+    /// The cluster's gateway serves it to the observability gateway, on a connection that either of the two dialled.
     #[derive(Debug, Clone)]
     pub struct ControlClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -501,7 +501,8 @@ pub mod control_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// One session a connection, opened by the observability gateway first of all. It ends with the connection.
+        /// There is one session on each connection. The observability gateway opens it before any other request. It ends with
+        /// the connection.
         pub async fn session(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::FromObservability>,
@@ -547,13 +548,14 @@ pub mod control_server {
             >
             + std::marker::Send
             + 'static;
-        /// One session a connection, opened by the observability gateway first of all. It ends with the connection.
+        /// There is one session on each connection. The observability gateway opens it before any other request. It ends with
+        /// the connection.
         async fn session(
             &self,
             request: tonic::Request<tonic::Streaming<super::FromObservability>>,
         ) -> std::result::Result<tonic::Response<Self::SessionStream>, tonic::Status>;
     }
-    /// Served by a cluster's gateway to the observability gateway, whichever of the two dialled.
+    /// The cluster's gateway serves it to the observability gateway, on a connection that either of the two dialled.
     #[derive(Debug)]
     pub struct ControlServer<T> {
         inner: Arc<T>,

@@ -290,7 +290,7 @@ pub struct Chunk {
     pub max_time_ms: i64,
     #[prost(enumeration = "chunk::Encoding", tag = "3")]
     pub r#type: i32,
-    /// The chunk's payload: no length, no encoding byte, no checksum.
+    /// The payload of the chunk, without length, encoding byte and checksum.
     #[prost(bytes = "bytes", tag = "4")]
     pub data: ::prost::bytes::Bytes,
 }

@@ -71,14 +71,14 @@ pub struct Chunk {
     pub r#type: i32,
     #[prost(bytes = "bytes", tag = "2")]
     pub data: ::prost::bytes::Bytes,
-    /// xxHash64 of data; 0 where it was not computed.
+    /// xxHash64 of data; 0 if it was not computed.
     #[prost(uint64, tag = "3")]
     pub hash: u64,
 }
 /// Nested message and enum types in `Chunk`.
 pub mod chunk {
-    /// Prometheus' numbers less one. Thanos knows the first three; the others, which may hold start timestamps, are sent only
-    /// to a client whose request accepts them.
+    /// The numbers of Prometheus minus one. Thanos supports the first three. The others can contain start timestamps and are
+    /// sent only to a client whose request accepts them.
     #[derive(
         Clone,
         Copy,
@@ -128,7 +128,7 @@ pub mod chunk {
         }
     }
 }
-/// Times are milliseconds since the epoch, both included.
+/// Times are milliseconds since the epoch, both inclusive.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AggrChunk {
     #[prost(int64, tag = "1")]
@@ -194,8 +194,8 @@ pub struct SeriesRequest {
     pub limit: i64,
     #[prost(int64, tag = "16")]
     pub response_batch_size: i64,
-    /// Not of Thanos, which skips it: encodings that the client reads beside XOR, HISTOGRAM and FLOAT_HISTOGRAM. What a
-    /// store has in others is sent in one of these three, without start timestamps.
+    /// Our own field; Thanos ignores it. Encodings that the client can decode in addition to XOR, HISTOGRAM and
+    /// FLOAT_HISTOGRAM. The store re-encodes chunks in any other encoding as one of these three, without start timestamps.
     #[prost(enumeration = "chunk::Encoding", repeated, tag = "1000")]
     pub accepted_encodings: ::prost::alloc::vec::Vec<i32>,
 }
@@ -244,7 +244,7 @@ pub struct ShardInfo {
     #[prost(string, repeated, tag = "4")]
     pub labels: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
-/// A series may span several consecutive frames; once another has begun, no more of it comes.
+/// A series may span several consecutive frames. After the first frame of another series it does not continue.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SeriesResponse {
     #[prost(oneof = "series_response::Result", tags = "1, 2, 3, 4")]
@@ -466,7 +466,7 @@ pub mod store_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Streams the series that match, sorted by label set; see SeriesResponse.
+        /// Streams the matching series, sorted by label set; see SeriesResponse.
         pub async fn series(
             &mut self,
             request: impl tonic::IntoRequest<super::SeriesRequest>,
@@ -551,7 +551,7 @@ pub mod store_server {
             >
             + std::marker::Send
             + 'static;
-        /// Streams the series that match, sorted by label set; see SeriesResponse.
+        /// Streams the matching series, sorted by label set; see SeriesResponse.
         async fn series(
             &self,
             request: tonic::Request<super::SeriesRequest>,
