@@ -83,6 +83,25 @@ fn the_heart_has_no_io() {
 }
 
 #[test]
+fn the_program_is_built_without_test_helpers() {
+    for package in metadata()["packages"].as_array().expect("packages") {
+        // The crate `tests` is never part of the program.
+        if !package["source"].is_null() || package["name"] == "tests" {
+            continue;
+        }
+        for dependency in package["dependencies"].as_array().expect("dependencies") {
+            let features = dependency["features"].as_array().expect("features");
+            assert!(
+                dependency["kind"] == "dev" || !features.iter().any(|feature| feature == "test-util"),
+                "{} enables test-util of {} outside its own tests",
+                package["name"],
+                dependency["name"]
+            );
+        }
+    }
+}
+
+#[test]
 fn the_lock_file_names_no_local_mirror() {
     let lock = fs::read_to_string(root().join("Cargo.lock")).expect("Cargo.lock");
     for line in lock.lines().filter(|l| l.starts_with("source = ")) {

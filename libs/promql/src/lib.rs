@@ -15,6 +15,7 @@ mod needed_labels;
 mod options;
 mod output;
 mod plan;
+#[cfg(any(test, feature = "test-util"))]
 pub mod promqltest;
 mod query;
 mod select;
