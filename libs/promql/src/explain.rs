@@ -10,7 +10,7 @@ use crate::plan::Plan;
 use crate::plan::node::PlanRoot;
 use crate::plan::node::{Grouping, Leaf, LeafKind, Map, NodeId, Op, OperatorNode};
 use crate::select::{Select, SelectId};
-use crate::syntax::ast::{Boundary, Length};
+use crate::syntax::ast::{Boundary, DurationArg};
 use crate::text::{go_date, go_f, go_quoted};
 use crate::value::steps::Window;
 
@@ -241,10 +241,10 @@ fn describe_leaf(select: &Select, leaf: &Leaf) -> String {
         }
         LeafKind::StartTimestamp => format!("start_timestamp of {selector}{window}"),
         LeafKind::Range(call) => {
-            let range = Length::Millis(leaf.window.range);
+            let range = DurationArg::Millis(leaf.window.range);
             format!("{} of {selector}[{range}]{window}", call.function.signature().name)
         }
-        LeafKind::Raw => format!("{selector}[{}]{window}", Length::Millis(leaf.window.range)),
+        LeafKind::Raw => format!("{selector}[{}]{window}", DurationArg::Millis(leaf.window.range)),
     }
 }
 
@@ -277,7 +277,7 @@ fn describe_window(window: &Window) -> String {
         Boundary::Smoothed => text.push_str(" smoothed"),
     }
     if window.offset != 0 {
-        let _ = write!(text, " offset {}", Length::Millis(window.offset));
+        let _ = write!(text, " offset {}", DurationArg::Millis(window.offset));
     }
     text
 }
@@ -296,8 +296,8 @@ fn describe_map(map: &Map) -> String {
         Map::Subquery { call, window, inner } => format!(
             "{} of subquery [{}:{}]{}",
             call.function.signature().name,
-            Length::Millis(window.range),
-            Length::Millis(inner.interval),
+            DurationArg::Millis(window.range),
+            DurationArg::Millis(inner.interval),
             describe_window(window),
         ),
         Map::Repeat => "the same at all steps".to_owned(),

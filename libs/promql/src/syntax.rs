@@ -1,6 +1,7 @@
-//! The language: text to syntax tree and back.
+//! The language: parses text into a syntax tree, checks it and prints it.
 //!
-//! Reading order: [`ast`], `chain`, [`functions`], `token`, `lexer`, `parser`, `check`, `printer`, `pretty`, `duration`.
+//! Reading order: [`ast`], `chain`, [`functions`], `token`, `lexer`, `parser`, `check`, `printer`, `pretty`,
+//! `duration`.
 
 pub mod ast;
 mod chain;
@@ -16,7 +17,7 @@ mod printer;
 mod quote;
 mod token;
 
-pub use duration::{DurationContext, DurationError};
+pub use duration::{DurationContext, DurationExprError};
 pub use error::ParseError;
 pub(crate) use number::{parse_duration, parse_float, parse_number};
 pub(crate) use parser::parse_labels_prefix;
@@ -24,12 +25,12 @@ pub(crate) use parser::too_large_regexes;
 pub use parser::{MAX_LENGTH_BYTES, MAX_REGEX_BYTES, parse, parse_selector};
 pub(crate) use quote::unquote;
 
-/// Which parts of the language beyond the stable ones are understood. The default is that of Prometheus without flags.
+/// Which optional parts of the language are enabled. The default is that of Prometheus without feature flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParseOptions {
-    /// Experimental functions and aggregations: `info`, `limitk`, `sort_by_label`, `start()` ...
+    /// Experimental functions and aggregations, such as `info`, `limitk`, `sort_by_label` and `start()`.
     pub experimental_functions: bool,
-    /// Arithmetic in ranges and offsets: `[step() * 2]`. Stable since Prometheus 3.14, and so on by default.
+    /// Arithmetic in ranges and offsets: `[step() * 2]`. Stable since Prometheus 3.14, so enabled by default.
     pub duration_expressions: bool,
     /// `anchored` and `smoothed`.
     pub extended_range_selectors: bool,
@@ -52,7 +53,7 @@ impl Default for ParseOptions {
 }
 
 impl ParseOptions {
-    /// Everything on.
+    /// Enables everything.
     pub const ALL: Self = Self {
         experimental_functions: true,
         duration_expressions: true,

@@ -1,12 +1,13 @@
-//! Numbers, strings and dates as Go prints them, because answers and messages have to be Prometheus' own.
+//! Prints numbers, strings and dates as Go does, because results and messages must be identical to
+//! Prometheus'.
 
 use std::fmt::Write as _;
 
-use model::{Bucket, FloatHistogram};
+use model::{FloatHistogram, HistogramBucket};
 
 use crate::calendar::Date;
 
-/// A float as Go's `%g`: the shortest digits that read back as the same number.
+/// A float like Go's `%g`: the fewest digits that parse to the same number.
 pub fn go_g(value: f64) -> String {
     if !value.is_finite() {
         return go_f(value);
@@ -15,7 +16,7 @@ pub fn go_g(value: f64) -> String {
     with_exponent(&scientific, 6)
 }
 
-/// A float as Go's `%.2g`.
+/// A float like Go's `%.2g`.
 pub(crate) fn go_g2(value: f64) -> String {
     if !value.is_finite() {
         return go_f(value);
@@ -27,7 +28,7 @@ pub(crate) fn go_g2(value: f64) -> String {
     with_exponent(&format!("{digits}e{exponent}"), 2)
 }
 
-/// A float as Go's `FormatFloat(v, 'f', -1, 64)`: never with an exponent.
+/// A float like Go's `FormatFloat(v, 'f', -1, 64)`: without an exponent.
 pub(crate) fn go_f(value: f64) -> String {
     if value.is_nan() {
         "NaN".to_owned()
@@ -38,18 +39,19 @@ pub(crate) fn go_f(value: f64) -> String {
     }
 }
 
-/// A float as Go's `%f`: six digits after the point.
+/// A float like Go's `%f`: six digits after the point.
 pub(crate) fn go_f6(value: f64) -> String {
     if value.is_finite() { format!("{value:.6}") } else { go_f(value) }
 }
 
-/// A label value that holds a float, in the form OpenMetrics asks for: always with a fraction or an exponent.
+/// A float as a label value in OpenMetrics form: always with a fraction or an exponent.
 pub(crate) fn open_metrics_float(value: f64) -> String {
     let text = go_g(value);
     if !value.is_finite() || text.contains(['.', 'e']) { text } else { format!("{text}.0") }
 }
 
-/// `scientific` (`1.5e-7`) as `%g` has it: with an exponent only below 1e-4 and from `10^limit` on.
+/// Converts `scientific` (`1.5e-7`) to the form of `%g`: an exponent is used only below 1e-4 and from
+/// `10^limit` on.
 fn with_exponent(scientific: &str, limit: i32) -> String {
     let (mantissa, exponent) = scientific.split_once('e').unwrap_or((scientific, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
@@ -73,7 +75,7 @@ fn with_exponent(scientific: &str, limit: i32) -> String {
     format!("{sign}{body}")
 }
 
-/// A string as Go's `%q`.
+/// A string like Go's `%q`.
 pub fn go_quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
@@ -99,10 +101,10 @@ pub fn go_quoted(text: &str) -> String {
     quoted
 }
 
-/// A histogram as Prometheus prints it, which is how `count_values` names it.
+/// A histogram as Prometheus prints it. `count_values` uses this text as a label value.
 pub(crate) fn histogram_text(histogram: &FloatHistogram) -> String {
     let mut text = format!("{{count:{}, sum:{}", go_g(histogram.count), go_g(histogram.sum));
-    let negative: Vec<Bucket> = histogram.negative().collect();
+    let negative: Vec<HistogramBucket> = histogram.negative().collect();
     let zero = (histogram.zero_count != 0.0).then(|| histogram.zero_bucket());
     let all = negative.into_iter().rev().chain(zero).chain(histogram.positive());
     for bucket in all.filter(|b| b.count != 0.0) {
@@ -121,7 +123,7 @@ pub(crate) fn histogram_text(histogram: &FloatHistogram) -> String {
     text
 }
 
-/// An instant in milliseconds as RFC 3339 in whole seconds.
+/// An instant in milliseconds, in RFC 3339 form with whole seconds.
 pub(crate) fn go_date(millis: i64) -> String {
     let date = Date::from_seconds(millis / 1000);
     format!(
@@ -135,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn floats_look_like_those_of_go() {
+    fn floats_are_printed_as_in_go() {
         for (value, text) in [
             (1.0, "1"),
             (-0.5, "-0.5"),
@@ -159,12 +161,12 @@ mod tests {
     }
 
     #[test]
-    fn strings_are_quoted_as_go_quotes_them() {
+    fn strings_are_quoted_as_in_go() {
         assert_eq!(go_quoted("a\"b\\\n\u{1}é"), "\"a\\\"b\\\\\\n\\x01é\"");
     }
 
     #[test]
-    fn dates_are_rfc_3339() {
+    fn dates_are_printed_in_rfc_3339_form() {
         assert_eq!(go_date(1_700_000_000_999), "2023-11-14T22:13:20Z");
     }
 }

@@ -19,7 +19,7 @@ use crate::plan::traits::Traits;
 use crate::select::Select;
 use crate::syntax::ParseError;
 use crate::syntax::ast::{
-    AggregateExpr, AggregateOp, At, Boundary, Expr, Length, MatrixSelector, Span, SubqueryExpr, UnaryOp,
+    AggregateExpr, AggregateOp, At, Boundary, DurationArg, Expr, MatrixSelector, Span, SubqueryExpr, UnaryOp,
     VectorSelector,
 };
 use crate::syntax::functions::FunctionId;
@@ -246,12 +246,12 @@ impl<'q> Builder<'q> {
     }
 
     /// A range or step in milliseconds, which must be positive.
-    fn positive(&self, length: &Length) -> Result<i64, QueryError> {
+    fn positive(&self, length: &DurationArg) -> Result<i64, QueryError> {
         length.resolve(self.durations, false).map_err(|e| QueryError::BadParameter(e.to_string()))
     }
 
     /// An offset in milliseconds.
-    pub(super) fn offset(&self, length: &Length) -> Result<i64, QueryError> {
+    pub(super) fn offset(&self, length: &DurationArg) -> Result<i64, QueryError> {
         length.resolve(self.durations, true).map_err(|e| QueryError::BadParameter(e.to_string()))
     }
 

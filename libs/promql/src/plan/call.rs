@@ -11,7 +11,7 @@ use crate::functions::range::RangeCall;
 use crate::plan::build::Builder;
 use crate::plan::node::{BucketCall, Distinct, InfoCall, LeafKind, Map, Names, NodeId, Op, SortOrder};
 use crate::plan::select::Surroundings;
-use crate::syntax::ast::{At, Boundary, Call, Expr, Length, Span, StringLiteral, VectorSelector};
+use crate::syntax::ast::{At, Boundary, Call, Expr, DurationArg, Span, StringLiteral, VectorSelector};
 use crate::syntax::functions::FunctionId;
 use crate::syntax::functions::ValueType;
 use crate::value::steps::Steps;
@@ -144,7 +144,7 @@ impl Builder<'_> {
     ) -> Result<NodeId, QueryError> {
         let (replacement, source, regex) = (text(call, 2)?, text(call, 3)?, text(call, 4)?);
         if matches!(argument(call, 4)?, Expr::String(StringLiteral { not_utf8: Some(_), .. })) {
-            return Err(LabelReplace::refused(regex));
+            return Err(LabelReplace::invalid_regex(regex));
         }
         let replace = LabelReplace::new(destination(call)?, replacement, source, regex)?;
         self.take_regex(replace.regex_bytes(), call.span)?;
@@ -278,7 +278,7 @@ impl Builder<'_> {
         let selector = VectorSelector {
             name: String::new(),
             matchers: asked,
-            offset: Length::Millis(time.1),
+            offset: DurationArg::Millis(time.1),
             at: time.0,
             boundary: Boundary::Plain,
             span: call.span,

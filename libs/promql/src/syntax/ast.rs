@@ -1,9 +1,9 @@
-//! The syntax tree of PromQL, with the place of every node in the text.
+//! The syntax tree of PromQL, with the position of every node in the text.
 //!
-//! The tree is what was written, checked but not simplified: parentheses, unary plus and redundant modifiers stay,
-//! so that printing gives the expression back. Its height is bounded by [`MAX_HEIGHT`], so recursion over
-//! it is safe on an ordinary thread's stack, as long as it follows chains of operators with
-//! [`Expr::chain`] and not to their left.
+//! The tree is checked but not simplified: parentheses, unary plus and redundant modifiers are kept, so that
+//! printing reproduces the expression. Its height is at most [`MAX_HEIGHT`], so recursion fits the stack of
+//! an ordinary thread, provided that it follows chains of operators with [`Expr::chain`] and does not recurse
+//! into their left operands.
 
 use std::fmt;
 
@@ -11,35 +11,35 @@ use model::{Matcher, Timestamp};
 
 use crate::syntax::functions::{Function, ValueType};
 
-/// Longest path from the root to a leaf, where all operators of a chain such as `a + b + c` count as one step.
+/// Longest path from the root to a leaf. All operators of a chain such as `a + b + c` count as one step.
 pub const MAX_HEIGHT: usize = 500;
 
-/// Most operands in an expression: selectors, numbers, strings, calls, parentheses. Each takes some memory
-/// before the first series arrives.
+/// Most operands in an expression: selectors, numbers, strings, calls, parentheses. The limit is needed
+/// because each operand uses memory before the first series is read.
 pub const MAX_OPERANDS: usize = 20_000;
 
-/// A stretch of the query text in bytes; `start` belongs to it, `end` does not.
+/// A range of bytes in the query text. `start` is included, `end` is not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Span {
     /// Offset of the first byte.
     pub start: u32,
-    /// Offset just behind the last byte.
+    /// Offset of the first byte after the range.
     pub end: u32,
 }
 
 impl Span {
-    /// The stretch from `start` to `end`.
+    /// The range from `start` to `end`.
     pub const fn new(start: u32, end: u32) -> Self {
         Self { start, end }
     }
 
-    /// The stretch from the start of `self` to the end of `last`.
+    /// The range from the start of `self` to the end of `last`.
     pub const fn to(self, last: Self) -> Self {
         Self { start: self.start, end: last.end }
     }
 
-    /// Line and column of the start in `text`, both from 1, the column in bytes: `line:column` is how errors and
-    /// annotations name a place.
+    /// Line and column of the start in `text`. Both count from 1, the column in bytes. Errors and annotations
+    /// print them as `line:column`.
     pub fn line_column(self, text: &str) -> (usize, usize) {
         let at = (self.start as usize).min(text.len());
         let before = &text.as_bytes()[..at];
@@ -64,7 +64,7 @@ pub enum Expr {
     Subquery(Box<SubqueryExpr>),
     /// `(up)`
     Paren(Box<ParenExpr>),
-    /// `-up`; a sign before a number is part of the number
+    /// `-up`. The sign of a number literal is part of the number instead.
     Unary(Box<UnaryExpr>),
     /// `a + b`
     Binary(Box<BinaryExpr>),
@@ -75,7 +75,7 @@ pub enum Expr {
 }
 
 impl Expr {
-    /// Where the expression stands, its own modifiers (`offset`, `@`) included.
+    /// The position of the expression, including its own modifiers (`offset`, `@`).
     pub fn span(&self) -> Span {
         match self {
             Self::Number(e) => e.span,
@@ -91,7 +91,7 @@ impl Expr {
         }
     }
 
-    /// What the expression evaluates to.
+    /// The type of the expression's value.
     pub fn value_type(&self) -> ValueType {
         match self {
             Self::Number(_) => ValueType::Scalar,
@@ -114,9 +114,9 @@ impl Expr {
         expr
     }
 
-    /// Calls `f` for each expression directly below this one, in the order of the text (the parameter of an
-    /// aggregation before its operand). The selector of a [`MatrixSelector`] is part of it, not below it. Who recurses
-    /// with it takes [`chain`](Self::chain) for binary operators.
+    /// Calls `f` for each direct child, in the order of the text, with the parameter of an aggregation before
+    /// its operand. The selector of a [`MatrixSelector`] is not a child. Callers that recurse must handle
+    /// binary operators with [`chain`](Self::chain).
     pub fn for_each_child<'a>(&'a self, mut f: impl FnMut(&'a Self)) {
         match self {
             Self::Number(_) | Self::String(_) | Self::Vector(_) | Self::Matrix(_) => {}
@@ -137,7 +137,7 @@ impl Expr {
         }
     }
 
-    /// As [`for_each_child`](Self::for_each_child), for changing them.
+    /// Like [`for_each_child`](Self::for_each_child), with mutable access.
     pub fn for_each_child_mut(&mut self, mut f: impl FnMut(&mut Self)) {
         match self {
             Self::Number(_) | Self::String(_) | Self::Vector(_) | Self::Matrix(_) => {}
@@ -159,30 +159,30 @@ impl Expr {
     }
 }
 
-/// A number, or a duration in the place of a number (`5m` is 300).
+/// A number, or a duration used as a number (`5m` is 300).
 #[derive(Clone, Debug, PartialEq)]
 pub struct NumberLiteral {
-    /// Its value; seconds for a duration.
+    /// Its value; in seconds if it is a duration.
     pub value: f64,
-    /// Whether it was written as a duration, and so is printed as one.
+    /// Whether it was written as a duration. It is then printed as one.
     pub duration: bool,
-    /// Its place, a folded sign included.
+    /// Its position, including a sign that belongs to it.
     pub span: Span,
 }
 
 /// A string with its escapes resolved.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StringLiteral {
-    /// The text it stands for.
+    /// The text without quotes and escapes.
     pub value: String,
-    /// What was written, quoted, where its escapes name bytes that are no UTF-8; `value` has replacement characters for
-    /// them then. Such a string can be no label name.
+    /// The quoted source text, if its escapes produce bytes that are not valid UTF-8. `value` then contains
+    /// replacement characters for these bytes, and the string cannot be a label name.
     pub not_utf8: Option<Box<str>>,
-    /// Its place, quotes included.
+    /// Its position, including the quotes.
     pub span: Span,
 }
 
-/// The instant that `@` pins a selector or subquery to.
+/// The instant to which `@` pins a selector or subquery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum At {
     /// A fixed instant.
@@ -193,56 +193,57 @@ pub enum At {
     End,
 }
 
-/// How a range selector treats the samples at and around its boundaries.
+/// Which samples a range selector uses at the boundaries of its range.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Boundary {
-    /// Only samples inside the left-open range.
+    /// Only the samples inside the left-open range.
     #[default]
     Plain,
-    /// `anchored`: the last sample at or before the left boundary stands in for a sample at the boundary.
+    /// `anchored`: the last sample at or before the left boundary is used as the sample at the boundary.
     Anchored,
-    /// `smoothed`: values at both boundaries are interpolated from the samples around them.
+    /// `smoothed`: the values at both boundaries are interpolated between the samples around them.
     Smoothed,
 }
 
-/// A length of time in a range, step or offset.
+/// A duration in a range, step or offset.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Length {
-    /// Milliseconds; negative only in an offset.
+pub enum DurationArg {
+    /// A literal, in milliseconds. Negative only in an offset.
     Millis(i64),
-    /// An expression whose value depends on the query's step and range, known when a query is planned.
+    /// An expression. Its value depends on the query's step and range, and is known when the query is
+    /// planned.
     Expr(Box<DurationExpr>),
 }
 
-impl Length {
-    /// No length at all; the offset of a selector without one.
+impl DurationArg {
+    /// Zero: the offset of a selector without `offset`.
     pub const ZERO: Self = Self::Millis(0);
 }
 
 /// Arithmetic on durations, all in seconds: `[5m + step()]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DurationExpr {
-    /// What it computes.
+    /// The operation.
     pub node: DurationNode,
-    /// Whether it stood in parentheses.
+    /// Whether it is in parentheses.
     pub wrapped: bool,
-    /// Its place, parentheses not included except for a lone number.
+    /// Its position. Includes the parentheses only if it is a single number.
     pub span: Span,
 }
 
-/// What a [`DurationExpr`] computes.
+/// The operation of a [`DurationExpr`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum DurationNode {
     /// A number of seconds.
     Number {
         /// Its value.
         seconds: f64,
-        /// Whether it was written as a duration, and so is printed as one.
+        /// Whether it was written as a duration. It is then printed as one.
         duration: bool,
     },
     /// `step()`: the query's step; zero for an instant query.
     Step,
-    /// `range()`: from the query's start to its end; zero for an instant query.
+    /// `range()`: the query's end minus its start; zero for an instant query.
     Range,
     /// `-a`
     Negate(Box<DurationExpr>),
@@ -250,61 +251,62 @@ pub enum DurationNode {
     MinOf(Box<DurationExpr>, Box<DurationExpr>),
     /// `max_of(a, b)`
     MaxOf(Box<DurationExpr>, Box<DurationExpr>),
-    /// `a + b` and its like; only `+ - * / % ^` occur.
+    /// An arithmetic operation; only `+ - * / % ^` occur.
     Binary(BinaryOp, Box<DurationExpr>, Box<DurationExpr>),
 }
 
-/// A selection of series at one instant.
+/// Selects series at one instant.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VectorSelector {
-    /// The metric name written before the braces; empty where there is none.
+    /// The metric name before the braces; empty if there is none.
     pub name: String,
-    /// All conditions; where `name` is set, the last one is its matcher.
+    /// All matchers. If `name` is set, the last one is its matcher.
     pub matchers: Vec<Matcher>,
-    /// How far to look into the past.
-    pub offset: Length,
-    /// The instant it is pinned to.
+    /// The offset into the past; negative for the future.
+    pub offset: DurationArg,
+    /// The instant of `@`, if any.
     pub at: Option<At>,
     /// `anchored` or `smoothed`.
     pub boundary: Boundary,
-    /// Its place; inside a [`MatrixSelector`] only the part before the bracket.
+    /// Its position. Inside a [`MatrixSelector`], only the part before the bracket.
     pub span: Span,
 }
 
-/// A selection of series over a range. Offset, `@` and boundary are those of the selector.
+/// Selects series over a range. The `offset`, `@` and boundary apply to the whole expression but are stored
+/// in the selector.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MatrixSelector {
-    /// Which series.
+    /// The series.
     pub selector: VectorSelector,
-    /// How far back the range reaches; positive unless an expression.
-    pub range: Length,
-    /// Its place, modifiers behind the bracket included.
+    /// The length of the range. A literal is positive.
+    pub range: DurationArg,
+    /// Its position, including the modifiers after the bracket.
     pub span: Span,
 }
 
-/// An expression evaluated at the steps of its own range.
+/// An expression that is evaluated at several steps for each step of the query.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SubqueryExpr {
-    /// What is evaluated: an instant vector.
+    /// The inner expression; an instant vector.
     pub expr: Expr,
-    /// How far back the range reaches; positive unless an expression.
-    pub range: Length,
-    /// Distance of the evaluations; `None` is the default of the server.
-    pub step: Option<Length>,
-    /// How far to look into the past.
-    pub offset: Length,
-    /// The instant it is pinned to.
+    /// The length of the range. A literal is positive.
+    pub range: DurationArg,
+    /// Time between two evaluations; `None` means the default of the server.
+    pub step: Option<DurationArg>,
+    /// The offset into the past; negative for the future.
+    pub offset: DurationArg,
+    /// The instant of `@`, if any.
     pub at: Option<At>,
-    /// Its place.
+    /// Its position.
     pub span: Span,
 }
 
-/// Parentheses.
+/// An expression in parentheses.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ParenExpr {
-    /// What they hold.
+    /// The inner expression.
     pub expr: Expr,
-    /// Their place.
+    /// The position, including the parentheses.
     pub span: Span,
 }
 
@@ -334,7 +336,7 @@ pub struct UnaryExpr {
     pub op: UnaryOp,
     /// Its operand.
     pub expr: Expr,
-    /// The place of both.
+    /// The position of sign and operand.
     pub span: Span,
 }
 
@@ -367,9 +369,9 @@ pub enum BinaryOp {
     Gt,
     /// `>=`
     Ge,
-    /// `</`: cuts a histogram's observations above a value off
+    /// `</`: removes the observations of a histogram that are above a value
     TrimUpper,
-    /// `>/`: cuts a histogram's observations below a value off
+    /// `>/`: removes the observations of a histogram that are below a value
     TrimLower,
     /// `and`
     And,
@@ -404,7 +406,7 @@ impl BinaryOp {
         }
     }
 
-    /// Whether it compares two numbers and so takes `bool`.
+    /// Whether it compares two numbers and therefore accepts `bool`.
     pub const fn is_comparison(self) -> bool {
         use BinaryOp::{Eq, Ge, Gt, Le, Lt, Ne};
         matches!(self, Eq | Ne | Lt | Le | Gt | Ge)
@@ -431,44 +433,44 @@ pub struct BinaryExpr {
     pub lhs: Expr,
     /// Right operand.
     pub rhs: Expr,
-    /// How series find their partner; present exactly where both operands are instant vectors.
+    /// How series are matched. Present if and only if both operands are instant vectors.
     pub matching: Option<VectorMatching>,
-    /// `bool`: a comparison gives 0 or 1 instead of filtering.
+    /// `bool`: the comparison returns 0 or 1 instead of filtering.
     pub return_bool: bool,
-    /// Scalar where both operands are scalars, else vector.
+    /// Scalar if both operands are scalars, otherwise vector.
     pub value_type: ValueType,
-    /// The place of all of it.
+    /// The position of the whole expression.
     pub span: Span,
 }
 
-/// How many partners a series may have on either side.
+/// How many series may match on each side.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Cardinality {
     /// One on each side.
     #[default]
     OneToOne,
-    /// `group_left`: many on the left for one on the right.
+    /// `group_left`: many series on the left match one on the right.
     ManyToOne,
-    /// `group_right`: one on the left for many on the right.
+    /// `group_right`: one series on the left matches many on the right.
     OneToMany,
     /// Set operators.
     ManyToMany,
 }
 
-/// How series of two instant vectors find each other.
+/// How the series of two instant vectors are matched.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct VectorMatching {
-    /// Number of partners.
+    /// How many series may match on each side.
     pub cardinality: Cardinality,
     /// The labels of `on` or `ignoring`.
     pub labels: Vec<String>,
-    /// Whether `labels` are the ones to compare; otherwise they are the ones to leave out.
+    /// Whether `labels` are compared (`on`) or ignored (`ignoring`).
     pub on: bool,
-    /// Labels of the "one" side that the result keeps: `group_left (these)`.
+    /// Labels of the "one" side that are copied to the result: `group_left (labels)`.
     pub include: Vec<String>,
-    /// `fill` and `fill_left`: the value that stands in for a missing series on the left.
+    /// `fill` and `fill_left`: the value used for a missing series on the left.
     pub fill_left: Option<f64>,
-    /// `fill` and `fill_right`: the value that stands in for a missing series on the right.
+    /// `fill` and `fill_right`: the value used for a missing series on the right.
     pub fill_right: Option<f64>,
 }
 
@@ -526,7 +528,7 @@ impl AggregateOp {
         }
     }
 
-    /// What its parameter has to be, where it takes one.
+    /// The type of its parameter, if it has one.
     pub const fn parameter(self) -> Option<ValueType> {
         use AggregateOp::{BottomK, CountValues, LimitK, LimitRatio, Quantile, TopK};
         match self {
@@ -553,15 +555,15 @@ impl fmt::Display for AggregateOp {
 pub struct AggregateExpr {
     /// The operator.
     pub op: AggregateOp,
-    /// What is aggregated.
+    /// The aggregated expression.
     pub expr: Expr,
-    /// The parameter; present exactly where [`AggregateOp::parameter`] says so.
+    /// The parameter. Present if and only if [`AggregateOp::parameter`] returns a type.
     pub param: Option<Expr>,
     /// Labels of `by` or `without`.
     pub grouping: Vec<String>,
-    /// Whether `grouping` is what to leave out.
+    /// Whether `grouping` lists the labels to drop (`without`) or to keep (`by`).
     pub without: bool,
-    /// Its place.
+    /// Its position.
     pub span: Span,
 }
 
@@ -570,8 +572,8 @@ pub struct AggregateExpr {
 pub struct Call {
     /// The function.
     pub function: &'static Function,
-    /// Its arguments: as many, and of the types, as the function takes.
+    /// Its arguments. Their number and types are those that the function accepts.
     pub args: Vec<Expr>,
-    /// Its place.
+    /// Its position.
     pub span: Span,
 }

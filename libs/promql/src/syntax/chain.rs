@@ -1,21 +1,23 @@
-//! Chains of left-associative operators: `a + b + c` is `(a + b) + c`, and so a tree as deep on its left as the chain is
-//! long.
+//! Chains of left-associative operators. `a + b + c` is `(a + b) + c`, so the tree is as deep on its left
+//! side as the chain is long.
 //!
-//! People nest a dozen levels; programs write chains of thousands. So whatever walks a tree goes along such a chain in a
-//! loop, with the functions of this file, and recurses only where the text nests, which is bounded by
-//! [`MAX_HEIGHT`](super::ast::MAX_HEIGHT). What the compiler would derive for [`BinaryExpr`] recurses, and is written out
-//! here for that reason; only its `Debug` still does.
+//! Users write a dozen levels of nesting, but programs generate chains of thousands of operators. Therefore
+//! all code that walks a tree follows a chain in a loop, with the functions in this file, and recurses only
+//! into nested text, whose depth is at most [`MAX_HEIGHT`](super::ast::MAX_HEIGHT). Derived traits would
+//! recurse along the chain, so they are implemented here by hand for [`BinaryExpr`]; only its `Debug` is
+//! derived and recurses.
 
 use crate::syntax::ast::{BinaryExpr, Expr, NumberLiteral, Span};
 
-/// What stands where an expression was taken out.
+/// Replaces an expression that was moved out of the tree.
 fn hole() -> Expr {
     Expr::Number(NumberLiteral { value: 0.0, duration: false, span: Span::default() })
 }
 
 impl Expr {
-    /// The operators of the chain that ends in this expression, the innermost first, and the operand at its very left:
-    /// for `a + b * c - d`, these are `a + ...`, `... - d` and `a`. No operators where it is no chain.
+    /// The leftmost operand of the chain that ends in this expression, and the operators of the chain from
+    /// left to right. For `a + b * c - d` these are `a`, and `a + ...` and `... - d`. There are no operators
+    /// if the expression is not a chain.
     pub fn chain(&self) -> (&Self, Vec<&BinaryExpr>) {
         let mut operators = Vec::new();
         let mut expr = self;
@@ -27,11 +29,12 @@ impl Expr {
         (expr, operators)
     }
 
-    /// Changes what [`chain`](Self::chain) shows: calls `f` for the operand at the very left, then for each operator from
-    /// there on, and stops where it fails. Right operands are below what `f` is called for, left ones have been before.
+    /// Changes the parts of a [`chain`](Self::chain): calls `f` for the leftmost operand, then for each
+    /// operator from left to right. Stops at the first error. When `f` is called for an operator, its left
+    /// operand was already changed; `f` has to change the right operand itself.
     ///
     /// # Errors
-    /// Those of `f`; the expression is then left in pieces.
+    /// The errors of `f`. The expression is then incomplete and must not be used.
     pub fn change_chain<E>(&mut self, mut f: impl FnMut(&mut Self) -> Result<(), E>) -> Result<(), E> {
         let mut above = Vec::new();
         let mut current = std::mem::replace(self, hole());
@@ -62,7 +65,7 @@ impl Drop for BinaryExpr {
 }
 
 impl BinaryExpr {
-    /// The same operator with another left operand.
+    /// The same operator with a different left operand.
     fn with_lhs(&self, lhs: Expr) -> Self {
         Self {
             op: self.op,
@@ -75,7 +78,7 @@ impl BinaryExpr {
         }
     }
 
-    /// Whether two operators are the same but for their left operands.
+    /// Whether two operators are equal except for their left operands.
     fn is_like(&self, other: &Self) -> bool {
         self.op == other.op
             && self.span == other.span

@@ -1,4 +1,4 @@
-//! The meaning of a parsed expression: types, arguments, matching.
+//! Checks the meaning of a parsed expression: types, arguments, vector matching.
 
 use std::collections::HashSet;
 
@@ -9,10 +9,11 @@ use crate::syntax::error::ParseError;
 use crate::syntax::functions::{FunctionId, ValueType, Variadic};
 use crate::syntax::quote::quoted;
 
-/// Checks `expr`, which was parsed from `text`, and settles how its operators match series.
+/// Checks `expr`, which was parsed from `text`, and completes its vector matching.
 ///
-/// The order of the checks decides which of several mistakes is reported; it is that of Prometheus: inner ones first,
-/// except that a call's number of arguments comes before the arguments.
+/// If an expression has several errors, the order of the checks decides which is reported. The order is that
+/// of Prometheus: inner expressions first, except that the number of a call's arguments is checked before the
+/// arguments.
 pub(super) fn check(expr: &mut Expr, text: &str) -> Result<(), ParseError> {
     Checker { text }.expr(expr)
 }
@@ -30,7 +31,7 @@ impl Checker<'_> {
         expr.change_chain(|expr| self.node(expr))
     }
 
-    /// Checks an expression; if it is a binary operator, its left operand has been checked.
+    /// Checks an expression. The left operand of a binary operator was already checked.
     fn node(&self, expr: &mut Expr) -> Result<(), ParseError> {
         match expr {
             Expr::Number(_) | Expr::String(_) => Ok(()),
@@ -145,7 +146,7 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// The place of the operator: from the first character behind the left operand.
+    /// The position of the operator: from the first character after the left operand that is not a space.
     fn operator(&self, binary: &BinaryExpr) -> Span {
         let (start, end) = (binary.lhs.span().end, binary.rhs.span().start);
         let between = self.text.get(start as usize..end as usize).unwrap_or_default();
@@ -176,7 +177,7 @@ impl Checker<'_> {
             self.info_labels(labels, call.span)?;
         }
         for (i, arg) in call.args.iter_mut().enumerate() {
-            // `info` may select any labels there are.
+            // `info` may select all labels.
             if let (Expr::Vector(selector), true, 1) = (&*arg, is_info, i) {
                 self.selector(selector, true)?;
             } else {
@@ -192,7 +193,7 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// Checks the second argument of `info`, which selects labels and not series.
+    /// Checks the second argument of `info`, which selects labels instead of series.
     fn info_labels(&self, labels: &Expr, call: Span) -> Result<(), ParseError> {
         let found = labels.value_type();
         if found != ValueType::Vector {
@@ -222,7 +223,7 @@ impl Checker<'_> {
                 }
             };
         }
-        // A slip of the pen must not select all there is.
+        // Reject a selector that would select all series by accident.
         if !may_match_all && selector.matchers.iter().all(model::Matcher::matches_empty) {
             return self.fail(selector.span, "vector selector must contain at least one non-empty matcher");
         }

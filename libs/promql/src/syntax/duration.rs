@@ -1,8 +1,8 @@
-//! The value of duration expressions, known once a query's step and range are.
+//! Computes the value of duration expressions from the step and range of a query.
 
-use crate::syntax::ast::{BinaryOp, DurationExpr, DurationNode, Length, Span};
+use crate::syntax::ast::{BinaryOp, DurationArg, DurationExpr, DurationNode, Span};
 
-/// What `step()` and `range()` stand for.
+/// The values of `step()` and `range()`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct DurationContext {
     /// Seconds between two steps; zero for an instant query.
@@ -11,21 +11,24 @@ pub struct DurationContext {
     pub range_seconds: f64,
 }
 
-/// A duration expression without a usable value.
+/// A duration expression has no usable value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}:{}: {message}", span.start, span.end)]
-pub struct DurationError {
-    /// The expression. Displayed as Prometheus does here: start and end in bytes instead of line and column.
+pub struct DurationExprError {
+    /// The expression. The error displays its start and end in bytes instead of line and column, as
+    /// Prometheus does for this error.
     pub span: Span,
     message: &'static str,
 }
 
-impl Length {
-    /// The length in milliseconds. Lengths other than offsets have to be positive, which literals are.
+impl DurationArg {
+    /// The duration in milliseconds. Must be positive unless `may_be_negative` is set, as it is for offsets;
+    /// literals already are.
     ///
     /// # Errors
-    /// When the value is not finite, does not fit, divides by zero, or is not positive where it has to be.
-    pub fn resolve(&self, context: DurationContext, may_be_negative: bool) -> Result<i64, DurationError> {
+    /// If the value is not finite, is out of range, requires a division by zero, or must be positive and is
+    /// not.
+    pub fn resolve(&self, context: DurationContext, may_be_negative: bool) -> Result<i64, DurationExprError> {
         /// 2^63 nanoseconds, in seconds.
         const LIMIT: f64 = 9_223_372_036.854_776;
         let expr = match self {
@@ -33,7 +36,7 @@ impl Length {
             Self::Expr(expr) => expr,
         };
         let seconds = expr.seconds(context)?;
-        let fail = |message| Err(DurationError { span: expr.span, message });
+        let fail = |message| Err(DurationExprError { span: expr.span, message });
         if !seconds.is_finite() {
             return fail("duration is NaN or infinite");
         }
@@ -48,8 +51,8 @@ impl Length {
 }
 
 impl DurationExpr {
-    fn seconds(&self, context: DurationContext) -> Result<f64, DurationError> {
-        let fail = |message| Err(DurationError { span: self.span, message });
+    fn seconds(&self, context: DurationContext) -> Result<f64, DurationExprError> {
+        let fail = |message| Err(DurationExprError { span: self.span, message });
         Ok(match &self.node {
             DurationNode::Number { seconds, .. } => *seconds,
             DurationNode::Step => context.step_seconds,
@@ -75,7 +78,7 @@ impl DurationExpr {
     }
 }
 
-/// The lesser of two numbers, and no number where one is none.
+/// The lesser of two numbers; NaN if one of them is NaN.
 fn least(a: f64, b: f64) -> f64 {
     if a.is_nan() || b.is_nan() { f64::NAN } else { a.min(b) }
 }
@@ -90,7 +93,7 @@ mod tests {
     fn expressions_resolve_against_step_and_range() {
         let check = |text: &str, expected: Result<i64, &str>| {
             let expr = parse(&format!("foo[{text}]"), &ParseOptions::ALL).unwrap();
-            let Expr::Matrix(matrix) = expr else { panic!("{text} is no range") };
+            let Expr::Matrix(matrix) = expr else { panic!("{text} is not a range selector") };
             let context = DurationContext { step_seconds: 30.0, range_seconds: 3600.0 };
             let resolved = matrix.range.resolve(context, false).map_err(|e| e.to_string());
             assert_eq!(resolved, expected.map_err(str::to_owned), "{text}");
@@ -104,6 +107,6 @@ mod tests {
         check("1 / (step() - 30)", Err("4:20: division by zero"));
         check("10 ^ 400", Err("4:12: duration is NaN or infinite"));
         check("10 ^ 10", Err("4:11: duration is out of range"));
-        assert_eq!(Length::Millis(-5).resolve(DurationContext::default(), true), Ok(-5));
+        assert_eq!(DurationArg::Millis(-5).resolve(DurationContext::default(), true), Ok(-5));
     }
 }

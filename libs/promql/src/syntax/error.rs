@@ -1,17 +1,17 @@
-//! Why a text is no expression, and where.
+//! Why a text is not a valid expression, and where.
 
 use std::fmt;
 
 use crate::syntax::ast::Span;
 
-/// A text that is no expression.
+/// An error in the text of an expression.
 ///
-/// Displays as Prometheus does: `1:5: parse error: unexpected end of input`.
+/// Displayed in the form of Prometheus: `1:5: parse error: unexpected end of input`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseError {
     message: String,
     span: Span,
-    /// Line and column; none for the empty text, which has no places.
+    /// Line and column. `None` for an empty text.
     place: Option<(usize, usize)>,
 }
 
@@ -22,17 +22,17 @@ impl ParseError {
         Self { message: message.into(), span, place }
     }
 
-    /// What is wrong, without the place.
+    /// The message without the position.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// The part of the text that is wrong; its end is a hint only.
+    /// The part of the text that is wrong. Its end is approximate.
     pub fn span(&self) -> Span {
         self.span
     }
 
-    /// Line and column of the place, both from 1, the column in bytes; `None` for an empty text.
+    /// Line and column of the error. Both count from 1, the column in bytes. `None` for an empty text.
     pub fn line_column(&self) -> Option<(usize, usize)> {
         self.place
     }

@@ -1,4 +1,4 @@
-//! The functions of the language: names, argument types, results, and what gates them.
+//! The functions of the language: names, argument types, result types, and the option that enables each.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ pub enum ValueType {
 }
 
 impl ValueType {
-    /// The type's name in the API and in terse messages: `scalar`, `string`, `vector`, `matrix`.
+    /// The type's name in the API and in short messages: `scalar`, `string`, `vector`, `matrix`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",
@@ -42,21 +42,21 @@ impl fmt::Display for ValueType {
     }
 }
 
-/// How far the number of arguments may differ from the number of types.
+/// How the number of arguments may differ from the number of argument types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Variadic {
     /// Not at all.
     Exact,
-    /// The last argument may be left out, or be repeated so that there are at most this many of its type.
+    /// The last argument may be omitted or repeated; this is the most that may be given of its type.
     UpTo(usize),
-    /// The last argument may be left out or be repeated without limit.
+    /// The last argument may be omitted, or repeated without limit.
     AnyMore,
 }
 
-/// Which option has to be on for a function to be known.
+/// Which option enables a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Gate {
-    /// Always known.
+pub enum FunctionGate {
+    /// Always enabled.
     Stable,
     /// Needs [`ParseOptions::experimental_functions`](super::ParseOptions::experimental_functions).
     Experimental,
@@ -73,21 +73,21 @@ pub struct Function {
     pub name: &'static str,
     /// The types of its arguments.
     pub args: &'static [ValueType],
-    /// How many more or fewer arguments it takes.
+    /// How many arguments may be omitted or added.
     pub variadic: Variadic,
     /// The type of its result.
     pub returns: ValueType,
-    /// What has to be on for it to be known.
-    pub gate: Gate,
+    /// The option that enables it.
+    pub gate: FunctionGate,
 }
 
 impl Function {
-    /// The function called `name`, whatever its gate.
+    /// Finds a function by name, whether or not it is enabled.
     pub fn find(name: &str) -> Option<&'static Self> {
         FUNCTIONS.binary_search_by(|f| f.name.cmp(name)).ok().map(|at| &FUNCTIONS[at])
     }
 
-    /// All functions by name.
+    /// All functions, sorted by name.
     pub const fn all() -> &'static [Self] {
         FUNCTIONS
     }
@@ -100,10 +100,10 @@ impl FunctionId {
     }
 }
 
-/// Builds the enum and the table from one list, which is sorted by name.
+/// Builds the enum and the table from one list, which must be sorted by name.
 macro_rules! functions {
     ($($id:ident $name:literal ($($arg:ident),*) $variadic:ident $(($more:literal))? -> $returns:ident, $gate:ident;)*) => {
-        /// Names a function, for matching on.
+        /// Identifies a function, for use in `match`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum FunctionId {
             $(#[doc = concat!("`", $name, "`")] $id,)*
@@ -115,7 +115,7 @@ macro_rules! functions {
             args: &[$(ValueType::$arg),*],
             variadic: Variadic::$variadic $(($more))?,
             returns: ValueType::$returns,
-            gate: Gate::$gate,
+            gate: FunctionGate::$gate,
         },)*];
     };
 }
@@ -221,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_is_sorted_and_each_id_finds_its_row() {
+    fn the_table_is_sorted_and_indexed_by_function_id() {
         assert!(FUNCTIONS.is_sorted_by(|a, b| a.name < b.name));
         for function in FUNCTIONS {
             assert_eq!(Function::find(function.name), Some(function));

@@ -1,12 +1,13 @@
-//! Text to tokens.
+//! Splits text into tokens.
 //!
-//! What a character means depends on the brackets around it: inside braces there are no keywords, inside brackets
-//! a colon separates range and step. The states are those of Prometheus' lexer, so that the same mistake is found at the
-//! same place; so is the rule that `offset` and its like are ordinary names where no keyword can stand (left to the parser).
+//! The meaning of a character depends on the brackets around it: inside braces there are no keywords; inside
+//! brackets a colon separates range and step. The states are those of Prometheus' lexer, so that errors are
+//! found at the same positions. As in Prometheus, words such as `offset` are ordinary names where no keyword
+//! is allowed; the parser decides this.
 
 use crate::syntax::ast::{BinaryOp, Span};
 use crate::syntax::quote::{quoted, quoted_char};
-use crate::syntax::token::{Kind, Token, Word, duration_word, reserved};
+use crate::syntax::token::{Token, TokenKind, Word, duration_word, reserved};
 
 const fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n' | '\r')
@@ -20,19 +21,19 @@ const fn is_alphanumeric(c: char) -> bool {
     is_alpha(c) || c.is_ascii_digit()
 }
 
-/// The characters that one of the words of durations begins with.
+/// Whether a duration word (`step`, `range`, `min_of`, `max_of`) can start with this letter.
 const fn starts_duration_word(c: char) -> bool {
     matches!(c.to_ascii_lowercase(), 's' | 'r' | 'm')
 }
 
-/// Reads tokens off a text, one at a time.
+/// Reads tokens from a text, one at a time.
 pub(crate) struct Lexer<'a> {
     source: &'a str,
     /// Offset of the next character.
     at: usize,
     /// Offset of the token being read.
     start: usize,
-    /// Open parentheses.
+    /// Number of open parentheses.
     parens: u32,
     in_braces: bool,
     in_brackets: bool,
@@ -40,13 +41,13 @@ pub(crate) struct Lexer<'a> {
     in_duration: bool,
     /// A colon was seen since the bracket opened.
     got_colon: bool,
-    /// A number was seen in some bracket; as in Prometheus this is never reset.
+    /// Whether a number was seen in any brackets. It is never reset, as in Prometheus.
     got_duration: bool,
     error: Option<String>,
 }
 
 impl<'a> Lexer<'a> {
-    /// A lexer of `source`, whose length fits 32 bits.
+    /// A lexer for `source`, whose length must fit in 32 bits.
     pub(crate) fn new(source: &'a str) -> Self {
         Lexer {
             source,
@@ -62,17 +63,17 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// Why the last token was [`Kind::Error`].
+    /// The message that belongs to the last token if that is a [`TokenKind::Error`].
     pub(crate) fn error(&self) -> Option<&str> {
         self.error.as_deref()
     }
 
-    /// The next token; after the end or an error, the end.
+    /// Reads the next token. Returns [`TokenKind::End`] after the end and after an error.
     pub(crate) fn next_token(&mut self) -> Token {
         if self.error.is_some() {
             self.start = self.source.len();
             self.at = self.start;
-            return self.emit(Kind::End);
+            return self.emit(TokenKind::End);
         }
         let kind = loop {
             self.start = self.at;
@@ -90,17 +91,17 @@ impl<'a> Lexer<'a> {
         self.emit(kind)
     }
 
-    fn emit(&mut self, kind: Kind) -> Token {
+    fn emit(&mut self, kind: TokenKind) -> Token {
         Token { kind, span: Span::new(self.start as u32, self.at as u32) }
     }
 
-    fn fail(&mut self, why: impl Into<String>) -> Option<Kind> {
+    fn fail(&mut self, why: impl Into<String>) -> Option<TokenKind> {
         self.error = Some(why.into());
-        Some(Kind::Error)
+        Some(TokenKind::Error)
     }
 
-    /// Fails behind the token that was read, where Prometheus has already let it go.
-    fn fail_behind(&mut self, why: impl Into<String>) -> Option<Kind> {
+    /// Fails at the position after the token, where Prometheus reports this error.
+    fn fail_after(&mut self, why: impl Into<String>) -> Option<TokenKind> {
         self.start = self.at;
         self.fail(why)
     }
@@ -131,15 +132,15 @@ impl<'a> Lexer<'a> {
         self.skip_while(|c| c != '\n' && c != '\r');
     }
 
-    /// Reads outside of braces; `None` where there was only space or a comment.
-    fn statement(&mut self) -> Option<Kind> {
+    /// Reads a token outside of braces. Returns `None` if there was only space or a comment.
+    fn statement(&mut self) -> Option<TokenKind> {
         let Some(c) = self.next() else {
             return if self.parens != 0 {
                 self.fail("unclosed left parenthesis")
             } else if self.in_brackets {
                 self.fail("unclosed left bracket")
             } else {
-                Some(Kind::End)
+                Some(TokenKind::End)
             };
         };
         Some(match c {
@@ -147,35 +148,35 @@ impl<'a> Lexer<'a> {
                 self.skip_comment();
                 return None;
             }
-            ',' => Kind::Comma,
+            ',' => TokenKind::Comma,
             _ if is_space(c) => {
                 self.skip_while(is_space);
                 return None;
             }
-            '*' => Kind::Op(BinaryOp::Mul),
-            '/' => Kind::Op(BinaryOp::Div),
-            '%' => Kind::Op(BinaryOp::Mod),
-            '+' => Kind::Op(BinaryOp::Add),
-            '-' => Kind::Op(BinaryOp::Sub),
-            '^' => Kind::Op(BinaryOp::Pow),
+            '*' => TokenKind::Op(BinaryOp::Mul),
+            '/' => TokenKind::Op(BinaryOp::Div),
+            '%' => TokenKind::Op(BinaryOp::Mod),
+            '+' => TokenKind::Op(BinaryOp::Add),
+            '-' => TokenKind::Op(BinaryOp::Sub),
+            '^' => TokenKind::Op(BinaryOp::Pow),
             '=' => match self.peek() {
                 Some('=') => {
                     self.next();
-                    Kind::Op(BinaryOp::Eq)
+                    TokenKind::Op(BinaryOp::Eq)
                 }
                 Some('~') => return self.fail("unexpected character after '=': '~'"),
-                _ => Kind::Assign,
+                _ => TokenKind::Assign,
             },
             '!' => match self.next() {
-                Some('=') => Kind::Op(BinaryOp::Ne),
+                Some('=') => TokenKind::Op(BinaryOp::Ne),
                 other => return self.fail(format!("unexpected character after '!': {}", quoted_char(other))),
             },
-            '<' if self.accept(|c| c == '=') => Kind::Op(BinaryOp::Le),
-            '<' if self.accept(|c| c == '/') => Kind::Op(BinaryOp::TrimUpper),
-            '<' => Kind::Op(BinaryOp::Lt),
-            '>' if self.accept(|c| c == '=') => Kind::Op(BinaryOp::Ge),
-            '>' if self.accept(|c| c == '/') => Kind::Op(BinaryOp::TrimLower),
-            '>' => Kind::Op(BinaryOp::Gt),
+            '<' if self.accept(|c| c == '=') => TokenKind::Op(BinaryOp::Le),
+            '<' if self.accept(|c| c == '/') => TokenKind::Op(BinaryOp::TrimUpper),
+            '<' => TokenKind::Op(BinaryOp::Lt),
+            '>' if self.accept(|c| c == '=') => TokenKind::Op(BinaryOp::Ge),
+            '>' if self.accept(|c| c == '/') => TokenKind::Op(BinaryOp::TrimLower),
+            '>' => TokenKind::Op(BinaryOp::Gt),
             '.' if !self.peek().is_some_and(|c| c.is_ascii_digit()) => return self.unexpected(c),
             '.' | '0'..='9' => {
                 self.at = self.start;
@@ -188,59 +189,60 @@ impl<'a> Lexer<'a> {
                     return self.fail("unexpected colon ':'");
                 }
                 self.got_colon = true;
-                Kind::Colon
+                TokenKind::Colon
             }
             _ if (is_alpha(c) || c == ':') && !self.in_brackets => return self.word(),
             _ if is_alpha(c) => {
                 if starts_duration_word(c)
                     && let Some(word) = self.scan_duration_word()
                 {
-                    return Some(Kind::Word(word));
+                    return Some(TokenKind::Word(word));
                 }
                 return self.fail(format!("unexpected character: {}, expected ':'", quoted_char(Some(c))));
             }
             '(' => {
                 self.parens += 1;
-                Kind::LeftParen
+                TokenKind::LeftParen
             }
             ')' => return self.right_paren(),
             '{' => {
                 self.in_braces = true;
-                Kind::LeftBrace
+                TokenKind::LeftBrace
             }
             '[' if self.in_brackets => return self.fail("unexpected left bracket '['"),
             '[' => {
                 self.in_brackets = true;
                 self.in_duration = true;
                 self.got_colon = false;
-                Kind::LeftBracket
+                TokenKind::LeftBracket
             }
             ']' if !self.in_brackets => return self.fail("unexpected right bracket ']'"),
             ']' => {
                 self.in_brackets = false;
-                Kind::RightBracket
+                TokenKind::RightBracket
             }
-            '@' => Kind::At,
+            '@' => TokenKind::At,
             _ => return self.unexpected(c),
         })
     }
 
-    fn unexpected(&mut self, c: char) -> Option<Kind> {
+    fn unexpected(&mut self, c: char) -> Option<TokenKind> {
         self.fail(format!("unexpected character: {}", quoted_char(Some(c))))
     }
 
-    fn right_paren(&mut self) -> Option<Kind> {
+    fn right_paren(&mut self) -> Option<TokenKind> {
         match self.parens.checked_sub(1) {
-            None => self.fail_behind("unexpected right parenthesis ')'"),
+            None => self.fail_after("unexpected right parenthesis ')'"),
             Some(left) => {
                 self.parens = left;
-                Some(Kind::RightParen)
+                Some(TokenKind::RightParen)
             }
         }
     }
 
-    /// Reads inside brackets until the first number, from which on [`statement`](Self::statement) takes over.
-    fn duration_expression(&mut self) -> Option<Kind> {
+    /// Reads a token inside brackets, up to the first number. From then on [`statement`](Self::statement)
+    /// reads the tokens.
+    fn duration_expression(&mut self) -> Option<TokenKind> {
         let Some(c) = self.next() else {
             return self.fail("unexpected end of input in duration expression");
         };
@@ -249,38 +251,38 @@ impl<'a> Lexer<'a> {
                 self.in_brackets = false;
                 self.in_duration = false;
                 self.got_colon = false;
-                Kind::RightBracket
+                TokenKind::RightBracket
             }
             ':' if !self.got_duration => {
-                return self.fail_behind("unexpected colon before duration in duration expression");
+                return self.fail_after("unexpected colon before duration in duration expression");
             }
             ':' if self.got_colon => {
-                return self.fail_behind("unexpected repeated colon in duration expression");
+                return self.fail_after("unexpected repeated colon in duration expression");
             }
             ':' => {
                 self.got_colon = true;
-                Kind::Colon
+                TokenKind::Colon
             }
             '(' => {
                 self.parens += 1;
-                Kind::LeftParen
+                TokenKind::LeftParen
             }
             ')' => return self.right_paren(),
             _ if is_space(c) => {
                 self.skip_while(is_space);
                 return None;
             }
-            '+' => Kind::Op(BinaryOp::Add),
-            '-' => Kind::Op(BinaryOp::Sub),
-            '*' => Kind::Op(BinaryOp::Mul),
-            '/' => Kind::Op(BinaryOp::Div),
-            '%' => Kind::Op(BinaryOp::Mod),
-            '^' => Kind::Op(BinaryOp::Pow),
-            ',' => Kind::Comma,
+            '+' => TokenKind::Op(BinaryOp::Add),
+            '-' => TokenKind::Op(BinaryOp::Sub),
+            '*' => TokenKind::Op(BinaryOp::Mul),
+            '/' => TokenKind::Op(BinaryOp::Div),
+            '%' => TokenKind::Op(BinaryOp::Mod),
+            '^' => TokenKind::Op(BinaryOp::Pow),
+            ',' => TokenKind::Comma,
             _ if starts_duration_word(c)
                 && let Some(word) = self.scan_duration_word() =>
             {
-                Kind::Word(word)
+                TokenKind::Word(word)
             }
             '0'..='9' | '.' if c != '.' || self.peek().is_some_and(|c| c.is_ascii_digit()) => {
                 self.at = self.start;
@@ -295,13 +297,13 @@ impl<'a> Lexer<'a> {
         })
     }
 
-    /// Reads the rest of a word of letters inside brackets, whose first letter was read.
+    /// Reads the rest of a word inside brackets. Its first letter was already read.
     fn scan_duration_word(&mut self) -> Option<Word> {
         self.skip_while(is_alpha);
         duration_word(self.source[self.start..self.at].to_ascii_lowercase().as_bytes())
     }
 
-    fn inside_braces(&mut self) -> Option<Kind> {
+    fn inside_braces(&mut self) -> Option<TokenKind> {
         let Some(c) = self.next() else {
             return self.fail("unexpected end of input inside braces");
         };
@@ -316,16 +318,16 @@ impl<'a> Lexer<'a> {
             }
             _ if is_alpha(c) => {
                 self.skip_while(is_alphanumeric);
-                Kind::Identifier
+                TokenKind::Identifier
             }
-            ',' => Kind::Comma,
+            ',' => TokenKind::Comma,
             '"' | '\'' => return self.string(c),
             '`' => return self.raw_string(),
-            '=' if self.accept(|c| c == '~') => Kind::MatchRegex,
-            '=' => Kind::Assign,
+            '=' if self.accept(|c| c == '~') => TokenKind::MatchRegex,
+            '=' => TokenKind::Assign,
             '!' => match self.next() {
-                Some('~') => Kind::MatchNotRegex,
-                Some('=') => Kind::Op(BinaryOp::Ne),
+                Some('~') => TokenKind::MatchNotRegex,
+                Some('=') => TokenKind::Op(BinaryOp::Ne),
                 other => {
                     return self.fail(format!(
                         "unexpected character after '!' inside braces: {}",
@@ -336,7 +338,7 @@ impl<'a> Lexer<'a> {
             '{' => return self.fail("unexpected left brace '{'"),
             '}' => {
                 self.in_braces = false;
-                Kind::RightBrace
+                TokenKind::RightBrace
             }
             _ => {
                 return self.fail(format!("unexpected character inside braces: {}", quoted_char(Some(c))));
@@ -344,25 +346,26 @@ impl<'a> Lexer<'a> {
         })
     }
 
-    /// Reads a name, whose first character was read.
-    fn word(&mut self) -> Option<Kind> {
+    /// Reads a name. Its first character was already read.
+    fn word(&mut self) -> Option<TokenKind> {
         self.skip_while(|c| is_alphanumeric(c) || c == ':');
         let text = &self.source[self.start..self.at];
         Some(match reserved(text) {
-            // These are younger than many metrics of the same name, so they are words only before a parenthesis.
-            Some(Kind::Word(Word::Fill | Word::FillLeft | Word::FillRight))
+            // These keywords are newer than many metrics of the same name, so they are keywords only before a
+            // parenthesis.
+            Some(TokenKind::Word(Word::Fill | Word::FillLeft | Word::FillRight))
                 if !self.source[self.at..].trim_start_matches(is_space).starts_with('(') =>
             {
-                Kind::Identifier
+                TokenKind::Identifier
             }
             Some(kind) => kind,
-            None if text.contains(':') => Kind::MetricIdentifier,
-            None => Kind::Identifier,
+            None if text.contains(':') => TokenKind::MetricIdentifier,
+            None => TokenKind::Identifier,
         })
     }
 
-    /// Reads a string in `quote`, which was read. What an escape stands for is worked out later.
-    fn string(&mut self, quote: char) -> Option<Kind> {
+    /// Reads a string. The opening `quote` was already read. Escapes are checked here and decoded later.
+    fn string(&mut self, quote: char) -> Option<TokenKind> {
         loop {
             match self.next() {
                 None | Some('\n') => return self.fail("unterminated quoted string"),
@@ -372,7 +375,7 @@ impl<'a> Lexer<'a> {
                         return self.fail(why);
                     }
                 }
-                Some(c) if c == quote => return Some(Kind::String),
+                Some(c) if c == quote => return Some(TokenKind::String),
                 Some(_) => {}
             }
         }
@@ -405,29 +408,30 @@ impl<'a> Lexer<'a> {
         Ok(())
     }
 
-    fn raw_string(&mut self) -> Option<Kind> {
+    fn raw_string(&mut self) -> Option<TokenKind> {
         loop {
             match self.next() {
                 None => return self.fail("unterminated raw string"),
                 Some('\u{fffd}') => return self.fail("invalid UTF-8 rune"),
-                Some('`') => return Some(Kind::String),
+                Some('`') => return Some(TokenKind::String),
                 Some(_) => {}
             }
         }
     }
 
-    fn number_or_duration(&mut self) -> Option<Kind> {
+    fn number_or_duration(&mut self) -> Option<TokenKind> {
         if self.scan_number() {
-            return Some(Kind::Number);
+            return Some(TokenKind::Number);
         }
         if self.scan_duration_units() {
-            return Some(Kind::Duration);
+            return Some(TokenKind::Duration);
         }
         let text = quoted(&self.source[self.start..self.at]);
         self.fail(format!("bad number or duration syntax: {text}"))
     }
 
-    /// Reads what may be a number; whether it is one is found out later. On failure stands where it cannot go on.
+    /// Reads a number without checking its value. On failure, the position is that of the first character
+    /// that does not fit.
     fn scan_number(&mut self) -> bool {
         let mut hex = false;
         if self.accept(|c| c == '0') && self.accept(|c| c == 'x' || c == 'X') {
@@ -470,7 +474,7 @@ impl<'a> Lexer<'a> {
         self.at > self.start && !self.peek().is_some_and(is_alphanumeric)
     }
 
-    /// Reads the units of a duration behind its first number.
+    /// Reads the units of a duration. The first number was already read.
     fn scan_duration_units(&mut self) -> bool {
         if !self.accept(|c| "smhdwy".contains(c)) {
             return false;
@@ -493,7 +497,7 @@ impl<'a> Lexer<'a> {
     }
 }
 
-/// A character as Go's `%#U` shows it: `U+0063 'c'`, or only the number where it cannot be printed.
+/// A character in the form of Go's `%#U`: `U+0063 'c'`, or only the number if it is not printable.
 fn unicode_name(c: char) -> String {
     let number = u32::from(c);
     if c.is_control() { format!("U+{number:04X}") } else { format!("U+{number:04X} '{c}'") }

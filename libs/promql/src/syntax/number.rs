@@ -1,19 +1,19 @@
-//! Numbers and durations in text.
+//! Parses and writes numbers and durations.
 
 use std::fmt::{self, Write};
 
 use crate::syntax::quote::quoted;
 
-/// Why digits are no number, in the words of Go's `strconv`.
+/// The message of Go's `strconv` for a number that cannot be parsed.
 fn parse_float_error(text: &str, why: &str) -> String {
     format!("strconv.ParseFloat: parsing {}: {why}", quoted(text))
 }
 
-/// The value of a number as Go reads it: first as an integer in any base (`0755` is octal, `0x1F`, `1_000`), then as a
-/// decimal fraction; `Inf` and `NaN` in any case.
+/// Parses a number as Prometheus does in Go: first as an integer in any base (`0755` is octal, `0x1F`,
+/// `1_000`), then as a decimal fraction. `Inf` and `NaN` may be in any case.
 ///
 /// # Errors
-/// Where the text is neither, or is beyond the largest float; the text is Go's.
+/// If the text is not a number or exceeds the largest float. The message is Go's.
 pub(crate) fn parse_number(text: &str) -> Result<f64, String> {
     if !underscores_separate_digits(text) {
         return Err(parse_float_error(text, "invalid syntax"));
@@ -30,9 +30,9 @@ pub(crate) fn parse_number(text: &str) -> Result<f64, String> {
     Ok(value)
 }
 
-/// The value of a number as Go's `strconv.ParseFloat` reads it: decimal, or hexadecimal with an exponent of two (`0x1.8p3`),
-/// with a sign, `Inf`, `Infinity` and `NaN` in any case; underscores may separate digits. `None` where it is none of these, or
-/// beyond the largest float.
+/// Parses a number like Go's `strconv.ParseFloat`: decimal, or hexadecimal with a binary exponent
+/// (`0x1.8p3`), with an optional sign. `Inf`, `Infinity` and `NaN` may be in any case. Underscores may
+/// separate digits. Returns `None` if the text is none of these or exceeds the largest float.
 pub(crate) fn parse_float(text: &str) -> Option<f64> {
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
     let signed = unsigned.len() < text.len();
@@ -47,7 +47,7 @@ pub(crate) fn parse_float(text: &str) -> Option<f64> {
         let plain = unsigned.replace('_', "");
         let value = match plain.strip_prefix("0x").or_else(|| plain.strip_prefix("0X")) {
             Some(hex) => parse_hex_float(hex)?,
-            // Words that Rust would take are gone, and so is a sign.
+            // The words that Rust accepts were handled above, and the sign was removed.
             None if plain.starts_with(|c: char| c.is_ascii_digit() || c == '.') => plain.parse().ok()?,
             None => return None,
         };
@@ -56,7 +56,7 @@ pub(crate) fn parse_float(text: &str) -> Option<f64> {
     Some(if text.starts_with('-') { -value } else { value })
 }
 
-/// The value of a hexadecimal number without `0x`, rounded to the nearest float, of two as near to the even one.
+/// Parses a hexadecimal number without `0x`. Rounds to the nearest float, ties to even.
 fn parse_hex_float(text: &str) -> Option<f64> {
     let (digits, exponent) = text.split_once(['p', 'P'])?;
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
@@ -68,7 +68,7 @@ fn parse_hex_float(text: &str) -> Option<f64> {
     if !exponent.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
-    // An exponent that is too large for an integer is so for a float.
+    // An exponent that is out of range for an integer is out of range for a float, too.
     let size = exponent.parse().unwrap_or(i64::MAX / 2).min(i64::MAX / 2);
     let mut exponent: i64 = if negative { -size } else { size };
     let mut mantissa: u64 = 0;
@@ -79,7 +79,7 @@ fn parse_hex_float(text: &str) -> Option<f64> {
             mantissa = mantissa << 4 | digit;
             exponent -= if is_fraction { 4 } else { 0 };
         } else {
-            // Beyond what can matter but for whether there is anything at all.
+            // These digits only matter for rounding, so only whether any is nonzero is kept.
             mantissa |= u64::from(digit != 0);
             exponent += if is_fraction { 0 } else { 4 };
         }
@@ -103,7 +103,7 @@ fn parse_hex_float(text: &str) -> Option<f64> {
     if 2 * rest > unit || (2 * rest == unit && kept & 1 == 1) {
         kept += 1;
     }
-    // Both factors and both products are floats, so nothing is rounded any more.
+    // Both factors and both products are exact floats, so no rounding happens from here on.
     let power = exponent + dropped;
     let half = power / 2;
     let power_of_two = |n: i64| f64::from_bits(((n + 1023) as u64) << 52);
@@ -118,12 +118,12 @@ fn parse_integer(text: &str) -> Option<i64> {
         [b'0', _, ..] => (&text[1..], 8),
         _ => (text, 10),
     };
-    // `from_str_radix` would take a sign.
+    // `from_str_radix` would accept a sign.
     digits.as_bytes().first()?.is_ascii_alphanumeric().then_some(())?;
     i64::from_str_radix(digits, base).ok()
 }
 
-/// Whether each underscore stands between two digits, or between a base prefix and a digit.
+/// Whether each underscore is between two digits, or between a base prefix and a digit.
 fn underscores_separate_digits(text: &str) -> bool {
     let bytes = text.as_bytes();
     if !bytes.contains(&b'_') {
@@ -154,11 +154,11 @@ const UNITS: [(&str, i64); 7] = [
     ("ms", 1),
 ];
 
-/// The milliseconds of a duration such as `1h30m`: each unit at most once, from the longest to the shortest. A bare
-/// `0` is one too.
+/// Parses a duration such as `1h30m` into milliseconds. Each unit occurs at most once, from the longest to
+/// the shortest. A bare `0` is also a duration.
 ///
 /// # Errors
-/// Where the text is none, or is longer than 292 years; the text is Prometheus'.
+/// If the text is not a duration or exceeds 292 years. The message is Prometheus'.
 pub(crate) fn parse_duration(text: &str) -> Result<i64, String> {
     let malformed = || format!("not a valid duration string: {}", quoted(text));
     match text {
@@ -196,7 +196,7 @@ pub(crate) fn parse_duration(text: &str) -> Result<i64, String> {
     Ok(millis)
 }
 
-/// Writes milliseconds as a duration; years and weeks only where nothing would remain.
+/// Writes milliseconds as a duration. Years and weeks are used only if they divide it without remainder.
 pub(crate) fn write_duration(out: &mut impl Write, millis: i64) -> fmt::Result {
     if millis == 0 {
         return out.write_str("0s");
@@ -216,7 +216,7 @@ pub(crate) fn write_duration(out: &mut impl Write, millis: i64) -> fmt::Result {
     Ok(())
 }
 
-/// Writes a float as Go's `%f`-like shortest form does: no exponent, `+Inf`, `NaN`.
+/// Writes a float without an exponent, as Go's `FormatFloat(v, 'f', -1, 64)` does. Infinity is `+Inf`.
 pub(crate) fn write_float(out: &mut impl Write, value: f64) -> fmt::Result {
     if value.is_infinite() {
         out.write_str(if value > 0.0 { "+Inf" } else { "-Inf" })
@@ -230,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn floats_are_read_as_by_the_strconv_of_go() {
+    fn floats_are_parsed_as_by_strconv_of_go() {
         for (text, expected) in [
             ("0x1p3", Some(8.0)),
             ("-0X1.8P+1", Some(-3.0)),
@@ -282,12 +282,12 @@ mod tests {
                 (Some(found), Some(expected)) => same(found, expected),
                 (found, expected) => found.is_none() && expected.is_none(),
             };
-            assert!(fits, "{text}: {found:?} and not {expected:?}");
+            assert!(fits, "{text}: got {found:?}, expected {expected:?}");
         }
     }
 
     #[test]
-    fn numbers_are_read_as_go_reads_them() {
+    fn numbers_are_parsed_as_in_go() {
         let check = |text: &str, expected: Result<f64, &str>| {
             assert_eq!(parse_number(text), expected.map_err(str::to_owned), "{text}");
         };
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_read_and_written_as_prometheus_does() {
+    fn durations_are_parsed_and_written_as_in_prometheus() {
         let check = |text: &str, millis: i64, written: &str| {
             assert_eq!(parse_duration(text), Ok(millis), "{text}");
             let mut out = String::new();

@@ -1,12 +1,12 @@
-//! Tokens to a syntax tree: a hand-written operator-precedence parser.
+//! Parses tokens into a syntax tree: a hand-written operator-precedence parser.
 //!
-//! It reads the text once, from left to right, with one token of lookahead, and stops at the first mistake. A chain of
-//! operators is a loop; recursion happens only where the text nests, and the height of the tree is counted
-//! while it grows, so that neither a long nor a deep text can exhaust the stack.
+//! The parser reads the text once, from left to right, with one token of lookahead, and stops at the first
+//! error. It handles a chain of operators in a loop and recurses only into nested text. It limits the height
+//! of the tree while building it, so that neither a long nor a deeply nested text can exhaust the stack.
 //!
-//! The messages are those of Prometheus, whose parser is generated from a grammar. There, a mistake is reported by
-//! the innermost construct that expects one ("in grouping opts", "in aggregation"); the files here name the same
-//! constructs at the same places.
+//! The messages are those of Prometheus, whose parser is generated from a grammar. That parser names the
+//! innermost construct in which it expects something else ("in grouping opts", "in aggregation"). The files
+//! here name the same constructs at the same positions.
 
 mod duration;
 mod expression;
@@ -23,25 +23,25 @@ use crate::syntax::ast::{Expr, MAX_HEIGHT, MAX_OPERANDS, Span};
 use crate::syntax::check::check;
 use crate::syntax::error::ParseError;
 use crate::syntax::lexer::Lexer;
-use crate::syntax::token::{Kind, Token, Word};
+use crate::syntax::token::{Token, TokenKind, Word};
 
-/// The longest text that is parsed, in bytes.
+/// The longest text that is accepted, in bytes.
 pub const MAX_LENGTH_BYTES: usize = 512 << 10;
 
-/// Most memory of all regular expressions of a text when they are compiled, in bytes. It also bounds the time that takes.
+/// Most memory for all compiled regular expressions of a text together, in bytes. It also limits the time for
+/// compiling them.
 pub const MAX_REGEX_BYTES: usize = 64 << 20;
 
-/// What is said where they need more.
+/// The message for expressions that need more.
 pub(crate) fn too_large_regexes() -> String {
     format!("regular expressions need more than {} MiB together", MAX_REGEX_BYTES >> 20)
 }
 
 /// Parses an expression and checks its types.
 ///
-/// # Errors
-/// Where the text is no expression that Prometheus would take, is longer than [`MAX_LENGTH_BYTES`], has more operands than
-/// [`MAX_OPERANDS`], is nested deeper than [`MAX_HEIGHT`], or has regular expressions that need more than
-/// [`MAX_REGEX_BYTES`].
+/// If the text is not an expression that Prometheus accepts, is longer than [`MAX_LENGTH_BYTES`], has more
+/// operands than [`MAX_OPERANDS`], is nested deeper than [`MAX_HEIGHT`], or has regular expressions that need
+/// more memory than [`MAX_REGEX_BYTES`].
 ///
 /// ```
 /// use promql::{ParseOptions, parse};
@@ -52,27 +52,27 @@ pub(crate) fn too_large_regexes() -> String {
 /// ```
 pub fn parse(text: &str, options: &ParseOptions) -> Result<Expr, ParseError> {
     let mut parser = Parser::new(text, options)?;
-    if parser.token.kind == Kind::End {
+    if parser.token.kind == TokenKind::End {
         return Err(parser.error(Span::default(), "no expression found in input"));
     }
-    let Parsed { mut expr, .. } = parser.expression(0)?;
-    if parser.token.kind != Kind::End {
+    let ParsedExpr { mut expr, .. } = parser.expression(0)?;
+    if parser.token.kind != TokenKind::End {
         return Err(parser.unexpected("", ""));
     }
     check(&mut expr, text)?;
     Ok(expr)
 }
 
-/// Parses a series selector such as `up{job="api"}`, as the `match[]` parameter of the HTTP API holds it.
+/// Parses a series selector such as `up{job="api"}`, the form of the `match[]` parameter of the HTTP API.
 ///
 /// # Errors
-/// Where the text is no selector. A selector that matches everything is none: it has to be refused by who
-/// cannot bear it.
+/// If the text is not a selector. A selector that matches all series is accepted; a caller that cannot allow
+/// it has to reject it.
 pub fn parse_selector(text: &str) -> Result<Vec<Matcher>, ParseError> {
     let options = ParseOptions::default();
     let mut parser = Parser::new(text, &options)?;
     let selector = match parser.token.kind {
-        Kind::LeftBrace => parser.selector(None)?,
+        TokenKind::LeftBrace => parser.selector(None)?,
         kind if is_metric_name(kind) => {
             let name = parser.take();
             parser.selector(Some(name))?
@@ -80,19 +80,19 @@ pub fn parse_selector(text: &str) -> Result<Vec<Matcher>, ParseError> {
         _ => return Err(parser.unexpected("", "")),
     };
     match parser.token.kind {
-        Kind::End => Ok(selector.matchers),
+        TokenKind::End => Ok(selector.matchers),
         _ => Err(parser.unexpected("", "")),
     }
 }
 
-/// An expression and the longest path down from it.
-struct Parsed {
+/// An expression and the height of its tree.
+struct ParsedExpr {
     expr: Expr,
     height: usize,
 }
 
-impl Parsed {
-    /// A node without nodes below it.
+impl ParsedExpr {
+    /// A node without children.
     fn leaf(expr: Expr) -> Self {
         Self { expr, height: 1 }
     }
@@ -102,17 +102,17 @@ struct Parser<'a> {
     text: &'a str,
     options: &'a ParseOptions,
     lexer: Lexer<'a>,
-    /// The token to be looked at.
+    /// The current token, which was not consumed yet.
     token: Token,
-    /// End of the last token that was taken.
+    /// End of the last token that was consumed.
     end: u32,
-    /// How many operands there were.
+    /// Number of operands so far.
     operands: usize,
     /// Memory of the regular expressions so far.
     regex_bytes: usize,
-    /// How many calls of [`expression`](Self::expression) are under way.
+    /// Number of active calls of [`expression`](Self::expression).
     depth: usize,
-    /// How many aggregations are open, which is what a mistake inside them is blamed on.
+    /// Number of open aggregations. Errors inside an aggregation name it.
     aggregations: usize,
 }
 
@@ -140,19 +140,19 @@ impl<'a> Parser<'a> {
         })
     }
 
-    /// Takes the token and looks at the next one.
+    /// Consumes the current token and reads the next one.
     fn take(&mut self) -> Token {
         let taken = self.token;
-        // What follows a mistake of the lexer must not hide it.
-        if taken.kind != Kind::Error {
+        // Tokens after a lexer error are not read, because they would hide it.
+        if taken.kind != TokenKind::Error {
             self.token = self.lexer.next_token();
             self.end = taken.span.end;
         }
         taken
     }
 
-    /// Takes the token if it is a `kind`.
-    fn accept(&mut self, kind: Kind) -> bool {
+    /// Consumes the current token if it is a `kind`. Returns whether it was.
+    fn accept(&mut self, kind: TokenKind) -> bool {
         let found = self.token.kind == kind;
         if found {
             self.take();
@@ -161,11 +161,11 @@ impl<'a> Parser<'a> {
     }
 
     fn accept_word(&mut self, word: Word) -> bool {
-        self.accept(Kind::Word(word))
+        self.accept(TokenKind::Word(word))
     }
 
-    /// Takes the token, which has to be a `kind`; else blames the construct `context`.
-    fn expect(&mut self, kind: Kind, (context, expected): Context) -> Result<Token, ParseError> {
+    /// Consumes the current token, which must be a `kind`. The error names the construct `context`.
+    fn expect(&mut self, kind: TokenKind, (context, expected): ErrorContext) -> Result<Token, ParseError> {
         if self.token.kind == kind { Ok(self.take()) } else { Err(self.unexpected(context, expected)) }
     }
 
@@ -173,7 +173,7 @@ impl<'a> Parser<'a> {
         ParseError::new(self.text, span, message)
     }
 
-    /// The token stands where nothing of the kind can.
+    /// The error for a token that is not allowed here.
     fn unexpected(&self, context: &str, expected: &str) -> ParseError {
         if let Some(why) = self.lexer.error() {
             return self.error(self.token.span, why);
@@ -190,17 +190,17 @@ impl<'a> Parser<'a> {
         self.error(self.token.span, message)
     }
 
-    /// The token stands where an expression could have, or behind one.
+    /// The error for a token that is not allowed in or after an expression.
     fn unexpected_in_expression(&self) -> ParseError {
         self.unexpected(if self.aggregations > 0 { "aggregation" } else { "" }, "")
     }
 
-    /// Fails where the token that was looked at is a mistake of the lexer, which comes before any mistake of meaning.
+    /// Fails if the current token is a lexer error. Such an error takes precedence over errors of meaning.
     fn lexed(&self) -> Result<(), ParseError> {
-        if self.token.kind == Kind::Error { Err(self.unexpected("", "")) } else { Ok(()) }
+        if self.token.kind == TokenKind::Error { Err(self.unexpected("", "")) } else { Ok(()) }
     }
 
-    /// Counts an operand, which begins with the token.
+    /// Counts an operand, which starts with the current token.
     fn count_operand(&mut self) -> Result<(), ParseError> {
         self.operands += 1;
         if self.operands > MAX_OPERANDS {
@@ -210,7 +210,7 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// The height of a node above nodes of height `below`.
+    /// The height of a node whose highest child has the height `below`.
     fn above(&self, below: usize, span: Span) -> Result<usize, ParseError> {
         if below >= MAX_HEIGHT {
             let message = format!("expression is nested deeper than the limit of {MAX_HEIGHT} levels");
@@ -229,15 +229,15 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// What a mistake is blamed on, and what would have been right.
-type Context = (&'static str, &'static str);
+/// The construct that an error names, and what was expected.
+type ErrorContext = (&'static str, &'static str);
 
-/// Whether a metric may have the token's text as its name.
-fn is_metric_name(kind: Kind) -> bool {
+/// Whether a token's text can be the name of a metric.
+fn is_metric_name(kind: TokenKind) -> bool {
     match kind {
-        Kind::Identifier | Kind::MetricIdentifier | Kind::Aggregate(_) => true,
-        Kind::Op(op) => op.is_set(),
-        Kind::Word(word) => word.is_metric_name(),
+        TokenKind::Identifier | TokenKind::MetricIdentifier | TokenKind::Aggregate(_) => true,
+        TokenKind::Op(op) => op.is_set(),
+        TokenKind::Word(word) => word.is_metric_name(),
         _ => false,
     }
 }

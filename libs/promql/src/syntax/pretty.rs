@@ -1,22 +1,24 @@
-//! A syntax tree as text in several lines, for people to read.
+//! Prints a syntax tree in several lines for readers.
 //!
-//! The layout is that of Prometheus' `promql/parser/prettier.go`: what does not fit on a line of 100 characters is broken
-//! up, its parts two spaces further to the right. The text parses to the same tree.
+//! The layout is that of Prometheus' `promql/parser/prettier.go`: an expression that does not fit on a line
+//! of 100 characters is split, and its parts are indented by two more spaces. Parsing the result gives the
+//! same tree.
 
 use std::fmt::{self, Write};
 
 use crate::syntax::ast::Expr;
 use crate::syntax::printer::{could_continue_offset, is_infinite_base, write_operator, write_suffix};
 
-/// Longest expression that stays on its line, in bytes.
+/// Longest expression that is printed on one line, in bytes.
 const WIDTH: usize = 100;
-/// What a level is moved to the right by.
+/// The indentation of one level.
 const INDENT: &str = "  ";
-/// Levels that are moved to the right; a chain of a thousand operators has a thousand.
+/// Most levels that are indented. A chain of a thousand operators has a thousand levels.
 const MAX_INDENTS: usize = 60;
 
 impl Expr {
-    /// The expression in lines of a readable length, as `format_query` of Prometheus' API gives it.
+    /// The expression in lines of readable length, as printed by the `format_query` endpoint of Prometheus'
+    /// API.
     ///
     /// ```
     /// use promql::{ParseOptions, parse};
@@ -47,14 +49,14 @@ impl Pretty {
         self.text.extend(std::iter::repeat_n(INDENT, level.min(MAX_INDENTS)));
     }
 
-    /// Writes an expression, whose first line begins with its indentation. `signed` says that an operator follows that an
-    /// offset must not swallow.
+    /// Writes an expression and the indentation of its first line. `signed` means that an operator follows,
+    /// which must not become part of an offset.
     fn write(&mut self, expr: &Expr, level: usize, signed: bool) -> fmt::Result {
         if let Expr::Binary(_) = expr {
             return self.chain(expr, level, signed);
         }
         if fits(expr, self.width) {
-            // Prometheus does not indent a subquery that fits.
+            // Prometheus does not indent a subquery that fits on its line.
             if !matches!(expr, Expr::Subquery(_)) {
                 self.indent(level);
             }
@@ -93,7 +95,7 @@ impl Pretty {
                 self.text.push_str(unary.op.as_str());
                 let start = self.text.len();
                 self.write(&unary.expr, level, signed)?;
-                // The sign has been moved to the right already.
+                // The sign is already indented.
                 let spaces = self.text[start..].len() - self.text[start..].trim_start().len();
                 self.text.replace_range(start..start + spaces, "");
                 Ok(())
@@ -120,17 +122,18 @@ impl Pretty {
         Ok(())
     }
 
-    /// Writes a chain of operators: as much of its left as fits on a line, then each operator on one of its own.
+    /// Writes a chain of operators: as many from the left as fit on one line, then each operator on a line of
+    /// its own.
     fn chain(&mut self, expr: &Expr, level: usize, signed: bool) -> fmt::Result {
         let (first, operators) = expr.chain();
-        let mut room = Room(self.width);
+        let mut line = BoundedWriter(self.width);
         let mut fit = 0;
-        if write!(room, "{first}").is_ok() {
+        if write!(line, "{first}").is_ok() {
             fit = operators
                 .iter()
                 .take_while(|operator| {
-                    write_operator(&mut room, operator)
-                        .and_then(|()| write!(room, "{}", operator.rhs))
+                    write_operator(&mut line, operator)
+                        .and_then(|()| write!(line, "{}", operator.rhs))
                         .is_ok()
                 })
                 .count();
@@ -158,7 +161,7 @@ impl Pretty {
             self.indent(level + count - 1 - at);
             let start = self.text.len();
             write_operator(&mut self.text, operator)?;
-            // An operator in the middle of a line has spaces around it.
+            // `write_operator` writes spaces around the operator; on a line of its own they are removed.
             self.text.replace_range(start..=start, "");
             self.text.pop();
             self.text.push('\n');
@@ -168,15 +171,15 @@ impl Pretty {
     }
 }
 
-/// Whether an expression has at most `width` bytes. Prints no more of it than that.
+/// Whether the printed expression has at most `width` bytes. Stops printing as soon as it has more.
 fn fits(expr: &Expr, width: usize) -> bool {
-    write!(Room(width), "{expr}").is_ok()
+    write!(BoundedWriter(width), "{expr}").is_ok()
 }
 
-/// Takes so many bytes and no more.
-struct Room(usize);
+/// Accepts this many bytes and fails after that.
+struct BoundedWriter(usize);
 
-impl Write for Room {
+impl Write for BoundedWriter {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.0 = self.0.checked_sub(text.len()).ok_or(fmt::Error)?;
         Ok(())
@@ -194,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_long_is_broken_up() {
+    fn long_expressions_are_split_into_lines() {
         check("sum(foo)", "sum(foo)");
         check("sum by() (errors:rate10s)", "sum(\n  errors:rate10s\n)");
         check("topk(10, errors:rate10s)", "topk(\n  10,\n  errors:rate10s\n)");
@@ -225,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_chain_does_not_run_away_to_the_right() {
+    fn the_indentation_of_long_chains_is_limited() {
         let long = vec!["metric"; 2000].join(" + ");
         let expr = parse(&long, &ParseOptions::ALL).unwrap();
         let pretty = expr.pretty();

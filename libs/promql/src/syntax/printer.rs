@@ -1,17 +1,18 @@
-//! A syntax tree as text, in Prometheus' form: parsing the text gives the same tree.
+//! Prints a syntax tree in Prometheus' form. Parsing the text gives the same tree.
 
 use std::fmt::{self, Display, Formatter, Write};
 
 use model::{METRIC_NAME, MatchOp, Matcher};
 
 use crate::syntax::ast::{
-    AggregateExpr, At, BinaryExpr, BinaryOp, Boundary, Call, Cardinality, DurationExpr, DurationNode, Expr,
-    Length, NumberLiteral, SubqueryExpr, VectorMatching, VectorSelector,
+    AggregateExpr, At, BinaryExpr, BinaryOp, Boundary, Call, Cardinality, DurationArg, DurationExpr,
+    DurationNode, Expr, NumberLiteral, SubqueryExpr, VectorMatching, VectorSelector,
 };
 use crate::syntax::number::{write_duration, write_float};
 use crate::syntax::quote::{quoted, write_quoted};
 
-/// The sign flag (`{:+}`) says that an arithmetic operator follows, which an offset in parentheses must not swallow.
+/// The sign flag (`{:+}`) means that an arithmetic operator follows, which must not become part of an offset
+/// in parentheses.
 impl Display for Expr {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
@@ -55,11 +56,11 @@ impl Display for NumberLiteral {
 
 fn write_number(out: &mut impl Write, value: f64, duration: bool) -> fmt::Result {
     if duration {
-        // The sign of a zero counts, too.
+        // The sign of a zero must be printed, too.
         if value.is_sign_negative() {
             out.write_char('-')?;
         }
-        // Durations are whole milliseconds, which the division by 1000 does not lose.
+        // Durations are whole milliseconds. Dividing by 1000 does not lose any.
         write_duration(out, (value.abs() * 1000.0).round() as i64)
     } else {
         write_float(out, value)
@@ -73,7 +74,7 @@ fn write_selector(f: &mut Formatter<'_>, selector: &VectorSelector) -> fmt::Resu
         !is_name || m.value().is_empty()
     };
     let mut matchers: Vec<String> = selector.matchers.iter().filter(named).map(matcher_text).collect();
-    // A selector that is neither name nor matchers still needs its braces to be one.
+    // A selector without name and matchers still needs its braces.
     if matchers.is_empty() && !selector.name.is_empty() {
         return Ok(());
     }
@@ -94,7 +95,7 @@ fn matcher_text(matcher: &Matcher) -> String {
     text
 }
 
-/// Whether a label name needs no quotes.
+/// Whether a label name can be written without quotes.
 fn is_plain_label(name: &str) -> bool {
     let plain = |c: char| c == '_' || c.is_ascii_alphanumeric();
     name.starts_with(|c: char| plain(c) && !c.is_ascii_digit()) && name.chars().all(plain)
@@ -122,16 +123,17 @@ fn write_boundary(f: &mut Formatter<'_>, boundary: Boundary) -> fmt::Result {
     })
 }
 
-fn write_offset(f: &mut impl Write, offset: &Length, signed: bool) -> fmt::Result {
+fn write_offset(f: &mut impl Write, offset: &DurationArg, signed: bool) -> fmt::Result {
     match offset {
-        Length::Millis(0) => Ok(()),
-        // `foo offset (5m) + bar` would add to the offset; behind a sign the closing parenthesis ends it.
-        Length::Expr(expr) if expr.wrapped && signed => write!(f, " offset +{expr}"),
+        DurationArg::Millis(0) => Ok(()),
+        // `foo offset (5m) + bar` would add to the offset. With a sign before the parentheses, the offset
+        // ends after them.
+        DurationArg::Expr(expr) if expr.wrapped && signed => write!(f, " offset +{expr}"),
         length => write!(f, " offset {length}"),
     }
 }
 
-impl Display for Length {
+impl Display for DurationArg {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Millis(millis) => write_duration(f, *millis),
@@ -168,7 +170,7 @@ impl Display for SubqueryExpr {
     }
 }
 
-/// Writes what stands behind the expression of a subquery; `signed` as for the sign flag of [`Expr`].
+/// Writes what follows the expression of a subquery. `signed` has the meaning of the sign flag of [`Expr`].
 pub(super) fn write_suffix(out: &mut impl Write, subquery: &SubqueryExpr, signed: bool) -> fmt::Result {
     write!(out, "[{}:", subquery.range)?;
     if let Some(step) = &subquery.step {
@@ -199,18 +201,19 @@ impl Display for BinaryExpr {
     }
 }
 
-/// Whether an operand is an infinity whose sign must not be written: `+Inf ^ a` is the sign of a power.
+/// Whether an operand is an infinity that must be printed without its sign: in `+Inf ^ a` the sign would
+/// apply to the power.
 pub(super) fn is_infinite_base(operand: &Expr, op: BinaryOp) -> bool {
     op == BinaryOp::Pow && matches!(operand, Expr::Number(number) if number.value == f64::INFINITY)
 }
 
-/// Whether an operator behind an offset would be read as part of it.
+/// Whether an operator after an offset would be parsed as part of it.
 pub(super) fn could_continue_offset(op: BinaryOp) -> bool {
     use BinaryOp::{Add, Div, Mod, Mul, Pow, Sub};
     matches!(op, Add | Sub | Mul | Div | Mod | Pow)
 }
 
-/// Writes an operator and its modifiers, with spaces around.
+/// Writes an operator and its modifiers, with spaces around them.
 pub(super) fn write_operator(f: &mut impl Write, binary: &BinaryExpr) -> fmt::Result {
     write!(f, " {}", binary.op)?;
     if binary.return_bool {
@@ -222,7 +225,7 @@ pub(super) fn write_operator(f: &mut impl Write, binary: &BinaryExpr) -> fmt::Re
     f.write_char(' ')
 }
 
-/// Writes the modifiers, each with a space before it.
+/// Writes the modifiers, each after a space.
 impl Display for VectorMatching {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let group = match self.cardinality {
@@ -261,7 +264,7 @@ fn write_labels(f: &mut impl Write, labels: &[String]) -> fmt::Result {
         if i > 0 {
             f.write_str(", ")?;
         }
-        // `without` cannot stand bare in a list of labels.
+        // `without` cannot be an unquoted label name in a list.
         if is_plain_label(label) && !["without", "inf", "nan"].iter().any(|w| label.eq_ignore_ascii_case(w)) {
             f.write_str(label)?;
         } else {
@@ -272,7 +275,7 @@ fn write_labels(f: &mut impl Write, labels: &[String]) -> fmt::Result {
 }
 
 impl AggregateExpr {
-    /// Writes all up to the parenthesis.
+    /// Writes everything before the opening parenthesis.
     pub(super) fn write_operator(&self, f: &mut impl Write) -> fmt::Result {
         write!(f, "{}", self.op)?;
         if self.without || !self.grouping.is_empty() {

@@ -1,4 +1,4 @@
-//! String literals: quoting as Go's `%q` does, which errors and printed expressions use, and back.
+//! String literals: quotes text like Go's `%q`, for errors and printed expressions, and decodes literals.
 
 use std::fmt::{self, Write};
 
@@ -19,7 +19,7 @@ pub(crate) fn quoted(text: &str) -> String {
     out
 }
 
-/// `c` in single quotes; what is beyond the end of the text shows as the replacement character.
+/// `c` in single quotes. `None`, the end of the text, is shown as the replacement character.
 pub(crate) fn quoted_char(c: Option<char>) -> String {
     let mut out = String::from("'");
     match c {
@@ -45,7 +45,8 @@ fn write_escaped(out: &mut impl Write, c: char, quote: char) -> fmt::Result {
         _ if c == quote => write!(out, "\\{c}"),
         ' '..='~' => out.write_char(c),
         '\0'..='\x7f' => write!(out, "\\x{:02x}", u32::from(c)),
-        // The lexer refuses a bare replacement character as broken UTF-8, so it is never written bare.
+        // The lexer rejects an unescaped replacement character as invalid UTF-8, so it is always written as
+        // an escape.
         '\u{fffd}' => out.write_str("\\ufffd"),
         _ if is_print(c) => out.write_char(c),
         '\u{80}'..='\u{ffff}' => write!(out, "\\u{:04x}", u32::from(c)),
@@ -53,16 +54,17 @@ fn write_escaped(out: &mut impl Write, c: char, quote: char) -> fmt::Result {
     }
 }
 
-/// Whether a character outside ASCII is shown as it is.
+/// Whether a character outside ASCII is printed as it is.
 fn is_print(c: char) -> bool {
-    // A leading character keeps combining marks, which the debug format would escape at the start of a text.
+    // The debug format would escape a combining mark at the start of a text. The character before it prevents
+    // this.
     let mut text = String::from("a");
     text.push(c);
     let escaped = text.escape_debug();
     escaped.count() == 2
 }
 
-/// Bytes in double quotes; those that are no UTF-8 as `\xff`.
+/// Bytes in double quotes. Bytes that are not valid UTF-8 become `\xff` escapes.
 pub(crate) fn quoted_bytes(bytes: &[u8]) -> String {
     let mut out = String::from("\"");
     // Writing to a string cannot fail.
@@ -78,11 +80,11 @@ pub(crate) fn quoted_bytes(bytes: &[u8]) -> String {
     out
 }
 
-/// The text that a literal in any of the three quotes stands for; `None` where it is malformed.
+/// Decodes a literal in any of the three kinds of quotes. Returns `None` if it is malformed.
 ///
-/// Escapes may name single bytes (`\xff`, `\377`). Where the bytes are no UTF-8 together, each that is part of none becomes
-/// the replacement character: label values and names are UTF-8 everywhere else in the system. Go, which keeps the bytes,
-/// writes as many in its JSON.
+/// Escapes may denote single bytes (`\xff`, `\377`). Bytes that do not form valid UTF-8 become replacement
+/// characters, because label names and values are UTF-8 everywhere else in the system. Go keeps the bytes but
+/// writes the same number of replacement characters in its JSON.
 pub(crate) fn unquote(literal: &str) -> Option<String> {
     Some(match String::from_utf8(unquote_bytes(literal)?) {
         Ok(text) => text,
@@ -97,7 +99,7 @@ pub(crate) fn unquote(literal: &str) -> Option<String> {
     })
 }
 
-/// The bytes that a literal stands for; `None` where it is malformed.
+/// The bytes of a literal, or `None` if it is malformed.
 pub(crate) fn unquote_bytes(literal: &str) -> Option<Vec<u8>> {
     let quote = literal.chars().next()?;
     let inner = literal.strip_prefix(quote)?.strip_suffix(quote)?;
@@ -173,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn quoting_is_that_of_go() {
+    fn strings_are_quoted_as_in_go() {
         assert_eq!(
             quoted("a\"b\\\n\x01\u{7f}é\u{a0}\u{fffd}\u{e0001}"),
             r#""a\"b\\\n\x01\x7fé\u00a0\ufffd\U000e0001""#
@@ -183,13 +185,13 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_text_keep_their_escapes() {
+    fn bytes_that_are_not_utf8_stay_escaped() {
         let bytes = unquote_bytes(r#""a\xc5z\xe2\x98\xba""#).unwrap();
         assert_eq!(quoted_bytes(&bytes), r#""a\xc5z☺""#);
     }
 
     #[test]
-    fn what_is_quoted_unquotes_to_itself() {
+    fn unquoting_reverses_quoting() {
         let text: String = ('\0'..='\u{2fff}').chain(['\u{fffd}', '\u{10ffff}']).collect();
         assert_eq!(unquote(&quoted(&text)), Some(text));
     }

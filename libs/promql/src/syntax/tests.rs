@@ -1,12 +1,12 @@
-//! The parser against the corpus of all expressions of Prometheus' own tests, and against broken text.
+//! Tests the parser with all expressions of Prometheus' own tests, and with mutated text.
 
 use std::path::PathBuf;
 use std::time::Instant;
 
-use super::ast::{DurationExpr, DurationNode, Expr, Length, MAX_HEIGHT, MAX_OPERANDS, Span};
+use super::ast::{DurationArg, DurationExpr, DurationNode, Expr, MAX_HEIGHT, MAX_OPERANDS, Span};
 use super::{MAX_LENGTH_BYTES, ParseOptions, parse, parse_selector};
 
-/// The folder of conformance data, or `None` with a visible line where it is absent.
+/// The folder of conformance data. Prints a line and returns `None` if it is absent.
 fn conformance(path: &str) -> Option<PathBuf> {
     let root = std::env::var_os("ISTHMUS_CONFORMANCE").map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/conformance")),
@@ -23,7 +23,7 @@ fn conformance(path: &str) -> Option<PathBuf> {
 #[derive(serde::Deserialize)]
 struct Case {
     expr: String,
-    /// Whether Prometheus takes it; `None` where unknown.
+    /// Whether Prometheus accepts it; `None` if unknown.
     ok: Option<bool>,
     src: String,
 }
@@ -35,7 +35,7 @@ fn corpus() -> Vec<Case> {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
-/// The tree without places, in a form in which NaN equals itself.
+/// The tree without positions, in a form in which NaN equals itself.
 fn shape(expr: &Expr) -> String {
     format!("{:?}", without_spans(expr))
 }
@@ -87,7 +87,7 @@ fn clear_span(expr: &mut Expr) {
     }
 }
 
-fn clear_length(length: &mut Length) {
+fn clear_length(length: &mut DurationArg) {
     fn clear(expr: &mut DurationExpr) {
         expr.span = Span::default();
         match &mut expr.node {
@@ -99,27 +99,29 @@ fn clear_length(length: &mut Length) {
             }
         }
     }
-    if let Length::Expr(expr) = length {
+    if let DurationArg::Expr(expr) = length {
         clear(expr);
     }
 }
 
 #[test]
-fn the_corpus_is_accepted_and_refused_as_by_prometheus() {
-    let (mut accepted, mut refused, mut wrong) = (0, 0, Vec::new());
+fn prometheus_corpus_is_accepted_and_rejected_alike() {
+    let (mut accepted, mut rejected, mut wrong) = (0, 0, Vec::new());
     for case in corpus() {
         let parsed = parse(&case.expr, &ParseOptions::ALL);
         match (parsed, case.ok) {
             (Ok(_), Some(true)) => accepted += 1,
-            (Err(_), Some(false)) => refused += 1,
+            (Err(_), Some(false)) => rejected += 1,
             (_, None) => {}
             (Ok(expr), Some(false)) => {
                 wrong.push(format!("{}: accepted {:?} as {expr}", case.src, case.expr))
             }
-            (Err(error), Some(true)) => wrong.push(format!("{}: refused {:?}: {error}", case.src, case.expr)),
+            (Err(error), Some(true)) => {
+                wrong.push(format!("{}: rejected {:?}: {error}", case.src, case.expr))
+            }
         }
     }
-    println!("corpus: {accepted} accepted, {refused} refused");
+    println!("corpus: {accepted} accepted, {rejected} rejected");
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
 
@@ -136,7 +138,7 @@ fn printing_and_parsing_again_gives_the_same_tree() {
 }
 
 #[test]
-fn errors_have_the_words_and_places_of_prometheus() {
+fn errors_have_the_text_and_position_of_prometheus() {
     let check = |text: &str, expected: &str| {
         let error = parse(text, &ParseOptions::ALL).unwrap_err();
         assert_eq!(error.to_string(), expected, "{text}");
@@ -188,7 +190,7 @@ fn errors_have_the_words_and_places_of_prometheus() {
 }
 
 #[test]
-fn parts_of_the_language_are_off_unless_asked_for() {
+fn optional_parts_of_the_language_are_disabled_by_default() {
     let off = ParseOptions { duration_expressions: false, ..ParseOptions::default() };
     let check = |text: &str, expected: &str| {
         let error = parse(text, &off).unwrap_err();
@@ -242,7 +244,7 @@ fn operators_bind_as_in_prometheus() {
 }
 
 #[test]
-fn nodes_know_their_place() {
+fn nodes_have_their_position_in_the_text() {
     fn places<'a>(expr: &Expr, text: &'a str, out: &mut Vec<&'a str>) {
         let span = expr.span();
         out.push(&text[span.start as usize..span.end as usize]);
@@ -273,7 +275,7 @@ fn nodes_know_their_place() {
 }
 
 #[test]
-fn a_selector_alone_may_match_all() {
+fn parse_selector_accepts_a_selector_of_all_series() {
     let shown =
         |text: &str| parse_selector(text).map(|m| m.iter().map(ToString::to_string).collect::<Vec<_>>());
     assert_eq!(shown("up{job=~'a|b'}").unwrap(), ["job=~\"a|b\"", "__name__=\"up\""]);
@@ -282,14 +284,14 @@ fn a_selector_alone_may_match_all() {
     assert_eq!(shown("1").unwrap_err().to_string(), "1:1: parse error: unexpected number \"1\"");
 }
 
-/// Fails if `text` is accepted, or is refused for another reason than `why`.
-fn check_refused(text: &str, why: &str) {
+/// Fails if `text` is accepted, or is rejected with a message that does not contain `why`.
+fn check_rejected(text: &str, why: &str) {
     let error = parse(text, &ParseOptions::ALL).unwrap_err();
     assert!(error.message().contains(why), "{}", &error.message()[..200.min(error.message().len())]);
 }
 
 #[test]
-fn what_is_too_long_or_too_deep_is_refused_at_once() {
+fn long_and_deeply_nested_texts_are_rejected_quickly() {
     let deep = format!("nested deeper than the limit of {MAX_HEIGHT} levels");
     for (open, inner, close) in [
         ("(", "1", ")"),
@@ -304,23 +306,23 @@ fn what_is_too_long_or_too_deep_is_refused_at_once() {
         let nested = |times: usize| open.repeat(times) + inner + &close.repeat(times);
         let times = (MAX_LENGTH_BYTES - inner.len()) / (open.len() + close.len());
         match open {
-            // A bracket inside another is wrong for its own sake.
-            "a[" => check_refused(&nested(times), ""),
-            _ => check_refused(&nested(times), &deep),
+            // A bracket inside another is an error for a different reason.
+            "a[" => check_rejected(&nested(times), ""),
+            _ => check_rejected(&nested(times), &deep),
         }
     }
     for open in ["a[(", "a[-(", "a offset (", "a offset max_of(1,"] {
-        check_refused(&(open.to_owned() + &"(".repeat(100_000) + "1"), &deep);
+        check_rejected(&(open.to_owned() + &"(".repeat(100_000) + "1"), &deep);
     }
-    check_refused(&"a".repeat(MAX_LENGTH_BYTES + 1), "longer than the limit of 524288 bytes");
-    // The deepest there may be survive all that walks a tree, on the stack of an ordinary thread.
+    check_rejected(&"a".repeat(MAX_LENGTH_BYTES + 1), "longer than the limit of 524288 bytes");
+    // The deepest tree that is allowed fits the stack of an ordinary thread in all code that walks it.
     let deepest = "(".repeat(MAX_HEIGHT - 1) + "1" + &")".repeat(MAX_HEIGHT - 1);
     let expr = parse(&deepest, &ParseOptions::ALL).unwrap();
     assert_eq!(expr.clone().to_string(), deepest);
 }
 
 #[test]
-fn chains_of_operators_may_be_long() {
+fn long_chains_of_operators_are_accepted() {
     for (operand, operator) in [
         ("a", " + "),
         ("1", " - "),
@@ -336,15 +338,15 @@ fn chains_of_operators_may_be_long() {
         assert!(without_spans(&expr) == without_spans(&again), "{operand}{operator}");
         assert!(expr.clone() == expr);
         let longer = longest + operator + operand;
-        check_refused(&longer, &format!("more than the limit of {MAX_OPERANDS} operands"));
+        check_rejected(&longer, &format!("more than the limit of {MAX_OPERANDS} operands"));
     }
-    // To the right only as far as anything may nest.
+    // `^` is right-associative, so its chains are limited like any other nesting.
     let power = vec!["a"; MAX_HEIGHT - 1].join(" ^ ");
     assert_eq!(parse(&power, &ParseOptions::ALL).unwrap().to_string(), power);
 }
 
 #[test]
-fn regular_expressions_share_a_limit() {
+fn regular_expressions_share_one_memory_limit() {
     let large = |count: usize| -> String {
         let matchers: Vec<String> = (0..count).map(|i| format!("a{i}=~'[a-z_]{{900}}'")).collect();
         format!("x{{{}}}", matchers.join(","))
@@ -352,22 +354,22 @@ fn regular_expressions_share_a_limit() {
     parse(&large(10), &ParseOptions::ALL).unwrap();
     let error = parse(&large(5000), &ParseOptions::ALL).unwrap_err().to_string();
     assert!(error.contains("regular expressions need more than 64 MiB together"), "{error}");
-    // The place is that of the first that is too much.
+    // The position is that of the first expression that exceeds the limit.
     let place: usize = error.split(':').nth(1).and_then(|column| column.parse().ok()).unwrap();
     assert!((100..50_000).contains(&place), "{error}");
-    // Lists of texts need no memory beside their own.
+    // Lists of literals need no memory in addition to their own text.
     let lists: Vec<String> = (0..2000).map(|i| format!("a{i}=~'x{i}|y{i}'")).collect();
     parse(&format!("x{{{}}}", lists.join(",")), &ParseOptions::ALL).unwrap();
 }
 
 #[test]
-fn time_grows_with_the_length_and_no_faster() {
+fn parsing_takes_time_linear_in_the_length() {
     let per_byte = |text: &str| {
         let start = Instant::now();
         let _ = std::hint::black_box(parse(text, &ParseOptions::ALL));
         start.elapsed().as_secs_f64() / text.len() as f64
     };
-    // Items that differ: a list that is searched for each of them would show.
+    // The items differ, so that a linear search for each item would show in the time.
     let wide = |open: &str, item: &str, close: &str, items: usize| {
         let items: Vec<String> = (0..items).map(|i| item.replace('#', &i.to_string())).collect();
         let others = items.join(",").replace('a', "c");
@@ -381,7 +383,7 @@ fn time_grows_with_the_length_and_no_faster() {
         ("a * on (@) group_left (x, ", "a#", ") b"),
         ("a + ignoring (@) group_left (", "a#", ") b"),
     ] {
-        // The least of several tries: what else the machine does must not matter.
+        // The best of several runs, so that other load on the machine does not matter.
         let best = |items| {
             let text = wide(open, item, close, items);
             (0..5).map(|_| per_byte(&text)).fold(f64::INFINITY, f64::min)
@@ -389,23 +391,23 @@ fn time_grows_with_the_length_and_no_faster() {
         let (short, long) = (best(500), best(25_000));
         assert!(
             long < short * 20.0 + 1e-7,
-            "{open}: {short:e} s a byte for short texts, {long:e} for long ones"
+            "{open}: {short:e} seconds per byte for short texts, {long:e} for long ones"
         );
     }
 }
 
-/// A generator of the linear congruential kind: the same numbers each time.
-struct Random(u64);
+/// A linear congruential generator: the same numbers in each run.
+struct Lcg(u64);
 
-impl Random {
+impl Lcg {
     fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as usize % bound
     }
 }
 
-/// Cuts, doubles, swaps and replaces parts of `text`, or joins it with a part of `other`.
-fn mutate(text: &str, other: &str, random: &mut Random) -> String {
+/// Removes, duplicates, swaps or replaces parts of `text`, or joins it with a part of `other`.
+fn mutate(text: &str, other: &str, random: &mut Lcg) -> String {
     const INSERTS: [&str; 24] = [
         "(", ")", "[", "]", "{", "}", "\"", "'", "`", "\\", ",", ":", "-", "@", " offset ", "5m", "\u{e9}",
         "\0", "#", " by ", "^", "0x", "=~", "\u{fffd}",
@@ -436,10 +438,10 @@ fn mutate(text: &str, other: &str, random: &mut Random) -> String {
 }
 
 #[test]
-fn broken_text_never_panics_and_what_parses_prints() {
+fn mutated_text_never_panics_and_accepted_text_can_be_printed() {
     let seed = 2;
     println!("seed {seed}");
-    let mut random = Random(seed);
+    let mut random = Lcg(seed);
     let cases = corpus();
     if cases.is_empty() {
         return;

@@ -1,14 +1,14 @@
-//! Tokens: what they are, which words are reserved, and how errors speak of them.
+//! Tokens: their kinds, the reserved words, and how errors name tokens.
 
 use crate::syntax::ast::{AggregateOp, BinaryOp, Span};
 use crate::syntax::quote::quoted;
 
-/// What a token is.
+/// The kind of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum TokenKind {
     /// The end of the text.
     End,
-    /// What is no token; the lexer says why. It is the last token.
+    /// A lexer error; the lexer has the message. It is the last token.
     Error,
     /// A name without a colon.
     Identifier,
@@ -20,7 +20,7 @@ pub(crate) enum Kind {
     Number,
     /// A duration, not yet checked.
     Duration,
-    /// A binary operator; `!=` between labels too.
+    /// A binary operator, or `!=` between labels.
     Op(BinaryOp),
     /// An aggregation.
     Aggregate(AggregateOp),
@@ -44,7 +44,7 @@ pub(crate) enum Kind {
     MatchNotRegex,
 }
 
-/// Words that mean something in certain places and are ordinary names in most others.
+/// Words that have a meaning in certain places and are ordinary names in most others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Word {
     Anchored,
@@ -69,12 +69,12 @@ pub(crate) enum Word {
 }
 
 impl Word {
-    /// Whether it is the name of a function too.
+    /// Whether it is also the name of a function.
     pub(crate) const fn is_function(self) -> bool {
         matches!(self, Self::End | Self::MaxOf | Self::MinOf | Self::Range | Self::Start | Self::Step)
     }
 
-    /// Whether a metric may have this name without quotes.
+    /// Whether it can be the name of a metric without quotes.
     pub(crate) const fn is_metric_name(self) -> bool {
         !matches!(self, Self::Bool | Self::GroupLeft | Self::GroupRight | Self::Ignoring | Self::On)
     }
@@ -83,7 +83,7 @@ impl Word {
 /// One token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Token {
-    pub(crate) kind: Kind,
+    pub(crate) kind: TokenKind,
     pub(crate) span: Span,
 }
 
@@ -93,32 +93,34 @@ impl Token {
         &source[self.span.start as usize..self.span.end as usize]
     }
 
-    /// What the token is, in the words of an error message.
+    /// The token as error messages name it.
     pub(crate) fn describe(self, source: &str) -> String {
         let text = self.text(source);
         let short = || match text.char_indices().nth(10) {
             Some((end, _)) => format!("{}...", quoted(&text[..end])),
-            // The limit counts bytes, the cut characters.
+            // The limit is 10 bytes, but the text is cut after 10 characters.
             None if text.len() > 10 => format!("{}...", quoted(text)),
             None => quoted(text),
         };
         match self.kind {
-            Kind::End => "end of input".to_owned(),
-            Kind::Identifier => format!("identifier {}", quoted(text)),
-            Kind::MetricIdentifier => format!("metric identifier {}", quoted(text)),
-            Kind::String => format!("string {}", short()),
-            Kind::Number => format!("number {}", short()),
-            Kind::Duration => format!("duration {}", short()),
-            Kind::Op(_) | Kind::At | Kind::MatchRegex | Kind::MatchNotRegex => format!("<op:{text}>"),
-            Kind::Aggregate(_) => format!("<aggr:{text}>"),
-            Kind::Word(word) if !word.is_function() => format!("<{text}>"),
+            TokenKind::End => "end of input".to_owned(),
+            TokenKind::Identifier => format!("identifier {}", quoted(text)),
+            TokenKind::MetricIdentifier => format!("metric identifier {}", quoted(text)),
+            TokenKind::String => format!("string {}", short()),
+            TokenKind::Number => format!("number {}", short()),
+            TokenKind::Duration => format!("duration {}", short()),
+            TokenKind::Op(_) | TokenKind::At | TokenKind::MatchRegex | TokenKind::MatchNotRegex => {
+                format!("<op:{text}>")
+            }
+            TokenKind::Aggregate(_) => format!("<aggr:{text}>"),
+            TokenKind::Word(word) if !word.is_function() => format!("<{text}>"),
             _ => short(),
         }
     }
 }
 
-/// The reserved word that `text` is, in any case.
-pub(super) fn reserved(text: &str) -> Option<Kind> {
+/// The kind of a reserved word, in any case. `None` if `text` is not reserved.
+pub(super) fn reserved(text: &str) -> Option<TokenKind> {
     /// `count_values`
     const LONGEST: usize = 12;
     let mut buffer = [0u8; LONGEST];
@@ -126,45 +128,45 @@ pub(super) fn reserved(text: &str) -> Option<Kind> {
     lower.copy_from_slice(text.as_bytes());
     lower.make_ascii_lowercase();
     Some(match &*lower {
-        b"and" => Kind::Op(BinaryOp::And),
-        b"or" => Kind::Op(BinaryOp::Or),
-        b"unless" => Kind::Op(BinaryOp::Unless),
-        b"atan2" => Kind::Op(BinaryOp::Atan2),
-        b"sum" => Kind::Aggregate(AggregateOp::Sum),
-        b"avg" => Kind::Aggregate(AggregateOp::Avg),
-        b"count" => Kind::Aggregate(AggregateOp::Count),
-        b"min" => Kind::Aggregate(AggregateOp::Min),
-        b"max" => Kind::Aggregate(AggregateOp::Max),
-        b"group" => Kind::Aggregate(AggregateOp::Group),
-        b"stddev" => Kind::Aggregate(AggregateOp::Stddev),
-        b"stdvar" => Kind::Aggregate(AggregateOp::Stdvar),
-        b"topk" => Kind::Aggregate(AggregateOp::TopK),
-        b"bottomk" => Kind::Aggregate(AggregateOp::BottomK),
-        b"count_values" => Kind::Aggregate(AggregateOp::CountValues),
-        b"quantile" => Kind::Aggregate(AggregateOp::Quantile),
-        b"limitk" => Kind::Aggregate(AggregateOp::LimitK),
-        b"limit_ratio" => Kind::Aggregate(AggregateOp::LimitRatio),
-        b"offset" => Kind::Word(Word::Offset),
-        b"smoothed" => Kind::Word(Word::Smoothed),
-        b"anchored" => Kind::Word(Word::Anchored),
-        b"by" => Kind::Word(Word::By),
-        b"without" => Kind::Word(Word::Without),
-        b"on" => Kind::Word(Word::On),
-        b"ignoring" => Kind::Word(Word::Ignoring),
-        b"group_left" => Kind::Word(Word::GroupLeft),
-        b"group_right" => Kind::Word(Word::GroupRight),
-        b"fill" => Kind::Word(Word::Fill),
-        b"fill_left" => Kind::Word(Word::FillLeft),
-        b"fill_right" => Kind::Word(Word::FillRight),
-        b"bool" => Kind::Word(Word::Bool),
-        b"start" => Kind::Word(Word::Start),
-        b"end" => Kind::Word(Word::End),
-        b"inf" | b"nan" => Kind::Number,
-        lower => Kind::Word(duration_word(lower)?),
+        b"and" => TokenKind::Op(BinaryOp::And),
+        b"or" => TokenKind::Op(BinaryOp::Or),
+        b"unless" => TokenKind::Op(BinaryOp::Unless),
+        b"atan2" => TokenKind::Op(BinaryOp::Atan2),
+        b"sum" => TokenKind::Aggregate(AggregateOp::Sum),
+        b"avg" => TokenKind::Aggregate(AggregateOp::Avg),
+        b"count" => TokenKind::Aggregate(AggregateOp::Count),
+        b"min" => TokenKind::Aggregate(AggregateOp::Min),
+        b"max" => TokenKind::Aggregate(AggregateOp::Max),
+        b"group" => TokenKind::Aggregate(AggregateOp::Group),
+        b"stddev" => TokenKind::Aggregate(AggregateOp::Stddev),
+        b"stdvar" => TokenKind::Aggregate(AggregateOp::Stdvar),
+        b"topk" => TokenKind::Aggregate(AggregateOp::TopK),
+        b"bottomk" => TokenKind::Aggregate(AggregateOp::BottomK),
+        b"count_values" => TokenKind::Aggregate(AggregateOp::CountValues),
+        b"quantile" => TokenKind::Aggregate(AggregateOp::Quantile),
+        b"limitk" => TokenKind::Aggregate(AggregateOp::LimitK),
+        b"limit_ratio" => TokenKind::Aggregate(AggregateOp::LimitRatio),
+        b"offset" => TokenKind::Word(Word::Offset),
+        b"smoothed" => TokenKind::Word(Word::Smoothed),
+        b"anchored" => TokenKind::Word(Word::Anchored),
+        b"by" => TokenKind::Word(Word::By),
+        b"without" => TokenKind::Word(Word::Without),
+        b"on" => TokenKind::Word(Word::On),
+        b"ignoring" => TokenKind::Word(Word::Ignoring),
+        b"group_left" => TokenKind::Word(Word::GroupLeft),
+        b"group_right" => TokenKind::Word(Word::GroupRight),
+        b"fill" => TokenKind::Word(Word::Fill),
+        b"fill_left" => TokenKind::Word(Word::FillLeft),
+        b"fill_right" => TokenKind::Word(Word::FillRight),
+        b"bool" => TokenKind::Word(Word::Bool),
+        b"start" => TokenKind::Word(Word::Start),
+        b"end" => TokenKind::Word(Word::End),
+        b"inf" | b"nan" => TokenKind::Number,
+        lower => TokenKind::Word(duration_word(lower)?),
     })
 }
 
-/// The words that stand for durations, in lower case.
+/// The words that are allowed in durations, in lower case.
 pub(super) fn duration_word(lower: &[u8]) -> Option<Word> {
     Some(match lower {
         b"step" => Word::Step,

@@ -1,7 +1,7 @@
 //! Random expressions that mix everything the language has, whether it makes sense or not: for a peer that knows all of it.
 //! [`crate::expression`] writes the ones that make sense more often.
 
-use promql::syntax::functions::{Function, FunctionId, Gate, ValueType, Variadic};
+use promql::syntax::functions::{Function, FunctionGate, FunctionId, ValueType, Variadic};
 
 use crate::random::Random;
 
@@ -274,7 +274,7 @@ impl<'r> Grammar<'r> {
     /// A call of one of the functions that fit.
     fn call(&mut self, depth: i64, fits: fn(&Function) -> bool) -> String {
         let functions: Vec<&Function> =
-            Function::all().iter().filter(|f| f.gate != Gate::Extended && fits(f)).collect();
+            Function::all().iter().filter(|f| f.gate != FunctionGate::Extended && fits(f)).collect();
         let function = self.random.pick(&functions);
         let extended = matches!(
             function.id,

@@ -1,20 +1,20 @@
-//! Lengths of time: literals and expressions in ranges, steps and offsets.
+//! Parses durations in ranges, steps and offsets: literals and expressions.
 
-use crate::syntax::ast::{BinaryOp, DurationExpr, DurationNode, Length, NumberLiteral, Span};
+use crate::syntax::ast::{BinaryOp, DurationArg, DurationExpr, DurationNode, NumberLiteral, Span};
 use crate::syntax::error::ParseError;
-use crate::syntax::parser::{Context, Parser};
-use crate::syntax::token::{Kind, Token, Word};
+use crate::syntax::parser::{ErrorContext, Parser};
+use crate::syntax::token::{Token, TokenKind, Word};
 
-/// Where a length stands; mistakes are blamed on it.
+/// What a duration is used for. Errors name it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum DurationUse {
     Range,
     Step,
     Offset,
 }
 
-impl Place {
-    const fn context(self) -> Context {
+impl DurationUse {
+    const fn context(self) -> ErrorContext {
         match self {
             Self::Range => ("subquery or range selector", "number, duration, step(), or range()"),
             Self::Step => ("subquery selector", "number, duration, step(), range(), or \"]\""),
@@ -23,7 +23,7 @@ impl Place {
     }
 }
 
-/// How tightly an operator binds; `None` for those that lengths do not have.
+/// The precedence of an operator, or `None` if durations do not support it.
 const fn power(op: BinaryOp) -> Option<u8> {
     match op {
         BinaryOp::Add | BinaryOp::Sub => Some(1),
@@ -35,7 +35,7 @@ const fn power(op: BinaryOp) -> Option<u8> {
 
 const POWER_OF_POW: u8 = 3;
 
-/// The number that `expr` is, unless it stands in parentheses.
+/// The value of `expr` if it is a number without parentheses.
 fn literal(expr: &DurationExpr) -> Option<f64> {
     match expr.node {
         DurationNode::Number { seconds, .. } if !expr.wrapped => Some(seconds),
@@ -43,7 +43,7 @@ fn literal(expr: &DurationExpr) -> Option<f64> {
     }
 }
 
-/// Whether so many seconds are more nanoseconds than 64 bits hold.
+/// Whether this number of seconds, in nanoseconds, exceeds 64 bits.
 fn out_of_range(seconds: f64) -> bool {
     /// 2^63 nanoseconds, in seconds.
     const LIMIT: f64 = 9_223_372_036.854_776;
@@ -55,7 +55,7 @@ impl DurationExpr {
         Box::new(self)
     }
 
-    /// Marks it as standing in the parentheses at `span`.
+    /// Marks the expression as enclosed in the parentheses at `span`.
     fn wrap(mut self, span: Span) -> Self {
         if matches!(self.node, DurationNode::Number { .. }) {
             self.span = span;
@@ -64,74 +64,79 @@ impl DurationExpr {
         self
     }
 
-    /// A literal is known at once; all else when the query is planned.
-    fn into_length(self) -> Length {
+    /// The value of a literal, or the expression, which is evaluated when the query is planned.
+    fn into_length(self) -> DurationArg {
         match literal(&self) {
-            // Rounded to nanoseconds, then cut to milliseconds.
-            Some(seconds) => Length::Millis((seconds * 1e9).round() as i64 / 1_000_000),
-            None => Length::Expr(self.boxed()),
+            // Rounded to nanoseconds, then truncated to milliseconds.
+            Some(seconds) => DurationArg::Millis((seconds * 1e9).round() as i64 / 1_000_000),
+            None => DurationArg::Expr(self.boxed()),
         }
     }
 }
 
-/// A duration expression and the longest path down from it.
-struct Parsed {
+/// A duration expression and the height of its tree.
+struct ParsedDuration {
     expr: DurationExpr,
     height: usize,
 }
 
-impl Parsed {
+impl ParsedDuration {
     fn leaf(node: DurationNode, span: Span) -> Self {
         Self { expr: DurationExpr { node, wrapped: false, span }, height: 1 }
     }
 }
 
 impl Parser<'_> {
-    /// Parses the length of a range or step; a literal has to be positive.
-    pub(super) fn positive_length(&mut self, place: Place) -> Result<Length, ParseError> {
-        let Parsed { expr, .. } = self.duration(0, place)?;
+    /// Parses the duration of a range or step. A literal must be positive.
+    pub(super) fn positive_length(&mut self, place: DurationUse) -> Result<DurationArg, ParseError> {
+        let ParsedDuration { expr, .. } = self.duration(0, place)?;
         self.lexed()?;
-        // Written so that a number that is none is let through, as in Prometheus.
+        // Written so that NaN is accepted, as in Prometheus.
         if literal(&expr).is_some_and(|seconds| seconds <= 0.0) {
             return Err(self.error(expr.span, "duration must be greater than 0"));
         }
         Ok(expr.into_length())
     }
 
-    /// Parses the length of an offset. Unlike in brackets, operators behind a simple length are not part of it: `foo offset
-    /// 5m - bar` subtracts. Those behind one in parentheses are.
-    pub(super) fn offset_length(&mut self) -> Result<Length, ParseError> {
+    /// Parses the duration of an offset. Unlike in brackets, operators after a literal are not part of it:
+    /// `foo offset 5m - bar` subtracts. Operators after parentheses are part of it.
+    pub(super) fn offset_length(&mut self) -> Result<DurationArg, ParseError> {
         let sign = self.token;
-        let signed = matches!(sign.kind, Kind::Op(BinaryOp::Add | BinaryOp::Sub));
-        if !signed && self.token.kind == Kind::LeftParen {
-            return Ok(self.duration(0, Place::Offset)?.expr.into_length());
+        let signed = matches!(sign.kind, TokenKind::Op(BinaryOp::Add | BinaryOp::Sub));
+        if !signed && self.token.kind == TokenKind::LeftParen {
+            return Ok(self.duration(0, DurationUse::Offset)?.expr.into_length());
         }
         if !signed {
-            return Ok(self.simple_duration(Place::Offset)?.expr.into_length());
+            return Ok(self.simple_duration(DurationUse::Offset)?.expr.into_length());
         }
         self.take();
         let operand = match self.token.kind {
-            Kind::Op(BinaryOp::Add | BinaryOp::Sub) => {
-                let operand = self.duration(POWER_OF_POW, Place::Offset)?;
+            TokenKind::Op(BinaryOp::Add | BinaryOp::Sub) => {
+                let operand = self.duration(POWER_OF_POW, DurationUse::Offset)?;
                 let first = self.negated_if(sign, operand)?;
-                return Ok(self.duration_operators(first, 0, Place::Offset)?.expr.into_length());
+                return Ok(self.duration_operators(first, 0, DurationUse::Offset)?.expr.into_length());
             }
-            Kind::LeftParen => self.parenthesized_duration(Place::Offset)?,
-            _ => self.simple_duration(Place::Offset)?,
+            TokenKind::LeftParen => self.parenthesized_duration(DurationUse::Offset)?,
+            _ => self.simple_duration(DurationUse::Offset)?,
         };
         Ok(self.negated_if(sign, operand)?.expr.into_length())
     }
 
-    fn duration(&mut self, least: u8, place: Place) -> Result<Parsed, ParseError> {
+    fn duration(&mut self, least: u8, place: DurationUse) -> Result<ParsedDuration, ParseError> {
         self.nested(|parser| {
             let first = parser.duration_operand(place)?;
             parser.duration_operators(first, least, place)
         })
     }
 
-    /// Parses operators behind `lhs` that bind at least as tightly as `least`.
-    fn duration_operators(&mut self, mut lhs: Parsed, least: u8, place: Place) -> Result<Parsed, ParseError> {
-        while let Kind::Op(op) = self.token.kind
+    /// Parses operators after `lhs` whose precedence is at least `least`.
+    fn duration_operators(
+        &mut self,
+        mut lhs: ParsedDuration,
+        least: u8,
+        place: DurationUse,
+    ) -> Result<ParsedDuration, ParseError> {
+        while let TokenKind::Op(op) = self.token.kind
             && let Some(power) = power(op)
             && power >= least
         {
@@ -148,20 +153,20 @@ impl Parser<'_> {
             let span = lhs.expr.span.to(rhs.expr.span);
             let height = self.above(lhs.height.max(rhs.height), span)?;
             let node = DurationNode::Binary(op, lhs.expr.boxed(), rhs.expr.boxed());
-            lhs = Parsed { expr: DurationExpr { node, wrapped: false, span }, height };
+            lhs = ParsedDuration { expr: DurationExpr { node, wrapped: false, span }, height };
         }
         Ok(lhs)
     }
 
-    /// Parses an operand with the signs before it.
-    fn duration_operand(&mut self, place: Place) -> Result<Parsed, ParseError> {
+    /// Parses an operand and the signs before it.
+    fn duration_operand(&mut self, place: DurationUse) -> Result<ParsedDuration, ParseError> {
         let mut signs = Vec::new();
-        while let Kind::Op(BinaryOp::Add | BinaryOp::Sub) = self.token.kind {
+        while let TokenKind::Op(BinaryOp::Add | BinaryOp::Sub) = self.token.kind {
             signs.push(self.take());
         }
         if signs.is_empty() {
             return match self.token.kind {
-                Kind::LeftParen => {
+                TokenKind::LeftParen => {
                     let inner = self.parenthesized_duration(place)?;
                     self.duration_expressions_enabled(inner.expr.span)?;
                     Ok(inner)
@@ -176,56 +181,56 @@ impl Parser<'_> {
         Ok(operand)
     }
 
-    fn parenthesized_duration(&mut self, place: Place) -> Result<Parsed, ParseError> {
+    fn parenthesized_duration(&mut self, place: DurationUse) -> Result<ParsedDuration, ParseError> {
         let open = self.take();
         let inner = self.duration(0, place)?;
         let (context, expected) = place.context();
-        let close = self.expect(Kind::RightParen, (context, expected))?;
-        Ok(Parsed { expr: inner.expr.wrap(open.span.to(close.span)), height: inner.height })
+        let close = self.expect(TokenKind::RightParen, (context, expected))?;
+        Ok(ParsedDuration { expr: inner.expr.wrap(open.span.to(close.span)), height: inner.height })
     }
 
     /// Parses a number, a duration or a call.
-    fn simple_duration(&mut self, place: Place) -> Result<Parsed, ParseError> {
+    fn simple_duration(&mut self, place: DurationUse) -> Result<ParsedDuration, ParseError> {
         let (context, expected) = place.context();
         match self.token.kind {
-            Kind::Number | Kind::Duration => {
+            TokenKind::Number | TokenKind::Duration => {
                 let NumberLiteral { value, duration, span } = self.number_literal()?;
                 if out_of_range(value) {
                     return Err(self.error(span, "duration out of range"));
                 }
-                Ok(Parsed::leaf(DurationNode::Number { seconds: value, duration }, span))
+                Ok(ParsedDuration::leaf(DurationNode::Number { seconds: value, duration }, span))
             }
-            Kind::Word(word @ (Word::Step | Word::Range)) => {
+            TokenKind::Word(word @ (Word::Step | Word::Range)) => {
                 let name = self.take();
-                self.expect(Kind::LeftParen, (context, expected))?;
-                let close = self.expect(Kind::RightParen, (context, expected))?;
+                self.expect(TokenKind::LeftParen, (context, expected))?;
+                let close = self.expect(TokenKind::RightParen, (context, expected))?;
                 let span = name.span.to(close.span);
                 self.duration_expressions_enabled(span)?;
                 let node = if word == Word::Step { DurationNode::Step } else { DurationNode::Range };
-                Ok(Parsed::leaf(node, span))
+                Ok(ParsedDuration::leaf(node, span))
             }
-            Kind::Word(word @ (Word::MinOf | Word::MaxOf)) => {
+            TokenKind::Word(word @ (Word::MinOf | Word::MaxOf)) => {
                 let name = self.take();
-                self.expect(Kind::LeftParen, (context, expected))?;
+                self.expect(TokenKind::LeftParen, (context, expected))?;
                 let a = self.duration(0, place)?;
-                self.expect(Kind::Comma, (context, expected))?;
+                self.expect(TokenKind::Comma, (context, expected))?;
                 let b = self.duration(0, place)?;
-                let close = self.expect(Kind::RightParen, (context, expected))?;
+                let close = self.expect(TokenKind::RightParen, (context, expected))?;
                 let span = name.span.to(close.span);
                 self.duration_expressions_enabled(span)?;
                 let height = self.above(a.height.max(b.height), span)?;
                 let node = if word == Word::MinOf { DurationNode::MinOf } else { DurationNode::MaxOf };
                 let node = node(a.expr.boxed(), b.expr.boxed());
-                Ok(Parsed { expr: DurationExpr { node, wrapped: false, span }, height })
+                Ok(ParsedDuration { expr: DurationExpr { node, wrapped: false, span }, height })
             }
             _ => Err(self.unexpected(context, expected)),
         }
     }
 
-    /// Applies a sign; a plus leaves no trace.
-    fn negated_if(&self, sign: Token, operand: Parsed) -> Result<Parsed, ParseError> {
-        let Parsed { mut expr, height } = operand;
-        let minus = sign.kind == Kind::Op(BinaryOp::Sub);
+    /// Applies a sign. A plus is dropped.
+    fn negated_if(&self, sign: Token, operand: ParsedDuration) -> Result<ParsedDuration, ParseError> {
+        let ParsedDuration { mut expr, height } = operand;
+        let minus = sign.kind == TokenKind::Op(BinaryOp::Sub);
         if let DurationNode::Number { seconds, .. } = &mut expr.node
             && !expr.wrapped
         {
@@ -233,14 +238,14 @@ impl Parser<'_> {
                 *seconds = -*seconds;
             }
             expr.span.start = sign.span.start;
-            return Ok(Parsed { expr, height });
+            return Ok(ParsedDuration { expr, height });
         }
         if !minus {
-            return Ok(Parsed { expr, height });
+            return Ok(ParsedDuration { expr, height });
         }
         let span = sign.span.to(expr.span);
         let height = self.above(height, span)?;
-        Ok(Parsed {
+        Ok(ParsedDuration {
             expr: DurationExpr { node: DurationNode::Negate(expr.boxed()), wrapped: false, span },
             height,
         })

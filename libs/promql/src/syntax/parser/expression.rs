@@ -1,17 +1,17 @@
-//! Operators, parentheses, calls, aggregations.
+//! Parses operators, parentheses, calls and aggregations.
 
 use crate::syntax::ast::{
     AggregateExpr, AggregateOp, BinaryExpr, BinaryOp, Call, Expr, NumberLiteral, ParenExpr, Span,
     StringLiteral, UnaryExpr, UnaryOp,
 };
 use crate::syntax::error::ParseError;
-use crate::syntax::functions::{Function, Gate, ValueType};
+use crate::syntax::functions::{Function, FunctionGate, ValueType};
 use crate::syntax::number::{parse_duration, parse_number};
-use crate::syntax::parser::{Parsed, Parser, is_metric_name};
+use crate::syntax::parser::{ParsedExpr, Parser, is_metric_name};
 use crate::syntax::quote::{quoted, quoted_bytes, unquote, unquote_bytes};
-use crate::syntax::token::{Kind, Token, Word};
+use crate::syntax::token::{Token, TokenKind, Word};
 
-/// How tightly an operator binds.
+/// The precedence of an operator.
 fn power(op: BinaryOp) -> u8 {
     use BinaryOp::{
         Add, And, Atan2, Div, Eq, Ge, Gt, Le, Lt, Mod, Mul, Ne, Or, Pow, Sub, TrimLower, TrimUpper, Unless,
@@ -26,15 +26,15 @@ fn power(op: BinaryOp) -> u8 {
     }
 }
 
-/// `^` binds tightest, and tighter than a sign: `-1 ^ 2` is `-(1 ^ 2)`.
+/// `^` has the highest precedence, higher than that of a sign: `-1 ^ 2` is `-(1 ^ 2)`.
 const POWER_OF_POW: u8 = 6;
 
 impl Parser<'_> {
-    /// Parses an expression whose operators bind at least as tightly as `least`.
-    pub(super) fn expression(&mut self, least: u8) -> Result<Parsed, ParseError> {
+    /// Parses an expression whose operators have at least the precedence `least`.
+    pub(super) fn expression(&mut self, least: u8) -> Result<ParsedExpr, ParseError> {
         self.nested(|parser| {
             let mut lhs = parser.operand()?;
-            while let Kind::Op(op) = parser.token.kind
+            while let TokenKind::Op(op) = parser.token.kind
                 && power(op) >= least
             {
                 parser.take();
@@ -45,9 +45,9 @@ impl Parser<'_> {
     }
 
     /// Parses what follows a binary operator.
-    fn binary(&mut self, lhs: Parsed, op: BinaryOp) -> Result<Parsed, ParseError> {
+    fn binary(&mut self, lhs: ParsedExpr, op: BinaryOp) -> Result<ParsedExpr, ParseError> {
         let modifiers = self.binary_modifiers()?;
-        // All are left-associative but `^`.
+        // All operators except `^` are left-associative.
         let rhs = self.expression(if op == BinaryOp::Pow { POWER_OF_POW } else { power(op) + 1 })?;
         let span = lhs.expr.span().to(rhs.expr.span());
         if modifiers.matching.fill_left.or(modifiers.matching.fill_right).is_some()
@@ -56,7 +56,7 @@ impl Parser<'_> {
             self.lexed()?;
             return Err(self.error(span, "binop fill modifiers are experimental and not enabled"));
         }
-        // What is on the left of a chain is no higher for that, see `chain`.
+        // The left side of a chain does not add to the height; see `chain`.
         let height = match lhs.expr {
             Expr::Binary(_) => lhs.height.max(self.above(rhs.height, span)?),
             _ => self.above(lhs.height.max(rhs.height), span)?,
@@ -71,13 +71,13 @@ impl Parser<'_> {
             value_type: if scalars { ValueType::Scalar } else { ValueType::Vector },
             span,
         }));
-        Ok(Parsed { expr, height })
+        Ok(ParsedExpr { expr, height })
     }
 
-    /// Parses an operand with the signs before it.
-    fn operand(&mut self) -> Result<Parsed, ParseError> {
+    /// Parses an operand and the signs before it.
+    fn operand(&mut self) -> Result<ParsedExpr, ParseError> {
         let mut signs = Vec::new();
-        while let Kind::Op(op @ (BinaryOp::Add | BinaryOp::Sub)) = self.token.kind {
+        while let TokenKind::Op(op @ (BinaryOp::Add | BinaryOp::Sub)) = self.token.kind {
             signs.push((if op == BinaryOp::Add { UnaryOp::Plus } else { UnaryOp::Minus }, self.token.span));
             self.take();
         }
@@ -96,23 +96,23 @@ impl Parser<'_> {
             let span = sign.to(operand.expr.span());
             let height = self.above(operand.height, span)?;
             let expr = Expr::Unary(Box::new(UnaryExpr { op, expr: operand.expr, span }));
-            operand = Parsed { expr, height };
+            operand = ParsedExpr { expr, height };
         }
         Ok(operand)
     }
 
-    /// Parses an operand without signs, with the modifiers behind it.
-    fn primary(&mut self) -> Result<Parsed, ParseError> {
+    /// Parses an operand without signs, and the modifiers after it.
+    fn primary(&mut self) -> Result<ParsedExpr, ParseError> {
         self.count_operand()?;
         let first = self.token;
         let operand = match first.kind {
-            Kind::Number | Kind::Duration => Parsed::leaf(Expr::Number(self.number_literal()?)),
-            Kind::String => {
+            TokenKind::Number | TokenKind::Duration => ParsedExpr::leaf(Expr::Number(self.number_literal()?)),
+            TokenKind::String => {
                 self.take();
-                Parsed::leaf(Expr::String(self.string_literal(first)?))
+                ParsedExpr::leaf(Expr::String(self.string_literal(first)?))
             }
-            Kind::LeftParen => self.parentheses()?,
-            Kind::LeftBrace => Parsed::leaf(Expr::Vector(Box::new(self.selector(None)?))),
+            TokenKind::LeftParen => self.parentheses()?,
+            TokenKind::LeftBrace => ParsedExpr::leaf(Expr::Vector(Box::new(self.selector(None)?))),
             kind if is_metric_name(kind) => {
                 self.take();
                 self.named(first)?
@@ -122,58 +122,58 @@ impl Parser<'_> {
         self.postfix(operand)
     }
 
-    /// Parses what begins with a name: a call, an aggregation or a selector.
-    fn named(&mut self, name: Token) -> Result<Parsed, ParseError> {
+    /// Parses an expression that starts with a name: a call, an aggregation or a selector.
+    fn named(&mut self, name: Token) -> Result<ParsedExpr, ParseError> {
         match (name.kind, self.token.kind) {
-            (Kind::Aggregate(op), Kind::LeftParen | Kind::Word(Word::By | Word::Without)) => {
+            (TokenKind::Aggregate(op), TokenKind::LeftParen | TokenKind::Word(Word::By | Word::Without)) => {
                 self.aggregate(op, name)
             }
-            (Kind::Identifier, Kind::LeftParen) => self.call(name),
-            (Kind::Word(word), Kind::LeftParen) if word.is_function() => self.call(name),
-            _ => Ok(Parsed::leaf(Expr::Vector(Box::new(self.selector(Some(name))?)))),
+            (TokenKind::Identifier, TokenKind::LeftParen) => self.call(name),
+            (TokenKind::Word(word), TokenKind::LeftParen) if word.is_function() => self.call(name),
+            _ => Ok(ParsedExpr::leaf(Expr::Vector(Box::new(self.selector(Some(name))?)))),
         }
     }
 
-    fn parentheses(&mut self) -> Result<Parsed, ParseError> {
+    fn parentheses(&mut self) -> Result<ParsedExpr, ParseError> {
         let open = self.take();
         let inner = self.expression(0)?;
-        if self.token.kind != Kind::RightParen {
+        if self.token.kind != TokenKind::RightParen {
             return Err(self.unexpected_in_expression());
         }
         let span = open.span.to(self.take().span);
         let height = self.above(inner.height, span)?;
-        Ok(Parsed { expr: Expr::Paren(Box::new(ParenExpr { expr: inner.expr, span })), height })
+        Ok(ParsedExpr { expr: Expr::Paren(Box::new(ParenExpr { expr: inner.expr, span })), height })
     }
 
-    fn call(&mut self, name: Token) -> Result<Parsed, ParseError> {
+    fn call(&mut self, name: Token) -> Result<ParsedExpr, ParseError> {
         let (args, height) = self.arguments()?;
         let text = name.text(self.text);
         let function = Function::find(text)
-            .filter(|f| f.gate != Gate::Extended || self.options.extended_functions)
+            .filter(|f| f.gate != FunctionGate::Extended || self.options.extended_functions)
             .ok_or_else(|| self.error(name.span, format!("unknown function with name {}", quoted(text))))?;
-        if function.gate == Gate::Experimental && !self.options.experimental_functions {
+        if function.gate == FunctionGate::Experimental && !self.options.experimental_functions {
             return Err(self.error(name.span, format!("function {} is not enabled", quoted(text))));
         }
         let span = Span::new(name.span.start, self.end);
         let height = self.above(height, span)?;
-        Ok(Parsed { expr: Expr::Call(Box::new(Call { function, args, span })), height })
+        Ok(ParsedExpr { expr: Expr::Call(Box::new(Call { function, args, span })), height })
     }
 
-    /// Parses arguments in parentheses; gives the height of the highest too.
+    /// Parses arguments in parentheses. Also returns the height of the highest argument.
     fn arguments(&mut self) -> Result<(Vec<Expr>, usize), ParseError> {
         self.take();
         let (mut args, mut height) = (Vec::new(), 0);
-        if self.accept(Kind::RightParen) {
+        if self.accept(TokenKind::RightParen) {
             return Ok((args, height));
         }
         loop {
             let arg = self.expression(0)?;
             height = height.max(arg.height);
             args.push(arg.expr);
-            if self.accept(Kind::RightParen) {
+            if self.accept(TokenKind::RightParen) {
                 return Ok((args, height));
             }
-            if self.token.kind != Kind::Comma {
+            if self.token.kind != TokenKind::Comma {
                 return Err(self.unexpected_in_expression());
             }
             let comma = self.take();
@@ -184,19 +184,23 @@ impl Parser<'_> {
         }
     }
 
-    /// Whether the token may begin an expression.
+    /// Whether an expression can start with the current token.
     pub(super) fn starts_expression(&self) -> bool {
         match self.token.kind {
-            Kind::Number | Kind::Duration | Kind::String | Kind::LeftParen | Kind::LeftBrace => true,
-            Kind::Op(BinaryOp::Add | BinaryOp::Sub) => true,
+            TokenKind::Number
+            | TokenKind::Duration
+            | TokenKind::String
+            | TokenKind::LeftParen
+            | TokenKind::LeftBrace => true,
+            TokenKind::Op(BinaryOp::Add | BinaryOp::Sub) => true,
             kind => is_metric_name(kind),
         }
     }
 
-    fn aggregate(&mut self, op: AggregateOp, name: Token) -> Result<Parsed, ParseError> {
+    fn aggregate(&mut self, op: AggregateOp, name: Token) -> Result<ParsedExpr, ParseError> {
         self.aggregations += 1;
         let before = self.grouping()?;
-        if self.token.kind != Kind::LeftParen {
+        if self.token.kind != TokenKind::LeftParen {
             return Err(self.unexpected_in_expression());
         }
         let (args, height) = self.arguments()?;
@@ -235,14 +239,14 @@ impl Parser<'_> {
         };
         let height = self.above(height, span)?;
         let expr = Expr::Aggregate(Box::new(AggregateExpr { op, expr, param, grouping, without, span }));
-        Ok(Parsed { expr, height })
+        Ok(ParsedExpr { expr, height })
     }
 
-    /// Takes a number or a duration.
+    /// Consumes a number or a duration.
     pub(super) fn number_literal(&mut self) -> Result<NumberLiteral, ParseError> {
         let token = self.take();
         let text = token.text(self.text);
-        let duration = token.kind == Kind::Duration;
+        let duration = token.kind == TokenKind::Duration;
         let value = if duration {
             parse_duration(text).map(|millis| millis as f64 / 1000.0)
         } else {

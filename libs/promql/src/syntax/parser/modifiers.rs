@@ -1,10 +1,10 @@
-//! What stands between a binary operator and its right operand, and the label lists of groupings.
+//! Parses the modifiers between a binary operator and its right operand, and the label lists of groupings.
 
 use crate::syntax::ast::{BinaryOp, Cardinality, VectorMatching};
 use crate::syntax::error::ParseError;
 use crate::syntax::parser::Parser;
 use crate::syntax::quote::quoted;
-use crate::syntax::token::{Kind, Word};
+use crate::syntax::token::{TokenKind, Word};
 
 /// The modifiers of a binary operator.
 pub(super) struct BinaryModifiers {
@@ -13,20 +13,21 @@ pub(super) struct BinaryModifiers {
 }
 
 impl Parser<'_> {
-    /// Parses `bool`, then `on` or `ignoring`, then `group_left` or `group_right`, then `fill`; all may be absent.
+    /// Parses `bool`, then `on` or `ignoring`, then `group_left` or `group_right`, then `fill`. All are
+    /// optional.
     pub(super) fn binary_modifiers(&mut self) -> Result<BinaryModifiers, ParseError> {
         let return_bool = self.accept_word(Word::Bool);
         let mut matching = VectorMatching::default();
-        if let Kind::Word(word @ (Word::On | Word::Ignoring)) = self.token.kind {
+        if let TokenKind::Word(word @ (Word::On | Word::Ignoring)) = self.token.kind {
             self.take();
             matching.on = word == Word::On;
             matching.labels = self.grouping_labels()?;
-            if let Kind::Word(word @ (Word::GroupLeft | Word::GroupRight)) = self.token.kind {
+            if let TokenKind::Word(word @ (Word::GroupLeft | Word::GroupRight)) = self.token.kind {
                 self.take();
                 matching.cardinality =
                     if word == Word::GroupLeft { Cardinality::ManyToOne } else { Cardinality::OneToMany };
-                // No list at all is as good as an empty one, if an operand or `fill` follows.
-                if self.token.kind == Kind::LeftParen || !self.starts_expression() {
+                // The list is optional if an operand or `fill` follows.
+                if self.token.kind == TokenKind::LeftParen || !self.starts_expression() {
                     matching.include = self.grouping_labels()?;
                 }
             }
@@ -36,7 +37,7 @@ impl Parser<'_> {
     }
 
     fn fill(&mut self, matching: &mut VectorMatching) -> Result<(), ParseError> {
-        let Kind::Word(first @ (Word::Fill | Word::FillLeft | Word::FillRight)) = self.token.kind else {
+        let TokenKind::Word(first @ (Word::Fill | Word::FillLeft | Word::FillRight)) = self.token.kind else {
             return Ok(());
         };
         self.take();
@@ -59,56 +60,56 @@ impl Parser<'_> {
         Ok(())
     }
 
-    /// Parses a number with an optional sign in parentheses.
+    /// Parses a number in parentheses, with an optional sign.
     fn fill_value(&mut self) -> Result<f64, ParseError> {
         let unexpected = |parser: &Self| parser.unexpected_in_expression();
-        if !self.accept(Kind::LeftParen) {
+        if !self.accept(TokenKind::LeftParen) {
             return Err(unexpected(self));
         }
         let value = self.signed_number()?.ok_or_else(|| unexpected(self))?;
-        if !self.accept(Kind::RightParen) {
+        if !self.accept(TokenKind::RightParen) {
             return Err(unexpected(self));
         }
         Ok(value)
     }
 
-    /// Parses a number with an optional sign; `None` where there is none.
+    /// Parses a number with an optional sign. Returns `None` if there is none.
     pub(super) fn signed_number(&mut self) -> Result<Option<f64>, ParseError> {
         let negative = match self.token.kind {
-            Kind::Op(op @ (BinaryOp::Add | BinaryOp::Sub)) => {
+            TokenKind::Op(op @ (BinaryOp::Add | BinaryOp::Sub)) => {
                 self.take();
                 op == BinaryOp::Sub
             }
             _ => false,
         };
-        if !matches!(self.token.kind, Kind::Number | Kind::Duration) {
+        if !matches!(self.token.kind, TokenKind::Number | TokenKind::Duration) {
             return Ok(None);
         }
         let value = self.number_literal()?.value;
         Ok(Some(if negative { -value } else { value }))
     }
 
-    /// Parses `by (...)` or `without (...)`: the labels and whether they are to be left out.
+    /// Parses `by (...)` or `without (...)`. Returns the labels and whether it was `without`.
     pub(super) fn grouping(&mut self) -> Result<Option<(Vec<String>, bool)>, ParseError> {
-        let Kind::Word(word @ (Word::By | Word::Without)) = self.token.kind else {
+        let TokenKind::Word(word @ (Word::By | Word::Without)) = self.token.kind else {
             return Ok(None);
         };
         self.take();
         Ok(Some((self.grouping_labels()?, word == Word::Without)))
     }
 
-    /// Parses label names in parentheses. Any word but `without` may be one; others need quotes.
+    /// Parses label names in parentheses. Any word except `without` can be a name; other texts need quotes.
     fn grouping_labels(&mut self) -> Result<Vec<String>, ParseError> {
         const CONTEXT: &str = "grouping opts";
-        self.expect(Kind::LeftParen, (CONTEXT, "\"(\""))?;
+        self.expect(TokenKind::LeftParen, (CONTEXT, "\"(\""))?;
         let mut labels = Vec::new();
-        while !self.accept(Kind::RightParen) {
+        while !self.accept(TokenKind::RightParen) {
             if !is_label(self.token.kind) {
                 return Err(self.unexpected(CONTEXT, "label"));
             }
             let token = self.take();
             let label = match token.kind {
-                Kind::String => self.unquoted(token)?,
+                TokenKind::String => self.unquoted(token)?,
                 _ => token.text(self.text).to_owned(),
             };
             if label.is_empty() {
@@ -116,7 +117,7 @@ impl Parser<'_> {
                 return Err(self.error(token.span, message));
             }
             labels.push(label);
-            if !self.accept(Kind::Comma) && self.token.kind != Kind::RightParen {
+            if !self.accept(TokenKind::Comma) && self.token.kind != TokenKind::RightParen {
                 return Err(self.unexpected(CONTEXT, "\",\" or \")\""));
             }
         }
@@ -124,12 +125,14 @@ impl Parser<'_> {
     }
 }
 
-/// Whether the token can name a label in a grouping.
-fn is_label(kind: Kind) -> bool {
+/// Whether the token can be a label name in a grouping.
+fn is_label(kind: TokenKind) -> bool {
     match kind {
-        Kind::Identifier | Kind::MetricIdentifier | Kind::String | Kind::Aggregate(_) => true,
-        Kind::Op(op) => op.is_set() || op == BinaryOp::Atan2,
-        Kind::Word(word) => word != Word::Without,
+        TokenKind::Identifier | TokenKind::MetricIdentifier | TokenKind::String | TokenKind::Aggregate(_) => {
+            true
+        }
+        TokenKind::Op(op) => op.is_set() || op == BinaryOp::Atan2,
+        TokenKind::Word(word) => word != Word::Without,
         _ => false,
     }
 }

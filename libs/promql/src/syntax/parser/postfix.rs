@@ -1,24 +1,24 @@
-//! What stands behind an operand: `offset`, `@`, ranges, subqueries, `anchored` and `smoothed`.
+//! Parses what follows an operand: `offset`, `@`, ranges, subqueries, `anchored` and `smoothed`.
 
 use model::Timestamp;
 
-use crate::syntax::ast::{At, Boundary, Expr, Length, MatrixSelector, SubqueryExpr, VectorSelector};
+use crate::syntax::ast::{At, Boundary, DurationArg, Expr, MatrixSelector, SubqueryExpr, VectorSelector};
 use crate::syntax::error::ParseError;
-use crate::syntax::parser::duration::Place;
-use crate::syntax::parser::{Context, Parsed, Parser};
-use crate::syntax::token::{Kind, Token, Word};
+use crate::syntax::parser::duration::DurationUse;
+use crate::syntax::parser::{ErrorContext, ParsedExpr, Parser};
+use crate::syntax::token::{Token, TokenKind, Word};
 
 const ONLY_SELECTORS: &str = "ranges only allowed for vector selectors";
 
-/// The modifiers of a selector or subquery, wherever they are kept.
+/// The modifiers of a selector or subquery, independent of the node that stores them.
 struct Modifiable<'a> {
-    offset: &'a mut Length,
+    offset: &'a mut DurationArg,
     at: &'a mut Option<At>,
-    /// End of the expression they belong to.
+    /// End of the expression that has these modifiers.
     end: &'a mut u32,
 }
 
-/// The modifiers of `expr`, where it can have any.
+/// The modifiers of `expr`, or `None` if it cannot have any.
 fn modifiable(expr: &mut Expr) -> Option<Modifiable<'_>> {
     match expr {
         Expr::Vector(v) => Some(Modifiable { offset: &mut v.offset, at: &mut v.at, end: &mut v.span.end }),
@@ -32,15 +32,15 @@ fn modifiable(expr: &mut Expr) -> Option<Modifiable<'_>> {
 }
 
 impl Parser<'_> {
-    /// Parses all modifiers behind `operand`.
-    pub(super) fn postfix(&mut self, mut operand: Parsed) -> Result<Parsed, ParseError> {
+    /// Parses all modifiers after `operand`.
+    pub(super) fn postfix(&mut self, mut operand: ParsedExpr) -> Result<ParsedExpr, ParseError> {
         loop {
             match self.token.kind {
-                Kind::Word(Word::Offset) => self.offset(&mut operand.expr)?,
-                Kind::At => self.at(&mut operand.expr)?,
-                Kind::Word(Word::Anchored) => self.boundary(&mut operand.expr, Boundary::Anchored)?,
-                Kind::Word(Word::Smoothed) => self.boundary(&mut operand.expr, Boundary::Smoothed)?,
-                Kind::LeftBracket => operand = self.brackets(operand)?,
+                TokenKind::Word(Word::Offset) => self.offset(&mut operand.expr)?,
+                TokenKind::At => self.at(&mut operand.expr)?,
+                TokenKind::Word(Word::Anchored) => self.boundary(&mut operand.expr, Boundary::Anchored)?,
+                TokenKind::Word(Word::Smoothed) => self.boundary(&mut operand.expr, Boundary::Smoothed)?,
+                TokenKind::LeftBracket => operand = self.brackets(operand)?,
                 _ => return Ok(operand),
             }
         }
@@ -55,7 +55,7 @@ impl Parser<'_> {
                            or a subquery";
             return Err(self.error(span, message));
         };
-        if *modifiable.offset != Length::ZERO {
+        if *modifiable.offset != DurationArg::ZERO {
             return Err(self.error(span, "offset may not be set multiple times"));
         }
         *modifiable.offset = length;
@@ -64,13 +64,13 @@ impl Parser<'_> {
     }
 
     fn at(&mut self, expr: &mut Expr) -> Result<(), ParseError> {
-        const CONTEXT: Context = ("@", "timestamp");
+        const CONTEXT: ErrorContext = ("@", "timestamp");
         self.take();
         let at = match self.token.kind {
-            Kind::Word(word @ (Word::Start | Word::End)) => {
+            TokenKind::Word(word @ (Word::Start | Word::End)) => {
                 self.take();
-                self.expect(Kind::LeftParen, CONTEXT)?;
-                self.expect(Kind::RightParen, CONTEXT)?;
+                self.expect(TokenKind::LeftParen, CONTEXT)?;
+                self.expect(TokenKind::RightParen, CONTEXT)?;
                 if word == Word::Start { At::Start } else { At::End }
             }
             _ => {
@@ -131,22 +131,22 @@ impl Parser<'_> {
     }
 
     /// Parses `[range]` or `[range:step]`.
-    fn brackets(&mut self, operand: Parsed) -> Result<Parsed, ParseError> {
+    fn brackets(&mut self, operand: ParsedExpr) -> Result<ParsedExpr, ParseError> {
         let open = self.take();
-        let range = self.positive_length(Place::Range)?;
-        if self.accept(Kind::Colon) {
+        let range = self.positive_length(DurationUse::Range)?;
+        if self.accept(TokenKind::Colon) {
             return self.subquery(operand, range);
         }
-        self.expect(Kind::RightBracket, ("subquery or range", "\":\" or \"]\""))?;
-        self.matrix(operand.expr, open, range).map(Parsed::leaf)
+        self.expect(TokenKind::RightBracket, ("subquery or range", "\":\" or \"]\""))?;
+        self.matrix(operand.expr, open, range).map(ParsedExpr::leaf)
     }
 
-    fn matrix(&self, expr: Expr, open: Token, range: Length) -> Result<Expr, ParseError> {
+    fn matrix(&self, expr: Expr, open: Token, range: DurationArg) -> Result<Expr, ParseError> {
         let fail = |message| Err(self.error(open.span, message));
         let Expr::Vector(selector) = expr else {
             return fail(ONLY_SELECTORS);
         };
-        if selector.offset != Length::ZERO {
+        if selector.offset != DurationArg::ZERO {
             return fail("no offset modifiers allowed before range");
         }
         if selector.at.is_some() {
@@ -156,22 +156,22 @@ impl Parser<'_> {
         Ok(Expr::Matrix(Box::new(MatrixSelector { selector: *selector, range, span })))
     }
 
-    fn subquery(&mut self, operand: Parsed, range: Length) -> Result<Parsed, ParseError> {
+    fn subquery(&mut self, operand: ParsedExpr, range: DurationArg) -> Result<ParsedExpr, ParseError> {
         let step = match self.token.kind {
-            Kind::RightBracket => None,
-            _ => Some(self.positive_length(Place::Step)?),
+            TokenKind::RightBracket => None,
+            _ => Some(self.positive_length(DurationUse::Step)?),
         };
-        self.expect(Kind::RightBracket, ("subquery selector", "\"]\""))?;
+        self.expect(TokenKind::RightBracket, ("subquery selector", "\"]\""))?;
         let span = super::Span::new(operand.expr.span().start, self.end);
         let height = self.above(operand.height, span)?;
         let expr = Expr::Subquery(Box::new(SubqueryExpr {
             expr: operand.expr,
             range,
             step,
-            offset: Length::ZERO,
+            offset: DurationArg::ZERO,
             at: None,
             span,
         }));
-        Ok(Parsed { expr, height })
+        Ok(ParsedExpr { expr, height })
     }
 }

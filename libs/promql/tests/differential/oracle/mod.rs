@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use model::{Matcher, Timestamp};
 use promql::QueryParams;
 use promql::syntax::ast::{
-    At, BinaryOp, Boundary, DurationExpr, DurationNode, Expr, Length, Span, UnaryOp, VectorSelector,
+    At, BinaryOp, Boundary, DurationArg, DurationExpr, DurationNode, Expr, Span, UnaryOp, VectorSelector,
 };
 use promql::syntax::functions::ValueType;
 
@@ -212,7 +212,7 @@ impl<'a> Oracle<'a> {
     }
 
     /// The instant that a selector looks at when it is evaluated at `at`.
-    fn reference(&self, pinned: Option<At>, offset: &Length, at: i64) -> i64 {
+    fn reference(&self, pinned: Option<At>, offset: &DurationArg, at: i64) -> i64 {
         let at = match pinned {
             None => at,
             Some(At::Time(time)) => time.as_millis(),
@@ -292,10 +292,10 @@ impl<'a> Oracle<'a> {
         }
     }
 
-    fn millis(&self, length: &Length) -> i64 {
+    fn millis(&self, length: &DurationArg) -> i64 {
         match length {
-            Length::Millis(millis) => *millis,
-            Length::Expr(expr) => {
+            DurationArg::Millis(millis) => *millis,
+            DurationArg::Expr(expr) => {
                 let step = self.step.unwrap_or(0) as f64 / 1000.0;
                 let range = (self.end - self.start) as f64 / 1000.0;
                 // These tests write nothing that comes to parts of milliseconds.
