@@ -1,45 +1,46 @@
-//! Native histograms with float counts, the one form in which they are computed with.
+//! Native histograms with float counts, the form that all computation uses.
 //!
-//! Integer histograms exist only inside chunks; decoding turns them into this form.
+//! Integer histograms exist only inside chunks. Decoding converts them to this form.
 
 mod buckets;
 mod combine;
 mod trim;
 
-pub use buckets::Bucket;
+pub use buckets::HistogramBucket;
 pub use combine::{Combined, IncompatibleSchemas};
-pub use trim::Keep;
+pub use trim::TrimSide;
 
 /// Schema number of histograms whose bucket bounds are listed one by one (`custom_values`).
 ///
-/// This is how classic histograms look when they are stored as native ones.
+/// Classic histograms have this form when they are stored as native histograms.
 pub const CUSTOM_BUCKETS_SCHEMA: i32 = -53;
 
 /// Coarsest exponential schema: each bucket is 2^16 times as wide as the one before it.
 pub const MIN_EXPONENTIAL_SCHEMA: i32 = -4;
 
-/// Finest exponential schema that is computed with: each bucket is 2^(1/256) times as wide as the one before it.
+/// Finest exponential schema that is supported: each bucket is 2^(1/256) times as wide as the one before it.
 pub const MAX_EXPONENTIAL_SCHEMA: i32 = 8;
 
-/// What is known about a counter reset between a histogram and the one before it.
+/// What is known about a counter reset between a histogram and its predecessor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum CounterResetHint {
-    /// Nothing is known: comparing the two histograms tells.
+    /// Unknown. Comparing the two histograms decides.
     #[default]
     Unknown,
     /// This histogram is the first after a reset.
     Reset,
     /// There was no reset.
     NotReset,
-    /// The histogram is a gauge; resets make no sense for it.
+    /// The histogram is a gauge, which has no resets.
     Gauge,
 }
 
 /// A run of consecutive buckets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Span {
-    /// Buckets that are skipped between the end of the previous span and this one. The first span counts from
-    /// bucket 0 and may be negative (in exponential schemas); later ones must not be.
+pub struct BucketSpan {
+    /// Number of buckets that are skipped between the end of the previous span and this one. The offset of
+    /// the first span counts from bucket 0 and may be negative in exponential schemas. Later offsets must not
+    /// be negative.
     pub offset: i32,
     /// Number of buckets in the run; zero is allowed.
     pub length: u32,
@@ -53,16 +54,17 @@ pub struct Span {
 /// covers `(custom_values[i-1], custom_values[i]]`, from minus infinity for the first and to plus infinity for the
 /// one after the last bound.
 ///
-/// Buckets are listed without gaps; the spans say which bucket numbers they have. Buckets hold absolute counts
-/// (not cumulative ones and no deltas). A staleness marker is a histogram whose sum is the stale NaN.
+/// Buckets are listed without gaps; the spans give their bucket numbers. Counts are absolute: neither
+/// cumulative nor deltas. A staleness marker is a histogram whose sum is the stale NaN.
 ///
-/// Equality compares every field, floats bit for bit, so that two staleness markers are equal; a caller that
-/// wants to ignore the [`counter_reset_hint`](Self::counter_reset_hint) asks [`FloatHistogram::same_observations`].
+/// Equality compares every field, floats bit for bit, so that two staleness markers are equal.
+/// [`FloatHistogram::same_observations`] ignores the [`counter_reset_hint`](Self::counter_reset_hint).
 ///
-/// A value built from foreign bytes may break these rules; [`FloatHistogram::validate`] tells.
+/// A value that was decoded from untrusted bytes may break these rules; [`FloatHistogram::validate`] checks
+/// them.
 #[derive(Clone, Debug, Default)]
 pub struct FloatHistogram {
-    /// What is known about a reset before this histogram, or that it is a gauge.
+    /// What is known about a reset before this histogram, or whether it is a gauge.
     pub counter_reset_hint: CounterResetHint,
     /// Resolution: [`MIN_EXPONENTIAL_SCHEMA`]..=[`MAX_EXPONENTIAL_SCHEMA`], or [`CUSTOM_BUCKETS_SCHEMA`].
     pub schema: i32,
@@ -70,14 +72,14 @@ pub struct FloatHistogram {
     pub zero_threshold: f64,
     /// Observations in the zero bucket; 0 with custom buckets.
     pub zero_count: f64,
-    /// All observations, NaN ones included.
+    /// Number of all observations, including NaN.
     pub count: f64,
     /// Sum of all observations; the stale NaN makes the histogram a staleness marker.
     pub sum: f64,
-    /// Which buckets `positive_buckets` holds.
-    pub positive_spans: Vec<Span>,
-    /// Which buckets `negative_buckets` holds; empty with custom buckets.
-    pub negative_spans: Vec<Span>,
+    /// The numbers of the buckets in `positive_buckets`.
+    pub positive_spans: Vec<BucketSpan>,
+    /// The numbers of the buckets in `negative_buckets`. Empty with custom buckets.
+    pub negative_spans: Vec<BucketSpan>,
     /// Absolute counts of the positive side, in ascending order of value.
     pub positive_buckets: Vec<f64>,
     /// Absolute counts of the negative side, in descending order of value (bucket numbers ascend).
@@ -89,10 +91,11 @@ pub struct FloatHistogram {
 /// Why a histogram is not well formed.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum HistogramError {
-    /// The schema is neither exponential within the supported range nor that of custom buckets.
-    #[error("histogram has schema {0}; known are -4 to 8 (exponential) and -53 (custom buckets)")]
+    /// The schema is neither a supported exponential schema nor the schema of custom buckets.
+    #[error("histogram has schema {0}; expected -4 to 8 (exponential) or -53 (custom buckets)")]
     Schema(i32),
-    /// A span other than the first (or any span of custom buckets) goes backwards.
+    /// A span other than the first has a negative offset. With custom buckets the first span must not have
+    /// one either.
     #[error("{side} span {index} of the histogram has negative offset {offset}")]
     SpanOffset {
         /// `positive` or `negative`.
@@ -102,14 +105,14 @@ pub enum HistogramError {
         /// Its offset.
         offset: i32,
     },
-    /// Spans and buckets disagree.
+    /// The spans describe another number of buckets than there are.
     #[error("{side} spans of the histogram describe {described} buckets, but it has {present}")]
     BucketCount {
         /// `positive` or `negative`.
         side: &'static str,
         /// Sum of the spans' lengths.
         described: u64,
-        /// Buckets there are.
+        /// Number of buckets in the list.
         present: usize,
     },
     /// A count is below zero.
@@ -120,7 +123,7 @@ pub enum HistogramError {
         /// Its value.
         value: f64,
     },
-    /// Custom bounds are NaN, infinite at the end, or do not ascend.
+    /// A custom bound is NaN, the last one is infinite, or they do not ascend.
     #[error(
         "custom bound {index} of the histogram is {value}; bounds must ascend strictly and the last must be finite"
     )]
@@ -130,20 +133,20 @@ pub enum HistogramError {
         /// Its value.
         value: f64,
     },
-    /// The spans reach beyond the bucket above the last custom bound.
+    /// The spans reach further than the bucket above the last custom bound.
     #[error("{bounds} custom bounds of the histogram are too few for spans that reach bucket {reach}")]
     TooFewBounds {
         /// Number of custom bounds.
         bounds: usize,
-        /// Buckets that the spans cover, gaps included.
+        /// Number of buckets that the spans cover, including gaps.
         reach: u64,
     },
-    /// A field that the schema does not have is in use.
+    /// A field is in use that the schema does not allow.
     #[error("histogram with schema {schema} must not have {what}")]
     Foreign {
         /// The schema.
         schema: i32,
-        /// What it must not have.
+        /// The field that is not allowed.
         what: &'static str,
     },
 }
@@ -159,23 +162,23 @@ impl FloatHistogram {
         crate::is_stale_nan(self.sum)
     }
 
-    /// Whether the buckets have listed bounds rather than exponential ones.
+    /// Whether the bucket bounds are listed in `custom_values`.
     pub fn uses_custom_buckets(&self) -> bool {
         self.schema == CUSTOM_BUCKETS_SCHEMA
     }
 
-    /// Memory that the histogram takes, lists included, in bytes.
+    /// Memory of the histogram in bytes, including its lists.
     pub fn size_bytes(&self) -> usize {
         let spans = self.positive_spans.capacity() + self.negative_spans.capacity();
         let floats = self.positive_buckets.capacity()
             + self.negative_buckets.capacity()
             + self.custom_values.capacity();
-        size_of::<Self>() + spans * size_of::<Span>() + floats * size_of::<f64>()
+        size_of::<Self>() + spans * size_of::<BucketSpan>() + floats * size_of::<f64>()
     }
 
-    /// Whether both are the same but for the reset hint: same layout, same counts, floats bit for bit.
+    /// Whether both are equal except for the reset hint: same layout, same counts, floats bit for bit.
     ///
-    /// PromQL's `==` is [`FloatHistogram::equals`], to which it does not matter how spans are cut.
+    /// PromQL's `==` is [`FloatHistogram::equals`], which ignores how buckets are divided into spans.
     pub fn same_observations(&self, other: &Self) -> bool {
         let same_floats = |a: &[f64], b: &[f64]| {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
@@ -192,10 +195,10 @@ impl FloatHistogram {
             && same_floats(&self.custom_values, &other.custom_values)
     }
 
-    /// Checks what this type promises: a known schema, spans that fit the buckets, counts that are not negative,
-    /// bounds that ascend. Staleness markers are well formed.
+    /// Checks the rules of this type: a known schema, spans that match the buckets, counts that are not
+    /// negative, bounds that ascend. Staleness markers satisfy them.
     ///
-    /// Counts are not compared with each other, because float arithmetic may leave them slightly apart.
+    /// Counts are not checked against each other, because float arithmetic may make them differ slightly.
     ///
     /// # Errors
     /// The first rule that is broken.
@@ -225,7 +228,7 @@ impl FloatHistogram {
         }
     }
 
-    /// Checks that custom bounds ascend, that the last is finite, and that they are enough for the spans.
+    /// Checks that custom bounds ascend, that the last is finite, and that there are enough for the spans.
     fn check_bounds(&self) -> Result<(), HistogramError> {
         let mut previous = f64::NEG_INFINITY;
         for (index, &value) in self.custom_values.iter().enumerate() {
@@ -245,10 +248,11 @@ impl FloatHistogram {
     }
 }
 
-/// Checks that spans do not go backwards (the first may where `free_start`) and describe the buckets there are.
+/// Checks that span offsets are not negative (the first may be if `free_start`) and that the spans describe
+/// as many buckets as there are.
 fn check_spans(
     side: &'static str,
-    spans: &[Span],
+    spans: &[BucketSpan],
     buckets: &[f64],
     free_start: bool,
 ) -> Result<(), HistogramError> {
@@ -275,8 +279,8 @@ impl Eq for FloatHistogram {}
 mod tests {
     use super::*;
 
-    fn span(offset: i32, length: u32) -> Span {
-        Span { offset, length }
+    fn span(offset: i32, length: u32) -> BucketSpan {
+        BucketSpan { offset, length }
     }
 
     fn exponential() -> FloatHistogram {
@@ -315,14 +319,14 @@ mod tests {
     }
 
     #[test]
-    fn the_reset_hint_is_no_observation() {
+    fn same_observations_ignores_the_reset_hint() {
         let hinted = FloatHistogram { counter_reset_hint: CounterResetHint::Reset, ..exponential() };
         assert_ne!(hinted, exponential());
         assert!(hinted.same_observations(&exponential()));
     }
 
     #[test]
-    fn each_broken_rule_is_named() {
+    fn each_broken_rule_has_its_own_error() {
         fn check(base: fn() -> FloatHistogram, spoil: impl Fn(&mut FloatHistogram), message: &str) {
             let mut histogram = base();
             assert_eq!(histogram.validate(), Ok(()));

@@ -5,7 +5,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-/// The label that holds a series' metric name.
+/// The label that contains the metric name of a series.
 pub const METRIC_NAME: &str = "__name__";
 
 /// A name and its value, borrowed from a [`Labels`].
@@ -17,7 +17,7 @@ pub struct Label<'a> {
     pub value: &'a str,
 }
 
-/// Why a list of pairs is no label set.
+/// Why a list of pairs is not a label set.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LabelsError {
     /// A name occurs twice.
@@ -30,12 +30,12 @@ pub enum LabelsError {
 
 /// A label set: pairs sorted by name, names unique, neither names nor values empty.
 ///
-/// One shared allocation holds all text, so a clone costs a reference count and comparing two sets touches
-/// two buffers. The encoding is private: each string is preceded by its length in base-64 digits that are
-/// ASCII, which keeps the whole buffer valid UTF-8 without `unsafe`.
+/// All text is in one shared allocation, so a clone costs a reference count and a comparison reads two
+/// buffers. The encoding is private: each string is preceded by its length in base-64 digits that are ASCII.
+/// The whole buffer is therefore valid UTF-8 without `unsafe`.
 ///
-/// The order of label sets is that of Prometheus' `labels.Compare`: label by label, name then value,
-/// bytewise; a set that is a prefix of another sorts first.
+/// Label sets are ordered as by Prometheus' `labels.Compare`: label by label, first by name, then by value,
+/// bytewise. A set that is a prefix of another sorts first.
 ///
 /// ```
 /// let labels = model::Labels::from_pairs([("job", "api"), ("__name__", "up")]).unwrap();
@@ -60,7 +60,7 @@ fn push_str(text: &mut String, part: &str) {
     text.push_str(part);
 }
 
-/// Splits the first string off `text`, which [`push_str`] wrote.
+/// Splits the first string off `text`, which was written by [`push_str`].
 fn split_str(text: &str) -> (&str, &str) {
     let bytes = text.as_bytes();
     let (mut length, mut shift, mut at) = (0usize, 0u32, 0usize);
@@ -101,10 +101,10 @@ impl Labels {
         Self { text: Arc::from("") }
     }
 
-    /// Builds a set from pairs in any order. Pairs with an empty value are left out.
+    /// Builds a set from pairs in any order. Pairs with an empty value are dropped.
     ///
     /// # Errors
-    /// When a name is empty or occurs twice.
+    /// If a name is empty or occurs twice.
     pub fn from_pairs<N, V>(pairs: impl IntoIterator<Item = (N, V)>) -> Result<Self, LabelsError>
     where
         N: AsRef<str>,
@@ -124,7 +124,7 @@ impl Labels {
         Ok(Self::encode(bytes, pairs.iter().map(|(n, v)| Label { name: n.as_ref(), value: v.as_ref() })))
     }
 
-    /// Encodes labels that already are sorted and unique; drops those with an empty value.
+    /// Encodes labels that are already sorted and unique. Drops those with an empty value.
     fn encode<'a>(capacity: usize, sorted: impl Iterator<Item = Label<'a>>) -> Self {
         let mut text = String::with_capacity(capacity);
         for label in sorted.filter(|l| !l.value.is_empty()) {
@@ -149,17 +149,17 @@ impl Labels {
         self.text.is_empty()
     }
 
-    /// Bytes of memory that hold the text; shared by all clones.
+    /// Bytes of text in memory, which all clones share.
     pub fn size_bytes(&self) -> usize {
         self.text.len()
     }
 
-    /// The value of `name`, or `None` where the set has no such label.
+    /// The value of `name`, or `None` if the set has no such label.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.iter().take_while(|l| l.name <= name).find(|l| l.name == name).map(|l| l.value)
     }
 
-    /// The value of `name`, or the empty string, which is what matchers see.
+    /// The value of `name`, or the empty string, as matchers treat an absent label.
     pub fn value(&self, name: &str) -> &str {
         self.get(name).unwrap_or("")
     }
@@ -169,7 +169,7 @@ impl Labels {
         self.value(METRIC_NAME)
     }
 
-    /// This set without the labels that `drop` names.
+    /// This set without the labels whose name `drop` accepts.
     pub fn without(&self, drop: impl Fn(&str) -> bool) -> Self {
         if !self.iter().any(|l| drop(l.name)) {
             return self.clone();
@@ -177,14 +177,14 @@ impl Labels {
         Self::encode(self.text.len(), self.iter().filter(|l| !drop(l.name)))
     }
 
-    /// This set with only the labels that `keep` names.
+    /// This set with only the labels whose name `keep` accepts.
     pub fn only(&self, keep: impl Fn(&str) -> bool) -> Self {
         self.without(|name| !keep(name))
     }
 
-    /// This set extended by `other`, whose labels win where both have a name.
+    /// This set extended by `other`. A label of `other` replaces the label of the same name.
     ///
-    /// This is how external labels are attached: they always override a series' own.
+    /// External labels are attached this way: they always override the labels of the series.
     pub fn extended(&self, other: &Self) -> Self {
         if other.is_empty() {
             return self.clone();
@@ -210,9 +210,9 @@ impl Labels {
         LabelsBuilder { pairs: self.iter().map(|l| (l.name.to_owned(), l.value.to_owned())).collect() }
     }
 
-    /// xxHash64 over `name 0xff value 0xff` of the labels that `include` names, in order.
+    /// xxHash64 over `name 0xff value 0xff` of the labels whose name `include` accepts, in order.
     ///
-    /// This is the hash of StoreAPI's series sharding; both ends must agree on it.
+    /// StoreAPI shards series by this hash, so the client and the store must compute the same.
     pub fn shard_hash(&self, include: impl Fn(&str) -> bool) -> u64 {
         let mut hash = xxhash_rust::xxh64::Xxh64::new(0);
         for label in self.iter().filter(|l| include(l.name)) {
@@ -273,7 +273,7 @@ fn is_bare(name: &str, metric: bool) -> bool {
         })
 }
 
-/// Writes the set as PromQL would select it: `up{job="api"}`; names that need quotes get them.
+/// Writes the set as a PromQL selector: `up{job="api"}`. Names that need quotes are quoted.
 impl fmt::Display for Labels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let metric = self.metric_name();
@@ -339,7 +339,7 @@ impl LabelsBuilder {
         self
     }
 
-    /// The label set as it now stands.
+    /// Builds the label set from the current pairs.
     pub fn build(&self) -> Labels {
         let mut sorted: Vec<Label<'_>> =
             self.pairs.iter().map(|(name, value)| Label { name, value }).collect();
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn strings_of_any_length_survive() {
+    fn strings_of_any_length_are_preserved() {
         for length in [1, 63, 64, 4095, 4096, 300_000] {
             let value = "é".repeat(length);
             let set = labels(&[("a", &value), ("b", "x")]);
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn external_labels_override_the_series_own() {
+    fn extending_labels_replace_labels_of_the_same_name() {
         let series = labels(&[("a", "1"), ("cluster", "liar"), ("z", "9")]);
         let external = labels(&[("cluster", "eu-1"), ("replica", "0")]);
         let expected = labels(&[("a", "1"), ("cluster", "eu-1"), ("replica", "0"), ("z", "9")]);
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_values_are_no_labels_and_duplicates_are_refused() {
+    fn empty_values_are_dropped_and_duplicates_are_rejected() {
         assert_eq!(labels(&[("a", ""), ("b", "1")]), labels(&[("b", "1")]));
         assert_eq!(Labels::from_pairs([("a", "1"), ("a", "2")]), Err(LabelsError::Duplicate("a".to_owned())));
         assert!(Labels::from_pairs([("", "1")]).is_err());
@@ -397,14 +397,14 @@ mod tests {
     }
 
     #[test]
-    fn shard_hash_is_that_of_the_wire_format() {
+    fn shard_hash_is_the_hash_of_the_store_api() {
         let set = labels(&[("a", "1"), ("b", "2"), ("c", "3")]);
         let expected = xxhash_rust::xxh64::xxh64(b"a\xff1\xffb\xff2\xff", 0);
         assert_eq!(set.shard_hash(|n| n != "c"), expected);
     }
 
     #[test]
-    fn names_that_need_quotes_get_them() {
+    fn names_that_need_quotes_are_quoted() {
         assert_eq!(labels(&[("__name__", "a.b"), ("x.y", "1")]).to_string(), r#"{"a.b", "x.y"="1"}"#);
         assert_eq!(labels(&[]).to_string(), "{}");
         assert_eq!(labels(&[("__name__", "up")]).to_string(), "up");

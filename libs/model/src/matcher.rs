@@ -1,4 +1,4 @@
-//! Label matchers and how they meet external labels.
+//! Label matchers, and their evaluation against external labels.
 
 use std::fmt;
 
@@ -29,7 +29,7 @@ impl MatchOp {
     }
 }
 
-/// A matcher that cannot be built.
+/// An error in a matcher: its expression cannot be compiled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("matcher {name}{}{value:?}: {cause}", op.as_str())]
 pub struct MatcherError {
@@ -40,13 +40,13 @@ pub struct MatcherError {
 }
 
 impl MatcherError {
-    /// What is wrong with the expression, without the matcher around it.
+    /// The error in the expression, without the matcher around it.
     pub fn cause(&self) -> &RegexError {
         &self.cause
     }
 }
 
-/// One condition on a series' labels. A label that is absent has the empty value.
+/// One condition on the labels of a series. An absent label has the empty value.
 #[derive(Clone, Debug)]
 pub struct Matcher {
     name: Box<str>,
@@ -56,10 +56,10 @@ pub struct Matcher {
 }
 
 impl Matcher {
-    /// Builds a matcher and compiles its expression, if it has one.
+    /// Builds a matcher. Compiles its expression if `op` is `=~` or `!~`.
     ///
     /// # Errors
-    /// When `op` is a regular expression that RE2 would refuse.
+    /// If RE2 rejects the expression.
     pub fn new(op: MatchOp, name: &str, value: &str) -> Result<Self, MatcherError> {
         let regex =
             match op {
@@ -76,32 +76,32 @@ impl Matcher {
         Self { name: name.into(), op: MatchOp::Equal, value: value.into(), regex: None }
     }
 
-    /// Which label it looks at.
+    /// The name of the label.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// How it compares.
+    /// The comparison.
     pub fn op(&self) -> MatchOp {
         self.op
     }
 
-    /// What it compares with: a value or an expression.
+    /// The value or expression to compare with.
     pub fn value(&self) -> &str {
         &self.value
     }
 
-    /// Memory of its compiled expression in bytes; 0 where it has none or needs none.
+    /// Memory of the compiled expression in bytes. 0 if there is none, or if string comparisons replace it.
     pub fn regex_bytes(&self) -> usize {
         self.regex.as_ref().map_or(0, Regex::size_bytes)
     }
 
-    /// The compiled expression of `=~` and `!~`; an index looks at what it begins with.
+    /// The compiled expression of `=~` and `!~`. An index uses its literals and its prefix.
     pub fn regex(&self) -> Option<&Regex> {
         self.regex.as_ref()
     }
 
-    /// Whether a label with this value (empty when absent) satisfies it.
+    /// Whether a label with this value satisfies the matcher. The value of an absent label is empty.
     pub fn matches(&self, value: &str) -> bool {
         match (self.op, &self.regex) {
             (MatchOp::Equal, _) => *self.value == *value,
@@ -112,12 +112,12 @@ impl Matcher {
         }
     }
 
-    /// Whether `labels` satisfy it.
+    /// Whether `labels` satisfy the matcher.
     pub fn matches_labels(&self, labels: &Labels) -> bool {
         self.matches(labels.value(&self.name))
     }
 
-    /// Whether a series without the label satisfies it.
+    /// Whether a series without the label satisfies the matcher.
     pub fn matches_empty(&self) -> bool {
         self.matches("")
     }
@@ -143,20 +143,21 @@ impl fmt::Display for Matcher {
     }
 }
 
-/// What is left of a request's matchers once a producer's external labels have answered theirs.
+/// The matchers of a request that remain after those on a producer's external labels were evaluated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExternalMatch {
-    /// No series of this producer can match: the answer is empty, not an error.
+    /// No series of this producer can match. The result is empty; this is not an error.
     Nothing,
-    /// These matchers are still to be applied to the producer's own series.
+    /// These matchers remain to be applied to the producer's own series.
     Rest(Vec<Matcher>),
 }
 
 impl ExternalMatch {
-    /// Splits `matchers` against `external`: satisfied ones are dropped, one that fails ends it.
+    /// Evaluates the `matchers` that concern `external`. Satisfied matchers are dropped. If one is not
+    /// satisfied, the result is [`Nothing`](Self::Nothing).
     ///
-    /// A matcher on a label that `external` lacks is kept. Because external labels override a series' own,
-    /// a matcher that they answer must not reach the producer's storage.
+    /// A matcher on a label that `external` lacks is kept. A matcher on an external label must not reach the
+    /// producer's storage, because external labels override the labels of the series.
     pub fn split(matchers: &[Matcher], external: &Labels) -> Self {
         let mut rest = Vec::with_capacity(matchers.len());
         for matcher in matchers {
@@ -194,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn external_labels_answer_their_matchers() {
+    fn matchers_on_external_labels_are_evaluated_and_dropped() {
         let external = Labels::from_pairs([("cluster", "eu-1")]).unwrap();
         let cluster = |op, value| Matcher::new(op, "cluster", value).unwrap();
         let job = Matcher::equal("job", "api");

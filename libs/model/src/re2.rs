@@ -1,14 +1,20 @@
-//! Regular expressions as matchers read them: RE2 syntax as Go has it, anchored at both ends, dot matches newline.
+//! Regular expressions of matchers: RE2 syntax as Go implements it, anchored at both ends, where a dot
+//! matches newline.
 //!
-//! Rust's regex syntax is close to RE2's, but the same text can mean something else there (`\d` beyond ASCII,
-//! `[a&&b]`, `\<`) or be an error (`{`, `\Q..\E`). So the syntax is parsed here, to the intermediate form
-//! that the automata are built from. What a few comparisons of strings can decide never becomes an automaton.
+//! Rust's regex syntax is close to RE2's, but some texts mean something else in it (`\d` beyond ASCII,
+//! `[a&&b]`, `\<`) and others are errors (`{`, `\Q..\E`). Therefore this module parses the syntax itself and
+//! produces the intermediate form from which `regex-automata` builds automata. An expression that a few
+//! string comparisons can decide never becomes an automaton.
 //!
-//! Reading order: `parse`, `class`, `escape`, `strategy`, `threads` (what would be too large an automaton).
+//! Reading order: `parse`, `scanner`, `class`, `escape`, `size`, `strategy`, `threads` (for expressions whose
+//! automaton would be too large).
 
 mod class;
+mod error;
 mod escape;
 mod parse;
+mod scanner;
+mod size;
 mod strategy;
 #[cfg(test)]
 mod tests;
@@ -20,57 +26,46 @@ use std::sync::{Arc, OnceLock};
 use regex_automata::meta;
 use regex_syntax::hir::{Hir, Look};
 
-use parse::Size;
+pub use error::RegexError;
+use size::RegexSize;
 use strategy::Strategy;
-use threads::{NOWHERE, Program, Slots};
+use threads::{CharProgram, NOWHERE, Slots};
 
-/// Most states of an automaton, roughly, so that it is built in a fraction of a second. Thousands of alternatives have less.
+/// Most states of an automaton, estimated. An automaton of this size is built in a fraction of a second.
+/// Expressions with thousands of alternatives stay below it.
 const MAX_STATES: u64 = 3 << 16;
 
-/// An expression that RE2 would refuse, in Go's words.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("error parsing regexp: {why}: `{part}`")]
-pub struct RegexError {
-    why: &'static str,
-    /// The part of the expression that is wrong; all of it where no part is.
-    part: String,
-}
-
-impl RegexError {
-    fn new(why: &'static str, part: &str) -> Self {
-        Self { why, part: part.to_owned() }
-    }
-}
-
-/// A compiled, fully anchored expression; matching is linear in the text's length.
+/// A compiled regular expression, anchored at both ends. Matching takes time linear in the length of the
+/// text.
 #[derive(Clone)]
 pub struct Regex {
     source: Box<str>,
     strategy: Arc<Strategy>,
-    /// Present where the strategy alone does not decide.
+    /// Absent if the strategy alone decides whether a text matches.
     machine: Option<Machine>,
-    /// Built when groups are first asked for, if `machine` is absent.
+    /// Built at the first call of [`groups`](Self::groups) if `machine` is absent.
     grouping: OnceLock<Option<Machine>>,
-    /// What running for groups may take beyond what running for a match takes, where [`Regex::with_groups`] counts it.
+    /// Bytes that a run that records groups may use in addition to a run that only matches. 0 unless built by
+    /// [`Regex::with_groups`].
     groups_bytes: usize,
 }
 
-/// What runs over a text.
+/// Runs an expression over a text.
 #[derive(Clone)]
 enum Machine {
     Automaton(meta::Regex),
-    Threads(Arc<Program>),
+    Threads(Arc<CharProgram>),
 }
 
 impl Machine {
-    /// The machine for an anchored expression.
-    fn new(hir: Hir, size: Size) -> Self {
+    /// Builds the machine for an anchored expression.
+    fn new(hir: Hir, size: RegexSize) -> Self {
         if size.states <= MAX_STATES
             && let Some(automaton) = automaton(hir.clone())
         {
             return Self::Automaton(automaton);
         }
-        Self::Threads(Arc::new(Program::new(&hir)))
+        Self::Threads(Arc::new(CharProgram::new(&hir)))
     }
 
     fn size_bytes(&self) -> usize {
@@ -87,18 +82,18 @@ impl Machine {
         }
     }
 
-    fn groups<'t>(&self, text: &'t str) -> Option<Groups<'t>> {
+    fn groups<'t>(&self, text: &'t str) -> Option<RegexGroups<'t>> {
         let found = match self {
             Self::Automaton(automaton) => {
                 let mut captures = automaton.create_captures();
                 automaton.captures(text, &mut captures);
-                captures.is_match().then_some(Found::Captures(captures))
+                captures.is_match().then_some(GroupSpans::Captures(captures))
             }
             Self::Threads(program) => {
-                program.groups(text).map(|slots| Found::Slots(Arc::clone(program), slots))
+                program.groups(text).map(|slots| GroupSpans::Slots(Arc::clone(program), slots))
             }
         };
-        found.map(|found| Groups { text, found })
+        found.map(|found| RegexGroups { text, found })
     }
 }
 
@@ -106,7 +101,7 @@ impl Regex {
     /// Compiles `source` as `^(?s:source)$`.
     ///
     /// # Errors
-    /// When the expression is no RE2 syntax, is nested too deeply, or too large: Go's limits.
+    /// If the expression is not valid RE2 syntax, is nested too deeply, or is too large. The limits are Go's.
     pub fn new(source: &str) -> Result<Self, RegexError> {
         let (hir, size) = parse::parse(source)?;
         let strategy = Strategy::of(&hir, source.len());
@@ -120,11 +115,12 @@ impl Regex {
         })
     }
 
-    /// As [`new`](Self::new), for one whose groups are asked for: [`size_bytes`](Self::size_bytes) counts all that
-    /// [`groups`](Self::groups) may take, which is the product of groups and states. That bounds the work for a character too.
+    /// Like [`new`](Self::new), for an expression whose groups will be used. [`size_bytes`](Self::size_bytes)
+    /// then includes all memory that [`groups`](Self::groups) may use, which is the product of groups and
+    /// states. Limiting it also limits the work per character of text.
     ///
     /// # Errors
-    /// As of [`new`](Self::new).
+    /// The same as [`new`](Self::new).
     pub fn with_groups(source: &str) -> Result<Self, RegexError> {
         let mut regex = Self::new(source)?;
         let (hir, size) = parse::parse(source)?;
@@ -136,7 +132,7 @@ impl Regex {
             Some(Machine::Threads(program)) => program.len(),
             _ => usize::try_from(size.states).unwrap_or(usize::MAX),
         };
-        // Threads wait in two lists.
+        // A run keeps two lists of waiting threads.
         regex.groups_bytes = states.saturating_mul(2 * slots * size_of::<usize>());
         Ok(regex)
     }
@@ -146,26 +142,26 @@ impl Regex {
         self.strategy.is_match(text) && self.machine.as_ref().is_none_or(|machine| machine.is_match(text))
     }
 
-    /// All texts that match, sorted and without duplicates, where they are few enough to be listed: `a|b`, `x[1-3]`,
-    /// `(?i:ab)`. Each can then be looked up instead of trying the expression on all there is.
+    /// All texts that match, sorted and without duplicates, if the list is short: `a|b`, `x[1-3]`, `(?i:ab)`.
+    /// The caller can then look up each text instead of matching every value.
     pub fn literals(&self) -> Option<&[Box<str>]> {
         self.strategy.literals()
     }
 
-    /// A text that all matches start with; empty where none is known.
+    /// A text with which every match starts. Empty if none is known.
     pub fn prefix(&self) -> &str {
         self.strategy.prefix()
     }
 
-    /// What each group of the expression matched, if the whole of `text` matches.
-    pub fn groups<'t>(&self, text: &'t str) -> Option<Groups<'t>> {
+    /// What each group matched, or `None` if `text` as a whole does not match.
+    pub fn groups<'t>(&self, text: &'t str) -> Option<RegexGroups<'t>> {
         if !self.is_match(text) {
             return None;
         }
         self.grouping_machine()?.groups(text)
     }
 
-    /// What tells groups.
+    /// The machine that records groups.
     fn grouping_machine(&self) -> Option<&Machine> {
         self.machine.as_ref().or_else(|| {
             let build = || parse::parse(&self.source).ok().map(|(hir, size)| Machine::new(hir, size));
@@ -173,19 +169,19 @@ impl Regex {
         })
     }
 
-    /// Memory of what runs over texts, in bytes; 0 where comparisons of strings decide and groups are not asked for.
+    /// Memory of the machines in bytes. 0 if string comparisons decide and groups were never used.
     pub fn size_bytes(&self) -> usize {
         let machine = self.machine.as_ref().or_else(|| self.grouping.get()?.as_ref());
         machine.map_or(0, Machine::size_bytes).saturating_add(self.groups_bytes)
     }
 
-    /// The expression as it was written, without anchors.
+    /// The expression as the user wrote it, without anchors.
     pub fn as_str(&self) -> &str {
         &self.source
     }
 }
 
-/// The automaton of an anchored expression; `None` where it cannot be built.
+/// The automaton of an anchored expression, or `None` if it cannot be built.
 fn automaton(hir: Hir) -> Option<meta::Regex> {
     let anchored = Hir::concat(vec![Hir::look(Look::Start), hir, Hir::look(Look::End)]);
     meta::Builder::new().configure(meta::Config::new().nfa_size_limit(None)).build_from_hir(&anchored).ok()
@@ -193,24 +189,25 @@ fn automaton(hir: Hir) -> Option<meta::Regex> {
 
 /// What the groups of an expression matched.
 #[derive(Debug)]
-pub struct Groups<'t> {
+pub struct RegexGroups<'t> {
     text: &'t str,
-    found: Found,
+    found: GroupSpans,
 }
 
-/// Where groups lie, as the machine tells it.
+/// Where the groups are in the text, in the form that the machine reports.
 #[derive(Debug)]
-enum Found {
+enum GroupSpans {
     Captures(regex_automata::util::captures::Captures),
-    Slots(Arc<Program>, Slots),
+    Slots(Arc<CharProgram>, Slots),
 }
 
-impl<'t> Groups<'t> {
-    /// What group `index` matched, where 0 is the whole; `None` where there is no such group or it took no part.
+impl<'t> RegexGroups<'t> {
+    /// What group `index` matched; group 0 is the whole match. `None` if there is no such group or it did not
+    /// take part in the match.
     pub fn get(&self, index: usize) -> Option<&'t str> {
         match &self.found {
-            Found::Captures(captures) => captures.get_group(index).map(|span| &self.text[span.range()]),
-            Found::Slots(_, slots) => match slots.get(2 * index..2 * index + 2)? {
+            GroupSpans::Captures(captures) => captures.get_group(index).map(|span| &self.text[span.range()]),
+            GroupSpans::Slots(_, slots) => match slots.get(2 * index..2 * index + 2)? {
                 [NOWHERE, _] | [_, NOWHERE] => None,
                 [start, end] => Some(&self.text[*start..*end]),
                 _ => None,
@@ -218,33 +215,34 @@ impl<'t> Groups<'t> {
         }
     }
 
-    /// What the group `(?P<name>...)` matched; of several with the name, the first.
+    /// What the group `(?P<name>...)` matched. If several groups have this name, the first one counts.
     pub fn name(&self, name: &str) -> Option<&'t str> {
         match &self.found {
-            Found::Captures(captures) => {
+            GroupSpans::Captures(captures) => {
                 captures.get_group_by_name(name).map(|span| &self.text[span.range()])
             }
-            Found::Slots(program, _) => self.get(program.group(name)?),
+            GroupSpans::Slots(program, _) => self.get(program.group(name)?),
         }
     }
 
-    /// `template` with what groups matched in the place of `$1`, `${1}`, `$name` and `${name}`; `$$` is a dollar
-    /// sign. A group that does not exist is empty, and a dollar sign that names nothing stays, as Go's
-    /// `Regexp.Expand` has it.
+    /// Replaces `$1`, `${1}`, `$name` and `${name}` in `template` by what these groups matched, and `$$` by a
+    /// dollar sign. A group that does not exist is replaced by nothing. A dollar sign that is not followed by
+    /// a name stays. Go's `Regexp.Expand` does the same.
     pub fn expand(&self, template: &str) -> String {
         let mut out = String::with_capacity(template.len());
         self.each_piece(template, |piece| out.push_str(piece));
         out
     }
 
-    /// Length in bytes of what [`expand`](Self::expand) makes of `template`, which may name a long group very often.
+    /// Length in bytes of the result of [`expand`](Self::expand). Callers check it first, because a template
+    /// may name a long group many times.
     pub fn expanded_bytes(&self, template: &str) -> usize {
         let mut bytes = 0usize;
         self.each_piece(template, |piece| bytes = bytes.saturating_add(piece.len()));
         bytes
     }
 
-    /// Hands the pieces of an expanded template to `put`.
+    /// Passes the pieces of the expanded template to `put`, in order.
     fn each_piece(&self, template: &str, mut put: impl FnMut(&str)) {
         let mut rest = template;
         while let Some(at) = rest.find('$') {

@@ -1,6 +1,6 @@
-//! Relabelling: rules that change, keep or drop label sets, as Prometheus' `relabel_configs` describe them.
+//! Relabelling: rules that change, keep or drop label sets, as in Prometheus' `relabel_configs`.
 //!
-//! Specified by `model/relabel/relabel.go` of Prometheus. Names of labels may be any text that is not empty.
+//! Specified by Prometheus' `model/relabel/relabel.go`. A label name may be any text that is not empty.
 
 use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
@@ -10,20 +10,20 @@ use crate::{Labels, LabelsBuilder, Regex, RegexError};
 /// What a rule does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum RelabelAction {
-    /// Writes the replacement to the target label where the expression matches.
+    /// Writes the replacement to the target label if the expression matches.
     #[default]
     Replace,
-    /// Drops what the expression does not match.
+    /// Drops label sets that the expression does not match.
     Keep,
-    /// Drops what the expression matches.
+    /// Drops label sets that the expression matches.
     Drop,
-    /// Drops what does not equal the target label.
+    /// Drops label sets whose text does not equal the target label.
     KeepEqual,
-    /// Drops what equals the target label.
+    /// Drops label sets whose text equals the target label.
     DropEqual,
-    /// Writes a hash modulo a number to the target label.
+    /// Writes the hash of the text, modulo `modulus`, to the target label.
     HashMod,
-    /// Copies labels whose name matches to names that the replacement gives.
+    /// Copies each label whose name matches to the name that the replacement gives.
     LabelMap,
     /// Removes labels whose name matches.
     LabelDrop,
@@ -50,7 +50,7 @@ const ACTIONS: [(&str, RelabelAction); 11] = [
 ];
 
 impl RelabelAction {
-    /// The action as configurations spell it.
+    /// The action as it is written in configurations.
     pub fn as_str(self) -> &'static str {
         ACTIONS.iter().find(|(_, action)| *action == self).map_or("replace", |(name, _)| name)
     }
@@ -70,31 +70,32 @@ impl<'de> Deserialize<'de> for RelabelAction {
         known.ok_or_else(|| {
             let names: Vec<&str> = ACTIONS.iter().map(|(name, _)| *name).collect();
             serde::de::Error::custom(format_args!(
-                "unknown relabel action {text:?}; there are {}",
+                "unknown relabel action {text:?}; expected one of {}",
                 names.join(", ")
             ))
         })
     }
 }
 
-/// A rule as it is written down; unknown fields are refused. [`Relabeling::new`] checks it.
+/// A rule as it is written in a configuration. Unknown fields are rejected. [`Relabeling::new`] checks the
+/// rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RelabelConfig {
-    /// Labels whose values are joined to the text that the rule looks at.
+    /// The rule's text is the values of these labels, joined.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub source_labels: Vec<String>,
-    /// Stands between the joined values.
+    /// Placed between the joined values.
     pub separator: String,
-    /// Matched against the whole text, or against names of labels.
+    /// Matched against the whole text, or against label names.
     pub regex: String,
-    /// What the hash is taken modulo of; not 0 where it is used.
+    /// The divisor of `hashmod`, which rejects 0.
     #[serde(skip_serializing_if = "is_zero")]
     pub modulus: u64,
-    /// The label that is written or compared; may use groups of the expression when replacing.
+    /// The label that is written or compared. May contain `$1` or `${name}` if the action is `replace`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub target_label: String,
-    /// What is written; may use groups of the expression.
+    /// The value that is written. May contain `$1` or `${name}`.
     pub replacement: String,
     /// What the rule does.
     pub action: RelabelAction,
@@ -118,10 +119,10 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// A rule that cannot be used; its number counts from 1.
+/// Why a rule is rejected. Rules are numbered from 1.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RelabelError {
-    /// A field that the action needs is not given.
+    /// A field that the action requires is missing.
     #[error("relabel rule {rule}: action {action} requires {field}")]
     Missing {
         /// Number of the rule.
@@ -131,7 +132,7 @@ pub enum RelabelError {
         /// The field.
         field: &'static str,
     },
-    /// A field that the action does not use is given.
+    /// A field is set that the action does not use.
     #[error("relabel rule {rule}: action {action} does not use {field}")]
     Unused {
         /// Number of the rule.
@@ -141,40 +142,40 @@ pub enum RelabelError {
         /// The field.
         field: &'static str,
     },
-    /// The expression is no RE2.
+    /// The expression is not valid RE2 syntax.
     #[error("relabel rule {rule}: {cause}")]
     Regex {
         /// Number of the rule.
         rule: usize,
-        /// What is wrong with it.
+        /// The error in the expression.
         cause: RegexError,
     },
 }
 
 #[derive(Clone, Debug)]
-struct Rule {
+struct CheckedRule {
     config: RelabelConfig,
     regex: Regex,
 }
 
-/// Rules that are applied one after the other.
+/// Rules that are applied in order.
 #[derive(Clone, Debug, Default)]
 pub struct Relabeling {
-    rules: Vec<Rule>,
+    rules: Vec<CheckedRule>,
 }
 
 impl Relabeling {
     /// Checks rules and compiles their expressions.
     ///
     /// # Errors
-    /// For the first rule that lacks what its action needs, has what its action does not use, or whose expression is
-    /// wrong.
+    /// If a rule lacks a field that its action requires, has a field that its action does not use, or has an
+    /// invalid expression. The error is about the first such rule.
     pub fn new(configs: Vec<RelabelConfig>) -> Result<Self, RelabelError> {
         let checked = configs.into_iter().enumerate().map(|(index, config)| {
             let rule = index + 1;
             check(rule, &config)?;
             let regex = Regex::new(&config.regex).map_err(|cause| RelabelError::Regex { rule, cause })?;
-            Ok(Rule { config, regex })
+            Ok(CheckedRule { config, regex })
         });
         Ok(Self { rules: checked.collect::<Result<_, _>>()? })
     }
@@ -184,12 +185,13 @@ impl Relabeling {
         self.rules.is_empty()
     }
 
-    /// The rules as they were written down.
+    /// The rules as they were given to [`new`](Self::new).
     pub fn configs(&self) -> impl Iterator<Item = &RelabelConfig> {
         self.rules.iter().map(|rule| &rule.config)
     }
 
-    /// `labels` as the rules leave them, which may be the empty set; `None` where a rule drops them.
+    /// Applies the rules to `labels`. The result may be the empty set; it is `None` if a rule drops the
+    /// labels.
     pub fn apply(&self, labels: &Labels) -> Option<Labels> {
         let mut labels = labels.clone();
         for rule in &self.rules {
@@ -199,7 +201,7 @@ impl Relabeling {
     }
 }
 
-impl Rule {
+impl CheckedRule {
     fn apply(&self, labels: Labels) -> Option<Labels> {
         let config = &self.config;
         let text = || {
@@ -245,7 +247,7 @@ impl Rule {
     }
 }
 
-/// The last 8 bytes of the text's MD5, which is what decides the shard of a target everywhere.
+/// The last 8 bytes of the text's MD5. Prometheus and Thanos shard targets by this hash.
 fn hash(text: &str) -> u64 {
     let digest = Md5::digest(text.as_bytes());
     digest.iter().skip(8).fold(0, |hash, byte| (hash << 8) | u64::from(*byte))
@@ -363,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_that_cannot_work_are_refused_by_number() {
+    fn invalid_rules_are_rejected_by_number() {
         let refused = |config: RelabelConfig| {
             Relabeling::new(vec![
                 RelabelConfig { target_label: "x".into(), ..rule(RelabelAction::Replace) },

@@ -2,9 +2,9 @@
 
 use crate::Timestamp;
 
-/// Bit pattern of the staleness marker, the NaN with which Prometheus ends a series.
+/// Bit pattern of the staleness marker, the NaN by which Prometheus marks the end of a series.
 ///
-/// Source: `StaleNaN` in Prometheus' `model/value`. Other NaNs are ordinary values.
+/// Source: `StaleNaN` in Prometheus' `model/value`. All other NaNs are ordinary values.
 pub const STALE_NAN_BITS: u64 = 0x7ff0_0000_0000_0002;
 
 /// The staleness marker as a float.
@@ -20,9 +20,9 @@ pub const fn is_stale_nan(value: f64) -> bool {
 /// One float observation of a series.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sample {
-    /// When it was observed.
+    /// When the value was observed.
     pub timestamp: Timestamp,
-    /// What was observed; may be any float, the staleness marker included.
+    /// The observed value: any float, including the staleness marker.
     pub value: f64,
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// An instant: signed milliseconds since the Unix epoch, as Prometheus stores it.
 ///
-/// All arithmetic saturates at [`Timestamp::MIN`] and [`Timestamp::MAX`], which stand for "unbounded".
+/// All arithmetic saturates at [`Timestamp::MIN`] and [`Timestamp::MAX`], which mean "unbounded".
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(i64);
 
@@ -23,7 +23,7 @@ impl Timestamp {
         Self(millis)
     }
 
-    /// The instant nearest to `seconds` after the epoch; saturates, and NaN becomes the epoch.
+    /// The instant nearest to `seconds` after the epoch. Saturates; NaN becomes the epoch.
     pub fn from_secs_f64(seconds: f64) -> Self {
         Self((seconds * 1000.0).round() as i64)
     }
@@ -33,7 +33,7 @@ impl Timestamp {
         self.0
     }
 
-    /// Seconds since the epoch; loses precision only beyond 2^53 ms.
+    /// Seconds since the epoch. Loses precision only for more than 2^53 ms.
     pub fn as_secs_f64(self) -> f64 {
         self.0 as f64 / 1000.0
     }
@@ -77,7 +77,7 @@ impl fmt::Display for Timestamp {
 
 /// A closed range of instants: both ends belong to it, as in StoreAPI requests.
 ///
-/// A range whose `min` is after its `max` is empty; it contains and overlaps nothing.
+/// A range whose `min` is after its `max` is empty: it contains no instant and overlaps no range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TimeRange {
     /// First instant that belongs to the range.

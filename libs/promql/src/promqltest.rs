@@ -19,12 +19,13 @@
 //! # Ok::<(), promql::promqltest::ScriptError>(())
 //! ```
 //!
-//! Reading order: `script`, `sequence`, `starts`, `histogram`, `storage`, `classic`, `run`, `compare`.
+//! Reading order: `script`, `scanner`, `sequence`, `starts`, `histogram`, `storage`, `classic`, `run`, `compare`.
 
 mod classic;
 mod compare;
 mod histogram;
 mod run;
+mod scanner;
 mod script;
 mod sequence;
 mod starts;

@@ -51,7 +51,7 @@ impl Chunk {
 
 #[cfg(test)]
 mod tests {
-    use model::{CounterResetHint, FloatHistogram, Span, TimeRange, Timestamp, stale_nan};
+    use model::{BucketSpan, CounterResetHint, FloatHistogram, TimeRange, Timestamp, stale_nan};
 
     use super::*;
     use crate::random::Random;
@@ -87,7 +87,7 @@ mod tests {
                 schema: 2,
                 count: f64::from(n * n),
                 sum: f64::from(n) / 3.0,
-                positive_spans: vec![Span { offset: 1, length: 2 }],
+                positive_spans: vec![BucketSpan { offset: 1, length: 2 }],
                 positive_buckets: vec![f64::from(n), f64::from(n * n - n)],
                 ..FloatHistogram::default()
             })

@@ -16,7 +16,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use model::{FloatHistogram, Span, TimeRange};
+use model::{BucketSpan, FloatHistogram, TimeRange};
 use tsdb::{Chunk, Encoding};
 
 /// Whether a program of Prometheus is installed; says so where not.
@@ -337,9 +337,12 @@ fn histograms() -> Vec<(i64, FloatHistogram)> {
             zero_threshold: 2f64.powi(-128),
             zero_count: age * 3.0,
             sum: age * 1.7,
-            positive_spans: vec![Span { offset: -4, length: 2 }, Span { offset: 9, length: length - 1 }],
+            positive_spans: vec![
+                BucketSpan { offset: -4, length: 2 },
+                BucketSpan { offset: 9, length: length - 1 },
+            ],
             positive_buckets: (0..=length).map(|bucket| age * f64::from(bucket * bucket)).collect(),
-            negative_spans: vec![Span { offset: 2, length: 1 }],
+            negative_spans: vec![BucketSpan { offset: 2, length: 1 }],
             negative_buckets: vec![age * 1000.0],
             ..FloatHistogram::default()
         };

@@ -1,27 +1,28 @@
-//! Buckets one by one: their numbers, bounds and counts.
+//! Single buckets: their numbers, bounds and counts.
 
-use crate::histogram::{CUSTOM_BUCKETS_SCHEMA, FloatHistogram, Span};
+use crate::histogram::{BucketSpan, CUSTOM_BUCKETS_SCHEMA, FloatHistogram};
 
 /// A bucket with its bounds.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Bucket {
-    /// Lower bound; minus infinity for the first of custom buckets.
+pub struct HistogramBucket {
+    /// Lower bound; minus infinity for the first custom bucket.
     pub lower: f64,
-    /// Upper bound; plus infinity for the last of custom buckets.
+    /// Upper bound; plus infinity for the last custom bucket.
     pub upper: f64,
     /// Whether the lower bound belongs to the bucket.
     pub lower_inclusive: bool,
     /// Whether the upper bound belongs to the bucket.
     pub upper_inclusive: bool,
-    /// Observations in it.
+    /// Number of observations in the bucket.
     pub count: f64,
 }
 
-impl Bucket {
-    /// Which fraction of the bucket lies at or below `value`, a number strictly between its finite bounds.
+impl HistogramBucket {
+    /// The fraction of the bucket's observations at or below `value`, which must be strictly between its
+    /// finite bounds.
     ///
-    /// Observations are taken to be spread evenly over the bucket where `linear`, else over the logarithm of its width,
-    /// which fits buckets that grow exponentially.
+    /// If `linear`, observations are assumed to be evenly distributed over the bucket, otherwise over the
+    /// logarithm of its values, which suits exponential buckets.
     pub fn fraction_below(&self, value: f64, linear: bool) -> f64 {
         if linear {
             return (value - self.lower) / (self.upper - self.lower);
@@ -32,15 +33,16 @@ impl Bucket {
     }
 }
 
-/// `2^exponent * fraction`, also where the power itself is out of range.
+/// `2^exponent * fraction`, even if the power alone is out of range.
 fn scaled(fraction: f64, exponent: i64) -> f64 {
-    // Bounds outside of this range are zero or infinite in any case.
+    // With an exponent outside of this range the result is zero or infinite in any case.
     let exponent = exponent.clamp(-2200, 2200) as i32;
     let half = exponent / 2;
     fraction * 2f64.powi(half) * 2f64.powi(exponent - half)
 }
 
-/// Two to the power of a half, a quarter and so on: what bounds of schema 1, 2 and so on add to those of the schema below.
+/// 2^(1/2), 2^(1/4), 2^(1/8) and so on: the factor by which the new bounds of schema 1, 2, 3 and so on differ
+/// from those of the schema before.
 const ROOTS: [f64; 8] = [
     std::f64::consts::SQRT_2,
     1.189_207_115_002_721,
@@ -52,10 +54,11 @@ const ROOTS: [f64; 8] = [
     1.002_711_275_050_202_5,
 ];
 
-/// Half of two to the power of `part / 2^bits`, for schemas `bits` of 1 to 8.
+/// `2^(part / 2^bits) / 2`, for schemas `bits` from 1 to 8.
 ///
-/// The outermost bit of a float matters, since bounds are printed: those of Prometheus come from the bounds of the schema
-/// below, times a root of two, and the first of them, half of the root of two, is rounded down.
+/// The last bit of a float matters, because bounds are printed. Prometheus' bounds are those of the next
+/// coarser schema times a root of two; the first of them, `sqrt(2) / 2`, is rounded down. This function
+/// computes the same bits.
 fn fraction(part: i64, bits: i32) -> f64 {
     let mut fraction = 0.5;
     for (level, root) in (1..=bits).zip(ROOTS) {
@@ -66,7 +69,7 @@ fn fraction(part: i64, bits: i32) -> f64 {
     fraction
 }
 
-/// Upper bound of bucket `index`; bucket -1 of custom buckets ends at minus infinity.
+/// Upper bound of bucket `index`. Custom bucket -1 ends at minus infinity.
 pub(super) fn bound(index: i64, schema: i32, custom_values: &[f64]) -> f64 {
     if schema == CUSTOM_BUCKETS_SCHEMA {
         return match usize::try_from(index) {
@@ -76,7 +79,7 @@ pub(super) fn bound(index: i64, schema: i32, custom_values: &[f64]) -> f64 {
     }
     if schema <= 0 {
         let exponent = index.saturating_mul(1 << schema.unsigned_abs().min(31));
-        // The bucket of the greatest float would end at infinity.
+        // The bucket that contains the greatest float would end at infinity.
         return if exponent == 1024 { f64::MAX } else { scaled(1.0, exponent) };
     }
     let bits = schema.min(8);
@@ -88,8 +91,11 @@ pub(super) fn bound(index: i64, schema: i32, custom_values: &[f64]) -> f64 {
     scaled(fraction(part, bits), exponent + 1)
 }
 
-/// The number and count of each bucket that spans describe, in ascending order.
-pub(super) fn numbered<'a>(spans: &'a [Span], buckets: &'a [f64]) -> impl Iterator<Item = (i64, f64)> + 'a {
+/// The number and count of each bucket, in ascending order of number.
+pub(super) fn numbered<'a>(
+    spans: &'a [BucketSpan],
+    buckets: &'a [f64],
+) -> impl Iterator<Item = (i64, f64)> + 'a {
     let mut next = 0i64;
     let indices = spans.iter().flat_map(move |span| {
         let start = next + i64::from(span.offset);
@@ -99,16 +105,16 @@ pub(super) fn numbered<'a>(spans: &'a [Span], buckets: &'a [f64]) -> impl Iterat
     indices.zip(buckets.iter().copied())
 }
 
-/// Spans and counts of buckets given by number, in ascending order.
-pub(super) fn packed(cells: impl Iterator<Item = (i64, f64)>) -> (Vec<Span>, Vec<f64>) {
-    let (mut spans, mut buckets): (Vec<Span>, Vec<f64>) = (Vec::new(), Vec::new());
+/// Spans and counts of numbered buckets, which must be in ascending order.
+pub(super) fn packed(cells: impl Iterator<Item = (i64, f64)>) -> (Vec<BucketSpan>, Vec<f64>) {
+    let (mut spans, mut buckets): (Vec<BucketSpan>, Vec<f64>) = (Vec::new(), Vec::new());
     let mut next = 0i64;
     for (index, count) in cells {
         match spans.last_mut() {
             Some(span) if index == next => span.length += 1,
             _ => {
                 let gap = (index - next).clamp(i64::from(i32::MIN), i64::from(i32::MAX));
-                spans.push(Span { offset: gap as i32, length: 1 });
+                spans.push(BucketSpan { offset: gap as i32, length: 1 });
             }
         }
         buckets.push(count);
@@ -118,14 +124,14 @@ pub(super) fn packed(cells: impl Iterator<Item = (i64, f64)>) -> (Vec<Span>, Vec
 }
 
 impl FloatHistogram {
-    fn bucket(&self, index: i64, count: f64, positive: bool) -> Bucket {
+    fn bucket(&self, index: i64, count: f64, positive: bool) -> HistogramBucket {
         let custom = self.uses_custom_buckets();
         let (near, far) = (
             bound(index - 1, self.schema, &self.custom_values),
             bound(index, self.schema, &self.custom_values),
         );
         let (lower, upper) = if positive { (near, far) } else { (-far, -near) };
-        Bucket {
+        HistogramBucket {
             lower,
             upper,
             lower_inclusive: if custom { index == 0 } else { lower < 0.0 },
@@ -134,21 +140,21 @@ impl FloatHistogram {
         }
     }
 
-    /// The buckets of the positive side in ascending order, empty ones included.
-    pub fn positive(&self) -> impl Iterator<Item = Bucket> + '_ {
+    /// The buckets of the positive side in ascending order, including empty ones.
+    pub fn positive(&self) -> impl Iterator<Item = HistogramBucket> + '_ {
         numbered(&self.positive_spans, &self.positive_buckets)
             .map(|(index, count)| self.bucket(index, count, true))
     }
 
-    /// The buckets of the negative side, the one next to zero first, empty ones included.
-    pub fn negative(&self) -> impl Iterator<Item = Bucket> + '_ {
+    /// The buckets of the negative side, starting next to zero, including empty ones.
+    pub fn negative(&self) -> impl Iterator<Item = HistogramBucket> + '_ {
         numbered(&self.negative_spans, &self.negative_buckets)
             .map(|(index, count)| self.bucket(index, count, false))
     }
 
     /// The zero bucket.
-    pub fn zero_bucket(&self) -> Bucket {
-        Bucket {
+    pub fn zero_bucket(&self) -> HistogramBucket {
+        HistogramBucket {
             lower: -self.zero_threshold,
             upper: self.zero_threshold,
             lower_inclusive: true,
@@ -157,11 +163,11 @@ impl FloatHistogram {
         }
     }
 
-    /// All buckets in ascending order of value; the zero bucket only where it has observations. Buckets that reach
-    /// into the zero bucket are cut at its bounds.
-    pub fn buckets(&self) -> Vec<Bucket> {
+    /// All buckets in ascending order of value. The zero bucket is included only if it has observations.
+    /// Buckets that reach into the zero bucket are cut at its bounds.
+    pub fn buckets(&self) -> Vec<HistogramBucket> {
         let threshold = self.zero_threshold;
-        let cut = |mut bucket: Bucket| {
+        let cut = |mut bucket: HistogramBucket| {
             if bucket.upper < 0.0 && bucket.upper > -threshold {
                 bucket.upper = -threshold;
             } else if bucket.lower > 0.0 && bucket.lower < threshold {
@@ -169,7 +175,7 @@ impl FloatHistogram {
             }
             bucket
         };
-        let mut all: Vec<Bucket> = self.negative().map(cut).collect();
+        let mut all: Vec<HistogramBucket> = self.negative().map(cut).collect();
         all.reverse();
         if self.zero_count > 0.0 {
             all.push(self.zero_bucket());
@@ -225,7 +231,7 @@ mod tests {
 
     #[test]
     fn packing_undoes_numbering() {
-        let spans = vec![Span { offset: -2, length: 2 }, Span { offset: 3, length: 1 }];
+        let spans = vec![BucketSpan { offset: -2, length: 2 }, BucketSpan { offset: 3, length: 1 }];
         let buckets = vec![1.0, 2.0, 3.0];
         let cells: Vec<_> = numbered(&spans, &buckets).collect();
         assert_eq!(cells, [(-2, 1.0), (-1, 2.0), (3, 3.0)]);

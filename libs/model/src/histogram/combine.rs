@@ -1,35 +1,36 @@
 //! Arithmetic on histograms.
 //!
-//! Two exponential histograms are brought to the coarser schema and the wider zero bucket before they are combined, two
-//! with custom buckets to the bounds that both have. Behaviour: `Add`, `Sub`, `KahanAdd`, `Mul`, `Div` and `Compact` in
-//! Prometheus 3.14's `model/histogram/float_histogram.go`.
+//! Before two exponential histograms are combined, both are converted to the coarser schema and the wider
+//! zero bucket. Two histograms with custom buckets are converted to the bounds that both have. Behaviour:
+//! `Add`, `Sub`, `KahanAdd`, `Mul`, `Div` and `Compact` in Prometheus 3.14's
+//! `model/histogram/float_histogram.go`.
 
 use crate::histogram::buckets::{bound, numbered, packed};
 use crate::histogram::{CounterResetHint, FloatHistogram};
 
-/// One of two histograms has custom buckets and the other exponential ones, so they cannot be combined.
+/// One histogram has custom buckets and the other exponential ones, so they cannot be combined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("histograms with exponential and custom buckets cannot be combined")]
 pub struct IncompatibleSchemas;
 
-/// What had to be done to combine two histograms.
+/// What was necessary to combine two histograms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Combined {
-    /// One of them said that there was a counter reset, the other that there was none.
+    /// One histogram's hint was "reset" and the other's "no reset".
     pub collision: bool,
-    /// Their custom bounds differed, and only the common ones were kept.
+    /// Their custom bounds differed, so only the common bounds were kept.
     pub reconciled: bool,
 }
 
-/// A bucket by number, with the part of its count that rounding would lose.
+/// A numbered bucket, with the part of its count that rounding has lost.
 #[derive(Clone, Copy, Debug)]
-struct Cell {
+struct NumberedBucket {
     index: i64,
     count: f64,
     lost: f64,
 }
 
-/// Adds `value` to a sum and what rounding lost of it: Kahan's summation in Neumaier's form.
+/// Adds `value` to `sum`, and to `lost` what rounding loses: Kahan summation in Neumaier's form.
 fn kahan(value: f64, sum: &mut f64, lost: &mut f64) {
     let total = *sum + value;
     let rest = if sum.abs() >= value.abs() { (*sum - total) + value } else { (value - total) + *sum };
@@ -37,14 +38,14 @@ fn kahan(value: f64, sum: &mut f64, lost: &mut f64) {
     *sum = total;
 }
 
-/// One histogram's zero bucket and both sides, all in one schema.
+/// The zero bucket and both sides of a histogram, all in one schema.
 struct Sides {
     schema: i32,
     threshold: f64,
     zero: f64,
     zero_lost: f64,
-    positive: Vec<Cell>,
-    negative: Vec<Cell>,
+    positive: Vec<NumberedBucket>,
+    negative: Vec<NumberedBucket>,
 }
 
 impl Sides {
@@ -52,7 +53,7 @@ impl Sides {
         let side = |spans, buckets, lost: Option<&[f64]>| {
             let cells = numbered(spans, buckets).enumerate();
             cells
-                .map(|(at, (index, count))| Cell {
+                .map(|(at, (index, count))| NumberedBucket {
                     index,
                     count,
                     lost: lost.and_then(|l| l.get(at)).copied().unwrap_or(0.0),
@@ -77,7 +78,8 @@ impl Sides {
         }
     }
 
-    /// Widens the zero bucket to `threshold`, or to the end of the populated bucket that it would cut.
+    /// Widens the zero bucket to `threshold`, or to the outer bound of the populated bucket that `threshold`
+    /// would cut.
     fn widen(&mut self, mut threshold: f64) {
         let (mut zero, mut lost);
         'again: loop {
@@ -94,7 +96,7 @@ impl Sides {
                         if cell.count != 0.0 {
                             threshold = end;
                             if negative {
-                                // The positive side was looked at with a threshold that was too small.
+                                // The positive side was checked with a threshold that was too small.
                                 continue 'again;
                             }
                         }
@@ -106,12 +108,12 @@ impl Sides {
         }
         (self.zero, self.zero_lost, self.threshold) = (zero, lost, threshold);
         let schema = self.schema;
-        let outside = |cell: &Cell| bound(cell.index - 1, schema, &[]) >= threshold;
+        let outside = |cell: &NumberedBucket| bound(cell.index - 1, schema, &[]) >= threshold;
         self.positive.retain(outside);
         self.negative.retain(outside);
     }
 
-    /// Joins buckets so that they are those of a coarser schema.
+    /// Merges buckets into those of a coarser schema.
     fn coarsen(&mut self, schema: i32) {
         let shift = self.schema.saturating_sub(schema).clamp(0, 31);
         if shift > 0 {
@@ -133,13 +135,13 @@ impl Sides {
     }
 }
 
-/// Adds the buckets `other`, times `sign`, to `cells`. Both ascend.
-fn merge(cells: Vec<Cell>, other: &[Cell], sign: f64) -> Vec<Cell> {
+/// Adds the buckets of `other`, times `sign`, to `cells`. Both are in ascending order.
+fn merge(cells: Vec<NumberedBucket>, other: &[NumberedBucket], sign: f64) -> Vec<NumberedBucket> {
     let mut merged = Vec::with_capacity(cells.len() + other.len());
     let mut other = other.iter().peekable();
     for mut cell in cells {
         while let Some(new) = other.next_if(|new| new.index < cell.index) {
-            merged.push(Cell { count: sign * new.count, ..*new });
+            merged.push(NumberedBucket { count: sign * new.count, ..*new });
         }
         if let Some(same) = other.next_if(|same| same.index == cell.index) {
             kahan(sign * same.count, &mut cell.count, &mut cell.lost);
@@ -147,7 +149,7 @@ fn merge(cells: Vec<Cell>, other: &[Cell], sign: f64) -> Vec<Cell> {
         }
         merged.push(cell);
     }
-    merged.extend(other.map(|new| Cell { count: sign * new.count, ..*new }));
+    merged.extend(other.map(|new| NumberedBucket { count: sign * new.count, ..*new }));
     merged
 }
 
@@ -161,9 +163,9 @@ fn common_bounds(a: &[f64], b: &[f64]) -> Vec<f64> {
     shared.copied().collect()
 }
 
-/// Joins buckets with custom bounds `from` into those with the bounds `to`, some of `from`.
-fn rebound(cells: &[Cell], from: &[f64], to: &[f64]) -> Vec<Cell> {
-    let mut joined: Vec<Cell> = Vec::with_capacity(to.len() + 1);
+/// Merges buckets with custom bounds `from` into buckets with bounds `to`, a subset of `from`.
+fn rebound(cells: &[NumberedBucket], from: &[f64], to: &[f64]) -> Vec<NumberedBucket> {
+    let mut joined: Vec<NumberedBucket> = Vec::with_capacity(to.len() + 1);
     for cell in cells {
         let upper = bound(cell.index, super::CUSTOM_BUCKETS_SCHEMA, from);
         let index = to.partition_point(|b| *b < upper) as i64;
@@ -172,14 +174,14 @@ fn rebound(cells: &[Cell], from: &[f64], to: &[f64]) -> Vec<Cell> {
                 kahan(cell.count, &mut last.count, &mut last.lost);
                 kahan(cell.lost, &mut last.count, &mut last.lost);
             }
-            _ => joined.push(Cell { index, ..*cell }),
+            _ => joined.push(NumberedBucket { index, ..*cell }),
         }
     }
     joined
 }
 
 impl FloatHistogram {
-    /// Multiplies all counts and the sum. A negative factor makes it a gauge.
+    /// Multiplies all counts and the sum. A negative factor turns the histogram into a gauge.
     pub fn mul(&mut self, factor: f64) {
         self.for_each_count(|count| *count *= factor);
         if factor < 0.0 {
@@ -187,7 +189,8 @@ impl FloatHistogram {
         }
     }
 
-    /// Divides all counts and the sum. A negative divisor makes it a gauge, zero removes all buckets.
+    /// Divides all counts and the sum. A negative divisor turns the histogram into a gauge; zero removes all
+    /// buckets.
     pub fn div(&mut self, divisor: f64) {
         self.for_each_count(|count| *count /= divisor);
         if divisor == 0.0 {
@@ -209,7 +212,7 @@ impl FloatHistogram {
     /// Adds `other`. The result may have empty buckets; [`compact`](Self::compact) removes them.
     ///
     /// # Errors
-    /// Where one has custom buckets and the other has not; nothing is changed then.
+    /// If one has custom buckets and the other has not. Then nothing is changed.
     pub fn add(&mut self, other: &Self) -> Result<Combined, IncompatibleSchemas> {
         self.combine(other, 1.0, None)
     }
@@ -217,16 +220,16 @@ impl FloatHistogram {
     /// Subtracts `other`; counts may become negative.
     ///
     /// # Errors
-    /// As [`add`](Self::add).
+    /// The same as [`add`](Self::add).
     pub fn sub(&mut self, other: &Self) -> Result<Combined, IncompatibleSchemas> {
         self.combine(other, -1.0, None)
     }
 
-    /// Adds `other` and keeps in `lost` what rounding loses, in the layout of this histogram; adding it at the end of
-    /// a long sum gives a more exact result.
+    /// Adds `other` and collects in `lost` what rounding loses, in the layout of this histogram. Adding
+    /// `lost` at the end of a long sum makes the result more exact.
     ///
     /// # Errors
-    /// As [`add`](Self::add).
+    /// The same as [`add`](Self::add).
     pub fn kahan_add(
         &mut self,
         other: &Self,
@@ -271,12 +274,12 @@ impl FloatHistogram {
         Ok(Combined { collision, reconciled })
     }
 
-    /// Combines the buckets of histograms that have the same ones, as those of a series usually do. Bit for bit what
-    /// [`combine_sides`](Self::combine_sides) comes to.
+    /// Combines the buckets of two histograms that have the same buckets, which is the usual case within a
+    /// series. The result has the same bits as that of [`combine_sides`](Self::combine_sides).
     fn combine_alike(&mut self, other: &Self, sign: f64, lost: Option<&mut Self>) {
         let combine = |mine: &mut f64, theirs: f64, lost: &mut f64| {
             kahan(sign * theirs, mine, lost);
-            // What rounding has lost of the other so far is nothing.
+            // Rounding has lost nothing of the other histogram so far.
             kahan(sign * 0.0, mine, lost);
         };
         let Some(lost) = lost else {
@@ -303,7 +306,7 @@ impl FloatHistogram {
         lost.negative_spans.clone_from(&self.negative_spans);
     }
 
-    /// Combines the buckets of any two histograms; tells whether only their common bounds were kept.
+    /// Combines the buckets of any two histograms. Returns whether only their common bounds were kept.
     fn combine_sides(&mut self, other: &Self, sign: f64, compensated: bool, lost: &mut Self) -> bool {
         let mut mine = Sides::of(self, compensated.then_some(&*lost));
         let mut theirs = Sides::of(other, None);
@@ -324,7 +327,7 @@ impl FloatHistogram {
                 } else if theirs.threshold > mine.threshold {
                     mine.widen(theirs.threshold);
                 } else {
-                    // A threshold of NaN is equal to nothing; such a histogram is not well formed.
+                    // A NaN threshold does not equal itself; such a histogram is malformed.
                     break;
                 }
             }
@@ -339,18 +342,20 @@ impl FloatHistogram {
         if reconciled {
             mine.positive.retain(|cell| cell.count != 0.0 || cell.lost != 0.0);
         }
-        for (target, part) in [(&mut *self, Part::Count), (lost, Part::Lost)] {
-            let pick = |cell: &Cell| (cell.index, if part == Part::Count { cell.count } else { cell.lost });
+        for (target, part) in [(&mut *self, CountPart::Count), (lost, CountPart::Lost)] {
+            let pick = |cell: &NumberedBucket| {
+                (cell.index, if part == CountPart::Count { cell.count } else { cell.lost })
+            };
             target.schema = mine.schema;
             target.zero_threshold = mine.threshold;
-            target.zero_count = if part == Part::Count { mine.zero } else { mine.zero_lost };
+            target.zero_count = if part == CountPart::Count { mine.zero } else { mine.zero_lost };
             (target.positive_spans, target.positive_buckets) = packed(mine.positive.iter().map(pick));
             (target.negative_spans, target.negative_buckets) = packed(mine.negative.iter().map(pick));
         }
         reconciled
     }
 
-    /// What the reset hint of a sum is; tells whether the two contradict each other.
+    /// Sets the reset hint of the sum. Returns whether the two hints contradict each other.
     fn combine_hints(&mut self, other: &Self) -> bool {
         use CounterResetHint::{Gauge, Unknown};
         let (mine, theirs) = (self.counter_reset_hint, other.counter_reset_hint);
@@ -361,7 +366,7 @@ impl FloatHistogram {
         theirs != Gauge && mine != Unknown && theirs != Unknown
     }
 
-    /// Removes empty buckets and joins the spans around them where no gap is left.
+    /// Removes empty buckets and joins spans that no gap separates.
     pub fn compact(&mut self) {
         for (spans, buckets) in [
             (&mut self.positive_spans, &mut self.positive_buckets),
@@ -379,8 +384,8 @@ impl FloatHistogram {
         }
     }
 
-    /// This histogram in a coarser exponential schema, with an unknown reset hint; the same where it has it already,
-    /// or has custom buckets.
+    /// This histogram in a coarser exponential schema, with an unknown reset hint. Returns an unchanged copy
+    /// if it already has the schema, has a coarser one, or has custom buckets.
     pub fn to_schema(&self, schema: i32) -> Self {
         let mut copy = self.clone();
         if schema >= self.schema || self.uses_custom_buckets() {
@@ -388,7 +393,7 @@ impl FloatHistogram {
         }
         let mut sides = Sides::of(self, None);
         sides.coarsen(schema);
-        let pick = |cell: &Cell| (cell.index, cell.count + cell.lost);
+        let pick = |cell: &NumberedBucket| (cell.index, cell.count + cell.lost);
         (copy.positive_spans, copy.positive_buckets) = packed(sides.positive.iter().map(pick));
         (copy.negative_spans, copy.negative_buckets) = packed(sides.negative.iter().map(pick));
         copy.schema = schema;
@@ -405,13 +410,13 @@ impl FloatHistogram {
             .any(|v| v.is_infinite())
     }
 
-    /// Whether both have the same buckets with the same counts: bit for bit, but spans may be cut differently and
+    /// Whether both have the same buckets with the same counts, bit for bit. The division into spans and the
     /// reset hints may differ.
     pub fn equals(&self, other: &Self) -> bool {
         let same = |a: &[f64], b: &[f64]| {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
         };
-        let same_side = |spans: [&[super::Span]; 2], counts: [&[f64]; 2]| {
+        let same_side = |spans: [&[super::BucketSpan]; 2], counts: [&[f64]; 2]| {
             same(counts[0], counts[1])
                 && (spans[0] == spans[1]
                     || numbered(spans[0], counts[0])
@@ -434,8 +439,9 @@ impl FloatHistogram {
             )
     }
 
-    /// Whether a counter was reset between `previous` and this histogram: a count went down, or what only a reset can
-    /// change (a finer schema, a narrower zero bucket) changed. A reset hint is believed.
+    /// Whether a counter was reset between `previous` and this histogram. It was if a count decreased, or if
+    /// something changed that only a reset can change (a finer schema, a narrower zero bucket). A reset hint
+    /// is trusted without comparing.
     pub fn detect_reset(&self, previous: &Self) -> bool {
         match self.counter_reset_hint {
             CounterResetHint::Reset => return true,
@@ -461,7 +467,7 @@ impl FloatHistogram {
             return true;
         }
         if self.has_layout_of(previous) {
-            // The usual case, without allocating.
+            // The usual case; it does not allocate.
             let fell = |now: &[f64], before: &[f64]| now.iter().zip(before).any(|(now, before)| now < before);
             return self.zero_count < previous.zero_count
                 || fell(&self.positive_buckets, &previous.positive_buckets)
@@ -487,7 +493,7 @@ impl FloatHistogram {
         self.positive_buckets.is_empty() && self.negative_buckets.is_empty()
     }
 
-    /// Whether both have the same buckets, custom bounds aside.
+    /// Whether both have the same buckets, ignoring custom bounds.
     fn has_layout_of(&self, other: &Self) -> bool {
         self.schema == other.schema
             && self.zero_threshold == other.zero_threshold
@@ -499,13 +505,13 @@ impl FloatHistogram {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Part {
+enum CountPart {
     Count,
     Lost,
 }
 
-/// Whether a bucket lost observations or a populated one is gone.
-fn went_down(now: &[Cell], before: &[Cell]) -> bool {
+/// Whether a bucket lost observations or a populated bucket disappeared.
+fn went_down(now: &[NumberedBucket], before: &[NumberedBucket]) -> bool {
     let mut now = now.iter().peekable();
     before.iter().any(|before| {
         while now.next_if(|cell| cell.index < before.index).is_some() {}

@@ -1,23 +1,24 @@
-//! Cutting a histogram's observations off at a value: PromQL's `</` and `>/`.
+//! Removes the observations above or below a value: PromQL's `</` and `>/`.
 //!
 //! Behaviour: `TrimBuckets` in Prometheus 3.14's `model/histogram/float_histogram.go`.
 
 use crate::histogram::FloatHistogram;
-use crate::histogram::buckets::Bucket;
+use crate::histogram::buckets::HistogramBucket;
 
-/// Which observations stay.
+/// Which observations are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keep {
-    /// Those at or below the value.
+pub enum TrimSide {
+    /// Observations at or below the value.
     Below,
-    /// Those above the value.
+    /// Observations above the value.
     Above,
 }
 
 impl FloatHistogram {
-    /// Removes the observations on one side of `value`. A bucket that the value cuts keeps the part that it would have
-    /// if its observations were spread evenly; the sum is estimated from the buckets that are left.
-    pub fn trim(&mut self, value: f64, keep: Keep) {
+    /// Removes the observations on one side of `value`. A bucket that contains the value keeps the share that
+    /// it would have if its observations were evenly distributed. The sum is estimated from the remaining
+    /// buckets.
+    pub fn trim(&mut self, value: f64, keep: TrimSide) {
         let custom = self.uses_custom_buckets();
         let (mut count, mut sum, mut trimmed) = (0.0, 0.0, false);
         let mut sides = [Vec::new(), Vec::new()];
@@ -32,8 +33,8 @@ impl FloatHistogram {
                 }
                 populated[side] = true;
                 let (inside, cut) = match keep {
-                    Keep::Below => (bucket.upper <= value, bucket.lower < value),
-                    Keep::Above => (bucket.lower >= value, bucket.upper > value),
+                    TrimSide::Below => (bucket.upper <= value, bucket.lower < value),
+                    TrimSide::Above => (bucket.lower >= value, bucket.upper > value),
                 };
                 let (kept, middle) = if inside {
                     (bucket.count, midpoint(bucket.lower, bucket.upper, positive, custom))
@@ -67,8 +68,14 @@ impl FloatHistogram {
     }
 }
 
-/// What is left of a bucket that the value cuts, and where that lies.
-fn trim_bucket(bucket: &Bucket, value: f64, keep: Keep, positive: bool, custom: bool) -> (f64, f64) {
+/// The remaining count of a bucket that contains the value, and the position of these observations.
+fn trim_bucket(
+    bucket: &HistogramBucket,
+    value: f64,
+    keep: TrimSide,
+    positive: bool,
+    custom: bool,
+) -> (f64, f64) {
     if bucket.lower == f64::NEG_INFINITY || bucket.upper == f64::INFINITY {
         return trim_infinite(bucket, value, keep);
     }
@@ -80,55 +87,55 @@ fn trim_bucket(bucket: &Bucket, value: f64, keep: Keep, positive: bool, custom: 
         bucket.count * bucket.fraction_below(value, custom)
     };
     match keep {
-        Keep::Below => (below, midpoint(bucket.lower, value, positive, custom)),
-        Keep::Above => (bucket.count - below, midpoint(value, bucket.upper, positive, custom)),
+        TrimSide::Below => (below, midpoint(bucket.lower, value, positive, custom)),
+        TrimSide::Above => (bucket.count - below, midpoint(value, bucket.upper, positive, custom)),
     }
 }
 
-/// A bucket without end says nothing about where its observations are, so that it is kept or dropped whole; only the
-/// first of custom buckets is taken to start at zero where it ends above zero.
-fn trim_infinite(bucket: &Bucket, value: f64, keep: Keep) -> (f64, f64) {
+/// An unbounded bucket does not show where its observations are, so it is kept or dropped whole. The
+/// exception is the first custom bucket: if it ends above zero, it is assumed to start at zero.
+fn trim_infinite(bucket: &HistogramBucket, value: f64, keep: TrimSide) -> (f64, f64) {
     let finite = |bound: f64| if bound.is_infinite() { 0.0 } else { bound };
     if bucket.lower == f64::NEG_INFINITY {
         let ends = bucket.upper != f64::INFINITY;
         return match keep {
-            Keep::Below if value >= bucket.upper => (bucket.count, 0.0),
-            Keep::Below if value > 0.0 && bucket.upper > 0.0 && ends => {
+            TrimSide::Below if value >= bucket.upper => (bucket.count, 0.0),
+            TrimSide::Below if value > 0.0 && bucket.upper > 0.0 && ends => {
                 (bucket.count * value / bucket.upper, value / 2.0)
             }
-            Keep::Below if bucket.upper <= 0.0 => (bucket.count, value),
-            Keep::Above if value <= bucket.lower => (bucket.count, 0.0),
-            Keep::Above if value >= 0.0 && bucket.upper > value && ends => {
+            TrimSide::Below if bucket.upper <= 0.0 => (bucket.count, value),
+            TrimSide::Above if value <= bucket.lower => (bucket.count, 0.0),
+            TrimSide::Above if value >= 0.0 && bucket.upper > value && ends => {
                 (bucket.count * (1.0 - value / bucket.upper), (value + bucket.upper) / 2.0)
             }
-            Keep::Below | Keep::Above => (0.0, finite(bucket.upper)),
+            TrimSide::Below | TrimSide::Above => (0.0, finite(bucket.upper)),
         };
     }
     match keep {
-        Keep::Above if value >= bucket.lower => (bucket.count, value),
-        Keep::Below | Keep::Above => (0.0, finite(bucket.lower)),
+        TrimSide::Above if value >= bucket.lower => (bucket.count, value),
+        TrimSide::Below | TrimSide::Above => (0.0, finite(bucket.lower)),
     }
 }
 
-/// What is left of the zero bucket; `populated` tells whether the positive and the negative side have observations,
-/// because a bucket beside only one of them is taken to reach only to zero.
-fn trim_zero(bucket: &Bucket, value: f64, keep: Keep, populated: [bool; 2]) -> (f64, f64) {
+/// The remaining count of the zero bucket. `populated` says whether the positive and the negative side have
+/// observations: if only one side has, the zero bucket is assumed to extend only from zero to that side.
+fn trim_zero(bucket: &HistogramBucket, value: f64, keep: TrimSide, populated: [bool; 2]) -> (f64, f64) {
     let [positive, negative] = populated;
     let upper = if negative && !positive { 0.0 } else { bucket.upper };
     let lower = if positive && !negative { 0.0 } else { bucket.lower };
     let whole = (bucket.count, (lower + upper) / 2.0);
     let share = |from: f64, to: f64| (bucket.count * ((to - from) / (upper - lower)), (from + to) / 2.0);
     match keep {
-        Keep::Below if value <= lower => (0.0, 0.0),
-        Keep::Below if value >= upper => whole,
-        Keep::Below => share(lower, value),
-        Keep::Above if value <= lower => whole,
-        Keep::Above if value >= upper => (0.0, 0.0),
-        Keep::Above => share(value, upper),
+        TrimSide::Below if value <= lower => (0.0, 0.0),
+        TrimSide::Below if value >= upper => whole,
+        TrimSide::Below => share(lower, value),
+        TrimSide::Above if value <= lower => whole,
+        TrimSide::Above if value >= upper => (0.0, 0.0),
+        TrimSide::Above => share(value, upper),
     }
 }
 
-/// Where the observations between two bounds are taken to be: the geometric mean for exponential buckets.
+/// The assumed position of the observations between two bounds: the geometric mean for exponential buckets.
 fn midpoint(lower: f64, upper: f64, positive: bool, linear: bool) -> f64 {
     match (lower.is_infinite(), upper.is_infinite()) {
         (true, true) => 0.0,

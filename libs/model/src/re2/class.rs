@@ -1,9 +1,9 @@
-//! Classes of characters: in brackets, by name, by Unicode property.
+//! Character classes: in brackets, by name, by Unicode property.
 
 use regex_syntax::hir::{Class, ClassUnicode, ClassUnicodeRange, HirKind};
 
-use crate::re2::RegexError;
-use crate::re2::parse::Parser;
+use crate::re2::error::RegexError;
+use crate::re2::scanner::RegexScanner;
 
 const BAD_RANGE: &str = "invalid character class range";
 
@@ -12,12 +12,12 @@ pub(super) fn literal_class(c: char) -> ClassUnicode {
     ClassUnicode::new([ClassUnicodeRange::new(c, c)])
 }
 
-/// The class of the characters of `ranges`, which are pairs.
+/// The class with the characters of all `ranges`; both ends of each range are included.
 fn ranges(ranges: &[(char, char)]) -> ClassUnicode {
     ClassUnicode::new(ranges.iter().map(|(lo, hi)| ClassUnicodeRange::new(*lo, *hi)))
 }
 
-/// Adds the characters from `lo` to `hi`. Surrogates are left out: no text has them.
+/// Adds the characters from `lo` to `hi`, both included. Skips surrogates, which no text contains.
 fn push_range(class: &mut ClassUnicode, lo: u32, hi: u32) {
     let lo = if (0xd800..=0xdfff).contains(&lo) { 0xe000 } else { lo };
     let hi = if (0xd800..=0xdfff).contains(&hi) { 0xd7ff } else { hi };
@@ -36,7 +36,7 @@ fn perl_class(letter: char) -> Option<ClassUnicode> {
     })
 }
 
-/// `[:alpha:]` and its like: ASCII only.
+/// `[:alpha:]` and the other POSIX classes: ASCII only.
 fn posix_class(name: &str) -> Option<ClassUnicode> {
     Some(match name {
         "alnum" => ranges(&[('0', '9'), ('A', 'Z'), ('a', 'z')]),
@@ -57,9 +57,11 @@ fn posix_class(name: &str) -> Option<ClassUnicode> {
     })
 }
 
-/// The characters of a general category or script, in any spelling of its name.
+/// The characters of a general category or script. The name may be written in any case and with `_`, `-` or
+/// spaces.
 fn unicode_class(name: &str) -> Option<ClassUnicode> {
-    // Rust's parser has the tables and the spellings, but knows more kinds of properties than are wanted here.
+    // Rust's parser has the tables and accepts the spellings. It also accepts other kinds of properties,
+    // which RE2 rejects.
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | ' ');
     let squeezed: String =
         name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
@@ -75,37 +77,38 @@ fn unicode_class(name: &str) -> Option<ClassUnicode> {
     })
 }
 
-impl Parser<'_> {
-    /// The class as the flags want it.
-    fn settled(&self, mut class: ClassUnicode, negated: bool) -> ClassUnicode {
-        if self.flags.fold_case {
-            class.case_fold_simple();
-        }
-        if negated {
-            class.negate();
-        }
-        class
+/// `class` with every case of its letters if `fold_case`, then its complement if `negated`.
+fn with_flags(mut class: ClassUnicode, fold_case: bool, negated: bool) -> ClassUnicode {
+    if fold_case {
+        class.case_fold_simple();
     }
+    if negated {
+        class.negate();
+    }
+    class
+}
 
-    /// Parses `\d` or `\pL` and their like; `None`, and nothing read, where there is none.
-    pub(super) fn escaped_class(&mut self) -> Result<Option<ClassUnicode>, RegexError> {
+impl RegexScanner<'_> {
+    /// Parses `\d`, `\pL` and similar classes. Returns `None` and reads nothing if there is no such class
+    /// here.
+    pub(super) fn escaped_class(&mut self, fold_case: bool) -> Result<Option<ClassUnicode>, RegexError> {
         let mut chars = self.rest().chars();
         let (Some('\\'), Some(letter)) = (chars.next(), chars.next()) else {
             return Ok(None);
         };
         let negated = letter.is_ascii_uppercase();
         if letter.eq_ignore_ascii_case(&'p') {
-            return self.property(negated).map(Some);
+            return self.property(fold_case, negated).map(Some);
         }
         let Some(class) = perl_class(letter.to_ascii_lowercase()) else {
             return Ok(None);
         };
         self.at += 2;
-        Ok(Some(self.settled(class, negated)))
+        Ok(Some(with_flags(class, fold_case, negated)))
     }
 
     /// Parses `\pL`, `\p{Greek}`, `\p{^Greek}`.
-    fn property(&mut self, mut negated: bool) -> Result<ClassUnicode, RegexError> {
+    fn property(&mut self, fold_case: bool, mut negated: bool) -> Result<ClassUnicode, RegexError> {
         let start = self.at;
         self.at += 2;
         let name = if self.accept("{") {
@@ -129,13 +132,13 @@ impl Parser<'_> {
             None => name,
         };
         match unicode_class(name) {
-            Some(class) => Ok(self.settled(class, negated)),
+            Some(class) => Ok(with_flags(class, fold_case, negated)),
             None => self.fail(BAD_RANGE, start),
         }
     }
 
-    /// Parses `[:alpha:]` or `[:^alpha:]`; `None`, and nothing read, where there is none.
-    fn named_class(&mut self) -> Result<Option<ClassUnicode>, RegexError> {
+    /// Parses `[:alpha:]` or `[:^alpha:]`. Returns `None` and reads nothing if there is no such class here.
+    fn named_class(&mut self, fold_case: bool) -> Result<Option<ClassUnicode>, RegexError> {
         let start = self.at;
         let Some(end) = self.rest().strip_prefix("[:").and_then(|rest| rest.find(":]")) else {
             return Ok(None);
@@ -144,13 +147,13 @@ impl Parser<'_> {
         self.at += end + 4;
         let (name, negated) = name.strip_prefix('^').map_or((name, false), |name| (name, true));
         match posix_class(name) {
-            Some(class) => Ok(Some(self.settled(class, negated))),
+            Some(class) => Ok(Some(with_flags(class, fold_case, negated))),
             None => self.fail(BAD_RANGE, start),
         }
     }
 
     /// Parses a class in brackets.
-    pub(super) fn bracket_class(&mut self) -> Result<ClassUnicode, RegexError> {
+    pub(super) fn bracket_class(&mut self, fold_case: bool) -> Result<ClassUnicode, RegexError> {
         let start = self.at;
         self.accept("[");
         let negated = self.accept("^");
@@ -158,20 +161,20 @@ impl Parser<'_> {
         let mut first = true;
         while first || !self.rest().starts_with(']') {
             first = false;
-            if let Some(named) = self.named_class()? {
+            if let Some(named) = self.named_class(fold_case)? {
                 class.union(&named);
                 continue;
             }
-            if let Some(escaped) = self.escaped_class()? {
+            if let Some(escaped) = self.escaped_class(fold_case)? {
                 class.union(&escaped);
                 continue;
             }
             let from = self.at;
             let lo = self.class_char(start)?;
             let mut hi = lo;
-            // `[a-]` has a minus in it.
-            let mut behind = self.rest().chars();
-            if behind.next() == Some('-') && behind.next().is_some_and(|c| c != ']') {
+            // In `[a-]` the minus is a character of the class.
+            let mut after_hi = self.rest().chars();
+            if after_hi.next() == Some('-') && after_hi.next().is_some_and(|c| c != ']') {
                 self.accept("-");
                 hi = self.class_char(start)?;
                 if hi < lo {
@@ -180,7 +183,7 @@ impl Parser<'_> {
             }
             let mut range = ClassUnicode::empty();
             push_range(&mut range, lo, hi);
-            if self.flags.fold_case {
+            if fold_case {
                 range.case_fold_simple();
             }
             for range in range.iter() {

@@ -1,10 +1,10 @@
 //! Escaped single characters.
 
-use crate::re2::RegexError;
-use crate::re2::parse::Parser;
+use crate::re2::error::RegexError;
+use crate::re2::scanner::RegexScanner;
 
-impl Parser<'_> {
-    /// Parses an escape that stands for one character, also for half a surrogate pair.
+impl RegexScanner<'_> {
+    /// Parses an escape sequence that denotes one character. The result may be one half of a surrogate pair.
     pub(super) fn escape(&mut self) -> Result<u32, RegexError> {
         let start = self.at;
         self.accept("\\");
@@ -13,7 +13,7 @@ impl Parser<'_> {
         };
         let octal = |c: Option<char>| c.and_then(|c| c.to_digit(8));
         match c {
-            // A digit alone would refer to a group, which RE2 does not have.
+            // A single digit would be a back-reference, which RE2 does not support.
             '1'..='7' if octal(self.peek()).is_none() => {}
             '0'..='7' => {
                 let mut code = u32::from(c) - u32::from('0');

@@ -1,23 +1,23 @@
-//! What a few comparisons of strings can decide, or rule out, before any automaton runs.
+//! Decides or rules out a match by a few string comparisons, before any automaton runs.
 
 use std::collections::HashSet;
 
 use regex_syntax::hir::{Class, Hir, HirKind, Look};
 
-/// Most texts that are listed for an expression which is no plain list of them.
+/// Most literals for an expression that is not already a plain list of them.
 const MAX_LITERALS: usize = 1024;
 
-/// From how many texts on a hash table is faster than comparing with each.
+/// Number of literals from which a hash table is faster than comparing with each.
 const HASH_FROM: usize = 16;
 
 /// How a text is matched.
 #[derive(Debug)]
 pub(super) enum Strategy {
-    /// One of these texts, nothing else.
+    /// The text equals one of these literals.
     Literals(Literals),
-    /// These pieces in order, with anything in between.
+    /// The text consists of these pieces in order, with arbitrary text between them.
     Pieces(Pieces),
-    /// What the automaton says, if the text starts and ends like this.
+    /// The text has this prefix and suffix, and the automaton matches it.
     Automaton { prefix: String, suffix: String },
 }
 
@@ -26,40 +26,40 @@ pub(super) enum Strategy {
 pub(super) struct Literals {
     /// Sorted, without duplicates.
     sorted: Box<[Box<str>]>,
-    /// The same, where there are many.
+    /// The same texts, if there are at least [`HASH_FROM`].
     hashed: Option<HashSet<Box<str>>>,
 }
 
 /// Pieces of text and the gaps between them: `api-.*` or `.*error.+`.
 #[derive(Debug, Default)]
 pub(super) struct Pieces {
-    /// Before the first gap.
+    /// The text before the first gap.
     prefix: String,
-    /// Each gap but the last, and the text behind it.
+    /// Each gap except the last, with the text after it.
     middle: Vec<(Gap, String)>,
     /// The last gap.
     last: Gap,
-    /// Behind the last gap.
+    /// The text after the last gap.
     suffix: String,
 }
 
-/// How many characters of any kind stand between two pieces, at least.
+/// The least number of characters between two pieces.
 type Gap = usize;
 
 impl Strategy {
-    /// The strategy for an expression of `length` bytes.
+    /// Chooses the strategy for an expression of `length` bytes.
     pub(super) fn of(hir: &Hir, length: usize) -> Self {
         let mut parts = Vec::new();
         flatten(hir, &mut parts);
         let mut parts = &parts[..];
-        // The expression is anchored anyway.
+        // The expression is anchored in any case.
         while let [HirKind::Look(Look::Start), rest @ ..] = parts {
             parts = rest;
         }
         while let [rest @ .., HirKind::Look(Look::End)] = parts {
             parts = rest;
         }
-        // A plain list of texts may be as long as it was written.
+        // A plain list of literals may be as long as its source.
         let mut budget = MAX_LITERALS + length;
         if let Some(texts) = product(parts, &mut budget) {
             return Self::Literals(Literals::new(texts));
@@ -76,12 +76,13 @@ impl Strategy {
         Self::Automaton { prefix, suffix: suffix.concat() }
     }
 
-    /// Whether [`is_match`](Self::is_match) is the whole answer.
+    /// Whether [`is_match`](Self::is_match) decides alone, so that no automaton is needed.
     pub(super) fn decides(&self) -> bool {
         !matches!(self, Self::Automaton { .. })
     }
 
-    /// Whether `text` matches, or may match where the strategy does not decide.
+    /// Whether `text` matches. If the strategy does not [decide](Self::decides), true means that it may
+    /// match.
     pub(super) fn is_match(&self, text: &str) -> bool {
         match self {
             Self::Literals(literals) => literals.contains(text),
@@ -124,7 +125,7 @@ impl Literals {
     }
 
     fn common_prefix(&self) -> &str {
-        // Of a sorted list, the first and the last differ earliest.
+        // In a sorted list, the common prefix of the first and the last text is common to all.
         let (Some(first), Some(last)) = (self.sorted.first(), self.sorted.last()) else {
             return "";
         };
@@ -133,7 +134,7 @@ impl Literals {
     }
 }
 
-/// The parts of a sequence, without groups around it or in it.
+/// Collects the parts of a sequence. Groups around it and inside it are dissolved.
 fn flatten<'a>(hir: &'a Hir, parts: &mut Vec<&'a HirKind>) {
     match hir.kind() {
         HirKind::Empty => {}
@@ -143,7 +144,7 @@ fn flatten<'a>(hir: &'a Hir, parts: &mut Vec<&'a HirKind>) {
     }
 }
 
-/// The text that `kind` stands for.
+/// The text of a literal.
 fn literal(kind: &HirKind) -> Option<&str> {
     match kind {
         // Literals are made from characters, so they are text.
@@ -152,7 +153,8 @@ fn literal(kind: &HirKind) -> Option<&str> {
     }
 }
 
-/// All texts that a sequence stands for; `None` where they are more than `budget`, which is used up.
+/// All texts that a sequence matches, or `None` if they are more than `budget`, which is reduced by their
+/// number.
 fn product(parts: &[&HirKind], budget: &mut usize) -> Option<Vec<String>> {
     let mut texts = vec![String::new()];
     for part in parts {
@@ -170,7 +172,7 @@ fn product(parts: &[&HirKind], budget: &mut usize) -> Option<Vec<String>> {
     Some(texts)
 }
 
-/// All texts that a part stands for.
+/// All texts that one part matches.
 fn choices(kind: &HirKind, budget: &mut usize) -> Option<Vec<String>> {
     match kind {
         HirKind::Literal(_) => literal(kind).map(|text| vec![text.to_owned()]),
@@ -205,7 +207,7 @@ fn choices(kind: &HirKind, budget: &mut usize) -> Option<Vec<String>> {
     }
 }
 
-/// The least number of characters of a part that stands for any text at least so long.
+/// The least number of characters that a part of the form `.*`, `.+` or `.{n,}` matches.
 fn gap(kind: &HirKind) -> Option<Gap> {
     let HirKind::Repetition(repetition) = kind else { return None };
     let any = matches!(repetition.sub.kind(), HirKind::Class(Class::Unicode(class))
@@ -213,7 +215,7 @@ fn gap(kind: &HirKind) -> Option<Gap> {
     (any && repetition.max.is_none()).then_some(repetition.min as usize)
 }
 
-/// `text` without its first `count` characters; `None` where it has fewer.
+/// `text` without its first `count` characters, or `None` if it is shorter.
 fn skip(text: &str, count: usize) -> Option<&str> {
     match count {
         0 => Some(text),
@@ -222,7 +224,7 @@ fn skip(text: &str, count: usize) -> Option<&str> {
 }
 
 impl Pieces {
-    /// The pieces of a sequence of texts and gaps that has at least one gap.
+    /// The pieces of a sequence of literals and gaps. `None` if it has other parts or no gap.
     fn of(parts: &[&HirKind]) -> Option<Self> {
         let mut pieces = Self::default();
         let mut any_gap = false;
@@ -248,11 +250,11 @@ impl Pieces {
         let Some(mut rest) = text.strip_prefix(self.prefix.as_str()) else {
             return false;
         };
-        // The first place for each piece leaves most to those behind it.
+        // Taking the first occurrence of each piece leaves the most text for the pieces after it.
         for (least, piece) in &self.middle {
-            let Some(behind) = skip(rest, *least) else { return false };
-            let Some(at) = behind.find(piece.as_str()) else { return false };
-            rest = &behind[at + piece.len()..];
+            let Some(after_gap) = skip(rest, *least) else { return false };
+            let Some(at) = after_gap.find(piece.as_str()) else { return false };
+            rest = &after_gap[at + piece.len()..];
         }
         rest.strip_suffix(self.suffix.as_str()).is_some_and(|gap| skip(gap, self.last).is_some())
     }

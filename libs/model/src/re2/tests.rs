@@ -1,7 +1,7 @@
-//! The front end against what Go says, and the short cuts against the automaton.
+//! Compares the parser with Go's answers, and the string comparisons with the automaton.
 
+use super::threads::CharProgram;
 use super::threads::NOWHERE;
-use super::threads::Program;
 use super::{MAX_STATES, Machine, Regex, automaton, parse};
 
 /// Go's answers: `pattern  match("text")=true` or `pattern  ERR message`.
@@ -18,7 +18,7 @@ fn go_cases() -> Vec<(String, String)> {
     let split = |line: &str| {
         let at = line.rfind(" match(").or_else(|| line.find(" ERR ")).expect("a line has an answer");
         let pattern = &line[..at];
-        // The one pattern that ends with a space is a backslash before it.
+        // Only one pattern ends with a space: a backslash followed by a space.
         let trimmed = pattern.trim_end();
         let pattern = if trimmed == "\\" { "\\ " } else { trimmed };
         (pattern.to_owned(), line[at + 1..].to_owned())
@@ -59,7 +59,7 @@ fn unquote(literal: &str) -> String {
 }
 
 #[test]
-fn go_and_we_agree_on_all_patterns() {
+fn all_patterns_give_the_answers_of_go() {
     let cases = go_cases();
     let mut wrong = Vec::new();
     for (pattern, answer) in &cases {
@@ -74,7 +74,7 @@ fn go_and_we_agree_on_all_patterns() {
                 }
             }
         };
-        // Go was given the expression with anchors, Prometheus parses it without.
+        // Go compiled the expression with anchors; Prometheus parses it without them.
         let theirs = answer.replace(&format!("`^(?s:{pattern})$`"), &format!("`{pattern}`"));
         if ours != theirs {
             wrong.push(format!("{pattern}: {theirs}, we say {ours}"));
@@ -107,7 +107,7 @@ fn errors_name_the_part_that_is_wrong() {
 }
 
 #[test]
-fn what_would_need_too_much_is_refused() {
+fn expressions_beyond_the_limits_are_rejected() {
     for (pattern, why) in [
         ("(".repeat(300) + &")".repeat(300), "nests too deeply"),
         ("a".to_owned() + &"*(?i)".repeat(100_000), "nests too deeply"),
@@ -128,7 +128,7 @@ fn what_would_need_too_much_is_refused() {
 }
 
 #[test]
-fn what_is_large_but_go_takes_is_taken() {
+fn large_expressions_that_go_accepts_are_accepted() {
     let branches: Vec<String> = (0..8000).map(|at| format!("svc-{at}.*prod")).collect();
     let regex = Regex::new(&branches.join("|")).unwrap();
     assert!(regex.is_match("svc-7999-eu-prod") && !regex.is_match("svc-x-prod"));
@@ -138,7 +138,7 @@ fn what_is_large_but_go_takes_is_taken() {
 }
 
 #[test]
-fn what_explodes_elsewhere_is_built_and_matched_in_steps_that_can_be_counted() {
+fn expressions_with_huge_automata_are_matched_in_linear_time() {
     let (word, text) = ("é".repeat(1000), "x".repeat(4999));
     for (pattern, matching, other) in [
         (r"\pL{1000}".to_owned(), word.as_str(), text.as_str()),
@@ -162,7 +162,7 @@ fn what_explodes_elsewhere_is_built_and_matched_in_steps_that_can_be_counted() {
 }
 
 #[test]
-fn finite_expressions_are_listed() {
+fn expressions_with_few_matches_list_their_literals() {
     let check = |pattern: &str, expected: Option<&[&str]>| {
         let regex = Regex::new(pattern).unwrap();
         let literals = regex.literals().map(|l| l.iter().map(AsRef::as_ref).collect::<Vec<&str>>());
@@ -189,7 +189,7 @@ fn finite_expressions_are_listed() {
 }
 
 #[test]
-fn known_prefixes_are_told() {
+fn common_prefixes_are_found() {
     for (pattern, expected) in [
         ("foo.*", "foo"),
         ("foo[0-9]+", "foo"),
@@ -202,10 +202,10 @@ fn known_prefixes_are_told() {
     }
 }
 
-/// A generator of the linear congruential kind: the same numbers each time.
-struct Random(u64);
+/// A linear congruential generator: the same numbers in each run.
+struct Lcg(u64);
 
-impl Random {
+impl Lcg {
     fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as usize % bound
@@ -217,7 +217,7 @@ impl Random {
 }
 
 #[test]
-fn short_cuts_agree_with_the_automaton() {
+fn string_comparisons_agree_with_the_automaton() {
     const PARTS: [&str; 18] = [
         "a", "b", "ab", "é", ".*", ".+", ".", "|", "(a|b)", "(", ")", "[ab]", "a?", "(?i)", "^", "$",
         "b{0,2}", "(?-s:.)*",
@@ -225,13 +225,13 @@ fn short_cuts_agree_with_the_automaton() {
     const TEXT: [&str; 6] = ["a", "b", "é", "A", "\n", "ab"];
     let seed = 7;
     println!("seed {seed}");
-    let mut random = Random(seed);
+    let mut random = Lcg(seed);
     let (mut decided, mut compared) = (0, 0);
     for _ in 0..6000 {
         let pattern: String = (0..random.below(6)).map(|_| random.pick(&PARTS)).collect();
         let Ok(regex) = Regex::new(&pattern) else { continue };
         let (hir, _) = parse::parse(&pattern).unwrap();
-        let (program, oracle) = (Program::new(&hir), automaton(hir).unwrap());
+        let (program, oracle) = (CharProgram::new(&hir), automaton(hir).unwrap());
         decided += usize::from(regex.machine.is_none());
         for _ in 0..20 {
             let text: String = (0..random.below(6)).map(|_| random.pick(&TEXT)).collect();
@@ -250,16 +250,16 @@ fn short_cuts_agree_with_the_automaton() {
             compared += 1;
         }
     }
-    println!("{compared} comparisons, {decided} patterns decided without automaton");
+    println!("{compared} comparisons, {decided} patterns decided by string comparisons");
     assert!(decided > 500);
 }
 
 #[test]
-fn broken_expressions_never_panic() {
+fn malformed_expressions_never_panic() {
     const BYTES: &[u8] = b"ab(){}[]|*+?.^$\\-:<>P=i0129,QEpNdwsxz";
     let seed = 11;
     println!("seed {seed}");
-    let mut random = Random(seed);
+    let mut random = Lcg(seed);
     for _ in 0..100_000 {
         let pattern: String =
             (0..random.below(12)).map(|_| char::from(BYTES[random.below(BYTES.len())])).collect();
@@ -270,7 +270,7 @@ fn broken_expressions_never_panic() {
 }
 
 #[test]
-fn groups_tell_what_they_matched() {
+fn groups_return_the_text_they_matched() {
     let check = |pattern: &str, text: &str, expected: &[Option<&str>]| {
         let regex = Regex::new(pattern).unwrap();
         let groups = regex.groups(text).unwrap();
@@ -291,7 +291,7 @@ fn groups_tell_what_they_matched() {
 }
 
 #[test]
-fn the_length_of_an_expansion_is_known_before_it_is_made() {
+fn expanded_bytes_is_the_length_of_the_expansion() {
     let regex = Regex::new("(?P<n>.*)-(.*)").unwrap();
     let groups = regex.groups("abc-é").unwrap();
     for template in ["", "x", "$1$2$n$$", "${n}-$", "$9${", "$1".repeat(50).as_str()] {
@@ -300,25 +300,25 @@ fn the_length_of_an_expansion_is_known_before_it_is_made() {
 }
 
 #[test]
-fn what_groups_may_take_is_counted() {
+fn size_includes_the_memory_for_groups() {
     let plain = Regex::with_groups("(.*)-(.*)").unwrap();
     assert!((1..1 << 16).contains(&plain.size_bytes()), "{}", plain.size_bytes());
     let words: Vec<String> = (0..1000).map(|at| format!("word{at}")).collect();
     let listed = format!("({})", words.join("|"));
-    assert_eq!(Regex::new(&listed).unwrap().size_bytes(), 0, "comparisons decide");
+    assert_eq!(Regex::new(&listed).unwrap().size_bytes(), 0, "string comparisons decide");
     let regex = Regex::with_groups(&listed).unwrap();
     let counted = regex.size_bytes();
     assert!(counted > 1000 * 4 * 2 * 8);
     assert_eq!(regex.groups("word7").unwrap().get(1), Some("word7"));
     assert_eq!(regex.size_bytes(), counted);
-    // Each of thousands of threads has thousands of slots.
+    // Thousands of threads have thousands of slots each.
     for part in [r"(\pL?)", "([a-z]?)"] {
         assert!(Regex::with_groups(&part.repeat(1500)).unwrap().size_bytes() > 64 << 20, "{part}");
     }
 }
 
 #[test]
-fn many_groups_are_told_apart() {
+fn thousands_of_groups_are_recorded() {
     let regex = Regex::new(&(r"(\pL?)".repeat(400) + "(x|(y))*")).unwrap();
     assert!(matches!(regex.machine, Some(Machine::Threads(_))));
     let groups = regex.groups("abcyx").unwrap();
@@ -330,13 +330,15 @@ fn many_groups_are_told_apart() {
 }
 
 #[test]
-fn a_text_costs_what_threads_come_to() {
+fn a_run_costs_only_what_its_threads_do() {
     let regex = Regex::new(&r"\pL".repeat(500)).unwrap();
-    let Some(Machine::Threads(program)) = &regex.machine else { panic!("it is too large for an automaton") };
+    let Some(Machine::Threads(program)) = &regex.machine else {
+        panic!("expected a program over characters")
+    };
     for text in ["1", "abc", "é1", ""] {
         assert!(!regex.is_match(text));
     }
-    // One for the beginning of each text, and one for each character that a thread waits for.
+    // One round for the start of each text, and one for each character that a thread waits for.
     assert_eq!(program.rounds(), [10]);
     let word = "é".repeat(500);
     assert!(regex.is_match(&word) && !regex.is_match(&word[2..]) && !regex.is_match(&(word.clone() + "é")));

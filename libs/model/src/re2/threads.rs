@@ -1,8 +1,9 @@
-//! Expressions that would make large automata over bytes, run over characters instead.
+//! Runs large expressions over characters instead of bytes.
 //!
-//! A class such as `\pL` is hundreds of states over bytes and a single instruction here, so `\pL{1000}` is built at once.
-//! Matching follows all ways through the program side by side, as Go's matcher does: in time proportional to the text times
-//! the program, and usually slower than an automaton.
+//! A class such as `\pL` is a single instruction here but hundreds of states of an automaton over bytes, so
+//! `\pL{1000}` is built at once. The matcher follows all paths through the program in parallel, as Go's
+//! matcher does. The time is proportional to the length of the text times the length of the program, and is
+//! usually longer than that of an automaton.
 //!
 //! The method is that of Pike's `sam`: <https://swtch.com/~rsc/regexp/regexp2.html>.
 
@@ -11,44 +12,44 @@ use std::sync::{Mutex, PoisonError};
 
 use regex_syntax::hir::{Class, ClassUnicodeRange, Hir, HirKind, Look, Repetition};
 
-/// Place of an instruction.
-type Place = u32;
+/// Index of an instruction in its program.
+type InstIndex = u32;
 
-/// What a thread does next.
+/// One step of a thread.
 #[derive(Clone, Debug)]
 enum Inst {
-    /// Reads this character.
+    /// Consume this character.
     Char(char),
-    /// Reads a character of this class.
+    /// Consume a character of the class with this index.
     Class(u32),
-    /// Goes both ways; the first is preferred.
-    Split(Place, Place),
-    /// Notes where it is.
+    /// Continue at both instructions; the first is preferred.
+    Split(InstIndex, InstIndex),
+    /// Store the current offset in this slot.
     Save(u32),
-    /// Goes on if this holds here.
+    /// Continue if this assertion holds here.
     Look(Look),
-    /// Is done.
+    /// The expression has matched.
     Match,
 }
 
-/// A compiled expression.
+/// An expression, compiled to instructions over characters.
 #[derive(Debug)]
-pub(super) struct Program {
+pub(super) struct CharProgram {
     insts: Vec<Inst>,
     classes: Vec<Box<[ClassUnicodeRange]>>,
-    /// Names of groups; the first is the whole.
+    /// Names of the groups by index; group 0 is the whole match.
     names: Vec<Option<Box<str>>>,
-    /// What runs have used, for the next ones: as many as there were runs at a time.
-    idle: Mutex<Vec<Threads>>,
+    /// Buffers of finished runs, for reuse: as many as the most runs that were active at the same time.
+    idle: Mutex<Vec<ThreadSet>>,
 }
 
-/// Where groups begin and end, by twice their number: offsets, or [`NOWHERE`].
+/// Byte offsets of the groups: group `n` starts at slot `2n` and ends at slot `2n + 1`. See [`NOWHERE`].
 pub(super) type Slots = Vec<usize>;
 
-/// In the place of an offset, where a group took no part.
+/// The value of both slots of a group that did not take part in the match.
 pub(super) const NOWHERE: usize = usize::MAX;
 
-impl Program {
+impl CharProgram {
     /// Compiles an expression.
     pub(super) fn new(hir: &Hir) -> Self {
         let mut program =
@@ -59,14 +60,14 @@ impl Program {
         program
     }
 
-    /// Memory of the program and of a run that does not ask for groups.
+    /// Memory of the program and of one run that does not record groups, in bytes.
     pub(super) fn size_bytes(&self) -> usize {
         let ranges: usize = self.classes.iter().map(|class| class.len()).sum();
-        let run = self.insts.len() * (size_of::<u32>() + 2 * size_of::<Place>());
+        let run = self.insts.len() * (size_of::<u32>() + 2 * size_of::<InstIndex>());
         self.insts.len() * size_of::<Inst>() + ranges * size_of::<ClassUnicodeRange>() + run
     }
 
-    /// How many instructions there are.
+    /// Number of instructions.
     pub(super) fn len(&self) -> usize {
         self.insts.len()
     }
@@ -76,19 +77,19 @@ impl Program {
         self.run(text, 0).is_some()
     }
 
-    /// Where the groups of a match of the whole of `text` lie.
+    /// The slots of all groups, or `None` if `text` as a whole does not match.
     pub(super) fn groups(&self, text: &str) -> Option<Slots> {
         let mut slots = self.run(text, 2 * self.names.len())?;
         (slots[0], slots[1]) = (0, text.len());
         Some(slots)
     }
 
-    /// The number of the group with this name.
+    /// The index of the first group with this name.
     pub(super) fn group(&self, name: &str) -> Option<usize> {
         self.names.iter().position(|known| known.as_deref() == Some(name))
     }
 
-    /// For each set of threads that is kept, the rounds it has made.
+    /// The number of rounds that each idle set of threads has made.
     #[cfg(test)]
     pub(super) fn rounds(&self) -> Vec<u32> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|threads| threads.round).collect()
@@ -110,18 +111,18 @@ impl Program {
         }
     }
 
-    fn here(&self) -> Place {
-        // Expressions of more than some million instructions are refused before they come here.
-        Place::try_from(self.insts.len()).unwrap_or(Place::MAX)
+    fn here(&self) -> InstIndex {
+        // Larger expressions, of a few million instructions, were rejected by the parser.
+        InstIndex::try_from(self.insts.len()).unwrap_or(InstIndex::MAX)
     }
 
-    /// Adds the instructions of `hir`. `known` are the classes that were added, by the address of the part of the expression
-    /// that they are: the copies that a repetition makes share one.
+    /// Adds the instructions of `hir`. `known` contains the classes that were added, by the address of their
+    /// part of the expression. The copies that a repetition makes share one class.
     fn add(&mut self, hir: &Hir, known: &mut HashMap<*const Hir, u32>) {
         match hir.kind() {
             HirKind::Empty => {}
             HirKind::Literal(literal) => {
-                // Literals are made from characters, so they are text.
+                // The parser makes literals from characters, so they are valid UTF-8.
                 let text = str::from_utf8(&literal.0).unwrap_or_default();
                 self.insts.extend(text.chars().map(Inst::Char));
             }
@@ -129,7 +130,7 @@ impl Program {
                 let class = *known.entry(hir).or_insert_with(|| {
                     self.classes.push(match class {
                         Class::Unicode(class) => class.ranges().into(),
-                        // Only the class without characters is one of bytes.
+                        // Only the empty class has this form.
                         Class::Bytes(_) => Box::default(),
                     });
                     self.classes.len() as u32 - 1
@@ -151,7 +152,7 @@ impl Program {
                     self.add(sub, known);
                     ends.push(self.split());
                     let here = self.here();
-                    self.insts[split] = Inst::Split(split as Place + 1, here);
+                    self.insts[split] = Inst::Split(split as InstIndex + 1, here);
                 }
                 self.add(last, known);
                 let here = self.here();
@@ -162,7 +163,7 @@ impl Program {
     }
 
     fn add_repetition(&mut self, repetition: &Repetition, known: &mut HashMap<*const Hir, u32>) {
-        let both = |first: Place, second: Place| match repetition.greedy {
+        let both = |first: InstIndex, second: InstIndex| match repetition.greedy {
             true => Inst::Split(first, second),
             false => Inst::Split(second, first),
         };
@@ -171,8 +172,8 @@ impl Program {
             None => {
                 let split = self.split();
                 self.add(&repetition.sub, known);
-                self.insts.push(Inst::Split(split as Place, split as Place));
-                self.insts[split] = both(split as Place + 1, self.here());
+                self.insts.push(Inst::Split(split as InstIndex, split as InstIndex));
+                self.insts[split] = both(split as InstIndex + 1, self.here());
             }
             Some(max) => {
                 let mut splits = Vec::new();
@@ -181,67 +182,68 @@ impl Program {
                     self.add(&repetition.sub, known);
                 }
                 let here = self.here();
-                splits.into_iter().for_each(|split| self.insts[split] = both(split as Place + 1, here));
+                splits.into_iter().for_each(|split| self.insts[split] = both(split as InstIndex + 1, here));
             }
         }
     }
 
-    /// Adds an instruction whose ways are not known yet and tells its place.
+    /// Adds a `Split` whose targets are not known yet. Returns its index.
     fn split(&mut self) -> usize {
         self.insts.push(Inst::Split(0, 0));
         self.insts.len() - 1
     }
 
-    /// Runs over all of `text` and tells the first `slots` slots of a match.
+    /// Matches the whole of `text`. Returns the first `slots` slots of the match.
     fn run(&self, text: &str, slots: usize) -> Option<Slots> {
         let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = idle().pop();
-        let mut threads = taken.unwrap_or_else(|| Threads::new(self.insts.len()));
+        let mut threads = taken.unwrap_or_else(|| ThreadSet::new(self.insts.len()));
         let found = threads.run(self, text, slots);
         idle().push(threads);
         found
     }
 }
 
-/// The threads of a run. They are kept from text to text, so that a text costs what its threads come to, and not the length of
-/// the program.
+/// The threads of a run. They are reused for the next text, so that a run costs only what its threads do and
+/// not the length of the program.
 #[derive(Debug)]
-struct Threads {
-    /// Those that wait for the next character.
-    waiting: Waiting,
-    /// Those that waited for the one before.
-    before: Waiting,
-    /// For each instruction, the round in which a thread came to it last.
+struct ThreadSet {
+    /// Threads that wait for the next character.
+    waiting: ThreadList,
+    /// Threads that waited for the previous character.
+    before: ThreadList,
+    /// For each instruction, the last round in which a thread reached it.
     seen: Vec<u32>,
     round: u32,
-    /// What is still to be done for the thread that is being added, the last first.
-    open: Vec<Open>,
-    /// Its slots. They are copied only when it comes to wait: ways part and slots change far more often.
+    /// What remains to be done for the thread that is being added; the last entry comes first.
+    open: Vec<PendingStep>,
+    /// The slots of that thread. They are copied only when it starts to wait, because threads split and slots
+    /// change far more often.
     slots: Slots,
 }
 
-/// Threads in the order of preference, and the slots of each.
+/// Threads in the order of preference, with their slots.
 #[derive(Debug, Default)]
-struct Waiting {
-    places: Vec<Place>,
-    /// Those of the first thread, then those of the second, and so on.
+struct ThreadList {
+    places: Vec<InstIndex>,
+    /// The slots of the first thread, then those of the second, and so on.
     slots: Slots,
 }
 
-/// What is still to be done for a thread.
+/// A task that remains for the thread that is being added.
 #[derive(Debug)]
-enum Open {
-    /// Goes on from here.
-    Way(Place),
-    /// Gives a slot its value back, for the ways that do not lead through the group.
+enum PendingStep {
+    /// Continue at this instruction.
+    Way(InstIndex),
+    /// Restore the value of a slot, for the paths that do not go through the group.
     Restore(u32, usize),
 }
 
-impl Threads {
+impl ThreadSet {
     fn new(insts: usize) -> Self {
         Self {
-            waiting: Waiting::default(),
-            before: Waiting::default(),
+            waiting: ThreadList::default(),
+            before: ThreadList::default(),
             seen: vec![0; insts],
             round: 0,
             open: Vec::new(),
@@ -249,8 +251,8 @@ impl Threads {
         }
     }
 
-    /// As [`Program::run`].
-    fn run(&mut self, program: &Program, text: &str, slots: usize) -> Option<Slots> {
+    /// As [`CharProgram::run`].
+    fn run(&mut self, program: &CharProgram, text: &str, slots: usize) -> Option<Slots> {
         self.slots.clear();
         self.slots.resize(slots, NOWHERE);
         self.begin_round();
@@ -274,7 +276,7 @@ impl Threads {
                 }
             }
         }
-        let is_done = |place: &Place| matches!(program.insts[*place as usize], Inst::Match);
+        let is_done = |place: &InstIndex| matches!(program.insts[*place as usize], Inst::Match);
         let done = self.waiting.places.iter().position(is_done)?;
         Some(self.waiting.slots[done * slots..][..slots].to_vec())
     }
@@ -288,13 +290,14 @@ impl Threads {
         });
     }
 
-    /// Adds a thread that goes on from an instruction at an offset of the text, and all that it parts into.
-    fn add(&mut self, program: &Program, text: &str, (place, at): (Place, usize)) {
-        self.open.push(Open::Way(place));
+    /// Adds a thread that continues at an instruction and an offset of the text, and all threads into which
+    /// it splits.
+    fn add(&mut self, program: &CharProgram, text: &str, (place, at): (InstIndex, usize)) {
+        self.open.push(PendingStep::Way(place));
         while let Some(open) = self.open.pop() {
             let place = match open {
-                Open::Way(place) => place,
-                Open::Restore(slot, old) => {
+                PendingStep::Way(place) => place,
+                PendingStep::Restore(slot, old) => {
                     self.slots[slot as usize] = old;
                     continue;
                 }
@@ -303,16 +306,18 @@ impl Threads {
                 continue;
             }
             match &program.insts[place as usize] {
-                Inst::Split(first, second) => self.open.extend([Open::Way(*second), Open::Way(*first)]),
+                Inst::Split(first, second) => {
+                    self.open.extend([PendingStep::Way(*second), PendingStep::Way(*first)])
+                }
                 Inst::Save(slot) => {
-                    // Where groups are not asked for there are no slots.
+                    // There are no slots if the run does not record groups.
                     if let Some(saved) = self.slots.get_mut(*slot as usize) {
-                        self.open.push(Open::Restore(*slot, std::mem::replace(saved, at)));
+                        self.open.push(PendingStep::Restore(*slot, std::mem::replace(saved, at)));
                     }
-                    self.open.push(Open::Way(place + 1));
+                    self.open.push(PendingStep::Way(place + 1));
                 }
                 Inst::Look(look) if !holds(*look, text.as_bytes(), at) => {}
-                Inst::Look(_) => self.open.push(Open::Way(place + 1)),
+                Inst::Look(_) => self.open.push(PendingStep::Way(place + 1)),
                 Inst::Char(_) | Inst::Class(_) | Inst::Match => {
                     self.waiting.places.push(place);
                     self.waiting.slots.extend_from_slice(&self.slots);
@@ -327,7 +332,7 @@ fn contains(class: &[ClassUnicodeRange], c: char) -> bool {
     class.get(at).is_some_and(|range| range.start() <= c)
 }
 
-/// Whether an assertion holds in front of offset `at`.
+/// Whether an assertion holds before offset `at`.
 fn holds(look: Look, text: &[u8], at: usize) -> bool {
     let before = at.checked_sub(1).map(|at| text[at]);
     let after = text.get(at).copied();
@@ -339,7 +344,7 @@ fn holds(look: Look, text: &[u8], at: usize) -> bool {
         Look::EndLF => after.is_none_or(|byte| byte == b'\n'),
         Look::WordAscii => is_word(before) != is_word(after),
         Look::WordAsciiNegate => is_word(before) == is_word(after),
-        // The parser makes no others.
+        // The parser makes no other assertions.
         _ => false,
     }
 }

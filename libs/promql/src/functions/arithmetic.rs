@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use model::{Combined, CounterResetHint, FloatHistogram, IncompatibleSchemas, Keep};
+use model::{Combined, CounterResetHint, FloatHistogram, IncompatibleSchemas, TrimSide};
 
 use crate::syntax::ast::{BinaryOp, Span};
 use crate::value::column::{Cell, Histogram};
@@ -94,8 +94,8 @@ pub(crate) fn apply(op: BinaryOp, left: Cell<'_>, right: Cell<'_>, notes: &mut N
                 h.div(value);
                 h.compact();
             }),
-            BinaryOp::TrimUpper => changed(histogram, &|h| h.trim(value, Keep::Below)),
-            BinaryOp::TrimLower => changed(histogram, &|h| h.trim(value, Keep::Above)),
+            BinaryOp::TrimUpper => changed(histogram, &|h| h.trim(value, TrimSide::Below)),
+            BinaryOp::TrimLower => changed(histogram, &|h| h.trim(value, TrimSide::Above)),
             _ => refuse(notes, "histogram", "float"),
         },
         (Cell::Histogram(left), Cell::Histogram(right)) => match op {

@@ -162,7 +162,7 @@ mod tests {
         assert_eq!((histogram.count, histogram.sum), (5.0, 10.0));
         assert_eq!(histogram.custom_values, [-0.5, 1.0]);
         assert_eq!(histogram.positive_buckets, [1.0, 4.0]);
-        assert_eq!(histogram.positive_spans, [model::Span { offset: 1, length: 2 }]);
+        assert_eq!(histogram.positive_spans, [model::BucketSpan { offset: 1, length: 2 }]);
         let SequenceValue::Histogram { histogram, .. } = &values[1] else { panic!("{values:?}") };
         assert_eq!((histogram.count, histogram.custom_values.len()), (1.0, 2));
     }

@@ -1,6 +1,6 @@
 //! Whether an answer is the expected one.
 
-use model::{FloatHistogram, Labels, Span, Timestamp, is_stale_nan};
+use model::{BucketSpan, FloatHistogram, Labels, Timestamp, is_stale_nan};
 
 use crate::promqltest::histogram::literal;
 use crate::promqltest::script::{Eval, ExpectationKind, Expected, ExpectedSeries, Instants};
@@ -47,13 +47,13 @@ fn histograms_match(expected: &FloatHistogram, actual: &FloatHistogram, hint_giv
 }
 
 /// Spans without those of no length, whose offsets go to the next.
-fn joined(spans: &[Span]) -> Vec<Span> {
+fn joined(spans: &[BucketSpan]) -> Vec<BucketSpan> {
     let mut skipped = 0;
     let mut joined = Vec::with_capacity(spans.len());
     for span in spans {
         skipped += span.offset;
         if span.length > 0 {
-            joined.push(Span { offset: std::mem::take(&mut skipped), length: span.length });
+            joined.push(BucketSpan { offset: std::mem::take(&mut skipped), length: span.length });
         }
     }
     joined
@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn spans_of_no_length_do_not_matter() {
-        let span = |offset, length| Span { offset, length };
+        let span = |offset, length| BucketSpan { offset, length };
         assert_eq!(joined(&[span(1, 0), span(2, 3), span(4, 0)]), [span(3, 3)]);
     }
 }

@@ -3,34 +3,34 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use model::{CounterResetHint, FloatHistogram, Span};
+use model::{BucketSpan, CounterResetHint, FloatHistogram};
 
-use crate::promqltest::sequence::Cursor;
+use crate::promqltest::scanner::LineScanner;
 use crate::syntax::parse_number;
 
-/// Parses the literal at the cursor; tells whether it names a counter reset hint.
+/// Parses the literal that is next in the line; tells whether it names a counter reset hint.
 ///
 /// The literal is not checked to be a sound histogram: scripts test what happens with unsound ones.
-pub(super) fn parse_histogram(cursor: &mut Cursor<'_>) -> Result<(FloatHistogram, bool), String> {
-    if !cursor.accept("{{") {
-        return Err(cursor.unexpected("series values, expected a histogram"));
+pub(super) fn parse_histogram(scanner: &mut LineScanner<'_>) -> Result<(FloatHistogram, bool), String> {
+    if !scanner.accept("{{") {
+        return Err(scanner.unexpected("series values, expected a histogram"));
     }
     let mut literal = Literal::default();
     let mut keys = BTreeSet::new();
-    if cursor.rest().trim_start().starts_with("}}") {
-        cursor.skip_spaces();
+    if scanner.rest().trim_start().starts_with("}}") {
+        scanner.skip_spaces();
     }
-    while !cursor.accept("}}") {
-        let key = cursor.take_while(|c| c.is_ascii_alphabetic() || c == '_').to_ascii_lowercase();
-        if !cursor.accept(":") {
-            return Err(cursor.unexpected("histogram description, expected a key and \":\""));
+    while !scanner.accept("}}") {
+        let key = scanner.take_while(|c| c.is_ascii_alphabetic() || c == '_').to_ascii_lowercase();
+        if !scanner.accept(":") {
+            return Err(scanner.unexpected("histogram description, expected a key and \":\""));
         }
-        literal.field(&key, cursor)?;
+        literal.field(&key, scanner)?;
         if !keys.insert(key.clone()) {
             return Err(format!("duplicate key {key:?} in histogram"));
         }
-        if !cursor.skip_spaces() && !cursor.rest().starts_with("}}") {
-            return Err(cursor.unexpected("histogram description"));
+        if !scanner.skip_spaces() && !scanner.rest().starts_with("}}") {
+            return Err(scanner.unexpected("histogram description"));
         }
     }
     Ok((literal.build(), keys.contains("counter_reset_hint")))
@@ -44,20 +44,20 @@ struct Literal {
 }
 
 impl Literal {
-    fn field(&mut self, key: &str, cursor: &mut Cursor<'_>) -> Result<(), String> {
+    fn field(&mut self, key: &str, scanner: &mut LineScanner<'_>) -> Result<(), String> {
         let h = &mut self.histogram;
         match key {
-            "schema" => h.schema = integer(cursor)?,
-            "offset" => self.offset = integer(cursor)?,
-            "n_offset" => self.negative_offset = integer(cursor)?,
-            "sum" => h.sum = number(cursor)?,
-            "count" => h.count = number(cursor)?,
-            "z_bucket" => h.zero_count = number(cursor)?,
-            "z_bucket_w" => h.zero_threshold = number(cursor)?,
-            "buckets" => h.positive_buckets = numbers(cursor)?,
-            "n_buckets" => h.negative_buckets = numbers(cursor)?,
-            "custom_values" => h.custom_values = numbers(cursor)?,
-            "counter_reset_hint" => h.counter_reset_hint = hint(cursor)?,
+            "schema" => h.schema = integer(scanner)?,
+            "offset" => self.offset = integer(scanner)?,
+            "n_offset" => self.negative_offset = integer(scanner)?,
+            "sum" => h.sum = number(scanner)?,
+            "count" => h.count = number(scanner)?,
+            "z_bucket" => h.zero_count = number(scanner)?,
+            "z_bucket_w" => h.zero_threshold = number(scanner)?,
+            "buckets" => h.positive_buckets = numbers(scanner)?,
+            "n_buckets" => h.negative_buckets = numbers(scanner)?,
+            "custom_values" => h.custom_values = numbers(scanner)?,
+            "counter_reset_hint" => h.counter_reset_hint = hint(scanner)?,
             _ => return Err(format!("bad histogram descriptor found: {key:?}")),
         }
         Ok(())
@@ -66,7 +66,7 @@ impl Literal {
     fn build(self) -> FloatHistogram {
         let spans = |offset, buckets: &[f64]| match buckets.len() {
             0 => Vec::new(),
-            length => vec![Span { offset, length: length as u32 }],
+            length => vec![BucketSpan { offset, length: length as u32 }],
         };
         FloatHistogram {
             positive_spans: spans(self.offset, &self.histogram.positive_buckets),
@@ -76,16 +76,16 @@ impl Literal {
     }
 }
 
-fn integer(cursor: &mut Cursor<'_>) -> Result<i32, String> {
-    let start = cursor.at;
-    let _ = cursor.accept("-");
-    cursor.take_while(|c| c.is_ascii_digit());
-    let text = &cursor.text[start..cursor.at];
+fn integer(scanner: &mut LineScanner<'_>) -> Result<i32, String> {
+    let start = scanner.at;
+    let _ = scanner.accept("-");
+    scanner.take_while(|c| c.is_ascii_digit());
+    let text = &scanner.text[start..scanner.at];
     text.parse().map_err(|_| format!("error parsing number {text:?} in histogram"))
 }
 
-fn number(cursor: &mut Cursor<'_>) -> Result<f64, String> {
-    let text = cursor.take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '+' | '-'));
+fn number(scanner: &mut LineScanner<'_>) -> Result<f64, String> {
+    let text = scanner.take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '+' | '-'));
     let (negative, digits) = match text.as_bytes().first() {
         Some(b'-') => (true, &text[1..]),
         Some(b'+') => (false, &text[1..]),
@@ -95,22 +95,22 @@ fn number(cursor: &mut Cursor<'_>) -> Result<f64, String> {
     Ok(if negative { -value } else { value })
 }
 
-fn numbers(cursor: &mut Cursor<'_>) -> Result<Vec<f64>, String> {
-    if !cursor.accept("[") {
-        return Err(cursor.unexpected("histogram description, expected \"[\""));
+fn numbers(scanner: &mut LineScanner<'_>) -> Result<Vec<f64>, String> {
+    if !scanner.accept("[") {
+        return Err(scanner.unexpected("histogram description, expected \"[\""));
     }
-    let mut numbers = vec![number(cursor)?];
-    while cursor.skip_spaces() && !cursor.rest().starts_with(']') {
-        numbers.push(number(cursor)?);
+    let mut numbers = vec![number(scanner)?];
+    while scanner.skip_spaces() && !scanner.rest().starts_with(']') {
+        numbers.push(number(scanner)?);
     }
-    if !cursor.accept("]") {
-        return Err(cursor.unexpected("histogram description, expected \"]\""));
+    if !scanner.accept("]") {
+        return Err(scanner.unexpected("histogram description, expected \"]\""));
     }
     Ok(numbers)
 }
 
-fn hint(cursor: &mut Cursor<'_>) -> Result<CounterResetHint, String> {
-    let word = cursor.take_while(|c| c.is_ascii_alphabetic() || c == '_').to_ascii_lowercase();
+fn hint(scanner: &mut LineScanner<'_>) -> Result<CounterResetHint, String> {
+    let word = scanner.take_while(|c| c.is_ascii_alphabetic() || c == '_').to_ascii_lowercase();
     Ok(match word.as_str() {
         "unknown" => CounterResetHint::Unknown,
         "reset" => CounterResetHint::Reset,
@@ -154,13 +154,13 @@ pub(super) fn literal(histogram: &FloatHistogram) -> String {
 }
 
 /// Spans and counts of numbered buckets, one span for each run.
-pub(super) fn spans(buckets: &BTreeMap<i32, f64>) -> (Vec<Span>, Vec<f64>) {
-    let mut spans: Vec<Span> = Vec::new();
+pub(super) fn spans(buckets: &BTreeMap<i32, f64>) -> (Vec<BucketSpan>, Vec<f64>) {
+    let mut spans: Vec<BucketSpan> = Vec::new();
     let mut end = 0i32;
     for (i, &at) in buckets.keys().enumerate() {
         match spans.last_mut() {
             Some(span) if at == end => span.length += 1,
-            _ => spans.push(Span { offset: at - if i == 0 { 0 } else { end }, length: 1 }),
+            _ => spans.push(BucketSpan { offset: at - if i == 0 { 0 } else { end }, length: 1 }),
         }
         end = at.saturating_add(1);
     }

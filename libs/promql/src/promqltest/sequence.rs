@@ -5,6 +5,7 @@ use std::sync::Arc;
 use model::{FloatHistogram, Labels, stale_nan};
 
 use crate::promqltest::histogram::{parse_histogram, stepped};
+use crate::promqltest::scanner::LineScanner;
 use crate::syntax::{parse_labels_prefix, parse_number};
 
 /// Most values that one line may describe.
@@ -32,59 +33,20 @@ pub enum SequenceValue {
 /// Says what is wrong with the line, with the column where there is one.
 pub fn parse_series(line: &str) -> Result<(Labels, Vec<SequenceValue>), String> {
     let (labels, end) = parse_labels_prefix(line).map_err(|error| error.to_string())?;
-    let mut cursor = Cursor { text: line, at: end };
+    let mut scanner = LineScanner { text: line, at: end };
     let mut values = Vec::new();
-    while !cursor.rest().is_empty() {
-        if !cursor.skip_spaces() {
-            return Err(cursor.unexpected("series values"));
+    while !scanner.rest().is_empty() {
+        if !scanner.skip_spaces() {
+            return Err(scanner.unexpected("series values"));
         }
-        if !cursor.rest().is_empty() {
-            cursor.item(&mut values)?;
+        if !scanner.rest().is_empty() {
+            scanner.item(&mut values)?;
         }
     }
     Ok((labels, values))
 }
 
-/// A place in a line.
-pub(super) struct Cursor<'a> {
-    pub(super) text: &'a str,
-    pub(super) at: usize,
-}
-
-impl<'a> Cursor<'a> {
-    pub(super) fn rest(&self) -> &'a str {
-        &self.text[self.at..]
-    }
-
-    /// Skips spaces and tabs; tells whether there were any.
-    pub(super) fn skip_spaces(&mut self) -> bool {
-        let rest = self.rest();
-        let spaces = rest.len() - rest.trim_start_matches([' ', '\t', '\n', '\r']).len();
-        self.at += spaces;
-        spaces > 0
-    }
-
-    pub(super) fn accept(&mut self, token: &str) -> bool {
-        let found = self.rest().starts_with(token);
-        if found {
-            self.at += token.len();
-        }
-        found
-    }
-
-    /// Takes the longest run of characters that `wanted` accepts.
-    pub(super) fn take_while(&mut self, wanted: impl Fn(char) -> bool) -> &'a str {
-        let rest = self.rest();
-        let length = rest.find(|c| !wanted(c)).unwrap_or(rest.len());
-        self.at += length;
-        &rest[..length]
-    }
-
-    pub(super) fn unexpected(&self, place: &str) -> String {
-        let found = self.rest().chars().next().map_or_else(|| "end of line".to_owned(), |c| format!("{c:?}"));
-        format!("1:{}: parse error: unexpected {found} in {place}", self.at + 1)
-    }
-
+impl LineScanner<'_> {
     fn item(&mut self, values: &mut Vec<SequenceValue>) -> Result<(), String> {
         let (value, step) = if self.accept("_") {
             let times = if self.accept("x") { self.times()? } else { 1 };
@@ -149,7 +111,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// A number with an optional sign, or `stale`.
-    pub(super) fn signed_number(&mut self) -> Result<f64, String> {
+    fn signed_number(&mut self) -> Result<f64, String> {
         let negative = self.accept("-");
         let signed = negative || self.accept("+");
         let value = self.unsigned_number(!signed)?;

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use model::{CUSTOM_BUCKETS_SCHEMA, FloatHistogram, Span};
+use model::{BucketSpan, CUSTOM_BUCKETS_SCHEMA, FloatHistogram};
 
 /// Half width of the zero bucket of all exponential histograms here.
 pub(crate) const ZERO_THRESHOLD: f64 = 0.001;
@@ -338,16 +338,16 @@ impl Histogram {
 }
 
 /// One span from the first to the last bucket.
-fn span(side: &BTreeMap<i32, f64>) -> (Vec<Span>, Vec<f64>) {
+fn span(side: &BTreeMap<i32, f64>) -> (Vec<BucketSpan>, Vec<f64>) {
     let (Some((first, _)), Some((last, _))) = (side.first_key_value(), side.last_key_value()) else {
         return (Vec::new(), Vec::new());
     };
     let counts: Vec<f64> = (*first..=*last).map(|at| side.get(&at).copied().unwrap_or(0.0)).collect();
-    (vec![Span { offset: *first, length: counts.len() as u32 }], counts)
+    (vec![BucketSpan { offset: *first, length: counts.len() as u32 }], counts)
 }
 
 /// Bucket counts by bucket number.
-pub(crate) fn numbered(spans: &[Span], counts: &[f64]) -> BTreeMap<i32, f64> {
+pub(crate) fn numbered(spans: &[BucketSpan], counts: &[f64]) -> BTreeMap<i32, f64> {
     let mut counts = counts.iter();
     let mut side = BTreeMap::new();
     let mut index = 0;

@@ -17,7 +17,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 
-use model::{CounterResetHint, FloatHistogram, Span, TimeRange};
+use model::{BucketSpan, CounterResetHint, FloatHistogram, TimeRange};
 use serde_json::{Value as Json, json};
 use series::{Aggregate, DecodeOptions, Dedup, Samples, SelectedSeries};
 
@@ -175,7 +175,8 @@ fn written_series(series: &SelectedSeries) -> Json {
 }
 
 fn written(histogram: &FloatHistogram) -> Json {
-    let spans = |spans: &[Span]| spans.iter().map(|span| json!([span.offset, span.length])).collect::<Json>();
+    let spans =
+        |spans: &[BucketSpan]| spans.iter().map(|span| json!([span.offset, span.length])).collect::<Json>();
     json!({
         "schema": histogram.schema,
         "zeroThreshold": bits(histogram.zero_threshold),
@@ -224,7 +225,7 @@ fn read_series(series: &Json) -> PeerSeries {
 fn read(histogram: &Json) -> FloatHistogram {
     let number = |name: &str| float(&histogram[name]);
     let spans = |name: &str| {
-        list(&histogram[name], |span| Span {
+        list(&histogram[name], |span| BucketSpan {
             offset: span[0].as_i64().expect("an offset") as i32,
             length: span[1].as_u64().expect("a length") as u32,
         })

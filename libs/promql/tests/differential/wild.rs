@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use model::{
-    CUSTOM_BUCKETS_SCHEMA, CounterResetHint, FloatHistogram, Labels, Span, TimeRange, Timestamp, stale_nan,
+    BucketSpan, CUSTOM_BUCKETS_SCHEMA, CounterResetHint, FloatHistogram, Labels, TimeRange, Timestamp,
+    stale_nan,
 };
 use promql::promqltest::{SequenceValue, Storage};
 use series::SelectedSeries;
@@ -121,7 +122,7 @@ fn exponential() -> impl FnMut(&mut Random) -> SequenceValue {
             } as i32;
             let first = if schema > 0 { first << schema } else { first };
             let gap = random.between(0, 3) as i32;
-            let spans = vec![Span { offset: first, length: 2 }, Span { offset: gap, length: 1 }];
+            let spans = vec![BucketSpan { offset: first, length: 2 }, BucketSpan { offset: gap, length: 1 }];
             now = FloatHistogram {
                 schema,
                 zero_threshold,
@@ -162,7 +163,7 @@ fn custom() -> impl FnMut(&mut Random) -> SequenceValue {
             now = FloatHistogram {
                 schema: CUSTOM_BUCKETS_SCHEMA,
                 custom_values: bounds.to_vec(),
-                positive_spans: vec![Span { offset: 0, length: bounds.len() as u32 + 1 }],
+                positive_spans: vec![BucketSpan { offset: 0, length: bounds.len() as u32 + 1 }],
                 positive_buckets: vec![0.0; bounds.len() + 1],
                 ..FloatHistogram::default()
             };

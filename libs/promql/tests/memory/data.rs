@@ -1,7 +1,7 @@
 //! Series of which there is only ever a batch, so that what queries allocate is theirs.
 
 use bytes::Bytes;
-use model::{FloatHistogram, Labels, Matcher, Sample, Span, Timestamp};
+use model::{BucketSpan, FloatHistogram, Labels, Matcher, Sample, Timestamp};
 use series::{AggrChunk, SelectedSeries};
 use tsdb::{Chunk, HistogramEncoder, XorEncoder};
 
@@ -51,7 +51,7 @@ impl Data {
                 schema: 3,
                 count: f64::from(buckets) * n as f64,
                 sum: 5.0 * n as f64,
-                positive_spans: vec![Span { offset: -300, length: buckets }],
+                positive_spans: vec![BucketSpan { offset: -300, length: buckets }],
                 positive_buckets: vec![n as f64; buckets as usize],
                 ..FloatHistogram::default()
             };

@@ -1,6 +1,6 @@
 //! Samples of one series.
 
-use model::{FloatHistogram, Sample, Span, Timestamp};
+use model::{BucketSpan, FloatHistogram, Sample, Timestamp};
 
 use crate::mix::{MixedNumbers, mixed};
 use crate::{Chunk, HistogramEncoder, SAMPLES_PER_CHUNK, XorEncoder};
@@ -93,8 +93,8 @@ fn histograms(scrapes: &Scrapes, numbers: &mut MixedNumbers) -> Vec<Chunk> {
         schema: 3,
         zero_threshold: 2f64.powi(-128),
         positive_spans: vec![
-            Span { offset: -20, length: BUCKETS as u32 / 2 },
-            Span { offset: 3, length: BUCKETS as u32 / 2 },
+            BucketSpan { offset: -20, length: BUCKETS as u32 / 2 },
+            BucketSpan { offset: 3, length: BUCKETS as u32 / 2 },
         ],
         positive_buckets: vec![0.0; BUCKETS],
         ..FloatHistogram::default()

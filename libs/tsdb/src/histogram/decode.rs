@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use model::{CounterResetHint, FloatHistogram, MAX_EXPONENTIAL_SCHEMA, Span, is_stale_nan};
+use model::{BucketSpan, CounterResetHint, FloatHistogram, MAX_EXPONENTIAL_SCHEMA, is_stale_nan};
 
 use crate::Encoding;
 use crate::bits::BitReader;
@@ -50,7 +50,7 @@ pub(crate) fn decoded_bytes(encoding: Encoding, data: &[u8]) -> usize {
     let spans = layout.positive_spans.len() + layout.negative_spans.len();
     let each = size_of::<(i64, Arc<FloatHistogram>)>()
         + size_of::<FloatHistogram>()
-        + spans * size_of::<Span>()
+        + spans * size_of::<BucketSpan>()
         + layout.custom_values.len() * size_of::<f64>();
     // A sample takes at least four bits, and each of its buckets one.
     let samples = samples.min(reader.left() / 4);

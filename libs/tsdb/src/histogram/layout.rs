@@ -1,6 +1,6 @@
 //! What all histograms of a chunk have in common.
 
-use model::{CUSTOM_BUCKETS_SCHEMA, FloatHistogram, Span};
+use model::{BucketSpan, CUSTOM_BUCKETS_SCHEMA, FloatHistogram};
 
 use crate::bits::{BitReader, BitWriter};
 use crate::error::ChunkProblem;
@@ -17,8 +17,8 @@ const MAX_MILLI_BOUND: f64 = 33_554_430.0;
 pub(super) struct Layout {
     pub(super) schema: i32,
     pub(super) zero_threshold: f64,
-    pub(super) positive_spans: Vec<Span>,
-    pub(super) negative_spans: Vec<Span>,
+    pub(super) positive_spans: Vec<BucketSpan>,
+    pub(super) negative_spans: Vec<BucketSpan>,
     pub(super) custom_values: Vec<f64>,
 }
 
@@ -36,7 +36,7 @@ impl Layout {
 
     /// Number of positive and of negative buckets.
     pub(super) fn buckets(&self) -> (usize, usize) {
-        let count = |spans: &[Span]| spans.iter().map(|s| s.length as usize).sum();
+        let count = |spans: &[BucketSpan]| spans.iter().map(|s| s.length as usize).sum();
         (count(&self.positive_spans), count(&self.negative_spans))
     }
 
@@ -101,7 +101,7 @@ fn write_zero_threshold(writer: &mut BitWriter, threshold: f64) {
     }
 }
 
-fn read_spans(reader: &mut BitReader<'_>) -> Result<Vec<Span>, ChunkProblem> {
+fn read_spans(reader: &mut BitReader<'_>) -> Result<Vec<BucketSpan>, ChunkProblem> {
     let count = varbit::read_unsigned(reader);
     // A span takes at least two bits.
     if count > reader.left() as u64 / 2 {
@@ -111,7 +111,7 @@ fn read_spans(reader: &mut BitReader<'_>) -> Result<Vec<Span>, ChunkProblem> {
         let length = u32::try_from(varbit::read_unsigned(reader));
         let offset = i32::try_from(varbit::read_signed(reader));
         match (length, offset) {
-            (Ok(length), Ok(offset)) => Ok(Span { offset, length }),
+            (Ok(length), Ok(offset)) => Ok(BucketSpan { offset, length }),
             _ => Err(ChunkProblem::Spans),
         }
     };

@@ -1,13 +1,13 @@
 use std::sync::Arc;
 
-use model::{CUSTOM_BUCKETS_SCHEMA, CounterResetHint, FloatHistogram, Span, Timestamp};
+use model::{BucketSpan, CUSTOM_BUCKETS_SCHEMA, CounterResetHint, FloatHistogram, Timestamp};
 
 use super::*;
 use crate::random::{Random, survives_damage};
 use crate::{AppendError, Chunk, ChunkError, Encoding};
 
-fn span(offset: i32, length: u32) -> Span {
-    Span { offset, length }
+fn span(offset: i32, length: u32) -> BucketSpan {
+    BucketSpan { offset, length }
 }
 
 /// A counter histogram with whole counts that grows by `random` from `before`.

@@ -204,7 +204,7 @@ fn chunks_of_every_encoding_come_back_and_are_counted() {
     let [mut integer, mut float, mut integer_st] =
         [HistogramEncoder::integer(), HistogramEncoder::float(), HistogramEncoder::integer_with_starts()];
     let mut histogram = FloatHistogram { schema: 1, count: 2.0, sum: 3.0, ..FloatHistogram::default() };
-    histogram.positive_spans = vec![model::Span { offset: 0, length: 1 }];
+    histogram.positive_spans = vec![model::BucketSpan { offset: 0, length: 1 }];
     histogram.positive_buckets = vec![2.0];
     for number in 0..20 {
         xor2.append(Sample::new(number * 10, 0.5), Timestamp::EPOCH).unwrap();

@@ -1,12 +1,12 @@
 use super::*;
-use crate::histogram::{CUSTOM_BUCKETS_SCHEMA, Keep, Span};
+use crate::histogram::{BucketSpan, CUSTOM_BUCKETS_SCHEMA, TrimSide};
 
 fn exponential(schema: i32, offset: i32, buckets: &[f64]) -> FloatHistogram {
     FloatHistogram {
         schema,
         count: buckets.iter().sum(),
         sum: 1.0,
-        positive_spans: vec![Span { offset, length: buckets.len() as u32 }],
+        positive_spans: vec![BucketSpan { offset, length: buckets.len() as u32 }],
         positive_buckets: buckets.to_vec(),
         ..FloatHistogram::default()
     }
@@ -21,7 +21,7 @@ fn cells(histogram: &FloatHistogram) -> Vec<(i64, f64)> {
 }
 
 #[test]
-fn buckets_of_both_are_in_the_sum() {
+fn the_sum_has_the_buckets_of_both() {
     let mut sum = exponential(0, 0, &[1.0, 2.0]);
     assert_eq!(sum.add(&exponential(0, 1, &[4.0, 0.0, 8.0])), Ok(Combined::default()));
     assert_eq!(cells(&sum), [(0, 1.0), (1, 6.0), (2, 0.0), (3, 8.0)]);
@@ -52,7 +52,7 @@ fn only_common_custom_bounds_are_kept() {
 }
 
 #[test]
-fn what_rounding_loses_is_kept_aside() {
+fn kahan_add_collects_what_rounding_loses() {
     let large = exponential(0, 0, &[1e100]);
     let mut negative = large.clone();
     negative.mul(-1.0);
@@ -66,7 +66,7 @@ fn what_rounding_loses_is_kept_aside() {
 }
 
 #[test]
-fn hints_that_contradict_each_other_are_told() {
+fn contradicting_reset_hints_are_reported() {
     let hinted = |hint| FloatHistogram { counter_reset_hint: hint, ..exponential(0, 0, &[1.0]) };
     let add = |a, b| {
         let mut sum = hinted(a);
@@ -81,7 +81,7 @@ fn hints_that_contradict_each_other_are_told() {
 }
 
 #[test]
-fn a_reset_is_a_count_that_went_down_or_a_layout_only_a_reset_can_give() {
+fn a_lower_count_or_a_finer_layout_is_a_reset() {
     let check = |before: &FloatHistogram, now: &FloatHistogram, reset| {
         assert_eq!(now.detect_reset(before), reset, "{before:?} {now:?}");
     };
@@ -105,18 +105,18 @@ fn a_reset_is_a_count_that_went_down_or_a_layout_only_a_reset_can_give() {
 #[test]
 fn trimming_keeps_the_part_of_a_bucket_on_one_side() {
     let mut below = custom(&[0.0, 10.0], &[0.0, 10.0]);
-    below.trim(4.0, Keep::Below);
+    below.trim(4.0, TrimSide::Below);
     assert_eq!((below.count, below.sum, cells(&below)), (4.0, 8.0, vec![(1, 4.0)]));
     let mut above = custom(&[0.0, 10.0], &[0.0, 10.0]);
-    above.trim(4.0, Keep::Above);
+    above.trim(4.0, TrimSide::Above);
     assert_eq!((above.count, above.sum), (6.0, 42.0));
     let mut untouched = exponential(0, 1, &[1.0]);
-    untouched.trim(100.0, Keep::Below);
-    assert_eq!(untouched.sum, 1.0, "the sum is estimated only where something is cut");
+    untouched.trim(100.0, TrimSide::Below);
+    assert_eq!(untouched.sum, 1.0, "the sum is estimated only if a bucket is cut");
 }
 
 #[test]
-fn the_short_way_for_equal_buckets_gives_the_same_bits() {
+fn adding_equal_layouts_gives_the_same_bits_as_adding_any_layouts() {
     let odd = [0.0, -0.0, 1.0, -2.5, 1e16, 1e-300, f64::INFINITY, f64::NEG_INFINITY, f64::NAN];
     let bits = |histogram: &FloatHistogram| -> Vec<u64> {
         let counts = [&histogram.positive_buckets, &histogram.negative_buckets].into_iter().flatten();
@@ -125,7 +125,7 @@ fn the_short_way_for_equal_buckets_gives_the_same_bits() {
     for (at, a) in odd.iter().enumerate() {
         for (turn, b) in odd.iter().enumerate() {
             let two_sided = |counts: [f64; 3]| FloatHistogram {
-                negative_spans: vec![Span { offset: 2, length: 1 }],
+                negative_spans: vec![BucketSpan { offset: 2, length: 1 }],
                 negative_buckets: vec![counts[2]],
                 zero_count: counts[0],
                 ..exponential(1, -3, &[counts[0], counts[1], counts[2]])
@@ -151,14 +151,14 @@ fn the_short_way_for_equal_buckets_gives_the_same_bits() {
 }
 
 #[test]
-fn no_histogram_from_outside_can_make_arithmetic_panic_or_hang() {
+fn malformed_histograms_make_no_operation_panic_or_hang() {
     let odd = [
         FloatHistogram { schema: 40, ..exponential(0, i32::MAX, &[1.0, 1.0]) },
         FloatHistogram { schema: -40, ..exponential(0, i32::MIN, &[1.0]) },
         FloatHistogram { zero_threshold: f64::NAN, ..exponential(2, 0, &[1.0]) },
         FloatHistogram { zero_threshold: f64::INFINITY, ..exponential(2, 0, &[f64::NAN]) },
         FloatHistogram {
-            positive_spans: vec![Span { offset: 0, length: u32::MAX }],
+            positive_spans: vec![BucketSpan { offset: 0, length: u32::MAX }],
             ..exponential(0, 0, &[1.0])
         },
         FloatHistogram { positive_spans: Vec::new(), ..exponential(0, 0, &[1.0]) },
@@ -170,7 +170,7 @@ fn no_histogram_from_outside_can_make_arithmetic_panic_or_hang() {
             let _ = sum.add(b);
             let _ = a.clone().kahan_add(b, &mut None);
             let _ = (a.detect_reset(b), a.equals(b), sum.buckets().len());
-            sum.trim(1.0, Keep::Above);
+            sum.trim(1.0, TrimSide::Above);
             sum.to_schema(-4).compact();
         }
     }

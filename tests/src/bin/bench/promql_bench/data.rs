@@ -4,7 +4,7 @@
 //! is scraped in a cluster: a dozen labels, instants that jitter, scrapes that are missed, fractions, counters that start
 //! again.
 
-use model::{FloatHistogram, Labels, Sample, Span, TimeRange, Timestamp, stale_nan};
+use model::{BucketSpan, FloatHistogram, Labels, Sample, TimeRange, Timestamp, stale_nan};
 use series::{AggrChunk, SelectedSeries};
 use tsdb::HistogramEncoder;
 
@@ -277,7 +277,7 @@ fn native(random: &mut Random, samples: i64) -> Vec<AggrChunk> {
     let mut histogram = FloatHistogram {
         schema: 3,
         zero_threshold: 1e-128,
-        positive_spans: vec![Span { offset: -30, length: NATIVE_BUCKETS as u32 }],
+        positive_spans: vec![BucketSpan { offset: -30, length: NATIVE_BUCKETS as u32 }],
         positive_buckets: vec![0.0; NATIVE_BUCKETS],
         ..FloatHistogram::default()
     };
