@@ -6,7 +6,7 @@ mod buckets;
 mod combine;
 mod trim;
 
-pub use buckets::HistogramBucket;
+pub use buckets::BoundedBucket;
 pub use combine::{Combined, IncompatibleSchemas};
 pub use trim::TrimSide;
 

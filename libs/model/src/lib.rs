@@ -17,7 +17,7 @@ mod time;
 
 pub use causes::{causes, root_cause};
 pub use histogram::{
-    BucketSpan, CUSTOM_BUCKETS_SCHEMA, Combined, CounterResetHint, FloatHistogram, HistogramBucket,
+    BoundedBucket, BucketSpan, CUSTOM_BUCKETS_SCHEMA, Combined, CounterResetHint, FloatHistogram,
     HistogramError, IncompatibleSchemas, MAX_EXPONENTIAL_SCHEMA, MIN_EXPONENTIAL_SCHEMA, TrimSide,
 };
 pub use labels::{Label, Labels, LabelsBuilder, LabelsError, METRIC_NAME};

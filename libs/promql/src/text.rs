@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use model::{FloatHistogram, HistogramBucket};
+use model::{BoundedBucket, FloatHistogram};
 
 use crate::calendar::Date;
 
@@ -104,7 +104,7 @@ pub fn go_quoted(text: &str) -> String {
 /// A histogram as Prometheus prints it. `count_values` uses this text as a label value.
 pub(crate) fn histogram_text(histogram: &FloatHistogram) -> String {
     let mut text = format!("{{count:{}, sum:{}", go_g(histogram.count), go_g(histogram.sum));
-    let negative: Vec<HistogramBucket> = histogram.negative().collect();
+    let negative: Vec<BoundedBucket> = histogram.negative().collect();
     let zero = (histogram.zero_count != 0.0).then(|| histogram.zero_bucket());
     let all = negative.into_iter().rev().chain(zero).chain(histogram.positive());
     for bucket in all.filter(|b| b.count != 0.0) {

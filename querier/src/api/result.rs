@@ -82,7 +82,7 @@ fn point<'a>(histogram: &FloatHistogram, buckets: &'a [HistogramBucket]) -> Hist
 }
 
 fn buckets(histogram: &FloatHistogram) -> Vec<HistogramBucket> {
-    let bucket = |bucket: model::HistogramBucket| HistogramBucket {
+    let bucket = |bucket: model::BoundedBucket| HistogramBucket {
         boundaries: match (bucket.lower_inclusive, bucket.upper_inclusive) {
             (false, true) => Boundaries::OpenLeft,
             (true, false) => Boundaries::OpenRight,

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use model::{FloatHistogram, HistogramBucket, Labels, METRIC_NAME};
+use model::{BoundedBucket, FloatHistogram, Labels, METRIC_NAME};
 use promql::{go_g, go_quoted};
 use serde_json::json;
 use series::{SampleValue, StoredSample};
@@ -109,10 +109,10 @@ fn json_histogram(histogram: &FloatHistogram) -> serde_json::Value {
 }
 
 /// The buckets that hold something, in ascending order of their values.
-fn buckets(histogram: &FloatHistogram) -> impl Iterator<Item = HistogramBucket> {
-    let negative: Vec<HistogramBucket> = histogram.negative().collect();
+fn buckets(histogram: &FloatHistogram) -> impl Iterator<Item = BoundedBucket> {
+    let negative: Vec<BoundedBucket> = histogram.negative().collect();
     let zero = (histogram.zero_count != 0.0).then(|| histogram.zero_bucket());
-    let positive: Vec<HistogramBucket> = histogram.positive().collect();
+    let positive: Vec<BoundedBucket> = histogram.positive().collect();
     negative.into_iter().rev().chain(zero).chain(positive).filter(|bucket| bucket.count != 0.0)
 }
 

@@ -4,7 +4,7 @@ use crate::histogram::{BucketSpan, CUSTOM_BUCKETS_SCHEMA, FloatHistogram};
 
 /// A bucket with its bounds.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct HistogramBucket {
+pub struct BoundedBucket {
     /// Lower bound; minus infinity for the first custom bucket.
     pub lower: f64,
     /// Upper bound; plus infinity for the last custom bucket.
@@ -17,7 +17,7 @@ pub struct HistogramBucket {
     pub count: f64,
 }
 
-impl HistogramBucket {
+impl BoundedBucket {
     /// The fraction of the bucket's observations at or below `value`, which must be strictly between its
     /// finite bounds.
     ///
@@ -124,14 +124,14 @@ pub(super) fn packed(cells: impl Iterator<Item = (i64, f64)>) -> (Vec<BucketSpan
 }
 
 impl FloatHistogram {
-    fn bucket(&self, index: i64, count: f64, positive: bool) -> HistogramBucket {
+    fn bucket(&self, index: i64, count: f64, positive: bool) -> BoundedBucket {
         let custom = self.uses_custom_buckets();
         let (near, far) = (
             bound(index - 1, self.schema, &self.custom_values),
             bound(index, self.schema, &self.custom_values),
         );
         let (lower, upper) = if positive { (near, far) } else { (-far, -near) };
-        HistogramBucket {
+        BoundedBucket {
             lower,
             upper,
             lower_inclusive: if custom { index == 0 } else { lower < 0.0 },
@@ -141,20 +141,20 @@ impl FloatHistogram {
     }
 
     /// The buckets of the positive side in ascending order, including empty ones.
-    pub fn positive(&self) -> impl Iterator<Item = HistogramBucket> + '_ {
+    pub fn positive(&self) -> impl Iterator<Item = BoundedBucket> + '_ {
         numbered(&self.positive_spans, &self.positive_buckets)
             .map(|(index, count)| self.bucket(index, count, true))
     }
 
     /// The buckets of the negative side, starting next to zero, including empty ones.
-    pub fn negative(&self) -> impl Iterator<Item = HistogramBucket> + '_ {
+    pub fn negative(&self) -> impl Iterator<Item = BoundedBucket> + '_ {
         numbered(&self.negative_spans, &self.negative_buckets)
             .map(|(index, count)| self.bucket(index, count, false))
     }
 
     /// The zero bucket.
-    pub fn zero_bucket(&self) -> HistogramBucket {
-        HistogramBucket {
+    pub fn zero_bucket(&self) -> BoundedBucket {
+        BoundedBucket {
             lower: -self.zero_threshold,
             upper: self.zero_threshold,
             lower_inclusive: true,
@@ -165,9 +165,9 @@ impl FloatHistogram {
 
     /// All buckets in ascending order of value. The zero bucket is included only if it has observations.
     /// Buckets that reach into the zero bucket are cut at its bounds.
-    pub fn buckets(&self) -> Vec<HistogramBucket> {
+    pub fn buckets(&self) -> Vec<BoundedBucket> {
         let threshold = self.zero_threshold;
-        let cut = |mut bucket: HistogramBucket| {
+        let cut = |mut bucket: BoundedBucket| {
             if bucket.upper < 0.0 && bucket.upper > -threshold {
                 bucket.upper = -threshold;
             } else if bucket.lower > 0.0 && bucket.lower < threshold {
@@ -175,7 +175,7 @@ impl FloatHistogram {
             }
             bucket
         };
-        let mut all: Vec<HistogramBucket> = self.negative().map(cut).collect();
+        let mut all: Vec<BoundedBucket> = self.negative().map(cut).collect();
         all.reverse();
         if self.zero_count > 0.0 {
             all.push(self.zero_bucket());

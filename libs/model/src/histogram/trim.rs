@@ -3,7 +3,7 @@
 //! Behaviour: `TrimBuckets` in Prometheus 3.14's `model/histogram/float_histogram.go`.
 
 use crate::histogram::FloatHistogram;
-use crate::histogram::buckets::HistogramBucket;
+use crate::histogram::buckets::BoundedBucket;
 
 /// Which observations are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl FloatHistogram {
 
 /// The remaining count of a bucket that contains the value, and the position of these observations.
 fn trim_bucket(
-    bucket: &HistogramBucket,
+    bucket: &BoundedBucket,
     value: f64,
     keep: TrimSide,
     positive: bool,
@@ -94,7 +94,7 @@ fn trim_bucket(
 
 /// An unbounded bucket does not show where its observations are, so it is kept or dropped whole. The
 /// exception is the first custom bucket: if it ends above zero, it is assumed to start at zero.
-fn trim_infinite(bucket: &HistogramBucket, value: f64, keep: TrimSide) -> (f64, f64) {
+fn trim_infinite(bucket: &BoundedBucket, value: f64, keep: TrimSide) -> (f64, f64) {
     let finite = |bound: f64| if bound.is_infinite() { 0.0 } else { bound };
     if bucket.lower == f64::NEG_INFINITY {
         let ends = bucket.upper != f64::INFINITY;
@@ -119,7 +119,7 @@ fn trim_infinite(bucket: &HistogramBucket, value: f64, keep: TrimSide) -> (f64, 
 
 /// The remaining count of the zero bucket. `populated` says whether the positive and the negative side have
 /// observations: if only one side has, the zero bucket is assumed to extend only from zero to that side.
-fn trim_zero(bucket: &HistogramBucket, value: f64, keep: TrimSide, populated: [bool; 2]) -> (f64, f64) {
+fn trim_zero(bucket: &BoundedBucket, value: f64, keep: TrimSide, populated: [bool; 2]) -> (f64, f64) {
     let [positive, negative] = populated;
     let upper = if negative && !positive { 0.0 } else { bucket.upper };
     let lower = if positive && !negative { 0.0 } else { bucket.lower };

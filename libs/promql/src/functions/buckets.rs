@@ -2,7 +2,7 @@
 //!
 //! Behaviour: Prometheus 3.14's `promql/quantile.go`.
 
-use model::{FloatHistogram, HistogramBucket};
+use model::{BoundedBucket, FloatHistogram};
 
 use crate::functions::kahan::KahanSum;
 use crate::functions::quantile::nan_first;
@@ -45,7 +45,7 @@ pub(crate) fn native_quantile(q: f64, histogram: &FloatHistogram) -> (f64, Oddit
     let (mut count, mut seen) = (0.0, buckets.len());
     // What stands where there are no buckets, as after a division by zero.
     let mut bucket =
-        HistogramBucket { lower: 0.0, upper: 0.0, lower_inclusive: true, upper_inclusive: true, count: 0.0 };
+        BoundedBucket { lower: 0.0, upper: 0.0, lower_inclusive: true, upper_inclusive: true, count: 0.0 };
     for (at, candidate) in buckets.iter().enumerate() {
         // Should the rank never be reached, the last bucket looked at stands, even if it is empty.
         bucket = *candidate;
@@ -101,7 +101,7 @@ pub(crate) fn native_quantile(q: f64, histogram: &FloatHistogram) -> (f64, Oddit
 }
 
 /// A zero bucket beside buckets on one side only is taken to reach only to zero.
-fn narrow_zero(histogram: &FloatHistogram, bucket: &mut model::HistogramBucket) {
+fn narrow_zero(histogram: &FloatHistogram, bucket: &mut model::BoundedBucket) {
     let (negative, positive) = (histogram.negative_buckets.is_empty(), histogram.positive_buckets.is_empty());
     if negative && !positive {
         bucket.lower = 0.0;

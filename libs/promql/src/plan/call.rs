@@ -11,7 +11,7 @@ use crate::functions::range::RangeCall;
 use crate::plan::build::Builder;
 use crate::plan::node::{BucketCall, Distinct, InfoCall, LeafKind, Map, Names, NodeId, Op, SortOrder};
 use crate::plan::select::Surroundings;
-use crate::syntax::ast::{At, Boundary, Call, Expr, DurationArg, Span, StringLiteral, VectorSelector};
+use crate::syntax::ast::{At, Boundary, Call, DurationArg, Expr, Span, StringLiteral, VectorSelector};
 use crate::syntax::functions::FunctionId;
 use crate::syntax::functions::ValueType;
 use crate::value::steps::Steps;
