@@ -1,4 +1,4 @@
-//! What the functions of the language compute, apart from how series flow through them.
+//! The computations of PromQL's functions and operators, independent of how series are processed.
 
 pub(crate) mod arithmetic;
 pub(crate) mod buckets;

@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use model::{Matcher, Timestamp};
 use promql::syntax::ast::{
-    At, BinaryExpr, Boundary, Cardinality, DurationExpr, DurationNode, Expr, DurationArg, VectorMatching,
+    At, BinaryExpr, Boundary, Cardinality, DurationArg, DurationExpr, DurationNode, Expr, VectorMatching,
     VectorSelector,
 };
 use promql::syntax::functions::{ValueType, Variadic};

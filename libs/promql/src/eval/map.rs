@@ -7,7 +7,7 @@ use model::CounterResetHint;
 
 use crate::error::QueryError;
 use crate::eval::parts::{in_histogram_parts, in_parts};
-use crate::functions::arithmetic::{self, Outcome};
+use crate::functions::arithmetic::{self, OperatorResult};
 use crate::functions::math::{FloatFunction, go_max, go_min};
 use crate::functions::range::{self, RangeFunction};
 use crate::functions::{buckets, date};
@@ -257,13 +257,13 @@ impl Arithmetic<'_> {
         let (vector, other) = (Cell::Histogram(&histogram), Cell::Float(self.scalar.at(step)));
         let (left, right) = if self.swapped { (other, vector) } else { (vector, other) };
         match arithmetic::apply(self.op, left, right, notes, self.span) {
-            Outcome::Refused => {}
-            Outcome::Float(_, keep) | Outcome::Histogram(_, keep) if self.return_bool => {
+            OperatorResult::Unsupported => {}
+            OperatorResult::Float(_, keep) | OperatorResult::Histogram(_, keep) if self.return_bool => {
                 column.floats[step] = f64::from(u8::from(keep));
             }
-            Outcome::Float(value, true) => column.floats[step] = value,
-            Outcome::Histogram(result, true) => column.histograms[step] = Some(result),
-            Outcome::Float(_, false) | Outcome::Histogram(_, false) => {}
+            OperatorResult::Float(value, true) => column.floats[step] = value,
+            OperatorResult::Histogram(result, true) => column.histograms[step] = Some(result),
+            OperatorResult::Float(_, false) | OperatorResult::Histogram(_, false) => {}
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::syntax::ast::{BinaryOp, Span};
 use crate::value::column::{Cell, Histogram};
 use crate::value::notes::{HistogramOperation, Note, Notes};
 
-/// What an operator makes of two floats: the value, and whether a comparison lets it pass.
+/// The result of an operator on two floats: the value, and whether a comparison keeps it.
 #[inline(always)]
 pub(crate) fn floats(op: BinaryOp, left: f64, right: f64) -> (f64, bool) {
     match op {
@@ -27,14 +27,14 @@ pub(crate) fn floats(op: BinaryOp, left: f64, right: f64) -> (f64, bool) {
         BinaryOp::Le => (left, left <= right),
         BinaryOp::Gt => (left, left > right),
         BinaryOp::Ge => (left, left >= right),
-        // Histograms only; sets never come here.
+        // These operators are for histograms or for sets and are handled elsewhere.
         BinaryOp::TrimUpper | BinaryOp::TrimLower | BinaryOp::And | BinaryOp::Or | BinaryOp::Unless => {
             (0.0, false)
         }
     }
 }
 
-/// Whether an operator makes another metric of its operand.
+/// Whether the result of an operator is a different metric, so that the metric name is dropped.
 pub(crate) fn changes_metric(op: BinaryOp) -> bool {
     matches!(
         op,
@@ -48,27 +48,33 @@ pub(crate) fn changes_metric(op: BinaryOp) -> bool {
     )
 }
 
-/// What an operator makes of two values.
+/// The result of an operator on two values.
 #[derive(Debug)]
-pub(crate) enum Outcome {
-    /// The operator does not take these kinds of values.
-    Refused,
-    /// A float; whether a comparison lets it pass.
+pub(crate) enum OperatorResult {
+    /// The operator does not support values of these types.
+    Unsupported,
+    /// A float, and whether a comparison keeps it.
     Float(f64, bool),
-    /// A histogram; whether a comparison lets it pass.
+    /// A histogram, and whether a comparison keeps it.
     Histogram(Histogram, bool),
 }
 
-/// Applies an operator to two values, at least one of which is a histogram or both of which are floats.
-pub(crate) fn apply(op: BinaryOp, left: Cell<'_>, right: Cell<'_>, notes: &mut Notes, span: Span) -> Outcome {
+/// Applies an operator to two values: two floats, or at least one histogram.
+pub(crate) fn apply(
+    op: BinaryOp,
+    left: Cell<'_>,
+    right: Cell<'_>,
+    notes: &mut Notes,
+    span: Span,
+) -> OperatorResult {
     let refuse = |notes: &mut Notes, left: &str, right: &str| {
         notes.add(Note::IncompatibleTypes { left, op: op.as_str(), right }, span);
-        Outcome::Refused
+        OperatorResult::Unsupported
     };
     let changed = |histogram: &Histogram, change: &dyn Fn(&mut FloatHistogram)| {
         let mut copy = (**histogram).clone();
         change(&mut copy);
-        Outcome::Histogram(Arc::new(copy), true)
+        OperatorResult::Histogram(Arc::new(copy), true)
     };
     match (left, right) {
         (Cell::Float(_), Cell::Float(_)) if matches!(op, BinaryOp::TrimLower | BinaryOp::TrimUpper) => {
@@ -76,7 +82,7 @@ pub(crate) fn apply(op: BinaryOp, left: Cell<'_>, right: Cell<'_>, notes: &mut N
         }
         (Cell::Float(left), Cell::Float(right)) => {
             let (value, keep) = floats(op, left, right);
-            Outcome::Float(value, keep)
+            OperatorResult::Float(value, keep)
         }
         (Cell::Float(factor), Cell::Histogram(histogram)) if op == BinaryOp::Mul => {
             changed(histogram, &|h| {
@@ -100,15 +106,15 @@ pub(crate) fn apply(op: BinaryOp, left: Cell<'_>, right: Cell<'_>, notes: &mut N
         },
         (Cell::Histogram(left), Cell::Histogram(right)) => match op {
             BinaryOp::Add | BinaryOp::Sub => sum(op, left, right, notes, span),
-            BinaryOp::Eq => Outcome::Histogram(left.clone(), left.equals(right)),
-            BinaryOp::Ne => Outcome::Histogram(left.clone(), !left.equals(right)),
+            BinaryOp::Eq => OperatorResult::Histogram(left.clone(), left.equals(right)),
+            BinaryOp::Ne => OperatorResult::Histogram(left.clone(), !left.equals(right)),
             _ => refuse(notes, "histogram", "histogram"),
         },
-        (Cell::Absent, _) | (_, Cell::Absent) => Outcome::Refused,
+        (Cell::Absent, _) | (_, Cell::Absent) => OperatorResult::Unsupported,
     }
 }
 
-fn sum(op: BinaryOp, left: &Histogram, right: &Histogram, notes: &mut Notes, span: Span) -> Outcome {
+fn sum(op: BinaryOp, left: &Histogram, right: &Histogram, notes: &mut Notes, span: Span) -> OperatorResult {
     let mut result = (**left).clone();
     let (combined, operation) = if op == BinaryOp::Add {
         (result.add(right), HistogramOperation::Addition)
@@ -118,7 +124,7 @@ fn sum(op: BinaryOp, left: &Histogram, right: &Histogram, notes: &mut Notes, spa
     match combined {
         Err(_) => {
             notes.add(Note::IncompatibleBuckets(op.as_str()), span);
-            return Outcome::Refused;
+            return OperatorResult::Unsupported;
         }
         Ok(combined) => {
             if combined.reconciled {
@@ -133,23 +139,23 @@ fn sum(op: BinaryOp, left: &Histogram, right: &Histogram, notes: &mut Notes, spa
         result.counter_reset_hint = CounterResetHint::Gauge;
     }
     result.compact();
-    Outcome::Histogram(Arc::new(result), true)
+    OperatorResult::Histogram(Arc::new(result), true)
 }
 
-/// A mean of histograms that is a compensated sum as long as that does not overflow, and then is kept up to date
-/// histogram by histogram.
+/// A mean of histograms. It is a compensated sum until that would overflow; then it becomes an incremental
+/// mean.
 #[derive(Clone, Debug)]
 pub(crate) struct HistogramMean {
     total: FloatHistogram,
     lost: Option<FloatHistogram>,
-    /// Whether `total` is the mean and no longer the sum.
+    /// Whether `total` is the mean instead of the sum.
     incremental: bool,
     /// Number of histograms.
     pub(crate) count: f64,
 }
 
 impl HistogramMean {
-    /// The mean of one histogram.
+    /// The mean of a single histogram.
     pub(crate) fn of(histogram: FloatHistogram) -> Self {
         Self { total: histogram, lost: None, incremental: false, count: 1.0 }
     }
@@ -159,7 +165,7 @@ impl HistogramMean {
         self.total.size_bytes() + self.lost.as_ref().map_or(0, FloatHistogram::size_bytes)
     }
 
-    /// The mean of these and one more.
+    /// Adds a histogram to the mean.
     pub(crate) fn add(&mut self, histogram: &FloatHistogram) -> Result<Combined, IncompatibleSchemas> {
         if !self.incremental {
             let (mut total, mut lost) = (self.total.clone(), self.lost.clone());
@@ -192,7 +198,7 @@ impl HistogramMean {
         }
     }
 
-    /// The mean of these and those of another.
+    /// Combines two means.
     pub(crate) fn merge(&mut self, mut other: Self) -> Result<Combined, IncompatibleSchemas> {
         let count = self.count + other.count;
         if !self.incremental && !other.incremental {
@@ -232,7 +238,7 @@ impl HistogramMean {
             }
         }
         if let Some(lost) = &self.lost {
-            // What was lost has the layout of the total, so the two do combine.
+            // `lost` has the layout of the total, so adding them cannot fail.
             let _ = self.total.add(lost);
         }
         self.total

@@ -1,4 +1,4 @@
-//! Quantiles and fractions of histograms, native and classic.
+//! Quantiles and fractions of native and classic histograms.
 //!
 //! Behaviour: Prometheus 3.14's `promql/quantile.go`.
 
@@ -7,18 +7,18 @@ use model::{BoundedBucket, FloatHistogram};
 use crate::functions::kahan::KahanSum;
 use crate::functions::quantile::nan_first;
 
-/// Relative difference below which the counts of neighbouring classic buckets are taken to be equal, because sums of
-/// floats that arrive in different orders differ by as much.
+/// Relative difference up to which the counts of neighbouring classic buckets are considered equal. Sums of
+/// the same floats in different orders differ by this much.
 const SMALL_DELTA: f64 = 1e-12;
 
-/// What was noticed while a native histogram was looked at.
+/// NaN observations that were found in a native histogram. They are counted but are not in any bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Oddity {
-    /// Nothing.
+    /// There are none, as far as it matters.
     None,
-    /// Observations of NaN, which are in no bucket, are where the result would be.
+    /// The result is NaN because it would be one of the NaN observations.
     NanResult,
-    /// There are observations of NaN, which are in no bucket.
+    /// There are some, and the result ignores them.
     Nans,
 }
 
@@ -35,19 +35,19 @@ pub(crate) fn native_quantile(q: f64, histogram: &FloatHistogram) -> (f64, Oddit
     }
     let custom = histogram.uses_custom_buckets();
     let mut buckets = histogram.buckets();
-    // NaN observations count but are in no bucket, so only counting up from below is right then. Otherwise the side
-    // that is nearer loses less to rounding.
+    // NaN observations are counted but are not in any bucket, so with them only counting up from the lowest
+    // bucket is correct. Otherwise, counting from the nearer end loses less to rounding.
     let upwards = histogram.sum.is_nan() || q < 0.5;
     if !upwards {
         buckets.reverse();
     }
     let mut rank = if upwards { q } else { 1.0 - q } * histogram.count;
     let (mut count, mut seen) = (0.0, buckets.len());
-    // What stands where there are no buckets, as after a division by zero.
+    // Used if there are no buckets, as after a division by zero.
     let mut bucket =
         BoundedBucket { lower: 0.0, upper: 0.0, lower_inclusive: true, upper_inclusive: true, count: 0.0 };
     for (at, candidate) in buckets.iter().enumerate() {
-        // Should the rank never be reached, the last bucket looked at stands, even if it is empty.
+        // If the rank is never reached, the last bucket is used, even if it is empty.
         bucket = *candidate;
         if bucket.count == 0.0 {
             continue;
@@ -82,7 +82,8 @@ pub(crate) fn native_quantile(q: f64, histogram: &FloatHistogram) -> (f64, Oddit
     let mut oddity = Oddity::None;
     let fraction = rank / bucket.count;
     if histogram.sum.is_nan() {
-        // A sum of NaN may also come from observations of both infinities; then the buckets hold all of them.
+        // A NaN sum may also come from observations of both infinities. Then the buckets contain all
+        // observations.
         let rest: f64 = buckets[seen..].iter().map(|b| b.count).sum();
         if count + rest < histogram.count {
             oddity = Oddity::Nans;
@@ -100,7 +101,7 @@ pub(crate) fn native_quantile(q: f64, histogram: &FloatHistogram) -> (f64, Oddit
     (value, oddity)
 }
 
-/// A zero bucket beside buckets on one side only is taken to reach only to zero.
+/// If there are buckets on one side only, the zero bucket is assumed to extend only from zero to that side.
 fn narrow_zero(histogram: &FloatHistogram, bucket: &mut model::BoundedBucket) {
     let (negative, positive) = (histogram.negative_buckets.is_empty(), histogram.positive_buckets.is_empty());
     if negative && !positive {
@@ -110,7 +111,7 @@ fn narrow_zero(histogram: &FloatHistogram, bucket: &mut model::BoundedBucket) {
     }
 }
 
-/// Finds the rank of two bounds while buckets go by in ascending order.
+/// Finds the ranks of two bounds while the buckets are visited in ascending order.
 #[derive(Debug, Default)]
 struct Ranks {
     lower: Option<f64>,
@@ -118,7 +119,7 @@ struct Ranks {
 }
 
 impl Ranks {
-    /// Looks at a bucket that begins at rank `rank`; `inside` gives the rank of a value inside of it.
+    /// Visits a bucket that starts at rank `rank`. `inside` returns the rank of a value inside the bucket.
     fn visit(
         &mut self,
         bounds: (f64, f64),
@@ -168,7 +169,7 @@ pub(crate) fn native_fraction(lower: f64, upper: f64, histogram: &FloatHistogram
         let inside = |value: f64| {
             let linear = custom || zero;
             if linear && bucket.lower == f64::NEG_INFINITY {
-                // Nothing is known about where in an endless bucket observations are.
+                // Nothing is known about the distribution inside an unbounded bucket.
                 return bucket.count;
             }
             rank + bucket.count * bucket.fraction_below(value, linear)
@@ -188,7 +189,7 @@ pub(crate) fn native_fraction(lower: f64, upper: f64, histogram: &FloatHistogram
     (ranks.between(count) / histogram.count, oddity)
 }
 
-/// The variance of a native histogram's observations, each taken to be in the middle of its bucket.
+/// The variance of a native histogram's observations. Each is assumed to be in the middle of its bucket.
 pub(crate) fn variance(histogram: &FloatHistogram) -> f64 {
     let mean = histogram.sum / histogram.count;
     let mut total = KahanSum::default();
@@ -210,16 +211,18 @@ pub(crate) fn variance(histogram: &FloatHistogram) -> f64 {
 /// A bucket of a classic histogram.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct ClassicBucket {
-    /// Its upper bound.
+    /// Upper bound, inclusive.
     pub(crate) upper: f64,
-    /// Observations at or below the bound.
+    /// Number of observations at or below the bound.
     pub(crate) count: f64,
 }
 
-/// What had to be corrected so that counts ascend: least and greatest bound, and greatest correction.
+/// The corrections that made counts ascend: lowest bound, highest bound and largest correction. `None` if
+/// there were none.
 pub(crate) type Corrected = Option<(f64, f64, f64)>;
 
-/// Sorts buckets by bound and joins those with the same; `false` where the last is not the one for everything.
+/// Sorts buckets by bound and joins those with equal bounds. Returns `false` if the last one is not the
+/// bucket `+Inf`.
 fn prepare(buckets: &mut Vec<ClassicBucket>) -> bool {
     buckets.sort_by(|a, b| nan_first(&a.upper, &b.upper));
     if buckets.last().is_none_or(|b| b.upper != f64::INFINITY) {
@@ -235,7 +238,7 @@ fn prepare(buckets: &mut Vec<ClassicBucket>) -> bool {
     true
 }
 
-/// Makes counts ascend, silently where only rounding is to blame.
+/// Makes counts ascend. Corrections within the rounding error are not reported.
 fn make_monotonic(buckets: &mut [ClassicBucket]) -> Corrected {
     let mut corrected: Corrected = None;
     let (first, rest) = buckets.split_first_mut()?;
@@ -292,7 +295,8 @@ pub(crate) fn classic_quantile(q: f64, buckets: &mut Vec<ClassicBucket>) -> (f64
         return (f64::NAN, corrected);
     }
     let mut rank = q * observations;
-    // A binary search, because counts of NaN make the result depend on which ones are looked at.
+    // A binary search, as in Prometheus: if there are NaN counts, the result depends on which buckets are
+    // compared.
     let (mut low, mut high) = (0, last);
     while low < high {
         let middle = (low + high) / 2;
@@ -358,26 +362,26 @@ mod tests {
     }
 
     #[test]
-    fn classic_quantiles_lie_on_a_line_inside_their_bucket() {
+    fn classic_quantiles_are_interpolated_inside_their_bucket() {
         let buckets = classic(&[(f64::INFINITY, 10.0), (1.0, 5.0), (2.0, 10.0)]);
         assert_eq!(classic_quantile(0.75, &mut buckets.clone()).0, 1.5);
         assert_eq!(classic_quantile(0.25, &mut buckets.clone()).0, 0.5);
-        assert!(classic_quantile(0.5, &mut classic(&[(1.0, 5.0)])).0.is_nan(), "no bucket for everything");
+        assert!(classic_quantile(0.5, &mut classic(&[(1.0, 5.0)])).0.is_nan(), "no bucket +Inf");
         assert_eq!(classic_fraction(0.0, 1.5, &mut buckets.clone()), 0.75);
         let far = classic_fraction(0.0, 1.7e308, &mut classic(&[(1.0, 5.0), (f64::INFINITY, 10.0)]));
         assert!(far.is_nan(), "the product of a count and a distance overflows: {far}");
     }
 
     #[test]
-    fn a_histogram_without_buckets_has_them_all_at_zero() {
+    fn quantiles_of_a_histogram_without_buckets_are_zero() {
         let divided = |count: f64, sum: f64| FloatHistogram { count, sum, ..FloatHistogram::default() };
         assert_eq!(native_quantile(0.5, &divided(f64::INFINITY, 1.0)), (0.0, Oddity::None));
-        assert!(native_quantile(1.0, &divided(f64::INFINITY, 1.0)).0.is_nan(), "no rank");
+        assert!(native_quantile(1.0, &divided(f64::INFINITY, 1.0)).0.is_nan(), "there is no such rank");
         assert_eq!(native_quantile(0.5, &divided(3.0, f64::NAN)).1, Oddity::NanResult);
     }
 
     #[test]
-    fn counts_that_go_down_are_corrected_and_told() {
+    fn decreasing_counts_are_corrected_and_reported() {
         let mut buckets = classic(&[(1.0, 5.0), (2.0, 3.0), (f64::INFINITY, 6.0)]);
         assert_eq!(classic_quantile(0.5, &mut buckets).1, Some((2.0, 2.0, 2.0)));
         let mut rounding = classic(&[(1.0, 5.0), (2.0, 5.0 - 1e-15), (f64::INFINITY, 6.0)]);

@@ -3,10 +3,10 @@
 use crate::calendar::{Date, days_in};
 use crate::syntax::functions::FunctionId;
 
-/// A part of the date `seconds` after the epoch, fractions of a second dropped.
+/// One part of the date `seconds` after the epoch. Fractions of a second are dropped.
 pub(crate) fn part(function: FunctionId, seconds: f64) -> f64 {
-    // What is no instant, NaN included, is 2^63 for Prometheus. The second before is on the same day and in the same hour
-    // and minute.
+    // Prometheus converts values that are out of range, and NaN, to 2^63 seconds. The second before that is
+    // in the same minute and hour and on the same day.
     const BOUND: f64 = 9_223_372_036_854_775_808.0;
     let whole = if seconds > -BOUND && seconds < BOUND { seconds as i64 } else { i64::MAX };
     let date = Date::from_seconds(whole);
@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_number_is_too_far() {
+    fn any_float_has_a_date() {
         for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e300, -1e300] {
             assert_eq!(part(FunctionId::Year, value), 292_277_026_596.0);
             assert_eq!(part(FunctionId::Month, value), 12.0);
@@ -37,7 +37,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_a_date() {
+    fn parts_of_a_date_are_returned() {
         assert_eq!(part(FunctionId::Hour, 1_136_239_445.9), 22.0);
         assert_eq!(part(FunctionId::DaysInMonth, 951_782_400.0), 29.0);
         assert_eq!(part(FunctionId::Year, -1.0), 1969.0);

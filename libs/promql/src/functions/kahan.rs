@@ -1,16 +1,16 @@
-//! Sums that keep what rounding would lose.
+//! Sums and means that compensate for rounding.
 
-/// A sum and the part of it that its last digit cannot hold: Kahan's summation in Neumaier's form.
+/// A sum and what rounding has lost of it: Kahan summation in Neumaier's form.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct KahanSum {
     /// The rounded sum.
     pub(crate) sum: f64,
-    /// What is to be added to it.
+    /// What rounding has lost.
     pub(crate) rest: f64,
 }
 
 impl KahanSum {
-    /// This sum and `value`.
+    /// Adds `value`.
     #[inline(always)]
     pub(crate) fn add(self, value: f64) -> Self {
         let sum = self.sum + value;
@@ -20,36 +20,36 @@ impl KahanSum {
         Self { sum, rest }
     }
 
-    /// This sum and another.
+    /// Adds another sum.
     pub(crate) fn merge(self, other: Self) -> Self {
         let joined = self.add(other.sum);
         if joined.sum.is_infinite() { joined } else { Self { rest: joined.rest + other.rest, ..joined } }
     }
 
-    /// The sum of both parts.
+    /// The sum including what rounding has lost.
     #[inline(always)]
     pub(crate) fn value(self) -> f64 {
         self.sum + self.rest
     }
 }
 
-/// A mean that is a compensated sum as long as that does not overflow, and then is kept up to date value by value.
+/// A mean. It is a compensated sum until that would overflow; then it becomes an incremental mean.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Mean {
     total: KahanSum,
-    /// Whether `total` is the mean and no longer the sum.
+    /// Whether `total` is the mean instead of the sum.
     incremental: bool,
     /// Number of values.
     pub(crate) count: f64,
 }
 
 impl Mean {
-    /// The mean of one value.
+    /// The mean of a single value.
     pub(crate) fn of(value: f64) -> Self {
         Self { total: KahanSum { sum: value, rest: 0.0 }, incremental: false, count: 1.0 }
     }
 
-    /// The mean of these values and one more.
+    /// Adds a value to the mean.
     #[inline]
     pub(crate) fn add(&mut self, value: f64) {
         self.count += 1.0;
@@ -71,7 +71,7 @@ impl Mean {
         self.total = KahanSum { sum: self.total.sum / count, rest: self.total.rest / count };
     }
 
-    /// The mean of these values and those of another.
+    /// Combines two means.
     pub(crate) fn merge(&mut self, mut other: Self) {
         let count = self.count + other.count;
         if !self.incremental && !other.incremental {
@@ -102,7 +102,7 @@ impl Mean {
     }
 }
 
-/// Variance, kept up to date value by value.
+/// The variance of values that are added one at a time.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Spread {
     /// Number of values.
@@ -112,12 +112,12 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// The spread of one value, which has none unless it is not finite.
+    /// The variance of a single value: zero, or NaN if it is not finite.
     pub(crate) fn of(value: f64) -> Self {
         Self { count: 1.0, mean: value, squares: if value.is_finite() { 0.0 } else { f64::NAN } }
     }
 
-    /// The spread of these values and one more.
+    /// Adds a value.
     pub(crate) fn add(&mut self, value: f64) {
         self.count += 1.0;
         let delta = value - self.mean;
@@ -125,7 +125,7 @@ impl Spread {
         self.squares += delta * (value - self.mean);
     }
 
-    /// The spread of these values and those of another.
+    /// Combines the values of two.
     pub(crate) fn merge(&mut self, other: Self) {
         let count = self.count + other.count;
         let delta = other.mean - self.mean;
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn small_values_survive_between_large_ones() {
+    fn small_values_are_not_lost_between_large_ones() {
         let sum = [1e100, 1.0, -1e100].into_iter().fold(KahanSum::default(), KahanSum::add);
         assert_eq!(sum.value(), 1.0);
         let left = KahanSum::default().add(1e100).add(1.0);
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mean_does_not_overflow() {
+    fn means_of_huge_values_do_not_overflow() {
         let mut mean = Mean::of(f64::MAX);
         mean.add(f64::MAX);
         mean.add(f64::MAX);
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn the_spread_of_parts_is_that_of_the_whole() {
+    fn the_variance_of_merged_parts_is_that_of_all_values() {
         let values = [1.0, 4.0, -2.5, 7.0, 0.25];
         let spread = |values: &[f64]| {
             let mut spread = Spread::of(values[0]);

@@ -16,15 +16,15 @@ pub(crate) struct LabelReplace {
 }
 
 impl LabelReplace {
-    /// Checks the arguments.
+    /// Checks the arguments and compiles the expression.
     pub(crate) fn new(
         destination: &str,
         replacement: &str,
         source: &str,
         regex: &str,
     ) -> Result<Self, QueryError> {
-        // RE2 anchors the whole expression and lets a dot match a newline.
-        let compiled = Regex::with_groups(regex).map_err(|_| Self::refused(regex))?;
+        // The whole expression is anchored, and a dot matches a newline.
+        let compiled = Regex::with_groups(regex).map_err(|_| Self::invalid_regex(regex))?;
         if destination.is_empty() {
             return Err(QueryError::execution(format!(
                 "invalid destination label name in label_replace(): {destination}"
@@ -38,23 +38,23 @@ impl LabelReplace {
         })
     }
 
-    /// Memory that its expression takes, compiled and while it runs.
+    /// Memory of the compiled expression and of its runs, in bytes.
     pub(crate) fn regex_bytes(&self) -> usize {
         self.regex.size_bytes()
     }
 
-    /// The error for an expression that is none.
-    pub(crate) fn refused(regex: &str) -> QueryError {
+    /// The error for an invalid expression.
+    pub(crate) fn invalid_regex(regex: &str) -> QueryError {
         QueryError::execution(format!("invalid regular expression in label_replace(): {regex}"))
     }
 
-    /// Sets the destination where the expression matches.
+    /// Sets the destination if the expression matches.
     ///
     /// # Errors
-    /// Where the query may not hold the new value.
+    /// If the new value exceeds the memory budget of the query.
     pub(crate) fn apply(&self, row: &mut Row, budget: &Budget) -> Result<(), QueryError> {
         if let Some(groups) = self.regex.groups(row.labels.value(&self.source)) {
-            // Groups may be named any number of times.
+            // The replacement may name a group many times.
             budget.check_room(groups.expanded_bytes(&self.replacement) as u64)?;
             let text = groups.expand(&self.replacement);
             set_label(row, &self.destination, &text);
@@ -92,7 +92,7 @@ impl LabelJoin {
     /// Sets the destination.
     ///
     /// # Errors
-    /// Where the query may not hold the new value.
+    /// If the new value exceeds the memory budget of the query.
     pub(crate) fn apply(&self, row: &mut Row, budget: &Budget) -> Result<(), QueryError> {
         let values: Vec<&str> = self.sources.iter().map(|s| row.labels.value(s)).collect();
         let bytes = values.iter().map(|value| value.len() + self.separator.len()).sum::<usize>();
@@ -110,17 +110,17 @@ fn set_label(row: &mut Row, name: &str, value: &str) {
     }
 }
 
-/// The labels of `row` without what the end of the query removes: the metric name and its type and unit.
+/// The labels of `row` without those that are removed at the end of a query: metric name, type and unit.
 pub(crate) fn without_reserved(labels: &model::Labels) -> model::Labels {
     labels.without(is_reserved)
 }
 
-/// Whether a label says what a metric is: its name, type or unit.
+/// Whether a label is the metric's name, type or unit.
 pub(crate) fn is_reserved(name: &str) -> bool {
     name == METRIC_NAME || name == "__type__" || name == "__unit__"
 }
 
-/// `labels` with only those of the "one" side that `include` names, as `group_left(...)` takes them over.
+/// Copies the labels named in `include` from the "one" side, as `group_left(...)` requires.
 pub(crate) fn include(builder: &mut LabelsBuilder, from: &model::Labels, include: &[String]) {
     for name in include {
         builder.set(name, from.value(name));
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_are_put_in_place() {
+    fn groups_are_inserted_into_the_replacement() {
         assert_eq!(replaced("a-$1-$$", "source-value-(.*)").as_deref(), Some("a-10-$"));
         assert_eq!(replaced("${1}x$9", "(.*)-10").as_deref(), Some("source-valuex"));
         assert_eq!(replaced("$n!", "(?P<n>.*)-value.*").as_deref(), Some("source!"));
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn joined_labels_are_separated() {
+    fn joined_values_are_separated() {
         let labels = Labels::from_pairs([("a", "1"), ("b", "2")]).unwrap();
         let mut row = Row::new(labels, Column::absent(1));
         LabelJoin::new("c", "-", &["a", "none", "b"]).unwrap().apply(&mut row, &budget(1000)).unwrap();
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn values_beyond_the_budget_are_refused_before_they_are_made() {
+    fn values_beyond_the_budget_are_rejected_before_they_are_built() {
         let labels = Labels::from_pairs([("a", &*"x".repeat(1 << 20))]).unwrap();
         let mut row = Row::new(labels, Column::absent(1));
         let budget = budget(10 << 20);

@@ -1,26 +1,27 @@
-//! Functions of one float.
+//! Functions of a single float.
 
 use std::f64::consts::{LN_2, PI};
 
 use crate::syntax::functions::FunctionId;
 
-/// What a function makes of one float, once its scalar arguments are known.
+/// A function of one float, with its scalar arguments.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum FloatFunction {
     /// A function without further arguments.
     Plain(fn(f64) -> f64),
     /// `round(v, to)`
     Round(f64),
-    /// `clamp(v, min, max)`; `None` where the bounds leave nothing, so that no sample is left.
+    /// `clamp(v, min, max)`. `None` if `min` is greater than `max`; then every sample is dropped.
     Clamp(Option<(f64, f64)>),
 }
 
 impl FloatFunction {
-    /// The function `id` with its scalar arguments, missing ones being NaN; `None` if it is none of these functions.
+    /// The function `id` with its scalar arguments; a missing argument is NaN. `None` if it is not one of
+    /// these functions.
     pub(crate) fn new(id: FunctionId, first: Option<f64>, second: Option<f64>) -> Option<Self> {
         use FunctionId as F;
         let clamp = |min: f64, max: f64| {
-            // Written so that NaN passes: every value is then clamped to NaN.
+            // Written so that NaN bounds are accepted. Every value is then clamped to NaN.
             Self::Clamp(if max < min { None } else { Some((min, max)) })
         };
         let plain: fn(f64) -> f64 = match id {
@@ -64,13 +65,13 @@ impl FloatFunction {
         Some(Self::Plain(plain))
     }
 
-    /// The value of the function, or `None` where it leaves no sample.
+    /// The value of the function, or `None` if the sample is dropped.
     #[inline]
     pub(crate) fn apply(&self, value: f64) -> Option<f64> {
         match *self {
             Self::Plain(function) => Some(function(value)),
             Self::Round(to) => {
-                // The inverse loses less: `1 / 0.1` is exact where 0.1 is not.
+                // Multiplying by the inverse is more exact: `1 / 0.1` is exact although 0.1 is not.
                 let inverse = 1.0 / to;
                 Some((value * inverse + 0.5).floor() / inverse)
             }
@@ -79,7 +80,8 @@ impl FloatFunction {
     }
 }
 
-/// The lesser of two numbers as Go's `math.Min` has it: NaN wins except against minus infinity, -0 is less than 0.
+/// The lesser of two numbers, like Go's `math.Min`: NaN wins except against minus infinity, and -0 is less
+/// than 0.
 pub(crate) fn go_min(a: f64, b: f64) -> f64 {
     if a.is_nan() || b.is_nan() {
         let infinite = a == f64::NEG_INFINITY || b == f64::NEG_INFINITY;
@@ -91,27 +93,28 @@ pub(crate) fn go_min(a: f64, b: f64) -> f64 {
     if a < b { a } else { b }
 }
 
-/// The greater of two numbers as Go's `math.Max` has it: NaN wins except against infinity, 0 is greater than -0.
+/// The greater of two numbers, like Go's `math.Max`: NaN wins except against infinity, and 0 is greater than
+/// -0.
 pub(crate) fn go_max(a: f64, b: f64) -> f64 {
     -go_min(-a, -b)
 }
 
-/// Beyond this, squares are so large that a 1 beside them makes no difference.
+/// Squares of numbers above this are so large that adding 1 does not change them.
 const LARGE: f64 = (1u64 << 28) as f64;
-/// Below this, squares are so small that they make no difference beside a 1.
+/// Squares of numbers below this are so small that adding them to 1 does not change it.
 const SMALL: f64 = 1.0 / LARGE;
 
-/// `sinh`, which beyond 21 is half of `exp` and so overflows where that does, as in Go.
+/// `sinh`. Above 21 it is half of `exp` and overflows where `exp` does, as in Go.
 fn sinh(value: f64) -> f64 {
     if value.abs() > 21.0 { (value.abs().exp() * 0.5).copysign(value) } else { value.sinh() }
 }
 
-/// `cosh`, which beyond 21 is half of `exp` and so overflows where that does, as in Go.
+/// `cosh`. Above 21 it is half of `exp` and overflows where `exp` does, as in Go.
 fn cosh(value: f64) -> f64 {
     if value.abs() > 21.0 { value.abs().exp() * 0.5 } else { value.cosh() }
 }
 
-// What follows is not std's because that squares large numbers, and subtracts where digits cancel.
+// The following functions replace those of std, which square large numbers and subtract where digits cancel.
 
 fn asinh(value: f64) -> f64 {
     let size = value.abs();
@@ -157,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rounding_goes_up_at_ties_and_takes_any_unit() {
+    fn ties_are_rounded_up_to_any_unit() {
         let round = |to, value| FloatFunction::Round(to).apply(value);
         assert_eq!(round(1.0, 2.5), Some(3.0));
         assert_eq!(round(1.0, -2.5), Some(-2.0));
@@ -165,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_in_the_wrong_order_leave_nothing() {
+    fn clamping_with_min_above_max_drops_the_sample() {
         let clamp = |min, max| FloatFunction::new(FunctionId::Clamp, Some(min), Some(max)).unwrap();
         assert_eq!(clamp(1.0, 0.0).apply(0.5), None);
         assert_eq!(clamp(0.0, 1.0).apply(5.0), Some(1.0));
@@ -173,11 +176,11 @@ mod tests {
     }
 
     #[test]
-    fn hyperbolic_functions_neither_overflow_nor_cancel_where_go_does_not() {
+    fn hyperbolic_functions_overflow_and_cancel_only_where_go_does() {
         use FunctionId as F;
         const INF: f64 = f64::INFINITY;
         const NAN: f64 = f64::NAN;
-        // What Go's `math` says.
+        // The results of Go's `math` package.
         for (id, value, expected) in [
             (F::Asinh, -0.0, -0.0),
             (F::Asinh, 5e-324, 5e-324),

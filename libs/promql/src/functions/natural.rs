@@ -1,15 +1,15 @@
-//! The order in which people expect names with numbers: `host2` before `host10`.
+//! Natural order of names with numbers: `host2` before `host10`.
 
 use std::cmp::Ordering;
 
-/// Splits the next run of digits or of anything else off.
+/// Splits off the first run of digits or of other characters.
 fn chunk(text: &str) -> (&str, &str) {
     let digit = text.as_bytes().first().is_some_and(u8::is_ascii_digit);
     let end = text.bytes().position(|b| b.is_ascii_digit() != digit).unwrap_or(text.len());
     text.split_at(end)
 }
 
-/// Compares run by run: runs of digits by their number, everything else bytewise.
+/// Compares run by run: digits by their numeric value, other characters bytewise.
 pub(crate) fn compare(mut a: &str, mut b: &str) -> Ordering {
     while !a.is_empty() && !b.is_empty() {
         let ((left, rest_a), (right, rest_b)) = (chunk(a), chunk(b));
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_count_as_numbers() {
+    fn digits_are_compared_by_numeric_value() {
         let sorted = ["", "4m5", "4m600", "4m1000", "host2", "host10", "host10a", "i"];
         assert!(sorted.is_sorted_by(|a, b| compare(a, b) == Ordering::Less));
         assert_eq!(compare("a1", "a1"), Ordering::Equal);

@@ -2,20 +2,21 @@
 
 use std::cmp::Ordering;
 
-/// Order of values with NaN before all others.
+/// Compares two values. NaN sorts before all other values.
 pub(crate) fn nan_first(a: &f64, b: &f64) -> Ordering {
     match (a.is_nan(), b.is_nan()) {
         (true, true) => Ordering::Equal,
         (true, false) => Ordering::Less,
         (false, true) => Ordering::Greater,
-        // Neither is NaN, so they compare.
+        // Neither value is NaN, so the comparison has a result.
         (false, false) => a.partial_cmp(b).unwrap_or(Ordering::Equal),
     }
 }
 
-/// The `q`-quantile of `values`, which change their places on the way; between two of them, on the line that joins them.
+/// The `q`-quantile of `values`, interpolated linearly between two of them. Reorders `values`.
 ///
-/// NaN for no values or a `q` of NaN; minus or plus infinity for a `q` below 0 or above 1.
+/// NaN if there are no values or `q` is NaN. Minus infinity if `q` is below 0, plus infinity if it is above
+/// 1.
 pub(crate) fn quantile(q: f64, values: &mut [f64]) -> f64 {
     if values.is_empty() || q.is_nan() {
         return f64::NAN;
@@ -30,7 +31,7 @@ pub(crate) fn quantile(q: f64, values: &mut [f64]) -> f64 {
     let rank = q * last as f64;
     let lower = (rank.floor().max(0.0) as usize).min(last);
     let weight = rank - rank.floor();
-    // NaN comes before all others. The rest need not be sorted to know the two in these places.
+    // NaN sorts first. The other values need not be sorted to find the two that are interpolated.
     let mut nans = 0;
     for at in 0..values.len() {
         if values[at].is_nan() {
@@ -58,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_lie_on_the_line_between_values() {
+    fn quantiles_are_interpolated_between_values() {
         assert_eq!(quantile(0.5, &mut [3.0, 1.0, 2.0]), 2.0);
         assert_eq!(quantile(0.25, &mut [0.0, 1.0, 2.0]), 0.5);
         assert_eq!(quantile(1.0, &mut [0.0, 1.0]), 1.0);
@@ -69,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn selecting_gives_what_sorting_gives() {
+    fn selecting_gives_the_same_result_as_sorting() {
         let mut seed = 7u64;
         let mut next = move || {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);

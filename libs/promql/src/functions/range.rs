@@ -1,9 +1,9 @@
 //! Functions over a range of samples, evaluated for one series at all steps at once.
 //!
-//! A window slides over the samples: its ends only move forward, so each sample enters and leaves once. The common
-//! functions of float series go further and keep their result up to date ([`slide`]) instead of looking at the whole
-//! window again; everything else, and every series with histograms, goes window by window ([`window_value`]), which
-//! also is what the sliding ones are tested against.
+//! A window slides over the samples. Its ends only move forward, so each sample enters and leaves once. The
+//! common functions of float series also update their result as the window slides ([`slide`]) instead of
+//! reading the whole window again. All other functions, and all series with histograms, are evaluated window
+//! by window ([`window_value`]). Tests compare the sliding functions with this form.
 
 mod edges;
 mod extended;
@@ -50,62 +50,62 @@ impl RangeCall {
     }
 }
 
-/// A function, its arguments and the windows it looks at.
+/// A function, its arguments and its windows.
 #[derive(Debug)]
 pub(crate) struct RangeFunction<'a> {
     /// The function.
     pub(crate) call: &'a RangeCall,
-    /// Which samples each step sees.
+    /// The window of samples for each step.
     pub(crate) window: &'a Window,
     /// The steps.
     pub(crate) steps: &'a Steps,
-    /// The scalar arguments in order.
+    /// The scalar arguments, in order.
     pub(crate) scalars: &'a [Scalar],
 }
 
-/// What a function makes of one window.
+/// The result of a function for one window.
 #[derive(Debug)]
-enum Value {
+enum WindowValue {
     None,
     Float(f64),
     Histogram(Box<FloatHistogram>),
 }
 
-impl From<Option<f64>> for Value {
+impl From<Option<f64>> for WindowValue {
     fn from(value: Option<f64>) -> Self {
-        value.map_or(Self::None, Value::Float)
+        value.map_or(Self::None, WindowValue::Float)
     }
 }
 
-impl From<Option<FloatHistogram>> for Value {
+impl From<Option<FloatHistogram>> for WindowValue {
     fn from(value: Option<FloatHistogram>) -> Self {
         value.map_or(Self::None, |histogram| Self::Histogram(Box::new(histogram)))
     }
 }
 
-/// One window: the samples that matter to one step.
+/// One window: the samples for one step.
 #[derive(Clone, Copy, Debug)]
-struct View<'a> {
-    /// Its samples, those in the margins included.
+struct WindowView<'a> {
+    /// The samples, including those in the margins.
     points: Points<'a>,
-    /// The instant before its first.
+    /// Start of the window, exclusive, in milliseconds.
     start: i64,
-    /// Its last instant.
+    /// End of the window, inclusive, in milliseconds.
     end: i64,
-    /// Its length in milliseconds.
+    /// Length of the window in milliseconds.
     range: i64,
-    /// The time of the step.
+    /// Time of the step in milliseconds.
     time: i64,
-    /// How its boundaries are treated.
+    /// How samples at the boundaries are treated.
     boundary: Boundary,
-    /// The time of the first float of the series.
+    /// Time of the first float of the series.
     appeared: i64,
-    /// For each of its histograms, whether its buckets tell a reset since the one before it in the series; empty where the
-    /// function does not ask.
+    /// For each histogram of the window, whether its buckets show a reset since its predecessor in the
+    /// series. Empty if the function does not need it.
     resets: &'a [bool],
 }
 
-impl View<'_> {
+impl WindowView<'_> {
     fn is_mixed(&self) -> bool {
         !self.points.values.is_empty() && !self.points.histograms.is_empty()
     }
@@ -115,7 +115,7 @@ impl View<'_> {
     }
 }
 
-/// Where notes go, and what they are about.
+/// Collects notes about one metric at one position of the query.
 struct Notebook<'a> {
     notes: &'a mut Notes,
     metric: &'a str,
@@ -127,7 +127,7 @@ impl Notebook<'_> {
         self.notes.add(note, self.span);
     }
 
-    /// Adds a note that so many windows gave.
+    /// Adds a note that applies to `times` windows.
     fn add_times(&mut self, note: Note<'_>, times: u64) {
         self.notes.add_times(note, self.span, times);
     }
@@ -136,15 +136,15 @@ impl Notebook<'_> {
         self.add(Note::MixedFloatsHistograms(self.metric));
     }
 
-    fn ignored_histograms(&mut self, view: &View<'_>) {
+    fn ignored_histograms(&mut self, view: &WindowView<'_>) {
         if view.is_mixed() {
             self.add(Note::IgnoredInMixedRange(self.metric));
         }
     }
 }
 
-/// Evaluates `function` for the series `labels` with samples `points` (without staleness markers) into `out`, which is
-/// made as long as there are steps.
+/// Evaluates `function` for the series `labels`. `points` are its samples without staleness markers. `out` is
+/// resized to the number of steps.
 pub(crate) fn evaluate(
     function: &RangeFunction<'_>,
     labels: &Labels,
@@ -167,7 +167,8 @@ pub(crate) fn evaluate(
     Ok(())
 }
 
-/// Evaluates a smoothed instant selector: at each step the value on the line between the samples around it.
+/// Evaluates a smoothed instant selector: at each step, the value interpolated between the samples before and
+/// after it.
 pub(crate) fn smoothed(
     window: &Window,
     steps: &Steps,
@@ -179,8 +180,8 @@ pub(crate) fn smoothed(
 ) {
     out.reset(steps.count);
     let mut notebook = Notebook { notes, metric: labels.metric_name(), span };
-    let mut floats = Cursor::default();
-    let mut histograms = Cursor::default();
+    let mut floats = SampleCursor::default();
+    let mut histograms = SampleCursor::default();
     for step in 0..steps.count {
         let at = window.end(steps.time(step));
         let (first, last) = (at.saturating_sub(window.range), at.saturating_add(window.range));
@@ -214,8 +215,8 @@ fn evaluate_windows(
 ) -> Result<(), QueryError> {
     let (window, steps) = (function.window, function.steps);
     let (before, after) = window.margins();
-    let mut floats = Cursor::default();
-    let mut histograms = Cursor::default();
+    let mut floats = SampleCursor::default();
+    let mut histograms = SampleCursor::default();
     let mut making = Reservation::new(&function.call.budget);
     let counts_resets = matches!(function.call.function, FunctionId::Rate | FunctionId::Increase);
     let resets = if counts_resets { histogram::resets(points.histograms) } else { Vec::new() };
@@ -229,7 +230,7 @@ fn evaluate_windows(
             continue;
         }
         function.call.budget.check()?;
-        let view = View {
+        let view = WindowView {
             points: points.slice(floats.range(), histograms.range()),
             start,
             end,
@@ -240,9 +241,9 @@ fn evaluate_windows(
             resets: resets.get(histograms.range()).unwrap_or(&[]),
         };
         match window_value(function, step, &view, notebook)? {
-            Value::None => {}
-            Value::Float(value) => out.floats[step] = value,
-            Value::Histogram(histogram) => {
+            WindowValue::None => {}
+            WindowValue::Float(value) => out.floats[step] = value,
+            WindowValue::Histogram(histogram) => {
                 making.add(histogram.size_bytes() as u64)?;
                 out.set_histogram(step, Arc::new(*histogram));
             }
@@ -251,15 +252,15 @@ fn evaluate_windows(
     Ok(())
 }
 
-/// The samples of a sorted list inside a window that only moves forward.
+/// The samples of a sorted list that are inside a window, which only moves forward.
 #[derive(Clone, Copy, Debug, Default)]
-struct Cursor {
+struct SampleCursor {
     low: usize,
     high: usize,
 }
 
-impl Cursor {
-    /// Moves to the samples after `first` and not after `last`.
+impl SampleCursor {
+    /// Moves to the samples with times after `first` and up to and including `last`.
     #[inline]
     fn slide(&mut self, len: usize, first: i64, last: i64, time: impl Fn(usize) -> i64) {
         while self.high < len && time(self.high) <= last {
@@ -279,13 +280,13 @@ impl Cursor {
     }
 }
 
-/// The value of the function for one window, which holds at least one sample.
+/// The value of the function for one window, which contains at least one sample.
 fn window_value(
     function: &RangeFunction<'_>,
     step: usize,
-    view: &View<'_>,
+    view: &WindowView<'_>,
     notes: &mut Notebook<'_>,
-) -> Result<Value, QueryError> {
+) -> Result<WindowValue, QueryError> {
     use FunctionId as F;
     let scalar = |index: usize| function.scalars.get(index).map_or(f64::NAN, |s| s.at(step));
     Ok(match function.call.function {
@@ -293,7 +294,7 @@ fn window_value(
             let (counter, per_second) = (id != F::Delta, id == F::Rate);
             if view.is_mixed() {
                 notes.mixed();
-                return Ok(Value::None);
+                return Ok(WindowValue::None);
             }
             match (view.boundary == Boundary::Plain, view.points.values.is_empty()) {
                 (true, false) => extrapolate::floats(view, counter, per_second, notes).into(),
@@ -313,7 +314,7 @@ fn window_value(
         F::QuantileOverTime => over_time::quantile(view, scalar(0), notes).into(),
         F::AvgOverTime | F::SumOverTime if view.is_mixed() => {
             notes.mixed();
-            Value::None
+            WindowValue::None
         }
         F::AvgOverTime if view.points.values.is_empty() => histogram::avg(view, notes).into(),
         F::SumOverTime if view.points.values.is_empty() => histogram::sum(view, notes).into(),

@@ -1,6 +1,6 @@
 //! What arithmetic and comparing operators make of two values.
 
-use crate::functions::arithmetic::{self, Outcome};
+use crate::functions::arithmetic::{self, OperatorResult};
 use crate::syntax::ast::{BinaryOp, Span};
 use crate::value::column::{Cell, Column};
 use crate::value::notes::Notes;
@@ -47,13 +47,13 @@ impl OperatorRule {
         }
         let (left, right) = if self.one_is_left { (one, many) } else { (many, one) };
         match arithmetic::apply(self.op, left, right, notes, self.span) {
-            Outcome::Refused => return false,
-            Outcome::Float(_, keep) | Outcome::Histogram(_, keep) if self.return_bool => {
+            OperatorResult::Unsupported => return false,
+            OperatorResult::Float(_, keep) | OperatorResult::Histogram(_, keep) if self.return_bool => {
                 result.floats[step] = f64::from(u8::from(keep));
             }
-            Outcome::Float(value, true) => result.floats[step] = value,
-            Outcome::Histogram(histogram, true) => result.set_histogram(step, histogram),
-            Outcome::Float(_, false) | Outcome::Histogram(_, false) => {}
+            OperatorResult::Float(value, true) => result.floats[step] = value,
+            OperatorResult::Histogram(histogram, true) => result.set_histogram(step, histogram),
+            OperatorResult::Float(_, false) | OperatorResult::Histogram(_, false) => {}
         }
         true
     }

@@ -1,23 +1,24 @@
-//! `changes` and `resets`: counting what happens from sample to sample.
+//! `changes` and `resets`: count how often a value changes or a counter is reset between neighbouring
+//! samples.
 //!
 //! Behaviour: `funcChanges`, `funcResets` and `pickFirstSampleIndices` in Prometheus 3.14's `promql/functions.go`.
 
-use crate::functions::range::View;
-use crate::functions::range::starts::Reading;
+use crate::functions::range::WindowView;
+use crate::functions::range::starts::CounterReading;
 use crate::syntax::ast::Boundary;
 use crate::value::column::{Histogram, Points};
 
 #[derive(Clone, Copy)]
-enum Value<'a> {
+enum SampleRef<'a> {
     Float(f64),
     Histogram(&'a Histogram),
 }
 
-/// A value, and when it was read.
-type Sample<'a> = (Reading, Value<'a>);
+/// A value and its reading.
+type TimedSample<'a> = (CounterReading, SampleRef<'a>);
 
-/// The samples that count: of an anchored window, the last one before it and those inside.
-fn counted<'a>(view: &View<'a>) -> Option<Points<'a>> {
+/// The samples that are compared: those of the window and, if it is anchored, the last one before it.
+fn counted<'a>(view: &WindowView<'a>) -> Option<Points<'a>> {
     let points = view.points;
     if view.boundary != Boundary::Anchored {
         return Some(points);
@@ -29,7 +30,8 @@ fn counted<'a>(view: &View<'a>) -> Option<Points<'a>> {
     }
     let last_float = floats.checked_sub(1).map(|at| points.timestamps[at]);
     let last_histogram = histograms.checked_sub(1).map(|at| points.histograms[at].0);
-    // Whichever comes last is the anchor. With neither, both are zero and nothing changes.
+    // The later of the two samples is the anchor. If there is neither, both indexes are zero and nothing
+    // changes.
     let (floats, histograms) = if last_float >= last_histogram {
         (floats.saturating_sub(1), histograms)
     } else {
@@ -38,15 +40,16 @@ fn counted<'a>(view: &View<'a>) -> Option<Points<'a>> {
     Some(points.slice(floats..points.timestamps.len(), histograms..points.histograms.len()))
 }
 
-/// Counts the pairs of neighbours, previous first, that `differ`.
-fn count(view: &View<'_>, differ: impl Fn(Sample<'_>, Sample<'_>) -> bool) -> Option<f64> {
+/// Counts the pairs of neighbours, the earlier first, for which `differ` returns true.
+fn count(view: &WindowView<'_>, differ: impl Fn(TimedSample<'_>, TimedSample<'_>) -> bool) -> Option<f64> {
     let points = counted(view)?;
     let floats = points.timestamps.iter().zip(points.values).enumerate();
-    let mut floats =
-        floats.map(|(at, (t, v))| (Reading::of(points.starts, *t, at), Value::Float(*v))).peekable();
+    let mut floats = floats
+        .map(|(at, (t, v))| (CounterReading::of(points.starts, *t, at), SampleRef::Float(*v)))
+        .peekable();
     let histograms = points.histograms.iter().enumerate();
     let mut histograms = histograms
-        .map(|(at, (t, h))| (Reading::of(points.histogram_starts, *t, at), Value::Histogram(h)))
+        .map(|(at, (t, h))| (CounterReading::of(points.histogram_starts, *t, at), SampleRef::Histogram(h)))
         .peekable();
     let mut previous = None;
     let mut found = 0u64;
@@ -66,27 +69,29 @@ fn count(view: &View<'_>, differ: impl Fn(Sample<'_>, Sample<'_>) -> bool) -> Op
     }
 }
 
-/// How often the value changed.
-pub(super) fn changes(view: &View<'_>) -> Option<f64> {
+/// Number of changes of the value.
+pub(super) fn changes(view: &WindowView<'_>) -> Option<f64> {
     count(view, |(_, previous), (_, current)| match (previous, current) {
-        (Value::Float(previous), Value::Float(current)) => changed(previous, current),
-        (Value::Histogram(previous), Value::Histogram(current)) => !current.equals(previous),
+        (SampleRef::Float(previous), SampleRef::Float(current)) => changed(previous, current),
+        (SampleRef::Histogram(previous), SampleRef::Histogram(current)) => !current.equals(previous),
         _ => true,
     })
 }
 
-/// How often a counter was reset.
-pub(super) fn resets(view: &View<'_>) -> Option<f64> {
+/// Number of resets of the counter.
+pub(super) fn resets(view: &WindowView<'_>) -> Option<f64> {
     count(view, |(before, previous), (now, current)| match (previous, current) {
-        (Value::Float(previous), Value::Float(current)) => current < previous || now.is_reset_since(before),
-        (Value::Histogram(previous), Value::Histogram(current)) => {
+        (SampleRef::Float(previous), SampleRef::Float(current)) => {
+            current < previous || now.is_reset_since(before)
+        }
+        (SampleRef::Histogram(previous), SampleRef::Histogram(current)) => {
             now.is_reset_since(before) || current.detect_reset(previous)
         }
         _ => true,
     })
 }
 
-/// Whether a float is another one than before; NaN is the same as NaN.
+/// Whether a float differs from the one before it. NaN equals NaN.
 pub(super) fn changed(previous: f64, current: f64) -> bool {
     current != previous && !(current.is_nan() && previous.is_nan())
 }

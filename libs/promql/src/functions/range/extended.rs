@@ -4,10 +4,10 @@
 
 use model::Sample;
 
-use crate::functions::range::View;
+use crate::functions::range::WindowView;
 use crate::syntax::ast::Boundary;
 
-/// The first index in `0..limit` whose time satisfies `after`, or `limit`; times ascend.
+/// The first index in `0..limit` for whose time `after` returns true, or `limit`. Times ascend.
 pub(super) fn search(limit: usize, after: impl Fn(usize) -> bool) -> usize {
     let (mut low, mut high) = (0, limit);
     while low < high {
@@ -21,8 +21,12 @@ pub(super) fn search(limit: usize, after: impl Fn(usize) -> bool) -> usize {
     low
 }
 
-/// First and last sample that matter to a window with margins; `None` where the window is empty.
-pub(super) fn bounds(view: &View<'_>, len: usize, time: impl Fn(usize) -> i64) -> Option<(usize, usize)> {
+/// The first and last sample that a window with margins uses. `None` if the window is empty.
+pub(super) fn bounds(
+    view: &WindowView<'_>,
+    len: usize,
+    time: impl Fn(usize) -> i64,
+) -> Option<(usize, usize)> {
     let mut last = len.checked_sub(1)?;
     let first = search(last, |at| time(at) > view.start).saturating_sub(1);
     let smoothed = view.boundary == Boundary::Smoothed;
@@ -35,13 +39,15 @@ pub(super) fn bounds(view: &View<'_>, len: usize, time: impl Fn(usize) -> i64) -
     Some((first, last))
 }
 
-/// The value at `time` on the line between two samples. A counter that was reset in between starts from zero.
+/// The value at `time`, interpolated between two samples. If a counter was reset between them, it starts from
+/// zero.
 fn between(from: (i64, f64), to: (i64, f64), time: i64, counter: bool) -> f64 {
     let start = if counter && to.1 < from.1 { 0.0 } else { from.1 };
     start + (to.1 - start) * (time - from.0) as f64 / (to.0 - from.0) as f64
 }
 
-/// The value of a smoothed instant selector at `time`: on the line between its neighbours, or the last one.
+/// The value of a smoothed instant selector at `time`: interpolated between its neighbours, or the last
+/// value.
 pub(crate) fn smoothed_value(times: &[i64], values: &[f64], time: i64) -> Option<f64> {
     let next = times.partition_point(|t| *t < time);
     match (next.checked_sub(1), times.get(next)) {
@@ -84,8 +90,8 @@ pub(crate) fn extend(samples: &[Sample], start: i64, end: i64, boundary: Boundar
     ends[..1].iter().chain(inside).chain(&ends[1..]).copied().collect()
 }
 
-/// The change of the floats of a window.
-pub(super) fn floats(view: &View<'_>, counter: bool, per_second: bool) -> Option<f64> {
+/// The change of the floats in a window.
+pub(super) fn floats(view: &WindowView<'_>, counter: bool, per_second: bool) -> Option<f64> {
     let (times, values) = (view.points.timestamps, view.points.values);
     let (first, last) = bounds(view, times.len(), |at| times[at])?;
     let smoothed = view.boundary == Boundary::Smoothed;
@@ -102,7 +108,7 @@ pub(super) fn floats(view: &View<'_>, counter: bool, per_second: bool) -> Option
     };
     let mut change = right - left;
     if counter {
-        // The values at the boundaries stand for the samples there, so only what lies between them is left.
+        // The values at the boundaries replace the samples there, so only the samples between them remain.
         let from = first + usize::from(times[first] <= view.start);
         let to = (last + 1) - usize::from(times[last] >= view.end);
         let (mut previous, mut lost) = (left, 0.0);

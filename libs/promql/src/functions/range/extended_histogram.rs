@@ -6,21 +6,22 @@ use model::{CounterResetHint, FloatHistogram};
 
 use crate::functions::range::extended::bounds;
 use crate::functions::range::histogram::reconcile;
-use crate::functions::range::{Notebook, View};
+use crate::functions::range::{Notebook, WindowView};
 use crate::syntax::ast::Boundary;
 use crate::value::column::Histogram;
 use crate::value::notes::{HistogramOperation, Note};
 
-type Point = (i64, Histogram);
+type TimedHistogram = (i64, Histogram);
 
 fn is_gauge(histogram: &FloatHistogram) -> bool {
     histogram.counter_reset_hint == CounterResetHint::Gauge
 }
 
-/// The histogram at `time` on the line between two. A counter that was reset in between starts from nothing.
+/// The histogram at `time`, interpolated between two. If a counter was reset between them, it starts from
+/// zero.
 fn between(
-    from: &Point,
-    to: &Point,
+    from: &TimedHistogram,
+    to: &TimedHistogram,
     time: i64,
     counter: bool,
     notes: &mut Notebook<'_>,
@@ -45,9 +46,10 @@ fn between(
     Some(result)
 }
 
-/// The value of a smoothed instant selector at `time`: on the line between its neighbours, or the last one.
+/// The value of a smoothed instant selector at `time`: interpolated between its neighbours, or the last
+/// value.
 pub(super) fn smoothed_value(
-    points: &[Point],
+    points: &[TimedHistogram],
     time: i64,
     notes: &mut Notebook<'_>,
 ) -> Option<FloatHistogram> {
@@ -69,9 +71,9 @@ pub(super) fn smoothed_value(
     }
 }
 
-/// The change of the histograms of a window.
+/// The change of the histograms in a window.
 pub(super) fn rate(
-    view: &View<'_>,
+    view: &WindowView<'_>,
     counter: bool,
     per_second: bool,
     notes: &mut Notebook<'_>,
@@ -118,9 +120,10 @@ pub(super) fn rate(
     Some(change)
 }
 
-/// What a counter had come to before each reset between the boundaries, added up; the outer `None` is a failure.
+/// The sum of the counter's values before each reset between the boundaries. The outer `None` means that the
+/// histograms cannot be combined.
 fn lost_in_resets(
-    view: &View<'_>,
+    view: &WindowView<'_>,
     (first, last): (usize, usize),
     left: &FloatHistogram,
     right: &FloatHistogram,
@@ -132,11 +135,11 @@ fn lost_in_resets(
         && points[first].0 < view.start
         && points.get(first + 1).is_some_and(|(_, next)| next.detect_reset(&points[first].1))
     {
-        // The line to the left boundary spans this reset and has accounted for it.
+        // The interpolation at the left boundary already accounts for this reset.
         previous = &points[first + 1].1;
         from += 1;
     }
-    // The last sample is what `right` stands for, its reset hint included.
+    // `right` replaces the last sample, including its reset hint.
     if from > last {
         return Some(None);
     }

@@ -2,27 +2,27 @@
 //!
 //! Behaviour: `extrapolatedRate` in Prometheus 3.14's `promql/functions.go`.
 
-use crate::functions::range::starts::{self, Reading};
-use crate::functions::range::{Notebook, View};
+use crate::functions::range::starts::{self, CounterReading};
+use crate::functions::range::{Notebook, WindowView};
 use crate::value::notes::Note;
 
-/// The change over a window, extrapolated to its boundaries.
+/// The change over a window, which is extrapolated to the window's boundaries.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Change {
-    /// Time of the first and last sample.
+    /// Times of the first and last sample.
     pub(super) times: (i64, i64),
     /// Number of samples, at least 2.
     pub(super) samples: usize,
-    /// For a counter, the first value and the total change, which say when it was zero.
+    /// For a counter, the first value and the total change. They show when the counter was zero.
     pub(super) zero: Option<(f64, f64)>,
 }
 
 impl Change {
-    /// What the change has to be multiplied with so that it covers the window from `start` to `end`.
+    /// The factor by which the change is multiplied so that it covers the window from `start` to `end`.
     ///
-    /// Where the samples come close to a boundary, by less than 1.1 of their distance, the change is extended to it.
-    /// Otherwise the series is taken to begin or end there, half a distance beyond its samples. A counter is not
-    /// extended to before it was zero.
+    /// If the distance to a boundary is less than 1.1 times the average distance of the samples, the change
+    /// is extended to the boundary. Otherwise the series is assumed to start or end half an average distance
+    /// beyond its samples. A counter is not extended to a time before it was zero.
     #[inline]
     pub(super) fn factor(&self, start: i64, end: i64) -> f64 {
         let seconds = |millis: i64| millis as f64 / 1000.0;
@@ -49,12 +49,12 @@ impl Change {
         if sampled == 0.0 { 1.0 } else { (sampled + to_start + to_end) / sampled }
     }
 
-    /// The same as two lengths in milliseconds, whose ratio is the factor: how much of the window is covered, and how far
-    /// the samples reach.
+    /// The factor as two lengths in milliseconds, whose ratio it is: the covered part of the window, and the
+    /// distance from the first to the last sample.
     ///
-    /// This takes no division, which matters where it is done for each step. Which side of the threshold a distance lies
-    /// on is decided by integers; only where they are equal do the rounding errors of floats decide in Prometheus, and
-    /// so they do here.
+    /// This needs no division, which matters because it runs for each step. Integers decide on which side of
+    /// the threshold a distance lies. Only for equal integers does Prometheus' result depend on the rounding
+    /// errors of floats; this function then computes with floats in the same way.
     #[inline(always)]
     pub(super) fn extent(&self, start: i64, end: i64) -> (f64, f64) {
         let sampled = self.times.1 - self.times.0;
@@ -82,9 +82,10 @@ impl Change {
     }
 }
 
-/// The change of the floats of a window; `None` where there are less than two, unless the start of the only one tells.
+/// The change of the floats in a window. `None` if there are fewer than two, unless the start timestamp of a
+/// single one is known.
 pub(super) fn floats(
-    view: &View<'_>,
+    view: &WindowView<'_>,
     counter: bool,
     per_second: bool,
     notes: &mut Notebook<'_>,
@@ -96,7 +97,7 @@ pub(super) fn floats(
     if counter {
         let mut overlap = false;
         for at in 1..values.len() {
-            let [previous, current] = [at - 1, at].map(|at| Reading::of(starts, times[at], at));
+            let [previous, current] = [at - 1, at].map(|at| CounterReading::of(starts, times[at], at));
             if values[at] < values[at - 1] || current.is_reset_since(previous) {
                 change += values[at - 1];
             }

@@ -8,18 +8,18 @@ use model::{CounterResetHint, FloatHistogram};
 
 use crate::functions::arithmetic::HistogramMean;
 use crate::functions::range::extrapolate::Change;
-use crate::functions::range::starts::{self, Reading};
-use crate::functions::range::{Notebook, View};
+use crate::functions::range::starts::{self, CounterReading};
+use crate::functions::range::{Notebook, WindowView};
 use crate::value::notes::{HistogramOperation, Note};
 
 fn is_gauge(histogram: &FloatHistogram) -> bool {
     histogram.counter_reset_hint == CounterResetHint::Gauge
 }
 
-/// `rate`, `increase` and `delta`; `None` where histograms do not fit together, or there are less than two of them and the
-/// start of the only one does not tell.
+/// `rate`, `increase` and `delta`. `None` if the histograms cannot be combined, or if there are fewer than
+/// two and the start timestamp of a single one is not known.
 pub(super) fn rate(
-    view: &View<'_>,
+    view: &WindowView<'_>,
     counter: bool,
     per_second: bool,
     notes: &mut Notebook<'_>,
@@ -56,8 +56,8 @@ pub(super) fn rate(
     Some(change)
 }
 
-/// For each histogram of a series, whether its buckets tell a reset since the one before. Windows overlap, so this is found
-/// out once and not in each of them.
+/// For each histogram of a series, whether its buckets show a reset since its predecessor. Windows overlap,
+/// so this is computed once for the series and not for each window.
 pub(super) fn resets(histograms: &[(i64, Arc<FloatHistogram>)]) -> Vec<bool> {
     let mut resets = Vec::with_capacity(histograms.len());
     resets.extend(histograms.first().map(|_| false));
@@ -65,20 +65,21 @@ pub(super) fn resets(histograms: &[(i64, Arc<FloatHistogram>)]) -> Vec<bool> {
     resets
 }
 
-/// The change from the first to the last histogram, with what a counter lost in resets.
+/// The change from the first to the last histogram, plus what a counter lost in resets.
 fn change(
-    view: &View<'_>,
+    view: &WindowView<'_>,
     starts: &[i64],
     counter: bool,
     notes: &mut Notebook<'_>,
 ) -> Option<FloatHistogram> {
     let points = view.points.histograms;
-    let reading = |at: usize| Reading::of(starts, points[at].0, at);
+    let reading = |at: usize| CounterReading::of(starts, points[at].0, at);
     let (first, second, last) = (&points[0].1, &points[1].1, &points[points.len() - 1].1);
     if counter && (is_gauge(first) || is_gauge(last)) {
         notes.add(Note::NotCounter(notes.metric));
     }
-    // What was before a reset right after the first histogram does not matter, whatever its buckets.
+    // If there is a reset directly after the first histogram, the first one does not count, whatever its
+    // buckets are.
     let nothing;
     let mut previous: &FloatHistogram = first;
     if counter && (reading(1).is_reset_since(reading(0)) || second.detect_reset(first)) {
@@ -115,9 +116,10 @@ fn change(
             notes.add(Note::StartOverlap(notes.metric));
         }
         for (at, (_, current)) in points.iter().enumerate().skip(1) {
-            // Only the first may stand for something else than its predecessor in the series.
-            let told = if at == 1 { current.detect_reset(previous) } else { view.resets[at] };
-            if reading(at).is_reset_since(reading(at - 1)) || told {
+            // Only the first histogram may have been replaced, so that it differs from the predecessor in the
+            // series.
+            let bucket_reset = if at == 1 { current.detect_reset(previous) } else { view.resets[at] };
+            if reading(at).is_reset_since(reading(at - 1)) || bucket_reset {
                 let combined = change.add(previous);
                 reconcile(combined, HistogramOperation::Addition, notes)?;
             }
@@ -131,7 +133,7 @@ fn change(
     Some(change)
 }
 
-/// Notes what had to be done to combine two histograms; `None` where they cannot be combined.
+/// Adds notes about combining two histograms. `None` if they cannot be combined.
 pub(super) fn reconcile(
     combined: Result<model::Combined, model::IncompatibleSchemas>,
     operation: HistogramOperation,
@@ -151,7 +153,7 @@ pub(super) fn reconcile(
     }
 }
 
-fn hints(view: &View<'_>, notes: &mut Notebook<'_>) {
+fn hints(view: &WindowView<'_>, notes: &mut Notebook<'_>) {
     let has = |hint| view.points.histograms.iter().any(|(_, h)| h.counter_reset_hint == hint);
     if has(CounterResetHint::Reset) && has(CounterResetHint::NotReset) {
         notes.add(Note::CounterResetCollision(HistogramOperation::Aggregation));
@@ -159,7 +161,7 @@ fn hints(view: &View<'_>, notes: &mut Notebook<'_>) {
 }
 
 /// `sum_over_time`.
-pub(super) fn sum(view: &View<'_>, notes: &mut Notebook<'_>) -> Option<FloatHistogram> {
+pub(super) fn sum(view: &WindowView<'_>, notes: &mut Notebook<'_>) -> Option<FloatHistogram> {
     let ((_, first), rest) = view.points.histograms.split_first()?;
     let mut total = (**first).clone();
     let (mut lost, mut reconciled) = (None, false);
@@ -183,7 +185,7 @@ pub(super) fn sum(view: &View<'_>, notes: &mut Notebook<'_>) -> Option<FloatHist
 }
 
 /// `avg_over_time`.
-pub(super) fn avg(view: &View<'_>, notes: &mut Notebook<'_>) -> Option<FloatHistogram> {
+pub(super) fn avg(view: &WindowView<'_>, notes: &mut Notebook<'_>) -> Option<FloatHistogram> {
     let ((_, first), rest) = view.points.histograms.split_first()?;
     let mut mean = HistogramMean::of((**first).clone());
     let mut reconciled = false;

@@ -1,60 +1,60 @@
-//! `irate` and `idelta`: what happened between the last two samples.
+//! `irate` and `idelta`: the change between the last two samples.
 //!
 //! Behaviour: `instantValue` in Prometheus 3.14's `promql/functions.go`.
 
 use model::CounterResetHint;
 
-use crate::functions::range::starts::Reading;
-use crate::functions::range::{Notebook, Value, View};
+use crate::functions::range::starts::CounterReading;
+use crate::functions::range::{Notebook, WindowValue, WindowView};
 use crate::value::column::Histogram;
 use crate::value::notes::{HistogramOperation, Note};
 
-enum Last<'a> {
-    Float(Reading, f64),
-    Histogram(Reading, &'a Histogram),
+enum LastSample<'a> {
+    Float(CounterReading, f64),
+    Histogram(CounterReading, &'a Histogram),
 }
 
-impl Last<'_> {
+impl LastSample<'_> {
     fn time(&self) -> i64 {
         self.reading().time
     }
 
-    fn reading(&self) -> Reading {
+    fn reading(&self) -> CounterReading {
         match self {
-            Last::Float(reading, _) | Last::Histogram(reading, _) => *reading,
+            LastSample::Float(reading, _) | LastSample::Histogram(reading, _) => *reading,
         }
     }
 }
 
-/// The last two samples of either kind, the last one first.
-fn last_two<'a>(view: &View<'a>) -> Option<(Last<'a>, Last<'a>)> {
+/// The last two samples of either type, the last one first.
+fn last_two<'a>(view: &WindowView<'a>) -> Option<(LastSample<'a>, LastSample<'a>)> {
     let points = view.points;
     let floats = points.timestamps.iter().zip(points.values).enumerate().rev();
-    let floats = floats.map(|(at, (t, v))| Last::Float(Reading::of(points.starts, *t, at), *v));
+    let floats = floats.map(|(at, (t, v))| LastSample::Float(CounterReading::of(points.starts, *t, at), *v));
     let histograms = points.histograms.iter().enumerate().rev();
-    let histograms =
-        histograms.map(|(at, (t, h))| Last::Histogram(Reading::of(points.histogram_starts, *t, at), h));
-    let mut all: Vec<Last<'a>> = floats.take(2).chain(histograms.take(2)).collect();
+    let histograms = histograms
+        .map(|(at, (t, h))| LastSample::Histogram(CounterReading::of(points.histogram_starts, *t, at), h));
+    let mut all: Vec<LastSample<'a>> = floats.take(2).chain(histograms.take(2)).collect();
     all.sort_by_key(|sample| std::cmp::Reverse(sample.time()));
     let mut all = all.into_iter();
     Some((all.next()?, all.next()?))
 }
 
-/// The change between the last two samples, per second for a counter.
-pub(super) fn evaluate(view: &View<'_>, counter: bool, notes: &mut Notebook<'_>) -> Value {
-    let Some((last, previous)) = last_two(view) else { return Value::None };
+/// The change between the last two samples; per second for a counter.
+pub(super) fn evaluate(view: &WindowView<'_>, counter: bool, notes: &mut Notebook<'_>) -> WindowValue {
+    let Some((last, previous)) = last_two(view) else { return WindowValue::None };
     let seconds = (last.time() - previous.time()) as f64 / 1000.0;
     if seconds == 0.0 {
-        return Value::None;
+        return WindowValue::None;
     }
     let restarted = last.reading().is_reset_since(previous.reading());
     match (previous, last) {
-        (Last::Float(_, previous), Last::Float(_, last)) => {
-            // After a reset, the counter counted from zero to its value.
+        (LastSample::Float(_, previous), LastSample::Float(_, last)) => {
+            // After a reset, the counter counted from zero to its current value.
             let change = if counter && (last < previous || restarted) { last } else { last - previous };
-            Value::Float(if counter { change / seconds } else { change })
+            WindowValue::Float(if counter { change / seconds } else { change })
         }
-        (Last::Histogram(_, previous), Last::Histogram(_, last)) => {
+        (LastSample::Histogram(_, previous), LastSample::Histogram(_, last)) => {
             let gauge = |h: &Histogram| h.counter_reset_hint == CounterResetHint::Gauge;
             if counter && (gauge(last) || gauge(previous)) {
                 notes.add(Note::NotCounter(notes.metric));
@@ -68,7 +68,7 @@ pub(super) fn evaluate(view: &View<'_>, counter: bool, notes: &mut Notebook<'_>)
                 match change.sub(previous) {
                     Err(_) => {
                         notes.add(Note::MixedExponentialCustom(notes.metric));
-                        return Value::None;
+                        return WindowValue::None;
                     }
                     Ok(combined) if combined.reconciled => {
                         notes.add(Note::ReconciledBuckets(HistogramOperation::Subtraction));
@@ -81,11 +81,11 @@ pub(super) fn evaluate(view: &View<'_>, counter: bool, notes: &mut Notebook<'_>)
             if counter {
                 change.div(seconds);
             }
-            Value::Histogram(Box::new(change))
+            WindowValue::Histogram(Box::new(change))
         }
         _ => {
             notes.mixed();
-            Value::None
+            WindowValue::None
         }
     }
 }

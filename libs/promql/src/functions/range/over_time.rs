@@ -4,26 +4,26 @@
 
 use crate::functions::kahan::{KahanSum, Mean};
 use crate::functions::quantile::quantile as quantile_of;
-use crate::functions::range::{Notebook, Value, View};
+use crate::functions::range::{Notebook, WindowValue, WindowView};
 use crate::syntax::functions::FunctionId;
 use crate::value::notes::Note;
 
 /// The value of the function `id` for a window.
-pub(super) fn evaluate(id: FunctionId, view: &View<'_>, notes: &mut Notebook<'_>) -> Value {
+pub(super) fn evaluate(id: FunctionId, view: &WindowView<'_>, notes: &mut Notebook<'_>) -> WindowValue {
     use FunctionId as F;
     let (times, values) = (view.points.timestamps, view.points.values);
     let histograms = view.points.histograms;
     match id {
-        F::CountOverTime => Value::Float((values.len() + histograms.len()) as f64),
-        F::PresentOverTime | F::AbsentOverTime => Value::Float(1.0),
+        F::CountOverTime => WindowValue::Float((values.len() + histograms.len()) as f64),
+        F::PresentOverTime | F::AbsentOverTime => WindowValue::Float(1.0),
         F::FirstOverTime => match (times.first(), histograms.first()) {
-            (Some(float), Some((at, _))) if float < at => Value::Float(values[0]),
-            (_, Some((_, histogram))) => Value::Histogram(Box::new((**histogram).clone())),
+            (Some(float), Some((at, _))) if float < at => WindowValue::Float(values[0]),
+            (_, Some((_, histogram))) => WindowValue::Histogram(Box::new((**histogram).clone())),
             (float, None) => float.map(|_| values[0]).into(),
         },
         F::LastOverTime => match (times.last(), histograms.last()) {
-            (Some(float), Some((at, _))) if at < float => Value::Float(values[values.len() - 1]),
-            (_, Some((_, histogram))) => Value::Histogram(Box::new((**histogram).clone())),
+            (Some(float), Some((at, _))) if at < float => WindowValue::Float(values[values.len() - 1]),
+            (_, Some((_, histogram))) => WindowValue::Histogram(Box::new((**histogram).clone())),
             (float, None) => float.map(|_| values[values.len() - 1]).into(),
         },
         F::TsOfFirstOverTime => {
@@ -32,12 +32,12 @@ pub(super) fn evaluate(id: FunctionId, view: &View<'_>, notes: &mut Notebook<'_>
         F::TsOfLastOverTime => {
             times.last().into_iter().chain(histograms.last().map(|(t, _)| t)).max().map(seconds).into()
         }
-        F::SumOverTime => Value::Float(sum(values)),
-        F::AvgOverTime => Value::Float(avg(values)),
-        _ if values.is_empty() => Value::None,
+        F::SumOverTime => WindowValue::Float(sum(values)),
+        F::AvgOverTime => WindowValue::Float(avg(values)),
+        _ if values.is_empty() => WindowValue::None,
         _ => {
             notes.ignored_histograms(view);
-            Value::Float(floats(id, times, values))
+            WindowValue::Float(floats(id, times, values))
         }
     }
 }
@@ -46,7 +46,7 @@ fn seconds(millis: &i64) -> f64 {
     *millis as f64 / 1000.0
 }
 
-/// The functions that pass over histograms; there is at least one float.
+/// The functions that ignore histograms. There is at least one float.
 fn floats(id: FunctionId, times: &[i64], values: &[f64]) -> f64 {
     use FunctionId as F;
     match id {
@@ -57,12 +57,12 @@ fn floats(id: FunctionId, times: &[i64], values: &[f64]) -> f64 {
         F::StdvarOverTime => variance(values),
         F::StddevOverTime => variance(values).sqrt(),
         F::MadOverTime => deviation(values),
-        // All others are dispatched before.
+        // All other functions were dispatched before.
         _ => f64::NAN,
     }
 }
 
-/// The value that is `better` than all others; NaN only where there is nothing else.
+/// The value that is `better` than all others. NaN only if there is no other value.
 fn extreme(values: &[f64], better: impl Fn(f64, f64) -> bool) -> f64 {
     values.iter().copied().fold(
         values[0],
@@ -82,13 +82,13 @@ fn time_of_extreme(times: &[i64], values: &[f64], better: impl Fn(f64, f64) -> b
     seconds(&best.0)
 }
 
-/// The compensated sum.
+/// The sum, compensated for rounding.
 pub(super) fn sum(values: &[f64]) -> f64 {
     let total = values.iter().copied().fold(KahanSum::default(), KahanSum::add);
     if total.sum.is_infinite() { total.sum } else { total.value() }
 }
 
-/// The mean; there is at least one value.
+/// The mean. There is at least one value.
 pub(super) fn avg(values: &[f64]) -> f64 {
     let mut mean = Mean::of(values[0]);
     values[1..].iter().for_each(|value| mean.add(*value));
@@ -118,7 +118,7 @@ fn deviation(values: &[f64]) -> f64 {
 }
 
 /// The `q`-quantile of the floats.
-pub(super) fn quantile(view: &View<'_>, q: f64, notes: &mut Notebook<'_>) -> Option<f64> {
+pub(super) fn quantile(view: &WindowView<'_>, q: f64, notes: &mut Notebook<'_>) -> Option<f64> {
     if view.points.values.is_empty() {
         return None;
     }

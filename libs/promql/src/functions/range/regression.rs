@@ -1,13 +1,13 @@
-//! `deriv`, `predict_linear` and `double_exponential_smoothing`: lines through the floats of a window.
+//! `deriv`, `predict_linear` and `double_exponential_smoothing`: trends of the floats in a window.
 //!
 //! Behaviour: `linearRegression` and its callers in Prometheus 3.14's `promql/functions.go`.
 
 use crate::error::QueryError;
 use crate::functions::kahan::KahanSum;
-use crate::functions::range::{Notebook, View};
+use crate::functions::range::{Notebook, WindowView};
 use crate::text::go_f6;
 
-/// Slope per second of the line of least squares, and its value at `origin`.
+/// The slope per second of the least-squares line, and its value at `origin`.
 fn regression(times: &[i64], values: &[f64], origin: i64) -> (f64, f64) {
     let first = values[0];
     if values[1..].iter().all(|v| *v == first) {
@@ -30,35 +30,36 @@ fn regression(times: &[i64], values: &[f64], origin: i64) -> (f64, f64) {
     (slope, y / count - slope * x / count)
 }
 
-/// Whether there are floats enough for a line, at least two; notes histograms that are passed over.
-fn enough(view: &View<'_>, notes: &mut Notebook<'_>) -> bool {
+/// Whether there are at least two floats, which a line needs. Adds a note about ignored histograms.
+fn enough(view: &WindowView<'_>, notes: &mut Notebook<'_>) -> bool {
     notes.ignored_histograms(view);
     view.points.values.len() >= 2
 }
 
 /// The slope per second.
-pub(super) fn deriv(view: &View<'_>, notes: &mut Notebook<'_>) -> Option<f64> {
+pub(super) fn deriv(view: &WindowView<'_>, notes: &mut Notebook<'_>) -> Option<f64> {
     let times = view.points.timestamps;
-    // An origin near the samples keeps the numbers small and so the digits.
+    // An origin near the samples keeps the numbers small, which preserves precision.
     enough(view, notes).then(|| regression(times, view.points.values, times[0]).0)
 }
 
-/// The value `seconds` after the step.
-pub(super) fn predict(view: &View<'_>, seconds: f64, notes: &mut Notebook<'_>) -> Option<f64> {
+/// The predicted value `seconds` after the step.
+pub(super) fn predict(view: &WindowView<'_>, seconds: f64, notes: &mut Notebook<'_>) -> Option<f64> {
     enough(view, notes).then(|| {
         let (slope, intercept) = regression(view.points.timestamps, view.points.values, view.time);
         slope * seconds + intercept
     })
 }
 
-/// The last value of the series smoothed by `smoothing`, its trend by `trend`, both between 0 and 1.
+/// Double exponential smoothing: the last value of the series, with the factor `smoothing` for the value and
+/// `trend` for its trend. Both must be between 0 and 1, exclusive.
 pub(super) fn smooth(
-    view: &View<'_>,
+    view: &WindowView<'_>,
     smoothing: f64,
     trend: f64,
     notes: &mut Notebook<'_>,
 ) -> Result<Option<f64>, QueryError> {
-    // Written so that NaN passes, as in Prometheus.
+    // Written so that NaN is accepted, as in Prometheus.
     if smoothing <= 0.0 || smoothing >= 1.0 {
         let text = format!("invalid smoothing factor. Expected: 0 < sf < 1, got: {}", go_f6(smoothing));
         return Err(QueryError::execution(text));

@@ -1,8 +1,9 @@
-//! Functions of float series whose result is kept up to date while the window slides.
+//! Functions of float series that update their result while the window slides.
 //!
-//! What is subtracted when a sample leaves must be exact, or rounding errors would pile up over the steps. So counts
-//! are subtracted, but sums are not: those over long windows, and of many resets of a counter, are put together from
-//! partial sums ([`Partial`]); those of few are added up again.
+//! Subtracting a sample that leaves the window must be exact, or rounding errors would accumulate over the
+//! steps. Counts are exact, so they are subtracted. Sums are not: over long windows, and over many resets of
+//! a counter, they are composed of partial sums ([`Partial`]); over short windows and few resets they are
+//! computed again for each step.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -13,33 +14,35 @@ use crate::error::QueryError;
 use crate::functions::kahan::KahanSum;
 use crate::functions::range::edges::changed;
 use crate::functions::range::extrapolate::Change;
-use crate::functions::range::starts::{self, Reading};
-use crate::functions::range::{Cursor, Notebook, RangeFunction, over_time};
+use crate::functions::range::starts::{self, CounterReading};
+use crate::functions::range::{Notebook, RangeFunction, SampleCursor, over_time};
 use crate::syntax::ast::Boundary;
 use crate::syntax::functions::FunctionId;
 use crate::value::column::{Column, Points};
 use crate::value::notes::Note;
 
-/// Windows of fewer samples, or resets, than this are cheaper to add up again than to put together.
+/// Windows with fewer samples, or fewer resets, than this are cheaper to add up again than to compose of
+/// partial sums.
 const LONG_WINDOW: usize = 32;
 
-/// From numbers as large as this, the order of additions may decide whether they overflow.
+/// With numbers of this size or larger, the order of additions may decide whether they overflow.
 const HUGE: f64 = f64::MAX / 1e9;
 
-/// Samples that windows may pass over between two looks at the flag that ends the query. Each step counts as one,
-/// and with its whole window, though most need not look at all of it: a look costs less than a step.
-const SAMPLES_BETWEEN_LOOKS: usize = 1 << 18;
+/// Number of samples in the windows between two checks for cancellation. Each step counts as one plus the
+/// length of its window, although most steps do not read the whole window: a check costs less than a step.
+const SAMPLES_BETWEEN_CHECKS: usize = 1 << 18;
 
-/// From how many samples on the memory of what slides is held. Less of it is a few pages for each worker.
-const HELD_FROM: usize = 4096;
+/// From this number of samples on, the memory for sliding is reserved in the budget. For fewer samples it is
+/// a few pages per worker.
+const RESERVE_FROM: usize = 4096;
 
-/// Holds `bytes_each` for each of so many samples, if they are many.
-fn hold(
+/// Reserves `bytes_each` for each of `samples`, if there are at least [`RESERVE_FROM`].
+fn reserve(
     function: &RangeFunction<'_>,
     samples: usize,
     bytes_each: usize,
 ) -> Result<Option<Reservation>, QueryError> {
-    if samples < HELD_FROM {
+    if samples < RESERVE_FROM {
         return Ok(None);
     }
     let mut hold = Reservation::new(&function.call.budget);
@@ -47,7 +50,8 @@ fn hold(
     Ok(Some(hold))
 }
 
-/// Evaluates `function` over floats, if it is one of those that slide. `out` has no values yet.
+/// Evaluates `function` over floats. Returns `false` if it is not a sliding function. `out` has no values
+/// yet.
 pub(super) fn evaluate(
     function: &RangeFunction<'_>,
     points: Points<'_>,
@@ -103,7 +107,7 @@ fn each(
     each_with_end(function, times, |step, _, low, high| f(step, low, high))
 }
 
-/// As [`each`], with the last instant of the window.
+/// Like [`each`], and also passes the end of the window.
 #[inline(always)]
 fn each_with_end(
     function: &RangeFunction<'_>,
@@ -111,7 +115,7 @@ fn each_with_end(
     mut f: impl FnMut(usize, i64, usize, usize),
 ) -> Result<(), QueryError> {
     let (window, steps) = (function.window, function.steps);
-    let mut cursor = Cursor::default();
+    let mut cursor = SampleCursor::default();
     let advance = if window.at.is_some() { 0 } else { steps.interval };
     let mut end = window.end(steps.start);
     let mut passed = 0;
@@ -121,7 +125,7 @@ fn each_with_end(
             f(step, end, cursor.low, cursor.high);
         }
         passed += 1 + cursor.high - cursor.low;
-        if passed > SAMPLES_BETWEEN_LOOKS {
+        if passed > SAMPLES_BETWEEN_CHECKS {
             passed = 0;
             function.call.budget.check()?;
         }
@@ -159,7 +163,7 @@ fn rate(
     })
 }
 
-/// `rate` and `increase` of a counter whose samples tell when it began.
+/// `rate` and `increase` of a counter whose samples have start timestamps.
 fn rate_with_starts(
     function: &RangeFunction<'_>,
     points: Points<'_>,
@@ -171,8 +175,8 @@ fn rate_with_starts(
     let mut resets = Resets::find(function, values, |at, previous, current| {
         current < previous || reading(points, at).is_reset_since(reading(points, at - 1))
     })?;
-    let _hold = hold(function, values.len(), size_of::<usize>())?;
-    // Samples that count what the one before them had counted already.
+    let _hold = reserve(function, values.len(), size_of::<usize>())?;
+    // Samples that include increases which the sample before them already included.
     let overlaps: Vec<usize> =
         (1..values.len()).filter(|&at| reading(points, at).overlaps(reading(points, at - 1))).collect();
     let (mut first_overlap, mut overlapped) = (0, 0);
@@ -203,28 +207,30 @@ fn rate_with_starts(
     Ok(())
 }
 
-/// When a float was read, and when its counter began.
-fn reading(points: Points<'_>, at: usize) -> Reading {
-    Reading::of(points.starts, points.timestamps[at], at)
+/// The time of a float and the start of its counter.
+fn reading(points: Points<'_>, at: usize) -> CounterReading {
+    CounterReading::of(points.starts, points.timestamps[at], at)
 }
 
-/// Where a counter was reset, and what it had come to.
+/// Where a counter was reset, and its values before the resets.
 ///
-/// Prometheus adds what was lost in resets one after the other, in order of time. Up to [`LONG_WINDOW`] resets are added
-/// that way here too; more of them are put together from partial sums, whose result is at least as exact.
+/// Prometheus adds what was lost in resets one after the other, in order of time. Up to [`LONG_WINDOW`]
+/// resets are added in this way here, too. More resets are composed of partial sums, whose result is at least
+/// as exact.
 #[derive(Default)]
 struct Resets {
     list: Vec<(usize, f64)>,
-    /// Those inside the window: from the first on, and before the last.
+    /// The resets inside the window, as indexes into `list`.
     inside: Range<usize>,
-    /// What the counter had come to at each of the list, added up; not where the order of additions matters.
+    /// Partial sums of the lost values. `None` if the order of additions matters.
     lost: Option<Partial>,
-    /// The memory of the list and of partial sums.
+    /// The reservation for the memory of the list and of the partial sums.
     _hold: Option<Reservation>,
 }
 
 impl Resets {
-    /// Finds the samples, told by their place and by the values before and of them, at which a counter `is_reset`.
+    /// Finds the samples for which `is_reset` returns true. It is called with the index of a sample, the
+    /// value before it and its value.
     #[inline(always)]
     fn find(
         function: &RangeFunction<'_>,
@@ -233,10 +239,10 @@ impl Resets {
     ) -> Result<Self, QueryError> {
         let mut list = Vec::new();
         let mut held = None;
-        if values.len() >= HELD_FROM {
+        if values.len() >= RESERVE_FROM {
             let pairs = values.windows(2).enumerate();
             let resets = pairs.filter(|(at, pair)| is_reset(at + 1, pair[0], pair[1])).count();
-            held = hold(function, resets, size_of::<(usize, f64)>() + size_of::<KahanSum>())?;
+            held = reserve(function, resets, size_of::<(usize, f64)>() + size_of::<KahanSum>())?;
             list.reserve_exact(resets);
         }
         for (at, pair) in values.windows(2).enumerate() {
@@ -248,7 +254,8 @@ impl Resets {
         Ok(Self { list, inside: 0..0, lost: summable.then(Partial::default), _hold: held })
     }
 
-    /// `change`, and what a window of the samples `low..high` lost in resets. Windows come in order.
+    /// Adds to `change` what a window of the samples `low..high` lost in resets. Windows must be visited in
+    /// order.
     #[inline(always)]
     fn add_to(&mut self, change: f64, low: usize, high: usize) -> f64 {
         if self.list.is_empty() { change } else { self.add_lost(change, low, high) }
@@ -271,11 +278,12 @@ impl Resets {
     }
 }
 
-/// Adds up windows that slide over a list from partial sums, without ever subtracting.
+/// Sums of windows that slide over a list, composed of partial sums without any subtraction.
 ///
-/// The list is cut at a pivot. To the left of it, `heads[i]` is the sum of the numbers from `i` to the pivot; to the
-/// right, `tail` is the sum from the pivot on. A window is the sum of two of these; when its start passes the pivot,
-/// the pivot moves to the window's end. Each number is added twice over the whole list.
+/// The list is divided at a pivot. Left of it, `heads[i]` is the sum of the numbers from `i` up to the pivot.
+/// Right of it, `tail` is the sum from the pivot on. The sum of a window is the sum of one head and the tail.
+/// When the start of the window passes the pivot, the pivot moves to the end of the window. Each number is
+/// added twice in total.
 #[derive(Default)]
 pub(super) struct Partial {
     heads: Vec<KahanSum>,
@@ -286,7 +294,7 @@ pub(super) struct Partial {
 }
 
 impl Partial {
-    /// The sum of the numbers of a window. Windows come in order.
+    /// The sum of the numbers of a window. Windows must be visited in order.
     #[inline(always)]
     pub(super) fn sum(&mut self, window: Range<usize>, number: impl Fn(usize) -> f64) -> KahanSum {
         if window.start >= self.pivot {
@@ -310,8 +318,8 @@ impl Partial {
     }
 }
 
-/// Keeps the candidates for the extreme: a value leaves when a later one is better or the same. Of zeros with different
-/// signs, which are equally good, the first counts.
+/// Keeps a list of candidates for the extreme value. A candidate is removed when a later value is better or
+/// equal. Of zeros with different signs, which are equal, the first one counts.
 fn extreme(
     function: &RangeFunction<'_>,
     points: Points<'_>,
@@ -319,8 +327,9 @@ fn extreme(
     better: impl Fn(f64, f64) -> bool,
 ) -> Result<(), QueryError> {
     let values = points.values;
-    // As many as the samples of a window that rises or falls all along, and they double.
-    let _hold = hold(function, values.len(), 2 * size_of::<usize>())?;
+    // In a window whose values only rise or only fall, every sample is a candidate, and the queue doubles
+    // when it grows.
+    let _hold = reserve(function, values.len(), 2 * size_of::<usize>())?;
     let mut candidates: VecDeque<usize> = VecDeque::new();
     let mut seen = 0;
     each(function, points.timestamps, |step, low, high| {
@@ -343,7 +352,8 @@ fn extreme(
     })
 }
 
-/// Counts the samples in each window that `differ` from the one before: told by their place and by both values.
+/// Counts the samples of each window for which `differ` returns true. It is called with the index of a
+/// sample, the value before it and its value.
 fn edges(
     function: &RangeFunction<'_>,
     points: Points<'_>,
@@ -351,8 +361,8 @@ fn edges(
     differ: impl Fn(usize, f64, f64) -> bool,
 ) -> Result<(), QueryError> {
     let values = points.values;
-    let _hold = hold(function, values.len(), size_of::<u32>())?;
-    // `counts[i]`: how many of the pairs that end at or before sample `i` differ.
+    let _hold = reserve(function, values.len(), size_of::<u32>())?;
+    // `counts[i]` is the number of differing pairs that end at or before sample `i`.
     let mut counts = Vec::with_capacity(values.len());
     let mut total = 0u32;
     counts.extend(values.first().map(|_| 0));
@@ -367,7 +377,7 @@ fn edges(
 
 /// Adds up long windows with [`Partial`].
 ///
-/// Returns `false`, having done nothing, where windows are short or where numbers are so large that the order of
+/// Returns `false` and does nothing if windows are short, or if numbers are so large that the order of
 /// additions decides whether they overflow.
 fn partial(
     function: &RangeFunction<'_>,
@@ -387,7 +397,7 @@ fn partial(
     if overlap < 4 || !dense || function.window.at.is_some() || !values.iter().all(|v| v.abs() < HUGE) {
         return Ok(false);
     }
-    let _hold = hold(function, values.len(), size_of::<KahanSum>())?;
+    let _hold = reserve(function, values.len(), size_of::<KahanSum>())?;
     let mut sums = Partial::default();
     each(function, times, |step, low, high| {
         out[step] = finish(sums.sum(low..high, |at| values[at]), high - low);

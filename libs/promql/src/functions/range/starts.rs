@@ -1,54 +1,57 @@
-//! What start timestamps tell of a counter: resets that its values do not show, and from where it counted.
+//! Start timestamps of counters: they show resets that the values do not show, and since when a counter has
+//! counted.
 //!
 //! Behaviour: `isStartTimestampReset`, `checkStartTimeOverlap` and `extrapolatedRate` in Prometheus 3.14's
 //! `promql/functions.go`.
 
-/// When a counter began and when it was read, in milliseconds; a start of 0 is not known.
+/// The start of a counter and the time of its sample, in milliseconds. A start of 0 means unknown.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reading {
+pub(super) struct CounterReading {
     pub(super) start: i64,
     pub(super) time: i64,
 }
 
-impl Reading {
-    /// The sample at `index` of a list of samples and one of starts, which may be empty.
+impl CounterReading {
+    /// The reading of the sample at `index`, with the time `time`. `starts` may be empty.
     #[inline]
     pub(super) fn of(starts: &[i64], time: i64, index: usize) -> Self {
         Self { start: starts.get(index).copied().unwrap_or(0), time }
     }
 
-    /// Whether the counter began anew since `previous`.
+    /// Whether the counter was started again since `previous`.
     #[inline]
     pub(super) fn is_reset_since(self, previous: Self) -> bool {
-        // A start that is that of its own sample is how OpenTelemetry says that it is not known; a later one is wrong.
+        // OpenTelemetry sets the start to the time of the sample itself if it is unknown. A later start is
+        // invalid.
         if self.start == 0 || self.start >= self.time || self.start < previous.time {
             return false;
         }
-        // A start at the sample before is that of a delta, which counts from there; but where that sample's own start is
-        // not known, it is the second of a counter that began before it was seen.
+        // A start at the time of the previous sample is normally that of a delta, which counts from there.
+        // But if the start of the previous sample is unknown, this is the second sample of a counter that
+        // began before it was first observed.
         self.start > previous.time || (previous.start != 0 && previous.start < previous.time)
     }
 
-    /// Whether it counts, but not since when `previous` counted, what that had counted already.
+    /// Whether it includes increases that `previous` already included, although it has a different start.
     #[inline]
     pub(super) fn overlaps(self, previous: Self) -> bool {
         self.start != 0 && self.start < previous.time && self.start != previous.start
     }
 }
 
-/// The start of the first sample of a window, if it lies between the window's beginning (excluded) and the sample. The
-/// counter then was 0 there, and its change need not be guessed.
+/// The start of the first sample of a window, if it is inside the window and before the sample. The counter
+/// was 0 at this time, so its change need not be extrapolated to the window's start.
 #[inline]
 pub(super) fn inside(starts: &[i64], first_time: i64, window_start: i64) -> Option<i64> {
     starts.first().copied().filter(|&start| start != 0 && start > window_start && start < first_time)
 }
 
-/// What the change since `start` has to be multiplied with so that it covers the window up to `end`. `times` are those of
-/// the first and last of so many samples.
+/// The factor by which the change since `start` is multiplied so that it covers the window up to `end`.
+/// `times` are the times of the first and the last of `samples` samples.
 pub(super) fn factor(start: i64, times: (i64, i64), samples: usize, end: i64) -> f64 {
     let seconds = |millis: i64| millis as f64 / 1000.0;
     let sampled = seconds(times.1 - start);
-    // A single sample says nothing of how long a series goes on behind it.
+    // A single sample does not show how long the series continues after it.
     let distance = if samples > 1 { seconds(times.1 - times.0) / (samples - 1) as f64 } else { 0.0 };
     let mut to_end = seconds(end - times.1);
     if to_end >= distance * 1.1 {
@@ -62,9 +65,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reset_is_a_start_since_the_sample_before() {
+    fn a_start_after_the_previous_sample_is_a_reset() {
         let check = |previous: (i64, i64), current: (i64, i64), reset: bool, overlaps: bool| {
-            let reading = |(start, time)| Reading { start, time };
+            let reading = |(start, time)| CounterReading { start, time };
             let (previous, current) = (reading(previous), reading(current));
             let found = (current.is_reset_since(previous), current.overlaps(previous));
             assert_eq!(found, (reset, overlaps), "{previous:?} {current:?}");
@@ -72,11 +75,12 @@ mod tests {
         check((5, 10), (5, 20), false, false);
         check((5, 10), (15, 20), true, false);
         check((0, 10), (15, 20), true, false);
-        // Unknown, its own time, and later.
+        // The start is unknown, the sample's own time, or later.
         check((5, 10), (0, 20), false, false);
         check((5, 10), (20, 20), false, false);
         check((5, 10), (21, 20), false, false);
-        // At the sample before: a delta, unless that one's start is unknown, its own time, or wrong.
+        // The start is the previous sample's time: a delta, unless the start of that sample is unknown, its
+        // own time, or invalid.
         check((5, 10), (10, 20), true, false);
         check((0, 10), (10, 20), false, false);
         check((10, 10), (10, 20), false, false);
@@ -85,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn the_change_since_a_start_is_extrapolated_to_the_end_only() {
+    fn a_change_since_a_start_is_extrapolated_only_to_the_end() {
         assert_eq!(factor(0, (60_000, 120_000), 2, 120_000), 1.0);
         assert_eq!(factor(0, (60_000, 120_000), 2, 150_000), 1.25);
         assert_eq!(factor(0, (60_000, 120_000), 2, 300_000), 1.25);

@@ -1,4 +1,4 @@
-//! The sliding functions against the window-by-window ones, on random series.
+//! Compares the sliding functions with the window-by-window ones on random series.
 
 use super::*;
 use crate::QUERIES;
@@ -9,10 +9,10 @@ fn unlimited() -> Budget {
     Budget::new(&TotalBudget::unlimited(&QUERIES), BudgetLimits::UNLIMITED, Interrupt::new())
 }
 
-/// A small generator of numbers, so that a failure can be repeated from its seed.
-struct Random(u64);
+/// A small random number generator. A failure can be repeated from its seed.
+struct SeededRandom(u64);
 
-impl Random {
+impl SeededRandom {
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         self.0 >> 33
@@ -24,10 +24,10 @@ impl Random {
 }
 
 /// A series with gaps, resets, repeated values, NaN and infinity.
-fn series(random: &mut Random) -> (Vec<i64>, Vec<f64>) {
+fn series(random: &mut SeededRandom) -> (Vec<i64>, Vec<f64>) {
     let (mut times, mut values) = (Vec::new(), Vec::new());
     let odd = random.below(3) == 0;
-    // A gauge, which as a counter would be reset at every second sample.
+    // A gauge. Read as a counter, it would be reset at every second sample.
     let gauge = random.below(4) == 0;
     let (mut time, mut value) = (random.below(100_000) as i64, 0.0);
     for _ in 0..random.below(400) {
@@ -58,8 +58,9 @@ fn close(a: f64, b: f64) -> bool {
             || (a != b && (a - b).abs() <= 1e-13 * a.abs().max(b.abs())))
 }
 
-/// No starts; or of each kind that there is: none, of the series, at a reset, of a delta, wrong ones.
-fn random_starts(random: &mut Random, times: &[i64]) -> Vec<i64> {
+/// Start timestamps: none at all, or a mix of unknown ones, those of the series, those at a reset, those of
+/// deltas and invalid ones.
+fn random_starts(random: &mut SeededRandom, times: &[i64]) -> Vec<i64> {
     let mut start = times.first().map_or(0, |first| first - 10_000);
     let mut before = start;
     let start_of = |time: &i64| {
@@ -78,7 +79,7 @@ fn random_starts(random: &mut Random, times: &[i64]) -> Vec<i64> {
 }
 
 #[test]
-fn sliding_gives_what_looking_at_each_window_gives() {
+fn sliding_and_window_by_window_results_agree() {
     use FunctionId as F;
     let functions = [
         F::Rate,
@@ -96,7 +97,7 @@ fn sliding_gives_what_looking_at_each_window_gives() {
         F::Resets,
     ];
     for seed in 0..300 {
-        let mut random = Random(seed);
+        let mut random = SeededRandom(seed);
         let (times, values) = series(&mut random);
         let starts = random_starts(&mut random, &times);
         let points = Points { timestamps: &times, values: &values, starts: &starts, ..Points::default() };
@@ -125,14 +126,14 @@ fn sliding_gives_what_looking_at_each_window_gives() {
             assert_eq!(fast_notes.finish(""), notes.finish(""), "seed {seed}, {id:?}");
             for step in 0..steps.count {
                 let (fast, slow) = (fast.floats[step], slow.floats[step]);
-                assert!(close(fast, slow), "seed {seed}, {id:?}, step {step}: {fast} and not {slow}");
+                assert!(close(fast, slow), "seed {seed}, {id:?}, step {step}: got {fast}, expected {slow}");
             }
         }
     }
 }
 
 #[test]
-fn what_a_gauge_loses_is_added_up_in_a_few_additions_a_window() {
+fn resets_of_a_gauge_take_a_few_additions_per_window() {
     for (count, length) in [(1000, 100), (1000, 999), (1000, 1), (5, 1000)] {
         let additions = std::cell::Cell::new(0);
         let number = |at: usize| {
@@ -150,7 +151,7 @@ fn what_a_gauge_loses_is_added_up_in_a_few_additions_a_window() {
 }
 
 #[test]
-fn what_slides_over_many_samples_is_held() {
+fn sliding_over_many_samples_reserves_memory() {
     use FunctionId as F;
     let times: Vec<i64> = (0..100_000).map(|at| at * 1000).collect();
     let values: Vec<f64> = times.iter().map(|at| (at / 1000 % 2) as f64).collect();
@@ -200,7 +201,7 @@ fn evaluate_at(
 }
 
 #[test]
-fn extended_functions_count_from_the_last_sample_before_the_range() {
+fn extended_functions_start_at_the_last_sample_before_the_range() {
     let at = |id, samples: &[(i64, f64)]| evaluate_at(id, Boundary::Anchored, samples, 120_000, 60_000);
     let steady = [(60_000, 10.0), (90_000, 20.0), (120_000, 30.0)];
     assert_eq!(at(FunctionId::Xincrease, &steady), Some(20.0));
@@ -208,12 +209,12 @@ fn extended_functions_count_from_the_last_sample_before_the_range() {
     let reset = [(60_000, 10.0), (90_000, 4.0), (120_000, 6.0)];
     assert_eq!(at(FunctionId::Xincrease, &reset), Some(6.0));
     assert_eq!(at(FunctionId::Xdelta, &reset), Some(-4.0));
-    assert_eq!(at(FunctionId::Xincrease, &[(90_000, 7.0)]), Some(7.0), "it has just appeared");
+    assert_eq!(at(FunctionId::Xincrease, &[(90_000, 7.0)]), Some(7.0), "the series has just appeared");
     assert_eq!(at(FunctionId::Xrate, &[]), None);
 }
 
 #[test]
-fn a_window_is_open_on_the_left_and_closed_on_the_right() {
+fn a_window_excludes_its_start_and_includes_its_end() {
     let count = |samples| evaluate_at(FunctionId::CountOverTime, Boundary::Plain, samples, 120_000, 60_000);
     assert_eq!(count(&[(60_000, 1.0), (60_001, 1.0), (120_000, 1.0), (120_001, 1.0)]), Some(2.0));
 }

@@ -1,20 +1,21 @@
-//! Thanos' `xrate`, `xincrease` and `xdelta`: the change since the last sample before the window, without extrapolation to
-//! samples that were never there.
+//! Thanos' `xrate`, `xincrease` and `xdelta`: the change since the last sample before the window, without
+//! extrapolation.
 //!
 //! Behaviour: `extendedRate` in `thanos-io/promql-engine`'s `ringbuffer/functions.go`, for floats.
 
-use crate::functions::range::View;
+use crate::functions::range::WindowView;
 use crate::syntax::functions::FunctionId;
 
-/// The change of the floats of a window; `None` where there are none in it or, within the lookback, before it.
-pub(super) fn evaluate(id: FunctionId, view: &View<'_>) -> Option<f64> {
-    // The window with the last sample before it.
+/// The change of the floats in a window. `None` if there are none in the window and none before it within the
+/// lookback.
+pub(super) fn evaluate(id: FunctionId, view: &WindowView<'_>) -> Option<f64> {
+    // The window and the last sample before it.
     let before = view.points.timestamps.partition_point(|t| *t <= view.start).saturating_sub(1);
     let (times, values) = (&view.points.timestamps[before..], &view.points.values[before..]);
     let last = values.len().checked_sub(1)?;
     let (counter, per_second) = (id != FunctionId::Xdelta, id == FunctionId::Xrate);
     let increase = counter && !per_second;
-    // A counter that has just appeared started from zero, even if it has not moved since.
+    // A counter that has just appeared started from zero, even if its value has not changed since.
     let appeared = view.appeared.saturating_add(view.range);
     if increase && view.end <= appeared && values.windows(2).all(|pair| pair[0] == pair[1]) {
         return Some(values[0]);
@@ -22,7 +23,7 @@ pub(super) fn evaluate(id: FunctionId, view: &View<'_>) -> Option<f64> {
     let mut first = 0;
     let mut sampled = (times[last] - times[0]) as f64;
     let mut distance = sampled / last as f64;
-    // A sample too far before the window says nothing about it.
+    // A sample too far before the window is ignored.
     if !increase && (view.start - times[0]) as f64 > distance {
         if last < 2 {
             return Some(0.0);
@@ -36,7 +37,7 @@ pub(super) fn evaluate(id: FunctionId, view: &View<'_>) -> Option<f64> {
         change +=
             values[first..].windows(2).filter(|pair| pair[1] < pair[0]).map(|pair| pair[0]).sum::<f64>();
     }
-    // Samples that cover the whole window are scaled from their interval to its length.
+    // Samples that cover the whole window are scaled from their own length to the window's.
     if !increase && times[first] <= view.start && ((view.end - times[last]) as f64) < distance {
         change *= view.range as f64 / sampled;
     }
