@@ -1,6 +1,6 @@
 //! Where chunks are cut, and that no sample is lost by it.
 
-use model::Span;
+use model::BucketSpan;
 
 use super::*;
 use crate::random::Random;
@@ -16,7 +16,7 @@ fn histogram(offset: i32, buckets: &[f64]) -> Arc<FloatHistogram> {
     Arc::new(FloatHistogram {
         count: buckets.iter().sum(),
         sum: 1.5,
-        positive_spans: vec![Span { offset, length: buckets.len() as u32 }],
+        positive_spans: vec![BucketSpan { offset, length: buckets.len() as u32 }],
         positive_buckets: buckets.to_vec(),
         ..FloatHistogram::default()
     })

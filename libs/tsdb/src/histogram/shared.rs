@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use model::{CUSTOM_BUCKETS_SCHEMA, CounterResetHint, FloatHistogram, Span};
+use model::{BucketSpan, CUSTOM_BUCKETS_SCHEMA, CounterResetHint, FloatHistogram};
 
 use crate::error::AppendError;
 
@@ -50,7 +50,7 @@ impl Continuation {
 }
 
 /// Whether a bucket of the first has a lower count in the second, where an absent bucket counts nothing.
-fn fell([before_spans, next_spans]: [&[Span]; 2], [before, next]: [&[f64]; 2]) -> bool {
+fn fell([before_spans, next_spans]: [&[BucketSpan]; 2], [before, next]: [&[f64]; 2]) -> bool {
     if before_spans == next_spans {
         return before.iter().zip(next).any(|(before, next)| next < before);
     }
@@ -63,7 +63,7 @@ fn fell([before_spans, next_spans]: [&[Span]; 2], [before, next]: [&[f64]; 2]) -
 }
 
 /// The number and count of each bucket that spans describe, in ascending order.
-fn numbered<'a>(spans: &'a [Span], buckets: &'a [f64]) -> impl Iterator<Item = (i64, f64)> + 'a {
+fn numbered<'a>(spans: &'a [BucketSpan], buckets: &'a [f64]) -> impl Iterator<Item = (i64, f64)> + 'a {
     let mut next = 0i64;
     let numbers = spans.iter().flat_map(move |span| {
         let first = next + i64::from(span.offset);
@@ -75,8 +75,8 @@ fn numbered<'a>(spans: &'a [Span], buckets: &'a [f64]) -> impl Iterator<Item = (
 
 /// The buckets of several histograms together, for each side: their numbers in ascending order, and as spans.
 pub(crate) struct SharedBuckets {
-    positive: (Vec<i64>, Vec<Span>),
-    negative: (Vec<i64>, Vec<Span>),
+    positive: (Vec<i64>, Vec<BucketSpan>),
+    negative: (Vec<i64>, Vec<BucketSpan>),
 }
 
 impl SharedBuckets {
@@ -127,15 +127,15 @@ impl SharedBuckets {
 }
 
 /// The counts of the buckets with these numbers, which are all that spans describe and more.
-fn widened(numbers: &[i64], spans: &[Span], buckets: &[f64]) -> Vec<f64> {
+fn widened(numbers: &[i64], spans: &[BucketSpan], buckets: &[f64]) -> Vec<f64> {
     let mut own = numbered(spans, buckets).peekable();
     let count = |number: &i64| own.next_if(|(other, _)| other == number).map_or(0.0, |(_, count)| count);
     numbers.iter().map(count).collect()
 }
 
 /// The spans of buckets with these numbers, which ascend: one for each run.
-fn spans_of(numbers: &[i64]) -> Vec<Span> {
-    let mut spans: Vec<Span> = Vec::new();
+fn spans_of(numbers: &[i64]) -> Vec<BucketSpan> {
+    let mut spans: Vec<BucketSpan> = Vec::new();
     let mut next = 0;
     for &number in numbers {
         match spans.last_mut() {
@@ -143,7 +143,7 @@ fn spans_of(numbers: &[i64]) -> Vec<Span> {
             _ => {
                 // The numbers of buckets come from 32-bit spans; those of sound histograms have far fewer bits.
                 let gap = (number - next).clamp(i64::from(i32::MIN), i64::from(i32::MAX));
-                spans.push(Span { offset: gap as i32, length: 1 });
+                spans.push(BucketSpan { offset: gap as i32, length: 1 });
             }
         }
         next = number + 1;
