@@ -1,7 +1,7 @@
-//! Syntax trees as JSON, as `parse_query` of Prometheus' API gives them to user interfaces.
+//! Syntax trees as JSON, as `parse_query` of Prometheus returns them to user interfaces.
 //!
-//! Behaviour: Prometheus 3.14's `web/api/v1/translate_ast.go`. Written straight to text, because a chain of a thousand
-//! operators is a tree of a thousand levels.
+//! Behaviour: `web/api/v1/translate_ast.go` of Prometheus 3.14. The tree is written directly as text, because
+//! a chain of a thousand operators is a tree of a thousand levels.
 
 use std::fmt::Write;
 
@@ -92,7 +92,7 @@ fn write(out: &mut String, expr: &Expr) {
     }
 }
 
-/// A chain of operators: all are opened on the way down to its left, and closed on the way up.
+/// A chain of operators. All are opened on the way down the left side, and closed on the way up.
 fn chain(out: &mut String, expr: &Expr) {
     let (first, operators) = expr.chain();
     out.extend(operators.iter().map(|_| "{\"type\":\"binaryExpr\",\"lhs\":"));
@@ -134,7 +134,7 @@ fn selector(out: &mut String, selector: &VectorSelector) {
     pinned(out, selector.at);
 }
 
-/// Writes the fields of `@`.
+/// Writes the fields of the `@` modifier.
 fn pinned(out: &mut String, at: Option<At>) {
     let (timestamp, bound) = match at {
         None => (None, None),
@@ -146,7 +146,7 @@ fn pinned(out: &mut String, at: Option<At>) {
     field(out, "startOrEnd", &json!(bound));
 }
 
-/// Writes a length in milliseconds, and the expression that it is computed by.
+/// Writes a duration in milliseconds, and the expression that computes it.
 fn length(out: &mut String, name: &str, length: Option<&DurationArg>) {
     let (millis, expr) = match length {
         None => (0, None),
@@ -166,7 +166,7 @@ fn duration(expr: &DurationExpr) -> serde_json::Value {
         DurationNode::Number { seconds, duration } => {
             let number = json!({"type": "numberLiteral", "val": float(*seconds), "duration": duration});
             match expr.wrapped {
-                // Prometheus has no other place for the parentheses.
+                // Prometheus has no other field for the parentheses.
                 true => {
                     json!({"type": "durationExpr", "op": "+", "lhs": null, "rhs": number, "wrapped": true})
                 }
@@ -182,7 +182,7 @@ fn duration(expr: &DurationExpr) -> serde_json::Value {
     }
 }
 
-/// A number in Go's form without exponent.
+/// A number in the format of Go without exponent.
 fn float(value: f64) -> String {
     if value.is_infinite() { if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned() } else { value.to_string() }
 }
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn trees_have_the_fields_that_user_interfaces_read() {
+    fn trees_have_the_fields_of_prometheus() {
         let selector = |name: &str| {
             json!({
                 "type": "vectorSelector", "name": name, "offset": 0, "offsetExpr": null, "timestamp": null,
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_chain_is_written_in_a_loop() {
+    fn long_operator_chain_needs_no_recursion() {
         let long = vec!["1"; 20_000].join("+");
         let text = tree(&parse(&long, &ParseOptions::ALL).expect("an expression"));
         assert_eq!(text.matches("binaryExpr").count(), 19_999);
