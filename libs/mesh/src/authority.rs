@@ -1,4 +1,4 @@
-//! The logical name of what a request is for, and the tower layer that writes it into requests.
+//! The logical name of the target of a request, and the tower layer that writes it into requests.
 
 use std::{
     fmt,
@@ -13,8 +13,8 @@ use tower::{Layer, Service};
 
 /// The name of a target, `<target>.<cluster>`, such as `scraper-0.eu-1`; it travels as HTTP's `:authority`.
 ///
-/// Both parts are DNS labels (`a-z 0-9 -`, 1 to 63 characters). It never holds a port or an address: those exist only
-/// in the configuration of the cluster that owns the target.
+/// Both parts are DNS labels (`a-z 0-9 -`, 1 to 63 characters). The name never contains a port or an address: those exist
+/// only in the configuration of the cluster that owns the target.
 ///
 /// ```
 /// let name: mesh::Authority = "scraper-0.eu-1".parse()?;
@@ -28,9 +28,9 @@ pub struct Authority {
     cluster: Name,
 }
 
-/// Says which target name is wrong and what a right one looks like.
+/// A text is not the name of a target.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("target {text:?}: must be <target>.<cluster>, such as scraper-0.eu-1, each of a-z, 0-9 and '-'")]
+#[error("target {text:?}: must be <target>.<cluster>, such as scraper-0.eu-1, both of a-z, 0-9 and '-'")]
 pub struct AuthorityError {
     text: String,
 }
@@ -56,7 +56,7 @@ impl Authority {
         &self.cluster
     }
 
-    /// The same name as `http` wants it.
+    /// The name as a type of the `http` crate.
     fn to_http(&self) -> http::uri::Authority {
         self.as_str().parse().expect("two DNS labels joined by a dot are a valid URI authority")
     }
@@ -76,7 +76,7 @@ impl FromStr for Authority {
     type Err = AuthorityError;
 
     fn from_str(text: &str) -> Result<Self, AuthorityError> {
-        // Foreign text is cut, so that it cannot flood a log.
+        // The text may be foreign: shorten it, so that it cannot fill a log.
         let refuse = || AuthorityError { text: text.chars().take(140).collect() };
         let (target, cluster) = text.split_once('.').ok_or_else(refuse)?;
         let target = target.parse().map_err(|_| refuse())?;
@@ -97,7 +97,7 @@ impl fmt::Debug for Authority {
     }
 }
 
-/// Addresses every request that passes to one target, whatever authority it had before.
+/// Addresses every request to one target, and replaces the authority that it had before.
 #[derive(Debug, Clone)]
 pub struct AuthorityLayer {
     authority: http::uri::Authority,

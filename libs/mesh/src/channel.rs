@@ -1,4 +1,4 @@
-//! The way out: one type for every way a request can take.
+//! The channel that requests are sent on, however they travel.
 
 use std::{
     error::Error as StdError,
@@ -15,28 +15,30 @@ use tower::{Layer, Service, ServiceExt, util::BoxCloneSyncService};
 
 use crate::{Authority, Error, Peer, PeerLayer};
 
-/// How long a TCP connection may take to open before requests that wait for it end with an error.
+/// How long a TCP connection may take to open before the requests that wait for it fail.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// An idle connection is probed this often, and given up when there is no answer for twice as long.
+/// Interval of keep-alive pings, on idle connections too. A connection without an answer for twice as long is closed.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// What one stream may send ahead of its reader. Small, so that a stalled reader holds little memory.
+/// Bytes that one stream may send ahead of its reader. Small, so that a stalled reader occupies little memory.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-/// What all streams together may send ahead of their readers. Large, so that a stalled one does not block the rest.
+/// Bytes that all streams of a connection may send ahead of their readers. Large, so that a stalled stream does not block
+/// the others.
 const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
-/// Large frames spare system calls and copies: a tenth of the processor time of a bulk stream.
+/// Largest frame, in bytes. Large frames need fewer system calls and copies, which saves a tenth of the CPU time of a bulk
+/// stream.
 const FRAME_BYTES: u32 = 256 << 10;
 
-/// Sends gRPC requests somewhere: a tower service that every generated tonic client accepts.
+/// Sends gRPC requests: a tower service that every generated tonic client accepts.
 ///
-/// Clones are cheap and share the connection below. Dropping a response before its end cancels the request at the far
-/// end, however many hops away.
+/// Clones are cheap and share the connection. Dropping a response before its end cancels the request at the server, over
+/// any number of hops.
 #[derive(Clone)]
 pub struct Channel {
     service: BoxCloneSyncService<Request<Body>, Response<Body>, Error>,
 }
 
 impl Channel {
-    /// A channel of any tower service of gRPC requests; `name` is what its errors speak of.
+    /// A channel on any tower service of gRPC requests; its errors begin with `name`.
     pub fn new<S, B>(name: impl Into<Arc<str>>, service: S) -> Self
     where
         S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
@@ -52,7 +54,7 @@ impl Channel {
         Self { service: BoxCloneSyncService::new(service) }
     }
 
-    /// A channel straight into a service of this process, which sees [`Peer::local`] as the caller.
+    /// A channel to a service of this process, which sees [`Peer::local`] as the caller.
     pub fn local<S, B>(name: impl Into<Arc<str>>, service: S) -> Self
     where
         S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
@@ -64,7 +66,7 @@ impl Channel {
         Self::new(name, PeerLayer::new(Peer::local()).layer(service))
     }
 
-    /// The same channel seen through a tower layer, such as [`AuthorityLayer`](crate::AuthorityLayer).
+    /// The same channel with a tower layer around it, such as [`AuthorityLayer`](crate::AuthorityLayer).
     pub fn layer<L, B>(self, name: impl Into<Arc<str>>, layer: L) -> Self
     where
         L: Layer<Self>,
@@ -101,22 +103,22 @@ impl Service<Request<Body>> for Channel {
 
 /// A plain HTTP/2 channel to `address` (`host:port`), without TLS.
 ///
-/// Connects with the first request and again after each loss; requests meanwhile end with an error that names the
-/// address. The host's name is resolved anew for each connection. Must be called within a Tokio runtime.
+/// Connects with the first request, and again after each lost connection. While no connection can be opened, requests fail
+/// with an error that names the address. The host name is resolved again for each connection. Must be called within a
+/// Tokio runtime.
 ///
 /// # Errors
-/// When `address` is not of the form `host:port`.
+/// `address` is not of the form `host:port`.
 pub fn direct(address: &str) -> Result<Channel, Error> {
     Ok(Channel::new(address, endpoint(address)?.connect_lazy()))
 }
 
 /// A channel to `target` through the gateway whose local gRPC port is at `gateway` (`host:port`).
 ///
-/// As [`direct`], except that requests bear the target's name and errors speak of it. Must be called within a Tokio
-/// runtime.
+/// As [`direct`], except that requests and errors name the target. Must be called within a Tokio runtime.
 ///
 /// # Errors
-/// When `gateway` is not of the form `host:port`.
+/// `gateway` is not of the form `host:port`.
 pub fn via(gateway: &str, target: &Authority) -> Result<Channel, Error> {
     let endpoint = endpoint(gateway)?.origin(target.origin());
     Ok(Channel::new(format!("{target} via {gateway}"), endpoint.connect_lazy()))
@@ -143,7 +145,7 @@ fn endpoint(address: &str) -> Result<Endpoint, Error> {
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES)
-        // h2 counts what arrives late for cancelled streams as errors, and for good: over the life of a connection any
-        // bound would be met.
+        // h2 counts frames that arrive late for cancelled streams as errors over the whole life of a connection. Any
+        // bound would be reached one day.
         .http2_max_local_error_reset_streams(None))
 }

@@ -1,14 +1,14 @@
-//! Why a request got no response.
+//! Why a request has no response.
 
 use std::{error::Error as StdError, fmt};
 
 use model::root_cause;
 use tonic::{Code, Status};
 
-/// Says in one line which peer or target a request was for and why it got no response.
+/// Why a request has no response, in one line that begins with the peer or the target of the request.
 ///
-/// A response that carries a gRPC error status is a response, not an [`Error`]. A tonic client turns this error into
-/// the gRPC status that it carries, so the caller's code is the same for both.
+/// A response with a gRPC error status is a response, not an [`Error`]. A tonic client turns this error into the gRPC
+/// status in it, so a caller handles both in the same way.
 #[derive(Debug)]
 pub struct Error {
     status: Box<Status>,
@@ -21,24 +21,24 @@ impl fmt::Display for Error {
 }
 
 impl StdError for Error {
-    /// tonic looks for a status among an error's sources, which is how code and message reach its callers.
+    /// tonic searches the sources of an error for a status; that is how the code and the message reach the caller.
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         Some(&*self.status)
     }
 }
 
 impl Error {
-    /// The peer or target cannot be reached now; trying again later, or elsewhere, can help.
+    /// The peer or target cannot be reached now; a retry, now elsewhere or later, can succeed.
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::from(Status::unavailable(message))
     }
 
-    /// Makes an error of whatever a transport reports about `name` (an address or an authority).
+    /// The error of a transport, about `name` (an address or an authority).
     pub fn of(name: &str, error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         let error = error.into();
         // Transports wrap the cause in layers that say no more than "transport error".
         let cause = root_cause(&*error);
-        // A status shows its code's description around its message; the message alone says what happened.
+        // A status displays the description of its code too; the message alone says what happened.
         let message = match cause.downcast_ref::<Status>() {
             Some(status) => format!("{name}: {}", status.message()),
             None => format!("{name}: {cause}"),

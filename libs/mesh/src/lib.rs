@@ -1,10 +1,10 @@
 //! The mesh as a component sees it: a [`Channel`] to send gRPC requests on, and a [`Peer`] on those that come in.
 //!
-//! A component names what it wants to reach by an [`Authority`] (`scraper-0.eu-1`) and never learns how the request
-//! gets there: over a plain connection ([`direct`]), through a gateway beside it ([`via`]), or straight into a service
-//! of the same process ([`Channel::local`]). Callers cannot tell which it was.
+//! A component addresses a request to an [`Authority`] (`scraper-0.eu-1`). The request travels over a plain connection
+//! ([`direct`]), through a gateway on the same host ([`via`]), or directly to a service of the same process
+//! ([`Channel::local`]). The caller sees no difference.
 //!
-//! What this crate is not: it holds no QUIC, no TLS, no certificate and no policy. All of that is the gateway's.
+//! What this crate is not: it has no QUIC, no TLS, no certificates and no policy. They belong to the gateway.
 
 mod authority;
 mod channel;

@@ -1,4 +1,4 @@
-//! Who sent a request, and by what way it came.
+//! The caller of a request, and the transport on which the request came.
 
 use std::{
     fmt,
@@ -9,12 +9,12 @@ use http::{Extensions, Request};
 use identity::SpiffeId;
 use tower::{Layer, Service};
 
-/// The way between two peers.
+/// The transport between two peers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Transport {
     /// HTTP/3 over QUIC with mutual TLS.
     Quic,
-    /// HTTP/2 over mutual TLS on TCP, the way where UDP does not pass.
+    /// HTTP/2 over mutual TLS on TCP, where UDP is blocked.
     Tcp,
     /// Within one process or one trusted host, without TLS.
     Local,
@@ -37,9 +37,9 @@ impl fmt::Display for Transport {
     }
 }
 
-/// The caller of a request, found among the request's extensions.
+/// The caller of a request; it is in the extensions of the request.
 ///
-/// Only the mesh puts it there, after the certificate was verified; no header a caller can write has a part in it.
+/// Only the mesh sets it, after it has verified the certificate. It does not depend on any header of the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     identity: Option<SpiffeId>,
@@ -47,27 +47,27 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// A peer that proved to be `identity`.
+    /// A peer whose certificate proves `identity`.
     pub fn new(identity: SpiffeId, transport: Transport) -> Self {
         Self { identity: Some(identity), transport }
     }
 
-    /// A caller on this host, of whom nothing is proved.
+    /// A caller on this host, without a proved identity.
     pub fn local() -> Self {
         Self { identity: None, transport: Transport::Local }
     }
 
-    /// The peer of a request with these extensions; [`Peer::local`] where the mesh had no part.
+    /// The peer of a request with these extensions; [`Peer::local`] for a request that did not come over the mesh.
     pub fn of(extensions: &Extensions) -> Self {
         extensions.get::<Self>().cloned().unwrap_or_else(Self::local)
     }
 
-    /// The proved identity; none on a local connection.
+    /// The proved identity; `None` on a local connection.
     pub fn identity(&self) -> Option<&SpiffeId> {
         self.identity.as_ref()
     }
 
-    /// The way the request came.
+    /// The transport on which the request came.
     pub fn transport(&self) -> Transport {
         self.transport
     }
@@ -82,14 +82,14 @@ impl fmt::Display for Peer {
     }
 }
 
-/// Marks every request that passes as sent by one peer.
+/// Sets the peer of every request.
 #[derive(Debug, Clone)]
 pub struct PeerLayer {
     peer: Peer,
 }
 
 impl PeerLayer {
-    /// A layer that marks requests with `peer`.
+    /// A layer that sets `peer`.
     pub fn new(peer: Peer) -> Self {
         Self { peer }
     }

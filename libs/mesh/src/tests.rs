@@ -15,7 +15,7 @@ use tower::{Layer, ServiceExt, service_fn};
 
 use super::*;
 
-/// What each request that reached the server was addressed to, and who sent it.
+/// The authority and the peer of each request that reached the server.
 #[derive(Clone, Default)]
 struct Seen(Arc<Mutex<Vec<(String, Peer)>>>);
 
@@ -54,7 +54,7 @@ fn witness(
     })
 }
 
-/// A server and the way to end it with all its connections.
+/// A server, and how to stop it with all its connections.
 struct Running {
     address: SocketAddr,
     stop: oneshot::Sender<()>,
@@ -68,7 +68,7 @@ impl Running {
     }
 }
 
-/// A gRPC health server that knows one service, `x`.
+/// A gRPC health server with one service, `x`.
 async fn serve(address: SocketAddr, seen: Seen) -> Running {
     let listener = TcpListener::bind(address).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -101,7 +101,7 @@ async fn check(channel: Channel, service: &str) -> Result<i32, tonic::Status> {
 }
 
 #[tokio::test]
-async fn every_way_to_a_service_gives_the_same_answers() {
+async fn every_kind_of_channel_gives_the_same_answers() {
     let seen = Seen::default();
     let server = serve(ANY, seen.clone()).await;
     let address = server.address;
@@ -124,7 +124,7 @@ async fn every_way_to_a_service_gives_the_same_answers() {
 }
 
 #[tokio::test]
-async fn a_lost_server_is_named_and_found_again() {
+async fn an_error_names_a_lost_server_and_the_channel_reconnects() {
     let server = serve(ANY, Seen::default()).await;
     let address = server.address;
     let channel = direct(&address.to_string()).unwrap();
@@ -140,7 +140,7 @@ async fn a_lost_server_is_named_and_found_again() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_none_is_refused_in_one_line() {
+async fn an_invalid_address_is_rejected_in_one_line() {
     for bad in ["", "localhost", ":10901", "http://localhost:1", "a b:1", "localhost:99999", "x@y:1"] {
         let message = direct(bad).unwrap_err().to_string();
         assert!(message.contains("must be host:port"), "{bad}: {message}");
@@ -162,7 +162,7 @@ fn a_target_name_is_two_labels() {
 }
 
 #[tokio::test]
-async fn a_peer_layer_overrides_what_a_caller_claims() {
+async fn a_peer_layer_replaces_the_peer_that_a_caller_set() {
     let seen = Seen::default();
     let gateway = Peer::new("spiffe://prod.example/cluster/eu-1/gateway".parse().unwrap(), Transport::Quic);
     let mut request = Request::new(Body::empty());

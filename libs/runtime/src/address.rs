@@ -4,9 +4,9 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
-/// Where a server listens: `HOST:PORT`, with an empty host for all interfaces.
+/// The address of a server: `HOST:PORT`, with an empty host for all interfaces.
 ///
-/// Port 0 asks the system for a free one. An IPv6 host stands in brackets.
+/// For port 0 the system chooses a free port. An IPv6 host is written in brackets.
 ///
 /// ```
 /// let address: runtime::ListenAddress = ":10901".parse().unwrap();
@@ -18,7 +18,7 @@ pub struct ListenAddress {
     port: u16,
 }
 
-/// Why a text is no address to listen on.
+/// Why a text is not a valid address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// There is no `:PORT` at the end.
@@ -34,9 +34,9 @@ pub enum AddressError {
         /// The part after the last colon.
         port: String,
     },
-    /// The host holds what no host name or IP address can.
+    /// The host is neither a host name nor an IP address.
     #[error(
-        "address {address:?}: {host:?} is neither a host name nor an IP address (IPv6 goes in brackets: [::1]:10902)"
+        "address {address:?}: {host:?} is neither a host name nor an IP address (write an IPv6 address in brackets: [::1]:10902)"
     )]
     BadHost {
         /// The whole text.
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn usual_spellings_are_understood() {
+    fn usual_spellings_are_accepted() {
         for (text, host, port) in [
             (":10901", "", 10901),
             ("0.0.0.0:10902", "0.0.0.0", 10902),
@@ -121,7 +121,7 @@ mod tests {
             ("host:", "is not a number"),
             ("host:65536", "is not a number"),
             ("host:+80", "is not a number"),
-            ("::1:80", "IPv6 goes in brackets"),
+            ("::1:80", "IPv6 address in brackets"),
             ("http://x:80", "neither a host name nor"),
         ] {
             let error = text.parse::<ListenAddress>().unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! The flags that every role has.
+//! The flags of every role.
 
 use std::time::Duration;
 
@@ -6,40 +6,41 @@ use crate::address::ListenAddress;
 use crate::duration::parse_duration;
 use crate::logs::{LogFormat, LogLevel};
 
-/// Flags of every role, with Thanos' names and defaults; flatten it into the role's own arguments.
+/// The flags of every role, with Thanos' names and defaults; flatten them into the role's own flags.
 #[derive(Clone, Debug, clap::Args)]
 pub struct CommonArgs {
-    /// Address of the HTTP server: metrics, probes, reload and the role's own endpoints
+    /// Serve HTTP on this address: metrics, probes, reload, and the role's own endpoints; an empty host means all
+    /// interfaces
     #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:10902")]
     pub http_address: ListenAddress,
 
-    /// How long HTTP requests may take to finish after the signal to stop
+    /// Let open HTTP requests finish for this long after the signal to stop; 0 cuts them at once
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_duration)]
     pub http_grace_period: Duration,
 
-    /// Address of the gRPC server
+    /// Serve gRPC on this address; an empty host means all interfaces
     #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:10901")]
     pub grpc_address: ListenAddress,
 
-    /// How long gRPC calls may take to finish after the signal to stop
+    /// Let open gRPC calls finish for this long after the signal to stop; 0 cuts them at once
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_duration)]
     pub grpc_grace_period: Duration,
 
-    /// Age after which a gRPC connection is asked to reconnect; 0 for never
+    /// Ask the client of a gRPC connection of this age to reconnect, while its open calls continue; 0 for never
     #[arg(long, value_name = "DURATION", default_value = "60m", value_parser = parse_duration)]
     pub grpc_server_max_connection_age: Duration,
 
-    /// Least severe log lines that are written
+    /// Write log lines of this severity and above
     #[arg(long = "log.level", value_name = "LEVEL", default_value = "info", value_enum)]
     pub log_level: LogLevel,
 
-    /// Form of the log lines
+    /// Write log lines in this format
     #[arg(long = "log.format", value_name = "FORMAT", default_value = "logfmt", value_enum)]
     pub log_format: LogFormat,
 }
 
 impl CommonArgs {
-    /// The longer of both grace periods, which is how long the whole role may take to end.
+    /// The longer of the two grace periods: the longest time that the role takes to stop.
     pub fn grace_period(&self) -> Duration {
         self.http_grace_period.max(self.grpc_grace_period)
     }
@@ -52,14 +53,14 @@ mod tests {
     use super::*;
 
     #[derive(Parser)]
-    struct Role {
+    struct TestFlags {
         #[command(flatten)]
         common: CommonArgs,
     }
 
     #[test]
     fn defaults_are_those_of_thanos() {
-        let role = Role::try_parse_from(["role"]).unwrap();
+        let role = TestFlags::try_parse_from(["role"]).unwrap();
         assert_eq!(role.common.http_address.to_string(), "0.0.0.0:10902");
         assert_eq!(role.common.grpc_address.to_string(), "0.0.0.0:10901");
         assert_eq!(role.common.grace_period(), Duration::from_secs(120));
@@ -67,8 +68,8 @@ mod tests {
     }
 
     #[test]
-    fn wrong_values_are_refused_with_the_reason() {
-        let error = |args: &[&str]| match Role::try_parse_from(args) {
+    fn wrong_values_are_rejected_with_the_reason() {
+        let error = |args: &[&str]| match TestFlags::try_parse_from(args) {
             Ok(_) => String::from("accepted"),
             Err(error) => error.to_string(),
         };

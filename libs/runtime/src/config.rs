@@ -2,50 +2,50 @@
 
 use std::path::{Path, PathBuf};
 
-/// Largest configuration file that is read, in bytes: well above any real one, well below harm.
+/// Largest configuration file that is read, in bytes: far larger than real ones, and small enough to read into memory.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// Why a configuration cannot be had.
+/// Why the configuration of a pair of flags cannot be loaded.
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
+pub enum LoadConfigError {
     /// Both flags of a pair were given.
-    #[error("--{0} and --{0}-file exclude each other: give one of them")]
+    #[error("--{0} and --{0}-file are both given: give one of them")]
     Both(String),
     /// The file cannot be read.
-    #[error("read {} (--{flag}-file): {source}", path.display())]
+    #[error("--{flag}-file={}: cannot be read: {source}", path.display())]
     Read {
         /// The flag of the pair, without dashes.
         flag: String,
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
     /// The file is larger than 16 MiB.
-    #[error("{} (--{flag}-file) is larger than 16 MiB", path.display())]
+    #[error("--{flag}-file={}: the file is larger than 16 MiB", path.display())]
     TooLarge {
         /// The flag of the pair, without dashes.
         flag: String,
         /// The file.
         path: PathBuf,
     },
-    /// `$(NAME)` stands in the text, but the environment has no such variable.
-    #[error("environment variable {0} is used as $({0}), but it is not set")]
+    /// The text contains `$(NAME)`, but the environment has no such variable.
+    #[error("the configuration contains $({0}), but the environment variable {0} is not set: set it")]
     Unset(String),
 }
 
-/// The content of a pair of flags `--FLAG` (the content itself) and `--FLAG-file` (its path), with
-/// `$(NAME)` replaced from the environment; `None` where neither was given.
+/// Loads the configuration of a pair of flags, `--FLAG` (the text itself) and `--FLAG-file` (the path of a file), and
+/// replaces `$(NAME)` from the environment; `None` where neither flag was given.
 ///
 /// # Errors
-/// Both given, file unreadable, not UTF-8 or above 16 MiB, or a variable that is not set.
+/// Both flags were given; the file cannot be read, is not valid UTF-8 or is larger than 16 MiB; or a variable is not set.
 pub fn load_config(
     flag: &str,
     content: Option<&str>,
     file: Option<&Path>,
-) -> Result<Option<String>, ConfigError> {
+) -> Result<Option<String>, LoadConfigError> {
     let text = match (content, file) {
-        (Some(_), Some(_)) => return Err(ConfigError::Both(flag.to_owned())),
+        (Some(_), Some(_)) => return Err(LoadConfigError::Both(flag.to_owned())),
         (Some(content), None) => content.to_owned(),
         (None, Some(path)) => read_bounded(flag, path)?,
         (None, None) => return Ok(None),
@@ -53,31 +53,31 @@ pub fn load_config(
     expand_env(&text, |name| std::env::var(name).ok()).map(Some)
 }
 
-fn read_bounded(flag: &str, path: &Path) -> Result<String, ConfigError> {
+fn read_bounded(flag: &str, path: &Path) -> Result<String, LoadConfigError> {
     use std::io::Read;
     let read = || {
         let mut text = String::new();
         std::fs::File::open(path)?.take(MAX_BYTES + 1).read_to_string(&mut text)?;
         Ok(text)
     };
-    let text = read().map_err(|source| ConfigError::Read {
+    let text = read().map_err(|source| LoadConfigError::Read {
         flag: flag.to_owned(),
         path: path.to_owned(),
         source,
     })?;
     if text.len() as u64 > MAX_BYTES {
-        return Err(ConfigError::TooLarge { flag: flag.to_owned(), path: path.to_owned() });
+        return Err(LoadConfigError::TooLarge { flag: flag.to_owned(), path: path.to_owned() });
     }
     Ok(text)
 }
 
-/// Replaces each `$(NAME)` by what `lookup` says; other uses of `$` stay as they are.
+/// Replaces each `$(NAME)` by the value that `lookup` returns; other uses of `$` stay as they are.
 ///
-/// A name is letters, digits and underscores, not starting with a digit.
+/// A name consists of letters, digits and underscores, and does not begin with a digit.
 ///
 /// # Errors
-/// [`ConfigError::Unset`] for the first name that `lookup` does not know.
-pub fn expand_env(text: &str, lookup: impl Fn(&str) -> Option<String>) -> Result<String, ConfigError> {
+/// [`LoadConfigError::Unset`] for the first name for which `lookup` returns `None`.
+pub fn expand_env(text: &str, lookup: impl Fn(&str) -> Option<String>) -> Result<String, LoadConfigError> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(start) = rest.find("$(") {
@@ -87,7 +87,7 @@ pub fn expand_env(text: &str, lookup: impl Fn(&str) -> Option<String>) -> Result
         let is_name = !name.is_empty() && !name.as_bytes()[0].is_ascii_digit();
         if is_name && inner[length..].starts_with(')') {
             out.push_str(&rest[..start]);
-            out.push_str(&lookup(name).ok_or_else(|| ConfigError::Unset(name.to_owned()))?);
+            out.push_str(&lookup(name).ok_or_else(|| LoadConfigError::Unset(name.to_owned()))?);
             rest = &inner[length + 1..];
         } else {
             out.push_str(&rest[..start + 2]);
@@ -109,7 +109,10 @@ mod tests {
         check("a: $(A_1)-$(A_1)", "a: x$(B)-x$(B)");
         check("$A_1 ${A_1} $( $(1) $() $(A-1) $", "$A_1 ${A_1} $( $(1) $() $(A-1) $");
         let error = expand_env("k: $(MISSING)", lookup).unwrap_err().to_string();
-        assert_eq!(error, "environment variable MISSING is used as $(MISSING), but it is not set");
+        assert_eq!(
+            error,
+            "the configuration contains $(MISSING), but the environment variable MISSING is not set: set it"
+        );
     }
 
     #[test]
@@ -123,7 +126,7 @@ mod tests {
         let content = load_config("objstore.config", None, Some(&file)).unwrap();
         assert_eq!(content.as_deref(), Some("type: S3"));
         let both = load_config("objstore.config", Some("x"), Some(&file)).unwrap_err().to_string();
-        assert!(both.starts_with("--objstore.config and --objstore.config-file exclude"), "{both}");
+        assert!(both.starts_with("--objstore.config and --objstore.config-file are both given"), "{both}");
         let absent = load_config("objstore.config", None, Some(&dir.path().join("no"))).unwrap_err();
         assert!(absent.to_string().contains("--objstore.config-file"), "{absent}");
     }

@@ -1,8 +1,8 @@
-//! Holds gRPC calls to the deadline that their caller set in `grpc-timeout`.
+//! Cuts gRPC calls at the deadline that their caller set in `grpc-timeout`.
 //!
-//! The deadline covers the whole call, streams included: at its end the work is dropped and the caller gets
-//! `DEADLINE_EXCEEDED`, before the answer's head or after any of its messages. (tonic itself looks at the
-//! deadline only until the head.)
+//! The deadline covers the whole call, streams included. When it passes, the work is dropped and the caller gets
+//! `DEADLINE_EXCEEDED`, before the head of the answer or after any of its messages. (tonic itself checks the deadline
+//! only until the head.)
 //!
 //! Format: <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>, "Timeout".
 
@@ -19,19 +19,19 @@ use tonic::Status;
 use tonic::body::Body;
 use tower::Service;
 
-/// A service whose calls end at their deadline.
+/// A service whose calls are cut at their deadline.
 #[derive(Clone, Debug)]
-pub(crate) struct Deadline<S> {
+pub(crate) struct WithDeadline<S> {
     inner: S,
 }
 
-impl<S> Deadline<S> {
+impl<S> WithDeadline<S> {
     pub(crate) fn new(inner: S) -> Self {
         Self { inner }
     }
 }
 
-impl<S, B> Service<Request<B>> for Deadline<S>
+impl<S, B> Service<Request<B>> for WithDeadline<S>
 where
     S: Service<Request<B>, Response = Response<Body>>,
     S::Future: Send + 'static,
@@ -61,7 +61,7 @@ where
     }
 }
 
-/// The time that a caller gives; malformed values count as none, as in tonic.
+/// The time that a caller gives; a malformed value is ignored, as in tonic.
 fn limit_of(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
@@ -81,12 +81,12 @@ fn limit_of(headers: &HeaderMap) -> Option<Duration> {
 }
 
 fn exceeded(limit: Duration) -> Status {
-    Status::deadline_exceeded(format!("the call took longer than the {limit:?} that its caller gave"))
+    Status::deadline_exceeded(format!("the call took longer than {limit:?}, the timeout that its caller set"))
 }
 
-/// A body that ends with an error status at its deadline.
+/// A body that is cut at its deadline, with an error status.
 struct LimitedBody {
-    /// `None` once the deadline is over.
+    /// `None` once the deadline has passed.
     inner: Option<Body>,
     sleep: Pin<Box<Sleep>>,
     limit: Duration,
@@ -102,7 +102,7 @@ impl http_body::Body for LimitedBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
         let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
-        // The deadline first: a stream that always has a message ready must not outrun it.
+        // Check the deadline first, because a stream may always have a message ready.
         if this.sleep.as_mut().poll(cx).is_pending() {
             return Pin::new(inner).poll_frame(cx);
         }
@@ -119,7 +119,7 @@ impl http_body::Body for LimitedBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        // The deadline may cut off what the inner body would promise.
+        // The deadline may cut the body before the size that the inner body announces.
         SizeHint::default()
     }
 }
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_are_read_in_all_units() {
+    fn timeouts_are_parsed_in_all_units() {
         let limit = |text: &'static str| {
             let value = http::HeaderValue::from_static(text);
             limit_of(&HeaderMap::from_iter([(http::HeaderName::from_static("grpc-timeout"), value)]))

@@ -1,8 +1,8 @@
-//! Lengths of time as Prometheus and Go spell them.
+//! Durations in the notations of Prometheus and Go.
 
 use std::time::Duration;
 
-/// Why a text is no length of time.
+/// Why a text is not a valid duration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DurationError {
     /// Not of the form number, unit, number, unit.
@@ -10,8 +10,8 @@ pub enum DurationError {
         "{0:?} is not a duration: write numbers with units (y w d h m s ms us ns), for example 1h30m, 2w or 1.5s"
     )]
     Malformed(String),
-    /// More than [`Duration`] of `i64` nanoseconds can hold, about 292 years.
-    #[error("duration {0:?} is out of range")]
+    /// Longer than `i64::MAX` nanoseconds, about 292 years.
+    #[error("duration {0:?} is out of range: the longest is about 292 years")]
     OutOfRange(String),
 }
 
@@ -30,13 +30,13 @@ const UNITS: [(&str, u64); 11] = [
     ("y", 31_536_000_000_000_000),
 ];
 
-/// Reads a length such as `2w`, `1h30m` (Prometheus) or `1.5h`, `2m0.5s` (Go); `0` needs no unit.
+/// Parses a duration such as `2w`, `1h30m` (Prometheus) or `1.5h`, `2m0.5s` (Go); `0` needs no unit.
 ///
-/// The union of both languages is accepted, since flags of both kinds exist: units `y w d` (of 365, 7 and
-/// 1 days) besides Go's, fractions, any order. No sign: a flag that means a direction says so itself.
+/// Both notations are accepted, because flags of both kinds exist: the units `y w d` (365, 7 and 1 days) besides those
+/// of Go, fractions, any order. A sign is not accepted.
 ///
 /// # Errors
-/// Names the text; see [`DurationError`].
+/// The text is not a duration, or is out of range; the error contains the text.
 pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
     let malformed = || DurationError::Malformed(text.to_owned());
     let out_of_range = || DurationError::OutOfRange(text.to_owned());
@@ -63,7 +63,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
             .checked_mul(u128::from(*factor))
             .and_then(|nanos| total.checked_add(nanos))
             .ok_or_else(out_of_range)?;
-        // Digits beyond the 18th weigh less than a nanosecond of any unit.
+        // Digits after the 18th are less than a nanosecond in any unit.
         let fraction = &fraction[..fraction.len().min(18)];
         if !fraction.is_empty() {
             let digits: u128 = fraction.parse().map_err(|_| malformed())?;
@@ -80,14 +80,14 @@ fn split_digits(text: &str) -> (&str, &str) {
     text.split_at(text.bytes().take_while(u8::is_ascii_digit).count())
 }
 
-/// Writes a length in Prometheus' form, `1h30m`; whole milliseconds, zero is `0s`.
+/// Writes a duration as Prometheus does, `1h30m`, in whole milliseconds; zero is `0s`.
 pub fn format_duration(length: Duration) -> String {
     let mut left = length.as_millis();
     if left == 0 {
         return "0s".to_owned();
     }
     let mut out = String::new();
-    // Years and weeks only where nothing is left over, so that 10d does not turn into 1w3d.
+    // Use years and weeks only without a remainder, so that 10d does not become 1w3d.
     for (unit, millis, exact) in [
         ("y", 31_536_000_000, true),
         ("w", 604_800_000, true),
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_languages_are_understood() {
+    fn notations_of_prometheus_and_go_are_accepted() {
         for (text, millis) in [
             ("0", 0),
             ("0s", 0),
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused_by_name() {
+    fn an_invalid_duration_is_rejected_with_its_text() {
         for text in ["", "5", "h", "1x", "1h-2m", "-1h", "1.h.", "1 h", "."] {
             assert_eq!(parse_duration(text), Err(DurationError::Malformed(text.to_owned())));
         }
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn printing_is_that_of_prometheus() {
+    fn durations_are_written_as_prometheus_does() {
         for (millis, text) in
             [(0, "0s"), (5_400_000, "1h30m"), (1_209_600_000, "2w"), (864_000_000, "10d"), (1_001, "1s1ms")]
         {

@@ -13,7 +13,7 @@ use tonic::service::{Routes, RoutesBuilder};
 use tonic_health::ServingStatus;
 use tower::{Layer, ServiceExt};
 
-use crate::deadline::Deadline;
+use crate::deadline::WithDeadline;
 use crate::serve::{HttpService, Listener, ServeOptions, server_builder};
 use crate::{BindError, CommonArgs, GrpcMetrics, ListenAddress, Probes, RoleError, Shutdown};
 
@@ -158,7 +158,7 @@ impl GrpcServer {
                 .add_service(reflection().build_v1().map_err(RoleError::failed)?)
                 .add_service(reflection().build_v1alpha().map_err(RoleError::failed)?)
                 .prepare();
-            let service = metrics.layer().layer(Deadline::new(routes));
+            let service = metrics.layer().layer(WithDeadline::new(routes));
             let service = HttpService::new(ServiceExt::<Request<Incoming>>::map_response(
                 service,
                 |answer: Response<tonic::body::Body>| answer.map(axum::body::Body::new),

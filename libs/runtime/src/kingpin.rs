@@ -1,18 +1,19 @@
-//! Command lines as Thanos' parser understands them, rewritten for ours.
+//! Command lines in the form that Thanos accepts, rewritten for clap.
 
 use std::ffi::OsString;
 
 use clap::Command;
 
 /// Rewrites `--no-NAME` into `--NAME=false`, for every switch of `command` or one of its subcommands whose
-/// value may be `true` or `false`; leaves it out where the switch takes no value, because it is off by itself.
+/// value may be `true` or `false`. Where the switch takes no value, the argument is dropped, because the switch is off by
+/// default.
 ///
 /// Declare such a switch so that it takes an optional value:
 /// `#[arg(long, default_value_t = true, default_missing_value = "true", num_args = 0..=1,
 /// require_equals = true, action = clap::ArgAction::Set)]`. Arguments after `--` stay as they are, and so
-/// does a `--no-NAME` that the command knows itself.
+/// does a `--no-NAME` that the command itself has.
 ///
-/// Where several subcommands have a switch of one name, that of the subcommand which `args` call is meant.
+/// Where several subcommands have a switch of the same name, the subcommand that `args` call decides.
 pub fn kingpin_args(command: &Command, args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let args: Vec<OsString> = args.into_iter().collect();
     let called = called(command, &args);
@@ -38,15 +39,15 @@ fn called<'a>(command: &'a Command, args: &[OsString]) -> &'a Command {
     words.fold(command, |command, word| command.find_subcommand(word).unwrap_or(command))
 }
 
-/// What is on or off.
+/// A flag that is on or off.
 enum Switch {
     /// Takes an optional value of `true` or `false`.
     WithValue,
-    /// Takes none; off unless it is given.
+    /// Takes no value; off unless it is given.
     Plain,
 }
 
-/// The switch `name`, here or further down.
+/// The switch `name` of the command or of one of its subcommands.
 fn switch(command: &Command, name: &str) -> Option<Switch> {
     let kind = |arg: &clap::Arg| {
         let values = arg.get_possible_values();
@@ -75,11 +76,11 @@ mod tests {
     #[derive(Parser)]
     struct Program {
         #[command(subcommand)]
-        role: Role,
+        command: TestCommand,
     }
 
     #[derive(clap::Subcommand)]
-    enum Role {
+    enum TestCommand {
         Query {
             #[arg(
                 long = "query.partial-response",
@@ -98,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_switch_of_another_subcommand_is_not_meant() {
+    fn a_switch_of_another_subcommand_is_ignored() {
         let plain =
             Command::new("upload").arg(clap::Arg::new("d").long("dry-run").action(ArgAction::SetTrue));
         let valued = clap::Arg::new("d").long("dry-run").value_parser(clap::value_parser!(bool));
@@ -110,8 +111,8 @@ mod tests {
 
     fn partial_response(args: &[&str]) -> Result<bool, clap::Error> {
         let args = ["isthmus", "query"].iter().chain(args).map(OsString::from);
-        let Role::Query { partial_response, disable_cors, name } =
-            Program::try_parse_from(kingpin_args(&Program::command(), args))?.role;
+        let TestCommand::Query { partial_response, disable_cors, name } =
+            Program::try_parse_from(kingpin_args(&Program::command(), args))?.command;
         assert_eq!((name, disable_cors), (None, false));
         Ok(partial_response)
     }

@@ -34,7 +34,7 @@ pub mod yaml;
 
 pub use address::{AddressError, ListenAddress};
 pub use args::CommonArgs;
-pub use config::{ConfigError, expand_env, load_config};
+pub use config::{LoadConfigError, expand_env, load_config};
 pub use duration::{DurationError, format_duration, parse_duration};
 pub use grpc::{GrpcPorts, GrpcServer};
 pub use kingpin::kingpin_args;
@@ -45,7 +45,7 @@ pub use prometheus_client::registry::Registry;
 pub use reload::{Reload, ReloadError};
 pub use role_error::{ConfigMistakes, EXIT_ERROR, EXIT_OK, EXIT_USAGE, RoleError};
 pub use serve::BindError;
-pub use shutdown::{Gate, GateGuard, Shutdown};
+pub use shutdown::{GateGuard, Shutdown, ShutdownGate};
 pub use startup::{RoleInfo, RunningRole, Startup, start};
 pub use supervisor::TaskOutcome;
 pub use time_arg::{TimeArg, TimeArgError};

@@ -1,9 +1,9 @@
 //! Log lines on standard error, as logfmt or JSON.
 //!
 //! Both forms have the same keys in the same order: `ts` (RFC 3339, UTC, nanoseconds), `level`, `component`,
-//! `msg`, then the fields of the event, then those of the spans around it from the inside out. A key that
-//! occurs twice is written once, the innermost value. `component` is a field of that name, or else the crate
-//! that logs.
+//! `msg`, then the fields of the event, then the fields of the spans around it, the innermost span first. A key
+//! that occurs twice is written once, with the innermost value. `component` is the field of that name, or else
+//! the crate that logs.
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
@@ -17,39 +17,39 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Least severe lines that are written.
+/// The lowest severity that is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogLevel {
-    /// Everything, for those who look for a fault.
+    /// Everything, to search for a fault
     Debug,
-    /// What an operator wants to know.
+    /// Normal events: start, stop, connections, changes
     Info,
-    /// What may need a hand.
+    /// Faults that the program works around
     Warn,
-    /// What needs a hand.
+    /// Faults that an operator has to repair
     Error,
 }
 
-/// Form of the log lines.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// `key=value` pairs.
+    /// `key=value` pairs
     Logfmt,
-    /// One JSON object a line.
+    /// One JSON object for each line
     Json,
 }
 
-/// Logging was started before in this process.
+/// Logging has already been started in this process.
 #[derive(Debug, thiserror::Error)]
-#[error("logging was started twice in one process")]
+#[error("logging has already been started in this process")]
 pub struct LogsError(#[from] tracing_subscriber::util::TryInitError);
 
 /// Starts logging for the whole process.
 ///
 /// # Errors
-/// Somebody has started it before.
+/// Logging has already been started.
 pub fn init_logs(level: LogLevel, format: LogFormat) -> Result<(), LogsError> {
-    // The transports' own debug lines drown everything else; they start at warnings.
+    // The debug lines of the transports would hide everything else, so only their warnings are written.
     let filter = match level {
         LogLevel::Debug => {
             "debug,h2=warn,h3=warn,hyper=warn,hyper_util=warn,quinn=warn,quinn_proto=warn,rustls=warn,tower=warn,tonic=warn"
@@ -58,34 +58,34 @@ pub fn init_logs(level: LogLevel, format: LogFormat) -> Result<(), LogsError> {
         LogLevel::Warn => "warn",
         LogLevel::Error => "error",
     };
-    let lines = Lines { format, write: to_stderr };
+    let lines = LogLines { format, write: to_stderr };
     tracing_subscriber::registry().with(EnvFilter::new(filter)).with(lines).try_init()?;
     Ok(())
 }
 
 fn to_stderr(line: &str) {
-    // There is nowhere left to report that standard error is gone.
+    // A failure to write to standard error cannot be reported anywhere.
     let _ = std::io::stderr().lock().write_all(line.as_bytes());
 }
 
-/// The layer that writes a line for each event, with one call of `write` each.
-struct Lines<W> {
+/// The layer that writes one line for each event, with one call of `write`.
+struct LogLines<W> {
     format: LogFormat,
     write: W,
 }
 
-/// Fields in the order of their first occurrence; the value recorded last wins.
+/// Fields in the order of their first occurrence; the last value of a key replaces earlier ones.
 #[derive(Default)]
-struct Fields(Vec<(&'static str, Value)>);
+struct LogFields(Vec<(&'static str, LogValue)>);
 
-enum Value {
+enum LogValue {
     Text(String),
     /// A number or boolean, which needs no quotes in either form.
     Bare(String),
 }
 
-impl Fields {
-    fn set(&mut self, key: &'static str, value: Value) {
+impl LogFields {
+    fn set(&mut self, key: &'static str, value: LogValue) {
         // `r#type` is how Rust spells a field called `type`.
         let key = key.strip_prefix("r#").unwrap_or(key);
         match self.0.iter_mut().find(|(known, _)| *known == key) {
@@ -94,46 +94,46 @@ impl Fields {
         }
     }
 
-    fn take(&mut self, key: &str) -> Option<Value> {
+    fn remove(&mut self, key: &str) -> Option<LogValue> {
         let at = self.0.iter().position(|(known, _)| *known == key)?;
         Some(self.0.remove(at).1)
     }
 }
 
-impl Visit for Fields {
+impl Visit for LogFields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.set(field.name(), Value::Text(format!("{value:?}")));
+        self.set(field.name(), LogValue::Text(format!("{value:?}")));
     }
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.set(field.name(), Value::Text(value.to_owned()));
+        self.set(field.name(), LogValue::Text(value.to_owned()));
     }
     fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
-        self.set(field.name(), Value::Text(value.to_string()));
+        self.set(field.name(), LogValue::Text(value.to_string()));
     }
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.set(field.name(), Value::Bare(value.to_string()));
+        self.set(field.name(), LogValue::Bare(value.to_string()));
     }
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.set(field.name(), Value::Bare(value.to_string()));
+        self.set(field.name(), LogValue::Bare(value.to_string()));
     }
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.set(field.name(), Value::Bare(value.to_string()));
+        self.set(field.name(), LogValue::Bare(value.to_string()));
     }
     fn record_f64(&mut self, field: &Field, value: f64) {
         let text = value.to_string();
         // JSON has no NaN and no infinity.
-        self.set(field.name(), if value.is_finite() { Value::Bare(text) } else { Value::Text(text) });
+        self.set(field.name(), if value.is_finite() { LogValue::Bare(text) } else { LogValue::Text(text) });
     }
 }
 
-impl<S, W> Layer<S> for Lines<W>
+impl<S, W> Layer<S> for LogLines<W>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     W: Fn(&str) + 'static,
 {
     fn on_new_span(&self, attributes: &span::Attributes<'_>, id: &span::Id, context: Context<'_, S>) {
         if let Some(span) = context.span(id) {
-            let mut fields = Fields::default();
+            let mut fields = LogFields::default();
             attributes.record(&mut fields);
             span.extensions_mut().insert(fields);
         }
@@ -141,34 +141,34 @@ where
 
     fn on_record(&self, id: &span::Id, values: &span::Record<'_>, context: Context<'_, S>) {
         if let Some(span) = context.span(id)
-            && let Some(fields) = span.extensions_mut().get_mut::<Fields>()
+            && let Some(fields) = span.extensions_mut().get_mut::<LogFields>()
         {
             values.record(fields);
         }
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
-        let mut fields = Fields::default();
+        let mut fields = LogFields::default();
         event.record(&mut fields);
-        let message = fields.take("message");
+        let message = fields.remove("message");
         for span in context.event_scope(event).into_iter().flatten() {
-            if let Some(outer) = span.extensions().get::<Fields>() {
+            if let Some(outer) = span.extensions().get::<LogFields>() {
                 for (key, value) in &outer.0 {
                     if !fields.0.iter().any(|(known, _)| known == key) {
-                        let (Value::Text(text) | Value::Bare(text)) = value;
+                        let (LogValue::Text(text) | LogValue::Bare(text)) = value;
                         let text = text.clone();
-                        let bare = matches!(value, Value::Bare(_));
-                        fields.0.push((key, if bare { Value::Bare(text) } else { Value::Text(text) }));
+                        let bare = matches!(value, LogValue::Bare(_));
+                        fields.0.push((key, if bare { LogValue::Bare(text) } else { LogValue::Text(text) }));
                     }
                 }
             }
         }
         let target = event.metadata().target();
         let crate_name = target.split_once("::").map_or(target, |(name, _)| name);
-        let component = fields.take("component").unwrap_or_else(|| Value::Text(crate_name.to_owned()));
-        let mut line = Line::new(self.format);
-        line.pair("ts", &Value::Text(now()));
-        line.pair("level", &Value::Text(level_name(*event.metadata().level()).to_owned()));
+        let component = fields.remove("component").unwrap_or_else(|| LogValue::Text(crate_name.to_owned()));
+        let mut line = LogLine::new(self.format);
+        line.pair("ts", &LogValue::Text(now()));
+        line.pair("level", &LogValue::Text(level_name(*event.metadata().level()).to_owned()));
         line.pair("component", &component);
         if let Some(message) = message {
             line.pair("msg", &message);
@@ -182,7 +182,7 @@ where
 
 fn now() -> String {
     let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:9]Z");
-    // The description names only parts that every date has.
+    // Formatting cannot fail: every date has all parts of the description.
     OffsetDateTime::now_utc().format(format).unwrap_or_default()
 }
 
@@ -196,13 +196,13 @@ fn level_name(level: Level) -> &'static str {
     }
 }
 
-/// A line in the making.
-struct Line {
+/// A line that is being written.
+struct LogLine {
     format: LogFormat,
     text: String,
 }
 
-impl Line {
+impl LogLine {
     fn new(format: LogFormat) -> Self {
         let mut text = String::with_capacity(256);
         if format == LogFormat::Json {
@@ -211,7 +211,7 @@ impl Line {
         Self { format, text }
     }
 
-    fn pair(&mut self, key: &str, value: &Value) {
+    fn pair(&mut self, key: &str, value: &LogValue) {
         match self.format {
             LogFormat::Logfmt => {
                 if !self.text.is_empty() {
@@ -220,8 +220,8 @@ impl Line {
                 self.text.push_str(key);
                 self.text.push('=');
                 match value {
-                    Value::Bare(text) => self.text.push_str(text),
-                    Value::Text(text) => self.logfmt_text(text),
+                    LogValue::Bare(text) => self.text.push_str(text),
+                    LogValue::Text(text) => self.logfmt_text(text),
                 }
             }
             LogFormat::Json => {
@@ -231,14 +231,14 @@ impl Line {
                 self.json_text(key);
                 self.text.push(':');
                 match value {
-                    Value::Bare(text) => self.text.push_str(text),
-                    Value::Text(text) => self.json_text(text),
+                    LogValue::Bare(text) => self.text.push_str(text),
+                    LogValue::Text(text) => self.json_text(text),
                 }
             }
         }
     }
 
-    /// Quotes what would not read back as one word.
+    /// Quotes a text that is not a single word.
     fn logfmt_text(&mut self, text: &str) {
         let plain = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '"' | '=' | '\\');
         if !text.is_empty() && text.chars().all(plain) {
@@ -283,28 +283,28 @@ mod tests {
 
     use super::*;
 
-    /// The lines that `log` writes, each after its time.
+    /// The lines that `log` writes.
     fn capture(format: LogFormat, log: impl FnOnce()) -> Vec<String> {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let write = {
             let lines = Arc::clone(&lines);
             move |line: &str| lines.lock().unwrap().push(line.to_owned())
         };
-        let subscriber = tracing_subscriber::registry().with(Lines { format, write });
+        let subscriber = tracing_subscriber::registry().with(LogLines { format, write });
         tracing::subscriber::with_default(subscriber, log);
         lines.lock().unwrap().clone()
     }
 
-    fn speak() {
+    fn log_inside_a_span() {
         let span = tracing::info_span!("query", query_id = 7, component = "querier", store = "outer");
         let _inside = span.enter();
         tracing::warn!(store = "eu-1", took = 1.5, ok = false, error = "a \"b\"\nc", "store is slow");
     }
 
     #[test]
-    fn logfmt_lines_have_the_usual_keys_first() {
+    fn logfmt_lines_begin_with_time_level_component_and_message() {
         let lines = capture(LogFormat::Logfmt, || {
-            speak();
+            log_inside_a_span();
             tracing::info!(empty = "", "plain");
         });
         let after_time = |line: &str| line.split_once(' ').map(|(ts, rest)| (ts.len(), rest.to_owned()));
@@ -319,8 +319,8 @@ mod tests {
     }
 
     #[test]
-    fn json_lines_are_json() {
-        let lines = capture(LogFormat::Json, speak);
+    fn json_lines_are_json_objects_with_the_same_keys() {
+        let lines = capture(LogFormat::Json, log_inside_a_span);
         let value: serde_json::Value = serde_json::from_str(&lines[0]).unwrap();
         assert_eq!(value["msg"], "store is slow");
         assert_eq!(value["error"], "a \"b\"\nc");

@@ -1,4 +1,4 @@
-//! Metrics: the registry's end, where it becomes text.
+//! The metrics of a role as text.
 
 mod grpc;
 mod http;
@@ -21,10 +21,10 @@ use crate::Version;
 const DURATION_BUCKETS: [f64; 17] =
     [0.001, 0.01, 0.1, 0.3, 0.6, 1.0, 3.0, 6.0, 9.0, 20.0, 30.0, 60.0, 90.0, 120.0, 240.0, 360.0, 720.0];
 
-/// A filled registry, ready to be shown; clones share it.
+/// A complete registry; clones share it.
 ///
-/// Whatever counts takes `&mut Registry` in its constructor and registers its families there. Counters are
-/// registered **without** `_total`, which the encoder adds. Help texts end without a full stop.
+/// A type that counts something takes `&mut Registry` in its constructor and registers its families there. Counters are
+/// registered **without** `_total`, which the encoder adds. Help texts have no full stop at the end.
 ///
 /// ```
 /// use prometheus_client::metrics::counter::Counter;
@@ -42,7 +42,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Closes the registry, after adding the process' own metrics and the build's version.
+    /// Adds the metrics of the process and the version of the build, and closes the registry.
     pub fn new(mut registry: Registry) -> Self {
         registry.register_collector(Box::new(process::ProcessCollector));
         register_build_info(&Version::CURRENT, &mut registry);
@@ -51,12 +51,12 @@ impl Metrics {
 
     /// The content type and text for a client that sent this `Accept` header.
     ///
-    /// OpenMetrics 1.0 where the client names it, else the text format 0.0.4, which everyone reads.
+    /// OpenMetrics 1.0 where the client accepts it, or else the text format 0.0.4, which every client accepts.
     pub fn encode(&self, accept: &str) -> (&'static str, String) {
         let mut text = String::with_capacity(16 << 10);
-        // Writing to a `String` does not fail; an encoder of a collector that does leaves its part out.
+        // Writing to a `String` cannot fail. Where a collector fails, its metrics are missing.
         if let Err(error) = prometheus_client::encoding::text::encode(&mut text, &self.registry) {
-            tracing::error!(error = %error, "encode metrics");
+            tracing::error!(error = %error, "a collector failed, its metrics are missing in this answer");
         }
         if text::accepts_openmetrics(accept) {
             (text::OPENMETRICS, text::polish_openmetrics(&text))
@@ -66,8 +66,8 @@ impl Metrics {
     }
 }
 
-/// Registers `isthmus_build_info`, and `thanos_build_info` for dashboards of Thanos: always 1, the version
-/// as labels.
+/// Registers `isthmus_build_info`, and `thanos_build_info` for dashboards of Thanos. The value is always 1; the version is
+/// in the labels.
 fn register_build_info(version: &Version, registry: &mut Registry) {
     let Version { version, revision, branch, rustc, .. } = *version;
     let labels = vec![("version", version), ("revision", revision), ("branch", branch)];
@@ -89,7 +89,7 @@ mod tests {
 
     use super::*;
 
-    /// Asks the real linter; `None` where it is not installed.
+    /// Runs `promtool check metrics`; `None` where it is not installed.
     fn promtool_check(text: &str) -> Option<String> {
         let mut promtool = Command::new("promtool")
             .args(["check", "metrics"])
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn promtool_has_nothing_to_say_about_the_metrics_of_a_role() {
+    async fn promtool_accepts_the_metrics_of_a_role() {
         let mut registry = Registry::default();
         let http = HttpMetrics::new(&mut registry);
         let grpc = GrpcMetrics::server(&mut registry, &[tonic_health::pb::FILE_DESCRIPTOR_SET]).unwrap();

@@ -1,15 +1,15 @@
-//! Liveness and readiness, as one switch that HTTP and gRPC both show.
+//! Liveness and readiness of a role, which HTTP and gRPC both report.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// What the probes say at one moment; the reason stands where the answer is no.
+/// The state of the probes at one moment, with the reason where it is not good.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
-    /// Why the role cannot serve now, or `None` when it can.
+    /// Why the role cannot serve now; `None` when it can.
     pub not_ready: Option<Arc<str>>,
-    /// Why the process should be restarted, or `None` when it is well.
+    /// Why the process should be restarted; `None` when it is healthy.
     pub unhealthy: Option<Arc<str>>,
 }
 
@@ -20,17 +20,17 @@ impl Health {
     }
 }
 
-/// The switches behind `/-/ready`, `/-/healthy` and gRPC health; clones share them.
+/// The state that `/-/ready`, `/-/healthy` and gRPC health report; clones share it.
 ///
-/// A new one is healthy and not ready, with the reason `starting`. Once [`Probes::stop`] was called it
-/// stays not ready: nothing that finishes late can turn it on again.
+/// They begin as healthy and not ready, with the reason `starting`. After [`Probes::stop`] they stay not ready: a task
+/// that finishes late cannot make the role ready again.
 #[derive(Clone, Debug)]
 pub struct Probes {
-    state: Arc<watch::Sender<State>>,
+    state: Arc<watch::Sender<ProbeState>>,
 }
 
 #[derive(Debug)]
-struct State {
+struct ProbeState {
     health: Health,
     stopping: bool,
 }
@@ -42,38 +42,38 @@ impl Default for Probes {
 }
 
 impl Probes {
-    /// Switches that say "healthy, not ready: starting".
+    /// Probes that are healthy and not ready, with the reason `starting`.
     pub fn new() -> Self {
         let health = Health { not_ready: Some("starting".into()), unhealthy: None };
-        Self { state: Arc::new(watch::Sender::new(State { health, stopping: false })) }
+        Self { state: Arc::new(watch::Sender::new(ProbeState { health, stopping: false })) }
     }
 
-    /// What the probes say now.
+    /// The state now.
     pub fn health(&self) -> Health {
         self.state.borrow().health.clone()
     }
 
-    /// Says that the role can serve.
+    /// Reports that the role can serve.
     pub fn ready(&self) {
         self.update(|health| health.not_ready = None);
     }
 
-    /// Says that the role cannot serve, and why; shown to whoever asks.
+    /// Reports that the role cannot serve, and why; clients of `/-/ready` see the reason.
     pub fn not_ready(&self, reason: &str) {
         self.update(|health| health.not_ready = Some(reason.into()));
     }
 
-    /// Says that the process is beyond recovery and should be restarted.
+    /// Reports that the process cannot recover and should be restarted; clients of `/-/healthy` see the reason.
     pub fn unhealthy(&self, reason: &str) {
         self.update(|health| health.unhealthy = Some(reason.into()));
     }
 
-    /// Says that the role is well again.
+    /// Reports that the process is healthy again.
     pub fn healthy(&self) {
         self.update(|health| health.unhealthy = None);
     }
 
-    /// Turns readiness off for good, because the role is about to end.
+    /// Makes the role not ready for the rest of its life, because it is about to stop.
     pub fn stop(&self) {
         self.state.send_modify(|state| {
             state.health.not_ready = Some("shutting down".into());
@@ -81,7 +81,7 @@ impl Probes {
         });
     }
 
-    /// Waits until `condition` holds of what the probes say; at once when it holds already.
+    /// Waits until `condition` is true of the state; returns at once when it is already true.
     ///
     /// # Cancel safety
     /// Changes nothing and may be dropped at any time.
@@ -89,7 +89,7 @@ impl Probes {
         let mut receiver = self.state.subscribe();
         match receiver.wait_for(|state| condition(&state.health)).await {
             Ok(state) => state.health.clone(),
-            // `self` holds the sender, so the channel cannot close while we wait.
+            // `self` owns the sender, so the channel cannot close during the wait.
             Err(_) => self.health(),
         }
     }
@@ -111,20 +111,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn readiness_comes_and_goes_until_the_role_stops() {
+    fn readiness_changes_until_the_role_stops() {
         let probes = Probes::new();
         assert_eq!(probes.health().not_ready.as_deref(), Some("starting"));
         probes.ready();
         assert!(probes.health().is_ready());
-        probes.not_ready("Prometheus is away");
-        assert_eq!(probes.health().not_ready.as_deref(), Some("Prometheus is away"));
+        probes.not_ready("Prometheus does not answer");
+        assert_eq!(probes.health().not_ready.as_deref(), Some("Prometheus does not answer"));
         probes.stop();
         probes.ready();
         assert_eq!(probes.health().not_ready.as_deref(), Some("shutting down"));
     }
 
     #[tokio::test]
-    async fn waiting_ends_when_the_condition_holds() {
+    async fn a_wait_ends_when_its_condition_is_true() {
         let probes = Probes::new();
         let waiting = tokio::spawn({
             let probes = probes.clone();

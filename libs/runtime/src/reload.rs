@@ -8,55 +8,55 @@ use tracing::{error, info};
 
 use crate::BoxError;
 
-type Hook = Arc<dyn Fn() -> BoxFuture<'static, Result<(), BoxError>> + Send + Sync>;
+type ReloadHook = Arc<dyn Fn() -> BoxFuture<'static, Result<(), BoxError>> + Send + Sync>;
 
-/// The list of what is reloaded; clones share it.
+/// The hooks that a reload runs; clones share them.
 ///
-/// Hooks run one after the other in the order of registration, and two reloads never overlap. A hook that
-/// fails leaves its part on the old configuration and does not stop the others.
+/// Hooks run one after the other in the order of registration, and two reloads never overlap. When a hook fails, its part
+/// of the configuration stays as it was, and the other hooks still run.
 #[derive(Clone, Default)]
 pub struct Reload {
-    hooks: Arc<Mutex<Vec<(String, Hook)>>>,
+    hooks: Arc<Mutex<Vec<(String, ReloadHook)>>>,
     running: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// What could not be reloaded: one `name: cause` each, joined with `; `.
+/// The hooks that failed: `NAME: CAUSE` for each, joined with `; `.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct ReloadError(String);
 
 impl Reload {
-    /// A list without hooks.
+    /// No hooks.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a hook under the name of what it reloads, such as a file's.
+    /// Adds a hook. `name` is what it reloads, such as the name of a file.
     pub fn register<F, Fut>(&self, name: impl Into<String>, hook: F)
     where
         F: Fn() -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), BoxError>> + Send + 'static,
     {
-        let hook: Hook = Arc::new(move || Box::pin(hook()));
+        let hook: ReloadHook = Arc::new(move || Box::pin(hook()));
         self.hooks.lock().unwrap_or_else(PoisonError::into_inner).push((name.into(), hook));
     }
 
     /// Runs all hooks.
     ///
     /// # Errors
-    /// Names every hook that failed, with its cause; the others have taken effect.
+    /// The hooks that failed, with their causes; all others have taken effect.
     ///
     /// # Cancel safety
-    /// A reload that is dropped stops between or inside hooks; run it in a task of its own.
+    /// A reload that is dropped stops between two hooks or inside one; run it in a task of its own.
     pub async fn run(&self) -> Result<(), ReloadError> {
         let _one_at_a_time = self.running.lock().await;
         let hooks = self.hooks.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut failures = Vec::new();
         for (name, hook) in hooks {
             match hook().await {
-                Ok(()) => info!(what = %name, "reloaded"),
+                Ok(()) => info!(what = %name, "reloaded the configuration"),
                 Err(cause) => {
-                    error!(what = %name, error = %cause, "reload failed, the old configuration stays");
+                    error!(what = %name, error = %cause, "the reload failed, the old configuration stays in use");
                     failures.push(format!("{name}: {cause}"));
                 }
             }
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_failing_hook_is_named_and_does_not_stop_the_others() {
+    async fn a_failing_hook_is_named_and_the_other_hooks_still_run() {
         let reload = Reload::new();
         let ran = Arc::new(AtomicUsize::new(0));
         reload.register("rules.yaml", || async { Err("line 3: no such field".into()) });

@@ -34,8 +34,8 @@ use crate::grpc::{GrpcPorts, GrpcServer};
 use crate::http_server::{HttpServer, admin_routes};
 use crate::supervisor::{Signals, Supervisor, TaskOutcome};
 use crate::{
-    CommonArgs, ConfigMistakes, EXIT_ERROR, EXIT_OK, Gate, GrpcMetrics, Metrics, Probes, Registry, Reload,
-    RoleError, Shutdown, Version, init_logs,
+    CommonArgs, ConfigMistakes, EXIT_ERROR, EXIT_OK, GrpcMetrics, Metrics, Probes, Registry, Reload,
+    RoleError, Shutdown, ShutdownGate, Version, init_logs,
 };
 
 /// What is known about a role before it starts.
@@ -155,7 +155,7 @@ impl Startup {
     }
 
     /// The gate that the shutdown waits for: work that must not be cut enters it.
-    pub fn gate(&self) -> Gate {
+    pub fn gate(&self) -> ShutdownGate {
         self.supervisor.gate()
     }
 
@@ -257,7 +257,7 @@ impl RunningRole {
     ///
     /// 0 after SIGINT, SIGTERM or [`RunningRole::shutdown`]; the code of its [`RoleError`] after a task failed (1 after a
     /// panic), with one log line that names the task. First the probes answer "not ready" and the servers close their
-    /// ports; then open requests, tasks and the [`Gate`] have their grace periods; what still runs is dropped. A second
+    /// ports; then open requests, tasks and the [`ShutdownGate`] have their grace periods; what still runs is dropped. A second
     /// signal ends the process at once with code 130. SIGHUP runs the [`Reload`] hooks.
     ///
     /// # Cancel safety

@@ -11,7 +11,7 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, timeout_at};
 use tracing::{error, info, warn};
 
-use crate::{EXIT_OK, Gate, Probes, Reload, RoleError, Shutdown};
+use crate::{EXIT_OK, Probes, Reload, RoleError, Shutdown, ShutdownGate};
 
 /// Exit code after the second signal, 128 + SIGINT as in shells.
 const EXIT_INTERRUPTED: i32 = 130;
@@ -25,7 +25,7 @@ pub(crate) struct Supervisor {
     probes: Probes,
     shutdown: Shutdown,
     reload: Reload,
-    gate: Gate,
+    gate: ShutdownGate,
     grace: Duration,
     tasks: Tasks,
 }
@@ -54,7 +54,7 @@ impl<E: Into<RoleError> + Send + 'static> TaskOutcome for Result<(), E> {
 impl Supervisor {
     /// A supervisor without tasks. `grace` is the longest time from the signal to stop to the end of the role.
     pub(crate) fn new(probes: Probes, grace: Duration) -> Self {
-        let (shutdown, reload, gate) = (Shutdown::new(), Reload::new(), Gate::new());
+        let (shutdown, reload, gate) = (Shutdown::new(), Reload::new(), ShutdownGate::new());
         Self { probes, shutdown, reload, gate, grace, tasks: Tasks::default() }
     }
 
@@ -74,7 +74,7 @@ impl Supervisor {
     }
 
     /// The gate that the shutdown waits for.
-    pub(crate) fn gate(&self) -> Gate {
+    pub(crate) fn gate(&self) -> ShutdownGate {
         self.gate.clone()
     }
 

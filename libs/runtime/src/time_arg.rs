@@ -1,4 +1,4 @@
-//! Instants as flags spell them: absolute, or relative to now.
+//! Points in time as flags write them: absolute, or relative to now.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,18 +9,18 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::duration::{format_duration, parse_duration};
 
-/// An instant given as RFC 3339, or as a distance from now such as `-2w`.
+/// A point in time, written in RFC 3339 or as a distance from now such as `-2w`.
 ///
-/// A relative instant moves with the clock: ask for it with [`TimeArg::at`] each time it is needed.
+/// A relative time moves with the clock: call [`TimeArg::at`] each time it is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeArg {
-    /// A fixed instant.
+    /// A fixed time.
     Absolute(Timestamp),
     /// Milliseconds from now; negative for the past.
     Relative(i64),
 }
 
-/// Why a text is no instant.
+/// A text is not a valid time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is not a time: write RFC 3339, for example 2026-01-31T00:00:00Z, or a distance from now such as -2w or 30m"
@@ -28,7 +28,7 @@ pub enum TimeArg {
 pub struct TimeArgError(String);
 
 impl TimeArg {
-    /// The instant meant when the clock shows `now`; saturates.
+    /// The time when the clock shows `now`; saturates.
     pub fn at(self, now: Timestamp) -> Timestamp {
         match self {
             Self::Absolute(at) => at,
@@ -42,7 +42,7 @@ impl FromStr for TimeArg {
 
     fn from_str(text: &str) -> Result<Self, TimeArgError> {
         if let Ok(at) = OffsetDateTime::parse(text, &Rfc3339) {
-            // Years 0 to 9999 are far inside i64 milliseconds.
+            // Years 0 to 9999 are far within the range of i64 milliseconds.
             let millis = at.unix_timestamp_nanos().div_euclid(1_000_000);
             return Ok(Self::Absolute(Timestamp::from_millis(millis as i64)));
         }
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn absolute_and_relative_instants_are_understood() {
+    fn absolute_and_relative_times_are_accepted() {
         let now = Timestamp::from_millis(1_000_000_000_000);
         for (text, millis) in [
             ("1970-01-01T00:00:01.5Z", 1_500),
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused_by_name() {
+    fn an_invalid_time_is_rejected_with_its_text() {
         for text in ["", "yesterday", "2026-01-31", "--2w", "5"] {
             let error = text.parse::<TimeArg>().unwrap_err().to_string();
             assert!(error.contains(&format!("{text:?}")), "{error}");

@@ -1,14 +1,14 @@
-//! Which build this is.
+//! The version of the running build.
 
 use std::fmt;
 
-/// What is known about the running build.
+/// The version of the running build, and how it was built.
 ///
 /// The revision, branch and build date are taken from `ISTHMUS_REVISION`, `ISTHMUS_BRANCH` and
-/// `ISTHMUS_BUILD_DATE` when the program is compiled, and `unknown` where they are not set.
+/// `ISTHMUS_BUILD_DATE` when the program is compiled, and are `unknown` where the variable is not set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Version {
-    /// The release, `1.2.3`.
+    /// The release, such as `1.2.3`.
     pub version: &'static str,
     /// The commit it was built from.
     pub revision: &'static str,
@@ -18,9 +18,9 @@ pub struct Version {
     pub build_date: &'static str,
     /// The compiler that built it.
     pub rustc: &'static str,
-    /// The operating system, `linux`.
+    /// The operating system, such as `linux`.
     pub os: &'static str,
-    /// The processor, `x86_64`.
+    /// The processor architecture, such as `x86_64`.
     pub arch: &'static str,
 }
 
@@ -44,7 +44,7 @@ const fn or_unknown(value: Option<&'static str>) -> &'static str {
     }
 }
 
-/// Several lines, as `--version` prints them behind the program's name.
+/// Several lines, as `--version` prints them after the name of the program.
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { version, revision, branch, build_date, rustc, os, arch } = self;
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn version_is_printed_like_that_of_prometheus() {
+    fn the_version_is_printed_as_prometheus_does() {
         let text = Version::CURRENT.to_string();
         assert!(text.starts_with("version 0."), "{text}");
         assert_eq!(text.lines().count(), 4);

@@ -1,21 +1,21 @@
-//! YAML as a tree that knows its lines, and a reader that collects every mistake instead of stopping at the first.
+//! YAML as a tree with line numbers, and a reader that collects every mistake instead of stopping at the first.
 //!
-//! `serde` alone ends at the first wrong field. Here the file is read once into [`Node`]s; [`Fields`] then takes
-//! the fields of one mapping by name, notes what is missing, wrong or unknown, and goes on.
+//! `serde` alone stops at the first wrong field. Here the file is read once into [`Node`]s. [`Fields`] then reads the
+//! fields of one mapping by name, notes fields that are missing, wrong or unknown, and continues.
 
 use std::{cell::RefCell, fmt};
 
 use serde::{Deserialize, Deserializer, de};
 use serde_saphyr::Spanned;
 
-/// One thing that is wrong with a file.
+/// One mistake in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
-    /// Line in the file, from 1; `None` where there is no one line to point at.
+    /// Line in the file, from 1; `None` where the mistake has no line.
     pub line: Option<u64>,
     /// Path of the field, such as `targets[0].name`; empty for the file as a whole.
     pub field: String,
-    /// What is wrong and what to do.
+    /// What is wrong, and what to do.
     pub text: String,
 }
 
@@ -31,16 +31,16 @@ impl fmt::Display for Mistake {
     }
 }
 
-/// A YAML value with the line on which it stands.
+/// A YAML value with its line.
 #[derive(Debug, Clone)]
 pub struct Node {
-    /// Line in the file, from 1; `None` where the parser does not know.
+    /// Line in the file, from 1; `None` where the parser does not report it.
     pub line: Option<u64>,
     /// The value itself.
     pub value: Value,
 }
 
-/// What a [`Node`] holds. Numbers with a fraction are refused wherever they appear, so they keep no value.
+/// The value of a [`Node`]. No field takes a number with a fraction, so such a number keeps no value.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "the names of YAML's own kinds")]
 pub enum Value {
@@ -71,18 +71,18 @@ impl Node {
     /// Reads a file's text.
     ///
     /// # Errors
-    /// When it is no YAML.
+    /// The text is not valid YAML.
     pub fn parse(text: &str) -> Result<Self, Mistake> {
         serde_saphyr::from_str(text).map_err(|error| {
             let error = error.without_snippet();
             let line = error.location().map(|location| location.line()).filter(|line| *line > 0);
-            // The parser's own text spans several lines at times; its first says what is wrong.
-            let text = error.to_string().lines().next().unwrap_or("not YAML").to_owned();
+            // The message of the parser may have several lines; the first says what is wrong.
+            let text = error.to_string().lines().next().unwrap_or("is not valid YAML").to_owned();
             Mistake { line, field: String::new(), text }
         })
     }
 
-    /// What the node is, for a message.
+    /// The kind of the value, for a message.
     pub fn kind(&self) -> &'static str {
         match self.value {
             Value::Null => "nothing",
@@ -97,7 +97,7 @@ impl Node {
     /// The node as text, which must not be empty.
     ///
     /// # Errors
-    /// Says what was found instead.
+    /// The kind of the value that was found instead.
     pub fn text(&self) -> Result<&str, String> {
         match &self.value {
             Value::Text(text) if text.is_empty() => Err("must not be empty".to_owned()),
@@ -112,7 +112,7 @@ impl Node {
     /// The node as text that `T` can be parsed from.
     ///
     /// # Errors
-    /// Says what was found instead, or why it cannot be parsed.
+    /// The kind of the value that was found instead, or why the text cannot be parsed.
     pub fn parsed<T: std::str::FromStr<Err: fmt::Display>>(&self) -> Result<T, String> {
         self.text()?.parse().map_err(|error: T::Err| error.to_string())
     }
@@ -120,21 +120,21 @@ impl Node {
     /// The node as `true` or `false`.
     ///
     /// # Errors
-    /// Says what was found instead.
+    /// The kind of the value that was found instead.
     pub fn boolean(&self) -> Result<bool, String> {
         match &self.value {
             Value::Bool(value) => Ok(*value),
-            // YAML 1.1, which Go's parser still reads.
+            // YAML 1.1, which Go's parser still accepts.
             Value::Text(text) if matches!(text.as_str(), "yes" | "on") => Ok(true),
             Value::Text(text) if matches!(text.as_str(), "no" | "off") => Ok(false),
             _ => Err(format!("expected true or false, found {}", self.kind())),
         }
     }
 
-    /// The node as a whole number of the given bounds, both inclusive.
+    /// The node as a whole number from `min` to `max`, both inclusive.
     ///
     /// # Errors
-    /// Says what was found instead.
+    /// The kind of the value that was found instead.
     pub fn integer(&self, min: i64, max: i64) -> Result<i64, String> {
         match self.value {
             Value::Integer(number) if (min..=max).contains(&number) => Ok(number),
@@ -224,19 +224,19 @@ impl Mistakes {
     }
 }
 
-/// Takes the fields of one mapping by name.
+/// Reads the fields of one mapping by name.
 #[derive(Debug)]
 pub struct Fields<'a> {
     path: String,
     line: Option<u64>,
-    /// `None` when the node is no mapping, which is noted once; no field of it is missing then.
+    /// `None` when the node is not a mapping. That is noted once; its fields are not noted as missing.
     entries: Option<&'a [(Key, Node)]>,
     known: Vec<&'static str>,
     mistakes: &'a Mistakes,
 }
 
 impl<'a> Fields<'a> {
-    /// The fields of `node`; of an empty mapping when it is none, which is noted.
+    /// The fields of `node`; a node that is not a mapping is noted and has no fields.
     pub fn new(path: impl Into<String>, node: &'a Node, mistakes: &'a Mistakes) -> Self {
         let path = path.into();
         let entries = match &node.value {
@@ -303,7 +303,7 @@ impl<'a> Fields<'a> {
         self.optional(name, read)
     }
 
-    /// The items of a list that may be absent, each read by `read`, which is told the item's path.
+    /// The items of a list that may be absent. `read` gets the path of an item and its node.
     pub fn list<T>(
         &mut self,
         name: &'static str,
@@ -333,12 +333,12 @@ impl<'a> Fields<'a> {
         self.list(name, |path, item| item.parsed().map_err(|text| mistakes.add(item.line, path, text)).ok())
     }
 
-    /// Notes every field that nobody asked for.
+    /// Notes every field that was not read as unknown.
     pub fn finish(self) {
         let is_unknown = |(key, _): &&(Key, Node)| !self.known.contains(&key.name.as_str());
         for (key, _) in self.entries.unwrap_or_default().iter().filter(is_unknown) {
             let name: String = key.name.chars().take(60).collect();
-            let text = format!("unknown field; known here: {}", self.known.join(", "));
+            let text = format!("unknown field; known fields: {}", self.known.join(", "));
             self.mistakes.add(key.line, self.path_of(&name.escape_debug().to_string()), text);
         }
     }

@@ -21,7 +21,7 @@ pub struct ObjstoreArgs {
 pub enum ArgsError {
     /// The text cannot be had: both flags, no such file, an environment variable that is not set.
     #[error(transparent)]
-    Load(#[from] runtime::ConfigError),
+    Load(#[from] runtime::LoadConfigError),
     /// The text has mistakes.
     #[error(transparent)]
     Config(#[from] ConfigError),

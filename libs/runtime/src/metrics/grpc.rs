@@ -18,9 +18,9 @@ use tonic::body::Body;
 use tower::{Layer, Service};
 
 use crate::metrics::DURATION_BUCKETS;
-use crate::metrics::observed::{Observed, Observer};
+use crate::metrics::observed::{BodyObserver, ObservedBody};
 
-/// The codes of gRPC by number, in Go's spelling, which is what dashboards ask for.
+/// The codes of gRPC by number, with the names that Go and the dashboards use.
 const CODES: [&str; 17] = [
     "OK",
     "Canceled",
@@ -47,13 +47,13 @@ const UNAVAILABLE: &str = CODES[14];
 /// Counts and times gRPC calls by method; clones share the counts.
 ///
 /// `grpc_SIDE_started_total` and `grpc_SIDE_handling_seconds` by `grpc_type`, `grpc_service`,
-/// `grpc_method`; `grpc_SIDE_handled_total` by `grpc_code` too. Methods that no descriptor names share the
-/// label value `unknown`, because clients must not be able to invent label values.
+/// `grpc_method`; `grpc_SIDE_handled_total` by `grpc_code` too. Methods that are in no descriptor share the label value
+/// `unknown`, so that clients cannot create label values.
 #[derive(Clone, Debug)]
 pub struct GrpcMetrics {
     handled: Family<HandledLabels, Counter>,
-    methods: Arc<HashMap<String, Method>>,
-    unknown: Arc<Method>,
+    methods: Arc<HashMap<String, MethodCounters>>,
+    unknown: Arc<MethodCounters>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -71,9 +71,9 @@ struct HandledLabels {
     grpc_type: &'static str,
 }
 
-/// A method and its counters, which come into being with its first call.
+/// A method and its counters, which its first call creates.
 #[derive(Debug)]
-struct Method {
+struct MethodCounters {
     labels: MethodLabels,
     started: Family<MethodLabels, Counter>,
     seconds: Family<MethodLabels, Histogram>,
@@ -81,7 +81,7 @@ struct Method {
 }
 
 impl GrpcMetrics {
-    /// Registers `grpc_server_*`; `descriptors` are encoded `FileDescriptorSet`s that tell the methods.
+    /// Registers `grpc_server_*`; `descriptors` are encoded `FileDescriptorSet`s, whose methods get counters.
     ///
     /// # Errors
     /// A descriptor set that cannot be decoded.
@@ -104,20 +104,20 @@ impl GrpcMetrics {
         let handled = Family::<HandledLabels, Counter>::default();
         registry.register(
             format!("grpc_{side}_started"),
-            format!("gRPC calls begun by the {side}"),
+            format!("gRPC calls started on the {side}"),
             started.clone(),
         );
         registry.register(
             format!("grpc_{side}_handled"),
-            format!("gRPC calls completed by the {side}, whatever the outcome"),
+            format!("gRPC calls completed on the {side}, successful or not"),
             handled.clone(),
         );
         registry.register(
             format!("grpc_{side}_handling_seconds"),
-            format!("Time from the beginning to the end of gRPC calls on the {side}, in seconds"),
+            format!("Duration of gRPC calls on the {side}, streams included, in seconds"),
             seconds.clone(),
         );
-        let method = |grpc_service: &str, grpc_method: &str, grpc_type| Method {
+        let method = |grpc_service: &str, grpc_method: &str, grpc_type| MethodCounters {
             labels: MethodLabels {
                 grpc_method: grpc_method.to_owned(),
                 grpc_service: grpc_service.to_owned(),
@@ -162,10 +162,10 @@ impl GrpcMetrics {
         HandledLabels { grpc_code, grpc_method, grpc_service, grpc_type }
     }
 
-    fn method(&self, path: &str) -> &Method {
+    fn method(&self, path: &str) -> &MethodCounters {
         let method = self.methods.get(path).unwrap_or(&self.unknown);
         method.counters.get_or_init(|| {
-            // All codes from the first call on, so that the first error shows up as an increase.
+            // Create all codes with the first call, so that the first error is visible as an increase.
             for code in CODES {
                 drop(self.handled.get_or_create(&self.handled(&method.labels, code)));
             }
@@ -211,7 +211,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let mut call = Call::begin(&self.metrics, request.uri().path());
+        let mut call = ObservedCall::begin(&self.metrics, request.uri().path());
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = match answer.await {
@@ -224,24 +224,24 @@ where
             if answer.status() != StatusCode::OK {
                 call.code = Some(UNKNOWN);
             }
-            // An answer without a body carries its status in the head.
+            // An answer without a body has its status in the head.
             call.trailers(answer.headers());
-            Ok(answer.map(|body| Body::new(Observed::new(body, call))))
+            Ok(answer.map(|body| Body::new(ObservedBody::new(body, call))))
         })
     }
 }
 
-/// One call until its answer is over; counts it when dropped.
-struct Call {
+/// One call until the end of its answer; counts the call when dropped.
+struct ObservedCall {
     metrics: GrpcMetrics,
     labels: MethodLabels,
     seconds: Histogram,
     began: Instant,
-    /// `None` until the outcome is known; dropped as `None` means cancelled.
+    /// `None` until the outcome is known. A call that is dropped with `None` was cancelled.
     code: Option<&'static str>,
 }
 
-impl Call {
+impl ObservedCall {
     fn begin(metrics: &GrpcMetrics, path: &str) -> Self {
         let method = metrics.method(path);
         let (started, seconds) =
@@ -257,7 +257,7 @@ impl Call {
     }
 }
 
-impl Observer for Call {
+impl BodyObserver for ObservedCall {
     fn data(&mut self, _: usize) {}
 
     fn trailers(&mut self, trailers: &HeaderMap) {
@@ -277,7 +277,7 @@ impl Observer for Call {
     }
 }
 
-impl Drop for Call {
+impl Drop for ObservedCall {
     fn drop(&mut self) {
         let code = self.code.unwrap_or(CANCELED);
         self.metrics.handled.get_or_create(&self.metrics.handled(&self.labels, code)).inc();
@@ -295,7 +295,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// Calls a method through the layer; the answer ends with `status`, or never where there is none.
+    /// Calls a method through the layer; the answer ends with `status`, or never ends for `None`.
     pub(crate) async fn ask(metrics: &GrpcMetrics, path: &str, status: Option<&'static str>) {
         let answer = service_fn(move |_: Request<Body>| async move {
             let data = Frame::data(Bytes::from_static(b"data"));
@@ -326,7 +326,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn the_code_of_a_call_is_that_of_its_trailers() {
+    async fn the_code_of_a_call_comes_from_its_trailers() {
         let metrics = metrics();
         ask(&metrics, "/grpc.health.v1.Health/Watch", Some("8")).await;
         assert_eq!(handled(&metrics, "/grpc.health.v1.Health/Watch", "ResourceExhausted"), 1);
@@ -342,7 +342,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn invented_methods_share_one_label() {
+    async fn unknown_methods_share_one_label_value() {
         let metrics = metrics();
         ask(&metrics, "/no.Such/Method", Some("12")).await;
         assert_eq!(handled(&metrics, "/no.Such/Other", "Unimplemented"), 1);

@@ -15,27 +15,27 @@ use prometheus_client::registry::Registry;
 use tower::{Layer, Service};
 
 use crate::metrics::DURATION_BUCKETS;
-use crate::metrics::observed::{Observed, Observer};
+use crate::metrics::observed::{BodyObserver, ObservedBody};
 
-/// Code of a request whose client went away before the answer's head.
+/// Code of a request whose client disconnected before the head of the answer.
 const CLIENT_CLOSED: u16 = 499;
 
 /// Counts and times requests by handler; clones share the counts.
 ///
-/// `http_requests_total` and `http_request_duration_seconds` (until the last byte of the answer) by
-/// `code`, `handler`, `method`; `http_request_size_bytes` and `http_response_size_bytes` (as it leaves the
-/// handler, not compressed) likewise; `http_inflight_requests` by `handler` and `method`.
+/// `http_requests_total`, `http_request_duration_seconds` (until the last byte of the answer),
+/// `http_request_size_bytes` and `http_response_size_bytes` (before compression) by `code`, `handler` and `method`;
+/// `http_inflight_requests` by `handler` and `method`.
 #[derive(Clone, Debug)]
 pub struct HttpMetrics {
-    requests: Family<Labels, Counter>,
-    seconds: Family<Labels, Histogram>,
-    request_bytes: Family<Labels, Histogram>,
-    response_bytes: Family<Labels, Histogram>,
+    requests: Family<RequestLabels, Counter>,
+    seconds: Family<RequestLabels, Histogram>,
+    request_bytes: Family<RequestLabels, Histogram>,
+    response_bytes: Family<RequestLabels, Histogram>,
     inflight: Family<InflightLabels, Gauge>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Labels {
+struct RequestLabels {
     code: u16,
     handler: &'static str,
     method: &'static str,
@@ -64,12 +64,12 @@ impl HttpMetrics {
         registry.register("http_requests", "HTTP requests served", metrics.requests.clone());
         registry.register(
             "http_request_duration_seconds",
-            "Time from the head of an HTTP request to the end of its answer, in seconds",
+            "Time from the head of an HTTP request to the last byte of its answer, in seconds",
             metrics.seconds.clone(),
         );
         registry.register(
             "http_request_size_bytes",
-            "Size of HTTP request bodies as announced, in bytes",
+            "Size of HTTP request bodies as announced by Content-Length, in bytes",
             metrics.request_bytes.clone(),
         );
         registry.register(
@@ -127,18 +127,18 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let mut exchange = Exchange::begin(&self.layer, request.method(), request.headers());
+        let mut exchange = ObservedRequest::begin(&self.layer, request.method(), request.headers());
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = answer.await?;
             exchange.code = answer.status().as_u16();
-            Ok(answer.map(|body| Body::new(Observed::new(body, exchange))))
+            Ok(answer.map(|body| Body::new(ObservedBody::new(body, exchange))))
         })
     }
 }
 
-/// One request until its answer is over; counts it when dropped.
-struct Exchange {
+/// One request until the end of its answer; counts the request when dropped.
+struct ObservedRequest {
     metrics: HttpMetrics,
     handler: &'static str,
     method: &'static str,
@@ -148,7 +148,7 @@ struct Exchange {
     code: u16,
 }
 
-impl Exchange {
+impl ObservedRequest {
     fn begin(layer: &HttpMetricsLayer, method: &Method, headers: &HeaderMap) -> Self {
         let length =
             headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
@@ -170,7 +170,7 @@ impl Exchange {
     }
 }
 
-impl Observer for Exchange {
+impl BodyObserver for ObservedRequest {
     fn data(&mut self, bytes: usize) {
         self.response_bytes += bytes as u64;
     }
@@ -179,9 +179,9 @@ impl Observer for Exchange {
     fn failed(&mut self) {}
 }
 
-impl Drop for Exchange {
+impl Drop for ObservedRequest {
     fn drop(&mut self) {
-        let labels = Labels { code: self.code, handler: self.handler, method: self.method };
+        let labels = RequestLabels { code: self.code, handler: self.handler, method: self.method };
         let HttpMetrics { requests, seconds, request_bytes, response_bytes, inflight } = &self.metrics;
         requests.get_or_create(&labels).inc();
         seconds.get_or_create(&labels).observe(self.began.elapsed().as_secs_f64());
@@ -191,8 +191,8 @@ impl Drop for Exchange {
     }
 }
 
-/// The method in lower case, as Go's client library has it; any that is not usual is `unknown`, because
-/// clients must not be able to invent label values.
+/// The method in lower case, as in Go's client library. Unusual methods are `unknown`, so that clients cannot create label
+/// values.
 fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "get",
@@ -224,8 +224,8 @@ pub(super) mod tests {
         axum::body::to_bytes(answer.into_body(), 1024).await.unwrap();
     }
 
-    fn labels(code: u16, handler: &'static str) -> Labels {
-        Labels { code, handler, method: "get" }
+    fn labels(code: u16, handler: &'static str) -> RequestLabels {
+        RequestLabels { code, handler, method: "get" }
     }
 
     #[tokio::test]
@@ -241,7 +241,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_goes_away_is_counted_as_499() {
+    async fn a_client_that_disconnects_is_counted_as_499() {
         let metrics = HttpMetrics::new(&mut Registry::default());
         let asking = ask(&metrics, "/stuck");
         assert!(futures::FutureExt::now_or_never(asking).is_none());

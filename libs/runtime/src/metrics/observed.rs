@@ -1,4 +1,4 @@
-//! A body that tells an observer what passes and when it is over.
+//! A body that reports its frames and its end to an observer.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -7,9 +7,9 @@ use bytes::{Buf, Bytes};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
-/// Learns what passes through a body. It is dropped with the body, which is when it sums up: a body that is
-/// dropped early was cancelled.
-pub(super) trait Observer: Send + Unpin + 'static {
+/// Observes the frames of a body. It is dropped with the body, which is when it counts the request: a body that is
+/// dropped before its end was cancelled.
+pub(super) trait BodyObserver: Send + Unpin + 'static {
     /// Bytes of data passed.
     fn data(&mut self, bytes: usize);
     /// The trailers passed.
@@ -21,14 +21,14 @@ pub(super) trait Observer: Send + Unpin + 'static {
 }
 
 /// A body and its observer.
-pub(super) struct Observed<B, O> {
+pub(super) struct ObservedBody<B, O> {
     inner: B,
     observer: O,
 }
 
-impl<B: Body, O: Observer> Observed<B, O> {
+impl<B: Body, O: BodyObserver> ObservedBody<B, O> {
     pub(super) fn new(inner: B, mut observer: O) -> Self {
-        // Nobody polls a body that says it is empty.
+        // A body that reports to be empty is never polled.
         if inner.is_end_stream() {
             observer.end();
         }
@@ -36,10 +36,10 @@ impl<B: Body, O: Observer> Observed<B, O> {
     }
 }
 
-impl<B, O> Body for Observed<B, O>
+impl<B, O> Body for ObservedBody<B, O>
 where
     B: Body<Data = Bytes> + Unpin,
-    O: Observer,
+    O: BodyObserver,
 {
     type Data = Bytes;
     type Error = B::Error;

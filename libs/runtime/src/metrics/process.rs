@@ -1,4 +1,4 @@
-//! Metrics of the process itself, read from `/proc` at each scrape (Linux; elsewhere there are none).
+//! Metrics of the process itself, read from `/proc` at each scrape (on Linux only).
 
 use std::fs;
 
@@ -22,16 +22,16 @@ impl Collector for ProcessCollector {
             }
             None => Ok(()),
         };
-        let stat = Stat::read();
-        let of_stat = |value: fn(&Stat) -> f64| stat.as_ref().map(value);
+        let stat = ProcessStat::read();
+        let of_stat = |value: fn(&ProcessStat) -> f64| stat.as_ref().map(value);
         gauge("process_resident_memory_bytes", "Resident memory in bytes", memory_bytes("VmRSS:"))?;
         gauge("process_virtual_memory_bytes", "Virtual memory in bytes", memory_bytes("VmSize:"))?;
         gauge("process_open_fds", "Open file descriptors", open_files())?;
-        gauge("process_max_fds", "Most file descriptors that may be open", max_open_files())?;
+        gauge("process_max_fds", "Maximum number of open file descriptors", max_open_files())?;
         gauge("process_threads", "Threads of the operating system", of_stat(|stat| stat.threads))?;
         gauge(
             "process_start_time_seconds",
-            "When the process began, in seconds since the Unix epoch",
+            "Start time of the process, in seconds since the Unix epoch",
             stat.as_ref().and_then(|stat| Some(boot_time()? + stat.start_seconds)),
         )?;
         if let Some(stat) = stat {
@@ -48,19 +48,19 @@ impl Collector for ProcessCollector {
     }
 }
 
-/// What `/proc/self/stat` says.
-struct Stat {
+/// Values from `/proc/self/stat`.
+struct ProcessStat {
     cpu_seconds: f64,
     threads: f64,
     /// From boot to the start of the process.
     start_seconds: f64,
 }
 
-impl Stat {
+impl ProcessStat {
     fn read() -> Option<Self> {
         let text = fs::read_to_string("/proc/self/stat").ok()?;
-        // The name, second field, may hold spaces; it ends at the last parenthesis. Fields are counted
-        // from 1 in proc(5), and the first one after the name is number 3.
+        // The second field, the name, may contain spaces; it ends at the last parenthesis. proc(5) counts fields from 1,
+        // so the first one after the name is number 3.
         let fields: Vec<&str> = text.rsplit_once(')')?.1.split_ascii_whitespace().collect();
         let field = |number: usize| fields.get(number - 3)?.parse::<f64>().ok();
         Some(Self {

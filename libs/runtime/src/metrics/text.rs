@@ -1,9 +1,9 @@
-//! From the library's OpenMetrics text to what scrapers expect.
+//! Turns the OpenMetrics text of the library into the two formats that scrapers expect.
 //!
-//! `prometheus-client` writes OpenMetrics only, adds a full stop to each help text, and knows no text
-//! format 0.0.4. Both forms made here start from its output, line by line. What differs in 0.0.4: HELP and
-//! TYPE carry the full sample name (`_total`, `_info`), `info` is a gauge, `unknown` is `untyped`; there are
-//! no units, exemplars and end mark. A family without samples is left out.
+//! `prometheus-client` writes only OpenMetrics, and adds a full stop to each help text. Both formats are made from its
+//! output, line by line. The text format 0.0.4 differs from OpenMetrics: HELP and TYPE have the full sample name
+//! (`_total`, `_info`), `info` is a gauge, `unknown` is `untyped`, and there are no units, exemplars and end mark. A
+//! family without samples is left out.
 //!
 //! Formats: <https://prometheus.io/docs/instrumenting/exposition_formats/>.
 
@@ -14,7 +14,7 @@ pub(super) const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.
 
 /// Whether an `Accept` header asks for OpenMetrics in a version that we write.
 ///
-/// Prometheus lists it first, with the highest weight, when it wants it; nobody lists it otherwise.
+/// The weights are not compared: a client that lists OpenMetrics, such as Prometheus, gives it the highest weight.
 pub(super) fn accepts_openmetrics(accept: &str) -> bool {
     accept.split(',').any(|range| {
         let mut parts = range.split(';').map(str::trim);
@@ -43,7 +43,7 @@ pub(super) fn polish_openmetrics(text: &str) -> String {
 pub(super) fn to_prometheus(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut help = "";
-    // The header of a family, until its first sample shows that it has one.
+    // The header of a family, until its first sample.
     let mut header = String::new();
     for line in text.lines() {
         if let Some(rest) = line.strip_prefix("# HELP ") {
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_of_metric_becomes_what_scrapers_expect() {
+    fn every_type_of_metric_is_converted() {
         let openmetrics = concat!(
             "# HELP requests Requests served.\n# TYPE requests counter\n",
             "requests_total{path=\"a # \\\" {b\"} 5 # {trace=\"x\"} 1.0\n",
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn openmetrics_goes_to_those_who_ask_for_it() {
+    fn openmetrics_is_sent_to_clients_that_accept_it() {
         for (accept, expected) in [
             (
                 "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
