@@ -19,7 +19,7 @@ use runtime::ListenAddress;
 use crate::policy::{MeshMethod, Policy};
 pub use crate::transport::TransportChoice;
 pub use runtime::yaml::Mistake;
-use runtime::yaml::{Fields, Mistakes, Node};
+use runtime::yaml::{Mistakes, YamlFields, YamlNode};
 
 /// Largest configuration file that is read, in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -239,7 +239,7 @@ impl Config {
     /// # Errors
     /// All mistakes, in the order of the file; at least one.
     pub fn parse(text: &str, folder: &Path) -> Result<Self, Vec<Mistake>> {
-        let root = Node::parse(text).map_err(|mistake| vec![mistake])?;
+        let root = YamlNode::parse(text).map_err(|mistake| vec![mistake])?;
         let mistakes = Mistakes::default();
         let config = read_config(&root, folder, &mistakes);
         let mistakes = mistakes.into_sorted();
@@ -250,8 +250,8 @@ impl Config {
     }
 }
 
-fn read_config(root: &Node, folder: &Path, mistakes: &Mistakes) -> Option<Config> {
-    let mut fields = Fields::new("", root, mistakes);
+fn read_config(root: &YamlNode, folder: &Path, mistakes: &Mistakes) -> Option<Config> {
+    let mut fields = YamlFields::new("", root, mistakes);
     let role = fields.required("role", |node| match node.text()? {
         text @ ("observability" | "cluster") => Ok(text),
         other => Err(format!("{other:?} is neither \"observability\" nor \"cluster\"")),
@@ -272,10 +272,14 @@ fn read_config(root: &Node, folder: &Path, mistakes: &Mistakes) -> Option<Config
     Some(Config { data_dir: data_dir?, transport: transport.unwrap_or_default(), role: role? })
 }
 
-fn read_observability(fields: &mut Fields<'_>, folder: &Path, mistakes: &Mistakes) -> Option<Observability> {
+fn read_observability(
+    fields: &mut YamlFields<'_>,
+    folder: &Path,
+    mistakes: &Mistakes,
+) -> Option<Observability> {
     let pki = match fields.node("pki") {
         Some(node) => {
-            let mut pki = Fields::new("pki", node, mistakes);
+            let mut pki = YamlFields::new("pki", node, mistakes);
             let state = pki.required("state", |node| node.text().map(|text| folder.join(text)));
             let lifetime = pki.optional("leaf_lifetime", |node| duration(node, LEAF_LIFETIME_BOUNDS));
             pki.finish();
@@ -286,11 +290,11 @@ fn read_observability(fields: &mut Fields<'_>, folder: &Path, mistakes: &Mistake
             None
         }
     };
-    let listen = fields.optional("listen", Node::parsed::<ListenAddress>);
+    let listen = fields.optional("listen", YamlNode::parsed::<ListenAddress>);
 
     let clusters: Vec<(Option<u64>, DialledCluster)> = fields.list("clusters", |path, node| {
-        let mut fields = Fields::new(path, node, mistakes);
-        let name = fields.required("name", Node::parsed::<Name>);
+        let mut fields = YamlFields::new(path, node, mistakes);
+        let name = fields.required("name", YamlNode::parsed::<Name>);
         let dial = fields.parsed_list::<DialAddress>("dial");
         if dial.is_empty() {
             fields.wrong("dial", "names no address; a cluster that dials in needs no entry here");
@@ -305,9 +309,9 @@ fn read_observability(fields: &mut Fields<'_>, folder: &Path, mistakes: &Mistake
     );
 
     let targets: Vec<(Option<u64>, PlainPort)> = fields.list("targets", |path, node| {
-        let mut fields = Fields::new(path, node, mistakes);
-        let name = fields.required("name", Node::parsed::<Authority>);
-        let listen = fields.required("listen", Node::parsed::<ListenAddress>);
+        let mut fields = YamlFields::new(path, node, mistakes);
+        let name = fields.required("name", YamlNode::parsed::<Authority>);
+        let listen = fields.required("listen", YamlNode::parsed::<ListenAddress>);
         fields.finish();
         Some((node.line, PlainPort { name: name?, listen: listen? }))
     });
@@ -330,7 +334,7 @@ fn read_observability(fields: &mut Fields<'_>, folder: &Path, mistakes: &Mistake
     })
 }
 
-fn duration(node: &Node, (min, max): (Duration, Duration)) -> Result<Duration, String> {
+fn duration(node: &YamlNode, (min, max): (Duration, Duration)) -> Result<Duration, String> {
     let duration = runtime::parse_duration(node.text()?).map_err(|error| error.to_string())?;
     if duration < min || duration > max {
         let [min, max] = [min, max].map(runtime::format_duration);
@@ -343,11 +347,11 @@ fn default_listen() -> ListenAddress {
     "0.0.0.0:10943".parse().expect("a constant address")
 }
 
-fn read_cluster(fields: &mut Fields<'_>, mistakes: &Mistakes) -> Cluster {
+fn read_cluster(fields: &mut YamlFields<'_>, mistakes: &Mistakes) -> Cluster {
     let targets: Vec<(Option<u64>, Target)> = fields.list("targets", |path, node| {
-        let mut fields = Fields::new(path, node, mistakes);
-        let name = fields.required("name", Node::parsed::<Name>);
-        let address = fields.required("address", Node::parsed::<DialAddress>);
+        let mut fields = YamlFields::new(path, node, mistakes);
+        let name = fields.required("name", YamlNode::parsed::<Name>);
+        let address = fields.required("address", YamlNode::parsed::<DialAddress>);
         fields.finish();
         Some((node.line, Target { name: name?, address: address? }))
     });
@@ -359,7 +363,7 @@ fn read_cluster(fields: &mut Fields<'_>, mistakes: &Mistakes) -> Cluster {
         );
     }
     let dial = fields.parsed_list::<DialAddress>("dial");
-    let listen = fields.optional("listen", Node::parsed::<ListenAddress>);
+    let listen = fields.optional("listen", YamlNode::parsed::<ListenAddress>);
     let policy = match fields.node("policy") {
         Some(node) => read_policy(node, mistakes),
         None => Policy::default(),
@@ -374,8 +378,8 @@ fn read_cluster(fields: &mut Fields<'_>, mistakes: &Mistakes) -> Cluster {
     }
 }
 
-fn read_policy(node: &Node, mistakes: &Mistakes) -> Policy {
-    let mut fields = Fields::new("policy", node, mistakes);
+fn read_policy(node: &YamlNode, mistakes: &Mistakes) -> Policy {
+    let mut fields = YamlFields::new("policy", node, mistakes);
     let mut policy = Policy::default();
     if fields.node("methods").is_some() {
         policy.methods = fields.parsed_list::<MeshMethod>("methods").into_iter().collect();

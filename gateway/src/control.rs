@@ -25,7 +25,7 @@ pub(crate) const MAX_MESSAGE_BYTES: usize = 4 << 20;
 
 /// Our hello.
 pub(crate) fn hello(now: SystemTime) -> Hello {
-    Hello { version: runtime::Version::CURRENT.version.to_owned(), time: Some(now.into()) }
+    Hello { version: runtime::BuildVersion::CURRENT.version.to_owned(), time: Some(now.into()) }
 }
 
 /// How far the clock of whoever sent this hello is from ours, when that is worth a warning.

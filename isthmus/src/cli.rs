@@ -47,7 +47,7 @@ enum Command {
 /// What `--version` prints behind the name.
 fn version() -> &'static str {
     static TEXT: std::sync::OnceLock<String> = std::sync::OnceLock::new();
-    TEXT.get_or_init(|| runtime::Version::CURRENT.to_string())
+    TEXT.get_or_init(|| runtime::BuildVersion::CURRENT.to_string())
 }
 
 /// Reads the arguments; switches may be negated as Thanos' are (`--no-query.partial-response`).

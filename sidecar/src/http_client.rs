@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use runtime::yaml::{Node, Value};
+use runtime::yaml::{YamlNode, YamlValue};
 
 /// Settings without effect on plain HTTP on the same host.
 const WITHOUT_EFFECT: [&str; 2] = ["tls_config", "transport_config"];
@@ -35,8 +35,8 @@ impl HttpClientArgs {
         if text.trim().is_empty() {
             return Ok(Vec::new());
         }
-        let node = Node::parse(&text).map_err(|mistake| format!("--{flag}: {mistake}"))?;
-        let Value::Map(settings) = node.value else {
+        let node = YamlNode::parse(&text).map_err(|mistake| format!("--{flag}: {mistake}"))?;
+        let YamlValue::Map(settings) = node.value else {
             return Err(format!("--{flag}: found {}, expected a map of settings", node.kind()));
         };
         match settings.iter().find(|(key, _)| !WITHOUT_EFFECT.contains(&key.name())) {

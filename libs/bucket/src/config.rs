@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use object_store::ObjectStore;
 use object_store::path::Path;
-use runtime::yaml::{Fields, Mistake, Mistakes, Node, Value};
+use runtime::yaml::{Mistake, Mistakes, YamlFields, YamlNode, YamlValue};
 
 pub use self::args::{ArgsError, ObjstoreArgs};
 use crate::bucket::{Bucket, Settings};
@@ -96,7 +96,7 @@ impl BucketConfig {
     /// # Errors
     /// All mistakes.
     pub fn parse(yaml: &str) -> Result<Self, ConfigError> {
-        let root = Node::parse(yaml).map_err(|mistake| ConfigError { mistakes: vec![mistake] })?;
+        let root = YamlNode::parse(yaml).map_err(|mistake| ConfigError { mistakes: vec![mistake] })?;
         let (mistakes, warnings) = (Mistakes::default(), Mistakes::default());
         let parsed = read(&root, &Notes { mistakes: &mistakes, warnings: &warnings });
         let mistakes = mistakes.into_sorted();
@@ -162,8 +162,8 @@ impl fmt::Debug for BucketConfig {
     }
 }
 
-fn read(root: &Node, notes: &Notes<'_>) -> Option<(Provider, Path)> {
-    let mut fields = Fields::new("", root, notes.mistakes);
+fn read(root: &YamlNode, notes: &Notes<'_>) -> Option<(Provider, Path)> {
+    let mut fields = YamlFields::new("", root, notes.mistakes);
     let kind = fields.required("type", |node| known_type(node.text()?));
     let prefix = fields.optional("prefix", |node| {
         let text = text_or_empty(node)?;
@@ -175,7 +175,7 @@ fn read(root: &Node, notes: &Notes<'_>) -> Option<(Provider, Path)> {
         fields.wrong("config", "is missing: it holds the fields of the type");
     }
     fields.finish();
-    let config = Fields::new("config", config?, notes.mistakes);
+    let config = YamlFields::new("config", config?, notes.mistakes);
     let provider = match kind? {
         Kind::Filesystem => filesystem::read(config).map(Provider::Filesystem),
         Kind::S3 => s3::read(config, notes).map(Box::new).map(Provider::S3),
@@ -212,42 +212,42 @@ fn known_type(text: &str) -> Result<Kind, String> {
 // --- what the types read alike -----------------------------------------------------------------------------------
 
 /// Text that may be empty: Thanos' own examples write `field: ""` for "not set".
-fn text_or_empty(node: &Node) -> Result<&str, String> {
+fn text_or_empty(node: &YamlNode) -> Result<&str, String> {
     match &node.value {
-        Value::Text(text) => Ok(text),
+        YamlValue::Text(text) => Ok(text),
         _ => node.text(),
     }
 }
 
 /// A text field; `None` when it is absent, empty or wrong.
-fn text(fields: &mut Fields<'_>, name: &'static str) -> Option<String> {
+fn text(fields: &mut YamlFields<'_>, name: &'static str) -> Option<String> {
     fields.optional(name, |node| text_or_empty(node).map(str::to_owned)).filter(|text| !text.is_empty())
 }
 
 /// A text field that must have a value.
-fn required_text(fields: &mut Fields<'_>, name: &'static str) -> Option<String> {
+fn required_text(fields: &mut YamlFields<'_>, name: &'static str) -> Option<String> {
     fields.required(name, |node| node.text().map(str::to_owned))
 }
 
-fn boolean(fields: &mut Fields<'_>, name: &'static str) -> Option<bool> {
-    fields.optional(name, Node::boolean)
+fn boolean(fields: &mut YamlFields<'_>, name: &'static str) -> Option<bool> {
+    fields.optional(name, YamlNode::boolean)
 }
 
-fn count(fields: &mut Fields<'_>, name: &'static str, max: i64) -> Option<usize> {
+fn count(fields: &mut YamlFields<'_>, name: &'static str, max: i64) -> Option<usize> {
     // Not negative, and `max` is far below any usize.
     fields.optional(name, |node| node.integer(0, max)).map(|number| number as usize)
 }
 
-fn duration(fields: &mut Fields<'_>, name: &'static str) -> Option<std::time::Duration> {
+fn duration(fields: &mut YamlFields<'_>, name: &'static str) -> Option<std::time::Duration> {
     fields.optional(name, |node| match &node.value {
-        Value::Integer(0) => Ok(std::time::Duration::ZERO),
+        YamlValue::Integer(0) => Ok(std::time::Duration::ZERO),
         _ => runtime::parse_duration(node.text()?).map_err(|error| error.to_string()),
     })
 }
 
 impl Notes<'_> {
     /// Says that a field which was given has no effect here.
-    fn without_effect(&self, fields: &Fields<'_>, node: Option<&Node>, name: &str, why: &str) {
+    fn without_effect(&self, fields: &YamlFields<'_>, node: Option<&YamlNode>, name: &str, why: &str) {
         if let Some(node) = node {
             self.warnings.add(node.line, fields.path_of(name), format!("has no effect: {why}"));
         }

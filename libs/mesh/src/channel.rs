@@ -13,7 +13,9 @@ use http::{Request, Response};
 use tonic::{body::Body, transport::Endpoint};
 use tower::{Layer, Service, ServiceExt, util::BoxCloneSyncService};
 
-use crate::{Authority, Error, Peer, PeerLayer};
+use crate::authority::Authority;
+use crate::error::ChannelError;
+use crate::peer::{Peer, PeerLayer};
 
 /// How long a TCP connection may take to open before the requests that wait for it fail.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -34,7 +36,7 @@ const FRAME_BYTES: u32 = 256 << 10;
 /// any number of hops.
 #[derive(Clone)]
 pub struct Channel {
-    service: BoxCloneSyncService<Request<Body>, Response<Body>, Error>,
+    service: BoxCloneSyncService<Request<Body>, Response<Body>, ChannelError>,
 }
 
 impl Channel {
@@ -49,7 +51,7 @@ impl Channel {
     {
         let name = name.into();
         let service = service
-            .map_err(move |error| Error::of(&name, error))
+            .map_err(move |error| ChannelError::of(&name, error))
             .map_response(|response| response.map(Body::new));
         Self { service: BoxCloneSyncService::new(service) }
     }
@@ -88,11 +90,11 @@ impl fmt::Debug for Channel {
 
 impl Service<Request<Body>> for Channel {
     type Response = Response<Body>;
-    type Error = Error;
+    type Error = ChannelError;
     type Future =
-        <BoxCloneSyncService<Request<Body>, Response<Body>, Error> as Service<Request<Body>>>::Future;
+        <BoxCloneSyncService<Request<Body>, Response<Body>, ChannelError> as Service<Request<Body>>>::Future;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ChannelError>> {
         self.service.poll_ready(cx)
     }
 
@@ -109,7 +111,7 @@ impl Service<Request<Body>> for Channel {
 ///
 /// # Errors
 /// `address` is not of the form `host:port`.
-pub fn direct(address: &str) -> Result<Channel, Error> {
+pub fn direct(address: &str) -> Result<Channel, ChannelError> {
     Ok(Channel::new(address, endpoint(address)?.connect_lazy()))
 }
 
@@ -119,15 +121,15 @@ pub fn direct(address: &str) -> Result<Channel, Error> {
 ///
 /// # Errors
 /// `gateway` is not of the form `host:port`.
-pub fn via(gateway: &str, target: &Authority) -> Result<Channel, Error> {
+pub fn via(gateway: &str, target: &Authority) -> Result<Channel, ChannelError> {
     let endpoint = endpoint(gateway)?.origin(target.origin());
     Ok(Channel::new(format!("{target} via {gateway}"), endpoint.connect_lazy()))
 }
 
-fn endpoint(address: &str) -> Result<Endpoint, Error> {
+fn endpoint(address: &str) -> Result<Endpoint, ChannelError> {
     let refuse = || {
         let shown: String = address.chars().take(140).collect();
-        Error::from(tonic::Status::invalid_argument(format!(
+        ChannelError::from(tonic::Status::invalid_argument(format!(
             "address {shown:?}: must be host:port, such as 127.0.0.1:10901"
         )))
     };

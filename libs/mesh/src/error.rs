@@ -7,27 +7,27 @@ use tonic::{Code, Status};
 
 /// Why a request has no response, in one line that begins with the peer or the target of the request.
 ///
-/// A response with a gRPC error status is a response, not an [`Error`]. A tonic client turns this error into the gRPC
+/// A response with a gRPC error status is a response, not an [`ChannelError`]. A tonic client turns this error into the gRPC
 /// status in it, so a caller handles both in the same way.
 #[derive(Debug)]
-pub struct Error {
+pub struct ChannelError {
     status: Box<Status>,
 }
 
-impl fmt::Display for Error {
+impl fmt::Display for ChannelError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.status.message())
     }
 }
 
-impl StdError for Error {
+impl StdError for ChannelError {
     /// tonic searches the sources of an error for a status; that is how the code and the message reach the caller.
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         Some(&*self.status)
     }
 }
 
-impl Error {
+impl ChannelError {
     /// The peer or target cannot be reached now; a retry, now elsewhere or later, can succeed.
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::from(Status::unavailable(message))
@@ -58,14 +58,14 @@ impl Error {
     }
 }
 
-impl From<Status> for Error {
+impl From<Status> for ChannelError {
     fn from(status: Status) -> Self {
         Self { status: Box::new(status) }
     }
 }
 
-impl From<Error> for Status {
-    fn from(error: Error) -> Self {
+impl From<ChannelError> for Status {
+    fn from(error: ChannelError) -> Self {
         *error.status
     }
 }

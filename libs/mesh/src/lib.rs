@@ -13,7 +13,7 @@ mod peer;
 
 pub use authority::{Authority, AuthorityError, AuthorityLayer, WithAuthority};
 pub use channel::{Channel, direct, via};
-pub use error::Error;
+pub use error::ChannelError;
 pub use peer::{Peer, PeerLayer, Transport, WithPeer};
 
 #[cfg(test)]

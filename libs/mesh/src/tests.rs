@@ -175,11 +175,11 @@ async fn a_peer_layer_replaces_the_peer_that_a_caller_set() {
 
 #[test]
 fn an_error_keeps_code_and_message_for_grpc_callers() {
-    let status = tonic::Status::from(Error::unavailable("eu-1: gone"));
+    let status = tonic::Status::from(ChannelError::unavailable("eu-1: gone"));
     assert_eq!((status.code(), status.message()), (Code::Unavailable, "eu-1: gone"));
-    let status = tonic::Status::from_error(Box::new(Error::unavailable("eu-1: gone")));
+    let status = tonic::Status::from_error(Box::new(ChannelError::unavailable("eu-1: gone")));
     assert_eq!((status.code(), status.message()), (Code::Unavailable, "eu-1: gone"));
     let io = std::io::Error::other("broken pipe");
-    let error = Error::of("eu-1", io);
+    let error = ChannelError::of("eu-1", io);
     assert_eq!((error.to_string().as_str(), error.is_retryable()), ("eu-1: broken pipe", true));
 }

@@ -13,9 +13,14 @@ use tonic::service::{Routes, RoutesBuilder};
 use tonic_health::ServingStatus;
 use tower::{Layer, ServiceExt};
 
+use crate::address::ListenAddress;
+use crate::args::CommonArgs;
 use crate::deadline::WithDeadline;
-use crate::serve::{HttpService, Listener, ServeOptions, server_builder};
-use crate::{BindError, CommonArgs, GrpcMetrics, ListenAddress, Probes, RoleError, Shutdown};
+use crate::metrics::GrpcMetrics;
+use crate::probes::Probes;
+use crate::role_error::RoleError;
+use crate::serve::{BindError, HttpService, Listener, ServeOptions, server_builder};
+use crate::shutdown::Shutdown;
 
 /// Settings of a gRPC server. The defaults suit long streams of large messages.
 #[derive(Clone, Debug)]

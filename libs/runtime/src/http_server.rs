@@ -10,8 +10,12 @@ use axum::routing::{get, post};
 use http::{HeaderMap, StatusCode, header};
 use tower_http::compression::CompressionLayer;
 
-use crate::serve::{HttpService, Listener, ServeOptions, server_builder};
-use crate::{BindError, ListenAddress, Metrics, Probes, Reload, Shutdown};
+use crate::address::ListenAddress;
+use crate::metrics::ClosedRegistry;
+use crate::probes::Probes;
+use crate::reload::Reload;
+use crate::serve::{BindError, HttpService, Listener, ServeOptions, server_builder};
+use crate::shutdown::Shutdown;
 
 /// A bound HTTP port. It serves a router over HTTP/1.1 and cleartext HTTP/2, and compresses answers with gzip for
 /// clients that accept it.
@@ -47,7 +51,7 @@ impl HttpServer {
 /// * `GET /metrics`: text format 0.0.4, or OpenMetrics 1.0 for clients that ask for it;
 /// * `GET /-/healthy`, `GET /-/ready`: 200, or 503 with the reason;
 /// * `POST|PUT /-/reload`: 200, or 500 with the names and causes of the failed reloads.
-pub(crate) fn admin_routes(metrics: Metrics, probes: Probes, reload: Reload) -> Router {
+pub(crate) fn admin_routes(metrics: ClosedRegistry, probes: Probes, reload: Reload) -> Router {
     let probe_routes =
         Router::new().route("/-/healthy", get(healthy)).route("/-/ready", get(ready)).with_state(probes);
     Router::new()
@@ -56,7 +60,7 @@ pub(crate) fn admin_routes(metrics: Metrics, probes: Probes, reload: Reload) -> 
         .merge(probe_routes)
 }
 
-async fn show_metrics(State(metrics): State<Metrics>, headers: HeaderMap) -> impl IntoResponse {
+async fn show_metrics(State(metrics): State<ClosedRegistry>, headers: HeaderMap) -> impl IntoResponse {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("");
     let (content_type, text) = metrics.encode(accept);
     ([(header::CONTENT_TYPE, content_type)], text)

@@ -39,17 +39,14 @@ pub use duration::{DurationError, format_duration, parse_duration};
 pub use grpc::{GrpcPorts, GrpcServer};
 pub use kingpin::kingpin_args;
 pub use logs::{LogFormat, LogLevel, LogsError, init_logs};
-pub use metrics::{GrpcMetrics, GrpcMetricsLayer, HttpMetrics, HttpMetricsLayer, Metrics};
+pub use metrics::{GrpcMetrics, GrpcMetricsLayer, HttpMetrics, HttpMetricsLayer};
 pub use probes::{Health, Probes};
 pub use prometheus_client::registry::Registry;
 pub use reload::{Reload, ReloadError};
-pub use role_error::{ConfigMistakes, EXIT_ERROR, EXIT_OK, EXIT_USAGE, RoleError};
+pub use role_error::{BoxError, ConfigMistakes, EXIT_ERROR, EXIT_OK, EXIT_USAGE, RoleError};
 pub use serve::BindError;
 pub use shutdown::{GateGuard, Shutdown, ShutdownGate};
 pub use startup::{RoleInfo, RunningRole, Startup, start};
 pub use supervisor::TaskOutcome;
 pub use time_arg::{TimeArg, TimeArgError};
-pub use version::Version;
-
-/// An error of any kind.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub use version::BuildVersion;

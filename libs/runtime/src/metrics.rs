@@ -15,44 +15,26 @@ use prometheus_client::registry::Registry;
 pub use grpc::{GrpcMetrics, GrpcMetricsLayer};
 pub use http::{HttpMetrics, HttpMetricsLayer};
 
-use crate::Version;
+use crate::version::BuildVersion;
 
-/// Buckets of request durations in seconds, as Thanos' dashboards expect them.
-const DURATION_BUCKETS: [f64; 17] =
-    [0.001, 0.01, 0.1, 0.3, 0.6, 1.0, 3.0, 6.0, 9.0, 20.0, 30.0, 60.0, 90.0, 120.0, 240.0, 360.0, 720.0];
-
-/// A complete registry; clones share it.
-///
-/// A type that counts something takes `&mut Registry` in its constructor and registers its families there. Counters are
-/// registered **without** `_total`, which the encoder adds. Help texts have no full stop at the end.
-///
-/// ```
-/// use prometheus_client::metrics::counter::Counter;
-///
-/// let mut registry = runtime::Registry::default();
-/// let asked: Counter = Counter::default();
-/// registry.register("isthmus_questions", "Questions asked", asked.clone());
-/// let metrics = runtime::Metrics::new(registry);
-/// asked.inc();
-/// assert!(metrics.encode("text/plain").1.contains("\nisthmus_questions_total 1\n"));
-/// ```
+/// A complete registry, which can be written as text; clones share it.
 #[derive(Clone, Debug)]
-pub struct Metrics {
+pub(crate) struct ClosedRegistry {
     registry: Arc<Registry>,
 }
 
-impl Metrics {
+impl ClosedRegistry {
     /// Adds the metrics of the process and the version of the build, and closes the registry.
-    pub fn new(mut registry: Registry) -> Self {
+    pub(crate) fn new(mut registry: Registry) -> Self {
         registry.register_collector(Box::new(process::ProcessCollector));
-        register_build_info(&Version::CURRENT, &mut registry);
+        register_build_info(&BuildVersion::CURRENT, &mut registry);
         Self { registry: Arc::new(registry) }
     }
 
     /// The content type and text for a client that sent this `Accept` header.
     ///
     /// OpenMetrics 1.0 where the client accepts it, or else the text format 0.0.4, which every client accepts.
-    pub fn encode(&self, accept: &str) -> (&'static str, String) {
+    pub(crate) fn encode(&self, accept: &str) -> (&'static str, String) {
         let mut text = String::with_capacity(16 << 10);
         // Writing to a `String` cannot fail. Where a collector fails, its metrics are missing.
         if let Err(error) = prometheus_client::encoding::text::encode(&mut text, &self.registry) {
@@ -68,8 +50,8 @@ impl Metrics {
 
 /// Registers `isthmus_build_info`, and `thanos_build_info` for dashboards of Thanos. The value is always 1; the version is
 /// in the labels.
-fn register_build_info(version: &Version, registry: &mut Registry) {
-    let Version { version, revision, branch, rustc, .. } = *version;
+fn register_build_info(version: &BuildVersion, registry: &mut Registry) {
+    let BuildVersion { version, revision, branch, rustc, .. } = *version;
     let labels = vec![("version", version), ("revision", revision), ("branch", branch)];
     let gauge = |labels: Vec<(&'static str, &'static str)>| {
         let family = Family::<Vec<(&'static str, &'static str)>, Gauge>::default();
@@ -111,7 +93,7 @@ mod tests {
         let grpc = GrpcMetrics::server(&mut registry, &[tonic_health::pb::FILE_DESCRIPTOR_SET]).unwrap();
         http::tests::ask(&http, "/ok").await;
         grpc::tests::ask(&grpc, "/grpc.health.v1.Health/Check", Some("0")).await;
-        let metrics = Metrics::new(registry);
+        let metrics = ClosedRegistry::new(registry);
         let (content_type, text) = metrics.encode("");
         assert_eq!(content_type, "text/plain; version=0.0.4; charset=utf-8");
         for name in [

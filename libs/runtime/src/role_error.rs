@@ -3,7 +3,10 @@
 use std::fmt;
 use std::process::ExitCode;
 
-use crate::{BindError, BoxError};
+use crate::serve::BindError;
+
+/// An error of any kind.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Exit code of a role that was asked to stop.
 pub const EXIT_OK: u8 = 0;

@@ -21,7 +21,8 @@ use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 use tracing::{debug, warn};
 
-use crate::{ListenAddress, Shutdown};
+use crate::address::ListenAddress;
+use crate::shutdown::Shutdown;
 
 /// What a server answers with. Boxed, so that hyper's server is compiled once and not for each kind of service.
 pub(crate) type HttpService = BoxCloneSyncService<Request<Incoming>, Response<Body>, Infallible>;

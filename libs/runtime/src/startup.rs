@@ -30,13 +30,18 @@ use futures::future::LocalBoxFuture;
 use tonic::service::RoutesBuilder;
 use tracing::{error, info};
 
+use crate::args::CommonArgs;
 use crate::grpc::{GrpcPorts, GrpcServer};
 use crate::http_server::{HttpServer, admin_routes};
+use crate::logs::init_logs;
+use crate::metrics::{ClosedRegistry, GrpcMetrics};
+use crate::probes::Probes;
+use crate::reload::Reload;
+use crate::role_error::{ConfigMistakes, EXIT_ERROR, EXIT_OK, RoleError};
+use crate::shutdown::{Shutdown, ShutdownGate};
 use crate::supervisor::{Signals, Supervisor, TaskOutcome};
-use crate::{
-    CommonArgs, ConfigMistakes, EXIT_ERROR, EXIT_OK, GrpcMetrics, Metrics, Probes, Registry, Reload,
-    RoleError, Shutdown, ShutdownGate, Version, init_logs,
-};
+use crate::version::BuildVersion;
+use prometheus_client::registry::Registry;
 
 /// What is known about a role before it starts.
 #[derive(Clone, Copy, Debug)]
@@ -135,6 +140,9 @@ impl Startup {
     }
 
     /// Where the role's metrics are registered.
+    ///
+    /// A type that counts something takes `&mut Registry` in its constructor and registers its families there. Register
+    /// counters **without** `_total`, which the encoder adds, and write help texts without a full stop.
     pub fn registry(&mut self) -> &mut Registry {
         &mut self.registry
     }
@@ -199,7 +207,7 @@ impl Startup {
     ) -> RunningRole {
         let (http_address, grpc_address) = (self.http.local_addr(), self.grpc.local_addr());
         let (probes, shutdown) = (self.probes(), self.shutdown());
-        let routes = admin_routes(Metrics::new(self.registry), probes, self.supervisor.reload());
+        let routes = admin_routes(ClosedRegistry::new(self.registry), probes, self.supervisor.reload());
         let http = self.http.serve(routes.merge(self.routes), self.http_grace, shutdown.clone());
         self.supervisor.spawn("HTTP server", http);
         let grpc = self.grpc.serve(self.services, shutdown);
@@ -212,7 +220,7 @@ impl Startup {
             component = self.role.name,
             http = %http_address,
             grpc = %grpc_address,
-            version = Version::CURRENT.version,
+            version = BuildVersion::CURRENT.version,
             "the servers accept connections"
         );
         RunningRole { supervisor: self.supervisor, http_address, grpc_address }

@@ -11,7 +11,10 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, timeout_at};
 use tracing::{error, info, warn};
 
-use crate::{EXIT_OK, Probes, Reload, RoleError, Shutdown, ShutdownGate};
+use crate::probes::Probes;
+use crate::reload::Reload;
+use crate::role_error::{EXIT_OK, RoleError};
+use crate::shutdown::{Shutdown, ShutdownGate};
 
 /// Exit code after the second signal, 128 + SIGINT as in shells.
 const EXIT_INTERRUPTED: i32 = 130;
@@ -210,7 +213,7 @@ impl Tasks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{EXIT_ERROR, EXIT_USAGE};
+    use crate::role_error::{EXIT_ERROR, EXIT_USAGE};
 
     fn supervisor() -> Supervisor {
         Supervisor::new(Probes::new(), Duration::from_secs(60))

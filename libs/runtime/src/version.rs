@@ -7,7 +7,7 @@ use std::fmt;
 /// The revision, branch and build date are taken from `ISTHMUS_REVISION`, `ISTHMUS_BRANCH` and
 /// `ISTHMUS_BUILD_DATE` when the program is compiled, and are `unknown` where the variable is not set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Version {
+pub struct BuildVersion {
     /// The release, such as `1.2.3`.
     pub version: &'static str,
     /// The commit it was built from.
@@ -24,7 +24,7 @@ pub struct Version {
     pub arch: &'static str,
 }
 
-impl Version {
+impl BuildVersion {
     /// This build.
     pub const CURRENT: Self = Self {
         version: env!("CARGO_PKG_VERSION"),
@@ -45,7 +45,7 @@ const fn or_unknown(value: Option<&'static str>) -> &'static str {
 }
 
 /// Several lines, as `--version` prints them after the name of the program.
-impl fmt::Display for Version {
+impl fmt::Display for BuildVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { version, revision, branch, build_date, rustc, os, arch } = self;
         writeln!(f, "version {version} (branch: {branch}, revision: {revision})")?;
@@ -61,9 +61,9 @@ mod tests {
 
     #[test]
     fn the_version_is_printed_as_prometheus_does() {
-        let text = Version::CURRENT.to_string();
+        let text = BuildVersion::CURRENT.to_string();
         assert!(text.starts_with("version 0."), "{text}");
         assert_eq!(text.lines().count(), 4);
-        assert!(Version::CURRENT.rustc.starts_with("1."), "{text}");
+        assert!(BuildVersion::CURRENT.rustc.starts_with("1."), "{text}");
     }
 }

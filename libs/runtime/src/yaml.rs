@@ -1,6 +1,6 @@
 //! YAML as a tree with line numbers, and a reader that collects every mistake instead of stopping at the first.
 //!
-//! `serde` alone stops at the first wrong field. Here the file is read once into [`Node`]s. [`Fields`] then reads the
+//! `serde` alone stops at the first wrong field. Here the file is read once into [`YamlNode`]s. [`YamlFields`] then reads the
 //! fields of one mapping by name, notes fields that are missing, wrong or unknown, and continues.
 
 use std::{cell::RefCell, fmt};
@@ -33,41 +33,41 @@ impl fmt::Display for Mistake {
 
 /// A YAML value with its line.
 #[derive(Debug, Clone)]
-pub struct Node {
+pub struct YamlNode {
     /// Line in the file, from 1; `None` where the parser does not report it.
     pub line: Option<u64>,
     /// The value itself.
-    pub value: Value,
+    pub value: YamlValue,
 }
 
-/// The value of a [`Node`]. No field takes a number with a fraction, so such a number keeps no value.
+/// The value of a [`YamlNode`]. No field takes a number with a fraction, so such a number keeps no value.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "the names of YAML's own kinds")]
-pub enum Value {
+pub enum YamlValue {
     Null,
     Bool(bool),
     Integer(i64),
     Float,
     Text(String),
-    List(Vec<Node>),
-    Map(Vec<(Key, Node)>),
+    List(Vec<YamlNode>),
+    Map(Vec<(YamlKey, YamlNode)>),
 }
 
 /// The name of a field in a mapping, with its line.
 #[derive(Debug, Clone)]
-pub struct Key {
+pub struct YamlKey {
     line: Option<u64>,
     name: String,
 }
 
-impl Key {
+impl YamlKey {
     /// The name.
     pub fn name(&self) -> &str {
         &self.name
     }
 }
 
-impl Node {
+impl YamlNode {
     /// Reads a file's text.
     ///
     /// # Errors
@@ -85,12 +85,12 @@ impl Node {
     /// The kind of the value, for a message.
     pub fn kind(&self) -> &'static str {
         match self.value {
-            Value::Null => "nothing",
-            Value::Bool(_) => "true or false",
-            Value::Integer(_) | Value::Float => "a number",
-            Value::Text(_) => "text",
-            Value::List(_) => "a list",
-            Value::Map(_) => "a mapping",
+            YamlValue::Null => "nothing",
+            YamlValue::Bool(_) => "true or false",
+            YamlValue::Integer(_) | YamlValue::Float => "a number",
+            YamlValue::Text(_) => "text",
+            YamlValue::List(_) => "a list",
+            YamlValue::Map(_) => "a mapping",
         }
     }
 
@@ -100,9 +100,9 @@ impl Node {
     /// The kind of the value that was found instead.
     pub fn text(&self) -> Result<&str, String> {
         match &self.value {
-            Value::Text(text) if text.is_empty() => Err("must not be empty".to_owned()),
-            Value::Text(text) => Ok(text),
-            Value::Bool(_) | Value::Integer(_) | Value::Float => {
+            YamlValue::Text(text) if text.is_empty() => Err("must not be empty".to_owned()),
+            YamlValue::Text(text) => Ok(text),
+            YamlValue::Bool(_) | YamlValue::Integer(_) | YamlValue::Float => {
                 Err(format!("expected text, found {}: put it in quotes", self.kind()))
             }
             _ => Err(format!("expected text, found {}", self.kind())),
@@ -123,10 +123,10 @@ impl Node {
     /// The kind of the value that was found instead.
     pub fn boolean(&self) -> Result<bool, String> {
         match &self.value {
-            Value::Bool(value) => Ok(*value),
+            YamlValue::Bool(value) => Ok(*value),
             // YAML 1.1, which Go's parser still accepts.
-            Value::Text(text) if matches!(text.as_str(), "yes" | "on") => Ok(true),
-            Value::Text(text) if matches!(text.as_str(), "no" | "off") => Ok(false),
+            YamlValue::Text(text) if matches!(text.as_str(), "yes" | "on") => Ok(true),
+            YamlValue::Text(text) if matches!(text.as_str(), "no" | "off") => Ok(false),
             _ => Err(format!("expected true or false, found {}", self.kind())),
         }
     }
@@ -137,16 +137,16 @@ impl Node {
     /// The kind of the value that was found instead.
     pub fn integer(&self, min: i64, max: i64) -> Result<i64, String> {
         match self.value {
-            Value::Integer(number) if (min..=max).contains(&number) => Ok(number),
-            Value::Integer(number) => Err(format!("{number} is not in the range {min} to {max}")),
+            YamlValue::Integer(number) if (min..=max).contains(&number) => Ok(number),
+            YamlValue::Integer(number) => Err(format!("{number} is not in the range {min} to {max}")),
             _ => Err(format!("expected a whole number, found {}", self.kind())),
         }
     }
 }
 
-impl<'de> Deserialize<'de> for Node {
+impl<'de> Deserialize<'de> for YamlNode {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let spanned = Spanned::<Value>::deserialize(deserializer)?;
+        let spanned = Spanned::<YamlValue>::deserialize(deserializer)?;
         Ok(Self { line: line_of(&spanned), value: spanned.value })
     }
 }
@@ -155,51 +155,51 @@ fn line_of<T>(spanned: &Spanned<T>) -> Option<u64> {
     Some(spanned.referenced.line()).filter(|line| *line > 0)
 }
 
-impl<'de> Deserialize<'de> for Value {
+impl<'de> Deserialize<'de> for YamlValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct AnyValue;
 
         impl<'de> de::Visitor<'de> for AnyValue {
-            type Value = Value;
+            type Value = YamlValue;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a YAML value")
             }
-            fn visit_unit<E>(self) -> Result<Value, E> {
-                Ok(Value::Null)
+            fn visit_unit<E>(self) -> Result<YamlValue, E> {
+                Ok(YamlValue::Null)
             }
-            fn visit_none<E>(self) -> Result<Value, E> {
-                Ok(Value::Null)
+            fn visit_none<E>(self) -> Result<YamlValue, E> {
+                Ok(YamlValue::Null)
             }
-            fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-                Ok(Value::Bool(value))
+            fn visit_bool<E>(self, value: bool) -> Result<YamlValue, E> {
+                Ok(YamlValue::Bool(value))
             }
-            fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-                Ok(Value::Integer(value))
+            fn visit_i64<E>(self, value: i64) -> Result<YamlValue, E> {
+                Ok(YamlValue::Integer(value))
             }
-            fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-                Ok(i64::try_from(value).map_or(Value::Float, Value::Integer))
+            fn visit_u64<E>(self, value: u64) -> Result<YamlValue, E> {
+                Ok(i64::try_from(value).map_or(YamlValue::Float, YamlValue::Integer))
             }
-            fn visit_f64<E>(self, _: f64) -> Result<Value, E> {
-                Ok(Value::Float)
+            fn visit_f64<E>(self, _: f64) -> Result<YamlValue, E> {
+                Ok(YamlValue::Float)
             }
-            fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-                Ok(Value::Text(value.to_owned()))
+            fn visit_str<E>(self, value: &str) -> Result<YamlValue, E> {
+                Ok(YamlValue::Text(value.to_owned()))
             }
-            fn visit_seq<A: de::SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut access: A) -> Result<YamlValue, A::Error> {
                 let mut items = Vec::new();
                 while let Some(item) = access.next_element()? {
                     items.push(item);
                 }
-                Ok(Value::List(items))
+                Ok(YamlValue::List(items))
             }
-            fn visit_map<A: de::MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+            fn visit_map<A: de::MapAccess<'de>>(self, mut access: A) -> Result<YamlValue, A::Error> {
                 let mut entries = Vec::new();
                 while let Some(key) = access.next_key::<Spanned<String>>()? {
-                    let key = Key { line: line_of(&key), name: key.value };
+                    let key = YamlKey { line: line_of(&key), name: key.value };
                     entries.push((key, access.next_value()?));
                 }
-                Ok(Value::Map(entries))
+                Ok(YamlValue::Map(entries))
             }
         }
         deserializer.deserialize_any(AnyValue)
@@ -226,23 +226,23 @@ impl Mistakes {
 
 /// Reads the fields of one mapping by name.
 #[derive(Debug)]
-pub struct Fields<'a> {
+pub struct YamlFields<'a> {
     path: String,
     line: Option<u64>,
     /// `None` when the node is not a mapping. That is noted once; its fields are not noted as missing.
-    entries: Option<&'a [(Key, Node)]>,
+    entries: Option<&'a [(YamlKey, YamlNode)]>,
     known: Vec<&'static str>,
     mistakes: &'a Mistakes,
 }
 
-impl<'a> Fields<'a> {
+impl<'a> YamlFields<'a> {
     /// The fields of `node`; a node that is not a mapping is noted and has no fields.
-    pub fn new(path: impl Into<String>, node: &'a Node, mistakes: &'a Mistakes) -> Self {
+    pub fn new(path: impl Into<String>, node: &'a YamlNode, mistakes: &'a Mistakes) -> Self {
         let path = path.into();
         let entries = match &node.value {
-            Value::Map(entries) => Some(entries.as_slice()),
+            YamlValue::Map(entries) => Some(entries.as_slice()),
             // A key without a value, or an empty file: a mapping without fields.
-            Value::Null => Some(&[][..]),
+            YamlValue::Null => Some(&[][..]),
             _ => {
                 mistakes.add(
                     node.line,
@@ -268,23 +268,23 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn entry(&self, name: &str) -> Option<&'a (Key, Node)> {
+    fn entry(&self, name: &str) -> Option<&'a (YamlKey, YamlNode)> {
         self.entries?.iter().find(|(key, _)| key.name == name)
     }
 
     /// The node of a field; `None` when absent or without a value.
-    pub fn node(&mut self, name: &'static str) -> Option<&'a Node> {
+    pub fn node(&mut self, name: &'static str) -> Option<&'a YamlNode> {
         if !self.known.contains(&name) {
             self.known.push(name);
         }
-        self.entry(name).map(|(_, node)| node).filter(|node| !matches!(node.value, Value::Null))
+        self.entry(name).map(|(_, node)| node).filter(|node| !matches!(node.value, YamlValue::Null))
     }
 
     /// A field that may be absent; `None` also when it is wrong, which is noted.
     pub fn optional<T>(
         &mut self,
         name: &'static str,
-        read: impl FnOnce(&'a Node) -> Result<T, String>,
+        read: impl FnOnce(&'a YamlNode) -> Result<T, String>,
     ) -> Option<T> {
         let node = self.node(name)?;
         read(node).map_err(|text| self.mistakes.add(node.line, self.path_of(name), text)).ok()
@@ -294,7 +294,7 @@ impl<'a> Fields<'a> {
     pub fn required<T>(
         &mut self,
         name: &'static str,
-        read: impl FnOnce(&'a Node) -> Result<T, String>,
+        read: impl FnOnce(&'a YamlNode) -> Result<T, String>,
     ) -> Option<T> {
         if self.node(name).is_none() {
             self.wrong(name, "is missing");
@@ -307,11 +307,11 @@ impl<'a> Fields<'a> {
     pub fn list<T>(
         &mut self,
         name: &'static str,
-        mut read: impl FnMut(String, &'a Node) -> Option<T>,
+        mut read: impl FnMut(String, &'a YamlNode) -> Option<T>,
     ) -> Vec<T> {
         let Some(node) = self.node(name) else { return Vec::new() };
         match &node.value {
-            Value::List(items) => items
+            YamlValue::List(items) => items
                 .iter()
                 .enumerate()
                 .filter_map(|(index, item)| read(format!("{}[{index}]", self.path_of(name)), item))
@@ -335,7 +335,7 @@ impl<'a> Fields<'a> {
 
     /// Notes every field that was not read as unknown.
     pub fn finish(self) {
-        let is_unknown = |(key, _): &&(Key, Node)| !self.known.contains(&key.name.as_str());
+        let is_unknown = |(key, _): &&(YamlKey, YamlNode)| !self.known.contains(&key.name.as_str());
         for (key, _) in self.entries.unwrap_or_default().iter().filter(is_unknown) {
             let name: String = key.name.chars().take(60).collect();
             let text = format!("unknown field; known fields: {}", self.known.join(", "));

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use axum::extract::State;
 use axum::response::{Html, Response};
-use runtime::Version;
+use runtime::BuildVersion;
 use serde_json::json;
 
 use crate::api::Api;
@@ -14,7 +14,7 @@ use crate::api::stores::rfc3339;
 
 /// Has no `features`: with them Grafana would detect another product.
 pub(super) async fn buildinfo() -> Response {
-    let version = Version::CURRENT;
+    let version = BuildVersion::CURRENT;
     let data = json!({
         "version": version.version,
         "revision": version.revision,

@@ -84,7 +84,11 @@ fn apply(gateway: &str, group: &EndpointGroup, snapshot: wire::DirectorySnapshot
 /// A name that is not a target is that of a registered cluster that never connected. Its stores are unknown,
 /// so the cluster represents them and is reported as missing as a whole. It is never healthy, so its channel
 /// is never used.
-fn connect(gateway: &str, name: &str, target: Option<&Authority>) -> Result<Arc<Endpoint>, mesh::Error> {
+fn connect(
+    gateway: &str,
+    name: &str,
+    target: Option<&Authority>,
+) -> Result<Arc<Endpoint>, mesh::ChannelError> {
     let channel = target.map_or_else(|| mesh::direct(gateway), |target| mesh::via(gateway, target))?;
     Ok(Arc::new(Endpoint::new(name, channel, true)))
 }

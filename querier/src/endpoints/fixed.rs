@@ -114,7 +114,7 @@ pub(super) fn settle(
     Ok(())
 }
 
-fn connect(name: &str, strict: bool) -> Result<Arc<Endpoint>, mesh::Error> {
+fn connect(name: &str, strict: bool) -> Result<Arc<Endpoint>, mesh::ChannelError> {
     Ok(Arc::new(Endpoint::new(name, mesh::direct(name)?, strict)))
 }
 

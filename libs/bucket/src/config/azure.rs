@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use object_store::azure::{MicrosoftAzureBuilder, split_sas};
 use object_store::{ObjectStore, RetryConfig};
-use runtime::yaml::Fields;
+use runtime::yaml::YamlFields;
 
 use crate::bucket::Settings;
 use crate::config::http::{self, HttpConfig};
@@ -37,7 +37,7 @@ enum Credential {
     Managed(Option<String>),
 }
 
-pub(super) fn read(mut fields: Fields<'_>, notes: &Notes<'_>) -> Option<Config> {
+pub(super) fn read(mut fields: YamlFields<'_>, notes: &Notes<'_>) -> Option<Config> {
     let container = required_text(&mut fields, "container");
     let connection = fields.optional("storage_connection_string", |node| {
         let text = super::text_or_empty(node)?;
@@ -85,13 +85,13 @@ pub(super) fn read(mut fields: Fields<'_>, notes: &Notes<'_>) -> Option<Config> 
     let mut backoff = (None, None);
     let mut try_timeout = None;
     if let Some(node) = fields.node("reader_config") {
-        let mut reader = Fields::new("config.reader_config", node, notes.mistakes);
+        let mut reader = YamlFields::new("config.reader_config", node, notes.mistakes);
         let tries = count(&mut reader, "max_retry_requests", 1000).filter(|tries| *tries > 0);
         retries = tries.or(retries);
         reader.finish();
     }
     if let Some(node) = fields.node("pipeline_config") {
-        let mut pipeline = Fields::new("config.pipeline_config", node, notes.mistakes);
+        let mut pipeline = YamlFields::new("config.pipeline_config", node, notes.mistakes);
         let tries = count(&mut pipeline, "max_tries", 1000).filter(|tries| *tries > 0);
         retries = tries.or(retries);
         try_timeout = duration(&mut pipeline, "try_timeout").filter(|length| !length.is_zero());

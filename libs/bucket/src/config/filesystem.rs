@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
-use runtime::yaml::Fields;
+use runtime::yaml::YamlFields;
 
 use crate::bucket::Settings;
 use crate::config::required_text;
@@ -15,7 +15,7 @@ pub(super) struct Config {
     directory: String,
 }
 
-pub(super) fn read(mut fields: Fields<'_>) -> Option<Config> {
+pub(super) fn read(mut fields: YamlFields<'_>) -> Option<Config> {
     let directory = required_text(&mut fields, "directory");
     fields.finish();
     Some(Config { directory: directory? })

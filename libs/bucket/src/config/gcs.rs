@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::{ObjectStore, RetryConfig};
-use runtime::yaml::Fields;
+use runtime::yaml::YamlFields;
 
 use crate::bucket::{DEFAULT_PART_BYTES, Settings};
 use crate::config::http::{self, HttpConfig};
@@ -24,7 +24,7 @@ pub(super) struct Config {
     http: HttpConfig,
 }
 
-pub(super) fn read(mut fields: Fields<'_>, notes: &Notes<'_>) -> Option<Config> {
+pub(super) fn read(mut fields: YamlFields<'_>, notes: &Notes<'_>) -> Option<Config> {
     let bucket = required_text(&mut fields, "bucket");
     let mut is_plain_http = false;
     let service_account = text(&mut fields, "service_account");

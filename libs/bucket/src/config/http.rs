@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use object_store::{BackoffConfig, Certificate, ClientOptions, HeaderValue, RetryConfig};
-use runtime::yaml::{Fields, Node};
+use runtime::yaml::{YamlFields, YamlNode};
 
 use crate::config::{Notes, boolean, count, duration, text};
 
@@ -38,10 +38,10 @@ impl Default for HttpConfig {
 }
 
 /// Reads the field `http_config` of a type.
-pub(super) fn read(outer: &mut Fields<'_>, path: &str, notes: &Notes<'_>) -> HttpConfig {
+pub(super) fn read(outer: &mut YamlFields<'_>, path: &str, notes: &Notes<'_>) -> HttpConfig {
     let mut config = HttpConfig::default();
     let Some(node) = outer.node("http_config") else { return config };
-    let mut fields = Fields::new(format!("{path}.http_config"), node, notes.mistakes);
+    let mut fields = YamlFields::new(format!("{path}.http_config"), node, notes.mistakes);
     let nonzero = |length: Option<Duration>, default| length.filter(|l| !l.is_zero()).unwrap_or(default);
     config.idle_timeout = nonzero(duration(&mut fields, "idle_conn_timeout"), config.idle_timeout);
     config.answer_timeout = nonzero(duration(&mut fields, "response_header_timeout"), config.answer_timeout);
@@ -69,8 +69,8 @@ pub(super) fn read(outer: &mut Fields<'_>, path: &str, notes: &Notes<'_>) -> Htt
     config
 }
 
-fn read_tls(config: &mut HttpConfig, path: &str, node: &Node, notes: &Notes<'_>) {
-    let mut fields = Fields::new(path, node, notes.mistakes);
+fn read_tls(config: &mut HttpConfig, path: &str, node: &YamlNode, notes: &Notes<'_>) {
+    let mut fields = YamlFields::new(path, node, notes.mistakes);
     let ca = fields.optional("ca_file", |node| {
         let text = super::text_or_empty(node)?;
         if text.is_empty() {

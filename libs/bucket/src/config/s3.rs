@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::{Attribute, Attributes, ObjectStore, RetryConfig};
-use runtime::yaml::{Fields, Node, Value};
+use runtime::yaml::{YamlFields, YamlNode, YamlValue};
 
 use crate::bucket::{DEFAULT_PART_BYTES, Settings};
 use crate::config::http::{self, HttpConfig};
@@ -63,7 +63,7 @@ enum Encryption {
     Customer(String),
 }
 
-pub(super) fn read(mut fields: Fields<'_>, notes: &Notes<'_>) -> Option<Config> {
+pub(super) fn read(mut fields: YamlFields<'_>, notes: &Notes<'_>) -> Option<Config> {
     let bucket = required_text(&mut fields, "bucket");
     let endpoint = fields.required("endpoint", |node| {
         let endpoint = node.text()?.trim_end_matches('/');
@@ -86,7 +86,7 @@ pub(super) fn read(mut fields: Fields<'_>, notes: &Notes<'_>) -> Option<Config> 
     });
     let encryption = fields
         .node("sse_config")
-        .and_then(|node| read_encryption(Fields::new("config.sse_config", node, notes.mistakes)));
+        .and_then(|node| read_encryption(YamlFields::new("config.sse_config", node, notes.mistakes)));
     let attributes = read_metadata(&mut fields);
     let single_put = boolean(&mut fields, "disable_multipart").unwrap_or(false);
     let part_bytes = fields.optional("part_size", |node| node.integer(MIN_PART_BYTES, MAX_PART_BYTES));
@@ -124,7 +124,7 @@ fn region_of(endpoint: &str) -> Option<&str> {
     (!region.is_empty() && !region.contains('.')).then_some(region)
 }
 
-fn read_keys(fields: &mut Fields<'_>) -> Option<Keys> {
+fn read_keys(fields: &mut YamlFields<'_>) -> Option<Keys> {
     let is_from_sdk = boolean(fields, "aws_sdk_auth").unwrap_or(false);
     let access_key = text(fields, "access_key");
     let secret_key = text(fields, "secret_key");
@@ -150,11 +150,11 @@ fn read_keys(fields: &mut Fields<'_>) -> Option<Keys> {
     }
 }
 
-fn read_encryption(mut fields: Fields<'_>) -> Option<Encryption> {
+fn read_encryption(mut fields: YamlFields<'_>) -> Option<Encryption> {
     let kind = text(&mut fields, "type");
     let kms_key_id = text(&mut fields, "kms_key_id");
     let key_file = text(&mut fields, "encryption_key");
-    if let Some(Node { value: Value::Map(entries), .. }) = fields.node("kms_encryption_context")
+    if let Some(YamlNode { value: YamlValue::Map(entries), .. }) = fields.node("kms_encryption_context")
         && !entries.is_empty()
     {
         fields.wrong(
@@ -198,9 +198,9 @@ fn read_customer_key(file: &str) -> Result<String, String> {
     Ok(STANDARD.encode(key))
 }
 
-fn read_metadata(fields: &mut Fields<'_>) -> Attributes {
-    let read = |node: &Node| {
-        let Value::Map(entries) = &node.value else {
+fn read_metadata(fields: &mut YamlFields<'_>) -> Attributes {
+    let read = |node: &YamlNode| {
+        let YamlValue::Map(entries) = &node.value else {
             return Err(format!("expected a mapping of names to texts, found {}", node.kind()));
         };
         let mut attributes = Attributes::new();
@@ -218,8 +218,8 @@ fn read_metadata(fields: &mut Fields<'_>) -> Attributes {
     fields.optional("put_user_metadata", read).unwrap_or_default()
 }
 
-/// Fields that cannot be honoured, or need not be.
-fn refuse(fields: &mut Fields<'_>, notes: &Notes<'_>) {
+/// YamlFields that cannot be honoured, or need not be.
+fn refuse(fields: &mut YamlFields<'_>, notes: &Notes<'_>) {
     if boolean(fields, "signature_version2") == Some(true) {
         fields.wrong("signature_version2", "is not supported: requests are signed by version 4 only");
     }
@@ -240,7 +240,7 @@ fn refuse(fields: &mut Fields<'_>, notes: &Notes<'_>) {
         notes.without_effect(fields, node, "send_content_md5", why);
     }
     if let Some(node) = fields.node("trace") {
-        let mut trace = Fields::new("config.trace", node, notes.mistakes);
+        let mut trace = YamlFields::new("config.trace", node, notes.mistakes);
         if boolean(&mut trace, "enable") == Some(true) {
             let node = trace.node("enable");
             notes.without_effect(&trace, node, "enable", "use --log.level=debug");

@@ -1,7 +1,7 @@
 //! `--selector.relabel-config`: which blocks a shard takes.
 
 use model::{RelabelAction, RelabelConfig, RelabelError, Relabeling};
-use runtime::yaml::{Fields, Mistake, Mistakes, Node, Value};
+use runtime::yaml::{Mistake, Mistakes, YamlFields, YamlNode, YamlValue};
 
 /// What is wrong with the rules of selection; all mistakes, never empty.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,10 +33,10 @@ impl std::error::Error for SelectorError {}
 /// All mistakes.
 pub fn parse_selector(yaml: &str) -> Result<Relabeling, SelectorError> {
     let mistakes = Mistakes::default();
-    let rules = match Node::parse(yaml) {
-        Ok(Node { value: Value::Null, .. }) => Vec::new(),
-        Ok(Node { value: Value::List(items), .. }) => {
-            let read = |(index, node): (usize, &Node)| read_rule(&format!("[{index}]"), node, &mistakes);
+    let rules = match YamlNode::parse(yaml) {
+        Ok(YamlNode { value: YamlValue::Null, .. }) => Vec::new(),
+        Ok(YamlNode { value: YamlValue::List(items), .. }) => {
+            let read = |(index, node): (usize, &YamlNode)| read_rule(&format!("[{index}]"), node, &mistakes);
             items.iter().enumerate().filter_map(read).collect()
         }
         Ok(node) => {
@@ -54,8 +54,8 @@ pub fn parse_selector(yaml: &str) -> Result<Relabeling, SelectorError> {
     })
 }
 
-fn read_rule(path: &str, node: &Node, mistakes: &Mistakes) -> Option<RelabelConfig> {
-    let mut fields = Fields::new(path, node, mistakes);
+fn read_rule(path: &str, node: &YamlNode, mistakes: &Mistakes) -> Option<RelabelConfig> {
+    let mut fields = YamlFields::new(path, node, mistakes);
     let action = fields.required("action", |node| match node.text()?.to_lowercase().as_str() {
         "keep" => Ok(RelabelAction::Keep),
         "drop" => Ok(RelabelAction::Drop),
@@ -63,10 +63,10 @@ fn read_rule(path: &str, node: &Node, mistakes: &Mistakes) -> Option<RelabelConf
         other => Err(format!("{other:?} is none of keep, drop and hashmod")),
     });
     let source_labels = fields.parsed_list::<String>("source_labels");
-    let text = |node: &Node| match &node.value {
-        Value::Text(text) => Ok(text.clone()),
+    let text = |node: &YamlNode| match &node.value {
+        YamlValue::Text(text) => Ok(text.clone()),
         // An expression such as `0` is more often written without quotes than with.
-        Value::Integer(number) => Ok(number.to_string()),
+        YamlValue::Integer(number) => Ok(number.to_string()),
         _ => node.text().map(str::to_owned),
     };
     let default = RelabelConfig::default();

@@ -17,8 +17,7 @@ use prost::Message;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
-use crate::metrics::DURATION_BUCKETS;
-use crate::metrics::observed::{BodyObserver, ObservedBody};
+use crate::metrics::observed::{BodyObserver, DURATION_BUCKETS, ObservedBody};
 
 /// The codes of gRPC by number, with the names that Go and the dashboards use.
 const CODES: [&str; 17] = [

@@ -14,8 +14,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use tower::{Layer, Service};
 
-use crate::metrics::DURATION_BUCKETS;
-use crate::metrics::observed::{BodyObserver, ObservedBody};
+use crate::metrics::observed::{BodyObserver, DURATION_BUCKETS, ObservedBody};
 
 /// Code of a request whose client disconnected before the head of the answer.
 const CLIENT_CLOSED: u16 = 499;
@@ -234,7 +233,7 @@ pub(super) mod tests {
         let metrics = HttpMetrics::new(&mut registry);
         ask(&metrics, "/ok").await;
         assert_eq!(metrics.requests.get_or_create(&labels(200, "ok")).get(), 1);
-        let text = crate::Metrics::new(registry).encode("").1;
+        let text = crate::metrics::ClosedRegistry::new(registry).encode("").1;
         let size = "http_response_size_bytes_sum{code=\"200\",handler=\"ok\",method=\"get\"} 5.0\n";
         assert!(text.contains(size), "{text}");
         assert_eq!(metrics.inflight.get_or_create(&InflightLabels { handler: "ok", method: "get" }).get(), 0);

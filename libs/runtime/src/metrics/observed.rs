@@ -1,4 +1,4 @@
-//! A body that reports its frames and its end to an observer.
+//! What the HTTP and the gRPC metrics share: a body that reports its frames and its end, and the buckets of durations.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -6,6 +6,10 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
+
+/// Buckets of request durations in seconds, as Thanos' dashboards expect them.
+pub(super) const DURATION_BUCKETS: [f64; 17] =
+    [0.001, 0.01, 0.1, 0.3, 0.6, 1.0, 3.0, 6.0, 9.0, 20.0, 30.0, 60.0, 90.0, 120.0, 240.0, 360.0, 720.0];
 
 /// Observes the frames of a body. It is dropped with the body, which is when it counts the request: a body that is
 /// dropped before its end was cancelled.
