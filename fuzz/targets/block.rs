@@ -1,4 +1,4 @@
-//! Files of blocks: any bytes are read as an index or `meta.json`, or refused by name.
+//! Block files: any bytes are read as an index or as `meta.json`, or rejected with an error.
 
 #![no_main]
 
@@ -11,7 +11,7 @@ use tsdb::{BlockMeta, Index, Ulid};
 
 fuzz_target!(|input: &[u8]| {
     if let Ok(meta) = BlockMeta::parse(input) {
-        let again = BlockMeta::parse(&meta.to_json()).expect("what was written is read");
+        let again = BlockMeta::parse(&meta.to_json()).expect("parsing the output of to_json succeeds");
         assert_eq!(again.to_json(), meta.to_json());
     }
     let Ok(index) = Index::open(Ulid::nil(), Arc::new(Bytes::copy_from_slice(input))) else { return };

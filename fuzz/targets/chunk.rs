@@ -1,4 +1,5 @@
-//! Chunks: any payload is decoded or refused, in time that its length bounds, and appends nothing where it is refused.
+//! Chunks: any payload is decoded or rejected, in time bounded by its length. A rejected payload appends
+//! nothing.
 
 #![no_main]
 

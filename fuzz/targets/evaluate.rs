@@ -1,4 +1,4 @@
-//! Queries: any text is answered or refused over series of every kind, within its limits, by one worker as by two.
+//! Queries: any text is answered or rejected, over series of every kind and within the limits.
 
 #![no_main]
 
@@ -10,7 +10,7 @@ use model::Timestamp;
 use promql::promqltest::{Storage, parse_series};
 use promql::{EngineOptions, ParseOptions, Query, QueryError, QueryOutput, QueryParams};
 
-/// Counters with a reset, gauges with everything a float can be, classic and native histograms, an info metric.
+/// Counters with a reset, gauges with special float values, classic and native histograms, an info metric.
 const SERIES: [&str; 14] = [
     r#"c_total{job="a",instance="0"} 0+10x20 0+7x19"#,
     r#"c_total{job="a",instance="1"} 5+3x10 _x5 100+1x24"#,
@@ -66,7 +66,7 @@ fuzz_target!(|text: &str| {
             ..EngineOptions::default()
         };
         if let Err(error) = evaluate(text, &params, &engine) {
-            // A panic of a worker ends only the query; here it is what is looked for.
+            // A panic of a worker only fails the query, so it must be detected here.
             assert!(!error.to_string().contains("unexpected error"), "{error}");
         }
     }

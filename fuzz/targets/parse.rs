@@ -1,5 +1,5 @@
-//! Expressions: any text is parsed or refused; what is parsed prints, in one line and in several, to what parses to the
-//! same; and it is planned or refused.
+//! Expressions: any text is parsed or rejected. An accepted text can be printed, in one line and in several,
+//! and the result parses to the same tree. Planning succeeds or returns an error.
 
 #![no_main]
 
@@ -17,7 +17,7 @@ fuzz_target!(|text: &str| {
     let printed = expr.to_string();
     for again in [printed.clone(), expr.pretty()] {
         if again.len() <= MAX_LENGTH_BYTES {
-            let parsed = parse(&again, &ParseOptions::ALL).expect("what was printed parses");
+            let parsed = parse(&again, &ParseOptions::ALL).expect("a printed expression parses");
             assert_eq!(parsed.to_string(), printed);
         }
     }

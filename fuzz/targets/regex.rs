@@ -1,4 +1,5 @@
-//! Regular expressions: any pattern is compiled or refused, and whether it matches does not depend on how it is asked.
+//! Regular expressions: any pattern is compiled or rejected. All functions that match it give the same
+//! result.
 
 #![no_main]
 
@@ -11,8 +12,8 @@ fuzz_target!(|input: (&str, &str)| {
         assert!(Matcher::new(MatchOp::Regex, "a", pattern).is_err());
         return;
     };
-    let matcher = Matcher::new(MatchOp::Regex, "a", pattern).expect("it has been compiled");
-    let not = Matcher::new(MatchOp::NotRegex, "a", pattern).expect("it has been compiled");
+    let matcher = Matcher::new(MatchOp::Regex, "a", pattern).expect("it was compiled above");
+    let not = Matcher::new(MatchOp::NotRegex, "a", pattern).expect("it was compiled above");
     for text in [text, "", pattern] {
         let groups = regex.groups(text).is_some();
         assert_eq!(matcher.matches(text), groups, "{pattern:?} on {text:?}");

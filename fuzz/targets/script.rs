@@ -1,4 +1,4 @@
-//! Test scripts: any text runs or is refused.
+//! Test scripts: any text runs or is rejected.
 
 #![no_main]
 

@@ -1,4 +1,5 @@
-//! Test scripts for PromQL, in the language of Prometheus' `promqltest`: load series, evaluate, expect.
+//! Test scripts for PromQL, in the language of Prometheus' `promqltest`: load series, evaluate queries, check
+//! the results.
 //!
 //! ```text
 //! load 1m
@@ -8,9 +9,10 @@
 //!   {job="api"} 0.16666666666666666
 //! ```
 //!
-//! The language is described in `promql/promqltest/README.md` of Prometheus; its scripts run here unchanged, with the same
-//! settings of the engine, the same additional runs of each instant query (pinned with `@` at other instants,
-//! and as the middle of a range query) and the same tolerance. Any crate may use it for its own scripts:
+//! The language is described in Prometheus' `promql/promqltest/README.md`. Prometheus' scripts run here
+//! unchanged: with the same engine settings, the same additional runs of each instant query (with all
+//! selectors pinned by `@` to its instant and evaluated at other instants, and as the middle of a range
+//! query) and the same tolerance. Other crates can run their own scripts:
 //!
 //! ```
 //! let script = promql::promqltest::Script::parse("eval instant at 0 1 + 1\n  2\n")?;
@@ -34,7 +36,7 @@ mod storage;
 mod tests;
 
 pub use compare::almost_equal;
-pub use run::{Failure, Report};
+pub use run::{ScriptFailure, ScriptReport};
 pub use script::{Script, ScriptError};
 pub use sequence::{SequenceValue, parse_series};
 pub use storage::{Storage, StorageError};

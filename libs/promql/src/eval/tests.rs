@@ -1,5 +1,5 @@
-//! The machine as its driver sees it: batches of any size, selects in any order, any number of workers, limits, and an
-//! end before its time.
+//! Tests the evaluation through its public interface: batches of any size, selects in any order, any number
+//! of workers, limits, and cancellation.
 
 use budget::{Budget, BudgetLimits, Interrupt, LimitKind, Reservation, TotalBudget};
 use bytes::Bytes;
@@ -22,7 +22,7 @@ mod limits;
 const STEP: i64 = 15_000;
 const SAMPLES: i64 = 60;
 
-/// `count` series of a counter, in label order, one sample every 15 s for 15 minutes.
+/// `count` series of a counter in label order, with one sample every 15 s for 15 minutes.
 fn counters(count: usize) -> Vec<SelectedSeries> {
     (0..count)
         .map(|i| {
@@ -33,7 +33,7 @@ fn counters(count: usize) -> Vec<SelectedSeries> {
             let labels = Labels::from_pairs(pairs).unwrap();
             let mut encoder = XorEncoder::new();
             for n in 0..SAMPLES {
-                // Values whose sums depend on the order of addition.
+                // The sums of these values depend on the order of addition.
                 encoder.append(Sample::new(n * STEP, n as f64 * (0.1 + i as f64 / 7.0))).unwrap();
             }
             let chunk = encoder.finish().unwrap();
@@ -51,7 +51,7 @@ fn engine() -> EngineOptions {
     EngineOptions { parse: ParseOptions::ALL, workers: 1, ..EngineOptions::default() }
 }
 
-/// Evaluates `text`, every select being given all of `series` in batches of `batch`.
+/// Evaluates `text`. Every select receives all of `series`, in batches of `batch`.
 fn evaluate(
     text: &str,
     series: &[SelectedSeries],
@@ -89,19 +89,19 @@ const TEXTS: [&str; 16] = [
     "requests_total > 500 or requests_total and on (job) requests_total > 3000",
 ];
 
-/// Ten neighbours each, taken for the buckets of a histogram.
+/// Ten neighbouring series each are used as the buckets of a histogram.
 const HISTOGRAMS: &str = "histogram_quantile(0.5, label_replace(label_replace(label_replace(label_replace(\
     requests_total, 'job', '', '', ''), 'le', '$1', 'instance', '....(.)'), 'instance', '$1', 'instance', \
     '(....).'), 'le', '+Inf', 'le', '9') > 1)";
 
 #[test]
-fn the_answer_depends_neither_on_workers_nor_on_batches() {
-    // Enough for what they come to to be shared out as well.
+fn results_are_independent_of_workers_and_batch_size() {
+    // Enough series that the final results are also divided among workers.
     let series = counters(2000);
     for text in TEXTS {
         let expected = evaluate(text, &series, usize::MAX, &params(), &engine()).unwrap();
-        let QueryValue::Matrix(matrix) = &expected.value else { panic!("{text} gives no matrix") };
-        assert!(!matrix.is_empty(), "{text} gives nothing");
+        let QueryValue::Matrix(matrix) = &expected.value else { panic!("{text} does not return a matrix") };
+        assert!(!matrix.is_empty(), "{text} returns nothing");
         for (workers, batch) in [(1, 1), (2, 1000), (3, 7), (8, 128)] {
             let engine = EngineOptions { workers, ..engine() };
             let found = evaluate(text, &series, batch, &params(), &engine).unwrap();
@@ -112,14 +112,14 @@ fn the_answer_depends_neither_on_workers_nor_on_batches() {
 }
 
 #[test]
-fn selects_may_be_offered_in_any_order() {
+fn selects_may_be_pushed_in_any_order() {
     let series = counters(300);
     for text in TEXTS {
         let expected = evaluate(text, &series, 100, &params(), &engine()).unwrap().value;
         let query = Query::plan(text, &params(), &engine()).unwrap();
         let selects = query.selects().len();
         let mut evaluation = query.evaluation();
-        // Backwards, and interleaved.
+        // In reverse order and interleaved.
         for part in series.chunks(50) {
             for select in (0..selects).rev() {
                 evaluation.push(SelectId(select), part.to_vec()).unwrap();
@@ -133,7 +133,7 @@ fn selects_may_be_offered_in_any_order() {
 }
 
 #[test]
-fn labels_that_become_equal_fail_where_they_do() {
+fn series_with_equal_labels_fail_only_if_they_overlap() {
     for text in [
         "max(label_replace(requests_total, 'instance', '', 'instance', '.*'))",
         "absent(label_join(requests_total, 'instance', '', 'job'))",
@@ -152,7 +152,7 @@ fn labels_that_become_equal_fail_where_they_do() {
 }
 
 #[test]
-fn an_aggregation_holds_groups_and_not_series() {
+fn aggregations_keep_groups_in_memory_and_not_series() {
     let peak = |count| {
         let text = "sum by (job) (rate(requests_total[5m]))";
         evaluate(text, &counters(count), 128, &params(), &engine()).unwrap().stats.peak_bytes
@@ -168,13 +168,13 @@ fn equal_selectors_are_fetched_once() {
     };
     assert_eq!(selects("sum(rate(x[5m])) / count(rate(x[5m]))"), 1);
     assert_eq!(selects("x / sum(x)"), 1);
-    assert_eq!(selects("rate(x[5m]) / rate(x[1m])"), 2, "other ranges");
+    assert_eq!(selects("rate(x[5m]) / rate(x[1m])"), 2, "different ranges");
     assert_eq!(selects("x / x offset 5m"), 2);
     assert_eq!(selects("quantile_over_time(scalar(q), x[5m])"), 2);
 }
 
 #[test]
-fn selectors_that_share_a_select_get_data_that_is_fine_enough_for_all_of_them() {
+fn a_shared_select_requests_the_finest_resolution_of_its_selectors() {
     let hints = |text| {
         let query = Query::plan(text, &params(), &engine()).unwrap();
         query.selects().iter().map(|select| select.hints.resolution.map(|r| r.as_secs())).collect::<Vec<_>>()
@@ -183,13 +183,13 @@ fn selectors_that_share_a_select_get_data_that_is_fine_enough_for_all_of_them() 
     assert_eq!(hints("delta(x[1h])"), [Some(1800)]);
     assert_eq!(hints("avg_over_time(x[1h]) + delta(x[1h])"), [Some(1800)]);
     assert_eq!(hints("delta(x[1h]) + avg_over_time(x[1h])"), [Some(1800)]);
-    // The lookback of the one is the range of the other.
+    // The lookback of the first equals the range of the second.
     assert_eq!(hints("x + deriv(x[5m])"), [Some(150)]);
     assert_eq!(hints("rate(x[1h]) + increase(x[10m] offset 50m)"), [Some(300), Some(1800)]);
 }
 
 #[test]
-fn selects_name_the_samples_that_matter() {
+fn selects_describe_the_samples_they_need() {
     let query = Query::plan("sum by (job) (rate(x[5m] offset 1m))", &params(), &engine()).unwrap();
     let select = &query.selects()[0];
     let range =
@@ -205,7 +205,7 @@ fn selects_name_the_samples_that_matter() {
 }
 
 #[test]
-fn limits_end_a_query_and_say_which_and_how_much() {
+fn exceeding_a_limit_fails_with_its_name_and_value() {
     let series = counters(200);
     let samples = EngineOptions { max_samples: 1000, ..engine() };
     let error = evaluate("sum(requests_total)", &series, 64, &params(), &samples).unwrap_err();
@@ -219,7 +219,7 @@ fn limits_end_a_query_and_say_which_and_how_much() {
 }
 
 #[test]
-fn what_no_data_could_make_small_is_refused_before_any_is_seen_with_what_and_where() {
+fn queries_that_exceed_limits_for_any_data_are_rejected_when_planned() {
     let check = |text: &str, parts: &[&str]| {
         let params = QueryParams::instant(Timestamp::EPOCH);
         let error = Query::plan(text, &params, &engine()).unwrap_err().to_string();
@@ -249,7 +249,7 @@ fn what_no_data_could_make_small_is_refused_before_any_is_seen_with_what_and_whe
 }
 
 #[test]
-fn queries_share_what_is_for_all_of_them_and_give_it_back() {
+fn queries_reserve_from_the_total_budget_and_release() {
     let series = counters(400);
     let total = TotalBudget::new(&QUERIES, BudgetLimits::bytes(1_000_000));
     let engine = EngineOptions { total: total.clone(), ..engine() };
@@ -275,7 +275,7 @@ fn queries_share_what_is_for_all_of_them_and_give_it_back() {
 }
 
 #[test]
-fn a_join_counts_what_it_keeps_to_find_duplicates() {
+fn joins_reserve_memory_for_finding_duplicates() {
     let series = counters(300);
     let peak = |text| evaluate(text, &series, 64, &params(), &engine()).unwrap().stats.peak_bytes;
     let plain = peak("requests_total * on(job) group_left sum by (job) (requests_total)");
@@ -284,7 +284,7 @@ fn a_join_counts_what_it_keeps_to_find_duplicates() {
 }
 
 #[test]
-fn a_driver_counts_what_it_reads_ahead() {
+fn series_read_ahead_by_the_driver_are_reserved() {
     let engine = EngineOptions { max_bytes: 200_000, ..engine() };
     let query = Query::plan("sum(requests_total)", &params(), &engine).unwrap();
     let mut ahead = Reservation::new(query.budget());
@@ -295,14 +295,14 @@ fn a_driver_counts_what_it_reads_ahead() {
     assert!(matches!(&error, QueryError::Limit(limit) if limit.kind == LimitKind::Bytes), "{error}");
 }
 
-/// A clock that goes on by a microsecond whenever somebody looks at it.
+/// A clock that advances by a microsecond at each reading.
 fn ticking() -> Duration {
     static TICKS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
     Duration::from_micros(TICKS.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
 }
 
 #[test]
-fn a_measured_query_tells_what_each_operator_did_and_gives_the_same_answer() {
+fn measuring_reports_each_operator_and_keeps_the_result() {
     let series = counters(300);
     let text = "sum by (job) (-rate(requests_total[5m])) / on(job) group_right quantile(0.5, requests_total)";
     for (workers, text) in [(1, text), (3, text), (2, TEXTS[6])] {
@@ -335,7 +335,7 @@ fn a_measured_query_tells_what_each_operator_did_and_gives_the_same_answer() {
 }
 
 #[test]
-fn a_plan_is_shown_as_a_tree() {
+fn plans_are_printed_as_a_tree() {
     let text = "topk(3, sum by (a) (rate(x{b=~\"c|d\"}[5m] offset 1m))) > bool 2 and on (a) -y @ 0";
     let plan = Query::plan(text, &params(), &engine()).unwrap().explain().to_string();
     let expected = "and on (a)  steps=41
@@ -355,7 +355,7 @@ fn a_plan_is_shown_as_a_tree() {
 }
 
 #[test]
-fn a_raised_flag_ends_the_query_for_good() {
+fn a_cancelled_query_stays_cancelled() {
     for (workers, text) in [(1, "sum(requests_total)"), (3, "requests_total + requests_total")] {
         let interrupt = Interrupt::new();
         let params = QueryParams { interrupt: interrupt.clone(), ..params() };
@@ -371,8 +371,9 @@ fn a_raised_flag_ends_the_query_for_good() {
 }
 
 #[test]
-fn a_single_series_that_takes_long_is_ended_too() {
-    // The flag goes up while the thousandth of half a million windows of up to 50,000 values is waiting to be sorted.
+fn a_query_is_cancelled_within_a_single_series() {
+    // The query is cancelled while the thousandth of half a million windows, with up to 50,000 values each,
+    // waits to be sorted.
     let interrupt = Interrupt::cancelled_after(1000);
     let params =
         QueryParams::range(Timestamp::EPOCH, Timestamp::from_millis(500_000), Duration::from_millis(1));
@@ -384,7 +385,7 @@ fn a_single_series_that_takes_long_is_ended_too() {
 }
 
 #[test]
-fn a_broken_chunk_fails_the_query_and_names_the_series() {
+fn a_damaged_chunk_fails_the_query_and_names_the_series() {
     let mut series = counters(1);
     series[0].replicas[0][0].raw =
         Some(Chunk { range: TimeRange::ALL, encoding: Encoding::Xor, data: Bytes::from_static(&[0xff; 3]) });
@@ -393,20 +394,20 @@ fn a_broken_chunk_fails_the_query_and_names_the_series() {
 }
 
 #[test]
-fn a_driver_that_forgets_a_select_gets_no_answer() {
+fn a_query_with_an_unfinished_select_fails() {
     let query = Query::plan("a + b", &params(), &engine()).unwrap();
     let mut evaluation = query.evaluation();
     let id = evaluation.next_select().unwrap();
     evaluation.end_select(id).unwrap();
-    assert!(evaluation.end_select(id).is_err(), "a select ends once");
+    assert!(evaluation.end_select(id).is_err(), "a select can be ended only once");
     let query = Query::plan("a + b", &params(), &engine()).unwrap();
     let error = query.evaluation().finish().unwrap_err().to_string();
     assert!(error.contains("not read to its end"), "{error}");
 }
 
 #[test]
-fn parameters_that_do_not_fit_are_refused() {
-    let refused = |text: &str, params: QueryParams, expected: &str| {
+fn invalid_parameters_are_rejected() {
+    let rejected = |text: &str, params: QueryParams, expected: &str| {
         let error = Query::plan(text, &params, &engine()).unwrap_err();
         assert!(
             matches!(error, QueryError::BadParameter(_)) && error.to_string().contains(expected),
@@ -414,17 +415,17 @@ fn parameters_that_do_not_fit_are_refused() {
         );
     };
     let at = Timestamp::from_millis;
-    refused(
+    rejected(
         "x",
         QueryParams::range(at(10), at(0), Duration::from_secs(1)),
         "end timestamp must not be before start",
     );
-    refused("x", QueryParams::range(at(0), at(10), Duration::ZERO), "zero query resolution step");
-    refused("x[5m]", QueryParams::range(at(0), at(10), Duration::from_secs(1)), "invalid expression type");
+    rejected("x", QueryParams::range(at(0), at(10), Duration::ZERO), "zero query resolution step");
+    rejected("x[5m]", QueryParams::range(at(0), at(10), Duration::from_secs(1)), "invalid expression type");
 }
 
 #[test]
-fn the_deepest_expressions_are_evaluated_on_an_ordinary_stack() {
+fn the_deepest_expressions_fit_an_ordinary_stack() {
     let deep = |open: &str, close: &str, levels: usize| {
         format!("{}requests_total{}", open.repeat(levels), close.repeat(levels))
     };
@@ -441,11 +442,11 @@ fn the_deepest_expressions_are_evaluated_on_an_ordinary_stack() {
 }
 
 #[test]
-fn matchers_that_are_carried_over_save_series_and_change_nothing() {
+fn propagated_matchers_save_series_and_keep_the_result() {
     let series = counters(300);
     let plain = engine();
     let propagating = EngineOptions { propagate_matchers: true, ..engine() };
-    // As a store does it: only what the matchers of each select allow.
+    // Like a store: only the series that the matchers of each select allow.
     let evaluate = |text: &str, engine: &EngineOptions| {
         let query = Query::plan(text, &params(), engine).unwrap();
         let mut evaluation = query.evaluation();
@@ -471,7 +472,7 @@ fn matchers_that_are_carried_over_save_series_and_change_nothing() {
     }
 }
 
-/// `count` series of 1000 samples in chunks of 20, 15 s apart, with stale stretches.
+/// `count` series of 1000 samples in chunks of 20, 15 s apart, with stale periods.
 fn long_series(count: usize) -> Vec<SelectedSeries> {
     let chunk = |series: usize, from: i64| {
         let mut encoder = XorEncoder::new();
@@ -493,9 +494,9 @@ fn long_series(count: usize) -> Vec<SelectedSeries> {
 }
 
 #[test]
-fn chunks_that_no_step_looks_at_are_not_decoded_and_change_nothing() {
+fn chunks_that_no_step_reads_are_skipped() {
     let series = long_series(20);
-    // With every sample in one chunk nothing can be left out.
+    // With all samples in one chunk, nothing can be skipped.
     let whole: Vec<SelectedSeries> = series
         .iter()
         .map(|series| {
@@ -547,7 +548,7 @@ fn chunks_that_no_step_looks_at_are_not_decoded_and_change_nothing() {
 }
 
 #[test]
-fn a_change_of_replica_is_no_reset_to_any_function_of_counters() {
+fn a_change_of_replica_is_not_a_counter_reset() {
     let replica = |samples: std::ops::Range<i64>, first: f64| {
         let mut encoder = XorEncoder::new();
         for n in samples {
@@ -555,7 +556,7 @@ fn a_change_of_replica_is_no_reset_to_any_function_of_counters() {
         }
         vec![AggrChunk::raw(encoder.finish().unwrap())]
     };
-    // The second began to count later, and goes on after the first has ended.
+    // The second replica starts later and continues after the first has ended.
     let replicas = vec![replica(0..30, 1000.0), replica(0..SAMPLES, 500.0)];
     let labels = Labels::from_pairs([("__name__", "requests_total")]).unwrap();
     let series = [SelectedSeries { labels, replicas }];
@@ -563,14 +564,14 @@ fn a_change_of_replica_is_no_reset_to_any_function_of_counters() {
     for function in ["increase", "xincrease"] {
         let text = format!("{function}(requests_total[14m])");
         let output = evaluate(&text, &series, 1, &at, &engine()).unwrap();
-        let QueryValue::Vector(samples) = output.value else { panic!("{text} gives no vector") };
-        let SampleValue::Float(value) = samples[0].value else { panic!("{text} gives no float") };
+        let QueryValue::Vector(samples) = output.value else { panic!("{text} does not return a vector") };
+        let SampleValue::Float(value) = samples[0].value else { panic!("{text} does not return a float") };
         assert!((500.0..620.0).contains(&value), "{text} is {value}");
     }
 }
 
 #[test]
-fn start_timestamps_count_only_where_they_are_switched_on() {
+fn start_timestamps_are_used_only_if_enabled() {
     let mut storage = crate::promqltest::Storage::new();
     let (labels, values) = crate::promqltest::parse_series("requests_total 0+60x5").unwrap();
     let starts = [Some(-1_000); 6];
@@ -591,7 +592,7 @@ fn start_timestamps_count_only_where_they_are_switched_on() {
             SampleValue::Histogram(_) => f64::NAN,
         })
     };
-    // Each sample counts from a second before it: 60, 120, 180, 240 and 300 instead of five times 60.
+    // Each sample has counted since one second before it: 60, 120, 180, 240 and 300 instead of five times 60.
     assert_eq!(ask("resets(requests_total[5m])", true), Some(4.0));
     assert_eq!(ask("resets(requests_total[5m])", false), Some(0.0));
     assert_eq!(ask("round(increase(requests_total[5m]))", true), Some(900.0));

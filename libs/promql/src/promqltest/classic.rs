@@ -1,4 +1,4 @@
-//! Classic histograms as native ones with custom buckets, which `load_with_nhcb` stores beside them.
+//! Converts classic histograms to native ones with custom buckets, for `load_with_nhcb`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,22 +9,23 @@ use crate::promqltest::histogram::spans;
 use crate::promqltest::sequence::SequenceValue;
 use crate::syntax::parse_number;
 
-/// What the series `_bucket`, `_count` and `_sum` say of one instant.
+/// The values of the series `_bucket`, `_count` and `_sum` at one instant.
 #[derive(Default)]
-struct Classic {
-    /// Cumulative counts by upper bound; the bounds are the bits of floats, mapped so that they sort.
+struct ClassicHistogram {
+    /// Cumulative counts by upper bound. The key is the bits of the bound, mapped so that they sort like the
+    /// float.
     buckets: BTreeMap<i64, (f64, f64)>,
     count: Option<f64>,
     sum: f64,
 }
 
-/// Position of the value in the sequences, then the histogram.
-type BySeries = BTreeMap<Labels, BTreeMap<usize, Classic>>;
+/// By index in the sequence.
+type BySeries = BTreeMap<Labels, BTreeMap<usize, ClassicHistogram>>;
 
-/// The native histograms of all classic ones in `series`: labels and sequences of the same step.
+/// The native histograms for all classic ones in `series`: labels and sequences, with the same step.
 ///
 /// # Errors
-/// When counts decrease with the bound, are negative, or contradict the total.
+/// If counts decrease with increasing bound, are negative, or contradict the total.
 pub(super) fn convert(
     series: &[(Labels, Vec<SequenceValue>)],
 ) -> Result<Vec<(Labels, Vec<SequenceValue>)>, String> {
@@ -86,13 +87,13 @@ fn parse_signed(text: &str) -> Result<f64, String> {
     }
 }
 
-/// A float as an integer of the same order.
+/// Maps a float to an integer so that both sort in the same order.
 fn sortable(value: f64) -> i64 {
     let bits = (value + 0.0).to_bits() as i64;
     bits ^ (((bits >> 63) as u64) >> 1) as i64
 }
 
-impl Classic {
+impl ClassicHistogram {
     fn convert(mut self) -> Result<FloatHistogram, String> {
         let highest = self.buckets.values().next_back().copied();
         let count = self.count.or(highest.map(|(_, count)| count)).unwrap_or(0.0);
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_that_contradict_each_other_are_refused() {
+    fn counts_that_contradict_each_other_are_rejected() {
         let check = |lines: &[&str], why: &str| {
             assert_eq!(converted(lines).unwrap_err(), format!("classic histogram h: {why}"));
         };

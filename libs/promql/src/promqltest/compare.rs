@@ -1,4 +1,4 @@
-//! Whether an answer is the expected one.
+//! Compares results with the expected ones.
 
 use model::{BucketSpan, FloatHistogram, Labels, Timestamp, is_stale_nan};
 
@@ -7,11 +7,11 @@ use crate::promqltest::script::{Eval, ExpectationKind, Expected, ExpectedSeries,
 use crate::promqltest::sequence::SequenceValue;
 use crate::{Annotations, MatrixSeries, QueryValue, SampleValue, VectorSample};
 
-/// Relative error that is allowed.
+/// Relative error that is tolerated.
 const EPSILON: f64 = 0.000_001;
 
-/// Whether two floats differ by no more than a millionth of their sum. Zero equals only zero, a staleness marker only
-/// a staleness marker, any other NaN any other NaN.
+/// Whether two floats differ by at most a millionth of their sum. Zero equals only zero, a staleness marker
+/// only a staleness marker, and any other NaN any other NaN.
 pub fn almost_equal(a: f64, b: f64) -> bool {
     if is_stale_nan(a) || is_stale_nan(b) {
         return is_stale_nan(a) && is_stale_nan(b);
@@ -26,7 +26,7 @@ pub fn almost_equal(a: f64, b: f64) -> bool {
     difference / sum.min(f64::MAX) < EPSILON
 }
 
-/// Compares histograms that were compacted; the hint only where it was given.
+/// Compares histograms in compacted form. The reset hint is compared only if the script gives it.
 fn histograms_match(expected: &FloatHistogram, actual: &FloatHistogram, hint_given: bool) -> bool {
     let (mut expected, mut actual) = (expected.clone(), actual.clone());
     expected.compact();
@@ -46,7 +46,7 @@ fn histograms_match(expected: &FloatHistogram, actual: &FloatHistogram, hint_giv
         && (!hint_given || expected.counter_reset_hint == actual.counter_reset_hint)
 }
 
-/// Spans without those of no length, whose offsets go to the next.
+/// Removes spans of length zero. Their offsets are added to the next span.
 fn joined(spans: &[BucketSpan]) -> Vec<BucketSpan> {
     let mut skipped = 0;
     let mut joined = Vec::with_capacity(spans.len());
@@ -66,10 +66,10 @@ fn shown(value: &SampleValue) -> String {
     }
 }
 
-/// Compares an answer with what `eval` expects.
+/// Compares a result with the one that `eval` expects.
 ///
 /// # Errors
-/// Says what differs.
+/// The first difference.
 pub(super) fn check_value(eval: &Eval, value: &QueryValue) -> Result<(), String> {
     match (value, &eval.value) {
         (QueryValue::String { value, .. }, Expected::String(expected)) if value == expected => Ok(()),
@@ -126,7 +126,7 @@ fn check_vector(eval: &Eval, expected: &[ExpectedSeries], samples: &[VectorSampl
 
 fn check_point(labels: &Labels, expected: &SequenceValue, actual: &SampleValue) -> Result<(), String> {
     let (matches, wanted) = match (expected, actual) {
-        // An omitted value stands for 0 where a sample has to be.
+        // If a sample is present, an omitted value means 0.
         (SequenceValue::Omitted, SampleValue::Float(actual)) => (almost_equal(0.0, *actual), "0".to_owned()),
         (SequenceValue::Omitted, SampleValue::Histogram(_)) => (false, "0".to_owned()),
         (SequenceValue::Float(expected), SampleValue::Float(actual)) => {
@@ -204,7 +204,7 @@ fn check_points(at: Instants, expected: &ExpectedSeries, actual: &MatrixSeries) 
 /// Checks warnings and infos.
 ///
 /// # Errors
-/// Names an annotation that is missing or must not be there.
+/// The annotation that is missing or must not be present.
 pub(super) fn check_annotations(eval: &Eval, annotations: &Annotations) -> Result<(), String> {
     for (wanted, unwanted, name, found) in [
         (ExpectationKind::Warn, ExpectationKind::NoWarn, "warn", &annotations.warnings),
@@ -226,10 +226,10 @@ pub(super) fn check_annotations(eval: &Eval, annotations: &Annotations) -> Resul
     Ok(())
 }
 
-/// Checks the text of an error that was expected.
+/// Checks the text of an expected error.
 ///
 /// # Errors
-/// Says what was expected instead.
+/// The text that was expected instead.
 pub(super) fn check_failure(eval: &Eval, error: &str) -> Result<(), String> {
     let mut wanted = eval.expectations.iter().filter(|e| e.kind == ExpectationKind::Fail);
     match wanted.find(|e| !e.text.matches(error)) {
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_of_no_length_do_not_matter() {
+    fn spans_of_length_zero_are_ignored() {
         let span = |offset, length| BucketSpan { offset, length };
         assert_eq!(joined(&[span(1, 0), span(2, 3), span(4, 0)]), [span(3, 3)]);
     }

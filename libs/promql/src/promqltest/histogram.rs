@@ -1,4 +1,4 @@
-//! Histogram literals, `{{schema:0 sum:5 count:4 buckets:[1 2 1]}}`, and the numbering of buckets.
+//! Histogram literals: `{{schema:0 sum:5 count:4 buckets:[1 2 1]}}`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -8,9 +8,9 @@ use model::{BucketSpan, CounterResetHint, FloatHistogram};
 use crate::promqltest::scanner::LineScanner;
 use crate::syntax::parse_number;
 
-/// Parses the literal that is next in the line; tells whether it names a counter reset hint.
+/// Parses the literal that is next in the line. Also returns whether it contains a counter reset hint.
 ///
-/// The literal is not checked to be a sound histogram: scripts test what happens with unsound ones.
+/// Does not check whether the histogram is well formed, because scripts also test malformed ones.
 pub(super) fn parse_histogram(scanner: &mut LineScanner<'_>) -> Result<(FloatHistogram, bool), String> {
     if !scanner.accept("{{") {
         return Err(scanner.unexpected("series values, expected a histogram"));
@@ -120,7 +120,7 @@ fn hint(scanner: &mut LineScanner<'_>) -> Result<CounterResetHint, String> {
     })
 }
 
-/// A histogram as a literal, for messages. Gaps between spans are not shown.
+/// Formats a histogram as a literal, for messages. Gaps between spans are omitted.
 pub(super) fn literal(histogram: &FloatHistogram) -> String {
     let h = histogram;
     let mut text = format!("{{{{schema:{} count:{} sum:{}", h.schema, h.count, h.sum);
@@ -153,7 +153,7 @@ pub(super) fn literal(histogram: &FloatHistogram) -> String {
     text
 }
 
-/// Spans and counts of numbered buckets, one span for each run.
+/// Spans and counts of numbered buckets, one span for each run of consecutive numbers.
 pub(super) fn spans(buckets: &BTreeMap<i32, f64>) -> (Vec<BucketSpan>, Vec<f64>) {
     let mut spans: Vec<BucketSpan> = Vec::new();
     let mut end = 0i32;
@@ -167,7 +167,7 @@ pub(super) fn spans(buckets: &BTreeMap<i32, f64>) -> (Vec<BucketSpan>, Vec<f64>)
     (spans, buckets.values().copied().collect())
 }
 
-/// `base + step`, or `base - step`. The step may be finer than the base, not coarser.
+/// `base + step`, or `base - step`. The resolution of `step` must not be coarser than that of `base`.
 pub(super) fn stepped(
     base: &FloatHistogram,
     step: &FloatHistogram,

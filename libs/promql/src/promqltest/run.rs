@@ -1,4 +1,4 @@
-//! Running scripts.
+//! Runs scripts.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use model::{Labels, Sample, Timestamp};
 
 use crate::promqltest::classic;
 use crate::promqltest::compare::{check_annotations, check_failure, check_value};
-use crate::promqltest::script::{Command, Eval, ExpectationKind, Load, Script};
+use crate::promqltest::script::{Eval, ExpectationKind, Load, Script, ScriptCommand};
 use crate::promqltest::storage::Storage;
 use crate::syntax::ast::{At, Expr};
 use crate::syntax::functions::FunctionId;
@@ -16,27 +16,27 @@ use crate::{
     SampleValue, VectorSample, parse,
 };
 
-/// What became of a script.
+/// The result of running a script.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    /// Evaluations that the script has.
+pub struct ScriptReport {
+    /// Number of evaluations in the script.
     pub evaluations: usize,
-    /// Evaluations and loads that went wrong, in the order of the script.
-    pub failures: Vec<Failure>,
+    /// Evaluations and loads that failed, in the order of the script.
+    pub failures: Vec<ScriptFailure>,
 }
 
-/// An evaluation or a load that went wrong.
+/// An evaluation or a load that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// The line of its command, from 1.
+pub struct ScriptFailure {
+    /// Line number of the command, from 1.
     pub line: usize,
     /// The query, or `load`.
     pub query: String,
-    /// What went wrong, in which of the runs.
+    /// Why it failed, and in which of its runs.
     pub message: String,
 }
 
-/// The settings of the engine for which Prometheus' scripts are written: the whole language.
+/// The engine settings that Prometheus' scripts assume: the whole language is enabled.
 pub(super) fn script_engine() -> EngineOptions {
     EngineOptions {
         parse: ParseOptions::ALL,
@@ -46,10 +46,10 @@ pub(super) fn script_engine() -> EngineOptions {
     }
 }
 
-/// Asks the engine of this crate.
+/// Evaluates a query with the engine of this crate.
 ///
 /// # Errors
-/// The engine's.
+/// The errors of the engine.
 fn evaluate(
     storage: &Storage,
     query: &str,
@@ -67,38 +67,38 @@ fn evaluate(
 }
 
 impl Script {
-    /// Runs the script with the engine of this crate, the whole language on.
-    pub fn run(&self) -> Report {
+    /// Runs the script with the engine of this crate and the whole language enabled.
+    pub fn run(&self) -> ScriptReport {
         let engine = script_engine();
         self.run_with(|storage, query, params| evaluate(storage, query, params, &engine))
     }
 
-    /// Runs the script with whatever answers queries about a storage. A failure does not end it.
+    /// Runs the script with `evaluate`, which receives a storage and a query. Continues after failures.
     pub fn run_with(
         &self,
         mut evaluate: impl FnMut(&Storage, &str, &QueryParams) -> Result<QueryOutput, QueryError>,
-    ) -> Report {
+    ) -> ScriptReport {
         let mut storage = Storage::new();
-        let mut report = Report::default();
+        let mut report = ScriptReport::default();
         for command in &self.commands {
             let (line, query, outcome) = match command {
-                Command::Clear => {
+                ScriptCommand::Clear => {
                     storage = Storage::new();
                     continue;
                 }
-                Command::Store(labels, range) => {
+                ScriptCommand::Store(labels, range) => {
                     storage.begin_store(labels.clone(), *range);
                     continue;
                 }
-                Command::Load(load) => (load.line, "load", load.run(&mut storage)),
-                Command::Eval(eval) => {
+                ScriptCommand::Load(load) => (load.line, "load", load.run(&mut storage)),
+                ScriptCommand::Eval(eval) => {
                     report.evaluations += 1;
                     let outcome = eval.run(&mut |query, params| evaluate(&storage, query, params));
                     (eval.line, eval.query.as_str(), outcome)
                 }
             };
             if let Err(message) = outcome {
-                report.failures.push(Failure { line, query: query.to_owned(), message });
+                report.failures.push(ScriptFailure { line, query: query.to_owned(), message });
             }
         }
         report
@@ -118,10 +118,11 @@ impl Load {
     }
 }
 
-/// Answers a query.
+/// Evaluates a query with the given parameters.
 type Evaluate<'a> = dyn FnMut(&str, &QueryParams) -> Result<QueryOutput, QueryError> + 'a;
 
-/// How far around an instant the range query reaches that has to give the same there.
+/// The range query around an instant starts and ends this far from it. It must give the same result at the
+/// instant.
 const MINUTE: Duration = Duration::from_secs(60);
 
 impl Eval {
@@ -144,7 +145,7 @@ impl Eval {
         }
     }
 
-    /// Runs `query` at one instant, and in the middle of a range.
+    /// Runs `query` at one instant, and as the middle of a range.
     fn run_instant(&self, query: &str, at: i64, evaluate: &mut Evaluate<'_>) -> Result<(), String> {
         let at = Timestamp::from_millis(at);
         let Some(value) = self.check(query, &QueryParams::instant(at), evaluate)? else {
@@ -157,12 +158,12 @@ impl Eval {
         let in_range = |why: String| format!("in range mode: {why}");
         let params = QueryParams::range(at - MINUTE, at + MINUTE, MINUTE);
         let output = evaluate(query, &params).map_err(|error| in_range(error.to_string()))?;
-        // A range is sorted by labels, whatever the query sorts by.
+        // Range results are always sorted by labels, even if the query sorts differently.
         if self.expects(ExpectationKind::Ordered) {
             return Ok(());
         }
         let QueryValue::Matrix(matrix) = output.value else {
-            return Err(in_range("the result is no matrix".to_owned()));
+            return Err(in_range("the result is not a matrix".to_owned()));
         };
         if !matrix.is_sorted_by(|a, b| a.labels < b.labels) {
             return Err(in_range("the result is not sorted by labels".to_owned()));
@@ -178,7 +179,8 @@ impl Eval {
         check_value(self, &value).map_err(in_range)
     }
 
-    /// Runs `query` and checks what comes; gives the value unless an error was expected and came.
+    /// Runs `query` and checks the result. Returns the value, or `None` if an error was expected and
+    /// occurred.
     fn check(
         &self,
         query: &str,
@@ -196,14 +198,15 @@ impl Eval {
         Ok(Some(output.value))
     }
 
-    /// The query with all selectors pinned to `at`; `None` where its value depends on when it is evaluated even so.
+    /// The query with all selectors pinned to `at`. `None` if its value still depends on the time of the
+    /// evaluation.
     fn pinned(&self, at: i64) -> Result<Option<String>, String> {
         let mut expr = parse(&self.query, &ParseOptions::ALL).map_err(|error| error.to_string())?;
         Ok(pin(&mut expr, At::Time(Timestamp::from_millis(at))).then(|| expr.to_string()))
     }
 }
 
-/// The point of a series at one instant.
+/// The sample of a series at one instant.
 fn point(series: MatrixSeries, at: Timestamp) -> Option<VectorSample> {
     let labels: Labels = series.labels;
     let float = series.floats.iter().find(|s| s.timestamp == at).map(|s| SampleValue::Float(s.value));
@@ -214,8 +217,8 @@ fn point(series: MatrixSeries, at: Timestamp) -> Option<VectorSample> {
     Some(VectorSample { labels, timestamp: at, value })
 }
 
-/// Pins all selectors and subqueries that are not pinned to an instant yet, except inside pinned subqueries. Tells
-/// whether the value now is the same whenever it is evaluated.
+/// Pins all selectors and subqueries that are not pinned to an instant yet, except inside pinned subqueries.
+/// Returns whether the value is then independent of the time of the evaluation.
 fn pin(expr: &mut Expr, at: At) -> bool {
     let mut invariant = true;
     let Ok(()) = expr.change_chain::<Infallible>(|expr| {
@@ -228,7 +231,7 @@ fn pin(expr: &mut Expr, at: At) -> bool {
     invariant
 }
 
-/// As [`pin`], of what is no binary operator.
+/// Like [`pin`], for an expression that is not a binary operator.
 fn pin_operand(expr: &mut Expr, at: At) -> bool {
     let pin_one = |place: &mut Option<At>| {
         if !matches!(place, Some(At::Time(_))) {

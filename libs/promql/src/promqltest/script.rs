@@ -1,4 +1,4 @@
-//! Scripts as text and as commands. A script is parsed whole before any of it runs.
+//! Parses scripts into commands. The whole script is parsed before any command runs.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -9,29 +9,29 @@ use crate::promqltest::sequence::{SequenceValue, parse_series};
 use crate::promqltest::starts::{Starts, parse_starts};
 use crate::syntax::{ParseOptions, parse, parse_duration, parse_labels_prefix, parse_number, unquote};
 
-/// What is wrong with a line of start timestamps that stands alone.
+/// The error for a line of start timestamps that no sample line follows.
 const NO_SAMPLES: &str = "@st line has no following sample line";
 
-/// A script that is none, and where.
+/// A script is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {message}")]
 pub struct ScriptError {
-    /// The line, from 1.
+    /// The line number, from 1.
     pub line: usize,
-    /// What is wrong with it.
+    /// What is wrong with the line.
     pub message: String,
 }
 
-/// A parsed script; [`run`](Script::run) runs it.
+/// A parsed script. [`run`](Script::run) runs it.
 #[derive(Clone, Debug)]
 pub struct Script {
-    pub(super) commands: Vec<Command>,
+    pub(super) commands: Vec<ScriptCommand>,
 }
 
 #[derive(Clone, Debug)]
-pub(super) enum Command {
+pub(super) enum ScriptCommand {
     Clear,
-    /// `store`, which Thanos' scripts have: what is loaded from here on belongs to a store of its own.
+    /// `store`, in Thanos' scripts: the following loads go to a new store.
     Store(Labels, TimeRange),
     Load(Load),
     Eval(Box<Eval>),
@@ -43,15 +43,15 @@ pub(super) struct Load {
     pub(super) line: usize,
     /// Milliseconds between two values.
     pub(super) step: i64,
-    /// Whether classic histograms are stored as native ones as well.
+    /// Whether classic histograms are also stored as native ones.
     pub(super) with_nhcb: bool,
-    /// Each label set once: a later line replaces an earlier.
+    /// Each label set occurs once: a later line replaces an earlier one.
     pub(super) series: Vec<(Labels, Vec<SequenceValue>)>,
-    /// The start timestamps of those series that have any.
+    /// The start timestamps of the series that have any.
     pub(super) starts: BTreeMap<Labels, Starts>,
 }
 
-/// Instants in milliseconds; `step` is 0 for a single one.
+/// Instants in milliseconds. `step` is 0 for a single instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Instants {
     pub(super) start: i64,
@@ -67,18 +67,18 @@ pub(super) struct Eval {
     pub(super) is_range: bool,
     /// When the query is evaluated.
     pub(super) at: Instants,
-    /// The instants of the expected points of an instant query whose value is a range.
+    /// The instants of the expected samples, if an instant query returns a range vector.
     pub(super) range_vector: Option<Instants>,
     pub(super) expectations: Vec<Expectation>,
     pub(super) value: Expected,
 }
 
-/// What an evaluation has to give.
+/// The expected result of an evaluation.
 #[derive(Clone, Debug)]
 pub(super) enum Expected {
     Scalar(f64),
     String(String),
-    /// Possibly none. In the order of the script.
+    /// In the order of the script; may be empty.
     Series(Vec<ExpectedSeries>),
 }
 
@@ -92,7 +92,7 @@ pub(super) struct ExpectedSeries {
 #[derive(Clone, Debug)]
 pub(super) struct Expectation {
     pub(super) kind: ExpectationKind,
-    pub(super) text: Text,
+    pub(super) text: TextPattern,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,21 +120,21 @@ impl FromStr for ExpectationKind {
     }
 }
 
-/// What an error or annotation has to say.
+/// The text that an error or annotation must have.
 #[derive(Clone, Debug)]
-pub(super) enum Text {
-    /// Anything; in the older form `eval_warn` other annotations may be there, too.
+pub(super) enum TextPattern {
+    /// Any text. In the older form `eval_warn`, other annotations are allowed, too.
     Any,
     Exactly(String),
-    /// Has to match somewhere.
+    /// The pattern must match somewhere in the text.
     Matching(Regex),
 }
 
-impl Text {
-    /// A pattern that has to match somewhere in a text.
+impl TextPattern {
+    /// A pattern that must match somewhere in the text.
     fn matching(pattern: &str) -> Result<Self, String> {
         let regex = Regex::new(&format!(".*(?:{pattern}).*"));
-        regex.map(Text::Matching).map_err(|error| format!("invalid regex {pattern}: {error}"))
+        regex.map(TextPattern::Matching).map_err(|error| format!("invalid regex {pattern}: {error}"))
     }
 
     pub(super) fn matches(&self, text: &str) -> bool {
@@ -156,15 +156,16 @@ impl Script {
     /// Parses a script.
     ///
     /// # Errors
-    /// Names the first line that is wrong. A query that is meant to fail still has to be an expression.
+    /// If a line is invalid; the error names the first one. A query that is expected to fail must also be a
+    /// valid expression.
     pub fn parse(text: &str) -> Result<Self, ScriptError> {
         let lines: Vec<&str> = text
             .split('\n')
             .map(str::trim)
-            // A comment ends a block as an empty line does.
+            // A comment ends a block, like an empty line.
             .map(|line| if line.starts_with('#') { "" } else { line })
             .collect();
-        let mut reader = Reader { lines: &lines, at: 0 };
+        let mut reader = LineReader { lines: &lines, at: 0 };
         let mut commands = Vec::new();
         while let Some(line) = reader.next_line() {
             if line.is_empty() {
@@ -177,33 +178,33 @@ impl Script {
     }
 }
 
-/// Lines, and how many of them were read: the number of the last one.
-struct Reader<'a> {
+/// The lines of a script. `at` is the number of lines that were read, and so the number of the last one.
+struct LineReader<'a> {
     lines: &'a [&'a str],
     at: usize,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> LineReader<'a> {
     fn next_line(&mut self) -> Option<&'a str> {
         let line = self.lines.get(self.at).copied()?;
         self.at += 1;
         Some(line)
     }
 
-    /// The next line of the block; `None` at its end.
+    /// The next line of the block, or `None` at its end.
     fn block_line(&mut self) -> Option<&'a str> {
         self.lines.get(self.at).filter(|line| !line.is_empty())?;
         self.next_line()
     }
 
-    fn command(&mut self, line: &str) -> Result<Command, String> {
+    fn command(&mut self, line: &str) -> Result<ScriptCommand, String> {
         let (word, rest) = split_word(line);
         match word.to_ascii_lowercase() {
-            word if word == "clear" => Ok(Command::Clear),
+            word if word == "clear" => Ok(ScriptCommand::Clear),
             word if word == "store" => store(rest),
-            word if word.starts_with("load") => self.load(&word, rest).map(Command::Load),
+            word if word.starts_with("load") => self.load(&word, rest).map(ScriptCommand::Load),
             word if word.starts_with("eval") => {
-                self.eval(&word, rest).map(|eval| Command::Eval(Box::new(eval)))
+                self.eval(&word, rest).map(|eval| ScriptCommand::Eval(Box::new(eval)))
             }
             _ => Err(format!("invalid command {line:?}")),
         }
@@ -229,15 +230,15 @@ impl<'a> Reader<'a> {
             }
             let (labels, values) = parse_series(line)?;
             starts.remove(&labels);
-            if let Some((of, told)) = pending.take() {
-                if of != labels {
+            if let Some((series_labels, offsets)) = pending.take() {
+                if series_labels != labels {
                     return Err("@st metric does not match the following sample line metric".to_owned());
                 }
-                if told.len() != values.len() {
-                    let (told, samples) = (told.len(), values.len());
-                    return Err(format!("@st line has {told} values but sample line has {samples}"));
+                if offsets.len() != values.len() {
+                    let (offsets, samples) = (offsets.len(), values.len());
+                    return Err(format!("@st line has {offsets} values but sample line has {samples}"));
                 }
-                starts.insert(of, told);
+                starts.insert(series_labels, offsets);
             }
             match series.iter_mut().find(|(known, _)| *known == labels) {
                 Some(known) => known.1 = values,
@@ -280,7 +281,7 @@ impl<'a> Reader<'a> {
         };
         if let Some(kind) = word.strip_prefix("eval_") {
             let kind = kind.parse().map_err(|()| MALFORMED)?;
-            eval.expectations.push(Expectation { kind, text: Text::Any });
+            eval.expectations.push(Expectation { kind, text: TextPattern::Any });
         }
         while let Some(line) = self.block_line() {
             if eval.result_line(line)? {
@@ -297,12 +298,16 @@ impl<'a> Reader<'a> {
 }
 
 impl Eval {
-    /// Reads one line of the expected result; tells whether it is the last one.
+    /// Parses one line of the expected result. Returns whether it is the last one.
     fn result_line(&mut self, line: &str) -> Result<bool, String> {
         for (prefix, is_pattern) in [("expected_fail_message", false), ("expected_fail_regexp", true)] {
             if let Some(text) = line.strip_prefix(prefix).filter(|_| self.expects(ExpectationKind::Fail)) {
                 let text = text.trim();
-                let text = if is_pattern { Text::matching(text)? } else { Text::Exactly(text.to_owned()) };
+                let text = if is_pattern {
+                    TextPattern::matching(text)?
+                } else {
+                    TextPattern::Exactly(text.to_owned())
+                };
                 self.expectations.push(Expectation { kind: ExpectationKind::Fail, text });
                 return Ok(true);
             }
@@ -363,17 +368,17 @@ impl Eval {
     }
 }
 
-/// Parses `<external labels> <min time> <max time>`; the max time does not belong to the store.
-fn store(text: &str) -> Result<Command, String> {
+/// Parses `<external labels> <min time> <max time>`. The store contains no samples at or after the max time.
+fn store(text: &str) -> Result<ScriptCommand, String> {
     let malformed = "invalid store command. (store <labels> <min:duration> <max:duration>)";
     let (labels, end) = parse_labels_prefix(text).map_err(|error| error.to_string())?;
     let (min, max) = text[end..].trim().split_once([' ', '\t']).ok_or(malformed)?;
     let [min, max] = [min, max.trim()].map(parse_duration);
     let range = TimeRange::new(Timestamp::from_millis(min?), Timestamp::from_millis(max? - 1));
-    Ok(Command::Store(labels, range))
+    Ok(ScriptCommand::Store(labels, range))
 }
 
-/// Splits the first word off.
+/// Splits off the first word.
 fn split_word(text: &str) -> (&str, &str) {
     match text.split_once([' ', '\t']) {
         Some((word, rest)) => (word, rest.trim_start()),
@@ -381,10 +386,10 @@ fn split_word(text: &str) -> (&str, &str) {
     }
 }
 
-/// Parses `from <time> to <time> step <duration> <rest>`; `None` where the words are missing.
+/// Parses `from <time> to <time> step <duration> <rest>`. Returns `None` if these words are missing.
 fn instants(text: &str) -> Option<Result<(Instants, &str), String>> {
     let text = text.strip_prefix("from")?.trim_start();
-    // Names of labels or metrics in the query may repeat the words; as in Prometheus the last ones count.
+    // The query may contain the same words as names. The last occurrences count, as in Prometheus.
     let (times, rest) = text.rsplit_once(" step ")?;
     let (start, end) = times.rsplit_once(" to ")?;
     let (step, rest) = split_word(rest.trim_start());
@@ -407,15 +412,15 @@ fn expectation(line: &str) -> Result<Expectation, String> {
     let (kind, rest) = split_word(rest);
     let kind = kind.parse().map_err(|()| malformed)?;
     let text = match (rest, rest.split_once(':')) {
-        ("", _) => Text::Any,
-        (_, Some(("msg", text))) => Text::Exactly(text.trim().to_owned()),
-        (_, Some(("regex", pattern))) => Text::matching(pattern.trim())?,
+        ("", _) => TextPattern::Any,
+        (_, Some(("msg", text))) => TextPattern::Exactly(text.trim().to_owned()),
+        (_, Some(("regex", pattern))) => TextPattern::matching(pattern.trim())?,
         _ => return Err(malformed.to_owned()),
     };
     Ok(Expectation { kind, text })
 }
 
-/// The number that is all of a line.
+/// The number, if it is the whole line.
 fn bare_number(line: &str) -> Option<f64> {
     let (negative, digits) = match line.as_bytes().first()? {
         b'-' => (true, &line[1..]),

@@ -1,4 +1,4 @@
-//! Lines that describe a series: labels and a sequence of values, `up{job="api"} 1x3 _ 0+1x10`.
+//! Parses lines that describe a series: labels and a sequence of values, `up{job="api"} 1x3 _ 0+1x10`.
 
 use std::sync::Arc;
 
@@ -8,29 +8,29 @@ use crate::promqltest::histogram::{parse_histogram, stepped};
 use crate::promqltest::scanner::LineScanner;
 use crate::syntax::{parse_labels_prefix, parse_number};
 
-/// Most values that one line may describe.
+/// Most values in one line.
 pub(super) const MAX_VALUES: usize = 1_000_000;
 
-/// One place in a sequence.
+/// One entry of a sequence.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SequenceValue {
-    /// `_`: time passes without a sample.
+    /// `_`: there is no sample at this time.
     Omitted,
-    /// A float, `stale` included.
+    /// A float or `stale`.
     Float(f64),
     /// A histogram.
     Histogram {
         /// The histogram.
         histogram: Arc<FloatHistogram>,
-        /// Whether its literal names a counter reset hint, which is compared only then.
+        /// Whether the literal contains a counter reset hint. The hint is compared only then.
         hint_given: bool,
     },
 }
 
-/// Parses a line of labels and values. Also the notation of the input series of `promtool test rules`.
+/// Parses a line of labels and values. `promtool test rules` uses the same notation for its input series.
 ///
 /// # Errors
-/// Says what is wrong with the line, with the column where there is one.
+/// If the line is invalid. The message contains the column if it is known.
 pub fn parse_series(line: &str) -> Result<(Labels, Vec<SequenceValue>), String> {
     let (labels, end) = parse_labels_prefix(line).map_err(|error| error.to_string())?;
     let mut scanner = LineScanner { text: line, at: end };
@@ -100,7 +100,7 @@ impl LineScanner<'_> {
         Ok(())
     }
 
-    /// The number behind an `x`.
+    /// Parses the number after an `x`.
     fn times(&mut self) -> Result<usize, String> {
         let digits = self.take_while(|c| c.is_ascii_digit());
         digits.parse().map_err(|_| format!("invalid repetition in series values: {digits:?}"))
@@ -110,7 +110,7 @@ impl LineScanner<'_> {
         if self.rest().starts_with(['+', '-']) { self.signed_number().map(Some) } else { Ok(None) }
     }
 
-    /// A number with an optional sign, or `stale`.
+    /// Parses a number with an optional sign, or `stale`.
     fn signed_number(&mut self) -> Result<f64, String> {
         let negative = self.accept("-");
         let signed = negative || self.accept("+");

@@ -1,15 +1,16 @@
-//! Lines of start timestamps, `requests@st _ -30s-1mx10`: for each sample of the next line how long before it, as a negative
-//! length, its counter began.
+//! Parses lines of start timestamps, `requests@st _ -30s-1mx10`. For each sample of the next line they give
+//! the start of its counter, relative to the sample and therefore usually negative.
 
 use model::Labels;
 
 use crate::promqltest::sequence::{MAX_VALUES, parse_series};
 use crate::syntax::parse_duration;
 
-/// For each place of a sequence the milliseconds from the sample to its start; none where no start is told.
+/// For each entry of a sequence, the offset of the start from the sample in milliseconds. `None` if the start
+/// is unknown.
 pub(super) type Starts = Vec<Option<i64>>;
 
-/// Parses a line of start timestamps; `None` where it is none.
+/// Parses a line of start timestamps. Returns `None` if the line is of another kind.
 pub(super) fn parse_starts(line: &str) -> Option<Result<(Labels, Starts), String>> {
     let (series, items) = line.split_once([' ', '\t']).unwrap_or((line, ""));
     let series = series.strip_suffix("@st")?;
@@ -50,7 +51,8 @@ fn parse_item(item: &str, starts: &mut Starts) -> Result<(), String> {
     repeat(count(times)?.saturating_add(1), Some(base), step)
 }
 
-/// A length with an optional sign at the beginning of a text: a number and one unit, in milliseconds; and what follows.
+/// Parses a duration with an optional sign, a number and one unit, in milliseconds. Also returns the rest of
+/// the text.
 fn length(text: &str) -> Result<(i64, &str), String> {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     let digits = unsigned.find(|c: char| !c.is_ascii_digit()).unwrap_or(unsigned.len());

@@ -1,4 +1,4 @@
-//! Series in memory, as a time series database would give them back.
+//! Series in memory, in the form in which a time series database returns them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use tsdb::{ChunkBuilder, Encoding};
 
 use crate::promqltest::sequence::SequenceValue;
 
-/// A sample that the storage does not take.
+/// The storage rejected a sample.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("sample of {labels} at {at}: {why}")]
 pub struct StorageError {
@@ -18,29 +18,29 @@ pub struct StorageError {
     why: String,
 }
 
-/// Series with their samples. Samples arrive in order of time.
+/// Series with their samples. Samples must be appended in order of time.
 ///
-/// It may stand for several stores, each with external labels and a stretch of time of its own, whose series are merged
-/// when they are selected; see [`begin_store`](Self::begin_store).
+/// The storage can consist of several stores, each with its own external labels and time range. Their series
+/// are merged when they are selected; see [`begin_store`](Self::begin_store).
 #[derive(Clone, Debug)]
 pub struct Storage {
-    /// What is appended goes to the last; there is always one.
-    stores: Vec<Store>,
+    /// Never empty. Samples are appended to the last store.
+    stores: Vec<MemoryStore>,
 }
 
 #[derive(Clone, Debug)]
-struct Store {
+struct MemoryStore {
     external: Labels,
     range: TimeRange,
-    series: BTreeMap<Labels, Vec<Stored>>,
+    series: BTreeMap<Labels, Vec<StoredSample>>,
 }
 
-/// A sample as it is stored.
+/// A sample in the storage.
 #[derive(Clone, Debug)]
-struct Stored {
+struct StoredSample {
     at: i64,
     value: SampleValue,
-    /// When its counter began; the epoch where that is not known.
+    /// The start of its counter; the epoch if it is unknown.
     start: Timestamp,
 }
 
@@ -58,16 +58,16 @@ impl Storage {
         storage
     }
 
-    /// Sends what is appended from now on to a new store, which attaches `external` to its series and gives back only
-    /// samples within `range`.
+    /// Starts a new store, which receives all following samples. It adds `external` to the labels of its
+    /// series and returns only samples within `range`.
     pub fn begin_store(&mut self, external: Labels, range: TimeRange) {
-        self.stores.push(Store { external, range, series: BTreeMap::new() });
+        self.stores.push(MemoryStore { external, range, series: BTreeMap::new() });
     }
 
-    /// Appends the values of a sequence, the first at `start`, each `step_ms` after the one before.
+    /// Appends the values of a sequence. The first is at `start`, and each following one `step_ms` later.
     ///
     /// # Errors
-    /// When a sample is older than the series' last one, or differs from one at the same time.
+    /// If a sample is older than the last sample of its series, or differs from a sample at the same time.
     pub fn append_sequence(
         &mut self,
         labels: &Labels,
@@ -78,11 +78,12 @@ impl Storage {
         self.append_sequence_with_starts(labels, start, step_ms, values, &[])
     }
 
-    /// The same, with start timestamps: for each value the milliseconds from its time to when its counter began, usually
-    /// negative. None, as where the list ends, stands for a start that is not known.
+    /// Like [`append_sequence`](Self::append_sequence), with start timestamps. For each value, `starts`
+    /// contains the offset of the counter's start from the sample in milliseconds, which is usually negative.
+    /// `None`, or a list that is too short, means that the start is unknown.
     ///
     /// # Errors
-    /// As [`append_sequence`](Self::append_sequence).
+    /// The same as [`append_sequence`](Self::append_sequence).
     pub fn append_sequence_with_starts(
         &mut self,
         labels: &Labels,
@@ -109,7 +110,7 @@ impl Storage {
     /// Appends a float.
     ///
     /// # Errors
-    /// As [`append_sequence`](Self::append_sequence).
+    /// The same as [`append_sequence`](Self::append_sequence).
     pub fn append_float(&mut self, labels: &Labels, sample: Sample) -> Result<(), StorageError> {
         self.append(labels, sample.timestamp, SampleValue::Float(sample.value), Timestamp::EPOCH)
     }
@@ -117,7 +118,7 @@ impl Storage {
     /// Appends a histogram.
     ///
     /// # Errors
-    /// As [`append_sequence`](Self::append_sequence), or when the histogram is unsound.
+    /// The same as [`append_sequence`](Self::append_sequence), or if the histogram is malformed.
     pub fn append_histogram(
         &mut self,
         labels: &Labels,
@@ -157,12 +158,12 @@ impl Storage {
             Some(last) if last.at == at.as_millis() => {
                 return if last.value == value { Ok(()) } else { fail("duplicate sample for timestamp") };
             }
-            _ => samples.push(Stored { at: at.as_millis(), value, start }),
+            _ => samples.push(StoredSample { at: at.as_millis(), value, start }),
         }
         Ok(())
     }
 
-    /// The series that satisfy all `matchers` and have a sample within `range`, in label order.
+    /// The series that satisfy all `matchers` and have a sample within `range`, sorted by labels.
     pub fn select(&self, matchers: &[Matcher], range: TimeRange) -> Vec<SelectedSeries> {
         let mut selected: BTreeMap<Labels, Vec<Vec<AggrChunk>>> = BTreeMap::new();
         for store in &self.stores {
@@ -183,7 +184,7 @@ impl Storage {
     }
 }
 
-/// Adds chunks to the first lane that ends before they start.
+/// Adds chunks to the first lane that ends before these chunks start.
 fn add_to_lane(lanes: &mut Vec<Vec<AggrChunk>>, chunks: Vec<AggrChunk>) {
     let start = chunks.first().map_or(Timestamp::MAX, |chunk| chunk.range().min);
     let ends_before = |lane: &&mut Vec<AggrChunk>| lane.last().is_none_or(|chunk| chunk.range().max < start);
@@ -193,14 +194,14 @@ fn add_to_lane(lanes: &mut Vec<Vec<AggrChunk>>, chunks: Vec<AggrChunk>) {
     }
 }
 
-/// Encodes samples as Prometheus does. Where a start is known, all chunks hold starts.
-fn chunks(samples: &[Stored]) -> Vec<AggrChunk> {
+/// Encodes samples as Prometheus does. If a start is known, all chunks have start timestamps.
+fn chunks(samples: &[StoredSample]) -> Vec<AggrChunk> {
     let (floats, histograms) = match samples.iter().any(|sample| sample.start != Timestamp::EPOCH) {
         true => (Encoding::Xor2, Encoding::FloatHistogramSt),
         false => (Encoding::Xor, Encoding::FloatHistogram),
     };
     let mut builder = ChunkBuilder::new();
-    for Stored { at, value, start } in samples {
+    for StoredSample { at, value, start } in samples {
         let appended = match value {
             SampleValue::Float(value) => builder.append_float(floats, Sample::new(*at, *value), *start),
             SampleValue::Histogram(histogram) => {
@@ -229,7 +230,7 @@ mod tests {
         starts: true,
     };
 
-    /// The samples that come back for a line of a script.
+    /// The samples that the storage returns for a line of a script.
     fn stored(line: &str) -> Samples {
         let (labels, values) = parse_series(line).unwrap();
         let mut storage = Storage::new();
@@ -241,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn floats_come_back_as_they_were_stored() {
+    fn stored_floats_are_returned_unchanged() {
         let samples = stored("m 0+1x300");
         assert_eq!(samples.values.len(), 301);
         assert_eq!(samples.values[300], 300.0);
@@ -249,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn start_timestamps_come_back_beside_their_samples() {
+    fn start_timestamps_are_returned_with_their_samples() {
         let (labels, values) = parse_series("m 1x1 {{}}x1").unwrap();
         let mut storage = Storage::new();
         let starts = [None, Some(-400), Some(-600)];
@@ -260,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn histograms_come_back_with_what_a_database_knows_of_resets() {
+    fn histograms_are_returned_with_the_reset_hints_of_a_database() {
         use CounterResetHint::{Gauge, NotReset, Unknown};
         let hints = |line: &str| -> Vec<_> {
             stored(line).histograms.iter().map(|(_, h)| h.counter_reset_hint).collect()
@@ -288,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn stores_that_follow_each_other_in_time_make_one_series() {
+    fn stores_with_consecutive_times_are_merged_into_one_series() {
         let mut storage = Storage::new();
         let (labels, values) = parse_series("m 0+1x9").unwrap();
         for (min, max) in [(0, 4_999), (5_000, 20_000)] {

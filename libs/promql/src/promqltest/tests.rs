@@ -1,14 +1,14 @@
-//! The scripts of Prometheus and Thanos, run with this crate's engine.
+//! Runs the scripts of Prometheus and Thanos with the engine of this crate.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::Script;
 
-/// The folders of scripts, and how many evaluations each has at least.
+/// The folders of scripts, and the least number of evaluations in each.
 const FOLDERS: [(&str, usize); 2] = [("promql", 2_214), ("promql-thanos", 41)];
 
-/// All conformance scripts; `None`, with a visible line, where they are absent.
+/// All conformance scripts. Prints a line and returns `None` if they are absent.
 fn scripts() -> Option<Vec<PathBuf>> {
     let root = std::env::var_os("ISTHMUS_CONFORMANCE").map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/conformance")),
@@ -30,7 +30,7 @@ fn scripts() -> Option<Vec<PathBuf>> {
     Some(scripts)
 }
 
-/// The script's name; that of Thanos' with its folder, because names repeat.
+/// The name of a script. Thanos' scripts include their folder, because the names occur twice.
 fn name(path: &std::path::Path) -> String {
     let file = path.file_name().unwrap().to_string_lossy();
     match path.parent().and_then(|p| p.file_name()) {
@@ -39,7 +39,7 @@ fn name(path: &std::path::Path) -> String {
     }
 }
 
-/// Set `PROMQLTEST` to a part of a script's name to run only that one and see all its failures.
+/// Set `PROMQLTEST` to a part of a script's name to run only this script and print all its failures.
 #[test]
 fn conformance_scripts_pass() {
     let only = std::env::var("PROMQLTEST").ok();
@@ -68,7 +68,7 @@ fn conformance_scripts_pass() {
 }
 
 #[test]
-fn an_info_series_may_have_histograms_where_nobody_looks() {
+fn histograms_in_info_series_are_ignored_at_other_times() {
     let script = |expectation: &str| {
         format!(
             "load 1m\n m{{job=\"a\"}} 1 2\n target_info{{job=\"a\", v=\"x\"}} {{{{count:1}}}} 1\n\n\
@@ -82,7 +82,7 @@ fn an_info_series_may_have_histograms_where_nobody_looks() {
 }
 
 #[test]
-fn failures_are_found_and_named() {
+fn failures_are_reported_with_line_and_reason() {
     let run = |text: &str| -> Vec<String> {
         let report = Script::parse(text).unwrap().run();
         report.failures.iter().map(|f| format!("{}: {}: {}", f.line, f.query, f.message)).collect()
@@ -98,7 +98,7 @@ fn failures_are_found_and_named() {
 }
 
 #[test]
-fn scripts_that_are_none_are_refused_with_the_line() {
+fn invalid_scripts_are_rejected_with_the_line() {
     let check = |text: &str, expected: &str| {
         assert_eq!(Script::parse(text).unwrap_err().to_string(), expected);
     };

@@ -1,4 +1,4 @@
-//! The engine against the slow evaluator.
+//! Compares the engine with the slow evaluator.
 
 use std::time::Duration;
 
@@ -15,22 +15,22 @@ use crate::oracle::{Answer, Oracle};
 use crate::random::Random;
 use crate::setting;
 
-/// Expressions that are asked of the same data.
+/// Number of expressions per random data set.
 const PER_DATA: u64 = 50;
-/// Other ways of rounding that are tried where answers differ.
+/// If results differ, this many other roundings are tried.
 const SHAKES: u64 = 12;
 
-/// What became of an expression.
+/// The result of comparing one expression.
 #[derive(Clone, Debug, PartialEq)]
-enum Outcome {
-    /// Both gave the same values, at least one.
+enum Comparison {
+    /// Both returned the same values, at least one.
     Same,
-    /// Both gave no value.
+    /// Both returned no value.
     Empty,
-    /// Both refused, for the same kind of reason.
-    Refused,
-    /// They differ, but so do the slow evaluator's own answers when it rounds otherwise, or when an order that
-    /// Prometheus leaves open is another.
+    /// Both failed for the same kind of reason.
+    BothFailed,
+    /// They differ. But the slow evaluator's own results also differ if it rounds differently, or if it
+    /// orders differently what Prometheus leaves unordered.
     Undecided,
     /// They differ.
     Different(String),
@@ -43,7 +43,7 @@ fn random_queries_agree_with_the_slow_evaluator() {
     let mut failures = Vec::new();
     for chunk in 0..count.div_ceil(PER_DATA) {
         let mut random = Random::for_case(seed, chunk);
-        // Workers take 128 series at a time, so some data has more.
+        // A batch of a worker has 128 series, so some data sets have more.
         let instances = if chunk % 20 == 7 { 90 } else { 3 };
         let data = Data::random(&mut random, instances);
         let series = data.selected(&mut random);
@@ -52,13 +52,13 @@ fn random_queries_agree_with_the_slow_evaluator() {
             let (text, params) = query(&mut random);
             let outcome = check(&text, &params, &data, &series, &mut random);
             counts[match &outcome {
-                Outcome::Same => 0,
-                Outcome::Empty => 1,
-                Outcome::Refused => 2,
-                Outcome::Undecided => 3,
-                Outcome::Different(_) => 4,
+                Comparison::Same => 0,
+                Comparison::Empty => 1,
+                Comparison::BothFailed => 2,
+                Comparison::Undecided => 3,
+                Comparison::Different(_) => 4,
             }] += 1;
-            if let Outcome::Different(why) = outcome {
+            if let Comparison::Different(why) = outcome {
                 let times = (params.start, params.end, params.step, params.lookback);
                 println!("# seed {seed}, data {chunk}, case {case}: {text}\n# {times:?}: {why}");
                 if failures.is_empty() {
@@ -69,17 +69,17 @@ fn random_queries_agree_with_the_slow_evaluator() {
             }
         }
     }
-    let [same, empty, refused, undecided, different] = counts;
+    let [same, empty, rejected, undecided, different] = counts;
     println!(
-        "seed {seed}: {count} expressions: {same} with equal values, {empty} both empty, {refused} both refused, \
+        "seed {seed}: {count} expressions: {same} with equal values, {empty} both empty, {rejected} both failed, \
          {undecided} undecided, {different} different"
     );
     assert!(failures.is_empty(), "seed {seed}: {failures:#?}");
-    assert!(same * 2 > count, "most expressions have values");
-    assert!(undecided * 200 <= count + 1000, "few expressions hang on roundings");
+    assert!(same * 2 > count, "expected values for most expressions");
+    assert!(undecided * 200 <= count + 1000, "expected few expressions that depend on rounding");
 }
 
-/// A random expression, and when it is evaluated.
+/// A random expression and its parameters.
 fn query(random: &mut Random) -> (String, QueryParams) {
     let params = params(random);
     let is_instant = params.step.is_none();
@@ -88,7 +88,7 @@ fn query(random: &mut Random) -> (String, QueryParams) {
     (if as_range { writer.range_query() } else { writer.query() }, params)
 }
 
-/// When a random expression is evaluated.
+/// Random times for an evaluation.
 pub(crate) fn params(random: &mut Random) -> QueryParams {
     let start = random.between(-60, LENGTH / 500) * 500;
     let mut params = if random.percent(40) {
@@ -106,22 +106,22 @@ pub(crate) fn params(random: &mut Random) -> QueryParams {
     params
 }
 
-/// Asks both.
+/// Evaluates an expression with both and compares the results.
 fn check(
     text: &str,
     params: &QueryParams,
     data: &Data,
     series: &[series::SelectedSeries],
     random: &mut Random,
-) -> Outcome {
+) -> Comparison {
     let expr = match parse(text, &ParseOptions::ALL) {
         Ok(expr) => expr,
-        Err(error) => return Outcome::Different(format!("it is refused: {error}")),
+        Err(error) => return Comparison::Different(format!("it is rejected: {error}")),
     };
     let delayed = random.percent(40);
     let found = ask(text, params, series, &options(delayed, 1), random);
     if !identical(&found, &ask(text, params, series, &options(delayed, 3), random)) {
-        return Outcome::Different("it differs between one worker and three".to_owned());
+        return Comparison::Different("it differs between one worker and three".to_owned());
     }
     let oracle = Oracle::new(data, params, delayed);
     let expected = oracle.answer(&expr);
@@ -130,20 +130,20 @@ fn check(
     let carried = ask(text, params, series, &propagating, random);
     let carried = carried.as_ref().map(answer).map_err(ToString::to_string);
     let with_carried =
-        |expected| disagreement(expected, &carried).map(|why| format!("with matchers carried over: {why}"));
+        |expected| disagreement(expected, &carried).map(|why| format!("with propagated matchers: {why}"));
     let why = disagreement(&expected, &found_answer).or_else(|| with_carried(&expected));
     let Some(why) = why else {
         return match (&expected, &found) {
-            (Err(_), _) | (_, Err(_)) => Outcome::Refused,
+            (Err(_), _) | (_, Err(_)) => Comparison::BothFailed,
             (Ok(expected), Ok(output)) => match misplaced(&expr, params, &oracle, &output.value) {
-                Some(why) => Outcome::Different(why),
-                None if expected.is_empty() => Outcome::Empty,
-                None => Outcome::Same,
+                Some(why) => Comparison::Different(why),
+                None if expected.is_empty() => Comparison::Empty,
+                None => Comparison::Same,
             },
         };
     };
     let shaken = (0..SHAKES).map(|seed| Oracle::shaken(data, params, delayed, seed).answer(&expr));
-    // Of several reasons in one expression, either may be seen first.
+    // If an expression has several errors, either may be reported.
     let reasons = [expected.as_ref().err(), found_answer.as_ref().err()];
     let undecided = oracle.is_open()
         || reasons.iter().all(|reason| reason.is_some_and(|error| kind(error).is_some()))
@@ -151,12 +151,12 @@ fn check(
             (Ok(expected), Ok(other)) => difference(expected, other, same).is_some(),
             (expected, other) => expected.is_ok() != other.is_ok(),
         });
-    if undecided { Outcome::Undecided } else { Outcome::Different(why) }
+    if undecided { Comparison::Undecided } else { Comparison::Different(why) }
 }
 
-/// What kind of error a message tells; `None` where it is none that random expressions should make.
+/// The kind of an error message. `None` if random expressions should not cause this error.
 fn kind(error: &str) -> Option<&'static str> {
-    // Which of two things that are wrong with a join is seen first is left open.
+    // If a join has two errors, either may be reported.
     const KINDS: [(&str, &str); 6] = [
         ("same labelset", "equal labels"),
         ("duplicate series for the match group", "join"),
@@ -168,7 +168,7 @@ fn kind(error: &str) -> Option<&'static str> {
     KINDS.iter().find(|(part, _)| error.contains(part)).map(|(_, kind)| *kind)
 }
 
-/// How an answer differs from the expected one.
+/// How a result differs from the expected one, or `None`.
 fn disagreement(expected: &Result<Answer, String>, found: &Result<Answer, String>) -> Option<String> {
     match (expected, found) {
         (Ok(expected), Ok(found)) => difference(expected, found, same),
@@ -179,7 +179,7 @@ fn disagreement(expected: &Result<Answer, String>, found: &Result<Answer, String
     }
 }
 
-/// What is wrong with the order of a sorted instant vector.
+/// How the order of a sorted instant vector is wrong, or `None`.
 fn misplaced(expr: &Expr, params: &QueryParams, oracle: &Oracle<'_>, value: &QueryValue) -> Option<String> {
     let sorted = matches!(expr, Expr::Call(call) if matches!(call.function.id, FunctionId::Sort | FunctionId::SortDesc));
     let QueryValue::Vector(samples) = value else { return None };

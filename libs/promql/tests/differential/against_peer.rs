@@ -1,8 +1,8 @@
-//! The engine against a peer ([`crate::peer`]), over the whole language: values, labels, order, errors, annotations and
-//! how expressions are written.
+//! Compares the engine with a peer ([`crate::peer`]) over the whole language: values, labels, order, errors,
+//! annotations and printed expressions.
 //!
-//! `ISTHMUS_CASE=3:17` asks only the 17th question of the third data and prints both answers; `ISTHMUS_QUERY` asks something
-//! else of that data.
+//! `ISTHMUS_CASE=3:17` runs only the 17th query on the third data set and prints both results.
+//! `ISTHMUS_QUERY` replaces that query.
 
 use std::collections::BTreeMap;
 
@@ -18,17 +18,18 @@ use crate::peer::Peer;
 use crate::random::Random;
 use crate::{setting, wild};
 
-/// Expressions that are asked of the same data.
+/// Number of expressions per random data set.
 const PER_DATA: u64 = 100;
-/// Differences after which no more are looked for.
+/// The test stops after this many differences.
 const MOST_FAILURES: u64 = 40;
-/// How often the peer is asked where answers differ: what hangs on the order of an unordered map changes each time.
+/// If results differ, the peer is asked this many times: results that depend on the order of an unordered map
+/// change each time.
 const MOST_ASKED: u64 = 12;
 
 #[test]
 fn random_queries_agree_with_a_peer() {
     let Some(mut peer) = Peer::start() else {
-        println!("skipped: random queries of a peer (ISTHMUS_PEER names none)");
+        println!("skipped: random queries of a peer (ISTHMUS_PEER is not set)");
         return;
     };
     let (count, seed) = (setting("ISTHMUS_DIFFERENTIAL", 3000), setting("ISTHMUS_SEED", 1));
@@ -69,7 +70,7 @@ fn random_queries_agree_with_a_peer() {
             }
             let mut why = disagreement(&question, &expected, &found);
             let mut outcome = match (&expected, &found) {
-                (Err(_), Err(_)) => "both refused",
+                (Err(_), Err(_)) => "both failed",
                 (Ok(answer), Ok(_)) if answer.series.is_empty() => "both empty",
                 _ => "the same",
             };
@@ -108,9 +109,9 @@ fn random_queries_agree_with_a_peer() {
 }
 
 #[test]
-fn random_texts_are_read_and_written_as_by_a_peer() {
+fn random_texts_are_parsed_and_printed_as_by_a_peer() {
     let Some(mut peer) = Peer::start() else {
-        println!("skipped: random texts (ISTHMUS_PEER names no peer)");
+        println!("skipped: random texts (ISTHMUS_PEER is not set)");
         return;
     };
     let (count, seed) = (setting("ISTHMUS_DIFFERENTIAL", 3000), setting("ISTHMUS_SEED", 1));
@@ -133,7 +134,7 @@ fn random_texts_are_read_and_written_as_by_a_peer() {
             .map(|expr| (expr.to_string(), expr.pretty()))
             .map_err(|error| error.to_string());
         accepted += u64::from(found.is_ok());
-        // Prometheus prints these so that they are read as something else.
+        // Prometheus prints these texts in a form that parses to something else.
         let known =
             |text: &String| text.replace("+Inf ", "Inf ").replace("+Inf\n", "Inf\n").replace("-0s", "0s");
         let texts = |result: &Result<(String, String), String>| {
@@ -149,10 +150,10 @@ fn random_texts_are_read_and_written_as_by_a_peer() {
     }
     println!("seed {seed}: {count} texts, {accepted} of them expressions, {failures} different");
     assert!(failures == 0, "seed {seed}: {failures} differences");
-    assert!(accepted * 4 > count, "many texts are expressions");
+    assert!(accepted * 4 > count, "expected more valid expressions");
 }
 
-/// The text with something taken away, doubled, put in or exchanged.
+/// The text with a random part removed, duplicated, inserted or replaced.
 fn mutated(text: &str, random: &mut Random) -> String {
     const PIECES: [&str; 46] = [
         " ",

@@ -1,7 +1,9 @@
-//! The engine, and the slow evaluator, against Prometheus 2.42 where that computes as Prometheus 3 does.
+//! Compares the engine and the slow evaluator with Prometheus 2.42, for expressions that Prometheus 3
+//! computes in the same way.
 //!
-//! Nothing is asked that tells left-open from left-closed windows: samples lie a quarter of a second behind full seconds,
-//! queries are evaluated at half seconds, and subqueries at full ones. No window begins before the data.
+//! The queries avoid the difference between left-open and left-closed windows: samples are a quarter of a
+//! second after full seconds, queries are evaluated at half seconds, and subqueries at full seconds. No
+//! window begins before the data.
 
 use std::time::Duration;
 
@@ -17,16 +19,16 @@ use crate::prometheus::Prometheus;
 use crate::random::Random;
 use crate::setting;
 
-/// First sample: at a border of blocks.
+/// Time of the first sample: at a boundary between blocks.
 const BEGIN: i64 = 1_790_000_000 / 7200 * 7200 * 1000;
-/// Evaluations begin this long after the data, further than windows and offsets reach back.
+/// Evaluations start this long after the first sample, which is more than windows and offsets reach back.
 const REACH: i64 = 30 * 60_000;
-/// Other ways of rounding that are tried where answers differ.
+/// If results differ, this many other roundings are tried.
 const SHAKES: u64 = 12;
 
 #[test]
 fn random_queries_agree_with_a_real_prometheus() {
-    // A query takes several times as long here.
+    // A query against a process takes several times as long.
     let (count, seed) = (setting("ISTHMUS_DIFFERENTIAL", 3000) / 5, setting("ISTHMUS_SEED", 1));
     let mut random = Random::new(seed);
     let data = Data::old(&mut random, BEGIN);
@@ -35,14 +37,14 @@ fn random_queries_agree_with_a_real_prometheus() {
         return;
     };
     let series = data.selected(&mut random);
-    let (mut same, mut refused, mut undecided) = (0, 0, 0);
+    let (mut same, mut rejected, mut undecided) = (0, 0, 0);
     let mut failures = Vec::new();
     for case in 0..count {
         let mut random = Random::for_case(seed, case);
         let (text, params) = query(&mut random);
         let Ok(expected) = prometheus.ask(&text, &params) else {
-            // It looks for equal labels also where the answer is not yet made.
-            refused += 1;
+            // Prometheus also checks for equal labels in intermediate results.
+            rejected += 1;
             continue;
         };
         let found =
@@ -52,8 +54,8 @@ fn random_queries_agree_with_a_real_prometheus() {
         let slow = oracle.answer(&expr);
         let why = match (&found, &slow) {
             (Err(_), Err(_)) => {
-                // Prometheus 3 also refuses repeated matches whose comparison does not hold.
-                refused += 1;
+                // Prometheus 3 also rejects repeated matches for which the comparison is false.
+                rejected += 1;
                 continue;
             }
             (Err(error), _) => Some(format!("unexpected error {error}")),
@@ -79,20 +81,20 @@ fn random_queries_agree_with_a_real_prometheus() {
         assert!(failures.len() < 20, "seed {seed}: too many differences: {failures:#?}");
     }
     println!(
-        "seed {seed}: {count} expressions asked of Prometheus: {same} the same, {refused} refused, \
+        "seed {seed}: {count} expressions asked of Prometheus: {same} the same, {rejected} rejected, \
          {undecided} undecided, {} different",
         failures.len()
     );
     assert!(failures.is_empty(), "seed {seed}: {failures:#?}");
-    assert!(same * 10 >= count * 8, "most expressions are compared");
+    assert!(same * 10 >= count * 8, "expected to compare most expressions");
 }
 
-/// What differs; 2.42 gives some zeros another sign.
+/// How results differ, or `None`. Ignores the sign of zeros, which 2.42 sometimes computes differently.
 fn differs(expected: &Answer, found: &Answer) -> Option<String> {
     difference(expected, found, same_number)
 }
 
-/// A random expression, and when it is evaluated.
+/// A random expression and its parameters.
 fn query(random: &mut Random) -> (String, QueryParams) {
     let start = BEGIN + random.between(REACH / 1000, LENGTH / 1000 - 300) * 1000 + 500;
     let step = random.pick(&[15_000, 30_000, 60_000, 37_000]);

@@ -1,5 +1,5 @@
-//! Whether the engine and a peer ([`crate::peer`]) agree on an answer, but for what is known to differ: see "Where it differs
-//! from Prometheus" in the library's README.
+//! Compares results of the engine and a peer ([`crate::peer`]), except for known differences: see "Where it
+//! differs from Prometheus" in the library's README.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,17 +16,17 @@ use crate::compare::same;
 use crate::data::LabelMap;
 use crate::peer::{PeerAnswer, PeerSeries, PeerValue};
 
-/// What is asked.
+/// A query and its options.
 pub(crate) struct Question<'a> {
     pub(crate) text: &'a str,
     pub(crate) params: &'a QueryParams,
-    /// Whether names go late.
+    /// Whether the removal of names is delayed.
     pub(crate) delayed: bool,
-    /// Whether start timestamps count.
+    /// Whether start timestamps are used.
     pub(crate) starts: bool,
 }
 
-/// What differs, in words.
+/// A description of the difference, or `None`.
 pub(crate) fn disagreement(
     question: &Question<'_>,
     expected: &Result<PeerAnswer, String>,
@@ -38,7 +38,7 @@ pub(crate) fn disagreement(
             .or_else(|| notes("infos", expected, &expected.infos, &found.annotations.infos)),
         (Err(error), Err(other)) => {
             let other = other.to_string();
-            // Of several mistakes in one expression, either may be seen first.
+            // If an expression has several errors, either may be reported.
             let alike = *error == other || [error, &other].iter().all(|error| is_of_data(error));
             (!alike).then(|| format!("words: expected the error\n  {error}\n  {other}"))
         }
@@ -49,32 +49,34 @@ pub(crate) fn disagreement(
     }
 }
 
-/// Whether what is asked hangs on an order that Prometheus leaves open, or on the last digit of a great number.
+/// Whether the result depends on an order that Prometheus leaves open, or on the last digit of a large
+/// number.
 pub(crate) fn is_open(question: &Question<'_>) -> bool {
     let has = |word: &str| question.text.contains(word);
     let any = |words: &[&str]| words.iter().any(|word| has(word));
-    // In a range query, series come out of an unordered map.
+    // In a range query, series come from an unordered map.
     let picks = any(&["topk", "bottomk", "limitk"]) && question.params.step.is_some();
-    // The sine of a great number, the rest of a division, and what cancels out, hang on the last digit.
+    // The sine of a large number, the remainder of a division, and differences of nearly equal numbers depend
+    // on the last digit.
     let waves = any(&["sin(", "cos(", "tan("]) && any(&["^", "exp(", "sinh(", "cosh("]);
     let means = any(&["rate(", "increase(", "delta(", "deriv(", "predict_", "avg", "std", "quantile"]);
     let steps = any(&["=", "<", ">", "floor", "ceil", "round", "count_values"]);
     let digits = has("%") || has("smoothing") || (means && steps);
-    // Go's logarithms of the last numbers before zero are wrong.
+    // Go's logarithms of the smallest positive numbers are wrong.
     let tiny = any(&["ln(", "log2(", "log10("]) && has("1e-320");
-    // A sum of two histograms with contradicting hints is left out by Prometheus, and which hints it makes up where only
-    // counts are looked at depends on which samples its iterator has seen.
+    // Prometheus omits the sum of two histograms with contradicting hints. If only counts are needed, the
+    // hints that it assumes depend on the samples that its iterator has read.
     let hints = any(&["histogram_count(", "histogram_sum(", "histogram_avg("]);
-    // Of a histogram whose sum is NaN, Prometheus takes the quantile from the last bucket.
+    // For a histogram whose sum is NaN, Prometheus computes the quantile from the last bucket.
     let nans = has("histogram_quantile") && any(&["spread", "latency", "__name__"]);
-    // Prometheus forgets the offset here, and evaluates a pinned subquery at instants that nothing needs there.
+    // Prometheus ignores the offset here, and evaluates a pinned subquery at instants that are not needed.
     let pinned = has("@") && any(&["timestamp(", "predict_linear("]);
-    // Prometheus puts values whose name is to go and values whose name stays into one series.
+    // Prometheus puts values whose name will be dropped and values whose name stays into one series.
     let names = question.delayed && has(" or ");
     picks || waves || digits || tiny || hints || nans || pinned || names || has("extreme")
 }
 
-/// Whether a message tells of a mistake that only evaluation shows.
+/// Whether the error can only occur during evaluation.
 fn is_of_data(error: &str) -> bool {
     const PARTS: [&str; 9] = [
         "same labelset",
@@ -90,19 +92,20 @@ fn is_of_data(error: &str) -> bool {
     PARTS.iter().any(|part| error.contains(part))
 }
 
-/// Whether series of several names became equal, which Prometheus accepts where one has floats and one histograms.
+/// Whether series with different names became equal. Prometheus accepts this if one has floats and the other
+/// histograms.
 fn is_mixed_up(question: &Question<'_>, error: &str) -> bool {
     let several = ["__name__", "mixed"].iter().any(|name| question.text.contains(name));
     several && error.contains("same labelset")
 }
 
-/// What differs in the warnings or infos of an answer.
+/// How warnings or infos differ, or `None`.
 fn notes(kind: &str, answer: &PeerAnswer, expected: &BTreeSet<String>, found: &[String]) -> Option<String> {
     let found: BTreeSet<String> = found.iter().cloned().collect();
     let told = |line: &str, lines: &BTreeSet<String>| {
         lines.iter().any(|other| {
             let ((text, place), (other, other_place)) = (split(line), split(other));
-            // Prometheus places notes about subqueries at the start of the query.
+            // Prometheus gives the start of the query as the position of notes about subqueries.
             text == other && (place == other_place || [place, other_place].contains(&"(1:1)"))
         })
     };
@@ -116,7 +119,8 @@ fn notes(kind: &str, answer: &PeerAnswer, expected: &BTreeSet<String>, found: &[
         .then(|| format!("{kind}: missing {missing:#?}, unexpected {unexpected:#?}"))
 }
 
-/// The text of a note without the numbers of its occurrences, which Prometheus counts several times over; and its place.
+/// The text of a note without its numbers of occurrences, some of which Prometheus counts several times, and
+/// its position.
 fn split(line: &str) -> (String, &str) {
     let (text, place) = line.rsplit_once(' ').expect("a place");
     let mut words: Vec<&str> = text.split(' ').collect();
@@ -128,11 +132,11 @@ fn split(line: &str) -> (String, &str) {
     (words.join(" "), place)
 }
 
-/// Whether a note of Prometheus' keeps it from giving another.
+/// Whether one of Prometheus' notes prevents it from giving another.
 fn hides(note: &str, other: &str) -> bool {
     let ((text, place), (other, other_place)) = (split(note), split(other));
-    // Of all pairs of values at a step, a binary operator tells of the last one; and what floats and histograms are mixed in
-    // is not looked at any further.
+    // Of all pairs of values at a step, Prometheus reports only the last one for a binary operator. After a
+    // mix of floats and histograms it checks nothing else.
     let of_operator = |text: &str| {
         text.contains("for binary operator")
             || text.contains("during histogram")
@@ -145,7 +149,7 @@ fn hides(note: &str, other: &str) -> bool {
             || (text.contains("mix of histograms and floats for aggregation") && of_fold(&other)))
 }
 
-/// What differs in the values, labels or order of an answer.
+/// How values, labels or order differ, or `None`.
 fn values(question: &Question<'_>, expected: &PeerAnswer, found: &QueryValue) -> Option<String> {
     let (kind, found) = match found {
         QueryValue::Scalar(sample) => (
@@ -176,11 +180,11 @@ fn values(question: &Question<'_>, expected: &PeerAnswer, found: &QueryValue) ->
             return Some(format!("times: {labels:?}: expected {points:?}\n  found {others:?}"));
         }
         let alike = |a: &PeerValue, b: &PeerValue| match (a, b) {
-            // Of zeros with different signs, either may be in the middle.
+            // If zeros have different signs, either may be in the middle.
             (PeerValue::Float(a), PeerValue::Float(b)) if question.text.contains("quantile") && a == b => {
                 true
             }
-            // The last numbers before zero have few digits.
+            // Subnormal numbers have few digits.
             (PeerValue::Float(a), PeerValue::Float(b)) if a.is_subnormal() && b.is_subnormal() => true,
             _ => same_value(a, b),
         };
@@ -190,12 +194,12 @@ fn values(question: &Question<'_>, expected: &PeerAnswer, found: &QueryValue) ->
         }
     }
     if let Some((labels, points)) = right.iter().find(|(labels, _)| !left.contains_key(*labels)) {
-        return Some(format!("labels: {labels:?} is there: {points:?}"));
+        return Some(format!("labels: {labels:?} is unexpected: {points:?}"));
     }
     order(question, &expected.series, &found)
 }
 
-/// The points of all series by labels.
+/// The samples of all series by labels.
 fn by_labels<'a>(
     question: &Question<'_>,
     series: &'a [PeerSeries],
@@ -207,11 +211,12 @@ fn by_labels<'a>(
     all
 }
 
-/// Labels without what is known to differ.
+/// Labels without those that are known to differ.
 fn known(question: &Question<'_>, labels: &LabelMap) -> LabelMap {
     let mut labels = labels.clone();
     if question.delayed && ["==", "!=", "<", ">", "group_"].iter().any(|op| question.text.contains(op)) {
-        // Behind a comparison, and where a join includes them, names that were to go stay in Prometheus.
+        // After a comparison, and in labels that a join includes, Prometheus keeps names that should be
+        // dropped at the end.
         labels.remove("__name__");
     }
     if question.text.contains("count_values") {
@@ -224,7 +229,7 @@ fn known(question: &Question<'_>, labels: &LabelMap) -> LabelMap {
     labels
 }
 
-/// What differs in the order of series, where they have one.
+/// How the order of series differs, or `None`. Only checked if the query defines an order.
 fn order(question: &Question<'_>, expected: &[PeerSeries], found: &[PeerSeries]) -> Option<String> {
     let labels =
         |series: &[PeerSeries]| series.iter().map(|(labels, _)| known(question, labels)).collect::<Vec<_>>();
@@ -234,14 +239,14 @@ fn order(question: &Question<'_>, expected: &[PeerSeries], found: &[PeerSeries])
     };
     let differ = match sorts {
         _ if question.params.step.is_some() => labels(expected) != labels(found),
-        // Between a missing label and one that is there, Prometheus finds no order.
+        // Prometheus does not order a missing label and a present one.
         Some(FunctionId::SortByLabel | FunctionId::SortByLabelDesc) => {
             let named = |labels: &LabelMap| {
                 labels.len() == 2 && ["job", "instance"].iter().all(|name| labels.contains_key(*name))
             };
             labels(expected).iter().all(named) && labels(expected) != labels(found)
         }
-        // Equal values are in no order.
+        // The order of equal values is undefined.
         Some(FunctionId::Sort | FunctionId::SortDesc) => {
             let values = |series: &[PeerSeries]| -> Vec<PeerValue> {
                 series.iter().flat_map(|(_, points)| points).map(|(_, value)| value.clone()).collect()
@@ -288,7 +293,7 @@ fn same_value(a: &PeerValue, b: &PeerValue) -> bool {
     }
 }
 
-/// Whether histograms are the same but for roundings and empty buckets.
+/// Whether histograms are equal except for rounding and empty buckets.
 fn same_histogram(a: &FloatHistogram, b: &FloatHistogram) -> bool {
     let side = |histogram: &FloatHistogram, positive: bool| {
         let (spans, counts) = if positive {
@@ -315,7 +320,7 @@ fn same_histogram(a: &FloatHistogram, b: &FloatHistogram) -> bool {
         && like(false)
 }
 
-/// As [`same`], but the sign of a zero does not matter.
+/// Like [`same`], but ignores the sign of zero.
 fn close(a: f64, b: f64) -> bool {
     same(a, b) || (a == 0.0 && b == 0.0)
 }

@@ -1,4 +1,4 @@
-//! Whether two answers are the same.
+//! Compares two results.
 
 use promql::{QueryOutput, QueryValue, SampleValue};
 
@@ -6,15 +6,15 @@ use crate::data::{LabelMap, Value};
 use crate::histogram::Histogram;
 use crate::oracle::Answer;
 
-/// Difference that is left to the order of additions, relative to the number.
+/// Relative difference that is tolerated, because the order of additions may differ.
 const TOLERANCE: f64 = 1e-9;
 
-/// Whether two numbers are the same but for roundings. The sign of a zero counts, that of NaN does not.
+/// Whether two numbers are equal except for rounding. The sign of zero is compared, the sign of NaN is not.
 pub(crate) fn same(a: f64, b: f64) -> bool {
     same_number(a, b) && (a != 0.0 || b != 0.0 || a.is_sign_negative() == b.is_sign_negative())
 }
 
-/// As [`same`], where the sign of a zero does not matter.
+/// Like [`same`], but ignores the sign of zero.
 pub(crate) fn same_number(a: f64, b: f64) -> bool {
     a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= TOLERANCE * a.abs().max(b.abs())
 }
@@ -27,7 +27,7 @@ fn same_value(a: &Value, b: &Value, same: fn(f64, f64) -> bool) -> bool {
     }
 }
 
-/// What differs first, in words, where floats are compared by `same`; `None` where nothing does.
+/// A description of the first difference, or `None`. `same` compares floats.
 pub(crate) fn difference(expected: &Answer, found: &Answer, same: fn(f64, f64) -> bool) -> Option<String> {
     for (labels, points) in expected {
         let Some(others) = found.get(labels) else { return Some(format!("{labels:?} is missing")) };
@@ -42,13 +42,13 @@ pub(crate) fn difference(expected: &Answer, found: &Answer, same: fn(f64, f64) -
         }
     }
     let unexpected = found.keys().find(|labels| !expected.contains_key(*labels));
-    unexpected.map(|labels| format!("{labels:?} is there: {:?}", found[labels]))
+    unexpected.map(|labels| format!("{labels:?} is unexpected: {:?}", found[labels]))
 }
 
-/// The engine's answer in the form of the slow evaluator's.
+/// Converts the engine's result to the form of the slow evaluator.
 ///
 /// # Panics
-/// When it has two points of a series at one time.
+/// If a series has two samples at the same time.
 pub(crate) fn answer(output: &QueryOutput) -> Answer {
     let mut answer = Answer::new();
     let mut put = |labels: &model::Labels, at: model::Timestamp, value: Value| {
@@ -60,7 +60,7 @@ pub(crate) fn answer(output: &QueryOutput) -> Answer {
         QueryValue::Scalar(sample) => {
             put(&model::Labels::empty(), sample.timestamp, Value::Float(sample.value))
         }
-        QueryValue::String { .. } => unreachable!("these tests ask for no strings"),
+        QueryValue::String { .. } => unreachable!("these tests do not evaluate strings"),
         QueryValue::Vector(samples) => {
             for sample in samples {
                 let value = match &sample.value {

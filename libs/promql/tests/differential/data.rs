@@ -1,5 +1,5 @@
-//! Random series: counters with resets, gauges with everything a float can be, classic and native histograms; gaps, late
-//! starts, early ends, staleness markers.
+//! Random series: counters with resets, gauges with special float values, classic and native histograms. With
+//! gaps, late starts, early ends and staleness markers.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -15,10 +15,10 @@ use tsdb::XorEncoder;
 use crate::histogram::Histogram;
 use crate::random::Random;
 
-/// Labels of a series, its name among them.
+/// The labels of a series, including its name.
 pub(crate) type LabelMap = BTreeMap<String, String>;
 
-/// A sample's value.
+/// The value of a sample.
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
     Float(f64),
@@ -26,29 +26,29 @@ pub(crate) enum Value {
 }
 
 impl Value {
-    /// Whether it says that the series has ended.
+    /// Whether it marks the end of the series.
     pub(crate) fn is_stale(&self) -> bool {
         matches!(self, Self::Float(value) if is_stale_nan(*value))
     }
 }
 
-/// All series with their samples in order of time (milliseconds, whole seconds).
+/// All series with their samples in order of time. Times are in milliseconds and are whole seconds.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Data {
     pub(crate) series: BTreeMap<LabelMap, Vec<(i64, Value)>>,
 }
 
-/// Makes the values of a series, one after the other.
+/// Generates the values of a series, one at a time.
 type Maker<'a> = dyn FnMut(&mut Random) -> Value + 'a;
 
-/// Length of the data in milliseconds.
+/// Duration of the data in milliseconds.
 pub(crate) const LENGTH: i64 = 3_600_000;
 
 /// Upper bounds of the classic histograms.
 pub(crate) const BOUNDS: [&str; 5] = ["0.1", "0.5", "1", "5", "+Inf"];
 
 impl Data {
-    /// Series for each of so many instances of two jobs.
+    /// Random series for the given number of instances of two jobs.
     pub(crate) fn random(random: &mut Random, instances: usize) -> Self {
         let mut data = Self::default();
         for job in ["api", "db"] {
@@ -84,8 +84,8 @@ impl Data {
         data
     }
 
-    /// Series of floats as Prometheus 2.42 can be asked about: no staleness markers, gaps only in gauges, and samples a
-    /// quarter of a second behind full seconds from `begin` (milliseconds) on.
+    /// Series of floats that Prometheus 2.42 can ingest: no staleness markers, gaps only in gauges, and
+    /// samples a quarter of a second after full seconds, starting at `begin` (milliseconds).
     pub(crate) fn old(random: &mut Random, begin: i64) -> Self {
         let mut data = Self::default();
         let steady: Vec<i64> = (0..LENGTH / 15_000).map(|i| begin + i * 15_000 + 250).collect();
@@ -122,7 +122,7 @@ impl Data {
         data
     }
 
-    /// The series in the OpenMetrics format; they have no histograms and no staleness markers.
+    /// The series in OpenMetrics format. They must not have histograms or staleness markers.
     pub(crate) fn exposition(&self) -> String {
         let mut text = String::new();
         for (labels, points) in &self.series {
@@ -138,7 +138,7 @@ impl Data {
         text
     }
 
-    /// Adds a series whose values are made one after the other.
+    /// Adds a series. Its values are generated one at a time.
     fn add(
         &mut self,
         name: &str,
@@ -163,7 +163,8 @@ impl Data {
         self.series.insert(labels, points);
     }
 
-    /// A classic histogram, whose buckets have samples at the same times. Some lack a bucket, some count wrongly.
+    /// Adds a classic histogram. Its buckets have samples at the same times. Some lack a bucket, some have
+    /// wrong counts.
     fn add_classic(&mut self, job: &str, random: &mut Random) {
         let times = times(random, 15_000, true);
         let mut counts = [0i64; BOUNDS.len()];
@@ -188,7 +189,8 @@ impl Data {
         }
     }
 
-    /// The series as the engine takes them, in label order; those of floats in chunks of random lengths.
+    /// The series in the form that the engine accepts, in label order. Series of floats have chunks of random
+    /// lengths.
     pub(crate) fn selected(&self, random: &mut Random) -> Vec<SelectedSeries> {
         let mut storage = Storage::new();
         let mut selected = Vec::new();
@@ -217,7 +219,7 @@ impl Data {
                     Value::Histogram(histogram) => {
                         storage.append_histogram(&labels, timestamp, &Arc::new(histogram.to_model()))
                     }
-                    // A scrape marks the end of a native histogram with one.
+                    // A scrape marks the end of a native histogram with a stale histogram.
                     Value::Float(value) if is_stale_nan(*value) && histograms => {
                         storage.append_histogram(&labels, timestamp, &Arc::new(FloatHistogram::stale()))
                     }
@@ -231,7 +233,7 @@ impl Data {
         selected
     }
 
-    /// The series whose names `text` has, as a test script loads them.
+    /// The series whose names occur in `text`, as a `load` command of a test script.
     pub(crate) fn notation(&self, text: &str) -> String {
         let mut script = "load 1s\n".to_owned();
         for (labels, points) in self.series.iter().filter(|(labels, _)| text.contains(&labels["__name__"])) {
@@ -265,7 +267,7 @@ impl Data {
     }
 }
 
-/// The samples of a series that has no histograms.
+/// The samples of a series without histograms.
 fn floats(points: &[(i64, Value)]) -> Option<Vec<Sample>> {
     let float = |(at, value): &(i64, Value)| match value {
         Value::Float(value) => Some(Sample::new(*at, *value)),
@@ -274,7 +276,7 @@ fn floats(points: &[(i64, Value)]) -> Option<Vec<Sample>> {
     points.iter().map(float).collect()
 }
 
-/// Times of samples; `true` where the series ends for a while.
+/// The times of the samples, and `true` if the series ends there for a while.
 fn times(random: &mut Random, interval: i64, steady: bool) -> Vec<(i64, bool)> {
     let mut times = Vec::new();
     let mut at = if random.percent(20) {
@@ -287,7 +289,7 @@ fn times(random: &mut Random, interval: i64, steady: bool) -> Vec<(i64, bool)> {
         let jitter = if steady || random.percent(50) { 0 } else { random.between(0, 3) * 1000 };
         let ends = random.percent(1);
         times.push((at + jitter, ends));
-        // A gap; long ones outlast the lookback.
+        // A gap. Long gaps exceed the lookback.
         let missed = if ends || random.percent(2) { random.between(1, 30) } else { 0 };
         at += interval * (1 + missed);
     }
@@ -296,7 +298,7 @@ fn times(random: &mut Random, interval: i64, steady: bool) -> Vec<(i64, bool)> {
     times
 }
 
-/// A counter that sometimes starts anew, at zero or not.
+/// A counter with occasional resets, to zero or to another value.
 fn counter() -> impl FnMut(&mut Random) -> Value {
     let mut total = 0;
     move |random| {
@@ -306,7 +308,7 @@ fn counter() -> impl FnMut(&mut Random) -> Value {
     }
 }
 
-/// A gauge in quarters, so that sums are exact, with all that a float can be besides.
+/// A gauge with multiples of 0.25, whose sums are exact, and with special float values.
 fn gauge() -> impl FnMut(&mut Random) -> Value {
     move |random| {
         Value::Float(match random.below(100) {
@@ -321,7 +323,7 @@ fn gauge() -> impl FnMut(&mut Random) -> Value {
     }
 }
 
-/// A native histogram as a counter that sometimes starts anew, or whose resolution sometimes changes.
+/// A native histogram as a counter, with occasional resets and changes of resolution.
 fn native(negative: bool, custom: bool) -> impl FnMut(&mut Random) -> Value {
     let empty = move |schema| Histogram {
         schema,
@@ -343,7 +345,7 @@ fn native(negative: bool, custom: bool) -> impl FnMut(&mut Random) -> Value {
             *side.entry(index).or_insert(0.0) += times as f64;
             now.count += times as f64;
         };
-        // Each side that is in use has an observation from the start.
+        // Each side in use has an observation from the start.
         let range = if custom { (0, 4) } else { (-2, 5) };
         let mut positive = std::mem::take(&mut now.positive);
         if positive.is_empty() {

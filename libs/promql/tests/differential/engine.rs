@@ -1,4 +1,4 @@
-//! Asking the engine.
+//! Runs queries with the engine.
 
 use promql::{
     EngineOptions, ParseOptions, Query, QueryError, QueryOutput, QueryParams, QueryValue, SampleValue,
@@ -7,23 +7,24 @@ use series::SelectedSeries;
 
 use crate::random::Random;
 
-/// The whole language; names go late or at once.
+/// Options with the whole language enabled.
 pub(crate) fn options(delayed_name_removal: bool, workers: usize) -> EngineOptions {
     EngineOptions { parse: ParseOptions::ALL, delayed_name_removal, workers, ..EngineOptions::default() }
 }
 
-/// Which labels series are offered with.
+/// Which labels the pushed series have.
 pub(crate) enum Offer<'a> {
-    /// All that they have.
+    /// All labels.
     Whole,
-    /// Those that the query needs; counts the series that lost some.
+    /// Only the labels that the query needs. Counts the series that lost a label.
     Needed(&'a mut usize),
 }
 
-/// Evaluates a query over `series`, which are in label order, offered whole and in batches of random sizes.
+/// Evaluates a query over `series`, which must be in label order. All labels are pushed, in batches of random
+/// sizes.
 ///
 /// # Errors
-/// The engine's.
+/// The errors of the engine.
 pub(crate) fn ask(
     text: &str,
     params: &QueryParams,
@@ -34,10 +35,10 @@ pub(crate) fn ask(
     offer(text, params, series, options, random, Offer::Whole)
 }
 
-/// As [`ask`], with as many labels as `labels` says.
+/// Like [`ask`], with a choice of labels.
 ///
 /// # Errors
-/// The engine's.
+/// The errors of the engine.
 pub(crate) fn offer(
     text: &str,
     params: &QueryParams,
@@ -70,7 +71,7 @@ pub(crate) fn offer(
     evaluation.finish()
 }
 
-/// Whether two answers are the same in every bit, annotations included.
+/// Whether two results are equal bit for bit, including annotations.
 pub(crate) fn identical(a: &Result<QueryOutput, QueryError>, b: &Result<QueryOutput, QueryError>) -> bool {
     match (a, b) {
         (Ok(a), Ok(b)) => a.annotations == b.annotations && same_bits(&a.value, &b.value),

@@ -2,20 +2,20 @@
 
 use crate::random::Random;
 
-/// Which parts of the language are written.
+/// Which parts of the language are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dialect {
-    /// All that the slow evaluator knows.
+    /// Everything that the slow evaluator supports.
     Full,
-    /// Floats only, and only what Prometheus 2.42 computes as Prometheus 3 does.
+    /// Only floats, and only expressions that Prometheus 2.42 computes like Prometheus 3.
     Old,
 }
 
-/// Writes expressions.
+/// Generates expressions.
 pub(crate) struct Writer<'r> {
     random: &'r mut Random,
     dialect: Dialect,
-    /// Instants that `@` pins to, in milliseconds.
+    /// Range of the instants for `@`, in milliseconds.
     pins: (i64, i64),
 }
 
@@ -77,7 +77,7 @@ impl<'r> Writer<'r> {
         Writer { random, dialect, pins }
     }
 
-    /// A whole query.
+    /// A complete query.
     pub(crate) fn query(&mut self) -> String {
         match self.random.below(100) {
             0..3 => self.scalar(2),
@@ -95,7 +95,7 @@ impl<'r> Writer<'r> {
         }
     }
 
-    /// A range vector, which only instant queries may ask for.
+    /// A range vector, which is allowed only in instant queries.
     pub(crate) fn range_query(&mut self) -> String {
         let name = self.metric();
         self.range(name, 1)
@@ -142,7 +142,7 @@ impl<'r> Writer<'r> {
         if self.random.percent(12) {
             let mut pin = self.random.between(self.pins.0, self.pins.1);
             if !self.is_full() {
-                // Neither on a sample nor on an instant of a subquery.
+                // Neither at the time of a sample nor at an evaluation of a subquery.
                 pin = pin / 1000 * 1000 + 500;
             }
             let pins =
@@ -163,7 +163,7 @@ impl<'r> Writer<'r> {
 
     fn selector(&mut self, name: &str) -> String {
         if self.is_full() && self.random.percent(3) {
-            // Several metrics, whose series may differ in nothing but the name.
+            // Several metrics, whose series may differ only in the name.
             let other = self.metric();
             return format!("{{__name__=~\"{name}|{other}\"}}{}", self.modifiers());
         }
@@ -178,7 +178,8 @@ impl<'r> Writer<'r> {
                 let function = self.random.pick(&[first, "max_over_time", "avg_over_time", "sum_over_time"]);
                 format!("{function}({inner})")
             } else {
-                // Nested subqueries would meet the instants of the outer one, where 2.42 has closed windows.
+                // A nested subquery would be evaluated at the boundaries of the outer one, where 2.42 has
+                // closed windows.
                 let depth = self.random.between(0, i64::from(self.is_full()));
                 self.float_of(name, depth)
             };
@@ -249,7 +250,7 @@ impl<'r> Writer<'r> {
         self.float_of(name, depth)
     }
 
-    /// An instant vector of floats that begins with the series of one name.
+    /// An instant vector of floats whose first operand selects series of the given name.
     fn float_of(&mut self, name: &str, depth: i64) -> String {
         if depth <= 0 {
             return if self.random.percent(50) { self.selector(name) } else { self.over_time(name, 0) };
@@ -267,7 +268,7 @@ impl<'r> Writer<'r> {
             }
             78..82 => self.relabel(name, depth - 1),
             82..87 => self.classic(),
-            // Prometheus ignores the offset of such a selector when it also has an `@`.
+            // Prometheus ignores the offset of such a selector if it also has an `@`.
             87..89 => {
                 let (matchers, offset) =
                     (self.matchers(name), self.random.pick(&["", " offset 1m", " @ end()"]));
@@ -307,7 +308,7 @@ impl<'r> Writer<'r> {
             return format!("{function}({name}{}[{length}] {boundary})", self.matchers(name));
         }
         let range = self.range(name, depth);
-        // 2.42 moves a pinned window with the steps where something else in the call moves.
+        // 2.42 moves a pinned window with the steps if another argument of the call changes.
         let may_move = self.is_full() || !range.contains('@');
         match self.random.below(10) {
             0 if may_move => {
@@ -323,7 +324,8 @@ impl<'r> Writer<'r> {
                 let counter = name.ends_with("_total") || name.ends_with("_bucket");
                 let gaps = name == "temperature" || range.contains(':');
                 let functions = match self.dialect {
-                    // At the border of a gap, 2.42 draws counters on otherwise; and it lacks the last functions.
+                    // At the edge of a gap 2.42 extrapolates counters differently, and it lacks the last
+                    // functions of the list.
                     Dialect::Old if gaps => &OVER_TIME[2..17],
                     _ if counter && self.random.percent(40) => &OVER_TIME[..2],
                     Dialect::Old => &OVER_TIME[..17],
@@ -368,18 +370,18 @@ impl<'r> Writer<'r> {
 
     /// An aggregation without a parameter.
     fn fold(&mut self) -> &'static str {
-        // The last ones differ for a single NaN or infinity, which has no deviation in 2.42.
+        // The last ones differ for a single NaN or infinity, for which 2.42 computes no deviation.
         let folds = if self.is_full() { &FOLDS[..] } else { &FOLDS[..6] };
         self.random.pick(folds)
     }
 
     fn arithmetic(&mut self) -> &'static str {
-        // Go's power rounds otherwise, and 2.42 keeps the name behind an `atan2`.
+        // Go's power function rounds differently, and 2.42 keeps the name after `atan2`.
         let operators = if self.is_full() { &ARITHMETIC[..] } else { &ARITHMETIC[..5] };
         self.random.pick(operators)
     }
 
-    /// An operator that is no set operator, perhaps with `bool`.
+    /// An operator that is not a set operator, sometimes with `bool`.
     fn operator(&mut self) -> String {
         if self.random.percent(60) {
             return self.arithmetic().to_owned();
@@ -406,7 +408,7 @@ impl<'r> Writer<'r> {
         format!("{} {operator} {on} {fill} {}", parenthesised(&left), parenthesised(&right))
     }
 
-    /// What stands in for series without a partner.
+    /// The fill values for series without a partner.
     fn fill(&mut self) -> &'static str {
         if self.is_full() && self.random.percent(15) {
             self.random.pick(&[

@@ -1,14 +1,14 @@
-//! Random expressions that mix everything the language has, whether it makes sense or not: for a peer that knows all of it.
-//! [`crate::expression`] writes the ones that make sense more often.
+//! Random expressions that combine all parts of the language, meaningful or not, for a peer that supports all
+//! of it. [`crate::expression`] generates meaningful expressions more often.
 
 use promql::syntax::functions::{Function, FunctionGate, FunctionId, ValueType, Variadic};
 
 use crate::random::Random;
 
-/// Writes expressions.
+/// Generates expressions.
 pub(crate) struct Grammar<'r> {
     random: &'r mut Random,
-    /// Instants that `@` pins to, in milliseconds.
+    /// Range of the instants for `@`, in milliseconds.
     pins: (i64, i64),
 }
 
@@ -78,7 +78,7 @@ impl<'r> Grammar<'r> {
         Grammar { random, pins }
     }
 
-    /// A whole query.
+    /// A complete query.
     pub(crate) fn query(&mut self) -> String {
         let depth = self.random.between(1, 4);
         match self.random.below(100) {
@@ -123,7 +123,7 @@ impl<'r> Grammar<'r> {
         }
     }
 
-    /// Classic buckets, perhaps with native histograms of the same name.
+    /// Classic buckets, sometimes with native histograms of the same name.
     fn buckets(&mut self) -> String {
         let name = self.random.pick(&["latency_bucket", "{__name__=~\"latency(_bucket)?\"}"]);
         let range = self.random.pick(&LENGTHS);
@@ -230,7 +230,7 @@ impl<'r> Grammar<'r> {
         }
     }
 
-    /// A range vector; `plain` if it may be neither anchored nor smoothed.
+    /// A range vector. It is neither anchored nor smoothed if `plain` is set.
     fn range(&mut self, depth: i64, plain: bool) -> String {
         if depth > 0 && self.random.percent(25) {
             let inner = if self.random.percent(90) { self.vector(depth - 1) } else { self.scalar(depth - 1) };
@@ -271,7 +271,7 @@ impl<'r> Grammar<'r> {
         }
     }
 
-    /// A call of one of the functions that fit.
+    /// A call of a random function for which `fits` returns true.
     fn call(&mut self, depth: i64, fits: fn(&Function) -> bool) -> String {
         let functions: Vec<&Function> =
             Function::all().iter().filter(|f| f.gate != FunctionGate::Extended && fits(f)).collect();
@@ -412,7 +412,7 @@ impl<'r> Grammar<'r> {
         }
     }
 
-    /// An operand, often one that has much in common with others.
+    /// An operand. Often one whose labels match those of other operands.
     fn operand(&mut self, depth: i64) -> String {
         match self.random.below(10) {
             0..3 => {

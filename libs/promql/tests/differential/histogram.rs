@@ -1,17 +1,18 @@
-//! Native histograms as maps from bucket numbers to counts, with arithmetic that can be checked by eye.
+//! Native histograms as maps from bucket numbers to counts, with arithmetic that is simple enough to verify
+//! by reading it.
 //!
-//! All exponential histograms of these tests have the same zero threshold and no populated bucket that meets the zero
-//! bucket; all histograms with custom buckets have the same bounds. What Prometheus does where they differ is tested by its
-//! own scripts.
+//! All exponential histograms of these tests have the same zero threshold and no populated bucket that
+//! overlaps the zero bucket. All histograms with custom buckets have the same bounds. Prometheus' own scripts
+//! test the other cases.
 
 use std::collections::BTreeMap;
 
 use model::{BucketSpan, CUSTOM_BUCKETS_SCHEMA, FloatHistogram};
 
-/// Half width of the zero bucket of all exponential histograms here.
+/// Half width of the zero bucket of all exponential histograms in these tests.
 pub(crate) const ZERO_THRESHOLD: f64 = 0.001;
 
-/// A native histogram. Buckets without observations may be there or not.
+/// A native histogram. Empty buckets may be present or absent.
 #[derive(Clone, Debug)]
 pub(crate) struct Histogram {
     pub(crate) schema: i32,
@@ -23,7 +24,7 @@ pub(crate) struct Histogram {
     pub(crate) bounds: Vec<f64>,
 }
 
-/// A bucket: its bounds and what it counts.
+/// A bucket: its bounds and count.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bucket {
     pub(crate) lower: f64,
@@ -36,13 +37,13 @@ impl Histogram {
         self.schema == CUSTOM_BUCKETS_SCHEMA
     }
 
-    /// The same observations in the wider buckets of a smaller schema.
+    /// The same observations in the wider buckets of a coarser schema.
     pub(crate) fn at_schema(&self, schema: i32) -> Self {
         let shift = self.schema - schema;
         let widen = |side: &BTreeMap<i32, f64>| {
             let mut wide = BTreeMap::new();
             for (index, count) in side {
-                // Bucket i ends at 2^(i * 2^-schema); each step of the schema halves i, rounded up.
+                // Bucket i ends at 2^(i * 2^-schema). Each coarser schema halves i, rounded up.
                 *wide.entry(((index - 1) >> shift) + 1).or_insert(0.0) += count;
             }
             wide
@@ -51,7 +52,7 @@ impl Histogram {
         Self { schema, positive, negative, ..self.clone() }
     }
 
-    /// `self + sign * other`; `None` where one has exponential and the other custom buckets.
+    /// `self + sign * other`. `None` if one has exponential buckets and the other custom ones.
     pub(crate) fn plus(&self, other: &Self, sign: f64) -> Option<Self> {
         if self.is_custom() != other.is_custom() {
             return None;
@@ -70,7 +71,7 @@ impl Histogram {
         Some(total)
     }
 
-    /// Every number changed by `f`.
+    /// Applies `f` to all numbers.
     pub(crate) fn map(&self, f: impl Fn(f64) -> f64) -> Self {
         let side = |side: &BTreeMap<i32, f64>| side.iter().map(|(i, count)| (*i, f(*count))).collect();
         Self {
@@ -83,7 +84,7 @@ impl Histogram {
         }
     }
 
-    /// The histogram divided by a number; by zero, no bucket is left.
+    /// Divides by a number. Division by zero removes all buckets.
     pub(crate) fn divided(&self, divisor: f64) -> Self {
         let mut quotient = self.map(|x| x / divisor);
         if divisor == 0.0 {
@@ -93,7 +94,7 @@ impl Histogram {
         quotient
     }
 
-    /// Whether a counter that was `before` must have started anew to come to be `self`.
+    /// Whether a counter with the previous value `before` must have been reset to reach `self`.
     pub(crate) fn is_reset_from(&self, before: &Self) -> bool {
         if self.count < before.count || (self.is_custom() && !before.is_custom()) {
             return true;
@@ -113,7 +114,7 @@ impl Histogram {
             || fell(&self.negative, &before.negative)
     }
 
-    /// Buckets with observations, from the least to the greatest.
+    /// The buckets with observations, in ascending order of value.
     pub(crate) fn buckets(&self) -> Vec<Bucket> {
         let mut buckets = Vec::new();
         let populated = |side: &BTreeMap<i32, f64>| -> Vec<(i32, f64)> {
@@ -140,7 +141,7 @@ impl Histogram {
         buckets
     }
 
-    /// The zero bucket reaches to zero only on a side that has no buckets.
+    /// If one side has no buckets, the zero bucket ends at zero on that side.
     fn narrowed(&self, bucket: Bucket) -> Bucket {
         let has = |side: &BTreeMap<i32, f64>| side.values().any(|count| *count != 0.0);
         let mut bucket = bucket;
@@ -169,7 +170,7 @@ impl Histogram {
         let from_below = self.sum.is_nan() || q < 0.5;
         let rank = if from_below { q } else { 1.0 - q } * self.count;
         let mut passed = 0.0;
-        // Without buckets, an empty one at zero stands.
+        // Without any buckets, an empty bucket at zero is used.
         let mut bucket = Bucket { lower: 0.0, upper: 0.0, count: 0.0 };
         let order: Vec<Bucket> = if from_below { buckets } else { buckets.into_iter().rev().collect() };
         for candidate in order {
@@ -228,7 +229,7 @@ impl Histogram {
                 }
                 if bucket.upper > value {
                     return match bucket {
-                        // Nothing is known about where in an endless bucket observations lie.
+                        // Nothing is known about the distribution inside an unbounded bucket.
                         Bucket { lower, .. } if *lower == f64::NEG_INFINITY => bucket.count,
                         Bucket { upper, .. } if *upper == f64::INFINITY => below,
                         _ => below + bucket.count * self.part_below(*bucket, value),
@@ -242,7 +243,7 @@ impl Histogram {
         (limited(rank(upper)) - limited(rank(lower))) / self.count
     }
 
-    /// Which part of a bucket lies below a value inside of it.
+    /// The part of a bucket that is below a value inside it.
     fn part_below(&self, bucket: Bucket, value: f64) -> f64 {
         if self.is_custom() || (bucket.lower <= 0.0 && bucket.upper >= 0.0) {
             return (value - bucket.lower) / (bucket.upper - bucket.lower);
@@ -251,7 +252,7 @@ impl Histogram {
         (value - lower) / (upper - lower)
     }
 
-    /// `histogram_stdvar`: each bucket's observations are taken to lie at its middle.
+    /// `histogram_stdvar`: the observations of a bucket are assumed to be in its middle.
     pub(crate) fn variance(&self) -> f64 {
         let mean = self.sum / self.count;
         let mut variance = 0.0;
@@ -268,7 +269,7 @@ impl Histogram {
         variance / self.count
     }
 
-    /// Whether all numbers of both are the same to `same`; empty buckets do not count.
+    /// Whether all numbers of both are equal according to `same`. Empty buckets are ignored.
     pub(crate) fn is_like(&self, other: &Self, same: impl Fn(f64, f64) -> bool) -> bool {
         let side = |a: &BTreeMap<i32, f64>, b: &BTreeMap<i32, f64>| {
             let count = |side: &BTreeMap<i32, f64>, index: &i32| side.get(index).copied().unwrap_or(0.0);
@@ -283,7 +284,7 @@ impl Histogram {
             && side(&self.negative, &other.negative)
     }
 
-    /// The form in which the engine takes it.
+    /// The engine's form of the histogram.
     pub(crate) fn to_model(&self) -> FloatHistogram {
         let (positive_spans, positive_buckets) = span(&self.positive);
         let (negative_spans, negative_buckets) = span(&self.negative);
@@ -302,7 +303,7 @@ impl Histogram {
         }
     }
 
-    /// Reads what the engine gives.
+    /// Converts from the engine's form.
     pub(crate) fn from_model(model: &FloatHistogram) -> Self {
         Self {
             schema: model.schema,
@@ -315,7 +316,7 @@ impl Histogram {
         }
     }
 
-    /// As test scripts write it.
+    /// The literal for test scripts.
     pub(crate) fn notation(&self) -> String {
         let side = |name: &str, side: &BTreeMap<i32, f64>| {
             let (spans, counts) = span(side);
@@ -346,7 +347,7 @@ fn span(side: &BTreeMap<i32, f64>) -> (Vec<BucketSpan>, Vec<f64>) {
     (vec![BucketSpan { offset: *first, length: counts.len() as u32 }], counts)
 }
 
-/// Bucket counts by bucket number.
+/// The counts by bucket number.
 pub(crate) fn numbered(spans: &[BucketSpan], counts: &[f64]) -> BTreeMap<i32, f64> {
     let mut counts = counts.iter();
     let mut side = BTreeMap::new();

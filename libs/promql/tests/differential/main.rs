@@ -1,8 +1,9 @@
-//! Random expressions over random series, compared with a slow evaluator, with a real Prometheus and, where
-//! `ISTHMUS_PEER` names one, with a peer process.
+//! Compares the results of random expressions over random series with those of a slow evaluator, of a real
+//! Prometheus and, if `ISTHMUS_PEER` is set, of a peer process.
 //!
-//! `cargo test` asks a few thousand. For more: `ISTHMUS_DIFFERENTIAL=100000 cargo test --release -p promql --test
-//! differential`; `ISTHMUS_SEED=7` takes other ones. A failure prints the seed, the expression and the data as a test script.
+//! `cargo test` runs a few thousand expressions. To run more: `ISTHMUS_DIFFERENTIAL=100000 cargo test
+//! --release -p promql --test differential`. `ISTHMUS_SEED=7` runs different ones. A failure prints the seed,
+//! the expression and the data as a test script.
 //!
 //! Reading order: `random`, `data`, `histogram`, `expression`, `oracle/` (the slow evaluator), `compare`, `engine`,
 //! `against_oracle`, `trimmed`, `prometheus`, `against_prometheus`; `wild`, `grammar`, `whole_language`, `peer`, `agreement`,
@@ -29,10 +30,10 @@ mod wild;
 /// A number from the environment.
 ///
 /// # Panics
-/// When it is set to something else.
+/// If the variable is set but is not a number.
 fn setting(name: &str, default: u64) -> u64 {
     match std::env::var(name) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}; it has to be a number")),
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}; expected a number")),
         Err(_) => default,
     }
 }

@@ -1,16 +1,19 @@
-//! Another implementation of the language, in a process of its own that `ISTHMUS_PEER` names.
+//! Another implementation of PromQL, in a separate process whose path is in `ISTHMUS_PEER`.
 //!
-//! It reads a JSON object a line. One with `series` is the data from then on and has no answer:
-//! `{"series": [{"labels": {name: value}, "points": [[milliseconds, value, start]]}]}`. A value is the bits of a float in
-//! hexadecimal, as a string, or a histogram: `{"schema": 0, "zeroThreshold": "0", "zeroCount": .., "count": .., "sum": ..,
-//! "positiveSpans": [[offset, length]], "positiveBuckets": [..], "negativeSpans": .., "negativeBuckets": .., "customValues":
-//! [..], "reset": 0}`; `reset` is 0 to 3 for unknown, reset, no reset, gauge. `start`, in milliseconds, may be left out.
+//! The peer reads one JSON object per line.
 //!
-//! One with `query` (and `start`, `end`, `step`, `lookback`, in milliseconds, a step of 0 for an instant; `delayed` for
-//! names that go late, `starts` where start timestamps count) is answered by a line: `{"error": ..}` or `{"kind":
-//! "vector", "series": .., "text": .., "warnings": [..], "infos": [..]}`, with series as above and the text of a string.
-//! One with `parse` is answered with `{"error": ..}` or the expression as `text` and, over several lines, as `pretty`; where
-//! `stable` is true, only the stable language is understood.
+//! - An object with `series` sets the data for the following queries and has no answer: `{"series":
+//!   [{"labels": {name: value}, "points": [[milliseconds, value, start]]}]}`. A value is either the bits of a
+//!   float as a hexadecimal string, or a histogram: `{"schema": 0, "zeroThreshold": "0", "zeroCount": ..,
+//!   "count": .., "sum": .., "positiveSpans": [[offset, length]], "positiveBuckets": [..], "negativeSpans":
+//!   .., "negativeBuckets": .., "customValues": [..], "reset": 0}`. `reset` is 0 to 3 for unknown, reset, no
+//!   reset, gauge. `start`, in milliseconds, is optional.
+//! - An object with `query` is answered by one line: `{"error": ..}` or `{"kind": "vector", "series": ..,
+//!   "text": .., "warnings": [..], "infos": [..]}`, with series as above and `text` for a string. The query
+//!   has the fields `start`, `end`, `step` and `lookback` in milliseconds (a step of 0 for an instant query),
+//!   `delayed` for delayed name removal, and `starts` if start timestamps are used.
+//! - An object with `parse` is answered with `{"error": ..}`, or with the expression as `text` and, in
+//!   several lines, as `pretty`. If `stable` is true, only the stable language is accepted.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
@@ -24,7 +27,7 @@ use series::{Aggregate, DecodeOptions, Dedup, Samples, SelectedSeries};
 use crate::agreement::Question;
 use crate::data::LabelMap;
 
-/// A running peer; ends when dropped.
+/// A running peer. It is killed when dropped.
 pub(crate) struct Peer {
     process: Child,
     input: ChildStdin,
@@ -38,10 +41,10 @@ pub(crate) enum PeerValue {
     Histogram(Arc<FloatHistogram>),
 }
 
-/// A series with its points.
+/// A series with its samples.
 pub(crate) type PeerSeries = (LabelMap, Vec<(i64, PeerValue)>);
 
-/// What a query was answered with.
+/// The answer to a query.
 #[derive(Clone, Debug)]
 pub(crate) struct PeerAnswer {
     /// `scalar`, `string`, `vector` or `matrix`.
@@ -55,10 +58,10 @@ pub(crate) struct PeerAnswer {
 }
 
 impl Peer {
-    /// Starts it; `None` where none is named.
+    /// Starts the peer. Returns `None` if `ISTHMUS_PEER` is not set.
     ///
     /// # Panics
-    /// When it does not start.
+    /// If the peer does not start.
     pub(crate) fn start() -> Option<Self> {
         let path = std::env::var_os("ISTHMUS_PEER")?;
         let mut process = Command::new(&path)
@@ -81,16 +84,16 @@ impl Peer {
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("the peer answers {line:?}: {error}"))
     }
 
-    /// Gives it the data of the queries to come.
+    /// Sends the data for the following queries.
     pub(crate) fn load(&mut self, series: &[SelectedSeries]) {
         let series: Vec<Json> = series.iter().map(written_series).collect();
         self.send(&json!({ "series": series }));
     }
 
-    /// Asks a query.
+    /// Evaluates a query.
     ///
     /// # Errors
-    /// Why the peer refuses it.
+    /// The error of the peer.
     pub(crate) fn ask(&mut self, question: &Question<'_>) -> Result<PeerAnswer, String> {
         let Question { text, params, delayed, starts } = *question;
         self.send(&json!({
@@ -119,10 +122,10 @@ impl Peer {
         })
     }
 
-    /// How it writes an expression, in one line and in several.
+    /// The expression as the peer prints it, in one line and in several.
     ///
     /// # Errors
-    /// Why it is none.
+    /// The error of the peer if the text is not an expression.
     pub(crate) fn parse(&mut self, text: &str, stable: bool) -> Result<(String, String), String> {
         self.send(&json!({ "parse": text, "stable": stable }));
         let answer = self.receive();
@@ -138,7 +141,7 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // Both fail only if it has ended already.
+        // Both fail only if the process has already exited.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -202,7 +205,7 @@ fn float(value: &Json) -> f64 {
     f64::from_bits(u64::from_str_radix(text, 16).expect("hexadecimal"))
 }
 
-/// Reads a list that the peer may leave out where it is empty.
+/// Parses a list, which the peer may omit if it is empty.
 fn list<T>(values: &Json, read: impl Fn(&Json) -> T) -> Vec<T> {
     values.as_array().into_iter().flatten().map(read).collect()
 }

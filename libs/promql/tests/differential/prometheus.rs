@@ -1,4 +1,4 @@
-//! A real Prometheus on given samples.
+//! A real Prometheus server with given samples.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -13,10 +13,10 @@ use tempfile::TempDir;
 use crate::data::Value;
 use crate::oracle::Answer;
 
-/// How long it may take to come up, or to answer.
+/// Time limit for starting and for answering.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A running Prometheus; ends when dropped.
+/// A running Prometheus. It is killed when dropped.
 pub(crate) struct Prometheus {
     address: SocketAddr,
     process: Child,
@@ -24,10 +24,10 @@ pub(crate) struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts one on samples in the OpenMetrics format; `None` where none is installed.
+    /// Starts Prometheus on samples in OpenMetrics format. Returns `None` if Prometheus is not installed.
     ///
     /// # Panics
-    /// When it does not come up.
+    /// If it does not start.
     pub(crate) fn start(exposition: &str) -> Option<Self> {
         Command::new("prometheus").arg("--version").output().ok()?;
         let dir = tempfile::tempdir().expect("a temporary folder");
@@ -49,7 +49,7 @@ impl Prometheus {
             .arg(format!("--config.file={}", config.display()))
             .arg(format!("--storage.tsdb.path={}", data.display()))
             .arg(format!("--web.listen-address={address}"))
-            // The samples are old on purpose.
+            // The samples are old.
             .arg("--storage.tsdb.retention.time=100y")
             .stdout(Stdio::null())
             .stderr(log)
@@ -64,11 +64,11 @@ impl Prometheus {
         Some(prometheus)
     }
 
-    /// Sends a request and gives back all that is answered.
+    /// Sends a request and returns the whole response.
     fn request(&self, method: &str, path: &str, form: &str) -> std::io::Result<String> {
         let mut stream = TcpStream::connect(self.address)?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        // HTTP/1.0: the answer comes in one piece and ends with the connection.
+        // With HTTP/1.0 the response is not chunked and ends with the connection.
         let head = format!(
             "{method} {path} HTTP/1.0\r\nHost: {}\r\nContent-Type: application/x-www-form-urlencoded\r\n\
              Content-Length: {}\r\n\r\n{form}",
@@ -81,10 +81,10 @@ impl Prometheus {
         Ok(answer)
     }
 
-    /// Asks a query.
+    /// Evaluates a query.
     ///
     /// # Errors
-    /// Why Prometheus refuses it.
+    /// The error of Prometheus.
     pub(crate) fn ask(&self, text: &str, params: &QueryParams) -> Result<Answer, String> {
         let seconds = |at: model::Timestamp| at.as_secs_f64().to_string();
         let query: String = text.bytes().map(|byte| format!("%{byte:02x}")).collect();
@@ -126,7 +126,7 @@ impl Prometheus {
 
 impl Drop for Prometheus {
     fn drop(&mut self) {
-        // Both fail only if it has ended already.
+        // Both fail only if the process has already exited.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

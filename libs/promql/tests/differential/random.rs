@@ -1,4 +1,4 @@
-//! Random numbers that a seed decides: SplitMix64.
+//! Random numbers from a seed: SplitMix64.
 
 /// A source of random numbers.
 #[derive(Clone, Debug)]
@@ -9,7 +9,7 @@ impl Random {
         Self(seed)
     }
 
-    /// A source of its own for the `index`-th case of a run.
+    /// A separate source for the `index`-th case of a run.
     pub(crate) fn for_case(seed: u64, index: u64) -> Self {
         let mut random = Self(seed ^ index.wrapping_mul(0xa076_1d64_78bd_642f));
         random.next();
@@ -24,7 +24,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number below `bound`, which is at least 1.
+    /// A number below `bound`, which must be at least 1.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
@@ -34,17 +34,17 @@ impl Random {
         low + self.below((high - low + 1).unsigned_abs()) as i64
     }
 
-    /// A number from 0 to 1, which is excluded.
+    /// A number from 0 (included) to 1 (excluded).
     pub(crate) fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// `true` this many times out of a hundred.
+    /// `true` with a probability of `percent` in 100.
     pub(crate) fn percent(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 
-    /// One of `choices`, of which there is at least one.
+    /// One of `choices`, which must not be empty.
     pub(crate) fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[self.below(choices.len() as u64) as usize]
     }

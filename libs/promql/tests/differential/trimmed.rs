@@ -1,4 +1,5 @@
-//! Series without the labels that a query says it does not need, against whole ones.
+//! Compares evaluations over series without the labels that a query does not need with evaluations over whole
+//! series.
 
 use std::time::Duration;
 
@@ -13,10 +14,10 @@ use crate::expression::{Dialect, Writer};
 use crate::random::Random;
 use crate::setting;
 
-/// Expressions that are asked of the same data.
+/// Number of expressions per random data set.
 const PER_DATA: u64 = 50;
 
-/// What stands around half of the expressions, so that labels are not needed.
+/// Half of the expressions are put in the place of `X` here, so that labels are not needed.
 const AROUND: [&str; 8] = [
     "sum by (job) (X)",
     "count without (instance) (X)",
@@ -29,9 +30,9 @@ const AROUND: [&str; 8] = [
 ];
 
 #[test]
-fn labels_that_are_not_needed_change_nothing_where_they_are_left_out() {
+fn omitting_labels_that_are_not_needed_keeps_the_result() {
     let (count, seed) = (setting("ISTHMUS_DIFFERENTIAL", 3000), setting("ISTHMUS_SEED", 1));
-    let (mut trimmed, mut refused) = (0, 0);
+    let (mut trimmed, mut rejected) = (0, 0);
     for chunk in 0..count.div_ceil(PER_DATA) {
         let mut random = Random::for_case(seed.wrapping_add(1 << 32), chunk);
         let instances = if chunk % 20 == 7 { 90 } else { 3 };
@@ -56,19 +57,19 @@ fn labels_that_are_not_needed_change_nothing_where_they_are_left_out() {
             let mut left_out = 0;
             let fewer = offer(&text, &params, &series, &options, &mut random, Offer::Needed(&mut left_out));
             trimmed += u64::from(left_out > 0);
-            refused += u64::from(whole.is_err());
+            rejected += u64::from(whole.is_err());
             assert!(
                 identical(&whole, &fewer),
                 "seed {seed}, data {chunk}, case {case}: {text}\n{params:?}\nwhole: {whole:?}\nfewer: {fewer:?}"
             );
         }
     }
-    println!("seed {seed}: {count} expressions, {trimmed} over fewer labels, {refused} refused");
-    assert!(trimmed * 4 > count, "many expressions do not need all labels");
+    println!("seed {seed}: {count} expressions, {trimmed} over fewer labels, {rejected} rejected");
+    assert!(trimmed * 4 > count, "expected more expressions that do not need all labels");
 }
 
-/// Gives some series a type, and others a twin that has one. A label that sorts before all others lets series with a
-/// type come behind those without.
+/// Adds a type label to some series, and to others a copy that has one. An additional label that sorts before
+/// all others makes series with a type sort after those without.
 fn add_types(series: &mut Vec<SelectedSeries>, random: &mut Random) {
     for series in series.iter_mut() {
         if random.percent(50) {

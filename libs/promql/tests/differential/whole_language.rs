@@ -1,5 +1,5 @@
-//! What holds for any expression of the whole language, without anything to compare the answers with: they do not depend on
-//! workers and batches, and what is printed is read back as the same expression.
+//! Properties of any expression of the whole language, which need no reference results: the result does not
+//! depend on workers and batches, and a printed expression parses to the same expression.
 
 use promql::{ParseOptions, parse};
 
@@ -10,16 +10,16 @@ use crate::grammar::Grammar;
 use crate::random::Random;
 use crate::{setting, wild};
 
-/// Expressions that are asked of the same data.
+/// Number of expressions per random data set.
 const PER_DATA: u64 = 100;
 
 #[test]
-fn answers_depend_on_the_data_alone_and_what_is_printed_is_read_back() {
+fn results_are_independent_of_workers_and_printing_round_trips() {
     let (count, seed) = (setting("ISTHMUS_DIFFERENTIAL", 3000), setting("ISTHMUS_SEED", 1));
     let mut answered = 0;
     for chunk in 0..count.div_ceil(PER_DATA) {
         let mut random = Random::for_case(seed, chunk);
-        // Workers take 128 series at a time, so some data has more.
+        // A batch of a worker has 128 series, so some data sets have more.
         let series = wild::series(&mut random, if chunk % 10 == 7 { 90 } else { 3 });
         for case in 0..PER_DATA.min(count - chunk * PER_DATA) {
             let mut random = Random::for_case(random.next(), case);
@@ -41,5 +41,5 @@ fn answers_depend_on_the_data_alone_and_what_is_printed_is_read_back() {
         }
     }
     println!("seed {seed}: {count} expressions, {answered} of them answered");
-    assert!(answered * 2 > count, "most expressions have an answer");
+    assert!(answered * 2 > count, "expected results for most expressions");
 }

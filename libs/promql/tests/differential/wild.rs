@@ -1,6 +1,6 @@
-//! Series with what [`crate::data`] leaves out because the slow evaluator cannot follow: native histograms of all schemas, zero
-//! buckets and custom bounds, gauges among them; UTF-8 names; numbers at the ends of what a float can be; start timestamps;
-//! info metrics.
+//! Series that [`crate::data`] omits because the slow evaluator does not support them: native histograms of
+//! all schemas, with all kinds of zero buckets and custom bounds, including gauges; UTF-8 names; extreme
+//! floats; start timestamps; info metrics.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use series::SelectedSeries;
 use crate::data::{Data, LENGTH};
 use crate::random::Random;
 
-/// The series of [`Data::random`] and wild ones, in label order.
+/// The series of [`Data::random`] and additional ones, in label order.
 pub(crate) fn series(random: &mut Random, instances: usize) -> Vec<SelectedSeries> {
     let mut series = Data::random(random, instances).selected(random);
     let mut storage = Storage::new();
@@ -110,8 +110,9 @@ fn exponential() -> impl FnMut(&mut Random) -> SequenceValue {
         if now.count == 0.0 || random.percent(5) {
             hint = if random.percent(15) { CounterResetHint::Gauge } else { CounterResetHint::Unknown };
             let schema = random.pick(&[0, 0, 1, 1, 2, 3, -1, -4, 8]);
-            // Buckets lie beyond the zero bucket. Its bounds are those of buckets of every schema: Prometheus counts twice what
-            // is both in a zero bucket and in a bucket that reaches out of it.
+            // The buckets are outside of the zero bucket. Its bounds are bucket bounds in every schema,
+            // because Prometheus counts observations twice that are both in the zero bucket and in a bucket
+            // that overlaps it.
             let zero_threshold = random.pick(&[0.0, 1e-128, 1.0 / 65536.0, 1.0 / 65536.0, 1.0, 65536.0]);
             let first = match schema {
                 0.. if zero_threshold > 1.0 => 17,
@@ -176,7 +177,7 @@ fn custom() -> impl FnMut(&mut Random) -> SequenceValue {
     }
 }
 
-/// Works out the count, and a sum that goes with it, or not.
+/// Computes the count, and a sum that is consistent with it or not.
 fn finish(histogram: &mut FloatHistogram, random: &mut Random) {
     let buckets = histogram.positive_buckets.iter().chain(&histogram.negative_buckets);
     histogram.count = buckets.sum::<f64>() + histogram.zero_count;

@@ -1,21 +1,21 @@
-//! Series of which there is only ever a batch, so that what queries allocate is theirs.
+//! Generates series batch by batch, so that almost all allocations are those of the query.
 
 use bytes::Bytes;
 use model::{BucketSpan, FloatHistogram, Labels, Matcher, Sample, Timestamp};
 use series::{AggrChunk, SelectedSeries};
 use tsdb::{Chunk, HistogramEncoder, XorEncoder};
 
-/// Samples of a series, 15 s apart.
+/// Number of samples per series, 15 s apart.
 const SAMPLES: i64 = 40;
 
-/// So many series of one metric with the same samples.
+/// `count` series of one metric with the same samples.
 pub(crate) struct Data {
     name: &'static str,
     count: usize,
     chunk: Chunk,
-    /// Length of the label `a`.
+    /// Length of the value of the label `a`, in bytes.
     long: usize,
-    /// The series whose chunk is cut off.
+    /// The series whose chunk is truncated.
     damaged: Option<usize>,
 }
 
@@ -28,22 +28,22 @@ fn floats() -> Chunk {
 }
 
 impl Data {
-    /// Counters `f` with buckets' bounds.
+    /// Counters `f` with the label `le` of buckets.
     pub(crate) fn floats(count: usize) -> Self {
         Self { name: "f", count, chunk: floats(), long: 0, damaged: None }
     }
 
-    /// As [`floats`](Self::floats), of which the second but last cannot be read.
+    /// Like [`floats`](Self::floats). The second-to-last series cannot be decoded.
     pub(crate) fn damaged(count: usize) -> Self {
         Self { damaged: Some(count - 2), ..Self::floats(count) }
     }
 
-    /// Series `l`, each with a label `a` of its own that is `long` bytes long.
+    /// Series `l`. The value of label `a` is different in each and is `long` bytes long.
     pub(crate) fn long_labels(count: usize, long: usize) -> Self {
         Self { name: "l", long, ..Self::floats(count) }
     }
 
-    /// Native histograms `h` with so many buckets.
+    /// Native histograms `h` with the given number of buckets.
     pub(crate) fn histograms(count: usize, buckets: u32) -> Self {
         let mut encoder = HistogramEncoder::integer();
         for n in 0..SAMPLES {
@@ -60,7 +60,7 @@ impl Data {
         Self { name: "h", count, chunk: encoder.finish().expect("there are samples"), long: 0, damaged: None }
     }
 
-    /// The series that fit, in batches of so many.
+    /// The matching series, in batches of the given size.
     pub(crate) fn select(
         &self,
         matchers: &[Matcher],

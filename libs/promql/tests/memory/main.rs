@@ -1,5 +1,6 @@
-//! What queries hold as they say, compared with what they allocate, for every function and operator over data that is far
-//! beyond their limit; and whether all of it is given back however a query ends.
+//! Compares the memory that queries reserve with the memory that they allocate, for every function and
+//! operator, over data that far exceeds their limit. Also checks that all memory is released however a query
+//! ends.
 
 mod counting;
 mod data;
@@ -14,30 +15,31 @@ use model::Timestamp;
 use promql::syntax::functions::{Function, FunctionId, ValueType};
 use promql::{EngineOptions, ParseOptions, QUERIES, Query, QueryError, QueryOutput, QueryParams};
 
-/// Least memory that a query is given here; what it needs by itself, its threads and the batch that is handed to it
-/// included, has to be small beside that.
+/// The lowest memory limit in these tests. The fixed costs of a query, including its threads and the batch
+/// that it receives, must be small compared to it.
 const LIMIT: u64 = 8 << 20;
-/// What may be allocated beside what is held: half as much again, and what does not grow with the data.
+/// Allocations beyond the reserved memory that are tolerated: half of the reserved memory, plus this
+/// constant.
 const BESIDE: u64 = 3 << 20;
-/// Series that are offered at one time.
+/// Number of series per batch.
 const BATCH: usize = 64;
 
-/// Tests take turns, as there is one count of what is allocated.
+/// Tests run one at a time, because there is only one allocation counter.
 static TURN: Mutex<()> = Mutex::new(());
 
-/// What came of a query, and most that was allocated for it at one time.
+/// The result of a query, and the most memory that was allocated for it at one time.
 struct Measured {
     outcome: Result<QueryOutput, QueryError>,
     allocated: u64,
 }
 
-/// How far a query gets.
+/// When a query ends.
 #[derive(Clone, Copy)]
 enum Until {
     TheEnd,
-    /// It is dropped after so many batches.
+    /// It is dropped after this many batches.
     Batch(usize),
-    /// It is interrupted there.
+    /// It is interrupted after this many batches.
     Interrupt(usize),
 }
 
@@ -101,7 +103,7 @@ fn instant() -> QueryParams {
     QueryParams::instant(Timestamp::from_millis(590_000))
 }
 
-/// Runs a query under the limit and answers whether it ended there.
+/// Runs a query with a limit. Returns whether it failed because of the limit.
 fn ends_at_the_limit(text: &str, data: &Data, params: &QueryParams, limit: u64) -> bool {
     let engine = Engine::new(limit);
     let Measured { outcome, allocated } = engine.run(text, data, params, Until::TheEnd);
@@ -122,13 +124,14 @@ fn ends_at_the_limit(text: &str, data: &Data, params: &QueryParams, limit: u64) 
         Err(error) => panic!("{text}: {error}"),
     };
     drop(outcome);
-    assert_eq!(engine.total.reserved_bytes(), 0, "{text} does not give all back");
+    assert_eq!(engine.total.reserved_bytes(), 0, "{text} does not release all memory");
     ended
 }
 
-/// A call of a function with these vectors and this scalar; none where it takes a string, or nothing.
+/// A call of a function with these vectors and this scalar. `None` if the function needs a string, or no
+/// arguments.
 fn call(function: &Function, vector: &str, range: &str) -> Option<String> {
-    // The second argument of `info` is no vector, though it looks like one, and may be left out.
+    // The second argument of `info` is written like a vector but is not evaluated as one. It is optional.
     let args = if function.id == FunctionId::Info { &function.args[..1] } else { function.args };
     let args = args.iter().map(|arg| match arg {
         ValueType::Vector => Some(vector),
@@ -141,7 +144,7 @@ fn call(function: &Function, vector: &str, range: &str) -> Option<String> {
 }
 
 #[test]
-fn every_function_keeps_within_the_limit_and_ends_there() {
+fn every_function_stays_within_the_limit_and_fails_at_it() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let (floats, histograms) = (Data::floats(6000), Data::histograms(60, 1000));
     let mut unlimited = BTreeSet::new();
@@ -165,7 +168,7 @@ fn every_function_keeps_within_the_limit_and_ends_there() {
             unlimited.insert(function.name);
         }
     }
-    // Those take no vector, or a string, which the next test has.
+    // These functions take no vector, or a string; the next test covers them.
     let expected = [
         "end",
         "histogram_quantiles",
@@ -186,7 +189,7 @@ fn every_function_keeps_within_the_limit_and_ends_there() {
 }
 
 #[test]
-fn every_operator_keeps_within_the_limit_and_ends_there() {
+fn every_operator_stays_within_the_limit_and_fails_at_it() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let (floats, histograms) = (Data::floats(6000), Data::histograms(60, 1000));
     let long = Data::long_labels(1000, 16 << 10);
@@ -277,15 +280,15 @@ fn every_operator_keeps_within_the_limit_and_ends_there() {
             endless.push(text);
         }
     }
-    assert!(endless.is_empty(), "these do not end at the limit: {endless:?}");
-    // What is folded takes what its groups take.
+    assert!(endless.is_empty(), "these do not fail at the limit: {endless:?}");
+    // Aggregations use memory only for their groups.
     for text in ["sum by (job) (rate(f[1m]))", "absent(f)", "scalar(f)", "quantile(0.5, f @ 300)"] {
         assert!(!ends_at_the_limit(text, &floats, &range(), LIMIT), "{text}");
     }
 }
 
 #[test]
-fn all_is_given_back_however_a_query_ends() {
+fn all_memory_is_released_however_a_query_ends() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let (floats, damaged) = (Data::floats(1000), Data::damaged(1000));
     for text in [
@@ -325,10 +328,10 @@ fn all_is_given_back_however_a_query_ends() {
 }
 
 #[test]
-fn scalars_and_subqueries_over_many_steps_keep_within_the_limit() {
+fn scalars_and_subqueries_over_many_steps_stay_within_the_limit() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let floats = Data::floats(200);
-    // So many steps that a column of them takes 1.6 MB.
+    // With this many steps, a column takes 1.6 MB.
     let range =
         QueryParams::range(Timestamp::EPOCH, Timestamp::from_millis(600_000), Duration::from_millis(3));
     let chain = |operand: &str, count: usize| vec![operand; count].join(" + ");
@@ -342,22 +345,22 @@ fn scalars_and_subqueries_over_many_steps_keep_within_the_limit() {
         chain("absent(g)", 100),
     ] {
         let params = if text.starts_with("sum_over_time") { instant() } else { range.clone() };
-        assert!(ends_at_the_limit(&text, &floats, &params, LIMIT), "{text} does not end at the limit");
+        assert!(ends_at_the_limit(&text, &floats, &params, LIMIT), "{text} does not fail at the limit");
     }
-    // Columns of the last of these take all that there may be, and the times of their steps would take as much.
+    // The columns of the last query use the whole limit. The times of its steps would use as much again.
     for (text, limit) in [("f @ 300", 10 << 20), ("vector(1)", 10 << 20), ("topk(1, f @ 300)", 10 << 20)] {
         let text = format!("count_over_time(({text})[1000000s:1s])");
-        assert!(ends_at_the_limit(&text, &floats, &instant(), limit), "{text} does not end at the limit");
+        assert!(ends_at_the_limit(&text, &floats, &instant(), limit), "{text} does not fail at the limit");
     }
-    // One group, and the samples of one series, which are twice as large as its column of 4.8 MB.
+    // One group, and the samples of one series, which take twice as much as its column of 4.8 MB.
     let fine =
         QueryParams::range(Timestamp::EPOCH, Timestamp::from_millis(600_000), Duration::from_millis(1));
     for (text, limit) in [("stddev(f)", LIMIT), ("avg(f)", LIMIT), ("time()", 5 << 20)] {
-        assert!(ends_at_the_limit(text, &floats, &fine, limit), "{text} does not end at the limit");
+        assert!(ends_at_the_limit(text, &floats, &fine, limit), "{text} does not fail at the limit");
     }
-    // Time and numbers are no columns.
+    // Times and numbers are not stored as columns.
     for text in [chain("time()", 100), chain("2", 100), format!("f * {}", chain("time()", 2))] {
         let params = if text.starts_with('f') { instant() } else { range.clone() };
-        assert!(!ends_at_the_limit(&text, &floats, &params, LIMIT), "{text} ends at the limit");
+        assert!(!ends_at_the_limit(&text, &floats, &params, LIMIT), "{text} fails at the limit");
     }
 }

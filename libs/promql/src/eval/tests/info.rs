@@ -1,4 +1,4 @@
-//! Info series: which ones are asked for, and when.
+//! Info series: which series are selected, and when.
 
 use super::*;
 use crate::promqltest::Storage;
@@ -13,7 +13,8 @@ fn storage(lines: &[&str]) -> Storage {
     storage
 }
 
-/// The value of a query from 0 to 4 minutes as lines of a script, or its error, and what was asked for.
+/// Evaluates a query from 0 to 4 minutes. Returns the result as lines of a script, or the error, and all
+/// selects.
 fn ask(storage: &Storage, text: &str) -> (Result<Vec<String>, String>, Vec<Select>) {
     let (end, step) = (Timestamp::from_millis(240_000), Duration::from_secs(60));
     let query = Query::plan(text, &QueryParams::range(Timestamp::EPOCH, end, step), &engine()).unwrap();
@@ -22,7 +23,7 @@ fn ask(storage: &Storage, text: &str) -> (Result<Vec<String>, String>, Vec<Selec
     let run = || -> Result<QueryOutput, QueryError> {
         while let Some(id) = evaluation.next_select() {
             let select = evaluation.select(id).clone();
-            assert!(!select.late, "{text}: what is wanted next is known");
+            assert!(!select.late, "{text}: the next select is known");
             evaluation.push(id, storage.select(&select.matchers, select.range))?;
             evaluation.end_select(id)?;
             asked.push(select);
@@ -30,7 +31,7 @@ fn ask(storage: &Storage, text: &str) -> (Result<Vec<String>, String>, Vec<Selec
         evaluation.finish()
     };
     let value = run().map_err(|error| error.to_string()).map(|output| {
-        let QueryValue::Matrix(rows) = output.value else { panic!("{text} gives no matrix") };
+        let QueryValue::Matrix(rows) = output.value else { panic!("{text} does not return a matrix") };
         let line = |row: &crate::MatrixSeries| {
             let value = |minute: i64| {
                 let at = Timestamp::from_millis(minute * 60_000);
@@ -43,20 +44,20 @@ fn ask(storage: &Storage, text: &str) -> (Result<Vec<String>, String>, Vec<Selec
     (value, asked)
 }
 
-/// The matchers of the last select that was asked for.
+/// The matchers of the last select.
 fn last(asked: &[Select]) -> Vec<String> {
     asked.last().unwrap().matchers.iter().map(ToString::to_string).collect()
 }
 
 #[test]
-fn info_series_are_asked_for_by_the_instances_and_jobs_of_the_vector() {
+fn info_series_are_selected_by_instance_and_job_of_the_vector() {
     let storage = storage(&[
         r#"m{instance="a.b:1",job="x"} 1x4"#,
         r#"m{instance="c",job="x"} 2x4"#,
         r#"m{pod="p"} 3x4"#,
         r#"target_info{instance="a.b:1",job="x",v="1"} 1x4"#,
         r#"target_info{instance="a-b:1",job="x",v="no"} 1x4"#,
-        // Neither these histograms nor these duplicates belong to a series of the vector.
+        // These histograms and duplicates do not match any series of the vector.
         r#"target_info{instance="other",job="x",v="3"} {{count:1}}x4"#,
         r#"target_info{instance="other",job="y",v="4"} 1x4"#,
         r#"target_info{instance="other",job="y",v="5"} 1x4"#,
@@ -78,7 +79,7 @@ fn info_series_are_asked_for_by_the_instances_and_jobs_of_the_vector() {
 }
 
 #[test]
-fn a_vector_that_no_info_series_can_belong_to_asks_for_none() {
+fn vectors_without_identifying_labels_select_no_info_series() {
     let storage = storage(&[
         r#"m{pod="p"} 1x4"#,
         r#"target_info{instance="a"} 1x4"#,
@@ -89,7 +90,7 @@ fn a_vector_that_no_info_series_can_belong_to_asks_for_none() {
         ("info(none)", &[]),
         (r#"info(m, {v=~".+"})"#, &[]),
         (r#"info(m, {v!~"2"})"#, &[r#"m{pod="p"} 1 1 1 1 1"#]),
-        // An info series is left as it is.
+        // An info series is returned unchanged.
         (r#"info(target_info{instance="a"})"#, &[r#"target_info{instance="a"} 1 1 1 1 1"#]),
         ("sum(info(m)) + on () info(vector(1))", &["{} 2 2 2 2 2"]),
         ("max_over_time(info(m)[2m:1m])", &[r#"{pod="p"} 1 1 1 1 1"#]),
@@ -97,12 +98,12 @@ fn a_vector_that_no_info_series_can_belong_to_asks_for_none() {
     ] {
         let (value, asked) = ask(&storage, text);
         assert_eq!(value.unwrap(), expected, "{text}");
-        assert!(asked.len() <= 1, "{text} asks for {asked:?}");
+        assert!(asked.len() <= 1, "{text} selects {asked:?}");
     }
 }
 
 #[test]
-fn what_is_asked_for_late_takes_no_series_before() {
+fn late_selects_reject_series_that_are_pushed_early() {
     let query = Query::plan("info(m)", &params(), &engine()).unwrap();
     assert_eq!(query.selects().iter().map(|select| select.late).collect::<Vec<_>>(), [false, true]);
     let mut evaluation = query.evaluation();
@@ -124,8 +125,8 @@ fn what_is_asked_for_late_takes_no_series_before() {
 }
 
 #[test]
-fn duplicates_are_refused_also_where_no_series_has_their_identity() {
-    // Prometheus asks for instances and jobs one by one, so it gets the pair of a and y too.
+fn duplicate_info_series_fail_even_without_a_matching_series() {
+    // Prometheus selects by instances and by jobs separately, so it also receives the combination of a and y.
     let series = [
         r#"m{instance="a",job="x"} 1 1 _ _ _"#,
         r#"m{instance="b",job="y"} 1 1 _ _ _"#,
@@ -137,7 +138,7 @@ fn duplicates_are_refused_also_where_no_series_has_their_identity() {
         value.unwrap_err(),
         r#"found duplicate series for info metric: existing target_info{instance="a", job="y", v="1"} @ 0, new target_info{instance="a", job="y", v="2"} @ 0"#
     );
-    // The newer one wins, and where the vector has nothing nobody looks.
+    // The newer series wins, and duplicates are ignored at times at which the vector has no sample.
     let later = r#"target_info{instance="a",job="y",v="2"} _ 1 1 1 1"#;
     let [newer, gone] = [r#"target_info{instance="a",job="y",v="1"} 1 stale"#, later];
     assert!(ask(&storage(&[series[0], series[1], newer, gone]), "info(m)").0.is_ok());
@@ -146,13 +147,13 @@ fn duplicates_are_refused_also_where_no_series_has_their_identity() {
 }
 
 #[test]
-fn one_label_alone_identifies_where_no_series_has_the_other() {
+fn a_single_identifying_label_is_enough_if_no_series_has_the_other() {
     let infos = [r#"target_info{job="x",v="1"} 1x4"#, r#"target_info{job="x",instance="a",v="2"} 1x4"#];
     let alone = storage(&[&[r#"m{job="x"} 1x4"#], &infos[..]].concat());
     let (value, asked) = ask(&alone, "info(m)");
     assert_eq!(value.unwrap(), [r#"m{job="x", v="1"} 1 1 1 1 1"#]);
     assert_eq!(last(&asked), [r#"__name__="target_info""#, r#"job=~"x""#]);
-    // Another series with an instance makes info series without one unwanted, as in Prometheus.
+    // If another series has an instance, info series without one are not selected, as in Prometheus.
     let both = storage(&[&[r#"m{job="x"} 1x4"#, r#"m{job="x",instance="b"} 2x4"#], &infos[..]].concat());
     assert_eq!(
         ask(&both, "info(m)").0.unwrap(),
@@ -161,7 +162,7 @@ fn one_label_alone_identifies_where_no_series_has_the_other() {
 }
 
 #[test]
-fn info_series_are_those_of_the_time_of_the_first_selector() {
+fn info_series_use_the_offset_of_the_first_selector() {
     let storage = storage(&[
         r#"m{job="x"} 1 2 3 4 5"#,
         r#"n{job="x"} 1 1 1 1 1"#,
@@ -178,7 +179,7 @@ fn info_series_are_those_of_the_time_of_the_first_selector() {
     assert_eq!(versions("info(m @ 60)"), [old("2 2 2 2 2")]);
     assert_eq!(versions("info(m offset 1m)"), [new("_ _ _ 3 4"), old("_ 1 2 _ _")]);
     assert_eq!(versions("info(m * on (job) n @ 0)"), [new("_ _ 3 4 5"), old("1 2 _ _ _")]);
-    // The first selector of an aggregation is that of its vector, not of its parameter.
+    // The first selector of an aggregation is the one in its vector, not the one in its parameter.
     assert_eq!(versions("info(topk(scalar(n @ 0), m))"), [new("_ _ 3 4 5"), old("1 2 _ _ _")]);
     assert_eq!(versions("max_over_time(info(m)[3m:1m])"), [new("_ _ 3 4 5"), old("1 2 2 2 _")]);
     assert_eq!(versions("info(last_over_time(m[1m:1m] offset 1m))"), [new("_ _ _ 3 4"), old("_ 1 2 _ _")]);
@@ -186,7 +187,7 @@ fn info_series_are_those_of_the_time_of_the_first_selector() {
 }
 
 #[test]
-fn the_identities_of_info_series_are_forgotten_with_the_end_of_these() {
+fn memory_for_info_series_is_released_when_they_end() {
     let storage =
         storage(&[r#"m{instance="a",job="x"} 1x4"#, r#"target_info{instance="a",job="x",v="1"} 1x4"#]);
     let query = Query::plan("info(m)", &QueryParams::instant(Timestamp::EPOCH), &engine()).unwrap();

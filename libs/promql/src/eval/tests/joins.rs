@@ -1,4 +1,4 @@
-//! Joins: series that take turns, and what is told where they do not.
+//! Joins of series that are present at different times, and the errors if their times overlap.
 
 use super::*;
 use crate::promqltest::Script;
@@ -10,7 +10,7 @@ fn check(script: &str) {
     assert!(failures.is_empty() && report.evaluations > 0, "{failures:#?}");
 }
 
-/// Three series of one group, one after the other.
+/// Three series of one group, each present after the other has ended.
 const IN_TURN: &str = "
 load 1m
   many{x=\"a\"} 1+1x5
@@ -21,7 +21,7 @@ load 1m
 ";
 
 #[test]
-fn partners_take_turns() {
+fn matching_series_may_alternate_over_time() {
     check(&format!(
         "{IN_TURN}
 eval range from 0 to 5m step 1m many * on () group_left () one
@@ -42,7 +42,7 @@ eval range from 0 to 5m step 1m many{{x=\"a\"}} - on () one
 }
 
 #[test]
-fn values_stand_in_between_the_turns() {
+fn fill_values_are_used_between_matching_series() {
     check(
         "
 load 1m
@@ -65,7 +65,7 @@ eval range from 0 to 3m step 1m many * on (other) group_left (n) fill_left (5) o
 }
 
 #[test]
-fn what_is_wrong_at_the_first_step_is_told() {
+fn the_error_of_the_first_step_is_reported() {
     let text = "many * on () group_left () one";
     let load = "
 load 1m
@@ -95,7 +95,7 @@ eval range from 1m to 4m step 1m many + on () one{{n!=\"3\"}}
     ));
 }
 
-/// `count` series of a metric of which each has a single sample, at a time of its own.
+/// `count` series of a metric. Each has a single sample, all at different times.
 fn in_turn(count: i64) -> Vec<SelectedSeries> {
     let series = |n: i64| {
         let mut encoder = XorEncoder::new();
@@ -109,7 +109,7 @@ fn in_turn(count: i64) -> Vec<SelectedSeries> {
 }
 
 #[test]
-fn a_join_costs_as_much_as_its_input_where_many_series_take_turns() {
+fn joins_of_alternating_series_take_linear_time() {
     let (many, ones) = (counters(300), in_turn(300));
     let end = Timestamp::from_millis(299 * STEP);
     let interrupt = Interrupt::counting();
@@ -126,16 +126,16 @@ fn a_join_costs_as_much_as_its_input_where_many_series_take_turns() {
         evaluation.end_select(id).unwrap();
     }
     let output = evaluation.finish().unwrap();
-    let QueryValue::Matrix(rows) = &output.value else { panic!("no matrix") };
+    let QueryValue::Matrix(rows) = &output.value else { panic!("not a matrix") };
     assert_eq!(rows.len(), 300);
-    assert!(interrupt.checks() < 20 * 600, "{} looks at the flag", interrupt.checks());
-    // The columns of the result, and their samples; the other side is a single column.
+    assert!(interrupt.checks() < 20 * 600, "{} checks for cancellation", interrupt.checks());
+    // The columns of the result, with their samples. The other side is a single column.
     let columns = 300 * 300 * 24;
     assert!(output.stats.peak_bytes < 3 * columns, "{} bytes", output.stats.peak_bytes);
 }
 
 #[test]
-fn values_stand_in_on_both_sides_but_not_for_each_other() {
+fn fill_values_on_both_sides_do_not_match_each_other() {
     check(
         "
 load 1m
@@ -155,7 +155,8 @@ eval range from 0 to 3m step 1m many * on (x) fill_right (100) one{n=\"1\"}
     );
 }
 
-/// Evaluates a query with `many` counters and `ones` series of a metric that take turns; tells of its peak.
+/// Evaluates a query with `many` counters and `ones` alternating series of a metric. Returns the number of
+/// rows and the peak memory.
 fn evaluate_in_turn(text: &str, many: usize, ones: i64, engine: &EngineOptions) -> (usize, u64) {
     let end = Timestamp::from_millis((ones - 1) * STEP);
     let range = QueryParams::range(Timestamp::EPOCH, end, Duration::from_secs(15));
@@ -166,21 +167,21 @@ fn evaluate_in_turn(text: &str, many: usize, ones: i64, engine: &EngineOptions) 
         evaluation.end_select(id).unwrap();
     }
     let output = evaluation.finish().unwrap();
-    let QueryValue::Matrix(rows) = &output.value else { panic!("no matrix") };
+    let QueryValue::Matrix(rows) = &output.value else { panic!("not a matrix") };
     (rows.len(), output.stats.peak_bytes)
 }
 
 #[test]
-fn results_in_which_nothing_is_true_are_held_no_longer_than_their_series() {
+fn empty_results_are_released_when_their_series_end() {
     let text = "requests_total < on () group_left (name) (leader - 10)";
     let (rows, peak) = evaluate_in_turn(text, 120, 300, &engine());
-    // Each of the 120 series begins a result for each of 80 partners.
+    // Each of the 120 series begins a result for each of its 80 partners.
     let (begun, steps) = (80 * 300 * 8, 300 * 8);
     assert!(rows == 0 && peak < 12 * begun + 300 * steps, "{rows} series, {peak} bytes");
 }
 
 #[test]
-fn what_stands_in_for_partners_is_held() {
+fn memory_for_fill_values_is_reserved() {
     let peak = |fill: &str| {
         evaluate_in_turn(
             &format!("count by (job) (requests_total) * on (name) {fill} leader"),

@@ -1,9 +1,9 @@
-//! When names go, and expressions of unusual size.
+//! When metric names are dropped, and expressions of unusual size.
 
 use super::*;
 
 #[test]
-fn names_go_at_once_unless_they_are_to_go_late() {
+fn names_are_dropped_at_once_unless_removal_is_delayed() {
     let series = counters(4);
     let names = |text: &str, delayed_name_removal| {
         let engine = EngineOptions { delayed_name_removal, ..engine() };
@@ -29,7 +29,7 @@ fn names_go_at_once_unless_they_are_to_go_late() {
         names("label_replace(rate(requests_total{job='0'}[5m]), 'n', '$1', '__name__', '(.+)_total')", true),
         Ok(vec![String::new(); 4])
     );
-    // Two metrics whose series differ in nothing but the name.
+    // Two metrics whose series differ only in the name.
     let renamed = "label_replace(requests_total, '__name__', 'other', '', '')";
     for text in [
         "-(requests_total or on (__name__, instance) {renamed})",
@@ -40,7 +40,7 @@ fn names_go_at_once_unless_they_are_to_go_late() {
     }
     let text = format!("count(sum by (__name__) (abs(requests_total or on (__name__, instance) {renamed})))");
     assert!(names(&text, false).is_err());
-    assert!(names(&text, true).is_ok(), "the names tell groups apart until the end");
+    assert!(names(&text, true).is_ok(), "the names keep the groups distinct until the end");
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn chains_of_thousands_of_operators_are_evaluated() {
 }
 
 #[test]
-fn a_sort_in_a_range_query_is_told_also_where_the_range_has_one_step() {
+fn sorting_in_a_range_query_warns_even_with_a_single_step() {
     let series = counters(2);
     let at = Timestamp::from_millis(STEP);
     let told = |text: &str| {
@@ -91,7 +91,7 @@ fn a_sort_in_a_range_query_is_told_also_where_the_range_has_one_step() {
         })
     };
     assert_eq!(told("sort(requests_total)"), [0, 1, 1]);
-    assert_eq!(told("sort(requests_total @ 30)"), [0; 3], "it is sorted once, at an instant");
+    assert_eq!(told("sort(requests_total @ 30)"), [0; 3], "it is sorted only once, at an instant");
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn scalars_cannot_be_trimmed() {
 }
 
 #[test]
-fn a_counter_at_negative_zero_has_not_increased_by_less_than_nothing() {
+fn the_increase_of_a_counter_at_negative_zero_is_not_negative() {
     let mut encoder = XorEncoder::new();
     for (at, value) in [(0, 0.0), (STEP, -0.0)] {
         encoder.append(Sample::new(at, value)).unwrap();
@@ -128,7 +128,7 @@ fn a_counter_at_negative_zero_has_not_increased_by_less_than_nothing() {
 }
 
 #[test]
-fn histograms_that_do_not_fit_name_their_metric_also_where_different_workers_met_them() {
+fn incompatible_histograms_of_different_workers_name_their_metric() {
     use model::{CUSTOM_BUCKETS_SCHEMA, FloatHistogram};
     let mut storage = crate::promqltest::Storage::new();
     for i in 0..200 {
@@ -151,13 +151,15 @@ fn histograms_that_do_not_fit_name_their_metric_also_where_different_workers_met
 }
 
 #[test]
-fn bytes_that_are_no_text_are_values_but_neither_names_nor_expressions() {
+fn invalid_utf8_is_allowed_in_values_but_not_in_names_or_regexes() {
     let ask =
         |text: &str| evaluate(text, &counters(1), 128, &QueryParams::instant(Timestamp::EPOCH), &engine());
-    let QueryValue::String { value, .. } = ask(r#""a\xe2\x98b""#).unwrap().value else { panic!("no string") };
+    let QueryValue::String { value, .. } = ask(r#""a\xe2\x98b""#).unwrap().value else {
+        panic!("not a string")
+    };
     assert_eq!(value, "a\u{fffd}\u{fffd}b");
     let replaced = r#"label_replace(requests_total, "a", "\xff", "job", ".*")"#;
-    let QueryValue::Vector(rows) = ask(replaced).unwrap().value else { panic!("no vector") };
+    let QueryValue::Vector(rows) = ask(replaced).unwrap().value else { panic!("not a vector") };
     assert_eq!(rows[0].labels.get("a"), Some("\u{fffd}"));
     for (text, why) in [
         (r#"label_replace(requests_total, "\xff", "", "job", "")"#, "invalid destination label name"),

@@ -1,15 +1,15 @@
-//! What counts towards the limits of a query, and how soon it ends there.
+//! What counts towards the limits of a query, and how soon a query that exceeds them fails.
 
 use super::*;
 
-/// 1680 steps.
+/// A range of 1680 steps.
 fn fine() -> QueryParams {
     let end = Timestamp::from_millis(SAMPLES * STEP - 60_000);
     QueryParams::range(Timestamp::EPOCH, end, Duration::from_millis(500))
 }
 
 #[test]
-fn series_that_an_operator_makes_count_while_it_makes_them() {
+fn series_created_by_an_operator_count_towards_the_limit() {
     let mut bucket = counters(1);
     let pairs = [("__name__", "requests_total"), ("le", "+Inf")];
     bucket[0].labels = Labels::from_pairs(pairs).unwrap();
@@ -17,10 +17,10 @@ fn series_that_an_operator_makes_count_while_it_makes_them() {
     let limit = 8_000_000;
     let engine = EngineOptions { max_bytes: limit, ..engine() };
     for (text, series) in [
-        // A column for each step.
+        // One column per step.
         ("histogram_quantiles(requests_total, 'q', time() / 1000)", &bucket),
         ("histogram_quantiles(requests_total, 'q', time() % 3, time() / 1000, 0.5)", &bucket),
-        // A column for each of some 900 series, each of which is chosen once or twice.
+        // One column for each of about 900 series, each of which is chosen once or twice.
         ("topk(1, sin(requests_total * 1000 * time()))", &many),
         ("bottomk(1, sin(requests_total * 1000 * time()))", &many),
     ] {
@@ -30,7 +30,7 @@ fn series_that_an_operator_makes_count_while_it_makes_them() {
     }
     let same = "histogram_quantiles(requests_total, 'q', 0.45, 0.9, time() % 3 / 2)";
     let QueryValue::Matrix(rows) = evaluate(same, &bucket, 1, &fine(), &engine).unwrap().value else {
-        panic!("no matrix")
+        panic!("not a matrix")
     };
     let mut quantiles: Vec<_> = rows.iter().map(|row| row.labels.value("q")).collect();
     quantiles.dedup();
@@ -38,7 +38,7 @@ fn series_that_an_operator_makes_count_while_it_makes_them() {
 }
 
 #[test]
-fn an_answer_is_held_with_its_samples_and_labels_until_it_is_dropped() {
+fn a_result_stays_reserved_until_it_is_dropped() {
     let mut storage = crate::promqltest::Storage::new();
     for line in
         ["h {{schema:0 sum:5 count:9 buckets:[1 2 1 2 3]}}+{{count:1 buckets:[1]}}x20", "f{a=\"b\"} 1+1x20"]
@@ -59,7 +59,7 @@ fn an_answer_is_held_with_its_samples_and_labels_until_it_is_dropped() {
         evaluation.push(id, storage.select(&select.matchers, select.range)).unwrap();
         evaluation.end_select(id).unwrap();
         let output = evaluation.finish().unwrap();
-        let QueryValue::Matrix(rows) = &output.value else { panic!("{text} gives no matrix") };
+        let QueryValue::Matrix(rows) = &output.value else { panic!("{text} does not return a matrix") };
         assert_eq!(
             rows.iter().map(|row| row.floats.len() + row.histograms.len()).collect::<Vec<_>>(),
             [21, 21]
@@ -76,7 +76,7 @@ fn an_answer_is_held_with_its_samples_and_labels_until_it_is_dropped() {
 }
 
 #[test]
-fn many_series_on_both_sides_of_a_join_fail_without_being_compared_with_each_other() {
+fn many_to_many_joins_fail_without_comparing_all_pairs() {
     let count = 700;
     for (text, side) in [
         ("requests_total + on () {__name__=~'.+'}", "right"),
@@ -88,12 +88,12 @@ fn many_series_on_both_sides_of_a_join_fail_without_being_compared_with_each_oth
         let error = evaluate(text, &counters(count), 128, &params, &engine()).unwrap_err().to_string();
         assert!(error.contains("many-to-many matching not allowed") && error.contains(side), "{error}");
         let looks = interrupt.checks();
-        assert!(looks < 10 * count as u64, "{text}: {looks} looks at the flag");
+        assert!(looks < 10 * count as u64, "{text}: {looks} checks for cancellation");
     }
 }
 
 #[test]
-fn an_expression_may_have_a_thousand_different_selectors() {
+fn more_than_a_thousand_different_selectors_are_rejected() {
     let plan = |count: usize| {
         let selectors: Vec<String> = (0..count).map(|n| format!("x{{n=\"{n}\"}} or x")).collect();
         Query::plan(&selectors.join(" or "), &params(), &engine())
@@ -106,7 +106,7 @@ fn an_expression_may_have_a_thousand_different_selectors() {
 }
 
 #[test]
-fn buckets_are_corrected_once_and_have_bounds_that_floats_can_have() {
+fn buckets_are_corrected_once_and_invalid_bounds_are_reported() {
     let mut storage = crate::promqltest::Storage::new();
     for line in
         ["b{le=\"1\"} 5", "b{le=\"2\"} 3", "b{le=\"inf\"} 6", "b{le=\"1e400\"} 100", "b{le=\"-nan\"} 7"]
@@ -139,14 +139,14 @@ fn buckets_are_corrected_once_and_have_bounds_that_floats_can_have() {
 }
 
 #[test]
-fn regular_expressions_of_matchers_and_of_label_replace_share_a_limit() {
+fn regexes_of_matchers_and_label_replace_share_a_limit() {
     let plan =
         |text: &str| Query::plan(text, &fine(), &engine()).map(|_| ()).map_err(|error| error.to_string());
-    let refused = |text: &str| {
+    let rejected = |text: &str| {
         let error = plan(text).unwrap_err();
         assert!(error.contains("regular expressions need more than 64 MiB together"), "{error:.200}");
     };
-    // In matchers, and in `label_replace`, what is below the limit by itself.
+    // Expressions in matchers and in `label_replace`, each below the limit on its own.
     let matchers =
         |count: usize| -> String { (0..count).map(|i| format!("a{i}=~'[a-z_]{{900}}',")).collect() };
     let most =
@@ -155,19 +155,19 @@ fn regular_expressions_of_matchers_and_of_label_replace_share_a_limit() {
     plan(&format!("m{{{few}}}")).unwrap();
     let many = "label_replace(".repeat(60) + "m" + &", 'x', '$1', 's', '([a-z_]{900})')".repeat(60);
     plan(&many).unwrap();
-    refused(&format!("{many} + m{{{few}}}"));
-    // Lists of texts take memory once groups are asked for, and so do many groups.
+    rejected(&format!("{many} + m{{{few}}}"));
+    // Lists of literals use memory as soon as groups are recorded, and many groups do, too.
     let list = (0..40_000).map(|i| format!("v{i}")).collect::<Vec<_>>().join("|");
     plan(&format!("m{{s=~'(({list}))'}}")).unwrap();
     plan(&format!("label_replace(m, 'x', '$1', 's', '(({list}))')")).unwrap();
     let nested = "(".repeat(20) + &list + &")".repeat(20);
     plan(&format!("m{{s=~'{nested}'}}")).unwrap();
-    refused(&format!("label_replace(m, 'x', '$1', 's', '{nested}')"));
-    refused(&format!("label_replace(m, 'x', '$1', 's', '<{}>')", r"(\\pL?)".repeat(1500)));
+    rejected(&format!("label_replace(m, 'x', '$1', 's', '{nested}')"));
+    rejected(&format!("label_replace(m, 'x', '$1', 's', '<{}>')", r"(\\pL?)".repeat(1500)));
 }
 
 #[test]
-fn series_that_were_chosen_are_held_once() {
+fn chosen_series_are_reserved_once() {
     let series = counters(500);
     let held = |text: &str| {
         let total = TotalBudget::unlimited(&QUERIES);
@@ -182,6 +182,6 @@ fn series_that_were_chosen_are_held_once() {
     for choice in ["topk(500, requests_total)", "bottomk(500, requests_total)", "limitk(500, requests_total)"]
     {
         let chosen = held(&format!("{choice} or absent(requests_total offset 1m)"));
-        assert!(chosen < all + all / 10, "{choice}: {chosen} bytes and not {all}");
+        assert!(chosen < all + all / 10, "{choice}: {chosen} bytes, expected about {all}");
     }
 }

@@ -17,7 +17,8 @@ impl Oracle<'_> {
         let mut grouping = aggregate.grouping.clone();
         if let (Op::CountValues, Some(Expr::String(label))) = (aggregate.op, &aggregate.param) {
             for element in &mut vector {
-                let value = element.float().ok_or("the slow evaluator counts only floats")?;
+                let value =
+                    element.float().ok_or("the slow evaluator supports count_values only for floats")?;
                 element.labels.insert(label.value.clone(), count_label(value));
             }
             if !aggregate.without {
@@ -38,7 +39,7 @@ impl Oracle<'_> {
         let param = match &aggregate.param {
             Some(param) if !matches!(param, Expr::String(_)) => {
                 if moves(param) && !moves(&aggregate.expr) {
-                    // Prometheus then takes the parameter of the first step for all.
+                    // Prometheus then uses the parameter of the first step for all steps.
                     self.open.set(true);
                 }
                 self.scalar(param, at)?
@@ -61,7 +62,7 @@ impl Oracle<'_> {
         Ok(answer)
     }
 
-    /// Aggregations that make one value of a group.
+    /// Aggregations that reduce a group to one value.
     fn fold(&self, op: AggregateOp, param: f64, members: &[Element]) -> Option<Value> {
         use AggregateOp as Op;
         let values: Vec<f64> = members.iter().filter_map(Element::float).collect();
@@ -103,7 +104,7 @@ impl Oracle<'_> {
         }))
     }
 
-    /// Aggregations that choose members of a group.
+    /// Aggregations that select members of a group.
     fn pick(
         &self,
         aggregate: &AggregateExpr,
@@ -145,7 +146,7 @@ impl Oracle<'_> {
             }
             best.push(rest.remove(at));
         }
-        // Which of equal ones are chosen depends on how a heap came to look.
+        // Which of several equal elements are selected depends on the internal order of a heap.
         let same = |a: f64, b: f64| a == b || (a.is_nan() && b.is_nan());
         if let Some(worst) = best.last()
             && rest.iter().any(|left| same(order(left), order(worst)))
@@ -156,7 +157,7 @@ impl Oracle<'_> {
     }
 }
 
-/// The hash by which `limit_ratio` chooses: xxHash64 over names and values in order, each behind its length.
+/// The hash by which `limit_ratio` selects: xxHash64 over names and values in order, each after its length.
 fn hash(labels: &LabelMap) -> u64 {
     let texts = labels.iter().flat_map(|(name, value)| [name, value]);
     let bytes: Vec<u8> =
@@ -164,7 +165,7 @@ fn hash(labels: &LabelMap) -> u64 {
     xxhash_rust::xxh64::xxh64(&bytes, 0)
 }
 
-/// Whether an expression may have another value at another instant.
+/// Whether an expression may have a different value at another instant.
 fn moves(expr: &Expr) -> bool {
     let mut below = false;
     expr.for_each_child(|child| below |= moves(child));
@@ -177,7 +178,7 @@ fn moves(expr: &Expr) -> bool {
     }
 }
 
-/// Whether Prometheus gives the series of this expression in label order.
+/// Whether Prometheus returns the series of this expression in label order.
 fn is_ordered(expr: &Expr) -> bool {
     match expr {
         Expr::Vector(_) => true,
@@ -186,7 +187,7 @@ fn is_ordered(expr: &Expr) -> bool {
     }
 }
 
-/// The value that beats all before it, where any number beats NaN.
+/// The value for which `beats` is true against all others. Any number is preferred to NaN.
 fn extreme(values: &[f64], beats: impl Fn(f64, f64) -> bool) -> f64 {
     values
         .iter()
@@ -194,7 +195,7 @@ fn extreme(values: &[f64], beats: impl Fn(f64, f64) -> bool) -> f64 {
         .fold(f64::NAN, |best, value| if best.is_nan() || beats(value, best) { value } else { best })
 }
 
-/// A value as the label of `count_values`.
+/// A value as a label value of `count_values`.
 fn count_label(value: f64) -> String {
     if value == f64::INFINITY {
         "+Inf".to_owned()

@@ -60,7 +60,7 @@ impl Oracle<'_> {
         }
         let mut results: BTreeSet<(LabelMap, LabelMap)> = BTreeSet::new();
         let mut answer = Vec::new();
-        // What stands in for a series that is missing on a side. `fill_right` is about the "one" side, wherever it stands.
+        // The fill values of missing series. `fill_right` applies to the "one" side, whichever side that is.
         let stand_in = |fill: Option<f64>, key: &LabelMap| {
             fill.map(|fill| Element { labels: key.clone(), drop_name: false, value: Value::Float(fill) })
         };
@@ -70,7 +70,7 @@ impl Oracle<'_> {
             let partner = partners.get(&key).cloned().or_else(|| stand_in(matching.fill_right, &key));
             pairs.extend(partner.map(|partner| (key, element, partner)));
         }
-        // Matched is a series with a result, even one that a comparison leaves out.
+        // A series counts as matched if it has a result, even one that a comparison drops.
         let matched: BTreeSet<LabelMap> = pairs
             .iter()
             .filter(|(_, element, partner)| {
@@ -104,7 +104,7 @@ impl Oracle<'_> {
                     None => labels.remove(name),
                 };
             }
-            // One to one, each match may occur once; else each of its results.
+            // In one-to-one matching, each match may occur once; otherwise each result may.
             let result =
                 if matching.cardinality == Cardinality::OneToOne { LabelMap::new() } else { labels.clone() };
             if !results.insert((key, result)) {
@@ -113,8 +113,8 @@ impl Oracle<'_> {
             if binary.return_bool {
                 answer.push(Element { labels, drop_name: true, value: Value::Float(f64::from(holds)) });
             } else if holds {
-                // Prometheus forgets here that a name is to be dropped when it drops names late, and has none when it
-                // drops them at once, which is its default.
+                // With delayed name removal, Prometheus forgets here that a name has to be dropped. Without
+                // it, which is the default, there is no name.
                 answer.push(Element { labels, drop_name: element.drop_name, value });
             }
         }
@@ -147,7 +147,8 @@ impl Oracle<'_> {
         answer
     }
 
-    /// What an operator makes of two values, and whether a comparison holds; `None` where it is not for such values.
+    /// The result of an operator on two values, and whether a comparison holds. `None` if it does not support
+    /// these types.
     fn operate(&self, op: BinaryOp, left: &Value, right: &Value) -> Option<(Value, bool)> {
         use BinaryOp as Op;
         let histogram = match (left, right) {
@@ -163,7 +164,7 @@ impl Oracle<'_> {
                 Op::Eq | Op::Ne => {
                     let equal = left.is_like(right, |a, b| a == b);
                     if !equal && left.is_like(right, same_number) {
-                        // Otherwise rounded, they may be equal.
+                        // With different rounding, they may be equal.
                         self.open.set(true);
                     }
                     return Some((Value::Histogram(left.clone()), equal == (op == Op::Eq)));
@@ -185,7 +186,7 @@ impl Oracle<'_> {
 
     fn compare(&self, op: BinaryOp, left: f64, right: f64) -> Option<bool> {
         if op.is_comparison() && left != right && same_number(left, right) {
-            // Otherwise rounded, they may be equal.
+            // With different rounding, they may be equal.
             self.open.set(true);
         }
         match op {
@@ -200,7 +201,7 @@ impl Oracle<'_> {
     }
 }
 
-/// What has to be equal for two series to match.
+/// The labels that must be equal for two series to match.
 fn signature(matching: &VectorMatching, labels: &LabelMap) -> LabelMap {
     if matching.on {
         only(labels, &matching.labels)

@@ -1,4 +1,4 @@
-//! Quantiles and fractions of histograms, classic ones above all.
+//! Quantiles and fractions of histograms, mainly classic ones.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use super::call::each_histogram;
 use super::{Element, LabelMap, Oracle, without};
 use crate::data::Value;
 
-/// A classic bucket: its upper bound, and how many observations are not above it.
+/// A classic bucket: its upper bound, and the number of observations at or below it.
 type Classic = (f64, f64);
 
 impl Oracle<'_> {
@@ -41,7 +41,7 @@ impl Oracle<'_> {
                 groups.entry(without(&element.labels, &["le"])).or_default().push((bound, count));
             }
         }
-        // Where a series has both kinds at once, neither counts.
+        // If a series has both kinds at the same time, neither is used.
         let mut natives = Vec::new();
         for element in vector.into_iter().filter(|element| element.float().is_none()) {
             if groups.remove(&element.labels).is_none() {
@@ -59,7 +59,7 @@ impl Oracle<'_> {
     }
 }
 
-/// Buckets with equal bounds made one.
+/// Merges buckets with equal bounds.
 fn merged(buckets: Vec<Classic>) -> Vec<Classic> {
     let mut merged: Vec<Classic> = Vec::new();
     for (bound, count) in buckets {
@@ -84,7 +84,7 @@ fn classic_quantile(q: f64, mut buckets: Vec<Classic>) -> f64 {
     if buckets[buckets.len() - 1].0 != f64::INFINITY {
         return f64::NAN;
     }
-    // Counts never fall; differences that can only be roundings do not count.
+    // Counts must not decrease. Differences within the rounding error are ignored.
     let mut before = buckets[0].1;
     for bucket in &mut buckets[1..] {
         let (sum, distance) = (before.abs() + bucket.1.abs(), (before - bucket.1).abs());
@@ -101,7 +101,7 @@ fn classic_quantile(q: f64, mut buckets: Vec<Classic>) -> f64 {
         return f64::NAN;
     }
     let rank = q * observations;
-    // As a binary search finds it, also among counts that are NaN.
+    // Found by binary search, even among NaN counts, as in Prometheus.
     let (mut low, mut high) = (0, last);
     while low < high {
         let middle = (low + high) / 2;

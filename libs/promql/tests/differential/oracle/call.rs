@@ -1,4 +1,4 @@
-//! Functions over instant vectors, and those over nothing.
+//! Functions over instant vectors, and functions without vector arguments.
 
 use promql::syntax::ast::{Call, Expr};
 use promql::syntax::functions::{FunctionId, ValueType};
@@ -55,7 +55,8 @@ impl Oracle<'_> {
                         set_label(&mut element.labels, &label.value, open_metrics(q));
                         let looked_for = !self.delayed || self.start != self.end;
                         if looked_for && answer.iter().any(|other| other.labels == element.labels) {
-                            // When names go late, Prometheus does not look where the quantiles are the same at all steps.
+                            // With delayed name removal, Prometheus does not check whether the quantiles are
+                            // equal at all steps.
                             self.open.set(self.open.get() || self.delayed);
                             return Err(SAME_LABELS.to_owned());
                         }
@@ -82,7 +83,7 @@ impl Oracle<'_> {
                     vector(0)?.into_iter().filter(|e| e.float().is_some()).collect();
                 let key = |element: &Element| element.float().unwrap_or(f64::NAN);
                 let sign = if function == F::Sort { 1.0 } else { -1.0 };
-                // NaN goes last either way.
+                // NaN sorts last in both directions.
                 floats.sort_by(|a, b| {
                     (key(a).is_nan(), sign * key(a))
                         .partial_cmp(&(key(b).is_nan(), sign * key(b)))
@@ -114,7 +115,7 @@ impl Oracle<'_> {
             _ => {
                 let f = simple(function)
                     .ok_or_else(|| format!("the slow evaluator lacks {}", call.function.name))?;
-                // Where a function is steep, the rounding of its argument decides.
+                // If a function is steep, the rounding of its argument changes the result.
                 Ok(each_float(vector(0)?, |value| {
                     self.rounded(f(value), if is_exact(function) { 0.0 } else { f(value) })
                 }))
@@ -123,7 +124,7 @@ impl Oracle<'_> {
     }
 }
 
-/// Changes floats and leaves histograms out; the name goes.
+/// Applies `f` to floats, and drops histograms and the name.
 fn each_float(vector: Vec<Element>, f: impl Fn(f64) -> f64) -> Vec<Element> {
     let change = |element: Element| {
         let value = Value::Float(f(element.float()?));
@@ -132,7 +133,7 @@ fn each_float(vector: Vec<Element>, f: impl Fn(f64) -> f64) -> Vec<Element> {
     vector.into_iter().filter_map(change).collect()
 }
 
-/// Makes floats of histograms and leaves floats out; the name goes.
+/// Computes floats from histograms, and drops floats and the name.
 pub(super) fn each_histogram(vector: Vec<Element>, f: impl Fn(&Histogram) -> f64) -> Vec<Element> {
     let change = |element: Element| match &element.value {
         Value::Float(_) => None,
@@ -191,7 +192,7 @@ fn simple(function: FunctionId) -> Option<fn(f64) -> f64> {
         F::Cosh => |value| (value.exp() + (-value).exp()) / 2.0,
         F::Tanh => f64::tanh,
         F::Asinh => area_sine,
-        // By the half argument nothing cancels near 1.
+        // With half of the argument, no digits cancel near 1.
         F::Acosh => |value| 2.0 * area_sine(((value - 1.0) / 2.0).sqrt()),
         F::Atanh => |value| (value.ln_1p() - (-value).ln_1p()) / 2.0,
         F::Rad => |value| value * std::f64::consts::PI / 180.0,
@@ -209,7 +210,7 @@ fn simple(function: FunctionId) -> Option<fn(f64) -> f64> {
     })
 }
 
-/// `asinh`: by `atanh` where numbers are small, halved where their doubles would overflow.
+/// `asinh`: computed by `atanh` for small numbers, and from half of the number if its double would overflow.
 fn area_sine(value: f64) -> f64 {
     let size = value.abs();
     let area = if size < 1.0 {
@@ -225,7 +226,7 @@ fn area_sine(value: f64) -> f64 {
 fn relabel(call: &Call, vector: Vec<Element>) -> Result<Vec<Element>, String> {
     let text = |index: usize| match &call.args[index] {
         Expr::String(text) => Ok(text.value.as_str()),
-        other => Err(format!("{other} is no string")),
+        other => Err(format!("{other} is not a string")),
     };
     let target = text(1)?;
     let mut answer: Vec<Element> = Vec::new();
@@ -235,7 +236,7 @@ fn relabel(call: &Call, vector: Vec<Element>) -> Result<Vec<Element>, String> {
             let source = value(text(3)?);
             let regex = model::Regex::new(text(4)?).map_err(|error| error.to_string())?;
             regex.groups(&source).map(|groups| {
-                // These tests write no more than two groups, each as $n.
+                // These tests use at most two groups, each in the form `$n`.
                 (0..=2).fold(text(2).unwrap_or_default().to_owned(), |text, group| {
                     text.replace(&format!("${group}"), groups.get(group).unwrap_or_default())
                 })
@@ -257,7 +258,7 @@ fn relabel(call: &Call, vector: Vec<Element>) -> Result<Vec<Element>, String> {
     Ok(answer)
 }
 
-/// A number as OpenMetrics writes bounds and quantiles: whole ones have a fraction.
+/// A number in OpenMetrics form, for bounds and quantiles: whole numbers have a fraction.
 fn open_metrics(value: f64) -> String {
     let text = match value {
         f64::INFINITY => "+Inf".to_owned(),

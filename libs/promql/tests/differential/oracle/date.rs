@@ -1,8 +1,8 @@
-//! Parts of dates, by counting days from 1970.
+//! The parts of a date, by counting the days since 1970.
 
 use promql::syntax::functions::FunctionId;
 
-/// Whether the function gives a part of a date.
+/// Whether the function returns a part of a date.
 pub(super) fn is_date(function: FunctionId) -> bool {
     use FunctionId as F;
     matches!(
@@ -18,7 +18,7 @@ pub(super) fn is_date(function: FunctionId) -> bool {
     )
 }
 
-/// A part of the date that is `seconds` after the start of 1970, not before it.
+/// A part of the date `seconds` after the start of 1970; `seconds` must not be negative.
 pub(super) fn part(function: FunctionId, seconds: f64) -> f64 {
     use FunctionId as F;
     let seconds = seconds as i64;
@@ -41,7 +41,7 @@ pub(super) fn part(function: FunctionId, seconds: f64) -> f64 {
     let part = match function {
         F::Minute => seconds.div_euclid(60).rem_euclid(60),
         F::Hour => seconds.div_euclid(3600).rem_euclid(24),
-        // The first day was a Thursday.
+        // 1 January 1970 was a Thursday.
         F::DayOfWeek => (day + 4).rem_euclid(7),
         F::DayOfMonth => left + 1,
         F::DayOfYear => day_of_year,

@@ -1,8 +1,8 @@
-//! The slow evaluator: one instant at a time, every sample looked at again for each.
+//! The slow evaluator: it evaluates one instant at a time and reads all samples again for each.
 //!
-//! It is written from what Prometheus 3.14 does, walks the syntax tree and shares no code with the engine. Where Prometheus
-//! leaves an order open, it says so ([`Oracle::is_open`]). Where an answer is the outcome of rounding, [`Oracle::shaken`]
-//! gives the answers that other roundings would have led to.
+//! It is written according to the behaviour of Prometheus 3.14, walks the syntax tree and shares no code with
+//! the engine. If a result depends on an order that Prometheus leaves open, [`Oracle::is_open`] reports it.
+//! If a result depends on rounding, [`Oracle::shaken`] computes the results for other roundings.
 
 mod aggregate;
 mod binary;
@@ -24,21 +24,21 @@ use promql::syntax::functions::ValueType;
 use crate::data::{Data, LabelMap, Value};
 use crate::random::Random;
 
-/// What is said where two series with equal labels have a value at the same instant.
+/// The error for two series with equal labels that have a value at the same instant.
 const SAME_LABELS: &str = "vector cannot contain metrics with the same labelset";
-/// The step of subqueries that name none, in milliseconds.
+/// The default step of subqueries, in milliseconds.
 const SUBQUERY_STEP: i64 = 60_000;
 
 /// An element of an instant vector.
 #[derive(Clone, Debug)]
 pub(crate) struct Element {
     pub(crate) labels: LabelMap,
-    /// Whether the metric name goes at the end of the query.
+    /// Whether the metric name is dropped at the end of the query.
     pub(crate) drop_name: bool,
     pub(crate) value: Value,
 }
 
-/// A series within a window.
+/// The samples of a series within a window.
 #[derive(Clone, Debug)]
 struct Row {
     labels: LabelMap,
@@ -46,9 +46,11 @@ struct Row {
     points: Vec<(i64, Value)>,
 }
 
-/// A range vector: all series with at least a point in the window, which begins after `start` and includes `end`.
+/// A range vector: all series with at least one sample in the window after `start`, up to and including
+/// `end`.
 ///
-/// `anchored` adds the points of the lookback before the start, `smoothed` also those of a lookback behind the end.
+/// For `anchored`, the samples of the lookback before the start are added; for `smoothed`, also those of a
+/// lookback after the end.
 struct Window {
     start: i64,
     end: i64,
@@ -56,7 +58,7 @@ struct Window {
     rows: Vec<Row>,
 }
 
-/// An answer: the points of each series by time.
+/// A result: the samples of each series by time.
 pub(crate) type Answer = BTreeMap<LabelMap, BTreeMap<i64, Value>>;
 
 /// Evaluates expressions over some data.
@@ -66,16 +68,17 @@ pub(crate) struct Oracle<'a> {
     end: i64,
     step: Option<i64>,
     lookback: i64,
-    /// Whether names that go do so at the end of the query.
+    /// Whether names are dropped at the end of the query instead of at once.
     delayed: bool,
-    /// The series that each function over ranges has given a value, by its place and their labels without names.
+    /// The series to which each range function has given a value, by the function's position and the labels
+    /// without name.
     ranges: RefCell<BTreeMap<(Span, LabelMap), LabelMap>>,
     open: Cell<bool>,
     shake: Option<RefCell<Random>>,
 }
 
 impl<'a> Oracle<'a> {
-    /// `delayed` leaves names where they are until the end of the query.
+    /// Creates an evaluator. If `delayed`, names are dropped at the end of the query.
     pub(crate) fn new(data: &'a Data, params: &QueryParams, delayed: bool) -> Self {
         Oracle {
             data,
@@ -90,20 +93,20 @@ impl<'a> Oracle<'a> {
         }
     }
 
-    /// The evaluator with all that was rounded moved a little.
+    /// An evaluator that changes every rounded number slightly.
     pub(crate) fn shaken(data: &'a Data, params: &QueryParams, delayed: bool, seed: u64) -> Self {
         Oracle { shake: Some(RefCell::new(Random::new(seed))), ..Self::new(data, params, delayed) }
     }
 
-    /// Whether the answers so far hang on an order that Prometheus leaves open.
+    /// Whether a result so far depends on an order that Prometheus leaves open.
     pub(crate) fn is_open(&self) -> bool {
         self.open.get()
     }
 
-    /// The answer to a query.
+    /// The result of a query.
     ///
     /// # Errors
-    /// Why there is none.
+    /// Why the query fails.
     pub(crate) fn answer(&self, expr: &Expr) -> Result<Answer, String> {
         let mut answer = Answer::new();
         let mut put = |labels: LabelMap, at: i64, value: Value| match answer
@@ -133,7 +136,7 @@ impl<'a> Oracle<'a> {
         Ok(answer)
     }
 
-    /// The values of a sorted instant vector in its order.
+    /// The values of a sorted instant vector, in order.
     pub(crate) fn ordered(&self, expr: &Expr) -> Result<Vec<f64>, String> {
         Ok(self.vector(expr, self.start)?.iter().filter_map(Element::float).collect())
     }
@@ -143,13 +146,13 @@ impl<'a> Oracle<'a> {
         (self.start..=self.end).step_by(step)
     }
 
-    /// The value at an instant; a scalar is a vector of one element without labels.
+    /// The value at an instant. A scalar is a vector with one element without labels.
     fn vector(&self, expr: &Expr, at: i64) -> Result<Vec<Element>, String> {
         let vector = self.named_vector(expr, at)?;
         if self.delayed { Ok(vector) } else { self.unnamed(expr, vector) }
     }
 
-    /// The elements without the names that go, which must not make two of them equal.
+    /// Drops the names that have to be dropped. Fails if two elements become equal.
     fn unnamed(&self, expr: &Expr, vector: Vec<Element>) -> Result<Vec<Element>, String> {
         let mut answer: Vec<Element> = Vec::new();
         for element in vector {
@@ -164,7 +167,7 @@ impl<'a> Oracle<'a> {
             if let Expr::Call(call) = expr
                 && call.function.args.contains(&ValueType::Matrix)
             {
-                // Here equal labels are refused also where the series never have a value at the same time.
+                // Equal labels also fail if the series never have a value at the same time.
                 let mut ranges = self.ranges.borrow_mut();
                 let first =
                     ranges.entry((call.span, labels.clone())).or_insert_with(|| element.labels.clone());
@@ -177,7 +180,7 @@ impl<'a> Oracle<'a> {
         Ok(answer)
     }
 
-    /// The value at an instant, with names that are to go.
+    /// The value at an instant, before names are dropped.
     fn named_vector(&self, expr: &Expr, at: i64) -> Result<Vec<Element>, String> {
         match expr {
             Expr::Number(number) => Ok(vec![Element::scalar(number.value)]),
@@ -201,17 +204,17 @@ impl<'a> Oracle<'a> {
             Expr::Aggregate(aggregate) => self.aggregate(aggregate, at),
             Expr::Binary(binary) => self.binary(binary, at),
             Expr::Call(call) => self.call(call, at),
-            Expr::String(_) | Expr::Matrix(_) | Expr::Subquery(_) => Err(format!("{expr} is no vector")),
+            Expr::String(_) | Expr::Matrix(_) | Expr::Subquery(_) => Err(format!("{expr} is not a vector")),
         }
     }
 
     /// The value of a scalar expression at an instant.
     fn scalar(&self, expr: &Expr, at: i64) -> Result<f64, String> {
         let vector = self.vector(expr, at)?;
-        vector.first().and_then(Element::float).ok_or_else(|| format!("{expr} is no scalar"))
+        vector.first().and_then(Element::float).ok_or_else(|| format!("{expr} is not a scalar"))
     }
 
-    /// The instant that a selector looks at when it is evaluated at `at`.
+    /// The instant at which a selector selects when it is evaluated at `at`.
     fn reference(&self, pinned: Option<At>, offset: &DurationArg, at: i64) -> i64 {
         let at = match pinned {
             None => at,
@@ -241,7 +244,7 @@ impl<'a> Oracle<'a> {
         found
     }
 
-    /// The points that a range vector has at `at`.
+    /// The samples of a range vector that is evaluated at `at`.
     fn window(&self, expr: &Expr, at: i64) -> Result<Window, String> {
         match expr {
             Expr::Paren(paren) => self.window(&paren.expr, at),
@@ -270,7 +273,7 @@ impl<'a> Oracle<'a> {
                 let start = end - self.millis(&subquery.range);
                 let step = subquery.step.as_ref().map_or(SUBQUERY_STEP, |step| self.millis(step));
                 let mut rows: BTreeMap<LabelMap, Row> = BTreeMap::new();
-                // Multiples of the step in the left-open window.
+                // The multiples of the step in the left-open window.
                 let first = (start.div_euclid(step) + 1) * step;
                 for time in (first..=end).step_by(step as usize) {
                     for element in self.vector(&subquery.expr, time)? {
@@ -288,7 +291,7 @@ impl<'a> Oracle<'a> {
                 }
                 Ok(Window { start, end, boundary: Boundary::Plain, rows: rows.into_values().collect() })
             }
-            _ => Err(format!("{expr} is no range vector")),
+            _ => Err(format!("{expr} is not a range vector")),
         }
     }
 
@@ -298,13 +301,13 @@ impl<'a> Oracle<'a> {
             DurationArg::Expr(expr) => {
                 let step = self.step.unwrap_or(0) as f64 / 1000.0;
                 let range = (self.end - self.start) as f64 / 1000.0;
-                // These tests write nothing that comes to parts of milliseconds.
+                // These tests use no durations with fractions of a millisecond.
                 (seconds_of(expr, step, range) * 1000.0).round() as i64
             }
         }
     }
 
-    /// A number that was rounded on the way, where the terms it is made of are as large as `scale`.
+    /// A rounded number. The terms from which it was computed are as large as `scale`.
     fn rounded(&self, value: f64, scale: f64) -> f64 {
         match &self.shake {
             Some(random) if value.is_finite() && scale.is_finite() => {
@@ -367,7 +370,7 @@ fn only<S: AsRef<str>>(labels: &LabelMap, names: &[S]) -> LabelMap {
     labels.iter().filter(|(name, _)| keep(name)).map(|(n, v)| (n.clone(), v.clone())).collect()
 }
 
-/// Quantile of floats: NaN sorts before all, and between two values lies what a line between them has.
+/// A quantile of floats. NaN sorts first; between two values the result is interpolated.
 fn quantile(q: f64, values: &[f64]) -> f64 {
     if values.is_empty() || q.is_nan() {
         return f64::NAN;
@@ -389,12 +392,12 @@ fn quantile(q: f64, values: &[f64]) -> f64 {
     sorted[lower] * (1.0 - weight) + sorted[upper] * weight
 }
 
-/// The largest of the numbers' sizes, as far as they are finite.
+/// The largest absolute value among the finite numbers.
 fn largest(values: &[f64]) -> f64 {
     values.iter().map(|v| v.abs()).filter(|v| v.is_finite()).fold(0.0, f64::max)
 }
 
-/// Sums as Prometheus does, with Neumaier's compensation, which infinities switch off.
+/// A sum with Neumaier's compensation, as in Prometheus. Infinities disable the compensation.
 #[derive(Clone, Copy, Debug, Default)]
 struct Compensated {
     sum: f64,
@@ -415,7 +418,8 @@ impl Compensated {
     }
 }
 
-/// The mean as Prometheus has it: the sum divided, or a running mean from where the sum is infinite.
+/// The mean, as in Prometheus: the sum divided by the count, or a running mean from where the sum becomes
+/// infinite.
 fn mean(values: &[f64]) -> f64 {
     let mut total = Compensated { sum: values[0], rest: 0.0 };
     let mut running = None;
@@ -440,7 +444,7 @@ fn mean(values: &[f64]) -> f64 {
     }
 }
 
-/// The timestamp as a number of seconds.
+/// The timestamp in seconds.
 fn seconds(millis: i64) -> f64 {
     Timestamp::from_millis(millis).as_secs_f64()
 }

@@ -7,7 +7,7 @@ use super::{Compensated, Element, LabelMap, Oracle, Row, Window, largest, mean, 
 use crate::data::Value;
 use crate::histogram::Histogram;
 
-/// A window of one series, its kinds of samples apart.
+/// A window of one series, with floats and histograms separated.
 struct Samples<'a> {
     row: &'a Row,
     floats: Vec<(i64, f64)>,
@@ -68,7 +68,7 @@ impl Oracle<'_> {
         let values: Vec<f64> = floats.iter().map(|(_, value)| *value).collect();
         let (first, last) = (&points[0], &points[points.len() - 1]);
         let mixed = !floats.is_empty() && !histograms.is_empty();
-        // What has an answer for any window.
+        // These functions have a result for any window.
         match function {
             F::CountOverTime => return Ok(Some(Value::Float(points.len() as f64))),
             F::PresentOverTime => return Ok(Some(Value::Float(1.0))),
@@ -82,7 +82,7 @@ impl Oracle<'_> {
                 let counter = function != F::Delta;
                 if samples.boundary != Boundary::Plain {
                     if !histograms.is_empty() {
-                        return Err("the slow evaluator draws lines between floats only".to_owned());
+                        return Err("the slow evaluator interpolates between floats only".to_owned());
                     }
                     return Ok(self
                         .between_boundaries(samples, counter, function == F::Rate)
@@ -109,7 +109,7 @@ impl Oracle<'_> {
             }
             _ => {}
         }
-        // The rest sees floats only.
+        // The remaining functions use only floats.
         if values.is_empty() {
             return Ok(None);
         }
@@ -160,7 +160,8 @@ impl Oracle<'_> {
         let (first_at, last_at) = (points[0].0, points[points.len() - 1].0);
         let covered = seconds(last_at) - seconds(first_at);
         let between = covered / (points.len() - 1) as f64;
-        // How far the line is drawn on beyond the first and last sample, where it might begin at `zero` of the way.
+        // The factor of the extrapolation beyond the first and last sample. `zero` is the part of the change
+        // after which a counter reaches zero.
         let factor = |zero: Option<f64>| {
             let threshold = between * 1.1;
             let mut to_start = seconds(first_at) - seconds(samples.start);
@@ -194,7 +195,7 @@ impl Oracle<'_> {
         let mut histograms: Vec<Histogram> = samples.histograms.iter().map(|(_, h)| (*h).clone()).collect();
         let first_count = histograms[0].count;
         if counter && histograms[1].is_reset_from(&histograms[0]) {
-            // What came before the reset does not matter, not even its layout.
+            // The histogram before the reset does not matter, including its layout.
             let (schema, bounds) = (histograms[1].schema, histograms[1].bounds.clone());
             histograms[0] = Histogram { schema, bounds, ..histograms[0].map(|_| 0.0) };
             histograms[0].positive.clear();
@@ -213,13 +214,14 @@ impl Oracle<'_> {
                 grown = grown.plus(&pair[0], 1.0)?;
             }
         }
-        // A histogram that was nulled still has its count for the extrapolation.
+        // A histogram that was set to zero still has its count for the extrapolation.
         let zero = (counter && grown.count > 0.0 && first_count >= 0.0).then(|| first_count / grown.count);
         let factor = factor(zero);
         Some(Value::Histogram(grown.map(|x| self.rounded(x * factor, x.abs() * factor))))
     }
 
-    /// `rate`, `increase` and `delta` between the boundaries of the window, which are looked up or interpolated.
+    /// `rate`, `increase` and `delta` between the boundaries of the window, whose values are looked up or
+    /// interpolated.
     fn between_boundaries(&self, samples: &Samples<'_>, counter: bool, per_second: bool) -> Option<f64> {
         let (floats, start, end) = (&samples.floats, samples.start, samples.end);
         let smoothed = samples.boundary == Boundary::Smoothed;
@@ -236,7 +238,7 @@ impl Oracle<'_> {
         }
         let line = |from: usize, at: i64| {
             let ((x1, y1), (x2, y2)) = (floats[from], floats[from + 1]);
-            // A counter that was reset in between began at zero.
+            // A counter that was reset in between started at zero.
             let y1 = if counter && y2 < y1 { 0.0 } else { y1 };
             y1 + (y2 - y1) * (at - x1) as f64 / (x2 - x1) as f64
         };
@@ -282,17 +284,17 @@ impl Oracle<'_> {
         }
     }
 
-    /// The mean square of the distances from the mean.
+    /// The mean squared distance from the mean.
     pub(super) fn variance(&self, values: &[f64]) -> f64 {
         let count = values.len() as f64;
         let mean = values.iter().sum::<f64>() / count;
         let scale = largest(values);
         let variance = values.iter().map(|value| (value - mean) * (value - mean)).sum::<f64>() / count;
-        // It is never below zero.
+        // It is never negative.
         self.rounded(variance, scale * scale).max(0.0) + if variance.is_nan() { f64::NAN } else { 0.0 }
     }
 
-    /// Slope per second, and value at `origin`, of the line with the least squares.
+    /// The slope per second of the least-squares line, and its value at `origin`.
     fn regression(&self, floats: &[(i64, f64)], origin: i64) -> (f64, f64) {
         let first = floats[0].1;
         if floats.iter().all(|(_, value)| *value == first) {
@@ -315,7 +317,7 @@ impl Oracle<'_> {
     }
 }
 
-/// The labels that `absent` can tell from a selector: those that are asked for once, by equality.
+/// The labels that `absent` derives from a selector: those with a single equality matcher.
 pub(super) fn absent_labels(expr: &Expr) -> LabelMap {
     let matchers = match expr.without_parens() {
         Expr::Vector(selector) => &selector.matchers,
@@ -357,7 +359,7 @@ fn reset(before: &Value, now: &Value) -> bool {
     }
 }
 
-/// The sample that is better than all before it, where any number is better than NaN.
+/// The sample for which `better` is true against all others. Any number is preferred to NaN.
 fn best(floats: &[(i64, f64)], better: impl Fn(f64, f64) -> bool) -> (i64, f64) {
     let mut best = floats[0];
     for (time, value) in floats {
