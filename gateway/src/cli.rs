@@ -12,45 +12,47 @@ use pki::JoinToken;
 use runtime::{CommonArgs, ConfigMistakes, EXIT_ERROR, ListenAddress};
 
 use crate::{
-    component::{Gateway, ROLE, Setup, config_for_join},
-    config::{Config, ConfigError, Role, Target},
+    component::{Gateway, ROLE, Setup},
+    config::{ClusterTarget, Config, ConfigFileError, GatewayRole},
 };
 
 /// Largest token file that is read, in bytes.
 const MAX_TOKEN_BYTES: u64 = 16 << 10;
 
-/// Joins this cluster to the mesh, or ends the mesh beside the querier
+/// Connects this cluster to the mesh
 ///
-/// With --config the file says which. With --join alone this is the gateway of a client cluster: it redeems the token,
-/// keeps the certificate in --data-dir, and serves the targets named. Started again with the same arguments it uses what
-/// it has.
+/// With --config, `role` in the file selects the gateway of a client cluster or the gateway of the observability cluster.
+/// Without --config this is the gateway of a client cluster: it joins with the token, stores the certificate in
+/// --data-dir, and serves the targets of --target. When it is started again with the same arguments, it uses the stored
+/// certificate.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, mut_arg("grpc_address", |arg| arg.default_value("127.0.0.1:10941")))]
 pub struct GatewayArgs {
     #[command(subcommand)]
     command: Option<GatewayCommand>,
 
-    /// Configuration file; reloaded by SIGHUP and POST /-/reload
+    /// Configuration file; SIGHUP and POST /-/reload reload it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// Join with this token if not joined yet; visible to other users of the machine, so prefer --join-file
+    /// Token to join with if there is no valid certificate; other users of the machine can see it, so prefer --join-file
     #[arg(long, value_name = "TOKEN", value_parser = parse_secret, conflicts_with = "join_file")]
     join: Option<Secret<String>>,
 
-    /// Join with the token in this file if not joined yet
+    /// File with the token to join with if there is no valid certificate
     #[arg(long, value_name = "FILE")]
     join_file: Option<PathBuf>,
 
-    /// Folder for the certificate, without --config
+    /// Folder to store the certificate in; not with --config
     #[arg(long, value_name = "DIR", default_value = "data/gateway", conflicts_with = "config")]
     data_dir: PathBuf,
 
-    /// A store that can be read here, without --config; may be repeated [default: scraper-0=127.0.0.1:10901]
+    /// A store that the observability side may read; can be repeated; not with --config [default:
+    /// scraper-0=127.0.0.1:10901]
     #[arg(long = "target", value_name = "NAME=HOST:PORT", value_parser = parse_target, conflicts_with = "config")]
-    targets: Vec<Target>,
+    targets: Vec<ClusterTarget>,
 
-    /// Let the observability side dial in here (UDP and TCP) instead of dialling it, without --config
+    /// Address to listen on (UDP and TCP) for the observability side, instead of dialling it; not with --config
     #[arg(long, value_name = "HOST:PORT", conflicts_with = "config")]
     listen: Option<ListenAddress>,
 
@@ -62,7 +64,7 @@ pub struct GatewayArgs {
 enum GatewayCommand {
     /// Checks a configuration file and reports all of its mistakes
     CheckConfig {
-        /// The file
+        /// The configuration file
         file: PathBuf,
     },
 }
@@ -71,11 +73,12 @@ fn parse_secret(text: &str) -> Result<Secret<String>, std::convert::Infallible> 
     Ok(Secret::new(text.to_owned()))
 }
 
-fn parse_target(text: &str) -> Result<Target, String> {
-    let (name, address) =
-        text.split_once('=').ok_or("write NAME=HOST:PORT, for example scraper-0=127.0.0.1:10901")?;
+fn parse_target(text: &str) -> Result<ClusterTarget, String> {
+    let (name, address) = text
+        .split_once('=')
+        .ok_or("has no '=', expected NAME=HOST:PORT such as scraper-0=127.0.0.1:10901")?;
     let name = name.parse().map_err(|error: identity::NameError| error.to_string())?;
-    Ok(Target { name, address: address.parse()? })
+    Ok(ClusterTarget { name, address: address.parse()? })
 }
 
 /// Runs the command to its end.
@@ -95,18 +98,18 @@ fn check_config(file: &Path) -> ExitCode {
     match Config::load(file) {
         Ok(config) => {
             let role = match config.role {
-                Role::Observability(_) => "observability",
-                Role::Cluster(_) => "cluster",
+                GatewayRole::Observability(_) => "observability",
+                GatewayRole::Cluster(_) => "cluster",
             };
             // A reader that has closed the pipe (`| head`) has seen enough.
-            let _ = writeln!(std::io::stdout(), "{}: good, role {role}", file.display());
+            let _ = writeln!(std::io::stdout(), "{}: valid, role {role}", file.display());
             ExitCode::SUCCESS
         }
-        Err(error @ ConfigError::Read { .. }) => {
+        Err(error @ ConfigFileError::Read { .. }) => {
             eprintln!("error: {error}");
             ExitCode::from(EXIT_ERROR)
         }
-        Err(error @ ConfigError::Wrong { .. }) => ConfigMistakes::from(error).report(),
+        Err(error @ ConfigFileError::Wrong { .. }) => ConfigMistakes::from(error).report(),
     }
 }
 
@@ -134,7 +137,8 @@ fn config_of_flags(args: &GatewayArgs) -> Result<Config, String> {
     let joins = args.join.is_some() || args.join_file.is_some();
     if !joins && !args.data_dir.join("credentials.pem").exists() {
         return Err(
-            "give --config FILE, or --join-file FILE (or --join TOKEN) to join a cluster to the mesh"
+            "--config is missing and there is no certificate to start with; give --config FILE, or --join-file FILE \
+             (or --join TOKEN) to join the mesh"
                 .to_owned(),
         );
     }
@@ -142,7 +146,7 @@ fn config_of_flags(args: &GatewayArgs) -> Result<Config, String> {
         [] => vec![parse_target("scraper-0=127.0.0.1:10901")?],
         targets => targets.to_vec(),
     };
-    Ok(config_for_join(args.data_dir.clone(), targets, args.listen.clone()))
+    Ok(Config::for_join(args.data_dir.clone(), targets, args.listen.clone()))
 }
 
 fn join_token(args: &GatewayArgs) -> Result<Option<JoinToken>, String> {
@@ -172,13 +176,13 @@ mod tests {
     use super::*;
 
     #[derive(Debug, Parser)]
-    struct Program {
+    struct GatewayProgram {
         #[command(flatten)]
         gateway: GatewayArgs,
     }
 
     fn parse(args: &[&str]) -> Result<GatewayArgs, String> {
-        let parsed = Program::try_parse_from([&["gateway"], args].concat());
+        let parsed = GatewayProgram::try_parse_from([&["gateway"], args].concat());
         parsed.map(|program| program.gateway).map_err(|error| error.to_string())
     }
 
@@ -190,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_that_make_no_sense_are_refused_by_name() {
+    fn an_error_names_the_invalid_argument() {
         let check = |args: &[&str], expected: &str| {
             let error = parse(args).map(|_| ()).unwrap_err();
             assert!(error.contains(expected), "{args:?}: {error}");
@@ -213,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_does_not_show_in_what_is_printed_of_the_arguments() {
+    fn a_token_is_not_printed_with_the_arguments() {
         let args = parse(&["--join", "isthmus_join_canary"]).unwrap();
         assert!(!format!("{args:?}").contains("canary"));
         let error = check(args).unwrap_err().to_string();
@@ -221,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_configuration_a_token_or_a_certificate_there_is_nothing_to_run() {
+    fn without_a_configuration_a_token_or_a_certificate_the_error_says_how_to_join() {
         let dir = tempfile::tempdir().unwrap();
         let data_dir = dir.path().join("none").display().to_string();
         let error = check(parse(&["--data-dir", &data_dir]).unwrap()).unwrap_err().to_string();

@@ -1,8 +1,8 @@
 //! The gateway's configuration file, from YAML to checked types.
 //!
 //! All mistakes of a file are reported together, each with its field and line. `docs/gateway.md` explains every
-//! field; `testdata/good` and `testdata/bad` hold examples. Reading order: [`Config`], [`Observability`],
-//! [`Cluster`], then the reading of each.
+//! field; `testdata/good` and `testdata/bad` contain examples. Reading order: [`Config`], [`ObservabilityRole`],
+//! [`ClusterRole`], then the functions that read them.
 
 use std::{
     fmt,
@@ -26,84 +26,84 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// Bounds of `info_interval`, inclusive.
 const INFO_INTERVAL_BOUNDS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
-/// Bounds of `pki.leaf_lifetime`, inclusive. The shortest lives are for rehearsals.
+/// Bounds of `pki.leaf_lifetime`, inclusive. The shortest lifetimes are for tests of renewal.
 const LEAF_LIFETIME_BOUNDS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(30 * 86_400));
 
 /// A checked configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Folder of the credentials and the trust bundle, mode 0700; created when absent.
+    /// Folder of the credentials and the trust bundle, mode 0700; created if it does not exist.
     pub data_dir: PathBuf,
-    /// Which transports dialling uses.
+    /// Which transports are used for dialling.
     pub transport: TransportChoice,
-    /// Which end of the mesh this gateway is.
-    pub role: Role,
+    /// Which side of the mesh this gateway is.
+    pub role: GatewayRole,
 }
 
-/// Which end of the mesh a gateway is.
+/// Which side of the mesh a gateway is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Role {
-    /// Beside the querier.
-    Observability(Observability),
+pub enum GatewayRole {
+    /// In the observability cluster.
+    Observability(ObservabilityRole),
     /// In a client cluster.
-    Cluster(Cluster),
+    Cluster(ClusterRole),
 }
 
-/// The gateway beside the querier: issues certificates, publishes the directory, sends requests.
+/// The gateway of the observability cluster: issues certificates, publishes the directory, sends requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Observability {
-    /// State folder of the issuing CA (made by `isthmus pki init`).
+pub struct ObservabilityRole {
+    /// State folder of the issuing CA (created by `isthmus pki init`).
     pub pki_state: PathBuf,
-    /// Life of the certificates issued from now on; never beyond that of the issuing CA.
+    /// Lifetime of certificates issued from now on. A certificate never outlives the issuing CA.
     pub leaf_lifetime: Duration,
-    /// Where clusters dial in and enrol, UDP and TCP.
+    /// The address at which clusters connect and join, UDP and TCP.
     pub listen: ListenAddress,
-    /// Clusters that are dialled. One that dials in needs no entry.
+    /// Clusters to dial. A cluster that dials in needs no entry.
     pub clusters: Vec<DialledCluster>,
-    /// Plain local ports, one a target.
+    /// Plain ports, one for each target.
     pub targets: Vec<PlainPort>,
 }
 
-/// A cluster whose gateway listens.
+/// A cluster that is dialled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DialledCluster {
-    /// As registered.
+    /// The registered name.
     pub name: Name,
-    /// Its gateways; one connection is kept to each.
+    /// The addresses of its gateways; one connection is kept to each.
     pub dial: Vec<DialAddress>,
 }
 
-/// A plain HTTP/2 port for one target, for clients that know nothing of the mesh.
+/// An HTTP/2 port without TLS for one target, for clients that do not support the mesh.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlainPort {
-    /// The target behind the port.
+    /// The target that the port serves.
     pub name: Authority,
-    /// Where it listens.
+    /// The address of the port.
     pub listen: ListenAddress,
 }
 
-/// The gateway of a client cluster: serves its targets to the observability side, within its own policy.
+/// The gateway of a client cluster: serves its targets to the observability side, within the policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cluster {
-    /// What can be read here.
-    pub targets: Vec<Target>,
-    /// Observability gateways to dial; one connection is kept to each. Empty: those of the token, unless
-    /// `listen` is set.
+pub struct ClusterRole {
+    /// The stores that can be read.
+    pub targets: Vec<ClusterTarget>,
+    /// Addresses of observability gateways to dial; one connection is kept to each. If empty, the addresses of the token
+    /// are dialled, unless `listen` is set.
     pub dial: Vec<DialAddress>,
-    /// Where the observability side dials in, UDP and TCP.
+    /// The address at which the observability side connects, UDP and TCP.
     pub listen: Option<ListenAddress>,
-    /// What may be asked.
+    /// Which requests are allowed.
     pub policy: Policy,
-    /// How often each target is asked for its Info.
+    /// How often each target's Info is polled.
     pub info_interval: Duration,
 }
 
-impl Cluster {
+impl ClusterRole {
     /// Default of `info_interval`.
     pub const INFO_INTERVAL: Duration = Duration::from_secs(5);
 
-    /// The configuration that a fresh join starts with.
-    pub(crate) fn for_join(targets: Vec<Target>, listen: Option<ListenAddress>) -> Self {
+    /// The configuration of a gateway without a configuration file.
+    pub(crate) fn for_join(targets: Vec<ClusterTarget>, listen: Option<ListenAddress>) -> Self {
         Self {
             targets,
             dial: Vec::new(),
@@ -116,14 +116,14 @@ impl Cluster {
 
 /// A store that a cluster offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
+pub struct ClusterTarget {
     /// Its name within the cluster, such as `scraper-0`.
     pub name: Name,
-    /// Where it serves StoreAPI; never leaves this cluster.
+    /// The address of its StoreAPI. It never leaves this cluster.
     pub address: DialAddress,
 }
 
-/// `HOST:PORT` of something to connect to: a host and a port that is not 0.
+/// An address to connect to, `HOST:PORT`: the host is not empty, and the port is not 0.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DialAddress(String);
 
@@ -152,19 +152,19 @@ impl FromStr for DialAddress {
             return Err(format!("address {text:?} has no host: write HOST:PORT"));
         }
         if address.port() == 0 {
-            return Err(format!("address {text:?}: port 0 cannot be connected to"));
+            return Err(format!("address {text:?}: port 0 cannot be connected to, expected 1 to 65535"));
         }
         if address.host().parse().is_ok_and(|ip| is_never_a_target(&ip)) {
             return Err(format!(
-                "address {text:?} is link-local, multicast or unspecified: write a host's own address"
+                "address {text:?} is link-local, multicast or unspecified: write the address of one host"
             ));
         }
         Ok(Self(text.to_owned()))
     }
 }
 
-/// Addresses that no configuration means: link-local ones (where clouds keep their metadata services), multicast
-/// and the unspecified address. Names that resolve to them are refused too, when they are connected to.
+/// Whether an address cannot be a target: link-local addresses (clouds have their metadata services there), multicast
+/// addresses and the unspecified address. A name that resolves to one of them is rejected when it is connected to.
 pub(crate) fn is_never_a_target(ip: &IpAddr) -> bool {
     let ip = ip.to_canonical();
     let link_local = match ip {
@@ -176,16 +176,16 @@ pub(crate) fn is_never_a_target(ip: &IpAddr) -> bool {
 
 /// Why a configuration file cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
+pub enum ConfigFileError {
     /// It cannot be read.
     #[error("read {}: {source}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// It can be read, but is wrong.
+    /// It is read, but has mistakes.
     #[error("{}", MistakeList(path, mistakes))]
     Wrong {
         /// The file.
@@ -195,11 +195,11 @@ pub enum ConfigError {
     },
 }
 
-impl From<ConfigError> for runtime::ConfigMistakes {
-    fn from(error: ConfigError) -> Self {
+impl From<ConfigFileError> for runtime::ConfigMistakes {
+    fn from(error: ConfigFileError) -> Self {
         match error {
-            ConfigError::Read { .. } => error.to_string().into(),
-            ConfigError::Wrong { path, mistakes } => {
+            ConfigFileError::Read { .. } => error.to_string().into(),
+            ConfigFileError::Wrong { path, mistakes } => {
                 mistakes.iter().map(|mistake| format!("{}: {mistake}", path.display())).collect()
             }
         }
@@ -220,21 +220,32 @@ impl fmt::Display for MistakeList<'_> {
 }
 
 impl Config {
-    /// Reads a file. Relative paths inside it count from its own folder.
-    ///
-    /// # Errors
-    /// With all mistakes at once.
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = identity::read_bounded(path, MAX_FILE_BYTES)
-            .and_then(|bytes| {
-                String::from_utf8(bytes).map_err(|_| std::io::Error::other("is not UTF-8 text"))
-            })
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let folder = path.parent().unwrap_or(Path::new(""));
-        Self::parse(&text, folder).map_err(|mistakes| ConfigError::Wrong { path: path.to_owned(), mistakes })
+    /// The configuration of a gateway that joins with flags alone, without a configuration file.
+    pub(crate) fn for_join(
+        data_dir: PathBuf,
+        targets: Vec<ClusterTarget>,
+        listen: Option<ListenAddress>,
+    ) -> Self {
+        let role = GatewayRole::Cluster(ClusterRole::for_join(targets, listen));
+        Self { data_dir, transport: TransportChoice::default(), role }
     }
 
-    /// Reads the text of a file that stands in `folder`.
+    /// Reads a file. Relative paths in it are relative to its folder.
+    ///
+    /// # Errors
+    /// The file cannot be read, or has mistakes; then the error lists all of them.
+    pub fn load(path: &Path) -> Result<Self, ConfigFileError> {
+        let text = identity::read_bounded(path, MAX_FILE_BYTES)
+            .and_then(|bytes| {
+                String::from_utf8(bytes).map_err(|_| std::io::Error::other("is not valid UTF-8"))
+            })
+            .map_err(|source| ConfigFileError::Read { path: path.to_owned(), source })?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        Self::parse(&text, folder)
+            .map_err(|mistakes| ConfigFileError::Wrong { path: path.to_owned(), mistakes })
+    }
+
+    /// Parses the text of a file in `folder`.
     ///
     /// # Errors
     /// All mistakes, in the order of the file; at least one.
@@ -263,10 +274,10 @@ fn read_config(root: &YamlNode, folder: &Path, mistakes: &Mistakes) -> Option<Co
         "tcp" => Ok(TransportChoice::Tcp),
         other => Err(format!("{other:?} is none of \"auto\", \"quic\" and \"tcp\"")),
     });
-    // Without a role there is no saying which of the other fields belong here.
+    // Without a role it is unknown which other fields are allowed.
     let role = match role? {
-        "observability" => read_observability(&mut fields, folder, mistakes).map(Role::Observability),
-        _ => Some(Role::Cluster(read_cluster(&mut fields, mistakes))),
+        "observability" => read_observability(&mut fields, folder, mistakes).map(GatewayRole::Observability),
+        _ => Some(GatewayRole::Cluster(read_cluster(&mut fields, mistakes))),
     };
     fields.finish();
     Some(Config { data_dir: data_dir?, transport: transport.unwrap_or_default(), role: role? })
@@ -276,7 +287,7 @@ fn read_observability(
     fields: &mut YamlFields<'_>,
     folder: &Path,
     mistakes: &Mistakes,
-) -> Option<Observability> {
+) -> Option<ObservabilityRole> {
     let pki = match fields.node("pki") {
         Some(node) => {
             let mut pki = YamlFields::new("pki", node, mistakes);
@@ -286,7 +297,7 @@ fn read_observability(
             state.map(|state| (state, lifetime.unwrap_or(::pki::DEFAULT_LEAF_TTL)))
         }
         None => {
-            fields.wrong("pki", "is missing: name the issuing CA's folder, `pki: {state: DIR}`");
+            fields.wrong("pki", "is missing: set the folder of the issuing CA, `pki: {state: DIR}`");
             None
         }
     };
@@ -297,7 +308,7 @@ fn read_observability(
         let name = fields.required("name", YamlNode::parsed::<Name>);
         let dial = fields.parsed_list::<DialAddress>("dial");
         if dial.is_empty() {
-            fields.wrong("dial", "names no address; a cluster that dials in needs no entry here");
+            fields.wrong("dial", "contains no address; remove the entry if the cluster dials in");
         }
         fields.finish();
         Some((node.line, DialledCluster { name: name?, dial }))
@@ -325,7 +336,7 @@ fn read_observability(
     note_duplicates("targets", ports.iter().map(|(line, port)| (*line, port.as_str())), mistakes);
 
     let (pki_state, leaf_lifetime) = pki?;
-    Some(Observability {
+    Some(ObservabilityRole {
         pki_state,
         leaf_lifetime,
         listen: listen.unwrap_or_else(default_listen),
@@ -347,19 +358,19 @@ fn default_listen() -> ListenAddress {
     "0.0.0.0:10943".parse().expect("a constant address")
 }
 
-fn read_cluster(fields: &mut YamlFields<'_>, mistakes: &Mistakes) -> Cluster {
-    let targets: Vec<(Option<u64>, Target)> = fields.list("targets", |path, node| {
+fn read_cluster(fields: &mut YamlFields<'_>, mistakes: &Mistakes) -> ClusterRole {
+    let targets: Vec<(Option<u64>, ClusterTarget)> = fields.list("targets", |path, node| {
         let mut fields = YamlFields::new(path, node, mistakes);
         let name = fields.required("name", YamlNode::parsed::<Name>);
         let address = fields.required("address", YamlNode::parsed::<DialAddress>);
         fields.finish();
-        Some((node.line, Target { name: name?, address: address? }))
+        Some((node.line, ClusterTarget { name: name?, address: address? }))
     });
     note_duplicates("targets", targets.iter().map(|(line, target)| (*line, target.name.as_str())), mistakes);
     if fields.node("targets").is_none() {
         fields.wrong(
             "targets",
-            "is missing: name at least one store, `targets: [{name: scraper-0, address: HOST:PORT}]`",
+            "is missing: list at least one store, `targets: [{name: scraper-0, address: HOST:PORT}]`",
         );
     }
     let dial = fields.parsed_list::<DialAddress>("dial");
@@ -369,12 +380,12 @@ fn read_cluster(fields: &mut YamlFields<'_>, mistakes: &Mistakes) -> Cluster {
         None => Policy::default(),
     };
     let info_interval = fields.optional("info_interval", |node| duration(node, INFO_INTERVAL_BOUNDS));
-    Cluster {
+    ClusterRole {
         targets: targets.into_iter().map(|(_, target)| target).collect(),
         dial,
         listen,
         policy,
-        info_interval: info_interval.unwrap_or(Cluster::INFO_INTERVAL),
+        info_interval: info_interval.unwrap_or(ClusterRole::INFO_INTERVAL),
     }
 }
 
@@ -397,7 +408,7 @@ fn note_duplicates<'a>(list: &str, items: impl Iterator<Item = (Option<u64>, &'a
     let mut seen = std::collections::BTreeSet::new();
     for (line, name) in items {
         if !seen.insert(name) {
-            mistakes.add(line, list, format!("{name} stands here twice"));
+            mistakes.add(line, list, format!("{name} is listed twice"));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The observability gateway's connections to clusters, and the choice among them.
+//! The observability gateway's connections to clusters, and the choice of one for a request.
 
 use std::{
     collections::HashMap,
@@ -14,10 +14,10 @@ use tokio::sync::Notify;
 
 use crate::{directory::SessionId, transport::Handler};
 
-/// One connection on which hellos were exchanged.
+/// A connection on which the hellos were exchanged.
 pub(crate) struct ClusterConnection {
     pub(crate) id: SessionId,
-    /// Takes requests to the cluster.
+    /// Sends requests to the cluster.
     pub(crate) handler: Arc<dyn Handler>,
     pub(crate) transport: Transport,
     running: AtomicUsize,
@@ -31,21 +31,21 @@ impl ClusterConnection {
         Arc::new(Self { id, handler, transport, running, draining, changed: Notify::new() })
     }
 
-    /// Gives this connection no new requests from now on.
+    /// Stops new requests on this connection.
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::SeqCst);
         self.changed.notify_waiters();
     }
 
-    /// Waits until the connection is draining and its last request is over.
+    /// Waits until the connection is draining and its last request has finished.
     ///
     /// # Cancel safety
-    /// Changes nothing and may be dropped at any time.
+    /// The future changes nothing and can be dropped at any time.
     pub(crate) async fn drained(&self) {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
-            // Registered before the look, so that a change between the two is not missed.
+            // Registered before the check, so that a change between the two is not missed.
             changed.as_mut().enable();
             if self.draining.load(Ordering::SeqCst) && self.running.load(Ordering::SeqCst) == 0 {
                 return;
@@ -55,7 +55,7 @@ impl ClusterConnection {
     }
 }
 
-/// A connection lent to one request; counts as running while it lives.
+/// A connection that one request uses. The request counts as running until the lease is dropped.
 pub(crate) struct ConnectionLease(Arc<ClusterConnection>);
 
 impl ConnectionLease {
@@ -93,7 +93,7 @@ impl ClusterConnections {
         }
     }
 
-    /// The connection with the fewest running requests, QUIC before TCP among equals; one that is draining only
+    /// The connection with the fewest running requests; QUIC before TCP if equal. A draining connection is chosen only
     /// when there is no other.
     pub(crate) fn pick(&self, cluster: &Name) -> Option<ConnectionLease> {
         let by_cluster = self.lock();
@@ -101,7 +101,7 @@ impl ClusterConnections {
             let draining = connection.draining.load(Ordering::SeqCst);
             (draining, connection.running.load(Ordering::SeqCst), connection.transport)
         })?;
-        // Counted under the lock, so that requests that come together spread out.
+        // Counted under the lock, so that simultaneous requests use different connections.
         least.running.fetch_add(1, Ordering::SeqCst);
         Some(ConnectionLease(least.clone()))
     }

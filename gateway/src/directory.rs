@@ -1,9 +1,9 @@
-//! What can be read through the mesh, and from where: the state behind `isthmus.mesh.v1.Directory/Watch`.
+//! The stores that can be read through the mesh: the state that `isthmus.mesh.v1.Directory/Watch` publishes.
 //!
-//! Clusters come from the inventory of registrations, targets from the control sessions. A cluster's own words are
-//! taken for what they are: which cluster it is comes from its certificate, and a target whose external labels are not
-//! those of the registration is published as unhealthy, never as somebody else's. An entry lives as long as its
-//! cluster is registered, so that a querier knows what an answer lacks.
+//! Clusters come from the inventory, targets from the control sessions. Reports of a cluster are not trusted: its name
+//! comes from its certificate, and a target whose external labels differ from the registration is published as unhealthy,
+//! never as a target of another cluster. An entry exists as long as its cluster is registered, so that a querier knows
+//! which stores are missing from an answer.
 
 mod labels;
 pub(crate) mod service;
@@ -25,22 +25,22 @@ use tokio::sync::watch;
 use crate::directory::labels::{bound_labels, check_labels};
 use crate::{metrics::GatewayMetrics, peer_text::bounded};
 
-/// Targets that one cluster may offer; more are left out, with a warning.
+/// Targets that one cluster may report; further ones are dropped with a warning.
 const MAX_TARGETS: usize = 1000;
 
-/// A cluster as registered.
+/// A registered cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RegisteredCluster {
     pub(crate) cluster: Name,
-    /// Such as `production`.
+    /// The registered environment, such as `production`.
     pub(crate) environment: String,
 }
 
-/// Names one control session within this process.
+/// The id of a control session within this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SessionId(pub(crate) u64);
 
-/// The directory; shared by all sessions and watchers.
+/// The directory. All sessions and watchers share it.
 pub(crate) struct Directory {
     clusters: Mutex<BTreeMap<Name, ClusterState>>,
     snapshot: watch::Sender<Arc<DirectorySnapshot>>,
@@ -51,7 +51,7 @@ struct ClusterState {
     environment: String,
     sessions: BTreeMap<SessionId, SessionRoute>,
     targets: BTreeMap<Name, TargetState>,
-    /// Why there is no session; kept while there is one.
+    /// Why the last session ended or could not be opened. Shown while there is no session.
     last_error: String,
 }
 
@@ -73,7 +73,7 @@ impl Directory {
         Self { clusters: Mutex::default(), snapshot, metrics }
     }
 
-    /// Takes the registered clusters, in place of those before.
+    /// Replaces the registered clusters.
     pub(crate) fn set_registered(&self, registrations: &[RegisteredCluster]) {
         let mut clusters = self.lock();
         let names: BTreeSet<_> = registrations.iter().map(|registration| &registration.cluster).collect();
@@ -83,7 +83,7 @@ impl Directory {
             let known = clusters.get(cluster);
             if known.is_none_or(|known| known.environment != *environment) {
                 changed = true;
-                // With another environment all that was checked before counts for nothing.
+                // Labels were checked against the old environment, so the old state is dropped.
                 clusters.insert(cluster.clone(), ClusterState::new(environment.clone()));
             }
         }
@@ -99,14 +99,14 @@ impl Directory {
         Some(RegisteredCluster { cluster: cluster.clone(), environment: state.environment.clone() })
     }
 
-    /// Notes a session that has exchanged hellos.
+    /// Records a session on which the hellos were exchanged.
     pub(crate) fn session_opened(&self, cluster: &Name, session: SessionId, transport: Transport) {
         self.change(cluster, |state| {
             state.sessions.insert(session, SessionRoute { transport, round_trip: Duration::ZERO });
         });
     }
 
-    /// Takes what a cluster says about its targets, in place of what it said before.
+    /// Replaces the targets that a cluster has reported.
     pub(crate) fn targets_reported(
         &self,
         cluster: &Name,
@@ -119,8 +119,8 @@ impl Directory {
                 route.round_trip = round_trip;
             }
             if targets.targets.len() > MAX_TARGETS {
-                let offered = targets.targets.len();
-                tracing::warn!(%cluster, offered, "more than {MAX_TARGETS} targets: the rest is left out");
+                let reported = targets.targets.len();
+                tracing::warn!(%cluster, reported, "a cluster reports more than {MAX_TARGETS} targets, the others are dropped");
             }
             let bound = bound_labels(cluster, &state.environment);
             let previous = std::mem::take(&mut state.targets);
@@ -130,13 +130,13 @@ impl Directory {
                         let before = previous.get(&name).and_then(|target| target.info.clone());
                         state.targets.insert(name, TargetState::checked(target, before, &bound));
                     }
-                    Err(error) => tracing::warn!(%cluster, %error, "target is left out"),
+                    Err(error) => tracing::warn!(%cluster, %error, "a reported target is dropped, its name is invalid"),
                 }
             }
         });
     }
 
-    /// Notes the end of a session.
+    /// Records the end of a session.
     pub(crate) fn session_closed(&self, cluster: &Name, session: SessionId, why: &str) {
         self.change(cluster, |state| {
             state.sessions.remove(&session);
@@ -144,19 +144,19 @@ impl Directory {
         });
     }
 
-    /// Notes why a cluster cannot be connected to.
+    /// Records why connecting to a cluster failed.
     pub(crate) fn connecting_failed(&self, cluster: &Name, why: &str) {
         self.change(cluster, |state| state.last_error = bounded(why));
     }
 
-    /// What is published; the receiver sees the present snapshot at once.
+    /// The published snapshots. The receiver sees the current one at once.
     pub(crate) fn watch(&self) -> watch::Receiver<Arc<DirectorySnapshot>> {
         self.snapshot.subscribe()
     }
 
     fn change(&self, cluster: &Name, change: impl FnOnce(&mut ClusterState)) {
         let mut clusters = self.lock();
-        // A cluster that is no longer registered has no place here, whatever its sessions still say.
+        // Reports of a cluster that is no longer registered are ignored.
         if let Some(state) = clusters.get_mut(cluster) {
             change(state);
             self.publish(&clusters);
@@ -181,9 +181,9 @@ impl ClusterState {
         Self { environment, sessions: BTreeMap::new(), targets: BTreeMap::new(), last_error }
     }
 
-    /// One entry a target; one for the cluster itself while it has none, so that its absence shows.
+    /// One entry for each target. A cluster without targets has one entry of its own, so that it is not missing.
     fn entries(&self, cluster: &Name) -> Vec<DirectoryEntry> {
-        // QUIC before TCP when there is both: it is what new requests prefer.
+        // QUIC before TCP if there are both, as for new requests.
         let route = self.sessions.values().min_by_key(|route| route.transport);
         let template = DirectoryEntry {
             name: cluster.to_string(),
@@ -191,7 +191,7 @@ impl ClusterState {
             environment: self.environment.clone(),
             healthy: false,
             last_error: match route {
-                Some(_) => format!("cluster {cluster} offers no targets"),
+                Some(_) => format!("cluster {cluster} reports no targets"),
                 None => format!("cluster {cluster} is not connected: {}", self.last_error),
             },
             last_check: None,
@@ -216,8 +216,8 @@ impl ClusterState {
 }
 
 impl TargetState {
-    /// A target's report after the check of its labels. While it is unhealthy its last good Info stays, so that a
-    /// querier still knows which questions concern it.
+    /// The state of a target after the check of its labels. While the target is unhealthy, its last valid Info is kept, so
+    /// that a querier knows which queries need it.
     fn checked(target: Target, before: Option<InfoResponse>, bound: &LabelSet) -> Self {
         let last_check = target.last_check;
         let failed = |error: String| Self { error: bounded(&error), last_check, info: before.clone() };
@@ -227,7 +227,7 @@ impl TargetState {
             return failed(error);
         }
         match target.info {
-            None => failed("says that it is healthy, but not what it holds".to_owned()),
+            None => failed("is reported as healthy, but without Info".to_owned()),
             Some(info) => match check_labels(&info, bound) {
                 Ok(()) => Self { error: String::new(), last_check, info: Some(info) },
                 Err(error) => failed(error),
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_registered_cluster_is_there_before_it_ever_connected() {
+    fn a_registered_cluster_is_listed_before_its_first_connection() {
         let (directory, _) = connected();
         assert_eq!(
             entries(&directory),
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_cluster_stays_with_its_info_until_it_is_no_longer_registered() {
+    fn a_disconnected_cluster_is_listed_with_its_info_while_it_is_registered() {
         let (directory, cluster) = connected();
         directory.session_opened(&cluster, SessionId(2), Transport::Tcp);
         directory.session_closed(&cluster, SessionId(1), "connection lost");
@@ -315,7 +315,7 @@ mod tests {
         directory.set_registered(&[registration("us-1", "production")]);
         assert_eq!(entries(&directory).len(), 1);
         directory.session_opened(&cluster, SessionId(3), Transport::Quic);
-        assert_eq!(entries(&directory).len(), 1, "an unregistered cluster came back");
+        assert_eq!(entries(&directory).len(), 1, "an unregistered cluster was listed");
     }
 
     #[test]
@@ -329,12 +329,12 @@ mod tests {
         assert_eq!(
             snapshot.entries[0].info,
             Some(info(EU_1)),
-            "the last good Info stays, the spoofed one is not shown"
+            "the last valid Info is kept, the spoofed one is not shown"
         );
     }
 
     #[test]
-    fn what_a_cluster_says_is_bounded() {
+    fn reports_of_a_cluster_are_bounded() {
         let (directory, cluster) = connected();
         let mut targets: Vec<_> =
             (0..MAX_TARGETS + 5).map(|i| healthy(&format!("t{i}"), info(EU_1))).collect();

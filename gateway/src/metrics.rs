@@ -1,4 +1,4 @@
-//! What the gateway counts, registered by value.
+//! The metrics of the gateway, registered by value.
 
 use std::sync::{Arc, atomic::AtomicU64};
 
@@ -12,7 +12,7 @@ use runtime::Registry;
 
 use crate::policy::MeshMethod;
 
-/// All families of the gateway; the same for both roles.
+/// All metric families of the gateway; the same for both roles.
 pub(crate) struct GatewayMetrics {
     connections: Family<ConnectionLabels, Gauge>,
     requests: Family<RequestLabels, Counter>,
@@ -71,17 +71,17 @@ impl GatewayMetrics {
         let metrics = Self::unregistered();
         registry.register(
             "isthmus_gateway_connections",
-            "Connections to peers that have exchanged hellos, by the peer's cluster and the transport",
+            "Connections with an open control session, by the peer's cluster and transport",
             metrics.connections.clone(),
         );
         registry.register(
             "isthmus_gateway_requests",
-            "Requests passed on or refused, by the peer's cluster, method and gRPC code",
+            "Requests forwarded or rejected, by the peer's cluster, method and gRPC code",
             metrics.requests.clone(),
         );
         registry.register(
             "isthmus_gateway_streams",
-            "Requests that are running, by the peer's cluster",
+            "Running requests, by the peer's cluster",
             metrics.streams.clone(),
         );
         registry.register(
@@ -91,12 +91,12 @@ impl GatewayMetrics {
         );
         registry.register(
             "isthmus_gateway_handshake_failures",
-            "Connections that were not established, by reason",
+            "Connections that could not be established, by reason",
             metrics.handshake_failures.clone(),
         );
         registry.register(
             "isthmus_gateway_transport_fallbacks",
-            "Connections made over TCP because no UDP answer came, by the address dialled",
+            "Connections over TCP because no UDP answer came, by dialled address",
             metrics.fallbacks.clone(),
         );
         registry.register(
@@ -122,7 +122,7 @@ impl GatewayMetrics {
         metrics
     }
 
-    /// Families that nobody shows, for tests of what counts.
+    /// Families that are not registered, for tests.
     pub(crate) fn unregistered() -> Arc<Self> {
         Arc::new(Self {
             connections: Family::default(),
@@ -138,19 +138,18 @@ impl GatewayMetrics {
         })
     }
 
-    /// Counts a connection for as long as what it returns lives.
+    /// Counts a connection until the returned guard is dropped.
     pub(crate) fn connection(&self, peer: &Name, transport: Transport) -> GaugeGuard {
         let labels = ConnectionLabels { peer: peer.to_string(), transport: transport.as_str() };
         GaugeGuard::new(self.connections.get_or_create_owned(&labels))
     }
 
-    /// The counters of requests with one peer. Owned ones: two borrowed from one family in one expression would wait
-    /// for each other for ever.
+    /// The counters of requests with one peer. They are owned, because borrowing two counters of one family in one
+    /// expression would deadlock.
     pub(crate) fn peer(self: &Arc<Self>, peer: &Name) -> PeerMetrics {
         let name = peer.to_string();
         let direction = |direction| BytesLabels { peer: name.clone(), direction };
         PeerMetrics {
-            // Owned at once: a guard of the family that is still held would block the next look into it.
             streams: self.streams.get_or_create_owned(&PeerLabels { peer: name.clone() }),
             received: self.bytes.get_or_create_owned(&direction("received")),
             sent: self.bytes.get_or_create_owned(&direction("sent")),
@@ -192,7 +191,7 @@ fn result(ok: bool) -> &'static str {
     if ok { "success" } else { "failure" }
 }
 
-/// Adds one to a gauge while it lives.
+/// Adds one to a gauge until it is dropped.
 pub(crate) struct GaugeGuard(Gauge);
 
 impl GaugeGuard {
@@ -212,21 +211,21 @@ impl Drop for GaugeGuard {
 #[derive(Clone)]
 pub(crate) struct PeerMetrics {
     streams: Gauge,
-    /// Bytes that came from the peer.
+    /// Bytes received from the peer.
     pub(crate) received: Counter,
-    /// Bytes that went to the peer.
+    /// Bytes sent to the peer.
     pub(crate) sent: Counter,
     requests: Family<RequestLabels, Counter>,
     peer: String,
 }
 
 impl PeerMetrics {
-    /// Counts a running request for as long as what it returns lives.
-    pub(crate) fn stream(&self) -> GaugeGuard {
+    /// Counts a running request until the returned guard is dropped.
+    pub(crate) fn count_running(&self) -> GaugeGuard {
         GaugeGuard::new(self.streams.clone())
     }
 
-    /// Counts a request that is over.
+    /// Counts a request that has finished.
     pub(crate) fn request_done(&self, method: Option<MeshMethod>, code: &'static str) {
         let method = method.map_or("unknown", MeshMethod::name);
         self.requests.get_or_create(&RequestLabels { peer: self.peer.clone(), method, code }).inc();

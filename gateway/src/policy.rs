@@ -1,15 +1,15 @@
-//! What may be asked of a cluster: methods by exact name, and how many at once.
+//! Which requests a cluster serves: the methods, by exact path, and how many requests at once.
 //!
-//! A path is compared with the constants below byte by byte and never normalised: whatever is not equal to one of
-//! them (another case, a doubled slash, an escape, a query, a missing slash) is refused, and what travels on is the
-//! constant, not the text that came in.
+//! A path is compared with the constants below byte by byte and never normalised. A path that differs (in case, with a
+//! doubled slash, an escape, a query, a missing slash) is rejected. The gateway forwards the constant, never the
+//! received text.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
-/// A method that gateways know. Everything else is refused wherever it comes from.
+/// A method that gateways forward. All other methods are rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MeshMethod {
-    /// What a store is and holds.
+    /// Type, labels and time range of a store.
     Info,
     /// Series with their chunks.
     Series,
@@ -40,7 +40,7 @@ impl MeshMethod {
         Self::Targets,
     ];
 
-    /// The path on the wire.
+    /// The path in a request.
     pub const fn path(self) -> &'static str {
         match self {
             Self::Info => "/thanos.info.Info/Info",
@@ -54,7 +54,7 @@ impl MeshMethod {
         }
     }
 
-    /// The name in configuration files, which is the last part of the path.
+    /// The name in configuration files: the last part of the path.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Info => "Info",
@@ -68,7 +68,7 @@ impl MeshMethod {
         }
     }
 
-    /// The method of a request, by its whole path and query as received.
+    /// The method of a request, found by the whole path and query as received.
     pub fn of_request(uri: &http::Uri) -> Option<Self> {
         let received = uri.path_and_query()?.as_str();
         Self::ALL.into_iter().find(|method| method.path() == received)
@@ -92,22 +92,22 @@ impl FromStr for MeshMethod {
     }
 }
 
-/// What a cluster lets the observability side ask of it.
+/// Which requests of the observability side a cluster serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
-    /// Methods that are passed on.
+    /// Methods that are forwarded.
     pub methods: BTreeSet<MeshMethod>,
-    /// Requests that may run at the same time, over all connections; the next one is refused.
+    /// Requests that may run at the same time, over all connections; further ones are rejected.
     pub max_concurrent_requests: usize,
 }
 
 impl Policy {
-    /// Bounds of `max_concurrent_requests`, inclusive. Each request may hold about 1 MiB while its reader is slow.
+    /// Bounds of `max_concurrent_requests`, inclusive. A request with a slow reader takes about 1 MiB of memory.
     pub const CONCURRENT_REQUESTS_BOUNDS: (i64, i64) = (1, 100_000);
 }
 
 impl Default for Policy {
-    /// Reading of series, label names, label values and metadata; 256 requests at a time.
+    /// Allows series, label names, label values and metadata; 256 requests at a time.
     fn default() -> Self {
         use MeshMethod::{Info, LabelNames, LabelValues, MetricMetadata, Series};
         Self {
@@ -130,9 +130,9 @@ mod tests {
         }
     }
 
-    /// Variants of allowed paths as attackers write them; none may be taken for the path it resembles.
+    /// Variants of allowed paths that an attacker may send. None of them is a method.
     #[test]
-    fn a_path_that_is_not_exactly_a_method_is_none() {
+    fn only_the_exact_path_is_a_method() {
         let mut variants = 0;
         for method in MeshMethod::ALL {
             let path = method.path();
@@ -186,7 +186,7 @@ mod tests {
                 }
             }
             for variant in corpus {
-                // What is no URI at all never becomes a request.
+                // Text that is not a valid URI cannot be in a request.
                 let Ok(uri) = variant.parse() else { continue };
                 assert_eq!(MeshMethod::of_request(&uri), None, "{variant:?} was taken for {method}");
                 variants += 1;

@@ -1,4 +1,4 @@
-//! Requests on their way through: out of the observability cluster ([`local`]), into a client cluster ([`inbound`]).
+//! Forwards requests: out of the observability cluster ([`local`]) and into a client cluster ([`inbound`]).
 
 pub(crate) mod grpc;
 pub(crate) mod inbound;

@@ -1,27 +1,27 @@
-//! Connections between gateways: HTTP/3 over QUIC and HTTP/2 over TLS on TCP, behind one small contract.
+//! Connections between gateways: HTTP/3 over QUIC and HTTP/2 over TLS on TCP, with one interface.
 //!
-//! A [`Handler`] turns a request into a response, bodies being streams of [`Bytes`](bytes::Bytes) with trailers; nothing
-//! here decodes gRPC. Four ends implement or drive one: the client and the server of each protocol. Which end a gateway
-//! is does not depend on who dialled: a [`MeshConnection`], dialled by a [`Dialer`] or accepted by a [`MeshListener`], becomes a
-//! [`MeshClient`] or is [served](MeshConnection::serve).
+//! A [`Handler`] turns a request into a response. Bodies are streams of [`Bytes`](bytes::Bytes) with trailers; nothing
+//! here decodes gRPC. Each protocol has a client, which is a handler, and a server, which calls one. A connection is
+//! dialled by a [`Dialer`] or accepted by a [`MeshListener`]; either side can then be the client. A [`MeshConnection`]
+//! becomes a [`MeshClient`] or is [served](MeshConnection::serve).
 //!
 //! ```text
 //!       Dialer ─┐                    ┌─ client() ─► MeshClient: Handler
 //!               ├─► MeshConnection ──┤
 //! MeshListener ─┘         │          └─ serve(handler)
-//!                         └─ MeshLink: who, how, since when, close(), closed()
+//!                         └─ MeshLink: peer, transport, age, close(), closed()
 //! ```
 //!
-//! Invariants: trailers, trailers-only answers and errors after data pass unchanged; a truncated body is never ended as
-//! if it were whole; dropping a response or a request reaches the far end, however idle or blocked the stream is; every
-//! buffer is bounded; TCP is tried only where no UDP answer came, never after a refusal.
+//! Invariants: trailers, trailers-only responses and errors after data pass unchanged. A truncated body never looks
+//! complete. Dropping a response or a request cancels it on the peer, even when the stream is idle or blocked. Every
+//! buffer is bounded. TCP is tried only when no UDP answer came, never after a refusal.
 
 mod body;
 mod client;
 mod connection;
 mod dialer;
 mod error;
-mod h2;
+pub(crate) mod h2;
 mod h3;
 mod handler;
 mod link;

@@ -23,7 +23,7 @@ enum Command {
     Sidecar(Box<sidecar::SidecarArgs>),
     /// Answers PromQL over all stores, and serves them as one
     Query(Box<querier::QueryArgs>),
-    /// Joins this cluster to the mesh, or ends the mesh beside the querier
+    /// Connects this cluster to the mesh
     Gateway(Box<gateway::cli::GatewayArgs>),
     /// Roots, issuing CA, join tokens and certificates
     #[command(subcommand)]

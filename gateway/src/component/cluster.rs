@@ -1,5 +1,5 @@
-//! The gateway of a client cluster: joins, keeps connections to the observability side, serves targets within its
-//! policy.
+//! The gateway of a client cluster: joins, keeps connections to observability gateways, and serves its targets within
+//! its policy.
 
 use std::{
     collections::BTreeSet,
@@ -11,19 +11,18 @@ use http::Request;
 use identity::{CredentialStore, Credentials, Name, TrustBundle};
 use pki::KeyAndCsr;
 use proto::isthmus::mesh::v1::control_server::ControlServer;
-use runtime::{RoleError, Startup};
+use runtime::{RoleError, RunningRole, Startup};
 use rustls_pki_types::CertificateDer;
 use tonic::body::Body;
 use tower::ServiceExt;
 
 use crate::component::{
-    Gateway, Setup,
     dialing::{DialPeer, DialerSet, RunningConnection, accept, gateway_of, listen},
     events::log_and_count,
-    on_reload, unchanged,
+    setup::{Addresses, Setup, on_reload, unchanged},
 };
 use crate::{
-    config::{Cluster, Config, DialAddress, Role},
+    config::{ClusterRole, Config, DialAddress, GatewayRole},
     control::{
         MAX_MESSAGE_BYTES,
         cluster::{ClusterControl, ClusterSessions, SessionHandle},
@@ -38,17 +37,17 @@ use crate::{
     transport::{self, CloseReason, MeshConnection, MeshLinks, MeshNode, ServiceHandler},
 };
 
-/// The path of the control session, the only one that is no target's.
+/// Paths that begin with this are for the control session; all other requests are for a target.
 const CONTROL_PREFIX: &str = "/isthmus.mesh.v1.Control/";
 
 pub(super) async fn build(
     setup: Setup,
-    role: Cluster,
+    role: ClusterRole,
     mut startup: Startup,
     metrics: Arc<GatewayMetrics>,
-) -> Result<Gateway, RoleError> {
+) -> Result<(RunningRole, Addresses), RoleError> {
     let data_dir = DataDir::open(&setup.config.data_dir)?;
-    let (credentials, bundle) = member(&setup, &data_dir).await?;
+    let (credentials, bundle) = load_or_join(&setup, &data_dir).await?;
     let membership = data_dir.load_membership()?;
     let identity = credentials.spiffe_id().clone();
     let store = CredentialStore::new(credentials, bundle, SystemTime::now()).map_err(RoleError::failed)?;
@@ -72,19 +71,19 @@ pub(super) async fn build(
         let listener = listen(&node, address, gateway_of(membership.issuer.cluster()), false).await?;
         mesh = Some(listener.local_addr());
         let service = service.clone();
-        let attend = move |connection| drop(service.clone().attend(connection));
-        startup.spawn("mesh listener", accept(listener, shutdown.clone(), attend, None));
+        let start = move |connection| drop(service.clone().start(connection));
+        startup.spawn("mesh listener", accept(listener, shutdown.clone(), start, None));
     }
-    let attend = {
+    let start = {
         let service = service.clone();
-        move |connection| service.clone().attend(connection)
+        move |connection| service.clone().start(connection)
     };
     let node_of = {
         let node = node.clone();
         move |_: &Name| node.clone()
     };
-    let dialers = DialerSet::new(store.clone(), setup.config.transport, shutdown, node_of, attend);
-    dialers.set(&peerings(&role, &membership)?);
+    let dialers = DialerSet::new(store.clone(), setup.config.transport, shutdown, node_of, start);
+    dialers.set(&peers_to_dial(&role, &membership)?);
 
     let keeper = Arc::new(CredentialKeeper::new(data_dir, store, metrics.clone()));
     let grace = setup.common.grace_period();
@@ -101,8 +100,10 @@ pub(super) async fn build(
         async move { reloading.apply(config) }
     });
 
-    tracing::info!(%identity, "cluster gateway");
-    Ok(Gateway::new(startup.serve(), mesh, Vec::new()))
+    tracing::info!(%identity, "the cluster gateway has started");
+    let running = startup.serve();
+    let addresses = Addresses::new(&running, mesh, Vec::new());
+    Ok((running, addresses))
 }
 
 /// What a reload changes.
@@ -115,26 +116,26 @@ struct ClusterReload {
 }
 
 impl ClusterReload {
-    /// Takes a new configuration, or refuses it as a whole.
+    /// Applies a new configuration, or rejects it as a whole.
     fn apply(&self, new: Config) -> Result<(), String> {
         let mut present = self.config.lock().unwrap_or_else(PoisonError::into_inner);
-        let (Role::Cluster(old), Role::Cluster(role)) = (&present.role, &new.role) else {
-            return Err("role has changed: restart the gateway for that".to_owned());
+        let (GatewayRole::Cluster(old), GatewayRole::Cluster(role)) = (&present.role, &new.role) else {
+            return Err("role: the value has changed; restart the gateway to apply it".to_owned());
         };
         unchanged("data_dir", &present.data_dir, &new.data_dir)?;
         unchanged("transport", &present.transport, &new.transport)?;
         unchanged("listen", &old.listen, &role.listen)?;
-        let peerings = peerings(role, &self.membership).map_err(|error| error.to_string())?;
+        let peers = peers_to_dial(role, &self.membership).map_err(|error| error.to_string())?;
         self.inbound.replace(&role.targets, role.policy.clone());
         self.poller.reconfigured(role.info_interval);
-        self.dialers.set(&peerings);
+        self.dialers.set(&peers);
         *present = new;
         Ok(())
     }
 }
 
-/// Whom to dial: as configured, or else as the token said, unless this gateway is dialled.
-fn peerings(role: &Cluster, membership: &Membership) -> Result<BTreeSet<DialPeer>, RoleError> {
+/// The peers to dial: the configured ones; without any, those of the token, unless this gateway listens.
+fn peers_to_dial(role: &ClusterRole, membership: &Membership) -> Result<BTreeSet<DialPeer>, RoleError> {
     let addresses: &[DialAddress] = match (&role.dial[..], &role.listen) {
         ([], Some(_)) => &[],
         ([], None) => &membership.addresses,
@@ -142,7 +143,7 @@ fn peerings(role: &Cluster, membership: &Membership) -> Result<BTreeSet<DialPeer
     };
     if addresses.is_empty() && role.listen.is_none() {
         return Err(RoleError::failed(
-            "neither `dial` nor `listen` is set, and the token named no address".to_owned(),
+            "neither `dial` nor `listen` is set, and the token contains no address; set one of them",
         ));
     }
     let cluster = membership.issuer.cluster();
@@ -152,8 +153,8 @@ fn peerings(role: &Cluster, membership: &Membership) -> Result<BTreeSet<DialPeer
         .collect())
 }
 
-/// The credentials to start with: those of the data folder if they are still good, or else a token's.
-async fn member(setup: &Setup, data_dir: &DataDir) -> Result<(Credentials, TrustBundle), RoleError> {
+/// The credentials to start with: those of the data folder if they are valid; otherwise joins with the token.
+async fn load_or_join(setup: &Setup, data_dir: &DataDir) -> Result<(Credentials, TrustBundle), RoleError> {
     let path = data_dir.path().display();
     let now = SystemTime::now();
     if let Some((credentials, bundle)) = data_dir.load()? {
@@ -163,12 +164,12 @@ async fn member(setup: &Setup, data_dir: &DataDir) -> Result<(Credentials, Trust
         {
             let wanted = token.subject();
             return Err(RoleError::failed(format!(
-                "{path} belongs to {identity}, but the token is for {wanted}: use another data folder"
+                "data folder {path}: belongs to {identity}, but the token is for {wanted}; use another data folder"
             )));
         }
         match (credentials.check(&bundle, now), &setup.token) {
             (Ok(_), Some(_)) => {
-                tracing::info!(%identity, data_dir = %path, "already joined: the token is not used");
+                tracing::info!(%identity, data_dir = %path, "already joined, the token is not used");
                 return Ok((credentials, bundle));
             }
             (Ok(_), None) => return Ok((credentials, bundle)),
@@ -176,18 +177,20 @@ async fn member(setup: &Setup, data_dir: &DataDir) -> Result<(Credentials, Trust
                 return Err(RoleError::failed(format!("{error}; join again with a new token (--join-file)")));
             }
             (Err(error), Some(_)) => {
-                tracing::warn!(error = %error, "the stored certificate is no longer good: joining again")
+                tracing::warn!(error = %error, "the stored certificate is no longer valid, joining again")
             }
         }
     }
     let Some(token) = &setup.token else {
         return Err(RoleError::failed(format!(
-            "{path} holds no certificate: join with --join TOKEN or --join-file FILE; \
-             `isthmus pki token create` at the observability cluster makes a token"
+            "data folder {path}: contains no certificate; join with --join-file FILE or --join TOKEN \
+             (`isthmus pki token create` in the observability cluster creates a token)"
         )));
     };
     join::join(token, data_dir).await?;
-    data_dir.load()?.ok_or_else(|| RoleError::failed(format!("{path}: what was joined is gone")))
+    data_dir.load()?.ok_or_else(|| {
+        RoleError::failed(format!("data folder {path}: the certificate that was just stored is missing"))
+    })
 }
 
 fn spawn_tasks(
@@ -227,7 +230,7 @@ fn spawn_tasks(
         let follow = async {
             loop {
                 match *count.borrow_and_update() {
-                    0 => probes.not_ready("no observability gateway is connected"),
+                    0 => probes.not_ready("not connected to an observability gateway"),
                     _ => probes.ready(),
                 }
                 if count.changed().await.is_err() {
@@ -248,13 +251,13 @@ fn spawn_tasks(
             }
         };
         if tokio::time::timeout(grace, drained).await.is_err() {
-            tracing::warn!("grace period is over, cutting requests that still run");
+            tracing::warn!("the grace period is over, closing connections with running requests");
         }
         links.close_where(CloseReason::Shutdown, |_| true);
     });
 }
 
-/// Serves connections of the observability gateway, whoever dialled.
+/// Serves connections to observability gateways, whichever side dialled.
 struct ClusterService {
     sessions: Arc<ClusterSessions>,
     inbound: Arc<InboundProxy>,
@@ -264,8 +267,8 @@ struct ClusterService {
 }
 
 impl ClusterService {
-    /// Serves one connection to its end, in a task of its own.
-    fn attend(self: Arc<Self>, connection: MeshConnection) -> RunningConnection {
+    /// Starts to serve a connection, in a task of its own.
+    fn start(self: Arc<Self>, connection: MeshConnection) -> RunningConnection {
         let state = Arc::new(SessionHandle::default());
         let link = connection.link().clone();
         let control = ControlServer::new(ClusterControl::new(self.sessions.clone(), state.clone()))
@@ -286,7 +289,7 @@ impl ClusterService {
         tokio::spawn(async move {
             let why = ended.closed().await;
             drop(counted);
-            tracing::info!(peer = %ended.peer(), %why, age = ?ended.age(), "connection ended");
+            tracing::info!(peer = %ended.peer(), %why, age = ?ended.age(), "a connection has ended");
         });
         let (up, drain) = (state.clone(), state);
         RunningConnection {
@@ -294,18 +297,5 @@ impl ClusterService {
             up: Box::pin(async move { up.is_up().await }),
             drain: Box::new(move || drain.drain()),
         }
-    }
-}
-
-/// The configuration of a gateway that was told everything on the command line.
-pub(crate) fn config_for_join(
-    data_dir: std::path::PathBuf,
-    targets: Vec<crate::config::Target>,
-    listen: Option<runtime::ListenAddress>,
-) -> Config {
-    Config {
-        data_dir,
-        transport: Default::default(),
-        role: Role::Cluster(Cluster::for_join(targets, listen)),
     }
 }

@@ -1,4 +1,4 @@
-//! Connections that this gateway makes, takes, and replaces before a certificate at either end expires.
+//! Dials and accepts connections, and replaces dialled ones before the certificate of either side expires.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,102 +21,108 @@ use crate::{
     },
 };
 
-/// How long a new connection may take to exchange hellos before the old one is left to it anyway.
+/// Time limit for the hellos on a new connection; after it the new connection replaces the old one anyway.
 const UP_TIMEOUT: Duration = Duration::from_secs(10);
-/// Pause after a failure that can only be the machine's.
-const ODD_PAUSE: Duration = Duration::from_secs(5);
+/// Pause after the dialer could not be created.
+const SETUP_RETRY_PAUSE: Duration = Duration::from_secs(5);
 
-/// A connection that is being attended by a task of its own.
+/// A connection that a task of its own serves.
 pub(super) struct RunningConnection {
     pub(super) link: MeshLink,
-    /// Ends when hellos were exchanged; for ever pending if they never are.
+    /// Resolves when the hellos were exchanged; stays pending if they never are.
     pub(super) up: BoxFuture<'static, ()>,
-    /// Asks for no new requests on it; it is closed after its last one.
+    /// Stops new requests on the connection. It is closed after its last request.
     pub(super) drain: Box<dyn Fn() + Send + Sync>,
 }
 
-/// Whom to keep a connection to.
+/// A peer to keep a connection to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct DialPeer {
-    /// Whose gateway must be there.
+    /// The cluster whose gateway must answer.
     pub(super) cluster: Name,
     pub(super) address: DialAddress,
 }
 
-/// Expects the gateway of a cluster.
+/// Accepts the gateway of any cluster.
+pub(super) fn any_gateway() -> Expectations {
+    let component = pki::GATEWAY.parse().expect("the constant is a valid name");
+    Expectations { component: Some(component), ..Expectations::default() }
+}
+
+/// Accepts only the gateway of `cluster`.
 pub(super) fn gateway_of(cluster: &Name) -> Expectations {
-    let component = pki::GATEWAY.parse().expect("the constant is a good name");
-    Expectations { cluster: Some(cluster.clone()), component: Some(component), ..Expectations::default() }
+    Expectations { cluster: Some(cluster.clone()), ..any_gateway() }
 }
 
 /// Keeps one connection to each of a set of peers.
 pub(super) struct DialerSet {
-    dialling: Arc<DialContext>,
+    context: Arc<DialContext>,
     stop: Shutdown,
     running: Mutex<BTreeMap<DialPeer, Shutdown>>,
 }
 
-/// What all dialling tasks share.
+/// State that all dialling tasks share.
 struct DialContext {
     store: Arc<CredentialStore>,
     transport_choice: TransportChoice,
     node_of: Box<dyn Fn(&Name) -> MeshNode + Send + Sync>,
-    attend: Box<dyn Fn(MeshConnection) -> RunningConnection + Send + Sync>,
+    start: Box<dyn Fn(MeshConnection) -> RunningConnection + Send + Sync>,
 }
 
 impl DialerSet {
-    /// Nobody is dialled yet. `node_of` gives the node for connections to a cluster, `attend` takes each connection.
+    /// Dials no peer yet. `node_of` returns the node for connections to a cluster; `start` serves a new connection.
     pub(super) fn new(
         store: Arc<CredentialStore>,
         transport_choice: TransportChoice,
         stop: Shutdown,
         node_of: impl Fn(&Name) -> MeshNode + Send + Sync + 'static,
-        attend: impl Fn(MeshConnection) -> RunningConnection + Send + Sync + 'static,
+        start: impl Fn(MeshConnection) -> RunningConnection + Send + Sync + 'static,
     ) -> Self {
-        let dialling =
-            DialContext { store, transport_choice, node_of: Box::new(node_of), attend: Box::new(attend) };
-        Self { dialling: Arc::new(dialling), stop, running: Mutex::default() }
+        let context =
+            DialContext { store, transport_choice, node_of: Box::new(node_of), start: Box::new(start) };
+        Self { context: Arc::new(context), stop, running: Mutex::default() }
     }
 
-    /// Dials exactly these from now on. Connections to those that stay are not touched; those to others are drained.
+    /// Dials exactly the `wanted` peers from now on. Connections to peers that remain are not affected; connections to
+    /// other peers are drained.
     pub(super) fn set(&self, wanted: &BTreeSet<DialPeer>) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running.retain(|peering, stop| {
-            let keep = wanted.contains(peering);
+        running.retain(|peer, stop| {
+            let keep = wanted.contains(peer);
             if !keep {
-                tracing::info!(cluster = %peering.cluster, address = %peering.address, "no longer dialled");
+                tracing::info!(cluster = %peer.cluster, address = %peer.address, "a peer is no longer dialled");
                 stop.trigger();
             }
             keep
         });
-        for peering in wanted {
-            if !running.contains_key(peering) {
+        for peer in wanted {
+            if !running.contains_key(peer) {
                 let stop = self.stop.child();
-                running.insert(peering.clone(), stop.clone());
-                tokio::spawn(self.dialling.clone().keep(peering.clone(), stop));
+                running.insert(peer.clone(), stop.clone());
+                tokio::spawn(self.context.clone().keep_connected(peer.clone(), stop));
             }
         }
     }
 }
 
 impl DialContext {
-    /// Keeps a connection to one peer until it is told to stop.
-    async fn keep(self: Arc<Self>, peering: DialPeer, stop: Shutdown) {
-        let node = (self.node_of)(&peering.cluster);
+    /// Keeps a connection to one peer until `stop` is triggered.
+    async fn keep_connected(self: Arc<Self>, peer: DialPeer, stop: Shutdown) {
+        let node = (self.node_of)(&peer.cluster);
         let target = DialTarget {
-            address: peering.address.to_string(),
-            expectations: gateway_of(&peering.cluster),
+            address: peer.address.to_string(),
+            expectations: gateway_of(&peer.cluster),
             transport_choice: self.transport_choice,
         };
         let mut current: Option<RunningConnection> = None;
         let keeping = async {
             loop {
-                // A dialer of its own for each pair of certificates: it dials at once, whatever there is already.
+                // Each pair of certificates gets a dialer of its own, because a new dialer dials at once.
                 match Dialer::new(&node, target.clone()) {
                     Ok(dialer) => self.until_due(dialer, &mut current).await,
                     Err(error) => {
-                        tracing::error!(address = %peering.address, error = %error, "set up dialling");
-                        tokio::time::sleep(ODD_PAUSE).await;
+                        tracing::error!(address = %peer.address, error = %error, "the dialer cannot be created, retrying");
+                        tokio::time::sleep(SETUP_RETRY_PAUSE).await;
                     }
                 }
             }
@@ -127,7 +133,7 @@ impl DialContext {
         }
     }
 
-    /// Takes the connections of one dialer until the present one should be replaced.
+    /// Starts the connections of one dialer until the current connection should be replaced.
     async fn until_due(&self, mut dialer: Dialer, current: &mut Option<RunningConnection>) {
         let mut due: Option<SystemTime> = None;
         loop {
@@ -140,14 +146,14 @@ impl DialContext {
             };
             let ours = self.store.current().credentials.identity().clone();
             due = renewal::replace_connection_at([&ours, connection.link().identity()], SystemTime::now());
-            let mut new = (self.attend)(connection);
+            let mut new = (self.start)(connection);
             let link = new.link.clone();
             let is_up = tokio::select! {
                 () = &mut new.up => true,
                 _ = link.closed() => false,
                 () = tokio::time::sleep(UP_TIMEOUT) => !link.is_closed(),
             };
-            // A connection that came to nothing does not push out one that works.
+            // A connection that failed does not replace one that works.
             if is_up && let Some(old) = current.replace(new) {
                 (old.drain)();
             }
@@ -155,7 +161,7 @@ impl DialContext {
     }
 }
 
-/// Listens on the mesh's port, UDP and TCP.
+/// Listens on the port of the mesh, UDP and TCP.
 pub(super) async fn listen(
     node: &MeshNode,
     address: &ListenAddress,
@@ -172,25 +178,25 @@ pub(super) async fn listen(
     MeshListener::bind(node, resolved, expectations, enrolment).await
 }
 
-/// Takes connections until the word to stop.
+/// Accepts connections until `stop` is triggered. `start` serves each of them.
 pub(super) async fn accept(
     mut listener: MeshListener,
     stop: Shutdown,
-    attend: impl Fn(MeshConnection) + Send + 'static,
+    start: impl Fn(MeshConnection) + Send + 'static,
     enrolment: Option<Arc<EnrolmentService>>,
 ) {
-    let taking = async {
+    let accepting = async {
         loop {
             match listener.accept().await {
-                AcceptedConnection::Peer(connection) => attend(connection),
+                AcceptedConnection::Peer(connection) => start(connection),
                 AcceptedConnection::Enrolment { stream, remote } => {
-                    tracing::debug!(%remote, "enrolment");
+                    tracing::debug!(%remote, "a cluster connected for enrolment");
                     if let Some(enrolment) = &enrolment {
-                        tokio::spawn(enrolment.clone().serve(*stream, remote.ip()));
+                        tokio::spawn(enrolment.clone().serve(stream, remote.ip()));
                     }
                 }
             }
         }
     };
-    stop.until_triggered(taking).await;
+    stop.until_triggered(accepting).await;
 }

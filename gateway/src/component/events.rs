@@ -1,4 +1,4 @@
-//! What is logged and counted on the way to a connection.
+//! Logs and counts what happens while connections are established.
 
 use std::{sync::Arc, time::Instant};
 
@@ -10,41 +10,43 @@ use crate::{
     transport::{ConnectError, ConnectionEvent, ConnectionFailure},
 };
 
-/// Logs and counts what happens on the way to connections.
+/// A receiver of connection events that logs and counts them.
 pub(super) fn log_and_count(
     metrics: Arc<GatewayMetrics>,
 ) -> impl Fn(&ConnectionEvent<'_>) + Send + Sync + 'static {
     let handshake_log = HandshakeLog::new(Instant::now());
     move |event| match event {
         ConnectionEvent::Connected(link) => {
-            tracing::info!(peer = %link.peer(), remote = %link.remote(), dialled = link.dialled(), "connected");
+            tracing::info!(peer = %link.peer(), remote = %link.remote(), dialled = link.dialled(), "a connection was established");
         }
         ConnectionEvent::ConnectFailed { error, retry_after } => {
-            metrics.handshake_failed(reason(error));
-            tracing::warn!(error = %error, ?retry_after, "connect");
+            metrics.handshake_failed(failure_reason(error));
+            tracing::warn!(%error, ?retry_after, "connecting failed, retrying");
         }
         ConnectionEvent::NameFailed { reason, retry_after } => {
             metrics.handshake_failed("name");
-            tracing::warn!(err = reason, ?retry_after, "connect");
+            tracing::warn!(error = reason, ?retry_after, "connecting failed, retrying");
         }
         ConnectionEvent::FellBack { address } => {
             metrics.fell_back(&address.to_string());
-            tracing::warn!(%address, "no UDP answer: falling back to TCP");
+            tracing::warn!(%address, "no UDP answer, using TCP");
         }
-        ConnectionEvent::Recovered { address } => tracing::info!(%address, "QUIC works again"),
+        ConnectionEvent::Recovered { address } => {
+            tracing::info!(%address, "QUIC works again, replacing the TCP connection")
+        }
         ConnectionEvent::HandshakeFailed { remote, transport, reason } => {
             metrics.handshake_failed(match transport {
                 Transport::Quic => "inbound_quic",
                 Transport::Tcp | Transport::Local => "inbound_tcp",
             });
-            if let Some(left_out) = handshake_log.admit(Instant::now()) {
-                tracing::warn!(%remote, %transport, reason, left_out, "handshake");
+            if let Some(suppressed) = handshake_log.admit(Instant::now()) {
+                tracing::warn!(%remote, %transport, error = reason, suppressed, "a handshake was rejected");
             }
         }
     }
 }
 
-fn reason(error: &ConnectError) -> &'static str {
+fn failure_reason(error: &ConnectError) -> &'static str {
     match error.failure {
         ConnectionFailure::NoAnswer => "no_answer",
         ConnectionFailure::Refused => "refused",

@@ -1,11 +1,11 @@
-//! Log lines about connections that did not get in, of which anybody can cause any number. The metric counts them all.
+//! Limits the log lines about rejected handshakes, because any host can cause any number of them. The metric counts all.
 
 use std::{
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-/// So many lines are written within [`WINDOW`].
+/// Lines that are written within one [`WINDOW`]; further ones are suppressed.
 const LINES: u32 = 20;
 /// See [`LINES`].
 const WINDOW: Duration = Duration::from_secs(10);
@@ -18,27 +18,27 @@ pub(super) struct HandshakeLog {
 struct LogWindow {
     since: Instant,
     lines: u32,
-    left_out: u64,
+    suppressed: u64,
 }
 
 impl HandshakeLog {
-    /// Nothing was written yet.
+    /// No line was written yet.
     pub(super) fn new(now: Instant) -> Self {
-        Self { window: Mutex::new(LogWindow { since: now, lines: 0, left_out: 0 }) }
+        Self { window: Mutex::new(LogWindow { since: now, lines: 0, suppressed: 0 }) }
     }
 
-    /// Whether to write a line now, and how many were left out since the last one written.
+    /// Counts a line. Returns `None` to suppress it; otherwise the number of lines suppressed since the last written one.
     pub(super) fn admit(&self, now: Instant) -> Option<u64> {
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         if now.duration_since(window.since) >= WINDOW {
             (window.since, window.lines) = (now, 0);
         }
         if window.lines == LINES {
-            window.left_out += 1;
+            window.suppressed += 1;
             return None;
         }
         window.lines += 1;
-        Some(std::mem::take(&mut window.left_out))
+        Some(std::mem::take(&mut window.suppressed))
     }
 }
 
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_of_strangers_makes_few_lines_and_says_how_many_were_left_out() {
+    fn many_rejected_handshakes_write_few_lines_and_report_the_suppressed_ones() {
         let start = Instant::now();
         let log = HandshakeLog::new(start);
         let written = (0..10_000).filter(|_| log.admit(start) == Some(0)).count();

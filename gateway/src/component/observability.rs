@@ -1,29 +1,26 @@
-//! The gateway beside the querier: issues certificates, keeps the directory, sends requests to clusters.
+//! The gateway of the observability cluster: issues certificates, publishes the directory, sends requests to clusters.
 
 use std::{
-    collections::{BTreeSet, HashMap},
-    net::SocketAddr,
+    collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
 };
 
-use identity::{CredentialStore, Credentials, Expectations, Name, TrustBundle};
-use mesh::Authority;
+use identity::{CredentialStore, Credentials, Name, TrustBundle};
 use pki::Issuer;
 use proto::isthmus::mesh::v1::directory_server::DirectoryServer;
-use runtime::{GrpcPorts, ListenAddress, RoleError, Shutdown, Startup};
+use runtime::{RoleError, RunningRole, Startup};
 use tokio::sync::watch;
-use tokio_util::task::TaskTracker;
 use tonic::service::RoutesBuilder;
 
 use crate::component::{
-    Gateway, Setup,
-    dialing::{DialPeer, DialerSet, RunningConnection, accept, listen},
+    dialing::{DialPeer, DialerSet, RunningConnection, accept, any_gateway, listen},
     events::log_and_count,
-    on_reload, unchanged,
+    plain_ports::PlainPorts,
+    setup::{Addresses, Setup, on_reload, unchanged},
 };
 use crate::{
-    config::{Config, Observability, PlainPort, Role},
+    config::{Config, GatewayRole, ObservabilityRole},
     connections::ClusterConnections,
     control::observability::{ConnectionProgress, ObservabilityControl},
     directory::{Directory, service::DirectoryService},
@@ -34,19 +31,19 @@ use crate::{
         renewal,
     },
     metrics::GatewayMetrics,
-    proxy::local::{LocalProxyService, OutboundProxy, PortTarget},
+    proxy::local::{LocalProxyService, OutboundProxy},
     transport::{self, CloseReason, ConnectionEvent, MeshConnection, MeshNode},
 };
 
 pub(super) async fn build(
     setup: Setup,
-    role: Observability,
+    role: ObservabilityRole,
     mut startup: Startup,
     metrics: Arc<GatewayMetrics>,
-) -> Result<Gateway, RoleError> {
+) -> Result<(RunningRole, Addresses), RoleError> {
     if setup.token.is_some() {
         return Err(RoleError::failed(
-            "a join token is for the gateway of a client cluster; this configuration has role: observability",
+            "a join token is given, but the configuration has role: observability; only the gateway of a client cluster joins",
         ));
     }
     let issuer =
@@ -73,54 +70,32 @@ pub(super) async fn build(
     let node =
         MeshNode::new(transport::TransportSettings::default(), store.clone(), log_and_count(metrics.clone()));
     let enrolment = EnrolmentService::new(issuer.clone(), metrics.clone());
-    let component = pki::GATEWAY.parse().expect("the constant is a good name");
-    let gateways = Expectations { component: Some(component), ..Expectations::default() };
-    let listener = listen(&node, &role.listen, gateways, true).await?;
+    let listener = listen(&node, &role.listen, any_gateway(), true).await?;
     let mesh = listener.local_addr();
-    let attend = {
+    let start = {
         let control = control.clone();
-        move |connection| attend(&control, connection)
+        move |connection| start_connection(&control, connection)
     };
-    let accepted = attend.clone();
+    let start_accepted = start.clone();
     let enrolled = enrolment.enrolled.clone();
-    let taking =
-        accept(listener, shutdown.clone(), move |connection| drop(accepted(connection)), Some(enrolment));
-    startup.spawn("mesh listener", taking);
+    let start_accepted = move |connection| drop(start_accepted(connection));
+    startup.spawn("mesh listener", accept(listener, shutdown.clone(), start_accepted, Some(enrolment)));
 
     let all_links = Arc::new(Mutex::new(vec![node.links().clone()]));
     let node_of = {
-        let all_links = all_links.clone();
-        let (store, metrics, directory) = (store.clone(), metrics.clone(), directory.clone());
+        let (all_links, store, metrics, directory) =
+            (all_links.clone(), store.clone(), metrics.clone(), directory.clone());
         move |cluster: &Name| {
-            let (log, directory, cluster) =
-                (log_and_count(metrics.clone()), directory.clone(), cluster.clone());
-            let node = MeshNode::new(transport::TransportSettings::default(), store.clone(), move |event| {
-                log(event);
-                match event {
-                    ConnectionEvent::ConnectFailed { error, .. } => {
-                        directory.connecting_failed(&cluster, &error.to_string())
-                    }
-                    ConnectionEvent::NameFailed { reason, .. } => {
-                        directory.connecting_failed(&cluster, reason)
-                    }
-                    _ => {}
-                }
-            });
+            let node = dialling_node(cluster, &store, &metrics, &directory);
             all_links.lock().unwrap_or_else(PoisonError::into_inner).push(node.links().clone());
             node
         }
     };
-    let dialers = DialerSet::new(store.clone(), setup.config.transport, shutdown.clone(), node_of, attend);
-    dialers.set(&peerings(&role));
+    let dialers = DialerSet::new(store.clone(), setup.config.transport, shutdown.clone(), node_of, start);
+    dialers.set(&peers_to_dial(&role));
 
     let outbound = Arc::new(OutboundProxy::new(directory.clone(), connections.clone(), metrics.clone()));
-    let ports = Arc::new(PlainPorts {
-        outbound: outbound.clone(),
-        grpc_ports: startup.grpc_ports(),
-        stop: shutdown.clone(),
-        open: tokio::sync::Mutex::default(),
-        tasks: TaskTracker::new(),
-    });
+    let ports = Arc::new(PlainPorts::new(outbound.clone(), startup.grpc_ports(), shutdown.clone()));
     ports.set(&role.targets).await?;
     let targets = ports.addresses().await;
 
@@ -136,7 +111,7 @@ pub(super) async fn build(
     });
 
     startup.probes().ready();
-    tracing::info!(%identity, mesh = %mesh, "observability gateway");
+    tracing::info!(%identity, mesh = %mesh, "the observability gateway has started");
     let router = axum::Router::new().fallback_service(LocalProxyService::named(outbound));
     *startup.services() = RoutesBuilder::from(router);
     startup.services().add_service(DirectoryServer::new(DirectoryService::new(directory)));
@@ -146,7 +121,29 @@ pub(super) async fn build(
             links.close_where(CloseReason::Shutdown, |_| true);
         }
     };
-    Ok(Gateway::new(startup.serve_and_then(at_end), Some(mesh), targets))
+    let running = startup.serve_and_then(at_end);
+    let addresses = Addresses::new(&running, Some(mesh), targets);
+    Ok((running, addresses))
+}
+
+/// The node for connections that this gateway dials to `cluster`. Its failures are shown in the directory.
+fn dialling_node(
+    cluster: &Name,
+    store: &Arc<CredentialStore>,
+    metrics: &Arc<GatewayMetrics>,
+    directory: &Arc<Directory>,
+) -> MeshNode {
+    let (log, directory, cluster) = (log_and_count(metrics.clone()), directory.clone(), cluster.clone());
+    MeshNode::new(transport::TransportSettings::default(), store.clone(), move |event| {
+        log(event);
+        match event {
+            ConnectionEvent::ConnectFailed { error, .. } => {
+                directory.connecting_failed(&cluster, &error.to_string())
+            }
+            ConnectionEvent::NameFailed { reason, .. } => directory.connecting_failed(&cluster, reason),
+            _ => {}
+        }
+    })
 }
 
 /// What a reload changes.
@@ -157,11 +154,12 @@ struct ObservabilityReload {
 }
 
 impl ObservabilityReload {
-    /// Takes a new configuration, or refuses it as a whole.
+    /// Applies a new configuration, or rejects it as a whole.
     async fn apply(&self, new: Config) -> Result<(), String> {
         let mut present = self.config.lock().await;
-        let (Role::Observability(old), Role::Observability(role)) = (&present.role, &new.role) else {
-            return Err("role has changed: restart the gateway for that".to_owned());
+        let (GatewayRole::Observability(old), GatewayRole::Observability(role)) = (&present.role, &new.role)
+        else {
+            return Err("role: the value has changed; restart the gateway to apply it".to_owned());
         };
         unchanged("data_dir", &present.data_dir, &new.data_dir)?;
         unchanged("transport", &present.transport, &new.transport)?;
@@ -170,13 +168,13 @@ impl ObservabilityReload {
         unchanged("listen", &old.listen, &role.listen)?;
         // The only step that can fail comes first.
         self.ports.set(&role.targets).await.map_err(|error| error.to_string())?;
-        self.dialers.set(&peerings(role));
+        self.dialers.set(&peers_to_dial(role));
         *present = new;
         Ok(())
     }
 }
 
-fn peerings(role: &Observability) -> BTreeSet<DialPeer> {
+fn peers_to_dial(role: &ObservabilityRole) -> BTreeSet<DialPeer> {
     let of_cluster = |cluster: &crate::config::DialledCluster| {
         let name = cluster.name.clone();
         let addresses = cluster.dial.clone().into_iter();
@@ -185,18 +183,18 @@ fn peerings(role: &Observability) -> BTreeSet<DialPeer> {
     role.clusters.iter().flat_map(of_cluster).collect()
 }
 
-/// Attends a connection in a task of its own, whoever dialled.
-fn attend(control: &Arc<ObservabilityControl>, connection: MeshConnection) -> RunningConnection {
+/// Starts a task that runs the session on a connection, whichever side dialled.
+fn start_connection(control: &Arc<ObservabilityControl>, connection: MeshConnection) -> RunningConnection {
     let link = connection.link().clone();
     let (progress, seen) = watch::channel(ConnectionProgress::Opening);
     let control = control.clone();
-    tokio::spawn(async move { control.attend(connection, progress).await });
+    tokio::spawn(async move { control.run(connection, progress).await });
     let mut up = seen.clone();
     RunningConnection {
         link,
         up: Box::pin(async move {
             if up.wait_for(|progress| matches!(progress, ConnectionProgress::Up(_))).await.is_err() {
-                // The connection ended before it was up; whoever waits learns that from the link.
+                // The connection ended before it was up. The waiting dialer sees that on the link.
                 std::future::pending::<()>().await;
             }
         }),
@@ -208,14 +206,14 @@ fn attend(control: &Arc<ObservabilityControl>, connection: MeshConnection) -> Ru
     }
 }
 
-/// Our own leaf: the stored one while it is in the first half of its life, or else a new one.
+/// The leaf of this gateway: the stored one while its renewal is not due, otherwise a new one.
 async fn own_credentials(
     issuer: &Arc<Issuer>,
     data_dir: &DataDir,
 ) -> Result<(Credentials, TrustBundle), RoleError> {
     let now = SystemTime::now();
     let stored = data_dir.load().unwrap_or_else(|error| {
-        tracing::warn!(error = %error, "the stored certificate cannot be read: a new one is issued");
+        tracing::warn!(error = %error, "the stored certificate cannot be read, issuing a new one");
         None
     });
     if let Some((credentials, bundle)) = stored
@@ -232,7 +230,7 @@ async fn own_credentials(
 
 async fn issue_own(issuer: Arc<Issuer>) -> Result<(Credentials, TrustBundle), String> {
     let issued = tokio::task::spawn_blocking(move || {
-        let component = pki::GATEWAY.parse().expect("the constant is a good name");
+        let component = pki::GATEWAY.parse().expect("the constant is a valid name");
         issuer
             .issue_own(&component, SystemTime::now())
             .map(|credentials| (credentials, issuer.bundle().clone()))
@@ -258,69 +256,4 @@ fn spawn_tasks(
     startup.spawn("renewal", async move {
         stop.until_triggered(keeper.keep_renewed(|| issue_own(issuer.clone()))).await;
     });
-}
-
-/// The plain ports that are open.
-struct PlainPorts {
-    outbound: Arc<OutboundProxy>,
-    grpc_ports: GrpcPorts,
-    stop: Shutdown,
-    open: tokio::sync::Mutex<HashMap<ListenAddress, OpenPort>>,
-    tasks: TaskTracker,
-}
-
-struct OpenPort {
-    address: SocketAddr,
-    /// Can be changed while the port is open.
-    target: PortTarget,
-    stop: Shutdown,
-}
-
-impl PlainPorts {
-    /// Opens, closes and redirects ports so that exactly these are open. Requests that run go on.
-    ///
-    /// # Errors
-    /// Names the address that cannot be listened on; nothing was changed then.
-    async fn set(&self, wanted: &[PlainPort]) -> Result<(), RoleError> {
-        let mut open = self.open.lock().await;
-        let mut bound = Vec::new();
-        for port in wanted.iter().filter(|port| !open.contains_key(&port.listen)) {
-            bound.push((port, self.grpc_ports.bind(&port.listen).await?));
-        }
-        open.retain(|listen, port| match wanted.iter().find(|wanted| wanted.listen == *listen) {
-            Some(wanted) => {
-                port.target.set(wanted.name.clone());
-                true
-            }
-            None => {
-                port.stop.trigger();
-                false
-            }
-        });
-        for (port, server) in bound {
-            let (address, stop) = (server.local_addr(), self.stop.child());
-            let target = PortTarget::new(port.name.clone());
-            let service = LocalProxyService::of(self.outbound.clone(), target.clone());
-            let services = RoutesBuilder::from(axum::Router::new().fallback_service(service));
-            tracing::info!(target = %port.name, %address, "a plain port accepts connections");
-            let serving = server.serve(services, stop.clone());
-            self.tasks.spawn(async move {
-                if let Err(error) = serving.await {
-                    tracing::error!(%address, error = %error, "a plain port cannot be served");
-                }
-            });
-            open.insert(port.listen.clone(), OpenPort { address, target, stop });
-        }
-        Ok(())
-    }
-
-    async fn addresses(&self) -> Vec<(Authority, SocketAddr)> {
-        self.open.lock().await.values().map(|port| (port.target.get(), port.address)).collect()
-    }
-
-    /// Waits until every port is closed and its last request is over.
-    async fn closed(&self) {
-        self.tasks.close();
-        self.tasks.wait().await;
-    }
 }

@@ -28,11 +28,11 @@ fn every_good_file_is_accepted() {
     }
 }
 
-/// Beside each bad file stands what must be reported, one line a mistake.
+/// A file with the extension `.expected` next to each bad file lists its mistakes, one per line.
 #[test]
-fn every_bad_file_is_refused_with_all_of_its_mistakes() {
+fn every_bad_file_is_rejected_with_all_of_its_mistakes() {
     for path in testdata("bad") {
-        let Err(ConfigError::Wrong { mistakes, .. }) = Config::load(&path) else {
+        let Err(ConfigFileError::Wrong { mistakes, .. }) = Config::load(&path) else {
             panic!("{} was accepted", path.display());
         };
         let seen: String = mistakes.iter().map(|mistake| format!("{mistake}\n")).collect();
@@ -51,20 +51,22 @@ fn defaults_are_those_of_the_documentation() {
             .unwrap();
     assert_eq!(config.data_dir, Path::new("/etc/x/data"));
     assert_eq!(config.transport, TransportChoice::Auto);
-    let Role::Observability(role) = config.role else { panic!("wrong role") };
+    let GatewayRole::Observability(role) = config.role else { panic!("wrong role") };
     assert_eq!(
         (role.pki_state.as_path(), role.listen.to_string().as_str()),
         (Path::new("/etc/x/ca"), "0.0.0.0:10943")
     );
 
     let text = "role: cluster\ndata_dir: /d\ntargets: [{name: a, address: 'localhost:1'}]\n";
-    let Role::Cluster(role) = Config::parse(text, Path::new("")).unwrap().role else { panic!("wrong role") };
+    let GatewayRole::Cluster(role) = Config::parse(text, Path::new("")).unwrap().role else {
+        panic!("wrong role")
+    };
     assert_eq!((role.policy, role.info_interval), (Policy::default(), Duration::from_secs(5)));
     assert!(role.dial.is_empty() && role.listen.is_none());
 }
 
 #[test]
-fn what_is_no_configuration_at_all_is_one_clear_mistake() {
+fn text_that_is_not_a_configuration_is_rejected() {
     assert_eq!(mistakes(""), ["line 1: role: is missing", "line 1: data_dir: is missing"]);
     assert_eq!(mistakes("[]"), ["line 1: expected a mapping of fields, found a list"]);
     for text in ["role: [", "\t", "a: &a [*a, *a]", "a: 1\na: 2", "a: !!binary x", "\u{0}"] {
@@ -73,7 +75,7 @@ fn what_is_no_configuration_at_all_is_one_clear_mistake() {
 }
 
 #[test]
-fn link_local_addresses_are_refused_in_every_notation() {
+fn link_local_addresses_are_rejected_in_every_notation() {
     for address in [
         "169.254.169.254:80",
         "[fe80::1]:80",

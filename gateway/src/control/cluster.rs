@@ -1,4 +1,4 @@
-//! The cluster's side of control sessions: says what can be read here, and asks for certificates.
+//! The cluster's side of control sessions: reports the targets and requests certificates.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +22,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::control::{HEARTBEAT, HELLO_TIMEOUT, hello, log_hello};
 
-/// Messages that wait for a slow observability gateway before the session waits with them.
+/// Messages that may wait for a slow observability gateway; with more, the session waits.
 const OUTGOING: usize = 4;
 
 /// The open sessions of a cluster's gateway.
@@ -33,44 +33,44 @@ pub(crate) struct ClusterSessions {
     targets: watch::Receiver<Targets>,
 }
 
-/// What the rest of the gateway wants of a session.
+/// A command to a session from other parts of the gateway.
 enum SessionCommand {
-    /// Ask for a certificate; the answer goes back as it came, or why it was refused.
+    /// Request a certificate. The answer is the certificate, or the reason of the refusal.
     Certificate { csr: Vec<u8>, answer: oneshot::Sender<Result<Certificate, String>> },
-    /// Ask for no new requests on this connection.
+    /// Ask the observability gateway to send no new requests on this connection.
     Drain,
 }
 
 impl ClusterSessions {
-    /// No sessions yet; each will report `targets` and every change of them.
+    /// No sessions yet. Each session will report `targets` and every change.
     pub(crate) fn new(targets: watch::Receiver<Targets>) -> Arc<Self> {
         let (count, _) = watch::channel(0);
         Arc::new(Self { open: Mutex::default(), next: AtomicU64::new(0), count, targets })
     }
 
-    /// How many sessions are open, and every change of it.
+    /// The number of open sessions, and every change.
     pub(crate) fn count(&self) -> watch::Receiver<usize> {
         self.count.subscribe()
     }
 
-    /// Asks for a certificate over the session that was opened last.
+    /// Requests a certificate over the session that was opened last.
     ///
     /// # Errors
-    /// Why there is none, in one line.
+    /// The reason in one line: no session is open, the session ended, or the issuer refused.
     pub(crate) async fn request_certificate(&self, csr: Vec<u8>) -> Result<Certificate, String> {
-        let newest = self.lock().last_key_value().map(|(_, orders)| orders.clone());
-        let orders = newest.ok_or("no observability gateway is connected")?;
+        let newest = self.lock().last_key_value().map(|(_, commands)| commands.clone());
+        let commands = newest.ok_or("not connected to an observability gateway")?;
         let (answer, answered) = oneshot::channel();
-        let lost = || "the session ended before the answer".to_owned();
-        orders.send(SessionCommand::Certificate { csr, answer }).await.map_err(|_| lost())?;
+        let lost = || "the session ended before the certificate arrived".to_owned();
+        commands.send(SessionCommand::Certificate { csr, answer }).await.map_err(|_| lost())?;
         answered.await.map_err(|_| lost())?
     }
 
-    /// Asks on every session for no new requests.
+    /// Asks the observability gateway on every session to send no new requests.
     pub(crate) fn drain_all(&self) {
-        for orders in self.lock().values() {
-            // A session whose orders are full is about to end anyway.
-            let _ = orders.try_send(SessionCommand::Drain);
+        for commands in self.lock().values() {
+            // A session whose command queue is full is stuck and will end.
+            let _ = commands.try_send(SessionCommand::Drain);
         }
     }
 
@@ -79,16 +79,16 @@ impl ClusterSessions {
     }
 
     fn open(self: &Arc<Self>) -> (OpenSession, mpsc::Receiver<SessionCommand>) {
-        let (orders, receiver) = mpsc::channel(OUTGOING);
+        let (commands, receiver) = mpsc::channel(OUTGOING);
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let mut open = self.lock();
-        open.insert(id, orders);
+        open.insert(id, commands);
         self.count.send_replace(open.len());
         (OpenSession { sessions: self.clone(), id }, receiver)
     }
 }
 
-/// Counts as open while it lives.
+/// Counts a session as open until it is dropped.
 struct OpenSession {
     sessions: Arc<ClusterSessions>,
     id: u64,
@@ -102,24 +102,24 @@ impl Drop for OpenSession {
     }
 }
 
-/// Whether a connection's session is up, and a handle to drain that connection.
+/// The dialer's view of a connection's session: whether it is up, and how to drain the connection.
 #[derive(Default)]
 pub(crate) struct SessionHandle {
     up: watch::Sender<bool>,
-    orders: Mutex<Option<mpsc::Sender<SessionCommand>>>,
+    commands: Mutex<Option<mpsc::Sender<SessionCommand>>>,
 }
 
 impl SessionHandle {
-    /// Waits until both hellos were exchanged.
+    /// Waits until both hellos were received.
     pub(crate) async fn is_up(&self) {
-        // The sender lives as long as `self`, so this ends only with the condition.
+        // The sender exists as long as `self`, so waiting ends only with the condition.
         let _ = self.up.subscribe().wait_for(|up| *up).await;
     }
 
-    /// Asks the observability gateway for no new requests on this connection.
+    /// Asks the observability gateway to send no new requests on this connection.
     pub(crate) fn drain(&self) {
-        if let Some(orders) = &*self.orders.lock().unwrap_or_else(PoisonError::into_inner) {
-            let _ = orders.try_send(SessionCommand::Drain);
+        if let Some(commands) = &*self.commands.lock().unwrap_or_else(PoisonError::into_inner) {
+            let _ = commands.try_send(SessionCommand::Drain);
         }
     }
 }
@@ -159,28 +159,28 @@ struct ClusterSession {
     peer: Peer,
     incoming: Streaming<FromObservability>,
     outgoing: mpsc::Sender<Result<FromCluster, Status>>,
-    /// Who waits for the answer to the certificate request that is under way.
+    /// Receives the answer to the certificate request that is pending.
     certificate: Option<oneshot::Sender<Result<Certificate, String>>>,
 }
 
 impl ClusterSession {
     async fn run(mut self) {
-        let why = match self.converse().await {
-            Ok(()) => "closed by the observability gateway".to_owned(),
+        let why = match self.exchange().await {
+            Ok(()) => "the observability gateway closed the session".to_owned(),
             Err(status) => {
                 let why = status.message().to_owned();
-                // Nobody may be left to hear it.
+                // Fails if the observability gateway has closed the session.
                 let _ = self.outgoing.try_send(Err(status));
                 why
             }
         };
-        tracing::info!(peer = %self.peer, why, "session closed");
+        tracing::info!(peer = %self.peer, why, "a session has ended");
     }
 
-    async fn converse(&mut self) -> Result<(), Status> {
+    async fn exchange(&mut self) -> Result<(), Status> {
         self.send(ToObservability::Hello(hello(SystemTime::now()))).await?;
         let first = tokio::time::timeout(HELLO_TIMEOUT, self.incoming.message()).await;
-        let first = first.map_err(|_| Status::deadline_exceeded("no hello in time"))??;
+        let first = first.map_err(|_| Status::deadline_exceeded("the peer sent no hello in time"))??;
         match first.and_then(|first| first.message) {
             Some(FromObservabilityMessage::Hello(hello)) => log_hello(&hello, &self.peer, SystemTime::now()),
             _ => return Err(Status::failed_precondition("the first message must be a hello")),
@@ -189,9 +189,9 @@ impl ClusterSession {
         let present = targets.borrow_and_update().clone();
         self.send(ToObservability::Targets(present)).await?;
 
-        let (_open, mut orders) = self.control.sessions.open();
+        let (_open, mut commands) = self.control.sessions.open();
         let handle = self.control.sessions.lock().get(&_open.id).cloned();
-        *self.control.connection.orders.lock().unwrap_or_else(PoisonError::into_inner) = handle;
+        *self.control.connection.commands.lock().unwrap_or_else(PoisonError::into_inner) = handle;
         self.control.connection.up.send_replace(true);
         loop {
             tokio::select! {
@@ -199,11 +199,11 @@ impl ClusterSession {
                     None => return Ok(()),
                     Some(message) => self.receive(message),
                 },
-                Some(order) = orders.recv() => self.obey(order).await?,
-                // The same again when nothing changed: it is what shows that this gateway lives.
+                Some(command) = commands.recv() => self.execute(command).await?,
+                // Sent again even if nothing changed, as a heartbeat.
                 changed = tokio::time::timeout(HEARTBEAT, targets.changed()) => {
                     if let Ok(Err(_)) = changed {
-                        // Nobody polls the targets any more: this gateway stops.
+                        // The poller was dropped: this gateway stops.
                         return Ok(());
                     }
                     let present = targets.borrow_and_update().clone();
@@ -217,17 +217,17 @@ impl ClusterSession {
         let answer = match message {
             Some(FromObservabilityMessage::Certificate(certificate)) => Ok(certificate),
             Some(FromObservabilityMessage::Refused(why)) => Err(crate::peer_text::bounded(&why)),
-            // A second hello, or a message of a later version: not for us.
+            // A second hello, or a message of a later version, is ignored.
             Some(FromObservabilityMessage::Hello(_)) | None => return,
         };
         if let Some(waiting) = self.certificate.take() {
-            // Whoever asked may have given up.
+            // Fails if the request for the certificate was dropped.
             let _ = waiting.send(answer);
         }
     }
 
-    async fn obey(&mut self, order: SessionCommand) -> Result<(), Status> {
-        match order {
+    async fn execute(&mut self, command: SessionCommand) -> Result<(), Status> {
+        match command {
             SessionCommand::Certificate { csr, answer } => {
                 self.certificate = Some(answer);
                 self.send(ToObservability::CertificateRequest(CertificateRequest { csr: csr.into() })).await

@@ -1,4 +1,4 @@
-//! The observability side of control sessions: takes what clusters say, and answers their certificate requests.
+//! The observability side of control sessions: receives the clusters' targets and answers their certificate requests.
 
 use std::{
     sync::Arc,
@@ -27,7 +27,7 @@ use crate::{
     transport::{self, CloseReason, MeshClient, MeshLink},
 };
 
-/// What all sessions of an observability gateway share.
+/// Runs the sessions of an observability gateway; state that they share.
 pub(crate) struct ObservabilityControl {
     pub(crate) issuer: Arc<Issuer>,
     pub(crate) registrations: Arc<Registrations>,
@@ -36,13 +36,13 @@ pub(crate) struct ObservabilityControl {
     pub(crate) metrics: Arc<GatewayMetrics>,
 }
 
-/// How far a connection has come; its dialer watches it.
+/// The progress of a connection. Its dialer watches it.
 #[derive(Debug, Clone, Default)]
 pub(crate) enum ConnectionProgress {
     /// The hellos are not exchanged yet.
     #[default]
     Opening,
-    /// Requests can be sent. Tell the connection to drain through this handle.
+    /// Requests can be sent. The handle drains the connection.
     Up(DrainHandle),
 }
 
@@ -57,7 +57,7 @@ impl std::fmt::Debug for DrainHandle {
 }
 
 impl DrainHandle {
-    /// Gives the connection no new requests; it is closed when the last one is over.
+    /// Stops new requests on the connection. It is closed after its last request.
     pub(crate) fn drain(&self) {
         if let Some(connection) = self.0.upgrade() {
             connection.drain();
@@ -66,8 +66,8 @@ impl DrainHandle {
 }
 
 impl ObservabilityControl {
-    /// Runs a connection to its end: as the asking side, from the first hello on.
-    pub(crate) async fn attend(
+    /// Runs a connection from the first hello until it ends. This side sends the requests.
+    pub(crate) async fn run(
         &self,
         connection: transport::MeshConnection,
         progress: watch::Sender<ConnectionProgress>,
@@ -75,8 +75,8 @@ impl ObservabilityControl {
         let link = connection.link().clone();
         let peer = link.identity().spiffe_id.clone();
         let cluster = peer.cluster().clone();
-        if peer.component().as_str() != pki::GATEWAY || !self.registrations.knows(&cluster).await {
-            tracing::warn!(peer = %link.peer(), remote = %link.remote(), "connection refused: no such cluster is registered");
+        if peer.component().as_str() != pki::GATEWAY || !self.registrations.contains(&cluster).await {
+            tracing::warn!(peer = %link.peer(), remote = %link.remote(), "a connection was refused, its cluster is not registered");
             self.metrics.handshake_failed("not_registered");
             link.close(CloseReason::Denied);
             return;
@@ -84,17 +84,17 @@ impl ObservabilityControl {
         let why = match connection.client().await {
             Ok(client) => {
                 let ended = self.session(&cluster, client, &progress).await;
-                // The session's own words are better than the transport's, except when the transport ended it.
+                // The reason of the session is more precise than that of the transport, unless the transport ended first.
                 if link.is_closed() { link.closed().await.to_string() } else { ended }
             }
             Err(error) => error.reason,
         };
         self.directory.session_closed(&cluster, SessionId(link.id()), &why);
-        tracing::info!(peer = %link.peer(), why, age = ?link.age(), "connection ended");
+        tracing::info!(peer = %link.peer(), why, age = ?link.age(), "a connection has ended");
     }
 
-    /// Runs the session and says why it ended. The client is given back when it has: requests that still run keep the
-    /// connection open until they are over.
+    /// Runs the session and returns why it ended. The client is dropped then; running requests keep the connection open
+    /// until they have finished.
     async fn session(
         &self,
         cluster: &Name,
@@ -107,14 +107,14 @@ impl ObservabilityControl {
             Ok(Ok(session)) => session,
             Ok(Err(why)) => {
                 self.metrics.handshake_failed("no_session");
-                tracing::warn!(peer = %link.peer(), remote = %link.remote(), why, "no session");
+                tracing::warn!(peer = %link.peer(), remote = %link.remote(), why, "the session cannot be opened");
                 link.close(CloseReason::Misbehaved);
                 return why;
             }
             Err(_) => {
                 self.metrics.handshake_failed("no_session");
                 link.close(CloseReason::Misbehaved);
-                return "no hello in time".to_owned();
+                return "the peer sent no hello in time".to_owned();
             }
         };
         let id = SessionId(link.id());
@@ -123,12 +123,12 @@ impl ObservabilityControl {
         self.directory.session_opened(cluster, id, link.transport());
         self.connections.add(cluster, connection.clone());
         progress.send_replace(ConnectionProgress::Up(DrainHandle(Arc::downgrade(&connection))));
-        let why = self.converse(cluster, &link, &connection, &mut session).await;
+        let why = self.exchange(cluster, &link, &connection, &mut session).await;
         self.connections.remove(cluster, id);
         why
     }
 
-    async fn converse(
+    async fn exchange(
         &self,
         cluster: &Name,
         link: &MeshLink,
@@ -143,7 +143,7 @@ impl ObservabilityControl {
             };
             let message = match message {
                 Ok(Ok(Some(FromCluster { message }))) => message,
-                Ok(Ok(None)) => return "closed by the cluster".to_owned(),
+                Ok(Ok(None)) => return "the cluster closed the session".to_owned(),
                 Ok(Err(status)) => return bounded(status.message()),
                 Err(_) => {
                     link.close(CloseReason::Silent);
@@ -162,46 +162,46 @@ impl ObservabilityControl {
                 Some(FromClusterMessage::CertificateRequest(request)) => {
                     let answer = self.renew(link, request.csr.to_vec()).await;
                     if session.outgoing.send(FromObservability { message: Some(answer) }).await.is_err() {
-                        return "the session was cut".to_owned();
+                        return "the session was lost".to_owned();
                     }
                 }
                 Some(FromClusterMessage::Drain(_)) => connection.drain(),
-                // A second hello, or a message of a later version: not for us.
+                // A second hello, or a message of a later version, is ignored.
                 Some(FromClusterMessage::Hello(_)) | None => {}
             }
         }
     }
 
-    /// Answers a certificate request of the peer behind `link`, whose present certificate the connection has proved.
+    /// Answers a certificate request of the peer of `link`. The connection has verified the peer's current certificate.
     async fn renew(&self, link: &MeshLink, csr: Vec<u8>) -> ToCluster {
         let (issuer, identity) = (self.issuer.clone(), link.identity().clone());
         let renewed =
             tokio::task::spawn_blocking(move || issuer.renew(&identity, &csr, SystemTime::now())).await;
         match renewed {
             Ok(Ok(enrolment)) => {
-                tracing::info!(peer = %link.peer(), "certificate issued");
+                tracing::info!(peer = %link.peer(), "a certificate was renewed");
                 ToCluster::Certificate(Certificate {
                     chain: enrolment.chain.iter().map(|der| der.to_vec().into()).collect(),
                     roots: enrolment.bundle.roots().map(|der| der.to_vec().into()).collect(),
                 })
             }
             Ok(Err(error)) => {
-                tracing::warn!(peer = %link.peer(), error = %error, "renewal refused");
+                tracing::warn!(peer = %link.peer(), error = %error, "a certificate renewal was refused");
                 ToCluster::Refused(enrolment::refusal(&error).message().to_owned())
             }
             Err(error) => {
-                tracing::error!(peer = %link.peer(), error = %error, "renewal");
-                ToCluster::Refused("the issuer failed".to_owned())
+                tracing::error!(peer = %link.peer(), error = %error, "the task that renews a certificate failed");
+                ToCluster::Refused("the issuer failed; see the log of the observability gateway".to_owned())
             }
         }
     }
 }
 
-/// A session after both hellos.
+/// A session on which both hellos were received.
 struct ObservabilitySession {
     outgoing: mpsc::Sender<FromObservability>,
     incoming: Streaming<FromCluster>,
-    /// How long the first answer took: an upper bound of the round-trip time.
+    /// Time until the first answer, an upper bound of the round-trip time.
     round_trip: Duration,
 }
 
@@ -219,7 +219,7 @@ async fn open(cluster: &Name, client: &MeshClient, peer: &Peer) -> Result<Observ
     let first = incoming.message().await.map_err(|status| bounded(status.message()))?;
     match first.and_then(|first| first.message) {
         Some(FromClusterMessage::Hello(hello)) => log_hello(&hello, peer, SystemTime::now()),
-        _ => return Err("the first message was no hello".to_owned()),
+        _ => return Err("the first message is not a hello".to_owned()),
     }
     Ok(ObservabilitySession { outgoing, incoming, round_trip })
 }

@@ -1,4 +1,4 @@
-//! Asks each target of a cluster what it holds, again and again.
+//! Polls the Info of each target of a cluster.
 
 use std::{
     sync::Arc,
@@ -21,9 +21,9 @@ use crate::{
     proxy::{inbound::InboundProxy, target::TargetClient},
 };
 
-/// Longest time that one answer may take.
+/// Time limit for one answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Largest answer, in bytes; a store of a great many blocks lists each of its label sets.
+/// Largest answer in bytes. A store lists the label sets of all its blocks.
 const MAX_INFO_BYTES: usize = 1 << 20;
 
 /// Keeps [`Targets`] up to date.
@@ -38,7 +38,7 @@ impl Poller {
     pub(crate) fn new(inbound: Arc<InboundProxy>, interval: Duration) -> Arc<Self> {
         let unknown = |name: &Name| Target {
             name: name.to_string(),
-            last_error: "not asked yet".to_owned(),
+            last_error: "not polled yet".to_owned(),
             ..Target::default()
         };
         let targets = Targets { targets: inbound.offer().targets.keys().map(unknown).collect() };
@@ -50,18 +50,18 @@ impl Poller {
         })
     }
 
-    /// What is known of the targets, and every change of it.
+    /// The current state of the targets, and every change.
     pub(crate) fn targets(&self) -> watch::Receiver<Targets> {
         self.targets.subscribe()
     }
 
-    /// Asks at once and at another interval from now on, because the configuration has changed.
+    /// Polls at once, and then at this interval, because the configuration has changed.
     pub(crate) fn reconfigured(&self, interval: Duration) {
         self.interval.send_replace(interval);
         self.now.notify_one();
     }
 
-    /// Asks for ever.
+    /// Polls again and again. Never returns.
     pub(crate) async fn run(&self) {
         loop {
             self.round().await;
@@ -73,7 +73,7 @@ impl Poller {
         }
     }
 
-    /// Asks all targets at once. A slow one does not hold up what is said of the others.
+    /// Polls all targets at the same time. A slow target does not delay the report of the others.
     async fn round(&self) {
         let offer = self.inbound.offer();
         let known: Vec<Target> = self.targets.borrow().targets.clone();
@@ -82,7 +82,7 @@ impl Poller {
             .filter(|target| target.name.parse::<Name>().is_ok_and(|name| offer.targets.contains_key(&name)))
             .collect();
         let mut answers: FuturesUnordered<_> =
-            offer.targets.iter().map(|(name, client)| ask(name.clone(), client.clone())).collect();
+            offer.targets.iter().map(|(name, client)| poll(name.clone(), client.clone())).collect();
         let mut slow = false;
         let quick = tokio::time::sleep(Duration::from_millis(250));
         tokio::pin!(quick);
@@ -98,7 +98,7 @@ impl Poller {
                         self.publish(&present);
                     }
                 }
-                // Most rounds end within a moment and are published as one message.
+                // Most rounds finish within 250 ms and are published as one message.
                 () = &mut quick, if !slow => {
                     slow = true;
                     self.publish(&present);
@@ -115,7 +115,7 @@ impl Poller {
     }
 }
 
-async fn ask(name: Name, client: Arc<TargetClient>) -> Target {
+async fn poll(name: Name, client: Arc<TargetClient>) -> Target {
     let answer = tokio::time::timeout(ANSWER_TIMEOUT, info(&client)).await;
     let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())));
     let last_check = Some(SystemTime::now().into());

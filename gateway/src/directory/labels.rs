@@ -1,19 +1,22 @@
-//! The labels that a cluster's registration binds its series to, and their check on Info.
+//! The labels that all series of a registered cluster must carry, and their check on Info.
 
 use identity::Name;
 use proto::thanos::{Label, LabelSet, info::InfoResponse};
 
 use crate::peer_text::bounded;
 
-/// The labels that every series of a cluster carries, sorted by name.
+/// The labels that every series of a cluster must carry, sorted by name.
 pub(crate) fn bound_labels(cluster: &Name, environment: &str) -> LabelSet {
     let label = |name: &str, value: &str| Label { name: name.to_owned(), value: value.to_string() };
     LabelSet { labels: vec![label("cluster", cluster.as_str()), label("environment", environment)] }
 }
 
-/// Whether everything a store says it holds carries the labels that its cluster is bound to.
+/// Checks that every label set of a store's Info contains each label of `bound` with the bound value.
 ///
-/// A set that lacks one is refused too: series without the label would pass for anybody's.
+/// A set that lacks a label is rejected too, because its series could belong to any cluster.
+///
+/// # Errors
+/// One line for the owner of the store.
 pub(crate) fn check_labels(info: &InfoResponse, bound: &LabelSet) -> Result<(), String> {
     let required = || {
         let pairs: Vec<_> =
@@ -90,7 +93,7 @@ mod tests {
 
         let mut second = info(EU_1);
         second.label_sets.extend(info(&[("cluster", "us-1"), ("environment", "production")]).label_sets);
-        assert!(check_labels(&second, &bound).is_err(), "the second set was not looked at");
+        assert!(check_labels(&second, &bound).is_err(), "the second set was not checked");
         assert!(check_labels(&InfoResponse::default(), &bound).is_err());
     }
 }

@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 
 use crate::directory::Directory;
 
-/// Snapshots that follow each other faster are joined, so that many clusters do not make many snapshots.
+/// Shortest time between two snapshots to one watcher. Changes in between are sent together.
 const LEAST_SNAPSHOT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// `isthmus.mesh.v1.Directory`.

@@ -1,13 +1,13 @@
-//! The folder that makes a gateway a member of the mesh, and the renewal of what is in it.
+//! The data folder with a gateway's credentials, and their renewal.
 //!
 //! ```text
 //! data_dir/            0700
 //!   credentials.pem    0600  private key and certificate chain, one file so that the two always match
 //!   bundle.pem         0644  roots to trust
-//!   membership.json    0600  what the join said: issuer, environment, addresses of the observability gateway
+//!   membership.json    0600  results of the join: issuer, environment, addresses of the observability gateway
 //! ```
 //!
-//! Each file is replaced whole; the credentials are written last, so that a folder with credentials is complete.
+//! Each file is replaced as a whole. The credentials are written last, so a folder with credentials is complete.
 
 use std::{
     fs,
@@ -26,23 +26,23 @@ use crate::{config::DialAddress, membership::renewal, metrics::GatewayMetrics};
 
 /// Largest membership file, in bytes.
 const MAX_MEMBERSHIP_BYTES: u64 = 64 << 10;
-/// The longest sleep before the wall clock is looked at again: a machine that was suspended, or whose clock was set,
-/// notices a due renewal within this time.
+/// The longest sleep before the wall clock is read again. After a suspension, or after the clock was set, a due renewal
+/// is noticed within this time.
 const CLOCK_CHECK: Duration = Duration::from_secs(30);
-/// How long one attempt to renew may take.
+/// Time limit of one attempt to renew.
 const RENEWAL_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// More than a chain, a key, the roots and a membership take.
-const ROOM_BYTES: usize = 32 << 10;
+/// Upper bound of the size of a chain, a key, the roots and a membership, in bytes.
+const STORED_BYTES: usize = 32 << 10;
 
-/// What a join said beside the certificate.
+/// The results of a join in addition to the certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Membership {
-    /// The gateway that issues, and the only one whose sessions are served.
+    /// The gateway that issues certificates, and the only one whose sessions are served.
     pub(crate) issuer: SpiffeId,
-    /// As registered.
+    /// The registered environment.
     pub(crate) environment: String,
-    /// Where the token said that the observability gateway listens.
+    /// Addresses of the observability gateway from the token.
     pub(crate) addresses: Vec<DialAddress>,
 }
 
@@ -54,7 +54,7 @@ struct RawMembership {
     addresses: Vec<String>,
 }
 
-/// Why the folder cannot be used.
+/// Why the data folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DataDirError {
     #[error("data_dir {path}: {source}")]
@@ -71,14 +71,14 @@ impl From<DataDirError> for RoleError {
     }
 }
 
-/// The folder.
+/// The data folder.
 #[derive(Debug, Clone)]
 pub(crate) struct DataDir {
     path: PathBuf,
 }
 
 impl DataDir {
-    /// Opens the folder, making it if need be, and closes it to everybody else.
+    /// Opens the folder and sets its mode to 0700; creates it if it does not exist.
     pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
         made.and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o700)))
@@ -86,11 +86,11 @@ impl DataDir {
         Ok(Self { path: path.to_owned() })
     }
 
-    /// Tries whether what a join brings can be kept, before a token is used up for it.
-    pub(crate) fn check_room(&self) -> Result<(), DataDirError> {
-        let path = self.path.join("room.tmp");
-        let tried = identity::write_private(&path, &[0; ROOM_BYTES]);
-        // Removed in any case; where it cannot be, the next try replaces it.
+    /// Checks that the results of a join can be stored, before a token is used.
+    pub(crate) fn check_writable(&self) -> Result<(), DataDirError> {
+        let path = self.path.join("write-check.tmp");
+        let tried = identity::write_private(&path, &[0; STORED_BYTES]);
+        // Removed in any case. If that fails, the next check replaces the file.
         let removed = fs::remove_file(&path);
         tried
             .and(removed)
@@ -114,7 +114,7 @@ impl DataDir {
         self.path.join("membership.json")
     }
 
-    /// The stored credentials and roots; `None` where nothing was ever stored. Expired ones are returned too.
+    /// The stored credentials and roots, even if they have expired; `None` if none were stored.
     pub(crate) fn load(&self) -> Result<Option<(Credentials, TrustBundle)>, DataDirError> {
         if !self.credentials().exists() {
             return Ok(None);
@@ -133,13 +133,13 @@ impl DataDir {
         Ok(credentials.store(&self.credentials())?)
     }
 
-    /// What the join said.
+    /// The stored results of the join.
     pub(crate) fn load_membership(&self) -> Result<Membership, DataDirError> {
         let path = self.membership();
         let wrong = |reason: String| DataDirError::Membership { path: path.display().to_string(), reason };
         let text =
             identity::read_bounded(&path, MAX_MEMBERSHIP_BYTES).map_err(|error| match error.kind() {
-                ErrorKind::NotFound => wrong("is missing".to_owned()),
+                ErrorKind::NotFound => wrong("the file is missing".to_owned()),
                 _ => wrong(error.to_string()),
             })?;
         let raw: RawMembership = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
@@ -149,7 +149,7 @@ impl DataDir {
         Ok(Membership { issuer, environment: raw.environment, addresses })
     }
 
-    /// Replaces what the join said. To be written before the credentials.
+    /// Replaces the results of the join. Call it before [`store`](Self::store).
     pub(crate) fn store_membership(&self, membership: &Membership) -> Result<(), DataDirError> {
         let raw = RawMembership {
             issuer: membership.issuer.to_string(),
@@ -163,7 +163,7 @@ impl DataDir {
     }
 }
 
-/// The credentials in use and in the folder, which are always the same.
+/// The credentials in use, which are also the ones in the data folder.
 pub(crate) struct CredentialKeeper {
     data_dir: DataDir,
     store: Arc<CredentialStore>,
@@ -176,16 +176,16 @@ impl CredentialKeeper {
         Self { data_dir, store, metrics }
     }
 
-    /// What handshakes use.
+    /// The store that handshakes read.
     pub(crate) fn store(&self) -> &Arc<CredentialStore> {
         &self.store
     }
 
-    /// Renews the leaf each time half of its life is over, for ever. `issue` gets the next one; whatever it gives is
-    /// verified before it replaces anything. Connections that exist are not touched.
+    /// Renews the leaf each time half of its lifetime is over. `issue` requests the next leaf, which is verified before it
+    /// replaces the old one. Open connections are not affected. Never returns.
     ///
     /// # Cancel safety
-    /// Dropped in the middle it leaves the old leaf or the new one in use, never a mixture.
+    /// When the future is dropped, either the old leaf or the new one is in use, never a mixture.
     pub(crate) async fn keep_renewed<F>(&self, mut issue: impl FnMut() -> F)
     where
         F: Future<Output = Result<(Credentials, TrustBundle), String>>,
@@ -200,7 +200,7 @@ impl CredentialKeeper {
                 self.metrics.renewal(false);
                 let left = leaf.not_after.duration_since(SystemTime::now()).unwrap_or_default();
                 let pause = renewal::pause_after(failures, left, &mut rand::rng());
-                tracing::warn!(err = error, ?left, next_try_in = ?pause, "renewal of the certificate");
+                tracing::warn!(error, expires_in = ?left, retry_after = ?pause, "renewing the certificate failed, retrying");
                 tokio::time::sleep(pause).await;
             }
             self.metrics.renewal(true);
@@ -217,13 +217,13 @@ impl CredentialKeeper {
         let old = self.store.current();
         if credentials.spiffe_id() != old.credentials.spiffe_id() {
             let (new, old) = (credentials.spiffe_id(), old.credentials.spiffe_id());
-            return Err(format!("was given a certificate of {new} instead of {old}"));
+            return Err(format!("the issuer returned a certificate of {new}, expected {old}"));
         }
         let now = SystemTime::now();
-        // Roots are announced before anything is issued under them, so what is good must be good under the old ones.
+        // New roots are distributed before they issue certificates, so a valid leaf is valid under the old roots too.
         credentials.check(&old.bundle, now).map_err(|error| error.to_string())?;
         credentials.check(&bundle, now).map_err(|error| error.to_string())?;
-        // On disk first: a crash right after must not leave a gateway whose only leaf is about to expire.
+        // Stored on disk first, so that after a crash the gateway starts with the new leaf.
         let (data_dir, stored) = (self.data_dir.clone(), (credentials.clone(), bundle.clone()));
         let written = tokio::task::spawn_blocking(move || data_dir.store(&stored.0, &stored.1)).await;
         written.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
@@ -236,7 +236,7 @@ impl CredentialKeeper {
     }
 }
 
-/// Sleeps until a moment of the wall clock.
+/// Sleeps until a time of the wall clock.
 pub(crate) async fn sleep_until(moment: SystemTime) {
     while let Ok(left) = moment.duration_since(SystemTime::now())
         && !left.is_zero()
@@ -250,7 +250,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_folder_is_closed_to_others_even_if_it_was_open() {
+    fn the_mode_of_an_existing_folder_is_restricted() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b");
         fs::create_dir_all(&path).unwrap();
@@ -265,18 +265,18 @@ mod tests {
     }
 
     #[test]
-    fn room_is_tried_without_leaving_anything_behind() {
+    fn the_write_check_leaves_no_file() {
         let dir = tempfile::tempdir().unwrap();
         let data_dir = DataDir::open(&dir.path().join("data")).unwrap();
-        data_dir.check_room().unwrap();
+        data_dir.check_writable().unwrap();
         assert_eq!(fs::read_dir(data_dir.path()).unwrap().count(), 0);
         fs::remove_dir(data_dir.path()).unwrap();
-        let error = data_dir.check_room().unwrap_err().to_string();
+        let error = data_dir.check_writable().unwrap_err().to_string();
         assert!(error.starts_with("data_dir ") && error.contains("data: "), "{error}");
     }
 
     #[test]
-    fn a_membership_is_read_as_it_was_written_and_damage_is_named() {
+    fn a_membership_is_loaded_as_stored_and_a_damaged_file_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let data_dir = DataDir::open(dir.path()).unwrap();
         let membership = Membership {
@@ -294,6 +294,6 @@ mod tests {
             assert!(error.contains("membership.json") && error.contains("join again"), "{error}");
         }
         fs::remove_file(dir.path().join("membership.json")).unwrap();
-        assert!(data_dir.load_membership().unwrap_err().to_string().contains("is missing"));
+        assert!(data_dir.load_membership().unwrap_err().to_string().contains("file is missing"));
     }
 }

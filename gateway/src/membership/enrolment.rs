@@ -1,7 +1,7 @@
 //! Enrolment at the observability gateway: one token for one certificate.
 //!
-//! The only service that is reached without a client certificate. What it may cost is bounded: message sizes, the
-//! time of a connection, and the number of connections, in all and of one address.
+//! It is the only service that can be reached without a client certificate. Its cost is limited: message sizes, the
+//! duration of a connection, and the number of connections, in all and from one address.
 
 use std::{
     collections::HashMap,
@@ -10,105 +10,101 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use pki::{Issuer, PkiError};
 use proto::isthmus::pki::v1::{
     EnrolRequest, EnrolResponse,
     enrolment_server::{Enrolment, EnrolmentServer},
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    sync::Notify,
-};
-use tonic::{Request, Response, Status, service::Routes};
+use tokio::{net::TcpStream, sync::Notify};
+use tokio_rustls::TlsStream;
+use tonic::{Request, Response, Status};
 
-use crate::metrics::GatewayMetrics;
+use crate::{
+    metrics::GatewayMetrics,
+    transport::{
+        ServiceHandler,
+        h2::{Http2Io, serve_connection},
+    },
+};
 
 /// Largest request, in bytes: a secret and a certificate request.
 const MAX_REQUEST_BYTES: usize = 16 << 10;
-/// How long one joiner may stay connected.
+/// Time limit of the connection of one joining cluster.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
-/// Joiners that are served at once; more are turned away.
+/// Connections that are served at once; further ones are closed.
 const MAX_CONNECTIONS: usize = 64;
-/// Of these, so many from one address: nobody takes all the room alone.
+/// Connections from one address that are served at once, so that one host cannot use all slots.
 const MAX_CONNECTIONS_OF_ADDRESS: usize = 8;
 
 /// Serves enrolment.
 pub(crate) struct EnrolmentService {
     issuer: Arc<Issuer>,
     metrics: Arc<GatewayMetrics>,
-    room: Arc<EnrolmentSlots>,
-    /// Told after each enrolment, so that the directory need not wait for its next look at the inventory.
+    slots: Arc<EnrolmentSlots>,
+    /// Notified after each enrolment, so that the registrations are read at once.
     pub(crate) enrolled: Arc<Notify>,
 }
 
 impl EnrolmentService {
     pub(crate) fn new(issuer: Arc<Issuer>, metrics: Arc<GatewayMetrics>) -> Arc<Self> {
-        let (room, enrolled) = (Arc::default(), Arc::default());
-        Arc::new(Self { issuer, metrics, room, enrolled })
+        let (slots, enrolled) = (Arc::default(), Arc::default());
+        Arc::new(Self { issuer, metrics, slots, enrolled })
     }
 
-    /// Serves one joiner on a connection whose TLS handshake is over.
-    pub(crate) async fn serve<S>(self: Arc<Self>, stream: S, remote: IpAddr)
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        let Some(_place) = EnrolmentSlots::enter(&self.room, remote) else {
-            // At debug: anybody can cause any number of these lines. The metric counts them.
+    /// Serves one joining cluster on a connection whose TLS handshake is complete.
+    pub(crate) async fn serve(self: Arc<Self>, stream: Box<TlsStream<TcpStream>>, remote: IpAddr) {
+        let Some(_slot) = EnrolmentSlots::reserve(&self.slots, remote) else {
+            // At level debug, because any host can cause any number of these lines. The metric counts them.
             self.metrics.handshake_failed("enrolment_full");
-            tracing::debug!(%remote, "too many joiners are being served: one more is turned away");
+            tracing::debug!(%remote, "enrolment connection rejected, too many are open");
             return;
         };
         let service = EnrolmentServer::from_arc(self.clone()).max_decoding_message_size(MAX_REQUEST_BYTES);
-        let routes = Routes::new(service).prepare();
-        let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(1)
-            .max_header_list_size(8 << 10)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
+        let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        builder.timer(TokioTimer::new()).max_concurrent_streams(1).max_header_list_size(8 << 10);
+        let handler = Arc::new(ServiceHandler::new(service));
+        let connection = serve_connection(&builder, Http2Io::tls(stream), handler);
         match tokio::time::timeout(CONNECTION_TIMEOUT, connection).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "enrolment connection"),
+            Ok(Err(error)) => tracing::debug!(%remote, %error, "enrolment connection was lost"),
             Err(_) => {
-                tracing::debug!("enrolment connection: closed after {} s", CONNECTION_TIMEOUT.as_secs())
+                tracing::debug!(%remote, "enrolment connection closed after {} s", CONNECTION_TIMEOUT.as_secs())
             }
         }
     }
 }
 
-/// Who is being served, by address.
+/// The connections that are served now, by remote address.
 #[derive(Default)]
 struct EnrolmentSlots {
     taken: Mutex<HashMap<IpAddr, usize>>,
 }
 
 impl EnrolmentSlots {
-    /// Takes a place for a joiner at `remote`; `None` when there is none.
-    fn enter(room: &Arc<Self>, remote: IpAddr) -> Option<EnrolmentSlot> {
-        // The same host, however it was reached.
+    /// Reserves a slot for a connection from `remote`; `None` when all are in use.
+    fn reserve(slots: &Arc<Self>, remote: IpAddr) -> Option<EnrolmentSlot> {
+        // One host, whether it connects with IPv4 or with an IPv4-mapped IPv6 address.
         let remote = remote.to_canonical();
-        let mut taken = room.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = slots.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let of_address = taken.get(&remote).copied().unwrap_or_default();
         if of_address >= MAX_CONNECTIONS_OF_ADDRESS || taken.values().sum::<usize>() >= MAX_CONNECTIONS {
             return None;
         }
         taken.insert(remote, of_address + 1);
-        Some(EnrolmentSlot { room: room.clone(), remote })
+        Some(EnrolmentSlot { slots: slots.clone(), remote })
     }
 }
 
-/// A joiner's place; given back when dropped.
+/// A slot for one connection, released on drop.
 struct EnrolmentSlot {
-    room: Arc<EnrolmentSlots>,
+    slots: Arc<EnrolmentSlots>,
     remote: IpAddr,
 }
 
 impl Drop for EnrolmentSlot {
     fn drop(&mut self) {
-        let mut taken = self.room.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.slots.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = taken.get_mut(&self.remote) {
             *count -= 1;
             if *count == 0 {
@@ -130,7 +126,7 @@ impl Enrolment for EnrolmentService {
         let (enrolled, issuer) = enrolled.await.map_err(|error| Status::internal(error.to_string()))?;
         self.metrics.enrolment(enrolled.is_ok());
         let enrolment = enrolled.map_err(|error| {
-            tracing::warn!(error = %error, "a join was refused");
+            tracing::warn!(error = %error, "enrolment refused");
             refusal(&error)
         })?;
         tracing::info!(cluster = %enrolment.cluster, environment = enrolment.environment, "cluster joined");
@@ -145,14 +141,16 @@ impl Enrolment for EnrolmentService {
     }
 }
 
-/// What a joiner hears: its own mistakes in full, ours not at all.
+/// The status for the joining cluster: its own mistakes in full, and nothing about internal errors.
 pub(crate) fn refusal(error: &PkiError) -> Status {
     match error {
         PkiError::Token(_) | PkiError::Refused(_) => Status::permission_denied(error.to_string()),
         PkiError::Csr(_) | PkiError::TokenText(_) | PkiError::Usage(_) => {
             Status::invalid_argument(error.to_string())
         }
-        _ => Status::internal("the issuer cannot issue now; its own log says why"),
+        _ => Status::internal(
+            "the issuer cannot issue certificates now; see the log of the observability gateway",
+        ),
     }
 }
 
@@ -161,22 +159,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_address_cannot_take_all_the_room_and_places_are_given_back() {
-        let room = Arc::<EnrolmentSlots>::default();
+    fn one_address_cannot_use_all_slots_and_slots_are_released() {
+        let slots = Arc::<EnrolmentSlots>::default();
         let address = |last| IpAddr::from([10, 0, 0, last]);
-        let mut places: Vec<_> = (0..8).map(|_| EnrolmentSlots::enter(&room, address(1)).unwrap()).collect();
-        assert!(EnrolmentSlots::enter(&room, address(1)).is_none());
+        let mut reserved: Vec<_> =
+            (0..8).map(|_| EnrolmentSlots::reserve(&slots, address(1)).unwrap()).collect();
+        assert!(EnrolmentSlots::reserve(&slots, address(1)).is_none());
         assert!(
-            EnrolmentSlots::enter(&room, "::ffff:10.0.0.1".parse().unwrap()).is_none(),
+            EnrolmentSlots::reserve(&slots, "::ffff:10.0.0.1".parse().unwrap()).is_none(),
             "the same address again"
         );
         for last in 2..=8 {
-            places.extend((0..8).map(|_| EnrolmentSlots::enter(&room, address(last)).unwrap()));
+            reserved.extend((0..8).map(|_| EnrolmentSlots::reserve(&slots, address(last)).unwrap()));
         }
-        assert!(EnrolmentSlots::enter(&room, address(9)).is_none(), "all places are taken");
-        places.remove(0);
-        let _again = EnrolmentSlots::enter(&room, address(9)).unwrap();
-        drop(places);
-        assert_eq!(room.taken.lock().unwrap().len(), 1);
+        assert!(EnrolmentSlots::reserve(&slots, address(9)).is_none(), "all slots are in use");
+        reserved.remove(0);
+        let _again = EnrolmentSlots::reserve(&slots, address(9)).unwrap();
+        drop(reserved);
+        assert_eq!(slots.taken.lock().unwrap().len(), 1);
     }
 }

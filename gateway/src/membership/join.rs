@@ -1,52 +1,58 @@
 //! Joining with a token: from one line of text to credentials in the data folder.
 //!
-//! TCP and TLS 1.3 to each address of the token in turn. The verifier accepts nobody but the issuer that the token
-//! names, under a root that the token pins, and in TLS 1.3 a client sends nothing before that: whoever answers in the
-//! issuer's place sees no byte of the secret. Once the secret was sent no other address is tried, because a token works
-//! once.
+//! The gateway connects with TCP and TLS 1.3 to each address of the token in turn. The verifier accepts only the issuer
+//! that the token names, under a root that the token pins. In TLS 1.3 a client sends no application data before that
+//! check, so an impostor receives no byte of the secret. After the secret was sent, no other address is tried, because a
+//! token works once.
 
 use std::{
     io,
-    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use http::{Request, Uri};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioExecutor;
 use identity::{RefusedCertificate, TrustBundle};
-use mesh::Channel;
 use pki::{JoinToken, KeyAndCsr};
 use proto::isthmus::pki::v1::{EnrolRequest, EnrolResponse, enrolment_client::EnrolmentClient};
 use runtime::RoleError;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
-use tonic::{Code, body::Body};
+use tonic::Code;
 
-use crate::membership::credentials::{DataDir, DataDirError, Membership};
+use crate::{
+    membership::credentials::{DataDir, DataDirError, Membership},
+    peer_text::bounded,
+    transport::{
+        self, Body, StreamError,
+        h2::{Http2Io, Http2RequestBody, handshake},
+        handler_fn,
+    },
+};
 
 /// ALPN of enrolment.
 const ALPN: &[u8] = b"isthmus-enrol/1";
-/// How long connecting to one address may take, the TLS handshake included.
+/// Time limit for connecting to one address, including the TLS handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the issuer's answer may take.
+/// Time limit for the issuer's answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Largest answer, in bytes: a chain and up to 16 roots.
 const MAX_ANSWER_BYTES: usize = 512 << 10;
 
-/// Why joining failed, in one line that says what to do.
+/// Why joining failed. Displays as one line that says what to do.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum JoinError {
-    /// No address led to the issuer; the token is as good as before.
+    /// The issuer was reached at none of the addresses. The token is unused.
     #[error("cannot join: {0}; the token was not used, try again")]
     NotReached(String),
-    /// The issuer said no.
+    /// The issuer rejected the token or the certificate request.
     #[error("cannot join: {address}: {reason}")]
     Refused { address: String, reason: String },
-    /// The secret was sent, and then something broke.
+    /// The secret was sent, and then the exchange failed.
     #[error("cannot join: {address}: {reason}; the token may be used up, create a new one")]
     Broken { address: String, reason: String },
-    /// What came back cannot be used or kept.
+    /// The answer cannot be used or stored.
     #[error("cannot join: {0}")]
     Unusable(String),
     #[error(transparent)]
@@ -59,25 +65,26 @@ impl From<JoinError> for RoleError {
     }
 }
 
-/// Joins, and stores what came of it in `data_dir`.
+/// Joins, and stores the membership and the credentials in `data_dir`.
 ///
 /// # Errors
-/// See [`JoinError`]. Nothing is stored then.
+/// See [`JoinError`]. Credentials are stored last, so that a folder with credentials is complete.
 pub(crate) async fn join(token: &JoinToken, data_dir: &DataDir) -> Result<(), JoinError> {
     let key = KeyAndCsr::generate().map_err(|error| JoinError::Unusable(error.to_string()))?;
-    data_dir.check_room()?;
-    let (address, stream) = reach(token).await?;
+    data_dir.check_writable()?;
+    let (address, stream) = connect_to_issuer(token).await?;
     let answer = enrol(token, &key, &address, stream).await?;
-    let unusable =
-        |reason: String| JoinError::Unusable(format!("{address} answered with {reason}; create a new token"));
+    let unusable = |reason: String| {
+        JoinError::Unusable(format!("{address}: answered with {reason}; create a new token"))
+    };
     let der = |certificates: Vec<bytes::Bytes>| {
         certificates.into_iter().map(|der| CertificateDer::from(der.to_vec()))
     };
     let bundle = TrustBundle::new(token.trust_domain().clone(), der(answer.roots))
-        .map_err(|error| unusable(format!("a bad trust bundle: {error}")))?;
+        .map_err(|error| unusable(format!("an invalid trust bundle: {error}")))?;
     let credentials = token
         .accept(key, der(answer.chain).collect(), &bundle, SystemTime::now())
-        .map_err(|error| unusable(format!("a certificate that cannot be used: {error}")))?;
+        .map_err(|error| unusable(format!("an unusable certificate: {error}")))?;
     let addresses = token.addresses().iter().map(|address| address.parse()).collect::<Result<_, String>>();
     let membership = Membership {
         issuer: token.issuer().clone(),
@@ -86,12 +93,12 @@ pub(crate) async fn join(token: &JoinToken, data_dir: &DataDir) -> Result<(), Jo
     };
     data_dir.store_membership(&membership)?;
     data_dir.store(&credentials, &bundle)?;
-    tracing::info!(identity = %credentials.spiffe_id(), environment = membership.environment, "joined");
+    tracing::info!(identity = %credentials.spiffe_id(), environment = membership.environment, "joined the mesh");
     Ok(())
 }
 
-/// Connects to the first address behind which the token's issuer is.
-async fn reach(token: &JoinToken) -> Result<(String, TlsStream<TcpStream>), JoinError> {
+/// Connects to the first address at which the token's issuer answers.
+async fn connect_to_issuer(token: &JoinToken) -> Result<(String, TlsStream<TcpStream>), JoinError> {
     let config = identity::enrolment_client_config(token.issuer(), token.pins(), &[ALPN])
         .map_err(|error| JoinError::Unusable(error.to_string()))?;
     let connector = TlsConnector::from(config);
@@ -115,19 +122,19 @@ async fn connect(
     let name = ServerName::try_from(token.issuer().dns_name()).map_err(|error| error.to_string())?;
     let stream = connector.connect(name, stream).await.map_err(|error| tls_reason(&error))?;
     if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
-        return Err("does not enrol: it is not an observability gateway's mesh port".to_owned());
+        return Err("does not offer enrolment, expected the mesh port of an observability gateway".to_owned());
     }
     Ok(stream)
 }
 
-/// The refusal inside a TLS error, if there is one, which says more than the error around it.
+/// The reason of a TLS error: the refusal of a certificate inside it, if there is one, is the most precise.
 fn tls_reason(error: &io::Error) -> String {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match tls.and_then(|error| RefusedCertificate::find_in(error)) {
         Some(refused) => refused.to_string(),
         None => match tls {
             Some(rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol)) => {
-                "does not enrol: it is not an observability gateway's mesh port".to_owned()
+                "does not offer enrolment, expected the mesh port of an observability gateway".to_owned()
             }
             _ => format!("TLS: {error}"),
         },
@@ -141,14 +148,18 @@ async fn enrol(
     stream: TlsStream<TcpStream>,
 ) -> Result<EnrolResponse, JoinError> {
     let broken = |reason: String| JoinError::Broken { address: address.to_owned(), reason };
-    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
-    let (sender, connection) = handshake.map_err(|error| broken(error.to_string()))?;
+    let builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    let started = handshake(&builder, Http2Io::tls(Box::new(stream.into()))).await;
+    let (sender, connection) = started.map_err(|error| broken(error.to_string()))?;
     let driver = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(connection));
-    let service = tower::service_fn(move |request: Request<Body>| {
+    let handler = handler_fn(move |request: Request<Body>| {
         let mut sender = sender.clone();
-        async move { sender.send_request(request).await }
+        async move {
+            let response = sender.send_request(request.map(Http2RequestBody::new)).await;
+            Ok(response.map_err(|error| StreamError::from_hyper(&error))?.map(Body::from))
+        }
     });
-    let channel = Channel::new(Arc::<str>::from(address), service);
+    let channel = transport::channel(address, handler);
     let mut client = EnrolmentClient::with_origin(channel, Uri::from_static("https://enrolment/"))
         .max_decoding_message_size(MAX_ANSWER_BYTES);
     let request = EnrolRequest { secret: token.secret().to_vec().into(), csr: key.csr_der().to_vec().into() };
@@ -157,7 +168,7 @@ async fn enrol(
     match answer {
         Ok(Ok(answer)) => Ok(answer.into_inner()),
         Ok(Err(status)) => {
-            let reason = crate::peer_text::bounded(status.message());
+            let reason = bounded(status.message());
             match status.code() {
                 Code::PermissionDenied | Code::InvalidArgument => {
                     Err(JoinError::Refused { address: address.to_owned(), reason })

@@ -1,4 +1,4 @@
-//! The registered clusters, as the inventory has them, kept in the directory.
+//! Keeps the registered clusters in the directory equal to those in the inventory.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,10 +8,10 @@ use tokio::sync::Notify;
 
 use crate::directory::{Directory, RegisteredCluster};
 
-/// How often the inventory is read. Tokens are made, and clusters removed, by commands in other processes.
+/// How often the inventory is read. Commands in other processes create tokens and remove clusters.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// Reads the inventory into the directory.
+/// Copies the registered clusters from the inventory to the directory.
 pub(crate) struct Registrations {
     issuer: Arc<Issuer>,
     directory: Arc<Directory>,
@@ -22,13 +22,14 @@ impl Registrations {
         Arc::new(Self { issuer, directory })
     }
 
-    /// Whether a cluster is registered; one that the directory does not know may have been a moment ago.
-    pub(crate) async fn knows(&self, cluster: &Name) -> bool {
+    /// Whether a cluster is registered. If the directory does not contain it, the inventory is read: the cluster may have
+    /// been registered a moment ago.
+    pub(crate) async fn contains(&self, cluster: &Name) -> bool {
         if self.directory.registration(cluster).is_some() {
             return true;
         }
         if let Err(error) = self.refresh().await {
-            tracing::error!(err = error, "read the inventory");
+            tracing::error!(error, "reading the inventory failed");
         }
         self.directory.registration(cluster).is_some()
     }
@@ -46,13 +47,18 @@ impl Registrations {
         Ok(())
     }
 
-    /// Reads the inventory for ever, and at once whenever `sooner` is told. What cannot be read leaves what is known.
+    /// Reads the inventory again and again, and at once when `sooner` is notified. While it cannot be read, the directory
+    /// keeps the clusters that it has. Never returns.
     pub(crate) async fn run(&self, sooner: &Notify) {
         let mut failing = false;
         loop {
             let read = self.refresh().await;
-            if let (Err(error), false) = (&read, failing) {
-                tracing::error!(err = error, "read the inventory: registrations stay as they are");
+            match &read {
+                Err(error) if !failing => {
+                    tracing::error!(error, "reading the inventory failed, registrations are not updated");
+                }
+                Ok(()) if failing => tracing::info!("reading the inventory works again"),
+                _ => {}
             }
             failing = read.is_err();
             tokio::select! {

@@ -1,4 +1,4 @@
-//! The little of gRPC that a proxy must know: statuses as responses, the timeout header, hop-by-hop headers.
+//! The part of gRPC that a proxy needs: statuses as responses, the timeout header, hop-by-hop headers.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ pub(crate) fn code_of(headers: &HeaderMap) -> Option<Code> {
     headers.get("grpc-status").map(|value| Code::from_bytes(value.as_bytes()))
 }
 
-/// The trailers that end a stream with a status. A message that no header can hold is left out.
+/// The trailers that end a stream with a status. The message is omitted if it cannot be encoded as a header.
 pub(crate) fn trailers(status: &Status) -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(2);
     if status.add_header(&mut trailers).is_err() {
@@ -47,7 +47,7 @@ pub(crate) fn trailers(status: &Status) -> HeaderMap {
     trailers
 }
 
-/// The time that the caller gives the whole stream; `None` when it gives no bound, or one that cannot be read.
+/// The caller's time limit for the whole stream; `None` if the header is absent or invalid.
 ///
 /// At most 8 digits and a unit:
 /// <https://github.com/grpc/grpc/blob/v1.60.0/doc/PROTOCOL-HTTP2.md#requests>.
@@ -69,7 +69,7 @@ pub(crate) fn timeout(headers: &HeaderMap) -> Option<Duration> {
     }
 }
 
-/// Removes what concerns one connection only, and says again that trailers are understood.
+/// Removes the headers that apply to one connection only. `te: trailers` is kept.
 pub(crate) fn strip_hop_headers(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_timeout_is_read_as_grpc_writes_it() {
+    fn a_timeout_is_parsed_as_grpc_specifies() {
         let check = |text: &str, expected: Option<Duration>| {
             let mut headers = HeaderMap::new();
             headers.insert("grpc-timeout", HeaderValue::from_bytes(text.as_bytes()).unwrap());
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_of_one_hop_stay_on_it() {
+    fn headers_of_one_hop_are_not_forwarded() {
         let mut headers = HeaderMap::new();
         for (name, value) in [
             ("connection", "x-private, Keep-Alive"),

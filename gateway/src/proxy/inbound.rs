@@ -1,4 +1,4 @@
-//! The cluster's side of a request: policy, name to address, on to the target.
+//! A request on the cluster's side: check the policy, find the target's address, forward to the target.
 
 use std::{
     collections::HashMap,
@@ -16,18 +16,18 @@ use crate::proxy::{
     target::TargetClient,
 };
 use crate::{
-    config::Target,
+    config::ClusterTarget,
     metrics::PeerMetrics,
     policy::{MeshMethod, Policy},
 };
 
-/// What a cluster offers, and under which rules. Replaced as a whole when the configuration is reloaded.
+/// The targets of a cluster and its policy. Replaced as a whole when the configuration is reloaded.
 pub(crate) struct Offer {
     pub(crate) targets: HashMap<Name, Arc<TargetClient>>,
     policy: Policy,
 }
 
-/// Serves requests of the observability side.
+/// Serves requests from the observability side.
 pub(crate) struct InboundProxy {
     cluster: Name,
     offer: RwLock<Arc<Offer>>,
@@ -35,7 +35,7 @@ pub(crate) struct InboundProxy {
 }
 
 impl InboundProxy {
-    pub(crate) fn new(cluster: Name, targets: &[Target], policy: Policy) -> Self {
+    pub(crate) fn new(cluster: Name, targets: &[ClusterTarget], policy: Policy) -> Self {
         let targets = targets
             .iter()
             .map(|target| (target.name.clone(), Arc::new(TargetClient::new(target.address.clone()))))
@@ -43,9 +43,9 @@ impl InboundProxy {
         Self { cluster, offer: RwLock::new(Arc::new(Offer { targets, policy })), running: Arc::default() }
     }
 
-    /// Takes other targets and another policy. A target whose address stays keeps its connection, and requests that
-    /// run are not touched.
-    pub(crate) fn replace(&self, targets: &[Target], policy: Policy) {
+    /// Replaces the targets and the policy. A target with the same address keeps its connection. Running requests are
+    /// not affected.
+    pub(crate) fn replace(&self, targets: &[ClusterTarget], policy: Policy) {
         let mut offer = self.offer.write().unwrap_or_else(PoisonError::into_inner);
         let targets = targets
             .iter()
@@ -60,7 +60,7 @@ impl InboundProxy {
         *offer = Arc::new(Offer { targets, policy });
     }
 
-    /// What is offered now.
+    /// The current targets and policy.
     pub(crate) fn offer(&self) -> Arc<Offer> {
         self.offer.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -71,7 +71,7 @@ impl InboundProxy {
         let authority = request.uri().authority().map(|authority| authority.as_str()).unwrap_or_default();
         let name = authority.parse::<Authority>().ok();
         let method = MeshMethod::of_request(request.uri());
-        // Foreign text does not reach the log as it came.
+        // Text of the request is not logged as received.
         let shown = name.as_ref().map_or_else(|| "unknown".to_owned(), ToString::to_string);
         let relay = Relay::begin(RelayDirection::Inbound, shown.clone(), method, metrics.clone(), &request);
 
@@ -83,20 +83,22 @@ impl InboundProxy {
         };
         let client = name.filter(|name| *name.cluster() == self.cluster);
         let Some(client) = client.and_then(|name| offer.targets.get(name.target()).cloned()) else {
-            return relay
-                .refuse(Code::NotFound, format!("{shown}: cluster {} has no such target", self.cluster));
+            return relay.refuse(
+                Code::NotFound,
+                format!("{shown}: cluster {} has no target of this name", self.cluster),
+            );
         };
         let limit = offer.policy.max_concurrent_requests;
-        let Some(permit) = RequestPermit::take(&self.running, limit) else {
+        let Some(permit) = RequestPermit::acquire(&self.running, limit) else {
             return relay.refuse(
                 Code::ResourceExhausted,
                 format!(
-                    "cluster {} already serves {limit} requests, as many as its policy allows",
+                    "cluster {} already serves {limit} requests, the maximum of its policy; retry later",
                     self.cluster
                 ),
             );
         };
-        let relay = relay.holding(permit);
+        let relay = relay.with_permit(permit);
         match to_target(&client, method, request) {
             Ok(request) => {
                 let request = request.map(|body| relay.count(body));
@@ -113,7 +115,7 @@ impl InboundProxy {
     }
 }
 
-/// The request as the target gets it: our own path and the configured address, never what came in.
+/// The request for the target: the path is our constant and the address is the configured one, never received text.
 fn to_target(
     client: &TargetClient,
     method: MeshMethod,

@@ -1,9 +1,9 @@
-//! The observability side of a request: which target, which connection, out.
+//! A request on the observability side: find the target, choose a connection, send.
 //!
-//! Requests come in over plain HTTP/2, on the gateway's local port, where their `:authority` names the target, or on
-//! the plain port of one target, where it does not matter. The request's body is read whole before it is sent: each
-//! method that is passed on has a single, small request message, and with it at hand a request that a dying connection
-//! did not answer can be sent once more on another.
+//! Requests arrive over plain HTTP/2. On the gateway's local port, their `:authority` names the target; on the plain port
+//! of a target, the `:authority` is ignored. The whole body of a request is read before it is sent: every forwarded
+//! method has one small request message, and with the body in memory, a request that a lost connection did not answer
+//! can be sent once more on another connection.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -26,7 +26,7 @@ use crate::{
     transport::{self, StreamErrorKind},
 };
 
-/// Largest request, in bytes. Matchers and hints make at most some kilobytes.
+/// Largest request in bytes. Matchers and hints take a few kilobytes at most.
 const MAX_REQUEST_BYTES: usize = 1 << 20;
 
 /// Sends requests to clusters.
@@ -45,7 +45,7 @@ impl OutboundProxy {
         Self { directory, connections, metrics }
     }
 
-    /// Answers a request that names its target.
+    /// Answers a request whose authority names the target.
     pub(crate) async fn serve_named(&self, request: Request<Body>) -> Response<Body> {
         let authority = request.uri().authority().map(uri::Authority::as_str).unwrap_or_default();
         match target_of(authority) {
@@ -55,25 +55,26 @@ impl OutboundProxy {
                 grpc::refusal(
                     Code::NotFound,
                     format!(
-                        "unknown target {shown:?}: the request's authority must be TARGET.CLUSTER, such as scraper-0.eu-1"
+                        "authority {shown:?}: is not a target, expected TARGET.CLUSTER such as scraper-0.eu-1"
                     ),
                 )
             }
         }
     }
 
-    /// Answers a request for `target`, whatever authority it has.
+    /// Answers a request for `target` and ignores the request's authority.
     pub(crate) async fn serve(&self, target: &Authority, request: Request<Body>) -> Response<Body> {
         if self.directory.registration(target.cluster()).is_none() {
-            // No counters for names that anybody can invent.
-            let message = format!("{target}: no cluster {} is registered here", target.cluster());
+            // Not counted: the name comes from the client, and a metric per invented name would not be bounded.
+            let message = format!("{target}: cluster {} is not registered", target.cluster());
             return grpc::refusal(Code::NotFound, message);
         }
         let method = MeshMethod::of_request(request.uri());
         let metrics = self.metrics.peer(target.cluster());
         let relay = Relay::begin(RelayDirection::Outbound, target.to_string(), method, metrics, &request);
         let Some(method) = method else {
-            return relay.refuse(Code::Unimplemented, format!("{target}: the mesh carries no such method"));
+            return relay
+                .refuse(Code::Unimplemented, format!("{target}: the gateway does not forward this method"));
         };
         let (parts, body) = request.into_parts();
         let mut headers = parts.headers;
@@ -82,7 +83,7 @@ impl OutboundProxy {
         relay.run(call).await
     }
 
-    /// Sends the request; once more on another connection if the first one broke before it answered.
+    /// Sends the request, and once more on another connection if the first one was lost before it answered.
     async fn call(
         &self,
         target: &Authority,
@@ -98,13 +99,16 @@ impl OutboundProxy {
                 Some(_) => Status::resource_exhausted(format!(
                     "{target}: the request is larger than {MAX_REQUEST_BYTES} bytes"
                 )),
-                None => Status::cancelled(format!("{target}: the request broke off: {error}")),
+                None => {
+                    Status::cancelled(format!("{target}: the request was not received completely: {error}"))
+                }
             })?;
         let body = body.to_bytes();
         let mut first_failure = None;
         loop {
             let lease = self.connections.pick(target.cluster()).ok_or_else(|| {
-                let why = first_failure.take().unwrap_or_else(|| "no gateway of it is connected".to_owned());
+                let why =
+                    first_failure.take().unwrap_or_else(|| "none of its gateways is connected".to_owned());
                 Status::unavailable(format!("{target}: cluster {} is not connected: {why}", target.cluster()))
             })?;
             let request = request(target, method, &headers, &body)?;
@@ -112,15 +116,15 @@ impl OutboundProxy {
             let connection = lease.connection();
             match connection.handler.handle(request).await {
                 Ok(response) => {
-                    // The lease ends with the response: until then the connection is in use.
+                    // The connection stays in use until the response is dropped.
                     return Ok(response.map(|body| Body::new(LeasedBody { body, _lease: lease })));
                 }
                 Err(error) => {
                     let broken = matches!(error.kind(), StreamErrorKind::Lost | StreamErrorKind::Refused);
                     if !broken || first_failure.is_some() {
-                        return Err(named(target, error));
+                        return Err(with_target(target, error));
                     }
-                    // Whatever else is asked goes elsewhere, if there is an elsewhere.
+                    // Further requests use another connection, if there is one.
                     connection.drain();
                     first_failure = Some(error.to_string());
                 }
@@ -129,13 +133,13 @@ impl OutboundProxy {
     }
 }
 
-fn named(target: &Authority, error: transport::StreamError) -> Status {
+fn with_target(target: &Authority, error: transport::StreamError) -> Status {
     let status = Status::from(error);
     let code = if status.code() == Code::Internal { Code::Unavailable } else { status.code() };
     Status::new(code, format!("{target}: {}", status.message()))
 }
 
-/// The target that an authority names; it may carry the port that the client connected to.
+/// The target that an authority names. The authority may contain the port that the client connected to.
 fn target_of(authority: &str) -> Option<Authority> {
     let name = match authority.rsplit_once(':') {
         Some((name, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => name,
@@ -163,7 +167,7 @@ fn request(
     Ok(request)
 }
 
-/// The body of a response, which keeps its connection in use.
+/// The body of a response. It keeps the lease on its connection until it is dropped.
 struct LeasedBody {
     body: transport::Body,
     _lease: crate::connections::ConnectionLease,
@@ -189,7 +193,7 @@ impl http_body::Body for LeasedBody {
     }
 }
 
-/// The target of a plain port, which a reload may change.
+/// The target of a plain port. A reload can change it.
 #[derive(Clone)]
 pub(crate) struct PortTarget(Arc<RwLock<Authority>>);
 
@@ -207,21 +211,21 @@ impl PortTarget {
     }
 }
 
-/// The tower service behind a plain HTTP/2 port.
+/// The tower service of a plain HTTP/2 port.
 #[derive(Clone)]
 pub(crate) struct LocalProxyService {
     outbound: Arc<OutboundProxy>,
-    /// The one target of a plain port; `None` where requests name theirs.
+    /// The target of a plain port; `None` if requests name their target.
     target: Option<PortTarget>,
 }
 
 impl LocalProxyService {
-    /// Takes requests that name their target.
+    /// Serves requests that name their target.
     pub(crate) fn named(outbound: Arc<OutboundProxy>) -> Self {
         Self { outbound, target: None }
     }
 
-    /// Takes every request as meant for `target`.
+    /// Sends every request to `target`.
     pub(crate) fn of(outbound: Arc<OutboundProxy>, target: PortTarget) -> Self {
         Self { outbound, target: Some(target) }
     }
@@ -260,9 +264,9 @@ mod tests {
         }
     }
 
-    /// Addresses in all notations, and what tries to smuggle one in beside a name.
+    /// Addresses in all notations, and names with an address hidden in them.
     #[test]
-    fn nothing_but_two_names_is_a_target() {
+    fn only_two_names_are_a_target() {
         for authority in [
             "",
             ".",
@@ -289,7 +293,7 @@ mod tests {
         ] {
             assert_eq!(target_of(authority), None, "{authority:?}");
         }
-        // A decimal pair is a legal pair of names, and names are all it is: nothing is ever connected to by it.
+        // Two decimal numbers are two valid names. They are only looked up as names, never connected to.
         assert!(target_of("127.1").is_some());
     }
 }

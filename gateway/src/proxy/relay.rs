@@ -1,10 +1,10 @@
-//! One request on its way through a gateway: deadline, counting, and an end that always carries a status.
+//! One request that a gateway forwards: its deadline, its counters, and a final status in every case.
 //!
-//! Both proxies end here: [`Relay`] is made before a request is sent on and becomes the response's body. tonic does
-//! not enforce `grpc-timeout` once response headers are out, so the whole-stream deadline is kept here. Whatever
-//! breaks below (a lost connection, a reset) reaches the caller as trailers with a status, never as an end that
-//! looks complete. Dropping the body, as a server does when its client cancels, drops what is below and so cancels
-//! at the far end.
+//! Both proxies use it: a [`Relay`] is created before a request is forwarded, and becomes the body of the response.
+//! tonic does not enforce `grpc-timeout` after the response headers were sent, so the deadline of the whole stream is
+//! enforced here. If the upstream fails (a lost connection, a reset), the caller gets trailers with a status, never an
+//! end that looks complete. A server drops the body when its client cancels; this drops the upstream response and so
+//! cancels the request on the next hop.
 
 use std::{
     pin::Pin,
@@ -29,30 +29,30 @@ use crate::{
     policy::MeshMethod,
 };
 
-/// A request between its arrival and the end of its response.
+/// A request from its arrival to the end of its response.
 pub(crate) struct Relay {
-    /// What the access log calls the target.
+    /// The target's name in the access log.
     target: String,
     method: Option<MeshMethod>,
     metrics: PeerMetrics,
-    /// Which of the peer's counters data of the response belongs to.
+    /// The counter of the peer for the bytes of the response.
     response_bytes: Counter,
     request_bytes: Counter,
     deadline: Option<Pin<Box<Sleep>>>,
     began: Instant,
     bytes: u64,
-    /// `None` until the outcome is known; dropped as `None` means cancelled.
+    /// `None` until the outcome is known. If it is still `None` on drop, the request was cancelled.
     code: Option<Code>,
     _running: GaugeGuard,
     _permit: Option<RequestPermit>,
 }
 
-/// Room for one request under a limit; given back when dropped.
+/// A permit for one request under a limit, released on drop.
 pub(crate) struct RequestPermit(Arc<AtomicUsize>);
 
 impl RequestPermit {
-    /// Takes room among at most `limit`; `None` when there is none.
-    pub(crate) fn take(running: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
+    /// Acquires one of `limit` permits; `None` when all are in use.
+    pub(crate) fn acquire(running: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
         // Counted before the check, so that two requests cannot both get the last permit.
         let permit = Self(running.clone());
         (running.fetch_add(1, Ordering::Relaxed) < limit).then_some(permit)
@@ -65,17 +65,17 @@ impl Drop for RequestPermit {
     }
 }
 
-/// On which side of the peer connection a gateway stands.
+/// Which side of the connection to the peer a gateway is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RelayDirection {
-    /// It sends requests to the peer.
+    /// It forwards requests to the peer.
     Outbound,
-    /// It serves requests of the peer.
+    /// It serves requests from the peer.
     Inbound,
 }
 
 impl Relay {
-    /// Begins with a request as it arrived.
+    /// Starts with a request as received.
     pub(crate) fn begin<B>(
         side: RelayDirection,
         target: String,
@@ -88,7 +88,7 @@ impl Relay {
             RelayDirection::Inbound => (metrics.received.clone(), metrics.sent.clone()),
         };
         let deadline = grpc::timeout(request.headers()).map(|timeout| Box::pin(sleep(timeout)));
-        let _running = metrics.stream();
+        let _running = metrics.count_running();
         Self {
             target,
             method,
@@ -104,51 +104,47 @@ impl Relay {
         }
     }
 
-    /// Holds a permit until the request is over.
-    pub(crate) fn holding(mut self, permit: RequestPermit) -> Self {
+    /// Keeps a permit until the request has finished.
+    pub(crate) fn with_permit(mut self, permit: RequestPermit) -> Self {
         self._permit = Some(permit);
         self
     }
 
-    /// Ends the request with a status of our own.
+    /// Finishes the request with a status of this gateway.
     pub(crate) fn refuse(mut self, code: Code, message: impl Into<String>) -> Response<Body> {
         self.code = Some(code);
         grpc::refusal(code, message)
     }
 
-    /// Counts what goes out as request bodies.
+    /// The counter for the bytes of the request.
     pub(crate) fn request_counter(&self) -> Counter {
         self.request_bytes.clone()
     }
 
-    /// The request's body, counted.
-    pub(crate) fn count<B>(&self, body: B) -> Body
-    where
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        Body::new(CountedBody { body: Body::new(body), bytes: self.request_bytes.clone() })
+    /// The request's body, whose bytes are counted.
+    pub(crate) fn count(&self, body: Body) -> Body {
+        Body::new(CountedBody { body, bytes: self.request_bytes.clone() })
     }
 
-    /// Waits for the head of the response and goes on as its body.
-    pub(crate) async fn run<E: Into<Status>>(
+    /// Waits for the head of the response, and becomes the body of the response.
+    pub(crate) async fn run(
         mut self,
-        call: impl Future<Output = Result<Response<Body>, E>>,
+        call: impl Future<Output = Result<Response<Body>, Status>>,
     ) -> Response<Body> {
         let answer = match &mut self.deadline {
             Some(deadline) => tokio::select! {
                 biased;
-                answer = call => answer.map_err(Into::into),
+                answer = call => answer,
                 () = deadline => Err(self.deadline_exceeded()),
             },
-            None => call.await.map_err(Into::into),
+            None => call.await,
         };
         match answer {
             Ok(response) => {
                 self.code = grpc::code_of(response.headers());
                 response.map(|body| {
                     if body.is_end_stream() {
-                        // Trailers-only: the status was in the head, and there is nothing left to guard.
+                        // Trailers-only: the head contains the status, and no data follows.
                         return body;
                     }
                     Body::new(RelayBody::new(self, body))
@@ -180,7 +176,7 @@ impl Drop for Relay {
             code,
             bytes = self.bytes,
             seconds = self.began.elapsed().as_secs_f64(),
-            "request"
+            "a request has finished"
         );
     }
 }
@@ -188,11 +184,11 @@ impl Drop for Relay {
 /// The body of a response that is relayed.
 struct RelayBody {
     relay: Relay,
-    /// Shared with the watchdog, which takes it away at the deadline.
+    /// Shared with the watchdog, which drops it at the deadline.
     body: Arc<Mutex<Option<Body>>>,
     ended: bool,
-    /// A server does not poll a body while its client has no room for more. Without this task a stalled reader
-    /// would hold everything below beyond the deadline.
+    /// A server does not poll a body while its client does not read. Without this task, a stalled client would keep the
+    /// upstream open after the deadline.
     _watchdog: Option<AbortOnDropHandle<()>>,
 }
 
@@ -203,13 +199,13 @@ impl RelayBody {
             let (at, body) = (deadline.deadline(), body.clone());
             AbortOnDropHandle::new(tokio::spawn(async move {
                 sleep_until(at).await;
-                take(&body);
+                drop_body(&body);
             }))
         });
         Self { relay, body, ended: false, _watchdog }
     }
 
-    /// Cuts what is below and ends with a status.
+    /// Drops the upstream body and ends with a status.
     fn end(&mut self, status: &Status) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         self.finish();
         self.relay.code = Some(status.code());
@@ -217,11 +213,11 @@ impl RelayBody {
     }
 
     fn finish(&mut self) {
-        take(&self.body);
+        drop_body(&self.body);
         self.ended = true;
     }
 
-    fn poll_below(&self, context: &mut Context<'_>) -> Poll<UpstreamFrame> {
+    fn poll_upstream(&self, context: &mut Context<'_>) -> Poll<UpstreamFrame> {
         match &mut *lock(&self.body) {
             Some(body) => Pin::new(body).poll_frame(context).map(UpstreamFrame::Frame),
             None => Poll::Ready(UpstreamFrame::Taken),
@@ -231,7 +227,7 @@ impl RelayBody {
 
 enum UpstreamFrame {
     Frame(Option<Result<Frame<Bytes>, Status>>),
-    /// The watchdog took the body away.
+    /// The watchdog dropped the body at the deadline.
     Taken,
 }
 
@@ -239,8 +235,8 @@ fn lock(body: &Mutex<Option<Body>>) -> std::sync::MutexGuard<'_, Option<Body>> {
     body.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn take(body: &Mutex<Option<Body>>) {
-    // Dropped outside the lock: what a body does when it is dropped is none of ours.
+fn drop_body(body: &Mutex<Option<Body>>) {
+    // Dropped after the lock is released, because the drop of a body runs code of other modules.
     let taken = lock(body).take();
     drop(taken);
 }
@@ -257,14 +253,14 @@ impl http_body::Body for RelayBody {
         if this.ended {
             return Poll::Ready(None);
         }
-        // The deadline comes first, so that a stream that always has data cannot outlive it.
+        // The deadline is checked first, so that a stream that always has data ends at it too.
         if let Some(deadline) = &mut this.relay.deadline
             && deadline.as_mut().poll(context).is_ready()
         {
             let status = this.relay.deadline_exceeded();
             return this.end(&status);
         }
-        match ready!(this.poll_below(context)) {
+        match ready!(this.poll_upstream(context)) {
             UpstreamFrame::Frame(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
                     this.relay.response_bytes.inc_by(data.len() as u64);
@@ -276,8 +272,9 @@ impl http_body::Body for RelayBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             UpstreamFrame::Frame(Some(Err(status))) => {
-                let message = format!("{}: the stream was cut: {}", this.relay.target, status.message());
-                // A reset says nothing of its cause: to the caller the target went away.
+                let message =
+                    format!("{}: the stream was interrupted: {}", this.relay.target, status.message());
+                // A reset does not carry its cause. For the caller, the target became unavailable.
                 let code = match status.code() {
                     Code::Unknown | Code::Internal | Code::Cancelled => Code::Unavailable,
                     code => code,
@@ -304,12 +301,12 @@ impl http_body::Body for RelayBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        // Even a body of known length may end early, with trailers.
+        // A body of known length may still end early, with trailers.
         SizeHint::default()
     }
 }
 
-/// A body whose data is counted.
+/// A body whose bytes are counted.
 struct CountedBody {
     body: Body,
     bytes: Counter,
@@ -370,21 +367,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reader_that_never_reads_holds_nothing_below_beyond_the_deadline() {
+    async fn the_deadline_drops_the_upstream_even_if_the_client_never_reads() {
         let (alive, mut dropped) = tokio::sync::mpsc::channel::<Infallible>(1);
         let endless = futures::stream::unfold(alive, |alive| async move {
             Some((Ok::<_, Status>(Frame::data(Bytes::from_static(b"data"))), alive))
         });
         let response = run(relay(Some("50m")), Body::new(StreamBody::new(Box::pin(endless)))).await;
-        // Nobody polls the body: a stalled client. What is below goes away all the same.
-        let gone = tokio::time::timeout(Duration::from_secs(10), dropped.recv()).await;
-        assert!(matches!(gone, Ok(None)), "the stream below was kept");
+        // The body is never polled, as with a stalled client. The upstream response is dropped at the deadline.
+        let upstream_dropped = tokio::time::timeout(Duration::from_secs(10), dropped.recv()).await;
+        assert!(matches!(upstream_dropped, Ok(None)), "the upstream response was not dropped");
         let end = response.into_body().collect().await.unwrap();
         assert_eq!(grpc::code_of(end.trailers().unwrap()), Some(Code::DeadlineExceeded));
     }
 
     #[tokio::test]
-    async fn a_stream_that_is_cut_ends_with_a_status_after_its_data() {
+    async fn an_interrupted_stream_ends_with_a_status_after_its_data() {
         let data = || Ok(Frame::data(Bytes::from_static(b"data")));
         for last in [None, Some(Err(Status::internal("reset")))] {
             let frames = futures::stream::iter([Some(data()), last].into_iter().flatten());
@@ -396,12 +393,12 @@ mod tests {
     }
 
     #[test]
-    fn no_more_permits_than_the_limit_are_out_at_once() {
+    fn permits_are_limited_and_released() {
         let running = Arc::default();
-        let first = RequestPermit::take(&running, 2);
-        let second = RequestPermit::take(&running, 2);
-        assert!(first.is_some() && second.is_some() && RequestPermit::take(&running, 2).is_none());
+        let first = RequestPermit::acquire(&running, 2);
+        let second = RequestPermit::acquire(&running, 2);
+        assert!(first.is_some() && second.is_some() && RequestPermit::acquire(&running, 2).is_none());
         drop(first);
-        assert!(RequestPermit::take(&running, 2).is_some(), "a refused permit took a place");
+        assert!(RequestPermit::acquire(&running, 2).is_some(), "a rejected request used a permit");
     }
 }

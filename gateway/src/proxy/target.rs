@@ -1,4 +1,4 @@
-//! A connection to a store: plain HTTP/2, made when it is needed and again after a loss.
+//! A connection to a store: plain HTTP/2, opened when it is needed and again after a loss.
 
 use std::{
     net::SocketAddr,
@@ -7,30 +7,33 @@ use std::{
 };
 
 use http::{Request, Response};
-use hyper::client::conn::http2::{self, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use model::root_cause;
 use tokio::net::TcpStream;
 use tonic::{Status, body::Body};
 
-use crate::config::{DialAddress, is_never_a_target};
+use crate::{
+    config::{DialAddress, is_never_a_target},
+    transport::h2::{Http2Io, Http2RequestBody, Http2Sender, handshake},
+};
 
-/// How long connecting may take before the requests that wait for it end with an error.
+/// Time limit for connecting; the requests that wait for the connection then fail.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// An idle connection is probed this often, and given up when there is no answer for as long again.
+/// An idle connection is probed this often, and closed when the answer takes longer than this.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// What one stream may send ahead of its reader; it is what a stalled reader makes the gateway hold.
+/// Bytes that one stream may send ahead of its reader; a stalled reader takes this much of the gateway's memory.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-/// What all streams together may send ahead of their readers: large, so that a stalled one does not block the rest.
+/// Bytes that all streams together may send ahead of their readers. Large, so that stalled streams do not block others.
 const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
-/// Large frames spare system calls and copies.
+/// Large frames save system calls and copies.
 const FRAME_BYTES: u32 = 256 << 10;
 
 /// Sends requests to one address.
 pub(crate) struct TargetClient {
     address: DialAddress,
-    /// The connection in use, if any. Never held while connecting is under way: that has its own lock.
-    sender: Mutex<Option<SendRequest<Body>>>,
+    /// The connection in use, if any. This lock is not held while connecting; `connecting` is.
+    sender: Mutex<Option<Http2Sender>>,
     connecting: tokio::sync::Mutex<()>,
 }
 
@@ -45,14 +48,16 @@ impl TargetClient {
         &self.address
     }
 
-    /// Sends a request with an absolute URI. One that a dead connection did not take is sent again on a new one.
+    /// Sends a request with an absolute URI. If a lost connection did not accept the request, it is sent again on a new
+    /// connection.
     ///
     /// # Errors
-    /// `Unavailable`, with the cause but without the address, which is nobody's business outside this cluster.
+    /// `Unavailable` with the cause. The address is left out, because it must not leave this cluster.
     ///
     /// # Cancel safety
-    /// Dropping the future, or the response that it gives, resets the stream.
+    /// Dropping the future or the response resets the stream.
     pub(crate) async fn call(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let request = request.map(|body| Http2RequestBody::new(body.into()));
         let refused = match self.connected().await?.try_send_request(request).await {
             Ok(response) => return Ok(response.map(Body::new)),
             Err(mut error) => match error.take_message() {
@@ -60,21 +65,21 @@ impl TargetClient {
                 None => return Err(lost(&error.into_error())),
             },
         };
-        self.forget();
+        self.discard();
         let sent = self.connected().await?.send_request(refused).await;
         sent.map(|response| response.map(Body::new)).map_err(|error| lost(&error))
     }
 
-    fn current(&self) -> Option<SendRequest<Body>> {
+    fn current(&self) -> Option<Http2Sender> {
         let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
         sender.as_ref().filter(|sender| !sender.is_closed()).cloned()
     }
 
-    fn forget(&self) {
+    fn discard(&self) {
         *self.sender.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    async fn connected(&self) -> Result<SendRequest<Body>, Status> {
+    async fn connected(&self) -> Result<Http2Sender, Status> {
         if let Some(sender) = self.current() {
             return Ok(sender);
         }
@@ -90,39 +95,39 @@ impl TargetClient {
         Ok(sender)
     }
 
-    async fn connect(&self) -> Result<SendRequest<Body>, String> {
+    async fn connect(&self) -> Result<Http2Sender, String> {
         let resolved = tokio::net::lookup_host(self.address.as_str()).await;
-        // The system's text for a failed lookup does not always say that it is about a name.
-        let resolved = resolved.map_err(|error| format!("resolve the host's name: {error}"))?;
+        // The system's text for a failed lookup does not always mention the name.
+        let resolved = resolved.map_err(|error| format!("resolve the host name: {error}"))?;
         let stream = connect_to_first(resolved).await?;
-        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
             .timer(TokioTimer::new())
             .keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE)
             .keep_alive_while_idle(true)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .max_frame_size(FRAME_BYTES)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| root_cause(&error).to_string())?;
-        // Ends with the last sender, or when the connection is lost; requests on it learn of that themselves.
+            .max_frame_size(FRAME_BYTES);
+        let started = handshake(&builder, Http2Io::plain(stream)).await;
+        let (sender, connection) = started.map_err(|error| root_cause(&error).to_string())?;
+        // The task ends with the last sender or when the connection is lost. Requests then fail by themselves.
         tokio::spawn(async move {
             if let Err(error) = connection.await {
-                tracing::debug!(error = %root_cause(&error), "connection to a target ended");
+                tracing::debug!(error = %root_cause(&error), "connection to a target was lost");
             }
         });
         Ok(sender)
     }
 }
 
-/// Connects to the first address that answers and that may be a target at all.
+/// Connects to the first address that answers, except addresses that are never a target.
 async fn connect_to_first(addresses: impl Iterator<Item = SocketAddr>) -> Result<TcpStream, String> {
-    let mut last = "the host's name has no address".to_owned();
+    let mut last = "the host name has no address".to_owned();
     for address in addresses {
         if is_never_a_target(&address.ip()) {
             last =
-                "the host's name leads to a link-local, multicast or unspecified address, which is no target"
+                "the host name resolves to a link-local, multicast or unspecified address, which cannot be a target"
                     .to_owned();
             continue;
         }
@@ -146,16 +151,16 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_name_that_leads_to_a_metadata_service_is_not_connected_to() {
+    async fn a_name_that_resolves_to_a_metadata_service_is_not_connected_to() {
         let addresses = ["169.254.169.254:80", "[fe80::1]:80", "0.0.0.0:80", "[::ffff:169.254.169.254]:80"];
         let addresses = addresses.map(|address| address.parse().unwrap());
         let error = connect_to_first(addresses.into_iter()).await.unwrap_err();
-        assert!(error.contains("no target"), "{error}");
+        assert!(error.contains("cannot be a target"), "{error}");
     }
 
     #[tokio::test]
-    async fn an_unreachable_target_is_unavailable_without_its_address() {
-        // Taken and not listened on, so that nobody answers there meanwhile.
+    async fn the_error_of_an_unreachable_target_does_not_contain_its_address() {
+        // Bound but not listening, so that nothing answers on this port.
         let taken = tokio::net::TcpSocket::new_v4().unwrap();
         taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = taken.local_addr().unwrap().to_string();

@@ -1,4 +1,4 @@
-//! The body of a request or response on its way through.
+//! The body of a request or response.
 
 use std::{
     pin::Pin,
@@ -11,15 +11,15 @@ use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 
 use crate::transport::{StreamError, StreamErrorKind};
 
-/// Received data is merged up to this many bytes, as long as it is there already: a third less processor time for bulk
-/// streams, and no delay for a trickle.
+/// Received pieces are merged up to this many bytes if they are available already. Bulk streams then take a third less
+/// processor time; slow streams are not delayed.
 const MERGE_BYTES: usize = 32 << 10;
-/// A piece this large is passed on as it is: copying it would cost more than it saves.
+/// A piece of at least this size is not merged: copying it would cost more than it saves.
 const LARGE_BYTES: usize = 8 << 10;
 
-/// A stream of bytes with trailers. It reads nothing ahead of its reader but what [`MERGE_BYTES`] allows.
+/// A stream of bytes with trailers. It reads at most [`MERGE_BYTES`] ahead of its reader.
 ///
-/// Dropping it before its end cancels the stream it comes from.
+/// Dropping it before its end cancels the stream that it comes from.
 #[derive(Debug, Default)]
 pub struct Body {
     inner: Option<UnsyncBoxBody<Bytes, StreamError>>,
@@ -86,7 +86,7 @@ impl From<hyper::body::Incoming> for Body {
     }
 }
 
-/// A body of hyper's that tells a cancelled stream from one that has ended: hyper alone ends both alike.
+/// A body that hyper received. It distinguishes a cancelled stream from a complete one, which hyper alone does not.
 struct HyperBody {
     inner: hyper::body::Incoming,
     has_trailers: bool,
@@ -103,9 +103,9 @@ impl http_body::Body for HyperBody {
                 Some(Ok(frame))
             }
             Some(Err(error)) => Some(Err(StreamError::from_hyper(&error))),
-            // Trailers are an end in any case; a reset after them takes nothing away.
+            // After trailers the body is complete; a reset after them loses nothing.
             None if self.has_trailers || self.inner.is_end_stream() => None,
-            None => Some(Err(StreamError::new(StreamErrorKind::Cancelled, "cancelled by the other side"))),
+            None => Some(Err(StreamError::new(StreamErrorKind::Cancelled, "cancelled by the peer"))),
         })
     }
 
@@ -139,20 +139,20 @@ where
         if let Some(next) = this.next.take() {
             return Poll::Ready(next);
         }
-        let mut held = MergeBuffer::Nothing;
+        let mut merged = MergeBuffer::Nothing;
         loop {
             let polled = match Pin::new(&mut this.inner).poll_frame(cx) {
-                Poll::Pending if held.is_empty() => return Poll::Pending,
+                Poll::Pending if merged.is_empty() => return Poll::Pending,
                 Poll::Pending => break,
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => {
-                        // A large piece after small ones is not worth copying either.
-                        if data.len() >= LARGE_BYTES && !held.is_empty() {
+                        // A large piece after small ones is not copied either.
+                        if data.len() >= LARGE_BYTES && !merged.is_empty() {
                             this.next = Some(Some(Ok(Frame::data(data))));
                             break;
                         }
-                        held.push(data);
-                        if held.len() >= LARGE_BYTES && !held.is_copied() || held.len() >= MERGE_BYTES {
+                        merged.push(data);
+                        if merged.len() >= LARGE_BYTES && !merged.is_copied() || merged.len() >= MERGE_BYTES {
                             break;
                         }
                         continue;
@@ -161,13 +161,13 @@ where
                 },
                 Poll::Ready(other) => other,
             };
-            if held.is_empty() {
+            if merged.is_empty() {
                 return Poll::Ready(polled);
             }
             this.next = Some(polled);
             break;
         }
-        Poll::Ready(Some(Ok(Frame::data(held.into_bytes()))))
+        Poll::Ready(Some(Ok(Frame::data(merged.into_bytes()))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -178,7 +178,7 @@ where
     }
 }
 
-/// Data on its way into one piece; a single piece is not copied.
+/// Pieces that are being merged. A single piece is not copied.
 enum MergeBuffer {
     Nothing,
     One(Bytes),
@@ -260,13 +260,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn small_pieces_are_merged_and_empty_ones_dropped() {
+    async fn small_pieces_are_merged_and_empty_pieces_dropped() {
         assert_eq!(frames(vec![data(5), data(0), data(6), data(0)]).await, ["data 11"]);
         assert!(frames(vec![data(0)]).await.is_empty());
     }
 
     #[tokio::test]
-    async fn merging_stops_at_its_bound_and_spares_large_pieces() {
+    async fn merging_stops_at_its_limit_and_does_not_copy_large_pieces() {
         let seen = frames((0..40).map(|_| data(1 << 10)).collect()).await;
         assert_eq!(seen, ["data 32768", "data 8192"]);
         assert_eq!(
@@ -279,7 +279,7 @@ mod tests {
     async fn trailers_and_errors_come_after_the_data_before_them() {
         let trailers = Ok(Frame::trailers(HeaderMap::new()));
         assert_eq!(frames(vec![data(5), data(5), trailers]).await, ["data 10", "trailers"]);
-        let error = Err(StreamError::new(StreamErrorKind::Reset, "gone"));
-        assert_eq!(frames(vec![data(5), error]).await, ["data 5", "gone"]);
+        let error = Err(StreamError::new(StreamErrorKind::Reset, "broken"));
+        assert_eq!(frames(vec![data(5), error]).await, ["data 5", "broken"]);
     }
 }

@@ -1,4 +1,4 @@
-//! The asking end of a connection.
+//! The requesting side of a connection.
 
 use std::{fmt, sync::Arc};
 
@@ -6,8 +6,8 @@ use http::Request;
 
 use crate::transport::{Body, CloseReason, Handler, MeshLink, handler::HandlerFuture};
 
-/// Sends requests on a connection. Clones share it; it is closed when the last clone and the last response are gone,
-/// which is how a connection that was replaced by a better one ends: after its last stream.
+/// Sends requests on a connection. Clones share the connection. It is closed when the last clone and the last response
+/// are dropped, so a connection that was replaced by a newer one closes after its last stream.
 #[derive(Clone)]
 pub struct MeshClient {
     shared: Arc<ClientState>,
@@ -18,13 +18,13 @@ struct ClientState {
     sender: Box<dyn RequestSender>,
 }
 
-/// A protocol's way to send a request.
+/// Sends a request over HTTP/2 or HTTP/3.
 pub(super) trait RequestSender: Send + Sync + 'static {
-    /// `open_stream` lives as long as the response: it counts the stream and keeps the connection open.
+    /// `open_stream` must be dropped with the response: it counts the stream and keeps the connection open.
     fn send(&self, request: Request<Body>, open_stream: OpenStream) -> HandlerFuture;
 }
 
-/// Held by everything that still needs the connection.
+/// An open request: counts as a stream of the connection and keeps it open.
 pub(super) struct OpenStream {
     _stream: super::link::StreamGuard,
     _client: MeshClient,
@@ -35,7 +35,7 @@ impl MeshClient {
         Self { shared: Arc::new(ClientState { link, sender: Box::new(sender) }) }
     }
 
-    /// The connection below.
+    /// The handle on the connection below.
     pub fn link(&self) -> &MeshLink {
         &self.shared.link
     }
@@ -43,7 +43,7 @@ impl MeshClient {
 
 impl Handler for MeshClient {
     fn handle(&self, request: Request<Body>) -> HandlerFuture {
-        let open_stream = OpenStream { _stream: self.shared.link.stream(), _client: self.clone() };
+        let open_stream = OpenStream { _stream: self.shared.link.count_stream(), _client: self.clone() };
         self.shared.sender.send(request, open_stream)
     }
 }

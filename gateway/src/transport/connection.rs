@@ -1,4 +1,4 @@
-//! An authenticated connection that has no role yet.
+//! An authenticated connection on which it is not yet decided which side sends requests.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -11,13 +11,13 @@ use crate::transport::{
     CloseReason, ConnectError, ConnectionFailure, Handler, MeshClient, MeshLink, MeshNode, h2, h3,
 };
 
-/// A connection to a peer that has proved who it is. It becomes a [`MeshClient`] or is [served](Self::serve), whoever
-/// dialled; dropped without either it is closed.
+/// A connection to a peer whose certificate was verified. It becomes a [`MeshClient`] or is [served](Self::serve),
+/// whichever side dialled. Dropping it before that closes it.
 #[derive(Debug)]
 pub struct MeshConnection {
     link: MeshLink,
     node: MeshNode,
-    /// Taken when the connection gets its role.
+    /// `None` once the connection is a client or is served.
     io: Option<Io>,
 }
 
@@ -68,34 +68,34 @@ impl MeshConnection {
         Ok(Self { link, node: node.clone(), io: Some(Io::Tcp(Box::new(tls))) })
     }
 
-    /// Who is there, and how to end it.
+    /// The handle on this connection: the peer, and how to close it.
     pub fn link(&self) -> &MeshLink {
         &self.link
     }
 
-    /// Makes this side the one that asks.
+    /// Makes this side the one that sends requests.
     ///
-    /// Ready only says that requests can be sent: in TLS 1.3 the peer may still refuse our certificate, so wait for an
-    /// answer to a first request before calling the peer connected.
+    /// A client only means that requests can be sent. In TLS 1.3 the peer may still refuse our certificate, so wait for
+    /// the response to a first request before treating the peer as connected.
     ///
     /// # Errors
-    /// When the connection broke meanwhile.
+    /// When the connection was lost in the meantime.
     pub async fn client(mut self) -> Result<MeshClient, ConnectError> {
         match self.io.take() {
             Some(Io::Quic(quic)) => h3::client(quic, self.link.clone(), &self.node.settings).await,
-            Some(Io::Tcp(tls)) => h2::client(*tls, self.link.clone(), &self.node.settings).await,
-            None => unreachable!("the connection has a role only once it is consumed"),
+            Some(Io::Tcp(tls)) => h2::client(tls, self.link.clone(), &self.node.settings).await,
+            None => unreachable!("`io` is taken only by methods that consume the connection"),
         }
     }
 
-    /// Makes this side the one that answers: every request goes to `handler`, until the link is closed.
+    /// Makes this side the one that answers requests: `handler` gets every request until the connection ends.
     pub fn serve(mut self, handler: Arc<dyn Handler>) -> MeshLink {
         match self.io.take() {
             Some(Io::Quic(quic)) => {
                 tokio::spawn(h3::serve(quic, self.link.clone(), handler, self.node.settings.clone()));
             }
             Some(Io::Tcp(tls)) => {
-                tokio::spawn(h2::serve(*tls, self.link.clone(), handler, self.node.settings.clone()));
+                tokio::spawn(h2::serve(tls, self.link.clone(), handler, self.node.settings.clone()));
             }
             None => {}
         }
@@ -111,8 +111,8 @@ impl Drop for MeshConnection {
     }
 }
 
-/// Reads the peer's identity from the chain that the handshake verified, and checks it once more: rustls keeps no
-/// verdict, and the second look costs one signature.
+/// Reads the peer's identity from the chain that the handshake verified, and verifies the chain again: rustls does not
+/// keep the result of its verification. The second check costs one signature.
 fn identify(
     node: &MeshNode,
     chain: &[CertificateDer<'_>],

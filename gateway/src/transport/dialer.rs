@@ -1,4 +1,4 @@
-//! Keeps a connection to one peer: QUIC first, TCP where no UDP answer comes, and back.
+//! Keeps a connection to one peer: QUIC first, TCP when no UDP answer comes, and QUIC again when it works.
 
 use std::{
     io,
@@ -24,29 +24,29 @@ use crate::transport::{
     settings::{ALPN_QUIC, ALPN_TCP, tune_tcp},
 };
 
-/// A name may stand for many addresses; so many are tried before the next wait.
+/// A name may resolve to many addresses; at most this many are tried before the next wait.
 const MAX_ADDRESSES: usize = 4;
-/// A connection that lasted so long was a good one: the wait before the next attempt starts small again.
+/// After a connection that lasted this long, the wait before the next attempt starts at its minimum again.
 const GOOD_AFTER: Duration = Duration::from_secs(10);
 
-/// Whom to dial.
+/// The peer to dial.
 #[derive(Debug, Clone)]
 pub struct DialTarget {
-    /// `host:port`; resolved anew for each attempt.
+    /// `host:port`; resolved again for each attempt.
     pub address: String,
-    /// Who must be there.
+    /// The identity that the peer must have.
     pub expectations: Expectations,
-    /// By what way.
+    /// The transports that may be used.
     pub transport_choice: TransportChoice,
 }
 
-/// Dials a peer again and again, for as long as it lives.
+/// Dials a peer again after each loss, until it is dropped.
 pub struct Dialer {
     node: MeshNode,
     target: DialTarget,
     quic: quinn::ClientConfig,
     tcp: TlsConnector,
-    /// One socket per address family, made when first needed.
+    /// One socket per address family, IPv4 and IPv6, created when first needed.
     endpoints: [Option<quinn::Endpoint>; 2],
     current: Option<MeshLink>,
     probe_at: Instant,
@@ -58,7 +58,7 @@ impl Dialer {
     /// A dialer that has not dialled yet.
     ///
     /// # Errors
-    /// When TLS cannot be set up, which only a broken crypto provider causes.
+    /// When TLS cannot be set up; only a broken crypto provider causes that.
     pub fn new(node: &MeshNode, target: DialTarget) -> io::Result<Self> {
         let tls =
             |alpn| client_config(&node.store, target.expectations.clone(), &[alpn]).map_err(io::Error::other);
@@ -78,20 +78,20 @@ impl Dialer {
         })
     }
 
-    /// Waits until a connection is needed and there is one: at first, when the last one has ended, and when QUIC works
-    /// again while the last one runs over TCP. In that case the last one stays for the streams it has; whoever sends
-    /// requests sends new ones on the new one, and closes the old one after its last stream.
+    /// Waits until a connection is needed and established. One is needed at first, after the previous one has ended, and
+    /// when QUIC works again while the previous one uses TCP. In the last case the previous connection stays open for its
+    /// streams: the caller should send new requests on the new connection and close the old one after its last stream.
     ///
-    /// Failures are reported to the node's observer, and followed by another attempt after a random wait.
+    /// A failure is reported to the node as a [`ConnectionEvent`], and followed by another attempt after a random wait.
     ///
     /// # Cancel safety
-    /// Dropping it ends the attempt; the next call starts another.
+    /// Dropping the future cancels the attempt; the next call starts another.
     pub async fn next(&mut self) -> MeshConnection {
         loop {
             if let Some(link) = self.current.clone() {
                 let Some(closed) = self.until_closed(&link).await else {
                     match self.probe().await {
-                        Some(connection) => return self.take(connection),
+                        Some(connection) => return self.adopt(connection),
                         None => continue,
                     }
                 };
@@ -100,11 +100,11 @@ impl Dialer {
                     matches!(closed, ConnectionEnd::There { failure: ConnectionFailure::Refused, .. });
                 self.attempts =
                     if refused || link.age() < GOOD_AFTER { self.attempts.saturating_add(1) } else { 0 };
-                // After the loss of a gateway all its peers come back at once: spread them.
+                // When a gateway is lost, all its peers reconnect at the same time. The wait spreads them.
                 sleep(self.random_wait()).await;
             }
             match self.dial_name().await {
-                Ok(connection) => return self.take(connection),
+                Ok(connection) => return self.adopt(connection),
                 Err(failed) => {
                     self.attempts = self.attempts.saturating_add(1);
                     let retry_after = self.random_wait();
@@ -122,13 +122,13 @@ impl Dialer {
         }
     }
 
-    fn take(&mut self, connection: MeshConnection) -> MeshConnection {
+    fn adopt(&mut self, connection: MeshConnection) -> MeshConnection {
         self.current = Some(connection.link().clone());
         self.probe_at = Instant::now() + self.node.settings.probe_quic_every;
         connection
     }
 
-    /// Waits for the end of `link`; `None` when QUIC should be tried instead of it.
+    /// Waits for the end of `link`; `None` when it is time to try QUIC.
     async fn until_closed(&self, link: &MeshLink) -> Option<ConnectionEnd> {
         if link.transport() == Transport::Quic || self.target.transport_choice != TransportChoice::Auto {
             return Some(link.closed().await);
@@ -139,7 +139,7 @@ impl Dialer {
         }
     }
 
-    /// Tries QUIC while TCP works; failure changes nothing.
+    /// Tries QUIC while a TCP connection is in use. A failure changes nothing.
     async fn probe(&mut self) -> Option<MeshConnection> {
         self.probe_at = Instant::now() + self.node.settings.probe_quic_every;
         for address in self.resolve().await.ok()? {
@@ -151,7 +151,7 @@ impl Dialer {
         None
     }
 
-    /// Full jitter: anything between nothing and a bound that doubles with each attempt.
+    /// A random time between zero and a bound that doubles with each attempt ("full jitter").
     fn random_wait(&self) -> Duration {
         let (first, most) = self.node.settings.backoff;
         let bound = first.saturating_mul(1 << self.attempts.min(20)).min(most);
@@ -185,10 +185,10 @@ impl Dialer {
         Err(last)
     }
 
-    /// QUIC, and TCP beside it once QUIC has not answered for a while. QUIC is not given up then: on a long link its
-    /// answer may just be late, and a refusal that comes late still counts.
+    /// Dials with QUIC, and also with TCP when QUIC has not answered within `fallback_after`. The QUIC attempt continues:
+    /// on a long link its answer may only be late, and a late refusal still decides.
     async fn dial(&mut self, address: SocketAddr) -> Result<MeshConnection, ConnectError> {
-        // Without a UDP socket of our own there is no UDP answer either, which is what dialling then says.
+        // Without a UDP socket, dialling below fails with "no UDP socket", which counts as no answer.
         let _ = self.endpoint(address);
         let this = &*self;
         let mut quic = std::pin::pin!(this.dial_quic_at(address));
@@ -226,7 +226,7 @@ impl Dialer {
         self.dial_quic_at(address).await
     }
 
-    /// Makes the socket that reaches `address`, unless it is there.
+    /// Creates the socket for the address family of `address` if it does not exist.
     fn endpoint(&mut self, address: SocketAddr) -> Result<(), ConnectError> {
         let endpoint = &mut self.endpoints[usize::from(address.is_ipv6())];
         if endpoint.is_none() {
@@ -256,11 +256,11 @@ impl Dialer {
         let connecting = endpoint
             .connect_with(self.quic.clone(), address, &address.ip().to_string())
             .map_err(|e| error(address, ConnectionFailure::Lost, e.to_string()))?;
-        let patience = self.node.settings.handshake_timeout;
-        let quic = match timeout(patience, connecting).await {
+        let limit = self.node.settings.handshake_timeout;
+        let quic = match timeout(limit, connecting).await {
             Ok(connected) => connected.map_err(|e| ConnectError::quic(address, &e))?,
             Err(_) => {
-                let reason = format!("no answer within {} s", patience.as_secs_f32());
+                let reason = format!("no answer within {} s", limit.as_secs_f32());
                 return Err(error(address, ConnectionFailure::NoAnswer, reason));
             }
         };
@@ -268,25 +268,25 @@ impl Dialer {
     }
 
     async fn dial_tcp(&self, address: SocketAddr) -> Result<MeshConnection, ConnectError> {
-        let patience = self.node.settings.handshake_timeout;
+        let limit = self.node.settings.handshake_timeout;
         let connecting = async {
             let stream = TcpStream::connect(address).await?;
             tune_tcp(&stream)?;
             self.tcp.connect(address.ip().into(), stream).await
         };
         let refused = |failure, reason| ConnectError { address, transport: Transport::Tcp, failure, reason };
-        let stream = match timeout(patience, connecting).await {
+        let stream = match timeout(limit, connecting).await {
             Ok(connected) => connected.map_err(|e| ConnectError::tcp(address, &e))?,
             Err(_) => {
                 return Err(refused(
                     ConnectionFailure::NoAnswer,
-                    format!("no answer within {} s", patience.as_secs_f32()),
+                    format!("no answer within {} s", limit.as_secs_f32()),
                 ));
             }
         };
-        // A peer that names no protocol is not one of ours, or somebody has stripped the name.
+        // A peer without ALPN is not a gateway, or something between us has removed the extension.
         if stream.get_ref().1.alpn_protocol() != Some(ALPN_TCP) {
-            return Err(refused(ConnectionFailure::Refused, "the peer did not agree to speak h2".into()));
+            return Err(refused(ConnectionFailure::Refused, "the peer did not negotiate h2".into()));
         }
         MeshConnection::tcp(&self.node, stream.into(), address, &self.target.expectations, true)
     }
@@ -305,7 +305,7 @@ fn error(address: SocketAddr, failure: ConnectionFailure, reason: String) -> Con
     ConnectError { address, transport: Transport::Quic, failure, reason }
 }
 
-/// Why an attempt came to nothing.
+/// Why an attempt to dial failed.
 enum DialError {
     Name(String),
     Connect(ConnectError),

@@ -1,4 +1,4 @@
-//! What goes wrong, sorted by what a caller can do about it.
+//! Errors of streams and connections, classified by what a caller can do.
 
 use std::{error::Error as StdError, fmt, net::SocketAddr};
 
@@ -7,34 +7,34 @@ use model::{causes, root_cause};
 use rustls::PeerIncompatible;
 use tonic::Status;
 
-/// HTTP/3's code for a request that is not wanted any more.
+/// HTTP/3's code for a cancelled request.
 const H3_CANCELLED: u64 = 0x10c;
-/// HTTP/3's code for a request that was not looked at.
+/// HTTP/3's code for a request that was rejected before it was processed.
 const H3_REJECTED: u64 = 0x10b;
-/// HTTP/3's code for everything else.
+/// HTTP/3's code for all other errors.
 const H3_INTERNAL: u64 = 0x102;
 
-/// Why a stream ended before its proper end.
+/// Why a stream ended before it was complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamErrorKind {
-    /// The other side, or the caller, does not want the rest.
+    /// The peer or the caller cancelled the request.
     Cancelled,
-    /// The other side did not look at the request; sending it again is safe.
+    /// The peer did not process the request; sending it again is safe.
     Refused,
     /// The connection was lost.
     Lost,
-    /// The other side gave up, or broke the protocol.
+    /// The peer reset the stream or violated the protocol.
     Reset,
 }
 
-/// A stream that ended before its proper end, and why in one line.
+/// The error of a stream that ended before it was complete. Displays as one line.
 ///
-/// It crosses a gateway as a reset with the code of its kind, so that the far end sees the same kind.
+/// A gateway forwards it as a reset with the code of its kind, so that the next hop sees the same kind.
 #[derive(Debug)]
 pub struct StreamError {
     kind: StreamErrorKind,
     message: String,
-    /// hyper looks for the reset code among an error's sources.
+    /// hyper takes the reset code from the first h2 error among an error's sources.
     code: h2::Error,
 }
 
@@ -49,7 +49,7 @@ impl StreamError {
         Self { kind, message: message.into(), code: code.into() }
     }
 
-    /// The caller went away.
+    /// The caller cancelled.
     pub(crate) fn cancelled() -> Self {
         Self::new(StreamErrorKind::Cancelled, "cancelled by the caller")
     }
@@ -68,7 +68,7 @@ impl StreamError {
         }
     }
 
-    pub(super) fn from_hyper(error: &hyper::Error) -> Self {
+    pub(crate) fn from_hyper(error: &hyper::Error) -> Self {
         let reset = causes(error).find_map(|e| e.downcast_ref::<h2::Error>());
         let kind = match reset.and_then(h2::Error::reason) {
             Some(h2::Reason::CANCEL) => StreamErrorKind::Cancelled,
@@ -117,29 +117,29 @@ impl From<StreamError> for Status {
     }
 }
 
-/// What became of an attempt to connect, or of a connection.
+/// Why an attempt to connect failed, or why a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectionFailure {
-    /// Nobody answered in time, or the port is closed: the other transport may fare better.
+    /// No answer in time, or the port is closed. The other transport may work.
     NoAnswer,
-    /// Somebody answered and one of us did not want the other: certificate, protocol, authorisation. Trying the other
-    /// transport instead would hide it.
+    /// The peer answered, and one side refused the other: certificate, protocol or authorisation. The other transport is
+    /// not tried, because that would hide the refusal.
     Refused,
-    /// The connection was there and broke.
+    /// The connection was established and then lost.
     Lost,
 }
 
-/// A connection that did not come about: to whom, by what way, and why, in one line.
+/// Why a connection could not be established. Displays as one line with address and transport.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{address} ({transport}): {reason}")]
 pub struct ConnectError {
-    /// The address tried.
+    /// The address that was dialled.
     pub address: SocketAddr,
-    /// The way tried.
+    /// The transport that was tried.
     pub transport: Transport,
-    /// What a dialer can do about it.
+    /// The class, which decides what the dialer does next.
     pub failure: ConnectionFailure,
-    /// Why.
+    /// The reason in one line.
     pub reason: String,
 }
 
@@ -155,7 +155,7 @@ impl ConnectError {
     }
 }
 
-/// Sorts the end of a QUIC connection.
+/// Classifies the end of a QUIC connection.
 pub(super) fn of_quic(error: &quinn::ConnectionError) -> (ConnectionFailure, String) {
     use quinn::ConnectionError as E;
     // A TLS alert travels as 0x100 plus its number.
@@ -170,7 +170,7 @@ pub(super) fn of_quic(error: &quinn::ConnectionError) -> (ConnectionFailure, Str
             (ConnectionFailure::Refused, format!("refused by the peer: {}", plain(&reason).escape_debug()))
         }
         E::ConnectionClosed(e) if e.error_code == quinn::TransportErrorCode::CONNECTION_REFUSED => {
-            (ConnectionFailure::Refused, "the peer takes no more connections now".into())
+            (ConnectionFailure::Refused, "the peer accepts no more connections now".into())
         }
         E::VersionMismatch => (ConnectionFailure::Refused, error.to_string()),
         E::ApplicationClosed(e) => (
@@ -181,13 +181,13 @@ pub(super) fn of_quic(error: &quinn::ConnectionError) -> (ConnectionFailure, Str
     }
 }
 
-/// Our verifier's own words, without what rustls wraps them in; QUIC passes the text only.
+/// The text of our verifier without the text that rustls puts around it. QUIC passes only the text.
 fn plain(reason: &str) -> &str {
     let inner = reason.strip_prefix("invalid peer certificate: Other(OtherError(");
     inner.and_then(|inner| inner.strip_suffix("))")).unwrap_or(reason)
 }
 
-/// Sorts an error on a TCP connection or in its TLS handshake.
+/// Classifies an error of a TCP connection or of its TLS handshake.
 pub(super) fn of_io(error: &std::io::Error) -> (ConnectionFailure, String) {
     use std::io::ErrorKind as K;
     if let Some(tls) = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) {
@@ -197,8 +197,10 @@ pub(super) fn of_io(error: &std::io::Error) -> (ConnectionFailure, String) {
         K::ConnectionRefused | K::HostUnreachable | K::NetworkUnreachable | K::TimedOut => {
             (ConnectionFailure::NoAnswer, error.to_string())
         }
-        // rustls adds a link to its manual where a connection ends without TLS' goodbye, as that of a killed peer does.
-        K::UnexpectedEof => (ConnectionFailure::Lost, "the peer is gone without a goodbye".to_owned()),
+        // A killed peer closes its connection without a TLS close_notify. rustls' own text for that links to its manual.
+        K::UnexpectedEof => {
+            (ConnectionFailure::Lost, "the peer closed the connection without a TLS close_notify".to_owned())
+        }
         _ => (ConnectionFailure::Lost, error.to_string()),
     }
 }
@@ -206,9 +208,9 @@ pub(super) fn of_io(error: &std::io::Error) -> (ConnectionFailure, String) {
 fn of_tls(error: &rustls::Error) -> (ConnectionFailure, String) {
     let reason = match (identity::RefusedCertificate::find_in(error), error) {
         (Some(refused), _) => refused.to_string(),
-        (None, rustls::Error::InvalidMessage(_)) => "it does not speak TLS".to_owned(),
+        (None, rustls::Error::InvalidMessage(_)) => "the peer does not speak TLS".to_owned(),
         (None, rustls::Error::PeerIncompatible(PeerIncompatible::SupportedVersionsExtensionRequired)) => {
-            "it does not speak TLS 1.3".to_owned()
+            "the peer does not speak TLS 1.3".to_owned()
         }
         (None, rustls::Error::AlertReceived(alert)) => format!("refused by the peer: {alert:?}"),
         (None, other) => other.to_string(),
@@ -216,7 +218,7 @@ fn of_tls(error: &rustls::Error) -> (ConnectionFailure, String) {
     (ConnectionFailure::Refused, reason)
 }
 
-/// Sorts the end of an HTTP/2 connection.
+/// Classifies the end of an HTTP/2 connection.
 pub(super) fn of_hyper(error: &hyper::Error) -> (ConnectionFailure, String) {
     match causes(error).find_map(|e| e.downcast_ref::<std::io::Error>()) {
         Some(io) => of_io(io),

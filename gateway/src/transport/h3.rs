@@ -1,4 +1,4 @@
-//! HTTP/3 over QUIC: the h3 crate at both ends, on our own adapter to quinn.
+//! HTTP/3 over QUIC: the h3 crate on both sides, with our own adapter to quinn.
 
 mod adapter;
 mod body;

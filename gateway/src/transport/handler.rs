@@ -1,4 +1,4 @@
-//! The one contract between transports and the rest, and its bridges to tower and tonic.
+//! The interface between the transports and the rest of the gateway, and its adapters to tower and tonic.
 
 use std::{
     convert::Infallible,
@@ -20,12 +20,13 @@ use crate::transport::{Body, StreamError, StreamErrorKind};
 /// What [`Handler::handle`] returns.
 pub type HandlerFuture = BoxFuture<'static, Result<Response<Body>, StreamError>>;
 
-/// Turns requests into responses: the client of a connection does, and so does what a connection serves.
+/// Answers requests. The client of a connection is a handler, and a connection is served by one.
 ///
 /// # Cancel safety
-/// Dropping the future, or a body before its end, cancels the request at the far end.
+/// Dropping the future, or a body before its end, cancels the request on the peer.
 pub trait Handler: Send + Sync + 'static {
-    /// Answers one request. On a served connection its extensions hold the [`mesh::Peer`]; an error resets the stream.
+    /// Answers one request. On a served connection the request's extensions contain the [`mesh::Peer`]. An error resets
+    /// the stream.
     fn handle(&self, request: Request<Body>) -> HandlerFuture;
 }
 
@@ -35,7 +36,7 @@ impl<H: Handler + ?Sized> Handler for Arc<H> {
     }
 }
 
-/// A handler of an async function.
+/// A handler that calls an async function.
 pub fn handler_fn<F, R>(function: F) -> impl Handler
 where
     F: Fn(Request<Body>) -> R + Send + Sync + 'static,
@@ -54,7 +55,7 @@ where
     HandlerFn(function)
 }
 
-/// A handler of a tower service of gRPC requests, such as tonic's `Routes`.
+/// A handler that calls a tower service of gRPC requests, such as tonic's `Routes` or a generated server.
 #[derive(Debug, Clone)]
 pub struct ServiceHandler<S> {
     service: S,
@@ -89,14 +90,14 @@ fn broken(error: impl Into<Box<dyn StdError + Send + Sync>>) -> StreamError {
     StreamError::new(StreamErrorKind::Reset, error.into().to_string())
 }
 
-/// A channel of gRPC requests to a handler, for tonic's clients; `name` is what its errors speak of.
+/// A channel that sends gRPC requests to a handler, for tonic's clients. Its errors begin with `name`.
 pub fn channel(name: impl Into<Arc<str>>, handler: impl Handler) -> mesh::Channel {
     let name = name.into();
     let service = HandlerService { name: name.clone(), handler: Arc::new(handler) };
     mesh::Channel::new(name, service)
 }
 
-/// The tower service of a handler.
+/// The tower service that calls a handler.
 #[derive(Clone)]
 struct HandlerService {
     name: Arc<str>,
@@ -113,11 +114,7 @@ impl Service<Request<tonic::body::Body>> for HandlerService {
     }
 
     fn call(&mut self, request: Request<tonic::body::Body>) -> Self::Future {
-        // Only a caller that gives up its own request breaks a request's body.
-        let request = request.map(|body| {
-            Body::new(body.map_err(|status| StreamError::new(kind_of(&status), status.to_string())))
-        });
-        let answer = self.handler.handle(request);
+        let answer = self.handler.handle(request.map(Body::from));
         let name = self.name.clone();
         Box::pin(async move {
             let named = move |error: StreamError| {
@@ -129,6 +126,13 @@ impl Service<Request<tonic::body::Body>> for HandlerService {
                 Err(error) => named(error).into_http(),
             })
         })
+    }
+}
+
+impl From<tonic::body::Body> for Body {
+    fn from(body: tonic::body::Body) -> Self {
+        // The body of a request fails only when its caller gives the request up.
+        Self::new(body.map_err(|status| StreamError::new(kind_of(&status), status.to_string())))
     }
 }
 

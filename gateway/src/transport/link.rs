@@ -1,4 +1,4 @@
-//! A connection as the rest of the gateway sees it: who is there, since when, and how to end it.
+//! The handle on a connection: the peer, the age, and how to close it.
 
 use std::{
     collections::HashMap,
@@ -17,40 +17,40 @@ use tokio::sync::watch;
 
 use crate::transport::error::{ConnectionFailure, of_quic};
 
-/// How often the wall clock is looked at while waiting for a certificate to expire: clocks can be set meanwhile.
+/// How often the wall clock is read while waiting for a certificate to expire: a clock can be set meanwhile.
 const CLOCK_CHECK: Duration = Duration::from_secs(30);
 
-/// Between closing a QUIC connection and the note why.
+/// Time limit between the close of a QUIC connection by this process and the record of its reason.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
-/// In windows of this length cut requests are counted.
-const CUTS_WINDOW: Duration = Duration::from_secs(10);
+/// Cancelled requests are counted in windows of this length.
+const CANCEL_WINDOW: Duration = Duration::from_secs(10);
 
-/// Requests that ended before their answers in the present window.
-struct CutRequests {
+/// Requests that the peer cancelled before their response was complete, in the current window.
+struct CancelledRequests {
     since: Instant,
     count: u32,
 }
 
-/// Why we close a connection; a QUIC peer is told.
+/// Why this side closes a connection. A QUIC peer receives the reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseReason {
-    /// Nothing is wrong: it is not needed any more.
+    /// The connection is no longer needed.
     Done,
     /// This gateway stops.
     Shutdown,
     /// The peer's certificate expired.
     Expired,
-    /// The peer was denied.
+    /// The peer is not authorised.
     Denied,
-    /// The peer gave no sign of life.
+    /// The peer sent nothing for too long.
     Silent,
-    /// The peer broke the protocol or a limit.
+    /// The peer violated the protocol or a limit.
     Misbehaved,
 }
 
 impl CloseReason {
-    /// The application error code on QUIC. `Done` is HTTP/3's own; the rest lies beyond all codes of HTTP/3.
+    /// The application error code on QUIC. `Done` is HTTP/3's H3_NO_ERROR; HTTP/3 does not use the other codes.
     fn code(self) -> u32 {
         match self {
             Self::Done => 0x100,
@@ -67,9 +67,9 @@ impl CloseReason {
             Self::Done => "done",
             Self::Shutdown => "shutting down",
             Self::Expired => "the certificate has expired",
-            Self::Denied => "the peer is denied",
-            Self::Silent => "no sign of life",
-            Self::Misbehaved => "the peer broke the rules",
+            Self::Denied => "the peer is not authorised",
+            Self::Silent => "the peer is silent",
+            Self::Misbehaved => "the peer violated the protocol",
         }
     }
 }
@@ -77,13 +77,13 @@ impl CloseReason {
 /// How a connection ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConnectionEnd {
-    /// We closed it.
+    /// This side closed it.
     Here(CloseReason),
-    /// The peer or the network did.
+    /// The peer or the network ended it.
     There {
-        /// Sorted by what to do about it.
+        /// The class of the failure.
         failure: ConnectionFailure,
-        /// In one line, without the peer's name.
+        /// The reason in one line, without the peer's name.
         reason: String,
     },
 }
@@ -97,7 +97,7 @@ impl fmt::Display for ConnectionEnd {
     }
 }
 
-/// A handle on a connection. Clones are cheap; none of them keeps the connection open.
+/// A handle on a connection. Clones are cheap. A handle does not keep the connection open.
 #[derive(Clone)]
 pub struct MeshLink {
     shared: Arc<LinkState>,
@@ -111,8 +111,8 @@ struct LinkState {
     dialled: bool,
     since: Instant,
     streams: AtomicUsize,
-    cuts: Mutex<CutRequests>,
-    max_cut_streams: u32,
+    cancelled: Mutex<CancelledRequests>,
+    max_cancelled_streams: u32,
     quic: Option<quinn::Connection>,
     closed: watch::Sender<Option<ConnectionEnd>>,
 }
@@ -125,7 +125,7 @@ impl MeshLink {
         remote: SocketAddr,
         dialled: bool,
         quic: Option<quinn::Connection>,
-        max_cut_streams: u32,
+        max_cancelled_streams: u32,
     ) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         let link = Self {
@@ -137,8 +137,8 @@ impl MeshLink {
                 dialled,
                 since: Instant::now(),
                 streams: AtomicUsize::new(0),
-                cuts: Mutex::new(CutRequests { since: Instant::now(), count: 0 }),
-                max_cut_streams,
+                cancelled: Mutex::new(CancelledRequests { since: Instant::now(), count: 0 }),
+                max_cancelled_streams,
                 quic,
                 closed: watch::Sender::new(None),
             }),
@@ -153,12 +153,12 @@ impl MeshLink {
         self.shared.id
     }
 
-    /// Whom the verified certificate names.
+    /// The identity in the peer's verified certificate.
     pub fn identity(&self) -> &PeerIdentity {
         &self.shared.peer
     }
 
-    /// The same for components.
+    /// The peer as components see it.
     pub fn peer(&self) -> Peer {
         Peer::new(self.shared.peer.spiffe_id.clone(), self.shared.transport)
     }
@@ -171,33 +171,33 @@ impl MeshLink {
     /// The peer's address.
     pub fn remote(&self) -> SocketAddr {
         match &self.shared.quic {
-            // QUIC peers may move.
+            // The address of a QUIC peer can change.
             Some(quic) => quic.remote_address(),
             None => self.shared.remote,
         }
     }
 
-    /// Whether we dialled.
+    /// Whether this side dialled.
     pub fn dialled(&self) -> bool {
         self.shared.dialled
     }
 
-    /// How long it has been there.
+    /// Time since the connection was established.
     pub fn age(&self) -> Duration {
         self.shared.since.elapsed()
     }
 
-    /// The round-trip time now, as QUIC measures it; TCP does not tell.
+    /// The current round-trip time as QUIC measures it; `None` on TCP.
     pub fn round_trip(&self) -> Option<Duration> {
         self.shared.quic.as_ref().map(quinn::Connection::rtt)
     }
 
-    /// Requests open now.
+    /// Requests that are open now.
     pub fn streams(&self) -> usize {
         self.shared.streams.load(Ordering::Relaxed)
     }
 
-    /// Ends the connection and every stream on it. The first reason counts.
+    /// Closes the connection and every stream on it. The first reason is kept.
     pub fn close(&self, why: CloseReason) {
         self.end(ConnectionEnd::Here(why));
     }
@@ -207,7 +207,7 @@ impl MeshLink {
         self.shared.closed.borrow().is_some()
     }
 
-    /// Waits for its end, whoever ends it.
+    /// Waits until the connection ends, on either side.
     pub async fn closed(&self) -> ConnectionEnd {
         let mut closed = self.shared.closed.subscribe();
         match closed.wait_for(Option::is_some).await {
@@ -216,7 +216,7 @@ impl MeshLink {
         }
     }
 
-    /// Notes how it ended; a transport's task calls this.
+    /// Records how the connection ended; the tasks of the transports call this.
     pub(super) fn end(&self, how: ConnectionEnd) {
         let first = self.shared.closed.send_if_modified(|closed| {
             let first = closed.is_none();
@@ -234,27 +234,28 @@ impl MeshLink {
         }
     }
 
-    /// Counts a request for as long as the guard lives.
-    pub(super) fn stream(&self) -> StreamGuard {
+    /// Counts an open request until the guard is dropped.
+    pub(super) fn count_stream(&self) -> StreamGuard {
         self.shared.streams.fetch_add(1, Ordering::Relaxed);
         StreamGuard { link: self.clone() }
     }
 
-    /// Counts a request that is served here, and its end if it is not the proper one.
-    pub(super) fn served(&self) -> ServedGuard {
-        ServedGuard { stream: self.stream(), ended: false }
+    /// Counts a request that is served here. If the guard is dropped before [`ServedGuard::complete`], the request counts
+    /// as cancelled.
+    pub(super) fn count_served(&self) -> ServedGuard {
+        ServedGuard { stream: self.count_stream(), complete: false }
     }
 
-    /// Notes a request that ended before its answer did. Starting and cutting requests is cheaper than serving them, so
-    /// a peer that does little else is cut off.
-    fn cut(&self) {
+    /// Counts a request that was cancelled before its response was complete. Sending and cancelling requests is cheaper
+    /// than serving them, so a peer that cancels too many is disconnected.
+    fn count_cancelled(&self) {
         let too_many = {
-            let mut cuts = self.shared.cuts.lock().unwrap_or_else(PoisonError::into_inner);
-            if cuts.since.elapsed() > CUTS_WINDOW {
-                *cuts = CutRequests { since: Instant::now(), count: 0 };
+            let mut cancelled = self.shared.cancelled.lock().unwrap_or_else(PoisonError::into_inner);
+            if cancelled.since.elapsed() > CANCEL_WINDOW {
+                *cancelled = CancelledRequests { since: Instant::now(), count: 0 };
             }
-            cuts.count = cuts.count.saturating_add(1);
-            cuts.count > self.shared.max_cut_streams
+            cancelled.count = cancelled.count.saturating_add(1);
+            cancelled.count > self.shared.max_cancelled_streams
         };
         if too_many {
             self.close(CloseReason::Misbehaved);
@@ -282,41 +283,41 @@ impl Drop for StreamGuard {
 /// A request that is served here.
 pub(super) struct ServedGuard {
     stream: StreamGuard,
-    ended: bool,
+    complete: bool,
 }
 
 impl ServedGuard {
-    /// The whole answer was handed over.
-    pub(super) fn ended(&mut self) {
-        self.ended = true;
+    /// Records that the whole response was handed to the transport.
+    pub(super) fn complete(&mut self) {
+        self.complete = true;
     }
 }
 
 impl Drop for ServedGuard {
     fn drop(&mut self) {
-        if !self.ended {
-            self.stream.link.cut();
+        if !self.complete {
+            self.stream.link.count_cancelled();
         }
     }
 }
 
-/// Ends a connection when its peer's certificate does, and takes it off the list when it has ended.
+/// Closes a connection when the peer's certificate expires, and removes it from the list when it has ended.
 async fn watch_over(link: MeshLink, links: MeshLinks) {
     let broken = async {
         match &link.shared.quic {
             Some(quic) => quic.closed().await,
-            // The task that drives a TCP connection notes its end.
+            // The task that drives a TCP connection records its end.
             None => std::future::pending().await,
         }
     };
     tokio::select! {
         error = broken => {
             if error == quinn::ConnectionError::LocallyClosed {
-                // Somebody above is about to say why.
+                // The code that closed it records the reason next.
                 let _ = tokio::time::timeout(CLOSE_GRACE, link.closed()).await;
             }
             let (failure, reason) = of_quic(&error);
-            // On a connection that was there, silence is a loss like any other.
+            // On an established connection, silence means that it was lost.
             let failure = if failure == ConnectionFailure::NoAnswer { ConnectionFailure::Lost } else { failure };
             link.end(ConnectionEnd::There { failure, reason });
         }
@@ -346,9 +347,9 @@ impl MeshLinks {
         links
     }
 
-    /// Closes those that `wanted` picks; says how many.
+    /// Closes the connections for which `wanted` is true, and returns how many.
     pub fn close_where(&self, why: CloseReason, wanted: impl Fn(&MeshLink) -> bool) -> usize {
-        // The list is copied first: closing wakes tasks that want the lock.
+        // Copied first, because closing wakes tasks that take the lock.
         self.list().into_iter().filter(wanted).inspect(|link| link.close(why)).count()
     }
 

@@ -1,4 +1,4 @@
-//! Takes connections on one port, UDP and TCP alike.
+//! Accepts connections on one port, UDP and TCP.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -21,23 +21,23 @@ use crate::transport::{
     settings::{ALPN_ENROLMENT, ALPN_QUIC, ALPN_TCP, tune_tcp},
 };
 
-/// Connections that wait to be taken by [`MeshListener::accept`]; handshakes wait when there are more.
+/// Connections that may wait for [`MeshListener::accept`]; with more, handshakes wait.
 const WAITING: usize = 64;
-/// Datagrams held of all QUIC handshakes that wait to be looked at.
+/// Bytes of datagrams that are buffered for QUIC handshakes that have not started.
 const INCOMING_BUFFER_BYTES: u64 = 16 << 20;
-/// Datagrams the kernel holds for us while a core is busy.
+/// Bytes of datagrams that the kernel buffers while the process is busy.
 const UDP_BUFFER_BYTES: usize = 2 << 20;
-/// Wait after the kernel refused us a connection, as it does when file descriptors run out.
+/// Pause after `accept` failed, which happens when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// A port that is free for TCP may be taken for UDP.
+/// Attempts to find a port that is free for both TCP and UDP: a port that is free for TCP may be in use for UDP.
 const PORT_TRIES: usize = 16;
 
-/// What a listener yields.
+/// A connection that the listener accepted.
 #[derive(Debug)]
 pub enum AcceptedConnection {
-    /// A peer that has proved who it is.
+    /// A peer whose certificate was verified.
     Peer(MeshConnection),
-    /// Somebody who wants to join and has proved nothing yet. The stream carries HTTP/2.
+    /// A cluster that wants to join. It has no certificate yet. The stream carries HTTP/2.
     Enrolment {
         /// TLS without a client certificate.
         stream: Box<TlsStream<TcpStream>>,
@@ -46,8 +46,7 @@ pub enum AcceptedConnection {
     },
 }
 
-/// Takes QUIC and TCP connections on one port. Dropping it frees the port for new connections; those that were taken
-/// live on.
+/// Accepts QUIC and TCP connections on one port. Dropping it stops accepting; accepted connections stay open.
 #[derive(Debug)]
 pub struct MeshListener {
     local: SocketAddr,
@@ -58,11 +57,11 @@ pub struct MeshListener {
 }
 
 impl MeshListener {
-    /// Listens on `address`, UDP and TCP; port 0 takes one that is free for both. With `enrolment`, TCP also takes those
-    /// who ask to join.
+    /// Listens on `address`, UDP and TCP. Port 0 chooses a port that is free for both. With `enrolment`, clusters without a
+    /// certificate can connect over TCP to join.
     ///
     /// # Errors
-    /// When the address cannot be listened on, naming it.
+    /// When the address cannot be bound. The error names it.
     pub async fn bind(
         node: &MeshNode,
         address: SocketAddr,
@@ -72,7 +71,7 @@ impl MeshListener {
         let (tcp, udp) = bind_both(address).map_err(|error| {
             io::Error::new(
                 error.kind(),
-                format!("listen address {address}: {error}; choose another or free it"),
+                format!("listen address {address}: {error}; choose another address, or stop the process that uses it"),
             )
         })?;
         let tcp = TcpListener::from_std(tcp)?;
@@ -107,7 +106,7 @@ impl MeshListener {
         Ok(Self { local, inbound, endpoint, _tasks: tasks })
     }
 
-    /// The address listened on.
+    /// The bound address.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
     }
@@ -115,11 +114,11 @@ impl MeshListener {
     /// Waits for the next connection.
     ///
     /// # Cancel safety
-    /// Nothing is lost when dropped.
+    /// No connection is lost when the future is dropped.
     pub async fn accept(&mut self) -> AcceptedConnection {
         match self.inbound.recv().await {
             Some(inbound) => inbound,
-            // The tasks end with the listener only.
+            // The accepting tasks run as long as the listener exists.
             None => std::future::pending().await,
         }
     }
@@ -127,12 +126,12 @@ impl MeshListener {
 
 impl Drop for MeshListener {
     fn drop(&mut self) {
-        // Connections that live on keep the socket; it must take no new ones.
+        // Open connections keep the socket alive; it must not accept new ones.
         self.endpoint.set_server_config(None);
     }
 }
 
-/// What the accepting tasks share.
+/// State that the accepting tasks share.
 struct AcceptContext {
     node: MeshNode,
     expectations: Expectations,
@@ -155,7 +154,7 @@ impl AcceptContext {
             Err(_) => return refused("the handshake took too long"),
         };
         match MeshConnection::quic(&self.node, quic, &self.expectations, false) {
-            // Only a listener that is gone does not take it.
+            // Fails only when the listener was dropped.
             Ok(connection) => drop(self.inbound.send(AcceptedConnection::Peer(connection)).await),
             Err(error) => refused(&error.reason),
         }
@@ -182,8 +181,8 @@ impl AcceptContext {
                 let stream = hello.into_stream(config.clone()).await.map_err(reason)?;
                 Ok(AcceptedConnection::Enrolment { stream: Box::new(stream.into()), remote })
             }
-            // rustls would let those in who name no protocol at all.
-            _ if !offers(ALPN_TCP) => Err("it offers none of the protocols spoken here".into()),
+            // rustls would accept a client that offers no protocol.
+            _ if !offers(ALPN_TCP) => Err("the client offers none of the protocols of this port".into()),
             _ => {
                 let stream = hello.into_stream(self.mesh.clone()).await.map_err(reason)?;
                 MeshConnection::tcp(&self.node, stream.into(), remote, &self.expectations, false)
@@ -200,7 +199,7 @@ async fn accept_quic(context: Arc<AcceptContext>, endpoint: quinn::Endpoint) {
         while handshakes.try_join_next().is_some() {}
         let remote = incoming.remote_address();
         if !incoming.remote_address_validated() {
-            // One round trip more, and no answer larger than the question for a forged address.
+            // Retry costs one round trip, and a forged source address receives no answer larger than its request.
             let _ = incoming.retry();
             continue;
         }
@@ -227,13 +226,13 @@ async fn accept_tcp(context: Arc<AcceptContext>, listener: TcpListener) {
         let (stream, remote) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "cannot take TCP connections now");
+                tracing::warn!(%error, "accepting a TCP connection failed, pausing");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
         while handshakes.try_join_next().is_some() {}
-        // Dropping the stream refuses it.
+        // Dropping the stream closes it.
         let Ok(permit) = context.handshakes.clone().try_acquire_owned() else { continue };
         let context = context.clone();
         handshakes.spawn(async move {
@@ -261,10 +260,10 @@ fn bind_both(address: SocketAddr) -> io::Result<(std::net::TcpListener, std::net
     }
 }
 
-/// A UDP socket with room for bursts.
+/// A UDP socket with buffers for bursts.
 pub(super) fn bind_udp(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
     let udp = socket(address, Type::DGRAM, Protocol::UDP)?;
-    // The kernel may grant less; bursts are then dropped earlier and sent again.
+    // The kernel may grant less. Bursts are then dropped earlier and sent again.
     let _ = udp.set_recv_buffer_size(UDP_BUFFER_BYTES);
     let _ = udp.set_send_buffer_size(UDP_BUFFER_BYTES);
     udp.bind(&address.into())?;

@@ -7,47 +7,47 @@ use mesh::Transport;
 
 use crate::transport::{ConnectError, MeshLink, MeshLinks, TransportSettings};
 
-/// What happened on the way to a connection; for logs and metrics.
+/// What happened while a connection was established; for logs and metrics.
 #[derive(Debug)]
 pub enum ConnectionEvent<'a> {
-    /// A connection is there.
+    /// A connection was established.
     Connected(&'a MeshLink),
-    /// An attempt to connect came to nothing; the next one follows after `retry_after`.
+    /// An attempt to connect failed; the next one starts after `retry_after`.
     ConnectFailed {
-        /// To whom and why.
+        /// The address and the reason.
         error: &'a ConnectError,
-        /// When the next attempt starts.
+        /// Time until the next attempt.
         retry_after: Duration,
     },
-    /// The name of a peer to dial has no address now.
+    /// The name of a peer to dial could not be resolved.
     NameFailed {
-        /// The name and why, in one line.
+        /// The name and the reason, in one line.
         reason: &'a str,
-        /// When the next attempt starts.
+        /// Time until the next attempt.
         retry_after: Duration,
     },
-    /// No UDP answer came from this address: TCP is tried.
+    /// No UDP answer came from this address, and a connection over TCP was established.
     FellBack {
         /// The address dialled.
         address: SocketAddr,
     },
-    /// QUIC works again for a peer that was reached over TCP.
+    /// QUIC works again for a peer that was connected over TCP.
     Recovered {
         /// The address dialled.
         address: SocketAddr,
     },
-    /// Somebody connected to the listener and did not get in.
+    /// A connection to the listener was rejected during its handshake.
     HandshakeFailed {
-        /// Who.
+        /// The remote address.
         remote: SocketAddr,
-        /// By what way.
+        /// The transport.
         transport: Transport,
-        /// Why, in one line.
+        /// The reason in one line.
         reason: &'a str,
     },
 }
 
-/// Hears every [`ConnectionEvent`]. Called from network tasks: it must not block.
+/// Receives every [`ConnectionEvent`]. It is called from network tasks and must not block.
 pub(super) type EventSink = Arc<dyn Fn(&ConnectionEvent<'_>) + Send + Sync>;
 
 /// What all connections of a gateway share.
@@ -60,7 +60,7 @@ pub struct MeshNode {
 }
 
 impl MeshNode {
-    /// A node that proves itself with the credentials of `store` and reports to `events`, which must not block.
+    /// A node that authenticates with the credentials of `store` and reports to `events`, which must not block.
     pub fn new(
         settings: TransportSettings,
         store: Arc<CredentialStore>,
@@ -77,7 +77,8 @@ impl MeshNode {
         dialled: bool,
         quic: Option<quinn::Connection>,
     ) -> MeshLink {
-        let link = MeshLink::open(&self.links, peer, remote, dialled, quic, self.settings.max_cut_streams);
+        let link =
+            MeshLink::open(&self.links, peer, remote, dialled, quic, self.settings.max_cancelled_streams);
         (self.events)(&ConnectionEvent::Connected(&link));
         link
     }

@@ -11,40 +11,40 @@ pub(super) const ALPN_TCP: &[u8] = b"h2";
 /// ALPN of enrolment, the only protocol spoken without a client certificate.
 pub(super) const ALPN_ENROLMENT: &[u8] = b"isthmus-enrol/1";
 
-/// Sizes and times of connections. What one peer can make us hold is bounded by `max_streams * stream_window_bytes`.
+/// Sizes and times of connections. One peer can make us buffer at most `max_streams * stream_window_bytes`.
 #[derive(Debug, Clone)]
 pub struct TransportSettings {
-    /// Requests open at once on a connection; more wait at the sender. Default 256.
+    /// Requests that may be open at once on a connection; further ones wait at the sender. Default 256.
     pub max_streams: u32,
-    /// Requests that a peer may cut short within 10 s before its connection is closed. Default 5,000: cancelled queries
-    /// come in bursts, floods come in tens of thousands.
-    pub max_cut_streams: u32,
-    /// What a stream may send ahead of its reader. Default 1 MiB: less slows long links (1 MiB per round trip), more
-    /// lets a stalled reader hold more.
+    /// Requests that a peer may cancel within 10 s; with more, its connection is closed. Default 5,000: cancelled queries
+    /// come in bursts, attacks come in tens of thousands.
+    pub max_cancelled_streams: u32,
+    /// Bytes that a stream may send ahead of its reader. Default 1 MiB. It limits a stream's throughput to this many bytes
+    /// per round trip, and it is the memory that a stalled reader takes.
     pub stream_window_bytes: u32,
-    /// What all streams of a connection together may send ahead of their readers. Default 64 MiB: less lets stalled
-    /// streams block the others.
+    /// Bytes that all streams of a connection together may send ahead of their readers. Default 64 MiB. With less,
+    /// stalled streams block the other ones.
     pub connection_window_bytes: u32,
-    /// Largest HTTP/2 frame. Default 256 KiB: smaller costs processor time.
+    /// Largest HTTP/2 frame in bytes. Default 256 KiB; smaller frames cost processor time.
     pub frame_bytes: u32,
-    /// What an HTTP/2 stream may hold of data not yet written. Default 512 KiB.
+    /// Bytes that an HTTP/2 stream may buffer before they are written. Default 512 KiB.
     pub send_buffer_bytes: usize,
-    /// Largest head of a request or response. Default 16 KiB.
+    /// Largest head of a request or response in bytes. Default 16 KiB.
     pub max_head_bytes: u32,
     /// How often an idle connection is probed. Default 2 s.
     pub keep_alive: Duration,
-    /// A connection that is silent for so long is lost. Default 6 s: a peer that was killed says nothing on QUIC, and until
-    /// then nobody dials its successor.
+    /// A connection that is silent for this long counts as lost. Default 6 s. A killed peer sends nothing on QUIC, and its
+    /// successor is dialled only after this time.
     pub idle_timeout: Duration,
-    /// A handshake, and later a request's head, must be complete within this. Default 5 s.
+    /// Time limit of a handshake, and of receiving the head of a request. Default 5 s.
     pub handshake_timeout: Duration,
-    /// TCP is tried when QUIC has not answered for so long. Default 1.5 s.
+    /// TCP is tried when QUIC has not answered within this time. Default 1.5 s.
     pub fallback_after: Duration,
     /// While on TCP, QUIC is tried again this often. Default 60 s.
     pub probe_quic_every: Duration,
     /// Bounds of the random wait between attempts to connect. Default 100 ms to 15 s.
     pub backoff: (Duration, Duration),
-    /// Handshakes that may be under way at once on a listener; more are refused. Default 1,024.
+    /// Handshakes that may run at once on a listener; further ones are refused. Default 1,024.
     pub max_handshakes: usize,
 }
 
@@ -52,7 +52,7 @@ impl Default for TransportSettings {
     fn default() -> Self {
         Self {
             max_streams: 256,
-            max_cut_streams: 5000,
+            max_cancelled_streams: 5000,
             stream_window_bytes: 1 << 20,
             connection_window_bytes: 64 << 20,
             frame_bytes: 256 << 10,
@@ -70,7 +70,7 @@ impl Default for TransportSettings {
 }
 
 impl TransportSettings {
-    /// How long a probe of an idle HTTP/2 connection may go unanswered.
+    /// Time limit for the answer to a probe of an idle HTTP/2 connection.
     pub(super) fn keep_alive_timeout(&self) -> Duration {
         self.idle_timeout.saturating_sub(self.keep_alive).max(Duration::from_secs(1))
     }
@@ -79,35 +79,35 @@ impl TransportSettings {
         let mut config = TransportConfig::default();
         config
             .max_concurrent_bidi_streams(self.max_streams.into())
-            // HTTP/3's control stream and the two of QPACK.
+            // HTTP/3's control stream and the two streams of QPACK.
             .max_concurrent_uni_streams(3u8.into())
             .stream_receive_window(self.stream_window_bytes.into())
-            // quinn's default is unbounded.
+            // quinn's default is unlimited.
             .receive_window(self.connection_window_bytes.into())
             .send_window(u64::from(self.connection_window_bytes))
             .datagram_receive_buffer_size(None)
             .keep_alive_interval(Some(self.keep_alive))
             .max_idle_timeout(Some(idle_timeout(self.idle_timeout)))
-            // Cubic collapses under random loss: a twentieth of BBR's throughput at 0.5 %.
+            // With 0.5 % random loss, Cubic has a twentieth of BBR's throughput.
             .congestion_controller_factory(Arc::new(BbrConfig::default()))
             .enable_segmentation_offload(true);
         Arc::new(config)
     }
 }
 
-/// QUIC counts it in milliseconds, up to 2^62.
+/// QUIC transmits it in milliseconds, up to 2^62.
 fn idle_timeout(timeout: Duration) -> quinn::IdleTimeout {
     quinn::IdleTimeout::try_from(timeout).unwrap_or(VarInt::MAX.into())
 }
 
-/// Prepares a TCP socket of the mesh: no delay, and BBR where the kernel has it.
+/// Configures a TCP socket of the mesh: no delay, and BBR if the kernel has it.
 pub(super) fn tune_tcp(stream: &tokio::net::TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     #[cfg(target_os = "linux")]
     {
-        // Without the module the default controller stays, which is slow only on lossy links.
+        // Without BBR the kernel's default stays, which is slow only on lossy links.
         if let Err(error) = socket2::SockRef::from(stream).set_tcp_congestion(b"bbr") {
-            tracing::debug!(%error, "no BBR on TCP connections: the kernel lacks it");
+            tracing::debug!(%error, "the kernel has no BBR, TCP connections use its default congestion control");
         }
     }
     Ok(())

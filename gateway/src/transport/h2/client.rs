@@ -1,4 +1,4 @@
-//! The asking end of HTTP/2.
+//! The requesting side of HTTP/2.
 
 use std::{
     pin::Pin,
@@ -9,12 +9,12 @@ use bytes::Bytes;
 use futures::FutureExt;
 use http::Request;
 use http_body::{Body as _, Frame, SizeHint};
-use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper::client::conn::http2::{Builder, Connection, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{net::TcpStream, sync::oneshot};
 use tokio_rustls::TlsStream;
 
-use crate::transport::h2::io::TcpIo;
+use crate::transport::h2::io::Http2Io;
 use crate::transport::{
     Body, ConnectError, ConnectionEnd, ConnectionFailure, MeshClient, MeshLink, StreamError,
     TransportSettings,
@@ -23,32 +23,46 @@ use crate::transport::{
     handler::HandlerFuture,
 };
 
-/// Starts HTTP/2 on a connection.
+/// Sends requests on an HTTP/2 connection; clones share the connection.
+pub(crate) type Http2Sender = SendRequest<Http2RequestBody>;
+
+/// Starts HTTP/2 on `io`. The second value drives the connection and must be polled until it ends.
+///
+/// # Errors
+/// When the connection breaks before HTTP/2's preface is written.
+pub(crate) async fn handshake(
+    builder: &Builder<TokioExecutor>,
+    io: Http2Io,
+) -> hyper::Result<(Http2Sender, Connection<TokioIo<Http2Io>, Http2RequestBody, TokioExecutor>)> {
+    builder.handshake(TokioIo::new(io)).await
+}
+
+/// Starts HTTP/2 on a connection of the mesh.
 pub(in super::super) async fn client(
-    tls: TlsStream<TcpStream>,
+    tls: Box<TlsStream<TcpStream>>,
     link: MeshLink,
     settings: &TransportSettings,
 ) -> Result<MeshClient, ConnectError> {
-    let (sender, connection) = Builder::new(TokioExecutor::new())
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(settings.stream_window_bytes)
         .initial_connection_window_size(settings.connection_window_bytes)
         .max_frame_size(settings.frame_bytes)
         .max_send_buf_size(settings.send_buffer_bytes)
         .max_header_list_size(settings.max_head_bytes)
-        // h2 counts what arrives late for streams that are gone as errors, and for good: over the life of a connection
-        // any bound would be met.
+        // h2 counts frames that arrive late for closed streams as errors and never resets the count: a connection that
+        // lives long enough would reach any limit.
         .max_local_error_reset_streams(None)
         .keep_alive_interval(settings.keep_alive)
         .keep_alive_timeout(settings.keep_alive_timeout())
-        .keep_alive_while_idle(true)
-        .handshake::<_, RequestBody>(TokioIo::new(TcpIo::new(tls, link.clone())))
-        .await
-        .map_err(|error| {
-            let (failure, reason) = of_hyper(&error);
-            link.end(ConnectionEnd::There { failure, reason: reason.clone() });
-            ConnectError { address: link.remote(), transport: link.transport(), failure, reason }
-        })?;
+        .keep_alive_while_idle(true);
+    let started = handshake(&builder, Http2Io::mesh(tls, link.clone())).await;
+    let (sender, connection) = started.map_err(|error| {
+        let (failure, reason) = of_hyper(&error);
+        link.end(ConnectionEnd::There { failure, reason: reason.clone() });
+        ConnectError { address: link.remote(), transport: link.transport(), failure, reason }
+    })?;
     let driven = link.clone();
     tokio::spawn(async move {
         tokio::select! {
@@ -59,48 +73,55 @@ pub(in super::super) async fn client(
                 };
                 driven.end(ConnectionEnd::There { failure, reason });
             }
-            // Dropping the connection ends its socket and its streams.
+            // Dropping the connection closes its socket and its streams.
             _ = driven.closed() => {}
         }
     });
-    Ok(MeshClient::new(link, H2Sender { sender }))
+    Ok(MeshClient::new(link, MeshHttp2 { sender }))
 }
 
-struct H2Sender {
-    sender: SendRequest<RequestBody>,
+struct MeshHttp2 {
+    sender: Http2Sender,
 }
 
-impl RequestSender for H2Sender {
+impl RequestSender for MeshHttp2 {
     fn send(&self, request: Request<Body>, open_stream: OpenStream) -> HandlerFuture {
         let mut sender = self.sender.clone();
         let (cancel, cancelled) = oneshot::channel();
-        let request = request.map(|body| RequestBody { body, cancelled: Some(cancelled) });
+        let request = request.map(|body| Http2RequestBody { body, cancelled: Some(cancelled) });
         Box::pin(async move {
             let guard = ResponseGuard { _cancel: cancel, _open_stream: open_stream };
             let response = sender.send_request(request).await.map_err(|e| StreamError::from_hyper(&e))?;
             Ok(response.map(|body| {
                 let body = Body::from(body);
-                // An answer without a body needs no guard; its head alone ends the stream.
+                // A response without a body needs no guard: its head ends the stream.
                 if body.is_end_stream() { body } else { Body::new(ResponseBody { body, _guard: guard }) }
             }))
         })
     }
 }
 
-/// Dropped with the response: tells the request's body that nobody listens any more.
+/// Dropped with the response; its drop tells the request's body that the response is no longer read.
 struct ResponseGuard {
     _cancel: oneshot::Sender<()>,
     _open_stream: OpenStream,
 }
 
-/// A request's body that ends with a reset when the response is dropped. hyper alone would open_stream an idle request open:
-/// its task holds the stream while it waits for the body.
-struct RequestBody {
+/// The body of a request. On the mesh it resets the stream when the response is dropped; hyper alone would keep an idle
+/// request open, because its task owns the stream while it waits for the body.
+pub(crate) struct Http2RequestBody {
     body: Body,
     cancelled: Option<oneshot::Receiver<()>>,
 }
 
-impl http_body::Body for RequestBody {
+impl Http2RequestBody {
+    /// A body that does not depend on the response.
+    pub(crate) fn new(body: Body) -> Self {
+        Self { body, cancelled: None }
+    }
+}
+
+impl http_body::Body for Http2RequestBody {
     type Data = Bytes;
     type Error = StreamError;
 
@@ -126,7 +147,7 @@ impl http_body::Body for RequestBody {
     }
 }
 
-/// A response's body with what must end with it.
+/// The body of a response with the guard that is dropped with it.
 struct ResponseBody {
     body: Body,
     _guard: ResponseGuard,

@@ -1,4 +1,4 @@
-//! The socket below HTTP/2, which remembers why TLS broke.
+//! The socket below HTTP/2, of one type for all connections.
 
 use std::{
     io::{self, IoSlice},
@@ -14,38 +14,69 @@ use tokio_rustls::TlsStream;
 
 use crate::transport::{ConnectionEnd, ConnectionFailure, MeshLink, error::of_io};
 
-/// A TLS stream that notes a refusal as the end of its link. In TLS 1.3 a listener's refusal of our certificate comes as
-/// the first bytes we read, and HTTP/2's errors keep only its text.
-pub(super) struct TcpIo {
-    stream: TlsStream<TcpStream>,
-    link: MeshLink,
+/// A TCP connection with or without TLS.
+///
+/// It is an enum and not a type parameter, so that hyper's HTTP/2 is compiled once for all connections of a gateway.
+pub(crate) struct Http2Io {
+    socket: Socket,
+    /// Where a refusal is recorded; `None` outside the mesh.
+    link: Option<MeshLink>,
 }
 
-impl TcpIo {
-    pub(super) fn new(stream: TlsStream<TcpStream>, link: MeshLink) -> Self {
-        Self { stream, link }
+enum Socket {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Http2Io {
+    /// A connection to a store, without TLS.
+    pub(crate) fn plain(stream: TcpStream) -> Self {
+        Self { socket: Socket::Plain(stream), link: None }
+    }
+
+    /// A TLS connection that does not belong to the mesh, such as one of enrolment.
+    pub(crate) fn tls(stream: Box<TlsStream<TcpStream>>) -> Self {
+        Self { socket: Socket::Tls(stream), link: None }
+    }
+
+    /// A connection of the mesh. When the peer refuses our certificate, this ends `link` with the reason: in TLS 1.3 the
+    /// refusal arrives as the first bytes we read, and HTTP/2's errors keep only its text.
+    pub(super) fn mesh(stream: Box<TlsStream<TcpStream>>, link: MeshLink) -> Self {
+        Self { socket: Socket::Tls(stream), link: Some(link) }
+    }
+
+    /// The mesh connection above; `None` outside the mesh.
+    pub(super) fn link(&self) -> Option<&MeshLink> {
+        self.link.as_ref()
     }
 }
 
-impl AsyncRead for TcpIo {
+impl AsyncRead for Http2Io {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let read = match &mut self.socket {
+            Socket::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Socket::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        };
         if let Poll::Ready(Err(error)) = &read
+            && let Some(link) = &self.link
             && let (failure @ ConnectionFailure::Refused, reason) = of_io(error)
         {
-            self.link.end(ConnectionEnd::There { failure, reason });
+            link.end(ConnectionEnd::There { failure, reason });
         }
         read
     }
 }
 
-impl AsyncWrite for TcpIo {
+impl AsyncWrite for Http2Io {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        match &mut self.socket {
+            Socket::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Socket::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
     }
 
     fn poll_write_vectored(
@@ -53,18 +84,30 @@ impl AsyncWrite for TcpIo {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        match &mut self.socket {
+            Socket::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Socket::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        match &self.socket {
+            Socket::Plain(stream) => stream.is_write_vectored(),
+            Socket::Tls(stream) => stream.is_write_vectored(),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        match &mut self.socket {
+            Socket::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Socket::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        match &mut self.socket {
+            Socket::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Socket::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
     }
 }

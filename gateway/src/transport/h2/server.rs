@@ -1,4 +1,4 @@
-//! The answering end of HTTP/2.
+//! The answering side of HTTP/2.
 
 use std::{
     pin::Pin,
@@ -8,41 +8,26 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
-use hyper::{body::Incoming, service::service_fn};
+use hyper::{body::Incoming, server::conn::http2::Builder, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
-use crate::transport::h2::io::TcpIo;
+use crate::transport::h2::io::Http2Io;
 use crate::transport::{
     Body, ConnectionEnd, ConnectionFailure, Handler, MeshLink, StreamError, TransportSettings,
     error::of_hyper, link::ServedGuard,
 };
 
-/// Serves a connection to its end.
+/// Serves a connection of the mesh until it ends.
 pub(in super::super) async fn serve(
-    tls: TlsStream<TcpStream>,
+    tls: Box<TlsStream<TcpStream>>,
     link: MeshLink,
     handler: Arc<dyn Handler>,
     settings: Arc<TransportSettings>,
 ) {
-    let peer = link.peer();
-    let service = service_fn(|request: http::Request<Incoming>| {
-        let mut request = request.map(Body::from);
-        request.extensions_mut().insert(peer.clone());
-        let mut guard = link.served();
-        let answer = handler.handle(request);
-        async move {
-            let response = answer.await?;
-            Ok::<_, StreamError>(response.map(|body| {
-                if body.is_end_stream() {
-                    guard.ended();
-                }
-                ServedBody { body, guard }
-            }))
-        }
-    });
-    let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(settings.max_streams)
         .initial_stream_window_size(settings.stream_window_bytes)
@@ -50,13 +35,13 @@ pub(in super::super) async fn serve(
         .max_frame_size(settings.frame_bytes)
         .max_send_buf_size(settings.send_buffer_bytes)
         .max_header_list_size(settings.max_head_bytes)
-        // h2 counts what arrives late for streams that are gone as errors, and for good: over the life of a connection
-        // any bound would be met.
+        // h2 counts frames that arrive late for closed streams as errors and never resets the count: a connection that
+        // lives long enough would reach any limit.
         .max_local_error_reset_streams(None)
         .keep_alive_interval(settings.keep_alive)
         .keep_alive_timeout(settings.keep_alive_timeout())
-        .auto_date_header(false)
-        .serve_connection(TokioIo::new(TcpIo::new(tls, link.clone())), service);
+        .auto_date_header(false);
+    let connection = serve_connection(&builder, Http2Io::mesh(tls, link.clone()), handler);
     tokio::select! {
         result = connection => {
             let (failure, reason) = match &result {
@@ -65,15 +50,57 @@ pub(in super::super) async fn serve(
             };
             link.end(ConnectionEnd::There { failure, reason });
         }
-        // Dropping the connection ends its socket and its streams.
+        // Dropping the connection closes its socket and its streams.
         _ = link.closed() => {}
     }
 }
 
-/// A response's body that notes whether all of it was taken.
+/// Serves one HTTP/2 connection with `handler` until it ends. On a connection of the mesh, each request carries the
+/// [`mesh::Peer`] in its extensions and is counted.
+///
+/// # Errors
+/// When the connection breaks or the peer violates HTTP/2.
+///
+/// # Cancel safety
+/// Dropping the future closes the connection.
+pub(crate) fn serve_connection(
+    builder: &Builder<TokioExecutor>,
+    io: Http2Io,
+    handler: Arc<dyn Handler>,
+) -> impl Future<Output = hyper::Result<()>> + Send + 'static {
+    let link = io.link().cloned();
+    let peer = link.as_ref().map(MeshLink::peer);
+    let service = service_fn(move |request: http::Request<Incoming>| {
+        let mut request = request.map(Body::from);
+        if let Some(peer) = &peer {
+            request.extensions_mut().insert(peer.clone());
+        }
+        let mut guard = link.as_ref().map(MeshLink::count_served);
+        let answer = handler.handle(request);
+        async move {
+            let response = answer.await?;
+            Ok::<_, StreamError>(response.map(|body| {
+                if body.is_end_stream() {
+                    complete(&mut guard);
+                }
+                ServedBody { body, guard }
+            }))
+        }
+    });
+    builder.serve_connection(TokioIo::new(io), service)
+}
+
+/// The body of a response. It notes when the client has taken all of it.
 struct ServedBody {
     body: Body,
-    guard: ServedGuard,
+    /// `None` outside the mesh.
+    guard: Option<ServedGuard>,
+}
+
+fn complete(guard: &mut Option<ServedGuard>) {
+    if let Some(guard) = guard {
+        guard.complete();
+    }
 }
 
 impl http_body::Body for ServedBody {
@@ -91,7 +118,7 @@ impl http_body::Body for ServedBody {
             Some(Err(_)) => false,
         };
         if is_last {
-            self.guard.ended();
+            complete(&mut self.guard);
         }
         Poll::Ready(frame)
     }

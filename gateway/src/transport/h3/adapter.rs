@@ -1,8 +1,8 @@
-//! h3's view of QUIC on quinn.
+//! h3's QUIC interface, implemented on quinn.
 //!
-//! Unlike the stock adapter it can stop a stream while a read is pending, tells of streams the peer has stopped however
-//! idle they are ([`StopWatch`]), resets a stream that is dropped before its end (quinn would end it as if it were
-//! whole), reads many packets at a time, and bounds what h3 holds ([`FrameSplitter`]).
+//! Unlike the adapter `h3-quinn`, it can stop a stream while a read is pending, reports streams that the peer has stopped
+//! even when they are idle ([`StopWatch`]), resets a stream that is dropped before its end (quinn would finish it as if
+//! it were complete), reads many packets at a time, and limits what h3 buffers ([`FrameSplitter`]).
 
 use std::{
     pin::pin,
@@ -17,17 +17,17 @@ use quinn::{ConnectionError, ReadError, VarInt, WriteError};
 
 use crate::transport::h3::frames::FrameSplitter;
 
-/// Packets joined into one piece: 32 KiB at the usual size.
+/// Packets that are joined into one piece: 32 KiB at the usual packet size.
 const PACKETS: usize = 24;
-/// H3_REQUEST_CANCELLED: for what is dropped before its end.
+/// H3_REQUEST_CANCELLED: the code for a stream that is dropped before its end.
 const CANCELLED: VarInt = VarInt::from_u32(0x10c);
-/// What a stream of control data may bring in all: a few settings.
+/// Bytes that a control stream may send in all; it carries a few settings.
 const MAX_CONTROL_BYTES: usize = 64 << 10;
 
-/// Resolves when the peer does not want a stream's data any more, or the connection is lost.
+/// Resolves when the peer has stopped a stream or the connection is lost.
 pub(super) type StopWatch = BoxFuture<'static, ()>;
 
-/// A QUIC connection; `accept` works on dialled and accepted ones alike.
+/// A QUIC connection. Streams can be accepted on dialled connections too.
 pub(super) struct QuicConnection {
     quic: quinn::Connection,
     incoming_bidi: BoxStream<'static, Result<(quinn::SendStream, quinn::RecvStream), ConnectionError>>,
@@ -37,7 +37,7 @@ pub(super) struct QuicConnection {
     max_frame_bytes: u64,
 }
 
-/// The watch on the stream accepted last: h3 has no way to pass it along with the stream.
+/// The stop watch of the stream that was accepted last. h3 cannot pass it along with the stream.
 #[derive(Clone, Default)]
 pub(super) struct LatestStopWatch(Arc<Mutex<Option<StopWatch>>>);
 
@@ -52,7 +52,7 @@ impl LatestStopWatch {
 }
 
 impl QuicConnection {
-    /// `max_frame_bytes` bounds frames other than DATA.
+    /// `max_frame_bytes` limits frames other than DATA.
     pub(super) fn new(quic: quinn::Connection, max_frame_bytes: u64) -> Self {
         let incoming_bidi =
             futures::stream::unfold(quic.clone(), |quic| async { Some((quic.accept_bi().await, quic)) });
@@ -73,7 +73,7 @@ impl QuicConnection {
         }
     }
 
-    /// Where the watch on the stream accepted last is found.
+    /// The place where each accepted stream leaves its stop watch.
     pub(super) fn accepted(&self) -> LatestStopWatch {
         self.stop_watch.clone()
     }
@@ -107,7 +107,7 @@ impl quic::Connection<Bytes> for QuicConnection {
         let (send, recv) = ready!(poll_incoming(&mut self.incoming_bidi, cx))?;
         let stopped = send.stopped();
         self.stop_watch.put(Box::pin(async move {
-            // `Ok(None)` says that all was sent and acknowledged: nothing is left to stop.
+            // `Ok(None)` means that everything was sent and acknowledged, so nothing can be stopped.
             if let Ok(None) = stopped.await {
                 std::future::pending::<()>().await;
             }
@@ -139,7 +139,7 @@ impl quic::OpenStreams<Bytes> for QuicConnection {
 
 type Opening<T> = Option<BoxFuture<'static, Result<T, ConnectionError>>>;
 
-/// Opens streams; waits where the peer allows no more of them now.
+/// Opens streams; waits while the peer allows no further ones.
 pub(super) struct StreamOpener {
     quic: quinn::Connection,
     opening_bidi: Opening<(quinn::SendStream, quinn::RecvStream)>,
@@ -247,7 +247,7 @@ impl quic::RecvStream for BidiStream {
     }
 }
 
-/// The sending direction; a reset unless it was finished.
+/// The sending direction. Dropping it before it was finished resets the stream.
 pub(super) struct SendStream {
     stream: quinn::SendStream,
     writing: Option<WriteBuf<Bytes>>,
@@ -276,7 +276,7 @@ impl quic::SendStream<Bytes> for SendStream {
         if self.writing.is_some() {
             return Err(StreamErrorIncoming::ConnectionErrorIncoming {
                 connection_error: ConnectionErrorIncoming::InternalError(
-                    "write before the last is done".into(),
+                    "send_data was called before the previous write finished".into(),
                 ),
             });
         }
@@ -286,7 +286,7 @@ impl quic::SendStream<Bytes> for SendStream {
 
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
         ready!(self.poll_ready(cx))?;
-        // An error says that the stream has ended already.
+        // An error means that the stream has ended already.
         let _ = self.stream.finish();
         self.ended = true;
         Poll::Ready(Ok(()))
@@ -310,30 +310,30 @@ impl Drop for SendStream {
     }
 }
 
-/// The receiving direction; stopped when dropped before its end.
+/// The receiving direction. Dropping it before its end stops the stream.
 pub(super) struct RecvStream {
     stream: quinn::RecvStream,
-    cut: Splitting,
+    splitting: Splitting,
 }
 
-/// How what arrives is passed on.
+/// Where received bytes are split before h3 gets them.
 enum Splitting {
-    /// At the borders of frames.
+    /// At the boundaries of frames.
     Frames(FrameSplitter),
-    /// As it is, up to so many bytes more.
+    /// Not at all; the number of bytes that may still arrive.
     Control(usize),
 }
 
 impl RecvStream {
     fn request(stream: quinn::RecvStream, max_frame_bytes: u64) -> Self {
-        Self { stream, cut: Splitting::Frames(FrameSplitter::new(max_frame_bytes)) }
+        Self { stream, splitting: Splitting::Frames(FrameSplitter::new(max_frame_bytes)) }
     }
 
     fn control(stream: quinn::RecvStream) -> Self {
-        Self { stream, cut: Splitting::Control(MAX_CONTROL_BYTES) }
+        Self { stream, splitting: Splitting::Control(MAX_CONTROL_BYTES) }
     }
 
-    /// All that is there, joined, up to [`PACKETS`] packets; `None` at the end.
+    /// All available data, joined, up to [`PACKETS`] packets; `None` at the end of the stream.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
         let mut packets = [const { Bytes::new() }; PACKETS];
         let read = ready!(pin!(self.stream.read_chunks(&mut packets)).poll(cx)).map_err(not_read)?;
@@ -353,18 +353,18 @@ impl quic::RecvStream for RecvStream {
 
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
         loop {
-            if let Splitting::Frames(frames) = &mut self.cut
+            if let Splitting::Frames(frames) = &mut self.splitting
                 && let Some(piece) = frames.next().map_err(|e| StreamErrorIncoming::Unknown(Box::new(e)))?
             {
                 return Poll::Ready(Ok(Some(piece)));
             }
             let bytes = ready!(self.poll_read(cx))?;
-            match (&mut self.cut, bytes) {
+            match (&mut self.splitting, bytes) {
                 (Splitting::Frames(frames), Some(bytes)) => frames.push(bytes),
                 (Splitting::Frames(frames), None) => return Poll::Ready(Ok(frames.rest())),
                 (Splitting::Control(left), Some(bytes)) => {
                     *left = left.checked_sub(bytes.len()).ok_or_else(|| {
-                        StreamErrorIncoming::Unknown("too much data on a control stream".into())
+                        StreamErrorIncoming::Unknown("more than 64 KiB on a control stream".into())
                     })?;
                     return Poll::Ready(Ok(Some(bytes)));
                 }
@@ -374,7 +374,7 @@ impl quic::RecvStream for RecvStream {
     }
 
     fn stop_sending(&mut self, code: u64) {
-        // An error says that the stream has ended already.
+        // An error means that the stream has ended already.
         let _ = self.stream.stop(varint(code));
     }
 

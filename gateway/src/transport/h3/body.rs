@@ -1,4 +1,4 @@
-//! Bodies over HTTP/3: reading one from a stream, and writing one to it.
+//! Bodies over HTTP/3: reading a body from a stream, and writing a body to a stream.
 
 use std::{
     pin::Pin,
@@ -13,13 +13,13 @@ use http_body_util::BodyExt;
 
 use crate::transport::{Body, StreamError};
 
-/// The receiving direction of a request, as the client or the server of it sees it.
+/// The receiving direction of a request, on the client or the server.
 pub(super) trait ReceiveHalf: Send + 'static {
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, H3Error>>;
     fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>, H3Error>>;
 }
 
-/// The sending direction of a request, as the client or the server of it sees it.
+/// The sending direction of a request, on the client or the server.
 pub(super) trait SendHalf: Send {
     fn data(&mut self, data: Bytes) -> impl Future<Output = Result<(), H3Error>> + Send;
     fn trailers(&mut self, trailers: HeaderMap) -> impl Future<Output = Result<(), H3Error>> + Send;
@@ -27,7 +27,7 @@ pub(super) trait SendHalf: Send {
     fn reset(&mut self, code: Code);
 }
 
-/// A body that is received; `G` is dropped with it.
+/// A body that is received. The guard `G` is dropped with it.
 pub(super) struct ReceivedBody<R, G> {
     stream: R,
     state: ReceiveState,
@@ -52,7 +52,7 @@ impl<R: ReceiveHalf + Unpin, G: Send + Unpin + 'static> ReceivedBody<R, G> {
         Body::merged(self)
     }
 
-    /// Reads the end of a body that should have neither data nor trailers; what is there instead is kept.
+    /// Reads the end of a body that should have neither data nor trailers. If a frame comes instead, it is kept.
     pub(super) async fn read_end(&mut self) {
         if let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut *self).poll_frame(cx)).await {
             self.first = Some(frame);
@@ -104,10 +104,10 @@ impl<R, G> ReceivedBody<R, G> {
     }
 }
 
-/// Writes a body to a stream and ends the stream, with a reset when the body broke.
+/// Writes a body to a stream and finishes the stream; resets it when the body fails.
 ///
 /// # Cancel safety
-/// Dropped before its end, the stream must be dropped too: it is reset then.
+/// When the future is dropped before its end, the caller must drop the stream too, which resets it.
 pub(super) async fn send_body(mut body: Body, stream: &mut impl SendHalf) -> Result<(), StreamError> {
     while let Some(frame) = body.frame().await {
         let frame = match frame {
@@ -118,7 +118,7 @@ pub(super) async fn send_body(mut body: Body, stream: &mut impl SendHalf) -> Res
             }
         };
         let sent = match frame.into_data() {
-            // h3 takes an empty DATA frame for the end of the body.
+            // h3 treats an empty DATA frame as the end of the body.
             Ok(data) if data.is_empty() => Ok(()),
             Ok(data) => stream.data(data).await,
             Err(frame) => match frame.into_trailers() {

@@ -1,4 +1,4 @@
-//! The asking end of HTTP/3.
+//! The requesting side of HTTP/3.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -41,14 +41,14 @@ pub(in super::super) async fn client(
         if let ConnectionError::Local { .. } = driver.wait_idle().await {
             driven.close(CloseReason::Misbehaved);
         }
-        // Else the link's watcher sees it too, and knows better why; dropping the driver first would hide it.
+        // For other errors the task that watches the link has a better reason. Dropping the driver first would hide it.
         driven.closed().await;
     });
     Ok(MeshClient::new(link, H3Sender { sender: Mutex::new(sender) }))
 }
 
 struct H3Sender {
-    /// Cloned for each request; the lock is for `Sync` alone.
+    /// Cloned for each request. The lock only makes it `Sync`.
     sender: Mutex<::h3::client::SendRequest<StreamOpener, Bytes>>,
 }
 
@@ -72,7 +72,7 @@ async fn send(
     let (send, mut receive) = stream.split();
     let (cancel, cancelled) = oneshot::channel::<()>();
 
-    // Most requests are sent whole before the answer begins: only those that are not get a task of their own.
+    // Most requests are sent completely before the response begins. Only the others get a task of their own.
     let sending = Box::pin(send_request_body(body, send, cancelled));
     let receiving = Box::pin(receive.recv_response());
     let answer = match select(sending, receiving).await {
@@ -86,13 +86,13 @@ async fn send(
     let is_trailers_only = head.headers().contains_key("grpc-status");
     let mut body = ReceivedBody::new(receive, (cancel, open_stream));
     if is_trailers_only {
-        // The end follows at once. Without it the next hop could not send the head and the end as one.
+        // The end follows at once. It is read now so that the next hop can send head and end in one frame.
         body.read_end().await;
     }
     Ok(head.map(|()| body.into_body()))
 }
 
-/// Sends a request's body until it ends or nobody listens to the answer any more; dropping the stream resets it.
+/// Sends a request's body until it ends or the response is dropped. Dropping the stream resets it.
 async fn send_request_body(
     body: Body,
     mut stream: ::h3::client::RequestStream<SendStream, Bytes>,
@@ -100,13 +100,13 @@ async fn send_request_body(
 ) {
     tokio::select! {
         biased;
-        // An error shows in the answer too, or else does not matter to it.
+        // If an error here matters, the response fails with it too.
         _ = send_body(body, &mut stream) => {}
         _ = cancelled => {}
     }
 }
 
-/// HTTP/3 wants scheme and authority; a request may have the latter in its `host` header.
+/// HTTP/3 requires scheme and authority. A request may have its authority in the `host` header.
 fn absolute(uri: Uri, headers: &mut http::HeaderMap) -> Result<Uri, StreamError> {
     let host = headers.remove(header::HOST);
     let mut parts = uri.into_parts();

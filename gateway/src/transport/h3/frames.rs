@@ -1,30 +1,30 @@
-//! Cuts the bytes of a stream into pieces that end where HTTP/3's frames do.
+//! Splits the bytes of a stream into pieces that end where HTTP/3's frames end.
 //!
-//! h3 reads a piece before each look at what it holds. Given pieces that straddle frames it reads more than it takes,
-//! and with a slow reader holds ever more; given pieces that end with a frame's head or payload it takes what it reads.
-//! On the way two of its weaknesses are kept from it: an empty DATA frame, which it takes for the end of the body, and
-//! a frame of headers of any length, which it would hold whole.
+//! h3 reads a piece each time before it looks at its buffer. With pieces that cross frames, it reads more than it
+//! consumes, and with a slow reader its buffer grows without limit. With pieces that end with the head or the payload of
+//! a frame, it consumes what it reads. Two other weaknesses of h3 are avoided here: it treats an empty DATA frame as the
+//! end of the body, and it buffers a HEADERS frame of any length.
 
 use bytes::{Buf, Bytes, BytesMut};
 
 /// DATA, RFC 9114 section 7.2.1.
 const DATA: u64 = 0;
-/// The longest head: two variable-length integers of 8 bytes each.
+/// The longest head of a frame: two variable-length integers of 8 bytes each.
 const MAX_HEAD: usize = 16;
 
-/// A frame other than DATA that is too long to be held whole.
+/// A frame other than DATA is longer than the limit for frames that are buffered whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a frame of {0} bytes that is not DATA")]
+#[error("a frame of {0} bytes that is not DATA is too long")]
 pub(super) struct FrameTooLong(u64);
 
-/// Where in the sequence of frames a stream is.
+/// Tracks the position of a stream in its sequence of frames.
 #[derive(Debug)]
 pub(super) struct FrameSplitter {
-    /// Received and not yet passed on.
+    /// Received bytes that were not returned yet.
     pending: Bytes,
     /// The part of a frame's head that came before `pending`.
     head: BytesMut,
-    /// What is left of the current frame's payload.
+    /// Bytes that are left of the current frame's payload.
     payload: u64,
     /// The longest frame other than DATA.
     max_len: u64,
@@ -35,13 +35,13 @@ impl FrameSplitter {
         Self { pending: Bytes::new(), head: BytesMut::new(), payload: 0, max_len }
     }
 
-    /// Takes what was received. Only to be called when [`next`](Self::next) has nothing more.
+    /// Adds received bytes. Call it only after [`next`](Self::next) has returned `None`.
     pub(super) fn push(&mut self, bytes: Bytes) {
         debug_assert!(self.pending.is_empty());
         self.pending = bytes;
     }
 
-    /// The next piece; `None` when more must be received first. Never an empty one.
+    /// The next piece, never empty; `None` when more bytes must be received first.
     pub(super) fn next(&mut self) -> Result<Option<Bytes>, FrameTooLong> {
         while !self.pending.is_empty() {
             if self.payload > 0 {
@@ -64,12 +64,12 @@ impl FrameSplitter {
         Ok(None)
     }
 
-    /// The part of a head that is left when the stream ends in it.
+    /// The incomplete head that is left when the stream ends inside a head.
     pub(super) fn rest(&mut self) -> Option<Bytes> {
         (!self.head.is_empty()).then(|| self.head.split().freeze())
     }
 
-    /// A whole head, or `None` when `pending` was used up before its end.
+    /// A complete head, or `None` when `pending` ends before the head does.
     fn next_head(&mut self) -> Option<Bytes> {
         if self.head.is_empty()
             && let Some(len) = head_len(&self.pending)
@@ -87,14 +87,14 @@ impl FrameSplitter {
     }
 }
 
-/// How long the head at the start of `bytes` is, when it is whole.
+/// The length of the head at the start of `bytes`, if it is complete.
 fn head_len(bytes: &[u8]) -> Option<usize> {
     let (_, kind_len) = varint(bytes)?;
     let (_, len_len) = varint(&bytes[kind_len..])?;
     Some(kind_len + len_len)
 }
 
-/// A variable-length integer (RFC 9000 section 16) and how many bytes it took.
+/// A variable-length integer (RFC 9000 section 16) and its length in bytes.
 fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
     let first = *bytes.first()?;
     let len = 1 << (first >> 6);
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_end_where_heads_and_payloads_do() {
+    fn pieces_end_where_heads_and_payloads_end() {
         let stream = [&[1, 2, 10, 11][..], &[0, 0x40, 3, 7, 8, 9], &[0, 1, 5]].concat();
         assert_eq!(
             pieces(&stream, 100).unwrap(),
@@ -141,14 +141,14 @@ mod tests {
     }
 
     #[test]
-    fn a_long_head_is_refused_before_it_is_held() {
+    fn a_long_headers_frame_is_rejected_before_it_is_buffered() {
         assert_eq!(pieces(&[1, 0x40, 101], 100), Err(FrameTooLong(101)));
         assert!(pieces(&[0, 0x40, 101, 1], 100).is_ok());
     }
 
     proptest! {
         #[test]
-        fn no_byte_is_lost_however_a_stream_is_cut(
+        fn no_byte_is_lost_wherever_a_stream_is_split(
             frames in proptest::collection::vec((0u8..3, proptest::collection::vec(any::<u8>(), 1..60)), 0..8),
             part in 1usize..40,
         ) {
@@ -160,7 +160,7 @@ mod tests {
         }
 
         #[test]
-        fn garbage_does_no_harm(stream in proptest::collection::vec(any::<u8>(), 0..200), part in 1usize..40) {
+        fn garbage_does_not_panic(stream in proptest::collection::vec(any::<u8>(), 0..200), part in 1usize..40) {
             let _ = pieces(&stream, part);
         }
     }

@@ -1,4 +1,4 @@
-//! The answering end of HTTP/3.
+//! The answering side of HTTP/3.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,10 +18,10 @@ use mesh::Peer;
 
 type Resolver = ::h3::server::RequestResolver<QuicConnection, Bytes>;
 
-/// Serves a connection to its end.
+/// Serves a connection until it ends.
 ///
-/// Ends no connection gracefully: a GOAWAY from the side that dialled is an error in HTTP/3, so draining is left to
-/// those who send requests.
+/// It never sends GOAWAY, because HTTP/3 does not allow the dialling side to send it. The requesting side drains
+/// connections instead.
 pub(in super::super) async fn serve(
     quic: quinn::Connection,
     link: MeshLink,
@@ -48,17 +48,17 @@ pub(in super::super) async fn serve(
             Ok(Some(resolver)) => {
                 let stopped = accepted.take().unwrap_or_else(|| Box::pin(std::future::pending()));
                 let request = answer(resolver, peer.clone(), handler.clone(), settings.handshake_timeout);
-                tokio::spawn(unless_stopped(stopped, request, link.served()));
+                tokio::spawn(unless_stopped(stopped, request, link.count_served()));
             }
             Ok(None) => return link.close(CloseReason::Done),
             Err(ConnectionError::Local { .. }) => return link.close(CloseReason::Misbehaved),
-            // The link's watcher sees it too, and knows better why; dropping the connection first would hide it.
+            // The task that watches the link has a better reason. Dropping the connection first would hide it.
             Err(_) => return drop(link.closed().await),
         }
     }
 }
 
-/// Drops a request, with all that it holds here and further on, when its client does not want the answer any more.
+/// Drops a request, and with it the request to the next hop, when the client has cancelled it.
 async fn unless_stopped(
     stopped: StopWatch,
     request: impl Future<Output = Result<(), StreamError>>,
@@ -66,7 +66,7 @@ async fn unless_stopped(
 ) {
     tokio::select! {
         biased;
-        answered = request => if answered.is_ok() { guard.ended() },
+        answered = request => if answered.is_ok() { guard.complete() },
         () = stopped => {}
     }
 }
@@ -77,9 +77,12 @@ async fn answer(
     handler: Arc<dyn Handler>,
     head_timeout: Duration,
 ) -> Result<(), StreamError> {
-    // What is dropped on a way out is reset.
+    // A stream that is dropped on return is reset.
     let Ok(Ok((head, stream))) = timeout(head_timeout, resolver.resolve_request()).await else {
-        return Err(StreamError::new(StreamErrorKind::Refused, "no head of a request"));
+        return Err(StreamError::new(
+            StreamErrorKind::Refused,
+            "the head of the request did not arrive in time",
+        ));
     };
     let (mut send, receive) = stream.split();
     let mut request = head.map(|()| ReceivedBody::new(receive, ()).into_body());

@@ -1,4 +1,4 @@
-//! How connections come about, fail, fall back and end.
+//! How connections are established, fail, fall back to TCP and end.
 
 use std::{
     net::{SocketAddr, UdpSocket},
@@ -17,7 +17,7 @@ use tokio_rustls::TlsConnector;
 use crate::transport::tests::support::*;
 use crate::transport::*;
 
-/// A settled node, and one whose clocks run fast.
+/// Settings with short times.
 fn quick() -> TransportSettings {
     TransportSettings {
         handshake_timeout: Duration::from_millis(500),
@@ -54,11 +54,12 @@ async fn first_outcome(
     }
 }
 
-/// Forwards what comes by TCP to another port; UDP to the port it listens on meets nobody, or a socket that is deaf.
-async fn tcp_only_way(to: SocketAddr, deaf: bool) -> (SocketAddr, Option<UdpSocket>) {
+/// Forwards TCP connections to another port. UDP to its own port finds a closed port, or a socket that never answers if
+/// `silent_udp` is set.
+async fn tcp_only_proxy(to: SocketAddr, silent_udp: bool) -> (SocketAddr, Option<UdpSocket>) {
     let listener = TcpListener::bind(LOOPBACK).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let udp = deaf.then(|| UdpSocket::bind(address).unwrap());
+    let udp = silent_udp.then(|| UdpSocket::bind(address).unwrap());
     tokio::spawn(async move {
         while let Ok((mut near, _)) = listener.accept().await {
             tokio::spawn(async move {
@@ -71,14 +72,14 @@ async fn tcp_only_way(to: SocketAddr, deaf: bool) -> (SocketAddr, Option<UdpSock
 }
 
 #[tokio::test]
-async fn where_udp_is_swallowed_tcp_works_within_three_seconds() {
-    for deaf in [false, true] {
+async fn without_udp_a_tcp_connection_is_established_within_three_seconds() {
+    for silent_udp in [false, true] {
         let ca = Ca::new();
         let (mut listener, _, _) = listen(&ca, LOOPBACK).await;
-        let (way, _udp) = tcp_only_way(listener.local_addr(), deaf).await;
+        let (proxy, _udp) = tcp_only_proxy(listener.local_addr(), silent_udp).await;
         let (node, events) = ca.node("eu-1");
         let start = Instant::now();
-        let mut dialer = Dialer::new(&node, target(way, TransportChoice::Auto)).unwrap();
+        let mut dialer = Dialer::new(&node, target(proxy, TransportChoice::Auto)).unwrap();
         let (dialled, _accepted) = tokio::join!(soon("TCP", dialer.next()), accept(&mut listener));
         assert_eq!(dialled.link().transport(), Transport::Tcp);
         assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
@@ -90,18 +91,18 @@ async fn where_udp_is_swallowed_tcp_works_within_three_seconds() {
 async fn quic_only_never_falls_back() {
     let ca = Ca::new();
     let (listener, _, _) = listen(&ca, LOOPBACK).await;
-    let (way, _udp) = tcp_only_way(listener.local_addr(), true).await;
+    let (proxy, _udp) = tcp_only_proxy(listener.local_addr(), true).await;
     let (node, events) = node(ca.store("eu-1", HOUR), quick());
-    let failure = first_outcome(&node, &events, target(way, TransportChoice::Quic)).await.unwrap_err();
+    let failure = first_outcome(&node, &events, target(proxy, TransportChoice::Quic)).await.unwrap_err();
     assert!(
-        failure.contains("NoAnswer") && failure.contains(&format!("{way} (quic): no answer")),
+        failure.contains("NoAnswer") && failure.contains(&format!("{proxy} (quic): no answer")),
         "{failure}"
     );
 }
 
 #[tokio::test]
-async fn a_wrong_certificate_leads_to_no_tcp_attempt() {
-    // Theirs: a listener of another root. Ours: a listener that does not know our root refuses us in turn.
+async fn after_a_rejected_certificate_tcp_is_not_tried() {
+    // The listener has a certificate of another root, so each side rejects the other.
     let (ca, other) = (Ca::new(), Ca::new());
     let (listener, _, refusals) = listen(&other, LOOPBACK).await;
     let udp_address = listener.local_addr();
@@ -115,7 +116,7 @@ async fn a_wrong_certificate_leads_to_no_tcp_attempt() {
 }
 
 #[tokio::test]
-async fn a_peer_that_was_not_expected_is_refused_on_both_transports() {
+async fn an_unexpected_peer_is_rejected_on_both_transports() {
     for transport_choice in [TransportChoice::Quic, TransportChoice::Tcp] {
         let ca = Ca::new();
         let (listener, _, _) = listen(&ca, LOOPBACK).await;
@@ -128,14 +129,14 @@ async fn a_peer_that_was_not_expected_is_refused_on_both_transports() {
 }
 
 #[tokio::test]
-async fn a_listener_that_refuses_us_later_is_told_apart_from_a_lost_one() {
+async fn a_late_refusal_by_the_listener_is_distinguished_from_a_lost_connection() {
     for transport_choice in [TransportChoice::Quic, TransportChoice::Tcp] {
         let ca = Ca::new();
         let (accepting, refusals) = ca.node("obs");
         let expectations = Expectations { cluster: Some("us-1".parse().unwrap()), ..Expectations::default() };
         let listener = MeshListener::bind(&accepting, LOOPBACK, expectations, false).await.unwrap();
         let (node, events) = node(ca.store("eu-1", HOUR), quick());
-        // In TLS 1.3 the dialer is done before the listener has looked at its certificate.
+        // In TLS 1.3 the dialer's handshake is complete before the listener verifies the dialer's certificate.
         match first_outcome(&node, &events, target(listener.local_addr(), transport_choice)).await {
             Ok(connection) => {
                 let link = connection.link().clone();
@@ -153,19 +154,19 @@ async fn a_listener_that_refuses_us_later_is_told_apart_from_a_lost_one() {
 }
 
 #[tokio::test]
-async fn while_on_tcp_quic_is_probed_and_taken() {
+async fn a_tcp_connection_is_replaced_when_quic_works_again() {
     let ca = Ca::new();
     let (mut listener, _, _) = listen(&ca, LOOPBACK).await;
-    let (way, udp) = tcp_only_way(listener.local_addr(), true).await;
+    let (proxy, udp) = tcp_only_proxy(listener.local_addr(), true).await;
     let (node, events) = node(ca.store("eu-1", HOUR), quick());
-    let mut dialer = Dialer::new(&node, target(way, TransportChoice::Auto)).unwrap();
+    let mut dialer = Dialer::new(&node, target(proxy, TransportChoice::Auto)).unwrap();
     let (over_tcp, _at_listener) = tokio::join!(dialer.next(), accept(&mut listener));
     assert_eq!(over_tcp.link().transport(), Transport::Tcp);
     let over_tcp = over_tcp.client().await.unwrap();
 
-    // UDP passes from now on.
+    // UDP is forwarded from now on.
     drop(udp);
-    let quic = udp_forwarder(UdpSocket::bind(way).unwrap(), listener.local_addr());
+    let quic = udp_forwarder(UdpSocket::bind(proxy).unwrap(), listener.local_addr());
     let (over_quic, _accepted) = tokio::join!(soon("QUIC is back", dialer.next()), accept(&mut listener));
     assert_eq!(over_quic.link().transport(), Transport::Quic);
     assert!(!over_tcp.link().is_closed(), "streams on the old connection must be left alone");
@@ -220,13 +221,13 @@ async fn a_lost_connection_is_dialled_again() {
                     == "eu-1"),
                 1
             );
-            let closed = soon("the dialer sees it", link.closed()).await;
+            let closed = soon("the dialer sees the end", link.closed()).await;
             assert!(matches!(closed, ConnectionEnd::There { .. }), "{closed:?}");
             if transport_choice == TransportChoice::Quic {
-                assert_eq!(closed.to_string(), "closed by the peer: the peer is denied");
+                assert_eq!(closed.to_string(), "closed by the peer: the peer is not authorised");
             }
             assert_eq!(client.link().closed().await, ConnectionEnd::Here(CloseReason::Denied));
-            soon("it is off the list", async {
+            soon("the link is removed from the list", async {
                 while !accepting.links().list().is_empty() {
                     tokio::task::yield_now().await;
                 }
@@ -237,7 +238,7 @@ async fn a_lost_connection_is_dialled_again() {
 }
 
 #[tokio::test]
-async fn a_connection_ends_with_its_peers_certificate() {
+async fn a_connection_is_closed_when_the_peers_certificate_expires() {
     for transport_choice in [TransportChoice::Quic, TransportChoice::Tcp] {
         let ca = Ca::new();
         let (mut listener, _, _) = listen(&ca, LOOPBACK).await;
@@ -253,7 +254,7 @@ async fn a_connection_ends_with_its_peers_certificate() {
 }
 
 #[tokio::test]
-async fn garbage_on_the_port_does_no_harm() {
+async fn garbage_on_the_port_does_not_stop_the_listener() {
     let ca = Ca::new();
     let (mut listener, _, events) = listen(&ca, LOOPBACK).await;
     let address = listener.local_addr();
@@ -282,8 +283,8 @@ async fn garbage_on_the_port_does_no_harm() {
 }
 
 #[tokio::test]
-async fn garbage_of_a_peer_ends_its_connection_only() {
-    // A peer with a good certificate that speaks QUIC but not HTTP/3.
+async fn garbage_from_a_peer_is_not_answered() {
+    // A peer with a valid certificate that speaks QUIC but not HTTP/3.
     let ca = Ca::new();
     let (mut listener, _, _) = listen(&ca, LOOPBACK).await;
     let config = quic_config(&ca, &[b"h3"]);
@@ -298,19 +299,19 @@ async fn garbage_of_a_peer_ends_its_connection_only() {
         let (mut send, mut recv) = quic.open_bi().await.unwrap();
         let _ = send.write_all(garbage).await;
         let _ = send.finish();
-        let answer = soon("an end", recv.read_to_end(1 << 16)).await;
+        let answer = soon("the stream ends", recv.read_to_end(1 << 16)).await;
         assert!(answer.is_err(), "garbage was answered: {answer:?}");
     }
 }
 
-/// A good certificate, with other protocols than ours.
+/// A client with a valid certificate that offers the protocols `alpn`.
 fn quic_config(ca: &Ca, alpn: &[&[u8]]) -> quinn::ClientConfig {
     let tls = client_config(&ca.store("eu-1", HOUR), Expectations::default(), alpn).unwrap();
     quinn::ClientConfig::new(Arc::new(quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap()))
 }
 
 #[tokio::test]
-async fn slow_handshakes_are_ended() {
+async fn slow_handshakes_are_aborted() {
     let ca = Ca::new();
     let (accepting, events) = node(ca.store("obs", HOUR), quick());
     let listener = MeshListener::bind(&accepting, LOOPBACK, Expectations::default(), false).await.unwrap();
@@ -324,7 +325,7 @@ async fn slow_handshakes_are_ended() {
 }
 
 #[tokio::test]
-async fn only_the_protocols_spoken_here_are_taken() {
+async fn clients_that_offer_other_protocols_are_rejected() {
     let ca = Ca::new();
     let (listener, node, events) = listen(&ca, LOOPBACK).await;
     let store = ca.store("eu-1", HOUR);
@@ -344,8 +345,8 @@ async fn only_the_protocols_spoken_here_are_taken() {
 }
 
 #[tokio::test]
-async fn a_peer_that_agrees_on_no_protocol_is_refused() {
-    // Somebody of ours without ALPN, or somebody between us who took it out.
+async fn a_listener_that_negotiates_no_protocol_is_rejected() {
+    // A listener with a valid certificate and without ALPN, as if something between us had removed the extension.
     let ca = Ca::new();
     let config = identity::server_config(&ca.store("obs", HOUR), Expectations::default(), &[]).unwrap();
     let listener = TcpListener::bind(LOOPBACK).await.unwrap();
@@ -357,11 +358,11 @@ async fn a_peer_that_agrees_on_no_protocol_is_refused() {
     });
     let (node, events) = ca.node("eu-1");
     let failure = first_outcome(&node, &events, target(address, TransportChoice::Tcp)).await.unwrap_err();
-    assert!(failure.contains("Refused") && failure.contains("did not agree to speak h2"), "{failure}");
+    assert!(failure.contains("Refused") && failure.contains("did not negotiate h2"), "{failure}");
 }
 
 #[tokio::test]
-async fn a_joiner_is_let_in_without_a_certificate_where_asked_for() {
+async fn a_listener_with_enrolment_accepts_a_cluster_without_a_certificate() {
     let ca = Ca::new();
     let store = ca.store("obs", HOUR);
     let (accepting, _) = node(store.clone(), quick());

@@ -1,4 +1,4 @@
-//! What a stream promises.
+//! Properties of streams on both transports, in both directions.
 
 use std::{
     sync::{
@@ -39,7 +39,7 @@ async fn trailers_pass() {
 }
 
 #[tokio::test]
-async fn an_answer_of_trailers_only_stays_one() {
+async fn a_trailers_only_response_stays_trailers_only() {
     everywhere(async |pair, _| {
         let response = pair.client.handle(request("/trailers-only", Body::full("ask"))).await.unwrap();
         assert_eq!(response.headers()["grpc-status"], "5");
@@ -60,7 +60,7 @@ async fn an_error_after_three_messages_passes_with_its_metadata() {
 }
 
 #[tokio::test]
-async fn a_truncated_answer_never_looks_whole() {
+async fn a_truncated_response_never_looks_complete() {
     everywhere(async |pair, _| {
         for (path, kind) in [
             ("/broken-after-three", StreamErrorKind::Reset),
@@ -81,7 +81,7 @@ async fn a_truncated_answer_never_looks_whole() {
 }
 
 #[tokio::test]
-async fn three_mebibytes_pass_up_and_down() {
+async fn three_mebibytes_pass_in_both_directions() {
     everywhere(async |pair, _| {
         for piece in [100, 1 << 10, 64 << 10, 3 << 20] {
             let up = (0..(3 << 20) / piece).map(|_| data(piece)).collect();
@@ -95,9 +95,9 @@ async fn three_mebibytes_pass_up_and_down() {
 }
 
 #[tokio::test]
-async fn the_server_sees_an_idle_stream_cancelled() {
+async fn cancelling_an_idle_stream_reaches_the_server() {
     everywhere(async |pair, mut dropped| {
-        // Once with a request that has ended, once with one that is open and idle too.
+        // Once with a complete request, once with a request that is open and idle too.
         for body in
             [Body::full("ask"), Body::new(StreamBody::new(stream::iter([data(3)]).chain(stream::pending())))]
         {
@@ -112,7 +112,7 @@ async fn the_server_sees_an_idle_stream_cancelled() {
 }
 
 #[tokio::test]
-async fn the_server_sees_a_request_cancelled_before_it_answers() {
+async fn cancelling_before_the_response_reaches_the_server() {
     everywhere(async |pair, mut dropped| {
         for body in
             [Body::full("ask"), Body::new(StreamBody::new(stream::iter([data(3)]).chain(stream::pending())))]
@@ -128,7 +128,7 @@ async fn the_server_sees_a_request_cancelled_before_it_answers() {
 }
 
 #[tokio::test]
-async fn the_server_sees_a_blocked_stream_cancelled() {
+async fn cancelling_a_blocked_stream_reaches_the_server() {
     everywhere(async |pair, mut dropped| {
         let response = pair.client.handle(request("/flood", Body::full("ask"))).await.unwrap();
         settled(&pair.probe.produced).await;
@@ -139,7 +139,7 @@ async fn the_server_sees_a_blocked_stream_cancelled() {
 }
 
 #[tokio::test]
-async fn a_stalled_reader_takes_little_and_blocks_nobody() {
+async fn a_stalled_reader_takes_little_memory_and_blocks_no_other_stream() {
     everywhere(async |pair, _| {
         let ask = || pair.client.handle(request("/flood", Body::full("ask")));
         let stalled = [ask().await.unwrap(), ask().await.unwrap(), ask().await.unwrap()];
@@ -155,7 +155,7 @@ async fn a_stalled_reader_takes_little_and_blocks_nobody() {
 }
 
 #[tokio::test]
-async fn a_server_that_stopped_reading_takes_little() {
+async fn a_server_that_stops_reading_takes_little_memory() {
     everywhere(async |pair, mut dropped| {
         let sent = Arc::new(AtomicU64::new(0));
         let counter = sent.clone();
@@ -175,9 +175,9 @@ async fn a_server_that_stopped_reading_takes_little() {
 }
 
 #[tokio::test]
-async fn a_slow_reader_of_small_frames_takes_little() {
+async fn a_slow_reader_of_small_frames_takes_little_memory() {
     everywhere(async |pair, _| {
-        // An echo of small messages, read one by one, while the sender always has more.
+        // An echo of small messages that are read one by one, while the sender always has another.
         let sent = Arc::new(AtomicU64::new(0));
         let counter = sent.clone();
         let up = stream::repeat(Bytes::from(vec![0; 1000])).map(move |piece| {
@@ -197,7 +197,7 @@ async fn a_slow_reader_of_small_frames_takes_little() {
 }
 
 #[tokio::test]
-async fn more_requests_than_allowed_wait_for_their_turn() {
+async fn requests_above_the_limit_wait() {
     everywhere(async |pair, _| {
         let max = TransportSettings::default().max_streams as usize;
         let ask = |_| pair.client.handle(request("/echo", Body::full("ask")));
@@ -208,7 +208,7 @@ async fn more_requests_than_allowed_wait_for_their_turn() {
 }
 
 #[tokio::test]
-async fn answers_that_do_not_wait_for_their_requests_wear_nothing_out() {
+async fn responses_before_the_end_of_their_requests_do_not_wear_out_a_connection() {
     everywhere(async |pair, _| {
         for _ in 0..1500 {
             let response = pair.client.handle(request("/trailers", Body::full("unread"))).await.unwrap();
@@ -220,10 +220,10 @@ async fn answers_that_do_not_wait_for_their_requests_wear_nothing_out() {
 }
 
 #[tokio::test]
-async fn a_peer_that_does_little_but_cut_requests_short_is_cut_off() {
+async fn a_peer_that_cancels_too_many_requests_is_disconnected() {
     for transport in [Transport::Quic, Transport::Tcp] {
         for path in ["/silent", "/idle"] {
-            let settings = TransportSettings { max_cut_streams: 20, ..TransportSettings::default() };
+            let settings = TransportSettings { max_cancelled_streams: 20, ..TransportSettings::default() };
             let (pair, mut dropped) = pair_with(transport, false, settings).await;
             for _ in 0..100 {
                 let answer = pair.client.handle(request("/trailers", Body::full("ask"))).await.unwrap();
@@ -236,7 +236,7 @@ async fn a_peer_that_does_little_but_cut_requests_short_is_cut_off() {
                     "/idle" => drop(soon("the head", asking).await.unwrap()),
                     _ => drop(timeout(Duration::from_millis(20), asking).await),
                 }
-                soon("the handler is told", dropped.recv()).await;
+                soon("the handler sees the cancellation", dropped.recv()).await;
             }
             let closed = soon("the connection is closed", pair.server.closed()).await;
             assert_eq!(closed, ConnectionEnd::Here(CloseReason::Misbehaved), "{transport} {path}");
@@ -245,7 +245,7 @@ async fn a_peer_that_does_little_but_cut_requests_short_is_cut_off() {
 }
 
 #[tokio::test]
-async fn dropping_the_client_ends_the_connection_after_its_last_stream() {
+async fn dropping_the_client_closes_the_connection_after_its_last_stream() {
     everywhere(async |pair, _| {
         let client = pair.client.clone();
         let response = client.handle(request("/idle", Body::full("ask"))).await.unwrap();
@@ -276,7 +276,7 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
     .await;
 }
 
-/// Waits until a counter has not moved for a while, and returns it.
+/// Waits until a counter has not changed for 200 ms, and returns it.
 async fn settled(counter: &AtomicU64) -> u64 {
     let mut last = 0;
     loop {
