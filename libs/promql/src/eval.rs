@@ -1,10 +1,11 @@
-//! The machine that evaluates a plan: it is offered the series of each select and gives the answer.
+//! The machine that evaluates a plan. A driver offers it the series of each select and takes the answer.
 //!
-//! Series are evaluated one after the other, each over all steps at once: decoded, turned into a [`Column`](crate::value::column::Column) of
-//! step values, changed, folded into an aggregation and dropped. Only what an operator needs across series is kept.
+//! It evaluates one series after the other, each at all steps at once: it decodes the samples, computes a
+//! [`Column`](crate::value::column::Column) of step values, transforms the column, folds it into an aggregation and drops it.
+//! Only data that an operator needs across series stays in memory.
 //!
-//! SelectReading order: [`operator`], [`leaf`], [`map`], [`aggregate`], [`binary`], the smaller operators,
-//! [`pipeline`] and [`pool`] (what workers do), and this file, which connects them.
+//! Reading order: [`operator`], [`leaf`], [`map`], [`aggregate`], [`binary`], the smaller operators, [`pipeline`] and
+//! [`pool`] (what workers do), and this file, which connects them.
 
 pub(crate) mod aggregate;
 pub(crate) mod answer;
@@ -55,52 +56,52 @@ use crate::value::column::Row;
 use crate::value::notes::Notes;
 use crate::value::scalar::Scalar;
 
-/// Series are handed on until they come to so many bytes: while they are, the operator that takes them in and the one
-/// that gave them both hold them.
+/// Most bytes of series that are passed on at one time. While they are passed on, the operator that sends them and the one
+/// that receives them both have reserved their memory.
 const DELIVERY_BYTES: u64 = 1 << 20;
 
-/// Something to be done between operators.
+/// A unit of work between operators.
 #[derive(Debug)]
 enum EvaluationTask {
-    /// Hands series on, a batch at a time, so that what takes them in does not have to hold what is still on its way
-    /// as well.
+    /// Passes series on, a batch at a time, so that the receiver does not have to reserve memory for series that are still
+    /// in transit.
     Deliver { to: OutputTarget, rows: std::vec::IntoIter<Row>, in_transit: Reservation },
-    /// An operator has given all of its output: whom it feeds is told.
+    /// An operator has sent all of its output: tells the operator that it feeds.
     End(NodeId),
-    /// What follows from the end of an input has been handed on.
+    /// The output that followed from the end of an input has been passed on.
     Close(NodeId),
 }
 
-/// A select under way.
+/// A select that is being read.
 #[derive(Debug)]
 struct SelectReading {
-    /// What is asked for, as far as it is known.
+    /// The select, with all matchers that are known so far.
     select: Select,
-    /// Whose info series are needed, where it is about these: stores may send more.
+    /// For a select of info series: which of them are needed. Stores may send more.
     identities: Option<Identities>,
-    /// What is done with its series; built with the first batch, when all scalar arguments should be known.
+    /// How its series are evaluated; built with the first batch, when all scalar arguments should be known.
     pipelines: Option<Arc<Vec<Pipeline>>>,
     /// Series that do not fill a batch yet.
     queue: Vec<SelectedSeries>,
     reserved: Reservation,
-    /// Whether a series had a type or unit.
+    /// Whether a series so far had a type or unit.
     typed: bool,
     ended: bool,
 }
 
-/// Evaluates a query: the driver offers the series of each select, in label order and in batches of any size, says
-/// when a select has ended, and takes the answer when all have.
+/// Evaluates a query. The driver offers the series of each select, in label order and in batches of any size, ends each
+/// select, and takes the answer after the last one.
 ///
-/// Calls decode and compute, or wait for workers that do, so the machine belongs on a thread that may block.
+/// Calls decode and compute, or wait for workers that do. Run it on a thread that may block.
 #[derive(Debug)]
 pub struct Evaluation {
     plan: Arc<Plan>,
     meters: Arc<Meters>,
     slots: Vec<OperatorSlot>,
-    /// For each operator, how many of its inputs have not ended.
+    /// For each operator, the number of its inputs that have not ended.
     open: Vec<usize>,
     readings: Vec<SelectReading>,
-    /// All selects, in the order in which they are best read.
+    /// All selects, in the best order to read them.
     order: Vec<SelectId>,
     pool: Pool,
     scratch: map::MapScratch,
@@ -156,22 +157,22 @@ impl Evaluation {
         self.order.iter().copied().find(|select| !self.readings[select.0].ended)
     }
 
-    /// What a select asks for by now. It is final where it is not [late](Select::late) any more.
+    /// A select with all matchers that are known so far. It is final if it is not [late](Select::late) any more.
     pub fn select(&self, id: SelectId) -> &Select {
         &self.readings[id.0].select
     }
 
-    /// Offers series of a select. All series of one select have to come in ascending order of labels.
+    /// Offers series of a select. The series of one select must come in ascending order of labels.
     ///
     /// # Errors
-    /// Why the query has no answer; the evaluation is over then.
+    /// If the query has no answer. Every later call fails with the same error.
     pub fn push(&mut self, select: SelectId, series: Vec<SelectedSeries>) -> Result<(), QueryError> {
         self.check()?;
         let result = self.offer(select, series);
         self.remember(result)
     }
 
-    /// Says that a select has no more series.
+    /// Ends a select: it has no more series.
     ///
     /// # Errors
     /// As [`push`](Self::push).
@@ -184,12 +185,12 @@ impl Evaluation {
     /// The answer, once all selects have ended.
     ///
     /// # Errors
-    /// Why the query has no answer, or that a select has not ended.
+    /// If the query has no answer, or if a select has not ended.
     pub fn finish(mut self) -> Result<QueryOutput, QueryError> {
         self.check()?;
         if let Some(open) = self.next_select() {
             return Err(QueryError::execution(format!(
-                "select {} of the query was not read to its end",
+                "internal error: finish() called before end_select({})",
                 open.0
             )));
         }
@@ -223,7 +224,7 @@ impl Evaluation {
         Ok(QueryOutput { value, annotations, stats, analysis, memory: AnswerMemory::new(self.answer_memory) })
     }
 
-    /// Fails for good once it has failed, or when somebody asked for the end.
+    /// Fails if an earlier call has failed, or if the query is interrupted.
     fn check(&self) -> Result<(), QueryError> {
         match &self.failure {
             Some(failure) => Err(failure.clone()),
@@ -238,7 +239,7 @@ impl Evaluation {
         result
     }
 
-    /// Gives the output of everything that needs no series.
+    /// Passes on the output of all operators that do not need series.
     fn start(&mut self) -> Result<(), QueryError> {
         for id in 0..self.plan.nodes.len() {
             let (steps, parent) = (self.plan.nodes[id].steps, self.plan.nodes[id].parent);
@@ -269,7 +270,10 @@ impl Evaluation {
     fn offer(&mut self, select: SelectId, mut series: Vec<SelectedSeries>) -> Result<(), QueryError> {
         let open = |reading: &&mut SelectReading| !reading.ended && !reading.select.late;
         let Some(reading) = self.readings.get_mut(select.0).filter(open) else {
-            return Err(QueryError::execution(format!("select {} of the query takes no series", select.0)));
+            return Err(QueryError::execution(format!(
+                "internal error: push({}) called for a select that is not open",
+                select.0
+            )));
         };
         self.series += series.len() as u64;
         if let Some(identities) = &reading.identities {
@@ -287,7 +291,10 @@ impl Evaluation {
     fn end(&mut self, select: SelectId) -> Result<(), QueryError> {
         let closed = |reading: &SelectReading| reading.ended || reading.select.late;
         if self.readings.get(select.0).is_none_or(closed) {
-            return Err(QueryError::execution(format!("select {} of the query has no end now", select.0)));
+            return Err(QueryError::execution(format!(
+                "internal error: end_select({}) called for a select that is not open",
+                select.0
+            )));
         }
         let reading = &mut self.readings[select.0];
         reading.ended = true;
@@ -298,20 +305,20 @@ impl Evaluation {
         Ok(())
     }
 
-    /// Evaluates what is left of a select that has ended, and ends its leaves.
+    /// Evaluates the remaining series of a select that has ended, and ends its leaves.
     fn drain(&mut self, select: SelectId) -> Result<(), QueryError> {
         self.submit(select, true)?;
         while let Some(outcome) = self.pool.next(true) {
             self.take(outcome?)?;
         }
         for leaf in self.plan.leaves[select.0].clone() {
-            // Operators that are part of the pipeline end with it.
+            // The operators of a pipeline end together with the leaf.
             self.work(Some(EvaluationTask::End(leaf)))?;
         }
         Ok(())
     }
 
-    /// Cuts batches from the queue and hands them to workers; the last one may be short where `all`.
+    /// Cuts batches from the queue and passes them to workers. With `all`, the last one may be short.
     fn submit(&mut self, select: SelectId, all: bool) -> Result<(), QueryError> {
         let reading = &mut self.readings[select.0];
         let Some(pipelines) = reading.pipelines.clone() else { return Ok(()) };
@@ -341,7 +348,7 @@ impl Evaluation {
         Ok(())
     }
 
-    /// Takes what a batch came to.
+    /// Passes the result of a batch on to the operators that follow.
     fn take(&mut self, outcome: BatchOutcome) -> Result<(), QueryError> {
         self.notes.merge(outcome.notes);
         for (id, seen) in outcome.seen {
@@ -349,7 +356,7 @@ impl Evaluation {
                 operator.absorb(seen)?;
             }
         }
-        // Memory of the product is held until it has been taken.
+        // The memory of a product stays reserved until it has been passed on.
         for (to, product, _reserved) in outcome.products {
             match (to, product) {
                 (Some((id, input)), PipelineProduct::Rows(rows)) => {
@@ -380,15 +387,15 @@ impl Evaluation {
         Ok(())
     }
 
-    /// Does `first` and all that follows from it, in a loop and not by calls, because operators are fed by each other in
-    /// chains as long as those of the query.
+    /// Does `first` and all work that follows from it. A loop and not recursion, because chains of operators are as long as those
+    /// of the query.
     fn work(&mut self, first: Option<EvaluationTask>) -> Result<(), QueryError> {
         let mut tasks: Vec<EvaluationTask> = first.into_iter().collect();
         while let Some(task) = tasks.pop() {
             self.plan.budget.check()?;
             match task {
                 EvaluationTask::Deliver { to, mut rows, mut in_transit } => {
-                    // What a series comes to may be larger than itself.
+                    // The result of a series may be larger than the series.
                     let steps = to.map_or(0, |(id, _)| self.plan.nodes[id].steps.count);
                     let (mut batch, mut bytes, mut weight) = (Vec::new(), 0, 0);
                     while batch.len() < BATCH
@@ -423,7 +430,7 @@ impl Evaluation {
                         continue;
                     }
                     match &self.plan.nodes[id].op {
-                        // A select whose series came before its arguments goes on from here.
+                        // If the series of a select came before its arguments, they are evaluated now.
                         Op::Leaf(leaf) => {
                             let select = leaf.select;
                             if self.readings[select.0].ended && self.build_pipelines(select) {
@@ -438,12 +445,12 @@ impl Evaluation {
         Ok(())
     }
 
-    /// Hands the output of `id` to whom it feeds.
+    /// Passes the output of `id` on to the operator that it feeds.
     fn deliver(&self, id: NodeId, rows: Vec<Row>) -> Result<Option<EvaluationTask>, QueryError> {
         self.deliver_reserved(id, rows, Reservation::metered(&self.plan.budget, self.meters.of(id).memory()))
     }
 
-    /// As [`deliver`](Self::deliver), where part of the memory may be held already.
+    /// As [`deliver`](Self::deliver), if part of the memory may be reserved already.
     fn deliver_reserved(
         &self,
         id: NodeId,
@@ -478,7 +485,7 @@ impl Evaluation {
         self.deliver(id, out)
     }
 
-    /// Tells an operator that one of its inputs has had its last series.
+    /// Ends one of the inputs of an operator.
     fn end_input(&mut self, id: NodeId, input: usize) -> Result<Option<EvaluationTask>, QueryError> {
         let mut out = Vec::new();
         let plan = self.plan.clone();
@@ -490,8 +497,8 @@ impl Evaluation {
         self.deliver(id, out)
     }
 
-    /// Settles which info series an operator needs, once the series are known that it adds labels to. Where it needs none,
-    /// their select is over.
+    /// Decides which info series an operator needs, once the series are known to which it adds labels. If it needs none, their
+    /// select has ended.
     fn settle(&mut self, id: NodeId, input: usize) -> Result<Option<EvaluationTask>, QueryError> {
         let OperatorSlot::Info(operator) = &mut self.slots[id] else { return Ok(None) };
         let &[_, infos] = self.plan.nodes[id].inputs.as_slice() else { return Ok(None) };
@@ -522,7 +529,7 @@ impl Evaluation {
         self.readings[select.0].pipelines.is_some()
     }
 
-    /// The pipeline that starts at a leaf: as far up as operators look at one series only.
+    /// The pipeline that starts at a leaf and ends before the first operator that looks at several series.
     fn pipeline(&self, leaf: NodeId) -> Option<Pipeline> {
         let OperatorSlot::Leaf(scalars) = &self.slots[leaf] else { return None };
         let mut pipeline = Pipeline {
@@ -565,7 +572,7 @@ impl Evaluation {
         Some(pipeline)
     }
 
-    /// Whether an operator is an aggregation to which names make no difference.
+    /// Whether an operator is an aggregation that does not depend on metric names.
     fn ignores_names(&self, id: NodeId) -> bool {
         match (&self.plan.nodes[id].op, &self.slots[id]) {
             (Op::Aggregate(spec), OperatorSlot::Fold(_)) => {

@@ -1,5 +1,5 @@
-//! Aggregations. [`fold`] for those that need only a few numbers for each group and step, [`pick`] for those that choose
-//! series, [`collect`] for those that need all values at once.
+//! Aggregations: [`fold`] has those that keep a few numbers for each group and step, [`pick`] those that choose series,
+//! [`collect`] those that need all values at once.
 
 pub(crate) mod collect;
 pub(crate) mod fold;

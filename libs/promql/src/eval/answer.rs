@@ -1,4 +1,4 @@
-//! From the series of the last operator to the value of the query.
+//! Converts the series of the last operator to the value of the query.
 
 use std::sync::Arc;
 
@@ -16,8 +16,8 @@ use crate::value::steps::Steps;
 
 /// The value of a query.
 ///
-/// Names that were to be dropped are dropped here. Series whose labels become equal by that are joined; the query fails
-/// where two of them have a value at the same step. `hold` holds the rows, and afterwards the value.
+/// With delayed name removal, names are dropped here. Series whose labels become equal by that are merged; the query fails if
+/// two of them have a value at the same step. `reserved` covers the rows, and afterwards the value.
 pub(crate) fn value(
     plan: &Plan,
     rows: Vec<Row>,
@@ -62,7 +62,7 @@ fn matrix(
     let mut list = Vec::with_capacity(rows.len());
     for row in rows {
         plan.budget.check()?;
-        // Samples have times, which columns have not: the series is larger than the row that it replaces.
+        // Samples have times, columns do not: the series is larger than the row that it replaces.
         let bytes = row.size_bytes();
         let histograms = row.column.histograms.iter().flatten().count();
         let floats = row.column.floats.iter().filter(|value| !is_absent(**value)).count();

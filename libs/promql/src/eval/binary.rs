@@ -1,6 +1,6 @@
 //! Operators between two vectors: [`join`] for arithmetic and comparisons, [`set`] for `and`, `or` and `unless`.
 //!
-//! A join is in parts: `rule` (two values), `naming` (labels), `results` (one series and its partners), [`join`] (all).
+//! A join has four files: `rule` (two values), `naming` (labels), `results` (one series and its partners), [`join`] (all series).
 
 pub(crate) mod join;
 mod naming;
@@ -11,7 +11,7 @@ pub(crate) mod set;
 use crate::plan::node::Grouping;
 use crate::syntax::ast::VectorMatching;
 
-/// Series match when they are in the same group under this grouping.
+/// The grouping of a matching: series match if they are in the same group.
 fn signature(matching: &VectorMatching) -> Grouping {
     let mut labels = matching.labels.clone();
     labels.sort_unstable();
@@ -30,7 +30,7 @@ impl Bits {
         self.words.get(step / 64).is_some_and(|word| word >> (step % 64) & 1 == 1)
     }
 
-    /// Sets the bit and tells whether it was set before.
+    /// Sets the bit; returns whether it was set before.
     fn set(&mut self, step: usize) -> bool {
         if self.words.len() <= step / 64 {
             self.words.resize(step / 64 + 1, 0);

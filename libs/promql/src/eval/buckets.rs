@@ -22,13 +22,13 @@ use crate::value::notes::{ForcedMonotonicity, Note, Notes};
 use crate::value::scalar::{Scalar, Scalars};
 use crate::value::steps::Steps;
 
-/// Histograms that are evaluated in one go.
+/// Number of histograms that one thread evaluates at a time.
 const TOGETHER: usize = 32;
 
 /// The label of the upper bound of classic buckets.
 const BOUND: &str = "le";
 
-/// A classic histogram: the counts of each bucket at each step.
+/// A classic histogram: the upper bound of each bucket and its counts at each step.
 #[derive(Debug)]
 struct ClassicBuckets {
     labels: Labels,
@@ -68,7 +68,7 @@ impl BucketOperator {
         }
     }
 
-    /// The name by which annotations call a metric.
+    /// The name of a metric in annotations.
     fn name<'a>(&self, labels: &'a Labels) -> &'a str {
         if self.named { labels.metric_name() } else { "" }
     }
@@ -135,7 +135,7 @@ impl BucketOperator {
         }
     }
 
-    /// A native and a classic histogram of one name and labels at one step contradict each other: neither counts.
+    /// Drops values at steps where a native and a classic histogram with equal labels both exist.
     fn drop_conflicts(&mut self, cx: &mut OperatorContext<'_>) {
         for row in &mut self.native {
             let Some(&place) = self.places.get(&row.labels) else { continue };
@@ -151,7 +151,7 @@ impl BucketOperator {
         }
     }
 
-    /// Evaluates the function with `params`; where `label` is given, its value becomes a label of the result.
+    /// Evaluates the function with `params`. With `label`, the quantile is a label of the result.
     fn evaluate(
         &self,
         cx: &mut OperatorContext<'_>,
@@ -237,8 +237,8 @@ impl BucketOperator {
                 classic_fraction(param(0, step), param(1, step), &mut buckets)
             } else {
                 let (value, corrected) = classic_quantile(param(0, step), &mut buckets);
-                let told = label.is_some_and(|label| label.has_corrected(step));
-                if let Some((low, high, max_diff)) = corrected.filter(|_| !told) {
+                let reported = label.is_some_and(|label| label.has_corrected(step));
+                if let Some((low, high, max_diff)) = corrected.filter(|_| !reported) {
                     let time = steps.time(step);
                     let details =
                         ForcedMonotonicity { times: (time, time), buckets: (low, high), max_diff, count: 1 };
@@ -264,11 +264,11 @@ impl BucketOperator {
             }
             return Ok(());
         };
-        // A quantile that changes from step to step gives a series for each value.
+        // A quantile that changes from step to step yields a series for each value.
         let mut places: HashMap<u64, usize> = HashMap::new();
         for step in (0..column.len()).filter(|step| column.has(*step)) {
             let value = quantile.at(step);
-            // All NaN look the same.
+            // All NaN have one label.
             let key = if value.is_nan() { f64::NAN } else { value }.to_bits();
             let place = match places.get(&key) {
                 Some(place) => *place,
@@ -286,13 +286,13 @@ impl BucketOperator {
     }
 }
 
-/// Histograms that one thread evaluates before it takes others.
+/// Histograms that one thread evaluates at a time.
 enum BucketPart<'a> {
     Native(&'a [Row]),
     Classic(&'a [ClassicBuckets]),
 }
 
-/// Series that are made, and what holds them until they are handed on.
+/// The results of a part, and their memory until they are passed on.
 struct BucketResults {
     rows: Vec<Row>,
     reserved: Reservation,
@@ -307,7 +307,7 @@ impl BucketResults {
     }
 }
 
-/// One of several quantiles, which is a label of the result.
+/// One of several quantiles, whose value is a label of the result.
 #[derive(Clone, Copy)]
 struct QuantileLabel<'a> {
     quantile: &'a Scalar,
@@ -316,7 +316,7 @@ struct QuantileLabel<'a> {
 }
 
 impl QuantileLabel<'_> {
-    /// Whether an earlier quantile has corrected the buckets of a step, so that this one finds them in order.
+    /// Whether an earlier quantile has already reported the correction of the buckets at a step.
     fn has_corrected(&self, step: usize) -> bool {
         self.earlier.iter().any(|quantile| (0.0..=1.0).contains(&quantile.at(step)))
     }

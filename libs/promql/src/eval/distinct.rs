@@ -1,4 +1,4 @@
-//! Making sure that series stay apart after their labels have been changed.
+//! Rejects series with equal labels after an operator that changed labels.
 //!
 //! Behaviour: where labels change, Prometheus 3.14 fails if series become equal: `label_replace`, `label_join` and the sign
 //! in `mergeSeriesWithSameLabelset`, other operators in `rangeEval`, functions over ranges in `eval`.
@@ -14,54 +14,54 @@ use crate::functions::label::is_reserved;
 use crate::plan::node::{Distinct, Names};
 use crate::value::column::{Column, Row};
 
-/// What is remembered of series: a hash of the labels and the steps that have a value, so that an aggregation above still
-/// holds little of its input.
+/// A summary of the series so far: a hash of the labels and the steps that have a value. It is small, so that an aggregation
+/// above still needs little memory.
 #[derive(Debug, Default)]
 pub(crate) struct SeenLabels {
-    /// Hashes whose last bit tells whether the series had a type or unit.
+    /// Hashes whose last bit is set if the series had a type or unit.
     hashes: Vec<u64>,
-    /// For each series the stretches of steps that have a value; empty where the steps do not matter.
+    /// For each series the ranges of steps that have a value; empty if the steps do not matter.
     steps: Vec<Box<[Stretch]>>,
-    /// What was taken off the labels of the first series, and whether it was the same for all others.
-    taken_off: Option<u64>,
+    /// A hash of the labels that were dropped from the first series, and whether it differs for another one.
+    dropped: Option<u64>,
     differs: bool,
     text: Vec<u8>,
 }
 
-/// Steps from the first on to before the second.
+/// A range of steps: from the first number to before the second.
 type Stretch = (u32, u32);
 
-/// What need not be done with a series on its way from a selector.
+/// What can be skipped for a series that comes from a selector.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Shortcut {
-    /// Series are those of one metric, and so far none has a type or unit.
+    /// All series are of one metric, and so far none has a type or unit.
     pub(crate) untyped: bool,
-    /// What comes next looks at no label that would go.
+    /// The next operator does not depend on the labels that would be dropped.
     pub(crate) names_may_stay: bool,
 }
 
 impl Distinct {
-    /// Takes names off the labels of a series and remembers what is left.
+    /// Drops names from the labels of a series and adds the series to the summary.
     pub(crate) fn apply(&self, row: &mut Row, seen: &mut SeenLabels, shortcut: Shortcut) {
-        if shortcut.untyped && self.names.is_some() && comes_behind_typed(&row.labels) {
-            // Nothing but its name goes, which all have. Series of which more would go come before those that are equal
-            // to them otherwise, and none came.
+        if shortcut.untyped && self.names.is_some() && comes_after_typed(&row.labels) {
+            // Only the name is dropped, which all series have. A series from which more is dropped comes before the series
+            // that are equal to it otherwise, and there was none.
             if !shortcut.names_may_stay || !row.column.histograms.is_empty() {
                 row.labels = row.labels.without(is_reserved);
             }
             return;
         }
-        let goes = |name: &str| match self.names {
+        let dropped = |name: &str| match self.names {
             None => false,
             Some(Names::Metric) => name == model::METRIC_NAME,
             Some(Names::Reserved) => is_reserved(name),
         };
         let typed = is_typed(&row.labels);
         if self.names.is_some() {
-            let taken_off = seen.hash(&row.labels, goes);
-            seen.differs |= *seen.taken_off.get_or_insert(taken_off) != taken_off;
-            if row.labels.iter().any(|label| goes(label.name)) {
-                row.labels = row.labels.without(goes);
+            let hash = seen.hash(&row.labels, dropped);
+            seen.differs |= *seen.dropped.get_or_insert(hash) != hash;
+            if row.labels.iter().any(|label| dropped(label.name)) {
+                row.labels = row.labels.without(dropped);
             }
         }
         let hash = seen.hash(&row.labels, |_| true);
@@ -72,9 +72,9 @@ impl Distinct {
     }
 }
 
-/// Whether a series comes behind those that have a type or unit and are equal to it otherwise: a label comes behind
+/// Whether a series comes after those that have a type or unit and are equal to it otherwise: it does if a label sorts after
 /// `__unit__`, as most do.
-fn comes_behind_typed(labels: &Labels) -> bool {
+fn comes_after_typed(labels: &Labels) -> bool {
     labels.iter().last().is_some_and(|label| label.name > "__unit__")
 }
 
@@ -84,11 +84,11 @@ pub(crate) fn is_typed(labels: &Labels) -> bool {
 }
 
 impl SeenLabels {
-    /// A hash of those labels that `counts` picks.
+    /// A hash of the labels for which `counts` is true.
     fn hash(&mut self, labels: &Labels, counts: impl Fn(&str) -> bool) -> u64 {
         self.text.clear();
         for label in labels.iter().filter(|label| counts(label.name)) {
-            // No part of a label has this byte, which is not UTF-8.
+            // This byte does not occur in UTF-8, and so not in a label.
             for part in [label.name, label.value] {
                 self.text.extend_from_slice(part.as_bytes());
                 self.text.push(0xff);
@@ -106,15 +106,16 @@ impl SeenLabels {
     fn extend(&mut self, other: Self) {
         self.hashes.extend(other.hashes);
         self.steps.extend(other.steps);
-        if let Some(taken_off) = other.taken_off {
-            self.differs |= other.differs || *self.taken_off.get_or_insert(taken_off) != taken_off;
+        if let Some(dropped) = other.dropped {
+            self.differs |= other.differs || *self.dropped.get_or_insert(dropped) != dropped;
         }
     }
 
-    /// Whether two series have equal labels, and a value at the same step where steps matter.
+    /// Whether two series have equal labels and, if steps matter, a value at the same step.
     ///
-    /// Series of one metric stay apart without its name, unless one of them loses a type or unit too. They may lack labels
-    /// that nobody needs ([`NeededLabels`](crate::NeededLabels)), so those without are not compared with each other.
+    /// Series of one metric remain different without the name, unless a type or unit is dropped from one of them too. They may
+    /// lack labels that are not needed ([`NeededLabels`](crate::NeededLabels)), so series without type and unit are not
+    /// compared with each other.
     fn has_equal(&self, one_metric: bool) -> bool {
         let mut order: Vec<usize> = (0..self.hashes.len()).collect();
         order.sort_unstable_by_key(|&at| self.hashes[at]);
@@ -135,11 +136,11 @@ impl SeenLabels {
     }
 }
 
-/// The stretches of steps at which a column has a value.
+/// The ranges of steps at which a column has a value.
 fn stretches(column: &Column) -> Box<[Stretch]> {
     let mut list: Vec<Stretch> = Vec::new();
     for step in (0..column.len()).filter(|step| column.has(*step)) {
-        // No column has more steps than a budget of samples allows.
+        // The limit of samples bounds the number of steps far below that.
         let step = u32::try_from(step).unwrap_or(u32::MAX);
         match list.last_mut() {
             Some((_, end)) if *end == step => *end += 1,
@@ -149,14 +150,13 @@ fn stretches(column: &Column) -> Box<[Stretch]> {
     list.into_boxed_slice()
 }
 
-/// Passes series on, perhaps without their names, and fails in the end where two of them became equal.
+/// Passes series on, without their names if the rule says so, and fails at the end if two of them became equal.
 ///
-/// Where series reach it straight from a selector, workers do what it does for each series, and it takes in what they
-/// have seen.
+/// If series come directly from a selector, workers do this for each series, and the operator merges their summaries.
 #[derive(Debug)]
 pub(crate) struct DistinctOperator {
     rule: Distinct,
-    /// Whether its series are those of one metric, with the labels that they have there.
+    /// Whether its series are those of one metric, with unchanged labels.
     one_metric: bool,
     seen: SeenLabels,
     reserved: Reservation,
@@ -167,17 +167,17 @@ impl DistinctOperator {
         Self { rule, one_metric, seen: SeenLabels::default(), reserved }
     }
 
-    /// What it does with each series.
+    /// What it does with each series, for workers.
     pub(crate) fn rule(&self) -> Distinct {
         self.rule
     }
 
-    /// Whether its series are those of one metric, with the labels that they have there.
+    /// Whether its series are those of one metric, with unchanged labels.
     pub(crate) fn has_one_metric(&self) -> bool {
         self.one_metric
     }
 
-    /// Takes what a worker has seen.
+    /// Merges the summary of a worker.
     pub(crate) fn absorb(&mut self, seen: SeenLabels) -> Result<(), QueryError> {
         self.reserved.add(seen.size_bytes())?;
         self.seen.extend(seen);
@@ -210,7 +210,7 @@ impl Operator for DistinctOperator {
     ) -> Result<(), QueryError> {
         cx.budget.check()?;
         let seen = std::mem::take(&mut self.seen);
-        // Series that were distinct stay so where the same was taken off all of them.
+        // Series that were distinct remain so if the same labels were dropped from all of them.
         let surely_distinct = self.rule.names.is_some() && !seen.differs;
         let equal = !surely_distinct && seen.has_equal(self.one_metric && self.rule.names.is_some());
         self.reserved.release(u64::MAX);
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn series_are_equal_where_they_have_a_value_at_the_same_step() {
+    fn series_are_equal_only_if_they_have_a_value_at_the_same_step() {
         let rule = Distinct { names: Some(Names::Reserved), any_step: false };
         let [both, first, second] = [[1.0, 2.0, 3.0], [1.0, ABSENT, 3.0], [ABSENT, 2.0, ABSENT]];
         assert!(equal(rule, &[("x", &both), ("y", &first)]));
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn series_of_one_metric_become_equal_only_to_those_that_lose_a_type() {
+    fn series_of_one_metric_become_equal_only_if_a_type_is_dropped() {
         let rule = Distinct { names: Some(Names::Reserved), any_step: false };
         let equal = |sets: &[&[(&str, &str)]]| {
             let mut seen = SeenLabels::default();

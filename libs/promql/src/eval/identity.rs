@@ -1,4 +1,4 @@
-//! Which info series a query needs: those of the instances and jobs that the series of a vector come from.
+//! Which info series a query needs: those of the instances and jobs of the series of a vector.
 //!
 //! Behaviour: `fetchInfoSeries` in Prometheus 3.14's `promql/info.go`.
 
@@ -6,24 +6,24 @@ use std::collections::BTreeSet;
 
 use model::{Labels, MatchOp, Matcher};
 
-/// The labels by which a series finds its info series.
+/// The labels by which series and info series match.
 pub(crate) const IDENTIFYING: [&str; 2] = ["instance", "job"];
 
-/// Longest list of values that stores are asked for, in bytes of the regular expression: some 10,000 instances. Beyond
-/// it they are asked for all series that have the label, and what is not needed is dropped on arrival. Stores take more,
-/// but each of them reads and compiles the list, and a gRPC message has 4 MiB by default.
+/// Longest list of values that is sent to stores, in bytes of the regular expression: about 10,000 instances. Instead of a longer
+/// list, all series that have the label are requested, and those that are not needed are dropped on arrival. Stores accept
+/// longer lists, but each store parses and compiles the list, and a gRPC message has at most 4 MiB by default.
 const MAX_LIST_BYTES: usize = 256 << 10;
 
-/// The identities of series, each label by itself: where both are known, an info series of the instance of one and the
-/// job of another is fetched too, as in Prometheus.
+/// The identities of series, each label by itself. So an info series with the instance of one series and the job of another is
+/// fetched too, as in Prometheus.
 #[derive(Debug, Default)]
 pub(crate) struct Identities {
-    /// For each identifying label its values; none where no series has it.
+    /// The values of each identifying label; empty if no series has it.
     values: [BTreeSet<Box<str>>; 2],
 }
 
 impl Identities {
-    /// Adds that of a series, and tells by how many bytes this has grown.
+    /// Adds the identity of a series. Returns by how many bytes `self` has grown.
     pub(crate) fn add(&mut self, labels: &Labels) -> u64 {
         let mut bytes = 0;
         for (values, name) in self.values.iter_mut().zip(IDENTIFYING) {
@@ -36,18 +36,18 @@ impl Identities {
         bytes as u64
     }
 
-    /// Whether there is none, so that no info series is needed.
+    /// Whether there is no identity, so that no info series is needed.
     pub(crate) fn is_empty(&self) -> bool {
         self.values.iter().all(BTreeSet::is_empty)
     }
 
-    /// Whether an info series may belong to some series.
+    /// Whether an info series may match a series.
     pub(crate) fn fits(&self, labels: &Labels) -> bool {
         let known = self.values.iter().zip(IDENTIFYING).filter(|(values, _)| !values.is_empty());
         known.into_iter().all(|(values, name)| values.contains(labels.value(name)))
     }
 
-    /// What stores are asked for. It lets all through that [`fits`](Self::fits), and more where lists would be too long.
+    /// The matchers for stores. They select all info series that [`fit`](Self::fits), and more if a list would be too long.
     pub(crate) fn matchers(&self) -> Vec<Matcher> {
         let known = self.values.iter().zip(IDENTIFYING).filter(|(values, _)| !values.is_empty());
         known.filter_map(|(values, name)| Matcher::new(MatchOp::Regex, name, &list(values)).ok()).collect()
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_asked_for_as_they_are_and_once() {
+    fn each_value_is_requested_once_and_literally() {
         let found = identities(&[
             &[("instance", "b:1"), ("job", "x")],
             &[("instance", "a.c[1]|$^\\")],
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_label_that_no_series_has_is_not_asked_for() {
+    fn a_label_that_no_series_has_is_not_requested() {
         assert!(identities(&[&[("pod", "p")], &[("job", "")]]).is_empty());
         let found = identities(&[&[("job", "x")], &[("pod", "p")]]);
         assert_eq!(texts(&found), [r#"job=~"x""#]);
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_is_too_long_becomes_any_value() {
+    fn a_list_that_is_too_long_is_replaced_by_any_value() {
         let many = |count: usize| {
             let mut identities = Identities::default();
             for n in 0..count {

@@ -1,7 +1,6 @@
 //! `info(v, selector)`: adds the labels of info series, such as `target_info`, to the series of a vector.
 //!
-//! The vector comes first. Its instances and jobs then say which info series are asked for
-//! ([`Identities`]).
+//! The vector is read first. Its instances and jobs decide which info series are requested ([`Identities`]).
 //!
 //! Behaviour: `combineWithInfoSeries` in Prometheus 3.14's `promql/info.go`.
 
@@ -16,10 +15,10 @@ use crate::eval::operator::{KeptRows, Operator, OperatorContext};
 use crate::plan::node::InfoCall;
 use crate::value::column::{Column, Row};
 
-/// The info series of one metric by what they identify, each list in the order of its arrival.
+/// The info series of one metric by their instance and job, each list in the order of arrival.
 type Metric<'a> = HashMap<[&'a str; 2], Vec<&'a Row>>;
 
-/// Enriches series. Its second input ends after the first.
+/// Adds labels to series. Its second input ends after the first.
 #[derive(Debug)]
 pub(crate) struct InfoOperator {
     names: Vec<Matcher>,
@@ -30,7 +29,7 @@ pub(crate) struct InfoOperator {
 }
 
 impl InfoOperator {
-    /// An operator whose memory is held by `base`, `infos` and `making`: what it is given, and what it makes of it.
+    /// An operator that reserves memory for its inputs in `base` and `infos`, and for its results in `in_progress`.
     pub(crate) fn new(
         call: &InfoCall,
         base: Reservation,
@@ -46,10 +45,10 @@ impl InfoOperator {
         }
     }
 
-    /// Whose info series are needed, once the first input has ended.
+    /// The identities whose info series are needed, once the first input has ended.
     ///
     /// # Errors
-    /// When they take more memory than is left, or somebody asked for the end of the query.
+    /// If they take more memory than the budget allows, or if the query is interrupted.
     pub(crate) fn identities(&mut self, budget: &Budget) -> Result<Identities, QueryError> {
         let mut identities = Identities::default();
         for row in &self.base.rows {
@@ -61,15 +60,15 @@ impl InfoOperator {
         Ok(identities)
     }
 
-    /// Whether a label of an info series is added: one that the selector names, or any.
+    /// Whether a label of an info series is added: one that the selector names, or any label if it names none.
     fn adds(&self, name: &str) -> bool {
         name != METRIC_NAME && (self.matchers.is_empty() || self.matchers.iter().any(|m| m.name() == name))
     }
 
     fn finish(&mut self, cx: &mut OperatorContext<'_>, out: &mut Vec<Row>) -> Result<(), QueryError> {
         let (base, mut reserved) = self.base.take();
-        let (infos, _infos_hold) = self.infos.take();
-        // In the order of names, so that labels are taken in a fixed one.
+        let (infos, _infos_reserved) = self.infos.take();
+        // In the order of names, so that labels are added in a fixed order.
         let mut metrics: BTreeMap<&str, Metric<'_>> = BTreeMap::new();
         for row in &infos {
             let metric = metrics.entry(row.labels.metric_name()).or_default();
@@ -81,7 +80,7 @@ impl InfoOperator {
             cx.budget.check()?;
             let bytes = row.size_bytes();
             if is_info(&self.names, &row.labels) {
-                // It is left as it is.
+                // An info series in the vector is not changed.
                 out.push(row);
                 continue;
             }
@@ -98,7 +97,7 @@ impl InfoOperator {
         Ok(())
     }
 
-    /// Enriches one series with the newest info series of each name at each step.
+    /// Adds to one series, at each step, the labels of the newest info series of each name.
     fn enrich(
         &self,
         cx: &mut OperatorContext<'_>,
@@ -107,7 +106,7 @@ impl InfoOperator {
         in_progress: &mut Reservation,
         out: &mut Vec<Row>,
     ) -> Result<(), QueryError> {
-        // Info series seldom change, so the labels for a choice of them are made once.
+        // Info series seldom change, so the labels for each choice of them are computed once.
         let mut made: HashMap<Vec<Option<usize>>, Option<usize>> = HashMap::new();
         let mut known: HashMap<Labels, usize> = HashMap::new();
         for step in (0..cx.steps.count).filter(|step| row.column.has(*step)) {
@@ -143,7 +142,7 @@ impl InfoOperator {
         Ok(())
     }
 
-    /// The labels of a series with those of its info series; `None` where it has none but the selector asks for one.
+    /// The labels of a series with those of its info series. `None` if it has no info series but the selector requires one.
     fn labels<'a>(
         &self,
         base: &Labels,
@@ -185,19 +184,19 @@ fn identity(labels: &Labels) -> [&str; 2] {
     IDENTIFYING.map(|name| labels.value(name))
 }
 
-/// The time of the sample of an info series at a step; it arrives as the times of its samples.
+/// The time of the sample of an info series at a step. The values of info series are the times of their samples.
 fn time(row: &Row, step: usize) -> Option<f64> {
     row.column.has(step).then(|| row.column.floats[step])
 }
 
-/// The place of the series whose sample at a step is newest; `None` where none has one.
+/// The index of the series whose sample at a step is newest; `None` if none has a sample.
 fn newest(series: &[&Row], step: usize) -> Option<usize> {
     let times = series.iter().enumerate().filter_map(|(at, row)| Some((time(row, step)?, at)));
     times.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, at)| at)
 }
 
-/// Refuses two info series of one metric and identity whose newest samples are of one time, at the steps at which the
-/// vector has any value: also where no series of the vector has that identity.
+/// Rejects two info series of one metric and identity whose newest samples have the same time, at the steps at which the
+/// vector has any value. That no series of the vector has that identity does not matter.
 fn refuse_duplicates(
     cx: &mut OperatorContext<'_>,
     base: &[Row],

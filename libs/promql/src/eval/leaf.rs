@@ -1,4 +1,4 @@
-//! Leaves: from the samples of a series to its column.
+//! Leaves: compute the column of a series from its samples.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::value::notes::Notes;
 use crate::value::scalar::Scalar;
 use crate::value::steps::{Steps, Window};
 
-/// Evaluates a leaf for one series. `samples` may lose its staleness markers.
+/// Evaluates a leaf for one series. It may remove the staleness markers from `samples`.
 pub(crate) fn evaluate(
     leaf: &Leaf,
     steps: &Steps,
@@ -72,13 +72,13 @@ pub(crate) fn evaluate(
             });
             Ok(())
         }
-        // Raw samples are taken before they would become a column.
+        // The pipeline passes raw samples on without a column.
         LeafKind::Raw => Ok(()),
     }
 }
 
-/// Reduces histograms to their count and sum. The buckets would have told of counter resets, so each histogram gets to
-/// say itself whether there was one before it.
+/// Reduces histograms to their count and sum. Counter resets are detected by the buckets, so each histogram gets a hint whether
+/// there was a reset before it.
 pub(crate) fn keep_statistics(samples: &mut Samples) {
     let mut previous: Option<Histogram> = None;
     for (_, histogram) in &mut samples.histograms {
@@ -116,13 +116,13 @@ fn points(samples: &Samples) -> Points<'_> {
     }
 }
 
-/// The last sample of a window, by its place.
+/// The last sample of a window, by its index.
 enum LastSample {
     Float(usize),
     Histogram(usize),
 }
 
-/// Finds the last sample of each window and hands it to `set`, unless it says that the series has ended.
+/// Finds the last sample of each window and passes it to `set`, unless it is a staleness marker.
 #[inline(always)]
 fn instant(
     window: &Window,
@@ -133,7 +133,7 @@ fn instant(
 ) {
     out.reset(steps.count);
     let (times, histograms) = (&samples.timestamps, &samples.histograms);
-    // How many samples are not after the window.
+    // The number of samples that are not after the window.
     let (mut floats, mut others) = (0, 0);
     for step in 0..steps.count {
         let end = window.end(steps.time(step));

@@ -1,4 +1,4 @@
-//! Operators that change each series by itself.
+//! Operators that transform each series by itself.
 
 use std::sync::Arc;
 
@@ -19,12 +19,12 @@ use crate::value::notes::{Note, Notes};
 use crate::value::scalar::Scalar;
 use crate::value::steps::Steps;
 
-/// What changes keep from one series to the next, so as not to compute or allocate it again.
+/// Results and buffers that transformations reuse from one series to the next.
 #[derive(Debug)]
 pub(crate) struct MapScratch {
     /// The times of the steps of a subquery that have a float.
     times: Vec<i64>,
-    /// The steps whose times these are, where each has a float.
+    /// The steps to which these times belong, if each of them has a float.
     dense: Option<Steps>,
     reserved: Reservation,
 }
@@ -35,8 +35,8 @@ impl MapScratch {
     }
 }
 
-/// Bytes that [`apply`] takes beside the series that it changes, to be held before. Where there are any, it leaves the
-/// series with another size.
+/// Bytes that [`apply`] allocates in addition to the series, to be reserved before. If it is not 0, the size of the series
+/// changes.
 pub(crate) fn needs(map: &Map, steps: &Steps, row: &Row) -> u64 {
     let slots = if row.column.histograms.is_empty() { 1 } else { 2 };
     let column = (steps.count * slots * 8) as u64;
@@ -50,7 +50,7 @@ pub(crate) fn needs(map: &Map, steps: &Steps, row: &Row) -> u64 {
     }
 }
 
-/// Applies `map` to one series; `false` where nothing is left of it.
+/// Applies `map` to one series. Returns whether the series has any value then.
 pub(crate) fn apply(
     map: &Map,
     steps: &Steps,
@@ -106,10 +106,10 @@ pub(crate) fn apply(
 }
 
 fn missing() -> QueryError {
-    QueryError::execution("an operator was evaluated before its scalar argument")
+    QueryError::execution("internal error: an operator was evaluated before its scalar argument")
 }
 
-/// Changes each float to what `f` makes of it, and drops histograms.
+/// Replaces each float by the result of `f`, and drops histograms.
 #[inline(always)]
 fn floats_only(
     row: &mut Row,
@@ -159,7 +159,7 @@ fn step_time(steps: &Steps, row: &mut Row, budget: &Budget) -> Result<(), QueryE
     Ok(())
 }
 
-/// The same at each of so many steps.
+/// The same value at each of `steps` steps.
 fn repeat(cell: Cell<'_>, steps: usize) -> Column {
     let mut column = Column::absent(steps);
     match cell {
@@ -174,8 +174,10 @@ fn math(id: FunctionId, scalars: &[Scalar], row: &mut Row, budget: &Budget) -> R
     let at = |index: usize, step: usize| scalars.get(index).map(|s| s.at(step));
     let function = |step: usize| FloatFunction::new(id, at(0, step), at(1, step));
     if scalars.iter().all(|s| s.constant().is_some()) {
-        let function = function(0)
-            .ok_or_else(|| QueryError::execution(format!("{} cannot be evaluated", id.signature().name)))?;
+        let function = function(0).ok_or_else(|| {
+            let name = id.signature().name;
+            QueryError::execution(format!("internal error: {name} is not a function of one float"))
+        })?;
         floats_only(row, budget, |_, value| function.apply(value))
     } else {
         floats_only(row, budget, |step, value| function(step).and_then(|f| f.apply(value)))
@@ -247,7 +249,7 @@ impl Arithmetic<'_> {
         } else if !keep {
             *value = ABSENT;
         } else if !(self.swapped && self.op.is_comparison()) {
-            // A comparison keeps the value of the vector, on whichever side it stands.
+            // A comparison keeps the value of the vector, whether it is the left or the right operand.
             *value = result;
         }
     }
@@ -307,13 +309,13 @@ fn subquery(
         timestamps: &scratch.times,
         values: &values,
         histograms: &histograms,
-        // What an expression gives has no start.
+        // The values of an expression have no start timestamps.
         ..Points::default()
     };
     range::evaluate(function, &row.labels, points, &mut row.column, notes)
 }
 
-/// A subquery may skip samples or return one twice, so that a hint about the sample before would be wrong.
+/// A subquery may skip samples or return one twice, so that a hint about the previous sample would be wrong.
 fn without_hint(histogram: Histogram) -> Histogram {
     match histogram.counter_reset_hint {
         CounterResetHint::Reset | CounterResetHint::NotReset => {
@@ -333,7 +335,7 @@ mod tests {
     use budget::{BudgetLimits, Interrupt, TotalBudget};
 
     #[test]
-    fn many_histograms_are_worked_on_with_looks_at_the_flag_in_between() {
+    fn long_columns_of_histograms_check_the_interrupt() {
         let steps = Steps { start: 0, interval: 1, count: 3 * HISTOGRAM_PART, end: i64::MAX };
         let span = Span::default();
         let product = Map::Arithmetic { op: BinaryOp::Mul, swapped: false, return_bool: false, span };

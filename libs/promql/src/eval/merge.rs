@@ -1,4 +1,4 @@
-//! Joining series with equal labels.
+//! Merges series with equal labels.
 
 use std::collections::HashMap;
 
@@ -9,15 +9,16 @@ use crate::error::QueryError;
 use crate::eval::operator::{KeptRows, Operator, OperatorContext};
 use crate::value::column::Row;
 
-/// What is said where two series with equal labels have a value at the same step.
+/// The error if two series with equal labels have a value at the same step, in Prometheus' words.
 pub(crate) const SAME_LABELS: &str = "vector cannot contain metrics with the same labelset";
 
-/// Joins series with equal labels; their order is that of the first of each. `hold` is that of whoever joins them.
+/// Merges series with equal labels; the order is that of the first series of each. `reserved` names the budget and the meter for
+/// the memory that this takes.
 ///
 /// # Errors
-/// Where two of them have a value at the same step, and where somebody asked for the end of the query.
+/// If two of them have a value at the same step, or if the query is interrupted or exceeds its budget.
 pub(crate) fn merge(rows: Vec<Row>, budget: &Budget, reserved: &Reservation) -> Result<Vec<Row>, QueryError> {
-    // The list, and the places: a hash table is up to twice as large as what is in it.
+    // The list, and the hash table, which is up to twice as large as its entries.
     let mut in_progress = reserved.new_empty();
     in_progress.add((rows.len() * (size_of::<Row>() + 2 * size_of::<(Labels, usize)>())) as u64)?;
     let mut places: HashMap<Labels, usize> = HashMap::with_capacity(rows.len());
@@ -43,7 +44,7 @@ pub(crate) fn merge(rows: Vec<Row>, budget: &Budget, reserved: &Reservation) -> 
     Ok(merged)
 }
 
-/// Joins series with equal labels in front of an operator that looks at a series over time.
+/// Merges series with equal labels before an operator that evaluates a series over time.
 #[derive(Debug)]
 pub(crate) struct MergeOperator {
     kept: KeptRows,
@@ -64,7 +65,7 @@ impl Operator for MergeOperator {
         out: &mut Vec<Row>,
     ) -> Result<(), QueryError> {
         if cx.steps.count <= 1 {
-            // With a single step there is nothing to join.
+            // With a single step there is nothing to merge.
             out.extend(rows);
             return Ok(());
         }

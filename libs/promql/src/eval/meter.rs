@@ -1,4 +1,4 @@
-//! What each operator of a plan did: series, samples, memory and time. Measured only when asked for.
+//! What each operator of a plan did: series, samples, memory and time. Time and counts are measured only on request.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use budget::Meter;
 use crate::explain::Measured;
 use crate::value::column::Row;
 
-/// Tells the time since some fixed instant. The engine has no clock of its own; whoever wants times hands one in.
+/// Returns the time since some fixed instant. The engine has no clock; a driver that measures passes one.
 pub type Clock = fn() -> Duration;
 
 /// What one operator did so far.
@@ -33,7 +33,7 @@ impl Meters {
         Self { clock, nodes: (0..nodes).map(|_| OperatorMeter::default()).collect() }
     }
 
-    /// Whether all is measured.
+    /// Whether time and counts are measured.
     pub(crate) fn is_on(&self) -> bool {
         self.clock.is_some()
     }
@@ -48,12 +48,12 @@ impl Meters {
         &self.nodes[node]
     }
 
-    /// Begins to take time.
+    /// Starts a timer.
     pub(crate) fn timer(&self) -> OperatorTimer {
         OperatorTimer { clock: self.clock, last: self.clock.map(|clock| clock()).unwrap_or_default() }
     }
 
-    /// Counts series that come out of an operator, with a value for each step that has one.
+    /// Counts the series of an operator's output, and their values.
     pub(crate) fn output(&self, node: usize, rows: &[Row]) {
         if self.is_on() {
             let present =
@@ -85,7 +85,7 @@ impl OperatorMeter {
     }
 }
 
-/// Takes the time of one operator after the other.
+/// Measures the time of one operator after the other.
 #[derive(Debug)]
 pub(crate) struct OperatorTimer {
     clock: Option<Clock>,
@@ -93,7 +93,7 @@ pub(crate) struct OperatorTimer {
 }
 
 impl OperatorTimer {
-    /// Books the time since the last call, or the beginning, on `meter`.
+    /// Adds the time since the last call, or since the start, to `meter`.
     #[inline]
     pub(crate) fn record(&mut self, meter: &OperatorMeter) {
         if let Some(clock) = self.clock {

@@ -1,4 +1,4 @@
-//! What all operators have in common: series are pushed into them, and they push series on.
+//! The interface of operators: series are pushed into them, and they push series on.
 
 use std::sync::Arc;
 
@@ -15,9 +15,9 @@ use crate::value::steps::Steps;
 
 /// An operator between leaves and the answer. It runs on the driver's thread, one call at a time.
 pub(crate) trait Operator: std::fmt::Debug + Send {
-    /// Takes series of one input and adds what follows from them to `out`.
+    /// Takes series of one input and adds the output that follows from them to `out`.
     ///
-    /// Series of one input arrive in a fixed order; inputs may take turns.
+    /// The series of one input arrive in a fixed order. Calls for different inputs may alternate.
     fn push(
         &mut self,
         cx: &mut OperatorContext<'_>,
@@ -26,8 +26,8 @@ pub(crate) trait Operator: std::fmt::Debug + Send {
         out: &mut Vec<Row>,
     ) -> Result<(), QueryError>;
 
-    /// Called once an input has had its last series; adds what follows from that to `out`. After all inputs have
-    /// ended, so has the output.
+    /// Called when an input has ended; adds the output that follows from that to `out`. The output ends when all inputs have
+    /// ended.
     fn end(
         &mut self,
         cx: &mut OperatorContext<'_>,
@@ -35,28 +35,28 @@ pub(crate) trait Operator: std::fmt::Debug + Send {
         out: &mut Vec<Row>,
     ) -> Result<(), QueryError>;
 
-    /// Where scalars arrive, if its inputs behind the first are such.
+    /// Where scalars arrive, if its inputs after the first one are scalars.
     fn scalars(&mut self) -> Option<&mut Scalars> {
         None
     }
 
-    /// What workers may leave out of the series of its first input.
+    /// Which values workers may drop from the series of its first input.
     fn sieve(&self) -> Option<Arc<Sieve>> {
         None
     }
 }
 
-/// What an operator works with beside its series.
+/// What an operator needs in addition to its series.
 pub(crate) struct OperatorContext<'a> {
     /// The steps of its output.
     pub(crate) steps: &'a Steps,
-    /// Where it leaves notes.
+    /// Where it adds annotations.
     pub(crate) notes: &'a mut Notes,
-    /// Called in loops so that a query can be ended.
+    /// Checked in loops so that the query can be interrupted.
     pub(crate) budget: &'a Budget,
-    /// What changes of series work with.
+    /// Buffers for transformations of series.
     pub(crate) scratch: &'a mut map::MapScratch,
-    /// Threads that it may use.
+    /// Number of threads that it may use.
     pub(crate) workers: usize,
 }
 
@@ -72,12 +72,12 @@ impl OperatorContext<'_> {
 pub(crate) struct EndedInputs(Vec<bool>);
 
 impl EndedInputs {
-    /// None of so many.
+    /// None of `inputs` has ended.
     pub(crate) fn none_of(inputs: usize) -> Self {
         Self(vec![false; inputs])
     }
 
-    /// Notes that an input has ended, and tells whether all have.
+    /// Marks an input as ended; returns whether all have ended.
     pub(crate) fn note(&mut self, input: usize) -> bool {
         if let Some(ended) = self.0.get_mut(input) {
             *ended = true;
@@ -91,7 +91,7 @@ impl EndedInputs {
     }
 }
 
-/// Series that have to be kept, and the memory that they take.
+/// Series that an operator has to keep, and their memory.
 #[derive(Debug)]
 pub(crate) struct KeptRows {
     pub(crate) rows: Vec<Row>,
@@ -109,14 +109,14 @@ impl KeptRows {
         Ok(())
     }
 
-    /// Hands the series on, and what their memory is held by: it is to be kept as long as they are.
+    /// Moves out the series and the reservation of their memory, which must be kept as long as they are.
     pub(crate) fn take(&mut self) -> (Vec<Row>, Reservation) {
         let reserved = self.reserved.take();
         (std::mem::take(&mut self.rows), reserved)
     }
 }
 
-/// Changes each series by itself; keeps series until its scalar arguments are known.
+/// Transforms each series by itself; keeps series until its scalar arguments are known.
 #[derive(Debug)]
 pub(crate) struct MapOperator {
     map: Map,
@@ -129,7 +129,7 @@ impl MapOperator {
         Self { map, scalars: Scalars::new(scalars, reserved.new_empty()), waiting: KeptRows::new(reserved) }
     }
 
-    /// The change and its arguments, if they are all known: it can then be made anywhere.
+    /// The transformation and its arguments, if they are all known: workers can apply it then.
     pub(crate) fn ready(&self) -> Option<(Map, Vec<Scalar>)> {
         Some((self.map.clone(), self.scalars.all()?))
     }
@@ -141,7 +141,7 @@ impl MapOperator {
         rows: Vec<Row>,
         out: &mut Vec<Row>,
     ) -> Result<(), QueryError> {
-        // What becomes larger than the series it was, whose memory is held by whoever hands it in.
+        // Results that are larger than their series. The memory of the series is reserved by the caller.
         let (mut grown, mut in_progress) = (0, self.waiting.reserved.new_empty());
         for mut row in rows {
             cx.budget.check()?;

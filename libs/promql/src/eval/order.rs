@@ -1,4 +1,4 @@
-//! The order in which selects are best read: what others wait for comes first, so that these can stream.
+//! The best order to read selects: a select on which operators wait comes first, so that the remaining ones can stream.
 
 use crate::plan::Plan;
 use crate::plan::node::PlanRoot;
@@ -6,9 +6,9 @@ use crate::plan::node::{Join, NodeId, Op};
 use crate::select::SelectId;
 use crate::syntax::ast::{AggregateOp, BinaryOp, Cardinality};
 
-/// All selects of a plan. Of two operands, the one that is kept comes before the one that streams past it, unless that would
-/// hold more: in a chain of joins, every right operand would wait until the leftmost is read. Parameters come before the
-/// series that they are for.
+/// All selects of a plan, in reading order. Of two operands, the one that is kept in memory comes before the one that is
+/// streamed, unless that needs more memory: in a chain of joins, every right operand would be kept until the leftmost one is
+/// read. Parameters come before the series to which they apply.
 pub(crate) fn reading_order(plan: &Plan) -> Vec<SelectId> {
     let needs = needs(plan);
     let mut order: Vec<SelectId> = Vec::with_capacity(plan.selects().len());
@@ -24,7 +24,7 @@ pub(crate) fn reading_order(plan: &Plan) -> Vec<SelectId> {
             let fates = input_fates(&node.op, fate, &node.inputs, &needs);
             let inputs = node.inputs.iter().zip(fates.of).map(|(input, fate)| (*input, fate, false));
             let mut inputs: Vec<_> = inputs.collect();
-            // What is put on the stack last is taken from it first.
+            // A stack: the input that is pushed last is visited first.
             if fates.left_first {
                 inputs.reverse();
             }
@@ -38,22 +38,23 @@ pub(crate) fn reading_order(plan: &Plan) -> Vec<SelectId> {
     order
 }
 
-/// What becomes of the series that an operator gives.
+/// What happens to the output of an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
-    /// They are folded, or handed on, as they come.
+    /// Series are folded or passed on as they come.
     Streams,
-    /// They are kept until something else has been read.
-    KeptRows,
+    /// Series are kept until another input has been read.
+    Kept,
 }
 
-/// What an operator holds, roughly: in columns for each of the series that a selector finds.
+/// A rough estimate of an operator's memory, in columns for each series of a selector.
 #[derive(Clone, Copy, Debug, Default)]
 struct Need {
-    /// Its output, where that is kept.
+    /// Of its output, if that is kept.
     output: u32,
-    /// At most at one time, by the fate of its output.
+    /// The maximum while its output is streamed.
     streaming: u32,
+    /// The maximum while its output is kept.
     keeping: u32,
 }
 
@@ -61,18 +62,18 @@ impl Need {
     fn at(self, fate: Fate) -> u32 {
         match fate {
             Fate::Streams => self.streaming,
-            Fate::KeptRows => self.keeping,
+            Fate::Kept => self.keeping,
         }
     }
 }
 
-/// What each operator of a plan needs; inputs come before what they feed.
+/// The memory of each operator of a plan.
 fn needs(plan: &Plan) -> Vec<Need> {
     let mut needs: Vec<Need> = Vec::with_capacity(plan.nodes.len());
     for node in &plan.nodes {
         let output = output(&node.op, &node.inputs, &needs);
         let peak = |fate: Fate| match (&node.op, &node.inputs[..]) {
-            (Op::Leaf(_), _) => u32::from(fate == Fate::KeptRows),
+            (Op::Leaf(_), _) => u32::from(fate == Fate::Kept),
             (Op::Join(join), &[left, right]) => {
                 let (one, many) = sides(join, left, right);
                 let peaks = join_peaks(needs[one], needs[many], fate);
@@ -84,13 +85,13 @@ fn needs(plan: &Plan) -> Vec<Need> {
                 peaks.max().unwrap_or(0)
             }
         };
-        let (streaming, keeping) = (peak(Fate::Streams), peak(Fate::KeptRows));
+        let (streaming, keeping) = (peak(Fate::Streams), peak(Fate::Kept));
         needs.push(Need { output, streaming, keeping });
     }
     needs
 }
 
-/// The columns that an operator gives for each of the series that a selector finds: none where it gives few.
+/// The columns in an operator's output for each series of a selector: 0 if the output is small.
 fn output(op: &Op, inputs: &[NodeId], needs: &[Need]) -> u32 {
     let of = |input: &NodeId| needs[*input].output;
     match op {
@@ -105,7 +106,7 @@ fn output(op: &Op, inputs: &[NodeId], needs: &[Need]) -> u32 {
     }
 }
 
-/// The "one" side of a join, which is looked at first, and the "many" side.
+/// The "one" side of a join, which is needed first, and the "many" side.
 fn sides(join: &Join, left: NodeId, right: NodeId) -> (NodeId, NodeId) {
     match join.matching.cardinality {
         Cardinality::OneToMany => (left, right),
@@ -113,18 +114,18 @@ fn sides(join: &Join, left: NodeId, right: NodeId) -> (NodeId, NodeId) {
     }
 }
 
-/// What a join holds at most where the "one" side is read first, so that the other streams past it, and where the "many"
-/// side is, and waits.
+/// The memory of a join if the "one" side is read first, so that the "many" side is streamed, and if the "many" side is read
+/// first and kept.
 fn join_peaks(one: Need, many: Need, fate: Fate) -> (u32, u32) {
     let one_first = one.keeping.max(one.output.saturating_add(many.at(fate)));
     let many_first = many.keeping.max(many.output.saturating_add(one.keeping));
     (one_first, many_first)
 }
 
-/// What becomes of the inputs of an operator, and which comes first.
+/// What happens to the inputs of an operator, and which of them is read first.
 struct Inputs {
     of: Vec<Fate>,
-    /// Whether the first is read first; otherwise the last is.
+    /// Whether the first input is read first; otherwise the last one is.
     left_first: bool,
 }
 
@@ -134,20 +135,19 @@ fn input_fates(op: &Op, fate: Fate, inputs: &[NodeId], needs: &[Need]) -> Inputs
         (Op::Join(join), &[left, right]) => {
             let (one, many) = sides(join, left, right);
             let (one_first, many_first) = join_peaks(needs[one], needs[many], fate);
-            let many_fate = if one_first <= many_first { fate } else { Fate::KeptRows };
-            let of =
-                if one == left { vec![Fate::KeptRows, many_fate] } else { vec![many_fate, Fate::KeptRows] };
+            let many_fate = if one_first <= many_first { fate } else { Fate::Kept };
+            let of = if one == left { vec![Fate::Kept, many_fate] } else { vec![many_fate, Fate::Kept] };
             Inputs { of, left_first: (one == left) == (one_first <= many_first) }
         }
-        // Of the side that is looked at first, only the steps with values are kept.
+        // Of the side that is read first, only the steps with values are kept.
         (Op::Set { op, .. }, _) if *op == BinaryOp::Or => {
             Inputs { of: vec![Fate::Streams, fate], left_first: true }
         }
         (Op::Set { .. }, _) => Inputs { of: vec![fate, Fate::Streams], left_first: false },
-        // Which info series it needs is known from its first operand.
-        (Op::Info(_), _) => all(Fate::KeptRows, true),
-        (Op::Sort(_) | Op::Merge | Op::Buckets(_) | Op::CountValues { .. }, _) => all(Fate::KeptRows, false),
-        (Op::Aggregate(spec), _) if spec.op == AggregateOp::Quantile => all(Fate::KeptRows, false),
+        // Which info series it needs depends on its first operand.
+        (Op::Info(_), _) => all(Fate::Kept, true),
+        (Op::Sort(_) | Op::Merge | Op::Buckets(_) | Op::CountValues { .. }, _) => all(Fate::Kept, false),
+        (Op::Aggregate(spec), _) if spec.op == AggregateOp::Quantile => all(Fate::Kept, false),
         (Op::Map(_) | Op::Distinct(_), _) => all(fate, false),
         _ => all(Fate::Streams, false),
     }
@@ -160,7 +160,7 @@ mod tests {
     use crate::{EngineOptions, Query, QueryParams};
 
     #[test]
-    fn what_others_wait_for_is_read_first() {
+    fn a_select_on_which_operators_wait_is_read_first() {
         for (text, expected) in [
             ("a / b", "b a"),
             ("a / on (x) group_left () b", "b a"),
@@ -171,7 +171,7 @@ mod tests {
             ("quantile_over_time(scalar(q), a[5m]) + on () group_right () b", "q a b"),
             ("sum(a) + a / b", "b a"),
             ("a + b + c", "c b a"),
-            // Read from the right, all but the first operand would be kept.
+            // If these were read from the right, all operands but the first would be kept.
             ("sum(a + b + c + d + e)", "b a c d e"),
             ("a + b + c + d + sum(e)", "e b a c d"),
             ("a and b and c and d", "d c b a"),

@@ -1,4 +1,4 @@
-//! Long columns are worked on in parts, with a look at the flag that ends the query before each of the later ones.
+//! Long columns are processed in parts. Before each part but the first, the interrupt is checked.
 
 use std::ops::Range;
 
@@ -6,22 +6,22 @@ use budget::Budget;
 
 use crate::error::QueryError;
 
-/// Steps in a part. The slowest of operators takes some 25 ms for so many.
+/// Steps in a part. The slowest operator takes about 25 ms for one.
 pub(crate) const PART: usize = 1 << 18;
 
-/// Steps in a part where each may have a histogram, which takes as long as many floats.
+/// Steps in a part if each step may have a histogram, which takes as long as many floats.
 pub(crate) const HISTOGRAM_PART: usize = 1 << 12;
 
 /// Calls `f` for parts of `0..steps`, in order.
 ///
 /// # Errors
-/// When somebody asked for the end of the query.
+/// If the query is interrupted.
 #[inline(always)]
 pub(crate) fn in_parts(steps: usize, budget: &Budget, f: impl FnMut(Range<usize>)) -> Result<(), QueryError> {
     in_parts_of(PART, steps, budget, f)
 }
 
-/// As [`in_parts`], for steps that have histograms, where there are any.
+/// As [`in_parts`], for steps with histograms.
 ///
 /// # Errors
 /// As [`in_parts`].

@@ -1,5 +1,5 @@
-//! What a worker does with a batch of series: decode, evaluate the leaf, change each series by itself, and fold it into
-//! the aggregation that follows, if one does.
+//! What a worker does with a batch of series: decode, evaluate the leaf, transform each series by itself, and fold it into
+//! the aggregation that follows, if there is one.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::value::notes::Notes;
 use crate::value::scalar::Scalar;
 use crate::value::steps::Steps;
 
-/// What is done to each series.
+/// One operator of a pipeline.
 #[derive(Debug)]
 pub(crate) struct PipelineStage {
     pub(crate) node: NodeId,
@@ -33,28 +33,28 @@ pub(crate) struct PipelineStage {
     pub(crate) steps: Steps,
 }
 
-/// A change, with its arguments, or a look at the labels.
+/// A transformation with its arguments, or the check for equal labels.
 #[derive(Debug)]
 pub(crate) enum StageWork {
     Map(Map, Vec<Scalar>),
     Distinct(Distinct, Shortcut),
 }
 
-/// A leaf and what follows it up to the first operator that looks at several series.
+/// A leaf and the operators after it, up to the first one that looks at several series.
 #[derive(Debug)]
 pub(crate) struct Pipeline {
     pub(crate) leaf: NodeId,
     pub(crate) scalars: Vec<Scalar>,
     pub(crate) stages: Vec<PipelineStage>,
-    /// The aggregation at its end, which takes what was folded.
+    /// The aggregation at its end, if workers fold series for it.
     pub(crate) fold: Option<Arc<Aggregation>>,
-    /// What the aggregation at its end is not going to choose.
+    /// Which values the aggregation at its end will not choose.
     pub(crate) sieve: Option<Arc<Sieve>>,
-    /// Where its output goes.
+    /// The receiver of its output.
     pub(crate) to: OutputTarget,
 }
 
-/// What comes out of a pipeline.
+/// The output of a pipeline.
 #[derive(Debug)]
 pub(crate) enum PipelineProduct {
     Rows(Vec<Row>),
@@ -63,17 +63,17 @@ pub(crate) enum PipelineProduct {
     Raw(Vec<MatrixSeries>),
 }
 
-/// What a worker keeps from one series to the next, so as not to allocate.
+/// Buffers that a worker reuses from one series to the next.
 #[derive(Debug)]
 pub(crate) struct BatchScratch {
     samples: Samples,
     column: Column,
-    /// Holds the samples.
+    /// For `samples`.
     reserved: Reservation,
-    /// Holds the series that passes through the stages.
+    /// For the series that passes through the stages.
     passing: Reservation,
     maps: map::MapScratch,
-    /// What tells the group of a series apart.
+    /// The key of the group of a series.
     key: Vec<u8>,
 }
 
@@ -85,7 +85,8 @@ impl BatchScratch {
         Self { samples, column, reserved, passing, maps, key: Vec::new() }
     }
 
-    /// Holds what is passing through. Columns of floats that are all of one size: what holds one holds the next.
+    /// Reserves memory for the series that passes through. With `one_size`, all columns of floats have the same size, so that
+    /// the reservation for one is enough for the next.
     fn reserve_passing(&mut self, row: &Row, one_size: bool) -> Result<(), LimitError> {
         let bytes = row.size_bytes();
         if one_size && row.column.histograms.is_empty() {
@@ -96,20 +97,20 @@ impl BatchScratch {
     }
 }
 
-/// Which input of which operator takes a product; `None` for the answer.
+/// The operator that receives a product, and which of its inputs; `None` for the answer.
 pub(crate) type OutputTarget = Option<(NodeId, usize)>;
 
-/// What a batch came to: for each pipeline, where its product goes, what it is and what holds its memory.
+/// The results of a batch: for each pipeline, the receiver of its product, the product, and its memory.
 #[derive(Debug)]
 pub(crate) struct BatchOutcome {
     pub(crate) products: Vec<(OutputTarget, PipelineProduct, Reservation)>,
-    /// What the operators that keep series apart have seen.
+    /// What the checks for equal labels have seen.
     pub(crate) seen: Vec<(NodeId, SeenLabels)>,
     pub(crate) notes: Notes,
 }
 
-/// Runs a batch through the pipelines that read its select; `typed` says that series up to its end may have types or
-/// units.
+/// Runs a batch through the pipelines that read its select. `typed` means that series up to the end of the batch may have types
+/// or units.
 pub(crate) fn run(
     plan: &Plan,
     meters: &Meters,
@@ -122,7 +123,7 @@ pub(crate) fn run(
     for pipeline in pipelines {
         running.push(RunningPipeline::new(pipeline, plan, meters, typed)?);
     }
-    // Leaves that look at the same samples take turns with them; first those that leave them as they are.
+    // Leaves that read the same samples use them one after the other; leaves that change the samples come last.
     let mut turns: Vec<usize> = (0..running.len()).collect();
     turns.sort_by_key(|&at| running[at].leaf.changes_samples());
     let mut groups: Vec<Vec<usize>> = Vec::new();
@@ -152,7 +153,7 @@ pub(crate) fn run(
     Ok(outcome)
 }
 
-/// A pipeline at work on a batch.
+/// A pipeline that runs on a batch.
 struct RunningPipeline<'p> {
     pipeline: &'p Pipeline,
     leaf: &'p Leaf,
@@ -163,7 +164,7 @@ struct RunningPipeline<'p> {
     typed: bool,
     product: PipelineProduct,
     seen: Vec<(NodeId, SeenLabels)>,
-    /// The operator that what comes out is held for: the one that takes it, or else the last that made it.
+    /// The operator whose meter counts the memory of the output: the aggregation that receives it, or else the last stage.
     owner: NodeId,
     reserved: Reservation,
 }
@@ -177,7 +178,7 @@ impl<'p> RunningPipeline<'p> {
     ) -> Result<Self, QueryError> {
         let node = &plan.nodes[pipeline.leaf];
         let Op::Leaf(leaf) = &node.op else {
-            return Err(QueryError::execution("a pipeline has to begin with a selector"));
+            return Err(QueryError::execution("internal error: a pipeline does not begin with a selector"));
         };
         let product = match (&leaf.kind, &pipeline.fold) {
             (LeafKind::Raw, _) => PipelineProduct::Raw(Vec::new()),
@@ -201,7 +202,7 @@ impl<'p> RunningPipeline<'p> {
         Ok(RunningPipeline { pipeline, leaf, steps, meters, budget, typed, product, seen, owner, reserved })
     }
 
-    /// Whether another looks at the same samples, decoded the same way.
+    /// Whether another pipeline reads the same samples, decoded in the same way.
     fn reads_like(&self, other: &Self) -> bool {
         let whole = |running: &Self| !skip::has_gaps(running.leaf, &running.steps);
         self.leaf.decode == other.leaf.decode
@@ -211,7 +212,7 @@ impl<'p> RunningPipeline<'p> {
             && whole(other)
     }
 
-    /// Evaluates the samples of a series, which lie in `scratch`.
+    /// Evaluates the samples of a series, which are in `scratch`.
     fn take(
         &mut self,
         series: &SelectedSeries,
@@ -255,7 +256,7 @@ impl<'p> RunningPipeline<'p> {
         let mut column = std::mem::take(&mut scratch.column);
         scratch.passing.grow_to((self.steps.count * 8) as u64)?;
         if self.leaf.window.boundary == Boundary::Smoothed {
-            // Each step gets a histogram of its own.
+            // Each step has a histogram of its own then.
             let sizes = scratch.samples.histograms.iter().map(|(_, histogram)| histogram.size_bytes());
             scratch.passing.grow_to((sizes.max().unwrap_or(0) * self.steps.count) as u64)?;
         }
@@ -267,7 +268,7 @@ impl<'p> RunningPipeline<'p> {
         Ok(row)
     }
 
-    /// Takes a series, of which there may be nothing `left`, through the stages; tells whether anything is left behind
+    /// Passes a series through the stages. `left` tells whether the series has any value; returns whether it has any value after
     /// them.
     fn pass(
         &mut self,
@@ -307,7 +308,7 @@ impl<'p> RunningPipeline<'p> {
         Ok(left)
     }
 
-    /// Adds a series, if anything is `left` of it, to the product.
+    /// Adds a series to the product, if it has any value (`left`).
     fn add(
         &mut self,
         row: Row,
@@ -335,7 +336,7 @@ impl<'p> RunningPipeline<'p> {
         Ok(())
     }
 
-    /// Adds what the batch came to.
+    /// Adds its results to those of the batch.
     fn finish(mut self, outcome: &mut BatchOutcome) -> Result<(), QueryError> {
         outcome.seen.append(&mut self.seen);
         outcome.products.push((self.pipeline.to, self.product, self.reserved));
@@ -343,7 +344,7 @@ impl<'p> RunningPipeline<'p> {
     }
 }
 
-/// Whether the result of a leaf is no longer the metric that was selected.
+/// Whether the values of a leaf are no longer those of the selected metric.
 fn drops_name(kind: &LeafKind) -> bool {
     match kind {
         LeafKind::Instant | LeafKind::Raw => false,
@@ -352,14 +353,14 @@ fn drops_name(kind: &LeafKind) -> bool {
     }
 }
 
-/// Samples as they are counted: a histogram counts as one for every 16 bytes it takes.
+/// The number of samples for limits and statistics: a histogram counts as one for every 16 bytes that it takes.
 fn samples_in(samples: &Samples) -> u64 {
     let histograms: usize = samples.histograms.iter().map(|(_, h)| h.size_bytes() / 16).sum();
     (samples.timestamps.len() + histograms) as u64
 }
 
 impl Leaf {
-    /// Whether evaluating it takes staleness markers out of the samples.
+    /// Whether evaluating it removes staleness markers from the samples.
     fn changes_samples(&self) -> bool {
         match self.kind {
             LeafKind::Range(_) | LeafKind::Raw => true,
@@ -379,11 +380,11 @@ fn decode(
     let samples = &mut scratch.samples;
     let fewer = if skip::has_gaps(leaf, steps) { skip::touched(series, &leaf.window, steps) } else { None };
     let series = fewer.as_ref().unwrap_or(series);
-    // The lists keep their memory from one series to the next.
+    // The buffers keep their memory from one series to the next.
     scratch.reserved.grow_to(series.decoded_bytes(&leaf.decode) as u64)?;
     series
         .decode(&leaf.decode, samples)
-        .map_err(|error| QueryError::execution(format!("decoding {}: {error}", series.labels)))?;
+        .map_err(|error| QueryError::execution(format!("decode {}: {error}", series.labels)))?;
     budget.count_samples(samples_in(samples))?;
     scratch.reserved.grow_to(samples.size_bytes() as u64)?;
     if leaf.statistics {

@@ -1,7 +1,7 @@
 //! Worker threads, and the order in which their results are taken.
 //!
-//! Series are cut into batches of a fixed number, whatever the sizes in which they arrive and however many workers there
-//! are, and results are taken in the order of the batches. So the answer depends on the data alone.
+//! Series are cut into batches of a fixed size, independent of the sizes in which they arrive and of the number of workers.
+//! Results are taken in the order of the batches. So the answer depends on the data alone.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,14 +20,14 @@ use crate::plan::Plan;
 /// Series in a batch.
 pub(crate) const BATCH: usize = 128;
 
-/// A batch and what to do with it.
+/// A batch and the pipelines that evaluate it.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) pipelines: Arc<Vec<Pipeline>>,
     pub(crate) batch: Vec<SelectedSeries>,
-    /// Whether a series of the select had a type or unit up to the end of the batch.
+    /// Whether a series of the select up to the end of the batch has a type or unit.
     pub(crate) typed: bool,
-    /// The memory of the batch, given back when it has been evaluated.
+    /// The memory of the batch, released after it was evaluated.
     pub(crate) reserved: Reservation,
 }
 
@@ -35,13 +35,13 @@ type JobResult = (u64, Result<BatchOutcome, QueryError>);
 
 #[derive(Debug)]
 struct WorkerThreads {
-    /// Where batches go; `None` where the system has no thread to give.
+    /// The queue of batches; `None` if no thread could be started.
     jobs: Option<Sender<(u64, Job)>>,
     results: Receiver<JobResult>,
     handles: Vec<JoinHandle<()>>,
 }
 
-/// Evaluates batches; on the caller's thread until there is more than one batch and more than one worker.
+/// Evaluates batches. The first batch, and all batches of a single worker, are evaluated on the caller's thread.
 #[derive(Debug)]
 pub(crate) struct Pool {
     plan: Arc<Plan>,
@@ -59,7 +59,7 @@ impl Pool {
         Self { plan, meters, threads: None, scratch, submitted: 0, taken: 0, early }
     }
 
-    /// Hands a batch to a worker, or evaluates it at once.
+    /// Passes a batch to a worker, or evaluates it at once.
     pub(crate) fn submit(&mut self, job: Job) {
         let number = self.submitted;
         self.submitted += 1;
@@ -77,7 +77,7 @@ impl Pool {
         self.early.insert(number, outcome);
     }
 
-    /// The next result in order. Waits for it where `wait`, or where so many batches are under way that more would only
+    /// The next result in order. Waits for it with `wait`, or if so many batches are in progress that more would only
     /// take memory.
     pub(crate) fn next(&mut self, wait: bool) -> Option<Result<BatchOutcome, QueryError>> {
         loop {
@@ -113,10 +113,10 @@ impl Pool {
 }
 
 fn lost() -> QueryError {
-    QueryError::execution("a worker of the query ended before its time")
+    QueryError::execution("internal error: a worker thread of the query terminated early")
 }
 
-/// Evaluates a batch. A panic, which would be a bug, ends the query and not the process.
+/// Evaluates a batch. A panic, which would be a bug, fails the query and does not terminate the process.
 fn evaluate(
     plan: &Plan,
     meters: &Meters,
@@ -127,7 +127,7 @@ fn evaluate(
     let outcome = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-        Err(QueryError::execution(format!("unexpected error while evaluating a series: {text}")))
+        Err(QueryError::execution(format!("internal error while evaluating a series: {text}")))
     });
     drop(job.reserved);
     outcome
@@ -151,7 +151,7 @@ impl WorkerThreads {
 fn work(plan: &Plan, meters: &Meters, queue: &Mutex<Receiver<(u64, Job)>>, done: &Sender<JobResult>) {
     let mut scratch = BatchScratch::new(&plan.budget);
     loop {
-        // The lock is held only while waiting for a job, and nothing can panic under it.
+        // The lock is held only while a job is received, which cannot panic.
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((number, job)) = next else { return };
         if done.send((number, evaluate(plan, meters, job, &mut scratch))).is_err() {
@@ -162,12 +162,13 @@ fn work(plan: &Plan, meters: &Meters, queue: &Mutex<Receiver<(u64, Job)>>, done:
 
 impl Drop for WorkerThreads {
     fn drop(&mut self) {
-        // Without the sender, workers end after the jobs that are left, which the closed result channel cuts short.
+        // Without the sender, workers terminate after the remaining jobs. They stop at the next one, because the channel of
+        // results is closed too.
         self.jobs = None;
         let (_, closed) = channel();
         self.results = closed;
         for handle in self.handles.drain(..) {
-            // A worker catches panics of its jobs; nothing is left to tell.
+            // A worker catches panics of its jobs, so there is no error to report here.
             let _ = handle.join();
         }
     }

@@ -1,8 +1,8 @@
-//! Work on what an operator has gathered, shared out among threads.
+//! Divides the work of one operator among threads.
 //!
-//! Series on their way from a selector are evaluated by the [`pool`](super::pool). What an operator can only do once it has
-//! all of them would be left to the thread that drives the query; where the parts of it do not depend on each other, it is
-//! shared out too.
+//! The [`pool`](crate::eval::pool) evaluates series that come from a selector. Work that an operator can only do after it has
+//! received all series would remain for the thread that drives the query. If it consists of independent parts, it is divided
+//! too.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -11,13 +11,13 @@ use std::thread::Builder;
 use crate::error::QueryError;
 use crate::eval::operator::OperatorContext;
 
-/// Values that are worth a thread.
+/// Number of values from which on another thread is worth its cost.
 const WORTH_A_THREAD: usize = 1 << 16;
 
-/// What `work` makes of each of `parts`, in their order; `values` is how many values they all look at.
+/// The results of `work` for each of `parts`, in their order. `values` is the number of values that all parts read.
 ///
 /// # Errors
-/// One of those of `work`; no part is begun after the first of them.
+/// An error of `work`. After the first error, no further part is begun.
 pub(crate) fn share<P: Send, R: Send>(
     cx: &OperatorContext<'_>,
     values: usize,
@@ -41,11 +41,12 @@ pub(crate) fn share<P: Send, R: Send>(
         Ok(done)
     };
     let all = std::thread::scope(|scope| {
-        // Where the system has no more threads, those that there are do all of it.
+        // If no more threads can be started, the existing ones do all of the work.
         let others: Vec<_> =
             (1..threads).map_while(|_| Builder::new().spawn_scoped(scope, take).ok()).collect();
         let mut all = vec![take()];
-        let lost = |_| Err(QueryError::execution("a worker of the query ended before its time"));
+        let lost =
+            |_| Err(QueryError::execution("internal error: a worker thread of the query terminated early"));
         all.extend(others.into_iter().map(|other| other.join().unwrap_or_else(lost)));
         all
     });
@@ -69,7 +70,7 @@ mod tests {
     use budget::{Budget, BudgetLimits, Interrupt, TotalBudget};
 
     #[test]
-    fn no_thread_goes_on_after_a_part_has_failed() {
+    fn no_thread_begins_a_part_after_one_has_failed() {
         const PARTS: usize = 100_000;
         let total = TotalBudget::unlimited(&QUERIES);
         let budget = Budget::new(&total, BudgetLimits::UNLIMITED, Interrupt::new());

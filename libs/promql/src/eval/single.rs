@@ -1,4 +1,4 @@
-//! Operators that make one series of a vector: `scalar` and `absent`.
+//! Operators that reduce a vector to one series: `scalar` and `absent`.
 
 use budget::Reservation;
 use model::Labels;
@@ -62,13 +62,13 @@ impl Operator for ScalarOperator {
         let column = Column { floats: std::mem::take(&mut self.values), histograms: Vec::new() };
         out.push(Row::new(Labels::empty(), column));
         self.counts = Vec::new();
-        // The series is held on its way.
+        // The delivery of the series reserves its memory.
         self.reserved.release(u64::MAX);
         Ok(())
     }
 }
 
-/// `absent(v)` and `absent_over_time(v)`: 1 where the vector has nothing.
+/// `absent(v)` and `absent_over_time(v)`: 1 at each step where the vector has no value.
 #[derive(Debug)]
 pub(crate) struct AbsentOperator {
     labels: Labels,
@@ -124,7 +124,7 @@ impl Operator for AbsentOperator {
             out.push(Row::new(self.labels.clone(), column));
         }
         self.present = Vec::new();
-        // The series is held on its way.
+        // The delivery of the series reserves its memory.
         self.reserved.release(u64::MAX);
         Ok(())
     }

@@ -1,7 +1,7 @@
-//! Chunks that no step looks at, which need not be decoded.
+//! Skips chunks that no step reads.
 //!
-//! Where steps are further apart than what each of them looks back at, there are gaps between the windows: a month of
-//! data at a step of three hours with a lookback of five minutes touches one chunk in six.
+//! If steps are further apart than their windows are long, there are gaps between the windows: a month of data at a step of
+//! three hours with a lookback of five minutes needs one chunk in six.
 
 use series::{AggrChunk, SelectedSeries};
 
@@ -9,21 +9,21 @@ use crate::plan::node::{Leaf, LeafKind};
 use crate::syntax::ast::Boundary;
 use crate::value::steps::{Steps, Window};
 
-/// Whether the windows of a leaf may leave gaps between them in which samples do not matter at all.
+/// Whether the windows of a leaf may have gaps between them in which samples do not matter.
 pub(crate) fn has_gaps(leaf: &Leaf, steps: &Steps) -> bool {
     let window = &leaf.window;
     steps.count > 1
         && steps.interval > window.range
         && window.at.is_none()
-        // Others look at samples outside of their window too.
+        // Other boundaries read samples outside the window too.
         && window.boundary == Boundary::Plain
-        // Resets are told from one histogram to the next.
+        // Resets are detected from one histogram to the next.
         && !leaf.statistics
         && !matches!(leaf.kind, LeafKind::Raw)
 }
 
-/// The series with those chunks only that some window touches; `None` where that would be all of them, or where what is
-/// left out could change how the rest is read: several replicas, chunks that overlap, downsampled counters, histograms.
+/// The series with only the chunks that overlap a window. `None` if all of them do, or if skipping chunks could change how the
+/// remaining ones are read: several replicas, overlapping chunks, downsampled counters, histograms.
 pub(crate) fn touched(series: &SelectedSeries, window: &Window, steps: &Steps) -> Option<SelectedSeries> {
     let [lane] = series.replicas.as_slice() else { return None };
     let plain = |chunk: &AggrChunk| chunk.raw.as_ref().is_some_and(|raw| raw.encoding.holds_floats());
@@ -42,11 +42,11 @@ pub(crate) fn touched(series: &SelectedSeries, window: &Window, steps: &Steps) -
     Some(SelectedSeries { labels: series.labels.clone(), replicas: vec![kept] })
 }
 
-/// Whether some window touches the stretch from `min` to `max`, both included.
+/// Whether a window overlaps the range from `min` to `max`, both included.
 fn is_touched(min: i64, max: i64, window: &Window, steps: &Steps) -> bool {
     let first_end = i128::from(window.end(steps.start));
     let interval = i128::from(steps.interval);
-    // The first window that does not end before the stretch begins.
+    // The first window that does not end before the range begins.
     let behind = (i128::from(min) - first_end).max(0);
     let step = (behind + interval - 1) / interval;
     let end = first_end + step * interval;
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stretch_is_touched_where_a_sample_in_it_could_be_seen() {
+    fn a_range_overlaps_a_window_if_a_step_could_see_a_sample_in_it() {
         let window = Window { at: None, offset: 7, range: 10, boundary: Boundary::Plain, lookback: 10 };
         let steps = Steps::new(100, 190, 30);
         let seen = |time: i64| steps.times().any(|s| time > window.start(s) && time <= window.end(s));

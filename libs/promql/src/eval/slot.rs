@@ -1,4 +1,4 @@
-//! The operators of a plan as an evaluation keeps them: those that workers share in by their kind.
+//! The operators of a plan in an evaluation. Those whose work is shared with workers have a variant of their own.
 
 use std::sync::Arc;
 
@@ -24,27 +24,27 @@ use crate::syntax::ast::AggregateOp;
 use crate::value::column::Row;
 use crate::value::scalar::{Scalar, Scalars};
 
-/// An operator at work.
+/// An operator in an evaluation.
 #[derive(Debug)]
 pub(crate) enum OperatorSlot {
-    /// Gives its output at the start: numbers and times.
+    /// Sends its output at the start: numbers and times.
     Source,
     /// A leaf; its scalar arguments arrive here.
     Leaf(Scalars),
-    /// Changes each series by itself; part of a pipeline where its arguments are known early.
+    /// Transforms each series by itself; part of a pipeline if its arguments are known early.
     Map(MapOperator),
-    /// Keeps series apart; takes what workers have seen.
+    /// Rejects series with equal labels; merges what workers have seen.
     Distinct(DistinctOperator),
-    /// Folds series; takes what workers have folded.
+    /// Folds series; merges what workers have folded.
     Fold(Box<FoldOperator>),
-    /// Adds labels of info series; says which ones it needs.
+    /// Adds labels of info series; decides which of them are needed.
     Info(Box<InfoOperator>),
-    /// All others.
+    /// All other operators.
     Other(Box<dyn Operator>),
 }
 
 impl OperatorSlot {
-    /// The operator of a node, before any series.
+    /// The operator of a node, before it has received any series.
     pub(crate) fn of(plan: &Arc<Plan>, meters: &Meters, id: NodeId) -> Self {
         let node = &plan.nodes[id];
         let reserved = || Reservation::metered(&plan.budget, meters.of(id).memory());
@@ -83,7 +83,7 @@ impl OperatorSlot {
         }
     }
 
-    /// Takes a scalar that no series had to be made for; `false` where the input wants it as a series.
+    /// Takes a scalar without a series for it. Returns `false` if the input takes only series.
     pub(crate) fn know(&mut self, input: usize, scalar: &Scalar) -> Result<bool, QueryError> {
         let (scalars, index) = match self {
             Self::Leaf(scalars) => (Some(scalars), Some(input)),
@@ -96,7 +96,7 @@ impl OperatorSlot {
         Ok(true)
     }
 
-    /// Takes series of one input and adds what follows from them to `out`.
+    /// As [`Operator::push`].
     pub(crate) fn push(
         &mut self,
         cx: &mut OperatorContext<'_>,
@@ -115,7 +115,7 @@ impl OperatorSlot {
         }
     }
 
-    /// Called once an input has had its last series; adds what follows from that to `out`.
+    /// As [`Operator::end`].
     pub(crate) fn end(
         &mut self,
         cx: &mut OperatorContext<'_>,

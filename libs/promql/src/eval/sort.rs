@@ -1,6 +1,6 @@
 //! `sort`, `sort_desc`, `sort_by_label` and `sort_by_label_desc`.
 //!
-//! They matter only at one instant: series of a range query are ordered by their labels in any case.
+//! They have an effect only at one instant: series of a range query are always ordered by their labels.
 
 use std::cmp::Ordering;
 

@@ -132,10 +132,10 @@ impl Operator for QuantileOperator {
     }
 }
 
-/// Steps whose values are gathered at one time: those of two cache lines.
+/// Number of steps whose values are collected at one time: two cache lines of a column.
 const STRIPE: usize = 16;
 
-/// The quantile of several columns at each of these steps, which are a stripe at most.
+/// The quantile of several columns at each of these steps, at most a stripe.
 fn quantiles(columns: &[Vec<f64>], param: &Scalar, steps: Range<usize>) -> Vec<f64> {
     let mut stripe: Vec<Vec<f64>> = steps.clone().map(|_| Vec::with_capacity(columns.len())).collect();
     for column in columns {
@@ -179,7 +179,7 @@ impl Operator for CountValuesOperator {
         for row in rows {
             cx.budget.check()?;
             let mut builder = row.labels.to_builder();
-            // Neighbouring steps often have the same value, whose group is then known.
+            // Consecutive steps often have the same value, whose group is known then.
             let mut last: Option<(u64, usize)> = None;
             for step in 0..row.column.len() {
                 let cell = row.column.get(step);

@@ -1,8 +1,8 @@
 //! Aggregations that fold each series into a few numbers for each group and step: `sum`, `avg`, `count`, `min`, `max`,
 //! `group`, `stddev` and `stdvar`.
 //!
-//! Workers fold fixed batches of series into a [`Folded`] each; these are merged in the order of the batches, so that the
-//! result depends on the data alone and not on the number of workers or their timing.
+//! Workers fold each batch of series into a [`Folded`]. These are merged in the order of the batches, so that the result depends
+//! on the data alone and not on the number of workers or their timing.
 
 use std::sync::Arc;
 
@@ -28,11 +28,11 @@ pub(crate) fn folds(op: AggregateOp) -> bool {
 /// The floats of one group, folded at each step.
 #[derive(Clone, Debug)]
 enum FloatFolds {
-    /// Minimum, maximum or `group`: [`ABSENT`] where nothing was seen.
+    /// Minimum, maximum or `group`: [`ABSENT`] if there was no value.
     Plain(Vec<f64>),
     /// Number of values, floats and histograms.
     Count(Vec<f64>),
-    /// Sums; `sums` is [`ABSENT`] where nothing was seen.
+    /// Sums; `sums` is [`ABSENT`] if there was no value.
     Sum {
         sums: Vec<f64>,
         rests: Vec<f64>,
@@ -45,7 +45,7 @@ enum FloatFolds {
 #[derive(Clone, Debug, Default)]
 struct Histograms {
     total: Option<RunningTotal>,
-    /// They did not fit together, so there is no result.
+    /// Their schemas are incompatible, so there is no result.
     incompatible: bool,
     reset: bool,
     not_reset: bool,
@@ -61,9 +61,9 @@ enum RunningTotal {
 #[derive(Clone, Debug)]
 struct FoldGroup {
     floats: FloatFolds,
-    /// One entry a step; empty while no histogram was seen.
+    /// One entry for each step; empty while there was no histogram.
     histograms: Vec<Histograms>,
-    /// The metric of the first series that had histograms, to be named where those of others do not fit to them.
+    /// The metric of the first series with histograms, for annotations about incompatible ones.
     metric: String,
     drop_name: bool,
 }
@@ -90,7 +90,7 @@ impl FloatFolds {
         }
     }
 
-    /// Memory in bytes of what [`new`](Self::new) makes.
+    /// Memory in bytes after [`new`](Self::new).
     fn size_bytes(op: AggregateOp, steps: usize) -> u64 {
         let size = match op {
             AggregateOp::Sum => 16,
@@ -186,7 +186,7 @@ impl FloatFolds {
                     }
                 }
             }
-            // Both come from the same aggregation and so are of one kind.
+            // Both come from the same aggregation, so they have the same variant.
             _ => {}
         }
     }
@@ -234,7 +234,7 @@ impl Folded {
         self.bytes
     }
 
-    /// The group with this number, which is new if it is one more than there are; it is held before it is made.
+    /// The group with this number. It is created if there is none; its memory is reserved before.
     fn group(&mut self, number: usize, reserved: &mut Reservation) -> Result<&mut FoldGroup, QueryError> {
         if number == self.groups.len() {
             let labels = &self.names.labels[number];
@@ -251,7 +251,7 @@ impl Folded {
         Ok(&mut self.groups[number])
     }
 
-    /// Folds one series; `hold` holds what this and all before have come to.
+    /// Folds one series; `reserved` covers all groups so far.
     pub(crate) fn add(
         &mut self,
         row: &Row,
@@ -273,10 +273,10 @@ impl Folded {
         Ok(reserved.grow_to(self.bytes)?)
     }
 
-    /// Folds what another worker has folded.
+    /// Merges the groups of another worker.
     pub(crate) fn merge(&mut self, other: Self, notes: &mut Notes) {
         let spec = self.spec.clone();
-        // What both have is counted twice until here, and once from here on.
+        // Groups that both have were counted twice until here.
         let mut shared = 0;
         for (labels, theirs) in other.names.labels.iter().zip(other.groups) {
             let number = self.names.number(&spec.grouping, labels);
@@ -301,8 +301,8 @@ impl Folded {
         self.bytes += other.bytes.saturating_sub(shared);
     }
 
-    /// The result: one series for each group that has one. `hold` holds the groups, and their series one by one: what is
-    /// made of a group is no larger than that.
+    /// The result: one series for each group that has one. `reserved` covers the groups, and one more column: the series of a
+    /// group is not larger than the group, which is dropped then.
     fn finish(
         self,
         cx: &mut OperatorContext<'_>,
@@ -324,7 +324,7 @@ impl Folded {
 }
 
 impl FoldGroup {
-    /// Folds a histogram and tells how many bytes more that takes.
+    /// Folds a histogram; returns how many more bytes that takes.
     fn add_histogram(
         &mut self,
         spec: &Aggregation,
@@ -374,7 +374,7 @@ impl FoldGroup {
             let total = match histograms.total.take() {
                 Some(RunningTotal::Sum(mut total, lost)) => {
                     if let Some(lost) = lost {
-                        // What was lost has the layout of the total, so the two do combine.
+                        // The compensation has the layout of the total, so the two can be added.
                         let _ = total.add(&lost);
                     }
                     Some(*total)
@@ -392,7 +392,7 @@ impl FoldGroup {
 }
 
 impl Histograms {
-    /// Memory in bytes of what was allocated.
+    /// Memory on the heap in bytes.
     fn size_bytes(&self) -> u64 {
         let size = match &self.total {
             None => 0,
@@ -427,10 +427,10 @@ impl Histograms {
             }
             Some(RunningTotal::Mean(mean)) => mean.add(histogram),
         };
-        self.tell(combined, spec, metric, notes);
+        self.annotate(combined, spec, metric, notes);
     }
 
-    fn tell(
+    fn annotate(
         &mut self,
         combined: Result<model::Combined, model::IncompatibleSchemas>,
         spec: &Aggregation,
@@ -449,7 +449,7 @@ impl Histograms {
         }
     }
 
-    /// Adds those of another worker; `metric` is the one of its first series with histograms.
+    /// Adds the histograms of another worker; `metric` is that of its first series with histograms.
     fn merge(&mut self, other: Self, metric: &str, spec: &Aggregation, notes: &mut Notes) {
         self.reset |= other.reset;
         self.not_reset |= other.not_reset;
@@ -473,14 +473,14 @@ impl Histograms {
                 combined
             }
             (Some(RunningTotal::Mean(mean)), Some(RunningTotal::Mean(theirs))) => mean.merge(*theirs),
-            // Both come from the same aggregation and so are of one kind.
+            // Both come from the same aggregation, so they have the same variant.
             (Some(_), Some(_)) => return,
         };
-        self.tell(combined, spec, metric, notes);
+        self.annotate(combined, spec, metric, notes);
     }
 }
 
-/// The operator that merges what workers have folded, or folds series itself where they come from another operator.
+/// The operator that merges what workers have folded, or folds series itself if they come from another operator.
 #[derive(Debug)]
 pub(crate) struct FoldOperator {
     folded: Option<Folded>,
@@ -497,15 +497,15 @@ impl FoldOperator {
         self.folded.as_ref().map(|folded| folded.spec.clone())
     }
 
-    /// Takes what a worker has folded.
+    /// Merges what a worker has folded.
     pub(crate) fn absorb(&mut self, part: Folded, notes: &mut Notes) -> Result<(), QueryError> {
         if let Some(folded) = &mut self.folded {
             folded.merge(part, notes);
         }
-        self.account()
+        self.reserve()
     }
 
-    fn account(&mut self) -> Result<(), QueryError> {
+    fn reserve(&mut self) -> Result<(), QueryError> {
         Ok(self.reserved.grow_to(self.folded.as_ref().map_or(0, Folded::size_bytes))?)
     }
 }
@@ -535,7 +535,7 @@ impl Operator for FoldOperator {
     ) -> Result<(), QueryError> {
         if let (0, Some(folded)) = (input, self.folded.take()) {
             folded.finish(cx, &mut self.reserved, out)?;
-            // The groups are gone; their result is held on its way.
+            // The groups were dropped; the delivery of the result reserves its memory.
             self.reserved.release(u64::MAX);
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Which group a series belongs to.
+//! The groups of an aggregation or of a join.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use model::{Labels, METRIC_NAME};
 use crate::plan::node::Grouping;
 
 impl Grouping {
-    /// Whether a label tells groups apart.
+    /// Whether groups differ by a label.
     fn counts(&self, name: &str) -> bool {
         let listed = self.labels.binary_search_by(|label| label.as_str().cmp(name)).is_ok();
         if self.without { !listed && name != METRIC_NAME } else { listed }
@@ -21,7 +21,7 @@ impl Grouping {
         labels.only(|name| self.counts(name))
     }
 
-    /// Writes what tells the group of a series apart into `key`.
+    /// Writes a key into `key` that is unique to the group of a series.
     fn key(&self, labels: &Labels, key: &mut Vec<u8>) {
         key.clear();
         if !self.without && self.labels.is_empty() {
@@ -37,7 +37,7 @@ impl Grouping {
     }
 }
 
-/// Numbers groups in the order in which they are first seen.
+/// Numbers groups in the order in which they first occur.
 #[derive(Debug, Default)]
 pub(crate) struct GroupNumbers {
     numbers: HashMap<Box<[u8]>, usize>,
@@ -47,7 +47,7 @@ pub(crate) struct GroupNumbers {
 }
 
 impl GroupNumbers {
-    /// The number of the group of a series, if it has one; `key` is for scratch.
+    /// The number of the group of a series, if it has one; `key` is a buffer.
     pub(crate) fn find(&self, grouping: &Grouping, labels: &Labels, key: &mut Vec<u8>) -> Option<usize> {
         grouping.key(labels, key);
         self.numbers.get(key.as_slice()).copied()
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_are_numbered_as_they_come() {
+    fn groups_are_numbered_in_the_order_of_arrival() {
         let by = grouping(&["job"], false);
         let mut groups = GroupNumbers::default();
         let series = |job, instance| labels(&[("__name__", "up"), ("instance", instance), ("job", job)]);
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn without_also_leaves_the_name_out() {
+    fn without_also_drops_the_metric_name() {
         let without = grouping(&["instance"], true);
         let series = labels(&[("__name__", "up"), ("instance", "1"), ("job", "a")]);
         assert_eq!(without.labels_of(&series), labels(&[("job", "a")]));

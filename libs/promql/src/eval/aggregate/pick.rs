@@ -1,5 +1,4 @@
-//! Aggregations that choose series of each group and leave them as they are: `topk`, `bottomk`, `limitk` and
-//! `limit_ratio`.
+//! Aggregations that choose series of each group without changing them: `topk`, `bottomk`, `limitk` and `limit_ratio`.
 //!
 //! Behaviour: `aggregationK` in Prometheus 3.14's `promql/engine.go`.
 
@@ -28,20 +27,20 @@ struct Choice {
     series: usize,
 }
 
-/// `topk` and its like.
+/// `topk`, `bottomk`, `limitk` or `limit_ratio`.
 #[derive(Debug)]
 pub(crate) struct PickOperator {
     spec: Arc<Aggregation>,
     scalars: Scalars,
     waiting: KeptRows,
-    /// The groups, and what a value has to beat at each step.
+    /// The groups, and the threshold that a value must beat at each step.
     sieve: Arc<Sieve>,
     /// For each group, the choices at each step.
     chosen: Vec<Vec<Vec<Choice>>>,
-    /// Labels of all series that were chosen at some step at some time, and whether their name goes.
+    /// The labels of all series that were chosen at a step at some time, and whether their name is dropped.
     series: Vec<(Labels, bool)>,
     reserved: Reservation,
-    /// Whether anything is to be chosen, once the parameter has been looked at.
+    /// Whether anything is chosen at any step; `None` until the parameter was checked.
     chooses: Option<bool>,
     ended: EndedInputs,
 }
@@ -61,7 +60,7 @@ impl PickOperator {
         }
     }
 
-    /// Looks at the parameter once; `false` where nothing is to be chosen at any step.
+    /// Checks the parameter once; `false` if nothing is chosen at any step.
     fn chooses(&mut self, cx: &mut OperatorContext<'_>, param: &Scalar) -> Result<bool, QueryError> {
         if let Some(chooses) = self.chooses {
             return Ok(chooses);
@@ -79,7 +78,7 @@ impl PickOperator {
         Ok(*self.chooses.insert(chooses))
     }
 
-    /// Checks the ratios that there are, from the least to the greatest.
+    /// Checks the least and the greatest ratio of all steps.
     fn check_ratio(
         &self,
         cx: &mut OperatorContext<'_>,
@@ -108,17 +107,17 @@ impl PickOperator {
             return Ok(());
         }
         let sieve = self.sieve.clone();
-        let mut bars = sieve.change();
-        let Thresholds { groups, steps: bars } = &mut *bars;
+        let mut thresholds = sieve.change();
+        let Thresholds { groups, steps: thresholds } = &mut *thresholds;
         for row in rows {
             cx.budget.check()?;
             let group = groups.number(&self.spec.grouping, &row.labels);
             if group == self.chosen.len() {
                 self.reserved.add((cx.steps.count * 32 + 2 * row.labels.size_bytes()) as u64)?;
                 self.chosen.push(vec![Vec::new(); cx.steps.count]);
-                bars.push(vec![ABSENT; cx.steps.count]);
+                thresholds.push(vec![ABSENT; cx.steps.count]);
             }
-            if self.choose_of(cx, param, &row, group, &mut bars[group])? {
+            if self.choose_of(cx, param, &row, group, &mut thresholds[group])? {
                 self.reserved.add(row.labels.size_bytes() as u64)?;
                 self.series.push((row.labels, row.drop_name));
             }
@@ -126,27 +125,27 @@ impl PickOperator {
         Ok(())
     }
 
-    /// Chooses values of one series and raises the bars of its group; `false` where none was chosen.
+    /// Chooses values of one series and updates the thresholds of its group; `false` if none was chosen.
     fn choose_of(
         &mut self,
         cx: &mut OperatorContext<'_>,
         param: &Scalar,
         row: &Row,
         group: usize,
-        bars: &mut [f64],
+        thresholds: &mut [f64],
     ) -> Result<bool, QueryError> {
         let (op, series) = (self.spec.op, self.series.len());
         let top = op == AggregateOp::TopK;
         let ranked = top || op == AggregateOp::BottomK;
         let in_ratio = RatioSample::new(op, &row.labels);
         let mut any = false;
-        // The last that was chosen: neighbouring steps often share one.
+        // The last histogram that was chosen: consecutive steps often share one.
         let mut last_histogram: Option<Histogram> = None;
-        for (step, bar) in bars.iter_mut().enumerate() {
+        for (step, threshold) in thresholds.iter_mut().enumerate() {
             if row.column.histograms.is_empty() {
-                // Most values are no better than what has been chosen.
+                // Most values are not better than those chosen so far.
                 let value = row.column.floats[step];
-                if is_absent(value) || self.sieve.is_beaten(value, *bar) {
+                if is_absent(value) || self.sieve.is_beaten(value, *threshold) {
                     continue;
                 }
             }
@@ -183,7 +182,7 @@ impl PickOperator {
                 grows
             };
             if chosen.len() as f64 >= limit.trunc() {
-                *bar = match chosen.first() {
+                *threshold = match chosen.first() {
                     Some(worst) if op != AggregateOp::LimitK => worst.value,
                     _ => self.sieve.unbeatable(),
                 };
@@ -235,7 +234,7 @@ impl PickOperator {
     }
 }
 
-/// Checks the numbers of series to choose that there are, from the least to the greatest; `false` where all are below one.
+/// Checks the least and the greatest number of series to choose; `false` if all are below 1.
 fn check_count((min, max): (f64, f64), any_nan: bool) -> Result<bool, QueryError> {
     if max < 1.0 && !any_nan {
         return Ok(false);
@@ -243,7 +242,7 @@ fn check_count((min, max): (f64, f64), any_nan: bool) -> Result<bool, QueryError
     if any_nan {
         return Err(QueryError::execution("Parameter value is NaN"));
     }
-    // The bounds are those of a 64-bit integer, as far as floats can tell.
+    // The bounds are those of a 64-bit integer, rounded to floats.
     if min <= i64::MIN as f64 {
         return Err(QueryError::execution(format!("Scalar value {} underflows int64", go_g(min))));
     }
@@ -253,10 +252,10 @@ fn check_count((min, max): (f64, f64), any_nan: bool) -> Result<bool, QueryError
     Ok(true)
 }
 
-/// Makes room for one more choice.
+/// Reserves memory for one more choice.
 fn make_room(chosen: &mut Vec<Choice>, reserved: &mut Reservation) -> Result<(), QueryError> {
     if chosen.len() == chosen.capacity() {
-        // A vector would begin with room for several, and most groups need one.
+        // A vector would allocate several entries at first; most groups need one.
         let more = chosen.len().max(1);
         reserved.add((more * size_of::<Choice>()) as u64)?;
         chosen.reserve_exact(more);
@@ -264,7 +263,7 @@ fn make_room(chosen: &mut Vec<Choice>, reserved: &mut Reservation) -> Result<(),
     Ok(())
 }
 
-/// The order in which choices are given up: NaN first, then the least (for `topk`) or greatest.
+/// The order in which choices are dropped: NaN first, then the least (for `topk`) or the greatest.
 fn worst_first(a: &Choice, b: &Choice, top: bool) -> Ordering {
     if top || a.value.is_nan() || b.value.is_nan() {
         nan_first(&a.value, &b.value)
@@ -273,8 +272,8 @@ fn worst_first(a: &Choice, b: &Choice, top: bool) -> Ordering {
     }
 }
 
-/// Offers a candidate to the best `limit` so far; of equal ones the first stays. The choices are a heap with the worst at
-/// its root.
+/// Adds a candidate to the best `limit` values so far if it is better than one of them; of equal values the first is kept. The
+/// choices are a heap with the worst value at the root.
 fn offer(chosen: &mut Vec<Choice>, candidate: Choice, limit: f64, top: bool) -> bool {
     if limit < 1.0 {
         return false;
@@ -310,7 +309,7 @@ fn offer(chosen: &mut Vec<Choice>, candidate: Choice, limit: f64, top: bool) -> 
     }
 }
 
-/// Where a series lies between 0 and 1 by the hash of its labels, so that a ratio of all series is always the same ones.
+/// Maps the hash of a series' labels to a number between 0 and 1, so that a ratio always chooses the same series.
 struct RatioSample {
     offset: f64,
 }
@@ -322,14 +321,14 @@ impl RatioSample {
         Self { offset }
     }
 
-    /// Whether it is among the first `ratio` of all, or among the last for a negative ratio.
+    /// Whether the series is in the first `ratio` of all series, or in the last for a negative ratio.
     fn is_within(&self, ratio: f64) -> bool {
         let ratio = ratio.clamp(-1.0, 1.0);
         if ratio >= 0.0 { self.offset < ratio } else { self.offset >= 1.0 + ratio }
     }
 }
 
-/// The hash of Prometheus' `labels.Labels`: xxHash64 over names and values, each behind its length (one byte, or 255 and
+/// The hash of Prometheus' `labels.Labels`: xxHash64 over names and values, each after its length (one byte, or 255 and
 /// three bytes, the least significant first).
 fn labels_hash(labels: &Labels) -> u64 {
     let mut hash = xxhash_rust::xxh64::Xxh64::new(0);
@@ -382,7 +381,7 @@ impl Operator for PickOperator {
         if cx.steps.count > 0 {
             self.choose(cx, &param, rows)?;
         }
-        // Until both inputs have ended, nothing is taken out.
+        // There is no output until both inputs have ended.
         if complete { self.finish(cx, out) } else { Ok(()) }
     }
 
@@ -397,13 +396,13 @@ mod tests {
 
     #[test]
     fn the_hash_is_that_of_prometheus() {
-        // labels.FromStrings("foo", "bar").Hash() with the default string encoding.
-        let labels = Labels::from_pairs([("foo", "bar")]).unwrap();
+        // labels.FromStrings("foo", "threshold").Hash() with the default string encoding.
+        let labels = Labels::from_pairs([("foo", "threshold")]).unwrap();
         assert_eq!(labels_hash(&labels), xxhash_rust::xxh64::xxh64(b"\x03foo\x03bar", 0));
     }
 
     #[test]
-    fn the_best_stay_and_of_equal_ones_the_first() {
+    fn the_best_values_are_kept_and_of_equal_ones_the_first() {
         let choose = |top: bool, values: &[f64]| {
             let mut chosen = Vec::new();
             for (series, &value) in values.iter().enumerate() {

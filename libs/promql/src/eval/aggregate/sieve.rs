@@ -1,4 +1,4 @@
-//! What keeps values that are not going to be chosen from travelling to `topk`, `bottomk` and `limitk`.
+//! Drops values in workers that `topk`, `bottomk` and `limitk` will not choose.
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -7,15 +7,15 @@ use crate::plan::node::Grouping;
 use crate::syntax::ast::AggregateOp;
 use crate::value::column::{ABSENT, Row, is_absent};
 
-/// What a value has to beat to be chosen. The aggregation moves the bars as it chooses; workers look at them.
+/// The thresholds that a value must beat to be chosen. The aggregation updates them as it chooses; workers read them.
 ///
-/// Thresholds get only harder to beat, so a value that does not beat an earlier one would not be chosen later either: when workers look makes no
-/// difference to the answer.
+/// Thresholds only become harder to beat. A value that does not beat an earlier one would not be chosen later either, so the
+/// answer does not depend on when workers read them.
 #[derive(Debug)]
 pub(crate) struct Sieve {
     grouping: Grouping,
     order: RankOrder,
-    bars: RwLock<Thresholds>,
+    thresholds: RwLock<Thresholds>,
 }
 
 /// Which values are better.
@@ -28,37 +28,37 @@ enum RankOrder {
     None,
 }
 
-/// The bars of each group at each step.
+/// The threshold of each group at each step.
 #[derive(Debug, Default)]
 pub(super) struct Thresholds {
     pub(super) groups: GroupNumbers,
-    /// Absent while any value will do.
+    /// [`ABSENT`] while any value would be chosen.
     pub(super) steps: Vec<Vec<f64>>,
 }
 
 impl Sieve {
-    /// No bar yet. `limitk` takes any value as long as there is none, and then nothing beats the infinite bar that it sets.
+    /// No thresholds yet. `limitk` chooses any value until it has enough, and then sets an infinite threshold.
     pub(super) fn new(op: AggregateOp, grouping: &Grouping) -> Self {
         let order = match op {
             AggregateOp::TopK | AggregateOp::LimitK => RankOrder::Top,
             AggregateOp::BottomK => RankOrder::Bottom,
             _ => RankOrder::None,
         };
-        Self { grouping: grouping.clone(), order, bars: RwLock::default() }
+        Self { grouping: grouping.clone(), order, thresholds: RwLock::default() }
     }
 
-    /// Takes those values out of a series that are not going to be chosen; `false` where none is left.
+    /// Removes the values of a series that will not be chosen; `false` if none is left.
     pub(crate) fn apply(&self, row: &mut Row, key: &mut Vec<u8>) -> bool {
         // Histograms have no order.
         if matches!(self.order, RankOrder::None) || !row.column.histograms.is_empty() {
             return true;
         }
-        let bars = self.look();
-        let Some(group) = bars.groups.find(&self.grouping, &row.labels, key) else { return true };
+        let thresholds = self.look();
+        let Some(group) = thresholds.groups.find(&self.grouping, &row.labels, key) else { return true };
         let mut left = false;
-        let steps = bars.steps.get(group).into_iter().flatten();
-        for (value, bar) in row.column.floats.iter_mut().zip(steps) {
-            if self.is_beaten(*value, *bar) {
+        let steps = thresholds.steps.get(group).into_iter().flatten();
+        for (value, threshold) in row.column.floats.iter_mut().zip(steps) {
+            if self.is_beaten(*value, *threshold) {
                 *value = ABSENT;
             }
             left |= !is_absent(*value);
@@ -66,17 +66,17 @@ impl Sieve {
         left
     }
 
-    /// Whether a value does not beat a bar. Nothing is said of NaN.
+    /// Whether a value does not beat a threshold. `false` if one of them is NaN.
     #[inline(always)]
-    pub(super) fn is_beaten(&self, value: f64, bar: f64) -> bool {
+    pub(super) fn is_beaten(&self, value: f64, threshold: f64) -> bool {
         match self.order {
-            RankOrder::Top => value <= bar,
-            RankOrder::Bottom => value >= bar,
+            RankOrder::Top => value <= threshold,
+            RankOrder::Bottom => value >= threshold,
             RankOrder::None => false,
         }
     }
 
-    /// The bar where nothing more is chosen, whatever the value.
+    /// A threshold that no value beats.
     pub(super) fn unbeatable(&self) -> f64 {
         match self.order {
             RankOrder::Top => f64::INFINITY,
@@ -85,12 +85,12 @@ impl Sieve {
         }
     }
 
-    // Nothing panics while it holds the lock.
+    // No code panics while the lock is held.
     fn look(&self) -> RwLockReadGuard<'_, Thresholds> {
-        self.bars.read().unwrap_or_else(PoisonError::into_inner)
+        self.thresholds.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn change(&self) -> RwLockWriteGuard<'_, Thresholds> {
-        self.bars.write().unwrap_or_else(PoisonError::into_inner)
+        self.thresholds.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

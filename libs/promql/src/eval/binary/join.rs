@@ -1,11 +1,12 @@
-//! Arithmetic and comparing operators between vectors.
+//! Arithmetic and comparison operators between vectors.
 //!
-//! The series of the "one" side are kept; those of the "many" side (the left, unless `group_right`) stream past them. No two
-//! series of one group of the "one" side may have a value at the same step, so a group keeps one column, and for each step
-//! whose value that is: a join takes time and memory for its input and its output, however many series take turns in a group.
+//! The series of the "one" side are kept in memory; those of the "many" side (the left one, unless `group_right`) are streamed.
+//! No two series of one group of the "one" side may have a value at the same step. So a group keeps one column, and for each
+//! step the series that the value belongs to: a join takes time and memory for its input and its output, however many series
+//! take turns in a group.
 //!
-//! Rules that hold for each step, such as that a series has one partner at most, are checked with one bit a step. Prometheus
-//! goes step by step, so what is wrong at the first step at which anything is wrong is what the query ends with.
+//! Rules that apply to each step, such as that a series has at most one partner, are checked with one bit per step. Prometheus
+//! evaluates step by step, so the query fails with the error of the first step that has one.
 //!
 //! Behaviour: `VectorBinop` in Prometheus 3.14's `promql/engine.go`.
 
@@ -25,7 +26,7 @@ use crate::plan::node::Join;
 use crate::syntax::ast::Cardinality;
 use crate::value::column::{Column, Row};
 
-/// What is known about the series of one signature.
+/// The series of one signature.
 #[derive(Debug, Default)]
 struct JoinGroup {
     partners: Partners,
@@ -33,7 +34,7 @@ struct JoinGroup {
     matched: Bits,
 }
 
-/// Two series of the "one" side in one group that have a value at the same step, by their places in it.
+/// Two series of the "one" side in one group that have a value at the same step, by their indexes in the group.
 #[derive(Clone, Copy, Debug)]
 struct Duplicate {
     group: usize,
@@ -46,18 +47,18 @@ struct Duplicate {
 pub(crate) struct JoinOperator {
     rule: OperatorRule,
     naming: Naming,
-    /// What stands in for a missing partner on the "one" and on the "many" side.
+    /// The values that replace a missing partner on the "one" and on the "many" side.
     fill_one: Option<f64>,
     fill_many: Option<f64>,
-    /// The partners of series whose group has none, if a value stands in for them.
-    nobody: Option<Partners>,
+    /// The partners of series whose group has none, if a value replaces them.
+    missing: Option<Partners>,
     numbers: GroupNumbers,
     groups: Vec<JoinGroup>,
-    /// Steps at which two series of one group of the "one" side have a value, and the first two that do. That is an error
-    /// where the "many" side has any value.
+    /// Steps at which two series of one group of the "one" side have a value, and the first two such series. That is an error
+    /// at steps where the "many" side has any value.
     duplicates: BTreeMap<usize, Duplicate>,
     made: JoinedSeries,
-    /// What is wrong at the first step at which something is, as far as is known.
+    /// The error at the earliest step, of those found so far.
     problem: Option<JoinProblem>,
     waiting: KeptRows,
     reserved: Reservation,
@@ -75,10 +76,10 @@ impl JoinOperator {
                 span: join.span,
             },
             naming: Naming::new(join),
-            // As in Prometheus, `fill_right` stands in on the "one" side, also where that is the left one.
+            // As in Prometheus, `fill_right` is for the "one" side, also if that is the left one.
             fill_one: matching.fill_right,
             fill_many: matching.fill_left,
-            nobody: None,
+            missing: None,
             numbers: GroupNumbers::default(),
             groups: Vec::new(),
             duplicates: BTreeMap::new(),
@@ -106,7 +107,7 @@ impl JoinOperator {
         Ok(number)
     }
 
-    /// Takes a series of the "one" side.
+    /// Stores a series of the "one" side.
     fn keep(&mut self, cx: &OperatorContext<'_>, row: Row) -> Result<(), QueryError> {
         let number = self.group(cx, &row.labels)?;
         let Partners { ones, column, owners } = &mut self.groups[number].partners;
@@ -116,7 +117,7 @@ impl JoinOperator {
             *column = row.column;
             return Ok(());
         }
-        // Its labels, and its histograms; its floats find their place in the column that is there.
+        // Its labels and its histograms; its floats are merged into the existing column.
         let mut bytes = row.size_bytes().saturating_sub(8 * cx.steps.count as u64);
         if owners.is_empty() {
             bytes += 4 * cx.steps.count as u64;
@@ -137,15 +138,15 @@ impl JoinOperator {
         Ok(())
     }
 
-    /// The steps at which something may be wrong that comes before what is known to be.
+    /// The step of the known error: only an error at an earlier step matters.
     fn undecided(&self, cx: &OperatorContext<'_>) -> usize {
         self.problem.as_ref().map_or(cx.steps.count, |(step, _)| *step)
     }
 
-    /// Remembers what is wrong, if something is: it is before anything that was known, so what comes later does not matter.
+    /// Stores an error, which is at an earlier step than the known one.
     fn blame(&mut self, problem: Option<JoinProblem>) -> Result<(), QueryError> {
         match problem {
-            // Nothing can come before that.
+            // No error can be at an earlier step.
             Some((0, problem)) => Err(QueryError::execution(problem)),
             Some(problem) => {
                 self.problem = Some(problem);
@@ -155,8 +156,8 @@ impl JoinOperator {
         }
     }
 
-    /// Finds several series of the "one" side at the first of the steps at which something is matched: where the "many"
-    /// side has nothing, nothing is.
+    /// Finds the first step with duplicate series of the "one" side at which anything is matched: nothing is matched at steps
+    /// where the "many" side has no value.
     fn blame_duplicates(
         &mut self,
         cx: &OperatorContext<'_>,
@@ -183,27 +184,27 @@ impl JoinOperator {
         let number = self.group(cx, &row.labels)?;
         let end = self.undecided(cx);
         let JoinGroup { partners, matched } = &mut self.groups[number];
-        let partners = self.nobody.as_ref().filter(|_| partners.ones.is_empty()).unwrap_or(partners);
+        let partners = self.missing.as_ref().filter(|_| partners.ones.is_empty()).unwrap_or(partners);
         let mut results = JoinResults::new(&self.naming, &mut self.made, in_progress, (number, &row.labels));
         let problem = results.combine(self.rule, &row.column, partners, end, matched, cx.notes)?;
-        // Where something is wrong, nothing comes out.
+        // After an error, there are no results.
         let is_right = problem.is_none() && self.problem.is_none();
         results.finish(row.drop_name || self.rule.return_bool, is_right.then_some(out))?;
         self.blame(problem)
     }
 
-    /// Puts the value that stands in for a missing partner where the "one" side, which is complete, has none.
+    /// Sets the value that replaces a missing partner where the "one" side, which is complete, has none.
     fn fill_partners(&mut self, cx: &OperatorContext<'_>, fill: f64) -> Result<(), QueryError> {
         for group in &mut self.groups {
             cx.budget.check()?;
             group.partners.fill(fill, &mut self.reserved)?;
         }
         self.reserved.add(8 * cx.steps.count as u64)?;
-        self.nobody = Some(Partners::nobody(fill, cx.steps.count));
+        self.missing = Some(Partners::missing(fill, cx.steps.count));
         Ok(())
     }
 
-    /// Joins what the "one" side has without a partner with the value that stands in for it.
+    /// Joins values of the "one" side without a partner with the value that replaces the partner.
     fn fill(
         &mut self,
         cx: &mut OperatorContext<'_>,
@@ -266,7 +267,7 @@ impl Operator for JoinOperator {
         let mut in_progress = self.reserved.new_empty();
         if input == self.one_side() {
             if self.fill_one.is_some() || self.fill_many.is_some() {
-                // Whatever is missing on the "many" side is filled in.
+                // All that is missing on the "many" side is filled in, so that all steps are matched.
                 self.blame_duplicates(cx, |_| true)?;
             }
             if let Some(fill) = self.fill_one {
@@ -285,7 +286,7 @@ impl Operator for JoinOperator {
             }
             self.duplicates = BTreeMap::new();
             self.groups = Vec::new();
-            self.nobody = None;
+            self.missing = None;
             self.numbers = GroupNumbers::default();
             self.made = JoinedSeries::new(self.reserved.new_empty());
             self.reserved.release(u64::MAX);

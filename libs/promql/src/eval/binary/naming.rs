@@ -1,4 +1,4 @@
-//! What the results of a join are called, and how it tells of series that it cannot tell apart.
+//! The labels of a join's results, and its error for two series that match the same one.
 
 use model::Labels;
 
@@ -8,11 +8,11 @@ use crate::plan::node::{Grouping, Join};
 use crate::syntax::ast::Cardinality;
 use crate::text::go_quoted;
 
-/// The labels of a join: those by which series match, and those that its results have.
+/// The labels by which the series of a join match, and those of its results.
 #[derive(Debug)]
 pub(super) struct Naming {
     pub(super) cardinality: Cardinality,
-    /// Series match when they are in one group.
+    /// Series match if they are in the same group.
     pub(super) signature: Grouping,
     on: bool,
     labels: Vec<String>,
@@ -49,7 +49,7 @@ impl Naming {
         builder.build()
     }
 
-    /// What is said of two series of one group of the "one" side that have a value at the same step.
+    /// The error for two series of one group of the "one" side that have a value at the same step.
     pub(super) fn duplicates(&self, a: &Labels, b: &Labels) -> String {
         let side = if self.cardinality == Cardinality::OneToMany { "left" } else { "right" };
         let (mut first, mut second) = (go_labels(a), go_labels(b));
@@ -64,14 +64,14 @@ impl Naming {
     }
 }
 
-/// A label set as Prometheus prints it: the name is a label like any other.
+/// A label set as Prometheus prints it here: with the metric name as a label.
 fn go_labels(labels: &Labels) -> String {
     let pairs: Vec<String> =
         labels.iter().map(|l| format!("{}={}", go_label_name(l.name), go_quoted(l.value))).collect();
     format!("{{{}}}", pairs.join(", "))
 }
 
-/// A label name, quoted where it is no identifier.
+/// A label name, quoted unless it is an identifier.
 fn go_label_name(name: &str) -> String {
     let legacy = |(at, byte): (usize, u8)| {
         byte == b'_' || byte.is_ascii_alphabetic() || (at > 0 && byte.is_ascii_digit())

@@ -1,4 +1,4 @@
-//! The results of a series of the "many" side and the partners that it has.
+//! The results of one series of the "many" side and its partners.
 
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
@@ -16,36 +16,36 @@ use crate::syntax::ast::Cardinality;
 use crate::value::column::{Column, Row, is_absent};
 use crate::value::notes::Notes;
 
-/// Stands for a partner that is not there, where a value stands in for it.
-const NOBODY: u32 = u32::MAX;
+/// The index of a missing partner, which the value of a `fill` modifier replaces.
+const MISSING: u32 = u32::MAX;
 
-/// Something that is wrong, and the step at which it is.
+/// An error, and the step at which it occurs.
 pub(super) type JoinProblem = (usize, String);
 
-/// Series of the "one" side that match the same series. At most one of them counts at each step.
+/// Series of the "one" side that match the same series. At most one of them has a value at each step.
 #[derive(Debug, Default)]
 pub(super) struct Partners {
     /// Their labels.
     pub(super) ones: Vec<Labels>,
-    /// At each step the value of the first that has one; without steps while there is no series.
+    /// At each step, the value of the first series that has one; without steps while there is no series.
     pub(super) column: Column,
-    /// The place of that series, or [`NOBODY`]; empty while there is one series at most that has all the values.
+    /// At each step, the index of that series, or [`MISSING`]; empty while at most one series has values.
     pub(super) owners: Vec<u32>,
 }
 
-/// For each result of several-to-one matching, by its group and the hash of its labels, the steps at which it has been made:
-/// it might be made again at any time.
+/// For each result of many-to-one matching, by its group and the hash of its labels, the steps at which it exists. A second
+/// result with the same labels at one of these steps is an error.
 #[derive(Debug)]
 pub(super) struct JoinedSeries {
     steps: HashMap<(usize, u64), Bits>,
     reserved: Reservation,
 }
 
-/// A result under way.
+/// A result that is not complete yet.
 struct UnfinishedRow {
     labels: Labels,
     column: Column,
-    /// Where the steps at which it has been made belong, and these.
+    /// For many-to-one matching, its entry of [`JoinedSeries`].
     made: Option<((usize, u64), Bits)>,
 }
 
@@ -53,23 +53,23 @@ struct UnfinishedRow {
 pub(super) struct JoinResults<'a> {
     naming: &'a Naming,
     made: &'a mut JoinedSeries,
-    /// Holds the results.
+    /// For the memory of the results.
     in_progress: &'a mut Reservation,
     group: usize,
     many: &'a Labels,
     list: Vec<UnfinishedRow>,
-    /// Which of them has certain labels, and which a certain partner leads to, where there are several partners.
+    /// The index of the result with certain labels, and of the result of a certain partner, if there are several partners.
     by_labels: HashMap<Labels, usize>,
     by_owner: HashMap<u32, usize>,
 }
 
 impl Partners {
-    /// No series, and a value that stands in for it at each step.
-    pub(super) fn nobody(fill: f64, steps: usize) -> Self {
+    /// No series; the value of a `fill` modifier at each step.
+    pub(super) fn missing(fill: f64, steps: usize) -> Self {
         Self { ones: Vec::new(), column: Column::constant(fill, steps), owners: Vec::new() }
     }
 
-    /// Puts a value where no series has any.
+    /// Sets the value of a `fill` modifier at steps where no series has a value.
     pub(super) fn fill(&mut self, fill: f64, reserved: &mut Reservation) -> Result<(), QueryError> {
         let steps = self.column.len();
         for step in 0..steps {
@@ -81,21 +81,21 @@ impl Partners {
                 self.owners.resize(steps, 0);
             }
             self.column.floats[step] = fill;
-            self.owners[step] = NOBODY;
+            self.owners[step] = MISSING;
         }
         Ok(())
     }
 
-    /// Leaves only what series have at steps that are not among these.
+    /// Keeps only values of series at steps that are not in `matched`.
     pub(super) fn keep_unmatched(&mut self, matched: &Bits) {
         for step in 0..self.column.len() {
-            if matched.get(step) || self.owners.get(step) == Some(&NOBODY) {
+            if matched.get(step) || self.owners.get(step) == Some(&MISSING) {
                 self.column.clear(step);
             }
         }
     }
 
-    /// Stretches of the steps before `end` whose value is that of one series, and the place of that.
+    /// Ranges of steps before `end` whose values come from one series, and the index of that series.
     fn stretches(&self, end: usize) -> impl Iterator<Item = (Range<usize>, u32)> {
         let end = end.min(self.column.len());
         // A single series has no owners.
@@ -127,7 +127,7 @@ impl JoinedSeries {
 }
 
 impl<'a> JoinResults<'a> {
-    /// No results yet of a series, which is told by its group and its labels.
+    /// No results yet for a series, given by its group and its labels.
     pub(super) fn new(
         naming: &'a Naming,
         made: &'a mut JoinedSeries,
@@ -147,8 +147,8 @@ impl<'a> JoinResults<'a> {
         }
     }
 
-    /// Combines the values of the series with those of its partners at the steps before `end`, and tells what is wrong at the
-    /// first step at which something is. `matched` are the steps at which some series of the group has found a partner.
+    /// Combines the values of the series with those of its partners at the steps before `end`. Returns the error at the first
+    /// step that has one. `matched` are the steps at which a series of the group has found a partner.
     pub(super) fn combine(
         &mut self,
         rule: OperatorRule,
@@ -192,13 +192,13 @@ impl<'a> JoinResults<'a> {
         Ok(None)
     }
 
-    /// Hands the series that came out to `out`; where there is none, nothing is to come out.
+    /// Adds the results to `out`. Without `out`, they are dropped.
     pub(super) fn finish(self, drop_name: bool, mut out: Option<&mut Vec<Row>>) -> Result<(), QueryError> {
         for UnfinishedRow { labels, column, made } in self.list {
             self.made.steps.extend(made);
             match out.as_deref_mut().filter(|_| !column.is_empty()) {
                 Some(out) => {
-                    // Its floats are held already.
+                    // Its floats are reserved already.
                     self.in_progress.add(column.size_bytes().saturating_sub(8 * column.len() as u64))?;
                     out.push(Row { labels, drop_name, column });
                 }
@@ -208,7 +208,7 @@ impl<'a> JoinResults<'a> {
         Ok(())
     }
 
-    /// The place of the result that a partner leads to.
+    /// The index of the result of a partner.
     fn place(&mut self, owner: u32, partners: &Partners) -> Result<usize, QueryError> {
         if let Some(place) = self.by_owner.get(&owner) {
             return Ok(*place);
@@ -218,7 +218,7 @@ impl<'a> JoinResults<'a> {
             None => self.naming.result(self.many, &self.naming.signature.labels_of(self.many)),
         };
         if partners.owners.is_empty() {
-            // There is no other that might lead to the same.
+            // There is no other partner that could have the same result.
             return self.begin(labels, partners.column.len());
         }
         let place = match self.by_labels.get(&labels) {
@@ -246,7 +246,7 @@ impl<'a> JoinResults<'a> {
     }
 }
 
-/// Memory in bytes of a result that has no histogram.
+/// Memory in bytes of a result without histograms.
 fn begun_bytes(labels: &Labels, steps: usize) -> u64 {
     (8 * steps + size_of::<Row>() + labels.size_bytes()) as u64
 }

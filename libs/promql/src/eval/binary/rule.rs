@@ -1,11 +1,11 @@
-//! What arithmetic and comparing operators make of two values.
+//! How arithmetic and comparison operators combine two values.
 
 use crate::functions::arithmetic::{self, OperatorResult};
 use crate::syntax::ast::{BinaryOp, Span};
 use crate::value::column::{Cell, Column};
 use crate::value::notes::Notes;
 
-/// What an operator needs to know about itself to combine two values.
+/// The properties of an operator that decide how two values are combined.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OperatorRule {
     pub(super) op: BinaryOp,
@@ -16,7 +16,7 @@ pub(super) struct OperatorRule {
 }
 
 impl OperatorRule {
-    /// Combines two floats; `false` where the operator does not take them.
+    /// Combines two floats; `false` if the operator rejects them.
     #[inline(always)]
     pub(super) fn floats(&self, many: f64, one: f64, result: &mut f64, notes: &mut Notes) -> bool {
         if matches!(self.op, BinaryOp::TrimLower | BinaryOp::TrimUpper) {
@@ -33,7 +33,7 @@ impl OperatorRule {
         true
     }
 
-    /// Combines two values; `false` where the operator does not take them.
+    /// Combines two values; `false` if the operator rejects them.
     pub(super) fn cells(
         &self,
         many: Cell<'_>,

@@ -1,7 +1,8 @@
 //! `and`, `or` and `unless`.
 //!
-//! Only at which steps each signature has a value is kept of one side; the other streams past it. For `or`, that is the
-//! left side, whose series pass at once; series of the right side wait until all of the left are known.
+//! Of one side, only the steps are kept at which each signature has a value. The series of the other side are streamed. For
+//! `or`, the kept side is the left one, whose series are also passed on at once; series of the right side wait until all of
+//! the left side are known.
 
 use budget::Reservation;
 
@@ -21,7 +22,7 @@ pub(crate) struct SetOperator {
     groups: GroupNumbers,
     /// For each signature, the steps at which the kept side has a value.
     present: Vec<Bits>,
-    /// Series of the other side that came too early.
+    /// Series of the other side that came before the kept side had ended.
     waiting: KeptRows,
     reserved: Reservation,
     complete: bool,
@@ -45,7 +46,7 @@ impl SetOperator {
         }
     }
 
-    /// The input of which only the presence is kept.
+    /// The input of which only the steps with values are kept.
     fn kept_side(&self) -> usize {
         usize::from(self.op != BinaryOp::Or)
     }
@@ -79,7 +80,7 @@ impl SetOperator {
                     row.column.clear(step);
                 }
             }
-            // A signature that the kept side does not have must not take a number that would be mistaken for one it has.
+            // A signature that the kept side does not have needs an entry of its own, because numbers index `present`.
             if group == self.present.len() {
                 self.reserved.add((2 * row.labels.size_bytes() + 64) as u64)?;
                 self.present.push(Bits::default());
