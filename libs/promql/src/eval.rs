@@ -190,7 +190,7 @@ impl Evaluation {
         self.check()?;
         if let Some(open) = self.next_select() {
             return Err(QueryError::execution(format!(
-                "internal error: finish() called before end_select({})",
+                "internal error: finish() called, but select {} was not read to its end",
                 open.0
             )));
         }

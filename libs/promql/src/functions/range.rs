@@ -15,133 +15,23 @@ mod over_time;
 mod regression;
 mod slide;
 mod starts;
+mod window;
 mod xrate;
 
 use std::sync::Arc;
 
-use budget::{Budget, Reservation};
-use model::{FloatHistogram, Labels};
+use budget::Reservation;
+use model::Labels;
 
 use crate::error::QueryError;
+pub(crate) use crate::functions::range::extended::extend;
+use crate::functions::range::window::{Notebook, SampleCursor, WindowValue, WindowView};
+pub(crate) use crate::functions::range::window::{RangeCall, RangeFunction};
 use crate::syntax::ast::{Boundary, Span};
 use crate::syntax::functions::FunctionId;
 use crate::value::column::{Column, Points};
 use crate::value::notes::{Note, Notes};
-use crate::value::scalar::Scalar;
 use crate::value::steps::{Steps, Window};
-pub(crate) use extended::extend;
-
-/// A call of a function over a range, as a query has it.
-#[derive(Clone, Debug)]
-pub(crate) struct RangeCall {
-    /// Which function.
-    pub(crate) function: FunctionId,
-    /// Where its first argument stands.
-    pub(crate) span: Span,
-    /// Checked while windows are evaluated, and where their histograms reserve memory: a single series can take long, and
-    /// much memory.
-    pub(crate) budget: Budget,
-}
-
-impl RangeCall {
-    /// Whether the result is still the metric of its argument.
-    pub(crate) fn keeps_name(&self) -> bool {
-        matches!(self.function, FunctionId::LastOverTime | FunctionId::FirstOverTime)
-    }
-}
-
-/// A function, its arguments and its windows.
-#[derive(Debug)]
-pub(crate) struct RangeFunction<'a> {
-    /// The function.
-    pub(crate) call: &'a RangeCall,
-    /// The window of samples for each step.
-    pub(crate) window: &'a Window,
-    /// The steps.
-    pub(crate) steps: &'a Steps,
-    /// The scalar arguments, in order.
-    pub(crate) scalars: &'a [Scalar],
-}
-
-/// The result of a function for one window.
-#[derive(Debug)]
-enum WindowValue {
-    None,
-    Float(f64),
-    Histogram(Box<FloatHistogram>),
-}
-
-impl From<Option<f64>> for WindowValue {
-    fn from(value: Option<f64>) -> Self {
-        value.map_or(Self::None, WindowValue::Float)
-    }
-}
-
-impl From<Option<FloatHistogram>> for WindowValue {
-    fn from(value: Option<FloatHistogram>) -> Self {
-        value.map_or(Self::None, |histogram| Self::Histogram(Box::new(histogram)))
-    }
-}
-
-/// One window: the samples for one step.
-#[derive(Clone, Copy, Debug)]
-struct WindowView<'a> {
-    /// The samples, including those in the margins.
-    points: Points<'a>,
-    /// Start of the window, exclusive, in milliseconds.
-    start: i64,
-    /// End of the window, inclusive, in milliseconds.
-    end: i64,
-    /// Length of the window in milliseconds.
-    range: i64,
-    /// Time of the step in milliseconds.
-    time: i64,
-    /// How samples at the boundaries are treated.
-    boundary: Boundary,
-    /// Time of the first float of the series.
-    appeared: i64,
-    /// For each histogram of the window, whether its buckets show a reset since its predecessor in the
-    /// series. Empty if the function does not need it.
-    resets: &'a [bool],
-}
-
-impl WindowView<'_> {
-    fn is_mixed(&self) -> bool {
-        !self.points.values.is_empty() && !self.points.histograms.is_empty()
-    }
-
-    fn range_seconds(&self) -> f64 {
-        self.range as f64 / 1000.0
-    }
-}
-
-/// Collects notes about one metric at one position of the query.
-struct Notebook<'a> {
-    notes: &'a mut Notes,
-    metric: &'a str,
-    span: Span,
-}
-
-impl Notebook<'_> {
-    fn add(&mut self, note: Note<'_>) {
-        self.notes.add(note, self.span);
-    }
-
-    /// Adds a note that applies to `times` windows.
-    fn add_times(&mut self, note: Note<'_>, times: u64) {
-        self.notes.add_times(note, self.span, times);
-    }
-
-    fn mixed(&mut self) {
-        self.add(Note::MixedFloatsHistograms(self.metric));
-    }
-
-    fn ignored_histograms(&mut self, view: &WindowView<'_>) {
-        if view.is_mixed() {
-            self.add(Note::IgnoredInMixedRange(self.metric));
-        }
-    }
-}
 
 /// Evaluates `function` for the series `labels`. `points` are its samples without staleness markers. `out` is
 /// resized to the number of steps.
@@ -250,34 +140,6 @@ fn evaluate_windows(
         }
     }
     Ok(())
-}
-
-/// The samples of a sorted list that are inside a window, which only moves forward.
-#[derive(Clone, Copy, Debug, Default)]
-struct SampleCursor {
-    low: usize,
-    high: usize,
-}
-
-impl SampleCursor {
-    /// Moves to the samples with times after `first` and up to and including `last`.
-    #[inline]
-    fn slide(&mut self, len: usize, first: i64, last: i64, time: impl Fn(usize) -> i64) {
-        while self.high < len && time(self.high) <= last {
-            self.high += 1;
-        }
-        while self.low < self.high && time(self.low) <= first {
-            self.low += 1;
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.low == self.high
-    }
-
-    fn range(&self) -> std::ops::Range<usize> {
-        self.low..self.high
-    }
 }
 
 /// The value of the function for one window, which contains at least one sample.

@@ -396,8 +396,8 @@ mod tests {
 
     #[test]
     fn the_hash_is_that_of_prometheus() {
-        // labels.FromStrings("foo", "threshold").Hash() with the default string encoding.
-        let labels = Labels::from_pairs([("foo", "threshold")]).unwrap();
+        // labels.FromStrings("foo", "bar").Hash() with the default string encoding.
+        let labels = Labels::from_pairs([("foo", "bar")]).unwrap();
         assert_eq!(labels_hash(&labels), xxhash_rust::xxh64::xxh64(b"\x03foo\x03bar", 0));
     }
 

@@ -3,8 +3,8 @@
 //!
 //! Behaviour: `funcChanges`, `funcResets` and `pickFirstSampleIndices` in Prometheus 3.14's `promql/functions.go`.
 
-use crate::functions::range::WindowView;
 use crate::functions::range::starts::CounterReading;
+use crate::functions::range::window::WindowView;
 use crate::syntax::ast::Boundary;
 use crate::value::column::{Histogram, Points};
 

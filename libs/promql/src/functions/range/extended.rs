@@ -4,7 +4,7 @@
 
 use model::Sample;
 
-use crate::functions::range::WindowView;
+use crate::functions::range::window::WindowView;
 use crate::syntax::ast::Boundary;
 
 /// The first index in `0..limit` for whose time `after` returns true, or `limit`. Times ascend.

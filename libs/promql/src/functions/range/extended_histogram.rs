@@ -6,7 +6,7 @@ use model::{CounterResetHint, FloatHistogram};
 
 use crate::functions::range::extended::bounds;
 use crate::functions::range::histogram::reconcile;
-use crate::functions::range::{Notebook, WindowView};
+use crate::functions::range::window::{Notebook, WindowView};
 use crate::syntax::ast::Boundary;
 use crate::value::column::Histogram;
 use crate::value::notes::{HistogramOperation, Note};

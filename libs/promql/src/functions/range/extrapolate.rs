@@ -3,7 +3,7 @@
 //! Behaviour: `extrapolatedRate` in Prometheus 3.14's `promql/functions.go`.
 
 use crate::functions::range::starts::{self, CounterReading};
-use crate::functions::range::{Notebook, WindowView};
+use crate::functions::range::window::{Notebook, WindowView};
 use crate::value::notes::Note;
 
 /// The change over a window, which is extrapolated to the window's boundaries.

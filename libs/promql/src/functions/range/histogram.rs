@@ -9,7 +9,7 @@ use model::{CounterResetHint, FloatHistogram};
 use crate::functions::arithmetic::HistogramMean;
 use crate::functions::range::extrapolate::Change;
 use crate::functions::range::starts::{self, CounterReading};
-use crate::functions::range::{Notebook, WindowView};
+use crate::functions::range::window::{Notebook, WindowView};
 use crate::value::notes::{HistogramOperation, Note};
 
 fn is_gauge(histogram: &FloatHistogram) -> bool {

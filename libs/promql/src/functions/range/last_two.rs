@@ -5,7 +5,7 @@
 use model::CounterResetHint;
 
 use crate::functions::range::starts::CounterReading;
-use crate::functions::range::{Notebook, WindowValue, WindowView};
+use crate::functions::range::window::{Notebook, WindowValue, WindowView};
 use crate::value::column::Histogram;
 use crate::value::notes::{HistogramOperation, Note};
 

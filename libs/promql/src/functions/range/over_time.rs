@@ -4,7 +4,7 @@
 
 use crate::functions::kahan::{KahanSum, Mean};
 use crate::functions::quantile::quantile as quantile_of;
-use crate::functions::range::{Notebook, WindowValue, WindowView};
+use crate::functions::range::window::{Notebook, WindowValue, WindowView};
 use crate::syntax::functions::FunctionId;
 use crate::value::notes::Note;
 

@@ -4,7 +4,7 @@
 
 use crate::error::QueryError;
 use crate::functions::kahan::KahanSum;
-use crate::functions::range::{Notebook, WindowView};
+use crate::functions::range::window::{Notebook, WindowView};
 use crate::text::go_f6;
 
 /// The slope per second of the least-squares line, and its value at `origin`.

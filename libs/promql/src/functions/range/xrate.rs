@@ -3,7 +3,7 @@
 //!
 //! Behaviour: `extendedRate` in `thanos-io/promql-engine`'s `ringbuffer/functions.go`, for floats.
 
-use crate::functions::range::WindowView;
+use crate::functions::range::window::WindowView;
 use crate::syntax::functions::FunctionId;
 
 /// The change of the floats in a window. `None` if there are none in the window and none before it within the
