@@ -1,10 +1,9 @@
-//! Joining the counter aggregates of downsampled chunks.
+//! Joins the counter aggregates of downsampled chunks.
 //!
-//! A counter aggregate is a counter with its resets applied, within its chunk: it starts at the first raw value and
-//! only grows. Its last entry repeats the timestamp of the one before it and holds the last *raw* value of the chunk,
-//! against which the first value of the next chunk tells whether the counter was reset between the two. See
-//! `ApplyCounterResetsSeriesIterator` in `pkg/compact/downsample` of Thanos. A running total has no start timestamps: what
-//! they would tell is applied.
+//! A counter aggregate is a counter with its resets applied, within its chunk: it starts at the first raw value and only
+//! grows. Its last entry repeats the timestamp of the one before it and has the last *raw* value of the chunk. When the first
+//! value of the next chunk is lower, the counter was reset between the two chunks. See `ApplyCounterResetsSeriesIterator` in
+//! `pkg/compact/downsample` of Thanos. A running total has no start timestamps, because the resets are applied already.
 
 use model::TimeRange;
 use tsdb::Aggregate;
@@ -12,11 +11,11 @@ use tsdb::Aggregate;
 use crate::error::DecodeProblem;
 use crate::{AggrChunk, Samples};
 
-/// Appends the running total of a counter over chunks that are sorted by time: counter aggregates, and raw chunks
-/// where a stretch was not downsampled. NaNs (staleness markers too) are left out; histograms pass as they are.
+/// Appends the running total of a counter over chunks that are sorted by time: counter aggregates, and raw chunks where
+/// samples were not downsampled. NaNs, and so staleness markers, are dropped. Histograms are not changed.
 ///
 /// # Errors
-/// The range of the chunk that cannot be read, and why.
+/// The range of the chunk that cannot be decoded, and the problem.
 pub(crate) fn decode<'a>(
     lane: impl Iterator<Item = &'a AggrChunk>,
     out: &mut Samples,
@@ -42,7 +41,7 @@ pub(crate) fn decode<'a>(
     Ok(())
 }
 
-/// A counter's value since the beginning of the series, resets applied.
+/// The value of a counter since the beginning of the series, with resets applied.
 #[derive(Default)]
 struct RunningTotal {
     value: f64,
@@ -51,7 +50,7 @@ struct RunningTotal {
 }
 
 impl RunningTotal {
-    /// Takes a sample in and gives out the total, unless the sample only tells the last raw value.
+    /// Adds a sample and appends the total to `out`, unless the sample only repeats the last raw value.
     fn add(&mut self, t: i64, value: f64, out: &mut Samples) {
         if value.is_nan() {
             return;
@@ -62,7 +61,7 @@ impl RunningTotal {
                 self.value += if value >= last { value - last } else { value }
             }
             Some((last_t, _)) => {
-                // Of overlapping chunks, what lies before the end of the earlier does not count.
+                // Where two chunks overlap, samples before the end of the earlier one do not count.
                 if t == last_t {
                     self.last = Some((t, value));
                 }

@@ -1,4 +1,4 @@
-//! From encoded replicas to the samples of one series.
+//! Decodes the replicas of a series to its samples.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,21 +10,21 @@ use crate::error::{DecodeError, DecodeProblem};
 use crate::selected::MAX_REPLICAS;
 use crate::{AggrChunk, DecodeOptions, Dedup, Samples, SelectedSeries, chain, counter, timeline};
 
-/// Bounds on what a chunk is trusted to announce before it is read: a sample takes at least one bit.
+/// The number of samples that a chunk announces, bounded by its size: a sample takes at least one bit.
 fn announced_samples(chunk: &Chunk) -> usize {
     chunk.sample_count().min(chunk.data.len() * 8)
 }
 
 impl SelectedSeries {
-    /// Decodes the series into `out`, whose former content is replaced.
+    /// Decodes the series into `out` and replaces its content.
     ///
-    /// Samples are those within [`DecodeOptions::range`], in time order, one for each timestamp. Replicas are cut to
-    /// the range first and then become one as [`DecodeOptions::dedup`] says. A series whose samples are all outside
-    /// comes out empty.
+    /// `out` gets the samples within [`DecodeOptions::range`], in time order, one for each timestamp. Replicas are cut to
+    /// the range first and then deduplicated according to [`DecodeOptions::dedup`]. `out` is empty when the series has no
+    /// sample in the range.
     ///
     /// # Errors
-    /// When a chunk that matters cannot be read; `out` then is empty. Chunks of a replica whose samples another one
-    /// makes unnecessary are not looked at.
+    /// When a chunk that is needed cannot be decoded; `out` is then empty. Chunks of a replica that deduplication does not
+    /// need are not decoded.
     pub fn decode(&self, options: &DecodeOptions, out: &mut Samples) -> Result<(), DecodeError> {
         let result = self.decode_into(options, out);
         if result.is_err() {
@@ -57,16 +57,17 @@ impl SelectedSeries {
         Ok(())
     }
 
-    /// Appends the samples of chunks that are sorted by time to the empty `out`, cut to the range. Of overlapping
-    /// chunks, only what lies after the end of the earlier counts. Answers whether counter resets were applied.
+    /// Appends the samples of chunks that are sorted by time to `out`, which is empty, cut to the range. Where two chunks
+    /// overlap, the samples of the later one count only after the end of the earlier one. Returns whether counter resets
+    /// were applied.
     pub(crate) fn decode_lane<'a>(
         &self,
         lane: impl Iterator<Item = &'a AggrChunk> + Clone,
         options: &DecodeOptions,
         out: &mut Samples,
     ) -> Result<bool, DecodeError> {
-        // Raw counters are left as they are: the functions that read them handle resets, and see more in them
-        // (how close to zero a counter started) than in running totals.
+        // Raw counters are not changed: the functions that read them handle resets, and raw values show more than running
+        // totals do (how close to zero a counter started).
         let apply_resets =
             options.aggregate == Aggregate::Counter && lane.clone().any(|chunk| chunk.raw.is_none());
         if apply_resets {
@@ -81,7 +82,7 @@ impl SelectedSeries {
         out.values.reserve(announced);
         let mut next = Some(options.range.min.as_millis());
         for chunk in lane {
-            // None when a sample at the end of time was read: nothing can follow.
+            // None after a sample at the greatest time: no sample can follow.
             let Some(from) = next else { break };
             let (floats, histograms) = (out.timestamps.len(), out.histograms.len());
             append(chunk, options, out)
@@ -101,7 +102,7 @@ impl SelectedSeries {
     }
 }
 
-/// Appends what a query reads of a chunk: raw samples, else the aggregate.
+/// Appends the samples that a query reads of a chunk: raw samples, otherwise the aggregate.
 fn append(chunk: &AggrChunk, options: &DecodeOptions, out: &mut Samples) -> Result<(), DecodeProblem> {
     let missing = DecodeProblem::MissingAggregate;
     if let Some(raw) = &chunk.raw {
@@ -126,34 +127,34 @@ fn append_average(sum: &Chunk, count: &Chunk, out: &mut Samples) -> Result<(), D
     if !windows.eq(&times) {
         return Err(DecodeProblem::Unaligned);
     }
-    // A chunk holds floats or histograms, never both, so at most one of these loops has work.
+    // A chunk has floats or histograms, never both, so at most one of these loops does anything.
     for (value, count) in out.values[floats..].iter_mut().zip(&counts) {
         *value /= count;
     }
     for ((_, histogram), &count) in out.histograms[histograms..].iter_mut().zip(&counts) {
         let histogram = Arc::make_mut(histogram);
         histogram.div(count);
-        // An average does not accumulate.
+        // An average is a gauge.
         histogram.counter_reset_hint = CounterResetHint::Gauge;
     }
     Ok(())
 }
 
-/// Whether a list of times ascends strictly.
+/// Whether the times of a list ascend strictly.
 fn ascends<T>(list: &[T], time: impl Fn(&T) -> i64) -> bool {
     list.is_sorted_by(|a, b| time(a) < time(b))
 }
 
 impl Samples {
-    /// Checks the samples from the given places on, which came from one chunk.
+    /// Checks the samples from the given indices on, which came from one chunk.
     fn check_order(&self, floats: usize, histograms: usize) -> Result<(), DecodeProblem> {
         let ordered = ascends(&self.timestamps[floats..], |t| *t)
             && ascends(&self.histograms[histograms..], |(t, _)| *t);
         if ordered { Ok(()) } else { Err(DecodeProblem::Unsorted) }
     }
 
-    /// Of the samples from the given places on, keeps those from `min` to `max`, both included. What was before `min` is
-    /// outside the range that is asked for, or was `overlapped` by the chunk before.
+    /// Keeps the samples from `min` to `max`, both included, of those from the given indices on. Samples before `min` are
+    /// outside of the range of the query, or were `overlapped` by the chunk before.
     fn cut_new(&mut self, floats: usize, histograms: usize, min: i64, max: i64, overlapped: bool) {
         let end = floats + self.timestamps[floats..].partition_point(|&t| t <= max);
         self.timestamps.truncate(end);
@@ -175,13 +176,13 @@ impl Samples {
             && overlapped
             && let Some((_, histogram)) = self.histograms.get_mut(histograms)
         {
-            // Its hint speaks of a sample that another has taken the place of. A sample that is merely not asked for is
-            // still the one before, and Prometheus keeps the hint, too.
+            // Its hint compares it with a sample that another one replaced. A sample outside of the range is still the one
+            // before it, so the hint stays, as in Prometheus.
             timeline::forget_reset_hint(histogram);
         }
     }
 
-    /// The latest time from the given places on.
+    /// The latest time of the samples from the given indices on.
     pub(crate) fn last_time(&self, floats: usize, histograms: usize) -> Option<i64> {
         let float = self.timestamps[floats..].last().copied();
         float.max(self.histograms[histograms..].last().map(|(t, _)| *t))
@@ -193,7 +194,7 @@ impl Samples {
     }
 }
 
-/// Removes the starts of samples that are removed, if there are starts.
+/// Removes the starts of removed samples, if there are starts.
 fn drain_starts(starts: &mut Vec<i64>, samples: Range<usize>) {
     if !starts.is_empty() {
         starts.drain(samples);

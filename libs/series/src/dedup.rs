@@ -1,28 +1,27 @@
-//! Deduplication by penalty: one replica is followed until it misses about two samples.
+//! Deduplication by penalty: one replica is used until it misses about two samples.
 //!
-//! Two replicas of one Prometheus scrape the same targets at slightly different times. Taking every sample of both
-//! would double the rate of samples and mix two clocks; so one replica is followed, and the other is held back by a
-//! penalty of twice the last spacing of samples. Only where the followed one has a gap longer than that does the
-//! other come first and is followed from then on. More than two replicas are folded: the result of the first two
-//! with the third, and so on.
+//! Two replicas of one Prometheus scrape the same targets at slightly different times. Using every sample of both would
+//! double the rate of samples and mix two clocks. So one replica is followed, and the other one is delayed by a penalty of
+//! twice the last spacing of samples. When the followed replica has a gap longer than that, the other one comes first and is
+//! followed from then on. More than two replicas are folded: the result of the first two with the third, and so on.
 //!
-//! This is the algorithm of Thanos (`pkg/dedup/iter.go`), so that both give the same samples where a replica
-//! is missing for a while, with these differences, each where Thanos gives a wrong answer:
+//! This is the algorithm of Thanos (`pkg/dedup/iter.go`), so that both give the same samples when a replica is missing for
+//! some time. There are four differences, each where Thanos gives a wrong answer:
 //!
-//! * **The first comparison.** Thanos takes the first sample of the second replica, where it comes first, for a
-//!   change of replica and raises a counter as though the first replica had given a sample before. Here nothing
-//!   was given out before the first sample, so nothing is compared.
-//! * **Spacing learned from a gap.** Thanos measures the spacing as the distance of the last two samples, even across
-//!   a gap: after an hour in which both replicas were down, the other replica is held back for two hours, and its
-//!   samples are lost if the followed one fails meanwhile. Here a distance of more than twice the followed replica's
-//!   own spacing does not count; its own spacing does.
-//! * **Counter resets.** Thanos turns the counters of every replica into running totals without resets, so that
-//!   `resets()` finds none and the extrapolation of `rate()` to zero sees totals. Here raw counters stay raw, and only
-//!   a false reset at a change of replica is mended: a lower value than the one before, although the replica's own
-//!   samples show no reset since then, nor does its start timestamp. The correction ends with the replica's next own
-//!   reset. Samples that it raises lose their start timestamps, which others keep.
-//! * **Histograms.** After a change of replica a histogram's hint about a reset is withdrawn: it speaks of a sample
-//!   of its own replica.
+//! * **The first comparison.** When the second replica has the first sample, Thanos treats it as a change of replica and
+//!   raises a counter as if the first replica had a sample before. Here no sample comes before the first one, so nothing is
+//!   compared.
+//! * **Spacing across a gap.** Thanos measures the spacing as the distance of the last two samples, even across a gap: after
+//!   an hour in which both replicas were down, the other replica is delayed by two hours, and its samples are lost if the
+//!   followed one fails in that time. Here a distance of more than twice the spacing within the followed replica does not
+//!   count; the spacing within the replica is used instead.
+//! * **Counter resets.** Thanos converts the counters of every replica to running totals without resets, so that `resets()`
+//!   finds none, and the extrapolation of `rate()` to zero uses totals. Here raw counters stay raw, and only a false reset at
+//!   a change of replica is corrected: a value lower than the one before, although neither the samples of the replica nor its
+//!   start timestamp show a reset since then. The correction ends with the next reset within the replica. Samples that it
+//!   raises lose their start timestamps; other samples keep them.
+//! * **Histograms.** After a change of replica, the reset hint of a histogram is removed, because it compares the histogram
+//!   with a sample of its own replica.
 
 use model::TimeRange;
 
@@ -37,15 +36,16 @@ const INITIAL_PENALTY: i64 = 5_000;
 pub(crate) struct Replica {
     /// Its samples.
     pub(crate) samples: Samples,
-    /// Whether its counter is a running total, which never decreases.
+    /// Whether its counter is a running total, which never falls.
     pub(crate) resets_applied: bool,
-    /// A stretch of time whose samples were not decoded, in the hope that they do not matter.
+    /// A range of time whose samples were not decoded, because they are probably not needed.
     pub(crate) unread: Option<TimeRange>,
 }
 
-/// Follows `a`, or `b` where `a` has gaps. With `counter`, a change of replica never looks like a counter reset.
+/// Deduplicates two replicas: follows `a`, or `b` where `a` has gaps. With `counter`, a change of replica never looks like a
+/// counter reset.
 ///
-/// Answers none where the result could depend on samples of an [unread](Replica::unread) stretch.
+/// Returns none when the result could depend on samples of an [unread](Replica::unread) range.
 pub(crate) fn merge(a: &Replica, b: &Replica, counter: bool) -> Option<Replica> {
     let mut out = Samples::new();
     let longest = a.samples.timestamps.len().max(b.samples.timestamps.len());
@@ -62,7 +62,7 @@ pub(crate) fn merge(a: &Replica, b: &Replica, counter: bool) -> Option<Replica> 
     complete.then_some(Replica { samples: out, resets_applied, unread: None })
 }
 
-/// The sample that was given out last.
+/// The sample that was appended last.
 #[derive(Clone, Copy)]
 struct LastSample {
     time: i64,
@@ -71,7 +71,7 @@ struct LastSample {
     from_a: bool,
 }
 
-/// Answers whether the result is certain, in spite of what was not read.
+/// Returns whether the result is certain although some samples were not decoded.
 fn walk<T: Timeline>(mut a: ReplicaSide<T>, mut b: ReplicaSide<T>, counter: bool, out: &mut Samples) -> bool {
     let mut last: Option<LastSample> = None;
     loop {
@@ -110,8 +110,8 @@ fn walk<T: Timeline>(mut a: ReplicaSide<T>, mut b: ReplicaSide<T>, counter: bool
     }
 }
 
-/// Gives out the samples of `winner` that come before `loser` could, whatever samples it has, because of its penalty.
-/// Answers the time of the last sample given out, which was `last` before.
+/// Appends the samples of `winner` that come before any sample of `loser` can, because of its penalty. Returns the time of
+/// the last sample appended, which was `last` before.
 #[inline]
 fn follow<T: Timeline>(
     winner: &mut ReplicaSide<T>,
@@ -134,24 +134,24 @@ fn follow<T: Timeline>(
     last
 }
 
-/// One of the two replicas while they are walked.
+/// One of the two replicas during deduplication.
 struct ReplicaSide<T> {
     timeline: T,
-    /// Position of the next candidate.
+    /// Index of the next candidate.
     at: usize,
-    /// Milliseconds by which the next candidate must be further away than the last sample given out.
+    /// Milliseconds that the next candidate must be after the last sample appended.
     penalty: i64,
     /// Time after which the next candidate must be; never moves back.
     floor: i64,
     /// Whether the counter is a running total.
     is_total: bool,
-    /// What counter values are raised by, since they were found below those of the other replica.
+    /// The amount by which counter values are raised, because they were lower than those of the other replica.
     adjust: f64,
-    /// Position of the sample for which `adjust` was last known to hold.
+    /// Index of the last sample for which `adjust` was checked.
     adjusted_at: usize,
-    /// First and last time of what was not read.
+    /// First and last time of the samples that were not decoded.
     unread: Option<(i64, i64)>,
-    /// Whether something was asked that only unread samples can tell.
+    /// Whether the result depends on samples that were not decoded.
     is_blind: bool,
 }
 
@@ -176,7 +176,7 @@ impl<T: Timeline> ReplicaSide<T> {
         (self.at < self.timeline.len()).then(|| self.timeline.time(self.at))
     }
 
-    /// Moves on to the first sample after `time` plus the penalty; never back.
+    /// Moves forward to the first sample after `time` plus the penalty.
     #[inline]
     fn seek_after(&mut self, time: i64) {
         self.floor = self.floor.max(time.saturating_add(self.penalty));
@@ -185,19 +185,19 @@ impl<T: Timeline> ReplicaSide<T> {
         }
     }
 
-    /// Whether there may be unread samples from `from` to `to`.
+    /// Whether there may be samples from `from` to `to` that were not decoded.
     #[inline]
     fn hides(&self, from: i64, to: i64) -> bool {
         self.unread.is_some_and(|(min, max)| min <= to && max >= from)
     }
 
-    /// Notes where unread samples between two positions are in the way.
+    /// Sets `is_blind` when there may be samples between two indices that were not decoded.
     fn look(&mut self, from: usize, to: usize) {
         self.is_blind |=
             self.unread.is_some() && self.hides(self.timeline.time(from), self.timeline.time(to));
     }
 
-    /// The spacing of samples at the present one: its distance to the one given out before, unless that was a gap.
+    /// The spacing of samples at the current one: its distance to the sample appended before, unless there is a gap between.
     #[inline]
     fn spacing(&mut self, distance: i64) -> i64 {
         let (from, to) = if self.at + 1 < self.timeline.len() {
@@ -212,8 +212,8 @@ impl<T: Timeline> ReplicaSide<T> {
         if distance > own.saturating_mul(2) { own } else { distance }
     }
 
-    /// Makes `adjust` right for the present sample, which follows `changed_from` of the other replica if that is some. A
-    /// sample whose counter began since then says itself that there was a reset.
+    /// Updates `adjust` for the current sample, which follows the sample `changed_from` of the other replica if there is one. A
+    /// sample whose counter began after that one shows a real reset.
     fn adjust_counter(&mut self, changed_from: Option<LastSample>, other_is_total: bool) {
         let Some(value) = self.timeline.float(self.at) else { return };
         if self.adjust != 0.0 && self.was_reset(self.adjusted_at) {
@@ -229,14 +229,13 @@ impl<T: Timeline> ReplicaSide<T> {
         }
     }
 
-    /// Whether the present sample says that its counter began after `time`. A start that is not before its own sample
-    /// says nothing.
+    /// Whether the counter of the current sample began after `time`. A start that is not before its own sample is ignored.
     fn began_after(&self, time: i64) -> bool {
         let start = self.timeline.start(self.at);
         start > time && start < self.timeline.time(self.at)
     }
 
-    /// Whether this replica itself saw a reset between `time` and its present sample.
+    /// Whether this replica has a reset between `time` and its current sample.
     fn was_reset_after(&mut self, time: i64, other_is_total: bool) -> bool {
         if self.is_total {
             return false;
@@ -244,12 +243,12 @@ impl<T: Timeline> ReplicaSide<T> {
         let is_value = |index: &usize| self.timeline.float(*index).is_some_and(|value| !value.is_nan());
         let known = (0..self.at).rev().find(|index| self.timeline.time(*index) <= time && is_value(index));
         self.look(known.unwrap_or(0), self.at);
-        // A replica that began later cannot tell. Raw counters of one target never decrease but by a reset, so it
-        // is taken for one, unless the other replica is a total, against which a raw value means nothing.
+        // A replica that began later cannot know. Raw counters of one target fall only by a reset, so a lower value counts as
+        // one, unless the other replica is a running total, which cannot be compared with a raw value.
         known.map_or(!other_is_total, |known| self.was_reset(known))
     }
 
-    /// Whether the value decreases somewhere from position `from` to the present one.
+    /// Whether the value falls somewhere from index `from` to the current one.
     fn was_reset(&mut self, from: usize) -> bool {
         self.look(from, self.at);
         let mut before = f64::NAN;

@@ -3,9 +3,9 @@
 use model::{Labels, TimeRange};
 use tsdb::{Aggregate, ChunkError};
 
-/// A series whose chunks cannot be read: names the series, the chunk and what is wrong.
+/// A series with a chunk that cannot be decoded: names the series, the chunk and the problem.
 ///
-/// The whole query ends with it: an answer without the chunk would be wrong and not look it.
+/// The query fails with it, because an answer without the chunk would be wrong without a sign of it.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("series {labels}: chunk from {} to {} ms: {problem}", range.min, range.max)]
 pub struct DecodeError {
@@ -23,7 +23,7 @@ pub enum DecodeProblem {
     /// The payload is damaged.
     #[error(transparent)]
     Chunk(#[from] ChunkError),
-    /// Timestamps go backwards or repeat.
+    /// Timestamps decrease or repeat.
     #[error("its timestamps do not ascend")]
     Unsorted,
     /// The aggregate that the query reads is missing.

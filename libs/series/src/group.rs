@@ -1,4 +1,4 @@
-//! From what the inputs have of a series to the series that is passed on or evaluated.
+//! Makes one series of what the inputs of the merge have of it: to pass on, or to evaluate.
 
 use model::{TimeRange, Timestamp};
 
@@ -6,8 +6,8 @@ use crate::selected::MAX_REPLICAS;
 use crate::{AggrChunk, MergedSeries, SelectedSeries, Series};
 
 impl MergedSeries {
-    /// The series as a store passes it on: the chunks of all inputs, sorted by min and max time, without those that
-    /// are the same byte for byte.
+    /// The series as a store passes it on: the chunks of all inputs, sorted by min and max time, without copies. A copy is
+    /// equal byte for byte.
     pub fn into_series(mut self) -> Series {
         self.drop_copies();
         let mut chunks: Vec<AggrChunk> = self.contributions.into_iter().flat_map(|c| c.chunks).collect();
@@ -16,13 +16,13 @@ impl MergedSeries {
         Series { labels: self.labels, chunks }
     }
 
-    /// The series as a selector sees it: each input is a replica.
+    /// The series for evaluation: each input is a replica.
     ///
-    /// Where the inputs below have had their replica labels removed, equal label sets of two inputs are two replicas.
-    /// One input may hold several as well (a querier that stands before both): their chunks overlap and are
-    /// separated into lanes. The other way round, a lane that ends before another begins is continued by it, so that
-    /// the fresh data of one store and the old data of another are joined without a change of replica. Chunks that
-    /// are the same byte for byte count once. Chunks without data are dropped.
+    /// When stores removed replica labels, equal label sets of two inputs are two replicas. One input may also contain
+    /// several replicas (when it is a querier): their chunks overlap and are separated into lanes. On the other hand, a lane
+    /// that begins after another one ends continues it, so that recent data of one store and old data of another one are
+    /// joined without a change of replica. Of chunks that are equal byte for byte, one is kept. Chunks without data are
+    /// dropped.
     pub fn into_selected(mut self) -> SelectedSeries {
         self.drop_copies();
         let mut replicas: Vec<Vec<AggrChunk>> = Vec::with_capacity(self.contributions.len());
@@ -34,10 +34,10 @@ impl MergedSeries {
         SelectedSeries { labels: self.labels, replicas }
     }
 
-    /// Keeps one of several chunks with the same content: that of the input with the lowest number.
+    /// Keeps one of several chunks with equal content: that of the input with the lowest number.
     ///
-    /// Content is compared rather than hashed. Only chunks of the same range are candidates, so that hardly any
-    /// byte is looked at in vain, and no collision can lose data.
+    /// Contents are compared, not hashed, so that no collision can lose data. Only chunks with equal ranges are compared,
+    /// which are few.
     fn drop_copies(&mut self) {
         let total = self.contributions.iter().map(|c| c.chunks.len()).sum();
         let mut places: Vec<(TimeRange, usize, usize)> = Vec::with_capacity(total);
@@ -76,13 +76,13 @@ fn sort(chunks: &mut [AggrChunk]) {
     }
 }
 
-/// First and last instant that a sorted lane claims; none where it is empty.
+/// The first and last instant of a sorted lane, as its chunks claim; none where it is empty.
 fn bounds(lane: &[AggrChunk]) -> Option<(Timestamp, Timestamp)> {
     Some((lane.first()?.range().min, lane.last()?.range().max))
 }
 
-/// Separates chunks that overlap: each goes to the first lane that ends before it begins. Only the first
-/// [`MAX_REPLICAS`] lanes are looked at, so that the time is bounded whatever a store sends.
+/// Separates chunks that overlap: each is added to the first lane that ends before it begins. Only the first
+/// [`MAX_REPLICAS`] lanes are searched, so that the time is bounded whatever a store sends.
 fn lanes(mut chunks: Vec<AggrChunk>) -> Vec<Vec<AggrChunk>> {
     chunks.retain(|chunk| !chunk.range().is_empty());
     sort(&mut chunks);
@@ -103,7 +103,7 @@ fn lanes(mut chunks: Vec<AggrChunk>) -> Vec<Vec<AggrChunk>> {
     lanes
 }
 
-/// Adds a lane to the replicas: to one that it continues or precedes whole, else as one of its own.
+/// Adds a lane to a replica that ends before it or begins after it; without one, as a new replica.
 fn join(replicas: &mut Vec<Vec<AggrChunk>>, mut lane: Vec<AggrChunk>) {
     let Some((start, end)) = bounds(&lane) else { return };
     for replica in replicas.iter_mut().take(MAX_REPLICAS) {

@@ -1,12 +1,15 @@
-//! Series on their way from stores to answers: the merge of sorted streams and replica deduplication.
+//! Series between stores and queries: the merge of sorted streams, the deduplication of replicas, and the samples of chunks.
 //!
-//! Both are machines that are offered data and give answers: no clock, no I/O, no async. The async fan-out and
-//! blocking callers turn the same crank.
+//! No clock, no I/O, no async: callers pass data in and take results out, so that async and blocking callers share the
+//! code.
 //!
-//! Sorted streams of [`Series`] enter a [`Merge`], which groups what all inputs have of one label set. A store that
-//! stands before others passes it on ([`MergedSeries::into_series`]); a query takes it as the replicas of one series
-//! ([`MergedSeries::into_selected`]) and decodes them to [`Samples`] on the worker that evaluates the series
+//! Sorted streams of [`Series`] enter a [`Merge`], which groups the chunks that all inputs have for one label set. A store
+//! that queries other stores passes them on as one series ([`MergedSeries::into_series`]). A query takes them as the replicas
+//! of one series ([`MergedSeries::into_selected`]) and decodes them to [`Samples`] on the thread that evaluates the series
 //! ([`SelectedSeries::decode`]).
+//!
+//! A block that is written again needs more than a query does: [`decode_chunk`] and [`encode_chunks`] keep the encoding of
+//! each sample, and [`join_chunks`] joins chunks that overlap. [`AggrChunk::from_block`] is what a store sends of a chunk.
 
 mod chain;
 mod counter;

@@ -7,40 +7,40 @@ use model::Labels;
 
 use crate::{AggrChunk, Series};
 
-/// What one input of a [`Merge`] has of a series.
+/// The chunks that one input of a [`Merge`] has of a series.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Contribution {
     /// Number of the input.
     pub input: usize,
-    /// Its chunks in the order in which they came; never empty unless only labels were asked for.
+    /// Its chunks, in the order in which they arrived; empty only when the request asked for labels only.
     pub chunks: Vec<AggrChunk>,
 }
 
-/// A label set and what every input has of it.
+/// A label set and the chunks that each input has of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MergedSeries {
     /// What identifies the series.
     pub labels: Labels,
-    /// At least one, by ascending number of the input, however the inputs were timed.
+    /// At least one, sorted by the number of the input, whatever the timing of the inputs.
     pub contributions: Vec<Contribution>,
 }
 
-/// What a [`Merge`] says when its crank is turned.
+/// The result of a step of a [`Merge`].
 #[derive(Debug, PartialEq)]
 pub enum Step {
-    /// It can say nothing before this input has been [offered](Merge::offer) its next batch, or was
-    /// [ended](Merge::end).
-    Wants(usize),
+    /// The merge cannot continue before the caller [offers](Merge::offer) the next batch of this input, or
+    /// [ends](Merge::end) it.
+    NeedsBatch(usize),
     /// The next series; labels ascend strictly from one to the next.
     Series(MergedSeries),
-    /// All inputs ended and every series was given out.
+    /// All inputs have ended, and every series was returned.
     Done,
 }
 
-/// Why a batch is refused. The batch is dropped whole; what came before it stays.
+/// Why a batch is rejected. The whole batch is dropped; earlier batches are kept.
 #[derive(Clone, PartialEq, thiserror::Error)]
 pub enum MergeError {
-    /// The input is not sorted by labels. Nothing that it says afterwards can be relied on: end it.
+    /// The input is not sorted by labels. Its further data is not reliable: the caller has to end the input.
     #[error("input {input} is not sorted: {next} came after {last}")]
     Unsorted {
         /// Number of the input.
@@ -50,11 +50,11 @@ pub enum MergeError {
         /// The label set that sorts before it.
         next: Labels,
     },
-    /// The input was not asked: it does not exist, has ended, or its last batch is not used up.
+    /// The merge did not ask for a batch: the input does not exist, has ended, or its last batch is not used up.
     #[error(
         "input {input} was offered a batch, but it has ended, does not exist, or has not used up its last batch"
     )]
-    Unwanted {
+    UnexpectedBatch {
         /// Number of the input.
         input: usize,
     },
@@ -66,13 +66,13 @@ impl fmt::Debug for MergeError {
     }
 }
 
-/// Merges sorted streams of series into one, without I/O: whoever drives it fetches what it wants.
+/// Merges sorted streams of series into one, without I/O: the caller fetches the batches that it asks for.
 ///
-/// Each input is a stream of batches sorted by label set; equal label sets are adjacent and may be split over
-/// several series and batches. The merge groups equal label sets of all inputs and gives them out in label order. It
-/// holds at most one batch of each input besides the series that it is putting together, so its memory follows the
-/// batches and not the streams. The result depends on the inputs' content and numbers only: neither on how they are
-/// cut into batches nor on the order in which they are offered.
+/// Each input is a stream of batches, sorted by label set. Equal label sets are adjacent and may be split over several
+/// series and batches. The merge groups equal label sets of all inputs and returns them in label order. It keeps at most
+/// one batch of each input in memory, and the current series, so its memory depends on the batches and not on the streams.
+/// The result depends only on the contents and numbers of the inputs: not on how they are cut into batches, nor on the
+/// order in which batches are offered.
 ///
 /// ```
 /// use model::Labels;
@@ -83,7 +83,7 @@ impl fmt::Debug for MergeError {
 /// let (mut merge, mut jobs) = (Merge::new(2), Vec::new());
 /// loop {
 ///     match merge.step() {
-///         Step::Wants(input) => match inputs[input].next() {
+///         Step::NeedsBatch(input) => match inputs[input].next() {
 ///             Some(batch) => merge.offer(input, batch)?,
 ///             None => merge.end(input),
 ///         },
@@ -100,11 +100,11 @@ pub struct Merge {
     /// input `i` is leaf `inputs.len() + i`. Valid once `built`, except on the path of `moved`.
     tree: Vec<usize>,
     built: bool,
-    /// The input whose head was taken and which has to play its matches again.
+    /// The input whose head was taken. Its matches have to be played again.
     moved: Option<usize>,
-    /// Number of inputs that are open and have no head.
+    /// Number of inputs that have not ended and have no head.
     starved: usize,
-    /// The series that is being put together.
+    /// The series whose contributions are being collected.
     current: Option<MergedSeries>,
 }
 
@@ -137,20 +137,20 @@ impl Merge {
         }
     }
 
-    /// Whether `input` is open and has used up what it was offered. The merge blocks on the inputs that it wants;
-    /// a driver may serve them in any order.
-    pub fn wants(&self, input: usize) -> bool {
+    /// Whether `input` has not ended and has used up its last batch. The merge needs a batch of each such input before it
+    /// continues; the caller may offer them in any order.
+    pub fn needs_batch(&self, input: usize) -> bool {
         self.inputs.get(input).is_some_and(MergeInput::is_starved)
     }
 
     /// Offers the next batch of an input, which may be empty.
     ///
     /// # Errors
-    /// When the batch is not sorted (the driver then [ends](Merge::end) the input and says so in a warning), or is
-    /// not wanted.
+    /// When the batch is not sorted (the caller then [ends](Merge::end) the input and adds a warning to the answer), or the
+    /// merge did not ask for it.
     pub fn offer(&mut self, input: usize, batch: Vec<Series>) -> Result<(), MergeError> {
         let Some(slot) = self.inputs.get_mut(input).filter(|slot| slot.is_starved()) else {
-            return Err(MergeError::Unwanted { input });
+            return Err(MergeError::UnexpectedBatch { input });
         };
         let mut last = slot.last.as_ref();
         for series in &batch {
@@ -168,7 +168,7 @@ impl Merge {
         Ok(())
     }
 
-    /// Says that an input has no more batches, for whatever reason. What it was offered before stays.
+    /// Ends an input: it has no more batches. Batches that were offered before are kept.
     pub fn end(&mut self, input: usize) {
         if let Some(slot) = self.inputs.get_mut(input) {
             if slot.is_starved() {
@@ -178,13 +178,13 @@ impl Merge {
         }
     }
 
-    /// Turns the crank.
+    /// Takes the next step.
     pub fn step(&mut self) -> Step {
         loop {
             if self.starved > 0
                 && let Some(input) = self.inputs.iter().position(MergeInput::is_starved)
             {
-                return Step::Wants(input);
+                return Step::NeedsBatch(input);
             }
             let Some(winner) = self.winner() else {
                 return self.current.take().map_or(Step::Done, Step::Series);
@@ -209,7 +209,7 @@ impl Merge {
         self.tree.first().copied().filter(|&winner| self.inputs[winner].head.is_some())
     }
 
-    /// Adds the head of `input` to the series that is being put together.
+    /// Adds the head of `input` to the current series.
     fn take(&mut self, input: usize) {
         let slot = &mut self.inputs[input];
         let Some(series) = std::mem::replace(&mut slot.head, slot.batch.next()) else { return };

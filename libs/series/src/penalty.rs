@@ -1,17 +1,17 @@
-//! Decoding replicas for deduplication by penalty, and no more of them than needed.
+//! Decodes replicas for deduplication by penalty, and no more of them than needed.
 //!
-//! While one replica is followed without a gap, the samples of the other do not matter, and decoding is most of the
-//! work. So one replica is decoded whole, and of the other only the chunk at the beginning (which comes first?) and what
-//! reaches beyond the end of the first (does it go on?). Deduplication notices where it would have needed the rest; then
-//! the rest is decoded and it starts again. Either way the result is that of decoding everything, provided that chunks
-//! keep within the ranges that they claim.
+//! While one replica is followed without a gap, the samples of the other one do not matter, and decoding is most of the
+//! work. So one replica is decoded whole. Of the other one, only the chunk at the beginning is decoded (which replica comes
+//! first?) and the chunks after the end of the first (does it continue?). When deduplication needs the rest, the rest is
+//! decoded and deduplication starts again. The result is always that of decoding everything, provided that the samples of
+//! chunks are within the ranges that the chunks claim.
 
 use model::TimeRange;
 
 use crate::dedup::{Replica, merge};
 use crate::{AggrChunk, DecodeError, DecodeOptions, Samples, SelectedSeries};
 
-/// Chunks of a replica below which it is decoded whole.
+/// A replica with fewer chunks is decoded whole.
 const WORTHWHILE_CHUNKS: usize = 4;
 
 impl SelectedSeries {
@@ -41,7 +41,7 @@ impl SelectedSeries {
         Ok(Replica { samples, resets_applied, unread: None })
     }
 
-    /// Merges `lane` with a replica that is known whole, and decodes no more of it than that takes.
+    /// Deduplicates `lane` with a replica that is decoded whole, and decodes no more of `lane` than that needs.
     fn decode_sparingly(
         &self,
         lane: &[AggrChunk],
@@ -55,11 +55,10 @@ impl SelectedSeries {
             return Ok(merged);
         }
         let whole = self.decode_whole(lane, options)?;
-        Ok(merge(&whole).expect("only unread samples make a merge fail, and all were read"))
+        Ok(merge(&whole).expect("deduplication fails only where samples were not decoded, and all were"))
     }
 
-    /// Decodes the first chunk of a lane and those that reach beyond the end of `known`; none where that spares
-    /// nothing.
+    /// Decodes the first chunk of a lane and those that end after `known`; none when these are all chunks.
     fn decode_ends(
         &self,
         lane: &[AggrChunk],
@@ -69,7 +68,7 @@ impl SelectedSeries {
         let (Some(chunks), Some(end)) = (plain_chunks(lane, options), known.samples.last_time(0, 0)) else {
             return Ok(None);
         };
-        // One that begins before the end tells what the replica saw last at that time.
+        // The chunk that contains the end shows the last value of the replica at that time.
         let tail = chunks.partition_point(|chunk| chunk.range().min.as_millis() <= end).saturating_sub(1);
         let Some([first_unread, .., last_unread]) = chunks.get(1..tail) else { return Ok(None) };
         let unread = TimeRange::new(first_unread.range().min, last_unread.range().max);
@@ -79,7 +78,7 @@ impl SelectedSeries {
         Ok(Some(Replica { samples, resets_applied, unread: Some(unread) }))
     }
 
-    /// Guesses from the first chunks of two replicas which of them is followed. A wrong guess costs time only.
+    /// Guesses from the first chunks of two replicas whether the second is followed. A wrong guess only costs time.
     fn is_second_followed(
         &self,
         first: &[AggrChunk],
@@ -103,7 +102,7 @@ impl SelectedSeries {
     }
 }
 
-/// The chunks of a lane that overlap the range, if they are enough to be sparing with and the lane is all raw floats.
+/// The chunks of a lane that overlap the range; none when they are few, or the lane has other chunks than raw floats.
 fn plain_chunks<'a>(lane: &'a [AggrChunk], options: &DecodeOptions) -> Option<Vec<&'a AggrChunk>> {
     let is_plain = |chunk: &AggrChunk| chunk.raw.as_ref().is_some_and(|raw| raw.encoding.holds_floats());
     if !lane.iter().all(is_plain) {

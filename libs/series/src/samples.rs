@@ -7,21 +7,21 @@ use tsdb::{Chunk, ChunkError};
 
 /// The samples of one series in time order, as parallel lists; reused from one series to the next.
 ///
-/// Floats and histograms are kept apart, because nearly every series has only floats and the engine's inner loops
-/// run over plain slices. A series that changed its kind has both; no timestamp occurs twice, in one list or across
-/// the two. Staleness markers are samples like any other (a float or histogram with the stale NaN).
+/// Floats and histograms are in separate lists, because nearly every series has only floats, and the inner loops of the
+/// engine run over plain slices. A series that changed from one kind to the other has both. No timestamp occurs twice, also
+/// not in different lists. Staleness markers are ordinary samples: a float or histogram with the stale NaN.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Samples {
     /// Times of the floats in milliseconds since the epoch, strictly ascending; as many as `values`.
     pub timestamps: Vec<i64>,
     /// The floats.
     pub values: Vec<f64>,
-    /// When the counter of each float began, in milliseconds since the epoch; 0 where nobody told. As many as `values`, or
-    /// empty where no start is known or none was [asked for](crate::DecodeOptions::starts).
+    /// When the counter of each float began, in milliseconds since the epoch; 0 where that is unknown. As many as `values`, or
+    /// empty when no start is known or starts were not [asked for](crate::DecodeOptions::starts).
     pub starts: Vec<i64>,
     /// Histograms with their times in milliseconds since the epoch, strictly ascending.
     pub histograms: Vec<(i64, Arc<FloatHistogram>)>,
-    /// When each histogram began: to `histograms` what `starts` is to `values`.
+    /// When each histogram began; like `starts`, for `histograms`.
     pub histogram_starts: Vec<i64>,
 }
 
@@ -31,7 +31,7 @@ impl Samples {
         Self::default()
     }
 
-    /// Removes all samples and keeps the memory for the next series.
+    /// Removes all samples. The memory is kept for the next series.
     pub fn clear(&mut self) {
         self.timestamps.clear();
         self.values.clear();
@@ -40,7 +40,7 @@ impl Samples {
         self.histogram_starts.clear();
     }
 
-    /// Appends a float whose counter began at `start`, 0 where that is not known.
+    /// Appends a float whose counter began at `start`; 0 where that is unknown.
     #[inline]
     pub(crate) fn push_float(&mut self, time: i64, value: f64, start: i64) {
         push_start(&mut self.starts, self.timestamps.len(), start);
@@ -48,19 +48,19 @@ impl Samples {
         self.values.push(value);
     }
 
-    /// Appends a histogram that began at `start`, 0 where that is not known.
+    /// Appends a histogram that began at `start`; 0 where that is unknown.
     pub(crate) fn push_histogram(&mut self, time: i64, histogram: Arc<FloatHistogram>, start: i64) {
         push_start(&mut self.histogram_starts, self.histograms.len(), start);
         self.histograms.push((time, histogram));
     }
 
-    /// The start of the float at `index`; 0 where it is not known.
+    /// The start of the float at `index`; 0 where it is unknown.
     #[inline]
     pub(crate) fn float_start(&self, index: usize) -> i64 {
         self.starts.get(index).copied().unwrap_or(0)
     }
 
-    /// Appends the samples of one chunk as they are, with their start timestamps if `starts` are wanted.
+    /// Appends the samples of one chunk unchanged, with their start timestamps if `starts` is set.
     pub(crate) fn append_chunk(&mut self, chunk: &Chunk, starts: bool) -> Result<(), ChunkError> {
         let Self { timestamps, values, histograms, .. } = self;
         match (chunk.encoding.holds_histograms(), starts) {
@@ -81,7 +81,7 @@ impl Samples {
         self.len() == 0
     }
 
-    /// Memory of the samples in bytes, histograms included.
+    /// Memory of the samples in bytes, with the histograms.
     pub fn size_bytes(&self) -> usize {
         let histograms =
             self.histograms.iter().map(|(_, h)| size_of::<(i64, Arc<FloatHistogram>)>() + h.size_bytes());
@@ -90,7 +90,7 @@ impl Samples {
     }
 }
 
-/// Appends a start to a list of them that is empty as long as none is known; `samples` is the number of samples before.
+/// Appends a start to a list that is empty as long as no start is known. `samples` is the number of samples before.
 #[inline]
 fn push_start(starts: &mut Vec<i64>, samples: usize, start: i64) {
     if start != 0 && starts.is_empty() {

@@ -1,4 +1,4 @@
-//! Sorting the series of one store whose labels were changed.
+//! Sorts the series of one store after their labels were changed.
 
 use model::Labels;
 
@@ -6,9 +6,9 @@ use crate::{AggrChunk, Series};
 
 /// Puts series back in label order after external labels were added or replica labels removed.
 ///
-/// Either changes the order of label sets (`{a="1"}` sorts before `{a="1", b="2"}`, but `{a="1", c="x"}` after
-/// `{a="1", b="2", c="x"}`), and a StoreAPI stream has to be sorted. So all series of the request are held until the
-/// last has come, within a limit.
+/// Both change the order of label sets (`{a="1"}` sorts before `{a="1", b="2"}`, but `{a="1", c="x"}` after
+/// `{a="1", b="2", c="x"}`), and a StoreAPI stream must be sorted. So all series of the request are kept in memory until the
+/// last one has arrived, within a limit.
 #[derive(Debug)]
 pub struct SeriesSorter {
     series: Vec<Series>,
@@ -16,24 +16,24 @@ pub struct SeriesSorter {
     limit_bytes: usize,
 }
 
-/// The series of one request take more memory than they may.
+/// The series of one request exceed the memory limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the request selects more than {limit_bytes} bytes of series; narrow its matchers or its time range")]
 pub struct SorterFull {
-    /// What they may take.
+    /// The limit.
     pub limit_bytes: usize,
 }
 
 impl SeriesSorter {
-    /// A sorter that holds at most `limit_bytes` of labels and encoded chunks.
+    /// A sorter for at most `limit_bytes` of labels and encoded chunks.
     pub fn new(limit_bytes: usize) -> Self {
         Self { series: Vec::new(), size_bytes: 0, limit_bytes }
     }
 
-    /// Adds a series, or a part of one, under its new labels. Parts of one series that follow each other are joined.
+    /// Adds a series, or a part of one, with its new labels. Consecutive parts of one series are joined.
     ///
     /// # Errors
-    /// When the limit would be exceeded; the request is over.
+    /// When the limit is exceeded; the request fails.
     pub fn push(&mut self, labels: Labels, chunks: Vec<AggrChunk>) -> Result<(), SorterFull> {
         self.size_bytes += chunks.iter().map(|c| size_of::<AggrChunk>() + c.size_bytes()).sum::<usize>();
         match self.series.last_mut().filter(|last| last.labels == labels) {
@@ -50,12 +50,12 @@ impl SeriesSorter {
         }
     }
 
-    /// Bytes that are held.
+    /// Bytes of labels and chunks so far.
     pub fn size_bytes(&self) -> usize {
         self.size_bytes
     }
 
-    /// The series in label order. Equal label sets are adjacent, in the order in which they came.
+    /// The series in label order. Equal label sets are adjacent, in the order in which they were added.
     pub fn into_sorted(mut self) -> Vec<Series> {
         if !self.series.is_sorted_by(|a, b| a.labels <= b.labels) {
             self.series.sort_by(|a, b| a.labels.cmp(&b.labels));

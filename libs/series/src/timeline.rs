@@ -1,4 +1,4 @@
-//! Samples of both kinds in one order of time, as deduplication walks them.
+//! Samples of both kinds in one order of time, for deduplication.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,21 +7,22 @@ use model::{CounterResetHint, FloatHistogram};
 
 use crate::Samples;
 
-/// A replica's samples by position. Two forms, so that the common case (only floats) compiles to plain slices.
+/// The samples of a replica by index. It has two implementations, so that the common case, only floats, compiles to loops
+/// over plain slices.
 pub(crate) trait Timeline {
     /// Number of samples.
     fn len(&self) -> usize;
     /// Time of a sample in milliseconds; strictly ascending.
     fn time(&self, index: usize) -> i64;
-    /// Value of a sample, if it is a float.
+    /// Value of a sample that is a float.
     fn float(&self, index: usize) -> Option<f64>;
-    /// When the counter of a float began; 0 where that is not known.
+    /// When the counter of a float began; 0 where that is unknown.
     fn start(&self, index: usize) -> i64;
-    /// Appends a sample to `out`: a float raised by `adjust`, or a histogram, which after a change of replica no
-    /// longer follows the one that its reset hint speaks of. A float that is raised loses its start: it no longer is what
-    /// was counted since then.
+    /// Appends a sample to `out`: a float, raised by `adjust`, or a histogram. After a change of replica (`switched`), a
+    /// histogram loses its reset hint, because it follows another histogram than in its replica. A float that is raised loses
+    /// its start, because it is no longer the count since then.
     fn emit(&self, index: usize, adjust: f64, switched: bool, out: &mut Samples);
-    /// Appends consecutive samples to `out` as they are.
+    /// Appends consecutive samples to `out` unchanged.
     fn emit_run(&self, run: Range<usize>, out: &mut Samples) {
         run.for_each(|index| self.emit(index, 0.0, false, out));
     }
@@ -85,7 +86,7 @@ pub(crate) struct MixedTimeline<'a> {
     order: Vec<SamplePlace>,
 }
 
-/// Where a sample is.
+/// The index of a sample in the list of its kind.
 #[derive(Clone, Copy)]
 enum SamplePlace {
     Float(usize),
@@ -93,7 +94,7 @@ enum SamplePlace {
 }
 
 impl<'a> MixedTimeline<'a> {
-    /// All of `samples`; where a float and a histogram have the same time, the float.
+    /// All of `samples`. Where a float and a histogram have the same time, the float is taken.
     pub(crate) fn new(samples: &'a Samples) -> Self {
         let mut order = Vec::with_capacity(samples.len());
         let (mut floats, mut histograms) = (0..samples.timestamps.len(), 0..samples.histograms.len());
@@ -158,13 +159,13 @@ impl Timeline for MixedTimeline<'_> {
     }
 }
 
-/// `value + adjust`, bit for bit `value` where there is nothing to adjust (NaNs keep their payload).
+/// `value + adjust`. The bits of `value` do not change when `adjust` is 0 or `value` is NaN.
 #[inline]
 fn raised(value: f64, adjust: f64) -> f64 {
     if adjust == 0.0 || value.is_nan() { value } else { value + adjust }
 }
 
-/// Takes back what a counter's hint says about the sample before it, which is another one now.
+/// Removes the hint of a counter about the sample before it, because that sample is now another one.
 pub(crate) fn forget_reset_hint(histogram: &mut Arc<FloatHistogram>) {
     if matches!(histogram.counter_reset_hint, CounterResetHint::Reset | CounterResetHint::NotReset) {
         Arc::make_mut(histogram).counter_reset_hint = CounterResetHint::Unknown;

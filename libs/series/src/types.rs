@@ -1,14 +1,14 @@
-//! A series with its chunks, as stores send it.
+//! A series with its chunks, as StoreAPI sends it.
 
 use model::{Labels, Sample, TimeRange, Timestamp};
 use tsdb::{Aggregate, AppendError, Chunk, ChunkBuilder, ChunkError, Encoding};
 
-/// One stretch of a series: raw samples, or the aggregates of a downsampled block.
+/// The samples of a series in one range of time: raw samples, or the aggregates of a downsampled block.
 ///
-/// Raw data fills `raw` alone; downsampled data fills those aggregates that were asked for.
+/// Raw data is in `raw` only. Downsampled data is in the aggregates that were asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AggrChunk {
-    /// Samples as they were scraped.
+    /// The samples as they were scraped.
     pub raw: Option<Chunk>,
     /// Number of raw samples in each window.
     pub count: Option<Chunk>,
@@ -23,7 +23,7 @@ pub struct AggrChunk {
 }
 
 impl AggrChunk {
-    /// A stretch of raw samples.
+    /// A chunk of raw samples.
     pub fn raw(chunk: Chunk) -> Self {
         Self { raw: Some(chunk), ..Self::default() }
     }
@@ -78,14 +78,14 @@ impl AggrChunk {
         [&self.raw, &self.count, &self.sum, &self.min, &self.max, &self.counter].into_iter().flatten()
     }
 
-    /// The same chunks, to be replaced.
+    /// The same chunks, mutable.
     pub fn parts_mut(&mut self) -> impl Iterator<Item = &mut Chunk> {
         [&mut self.raw, &mut self.count, &mut self.sum, &mut self.min, &mut self.max, &mut self.counter]
             .into_iter()
             .flatten()
     }
 
-    /// The claimed range of the first chunk that is present; empty where there is none.
+    /// The range of the first chunk that is present, as it claims; empty where there is none.
     pub fn range(&self) -> TimeRange {
         self.parts()
             .next()
@@ -100,11 +100,11 @@ impl AggrChunk {
 
 /// A label set and the chunks of its samples.
 ///
-/// Chunks are in the order the store sent them: usually by min time, possibly overlapping, possibly reaching
-/// beyond what was asked for.
+/// Chunks are in the order in which the store sent them: usually by min time. They may overlap, and may begin before or end
+/// after the range of the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Series {
-    /// What identifies the series.
+    /// The labels, which identify the series.
     pub labels: Labels,
     /// Its samples, still encoded; empty where only labels were asked for.
     pub chunks: Vec<AggrChunk>,

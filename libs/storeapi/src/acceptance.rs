@@ -1,4 +1,4 @@
-//! What every store promises, as a suite that every implementer runs.
+//! The contract of a store, as a suite of tests that every implementer runs.
 //!
 //! ```
 //! # use std::sync::Arc;
@@ -12,7 +12,7 @@
 //! # }
 //! ```
 //!
-//! Cases panic with their name and what they saw. The reading of StoreAPI is that of Thanos 0.43.
+//! A failing case panics with its name and the answer. StoreAPI is interpreted as Thanos 0.43 does.
 
 mod cases;
 mod labels;
@@ -24,24 +24,24 @@ use model::{Labels, Sample};
 
 use crate::Store;
 
-/// Time of the first sample of the suite's data, in milliseconds since the epoch; a multiple of two hours.
+/// Time of the first sample of the data set, in milliseconds since the epoch; a multiple of two hours.
 pub const START_MILLIS: i64 = 1_699_999_200_000;
-/// Distance of its samples in milliseconds.
+/// Distance between two samples in milliseconds.
 pub const INTERVAL_MILLIS: i64 = 15_000;
-/// Samples of each series, so that each has several chunks.
+/// Samples of each series: enough for several chunks.
 pub const SAMPLES: usize = 300;
 
-/// What a store has to be filled with.
+/// The data that a store is filled with.
 #[derive(Clone, Debug)]
 pub struct Dataset {
-    /// The external labels it has to attach.
+    /// The external labels that the store attaches.
     pub external: Labels,
     /// Its series under their own labels, each with samples in order of time.
     pub series: Vec<(Labels, Vec<Sample>)>,
 }
 
-/// Runs all cases. `load` puts a data set into the implementation and returns the store, with whatever has to live as
-/// long. It is called twice: with the suite's data, and with no series at all.
+/// Runs all cases. `load` puts a data set into the implementation. It returns the store, and a value that is dropped after
+/// the store. It is called twice: with the data of the suite, and without series.
 pub async fn run<F, Fut, Guard>(load: F)
 where
     F: Fn(Dataset) -> Fut,
@@ -61,7 +61,7 @@ fn labels_of(pairs: &[(&str, &str)]) -> Labels {
     Labels::from_pairs(pairs.iter().copied()).expect("the suite's labels are well formed")
 }
 
-/// The suite's data: few series, chosen for their labels.
+/// The data of the suite: a few series, chosen for their labels.
 pub fn dataset() -> Dataset {
     let external = labels_of(&[("cluster", "eu-1"), ("environment", "test"), ("replica", "a")]);
     let sets: [&[(&str, &str)]; 12] = [
@@ -73,10 +73,10 @@ pub fn dataset() -> Dataset {
         &[("__name__", "sorts"), ("job", "api")],
         &[("__name__", "sorts"), ("job", "api"), ("quorum", "1")],
         &[("__name__", "sorts"), ("job", "api"), ("zone", "z")],
-        // The same series but for labels that a request may want removed.
+        // Series that are equal but for labels that a request may ask to remove.
         &[("__name__", "twins"), ("job", "api"), ("pod", "p-1")],
         &[("__name__", "twins"), ("job", "api"), ("pod", "p-2")],
-        // Its own labels say something else than the external ones, which win.
+        // Its own labels differ from the external labels, which win.
         &[("__name__", "shadowed"), ("cluster", "liar"), ("job", "api")],
         // Text that is not ASCII, and characters that need escapes.
         &[("__name__", "text"), ("job", "a\"b\\c\nd"), ("word", "größe→")],

@@ -1,29 +1,29 @@
-//! Holds a store to what StoreAPI promises, so that a broken or hostile one cannot spoil an answer.
+//! Checks that a store keeps the rules of StoreAPI, so that a broken or hostile store cannot corrupt an answer.
 //!
-//! The merge relies on order, deduplication on labels, and nobody may answer in the name of another cluster. Each
-//! check costs one comparison a series. A violation ends that store's stream; what came before it stands.
+//! The merge relies on order, deduplication relies on labels, and no store may send series of another cluster. Each check
+//! costs one comparison per series. A violation ends that store's stream; series before it are kept.
 
 use futures::{StreamExt, stream};
 use model::{Labels, Matcher};
 
 use crate::{SeriesFrame, SeriesRequest, SeriesStream, StoreError};
 
-/// What one store's answer is held against.
+/// The conditions that one store's answer is checked against.
 #[derive(Clone, Debug, Default)]
 pub struct Checks {
     /// Labels that each series must carry with exactly these values.
     pub bound: Labels,
-    /// Labels that no series may carry: those the request asked to have removed.
+    /// Labels that no series may carry, because the request asked to remove them.
     pub removed: Vec<String>,
     /// Conditions that each series must satisfy.
     pub matchers: Vec<Matcher>,
 }
 
 impl Checks {
-    /// The checks of an answer to `request` by a store with these external label sets and bound labels.
+    /// The checks of the answer to `request` of a store with these external label sets and bound labels.
     ///
-    /// `removes_replicas` says that the store removes replica labels itself. A matcher is left out where the store's
-    /// external labels may have answered it without the series carrying the label, or where the label is removed.
+    /// `removes_replicas` says that the store removes replica labels itself. A matcher is not checked when the external
+    /// labels of the store may satisfy it although the series does not carry the label, or when the label is removed.
     pub fn of(
         request: &SeriesRequest,
         label_sets: &[Labels],
@@ -48,10 +48,12 @@ impl Checks {
         }
     }
 
-    /// What is wrong with a series that follows one with the labels `last`.
+    /// Returns what is wrong with a series that follows one with the labels `last`.
     fn violation(&self, labels: &Labels, last: Option<&Labels>) -> Option<String> {
         if let Some(last) = last.filter(|last| labels < *last) {
-            return Some(format!("series {labels} came after {last}, out of order"));
+            return Some(format!(
+                "series {labels} came after {last}, out of order; series must be sorted by labels"
+            ));
         }
         for label in &self.bound {
             if labels.value(label.name) != label.value {
@@ -62,14 +64,16 @@ impl Checks {
             }
         }
         if let Some(name) = self.removed.iter().find(|name| labels.get(name).is_some()) {
-            return Some(format!("series {labels} still carries {name:?}, which had to be removed"));
+            return Some(format!(
+                "series {labels} still carries the label {name:?}, which the request asked to remove"
+            ));
         }
         let unmatched = self.matchers.iter().find(|matcher| !matcher.matches_labels(labels))?;
         Some(format!("series {labels} does not match {unmatched}"))
     }
 }
 
-/// Passes a store's frames on until one breaks a promise; then comes one error, and the end.
+/// Passes on the frames of a store until one violates the rules; then the stream gives one error and ends.
 pub fn checked(source: SeriesStream, checks: Checks) -> SeriesStream {
     let state = (source, checks, None::<Labels>);
     stream::unfold(Some(state), |state| async move {

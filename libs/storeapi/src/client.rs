@@ -1,4 +1,4 @@
-//! A store that is elsewhere.
+//! A remote store.
 
 use std::sync::Arc;
 
@@ -15,13 +15,13 @@ use crate::{
     SeriesFrame, SeriesRequest, SeriesStream, Store, StoreError, StoreInfo, WireLimits,
 };
 
-/// Largest answer to Info, label names, label values and metadata. They are read whole, before they are looked at.
+/// Largest answer to Info, label names, label values and metadata. They are received whole before they are decoded.
 const UNARY_BYTES: usize = 64 << 20;
 
-/// A [`Store`] at the other end of a channel.
+/// A [`Store`] that is reached through a channel.
 ///
-/// Chunk payloads of its series are slices of the message that brought them: nothing is copied on the way in.
-/// What the peer sends is bounded ([`WireLimits`]) but not believed: see [`crate::checked`].
+/// Chunk payloads of its series are slices of the message that brought them: nothing is copied.
+/// What the peer sends is bounded ([`WireLimits`]) but not checked: see [`crate::checked`].
 #[derive(Clone)]
 pub struct StoreClient {
     name: Arc<str>,
@@ -30,18 +30,18 @@ pub struct StoreClient {
 }
 
 impl StoreClient {
-    /// The store behind `channel`. `name` stands in error messages and has no other meaning.
+    /// The store that `channel` leads to. `name` is used in error messages only.
     pub fn new(name: impl Into<Arc<str>>, channel: mesh::Channel) -> Self {
         Self { name: name.into(), channel, limits: WireLimits::default() }
     }
 
-    /// The same with other limits on what the peer may send.
+    /// The same client with other limits on what the peer may send.
     pub fn with_limits(mut self, limits: WireLimits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// What error messages call it.
+    /// Its name in error messages.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -69,7 +69,7 @@ impl Store for StoreClient {
             .server_streaming(Request::new(convert::series_request_to_wire(&request)), path, codec)
             .await?;
         let frames = answer.into_inner().map_err(StoreError::from);
-        // Hints arrive as frames without series; they mean nothing to us.
+        // Hints arrive as frames without series and are ignored.
         Ok(frames
             .try_filter(|frame| {
                 std::future::ready(!matches!(frame, SeriesFrame::Series(batch) if batch.is_empty()))

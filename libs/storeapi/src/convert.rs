@@ -1,7 +1,7 @@
-//! Protobuf in, domain types out, and back. No other module of this crate reads or builds a protobuf message by hand.
+//! Converts between protobuf and domain types. No other module of this crate reads or builds a protobuf message by hand.
 //!
-//! Requests and Info go through the generated types here; Series frames, which carry the bulk, are read from and
-//! written to their bytes directly, in [`read`] and [`write`].
+//! Requests and Info use the generated types. Series frames, which carry most of the data, are read from and written to
+//! bytes directly, in [`read`] and [`write`].
 
 mod info;
 mod read;

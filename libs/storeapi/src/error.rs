@@ -3,7 +3,7 @@
 use model::causes;
 use tonic::{Code, Status};
 
-/// A store's error: a gRPC code for callers, one line for people, and whether the same request may succeed later.
+/// A store's error: a gRPC code for the caller, one line of text, and whether the same request may succeed later.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct StoreError {
@@ -13,12 +13,12 @@ pub struct StoreError {
 }
 
 impl StoreError {
-    /// An error with this code. Only `Unavailable` says that trying again may help.
+    /// An error with this code. Only `Unavailable` is retryable.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), retryable: code == Code::Unavailable }
     }
 
-    /// The request makes no sense; repeating it will not help.
+    /// The request is invalid; repeating it does not help.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(Code::InvalidArgument, message)
     }
@@ -28,22 +28,22 @@ impl StoreError {
         Self::new(Code::Unavailable, message)
     }
 
-    /// A limit was passed; the message names it.
+    /// A limit was exceeded; the message names it.
     pub fn limit(message: impl Into<String>) -> Self {
         Self::new(Code::ResourceExhausted, message)
     }
 
-    /// The answer is unusable: the peer broke the protocol.
+    /// The peer violated the protocol; its answer cannot be used.
     pub fn violation(message: impl Into<String>) -> Self {
         Self::new(Code::DataLoss, message)
     }
 
-    /// The answer was given up, as `partial_response` asks for.
+    /// The answer was aborted because data is missing and `partial_response` does not allow that.
     pub fn aborted(message: impl Into<String>) -> Self {
         Self::new(Code::Aborted, message)
     }
 
-    /// Something here went wrong that the caller cannot help.
+    /// An internal error, which the caller cannot fix.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(Code::Internal, message)
     }
@@ -63,7 +63,7 @@ impl StoreError {
         self.retryable
     }
 
-    /// The same error with `context` in front, such as the name of the store.
+    /// The same error, with `context` (such as the name of the store) before its message.
     pub fn within(mut self, context: impl std::fmt::Display) -> Self {
         self.message = format!("{context}: {}", self.message);
         self
@@ -73,10 +73,10 @@ impl StoreError {
 impl From<Status> for StoreError {
     fn from(status: Status) -> Self {
         let mut message = status.message().to_owned();
-        // A failed connection hides its cause in the chain; one line has to tell it.
+        // The cause of a failed connection is in the chain of sources; the line has to name it.
         for error in causes(&status).skip(1) {
             let text = error.to_string();
-            // A status among the causes prints its own message once more.
+            // A status in the chain would print its own message again.
             if !text.is_empty()
                 && !message.contains(&text)
                 && (message.is_empty() || !text.contains(&message))

@@ -1,4 +1,4 @@
-//! What a store says of itself.
+//! What a store announces about itself.
 
 use model::{Labels, TimeRange};
 
@@ -7,11 +7,11 @@ use model::{Labels, TimeRange};
 pub struct TsdbInfo {
     /// Its external labels.
     pub labels: Labels,
-    /// First and last instant it can answer for.
+    /// The first and last instant for which it may have samples.
     pub range: TimeRange,
 }
 
-/// Which APIs are served besides Info.
+/// Which APIs a component serves besides Info.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Apis {
     /// Series, label names, label values.
@@ -33,24 +33,24 @@ pub struct Apis {
 /// A store's answer to Info.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreInfo {
-    /// `sidecar`, `store`, `rule`, `receive`, `query`, or whatever it calls itself.
+    /// `sidecar`, `store`, `rule`, `receive`, `query`, or another name.
     pub component: String,
-    /// Distinct sets of external labels; without any, the store can hold anything.
+    /// Distinct sets of external labels; without any, the store may have series with any labels.
     pub label_sets: Vec<Labels>,
-    /// Instants it can answer for; empty where it holds nothing.
+    /// The instants for which it may have samples; empty when it has none.
     pub range: TimeRange,
     /// Whether it applies a request's shard itself.
     pub supports_sharding: bool,
-    /// Whether it removes replica labels itself and sorts by what is left.
+    /// Whether it removes replica labels itself and sorts by the other labels.
     pub supports_without_replica_labels: bool,
-    /// Ranges by label set, where it knows them.
+    /// The time range of each label set; empty when it is unknown.
     pub tsdbs: Vec<TsdbInfo>,
-    /// What it serves.
+    /// The APIs that it serves.
     pub apis: Apis,
 }
 
 impl StoreInfo {
-    /// A component that serves the whole StoreAPI, as ours do.
+    /// A component that serves the whole StoreAPI.
     pub fn new(component: &str, label_sets: Vec<Labels>, range: TimeRange) -> Self {
         Self {
             component: component.to_owned(),

@@ -1,8 +1,8 @@
 //! StoreAPI: how components read series from each other.
 //!
-//! A component implements [`Store`]; [`StoreServer`] puts it on the wire and [`StoreClient`] is a `Store` that is
-//! elsewhere, so callers cannot tell the two apart. Requests and answers are domain types; `convert` is the only
-//! module that also knows protobuf. Nothing here decodes samples, merges streams or picks stores.
+//! A component implements [`Store`]. [`StoreServer`] serves it over gRPC, and [`StoreClient`] is a `Store` that calls such
+//! a server, so callers use local and remote stores alike. Requests and answers are domain types; only the module `convert`
+//! also handles protobuf. This crate does not decode samples, merge streams or choose stores.
 //!
 //! Reading order: [`store`](Store), `request`, `info`, `error`, `convert`, `client`, `server`, `checked`, then
 //! `memory`, a small store for tests, and `acceptance`, the tests that every implementer passes. Both need the feature

@@ -1,11 +1,12 @@
-//! Budgets: what a peer may send us, and what one request may take.
+//! Limits on what a peer may send and on what one request may read.
 
-/// What one Series message of a peer may hold. A message beyond it ends that peer's stream with an error.
+/// Limits on one Series message of a peer. A larger message ends that peer's stream with an error.
 ///
-/// A decoded message never takes more than `1 MiB + 10 x` its size on the wire, whatever is in it.
+/// A decoded message takes at most `1 MiB + 10 x` its size on the wire, whatever it contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WireLimits {
-    /// Largest message. Smaller than a store's largest batch refuses that store; larger costs memory per stream.
+    /// Largest message. When it is smaller than a store's largest batch, that store cannot be read; a larger one costs memory
+    /// per stream.
     pub message_bytes: usize,
     /// Most labels of one series.
     pub labels: usize,
@@ -32,11 +33,11 @@ impl Default for WireLimits {
     }
 }
 
-/// What one Series request may take from a server (`--store.limits.*`).
+/// Limits on one Series request of a server (`--store.limits.*`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RequestLimits {
-    /// Most series in one answer; past it the answer ends with an error. `None`: no limit.
+    /// Most series in one answer; an answer with more ends with an error. `None`: no limit.
     pub series: Option<u64>,
-    /// Most samples in one answer, counted as 120 a chunk. `None`: no limit.
+    /// Most samples in one answer, where each chunk counts as 120. `None`: no limit.
     pub samples: Option<u64>,
 }

@@ -1,4 +1,4 @@
-//! A store whose series lie in memory: small, whole, and the reading of StoreAPI that the others are compared with.
+//! A store with its series in memory: a small, complete implementation of StoreAPI that other stores are compared with.
 
 use std::collections::BTreeSet;
 
@@ -12,18 +12,18 @@ use crate::{
     StoreError, StoreInfo,
 };
 
-/// Series in memory behind one set of external labels.
+/// Series in memory, with one set of external labels.
 #[derive(Clone, Debug)]
 pub struct MemoryStore {
     component: String,
     external: Labels,
-    /// In the order of their own labels.
+    /// Sorted by their own labels.
     series: Vec<Series>,
     range: TimeRange,
 }
 
 impl MemoryStore {
-    /// A store of these series, whose label sets must differ and lack the external labels.
+    /// A store of these series. Their label sets must differ and must not contain the external labels.
     pub fn new(external: Labels, mut series: Vec<Series>) -> Self {
         series.sort_by(|a, b| a.labels.cmp(&b.labels));
         let ranges = series.iter().flat_map(|s| &s.chunks).map(AggrChunk::range);
@@ -33,10 +33,10 @@ impl MemoryStore {
         Self { component: "sidecar".to_owned(), external, series, range }
     }
 
-    /// A store of these floats, which it encodes in chunks of 120 samples.
+    /// A store of these floats, encoded in chunks of 120 samples.
     ///
     /// # Errors
-    /// When the samples of a series are not in order of time.
+    /// When the times of a series do not ascend.
     pub fn from_samples(
         external: Labels,
         series: impl IntoIterator<Item = (Labels, Vec<Sample>)>,

@@ -1,85 +1,85 @@
-//! What a store is asked.
+//! The requests to a store.
 
 use std::time::Duration;
 
 use model::{Labels, Matcher, TimeRange};
 use series::Aggregate;
 
-/// What a missing store does to an answer.
+/// What happens when a store does not answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum PartialResponse {
-    /// A warning; the rest is answered.
+    /// The answer has a warning and the data of the other stores.
     #[default]
     Warn,
-    /// An error; nothing is answered.
+    /// The answer is an error.
     Abort,
 }
 
-/// Keeps one part of the series, chosen by a hash of their labels.
+/// Selects one part of the series by a hash of their labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shard {
-    /// Which part, from 0.
+    /// The number of the part, from 0.
     pub index: u64,
-    /// How many parts; at least 1.
+    /// The number of parts; at least 1.
     pub total: u64,
-    /// Whether the hash covers only `labels`, or all but them.
+    /// Whether the hash covers only `labels` (true) or all other labels (false).
     pub by: bool,
-    /// The labels `by` speaks of.
+    /// The labels that `by` refers to.
     pub labels: Vec<String>,
 }
 
 impl Shard {
-    /// Whether a series with these labels (replica labels already removed) belongs to this part.
+    /// Whether a series with these labels, without replica labels, belongs to this part.
     pub fn keeps(&self, labels: &Labels) -> bool {
         let hash = labels.shard_hash(|name| self.labels.iter().any(|l| l == name) == self.by);
         hash % self.total.max(1) == self.index
     }
 }
 
-/// What the query around a selector will do with it. A store may use it to read less; it may ignore it.
+/// What the query does with the series of a selector. A store may use this to read less, or ignore it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct QueryHints {
-    /// Distance of the query's steps; zero where there is one step only.
+    /// Distance between the steps of the query; zero for an instant query.
     pub step: Duration,
-    /// The function around the selector, such as `rate`; empty where there is none.
+    /// The function around the selector, such as `rate`; empty if there is none.
     pub function: String,
     /// Length of the range selector; zero for an instant selector.
     pub range: Duration,
-    /// Labels of the aggregation around it.
+    /// The labels of the aggregation around the selector.
     pub grouping: Vec<String>,
-    /// Whether `grouping` is kept (`by`) or dropped (`without`).
+    /// Whether `grouping` lists the labels to keep (`by`) or to drop (`without`).
     pub by: bool,
 }
 
-/// Asks for series.
+/// A request for series.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeriesRequest {
-    /// Which instants, both ends included.
+    /// The time range; both ends are included.
     pub range: TimeRange,
-    /// All must hold.
+    /// A series must satisfy all of them.
     pub matchers: Vec<Matcher>,
-    /// Coarsest downsampling that will do; zero asks for raw samples.
+    /// The coarsest resolution that the store may send; zero asks for raw samples.
     pub max_resolution: Duration,
     /// Which aggregates of downsampled chunks to send.
     pub aggregates: Vec<Aggregate>,
-    /// What a missing store does to the answer.
+    /// What happens when a store does not answer.
     pub partial_response: PartialResponse,
-    /// Label sets alone are wanted.
+    /// Whether to send label sets without chunks.
     pub skip_chunks: bool,
-    /// One part of the series is wanted.
+    /// Which part of the series to send; `None`: all.
     pub shard: Option<Shard>,
-    /// Labels to remove from every series before sorting.
+    /// Labels to remove from every series before it is sorted.
     pub without_replica_labels: Vec<String>,
-    /// Most series to send; more are cut off without a word.
+    /// Most series to send; further series are dropped without a warning.
     pub limit: Option<usize>,
-    /// Most series in one message; 0 and 1 mean one message a series.
+    /// Most series in one message; 0 and 1 send one message per series.
     pub batch_size: usize,
-    /// What the query will do with the series.
+    /// What the query does with the series.
     pub hints: Option<QueryHints>,
 }
 
 impl SeriesRequest {
-    /// Asks for the raw series that match, whole and unbatched.
+    /// Asks for all raw series that match, one per message.
     pub fn new(range: TimeRange, matchers: Vec<Matcher>) -> Self {
         Self {
             range,
@@ -97,16 +97,16 @@ impl SeriesRequest {
     }
 }
 
-/// Asks for label names.
+/// A request for label names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelNamesRequest {
-    /// Which instants, both ends included.
+    /// The time range; both ends are included.
     pub range: TimeRange,
-    /// All must hold; empty means all series.
+    /// A series must satisfy all of them; without matchers, all series count.
     pub matchers: Vec<Matcher>,
-    /// What a missing store does to the answer.
+    /// What happens when a store does not answer.
     pub partial_response: PartialResponse,
-    /// External labels to leave out.
+    /// External labels to drop.
     pub without_replica_labels: Vec<String>,
     /// Most names to send.
     pub limit: Option<usize>,
@@ -125,18 +125,18 @@ impl LabelNamesRequest {
     }
 }
 
-/// Asks for the values of one label.
+/// A request for the values of one label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelValuesRequest {
-    /// Which label; must not be empty.
+    /// The name of the label; must not be empty.
     pub label: String,
-    /// Which instants, both ends included.
+    /// The time range; both ends are included.
     pub range: TimeRange,
-    /// All must hold; empty means all series.
+    /// A series must satisfy all of them; without matchers, all series count.
     pub matchers: Vec<Matcher>,
-    /// What a missing store does to the answer.
+    /// What happens when a store does not answer.
     pub partial_response: PartialResponse,
-    /// A label named here has no values.
+    /// When the label is one of these, the answer has no values.
     pub without_replica_labels: Vec<String>,
     /// Most values to send.
     pub limit: Option<usize>,
@@ -156,13 +156,13 @@ impl LabelValuesRequest {
     }
 }
 
-/// Asks for metadata of metrics.
+/// A request for the metadata of metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MetadataRequest {
-    /// Which metric; all when absent.
+    /// The name of the metric; `None`: all metrics.
     pub metric: Option<String>,
-    /// Most metrics to send; `Some(0)` asks for nothing.
+    /// Most metrics to send; `Some(0)` gives an empty answer.
     pub limit: Option<usize>,
-    /// What a missing store does to the answer.
+    /// What happens when a store does not answer.
     pub partial_response: PartialResponse,
 }

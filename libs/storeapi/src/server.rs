@@ -1,4 +1,4 @@
-//! Puts a store on the wire.
+//! Serves a store over gRPC.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -23,17 +23,17 @@ use tsdb::SAMPLES_PER_CHUNK;
 use crate::convert::{self, AcceptedEncodings, ServerCodec};
 use crate::{MetadataStore, RequestLimits, SeriesFrame, SeriesStream, Store, StoreError};
 
-/// Payload after which a message is sent although its batch is not full, and at which a long series is split.
+/// A message with this much payload is sent although its batch is not full, and a longer series is split.
 const MESSAGE_BYTES: usize = 1 << 20;
 
 type StdError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The gRPC service `thanos.Store` of a store. It batches, splits and hashes, and holds requests to their limits.
+/// The gRPC service `thanos.Store` of a store. It batches and splits series, hashes chunks and enforces limits on requests.
 ///
-/// Encodings with start timestamps go only to clients that ask for them, as [`StoreClient`](crate::StoreClient) does. Others,
-/// such as Thanos, get the same samples without start timestamps in the encodings that they know.
+/// Encodings with start timestamps go only to clients that ask for them, as [`StoreClient`](crate::StoreClient) does. Other
+/// clients, such as Thanos, get the same samples without start timestamps, in encodings that they support.
 ///
-/// A caller that goes away drops the store's stream.
+/// When the caller disconnects, the store's stream is dropped.
 #[derive(Debug)]
 pub struct StoreServer<S: ?Sized> {
     store: Arc<S>,
@@ -190,7 +190,7 @@ impl Messages {
         }
     }
 
-    /// Sends what is pending and then ends; the source is dropped at once.
+    /// Sends what is pending, then ends. The source is dropped at once.
     fn finish(&mut self, error: Option<StoreError>) {
         self.flush();
         self.ready.extend(error.map(|error| Err(error.into())));
@@ -227,7 +227,7 @@ impl Messages {
     }
 }
 
-/// Cuts a long series at [`MESSAGE_BYTES`] of payload and returns the chunks behind the cut.
+/// Cuts a long series at [`MESSAGE_BYTES`] of payload and returns the chunks after the cut.
 fn split(series: &mut Series) -> Option<Vec<series::AggrChunk>> {
     let mut bytes = 0;
     let cut = series.chunks.iter().position(|chunk| {

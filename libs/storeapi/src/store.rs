@@ -1,4 +1,4 @@
-//! What a store is: the traits, and what their methods answer.
+//! The traits that a store implements, and what their methods return.
 
 use std::collections::BTreeMap;
 
@@ -8,18 +8,18 @@ use series::Series;
 
 use crate::{LabelNamesRequest, LabelValuesRequest, MetadataRequest, SeriesRequest, StoreError, StoreInfo};
 
-/// One step of a Series answer.
+/// One message of a Series answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SeriesFrame {
-    /// Series in label order. One series may continue in the next frame; once another has begun no more of it comes.
+    /// Series in label order. One series may continue in the next frame; it does not continue after another series has begun.
     Series(Vec<Series>),
-    /// Something is missing from the answer, and why. Data may still follow.
+    /// Some data is missing from the answer; the text says which and why. More frames may follow.
     Warning(String),
 }
 
 /// A Series answer: frames in label order, then the end, or one error and then the end.
 ///
-/// Reading drives the work and dropping ends it, up to the far end of every connection behind it.
+/// Reading the stream drives the work. Dropping it cancels the work, also in the remote stores that the answer comes from.
 pub type SeriesStream = BoxStream<'static, Result<SeriesFrame, StoreError>>;
 
 /// Label names or label values.
@@ -27,14 +27,14 @@ pub type SeriesStream = BoxStream<'static, Result<SeriesFrame, StoreError>>;
 pub struct LabelsAnswer {
     /// Sorted and unique.
     pub values: Vec<String>,
-    /// What is missing, and why.
+    /// Which data is missing, and why.
     pub warnings: Vec<String>,
 }
 
-/// Something that series can be read from. The acceptance suite in [`crate::acceptance`] is its contract.
+/// A source of series. The acceptance suite (module `acceptance`, feature `test-util`) is its contract.
 #[tonic::async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// What the store holds: external labels and times.
+    /// The external labels and the time range of the store.
     ///
     /// # Errors
     /// When the store is not ready or not reachable.
@@ -45,8 +45,8 @@ pub trait Store: Send + Sync + 'static {
     /// Whole chunks are sent: they may reach beyond the range and overlap each other.
     ///
     /// # Errors
-    /// `InvalidArgument` when no matcher is left once external labels have answered theirs. An answer that cannot
-    /// match is empty and no error. Errors while reading come through the stream.
+    /// `InvalidArgument` when no matcher is left after those on external labels are removed. A request that cannot match
+    /// any series gets an empty answer, not an error. Errors while reading come through the stream.
     async fn series(&self, request: SeriesRequest) -> Result<SeriesStream, StoreError>;
 
     /// The names of the labels of the series that match; of all series when there are no matchers.
@@ -62,12 +62,12 @@ pub trait Store: Send + Sync + 'static {
     async fn label_values(&self, request: LabelValuesRequest) -> Result<LabelsAnswer, StoreError>;
 }
 
-/// What is known of one metric besides its samples.
+/// Type, help and unit of one metric.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MetricMetadata {
-    /// `counter`, `gauge`, `histogram`, `summary`, ... as the target said.
+    /// `counter`, `gauge`, `histogram`, `summary`, ... as the target reported it.
     pub kind: String,
-    /// What it counts.
+    /// What it measures.
     pub help: String,
     /// Its unit, often empty.
     pub unit: String,
@@ -78,11 +78,11 @@ pub struct MetricMetadata {
 pub struct MetadataAnswer {
     /// Entries of each metric; more than one where targets disagree.
     pub metadata: BTreeMap<String, Vec<MetricMetadata>>,
-    /// What is missing, and why.
+    /// Which data is missing, and why.
     pub warnings: Vec<String>,
 }
 
-/// Something that knows type, help and unit of metrics.
+/// A source of the type, help and unit of metrics.
 #[tonic::async_trait]
 pub trait MetadataStore: Send + Sync + 'static {
     /// Metadata of one metric or of all.
@@ -92,7 +92,7 @@ pub trait MetadataStore: Send + Sync + 'static {
     async fn metric_metadata(&self, request: MetadataRequest) -> Result<MetadataAnswer, StoreError>;
 }
 
-/// Reads a whole answer into memory, joining frames of the same series. For small answers and tests.
+/// Reads a whole answer into memory and joins the frames of each series. For small answers and tests.
 ///
 /// # Errors
 /// The stream's error.

@@ -1,4 +1,4 @@
-//! The chunks of downsampled blocks: the aggregates of a stretch of time, each a chunk of its own.
+//! The chunks of downsampled blocks: the aggregates of a range of time, each a chunk of its own.
 //!
 //! ```text
 //! count, sum, min, max, counter, each:
@@ -7,10 +7,10 @@
 //!   data
 //! ```
 //!
-//! There is no checksum inside; that of the whole stands in the segment. Specified by `pkg/compact/downsample/aggr.go` of
-//! Thanos. Its reader asks for one byte more than there is behind an absent aggregate, so that it calls a chunk damaged
-//! when asked for the counter where that is absent; we read it, and write what Thanos writes. Bytes after the last
-//! aggregate are ignored, as there.
+//! There is no checksum inside; the segment has one for the whole chunk. Specified by `pkg/compact/downsample/aggr.go` of
+//! Thanos. The reader of Thanos needs one byte more than there is after an absent aggregate, so that it reports a damaged
+//! chunk when the counter is asked for and absent. We read such a chunk, and write what Thanos writes. Bytes after the last
+//! aggregate are ignored, as in Thanos.
 
 use bytes::Bytes;
 use model::TimeRange;
@@ -18,10 +18,10 @@ use model::TimeRange;
 use crate::chunk::{Aggregate, Chunk, Encoding, sample_count};
 use crate::error::{ChunkError, ChunkProblem};
 
-/// The aggregates of one stretch of a downsampled series.
+/// The aggregates of a downsampled series in one range of time.
 ///
-/// Of floats, all five are XOR chunks. Of native histograms, counts are an XOR chunk, sum and counter are float
-/// histograms, and there is neither min nor max.
+/// For floats, all five are XOR chunks. For native histograms, the count is an XOR chunk, sum and counter are float
+/// histograms, and min and max are absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Aggregates {
     /// Number of raw samples in each window.
@@ -32,12 +32,12 @@ pub struct Aggregates {
     pub min: Option<Chunk>,
     /// Greatest raw sample in each window.
     pub max: Option<Chunk>,
-    /// The counter with resets applied; its last two samples have one time, and the last is the last raw value.
+    /// The counter with resets applied. Its last two samples have the same time; the last one is the last raw value.
     pub counter: Option<Chunk>,
 }
 
 impl Aggregates {
-    /// Takes a chunk apart. The parts share its bytes.
+    /// Splits a chunk into its parts, which share its bytes.
     pub(crate) fn decode(chunk: &Chunk) -> Result<Self, ChunkError> {
         let mut rest = chunk.data.clone();
         let mut parts = [const { None }; 5];
@@ -53,8 +53,8 @@ impl Aggregates {
         Ok(Self { count, sum, min, max, counter })
     }
 
-    /// Puts the parts into one chunk that claims `range`: in a downsampled block from the end of the first window to
-    /// that of the last, which may leave the first sample of the counter outside.
+    /// Puts the parts into one chunk that claims `range`. In a downsampled block, that is from the end of the first window to
+    /// the end of the last one; the first sample of the counter may be before it.
     pub fn encode(&self, range: TimeRange) -> Chunk {
         let mut data = Vec::with_capacity(self.parts().flatten().map(|part| part.data.len() + 4).sum());
         for part in self.parts() {
@@ -72,12 +72,12 @@ impl Aggregates {
         Chunk { range, encoding: Encoding::Aggregates, data: Bytes::from(data) }
     }
 
-    /// Number of windows, which the counts tell; 0 where there are none.
+    /// Number of windows, which is the number of counts; 0 without counts.
     pub fn sample_count(&self) -> usize {
         self.count.as_ref().and_then(|count| sample_count(count.encoding, &count.data)).unwrap_or(0)
     }
 
-    /// One of the aggregates; none where the chunk lacks it, and of [`Aggregate::Raw`], which is in no such chunk.
+    /// One of the aggregates; none when it is absent, and for [`Aggregate::Raw`], which no such chunk has.
     pub fn get(&self, aggregate: Aggregate) -> Option<&Chunk> {
         match aggregate {
             Aggregate::Raw => None,
@@ -95,7 +95,7 @@ impl Aggregates {
     }
 }
 
-/// Takes one part off the front of `rest`.
+/// Reads one part from the front of `rest`.
 fn take_part(
     rest: &mut Bytes,
     aggregate: Aggregate,
@@ -114,7 +114,7 @@ fn take_part(
     Ok(Some(Chunk { range, encoding, data: data.split_off(1) }))
 }
 
-/// Takes a LEB128 number off the front of `rest`; none where it does not end, or is longer than any chunk.
+/// Reads a LEB128 number from the front of `rest`; none when it has no end, or is longer than any chunk.
 fn take_length(rest: &mut Bytes) -> Option<usize> {
     let digits = rest.iter().take(5).position(|byte| byte & 0x80 == 0)? + 1;
     let digits = rest.split_to(digits);

@@ -1,9 +1,9 @@
-//! Bit streams as chunks use them: the most significant bit of each byte comes first.
+//! Bit streams of chunks: the most significant bit of each byte comes first.
 
 /// Reads bits from a slice, up to 64 at a time, without a check for each.
 ///
-/// Past the end it reads zeros, and [`BitReader::is_overrun`] tells afterwards. That moves the check for a damaged
-/// chunk out of the inner loops: a decoder whose number of reads is bounded by something else looks once, at the end.
+/// Past the end it reads zeros, and [`BitReader::is_overrun`] returns true afterwards. So the check for a damaged chunk is
+/// not in the inner loops: a decoder whose number of reads is bounded otherwise checks once, at the end.
 #[derive(Clone)]
 pub(crate) struct BitReader<'a> {
     data: &'a [u8],
@@ -17,10 +17,10 @@ impl<'a> BitReader<'a> {
         BitReader { data, at: offset * 8 }
     }
 
-    /// Bits of the stream that [`BitReader::peek`] gives at least.
+    /// The least number of bits that [`BitReader::peek`] returns.
     pub(crate) const PEEKED: u32 = 57;
 
-    /// The next bits, left-aligned: at least [`BitReader::PEEKED`] are those of the stream, the rest are zeros.
+    /// The next bits, left-aligned: at least [`BitReader::PEEKED`] of them are from the stream, the rest are zeros.
     #[inline(always)]
     pub(crate) fn peek(&self) -> u64 {
         let byte = self.at >> 3;
@@ -52,7 +52,7 @@ impl<'a> BitReader<'a> {
         u64::from_be_bytes(word)
     }
 
-    /// Moves on by `bits`.
+    /// Skips `bits` bits.
     #[inline(always)]
     pub(crate) fn skip(&mut self, bits: u32) {
         self.at += bits as usize;
@@ -67,7 +67,7 @@ impl<'a> BitReader<'a> {
         value
     }
 
-    /// Reads a LEB128 number of whole bytes at the present bit position; `None` where it has more than 64 bits.
+    /// Reads a LEB128 number of whole bytes at the current bit position; `None` when it has more than 64 bits.
     pub(crate) fn read_uvarint(&mut self) -> Option<u64> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
@@ -83,44 +83,44 @@ impl<'a> BitReader<'a> {
         None
     }
 
-    /// Reads a zigzag LEB128 number; `None` where it has more than 64 bits.
+    /// Reads a zigzag LEB128 number; `None` when it has more than 64 bits.
     pub(crate) fn read_varint(&mut self) -> Option<i64> {
         let zigzag = self.read_uvarint()?;
         Some((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64))
     }
 
-    /// Bits from here to where `later`, a reader of the same data, is.
+    /// The number of bits from here to the position of `later`, a reader of the same data.
     fn distance(&self, later: &BitReader<'_>) -> usize {
         later.at.saturating_sub(self.at)
     }
 
-    /// Whether more bits were read than there are.
+    /// Whether more bits were read than the data has.
     pub(crate) fn is_overrun(&self) -> bool {
         self.at > self.data.len() * 8
     }
 
-    /// Bits that are left; 0 when overrun.
+    /// The number of bits left; 0 when overrun.
     pub(crate) fn left(&self) -> usize {
         (self.data.len() * 8).saturating_sub(self.at)
     }
 
-    /// The byte that the next bit belongs to, at most the length of the data.
+    /// The byte that contains the next bit; at most the length of the data.
     pub(crate) fn offset(&self) -> usize {
         (self.at >> 3).min(self.data.len())
     }
 }
 
-/// Reads a signed number of `bits` bits, 1 to 64, as chunks store them: not two's complement, but asymmetric the
-/// other way round, from `-(2^(bits-1) - 1)` to `2^(bits-1)`.
+/// Converts a number of `bits` bits, 1 to 64, to a signed number as chunks store it: not two's complement, but a range from
+/// `-(2^(bits-1) - 1)` to `2^(bits-1)`.
 #[inline(always)]
 pub(crate) fn signed(raw: u64, bits: u32) -> i64 {
     let half = 1u64 << (bits - 1);
-    // For 64 bits the subtrahend wraps to zero, which is right.
+    // For 64 bits the subtrahend wraps to zero, which is correct.
     let wrap = if raw > half { half.wrapping_mul(2) } else { 0 };
     raw.wrapping_sub(wrap) as i64
 }
 
-/// Whether `value` fits the range of [`signed`] with `bits` bits, fewer than 64.
+/// Whether `value` is in the range of [`signed`] with `bits` bits, fewer than 64.
 pub(crate) fn fits_signed(value: i64, bits: u32) -> bool {
     let half = 1i64 << (bits - 1);
     -(half - 1) <= value && value <= half
@@ -130,9 +130,9 @@ pub(crate) fn fits_signed(value: i64, bits: u32) -> bool {
 #[derive(Clone, Debug)]
 pub(crate) struct BitWriter {
     bytes: Vec<u8>,
-    /// Bits that do not fill a word yet, left-aligned, zeros behind them.
+    /// Bits that do not fill a word yet: left-aligned, then zeros.
     pending: u64,
-    /// How many they are, 0 to 63.
+    /// The number of pending bits, 0 to 63.
     used: u32,
 }
 
@@ -158,12 +158,12 @@ impl BitWriter {
         }
     }
 
-    /// Stores the full word of pending bits. What did not fit into it are the last of `bits` bits in `aligned`.
+    /// Stores the full word of pending bits. The bits that did not fit are the last of the `bits` bits in `aligned`.
     #[inline]
     fn spill(&mut self, aligned: u64, bits: u32) {
         self.bytes.extend_from_slice(&self.pending.to_be_bytes());
         self.used -= 64;
-        // Where nothing is left the shift would be one by 64.
+        // When no bits are left, the shift would be by 64 bits.
         self.pending = if self.used == 0 { 0 } else { aligned << (bits - self.used) };
     }
 
@@ -181,7 +181,7 @@ impl BitWriter {
         self.write_uvarint(((value << 1) ^ (value >> 63)) as u64);
     }
 
-    /// Appends the bits from `from`, which moves on, up to where `to` is.
+    /// Appends the bits from the position of `from` to that of `to`. `from` moves there.
     pub(crate) fn copy(&mut self, from: &mut BitReader<'_>, to: &BitReader<'_>) {
         let mut left = from.distance(to);
         while left > 0 {
@@ -191,7 +191,7 @@ impl BitWriter {
         }
     }
 
-    /// Bytes so far, the partly filled last one included.
+    /// Bytes so far, with the last byte, which may not be full.
     pub(crate) fn size_bytes(&self) -> usize {
         self.bytes.len() + self.used.div_ceil(8) as usize
     }
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn variable_length_integers_survive_and_longer_ones_are_refused() {
+    fn variable_length_integers_come_back_and_longer_ones_are_rejected() {
         for value in [0, 1, -1, 63, -64, 64, i64::MAX, i64::MIN] {
             let mut writer = BitWriter::after(&[]);
             writer.write(1, 1);
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn signed_numbers_reach_one_further_above_zero_than_below() {
+    fn the_greatest_signed_number_is_one_more_than_the_least_without_its_sign() {
         assert_eq!(signed(0x2000, 14), 8192);
         assert_eq!(signed(0x2001, 14), -8191);
         assert_eq!(signed(u64::MAX, 64), -1);

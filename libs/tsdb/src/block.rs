@@ -1,4 +1,4 @@
-//! A block: a stretch of time of many series, immutable.
+//! A block: many series in one range of time, immutable.
 //!
 //! ```text
 //! select     series that match, with their chunks     verify     everything, against everything
@@ -26,10 +26,10 @@ use crate::{Chunk, ChunkMeta, Index, IndexMemory, LocalFile, ReadAt};
 pub use select::{BlockSelection, BlockSeries};
 pub use verify::{Verification, VerifyEvent, verify_dir};
 
-/// A block, opened for reading: a local directory, or the parts of one wherever they are. Shared between threads.
+/// A block, opened for reading: a local directory, or parts in another place, such as a bucket. Shared between threads.
 ///
-/// Everything that is read is checked against its checksum, and the parts against each other as far as the format
-/// allows: the id, the number of series and of tombstones, sizes that are listed, the ends of segments, the times of chunks.
+/// Everything that is read is checked against its checksum. The parts are compared with each other as far as the format
+/// allows: the id, the number of series and of tombstones, listed sizes, the ends of segments, the times of chunks.
 ///
 /// ```no_run
 /// let block = tsdb::Block::open("data/01DXXFZDYD1MQW6079WK0K6EDQ".as_ref())?;
@@ -46,19 +46,19 @@ pub struct Block {
     segments: Segments,
     /// `None` where the block has no such file.
     tombstones: Option<Tombstones>,
-    /// Whether the segments were found to be those of the index.
+    /// Whether the segments were compared with the index.
     is_tied: AtomicBool,
 }
 
-/// The parts of a block, wherever they are.
+/// The parts of a block: local files, or objects of a bucket.
 pub struct BlockParts {
-    /// What `meta.json` says.
+    /// The content of `meta.json`.
     pub meta: BlockMeta,
     /// `index`.
     pub index: Arc<dyn ReadAt>,
     /// The files of `chunks/`, in the order of their names. Without them only the index can be read.
     pub segments: Vec<Arc<dyn ReadAt>>,
-    /// `tombstones`, where the block has it.
+    /// `tombstones`, if the block has that file.
     pub tombstones: Option<Arc<dyn ReadAt>>,
     /// What to keep of the index in memory.
     pub index_memory: IndexMemory,
@@ -68,18 +68,18 @@ impl Block {
     /// Opens the block in directory `dir`.
     ///
     /// # Errors
-    /// When a file is missing, cannot be read or is damaged, or the files are not of one block. A directory whose name is a
-    /// ULID must be named as `meta.json` says; one with another name may hold any block.
+    /// When a file is missing, cannot be read or is damaged, or the files are not from one block. A directory whose name is a
+    /// ULID must have the id in `meta.json`; a directory with another name may contain any block.
     pub fn open(dir: &Path) -> Result<Self, BlockError> {
         let block = Self::load(dir)?;
         block.check_meta()?;
         Ok(block)
     }
 
-    /// Puts block `id` together from its parts, wherever they are.
+    /// Opens block `id` from its parts.
     ///
     /// # Errors
-    /// When a part cannot be read or is damaged, or the parts are not of one block.
+    /// When a part cannot be read or is damaged, or the parts are not from one block.
     pub fn from_parts(id: Ulid, parts: BlockParts) -> Result<Self, BlockError> {
         let block = Self::assemble(Arc::from(id.to_string()), parts)?;
         if block.meta.ulid != id {
@@ -91,7 +91,7 @@ impl Block {
         Ok(block)
     }
 
-    /// Opens the files of a block without comparing them.
+    /// Opens the files of a block without comparing them with each other.
     fn load(dir: &Path) -> Result<Self, BlockError> {
         let named = dir.file_name().and_then(|name| name.to_str()).and_then(parse_block_id);
         let name: Arc<str> = named.map_or_else(|| dir.display().to_string(), |id| id.to_string()).into();
@@ -144,7 +144,7 @@ impl Block {
         Ok(Self { name, meta, index, segments, tombstones, is_tied: AtomicBool::new(false) })
     }
 
-    /// What `meta.json` says.
+    /// The content of `meta.json`.
     pub fn meta(&self) -> &BlockMeta {
         &self.meta
     }
@@ -154,7 +154,7 @@ impl Block {
         &self.index
     }
 
-    /// What was deleted since the block was written.
+    /// The intervals that were deleted since the block was written.
     pub fn tombstones(&self) -> &Tombstones {
         static NONE: Tombstones = Tombstones::none();
         self.tombstones.as_ref().unwrap_or(&NONE)
@@ -163,14 +163,14 @@ impl Block {
     /// The series that satisfy all of `matchers` and have chunks that overlap `range`, in the order of their labels.
     ///
     /// # Errors
-    /// When a part of the index that is needed is damaged or cannot be read. The same goes for each series; behind one that
-    /// cannot be read the others follow.
+    /// When a part of the index that is needed is damaged or cannot be read. The iterator gives an error for each series that
+    /// cannot be read, and continues with the next one.
     pub fn select(&self, matchers: &[Matcher], range: TimeRange) -> Result<BlockSelection<'_>, BlockError> {
         let postings = self.index.matching(matchers)?;
         Ok(BlockSelection::new(self, postings, range))
     }
 
-    /// The chunk that the index has at `meta`.
+    /// The chunk with this entry in the index.
     ///
     /// # Errors
     /// As [`Block::chunks`].
@@ -181,11 +181,11 @@ impl Block {
 
     /// The chunks of a series, in their order; neighbours are read together.
     ///
-    /// Their data is checked, but not decoded. A chunk of floats whose first sample lies outside of what the index says is
-    /// refused.
+    /// Their checksums are checked, but they are not decoded. A chunk whose first sample is outside of the range in the index
+    /// is an error.
     ///
     /// # Errors
-    /// When a chunk is not where the index has it, is damaged or cannot be read, or the segments are not those of the
+    /// When a chunk is not where the index has it, is damaged or cannot be read, or the segments are not from the block of the
     /// index.
     pub fn chunks(&self, metas: &[ChunkMeta]) -> Result<Vec<Chunk>, BlockError> {
         if !self.is_tied.load(Ordering::Relaxed) {
@@ -206,7 +206,7 @@ impl std::fmt::Debug for Block {
     }
 }
 
-/// Number of segments in `dir`, whose names count from 1 without gaps.
+/// Number of segments in `dir`. Their names count from 1 without gaps.
 fn segment_files(place: &BlockLocation, dir: &Path) -> Result<u32, BlockError> {
     let in_chunks = |error: std::io::Error| {
         place.io(None, std::io::Error::new(error.kind(), format!("{CHUNKS_DIR}: {error}")))
@@ -214,7 +214,7 @@ fn segment_files(place: &BlockLocation, dir: &Path) -> Result<u32, BlockError> {
     let mut numbers = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(in_chunks)? {
         let name = entry.map_err(in_chunks)?.file_name();
-        // What has another name is not a segment, as for Prometheus.
+        // A file with another name is not a segment, as in Prometheus.
         if let Some(number) = name.to_str().and_then(|name| name.parse::<u32>().ok()) {
             numbers.push(number);
         }
@@ -224,7 +224,7 @@ fn segment_files(place: &BlockLocation, dir: &Path) -> Result<u32, BlockError> {
     if let Some((_, expected)) = gap {
         return Err(place.malformed(None, format!("{CHUNKS_DIR}/{expected:06} is missing")));
     }
-    // There are as many as the last one's number.
+    // There are no gaps, so the last number is the count.
     Ok(numbers.last().copied().unwrap_or(0))
 }
 

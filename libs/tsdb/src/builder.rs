@@ -188,7 +188,7 @@ impl HistogramRun {
                 shared.apply(Arc::make_mut(&mut histogram))?;
             }
             match encoder.append_with_start(at, &histogram, start) {
-                // A marker at the beginning of a chunk has no buckets, so that nothing else fits behind it.
+                // A marker at the beginning of a chunk has no buckets, so no other histogram fits after it.
                 Err(AppendError::Layout(_)) if !encoder.is_empty() => {
                     let full =
                         std::mem::replace(&mut encoder, HistogramEncoder::with_encoding(self.encoding));

@@ -6,10 +6,10 @@ use bytes::Bytes;
 use model::TimeRange;
 
 /// Samples in a chunk, as Prometheus makes them: its head (`DefaultSamplesPerChunk` in `tsdb/db.go`) and its compaction
-/// (`seriesToChunkEncoderSplit` in `storage/series.go`). Limits that count chunks take each for so many samples.
+/// (`seriesToChunkEncoderSplit` in `storage/series.go`). Limits on samples count each chunk as this many.
 pub const SAMPLES_PER_CHUNK: usize = 120;
 
-/// How a chunk's bytes are to be read. The discriminants are the bytes that blocks hold: those of Prometheus
+/// How the bytes of a chunk encode its samples. The discriminants are the bytes in blocks: those of Prometheus
 /// (`chunkenc.Encoding`), and one of Thanos.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
@@ -42,12 +42,12 @@ impl Encoding {
         Self::Aggregates,
     ];
 
-    /// The encoding that a block names by this byte; none where the byte is none of them.
+    /// The encoding with this byte in blocks; none when there is no such encoding.
     pub fn from_byte(byte: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|encoding| encoding.byte() == byte)
     }
 
-    /// The byte that names the encoding in blocks.
+    /// The byte of the encoding in blocks.
     pub fn byte(self) -> u8 {
         self as u8
     }
@@ -72,7 +72,7 @@ impl Encoding {
         matches!(self, Self::Xor2 | Self::HistogramSt | Self::FloatHistogramSt)
     }
 
-    /// What chunks of this encoding hold, in words.
+    /// What chunks of this encoding contain, in words.
     pub(crate) fn content(self) -> &'static str {
         if self.holds_floats() {
             "floats"
@@ -98,11 +98,11 @@ impl fmt::Display for Encoding {
     }
 }
 
-/// Which samples of a stretch of time: those that were scraped, or one of the aggregates that downsampling makes of them.
+/// Which samples of a chunk to read: those that were scraped, or one of the aggregates that downsampling makes of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Aggregate {
-    /// The samples themselves. A downsampled block does not have them any more; the mean of each window, its sum divided by
-    /// its count, is then the nearest to them.
+    /// The samples themselves. A downsampled block does not have them; the mean of each window, its sum divided by its count,
+    /// is used instead.
     #[default]
     Raw,
     /// Number of raw samples in each window.
@@ -142,22 +142,22 @@ impl fmt::Display for Aggregate {
 
 /// The compressed samples of one series, still encoded.
 ///
-/// `data` is the chunk's payload as it lies in a block or on the wire: no length, no encoding byte, no checksum.
-/// The range is the claim of whoever made the chunk; samples are trimmed against requests, never against it.
+/// `data` is the payload of the chunk, as in a block or a message: without length, encoding byte and checksum. The range is
+/// what the producer of the chunk claims. Samples are cut to the range of a request, never to this one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chunk {
     /// First and last sample, both included.
     pub range: TimeRange,
-    /// How to read `data`.
+    /// How `data` encodes the samples.
     pub encoding: Encoding,
-    /// The payload; shared, never copied on its way through.
+    /// The payload. It is shared, not copied, when the chunk is passed on.
     pub data: Bytes,
 }
 
-/// The start timestamp of a sample whose beginning nobody told.
+/// The start timestamp of a sample whose start is unknown.
 pub(crate) const UNKNOWN_START: i64 = 0;
 
-/// Number of samples that the header of a payload announces; none where the header is incomplete. Not for aggregates.
+/// Number of samples that the header of a payload announces; none when the header is incomplete. Not for aggregates.
 pub(crate) fn sample_count(encoding: Encoding, data: &[u8]) -> Option<usize> {
     let count = data.first_chunk().map(|count| usize::from(u16::from_be_bytes(*count)))?;
     Some(match encoding {
@@ -167,5 +167,5 @@ pub(crate) fn sample_count(encoding: Encoding, data: &[u8]) -> Option<usize> {
     })
 }
 
-/// Most samples that a chunk of histograms with start timestamps can count.
+/// The most samples that a chunk of histograms with start timestamps can count.
 pub(crate) const MAX_ST_HISTOGRAMS: usize = 0x3fff;

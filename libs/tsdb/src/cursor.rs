@@ -1,6 +1,6 @@
-//! Whole bytes, integers and texts off the front of a slice, and onto the end of a vector.
+//! Reads integers and texts from the front of a slice, and appends them to a vector.
 
-/// Reads a slice from its front. Every answer is `None` where the bytes are not there or say nothing.
+/// Reads a slice from its front. Each method returns `None` when bytes are missing or invalid.
 #[derive(Clone)]
 pub(crate) struct ByteCursor<'a> {
     data: &'a [u8],
@@ -70,7 +70,7 @@ impl<'a> ByteCursor<'a> {
         Some((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64))
     }
 
-    /// A LEB128 length and so many bytes.
+    /// A LEB128 length and that many bytes.
     #[inline]
     pub(crate) fn bytes(&mut self) -> Option<&'a [u8]> {
         let before = self.at;
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_none_and_nothing_is_taken() {
+    fn missing_bytes_are_none_and_nothing_is_consumed() {
         let mut cursor = ByteCursor::new(&[0x80]);
         assert_eq!((cursor.uvarint(), cursor.be32(), cursor.be64()), (None, None, None));
         assert_eq!(cursor.left(), 1);

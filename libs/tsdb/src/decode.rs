@@ -1,4 +1,4 @@
-//! What a chunk holds: its samples, whatever their encoding.
+//! Decodes chunks of every encoding.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::error::{ChunkError, ChunkProblem};
 use crate::{histogram, xor, xor2};
 
 impl Chunk {
-    /// Number of samples that the header announces, at most 65,535; 0 where there is no whole header. Of aggregates, the
+    /// Number of samples that the header announces, at most 65,535; 0 when the header is incomplete. For aggregates, the
     /// number of counts.
     pub fn sample_count(&self) -> usize {
         match self.encoding {
@@ -20,8 +20,8 @@ impl Chunk {
         }
     }
 
-    /// Memory that the samples take once they are decoded, in bytes, as far as the header tells; never more than a small
-    /// multiple of what the payload could hold. Of aggregates, that of all parts.
+    /// Memory of the decoded samples in bytes, estimated from the header; never more than a small multiple of what the payload
+    /// can contain. For aggregates, that of all parts.
     pub fn decoded_bytes(&self) -> usize {
         match self.encoding {
             Encoding::Aggregates => self
@@ -37,11 +37,10 @@ impl Chunk {
 
     /// Appends the samples of a chunk of floats to `timestamps` (milliseconds since the epoch) and `values`.
     ///
-    /// Timestamps are as the chunk has them: a damaged one may have times that do not ascend or lie outside
-    /// [`Chunk::range`].
+    /// Timestamps are not checked: a damaged chunk may have times that do not ascend or are outside of [`Chunk::range`].
     ///
     /// # Errors
-    /// When the payload is damaged or holds no floats. Nothing was appended then.
+    /// When the payload is damaged or does not contain floats. Nothing is appended then.
     pub fn decode_floats(&self, timestamps: &mut Vec<i64>, values: &mut Vec<f64>) -> Result<(), ChunkError> {
         match self.encoding {
             Encoding::Xor => xor::decode(&self.data, timestamps, values),
@@ -50,11 +49,11 @@ impl Chunk {
         }
     }
 
-    /// Like [`Chunk::decode_floats`], with the time at which each sample's counter began, in milliseconds since the
+    /// Like [`Chunk::decode_floats`], with the time at which the counter of each sample began, in milliseconds since the
     /// epoch; 0 where it is unknown.
     ///
-    /// `starts` is empty as long as no start is known, and otherwise as long as `timestamps`; it comes and goes that way.
-    /// A chunk without start timestamps costs nothing more than [`Chunk::decode_floats`].
+    /// `starts` is empty as long as no start is known; otherwise it has as many entries as `timestamps`, before and after
+    /// the call. A chunk without start timestamps costs no more than with [`Chunk::decode_floats`].
     ///
     /// # Errors
     /// As [`Chunk::decode_floats`].
@@ -75,13 +74,13 @@ impl Chunk {
 
     /// Appends the samples of a chunk of histograms to `out`, with their times in milliseconds since the epoch.
     ///
-    /// Integer histograms come out as float ones. The reset hint is that of Prometheus: gauge for all samples of a
-    /// gauge chunk, otherwise unknown for the first sample and no reset for the others. Times are as in
-    /// [`Chunk::decode_floats`]; histograms fit their spans, but otherwise are as foreign as the chunk
+    /// Integer histograms are returned as float histograms. The reset hint is that of Prometheus: gauge for all samples of a
+    /// gauge chunk, otherwise unknown for the first sample and no reset for the others. Times are not checked, as in
+    /// [`Chunk::decode_floats`]. Histograms fit their spans, but are not checked otherwise
     /// ([`FloatHistogram::validate`]).
     ///
     /// # Errors
-    /// When the payload is damaged or holds no histograms. Nothing was appended then.
+    /// When the payload is damaged or does not contain histograms. Nothing is appended then.
     pub fn decode_histograms(&self, out: &mut Vec<(i64, Arc<FloatHistogram>)>) -> Result<(), ChunkError> {
         match self.encoding {
             encoding if encoding.holds_histograms() => histogram::decode(encoding, &self.data, out, None),
@@ -109,10 +108,10 @@ impl Chunk {
         Ok(())
     }
 
-    /// The aggregates of a chunk of a downsampled block. Each claims the range of the whole.
+    /// The aggregates of a chunk of a downsampled block. Each claims the range of the whole chunk.
     ///
     /// # Errors
-    /// When the payload is damaged or holds no aggregates. The aggregates themselves are not decoded.
+    /// When the payload is damaged or does not contain aggregates. The aggregates themselves are not decoded.
     pub fn aggregates(&self) -> Result<Aggregates, ChunkError> {
         match self.encoding {
             Encoding::Aggregates => Aggregates::decode(self),
@@ -120,8 +119,8 @@ impl Chunk {
         }
     }
 
-    /// Time of the first sample, or of the first window of aggregates, told by the beginning of the payload; none where
-    /// there is none to read.
+    /// Time of the first sample, or of the first window of aggregates, read from the beginning of the payload; none when it
+    /// cannot be read.
     pub(crate) fn first_timestamp(&self) -> Option<Timestamp> {
         let float = |header: usize| ByteCursor::new(self.data.get(header..)?).varint();
         let millis = match self.encoding {
@@ -140,9 +139,9 @@ impl Chunk {
     }
 }
 
-/// Makes the starts as many as samples, or none where none is known. `before` is how many they were.
+/// Gives `starts` as many entries as there are samples, or none if no start is known. `before` is its length before.
 fn settle_starts(starts: &mut Vec<i64>, before: usize, samples: usize) {
-    // A chunk of more than 127 samples tells starts even where all are unknown.
+    // A chunk of more than 127 samples has starts even if all are unknown.
     if before == 0 && starts.iter().all(|start| *start == UNKNOWN_START) {
         starts.clear();
     } else {

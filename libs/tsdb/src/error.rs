@@ -1,4 +1,4 @@
-//! What can be wrong: with a chunk or a sample for it, and with a block.
+//! Errors of chunks and of blocks.
 
 mod block;
 mod chunk;

@@ -1,8 +1,8 @@
-//! Blocks of any size to try things on: the same for the same options, on every machine.
+//! Generates blocks of any size for tests: the same block for the same options, on every machine.
 //!
-//! What they hold looks like the metrics of services in a cluster. Every target (a pod) exposes the same metrics; its series
-//! share its labels and the times of its scrapes. Counters grow by whole numbers and are reset now and then, gauges wander in
-//! coarse steps or stay as they are, native histograms grow.
+//! The content looks like the metrics of services in a cluster. Every target (a pod) exposes the same metrics. The series of a
+//! target share its labels and the times of its scrapes. Counters grow by whole numbers and are reset sometimes, gauges change
+//! in coarse steps or stay constant, native histograms grow.
 
 mod values;
 
@@ -17,7 +17,7 @@ use values::{MetricKind, Scrapes};
 
 /// Targets that share a node, on average.
 const TARGETS_PER_NODE: u64 = 30;
-/// Services; each is a job.
+/// The services. Each is a job.
 const JOBS: [&str; 24] = [
     "api",
     "auth",
@@ -44,35 +44,35 @@ const JOBS: [&str; 24] = [
     "web",
     "worker",
 ];
-/// The labels of a target in the order in which they are given to it.
+/// The labels of a target, in the order in which they are added.
 const TARGET_LABELS: [&str; 8] =
     ["job", "instance", "pod", "namespace", "container", "node", "service", "zone"];
 
-/// What a generated block holds.
+/// The content of a generated block.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Workload {
     /// Another seed gives other labels and values.
     pub seed: u64,
     /// Number of series, exactly.
     pub series: u64,
-    /// Series of one target, at least 1: a small number makes many label values, a large one long postings lists. There is a
-    /// target for each job if there are series for that.
+    /// Series of one target, at least 1. A small number makes many label values, a large one long postings lists. Each job has a
+    /// target if there are enough series.
     pub series_per_target: u64,
-    /// Labels of each series, its name included: 2 to 64. With fewer than 4, pods cannot be told apart by name.
+    /// Labels of each series, with its name: 2 to 64. With fewer than 4, there is no `pod` label.
     pub labels: usize,
-    /// Share of targets, 0 to 1, that live for a part of the time only: half of them end, and the others begin then.
+    /// Share of targets, 0 to 1, that exist for a part of the time only: half of them end, and the other half begin then.
     pub churn: f64,
-    /// Begin of the block.
+    /// Start of the block.
     pub start: Timestamp,
     /// Length of the block.
     pub duration: Duration,
     /// Time between two samples of a series.
     pub interval: Duration,
-    /// How far a scrape may be off its time, either way; less than half of the interval. 0 gives the smallest chunks.
+    /// How much earlier or later than planned a scrape may be; less than half of the interval. 0 gives the smallest chunks.
     pub jitter: Duration,
     /// Share of metrics that are gauges, 0 to 1.
     pub gauges: f64,
-    /// Share of metrics that are native histograms, 0 to 1. What is left of both are counters.
+    /// Share of metrics that are native histograms, 0 to 1. Metrics that are neither are counters.
     pub histograms: f64,
 }
 
@@ -98,7 +98,7 @@ impl Default for Workload {
 /// A block that cannot be generated.
 #[derive(Debug, thiserror::Error)]
 pub enum GenerateError {
-    /// An option is out of its bounds.
+    /// An option is out of bounds.
     #[error("{0}")]
     Option(String),
     /// The block cannot be written.
@@ -107,13 +107,13 @@ pub enum GenerateError {
 }
 
 impl Workload {
-    /// Writes a block with this content into directory `parent`. Its times are those of the workload unless `options` has
-    /// others. `progress` is called after each series with their number so far.
+    /// Writes a block with this content into directory `parent`. Its times are those of the workload, unless `options` has
+    /// times. `progress` is called after each series with the number of series so far.
     ///
-    /// Memory: that of [`BlockWriter`], and some hundred bytes for each target.
+    /// Memory: that of [`BlockWriter`], and a few hundred bytes for each target.
     ///
     /// # Errors
-    /// When an option is out of its bounds, or the block cannot be written.
+    /// When an option is out of bounds, or the block cannot be written.
     pub fn write(
         &self,
         parent: &Path,
@@ -134,7 +134,7 @@ impl Workload {
     /// The series in the order of their labels, with their chunks.
     ///
     /// # Errors
-    /// When an option is out of its bounds.
+    /// When an option is out of bounds.
     pub fn generate(&self) -> Result<impl Iterator<Item = (Labels, Vec<Chunk>)> + '_, GenerateError> {
         self.check().map_err(GenerateError::Option)?;
         let targets = self.targets();
@@ -177,7 +177,7 @@ impl Workload {
                 "the interval is {interval:?}; it must be between 1 ms and the duration of {duration:?}"
             ));
         }
-        // Twice: a block of one sample begins and ends with it.
+        // Twice the interval: with one sample, a target cannot end and another one begin.
         if self.churn > 0.0 && self.interval * 2 > self.duration {
             return Err("churn needs a duration of at least two intervals".to_owned());
         }
@@ -229,7 +229,7 @@ impl Workload {
             };
             pairs.push((name.to_owned(), value));
         }
-        // With few labels, the job has to be another for each target.
+        // With few labels, each target needs another job.
         if self.labels == 2 {
             pairs = vec![("job".to_owned(), pod)];
         }
@@ -237,14 +237,14 @@ impl Workload {
         ScrapeTarget { labels, scrapes: self.scrapes(number) }
     }
 
-    /// When a target is scraped: at its own offset within the interval, and for a part of the time if it is one of those
-    /// that come and go. Two neighbours by number are one that ends and one that begins.
+    /// When a target is scraped: at its own offset within the interval, and with churn for a part of the time only. Of two
+    /// neighbours by number, one ends when the other one begins.
     fn scrapes(&self, number: u64) -> Scrapes {
         let interval = millis(self.interval);
         let mut numbers = MixedNumbers::of(&[self.seed, number, 3]);
         let count = millis(self.duration) / interval;
         let jitter = millis(self.jitter);
-        // Jitter must not lead out of the block.
+        // Scrapes with jitter must be within the block.
         let offset = jitter + numbers.below((interval - 2 * jitter).max(1) as u64) as i64;
         let mut pair = MixedNumbers::of(&[self.seed, number / 2, 4]);
         let (mut first, mut end) = (0, count);

@@ -39,10 +39,10 @@ pub use encode::HistogramEncoder;
 pub(crate) use shared::{Continuation, SharedBuckets};
 pub(crate) use strip::strip_starts;
 
-/// Bytes of the header: the number of samples, the kind of counter, and what is known of start timestamps.
+/// Bytes of the header: the number of samples, the kind of counter, and the header of the start timestamps.
 const HEADER_BYTES: usize = 3;
 
-/// The bits of a byte that tell the kind of counter.
+/// The bits of a byte for the kind of counter.
 const KIND_OF_COUNTER: u8 = 0b1100_0000;
 
 /// Kind of counter for gauge histograms: in the header's third byte, or with start timestamps in its first.

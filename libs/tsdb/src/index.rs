@@ -1,4 +1,4 @@
-//! Reading an index: which series there are, which of them match, and where their chunks are.
+//! Reads an index: the series of a block, which of them match, and where their chunks are.
 //!
 //! ```text
 //! contents   header and table of contents          symbols    texts by reference
@@ -8,8 +8,8 @@
 //! series     one entry                             scan       entries of many series, in few reads
 //! ```
 //!
-//! Opening reads symbols and the postings offset table once and checks them; lists and entries are read and checked when
-//! they are asked for. FORMAT.md draws the bytes.
+//! Opening an index reads and checks symbols and the postings offset table once. Lists and entries are read and checked when
+//! they are needed. FORMAT.md draws the bytes.
 
 mod contents;
 mod lists;
@@ -58,7 +58,7 @@ pub struct Index {
 }
 
 impl Index {
-    /// Opens the index of block `block`, and keeps of it what `memory` says.
+    /// Opens the index of block `block`, and keeps the parts in memory that `memory` selects.
     ///
     /// # Errors
     /// When the file cannot be read, is not an index, or its table of contents, symbols or postings offset table are damaged.
@@ -66,7 +66,7 @@ impl Index {
         Self::open_named(&Arc::from(block.to_string()), file, memory)
     }
 
-    /// Opens the index of a block that errors are to call `block`.
+    /// Opens the index of a block whose name in errors is `block`.
     pub(crate) fn open_named(
         block: &Arc<str>,
         file: Arc<dyn ReadAt>,
@@ -85,7 +85,7 @@ impl Index {
         Ok(Self { file, place, version, contents, symbols, table })
     }
 
-    /// Which layout it has.
+    /// The version of the format.
     pub fn version(&self) -> IndexVersion {
         self.version
     }
@@ -95,12 +95,12 @@ impl Index {
         self.symbols.memory_bytes() + self.table.memory_bytes()
     }
 
-    /// All label names, sorted, each with how many values it has.
+    /// All label names, sorted, each with the number of its values.
     pub fn label_names(&self) -> impl Iterator<Item = (&str, u64)> {
         self.table.names()
     }
 
-    /// All values of label `name`, sorted; none where no series has it.
+    /// All values of label `name`, sorted; none when no series has the label.
     ///
     /// # Errors
     /// When the table cannot be read again.
@@ -126,7 +126,7 @@ impl Index {
         }
     }
 
-    /// The series with the label `name="value"`, which has to be a label: an absent one has no list.
+    /// The series with the label `name="value"`. An empty value gives no series: it does not find series without the label.
     ///
     /// # Errors
     /// When the table or the list is damaged or cannot be read.
@@ -140,7 +140,7 @@ impl Index {
     /// The entry of one series.
     ///
     /// # Errors
-    /// When there is no series at `reference`, its entry is damaged or it cannot be read.
+    /// When no series begins at `reference`, or its entry is damaged or cannot be read.
     pub fn series(&self, reference: SeriesRef) -> Result<SeriesEntry, BlockError> {
         let mut raw = RawEntry::default();
         self.scan(std::iter::once(reference)).next_raw(&mut raw).unwrap_or_else(|| {
@@ -149,12 +149,12 @@ impl Index {
         Ok(SeriesEntry { reference, labels: self.labels(reference, &raw)?, chunks: raw.chunks })
     }
 
-    /// Reads the entries of `series`, which ascend, in few and large reads.
+    /// Reads the entries of `series`, which ascend, in few large reads.
     pub fn scan<I: Iterator<Item = SeriesRef>>(&self, series: I) -> SeriesScan<'_, I> {
         SeriesScan::new(self, series)
     }
 
-    /// Looks up the texts of an entry.
+    /// Looks up the labels of an entry.
     pub(crate) fn labels(&self, reference: SeriesRef, raw: &RawEntry) -> Result<Labels, BlockError> {
         let mut pairs = Vec::with_capacity(raw.labels.len());
         for &(name, value) in &raw.labels {
@@ -164,7 +164,7 @@ impl Index {
             .map_err(|error| self.place.malformed(reference.offset(self.version), error.to_string()))
     }
 
-    /// Whether an entry's labels are sorted by name, without a name twice.
+    /// Whether the labels of an entry are sorted by name, without duplicate names.
     pub(crate) fn labels_are_sorted(&self, raw: &RawEntry) -> Result<bool, BlockError> {
         let mut last = None;
         for &(name, _) in &raw.labels {
@@ -177,7 +177,7 @@ impl Index {
         Ok(true)
     }
 
-    /// Where the entry of a series is in the file.
+    /// Offset of the entry of a series in the file.
     pub(crate) fn series_offset(&self, reference: SeriesRef) -> u64 {
         reference.offset(self.version)
     }
@@ -213,13 +213,13 @@ impl Index {
         self.table.for_each(name, "", visit)
     }
 
-    /// Where entries may be in the file.
+    /// The range of the file in which entries can be.
     fn series_bounds(&self) -> std::ops::Range<u64> {
         self.contents.series.max(self.symbols.end())..self.contents.postings
     }
 }
 
-/// The texts of a label as one number: equal labels have equal ones, and different ones almost never.
+/// A hash of a label: equal labels have equal hashes, and different labels almost never.
 pub(crate) fn label_hash(label: Label<'_>) -> u64 {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();
@@ -227,14 +227,14 @@ pub(crate) fn label_hash(label: Label<'_>) -> u64 {
     hasher.finish()
 }
 
-/// What tests of damage must know of the bytes.
+/// The structure of an index file, for tests of damage.
 #[cfg(test)]
 pub(crate) mod testing {
     use std::ops::Range;
 
     use super::*;
 
-    /// The stretches of a sound index that have a checksum behind them; the first three are contents, symbols and table.
+    /// The ranges of an undamaged index that are followed by a checksum; the first three are contents, symbols and table.
     pub(crate) fn checked_spans(bytes: &[u8]) -> Vec<Range<usize>> {
         let file: Arc<dyn ReadAt> = Arc::new(bytes::Bytes::copy_from_slice(bytes));
         let index = Index::open(Ulid::nil(), file, IndexMemory::default()).expect("a sound index");

@@ -1,12 +1,21 @@
 //! Prometheus' storage formats: blocks, and the chunks in them that hold a series' samples.
 //!
-//! No database, no clock, no network, no async: bytes come from a [`ReadAt`], which is a local file or whatever stands for one.
-//! Bytes are taken to be foreign: whatever they are, reading ends with what was written or with an error that names the
-//! place ([`BlockError`], [`ChunkError`]), in time and memory proportional to what is there.
+//! No database, no clock, no network, no async: bytes come from a [`ReadAt`], which is a local file or ranges of an object.
+//! Bytes are not trusted: reading gives what was written or an error that names the part and the byte ([`BlockError`],
+//! [`ChunkError`]), in time and memory proportional to the size of the input.
 //!
-//! [`Block`] opens a block, selects series and hands out chunks; [`Index`] is the part of it that knows labels;
-//! [`BlockWriter`] writes one; [`Workload`] makes one up. Decoding floats is the hot path of a query, so it works on whole
-//! chunks into plain vectors ([`Chunk::decode_floats`]).
+//! [`Block`] opens a block, selects series and reads chunks. [`Index`] is the part of it that finds series by their labels.
+//! [`BlockWriter`] writes a block, and [`Workload`] generates one. Decoding floats is the hot path of a query, so it decodes
+//! whole chunks into plain vectors ([`Chunk::decode_floats`]). [`ChunkBuilder`] makes chunks of samples.
+//!
+//! The modules in layers, each uses only those above it:
+//!
+//! ```text
+//! bytes    cursor bits varbit mix read
+//! types    chunk reference files meta error
+//! chunks   starts, xor xor2 histogram aggregates, decode, transcode builder
+//! blocks   postings tombstones, index segments, block writer, generate
+//! ```
 
 mod aggregates;
 mod bits;

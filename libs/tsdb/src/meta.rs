@@ -1,4 +1,4 @@
-//! `meta.json`: what a block is, without reading it.
+//! `meta.json`: the description of a block.
 //!
 //! ```text
 //! ulid minTime maxTime stats compaction version     Prometheus' part
@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Specified by `BlockMeta` in `tsdb/block.go` of Prometheus and `pkg/block/metadata/meta.go` of Thanos. The file has no
-//! checksum. What can be missed from it is therefore an error here rather than zero: the id, both times, the version.
+//! checksum. So a missing id, time or version is an error here, not zero.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,10 +20,10 @@ use ulid::Ulid;
 /// The name of the file inside a block's directory.
 pub const META_FILE: &str = "meta.json";
 
-/// The id that `name` stands for as the name of a block's directory, or `None` where it is no such name.
+/// The id of a block whose directory has this `name`; `None` when it is not the name of a block.
 ///
 /// Strict, as Prometheus is (`ulid.ParseStrict`): exactly 26 characters of Crockford's base 32, the first at most `7`.
-/// Stricter in one point: lower case is refused, because the id would be written back as another name.
+/// Stricter in one point: lower case is rejected, because the id would be written as another name.
 pub fn parse_block_id(name: &str) -> Option<Ulid> {
     let id = Ulid::from_string(name).ok()?;
     (id.to_string() == name).then_some(id)
@@ -32,16 +32,16 @@ pub fn parse_block_id(name: &str) -> Option<Ulid> {
 /// A `meta.json` that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum MetaError {
-    /// No JSON, or a field that is missing or of another type.
+    /// It is not JSON, or a field is missing or has another type.
     #[error("meta.json: {0}")]
     Json(#[from] serde_json::Error),
-    /// A version that nobody has defined.
+    /// The version is unknown.
     #[error("meta.json: version {0} is unknown; this program reads version 1")]
     Version(u32),
-    /// A version of the `thanos` section that nobody has defined.
+    /// The version of the `thanos` section is unknown.
     #[error("meta.json: version {0} of the thanos section is unknown; this program reads version 1")]
     ThanosVersion(u32),
-    /// The times exclude each other.
+    /// The minimum time is after the maximum time.
     #[error("meta.json: minTime {min} is after maxTime {max}")]
     Times {
         /// `minTime`.
@@ -51,21 +51,21 @@ pub enum MetaError {
     },
 }
 
-/// What `meta.json` says of a block.
+/// The content of `meta.json`.
 ///
-/// Fields that this program does not know are kept, at each level, and written back.
+/// Unknown fields are kept, at each level, and written back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BlockMeta {
     /// The block's id, which is also the name of its directory.
     #[serde(with = "ulid_text")]
     pub ulid: Ulid,
-    /// No sample is earlier.
+    /// No sample is earlier: inclusive.
     #[serde(rename = "minTime", with = "millis")]
     pub min_time: Timestamp,
     /// All samples are earlier: exclusive.
     #[serde(rename = "maxTime", with = "millis")]
     pub max_time: Timestamp,
-    /// How much there is.
+    /// Counts of its content.
     #[serde(default)]
     pub stats: BlockStats,
     /// Where the block comes from.
@@ -76,22 +76,22 @@ pub struct BlockMeta {
     /// Thanos' section: present in a bucket, absent in the directory of a Prometheus.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thanos: Option<ThanosMeta>,
-    /// Fields that this program does not know.
+    /// Unknown fields.
     #[serde(flatten)]
     pub unknown: Map<String, Value>,
 }
 
-/// Counts of what is in a block. A count of 0 is not written; old blocks lack the split of samples by kind.
+/// Counts of the content of a block. A count of 0 is not written. Old blocks do not have the counts of samples by kind.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BlockStats {
     /// Samples of all kinds.
     #[serde(rename = "numSamples", skip_serializing_if = "is_zero")]
     pub samples: u64,
-    /// Those that are floats.
+    /// Samples that are floats.
     #[serde(rename = "numFloatSamples", skip_serializing_if = "is_zero")]
     pub float_samples: u64,
-    /// Those that are native histograms.
+    /// Samples that are native histograms.
     #[serde(rename = "numHistogramSamples", skip_serializing_if = "is_zero")]
     pub histogram_samples: u64,
     /// Series.
@@ -103,33 +103,33 @@ pub struct BlockStats {
     /// Deleted intervals in `tombstones`.
     #[serde(rename = "numTombstones", skip_serializing_if = "is_zero")]
     pub tombstones: u64,
-    /// Fields that this program does not know.
+    /// Unknown fields.
     #[serde(flatten)]
     pub unknown: Map<String, Value>,
 }
 
-/// How a block came to be.
+/// How a block was made.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Compaction {
     /// 1 for a block cut from memory, otherwise one more than the highest level of its parents.
     pub level: u32,
-    /// Sorted ids of all blocks of level 1 that are in it; its own for a block of level 1.
+    /// Sorted ids of all blocks of level 1 that it was made from; its own id for a block of level 1.
     #[serde(with = "ulid_texts", skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<Ulid>,
-    /// An input of a compaction without any sample left: it is to be deleted.
+    /// Whether it was the input of a compaction that left no sample: it should be deleted.
     #[serde(skip_serializing_if = "is_false")]
     pub deletable: bool,
-    /// The blocks that it was directly made from.
+    /// The blocks that it was made from directly.
     #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
     pub parents: Vec<BlockDesc>,
-    /// An input of a compaction that failed: planning leaves it out.
+    /// Whether a compaction of it failed: planning ignores it.
     #[serde(skip_serializing_if = "is_false")]
     pub failed: bool,
     /// Sorted remarks: `from-out-of-order`, `from-stale-series`, `from-selected-series`.
     #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
     pub hints: Vec<String>,
-    /// Fields that this program does not know.
+    /// Unknown fields.
     #[serde(flatten)]
     pub unknown: Map<String, Value>,
 }
@@ -148,21 +148,21 @@ pub struct BlockDesc {
     pub max_time: Timestamp,
 }
 
-/// The `thanos` section: what a bucket must know of a block.
+/// The `thanos` section: what readers of a bucket need to know.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ThanosMeta {
-    /// Version of this section: 1, or 0 where nothing is written, which means the same.
+    /// Version of this section: 1, or 0 when it is absent, which means the same.
     #[serde(skip_serializing_if = "is_zero_u32")]
     pub version: u32,
-    /// The external labels of whoever produced the block. Empty where there are none, which no upload accepts.
+    /// The external labels of the producer of the block. Empty when it has none; uploads reject such a block.
     #[serde(deserialize_with = "or_default")]
     pub labels: BTreeMap<String, String>,
     /// Resolution of the samples.
     pub downsample: Downsample,
     /// Which program uploaded it: `sidecar`, `compactor`, `bucket.upload` ...
     pub source: String,
-    /// Sorted names of the files in `chunks/`; empty where unknown (superseded by `files`).
+    /// Sorted names of the files in `chunks/`; empty when unknown (superseded by `files`).
     #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
     pub segment_files: Vec<String>,
     /// All files of the block, sorted by path; empty in blocks of old versions.
@@ -173,12 +173,12 @@ pub struct ThanosMeta {
     pub rewrites: Vec<Value>,
     /// The largest parts of the index, a hint for readers of ranges.
     pub index_stats: IndexStats,
-    /// Whatever other programs attached.
+    /// Data of other programs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub extensions: Option<Value>,
-    /// When `meta.json` was uploaded, in RFC 3339; [`ThanosMeta::NOT_UPLOADED`] where it was not.
+    /// When `meta.json` was uploaded, in RFC 3339; [`ThanosMeta::NOT_UPLOADED`] before the upload.
     pub upload_time: String,
-    /// Fields that this program does not know.
+    /// Unknown fields.
     #[serde(flatten)]
     pub unknown: Map<String, Value>,
 }
@@ -187,7 +187,7 @@ pub struct ThanosMeta {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Downsample {
-    /// Milliseconds between aggregates: 0 for raw samples, 300,000 and 3,600,000 are the resolutions there are.
+    /// Milliseconds between aggregates: 0 for raw samples; downsampling makes 300,000 and 3,600,000.
     #[serde(rename = "resolution")]
     pub resolution_millis: i64,
 }
@@ -200,7 +200,7 @@ pub struct FileMeta {
     /// Its size; absent for `meta.json` itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size_bytes: Option<u64>,
-    /// A hash of its content, where the uploader was told to make one.
+    /// A hash of its content, if the uploader was configured to compute it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hash: Option<FileHash>,
 }
@@ -208,7 +208,7 @@ pub struct FileMeta {
 /// A hash of a file's content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileHash {
-    /// Which hash: `SHA256` is the only one that is in use.
+    /// The hash function; only `SHA256` is in use.
     #[serde(rename = "hashFunc")]
     pub func: String,
     /// The hash in hexadecimal digits.
@@ -228,7 +228,7 @@ pub struct IndexStats {
 }
 
 impl BlockMeta {
-    /// The meta of a new block of level 1 without samples, which is its own only source.
+    /// The meta of a new block of level 1 without samples. Its only source is itself.
     pub fn new(ulid: Ulid, min_time: Timestamp, max_time: Timestamp) -> Self {
         Self {
             ulid,
@@ -245,8 +245,8 @@ impl BlockMeta {
     /// Reads the content of a `meta.json`.
     ///
     /// # Errors
-    /// When it is no JSON, lacks `ulid`, `minTime`, `maxTime` or `version`, has a field of another type, times that
-    /// exclude each other, or a version that is not known.
+    /// When it is not JSON, has no `ulid`, `minTime`, `maxTime` or `version`, has a field of another type, a `minTime` after
+    /// `maxTime`, or an unknown version.
     pub fn parse(bytes: &[u8]) -> Result<Self, MetaError> {
         let meta: Self = serde_json::from_slice(bytes)?;
         if meta.version != 1 {
@@ -286,7 +286,7 @@ impl BlockMeta {
 }
 
 impl ThanosMeta {
-    /// What [`ThanosMeta::upload_time`] is before an upload: the zero time of Go.
+    /// The value of [`ThanosMeta::upload_time`] before the upload: the zero time of Go.
     pub const NOT_UPLOADED: &'static str = "0001-01-01T00:00:00Z";
 }
 
@@ -383,7 +383,7 @@ mod ulid_texts {
 mod tests {
     use super::*;
 
-    /// As Thanos' sidecar writes it, with every field that it knows and some that nobody does.
+    /// As the sidecar of Thanos writes it, with all of its fields and some unknown ones.
     const THANOS: &str = "{
 	\"ulid\": \"01DXXFZDYD1MQW6079WK0K6EDQ\",
 	\"minTime\": -7200000,
@@ -481,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn what_go_leaves_out_or_writes_as_null_is_empty() {
+    fn absent_fields_and_null_are_empty() {
         let text = r#"{"version":1,"ulid":"01DXXFZDYD1MQW6079WK0K6EDQ","minTime":0,"maxTime":7200000,
             "compaction":{"level":1,"sources":null},"thanos":{"labels":null,"downsample":{"resolution":0},"source":""}}"#;
         let meta = BlockMeta::parse(text.as_bytes()).unwrap();
@@ -492,7 +492,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_missed_is_an_error() {
+    fn missing_required_fields_and_unknown_versions_are_errors() {
         let refused = |from: &str, to: &str| {
             let text = THANOS.replacen(from, to, 1);
             assert_ne!(text, THANOS);

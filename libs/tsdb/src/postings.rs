@@ -1,7 +1,7 @@
-//! Sets of series as sorted lists, and what can be done with two of them.
+//! Sets of series as sorted lists, and their intersection, union and difference.
 //!
-//! A list that comes from an index stays as it is, big-endian and shared; only results are new. Where two lists differ much
-//! in length the longer one is galloped through: the cost follows the shorter one.
+//! A list from an index keeps its bytes, which are big-endian and shared; only results are new lists. When two lists differ
+//! much in length, the longer one is searched by galloping, so that the cost depends on the shorter one.
 
 use bytes::Bytes;
 
@@ -13,7 +13,7 @@ pub struct Postings(Repr);
 
 #[derive(Clone, Debug)]
 enum Repr {
-    /// As an index has them: be32 each.
+    /// Bytes of an index: be32 each.
     Encoded(Bytes),
     Decoded(Vec<u32>),
 }
@@ -23,7 +23,7 @@ trait Sorted: Copy {
     fn len(self) -> usize;
     fn at(self, index: usize) -> u32;
 
-    /// The first position from `from` on whose number is not below `target`.
+    /// The first index from `from` on whose number is not below `target`.
     #[inline]
     fn seek(self, from: usize, target: u32) -> usize {
         if from >= self.len() || self.at(from) >= target {
@@ -66,7 +66,7 @@ impl Sorted for &[u32] {
     }
 }
 
-/// Runs `$body` with `$list` as the sorted list of `$postings`, whatever its form.
+/// Runs `$body` with `$list` as the sorted list of `$postings`, in either form.
 macro_rules! with {
     ($postings:expr, $list:ident => $body:expr) => {
         match &$postings.0 {
@@ -88,7 +88,7 @@ impl Postings {
         Self(Repr::Decoded(Vec::new()))
     }
 
-    /// The series of a list as an index has it, four bytes each; `None` where they do not ascend or a number is cut off.
+    /// The series of a list of an index, four bytes each; `None` when they do not ascend or a number is incomplete.
     pub(crate) fn encoded(bytes: Bytes) -> Option<Self> {
         let (numbers, rest) = bytes.as_chunks::<4>();
         // Big-endian numbers compare like their bytes, but as numbers they compare faster.
@@ -128,14 +128,14 @@ impl Postings {
         })
     }
 
-    /// The series that are in both.
+    /// The series that are in both sets.
     pub fn intersect(&self, other: &Self) -> Self {
         let (short, long) = if self.len() <= other.len() { (self, other) } else { (other, self) };
         let out = with!(short, a => with!(long, b => intersect(a, b)));
         Self(Repr::Decoded(out))
     }
 
-    /// The series that are here and not in `other`.
+    /// The series of this set that are not in `other`.
     pub fn difference(&self, other: &Self) -> Self {
         if other.is_empty() {
             return self.clone();
@@ -144,7 +144,7 @@ impl Postings {
         Self(Repr::Decoded(out))
     }
 
-    /// The series that are in one of `lists` at least.
+    /// The series that are in at least one of `lists`.
     pub fn union(lists: &[Self]) -> Self {
         match lists {
             [] => return Self::empty(),
@@ -160,7 +160,7 @@ impl Postings {
     }
 }
 
-/// Equal where they hold the same series, in whatever form.
+/// Equal when they have the same series, in either form.
 impl PartialEq for Postings {
     fn eq(&self, other: &Self) -> bool {
         self.len() == other.len() && self.iter().eq(other.iter())
@@ -228,7 +228,7 @@ fn difference(from: impl Sorted, without: impl Sorted) -> Vec<u32> {
     while i < from.len() {
         let a = from.at(i);
         j = without.seek(j, a);
-        // All up to the next one that is left out stay.
+        // Keep all up to the next one that is removed.
         let stop = if j < without.len() { from.seek(i, without.at(j)) } else { from.len() };
         out.extend((i..stop).map(|index| from.at(index)));
         i = stop;
@@ -239,15 +239,15 @@ fn difference(from: impl Sorted, without: impl Sorted) -> Vec<u32> {
     out
 }
 
-/// Lists on their way to a union.
+/// Collects lists for a union.
 #[derive(Default)]
 pub(crate) struct Union {
     numbers: Vec<u32>,
-    /// Whether a number does not ascend.
+    /// Whether some number is not greater than the one before it.
     is_mixed: bool,
 }
 
-/// From so many numbers on a bitmap is considered.
+/// With at least this many numbers, a bitmap may be used.
 const BITMAP_FROM: usize = 1024;
 
 impl Union {
@@ -258,7 +258,7 @@ impl Union {
         self.numbers.extend((0..list.len()).map(|index| list.at(index)));
     }
 
-    /// Adds the series of a list as an index has it; `None` where they do not ascend or a number is cut off.
+    /// Adds the series of a list of an index; `None` when they do not ascend or a number is incomplete.
     pub(crate) fn push_encoded(&mut self, bytes: &[u8]) -> Option<()> {
         let (numbers, rest) = bytes.as_chunks::<4>();
         let ascend = numbers.is_sorted_by(|a, b| u32::from_be_bytes(*a) < u32::from_be_bytes(*b));

@@ -1,4 +1,4 @@
-//! Repeatable random numbers for tests, and the damage that they do to chunks.
+//! Repeatable random numbers for tests, and random damage to chunks.
 
 use crate::{ChunkError, Encoding};
 
@@ -23,9 +23,9 @@ impl Random {
     }
 }
 
-/// Flips bits, cuts, extends or overwrites `payload` in `rounds` ways and reads each with `decode`, which answers the
-/// number of samples. Any answer is right that is an error naming the encoding and the place, or as many samples
-/// as the header announces.
+/// Flips bits, cuts, extends or overwrites `payload` in `rounds` ways and reads each with `decode`, which returns the number
+/// of samples. A result is correct if it is an error that names the encoding and the offset, or the number of samples that
+/// the header announces.
 pub(crate) fn survives_damage(
     encoding: Encoding,
     payload: &[u8],

@@ -1,4 +1,4 @@
-//! Bytes at offsets: what a block's files are read through.
+//! Bytes at offsets: the trait through which the files of a block are read.
 
 use std::fs::File;
 use std::io;
@@ -8,16 +8,16 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-/// A file of known size, of which any stretch can be read: a local file, or ranges of an object.
+/// A file of known size, of which any range can be read: a local file, or an object in a bucket.
 ///
-/// Synchronous, because this crate knows no async runtime: an implementation for an object blocks its thread. All
+/// Synchronous, because this crate has no async runtime: an implementation for an object blocks its thread. All
 /// methods may be called from several threads at once.
 ///
 /// # Contract
-/// The content does not change while it is read. A read gives all bytes of its range or an error, never fewer: a range
-/// that reaches past the end is an error of the kind [`io::ErrorKind::UnexpectedEof`].
+/// The content does not change while it is read. A read returns all bytes of its range, or an error, never fewer. A range
+/// that ends after the file is an error of the kind [`io::ErrorKind::UnexpectedEof`].
 pub trait ReadAt: Send + Sync {
-    /// Size of the whole, in bytes.
+    /// Size of the file in bytes.
     fn size_bytes(&self) -> u64;
 
     /// The bytes of `range`.
@@ -26,8 +26,8 @@ pub trait ReadAt: Send + Sync {
     /// When they cannot be read, or the file ends before the range does.
     fn read_at(&self, range: Range<u64>) -> io::Result<Bytes>;
 
-    /// The bytes of each of `ranges`, in their order. An implementation with a high price for each read may fetch
-    /// neighbours together or several at once; otherwise they are read one by one.
+    /// The bytes of each of `ranges`, in their order. An implementation whose reads are expensive may read neighbours
+    /// together, or several ranges at once. By default they are read one by one.
     ///
     /// # Errors
     /// When one of them cannot be read.
@@ -38,8 +38,8 @@ pub trait ReadAt: Send + Sync {
 
 /// A local file, read with `pread`.
 ///
-/// Not mapped into memory: a file that shrinks is then an error, not a signal that ends the process, and what is read is
-/// counted where it is held.
+/// It is not mapped into memory: a file that shrinks is then an error, not a signal that kills the process, and memory is
+/// counted where it is kept.
 #[derive(Debug)]
 pub struct LocalFile {
     file: File,
@@ -47,7 +47,7 @@ pub struct LocalFile {
 }
 
 impl LocalFile {
-    /// Opens `path` for reading; its size is taken once, now.
+    /// Opens `path` for reading. Its size is read once, now.
     ///
     /// # Errors
     /// When it cannot be opened, or is a directory.
@@ -88,7 +88,7 @@ impl ReadAt for Bytes {
     }
 }
 
-/// The length of `range` where it lies within `size_bytes`: memory is taken only for bytes that are there.
+/// The length of `range`, which must be within `size_bytes`: memory is allocated only for bytes that exist.
 fn checked_length(range: &Range<u64>, size_bytes: u64) -> io::Result<usize> {
     if range.start > range.end || range.end > size_bytes {
         let message =
@@ -119,7 +119,7 @@ mod tests {
                 assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{range:?}");
             }
         }
-        assert!(LocalFile::open(dir.path()).is_err(), "a directory is no file");
+        assert!(LocalFile::open(dir.path()).is_err(), "a directory is not a file");
     }
 
     #[test]

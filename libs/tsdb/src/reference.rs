@@ -2,11 +2,11 @@
 
 use model::TimeRange;
 
-/// A series by its place in the index: what postings hold.
+/// The place of a series in the index; postings are lists of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SeriesRef(pub u32);
 
-/// A chunk by its place in the segments.
+/// The place of a chunk in the segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChunkRef(pub u64);
 
@@ -27,11 +27,11 @@ impl ChunkRef {
     }
 }
 
-/// What the index says of a chunk.
+/// The entry of a chunk in the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChunkMeta {
     /// Where it is.
     pub reference: ChunkRef,
-    /// First and last sample, both included. A damaged or misused index may have them in the wrong order.
+    /// Times of the first and last sample, both included. A damaged index may have them in the wrong order.
     pub range: TimeRange,
 }

@@ -1,4 +1,4 @@
-//! Chunk segments: the files of `chunks/`, where samples are.
+//! Chunk segments: the files of `chunks/`, which contain the samples.
 //!
 //! ```text
 //! be32 85bd40dd, u8 1, 3 × 0, then records:  uvarint size, u8 encoding, data, crc of encoding and data
@@ -22,15 +22,15 @@ pub(crate) const MAGIC: u32 = 0x85BD_40DD;
 pub(crate) const VERSION: u8 = 1;
 /// Bytes of a segment's header.
 pub(crate) const HEADER_BYTES: u64 = 8;
-/// This much is read at once where all chunks follow.
+/// This much is read at once when all chunks are read in order.
 const AHEAD_BYTES: u64 = 1 << 20;
-/// Chunks are read together if no more than this lies between the beginnings of two ...
+/// Chunks are read together if at most this many bytes are between the beginnings of two ...
 const GAP_BYTES: u64 = 16 << 10;
 /// ... and up to this number.
 const TOGETHER_CHUNKS: usize = 128;
-/// The length of a chunk is known only when it is read. This much is read of the last one at first.
+/// The length of a chunk is known only after its beginning is read. This much of the last chunk is read at first.
 const GUESS_BYTES: u64 = 1 << 10;
-/// Most bytes of a record's length.
+/// The most bytes that the length of a record takes.
 const MAX_LENGTH_BYTES: usize = 5;
 
 /// The segments of a block, opened for reading.
@@ -41,11 +41,11 @@ pub(crate) struct Segments {
 
 struct Segment {
     file: Arc<dyn ReadAt>,
-    /// Whether the header was found right.
+    /// Whether the header was checked.
     is_checked: AtomicBool,
 }
 
-/// A stretch of a segment that was read.
+/// A part of a segment that was read.
 #[derive(Default)]
 pub(crate) struct ReadAhead {
     segment: u32,
@@ -54,14 +54,14 @@ pub(crate) struct ReadAhead {
 }
 
 impl ReadAhead {
-    /// What is there of `segment` from `offset` on.
+    /// The bytes of `segment` from `offset` on, if they are in memory.
     fn from(&self, segment: u32, offset: u64) -> Option<Bytes> {
         let at = usize::try_from(offset.checked_sub(self.offset)?).ok()?;
         (segment == self.segment && at < self.bytes.len()).then(|| self.bytes.slice(at..))
     }
 }
 
-/// A record within the bytes that were read.
+/// The record of a chunk.
 struct ChunkRecord {
     encoding: Encoding,
     data: Bytes,
@@ -87,7 +87,7 @@ impl Segments {
         self.place.at(BlockPart::Segment(segment))
     }
 
-    /// The segment with this number, once its header was found right.
+    /// The segment with this number, with its header checked.
     fn segment(&self, number: u32) -> Result<&dyn ReadAt, BlockError> {
         let place = self.place(number);
         let segment = self.files.get(number as usize).ok_or_else(|| {
@@ -137,7 +137,7 @@ impl Segments {
         Ok(out)
     }
 
-    /// What is to be read for each run of neighbours of one segment.
+    /// Reads the bytes of each run of neighbours of one segment.
     fn windows(&self, segment: u32, runs: &[&[ChunkMeta]]) -> Result<Vec<Bytes>, BlockError> {
         let ranges = runs
             .iter()
@@ -150,7 +150,7 @@ impl Segments {
         self.segment(segment)?.read_many(&ranges).map_err(|error| self.place(segment).io(start, error))
     }
 
-    /// Where the record at `reference` ends, going by its length alone.
+    /// Where the record at `reference` ends. Reads only its length.
     pub(crate) fn record_end(&self, reference: ChunkRef) -> Result<u64, BlockError> {
         let (segment, offset) = (reference.segment(), reference.offset());
         let bytes = self.window(segment, offset..offset + MAX_LENGTH_BYTES as u64)?;
@@ -177,7 +177,7 @@ impl Segments {
 
     fn chunk(&self, meta: &ChunkMeta, window: &Bytes, start: u64) -> Result<Chunk, BlockError> {
         let (segment, offset) = (meta.reference.segment(), meta.reference.offset());
-        // The window ends with the segment, behind which an index with a fault may have chunks.
+        // The window ends with the segment. A damaged index may have chunks after that.
         let at = (offset - start) as usize;
         let bytes = if at < window.len() {
             window.slice(at..)
@@ -195,8 +195,8 @@ impl Segments {
         Ok(chunk)
     }
 
-    /// The chunk at `meta` and the bytes of its record. `ahead` is what was read last, from which it is taken if it is there;
-    /// otherwise much is read at once, for the chunks that follow.
+    /// The chunk at `meta` and the size of its record. It is taken from `ahead`, the bytes that were read last, if it is there;
+    /// otherwise a large range is read, for the chunks that follow.
     pub(crate) fn read_record(
         &self,
         meta: &ChunkMeta,
@@ -222,7 +222,7 @@ impl Segments {
         Ok((Chunk { range: meta.range, encoding: record.encoding, data: record.data }, record.length))
     }
 
-    /// The record that begins with `bytes`, which are read again if they are too few.
+    /// The record that begins with `bytes`. More bytes are read if these are too few.
     fn record(&self, segment: u32, offset: u64, mut bytes: Bytes) -> Result<ChunkRecord, BlockError> {
         let (head, data) = self.lengths(segment, offset, &bytes)?;
         let length = head + data;
@@ -243,7 +243,7 @@ impl Segments {
         Ok(ChunkRecord { encoding, data: record.slice(1..record.len() - 4), length })
     }
 
-    /// Bytes of a record's length, and of what follows it.
+    /// The number of bytes of the length of a record, and of what follows it.
     fn lengths(&self, segment: u32, offset: u64, bytes: &[u8]) -> Result<(u64, u64), BlockError> {
         let mut cursor = ByteCursor::new(&bytes[..bytes.len().min(MAX_LENGTH_BYTES)]);
         let data = cursor

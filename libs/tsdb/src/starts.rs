@@ -1,26 +1,26 @@
-//! Start timestamps: when the counter of a sample began, beside XOR2 and histogram chunks.
+//! Start timestamps: when the counter of a sample began, in XOR2 and histogram chunks.
 //!
 //! ```text
 //! header byte   bit 7: the first sample's start is known; bits 0-6: C, the first sample (0: none) with a start of its own
 //! sample 0      varint t0 - st0, if known
-//! 0 < i < C     nothing: as the first sample's; so for all samples where C is 0
+//! 0 < i < C     nothing: the start of the first sample; if C is 0, for all samples
 //! sample C      signed varbit d = t(C-1) - st(C)
 //! sample i > C  signed varbit, the change of d = t(i-1) - st(i)
 //! ```
 //!
-//! Each field stands after the sample that it belongs to. A start of 0 is one that is not known. C has seven bits, so
-//! sample 127 gets a start of its own even where it does not change, or is not known. Specified by `tsdb/chunkenc/st.go` of Prometheus
-//! 3.14; the format's own document tells other differences than the code writes.
+//! Each field comes after its sample. A start of 0 is unknown. C has seven bits, so sample 127 gets a start of its own even
+//! if the start does not change or is unknown. Specified by `tsdb/chunkenc/st.go` of Prometheus 3.14; the document of the
+//! format describes other differences than the code writes.
 
 use crate::bits::{BitReader, BitWriter};
 use crate::chunk::UNKNOWN_START;
 use crate::error::ChunkProblem;
 use crate::varbit;
 
-/// Bit of the header that says that the first sample's start is known.
+/// Bit of the header: the start of the first sample is known.
 const FIRST_KNOWN: u8 = 0x80;
 
-/// Last sample that can be the first with a start of its own.
+/// The last sample that can be the first with a start of its own.
 const MAX_FIRST_CHANGE: usize = 0x7f;
 
 /// Reads the start timestamps of a chunk's samples, one after the other.

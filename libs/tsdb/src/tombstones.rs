@@ -1,4 +1,4 @@
-//! `tombstones`: what was deleted from a block since it was written.
+//! `tombstones`: the samples that were deleted from a block after it was written.
 //!
 //! ```text
 //! be32 0130ba30, u8 1, then uvarint series, varint min, varint max for each interval, crc of these
@@ -19,10 +19,10 @@ const MAGIC: u32 = 0x0130_BA30;
 const VERSION: u8 = 1;
 const HEADER_BYTES: usize = 5;
 
-/// Deleted intervals of series. The samples are still in their chunks; whoever reads them leaves them out.
+/// Deleted intervals of series. The samples are still in their chunks; the reader of the chunks has to drop them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tombstones {
-    /// Of each series disjoint intervals, sorted, with gaps between them.
+    /// For each series disjoint intervals, sorted, with gaps between them.
     intervals: BTreeMap<SeriesRef, Vec<TimeRange>>,
 }
 
@@ -38,7 +38,7 @@ impl Tombstones {
             return;
         }
         let intervals = self.intervals.entry(series).or_default();
-        // Those that overlap or touch become one.
+        // Intervals that overlap or touch become one.
         let first = intervals.partition_point(|other| other.max.offset_millis(1) < range.min);
         let last = intervals.partition_point(|other| other.min.offset_millis(-1) <= range.max);
         let joined = intervals[first..last].iter().fold(range, |joined, other| TimeRange {
@@ -63,7 +63,7 @@ impl Tombstones {
         self.intervals.is_empty()
     }
 
-    /// The series of which something is deleted.
+    /// The series with deleted intervals.
     pub(crate) fn series(&self) -> impl Iterator<Item = SeriesRef> + '_ {
         self.intervals.keys().copied()
     }

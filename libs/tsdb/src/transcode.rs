@@ -1,4 +1,4 @@
-//! Chunks for readers that know only the first three encodings.
+//! Converts chunks for readers that support only the first three encodings.
 
 use bytes::Bytes;
 use model::Sample;
@@ -7,8 +7,8 @@ use crate::error::{AppendError, ChunkError, ChunkProblem};
 use crate::{Chunk, Encoding, XorEncoder, histogram};
 
 impl Chunk {
-    /// The same samples without start timestamps, in an encoding that every reader knows: XOR for XOR2, and histograms and
-    /// float histograms for those with start timestamps. A chunk that is in such an encoding is passed on as it is.
+    /// The same samples without start timestamps, in an encoding that every reader supports: XOR for XOR2, and histograms and
+    /// float histograms for those with start timestamps. A chunk that has such an encoding is returned unchanged.
     ///
     /// # Errors
     /// When the payload is damaged, has times that do not ascend, or is a chunk of [aggregates](Chunk::aggregates),
@@ -35,7 +35,7 @@ impl Chunk {
         let appended: Result<(), AppendError> =
             timestamps.iter().zip(&values).try_for_each(|(&t, &value)| encoder.append(Sample::new(t, value)));
         if appended.is_err() {
-            // A chunk of the other encoding has no more samples than one of this can hold.
+            // A chunk cannot have more samples than one of the other encoding can count, so only the order can be wrong.
             let problem = ChunkProblem::Order;
             return Err(ChunkError {
                 encoding: self.encoding,
@@ -44,7 +44,7 @@ impl Chunk {
                 problem,
             });
         }
-        // A chunk without samples still has a header that says so.
+        // A chunk without samples still has a header.
         Ok(encoder.finish().map_or(Bytes::from_static(&[0, 0]), |chunk| chunk.data))
     }
 }
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_plain_form_is_refused() {
+    fn aggregates_and_damaged_chunks_are_rejected() {
         let chunk = |encoding, data: &[u8]| Chunk {
             range: TimeRange::ALL,
             encoding,

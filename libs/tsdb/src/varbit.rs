@@ -1,4 +1,4 @@
-//! The variable-width integers of histogram chunks: a prefix of ones says how many bits follow.
+//! The variable-width integers of histogram chunks: the number of ones in the prefix gives the number of bits that follow.
 //!
 //! ```text
 //! 0           0 bits        11110       12 bits
@@ -12,10 +12,10 @@
 
 use crate::bits::{BitReader, BitWriter, fits_signed, signed};
 
-/// Bits that follow a prefix, by its number of ones.
+/// The number of bits after a prefix, by its number of ones.
 const BITS: [u32; 9] = [0, 3, 6, 9, 12, 18, 25, 56, 64];
 
-/// Reads the prefix; answers how many bits follow.
+/// Reads the prefix; returns how many bits follow.
 #[inline(always)]
 fn read_prefix(reader: &mut BitReader<'_>) -> u32 {
     let ones = (!reader.peek()).leading_zeros().min(8);
@@ -41,7 +41,7 @@ pub(crate) fn read_signed(reader: &mut BitReader<'_>) -> i64 {
     }
 }
 
-/// Writes the prefix of the shortest form for which `fits` holds, then the low bits of `value`.
+/// Writes the prefix of the shortest form that `fits`, then the low bits of `value`.
 fn write(writer: &mut BitWriter, value: u64, fits: impl Fn(u32) -> bool) {
     let ones = BITS.iter().position(|&bits| fits(bits)).unwrap_or(BITS.len() - 1) as u32;
     if ones == 8 {

@@ -1,4 +1,4 @@
-//! Writing a block: series in the order of their labels, each with its chunks.
+//! Writes a block: series in the order of their labels, each with its chunks.
 //!
 //! ```text
 //! labels   names and values by number            spill    series until the symbols are known
@@ -26,26 +26,27 @@ pub use error::WriteError;
 use error::at;
 use index::IndexWriter;
 
-/// What the name of a directory ends with while its block is being written. Whoever starts may remove such a directory.
+/// The end of the name of a directory while its block is being written. A program may remove such directories when it
+/// starts.
 pub const UNFINISHED_SUFFIX: &str = ".tmp-for-creation";
 
-/// Most bytes of a segment: 512 MiB, as Prometheus has it.
+/// Most bytes of a segment: 512 MiB, as in Prometheus.
 const SEGMENT_BYTES: u64 = 512 << 20;
 
-/// What is to be written besides the samples.
+/// What to write besides the samples.
 #[derive(Clone, Debug)]
 pub struct BlockOptions {
     /// The id of the block. The same id, options, series and chunks make the same bytes.
     pub ulid: Ulid,
-    /// The times that the block covers, the second exclusive; every sample must be within them. By default from the first
-    /// sample to just behind the last.
+    /// The times that the block covers, the second exclusive. Every sample must be within them. By default from the first sample
+    /// to 1 ms after the last one.
     pub times: Option<(Timestamp, Timestamp)>,
-    /// Where the block comes from. By default it is one of level 1, which is its own source.
+    /// Where the block comes from. By default it has level 1 and is its own source.
     pub compaction: Option<Compaction>,
     /// The `thanos` section, none by default. The sizes in it are filled in.
     pub thanos: Option<ThanosMeta>,
-    /// Most bytes of a segment: 512 MiB by default, at most 4 GiB. A small one makes many files, a large one makes objects
-    /// that are slow to upload again.
+    /// Most bytes of a segment: 512 MiB by default, at most 4 GiB. A small limit makes many files, a large one makes objects
+    /// that take long to upload again.
     pub segment_bytes: u64,
 }
 
@@ -56,13 +57,13 @@ impl BlockOptions {
     }
 }
 
-/// Writes a block, which appears whole or not at all.
+/// Writes a block. The block appears whole or not at all.
 ///
-/// It is built in `<ULID>.tmp-for-creation` and renamed when all of it is durable. Dropped without
-/// [`BlockWriter::finish`], it leaves nothing.
+/// It is built in `<ULID>.tmp-for-creation` and renamed after everything is synced. When the writer is dropped without
+/// [`BlockWriter::finish`], the directory is removed.
 ///
-/// Memory: each different label name and value once, about a hundred bytes each and forty more for each pair of them; four
-/// bytes a series, and at most 64 MiB of postings. Series wait on disk until all symbols are known.
+/// Memory: each distinct label name and value once, about a hundred bytes each, and forty bytes for each distinct pair; four
+/// bytes per series, and at most 64 MiB of postings. Series are in a temporary file until all symbols are known.
 ///
 /// ```
 /// # let dir = tempfile::tempdir()?;
@@ -79,7 +80,7 @@ impl BlockOptions {
 pub struct BlockWriter {
     options: BlockOptions,
     parent: PathBuf,
-    /// Where the files are now; removed on drop.
+    /// The directory while the block is written; removed on drop.
     unfinished: UnfinishedDir,
     segments: SegmentWriter,
     index: IndexWriter,
@@ -87,10 +88,10 @@ pub struct BlockWriter {
     stats: BlockStats,
     range: Option<TimeRange>,
     chunk_max_bytes: u64,
-    /// Chunks of the series that is being added, and where they were put.
+    /// The chunks of the series that is being added, and their references.
     chunks: Vec<Chunk>,
     references: Vec<ChunkRef>,
-    /// Whether something was written in part.
+    /// Whether a write failed and left a part behind.
     is_broken: bool,
 }
 
@@ -99,13 +100,13 @@ struct UnfinishedDir(PathBuf);
 
 impl Drop for UnfinishedDir {
     fn drop(&mut self) {
-        // It is gone if the block was finished; otherwise the next start removes what cannot be removed now.
+        // After a rename there is nothing to remove. If removing fails, the next start removes the directory.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
 impl BlockWriter {
-    /// Begins a block in directory `parent`, which must exist. What is left of an earlier attempt is removed.
+    /// Begins a block in directory `parent`, which must exist. The remains of an earlier attempt are removed.
     ///
     /// # Errors
     /// When the files cannot be created, or there is a block with this id.
@@ -140,14 +141,14 @@ impl BlockWriter {
         })
     }
 
-    /// Adds a series, which must be behind the last one in the order of labels, and its chunks by time, which must not
-    /// overlap. A series without chunks is left out.
+    /// Adds a series, which must sort after the last one by labels, with its chunks, which must be sorted by time and must not
+    /// overlap. A series without chunks is dropped.
     ///
-    /// Chunks are written as they are; whether they hold what their range says is the caller's promise.
+    /// Chunks are written unchanged. The caller has to make sure that their samples are within their ranges.
     ///
     /// # Errors
-    /// When the series or its chunks are out of order, which leaves the writer as it was; when a file cannot be written,
-    /// which leaves it fit only to be dropped.
+    /// When the series or its chunks are out of order; the writer is then unchanged. When a file cannot be written; the writer
+    /// can then only be dropped.
     pub fn add_series(
         &mut self,
         labels: &Labels,
@@ -188,7 +189,7 @@ impl BlockWriter {
         Ok(())
     }
 
-    /// Whether the series may follow the last one, with the chunks that wait.
+    /// Checks that the series sorts after the last one, and its chunks are in order.
     fn check(&self, labels: &Labels) -> Result<(), WriteError> {
         let refused = |what: String| Err(WriteError::Series { series: labels.clone(), what });
         if labels.is_empty() {
@@ -217,10 +218,11 @@ impl BlockWriter {
         self.stats.series
     }
 
-    /// Writes the index and `meta.json`, makes all of it durable, and lets the block appear in the parent directory.
+    /// Writes the index and `meta.json`, syncs everything, and renames the directory to its final name.
     ///
     /// # Errors
-    /// When there is no series, samples lie outside of the block's times, or a file cannot be written. Nothing is left.
+    /// When there is no series, samples are outside of the times of the block, or a file cannot be written. The directory is
+    /// then removed.
     pub fn finish(self) -> Result<BlockMeta, WriteError> {
         let Self { options, parent, unfinished, segments, index, stats, range, .. } = self;
         let dir = &unfinished.0;

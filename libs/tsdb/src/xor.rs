@@ -14,8 +14,8 @@
 //!                  11 + 5 bits L + 6 bits S + S bits     XOR in a new window: L leading zeros, S bits (0 means 64)
 //! ```
 //!
-//! Specified by `tsdb/chunkenc/xor.go` of Prometheus. Bits after the last sample are ignored: old writers left a
-//! spare byte.
+//! Specified by `tsdb/chunkenc/xor.go` of Prometheus. Bits after the last sample are ignored: old writers left an extra
+//! byte.
 
 use bytes::Bytes;
 use model::{TimeRange, Timestamp};
@@ -27,27 +27,27 @@ use crate::{Chunk, Encoding};
 /// Bytes of the header: the number of samples.
 const HEADER_BYTES: usize = 2;
 
-/// The window of a value's meaningful bits, which later values may reuse.
+/// The window of the meaningful bits of a value. Later values may reuse it.
 #[derive(Clone, Copy)]
 pub(crate) struct XorWindow {
     /// Meaningful bits, 1 to 64.
     significant: u32,
-    /// Zeros below them, so that both together are at most 64.
+    /// Zeros below them; both together are at most 64.
     trailing: u32,
 }
 
 impl XorWindow {
-    /// What a reader assumes before the first window is written.
+    /// The window of a reader before it has read one.
     pub(crate) const WHOLE: Self = Self { significant: 64, trailing: 0 };
 
-    /// Bits of a window's description.
+    /// Bits that describe a window.
     pub(crate) const BITS: u32 = 11;
 
     /// The window that the first [`XorWindow::BITS`] of `head` describe.
     #[inline(always)]
     pub(crate) fn read(head: u64) -> Result<Self, ChunkProblem> {
         let leading = (head >> 59) as u32;
-        // 64 does not fit six bits and 0 does not occur, so 0 stands for 64.
+        // 64 does not fit into six bits and 0 does not occur, so 0 means 64.
         let significant = match ((head >> 53) & 0x3f) as u32 {
             0 => 64,
             bits => bits,
@@ -58,8 +58,7 @@ impl XorWindow {
         Ok(Self { significant, trailing: 64 - leading - significant })
     }
 
-    /// Reads the bits within the window after skipping `before` bits. `head` begins with them; as much as fits of them is
-    /// there.
+    /// Reads the bits within the window after skipping `before` bits. `head` begins with them, as many as fit.
     #[inline(always)]
     pub(crate) fn read_xor_at(self, reader: &mut BitReader<'_>, head: u64, before: u32) -> u64 {
         if before + self.significant <= BitReader::PEEKED {
@@ -70,8 +69,8 @@ impl XorWindow {
         reader.read(self.significant) << self.trailing
     }
 
-    /// Writes `delta`, which is not 0: after the prefix `reuse` where it fits the window of before, else after the
-    /// prefix `new` with a window of its own. Prefixes are bits and their number. `window` is none before the first.
+    /// Writes `delta`, which is not 0: after the prefix `reuse` if it fits into the last window, otherwise after the prefix
+    /// `new` with a new window. Prefixes are bits and their number. `window` is none before the first value.
     #[inline]
     pub(crate) fn write_xor(
         window: &mut Option<Self>,
@@ -123,7 +122,7 @@ fn read_xor_at(
     Ok(window.read_xor_at(reader, head << (2 + XorWindow::BITS), before + 2 + XorWindow::BITS))
 }
 
-/// Writes a value that differs from the one before it by `delta`. `window` is none before the first is written.
+/// Writes a value whose XOR with the one before it is `delta`. `window` is none before the first window is written.
 #[inline]
 pub(crate) fn write_xor(writer: &mut BitWriter, delta: u64, window: &mut Option<XorWindow>) {
     if delta == 0 {
@@ -134,10 +133,10 @@ pub(crate) fn write_xor(writer: &mut BitWriter, delta: u64, window: &mut Option<
 
 /// Appends the samples of an XOR chunk's payload to `timestamps` (milliseconds) and `values`.
 ///
-/// Timestamps are those of the chunk: arithmetic wraps, and nothing says that they ascend.
+/// Timestamps are not checked: arithmetic wraps, and they may not ascend.
 ///
 /// # Errors
-/// When the payload is damaged; both lists then are as they were.
+/// When the payload is damaged; both lists are then unchanged.
 pub(crate) fn decode(
     data: &[u8],
     timestamps: &mut Vec<i64>,
@@ -184,7 +183,7 @@ fn decode_from(
         let start_values = values.len();
         values.resize(start_values + samples - 2, 0.0);
         for (timestamp, value) in timestamps[start..].iter_mut().zip(&mut values[start_values..]) {
-            // One look at the stream serves both: 24 bits at most for the first, 13 for the second.
+            // One peek at the stream covers both: at most 24 bits for the timestamp, 13 for the value.
             let head = reader.peek();
             if head >> 63 == 0 {
                 v ^= read_xor_at(reader, head << 1, 1, &mut window)?;
@@ -306,7 +305,7 @@ impl XorEncoder {
         Ok(())
     }
 
-    /// The chunk with all samples, or none where there are none.
+    /// The chunk with all samples; none without samples.
     pub fn finish(self) -> Option<Chunk> {
         (self.samples > 0).then(|| Chunk {
             range: TimeRange::new(self.first, Timestamp::from_millis(self.t)),

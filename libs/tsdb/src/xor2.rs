@@ -1,5 +1,4 @@
-//! Floats in XOR2 chunks: like XOR, with timestamp and value behind one prefix, cheap staleness markers, and start
-//! timestamps.
+//! Floats in XOR2 chunks: like XOR, with one prefix for timestamp and value, short staleness markers, and start timestamps.
 //!
 //! ```text
 //! be16 number of samples, byte: header of the start timestamps
@@ -20,7 +19,7 @@
 //! W           0 + bits, 1 + window    like 10 and 110 of V
 //! ```
 //!
-//! "The value before" is the last that is no staleness marker; 0.0 where there is none. Starts are those of
+//! "The value before" is the last that is not a staleness marker; 0.0 if there is none. Starts are those of
 //! [`starts`](crate::starts). Specified by `tsdb/chunkenc/xor2.go` of Prometheus 3.14.
 
 use bytes::Bytes;
@@ -39,7 +38,7 @@ const HEADER_BYTES: usize = 3;
 /// to `starts` where the chunk has any; `starts` is filled up to `timestamps` before.
 ///
 /// # Errors
-/// When the payload is damaged; all lists then are as they were.
+/// When the payload is damaged; all lists are then unchanged.
 pub(crate) fn decode(
     data: &[u8],
     timestamps: &mut Vec<i64>,
@@ -60,7 +59,7 @@ pub(crate) fn decode(
     })
 }
 
-/// Where decoded samples go.
+/// The lists that decoded samples are appended to.
 struct DecodedFloats<'a> {
     timestamps: &'a mut Vec<i64>,
     values: &'a mut Vec<f64>,
@@ -98,7 +97,7 @@ fn decode_from(
     if reader.is_overrun() { Err(ChunkProblem::Truncated { samples }) } else { Ok(()) }
 }
 
-/// Reads the samples of a chunk that has start timestamps, or not.
+/// Reads the samples of a chunk, with or without start timestamps.
 fn decode_samples<const STARTS: bool>(
     reader: &mut BitReader<'_>,
     samples: usize,
@@ -136,7 +135,7 @@ fn decode_samples<const STARTS: bool>(
     out.values.resize(start_values + samples - 2, 0.0);
     let places = out.timestamps[start_at..].iter_mut().zip(&mut out.values[start_values..]);
     for (index, (timestamp, slot)) in (2..).zip(places) {
-        // One look at the stream serves all forms but the longest: 24 bits at most, and 14 of the value.
+        // One peek at the stream covers all forms but the longest: at most 24 bits, and 14 of the value.
         let head = reader.peek();
         let bits = if head >> 63 == 0 {
             reader.skip(1);
@@ -169,9 +168,9 @@ fn decode_samples<const STARTS: bool>(
     Ok(())
 }
 
-/// What a value is stored against.
+/// The state that the next value is encoded with.
 struct Value {
-    /// Bits of the last value that is no staleness marker.
+    /// Bits of the last value that is not a staleness marker.
     baseline: u64,
     window: XorWindow,
 }
@@ -194,7 +193,7 @@ impl Value {
         }
     }
 
-    /// The same for a value of form W.
+    /// Reads a value of form W in the same way.
     #[inline(always)]
     fn read_changed(
         &mut self,
@@ -279,7 +278,7 @@ impl Xor2Encoder {
         self.writer.size_bytes()
     }
 
-    /// Appends a sample whose counter began at `start`; the epoch stands for a start that is not known.
+    /// Appends a sample whose counter began at `start`; the epoch means that the start is unknown.
     ///
     /// # Errors
     /// When the chunk is full or the sample is not later than the last one; the chunk is unchanged.
@@ -358,7 +357,7 @@ impl Xor2Encoder {
         }
     }
 
-    /// The chunk with all samples, or none where there are none.
+    /// The chunk with all samples; none without samples.
     pub fn finish(self) -> Option<Chunk> {
         let [high, low] = self.samples.to_be_bytes();
         let header = [high, low, self.starts.header()];

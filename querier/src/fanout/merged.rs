@@ -132,7 +132,7 @@ impl Fanout {
             match self.merge.step() {
                 Step::Done => self.finish(),
                 Step::Series(series) => self.add(series),
-                Step::Wants(input) => match self.receive(input) {
+                Step::NeedsBatch(input) => match self.receive(input) {
                     Some(message) => self.handle(input, message),
                     // Complete series are returned before waiting for this store.
                     None if !self.batch.is_empty() => return Some(Ok(self.take_batch())),

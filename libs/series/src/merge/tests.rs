@@ -19,16 +19,16 @@ fn random_input(random: &mut Random) -> Vec<Series> {
     input
 }
 
-/// Drives a merge with batches of random size; the inputs that it wants are served in random order.
+/// Drives a merge with batches of random size, which are offered in random order.
 fn merge(inputs: &[Vec<Series>], random: &mut Random) -> Vec<MergedSeries> {
     let mut left: Vec<&[Series]> = inputs.iter().map(Vec::as_slice).collect();
     let mut merge = Merge::new(inputs.len());
     let mut out = Vec::new();
     loop {
         match merge.step() {
-            Step::Wants(wanted) => {
+            Step::NeedsBatch(wanted) => {
                 let eager = random.below(inputs.len());
-                let input = if merge.wants(eager) { eager } else { wanted };
+                let input = if merge.needs_batch(eager) { eager } else { wanted };
                 let (batch, rest) = left[input].split_at(random.below(left[input].len() + 1).min(5));
                 if left[input].is_empty() {
                     merge.end(input);
@@ -89,7 +89,7 @@ fn an_unsorted_input_is_named_and_the_others_go_on() {
     merge.offer(0, vec![plain("1"), plain("5")]).unwrap();
     merge.offer(1, vec![plain("3")]).unwrap();
     assert!(matches!(merge.step(), Step::Series(series) if series.labels == plain("1").labels));
-    assert_eq!(merge.step(), Step::Wants(1));
+    assert_eq!(merge.step(), Step::NeedsBatch(1));
     let refused = merge.offer(1, vec![plain("4"), plain("4"), plain("2")]).unwrap_err();
     assert_eq!(refused.to_string(), r#"input 1 is not sorted: {a="2"} came after {a="4"}"#);
     // Nor may a batch fall behind the one before it.
@@ -97,7 +97,7 @@ fn an_unsorted_input_is_named_and_the_others_go_on() {
     assert_eq!(refused.to_string(), r#"input 1 is not sorted: {a="2"} came after {a="3"}"#);
     merge.end(1);
     assert!(matches!(merge.step(), Step::Series(series) if series.labels == plain("3").labels));
-    assert_eq!(merge.step(), Step::Wants(0));
+    assert_eq!(merge.step(), Step::NeedsBatch(0));
     merge.end(0);
     assert!(matches!(merge.step(), Step::Series(series) if series.labels == plain("5").labels));
     assert_eq!(merge.step(), Step::Done);
@@ -106,12 +106,12 @@ fn an_unsorted_input_is_named_and_the_others_go_on() {
 #[test]
 fn at_most_one_batch_of_an_input_is_held() {
     let mut merge = Merge::new(2);
-    assert!(merge.wants(0) && merge.wants(1) && !merge.wants(2));
+    assert!(merge.needs_batch(0) && merge.needs_batch(1) && !merge.needs_batch(2));
     merge.offer(0, vec![plain("1")]).unwrap();
-    assert!(!merge.wants(0));
+    assert!(!merge.needs_batch(0));
     for input in [0, 2] {
-        assert_eq!(merge.offer(input, vec![plain("2")]), Err(MergeError::Unwanted { input }));
+        assert_eq!(merge.offer(input, vec![plain("2")]), Err(MergeError::UnexpectedBatch { input }));
     }
     merge.end(1);
-    assert_eq!(merge.offer(1, vec![]), Err(MergeError::Unwanted { input: 1 }));
+    assert_eq!(merge.offer(1, vec![]), Err(MergeError::UnexpectedBatch { input: 1 }));
 }

@@ -1,4 +1,4 @@
-//! Series: what is selected, in which order, and with which chunks.
+//! Series: which are selected, in which order, and with which chunks.
 
 use futures::StreamExt;
 use model::{Labels, MatchOp, Matcher, Sample, TimeRange, Timestamp};
@@ -13,7 +13,7 @@ pub(super) fn at(millis: i64) -> Timestamp {
     Timestamp::from_millis(millis)
 }
 
-/// The range of all of the suite's samples.
+/// The range of all samples of the suite.
 pub(super) fn whole() -> TimeRange {
     TimeRange::new(at(START_MILLIS), at(LAST_MILLIS))
 }
@@ -26,7 +26,7 @@ fn any_name() -> Matcher {
     matcher(MatchOp::Regex, "__name__", ".+")
 }
 
-/// Asks, and checks what holds for every answer: order, and no labels that had to go.
+/// Sends a request and checks the rules for every answer: sorted, and without labels that the request asked to remove.
 async fn ask(store: &dyn Store, case: &str, request: SeriesRequest) -> Vec<Series> {
     let removed = request.without_replica_labels.clone();
     let stream = store.series(request).await.unwrap_or_else(|e| panic!("{case}: {e}"));
@@ -44,7 +44,7 @@ async fn select(store: &dyn Store, case: &str, matchers: Vec<Matcher>) -> Vec<Se
     ask(store, case, SeriesRequest::new(whole(), matchers)).await
 }
 
-/// The labels that an answer to `matchers` has to have.
+/// The label sets that an answer to `matchers` must have.
 fn expected(dataset: &Dataset, keep: impl Fn(&Labels) -> bool, without: &[&str]) -> Vec<Labels> {
     let extended = dataset.series.iter().map(|(labels, _)| labels.extended(&dataset.external));
     let mut sets: Vec<Labels> = extended.filter(keep).map(|l| l.without(|n| without.contains(&n))).collect();
@@ -134,7 +134,7 @@ async fn external_labels_answer_matchers(store: &dyn Store, dataset: &Dataset) {
         (matcher(Equal, "cluster", "eu-1"), true),
         (matcher(Equal, "cluster", "us-1"), false),
         (matcher(Equal, "cluster", ""), false),
-        // A series' own value, which the external one overrides.
+        // The own value of a series, which the external value overrides.
         (matcher(Equal, "cluster", "liar"), false),
         (matcher(NotEqual, "cluster", "liar"), true),
         (matcher(NotEqual, "cluster", "eu-1"), false),
@@ -160,7 +160,7 @@ async fn a_request_without_matchers_is_refused(store: &dyn Store) {
         };
         match answer {
             Err(error) => assert_eq!(error.code(), Code::InvalidArgument, "{case}: {error}"),
-            // One that asks others has no external labels of its own; it hears their refusal and passes it on.
+            // A store that queries other stores has no external labels of its own; it passes on their error.
             Ok((series, warnings)) => {
                 assert!(
                     !matchers.is_empty() && series.is_empty() && !warnings.is_empty(),
@@ -184,7 +184,7 @@ async fn replica_labels_are_removed_before_sorting(store: &dyn Store, dataset: &
             assert_eq!(sets(&series), expected(dataset, |_| true, without), "{case}, {skip_chunks}");
         }
     }
-    // Series that have become equal keep the chunks of both.
+    // Series that become equal keep the chunks of both.
     let mut request = SeriesRequest::new(whole(), vec![Matcher::equal("__name__", "twins")]);
     let apart: usize = ask(store, "twins", request.clone()).await.iter().map(|s| s.chunks.len()).sum();
     request.without_replica_labels = vec!["pod".to_owned()];

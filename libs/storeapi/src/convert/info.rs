@@ -1,4 +1,4 @@
-//! Info and label sets. Public, because a directory of stores carries them inside its own messages.
+//! Info and label sets. Public, because the directory of the mesh carries them inside its own messages.
 
 use model::{Labels, TimeRange, Timestamp};
 use proto::thanos as wire;
@@ -25,9 +25,9 @@ fn range(min: i64, max: i64) -> TimeRange {
     TimeRange::new(Timestamp::from_millis(min), Timestamp::from_millis(max))
 }
 
-/// What a component says of itself.
+/// What a component announces about itself.
 ///
-/// Label sets without labels are left out. A component without StoreAPI has an empty range.
+/// Label sets without labels are dropped. A component without StoreAPI has an empty range.
 ///
 /// # Errors
 /// When a label set is malformed.

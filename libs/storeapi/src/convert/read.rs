@@ -1,8 +1,8 @@
 //! Reads `thanos.SeriesResponse` straight from its bytes into domain series.
 //!
-//! Chunk payloads are slices of the frame. Every count and length is held against [`WireLimits`], and what the frame
-//! becomes in memory is accounted as it grows, so that a small message cannot become a large structure. Unknown
-//! fields are skipped; groups, which no peer has reason to send, are refused. The format is that of
+//! Chunk payloads are slices of the frame. Every count and length is compared with [`WireLimits`], and the memory of the
+//! decoded frame is counted while it grows, so that a small message cannot become a large structure. Unknown fields are
+//! skipped; protobuf groups, which StoreAPI does not use, are rejected. The format is that of
 //! `proto/proto/thanos/store.proto`.
 
 use std::mem::size_of;
@@ -15,7 +15,7 @@ use tsdb::{Chunk, Encoding};
 
 use crate::{SeriesFrame, WireLimits};
 
-/// Why a frame was refused.
+/// Why a frame was rejected.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SeriesFrameError {
     #[error("malformed message: {0}")]
@@ -28,15 +28,15 @@ pub(super) enum SeriesFrameError {
     Labels(#[from] LabelsError),
 }
 
-/// One field's value: a number, or where its bytes lie.
+/// The value of a field: a number, or the range of its bytes.
 enum FieldValue {
     Number(u64),
     Bytes(Range<usize>),
-    /// Fixed-width numbers, of which these messages have none.
+    /// A fixed-width number; these messages have none.
     Skipped,
 }
 
-/// A window of the frame that is read field by field.
+/// A part of the frame that is read field by field.
 struct MessageFields<'a> {
     frame: &'a Bytes,
     at: usize,
@@ -74,7 +74,7 @@ impl<'a> MessageFields<'a> {
         }
     }
 
-    /// The next field's number and value, or `None` at the end.
+    /// The number and value of the next field, or `None` at the end.
     fn next(&mut self) -> Result<Option<(u64, FieldValue)>, SeriesFrameError> {
         if self.at >= self.end {
             return Ok(None);
@@ -105,7 +105,7 @@ fn limit(what: &'static str, found: usize, limit: usize) -> Result<(), SeriesFra
     if found > limit { Err(SeriesFrameError::Limit { what, found, limit }) } else { Ok(()) }
 }
 
-/// What a frame may still become in memory.
+/// How many bytes of memory the decoded frame may still take.
 struct SeriesReader<'a> {
     frame: &'a Bytes,
     limits: &'a WireLimits,
@@ -113,13 +113,13 @@ struct SeriesReader<'a> {
     memory_limit: usize,
 }
 
-/// Reads one message. A message with hints, or with nothing that is known, becomes a frame without series.
+/// Reads one message. A message with hints, or with unknown fields only, becomes a frame without series.
 pub(super) fn frame(frame: &Bytes, limits: &WireLimits) -> Result<SeriesFrame, SeriesFrameError> {
     let memory_limit = (1 << 20) + frame.len().saturating_mul(10);
     let mut reader = SeriesReader { frame, limits, memory_left: memory_limit, memory_limit };
     let mut fields = MessageFields::new(frame, 0..frame.len());
     let mut result = SeriesFrame::Series(Vec::new());
-    // As in protobuf, the last member of the oneof wins; a repeated series would be merged there, which none sends.
+    // As in protobuf, the last member of the oneof wins. Protobuf would merge a repeated series, but no store sends one.
     while let Some((number, value)) = fields.next()? {
         result = match (number, value) {
             (1, FieldValue::Bytes(window)) => SeriesFrame::Series(vec![reader.series(window)?]),
@@ -172,7 +172,7 @@ impl<'a> SeriesReader<'a> {
         Ok(Series { labels, chunks })
     }
 
-    /// The labels of a series, which may be given in any order but each name once.
+    /// The labels of a series, in any order; a name must not occur twice.
     fn labels(&mut self, window: Range<usize>) -> Result<Labels, SeriesFrameError> {
         let mut fields = MessageFields::new(self.frame, window);
         let mut pairs: Vec<(&'a str, &'a str)> = Vec::with_capacity(16);
@@ -210,7 +210,7 @@ impl<'a> SeriesReader<'a> {
 
     fn aggr_chunk(&mut self, labels: &Labels, window: Range<usize>) -> Result<AggrChunk, SeriesFrameError> {
         self.account(size_of::<AggrChunk>())?;
-        // Times may follow the chunks they belong to, so they are read first.
+        // The times of a chunk may come after its data, so they are read first.
         let mut range = TimeRange::new(Timestamp::EPOCH, Timestamp::EPOCH);
         let mut times = MessageFields::new(self.frame, window.clone());
         while let Some((number, value)) = times.next()? {

@@ -1,4 +1,4 @@
-//! Requests, and the answers that are small.
+//! Requests, and all answers but Series.
 
 use std::time::Duration;
 
@@ -180,29 +180,30 @@ pub(crate) fn series_request_to_wire(request: &SeriesRequest) -> wire::SeriesReq
     }
 }
 
-/// Encodings that not every client of StoreAPI reads.
+/// Encodings that not every client of StoreAPI can decode.
 const START_ENCODINGS: [(wire::chunk::Encoding, Encoding); 3] = [
     (wire::chunk::Encoding::Xor2, Encoding::Xor2),
     (wire::chunk::Encoding::HistogramSt, Encoding::HistogramSt),
     (wire::chunk::Encoding::FloatHistogramSt, Encoding::FloatHistogramSt),
 ];
 
-/// Which chunk encodings a client reads.
+/// Which chunk encodings a client can decode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AcceptedEncodings(Vec<Encoding>);
 
 impl AcceptedEncodings {
-    /// Those that every client reads, and those that the request names. Numbers that mean nothing to us are skipped.
+    /// The encodings that every client can decode, and those that the request names. Unknown numbers are ignored.
     pub(crate) fn of(request: &wire::SeriesRequest) -> Self {
         let named = START_ENCODINGS.iter();
         let named = named.filter(|(number, _)| request.accepted_encodings.contains(&(*number).into()));
         Self(named.map(|(_, encoding)| *encoding).collect())
     }
 
-    /// Makes the chunks of a series such as the client reads, without start timestamps where it reads none.
+    /// Converts the chunks of a series to encodings that the client can decode, without start timestamps if it cannot decode
+    /// them.
     ///
     /// # Errors
-    /// When a chunk that has to be written anew is damaged.
+    /// When a chunk that has to be converted is damaged.
     pub(crate) fn apply(&self, series: &mut Series) -> Result<(), StoreError> {
         for part in series.chunks.iter_mut().flat_map(AggrChunk::parts_mut) {
             let basic = [Encoding::Xor, Encoding::Histogram, Encoding::FloatHistogram];

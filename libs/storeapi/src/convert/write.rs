@@ -53,7 +53,7 @@ pub(super) fn frame_len(frame: &SeriesFrame, hashes: &mut Vec<u64>) -> usize {
     }
 }
 
-/// Writes a frame whose chunks have these hashes.
+/// Writes a frame whose chunks have these `hashes`.
 pub(super) fn frame(frame: &SeriesFrame, hashes: &[u64], to: &mut impl BufMut) {
     let mut left = hashes;
     match frame {
@@ -104,13 +104,13 @@ fn next_hash(hashes: &mut &[u64]) -> u64 {
             *hashes = rest;
             *first
         }
-        // 0 means "not computed", which is always a truthful answer.
+        // 0 means "not computed", which is always correct.
         None => 0,
     }
 }
 
-/// StoreAPI numbers encodings one below Prometheus. It has no number for a chunk of aggregates, which travels as its
-/// parts; the number that one would get here is refused by every reader.
+/// StoreAPI numbers encodings one below Prometheus. It has no number for a chunk of aggregates, which is sent as its parts.
+/// Every reader rejects the number that such a chunk would get here.
 fn encoding_number(encoding: Encoding) -> u64 {
     u64::from(encoding.byte()) - 1
 }

@@ -32,7 +32,7 @@ const INDEX: usize = 1;
 const TOMBSTONES: usize = 2;
 const SEGMENTS: usize = 3;
 
-/// SamplesBySeries by series: time, and a number that stands for the value.
+/// Samples by series: time, and the bits of the value or of its text.
 type SamplesBySeries = BTreeMap<String, Vec<(i64, u64)>>;
 
 impl BlockFiles {

@@ -1,4 +1,4 @@
-//! The series of a block that match, one after the other.
+//! The series of a block that match.
 
 use model::{Labels, TimeRange, Timestamp};
 
@@ -8,16 +8,16 @@ use crate::index::SeriesScan;
 use crate::postings::{IntoIter, Postings};
 use crate::{ChunkMeta, SeriesRef};
 
-/// A series of a block and those of its chunks that were asked for.
+/// A series of a block with its chunks in the range of the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockSeries {
     /// Its place in the index.
     pub reference: SeriesRef,
     /// Its labels.
     pub labels: Labels,
-    /// Chunks that overlap the range and are not deleted as a whole, by time; at least one.
+    /// The chunks that overlap the range and are not deleted whole, sorted by time; at least one.
     pub chunks: Vec<ChunkMeta>,
-    /// Intervals whose samples are deleted, though the chunks still have them: sorted, disjoint, both ends included.
+    /// Intervals whose samples are deleted but still in the chunks: sorted, disjoint, both ends included.
     pub deleted: Vec<TimeRange>,
 }
 
@@ -31,7 +31,7 @@ impl BlockSeries {
 
 /// The series of a block that match, in the order of their labels: [`Block::select`].
 ///
-/// Holds four bytes for each series that matches, and half a MiB of the index.
+/// Memory: four bytes for each series that matches, and half a MiB of the index.
 pub struct BlockSelection<'a> {
     block: &'a Block,
     scan: SeriesScan<'a, IntoIter>,

@@ -1,8 +1,8 @@
-//! Whether the files of a block belong together, as far as the format can tell.
+//! Compares the files of a block with each other, as far as the format allows.
 //!
 //! ```text
-//! meta.json      its id, and the number of series and of deleted intervals
-//! thanos.files   the size of every file, where it is there
+//! meta.json      the id, and the number of series and of deleted intervals
+//! thanos.files   the size of each file, if it is listed
 //! segments       each ends with the last chunk that the index has in it
 //! ```
 
@@ -13,10 +13,10 @@ use crate::reference::{ChunkMeta, ChunkRef, SeriesRef};
 use crate::tombstones::Tombstones;
 
 impl Block {
-    /// Compares what `meta.json` says with the other files, without reading more than a few bytes.
+    /// Compares `meta.json` with the other files. Reads only a few bytes.
     pub(super) fn check_meta(&self) -> Result<(), BlockError> {
         let stats = &self.meta.stats;
-        // A block without any statistics was written by something else; there is nothing to compare.
+        // A block without statistics was written by another program; there is nothing to compare.
         if stats.series > 0 || stats.chunks > 0 || stats.samples > 0 {
             let series = self.index.series_count()?;
             if series != stats.series {
@@ -32,13 +32,13 @@ impl Block {
         self.wrong_sizes().into_iter().next().map_or(Ok(()), Err)
     }
 
-    /// The files whose sizes are not those that `meta.json` lists.
+    /// The files whose sizes differ from those in `meta.json`.
     pub(super) fn wrong_sizes(&self) -> Vec<BlockError> {
         let mut wrong = Vec::new();
         let Some(thanos) = &self.meta.thanos else { return wrong };
         for file in &thanos.files {
             let found = match segment_number(&file.rel_path) {
-                // A reader of the index alone has no segments.
+                // When only the index is read, there are no segments.
                 Some(_) if self.segments.count() == 0 => continue,
                 Some(number) => self.segments.size_bytes(number),
                 None if file.rel_path == INDEX_FILE => self.index.size_bytes(),
@@ -52,7 +52,7 @@ impl Block {
         wrong
     }
 
-    /// Whether `meta.json` lists the sizes of all segments, which were compared when the block was opened.
+    /// Whether `meta.json` lists the sizes of all segments. They were compared when the block was opened.
     fn sizes_are_listed(&self) -> bool {
         let files = self.meta.thanos.iter().flat_map(|thanos| &thanos.files);
         let listed =
@@ -60,8 +60,8 @@ impl Block {
         self.segments.count() > 0 && listed.count() == self.segments.count()
     }
 
-    /// Compares the end of each segment with that of the last chunk that the index has in it; otherwise they were not
-    /// written together.
+    /// Compares the end of each segment with the end of the last chunk that the index has in it. If they differ, segment and
+    /// index were not written together.
     pub(super) fn check_segments(&self) -> Result<(), BlockError> {
         if self.sizes_are_listed() {
             return Ok(());
@@ -75,7 +75,7 @@ impl Block {
         let mut from = 0;
         for segment in 0..count {
             let is_behind = |reference: ChunkRef| reference.segment() > segment;
-            // References never fall, so the series that begin in a later segment are all behind those that do not.
+            // References never fall, so all series that begin in a later segment come after those that do not.
             let (mut low, mut high) = (from, all.len());
             while low < high {
                 let middle = low + (high - low) / 2;
@@ -99,12 +99,12 @@ impl Block {
                 return Err(place.contradiction(last.offset(), what));
             }
         }
-        // A reference to a segment that is not there is an error of its own.
+        // A reference to a missing segment is an error when that chunk is read.
         Ok(())
     }
 }
 
-/// The number of the segment at this path below the block's directory, from 0.
+/// The number of the segment at this path in the directory of the block, from 0.
 fn segment_number(path: &str) -> Option<u32> {
     path.strip_prefix("chunks/")?.parse::<u32>().ok()?.checked_sub(1)
 }

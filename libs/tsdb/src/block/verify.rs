@@ -1,7 +1,7 @@
-//! Everything in a block, against its checksums and against everything else in it.
+//! Checks everything in a block against its checksums, and all parts against each other.
 //!
-//! Reads the whole block once, chunks included, and tells all that is wrong instead of ending with the first. Memory follows
-//! the number of series and of label values, not that of samples: about four bytes a series and fifty a label value.
+//! Reads the whole block once, with its chunks, and reports all problems instead of stopping at the first one. Memory grows
+//! with the number of series and of label values, not of samples: about four bytes per series and fifty per label value.
 
 mod chunks;
 mod findings;
@@ -21,10 +21,10 @@ use findings::Findings;
 pub use findings::{Verification, VerifyEvent};
 use lists::ListCheck;
 
-/// Progress is told after so many series.
+/// Progress is reported after this many series.
 const PROGRESS_SERIES: u64 = 1000;
 
-/// Verifies the block in directory `dir`; a block that cannot even be opened is one problem.
+/// Verifies the block in directory `dir`. A block that cannot be opened is one problem.
 pub fn verify_dir(dir: &Path, report: &mut dyn FnMut(VerifyEvent)) -> Verification {
     match Block::load(dir) {
         Ok(block) => block.verify(report),
@@ -36,12 +36,12 @@ pub fn verify_dir(dir: &Path, report: &mut dyn FnMut(VerifyEvent)) -> Verificati
 }
 
 impl Block {
-    /// Reads the whole block and calls `report` with everything that is wrong with it.
+    /// Reads the whole block and calls `report` for each problem.
     ///
-    /// Checked are all checksums; that symbols, labels, series and chunks are in order and all symbols in use are there; that
-    /// postings lists hold exactly the series that have the label; that chunks decode to as many samples, at the times, as
-    /// headers, index and `meta.json` say; that segments hold these chunks and nothing else; that tombstones belong to
-    /// series of the block; and the sizes of files that `meta.json` lists.
+    /// It checks all checksums; that symbols, labels, series and chunks are in order, and all symbols in use exist; that
+    /// postings lists have exactly the series with the label; that chunks decode to the number of samples and the times in
+    /// headers, index and `meta.json`; that segments have these chunks and nothing else; that tombstones are of series of the
+    /// block; and the sizes of files that `meta.json` lists.
     pub fn verify(&self, report: &mut dyn FnMut(VerifyEvent)) -> Verification {
         let mut findings = Findings::new(self, report);
         findings.run();
@@ -67,7 +67,7 @@ impl Findings<'_> {
         self.stats();
     }
 
-    /// Symbols are sorted and text. Some may be used by no series: a compaction keeps those of deleted ones.
+    /// Symbols are sorted and valid UTF-8. Some may be unused: a compaction keeps the symbols of deleted series.
     fn symbols(&mut self) {
         let place = self.place(BlockPart::Symbols);
         let mut last: Option<Vec<u8>> = None;
@@ -163,7 +163,7 @@ impl Findings<'_> {
         self.found.stats.tombstones = block.tombstones().count();
     }
 
-    /// What was counted is what `meta.json` says.
+    /// The counts are those in `meta.json`.
     fn stats(&mut self) {
         let meta = &self.block.meta;
         let (said, found) = (meta.stats.clone(), self.found.stats.clone());

@@ -1,4 +1,4 @@
-//! What can be wrong with a block.
+//! Errors of blocks.
 
 use std::fmt;
 use std::io;
@@ -28,7 +28,7 @@ pub enum BlockPart {
     Postings,
     /// The postings offset table of `index`.
     PostingsTable,
-    /// A file of `chunks/`, counted from 0 as references do; its name is one higher.
+    /// A file of `chunks/`, counted from 0 as in references. Its name is one higher.
     Segment(u32),
     /// `tombstones`.
     Tombstones,
@@ -51,9 +51,9 @@ impl fmt::Display for BlockPart {
     }
 }
 
-/// A block, or a part of it, that cannot be read: names the block, the part, the byte in its file, and what is wrong.
+/// A block, or a part of it, that cannot be read: names the block, the part, the byte in its file, and the problem.
 ///
-/// What lies elsewhere in the block can still be read.
+/// Other parts of the block can still be read.
 #[derive(Debug, thiserror::Error)]
 #[error("block {block}: {part}{}: {problem}", Offset(*.offset))]
 pub struct BlockError {
@@ -61,9 +61,9 @@ pub struct BlockError {
     pub block: Arc<str>,
     /// Which part.
     pub part: BlockPart,
-    /// Byte of the part's file, from 0; `None` where the problem is with the whole.
+    /// Byte in the file of the part, from 0; `None` when the problem concerns the whole part.
     pub offset: Option<u64>,
-    /// What is wrong there.
+    /// What is wrong.
     #[source]
     pub problem: BlockProblem,
 }
@@ -79,26 +79,26 @@ impl fmt::Display for Offset {
 /// What is wrong with a part of a block.
 #[derive(Debug, thiserror::Error)]
 pub enum BlockProblem {
-    /// The bytes cannot be had. The block may be sound.
+    /// The bytes cannot be read. The block may be undamaged.
     #[error("{0}")]
     Io(io::Error),
     /// The bytes are not those that were written.
     #[error("checksum is {found:08x}, expected {expected:08x}; the file is damaged")]
     Checksum {
-        /// What the file says.
+        /// The checksum in the file.
         expected: u32,
-        /// What the bytes have.
+        /// The checksum of the bytes.
         found: u32,
     },
-    /// The file ends too early, or a length leads out of it.
+    /// The file ends too early, or a length is too great.
     #[error("{needed} bytes are needed, but {present} are left; the file is truncated or damaged")]
     Truncated {
-        /// Bytes that a length asks for.
+        /// Bytes that are needed.
         needed: u64,
-        /// Bytes up to the end.
+        /// Bytes up to the end of the part.
         present: u64,
     },
-    /// The bytes make no sense.
+    /// The bytes are not in the format.
     #[error("{0}")]
     Malformed(String),
     /// The file contradicts another file of the block.
@@ -107,16 +107,16 @@ pub enum BlockProblem {
     /// A chunk that cannot be decoded.
     #[error("{0}")]
     Chunk(ChunkError),
-    /// A chunk's samples are not where the index has them.
+    /// The samples of a chunk are not in the range that the index has for it.
     #[error(
         "the first or last sample of the chunk is at {at}, but the index has the chunk from {min} to {max}"
     )]
     ChunkTimes {
         /// Time of the sample.
         at: Timestamp,
-        /// First sample, says the index.
+        /// Time of the first sample in the index.
         min: Timestamp,
-        /// Last sample, says the index.
+        /// Time of the last sample in the index.
         max: Timestamp,
     },
     /// `meta.json` cannot be used.
@@ -125,7 +125,7 @@ pub enum BlockProblem {
 }
 
 impl BlockError {
-    /// Whether the block is damaged; otherwise its bytes could not be had, and trying again may help.
+    /// Whether the block is damaged. If not, its bytes could not be read, and a retry may help.
     pub fn is_damage(&self) -> bool {
         match &self.problem {
             BlockProblem::Io(error) => matches!(error.kind(), io::ErrorKind::UnexpectedEof),
@@ -133,13 +133,13 @@ impl BlockError {
         }
     }
 
-    /// Whether a file of the block is not there.
+    /// Whether a file of the block does not exist.
     pub fn is_not_found(&self) -> bool {
         matches!(&self.problem, BlockProblem::Io(error) if error.kind() == io::ErrorKind::NotFound)
     }
 }
 
-/// A place in a block; makes errors.
+/// A part of a block. Makes errors that name it.
 #[derive(Clone, Debug)]
 pub(crate) struct BlockLocation {
     pub(crate) block: Arc<str>,
@@ -179,7 +179,7 @@ impl BlockLocation {
         self.error(offset, BlockProblem::Io(error))
     }
 
-    /// Compares the magic number that the part's file begins with; `file` is what it would begin, with its article.
+    /// Compares the magic number at the beginning of a file. `file` is the kind of file that is expected, with its article.
     pub(crate) fn check_magic(
         &self,
         found: Option<u32>,
@@ -195,7 +195,7 @@ impl BlockLocation {
         }
     }
 
-    /// Compares a checksum with that of the bytes that it was written for, which begin at `offset`.
+    /// Compares the checksum in the file with that of the bytes at `offset`.
     pub(crate) fn check(&self, offset: u64, expected: u32, found: u32) -> Result<(), BlockError> {
         if expected == found {
             return Ok(());

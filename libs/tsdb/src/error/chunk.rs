@@ -1,12 +1,12 @@
-//! What can be wrong with a chunk, or with a sample for it.
+//! Errors of chunks, and of samples that are added to one.
 
 use model::Timestamp;
 
 use crate::chunk::{Aggregate, Encoding};
 
-/// A chunk that cannot be read: names its encoding, its size and where reading stopped.
+/// A chunk that cannot be decoded: names its encoding, its size and where decoding stopped.
 ///
-/// A chunk is read whole or not at all; there is nothing to retry.
+/// A chunk is decoded whole or not at all. Decoding again does not help.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{encoding} chunk of {size_bytes} bytes is damaged near byte {offset}: {problem}")]
 pub struct ChunkError {
@@ -16,7 +16,7 @@ pub struct ChunkError {
     pub size_bytes: usize,
     /// Byte of the payload at which the problem was noticed, from 0.
     pub offset: usize,
-    /// What is wrong there.
+    /// What is wrong.
     pub problem: ChunkProblem,
 }
 
@@ -43,7 +43,7 @@ pub enum ChunkProblem {
         /// Significant bits.
         significant: u32,
     },
-    /// A sample is not later than the one before it, where the chunk has to be written anew.
+    /// A sample is not later than the one before it, so the chunk cannot be encoded again.
     #[error("its timestamps do not ascend")]
     Order,
     /// The histogram schema does not exist.
@@ -52,50 +52,50 @@ pub enum ChunkProblem {
     /// A span's length or offset has more than 32 bits, or spans describe more buckets than there can be.
     #[error("the histogram's spans are longer than the chunk")]
     Spans,
-    /// An aggregate's length is none, or leads past the end.
+    /// The length of an aggregate is invalid, or greater than the rest of the chunk.
     #[error("the aggregate {0} is longer than the rest of the chunk")]
     AggregateLength(Aggregate),
-    /// An aggregate is encoded as no aggregate is.
+    /// An aggregate has an unknown encoding.
     #[error("the aggregate {aggregate} has the unknown encoding {encoding}")]
     AggregateEncoding {
-        /// Which of them.
+        /// Which aggregate.
         aggregate: Aggregate,
-        /// The byte that names its encoding.
+        /// The byte of its encoding.
         encoding: u8,
     },
-    /// The chunk holds the other kind of samples than was asked for.
+    /// The chunk contains another kind of samples than the caller asked for.
     #[error("it contains {holds}, expected {wanted}")]
     Kind {
-        /// What it holds.
+        /// What it contains.
         holds: &'static str,
-        /// What was asked for.
+        /// What the caller asked for.
         wanted: &'static str,
     },
 }
 
-/// A sample that an encoder does not take; the caller starts a new chunk, or drops it.
+/// A sample that cannot be added to a chunk. The caller starts a new chunk, or drops the sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    /// The chunk holds as many samples as its header can count: 65,535, or 16,383 histograms with start timestamps.
+    /// The chunk has as many samples as its header can count: 65,535, or 16,383 histograms with start timestamps.
     #[error("the chunk has as many samples as it can count; start a new chunk")]
     Full,
     /// The sample is not later than the one before it.
     #[error("sample at {at} is not after the last one at {last}")]
     OutOfOrder {
-        /// Time of the refused sample.
+        /// Time of the rejected sample.
         at: Timestamp,
         /// Time of the last sample.
         last: Timestamp,
     },
-    /// The histogram's layout differs from that of the chunk, or the chunk's kind cannot hold it.
+    /// The layout of the histogram differs from that of the chunk, or its encoding cannot store the histogram.
     #[error("the histogram does not fit the chunk: {0}; start a new chunk")]
     Layout(&'static str),
-    /// The encoding holds the other kind of samples.
+    /// The encoding stores the other kind of samples.
     #[error("a {encoding} chunk takes {}, not {sample}", encoding.content())]
     Encoding {
-        /// How the sample was to be encoded.
+        /// The encoding that the caller asked for.
         encoding: Encoding,
-        /// What was to be encoded.
+        /// The kind of the sample.
         sample: &'static str,
     },
 }

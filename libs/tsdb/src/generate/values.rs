@@ -5,20 +5,20 @@ use model::{BucketSpan, FloatHistogram, Sample, Timestamp};
 use crate::mix::{MixedNumbers, mixed};
 use crate::{Chunk, HistogramEncoder, SAMPLES_PER_CHUNK, XorEncoder};
 
-/// A chunk of histograms ends when it has so many bytes ...
+/// A chunk of histograms ends when it has this many bytes ...
 const CHUNK_BYTES: usize = 1024;
-/// ... and so many samples.
+/// ... and this many samples, as in the head of Prometheus.
 const CHUNK_HISTOGRAMS: usize = 10;
 /// Buckets of a histogram.
 const BUCKETS: usize = 12;
 
-/// When a target is scraped.
+/// The times of the scrapes of a target.
 pub(super) struct Scrapes {
     /// First scrape, in ms, without jitter.
     pub(super) start: i64,
     pub(super) interval: i64,
     pub(super) count: u64,
-    /// Most ms that a scrape is off its time.
+    /// Most ms that a scrape is earlier or later than planned.
     pub(super) jitter: i64,
     pub(super) seed: u64,
 }
@@ -34,7 +34,7 @@ impl Scrapes {
     }
 }
 
-/// What a metric measures.
+/// The type of a metric.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum MetricKind {
     Counter,
@@ -55,7 +55,7 @@ impl MetricKind {
                 })
             }
             Self::Gauge => {
-                // Some never change, such as limits; the others count things or quarters.
+                // Some never change, such as limits; others change by whole numbers or quarters.
                 let (still, step) = (numbers.happens(0.25), [1.0, 0.25][numbers.below(2) as usize]);
                 let mut value = numbers.below(1000) as i64;
                 floats(scrapes, |_| {
@@ -75,7 +75,7 @@ fn floats(scrapes: &Scrapes, mut value: impl FnMut(u64) -> f64) -> Vec<Chunk> {
     let mut encoder = XorEncoder::new();
     for number in 0..scrapes.count {
         let sample = Sample::new(scrapes.at(number), value(number));
-        // Times ascend, and a chunk is ended long before it is full, so every sample is taken.
+        // Times ascend, and a chunk ends long before it is full, so no sample is rejected.
         let taken = encoder.append(sample);
         debug_assert!(taken.is_ok(), "{taken:?}");
         if encoder.len() == SAMPLES_PER_CHUNK {
@@ -108,7 +108,7 @@ fn histograms(scrapes: &Scrapes, numbers: &mut MixedNumbers) -> Vec<Chunk> {
             histogram.sum += added * 0.25;
         }
         let at = Timestamp::from_millis(scrapes.at(number));
-        // As for floats; the layout never changes.
+        // As for floats: times ascend, the chunk is not full. The layout never changes.
         let taken = encoder.append(at, &histogram);
         debug_assert!(taken.is_ok(), "{taken:?}");
         if encoder.size_bytes() >= CHUNK_BYTES && encoder.len() >= CHUNK_HISTOGRAMS {

@@ -1,4 +1,4 @@
-//! Histogram chunks to histograms.
+//! Decodes histogram chunks.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::starts::StartReader;
 use crate::varbit::{read_signed, read_unsigned};
 use crate::xor::{XorWindow, read_xor};
 
-/// Where decoded histograms go: times in milliseconds.
+/// The list that decoded histograms are appended to: times in milliseconds.
 type DecodedHistograms = Vec<(i64, Arc<FloatHistogram>)>;
 
 /// Appends the samples of a chunk of histograms to `out`, and their start timestamps to `starts` where the chunk has any;
@@ -39,7 +39,7 @@ pub(crate) fn decode(
     })
 }
 
-/// Memory of the samples once they are decoded, in bytes, without reading more than lies before the first.
+/// Memory of the decoded samples in bytes, estimated from what is before the first sample.
 pub(crate) fn decoded_bytes(encoding: Encoding, data: &[u8]) -> usize {
     let mut reader = BitReader::new(data, HEADER_BYTES);
     let (Some(samples), Ok(layout)) = (crate::chunk::sample_count(encoding, data), Layout::read(&mut reader))
@@ -58,7 +58,7 @@ pub(crate) fn decoded_bytes(encoding: Encoding, data: &[u8]) -> usize {
     samples.saturating_mul(each).saturating_add(buckets.saturating_mul(size_of::<f64>()))
 }
 
-/// Time of the first sample in milliseconds, without reading more than lies before it; none where there is none.
+/// Time of the first sample in milliseconds; none without samples. Reads only what is before the first sample.
 pub(crate) fn first_timestamp(encoding: Encoding, data: &[u8]) -> Option<i64> {
     crate::chunk::sample_count(encoding, data).filter(|samples| *samples > 0)?;
     let mut reader = BitReader::new(data, HEADER_BYTES);
@@ -67,15 +67,15 @@ pub(crate) fn first_timestamp(encoding: Encoding, data: &[u8]) -> Option<i64> {
     (!reader.is_overrun()).then_some(t)
 }
 
-/// The numbers of the histogram that was read last, in the form in which the next one is stored against them.
+/// The numbers of the histogram that was read last, in the form that the next one is decoded with.
 pub(super) trait NumbersReader: Sized {
-    /// Reads those of the first sample.
+    /// Reads the numbers of the first sample.
     fn first(reader: &mut BitReader<'_>, positive: usize, negative: usize) -> Self;
     /// Reads count, zero count and sum of the next sample.
     fn next_totals(&mut self, reader: &mut BitReader<'_>) -> Result<(), ChunkProblem>;
     /// Reads the buckets of the next sample.
     fn next_buckets(&mut self, reader: &mut BitReader<'_>) -> Result<(), ChunkProblem>;
-    /// Reads the next sample, whose buckets are there unless it is a staleness marker.
+    /// Reads the next sample. A staleness marker has no buckets.
     fn next(&mut self, reader: &mut BitReader<'_>) -> Result<(), ChunkProblem> {
         self.next_totals(reader)?;
         if is_stale_nan(self.totals().2) { Ok(()) } else { self.next_buckets(reader) }
@@ -136,7 +136,7 @@ fn decode_from<N: NumbersReader>(
         }
         let hint = match (gauge, index) {
             (true, _) => CounterResetHint::Gauge,
-            // What the header says about the chunk before cannot be relied on: that chunk may be missing here.
+            // The header compares this chunk with the one before it, which may be missing here, so it is not used.
             (false, 0) => CounterResetHint::Unknown,
             (false, _) => CounterResetHint::NotReset,
         };
@@ -178,7 +178,7 @@ fn histogram<N: NumbersReader>(
     as_stored
 }
 
-/// A float stored by XOR with the one before it.
+/// A float that is stored as XOR with the one before it.
 #[derive(Clone, Copy)]
 struct XorFloatReader {
     bits: u64,
@@ -200,7 +200,7 @@ impl XorFloatReader {
     }
 }
 
-/// An integer stored by the change of its change.
+/// An integer that is stored as delta of delta.
 #[derive(Clone, Copy)]
 struct DodIntegerReader {
     value: i64,
@@ -257,7 +257,7 @@ impl NumbersReader for IntegerReader {
                 count = count.wrapping_add(bucket.value);
                 count as f64
             });
-            // Of a length that is known, so that no more is allocated than that.
+            // The length of the iterator is known, so no more than that is allocated.
             running.collect()
         };
         (absolute(&self.positive), absolute(&self.negative))

@@ -1,4 +1,4 @@
-//! Histograms to histogram chunks.
+//! Encodes histogram chunks.
 
 use bytes::Bytes;
 use model::{CounterResetHint, FloatHistogram, TimeRange, Timestamp};
@@ -15,9 +15,9 @@ use crate::{Chunk, Encoding};
 
 /// Builds a chunk of histograms that share one layout.
 ///
-/// The first histogram decides the layout (schema, zero threshold, spans, bounds) and whether the chunk is one of
-/// gauges; a histogram that differs is refused and starts a new chunk. Spans are not merged and counter resets are
-/// not looked for: a histogram whose hint says [`CounterResetHint::Reset`] starts a new chunk as well.
+/// The first histogram decides the layout (schema, zero threshold, spans, bounds) and whether the chunk has gauges. A
+/// histogram that differs is rejected: it needs a new chunk. Also a histogram with the hint [`CounterResetHint::Reset`] needs
+/// a new chunk. Spans are not merged and counter resets are not detected; [`ChunkBuilder`](crate::ChunkBuilder) does both.
 #[derive(Clone)]
 pub struct HistogramEncoder {
     writer: BitWriter,
@@ -25,7 +25,7 @@ pub struct HistogramEncoder {
     layout: Layout,
     /// Kind of counter.
     header: u8,
-    /// None where the encoding has no start timestamps.
+    /// None when the encoding has no start timestamps.
     starts: Option<StartWriter>,
     first: Timestamp,
     t: i64,
@@ -35,14 +35,14 @@ pub struct HistogramEncoder {
     counts: Counts,
 }
 
-/// The numbers of the last histogram, against which the next is stored.
+/// The numbers of the last histogram, which the next one is encoded with.
 #[derive(Clone)]
 enum Counts {
     Integers(LastNumbers<DodIntegerWriter>),
     Floats(LastNumbers<XorFloatWriter>),
 }
 
-/// The counts of a histogram; the sum stands between totals and buckets.
+/// The counts of a histogram. In the stream, the sum is between totals and buckets.
 #[derive(Clone)]
 struct LastNumbers<T> {
     /// Count and zero count.
@@ -97,7 +97,7 @@ impl XorFloatWriter {
 const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 
 impl HistogramEncoder {
-    /// An encoder of integer histograms, which takes only histograms whose counts are whole numbers up to 2^53.
+    /// An encoder of integer histograms. Their counts must be whole numbers up to 2^53.
     pub fn integer() -> Self {
         Self::with(Counts::Integers(LastNumbers::NONE), None)
     }
@@ -157,7 +157,7 @@ impl HistogramEncoder {
         self.writer.size_bytes()
     }
 
-    /// Appends a histogram observed at `at`, of which nobody told when it began.
+    /// Appends a histogram observed at `at`, with an unknown start.
     ///
     /// # Errors
     /// When the chunk is full, `at` is not later than the last sample, or the histogram does not fit the chunk; the
@@ -166,8 +166,8 @@ impl HistogramEncoder {
         self.append_with_start(at, histogram, Timestamp::EPOCH)
     }
 
-    /// Appends a histogram observed at `at` that began at `start`; the epoch stands for a start that is not known. An
-    /// encoder without start timestamps leaves it out.
+    /// Appends a histogram observed at `at` that began at `start`; the epoch means that the start is unknown. An encoder
+    /// without start timestamps drops it.
     ///
     /// # Errors
     /// As [`HistogramEncoder::append`].
@@ -236,7 +236,7 @@ impl HistogramEncoder {
 
     fn append_first(&mut self, at: Timestamp, histogram: &FloatHistogram) {
         let empty = FloatHistogram::stale();
-        // The first marker of a chunk has neither buckets nor a layout, whatever the histogram holds.
+        // A marker at the beginning of a chunk has no buckets and no layout, whatever the histogram has.
         let histogram = if histogram.is_stale() { &empty } else { histogram };
         self.header = match histogram.counter_reset_hint {
             CounterResetHint::Unknown => 0,
@@ -271,7 +271,7 @@ impl HistogramEncoder {
         let writer = &mut self.writer;
         let stale = histogram.is_stale();
         match &mut self.counts {
-            // A staleness marker has no counts: integers keep their pace, floats fall to zero, buckets are left out.
+            // A staleness marker has no counts: integers repeat their delta, floats become zero, buckets are not written.
             Counts::Integers(_) if stale => writer.write(0, 2),
             Counts::Integers(numbers) => {
                 numbers
@@ -301,7 +301,7 @@ impl HistogramEncoder {
         }
     }
 
-    /// The chunk with all samples, or none where there are none.
+    /// The chunk with all samples; none without samples.
     pub fn finish(self) -> Option<Chunk> {
         let [high, low] = self.samples.to_be_bytes();
         let (encoding, header) = match (&self.counts, &self.starts) {

@@ -1,4 +1,4 @@
-//! What all histograms of a chunk have in common.
+//! The layout that all histograms of a chunk share.
 
 use model::{BucketSpan, CUSTOM_BUCKETS_SCHEMA, FloatHistogram};
 
@@ -6,13 +6,13 @@ use crate::bits::{BitReader, BitWriter};
 use crate::error::ChunkProblem;
 use crate::varbit;
 
-/// Schemas that exist: exponential ones, of which those above 8 are reserved for finer resolutions.
+/// The exponential schemas. Those above 8 are reserved for finer resolutions.
 const KNOWN_SCHEMAS: std::ops::RangeInclusive<i64> = -9..=52;
 
 /// Largest multiple of 0.001 that a custom bound stores as an integer.
 const MAX_MILLI_BOUND: f64 = 33_554_430.0;
 
-/// Schema, bounds and spans: what all histograms of a chunk have in common.
+/// Schema, bounds and spans: the layout that all histograms of a chunk share.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Layout {
     pub(super) schema: i32,
@@ -40,8 +40,8 @@ impl Layout {
         (count(&self.positive_spans), count(&self.negative_spans))
     }
 
-    /// Reads a layout. Never allocates more than a small multiple of what is left of the chunk: each bucket takes at
-    /// least one bit in the first sample.
+    /// Reads a layout. Allocates at most a small multiple of the rest of the chunk: each bucket takes at least one bit in the
+    /// first sample.
     pub(super) fn read(reader: &mut BitReader<'_>) -> Result<Self, ChunkProblem> {
         let zero_threshold = read_zero_threshold(reader);
         let schema = varbit::read_signed(reader);

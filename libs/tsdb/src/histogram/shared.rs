@@ -1,4 +1,4 @@
-//! Whether a histogram continues the chunk of the one before it, and the buckets that all of them share.
+//! Decides whether a histogram continues the chunk of the one before it, and finds the buckets that all histograms share.
 
 use std::collections::BTreeSet;
 
@@ -11,8 +11,8 @@ use crate::error::AppendError;
 pub(crate) enum Continuation {
     /// Both may be in one chunk.
     SameChunk,
-    /// They may not: schema, zero threshold, custom bounds or kind differ, the hint says so, or a staleness marker ends the
-    /// chunk.
+    /// They may not: schema, zero threshold, custom bounds or kind differ, the hint announces a reset, or a staleness marker
+    /// ends the chunk.
     NewChunk,
     /// They may not, because a count is lower than before: the counter was reset.
     CountsFell,
@@ -141,7 +141,7 @@ fn spans_of(numbers: &[i64]) -> Vec<BucketSpan> {
         match spans.last_mut() {
             Some(span) if number == next => span.length += 1,
             _ => {
-                // The numbers of buckets come from 32-bit spans; those of sound histograms have far fewer bits.
+                // The numbers of buckets come from 32-bit spans; those of valid histograms have far fewer bits.
                 let gap = (number - next).clamp(i64::from(i32::MIN), i64::from(i32::MAX));
                 spans.push(BucketSpan { offset: gap as i32, length: 1 });
             }

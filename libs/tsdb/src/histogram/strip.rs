@@ -1,4 +1,4 @@
-//! Histogram chunks without their start timestamps.
+//! Removes start timestamps from histogram chunks.
 
 use crate::Encoding;
 use crate::bits::{BitReader, BitWriter};
@@ -9,8 +9,7 @@ use crate::histogram::{HEADER_BYTES, KIND_OF_COUNTER};
 use crate::starts::StartReader;
 use crate::varbit::read_signed;
 
-/// The payload of a histogram chunk without start timestamps that has the samples of one with them. All bits but those of
-/// the starts are taken over, so nothing that the chunk says of its histograms is lost.
+/// The payload of a histogram chunk without its start timestamps. All other bits are copied, so nothing else changes.
 pub(crate) fn strip_starts(encoding: Encoding, data: &[u8]) -> Result<Vec<u8>, ChunkError> {
     let mut reader = BitReader::new(data, HEADER_BYTES);
     let strip = match encoding {
@@ -57,7 +56,7 @@ fn strip<N: NumbersReader>(
             return Err(ChunkProblem::Truncated { samples });
         }
         writer.copy(&mut kept_from, reader);
-        // Only the place of the start matters, not what it is: the time of the sample before may be any.
+        // Only the place of the start matters, not its value, so the time of the sample before is not needed.
         match index {
             0 => drop(starts.first(reader, t)?),
             _ => drop(starts.next(reader, index, t)),

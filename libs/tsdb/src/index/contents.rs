@@ -12,16 +12,16 @@ pub(crate) const HEADER_BYTES: u64 = 5;
 /// Bytes of the table of contents, its checksum included.
 pub(crate) const CONTENTS_BYTES: u64 = 52;
 
-/// Which of the two layouts an index has.
+/// The version of the format of an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IndexVersion {
     /// Symbols and series are referred to by their offset; the postings offset table may be unsorted.
     V1,
-    /// Symbols are referred to by their number, series by a sixteenth of their offset. Version 3 is read as this.
+    /// Symbols are referred to by their number, series by a sixteenth of their offset. Version 3 is read like version 2.
     V2,
 }
 
-/// Where the sections of an index begin. The two label tables, which nobody writes any more, are left out.
+/// Where the sections of an index begin, without the two label tables, which are no longer written.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Contents {
     pub(crate) symbols: u64,
@@ -30,7 +30,7 @@ pub(crate) struct Contents {
     pub(crate) postings_table: u64,
 }
 
-/// Reads both ends of an index.
+/// Reads header and table of contents.
 pub(super) fn read(
     place: &BlockLocation,
     file: &Arc<dyn ReadAt>,

@@ -1,4 +1,4 @@
-//! Reading postings lists: neighbours in one read, each checked.
+//! Reads postings lists: neighbours in one read, each with its checksum checked.
 
 use std::ops::{ControlFlow, Range};
 
@@ -12,7 +12,7 @@ use crate::reference::SeriesRef;
 
 /// Neighbours are read together up to this size.
 const TOGETHER_BYTES: u64 = 1 << 20;
-/// Reads are asked for together up to this size.
+/// Several ranges are read at once up to this size.
 const AT_ONCE_BYTES: u64 = 16 << 20;
 
 impl Index {
@@ -20,7 +20,7 @@ impl Index {
         self.place.at(BlockPart::Postings)
     }
 
-    /// One list; its bytes are shared, not copied.
+    /// Reads one list. Its bytes are shared, not copied.
     pub(crate) fn read_list(&self, list: ListPlace) -> Result<Postings, BlockError> {
         let place = self.lists_place();
         let bytes = self.read(&place, self.range_of(&place, list)?)?;
@@ -31,7 +31,7 @@ impl Index {
         Ok(out)
     }
 
-    /// The series that are in one of `lists` at least.
+    /// The series that are in at least one of `lists`.
     pub(crate) fn read_union(&self, mut lists: Vec<ListPlace>) -> Result<Postings, BlockError> {
         if let [only] = lists.as_slice() {
             return self.read_list(*only);
@@ -39,7 +39,7 @@ impl Index {
         let place = self.lists_place();
         lists.sort_unstable_by_key(|list| list.offset);
         let mut union = Union::default();
-        // Runs of lists that lie one behind the other, each run a read; as many reads at once as memory allows.
+        // Lists that follow each other in the file form a run, which is one read. Several runs are read at once, up to a limit.
         let (mut runs, mut ranges, mut waiting) = (Vec::new(), Vec::new(), 0);
         let mut rest = lists.as_slice();
         while let Some(first) = rest.first() {
@@ -67,7 +67,7 @@ impl Index {
         Ok(union.finish())
     }
 
-    /// Reads `ranges`, each of which holds the lists of a run, into `union`.
+    /// Reads `ranges`, each of which contains the lists of a run, into `union`.
     fn read_runs(
         &self,
         place: &BlockLocation,
@@ -91,7 +91,7 @@ impl Index {
         Ok(())
     }
 
-    /// What is to be read for a list: all up to its limit if that is near, otherwise its length is asked for.
+    /// The range to read for a list: up to its limit if that is near; otherwise its length is read first.
     fn range_of(&self, place: &BlockLocation, list: ListPlace) -> Result<Range<u64>, BlockError> {
         if list.limit - list.offset <= TOGETHER_BYTES {
             return Ok(list.offset..list.limit);
@@ -99,10 +99,10 @@ impl Index {
         self.whole_list(place, list)
     }
 
-    /// All values of label `name`, sorted, each with how many series have it; none where no series has the label.
+    /// All values of label `name`, sorted, each with the number of series that have it; none when no series has the label.
     ///
-    /// The lists themselves are not read: one ends where the next begins, which tells its length. Only that of the last
-    /// list of the index is asked for. Memory: all values of the name.
+    /// The lists themselves are not read: a list ends where the next one begins, so its length is known. Only the length of
+    /// the last list of the index is read. Memory: all values of the name.
     ///
     /// # Errors
     /// When the table or the last list is damaged or cannot be read.
@@ -117,7 +117,7 @@ impl Index {
         let count = |(value, place): (String, ListPlace)| {
             let ends_at_next = self.version == IndexVersion::V2 && place.limit < self.contents.postings_table;
             let series = match ends_at_next {
-                // A list of n series has 12 + 4 n bytes, and so no padding behind it.
+                // A list of n series has 12 + 4 n bytes, and so no padding after it.
                 true => (place.limit - place.offset).saturating_sub(12) / 4,
                 false => self.list_length(place)?,
             };
@@ -126,7 +126,7 @@ impl Index {
         places.into_iter().map(count).collect()
     }
 
-    /// Number of series in a list, as it announces them.
+    /// Number of series that a list announces.
     pub(crate) fn list_length(&self, list: ListPlace) -> Result<u64, BlockError> {
         let place = self.lists_place();
         Ok((self.whole_list(&place, list)?.end - list.offset - 12) / 4)
@@ -151,7 +151,7 @@ impl Index {
         self.file.read_at(range).map_err(|error| place.io(start, error))
     }
 
-    /// Series lie where series are.
+    /// Checks that the first and last series of a list are within the series section.
     fn check_bounds(
         &self,
         place: &BlockLocation,
@@ -172,7 +172,7 @@ impl Index {
     }
 }
 
-/// Where the series of a list are within `bytes`, which begin with its length at `offset` of the file.
+/// The range of the series of a list within `bytes`, which begin with its length at `offset` of the file.
 fn content(place: &BlockLocation, offset: u64, bytes: &[u8]) -> Result<Range<usize>, BlockError> {
     let mut cursor = ByteCursor::new(bytes);
     let short = |needed| place.truncated(offset, needed, bytes.len() as u64);

@@ -1,4 +1,4 @@
-//! From matchers to the series that satisfy them.
+//! Finds the series that satisfy matchers.
 //!
 //! ```text
 //! a matcher that a series without the label ...
@@ -6,7 +6,7 @@
 //!   ... satisfies            all series but those of the lists of values that do not match
 //! ```
 //!
-//! Which values match is found without trying all of them where the matcher names them, or a text that they begin with.
+//! When the matcher lists its values, or a prefix of them, only these values are looked up; otherwise all values are tried.
 
 use std::ops::ControlFlow;
 
@@ -17,12 +17,12 @@ use crate::index::{Index, ListPlace};
 use crate::postings::Postings;
 
 impl Index {
-    /// The series that satisfy all of `matchers`; all series where there is none.
+    /// The series that satisfy all of `matchers`; all series without matchers.
     ///
     /// # Errors
     /// When a list that is needed, or the table of them, is damaged or cannot be read.
     pub fn matching(&self, matchers: &[Matcher]) -> Result<Postings, BlockError> {
-        // What needs one list comes first: where it is empty, nothing else is read.
+        // Matchers that need one list come first: if it is empty, nothing else is read.
         let mut matchers: Vec<&Matcher> = matchers.iter().filter(|m| !is_any(m)).collect();
         matchers.sort_by_key(|m| (m.matches_empty(), m.op() != MatchOp::Equal));
         let mut found: Option<Postings> = None;
@@ -50,7 +50,7 @@ impl Index {
         if name.is_empty() {
             return Ok(lists);
         }
-        // The values that `=` or `=~` would match, even where the matcher is its opposite.
+        // Whether the values to find are those that `=` or `=~` matches, also when the matcher is `!=` or `!~`.
         let positive = matches!(matcher.op(), MatchOp::Equal | MatchOp::Regex) == wanted;
         let mut prefix = "";
         if positive {
@@ -80,7 +80,7 @@ impl Index {
     }
 }
 
-/// Whether every series satisfies the matcher, seen without trying.
+/// Whether the matcher is one that every series satisfies.
 fn is_any(matcher: &Matcher) -> bool {
     matcher.op() == MatchOp::Regex && matcher.value() == ".*"
 }

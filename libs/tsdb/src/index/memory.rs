@@ -2,9 +2,9 @@
 
 /// What an [`Index`](crate::Index) keeps in memory, and so how often it reads its file again.
 ///
-/// Two parts of an index are worth keeping: the symbols, which every label of a series is looked up in, and the postings
-/// offset table, which leads from a label to its postings list. Postings lists, series and chunks are always read when
-/// they are needed. A block with 1,000,000 series of a Kubernetes cluster has 3 to 12 MiB of symbols and 4 to 16 MiB of table.
+/// Two parts of an index are worth keeping in memory: the symbols, where every label of a series is looked up, and the postings
+/// offset table, which has the place of the postings list of each label. Postings lists, series and chunks are always read
+/// when they are needed. A block with 1,000,000 series of a Kubernetes cluster has 3 to 12 MiB of symbols and 4 to 16 MiB of table.
 ///
 /// | | [`Default`] | [`SAMPLED`](Self::SAMPLED) | [`WHOLE`](Self::WHOLE) |
 /// |---|---|---|---|
@@ -39,8 +39,8 @@ impl IndexMemory {
     pub const WHOLE: Self =
         Self { symbols_bytes: u64::MAX, postings_table_bytes: u64::MAX, symbol_stride: 1, value_stride: 32 };
 
-    /// As little as lookups can do with: for a process that has hundreds of blocks open. Wants a file whose reads are cheap,
-    /// such as a copy of both parts on a local disk.
+    /// As little as lookups can do with: for a process that has hundreds of blocks open. The file
+    /// should be one whose reads are cheap, such as a copy of both parts on a local disk.
     pub const SAMPLED: Self = Self {
         symbols_bytes: 64 << 10,
         postings_table_bytes: 32 << 10,

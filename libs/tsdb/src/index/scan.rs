@@ -1,4 +1,4 @@
-//! The entries of many series, in few reads.
+//! Reads the entries of many series in few reads.
 
 use std::iter::Peekable;
 use std::ops::Range;
@@ -14,17 +14,17 @@ use crate::reference::SeriesRef;
 const TOGETHER_BYTES: u64 = 512 << 10;
 /// ... and where no more than this lies between two.
 const GAP_BYTES: u64 = 16 << 10;
-/// The length of an entry is known only when it is read. This much is read of the last one at first.
+/// The length of an entry is known only after its beginning is read. This much of the last entry is read at first.
 const GUESS_BYTES: u64 = 1 << 10;
 
-/// Entries of series in the order in which they are asked for: [`Index::scan`].
+/// Iterates over the entries of series: [`Index::scan`].
 pub struct SeriesScan<'a, I: Iterator<Item = SeriesRef>> {
     index: &'a Index,
     series: Peekable<I>,
-    /// What was read last and where it begins in the file.
+    /// The bytes that were read last, and their offset in the file.
     window: Bytes,
     start: u64,
-    /// Series whose entries the window was read for.
+    /// Series whose entries begin in the window and were not returned yet.
     waiting: std::vec::IntoIter<SeriesRef>,
 }
 
@@ -34,7 +34,7 @@ impl<'a, I: Iterator<Item = SeriesRef>> SeriesScan<'a, I> {
         SeriesScan { index, series: series.peekable(), window: Bytes::new(), start: 0, waiting }
     }
 
-    /// Reads the next entry into `raw`, without looking up its texts.
+    /// Reads the next entry into `raw`, without looking up its labels.
     pub(crate) fn next_raw(&mut self, raw: &mut RawEntry) -> Option<Result<SeriesRef, BlockError>> {
         let reference = match self.waiting.next() {
             Some(reference) => reference,
@@ -46,7 +46,7 @@ impl<'a, I: Iterator<Item = SeriesRef>> SeriesScan<'a, I> {
         Some(self.entry(reference, raw).map(|()| reference))
     }
 
-    /// Reads the next window, and tells the first of its series.
+    /// Reads the next window. Returns the first of its series.
     fn fill(&mut self) -> Option<Result<SeriesRef, BlockError>> {
         let bounds = self.index.series_bounds();
         let offset_of = |reference: SeriesRef| reference.offset(self.index.version);
@@ -101,7 +101,7 @@ impl<'a, I: Iterator<Item = SeriesRef>> SeriesScan<'a, I> {
     }
 }
 
-/// After an error the scan goes on with the next series.
+/// After an error, the scan continues with the next series.
 impl<I: Iterator<Item = SeriesRef>> Iterator for SeriesScan<'_, I> {
     type Item = Result<SeriesEntry, BlockError>;
 

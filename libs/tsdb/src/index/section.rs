@@ -1,7 +1,7 @@
-//! A section of an index: `be32 length, content, crc`, read once as a whole and any part of it later.
+//! A section of an index: `be32 length, content, crc`. It is read once as a whole; parts of it may be read again later.
 //!
-//! A small one stays in memory. Of a large one the checksum of each page is taken while that of the whole is checked, so
-//! that a page that is read again later is checked again, too.
+//! A small section stays in memory. For a large one, the checksum of each page is computed when the whole is checked, so that
+//! a page that is read again is also checked again.
 
 use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,12 +31,12 @@ pub(super) struct Section {
     content: Content,
 }
 
-/// The content as far as it is in memory.
+/// The part of the content that is in memory.
 enum Content {
     Whole(Bytes),
     Pages {
         checksums: Vec<u32>,
-        /// The pages that were used last, each with its number. A page has one slot, which is its number modulo the slots.
+        /// The pages that were used last, each with its number. The slot of a page is its number modulo the number of slots.
         cached: Mutex<Vec<(u64, Bytes)>>,
     },
 }
@@ -87,7 +87,7 @@ impl Section {
         Ok(Self { place, file: Arc::clone(file), start, length, keep_bytes, content })
     }
 
-    /// Frees what is not to be kept, when the section was gone through.
+    /// Frees what is not to be kept. Called when the section has been parsed.
     pub(super) fn release(&mut self) {
         if let Content::Whole(whole) = &self.content
             && self.length > self.keep_bytes
@@ -134,7 +134,7 @@ impl Section {
         }
     }
 
-    /// The content from `at` on: at least up to the end of the page, and of as many `pages`, unless it ends before.
+    /// The content from `at` to the end of as many `pages`, or to its own end.
     fn read(&self, at: u64, pages: u64) -> Result<Bytes, BlockError> {
         let (checksums, cached) = match &self.content {
             Content::Whole(whole) => return Ok(whole.slice(at as usize..)),
@@ -168,10 +168,10 @@ impl Section {
         Ok(bytes.slice(within..))
     }
 
-    /// Calls `entry` for entry after entry from offset `at` of the content on, until it breaks or the section ends.
+    /// Calls `entry` for each entry from offset `at` of the content on, until it breaks or the section ends.
     ///
-    /// `entry` gets the offset and a cursor, and must read the entry whole before it acts: `None` says that bytes are
-    /// missing, and it is called again with more of them, if there are more.
+    /// `entry` gets the offset and a cursor. It must read the whole entry before it has an effect: when it returns `None`,
+    /// bytes are missing, and it is called again with more bytes if there are more.
     pub(super) fn walk<B>(
         &self,
         mut at: u64,
@@ -202,7 +202,7 @@ impl Section {
 }
 
 impl Content {
-    /// Nothing but the checksums, and an empty cache of at most `cache_bytes`.
+    /// The checksums of the pages, and an empty cache of at most `cache_bytes`.
     fn paged(checksums: Vec<u32>, cache_bytes: u64) -> Self {
         let slots = (cache_bytes / PAGE_BYTES).min(checksums.len() as u64) as usize;
         let mut checksums = checksums;

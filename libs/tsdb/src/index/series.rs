@@ -1,4 +1,4 @@
-//! A series' entry: its labels and where its chunks are.
+//! The entry of a series: its labels, and where its chunks are.
 
 use std::ops::Range;
 
@@ -19,18 +19,18 @@ impl SeriesRef {
     }
 }
 
-/// A series as the index has it.
+/// A series in the index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeriesEntry {
     /// Its place in the index.
     pub reference: SeriesRef,
     /// Its labels.
     pub labels: Labels,
-    /// Its chunks in the order of the index, which is by time in a sound one.
+    /// Its chunks in the order of the index, which is by time unless the index is damaged.
     pub chunks: Vec<ChunkMeta>,
 }
 
-/// An entry with symbols not yet looked up.
+/// An entry whose symbols are not looked up yet.
 #[derive(Debug, Default)]
 pub(crate) struct RawEntry {
     /// References of names and values.
@@ -40,11 +40,11 @@ pub(crate) struct RawEntry {
     pub(crate) size_bytes: u64,
 }
 
-/// The bytes of an entry's body within `bytes`, which begin with the entry at `offset` of the file; how many bytes are
-/// needed where there are too few.
+/// The range of the body of an entry within `bytes`, which begin with the entry. The error is the number of bytes that are
+/// needed when there are too few, and none when no entry begins here.
 pub(crate) fn body(bytes: &[u8]) -> Result<Range<usize>, Option<u64>> {
     let mut cursor = ByteCursor::new(bytes);
-    // Fewer than ten bytes may be a length that is not over yet.
+    // Fewer than ten bytes may be an incomplete length.
     let length = cursor.uvarint().ok_or(if bytes.len() < 10 { Some(10) } else { None })?;
     let start = cursor.at();
     let needed = length.checked_add(start as u64 + 4).ok_or(None)?;
@@ -54,8 +54,8 @@ pub(crate) fn body(bytes: &[u8]) -> Result<Range<usize>, Option<u64>> {
     Ok(start..start + length as usize)
 }
 
-/// Reads an entry into `entry`, of which `bytes` begin at `offset` of the file and hold it whole; `range` is that of its
-/// body.
+/// Reads an entry into `entry`. `bytes` begin at `offset` of the file and contain the whole entry; `range` is the range of
+/// its body.
 pub(crate) fn read(
     place: &BlockLocation,
     offset: u64,
@@ -76,7 +76,7 @@ fn decode(body: &[u8], entry: &mut RawEntry) -> Option<()> {
     let mut cursor = ByteCursor::new(body);
     let labels = cursor.uvarint()?;
     for _ in 0..labels {
-        // No memory is taken before the bytes are read.
+        // Memory is allocated only after the bytes are read.
         entry.labels.push((cursor.uvarint()?, cursor.uvarint()?));
     }
     let chunks = cursor.uvarint()?;

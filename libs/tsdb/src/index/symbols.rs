@@ -1,4 +1,4 @@
-//! The texts of an index: each label name and value once.
+//! The symbols of an index: each label name and value once.
 
 use std::borrow::Cow;
 use std::ops::ControlFlow;
@@ -22,7 +22,7 @@ pub(super) struct Symbols {
 }
 
 impl Symbols {
-    /// Finds the symbols in their section; keeps the offset of every `stride`th, and of at most [`MAX_OFFSETS`].
+    /// Finds the symbols in their section. Keeps the offset of every `stride`th, at most [`MAX_OFFSETS`].
     pub(super) fn open(mut section: Section, version: IndexVersion, stride: u32) -> Result<Self, BlockError> {
         let announced = section.walk(0, |_, cursor| cursor.be32().map(ControlFlow::Break))?;
         let count = u64::from(announced.unwrap_or(0));
@@ -61,7 +61,7 @@ impl Symbols {
         self.section.end()
     }
 
-    /// The text that a series' entry means by `reference`.
+    /// The symbol that the entry of a series refers to.
     pub(super) fn lookup(&self, reference: u64) -> Result<Cow<'_, str>, BlockError> {
         let (offset, mut skip) = match self.version {
             IndexVersion::V1 => (reference.checked_sub(self.section.start()), 0),

@@ -1,7 +1,7 @@
-//! The postings offset table: which values each label has, and where the list of each is.
+//! The postings offset table: the values of each label, and where the postings list of each value is.
 //!
-//! Of every name, some values are kept in memory, each so many; those between two are read again when one of them is looked
-//! up. In version 1 the table may be unsorted, so all are kept.
+//! Of each label name, every Nth value is kept in memory ([`IndexMemory`](crate::IndexMemory)). The values between two of them
+//! are read again when one is looked up. In version 1 the table may be unsorted, so all values are kept.
 
 use std::ops::ControlFlow;
 
@@ -14,16 +14,16 @@ use crate::index::section::Section;
 /// Where a postings list is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ListPlace {
-    /// Byte of the file at which it begins.
+    /// Offset of its first byte in the file.
     pub(crate) offset: u64,
-    /// Where it ends at the latest: what lies behind it begins there.
+    /// The greatest offset at which it can end: there begins what follows it.
     pub(crate) limit: u64,
 }
 
 /// A label name and some of its values.
 struct TableName {
     name: Box<str>,
-    /// How many values it has.
+    /// Number of its values.
     values: u64,
     /// Every `stride`-th value with the offset of its entry in the section, sorted.
     sampled: SampledValues,
@@ -31,10 +31,10 @@ struct TableName {
 
 pub(super) struct PostingsTable {
     section: Section,
-    /// Sorted; the first may be empty, which stands for all series.
+    /// Sorted. The first may be empty; its list has all series.
     names: Vec<TableName>,
     stride: u64,
-    /// Where the table begins in the file: no list reaches so far.
+    /// Offset of the table in the file: all lists end before it.
     begin: u64,
 }
 
@@ -136,7 +136,7 @@ impl PostingsTable {
         self.section.memory_bytes() + self.names.iter().map(name).sum::<usize>()
     }
 
-    /// All names, sorted, with how many values each has.
+    /// All names, sorted, each with the number of its values.
     pub(super) fn names(&self) -> impl Iterator<Item = (&str, u64)> {
         self.names.iter().filter(|name| !name.name.is_empty()).map(|name| (&*name.name, name.values))
     }
@@ -180,7 +180,7 @@ impl PostingsTable {
             }
             return Ok(());
         }
-        // An entry is handed on when the next one has told where its list ends.
+        // An entry is passed on when the next one is read, which shows where its list ends.
         let mut held: Option<u64> = None;
         let mut value = String::new();
         let mut left = name.values - (first as u64) * self.stride;
@@ -224,7 +224,7 @@ impl PostingsTable {
         Ok(())
     }
 
-    /// The place of a list at `offset` where the next begins at `next`.
+    /// The place of a list at `offset`, when the next list begins at `next`.
     fn place(&self, offset: u64, next: Option<u64>) -> Result<ListPlace, BlockError> {
         if offset >= self.begin {
             let what = format!("a postings list at byte {offset}, after the end of all lists");
@@ -235,7 +235,7 @@ impl PostingsTable {
     }
 }
 
-/// Sorts names and values, and joins what was apart.
+/// Sorts names and values, and joins names that occur several times.
 fn merged(mut names: Vec<TableName>) -> Vec<TableName> {
     names.sort_by(|a, b| a.name.cmp(&b.name));
     let mut out: Vec<TableName> = Vec::new();

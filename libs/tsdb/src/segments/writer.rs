@@ -1,4 +1,4 @@
-//! Writing segments.
+//! Writes segments.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -8,16 +8,16 @@ use crate::cursor::put_uvarint;
 use crate::segments::{HEADER_BYTES, MAGIC, MAX_LENGTH_BYTES, VERSION};
 use crate::{Chunk, ChunkRef};
 
-/// Bytes that are collected before they are written.
+/// Size of the write buffer.
 const BUFFER_BYTES: usize = 1 << 20;
 
 /// Writes the files of a new `chunks` directory.
 pub(crate) struct SegmentWriter {
     dir: PathBuf,
-    /// A segment grows beyond this only if one chunk alone is larger.
+    /// A segment is larger than this only if a single chunk is.
     limit_bytes: u64,
     current: Option<BufWriter<File>>,
-    /// Segments so far, the current one included.
+    /// Number of segments so far, with the current one.
     segments: u32,
     /// Bytes of the current one.
     length: u64,
@@ -39,13 +39,13 @@ impl SegmentWriter {
         })
     }
 
-    /// Appends the chunks of one series and tells where each is. A new segment is begun before the first that might not
-    /// fit the current one.
+    /// Appends the chunks of one series, and their references to `out`. A new segment begins before the first chunk that might
+    /// not fit into the current one.
     pub(crate) fn write(&mut self, chunks: &[Chunk], out: &mut Vec<ChunkRef>) -> io::Result<()> {
         if self.current.is_none() {
             self.cut()?;
         }
-        // Prometheus reckons with the longest length for each record of the series, so segments are cut at the same places.
+        // Prometheus plans with the longest length for each record of the series. So do we, to cut segments at the same places.
         let mut planned = self.length;
         for chunk in chunks {
             let size = (MAX_LENGTH_BYTES + 1 + chunk.data.len() + 4) as u64;
@@ -80,7 +80,7 @@ impl SegmentWriter {
         Ok(())
     }
 
-    /// Ends the current segment and begins the next.
+    /// Completes the current segment and begins the next one.
     fn cut(&mut self) -> io::Result<()> {
         self.end()?;
         self.segments += 1;
@@ -100,7 +100,7 @@ impl SegmentWriter {
         }
     }
 
-    /// Writes what is left, and makes all of it durable.
+    /// Writes what is left in the buffer, and syncs everything.
     pub(crate) fn finish(mut self) -> io::Result<()> {
         self.end()?;
         File::open(&self.dir)?.sync_all()

@@ -1,11 +1,11 @@
-//! What can go wrong when a block is written.
+//! Errors of writing a block.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use model::{Labels, Timestamp};
 
-/// A block that cannot be written.
+/// Why a block cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// A file cannot be written. The block cannot be finished.
@@ -16,43 +16,43 @@ pub enum WriteError {
         /// What is wrong.
         error: io::Error,
     },
-    /// The series is not behind the last one. Nothing was written of it.
+    /// The series does not sort after the last one. Nothing of it was written.
     #[error("series {series} must come before {last}, which was already written")]
     Order {
-        /// The series that was refused.
+        /// The series that was rejected.
         series: Labels,
         /// The last series.
         last: Labels,
     },
-    /// The series or its chunks cannot be in a block. Nothing was written of it.
+    /// The series or its chunks are invalid. Nothing of it was written.
     #[error("series {series}: {what}")]
     Series {
-        /// The series that was refused.
+        /// The series that was rejected.
         series: Labels,
         /// What is wrong with it.
         what: String,
     },
-    /// The format has no room for so much.
+    /// The block is too large for the format.
     #[error("a block cannot have {0}; write several blocks")]
     TooLarge(&'static str),
-    /// Samples lie outside of the times that the block is to cover.
+    /// Samples are outside of the times that the block covers.
     #[error("the block covers [{min}, {max}), but has samples from {first} to {last}")]
     Times {
         /// First instant of the block.
         min: Timestamp,
-        /// First instant behind the block.
+        /// First instant after the block.
         max: Timestamp,
         /// First sample.
         first: Timestamp,
         /// Last sample.
         last: Timestamp,
     },
-    /// There was no series with samples; nothing is left behind.
+    /// There was no series with samples. The directory was removed.
     #[error("no series was written; a block needs at least one")]
     Empty,
 }
 
-/// Says which file an error is of.
+/// Adds the path of the file to an error.
 pub(super) fn at(path: &Path) -> impl Fn(io::Error) -> WriteError {
     move |error| WriteError::Io { path: path.to_owned(), error }
 }

@@ -1,8 +1,8 @@
-//! Writing an index of version 2.
+//! Writes an index of version 2.
 //!
-//! Entries of series name symbols by their place among all symbols, which is known only at the end. Until then series wait
-//! in a file of their own. Then: symbols, series, postings lists, their table, contents. The lists are made from another
-//! reading of the waiting series, as many at a time as fit in memory.
+//! Entries of series refer to symbols by their number in the sorted list, which is known only at the end. Until then the
+//! series are in a temporary file. Then symbols, series, postings lists, their table and the table of contents are written.
+//! The temporary file is read again to make the lists, as many at a time as fit in memory.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -21,9 +21,9 @@ use crate::writer::spill::{SpillReader, SpillWriter, SpilledSeries};
 
 /// The version that is written.
 const VERSION: u8 = 2;
-/// Bytes that are collected before they are written.
+/// Size of the write buffer.
 const BUFFER_BYTES: usize = 1 << 20;
-/// Most series of lists in memory: 64 MiB.
+/// Most series in the lists that are in memory: 64 MiB.
 const LISTED_AT_ONCE: u64 = 16 << 20;
 
 pub(super) struct IndexWriter {
@@ -54,7 +54,7 @@ impl IndexFile {
     }
 }
 
-/// A section whose length is known when it ends.
+/// A section that is being written. Its length is filled in at its end.
 struct SectionOut<'a> {
     out: &'a mut IndexFile,
     /// Where the length is to be written.
@@ -70,7 +70,7 @@ impl<'a> SectionOut<'a> {
         Ok(SectionOut { out, start, checksum: 0, buffer: Vec::new() })
     }
 
-    /// Writes what is in the buffer if that is worth it.
+    /// Writes the buffer if it has `at_least` this many bytes.
     fn spill(&mut self, at_least: usize) -> io::Result<()> {
         if self.buffer.len() >= at_least {
             self.checksum = crc32c::crc32c_append(self.checksum, &self.buffer);
@@ -90,7 +90,7 @@ impl<'a> SectionOut<'a> {
     }
 }
 
-/// What can go wrong inside of the file, before its path is known to the error.
+/// An error without the path of the file.
 enum SectionError {
     Io(io::Error),
     TooLarge(&'static str),
@@ -147,7 +147,7 @@ impl IndexWriter {
         self.spill.add(pairs, rest).map_err(at(self.spill.path()))
     }
 
-    /// Writes the index, durably. Tells the size of the largest entry.
+    /// Writes the index and syncs it. Returns the size of the largest entry.
     pub(super) fn finish(self) -> Result<u64, WriteError> {
         let Self { path, labels, spill, series, listed_at_once, .. } = self;
         let waiting = spill.path().to_owned();
@@ -184,7 +184,7 @@ fn write(
     section.end("more than 4 GiB of label texts")?;
     let series_start = out.position;
 
-    // Texts are sorted, so places sort like them.
+    // Texts are sorted, so their numbers sort like them.
     let mut order: Vec<u32> = (0..pairs.len() as u32).collect();
     let key = |pair: &Pair| (places[pair.name as usize], places[pair.value as usize]);
     order.sort_unstable_by_key(|&number| key(&pairs[number as usize]));
@@ -266,7 +266,7 @@ fn write(
     Ok(largest)
 }
 
-/// Writes a postings list and tells where it is.
+/// Writes a postings list and returns its offset.
 fn write_list(out: &mut IndexFile, series: &[u32], buffer: &mut Vec<u8>) -> Result<u64, SectionError> {
     out.align(4)?;
     let offset = out.position;
@@ -282,7 +282,7 @@ fn write_list(out: &mut IndexFile, series: &[u32], buffer: &mut Vec<u8>) -> Resu
     Ok(offset)
 }
 
-/// Cuts the sorted labels into runs whose lists fit in memory together.
+/// Cuts the sorted labels into groups whose lists fit in memory together.
 fn groups(order: &[u32], pairs: &[Pair], listed_at_once: u64) -> Vec<Range<usize>> {
     let mut groups = Vec::new();
     let (mut start, mut listed) = (0, 0);
@@ -298,11 +298,11 @@ fn groups(order: &[u32], pairs: &[Pair], listed_at_once: u64) -> Vec<Range<usize
     groups
 }
 
-/// Some of the lists, while they are collected.
+/// A group of postings lists that are being collected.
 struct PendingLists {
-    /// Which of the sorted labels.
+    /// The range of the sorted labels.
     group: Range<usize>,
-    /// For each label by number, where its next series goes; [`PendingLists::OTHER`] if it is not of the group.
+    /// For each label by number, the index of its next series; [`PendingLists::OTHER`] if it is not in the group.
     next: Vec<u32>,
     /// Where each list of the group ends in `series`.
     ends: Vec<u32>,
@@ -318,7 +318,7 @@ impl PendingLists {
         let mut end = 0;
         for &number in &order[group.clone()] {
             next[number as usize] = end;
-            // One list has less than 2^32 series, several together no more than fit in memory.
+            // One list has less than 2^32 series, and several lists fit in memory together.
             end += pairs[number as usize].series;
             ends.push(end);
         }
@@ -333,7 +333,7 @@ impl PendingLists {
         }
     }
 
-    /// The list of the label at `place` of the sorted labels.
+    /// The list of the label with this index in the sorted labels.
     fn of(&self, place: usize) -> &[u32] {
         let index = place - self.group.start;
         let start = if index == 0 { 0 } else { self.ends[index - 1] };

@@ -1,4 +1,4 @@
-//! Label names and values by number, while it is not yet known where they will be in the index.
+//! Numbers label names and values until their order in the index is known.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use model::Labels;
 
 use crate::writer::error::WriteError;
 
-/// A label and how many series have it.
+/// A label and the number of series that have it.
 pub(super) struct Pair {
     /// Number of the name's text.
     pub(super) name: u32,
@@ -15,19 +15,19 @@ pub(super) struct Pair {
     pub(super) series: u32,
 }
 
-/// Texts and labels, each numbered in the order of its first use.
+/// Texts and labels, numbered in the order of their first use.
 #[derive(Default)]
 pub(super) struct LabelTable {
     texts: HashMap<Box<str>, u32>,
     numbers: HashMap<(u32, u32), u32>,
     pairs: Vec<Pair>,
-    /// The series before and the numbers of its labels: most series share most labels with it.
+    /// The series before and the numbers of its labels: most labels are the same as in the series before.
     last: Labels,
     last_pairs: Vec<u32>,
 }
 
 impl LabelTable {
-    /// The numbers of a series' labels, in their order; counts the series to each.
+    /// The numbers of the labels of a series, in their order. Counts the series for each of them.
     pub(super) fn add(&mut self, labels: &Labels) -> Result<&[u32], WriteError> {
         let last = std::mem::replace(&mut self.last, labels.clone());
         let last_pairs = std::mem::take(&mut self.last_pairs);
@@ -67,7 +67,7 @@ impl LabelTable {
         Ok(number)
     }
 
-    /// All texts, sorted, and for each number the place there; and all labels by number.
+    /// All texts, sorted; for each number, the index in them; and all labels by number.
     pub(super) fn finish(self) -> (Vec<Box<str>>, Vec<u32>, Vec<Pair>) {
         drop(self.numbers);
         let mut sorted: Vec<(Box<str>, u32)> = self.texts.into_iter().collect();

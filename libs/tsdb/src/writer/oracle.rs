@@ -1,5 +1,5 @@
-//! An index written the slow and obvious way, straight from FORMAT.md: all in memory, one thing after the other, with
-//! nothing of the code under test.
+//! Writes an index in the slow and obvious way, straight from FORMAT.md: everything in memory, one part after the other,
+//! without the code under test.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -39,7 +39,7 @@ fn align(out: &mut Vec<u8>, to: usize) {
     }
 }
 
-/// The index of these series; their references are not looked at.
+/// The index of these series. Their references are ignored.
 pub(super) fn index(series: &[SeriesEntry]) -> Vec<u8> {
     let mut out = vec![0xba, 0xaa, 0xd7, 0x00, 2];
     let labels = || series.iter().flat_map(|s| s.labels.iter());

@@ -1,4 +1,4 @@
-//! Series on disk until the symbols are known: the numbers of their labels, and the rest of their entries.
+//! A temporary file of series until the symbols are known: the numbers of their labels, and the rest of their entries.
 //!
 //! ```text
 //! uvarint labels, labels × uvarint number, uvarint size of the rest, rest
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cursor::put_uvarint;
 
-/// Bytes that are written or read at once.
+/// Size of the buffers.
 const BUFFER_BYTES: usize = 1 << 20;
 
 pub(super) struct SpillWriter {
@@ -19,7 +19,7 @@ pub(super) struct SpillWriter {
     record: Vec<u8>,
 }
 
-/// A series that waits.
+/// A series in the file.
 #[derive(Default)]
 pub(super) struct SpilledSeries {
     /// Numbers of its labels.
@@ -47,14 +47,14 @@ impl SpillWriter {
         self.file.write_all(rest)
     }
 
-    /// Ends writing; tells where to read.
+    /// Completes the file. Returns its path.
     pub(super) fn finish(mut self) -> io::Result<PathBuf> {
         self.file.flush()?;
         Ok(self.path)
     }
 }
 
-/// Reads what was written, from the beginning.
+/// Reads the file from its beginning.
 pub(super) struct SpillReader {
     file: BufReader<File>,
 }

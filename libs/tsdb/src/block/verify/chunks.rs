@@ -1,4 +1,4 @@
-//! Chunks against the index, and segments against the chunks.
+//! Checks chunks against the index, and segments against the chunks.
 
 use model::{TimeRange, Timestamp};
 
@@ -7,11 +7,11 @@ use crate::error::{BlockPart, BlockProblem};
 use crate::segments::{HEADER_BYTES, ReadAhead, Segments};
 use crate::{Chunk, ChunkError, ChunkMeta};
 
-/// Where the next chunk has to be, as chunks lie one behind the other.
+/// Where the next chunk has to begin: chunks follow each other without gaps.
 pub(super) struct ChunkCheck<'a> {
     segments: &'a Segments,
     segment: u32,
-    /// `None` where the end of the chunk before is not known.
+    /// `None` when the end of the chunk before is unknown.
     offset: Option<u64>,
     ahead: ReadAhead,
     timestamps: Vec<i64>,
@@ -30,7 +30,7 @@ impl<'a> ChunkCheck<'a> {
         }
     }
 
-    /// Some chunks are not known.
+    /// Some chunks could not be read, so the next offset is unknown.
     pub(super) fn lose_track(&mut self) {
         self.offset = None;
     }
@@ -100,7 +100,7 @@ impl<'a> ChunkCheck<'a> {
         }
     }
 
-    /// The samples are as many and at the times that header and index say.
+    /// The number of samples and their times are those in header and index.
     fn samples(&mut self, findings: &mut Findings<'_>, chunk: &Chunk) -> Result<(), BlockProblem> {
         let stats = &mut findings.found.stats;
         let announced = chunk.sample_count() as u64;
@@ -122,7 +122,7 @@ impl<'a> ChunkCheck<'a> {
             self.decode(part).map_err(BlockProblem::Chunk)?;
             in_range(&self.timestamps, chunk.range)?;
         }
-        // The counter has samples before its first window and repeats the last time.
+        // The counter has a sample before its first window, and repeats the last time.
         if let Some(counter) = &aggregates.counter {
             self.decode(counter).map_err(BlockProblem::Chunk)?;
         }
@@ -146,7 +146,7 @@ impl<'a> ChunkCheck<'a> {
     }
 }
 
-/// Times ascend from the beginning of `range` to its end.
+/// Checks that times ascend from the beginning of `range` to its end.
 fn in_range(timestamps: &[i64], range: TimeRange) -> Result<(), BlockProblem> {
     let (Some(first), Some(last)) = (timestamps.first(), timestamps.last()) else {
         return Err(BlockProblem::Malformed("the chunk has no samples".to_owned()));

@@ -6,32 +6,32 @@ use crate::block::Block;
 use crate::error::{BlockError, BlockLocation, BlockPart};
 use crate::meta::BlockStats;
 
-/// What a verification has to tell while it runs.
+/// A report of a running verification.
 #[derive(Debug)]
 pub enum VerifyEvent {
-    /// Something is wrong. More may follow.
+    /// A problem was found. More may follow.
     Problem(BlockError),
-    /// So many of the block's series were checked.
+    /// This many series of the block were checked.
     Progress {
         /// Series checked so far.
         series: u64,
-        /// Series in all.
+        /// Series of the block.
         of: u64,
     },
 }
 
-/// What a verification found.
+/// The result of a verification.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Verification {
-    /// How many problems were told; the block is sound where there are none.
+    /// Number of problems that were reported; 0 if the block is undamaged.
     pub problems: u64,
-    /// What is in the block, counted; what could not be read is not in it.
+    /// Counts of what is in the block. Parts that could not be read are not counted.
     pub stats: BlockStats,
-    /// First and last sample, both included; `None` where there are none.
+    /// First and last sample, both included; `None` without samples.
     pub range: Option<TimeRange>,
-    /// Size of the largest series' entry, in bytes, without its length and checksum.
+    /// Size of the largest entry of a series in bytes, without its length and checksum.
     pub series_max_bytes: u64,
-    /// Size of the largest chunk's record, in bytes.
+    /// Size of the largest record of a chunk in bytes.
     pub chunk_max_bytes: u64,
 }
 

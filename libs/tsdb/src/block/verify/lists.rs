@@ -1,4 +1,4 @@
-//! Postings lists against the labels of the series.
+//! Checks postings lists against the labels of the series.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -11,17 +11,18 @@ use crate::error::BlockPart;
 use crate::index::label_hash;
 use crate::mix::mixed;
 
-/// What the series say of the lists: for each label, by its hash, how many series have it, and a sum over them.
+/// What the lists should be, from the labels of the series: for each label, by its hash, how many series have it, and a
+/// sum over them.
 #[derive(Default)]
 pub(super) struct ListCheck {
     lists: HashMap<u64, Sum>,
 }
 
-/// A set of series in few bytes. Two sets with the same sum are the same, as good as certainly.
+/// A set of series in a few bytes. Two sets with the same sum are almost certainly equal.
 #[derive(Default)]
 struct Sum {
     count: u32,
-    /// One of the series, to name the label by.
+    /// One of the series, to look up the label for an error.
     example: u32,
     sum: u64,
 }
@@ -41,7 +42,7 @@ impl ListCheck {
         }
     }
 
-    /// Reads all lists and tells those that are not what the series say.
+    /// Reads all lists and reports those that differ from the labels of the series.
     pub(super) fn finish(mut self, findings: &mut Findings<'_>) {
         let index = &findings.block.index;
         let names: Vec<&str> = index.label_names().map(|(name, _)| name).collect();
