@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ::bucket::{Bucket, BucketFile, ObjstoreArgs, layout, manifest_of};
-use tsdb::{Block, BlockMeta, META_FILE, ReadAt, Ulid, parse_block_id};
+use tsdb::{Block, BlockMeta, BlockParts, IndexMemory, META_FILE, ReadAt, Ulid, parse_block_id};
 
 use crate::block::read::blocking;
 use crate::bucket;
@@ -91,7 +91,9 @@ pub(crate) async fn open_remote(bucket: &Bucket, id: Ulid) -> Result<Block> {
         path.strip_prefix(layout::CHUNKS_DIR).is_some_and(|rest| rest.starts_with('/'))
     };
     let segments: Vec<Arc<dyn ReadAt>> = files.iter().filter(is_segment).map(file).collect();
-    blocking(move || Ok(Block::from_parts(id, meta, index, segments, None)?)).await
+    let index_memory = IndexMemory::default();
+    let parts = BlockParts { meta, index, segments, tombstones: None, index_memory };
+    blocking(move || Ok(Block::from_parts(id, parts)?)).await
 }
 
 /// Says what is at `path` instead of a block, and what to do.
