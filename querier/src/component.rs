@@ -15,7 +15,7 @@ use crate::config::{Config, DedupFunction, Feature, Propagate, QueryArgs};
 use crate::endpoints::{EndpointOptions, EndpointSet};
 use crate::fanout::{FanoutMetrics, ProxyOptions, ProxyStore};
 use crate::metrics::{QueryMemory, StoreNodes};
-use crate::query::{Driver, Gate, QueryMetrics};
+use crate::query::{Driver, QueryGate, QueryMetrics};
 
 pub(crate) const ROLE: RoleInfo = RoleInfo { name: "querier", descriptors: &[proto::DESCRIPTORS] };
 
@@ -62,7 +62,7 @@ fn proxy_options(config: &Config) -> ProxyOptions {
 
 fn driver(config: &Config, stores: &ProxyStore, registry: &mut Registry) -> Driver {
     let args = &config.args;
-    let gate = Gate::new(args.max_concurrent, registry);
+    let gate = QueryGate::new(args.max_concurrent, registry);
     let metrics = QueryMetrics::new(registry);
     let engine = engine_options(config);
     registry.register_collector(Box::new(QueryMemory(engine.total.clone())));

@@ -24,7 +24,7 @@ use answer::QueryCost;
 pub(crate) use answer::{AskError, QueryAnswer, Timings};
 use clock::{Stopwatch, clock};
 use feed::Feeds;
-pub(crate) use gate::{Gate, QueryMetrics};
+pub(crate) use gate::{QueryGate, QueryMetrics};
 pub(crate) use planner::Planner;
 pub(crate) use question::Question;
 pub(crate) use resolution::dynamic_lookback;
@@ -49,7 +49,7 @@ pub(crate) struct Driver {
     engine: EngineOptions,
     /// Whether matchers are applied across binary operators while the series of all stores have their labels.
     propagate_where_sound: bool,
-    gate: Gate,
+    gate: QueryGate,
     planner: Planner,
     /// Selects of one query that are read ahead, besides the one that the engine waits for.
     concurrent_selects: usize,
@@ -61,7 +61,7 @@ impl Driver {
         stores: ProxyStore,
         engine: EngineOptions,
         propagate_where_sound: bool,
-        gate: Gate,
+        gate: QueryGate,
         concurrent_selects: usize,
         metrics: QueryMetrics,
     ) -> Self {

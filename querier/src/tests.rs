@@ -121,9 +121,9 @@ impl Scripted {
     }
 }
 
-struct StreamGuard(Arc<AtomicUsize>);
+struct OpenStreamGuard(Arc<AtomicUsize>);
 
-impl Drop for StreamGuard {
+impl Drop for OpenStreamGuard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
@@ -136,7 +136,7 @@ impl Store for Scripted {
     }
     async fn series(&self, _: SeriesRequest) -> Result<SeriesStream, StoreError> {
         self.open.fetch_add(1, Ordering::SeqCst);
-        let guard = StreamGuard(Arc::clone(&self.open));
+        let guard = OpenStreamGuard(Arc::clone(&self.open));
         let tail = if self.hangs { stream::pending().boxed() } else { stream::empty().boxed() };
         let frames = stream::iter(self.frames.clone()).chain(tail);
         Ok(frames

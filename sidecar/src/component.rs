@@ -12,11 +12,11 @@ use tracing::{info, warn};
 
 use crate::admission;
 use crate::config::{Config, SidecarArgs, Uploads};
-use crate::metrics::Metrics;
+use crate::metrics::SidecarMetrics;
 use crate::reloader::{Reloader, ReloaderConfig, ReloaderMetrics, Trigger};
 use crate::shipper::{Producer, Shipper, ShipperMetrics};
 use crate::store::PrometheusStore;
-use crate::upstream::{Heartbeat, State, first_answer};
+use crate::upstream::{Heartbeat, PrometheusState, first_answer};
 
 const ROLE: RoleInfo = RoleInfo { name: "sidecar", descriptors: &[proto::DESCRIPTORS] };
 
@@ -32,7 +32,7 @@ pub fn run(args: SidecarArgs) -> ExitCode {
 /// Builds the sidecar: uploads and reloads where they are configured, the heartbeat, and the store over Prometheus.
 async fn build(config: Config, mut startup: Startup) -> Result<RunningRole, RoleError> {
     startup.probes().not_ready(NO_ANSWER_YET);
-    let metrics = Metrics::new(startup.registry());
+    let metrics = SidecarMetrics::new(startup.registry());
     report(&config);
 
     let (sender, state) = watch::channel(Err(NO_ANSWER_YET.to_owned()));
@@ -80,7 +80,7 @@ fn report(config: &Config) {
 fn spawn_uploads(
     startup: &mut Startup,
     uploads: Uploads,
-    state: watch::Receiver<State>,
+    state: watch::Receiver<PrometheusState>,
 ) -> Result<watch::Receiver<Timestamp>, RoleError> {
     let bucket = uploads.bucket.open(&BucketMetrics::new(startup.registry()))?;
     info!(bucket = bucket.name(), "uploading blocks to a bucket");
@@ -123,7 +123,7 @@ fn spawn_reloader(startup: &mut Startup, config: ReloaderConfig, trigger: Trigge
 
 /// Keeps the last known producer, so that uploads continue while Prometheus does not answer.
 async fn follow_producer(
-    mut state: watch::Receiver<State>,
+    mut state: watch::Receiver<PrometheusState>,
     known: watch::Sender<Option<Producer>>,
     shutdown: Shutdown,
 ) {

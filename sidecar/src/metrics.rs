@@ -9,7 +9,7 @@ use runtime::Registry;
 
 /// Metrics of serving. Clones share the counters.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Metrics {
+pub(crate) struct SidecarMetrics {
     up: Gauge,
     last_heartbeat: Gauge<f64, AtomicU64>,
     series: Counter,
@@ -18,7 +18,7 @@ pub(crate) struct Metrics {
     failed_reads: Counter,
 }
 
-impl Metrics {
+impl SidecarMetrics {
     pub(crate) fn new(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         registry.register(

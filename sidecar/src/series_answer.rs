@@ -6,7 +6,7 @@ use series::{AggrChunk, Series, SeriesSorter};
 use storeapi::{SeriesRequest, Shard, StoreError};
 use tsdb::{Chunk, Encoding};
 
-use crate::metrics::Metrics;
+use crate::metrics::SidecarMetrics;
 use crate::order::Reorder;
 use crate::upstream::PrometheusFacts;
 
@@ -62,7 +62,7 @@ pub(crate) struct SeriesAnswer {
     left: usize,
     ready: Vec<Series>,
     url: String,
-    metrics: Metrics,
+    metrics: SidecarMetrics,
 }
 
 impl SeriesAnswer {
@@ -71,7 +71,7 @@ impl SeriesAnswer {
         facts: &PrometheusFacts,
         request: &SeriesRequest,
         url: &str,
-        metrics: Metrics,
+        metrics: SidecarMetrics,
     ) -> Self {
         let rewriter = LabelRewriter::new(&facts.external, &request.without_replica_labels);
         let order = if rewriter.leaves_order(facts) {

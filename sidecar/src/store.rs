@@ -13,9 +13,9 @@ use storeapi::{
 };
 use tokio::sync::watch;
 
-use crate::metrics::Metrics;
+use crate::metrics::SidecarMetrics;
 use crate::series_answer::{LabelRewriter, SeriesAnswer};
-use crate::upstream::{PrometheusFacts, State};
+use crate::upstream::{PrometheusFacts, PrometheusState};
 
 /// Series in one frame of an answer without chunks.
 const LABEL_SETS_A_FRAME: usize = 256;
@@ -24,12 +24,12 @@ const LABEL_SETS_A_FRAME: usize = 256;
 #[derive(Clone)]
 pub(crate) struct PrometheusStore {
     client: PrometheusClient,
-    state: watch::Receiver<State>,
+    state: watch::Receiver<PrometheusState>,
     /// Older data is not served.
     min_time: TimeArg,
     /// The sidecar must serve data from this time on; older data is in the bucket.
     serve_from: watch::Receiver<Timestamp>,
-    metrics: Metrics,
+    metrics: SidecarMetrics,
 }
 
 /// A request after its matchers for external labels were evaluated.
@@ -42,10 +42,10 @@ struct NarrowedRequest {
 impl PrometheusStore {
     pub(crate) fn new(
         client: PrometheusClient,
-        state: watch::Receiver<State>,
+        state: watch::Receiver<PrometheusState>,
         min_time: TimeArg,
         serve_from: watch::Receiver<Timestamp>,
-        metrics: Metrics,
+        metrics: SidecarMetrics,
     ) -> Self {
         Self { client, state, min_time, serve_from, metrics }
     }

@@ -16,10 +16,10 @@ use storeapi::{MetadataRequest, MetadataStore, SeriesRequest, Store, collect_ser
 use tempfile::TempDir;
 use tokio::sync::watch;
 
-use crate::metrics::Metrics;
+use crate::metrics::SidecarMetrics;
 use crate::store::PrometheusStore;
 use crate::testing::{Prometheus, free_port, installed, labels};
-use crate::upstream::{Heartbeat, State, first_answer};
+use crate::upstream::{Heartbeat, PrometheusState, first_answer};
 
 /// Creates blocks from the data set, through an OpenMetrics file.
 fn load(dir: &Path, dataset: &Dataset) {
@@ -57,7 +57,7 @@ struct Sidecar {
     store: Arc<PrometheusStore>,
     /// The time from which the sidecar must serve.
     serve_from: watch::Sender<Timestamp>,
-    state: watch::Receiver<State>,
+    state: watch::Receiver<PrometheusState>,
     probes: Probes,
     shutdown: Shutdown,
 }
@@ -71,7 +71,7 @@ impl Drop for Sidecar {
 fn sidecar(prometheus: SocketAddr, min_time: &str) -> Sidecar {
     let client =
         PrometheusClient::new(&format!("http://{prometheus}"), ClientOptions::default()).expect("a URL");
-    let metrics = Metrics::new(&mut Registry::default());
+    let metrics = SidecarMetrics::new(&mut Registry::default());
     let (sender, state) = watch::channel(Err("not asked yet".to_owned()));
     let min_time = min_time.parse().expect("a time");
     let (serve_from, receiver) = watch::channel(Timestamp::MIN);
@@ -92,7 +92,7 @@ fn sidecar(prometheus: SocketAddr, min_time: &str) -> Sidecar {
     Sidecar { store, serve_from, state, probes, shutdown }
 }
 
-async fn until(what: &str, sidecar: &Sidecar, condition: impl Fn(&State) -> bool) {
+async fn until(what: &str, sidecar: &Sidecar, condition: impl Fn(&PrometheusState) -> bool) {
     let mut state = sidecar.state.clone();
     let waited = tokio::time::timeout(Duration::from_secs(30), state.wait_for(|s| condition(s))).await;
     assert!(waited.is_ok(), "waited for {what}; the state is {:?}", sidecar.state.borrow());
@@ -186,7 +186,7 @@ async fn prometheus_without_external_labels_is_rejected() {
     fs::create_dir_all(dir.path().join("data")).expect("a folder");
     let prometheus = start(dir.path(), &Labels::empty(), free_port());
     let sidecar = sidecar(prometheus.address, "0000-01-01T00:00:00Z");
-    let named = |s: &State| matches!(s, Err(reason) if reason.contains("global.external_labels"));
+    let named = |s: &PrometheusState| matches!(s, Err(reason) if reason.contains("global.external_labels"));
     until("the complaint", &sidecar, named).await;
     let begun = Instant::now();
     let refused = sidecar.store.series(SeriesRequest::new(TimeRange::ALL, vec![])).await;

@@ -11,7 +11,7 @@ use runtime::{Probes, Shutdown};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::metrics::Metrics;
+use crate::metrics::SidecarMetrics;
 use crate::shipper::{Fit, Preflight, Producer};
 
 /// Maximum delay before a Prometheus that did not answer is asked again.
@@ -31,7 +31,7 @@ pub(crate) struct PrometheusFacts {
 }
 
 /// The state, or why it is unknown.
-pub(crate) type State = Result<PrometheusFacts, String>;
+pub(crate) type PrometheusState = Result<PrometheusFacts, String>;
 
 /// Why a heartbeat failed.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +53,10 @@ enum RoundError {
 ///
 /// # Errors
 /// There was none in time; the message has the last cause.
-pub(crate) async fn first_answer(mut state: watch::Receiver<State>, limit: Duration) -> Result<(), String> {
+pub(crate) async fn first_answer(
+    mut state: watch::Receiver<PrometheusState>,
+    limit: Duration,
+) -> Result<(), String> {
     let limit = Some(limit).filter(|limit| !limit.is_zero()).unwrap_or(Duration::MAX);
     let is_ready = tokio::time::timeout(limit, state.wait_for(Result::is_ok)).await.is_ok();
     if is_ready {
@@ -72,9 +75,9 @@ pub(crate) struct Heartbeat {
     pub(crate) tsdb_path: PathBuf,
     /// Requirements of uploads; `None` if nothing is uploaded.
     pub(crate) preflight: Option<Preflight>,
-    pub(crate) state: watch::Sender<State>,
+    pub(crate) state: watch::Sender<PrometheusState>,
     pub(crate) probes: Probes,
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: SidecarMetrics,
 }
 
 impl Heartbeat {
@@ -127,7 +130,7 @@ impl Heartbeat {
     }
 
     fn publish(&self, outcome: Result<PrometheusFacts, RoundError>) {
-        let fresh: State = outcome.map_err(|error| error.to_string());
+        let fresh: PrometheusState = outcome.map_err(|error| error.to_string());
         self.metrics.prometheus_up(fresh.is_ok());
         match &fresh {
             Ok(_) => {

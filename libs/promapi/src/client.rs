@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode, header};
 use model::{Labels, Matcher, TimeRange, Timestamp};
 
-use answers::{BuildInfo, LabelSet, StatusConfig};
+use answers::{BuildInfo, JsonLabelSet, StatusConfig};
 pub use answers::{Configuration, MetadataEntry, RuntimeInfo, WithWarnings};
 use query_string::{QueryString, escape, selector};
 use request::HttpTransport;
@@ -153,7 +153,7 @@ impl PrometheusClient {
         selection: SeriesSelection<'_>,
     ) -> Result<WithWarnings<Vec<Labels>>, ClientError> {
         let answer = self.transport.get_json("/api/v1/series", select(selection)).await?;
-        Ok(answer.map(|sets: Vec<LabelSet>| sets.into_iter().map(|set| set.0).collect()))
+        Ok(answer.map(|sets: Vec<JsonLabelSet>| sets.into_iter().map(|set| set.0).collect()))
     }
 
     /// The label names of the selected series, sorted.

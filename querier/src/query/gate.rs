@@ -18,7 +18,7 @@ const SECONDS: [f64; 12] = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 6.0, 10.0, 30.0, 60.
 
 /// Limits the number of running queries. Others wait in order of arrival. Clones share the limit.
 #[derive(Clone, Debug)]
-pub(crate) struct Gate {
+pub(crate) struct QueryGate {
     turns: Arc<Semaphore>,
     in_flight: Gauge,
     waited: Histogram,
@@ -31,7 +31,7 @@ pub(crate) struct Turn {
     in_flight: Gauge,
 }
 
-impl Gate {
+impl QueryGate {
     /// Creates a gate for `max` queries, at least 1, and registers the metrics of Thanos.
     pub(crate) fn new(max: usize, registry: &mut Registry) -> Self {
         let gate = Self {

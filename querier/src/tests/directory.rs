@@ -12,12 +12,12 @@ use super::*;
 use crate::endpoints::{Endpoint, EndpointOptions, EndpointSet};
 
 /// The local port of a gateway: a directory that the test writes, and its stores.
-struct Gateway {
+struct FakeGateway {
     snapshots: watch::Receiver<wire::DirectorySnapshot>,
 }
 
 #[tonic::async_trait]
-impl wire::directory_server::Directory for Gateway {
+impl wire::directory_server::Directory for FakeGateway {
     type WatchStream = BoxStream<'static, Result<wire::DirectorySnapshot, tonic::Status>>;
 
     async fn watch(
@@ -40,7 +40,7 @@ fn gateway(
     let address = listener.local_addr().unwrap().to_string();
     let mut routes = RoutesBuilder::default();
     StoreServer::new(store, RequestLimits::default()).register(&mut routes);
-    routes.add_service(wire::directory_server::DirectoryServer::new(Gateway { snapshots }));
+    routes.add_service(wire::directory_server::DirectoryServer::new(FakeGateway { snapshots }));
     let server = tonic::transport::Server::builder().add_routes(routes.routes());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.spawn(async move {

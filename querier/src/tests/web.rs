@@ -17,7 +17,7 @@ use crate::QueryArgs;
 use crate::component::{ROLE, build};
 
 #[derive(Parser)]
-struct QueryCommand {
+struct WebTestCommand {
     #[command(flatten)]
     args: QueryArgs,
 }
@@ -29,7 +29,7 @@ pub(super) async fn querier(endpoints: &[String], flags: &[&str]) -> RunningRole
     args.push("--query.replica-label=replica".into());
     args.extend(endpoints.iter().map(|endpoint| format!("--endpoint={endpoint}")));
     args.extend(flags.iter().map(|flag| (*flag).to_owned()));
-    let config = QueryCommand::try_parse_from(args).unwrap().args.check().unwrap();
+    let config = WebTestCommand::try_parse_from(args).unwrap().args.check().unwrap();
     let startup = Startup::bind(ROLE, &config.args.common).await.unwrap();
     let querier = build(config, startup).await.unwrap();
     for _ in 0..2000 {

@@ -14,7 +14,7 @@ use super::{Reloader, ReloaderConfig, ReloaderMetrics, Trigger};
 use crate::testing::{Prometheus, config, free_port, installed, labels, wait_until};
 
 /// A Prometheus and a reloader.
-struct World {
+struct ReloaderWorld {
     dir: TempDir,
     client: PrometheusClient,
     metrics: ReloaderMetrics,
@@ -22,13 +22,13 @@ struct World {
     _prometheus: Prometheus,
 }
 
-impl Drop for World {
+impl Drop for ReloaderWorld {
     fn drop(&mut self) {
         self.shutdown.trigger();
     }
 }
 
-impl World {
+impl ReloaderWorld {
     /// Starts both. `prepare` first creates the files and returns the configuration of the reloader.
     async fn start(method: ReloadMethod, prepare: impl FnOnce(&Path) -> ReloaderConfig) -> Self {
         let dir = TempDir::new().expect("a folder");
@@ -126,7 +126,7 @@ async fn changed_files_are_reloaded_and_invalid_ones_are_retried() {
     if !installed() {
         return;
     }
-    let world = World::start(ReloadMethod::Http, |dir| {
+    let world = ReloaderWorld::start(ReloadMethod::Http, |dir| {
         fs::create_dir_all(dir.join("rules/nested")).expect("a folder");
         let rules = format!("rule_files: ['{}/rules/*.yml']\n", dir.display());
         fs::write(dir.join("rules/a.yml"), rule("first")).expect("a file");
@@ -183,7 +183,7 @@ async fn swapped_symlink_is_detected() {
     if !installed() {
         return;
     }
-    let world = World::start(ReloadMethod::Http, |dir| {
+    let world = ReloaderWorld::start(ReloadMethod::Http, |dir| {
         let mount = dir.join("mount");
         fs::create_dir_all(mount.join("..1")).expect("a folder");
         fs::write(mount.join("..1/prometheus.yml"), cluster("one")).expect("a file");
@@ -210,7 +210,7 @@ async fn reload_by_signal_reports_its_result() {
     if !installed() {
         return;
     }
-    let world = World::start(ReloadMethod::Signal, |dir| {
+    let world = ReloaderWorld::start(ReloadMethod::Signal, |dir| {
         fs::write(dir.join("prometheus.yml"), cluster("one")).expect("a file");
         ReloaderConfig { file: Some(dir.join("prometheus.yml")), ..watched() }
     })

@@ -32,10 +32,10 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 /// The content of a block for comparison: series by their labels, each with encodings and bytes of its
 /// chunks.
-type Content = BTreeMap<String, Vec<(u8, Vec<u8>)>>;
+type BlockContent = BTreeMap<String, Vec<(u8, Vec<u8>)>>;
 
 /// Reads the whole content of a block.
-pub(super) fn content(dir: &Path) -> Content {
+pub(super) fn content(dir: &Path) -> BlockContent {
     let block = Block::open(dir).unwrap_or_else(|error| panic!("{error}"));
     let all = Matcher::new(MatchOp::Regex, "__name__", ".*").expect("a matcher");
     let series = block.select(&[all], TimeRange::ALL).expect("series").map(|series| {
@@ -73,13 +73,13 @@ pub(super) fn make_blocks(data: &Path, n: i64) -> Vec<Ulid> {
 }
 
 /// The data directory of Prometheus, and a bucket.
-pub(super) struct World {
+pub(super) struct ShipperWorld {
     dir: TempDir,
     pub(super) store: Arc<FaultyStore>,
     pub(super) blocks: Vec<Ulid>,
 }
 
-impl World {
+impl ShipperWorld {
     pub(super) fn new(blocks: i64) -> Self {
         let dir = TempDir::new().expect("a folder");
         fs::create_dir(dir.path().join("bucket")).expect("a folder");
@@ -121,11 +121,11 @@ impl World {
         BlockMeta::parse(&fs::read(self.remote(block).join("meta.json")).expect("a meta")).expect("a meta")
     }
 
-    pub(super) fn run(&self) -> Run {
+    pub(super) fn run(&self) -> ShipperRun {
         self.run_with(|_| {})
     }
 
-    fn run_with(&self, change: impl FnOnce(&mut ShipperConfig)) -> Run {
+    fn run_with(&self, change: impl FnOnce(&mut ShipperConfig)) -> ShipperRun {
         let mut config = config(&self.data());
         change(&mut config);
         run(config, Bucket::new(Arc::clone(&self.store) as Arc<dyn object_store::ObjectStore>))
@@ -145,14 +145,14 @@ fn config(data: &Path) -> ShipperConfig {
 }
 
 /// Creates a shipper of the blocks in `data`.
-pub(super) fn run_in(data: &Path, bucket: Bucket) -> Run {
+pub(super) fn run_in(data: &Path, bucket: Bucket) -> ShipperRun {
     run(config(data), bucket)
 }
 
-fn run(config: ShipperConfig, bucket: Bucket) -> Run {
+fn run(config: ShipperConfig, bucket: Bucket) -> ShipperRun {
     let (sender, serve_from) = watch::channel(Timestamp::MIN);
     let metrics = ShipperMetrics::new(&mut Registry::default());
-    Run {
+    ShipperRun {
         shipper: Shipper::new(config, bucket, metrics.clone(), sender),
         metrics,
         serve_from,
@@ -161,14 +161,14 @@ fn run(config: ShipperConfig, bucket: Bucket) -> Run {
 }
 
 /// A shipper during the lifetime of one process.
-pub(super) struct Run {
+pub(super) struct ShipperRun {
     shipper: Shipper,
     metrics: ShipperMetrics,
     serve_from: watch::Receiver<Timestamp>,
     producer: Producer,
 }
 
-impl Run {
+impl ShipperRun {
     pub(super) async fn pass_at(&mut self, now: Timestamp) -> Result<(), String> {
         self.shipper.pass(&self.producer, now).await.map_err(|error| error.to_string())
     }
@@ -214,7 +214,7 @@ fn out_of_order(dir: &Path) {
 }
 
 /// Imitates `clean_tombstones` of Prometheus: a new block of level 1 replaces the old one.
-fn clean(world: &World, old: Ulid) -> Ulid {
+fn clean(world: &ShipperWorld, old: Ulid) -> Ulid {
     let new = Ulid::from_parts(old.timestamp_ms() + 5, 5);
     fs::rename(world.local(old), world.local(new)).expect("a block");
     edit_meta(&world.local(new), |meta| {
@@ -240,7 +240,7 @@ async fn blocks_are_uploaded_completely_with_external_labels() {
     if !installed() {
         return;
     }
-    let world = World::new(3);
+    let world = ShipperWorld::new(3);
     let mut run = world.run();
     run.pass().await.expect("a pass");
     for block in &world.blocks {
@@ -276,7 +276,7 @@ async fn removed_block_is_uploaded_from_its_pin() {
     if !installed() {
         return;
     }
-    let world = World::new(2);
+    let world = ShipperWorld::new(2);
     let copy = content(&world.local(world.blocks[0]));
     let mut run = world.run();
     world.store.set(Faults { requests_left: Some(0), ..Faults::default() });
@@ -300,7 +300,7 @@ async fn damaged_block_does_not_delay_others_and_is_still_served() {
         return;
     }
     for damage in ["chunks/000001", "index", "meta.json"] {
-        let world = World::new(3);
+        let world = ShipperWorld::new(3);
         let [first, bad, last] = world.blocks[..] else { panic!("three blocks") };
         let file = world.local(bad).join(damage);
         if damage == "meta.json" {
@@ -332,7 +332,7 @@ async fn serve_from_moves_when_a_store_had_time_to_load_the_block() {
     if !installed() {
         return;
     }
-    let world = World::new(2);
+    let world = ShipperWorld::new(2);
     let mut run = world.run();
     let now = crate::now();
     run.pass_at(now).await.expect("a pass");
@@ -370,7 +370,7 @@ async fn blocks_lost_in_the_bucket_are_uploaded_again() {
     if !installed() {
         return;
     }
-    let world = World::new(4);
+    let world = ShipperWorld::new(4);
     let [accident, marked, compacted, there] = world.blocks[..] else { panic!("four blocks") };
     let mut run = world.run();
     run.pass().await.expect("a pass");
@@ -408,7 +408,7 @@ async fn blocks_of_two_producers_with_the_same_labels_are_not_mixed() {
     if !installed() {
         return;
     }
-    let (world, twin) = (World::new(2), World::new(2));
+    let (world, twin) = (ShipperWorld::new(2), ShipperWorld::new(2));
     let mut run = world.run();
     run.pass().await.expect("a pass");
     let bucket = Bucket::new(Arc::clone(&world.store) as Arc<dyn object_store::ObjectStore>);
@@ -433,7 +433,7 @@ async fn blocks_with_earlier_labels_or_from_thanos_are_recognized() {
     if !installed() {
         return;
     }
-    let world = World::new(2);
+    let world = ShipperWorld::new(2);
     let [thanos, renamed] = world.blocks[..] else { panic!("two blocks") };
     let mut run = world.run();
     run.pass().await.expect("a pass");
@@ -457,7 +457,7 @@ async fn compacted_blocks_are_uploaded_only_on_request_and_without_duplicates() 
     if !installed() {
         return;
     }
-    let world = World::new(3);
+    let world = ShipperWorld::new(3);
     let [shipped, old, part] = world.blocks[..] else { panic!("three blocks") };
     for block in [old, part] {
         edit_meta(&world.local(block), |meta| {
@@ -507,7 +507,7 @@ async fn cleaned_block_replaces_a_waiting_one_and_does_not_duplicate_an_uploaded
     if !installed() {
         return;
     }
-    let world = World::new(2);
+    let world = ShipperWorld::new(2);
     let [shipped, waiting] = world.blocks[..] else { panic!("two blocks") };
     let mut run = world.run();
     fs::rename(world.local(waiting), world.data().join("aside")).expect("a block");
@@ -525,7 +525,7 @@ async fn cleaned_block_replaces_a_waiting_one_and_does_not_duplicate_an_uploaded
     assert!(world.uploaded_list().contains(&of_shipped.to_string()));
 
     println!("deletions that are not applied do not reach the bucket, and are counted");
-    let world = World::new(1);
+    let world = ShipperWorld::new(1);
     edit_meta(&world.local(world.blocks[0]), |meta| meta.stats.tombstones = 3);
     let mut run = world.run();
     run.pass().await.ok();
@@ -538,7 +538,7 @@ async fn uploads_recover_from_errors_and_lost_answers_of_the_store() {
         return;
     }
     for seed in 1..=4 {
-        let mut world = World::new(3);
+        let mut world = ShipperWorld::new(3);
         let folder = LocalFileSystem::new_with_prefix(world.dir.path().join("bucket")).expect("a bucket");
         world.store = FaultyStore::new(Arc::new(folder), seed);
         world.store.set(Faults { errors: 0.1, lost_answers: 0.1, truncated: 0.05, ..Faults::default() });
@@ -562,7 +562,7 @@ async fn upload_intents_are_removed() {
     if !installed() {
         return;
     }
-    let world = World::new(1);
+    let world = ShipperWorld::new(1);
     world.run().pass().await.expect("a pass");
     let left = world.dir.path().join("bucket").join(layout::INTENT_DIR);
     assert!(fs::read_dir(left).map_or(true, |entries| entries.count() == 0));

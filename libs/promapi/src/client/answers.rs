@@ -130,12 +130,12 @@ pub(super) struct BuildInfo {
 }
 
 /// A label set as a JSON object.
-pub(super) struct LabelSet(pub(super) Labels);
+pub(super) struct JsonLabelSet(pub(super) Labels);
 
-impl<'de> Deserialize<'de> for LabelSet {
+impl<'de> Deserialize<'de> for JsonLabelSet {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let pairs = BTreeMap::<String, String>::deserialize(deserializer)?;
-        Labels::from_pairs(pairs).map(LabelSet).map_err(serde::de::Error::custom)
+        Labels::from_pairs(pairs).map(JsonLabelSet).map_err(serde::de::Error::custom)
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::shipper::tests::World;
+use crate::shipper::tests::ShipperWorld;
 use crate::testing::installed;
 
 /// A small file system mounted at `dir`; `None`, with a printed line, if mounting is not permitted.
@@ -38,7 +38,7 @@ async fn blocks_are_copied_where_links_cannot_be_made() {
     if !installed() {
         return;
     }
-    let world = World::new(2);
+    let world = ShipperWorld::new(2);
     let Some(_disk) = SmallDisk::mount(&world.data().join("thanos"), "size=64m") else { return };
     let mut run = world.run();
     run.pass().await.expect("a pass");
@@ -59,7 +59,7 @@ async fn full_disk_is_reported_and_uploads_recover() {
         return;
     }
     for full in ["data/thanos", "bucket"] {
-        let world = World::new(2);
+        let world = ShipperWorld::new(2);
         let path = world.dir.path().join(full);
         let Some(disk) = SmallDisk::mount(&path, "size=16k") else { return };
         fs::write(path.join("filler"), vec![0; 64 << 10]).expect_err("more than there is room for");

@@ -4,17 +4,17 @@
 use super::*;
 
 /// Imitates a compactor that deletes a block: `meta.json` first, then the files, the mark last.
-fn remove(world: &World, block: Ulid) {
+fn remove(world: &ShipperWorld, block: Ulid) {
     fs::remove_dir_all(world.remote(block)).expect("a block");
 }
 
-fn mark(world: &World, block: Ulid) {
+fn mark(world: &ShipperWorld, block: Ulid) {
     let mark = format!(r#"{{"id":"{block}","version":1,"deletion_time":1700000000}}"#);
     fs::write(world.remote(block).join("deletion-mark.json"), mark).expect("a mark");
 }
 
 /// Runs two more passes, the second one after a restart: nothing is uploaded, and no block waits.
-async fn assert_nothing_comes_back(world: &World, mut run: Run, now: Timestamp) {
+async fn assert_nothing_comes_back(world: &ShipperWorld, mut run: ShipperRun, now: Timestamp) {
     let uploads = run.metrics.uploads.get();
     run.pass_at(now).await.expect("a pass");
     assert_eq!((run.metrics.repeated.get(), run.metrics.uploads.get()), (0, uploads));
@@ -34,7 +34,7 @@ async fn blocks_marked_for_deletion_are_never_uploaded_again() {
     if !installed() {
         return;
     }
-    let world = World::new(3);
+    let world = ShipperWorld::new(3);
     let now = crate::now();
     let mut run = world.run();
     run.pass_at(now).await.expect("a pass");
@@ -59,7 +59,7 @@ async fn removed_deletion_mark_has_no_effect() {
     if !installed() {
         return;
     }
-    let world = World::new(1);
+    let world = ShipperWorld::new(1);
     let (block, now) = (world.blocks[0], crate::now());
     let mut run = world.run();
     run.pass_at(now).await.expect("a pass");
@@ -77,7 +77,7 @@ async fn unobserved_removal_is_distinguished_from_the_loss_of_the_bucket() {
     if !installed() {
         return;
     }
-    let world = World::new(4);
+    let world = ShipperWorld::new(4);
     let now = crate::now();
     world.run().pass_at(now).await.expect("a pass");
     println!("one of four, or the oldest, as a bucket with a short retention has it: a removal");
@@ -101,7 +101,7 @@ async fn blocks_removed_by_age_are_not_uploaded_again() {
     if !installed() {
         return;
     }
-    let world = World::new(30);
+    let world = ShipperWorld::new(30);
     let now = crate::now();
     world.run().pass_at(now).await.expect("a pass");
     world.blocks[..25].iter().for_each(|block| remove(&world, *block));
@@ -120,7 +120,7 @@ async fn block_rewritten_in_the_bucket_is_not_uploaded_again() {
         return;
     }
     for by_parent in [true, false] {
-        let world = World::new(1);
+        let world = ShipperWorld::new(1);
         let (block, now) = (world.blocks[0], crate::now());
         world.run().pass_at(now).await.expect("a pass");
         let new = Ulid::from_parts(block.timestamp_ms() + 1, 7);
@@ -144,7 +144,7 @@ async fn block_rewritten_in_the_bucket_is_not_uploaded_again() {
 }
 
 /// Replaces two blocks by one block of level 2.
-fn compact(world: &World, parts: [Ulid; 2]) -> Ulid {
+fn compact(world: &ShipperWorld, parts: [Ulid; 2]) -> Ulid {
     let new = Ulid::from_parts(parts[1].timestamp_ms() + 9, 9);
     let end = crate::shipper::local::read_meta(&world.local(parts[1]), parts[1]).expect("a meta").max_time;
     fs::rename(world.local(parts[0]), world.local(new)).expect("a block");
@@ -163,13 +163,13 @@ async fn blocks_made_from_covered_blocks_are_covered() {
     if !installed() {
         return;
     }
-    let world = World::new(4);
+    let world = ShipperWorld::new(4);
     let [first, second, third, fourth] = world.blocks[..] else { panic!("four blocks") };
     let now = crate::now();
     let mut run = world.run();
     run.pass_at(now).await.expect("a pass");
     run.pass_at(now + HOUR * 2).await.expect("a pass");
-    let check = async |what: &str, run: &mut Run, block: Ulid| {
+    let check = async |what: &str, run: &mut ShipperRun, block: Ulid| {
         println!("{what}");
         run.pass_at(now + HOUR * 2).await.expect("a pass");
         assert!(!world.is_in_bucket(block), "{what}");
