@@ -23,12 +23,12 @@ use axum::routing::{MethodRouter, get};
 use model::{Matcher, TimeRange, Timestamp};
 use promapi::{ApiError, ErrorType, ParamError, Params};
 use runtime::HttpMetrics;
+use series::Dedup;
 use storeapi::{PartialResponse, StoreError};
 
 use crate::endpoints::EndpointSet;
 use crate::fanout::{ProxyStore, StoreFilter};
 use crate::query::Driver;
-use series::Dedup;
 
 /// Defaults for parameters that a request does not have.
 #[derive(Clone, Debug)]

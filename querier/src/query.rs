@@ -87,7 +87,7 @@ impl Driver {
     }
 
     /// Answers a question. `write` converts the answer on the thread that evaluated it, while the query still
-    /// occupies its slot. The text counts towards the account of the query; `write` must check for
+    /// occupies its slot. The text counts towards the budget of the query; `write` must check for
     /// cancellation.
     ///
     /// # Errors

@@ -76,7 +76,7 @@ fn report(config: &Config) {
     }
 }
 
-/// Starts the uploads; returns the instant from which on the sidecar must serve.
+/// Starts the uploads; returns the time from which the sidecar must serve.
 fn spawn_uploads(
     startup: &mut Startup,
     uploads: Uploads,

@@ -92,7 +92,7 @@ impl SidecarArgs {
     /// Validates the flags.
     ///
     /// # Errors
-    /// Everything that is wrong, one line each.
+    /// All mistakes, one line each.
     pub(crate) fn check(self) -> Result<Config, ConfigMistakes> {
         let mut mistakes = ConfigMistakes::default();
         let client = PrometheusClient::new(&self.prometheus_url, ClientOptions::default());

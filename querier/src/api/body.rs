@@ -23,13 +23,13 @@ pub(super) struct AnswerText {
 }
 
 impl AnswerText {
-    /// An empty text, whose memory counts towards `budget`.
+    /// Creates an empty text, whose memory counts towards `budget`.
     pub(super) fn new(budget: &Budget, interrupt: Interrupt) -> Self {
         let reserved = Reservation::new(budget);
         Self { pieces: Vec::new(), open: Vec::new(), counted: 0, reserved, interrupt }
     }
 
-    /// The buffer to write to, with room for about `bytes`. The room is reserved before it is allocated. AnswerText
+    /// The buffer to write to, with room for about `bytes`. The room is reserved before it is allocated. Text
     /// beyond that room is counted at the next call.
     ///
     /// # Errors
@@ -62,7 +62,7 @@ impl AnswerText {
         self.count(self.open.capacity())?;
         self.pieces.push(self.open);
         let room: usize = self.pieces.iter().map(Vec::capacity).sum();
-        // A budget of its own, so that a client that reads slowly does not keep the query's samples counted too.
+        // A separate budget, so that a slow client does not keep the samples of the query reserved.
         drop(self.reserved);
         let mut reserved = Reservation::new(&Budget::new(total, BudgetLimits::UNLIMITED, Interrupt::new()));
         reserved.add(room as u64)?;

@@ -61,7 +61,7 @@ pub(super) async fn metadata(State(api): State<Arc<Api>>, request: Request) -> R
     respond(answer.await)
 }
 
-/// The error of a request whose answer takes more memory than it may.
+/// The API error of a request whose answer exceeds a memory limit.
 fn over_budget(stop: impl Into<Stop>) -> ApiError {
     let message = match stop.into() {
         Stop::Limit(limit) => memory::limit_with_flag(&limit),

@@ -103,8 +103,7 @@ impl Fanout {
     /// The next part, or `None` at the end.
     ///
     /// # Errors
-    /// Where the request does not take a partial answer: the first thing that is missing; and where its budget is
-    /// exhausted. Nothing follows.
+    /// The request rejects partial answers and a part is missing, or a memory limit is reached. Nothing follows.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.

@@ -72,7 +72,7 @@ impl ProxyStore {
         self.select_within(request, filter, None)
     }
 
-    /// Like [`select`](Self::select); series that wait in queues count towards `account`.
+    /// Like [`select`](Self::select); series that wait in queues count towards `budget`.
     ///
     /// # Errors
     /// As for [`select`](Self::select).
