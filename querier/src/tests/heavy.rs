@@ -75,9 +75,12 @@ async fn one_of_two_queries_fails_at_the_total_memory_limit_and_the_other_is_ans
     let error = second.json();
     assert_eq!((second.status, error["errorType"].as_str()), (422, Some("execution")), "{error}");
     let error = error["error"].as_str().unwrap();
-    for part in
-        ["query would use ", " bytes beside the ", "max_total_bytes=13631488", "--query.max-total-memory"]
-    {
+    for part in [
+        "query would use ",
+        " bytes while other queries use ",
+        "max_total_bytes=13631488",
+        "--query.max-total-memory",
+    ] {
         assert!(error.contains(part), "{error}");
     }
     gate.add_permits(1);
