@@ -1,6 +1,10 @@
 //! Chunks that a real Prometheus wrote are read back as the samples that it was given.
 
 #![allow(
+    clippy::disallowed_methods,
+    reason = "the crate has no clock and starts no process; its tests run a real Prometheus"
+)]
+#![allow(
     clippy::unwrap_used,
     reason = "a test that cannot go on may panic; helpers are no test functions to clippy"
 )]

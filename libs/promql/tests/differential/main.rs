@@ -9,6 +9,11 @@
 //! `against_oracle`, `trimmed`, `prometheus`, `against_prometheus`; `wild`, `grammar`, `whole_language`, `peer`, `agreement`,
 //! `against_peer`.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the crate has no clock and starts no process; its tests run a real Prometheus"
+)]
+
 mod against_oracle;
 mod against_peer;
 mod against_prometheus;
