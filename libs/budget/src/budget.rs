@@ -9,11 +9,11 @@ use crate::{BudgetLimits, Interrupt, LimitError, LimitKind, Stop, TotalBudget};
 /// threads of the work can share it.
 #[derive(Clone, Debug)]
 pub struct Budget {
-    usage: Arc<Usage>,
+    usage: Arc<BudgetUsage>,
 }
 
 #[derive(Debug)]
-struct Usage {
+struct BudgetUsage {
     limits: BudgetLimits,
     samples: AtomicU64,
     reserved: AtomicU64,
@@ -32,7 +32,7 @@ impl Budget {
         let zero = || AtomicU64::new(0);
         let (samples, reserved, peak, releasing) = (zero(), zero(), zero(), zero());
         let (refused, total) = (AtomicBool::new(false), total.clone());
-        let usage = Usage { limits, samples, reserved, peak, refused, releasing, total, interrupt };
+        let usage = BudgetUsage { limits, samples, reserved, peak, refused, releasing, total, interrupt };
         Self { usage: Arc::new(usage) }
     }
 
@@ -51,7 +51,7 @@ impl Budget {
     /// When they are too many for this work or for all work together. They are not counted then.
     #[inline]
     pub fn count_samples(&self, samples: u64) -> Result<(), LimitError> {
-        let Usage { limits, total, .. } = &*self.usage;
+        let BudgetUsage { limits, total, .. } = &*self.usage;
         let needed = self.usage.samples.fetch_add(samples, Ordering::Relaxed).saturating_add(samples);
         let others = total.add_samples(samples).saturating_sub(needed);
         if needed <= limits.samples && needed.saturating_add(others) <= total.limits().samples {
@@ -65,7 +65,7 @@ impl Budget {
     /// Reserves bytes.
     #[inline]
     pub(crate) fn reserve(&self, bytes: u64) -> Result<(), LimitError> {
-        let Usage { limits, total, .. } = &*self.usage;
+        let BudgetUsage { limits, total, .. } = &*self.usage;
         let needed = self.usage.reserved.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         let others = total.add_bytes(bytes).saturating_sub(needed);
         if needed <= limits.bytes && needed.saturating_add(others) <= total.limits().bytes {
@@ -156,7 +156,7 @@ impl Budget {
     }
 }
 
-impl Usage {
+impl BudgetUsage {
     #[cold]
     fn note_release(&self, bytes: u64) {
         let less = |left: u64| Some(left.saturating_sub(bytes));
@@ -165,7 +165,7 @@ impl Usage {
     }
 }
 
-impl Drop for Usage {
+impl Drop for BudgetUsage {
     fn drop(&mut self) {
         self.note_release(u64::MAX);
         self.total.subtract_samples(*self.samples.get_mut());

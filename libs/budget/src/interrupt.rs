@@ -17,7 +17,7 @@ const TIMED_OUT: u8 = 2;
 pub struct Interrupt {
     state: Arc<AtomicU8>,
     #[cfg(feature = "test-util")]
-    checks: Option<Arc<Checks>>,
+    checks: Option<Arc<CheckCount>>,
 }
 
 impl Interrupt {
@@ -60,7 +60,7 @@ impl Interrupt {
 /// How often a flag was checked, and after how many checks it is raised.
 #[cfg(feature = "test-util")]
 #[derive(Debug)]
-struct Checks {
+struct CheckCount {
     count: std::sync::atomic::AtomicU64,
     cancel_after: u64,
 }
@@ -74,7 +74,7 @@ impl Interrupt {
 
     /// A flag that counts how often it is checked, and that is raised by the check which follows the first `checks`.
     pub fn cancelled_after(checks: u64) -> Self {
-        let checks = Checks { count: Default::default(), cancel_after: checks };
+        let checks = CheckCount { count: Default::default(), cancel_after: checks };
         Self { state: Arc::default(), checks: Some(Arc::new(checks)) }
     }
 

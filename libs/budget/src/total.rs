@@ -12,11 +12,11 @@ use crate::{BudgetLimits, Consumers};
 /// they are released. That is limited to an eighth of the budget, by which all work together may exceed it for that moment.
 #[derive(Clone, Debug)]
 pub struct TotalBudget {
-    counters: Arc<Counters>,
+    counters: Arc<TotalCounters>,
 }
 
 #[derive(Debug)]
-struct Counters {
+struct TotalCounters {
     consumers: &'static Consumers,
     limits: BudgetLimits,
     samples: AtomicU64,
@@ -30,7 +30,8 @@ impl TotalBudget {
     /// A budget for all `consumers` that run at one time.
     pub fn new(consumers: &'static Consumers, limits: BudgetLimits) -> Self {
         let zero = || AtomicU64::new(0);
-        let counters = Counters { consumers, limits, samples: zero(), reserved: zero(), releasing: zero() };
+        let counters =
+            TotalCounters { consumers, limits, samples: zero(), reserved: zero(), releasing: zero() };
         Self { counters: Arc::new(counters) }
     }
 

@@ -1,4 +1,4 @@
-//! The calendar in UTC.
+//! Dates in UTC.
 
 /// An instant as a date of the proleptic Gregorian calendar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

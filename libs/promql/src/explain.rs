@@ -29,7 +29,7 @@ pub struct PlanNode {
     /// The labels of its series that matter, if it is a selector that does not need them all.
     pub labels: Option<NeededLabels>,
     /// What it did; `None` for a query that was not evaluated, or not measured.
-    pub measured: Option<Measured>,
+    pub measured: Option<OperatorStats>,
     /// Its inputs, in the order of the operator's arguments, scalars after vectors. Arguments that are numbers are part of
     /// the name.
     pub children: Vec<Self>,
@@ -37,7 +37,7 @@ pub struct PlanNode {
 
 /// What an operator did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Measured {
+pub struct OperatorStats {
     /// Series in its output; for a selector the series that it read.
     pub series: u64,
     /// Values in its output, one for each series and step; for a selector the samples that it decoded.
@@ -50,7 +50,7 @@ pub struct Measured {
 
 impl PlanNode {
     /// The operators of `plan`. `measured` has an entry for each operator, in the order of the plan.
-    pub(crate) fn of(plan: &Plan, measured: Option<&[Measured]>) -> Self {
+    pub(crate) fn of(plan: &Plan, measured: Option<&[OperatorStats]>) -> Self {
         match &plan.answer {
             PlanRoot::String(text) => Self {
                 name: go_quoted(text),
@@ -65,7 +65,7 @@ impl PlanNode {
     }
 
     /// The operator `id` with `levels` of its inputs.
-    fn node(plan: &Plan, all: Option<&[Measured]>, id: NodeId, levels: usize) -> Self {
+    fn node(plan: &Plan, all: Option<&[OperatorStats]>, id: NodeId, levels: usize) -> Self {
         let node = &plan.nodes[id];
         if let Op::Distinct(_) = node.op {
             // This operator is shown as part of the one that changed the labels.

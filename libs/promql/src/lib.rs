@@ -26,7 +26,7 @@ mod value;
 pub use error::{QUERIES, QueryError};
 pub use eval::Evaluation;
 pub use eval::meter::Clock;
-pub use explain::{Measured, PlanNode};
+pub use explain::{OperatorStats, PlanNode};
 pub use needed_labels::{NeededLabels, Trimmer};
 pub use options::{EngineOptions, QueryParams};
 pub use output::{AnswerMemory, MatrixSeries, QueryOutput, QueryValue, SampleValue, Stats, VectorSample};

@@ -2,6 +2,7 @@
 
 pub(crate) mod annotations;
 pub(crate) mod column;
+pub(crate) mod note;
 pub(crate) mod notes;
 pub(crate) mod scalar;
 pub(crate) mod steps;

@@ -18,7 +18,8 @@ use crate::syntax::functions::FunctionId;
 use crate::syntax::parse_float;
 use crate::text::open_metrics_float;
 use crate::value::column::{Cell, Column, Row, is_absent};
-use crate::value::notes::{ForcedMonotonicity, Note, Notes};
+use crate::value::note::{ForcedMonotonicity, Note};
+use crate::value::notes::Notes;
 use crate::value::scalar::{Scalar, Scalars};
 use crate::value::steps::Steps;
 

@@ -258,7 +258,7 @@ mod tests {
         };
         let (plain, typed) =
             ([("__name__", "m"), ("job", "a")], [("__name__", "m"), ("__type__", "t"), ("job", "a")]);
-        assert!(!equal(&[&plain, &plain]), "labels that are not needed told them apart");
+        assert!(!equal(&[&plain, &plain]), "the series may differ in labels that are not needed");
         assert!(equal(&[&typed, &plain]) && equal(&[&plain, &typed]));
         assert!(!equal(&[&typed, &plain[..1]]));
     }

@@ -16,7 +16,7 @@ use crate::plan::node::InfoCall;
 use crate::value::column::{Column, Row};
 
 /// The info series of one metric by their instance and job, each list in the order of arrival.
-type Metric<'a> = HashMap<[&'a str; 2], Vec<&'a Row>>;
+type InfoMetric<'a> = HashMap<[&'a str; 2], Vec<&'a Row>>;
 
 /// Adds labels to series. Its second input ends after the first.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ impl InfoOperator {
         let (base, mut reserved) = self.base.take();
         let (infos, _infos_reserved) = self.infos.take();
         // In the order of names, so that labels are added in a fixed order.
-        let mut metrics: BTreeMap<&str, Metric<'_>> = BTreeMap::new();
+        let mut metrics: BTreeMap<&str, InfoMetric<'_>> = BTreeMap::new();
         for row in &infos {
             let metric = metrics.entry(row.labels.metric_name()).or_default();
             metric.entry(identity(&row.labels)).or_default().push(row);
@@ -200,7 +200,7 @@ fn newest(series: &[&Row], step: usize) -> Option<usize> {
 fn refuse_duplicates(
     cx: &mut OperatorContext<'_>,
     base: &[Row],
-    metrics: &BTreeMap<&str, Metric<'_>>,
+    metrics: &BTreeMap<&str, InfoMetric<'_>>,
 ) -> Result<(), QueryError> {
     let several = || metrics.values().flat_map(HashMap::values).filter(|series| series.len() > 1);
     if several().next().is_none() {

@@ -37,8 +37,8 @@ pub(crate) fn evaluate(
         }
         LeafKind::Instant => {
             instant(&leaf.window, steps, samples, out, |column, step, sample| match sample {
-                LastSample::Float(at) => column.floats[step] = samples.values[at],
-                LastSample::Histogram(at) => {
+                NewestSample::Float(at) => column.floats[step] = samples.values[at],
+                NewestSample::Histogram(at) => {
                     column.set_histogram(step, Arc::clone(&samples.histograms[at].1))
                 }
             });
@@ -48,8 +48,8 @@ pub(crate) fn evaluate(
             let mut any_histogram = false;
             instant(&leaf.window, steps, samples, out, |column, step, sample| {
                 let time = match sample {
-                    LastSample::Float(at) => samples.timestamps[at],
-                    LastSample::Histogram(at) => {
+                    NewestSample::Float(at) => samples.timestamps[at],
+                    NewestSample::Histogram(at) => {
                         any_histogram = true;
                         samples.histograms[at].0
                     }
@@ -65,8 +65,8 @@ pub(crate) fn evaluate(
         LeafKind::StartTimestamp => {
             instant(&leaf.window, steps, samples, out, |column, step, sample| {
                 let start = match sample {
-                    LastSample::Float(at) => samples.starts.get(at),
-                    LastSample::Histogram(at) => samples.histogram_starts.get(at),
+                    NewestSample::Float(at) => samples.starts.get(at),
+                    NewestSample::Histogram(at) => samples.histogram_starts.get(at),
                 };
                 column.floats[step] = start.copied().unwrap_or(0) as f64 / 1000.0;
             });
@@ -117,7 +117,7 @@ fn points(samples: &Samples) -> Points<'_> {
 }
 
 /// The last sample of a window, by its index.
-enum LastSample {
+enum NewestSample {
     Float(usize),
     Histogram(usize),
 }
@@ -129,7 +129,7 @@ fn instant(
     steps: &Steps,
     samples: &Samples,
     out: &mut Column,
-    mut set: impl FnMut(&mut Column, usize, LastSample),
+    mut set: impl FnMut(&mut Column, usize, NewestSample),
 ) {
     out.reset(steps.count);
     let (times, histograms) = (&samples.timestamps, &samples.histograms);
@@ -151,12 +151,12 @@ fn instant(
             (None, None) => {}
             (Some((float, at)), other) if other.is_none_or(|(time, _)| float >= time) => {
                 if !is_stale_nan(samples.values[at]) {
-                    set(out, step, LastSample::Float(at));
+                    set(out, step, NewestSample::Float(at));
                 }
             }
             (_, Some((_, at))) => {
                 if !histograms[at].1.is_stale() {
-                    set(out, step, LastSample::Histogram(at));
+                    set(out, step, NewestSample::Histogram(at));
                 }
             }
             (Some(_), None) => {}

@@ -15,7 +15,8 @@ use crate::plan::node::Map;
 use crate::syntax::ast::{BinaryOp, Span};
 use crate::syntax::functions::FunctionId;
 use crate::value::column::{ABSENT, Cell, Column, Histogram, Points, Row, is_absent};
-use crate::value::notes::{Note, Notes};
+use crate::value::note::Note;
+use crate::value::notes::Notes;
 use crate::value::scalar::Scalar;
 use crate::value::steps::Steps;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use budget::Meter;
 
-use crate::explain::Measured;
+use crate::explain::OperatorStats;
 use crate::value::column::Row;
 
 /// Returns the time since some fixed instant. The engine has no clock; a driver that measures passes one.
@@ -39,7 +39,7 @@ impl Meters {
     }
 
     /// What each operator did.
-    pub(crate) fn measured(&self) -> Vec<Measured> {
+    pub(crate) fn measured(&self) -> Vec<OperatorStats> {
         self.nodes.iter().map(OperatorMeter::measured).collect()
     }
 
@@ -75,8 +75,8 @@ impl OperatorMeter {
         &self.memory
     }
 
-    fn measured(&self) -> Measured {
-        Measured {
+    fn measured(&self) -> OperatorStats {
+        OperatorStats {
             series: self.series.load(Ordering::Relaxed),
             samples: self.samples.load(Ordering::Relaxed),
             peak_bytes: self.memory.peak_bytes(),

@@ -1,5 +1,5 @@
-//! How soon a query ends that nobody waits for any more, told by the work that it still does and not by a clock: between
-//! two looks at the flag, no operator does more than a series takes.
+//! How soon an interrupted query stops. Measured by work and not by time: between two checks of the interrupt, no operator does
+//! more work than one series needs.
 
 use std::time::Duration;
 
@@ -51,12 +51,12 @@ fn evaluate(
 }
 
 #[test]
-fn every_operator_looks_at_the_flag_at_least_once_a_series_and_ends_there() {
+fn every_operator_checks_the_interrupt_at_least_once_per_series_and_stops() {
     let all = series();
     let end = Timestamp::from_millis(600_000);
     let instant = QueryParams::instant(end);
     let range = QueryParams::range(Timestamp::from_millis(300_000), end, Duration::from_secs(15));
-    // For each query, how many series pass its operators, decoding included.
+    // For each query, how many operators each series passes, decoding included.
     for (text, params, passes) in [
         ("requests_total", &range, 2),
         ("rate(requests_total[1m])", &range, 2),
@@ -90,22 +90,22 @@ fn every_operator_looks_at_the_flag_at_least_once_a_series_and_ends_there() {
     ] {
         let count = Interrupt::counting();
         evaluate(text, &all, &count, params).unwrap_or_else(|error| panic!("{text}: {error}"));
-        let looks = count.checks();
-        assert!(looks >= passes * SERIES as u64, "{text}: only {looks} looks at the flag");
-        for part in [0, 1, looks / 3, looks / 2, looks - looks / 8, looks - 1] {
-            let fused = Interrupt::cancelled_after(part);
-            let outcome = evaluate(text, &all, &fused, params);
-            assert_eq!(outcome.unwrap_err(), QueryError::Canceled, "{text} at look {part} of {looks}");
-            assert_eq!(fused.checks(), part + 1, "{text} went on after look {part} of {looks}");
+        let checks = count.checks();
+        assert!(checks >= passes * SERIES as u64, "{text}: only {checks} checks");
+        for part in [0, 1, checks / 3, checks / 2, checks - checks / 8, checks - 1] {
+            let interrupt = Interrupt::cancelled_after(part);
+            let outcome = evaluate(text, &all, &interrupt, params);
+            assert_eq!(outcome.unwrap_err(), QueryError::Canceled, "{text} at check {part} of {checks}");
+            assert_eq!(interrupt.checks(), part + 1, "{text} did not stop at check {part} of {checks}");
         }
     }
 }
 
 #[test]
-fn a_query_of_few_series_looks_at_the_flag_while_they_pass_many_operators_and_steps() {
+fn a_query_of_few_series_checks_the_interrupt_in_chains_of_operators_and_in_long_columns() {
     let all = series();
     let one = "requests_total{instance='0001'}";
-    // Each column is looked at in so many parts.
+    // The number of parts in which each column is processed.
     let parts = 3;
     let seconds = (PART * 2 + 1000) as i64;
     let end = Timestamp::from_millis(600_000);
@@ -114,7 +114,7 @@ fn a_query_of_few_series_looks_at_the_flag_while_they_pass_many_operators_and_st
     let range = QueryParams::range(start, end, Duration::from_secs(1));
     let over = |expr: &str| format!("count_over_time(({expr})[{seconds}s:1s])");
     let chain = |first: &str, next: &str, count: usize| format!("{first}{}", next.repeat(count));
-    for (text, params, looks) in [
+    for (text, params, checks) in [
         (over(&chain(one, " + 1", 40)), &instant, 40 * parts),
         (over(&chain(one, " * time()", 40)), &instant, 40 * parts),
         (over(&chain(one, &format!(" / scalar({one})"), 10)), &instant, 10 * parts),
@@ -129,11 +129,15 @@ fn a_query_of_few_series_looks_at_the_flag_while_they_pass_many_operators_and_st
         let count = Interrupt::counting();
         evaluate(&text, &all, &count, params).unwrap_or_else(|error| panic!("{text}: {error}"));
         let found = count.checks();
-        assert!(found >= looks as u64, "{text}: only {found} looks at the flag and not {looks}");
+        assert!(found >= checks as u64, "{text}: only {found} checks, expected {checks}");
         for part in [found / 4, found / 2] {
-            let fused = Interrupt::cancelled_after(part);
-            assert_eq!(evaluate(&text, &all, &fused, params).unwrap_err(), QueryError::Canceled, "{text}");
-            assert_eq!(fused.checks(), part + 1, "{text} went on after look {part} of {found}");
+            let interrupt = Interrupt::cancelled_after(part);
+            assert_eq!(
+                evaluate(&text, &all, &interrupt, params).unwrap_err(),
+                QueryError::Canceled,
+                "{text}"
+            );
+            assert_eq!(interrupt.checks(), part + 1, "{text} did not stop at check {part} of {found}");
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::functions::natural;
 use crate::syntax::ast::Span;
 use crate::syntax::functions::FunctionId;
 use crate::value::column::Row;
-use crate::value::notes::Note;
+use crate::value::note::Note;
 
 /// Orders series.
 #[derive(Debug)]

@@ -8,7 +8,8 @@ use model::{Combined, CounterResetHint, FloatHistogram, IncompatibleSchemas, Tri
 
 use crate::syntax::ast::{BinaryOp, Span};
 use crate::value::column::{Cell, Histogram};
-use crate::value::notes::{HistogramOperation, Note, Notes};
+use crate::value::note::{HistogramOperation, Note};
+use crate::value::notes::Notes;
 
 /// The result of an operator on two floats: the value, and whether a comparison keeps it.
 #[inline(always)]

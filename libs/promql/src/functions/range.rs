@@ -30,7 +30,8 @@ pub(crate) use crate::functions::range::window::{RangeCall, RangeFunction};
 use crate::syntax::ast::{Boundary, Span};
 use crate::syntax::functions::FunctionId;
 use crate::value::column::{Column, Points};
-use crate::value::notes::{Note, Notes};
+use crate::value::note::Note;
+use crate::value::notes::Notes;
 use crate::value::steps::{Steps, Window};
 
 /// Evaluates `function` for the series `labels`. `points` are its samples without staleness markers. `out` is

@@ -15,7 +15,7 @@ use crate::functions::quantile::quantile;
 use crate::plan::node::{Aggregation, Grouping};
 use crate::text::{go_f, histogram_text};
 use crate::value::column::{ABSENT, Cell, Column, Row, is_absent};
-use crate::value::notes::Note;
+use crate::value::note::Note;
 use crate::value::scalar::{Scalar, Scalars};
 
 /// `quantile`.

@@ -17,7 +17,8 @@ use crate::functions::kahan::{KahanSum, Mean, Spread};
 use crate::plan::node::Aggregation;
 use crate::syntax::ast::AggregateOp;
 use crate::value::column::{ABSENT, Column, Row, is_absent};
-use crate::value::notes::{HistogramOperation, Note, Notes};
+use crate::value::note::{HistogramOperation, Note};
+use crate::value::notes::Notes;
 
 /// Whether this module evaluates an aggregation.
 pub(crate) fn folds(op: AggregateOp) -> bool {
@@ -44,7 +45,7 @@ enum FloatFolds {
 /// The histograms of one group at one step.
 #[derive(Clone, Debug, Default)]
 struct Histograms {
-    total: Option<RunningTotal>,
+    total: Option<HistogramTotal>,
     /// Their schemas are incompatible, so there is no result.
     incompatible: bool,
     reset: bool,
@@ -52,7 +53,7 @@ struct Histograms {
 }
 
 #[derive(Clone, Debug)]
-enum RunningTotal {
+enum HistogramTotal {
     Sum(Box<FloatHistogram>, Option<Box<FloatHistogram>>),
     Mean(Box<HistogramMean>),
 }
@@ -372,14 +373,14 @@ impl FoldGroup {
                 notes.add(Note::CounterResetCollision(HistogramOperation::Aggregation), spec.operand);
             }
             let total = match histograms.total.take() {
-                Some(RunningTotal::Sum(mut total, lost)) => {
+                Some(HistogramTotal::Sum(mut total, lost)) => {
                     if let Some(lost) = lost {
                         // The compensation has the layout of the total, so the two can be added.
                         let _ = total.add(&lost);
                     }
                     Some(*total)
                 }
-                Some(RunningTotal::Mean(mean)) => Some(mean.value()),
+                Some(HistogramTotal::Mean(mean)) => Some(mean.value()),
                 None => None,
             };
             if let Some(mut total) = total {
@@ -396,10 +397,10 @@ impl Histograms {
     fn size_bytes(&self) -> u64 {
         let size = match &self.total {
             None => 0,
-            Some(RunningTotal::Sum(total, lost)) => {
+            Some(HistogramTotal::Sum(total, lost)) => {
                 total.size_bytes() + lost.as_ref().map_or(0, |l| l.size_bytes())
             }
-            Some(RunningTotal::Mean(mean)) => mean.size_bytes(),
+            Some(HistogramTotal::Mean(mean)) => mean.size_bytes(),
         };
         size as u64
     }
@@ -414,18 +415,18 @@ impl Histograms {
             None => {
                 let copy = histogram.clone();
                 self.total = Some(match spec.op {
-                    AggregateOp::Avg => RunningTotal::Mean(Box::new(HistogramMean::of(copy))),
-                    _ => RunningTotal::Sum(Box::new(copy), None),
+                    AggregateOp::Avg => HistogramTotal::Mean(Box::new(HistogramMean::of(copy))),
+                    _ => HistogramTotal::Sum(Box::new(copy), None),
                 });
                 return;
             }
-            Some(RunningTotal::Sum(total, lost)) => {
+            Some(HistogramTotal::Sum(total, lost)) => {
                 let mut inner = lost.take().map(|lost| *lost);
                 let combined = total.kahan_add(histogram, &mut inner);
                 *lost = inner.map(Box::new);
                 combined
             }
-            Some(RunningTotal::Mean(mean)) => mean.add(histogram),
+            Some(HistogramTotal::Mean(mean)) => mean.add(histogram),
         };
         self.annotate(combined, spec, metric, notes);
     }
@@ -461,7 +462,7 @@ impl Histograms {
                 return;
             }
             (Some(_), Some(_)) if self.incompatible => return,
-            (Some(RunningTotal::Sum(total, lost)), Some(RunningTotal::Sum(theirs, more))) => {
+            (Some(HistogramTotal::Sum(total, lost)), Some(HistogramTotal::Sum(theirs, more))) => {
                 let mut inner = lost.take().map(|lost| *lost);
                 let combined = total.kahan_add(&theirs, &mut inner).and_then(|combined| {
                     if let Some(more) = more {
@@ -472,7 +473,7 @@ impl Histograms {
                 *lost = inner.map(Box::new);
                 combined
             }
-            (Some(RunningTotal::Mean(mean)), Some(RunningTotal::Mean(theirs))) => mean.merge(*theirs),
+            (Some(HistogramTotal::Mean(mean)), Some(HistogramTotal::Mean(theirs))) => mean.merge(*theirs),
             // Both come from the same aggregation, so they have the same variant.
             (Some(_), Some(_)) => return,
         };

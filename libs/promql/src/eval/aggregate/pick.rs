@@ -16,7 +16,7 @@ use crate::plan::node::Aggregation;
 use crate::syntax::ast::AggregateOp;
 use crate::text::go_g;
 use crate::value::column::{ABSENT, Cell, Column, Histogram, Row, is_absent};
-use crate::value::notes::Note;
+use crate::value::note::Note;
 use crate::value::scalar::{Scalar, Scalars};
 
 /// A value that was chosen.

@@ -9,7 +9,7 @@ use crate::functions::range::histogram::reconcile;
 use crate::functions::range::window::{Notebook, WindowView};
 use crate::syntax::ast::Boundary;
 use crate::value::column::Histogram;
-use crate::value::notes::{HistogramOperation, Note};
+use crate::value::note::{HistogramOperation, Note};
 
 type TimedHistogram = (i64, Histogram);
 

@@ -4,7 +4,7 @@
 
 use crate::functions::range::starts::{self, CounterReading};
 use crate::functions::range::window::{Notebook, WindowView};
-use crate::value::notes::Note;
+use crate::value::note::Note;
 
 /// The change over a window, which is extrapolated to the window's boundaries.
 #[derive(Clone, Copy, Debug)]

@@ -10,7 +10,7 @@ use crate::functions::arithmetic::HistogramMean;
 use crate::functions::range::extrapolate::Change;
 use crate::functions::range::starts::{self, CounterReading};
 use crate::functions::range::window::{Notebook, WindowView};
-use crate::value::notes::{HistogramOperation, Note};
+use crate::value::note::{HistogramOperation, Note};
 
 fn is_gauge(histogram: &FloatHistogram) -> bool {
     histogram.counter_reset_hint == CounterResetHint::Gauge

@@ -7,7 +7,7 @@ use model::CounterResetHint;
 use crate::functions::range::starts::CounterReading;
 use crate::functions::range::window::{Notebook, WindowValue, WindowView};
 use crate::value::column::Histogram;
-use crate::value::notes::{HistogramOperation, Note};
+use crate::value::note::{HistogramOperation, Note};
 
 enum LastSample<'a> {
     Float(CounterReading, f64),

@@ -6,7 +6,7 @@ use crate::functions::kahan::{KahanSum, Mean};
 use crate::functions::quantile::quantile as quantile_of;
 use crate::functions::range::window::{Notebook, WindowValue, WindowView};
 use crate::syntax::functions::FunctionId;
-use crate::value::notes::Note;
+use crate::value::note::Note;
 
 /// The value of the function `id` for a window.
 pub(super) fn evaluate(id: FunctionId, view: &WindowView<'_>, notes: &mut Notebook<'_>) -> WindowValue {

@@ -20,7 +20,7 @@ use crate::functions::range::window::{Notebook, RangeFunction, SampleCursor};
 use crate::syntax::ast::Boundary;
 use crate::syntax::functions::FunctionId;
 use crate::value::column::{Column, Points};
-use crate::value::notes::Note;
+use crate::value::note::Note;
 
 /// Windows with fewer samples, or fewer resets, than this are cheaper to add up again than to compose of
 /// partial sums.

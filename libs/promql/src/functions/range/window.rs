@@ -1,4 +1,4 @@
-//! A function over a range, its windows and the results that all these functions share.
+//! What all functions over a range share: the call, its windows and their results.
 
 use budget::Budget;
 use model::FloatHistogram;
@@ -6,7 +6,8 @@ use model::FloatHistogram;
 use crate::syntax::ast::{Boundary, Span};
 use crate::syntax::functions::FunctionId;
 use crate::value::column::Points;
-use crate::value::notes::{Note, Notes};
+use crate::value::note::Note;
+use crate::value::notes::Notes;
 use crate::value::scalar::Scalar;
 use crate::value::steps::{Steps, Window};
 
