@@ -9,48 +9,49 @@ use clap_complete::Shell;
 
 use crate::quickstart::{self, QuickstartArgs};
 
-/// A global, long-term view of the metrics of many Prometheus servers, over a mesh that issues its own certificates
+/// A global, long-term view of the metrics of many Prometheus servers, over a mesh that issues its own
+/// certificates
 #[derive(Debug, Parser)]
 #[command(name = "isthmus", bin_name = "isthmus", version = version(), propagate_version = true, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: IsthmusCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
-    /// Serves the data of the Prometheus beside it as StoreAPI
+enum IsthmusCommand {
+    /// Serve the data of one Prometheus as StoreAPI, and upload its blocks
     Sidecar(Box<sidecar::SidecarArgs>),
-    /// Answers PromQL over all stores, and serves them as one
+    /// Evaluate PromQL over all stores, and serve the Prometheus HTTP API
     Query(Box<querier::QueryArgs>),
-    /// Connects this cluster to the mesh
+    /// Connect this cluster to the mesh
     Gateway(Box<gateway::cli::GatewayArgs>),
-    /// Roots, issuing CA, join tokens and certificates
+    /// Manage roots, the issuing CA, join tokens and certificates
     #[command(subcommand)]
     Pki(pki::cli::PkiCommand),
-    /// Looks after blocks and buckets
+    /// Inspect, verify, copy, rewrite and clean blocks and buckets
     Tools(Box<tools::ToolsArgs>),
-    /// Shows the whole on this machine: two client clusters, one PromQL answer over the mesh
+    /// Run a complete system on this machine: two client clusters, queried over the mesh
     Quickstart(QuickstartArgs),
-    /// Prints the completions of a shell
+    /// Print the completion script of a shell
     Completions {
-        /// Which shell
+        /// The shell
         shell: Shell,
     },
-    /// Writes a man page for each command
+    /// Write a man page for each command
     Man {
-        /// Folder to write to; created when absent
+        /// Directory for the pages; it is created if it does not exist
         dir: PathBuf,
     },
 }
 
-/// What `--version` prints behind the name.
+/// The version text that `--version` prints after the name.
 fn version() -> &'static str {
     static TEXT: std::sync::OnceLock<String> = std::sync::OnceLock::new();
     TEXT.get_or_init(|| runtime::BuildVersion::CURRENT.to_string())
 }
 
-/// Reads the arguments; switches may be negated as Thanos' are (`--no-query.partial-response`).
+/// Parses the arguments. Switches can be negated as in Thanos (`--no-query.partial-response`).
 fn parse() -> Cli {
     let command = Cli::command();
     let args = runtime::kingpin_args(&command, std::env::args_os());
@@ -69,18 +70,18 @@ pub(crate) fn run() -> ExitCode {
         })
     };
     match parse().command {
-        Command::Sidecar(args) => sidecar::run(*args),
-        Command::Query(args) => querier::run(*args),
-        Command::Gateway(args) => gateway::cli::run(*args),
-        Command::Pki(command) => pki::cli::run(command),
-        Command::Tools(args) => tools::run(*args),
-        Command::Quickstart(args) => done(quickstart::run(&args)),
-        Command::Completions { shell } => done(completions(shell)),
-        Command::Man { dir } => done(man_pages(&dir)),
+        IsthmusCommand::Sidecar(args) => sidecar::run(*args),
+        IsthmusCommand::Query(args) => querier::run(*args),
+        IsthmusCommand::Gateway(args) => gateway::cli::run(*args),
+        IsthmusCommand::Pki(command) => pki::cli::run(command),
+        IsthmusCommand::Tools(args) => tools::run(*args),
+        IsthmusCommand::Quickstart(args) => done(quickstart::run(&args)),
+        IsthmusCommand::Completions { shell } => done(completions(shell)),
+        IsthmusCommand::Man { dir } => done(man_pages(&dir)),
     }
 }
 
-/// Whether nobody reads the output any more, as behind `| head`: the end, but no failure.
+/// Whether the reader of the output has closed the pipe, as `| head` does. This is not a failure.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     let kinds = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>().map(|e| e.kind()));
     kinds.into_iter().any(|kind| kind == std::io::ErrorKind::BrokenPipe)
@@ -106,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_well_formed() {
+    fn the_command_line_definition_is_valid() {
         Cli::command().debug_assert();
     }
 }

@@ -1,4 +1,4 @@
-//! The program: one command a role, and the wiring between them.
+//! The program: one command for each role, and the wiring between the crates.
 
 mod cli;
 mod quickstart;

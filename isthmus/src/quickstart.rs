@@ -1,6 +1,7 @@
-//! `isthmus quickstart`: two client clusters and an observability cluster on this machine, all of it real.
+//! `isthmus quickstart`: runs two client clusters and an observability cluster on this machine, with real
+//! Prometheus servers.
 
-/// Prints a line; nobody reading any more (`| head`) is no reason to end a cluster.
+/// Prints a line. A closed pipe (`| head`) is ignored, so that it does not stop the clusters.
 macro_rules! say {
     ($($part:tt)*) => {{
         let _ = std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{}\n", format_args!($($part)*)));
@@ -9,12 +10,12 @@ macro_rules! say {
 
 mod checks;
 mod child;
+mod demonstration;
 mod http;
 mod link;
 mod plan;
 mod prometheus;
 mod querier;
-mod stage;
 mod table;
 
 use std::fs;
@@ -26,41 +27,41 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
-use plan::Plan;
-use stage::Stage;
+use demonstration::Demonstration;
+use plan::QuickstartPlan;
 
-/// Shows the whole of Isthmus on this machine: two client clusters, one PromQL answer over the mesh
+/// Run a complete system on this machine: two client clusters, queried over the mesh
 #[derive(Debug, clap::Args)]
 pub(crate) struct QuickstartArgs {
-    /// Where certificates, data and logs are kept; must be empty or of an earlier quickstart, which is replaced.
-    /// Without it a temporary folder is used and removed at the end
+    /// Directory for certificates, data and logs; it must be empty or from an earlier quickstart, which is
+    /// replaced. Without it, a temporary directory is used and removed at the end
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 
-    /// First of the 40 ports that are used on 127.0.0.1
+    /// First of 40 consecutive ports on 127.0.0.1
     #[arg(long, value_name = "N", default_value_t = 19000)]
     base_port: u16,
 
-    /// The Prometheus to run; by default the one on the PATH
+    /// The Prometheus program; without it, `prometheus` is searched on the PATH
     #[arg(long, value_name = "PATH")]
     prometheus: Option<PathBuf>,
 
-    /// Runs the main job, prints each check with what it saw, and ends with status 0 or 1
+    /// Run all checks, print the result of each, and exit with status 0, or 1 if one failed
     #[arg(long)]
     check: bool,
 }
 
-/// The queries that quickstart and the README suggest.
+/// The suggested queries; the README shows them too.
 const QUERIES: [(&str, &str); 3] = [
-    ("what is up, in each cluster", "sum by (cluster) (up)"),
-    ("requests a second, in each cluster", "sum by (cluster) (rate(prometheus_http_requests_total[30s]))"),
+    ("number of targets that are up, in each cluster", "sum by (cluster) (up)"),
+    ("requests per second, in each cluster", "sum by (cluster) (rate(prometheus_http_requests_total[30s]))"),
     (
-        "90th percentile of Prometheus' response times, in seconds",
+        "90th percentile of the response times of Prometheus, in seconds",
         "histogram_quantile(0.9, sum by (cluster, le) (rate(prometheus_http_request_duration_seconds_bucket[1m])))",
     ),
 ];
 
-/// Runs the demonstration until Ctrl-C, or the checks to their end.
+/// Runs the demonstration until Ctrl-C, or until the checks are complete.
 pub(crate) fn run(args: &QuickstartArgs) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(demonstrate(args))
@@ -68,62 +69,62 @@ pub(crate) fn run(args: &QuickstartArgs) -> Result<ExitCode> {
 
 async fn demonstrate(args: &QuickstartArgs) -> Result<ExitCode> {
     let prometheus = prometheus::prometheus(args.prometheus.as_deref())?;
-    Plan::check_ports(args.base_port)?;
+    QuickstartPlan::check_ports(args.base_port)?;
     let folder = Folder::prepare(args.dir.as_deref())?;
-    let plan = Plan::new(folder.path(), args.base_port);
+    let plan = QuickstartPlan::new(folder.path(), args.base_port);
     fs::create_dir_all(&plan.logs)?;
-    let mut stage = Stage::new(plan, prometheus)?;
-    // Taken before the first child starts, so that Ctrl-C ends them in order at any time.
+    let mut demonstration = Demonstration::new(plan, prometheus)?;
+    // Install the handlers before the first child starts, so that Ctrl-C always stops the children in order.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let outcome = tokio::select! {
-        outcome = perform(&mut stage, args.check) => outcome,
+        outcome = perform(&mut demonstration, args.check) => outcome,
         _ = interrupt.recv() => Ok(ExitCode::SUCCESS),
         _ = terminate.recv() => Ok(ExitCode::SUCCESS),
     };
-    say!("\nending everything...");
-    stage.stop().await?;
+    say!("\nstopping all processes...");
+    demonstration.stop().await?;
     if outcome.is_err() {
         folder.keep();
     }
     outcome
 }
 
-async fn perform(stage: &mut Stage, check: bool) -> Result<ExitCode> {
+async fn perform(demonstration: &mut Demonstration, check: bool) -> Result<ExitCode> {
     let begun = Instant::now();
-    if !stage.has_pushgateway() {
+    if !demonstration.has_pushgateway() {
         say!(
-            "no prometheus-pushgateway on the PATH: the clusters do without (Debian: apt-get install prometheus-pushgateway)"
+            "prometheus-pushgateway is not on the PATH, so none is started (Debian: apt-get install prometheus-pushgateway)"
         );
     }
-    step("trust domain: offline roots, issuing CA", stage.create_trust_domain()).await?;
-    step("observability cluster: gateway, querier", stage.start_observability()).await?;
-    for cluster in stage.plan().clusters.clone() {
+    step("trust domain: offline roots, issuing CA", demonstration.create_trust_domain()).await?;
+    step("observability cluster: gateway, querier", demonstration.start_observability()).await?;
+    for cluster in demonstration.plan().clusters.clone() {
         let how = match cluster.reach {
-            plan::Reach::DialsOut => "joins by token, dials out",
-            plan::Reach::IsDialled => "joins by token, is dialled",
+            plan::Reach::DialsOut => "joins with a token, dials out",
+            plan::Reach::IsDialled => "joins with a token, is dialled",
         };
-        step(&format!("cluster {}: {how}", cluster.name), stage.start_cluster(&cluster)).await?;
+        step(&format!("cluster {}: {how}", cluster.name), demonstration.start_cluster(&cluster)).await?;
     }
-    let data = stage.wait_for_data();
+    let data = demonstration.wait_for_data();
     step("first samples of both clusters", data).await?;
-    stage.check_children()?;
-    let endpoints = stage.plan().dir.join("endpoints.json");
-    fs::write(&endpoints, format!("{:#}\n", stage.plan().endpoints()))
+    demonstration.check_children()?;
+    let endpoints = demonstration.plan().dir.join("endpoints.json");
+    fs::write(&endpoints, format!("{:#}\n", demonstration.plan().endpoints()))
         .with_context(|| format!("write {}", endpoints.display()))?;
     say!("up after {:.1} s\n", begun.elapsed().as_secs_f64());
     if check {
-        return Ok(if checks::run(stage).await { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        return Ok(if checks::run(demonstration).await { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    table::print(stage, &QUERIES).await?;
-    say!("\nCtrl-C ends everything.");
+    table::print(demonstration, &QUERIES).await?;
+    say!("\nPress Ctrl-C to stop all processes.");
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        stage.check_children()?;
+        demonstration.check_children()?;
     }
 }
 
-/// Shows what is being done, and how long it took.
+/// Runs one step and prints its name and duration.
 async fn step<T>(what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
     let mut stdout = std::io::stdout();
     let _ = write!(stdout, "{what:.<60}").and_then(|()| stdout.flush());
@@ -136,13 +137,13 @@ async fn step<T>(what: &str, work: impl Future<Output = Result<T>>) -> Result<T>
     outcome
 }
 
-/// Where everything is kept.
+/// The directory for certificates, data and logs.
 struct Folder {
     path: PathBuf,
     temporary: bool,
 }
 
-/// What an earlier run left; nothing else in the folder is ever removed.
+/// The entries that an earlier run created. Nothing else in the directory is removed.
 const OURS: [&str; 9] =
     ["pki", "observability", "eu-1", "us-1", "logs", "eu-1.token", "us-1.token", "used-token", "wrong-token"];
 
@@ -161,7 +162,7 @@ impl Folder {
             let ours = OURS.iter().any(|our| name == *our) || name == "endpoints.json";
             if !ours {
                 bail!(
-                    "--dir {}: holds {:?}, which is not of a quickstart: choose an empty folder",
+                    "--dir {}: contains {:?}, which is not from a quickstart; choose an empty directory",
                     path.display(),
                     name
                 );
@@ -183,7 +184,7 @@ impl Folder {
         &self.path
     }
 
-    /// Keeps a temporary folder, because its logs are wanted.
+    /// Keeps a temporary directory, so that its logs can be read.
     fn keep(mut self) {
         self.temporary = false;
         eprintln!("the logs are in {}", self.path.join("logs").display());

@@ -1,4 +1,4 @@
-//! The processes that quickstart starts and must end.
+//! The processes that quickstart starts and stops.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
@@ -10,10 +10,10 @@ use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child as Process, Command};
 
-/// How long a child has to end after SIGTERM before it is killed.
+/// How long a child may take to exit after SIGTERM before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// A child process with its log file; killed when dropped.
+/// A child process and its log file. It is killed when dropped.
 pub(super) struct Child {
     name: String,
     log: PathBuf,
@@ -34,7 +34,8 @@ impl Child {
             .stdin(Stdio::null())
             .stdout(output.try_clone().context("share the log file")?)
             .stderr(output)
-            // Of its own group, so that Ctrl-C reaches quickstart alone and the children end in order.
+            // A process group of its own, so that only quickstart gets Ctrl-C and stops the children in
+            // order.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
@@ -42,32 +43,32 @@ impl Child {
         Ok(Self { name: name.to_owned(), log, process })
     }
 
-    /// What it is called in the table and in its log's name.
+    /// The name in the table and in the name of the log file.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its process id while it runs.
+    /// The process id, while the child runs.
     pub(super) fn id(&self) -> Option<u32> {
         self.process.id()
     }
 
-    /// The status with which it ended by itself, if it has.
-    pub(super) fn ended(&mut self) -> Option<ExitStatus> {
+    /// The exit status, if the child has exited.
+    pub(super) fn exit_status(&mut self) -> Option<ExitStatus> {
         self.process.try_wait().ok().flatten()
     }
 
-    /// The last lines of its log, for an error message.
+    /// The last lines of the log, for an error message.
     pub(super) fn log_tail(&self) -> String {
         tail(&self.log).unwrap_or_default()
     }
 
-    /// Kills it at once, as a crash would, and waits until it is gone.
+    /// Kills the child immediately, which simulates a crash, and waits until it has exited.
     pub(super) async fn kill(&mut self) -> Result<()> {
         self.process.kill().await.with_context(|| format!("kill {}", self.name))
     }
 
-    /// Asks it to end, waits, and kills it where it does not.
+    /// Sends SIGTERM, waits, and kills the child if it does not exit in time.
     pub(super) async fn stop(&mut self) -> Result<()> {
         let id = self.process.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         let Some(id) = id else { return Ok(()) };

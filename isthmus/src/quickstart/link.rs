@@ -1,7 +1,7 @@
-//! The wire between two clusters: forwards a port over TCP and UDP, and can be cut for UDP.
+//! A relay between two clusters. It forwards a port over TCP and UDP, and can block UDP.
 //!
-//! Quickstart's clusters share one machine, where nothing ever blocks UDP. This stands between them so that the
-//! fall-back to TCP can be seen to work: while blocked, datagrams are dropped on the floor in both directions.
+//! The clusters of quickstart run on one machine, where nothing blocks UDP. The relay is between them so that
+//! the fallback to TCP can be shown: while UDP is blocked, it drops the datagrams of both directions.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -15,14 +15,14 @@ use tokio::task::{JoinHandle, JoinSet};
 /// The largest datagram that a loopback interface carries.
 const DATAGRAM_BYTES: usize = 65_535;
 
-/// A forwarded port; ends when dropped.
-pub(super) struct Link {
+/// A forwarded port. Forwarding stops when it is dropped.
+pub(super) struct ClusterLink {
     udp_blocked: Arc<AtomicBool>,
     tasks: [JoinHandle<()>; 2],
 }
 
-impl Link {
-    /// Forwards TCP and UDP that come to `listen` to the same port at `to`.
+impl ClusterLink {
+    /// Starts to forward TCP connections and UDP datagrams from `listen` to `to`.
     pub(super) async fn open(listen: SocketAddr, to: SocketAddr) -> Result<Self> {
         let tcp = TcpListener::bind(listen).await.with_context(|| format!("listen on tcp {listen}"))?;
         let udp = UdpSocket::bind(listen).await.with_context(|| format!("listen on udp {listen}"))?;
@@ -34,13 +34,13 @@ impl Link {
         Ok(Self { udp_blocked, tasks })
     }
 
-    /// Drops every datagram from now on, or lets them through again.
+    /// Drops all datagrams from now on, or forwards them again.
     pub(super) fn block_udp(&self, blocked: bool) {
         self.udp_blocked.store(blocked, Ordering::Relaxed);
     }
 }
 
-impl Drop for Link {
+impl Drop for ClusterLink {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
     }
@@ -53,7 +53,7 @@ async fn forward_tcp(listener: TcpListener, to: SocketAddr) {
             accepted = listener.accept() => {
                 let Ok((mut near, _)) = accepted else { continue };
                 streams.spawn(async move {
-                    // A stream that cannot be joined is closed, which is all that its ends need to know.
+                    // If the connection to `to` fails, dropping `near` closes the stream.
                     if let Ok(mut far) = TcpStream::connect(to).await {
                         drop(tokio::io::copy_bidirectional(&mut near, &mut far).await);
                     }
@@ -64,7 +64,7 @@ async fn forward_tcp(listener: TcpListener, to: SocketAddr) {
     }
 }
 
-/// Forwards datagrams; each sender gets a socket of its own towards `to`, so that answers find their way back.
+/// Forwards datagrams. Each sender gets a socket of its own towards `to`, so that responses return to it.
 async fn forward_udp(near: Arc<UdpSocket>, to: SocketAddr, blocked: Arc<AtomicBool>) {
     let mut senders: HashMap<SocketAddr, Arc<UdpSocket>> = HashMap::new();
     let mut answers = JoinSet::new();
@@ -89,7 +89,7 @@ async fn forward_udp(near: Arc<UdpSocket>, to: SocketAddr, blocked: Arc<AtomicBo
                 far
             }
         };
-        // A datagram that cannot be sent is lost, as datagrams may be.
+        // A datagram that cannot be sent is lost, which UDP allows.
         drop(far.send(&datagram[..length]).await);
     }
 }
@@ -114,7 +114,7 @@ async fn forward_answers(
                 drop(near.send_to(&datagram[..length], to).await);
             }
             Ok(_) => {}
-            // Nobody listens there at the moment; the next datagram may fare better.
+            // There is no listener at `to` at the moment; the next datagram may succeed.
             Err(_) => tokio::task::yield_now().await,
         }
     }

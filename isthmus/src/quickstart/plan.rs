@@ -1,4 +1,4 @@
-//! What runs where: the ports, folders and names of the demonstration, decided before anything starts.
+//! The ports, directories and names of the demonstration. All are fixed before the first process starts.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
-/// Name of the trust domain that quickstart creates.
+/// The trust domain that quickstart creates.
 pub(super) const TRUST_DOMAIN: &str = "quickstart.isthmus";
-/// The `environment` label that all series carry.
+/// The value of the `environment` label of all series.
 pub(super) const ENVIRONMENT: &str = "testing";
 
-/// How a cluster's gateway and the observability gateway find each other.
+/// Which of the two gateways dials the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reach {
     /// The cluster dials out and has no listening port.
@@ -31,15 +31,15 @@ pub(super) struct Scraper {
 
 /// One client cluster.
 #[derive(Clone, Debug)]
-pub(super) struct Cluster {
+pub(super) struct ClusterPlan {
     pub(super) name: &'static str,
     pub(super) reach: Reach,
     pub(super) dir: PathBuf,
     pub(super) gateway_http: SocketAddr,
     pub(super) gateway_grpc: SocketAddr,
-    /// Where it listens for the mesh, if it does.
+    /// The address at which the gateway listens for the mesh, if the cluster is dialled.
     pub(super) gateway_mesh: SocketAddr,
-    /// The near end of the wire between this cluster and the observability cluster.
+    /// The listening address of the relay between this cluster and the observability cluster.
     pub(super) link: SocketAddr,
     pub(super) pushgateway: SocketAddr,
     pub(super) scrapers: Vec<Scraper>,
@@ -47,7 +47,7 @@ pub(super) struct Cluster {
 
 /// The whole demonstration.
 #[derive(Clone, Debug)]
-pub(super) struct Plan {
+pub(super) struct QuickstartPlan {
     pub(super) dir: PathBuf,
     pub(super) logs: PathBuf,
     pub(super) pki_state: PathBuf,
@@ -58,17 +58,17 @@ pub(super) struct Plan {
     pub(super) gateway_http: SocketAddr,
     pub(super) gateway_grpc: SocketAddr,
     pub(super) gateway_mesh: SocketAddr,
-    pub(super) clusters: Vec<Cluster>,
+    pub(super) clusters: Vec<ClusterPlan>,
 }
 
-/// Ports from the base port to the last one, all of them within this many.
+/// Number of consecutive ports, from the base port on.
 pub(super) const PORTS: u16 = 40;
 
-impl Plan {
-    /// Lays the demonstration out below `dir` on the [`PORTS`] ports from `base` on.
+impl QuickstartPlan {
+    /// Makes a plan with all files below `dir` and the [`PORTS`] ports from `base` on.
     pub(super) fn new(dir: &Path, base: u16) -> Self {
         let at = |offset: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, base + offset));
-        let cluster = |name: &'static str, reach, first: u16| Cluster {
+        let cluster = |name: &'static str, reach, first: u16| ClusterPlan {
             name,
             reach,
             dir: dir.join(name),
@@ -101,29 +101,29 @@ impl Plan {
         }
     }
 
-    /// Refuses to start where a port is taken, before anything was changed.
+    /// Checks that all ports are free, before anything is changed.
     pub(super) fn check_ports(base: u16) -> Result<()> {
         let Some(end) = base.checked_add(PORTS) else {
-            bail!("--base-port {base}: must be at most {}", u16::MAX - PORTS);
+            bail!("--base-port {base}: out of range, expected at most {}", u16::MAX - PORTS);
         };
         for port in base..end {
             let at = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
             if let Err(error) = TcpListener::bind(at).and(UdpSocket::bind(at)) {
                 bail!(
-                    "port {port} is not free ({error}): is another quickstart running? \
-                     Choose {PORTS} free ports with --base-port"
+                    "port {port} is not free ({error}); another quickstart may be running. \
+                     Use --base-port to choose {PORTS} other ports"
                 );
             }
         }
         Ok(())
     }
 
-    /// The name under which the querier knows `scraper` of `cluster`.
-    pub(super) fn target(cluster: &Cluster, scraper: &Scraper) -> String {
+    /// The name of `scraper` in the querier.
+    pub(super) fn target(cluster: &ClusterPlan, scraper: &Scraper) -> String {
         format!("{}.{}", scraper.name, cluster.name)
     }
 
-    /// The URLs of everything, for programs: the content of `endpoints.json`.
+    /// The URLs of all processes, for programs: the content of `endpoints.json`.
     pub(super) fn endpoints(&self) -> Value {
         let url = |at: SocketAddr| format!("http://{at}");
         let scrapers = |of: fn(&Scraper) -> SocketAddr| -> Value {
@@ -153,8 +153,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_port_is_given_twice_and_all_are_checked() {
-        let plan = Plan::new(Path::new("/x"), 20_000);
+    fn every_port_is_used_once_and_is_in_the_checked_range() {
+        let plan = QuickstartPlan::new(Path::new("/x"), 20_000);
         let mut ports = vec![plan.querier_http, plan.querier_grpc, plan.gateway_http, plan.gateway_grpc];
         ports.push(plan.gateway_mesh);
         for c in &plan.clusters {
@@ -167,8 +167,8 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_name_every_url() {
-        let endpoints = Plan::new(Path::new("/x"), 20_000).endpoints();
+    fn endpoints_contain_every_url() {
+        let endpoints = QuickstartPlan::new(Path::new("/x"), 20_000).endpoints();
         assert_eq!(endpoints["querier_http"], "http://127.0.0.1:20000");
         assert_eq!(endpoints["gateways"].as_object().map(|g| g.len()), Some(3));
         assert_eq!(endpoints["sidecars"]["scraper-1.us-1"], "http://127.0.0.1:20034");

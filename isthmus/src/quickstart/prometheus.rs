@@ -1,41 +1,41 @@
-//! The real Prometheus servers of the demonstration: where the program is, and what each is told to scrape.
+//! The real Prometheus servers of the demonstration: their program and their configuration.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
-use crate::quickstart::plan::{Cluster, ENVIRONMENT, Scraper};
+use crate::quickstart::plan::{ClusterPlan, ENVIRONMENT, Scraper};
 
-/// How often everything is scraped: short, so that there is something to see at once.
+/// The scrape interval. It is short, so that there are samples soon after the start.
 const SCRAPE_INTERVAL: &str = "1s";
 
-/// Finds `program` on the `PATH`.
+/// Searches `program` on the `PATH`.
 pub(super) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|dir| dir.join(program)).find(|candidate| candidate.is_file())
 }
 
-/// The Prometheus to run: the one asked for, or the one on the `PATH`.
+/// The Prometheus to run: the given one, or the one on the `PATH`.
 ///
 /// # Errors
-/// One line that says how to install it.
+/// When there is no such program. The error describes how to install it.
 pub(super) fn prometheus(asked: Option<&Path>) -> Result<PathBuf> {
     match asked {
         Some(path) if path.is_file() => Ok(path.to_owned()),
-        Some(path) => bail!("--prometheus {}: there is no such program", path.display()),
+        Some(path) => bail!("--prometheus {}: the file does not exist", path.display()),
         None => match find("prometheus") {
             Some(path) => Ok(path),
             None => bail!(
-                "quickstart runs real Prometheus servers and found no `prometheus` on the PATH: install it \
-                 (Debian: apt-get install prometheus) or name it with --prometheus PATH"
+                "`prometheus` is not on the PATH, and quickstart runs real Prometheus servers; install it \
+                 (Debian: apt-get install prometheus) or use --prometheus PATH"
             ),
         },
     }
 }
 
 /// The arguments of one replica.
-pub(super) fn arguments(cluster: &Cluster, scraper: &Scraper) -> Vec<String> {
+pub(super) fn arguments(cluster: &ClusterPlan, scraper: &Scraper) -> Vec<String> {
     let dir = cluster.dir.join(&scraper.name);
     vec![
         format!("--config.file={}", dir.join("prometheus.yml").display()),
@@ -45,8 +45,8 @@ pub(super) fn arguments(cluster: &Cluster, scraper: &Scraper) -> Vec<String> {
     ]
 }
 
-/// The configuration of one replica. Replicas of a cluster differ in nothing but the `replica` label.
-pub(super) fn configuration(cluster: &Cluster, scraper: &Scraper, pushgateway: bool) -> String {
+/// The configuration of one replica. The replicas of a cluster differ only in the `replica` label.
+pub(super) fn configuration(cluster: &ClusterPlan, scraper: &Scraper, pushgateway: bool) -> String {
     let mut text = format!(
         "global:\n  scrape_interval: {SCRAPE_INTERVAL}\n  scrape_timeout: {SCRAPE_INTERVAL}\n  \
          external_labels:\n    cluster: {}\n    environment: {ENVIRONMENT}\n    replica: {}\n\

@@ -1,4 +1,4 @@
-//! Asking the demonstration's querier, as any user of its HTTP API would.
+//! A client of the querier's HTTP API.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,14 +9,15 @@ use serde_json::Value;
 
 use crate::quickstart::http::{Http, percent_encode};
 
-/// A PromQL answer with what the querier said about it.
-pub(super) struct Answer {
+/// The result of a query and its warnings.
+pub(super) struct QueryResponse {
     pub(super) result: Vec<Value>,
     pub(super) warnings: Vec<String>,
 }
 
-impl Answer {
-    /// Value of each series of an instant vector by one of its labels; the last one wins.
+impl QueryResponse {
+    /// The value of each series of an instant vector, by one of its labels. If a label value repeats, the
+    /// last series wins.
     pub(super) fn by_label(&self, label: &str) -> BTreeMap<String, f64> {
         let pairs = self.result.iter().filter_map(|series| {
             let name = series["metric"][label].as_str()?.to_owned();
@@ -25,45 +26,45 @@ impl Answer {
         pairs.collect()
     }
 
-    /// The one number of an instant vector of one series; none where the vector is empty.
+    /// The value of the first series of an instant vector; `None` if the vector is empty.
     pub(super) fn number(&self) -> Option<f64> {
         self.result.first()?["value"][1].as_str()?.parse().ok()
     }
 }
 
-/// One store as `/api/v1/stores` lists it.
+/// One store in the response of `/api/v1/stores`.
 #[derive(Debug)]
-pub(super) struct Store {
+pub(super) struct StoreStatus {
     pub(super) name: String,
     pub(super) cluster: String,
     pub(super) transport: String,
     pub(super) last_error: Option<String>,
 }
 
-/// The querier's HTTP API.
+/// A client of the HTTP API of the querier.
 #[derive(Clone)]
-pub(super) struct Querier {
+pub(super) struct QuerierClient {
     http: Http,
     base: String,
 }
 
-impl Querier {
+impl QuerierClient {
     pub(super) fn new(at: SocketAddr) -> Self {
         Self { http: Http::new(Duration::from_secs(30)), base: format!("http://{at}/api/v1") }
     }
 
-    /// The URL of an instant query, to be opened or pasted.
+    /// The URL of an instant query.
     pub(super) fn query_url(&self, expression: &str, parameters: &str) -> String {
         format!("{}/query?query={}{parameters}", self.base, percent_encode(expression))
     }
 
     /// Evaluates `expression` now; `parameters` are appended to the URL, each with a leading `&`.
-    pub(super) async fn query(&self, expression: &str, parameters: &str) -> Result<Answer> {
+    pub(super) async fn query(&self, expression: &str, parameters: &str) -> Result<QueryResponse> {
         self.answer(&self.query_url(expression, parameters)).await
     }
 
-    /// Evaluates `expression` over the last `range_seconds`, one point a second.
-    pub(super) async fn query_range(&self, expression: &str, range_seconds: f64) -> Result<Answer> {
+    /// Evaluates `expression` over the last `range_seconds` with a step of one second.
+    pub(super) async fn query_range(&self, expression: &str, range_seconds: f64) -> Result<QueryResponse> {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs_f64();
         let query = percent_encode(expression);
         let start = now - range_seconds;
@@ -71,26 +72,30 @@ impl Querier {
             .await
     }
 
-    async fn answer(&self, url: &str) -> Result<Answer> {
+    async fn answer(&self, url: &str) -> Result<QueryResponse> {
         let (status, body) = self.http.send("GET", url, "").await?;
-        let body: Value = serde_json::from_slice(&body).with_context(|| format!("{url}: not JSON"))?;
+        let body: Value =
+            serde_json::from_slice(&body).with_context(|| format!("{url}: the response is not JSON"))?;
         if status != 200 {
             bail!("status {status}: {}", body["error"].as_str().unwrap_or("no error text"));
         }
         let strings = |value: &Value| -> Vec<String> {
             value.as_array().into_iter().flatten().filter_map(|w| Some(w.as_str()?.to_owned())).collect()
         };
-        let result = body["data"]["result"].as_array().cloned().ok_or_else(|| anyhow!("{url}: no result"))?;
-        Ok(Answer { result, warnings: strings(&body["warnings"]) })
+        let result = body["data"]["result"]
+            .as_array()
+            .cloned()
+            .ok_or_else(|| anyhow!("{url}: the response has no result"))?;
+        Ok(QueryResponse { result, warnings: strings(&body["warnings"]) })
     }
 
-    /// All stores that the querier knows.
-    pub(super) async fn stores(&self) -> Result<Vec<Store>> {
+    /// All stores of the querier.
+    pub(super) async fn stores(&self) -> Result<Vec<StoreStatus>> {
         let body = self.http.json(&format!("{}/stores", self.base)).await?;
-        let groups = body["data"].as_object().context("/api/v1/stores: no data")?;
+        let groups = body["data"].as_object().context("/api/v1/stores: the response has no data")?;
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let stores =
-            groups.values().flat_map(|group| group.as_array().into_iter().flatten()).map(|s| Store {
+            groups.values().flat_map(|group| group.as_array().into_iter().flatten()).map(|s| StoreStatus {
                 name: text(&s["name"]),
                 cluster: text(&s["labelSets"][0]["cluster"]),
                 transport: text(&s["transport"]),
@@ -100,10 +105,10 @@ impl Querier {
     }
 }
 
-/// Asks `probe` again and again until it gives a value, for at most `limit`.
+/// Calls `probe` until it returns a value, for at most `limit`.
 ///
 /// # Errors
-/// When the time is over: what was waited for, and what the last attempt said.
+/// After the time limit, with `what` and the error of the last attempt.
 pub(super) async fn wait_for<T, F>(what: &str, limit: Duration, mut probe: impl FnMut() -> F) -> Result<T>
 where
     F: Future<Output = Result<T>>,

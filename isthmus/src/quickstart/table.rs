@@ -1,26 +1,26 @@
-//! What quickstart prints once everything is up.
+//! The output of quickstart after the start.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use anyhow::Result;
 
-use crate::quickstart::plan::Plan;
-use crate::quickstart::stage::Stage;
+use crate::quickstart::demonstration::Demonstration;
+use crate::quickstart::plan::QuickstartPlan;
 
-/// Prints what runs, where it can be reached, and the queries to try with their present answers.
-pub(super) async fn print(stage: &Stage, queries: &[(&str, &str)]) -> Result<()> {
-    let plan = stage.plan();
+/// Prints all processes with their URLs, and some queries with their current answers.
+pub(super) async fn print(demonstration: &Demonstration, queries: &[(&str, &str)]) -> Result<()> {
+    let plan = demonstration.plan();
     let urls = urls(plan);
-    say!("{:<28} {:>8}  URL", "WHAT RUNS", "PID");
-    for (name, id) in stage.running() {
+    say!("{:<28} {:>8}  URL", "PROCESS", "PID");
+    for (name, id) in demonstration.running() {
         say!("{name:<28} {id:>8}  {}", urls.get(&name).map_or("", String::as_str));
     }
-    say!("\nThe querier speaks the Prometheus HTTP API at http://{}", plan.querier_http);
-    say!("All URLs for programs: {}", plan.dir.join("endpoints.json").display());
+    say!("\nThe querier serves the Prometheus HTTP API at http://{}", plan.querier_http);
+    say!("All URLs as JSON: {}", plan.dir.join("endpoints.json").display());
     say!("Logs: {}", plan.logs.display());
-    let querier = stage.querier();
-    say!("\nQueries to try, and what they answer now:");
+    let querier = demonstration.querier();
+    say!("\nQueries to try, with their current answers:");
     for (meaning, expression) in queries {
         say!("\n  # {meaning}");
         say!("  curl -sG http://{}/api/v1/query --data-urlencode 'query={expression}'", plan.querier_http);
@@ -32,8 +32,8 @@ pub(super) async fn print(stage: &Stage, queries: &[(&str, &str)]) -> Result<()>
     Ok(())
 }
 
-/// What of each child can be opened in a browser, by its name: a page where it has one, its metrics where it has none.
-fn urls(plan: &Plan) -> BTreeMap<String, String> {
+/// The URL of each child for a browser, by its name: its page, or its metrics if it has no page.
+fn urls(plan: &QuickstartPlan) -> BTreeMap<String, String> {
     let mut urls = BTreeMap::new();
     let mut add = |name: String, at: SocketAddr| {
         let has_page = !name.starts_with("gateway") && !name.starts_with("sidecar");
@@ -45,7 +45,7 @@ fn urls(plan: &Plan) -> BTreeMap<String, String> {
         add(format!("gateway {}", cluster.name), cluster.gateway_http);
         add(format!("pushgateway {}", cluster.name), cluster.pushgateway);
         for scraper in &cluster.scrapers {
-            let target = Plan::target(cluster, scraper);
+            let target = QuickstartPlan::target(cluster, scraper);
             add(format!("prometheus {target}"), scraper.prometheus);
             add(format!("sidecar {target}"), scraper.sidecar_http);
         }

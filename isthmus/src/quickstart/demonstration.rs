@@ -1,4 +1,4 @@
-//! Brings the demonstration up, cluster by cluster, and takes it down.
+//! Starts the demonstration, cluster by cluster, and stops it.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -11,30 +11,30 @@ use tokio::process::Command;
 
 use crate::quickstart::child::Child;
 use crate::quickstart::http::Http;
-use crate::quickstart::link::Link;
-use crate::quickstart::plan::{Cluster, ENVIRONMENT, Plan, Reach, Scraper, TRUST_DOMAIN};
+use crate::quickstart::link::ClusterLink;
+use crate::quickstart::plan::{ClusterPlan, ENVIRONMENT, QuickstartPlan, Reach, Scraper, TRUST_DOMAIN};
 use crate::quickstart::prometheus;
-use crate::quickstart::querier::{Querier, wait_for};
+use crate::quickstart::querier::{QuerierClient, wait_for};
 
-/// How long any one part may take to come up.
+/// How long one process may take to start.
 const START: Duration = Duration::from_secs(60);
 
-/// Everything that runs. Ends it all when dropped; [`Stage::stop`] does so in order.
-pub(super) struct Stage {
-    plan: Plan,
+/// All processes of the demonstration. Dropping it kills them; [`Demonstration::stop`] stops them in order.
+pub(super) struct Demonstration {
+    plan: QuickstartPlan,
     program: PathBuf,
     prometheus: PathBuf,
     pushgateway: Option<PathBuf>,
     children: Vec<Child>,
-    links: Vec<(&'static str, Link)>,
+    links: Vec<(&'static str, ClusterLink)>,
     http: Http,
 }
 
-impl Stage {
-    pub(super) fn new(plan: Plan, prometheus: PathBuf) -> Result<Self> {
+impl Demonstration {
+    pub(super) fn new(plan: QuickstartPlan, prometheus: PathBuf) -> Result<Self> {
         Ok(Self {
             plan,
-            program: std::env::current_exe().context("find this program's own file")?,
+            program: std::env::current_exe().context("find the path of this program")?,
             prometheus,
             pushgateway: prometheus::find("prometheus-pushgateway")
                 .or_else(|| prometheus::find("pushgateway")),
@@ -44,22 +44,22 @@ impl Stage {
         })
     }
 
-    pub(super) fn plan(&self) -> &Plan {
+    pub(super) fn plan(&self) -> &QuickstartPlan {
         &self.plan
     }
 
-    pub(super) fn querier(&self) -> Querier {
-        Querier::new(self.plan.querier_http)
+    pub(super) fn querier(&self) -> QuerierClient {
+        QuerierClient::new(self.plan.querier_http)
     }
 
-    /// Whether a real pushgateway runs in each cluster.
+    /// Whether a pushgateway runs in each cluster.
     pub(super) fn has_pushgateway(&self) -> bool {
         self.pushgateway.is_some()
     }
 
     /// Creates the roots and the issuing CA.
     pub(super) async fn create_trust_domain(&self) -> Result<()> {
-        let Plan { pki_state, pki_roots, .. } = &self.plan;
+        let QuickstartPlan { pki_state, pki_roots, .. } = &self.plan;
         fs::create_dir_all(self.plan.dir.join("pki"))?;
         let passphrase = self.plan.dir.join("pki/root-passphrase");
         write_private(&passphrase, "a demonstration needs no secret passphrase\n")?;
@@ -90,7 +90,7 @@ impl Stage {
                 Reach::DialsOut => plan.gateway_mesh,
                 Reach::IsDialled => cluster.gateway_mesh,
             };
-            self.links.push((cluster.name, Link::open(cluster.link, to).await?));
+            self.links.push((cluster.name, ClusterLink::open(cluster.link, to).await?));
         }
         let mut gateway = vec!["gateway".to_owned(), format!("--config={}", config.display())];
         gateway.extend(addresses(plan.gateway_http, plan.gateway_grpc));
@@ -106,8 +106,8 @@ impl Stage {
         self.wait_ready("querier", plan.querier_http).await
     }
 
-    /// Starts what a cluster's owner would start: the scrapers, and a gateway that joins with one token.
-    pub(super) async fn start_cluster(&mut self, cluster: &Cluster) -> Result<()> {
+    /// Starts the processes of a cluster: the scrapers, and a gateway that joins with one token.
+    pub(super) async fn start_cluster(&mut self, cluster: &ClusterPlan) -> Result<()> {
         for scraper in &cluster.scrapers {
             let dir = cluster.dir.join(&scraper.name);
             fs::create_dir_all(&dir)?;
@@ -159,8 +159,8 @@ impl Stage {
         Ok(())
     }
 
-    fn start_scraper(&mut self, cluster: &Cluster, scraper: &Scraper) -> Result<()> {
-        let name = Plan::target(cluster, scraper);
+    fn start_scraper(&mut self, cluster: &ClusterPlan, scraper: &Scraper) -> Result<()> {
+        let name = QuickstartPlan::target(cluster, scraper);
         let program = self.prometheus.clone();
         self.start_program(&format!("prometheus {name}"), &program, prometheus::arguments(cluster, scraper))?;
         let mut sidecar = vec![
@@ -173,8 +173,8 @@ impl Stage {
         self.start(&format!("sidecar {name}"), sidecar)
     }
 
-    /// Pushes what a nightly job would push, so that the pushgateway has something to show.
-    async fn push_batch_job(&self, cluster: &Cluster) -> Result<()> {
+    /// Pushes a metric of a fictitious nightly job, so that the pushgateway has a series.
+    async fn push_batch_job(&self, cluster: &ClusterPlan) -> Result<()> {
         let url = format!("http://{}/metrics/job/nightly_backup", cluster.pushgateway);
         let metrics = "# TYPE backup_size_bytes gauge\nbackup_size_bytes 1.2e9\n";
         wait_for(&format!("pushgateway {}", cluster.name), START, || async {
@@ -196,7 +196,8 @@ impl Stage {
             Ok(())
         })
         .await?;
-        // The rate's window and the five seconds that the checks look back, behind a first sample everywhere.
+        // Wait until the rate's window and the 5 s range of the checks are after the first sample of every
+        // target.
         let clusters = self.plan.clusters.len() as f64;
         wait_for("data of both clusters", START, || async {
             let old = "count(count by (cluster) (rate(prometheus_http_requests_total[10s] offset 8s)))";
@@ -210,7 +211,7 @@ impl Stage {
         .await
     }
 
-    /// The token with which `cluster` joined: used by now.
+    /// The token with which `cluster` joined. It has been used.
     pub(super) fn token(&self, cluster: &str) -> Result<String> {
         let file = self.token_file(cluster);
         let token = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
@@ -221,7 +222,8 @@ impl Stage {
         self.plan.dir.join(format!("{cluster}.token"))
     }
 
-    /// Tries to join a new cluster with `token`, expects to be refused, and returns the last line it printed.
+    /// Starts a gateway that tries to join with `token`, expects that it is refused, and returns its last
+    /// line of output.
     pub(super) async fn join_is_refused(&self, name: &str, token: &str) -> Result<String> {
         let dir = self.plan.dir.join(name);
         fs::create_dir_all(&dir)?;
@@ -234,7 +236,7 @@ impl Stage {
             .kill_on_drop(true)
             .output();
         let output =
-            tokio::time::timeout(START, join).await.context("the gateway neither joined nor ended")??;
+            tokio::time::timeout(START, join).await.context("the gateway neither joined nor exited")??;
         let said = String::from_utf8_lossy(&output.stderr);
         let line = said.lines().last().unwrap_or("nothing").trim().to_owned();
         ensure!(!output.status.success(), "the gateway joined: {line}");
@@ -242,15 +244,15 @@ impl Stage {
         Ok(format!("{}: {line}", output.status))
     }
 
-    /// Kills one child, as a crash would.
+    /// Kills one child, which simulates a crash.
     pub(super) async fn kill(&mut self, name: &str) -> Result<()> {
         let child = self.children.iter_mut().find(|c| c.name() == name);
-        child.with_context(|| format!("no child is called {name}"))?.kill().await?;
+        child.with_context(|| format!("there is no child with the name {name}"))?.kill().await?;
         self.children.retain(|c| c.name() != name);
         Ok(())
     }
 
-    /// Kills everything in a cluster.
+    /// Kills all processes of a cluster.
     pub(super) async fn kill_cluster(&mut self, cluster: &str) -> Result<()> {
         let of_cluster = |c: &Child| c.name().ends_with(cluster);
         let names: Vec<String> =
@@ -261,29 +263,29 @@ impl Stage {
         Ok(())
     }
 
-    /// Cuts or mends UDP between a cluster and the observability cluster.
+    /// Blocks or unblocks UDP between a cluster and the observability cluster.
     pub(super) fn block_udp(&self, cluster: &str, blocked: bool) -> Result<()> {
         let link = self.links.iter().find(|(name, _)| *name == cluster);
-        link.with_context(|| format!("no link to {cluster}"))?.1.block_udp(blocked);
+        link.with_context(|| format!("there is no link to {cluster}"))?.1.block_udp(blocked);
         Ok(())
     }
 
-    /// What runs: name and process id.
+    /// Name and process id of each running child.
     pub(super) fn running(&self) -> Vec<(String, u32)> {
         self.children.iter().filter_map(|c| Some((c.name().to_owned(), c.id()?))).collect()
     }
 
-    /// Fails with the end of its log as soon as a child has ended by itself.
+    /// Fails if a child has exited. The error contains the end of its log.
     pub(super) fn check_children(&mut self) -> Result<()> {
         for child in &mut self.children {
-            if let Some(status) = child.ended() {
-                bail!("{} ended with {status}; its log ends with:\n{}", child.name(), child.log_tail());
+            if let Some(status) = child.exit_status() {
+                bail!("{} exited with {status}; the end of its log:\n{}", child.name(), child.log_tail());
             }
         }
         Ok(())
     }
 
-    /// Ends all children, the last one started first.
+    /// Stops all children in reverse order of their start.
     pub(super) async fn stop(mut self) -> Result<()> {
         while let Some(mut child) = self.children.pop() {
             child.stop().await?;
@@ -301,7 +303,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Runs one of our own commands to its end.
+    /// Runs one command of this program and waits until it exits.
     async fn run(&self, args: &[&str]) -> Result<()> {
         let output = Command::new(&self.program).args(args).kill_on_drop(true).output().await?;
         let said = String::from_utf8_lossy(&output.stderr);
@@ -318,13 +320,13 @@ impl Stage {
             Ok(())
         })
         .await;
-        // A child that ended says more than a time-out.
+        // The exit of a child explains more than a time-out.
         self.check_children()?;
         outcome
     }
 }
 
-/// The flags for a role's two addresses.
+/// The flags for the two addresses of a role, and its log level.
 fn addresses(http: SocketAddr, grpc: SocketAddr) -> [String; 3] {
     [format!("--http-address={http}"), format!("--grpc-address={grpc}"), "--log.level=info".to_owned()]
 }
@@ -341,13 +343,13 @@ fn write_private(path: &Path, content: &str) -> Result<()> {
 }
 
 /// `gateway.yaml` of the observability cluster.
-fn observability_gateway(plan: &Plan) -> String {
+fn observability_gateway(plan: &QuickstartPlan) -> String {
     let mut yaml = format!(
         "role: observability\ndata_dir: gateway\npki:\n  state: {}\nlisten: {}\n",
         plan.pki_state.display(),
         plan.gateway_mesh,
     );
-    yaml.push_str("# A cluster that dials in needs no entry: its token registered it.\nclusters:\n");
+    yaml.push_str("# A cluster that dials in needs no entry, because its token registered it.\nclusters:\n");
     for cluster in plan.clusters.iter().filter(|c| c.reach == Reach::IsDialled) {
         yaml.push_str(&format!("  - name: {}\n    dial: ['{}']\n", cluster.name, cluster.link));
     }
@@ -355,7 +357,7 @@ fn observability_gateway(plan: &Plan) -> String {
 }
 
 /// `gateway.yaml` of a client cluster.
-fn cluster_gateway(cluster: &Cluster) -> String {
+fn cluster_gateway(cluster: &ClusterPlan) -> String {
     let mut yaml = "role: cluster\ndata_dir: gateway\n".to_owned();
     if cluster.reach == Reach::IsDialled {
         yaml.push_str(&format!("listen: {}\n", cluster.gateway_mesh));
