@@ -1,17 +1,18 @@
-//! Both ends of the mesh: carries StoreAPI between the observability cluster and client clusters.
+//! Both sides of the mesh: forwards StoreAPI requests between the observability cluster and client clusters.
 //!
-//! One program, two roles. In the observability cluster a gateway issues certificates, keeps the directory of what can
-//! be read, and sends requests to clusters ([`config::Observability`]). In a client cluster it joins with a token, says
-//! what can be read there, and serves requests within the policy of its owner ([`config::Cluster`]).
+//! A gateway has one of two roles. In the observability cluster it issues certificates, publishes the directory of
+//! readable stores, and sends requests to clusters ([`config::ObservabilityRole`]). In a client cluster it joins with a
+//! token, reports its targets, and serves requests within its owner's policy ([`config::ClusterRole`]).
 //!
-//! What this crate is not: it decodes no StoreAPI message but Info, decides nothing about queries, and holds no key but
-//! its own leaf's (the issuing CA belongs to `pki`).
+//! This crate decodes no StoreAPI message except Info, and does not evaluate queries. It has no key except that of its
+//! own leaf; the issuing CA is in `pki`.
 //!
-//! Reading order: [`config`], `policy`, `directory`, `connections`, `control` (the session on each connection),
-//! `proxy` (a request on its way), `renewal` and `credentials`, `join` and `enrolment`, [`component`] (which wires it
-//! all), [`cli`]; below them [`transport`].
+//! Reading order: [`config`], `policy`, `directory`, `connections`, `control` (the session on each connection), `proxy`
+//! (requests), `membership` (joining and renewal), [`component`] (start-up of each role), [`cli`]; below them
+//! [`transport`].
 
 pub mod cli;
+mod clock;
 pub mod component;
 pub mod config;
 mod connections;

@@ -13,8 +13,9 @@ use identity::{CredentialStore, Expectations, Name};
 use runtime::{ListenAddress, Shutdown};
 
 use crate::{
+    clock::sleep_until,
     config::DialAddress,
-    membership::{credentials::sleep_until, enrolment::EnrolmentService, renewal},
+    membership::{enrolment::EnrolmentService, renewal},
     transport::{
         AcceptedConnection, DialTarget, Dialer, MeshConnection, MeshLink, MeshListener, MeshNode,
         TransportChoice,

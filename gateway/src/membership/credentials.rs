@@ -22,13 +22,10 @@ use identity::{CredentialStore, Credentials, CredentialsError, SpiffeId, TrustBu
 use runtime::RoleError;
 use serde::{Deserialize, Serialize};
 
-use crate::{config::DialAddress, membership::renewal, metrics::GatewayMetrics};
+use crate::{clock::sleep_until, config::DialAddress, membership::renewal, metrics::GatewayMetrics};
 
 /// Largest membership file, in bytes.
 const MAX_MEMBERSHIP_BYTES: u64 = 64 << 10;
-/// The longest sleep before the wall clock is read again. After a suspension, or after the clock was set, a due renewal
-/// is noticed within this time.
-const CLOCK_CHECK: Duration = Duration::from_secs(30);
 /// Time limit of one attempt to renew.
 const RENEWAL_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -233,15 +230,6 @@ impl CredentialKeeper {
         let valid_for = not_after.duration_since(now).unwrap_or_default();
         tracing::info!(valid_for_seconds = valid_for.as_secs(), "certificate renewed");
         Ok(())
-    }
-}
-
-/// Sleeps until a time of the wall clock.
-pub(crate) async fn sleep_until(moment: SystemTime) {
-    while let Ok(left) = moment.duration_since(SystemTime::now())
-        && !left.is_zero()
-    {
-        tokio::time::sleep(left.min(CLOCK_CHECK)).await;
     }
 }
 

@@ -3,11 +3,11 @@
 //! ```text
 //! issued            1/2 ± 10 %                3/4                      not after
 //!   |------------------|-----------------------|---------------------------|
-//!                   renew, with           open new ones,             old connections
-//!                   a new key             drain the old                 are closed
+//!                renew with a        open a new connection,        old connections
+//!                  new key               drain the old               are closed
 //! ```
 //!
-//! This file only decides; [`super::credentials`] and [`crate::component`] act.
+//! This file only decides; `credentials` and `component` act.
 
 use std::time::{Duration, SystemTime};
 
@@ -47,9 +47,9 @@ pub(crate) fn backoff(failures: u32, first: Duration, longest: Duration, random:
     bound.mul_f64(random.random_range(0.0..=1.0))
 }
 
-/// When a connection that was opened at `now` with these two leaves should be replaced: after three quarters of the
-/// lifetime of the leaf that expires first. By then both sides have renewed, unless renewal fails. `None` when a leaf
-/// has expired.
+/// When a connection that was opened at `now` with these two leaves should be replaced: when three quarters of the
+/// lifetime of either leaf are over, whichever comes first. By then both sides have renewed, unless renewal fails. `None`
+/// when a leaf has expired.
 pub(crate) fn replace_connection_at(leaves: [&PeerIdentity; 2], now: SystemTime) -> Option<SystemTime> {
     let due = |leaf: &PeerIdentity| {
         let (issued, life) = life(leaf);

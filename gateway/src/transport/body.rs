@@ -120,7 +120,7 @@ impl http_body::Body for HyperBody {
 
 type PolledFrame = Option<Result<Frame<Bytes>, StreamError>>;
 
-/// Joins data that is there already; never waits for more.
+/// Merges pieces that are available already; never waits for more.
 struct MergedBody<B> {
     inner: B,
     /// What was met after the data that was passed on.

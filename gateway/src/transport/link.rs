@@ -8,17 +8,15 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use identity::PeerIdentity;
 use mesh::{Peer, Transport};
 use tokio::sync::watch;
 
+use crate::clock::sleep_until;
 use crate::transport::error::{ConnectionFailure, of_quic};
-
-/// How often the wall clock is read while waiting for a certificate to expire: a clock can be set meanwhile.
-const CLOCK_CHECK: Duration = Duration::from_secs(30);
 
 /// Time limit between the close of a QUIC connection by this process and the record of its reason.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
@@ -321,19 +319,13 @@ async fn watch_over(link: MeshLink, links: MeshLinks) {
             let failure = if failure == ConnectionFailure::NoAnswer { ConnectionFailure::Lost } else { failure };
             link.end(ConnectionEnd::There { failure, reason });
         }
-        () = expiry(link.identity().not_after) => link.close(CloseReason::Expired),
+        () = sleep_until(link.identity().not_after) => link.close(CloseReason::Expired),
         _ = link.closed() => {}
     }
     links.remove(link.id());
 }
 
-async fn expiry(not_after: SystemTime) {
-    while let Ok(left) = not_after.duration_since(SystemTime::now()) {
-        tokio::time::sleep(left.min(CLOCK_CHECK).max(Duration::from_millis(1))).await;
-    }
-}
-
-/// The connections there are now.
+/// The open connections.
 #[derive(Clone, Default)]
 pub struct MeshLinks {
     links: Arc<Mutex<HashMap<u64, MeshLink>>>,

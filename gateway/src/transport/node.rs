@@ -83,7 +83,7 @@ impl MeshNode {
         link
     }
 
-    /// The connections there are now, dialled and accepted.
+    /// The open connections, dialled and accepted.
     pub fn links(&self) -> &MeshLinks {
         &self.links
     }

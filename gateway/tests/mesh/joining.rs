@@ -1,4 +1,4 @@
-//! From a token to a connection, and everything that must not lead there.
+//! Joining with a token, and tokens that must be rejected.
 
 use std::{
     sync::{
@@ -33,14 +33,14 @@ async fn a_cluster_joins_with_a_token_and_joins_again_without_using_it() {
     assert!(entry.round_trip_seconds > 0.0);
     gateway.stop().await;
 
-    // The same command line again: the token is used up, the stored certificate is not.
+    // Started again with the same arguments: the token was used, but the stored certificate is valid.
     let gateway = world.try_start("eu-1", &yaml, Some(&token)).await.unwrap();
     healthy(&obs, "scraper-0.eu-1").await;
     gateway.stop().await;
     let gateway = world.try_start("eu-1", &yaml, None).await.unwrap();
     healthy(&obs, "scraper-0.eu-1").await;
 
-    // A token of another cluster does not take the folder over.
+    // A token of another cluster is rejected for this data folder.
     let other = world.token("us-1", &[obs.addresses.mesh.unwrap()]);
     gateway.stop().await;
     let error = world.try_start("eu-1", &yaml, Some(&other)).await.err().unwrap().to_string();
@@ -55,7 +55,7 @@ async fn refused(world: &World, name: &str, token: &pki::JoinToken, expected: &s
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_is_used_expired_or_unknown_is_refused_in_one_line() {
+async fn a_used_expired_or_unknown_token_is_rejected_in_one_line() {
     let world = World::new();
     let obs = world.observability("").await;
     let mesh = obs.addresses.mesh.unwrap();
@@ -69,19 +69,19 @@ async fn a_token_that_is_used_expired_or_unknown_is_refused_in_one_line() {
     let expired = world.token_at("eu-2", &[mesh], SystemTime::now() - Duration::from_secs(3600));
     refused(&world, "eu-2", &expired, "expired").await;
 
-    // Of the same roots, but the inventory has never seen it: as if somebody had guessed.
+    // Signed under the same roots, but not in the inventory, like a guessed token.
     let unknown = world.forked_issuer().create_token(&new_token("eu-3", mesh), SystemTime::now()).unwrap();
     refused(&world, "eu-3", &unknown, "unknown to this issuer").await;
 
-    let nobody = world.token("eu-4", &["127.0.0.1:1".parse().unwrap()]);
-    refused(&world, "eu-4", &nobody, "the token was not used").await;
+    let unreachable = world.token("eu-4", &["127.0.0.1:1".parse().unwrap()]);
+    refused(&world, "eu-4", &unreachable, "the token was not used").await;
 }
 
-/// Between joiner and impostor stands a relay that counts what the joiner says beyond the handshake.
+/// A relay between the joining gateway and an impostor counts the application data that the gateway sends.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_under_another_root_never_sees_the_secret() {
+async fn a_gateway_under_another_root_never_receives_the_secret() {
     let (world, foreign) = (World::new(), World::new());
-    // The same names, the same port even: only the roots differ.
+    // The same names; only the roots differ.
     let impostor = foreign.observability("").await;
     let (listener, seen) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), Arc::new(AtomicUsize::new(0)));
     let address = listener.local_addr().unwrap();
@@ -99,19 +99,20 @@ async fn a_gateway_under_another_root_never_sees_the_secret() {
             }
         }
     });
-    // The foreign issuer has a token of the same cluster, so that nothing but the pins can stop the joiner.
+    // The foreign issuer has a token of the same cluster, so only the pins can stop the join.
     foreign.token("eu-1", &[address]);
     let token = world.token("eu-1", &[address]);
     refused(&world, "eu-1", &token, "no root that the token pins").await;
     assert_eq!(seen.load(Ordering::SeqCst), 0, "bytes of application data left the joiner");
 }
 
-/// Bytes in TLS records that look like application data and are larger than an alert: the secret's request would be.
+/// The number of bytes in TLS records of application data that are larger than an alert, as the request with the secret
+/// would be.
 fn application_data(bytes: &[u8]) -> usize {
     let (mut rest, mut found) = (bytes, 0);
     while let [kind, _, _, high, low, after @ ..] = rest {
         let length = usize::from(*high) << 8 | usize::from(*low);
-        // 23: application data, under which TLS 1.3 also hides its alerts (of 2 bytes, 1 of type, 16 of tag).
+        // 23 is application data. TLS 1.3 encrypts alerts with this type too (2 bytes, 1 byte of type, 16 bytes of tag).
         if *kind == 23 && length > 19 {
             found += length;
         }
@@ -121,7 +122,7 @@ fn application_data(bytes: &[u8]) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_token_or_a_certificate_the_gateway_says_how_to_join() {
+async fn without_a_token_or_a_certificate_the_error_says_how_to_join() {
     let world = World::new();
     let yaml = cluster("eu-1", &[("scraper-0", "127.0.0.1:1".parse().unwrap())], "");
     let error = world.try_start("eu-1", &yaml, None).await.err().unwrap().to_string();

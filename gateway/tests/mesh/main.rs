@@ -1,4 +1,4 @@
-//! Gateways of both roles in one process, over loopback, with real certificates and real gRPC stores behind them.
+//! Gateways of both roles in one process, over loopback, with real certificates and real gRPC stores.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed test is a panic")]
 

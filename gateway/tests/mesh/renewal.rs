@@ -1,4 +1,4 @@
-//! Certificates of seconds: renewed, and connections replaced, under streams that run.
+//! Certificates that live for seconds: renewal, and replacement of connections, while streams run.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ async fn serial(world: &World) -> String {
     identity::Credentials::load(&path).unwrap().identity().serial.clone()
 }
 
-/// Streams of a second follow each other over three lives of a leaf, beside one that is open across a renewal.
+/// Runs streams of one second, one after another, for three lifetimes of a leaf, and one long stream during a renewal.
 async fn no_stream_is_lost(more: &str) {
     let world = World::new();
     let obs = world.observability("pki: {state: pki, leaf_lifetime: 6s}\n").await;
@@ -36,7 +36,7 @@ async fn no_stream_is_lost(more: &str) {
         serials.insert(serial(&world).await);
     }
     assert_eq!(long.await.unwrap().unwrap(), 40);
-    assert!(serials.len() >= 4, "only {} certificates in three lives", serials.len());
+    assert!(serials.len() >= 4, "only {} certificates in three lifetimes", serials.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! Requests on their way: what passes, what is refused, how streams end.
+//! Requests: which are forwarded, which are rejected, and how streams end.
 
 use std::{
     net::SocketAddr,
@@ -60,7 +60,7 @@ async fn raw(address: SocketAddr, authority: &str, path: &str) -> Option<(u16, O
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plain_port_serves_a_client_that_knows_nothing_of_the_mesh() {
+async fn a_plain_port_serves_an_ordinary_grpc_client() {
     let scene = scene("").await;
     let (name, address) = scene.obs.addresses.targets[0].clone();
     assert_eq!(name.as_str(), "scraper-0.eu-1");
@@ -131,7 +131,7 @@ async fn only_exact_methods_and_known_names_reach_a_store() {
         assert_eq!(http, 200, "{authority}");
         assert!(code.as_deref().is_some_and(|code| code == "5" || code == "14"), "{authority}: {code:?}");
     }
-    assert_eq!(scene.store.store.calls(), reached, "something reached the store");
+    assert_eq!(scene.store.store.calls(), reached, "a request reached the store");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -146,7 +146,7 @@ async fn the_cluster_decides_which_methods_may_be_called_and_how_many_at_once() 
     let second = client.series(messages(1, Duration::ZERO)).await.unwrap_err();
     assert_eq!(second.code(), Code::ResourceExhausted);
     drop(first);
-    within("room for another request", async {
+    within("another request is accepted", async {
         while client.series(messages(1, Duration::ZERO)).await.is_err() {
             tokio::task::yield_now().await;
         }
@@ -155,14 +155,14 @@ async fn the_cluster_decides_which_methods_may_be_called_and_how_many_at_once() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deadline_ends_a_stream_in_the_middle() {
+async fn a_deadline_ends_a_running_stream() {
     let scene = scene("").await;
     let (_, plain) = scene.obs.addresses.targets[0].clone();
     let stream = TcpStream::connect(plain).await.unwrap();
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
-    // By hand, because tonic's own client would end the stream itself.
+    // Encoded by hand, because tonic's client would end the stream itself at the deadline.
     let mut message = vec![0, 0, 0, 0, 0];
     prost_encode(&messages(-1, Duration::ZERO), &mut message);
     let request = http::Request::post(format!("http://{plain}/thanos.Store/Series"))
@@ -178,7 +178,7 @@ async fn a_deadline_ends_a_stream_in_the_middle() {
     assert_eq!(trailers["grpc-status"], "4", "{trailers:?}");
     assert!(!body.to_bytes().is_empty(), "the message before the deadline is lost");
     assert!(began.elapsed() >= Duration::from_millis(290), "{:?}", began.elapsed());
-    within("the store learns of it", scene.store.store.cancelled()).await;
+    within("the store sees the cancellation", scene.store.store.cancelled()).await;
 }
 
 fn prost_encode(message: &impl prost::Message, out: &mut Vec<u8>) {
@@ -187,18 +187,18 @@ fn prost_encode(message: &impl prost::Message, out: &mut Vec<u8>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_goes_away_is_noticed_by_the_store() {
+async fn dropping_a_stream_cancels_it_in_the_store() {
     let scene = scene("").await;
     let mut client = client(&scene.obs, "scraper-0.eu-1");
     let mut stream = client.series(messages(-1, Duration::ZERO)).await.unwrap().into_inner();
     assert!(stream.message().await.unwrap().is_some());
-    // The stream is idle now: nothing but a reset can tell the store.
+    // The stream is idle now, so only a reset can reach the store.
     drop(stream);
-    within("the store learns of it", scene.store.store.cancelled()).await;
+    within("the store sees the cancellation", scene.store.store.cancelled()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_dies_in_the_middle_ends_the_stream_with_an_error() {
+async fn a_store_that_stops_ends_its_running_streams_with_an_error() {
     let scene = scene("").await;
     let mut client = client(&scene.obs, "scraper-0.eu-1");
     let mut stream = client.series(messages(-1, Duration::ZERO)).await.unwrap().into_inner();

@@ -1,4 +1,4 @@
-//! Stores to put behind gateways: real tonic servers that do what a test needs.
+//! Stores for the tests: real tonic servers.
 
 use std::{
     net::SocketAddr,
@@ -26,8 +26,8 @@ use tokio::{
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, metadata::MetadataMap, transport::Server};
 
-/// A store whose `Series` sends as many warnings as `max_time` says, `min_time` milliseconds apart; below 0 it sends one
-/// and then nothing, for ever.
+/// A store whose `Series` sends `max_time` warnings, `min_time` milliseconds apart. If `max_time` is negative, it sends
+/// one warning and then nothing, without ending the stream.
 #[derive(Clone)]
 pub(crate) struct Store {
     inner: Arc<Inner>,
@@ -44,7 +44,7 @@ struct Inner {
 pub(crate) struct Running {
     pub(crate) store: Store,
     pub(crate) address: SocketAddr,
-    /// The store has threads of its own, so that its connections die with it.
+    /// The store has a runtime of its own, so that dropping it closes its connections.
     runtime: Option<Runtime>,
 }
 
@@ -126,14 +126,14 @@ impl info_server::Info for Store {
     }
 }
 
-/// Tells the store when it is dropped before it was disarmed.
+/// Records a cancellation in the store when it is dropped before it was disarmed.
 struct Guard {
     store: Store,
     armed: bool,
 }
 
 impl Guard {
-    /// The stream came to its end.
+    /// Call it at the end of the stream.
     fn disarm(&mut self) {
         self.armed = false;
     }

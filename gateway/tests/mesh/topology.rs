@@ -1,4 +1,4 @@
-//! Who dials whom, by which transport, and what the directory says of it.
+//! Both directions of dialling, both transports, and the directory.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -25,7 +25,7 @@ async fn reads(dials: &str, transport: &str) {
             (obs, gateway)
         }
         _ => {
-            // Joins first, then is dialled where it listens.
+            // Joins first. Then another observability gateway dials it.
             let issuing = world.observability("").await;
             let gateway = world.cluster("eu-1", targets, &issuing, "listen: 127.0.0.1:0\n").await;
             issuing.stop().await;
@@ -71,13 +71,13 @@ async fn a_cluster_that_is_dialled_over_tcp_can_be_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_directory_follows_targets_and_clusters_as_they_come_and_go() {
+async fn the_directory_shows_when_targets_and_clusters_connect_and_disconnect() {
     let world = World::new();
     let obs = world.observability("").await;
-    assert!(directory(&obs, "nobody is registered", |entries| entries.is_empty()).await.is_empty());
+    assert!(directory(&obs, "no cluster is registered", |entries| entries.is_empty()).await.is_empty());
 
     world.token("us-1", &[obs.addresses.mesh.unwrap()]);
-    let entries = directory(&obs, "a registered cluster shows", |entries| entries.len() == 1).await;
+    let entries = directory(&obs, "the registered cluster is listed", |entries| entries.len() == 1).await;
     assert_eq!((entries[0].name.as_str(), entries[0].healthy), ("us-1", false));
     assert!(entries[0].last_error.contains("not connected"), "{}", entries[0].last_error);
 
@@ -88,7 +88,7 @@ async fn the_directory_follows_targets_and_clusters_as_they_come_and_go() {
     healthy(&obs, "scraper-1.eu-1").await;
 
     drop(second);
-    let entries = directory(&obs, "a lost store is not healthy", |entries| {
+    let entries = directory(&obs, "the stopped store is unhealthy", |entries| {
         entries.iter().any(|e| e.name == "scraper-1.eu-1" && !e.healthy)
     })
     .await;
@@ -97,10 +97,8 @@ async fn the_directory_follows_targets_and_clusters_as_they_come_and_go() {
     assert!(entries.iter().any(|e| e.name == "scraper-0.eu-1" && e.healthy));
 
     gateway.stop().await;
-    let entries = directory(&obs, "a lost cluster stays and is not healthy", |entries| {
-        entries.iter().all(|e| !e.healthy)
-    })
-    .await;
+    let entries =
+        directory(&obs, "all entries are unhealthy", |entries| entries.iter().all(|e| !e.healthy)).await;
     assert!(entries.iter().any(|e| e.name == "scraper-0.eu-1" && e.info.is_some()), "{entries:?}");
     let status = client(&obs, "scraper-0.eu-1").series(messages(1, Duration::ZERO)).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
@@ -108,13 +106,13 @@ async fn the_directory_follows_targets_and_clusters_as_they_come_and_go() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_with_labels_of_another_cluster_is_not_healthy() {
+async fn a_store_with_labels_of_another_cluster_is_unhealthy() {
     let world = World::new();
     let obs = world.observability("").await;
     let (honest, spoofing) = (Store::start(EU_1).await, Store::start(US_1).await);
     let targets: &[_] = &[("scraper-0", honest.address), ("scraper-1", spoofing.address)];
     let _gateway = world.cluster("eu-1", targets, &obs, "").await;
-    let entries = directory(&obs, "the spoofing store is refused", |entries| {
+    let entries = directory(&obs, "the spoofing store is rejected", |entries| {
         entries.iter().any(|e| e.last_error.contains("cluster=\"us-1\""))
             && entries.iter().any(|e| e.name == "scraper-0.eu-1" && e.healthy)
     })
@@ -135,7 +133,7 @@ async fn a_cluster_keeps_a_connection_to_each_observability_gateway() {
     healthy(&obs, "scraper-0.eu-1").await;
     healthy(&second, "scraper-0.eu-1").await;
 
-    // One of them restarts: the cluster comes back to it, and the other does not notice.
+    // One observability gateway restarts. The cluster reconnects to it, and the other one is not affected.
     let address = obs.addresses.mesh.unwrap();
     obs.stop().await;
     let stream = client(&second, "scraper-0.eu-1").series(messages(5, Duration::ZERO)).await.unwrap();
@@ -143,7 +141,7 @@ async fn a_cluster_keeps_a_connection_to_each_observability_gateway() {
     let yaml = observability("").replace("listen: 127.0.0.1:0", &format!("listen: {address}"));
     let obs = within("the port is free again", async {
         loop {
-            // QUIC keeps the port for a moment after its last connection.
+            // QUIC keeps the port open for a moment after its last connection.
             if let Ok(obs) = world.try_start("obs", &yaml, None).await {
                 return obs;
             }
@@ -154,7 +152,7 @@ async fn a_cluster_keeps_a_connection_to_each_observability_gateway() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reload_changes_targets_and_ports_and_cuts_no_stream() {
+async fn a_reload_changes_targets_and_ports_and_interrupts_no_stream() {
     let world = World::new();
     let obs = world.observability("targets: [{name: scraper-0.eu-1, listen: 127.0.0.1:0}]\n").await;
     let (store, second) = (Store::start(EU_1).await, Store::start(EU_1).await);
@@ -176,7 +174,7 @@ async fn a_reload_changes_targets_and_ports_and_cuts_no_stream() {
     assert!(error.contains("nonsense"), "{error}");
     world.write("eu-1.yaml", &cluster("eu-1", targets, "listen: 127.0.0.1:0\n"));
     let error = gateway.reload.run().await.unwrap_err().to_string();
-    assert!(error.contains("listen has changed: restart"), "{error}");
+    assert!(error.contains("listen: the value has changed; restart"), "{error}");
     healthy(&obs, "scraper-1.eu-1").await;
     assert_eq!(running.await.unwrap().unwrap(), 20);
 }

@@ -22,7 +22,7 @@ use runtime::{CommonArgs, Reload, RoleError, Shutdown};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
-/// How long anything may take before a test fails.
+/// Time limit of each wait in the tests.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The flags of a gateway in a test.
@@ -41,12 +41,12 @@ struct Flags {
     common: CommonArgs,
 }
 
-/// Waits for something that must happen.
+/// Waits for `future`, and panics with `what` after [`PATIENCE`].
 pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("did not happen in time: {what}"))
 }
 
-/// A trust domain.
+/// A trust domain and a temporary folder.
 pub(crate) struct World {
     pub(crate) dir: TempDir,
 }
@@ -60,7 +60,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Ends it as a signal would, and waits until it has ended.
+    /// Stops the gateway as a signal does, and waits until it has stopped.
     pub(crate) async fn stop(self) {
         self.shutdown.trigger();
         within("the end of a gateway", self.task).await.unwrap();
@@ -89,7 +89,7 @@ impl World {
         Issuer::open(&self.dir.path().join("pki")).unwrap()
     }
 
-    /// An issuer of the same roots with an inventory of its own.
+    /// An issuer under the same roots with a separate inventory.
     pub(crate) fn forked_issuer(&self) -> Issuer {
         let fork = self.dir.path().join("fork");
         std::fs::create_dir(&fork).unwrap();
@@ -106,7 +106,7 @@ impl World {
         self.token_at(cluster, addresses, SystemTime::now())
     }
 
-    /// The same, made at another time; it is good for a minute.
+    /// A token that is created at `now` and valid for a minute.
     pub(crate) fn token_at(&self, cluster: &str, addresses: &[SocketAddr], now: SystemTime) -> JoinToken {
         let mut new = new_token(cluster, addresses[0]);
         new.addresses = addresses.iter().map(ToString::to_string).collect();
@@ -140,7 +140,7 @@ impl World {
         Ok(Running { addresses, reload, shutdown, task: tokio::spawn(role.wait()) })
     }
 
-    /// The gateway beside the querier; `more` is added to its configuration.
+    /// The gateway of the observability cluster; `more` is added to its configuration.
     pub(crate) async fn observability(&self, more: &str) -> Running {
         self.try_start("obs", &observability(more), None).await.unwrap()
     }
@@ -158,7 +158,7 @@ impl World {
     }
 }
 
-/// What a token is made from.
+/// The contents of a token.
 pub(crate) fn new_token(cluster: &str, address: SocketAddr) -> NewToken {
     NewToken {
         cluster: cluster.parse().unwrap(),
@@ -168,7 +168,7 @@ pub(crate) fn new_token(cluster: &str, address: SocketAddr) -> NewToken {
     }
 }
 
-/// The configuration of the gateway beside the querier.
+/// The configuration of the gateway of the observability cluster.
 pub(crate) fn observability(more: &str) -> String {
     let leaf = if more.contains("leaf_lifetime") { String::new() } else { "pki: {state: pki}\n".to_owned() };
     format!("role: observability\ndata_dir: obs-data\nlisten: 127.0.0.1:0\n{leaf}{more}\n")
@@ -202,7 +202,7 @@ pub(crate) async fn directory(
         panic!("the directory ended while waiting for: {what}");
     };
     if tokio::time::timeout(PATIENCE, waiting).await.is_err() {
-        panic!("the directory never said: {what}; at last {last:#?}");
+        panic!("the directory never showed: {what}; last {last:#?}");
     }
     last
 }

@@ -101,7 +101,7 @@ impl RequestSender for MeshHttp2 {
     }
 }
 
-/// Dropped with the response; its drop tells the request's body that the response is no longer read.
+/// Dropped with the response. Dropping it resets a request body that is still open.
 struct ResponseGuard {
     _cancel: oneshot::Sender<()>,
     _open_stream: OpenStream,

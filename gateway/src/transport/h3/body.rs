@@ -31,7 +31,7 @@ pub(super) trait SendHalf: Send {
 pub(super) struct ReceivedBody<R, G> {
     stream: R,
     state: ReceiveState,
-    /// Read ahead by [`read_end`](Self::read_end).
+    /// A frame that [`read_end`](Self::read_end) has read.
     first: Option<Result<Frame<Bytes>, StreamError>>,
     _guard: G,
 }

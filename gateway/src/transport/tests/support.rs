@@ -26,10 +26,10 @@ use crate::transport::*;
 
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
 pub(super) const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-/// Far longer than anything here takes.
+/// Time limit of each wait, far longer than any wait takes.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Waits, but not for ever; `what` says what did not happen.
+/// Waits for `future`, and panics with `what` after [`PATIENCE`].
 pub(super) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     match timeout(PATIENCE, future).await {
         Ok(value) => value,
@@ -37,7 +37,7 @@ pub(super) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     }
 }
 
-/// A root that signs leaves.
+/// A root CA that signs leaves.
 pub(super) struct Ca {
     bundle: TrustBundle,
     signer: Issuer<'static, KeyPair>,
@@ -54,7 +54,7 @@ impl Ca {
         Self { bundle, signer: Issuer::new(params, key) }
     }
 
-    /// The credentials of a cluster's gateway, good for `life` from now.
+    /// The credentials of a cluster's gateway, valid for `life` from now.
     pub(super) fn store(&self, cluster: &str, life: Duration) -> Arc<CredentialStore> {
         let now = SystemTime::now();
         let mut params = CertificateParams::default();
@@ -83,7 +83,7 @@ impl Ca {
     }
 }
 
-/// What a node reported, as text.
+/// The events that a node reported, as text.
 #[derive(Clone, Default)]
 pub(super) struct Events(Arc<Mutex<Vec<String>>>);
 
@@ -92,7 +92,7 @@ impl Events {
         self.0.lock().unwrap().clone()
     }
 
-    /// Waits for an event whose text holds `part`.
+    /// Waits for an event whose text contains `part`.
     pub(super) async fn wait(&self, part: &str) -> String {
         let found = async {
             loop {
@@ -129,7 +129,7 @@ pub(super) fn target(address: SocketAddr, transport_choice: TransportChoice) -> 
     DialTarget { address: address.to_string(), expectations: Expectations::default(), transport_choice }
 }
 
-/// Both ends of a connection.
+/// Both sides of a connection.
 pub(super) struct Pair {
     pub(super) client: MeshClient,
     pub(super) server: MeshLink,
@@ -138,18 +138,18 @@ pub(super) struct Pair {
     _dialer: Dialer,
 }
 
-/// What the handler of the scenarios has seen.
+/// Counters of the scenarios' handler.
 #[derive(Clone)]
 pub(super) struct Probe {
-    /// How many bytes `/flood` has handed over.
+    /// Bytes that `/flood` has sent.
     pub(super) produced: Arc<AtomicU64>,
-    /// How many bytes `/stalled-upload` has taken.
+    /// Bytes that `/stalled-upload` has received.
     pub(super) taken: Arc<AtomicU64>,
     dropped: mpsc::UnboundedSender<&'static str>,
 }
 
 impl Probe {
-    /// Notes that what holds the guard was dropped.
+    /// A guard that reports its drop as `what`.
     fn guard(&self, what: &'static str) -> Guard {
         Guard(what, self.dropped.clone())
     }
@@ -163,7 +163,7 @@ impl Drop for Guard {
     }
 }
 
-/// Connects two gateways; `reverse` means that the side that dials is the one that serves.
+/// Connects two gateways. With `reverse`, the dialling side serves.
 pub(super) async fn pair(
     transport: Transport,
     reverse: bool,
@@ -171,7 +171,7 @@ pub(super) async fn pair(
     pair_with(transport, reverse, TransportSettings::default()).await
 }
 
-/// As [`pair`], both with these settings.
+/// Like [`pair`], with these settings on both sides.
 pub(super) async fn pair_with(
     transport: Transport,
     reverse: bool,
@@ -252,8 +252,8 @@ fn trailers(status: &'static str) -> Result<Frame<Bytes>, StreamError> {
     Ok(Frame::trailers(map))
 }
 
-/// A body that gives one byte and then nothing for ever.
-fn one_then_nothing(guard: Guard) -> Body {
+/// A body that sends one byte and then nothing, without ending.
+fn one_byte_then_idle(guard: Guard) -> Body {
     let rest = stream::pending().map(move |never: Result<Frame<Bytes>, StreamError>| {
         let _ = &guard;
         never
@@ -284,9 +284,9 @@ fn scenarios(probe: Probe) -> Arc<dyn Handler> {
                     let cancelled = StreamError::new(StreamErrorKind::Cancelled, "cancelled");
                     pieces(vec![data(5), data(5), data(5), Err(cancelled)])
                 }
-                "/refused" => return Err(StreamError::new(StreamErrorKind::Refused, "not looked at")),
+                "/refused" => return Err(StreamError::new(StreamErrorKind::Refused, "not processed")),
                 "/echo" => request.into_body(),
-                "/idle" => one_then_nothing(probe.guard("idle")),
+                "/idle" => one_byte_then_idle(probe.guard("idle")),
                 "/silent" => {
                     let _guard = probe.guard("silent");
                     std::future::pending().await
