@@ -24,8 +24,9 @@ pub(super) struct ApiReply {
 impl ApiReply {
     /// Creates an answer of serializable data, with the warnings of stores.
     pub(super) fn of(data: &impl serde::Serialize, warnings: &[String]) -> Result<Self, ApiError> {
-        let body = Envelope::of(data, warnings, &[])
-            .map_err(|error| ApiError::new(ErrorType::Internal, format!("write answer: {error}")))?;
+        let body = Envelope::of(data, warnings, &[]).map_err(|error| {
+            ApiError::new(ErrorType::Internal, format!("answer cannot be serialized: {error}"))
+        })?;
         Ok(Self { body: vec![body.into()], partial: !warnings.is_empty() })
     }
 }
