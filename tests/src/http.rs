@@ -1,24 +1,24 @@
-//! HTTP with as little machinery as can be: one request a connection, in HTTP/1.0, so that nothing is chunked.
+//! A minimal HTTP client: HTTP/1.0 with one request per connection, so that responses are not chunked.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// No answer that a test waits for takes longer.
+/// Time limit for reading. It is longer than any response in the tests takes.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Gets `path` and returns status and body.
+/// Sends a GET request for `path`. Returns status and body.
 ///
 /// # Errors
-/// When there is no answer, or it is not HTTP.
+/// If there is no response, or if it is not HTTP.
 pub fn get(at: SocketAddr, path: &str) -> Result<(u16, String), String> {
     exchange(at, &format!("GET {path} HTTP/1.0\r\nHost: {at}\r\n\r\n"))
 }
 
-/// Posts `body` as a form and returns status and body.
+/// Sends `body` as a form in a POST request. Returns status and body.
 ///
 /// # Errors
-/// When there is no answer, or it is not HTTP.
+/// If there is no response, or if it is not HTTP.
 pub fn post_form(at: SocketAddr, path: &str, body: &str) -> Result<(u16, String), String> {
     let length = body.len();
     exchange(
@@ -40,7 +40,7 @@ fn exchange(at: SocketAddr, request: &str) -> Result<(u16, String), String> {
     let answer = String::from_utf8(answer).map_err(|e| format!("{at}: {e}"))?;
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| format!("{at}: no HTTP: {answer}"))?;
     let status = head.split(' ').nth(1).and_then(|s| s.parse().ok());
-    Ok((status.ok_or_else(|| format!("{at}: no status: {head}"))?, body.to_owned()))
+    Ok((status.ok_or_else(|| format!("{at}: the response has no status: {head}"))?, body.to_owned()))
 }
 
 /// Percent-encodes everything but unreserved characters (RFC 3986).

@@ -1,4 +1,4 @@
-//! What system tests and benchmarks start and look at: the real program, real Prometheus servers, their cost.
+//! Shared by system tests and benchmarks: processes of the real program and of Prometheus, and their resource usage.
 
 mod http;
 mod process;

@@ -1,4 +1,4 @@
-//! Child processes with a bounded life, and what they cost.
+//! Child processes that are killed when dropped, and their resource usage.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
@@ -8,39 +8,39 @@ use std::time::{Duration, Instant};
 
 use crate::http::get;
 
-/// How long a process may take to be ready.
+/// How long a process may take to become ready.
 const START: Duration = Duration::from_secs(30);
 
-/// The `isthmus` program: `$ISTHMUS_BIN`, or the one that was built beside this test.
+/// Path of the `isthmus` program: `$ISTHMUS_BIN`, or the program that was built next to this test.
 ///
 /// # Panics
-/// When there is none, with what to do.
+/// If it does not exist. The message says what to do.
 pub fn isthmus() -> PathBuf {
     if let Some(path) = std::env::var_os("ISTHMUS_BIN") {
         return PathBuf::from(path);
     }
     let me = std::env::current_exe().expect("a running program has a file");
     let beside = me.ancestors().skip(1).take(2).map(|dir| dir.join("isthmus")).find(|path| path.is_file());
-    beside.expect("no isthmus beside the tests: run `cargo build` first, or set ISTHMUS_BIN")
+    beside.expect("no isthmus program next to the tests; run `cargo build` first, or set ISTHMUS_BIN")
 }
 
-/// A port on 127.0.0.1 that is free for TCP and UDP at this moment.
+/// A port on 127.0.0.1 that is free for TCP and UDP at the moment.
 ///
 /// # Panics
-/// When the system has none left.
+/// If there is none.
 pub fn free_port() -> SocketAddr {
     let free = (0..100).find_map(|_| {
         let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).ok()?;
         let at = tcp.local_addr().ok()?;
         UdpSocket::bind(at).ok().map(|_| at)
     });
-    free.expect("a port that is free for TCP and UDP")
+    free.expect("no port is free for TCP and UDP")
 }
 
-/// Asks `probe` until it gives a value; bounded in time.
+/// Calls `probe` until it succeeds, for at most `limit`.
 ///
 /// # Panics
-/// After `limit`, with what was waited for and the last complaint.
+/// If it does not succeed in time, with the last error.
 pub fn wait_for<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Result<T, String>) -> T {
     let begun = Instant::now();
     loop {
@@ -52,28 +52,28 @@ pub fn wait_for<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Resul
     }
 }
 
-/// A child process with its output in a file; killed when dropped.
+/// A child process with its output in a file. It is killed when dropped.
 pub struct Process {
     child: Child,
     log: PathBuf,
 }
 
-/// What a process has cost since it began.
+/// Resource usage of a process since its start.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Usage {
     /// Processor time in user and kernel mode, in seconds.
     pub cpu_seconds: f64,
-    /// Memory in use now.
+    /// Resident memory now.
     pub rss_bytes: u64,
-    /// The most memory that was in use at any time.
+    /// The most resident memory at any time.
     pub peak_rss_bytes: u64,
 }
 
 impl Process {
-    /// Starts `program`; its output goes to `log`.
+    /// Starts `program`. Its output is written to `log`.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// If it cannot be started.
     pub fn start(program: &Path, args: &[String], log: &Path) -> Self {
         let output = File::create(log).expect("a log file");
         let child = Command::new(program)
@@ -86,28 +86,28 @@ impl Process {
         Self { child, log: log.to_owned() }
     }
 
-    /// Its process id.
+    /// The process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// All that it has written so far.
+    /// The output so far.
     pub fn output(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Whether it still runs.
+    /// Whether the process is running.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Waits until `/-/ready` at `http` answers 200.
+    /// Waits until `/-/ready` at `http` responds with 200.
     ///
     /// # Panics
-    /// When it ends before, or after 30 seconds; with its log.
+    /// If the process exits, or is not ready after 30 seconds. The message contains its log.
     pub fn wait_ready(&mut self, name: &str, http: SocketAddr) {
         wait_for(&format!("{name} to be ready"), START, || {
-            assert!(self.is_running(), "{name} ended:\n{}", self.output());
+            assert!(self.is_running(), "{name} exited:\n{}", self.output());
             match get(http, "/-/ready") {
                 Ok((200, _)) => Ok(()),
                 Ok((status, body)) => Err(format!("{status}: {body}; its log:\n{}", self.output())),
@@ -116,14 +116,14 @@ impl Process {
         });
     }
 
-    /// Kills it at once and waits until it is gone.
+    /// Kills the process and waits until it has exited.
     pub fn kill(&mut self) {
-        // It may have ended by itself, which is as good.
+        // Both fail only if the process has already exited.
         drop(self.child.kill());
         drop(self.child.wait());
     }
 
-    /// What it has cost, as Linux' `/proc` tells; zero where it is gone.
+    /// Resource usage according to `/proc`; zero if the process has exited.
     pub fn usage(&self) -> Usage {
         Usage::of(self.id())
     }
@@ -136,13 +136,13 @@ impl Drop for Process {
 }
 
 impl Usage {
-    /// What the process with this id has cost.
+    /// Resource usage of the process with this id.
     pub fn of(id: u32) -> Self {
-        /// Clock ticks a second; fixed at 100 in Linux' user-space interface.
+        /// Clock ticks per second. The user-space interface of Linux always uses 100.
         const TICKS: f64 = 100.0;
         let read = |file: &str| fs::read_to_string(format!("/proc/{id}/{file}")).unwrap_or_default();
         let stat = read("stat");
-        // The name in parentheses may hold anything; user and system time are the 12th and 13th field after it.
+        // The name in parentheses may contain any characters. User and system time are the 12th and 13th field after it.
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
         let ticks = |at: usize| fields.get(at).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
         let status = read("status");

@@ -1,4 +1,4 @@
-//! Real Prometheus servers that hold given samples.
+//! Real Prometheus servers with given samples.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -7,15 +7,15 @@ use std::process::Command;
 
 use crate::process::{Process, free_port};
 
-/// A running Prometheus; ends when dropped.
+/// A running Prometheus. It is killed when dropped.
 pub struct Prometheus {
-    /// Its HTTP API.
+    /// Address of its HTTP API.
     pub address: SocketAddr,
     process: Process,
 }
 
 impl Prometheus {
-    /// Whether a Prometheus is installed. Says in one line that `what` is skipped where it is not.
+    /// Whether Prometheus is installed. If not, prints that `what` is skipped.
     pub fn is_installed(what: &str) -> bool {
         let found = Command::new("prometheus").arg("--version").output().is_ok();
         if !found {
@@ -24,10 +24,10 @@ impl Prometheus {
         found
     }
 
-    /// Starts one on the blocks in `dir/data`, scraping nothing, with these external labels.
+    /// Starts Prometheus on the blocks in `dir/data`, with these external labels and without scraping.
     ///
     /// # Panics
-    /// When it does not come up.
+    /// If it does not start.
     pub fn start(dir: &Path, external_labels: &[(&str, &str)]) -> Self {
         fs::create_dir_all(dir).expect("a folder");
         let mut config = "global:\n  scrape_interval: 1h\n".to_owned();
@@ -43,7 +43,7 @@ impl Prometheus {
             format!("--config.file={}", dir.join("prometheus.yml").display()),
             format!("--storage.tsdb.path={}", dir.join("data").display()),
             format!("--web.listen-address={address}"),
-            // The samples are old on purpose.
+            // The samples are old.
             "--storage.tsdb.retention.time=100y".to_owned(),
         ];
         let mut process = Process::start(Path::new("prometheus"), &args, &dir.join("prometheus.log"));
@@ -51,21 +51,21 @@ impl Prometheus {
         Self { address, process }
     }
 
-    /// What it has cost.
+    /// Its resource usage.
     pub fn usage(&self) -> crate::Usage {
         self.process.usage()
     }
 
-    /// Kills it at once.
+    /// Kills it.
     pub fn kill(&mut self) {
         self.process.kill();
     }
 }
 
-/// Turns an OpenMetrics text with timestamps into blocks below `dir/data`.
+/// Converts OpenMetrics text with timestamps to blocks in `dir/data`.
 ///
 /// # Panics
-/// When `promtool` refuses the text.
+/// If `promtool` rejects the text.
 pub fn openmetrics_blocks(dir: &Path, text: &str) {
     let data = dir.join("data");
     fs::create_dir_all(&data).expect("a folder");

@@ -1,4 +1,4 @@
-//! A mesh of real gateway processes: a trust domain, an observability gateway, clusters that joined by token.
+//! A mesh of real gateway processes: a trust domain, an observability gateway, and clusters that joined with tokens.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::process::{Process, free_port, isthmus};
 
-/// Who dials.
+/// Which side opens the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
     /// The cluster's gateway.
@@ -16,32 +16,32 @@ pub enum Reach {
     IsDialled,
 }
 
-/// One client cluster to be joined.
+/// A client cluster that joins the mesh.
 #[derive(Clone, Debug)]
 pub struct Cluster {
     /// Its name.
     pub name: &'static str,
-    /// Who dials.
+    /// Which side opens the connection.
     pub reach: Reach,
     /// Names and addresses of its stores.
     pub targets: Vec<(String, SocketAddr)>,
 }
 
-/// Running gateways. Ends with its processes when dropped.
+/// Running gateways. They are killed when this is dropped.
 pub struct Mesh {
     /// The observability gateway.
     pub observability: Process,
-    /// Gateways of the clusters, in the order in which they were asked for.
+    /// The gateways of the clusters, in the order of the arguments.
     pub clusters: Vec<Process>,
-    /// Local gRPC port of the observability gateway.
+    /// Address of the observability gateway's local gRPC port.
     pub grpc: SocketAddr,
 }
 
 impl Mesh {
-    /// Sets a trust domain up in `dir` and starts the gateways; `transport` is `auto`, `quic` or `tcp`.
+    /// Creates a trust domain in `dir` and starts the gateways. `transport` is `auto`, `quic` or `tcp`.
     ///
     /// # Panics
-    /// When any part does not come up in time.
+    /// If a process does not become ready in time.
     pub fn start(dir: &Path, transport: &str, clusters: &[Cluster]) -> Self {
         let state = dir.join("pki/state");
         let passphrase = dir.join("passphrase");

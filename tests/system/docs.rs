@@ -1,4 +1,4 @@
-//! The documentation says what the program says: flags, links, commands.
+//! Checks the documentation against the program: flags, links, commands.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,7 +23,7 @@ fn pages() -> Vec<PathBuf> {
     pages
 }
 
-/// What `isthmus COMMAND --help` prints, in lines of at most 100 columns.
+/// The output of `isthmus COMMAND --help`, in lines of at most 100 columns.
 fn help(command: &str) -> String {
     let output = Command::new(isthmus())
         .args(command.split_whitespace())
@@ -36,15 +36,15 @@ fn help(command: &str) -> String {
     text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
-/// The page with every marked block replaced by what the program prints now.
+/// The page with the current output of the program in every marked block.
 fn regenerated(page: &str) -> (String, BTreeSet<String>) {
     let (mut fresh, mut commands) = (String::new(), BTreeSet::new());
     let mut rest = page;
     while let Some(at) = rest.find(MARK) {
         let (before, marked) = rest.split_at(at);
-        let (mark, after) = marked.split_once('\n').expect("a line behind the mark");
+        let (mark, after) = marked.split_once('\n').expect("a line after the mark");
         let command = mark[MARK.len()..].trim_end_matches("-->").trim();
-        let block = after.strip_prefix("```text\n").expect("a block of text behind the mark");
+        let block = after.strip_prefix("```text\n").expect("a block of text after the mark");
         let end = block.find("```\n").expect("the end of the block");
         fresh.push_str(&format!("{before}{mark}\n```text\n{}", help(command)));
         commands.insert(command.to_owned());
@@ -55,7 +55,7 @@ fn regenerated(page: &str) -> (String, BTreeSet<String>) {
 }
 
 #[test]
-fn flags_in_the_documentation_are_those_of_the_program() {
+fn help_texts_in_the_documentation_are_up_to_date() {
     let mut commands = BTreeSet::new();
     for path in pages() {
         let page = fs::read_to_string(&path).expect("a page");
@@ -67,7 +67,7 @@ fn flags_in_the_documentation_are_those_of_the_program() {
         }
         assert!(
             page == fresh,
-            "{}: its flags are not the program's: run ISTHMUS_REGENERATE=1 ./tests/run",
+            "{}: a help text is outdated; run ISTHMUS_REGENERATE=1 ./tests/run",
             path.display()
         );
     }
@@ -77,7 +77,7 @@ fn flags_in_the_documentation_are_those_of_the_program() {
 }
 
 #[test]
-fn links_between_pages_lead_somewhere() {
+fn links_between_pages_lead_to_existing_files() {
     for path in pages() {
         let page = fs::read_to_string(&path).expect("a page");
         for link in page.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
@@ -86,7 +86,7 @@ fn links_between_pages_lead_somewhere() {
                 continue;
             }
             let to = path.parent().expect("a folder").join(file);
-            assert!(to.exists(), "{} links to {link}, which is not there", path.display());
+            assert!(to.exists(), "{} links to {link}, which does not exist", path.display());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Two replicas, two gateways and a querier against a Prometheus that holds all the data.
+//! Compares query results over two replicas, two gateways and a querier with those of one Prometheus that has all samples.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,13 +8,13 @@ use tests::{Prometheus, get, percent_encode, post_form};
 
 use crate::world::{BEGIN, CLUSTERS, END, World};
 
-/// Difference that is left to the order of additions: relative to the numbers, or to 1 where they cancel out.
+/// Tolerated difference, because the order of additions may differ: relative to the numbers, or absolute if they cancel out.
 const TOLERANCE: f64 = 1e-12;
 
-/// Each is asked as an instant query and as a range query.
+/// Each query runs as an instant query and as a range query.
 ///
-/// Prometheus 3 leaves the left end of a window open where Prometheus 2 closes it, so the times asked for never fall on
-/// a sample. And it extrapolates differently where a window begins before the series does, so no window does.
+/// Windows are left-open in Prometheus 3 and closed in Prometheus 2, so no evaluation time falls on a sample. Extrapolation
+/// differs if a window starts before its series, so no window does.
 const QUERIES: &[&str] = &[
     "http_requests_total",
     "http_requests_total{cluster=\"eu-1\",code=~\"2..\"}",
@@ -82,7 +82,7 @@ const QUERIES: &[&str] = &[
     "sgn(temperature_celsius) + sqrt(abs(temperature_celsius)) + ln(abs(temperature_celsius))",
 ];
 
-/// A result as comparable data: series by their labels, each with its points in order.
+/// A result in comparable form: series by their labels, each with its points in order.
 type Points = BTreeMap<String, Vec<(f64, f64)>>;
 
 fn points(body: &str) -> Points {
@@ -120,7 +120,7 @@ fn assert_same(query: &str, ours: &Points, reference: &Points) {
         for (got, expected) in got.iter().zip(expected) {
             assert!(
                 got.0 == expected.0 && same(got.1, expected.1),
-                "{query}: {series}: {got:?}, where Prometheus has {expected:?}"
+                "{query}: {series}: got {got:?}, Prometheus has {expected:?}"
             );
         }
     }
@@ -142,9 +142,9 @@ fn ask(at: SocketAddr, path: &str) -> String {
     }
 }
 
-/// The queries are few and the system takes long to come up, so one test asks them all.
+/// One test runs all queries, because starting the system takes long and a query does not.
 #[test]
-fn answers_over_the_mesh_are_those_of_one_prometheus_with_all_the_data() {
+fn results_over_the_mesh_equal_those_of_one_prometheus_with_all_samples() {
     if !Prometheus::is_installed("the end-to-end test") {
         return;
     }
@@ -152,7 +152,7 @@ fn answers_over_the_mesh_are_those_of_one_prometheus_with_all_the_data() {
     for query in QUERIES {
         for path in [instant(query), range(query)] {
             let over_mesh = ask(world.over_mesh, &path);
-            assert_eq!(over_mesh, ask(world.direct, &path), "with the mesh and without: {query}");
+            assert_eq!(over_mesh, ask(world.direct, &path), "through the mesh and directly: {query}");
             assert_same(query, &points(&over_mesh), &points(&ask(world.reference.address, &path)));
         }
     }
@@ -175,7 +175,7 @@ fn metadata_is_equal(world: &World) {
         format!("/api/v1/label/cluster/values?{window}&match[]={matched}"),
     ] {
         let ours = data(world.over_mesh, &path);
-        assert_eq!(ours, data(world.direct, &path), "with the mesh and without: {path}");
+        assert_eq!(ours, data(world.direct, &path), "through the mesh and directly: {path}");
         assert_eq!(ours, data(world.reference.address, &path), "{path}");
     }
     let path = format!("/api/v1/series?{window}&match[]={matched}");
@@ -191,21 +191,21 @@ fn metadata_is_equal(world: &World) {
     assert!(body.contains("parse error"), "{body}");
 }
 
-fn every_replica_can_be_seen(world: &World) {
+fn all_replicas_are_returned_without_deduplication(world: &World) {
     let path = format!("{}&dedup=false", instant("count by (cluster) (temperature_celsius)"));
     let counts = points(&ask(world.over_mesh, &path));
     assert_eq!(counts.len(), CLUSTERS.len());
     assert!(counts.values().all(|points| points[0].1 == 6.0), "{counts:?}");
 }
 
-fn a_restarted_prometheus_is_found_again(mut world: World) {
+fn a_restarted_prometheus_is_used_again(mut world: World) {
     let (prometheus, sidecar) = &mut world.scrapers[0];
     prometheus.kill();
     let path = instant("count by (cluster) (temperature_celsius)");
-    tests::wait_for("a warning that a replica is lost", std::time::Duration::from_secs(30), || {
+    tests::wait_for("a warning about the lost replica", std::time::Duration::from_secs(30), || {
         let body: Value = serde_json::from_str(&ask(world.over_mesh, &path)).map_err(|e| e.to_string())?;
         let clusters = body["data"]["result"].as_array().map_or(0, Vec::len);
-        assert_eq!(clusters, CLUSTERS.len(), "the other replica answers: {body}");
+        assert_eq!(clusters, CLUSTERS.len(), "expected the samples of the other replica: {body}");
         let warned = body["warnings"].as_array().is_some_and(|w| !w.is_empty());
         if warned { Ok(()) } else { Err(body.to_string()) }
     });

@@ -1,7 +1,7 @@
-//! The system as a whole, and what holds for the workspace rather than for one crate.
+//! Tests of the whole system, and of invariants of the workspace.
 //!
-//! One binary, so that it links once. Tests that need a real Prometheus look for it on the `PATH`; `./tests/run` installs
-//! it, and a test that does without says so in one line.
+//! They are one binary, so that it is linked only once. Some tests need a Prometheus program on the `PATH`, which `./tests/run`
+//! installs. Without it, they print a line and are skipped.
 
 mod circles;
 mod docs;

@@ -1,11 +1,11 @@
-//! The tools as a program: exit codes by cause, one line for a failure, pipes that close early.
+//! Runs the tools as a program: exit codes for each kind of failure, one line per failure, pipes that are closed early.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use tests::isthmus;
 
-/// Exit code, standard output and standard error.
+/// Returns exit code, standard output and standard error.
 fn run(args: &[&str]) -> (i32, String, String) {
     let output = Command::new(isthmus()).args(args).output().expect("isthmus runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
@@ -13,7 +13,7 @@ fn run(args: &[&str]) -> (i32, String, String) {
 }
 
 #[test]
-fn failures_are_one_line_with_an_exit_code_by_cause() {
+fn failures_print_one_line_and_have_an_exit_code_for_their_kind() {
     let dir = tempfile::tempdir().expect("a folder");
     let data = dir.path().join("data").display().to_string();
     let (code, _, error) = run(&["tools", "block", "generate", "--output-dir", &data, "--series=100"]);
@@ -22,12 +22,12 @@ fn failures_are_one_line_with_an_exit_code_by_cause() {
     let block = block.display().to_string();
 
     let ls = |config: &str| run(&["tools", "bucket", "ls", "--objstore.config", config]);
-    let refused = "{type: S3, config: {bucket: b, endpoint: '127.0.0.1:1', insecure: true, access_key: a, secret_key: b}}";
+    let unreachable = "{type: S3, config: {bucket: b, endpoint: '127.0.0.1:1', insecure: true, access_key: a, secret_key: b}}";
     for (what, (code, printed, error), expected) in [
         ("an unknown type", ls("{type: S4, config: {}}"), 2),
-        ("a bucket that is not there", ls("{type: FILESYSTEM, config: {directory: /nowhere}}"), 3),
-        ("a store that does not answer", ls(refused), 6),
-        ("a folder that is no block", run(&["tools", "block", "verify", &data]), 3),
+        ("a bucket that does not exist", ls("{type: FILESYSTEM, config: {directory: /nowhere}}"), 3),
+        ("an object store that does not respond", ls(unreachable), 6),
+        ("a folder that is not a block", run(&["tools", "block", "verify", &data]), 3),
     ] {
         assert_eq!(code, expected, "{what}: {error}");
         assert_eq!((printed.as_str(), error.lines().count()), ("", 1), "{what}: {error}");
@@ -39,12 +39,12 @@ fn failures_are_one_line_with_an_exit_code_by_cause() {
     let mut bytes = std::fs::read(&segment).expect("a segment");
     bytes[2000] ^= 1;
     std::fs::write(&segment, bytes).expect("a segment");
-    assert_eq!(run(&["tools", "block", "verify", &block]).0, 1, "a check that finds something");
+    assert_eq!(run(&["tools", "block", "verify", &block]).0, 1, "a check that finds a problem");
     assert_eq!(run(&["tools", "block", "dump", &block]).0, 7, "damaged data");
 }
 
 #[test]
-fn commands_end_quietly_when_nobody_reads_on() {
+fn commands_exit_quietly_when_their_output_pipe_is_closed() {
     let dir = tempfile::tempdir().expect("a folder");
     let data = dir.path().join("data").display().to_string();
     let (code, _, error) = run(&["tools", "block", "generate", "--output-dir", &data, "--series=2000"]);
@@ -59,9 +59,9 @@ fn commands_end_quietly_when_nobody_reads_on() {
             .spawn()
             .expect("isthmus runs");
         let mut line = String::new();
-        // The reader goes with the end of this statement, as `head -1` does.
+        // The pipe is closed at the end of this statement, as `head -1` does.
         BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
-        let output = child.wait_with_output().expect("an end");
+        let output = child.wait_with_output().expect("the process exits");
         assert!(!line.is_empty() && output.status.success(), "{args:?}: {:?}", output.status);
         assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{args:?}");
     }

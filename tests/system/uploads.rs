@@ -1,4 +1,4 @@
-//! Blocks on their way into a bucket: a real Prometheus that cuts them, the real sidecar, a bucket in a folder.
+//! Uploads of blocks: a real Prometheus that cuts blocks, the real sidecar, and a bucket in a folder.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,11 +13,11 @@ use tempfile::TempDir;
 use tests::{Process, Prometheus, free_port, get, isthmus, openmetrics_blocks, percent_encode, wait_for};
 use tsdb::Block;
 
-/// Two hours of old samples begin here.
+/// Start of the two hours of old samples, in seconds since the epoch.
 const BEGIN: i64 = 1_790_006_400;
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Starts a Prometheus on `dir/data` that scrapes itself every second.
+/// Starts a Prometheus on `dir/data`, which scrapes itself every second.
 fn prometheus(dir: &Path, at: SocketAddr, flags: &[&str]) -> Process {
     let config = format!(
         "global:\n  scrape_interval: 1s\n  external_labels: {{cluster: eu-1, replica: a}}\n\
@@ -52,7 +52,7 @@ fn sidecar(dir: &Path, prometheus: SocketAddr, http: SocketAddr) -> Process {
     Process::start(&isthmus(), &args, &dir.join("sidecar.log"))
 }
 
-/// The blocks in a folder whose `meta.json` is there.
+/// The blocks in a folder that have a `meta.json`.
 fn blocks(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).expect("a folder").map(|entry| entry.expect("an entry"));
     let named = entries.filter(|e| e.file_name().to_str().and_then(tsdb::parse_block_id).is_some());
@@ -64,7 +64,7 @@ fn blocks(dir: &Path) -> Vec<PathBuf> {
 
 type Samples = BTreeMap<String, Vec<(i64, u64)>>;
 
-/// All samples of the blocks, with the bits of their values; series by their labels.
+/// All samples of the blocks, with the bits of their values. Series are identified by their labels.
 fn samples(blocks: &[PathBuf]) -> Samples {
     let all = [Matcher::new(MatchOp::Regex, "__name__", ".+").expect("a matcher")];
     let mut samples = Samples::new();
@@ -84,7 +84,7 @@ fn samples(blocks: &[PathBuf]) -> Samples {
     samples
 }
 
-/// What Prometheus itself answers for the samples of one series in the time of the old blocks.
+/// The samples of one series within the time of the old blocks, from Prometheus' API.
 fn asked(at: SocketAddr, selector: &str) -> Vec<(i64, u64)> {
     let query = percent_encode(&format!("{selector}[4h]"));
     let (status, body) =
@@ -102,10 +102,11 @@ fn asked(at: SocketAddr, selector: &str) -> Vec<(i64, u64)> {
 fn metric(at: SocketAddr, name: &str) -> Result<f64, String> {
     let (_, text) = get(at, "/metrics")?;
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.and_then(|value| value.parse().ok()).ok_or_else(|| format!("{name} is not in\n{text}"))
+    line.and_then(|value| value.parse().ok()).ok_or_else(|| format!("metric {name} not found in\n{text}"))
 }
 
-/// The way of a cluster owner: uploads are switched on, refused with the reason, mended, interrupted by a kill.
+/// The steps of a cluster owner: enables uploads, gets an error with its reason, fixes it. Then the sidecar is killed during
+/// uploads.
 #[test]
 fn blocks_of_a_real_prometheus_arrive_in_the_bucket() {
     if !Prometheus::is_installed("uploads of blocks") {
@@ -121,44 +122,44 @@ fn blocks_of_a_real_prometheus_arrive_in_the_bucket() {
     openmetrics_blocks(dir, &(text + "# EOF\n"));
     let (at, http) = (free_port(), free_port());
 
-    println!("a Prometheus that compacts is refused, with the flags that mend it");
+    println!("a Prometheus that compacts is rejected, with the flags that it needs");
     let mut process = prometheus(dir, at, &[]);
     let mut shipping = sidecar(dir, at, http);
-    wait_for("the reason", PATIENCE, || match get(http, "/-/ready")? {
+    wait_for("the error with its reason", PATIENCE, || match get(http, "/-/ready")? {
         (503, body) if body.contains("--storage.tsdb.max-block-duration=2h") => Ok(()),
         other => Err(format!("{other:?}")),
     });
     assert!(blocks(&dir.join("bucket")).is_empty());
     process.kill();
 
-    println!("it is restarted with other flags, and cuts a block every 10 seconds");
+    println!("Prometheus is restarted with these flags and cuts a block every 10 seconds");
     let short = ["--storage.tsdb.min-block-duration=10s", "--storage.tsdb.max-block-duration=10s"];
     let mut process = prometheus(dir, at, &short);
     shipping.wait_ready("sidecar", http);
-    wait_for("the old blocks", PATIENCE, || match blocks(&dir.join("bucket")).len() {
+    wait_for("the upload of the old blocks", PATIENCE, || match blocks(&dir.join("bucket")).len() {
         0 | 1 => Err(shipping.output()),
         _ => Ok(()),
     });
-    wait_for("a block of its own", PATIENCE, || match blocks(&dir.join("data")).len() {
-        0..=2 => Err("none was cut".to_owned()),
+    wait_for("a block that Prometheus cuts", PATIENCE, || match blocks(&dir.join("data")).len() {
+        0..=2 => Err("no block was cut".to_owned()),
         _ => Ok(()),
     });
 
-    println!("the sidecar is killed, and started again");
+    println!("the sidecar is killed and started again");
     shipping.kill();
     process.kill();
     let cut = blocks(&dir.join("data"));
     let mut process = prometheus(dir, at, &short[..]);
     let mut shipping = sidecar(dir, at, http);
     shipping.wait_ready("sidecar", http);
-    wait_for("all blocks that were cut", PATIENCE, || {
+    wait_for("the upload of all blocks", PATIENCE, || {
         let there: Vec<_> =
             blocks(&dir.join("bucket")).iter().map(|b| b.file_name().map(ToOwned::to_owned)).collect();
         let is_there = |block: &&PathBuf| there.contains(&block.file_name().map(ToOwned::to_owned));
         if cut.iter().all(|block| is_there(&block)) { Ok(()) } else { Err(shipping.output()) }
     });
 
-    println!("every sample is there once, as Prometheus has it");
+    println!("every sample is in the bucket exactly once, as in Prometheus");
     let remote: Vec<PathBuf> =
         cut.iter().map(|b| dir.join("bucket").join(b.file_name().expect("a name"))).collect();
     let (ours, theirs) = (samples(&remote), samples(&cut));
@@ -167,16 +168,16 @@ fn blocks_of_a_real_prometheus_arrive_in_the_bucket() {
     assert_eq!(*old, asked(at, "temperature"));
     assert_eq!(old.len(), 480);
 
-    wait_for("the backlog to end", PATIENCE, || match metric(http, "isthmus_shipper_backlog_blocks")? {
+    wait_for("an empty backlog", PATIENCE, || match metric(http, "isthmus_shipper_backlog_blocks")? {
         0.0 => Ok(()),
-        n => Err(format!("{n} blocks wait")),
+        n => Err(format!("{n} blocks are waiting")),
     });
     for name in ["thanos_shipper_dir_syncs_total", "thanos_sidecar_prometheus_up"] {
         assert!(metric(http, name).expect(name) > 0.0, "{name}");
     }
     assert_eq!(metric(http, "thanos_shipper_upload_failures_total"), Ok(0.0));
     let uploads = metric(http, "thanos_shipper_uploads_total").expect("a counter");
-    assert!((uploads as usize) < blocks(&dir.join("bucket")).len(), "what was there was uploaded again");
+    assert!((uploads as usize) < blocks(&dir.join("bucket")).len(), "blocks were uploaded twice");
     let list = fs::read_to_string(dir.join("data/thanos.shipper.json")).expect("the list");
     let name = |block: &PathBuf| block.file_name().expect("a name").to_string_lossy().into_owned();
     assert!(cut.iter().all(|block| list.contains(&name(block))), "{list}");

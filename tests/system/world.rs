@@ -1,7 +1,7 @@
-//! The samples of the end-to-end tests, and the whole system that serves them.
+//! The samples of the end-to-end tests, and the system that serves them.
 //!
-//! Two clusters with two replicas each hold the same made-up metrics; a reference Prometheus holds the samples of both
-//! clusters once, with the external labels as ordinary labels.
+//! Two clusters with two replicas each have the same synthetic metrics. A reference Prometheus has the samples of both clusters
+//! once, with the external labels as ordinary labels.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -14,20 +14,20 @@ use tests::{
     Cluster, Mesh, Process, Prometheus, Reach, free_port, get, isthmus, openmetrics_blocks, wait_for,
 };
 
-/// First sample, in seconds since the epoch: just behind a two-hour border of blocks, and off the full minutes at which
-/// subqueries are evaluated.
+/// Time of the first sample, in seconds since the epoch: shortly after a two-hour boundary of blocks, and not on a full minute,
+/// because subqueries are evaluated there.
 pub(crate) const BEGIN: i64 = 1_790_000_000 / 7200 * 7200 + 3;
-/// Distance of samples in seconds.
+/// Seconds between samples.
 const INTERVAL: i64 = 15;
 /// Number of samples of each series: three hours.
 const SAMPLES: i64 = 3 * 3600 / INTERVAL;
-/// Last sample.
+/// Time of the last sample.
 pub(crate) const END: i64 = BEGIN + (SAMPLES - 1) * INTERVAL;
 
-/// Names of the clusters; the first dials out, the second is dialled.
+/// Names of the clusters. The first dials out, the second is dialled.
 pub(crate) const CLUSTERS: [&str; 2] = ["eu-1", "us-1"];
 
-/// Writes one cluster's samples in OpenMetrics; `extra` is put into every label set.
+/// Writes the samples of one cluster in OpenMetrics format. `extra` is added to every label set.
 pub(crate) fn exposition(cluster: &str, extra: &str) -> String {
     let seed = cluster.bytes().map(i64::from).sum::<i64>();
     let mut text = String::new();
@@ -39,7 +39,7 @@ pub(crate) fn exposition(cluster: &str, extra: &str) -> String {
     {
         let mut total = 0i64;
         for (i, time) in times() {
-            // A restart in the middle of the second series: the counter begins anew.
+            // The counter is reset in the middle of the second series.
             total = if at == 1 && i == SAMPLES / 2 { 0 } else { total + (i * 7 + seed + at as i64) % 23 };
             let _ = writeln!(
                 text,
@@ -50,7 +50,7 @@ pub(crate) fn exposition(cluster: &str, extra: &str) -> String {
     text.push_str("# TYPE temperature_celsius gauge\n");
     for room in ["attic", "cellar", "kitchen"] {
         for (i, time) in times() {
-            // The cellar's thermometer is silent for half an hour.
+            // The thermometer in the cellar has a gap of half an hour.
             if room == "cellar" && (300..420).contains(&i) {
                 continue;
             }
@@ -86,7 +86,7 @@ pub(crate) fn exposition(cluster: &str, extra: &str) -> String {
     text
 }
 
-/// Joins expositions: one family has to stand in one place.
+/// Joins expositions, so that each metric family is contiguous.
 fn joined(parts: &[String]) -> String {
     let family = |text: &str, name: &str| -> String {
         let begin = text.find(&format!("# TYPE {name} ")).expect("the family");
@@ -112,7 +112,7 @@ pub(crate) struct Sidecar {
     pub(crate) grpc: SocketAddr,
 }
 
-/// Starts a sidecar in front of `prometheus` and waits until it is ready.
+/// Starts a sidecar for `prometheus` and waits until it is ready.
 pub(crate) fn sidecar(dir: &Path, prometheus: &Prometheus) -> Sidecar {
     let (http, grpc) = (free_port(), free_port());
     let args = [
@@ -128,7 +128,7 @@ pub(crate) fn sidecar(dir: &Path, prometheus: &Prometheus) -> Sidecar {
     Sidecar { process, grpc }
 }
 
-/// Starts a querier with these further flags and gives it back with the address of its HTTP API.
+/// Starts a querier with additional flags. Returns it with the address of its HTTP API.
 pub(crate) fn querier(dir: &Path, name: &str, flags: &[String]) -> (Process, SocketAddr) {
     let http = free_port();
     let mut args = vec![
@@ -143,7 +143,7 @@ pub(crate) fn querier(dir: &Path, name: &str, flags: &[String]) -> (Process, Soc
     (process, http)
 }
 
-/// Waits until the querier at `http` counts `wanted` healthy stores.
+/// Waits until the querier at `http` has `wanted` healthy stores.
 pub(crate) fn wait_for_stores(http: SocketAddr, wanted: usize) {
     wait_for(&format!("{wanted} healthy stores"), Duration::from_secs(30), || {
         let (_, body) = get(http, "/api/v1/stores")?;
@@ -155,13 +155,13 @@ pub(crate) fn wait_for_stores(http: SocketAddr, wanted: usize) {
     });
 }
 
-/// Everything that runs in the end-to-end tests.
+/// All processes of the end-to-end tests.
 pub(crate) struct World {
-    /// Holds all samples once.
+    /// Has all samples once.
     pub(crate) reference: Prometheus,
-    /// Reads through two gateways.
+    /// A querier that reads through two gateways.
     pub(crate) over_mesh: SocketAddr,
-    /// Reads the sidecars directly.
+    /// A querier that reads the sidecars directly.
     pub(crate) direct: SocketAddr,
     pub(crate) scrapers: Vec<(Prometheus, Sidecar)>,
     _queriers: [Process; 2],

@@ -1,9 +1,10 @@
-//! Blocks into and out of buckets, against plain copies of their files, and views of a bucket of 10,000 blocks.
+//! Uploads and downloads of blocks, compared with plain copies of their files, and listing a bucket with 10,000 blocks.
 //!
-//! An upload hashes the files, sends them, reads them back and compares: three times the bytes of a copy. Each stage runs in
-//! a process of its own, so that its peak memory is its own; the servers run in others. The page cache is warm.
+//! An upload hashes the files, sends them, reads them back and compares them, which is three times the bytes of a copy. Each
+//! stage runs in its own process, so that its peak memory can be measured; the servers run in other processes. The page cache is
+//! warm.
 //!
-//! `ISTHMUS_BENCH_MIB` and `ISTHMUS_BENCH_BLOCKS` set another size of the block and another number of blocks.
+//! `ISTHMUS_BENCH_MIB` sets the size of the block and `ISTHMUS_BENCH_BLOCKS` the number of blocks.
 
 #[path = "../../../../libs/bucket/tests/bucket/gcs.rs"]
 mod gcs;
@@ -28,12 +29,12 @@ use tsdb::{BlockMeta, ThanosMeta, Ulid};
 
 use crate::report::{Report, Row, median};
 
-/// The first argument that makes the benchmark program run one stage and print what it measured.
+/// The first argument with which the benchmark program runs one stage and prints the measurement.
 pub(crate) const ROLE: &str = "--bucket-stage";
 
-/// Size of the block, in MiB: that of two hours of some 200,000 series.
+/// Size of the block in MiB. A block of two hours and about 200,000 series has this size.
 const BLOCK_MIB: usize = 512;
-/// Blocks in the bucket that is viewed.
+/// Number of blocks in the bucket that is listed.
 const BLOCKS: u64 = 10_000;
 const ROUNDS: u64 = 3;
 const MIB: usize = 1 << 20;
@@ -102,7 +103,7 @@ fn open(yaml: &str, prefix: &str) -> Bucket {
     config.open(&BucketMetrics::default()).expect("a bucket")
 }
 
-/// A block that is none inside: four segments and an index a quarter of their size.
+/// Writes files of the sizes of a block's files, with random content: four segments and an index a quarter of their size.
 fn write_block(dir: &Path, bytes: usize) {
     fs::create_dir_all(dir.join("chunks")).expect("a folder");
     let mut state = 1u64;
@@ -138,7 +139,7 @@ fn meta(number: u64) -> BlockMeta {
     meta
 }
 
-/// Puts metas, and an index each, into a bucket.
+/// Uploads a `meta.json` and an index for each block.
 async fn fill(bucket: &Bucket, blocks: u64) {
     use futures::StreamExt;
     let puts = (0..blocks).map(|number| async move {
@@ -149,7 +150,7 @@ async fn fill(bucket: &Bucket, blocks: u64) {
     futures::stream::iter(puts).buffer_unordered(32).collect::<()>().await;
 }
 
-/// Runs a stage in a process of its own: its values and its peak memory.
+/// Runs a stage in its own process. Returns its measurements and its peak memory.
 fn stage(name: &str, yaml: &str, block: &Path, out: &Path) -> (Vec<f64>, u64) {
     let this = std::env::current_exe().expect("a running program has a file");
     let args = json!({"stage": name, "yaml": yaml, "block": block, "out": out});
@@ -161,7 +162,7 @@ fn stage(name: &str, yaml: &str, block: &Path, out: &Path) -> (Vec<f64>, u64) {
     (values, value["peak"].as_u64().unwrap_or(0))
 }
 
-/// The stage that [`stage`] asked for, in its process.
+/// Runs the stage that [`stage`] requested, in the child process.
 pub(crate) fn run_stage(args: &str) {
     let args: Value = serde_json::from_str(args).expect("arguments of `stage`");
     let text = |key: &str| args[key].as_str().unwrap_or_default().to_owned();
@@ -196,7 +197,7 @@ pub(crate) fn run_stage(args: &str) {
     println!("{}", json!({"values": values, "peak": Usage::of(std::process::id()).peak_rss_bytes}));
 }
 
-/// Seconds that a look at a bucket takes: the first one, one with all in memory, one with all on disk.
+/// Seconds for listing a bucket: the first time, with everything in memory, and with everything on disk.
 async fn view(bucket: &Bucket, look: &str, data: &Path) -> Vec<f64> {
     let (discovery, look) = look.split_once(' ').expect("a discovery and a look");
     let options = || FetchOptions {
@@ -223,7 +224,7 @@ async fn view(bucket: &Bucket, look: &str, data: &Path) -> Vec<f64> {
     values
 }
 
-/// MiB of the block a second.
+/// MiB of the block per second.
 fn rate(block: &Path, work: impl FnOnce()) -> f64 {
     let files = files(block);
     let bytes: u64 = files.iter().map(|file| fs::metadata(file).expect("a file").len()).sum();
@@ -239,7 +240,7 @@ fn files(block: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// A copy that outlives a power cut, as what is compared with it does.
+/// A copy that is synced to disk, like the files to which it is compared.
 fn copy(block: &Path, out: &Path) {
     fs::create_dir_all(out).expect("a folder");
     for file in files(block) {
@@ -249,7 +250,7 @@ fn copy(block: &Path, out: &Path) {
     }
 }
 
-/// moto's S3, as `tests/run` installs it.
+/// The S3 server of moto, which `tests/run` installs.
 struct Moto {
     child: Child,
     address: String,
@@ -276,7 +277,7 @@ impl Moto {
             let (_, address) = line.split_once("http://")?;
             Some(address.chars().take_while(|c| c.is_ascii_digit() || ".:".contains(*c)).collect::<String>())
         });
-        // Read on, or the server stops when the pipe is full.
+        // Keep reading, because the server blocks when the pipe is full.
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
         let moto = Self { child, address: address.expect("moto listens") };
         let mut connection = TcpStream::connect(&moto.address).expect("a connection");
@@ -303,7 +304,7 @@ impl Moto {
 
 impl Drop for Moto {
     fn drop(&mut self) {
-        // It may have ended by itself, which is as good.
+        // Both fail only if the process has already exited.
         drop(self.child.kill());
         drop(self.child.wait());
     }

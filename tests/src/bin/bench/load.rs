@@ -1,4 +1,4 @@
-//! The series that the sidecar and querier benchmarks read: one counter, many instances, an hour of samples.
+//! The series for the sidecar and querier benchmarks: one counter with many instances and an hour of samples.
 
 use std::fmt::Write;
 use std::fs;
@@ -11,11 +11,11 @@ use tests::{Process, Prometheus, free_port, isthmus, openmetrics_blocks};
 pub(crate) const SERIES: i64 = 10_000;
 pub(crate) const SAMPLES: i64 = 240;
 pub(crate) const INTERVAL: i64 = 15;
-/// First sample in seconds since the epoch, on a two-hour border.
+/// Time of the first sample in seconds since the epoch, at a two-hour boundary.
 pub(crate) const BEGIN: i64 = 1_790_000_000 / 7200 * 7200;
 pub(crate) const END: i64 = BEGIN + (SAMPLES - 1) * INTERVAL;
 
-/// Writes blocks of all series below `dir/data`.
+/// Writes blocks with all series into `dir/data`.
 pub(crate) fn generate(dir: &Path) {
     fs::create_dir_all(dir).expect("a folder");
     let mut text = String::with_capacity(200 << 20);
@@ -36,7 +36,7 @@ pub(crate) fn generate(dir: &Path) {
     fs::remove_file(dir.join("input.om")).expect("the input");
 }
 
-/// A Prometheus on a copy of the blocks in `from`, with its sidecar.
+/// A Prometheus on a copy of the blocks in `from`, and its sidecar.
 pub(crate) fn scraper(dir: &Path, from: &Path, replica: &str) -> (Prometheus, Process, SocketAddr) {
     fs::create_dir_all(dir).expect("a folder");
     let copied = Command::new("cp").arg("-r").args([from.join("data"), dir.join("data")]).status();

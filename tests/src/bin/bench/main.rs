@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use report::Report;
 
-/// A benchmark by its name.
+/// The name of a benchmark and its function.
 type Bench = (&'static str, fn(&mut Report));
 
 const BENCHES: &[Bench] = &[
@@ -58,7 +58,7 @@ fn main() -> ExitCode {
     args.retain(|arg| arg != "--json");
     if let Some(unknown) = args.iter().find(|arg| !BENCHES.iter().any(|(name, _)| name == arg)) {
         let names: Vec<&str> = BENCHES.iter().map(|(name, _)| *name).collect();
-        eprintln!("error: no benchmark is called {unknown:?}; there are: {}", names.join(", "));
+        eprintln!("error: unknown benchmark {unknown:?}; expected one of {}", names.join(", "));
         return ExitCode::from(2);
     }
     let mut report = Report::new(json);

@@ -1,4 +1,4 @@
-//! Two gateways over QUIC and over TCP, against a direct connection.
+//! Transfers through two gateways over QUIC and over TCP, compared with a direct connection.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -17,17 +17,17 @@ use crate::source;
 
 const ROUNDS: usize = 3;
 const MIB: f64 = (1 << 20) as f64;
-/// Sent by one bulk stream in one round.
+/// Bytes that one bulk stream transfers in one round.
 const STREAM_BYTES: usize = 512 << 20;
 const START: Duration = Duration::from_secs(30);
-/// Fewer than a cluster's gateway lets one peer have at once.
+/// Must be lower than the number of streams that a cluster's gateway allows per peer.
 const IDLE_STREAMS: usize = 200;
 
-/// One way from the client to the source.
+/// A route from the client to the source.
 struct Way {
     name: &'static str,
     channel: Channel,
-    /// Ids of the gateways on the way: observability side, cluster side.
+    /// Process ids of the gateways on the route: observability side, cluster side.
     gateways: Vec<u32>,
     _mesh: Option<Mesh>,
 }
@@ -86,7 +86,7 @@ fn client(channel: &Channel) -> StoreClient<Channel> {
     StoreClient::new(channel.clone()).max_decoding_message_size(16 << 20)
 }
 
-/// Asks for `count` messages of `bytes` each; see the source.
+/// Requests `count` messages of `bytes` each; see the source.
 fn series_request(bytes: usize, count: usize) -> SeriesRequest {
     SeriesRequest { min_time: bytes as i64, max_time: count as i64, ..SeriesRequest::default() }
 }
@@ -109,7 +109,7 @@ async fn read_stream(channel: &Channel, bytes: usize, count: usize) {
 }
 
 fn bulk(report: &mut Report, runtime: &Runtime, ways: &[Way], what: &str, bytes: usize, streams: usize) {
-    // Small messages cost the client and the source more; less of them tells as much.
+    // Small messages use more CPU time in the client and the source. Fewer bytes are enough for them.
     let total = if bytes < 64 << 10 { STREAM_BYTES / 4 } else { STREAM_BYTES };
     let count = total / bytes / streams;
     let mut rates = vec![Vec::new(); ways.len()];
@@ -168,7 +168,7 @@ fn unary(report: &mut Report, runtime: &Runtime, ways: &[Way], concurrency: usiz
     }
 }
 
-/// Measures memory on gateways that have just started, because one that has carried much keeps what it once took.
+/// Measures the memory of newly started gateways, because a gateway keeps buffers from earlier traffic.
 fn memory(report: &mut Report, runtime: &Runtime, dir: &Path, source: SocketAddr) {
     for transport in ["tcp", "quic"] {
         let (mut held, mut idle) = ([Vec::new(), Vec::new()], Vec::new());
@@ -194,7 +194,7 @@ fn memory(report: &mut Report, runtime: &Runtime, dir: &Path, source: SocketAddr
     }
 }
 
-/// A reader that takes one message of a 1 GiB stream and then stops: the most that each gateway grows by, in MiB.
+/// A reader takes one message of a 1 GiB stream and then stops. Returns the most by which each gateway grows, in MiB.
 fn stalled(runtime: &Runtime, way: &Way) -> Vec<f64> {
     let before: Vec<u64> = way.gateways.iter().map(|id| Usage::of(*id).rss_bytes).collect();
     let mut most = before.clone();
@@ -212,7 +212,7 @@ fn stalled(runtime: &Runtime, way: &Way) -> Vec<f64> {
     most.iter().zip(before).map(|(most, before)| (most - before) as f64 / MIB).collect()
 }
 
-/// Streams that have sent one message and are silent since: what one costs in both gateways together, in KiB.
+/// Streams that have sent one message and are idle since. Returns the memory per stream in both gateways together, in KiB.
 fn idle_stream(runtime: &Runtime, way: &Way) -> f64 {
     let rss = || way.gateways.iter().map(|id| Usage::of(*id).rss_bytes).sum::<u64>();
     let before = rss();

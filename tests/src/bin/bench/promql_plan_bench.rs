@@ -1,7 +1,8 @@
-//! What the engine's plan saves: the same question asked so that an optimisation applies, and so that it does not.
+//! The effect of optimisations in the engine's plan. Each query is written once so that the optimisation applies, and once so
+//! that it does not.
 //!
-//! Stores are played as they are: they give the series that the matchers of a select allow, with the chunks that overlap
-//! its range. Making those is not the engine's work and is not measured; leaving out labels is.
+//! The benchmark plays the role of stores: it provides the series that the matchers of a select allow, with the chunks that
+//! overlap its range. Creating these series is not measured; removing labels is.
 
 use std::time::Duration;
 
@@ -13,17 +14,17 @@ use crate::load::{BEGIN, INTERVAL, SAMPLES, SERIES};
 use crate::report::{Report, Row, median};
 use crate::tsdb_bench::thread_time;
 
-/// Series offered at once, as the fan-out offers them.
+/// Number of series per push, as in the querier's fan-out.
 const BATCH: usize = 64;
 const ROUNDS: usize = 5;
 
-/// How a query is asked.
+/// A query and its options.
 #[derive(Clone, Copy)]
 struct Case {
     query: &'static str,
-    /// Whether matchers of one side of an operator narrow the other one.
+    /// Whether matchers on one side of an operator also restrict the other side.
     propagate: bool,
-    /// Whether labels are left out that the query does not need.
+    /// Whether labels that the query does not need are removed.
     trim: bool,
 }
 
@@ -37,7 +38,7 @@ const WIDE_SUM: &str = "sum by (job) (wide)";
 const WIDE_QUANTILE: &str = "quantile by (job) (0.9, wide)";
 const WIDE_SET: &str = "count by (job) (wide > 0 or on (pod) wide)";
 
-/// What is compared: without an optimisation and with it.
+/// A query without an optimisation and with it.
 struct Pair {
     name: &'static str,
     hours: i64,
@@ -101,7 +102,7 @@ const PAIRS: [Pair; 7] = [
     },
 ];
 
-/// What the rounds of a case came to.
+/// The measurements of all rounds of a case.
 #[derive(Default)]
 struct Measured {
     millis: Vec<f64>,
@@ -137,7 +138,7 @@ pub(crate) fn run(report: &mut Report) {
     }
 }
 
-/// Evaluates a query on this thread; tells the processor time of the engine and of leaving out labels.
+/// Evaluates a query on this thread. Returns the CPU time of the engine including the removal of labels.
 fn evaluate(case: Case, pair: &Pair, all: &[SelectedSeries]) -> (Duration, Stats) {
     let end = Timestamp::from_millis((BEGIN + (pair.hours * SAMPLES - 1) * INTERVAL) * 1000);
     let params = match pair.step {
@@ -184,7 +185,8 @@ fn evaluate(case: Case, pair: &Pair, all: &[SelectedSeries]) -> (Duration, Stats
     (took + (thread_time() - begun), output.stats)
 }
 
-/// What a store gives of a series, if the select is for it. Labels are made anew, as those from a store are.
+/// The part of a series that a store returns, or `None` if the select does not match it. Labels are created anew, like those that
+/// come from a store.
 fn served(series: &SelectedSeries, select: &promql::Select) -> Option<SelectedSeries> {
     if !select.matchers.iter().all(|matcher| matcher.matches_labels(&series.labels)) {
         return None;
@@ -193,7 +195,7 @@ fn served(series: &SelectedSeries, select: &promql::Select) -> Option<SelectedSe
     Some(SelectedSeries { labels: series.labels.only(|_| true), replicas: vec![chunks.cloned().collect()] })
 }
 
-/// As many series of a counter with three labels, and the same with twenty labels of some 300 bytes; in label order.
+/// Series of a counter with three labels, and the same number with twenty labels of about 300 bytes, in label order.
 fn all_series(hours: i64) -> Vec<SelectedSeries> {
     let chunks = chunks(hours * SAMPLES);
     let mut all = Vec::new();

@@ -1,4 +1,4 @@
-//! Queries over two replicas of 10,000 series, against Prometheus on one of them.
+//! Queries over two replicas of 10,000 series, compared with Prometheus on one of them.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -68,7 +68,7 @@ pub(crate) fn run(report: &mut Report) {
     }
 }
 
-/// Milliseconds until the whole answer was there.
+/// Milliseconds until the whole response was received.
 fn ask(at: SocketAddr, path: &str) -> f64 {
     let begun = Instant::now();
     let (status, body) = get(at, path).expect("an answer");

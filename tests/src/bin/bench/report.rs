@@ -1,14 +1,14 @@
-//! What benchmarks print: a table for people, or one JSON object a line.
+//! The output of benchmarks: a table, or one JSON object per line.
 
 use serde_json::{Map, Value, json};
 
-/// One measured quantity over several interleaved runs.
+/// One quantity that was measured in several interleaved runs.
 pub(crate) struct Row {
     pub(crate) name: String,
     pub(crate) unit: &'static str,
-    /// One value a run; the median is reported.
+    /// One value per run. The median is reported.
     pub(crate) values: Vec<f64>,
-    /// What it is compared with: a name, and the median there.
+    /// The reference: its name and its median.
     pub(crate) versus: Option<(String, f64)>,
     pub(crate) peak_rss_bytes: Option<u64>,
 }
@@ -33,7 +33,7 @@ impl Row {
     }
 }
 
-/// The middle value; the mean of both where there are two.
+/// The middle value, or the mean of the two middle values.
 pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -44,7 +44,7 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// Prints rows as they come.
+/// Prints rows as they are added.
 pub(crate) struct Report {
     json: bool,
     header: bool,

@@ -1,4 +1,4 @@
-//! Series through a sidecar, against the same remote read straight from Prometheus.
+//! Series through a sidecar, compared with the same remote read directly from Prometheus.
 
 use std::time::Instant;
 
@@ -65,7 +65,7 @@ async fn remote_read(client: &PrometheusClient, query: &ReadQuery) -> usize {
     count
 }
 
-/// Number of series, and seconds until the first frame came.
+/// Number of series, and seconds until the first frame was received.
 async fn series(store: &StoreClient, request: SeriesRequest) -> (usize, f64) {
     let begun = Instant::now();
     let mut stream = store.series(request).await.expect("a stream");

@@ -1,6 +1,6 @@
-//! A StoreAPI server that sends as many bytes as it is asked for: the far end of the mesh benchmarks.
+//! A StoreAPI server that sends as many bytes as requested, for the mesh benchmarks.
 //!
-//! It runs as a process of its own, so that its processor time is not counted with anyone else's.
+//! It runs in its own process, so that its CPU time is counted separately.
 
 use std::net::SocketAddr;
 
@@ -16,9 +16,9 @@ use proto::thanos::{
 };
 use tonic::{Request, Response, Status};
 
-/// The first argument that turns the benchmark program into this server.
+/// The first argument with which the benchmark program runs this server.
 pub(crate) const ROLE: &str = "--serve-source";
-/// The cluster whose labels the source claims.
+/// The cluster in the labels of the source.
 pub(crate) const CLUSTER: &str = "bench-1";
 
 #[derive(Clone)]
@@ -34,7 +34,7 @@ fn labels() -> Vec<Label> {
 impl Store for Source {
     type SeriesStream = BoxStream<'static, Result<SeriesResponse, Status>>;
 
-    /// Sends `max_time` messages of `min_time` payload bytes each; without any, a first message and then silence.
+    /// Sends `max_time` messages with `min_time` bytes of payload each. If `max_time` is 0, sends one message and is then idle.
     async fn series(&self, request: Request<SeriesRequest>) -> Result<Response<Self::SeriesStream>, Status> {
         let SeriesRequest { min_time, max_time, .. } = request.into_inner();
         let payload = Bytes::from(vec![0x5a; usize::try_from(min_time).unwrap_or(0)]);

@@ -1,15 +1,15 @@
-//! Blocks alone: a block of 1,000,000 series over two hours at 30 s (240 million samples) is generated and written, opened,
-//! searched and read; and XOR chunks are encoded and decoded.
+//! Blocks without other components. A block of 1,000,000 series over two hours at 30 s (240 million samples) is generated,
+//! written, opened, searched and read. XOR chunks are encoded and decoded.
 //!
-//! Each stage runs in a process of its own, so that its peak memory is its own. All run on one thread and are told in its
-//! processor time, which is what they take on an idle machine: the page cache is warm, so nothing waits.
+//! Each stage runs in its own process, so that its peak memory can be measured. All stages run on one thread and report its CPU
+//! time. The page cache is warm, so a stage never waits for the disk.
 //!
-//! Thresholds that are to be reached, as the ratios of the rows tell: 3 million samples a second written within 1 GiB; opened
-//! in 100 ms within 64 MiB; `{job="api",pod=~"a.*"}` answered in 20 ms (the postings of all that match, 1 in 24 series);
-//! XOR decoded at 120 and encoded at 60 million samples a second. A second block has a pod for every series and few samples, which
-//! is the hardest for an index.
+//! Thresholds, which the ratios of the rows refer to: 3 million samples per second written within 1 GiB; opened in 100 ms within
+//! 64 MiB; `{job="api",pod=~"a.*"}` evaluated in 20 ms (the postings of all matching series, 1 in 24); XOR decoded at 120 and
+//! encoded at 60 million samples per second. A second block has a different pod for every series and few samples, which is the
+//! worst case for an index.
 //!
-//! `ISTHMUS_BENCH_SERIES` sets another number of series.
+//! `ISTHMUS_BENCH_SERIES` sets the number of series.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -25,21 +25,21 @@ use tsdb::{
 
 use crate::report::{Report, Row};
 
-/// The first argument that makes the benchmark program run one stage and print what it measured.
+/// The first argument with which the benchmark program runs one stage and prints the measurement.
 pub(crate) const ROLE: &str = "--tsdb-stage";
 
-/// Series, unless the environment says otherwise.
+/// Default number of series.
 const SERIES: u64 = 1_000_000;
-/// Rounds of short stages.
+/// Number of rounds of short stages.
 const ROUNDS: usize = 5;
-/// Chunks that are encoded and decoded, each full.
+/// Number of chunks that are encoded and decoded. All are full.
 const CHUNKS: usize = 20_000;
 const MIB: f64 = 1_048_576.0;
 
-/// The selector that a threshold is for.
+/// The selector of the threshold.
 const REACH: &str = "job=api,pod=~a.*";
 
-/// A selector's name in the report, and its matchers.
+/// The name of a selector in the report, and its matchers.
 type Selector = (&'static str, &'static [(&'static str, MatchOp, &'static str)]);
 
 const SELECTORS: &[Selector] = &[
@@ -84,7 +84,7 @@ pub(crate) fn run(report: &mut Report) {
     }
 }
 
-/// A block in which every series has a pod of its own, and few samples: the hardest for an index.
+/// A block in which every series has a different pod and few samples: the worst case for an index.
 fn wide(report: &mut Report, dir: &Path, series: u64) {
     let dir = dir.join("wide");
     std::fs::create_dir(&dir).expect("a folder");
@@ -104,7 +104,7 @@ fn wide(report: &mut Report, dir: &Path, series: u64) {
     report.add(&stage("series").row("tsdb/a pod a series/read/labels", "M series/s"));
 }
 
-/// What a stage measured.
+/// The measurement of a stage.
 struct Measured {
     value: Value,
 }
@@ -127,7 +127,7 @@ fn memory(name: &str, measured: &Measured, versus: &str, mib: f64) -> Row {
     Row::new(name, "MiB", vec![measured.peak() as f64 / MIB]).versus(versus, mib)
 }
 
-/// Runs a stage in a process of its own.
+/// Runs a stage in its own process.
 fn stage(name: &str, dir: &Path, number: u64) -> Measured {
     let this = std::env::current_exe().expect("a running program has a file");
     let args = json!({"stage": name, "dir": dir, "number": number});
@@ -138,7 +138,7 @@ fn stage(name: &str, dir: &Path, number: u64) -> Measured {
     Measured { value }
 }
 
-/// The child: runs a stage and prints what it measured.
+/// Runs a stage in the child process and prints the measurement.
 pub(crate) fn run_stage(args: &str) {
     let args: Value = serde_json::from_str(args).expect("a stage");
     let dir = PathBuf::from(args["dir"].as_str().expect("a directory"));
@@ -244,11 +244,11 @@ fn read(dir: &Path) -> Value {
 fn verify(dir: &Path) -> Value {
     let begun = thread_time();
     let found = tsdb::verify_dir(&block(dir), &mut |_| {});
-    assert_eq!(found.problems, 0, "the block is sound");
+    assert_eq!(found.problems, 0, "the block has no problems");
     json!({"values": [found.stats.samples as f64 / 1e6 / (thread_time() - begun).as_secs_f64()]})
 }
 
-/// Chunks of counters, with times that are regular or jittered by some milliseconds.
+/// Chunks of counters whose times are regular or vary by a few milliseconds.
 fn xor(_name: &str, jitter: u64) -> Value {
     let mut random = 0x2545_f491_4f6c_dd1d_u64;
     let mut next = move || {
@@ -293,7 +293,7 @@ fn xor(_name: &str, jitter: u64) -> Value {
     json!({"encode": encode, "decode": decode})
 }
 
-/// Processor time of this thread: what else runs on the machine does not count.
+/// CPU time of this thread, which is independent of other load on the machine.
 pub(crate) fn thread_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::try_from(time).expect("processor time is not negative")

@@ -1,4 +1,4 @@
-//! A case in a process of its own, so that its peak memory is its own: the parent starts it and reads what it measured.
+//! Runs each case in its own process, so that its peak memory can be measured. The parent starts it and reads the measurement.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -13,22 +13,22 @@ use super::data::{Data, Metric};
 use crate::load::{BEGIN, INTERVAL, SAMPLES};
 use crate::report::median;
 
-/// The first argument that makes the benchmark program run one case and print what it measured.
+/// The first argument with which the benchmark program runs one case and prints the measurement.
 pub(crate) const ROLE: &str = "--promql-case";
 
-/// Series offered at once, as the fan-out offers them.
+/// Number of series per push, as in the querier's fan-out.
 const BATCH: i64 = 64;
 /// A case is repeated until it has taken this long, at most `ROUNDS` times.
 const LONG_ENOUGH: Duration = Duration::from_millis(400);
 const ROUNDS: usize = 5;
 
-/// A stretch of time that is asked for.
+/// The time range of a query.
 #[derive(Clone, Copy)]
 pub(super) struct Span {
     pub(super) name: &'static str,
-    /// Scrapes of each series.
+    /// Number of scrapes of each series.
     pub(super) samples: i64,
-    /// Seconds between steps; `None` for one instant.
+    /// Seconds between steps; `None` for an instant query.
     pub(super) step: Option<i64>,
 }
 
@@ -36,7 +36,7 @@ pub(super) const INSTANT: Span = Span { name: "instant", samples: SAMPLES, step:
 pub(super) const HOUR: Span = Span { name: "1 h/15 s", samples: SAMPLES, step: Some(15) };
 pub(super) const DAY: Span = Span { name: "24 h/60 s", samples: 24 * SAMPLES, step: Some(60) };
 
-/// What is asked, of how much.
+/// A query and the amount of data.
 #[derive(Clone, Copy)]
 pub(super) struct Case<'a> {
     pub(super) query: &'a str,
@@ -46,28 +46,28 @@ pub(super) struct Case<'a> {
     pub(super) replicas: u64,
 }
 
-/// What a case measured.
+/// The measurement of a case.
 pub(super) struct Measured {
-    /// Million decoded samples a second, one value a round.
+    /// Million decoded samples per second, one value per round.
     pub(super) rates: Vec<f64>,
-    /// Milliseconds, one value a round.
+    /// Milliseconds, one value per round.
     pub(super) millis: Vec<f64>,
-    /// How much of the processor time was that of the thread that drives the engine, from 0 to 1.
+    /// The share of the CPU time that the thread that drives the engine used, from 0 to 1.
     pub(super) driver: f64,
     pub(super) peak_rss_bytes: u64,
-    /// What the peak was above that of making the series.
+    /// The peak memory minus the memory after creating the series.
     pub(super) engine_rss_bytes: u64,
-    /// What the engine says that it held.
+    /// The peak of the memory that the engine reserved.
     pub(super) peak_held_bytes: u64,
 }
 
 impl<'a> Case<'a> {
-    /// On one thread, of series without replicas.
+    /// A case with one worker, over series without replicas.
     pub(super) fn new(query: &'a str, series: i64, span: Span) -> Self {
         Case { query, series, span, workers: 1, replicas: 1 }
     }
 
-    /// Runs it in a process of its own.
+    /// Runs the case in its own process.
     pub(super) fn measure(&self) -> Measured {
         let this = std::env::current_exe().expect("a running program has a file");
         let case = json!({
@@ -94,7 +94,7 @@ impl<'a> Case<'a> {
     }
 }
 
-/// The child: runs the case and prints what it measured.
+/// Runs the case in the child process and prints the measurement.
 pub(crate) fn run_case(case: &str) {
     let case: Value = serde_json::from_str(case).expect("a case");
     let number = |key: &str| case[key].as_i64();
@@ -123,7 +123,7 @@ pub(crate) fn run_case(case: &str) {
     let (mut rates, mut millis, mut driver, mut held) = (Vec::new(), Vec::new(), Vec::new(), 0);
     while rates.is_empty() || (rates.len() < ROUNDS && begun.elapsed() < LONG_ENOUGH) {
         let (time, stats) = asked.evaluate(&data);
-        // With one worker the engine runs on this thread, and what else runs on the machine does not count.
+        // With one worker the engine runs on this thread, whose CPU time is independent of other load on the machine.
         let took = if asked.engine.workers > 1 { time.wall } else { time.driver };
         rates.push(stats.samples as f64 / 1e6 / took.as_secs_f64());
         millis.push(took.as_secs_f64() * 1e3);
@@ -160,7 +160,7 @@ impl Asked<'_> {
         self.plan().selects().iter().map(named).collect()
     }
 
-    /// Evaluates and tells the time that the engine took; making the series is not its work.
+    /// Evaluates the query. Returns the time of the engine, without the time for creating the series.
     fn evaluate(&self, data: &[Data]) -> (Time, Stats) {
         let query = self.plan();
         let ranges: Vec<_> = query.selects().iter().map(|select| select.range).collect();
@@ -172,7 +172,7 @@ impl Asked<'_> {
                 (first..data.series.min(first + BATCH)).map(|number| data.series(number, range)).collect()
             });
             if self.engine.workers > 1 {
-                // Workers go on while this thread would make series, so they are made before.
+                // Workers would run while this thread creates series, so the series are created before.
                 let batches: Vec<_> = batches.collect();
                 took.of(|| batches.into_iter().for_each(|batch| push(&mut evaluation, select, batch)));
             } else {
@@ -189,18 +189,18 @@ fn push(evaluation: &mut Evaluation, select: SelectId, batch: Vec<SelectedSeries
     evaluation.push(select, batch).expect("series are taken");
 }
 
-/// Time by three clocks.
+/// Time according to three clocks.
 #[derive(Default)]
 struct Time {
     /// Processor time of this thread.
     driver: Duration,
-    /// Processor time of all threads.
+    /// CPU time of all threads.
     process: Duration,
     wall: Duration,
 }
 
 impl Time {
-    /// Adds the time that `work` takes.
+    /// Adds the time of `work`.
     fn of<T>(&mut self, work: impl FnOnce() -> T) -> T {
         use rustix::time::{ClockId, clock_gettime};
         let now = || {

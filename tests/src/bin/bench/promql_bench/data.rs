@@ -1,8 +1,8 @@
-//! The series that the cases read, by the name of their metric.
+//! The series of the cases, by the name of their metric.
 //!
-//! `bench_total` is what [`load`] writes for a real Prometheus: whole numbers at exact distances. The others look like what
-//! is scraped in a cluster: a dozen labels, instants that jitter, scrapes that are missed, fractions, counters that start
-//! again.
+//! `bench_total` has the same samples as those that [`load`] writes for a real Prometheus: whole numbers at exact intervals. The
+//! other metrics resemble those of a real cluster: a dozen labels, varying scrape times, missed scrapes, fractions, counter
+//! resets.
 
 use model::{BucketSpan, FloatHistogram, Labels, Sample, TimeRange, Timestamp, stale_nan};
 use series::{AggrChunk, SelectedSeries};
@@ -10,47 +10,47 @@ use tsdb::HistogramEncoder;
 
 use crate::load::{BEGIN, INTERVAL};
 
-/// Histograms in a chunk: they are larger than floats and so fewer.
+/// Number of histograms per chunk. They are larger than floats, so a chunk has fewer of them.
 const HISTOGRAMS: usize = 40;
-/// Series of `bench_total` with samples of their own. The samples repeat every 97 series, so this is a multiple of it.
+/// Number of series of `bench_total` with different samples. The samples repeat every 97 series, so this is a multiple of it.
 const PLAIN: i64 = 970;
-/// Series of the other metrics with samples of their own. More than that share theirs with others.
+/// Number of series of the other metrics with different samples. Further series share their samples.
 const REAL: i64 = 10_000;
-/// Native histograms with samples of their own.
+/// Number of native histograms with different samples.
 const NATIVE: i64 = 250;
-/// Series of one instance: codes and methods, or buckets.
+/// Series per instance: codes and methods, or buckets.
 const PER_INSTANCE: i64 = 10;
 const CODES: [&str; 5] = ["200", "204", "404", "500", "503"];
 /// Upper bounds of buckets in the order of labels.
 const BOUNDS: [&str; 10] = ["+Inf", "0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1", "2.5"];
-/// Buckets of a native histogram.
+/// Number of buckets of a native histogram.
 const NATIVE_BUCKETS: usize = 24;
 
-/// A metric that the benchmark knows.
+/// A metric of the benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Metric {
     /// `bench_total`.
     Plain,
-    /// `bench_bucket`: the samples of `bench_total`, taken for buckets.
+    /// `bench_bucket`: the samples of `bench_total`, with the labels of buckets.
     PlainBuckets,
     /// `requests_total`: a counter for each code and method of an instance.
     Requests,
-    /// `latency_bucket`: ten buckets of each instance.
+    /// `latency_bucket`: ten buckets for each instance.
     Buckets,
-    /// `latency`: a native histogram of each instance.
+    /// `latency`: a native histogram for each instance.
     Native,
-    /// `instance_info`: a series for each instance of `requests_total`, with labels of its own.
+    /// `instance_info`: a series for each instance of `requests_total`, with additional labels.
     Info,
-    /// `leader_info`: series that follow each other, one at a time.
+    /// `leader_info`: series of which only one exists at a time.
     Leader,
 }
 
-/// The series of one metric. Samples are made once and shared by series that differ in their labels only, so that what is
-/// held while a query runs is what the engine holds.
+/// The series of one metric. Series that differ only in their labels share their samples, so that most memory that is used during
+/// a query is the engine's.
 pub(super) struct Data {
     metric: Metric,
     pub(super) series: i64,
-    /// Chunks of each replica of each series with samples of its own.
+    /// The chunks by series with different samples, then by replica.
     chunks: Vec<Vec<Vec<AggrChunk>>>,
 }
 
@@ -91,7 +91,7 @@ impl Metric {
         }
     }
 
-    /// The labels of a series; they ascend with its number.
+    /// The labels of a series. They ascend with its number.
     fn labels(self, number: i64, series: i64) -> Labels {
         let at = |list: &[&'static str], at: i64| list[usize::try_from(at).unwrap_or(0) % list.len()];
         let instances = (series / PER_INSTANCE).max(1);
@@ -165,7 +165,7 @@ impl Metric {
 }
 
 impl Data {
-    /// Samples of `series` series that tell of `samples` scrapes, in so many replicas.
+    /// Creates `series` series with `samples` scrapes in the given number of replicas.
     pub(super) fn new(metric: Metric, series: i64, samples: i64, replicas: u64) -> Self {
         let series = if metric == Metric::Info { (series / PER_INSTANCE).max(1) } else { series };
         let of =
@@ -173,7 +173,7 @@ impl Data {
         Self { metric, series, chunks: (0..metric.distinct().min(series)).map(of).collect() }
     }
 
-    /// One series, with the chunks that overlap `range`, which is as far as stores look.
+    /// One series with the chunks that overlap `range`, as a store returns it.
     pub(super) fn series(&self, number: i64, range: TimeRange) -> SelectedSeries {
         let known = self.chunks.len();
         let replicas = &self.chunks[usize::try_from(number).unwrap_or(0) % known];
@@ -186,7 +186,7 @@ impl Data {
     }
 }
 
-/// A small generator of random numbers (SplitMix64), the same on every machine.
+/// A random number generator (SplitMix64) with the same numbers on every machine.
 struct Random {
     state: u64,
 }
@@ -204,18 +204,18 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// From 0 up to before `bound`.
+    /// A number from 0 to `bound`, exclusive.
     fn below(&mut self, bound: u64) -> i64 {
         i64::try_from(self.next() % bound).unwrap_or(0)
     }
 
-    /// Once in so many times.
+    /// True with a probability of 1 in `times`.
     fn once_in(&mut self, times: u64) -> bool {
         self.next().is_multiple_of(times)
     }
 }
 
-/// The samples of [`crate::load`].
+/// The same samples as those of [`crate::load`].
 fn plain(series: i64, samples: i64) -> Vec<AggrChunk> {
     let mut total = 0;
     let sample = |i| {
@@ -225,8 +225,8 @@ fn plain(series: i64, samples: i64) -> Vec<AggrChunk> {
     floats((0..samples).map(sample).collect())
 }
 
-/// When an instance is scraped, in milliseconds: at its own moment within the interval, a little early or late; one scrape
-/// in 300 is missed.
+/// The scrape times of an instance in milliseconds: at a fixed offset within the interval, slightly early or late. One in 300
+/// scrapes is missed.
 fn scrapes(random: &mut Random, samples: i64) -> Vec<i64> {
     let first = BEGIN * 1000 + random.below(INTERVAL.unsigned_abs() * 1000);
     let mut times = Vec::new();
@@ -239,7 +239,7 @@ fn scrapes(random: &mut Random, samples: i64) -> Vec<i64> {
     times
 }
 
-/// A counter of events or of seconds. Its instance starts anew once in 1500 scrapes, and its load goes up and down.
+/// A counter of events or of seconds. It is reset about once in 1500 scrapes, and its rate varies.
 fn counter(random: &mut Random, seconds: bool, samples: i64) -> Vec<AggrChunk> {
     let scale = 1 + random.below(400);
     let mut total = random.below(1_000_000) as f64;
@@ -255,10 +255,10 @@ fn counter(random: &mut Random, seconds: bool, samples: i64) -> Vec<AggrChunk> {
     floats(times.into_iter().map(|time| sample(time, random)).collect())
 }
 
-/// One of the ten buckets of an instance; they add up.
+/// One of the ten cumulative buckets of an instance.
 fn bucket(number: i64, replica: u64, samples: i64) -> Vec<AggrChunk> {
     let bound = usize::try_from(number % PER_INSTANCE).unwrap_or(0);
-    // The label `+Inf` comes first, but has the largest bound.
+    // The label `+Inf` sorts first but has the largest bound.
     let included = if bound == 0 { BOUNDS.len() } else { bound };
     let random = &mut Random::of(number / PER_INSTANCE, replica);
     let mut total = 0;
@@ -298,7 +298,7 @@ fn native(random: &mut Random, samples: i64) -> Vec<AggrChunk> {
     chunks
 }
 
-/// A series that is there for its share of the time and then ends.
+/// A series that exists for its share of the time and then ends.
 fn leader(number: i64, series: i64, samples: i64) -> Vec<AggrChunk> {
     let of = |number: i64| number * samples / series;
     let time = |i: i64| (BEGIN + i * INTERVAL) * 1000;

@@ -1,9 +1,9 @@
-//! The engine alone: from XOR chunks to the value of a query, in processor time of the one thread that evaluates it unless
-//! it says otherwise.
+//! The engine without other components: from XOR chunks to the result of a query. The unit is CPU time of the single thread that
+//! evaluates the query, unless stated otherwise.
 //!
-//! Thresholds that are to be reached, in decoded samples per second and core: `sum by (job) (rate(m[5m]))` over 10,000
-//! series, 1 h at 15 s, step 15 s: 40 million; a self-join of them, samples counted for each side: 12 million; the memory of the sum over 100,000 series
-//! less than twice that over 10,000.
+//! Thresholds, in decoded samples per second and core: `sum by (job) (rate(m[5m]))` over 10,000 series, 1 h at 15 s, step 15 s:
+//! 40 million. A self-join of these series, with the samples of each side counted: 12 million. The memory for the sum over
+//! 100,000 series: less than twice that over 10,000.
 
 mod case;
 mod data;
@@ -16,10 +16,10 @@ use tests::{Prometheus, get, percent_encode};
 use crate::load::{self, BEGIN, END, SAMPLES, SERIES};
 use crate::report::{Report, Row, median};
 
-/// Series that are ten times as many.
+/// Ten times the usual number of series.
 const MANY: i64 = 100_000;
 
-/// Over the series that a Prometheus can be asked for as well.
+/// Queries over the series that a real Prometheus also has.
 const QUERIES: &[(&str, &str)] = &[
     ("selector", "bench_total"),
     ("rate", "rate(bench_total[5m])"),
@@ -35,7 +35,7 @@ const SELF_JOIN: &str = "sum(bench_total / on (instance, job) bench_total)";
 const TOPK: &str = "topk(10, rate(bench_total[5m]))";
 const QUANTILE: &str = "quantile by (job) (0.9, rate(bench_total[5m]))";
 
-/// Over series as they are scraped in a cluster.
+/// Queries over series like those of a real cluster.
 const REAL: &[(&str, &str)] = &[
     ("selector", "requests_total"),
     ("rate", "rate(requests_total[5m])"),
@@ -55,13 +55,13 @@ const REAL: &[(&str, &str)] = &[
 const GROUP_LEFT: &str = "sum by (version) (rate(requests_total[5m]) \
      * on (instance, job) group_left (version, owner, region, os_image) instance_info)";
 
-/// Native histograms, in histograms a second.
+/// Queries over native histograms, in histograms per second.
 const NATIVE: &[(&str, &str)] = &[
     ("native rate", "rate(latency[5m])"),
     ("native histogram_quantile", "histogram_quantile(0.9, sum by (job) (rate(latency[5m])))"),
 ];
 
-/// Joins and sets over many series, by the number of those on the left.
+/// Joins and set operators over many series, with the number of series on the left.
 const LARGE: &[(&str, i64, &str)] = &[
     ("one to one", MANY, "sum(bench_total / bench_total offset 1m)"),
     ("group_left of one", MANY, "sum(bench_total / on () group_left () sum(bench_total))"),
@@ -76,7 +76,7 @@ const LARGE: &[(&str, i64, &str)] = &[
     ("or", MANY, "count(bench_total or bench_total offset 1m)"),
 ];
 
-/// What should hold as much for ten times as many series: they come to as few values.
+/// Queries that should use the same memory for ten times as many series, because their results have the same size.
 const CONSTANT: &[(&str, &str)] = &[
     ("sum by", SUM_BY_RATE),
     ("avg by", "avg by (job) (rate(bench_total[5m]))"),
@@ -89,14 +89,14 @@ const CONSTANT: &[(&str, &str)] = &[
     ("subquery", "max(max_over_time(rate(bench_total[5m])[10m:1m]))"),
     ("and", "sum(bench_total and on (job) sum by (job) (bench_total offset 1m) > 0)"),
 ];
-/// What cannot help to hold more: each value may still be the one that counts, or the other side is to come.
+/// Queries that must use more memory for more series: each value may still matter, or the other side is read later.
 const GROWING: &[(&str, &str)] = &[
     ("quantile", QUANTILE),
     ("count_values", "count_values(\"v\", round(rate(bench_total[5m])))"),
     ("self-join", SELF_JOIN),
-    // The steps at which each result was made are kept, a bit each.
+    // The steps at which each result exists are stored, with one bit each.
     ("group_left of one", "sum(bench_total > on () group_left () sum(bench_total offset 1m))"),
-    // Both sides are read from one select, so that the left one waits.
+    // Both sides are read from one select, so the values of the left side are stored until the right side is complete.
     ("part of a sum", "sum(bench_total / on () group_left () sum(bench_total))"),
     ("count unless", "count(bench_total unless bench_total offset 1m)"),
     ("histogram_quantile of each", "max(histogram_quantile(0.9, rate(bench_bucket[5m])))"),
@@ -107,7 +107,7 @@ pub(crate) fn run(report: &mut Report) {
     for span in [INSTANT, HOUR, DAY] {
         for series in [1_000, SERIES, MANY] {
             for (name, query) in QUERIES {
-                // Over a day of a hundred thousand series, those whose answer or columns would not take gigabytes.
+                // Over a day of 100,000 series, only queries whose result or columns do not take gigabytes.
                 if series == MANY && span.samples > SAMPLES && ![SUM_BY_RATE, TOPK].contains(query) {
                     continue;
                 }
@@ -127,7 +127,7 @@ pub(crate) fn run(report: &mut Report) {
     prometheus(report, &ours);
 }
 
-/// A range is told in samples a second; an instant, which decodes few of them, in milliseconds.
+/// Ranges are reported in samples per second. Instants, which decode few samples, are reported in milliseconds.
 fn throughput(name: String, measured: &Measured, span: Span) -> Row {
     let row = match span.step {
         None => Row::new(name, "ms", measured.millis.clone()),
@@ -136,7 +136,7 @@ fn throughput(name: String, measured: &Measured, span: Span) -> Row {
     row.peak(measured.peak_rss_bytes)
 }
 
-/// Series with many labels, instants that jitter, and counters that start anew.
+/// Series with many labels, varying scrape times, and counter resets.
 fn real(report: &mut Report) {
     for (name, query) in REAL {
         let measured = Case::new(query, SERIES, HOUR).measure();
@@ -160,8 +160,7 @@ fn large(report: &mut Report) {
     }
 }
 
-/// What more series and more steps cost: in memory, by the account that the engine keeps and by what the process took
-/// beside the series.
+/// The memory for more series and more steps, as reserved by the engine and as used by the process in addition to the series.
 fn growth(report: &mut Report) {
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     for (queries, ratio) in [(CONSTANT, "10k (reach < 2)"), (GROWING, "10k")] {
@@ -184,8 +183,8 @@ fn growth(report: &mut Report) {
     }
 }
 
-/// What a second worker gives, and how much of the work the thread that drives the engine does meanwhile: no number of
-/// workers makes a query faster than that.
+/// The speed with a second worker, and the share of the work that the thread that drives the engine does, which limits the speed
+/// with any number of workers.
 fn two_workers(report: &mut Report) {
     for (name, query) in REAL {
         let one = Case::new(query, SERIES, HOUR).measure();
@@ -196,7 +195,7 @@ fn two_workers(report: &mut Report) {
     }
 }
 
-/// The same series in a Prometheus, read through its HTTP API; in samples per second of processor time.
+/// The same series in a real Prometheus, queried through its HTTP API, in samples per second of CPU time.
 fn prometheus(report: &mut Report, ours: &[(&str, f64)]) {
     if !Prometheus::is_installed("the comparison of the engine with Prometheus") {
         return;
@@ -206,7 +205,7 @@ fn prometheus(report: &mut Report, ours: &[(&str, f64)]) {
     let prometheus = Prometheus::start(dir.path(), &[]);
     for (name, query, sides) in [
         ("sum by rate (reach 40)", SUM_BY_RATE, 1.0),
-        // Samples that both sides of a join read are decoded once here and twice there; they count twice.
+        // Samples that both sides of a join read are decoded once here and twice there. They are counted twice.
         ("self-join, both sides (reach 12)", SELF_JOIN, 2.0),
         ("topk", TOPK, 1.0),
         ("quantile", QUANTILE, 1.0),
