@@ -192,7 +192,7 @@ fn push(evaluation: &mut Evaluation, select: SelectId, batch: Vec<SelectedSeries
 /// Time according to three clocks.
 #[derive(Default)]
 struct Time {
-    /// Processor time of this thread.
+    /// CPU time of this thread.
     driver: Duration,
     /// CPU time of all threads.
     process: Duration,
