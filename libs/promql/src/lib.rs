@@ -4,7 +4,7 @@
 //!
 //! Reading order, from what callers see downwards: [`Query`], [`Evaluation`] and [`QueryOutput`]; then `plan` and `eval`, which a
 //! query connects; then `functions`, `value` and [`syntax`], which know nothing of them. A module imports only those below it.
-//! [`promqltest`] runs test scripts on top of all.
+//! `promqltest` runs test scripts on top of all.
 
 mod calendar;
 mod error;
