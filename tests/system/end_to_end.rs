@@ -157,8 +157,8 @@ fn results_over_the_mesh_equal_those_of_one_prometheus_with_all_samples() {
         }
     }
     metadata_is_equal(&world);
-    every_replica_can_be_seen(&world);
-    a_restarted_prometheus_is_found_again(world);
+    all_replicas_are_returned_without_deduplication(&world);
+    a_restarted_prometheus_is_used_again(world);
 }
 
 fn metadata_is_equal(world: &World) {

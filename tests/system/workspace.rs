@@ -1,4 +1,4 @@
-//! Invariants of the source tree: layers, the lock file, the words that may not stand in it.
+//! Checks invariants of the source tree: layers, no I/O in the heart, lints, the lock file, forbidden words.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,7 +7,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// The layers of the architecture. An arrow may go only to a lower number; neighbours know nothing of each other.
+/// The layers of the architecture. A crate may depend only on crates with a lower number, and not on its
+/// neighbours.
 const LAYERS: &[(u8, &[&str])] = &[
     (7, &["isthmus", "tests"]),
     (6, &["gateway"]),
@@ -21,7 +22,8 @@ const LAYERS: &[(u8, &[&str])] = &[
 /// The crates without I/O: they take data and give answers.
 const HEART: &[&str] = &["budget", "model", "tsdb", "series", "promql"];
 
-/// Crates for async code, sockets, TLS or clocks. None may be among what the heart depends on, at any depth.
+/// Crates for async code, sockets, TLS or clocks. The heart must not depend on any of them, directly or
+/// indirectly.
 const IO: &[&str] = &[
     "async-trait",
     "axum",
@@ -42,7 +44,8 @@ const IO: &[&str] = &[
     "tower",
 ];
 
-/// Calls that clippy refuses in the crates of the heart; each has a `clippy.toml` with these and no other.
+/// Calls that clippy rejects in the crates of the heart. Each of these crates has a `clippy.toml` with
+/// exactly this list.
 const REFUSED_CALLS: &[&str] = &[
     "std::time::Instant::now",
     "std::time::SystemTime::now",
@@ -85,7 +88,7 @@ pub(crate) fn members() -> Vec<String> {
     members_of(&metadata).map(folder).collect()
 }
 
-/// Normal and build dependencies of each package of the workspace; what only tests use may point anywhere.
+/// Normal and build dependencies of each package of the workspace. Dependencies of tests are not restricted.
 fn arrows(metadata: &Value) -> BTreeMap<String, Vec<String>> {
     members_of(metadata)
         .map(|package| {
@@ -107,7 +110,8 @@ fn layer(name: &str) -> Option<u8> {
 fn arrows_between_crates_go_only_down() {
     let arrows = arrows(&metadata());
     for (from, dependencies) in &arrows {
-        let upper = layer(from).unwrap_or_else(|| panic!("crate {from} has no place in the table of layers"));
+        let upper =
+            layer(from).unwrap_or_else(|| panic!("crate {from} is not in the table of layers; add it"));
         for to in dependencies {
             let Some(lower) = layer(to).filter(|_| arrows.contains_key(to)) else { continue };
             assert!(lower < upper, "{from} (layer {upper}) must not depend on {to} (layer {lower})");
@@ -192,7 +196,10 @@ fn unsafe_stays_denied_in_every_crate() {
         if package["source"].is_null() {
             let manifest = package["manifest_path"].as_str().expect("manifest_path");
             let text = fs::read_to_string(manifest).expect("a manifest");
-            assert!(text.contains("[lints]\nworkspace = true"), "{manifest} must take the workspace's lints");
+            assert!(
+                text.contains("[lints]\nworkspace = true"),
+                "{manifest} must use the lints of the workspace"
+            );
         }
     }
 }
