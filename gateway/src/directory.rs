@@ -30,7 +30,7 @@ const MAX_TARGETS: usize = 1000;
 
 /// A registered cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct RegisteredCluster {
+pub(crate) struct ClusterRegistration {
     pub(crate) cluster: Name,
     /// The registered environment, such as `production`.
     pub(crate) environment: String,
@@ -74,12 +74,12 @@ impl Directory {
     }
 
     /// Replaces the registered clusters.
-    pub(crate) fn set_registered(&self, registrations: &[RegisteredCluster]) {
+    pub(crate) fn set_registered(&self, registrations: &[ClusterRegistration]) {
         let mut clusters = self.lock();
         let names: BTreeSet<_> = registrations.iter().map(|registration| &registration.cluster).collect();
         let mut changed = clusters.keys().any(|name| !names.contains(name));
         clusters.retain(|name, _| names.contains(name));
-        for RegisteredCluster { cluster, environment } in registrations {
+        for ClusterRegistration { cluster, environment } in registrations {
             let known = clusters.get(cluster);
             if known.is_none_or(|known| known.environment != *environment) {
                 changed = true;
@@ -93,10 +93,10 @@ impl Directory {
     }
 
     /// The registration of a cluster.
-    pub(crate) fn registration(&self, cluster: &Name) -> Option<RegisteredCluster> {
+    pub(crate) fn registration(&self, cluster: &Name) -> Option<ClusterRegistration> {
         let clusters = self.lock();
         let state = clusters.get(cluster)?;
-        Some(RegisteredCluster { cluster: cluster.clone(), environment: state.environment.clone() })
+        Some(ClusterRegistration { cluster: cluster.clone(), environment: state.environment.clone() })
     }
 
     /// Records a session on which the hellos were exchanged.
@@ -247,8 +247,8 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn registration(cluster: &str, environment: &str) -> RegisteredCluster {
-        RegisteredCluster { cluster: name(cluster), environment: environment.to_owned() }
+    fn registration(cluster: &str, environment: &str) -> ClusterRegistration {
+        ClusterRegistration { cluster: name(cluster), environment: environment.to_owned() }
     }
 
     fn info(labels: &[(&str, &str)]) -> InfoResponse {

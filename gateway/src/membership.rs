@@ -1,8 +1,8 @@
 //! How a gateway becomes a member of the mesh and stays one.
 //!
-//! A cluster's gateway redeems a token ([`join`]) at the observability gateway ([`enrolment`]), keeps what it gets in
-//! its data folder ([`credentials`]), and renews its certificate in time ([`renewal`]). The observability gateway knows
-//! the members from the inventory ([`registrations`]).
+//! A cluster's gateway redeems a token ([`join`]) at the observability gateway ([`enrolment`]), stores the result in
+//! its data folder ([`credentials`]), and renews its certificate in time ([`renewal`]). The observability gateway reads
+//! the registered clusters from the inventory ([`registrations`]).
 
 pub(crate) mod credentials;
 pub(crate) mod enrolment;

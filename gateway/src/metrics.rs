@@ -15,7 +15,7 @@ use crate::policy::MeshMethod;
 /// All metric families of the gateway; the same for both roles.
 pub(crate) struct GatewayMetrics {
     connections: Family<ConnectionLabels, Gauge>,
-    requests: Family<RequestLabels, Counter>,
+    requests: Family<ProxiedRequestLabels, Counter>,
     streams: Family<PeerLabels, Gauge>,
     bytes: Family<BytesLabels, Counter>,
     handshake_failures: Family<ReasonLabels, Counter>,
@@ -33,7 +33,7 @@ struct ConnectionLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct RequestLabels {
+struct ProxiedRequestLabels {
     peer: String,
     method: &'static str,
     code: &'static str,
@@ -215,7 +215,7 @@ pub(crate) struct PeerMetrics {
     pub(crate) received: Counter,
     /// Bytes sent to the peer.
     pub(crate) sent: Counter,
-    requests: Family<RequestLabels, Counter>,
+    requests: Family<ProxiedRequestLabels, Counter>,
     peer: String,
 }
 
@@ -228,6 +228,6 @@ impl PeerMetrics {
     /// Counts a request that has finished.
     pub(crate) fn request_done(&self, method: Option<MeshMethod>, code: &'static str) {
         let method = method.map_or("unknown", MeshMethod::name);
-        self.requests.get_or_create(&RequestLabels { peer: self.peer.clone(), method, code }).inc();
+        self.requests.get_or_create(&ProxiedRequestLabels { peer: self.peer.clone(), method, code }).inc();
     }
 }

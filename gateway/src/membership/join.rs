@@ -42,7 +42,7 @@ const MAX_ANSWER_BYTES: usize = 512 << 10;
 
 /// Why joining failed. Displays as one line that says what to do.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum JoinError {
+pub(crate) enum TokenJoinError {
     /// The issuer was reached at none of the addresses. The token is unused.
     #[error("cannot join: {0}; the token was not used, try again")]
     NotReached(String),
@@ -59,8 +59,8 @@ pub(crate) enum JoinError {
     DataDir(#[from] DataDirError),
 }
 
-impl From<JoinError> for RoleError {
-    fn from(error: JoinError) -> Self {
+impl From<TokenJoinError> for RoleError {
+    fn from(error: TokenJoinError) -> Self {
         Self::failed(error)
     }
 }
@@ -68,14 +68,14 @@ impl From<JoinError> for RoleError {
 /// Joins, and stores the membership and the credentials in `data_dir`.
 ///
 /// # Errors
-/// See [`JoinError`]. Credentials are stored last, so that a folder with credentials is complete.
-pub(crate) async fn join(token: &JoinToken, data_dir: &DataDir) -> Result<(), JoinError> {
-    let key = KeyAndCsr::generate().map_err(|error| JoinError::Unusable(error.to_string()))?;
+/// See [`TokenJoinError`]. Credentials are stored last, so that a folder with credentials is complete.
+pub(crate) async fn join(token: &JoinToken, data_dir: &DataDir) -> Result<(), TokenJoinError> {
+    let key = KeyAndCsr::generate().map_err(|error| TokenJoinError::Unusable(error.to_string()))?;
     data_dir.check_writable()?;
     let (address, stream) = connect_to_issuer(token).await?;
     let answer = enrol(token, &key, &address, stream).await?;
     let unusable = |reason: String| {
-        JoinError::Unusable(format!("{address}: answered with {reason}; create a new token"))
+        TokenJoinError::Unusable(format!("{address}: answered with {reason}; create a new token"))
     };
     let der = |certificates: Vec<bytes::Bytes>| {
         certificates.into_iter().map(|der| CertificateDer::from(der.to_vec()))
@@ -89,7 +89,7 @@ pub(crate) async fn join(token: &JoinToken, data_dir: &DataDir) -> Result<(), Jo
     let membership = Membership {
         issuer: token.issuer().clone(),
         environment: answer.environment,
-        addresses: addresses.map_err(JoinError::Unusable)?,
+        addresses: addresses.map_err(TokenJoinError::Unusable)?,
     };
     data_dir.store_membership(&membership)?;
     data_dir.store(&credentials, &bundle)?;
@@ -98,9 +98,9 @@ pub(crate) async fn join(token: &JoinToken, data_dir: &DataDir) -> Result<(), Jo
 }
 
 /// Connects to the first address at which the token's issuer answers.
-async fn connect_to_issuer(token: &JoinToken) -> Result<(String, TlsStream<TcpStream>), JoinError> {
+async fn connect_to_issuer(token: &JoinToken) -> Result<(String, TlsStream<TcpStream>), TokenJoinError> {
     let config = identity::enrolment_client_config(token.issuer(), token.pins(), &[ALPN])
-        .map_err(|error| JoinError::Unusable(error.to_string()))?;
+        .map_err(|error| TokenJoinError::Unusable(error.to_string()))?;
     let connector = TlsConnector::from(config);
     let mut failures = Vec::new();
     for address in token.addresses() {
@@ -110,7 +110,7 @@ async fn connect_to_issuer(token: &JoinToken) -> Result<(String, TlsStream<TcpSt
             Err(_) => failures.push(format!("{address}: no answer within {} s", CONNECT_TIMEOUT.as_secs())),
         }
     }
-    Err(JoinError::NotReached(failures.join("; ")))
+    Err(TokenJoinError::NotReached(failures.join("; ")))
 }
 
 async fn connect(
@@ -146,8 +146,8 @@ async fn enrol(
     key: &KeyAndCsr,
     address: &str,
     stream: TlsStream<TcpStream>,
-) -> Result<EnrolResponse, JoinError> {
-    let broken = |reason: String| JoinError::Broken { address: address.to_owned(), reason };
+) -> Result<EnrolResponse, TokenJoinError> {
+    let broken = |reason: String| TokenJoinError::Broken { address: address.to_owned(), reason };
     let builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
     let started = handshake(&builder, Http2Io::tls(Box::new(stream.into()))).await;
     let (sender, connection) = started.map_err(|error| broken(error.to_string()))?;
@@ -171,7 +171,7 @@ async fn enrol(
             let reason = bounded(status.message());
             match status.code() {
                 Code::PermissionDenied | Code::InvalidArgument => {
-                    Err(JoinError::Refused { address: address.to_owned(), reason })
+                    Err(TokenJoinError::Refused { address: address.to_owned(), reason })
                 }
                 _ => Err(broken(reason)),
             }

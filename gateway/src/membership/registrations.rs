@@ -6,7 +6,7 @@ use identity::Name;
 use pki::Issuer;
 use tokio::sync::Notify;
 
-use crate::directory::{Directory, RegisteredCluster};
+use crate::directory::{ClusterRegistration, Directory};
 
 /// How often the inventory is read. Commands in other processes create tokens and remove clusters.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -41,7 +41,7 @@ impl Registrations {
         let read = read.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         let registrations: Vec<_> = read
             .into_iter()
-            .map(|(cluster, environment)| RegisteredCluster { cluster, environment })
+            .map(|(cluster, environment)| ClusterRegistration { cluster, environment })
             .collect();
         self.directory.set_registered(&registrations);
         Ok(())

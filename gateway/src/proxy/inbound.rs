@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// The targets of a cluster and its policy. Replaced as a whole when the configuration is reloaded.
-pub(crate) struct Offer {
+pub(crate) struct TargetOffer {
     pub(crate) targets: HashMap<Name, Arc<TargetClient>>,
     policy: Policy,
 }
@@ -30,7 +30,7 @@ pub(crate) struct Offer {
 /// Serves requests from the observability side.
 pub(crate) struct InboundProxy {
     cluster: Name,
-    offer: RwLock<Arc<Offer>>,
+    offer: RwLock<Arc<TargetOffer>>,
     running: Arc<AtomicUsize>,
 }
 
@@ -40,7 +40,11 @@ impl InboundProxy {
             .iter()
             .map(|target| (target.name.clone(), Arc::new(TargetClient::new(target.address.clone()))))
             .collect();
-        Self { cluster, offer: RwLock::new(Arc::new(Offer { targets, policy })), running: Arc::default() }
+        Self {
+            cluster,
+            offer: RwLock::new(Arc::new(TargetOffer { targets, policy })),
+            running: Arc::default(),
+        }
     }
 
     /// Replaces the targets and the policy. A target with the same address keeps its connection. Running requests are
@@ -57,11 +61,11 @@ impl InboundProxy {
                 (target.name.clone(), client)
             })
             .collect();
-        *offer = Arc::new(Offer { targets, policy });
+        *offer = Arc::new(TargetOffer { targets, policy });
     }
 
     /// The current targets and policy.
-    pub(crate) fn offer(&self) -> Arc<Offer> {
+    pub(crate) fn offer(&self) -> Arc<TargetOffer> {
         self.offer.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

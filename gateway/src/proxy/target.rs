@@ -43,7 +43,7 @@ impl TargetClient {
         Self { address, sender: Mutex::new(None), connecting: tokio::sync::Mutex::new(()) }
     }
 
-    /// Where it connects to.
+    /// The address that it connects to.
     pub(crate) fn address(&self) -> &DialAddress {
         &self.address
     }
@@ -98,7 +98,7 @@ impl TargetClient {
     async fn connect(&self) -> Result<Http2Sender, String> {
         let resolved = tokio::net::lookup_host(self.address.as_str()).await;
         // The system's text for a failed lookup does not always mention the name.
-        let resolved = resolved.map_err(|error| format!("resolve the host name: {error}"))?;
+        let resolved = resolved.map_err(|error| format!("resolving the host name failed: {error}"))?;
         let stream = connect_to_first(resolved).await?;
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
@@ -143,7 +143,7 @@ async fn connect_to_first(addresses: impl Iterator<Item = SocketAddr>) -> Result
 }
 
 fn lost(error: &hyper::Error) -> Status {
-    Status::unavailable(format!("connection lost: {}", root_cause(error)))
+    Status::unavailable(format!("the connection to the store was lost: {}", root_cause(error)))
 }
 
 #[cfg(test)]

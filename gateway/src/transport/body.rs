@@ -123,7 +123,7 @@ type PolledFrame = Option<Result<Frame<Bytes>, StreamError>>;
 /// Merges pieces that are available already; never waits for more.
 struct MergedBody<B> {
     inner: B,
-    /// What was met after the data that was passed on.
+    /// The frame, error or end that came after the pieces that were returned.
     next: Option<PolledFrame>,
 }
 

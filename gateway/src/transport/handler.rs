@@ -17,7 +17,7 @@ use tower::{Service, ServiceExt};
 
 use crate::transport::{Body, StreamError, StreamErrorKind};
 
-/// What [`Handler::handle`] returns.
+/// The future that [`Handler::handle`] returns.
 pub type HandlerFuture = BoxFuture<'static, Result<Response<Body>, StreamError>>;
 
 /// Answers requests. The client of a connection is a handler, and a connection is served by one.

@@ -14,17 +14,17 @@ use tokio::{
 };
 
 use crate::{
-    stores::Store,
-    world::{World, cluster, healthy, new_token},
+    stores::TestStore,
+    world::{MeshWorld, cluster, healthy, new_token},
 };
 
 const EU_1: &[(&str, &str)] = &[("cluster", "eu-1"), ("environment", "test")];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_joins_with_a_token_and_joins_again_without_using_it() {
-    let world = World::new();
+    let world = MeshWorld::new();
     let obs = world.observability("").await;
-    let store = Store::start(EU_1).await;
+    let store = TestStore::start(EU_1).await;
     let token = world.token("eu-1", &[obs.addresses.mesh.unwrap()]);
     let yaml = cluster("eu-1", &[("scraper-0", store.address)], "");
     let gateway = world.try_start("eu-1", &yaml, Some(&token)).await.unwrap();
@@ -47,7 +47,7 @@ async fn a_cluster_joins_with_a_token_and_joins_again_without_using_it() {
     assert!(error.contains("cluster/us-1/gateway") && error.contains("another data folder"), "{error}");
 }
 
-async fn refused(world: &World, name: &str, token: &pki::JoinToken, expected: &str) {
+async fn refused(world: &MeshWorld, name: &str, token: &pki::JoinToken, expected: &str) {
     let yaml = cluster(name, &[("scraper-0", "127.0.0.1:1".parse().unwrap())], "");
     let error = world.try_start(name, &yaml, Some(token)).await.err().expect("joined").to_string();
     assert!(error.contains(expected) && !error.contains('\n'), "{error}");
@@ -56,12 +56,12 @@ async fn refused(world: &World, name: &str, token: &pki::JoinToken, expected: &s
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_used_expired_or_unknown_token_is_rejected_in_one_line() {
-    let world = World::new();
+    let world = MeshWorld::new();
     let obs = world.observability("").await;
     let mesh = obs.addresses.mesh.unwrap();
 
     let used = world.token("eu-1", &[mesh]);
-    let store = Store::start(EU_1).await;
+    let store = TestStore::start(EU_1).await;
     let yaml = cluster("eu-1", &[("scraper-0", store.address)], "");
     let _gateway = world.try_start("eu-1", &yaml, Some(&used)).await.unwrap();
     refused(&world, "thief", &used, "already used").await;
@@ -80,7 +80,7 @@ async fn a_used_expired_or_unknown_token_is_rejected_in_one_line() {
 /// A relay between the joining gateway and an impostor counts the application data that the gateway sends.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_under_another_root_never_receives_the_secret() {
-    let (world, foreign) = (World::new(), World::new());
+    let (world, foreign) = (MeshWorld::new(), MeshWorld::new());
     // The same names; only the roots differ.
     let impostor = foreign.observability("").await;
     let (listener, seen) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), Arc::new(AtomicUsize::new(0)));
@@ -123,7 +123,7 @@ fn application_data(bytes: &[u8]) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_token_or_a_certificate_the_error_says_how_to_join() {
-    let world = World::new();
+    let world = MeshWorld::new();
     let yaml = cluster("eu-1", &[("scraper-0", "127.0.0.1:1".parse().unwrap())], "");
     let error = world.try_start("eu-1", &yaml, None).await.err().unwrap().to_string();
     assert!(error.contains("--join") && error.contains("token create"), "{error}");

@@ -3,22 +3,22 @@
 use std::time::Duration;
 
 use crate::{
-    stores::Store,
-    world::{World, client, count, healthy, messages, within},
+    stores::TestStore,
+    world::{MeshWorld, client, count, healthy, messages, within},
 };
 
 const EU_1: &[(&str, &str)] = &[("cluster", "eu-1"), ("environment", "test")];
 
-async fn serial(world: &World) -> String {
+async fn serial(world: &MeshWorld) -> String {
     let path = world.dir.path().join("eu-1-data/credentials.pem");
     identity::Credentials::load(&path).unwrap().identity().serial.clone()
 }
 
 /// Runs streams of one second, one after another, for three lifetimes of a leaf, and one long stream during a renewal.
 async fn no_stream_is_lost(more: &str) {
-    let world = World::new();
+    let world = MeshWorld::new();
     let obs = world.observability("pki: {state: pki, leaf_lifetime: 6s}\n").await;
-    let store = Store::start(EU_1).await;
+    let store = TestStore::start(EU_1).await;
     let _gateway = world.cluster("eu-1", &[("scraper-0", store.address)], &obs, more).await;
     healthy(&obs, "scraper-0.eu-1").await;
     let first = serial(&world).await;

@@ -16,24 +16,24 @@ use tokio::net::TcpStream;
 use tonic::{Code, Request};
 
 use crate::{
-    stores::{self, Store},
-    world::{Running, World, client, count, healthy, messages, within},
+    stores::{self, TestStore},
+    world::{MeshWorld, RunningGateway, client, count, healthy, messages, within},
 };
 
 const EU_1: &[(&str, &str)] = &[("cluster", "eu-1"), ("environment", "test")];
 
 struct Scene {
-    obs: Running,
-    store: stores::Running,
-    _cluster: Running,
-    _world: World,
+    obs: RunningGateway,
+    store: stores::RunningStore,
+    _cluster: RunningGateway,
+    _world: MeshWorld,
 }
 
 /// One cluster with one store; `policy` is added to the cluster's configuration.
 async fn scene(policy: &str) -> Scene {
-    let world = World::new();
+    let world = MeshWorld::new();
     let obs = world.observability("targets: [{name: scraper-0.eu-1, listen: 127.0.0.1:0}]\n").await;
-    let store = Store::start(EU_1).await;
+    let store = TestStore::start(EU_1).await;
     let cluster = world.cluster("eu-1", &[("scraper-0", store.address)], &obs, policy).await;
     healthy(&obs, "scraper-0.eu-1").await;
     Scene { obs, store, _cluster: cluster, _world: world }

@@ -29,11 +29,11 @@ use tonic::{Request, Response, Status, metadata::MetadataMap, transport::Server}
 /// A store whose `Series` sends `max_time` warnings, `min_time` milliseconds apart. If `max_time` is negative, it sends
 /// one warning and then nothing, without ending the stream.
 #[derive(Clone)]
-pub(crate) struct Store {
-    inner: Arc<Inner>,
+pub(crate) struct TestStore {
+    inner: Arc<StoreState>,
 }
 
-struct Inner {
+struct StoreState {
     labels: Mutex<Vec<(String, String)>>,
     calls: AtomicUsize,
     cancelled: AtomicBool,
@@ -41,14 +41,14 @@ struct Inner {
     seen: Mutex<Option<MetadataMap>>,
 }
 
-pub(crate) struct Running {
-    pub(crate) store: Store,
+pub(crate) struct RunningStore {
+    pub(crate) store: TestStore,
     pub(crate) address: SocketAddr,
     /// The store has a runtime of its own, so that dropping it closes its connections.
     runtime: Option<Runtime>,
 }
 
-impl Drop for Running {
+impl Drop for RunningStore {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
@@ -56,12 +56,12 @@ impl Drop for Running {
     }
 }
 
-impl Store {
+impl TestStore {
     /// Starts a store with these external labels.
-    pub(crate) async fn start(labels: &[(&str, &str)]) -> Running {
+    pub(crate) async fn start(labels: &[(&str, &str)]) -> RunningStore {
         let labels = labels.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
         let store = Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(StoreState {
                 labels: Mutex::new(labels),
                 calls: AtomicUsize::new(0),
                 cancelled: AtomicBool::new(false),
@@ -82,7 +82,7 @@ impl Store {
                 .serve_with_incoming(TcpListenerStream::new(listener));
             drop(server.await);
         });
-        Running { store, address, runtime: Some(runtime) }
+        RunningStore { store, address, runtime: Some(runtime) }
     }
 
     /// Calls other than `Info`.
@@ -113,7 +113,7 @@ impl Store {
 }
 
 #[tonic::async_trait]
-impl info_server::Info for Store {
+impl info_server::Info for TestStore {
     async fn info(&self, _: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
         let labels = self.inner.labels.lock().unwrap().clone();
         let labels = labels.into_iter().map(|(name, value)| Label { name, value }).collect();
@@ -127,19 +127,19 @@ impl info_server::Info for Store {
 }
 
 /// Records a cancellation in the store when it is dropped before it was disarmed.
-struct Guard {
-    store: Store,
+struct StreamGuard {
+    store: TestStore,
     armed: bool,
 }
 
-impl Guard {
+impl StreamGuard {
     /// Call it at the end of the stream.
     fn disarm(&mut self) {
         self.armed = false;
     }
 }
 
-impl Drop for Guard {
+impl Drop for StreamGuard {
     fn drop(&mut self) {
         if self.armed {
             self.store.inner.cancelled.store(true, Ordering::SeqCst);
@@ -149,14 +149,14 @@ impl Drop for Guard {
 }
 
 #[tonic::async_trait]
-impl store_server::Store for Store {
+impl store_server::Store for TestStore {
     type SeriesStream = Pin<Box<dyn Stream<Item = Result<SeriesResponse, Status>> + Send>>;
 
     async fn series(&self, request: Request<SeriesRequest>) -> Result<Response<Self::SeriesStream>, Status> {
         self.note(&request);
         let SeriesRequest { min_time, max_time, .. } = request.into_inner();
         let pause = Duration::from_millis(min_time.unsigned_abs());
-        let guard = Guard { store: self.clone(), armed: true };
+        let guard = StreamGuard { store: self.clone(), armed: true };
         let message =
             |i: i64| Ok(SeriesResponse { result: Some(SeriesResult::Warning(format!("message {i}"))) });
         if max_time < 0 {

@@ -6,16 +6,16 @@ use proto::thanos::LabelNamesRequest;
 use tonic::Code;
 
 use crate::{
-    stores::Store,
-    world::{World, client, cluster, count, directory, healthy, messages, observability, within},
+    stores::TestStore,
+    world::{MeshWorld, client, cluster, count, directory, healthy, messages, observability, within},
 };
 
 const EU_1: &[(&str, &str)] = &[("cluster", "eu-1"), ("environment", "test"), ("replica", "0")];
 const US_1: &[(&str, &str)] = &[("cluster", "us-1"), ("environment", "test")];
 
 async fn reads(dials: &str, transport: &str) {
-    let world = World::new();
-    let store = Store::start(EU_1).await;
+    let world = MeshWorld::new();
+    let store = TestStore::start(EU_1).await;
     let targets: &[(&str, SocketAddr)] = &[("scraper-0", store.address)];
     let by = format!("transport: {transport}\n");
     let (obs, gateway) = match dials {
@@ -72,7 +72,7 @@ async fn a_cluster_that_is_dialled_over_tcp_can_be_read() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_directory_shows_when_targets_and_clusters_connect_and_disconnect() {
-    let world = World::new();
+    let world = MeshWorld::new();
     let obs = world.observability("").await;
     assert!(directory(&obs, "no cluster is registered", |entries| entries.is_empty()).await.is_empty());
 
@@ -81,7 +81,7 @@ async fn the_directory_shows_when_targets_and_clusters_connect_and_disconnect() 
     assert_eq!((entries[0].name.as_str(), entries[0].healthy), ("us-1", false));
     assert!(entries[0].last_error.contains("not connected"), "{}", entries[0].last_error);
 
-    let (store, second) = (Store::start(EU_1).await, Store::start(EU_1).await);
+    let (store, second) = (TestStore::start(EU_1).await, TestStore::start(EU_1).await);
     let targets: &[_] = &[("scraper-0", store.address), ("scraper-1", second.address)];
     let gateway = world.cluster("eu-1", targets, &obs, "").await;
     healthy(&obs, "scraper-0.eu-1").await;
@@ -107,9 +107,9 @@ async fn the_directory_shows_when_targets_and_clusters_connect_and_disconnect() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_with_labels_of_another_cluster_is_unhealthy() {
-    let world = World::new();
+    let world = MeshWorld::new();
     let obs = world.observability("").await;
-    let (honest, spoofing) = (Store::start(EU_1).await, Store::start(US_1).await);
+    let (honest, spoofing) = (TestStore::start(EU_1).await, TestStore::start(US_1).await);
     let targets: &[_] = &[("scraper-0", honest.address), ("scraper-1", spoofing.address)];
     let _gateway = world.cluster("eu-1", targets, &obs, "").await;
     let entries = directory(&obs, "the spoofing store is rejected", |entries| {
@@ -123,11 +123,11 @@ async fn a_store_with_labels_of_another_cluster_is_unhealthy() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_keeps_a_connection_to_each_observability_gateway() {
-    let world = World::new();
+    let world = MeshWorld::new();
     let obs = world.observability("").await;
     let second =
         world.try_start("obs-2", &observability("").replace("obs-data", "obs-2-data"), None).await.unwrap();
-    let store = Store::start(EU_1).await;
+    let store = TestStore::start(EU_1).await;
     let dial = format!("dial: ['{}', '{}']\n", obs.addresses.mesh.unwrap(), second.addresses.mesh.unwrap());
     let _gateway = world.cluster("eu-1", &[("scraper-0", store.address)], &obs, &dial).await;
     healthy(&obs, "scraper-0.eu-1").await;
@@ -153,9 +153,9 @@ async fn a_cluster_keeps_a_connection_to_each_observability_gateway() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_changes_targets_and_ports_and_interrupts_no_stream() {
-    let world = World::new();
+    let world = MeshWorld::new();
     let obs = world.observability("targets: [{name: scraper-0.eu-1, listen: 127.0.0.1:0}]\n").await;
-    let (store, second) = (Store::start(EU_1).await, Store::start(EU_1).await);
+    let (store, second) = (TestStore::start(EU_1).await, TestStore::start(EU_1).await);
     let gateway = world.cluster("eu-1", &[("scraper-0", store.address)], &obs, "").await;
     healthy(&obs, "scraper-0.eu-1").await;
     let stream =

@@ -36,7 +36,7 @@ const FLAGS: [&str; 6] = [
 ];
 
 #[derive(Parser)]
-struct Flags {
+struct GatewayFlags {
     #[command(flatten)]
     common: CommonArgs,
 }
@@ -47,19 +47,19 @@ pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T 
 }
 
 /// A trust domain and a temporary folder.
-pub(crate) struct World {
+pub(crate) struct MeshWorld {
     pub(crate) dir: TempDir,
 }
 
 /// A gateway that runs in a task.
-pub(crate) struct Running {
+pub(crate) struct RunningGateway {
     pub(crate) addresses: Addresses,
     pub(crate) reload: Reload,
     shutdown: Shutdown,
     task: JoinHandle<ExitCode>,
 }
 
-impl Running {
+impl RunningGateway {
     /// Stops the gateway as a signal does, and waits until it has stopped.
     pub(crate) async fn stop(self) {
         self.shutdown.trigger();
@@ -67,7 +67,7 @@ impl Running {
     }
 }
 
-impl World {
+impl MeshWorld {
     pub(crate) fn new() -> Self {
         Self::named("test.isthmus.example")
     }
@@ -125,23 +125,23 @@ impl World {
         name: &str,
         yaml: &str,
         token: Option<&JoinToken>,
-    ) -> Result<Running, RoleError> {
+    ) -> Result<RunningGateway, RoleError> {
         let file = self.write(&format!("{name}.yaml"), yaml);
         let setup = Setup {
             config: Config::load(&file).map_err(RoleError::wrong_configuration)?,
             config_file: Some(file),
             token: token.cloned(),
-            common: Flags::parse_from(FLAGS).common,
+            common: GatewayFlags::parse_from(FLAGS).common,
         };
         let gateway = Gateway::start(setup).await?;
         let addresses = gateway.addresses().clone();
         let role = gateway.into_role();
         let (shutdown, reload) = (role.shutdown(), role.reload());
-        Ok(Running { addresses, reload, shutdown, task: tokio::spawn(role.wait()) })
+        Ok(RunningGateway { addresses, reload, shutdown, task: tokio::spawn(role.wait()) })
     }
 
     /// The gateway of the observability cluster; `more` is added to its configuration.
-    pub(crate) async fn observability(&self, more: &str) -> Running {
+    pub(crate) async fn observability(&self, more: &str) -> RunningGateway {
         self.try_start("obs", &observability(more), None).await.unwrap()
     }
 
@@ -150,9 +150,9 @@ impl World {
         &self,
         name: &str,
         targets: &[(&str, SocketAddr)],
-        obs: &Running,
+        obs: &RunningGateway,
         more: &str,
-    ) -> Running {
+    ) -> RunningGateway {
         let token = self.token(name, &[obs.addresses.mesh.unwrap()]);
         self.try_start(name, &cluster(name, targets, more), Some(&token)).await.unwrap()
     }
@@ -185,7 +185,7 @@ pub(crate) fn cluster(name: &str, targets: &[(&str, SocketAddr)], more: &str) ->
 
 /// Waits for a state of the directory.
 pub(crate) async fn directory(
-    obs: &Running,
+    obs: &RunningGateway,
     what: &str,
     condition: impl Fn(&[DirectoryEntry]) -> bool,
 ) -> Vec<DirectoryEntry> {
@@ -208,7 +208,7 @@ pub(crate) async fn directory(
 }
 
 /// Waits until a target can be read.
-pub(crate) async fn healthy(obs: &Running, target: &str) -> DirectoryEntry {
+pub(crate) async fn healthy(obs: &RunningGateway, target: &str) -> DirectoryEntry {
     let is_it = |entry: &&DirectoryEntry| entry.name == target && entry.healthy;
     let entries =
         directory(obs, &format!("{target} is healthy"), |entries| entries.iter().any(|e| is_it(&e))).await;
@@ -216,7 +216,7 @@ pub(crate) async fn healthy(obs: &Running, target: &str) -> DirectoryEntry {
 }
 
 /// A client of a target through the gateway's local port.
-pub(crate) fn client(obs: &Running, target: &str) -> StoreClient<mesh::Channel> {
+pub(crate) fn client(obs: &RunningGateway, target: &str) -> StoreClient<mesh::Channel> {
     let target = target.parse().unwrap();
     StoreClient::new(mesh::via(&obs.addresses.grpc.to_string(), &target).unwrap())
 }

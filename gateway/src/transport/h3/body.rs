@@ -131,7 +131,7 @@ pub(super) async fn send_body(mut body: Body, stream: &mut impl SendHalf) -> Res
     stream.finish().await.map_err(|e| StreamError::from_h3(&e))
 }
 
-/// Copies what h3 hands out as some `Buf`; it is a `Bytes` in truth, which costs nothing to take.
+/// Converts the `Buf` that h3 returns to `Bytes`. The `Buf` is a `Bytes`, so nothing is copied.
 fn take(data: Option<impl Buf>) -> Option<Bytes> {
     data.map(|mut data| data.copy_to_bytes(data.remaining()))
 }

@@ -130,17 +130,17 @@ pub(super) fn target(address: SocketAddr, transport_choice: TransportChoice) -> 
 }
 
 /// Both sides of a connection.
-pub(super) struct Pair {
+pub(super) struct ConnectedPair {
     pub(super) client: MeshClient,
     pub(super) server: MeshLink,
-    pub(super) probe: Probe,
+    pub(super) probe: ScenarioProbe,
     _listener: MeshListener,
     _dialer: Dialer,
 }
 
 /// Counters of the scenarios' handler.
 #[derive(Clone)]
-pub(super) struct Probe {
+pub(super) struct ScenarioProbe {
     /// Bytes that `/flood` has sent.
     pub(super) produced: Arc<AtomicU64>,
     /// Bytes that `/stalled-upload` has received.
@@ -148,16 +148,16 @@ pub(super) struct Probe {
     dropped: mpsc::UnboundedSender<&'static str>,
 }
 
-impl Probe {
+impl ScenarioProbe {
     /// A guard that reports its drop as `what`.
-    fn guard(&self, what: &'static str) -> Guard {
-        Guard(what, self.dropped.clone())
+    fn guard(&self, what: &'static str) -> ScenarioGuard {
+        ScenarioGuard(what, self.dropped.clone())
     }
 }
 
-struct Guard(&'static str, mpsc::UnboundedSender<&'static str>);
+struct ScenarioGuard(&'static str, mpsc::UnboundedSender<&'static str>);
 
-impl Drop for Guard {
+impl Drop for ScenarioGuard {
     fn drop(&mut self) {
         let _ = self.1.send(self.0);
     }
@@ -167,7 +167,7 @@ impl Drop for Guard {
 pub(super) async fn pair(
     transport: Transport,
     reverse: bool,
-) -> (Pair, mpsc::UnboundedReceiver<&'static str>) {
+) -> (ConnectedPair, mpsc::UnboundedReceiver<&'static str>) {
     pair_with(transport, reverse, TransportSettings::default()).await
 }
 
@@ -176,7 +176,7 @@ pub(super) async fn pair_with(
     transport: Transport,
     reverse: bool,
     settings: TransportSettings,
-) -> (Pair, mpsc::UnboundedReceiver<&'static str>) {
+) -> (ConnectedPair, mpsc::UnboundedReceiver<&'static str>) {
     let ca = Ca::new();
     let (accepting, _) = ca.node_with("obs", settings.clone());
     let (dialling, _) = ca.node_with("eu-1", settings);
@@ -198,16 +198,16 @@ pub(super) async fn pair_with(
 
     let (asking, serving) = if reverse { (accepted, dialled) } else { (dialled, accepted) };
     let (dropped, seen) = mpsc::unbounded_channel();
-    let probe = Probe { produced: Arc::default(), taken: Arc::default(), dropped };
+    let probe = ScenarioProbe { produced: Arc::default(), taken: Arc::default(), dropped };
     let server = serving.serve(scenarios(probe.clone()));
     let client = asking.client().await.unwrap();
-    (Pair { client, server, probe, _listener: listener, _dialer: dialer }, seen)
+    (ConnectedPair { client, server, probe, _listener: listener, _dialer: dialer }, seen)
 }
 
 /// Runs a scenario on both transports in both directions.
 pub(super) async fn everywhere<F, R>(scenario: F)
 where
-    F: Fn(Pair, mpsc::UnboundedReceiver<&'static str>) -> R,
+    F: Fn(ConnectedPair, mpsc::UnboundedReceiver<&'static str>) -> R,
     R: Future<Output = ()>,
 {
     for transport in [Transport::Quic, Transport::Tcp] {
@@ -253,7 +253,7 @@ fn trailers(status: &'static str) -> Result<Frame<Bytes>, StreamError> {
 }
 
 /// A body that sends one byte and then nothing, without ending.
-fn one_byte_then_idle(guard: Guard) -> Body {
+fn one_byte_then_idle(guard: ScenarioGuard) -> Body {
     let rest = stream::pending().map(move |never: Result<Frame<Bytes>, StreamError>| {
         let _ = &guard;
         never
@@ -261,7 +261,7 @@ fn one_byte_then_idle(guard: Guard) -> Body {
     Body::new(StreamBody::new(stream::iter([data(1)]).chain(rest).boxed()))
 }
 
-fn scenarios(probe: Probe) -> Arc<dyn Handler> {
+fn scenarios(probe: ScenarioProbe) -> Arc<dyn Handler> {
     Arc::new(handler_fn(move |request: Request<Body>| {
         let probe = probe.clone();
         async move {
