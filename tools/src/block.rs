@@ -6,7 +6,7 @@
 //! diff      diff.rs (what is printed), compare.rs (what differs)
 //! generate  generate.rs
 //! ```
-//! `place.rs` finds the block that is meant, `read.rs` decodes its series.
+//! `place.rs` opens the block of an argument, `read.rs` decodes its series.
 
 mod compare;
 mod diff;
@@ -19,27 +19,25 @@ mod verify;
 
 use clap::Subcommand;
 
-use crate::error::{Outcome, Result};
+use crate::error::{CommandOutcome, Result};
 use crate::output::Output;
 
-pub(crate) use place::open_remote;
-pub(crate) use read::blocking;
 pub(crate) use verify::problems;
 
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum BlockCommand {
-    /// Prints the samples of a block
+    /// Print the samples of a block
     Dump(dump::DumpArgs),
-    /// Reads blocks whole and reports everything that is wrong with them
-    Verify(verify::VerifyArgs),
-    /// Tells what differs between two blocks, series by series and sample by sample
+    /// Read whole blocks and report every problem
+    Verify(verify::BlockVerifyArgs),
+    /// Compare two blocks, series by series and sample by sample
     Diff(diff::DiffArgs),
-    /// Makes blocks of invented series, the same ones for the same seed
+    /// Generate blocks of synthetic series; the same seed gives the same blocks
     Generate(generate::GenerateArgs),
 }
 
-pub(crate) async fn run(command: BlockCommand, output: &mut Output) -> Result<Outcome> {
+pub(crate) async fn run(command: BlockCommand, output: &mut Output) -> Result<CommandOutcome> {
     match command {
         BlockCommand::Dump(args) => dump::run(args, output).await,
         BlockCommand::Verify(args) => verify::run(args, output).await,

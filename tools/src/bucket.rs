@@ -1,20 +1,19 @@
-//! `tools bucket ...`: the blocks of a bucket.
+//! `tools bucket ...`: commands for the blocks of a bucket.
 //!
 //! ```text
-//! ls inspect analyze                    look at blocks
-//! verify                                looks for what is wrong with them
-//! upload-blocks replicate               bring blocks in
-//! mark cleanup rewrite                  change and remove them
+//! ls inspect analyze                    show blocks
+//! verify                                finds problems of blocks
+//! upload-blocks replicate               add blocks
+//! mark cleanup rewrite                  change and remove blocks
 //! ```
-//! One file a command, and a folder for those that have parts. `other.rs` opens buckets, `view.rs` and `select.rs`
-//! find the blocks that are meant.
+//! There is one file for each command, and a folder for a command with parts. `view.rs` and `select.rs`
+//! select blocks.
 
 mod analyze;
 mod cleanup;
 mod inspect;
 mod ls;
 mod mark;
-mod other;
 mod replicate;
 mod rewrite;
 mod select;
@@ -27,19 +26,18 @@ use std::path::PathBuf;
 use ::bucket::ObjstoreArgs;
 use clap::{Args, Subcommand};
 
-use crate::error::{Outcome, Result};
+use crate::connect::open;
+use crate::error::{CommandOutcome, Result};
 use crate::output::Output;
-
-pub(crate) use other::open;
 
 /// Flags of `isthmus tools bucket`.
 #[derive(Debug, Args)]
 pub(crate) struct BucketArgs {
-    /// Object storage as YAML, in Thanos' form; $(NAME) is replaced from the environment
+    /// Object storage configuration as YAML, in Thanos' format; $(NAME) is replaced by the environment variable NAME
     #[arg(long = "objstore.config", value_name = "YAML", global = true, help_heading = "Bucket")]
     objstore_config: Option<String>,
 
-    /// File with the YAML of --objstore.config
+    /// File with the YAML of --objstore.config; give only one of the two flags; give only one of the two flags
     #[arg(long = "objstore.config-file", value_name = "FILE", global = true, help_heading = "Bucket")]
     objstore_config_file: Option<PathBuf>,
 
@@ -50,27 +48,27 @@ pub(crate) struct BucketArgs {
 /// The commands.
 #[derive(Debug, Subcommand)]
 enum BucketCommand {
-    /// Lists the blocks
+    /// List the blocks
     Ls(ls::LsArgs),
-    /// Shows what the blocks are, side by side
+    /// Show the metadata of all blocks as a table
     Inspect(inspect::InspectArgs),
-    /// Shows which metrics and labels have how many series
+    /// Count series by metric, label, and label value
     Analyze(analyze::AnalyzeArgs),
-    /// Looks for what is wrong with the blocks
-    Verify(verify::VerifyArgs),
-    /// Uploads the blocks of a local folder
+    /// Find problems of the blocks
+    Verify(verify::BucketVerifyArgs),
+    /// Upload the blocks of a local folder
     UploadBlocks(upload::UploadArgs),
-    /// Marks blocks for deletion, against compaction or against downsampling; or takes the marks away
+    /// Mark blocks for deletion, or exclude them from compaction or downsampling; or remove marks
     Mark(mark::MarkArgs),
-    /// Removes blocks whose deletion mark is old enough, and uploads that were given up
+    /// Remove blocks whose deletion mark is old enough, and abandoned uploads
     Cleanup(cleanup::CleanupArgs),
-    /// Copies blocks to another bucket
+    /// Copy blocks to another bucket
     Replicate(Box<replicate::ReplicateArgs>),
-    /// Deletes or relabels series of blocks, each of which becomes a new block
+    /// Delete or relabel series of blocks; each block is replaced by a new block
     Rewrite(rewrite::RewriteArgs),
 }
 
-pub(crate) async fn run(args: BucketArgs, output: &mut Output) -> Result<Outcome> {
+pub(crate) async fn run(args: BucketArgs, output: &mut Output) -> Result<CommandOutcome> {
     let BucketArgs { objstore_config, objstore_config_file, .. } = args;
     let bucket = open(&ObjstoreArgs { objstore_config, objstore_config_file }).await?;
     match args.command {

@@ -1,20 +1,36 @@
-//! What the errors of other layers mean for the exit code.
+//! The exit codes of errors of other layers.
 
-use bucket::{BucketError, DownloadError, ErrorKind, FetchError, PublishError};
+use bucket::{BlockFault, BucketError, DownloadError, ErrorKind, FetchError, OpenBlockError, PublishError};
 use tsdb::{BlockError, WriteError};
 
 use crate::error::{Cause, ToolError};
 
 impl From<BucketError> for ToolError {
     fn from(error: BucketError) -> Self {
-        let cause = match error.kind() {
-            ErrorKind::NotFound | ErrorKind::NoBucket => Cause::Missing,
-            ErrorKind::Conflict => Cause::Conflict,
-            ErrorKind::Denied => Cause::Refused,
-            ErrorKind::Unavailable => Cause::Unreachable,
-            ErrorKind::Unsupported | ErrorKind::Config => Cause::Usage,
-            ErrorKind::Corrupt => Cause::Damaged,
-            ErrorKind::Local => Cause::Failed,
+        Self::new(cause_of(error.kind()), error.to_string())
+    }
+}
+
+fn cause_of(kind: ErrorKind) -> Cause {
+    match kind {
+        ErrorKind::NotFound | ErrorKind::NoBucket => Cause::Missing,
+        ErrorKind::Conflict => Cause::Conflict,
+        ErrorKind::Denied => Cause::Refused,
+        ErrorKind::Unavailable => Cause::Unreachable,
+        ErrorKind::Unsupported | ErrorKind::Config => Cause::Usage,
+        ErrorKind::Corrupt | ErrorKind::TooLarge => Cause::Damaged,
+        ErrorKind::Local => Cause::Failed,
+    }
+}
+
+impl From<OpenBlockError> for ToolError {
+    fn from(error: OpenBlockError) -> Self {
+        let cause = match (error.store_error(), error.fault()) {
+            (Some(error), _) => cause_of(error.kind()),
+            (None, BlockFault::Gone) => Cause::Missing,
+            (None, BlockFault::Corrupt | BlockFault::NewerVersion) => Cause::Damaged,
+            (None, BlockFault::Unavailable) => Cause::Unreachable,
+            (None, BlockFault::Refused) => Cause::Refused,
         };
         Self::new(cause, error.to_string())
     }
@@ -86,7 +102,7 @@ impl From<WriteError> for ToolError {
     }
 }
 
-/// The cause that the system's error stands for, with a message that says more.
+/// The cause of an error of the system, with a more precise message.
 fn with_io_cause(kind: std::io::ErrorKind, message: &str) -> ToolError {
     ToolError::new(ToolError::from(std::io::Error::from(kind)).cause(), message)
 }

@@ -1,11 +1,11 @@
-//! SHA-256: for names that follow from what they name, and to tell whether files are equal.
+//! SHA-256: for names that are derived from content, and to compare files.
 
 use std::io::{self, Read};
 use std::path::Path;
 
 use aws_lc_rs::digest::{Context, SHA256};
 
-/// The hash of some texts; where one ends and the next begins counts.
+/// The hash of several texts. The boundaries between them are part of the hash.
 pub(crate) fn of_texts(texts: &[&str]) -> [u8; 32] {
     let mut context = Context::new(&SHA256);
     for text in texts {
@@ -20,7 +20,7 @@ pub(crate) fn of_texts(texts: &[&str]) -> [u8; 32] {
 /// The hash of a file in lower case hexadecimal digits. Blocks the thread.
 ///
 /// # Errors
-/// What the system says.
+/// Any error of the system.
 pub(crate) fn of_file(path: &Path) -> io::Result<String> {
     let (mut file, mut context, mut buffer) =
         (std::fs::File::open(path)?, Context::new(&SHA256), vec![0; 1 << 20]);

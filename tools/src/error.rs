@@ -1,63 +1,63 @@
-//! Why a command failed, and the exit code that says so.
+//! Why a command failed, and its exit code.
 
 use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
-/// What kind of thing went wrong; its number is the exit code, so that scripts can tell.
+/// The kind of a failure. Its number is the exit code, so that scripts can tell kinds apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Cause {
-    /// Anything that is none of the others: a full disk, an interrupted read.
+    /// Any other failure, such as a full disk or an interrupted read.
     Failed = runtime::EXIT_ERROR,
-    /// The flags or a configuration are not what they have to be.
+    /// The flags or a configuration are wrong.
     Usage = runtime::EXIT_USAGE,
-    /// A bucket, block, folder or file is not there.
+    /// A bucket, block, folder or file does not exist.
     Missing = 3,
-    /// Credentials or permissions do not allow it.
+    /// Credentials or permissions do not permit the operation.
     Refused = 4,
-    /// What is there already is not what was to be put there.
+    /// A different object or file exists already.
     Conflict = 5,
     /// The object store does not answer.
     Unreachable = 6,
-    /// Bytes of a block are not what they have to be.
+    /// Data of a block is damaged.
     Damaged = 7,
-    /// Nobody reads the output any more, as behind `| head`: the end, but no failure.
+    /// The reader of the output has closed the pipe, as `| head` does. The command exits without a failure.
     ClosedPipe = runtime::EXIT_OK,
 }
 
-/// What a command that ran to its end has to say.
+/// The result of a command that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// Done, or nothing was found that is wrong.
+pub(crate) enum CommandOutcome {
+    /// The work is done, or a check found no problem.
     Fine,
-    /// A check found problems or differences, or a part of the work could not be done; they were reported.
+    /// A check found problems or differences, or a part of the work failed. They were reported.
     Found,
 }
 
-impl From<Outcome> for ExitCode {
-    fn from(outcome: Outcome) -> Self {
+impl From<CommandOutcome> for ExitCode {
+    fn from(outcome: CommandOutcome) -> Self {
         match outcome {
-            Outcome::Fine => Self::from(runtime::EXIT_OK),
-            Outcome::Found => Self::from(runtime::EXIT_ERROR),
+            CommandOutcome::Fine => Self::from(runtime::EXIT_OK),
+            CommandOutcome::Found => Self::from(runtime::EXIT_ERROR),
         }
     }
 }
 
-/// A failure in one line: which object, what is wrong, what to do.
+/// A failure in one line: the object, what is wrong, what to do.
 #[derive(Debug)]
 pub(crate) struct ToolError {
     cause: Cause,
     message: String,
 }
 
-/// What commands give back.
+/// The result of a command.
 pub(crate) type Result<T, E = ToolError> = std::result::Result<T, E>;
 
 impl ToolError {
-    /// A failure of a kind, with its line.
+    /// A failure of a kind, with its message.
     pub(crate) fn new(cause: Cause, message: impl Into<String>) -> Self {
-        // Messages of other layers may have several lines; a failure has one.
+        // Messages of other layers may have several lines; a failure is printed as one.
         let message = message.into();
         let lines: Vec<&str> = message.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         Self { cause, message: lines.join(" ") }
@@ -68,12 +68,12 @@ impl ToolError {
         Self::new(Cause::Usage, message)
     }
 
-    /// What kind of thing went wrong.
+    /// The kind of the failure.
     pub(crate) fn cause(&self) -> Cause {
         self.cause
     }
 
-    /// The code that the process ends with.
+    /// The exit code of the process.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.cause as u8)
     }
@@ -107,13 +107,13 @@ impl From<serde_json::Error> for ToolError {
     }
 }
 
-/// Says what was being done when something failed.
-pub(crate) trait Context<T> {
-    /// Puts `doing` before the message; the cause stays.
+/// Adds to an error what the command was doing.
+pub(crate) trait ErrorContext<T> {
+    /// Puts `doing` before the message. The cause is kept.
     fn context(self, doing: impl fmt::Display) -> Result<T>;
 }
 
-impl<T, E: Into<ToolError>> Context<T> for std::result::Result<T, E> {
+impl<T, E: Into<ToolError>> ErrorContext<T> for std::result::Result<T, E> {
     fn context(self, doing: impl fmt::Display) -> Result<T> {
         self.map_err(|error| {
             let error = error.into();

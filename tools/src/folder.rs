@@ -1,19 +1,19 @@
-//! Folders for what a command has on its way.
+//! Temporary folders of commands.
 
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Cause, Context, Result, ToolError};
+use crate::error::{Cause, ErrorContext, Result, ToolError};
 
-/// A folder below `--tmp.dir` that is removed with all that is in it when it is dropped.
+/// A folder below `--tmp.dir`. It is removed with its content when this is dropped.
 #[derive(Debug)]
 pub(crate) struct WorkingFolder(PathBuf);
 
 impl WorkingFolder {
-    /// Makes an empty folder for this process.
+    /// Creates an empty folder for this process.
     ///
     /// # Errors
-    /// What the system says.
+    /// Any error of the system.
     pub(crate) fn create(tmp_dir: &Path, name: &str) -> Result<Self> {
         let dir = tmp_dir.join(format!("isthmus-{name}-{}", std::process::id()));
         match std::fs::remove_dir_all(&dir) {
@@ -26,19 +26,19 @@ impl WorkingFolder {
         Ok(Self(dir))
     }
 
-    /// Where it is.
+    /// Its path.
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 }
 
-/// Makes a folder that is nobody else's, or takes the one that is there if it is so. Folders of temporary files are
-/// open to all: what others could have put there, or could read, is not used.
+/// Creates a folder that no other user may enter, or uses an existing one with that mode. Every user can write to a folder
+/// of temporary files, so a folder that another user could have filled or could read is rejected.
 ///
 /// # Errors
-/// A folder that others may enter, something else of that name, or what the system says.
+/// A folder with another mode, another file of that name, or any error of the system.
 pub(crate) fn make_private(dir: &Path) -> Result<()> {
-    let doing = || format!("--tmp.dir: make folder {}", dir.display());
+    let doing = || format!("--tmp.dir: create folder {}", dir.display());
     if let Some(parent) = dir.parent() {
         std::fs::create_dir_all(parent).context(doing())?;
     }
@@ -50,7 +50,10 @@ pub(crate) fn make_private(dir: &Path) -> Result<()> {
             }
             Err(ToolError::new(
                 Cause::Refused,
-                format!("--tmp.dir: {} is no folder of ours alone (mode 0700): remove it", dir.display()),
+                format!(
+                    "--tmp.dir: {} is not a folder with mode 0700, so other users may have written to it: remove it",
+                    dir.display()
+                ),
             ))
         }
         result => result.context(doing()),
@@ -59,7 +62,7 @@ pub(crate) fn make_private(dir: &Path) -> Result<()> {
 
 impl Drop for WorkingFolder {
     fn drop(&mut self) {
-        // What stays behind is in a folder of temporary files.
+        // Files that remain are in a folder of temporary files.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
@@ -69,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_private_folder_is_entered_by_nobody_else() {
+    fn a_folder_that_other_users_may_enter_is_rejected() {
         let tmp = tempfile::tempdir().unwrap();
         let dir = tmp.path().join("a/b");
         make_private(&dir).unwrap();

@@ -1,16 +1,18 @@
-//! Commands that look after blocks and buckets: `isthmus tools bucket ...` and `isthmus tools block ...`.
+//! Commands that inspect and maintain blocks and buckets: `isthmus tools bucket ...` and `isthmus tools block ...`.
 //!
-//! One file a command; each reads its flags, does its work and prints. Tables and results go to standard output,
-//! progress and failures to standard error. Exit codes are those of [`run`].
+//! There is one file for each command. A command reads its flags, does its work and prints. Tables and results go to
+//! standard output, progress and failures to standard error. [`run`] lists the exit codes.
 //!
 //! Reading order: `error`, `output`, `progress`, `text`, `samples`; then `bucket` and `block`, whose first lines
 //! list their commands.
 //!
-//! Not here: formats of blocks (`tsdb`), rules of buckets such as publishing and marking (`bucket`).
+//! Not here: the formats of blocks (`tsdb`), and the rules of buckets, such as publishing and marking (`bucket`).
 
 mod block;
+mod blocking;
 mod bucket;
 mod causes;
+mod connect;
 mod digest;
 mod error;
 mod folder;
@@ -23,7 +25,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use runtime::{LogFormat, LogLevel, init_logs};
 
-use crate::error::{Cause, Context, Outcome, Result, ToolError};
+use crate::error::{Cause, CommandOutcome, ErrorContext, Result, ToolError};
 use crate::output::Output;
 
 /// Flags of `isthmus tools`.
@@ -32,7 +34,7 @@ pub struct ToolsArgs {
     #[command(subcommand)]
     command: ToolsCommand,
 
-    /// Least severe log lines that are written: debug, info, warn or error
+    /// Minimum level of log lines: debug, info, warn or error
     #[arg(
         long = "log.level",
         value_name = "LEVEL",
@@ -44,7 +46,7 @@ pub struct ToolsArgs {
     )]
     log_level: LogLevel,
 
-    /// Form of the log lines: logfmt or json
+    /// Format of log lines: logfmt or json
     #[arg(
         long = "log.format",
         value_name = "FORMAT",
@@ -59,19 +61,18 @@ pub struct ToolsArgs {
 
 #[derive(Debug, Subcommand)]
 enum ToolsCommand {
-    /// Looks at the blocks of a bucket, and changes them
+    /// Inspect and change the blocks of a bucket
     Bucket(Box<bucket::BucketArgs>),
-    /// Looks at single blocks, and makes some
+    /// Inspect single blocks, and generate blocks
     #[command(subcommand)]
     Block(block::BlockCommand),
 }
 
-/// Runs a command to its end: results on standard output, a failure as one line on standard error.
+/// Runs a command. Results go to standard output, a failure is one line on standard error.
 ///
-/// Exit codes: 0 done · 1 a check found problems, or a failure that is none of the following · 2 wrong flags or
-/// configuration · 3 a bucket, block or file is not there · 4 credentials or permissions · 5 something else is
-/// there already · 6 the object store does not answer · 7 damaged data · 130 interrupted. A closed pipe is no
-/// failure.
+/// Exit codes: 0 success · 1 a check found problems, or any other failure · 2 wrong flags or configuration · 3 a bucket,
+/// block or file does not exist · 4 credentials or permissions · 5 a different object or file exists already · 6 the
+/// object store does not answer · 7 damaged data · 130 interrupted. A closed pipe is not a failure.
 pub fn run(args: ToolsArgs) -> ExitCode {
     let mut output = Output::stdout();
     let outcome = init_logs(args.log_level, args.log_format)
@@ -79,7 +80,7 @@ pub fn run(args: ToolsArgs) -> ExitCode {
         .and_then(|()| {
             let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             let outcome = tokio.block_on(interruptible(execute(args.command, &mut output)));
-            // Whatever still blocks a thread only reads; there is nobody left to wait for it.
+            // Blocked threads only read, so the program does not wait for them.
             tokio.shutdown_background();
             outcome
         });
@@ -96,15 +97,15 @@ pub fn run(args: ToolsArgs) -> ExitCode {
     }
 }
 
-/// `None` when the user ends it with Ctrl-C: temporary files are removed then, all that was done stays.
-async fn interruptible(work: impl Future<Output = Result<Outcome>>) -> Result<Option<Outcome>> {
+/// `None` if the user interrupts the command with Ctrl-C. Temporary files are removed then; finished work is kept.
+async fn interruptible(work: impl Future<Output = Result<CommandOutcome>>) -> Result<Option<CommandOutcome>> {
     tokio::select! {
         outcome = work => outcome.map(Some),
         caught = tokio::signal::ctrl_c() => caught.context("wait for Ctrl-C").map(|()| None),
     }
 }
 
-async fn execute(command: ToolsCommand, output: &mut Output) -> Result<Outcome> {
+async fn execute(command: ToolsCommand, output: &mut Output) -> Result<CommandOutcome> {
     match command {
         ToolsCommand::Bucket(args) => bucket::run(*args, output).await,
         ToolsCommand::Block(command) => block::run(command, output).await,

@@ -1,4 +1,4 @@
-//! What commands print to standard output: lines, tables for people, JSON and separated values for programs.
+//! Output of commands: lines, tables for people, JSON and separated values for programs.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
@@ -8,9 +8,10 @@ use comfy_table::{CellAlignment, Table as Drawing};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::error::{Context, Result};
+use crate::error::{ErrorContext, Result};
+use crate::text;
 
-/// Where a command prints to; buffered, so call [`Output::flush`] at the end.
+/// The output of a command. It is buffered, so call [`Output::flush`] at the end.
 pub(crate) struct Output {
     to: Box<dyn Write + Send>,
 }
@@ -21,7 +22,7 @@ impl Output {
         Self { to: Box::new(BufWriter::with_capacity(1 << 16, io::stdout())) }
     }
 
-    /// Any other place.
+    /// Another writer.
     #[cfg(test)]
     pub(crate) fn new(to: impl Write + Send + 'static) -> Self {
         Self { to: Box::new(to) }
@@ -32,7 +33,7 @@ impl Output {
         writeln!(self.to, "{text}").context("print")
     }
 
-    /// Prints bytes as they are.
+    /// Prints bytes unchanged.
     pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
         self.to.write_all(bytes).context("print")
     }
@@ -44,7 +45,7 @@ impl Output {
         self.bytes(&text)
     }
 
-    /// Prints a table in the form that is wanted.
+    /// Prints a table in the given format.
     pub(crate) fn table(&mut self, table: &Table, format: TableFormat) -> Result<()> {
         match format {
             TableFormat::Table => self.line(table.drawn()),
@@ -54,31 +55,31 @@ impl Output {
         }
     }
 
-    /// Hands all that was printed to the reader.
+    /// Writes buffered output.
     ///
     /// # Errors
-    /// The reader is gone or its disk is full.
+    /// The pipe is closed, or the disk is full.
     pub(crate) fn flush(&mut self) -> Result<()> {
         self.to.flush().context("print")
     }
 }
 
-/// How a table can be printed.
+/// Formats of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum TableFormat {
-    /// Columns for people, which are a Markdown table too
+    /// A table for people, in Markdown
     Table,
-    /// Values separated by tabs
+    /// Tab-separated values
     Tsv,
-    /// Values separated by commas
+    /// Comma-separated values
     Csv,
-    /// A JSON list with an object for each row
+    /// A JSON array with an object for each row
     Json,
 }
 
-/// A value in a table. People see it with units, programs bare.
+/// A value in a table. It is printed with a unit for people, and bare for programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Cell {
+pub(crate) enum TableCell {
     Text(String),
     Number(u64),
     /// A size in bytes.
@@ -88,11 +89,11 @@ pub(crate) enum Cell {
     Flag(bool),
     /// Labels by name.
     Labels(BTreeMap<String, String>),
-    /// Not known, or it makes no sense here.
+    /// Not known, or not applicable.
     Absent,
 }
 
-impl Cell {
+impl TableCell {
     /// A text.
     pub(crate) fn text(text: impl Into<String>) -> Self {
         Self::Text(text.into())
@@ -100,8 +101,8 @@ impl Cell {
 
     fn for_people(&self) -> String {
         match self {
-            Self::Number(number) => grouped(&number.to_string()),
-            Self::Bytes(bytes) => crate::text::size(*bytes),
+            Self::Number(number) => text::grouped(&number.to_string()),
+            Self::Bytes(bytes) => text::size(*bytes),
             Self::Absent => "-".to_owned(),
             other => other.bare(),
         }
@@ -111,7 +112,7 @@ impl Cell {
         match self {
             Self::Text(text) => text.clone(),
             Self::Number(number) | Self::Bytes(number) => number.to_string(),
-            Self::Length(millis) => crate::text::length(*millis),
+            Self::Length(millis) => text::length(*millis),
             Self::Flag(flag) => flag.to_string(),
             Self::Labels(labels) => {
                 let pairs: Vec<String> =
@@ -134,23 +135,23 @@ impl Cell {
     }
 }
 
-/// A column: what people read above it, and the name of the field in JSON.
-pub(crate) type Column = (&'static str, &'static str);
+/// A column: its title, and the name of its field in JSON.
+pub(crate) type ColumnTitle = (&'static str, &'static str);
 
-/// Rows under a head.
+/// Rows below titles.
 pub(crate) struct Table {
-    columns: Vec<Column>,
-    rows: Vec<Vec<Cell>>,
+    columns: Vec<ColumnTitle>,
+    rows: Vec<Vec<TableCell>>,
 }
 
 impl Table {
     /// An empty table.
-    pub(crate) fn new(columns: &[Column]) -> Self {
+    pub(crate) fn new(columns: &[ColumnTitle]) -> Self {
         Self { columns: columns.to_vec(), rows: Vec::new() }
     }
 
     /// Adds a row, which has a cell for each column.
-    pub(crate) fn push(&mut self, row: Vec<Cell>) {
+    pub(crate) fn push(&mut self, row: Vec<TableCell>) {
         debug_assert_eq!(row.len(), self.columns.len(), "{row:?}");
         self.rows.push(row);
     }
@@ -162,23 +163,24 @@ impl Table {
 
     /// The rows as objects.
     pub(crate) fn json(&self) -> Value {
-        let object = |row: &Vec<Cell>| -> Value {
+        let object = |row: &Vec<TableCell>| -> Value {
             let names = self.columns.iter().map(|(_, field)| (*field).to_owned());
-            names.zip(row.iter().map(Cell::json)).collect()
+            names.zip(row.iter().map(TableCell::json)).collect()
         };
         self.rows.iter().map(object).collect()
     }
 
-    /// The table for people: numbers stand to the right.
+    /// The table for people; columns of numbers are aligned to the right.
     fn drawn(&self) -> Drawing {
         let mut drawing = Drawing::new();
         drawing.load_style(ASCII_MARKDOWN).set_header(self.columns.iter().map(|(title, _)| *title));
         for row in &self.rows {
-            drawing.add_row(row.iter().map(Cell::for_people));
+            drawing.add_row(row.iter().map(TableCell::for_people));
         }
         for index in 0..self.columns.len() {
-            let is_number =
-                |row: &Vec<Cell>| matches!(row[index], Cell::Number(_) | Cell::Bytes(_) | Cell::Absent);
+            let is_number = |row: &Vec<TableCell>| {
+                matches!(row[index], TableCell::Number(_) | TableCell::Bytes(_) | TableCell::Absent)
+            };
             let all_numbers = !self.rows.is_empty() && self.rows.iter().all(is_number);
             if let Some(column) = drawing.column_mut(index).filter(|_| all_numbers) {
                 column.set_cell_alignment(CellAlignment::Right);
@@ -187,9 +189,9 @@ impl Table {
         drawing
     }
 
-    /// The table with cells between separators; a cell that needs quotes gets them.
+    /// The table as separated values; a cell is quoted if it contains the separator, a quote or a line break.
     fn separated(&self, separator: char) -> String {
-        let quoted = |cell: &Cell| match cell.bare() {
+        let quoted = |cell: &TableCell| match cell.bare() {
             cell if cell.contains([separator, '"', '\n', '\r']) => {
                 format!("\"{}\"", cell.replace('"', "\"\""))
             }
@@ -202,21 +204,6 @@ impl Table {
     }
 }
 
-/// `1234567` as `1,234,567`; anything but a bare number stays.
-pub(crate) fn grouped(number: &str) -> String {
-    if number.is_empty() || !number.bytes().all(|b| b.is_ascii_digit()) {
-        return number.to_owned();
-    }
-    let mut text = String::with_capacity(number.len() * 4 / 3);
-    for (index, digit) in number.chars().enumerate() {
-        if index > 0 && (number.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use std::sync::{Arc, Mutex};
@@ -224,18 +211,18 @@ pub(crate) mod tests {
     use super::*;
     use crate::error::Cause;
 
-    /// Keeps what is printed.
+    /// Collects the output.
     #[derive(Clone, Default)]
-    pub(crate) struct Kept(Arc<Mutex<Vec<u8>>>);
+    pub(crate) struct CapturedOutput(Arc<Mutex<Vec<u8>>>);
 
-    impl Kept {
-        /// What was printed so far.
+    impl CapturedOutput {
+        /// The output so far.
         pub(crate) fn text(&self) -> String {
             String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
         }
     }
 
-    impl Write for Kept {
+    impl Write for CapturedOutput {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().extend_from_slice(bytes);
             Ok(bytes.len())
@@ -259,10 +246,10 @@ pub(crate) mod tests {
     #[test]
     fn tables_are_drawn_for_people_and_separated_for_programs() {
         let mut table = Table::new(&[("NAME", "name"), ("#SERIES", "series"), ("SIZE", "sizeBytes")]);
-        table.push(vec![Cell::text("up"), Cell::Number(1_234_567), Cell::Bytes(2048)]);
-        table.push(vec![Cell::text("a,\"b\""), Cell::Number(5), Cell::Absent]);
+        table.push(vec![TableCell::text("up"), TableCell::Number(1_234_567), TableCell::Bytes(2048)]);
+        table.push(vec![TableCell::text("a,\"b\""), TableCell::Number(5), TableCell::Absent]);
         let print = |format| {
-            let kept = Kept::default();
+            let kept = CapturedOutput::default();
             Output::new(kept.clone()).table(&table, format).unwrap();
             kept.text()
         };
@@ -280,7 +267,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_reader_that_is_gone_is_no_failure() {
+    fn a_closed_pipe_is_not_a_failure() {
         let mut output = Output::new(Gone);
         let error = output.line("x").unwrap_err();
         assert_eq!(error.cause(), Cause::ClosedPipe);

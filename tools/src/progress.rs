@@ -1,4 +1,4 @@
-//! How far a long command has come: a bar with rate and time left on a terminal, a line now and then elsewhere.
+//! Progress of long commands: on a terminal a bar with rate and remaining time, elsewhere a line every 10 seconds.
 
 use std::io::IsTerminal;
 use std::sync::{Arc, Mutex};
@@ -6,35 +6,35 @@ use std::time::{Duration, Instant};
 
 use indicatif::{BinaryBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Between two lines where standard error is no terminal.
+/// Time between two lines if standard error is not a terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What is counted.
+/// The unit of progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unit {
-    /// Bytes that were moved or read.
+    /// Bytes that were transferred or read.
     Bytes,
     /// Blocks, series or other things.
     Count(&'static str),
 }
 
-/// The progress of one task, on standard error. Clones report to the same task; the bar vanishes with the last.
+/// The progress of one task, on standard error. Clones report to the same task; the bar is removed with the last clone.
 #[derive(Clone)]
-pub(crate) struct Progress {
+pub(crate) struct TaskProgress {
     bar: ProgressBar,
     unit: Unit,
-    /// When the last line was written; `None` where a bar is drawn instead.
+    /// When the last line was written; `None` if a bar is drawn instead.
     last_line: Option<Arc<Mutex<Instant>>>,
 }
 
-impl Progress {
-    /// A task that nobody watches.
+impl TaskProgress {
+    /// A task whose progress is not shown.
     pub(crate) fn hidden() -> Self {
         let bar = ProgressBar::hidden();
         Self { bar, unit: Unit::Bytes, last_line: None }
     }
 
-    /// A task of `total` units; 0 where the total is not known.
+    /// A task of `total` units; 0 if the total is unknown.
     pub(crate) fn new(what: &str, unit: Unit, total: u64) -> Self {
         Self::with_terminal(what, unit, total, std::io::stderr().is_terminal())
     }
@@ -61,7 +61,7 @@ impl Progress {
         }
     }
 
-    /// Says which part of the task is at work now.
+    /// Shows which part of the task is being done.
     pub(crate) fn at(&self, part: impl Into<String>) {
         self.bar.set_message(part.into());
     }
@@ -71,7 +71,7 @@ impl Progress {
         self.bar.finish_and_clear();
     }
 
-    /// The state in a line, for logs.
+    /// The progress as a line of text.
     fn line(&self) -> String {
         let (done, rate) = (self.bar.position(), self.bar.per_sec());
         let amount = |n: u64| match self.unit {
@@ -118,14 +118,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_tells_how_far_how_fast_and_how_long() {
-        let progress = Progress::with_terminal("upload", Unit::Bytes, 4 << 20, false);
+    fn a_line_has_amount_rate_and_remaining_time() {
+        let progress = TaskProgress::with_terminal("upload", Unit::Bytes, 4 << 20, false);
         progress.at("01J");
         progress.add(1 << 20);
         let line = progress.line();
         assert!(line.starts_with("upload (01J): 1.00 MiB of 4.00 MiB, "), "{line}");
         assert!(line.ends_with(" left") && line.contains("/s, "), "{line}");
-        let series = Progress::with_terminal("read", Unit::Count("series"), 0, false);
+        let series = TaskProgress::with_terminal("read", Unit::Count("series"), 0, false);
         series.add(7);
         assert!(series.line().starts_with("read: 7 series, "), "{}", series.line());
     }

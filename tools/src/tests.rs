@@ -1,4 +1,4 @@
-//! The commands as their users call them, on buckets that are local folders.
+//! The commands, called with their flags, on buckets in local folders.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,9 +6,9 @@ use std::process::Command;
 
 use clap::Parser;
 
-use crate::error::{Cause, Outcome, ToolError};
+use crate::error::{Cause, CommandOutcome, ToolError};
 use crate::output::Output;
-use crate::output::tests::Kept;
+use crate::output::tests::CapturedOutput;
 use crate::{ToolsArgs, execute};
 
 #[derive(Parser)]
@@ -18,28 +18,38 @@ struct Line {
     tools: ToolsArgs,
 }
 
-/// What a command printed, and how it ended.
+/// The output and the result of a command.
 struct Done {
-    outcome: Result<Outcome, ToolError>,
+    outcome: Result<CommandOutcome, ToolError>,
     text: String,
 }
 
 impl Done {
-    /// What was printed by a command that found nothing wrong.
+    /// The output of a command that found no problem.
     #[track_caller]
     fn fine(self) -> String {
-        assert_eq!(self.outcome.map_err(|error| error.to_string()), Ok(Outcome::Fine), "{}", self.text);
+        assert_eq!(
+            self.outcome.map_err(|error| error.to_string()),
+            Ok(CommandOutcome::Fine),
+            "{}",
+            self.text
+        );
         self.text
     }
 
-    /// What was printed by a command that found something.
+    /// The output of a command that found problems.
     #[track_caller]
     fn found(self) -> String {
-        assert_eq!(self.outcome.map_err(|error| error.to_string()), Ok(Outcome::Found), "{}", self.text);
+        assert_eq!(
+            self.outcome.map_err(|error| error.to_string()),
+            Ok(CommandOutcome::Found),
+            "{}",
+            self.text
+        );
         self.text
     }
 
-    /// The line of a command that failed for this cause.
+    /// The error line of a command that failed with this cause.
     #[track_caller]
     fn failed(self, cause: Cause) -> String {
         let error = self.outcome.expect_err(&self.text);
@@ -56,7 +66,7 @@ impl Done {
 
 fn tools(args: &[&str]) -> Done {
     let line = Line::try_parse_from([&["tools"], args].concat()).unwrap_or_else(|error| panic!("{error}"));
-    let kept = Kept::default();
+    let kept = CapturedOutput::default();
     let mut output = Output::new(kept.clone());
     let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let outcome = tokio.block_on(execute(line.tools.command, &mut output));
@@ -64,12 +74,12 @@ fn tools(args: &[&str]) -> Done {
     Done { outcome, text: kept.text() }
 }
 
-/// Folders of a test: `data` with three generated blocks, and two empty buckets.
+/// The folders of a test: `data` with three generated blocks, and two empty buckets.
 struct World {
     dir: tempfile::TempDir,
 }
 
-/// Blocks of the world, in the order of time.
+/// Blocks in `data`, in the order of their times.
 const FIRST: usize = 0;
 const SECOND: usize = 1;
 
@@ -194,7 +204,7 @@ fn blocks_are_uploaded_once_and_listed() {
 }
 
 #[test]
-fn damaged_and_overlapping_blocks_are_not_uploaded_and_hold_up_no_other() {
+fn damaged_and_overlapping_blocks_are_not_uploaded_and_do_not_stop_the_others() {
     let world = World::new();
     let segment = world.path("data").join(&world.ids()[SECOND]).join("chunks/000001");
     flip(&segment, 3000);
@@ -260,7 +270,7 @@ fn dumps_are_those_of_promtool() {
 }
 
 #[test]
-fn differences_of_blocks_are_told() {
+fn differences_of_blocks_are_reported() {
     let world = World::uploaded();
     let ids = world.ids();
     let local = world.path("data").join(&ids[FIRST]).display().to_string();
@@ -278,7 +288,7 @@ fn differences_of_blocks_are_told() {
 }
 
 #[test]
-fn every_kind_of_damage_is_reported_and_a_sound_bucket_is_not() {
+fn every_kind_of_damage_is_reported_and_a_good_bucket_has_no_problem() {
     let world = World::uploaded();
     assert_eq!(world.bucket(&["verify"]).fine(), "3 blocks, 0 problems\n");
     flip(&world.file(FIRST, "chunks/000001"), 3000);
@@ -297,11 +307,11 @@ fn every_kind_of_damage_is_reported_and_a_sound_bucket_is_not() {
 
     let report = world.bucket(&["verify"]).found();
     for expected in [
-        "chunks/000001 is not what its manifest says: the SHA-256 differs",
+        "chunks/000001 differs from its manifest: the SHA-256 is another",
         "chunks/000001 at byte",
-        "manifest: junk is no file of the block",
+        "manifest: junk does not belong to the block",
         "01JGG764R0QENP71C7C19NMGE8: meta: meta.json: EOF",
-        "duplicated_compaction: holds the same as block",
+        "duplicated_compaction: has the same content as block",
     ] {
         assert!(report.contains(expected), "{expected}: {report}");
     }
@@ -312,7 +322,7 @@ fn every_kind_of_damage_is_reported_and_a_sound_bucket_is_not() {
 }
 
 #[test]
-fn a_truncated_object_is_damage_and_hides_no_other_problem() {
+fn a_truncated_object_is_reported_with_all_other_problems() {
     let world = World::uploaded();
     fs::write(world.file(FIRST, "junk"), "x").unwrap();
     for file in ["chunks/000001", "index"] {
@@ -320,7 +330,7 @@ fn a_truncated_object_is_damage_and_hides_no_other_problem() {
         let whole = fs::read(&path).unwrap();
         fs::write(&path, &whole[..whole.len() / 2]).unwrap();
         let report = world.bucket(&["verify"]).found();
-        assert!(report.contains("junk is no file of the block"), "{report}");
+        assert!(report.contains("junk does not belong to the block"), "{report}");
         assert!(report.contains(&format!("{file} is {} bytes large", whole.len() / 2)), "{report}");
         assert!(report.contains("3 blocks, "), "{report}");
         let id = &world.ids()[SECOND];
@@ -329,11 +339,11 @@ fn a_truncated_object_is_damage_and_hides_no_other_problem() {
         tools(&["block", "dump", id, "--objstore.config", &world.config("a")]).failed(Cause::Damaged);
         fs::write(&path, whole).unwrap();
     }
-    // Something in the way of a working folder is no problem of a block, but those found before it are told.
+    // A file in the place of the working folder is not a problem of a block. Problems found before are reported.
     let tmp = world.text("a/junk-file");
     fs::write(&tmp, "").unwrap();
     let done = world.bucket(&["verify", "--tmp.dir", &tmp]);
-    assert!(done.text.contains("junk is no file of the block"), "{}", done.text);
+    assert!(done.text.contains("junk does not belong to the block"), "{}", done.text);
     assert!(done.outcome.is_err());
 }
 
@@ -388,13 +398,13 @@ fn replication_copies_what_is_missing() {
     assert_eq!(run(&["--id", &world.ids()[SECOND]]).fine().matches("| copied").count(), 1);
     let report = run(&[]).fine();
     assert_eq!(
-        (report.matches("| copied").count(), report.matches("there already").count()),
+        (report.matches("| copied").count(), report.matches("exists already").count()),
         (2, 1),
         "{report}"
     );
     let verified = tools(&["bucket", "verify", "--objstore.config", &to]).fine();
     assert_eq!(verified, "3 blocks, 0 problems\n");
-    assert_eq!(fs::read_dir(world.path("tmp")).unwrap().count(), 0, "nothing is left behind");
+    assert_eq!(fs::read_dir(world.path("tmp")).unwrap().count(), 0, "no temporary file remains");
 
     fs::remove_file(world.file(FIRST, "index")).unwrap();
     fs::remove_dir_all(world.path("b").join(&world.ids()[FIRST])).unwrap();
@@ -402,14 +412,14 @@ fn replication_copies_what_is_missing() {
 }
 
 #[test]
-fn marks_are_put_and_taken_away_and_followed() {
+fn marks_are_added_removed_and_applied_by_cleanup() {
     let world = World::uploaded();
     let id = &world.ids()[FIRST];
     let mark = |more: &[&str]| {
         world.bucket(&[&["mark", "--marker=deletion-mark.json", "--id", id][..], more].concat())
     };
-    assert!(mark(&["--details=gone", "--dry-run"]).fine().contains("would be made"));
-    assert!(mark(&["--details=gone"]).fine().contains("made"));
+    assert!(mark(&["--details=gone", "--dry-run"]).fine().contains("would be created"));
+    assert!(mark(&["--details=gone"]).fine().contains("created"));
     assert!(mark(&["--details=again"]).fine().contains(": gone"), "a mark is never overwritten");
     assert_eq!(world.bucket(&["ls", "--exclude-delete"]).fine().lines().count(), 2);
     assert!(mark(&["--remove"]).fine().contains("removed"));
@@ -440,11 +450,11 @@ fn marks_are_put_and_taken_away_and_followed() {
     let abandoned = std::time::SystemTime::now() - std::time::Duration::from_secs(49 * 3600);
     fs::File::options().write(true).open(partial.join("index")).unwrap().set_modified(abandoned).unwrap();
     assert!(world.bucket(&["cleanup"]).found().contains("nothing was written since"));
-    assert!(!partial.exists() && corrupt.exists(), "what is corrupt is never removed");
+    assert!(!partial.exists() && corrupt.exists(), "a corrupt block is never removed");
 }
 
 #[test]
-fn a_rewrite_deletes_what_it_is_told_and_loses_nothing_else() {
+fn a_rewrite_deletes_the_requested_samples_and_no_others() {
     let world = World::uploaded();
     let id = &world.ids()[FIRST];
     let tmp = world.text("tmp");
@@ -490,7 +500,7 @@ fn a_rewrite_deletes_what_it_is_told_and_loses_nothing_else() {
 }
 
 #[test]
-fn a_rewrite_that_is_done_again_makes_no_second_block() {
+fn a_repeated_rewrite_makes_no_second_block() {
     let world = World::uploaded();
     let (ids, tmp) = (world.ids(), world.text("tmp"));
     let delete = "- matchers: '{job=\"auth\"}'";
@@ -498,10 +508,10 @@ fn a_rewrite_that_is_done_again_makes_no_second_block() {
     let base = base.map(|arg| if arg == "--no-dry-run" { "--dry-run=false" } else { arg });
     let run = |more: &[&str]| world.bucket(&[&base[..], &[delete], more].concat());
 
-    // The first block is done, the second one is not there.
+    // The first block is rewritten, the second one does not exist.
     let done = run(&["--id", &ids[FIRST], "--id=01JGG764R0QENP71C7C19NMGE8"]);
     let table: serde_json::Value = serde_json::from_str(&done.text).unwrap();
-    assert_eq!(table[0]["result"], "rewritten", "what was done is told before the error");
+    assert_eq!(table[0]["result"], "rewritten", "results are printed before the error");
     done.failed(Cause::Missing);
     let new = table[0]["new"].as_str().unwrap().to_owned();
     assert_eq!(new[..10], ids[FIRST][..10], "the time of the old block");
@@ -511,7 +521,7 @@ fn a_rewrite_that_is_done_again_makes_no_second_block() {
     assert_eq!(meta["compaction"]["parents"][0]["ulid"], ids[FIRST].as_str());
     assert_eq!(meta["thanos"]["rewrites"][0]["sources"][0], ids[FIRST].as_str());
 
-    // A run that ended before the mark is ended by the same command.
+    // The same command finishes a run that was interrupted before it marked the block.
     let again = run(&["--id", &ids[FIRST]]).json();
     assert_eq!((&again[0]["result"], &again[0]["new"]), (&"done already".into(), &new.as_str().into()));
     let marked = run(&["--id", &ids[FIRST], "--delete-blocks"]).json();
@@ -523,11 +533,11 @@ fn a_rewrite_that_is_done_again_makes_no_second_block() {
     let nothing = world.bucket(&[&base[..], &[none, "--id", &ids[SECOND]]].concat()).json();
     assert_eq!(nothing[0]["result"], "nothing to change");
     let logs: Vec<_> = fs::read_dir(world.path("tmp")).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(logs, [format!("{new}.change.log").as_str()], "no log of a block that was not made");
+    assert_eq!(logs, [format!("{new}.change.log").as_str()], "a block that was not written has no log");
 }
 
 #[test]
-fn a_dry_run_of_an_upload_tells_what_the_run_would() {
+fn a_dry_run_of_an_upload_prints_the_results_of_the_run() {
     let world = World::new();
     let ids = world.ids();
     let upload = |more: &[&str]| {
@@ -535,8 +545,8 @@ fn a_dry_run_of_an_upload_tells_what_the_run_would() {
         let base = ["upload-blocks", "--path", &data, "--label=cluster=eu-1", "--output=json"];
         let rows: serde_json::Value =
             serde_json::from_str(&world.bucket(&[&base[..], more].concat()).text).unwrap();
-        let told = |row: &serde_json::Value| format!("{}: {}", row["result"], row["why"]).replace('"', "");
-        rows.as_array().unwrap().iter().map(told).collect::<Vec<_>>()
+        let result = |row: &serde_json::Value| format!("{}: {}", row["result"], row["why"]).replace('"', "");
+        rows.as_array().unwrap().iter().map(result).collect::<Vec<_>>()
     };
     world.upload();
     world.upload();
@@ -608,7 +618,7 @@ fn a_rewrite_relabels_sorts_and_joins() {
     let report = tools(&["block", "verify", new, "--objstore.config", &config]).fine();
     assert!(report.contains(": good: 240 series"), "{report}");
 
-    // Targets are scraped at times of their own; where two have one time, they have different values.
+    // Targets have different scrape times. If two samples have the same time, they have different values.
     let joined = rewrite("- {action: labelkeep, regex: __name__}", &[]);
     match &joined.outcome {
         Ok(_) => assert!(joined.json()[0]["seriesJoined"].as_u64().unwrap() > 0),
@@ -656,7 +666,7 @@ fn bad_input_is_named_in_one_line_with_what_to_do() {
     let world = World::new();
     let ls = |config: &str| tools(&["bucket", "ls", "--objstore.config", config]);
     for (config, cause, expected) in [
-        ("{type: S4, config: {}}", Cause::Usage, "\"S4\" is none of FILESYSTEM, S3, GCS and AZURE"),
+        ("{type: S4, config: {}}", Cause::Usage, "\"S4\" is unknown, expected FILESYSTEM, S3, GCS or AZURE"),
         ("{type: FILESYSTEM, config: {directory: /tmp}, prefx: a}", Cause::Usage, "prefx: unknown field"),
         ("{type: FILESYSTEM, config: {directory: /nowhere}}", Cause::Missing, "does not exist: create it"),
     ] {
@@ -668,16 +678,16 @@ fn bad_input_is_named_in_one_line_with_what_to_do() {
     assert!(to.contains("--objstore-to.config-file=FILE"), "{to}");
     let dump = |place: &str| tools(&["block", "dump", place]).failed(Cause::Missing);
     let data = dump(&world.text("data"));
-    assert!(data.contains("is no block, it holds 3 blocks: give one of them, such as"), "{data}");
-    assert!(dump(&world.text("a")).contains("is no block: it has no meta.json"));
+    assert!(data.contains("is not a block, but contains 3 blocks: give one of them, such as"), "{data}");
+    assert!(dump(&world.text("a")).contains("is not a block: it has no meta.json"));
     assert!(dump("/nowhere").starts_with("/nowhere: "));
-    assert!(dump(&world.ids()[FIRST]).contains("give --objstore.config-file as well"));
+    assert!(dump(&world.ids()[FIRST]).contains("give --objstore.config-file too"));
     let empty =
         world.bucket(&["upload-blocks", "--label=a=b", "--path", &world.text("b")]).failed(Cause::Missing);
-    assert!(empty.contains("holds no block"), "{empty}");
+    assert!(empty.contains("contains no block"), "{empty}");
 }
 
-/// Turns a bit of a file.
+/// Flips a bit of a file.
 fn flip(path: &Path, at: usize) {
     let mut bytes = fs::read(path).unwrap();
     bytes[at] ^= 4;

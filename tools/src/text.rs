@@ -1,4 +1,4 @@
-//! Texts that several commands read and print: ids, labels, times, sizes.
+//! Parsing and printing for several commands: ids, labels, times, sizes.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,21 +16,21 @@ pub(crate) fn now() -> Timestamp {
     Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// An id as flags take it.
+/// Parses the block id of a flag.
 pub(crate) fn block_id(text: &str) -> Result<Ulid, String> {
     parse_block_id(text).ok_or_else(|| {
         format!(
-            "{text:?} is no block id: write the 26 characters of its ULID, as `tools bucket ls` prints them"
+            "{text:?} is not a block id: expected a ULID of 26 characters, as `tools bucket ls` prints it"
         )
     })
 }
 
-/// `name="value"` or `name=value`, as flags take labels.
+/// Parses the label of a flag: `name="value"` or `name=value`.
 pub(crate) fn label(text: &str) -> Result<(String, String), String> {
-    let wrong = || format!("{text:?} is no label: write name=\"value\", for example cluster=\"eu-1\"");
+    let wrong = || format!("{text:?} is not a label: expected name=\"value\", for example cluster=\"eu-1\"");
     let (name, value) = text.split_once('=').ok_or_else(wrong)?;
     let value = match value.strip_prefix('"') {
-        // The text between quotes is escaped as in JSON, of which Go's escapes are a superset nobody uses here.
+        // Quoted values are escaped as in JSON. Go knows more escapes, which labels do not need.
         Some(_) => serde_json::from_str::<String>(value).map_err(|_| wrong())?,
         None => value.to_owned(),
     };
@@ -43,7 +43,7 @@ pub(crate) fn label(text: &str) -> Result<(String, String), String> {
 /// The matchers of a selector, with or without braces: `{job="a"}`, `up{job="a"}`, `job="a", pod=~"b.*"`.
 ///
 /// # Errors
-/// Names `flag` and what is wrong with the selector.
+/// A message with `flag` and what is wrong with the selector.
 pub(crate) fn matchers(flag: &str, text: &str) -> Result<Vec<Matcher>> {
     let trimmed = text.trim();
     if trimmed.is_empty() {
@@ -55,10 +55,10 @@ pub(crate) fn matchers(flag: &str, text: &str) -> Result<Vec<Matcher>> {
         false => trimmed.to_owned(),
     };
     promql::parse_selector(&selector)
-        .map_err(|error| ToolError::usage(format!("{flag}: {text:?} is no selector: {error}")))
+        .map_err(|error| ToolError::usage(format!("{flag}: {text:?} is not a valid selector: {error}")))
 }
 
-/// An instant in UTC, in seconds where it has no fraction; bare milliseconds where no calendar has it.
+/// A time in UTC, without fractions if it is in whole seconds; bare milliseconds if the calendar cannot express it.
 pub(crate) fn instant(at: Timestamp) -> String {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(at.as_millis()) * 1_000_000)
         .ok()
@@ -66,19 +66,19 @@ pub(crate) fn instant(at: Timestamp) -> String {
         .unwrap_or_else(|| at.to_string())
 }
 
-/// A length of time that may be negative in a damaged block.
+/// A duration, which may be negative in a damaged block.
 pub(crate) fn length(millis: i64) -> String {
     let text = runtime::format_duration(Duration::from_millis(millis.unsigned_abs()));
     if millis < 0 { format!("-{text}") } else { text }
 }
 
-/// A length of time as people wait for it: no fractions of a second, rounded up.
+/// A duration, rounded up to whole seconds.
 pub(crate) fn whole_seconds(length: Duration) -> String {
     let rounded = length + Duration::from_millis(999);
     runtime::format_duration(Duration::from_secs(rounded.as_secs()))
 }
 
-/// Labels from pairs that are unique already.
+/// Labels from pairs with unique names.
 pub(crate) fn labels_of(pairs: &BTreeMap<String, String>) -> Labels {
     let mut labels = model::LabelsBuilder::new();
     for (name, value) in pairs.iter().filter(|(name, _)| !name.is_empty()) {
@@ -87,15 +87,30 @@ pub(crate) fn labels_of(pairs: &BTreeMap<String, String>) -> Labels {
     labels.build()
 }
 
-/// A noun with its number: `1 block`, `2 blocks`.
+/// A number with its noun: `1 block`, `2 blocks`.
 pub(crate) fn count(number: u64, noun: &str) -> String {
-    let grouped = crate::output::grouped(&number.to_string());
+    let grouped = grouped(&number.to_string());
     // "series" is its own plural.
     let plural = if number == 1 || noun.ends_with('s') { "" } else { "s" };
     format!("{grouped} {noun}{plural}")
 }
 
-/// A size for people.
+/// `1234567` as `1,234,567`; a text that is not a bare number is returned unchanged.
+pub(crate) fn grouped(number: &str) -> String {
+    if number.is_empty() || !number.bytes().all(|b| b.is_ascii_digit()) {
+        return number.to_owned();
+    }
+    let mut text = String::with_capacity(number.len() * 4 / 3);
+    for (index, digit) in number.chars().enumerate() {
+        if index > 0 && (number.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A size with a binary unit.
 pub(crate) fn size(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
 }
@@ -110,7 +125,7 @@ mod tests {
         assert_eq!(read("a=b").as_deref(), Ok("a|b"));
         assert_eq!(read(r#"a="b=\"c\"""#).as_deref(), Ok("a|b=\"c\""));
         for wrong in ["a", "=b", "a=", "a=\"\"", "a=\"b"] {
-            assert!(read(wrong).unwrap_err().contains("is no label: write"), "{wrong}");
+            assert!(read(wrong).unwrap_err().contains("is not a label: expected"), "{wrong}");
         }
     }
 
@@ -124,11 +139,11 @@ mod tests {
         assert_eq!(read("{job=\"a\"}").as_deref(), Ok("job=\"a\""));
         assert_eq!(read("job=\"a\", pod!~\"{b}.*\"").as_deref(), Ok("job=\"a\" pod!~\"{b}.*\""));
         assert_eq!(read("up{job=\"a\"}").as_deref(), Ok("job=\"a\" __name__=\"up\""));
-        assert!(read("job=").unwrap_err().starts_with("--matcher: \"job=\" is no selector: "));
+        assert!(read("job=").unwrap_err().starts_with("--matcher: \"job=\" is not a valid selector: "));
     }
 
     #[test]
-    fn times_and_counts_are_those_of_people() {
+    fn times_and_counts_are_readable() {
         assert_eq!(instant(Timestamp::from_millis(1_700_000_000_000)), "2023-11-14T22:13:20Z");
         assert_eq!(instant(Timestamp::MAX), "9223372036854775807");
         assert_eq!(length(-7_200_000), "-2h");

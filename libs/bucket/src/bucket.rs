@@ -1,4 +1,4 @@
-//! One bucket: an object store, the prefix below which it is ours, and what is counted about it.
+//! One bucket: an object store, the prefix that is used of it, and the counters of its operations.
 
 use std::fmt;
 use std::ops::Range;
@@ -16,25 +16,25 @@ use object_store::{
 };
 
 use crate::error::{BucketError, ErrorKind};
-use crate::metrics::{BucketMetrics, OneBucket, Operation};
-use crate::pieces;
+use crate::metrics::{BucketCounters, BucketMetrics, Operation};
+use crate::pieces::{self, PieceError};
 
-/// Largest object of which [`Bucket::get`] makes one buffer: descriptions and marks are far smaller, and a
-/// reader of foreign bytes must not be made to hold more.
+/// Largest object that [`Bucket::get`] reads into one buffer. `meta.json` and marks are far smaller; the bound keeps a
+/// foreign object from taking more memory.
 const MAX_GET_BYTES: u64 = 64 << 20;
 
-/// Size of the parts of a large upload where the configuration names none. Thanos takes 64 MiB; a part is held in
-/// memory while it is on its way, and parts of an object above 80 GiB, which would be more than 10,000, are larger.
+/// Default size of the parts of a large upload. Thanos' default is 64 MiB; ours is smaller because a part stays in
+/// memory until it is sent. Objects above 80 GiB get larger parts, so that there are at most 10,000 of them.
 pub(crate) const DEFAULT_PART_BYTES: u64 = 8 << 20;
 
 /// A bucket, or the part of one below a prefix. Clones are cheap and share everything.
 ///
-/// Names are relative to the prefix, with `/` between parts and none at either end. Every method is one request
-/// (or one for each page or part) and is retried inside as the configuration says, for as long as it is safe to.
+/// Names are relative to the prefix, with `/` between parts and none at either end. Every method sends one request, or
+/// one for each page or part. The store's client retries a request as the configuration says, where that is safe.
 ///
 /// # Cancel safety
-/// Dropping the future of a read has no effect. A write whose future is dropped may or may not have happened;
-/// objects appear whole or not at all.
+/// Dropping the future of a read has no effect. A write whose future is dropped may or may not have happened.
+/// An object appears whole or not at all.
 ///
 /// ```
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -47,31 +47,31 @@ pub(crate) const DEFAULT_PART_BYTES: u64 = 8 << 20;
 /// ```
 #[derive(Clone)]
 pub struct Bucket {
-    inner: Arc<Inner>,
+    inner: Arc<OpenedStore>,
 }
 
-struct Inner {
+struct OpenedStore {
     store: Arc<dyn ObjectStore>,
     name: String,
     prefix: Path,
-    counters: Arc<OneBucket>,
-    settings: Settings,
+    counters: Arc<BucketCounters>,
+    settings: WriteSettings,
 }
 
-/// What a configuration says about writes, beside where they go.
+/// How objects are written.
 #[derive(Clone, Debug)]
-pub(crate) struct Settings {
+pub(crate) struct WriteSettings {
     /// Objects above this many bytes are written in parts of this size.
     pub(crate) part_bytes: u64,
-    /// Never write in parts.
+    /// Objects are never written in parts.
     pub(crate) single_put: bool,
     /// Set on every object written.
     pub(crate) attributes: Attributes,
-    /// The folder, where the bucket is one: its entries are flushed to disk after a removal.
+    /// The folder of a bucket in a local directory; its entries are flushed to disk after a removal.
     pub(crate) folder: Option<PathBuf>,
 }
 
-impl Default for Settings {
+impl Default for WriteSettings {
     fn default() -> Self {
         Self {
             part_bytes: DEFAULT_PART_BYTES,
@@ -82,37 +82,37 @@ impl Default for Settings {
     }
 }
 
-/// What a store says about an object.
+/// An object as the store describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectInfo {
     /// The name, relative to the bucket's prefix.
     pub name: String,
     /// The size in bytes.
     pub size_bytes: u64,
-    /// When it was written, by the store's clock.
+    /// When it was last written, by the store's clock.
     pub last_modified: Timestamp,
-    /// Names this content of the object, for [`Bucket::update`].
-    pub version: Version,
+    /// Identifies this content of the object, for [`Bucket::update`].
+    pub version: ObjectVersion,
 }
 
-/// Names one content of an object.
+/// Identifies one content of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Version(UpdateVersion);
+pub struct ObjectVersion(UpdateVersion);
 
-/// What stands directly in a folder of a bucket, each list in the order of names.
+/// The direct content of a folder of a bucket; each list is sorted by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Listing {
-    /// Full names of the folders, without a slash at the end.
+pub struct FolderListing {
+    /// Full names of the folders, without a trailing slash.
     pub dirs: Vec<String>,
     /// The objects.
     pub objects: Vec<ObjectInfo>,
 }
 
 impl Bucket {
-    /// The bucket that is the whole of `store`, called as `store` calls itself, counted nowhere.
+    /// A bucket that is all of `store` and has its name. Its operations are counted in no registry.
     pub fn new(store: Arc<dyn ObjectStore>) -> Self {
         let name = store.to_string();
-        Self::open(store, name, Path::default(), &BucketMetrics::default(), Settings::default())
+        Self::open(store, name, Path::default(), &BucketMetrics::default(), WriteSettings::default())
     }
 
     pub(crate) fn open(
@@ -120,18 +120,18 @@ impl Bucket {
         name: String,
         prefix: Path,
         metrics: &BucketMetrics,
-        settings: Settings,
+        settings: WriteSettings,
     ) -> Self {
         let counters = Arc::new(metrics.of(&name));
-        Self { inner: Arc::new(Inner { store, name, prefix, counters, settings }) }
+        Self { inner: Arc::new(OpenedStore { store, name, prefix, counters, settings }) }
     }
 
-    /// The same bucket with uploads above `part_bytes` made in parts of that size.
+    /// The same bucket, which writes objects above `part_bytes` in parts of that size.
     #[must_use]
     pub fn with_part_bytes(&self, part_bytes: u64) -> Self {
         let inner = &self.inner;
-        let settings = Settings { part_bytes: part_bytes.max(1), ..inner.settings.clone() };
-        let inner = Inner {
+        let settings = WriteSettings { part_bytes: part_bytes.max(1), ..inner.settings.clone() };
+        let inner = OpenedStore {
             store: Arc::clone(&inner.store),
             name: inner.name.clone(),
             prefix: inner.prefix.clone(),
@@ -146,7 +146,7 @@ impl Bucket {
         &self.inner.name
     }
 
-    /// The prefix below which the bucket is ours; empty for the whole bucket.
+    /// The prefix of all names; empty for the whole bucket.
     pub fn prefix(&self) -> &str {
         self.inner.prefix.as_ref()
     }
@@ -159,12 +159,12 @@ impl Bucket {
     /// Reads a small object whole.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`]; [`ErrorKind::Corrupt`] above 64 MiB or for an answer cut short.
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::TooLarge`] above 64 MiB; [`ErrorKind::Corrupt`] for an answer that was cut short.
     pub async fn get(&self, name: &str) -> Result<Bytes, BucketError> {
         Ok(self.get_versioned(name).await?.0)
     }
 
-    /// Reads a small object whole, with what [`Bucket::update`] needs to replace exactly this content.
+    /// Reads a small object whole, with the version that [`Bucket::update`] needs to replace exactly this content.
     ///
     /// # Errors
     /// As [`Bucket::get`].
@@ -175,8 +175,11 @@ impl Bucket {
             let result = self.inner.store.get(&path).await.map_err(|error| self.failed(action(), error))?;
             let info = self.info(result.meta.clone());
             if info.size_bytes > MAX_GET_BYTES {
-                let reason = format!("it is {} bytes large, more than any such object is", info.size_bytes);
-                return Err(self.corrupt(action(), reason));
+                let reason = format!(
+                    "the object is {} bytes large, expected at most {MAX_GET_BYTES}: it is not what its name says",
+                    info.size_bytes
+                );
+                return Err(BucketError::new(ErrorKind::TooLarge, self.name(), action(), reason));
             }
             let bytes = result.bytes().await.map_err(|error| self.failed(action(), error))?;
             self.check_length(&action, bytes.len() as u64, info.size_bytes)?;
@@ -186,10 +189,11 @@ impl Bucket {
         self.inner.counters.count(Operation::Get, work).await
     }
 
-    /// Reads an object as a stream of pieces, which ends with an error where fewer bytes come than there are.
+    /// Reads an object as a stream of pieces. The stream ends with an error if the store sends fewer bytes than the
+    /// object has.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`], or what the store says; later ones are items of the stream.
+    /// [`ErrorKind::NotFound`], or another error of the store. Errors after the first byte are items of the stream.
     pub async fn get_stream(
         &self,
         name: &str,
@@ -200,13 +204,28 @@ impl Bucket {
             async { self.inner.store.get(&path).await.map_err(|error| self.failed(action.clone(), error)) };
         let result = self.inner.counters.count(Operation::Get, work).await?;
         let info = self.info(result.meta.clone());
-        Ok((info, pieces::checked(self.clone(), action, result)))
+        let bucket = self.clone();
+        let pieces = pieces::checked(result).map(move |piece| match piece {
+            Ok(piece) => {
+                bucket.inner.counters.moved(Operation::Get, piece.len() as u64);
+                Ok(piece)
+            }
+            Err(PieceError::TooLong) => {
+                Err(bucket.corrupt(action.clone(), "the answer has more bytes than the object"))
+            }
+            Err(PieceError::TooShort(left_bytes)) => {
+                let reason = format!("the answer ended {left_bytes} bytes before the end of the object");
+                Err(bucket.corrupt(action.clone(), reason))
+            }
+            Err(PieceError::Store(error)) => Err(bucket.failed(action.clone(), error)),
+        });
+        Ok((info, pieces.boxed()))
     }
 
-    /// Reads the bytes `range` of an object, all of them or none.
+    /// Reads the bytes `range` of an object: all of them, or an error.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`]; [`ErrorKind::Corrupt`] for an object that ends before the range does.
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::Corrupt`] if the object ends before the range does.
     pub async fn get_range(&self, name: &str, range: Range<u64>) -> Result<Bytes, BucketError> {
         let action = || format!("get bytes {}..{} of {name}", range.start, range.end);
         if range.is_empty() {
@@ -225,7 +244,7 @@ impl Bucket {
         self.inner.counters.count(Operation::GetRange, work).await
     }
 
-    /// Reads several ranges of an object, in the order asked for. Ranges near each other share a request.
+    /// Reads several ranges of an object and returns them in the given order. Ranges near each other share a request.
     ///
     /// # Errors
     /// As [`Bucket::get_range`].
@@ -249,44 +268,55 @@ impl Bucket {
         Ok(ranges.iter().map(fill).map(Option::unwrap_or_default).collect())
     }
 
-    /// Writes an object, over whatever is there.
+    /// Writes an object and replaces one of the same name.
     ///
     /// # Errors
-    /// What the store says.
-    pub async fn put(&self, name: &str, content: Bytes) -> Result<Version, BucketError> {
+    /// Any error of the store.
+    pub async fn put(&self, name: &str, content: Bytes) -> Result<ObjectVersion, BucketError> {
         self.put_mode(name, content, PutMode::Overwrite).await
     }
 
-    /// Writes an object that must not be there yet.
+    /// Writes an object that must not exist yet.
     ///
-    /// After an answer was lost, a second try finds its own work: compare before taking a conflict for somebody
-    /// else's. A few stores ignore the condition; [`Bucket::probe`] finds out.
+    /// If the answer to a first attempt was lost, a second attempt conflicts with the object of the first. So compare the
+    /// content before treating a conflict as another writer's object. A few stores ignore the condition;
+    /// [`Bucket::probe`] detects them.
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`] when the object is there.
-    pub async fn put_if_absent(&self, name: &str, content: Bytes) -> Result<Version, BucketError> {
+    /// [`ErrorKind::Conflict`] if the object exists.
+    pub async fn put_if_absent(&self, name: &str, content: Bytes) -> Result<ObjectVersion, BucketError> {
         self.put_mode(name, content, PutMode::Create).await
     }
 
-    /// Replaces exactly the content that `version` names.
+    /// Replaces an object if its content is still that of `version`.
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`] when the object has changed or gone since, [`ErrorKind::Unsupported`] on a local
+    /// [`ErrorKind::Conflict`] if the object was changed or removed since, [`ErrorKind::Unsupported`] on a local
     /// directory.
-    pub async fn update(&self, name: &str, content: Bytes, version: Version) -> Result<Version, BucketError> {
+    pub async fn update(
+        &self,
+        name: &str,
+        content: Bytes,
+        version: ObjectVersion,
+    ) -> Result<ObjectVersion, BucketError> {
         match self.put_mode(name, content, PutMode::Update(version.0)).await {
-            // Some stores say so of an object that has gone.
+            // Some stores answer "not found" if the object was removed.
             Err(error) if error.is_not_found() => Err(BucketError::new(
                 ErrorKind::Conflict,
                 self.name(),
                 format!("update {name}"),
-                "the object has gone",
+                "the object was removed",
             )),
             result => result,
         }
     }
 
-    async fn put_mode(&self, name: &str, content: Bytes, mode: PutMode) -> Result<Version, BucketError> {
+    async fn put_mode(
+        &self,
+        name: &str,
+        content: Bytes,
+        mode: PutMode,
+    ) -> Result<ObjectVersion, BucketError> {
         let verb = match mode {
             PutMode::Overwrite => "put",
             PutMode::Create => "create",
@@ -300,23 +330,18 @@ impl Bucket {
             let result = self.inner.store.put_opts(&path, content.into(), options).await;
             let result = result.map_err(|error| self.failed(format!("{verb} {name}"), error))?;
             self.inner.counters.moved(Operation::Upload, bytes);
-            Ok(Version(result.into()))
+            Ok(ObjectVersion(result.into()))
         };
         self.inner.counters.count(Operation::Upload, work).await
     }
 
-    /// Begins an object that is written in parts and appears, over whatever is there, with its completion.
+    /// Begins an object that is written in parts. It appears, and replaces one of the same name, when it is completed.
     pub(crate) async fn put_parts(&self, name: &str) -> Result<Box<dyn MultipartUpload>, BucketError> {
         let path = self.path(name)?;
         let attributes = self.inner.settings.attributes.clone();
         let options = PutMultipartOptions { attributes, ..PutMultipartOptions::default() };
         let upload = self.inner.store.put_multipart_opts(&path, options).await;
-        upload.map_err(|error| self.failed(format!("begin {name}"), error))
-    }
-
-    /// Counts bytes that a read moved after its answer had begun.
-    pub(crate) fn count_bytes(&self, operation: Operation, bytes: u64) {
-        self.inner.counters.moved(operation, bytes);
+        upload.map_err(|error| self.failed(format!("begin the upload of {name}"), error))
     }
 
     /// Counts a write that was made in parts.
@@ -332,7 +357,7 @@ impl Bucket {
         result
     }
 
-    /// All objects below a folder (all of the bucket for `""`), however deep, in no promised order.
+    /// All objects below a folder, at any depth and in no promised order; `""` lists the whole bucket.
     pub fn list(&self, dir: &str) -> BoxStream<'static, Result<ObjectInfo, BucketError>> {
         let path = match self.path(dir) {
             Ok(path) => path,
@@ -351,26 +376,26 @@ impl Bucket {
                     Err(bucket.failed(action.clone(), error))
                 }
             })
-            // The time of a listing ends when its stream is dropped.
+            // The timer of a listing stops when its stream is dropped.
             .inspect(move |_| _ = &watch)
             .boxed()
     }
 
-    /// [`Bucket::list`] in the order of names.
+    /// [`Bucket::list`], sorted by name.
     ///
     /// # Errors
-    /// What the store says; nothing is returned of a listing that broke off.
+    /// Any error of the store. A listing that failed half-way returns no objects.
     pub async fn list_all(&self, dir: &str) -> Result<Vec<ObjectInfo>, BucketError> {
         let mut objects: Vec<ObjectInfo> = self.list(dir).try_collect().await?;
         objects.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(objects)
     }
 
-    /// What stands directly in a folder; nothing for a folder that is not there.
+    /// The direct content of a folder; empty if there is no such folder.
     ///
     /// # Errors
-    /// What the store says.
-    pub async fn list_dir(&self, dir: &str) -> Result<Listing, BucketError> {
+    /// Any error of the store.
+    pub async fn list_dir(&self, dir: &str) -> Result<FolderListing, BucketError> {
         let path = self.path(dir)?;
         let prefix = (!path.as_ref().is_empty()).then_some(path);
         let work = async {
@@ -382,13 +407,13 @@ impl Bucket {
         dirs.sort_unstable();
         let mut objects: Vec<ObjectInfo> = result.objects.into_iter().map(|meta| self.info(meta)).collect();
         objects.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(Listing { dirs, objects })
+        Ok(FolderListing { dirs, objects })
     }
 
-    /// Removes an object; nothing happens where there is none.
+    /// Removes an object. It is not an error if there is none.
     ///
     /// # Errors
-    /// What the store says.
+    /// Any error of the store.
     pub async fn delete(&self, name: &str) -> Result<(), BucketError> {
         let path = self.path(name)?;
         let work = async {
@@ -400,12 +425,12 @@ impl Bucket {
         self.inner.counters.count(Operation::Delete, work).await
     }
 
-    /// Makes a removal from a local directory outlive a power cut, so that the order of removals holds.
+    /// Flushes a removal from a local directory to disk, so that removals keep their order across a power cut.
     async fn flush_removal(&self, name: &str) -> Result<(), BucketError> {
         let Some(folder) = &self.inner.settings.folder else { return Ok(()) };
         let (folder, file) = (folder.clone(), folder.join(self.inner.prefix.as_ref()).join(name));
         let flush = move || {
-            // Folders that became empty are removed too: flush the first that is left.
+            // Empty folders are removed too, so flush the innermost folder that still exists.
             let left = file.ancestors().skip(1).take_while(|dir| dir.starts_with(&folder));
             for dir in left {
                 match std::fs::File::open(dir) {
@@ -423,28 +448,28 @@ impl Bucket {
         })
     }
 
-    /// What the store says about an object.
+    /// Size, time and version of an object.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`], or what the store says.
+    /// [`ErrorKind::NotFound`], or another error of the store.
     pub async fn head(&self, name: &str) -> Result<ObjectInfo, BucketError> {
         let path = self.path(name)?;
         let work = async {
             let result = self.inner.store.head(&path).await;
-            result.map_err(|error| self.failed(format!("look at {name}"), error))
+            result.map_err(|error| self.failed(format!("get the size of {name}"), error))
         };
         Ok(self.info(self.inner.counters.count(Operation::Attributes, work).await?))
     }
 
-    /// Whether an object is there.
+    /// Whether an object exists.
     ///
     /// # Errors
-    /// What the store says, other than that the object is not there.
+    /// Any error of the store except [`ErrorKind::NotFound`].
     pub async fn exists(&self, name: &str) -> Result<bool, BucketError> {
         let path = self.path(name)?;
         let work = async {
             let result = self.inner.store.head(&path).await;
-            result.map_err(|error| self.failed(format!("look for {name}"), error))
+            result.map_err(|error| self.failed(format!("check whether {name} exists"), error))
         };
         match self.inner.counters.count(Operation::Exists, work).await {
             Ok(_) => Ok(true),
@@ -462,7 +487,12 @@ impl Bucket {
         };
         Path::parse(&full).map_err(|error| {
             let action = format!("use {name:?}");
-            BucketError::new(ErrorKind::Config, self.name(), action, format!("it is no object name: {error}"))
+            BucketError::new(
+                ErrorKind::Config,
+                self.name(),
+                action,
+                format!("it is not a valid object name: {error}"),
+            )
         })
     }
 
@@ -477,7 +507,7 @@ impl Bucket {
             name: self.relative(&meta.location),
             size_bytes: meta.size,
             last_modified: Timestamp::from_millis(meta.last_modified.timestamp_millis()),
-            version: Version(UpdateVersion { e_tag: meta.e_tag, version: meta.version }),
+            version: ObjectVersion(UpdateVersion { e_tag: meta.e_tag, version: meta.version }),
         }
     }
 
@@ -498,7 +528,7 @@ impl Bucket {
         if found == expected {
             return Ok(());
         }
-        Err(self.corrupt(action(), format!("{found} bytes came, {expected} were promised")))
+        Err(self.corrupt(action(), format!("the answer has {found} bytes, expected {expected}")))
     }
 }
 

@@ -1,4 +1,4 @@
-//! How a block gets out of a bucket: into a folder, every file compared with the manifest, `meta.json` last.
+//! Downloads a block into a folder. Every file is compared with the manifest; `meta.json` is written last.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures::{StreamExt, TryStreamExt};
 use tsdb::{BlockMeta, Ulid};
 
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, ObjectInfo};
 use crate::error::{BucketError, ErrorKind};
 use crate::layout;
 use crate::manifest::{self, Hasher, ManifestFile};
@@ -17,11 +17,11 @@ use crate::retry::Retry;
 /// How to download.
 #[derive(Clone)]
 pub struct DownloadOptions {
-    /// Files on their way at once; default 4.
+    /// Files that are downloaded at the same time; default 4.
     pub concurrency: usize,
-    /// Repetition of what failed for a reason that may pass.
+    /// Retries of operations that failed for a reason that may pass.
     pub retry: Retry,
-    /// Is told, from several tasks, how many bytes of how many are there; must not block.
+    /// Called from several tasks with the bytes that are downloaded and the bytes of all files; must not block.
     pub progress: Option<Arc<dyn Fn(u64, u64) + Send + Sync>>,
 }
 
@@ -34,10 +34,12 @@ impl Default for DownloadOptions {
 /// Why a block was not downloaded.
 #[derive(Debug, thiserror::Error)]
 pub enum DownloadError {
-    /// There is no such block, or not yet.
-    #[error("block {0} has no meta.json in the bucket: it does not exist, or its upload has not ended")]
+    /// The block does not exist, or its upload has not finished.
+    #[error(
+        "block {0} in the bucket: meta.json does not exist: the block was removed, or its upload has not finished"
+    )]
     Absent(Ulid),
-    /// Its `meta.json` cannot be read.
+    /// Its `meta.json` cannot be used.
     #[error("block {block} in the bucket is corrupt: {reason}")]
     Meta {
         /// The block.
@@ -45,7 +47,7 @@ pub enum DownloadError {
         /// What is wrong.
         reason: String,
     },
-    /// A file is not what the manifest says.
+    /// A file differs from its manifest.
     #[error("block {block} in the bucket is corrupt: {file} {reason}")]
     File {
         /// The block.
@@ -60,22 +62,22 @@ pub enum DownloadError {
     Local {
         /// The block.
         block: Ulid,
-        /// What the system said, with the path.
+        /// The error of the system, with the path.
         source: io::Error,
     },
-    /// The store.
+    /// An error of the store.
     #[error(transparent)]
     Bucket(#[from] BucketError),
 }
 
-/// Downloads `block` into the folder `dir`, which is made and becomes the block's folder. Files that are there in
-/// the right size and hash stay; the others appear whole, through `*.download` beside them.
+/// Downloads `block` into the folder `dir`, which is created and becomes the block's folder. Local files of the right size
+/// and hash are kept. Others are downloaded as `*.download` and renamed, so that a file is never incomplete.
 ///
-/// Where the manifest has no hash for a file only its size is compared; where there is no manifest, the listing
-/// takes its place. Marks are not downloaded.
+/// If the manifest has no hash for a file, only the size is compared. If there is no manifest, the listing is used
+/// instead. Marks are not downloaded.
 ///
 /// # Errors
-/// See [`DownloadError`]. The folder is then no block, because `meta.json` is written last. Call again to go on.
+/// See [`DownloadError`]. After an error the folder has no `meta.json`, so it is not a block. Call again to continue.
 ///
 /// # Cancel safety
 /// As after an error.
@@ -105,22 +107,22 @@ pub async fn download(
     let chunks = dir.join(layout::CHUNKS_DIR);
     std::fs::create_dir_all(&chunks).map_err(|source| local(&chunks, source))?;
 
-    // Sizes are what somebody else wrote: their sum need not fit.
+    // Another program wrote the sizes: their sum may overflow.
     let total_bytes = manifest.iter().fold(0, |sum: u64, file| sum.saturating_add(file.size_bytes));
     let done_bytes = AtomicU64::new(0);
-    let tell = |bytes: u64| {
+    let report = |bytes: u64| {
         let done_bytes = done_bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         if let Some(progress) = &options.progress {
             progress(done_bytes.min(total_bytes), total_bytes);
         }
     };
     futures::stream::iter(&manifest)
-        .map(|file| download_file(bucket, block, file, dir, options.retry, &tell))
+        .map(|file| download_file(bucket, block, file, dir, options.retry, &report))
         .buffer_unordered(options.concurrency.max(1))
         .try_collect::<()>()
         .await?;
 
-    // The segments' names must be on disk before the file that promises them.
+    // The names of the segments must be on disk before `meta.json`, which lists them.
     let flushed = std::fs::File::open(&chunks).and_then(|folder| folder.sync_all());
     flushed.map_err(|source| local(&chunks, source))?;
     let path = dir.join(layout::META_FILE);
@@ -128,7 +130,7 @@ pub async fn download(
     Ok(meta)
 }
 
-/// For blocks of versions that wrote no manifest.
+/// The manifest of a block whose uploader wrote none.
 async fn manifest_by_listing(
     bucket: &Bucket,
     block: Ulid,
@@ -136,7 +138,7 @@ async fn manifest_by_listing(
 ) -> Result<Vec<ManifestFile>, BucketError> {
     let folder = block.to_string();
     let objects = retry.run(|| bucket.list_all(&folder)).await?;
-    let to_file = |object: crate::ObjectInfo| {
+    let to_file = |object: ObjectInfo| {
         let path = layout::split(&object.name)?.1.to_owned();
         let is_segment = path.strip_prefix(layout::CHUNKS_DIR).is_some_and(|rest| rest.starts_with('/'));
         let is_wanted = (is_segment || path == layout::INDEX_FILE) && manifest::is_block_path(&path);
@@ -151,14 +153,14 @@ async fn download_file(
     file: &ManifestFile,
     dir: &Path,
     retry: Retry,
-    tell: &(dyn Fn(u64) + Send + Sync),
+    report: &(dyn Fn(u64) + Send + Sync),
 ) -> Result<(), DownloadError> {
     let path = dir.join(&file.path);
     let local = |source| DownloadError::Local { block, source: manifest::named(&path, source) };
     let wrong =
         |reason: &str| DownloadError::File { block, file: file.path.clone(), reason: reason.to_owned() };
     if is_there(path.clone(), file.clone()).await.map_err(local)? {
-        tell(file.size_bytes);
+        report(file.size_bytes);
         return Ok(());
     }
     let name = layout::block_file(block, &file.path);
@@ -171,7 +173,7 @@ async fn download_file(
             ))));
         }
         let partial = PathBuf::from(format!("{}.download", path.display()));
-        let (mut sink, mut hasher, mut told) = (
+        let (mut sink, mut hasher, mut received_bytes) = (
             tokio::fs::File::create(&partial).await.map_err(|e| local_error(bucket, &partial, &e))?,
             Hasher::new(),
             0,
@@ -181,10 +183,10 @@ async fn download_file(
             tokio::io::AsyncWriteExt::write_all(&mut sink, &piece)
                 .await
                 .map_err(|error| local_error(bucket, &partial, &error))?;
-            told += piece.len() as u64;
-            tell(piece.len() as u64);
+            received_bytes += piece.len() as u64;
+            report(piece.len() as u64);
         }
-        debug_assert_eq!(told, file.size_bytes, "a stream of other length ends with an error");
+        debug_assert_eq!(received_bytes, file.size_bytes, "a stream of another length ends with an error");
         let done = async {
             sink.sync_all().await?;
             drop(sink);
@@ -197,7 +199,7 @@ async fn download_file(
         };
         match done.await {
             Ok(true) => Ok(Ok(())),
-            Ok(false) => Ok(Err(wrong("is not what its manifest says: the SHA-256 differs"))),
+            Ok(false) => Ok(Err(wrong("differs from its manifest: the SHA-256 is another"))),
             Err(error) => Err(local_error(bucket, &path, &error)),
         }
     };
@@ -208,12 +210,12 @@ async fn download_file(
     }
 }
 
-/// Whether a file of an earlier attempt is good.
+/// Whether an earlier attempt has downloaded a file.
 async fn is_there(path: PathBuf, file: ManifestFile) -> io::Result<bool> {
     let look = move || match std::fs::metadata(&path) {
         Ok(metadata) if metadata.len() == file.size_bytes => match &file.sha256 {
             Some(expected) => Ok(manifest::hash_file(&path)?.1 == *expected),
-            // Only whole files get their name.
+            // A file has this name only after it was downloaded whole.
             None => Ok(true),
         },
         Ok(_) => Ok(false),
@@ -227,7 +229,7 @@ fn local_error(bucket: &Bucket, path: &Path, error: &io::Error) -> BucketError {
     BucketError::new(ErrorKind::Local, bucket.name(), format!("write {}", path.display()), error.to_string())
 }
 
-/// Writes a small file that is either whole or not there, even after a power cut.
+/// Writes a small file, which is whole or absent even after a power cut.
 pub(crate) fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
     let partial = PathBuf::from(format!("{}.tmp", path.display()));
     let mut file = std::fs::File::create(&partial)?;

@@ -1,4 +1,4 @@
-//! Why an operation on a bucket did not happen, in one line that says what to do.
+//! Why an operation on a bucket failed, in one line that says what to do.
 
 use std::fmt;
 
@@ -8,36 +8,38 @@ use object_store::Error as StoreError;
 /// What a caller may do about a [`BucketError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
-    /// The object is not there.
+    /// The object does not exist.
     NotFound,
-    /// The object is there already, or changed since it was read: a condition was not met.
+    /// A condition was not met: the object exists already, or it changed since it was read.
     Conflict,
-    /// The bucket itself is not there.
+    /// The bucket does not exist.
     NoBucket,
-    /// The store refuses the credential, or the credential may not do this.
+    /// The store refused the credential, or the credential does not permit the operation.
     Denied,
-    /// The store cannot be reached, is overloaded or failed; trying again later can help.
+    /// The store cannot be reached, is overloaded or failed. A later retry can succeed.
     Unavailable,
-    /// This type of store cannot do this.
+    /// This type of store does not support the operation.
     Unsupported,
-    /// The configuration cannot work, whatever the store says.
+    /// The configuration is wrong.
     Config,
-    /// What was read is not what was promised.
+    /// The answer does not have the length that the store promised.
     Corrupt,
+    /// The object is larger than any object of this name may be.
+    TooLarge,
     /// A local file cannot be read or written.
     Local,
 }
 
-/// Why an operation on a bucket did not happen.
+/// Why an operation on a bucket failed.
 ///
-/// Its text is one line: what was being done, to which object of which bucket, why not, and what to do.
+/// Its text is one line: the operation, the object, the bucket, the reason, and what to do.
 #[derive(Debug)]
-pub struct BucketError(Box<Inner>);
+pub struct BucketError(Box<ErrorDetails>);
 
 #[derive(Debug)]
-struct Inner {
+struct ErrorDetails {
     kind: ErrorKind,
-    /// What was being done, such as "get 01H.../meta.json".
+    /// The operation, such as "get 01H.../meta.json".
     action: String,
     bucket: String,
     reason: String,
@@ -52,12 +54,12 @@ impl BucketError {
         reason: impl Into<String>,
     ) -> Self {
         let (action, reason) = (action.into(), reason.into());
-        Self(Box::new(Inner { kind, action, bucket: bucket.to_owned(), reason, source: None }))
+        Self(Box::new(ErrorDetails { kind, action, bucket: bucket.to_owned(), reason, source: None }))
     }
 
     pub(crate) fn from_store(bucket: &str, action: String, source: StoreError) -> Self {
         let (kind, reason) = classify(&source);
-        Self(Box::new(Inner { kind, action, bucket: bucket.to_owned(), reason, source: Some(source) }))
+        Self(Box::new(ErrorDetails { kind, action, bucket: bucket.to_owned(), reason, source: Some(source) }))
     }
 
     /// What a caller may do about it.
@@ -65,17 +67,17 @@ impl BucketError {
         self.0.kind
     }
 
-    /// Whether the object is not there.
+    /// Whether the object does not exist.
     pub fn is_not_found(&self) -> bool {
         self.0.kind == ErrorKind::NotFound
     }
 
-    /// Whether doing the same again later can help, with nothing changed by hand.
+    /// Whether the same operation can succeed later without a change by a person.
     pub fn is_retryable(&self) -> bool {
         matches!(self.0.kind, ErrorKind::Unavailable | ErrorKind::Corrupt)
     }
 
-    /// The exit code of a program that ends for this reason: 2 for what the configuration must change, 1 else.
+    /// The exit code of a program that exits for this reason: 2 if the configuration must be changed, otherwise 1.
     pub fn exit_code(&self) -> u8 {
         match self.0.kind {
             ErrorKind::Config | ErrorKind::Denied | ErrorKind::NoBucket | ErrorKind::Unsupported => {
@@ -85,6 +87,7 @@ impl BucketError {
             | ErrorKind::Conflict
             | ErrorKind::Unavailable
             | ErrorKind::Corrupt
+            | ErrorKind::TooLarge
             | ErrorKind::Local => runtime::EXIT_ERROR,
         }
     }
@@ -108,7 +111,7 @@ impl From<BucketError> for runtime::RoleError {
     }
 }
 
-/// The kind of a store's error and its reason in a few words.
+/// The kind and the short reason of an error of the store.
 fn classify(error: &StoreError) -> (ErrorKind, String) {
     let text = error.to_string();
     match error {
@@ -120,23 +123,23 @@ fn classify(error: &StoreError) -> (ErrorKind, String) {
         StoreError::NotFound { .. } => (ErrorKind::NotFound, "the object does not exist".to_owned()),
         StoreError::AlreadyExists { .. } => (ErrorKind::Conflict, "the object exists already".to_owned()),
         StoreError::Precondition { .. } => {
-            (ErrorKind::Conflict, "the object changed, or exists already".to_owned())
+            (ErrorKind::Conflict, "the object was changed, or exists already".to_owned())
         }
-        StoreError::NotModified { .. } => (ErrorKind::Conflict, "the object did not change".to_owned()),
+        StoreError::NotModified { .. } => (ErrorKind::Conflict, "the object was not changed".to_owned()),
         StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. } => (
             ErrorKind::Denied,
             format!(
-                "the store refuses the credential ({}): check the keys in the objstore configuration and what they may do",
+                "the store refused the credential ({}): check the keys in the objstore configuration and their permissions",
                 server_code(&text).unwrap_or("access denied")
             ),
         ),
         StoreError::NotSupported { .. } | StoreError::NotImplemented { .. } => {
-            (ErrorKind::Unsupported, "this type of object storage cannot do this".to_owned())
+            (ErrorKind::Unsupported, "this type of object storage does not support the operation".to_owned())
         }
         StoreError::InvalidPath { .. } | StoreError::UnknownConfigurationKey { .. } => {
             (ErrorKind::Config, one_line(&text))
         }
-        // Azure answers 404 to a request for a container that is being made or removed as a generic error.
+        // While a container is created or removed, Azure's 404 is reported as a generic error.
         _ if names_missing_bucket(&text) => (
             ErrorKind::NoBucket,
             "the bucket does not exist: create it, or correct its name in the objstore configuration"
@@ -144,7 +147,7 @@ fn classify(error: &StoreError) -> (ErrorKind, String) {
         ),
         _ if asks_for_credential(&text) => (
             ErrorKind::Denied,
-            "no credential is configured, and neither the environment nor the machine gives one: add it to the objstore configuration"
+            "no credential is configured, and neither the environment nor the machine provides one: add it to the objstore configuration"
                 .to_owned(),
         ),
         _ if is_wrong_region(&text) => (
@@ -153,12 +156,12 @@ fn classify(error: &StoreError) -> (ErrorKind, String) {
                 .to_owned(),
         ),
         _ if ends_before_range(error, &text) => {
-            (ErrorKind::Corrupt, "the object ends before the range does".to_owned())
+            (ErrorKind::Corrupt, "the object ends before the requested range".to_owned())
         }
         _ if is_bad_credential(&text) => (
             ErrorKind::Denied,
             format!(
-                "the store refuses the credential ({}): check the keys in the objstore configuration",
+                "the store refused the credential ({}): check the keys in the objstore configuration",
                 server_code(&text).unwrap_or("access denied")
             ),
         ),
@@ -166,7 +169,7 @@ fn classify(error: &StoreError) -> (ErrorKind, String) {
     }
 }
 
-/// Stores answer 416; the local one says so in the innermost error.
+/// Stores answer 416. For a local file only the innermost error says it.
 fn ends_before_range(error: &StoreError, text: &str) -> bool {
     ["status code: 416", "InvalidRange", "Out of range of file"].iter().any(|mark| text.contains(mark))
         || causes(error).skip(1).any(|cause| cause.to_string().starts_with("Wanted range starting at"))
@@ -178,7 +181,7 @@ fn names_missing_bucket(text: &str) -> bool {
         .any(|code| text.contains(code))
 }
 
-/// Listings are refused by the store's library without saying that it was a refusal.
+/// For listings, the library reports a refused credential as a generic error.
 fn is_bad_credential(text: &str) -> bool {
     let marks = [
         "status code: 401",
@@ -191,7 +194,7 @@ fn is_bad_credential(text: &str) -> bool {
     marks.iter().any(|mark| text.contains(mark))
 }
 
-/// The addresses at which machines in clouds are asked for their own credential.
+/// The addresses at which a machine in a cloud gets its own credential.
 fn asks_for_credential(text: &str) -> bool {
     ["//169.254.169.254", "//169.254.170.2", "//metadata.google.internal"]
         .iter()
@@ -210,7 +213,7 @@ fn server_code(text: &str) -> Option<&str> {
     (code.len() <= 64 && code.bytes().all(|b| b.is_ascii_alphanumeric())).then_some(code)
 }
 
-/// Says whether the store was reached at all: the innermost cause is what an operator can act on.
+/// The reason with the innermost cause, which tells an operator whether the store was reached.
 fn unavailable(error: &StoreError, text: &str) -> String {
     let cause = one_line(&root_cause(error).to_string());
     let is_unreachable = ["Connection refused", "error trying to connect", "dns error", "failed to lookup"]
@@ -220,7 +223,7 @@ fn unavailable(error: &StoreError, text: &str) -> String {
     if is_unreachable {
         format!("the store cannot be reached ({cause}): check the endpoint and the network")
     } else if let Some(code) = server_code(text) {
-        format!("the store answered {code}; trying again later can help")
+        format!("the store answered {code}; retry later")
     } else {
         cause
     }
@@ -241,7 +244,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kind_follows_from_what_the_store_said() {
+    fn errors_of_the_store_are_classified_by_their_text() {
         let check = |text: &str, kind: ErrorKind, words: &str| {
             let error = StoreError::Generic { store: "S3", source: text.into() };
             let error = BucketError::from_store("b", "list \"\"".to_owned(), error);
@@ -269,7 +272,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_range_behind_the_end_of_a_local_file_is_damage() {
+    async fn a_range_past_the_end_of_a_local_file_is_corrupt() {
         let dir = tempfile::tempdir().expect("a folder");
         std::fs::write(dir.path().join("cut"), "0123456789").expect("a file");
         let store = object_store::local::LocalFileSystem::new_with_prefix(dir.path()).expect("a store");
@@ -283,12 +286,18 @@ mod tests {
     }
 
     #[test]
-    fn the_exit_code_tells_configuration_from_weather() {
+    fn only_errors_that_need_another_configuration_exit_with_code_2() {
         let code = |kind| BucketError::new(kind, "b", "a", "r").exit_code();
         for kind in [ErrorKind::Config, ErrorKind::Denied, ErrorKind::NoBucket, ErrorKind::Unsupported] {
             assert_eq!(code(kind), 2, "{kind:?}");
         }
-        for kind in [ErrorKind::NotFound, ErrorKind::Conflict, ErrorKind::Unavailable, ErrorKind::Corrupt] {
+        for kind in [
+            ErrorKind::NotFound,
+            ErrorKind::Conflict,
+            ErrorKind::Unavailable,
+            ErrorKind::Corrupt,
+            ErrorKind::TooLarge,
+        ] {
             assert_eq!(code(kind), 1, "{kind:?}");
         }
     }

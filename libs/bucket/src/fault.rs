@@ -1,6 +1,6 @@
-//! An object store that misbehaves on purpose, and by a seed: the same seed and the same requests fail alike.
+//! An object store that injects faults by a seed: with the same seed, the same requests fail in the same way.
 //!
-//! It stands between a [`Bucket`](crate::Bucket) and any store in tests, of this crate and of those that use it.
+//! Tests, of this crate and of others, put it between a [`Bucket`](crate::Bucket) and any store.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -20,32 +20,32 @@ use object_store::{
     UploadPart,
 };
 
-/// How many of the last written objects an old listing may lack.
+/// Number of the last written objects that a stale listing may lack.
 const RECENT: usize = 16;
 
-/// What goes wrong, how often. Rates are from 0 (never) to 1 (always); all are 0 by default.
+/// Which faults are injected, and how often. Rates are from 0 (never) to 1 (always); the default is 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Faults {
-    /// Requests that fail without having had an effect: 503, 429, a connection that is closed.
+    /// Requests that fail without an effect: 503, 429, a closed connection.
     pub errors: f64,
-    /// Writes and removals that are done, of which the answer is lost.
+    /// Writes and removals that are done, but whose answer is lost.
     pub lost_answers: f64,
-    /// Requests that answer only after [`Faults::stall`].
+    /// Requests that are delayed by [`Faults::stall`].
     pub stalls: f64,
-    /// How long a stall takes.
+    /// Length of a delay.
     pub stall: Duration,
-    /// Reads whose content ends too early without saying so.
+    /// Reads whose content ends too early, without an error.
     pub truncated: f64,
-    /// Listings that lack some of the objects that were written last.
+    /// Listings that lack some of the last written objects.
     pub stale_lists: f64,
-    /// Whether conditions of writes are ignored: a creation overwrites, an update too.
+    /// Whether conditions of writes are ignored, so that creations and updates overwrite.
     pub ignores_conditions: bool,
-    /// After so many more requests every one fails, as if the store, or the asking process, had gone.
+    /// Number of requests after which every request fails, as if the store, or the client, had been killed.
     pub requests_left: Option<u64>,
 }
 
 impl Faults {
-    /// Everything at once, each kind at `rate`; conditions hold.
+    /// All kinds of faults, each at `rate`; conditions are honoured.
     pub fn all(rate: f64) -> Self {
         Self {
             errors: rate,
@@ -62,25 +62,26 @@ impl Faults {
 /// An [`ObjectStore`] around another one that injects [`Faults`].
 pub struct FaultyStore {
     inner: Arc<dyn ObjectStore>,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<FaultState>>,
 }
 
-struct State {
+struct FaultState {
     seed: u64,
     random: u64,
     faults: Faults,
     recent: VecDeque<Path>,
     injected: BTreeMap<&'static str, u64>,
     requests: u64,
-    after_write: Option<AfterWrite>,
+    after_write: Option<Hook>,
+    after_read: Option<Hook>,
 }
 
-type AfterWrite = Arc<dyn Fn(Path) -> BoxFuture<'static, ()> + Send + Sync>;
+type Hook = Arc<dyn Fn(Path) -> BoxFuture<'static, ()> + Send + Sync>;
 
 impl FaultyStore {
-    /// A store without faults around `inner`, which takes its chances from `seed`.
+    /// A store around `inner`, without faults until [`FaultyStore::set`]; random numbers come from `seed`.
     pub fn new(inner: Arc<dyn ObjectStore>, seed: u64) -> Arc<Self> {
-        let state = State {
+        let state = FaultState {
             seed,
             random: seed,
             faults: Faults::default(),
@@ -88,53 +89,59 @@ impl FaultyStore {
             injected: BTreeMap::new(),
             requests: 0,
             after_write: None,
+            after_read: None,
         };
         Arc::new(Self { inner, state: Arc::new(Mutex::new(state)) })
     }
 
-    /// Changes what goes wrong from the next request on.
+    /// Sets the faults of the following requests.
     pub fn set(&self, faults: Faults) {
         self.state().faults = faults;
     }
 
-    /// Does something between each write of a whole object and its answer, as another process might.
+    /// Runs `work` between each write of a whole object and its answer, as another process could.
     pub fn after_write(&self, work: impl Fn(Path) -> BoxFuture<'static, ()> + Send + Sync + 'static) {
         self.state().after_write = Some(Arc::new(work));
     }
 
-    /// How many requests came.
+    /// Runs `work` between each read of a whole object and its answer, as another process could.
+    pub fn after_read(&self, work: impl Fn(Path) -> BoxFuture<'static, ()> + Send + Sync + 'static) {
+        self.state().after_read = Some(Arc::new(work));
+    }
+
+    /// Number of requests so far.
     pub fn requests(&self) -> u64 {
         self.state().requests
     }
 
-    /// How often each kind of fault was injected, by a short name.
+    /// Number of injected faults by kind.
     pub fn injected(&self) -> BTreeMap<&'static str, u64> {
         self.state().injected.clone()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, FaultState> {
         lock(&self.state)
     }
 
-    /// Lets a request begin: counts, stalls and fails it.
+    /// Counts a request, delays it or fails it.
     async fn begin(&self, name: &Path) -> Result<()> {
         begin(&self.state, name).await
     }
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    // A panic elsewhere leaves numbers that are as good as before.
+fn lock(state: &Mutex<FaultState>) -> MutexGuard<'_, FaultState> {
+    // The numbers are valid even if another thread panicked.
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn begin(state: &Mutex<State>, name: &Path) -> Result<()> {
+async fn begin(state: &Mutex<FaultState>, name: &Path) -> Result<()> {
     let stall = {
         let mut state = lock(state);
         state.requests += 1;
         if let Some(left) = &mut state.faults.requests_left {
             match left.checked_sub(1) {
                 Some(less) => *left = less,
-                None => return Err(failure("the store is gone")),
+                None => return Err(failure("the store was killed")),
             }
         }
         let (stalls, stall) = (state.faults.stalls, state.faults.stall);
@@ -154,8 +161,8 @@ async fn begin(state: &Mutex<State>, name: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Lets the answer to a write that was done get lost.
-fn answer<T>(state: &Mutex<State>, done: T) -> Result<T> {
+/// Loses the answer to a write that was done, at the configured rate.
+fn answer<T>(state: &Mutex<FaultState>, done: T) -> Result<T> {
     let mut state = lock(state);
     let rate = state.faults.lost_answers;
     if state.rolls("lost answer", rate) { Err(failure("the answer was lost")) } else { Ok(done) }
@@ -165,7 +172,7 @@ fn failure(text: &str) -> Error {
     Error::Generic { store: "faulty", source: text.into() }
 }
 
-impl State {
+impl FaultState {
     /// SplitMix64.
     fn next(&mut self) -> u64 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -190,7 +197,7 @@ impl State {
         self.recent.push_back(name.clone());
     }
 
-    /// The objects that a listing pretends not to know.
+    /// The objects that a stale listing lacks.
     fn hidden(&mut self) -> Vec<Path> {
         let rate = self.faults.stale_lists;
         if !self.rolls("stale listing", rate) || self.recent.is_empty() {
@@ -200,7 +207,7 @@ impl State {
         self.recent.iter().skip(from).cloned().collect()
     }
 
-    /// Where the content of `length` bytes ends too early, if it does.
+    /// The length at which content of `length` bytes is cut short, if it is.
     fn cut(&mut self, length: u64) -> Option<u64> {
         let rate = self.faults.truncated;
         (length > 0 && self.rolls("truncated", rate)).then(|| self.next() % length)
@@ -249,8 +256,12 @@ impl ObjectStore for FaultyStore {
 
     async fn get_opts(&self, name: &Path, options: GetOptions) -> Result<GetResult> {
         self.begin(name).await?;
-        let is_head = options.head;
+        let (is_head, is_whole) = (options.head, !options.head && options.range.is_none());
         let result = self.inner.get_opts(name, options).await?;
+        let after_read = self.state().after_read.clone().filter(|_| is_whole);
+        if let Some(work) = after_read {
+            work(name.clone()).await;
+        }
         let length = result.range.end - result.range.start;
         let cut = if is_head { None } else { self.state().cut(length) };
         let Some(cut) = cut else { return Ok(result) };
@@ -331,7 +342,7 @@ impl ObjectStore for FaultyStore {
 struct FaultyUpload {
     inner: Box<dyn MultipartUpload>,
     name: Path,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<FaultState>>,
 }
 
 impl fmt::Debug for FaultyUpload {

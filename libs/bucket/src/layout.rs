@@ -1,26 +1,26 @@
-//! Names of the objects in a bucket, as Thanos lays them out.
+//! Names of the objects in a bucket. The layout is that of Thanos.
 //!
 //! ```text
 //! <ULID>/meta.json               written last; without it the block does not exist yet
 //! <ULID>/index
 //! <ULID>/chunks/000001 ...
 //! <ULID>/deletion-mark.json      and two other marks, see `marks`
-//! isthmus/intent/<ULID>.json     ours: somebody is uploading this block right now
+//! isthmus/intent/<ULID>.json     ours: an upload of this block is running
 //! ```
 //!
-//! Everything whose first part is no ULID is passed over by Thanos and by us.
+//! Thanos and this program ignore names whose first part is not a ULID.
 
 use tsdb::Ulid;
 
-/// The description of a block; written last, removed first.
+/// The description of a block; the last object that is written, the first that is removed.
 pub const META_FILE: &str = "meta.json";
 /// The index of a block.
 pub const INDEX_FILE: &str = "index";
 /// The folder of a block's chunk segments.
 pub const CHUNKS_DIR: &str = "chunks";
-/// The local file of deleted intervals; never part of a block in a bucket.
+/// The local file of deleted intervals. A block in a bucket has none.
 pub const TOMBSTONES_FILE: &str = "tombstones";
-/// Marks a block for deletion; removed last.
+/// Marks a block for deletion; the last object that is removed.
 pub const DELETION_MARK_FILE: &str = "deletion-mark.json";
 /// Keeps a block out of compaction.
 pub const NO_COMPACT_MARK_FILE: &str = "no-compact-mark.json";
@@ -46,8 +46,8 @@ pub fn intent(block: Ulid) -> String {
     format!("{INTENT_DIR}/{block}.json")
 }
 
-/// The block to which an object or a folder belongs, and the rest of the name (empty for the folder itself);
-/// `None` for what belongs to no block.
+/// The block to which an object or a folder belongs, and the rest of the name, which is empty for the folder itself.
+/// `None` if it belongs to no block.
 pub fn split(name: &str) -> Option<(Ulid, &str)> {
     let (first, rest) = name.split_once('/').unwrap_or((name, ""));
     Some((tsdb::parse_block_id(first)?, rest))
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_begins_with_a_block_id_belongs_to_a_block() {
+    fn only_names_that_begin_with_a_block_id_belong_to_a_block() {
         let id = "01HZY3VQ6J0000000000000000";
         let block = tsdb::parse_block_id(id).unwrap();
         let check = |name: &str, expected: Option<&str>| {

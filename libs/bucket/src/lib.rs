@@ -1,19 +1,22 @@
-//! Object storage: how to reach a bucket, what lies in it, and how blocks get in and out of it whole.
+//! Object storage: opening a bucket, its layout, and how blocks are published, found, read, downloaded and removed.
 //!
-//! * [`BucketConfig`] reads Thanos' objstore YAML; [`Bucket`] is what it opens.
-//! * [`layout`] names the objects; [`marks`] are the small ones that say what is to be done with a block.
-//! * [`publish`] puts a block into a bucket, [`download`] gets it out, [`delete_block`] removes it;
-//!   [`judge_partial`] says what is to be done with an upload that never ended.
-//! * [`Fetcher`] knows which blocks there are.
-//! * [`BucketFile`] reads an object by ranges, for `tsdb`'s block reader.
-//! * [`fault`] is a store that misbehaves, for tests of everything that uses one.
+//! * [`BucketConfig`] reads Thanos' objstore YAML and opens a [`Bucket`].
+//! * [`layout`] names the objects; [`marks`] mark blocks for deletion, or exclude them from compaction or downsampling.
+//! * [`publish`] uploads a block, [`download`] downloads it, [`delete_block`] removes it; [`judge_partial`] decides whether
+//!   an unfinished upload was abandoned.
+//! * [`Fetcher`] finds the blocks of a bucket.
+//! * [`Bucket::open_block`] opens a block for reading by ranges; [`BlockFault`] says what to do about one that cannot be
+//!   read. [`BucketFile`] reads a single object by ranges.
+//! * `fault`, with the feature `test-util`, is a store that injects faults, for tests.
 //!
-//! Not here: what is inside a block (`tsdb`), when to upload, compact or delete (the components).
+//! Not here: the content of a block's files (`tsdb`), and when to upload, compact or delete (the components).
 
+mod args;
 mod bucket;
 mod config;
 mod download;
 mod error;
+#[cfg(feature = "test-util")]
 pub mod fault;
 mod fetch;
 mod file;
@@ -21,6 +24,7 @@ pub mod layout;
 mod manifest;
 pub mod marks;
 mod metrics;
+mod open;
 mod pieces;
 mod probe;
 mod publish;
@@ -28,19 +32,21 @@ mod remove;
 mod retry;
 mod upload;
 
-pub use bucket::{Bucket, Listing, ObjectInfo, Version};
-pub use config::{ArgsError, BucketConfig, ConfigError, ObjstoreArgs};
+pub use args::{ObjstoreArgs, ObjstoreArgsError};
+pub use bucket::{Bucket, FolderListing, ObjectInfo, ObjectVersion};
+pub use config::{BucketConfig, ObjstoreConfigError};
 pub use download::{DownloadError, DownloadOptions, download};
 pub use error::{BucketError, ErrorKind};
 pub use fetch::{
-    BlockState, Discovery, FetchError, FetchMetrics, FetchOptions, Fetcher, Filters, SelectorError, View,
-    parse_selector,
+    BlockState, BucketView, Discovery, FetchError, FetchMetrics, FetchOptions, Fetcher, Filters,
+    SelectorError, parse_selector,
 };
 pub use file::BucketFile;
 pub use manifest::{ManifestFile, manifest_of};
 pub use metrics::BucketMetrics;
+pub use open::{BlockFault, OpenBlockError, OpenBlockOptions, RemoteBlock};
 pub use probe::Probe;
-pub use publish::{Progress, PublishError, PublishOptions, Published, publish};
+pub use publish::{PublishError, PublishOptions, Published, UploadProgress, publish};
 pub use remove::{
     PARTIAL_UPLOAD_AGE, PartialVerdict, delete_block, delete_partial, judge_partial, store_time,
 };

@@ -15,14 +15,14 @@ pub(crate) const HASH_FUNCTION: &str = "SHA256";
 /// Bytes of a file that are read at once.
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// A file of a block, with what a copy of it must be.
+/// A file of a block, with the size and hash that a copy of it must have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManifestFile {
     /// Path below the block's folder, with `/`.
     pub path: String,
     /// Size in bytes.
     pub size_bytes: u64,
-    /// SHA-256 in lower case hexadecimal digits; `None` where the uploader made none.
+    /// SHA-256 in lower case hexadecimal digits; `None` if the uploader wrote none.
     pub sha256: Option<String>,
 }
 
@@ -44,9 +44,9 @@ impl Hasher {
     }
 }
 
-/// What a `meta.json` lists, without itself; empty where it lists nothing, as old versions of Thanos did.
+/// The files that a `meta.json` lists, without itself. The list is empty for blocks of old versions of Thanos.
 ///
-/// Paths that would lead out of the block's folder are left out: nothing of ours writes them.
+/// Paths that lead out of the block's folder are dropped: they do not come from this program.
 pub fn manifest_of(meta: &tsdb::BlockMeta) -> Vec<ManifestFile> {
     let files = meta.thanos.iter().flat_map(|thanos| &thanos.files);
     let usable = |file: &&FileMeta| file.rel_path != META_FILE && is_block_path(&file.rel_path);
@@ -68,10 +68,10 @@ pub(crate) fn is_block_path(path: &str) -> bool {
     !path.is_empty() && path.split('/').all(|part| !matches!(part, "" | "." | "..")) && !path.contains('\\')
 }
 
-/// The files of a local block that belong into a bucket, in the order of names, so many hashed at once.
+/// The files of a local block that belong into a bucket, sorted by name; `concurrency` files are hashed at a time.
 ///
 /// # Errors
-/// A folder without `index`, or what the system says, with the path.
+/// A folder without `index`, or an error of the system with the path.
 pub(crate) async fn read_manifest(dir: &Path, concurrency: usize) -> io::Result<Vec<ManifestFile>> {
     let hashes = list_files(dir)?.into_iter().map(|path| {
         let local = dir.join(&path);
@@ -90,14 +90,14 @@ fn list_files(dir: &Path) -> io::Result<Vec<String>> {
     let chunks = dir.join(CHUNKS_DIR);
     let entries = match std::fs::read_dir(&chunks) {
         Ok(entries) => Some(entries),
-        // A block without samples may lack the folder.
+        // A block without samples may have no such folder.
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(named(&chunks, error)),
     };
     for entry in entries.into_iter().flatten() {
         let name = entry.map_err(|error| named(&chunks, error))?.file_name();
         let name = name.to_string_lossy();
-        // Other files, such as those of a write that was cut off, are not of the block.
+        // Other files, such as those of an interrupted write, do not belong to the block.
         if !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit()) {
             paths.push(format!("{CHUNKS_DIR}/{name}"));
         }
@@ -141,7 +141,7 @@ pub(crate) fn to_files(manifest: &[ManifestFile]) -> Vec<FileMeta> {
     files
 }
 
-/// An error of the system with the path it is about.
+/// An error of the system with its path.
 pub(crate) fn named(path: &Path, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_manifest_holds_segments_and_index_and_nothing_else() {
+    async fn a_manifest_lists_segments_and_index_only() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("chunks")).unwrap();
         for (path, content) in [

@@ -1,7 +1,7 @@
-//! Marks: small objects beside a block's files that say what must, or must not, be done to it.
+//! Marks: small objects beside a block's files that request its deletion, or exclude it from compaction or downsampling.
 //!
-//! A mark is created only where none is and is never overwritten. One that cannot be read is passed over with a
-//! warning, and no block is deleted on the strength of it.
+//! A mark is created only if there is none, and is never overwritten. A mark that cannot be read is ignored with a warning,
+//! and no block is deleted because of it.
 
 use std::fmt;
 use std::time::Duration;
@@ -21,11 +21,11 @@ const VERSION: u64 = 1;
 /// Kinds of marks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum MarkKind {
-    /// The block is to be deleted when the mark is old enough.
+    /// The block is deleted when the mark is old enough.
     Deletion,
-    /// The block is not to be compacted.
+    /// The block is not compacted.
     NoCompact,
-    /// The block is not to be downsampled.
+    /// The block is not downsampled.
     NoDownsample,
 }
 
@@ -42,7 +42,7 @@ impl MarkKind {
         }
     }
 
-    /// The field that holds the time, in seconds.
+    /// The field with the time in seconds.
     fn time_field(self) -> &'static str {
         match self {
             Self::Deletion => "deletion_time",
@@ -58,35 +58,35 @@ impl fmt::Display for MarkKind {
     }
 }
 
-/// What a mark says.
+/// A mark of a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {
-    /// Which mark it is.
+    /// The kind.
     pub kind: MarkKind,
-    /// The block that it stands at.
+    /// The marked block.
     pub block: Ulid,
-    /// When it was made, by the clock of whoever made it; a whole second.
+    /// When it was made, by the clock of the program that made it, in whole seconds.
     pub time: Timestamp,
-    /// Why, in the few words that programs compare (`manual`, `index-size-exceeding`); not of a deletion mark.
+    /// The reason as a fixed word that programs compare (`manual`, `index-size-exceeding`); `None` for a deletion mark.
     pub reason: Option<String>,
-    /// Why, for people.
+    /// The reason as text for people.
     pub details: Option<String>,
 }
 
-/// What stands at a block.
+/// Whether a block has a mark of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MarkState {
-    /// No mark.
+    /// There is no mark.
     Absent,
-    /// A mark.
+    /// There is a mark.
     Marked(Mark),
-    /// An object that is no mark of a known version, and why. It counts as no mark; but a block that has it is
-    /// not touched.
+    /// There is an object that is not a mark of a known version, for this reason. It has no effect, except that the
+    /// block is not removed while it exists.
     Unusable(String),
 }
 
 impl MarkState {
-    /// The mark, where there is a usable one.
+    /// The mark, if there is a usable one.
     pub fn mark(&self) -> Option<&Mark> {
         match self {
             Self::Marked(mark) => Some(mark),
@@ -103,31 +103,32 @@ impl Mark {
         Self { kind, block, time, reason, details: None }
     }
 
-    /// How long ago the mark was made, at `now`; zero for one from the future.
+    /// Age of the mark at `now`; zero if it was made later.
     pub fn age(&self, now: Timestamp) -> Duration {
         let millis = now.as_millis().saturating_sub(self.time.as_millis());
         Duration::from_millis(u64::try_from(millis).unwrap_or(0))
     }
 
-    /// Reads the content of a mark.
+    /// Parses the content of a mark.
     ///
     /// # Errors
-    /// What is wrong with it, in a few words.
+    /// A short text that says what is wrong.
     pub fn parse(kind: MarkKind, block: Ulid, content: &[u8]) -> Result<Self, String> {
         let fields: Map<String, Value> =
-            serde_json::from_slice(content).map_err(|error| format!("it is no JSON object: {error}"))?;
+            serde_json::from_slice(content).map_err(|error| format!("it is not a JSON object: {error}"))?;
         match fields.get("version").and_then(Value::as_u64) {
             Some(VERSION) => {}
-            Some(other) => return Err(format!("its version is {other}, known is {VERSION}")),
-            None => return Err("it has no version".to_owned()),
+            Some(other) => return Err(format!("its version is {other}, expected {VERSION}")),
+            None => return Err(format!("it has no version, expected {VERSION}")),
         }
         if let Some(id) = fields.get("id").and_then(Value::as_str)
             && id != block.to_string()
         {
-            return Err(format!("it is of block {id:.26}"));
+            return Err(format!("its id is {id:.26}, expected {block}"));
         }
         let seconds = fields.get(kind.time_field()).and_then(Value::as_i64);
-        let seconds = seconds.ok_or_else(|| format!("it has no {} in seconds", kind.time_field()))?;
+        let seconds =
+            seconds.ok_or_else(|| format!("it has no {}, expected Unix seconds", kind.time_field()))?;
         let text = |name: &str| fields.get(name).and_then(Value::as_str).map(str::to_owned);
         Ok(Self {
             kind,
@@ -138,7 +139,7 @@ impl Mark {
         })
     }
 
-    /// The content of the object.
+    /// The mark as the content of its object.
     pub fn to_json(&self) -> Bytes {
         let mut fields = Map::new();
         fields.insert("id".to_owned(), json!(self.block.to_string()));
@@ -154,11 +155,11 @@ impl Mark {
     }
 }
 
-/// What stands at a block; warns about what is unusable.
+/// Loads a mark of a block. Logs a warning if it is unusable.
 ///
 /// # Errors
-/// What the store says, other than that there is no mark.
-pub async fn read(bucket: &Bucket, block: Ulid, kind: MarkKind) -> Result<MarkState, BucketError> {
+/// Any error of the store, except that there is no mark.
+pub async fn load(bucket: &Bucket, block: Ulid, kind: MarkKind) -> Result<MarkState, BucketError> {
     let content = match bucket.get(&layout::block_file(block, kind.file())).await {
         Ok(content) => content,
         Err(error) if error.is_not_found() => return Ok(MarkState::Absent),
@@ -167,28 +168,28 @@ pub async fn read(bucket: &Bucket, block: Ulid, kind: MarkKind) -> Result<MarkSt
     Ok(match Mark::parse(kind, block, &content) {
         Ok(mark) => MarkState::Marked(mark),
         Err(reason) => {
-            tracing::warn!("{kind} of block {block} is passed over: {reason}");
+            tracing::warn!(%block, mark = %kind, %reason, "mark cannot be used and is ignored");
             MarkState::Unusable(reason)
         }
     })
 }
 
-/// Makes a mark unless there is one, and says which one stands now: the given one, or that which was there.
+/// Creates a mark unless there is one. Returns the mark that the block has now: the given one, or an earlier one.
 ///
 /// # Errors
-/// What the store says. The mark may have been made all the same: ask again.
+/// Any error of the store. The mark may exist nevertheless: load it to find out.
 pub async fn create(bucket: &Bucket, mark: &Mark) -> Result<MarkState, BucketError> {
     let name = layout::block_file(mark.block, mark.kind.file());
-    // Looked for first too, because a few stores ignore the condition.
-    match read(bucket, mark.block, mark.kind).await? {
+    // Load it first, because a few stores ignore the condition of the write.
+    match load(bucket, mark.block, mark.kind).await? {
         MarkState::Absent => {}
         found => return Ok(found),
     }
     match bucket.put_if_absent(&name, mark.to_json()).await {
         Ok(_) => Ok(MarkState::Marked(mark.clone())),
         Err(error) if error.kind() == ErrorKind::Conflict => {
-            match read(bucket, mark.block, mark.kind).await? {
-                // 409 of some stores means "somebody else is at it", not "it is there".
+            match load(bucket, mark.block, mark.kind).await? {
+                // For some stores, 409 means that another write is running, not that the object exists.
                 MarkState::Absent => Err(error),
                 found => Ok(found),
             }
@@ -197,10 +198,10 @@ pub async fn create(bucket: &Bucket, mark: &Mark) -> Result<MarkState, BucketErr
     }
 }
 
-/// Takes a mark away; nothing happens where there is none.
+/// Removes a mark. It is not an error if there is none.
 ///
 /// # Errors
-/// What the store says.
+/// Any error of the store.
 pub async fn remove(bucket: &Bucket, block: Ulid, kind: MarkKind) -> Result<(), BucketError> {
     bucket.delete(&layout::block_file(block, kind.file())).await
 }
@@ -233,18 +234,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_mark_is_named() {
+    fn content_that_is_not_a_mark_is_rejected_with_the_reason() {
         let check = |content: &str, expected: &str| {
             let error = Mark::parse(MarkKind::Deletion, block(), content.as_bytes()).unwrap_err();
             assert!(error.contains(expected), "{content}: {error}");
         };
-        check("", "no JSON");
-        check("[1]", "no JSON object");
+        check("", "not a JSON object");
+        check("[1]", "not a JSON object");
         check(r#"{"deletion_time":1}"#, "no version");
         check(r#"{"version":2,"deletion_time":1}"#, "version is 2");
         check(r#"{"version":1}"#, "no deletion_time");
         check(r#"{"version":1,"deletion_time":"1"}"#, "no deletion_time");
-        check(r#"{"version":1,"deletion_time":1,"id":"01HZY3VQ6J0000000000000001"}"#, "of block");
+        check(
+            r#"{"version":1,"deletion_time":1,"id":"01HZY3VQ6J0000000000000001"}"#,
+            "expected 01HZY3VQ6J0000000000000000",
+        );
     }
 
     #[tokio::test]
@@ -255,7 +259,7 @@ mod tests {
         assert_eq!(create(&bucket, &first).await.unwrap().mark(), Some(&first));
         assert_eq!(create(&bucket, &second).await.unwrap().mark(), Some(&first));
         remove(&bucket, block(), MarkKind::Deletion).await.unwrap();
-        assert_eq!(read(&bucket, block(), MarkKind::Deletion).await.unwrap(), MarkState::Absent);
+        assert_eq!(load(&bucket, block(), MarkKind::Deletion).await.unwrap(), MarkState::Absent);
 
         let name = layout::block_file(block(), layout::DELETION_MARK_FILE);
         bucket.put(&name, Bytes::from_static(b"{")).await.unwrap();

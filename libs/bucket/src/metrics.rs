@@ -1,4 +1,4 @@
-//! What is counted about every operation on a bucket, under Thanos' names.
+//! Metrics of the operations on a bucket, under Thanos' names.
 
 use std::future::Future;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -17,7 +17,7 @@ use crate::error::{BucketError, ErrorKind};
 const DURATION_BUCKETS: [f64; 14] =
     [0.001, 0.01, 0.1, 0.3, 0.6, 1.0, 3.0, 6.0, 9.0, 20.0, 30.0, 60.0, 90.0, 120.0];
 
-/// An operation, by the name that Thanos' dashboards ask for.
+/// An operation, under the name that Thanos' dashboards use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
     Iter,
@@ -52,8 +52,8 @@ struct BucketLabels {
 
 /// The `thanos_objstore_bucket_*` families of a process; clones share the counts.
 ///
-/// Made once from a registry and handed to every bucket that is opened, each of which has its own `bucket`
-/// label. The default is registered nowhere, for tests and short-lived tools.
+/// Create it once for a registry and pass it to every bucket that is opened. Each bucket has its own `bucket` label. The
+/// default belongs to no registry, for tests and commands that exit soon.
 #[derive(Clone, Debug)]
 pub struct BucketMetrics {
     operations: Family<OperationLabels, Counter>,
@@ -81,17 +81,17 @@ impl BucketMetrics {
         let metrics = Self::default();
         registry.register(
             "thanos_objstore_bucket_operations",
-            "Operations attempted on a bucket",
+            "Operations on a bucket that were started",
             metrics.operations.clone(),
         );
         registry.register(
             "thanos_objstore_bucket_operation_failures",
-            "Operations on a bucket that failed, other than by an object that is not there or a condition that is not met",
+            "Operations on a bucket that failed. A missing object or a condition that is not met does not count as a failure",
             metrics.failures.clone(),
         );
         registry.register(
             "thanos_objstore_bucket_operation_duration_seconds",
-            "Time from the beginning to the end of operations on a bucket",
+            "Duration of operations on a bucket in seconds",
             metrics.seconds.clone(),
         );
         registry.register(
@@ -107,11 +107,11 @@ impl BucketMetrics {
         metrics
     }
 
-    /// The counters of one bucket, all present from now on.
-    pub(crate) fn of(&self, bucket: &str) -> OneBucket {
+    /// The counters of one bucket. All its time series exist from now on.
+    pub(crate) fn of(&self, bucket: &str) -> BucketCounters {
         let counters = OPERATIONS.map(|(_, operation)| {
             let labels = OperationLabels { bucket: bucket.to_owned(), operation };
-            Counters {
+            OperationCounters {
                 started: self.operations.get_or_create_owned(&labels),
                 failed: self.failures.get_or_create_owned(&labels),
                 seconds: self.seconds.get_or_create_owned(&labels),
@@ -119,12 +119,12 @@ impl BucketMetrics {
             }
         });
         let labels = BucketLabels { bucket: bucket.to_owned() };
-        OneBucket { counters, last_upload: self.last_upload.get_or_create_owned(&labels) }
+        BucketCounters { counters, last_upload: self.last_upload.get_or_create_owned(&labels) }
     }
 }
 
 #[derive(Debug)]
-struct Counters {
+struct OperationCounters {
     started: Counter,
     failed: Counter,
     seconds: Histogram,
@@ -133,29 +133,29 @@ struct Counters {
 
 /// The counters of one bucket.
 #[derive(Debug)]
-pub(crate) struct OneBucket {
-    counters: [Counters; 7],
+pub(crate) struct BucketCounters {
+    counters: [OperationCounters; 7],
     last_upload: Gauge<f64, AtomicU64>,
 }
 
-impl OneBucket {
-    fn counters(&self, operation: Operation) -> &Counters {
+impl BucketCounters {
+    fn counters(&self, operation: Operation) -> &OperationCounters {
         &self.counters[operation as usize]
     }
 
-    /// Counts bytes that an operation moved.
+    /// Counts bytes that an operation transferred.
     pub(crate) fn moved(&self, operation: Operation, bytes: u64) {
         self.counters(operation).bytes.inc_by(bytes);
     }
 
-    /// Counts an operation whose time ends when the result is dropped.
-    pub(crate) fn watch(&self, operation: Operation) -> Watch {
+    /// Counts an operation. It is timed until the returned timer is dropped.
+    pub(crate) fn watch(&self, operation: Operation) -> OperationTimer {
         let counters = self.counters(operation);
         counters.started.inc();
-        Watch { seconds: counters.seconds.clone(), start: Instant::now() }
+        OperationTimer { seconds: counters.seconds.clone(), start: Instant::now() }
     }
 
-    /// Counts a failure of an operation that is being watched.
+    /// Counts a failure of an operation that was started with [`BucketCounters::watch`].
     pub(crate) fn failed(&self, operation: Operation) {
         self.counters(operation).failed.inc();
     }
@@ -177,7 +177,7 @@ impl OneBucket {
                 self.last_upload.set(now.as_secs_f64());
             }
             Ok(_) => {}
-            // Answers, not failures: the caller asked whether.
+            // Not failures: the caller asked for exactly this answer.
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {}
             Err(_) => _ = counters.failed.inc(),
         }
@@ -186,12 +186,12 @@ impl OneBucket {
 }
 
 /// Times an operation until it is dropped.
-pub(crate) struct Watch {
+pub(crate) struct OperationTimer {
     seconds: Histogram,
     start: Instant,
 }
 
-impl Drop for Watch {
+impl Drop for OperationTimer {
     fn drop(&mut self) {
         self.seconds.observe(self.start.elapsed().as_secs_f64());
     }
@@ -204,16 +204,17 @@ mod tests {
     use object_store::memory::InMemory;
 
     use super::*;
-    use crate::bucket::{Bucket, Settings};
+    use crate::bucket::{Bucket, WriteSettings};
     use crate::fault::{Faults, FaultyStore};
 
     #[tokio::test]
-    async fn operations_are_counted_under_thanos_names_and_answers_are_no_failures() {
+    async fn operations_have_thanos_names_and_a_missing_object_is_not_a_failure() {
         let mut registry = Registry::default();
         let metrics = BucketMetrics::new(&mut registry);
         let store = FaultyStore::new(Arc::new(InMemory::new()), 1);
         let path = object_store::path::Path::default();
-        let bucket = Bucket::open(store.clone(), "blocks".to_owned(), path, &metrics, Settings::default());
+        let bucket =
+            Bucket::open(store.clone(), "blocks".to_owned(), path, &metrics, WriteSettings::default());
         bucket.put("a", "12345".into()).await.unwrap();
         assert!(bucket.put_if_absent("a", "x".into()).await.is_err());
         assert!(bucket.get("absent").await.is_err());

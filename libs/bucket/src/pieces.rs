@@ -1,4 +1,4 @@
-//! The content of an object as a stream of pieces, exactly as long as the store said it would be.
+//! The content of an object as a stream of pieces. Its length is checked against the size that the store reported.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -9,41 +9,36 @@ use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use object_store::{Error, GetResult, GetResultPayload};
 
-use crate::bucket::Bucket;
-use crate::error::BucketError;
-use crate::metrics::Operation;
-
-/// Bytes of a local file in one piece. The store's own stream has pieces of 8 KiB, each read by a task of its own.
+/// Bytes of a local file in one piece. The library's own stream has pieces of 8 KiB and starts a task for each.
 const FILE_PIECE_BYTES: u64 = 1 << 20;
 
-/// The pieces of an answer; ends with an error where they are more or fewer bytes than the object has.
-pub(crate) fn checked(
-    bucket: Bucket,
-    action: String,
-    answer: GetResult,
-) -> BoxStream<'static, Result<Bytes, BucketError>> {
+/// Why an object could not be read to its end.
+#[derive(Debug)]
+pub(crate) enum PieceError {
+    /// The answer has more bytes than the object.
+    TooLong,
+    /// The answer ends this many bytes before the object does.
+    TooShort(u64),
+    /// The store reported an error.
+    Store(Error),
+}
+
+/// The content of an object as a stream. It ends with an error if the answer has more or fewer bytes than the object.
+pub(crate) fn checked(answer: GetResult) -> BoxStream<'static, Result<Bytes, PieceError>> {
     let left_bytes = answer.meta.size;
     let pieces = match answer.payload {
         GetResultPayload::File(file, _) => of_file(Arc::new(file), left_bytes).boxed(),
         GetResultPayload::Stream(pieces) => pieces,
     };
-    let checked = futures::stream::try_unfold((pieces, left_bytes), move |(mut pieces, left_bytes)| {
-        let (bucket, action) = (bucket.clone(), action.clone());
-        async move {
-            match pieces.next().await {
-                Some(Ok(piece)) if piece.len() as u64 <= left_bytes => {
-                    let left_bytes = left_bytes - piece.len() as u64;
-                    bucket.count_bytes(Operation::Get, piece.len() as u64);
-                    Ok(Some((piece, (pieces, left_bytes))))
-                }
-                Some(Ok(_)) => Err(bucket.corrupt(action, "the answer is longer than the object")),
-                Some(Err(error)) => Err(bucket.failed(action, error)),
-                None if left_bytes > 0 => {
-                    let reason = format!("the answer ends {left_bytes} bytes too early");
-                    Err(bucket.corrupt(action, reason))
-                }
-                None => Ok(None),
-            }
+    let checked = futures::stream::try_unfold((pieces, left_bytes), |(mut pieces, left_bytes)| async move {
+        match pieces.next().await {
+            Some(Ok(piece)) => match left_bytes.checked_sub(piece.len() as u64) {
+                Some(left_bytes) => Ok(Some((piece, (pieces, left_bytes)))),
+                None => Err(PieceError::TooLong),
+            },
+            Some(Err(error)) => Err(PieceError::Store(error)),
+            None if left_bytes > 0 => Err(PieceError::TooShort(left_bytes)),
+            None => Ok(None),
         }
     });
     checked.boxed()

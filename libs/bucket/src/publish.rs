@@ -1,18 +1,18 @@
-//! How a block gets into a bucket: files first, each read back and compared, `meta.json` last.
+//! Publishes a block in a bucket: the files first, each read back and compared, then `meta.json`.
 //!
 //! ```text
-//! 1. intent     isthmus/intent/<ULID>.json, renewed while the upload runs: "not abandoned"
-//! 2. files      each created only where none is; read back, size and SHA-256 compared
-//! 3. listing    exactly these objects, of these sizes
-//! 4. meta.json  with the manifest in `thanos.files`; created only where none is; read back
-//! 5. listing    once more: a cleaner that took the upload for abandoned may have had files removed; they are sent again
+//! 1. intent     isthmus/intent/<ULID>.json, renewed while the upload runs: the upload is not abandoned
+//! 2. files      each created only if it does not exist; read back, size and SHA-256 compared
+//! 3. listing    exactly these objects, with these sizes
+//! 4. meta.json  with the manifest in `thanos.files`; created only if it does not exist; read back
+//! 5. listing    again: if a cleaner has removed files of an upload that it considered abandoned, they are sent again
 //! 6. the intent is removed
 //! ```
 //!
-//! A process that ends anywhere in between leaves no block, or a whole one. Whoever calls again finds what is there,
-//! compares it and goes on: nothing is sent twice, nothing is ever overwritten. An answer that is lost looks like a
-//! conflict with oneself, which the comparison resolves. Thanos passes over intents, because they lie in no block's
-//! folder, and reads the result.
+//! A process that is killed at any step leaves no block, or a whole one. The next call compares the objects that exist and
+//! continues: nothing is sent twice, and nothing is ever overwritten. If an answer was lost, the retry conflicts with our
+//! own object, which the comparison resolves. Thanos ignores intents, because they are not in a block's folder, and reads
+//! the published block.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -35,7 +35,7 @@ use crate::manifest::{self, ManifestFile};
 use crate::retry::Retry;
 use crate::upload::{Comparison, compare, create_from_file};
 
-/// How often files that went while the block was published are sent again.
+/// How often files are sent again that were removed while the block was published.
 const ROUNDS: usize = 3;
 /// How often an intent is renewed.
 const HEARTBEAT: Duration = Duration::from_secs(300);
@@ -43,14 +43,14 @@ const HEARTBEAT: Duration = Duration::from_secs(300);
 /// How to publish.
 #[derive(Clone)]
 pub struct PublishOptions {
-    /// Files on their way at once; default 2. Each holds up to three parts (8 MiB unless configured) in memory.
+    /// Files that are sent at the same time; default 2. Each needs memory for up to three parts (8 MiB by default).
     pub concurrency: usize,
-    /// Refuses a block without external labels; default true. Without it only a Prometheus can use what is published.
+    /// Rejects a block without external labels; default true. Only a Prometheus can use a block without them.
     pub requires_labels: bool,
-    /// Repetition of what failed for a reason that may pass.
+    /// Retries of operations that failed for a reason that may pass.
     pub retry: Retry,
-    /// Is told about bytes as they move, from several tasks; must not block.
-    pub progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
+    /// Called from several tasks as bytes are sent and read back; must not block.
+    pub progress: Option<Arc<dyn Fn(UploadProgress) + Send + Sync>>,
 }
 
 impl Default for PublishOptions {
@@ -68,9 +68,9 @@ impl fmt::Debug for PublishOptions {
     }
 }
 
-/// How far an upload is. What is already in the bucket counts only as read back.
+/// Progress of an upload. Bytes that were in the bucket before count only as verified.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
+pub struct UploadProgress {
     /// Bytes of all files.
     pub total_bytes: u64,
     /// Bytes sent.
@@ -79,18 +79,18 @@ pub struct Progress {
     pub verified_bytes: u64,
 }
 
-/// A block that is in the bucket, whole.
+/// A block that is whole in the bucket.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Published {
     /// The `meta.json` in the bucket, with the manifest.
     pub meta: BlockMeta,
-    /// Bytes sent by this call; 0 where all was there.
+    /// Bytes sent by this call; 0 if all files were in the bucket.
     pub sent_bytes: u64,
     /// Bytes of all files.
     pub total_bytes: u64,
 }
 
-/// Why a block is not in the bucket, as far as this call can tell.
+/// Why a block was not published.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     /// A file of the block cannot be read.
@@ -98,17 +98,17 @@ pub enum PublishError {
     Local {
         /// The block.
         block: Ulid,
-        /// What the system said, with the path.
+        /// The error of the system, with the path.
         source: io::Error,
     },
-    /// Blocks of nobody in particular would merge with each other.
+    /// Without external labels, blocks of several producers would be merged.
     #[error(
-        "block {0} has no external labels: set external_labels in its Prometheus, or give labels to the upload"
+        "block {0} has no external labels: set external_labels in its Prometheus, or add labels to the upload"
     )]
     NoLabels(Ulid),
-    /// The bucket holds something else under a name of this block.
+    /// An object of this block differs from the local file.
     #[error(
-        "block {block}: {object} in the bucket differs from the local file; nothing was overwritten: verify both, and remove the wrong one by hand"
+        "block {block}: {object} in the bucket differs from the local file; nothing was overwritten: verify both, and remove the wrong one yourself"
     )]
     Different {
         /// The block.
@@ -116,8 +116,8 @@ pub enum PublishError {
         /// The object, relative to the block's folder.
         object: String,
     },
-    /// The bucket holds more under the block's folder than belongs to it.
-    #[error("block {block}: the bucket holds {object}, which is no file of the block; remove it by hand")]
+    /// The block's folder in the bucket has an object that does not belong to the block.
+    #[error("block {block}: {object} in the bucket does not belong to the block: remove it yourself")]
     Unexpected {
         /// The block.
         block: Ulid,
@@ -125,28 +125,30 @@ pub enum PublishError {
         object: String,
     },
     /// The block is marked for deletion in the bucket.
-    #[error("block {0} is marked for deletion in the bucket: it is not uploaded again")]
+    #[error(
+        "block {0} is marked for deletion in the bucket and is not uploaded again: remove the mark to upload it"
+    )]
     Marked(Ulid),
-    /// The store.
+    /// An error of the store.
     #[error(transparent)]
     Bucket(#[from] BucketError),
 }
 
 impl PublishError {
-    /// Whether the same call can succeed later without anybody's help.
+    /// Whether the same call can succeed later without a change by a person.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Bucket(error) if error.is_retryable())
     }
 }
 
-/// Publishes the block in `dir`. `meta` is its meta with the `thanos` section that the bucket shall see; manifest
-/// and upload time are filled in. See the module's text.
+/// Publishes the block in `dir`. `meta` is its meta with the `thanos` section to publish; the manifest and the upload time
+/// are added. The steps are listed at the top of `publish.rs`.
 ///
 /// # Errors
-/// See [`PublishError`]. After any of them the bucket holds no block of this id, or a whole one.
+/// See [`PublishError`]. After an error the bucket has no block of this id, or a whole one.
 ///
 /// # Cancel safety
-/// Dropping the future stops the upload between two steps; call again to go on.
+/// Dropping the future stops the upload between two steps. Call again to continue.
 pub async fn publish(
     bucket: &Bucket,
     dir: &Path,
@@ -161,7 +163,7 @@ pub async fn publish(
     let manifest = manifest::read_manifest(dir, options.concurrency).await;
     let manifest = manifest.map_err(|source| PublishError::Local { block, source })?;
     let meta = complete(meta, &manifest);
-    let upload = Upload::new(bucket, block, dir, &manifest, options);
+    let upload = BlockUpload::new(bucket, block, dir, &manifest, options);
     let retry = options.retry;
 
     let mark = layout::block_file(block, layout::DELETION_MARK_FILE);
@@ -169,7 +171,7 @@ pub async fn publish(
         return Err(PublishError::Marked(block));
     }
     let existing = upload.existing_meta(&meta).await?;
-    // A meta.json with hashes was written after the files had been read back: sizes are enough then.
+    // A meta.json with hashes was written after the files had been read back, so comparing sizes is enough.
     let is_verified = existing.as_ref().is_some_and(|existing| {
         let files = manifest::manifest_of(existing);
         !files.is_empty() && files.iter().all(|file| file.sha256.is_some())
@@ -184,19 +186,19 @@ pub async fn publish(
     retry.run(|| bucket.put(&intent, content.clone())).await?;
     let meta = tokio::select! {
         result = upload.run(existing, meta) => result?,
-        () = keep_alive(bucket, &intent, &content) => unreachable!("an intent is renewed for ever"),
+        () = keep_alive(bucket, &intent, &content) => unreachable!("the intent is renewed without end"),
     };
-    // Best effort: an intent that stays behind only delays the cleaning of a partial upload that is none.
+    // Best effort: an intent that remains has no effect on a whole block.
     if let Err(error) = retry.run(|| bucket.delete(&intent)).await {
-        tracing::debug!("{error}");
+        tracing::debug!(%block, %error, "upload intent could not be removed");
     }
     let sent_bytes = upload.sent_bytes.load(Ordering::Relaxed);
     Ok(Published { meta, sent_bytes, total_bytes: upload.total_bytes() })
 }
 
-/// The meta with manifest, names of segments and time of the upload.
+/// The meta with the manifest, the names of the segments and the upload time.
 fn complete(mut meta: BlockMeta, manifest: &[ManifestFile]) -> BlockMeta {
-    // A block without labels gets the section, too: nothing is published without a manifest.
+    // A block without labels gets the section too, because every published block has a manifest.
     let thanos = meta.thanos.get_or_insert_default();
     thanos.version = 1;
     thanos.files = manifest::to_files(manifest);
@@ -216,18 +218,18 @@ fn intent_content(block: Ulid) -> Bytes {
     content.to_string().into()
 }
 
-/// Renews an intent, for ever.
+/// Renews an intent until the future is dropped.
 async fn keep_alive(bucket: &Bucket, intent: &str, content: &Bytes) {
     loop {
         tokio::time::sleep(HEARTBEAT).await;
         if let Err(error) = bucket.put(intent, content.clone()).await {
-            // The upload goes on: the next renewal is in time by far.
-            tracing::debug!("{error}");
+            // The upload continues. The intent is valid for many more renewals.
+            tracing::debug!(object = intent, %error, "upload intent could not be renewed");
         }
     }
 }
 
-/// Whether two metas describe the same block; the time of the upload, and hashes that one of them lacks, aside.
+/// Whether two metas describe the same block. The upload time, and hashes that one of them lacks, are not compared.
 fn describe_same(a: &BlockMeta, b: &BlockMeta) -> bool {
     let (Some(a_thanos), Some(b_thanos)) = (&a.thanos, &b.thanos) else { return false };
     let by_path = |meta: &BlockMeta| -> BTreeMap<String, ManifestFile> {
@@ -251,8 +253,8 @@ fn describe_same(a: &BlockMeta, b: &BlockMeta) -> bool {
         && are_same_files
 }
 
-/// One block on its way.
-struct Upload<'a> {
+/// One block that is being published.
+struct BlockUpload<'a> {
     bucket: &'a Bucket,
     block: Ulid,
     dir: &'a Path,
@@ -262,7 +264,7 @@ struct Upload<'a> {
     verified_bytes: AtomicU64,
 }
 
-impl<'a> Upload<'a> {
+impl<'a> BlockUpload<'a> {
     fn new(
         bucket: &'a Bucket,
         block: Ulid,
@@ -278,10 +280,10 @@ impl<'a> Upload<'a> {
         self.manifest.iter().map(|file| file.size_bytes).sum()
     }
 
-    fn tell(&self, counter: &AtomicU64, bytes: u64) {
+    fn report(&self, counter: &AtomicU64, bytes: u64) {
         counter.fetch_add(bytes, Ordering::Relaxed);
         if let Some(progress) = &self.options.progress {
-            progress(Progress {
+            progress(UploadProgress {
                 total_bytes: self.total_bytes(),
                 sent_bytes: self.sent_bytes.load(Ordering::Relaxed),
                 verified_bytes: self.verified_bytes.load(Ordering::Relaxed),
@@ -289,7 +291,7 @@ impl<'a> Upload<'a> {
         }
     }
 
-    /// The `meta.json` that is in the bucket already, which must describe this block.
+    /// The `meta.json` that exists in the bucket, which must describe this block.
     async fn existing_meta(&self, ours: &BlockMeta) -> Result<Option<BlockMeta>, PublishError> {
         let name = layout::meta(self.block);
         match self.options.retry.run(|| self.bucket.get(&name)).await {
@@ -332,16 +334,22 @@ impl<'a> Upload<'a> {
             published = Some(meta);
         }
         let action = format!("publish block {}", self.block);
-        Err(self.bucket.corrupt(action, "the listing lacks files that were written and read back").into())
+        Err(self
+            .bucket
+            .corrupt(
+                action,
+                "the listing lacks files that were written and read back; publish the block again",
+            )
+            .into())
     }
 
-    /// Sends a file unless it is there, and reads it back.
+    /// Sends a file unless its object exists, and reads it back.
     async fn put_file(&self, file: &ManifestFile) -> Result<(), PublishError> {
         let name = layout::block_file(self.block, &file.path);
         let path = self.dir.join(&file.path);
         let retry = &self.options.retry;
-        let sent = |bytes| self.tell(&self.sent_bytes, bytes);
-        let verified = |bytes| self.tell(&self.verified_bytes, bytes);
+        let sent = |bytes| self.report(&self.sent_bytes, bytes);
+        let verified = |bytes| self.report(&self.verified_bytes, bytes);
 
         let compared = retry.run(|| async {
             match self.bucket.head(&name).await {
@@ -353,10 +361,10 @@ impl<'a> Upload<'a> {
                 Err(error) => return Err(error),
             }
             match compare(self.bucket, &name, file, &verified).await? {
-                // Some stores answer "conflict" to two creations at once, of which neither need succeed.
+                // Some stores answer "conflict" to both of two concurrent creations.
                 Comparison::Absent => {
                     let action = format!("read back {name}");
-                    Err(self.bucket.corrupt(action, "the object that was just written is not there"))
+                    Err(self.bucket.corrupt(action, "the object was written and cannot be found"))
                 }
                 compared => Ok(compared),
             }
@@ -365,8 +373,8 @@ impl<'a> Upload<'a> {
         if compared == Comparison::Equal { Ok(()) } else { Err(self.different(&file.path)) }
     }
 
-    /// Whether the bucket lists every file in its size, and nothing that does not belong to the block. A listing
-    /// that lacks files is asked for again, because it may be old.
+    /// Whether the bucket lists every file with its size, and nothing that does not belong to the block. A listing that
+    /// lacks files is requested again, because it may be out of date.
     async fn listing_is_complete(&self) -> Result<bool, PublishError> {
         let folder = self.block.to_string();
         let lacking = || {
@@ -409,14 +417,14 @@ impl<'a> Upload<'a> {
         let create = || async {
             match self.bucket.put_if_absent(&name, json.clone()).await {
                 Ok(_) => {}
-                // Perhaps our own, of an attempt whose answer was lost: what is there decides.
+                // It may be our own, from an attempt whose answer was lost: its content decides.
                 Err(error) if error.kind() == ErrorKind::Conflict => {}
                 Err(error) => return Err(error),
             }
             match self.bucket.get(&name).await {
                 Err(error) if error.is_not_found() => Err(self
                     .bucket
-                    .corrupt(format!("read back {name}"), "the object that was just written is not there")),
+                    .corrupt(format!("read back {name}"), "the object was written and cannot be found")),
                 result => result,
             }
         };
@@ -425,8 +433,8 @@ impl<'a> Upload<'a> {
     }
 }
 
-/// What may stand in a block's folder beside its files: marks, `meta.json`, and the empty objects with which some
-/// tools show folders.
+/// Whether an object may be in a block's folder beside its files: marks, `meta.json`, and the empty objects by which some
+/// tools represent folders.
 fn belongs(path: &str, size_bytes: u64) -> bool {
     layout::MARK_FILES.contains(&path)
         || path == layout::META_FILE

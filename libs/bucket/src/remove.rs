@@ -1,5 +1,4 @@
-//! How blocks leave a bucket: whole ones in an order that never shows half a block, abandoned uploads only
-//! when nothing speaks for them.
+//! Removes blocks in an order in which no reader sees half a block, and uploads that were certainly abandoned.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,22 +14,22 @@ use crate::layout;
 use crate::manifest::manifest_of;
 use crate::retry::Retry;
 
-/// Objects that are removed at once.
+/// Objects that are removed at the same time.
 const CONCURRENCY: usize = 8;
 
-/// An upload is abandoned when nothing of it was written for this long.
+/// An upload counts as abandoned if none of its objects was written for this long.
 pub const PARTIAL_UPLOAD_AGE: Duration = Duration::from_secs(48 * 3600);
 
-/// The object with whose help the store's clock is read.
+/// The object that is written to read the store's clock.
 const CLOCK_OBJECT: &str = "isthmus/clock";
 
-/// Removes a block: `meta.json` first, so that nobody sees the block any more, then all else, the deletion mark last,
-/// so that whoever finds the rest knows what to do with it. Says how many files there were.
+/// Removes a block: `meta.json` first, so that readers no longer see the block, and the deletion mark last, so that an
+/// interrupted removal is found and finished. Returns the number of files.
 ///
-/// Whether the block may go is the caller's to decide.
+/// The caller decides whether the block may be removed.
 ///
 /// # Errors
-/// What the store says; the block is then gone for readers, or untouched. Call again to go on.
+/// Any error of the store. The block is then removed for readers, or unchanged. Call again to continue.
 ///
 /// # Cancel safety
 /// As after an error.
@@ -42,7 +41,7 @@ pub async fn delete_block(bucket: &Bucket, block: Ulid, retry: Retry) -> Result<
         let names = objects.into_iter().map(|object| object.name);
         Ok::<BTreeSet<String>, BucketError>(names.filter(|name| *name != meta && *name != mark).collect())
     };
-    // The manifest names files that an old listing may lack.
+    // The manifest lists files that a listing which is out of date may lack.
     let mut left = files_by_manifest(bucket, block, retry).await?;
     left.append(&mut list().await?);
     let count = left.len();
@@ -50,7 +49,7 @@ pub async fn delete_block(bucket: &Bucket, block: Ulid, retry: Retry) -> Result<
     while !left.is_empty() {
         delete_all(bucket, &left, retry).await?;
         let found = list().await?;
-        // Markers of folders keep their names whatever is removed below them; going on would never end.
+        // Objects that represent folders may be listed again after each removal; without this the loop would not end.
         if found == left {
             break;
         }
@@ -62,7 +61,7 @@ pub async fn delete_block(bucket: &Bucket, block: Ulid, retry: Retry) -> Result<
     Ok(count)
 }
 
-/// The files that a block's `meta.json` lists; none where it is not there or cannot be read.
+/// The files that a block's `meta.json` lists; none if it does not exist or cannot be used.
 async fn files_by_manifest(
     bucket: &Bucket,
     block: Ulid,
@@ -78,25 +77,25 @@ async fn files_by_manifest(
     Ok(files.iter().map(|file| layout::block_file(block, &file.path)).collect())
 }
 
-/// What the rules say about a block without `meta.json`.
+/// Whether a block without `meta.json` may be removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PartialVerdict {
-    /// Its upload was given up: [`delete_partial`] may have it.
+    /// Its upload was abandoned: [`delete_partial`] removes it.
     Abandoned {
         /// When its newest object was written, by the store's clock.
         newest: Timestamp,
     },
-    /// It stays, and why.
+    /// It is kept, for this reason.
     Keep(&'static str),
 }
 
-/// Judges a block that seems to lack its `meta.json`. On any doubt it stays.
+/// Decides whether the upload of a block without `meta.json` was abandoned. In doubt the block is kept.
 ///
-/// `now` is the store's time, see [`store_time`]: the clock of this machine says nothing about the age of objects.
-/// A `meta.json` that cannot be read is no matter of this: such a block is corrupt, not partial, and is kept.
+/// `now` is the store's time, see [`store_time`]: the clock of this machine cannot tell the age of objects. A block whose
+/// `meta.json` cannot be used is corrupt, not partial, and is kept.
 ///
 /// # Errors
-/// What the store says; nothing is known then, and the block stays.
+/// Any error of the store. Keep the block then.
 pub async fn judge_partial(
     bucket: &Bucket,
     block: Ulid,
@@ -108,7 +107,7 @@ pub async fn judge_partial(
     }
     match bucket.head(&layout::intent(block)).await {
         Ok(intent) if age(intent.last_modified, now) < PARTIAL_UPLOAD_AGE => {
-            return keep("somebody is uploading it");
+            return keep("its upload is running");
         }
         Ok(_) => {}
         Err(error) if error.is_not_found() => {}
@@ -121,25 +120,25 @@ pub async fn judge_partial(
         return keep("it has no objects");
     };
     if objects.iter().any(|object| object.last_modified.as_millis() <= 0) {
-        return keep("the store does not say when its objects were written");
+        return keep("the store does not report when its objects were written");
     }
     if objects.iter().any(|object| object.name == layout::meta(block)) {
         return keep("it has a meta.json");
     }
     if objects.iter().any(|object| is_mark(&object.name)) {
-        return keep("it is marked, so whoever follows the mark removes it");
+        return keep("it has a mark, which decides about it");
     }
     if age(newest, now) < PARTIAL_UPLOAD_AGE {
-        return keep("its upload may still be going on");
+        return keep("its upload may still be running");
     }
     Ok(PartialVerdict::Abandoned { newest })
 }
 
-/// Removes an abandoned upload, after having judged it again at this moment. A `meta.json` is never touched: should
-/// somebody take the upload up again right now, they find what went and send it again.
+/// Removes an abandoned upload after another [`judge_partial`]. A `meta.json` is never removed: an uploader that resumes at
+/// this moment notices which files were removed and sends them again.
 ///
 /// # Errors
-/// What the store says. Call again to go on.
+/// Any error of the store. Call again to continue.
 ///
 /// # Cancel safety
 /// As after an error.
@@ -168,21 +167,23 @@ async fn delete_all(
     names: impl IntoIterator<Item = &String>,
     retry: Retry,
 ) -> Result<(), BucketError> {
-    let removals = names.into_iter().map(|name| retry.run(|| bucket.delete(name)));
+    // The names are owned, so that the future is `Send` for callers that spawn it.
+    let remove = |name: String| async move { retry.run(|| bucket.delete(&name)).await };
+    let removals = names.into_iter().cloned().map(remove);
     futures::stream::iter(removals).buffer_unordered(CONCURRENCY).try_collect().await
 }
 
-/// How long ago `at` was at `now`; zero for the future.
+/// Time from `at` to `now`; zero if `at` is later.
 fn age(at: Timestamp, now: Timestamp) -> Duration {
     let millis = now.as_millis().saturating_sub(at.as_millis());
     Duration::from_millis(u64::try_from(millis).unwrap_or(0))
 }
 
-/// The time by the store's own clock, to within the duration of the call: that at which it says it wrote a small
-/// object, `isthmus/clock`.
+/// The time by the store's own clock: a small object, `isthmus/clock`, is written and its time is read. It is exact to
+/// within the duration of the call.
 ///
 /// # Errors
-/// What the store says.
+/// Any error of the store.
 pub async fn store_time(bucket: &Bucket) -> Result<Timestamp, BucketError> {
     bucket
         .put(CLOCK_OBJECT, Bytes::from_static(b"The store's clock is read by writing this object.\n"))
@@ -203,7 +204,7 @@ mod tests {
         tsdb::parse_block_id("01HZY3VQ6J0000000000000000").expect("it is one")
     }
 
-    /// A bucket that holds the given files of the block, as old as `hours` at the time that is returned.
+    /// A bucket with the given files of the block, and the time at which they are `hours` old.
     async fn aged(files: &[&str], hours: i64) -> (Bucket, Timestamp) {
         let bucket = Bucket::new(Arc::new(InMemory::new()));
         for file in files {
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_uploads_for_which_nothing_speaks_are_abandoned() {
+    async fn an_upload_is_abandoned_after_48_hours_unless_it_has_a_meta_or_a_mark() {
         let check = |files: &'static [&'static str], hours, keep: Option<&'static str>| async move {
             let (bucket, now) = aged(files, hours).await;
             let judged = judge_partial(&bucket, block(), now).await.unwrap();
@@ -224,18 +225,18 @@ mod tests {
             }
         };
         check(&["index", "chunks/000001"], 49, None).await;
-        check(&["index"], 47, Some("its upload may still be going on")).await;
-        check(&["index"], -100, Some("its upload may still be going on")).await;
+        check(&["index"], 47, Some("its upload may still be running")).await;
+        check(&["index"], -100, Some("its upload may still be running")).await;
         check(&[], 49, Some("it has no objects")).await;
-        // Whatever it holds: a meta.json that cannot be read is never a reason to delete.
+        // The content does not matter: a meta.json that cannot be used is never a reason to delete.
         check(&["index", "meta.json"], 49, Some("it has a meta.json")).await;
-        let marked = Some("it is marked, so whoever follows the mark removes it");
+        let marked = Some("it has a mark, which decides about it");
         check(&["index", "deletion-mark.json"], 49, marked).await;
         check(&["index", "no-compact-mark.json"], 49, marked).await;
     }
 
     #[tokio::test]
-    async fn an_abandoned_upload_goes_with_its_intent_and_others_stay() {
+    async fn an_abandoned_upload_is_removed_with_its_intent() {
         let (bucket, now) = aged(&["index", "chunks/000001"], 49).await;
         bucket.put(&layout::intent(block()), Bytes::new()).await.unwrap();
         let kept = delete_partial(&bucket, block(), now.offset_millis(-7_200_000), Retry::default()).await;
@@ -248,18 +249,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_intent_keeps_an_upload_and_an_old_one_does_not() {
+    async fn a_young_intent_keeps_an_upload_and_an_old_intent_does_not() {
         let (bucket, now) = aged(&["index"], 49).await;
         bucket.put(&layout::intent(block()), Bytes::new()).await.unwrap();
         let judged = judge_partial(&bucket, block(), now).await.unwrap();
         assert!(matches!(judged, PartialVerdict::Abandoned { .. }), "{judged:?}");
         let soon = now.offset_millis(-2 * 3_600_000);
         let judged = judge_partial(&bucket, block(), soon).await.unwrap();
-        assert_eq!(judged, PartialVerdict::Keep("somebody is uploading it"));
+        assert_eq!(judged, PartialVerdict::Keep("its upload is running"));
     }
 
     #[tokio::test]
-    async fn a_store_that_fails_leaves_no_verdict() {
+    async fn a_failing_store_gives_an_error_and_no_verdict() {
         let memory = Arc::new(InMemory::new());
         let plain = Bucket::new(memory.clone());
         plain.put(&layout::block_file(block(), "index"), Bytes::new()).await.unwrap();

@@ -1,4 +1,4 @@
-//! One local file to one object: never over another, in parts where it is large, compared where it is there.
+//! Uploads one local file as one object: in parts if it is large, never over an existing object.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -12,12 +12,12 @@ use crate::bucket::Bucket;
 use crate::error::{BucketError, ErrorKind};
 use crate::manifest::{Hasher, ManifestFile};
 
-/// Most parts that an S3 object may have.
+/// Maximum number of parts of an S3 object.
 const MAX_PARTS: u64 = 10_000;
-/// Parts of one file on their way at once; each is held in memory.
+/// Parts of one file that are sent at the same time; each is in memory until then.
 const PARTS_IN_FLIGHT: usize = 2;
 
-/// What an object turned out to be, compared with a file of a manifest.
+/// The result of comparing an object with a file of a manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Comparison {
     Absent,
@@ -25,25 +25,24 @@ pub(crate) enum Comparison {
     Different,
 }
 
-/// Writes a file that must not be there yet. `moved` is told of bytes as they arrive.
+/// Uploads a file whose object must not exist yet. `sent` is called with the number of bytes that the store has received.
 ///
-/// Returns `false` where an object of that name was found instead: it may be our own, from an attempt whose answer
-/// was lost, so it is for the caller to compare. In parts the store offers no condition; the name is looked at
-/// before the first part and before the last step, which nobody but a second uploader of the same block within that
-/// moment can slip through.
+/// Returns `false` if an object of that name exists. It may come from an earlier attempt whose answer was lost, so the
+/// caller must compare it. Uploads in parts have no condition at the store. Instead the name is checked before the first
+/// part and before completion; only a second uploader of the same block between check and completion would not be noticed.
 pub(crate) async fn create_from_file(
     bucket: &Bucket,
     name: &str,
     path: &Path,
     size_bytes: u64,
-    moved: &(dyn Fn(u64) + Send + Sync),
+    sent: &(dyn Fn(u64) + Send + Sync),
 ) -> Result<bool, BucketError> {
     let file = Arc::new(File::open(path).map_err(|error| local(bucket, path, &error))?);
     if size_bytes <= bucket.part_bytes() {
         let content = read_part(bucket, &file, path, 0, size_bytes).await?;
         return match bucket.put_if_absent(name, content).await {
             Ok(_) => {
-                moved(size_bytes);
+                sent(size_bytes);
                 Ok(true)
             }
             Err(error) if error.kind() == ErrorKind::Conflict => Ok(false),
@@ -53,7 +52,7 @@ pub(crate) async fn create_from_file(
     if bucket.exists(name).await? {
         return Ok(false);
     }
-    bucket.count_upload(size_bytes, create_in_parts(bucket, name, file, path, size_bytes, moved)).await
+    bucket.count_upload(size_bytes, create_in_parts(bucket, name, file, path, size_bytes, sent)).await
 }
 
 async fn create_in_parts(
@@ -62,7 +61,7 @@ async fn create_in_parts(
     file: Arc<File>,
     path: &Path,
     size_bytes: u64,
-    moved: &(dyn Fn(u64) + Send + Sync),
+    sent: &(dyn Fn(u64) + Send + Sync),
 ) -> Result<bool, BucketError> {
     let part_bytes = bucket.part_bytes().max(size_bytes.div_ceil(MAX_PARTS));
     let mut upload = bucket.put_parts(name).await?;
@@ -74,15 +73,16 @@ async fn create_in_parts(
             let file = Arc::clone(&file);
             async move { read_part(bucket, &file, path, start, length).await }
         });
-        // Read one after the other, because parts are numbered as they are begun; sent side by side.
+        // Parts are read one after the other, because they are numbered in the order in which they begin. They are sent
+        // concurrently.
         futures::stream::iter(reads)
             .buffered(1)
             .map_ok(|content| {
                 let length = content.len() as u64;
-                let sent = upload.put_part(content.into());
+                let request = upload.put_part(content.into());
                 async move {
-                    sent.await.map_err(|error| bucket.failed(format!("write a part of {name}"), error))?;
-                    moved(length);
+                    request.await.map_err(|error| bucket.failed(format!("write a part of {name}"), error))?;
+                    sent(length);
                     Ok::<_, BucketError>(())
                 }
             })
@@ -104,9 +104,9 @@ async fn create_in_parts(
     if !matches!(done, Ok(true))
         && let Err(error) = upload.abort().await
     {
-        // Nothing to abort where the completion worked and only its answer was lost. Parts that stay behind are
-        // removed by the store's own rules, and cost no more than room.
-        tracing::debug!("abort the upload of {name}: {error}");
+        // If only the answer to the completion was lost, there is nothing to abort. Parts that remain only use space, and
+        // the store's lifecycle rules remove them.
+        tracing::debug!(object = name, %error, "upload in parts could not be aborted");
     }
     done
 }
@@ -120,7 +120,7 @@ async fn read_part(
 ) -> Result<Bytes, BucketError> {
     let handle = Arc::clone(file);
     let read = move || {
-        // The length is that of a part, which fits into memory by its definition.
+        // A part is small enough for memory.
         let mut content = vec![0; length as usize];
         handle.read_exact_at(&mut content, start)?;
         Ok(Bytes::from(content))
@@ -133,7 +133,7 @@ fn local(bucket: &Bucket, path: &Path, error: &std::io::Error) -> BucketError {
     BucketError::new(ErrorKind::Local, bucket.name(), format!("upload {}", path.display()), error.to_string())
 }
 
-/// Reads an object back and compares it with what it should be: its size first, then its hash.
+/// Reads an object back and compares its size, then its hash, with the expected ones.
 pub(crate) async fn compare(
     bucket: &Bucket,
     name: &str,

@@ -104,7 +104,7 @@ impl Segments {
             let header = segment.file.read_at(0..HEADER_BYTES).map_err(|error| place.io(0, error))?;
             place.check_magic(ByteCursor::new(&header).be32(), MAGIC, "a chunk segment")?;
             if header[4] != VERSION {
-                return Err(place.malformed(4, format!("version is {}, expected {VERSION}", header[4])));
+                return Err(place.version(header[4], VERSION));
             }
             segment.is_checked.store(true, Ordering::Relaxed);
         }

@@ -76,7 +76,7 @@ impl Tombstones {
         };
         place.check_magic(ByteCursor::new(header).be32(), MAGIC, "a tombstones file")?;
         if header[4] != VERSION {
-            return Err(place.malformed(4, format!("version is {}, expected {VERSION}", header[4])));
+            return Err(place.version(header[4], VERSION));
         }
         let Some((stones, checksum)) = rest.split_last_chunk::<4>() else {
             return Err(place.truncated(HEADER_BYTES as u64, 4, rest.len() as u64));

@@ -11,21 +11,21 @@ use crate::error::Result;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Difference {
     /// A series that only one side has.
-    Series { labels: Labels, side: Side, samples: u64 },
+    Series { labels: Labels, side: DiffSide, samples: u64 },
     /// A sample that only one side has.
-    Sample { labels: Labels, side: Side, sample: StoredSample },
+    Sample { labels: Labels, side: DiffSide, sample: StoredSample },
     /// A sample that both sides have at one time, with different values.
     Value { labels: Labels, left: StoredSample, right: StoredSample },
 }
 
 /// One of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
+pub(super) enum DiffSide {
     Left,
     Right,
 }
 
-/// Counts of what is equal and what is not.
+/// Counts of equal and different series and samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Totals {
@@ -50,10 +50,10 @@ impl Totals {
         left + right + self.right_only_samples + self.different_samples == 0
     }
 
-    fn only(&mut self, side: Side, series: u64, samples: u64) {
+    fn only(&mut self, side: DiffSide, series: u64, samples: u64) {
         let (all_series, all_samples) = match side {
-            Side::Left => (&mut self.left_only_series, &mut self.left_only_samples),
-            Side::Right => (&mut self.right_only_series, &mut self.right_only_samples),
+            DiffSide::Left => (&mut self.left_only_series, &mut self.left_only_samples),
+            DiffSide::Right => (&mut self.right_only_series, &mut self.right_only_samples),
         };
         *all_series += series;
         *all_samples += samples;
@@ -61,15 +61,15 @@ impl Totals {
 }
 
 /// A series with all of its samples, which ascend in time.
-pub(super) type Series = (Labels, Vec<StoredSample>);
+pub(super) type DecodedSeries = (Labels, Vec<StoredSample>);
 
-/// Walks both streams side by side and tells `found` each difference.
+/// Walks both streams in parallel and calls `found` for each difference.
 ///
 /// # Errors
-/// What a stream says; series that do not ascend are the stream's to notice.
+/// An error of a stream. The streams must check that their series ascend.
 pub(super) fn compare(
-    left: impl Iterator<Item = Result<Series>>,
-    right: impl Iterator<Item = Result<Series>>,
+    left: impl Iterator<Item = Result<DecodedSeries>>,
+    right: impl Iterator<Item = Result<DecodedSeries>>,
     mut found: impl FnMut(Difference) -> Result<()>,
 ) -> Result<Totals> {
     let (mut left, mut right) = (left.peekable(), right.peekable());
@@ -82,14 +82,14 @@ pub(super) fn compare(
             (Some(Err(_)), _) | (Some(_), None) => Ordering::Less,
             (_, Some(Err(_))) | (None, Some(_)) => Ordering::Greater,
         };
-        let mut alone = |side: Side, series: Option<Result<Series>>| {
+        let mut alone = |side: DiffSide, series: Option<Result<DecodedSeries>>| {
             let Some((labels, samples)) = series.transpose()? else { return Ok(()) };
             totals.only(side, 1, samples.len() as u64);
             found(Difference::Series { labels, side, samples: samples.len() as u64 })
         };
         match order {
-            Ordering::Less => alone(Side::Left, left.next())?,
-            Ordering::Greater => alone(Side::Right, right.next())?,
+            Ordering::Less => alone(DiffSide::Left, left.next())?,
+            Ordering::Greater => alone(DiffSide::Right, right.next())?,
             Ordering::Equal => {
                 if let (Some(a), Some(b)) = (left.next().transpose()?, right.next().transpose()?) {
                     compare_samples(&a.0, a.1, b.1, &mut totals, &mut found)?;
@@ -116,8 +116,8 @@ fn compare_samples(
             (None, Some(_)) => Ordering::Greater,
         };
         let (side, sample) = match order {
-            Ordering::Less => (Side::Left, left.next()),
-            Ordering::Greater => (Side::Right, right.next()),
+            Ordering::Less => (DiffSide::Left, left.next()),
+            Ordering::Greater => (DiffSide::Right, right.next()),
             Ordering::Equal => {
                 if let (Some(a), Some(b)) = (left.next(), right.next()) {
                     if a.value == b.value {
@@ -152,7 +152,7 @@ mod tests {
 
     use super::*;
 
-    fn series(name: &str, samples: &[(i64, f64)]) -> Result<Series> {
+    fn series(name: &str, samples: &[(i64, f64)]) -> Result<DecodedSeries> {
         let labels = Labels::from_pairs([("__name__", name)]).unwrap();
         let stored = |(millis, value): &(i64, f64)| StoredSample {
             at: Timestamp::from_millis(*millis),

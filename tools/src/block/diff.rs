@@ -1,30 +1,31 @@
-//! `tools block diff`: what differs between two blocks.
+//! `tools block diff`: prints the differences between two blocks.
 
 use model::{Labels, Matcher, TimeRange};
 use runtime::TimeArg;
 use serde_json::json;
 use series::{Aggregate, StoredSample};
 
-use crate::block::compare::{Difference, Side, Totals, compare};
+use crate::block::compare::{DiffSide, Difference, Totals, compare};
 use crate::block::place::PlaceFlags;
-use crate::block::read::{self, aggregate_parser, blocking};
+use crate::block::read::{self, aggregate_parser};
 use crate::block::text as forms;
-use crate::error::{Outcome, Result};
+use crate::blocking::blocking;
+use crate::error::{CommandOutcome, Result};
 use crate::output::Output;
 use crate::text;
 
 /// Flags of `tools block diff`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct DiffArgs {
-    /// The folder of a block, or the ULID of a block in the bucket
+    /// Folder of a block, or ULID of a block in the bucket
     #[arg(value_name = "LEFT")]
     left: String,
 
-    /// The block to compare it with
+    /// Block to compare it with
     #[arg(value_name = "RIGHT")]
     right: String,
 
-    /// Differences that are printed, the first ones; totals count all
+    /// Number of differences that are printed; the totals count all of them
     #[arg(long, value_name = "N", default_value_t = 20)]
     limit: usize,
 
@@ -32,7 +33,7 @@ pub(crate) struct DiffArgs {
     #[arg(long = "match", value_name = "SELECTOR", default_value = "")]
     selector: String,
 
-    /// Only samples at or after this time: RFC 3339, or relative to now such as -2h
+    /// Only samples at or after this time: RFC 3339, or relative to now, such as -2h
     #[arg(long, value_name = "TIME", default_value = "0000-01-01T00:00:00Z", allow_hyphen_values = true)]
     min_time: TimeArg,
 
@@ -40,11 +41,11 @@ pub(crate) struct DiffArgs {
     #[arg(long, value_name = "TIME", default_value = "9999-12-31T23:59:59Z", allow_hyphen_values = true)]
     max_time: TimeArg,
 
-    /// Which aggregate of downsampled blocks is compared
+    /// Aggregate of downsampled blocks that is compared
     #[arg(long, value_name = "AGGREGATE", value_parser = aggregate_parser(), default_value = "count")]
     aggregate: Aggregate,
 
-    /// Form of the report
+    /// Format of the report
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "text")]
     output: DiffFormat,
 
@@ -54,13 +55,13 @@ pub(crate) struct DiffArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum DiffFormat {
-    /// A line for each difference, then totals
+    /// One line for each difference, then totals
     Text,
     /// One JSON object
     Json,
 }
 
-pub(super) async fn run(args: DiffArgs, output: &mut Output) -> Result<Outcome> {
+pub(super) async fn run(args: DiffArgs, output: &mut Output) -> Result<CommandOutcome> {
     let matchers: Vec<Matcher> = text::matchers("--match", &args.selector)?;
     let now = text::now();
     let range = TimeRange::new(args.min_time.at(now), args.max_time.at(now));
@@ -88,10 +89,10 @@ pub(super) async fn run(args: DiffArgs, output: &mut Output) -> Result<Outcome> 
             "differences": first.iter().map(object).collect::<Vec<_>>(),
         }))?,
     }
-    Ok(if totals.is_equal() { Outcome::Fine } else { Outcome::Found })
+    Ok(if totals.is_equal() { CommandOutcome::Fine } else { CommandOutcome::Found })
 }
 
-/// `<` stands before what only the left block has, `>` before what only the right one has, `!` between two values.
+/// Prints `<` before a series or sample that only the left block has, `>` if only the right block has it, `!` if values differ.
 fn print(first: &[Difference], totals: &Totals, output: &mut Output) -> Result<()> {
     for difference in first {
         match difference {
@@ -135,10 +136,10 @@ fn print(first: &[Difference], totals: &Totals, output: &mut Output) -> Result<(
     ))
 }
 
-fn mark(side: Side) -> char {
+fn mark(side: DiffSide) -> char {
     match side {
-        Side::Left => '<',
-        Side::Right => '>',
+        DiffSide::Left => '<',
+        DiffSide::Right => '>',
     }
 }
 
@@ -151,7 +152,7 @@ fn line(sample: &StoredSample) -> String {
 }
 
 fn object(difference: &Difference) -> serde_json::Value {
-    let side = |side: Side| if side == Side::Left { "left" } else { "right" };
+    let side = |side: DiffSide| if side == DiffSide::Left { "left" } else { "right" };
     match difference {
         Difference::Series { labels, side: only, samples } => {
             json!({ "series": name(labels), "only": side(*only), "samples": samples })

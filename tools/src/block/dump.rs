@@ -7,25 +7,26 @@ use series::{Aggregate, SampleValue, StoredSample};
 use crate::block::place::PlaceFlags;
 use crate::block::read::{self, aggregate_parser};
 use crate::block::text as forms;
-use crate::error::{Outcome, Result, ToolError};
+use crate::blocking::blocking;
+use crate::error::{CommandOutcome, Result, ToolError};
 use crate::output::Output;
 use crate::text;
 
-/// Bytes that are printed together.
+/// Bytes that are printed at once.
 const BATCH_BYTES: usize = 64 << 10;
 
 /// Flags of `tools block dump`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct DumpArgs {
-    /// The folder of a block, or the ULID of a block in the bucket
+    /// Folder of a block, or ULID of a block in the bucket
     #[arg(value_name = "BLOCK")]
     block: String,
 
-    /// Only series that match the selector; of several selectors, any (repeatable)
+    /// Only series that match one of the given selectors (repeatable)
     #[arg(long = "match", value_name = "SELECTOR")]
     selectors: Vec<String>,
 
-    /// Only samples at or after this time: RFC 3339, or relative to now such as -2h
+    /// Only samples at or after this time: RFC 3339, or relative to now, such as -2h
     #[arg(long, value_name = "TIME", default_value = "0000-01-01T00:00:00Z", allow_hyphen_values = true)]
     min_time: TimeArg,
 
@@ -33,11 +34,11 @@ pub(crate) struct DumpArgs {
     #[arg(long, value_name = "TIME", default_value = "9999-12-31T23:59:59Z", allow_hyphen_values = true)]
     max_time: TimeArg,
 
-    /// Form of the samples
+    /// Format of the samples
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "promtool")]
     output: DumpFormat,
 
-    /// Which aggregate of a downsampled block is printed
+    /// Aggregate of a downsampled block that is printed
     #[arg(long, value_name = "AGGREGATE", value_parser = aggregate_parser(), default_value = "count")]
     aggregate: Aggregate,
 
@@ -47,15 +48,15 @@ pub(crate) struct DumpArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum DumpFormat {
-    /// As `promtool tsdb dump` prints: labels, value, milliseconds
+    /// The format of `promtool tsdb dump`: labels, value, milliseconds
     Promtool,
     /// OpenMetrics text, which `promtool tsdb create-blocks-from openmetrics` reads; floats only
     Openmetrics,
-    /// A line of JSON for each series, as in answers of the Prometheus API
+    /// One line of JSON for each series, as in responses of the Prometheus API
     Json,
 }
 
-pub(super) async fn run(args: DumpArgs, output: &mut Output) -> Result<Outcome> {
+pub(super) async fn run(args: DumpArgs, output: &mut Output) -> Result<CommandOutcome> {
     let selectors = args.selectors.iter().map(|selector| text::matchers("--match", selector));
     let mut selectors: Vec<Vec<Matcher>> = selectors.collect::<Result<_>>()?;
     if selectors.is_empty() {
@@ -65,12 +66,12 @@ pub(super) async fn run(args: DumpArgs, output: &mut Output) -> Result<Outcome> 
     let range = TimeRange::new(args.min_time.at(now), args.max_time.at(now));
     let block = args.place.open(&args.block).await?;
 
-    // The reader's thread gives batches; this one prints them, and a closed pipe ends both.
+    // A thread reads the block and sends batches, which are printed here. A closed pipe stops both.
     let (batches, mut ready) = tokio::sync::mpsc::channel::<Vec<u8>>(4);
     let (format, aggregate) = (args.output, args.aggregate);
-    let reader = read::blocking(move || {
+    let reader = blocking(move || {
         let mut writer = Writer { format, batches, batch: Vec::with_capacity(BATCH_BYTES), left_out: 0 };
-        // Several selectors may name a series more than once: the first decides.
+        // A series that matches several selectors is printed once, for the first of them.
         for (index, selector) in selectors.iter().enumerate() {
             for series in read::series(&block, selector, range, aggregate)? {
                 let (labels, points) = series?;
@@ -86,7 +87,7 @@ pub(super) async fn run(args: DumpArgs, output: &mut Output) -> Result<Outcome> 
         while let Some(batch) = ready.recv().await {
             output.bytes(&batch)?;
         }
-        // The reader's sends fail from here on, should the loop have ended with an error.
+        // After an error in the loop, this makes the reader's next send fail.
         drop(ready);
         Ok::<_, ToolError>(())
     };
@@ -95,14 +96,14 @@ pub(super) async fn run(args: DumpArgs, output: &mut Output) -> Result<Outcome> 
     let left_out = read?;
     if left_out > 0 {
         eprintln!(
-            "{} left out: OpenMetrics has no text for native histograms; --output=promtool and --output=json print them",
+            "{} left out: OpenMetrics text cannot express native histograms; use --output=promtool or --output=json",
             text::count(left_out, "sample")
         );
     }
-    Ok(Outcome::Fine)
+    Ok(CommandOutcome::Fine)
 }
 
-/// Writes series in a form, batch by batch.
+/// Formats series and sends them in batches.
 struct Writer {
     format: DumpFormat,
     batches: tokio::sync::mpsc::Sender<Vec<u8>>,
@@ -151,7 +152,7 @@ impl Writer {
         self.batches.blocking_send(batch).map_err(gone)
     }
 
-    /// The number of samples that the form has no text for.
+    /// Sends the rest. Returns the number of samples that the format cannot express.
     fn finish(mut self) -> Result<u64> {
         if self.format == DumpFormat::Openmetrics {
             self.batch.extend_from_slice(b"# EOF\n");

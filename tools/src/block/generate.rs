@@ -1,4 +1,4 @@
-//! `tools block generate`: blocks of invented series.
+//! `tools block generate`: writes blocks of synthetic series.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,59 +6,59 @@ use std::time::Duration;
 use runtime::{TimeArg, parse_duration};
 use tsdb::{BlockOptions, GenerateError, ThanosMeta, Ulid, Workload};
 
-use crate::block::read::blocking;
-use crate::error::{Context, Outcome, Result, ToolError};
-use crate::output::{Cell, Output, Table, TableFormat};
-use crate::progress::{Progress, Unit};
+use crate::blocking::blocking;
+use crate::error::{CommandOutcome, ErrorContext, Result, ToolError};
+use crate::output::{Output, Table, TableCell, TableFormat};
+use crate::progress::{TaskProgress, Unit};
 use crate::text;
 
-/// Progress is told after so many series.
-const TOLD_SERIES: u64 = 512;
+/// Progress is reported after this many series.
+const REPORTED_SERIES: u64 = 512;
 
 /// Flags of `tools block generate`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct GenerateArgs {
-    /// Folder for the blocks; made when absent
+    /// Folder for the blocks; created if it does not exist
     #[arg(long, value_name = "DIR")]
     output_dir: PathBuf,
 
-    /// Blocks, one behind the other in time
+    /// Number of blocks; each begins where the previous one ends
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     blocks: u32,
 
-    /// Series of a block
+    /// Number of series in each block
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     series: u64,
 
-    /// Series of one target: few make many label values, many make long postings lists
+    /// Number of series of each target: a small number gives many label values, a large one long postings lists
     #[arg(long, value_name = "N", default_value_t = 100)]
     series_per_target: u64,
 
-    /// Labels of a series, its name included; 2 to 64
+    /// Number of labels of each series, including its name; 2 to 64
     #[arg(long, value_name = "N", default_value_t = 8)]
     labels: usize,
 
-    /// Share of targets that live for a part of the time only, 0 to 1
+    /// Share of targets that exist for only a part of the time, 0 to 1
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     churn: f64,
 
-    /// Begin of the first block: RFC 3339, or relative to now such as -2h
+    /// Start of the first block: RFC 3339, or relative to now, such as -2h
     #[arg(long, value_name = "TIME", default_value = "2025-01-01T00:00:00Z", allow_hyphen_values = true)]
     start: TimeArg,
 
-    /// Length of a block
+    /// Length of each block
     #[arg(long, value_name = "DURATION", default_value = "2h", value_parser = parse_duration)]
     duration: Duration,
 
-    /// Time between two samples of a series
+    /// Interval between two samples of a series
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     interval: Duration,
 
-    /// How far a scrape may be off its time; less than half of the interval
+    /// Maximum deviation of a sample from its time; less than half of the interval
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_duration)]
     jitter: Duration,
 
-    /// Share of metrics that are gauges, 0 to 1; what is left of both shares are counters
+    /// Share of metrics that are gauges, 0 to 1; metrics that are neither gauges nor histograms are counters
     #[arg(long, value_name = "SHARE", default_value_t = 0.3)]
     gauges: f64,
 
@@ -66,22 +66,22 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     histograms: f64,
 
-    /// Another seed gives other labels and values
+    /// Seed of labels and values
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 
-    /// External label, as if a sidecar had uploaded the blocks (repeatable)
+    /// External label of the blocks, as if a sidecar had uploaded them (repeatable)
     #[arg(long, value_name = "NAME=\"VALUE\"", value_parser = text::label)]
     label: Vec<(String, String)>,
 
-    /// Form of the list of blocks
+    /// Format of the list of blocks
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "table")]
     output: TableFormat,
 }
 
-pub(super) async fn run(args: GenerateArgs, output: &mut Output) -> Result<Outcome> {
+pub(super) async fn run(args: GenerateArgs, output: &mut Output) -> Result<CommandOutcome> {
     let dir = args.output_dir.clone();
-    std::fs::create_dir_all(&dir).context(format_args!("--output-dir: make folder {}", dir.display()))?;
+    std::fs::create_dir_all(&dir).context(format_args!("--output-dir: create folder {}", dir.display()))?;
     let mut table = Table::new(&[
         ("ULID", "ulid"),
         ("FROM", "from"),
@@ -91,7 +91,7 @@ pub(super) async fn run(args: GenerateArgs, output: &mut Output) -> Result<Outco
         ("#CHUNKS", "chunks"),
     ]);
     let progress =
-        Progress::new("generate", Unit::Count("series"), args.series.saturating_mul(args.blocks.into()));
+        TaskProgress::new("generate", Unit::Count("series"), args.series.saturating_mul(args.blocks.into()));
     let first = args.start.at(text::now());
     for number in 0..args.blocks {
         let workload = Workload {
@@ -116,29 +116,29 @@ pub(super) async fn run(args: GenerateArgs, output: &mut Output) -> Result<Outco
         });
         let (dir, bar) = (dir.clone(), progress.clone());
         let meta = blocking(move || {
-            let mut told = 0;
+            let mut reported = 0;
             let meta = workload.write(&dir, options, &mut |series| {
-                if series - told >= TOLD_SERIES {
-                    bar.add(series - told);
-                    told = series;
+                if series - reported >= REPORTED_SERIES {
+                    bar.add(series - reported);
+                    reported = series;
                 }
             })?;
-            bar.add(meta.stats.series - told);
+            bar.add(meta.stats.series - reported);
             Ok(meta)
         })
         .await?;
         table.push(vec![
-            Cell::text(meta.ulid.to_string()),
-            Cell::text(text::instant(meta.min_time)),
-            Cell::text(text::instant(meta.max_time)),
-            Cell::Number(meta.stats.series),
-            Cell::Number(meta.stats.samples),
-            Cell::Number(meta.stats.chunks),
+            TableCell::text(meta.ulid.to_string()),
+            TableCell::text(text::instant(meta.min_time)),
+            TableCell::text(text::instant(meta.max_time)),
+            TableCell::Number(meta.stats.series),
+            TableCell::Number(meta.stats.samples),
+            TableCell::Number(meta.stats.chunks),
         ]);
     }
     progress.finish();
     output.table(&table, args.output)?;
-    Ok(Outcome::Fine)
+    Ok(CommandOutcome::Fine)
 }
 
 impl From<GenerateError> for ToolError {
@@ -150,9 +150,9 @@ impl From<GenerateError> for ToolError {
     }
 }
 
-/// The same id for the same content, so that generating twice makes equal blocks; as if made at the block's end.
+/// An id that is derived from the content, so that generating twice gives equal blocks. Its time is the block's end.
 fn block_id(workload: &Workload, labels: &[(String, String)]) -> Ulid {
-    // FNV-1a with 128 bits over all that decides the content.
+    // FNV-1a with 128 bits over everything that determines the content.
     let text = format!("{workload:?}{labels:?}");
     let hash = text.bytes().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128, |hash, byte| {
         (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_follow_from_what_is_generated() {
+    fn ids_are_derived_from_the_workload() {
         let workload = Workload::default();
         let other = Workload { seed: 2, ..workload.clone() };
         assert_eq!(block_id(&workload, &[]), block_id(&workload, &[]));

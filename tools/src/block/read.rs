@@ -5,15 +5,15 @@ use model::{Labels, Matcher, TimeRange};
 use series::{Aggregate, StoredSample, decode_chunk};
 use tsdb::{Block, BlockSeries, Encoding};
 
-use crate::error::{Cause, Context, Result, ToolError};
+use crate::error::{Cause, Result, ToolError};
 
 /// The aggregates of a downsampled block, each with its help.
 const AGGREGATES: [(Aggregate, &str); 5] = [
     (Aggregate::Count, "Number of raw samples"),
     (Aggregate::Sum, "Sum of raw samples"),
-    (Aggregate::Min, "Least raw sample"),
-    (Aggregate::Max, "Greatest raw sample"),
-    (Aggregate::Counter, "The counter with resets applied"),
+    (Aggregate::Min, "Smallest raw sample"),
+    (Aggregate::Max, "Largest raw sample"),
+    (Aggregate::Counter, "Counter value, with resets applied"),
 ];
 
 /// Parses the name of an aggregate of downsampled blocks.
@@ -25,8 +25,8 @@ pub(super) fn aggregate_parser() -> impl TypedValueParser<Value = Aggregate> {
     })
 }
 
-/// The series of `block` that match, in the order of their labels, with their samples in `range`; series without
-/// any are left out. Deleted samples are not shown. Holds one series at a time.
+/// The series of `block` that match, sorted by their labels, with their samples in `range`. Series without such samples and
+/// deleted samples are left out. One series is in memory at a time.
 pub(super) fn series<'a>(
     block: &'a Block,
     matchers: &[Matcher],
@@ -70,12 +70,4 @@ fn samples(
         range.contains(sample.at) && !series.deleted.iter().any(|gone| gone.contains(sample.at))
     });
     Ok(samples)
-}
-
-/// Runs `work` where it may block, because a block's bytes come one read after the other.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| ToolError::new(Cause::Failed, error.to_string())).context("read blocks")?
 }

@@ -1,4 +1,4 @@
-//! Samples as text: `promtool tsdb dump`'s form, OpenMetrics, JSON.
+//! Samples as text: in the format of `promtool tsdb dump`, in OpenMetrics, and in JSON.
 
 use std::io::Write;
 
@@ -38,13 +38,13 @@ pub(super) fn value(sample: &StoredSample) -> String {
     }
 }
 
-/// A line of `promtool tsdb dump`, without its end; `labels` as [`labels`] gives them.
+/// A line of `promtool tsdb dump`, without the line break; `labels` comes from [`labels`].
 pub(super) fn promtool_line(out: &mut Vec<u8>, labels: &str, sample: &StoredSample) {
     // Writing to a `Vec` does not fail, here and below.
     let _ = write!(out, "{labels} {} {}", value(sample), sample.at);
 }
 
-/// A line of OpenMetrics text, without its end; `series` is name and labels. OpenMetrics has no text for native
+/// A line of OpenMetrics text, without the line break; `series` is name and labels. OpenMetrics text cannot express native
 /// histograms.
 pub(super) fn openmetrics_line(out: &mut Vec<u8>, series: &str, millis: i64, value: f64) {
     let sign = if millis < 0 { "-" } else { "" };
@@ -52,12 +52,12 @@ pub(super) fn openmetrics_line(out: &mut Vec<u8>, series: &str, millis: i64, val
     let _ = write!(out, "{series} {} {sign}{seconds}.{rest:03}", go_g(value));
 }
 
-/// Name and labels as OpenMetrics writes them.
+/// Name and labels in OpenMetrics text.
 pub(super) fn openmetrics_series(set: &Labels) -> String {
     format!("{}{}", set.metric_name(), labels(set, ",", false))
 }
 
-/// A series as the Prometheus API shows it: `{"metric":{},"values":[[seconds,"1"]],"histograms":[[seconds,{}]]}`.
+/// A series as in the Prometheus API: `{"metric":{},"values":[[seconds,"1"]],"histograms":[[seconds,{}]]}`.
 pub(super) fn json_series(set: &Labels, samples: &[StoredSample]) -> serde_json::Value {
     let metric: serde_json::Map<String, serde_json::Value> =
         set.iter().map(|label| (label.name.to_owned(), label.value.into())).collect();
@@ -87,7 +87,7 @@ fn promapi_float(value: f64) -> String {
     promapi::format_float(value)
 }
 
-/// Bounds are coded as in the API: 0 `(]`, 1 `[)`, 2 `()`, 3 `[]`.
+/// Bounds are encoded as in the API: 0 `(]`, 1 `[)`, 2 `()`, 3 `[]`.
 fn json_histogram(histogram: &FloatHistogram) -> serde_json::Value {
     let buckets: Vec<serde_json::Value> = buckets(histogram)
         .map(|bucket| {
@@ -108,7 +108,7 @@ fn json_histogram(histogram: &FloatHistogram) -> serde_json::Value {
     })
 }
 
-/// The buckets that hold something, in ascending order of their values.
+/// The buckets with a count other than 0, in ascending order.
 fn buckets(histogram: &FloatHistogram) -> impl Iterator<Item = BoundedBucket> {
     let negative: Vec<BoundedBucket> = histogram.negative().collect();
     let zero = (histogram.zero_count != 0.0).then(|| histogram.zero_bucket());

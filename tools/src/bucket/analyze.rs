@@ -1,25 +1,25 @@
-//! `tools bucket analyze`: which metrics, labels and pairs of them have how many series.
+//! `tools bucket analyze`: counts the series of metrics, labels, and pairs of label and value.
 //!
-//! Only the postings offset tables of the indexes are read, a few per cent of them: a list's length follows from
-//! where it lies. Many blocks are told together; a series that is in several of them counts in each.
+//! Only the postings offset tables are read, which are a few per cent of the indexes: the offsets of two lists give the
+//! length of the first. Several blocks are counted together; a series that is in several blocks counts in each.
 
 use std::collections::BTreeMap;
 
-use ::bucket::Bucket;
+use ::bucket::{Bucket, OpenBlockOptions};
 use model::METRIC_NAME;
 use serde_json::json;
-use tsdb::{Block, Index, Ulid};
+use tsdb::{Index, Ulid};
 
-use crate::block::{blocking, open_remote};
+use crate::blocking::blocking;
 use crate::bucket::select::SelectFlags;
 use crate::bucket::view;
-use crate::error::{Cause, Outcome, Result, ToolError};
-use crate::output::{Cell, Output, Table, TableFormat};
-use crate::progress::{Progress, Unit};
+use crate::error::{Cause, CommandOutcome, Result, ToolError};
+use crate::output::{Output, Table, TableCell, TableFormat};
+use crate::progress::{TaskProgress, Unit};
 use crate::text;
 
-/// Pairs of a block that are remembered, at least: where many blocks are told together, one that is never among the
-/// largest so many of a block is not counted there.
+/// Minimum number of pairs of each block that are counted, largest first. A pair that is not among them in a block is not
+/// counted for that block.
 const PAIRS_OF_BLOCK: usize = 10_000;
 
 /// Flags of `tools bucket analyze`.
@@ -29,11 +29,11 @@ pub(crate) struct AnalyzeArgs {
     #[arg(long, value_name = "ULID", value_parser = text::block_id)]
     id: Vec<Ulid>,
 
-    /// Rows of each table
+    /// Number of rows of each table
     #[arg(long, value_name = "N", default_value_t = 20)]
     limit: usize,
 
-    /// Form of the output
+    /// Format of the output
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "table")]
     output: TableFormat,
 
@@ -44,7 +44,7 @@ pub(crate) struct AnalyzeArgs {
     view: view::ViewFlags,
 }
 
-/// Series of something: in all blocks together, and in the block with most of them.
+/// A number of series: in all blocks together, and in the block with most of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Count {
     series: u64,
@@ -64,11 +64,11 @@ impl Count {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct LabelCount {
     count: Count,
-    /// Values in the block with most of them.
+    /// Number of values, in the block with most of them.
     values: u64,
 }
 
-/// What was counted.
+/// All counts.
 #[derive(Debug, Default)]
 struct Analysis {
     blocks: u64,
@@ -109,7 +109,7 @@ impl Analysis {
     }
 }
 
-pub(super) async fn run(args: AnalyzeArgs, bucket: &Bucket, output: &mut Output) -> Result<Outcome> {
+pub(super) async fn run(args: AnalyzeArgs, bucket: &Bucket, output: &mut Output) -> Result<CommandOutcome> {
     let ids = match args.id.is_empty() {
         false => args.id.clone(),
         true => {
@@ -118,11 +118,11 @@ pub(super) async fn run(args: AnalyzeArgs, bucket: &Bucket, output: &mut Output)
             view.blocks.keys().copied().collect()
         }
     };
-    let progress = Progress::new("analyze", Unit::Count("blocks"), ids.len() as u64);
+    let progress = TaskProgress::new("analyze", Unit::Count("blocks"), ids.len() as u64);
     let mut analysis = Analysis::default();
     for id in ids {
         progress.at(id.to_string());
-        let block: Block = open_remote(bucket, id).await?;
+        let block = bucket.open_block(id, &OpenBlockOptions::default()).await?.into_block();
         let limit = args.limit;
         analysis = blocking(move || {
             analysis.add(block.index(), limit)?;
@@ -133,18 +133,21 @@ pub(super) async fn run(args: AnalyzeArgs, bucket: &Bucket, output: &mut Output)
     }
     progress.finish();
     if analysis.blocks == 0 {
-        return Err(ToolError::new(Cause::Missing, format!("bucket {:?} has no such block", bucket.name())));
+        return Err(ToolError::new(
+            Cause::Missing,
+            format!("bucket {:?} has no block that the flags select", bucket.name()),
+        ));
     }
     print(&analysis, &args, output)?;
-    Ok(Outcome::Fine)
+    Ok(CommandOutcome::Fine)
 }
 
 fn print(analysis: &Analysis, args: &AnalyzeArgs, output: &mut Output) -> Result<()> {
-    let of_metrics = analysis.metrics.iter().map(|(name, count)| (vec![Cell::text(name)], *count));
+    let of_metrics = analysis.metrics.iter().map(|(name, count)| (vec![TableCell::text(name)], *count));
     let of_pairs = analysis
         .pairs
         .iter()
-        .map(|((name, value), count)| (vec![Cell::text(name), Cell::text(value)], *count));
+        .map(|((name, value), count)| (vec![TableCell::text(name), TableCell::text(value)], *count));
     let metrics = largest(&[("METRIC", "metric")], of_metrics.collect(), args.limit);
     let pairs = largest(&[("LABEL", "label"), ("VALUE", "value")], of_pairs.collect(), args.limit);
 
@@ -158,7 +161,7 @@ fn print(analysis: &Analysis, args: &AnalyzeArgs, output: &mut Output) -> Result
         ("#BLOCKS", "blocks"),
     ]);
     for (name, LabelCount { count, values }) in sorted.into_iter().take(args.limit) {
-        let mut row = vec![Cell::text(name), Cell::Number(*values)];
+        let mut row = vec![TableCell::text(name), TableCell::Number(*values)];
         row.extend(count.cells());
         labels.push(row);
     }
@@ -185,7 +188,7 @@ fn print(analysis: &Analysis, args: &AnalyzeArgs, output: &mut Output) -> Result
     for (title, table) in [
         ("Metrics with most series", &metrics),
         ("Labels with most values", &labels),
-        ("Labels with a value that have most series", &pairs),
+        ("Pairs of label and value with most series", &pairs),
     ] {
         output.line(format_args!("\n{title}\n"))?;
         output.table(table, args.output)?;
@@ -194,18 +197,18 @@ fn print(analysis: &Analysis, args: &AnalyzeArgs, output: &mut Output) -> Result
 }
 
 impl Count {
-    fn cells(self) -> [Cell; 3] {
-        [Cell::Number(self.series), Cell::Number(self.most), Cell::Number(self.blocks)]
+    fn cells(self) -> [TableCell; 3] {
+        [TableCell::Number(self.series), TableCell::Number(self.most), TableCell::Number(self.blocks)]
     }
 }
 
 /// The rows with most series.
 fn largest(
     columns: &[(&'static str, &'static str)],
-    mut rows: Vec<(Vec<Cell>, Count)>,
+    mut rows: Vec<(Vec<TableCell>, Count)>,
     limit: usize,
 ) -> Table {
-    // Stable: rows with as many series stay in the order of their names.
+    // The sort is stable: rows with equal numbers of series are in the order of their names.
     rows.sort_by_key(|(_, count)| std::cmp::Reverse(count.series));
     let counts = [("#SERIES", "series"), ("#MAX PER BLOCK", "seriesOfLargestBlock"), ("#BLOCKS", "blocks")];
     let mut table = Table::new(&[columns, &counts].concat());

@@ -1,7 +1,7 @@
-//! `tools bucket cleanup`: removes blocks whose deletion mark is old enough, and uploads that were given up.
+//! `tools bucket cleanup`: removes blocks whose deletion mark is old enough, and abandoned uploads.
 //!
-//! The rules are those of the compactor. Blocks with a `meta.json` that cannot be read are reported and never
-//! removed: one flipped bit must not cost weeks of data.
+//! The rules are those of the compactor. Blocks whose `meta.json` cannot be used are reported and never removed: one
+//! flipped bit must not cost weeks of data.
 
 use std::time::Duration;
 
@@ -13,27 +13,27 @@ use tsdb::Ulid;
 
 use crate::bucket::select::RelabelFlags;
 use crate::bucket::view;
-use crate::error::{Outcome, Result};
-use crate::output::{Cell, Output, Table, TableFormat};
-use crate::progress::{Progress, Unit};
+use crate::error::{CommandOutcome, Result};
+use crate::output::{Output, Table, TableCell, TableFormat};
+use crate::progress::{TaskProgress, Unit};
 use crate::text;
 
 /// Flags of `tools bucket cleanup`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CleanupArgs {
-    /// How long a block stays after it was marked for deletion
+    /// Time between marking a block for deletion and removing it
     #[arg(long, value_name = "DURATION", default_value = "48h", value_parser = parse_duration)]
     delete_delay: Duration,
 
-    /// How long an upload may rest before it counts as given up; 48h where less is given
+    /// Time without a new object after which an upload counts as abandoned; less than 48h counts as 48h
     #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = parse_duration)]
     consistency_delay: Duration,
 
-    /// Says what would be removed, and removes nothing
+    /// Print what would be removed, and remove nothing
     #[arg(long)]
     dry_run: bool,
 
-    /// Form of the report
+    /// Format of the report
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "table")]
     output: TableFormat,
 
@@ -44,17 +44,18 @@ pub(crate) struct CleanupArgs {
     view: view::ViewFlags,
 }
 
-pub(super) async fn run(args: CleanupArgs, bucket: &Bucket, output: &mut Output) -> Result<Outcome> {
+pub(super) async fn run(args: CleanupArgs, bucket: &Bucket, output: &mut Output) -> Result<CommandOutcome> {
     let mut options = view::all(false);
     options.filters.selector = args.relabel.load()?;
     options.gather = vec![MarkKind::Deletion];
     let view = args.view.fetch(bucket, options).await?;
-    // Ages count by the store's clock, which is read by writing an object; a dry run writes nothing.
+    // Ages are measured by the store's clock, which is read by writing an object. A dry run writes nothing and uses the
+    // clock of this machine.
     let nothing_ages = view.marks.is_empty() && view.partial.is_empty();
     let now = if args.dry_run || nothing_ages { text::now() } else { store_time(bucket).await? };
 
     let mut due = Vec::new();
-    let mut report = Report::new(args.dry_run);
+    let mut report = CleanupReport::new(args.dry_run);
     for (id, mark) in
         view.marks.iter().filter(|((kind, _), _)| *kind == MarkKind::Deletion).map(|((_, id), m)| (*id, m))
     {
@@ -63,7 +64,9 @@ pub(super) async fn run(args: CleanupArgs, bucket: &Bucket, output: &mut Output)
                 let why = format!("marked at {}{}", text::instant(mark.time), details(mark));
                 due.push((id, "marked", Due::Mark, why));
             }
-            Some(left) => report.keep(id, "marked", format!("for another {}", text::whole_seconds(left))),
+            Some(left) => {
+                report.keep(id, "marked", format!("removed in {} at the earliest", text::whole_seconds(left)))
+            }
         }
     }
     for id in &view.partial {
@@ -73,10 +76,14 @@ pub(super) async fn run(args: CleanupArgs, bucket: &Bucket, output: &mut Output)
         }
     }
     for (id, reason) in &view.corrupt {
-        report.keep(*id, "corrupt", format!("{reason}: look at it; it is never removed by itself"));
+        report.keep(
+            *id,
+            "corrupt",
+            format!("{reason}: it is never removed automatically; check it yourself"),
+        );
     }
 
-    let progress = Progress::new("remove", Unit::Count("blocks"), due.len() as u64);
+    let progress = TaskProgress::new("remove", Unit::Count("blocks"), due.len() as u64);
     for (id, what, rule, why) in due {
         progress.at(id.to_string());
         if args.dry_run {
@@ -85,7 +92,7 @@ pub(super) async fn run(args: CleanupArgs, bucket: &Bucket, output: &mut Output)
             match remove(id, rule, args.delete_delay, bucket, now).await {
                 Ok(Ok(())) => report.push(id, what, "removed", why),
                 Ok(Err(why)) => report.keep(id, what, why),
-                // The blocks removed so far are worth telling.
+                // The results of earlier blocks are printed too.
                 Err(error) => {
                     progress.finish();
                     output.table(&report.table, args.output)?;
@@ -97,20 +104,20 @@ pub(super) async fn run(args: CleanupArgs, bucket: &Bucket, output: &mut Output)
     }
     progress.finish();
     output.table(&report.table, args.output)?;
-    Ok(if view.corrupt.is_empty() { Outcome::Fine } else { Outcome::Found })
+    Ok(if view.corrupt.is_empty() { CommandOutcome::Fine } else { CommandOutcome::Found })
 }
 
-/// By which rule a block is to be removed.
+/// The rule by which a block is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Due {
-    /// Its deletion mark is old enough, whether or not its removal began already.
+    /// Its deletion mark is old enough. Its removal may have begun already.
     Mark,
-    /// Its upload was given up.
+    /// Its upload was abandoned.
     Abandoned,
 }
 
-/// Removes a block if its rule still holds at this moment, otherwise says why it stays: minutes may have passed since
-/// it was judged, in which an upload ended or a mark was taken away.
+/// Removes a block if its rule still applies, otherwise returns why it is kept: since the first check, its upload may have
+/// finished, or its mark may have been removed.
 async fn remove(
     id: Ulid,
     rule: Due,
@@ -124,17 +131,20 @@ async fn remove(
             PartialVerdict::Keep(why) => Err(why.to_owned()),
         }),
         Due::Mark => {
-            match marks::read(bucket, id, MarkKind::Deletion).await? {
+            match marks::load(bucket, id, MarkKind::Deletion).await? {
                 MarkState::Marked(mark) => {
                     if let Some(left) = due_in(mark.age(now), delete_delay) {
-                        return Ok(Err(format!("marked anew; for another {}", text::whole_seconds(left))));
+                        return Ok(Err(format!(
+                            "it was marked again; removed in {} at the earliest",
+                            text::whole_seconds(left)
+                        )));
                     }
                 }
                 MarkState::Unusable(reason) => {
                     return Ok(Err(format!("its deletion mark cannot be used: {reason}")));
                 }
                 MarkState::Absent => {
-                    return Ok(Err("its deletion mark was taken away meanwhile".to_owned()));
+                    return Ok(Err("its deletion mark was removed meanwhile".to_owned()));
                 }
             }
             delete_block(bucket, id, Retry::default()).await?;
@@ -143,7 +153,7 @@ async fn remove(
     }
 }
 
-/// How long something of this age still stays; `None` when its time has come.
+/// Time until something of this age may be removed; `None` if it may be removed now.
 fn due_in(age: Duration, delay: Duration) -> Option<Duration> {
     if age > delay { None } else { Some(delay - age) }
 }
@@ -152,22 +162,24 @@ fn details(mark: &marks::Mark) -> String {
     mark.details.as_deref().map(|details| format!(": {details}")).unwrap_or_default()
 }
 
-/// Whether a block without `meta.json` is to be removed (by which rule and why), or stays (and why).
+/// Whether a block without `meta.json` is removed, by which rule and why; or why it is kept.
 async fn judge(
     id: Ulid,
     args: &CleanupArgs,
     bucket: &Bucket,
     now: Timestamp,
 ) -> Result<std::result::Result<(Due, String), String>> {
-    // A removal that was interrupted: the mark goes last, so that it can be ended.
-    match marks::read(bucket, id, MarkKind::Deletion).await? {
+    // After an interrupted removal the mark still exists, because it is removed last.
+    match marks::load(bucket, id, MarkKind::Deletion).await? {
         MarkState::Marked(mark) => {
             return Ok(match due_in(mark.age(now), args.delete_delay) {
                 None => {
                     let since = text::instant(mark.time);
                     Ok((Due::Mark, format!("its removal was interrupted; marked at {since}")))
                 }
-                Some(left) => Err(format!("marked; for another {}", text::whole_seconds(left))),
+                Some(left) => {
+                    Err(format!("marked; removed in {} at the earliest", text::whole_seconds(left)))
+                }
             });
         }
         MarkState::Unusable(reason) => return Ok(Err(format!("its deletion mark cannot be used: {reason}"))),
@@ -179,19 +191,19 @@ async fn judge(
             let age = Duration::from_millis(u64::try_from(now.millis_since(newest)).unwrap_or(0));
             match due_in(age, args.consistency_delay) {
                 None => Ok((Due::Abandoned, format!("nothing was written since {}", text::instant(newest)))),
-                Some(left) => Err(format!("for another {}", text::whole_seconds(left))),
+                Some(left) => Err(format!("removed in {} at the earliest", text::whole_seconds(left))),
             }
         }
     })
 }
 
-/// What becomes of each block.
-struct Report {
+/// The result for each block.
+struct CleanupReport {
     table: Table,
     kept: &'static str,
 }
 
-impl Report {
+impl CleanupReport {
     fn new(dry_run: bool) -> Self {
         let table =
             Table::new(&[("BLOCK", "block"), ("STATE", "state"), ("RESULT", "result"), ("WHY", "why")]);
@@ -204,10 +216,10 @@ impl Report {
 
     fn push(&mut self, id: Ulid, state: &str, result: &str, why: String) {
         self.table.push(vec![
-            Cell::text(id.to_string()),
-            Cell::text(state),
-            Cell::text(result),
-            Cell::text(why),
+            TableCell::text(id.to_string()),
+            TableCell::text(state),
+            TableCell::text(result),
+            TableCell::text(why),
         ]);
     }
 }
@@ -231,13 +243,13 @@ mod tests {
         bucket.put(&layout::block_file(block(), file), "x".into()).await.unwrap();
     }
 
-    /// The store's time as it will be in so many hours.
+    /// The store's time in so many hours.
     async fn in_hours(bucket: &Bucket, hours: i64) -> Timestamp {
         store_time(bucket).await.unwrap().offset_millis(hours * 3_600_000)
     }
 
     #[tokio::test]
-    async fn an_upload_that_ends_after_it_was_judged_stays_whole() {
+    async fn an_upload_that_finishes_after_the_check_is_kept() {
         let dir = tempfile::tempdir().unwrap();
         let bucket = bucket(&dir).await;
         put(&bucket, "index").await;
@@ -251,7 +263,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_mark_that_was_taken_away_or_made_anew_after_it_was_judged_keeps_its_block() {
+    async fn a_mark_that_is_removed_or_renewed_after_the_check_keeps_its_block() {
         let dir = tempfile::tempdir().unwrap();
         let bucket = bucket(&dir).await;
         put(&bucket, "index").await;
@@ -259,9 +271,9 @@ mod tests {
         let now = in_hours(&bucket, 0).await;
         let delay = Duration::from_secs(48 * 3600);
         let try_to = async || remove(block(), Due::Mark, delay, &bucket, now).await.unwrap();
-        assert!(try_to().await.unwrap_err().contains("taken away"));
+        assert!(try_to().await.unwrap_err().contains("was removed meanwhile"));
         marks::create(&bucket, &Mark::new(MarkKind::Deletion, block(), now)).await.unwrap();
-        assert!(try_to().await.unwrap_err().contains("marked anew; for another"));
+        assert!(try_to().await.unwrap_err().contains("marked again; removed in"));
         assert_eq!(bucket.list_all(&block().to_string()).await.unwrap().len(), 3);
         marks::remove(&bucket, block(), MarkKind::Deletion).await.unwrap();
         let old = Mark::new(MarkKind::Deletion, block(), now.offset_millis(-49 * 3_600_000));

@@ -1,30 +1,30 @@
-//! `tools bucket inspect`: what all blocks are, side by side.
+//! `tools bucket inspect`: shows the metadata of all blocks as a table.
 
 use clap::ValueEnum;
 use tsdb::BlockMeta;
 
 use crate::bucket::view;
-use crate::error::{Outcome, Result};
-use crate::output::{Cell, Output, Table, TableFormat};
+use crate::error::{CommandOutcome, Result};
+use crate::output::{Output, Table, TableCell, TableFormat};
 use crate::text;
 
-/// A block of 5m resolution is made from raw ones at least this long.
+/// Minimum length of a raw block that is downsampled to 5m.
 const FIRST_DOWNSAMPLING_MILLIS: i64 = 40 * 3_600_000;
-/// A block of 1h resolution is made from 5m ones at least this long.
+/// Minimum length of a 5m block that is downsampled to 1h.
 const SECOND_DOWNSAMPLING_MILLIS: i64 = 10 * 86_400_000;
 
 /// Flags of `tools bucket inspect`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct InspectArgs {
-    /// Only blocks with this external label; all must match (repeatable)
+    /// Only blocks with this external label; of several, all must match (repeatable)
     #[arg(short = 'l', long, value_name = "NAME=\"VALUE\"", value_parser = text::label)]
     selector: Vec<(String, String)>,
 
-    /// Sort by this column, then by the next one given (repeatable)
+    /// Column to sort by; further columns sort equal rows (repeatable)
     #[arg(long, value_name = "COLUMN", value_enum, default_values = ["FROM", "UNTIL"], ignore_case = true)]
-    sort_by: Vec<Column>,
+    sort_by: Vec<InspectColumn>,
 
-    /// Form of the output
+    /// Format of the output
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "table")]
     output: TableFormat,
 
@@ -35,7 +35,7 @@ pub(crate) struct InspectArgs {
 /// The columns, under Thanos' names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "UPPER")]
-enum Column {
+enum InspectColumn {
     Ulid,
     From,
     Until,
@@ -63,7 +63,7 @@ pub(super) async fn run(
     args: InspectArgs,
     bucket: &::bucket::Bucket,
     output: &mut Output,
-) -> Result<Outcome> {
+) -> Result<CommandOutcome> {
     let view = args.view.fetch(bucket, view::all(false)).await?;
     let is_selected = |meta: &&BlockMeta| {
         args.selector.iter().all(|(name, value)| view::labels(meta).get(name) == Some(value))
@@ -72,27 +72,27 @@ pub(super) async fn run(
     sort(&mut metas, &args.sort_by);
     output.table(&table(&metas), args.output)?;
     view::note_hidden(&view);
-    Ok(Outcome::Fine)
+    Ok(CommandOutcome::Fine)
 }
 
-/// Sorts by values rather than by what is printed of them: 10 chunks are more than 9.
-fn sort(metas: &mut [&BlockMeta], by: &[Column]) {
+/// Sorts by values, not by their printed text: 10 chunks are more than 9.
+fn sort(metas: &mut [&BlockMeta], by: &[InspectColumn]) {
     let compare = |a: &&BlockMeta, b: &&BlockMeta| {
         let order = by.iter().map(|column| match column {
-            Column::Ulid => a.ulid.cmp(&b.ulid),
-            Column::From => a.min_time.cmp(&b.min_time),
-            Column::Until => a.max_time.cmp(&b.max_time),
-            Column::Range => range(a).cmp(&range(b)),
-            Column::UntilDown => until_downsampling(a).cmp(&until_downsampling(b)),
-            Column::Series => a.stats.series.cmp(&b.stats.series),
-            Column::Samples => a.stats.samples.cmp(&b.stats.samples),
-            Column::Chunks => a.stats.chunks.cmp(&b.stats.chunks),
-            Column::CompLevel => a.compaction.level.cmp(&b.compaction.level),
-            Column::CompFailed => a.compaction.failed.cmp(&b.compaction.failed),
-            Column::Labels => view::labels(a).cmp(view::labels(b)),
-            Column::Resolution => a.resolution().cmp(&b.resolution()),
-            Column::Source => view::source(a).cmp(view::source(b)),
-            Column::SizeBytes => view::size_bytes(a).cmp(&view::size_bytes(b)),
+            InspectColumn::Ulid => a.ulid.cmp(&b.ulid),
+            InspectColumn::From => a.min_time.cmp(&b.min_time),
+            InspectColumn::Until => a.max_time.cmp(&b.max_time),
+            InspectColumn::Range => range(a).cmp(&range(b)),
+            InspectColumn::UntilDown => until_downsampling(a).cmp(&until_downsampling(b)),
+            InspectColumn::Series => a.stats.series.cmp(&b.stats.series),
+            InspectColumn::Samples => a.stats.samples.cmp(&b.stats.samples),
+            InspectColumn::Chunks => a.stats.chunks.cmp(&b.stats.chunks),
+            InspectColumn::CompLevel => a.compaction.level.cmp(&b.compaction.level),
+            InspectColumn::CompFailed => a.compaction.failed.cmp(&b.compaction.failed),
+            InspectColumn::Labels => view::labels(a).cmp(view::labels(b)),
+            InspectColumn::Resolution => a.resolution().cmp(&b.resolution()),
+            InspectColumn::Source => view::source(a).cmp(view::source(b)),
+            InspectColumn::SizeBytes => view::size_bytes(a).cmp(&view::size_bytes(b)),
         });
         order.fold(std::cmp::Ordering::Equal, std::cmp::Ordering::then).then(a.ulid.cmp(&b.ulid))
     };
@@ -103,7 +103,7 @@ fn range(meta: &BlockMeta) -> i64 {
     meta.max_time.millis_since(meta.min_time)
 }
 
-/// How much longer a block has to grow until it is downsampled; 0 when it can be now, `None` when it never will.
+/// How much longer a block must become before it is downsampled; 0 if it is long enough, `None` if it is never downsampled.
 fn until_downsampling(meta: &BlockMeta) -> Option<i64> {
     match meta.resolution().as_millis() {
         0 => Some((FIRST_DOWNSAMPLING_MILLIS - range(meta)).max(0)),
@@ -131,20 +131,20 @@ fn table(metas: &[&BlockMeta]) -> Table {
     ]);
     for meta in metas {
         table.push(vec![
-            Cell::text(meta.ulid.to_string()),
-            Cell::text(text::instant(meta.min_time)),
-            Cell::text(text::instant(meta.max_time)),
-            Cell::Length(range(meta)),
-            until_downsampling(meta).map_or(Cell::Absent, Cell::Length),
-            Cell::Number(meta.stats.series),
-            Cell::Number(meta.stats.samples),
-            Cell::Number(meta.stats.chunks),
-            Cell::Number(meta.compaction.level.into()),
-            Cell::Flag(meta.compaction.failed),
-            Cell::Labels(view::labels(meta).clone()),
-            Cell::Length(meta.resolution().as_millis() as i64),
-            Cell::text(view::source(meta)),
-            view::size_bytes(meta).map_or(Cell::Absent, Cell::Bytes),
+            TableCell::text(meta.ulid.to_string()),
+            TableCell::text(text::instant(meta.min_time)),
+            TableCell::text(text::instant(meta.max_time)),
+            TableCell::Length(range(meta)),
+            until_downsampling(meta).map_or(TableCell::Absent, TableCell::Length),
+            TableCell::Number(meta.stats.series),
+            TableCell::Number(meta.stats.samples),
+            TableCell::Number(meta.stats.chunks),
+            TableCell::Number(meta.compaction.level.into()),
+            TableCell::Flag(meta.compaction.failed),
+            TableCell::Labels(view::labels(meta).clone()),
+            TableCell::Length(meta.resolution().as_millis() as i64),
+            TableCell::text(view::source(meta)),
+            view::size_bytes(meta).map_or(TableCell::Absent, TableCell::Bytes),
         ]);
     }
     table
@@ -168,18 +168,18 @@ mod tests {
     #[test]
     fn blocks_are_sorted_by_values_in_the_order_of_columns() {
         let (a, b, c) = (meta(1, 0, 2, 10), meta(2, 0, 4, 9), meta(3, 2, 4, 9));
-        let order = |by: &[Column]| {
+        let order = |by: &[InspectColumn]| {
             let mut metas = vec![&c, &b, &a];
             sort(&mut metas, by);
             metas.iter().map(|meta| u128::from(meta.ulid)).collect::<Vec<_>>()
         };
-        assert_eq!(order(&[Column::From, Column::Until]), [1, 2, 3]);
-        assert_eq!(order(&[Column::Series, Column::Range]), [3, 2, 1]);
+        assert_eq!(order(&[InspectColumn::From, InspectColumn::Until]), [1, 2, 3]);
+        assert_eq!(order(&[InspectColumn::Series, InspectColumn::Range]), [3, 2, 1]);
         assert_eq!(order(&[]), [1, 2, 3]);
     }
 
     #[test]
-    fn a_block_tells_how_long_it_must_grow_to_be_downsampled() {
+    fn the_length_missing_for_downsampling_depends_on_the_resolution() {
         let until = |hours: i64, resolution: i64| {
             let mut meta = meta(1, 0, hours, 0);
             meta.thanos.as_mut().unwrap().downsample.resolution_millis = resolution;

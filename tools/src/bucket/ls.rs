@@ -1,21 +1,21 @@
-//! `tools bucket ls`: which blocks there are.
+//! `tools bucket ls`: lists the blocks.
 
 use tsdb::BlockMeta;
 
 use crate::bucket::select::SelectFlags;
 use crate::bucket::view;
-use crate::error::{Outcome, Result};
-use crate::output::{Cell, Output, Table, TableFormat};
+use crate::error::{CommandOutcome, Result};
+use crate::output::{Output, Table, TableCell, TableFormat};
 use crate::text;
 
 /// Flags of `tools bucket ls`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct LsArgs {
-    /// What is printed of each block: its id alone, a line, its meta.json, or a table of all
+    /// Format of the list
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "id")]
     output: LsFormat,
 
-    /// Leaves out blocks that are marked for deletion
+    /// Leave out blocks that are marked for deletion
     #[arg(long)]
     exclude_delete: bool,
 
@@ -28,21 +28,25 @@ pub(crate) struct LsArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum LsFormat {
-    /// Its id
+    /// The id of each block
     Id,
-    /// A line with times, level, resolution and source
+    /// One line for each block with times, level, resolution and source
     Wide,
-    /// Its meta.json, one document after the other
+    /// The meta.json of each block, one document after the other
     Json,
-    /// A row of a table
+    /// A table with one row for each block
     Table,
 }
 
-pub(super) async fn run(args: LsArgs, bucket: &::bucket::Bucket, output: &mut Output) -> Result<Outcome> {
+pub(super) async fn run(
+    args: LsArgs,
+    bucket: &::bucket::Bucket,
+    output: &mut Output,
+) -> Result<CommandOutcome> {
     let view = args.view.fetch(bucket, args.select.options(args.exclude_delete)?).await?;
     print(args.output, view.blocks.values().map(AsRef::as_ref), output)?;
     view::note_hidden(&view);
-    Ok(Outcome::Fine)
+    Ok(CommandOutcome::Fine)
 }
 
 fn print<'a>(
@@ -74,14 +78,14 @@ fn print<'a>(
                 text::length(resolution),
             ))?,
             LsFormat::Table => table.push(vec![
-                Cell::text(id.to_string()),
-                Cell::text(from),
-                Cell::text(until),
-                Cell::Length(range),
-                Cell::Number(level.into()),
-                Cell::Length(resolution),
-                Cell::text(source),
-                Cell::Labels(view::labels(meta).clone()),
+                TableCell::text(id.to_string()),
+                TableCell::text(from),
+                TableCell::text(until),
+                TableCell::Length(range),
+                TableCell::Number(level.into()),
+                TableCell::Length(resolution),
+                TableCell::text(source),
+                TableCell::Labels(view::labels(meta).clone()),
             ]),
         }
     }

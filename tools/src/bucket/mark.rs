@@ -1,10 +1,10 @@
-//! `tools bucket mark`: put marks on blocks, or take them away.
+//! `tools bucket mark`: adds marks to blocks, or removes them.
 
 use ::bucket::Bucket;
 use ::bucket::marks::{self, Mark, MarkKind, MarkState};
 use tsdb::Ulid;
 
-use crate::error::{Cause, Outcome, Result, ToolError};
+use crate::error::{Cause, CommandOutcome, Result, ToolError};
 use crate::output::Output;
 use crate::text;
 
@@ -15,19 +15,19 @@ pub(crate) struct MarkArgs {
     #[arg(long, value_name = "ULID", required = true, value_parser = text::block_id)]
     id: Vec<Ulid>,
 
-    /// Which mark
+    /// Kind of mark
     #[arg(long, value_name = "MARK", value_enum)]
     marker: Marker,
 
-    /// Why, for whoever finds the mark; needed unless marks are removed
+    /// Reason for the mark, as text for people; required unless --remove is given
     #[arg(long, value_name = "TEXT", required_unless_present = "remove")]
     details: Option<String>,
 
-    /// Takes the mark away instead
+    /// Remove the mark instead of adding it
     #[arg(long)]
     remove: bool,
 
-    /// Says what would be done, and does nothing
+    /// Print what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
 }
@@ -37,10 +37,10 @@ enum Marker {
     /// The compactor deletes the block after its delete delay
     #[value(name = "deletion-mark.json")]
     Deletion,
-    /// The block is left out of compaction
+    /// The compactor does not compact the block
     #[value(name = "no-compact-mark.json")]
     NoCompact,
-    /// The block is not downsampled
+    /// The compactor does not downsample the block
     #[value(name = "no-downsample-mark.json")]
     NoDownsample,
 }
@@ -55,9 +55,9 @@ impl Marker {
     }
 }
 
-pub(super) async fn run(args: MarkArgs, bucket: &Bucket, output: &mut Output) -> Result<Outcome> {
+pub(super) async fn run(args: MarkArgs, bucket: &Bucket, output: &mut Output) -> Result<CommandOutcome> {
     let kind = args.marker.kind();
-    // All are looked at before the first is marked: a typing error shall not do half of the work.
+    // All ids are checked before the first block is marked, so that a typing error changes nothing.
     for id in &args.id {
         let listing = bucket.list_dir(&id.to_string()).await?;
         if listing.dirs.is_empty() && listing.objects.is_empty() {
@@ -73,32 +73,32 @@ pub(super) async fn run(args: MarkArgs, bucket: &Bucket, output: &mut Output) ->
                 let mut mark = Mark::new(kind, id, text::now());
                 mark.details = args.details.clone();
                 match marks::create(bucket, &mark).await? {
-                    MarkState::Marked(standing) if standing == mark => format!("{id}: {kind} made"),
-                    standing => describe(id, kind, &standing),
+                    MarkState::Marked(existing) if existing == mark => format!("{id}: {kind} created"),
+                    existing => describe(id, kind, &existing),
                 }
             }
-            (true, false) => match marks::read(bucket, id, kind).await? {
+            (true, false) => match marks::load(bucket, id, kind).await? {
                 MarkState::Absent => format!("{id}: has no {kind}"),
                 _ => {
                     marks::remove(bucket, id, kind).await?;
                     format!("{id}: {kind} removed")
                 }
             },
-            (remove, true) => match marks::read(bucket, id, kind).await? {
+            (remove, true) => match marks::load(bucket, id, kind).await? {
                 MarkState::Absent if remove => format!("{id}: has no {kind}"),
-                MarkState::Absent => format!("{id}: {kind} would be made"),
+                MarkState::Absent => format!("{id}: {kind} would be created"),
                 _ if remove => format!("{id}: {kind} would be removed"),
-                standing => describe(id, kind, &standing),
+                existing => describe(id, kind, &existing),
             },
         };
         output.line(line)?;
     }
-    Ok(Outcome::Fine)
+    Ok(CommandOutcome::Fine)
 }
 
 /// A mark that was there before.
-fn describe(id: Ulid, kind: MarkKind, standing: &MarkState) -> String {
-    match standing {
+fn describe(id: Ulid, kind: MarkKind, existing: &MarkState) -> String {
+    match existing {
         MarkState::Marked(mark) => {
             let details = mark.details.as_deref().map(|text| format!(": {text}")).unwrap_or_default();
             format!("{id}: has {kind} since {}{details}", text::instant(mark.time))

@@ -1,8 +1,8 @@
-//! `tools bucket replicate`: blocks of one bucket into another.
+//! `tools bucket replicate`: copies blocks of one bucket to another.
 //!
-//! A block is downloaded whole, which compares it with its manifest, and published like any other: files first,
-//! read back, `meta.json` last. The copy has the same id and content; only the time of the upload in its
-//! `meta.json` is its own, and the manifest has hashes even where the original had none.
+//! A block is downloaded whole, which compares it with its manifest, and published: files first, read back, `meta.json`
+//! last. The copy has the same id and content. Its `meta.json` has its own upload time, and its manifest has hashes even if
+//! the original has none.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use model::{Matcher, TimeRange};
 use runtime::{TimeArg, parse_duration};
 use tsdb::{BlockMeta, Ulid};
 
-use crate::bucket::other::OtherBucket;
 use crate::bucket::view;
+use crate::connect::OtherBucket;
 use crate::digest;
-use crate::error::{Cause, Context, Outcome, Result, ToolError};
+use crate::error::{Cause, CommandOutcome, ErrorContext, Result, ToolError};
 use crate::folder::make_private;
-use crate::output::{Cell, Output, Table, TableFormat};
-use crate::progress::{Progress, Unit};
+use crate::output::{Output, Table, TableCell, TableFormat};
+use crate::progress::{TaskProgress, Unit};
 use crate::text;
 
 /// Flags of `tools bucket replicate`.
@@ -30,7 +30,7 @@ pub(crate) struct ReplicateArgs {
     #[command(flatten)]
     to: To,
 
-    /// Only this block, whatever the flags below say (repeatable); ends after one run
+    /// Only this block; the flags below are ignored, and the command exits after one run (repeatable)
     #[arg(long, value_name = "ULID", value_parser = text::block_id)]
     id: Vec<Ulid>,
 
@@ -38,11 +38,11 @@ pub(crate) struct ReplicateArgs {
     #[arg(long, value_name = "DURATION", default_values = ["0s", "5m", "1h"], value_parser = parse_duration)]
     resolution: Vec<Duration>,
 
-    /// Only blocks of at least this compaction level
+    /// Minimum compaction level of blocks
     #[arg(long, value_name = "LEVEL", default_value_t = 1)]
     compaction_min: u32,
 
-    /// Only blocks of at most this compaction level
+    /// Maximum compaction level of blocks
     #[arg(long, value_name = "LEVEL", default_value_t = 4)]
     compaction_max: u32,
 
@@ -54,7 +54,7 @@ pub(crate) struct ReplicateArgs {
     #[arg(long, value_name = "SELECTOR", default_value = "")]
     matcher: String,
 
-    /// Only blocks that end at or after this time: RFC 3339, or relative to now such as -2w
+    /// Only blocks that end at or after this time: RFC 3339, or relative to now, such as -2w
     #[arg(long, value_name = "TIME", default_value = "0000-01-01T00:00:00Z", allow_hyphen_values = true)]
     min_time: TimeArg,
 
@@ -62,11 +62,11 @@ pub(crate) struct ReplicateArgs {
     #[arg(long, value_name = "TIME", default_value = "9999-12-31T23:59:59Z", allow_hyphen_values = true)]
     max_time: TimeArg,
 
-    /// Leaves out blocks that are marked for deletion
+    /// Leave out blocks that are marked for deletion
     #[arg(long)]
     ignore_marked_for_deletion: bool,
 
-    /// Ends after one run instead of looking for new blocks again and again
+    /// Exit after one run instead of checking for new blocks every --interval
     #[arg(long)]
     single_run: bool,
 
@@ -74,15 +74,15 @@ pub(crate) struct ReplicateArgs {
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = parse_duration)]
     interval: Duration,
 
-    /// Folder for the block that is on its way; it must hold the largest block
+    /// Folder for the block that is being copied; it needs space for the largest block
     #[arg(long = "tmp.dir", value_name = "DIR", default_value_os_t = std::env::temp_dir())]
     tmp_dir: PathBuf,
 
-    /// Says what would be copied, and copies nothing
+    /// Print what would be copied, and copy nothing
     #[arg(long)]
     dry_run: bool,
 
-    /// Form of the report of a run
+    /// Format of the report of a run
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "table")]
     output: TableFormat,
 
@@ -93,7 +93,7 @@ pub(crate) struct ReplicateArgs {
 /// The bucket to copy to.
 #[derive(Debug, Args)]
 struct To {
-    /// Object storage to copy to, as YAML; $(NAME) is replaced from the environment
+    /// Object storage configuration of the target, as YAML; $(NAME) is replaced by the environment variable NAME
     #[arg(long = "objstore-to.config", value_name = "YAML")]
     to_config: Option<String>,
 
@@ -102,13 +102,13 @@ struct To {
     to_config_file: Option<PathBuf>,
 }
 
-pub(super) async fn run(args: ReplicateArgs, from: &Bucket, output: &mut Output) -> Result<Outcome> {
+pub(super) async fn run(args: ReplicateArgs, from: &Bucket, output: &mut Output) -> Result<CommandOutcome> {
     if args.compaction_min > args.compaction_max {
         return Err(ToolError::usage(
-            "--compaction-min is above --compaction-max: no block has such a level",
+            "--compaction-min is greater than --compaction-max: no block has such a level",
         ));
     }
-    let selection = Selection {
+    let selection = ReplicateSelection {
         matchers: text::matchers("--matcher", &args.matcher)?,
         compactions: match args.compaction.is_empty() {
             true => (args.compaction_min..=args.compaction_max).collect(),
@@ -131,13 +131,13 @@ pub(super) async fn run(args: ReplicateArgs, from: &Bucket, output: &mut Output)
     }
 }
 
-/// Which blocks are meant, beside what the flags say themselves.
-struct Selection {
+/// Parsed flags that select blocks.
+struct ReplicateSelection {
     matchers: Vec<Matcher>,
     compactions: Vec<u32>,
 }
 
-impl Selection {
+impl ReplicateSelection {
     fn selects(&self, args: &ReplicateArgs, meta: &BlockMeta) -> bool {
         let now = text::now();
         let range = TimeRange::new(args.min_time.at(now), args.max_time.at(now));
@@ -155,23 +155,23 @@ impl Selection {
     }
 }
 
-/// The result for a block that the other bucket has.
-const THERE: &str = "there already";
+/// The result for a block that exists in the other bucket.
+const THERE: &str = "exists already";
 
-/// One run: everything selected that the other bucket lacks, oldest first, so that whoever compacts there sees no
-/// gaps.
+/// One run: copies the selected blocks that the other bucket lacks. The oldest are copied first, so that a compactor of that
+/// bucket sees no gaps.
 async fn replicate(
     args: &ReplicateArgs,
-    selection: &Selection,
+    selection: &ReplicateSelection,
     from: &Bucket,
     to: &Bucket,
     output: &mut Output,
-) -> Result<Outcome> {
+) -> Result<CommandOutcome> {
     let view = args.view.fetch(from, view::all(args.ignore_marked_for_deletion)).await?;
     if let Some(absent) = args.id.iter().find(|id| !view.blocks.contains_key(*id)) {
         return Err(ToolError::new(
             Cause::Missing,
-            format!("--id: block {absent} is not in bucket {:?}, or cannot be read there", from.name()),
+            format!("--id: block {absent} is not in bucket {:?}, or cannot be read", from.name()),
         ));
     }
     let mut metas: Vec<&BlockMeta> = view
@@ -193,35 +193,35 @@ async fn replicate(
         ("WHY", "why"),
     ]);
     let total = view::total_bytes(&metas);
-    let progress = Progress::new("replicate", Unit::Bytes, total);
+    let progress = TaskProgress::new("replicate", Unit::Bytes, total);
     view::note_hidden(&view);
     let is_repeated = !(args.single_run || args.dry_run || !args.id.is_empty());
-    let mut outcome = Outcome::Fine;
+    let mut outcome = CommandOutcome::Fine;
     for meta in metas {
         progress.at(meta.ulid.to_string());
         let (result, why) = match copy(args, meta, from, to, &progress).await {
-            // What was there before is news once.
+            // In repeated runs, blocks that exist already are not reported.
             Ok(THERE) if is_repeated => continue,
             Ok(result) => (result, String::new()),
-            // The store is out of reach: no other block will fare better.
+            // The store is unreachable, so no other block can be copied.
             Err(error) if matches!(error.cause(), Cause::Unreachable | Cause::Refused) => {
                 progress.finish();
                 return Err(error);
             }
             Err(error) => {
-                outcome = Outcome::Found;
+                outcome = CommandOutcome::Found;
                 ("FAILED", error.to_string())
             }
         };
         table.push(vec![
-            Cell::text(meta.ulid.to_string()),
-            Cell::text(text::instant(meta.min_time)),
-            Cell::text(text::instant(meta.max_time)),
-            Cell::Number(meta.compaction.level.into()),
-            Cell::Length(meta.resolution().as_millis() as i64),
-            view::size_bytes(meta).map_or(Cell::Absent, Cell::Bytes),
-            Cell::text(result),
-            Cell::text(why),
+            TableCell::text(meta.ulid.to_string()),
+            TableCell::text(text::instant(meta.min_time)),
+            TableCell::text(text::instant(meta.max_time)),
+            TableCell::Number(meta.compaction.level.into()),
+            TableCell::Length(meta.resolution().as_millis() as i64),
+            view::size_bytes(meta).map_or(TableCell::Absent, TableCell::Bytes),
+            TableCell::text(result),
+            TableCell::text(why),
         ]);
     }
     progress.finish();
@@ -231,13 +231,13 @@ async fn replicate(
     Ok(outcome)
 }
 
-/// Copies a block unless it is there; says what was done.
+/// Copies a block unless it exists. Returns the result.
 async fn copy(
     args: &ReplicateArgs,
     meta: &BlockMeta,
     from: &Bucket,
     to: &Bucket,
-    progress: &Progress,
+    progress: &TaskProgress,
 ) -> Result<&'static str> {
     if is_there(meta, to).await? {
         progress.add(view::size_bytes(meta).unwrap_or(0));
@@ -247,8 +247,8 @@ async fn copy(
         return Ok("would be copied");
     }
     let dir = working_folder(&args.tmp_dir, from, to, meta.ulid)?;
-    // Each byte is moved twice: half of the way is made when the block is here.
-    let halves = |progress: &Progress| {
+    // Each byte is transferred twice: the download is the first half of the progress.
+    let halves = |progress: &TaskProgress| {
         let (told, bar) = (AtomicU64::new(0), progress.clone());
         move |done: u64| {
             let before = told.fetch_max(done / 2, Ordering::Relaxed);
@@ -260,7 +260,7 @@ async fn copy(
         DownloadOptions { progress: Some(Arc::new(move |done, _| down(done))), ..DownloadOptions::default() };
     let downloaded = download(from, meta.ulid, &dir, &options).await?;
     let options = PublishOptions {
-        progress: Some(Arc::new(move |state: ::bucket::Progress| up(state.verified_bytes))),
+        progress: Some(Arc::new(move |state: ::bucket::UploadProgress| up(state.verified_bytes))),
         ..PublishOptions::default()
     };
     publish(to, &dir, downloaded, &options).await?;
@@ -268,7 +268,7 @@ async fn copy(
     Ok("copied")
 }
 
-/// Whether the other bucket has the block with the same content, as far as both metas tell.
+/// Whether the other bucket has the block, with the same meta.
 async fn is_there(meta: &BlockMeta, to: &Bucket) -> Result<bool> {
     let content = match to.get(&::bucket::layout::meta(meta.ulid)).await {
         Ok(content) => content,
@@ -282,25 +282,28 @@ async fn is_there(meta: &BlockMeta, to: &Bucket) -> Result<bool> {
         true => Ok(true),
         false => Err(ToolError::new(
             Cause::Conflict,
-            format!("bucket {:?} has another block of this id; nothing was overwritten", to.name()),
+            format!(
+                "bucket {:?} has a different block with this id; nothing was overwritten: verify both blocks",
+                to.name()
+            ),
         )),
     }
 }
 
-/// The folder of a block on its way; what an earlier run between the same buckets left in it is used.
+/// The folder of a block that is being copied. Files of an earlier run between the same buckets are used.
 fn working_folder(tmp_dir: &Path, from: &Bucket, to: &Bucket, id: Ulid) -> Result<PathBuf> {
     let buckets = digest::of_texts(&[from.name(), from.prefix(), to.name(), to.prefix()]);
     let parent = tmp_dir.join(format!("isthmus-replicate-{}", digest::hex(&buckets[..8])));
     make_private(&parent)?;
     let dir = parent.join(id.to_string());
-    std::fs::create_dir_all(&dir).context(format_args!("--tmp.dir: make folder {}", dir.display()))?;
+    std::fs::create_dir_all(&dir).context(format_args!("--tmp.dir: create folder {}", dir.display()))?;
     Ok(dir)
 }
 
 fn remove_folder(dir: &Path) -> Result<()> {
     std::fs::remove_dir_all(dir).context(format_args!("remove {}", dir.display()))?;
     if let Some(parent) = dir.parent() {
-        // It stays while another block is on its way.
+        // It is not removed while another run uses it.
         let _ = std::fs::remove_dir(parent);
     }
     Ok(())

@@ -1,11 +1,12 @@
-//! `tools bucket rewrite`: deletes or relabels series of blocks, each of which becomes a new block.
+//! `tools bucket rewrite`: deletes or relabels series of blocks. Each block is replaced by a new block.
 //!
 //! ```text
-//! config.rs   what is to be done       series.rs   to the chunks of one series
-//! apply.rs    to all series of a block, in order, with an account of every sample
+//! config.rs   the requested changes
+//! series.rs   applies them to the chunks of one series
+//! apply.rs    applies them to all series of a block, in order, and accounts for every sample
 //! ```
-//! The old block is never changed. The new one is published only when it was read back and verified and its account
-//! is balanced; the old one is marked for deletion only then, and only where that is asked for.
+//! The old block is never changed. The new one is published only after it was read back and verified and its account is
+//! balanced. Only then, and only with `--delete-blocks`, the old one is marked for deletion.
 
 mod apply;
 mod config;
@@ -21,15 +22,16 @@ use tsdb::{Block, BlockDesc, BlockMeta, BlockOptions, BlockWriter, Compaction, U
 
 use self::apply::{ChangeLog, Rewritten, rewrite};
 use self::config::Changes;
-use crate::block::{blocking, problems};
+use crate::block::problems;
+use crate::blocking::blocking;
 use crate::digest;
-use crate::error::{Cause, Context, Outcome, Result, ToolError};
+use crate::error::{Cause, CommandOutcome, ErrorContext, Result, ToolError};
 use crate::folder::WorkingFolder;
-use crate::output::{Cell, Output, Table, TableFormat};
-use crate::progress::{Progress, Unit};
+use crate::output::{Output, Table, TableCell, TableFormat};
+use crate::progress::{TaskProgress, Unit};
 use crate::text;
 
-/// What `thanos.source` says of rewritten blocks.
+/// The `thanos.source` of rewritten blocks.
 const SOURCE: &str = "bucket.rewrite";
 
 /// Flags of `tools bucket rewrite`.
@@ -39,7 +41,7 @@ pub(crate) struct RewriteArgs {
     #[arg(long, value_name = "ULID", required = true, value_parser = text::block_id)]
     id: Vec<Ulid>,
 
-    /// What is deleted, as YAML: a list of {matchers, intervals}
+    /// Series and intervals to delete, as YAML: a list of {matchers, intervals}
     #[arg(long = "rewrite.to-delete-config", value_name = "YAML", allow_hyphen_values = true)]
     to_delete: Option<String>,
 
@@ -55,7 +57,7 @@ pub(crate) struct RewriteArgs {
     #[arg(long = "rewrite.to-relabel-config-file", value_name = "FILE")]
     to_relabel_file: Option<PathBuf>,
 
-    /// Prints what would be changed, and changes nothing; --no-dry-run does it
+    /// Print what would be changed, and change nothing; use --no-dry-run to rewrite
     #[arg(
         long,
         value_name = "BOOL",
@@ -67,19 +69,19 @@ pub(crate) struct RewriteArgs {
     )]
     dry_run: bool,
 
-    /// Changes that a dry run prints of each block, the first ones
+    /// Number of changes that a dry run prints for each block
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: usize,
 
-    /// Marks the old blocks for deletion once the new ones are in the bucket
+    /// Mark the old blocks for deletion after the new ones were published
     #[arg(long)]
     delete_blocks: bool,
 
-    /// Accepts blocks without external labels, which only a Prometheus can use
+    /// Accept blocks without external labels, which only a Prometheus can use
     #[arg(long)]
     prom_blocks: bool,
 
-    /// Writes every change of a series to <new ULID>.change.log in --tmp.dir
+    /// Write every change of a series to <new ULID>.change.log in --tmp.dir
     #[arg(
         long = "rewrite.add-change-log",
         value_name = "BOOL",
@@ -91,16 +93,16 @@ pub(crate) struct RewriteArgs {
     )]
     add_change_log: bool,
 
-    /// Folder for the blocks that are being worked on; it must hold a block twice
+    /// Folder for the old and the new block; it needs space for twice the largest block
     #[arg(long = "tmp.dir", value_name = "DIR", default_value_os_t = std::env::temp_dir())]
     tmp_dir: PathBuf,
 
-    /// Form of the report
+    /// Format of the report
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "table")]
     output: TableFormat,
 }
 
-pub(super) async fn run(args: RewriteArgs, bucket: &Bucket, output: &mut Output) -> Result<Outcome> {
+pub(super) async fn run(args: RewriteArgs, bucket: &Bucket, output: &mut Output) -> Result<CommandOutcome> {
     let load = |flag: &str, text: &Option<String>, file: &Option<PathBuf>| {
         runtime::load_config(flag, text.as_deref(), file.as_deref())
             .map_err(|error| ToolError::usage(error.to_string()))
@@ -109,7 +111,7 @@ pub(super) async fn run(args: RewriteArgs, bucket: &Bucket, output: &mut Output)
     let to_relabel = load("rewrite.to-relabel-config", &args.to_relabel, &args.to_relabel_file)?;
     let changes = Arc::new(Changes::parse(to_delete.as_deref(), to_relabel.as_deref())?);
     if args.delete_blocks && args.dry_run {
-        return Err(ToolError::usage("--delete-blocks deletes nothing in a dry run: add --no-dry-run"));
+        return Err(ToolError::usage("--delete-blocks has no effect in a dry run: add --no-dry-run"));
     }
 
     let mut table = Table::new(&[
@@ -129,7 +131,7 @@ pub(super) async fn run(args: RewriteArgs, bucket: &Bucket, output: &mut Output)
     for id in &args.id {
         match rewrite_block(*id, &args, &changes, bucket, output).await {
             Ok((rewritten, new, result)) => table.push(row(*id, rewritten, new, result)),
-            // What became of the blocks before it is worth telling.
+            // The results of earlier blocks are printed too.
             Err(error) => {
                 failure = Some(error);
                 break;
@@ -139,15 +141,16 @@ pub(super) async fn run(args: RewriteArgs, bucket: &Bucket, output: &mut Output)
     if failure.is_none() || !table.is_empty() {
         output.table(&table, args.output)?;
     }
-    failure.map_or(Ok(Outcome::Fine), Err)
+    failure.map_or(Ok(CommandOutcome::Fine), Err)
 }
 
-fn row(id: Ulid, rewritten: Option<Rewritten>, new: Option<Ulid>, result: &str) -> Vec<Cell> {
-    let number =
-        |count: fn(&Rewritten) -> u64| rewritten.as_ref().map_or(Cell::Absent, |r| Cell::Number(count(r)));
+fn row(id: Ulid, rewritten: Option<Rewritten>, new: Option<Ulid>, result: &str) -> Vec<TableCell> {
+    let number = |count: fn(&Rewritten) -> u64| {
+        rewritten.as_ref().map_or(TableCell::Absent, |r| TableCell::Number(count(r)))
+    };
     vec![
-        Cell::text(id.to_string()),
-        new.map_or(Cell::Absent, |new| Cell::text(new.to_string())),
+        TableCell::text(id.to_string()),
+        new.map_or(TableCell::Absent, |new| TableCell::text(new.to_string())),
         number(|r| r.series),
         number(|r| r.deleted_series),
         number(|r| r.relabelled_series),
@@ -156,12 +159,12 @@ fn row(id: Ulid, rewritten: Option<Rewritten>, new: Option<Ulid>, result: &str) 
         number(|r| r.account.written),
         number(|r| r.account.deleted),
         number(|r| r.account.duplicates),
-        Cell::text(result),
+        TableCell::text(result),
     ]
 }
 
-/// The id of what a block becomes by these changes. It follows from both, so that the same command finds what an
-/// earlier run of it published, and ends what that began.
+/// The id of the new block. It is derived from the old block and the changes, so that the same command finds the block of an
+/// earlier run and finishes that run.
 fn new_id(old: Ulid, changes: &Changes) -> Ulid {
     let digest = digest::of_texts(&[&old.to_string(), &changes.log_entry(&[]).to_string()]);
     let mut random = [0; 16];
@@ -169,15 +172,15 @@ fn new_id(old: Ulid, changes: &Changes) -> Ulid {
     Ulid::from_parts(old.timestamp_ms(), u128::from_be_bytes(random))
 }
 
-/// What the mark of a block says that became another one.
+/// The details of the mark of a block that was replaced by another one.
 fn rewritten_as(new: Ulid) -> String {
     format!("block rewritten as {new}")
 }
 
-/// What the mark of a block says of which nothing was left.
+/// The details of the mark of a block of which nothing was left.
 const NOTHING_LEFT: &str = "block rewritten: nothing is left of it";
 
-/// Rewrites a block; says what was done, the id of the new block where there is one, and how it ended.
+/// Rewrites a block. Returns the counts, the id of the new block if there is one, and the result.
 async fn rewrite_block(
     id: Ulid,
     args: &RewriteArgs,
@@ -187,8 +190,8 @@ async fn rewrite_block(
 ) -> Result<(Option<Rewritten>, Option<Ulid>, &'static str)> {
     let new = new_id(id, changes);
     let refused =
-        |why: String| Err(ToolError::new(Cause::Conflict, format!("block {id} {why}: it is not rewritten")));
-    match marks::read(bucket, id, MarkKind::Deletion).await? {
+        |why: String| Err(ToolError::new(Cause::Conflict, format!("block {id} {why}: it was not rewritten")));
+    match marks::load(bucket, id, MarkKind::Deletion).await? {
         MarkState::Absent => {}
         MarkState::Marked(mark) => {
             return match mark.details {
@@ -222,10 +225,10 @@ async fn rewrite_block(
         (Some(meta), false) => {
             let dir = folder.path().join(new.to_string());
             let was_there = bucket.exists(&layout::meta(new)).await?;
-            let progress = Progress::new("upload", Unit::Bytes, view_size(&dir));
+            let progress = TaskProgress::new("upload", Unit::Bytes, size_of_files(&dir));
             let bar = progress.clone();
             let told = AtomicU64::new(0);
-            let tell = move |state: ::bucket::Progress| {
+            let tell = move |state: ::bucket::UploadProgress| {
                 let before = told.fetch_max(state.verified_bytes, Ordering::Relaxed);
                 bar.add(state.verified_bytes.saturating_sub(before));
             };
@@ -252,17 +255,20 @@ async fn rewrite_block(
                 false => format!("mark block {id} for deletion, which was rewritten as {new}"),
             };
             match marks::create(bucket, &mark).await.context(&doing)? {
-                MarkState::Marked(standing) if standing == mark && nothing_left => {
+                MarkState::Marked(existing) if existing == mark && nothing_left => {
                     "nothing is left; old block marked"
                 }
-                MarkState::Marked(standing) if standing == mark => "rewritten; old block marked",
-                MarkState::Marked(_) => "rewritten; old block was marked by somebody else",
+                MarkState::Marked(existing) if existing == mark => "rewritten; old block marked",
+                MarkState::Marked(_) => "rewritten; old block had a mark already",
                 MarkState::Unusable(reason) => {
                     let why = format!("{doing}: it has a mark that cannot be used: {reason}");
                     return Err(ToolError::new(Cause::Conflict, why));
                 }
                 MarkState::Absent => {
-                    return Err(ToolError::new(Cause::Failed, format!("{doing}: the mark is not there")));
+                    return Err(ToolError::new(
+                        Cause::Failed,
+                        format!("{doing}: the mark was written and cannot be found"),
+                    ));
                 }
             }
         }
@@ -273,7 +279,7 @@ async fn rewrite_block(
 /// Downloads a block, which compares it with its manifest, and opens it.
 async fn fetch(id: Ulid, bucket: &Bucket, parent: &Path) -> Result<Block> {
     let dir = parent.join(id.to_string());
-    let progress = Progress::new("download", Unit::Bytes, 0);
+    let progress = TaskProgress::new("download", Unit::Bytes, 0);
     let (told, bar) = (AtomicU64::new(0), progress.clone());
     let tell = move |done: u64, _: u64| {
         let before = told.fetch_max(done, Ordering::Relaxed);
@@ -289,8 +295,7 @@ async fn fetch(id: Ulid, bucket: &Bucket, parent: &Path) -> Result<Block> {
 /// Name of the change log in the working folder.
 const CHANGE_LOG: &str = "change.log";
 
-/// Where changes of series are told: in a dry run they are printed, otherwise written to a file in the working
-/// folder.
+/// Where changes of series are recorded: a dry run prints them, otherwise they are written to a file in the working folder.
 fn change_log(args: &RewriteArgs, folder: &Path) -> Result<ChangeLog> {
     if args.dry_run {
         return Ok(ChangeLog::First { lines: Vec::new(), limit: args.limit, left_out: 0 });
@@ -303,19 +308,19 @@ fn change_log(args: &RewriteArgs, folder: &Path) -> Result<ChangeLog> {
     Ok(ChangeLog::File(std::io::BufWriter::new(file)))
 }
 
-/// Moves the change log of a block that is in the bucket now out of the working folder.
+/// Moves the change log of a published block out of the working folder.
 fn keep_change_log(args: &RewriteArgs, folder: &Path, new: Ulid) -> Result<()> {
     if args.add_change_log {
         let path = args.tmp_dir.join(format!("{new}.change.log"));
         std::fs::rename(folder.join(CHANGE_LOG), &path)
-            .context(format_args!("write {}, of the block that was published", path.display()))?;
+            .context(format_args!("write {}; the block itself was published", path.display()))?;
         eprintln!("changes of series were written to {}", path.display());
     }
     Ok(())
 }
 
-/// Writes the new block into `parent`, unless nothing changes or it is a dry run, and checks it. Gives its meta and
-/// what is to be printed.
+/// Writes the new block into `parent` and checks it, unless nothing changes or it is a dry run. Returns its meta and the
+/// lines to print.
 fn write(
     source: &Block,
     parent: &Path,
@@ -329,14 +334,14 @@ fn write(
     let mut thanos = old.thanos.clone().unwrap_or_default();
     if thanos.labels.is_empty() && !prom_blocks {
         return Err(ToolError::usage(format!(
-            "block {} has no external labels: --prom-blocks rewrites it all the same",
+            "block {} has no external labels: use --prom-blocks to rewrite it nevertheless",
             old.ulid
         )));
     }
     thanos.source = SOURCE.to_owned();
     thanos.files.clear();
     thanos.segment_files.clear();
-    // Both tell sidecars, which look for their blocks by such names, that the old one need not come again.
+    // Sidecars look up the ids of their blocks in both lists, and then do not upload the old block again.
     let mut sources = old.compaction.sources.clone();
     if !sources.contains(&old.ulid) {
         sources.push(old.ulid);
@@ -353,7 +358,7 @@ fn write(
         true => None,
         false => Some(BlockWriter::create(parent, options)?),
     };
-    let progress = Progress::new("rewrite", Unit::Count("series"), old.stats.series);
+    let progress = TaskProgress::new("rewrite", Unit::Count("series"), old.stats.series);
     let rewritten = rewrite(source, changes, writer.as_mut(), &mut log, &progress);
     progress.finish();
     let rewritten = rewritten?;
@@ -363,7 +368,7 @@ fn write(
         return Err(ToolError::new(
             Cause::Failed,
             format!(
-                "block {}: {} samples were read, but {} written, {} deleted and {} left out as duplicates: \
+                "block {}: {} samples were read, but {} written, {} deleted and {} dropped as duplicates; \
                  nothing was published",
                 old.ulid, account.read, account.written, account.deleted, account.duplicates
             ),
@@ -377,28 +382,28 @@ fn write(
     Ok((rewritten, Some(meta), printed))
 }
 
-/// Reads the new block back as a stranger would.
+/// Reads the new block back and verifies it.
 fn check(dir: &Path, samples: u64) -> Result<()> {
     let block = Block::open(dir)?;
     let found = problems(&block);
     if let Some(first) = found.first() {
         return Err(ToolError::new(
             Cause::Failed,
-            format!("the new block is not sound: {first}: nothing was published"),
+            format!("the new block has a problem: {first}; nothing was published"),
         ));
     }
     let written = block.meta().stats.samples;
     if written != samples {
         return Err(ToolError::new(
             Cause::Failed,
-            format!("the new block has {written} samples instead of {samples}: nothing was published"),
+            format!("the new block has {written} samples, expected {samples}; nothing was published"),
         ));
     }
     Ok(())
 }
 
-/// Bytes of a block's files.
-fn view_size(dir: &Path) -> u64 {
+/// Size of a block's files in bytes.
+fn size_of_files(dir: &Path) -> u64 {
     let files = |dir: PathBuf| std::fs::read_dir(dir).into_iter().flatten().flatten();
     let sizes =
         files(dir.to_owned()).chain(files(dir.join("chunks"))).filter_map(|entry| entry.metadata().ok());

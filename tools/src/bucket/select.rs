@@ -12,7 +12,7 @@ use crate::error::{Result, ToolError};
 /// Times and labels of blocks.
 #[derive(Debug, clap::Args)]
 pub(super) struct SelectFlags {
-    /// Only blocks that end at or after this time: RFC 3339, or relative to now such as -2w
+    /// Only blocks that end at or after this time: RFC 3339, or relative to now, such as -2w
     #[arg(long, value_name = "TIME", default_value = "0000-01-01T00:00:00Z", allow_hyphen_values = true)]
     min_time: TimeArg,
 
@@ -27,7 +27,7 @@ pub(super) struct SelectFlags {
 /// Relabel rules that keep or drop blocks.
 #[derive(Debug, clap::Args)]
 pub(super) struct RelabelFlags {
-    /// Only blocks that these relabel rules keep, as YAML; they see the external labels and __block_id
+    /// Only blocks that these relabel rules keep, as YAML; the rules see the external labels and __block_id
     #[arg(long = "selector.relabel-config", value_name = "YAML", allow_hyphen_values = true)]
     config: Option<String>,
 
@@ -37,10 +37,10 @@ pub(super) struct RelabelFlags {
 }
 
 impl SelectFlags {
-    /// How blocks are fetched with these flags.
+    /// The options of a fetch with these flags.
     ///
     /// # Errors
-    /// Rules that cannot be read.
+    /// Rules that cannot be parsed.
     pub(super) fn options(&self, exclude_marked: bool) -> Result<FetchOptions> {
         let mut options = view::all(exclude_marked);
         options.filters.time = Some((self.min_time, self.max_time));
@@ -50,10 +50,10 @@ impl SelectFlags {
 }
 
 impl RelabelFlags {
-    /// The rules; none where the flags are not given.
+    /// The rules; empty if the flags are not given.
     ///
     /// # Errors
-    /// Rules that cannot be read.
+    /// Rules that cannot be parsed.
     pub(super) fn load(&self) -> Result<Relabeling> {
         let flag = "selector.relabel-config";
         let text = runtime::load_config(flag, self.config.as_deref(), self.config_file.as_deref())

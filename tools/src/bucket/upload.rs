@@ -1,4 +1,4 @@
-//! `tools bucket upload-blocks`: the blocks of a local folder into the bucket.
+//! `tools bucket upload-blocks`: uploads the blocks of a local folder to the bucket.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,18 +9,18 @@ use ::bucket::marks::{self, MarkKind, MarkState};
 use ::bucket::{Bucket, PublishError, PublishOptions, layout, manifest_of, publish};
 use tsdb::{Block, BlockMeta, META_FILE, parse_block_id};
 
-use crate::block::blocking;
+use crate::blocking::blocking;
 use crate::bucket::view;
 use crate::digest;
-use crate::error::{Cause, Context, Outcome, Result, ToolError};
-use crate::output::{Cell, Output, Table, TableFormat};
-use crate::progress::{Progress, Unit};
+use crate::error::{Cause, CommandOutcome, ErrorContext, Result, ToolError};
+use crate::output::{Output, Table, TableCell, TableFormat};
+use crate::progress::{TaskProgress, Unit};
 use crate::text;
 
-/// What `thanos.source` says of blocks that come this way.
+/// The `thanos.source` of uploaded blocks.
 const SOURCE: &str = "bucket.upload";
 
-/// Prometheus' remark on a block whose samples arrived out of order; such blocks overlap others by nature.
+/// Prometheus' hint on a block whose samples arrived out of order. Such blocks overlap others.
 const OUT_OF_ORDER: &str = "from-out-of-order";
 
 /// Flags of `tools bucket upload-blocks`.
@@ -30,23 +30,23 @@ pub(crate) struct UploadArgs {
     #[arg(long, value_name = "DIR", default_value = "./data")]
     path: PathBuf,
 
-    /// External label of the blocks, which tells their producer from others (repeatable)
+    /// External label of the blocks; the labels identify their producer (repeatable)
     #[arg(long, value_name = "NAME=\"VALUE\"", required = true, value_parser = text::label)]
     label: Vec<(String, String)>,
 
-    /// Uploads blocks that were compacted locally, too
+    /// Upload blocks that were compacted locally too
     #[arg(long = "shipper.upload-compacted")]
     upload_compacted: bool,
 
-    /// Files of a block on their way at once
+    /// Number of files of a block that are uploaded concurrently
     #[arg(long = "shipper.upload-concurrency", value_name = "N", default_value_t = 5)]
     upload_concurrency: usize,
 
-    /// Says what would be uploaded, and uploads nothing
+    /// Print what would be uploaded, and upload nothing
     #[arg(long)]
     dry_run: bool,
 
-    /// Form of the report
+    /// Format of the report
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "table")]
     output: TableFormat,
 
@@ -54,7 +54,7 @@ pub(crate) struct UploadArgs {
     view: view::ViewFlags,
 }
 
-/// A block of the folder, and what becomes of it.
+/// A block of the folder.
 struct Local {
     dir: PathBuf,
     meta: BlockMeta,
@@ -63,21 +63,21 @@ struct Local {
     size_bytes: u64,
 }
 
-pub(super) async fn run(args: UploadArgs, bucket: &Bucket, output: &mut Output) -> Result<Outcome> {
+pub(super) async fn run(args: UploadArgs, bucket: &Bucket, output: &mut Output) -> Result<CommandOutcome> {
     let (blocks, damaged) = find_blocks(&args.path)?;
     let view = args.view.fetch(bucket, view::all(false)).await?;
-    let mut report = Report::new();
+    let mut report = UploadReport::new();
     for (dir, error) in damaged {
         report.push(&dir.display().to_string(), None, Verdict::Failed(error));
     }
     let total_bytes = blocks.iter().map(|block| block.size_bytes).sum();
-    let progress = Progress::new("upload", Unit::Bytes, total_bytes);
+    let progress = TaskProgress::new("upload", Unit::Bytes, total_bytes);
     for block in &blocks {
         let id = block.meta.ulid.to_string();
         progress.at(id.clone());
         match upload(block, &args, bucket, &view, &progress).await {
             Ok(verdict) => report.push(&id, Some(block), verdict),
-            // What became of the blocks so far is worth telling.
+            // The results of earlier blocks are printed too.
             Err(error) => {
                 progress.finish();
                 output.table(&report.table, args.output)?;
@@ -87,19 +87,19 @@ pub(super) async fn run(args: UploadArgs, bucket: &Bucket, output: &mut Output) 
     }
     progress.finish();
     output.table(&report.table, args.output)?;
-    Ok(if report.failed { Outcome::Found } else { Outcome::Fine })
+    Ok(if report.failed { CommandOutcome::Found } else { CommandOutcome::Fine })
 }
 
-/// Uploads a block, or says why not. One that fails holds up no other.
+/// Uploads a block, or returns why not. A block that fails does not stop the others.
 ///
 /// # Errors
-/// The store is out of reach or refuses us: no other block will fare better.
+/// The store is unreachable or refuses access, so no other block can be uploaded.
 async fn upload(
     block: &Local,
     args: &UploadArgs,
     bucket: &Bucket,
-    view: &::bucket::View,
-    progress: &Progress,
+    view: &::bucket::BucketView,
+    progress: &TaskProgress,
 ) -> Result<Verdict> {
     let meta = with_labels(block.meta.clone(), &args.label);
     let id = meta.ulid;
@@ -108,14 +108,14 @@ async fn upload(
         Ok(verdict)
     };
     if meta.compaction.level > 1 && !args.upload_compacted {
-        let why = "compacted locally; --shipper.upload-compacted uploads it";
+        let why = "compacted locally; use --shipper.upload-compacted to upload it";
         return without_upload(Verdict::Skipped(why.to_owned()));
     }
     let holds_it = |other: &&Arc<BlockMeta>| other.ulid != id && other.compaction.sources.contains(&id);
     if let Some(other) = view.blocks.values().find(holds_it) {
         return without_upload(Verdict::Skipped(format!("part of block {} in the bucket", other.ulid)));
     }
-    // Samples of the same time in two blocks would be counted twice where nobody deduplicates.
+    // Readers that do not deduplicate would count samples of overlapping blocks twice.
     let is_out_of_order = |meta: &BlockMeta| meta.compaction.hints.iter().any(|hint| hint == OUT_OF_ORDER);
     let overlaps = |other: &&Arc<BlockMeta>| {
         other.ulid != id
@@ -125,7 +125,7 @@ async fn upload(
             && !is_out_of_order(other)
     };
     if let Some(other) = view.blocks.values().find(overlaps) {
-        let why = format!("overlaps block {} of the same labels in the bucket", other.ulid);
+        let why = format!("overlaps block {} with the same labels in the bucket", other.ulid);
         return without_upload(Verdict::Failed(why));
     }
     let dir = block.dir.clone();
@@ -137,7 +137,7 @@ async fn upload(
         return without_upload(plan(block, &meta, bucket, view).await?);
     }
     let (moved, bar) = (AtomicU64::new(0), progress.clone());
-    let tell = move |state: ::bucket::Progress| {
+    let tell = move |state: ::bucket::UploadProgress| {
         let before = moved.fetch_max(state.verified_bytes, Ordering::Relaxed);
         bar.add(state.verified_bytes.saturating_sub(before));
     };
@@ -147,7 +147,7 @@ async fn upload(
         ..PublishOptions::default()
     };
     match publish(bucket, &block.dir, meta, &options).await {
-        // Without its meta.json it was no block of the bucket, even where all of its files were there.
+        // Without its meta.json it was not a block in the bucket, even if all of its files were.
         Ok(published) if published.sent_bytes == 0 && view.blocks.contains_key(&id) => {
             Ok(Verdict::Skipped(THERE.to_owned()))
         }
@@ -162,13 +162,18 @@ async fn upload(
     }
 }
 
-/// Why a block that is in the bucket is not uploaded.
+/// Why a block that exists in the bucket is not uploaded.
 const THERE: &str = "in the bucket already";
 
-/// What a run would do with a sound block, told without writing anything.
-async fn plan(block: &Local, meta: &BlockMeta, bucket: &Bucket, view: &::bucket::View) -> Result<Verdict> {
+/// What a run would do with a good block. Nothing is written.
+async fn plan(
+    block: &Local,
+    meta: &BlockMeta,
+    bucket: &Bucket,
+    view: &::bucket::BucketView,
+) -> Result<Verdict> {
     let id = meta.ulid;
-    if marks::read(bucket, id, MarkKind::Deletion).await? != MarkState::Absent {
+    if marks::load(bucket, id, MarkKind::Deletion).await? != MarkState::Absent {
         return Ok(Verdict::Failed(PublishError::Marked(id).to_string()));
     }
     let differs = |object: &str| {
@@ -197,7 +202,7 @@ async fn plan(block: &Local, meta: &BlockMeta, bucket: &Bucket, view: &::bucket:
     }
 }
 
-/// Whether the local files are those of a manifest, where there is one.
+/// Whether the local files are those of the manifest, if there is one.
 async fn has_files(block: &Local, theirs: &BlockMeta) -> Result<bool> {
     let manifest = manifest_of(theirs);
     let is_same = |path: &str, size: u64| block.files.get(path) == Some(&size);
@@ -221,7 +226,7 @@ async fn has_files(block: &Local, theirs: &BlockMeta) -> Result<bool> {
     .await
 }
 
-/// All problems of a block in one line; a damaged block would be a burden in the bucket for good.
+/// The problems of a block in one line. A damaged block must not be uploaded.
 fn verify(dir: &Path) -> Result<(), String> {
     let block = Block::open(dir).map_err(|error| error.to_string())?;
     let problems = crate::block::problems(&block);
@@ -260,7 +265,7 @@ fn find_blocks(path: &Path) -> Result<(Vec<Local>, Vec<Damaged>)> {
         return Err(ToolError::new(
             Cause::Missing,
             format!(
-                "--path: {} holds no block: give the folder whose folders are named by ULIDs",
+                "--path: {} contains no block: give a folder that contains folders named by ULIDs",
                 path.display()
             ),
         ));
@@ -278,7 +283,7 @@ fn read_local(dir: &Path, id: tsdb::Ulid) -> Result<Local> {
     if meta.ulid != id {
         return Err(ToolError::new(
             Cause::Damaged,
-            format!("{}: is of block {}, but the folder is named {id}", path.display(), meta.ulid),
+            format!("{}: its id is {}, expected {id}, the name of the folder", path.display(), meta.ulid),
         ));
     }
     let size = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.len());
@@ -305,27 +310,27 @@ enum Verdict {
     Failed(String),
 }
 
-/// Says what an upload does not carry: there are no tombstones in a bucket.
+/// Warns about deletions that an upload drops: a bucket has no tombstones.
 fn deletions(local: &Local) -> String {
     let deletions = match local.meta.stats.tombstones {
         0 => return String::new(),
         count => text::count(count, "deletion"),
     };
     eprintln!(
-        "warning: block {}: tombstones are not uploaded, so that what was deleted is there again: have Prometheus \
-         clean its tombstones first",
+        "warning: block {}: tombstones are not uploaded, so deleted samples appear again: let Prometheus clean its \
+         tombstones first",
         local.meta.ulid
     );
     format!("undoes {deletions}: tombstones are not uploaded")
 }
 
-/// What became of each block.
-struct Report {
+/// The result for each block.
+struct UploadReport {
     table: Table,
     failed: bool,
 }
 
-impl Report {
+impl UploadReport {
     fn new() -> Self {
         let table = Table::new(&[
             ("BLOCK", "block"),
@@ -348,14 +353,14 @@ impl Report {
                 ("FAILED", why)
             }
         };
-        let or_absent = |cell: Option<Cell>| cell.unwrap_or(Cell::Absent);
+        let or_absent = |cell: Option<TableCell>| cell.unwrap_or(TableCell::Absent);
         self.table.push(vec![
-            Cell::text(block),
-            or_absent(local.map(|local| Cell::text(text::instant(local.meta.min_time)))),
-            or_absent(local.map(|local| Cell::text(text::instant(local.meta.max_time)))),
-            or_absent(local.map(|local| Cell::Bytes(local.size_bytes))),
-            Cell::text(result),
-            Cell::text(why),
+            TableCell::text(block),
+            or_absent(local.map(|local| TableCell::text(text::instant(local.meta.min_time)))),
+            or_absent(local.map(|local| TableCell::text(text::instant(local.meta.max_time)))),
+            or_absent(local.map(|local| TableCell::Bytes(local.size_bytes))),
+            TableCell::text(result),
+            TableCell::text(why),
         ]);
     }
 }

@@ -1,28 +1,31 @@
-//! `tools bucket verify`: what is wrong with the blocks of a bucket.
+//! `tools bucket verify`: finds problems of the blocks of a bucket.
 //!
-//! Reports, and changes nothing: a block that is damaged is best uploaded again, rewritten or marked by hand.
+//! It reports problems and changes nothing. Upload a damaged block again, rewrite it, or mark it for deletion.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ::bucket::{Bucket, DownloadOptions, View, download, layout, manifest_of};
+use ::bucket::{
+    BlockFault, Bucket, BucketView, DownloadOptions, OpenBlockOptions, download, layout, manifest_of,
+};
 use serde_json::json;
 use tsdb::{Block, BlockMeta, Ulid};
 
-use crate::block::{blocking, open_remote, problems};
+use crate::block::problems;
+use crate::blocking::blocking;
 use crate::bucket::view;
-use crate::error::{Cause, Outcome, Result, ToolError};
+use crate::error::{Cause, CommandOutcome, Result, ToolError};
 use crate::folder::WorkingFolder;
 use crate::output::Output;
-use crate::progress::{Progress, Unit};
+use crate::progress::{TaskProgress, Unit};
 use crate::text;
 
 /// Flags of `tools bucket verify`.
 #[derive(Debug, clap::Args)]
-pub(crate) struct VerifyArgs {
-    /// What is looked for (repeatable)
+pub(crate) struct BucketVerifyArgs {
+    /// Kind of problem to look for (repeatable)
     #[arg(
         short,
         long,
@@ -36,27 +39,27 @@ pub(crate) struct VerifyArgs {
     #[arg(long, value_name = "ULID", value_parser = text::block_id)]
     id: Vec<Ulid>,
 
-    /// Folder for the block that is being read; it must hold the largest block
+    /// Folder for the block that is being read; it needs space for the largest block
     #[arg(long = "tmp.dir", value_name = "DIR", default_value_os_t = std::env::temp_dir())]
     tmp_dir: PathBuf,
 
-    /// Form of the report
+    /// Format of the report
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "text")]
-    output: ReportFormat,
+    output: BucketReportFormat,
 
     #[command(flatten)]
     view: view::ViewFlags,
 }
 
-/// What can be looked for.
+/// Kinds of problems.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 #[value(rename_all = "snake_case")]
 enum Issue {
-    /// Files that are missing, of another size, or no part of the block
+    /// Files that are missing, have another size, or do not belong to the block
     Manifest,
-    /// All bytes against checksums and hashes, and index against chunks; reads whole blocks
+    /// Checksums and hashes of all bytes, and the index against the chunks; reads whole blocks
     IndexKnownIssues,
-    /// Blocks of equal labels and resolution with samples of the same time
+    /// Blocks with equal labels and resolution whose times overlap
     OverlappedBlocks,
     /// Blocks that were compacted twice from the same sources
     DuplicatedCompaction,
@@ -74,43 +77,47 @@ impl Issue {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum ReportFormat {
-    /// A line for each problem, then a summary
+enum BucketReportFormat {
+    /// One line for each problem, then a summary
     Text,
     /// One JSON object
     Json,
 }
 
-/// Something that is wrong with a block.
-struct Problem {
+/// A problem of a block.
+struct FoundProblem {
     block: Ulid,
     issue: &'static str,
     text: String,
 }
 
-pub(super) async fn run(args: VerifyArgs, bucket: &Bucket, output: &mut Output) -> Result<Outcome> {
+pub(super) async fn run(
+    args: BucketVerifyArgs,
+    bucket: &Bucket,
+    output: &mut Output,
+) -> Result<CommandOutcome> {
     let view = args.view.fetch(bucket, view::all(true)).await?;
     if let Some(absent) =
         args.id.iter().find(|id| !view.blocks.contains_key(*id) && !view.corrupt.contains_key(*id))
     {
-        let why = "it is not there, is marked for deletion, or has no meta.json";
+        let why = "it does not exist, is marked for deletion, or has no meta.json";
         return Err(ToolError::new(
             Cause::Missing,
             format!("--id: block {absent} cannot be verified in bucket {:?}: {why}", bucket.name()),
         ));
     }
     let is_meant = |id: &Ulid| args.id.is_empty() || args.id.contains(id);
-    let mut found: Vec<Problem> = view
+    let mut found: Vec<FoundProblem> = view
         .corrupt
         .iter()
         .filter(|(id, _)| is_meant(id))
-        .map(|(id, reason)| Problem { block: *id, issue: "meta", text: reason.clone() })
+        .map(|(id, reason)| FoundProblem { block: *id, issue: "meta", text: reason.clone() })
         .collect();
     let metas: Vec<&BlockMeta> =
         view.blocks.values().map(AsRef::as_ref).filter(|meta| is_meant(&meta.ulid)).collect();
     let total = view::total_bytes(&metas);
-    let progress = Progress::new("verify", Unit::Bytes, total);
-    // What is known by the time something fails is told all the same.
+    let progress = TaskProgress::new("verify", Unit::Bytes, total);
+    // Problems that were found before a failure are reported too.
     let (mut checked, mut failure) = (0, None);
     for meta in &metas {
         progress.at(meta.ulid.to_string());
@@ -130,18 +137,18 @@ pub(super) async fn run(args: VerifyArgs, bucket: &Bucket, output: &mut Output) 
     print(&found, checked, &view, &args, output)?;
     match failure {
         Some(error) => Err(error),
-        None if found.is_empty() => Ok(Outcome::Fine),
-        None => Ok(Outcome::Found),
+        None if found.is_empty() => Ok(CommandOutcome::Fine),
+        None => Ok(CommandOutcome::Found),
     }
 }
 
-/// Adds what is wrong with one block to what was found; what was added before an error stays.
+/// Adds the problems of one block to `found`, also if an error follows.
 async fn check(
     meta: &BlockMeta,
     bucket: &Bucket,
-    args: &VerifyArgs,
-    progress: &Progress,
-    found: &mut Vec<Problem>,
+    args: &BucketVerifyArgs,
+    progress: &TaskProgress,
+    found: &mut Vec<FoundProblem>,
 ) -> Result<()> {
     if args.issues.contains(&Issue::Manifest) {
         let texts = check_files(meta, bucket).await?;
@@ -156,11 +163,11 @@ async fn check(
     Ok(())
 }
 
-fn problem(block: Ulid, issue: Issue, text: String) -> Problem {
-    Problem { block, issue: issue.name(), text }
+fn problem(block: Ulid, issue: Issue, text: String) -> FoundProblem {
+    FoundProblem { block, issue: issue.name(), text }
 }
 
-/// The listing against the manifest.
+/// Compares the listing with the manifest.
 async fn check_files(meta: &BlockMeta, bucket: &Bucket) -> Result<Vec<String>> {
     let mut texts = Vec::new();
     let objects = bucket.list_all(&meta.ulid.to_string()).await?;
@@ -170,7 +177,7 @@ async fn check_files(meta: &BlockMeta, bucket: &Bucket) -> Result<Vec<String>> {
         .collect();
     present.remove(layout::META_FILE);
     present.retain(|path, size| {
-        // Some tools show folders by empty objects.
+        // Some tools represent folders by empty objects.
         !layout::MARK_FILES.contains(path)
             && (*size > 0 || !(path.is_empty() || *path == layout::CHUNKS_DIR || path.ends_with('/')))
     });
@@ -179,26 +186,29 @@ async fn check_files(meta: &BlockMeta, bucket: &Bucket) -> Result<Vec<String>> {
         match present.remove(file.path.as_str()) {
             None => texts.push(format!("{} is missing", file.path)),
             Some(size) if size != file.size_bytes => {
-                texts.push(format!("{} has {size} bytes, its manifest says {}", file.path, file.size_bytes));
+                texts.push(format!(
+                    "{} is {size} bytes large, its manifest says {}",
+                    file.path, file.size_bytes
+                ));
             }
             Some(_) => {}
         }
     }
     match manifest.is_empty() {
-        // Old versions wrote no manifest; what a block needs at least can be told all the same.
+        // Old versions wrote no manifest, but every block needs an index.
         true if !present.contains_key(layout::INDEX_FILE) => texts.push("index is missing".to_owned()),
         true => {}
-        false => texts.extend(present.keys().map(|path| format!("{path} is no file of the block"))),
+        false => texts.extend(present.keys().map(|path| format!("{path} does not belong to the block"))),
     }
     Ok(texts)
 }
 
-/// The whole block, downloaded; adds what is wrong to `texts`, also where an error follows.
+/// Downloads the block and checks it. Adds problems to `texts`, also if an error follows.
 async fn check_content(
     meta: &BlockMeta,
     bucket: &Bucket,
-    args: &VerifyArgs,
-    progress: &Progress,
+    args: &BucketVerifyArgs,
+    progress: &TaskProgress,
     texts: &mut Vec<String>,
 ) -> Result<()> {
     let folder = WorkingFolder::create(&args.tmp_dir, "verify")?;
@@ -211,11 +221,11 @@ async fn check_content(
     let options = DownloadOptions { progress: Some(Arc::new(tell)), ..DownloadOptions::default() };
     if let Err(error) = download(bucket, meta.ulid, &dir, &options).await {
         let error = ToolError::from(error);
-        // What is wrong with the block is what we came for; a store out of reach is not.
+        // Damage of the block is a result; an unreachable store is a failure.
         return match error.cause() {
             Cause::Damaged => {
                 texts.push(error.to_string());
-                texts.extend(look_closer(meta.ulid, bucket).await?);
+                texts.extend(verify_remote(meta.ulid, bucket).await?);
                 Ok(())
             }
             _ => Err(error),
@@ -232,18 +242,20 @@ async fn check_content(
     Ok(())
 }
 
-/// What exactly is wrong with a block whose files are not those of its manifest, read where it lies.
-async fn look_closer(id: Ulid, bucket: &Bucket) -> Result<Vec<String>> {
-    match open_remote(bucket, id).await {
-        Ok(block) => blocking(move || Ok(problems(&block))).await,
-        // That it cannot even be opened follows from what is known already.
-        Err(error) if matches!(error.cause(), Cause::Damaged | Cause::Missing) => Ok(Vec::new()),
-        Err(error) => Err(error),
+/// The exact problems of a block whose files differ from its manifest. It is read from the bucket.
+async fn verify_remote(id: Ulid, bucket: &Bucket) -> Result<Vec<String>> {
+    match bucket.open_block(id, &OpenBlockOptions::default()).await {
+        Ok(opened) => blocking(move || Ok(problems(opened.block()))).await,
+        Err(error) => match error.fault() {
+            // The download has already reported why the block cannot be opened.
+            BlockFault::Corrupt | BlockFault::NewerVersion | BlockFault::Gone => Ok(Vec::new()),
+            BlockFault::Unavailable | BlockFault::Refused => Err(error.into()),
+        },
     }
 }
 
-/// What is wrong between blocks of equal labels and resolution.
-fn neighbours(view: &View, issues: &[Issue]) -> Vec<(Issue, Vec<(Ulid, String)>)> {
+/// Problems between blocks with equal labels and resolution.
+fn neighbours(view: &BucketView, issues: &[Issue]) -> Vec<(Issue, Vec<(Ulid, String)>)> {
     let mut groups: BTreeMap<_, Vec<&BlockMeta>> = BTreeMap::new();
     for meta in view.blocks.values() {
         groups.entry(view::group(meta)).or_default().push(meta);
@@ -252,13 +264,13 @@ fn neighbours(view: &View, issues: &[Issue]) -> Vec<(Issue, Vec<(Ulid, String)>)
     for (_, mut metas) in groups {
         metas.sort_by_key(|meta| (meta.min_time, meta.ulid));
         for (index, meta) in metas.iter().enumerate() {
-            // Sorted by their begin: those behind that begin later than this one ends cannot overlap.
-            let behind = metas[index + 1..].iter().take_while(|other| other.min_time < meta.max_time);
-            for other in behind.filter(|other| other.time_range().overlaps(&meta.time_range())) {
+            // The blocks are sorted by their start, so only those that start before this one ends can overlap it.
+            let candidates = metas[index + 1..].iter().take_while(|other| other.min_time < meta.max_time);
+            for other in candidates.filter(|other| other.time_range().overlaps(&meta.time_range())) {
                 if is_duplicate(meta, other) {
                     duplicates.push((
                         other.ulid,
-                        format!("holds the same as block {}: one of them can go", meta.ulid),
+                        format!("has the same content as block {}: one of them can be deleted", meta.ulid),
                     ));
                 } else {
                     let (from, until) =
@@ -280,7 +292,7 @@ fn neighbours(view: &View, issues: &[Issue]) -> Vec<(Issue, Vec<(Ulid, String)>)
     both.into_iter().filter(|(issue, _)| issues.contains(issue)).collect()
 }
 
-/// Whether two blocks were made from the same sources by the same step.
+/// Whether two blocks were compacted from the same sources to the same result.
 fn is_duplicate(a: &BlockMeta, b: &BlockMeta) -> bool {
     let sources = |meta: &BlockMeta| meta.compaction.sources.iter().copied().collect::<BTreeSet<_>>();
     (a.min_time, a.max_time, a.compaction.level, &a.stats)
@@ -289,13 +301,13 @@ fn is_duplicate(a: &BlockMeta, b: &BlockMeta) -> bool {
 }
 
 fn print(
-    found: &[Problem],
+    found: &[FoundProblem],
     blocks: usize,
-    view: &View,
-    args: &VerifyArgs,
+    view: &BucketView,
+    args: &BucketVerifyArgs,
     output: &mut Output,
 ) -> Result<()> {
-    if args.output == ReportFormat::Json {
+    if args.output == BucketReportFormat::Json {
         let problems: Vec<_> = found
             .iter()
             .map(|p| json!({ "block": p.block.to_string(), "issue": p.issue, "problem": p.text }))
@@ -303,7 +315,7 @@ fn print(
         let partial: Vec<String> = view.partial.iter().map(ToString::to_string).collect();
         return output.json(&json!({ "blocks": blocks, "partial": partial, "problems": problems }));
     }
-    for Problem { block, issue, text } in found {
+    for FoundProblem { block, issue, text } in found {
         output.line(format_args!("{block}: {issue}: {text}"))?;
     }
     let partial = match view.partial.len() as u64 {

@@ -7,16 +7,16 @@ use object_store::azure::{MicrosoftAzureBuilder, split_sas};
 use object_store::{ObjectStore, RetryConfig};
 use runtime::yaml::YamlFields;
 
-use crate::bucket::Settings;
+use crate::bucket::WriteSettings;
+use crate::config::fields::{ConfigNotes, boolean, count, duration, required_text, text, text_or_empty};
 use crate::config::http::{self, HttpConfig};
-use crate::config::{Notes, boolean, count, duration, required_text, text};
 
 const DEFAULT_ENDPOINT: &str = "blob.core.windows.net";
 
-pub(super) struct Config {
+pub(super) struct AzureConfig {
     pub(super) container: String,
     account: String,
-    /// With scheme.
+    /// The URL, with scheme.
     endpoint: String,
     credential: Credential,
     try_timeout: Option<Duration>,
@@ -33,15 +33,15 @@ enum Credential {
         id: String,
         secret: String,
     },
-    /// The machine's own, by its client id where there are several.
+    /// The managed identity of the machine; by its client id if the machine has several.
     Managed(Option<String>),
 }
 
-pub(super) fn read(mut fields: YamlFields<'_>, notes: &Notes<'_>) -> Option<Config> {
+pub(super) fn read(mut fields: YamlFields<'_>, notes: &ConfigNotes<'_>) -> Option<AzureConfig> {
     let container = required_text(&mut fields, "container");
     let connection = fields.optional("storage_connection_string", |node| {
-        let text = super::text_or_empty(node)?;
-        if text.is_empty() { Ok(None) } else { Connection::parse(text).map(Some) }
+        let text = text_or_empty(node)?;
+        if text.is_empty() { Ok(None) } else { ConnectionString::parse(text).map(Some) }
     });
     let has_connection = fields.node("storage_connection_string").is_some();
     let connection = connection.flatten().unwrap_or_default();
@@ -52,7 +52,7 @@ pub(super) fn read(mut fields: YamlFields<'_>, notes: &Notes<'_>) -> Option<Conf
     let key = text(&mut fields, "storage_account_key");
     let endpoint = text(&mut fields, "endpoint").unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
     if endpoint.contains("://") {
-        fields.wrong("endpoint", "must be a host without scheme, behind the account's name");
+        fields.wrong("endpoint", "must be a host without scheme; the account's name is put before it");
     }
     let tenant = text(&mut fields, "az_tenant_id");
     let client_id = text(&mut fields, "client_id");
@@ -68,7 +68,7 @@ pub(super) fn read(mut fields: YamlFields<'_>, notes: &Notes<'_>) -> Option<Conf
     ];
     let ways: Vec<&'static str> = ways.into_iter().flatten().collect();
     if let [first, second, ..] = ways.as_slice() {
-        fields.wrong(second, format!("excludes {first}: give one credential"));
+        fields.wrong(second, format!("cannot be combined with {first}: give one credential"));
     }
     let credential = match (key.or(connection.key), connection.signature, tenant, client_id, client_secret) {
         (Some(key), ..) => Some(Credential::Key(key)),
@@ -76,7 +76,8 @@ pub(super) fn read(mut fields: YamlFields<'_>, notes: &Notes<'_>) -> Option<Conf
         (_, _, Some(tenant), Some(id), Some(secret)) => Some(Credential::Client { tenant, id, secret }),
         (_, _, None, None, None) => Some(Credential::Managed(managed)),
         _ => {
-            fields.wrong("client_id", "az_tenant_id, client_id and client_secret must be given together");
+            fields
+                .wrong("client_id", "is incomplete: give az_tenant_id, client_id and client_secret together");
             None
         }
     };
@@ -106,18 +107,18 @@ pub(super) fn read(mut fields: YamlFields<'_>, notes: &Notes<'_>) -> Option<Conf
 
     if boolean(&mut fields, "storage_create_container") == Some(true) {
         let node = fields.node("storage_create_container");
-        let why = "a container is never created here; create it once, by hand";
+        let why = "this program never creates a container; create it yourself";
         notes.without_effect(&fields, node, "storage_create_container", why);
     }
     if text(&mut fields, "msi_resource").is_some() {
         let node = fields.node("msi_resource");
-        notes.without_effect(&fields, node, "msi_resource", "it is found out; leave it out");
+        notes.without_effect(&fields, node, "msi_resource", "the resource is known; remove the field");
     }
     let http = http::read(&mut fields, "config", notes);
     fields.finish();
 
     let account = account?;
-    Some(Config {
+    Some(AzureConfig {
         container: container?,
         endpoint: connection.endpoint.unwrap_or_else(|| format!("https://{account}.{endpoint}")),
         account,
@@ -128,21 +129,23 @@ pub(super) fn read(mut fields: YamlFields<'_>, notes: &Notes<'_>) -> Option<Conf
     })
 }
 
-/// What a connection string says: `Name=value` pairs between semicolons.
+/// The fields of a connection string: `Name=value` pairs, separated by semicolons.
 #[derive(Default)]
-struct Connection {
+struct ConnectionString {
     account: Option<String>,
     key: Option<String>,
     signature: Option<String>,
     endpoint: Option<String>,
 }
 
-impl Connection {
+impl ConnectionString {
     fn parse(text: &str) -> Result<Self, String> {
         let mut connection = Self::default();
         let (mut scheme, mut suffix) = ("https".to_owned(), "core.windows.net".to_owned());
         for pair in text.split(';').map(str::trim).filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').ok_or("is no list of Name=value; pairs")?;
+            let (name, value) = pair
+                .split_once('=')
+                .ok_or("is not a connection string: expected Name=value pairs, separated by semicolons")?;
             let value = value.to_owned();
             match name {
                 "DefaultEndpointsProtocol" => scheme = value,
@@ -151,13 +154,13 @@ impl Connection {
                 "AccountKey" => connection.key = Some(value),
                 "SharedAccessSignature" => connection.signature = Some(value),
                 "BlobEndpoint" => connection.endpoint = Some(value.trim_end_matches('/').to_owned()),
-                // The account's other services.
+                // Endpoints of other services of the account.
                 "QueueEndpoint" | "TableEndpoint" | "FileEndpoint" | "BlobSecondaryEndpoint" => {}
-                other => return Err(format!("{other:?} is not known in a connection string")),
+                other => return Err(format!("{other:?} is not a known name in a connection string")),
             }
         }
         if connection.key.is_none() && connection.signature.is_none() {
-            return Err("has neither AccountKey nor SharedAccessSignature".to_owned());
+            return Err("has no credential: add AccountKey or SharedAccessSignature".to_owned());
         }
         if let (None, Some(account)) = (&connection.endpoint, &connection.account) {
             connection.endpoint = Some(format!("{scheme}://{account}.blob.{suffix}"));
@@ -166,8 +169,8 @@ impl Connection {
     }
 }
 
-impl Config {
-    pub(super) fn open(&self) -> Result<(Arc<dyn ObjectStore>, Settings), object_store::Error> {
+impl AzureConfig {
+    pub(super) fn open(&self) -> Result<(Arc<dyn ObjectStore>, WriteSettings), object_store::Error> {
         let mut options = self.http.client_options(self.endpoint.starts_with("http://"));
         if let Some(timeout) = self.try_timeout {
             options = options.with_timeout(timeout);
@@ -186,11 +189,11 @@ impl Config {
             }
             Credential::Managed(id) => managed(builder, id.as_deref()),
         };
-        Ok((Arc::new(builder.build()?), Settings::default()))
+        Ok((Arc::new(builder.build()?), WriteSettings::default()))
     }
 }
 
-/// A workload's federated identity where the environment gives one, otherwise the machine's own.
+/// A workload's federated identity if the environment has one, otherwise the machine's managed identity.
 fn managed(builder: MicrosoftAzureBuilder, id: Option<&str>) -> MicrosoftAzureBuilder {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     if id.is_none()

@@ -7,28 +7,28 @@ use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use runtime::yaml::YamlFields;
 
-use crate::bucket::Settings;
-use crate::config::required_text;
+use crate::bucket::WriteSettings;
+use crate::config::fields::required_text;
 use crate::error::{BucketError, ErrorKind};
 
-pub(super) struct Config {
+pub(super) struct FilesystemConfig {
     directory: String,
 }
 
-pub(super) fn read(mut fields: YamlFields<'_>) -> Option<Config> {
+pub(super) fn read(mut fields: YamlFields<'_>) -> Option<FilesystemConfig> {
     let directory = required_text(&mut fields, "directory");
     fields.finish();
-    Some(Config { directory: directory? })
+    Some(FilesystemConfig { directory: directory? })
 }
 
-impl Config {
+impl FilesystemConfig {
     pub(super) fn name(&self) -> &str {
         &self.directory
     }
 
-    /// Objects are written beside their place, flushed with their folders, and renamed: a power cut leaves the old
-    /// state or the new one.
-    pub(super) fn open(&self) -> Result<(Arc<dyn ObjectStore>, Settings), BucketError> {
+    /// An object is written to a temporary file, flushed, and renamed; then its folders are flushed. After a power cut the
+    /// object is the old one or the new one.
+    pub(super) fn open(&self) -> Result<(Arc<dyn ObjectStore>, WriteSettings), BucketError> {
         let folder = PathBuf::from(&self.directory);
         let refused = |kind, reason: String| {
             let action = "open the objstore directory";
@@ -36,10 +36,10 @@ impl Config {
         };
         match std::fs::metadata(&folder) {
             Ok(metadata) if metadata.is_dir() => {}
-            Ok(_) => return refused(ErrorKind::Config, "it is a file: name a directory".to_owned()),
-            // A directory that is missing is more often a disk that is not mounted than a bucket to begin.
+            Ok(_) => return refused(ErrorKind::Config, "it is a file, expected a directory".to_owned()),
+            // It is not created: often the directory is missing because a disk is not mounted.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let reason = "it does not exist: create it, or mount the disk that holds it";
+                let reason = "it does not exist: create it, or mount its disk";
                 return refused(ErrorKind::NoBucket, reason.to_owned());
             }
             Err(error) => return refused(ErrorKind::Denied, error.to_string()),
@@ -48,6 +48,6 @@ impl Config {
             Ok(store) => store.with_fsync(true).with_automatic_cleanup(true),
             Err(error) => return refused(ErrorKind::Config, error.to_string()),
         };
-        Ok((Arc::new(store), Settings { folder: Some(folder), ..Settings::default() }))
+        Ok((Arc::new(store), WriteSettings { folder: Some(folder), ..WriteSettings::default() }))
     }
 }

@@ -6,25 +6,25 @@ use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::{ObjectStore, RetryConfig};
 use runtime::yaml::YamlFields;
 
-use crate::bucket::{DEFAULT_PART_BYTES, Settings};
+use crate::bucket::{DEFAULT_PART_BYTES, WriteSettings};
+use crate::config::fields::{ConfigNotes, boolean, count, required_text, text};
 use crate::config::http::{self, HttpConfig};
-use crate::config::{Notes, boolean, count, required_text, text};
 
-/// Smallest part that GCS takes, other than the last of an object.
+/// Smallest part that GCS accepts, except for the last part of an object.
 const MIN_PART_BYTES: u64 = 5 << 20;
 
-pub(super) struct Config {
+pub(super) struct GcsConfig {
     pub(super) bucket: String,
     /// JSON; `None`: the application default credentials.
     service_account: Option<String>,
-    /// Whether the account's own JSON points at a plain HTTP endpoint, as emulators do.
+    /// Whether the account's JSON has a plain HTTP endpoint, as for emulators.
     is_plain_http: bool,
     part_bytes: u64,
     retry: RetryConfig,
     http: HttpConfig,
 }
 
-pub(super) fn read(mut fields: YamlFields<'_>, notes: &Notes<'_>) -> Option<Config> {
+pub(super) fn read(mut fields: YamlFields<'_>, notes: &ConfigNotes<'_>) -> Option<GcsConfig> {
     let bucket = required_text(&mut fields, "bucket");
     let mut is_plain_http = false;
     let service_account = text(&mut fields, "service_account");
@@ -36,37 +36,37 @@ pub(super) fn read(mut fields: YamlFields<'_>, notes: &Notes<'_>) -> Option<Conf
             }
             Err(_) => fields.wrong(
                 "service_account",
-                "is not the JSON of a service account: paste the key file's content (`service_account: |-`)",
+                "is not the JSON of a service account: paste the content of the key file (`service_account: |-`)",
             ),
         }
     }
     if boolean(&mut fields, "use_grpc") == Some(true) {
         let node = fields.node("use_grpc");
-        notes.without_effect(&fields, node, "use_grpc", "the XML API over HTTP is used");
+        notes.without_effect(&fields, node, "use_grpc", "this program uses the XML API over HTTP");
     }
     if count(&mut fields, "grpc_conn_pool_size", i64::from(i32::MAX)).is_some_and(|size| size > 0) {
         let node = fields.node("grpc_conn_pool_size");
-        notes.without_effect(&fields, node, "grpc_conn_pool_size", "the XML API over HTTP is used");
+        notes.without_effect(&fields, node, "grpc_conn_pool_size", "this program uses the XML API over HTTP");
     }
     let chunk_bytes = fields.optional("chunk_size_bytes", |node| node.integer(0, 5 << 30));
     let part_bytes = match chunk_bytes {
         None | Some(0) => DEFAULT_PART_BYTES,
-        // Thanos' chunks may be smaller than GCS' parts.
+        // Thanos accepts smaller chunks than GCS accepts parts.
         Some(bytes) => (bytes as u64).max(MIN_PART_BYTES),
     };
     let max_retries = count(&mut fields, "max_retries", 1000);
     let http = http::read(&mut fields, "config", notes);
     fields.finish();
-    // Here 1 means "no retries".
+    // For this type, 1 means "no retries".
     let mut retry = http::retry(max_retries);
     if max_retries == Some(1) {
         retry.max_retries = 0;
     }
-    Some(Config { bucket: bucket?, service_account, is_plain_http, part_bytes, retry, http })
+    Some(GcsConfig { bucket: bucket?, service_account, is_plain_http, part_bytes, retry, http })
 }
 
-impl Config {
-    pub(super) fn open(&self) -> Result<(Arc<dyn ObjectStore>, Settings), object_store::Error> {
+impl GcsConfig {
+    pub(super) fn open(&self) -> Result<(Arc<dyn ObjectStore>, WriteSettings), object_store::Error> {
         let mut builder = GoogleCloudStorageBuilder::new()
             .with_bucket_name(&self.bucket)
             .with_retry(self.retry.clone())
@@ -76,7 +76,7 @@ impl Config {
         } else if let Ok(file) = std::env::var("GOOGLE_APPLICATION_CREDENTIALS") {
             builder = builder.with_application_credentials(file);
         }
-        let settings = Settings { part_bytes: self.part_bytes, ..Settings::default() };
+        let settings = WriteSettings { part_bytes: self.part_bytes, ..WriteSettings::default() };
         Ok((Arc::new(builder.build()?), settings))
     }
 }

@@ -6,12 +6,12 @@ use std::time::Duration;
 use object_store::{BackoffConfig, Certificate, ClientOptions, HeaderValue, RetryConfig};
 use runtime::yaml::{YamlFields, YamlNode};
 
-use crate::config::{Notes, boolean, count, duration, text};
+use crate::config::fields::{ConfigNotes, boolean, count, duration, text, text_or_empty};
 
-/// How often a request is repeated where the configuration says nothing. Whoever uploads or lists tries again
-/// on their own, so an unreachable store is told within seconds rather than minutes.
+/// Default number of retries of a request. Uploads and listings are retried as a whole as well, so this number is small
+/// and an unreachable store is reported within seconds.
 const DEFAULT_MAX_RETRIES: usize = 5;
-/// No request is repeated later than this after it was first made.
+/// A request is not retried later than this after its first attempt.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The checked form of `http_config`, with Thanos' defaults.
@@ -38,26 +38,26 @@ impl Default for HttpConfig {
 }
 
 /// Reads the field `http_config` of a type.
-pub(super) fn read(outer: &mut YamlFields<'_>, path: &str, notes: &Notes<'_>) -> HttpConfig {
+pub(super) fn read(outer: &mut YamlFields<'_>, path: &str, notes: &ConfigNotes<'_>) -> HttpConfig {
     let mut config = HttpConfig::default();
     let Some(node) = outer.node("http_config") else { return config };
     let mut fields = YamlFields::new(format!("{path}.http_config"), node, notes.mistakes);
     let nonzero = |length: Option<Duration>, default| length.filter(|l| !l.is_zero()).unwrap_or(default);
     config.idle_timeout = nonzero(duration(&mut fields, "idle_conn_timeout"), config.idle_timeout);
     config.answer_timeout = nonzero(duration(&mut fields, "response_header_timeout"), config.answer_timeout);
-    // One limit holds for the connection and the TLS handshake on it.
+    // One limit covers the connection and the TLS handshake on it.
     config.connect_timeout = nonzero(duration(&mut fields, "tls_handshake_timeout"), config.connect_timeout);
-    // The older of two places for it.
+    // The older of two fields for this setting.
     config.accept_any_certificate = boolean(&mut fields, "insecure_skip_verify").unwrap_or(false);
     let per_host = count(&mut fields, "max_idle_conns_per_host", 1_000_000);
     let all = count(&mut fields, "max_idle_conns", 1_000_000);
-    // There is one host, so the lower of the two bounds holds; 0 means no bound in Go.
+    // There is one host, so the lower of the two bounds applies; 0 means no bound, as in Go.
     let bounds = [per_host, all].into_iter().flatten().filter(|bound| *bound > 0);
     config.max_idle = bounds.min().unwrap_or(config.max_idle);
     for (name, why) in [
-        ("max_conns_per_host", "connections are bounded by the concurrency of uploads and downloads"),
+        ("max_conns_per_host", "the concurrency of uploads and downloads bounds the connections"),
         ("expect_continue_timeout", "requests do not wait for \"100 Continue\""),
-        ("disable_compression", "answers are never asked for in compressed form"),
+        ("disable_compression", "compressed answers are never requested"),
     ] {
         let node = fields.node(name);
         notes.without_effect(&fields, node, name, why);
@@ -69,10 +69,10 @@ pub(super) fn read(outer: &mut YamlFields<'_>, path: &str, notes: &Notes<'_>) ->
     config
 }
 
-fn read_tls(config: &mut HttpConfig, path: &str, node: &YamlNode, notes: &Notes<'_>) {
+fn read_tls(config: &mut HttpConfig, path: &str, node: &YamlNode, notes: &ConfigNotes<'_>) {
     let mut fields = YamlFields::new(path, node, notes.mistakes);
     let ca = fields.optional("ca_file", |node| {
-        let text = super::text_or_empty(node)?;
+        let text = text_or_empty(node)?;
         if text.is_empty() {
             return Ok(Vec::new());
         }
@@ -80,8 +80,10 @@ fn read_tls(config: &mut HttpConfig, path: &str, node: &YamlNode, notes: &Notes<
         let pem = std::fs::read(&file).map_err(|error| format!("read {}: {error}", file.display()))?;
         match Certificate::from_pem_bundle(&pem) {
             Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-            Ok(_) => Err(format!("{} holds no certificate in PEM form", file.display())),
-            Err(error) => Err(format!("{} is no list of certificates in PEM form: {error}", file.display())),
+            Ok(_) => Err(format!("{} has no certificate in PEM format", file.display())),
+            Err(error) => {
+                Err(format!("{} is not a list of certificates in PEM format: {error}", file.display()))
+            }
         }
     });
     config.ca = ca.unwrap_or_default();
@@ -90,7 +92,7 @@ fn read_tls(config: &mut HttpConfig, path: &str, node: &YamlNode, notes: &Notes<
         if text(&mut fields, name).is_some() {
             fields.wrong(
                 name,
-                "is not supported: put a proxy that presents the certificate before the store, and name it as the endpoint",
+                "is not supported: run a proxy that presents the certificate, and give the proxy as the endpoint",
             );
         }
     }
@@ -98,8 +100,8 @@ fn read_tls(config: &mut HttpConfig, path: &str, node: &YamlNode, notes: &Notes<
 }
 
 impl HttpConfig {
-    /// The options of the HTTP client. There is no limit to the time of a whole request, because a part of
-    /// an upload may take long; there is one to each wait for an answer or for the next piece of it.
+    /// The options of the HTTP client. There is no timeout for a whole request, because a part of an upload may take
+    /// long. There is one for each wait for an answer or for the next piece of it.
     pub(super) fn client_options(&self, allow_http: bool) -> ClientOptions {
         let options = ClientOptions::new()
             .with_user_agent(HeaderValue::from_static(concat!("isthmus/", env!("CARGO_PKG_VERSION"))))
@@ -116,7 +118,7 @@ impl HttpConfig {
     }
 }
 
-/// What to do about a request that failed; 0 retries mean "as many as usual", as in Thanos.
+/// The retries of a failed request; 0 means the default number, as in Thanos.
 pub(super) fn retry(max_retries: Option<usize>) -> RetryConfig {
     RetryConfig {
         backoff: BackoffConfig::default(),

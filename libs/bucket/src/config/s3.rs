@@ -1,4 +1,4 @@
-//! `type: S3`: Amazon's S3 and the many stores that speak its protocol.
+//! `type: S3`: Amazon's S3 and the stores that use its protocol.
 
 use std::sync::Arc;
 
@@ -8,17 +8,17 @@ use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::{Attribute, Attributes, ObjectStore, RetryConfig};
 use runtime::yaml::{YamlFields, YamlNode, YamlValue};
 
-use crate::bucket::{DEFAULT_PART_BYTES, Settings};
+use crate::bucket::{DEFAULT_PART_BYTES, WriteSettings};
+use crate::config::fields::{ConfigNotes, boolean, count, required_text, text, text_or_empty};
 use crate::config::http::{self, HttpConfig};
-use crate::config::{Notes, boolean, count, required_text, text, text_or_empty};
 
-/// Smallest part that S3 takes, other than the last of an object.
+/// Smallest part that S3 accepts, except for the last part of an object.
 const MIN_PART_BYTES: i64 = 5 << 20;
-/// Largest part that S3 takes.
+/// Largest part that S3 accepts.
 const MAX_PART_BYTES: i64 = 5 << 30;
 
-/// What the environment may say about credentials; names that the client reads by itself elsewhere are not
-/// among them, so that an environment can never change which bucket is meant.
+/// Environment variables that can set credentials. Variables for the bucket or its endpoint are left out on purpose, so
+/// that the environment never changes which bucket is used.
 const CREDENTIAL_VARIABLES: [(&str, AmazonS3ConfigKey); 11] = [
     ("AWS_ACCESS_KEY_ID", AmazonS3ConfigKey::AccessKeyId),
     ("AWS_SECRET_ACCESS_KEY", AmazonS3ConfigKey::SecretAccessKey),
@@ -33,12 +33,12 @@ const CREDENTIAL_VARIABLES: [(&str, AmazonS3ConfigKey); 11] = [
     ("AWS_EC2_METADATA_SERVICE_ENDPOINT", AmazonS3ConfigKey::MetadataEndpoint),
 ];
 
-pub(super) struct Config {
+pub(super) struct S3Config {
     pub(super) bucket: String,
     endpoint: String,
     region: Option<String>,
     insecure: bool,
-    /// `None`: found in the environment, or asked of the machine.
+    /// `None`: from the environment, or from the machine's identity.
     keys: Option<Keys>,
     sts_endpoint: Option<String>,
     is_virtual_hosted: bool,
@@ -63,7 +63,7 @@ enum Encryption {
     Customer(String),
 }
 
-pub(super) fn read(mut fields: YamlFields<'_>, notes: &Notes<'_>) -> Option<Config> {
+pub(super) fn read(mut fields: YamlFields<'_>, notes: &ConfigNotes<'_>) -> Option<S3Config> {
     let bucket = required_text(&mut fields, "bucket");
     let endpoint = fields.required("endpoint", |node| {
         let endpoint = node.text()?.trim_end_matches('/');
@@ -71,7 +71,7 @@ pub(super) fn read(mut fields: YamlFields<'_>, notes: &Notes<'_>) -> Option<Conf
             Some((_, host)) => Err(format!(
                 "must be a host without scheme: write {host}, and `insecure: true` for plain HTTP"
             )),
-            None if endpoint.contains('/') => Err("must be a host, with no path behind it".to_owned()),
+            None if endpoint.contains('/') => Err("must be a host without a path".to_owned()),
             None => Ok(endpoint.to_owned()),
         }
     });
@@ -82,7 +82,7 @@ pub(super) fn read(mut fields: YamlFields<'_>, notes: &Notes<'_>) -> Option<Conf
         "" | "auto" => Ok(None),
         "virtual-hosted" => Ok(Some(true)),
         "path" => Ok(Some(false)),
-        other => Err(format!("{other:?} is none of auto, virtual-hosted and path")),
+        other => Err(format!("{other:?} is unknown, expected auto, virtual-hosted or path")),
     });
     let encryption = fields
         .node("sse_config")
@@ -97,10 +97,10 @@ pub(super) fn read(mut fields: YamlFields<'_>, notes: &Notes<'_>) -> Option<Conf
     fields.finish();
 
     let endpoint = endpoint?;
-    // The stores of which the bucket's name in the host is known to work; the others may lack the DNS entries.
+    // For these stores the bucket's name works as a part of the host. Others may lack the DNS entries.
     let by_host = ["amazonaws.com", "amazonaws.com.cn", "googleapis.com", "aliyuncs.com"];
     let is_auto_hosted = by_host.iter().any(|suffix| endpoint.ends_with(suffix));
-    Some(Config {
+    Some(S3Config {
         bucket: bucket?,
         region,
         insecure,
@@ -131,19 +131,25 @@ fn read_keys(fields: &mut YamlFields<'_>) -> Option<Keys> {
     let session_token = text(fields, "session_token");
     match (access_key, secret_key) {
         (Some(_), _) | (_, Some(_)) if is_from_sdk => {
-            fields
-                .wrong("aws_sdk_auth", "excludes access_key and secret_key: leave out the one or the other");
+            fields.wrong(
+                "aws_sdk_auth",
+                "cannot be combined with access_key and secret_key: remove one or the other",
+            );
             None
         }
         (Some(access_key), Some(secret_key)) => Some(Keys { access_key, secret_key, session_token }),
         (Some(_), None) => {
-            fields
-                .wrong("secret_key", "is missing beside access_key; without both, the environment is asked");
+            fields.wrong(
+                "secret_key",
+                "is missing, but access_key is given: give both, or neither to use the environment",
+            );
             None
         }
         (None, Some(_)) => {
-            fields
-                .wrong("access_key", "is missing beside secret_key; without both, the environment is asked");
+            fields.wrong(
+                "access_key",
+                "is missing, but secret_key is given: give both, or neither to use the environment",
+            );
             None
         }
         (None, None) => None,
@@ -159,7 +165,7 @@ fn read_encryption(mut fields: YamlFields<'_>) -> Option<Encryption> {
     {
         fields.wrong(
             "kms_encryption_context",
-            "is not supported: let the bucket's default encryption or the key's policy do without it",
+            "is not supported: use the default encryption of the bucket, or a key policy that needs no context",
         );
     }
     let encryption = match kind.as_deref() {
@@ -172,7 +178,8 @@ fn read_encryption(mut fields: YamlFields<'_>) -> Option<Encryption> {
             kms_key_id.map(Encryption::Kms)
         }
         Some("SSE-C") => {
-            let key = key_file.ok_or_else(|| "is missing: SSE-C needs the file with the key".to_owned());
+            let key = key_file
+                .ok_or_else(|| "is missing: SSE-C needs the path of the file with the key".to_owned());
             match key.and_then(|file| read_customer_key(&file)) {
                 Ok(key) => Some(Encryption::Customer(key)),
                 Err(text) => {
@@ -182,7 +189,7 @@ fn read_encryption(mut fields: YamlFields<'_>) -> Option<Encryption> {
             }
         }
         Some(other) => {
-            fields.wrong("type", format!("{other:?} is none of SSE-S3, SSE-KMS and SSE-C"));
+            fields.wrong("type", format!("{other:?} is unknown, expected SSE-S3, SSE-KMS or SSE-C"));
             None
         }
     };
@@ -193,7 +200,7 @@ fn read_encryption(mut fields: YamlFields<'_>) -> Option<Encryption> {
 fn read_customer_key(file: &str) -> Result<String, String> {
     let key = std::fs::read(file).map_err(|error| format!("read {file}: {error}"))?;
     if key.len() != 32 {
-        return Err(format!("{file} holds {} bytes; a key has exactly 32", key.len()));
+        return Err(format!("{file} has {} bytes, expected 32", key.len()));
     }
     Ok(STANDARD.encode(key))
 }
@@ -219,19 +226,19 @@ fn read_metadata(fields: &mut YamlFields<'_>) -> Attributes {
 }
 
 /// YamlFields that cannot be honoured, or need not be.
-fn refuse(fields: &mut YamlFields<'_>, notes: &Notes<'_>) {
+fn refuse(fields: &mut YamlFields<'_>, notes: &ConfigNotes<'_>) {
     if boolean(fields, "signature_version2") == Some(true) {
-        fields.wrong("signature_version2", "is not supported: requests are signed by version 4 only");
+        fields.wrong("signature_version2", "is not supported: requests are signed with version 4 only");
     }
     let listing = fields.optional("list_objects_version", |node| match text_or_empty(node)? {
         "" | "v2" => Ok(()),
-        "v1" => Err("v1 is not supported: only ListObjectsV2 is spoken".to_owned()),
-        other => Err(format!("{other:?} is neither v1 nor v2")),
+        "v1" => Err("v1 is not supported, expected v2".to_owned()),
+        other => Err(format!("{other:?} is unknown, expected v2")),
     });
     _ = listing;
     if boolean(fields, "disable_dualstack") == Some(false) {
         let node = fields.node("disable_dualstack");
-        let why = "the endpoint is used as it is written; write s3.dualstack.<region>.amazonaws.com for IPv6";
+        let why = "the endpoint is used as given; for IPv6, give s3.dualstack.<region>.amazonaws.com";
         notes.without_effect(fields, node, "disable_dualstack", why);
     }
     if boolean(fields, "send_content_md5").is_some() {
@@ -249,8 +256,8 @@ fn refuse(fields: &mut YamlFields<'_>, notes: &Notes<'_>) {
     }
 }
 
-impl Config {
-    pub(super) fn open(&self) -> Result<(Arc<dyn ObjectStore>, Settings), object_store::Error> {
+impl S3Config {
+    pub(super) fn open(&self) -> Result<(Arc<dyn ObjectStore>, WriteSettings), object_store::Error> {
         let scheme = if self.insecure { "http" } else { "https" };
         let endpoint = if self.is_virtual_hosted {
             format!("{scheme}://{}.{}", self.bucket, self.endpoint)
@@ -261,7 +268,7 @@ impl Config {
             .with_bucket_name(&self.bucket)
             .with_endpoint(endpoint)
             .with_virtual_hosted_style_request(self.is_virtual_hosted)
-            // Single removals work everywhere, those in bulk do not.
+            // Some stores do not support bulk removals.
             .with_disable_bulk_delete(true)
             .with_retry(self.retry.clone())
             .with_client_options(self.http.client_options(self.insecure));
@@ -293,7 +300,7 @@ impl Config {
             Some(Encryption::Kms(key)) => builder.with_sse_kms_encryption(key),
             Some(Encryption::Customer(key)) => builder.with_ssec_encryption(key),
         };
-        let settings = Settings {
+        let settings = WriteSettings {
             part_bytes: self.part_bytes,
             single_put: self.single_put,
             attributes: self.attributes.clone(),

@@ -1,5 +1,5 @@
-//! The fixtures in `testdata`: `good` is taken as it is, `warned` with the warnings it expects, `bad` is refused with
-//! every text it expects. An expectation is a comment, `# expect: part of a line`.
+//! The fixtures in `testdata`: files in `good` have no warning, files in `warned` have the expected warnings, files in
+//! `bad` are rejected with every expected text. An expectation is a comment, `# expect: part of a line`.
 
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ fn expectations(text: &str) -> Vec<&str> {
 }
 
 #[test]
-fn good_configurations_open_without_a_word() {
+fn good_configurations_open_without_warnings() {
     for (file, text) in fixtures("good") {
         let config = BucketConfig::parse(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         assert_eq!(config.warnings(), [], "{}", file.display());
@@ -44,7 +44,7 @@ fn fields_without_effect_are_named() {
 }
 
 #[test]
-fn all_mistakes_of_a_bad_configuration_are_told_together() {
+fn all_mistakes_of_a_bad_configuration_are_reported_together() {
     for (file, text) in fixtures("bad") {
         let error = BucketConfig::parse(&text).expect_err(&file.display().to_string()).to_string();
         for expected in expectations(&text) {
@@ -65,24 +65,7 @@ fn secrets_are_not_printed() {
 }
 
 #[test]
-fn flags_give_one_configuration_or_say_what_is_missing() {
-    let args = |config: Option<&str>, file: Option<&str>| ObjstoreArgs {
-        objstore_config: config.map(str::to_owned),
-        objstore_config_file: file.map(PathBuf::from),
-    };
-    assert!(args(None, None).load().unwrap().is_none());
-    let error = args(None, None).required().unwrap_err().to_string();
-    assert!(error.contains("--objstore.config-file=FILE"), "{error}");
-    let text = "type: FILESYSTEM\nconfig: {directory: $(CARGO_MANIFEST_DIR)}";
-    let config = args(Some(text), None).required().unwrap();
-    assert_eq!(config.bucket_name(), env!("CARGO_MANIFEST_DIR"));
-    let unset = args(Some("type: S3\nconfig: {access_key: $(ISTHMUS_NOT_SET)}"), None).load().unwrap_err();
-    assert!(unset.to_string().contains("ISTHMUS_NOT_SET"), "{unset}");
-    assert!(args(Some(text), Some("x")).load().is_err());
-}
-
-#[test]
-fn the_examples_of_the_documentation_are_good() {
+fn the_examples_in_the_documentation_have_no_mistakes() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/object-storage.md");
     let page = std::fs::read_to_string(page).unwrap();
     let examples: Vec<&str> =

@@ -1,6 +1,6 @@
-//! Metas on disk, so that a restart does not fetch them all again.
+//! A cache of metas on disk, so that a restart does not fetch all of them again.
 //!
-//! Best effort: what cannot be read is fetched, what cannot be written is fetched next time.
+//! Best effort: a meta that cannot be read is fetched, and one that cannot be written is fetched again after a restart.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -15,7 +15,7 @@ use crate::layout::META_FILE;
 /// The folder below a role's data folder, as in Thanos.
 const FOLDER: &str = "meta-syncer";
 
-/// Metas below `<data-dir>/meta-syncer/<ULID>/meta.json`. The time of a file is that of its object.
+/// Metas in `<data-dir>/meta-syncer/<ULID>/meta.json`. Each file has the time of its object.
 #[derive(Debug)]
 pub(super) struct DiskCache {
     folder: PathBuf,
@@ -32,7 +32,7 @@ impl DiskCache {
         self.folder.join(block.to_string()).join(META_FILE)
     }
 
-    /// The meta of a block, unless it is known to be of an older object than that of `written`.
+    /// The meta of a block, unless `written` shows that its object has changed.
     pub(super) fn read(&self, block: Ulid, written: Option<Timestamp>) -> Option<BlockMeta> {
         let file = self.file(block);
         let content = std::fs::read(&file).ok()?;
@@ -44,8 +44,8 @@ impl DiskCache {
         match BlockMeta::parse(&content) {
             Ok(meta) if meta.ulid == block => Some(meta),
             _ => {
-                tracing::warn!("{} is damaged; it is fetched again", file.display());
-                self.forget(block);
+                tracing::warn!(file = %file.display(), "cached meta is damaged and is fetched again");
+                self.remove(block);
                 None
             }
         }
@@ -64,28 +64,28 @@ impl DiskCache {
             std::fs::rename(&partial, &file)
         };
         if let Err(error) = write() {
-            tracing::warn!("keep {}: {error}", file.display());
+            tracing::warn!(file = %file.display(), %error, "meta could not be cached");
         }
     }
 
-    pub(super) fn forget(&self, block: Ulid) {
+    pub(super) fn remove(&self, block: Ulid) {
         let folder = self.folder.join(block.to_string());
         match std::fs::remove_dir_all(&folder) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!("remove {}: {error}", folder.display());
+                tracing::warn!(folder = %folder.display(), %error, "cached meta could not be removed");
             }
             _ => {}
         }
     }
 
-    /// Removes what belongs to other blocks.
+    /// Removes the metas of all other blocks.
     pub(super) fn keep_only(&self, blocks: &BTreeSet<Ulid>) {
         let Ok(entries) = std::fs::read_dir(&self.folder) else { return };
         for entry in entries.flatten() {
             if let Some(block) = entry.file_name().to_str().and_then(tsdb::parse_block_id)
                 && !blocks.contains(&block)
             {
-                self.forget(block);
+                self.remove(block);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Which blocks concern a caller. The methods are applied in the order in which they stand here.
+//! Which blocks a caller needs. The filters are applied in the order of the methods in this file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,44 +10,44 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tsdb::{BlockMeta, ThanosMeta, Ulid};
 
-use crate::fetch::{BlockState, View};
+use crate::fetch::view::{BlockState, BucketView};
 use crate::marks::MarkKind;
 
-/// The label that stands for a block's id in rules of selection.
+/// The label with a block's id in rules of selection.
 const BLOCK_ID_LABEL: &str = "__block_id";
-/// Producers whose blocks replace others and are therefore seen at once.
+/// Sources whose blocks replace others and therefore pass the consistency delay at once.
 const NEVER_TOO_FRESH: [&str; 3] = ["bucket.repair", "compactor", "compactor.repair"];
-/// The value of the first replica label where removing them would leave a block without labels.
+/// The value of the first replica label if a block has no other labels.
 const NO_LABELS_LEFT: &str = "deduped";
 
-/// Which blocks concern a caller; the default lets all of them through.
+/// Which blocks a caller needs; the default passes all of them.
 #[derive(Clone, Debug, Default)]
 pub struct Filters {
-    /// Only blocks that reach into this time, both ends included.
+    /// Only blocks that overlap this time, both ends included.
     pub time: Option<(TimeArg, TimeArg)>,
-    /// Only blocks whose labels, with `__block_id`, these rules keep; see [`parse_selector`](super::parse_selector).
+    /// Only blocks that these rules keep by their labels and `__block_id`; see [`parse_selector`](crate::parse_selector).
     pub selector: Relabeling,
-    /// Labels that tell replicas apart: not shown to the selector, so that replicas stay together.
+    /// Labels that distinguish replicas. The selector does not see them, so that replicas are in the same shard.
     pub replica_labels: Vec<String>,
-    /// Only blocks that were uploaded at least this long ago, so that a store that lists late is not believed
-    /// too early. Blocks of a compactor or a repair are let through.
+    /// Only blocks that were uploaded at least this long ago, because some stores list new objects late. Blocks of a
+    /// compactor or a repair always pass.
     pub consistency_delay: Duration,
-    /// Leaves out blocks that have been marked for deletion for longer than this; `None` reads no marks.
+    /// Drops blocks that were marked for deletion longer ago than this; `None` keeps them and reads no marks.
     pub ignore_marked_after: Option<Duration>,
     /// Removes [`Filters::replica_labels`] from the metas in the view.
     pub removes_replica_labels: bool,
-    /// Leaves out blocks whose sources are all in another block of the same labels and resolution.
+    /// Drops blocks whose sources are all in another block of the same labels and resolution.
     pub deduplicates: bool,
 }
 
 impl Filters {
-    pub(super) fn by_time(&self, view: &mut View, now: Timestamp) {
+    pub(super) fn by_time(&self, view: &mut BucketView, now: Timestamp) {
         let Some((min, max)) = self.time else { return };
         let (min, max) = (min.at(now), max.at(now));
         drop_blocks(view, BlockState::TimeExcluded, |_, meta| meta.max_time < min || meta.min_time > max);
     }
 
-    pub(super) fn by_shard(&self, view: &mut View) {
+    pub(super) fn by_shard(&self, view: &mut BucketView) {
         if self.selector.is_empty() {
             return;
         }
@@ -63,7 +63,7 @@ impl Filters {
         });
     }
 
-    pub(super) fn by_age(&self, view: &mut View, now: Timestamp) {
+    pub(super) fn by_age(&self, view: &mut BucketView, now: Timestamp) {
         if self.consistency_delay.is_zero() {
             return;
         }
@@ -75,7 +75,7 @@ impl Filters {
         });
     }
 
-    pub(super) fn by_deletion_mark(&self, view: &mut View, now: Timestamp) {
+    pub(super) fn by_deletion_mark(&self, view: &mut BucketView, now: Timestamp) {
         let Some(delay) = self.ignore_marked_after else { return };
         let is_old = |(key, mark): (&(MarkKind, Ulid), &crate::marks::Mark)| {
             (key.0 == MarkKind::Deletion && mark.age(now) > delay).then_some(key.1)
@@ -84,8 +84,8 @@ impl Filters {
         drop_blocks(view, BlockState::MarkedForDeletion, |block, _| gone.contains(&block));
     }
 
-    /// Says how many labels were removed.
-    pub(super) fn remove_replica_labels(&self, view: &mut View) -> usize {
+    /// Returns the number of removed labels.
+    pub(super) fn remove_replica_labels(&self, view: &mut BucketView) -> usize {
         let Some(first) = self.replica_labels.first().filter(|_| self.removes_replica_labels) else {
             return 0;
         };
@@ -96,9 +96,7 @@ impl Filters {
             labels.retain(|name, _| !self.replica_labels.contains(name));
             removed += thanos.labels.len() - labels.len();
             if labels.is_empty() {
-                tracing::warn!(
-                    "block {block} has no labels but those of replicas: it becomes {first}={NO_LABELS_LEFT:?}"
-                );
+                tracing::warn!(%block, "block has replica labels only and gets {first}={NO_LABELS_LEFT:?}");
                 labels.insert(first.clone(), NO_LABELS_LEFT.to_owned());
             }
             if labels != thanos.labels {
@@ -109,13 +107,13 @@ impl Filters {
         removed
     }
 
-    /// By group: blocks with most sources first, each of which covers those whose sources it has.
-    pub(super) fn deduplicate(&self, view: &mut View) {
+    /// In each group, blocks are visited from most to fewest sources. A block is dropped if a kept one has all its sources.
+    pub(super) fn deduplicate(&self, view: &mut BucketView) {
         if !self.deduplicates {
             return;
         }
-        type Group = (i64, Vec<(String, String)>);
-        let mut groups: BTreeMap<Group, Vec<&Arc<BlockMeta>>> = BTreeMap::new();
+        type BlockGroup = (i64, Vec<(String, String)>);
+        let mut groups: BTreeMap<BlockGroup, Vec<&Arc<BlockMeta>>> = BTreeMap::new();
         for meta in view.blocks.values() {
             let resolution = meta.thanos.as_ref().map_or(0, |thanos| thanos.downsample.resolution_millis);
             let labels = external_labels(meta).map(|(name, value)| (name.clone(), value.clone())).collect();
@@ -127,17 +125,17 @@ impl Filters {
     }
 }
 
-/// The blocks of a group that others of it cover.
+/// The blocks of a group whose sources are all in another block of the group.
 fn covered(mut group: Vec<&Arc<BlockMeta>>) -> Vec<Ulid> {
     group.sort_by_key(|meta| (std::cmp::Reverse(meta.compaction.sources.len()), meta.ulid));
-    // Which of the kept blocks hold a source. Few blocks share one, so this is no search through all of them.
+    // The kept blocks of each source. Few blocks share a source, so this is faster than a search through all kept blocks.
     let mut holders: BTreeMap<Ulid, Vec<usize>> = BTreeMap::new();
     let mut kept = 0;
     let mut duplicates = Vec::new();
     for meta in group {
         let sources: BTreeSet<Ulid> = meta.compaction.sources.iter().copied().collect();
         let is_covered = match sources.first() {
-            // As in Thanos: the empty set is in every set, once there is one.
+            // As in Thanos: a block without sources is covered by any kept block.
             None => kept > 0,
             Some(first) => holders.get(first).is_some_and(|candidates| {
                 candidates.iter().any(|candidate| {
@@ -163,14 +161,18 @@ fn external_labels(meta: &BlockMeta) -> impl Iterator<Item = (&String, &String)>
     meta.thanos.iter().flat_map(|thanos| &thanos.labels)
 }
 
-/// When a block was uploaded, in milliseconds; `None` where the meta does not tell.
+/// When a block was uploaded, in milliseconds; `None` if the meta has no upload time.
 fn uploaded(meta: &BlockMeta) -> Option<i64> {
     let text = meta.thanos.as_ref().map(|thanos| thanos.upload_time.as_str())?;
     let at = OffsetDateTime::parse(text, &Rfc3339).ok().filter(|at| at.year() > 1)?;
     i64::try_from(at.unix_timestamp_nanos().div_euclid(1_000_000)).ok()
 }
 
-fn drop_blocks(view: &mut View, state: BlockState, mut is_dropped: impl FnMut(Ulid, &BlockMeta) -> bool) {
+fn drop_blocks(
+    view: &mut BucketView,
+    state: BlockState,
+    mut is_dropped: impl FnMut(Ulid, &BlockMeta) -> bool,
+) {
     let before = view.blocks.len();
     view.blocks.retain(|block, meta| !is_dropped(*block, meta));
     view.count(state, before - view.blocks.len());

@@ -1,4 +1,4 @@
-//! What is counted about views, under Thanos' names.
+//! Metrics of views, under Thanos' names.
 
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
@@ -10,48 +10,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use runtime::Registry;
 
-use crate::fetch::{FetchError, View};
+use crate::fetch::view::{BucketView, FetchError, STATES};
 
 const DURATION_BUCKETS: [f64; 7] = [0.01, 1.0, 10.0, 100.0, 300.0, 600.0, 1000.0];
-
-/// What became of a block in a view. A block is in one state, but that marks against compaction and downsampling
-/// are counted beside [`BlockState::Loaded`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[expect(missing_docs, reason = "each is what `label` says, and what the filter of that name drops")]
-pub enum BlockState {
-    Corrupt,
-    NoMeta,
-    Loaded,
-    TooFresh,
-    Failed,
-    LabelExcluded,
-    TimeExcluded,
-    Duplicate,
-    MarkedForDeletion,
-    MarkedForNoCompaction,
-    MarkedForNoDownsample,
-}
-
-const STATES: [(BlockState, &str); 11] = [
-    (BlockState::Corrupt, "corrupted-meta-json"),
-    (BlockState::NoMeta, "no-meta-json"),
-    (BlockState::Loaded, "loaded"),
-    (BlockState::TooFresh, "too-fresh"),
-    (BlockState::Failed, "failed"),
-    (BlockState::LabelExcluded, "label-excluded"),
-    (BlockState::TimeExcluded, "time-excluded"),
-    (BlockState::Duplicate, "duplicate"),
-    (BlockState::MarkedForDeletion, "marked-for-deletion"),
-    (BlockState::MarkedForNoCompaction, "marked-for-no-compact"),
-    (BlockState::MarkedForNoDownsample, "marked-for-no-downsample"),
-];
-
-impl BlockState {
-    /// The value of the label `state`.
-    pub fn label(self) -> &'static str {
-        STATES[self as usize].1
-    }
-}
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct StateLabels {
@@ -63,7 +24,7 @@ struct ModifiedLabels {
     modified: &'static str,
 }
 
-/// The `thanos_blocks_meta_*` families; clones share the counts. The default is registered nowhere.
+/// The `thanos_blocks_meta_*` families; clones share the counts. The default belongs to no registry.
 #[derive(Clone, Debug)]
 pub struct FetchMetrics {
     syncs: Counter,
@@ -93,7 +54,11 @@ impl FetchMetrics {
     /// Registers the families.
     pub fn new(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        registry.register("thanos_blocks_meta_syncs", "Views of the bucket begun", metrics.syncs.clone());
+        registry.register(
+            "thanos_blocks_meta_syncs",
+            "Views of the bucket that were started",
+            metrics.syncs.clone(),
+        );
         registry.register(
             "thanos_blocks_meta_sync_failures",
             "Views of the bucket that failed or were incomplete",
@@ -101,27 +66,27 @@ impl FetchMetrics {
         );
         registry.register(
             "thanos_blocks_meta_base_syncs",
-            "Views of the bucket begun, before filters",
+            "Views of the bucket that were started, before filters",
             metrics.base_syncs.clone(),
         );
         registry.register(
             "thanos_blocks_meta_base_cache_busts",
-            "Metas in the cache that had changed in the bucket",
+            "Cached metas that were fetched again because they changed in the bucket",
             metrics.cache_busts.clone(),
         );
         registry.register(
             "thanos_blocks_meta_sync_duration_seconds",
-            "Time that a view of the bucket takes, in seconds",
+            "Duration of fetching a view of the bucket in seconds",
             metrics.seconds.clone(),
         );
         registry.register(
             "thanos_blocks_meta_synced",
-            "Blocks in the last view of the bucket, by what became of them",
+            "Blocks in the last view of the bucket, by state",
             metrics.synced.clone(),
         );
         registry.register(
             "thanos_blocks_meta_modified",
-            "Changes made to metas in the last view of the bucket",
+            "Changes to metas in the last view of the bucket",
             metrics.modified.clone(),
         );
         for (_, state) in STATES {
@@ -145,7 +110,7 @@ impl FetchMetrics {
         self.modified.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    pub(super) fn end(&self, took: Duration, result: &Result<View, FetchError>) {
+    pub(super) fn end(&self, took: Duration, result: &Result<BucketView, FetchError>) {
         self.seconds.observe(took.as_secs_f64());
         let view = match result {
             Ok(view) => view,
@@ -153,7 +118,7 @@ impl FetchMetrics {
                 self.failures.inc();
                 view
             }
-            // The counts stay those of the last view there was.
+            // The counts remain those of the last view.
             Err(FetchError::Listing(_)) => {
                 self.failures.inc();
                 return;

@@ -1,9 +1,9 @@
-//! `--selector.relabel-config`: which blocks a shard takes.
+//! `--selector.relabel-config`: which blocks belong to a shard.
 
 use model::{RelabelAction, RelabelConfig, RelabelError, Relabeling};
 use runtime::yaml::{Mistake, Mistakes, YamlFields, YamlNode, YamlValue};
 
-/// What is wrong with the rules of selection; all mistakes, never empty.
+/// The mistakes in the rules of selection; at least one.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SelectorError {
     mistakes: Vec<Mistake>,
@@ -19,14 +19,14 @@ impl std::fmt::Display for SelectorError {
 
 impl std::error::Error for SelectorError {}
 
-/// Reads a list of relabel rules, of which only `keep`, `drop` and `hashmod` have a meaning for whole blocks.
+/// Parses a list of relabel rules. The actions `keep`, `drop` and `hashmod` apply to whole blocks; others are rejected.
 ///
 /// ```
 /// let rules = "- {action: hashmod, source_labels: [__block_id], target_label: shard, modulus: 2}\n\
 ///              - {action: keep, source_labels: [shard], regex: '0'}";
 /// assert_eq!(bucket::parse_selector(rules).unwrap().configs().count(), 2);
 /// let error = bucket::parse_selector("- {action: replace, target_label: a}").unwrap_err().to_string();
-/// assert!(error.contains("line 1: [0].action: \"replace\" is none of keep, drop and hashmod"), "{error}");
+/// assert!(error.contains("line 1: [0].action: \"replace\" is unknown, expected keep, drop or hashmod"), "{error}");
 /// ```
 ///
 /// # Errors
@@ -60,12 +60,12 @@ fn read_rule(path: &str, node: &YamlNode, mistakes: &Mistakes) -> Option<Relabel
         "keep" => Ok(RelabelAction::Keep),
         "drop" => Ok(RelabelAction::Drop),
         "hashmod" => Ok(RelabelAction::HashMod),
-        other => Err(format!("{other:?} is none of keep, drop and hashmod")),
+        other => Err(format!("{other:?} is unknown, expected keep, drop or hashmod")),
     });
     let source_labels = fields.parsed_list::<String>("source_labels");
     let text = |node: &YamlNode| match &node.value {
         YamlValue::Text(text) => Ok(text.clone()),
-        // An expression such as `0` is more often written without quotes than with.
+        // An expression such as `0` is often written without quotes.
         YamlValue::Integer(number) => Ok(number.to_string()),
         _ => node.text().map(str::to_owned),
     };

@@ -10,6 +10,7 @@ use runtime::TimeArg;
 
 use super::*;
 use crate::fault::{Faults, FaultyStore};
+use crate::marks::Mark;
 
 /// The time of every view.
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
@@ -42,7 +43,7 @@ async fn bucket_of(metas: &[BlockMeta]) -> Bucket {
     bucket
 }
 
-async fn view(bucket: &Bucket, filters: Filters) -> View {
+async fn view(bucket: &Bucket, filters: Filters) -> BucketView {
     let options = FetchOptions { filters, ..FetchOptions::default() };
     let fetcher = Fetcher::new(bucket.clone(), options, FetchMetrics::default()).unwrap();
     fetcher.fetch(NOW).await.unwrap()
@@ -58,7 +59,7 @@ async fn check(metas: &[BlockMeta], filters: Filters, left: &[u64], state: Block
 }
 
 #[tokio::test]
-async fn blocks_outside_the_time_are_left_out() {
+async fn blocks_outside_the_time_are_dropped() {
     let metas = [meta(0), meta(1), meta(2), meta(3)];
     let hours = |min: i64, max: i64| Filters {
         time: Some((
@@ -88,7 +89,7 @@ async fn shards_are_chosen_by_labels_and_block_id() {
     .await;
     let by_id = format!("- {{action: keep, source_labels: [__block_id], regex: {}}}", id(2));
     check(&metas, rules(&by_id), &[2], BlockState::LabelExcluded).await;
-    // Replica labels are not shown to the rules, so that replicas meet.
+    // The rules do not see replica labels, so that replicas are in the same shard.
     let hidden = Filters { replica_labels: vec!["replica".into()], ..rules(&keep("1")) };
     check(&metas, hidden, &[], BlockState::LabelExcluded).await;
 
@@ -107,12 +108,12 @@ async fn shards_are_chosen_by_labels_and_block_id() {
 }
 
 #[test]
-fn rules_that_mean_nothing_for_blocks_are_refused() {
+fn rules_that_do_not_apply_to_blocks_are_rejected() {
     let check = |yaml: &str, expected: &str| {
         let error = parse_selector(yaml).unwrap_err().to_string();
         assert!(error.contains(expected), "{yaml}: {error}");
     };
-    check("- {action: labelmap, regex: a}", "\"labelmap\" is none of keep, drop and hashmod");
+    check("- {action: labelmap, regex: a}", "\"labelmap\" is unknown, expected keep, drop or hashmod");
     check("- {source_labels: [a]}", "[0].action: is missing");
     check("- {action: keep, source_label: [a]}", "[0].source_label: unknown field");
     check("- {action: keep, source_labels: [a], regex: '('}", "rule 1");
@@ -142,7 +143,7 @@ async fn fresh_blocks_wait_unless_a_compactor_made_them() {
 }
 
 #[tokio::test]
-async fn blocks_marked_for_long_are_left_out_and_bad_marks_count_for_nothing() {
+async fn blocks_with_old_deletion_marks_are_dropped_and_bad_marks_are_ignored() {
     let bucket = bucket_of(&[meta(0), meta(1), meta(2), meta(3)]).await;
     let hour = |hours: i64| NOW.offset_millis(-3_600_000 * hours);
     marks::create(&bucket, &Mark::new(MarkKind::Deletion, id(0), hour(25))).await.unwrap();
@@ -168,7 +169,7 @@ async fn blocks_marked_for_long_are_left_out_and_bad_marks_count_for_nothing() {
 }
 
 #[tokio::test]
-async fn replica_labels_are_removed_and_never_leave_a_block_nameless() {
+async fn replica_labels_are_removed_and_a_block_always_keeps_a_label() {
     let only_replica = edit(meta(1), |thanos| _ = thanos.labels.remove("cluster"));
     let filters = Filters {
         replica_labels: vec!["replica".into()],
@@ -207,7 +208,7 @@ async fn blocks_whose_sources_are_all_in_another_are_duplicates() {
 }
 
 #[tokio::test]
-async fn what_is_no_block_is_passed_over_and_what_is_corrupt_is_no_partial_upload() {
+async fn other_objects_are_ignored_and_corrupt_blocks_are_not_partial_uploads() {
     let bucket = bucket_of(&[meta(0)]).await;
     for name in ["debug/metas/x.json", "isthmus/clock", "meta.json", "notes"] {
         bucket.put(name, Bytes::from_static(b"x")).await.unwrap();
@@ -260,7 +261,7 @@ async fn metas_are_fetched_once_and_kept_on_disk() {
     assert_eq!(requests(&fetcher, 3).await, 1);
     assert_eq!(requests(&open(Discovery::Concurrent), 3).await, 4);
 
-    // A block that went is forgotten, a damaged file is fetched again, a meta that changed too.
+    // The meta of a removed block is removed, and damaged and changed metas are fetched again.
     plain.delete(&layout::meta(id(0))).await.unwrap();
     std::fs::write(data.path().join("meta-syncer").join(id(1).to_string()).join("meta.json"), "{").unwrap();
     assert_eq!(requests(&open(Discovery::Concurrent), 2).await, 4);
@@ -282,7 +283,7 @@ async fn metas_are_fetched_once_and_kept_on_disk() {
 }
 
 #[tokio::test]
-async fn the_metrics_have_thanos_names_and_say_what_became_of_blocks() {
+async fn the_metrics_have_thanos_names_and_count_blocks_by_state() {
     let mut registry = runtime::Registry::default();
     let metrics = FetchMetrics::new(&mut registry);
     let bucket = bucket_of(&[meta(0), meta(1)]).await;

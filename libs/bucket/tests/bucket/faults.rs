@@ -1,4 +1,4 @@
-//! Publishing, fetching and removing while the store misbehaves.
+//! Publishing, fetching and removing blocks while the store has faults.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::support::{
     QUICK, block_id, check_blocks_are_whole, content, noise, options, rounds, seed, write_block,
 };
 
-/// A store that can be made to fail, seen through its faults and without them.
+/// A store with faults, and the same store without them.
 struct World {
     store: Arc<FaultyStore>,
     faulty: Bucket,
@@ -47,7 +47,7 @@ fn check_same_files(a: &TempDir, b: &TempDir) {
 }
 
 #[tokio::test]
-async fn a_block_is_whole_or_not_there_whatever_the_store_does() {
+async fn a_block_is_whole_or_absent_whatever_faults_the_store_has() {
     let seed = seed();
     let mut injected = BTreeSet::new();
     for round in 0..rounds(40) {
@@ -80,11 +80,11 @@ async fn a_block_is_whole_or_not_there_whatever_the_store_does() {
         injected.extend(world.store.injected().into_keys());
     }
     let kinds = ["error", "lost answer", "stale listing", "stall", "truncated"];
-    assert_eq!(injected, BTreeSet::from(kinds), "every kind of fault was met");
+    assert_eq!(injected, BTreeSet::from(kinds), "every kind of fault was injected");
 }
 
 #[tokio::test]
-async fn an_upload_that_ends_at_any_request_is_taken_up_again() {
+async fn an_upload_that_fails_at_any_request_is_continued() {
     let local = tempfile::tempdir().unwrap();
     let meta = write_block(local.path(), 1, 30_000);
     let mut steps = 0;
@@ -99,7 +99,7 @@ async fn an_upload_that_ends_at_any_request_is_taken_up_again() {
             meta.clone(),
             &bucket::PublishOptions {
                 retry: once,
-                // One file after the other, so that every request is a step of its own.
+                // One file after the other, so that requests are in a fixed order.
                 concurrency: 1,
                 ..options()
             },
@@ -118,7 +118,7 @@ async fn an_upload_that_ends_at_any_request_is_taken_up_again() {
             .map(|(_, bytes)| bytes)
             .sum();
         assert_eq!(second.sent_bytes, missing, "after {steps} requests");
-        // The last request removes the intent, which an upload can do without.
+        // The last request removes the intent; the upload succeeds even if that fails.
         let is_over = first.is_ok() && world.store.requests() > 0 && left_behind.len() == 4;
         if is_over {
             break;
@@ -129,14 +129,14 @@ async fn an_upload_that_ends_at_any_request_is_taken_up_again() {
 }
 
 #[tokio::test]
-async fn an_upload_that_is_dropped_anywhere_is_taken_up_again() {
+async fn an_upload_that_is_dropped_at_any_time_is_continued() {
     let seed = seed();
     let local = tempfile::tempdir().unwrap();
     let meta = write_block(local.path(), 1, 30_000);
     for round in 0..rounds(30) {
         let world = world(seed.wrapping_add(round));
         let faulty = world.faulty.with_part_bytes(10_000);
-        // Every request takes a moment, so that there is something to drop.
+        // Every request takes time, so that the upload is dropped in between.
         world.store.set(Faults { stalls: 1.0, stall: Duration::from_millis(1), ..Faults::default() });
         let options = options();
         let work = publish(&faulty, local.path(), meta.clone(), &options);
@@ -148,7 +148,7 @@ async fn an_upload_that_is_dropped_anywhere_is_taken_up_again() {
 }
 
 #[tokio::test]
-async fn two_uploaders_of_one_block_make_one_block() {
+async fn two_uploaders_of_one_block_produce_one_block() {
     let seed = seed();
     let local = tempfile::tempdir().unwrap();
     let meta = write_block(local.path(), 1, 3_000);
@@ -176,7 +176,7 @@ async fn two_uploaders_of_one_block_make_one_block() {
 }
 
 #[tokio::test]
-async fn nothing_is_overwritten_even_where_conditions_are_ignored() {
+async fn nothing_is_overwritten_even_if_the_store_ignores_conditions() {
     let local = tempfile::tempdir().unwrap();
     let meta = write_block(local.path(), 1, 3_000);
     for (object, foreign) in [
@@ -202,7 +202,7 @@ async fn nothing_is_overwritten_even_where_conditions_are_ignored() {
 }
 
 #[tokio::test]
-async fn blocks_that_must_not_be_published_are_named() {
+async fn blocks_that_must_not_be_published_are_rejected() {
     let local = tempfile::tempdir().unwrap();
     let meta = write_block(local.path(), 1, 300);
     let world = world(1);
@@ -242,7 +242,7 @@ async fn blocks_that_must_not_be_published_are_named() {
 }
 
 #[tokio::test]
-async fn files_that_a_cleaner_removes_at_the_last_moment_are_sent_again() {
+async fn files_that_a_cleaner_removes_during_the_upload_are_sent_again() {
     let local = tempfile::tempdir().unwrap();
     let meta = write_block(local.path(), 1, 3_000);
     let world = world(1);
@@ -262,7 +262,7 @@ async fn files_that_a_cleaner_removes_at_the_last_moment_are_sent_again() {
 }
 
 #[tokio::test]
-async fn files_that_vanished_beside_a_meta_are_sent_again() {
+async fn missing_files_of_a_block_with_meta_are_sent_again() {
     let local = tempfile::tempdir().unwrap();
     let meta = write_block(local.path(), 1, 3_000);
     let world = world(1);
@@ -295,7 +295,7 @@ async fn a_block_without_hashes_of_another_program_is_verified_and_kept() {
 }
 
 #[tokio::test]
-async fn a_removal_that_ends_at_any_request_never_shows_half_a_block() {
+async fn a_removal_that_fails_at_any_request_never_shows_half_a_block() {
     let local = tempfile::tempdir().unwrap();
     let meta = write_block(local.path(), 1, 300);
     for steps in 0.. {
@@ -317,7 +317,7 @@ async fn a_removal_that_ends_at_any_request_never_shows_half_a_block() {
             tries += 1;
             assert!(tries < 50);
         }
-        // A stale listing may have hidden what is left from the last look.
+        // A stale listing may have hidden objects that remain.
         world.store.set(Faults::default());
         delete_block(&world.faulty, meta.ulid, QUICK).await.unwrap();
         assert_eq!(world.plain.list_all(&meta.ulid.to_string()).await.unwrap(), []);
@@ -329,7 +329,7 @@ async fn a_removal_that_ends_at_any_request_never_shows_half_a_block() {
 }
 
 #[tokio::test]
-async fn a_view_is_whole_or_says_that_it_is_not() {
+async fn a_view_is_complete_or_an_error() {
     let seed = seed();
     for round in 0..rounds(20) {
         let world = world(seed.wrapping_add(round));
@@ -382,19 +382,19 @@ async fn a_view_is_whole_or_says_that_it_is_not() {
 }
 
 #[tokio::test]
-async fn a_download_compares_every_file_and_goes_on_where_it_ended() {
+async fn a_download_compares_every_file_and_continues_after_a_failure() {
     let local = tempfile::tempdir().unwrap();
     let meta = write_block(local.path(), 1, 3_000);
     let world = world(1);
     publish(&world.plain, local.path(), meta.clone(), &options()).await.unwrap();
     let copy = tempfile::tempdir().unwrap();
-    // One file after the other, the index last: the segments are there when it fails.
+    // One file after the other, the index last: the segments are downloaded when it fails.
     let download_options = || DownloadOptions { concurrency: 1, ..download_options() };
 
     let error = download(&world.plain, block_id(2), copy.path(), &download_options()).await.unwrap_err();
     assert!(matches!(error, DownloadError::Absent(_)), "{error}");
 
-    // A swapped file of the same size, a short one, a missing one.
+    // A different file of the same size, a short file, and a missing file.
     let index = layout::block_file(meta.ulid, "index");
     let good = world.plain.get(&index).await.unwrap();
     for (content, expected) in [
@@ -411,7 +411,7 @@ async fn a_download_compares_every_file_and_goes_on_where_it_ended() {
         assert!(!copy.path().join("meta.json").exists());
     }
     world.plain.put(&index, good).await.unwrap();
-    // What is there and good is not fetched again: the segments could not be.
+    // Good local files are not downloaded again: the segments no longer exist in the bucket.
     for segment in ["chunks/000001", "chunks/000002"] {
         world.plain.delete(&layout::block_file(meta.ulid, segment)).await.unwrap();
     }

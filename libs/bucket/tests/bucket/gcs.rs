@@ -1,5 +1,5 @@
-//! A mock of the part of GCS' XML API that is used here: objects with generations, ranges, listings by prefix and
-//! delimiter in pages, uploads in parts.
+//! A mock of the part of GCS' XML API that this crate uses: objects with generations, ranges, paged listings by prefix and
+//! delimiter, and uploads in parts.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 
-/// The only bucket that is there.
+/// The only bucket.
 pub(crate) const BUCKET: &str = "blocks";
 
 #[derive(Default)]
@@ -34,7 +34,7 @@ struct Object {
 type Shared = Arc<Mutex<Content>>;
 type Parameters = Query<BTreeMap<String, String>>;
 
-/// Starts the mock on a free port, with listings in pages of so many names; it ends with the runtime.
+/// Starts the mock on a free port, with listings in pages of `page` names. It stops with the runtime.
 pub(crate) async fn start(page: usize) -> SocketAddr {
     let content = Shared::new(Mutex::new(Content { page, ..Content::default() }));
     let routes = Router::new()
@@ -77,7 +77,7 @@ async fn bucket(
     let (prefix, delimiter) = (parameter("prefix"), parameter("delimiter"));
     let after = parameter("continuation-token").max(parameter("start-after"));
 
-    // Entries by the name after which the next page goes on.
+    // Entries, by the name after which the next page begins.
     let mut entries: Vec<(String, String)> = Vec::new();
     let content = content.lock().expect("no request panicked");
     for (name, object) in content.objects.iter().filter(|(name, _)| name.starts_with(prefix)) {

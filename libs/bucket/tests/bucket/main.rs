@@ -1,7 +1,7 @@
-//! Buckets against real and misbehaving stores.
+//! Buckets in real stores, and in stores with faults.
 //!
-//! `faults` runs against a store in memory behind one that fails by a seed: `ISTHMUS_SEED=7` takes another seed,
-//! `ISTHMUS_FAULT_ROUNDS=1000` makes it run longer. `stores` runs one suite against a local directory, moto (S3), azurite (Azure)
+//! `faults` and `open` run against a store in memory that injects faults by a seed: `ISTHMUS_SEED=7` sets another seed,
+//! `ISTHMUS_FAULT_ROUNDS=1000` makes `faults` run longer. `stores` runs one suite against a local directory, moto (S3), azurite (Azure)
 //! and a small mock of GCS; servers that are not installed are skipped with a line that says so (`tests/run`
 //! installs them).
 
@@ -9,6 +9,7 @@
 
 mod faults;
 mod gcs;
+mod open;
 mod servers;
 mod stores;
 mod support;

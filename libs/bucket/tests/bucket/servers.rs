@@ -1,4 +1,4 @@
-//! The stores that the suite runs against, each started on a free port of 127.0.0.1 and ended with its value.
+//! The servers that the suite uses. Each listens on a free port of 127.0.0.1 and is terminated when its value is dropped.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -10,15 +10,15 @@ use object_store::azure::{AzureAccessKey, AzureAuthorizer, AzureCredential};
 use object_store::client::{HttpClient, HttpConnector, HttpRequest, ReqwestConnector};
 use tempfile::TempDir;
 
-/// How long a server may take to listen.
+/// Timeout for the start of a server.
 const START: Duration = Duration::from_secs(60);
 
-/// The account and key that azurite is born with; its documentation names them.
+/// The default account and key of azurite, from its documentation.
 pub(crate) const AZURE_ACCOUNT: &str = "devstoreaccount1";
 pub(crate) const AZURE_KEY: &str =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
-/// A server in a process of its own.
+/// A server process.
 pub(crate) struct Server {
     child: Child,
     /// Host and port.
@@ -28,13 +28,13 @@ pub(crate) struct Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself, which is as good.
+        // It may have exited already.
         drop(self.child.kill());
         drop(self.child.wait());
     }
 }
 
-/// A program that `tests/run` installs, or `None` with a line that says so.
+/// The path of a program that `tests/run` installs. Prints a line and returns `None` if it is not installed.
 fn installed(program: &str, what: &str) -> Option<PathBuf> {
     let folder = match std::env::var_os("ISTHMUS_EMULATORS") {
         Some(folder) => PathBuf::from(folder),
@@ -76,17 +76,17 @@ fn http_client() -> HttpClient {
     ReqwestConnector::default().connect(&ClientOptions::new().with_allow_http(true)).unwrap()
 }
 
-/// moto, with a bucket `blocks`; with `checks_keys` it refuses every key, because it knows none.
+/// moto with a bucket `blocks`. With `checks_keys` it rejects every key, because it has none.
 pub(crate) async fn s3(checks_keys: bool) -> Option<Server> {
     let mut command = Command::new(installed("moto/bin/moto_server", "moto (S3)")?);
     command.args(["-H", "127.0.0.1", "-p", "0"]);
     if checks_keys {
-        // The one request that is let through makes the bucket.
+        // Only the first request is accepted without a key; it creates the bucket.
         command.env("INITIAL_NO_AUTH_ACTION_COUNT", "1");
     }
     let server = start(command, "Running on");
     let request = http::Request::put(format!("http://{}/blocks", server.address))
-        // moto tells its services apart by what the signature is for.
+        // moto selects the service by the scope of the signature.
         .header("authorization", "AWS4-HMAC-SHA256 Credential=key/20260101/us-east-1/s3/aws4_request")
         .header("content-length", "0")
         .body(Vec::<u8>::new().into())
@@ -96,7 +96,7 @@ pub(crate) async fn s3(checks_keys: bool) -> Option<Server> {
     Some(server)
 }
 
-/// azurite, with a container `blocks`.
+/// azurite with a container `blocks`.
 pub(crate) async fn azure() -> Option<Server> {
     let mut command = Command::new(installed("azurite/node_modules/.bin/azurite-blob", "azurite (Azure)")?);
     command.args(["--blobHost", "127.0.0.1", "--blobPort", "0", "--inMemoryPersistence"]);

@@ -1,4 +1,4 @@
-//! One suite over every type of store: what the rest of this crate, and the components, rely on.
+//! One suite for every type of store: the behaviour that this crate and the components rely on.
 
 use std::collections::BTreeSet;
 
@@ -14,12 +14,12 @@ use tsdb::ReadAt;
 use crate::support::{QUICK, block_id, check_blocks_are_whole, noise, options, write_block};
 use crate::{gcs, servers};
 
-/// What a type of store is known not to do.
+/// What a type of store does not support.
 #[derive(Clone, Copy, Default)]
 struct Limits {
-    /// No replacing of exactly one content.
+    /// Conditional replacement of an object.
     no_update: bool,
-    /// The listing's times are not those of the clock.
+    /// Real times in listings.
     fixed_times: bool,
 }
 
@@ -28,13 +28,13 @@ fn open(yaml: &str) -> Bucket {
     config.open(&BucketMetrics::default()).unwrap()
 }
 
-/// The suite. `yaml` gets a prefix, so that prefixes are tried everywhere.
+/// The suite. A prefix is added to `yaml`, so that every type is tested with one.
 async fn run(yaml: &str, limits: Limits) {
     let whole = open(yaml);
     let bucket = open(&format!("{yaml}\nprefix: /a/tenant/"));
     let probe = bucket.probe(true).await.unwrap();
-    assert_eq!(probe.keeps_conditions, Some(true));
-    assert_eq!(bucket.probe(false).await.unwrap().keeps_conditions, None);
+    assert_eq!(probe.honours_conditions, Some(true));
+    assert_eq!(bucket.probe(false).await.unwrap().honours_conditions, None);
 
     objects(&bucket, limits).await;
     listings(&whole, &bucket).await;
@@ -94,7 +94,7 @@ async fn objects(bucket: &Bucket, limits: Limits) {
 
 async fn listings(whole: &Bucket, bucket: &Bucket) {
     assert_eq!(bucket.list_all("").await.unwrap(), []);
-    assert_eq!(bucket.list_dir("none").await.unwrap(), bucket::Listing::default());
+    assert_eq!(bucket.list_dir("none").await.unwrap(), bucket::FolderListing::default());
     let names = ["b", "l/1", "l/2", "l/3", "l/4/deep/er", "l/5", "lx/1", "m"];
     for name in names {
         bucket.put(name, Bytes::from_static(b"x")).await.unwrap();
@@ -122,7 +122,7 @@ async fn listings(whole: &Bucket, bucket: &Bucket) {
     assert_eq!(bucket.list_all("").await.unwrap(), []);
 }
 
-/// Above the size of a part, which every store must put together again.
+/// Objects that are larger than a part, which the store must assemble.
 async fn large_objects(bucket: &Bucket) {
     let local = tempfile::tempdir().unwrap();
     let meta = write_block(local.path(), 77, 11 << 20);
@@ -172,7 +172,7 @@ async fn blocks(bucket: &Bucket, limits: Limits) {
     if !limits.fixed_times {
         let later = |hours: i64| now.offset_millis(hours * 3_600_000);
         let judged = judge_partial(bucket, half, later(47)).await.unwrap();
-        assert_eq!(judged, PartialVerdict::Keep("its upload may still be going on"));
+        assert_eq!(judged, PartialVerdict::Keep("its upload may still be running"));
         let judged = judge_partial(bucket, half, later(49)).await.unwrap();
         assert!(matches!(judged, PartialVerdict::Abandoned { .. }), "{judged:?}");
     }
@@ -192,7 +192,7 @@ async fn blocks(bucket: &Bucket, limits: Limits) {
     assert_eq!(bucket.list_dir("").await.unwrap().dirs, ["isthmus"]);
 }
 
-/// A bucket that cannot be used: its kind, and a text of one line with the words in it.
+/// Checks that a bucket cannot be used, with this kind of error and these words in one line.
 async fn check_refused(yaml: &str, kind: ErrorKind, exit_code: u8, words: &[&str]) {
     let config = BucketConfig::parse(yaml).unwrap_or_else(|error| panic!("{error}"));
     let error = match config.open(&BucketMetrics::default()) {
@@ -208,7 +208,7 @@ async fn check_refused(yaml: &str, kind: ErrorKind, exit_code: u8, words: &[&str
 }
 
 #[tokio::test]
-async fn a_local_directory_keeps_the_promises_of_a_bucket() {
+async fn a_local_directory_passes_the_suite() {
     let folder = tempfile::tempdir().unwrap();
     let yaml = format!("type: filesystem\nconfig: {{directory: {:?}}}", folder.path());
     run(&yaml, Limits { no_update: true, ..Limits::default() }).await;
@@ -217,7 +217,7 @@ async fn a_local_directory_keeps_the_promises_of_a_bucket() {
     let file = folder.path().join("file");
     std::fs::write(&file, "x").unwrap();
     let yaml = format!("type: FILESYSTEM\nconfig: {{directory: {file:?}}}");
-    check_refused(&yaml, ErrorKind::Config, 2, &["name a directory"]).await;
+    check_refused(&yaml, ErrorKind::Config, 2, &["expected a directory"]).await;
 }
 
 fn s3_yaml(address: &str, bucket: &str) -> String {
@@ -228,7 +228,7 @@ fn s3_yaml(address: &str, bucket: &str) -> String {
 }
 
 #[tokio::test]
-async fn s3_keeps_the_promises_of_a_bucket() {
+async fn s3_passes_the_suite() {
     let Some(server) = servers::s3(false).await else { return };
     run(&s3_yaml(&server.address, "blocks"), Limits::default()).await;
     let missing = s3_yaml(&server.address, "missing");
@@ -236,15 +236,15 @@ async fn s3_keeps_the_promises_of_a_bucket() {
 }
 
 #[tokio::test]
-async fn s3_refuses_a_wrong_key_in_one_line() {
+async fn a_wrong_key_for_s3_is_an_error_in_one_line() {
     let Some(server) = servers::s3(true).await else { return };
     let yaml = s3_yaml(&server.address, "blocks");
     check_refused(&yaml, ErrorKind::Denied, 2, &["\"blocks\"", "InvalidAccessKeyId", "check the keys"]).await;
 }
 
 #[tokio::test]
-async fn a_store_that_cannot_be_reached_is_named() {
-    // Bound and given up again: nobody listens there.
+async fn an_unreachable_store_is_an_error_in_one_line() {
+    // The port was bound and released, so connections to it are refused.
     let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let yaml = s3_yaml(&address.to_string(), "blocks");
     check_refused(&yaml, ErrorKind::Unavailable, 1, &["cannot be reached", "check the endpoint"]).await;
@@ -259,7 +259,7 @@ fn azure_yaml(address: &str, container: &str, key: &str) -> String {
 }
 
 #[tokio::test]
-async fn azure_keeps_the_promises_of_a_bucket() {
+async fn azure_passes_the_suite() {
     let Some(server) = servers::azure().await else { return };
     run(&azure_yaml(&server.address, "blocks", servers::AZURE_KEY), Limits::default()).await;
     let missing = azure_yaml(&server.address, "missing", servers::AZURE_KEY);
@@ -276,8 +276,8 @@ fn gcs_yaml(address: std::net::SocketAddr, bucket: &str) -> String {
 }
 
 #[tokio::test]
-async fn gcs_keeps_the_promises_of_a_bucket() {
-    // Few names in a page, so that every listing has several.
+async fn gcs_passes_the_suite() {
+    // Small pages, so that every listing has several.
     let address = gcs::start(3).await;
     run(&gcs_yaml(address, gcs::BUCKET), Limits { fixed_times: true, ..Limits::default() }).await;
     check_refused(&gcs_yaml(address, "missing"), ErrorKind::NoBucket, 2, &["\"missing\"", "create it"]).await;

@@ -1,4 +1,4 @@
-//! Blocks to move, and what must always hold of a bucket.
+//! Test blocks, and the invariants of a bucket.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,21 +9,21 @@ use bucket::{Bucket, PublishOptions, Retry, layout, manifest_of};
 use model::Timestamp;
 use tsdb::{BlockMeta, ThanosMeta, Ulid};
 
-/// Retries that do not make a test wait.
+/// Retries with a short delay.
 pub(crate) const QUICK: Retry = Retry { attempts: 8, delay: Duration::from_millis(1) };
 
 pub(crate) fn options() -> PublishOptions {
     PublishOptions { retry: QUICK, ..PublishOptions::default() }
 }
 
-/// The seed of a run, printed so that the run can be repeated.
+/// The seed of a run; it is printed so that the run can be repeated.
 pub(crate) fn seed() -> u64 {
     let seed = std::env::var("ISTHMUS_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_122);
     println!("seed {seed} (ISTHMUS_SEED={seed} repeats this run)");
     seed
 }
 
-/// How many rounds a test with faults makes.
+/// Number of rounds of a test with faults.
 pub(crate) fn rounds(usual: u64) -> u64 {
     std::env::var("ISTHMUS_FAULT_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(usual)
 }
@@ -32,7 +32,7 @@ pub(crate) fn block_id(number: u64) -> Ulid {
     Ulid::from_parts(1_700_000_000_000 + number, u128::from(number))
 }
 
-/// Bytes that look like nothing, the same for the same seed.
+/// Pseudo-random bytes; the same seed gives the same bytes.
 pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
@@ -44,7 +44,7 @@ pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
     (0..length).map(|_| next()).collect()
 }
 
-/// Writes the files of a block that is none inside: moving blocks does not look into them.
+/// Writes the files of a block with random content, because uploads and downloads do not read it.
 pub(crate) fn write_block(dir: &Path, number: u64, file_bytes: usize) -> BlockMeta {
     std::fs::create_dir_all(dir.join("chunks")).unwrap();
     std::fs::write(dir.join("chunks/000001"), noise(number * 3 + 1, file_bytes)).unwrap();
@@ -75,8 +75,8 @@ pub(crate) async fn content(bucket: &Bucket) -> BTreeMap<String, Vec<u8>> {
     content
 }
 
-/// The invariant of publishing: where there is a `meta.json`, every file of its manifest is there and equal.
-/// Says how many blocks there are.
+/// The invariant of publishing: if there is a `meta.json`, every file of its manifest exists and is equal. Returns the number of
+/// blocks.
 pub(crate) async fn check_blocks_are_whole(bucket: &Bucket) -> usize {
     let content = content(bucket).await;
     let mut blocks = 0;

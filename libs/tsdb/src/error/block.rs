@@ -68,6 +68,17 @@ pub struct BlockError {
     pub problem: BlockProblem,
 }
 
+struct KnownVersions(u8);
+
+impl fmt::Display for KnownVersions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            1 => f.write_str("1"),
+            newest => write!(f, "1 to {newest}"),
+        }
+    }
+}
+
 struct Offset(Option<u64>);
 
 impl fmt::Display for Offset {
@@ -97,6 +108,14 @@ pub enum BlockProblem {
         needed: u64,
         /// Bytes up to the end of the part.
         present: u64,
+    },
+    /// The file has a version that this program does not read.
+    #[error("version is {found}, expected {}", KnownVersions(*.newest))]
+    Version {
+        /// The version of the file.
+        found: u8,
+        /// The newest version that is read.
+        newest: u8,
     },
     /// The bytes are not in the format.
     #[error("{0}")]
@@ -157,6 +176,11 @@ impl BlockLocation {
 
     pub(crate) fn error(&self, offset: impl Into<Option<u64>>, problem: BlockProblem) -> BlockError {
         BlockError { block: self.block.clone(), part: self.part, offset: offset.into(), problem }
+    }
+
+    /// The version byte of a file, which follows its magic number, is not one that is read.
+    pub(crate) fn version(&self, found: u8, newest: u8) -> BlockError {
+        self.error(4, BlockProblem::Version { found, newest })
     }
 
     pub(crate) fn malformed(&self, offset: impl Into<Option<u64>>, what: impl Into<String>) -> BlockError {

@@ -44,7 +44,7 @@ pub(super) fn read(
     let version = match header[4] {
         1 => IndexVersion::V1,
         2 | 3 => IndexVersion::V2,
-        other => return Err(place.malformed(4, format!("version is {other}, expected 1 to 3"))),
+        other => return Err(place.version(other, 3)),
     };
 
     let place = place.at(BlockPart::TableOfContents);

@@ -1,4 +1,4 @@
-//! A rewrite of all series of a block.
+//! Applies the changes to all series of a block.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -8,11 +8,11 @@ use tsdb::{Block, BlockSeries, BlockWriter};
 
 use crate::bucket::rewrite::config::{Changes, Interval, ToDelete};
 use crate::bucket::rewrite::series::{SampleAccount, cut, join};
-use crate::error::{Context, Result};
-use crate::progress::Progress;
+use crate::error::{ErrorContext, Result};
+use crate::progress::TaskProgress;
 use crate::text;
 
-/// What a rewrite did.
+/// The counts of a rewrite.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Rewritten {
     pub(super) account: SampleAccount,
@@ -20,9 +20,9 @@ pub(super) struct Rewritten {
     pub(super) series: u64,
     /// Series of which nothing is left.
     pub(super) deleted_series: u64,
-    /// Series with other labels than before.
+    /// Series whose labels changed.
     pub(super) relabelled_series: u64,
-    /// Series that are one with another now, because their labels became equal.
+    /// Series that were joined with another one, because their labels became equal.
     pub(super) joined_series: u64,
 }
 
@@ -33,10 +33,10 @@ impl Rewritten {
     }
 }
 
-/// Where changes are told, a line for each series.
+/// Where changes are recorded, one line for each series.
 pub(super) enum ChangeLog {
     None,
-    /// Keeps the first lines, and counts the others.
+    /// Keeps the first lines and counts the rest.
     First {
         lines: Vec<String>,
         limit: usize,
@@ -66,7 +66,7 @@ impl ChangeLog {
         self.line(format_args!("Deleted {labels} [{}]", intervals.join(" ")))
     }
 
-    /// What is to be printed.
+    /// The lines to print.
     pub(super) fn finish(self) -> Result<Vec<String>> {
         match self {
             Self::None => Ok(Vec::new()),
@@ -81,10 +81,10 @@ impl ChangeLog {
     }
 }
 
-/// Applies `changes` to every series of `block` and writes what is left to `writer`, where there is one.
+/// Applies `changes` to every series of `block` and writes the result to `writer`, if there is one.
 ///
-/// Without relabelling, series pass by one at a time. With it their order changes, so that the labels and the places
-/// of the chunks of all series are held; chunks are still read one series at a time.
+/// Without relabelling, one series is in memory at a time. With relabelling the order changes, so the labels and chunk
+/// references of all series are in memory; chunks are still read one series at a time.
 ///
 /// # Errors
 /// A damaged block, a file that cannot be written, or a change that would lose samples.
@@ -93,7 +93,7 @@ pub(super) fn rewrite(
     changes: &Changes,
     writer: Option<&mut BlockWriter>,
     log: &mut ChangeLog,
-    progress: &Progress,
+    progress: &TaskProgress,
 ) -> Result<Rewritten> {
     let mut run = Run { block, changes, writer, log, progress, done: Rewritten::default() };
     let series = block.select(&[], TimeRange::ALL)?;
@@ -113,7 +113,7 @@ pub(super) fn rewrite(
             None => run.dropped(&series)?,
         }
     }
-    // Stable: of series that become equal, the order of the old block stays.
+    // The sort is stable: series that become equal keep the order of the old block.
     relabelled.sort_by(|a, b| a.0.cmp(&b.0));
     let mut rest = relabelled.into_iter().peekable();
     while let Some((labels, first)) = rest.next() {
@@ -126,13 +126,13 @@ pub(super) fn rewrite(
     Ok(run.done)
 }
 
-/// A rewrite under way.
+/// A rewrite that is running.
 struct Run<'a> {
     block: &'a Block,
     changes: &'a Changes,
     writer: Option<&'a mut BlockWriter>,
     log: &'a mut ChangeLog,
-    progress: &'a Progress,
+    progress: &'a TaskProgress,
     done: Rewritten,
 }
 
@@ -153,7 +153,7 @@ impl Run<'_> {
         self.log.deleted(&series.labels, interval.as_slice())
     }
 
-    /// Writes what is left of the series that have `labels` from now on.
+    /// Writes the remaining samples of the series that now have `labels`.
     fn group(&mut self, labels: &Labels, group: Vec<BlockSeries>) -> Result<()> {
         let (mut account, mut kept) = (SampleAccount::default(), Vec::new());
         let several = group.len() > 1;
@@ -190,7 +190,7 @@ impl Run<'_> {
     }
 }
 
-/// Samples that a tombstone deletes are not carried over: a new block has no tombstones.
+/// Adds the intervals of tombstones to `to_delete`, because the new block has no tombstones.
 fn with_tombstones(to_delete: ToDelete, deleted: &[TimeRange]) -> ToDelete {
     let gone =
         deleted.iter().map(|range| Interval { min: range.min.as_millis(), max: range.max.as_millis() });

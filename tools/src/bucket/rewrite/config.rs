@@ -1,4 +1,4 @@
-//! What a rewrite is told to do: the YAML of deletions and of relabel rules, under Thanos' names.
+//! The changes of a rewrite: the YAML of deletions and of relabel rules, with Thanos' field names.
 
 use model::{Labels, MatchOp, Matcher, RelabelConfig, Relabeling, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -16,21 +16,21 @@ pub(super) struct Interval {
     pub(super) max: i64,
 }
 
-/// A deletion as it is written down.
+/// A deletion as in the YAML.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DeletionRequest {
     /// A selector: all of its matchers must match.
     matchers: String,
-    /// What is deleted of the series; all of it where there is none.
+    /// The intervals to delete; empty for the whole series.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     intervals: Vec<Interval>,
-    /// A note that is kept with the rewritten block.
+    /// A note that is stored in the meta of the new block.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     request_id: Option<String>,
 }
 
-/// A deletion that was checked.
+/// A checked deletion.
 #[derive(Clone, Debug)]
 pub(super) struct Deletion {
     matchers: Vec<Matcher>,
@@ -39,14 +39,14 @@ pub(super) struct Deletion {
     request: DeletionRequest,
 }
 
-/// All that a rewrite is told to do.
+/// All changes of a rewrite.
 #[derive(Clone, Debug)]
 pub(super) struct Changes {
     pub(super) deletions: Vec<Deletion>,
     pub(super) relabeling: Relabeling,
 }
 
-/// What is to be deleted of one series.
+/// The part of one series to delete.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ToDelete {
     Nothing,
@@ -56,10 +56,10 @@ pub(super) enum ToDelete {
 }
 
 impl Changes {
-    /// Reads both configurations; an absent one changes nothing.
+    /// Parses both configurations; an absent one changes nothing.
     ///
     /// # Errors
-    /// Names the flag and what is wrong. Nothing to do at all is wrong too.
+    /// A message with the flag and what is wrong. It is an error if both are absent or empty.
     pub(super) fn parse(to_delete: Option<&str>, to_relabel: Option<&str>) -> Result<Self> {
         let deletions: Vec<DeletionRequest> = parse_list("rewrite.to-delete-config", to_delete)?;
         let relabels: Vec<RelabelConfig> = parse_list("rewrite.to-relabel-config", to_relabel)?;
@@ -68,13 +68,13 @@ impl Changes {
             .map_err(|error| ToolError::usage(format!("--rewrite.to-relabel-config: {error}")))?;
         if deletions.is_empty() && relabeling.is_empty() {
             return Err(ToolError::usage(
-                "nothing to rewrite: give --rewrite.to-delete-config or --rewrite.to-relabel-config (or their -file)",
+                "nothing to rewrite: give --rewrite.to-delete-config or --rewrite.to-relabel-config, or their -file variants",
             ));
         }
         Ok(Self { deletions, relabeling })
     }
 
-    /// What the deletions take from a series; they look at its labels as they are before relabelling.
+    /// The part of a series that the deletions select. They match its labels before relabelling.
     pub(super) fn to_delete(&self, labels: &Labels) -> ToDelete {
         let mut intervals = Vec::new();
         for deletion in self.deletions.iter().filter(|deletion| deletion.selects(labels)) {
@@ -110,7 +110,7 @@ impl Deletion {
         }
         if let Some(wrong) = request.intervals.iter().find(|interval| interval.min > interval.max) {
             return Err(ToolError::usage(format!(
-                "{flag}: interval from {} to {} ends before it begins",
+                "{flag}: interval: start {} is greater than end {}",
                 wrong.min, wrong.max
             )));
         }
@@ -118,13 +118,13 @@ impl Deletion {
         Ok(Self { matchers, intervals, request })
     }
 
-    /// Whether all matchers match labels that the series has. A label that is absent matches nothing here, not even
-    /// `env!="prod"`: that is Thanos' rule, and it deletes less.
+    /// Whether the series has all labels of the matchers and all match. A missing label does not match, not even
+    /// `env!="prod"`: this is Thanos' rule, and it deletes less.
     fn selects(&self, labels: &Labels) -> bool {
         self.matchers.iter().all(|m| labels.get(m.name()).is_some_and(|value| m.matches(value)))
     }
 
-    /// Matchers stand one by one in meta.json, as Thanos' `metadata.Matchers` has them.
+    /// In meta.json the matchers are separate objects, as in Thanos' `metadata.Matchers`.
     fn log_entry(&self) -> serde_json::Value {
         let kind = |op: MatchOp| match op {
             MatchOp::Equal => 0,
@@ -153,7 +153,7 @@ fn parse_list<T: serde::de::DeserializeOwned>(flag: &str, yaml: Option<&str>) ->
     serde_saphyr::from_str(yaml).map_err(|error| ToolError::usage(format!("--{flag}: {error}")))
 }
 
-/// The same time in intervals that ascend and do not touch.
+/// Merges intervals that overlap or touch, and sorts them.
 pub(super) fn merged(mut intervals: Vec<Interval>) -> Vec<Interval> {
     intervals.sort_unstable();
     let mut merged: Vec<Interval> = Vec::with_capacity(intervals.len());
@@ -166,12 +166,12 @@ pub(super) fn merged(mut intervals: Vec<Interval>) -> Vec<Interval> {
     merged
 }
 
-/// Whether some interval covers all of the time from `min` to `max`.
+/// Whether one interval covers all of the time from `min` to `max`.
 pub(super) fn covers(intervals: &[Interval], min: Timestamp, max: Timestamp) -> bool {
     intervals.iter().any(|i| i.min <= min.as_millis() && max.as_millis() <= i.max)
 }
 
-/// Whether some interval has an instant from `min` to `max`.
+/// Whether an interval overlaps the time from `min` to `max`.
 pub(super) fn touches(intervals: &[Interval], min: Timestamp, max: Timestamp) -> bool {
     intervals.iter().any(|i| i.min <= max.as_millis() && min.as_millis() <= i.max)
 }
@@ -211,17 +211,17 @@ mod tests {
     }
 
     #[test]
-    fn a_label_that_is_absent_deletes_nothing() {
+    fn a_missing_label_matches_no_deletion() {
         let changes = parse("- matchers: 'up{env!=\"prod\"}'").unwrap();
         assert_eq!(changes.to_delete(&Labels::from_pairs([("__name__", "up")]).unwrap()), ToDelete::Nothing);
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused() {
+    fn invalid_deletions_are_rejected() {
         for (yaml, why) in [
-            ("- matchers: '{a=\"b\"'", "is no selector"),
+            ("- matchers: '{a=\"b\"'", "is not a valid selector"),
             ("- matchers: '{}'", "has no matcher"),
-            ("- matchers: '{a=\"b\"}'\n  intervals: [{mint: 2, maxt: 1}]", "ends before it begins"),
+            ("- matchers: '{a=\"b\"}'\n  intervals: [{mint: 2, maxt: 1}]", "is greater than end"),
             ("- matchers: '{a=\"b\"}'\n  colour: red", "colour"),
             ("", "nothing to rewrite"),
         ] {

@@ -1,4 +1,4 @@
-//! What a rewrite does to the chunks of one series: cuts intervals out, and joins series that became equal.
+//! Changes the chunks of one series: removes intervals, and joins series whose labels became equal.
 
 use model::Labels;
 use series::{JoinError, JoinedChunks, StoredSample, decode_chunk, encode_chunks, join_chunks};
@@ -7,19 +7,19 @@ use tsdb::{Chunk, Encoding};
 use crate::bucket::rewrite::config::{Interval, ToDelete, covers, touches};
 use crate::error::{Cause, Result, ToolError};
 
-/// How many samples went where. `read` is the sum of the others, or the rewrite is wrong.
+/// What became of every sample. `read` must be the sum of the other counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct SampleAccount {
     pub(super) read: u64,
     pub(super) written: u64,
-    /// Taken away by deletions, or with series that relabelling drops.
+    /// Removed by deletions, or with series that relabelling drops.
     pub(super) deleted: u64,
-    /// Samples of series that became equal, which are there with the same time and value.
+    /// Samples of joined series that have the same time and value as another sample.
     pub(super) duplicates: u64,
 }
 
 impl SampleAccount {
-    /// Whether no sample was lost or made.
+    /// Whether no sample was lost or added.
     pub(super) fn is_balanced(&self) -> bool {
         self.read == self.written + self.deleted + self.duplicates
     }
@@ -32,22 +32,22 @@ impl SampleAccount {
     }
 }
 
-/// What is left of a series.
+/// The remaining chunks of a series.
 #[derive(Debug, Default)]
 pub(super) struct Remainder {
     pub(super) chunks: Vec<Chunk>,
-    /// Samples that were taken away.
+    /// Number of removed samples.
     pub(super) deleted: u64,
-    /// The time that they covered, merged.
+    /// The times of the removed samples, as merged intervals.
     pub(super) intervals: Vec<Interval>,
 }
 
-/// Takes `to_delete` out of the chunks of a series, which are in the order of their times.
+/// Removes `to_delete` from the chunks of a series, which are in the order of their times.
 ///
-/// A chunk that is not touched stays as it is, byte for byte.
+/// A chunk without removed samples is copied byte for byte.
 ///
 /// # Errors
-/// A damaged chunk; an interval that ends inside a chunk of aggregates, which cannot be cut.
+/// A damaged chunk, or an interval that ends inside a chunk of aggregates, which cannot be split.
 pub(super) fn cut(labels: &Labels, chunks: Vec<Chunk>, to_delete: &ToDelete) -> Result<Remainder> {
     let mut kept = Remainder::default();
     let intervals = match to_delete {
@@ -68,7 +68,7 @@ pub(super) fn cut(labels: &Labels, chunks: Vec<Chunk>, to_delete: &ToDelete) -> 
         } else if chunk.encoding == Encoding::Aggregates {
             return Err(ToolError::usage(format!(
                 "an interval of --rewrite.to-delete-config ends inside the aggregates of {labels} from {min} to {max}, \
-                 which cannot be cut: choose intervals of whole chunks, or rewrite the raw block and downsample it again"
+                 which cannot be split: give intervals of whole chunks, or rewrite the raw block and downsample it again"
             )));
         } else {
             kept.cut_chunk(labels, &chunk, intervals)?;
@@ -95,10 +95,10 @@ impl Remainder {
         Ok(())
     }
 
-    /// Adds to the time that was taken away; times ascend.
+    /// Adds a time to the removed intervals; times ascend.
     fn note(&mut self, min: i64, max: i64) {
         match self.intervals.last_mut() {
-            // Samples in a row are one interval: what lies between them was empty.
+            // Consecutive samples are one interval, because there is no sample between them.
             Some(last) if self.chunks.last().is_none_or(|chunk| chunk.range.max.as_millis() < last.min) => {
                 last.max = max;
             }
@@ -115,10 +115,10 @@ fn damaged(labels: &Labels, error: impl std::fmt::Display) -> ToolError {
     ToolError::new(Cause::Damaged, format!("series {labels}: {error}"))
 }
 
-/// The chunks of series that became equal, in the order of time, and the number of duplicate samples left out.
+/// Joins the chunks of series whose labels became equal, in the order of time. Returns the number of dropped duplicates too.
 ///
 /// # Errors
-/// A damaged chunk; two samples with one time and different values; aggregates that overlap.
+/// A damaged chunk, two samples with the same time and different values, or aggregates that overlap.
 pub(super) fn join(labels: &Labels, chunks: Vec<Chunk>) -> Result<JoinedChunks> {
     join_chunks(chunks).map_err(|error| match error {
         JoinError::Damaged(error) => damaged(labels, error),
@@ -131,7 +131,7 @@ pub(super) fn join(labels: &Labels, chunks: Vec<Chunk>) -> Result<JoinedChunks> 
             Cause::Conflict,
             format!(
                 "several series become {labels} by relabelling and have different values at {at}: \
-                 keep a label that tells them apart"
+                 keep a label that distinguishes them"
             ),
         ),
     })

@@ -1,4 +1,4 @@
-//! Buckets: opening the one that is worked on, and another beside it.
+//! Opens the bucket of a command, and a second one for `replicate`.
 
 use std::path::Path;
 
@@ -6,11 +6,11 @@ use ::bucket::{Bucket, BucketConfig, BucketMetrics, ObjstoreArgs};
 
 use crate::error::{Result, ToolError};
 
-/// Opens the bucket that the flags name and asks it something, so that a wrong credential or a bucket that is not
-/// there is found now, in one line.
+/// Opens the bucket of the flags and sends it a request, so that a wrong credential or a missing bucket is reported at once,
+/// in one line.
 ///
 /// # Errors
-/// What keeps the bucket from being used.
+/// Why the bucket cannot be used.
 pub(crate) async fn open(flags: &ObjstoreArgs) -> Result<Bucket> {
     let config = flags.required().map_err(|error| ToolError::usage(error.to_string()))?;
     connect(&config).await
@@ -22,26 +22,28 @@ async fn connect(config: &BucketConfig) -> Result<Bucket> {
     Ok(bucket)
 }
 
-/// A second bucket, named by flags of its own.
-pub(super) struct OtherBucket<'a> {
-    /// The flag with the content; that with the file ends in `-file`.
-    pub(super) flag: &'a str,
-    pub(super) text: Option<&'a str>,
-    pub(super) file: Option<&'a Path>,
+/// A second bucket with its own flags.
+pub(crate) struct OtherBucket<'a> {
+    /// The flag with the YAML; the flag with the file has the suffix `-file`.
+    pub(crate) flag: &'a str,
+    pub(crate) text: Option<&'a str>,
+    pub(crate) file: Option<&'a Path>,
 }
 
 impl OtherBucket<'_> {
     /// Opens the bucket.
     ///
     /// # Errors
-    /// Neither flag or both, a wrong configuration, or what keeps the bucket from being used.
-    pub(super) async fn open(&self) -> Result<Bucket> {
+    /// Neither or both flags are given, the configuration is wrong, or the bucket cannot be used.
+    pub(crate) async fn open(&self) -> Result<Bucket> {
         let flag = self.flag;
         let usage = |error: &dyn std::fmt::Display| ToolError::usage(format!("--{flag}: {error}"));
         let text = runtime::load_config(flag, self.text, self.file)
             .map_err(|error| ToolError::usage(error.to_string()))?
             .ok_or_else(|| {
-                ToolError::usage(format!("no bucket is given: write --{flag}-file=FILE or --{flag}=YAML"))
+                ToolError::usage(format!(
+                    "no second bucket is configured: give --{flag}-file=FILE or --{flag}=YAML"
+                ))
             })?;
         let config = BucketConfig::parse(&text).map_err(|error| usage(&error))?;
         connect(&config).await
