@@ -60,7 +60,7 @@ async fn build(config: Config, mut startup: Startup) -> Result<RunningRole, Role
     startup.spawn("Prometheus heartbeat", heartbeat);
 
     let store = Arc::new(store);
-    StoreServer::new(Arc::clone(&store), config.limits).register(startup.services());
+    StoreServer::new(store.clone(), config.limits).register(startup.services());
     MetadataServer::register(store, startup.services());
     Ok(startup.serve())
 }

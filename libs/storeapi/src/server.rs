@@ -34,21 +34,17 @@ type StdError = Box<dyn std::error::Error + Send + Sync>;
 /// clients, such as Thanos, get the same samples without start timestamps, in encodings that they support.
 ///
 /// When the caller disconnects, the store's stream is dropped.
-#[derive(Debug)]
-pub struct StoreServer<S: ?Sized> {
-    store: Arc<S>,
+///
+/// It knows the store behind a pointer, so that the gRPC code is compiled once, in this crate.
+#[derive(Clone)]
+pub struct StoreServer {
+    store: Arc<dyn Store>,
     limits: RequestLimits,
 }
 
-impl<S: ?Sized> Clone for StoreServer<S> {
-    fn clone(&self) -> Self {
-        Self { store: Arc::clone(&self.store), limits: self.limits }
-    }
-}
-
-impl<S: Store + ?Sized> StoreServer<S> {
+impl StoreServer {
     /// Serves `store` within `limits`.
-    pub fn new(store: Arc<S>, limits: RequestLimits) -> Self {
+    pub fn new(store: Arc<dyn Store>, limits: RequestLimits) -> Self {
         Self { store, limits }
     }
 
@@ -59,13 +55,12 @@ impl<S: Store + ?Sized> StoreServer<S> {
     }
 }
 
-impl<S: ?Sized> NamedService for StoreServer<S> {
+impl NamedService for StoreServer {
     const NAME: &'static str = wire::store_server::SERVICE_NAME;
 }
 
-impl<S, B> Service<http::Request<B>> for StoreServer<S>
+impl<B> Service<http::Request<B>> for StoreServer
 where
-    S: Store + ?Sized,
     B: http_body::Body + Send + 'static,
     B::Error: Into<StdError> + Send + 'static,
 {
@@ -106,8 +101,8 @@ where
     }
 }
 
-async fn series<S: Store + ?Sized>(
-    store: Arc<S>,
+async fn series(
+    store: Arc<dyn Store>,
     limits: RequestLimits,
     request: wire::SeriesRequest,
 ) -> Result<Response<BoxStream<'static, Result<SeriesFrame, Status>>>, Status> {
@@ -118,8 +113,8 @@ async fn series<S: Store + ?Sized>(
     Ok(Response::new(Messages::new(source, accepted, batch_size, limit, limits).boxed()))
 }
 
-async fn label_names<S: Store + ?Sized>(
-    store: Arc<S>,
+async fn label_names(
+    store: Arc<dyn Store>,
     request: wire::LabelNamesRequest,
 ) -> Result<Response<wire::LabelNamesResponse>, Status> {
     let answer = store.label_names(convert::label_names_from_wire(request)?).await?;
@@ -130,8 +125,8 @@ async fn label_names<S: Store + ?Sized>(
     }))
 }
 
-async fn label_values<S: Store + ?Sized>(
-    store: Arc<S>,
+async fn label_values(
+    store: Arc<dyn Store>,
     request: wire::LabelValuesRequest,
 ) -> Result<Response<wire::LabelValuesResponse>, Status> {
     let answer = store.label_values(convert::label_values_from_wire(request)?).await?;
@@ -281,16 +276,16 @@ impl Stream for Messages {
 }
 
 /// The gRPC service `thanos.info.Info` of a store.
-struct InfoServer<S: ?Sized>(Arc<S>);
+struct InfoServer(Arc<dyn Store>);
 
-impl<S: Store + ?Sized> InfoServer<S> {
-    fn service(store: Arc<S>) -> wire::info::info_server::InfoServer<Self> {
+impl InfoServer {
+    fn service(store: Arc<dyn Store>) -> wire::info::info_server::InfoServer<Self> {
         wire::info::info_server::InfoServer::new(Self(store))
     }
 }
 
 #[tonic::async_trait]
-impl<S: Store + ?Sized> wire::info::info_server::Info for InfoServer<S> {
+impl wire::info::info_server::Info for InfoServer {
     async fn info(
         &self,
         _: Request<wire::info::InfoRequest>,
@@ -300,17 +295,17 @@ impl<S: Store + ?Sized> wire::info::info_server::Info for InfoServer<S> {
 }
 
 /// The gRPC service `thanos.Metadata`.
-pub struct MetadataServer<S: ?Sized>(Arc<S>);
+pub struct MetadataServer(Arc<dyn MetadataStore>);
 
-impl<S: MetadataStore + ?Sized> MetadataServer<S> {
+impl MetadataServer {
     /// Adds the metadata of `store` to what a gRPC server serves.
-    pub fn register(store: Arc<S>, routes: &mut RoutesBuilder) {
+    pub fn register(store: Arc<dyn MetadataStore>, routes: &mut RoutesBuilder) {
         routes.add_service(wire::metadata_server::MetadataServer::new(Self(store)));
     }
 }
 
 #[tonic::async_trait]
-impl<S: MetadataStore + ?Sized> wire::metadata_server::Metadata for MetadataServer<S> {
+impl wire::metadata_server::Metadata for MetadataServer {
     type MetricMetadataStream = BoxStream<'static, Result<wire::MetricMetadataResponse, Status>>;
 
     async fn metric_metadata(
