@@ -1,8 +1,8 @@
-//! No circle between the modules of a crate: what one folder or file needs of its neighbour, the neighbour must not need of it.
+//! Checks that the modules of a crate do not depend on each other in a circle.
 //!
-//! The imports are read as text. A path that begins with `crate::` is followed to the module that defines its last name,
-//! through re-exports, because `use crate::Budget` says nothing of where `Budget` lives. Paths without `use` count as well.
-//! Tests and test helpers are left out: they may look at everything.
+//! The imports are parsed as text. A path that begins with `crate::` is followed through re-exports to the
+//! module that defines its last name, because `use crate::Budget` does not show where `Budget` is defined.
+//! Paths without `use` count as well. Tests and test helpers may import everything and are ignored.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -18,7 +18,7 @@ type ModulePath = Vec<String>;
 struct Modules {
     /// Text of each module without comments, strings and tests.
     texts: BTreeMap<ModulePath, String>,
-    /// Names that a module takes from elsewhere, with the whole path of each.
+    /// Names that a module imports, with the full path of each.
     aliases: BTreeMap<ModulePath, BTreeMap<String, ModulePath>>,
 }
 
@@ -31,7 +31,7 @@ impl Modules {
         modules
     }
 
-    /// Leaves out modules that exist only in tests: no other module declares them.
+    /// Removes modules that exist only in tests, which no other module declares.
     fn drop_undeclared(&mut self) {
         let is_declared = |path: &ModulePath| match path.split_last() {
             Some((name, parent)) => {
@@ -43,7 +43,7 @@ impl Modules {
         self.texts.retain(|path, _| !gone.iter().any(|gone| path.starts_with(gone)));
     }
 
-    /// Records which name leads where in each module.
+    /// Records the full path of each imported name, for each module.
     fn resolve(&mut self) {
         let names = |path: &ModulePath| {
             self.imports(path).into_iter().filter_map(|(name, target)| Some((name?, target))).collect()
@@ -70,7 +70,7 @@ impl Modules {
         }
     }
 
-    /// The module that defines the last name of `path`, as far as it can be seen.
+    /// The module that defines the last name of `path`, or as much of it as can be found.
     fn definer(&self, path: &[String]) -> ModulePath {
         let mut path = path.to_vec();
         // A chain of re-exports is never longer than this; a longer one is a loop.
@@ -88,7 +88,7 @@ impl Modules {
         panic!("re-exports of {} lead in a circle", path.join("::"));
     }
 
-    /// For each folder, the arrows between the modules in it: from one, to another, and a file that shows it.
+    /// For each folder, the dependencies between its modules: from, to, and a file that contains one.
     fn arrows(&self) -> BTreeMap<ModulePath, BTreeMap<(String, String), String>> {
         let mut arrows: BTreeMap<ModulePath, BTreeMap<(String, String), String>> = BTreeMap::new();
         for from in self.texts.keys() {
@@ -107,7 +107,7 @@ impl Modules {
         arrows
     }
 
-    /// Each path into this crate that a module names, with the name that it brings into scope when it is imported.
+    /// All paths into this crate in a module, each with the name that an import brings into scope.
     fn imports(&self, module: &ModulePath) -> Vec<(Option<String>, ModulePath)> {
         let (text, mut found) = (&self.texts[module], Vec::new());
         for (at, _) in text.match_indices("use ") {
@@ -127,7 +127,7 @@ impl Modules {
         found
     }
 
-    /// The path from the crate's root, when it leads into the crate at all.
+    /// The path relative to the root of the crate. `None` if it leads to another crate.
     fn local(&self, path: &[String], module: &ModulePath) -> Option<ModulePath> {
         let (first, rest) = path.split_first()?;
         let below = |rest: &[String]| module.iter().chain(rest).cloned().collect::<ModulePath>();
@@ -141,7 +141,7 @@ impl Modules {
     }
 }
 
-/// Gives every path of a tree of imports, with the name it brings into scope.
+/// Lists all paths of an import tree, each with the name that it brings into scope.
 fn expand(tree: &str, prefix: &[String], give: &mut impl FnMut(ModulePath, String)) {
     let tree = tree.trim().trim_start_matches("::");
     if let Some((head, list)) = tree.split_once('{') {
@@ -159,7 +159,7 @@ fn expand(tree: &str, prefix: &[String], give: &mut impl FnMut(ModulePath, Strin
     }
 }
 
-/// The parts of a list between commas that are not inside braces of their own.
+/// Splits a list at the commas that are not inside nested braces.
 fn split_list(list: &str) -> impl Iterator<Item = &str> {
     let mut depth = 0;
     list.split(move |c| {
@@ -172,7 +172,7 @@ fn split_list(list: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The text without line comments and with empty strings, so that prose names no module.
+/// Removes line comments and the content of strings, so that prose is not mistaken for a path.
 fn without_comments(text: &str) -> String {
     let code = |line: &str| {
         let line = line.split("//").next().unwrap_or("").to_owned();
@@ -181,7 +181,7 @@ fn without_comments(text: &str) -> String {
     text.lines().map(|line| code(line) + "\n").collect()
 }
 
-/// The text without modules and imports that exist only in tests.
+/// Removes modules and imports that exist only in tests.
 fn without_tests(text: &str) -> String {
     let mut kept = String::new();
     let mut lines = text.lines();
@@ -203,7 +203,7 @@ fn without_tests(text: &str) -> String {
     kept
 }
 
-/// The modules that reach each other, as lists of the arrows between them.
+/// The sets of modules that depend on each other, as lists of the dependencies between them.
 fn circles(arrows: &BTreeMap<(String, String), String>) -> Vec<Vec<String>> {
     let reach = |from: &String| {
         let (mut reached, mut left) = (BTreeSet::new(), vec![from]);

@@ -83,9 +83,9 @@ const QUERIES: &[&str] = &[
 ];
 
 /// A result in comparable form: series by their labels, each with its points in order.
-type Points = BTreeMap<String, Vec<(f64, f64)>>;
+type PointsBySeries = BTreeMap<String, Vec<(f64, f64)>>;
 
-fn points(body: &str) -> Points {
+fn points(body: &str) -> PointsBySeries {
     let answer: Value = serde_json::from_str(body).unwrap_or_else(|e| panic!("{e}: {body}"));
     assert_eq!(answer["status"], "success", "{body}");
     assert!(answer["warnings"].is_null(), "{body}");
@@ -111,8 +111,8 @@ fn same(a: f64, b: f64) -> bool {
     a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= TOLERANCE * a.abs().max(b.abs()).max(1.0)
 }
 
-fn assert_same(query: &str, ours: &Points, reference: &Points) {
-    let names = |points: &Points| points.keys().cloned().collect::<Vec<_>>();
+fn assert_same(query: &str, ours: &PointsBySeries, reference: &PointsBySeries) {
+    let names = |points: &PointsBySeries| points.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(ours), names(reference), "series of {query}");
     for (series, expected) in reference {
         let got = &ours[series];

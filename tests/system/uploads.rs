@@ -62,12 +62,12 @@ fn blocks(dir: &Path) -> Vec<PathBuf> {
     whole
 }
 
-type Samples = BTreeMap<String, Vec<(i64, u64)>>;
+type SamplesBySeries = BTreeMap<String, Vec<(i64, u64)>>;
 
 /// All samples of the blocks, with the bits of their values. Series are identified by their labels.
-fn samples(blocks: &[PathBuf]) -> Samples {
+fn samples(blocks: &[PathBuf]) -> SamplesBySeries {
     let all = [Matcher::new(MatchOp::Regex, "__name__", ".+").expect("a matcher")];
-    let mut samples = Samples::new();
+    let mut samples = SamplesBySeries::new();
     for dir in blocks {
         let block = Block::open(dir).unwrap_or_else(|error| panic!("{error}"));
         for series in block.select(&all, TimeRange::ALL).expect("series") {

@@ -158,7 +158,7 @@ fn clippy_refuses_clocks_and_sockets_in_the_heart() {
         let path = root().join("libs").join(name).join("clippy.toml");
         let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         for call in REFUSED_CALLS {
-            assert!(text.contains(&format!("path = \"{call}\"")), "{} must refuse {call}", path.display());
+            assert!(text.contains(&format!("path = \"{call}\"")), "{} must reject {call}", path.display());
         }
     }
 }

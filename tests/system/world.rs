@@ -107,13 +107,13 @@ fn joined(parts: &[String]) -> String {
 }
 
 /// A sidecar and the address of its StoreAPI.
-pub(crate) struct Sidecar {
+pub(crate) struct SidecarProcess {
     pub(crate) process: Process,
     pub(crate) grpc: SocketAddr,
 }
 
 /// Starts a sidecar for `prometheus` and waits until it is ready.
-pub(crate) fn sidecar(dir: &Path, prometheus: &Prometheus) -> Sidecar {
+pub(crate) fn sidecar(dir: &Path, prometheus: &Prometheus) -> SidecarProcess {
     let (http, grpc) = (free_port(), free_port());
     let args = [
         "sidecar".to_owned(),
@@ -125,7 +125,7 @@ pub(crate) fn sidecar(dir: &Path, prometheus: &Prometheus) -> Sidecar {
     ];
     let mut process = Process::start(&isthmus(), &args, &dir.join("sidecar.log"));
     process.wait_ready("sidecar", http);
-    Sidecar { process, grpc }
+    SidecarProcess { process, grpc }
 }
 
 /// Starts a querier with additional flags. Returns it with the address of its HTTP API.
@@ -163,7 +163,7 @@ pub(crate) struct World {
     pub(crate) over_mesh: SocketAddr,
     /// A querier that reads the sidecars directly.
     pub(crate) direct: SocketAddr,
-    pub(crate) scrapers: Vec<(Prometheus, Sidecar)>,
+    pub(crate) scrapers: Vec<(Prometheus, SidecarProcess)>,
     _queriers: [Process; 2],
     _mesh: Mesh,
     _dir: TempDir,

@@ -366,7 +366,7 @@ mod tests {
 
     #[test]
     fn invalid_rules_are_rejected_by_number() {
-        let refused = |config: RelabelConfig| {
+        let rejected = |config: RelabelConfig| {
             Relabeling::new(vec![
                 RelabelConfig { target_label: "x".into(), ..rule(RelabelAction::Replace) },
                 config,
@@ -375,14 +375,14 @@ mod tests {
             .to_string()
         };
         assert_eq!(
-            refused(rule(RelabelAction::Replace)),
+            rejected(rule(RelabelAction::Replace)),
             "relabel rule 2: action replace requires target_label"
         );
         let hash = RelabelConfig { target_label: "x".into(), ..rule(RelabelAction::HashMod) };
-        assert_eq!(refused(hash), "relabel rule 2: action hashmod requires modulus");
+        assert_eq!(rejected(hash), "relabel rule 2: action hashmod requires modulus");
         let unused = sources(RelabelAction::LabelDrop, &["a"]);
-        assert_eq!(refused(unused), "relabel rule 2: action labeldrop does not use source_labels");
+        assert_eq!(rejected(unused), "relabel rule 2: action labeldrop does not use source_labels");
         let regex = RelabelConfig { regex: "a(".into(), ..rule(RelabelAction::Keep) };
-        assert!(refused(regex).starts_with("relabel rule 2: error parsing regexp: "));
+        assert!(rejected(regex).starts_with("relabel rule 2: error parsing regexp: "));
     }
 }

@@ -27,7 +27,7 @@ const MAX_RANGES: usize = 1 << 20;
 
 /// The flags that apply to the rest of a group.
 #[derive(Clone, Copy)]
-struct Flags {
+struct RegexFlags {
     /// `i`: letters match in any case.
     fold_case: bool,
     /// `m`: `^` and `$` match at line breaks.
@@ -74,7 +74,7 @@ impl SubExpr {
 /// Parses an expression from left to right.
 struct RegexParser<'a> {
     scanner: RegexScanner<'a>,
-    flags: Flags,
+    flags: RegexFlags,
     /// Number of groups so far.
     groups: u32,
     names: HashSet<&'a str>,
@@ -84,7 +84,7 @@ struct RegexParser<'a> {
 
 /// Parses an expression. The result does not include the anchors around it.
 pub(super) fn parse(source: &str) -> Result<(Hir, RegexSize), RegexError> {
-    let flags = Flags { fold_case: false, multi_line: false, dot_newline: true, swap_greed: false };
+    let flags = RegexFlags { fold_case: false, multi_line: false, dot_newline: true, swap_greed: false };
     let scanner = RegexScanner { source, at: 0 };
     let mut parser = RegexParser { scanner, flags, groups: 0, names: HashSet::new(), ranges: 0 };
     let item = parser.alternation(0)?;
@@ -337,7 +337,7 @@ impl<'a> RegexParser<'a> {
 
     /// Parses the inside of a group and its closing parenthesis, then restores the flags from before the
     /// group.
-    fn inside_group(&mut self, depth: usize, outer: Flags) -> Result<SubExpr, RegexError> {
+    fn inside_group(&mut self, depth: usize, outer: RegexFlags) -> Result<SubExpr, RegexError> {
         let item = self.alternation(depth + 1)?;
         if !self.scanner.accept(")") {
             return Err(RegexError::new("missing closing )", self.scanner.source));

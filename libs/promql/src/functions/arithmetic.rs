@@ -68,7 +68,7 @@ pub(crate) fn apply(
     notes: &mut Notes,
     span: Span,
 ) -> OperatorResult {
-    let refuse = |notes: &mut Notes, left: &str, right: &str| {
+    let unsupported = |notes: &mut Notes, left: &str, right: &str| {
         notes.add(Note::IncompatibleTypes { left, op: op.as_str(), right }, span);
         OperatorResult::Unsupported
     };
@@ -79,7 +79,7 @@ pub(crate) fn apply(
     };
     match (left, right) {
         (Cell::Float(_), Cell::Float(_)) if matches!(op, BinaryOp::TrimLower | BinaryOp::TrimUpper) => {
-            refuse(notes, "float", "float")
+            unsupported(notes, "float", "float")
         }
         (Cell::Float(left), Cell::Float(right)) => {
             let (value, keep) = floats(op, left, right);
@@ -91,7 +91,7 @@ pub(crate) fn apply(
                 h.compact();
             })
         }
-        (Cell::Float(_), Cell::Histogram(_)) => refuse(notes, "float", "histogram"),
+        (Cell::Float(_), Cell::Histogram(_)) => unsupported(notes, "float", "histogram"),
         (Cell::Histogram(histogram), Cell::Float(value)) => match op {
             BinaryOp::Mul => changed(histogram, &|h| {
                 h.mul(value);
@@ -103,13 +103,13 @@ pub(crate) fn apply(
             }),
             BinaryOp::TrimUpper => changed(histogram, &|h| h.trim(value, TrimSide::Below)),
             BinaryOp::TrimLower => changed(histogram, &|h| h.trim(value, TrimSide::Above)),
-            _ => refuse(notes, "histogram", "float"),
+            _ => unsupported(notes, "histogram", "float"),
         },
         (Cell::Histogram(left), Cell::Histogram(right)) => match op {
             BinaryOp::Add | BinaryOp::Sub => sum(op, left, right, notes, span),
             BinaryOp::Eq => OperatorResult::Histogram(left.clone(), left.equals(right)),
             BinaryOp::Ne => OperatorResult::Histogram(left.clone(), !left.equals(right)),
-            _ => refuse(notes, "histogram", "histogram"),
+            _ => unsupported(notes, "histogram", "histogram"),
         },
         (Cell::Absent, _) | (_, Cell::Absent) => OperatorResult::Unsupported,
     }

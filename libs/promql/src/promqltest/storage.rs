@@ -25,19 +25,19 @@ pub struct StorageError {
 #[derive(Clone, Debug)]
 pub struct Storage {
     /// Never empty. Samples are appended to the last store.
-    stores: Vec<MemoryStore>,
+    stores: Vec<ScriptStore>,
 }
 
 #[derive(Clone, Debug)]
-struct MemoryStore {
+struct ScriptStore {
     external: Labels,
     range: TimeRange,
-    series: BTreeMap<Labels, Vec<StoredSample>>,
+    series: BTreeMap<Labels, Vec<ScriptSample>>,
 }
 
 /// A sample in the storage.
 #[derive(Clone, Debug)]
-struct StoredSample {
+struct ScriptSample {
     at: i64,
     value: SampleValue,
     /// The start of its counter; the epoch if it is unknown.
@@ -61,7 +61,7 @@ impl Storage {
     /// Starts a new store, which receives all following samples. It adds `external` to the labels of its
     /// series and returns only samples within `range`.
     pub fn begin_store(&mut self, external: Labels, range: TimeRange) {
-        self.stores.push(MemoryStore { external, range, series: BTreeMap::new() });
+        self.stores.push(ScriptStore { external, range, series: BTreeMap::new() });
     }
 
     /// Appends the values of a sequence. The first is at `start`, and each following one `step_ms` later.
@@ -158,7 +158,7 @@ impl Storage {
             Some(last) if last.at == at.as_millis() => {
                 return if last.value == value { Ok(()) } else { fail("duplicate sample for timestamp") };
             }
-            _ => samples.push(StoredSample { at: at.as_millis(), value, start }),
+            _ => samples.push(ScriptSample { at: at.as_millis(), value, start }),
         }
         Ok(())
     }
@@ -195,13 +195,13 @@ fn add_to_lane(lanes: &mut Vec<Vec<AggrChunk>>, chunks: Vec<AggrChunk>) {
 }
 
 /// Encodes samples as Prometheus does. If a start is known, all chunks have start timestamps.
-fn chunks(samples: &[StoredSample]) -> Vec<AggrChunk> {
+fn chunks(samples: &[ScriptSample]) -> Vec<AggrChunk> {
     let (floats, histograms) = match samples.iter().any(|sample| sample.start != Timestamp::EPOCH) {
         true => (Encoding::Xor2, Encoding::FloatHistogramSt),
         false => (Encoding::Xor, Encoding::FloatHistogram),
     };
     let mut builder = ChunkBuilder::new();
-    for StoredSample { at, value, start } in samples {
+    for ScriptSample { at, value, start } in samples {
         let appended = match value {
             SampleValue::Float(value) => builder.append_float(floats, Sample::new(*at, *value), *start),
             SampleValue::Histogram(histogram) => {

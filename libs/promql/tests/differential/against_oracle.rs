@@ -10,7 +10,7 @@ use promql::{EngineOptions, ParseOptions, QueryParams, QueryValue, SampleValue, 
 use crate::compare::{answer, difference, same};
 use crate::data::{Data, LENGTH};
 use crate::engine::{ask, identical, options};
-use crate::expression::{Dialect, Writer};
+use crate::expression::{Dialect, ExpressionWriter};
 use crate::oracle::{Answer, Oracle};
 use crate::random::Random;
 use crate::setting;
@@ -22,7 +22,7 @@ const SHAKES: u64 = 12;
 
 /// The result of comparing one expression.
 #[derive(Clone, Debug, PartialEq)]
-enum Comparison {
+enum Verdict {
     /// Both returned the same values, at least one.
     Same,
     /// Both returned no value.
@@ -52,13 +52,13 @@ fn random_queries_agree_with_the_slow_evaluator() {
             let (text, params) = query(&mut random);
             let outcome = check(&text, &params, &data, &series, &mut random);
             counts[match &outcome {
-                Comparison::Same => 0,
-                Comparison::Empty => 1,
-                Comparison::BothFailed => 2,
-                Comparison::Undecided => 3,
-                Comparison::Different(_) => 4,
+                Verdict::Same => 0,
+                Verdict::Empty => 1,
+                Verdict::BothFailed => 2,
+                Verdict::Undecided => 3,
+                Verdict::Different(_) => 4,
             }] += 1;
-            if let Comparison::Different(why) = outcome {
+            if let Verdict::Different(why) = outcome {
                 let times = (params.start, params.end, params.step, params.lookback);
                 println!("# seed {seed}, data {chunk}, case {case}: {text}\n# {times:?}: {why}");
                 if failures.is_empty() {
@@ -84,7 +84,7 @@ fn query(random: &mut Random) -> (String, QueryParams) {
     let params = params(random);
     let is_instant = params.step.is_none();
     let as_range = is_instant && random.percent(5);
-    let mut writer = Writer::new(random, Dialect::Full, (0, LENGTH));
+    let mut writer = ExpressionWriter::new(random, Dialect::Full, (0, LENGTH));
     (if as_range { writer.range_query() } else { writer.query() }, params)
 }
 
@@ -113,15 +113,15 @@ fn check(
     data: &Data,
     series: &[series::SelectedSeries],
     random: &mut Random,
-) -> Comparison {
+) -> Verdict {
     let expr = match parse(text, &ParseOptions::ALL) {
         Ok(expr) => expr,
-        Err(error) => return Comparison::Different(format!("it is rejected: {error}")),
+        Err(error) => return Verdict::Different(format!("it is rejected: {error}")),
     };
     let delayed = random.percent(40);
     let found = ask(text, params, series, &options(delayed, 1), random);
     if !identical(&found, &ask(text, params, series, &options(delayed, 3), random)) {
-        return Comparison::Different("it differs between one worker and three".to_owned());
+        return Verdict::Different("it differs between one worker and three".to_owned());
     }
     let oracle = Oracle::new(data, params, delayed);
     let expected = oracle.answer(&expr);
@@ -134,11 +134,11 @@ fn check(
     let why = disagreement(&expected, &found_answer).or_else(|| with_carried(&expected));
     let Some(why) = why else {
         return match (&expected, &found) {
-            (Err(_), _) | (_, Err(_)) => Comparison::BothFailed,
+            (Err(_), _) | (_, Err(_)) => Verdict::BothFailed,
             (Ok(expected), Ok(output)) => match misplaced(&expr, params, &oracle, &output.value) {
-                Some(why) => Comparison::Different(why),
-                None if expected.is_empty() => Comparison::Empty,
-                None => Comparison::Same,
+                Some(why) => Verdict::Different(why),
+                None if expected.is_empty() => Verdict::Empty,
+                None => Verdict::Same,
             },
         };
     };
@@ -151,7 +151,7 @@ fn check(
             (Ok(expected), Ok(other)) => difference(expected, other, same).is_some(),
             (expected, other) => expected.is_ok() != other.is_ok(),
         });
-    if undecided { Comparison::Undecided } else { Comparison::Different(why) }
+    if undecided { Verdict::Undecided } else { Verdict::Different(why) }
 }
 
 /// The kind of an error message. `None` if random expressions should not cause this error.

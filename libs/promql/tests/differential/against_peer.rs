@@ -12,9 +12,9 @@ use crate::against_oracle::params;
 use crate::agreement::{Question, disagreement, is_open};
 use crate::data::LENGTH;
 use crate::engine::{ask, options};
-use crate::expression::{Dialect, Writer};
+use crate::expression::{Dialect, ExpressionWriter};
 use crate::grammar::Grammar;
-use crate::peer::Peer;
+use crate::peer::PeerProcess;
 use crate::random::Random;
 use crate::{setting, wild};
 
@@ -28,7 +28,7 @@ const MOST_ASKED: u64 = 12;
 
 #[test]
 fn random_queries_agree_with_a_peer() {
-    let Some(mut peer) = Peer::start() else {
+    let Some(mut peer) = PeerProcess::start() else {
         println!("skipped: random queries of a peer (ISTHMUS_PEER is not set)");
         return;
     };
@@ -48,7 +48,7 @@ fn random_queries_agree_with_a_peer() {
             let mut random = Random::for_case(random.next(), case);
             let params = params(&mut random);
             let text = if random.percent(40) {
-                Writer::new(&mut random, Dialect::Full, (0, LENGTH)).query()
+                ExpressionWriter::new(&mut random, Dialect::Full, (0, LENGTH)).query()
             } else {
                 Grammar::new(&mut random, (0, LENGTH)).query()
             };
@@ -110,7 +110,7 @@ fn random_queries_agree_with_a_peer() {
 
 #[test]
 fn random_texts_are_parsed_and_printed_as_by_a_peer() {
-    let Some(mut peer) = Peer::start() else {
+    let Some(mut peer) = PeerProcess::start() else {
         println!("skipped: random texts (ISTHMUS_PEER is not set)");
         return;
     };
@@ -120,7 +120,7 @@ fn random_texts_are_parsed_and_printed_as_by_a_peer() {
     for case in 0..count {
         let mut random = Random::for_case(seed, case);
         let mut text = if random.percent(30) {
-            Writer::new(&mut random, Dialect::Full, (0, LENGTH)).query()
+            ExpressionWriter::new(&mut random, Dialect::Full, (0, LENGTH)).query()
         } else {
             Grammar::new(&mut random, (0, LENGTH)).query()
         };

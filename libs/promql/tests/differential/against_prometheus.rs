@@ -13,7 +13,7 @@ use promql::{ParseOptions, QueryParams, parse};
 use crate::compare::{answer, difference, same_number};
 use crate::data::{Data, LENGTH};
 use crate::engine::{ask, options};
-use crate::expression::{Dialect, Writer};
+use crate::expression::{Dialect, ExpressionWriter};
 use crate::oracle::{Answer, Oracle};
 use crate::prometheus::Prometheus;
 use crate::random::Random;
@@ -106,5 +106,5 @@ fn query(random: &mut Random) -> (String, QueryParams) {
         QueryParams::range(from, to, Duration::from_millis(step as u64))
     };
     let pins = (BEGIN + REACH, BEGIN + LENGTH - 60_000);
-    (Writer::new(random, Dialect::Old, pins).query(), params)
+    (ExpressionWriter::new(random, Dialect::Old, pins).query(), params)
 }

@@ -12,7 +12,7 @@ pub(crate) enum Dialect {
 }
 
 /// Generates expressions.
-pub(crate) struct Writer<'r> {
+pub(crate) struct ExpressionWriter<'r> {
     random: &'r mut Random,
     dialect: Dialect,
     /// Range of the instants for `@`, in milliseconds.
@@ -72,9 +72,9 @@ const FOLDS: [&str; 8] = ["sum", "avg", "min", "max", "count", "group", "stddev"
 const COMPARISONS: [&str; 6] = ["==", "!=", "<", "<=", ">", ">="];
 const ARITHMETIC: [&str; 7] = ["+", "-", "*", "/", "%", "^", "atan2"];
 
-impl<'r> Writer<'r> {
+impl<'r> ExpressionWriter<'r> {
     pub(crate) fn new(random: &'r mut Random, dialect: Dialect, pins: (i64, i64)) -> Self {
-        Writer { random, dialect, pins }
+        ExpressionWriter { random, dialect, pins }
     }
 
     /// A complete query.

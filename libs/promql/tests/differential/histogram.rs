@@ -26,7 +26,7 @@ pub(crate) struct Histogram {
 
 /// A bucket: its bounds and count.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Bucket {
+pub(crate) struct OracleBucket {
     pub(crate) lower: f64,
     pub(crate) upper: f64,
     pub(crate) count: f64,
@@ -43,7 +43,7 @@ impl Histogram {
         let widen = |side: &BTreeMap<i32, f64>| {
             let mut wide = BTreeMap::new();
             for (index, count) in side {
-                // Bucket i ends at 2^(i * 2^-schema). Each coarser schema halves i, rounded up.
+                // OracleBucket i ends at 2^(i * 2^-schema). Each coarser schema halves i, rounded up.
                 *wide.entry(((index - 1) >> shift) + 1).or_insert(0.0) += count;
             }
             wide
@@ -115,7 +115,7 @@ impl Histogram {
     }
 
     /// The buckets with observations, in ascending order of value.
-    pub(crate) fn buckets(&self) -> Vec<Bucket> {
+    pub(crate) fn buckets(&self) -> Vec<OracleBucket> {
         let mut buckets = Vec::new();
         let populated = |side: &BTreeMap<i32, f64>| -> Vec<(i32, f64)> {
             side.iter().filter(|(_, count)| **count != 0.0).map(|(i, count)| (*i, *count)).collect()
@@ -124,25 +124,29 @@ impl Histogram {
             for (index, count) in populated(&self.positive) {
                 let bound = |at: i32| self.bounds.get(usize::try_from(at).ok()?).copied();
                 let lower = bound(index - 1).unwrap_or(f64::NEG_INFINITY);
-                buckets.push(Bucket { lower, upper: bound(index).unwrap_or(f64::INFINITY), count });
+                buckets.push(OracleBucket { lower, upper: bound(index).unwrap_or(f64::INFINITY), count });
             }
             return buckets;
         }
         let bound = |index: i32| 2f64.powf(f64::from(index) * 2f64.powi(-self.schema));
         for (index, count) in populated(&self.negative).into_iter().rev() {
-            buckets.push(Bucket { lower: -bound(index), upper: -bound(index - 1), count });
+            buckets.push(OracleBucket { lower: -bound(index), upper: -bound(index - 1), count });
         }
         if self.zero_count > 0.0 {
-            buckets.push(Bucket { lower: -ZERO_THRESHOLD, upper: ZERO_THRESHOLD, count: self.zero_count });
+            buckets.push(OracleBucket {
+                lower: -ZERO_THRESHOLD,
+                upper: ZERO_THRESHOLD,
+                count: self.zero_count,
+            });
         }
         for (index, count) in populated(&self.positive) {
-            buckets.push(Bucket { lower: bound(index - 1), upper: bound(index), count });
+            buckets.push(OracleBucket { lower: bound(index - 1), upper: bound(index), count });
         }
         buckets
     }
 
     /// If one side has no buckets, the zero bucket ends at zero on that side.
-    fn narrowed(&self, bucket: Bucket) -> Bucket {
+    fn narrowed(&self, bucket: OracleBucket) -> OracleBucket {
         let has = |side: &BTreeMap<i32, f64>| side.values().any(|count| *count != 0.0);
         let mut bucket = bucket;
         if bucket.lower < 0.0 && bucket.upper > 0.0 {
@@ -171,8 +175,8 @@ impl Histogram {
         let rank = if from_below { q } else { 1.0 - q } * self.count;
         let mut passed = 0.0;
         // Without any buckets, an empty bucket at zero is used.
-        let mut bucket = Bucket { lower: 0.0, upper: 0.0, count: 0.0 };
-        let order: Vec<Bucket> = if from_below { buckets } else { buckets.into_iter().rev().collect() };
+        let mut bucket = OracleBucket { lower: 0.0, upper: 0.0, count: 0.0 };
+        let order: Vec<OracleBucket> = if from_below { buckets } else { buckets.into_iter().rev().collect() };
         for candidate in order {
             bucket = candidate;
             passed += candidate.count;
@@ -218,7 +222,8 @@ impl Histogram {
         if lower >= upper {
             return 0.0;
         }
-        let buckets: Vec<Bucket> = self.buckets().into_iter().map(|bucket| self.narrowed(bucket)).collect();
+        let buckets: Vec<OracleBucket> =
+            self.buckets().into_iter().map(|bucket| self.narrowed(bucket)).collect();
         let all =
             if self.sum.is_nan() { buckets.iter().map(|bucket| bucket.count).sum() } else { self.count };
         let rank = |value: f64| {
@@ -230,8 +235,8 @@ impl Histogram {
                 if bucket.upper > value {
                     return match bucket {
                         // Nothing is known about the distribution inside an unbounded bucket.
-                        Bucket { lower, .. } if *lower == f64::NEG_INFINITY => bucket.count,
-                        Bucket { upper, .. } if *upper == f64::INFINITY => below,
+                        OracleBucket { lower, .. } if *lower == f64::NEG_INFINITY => bucket.count,
+                        OracleBucket { upper, .. } if *upper == f64::INFINITY => below,
                         _ => below + bucket.count * self.part_below(*bucket, value),
                     };
                 }
@@ -244,7 +249,7 @@ impl Histogram {
     }
 
     /// The part of a bucket that is below a value inside it.
-    fn part_below(&self, bucket: Bucket, value: f64) -> f64 {
+    fn part_below(&self, bucket: OracleBucket, value: f64) -> f64 {
         if self.is_custom() || (bucket.lower <= 0.0 && bucket.upper >= 0.0) {
             return (value - bucket.lower) / (bucket.upper - bucket.lower);
         }

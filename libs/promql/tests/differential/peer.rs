@@ -28,7 +28,7 @@ use crate::agreement::Question;
 use crate::data::LabelMap;
 
 /// A running peer. It is killed when dropped.
-pub(crate) struct Peer {
+pub(crate) struct PeerProcess {
     process: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
@@ -57,7 +57,7 @@ pub(crate) struct PeerAnswer {
     pub(crate) infos: BTreeSet<String>,
 }
 
-impl Peer {
+impl PeerProcess {
     /// Starts the peer. Returns `None` if `ISTHMUS_PEER` is not set.
     ///
     /// # Panics
@@ -139,7 +139,7 @@ impl Peer {
     }
 }
 
-impl Drop for Peer {
+impl Drop for PeerProcess {
     fn drop(&mut self) {
         // Both fail only if the process has already exited.
         let _ = self.process.kill();

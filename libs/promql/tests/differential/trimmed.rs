@@ -10,7 +10,7 @@ use series::SelectedSeries;
 
 use crate::data::{Data, LENGTH};
 use crate::engine::{Offer, ask, identical, offer, options};
-use crate::expression::{Dialect, Writer};
+use crate::expression::{Dialect, ExpressionWriter};
 use crate::random::Random;
 use crate::setting;
 
@@ -47,7 +47,7 @@ fn omitting_labels_that_are_not_needed_keeps_the_result() {
                 true => QueryParams::instant(start),
                 false => QueryParams::range(start, start.offset_millis(300_000), Duration::from_secs(60)),
             };
-            let mut text = Writer::new(&mut random, Dialect::Full, (0, LENGTH)).query();
+            let mut text = ExpressionWriter::new(&mut random, Dialect::Full, (0, LENGTH)).query();
             let vector = parse(&text, &ParseOptions::ALL).is_ok_and(|e| e.value_type() == ValueType::Vector);
             if vector && random.percent(50) {
                 text = random.pick(&AROUND).replace('X', &text);

@@ -28,7 +28,7 @@ const BATCH: usize = 64;
 static TURN: Mutex<()> = Mutex::new(());
 
 /// The result of a query, and the most memory that was allocated for it at one time.
-struct Measured {
+struct MeasuredQuery {
     outcome: Result<QueryOutput, QueryError>,
     allocated: u64,
 }
@@ -53,7 +53,7 @@ impl Engine {
         Self { limit, total: TotalBudget::unlimited(&QUERIES) }
     }
 
-    fn run(&self, text: &str, data: &Data, params: &QueryParams, until: Until) -> Measured {
+    fn run(&self, text: &str, data: &Data, params: &QueryParams, until: Until) -> MeasuredQuery {
         let options = EngineOptions {
             parse: ParseOptions::ALL,
             workers: 2,
@@ -63,7 +63,7 @@ impl Engine {
         };
         let before = counting::begin();
         let outcome = evaluate(text, data, params, &options, until);
-        Measured { outcome, allocated: (counting::peak() - before) as u64 }
+        MeasuredQuery { outcome, allocated: (counting::peak() - before) as u64 }
     }
 }
 
@@ -106,7 +106,7 @@ fn instant() -> QueryParams {
 /// Runs a query with a limit. Returns whether it failed because of the limit.
 fn ends_at_the_limit(text: &str, data: &Data, params: &QueryParams, limit: u64) -> bool {
     let engine = Engine::new(limit);
-    let Measured { outcome, allocated } = engine.run(text, data, params, Until::TheEnd);
+    let MeasuredQuery { outcome, allocated } = engine.run(text, data, params, Until::TheEnd);
     let most = limit + limit / 2 + BESIDE;
     assert!(
         allocated <= most,

@@ -27,7 +27,7 @@ use tests::Usage;
 use tokio::runtime::Runtime;
 use tsdb::{BlockMeta, ThanosMeta, Ulid};
 
-use crate::report::{Report, Row, median};
+use crate::report::{BenchReport, BenchRow, median};
 
 /// The first argument with which the benchmark program runs one stage and prints the measurement.
 pub(crate) const ROLE: &str = "--bucket-stage";
@@ -43,14 +43,14 @@ fn setting(name: &str, usual: u64) -> u64 {
     std::env::var(name).ok().and_then(|number| number.parse().ok()).unwrap_or(usual)
 }
 
-pub(crate) fn run(report: &mut Report) {
+pub(crate) fn run(report: &mut BenchReport) {
     let runtime = Runtime::new().expect("a runtime");
     let dir = tempfile::tempdir().expect("a temporary folder");
     let block = dir.path().join("block");
     write_block(&block, setting("ISTHMUS_BENCH_MIB", BLOCK_MIB as u64) as usize * MIB);
     let copied = stage("copy", "", &block, &dir.path().join("copy"));
     let base = median(&copied.0);
-    report.add(&Row::new("bucket/copy of files", "MiB/s", copied.0).peak(copied.1));
+    report.add(&BenchRow::new("bucket/copy of files", "MiB/s", copied.0).peak(copied.1));
 
     let folder = dir.path().join("bucket");
     fs::create_dir(&folder).expect("a folder");
@@ -73,18 +73,18 @@ pub(crate) fn run(report: &mut Report) {
             for look in ["first", "again", "after a restart"] {
                 let (values, peak) =
                     stage(&format!("{discovery} {look}"), yaml, &block, &dir.path().join("data"));
-                let row = Row::new(format!("bucket/view/{name}/{how}/{look}/{blocks}"), "s", values);
+                let row = BenchRow::new(format!("bucket/view/{name}/{how}/{look}/{blocks}"), "s", values);
                 report.add(&row.peak(peak));
             }
         }
     }
 }
 
-fn move_block(report: &mut Report, name: &str, yaml: &str, block: &Path, dir: &Path, base: f64) {
+fn move_block(report: &mut BenchReport, name: &str, yaml: &str, block: &Path, dir: &Path, base: f64) {
     let copy = dir.join("download");
     for what in ["upload", "download"] {
         let (values, peak) = stage(what, yaml, block, &copy);
-        let row = Row::new(format!("bucket/{what}/{name}"), "MiB/s", values);
+        let row = BenchRow::new(format!("bucket/{what}/{name}"), "MiB/s", values);
         report.add(&row.versus("copy", base).peak(peak));
     }
 }

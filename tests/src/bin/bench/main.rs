@@ -13,10 +13,10 @@ mod tsdb_bench;
 
 use std::process::ExitCode;
 
-use report::Report;
+use report::BenchReport;
 
 /// The name of a benchmark and its function.
-type Bench = (&'static str, fn(&mut Report));
+type Bench = (&'static str, fn(&mut BenchReport));
 
 const BENCHES: &[Bench] = &[
     ("promql", promql_bench::run),
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
         eprintln!("error: unknown benchmark {unknown:?}; expected one of {}", names.join(", "));
         return ExitCode::from(2);
     }
-    let mut report = Report::new(json);
+    let mut report = BenchReport::new(json);
     for (name, run) in BENCHES {
         if args.is_empty() || args.iter().any(|arg| arg == name) {
             run(&mut report);

@@ -12,7 +12,7 @@ use proto::thanos::{LabelNamesRequest, SeriesRequest};
 use tests::{Cluster, Mesh, Process, Reach, Usage, free_port, wait_for};
 use tokio::runtime::Runtime;
 
-use crate::report::{Report, Row, median};
+use crate::report::{BenchReport, BenchRow, median};
 use crate::source;
 
 const ROUNDS: usize = 3;
@@ -42,7 +42,7 @@ impl Way {
     }
 }
 
-pub(crate) fn run(report: &mut Report) {
+pub(crate) fn run(report: &mut BenchReport) {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let address = free_port();
     let me = std::env::current_exe().expect("a running program has a file");
@@ -108,7 +108,7 @@ async fn read_stream(channel: &Channel, bytes: usize, count: usize) {
     assert_eq!(seen, count, "messages of the stream");
 }
 
-fn bulk(report: &mut Report, runtime: &Runtime, ways: &[Way], what: &str, bytes: usize, streams: usize) {
+fn bulk(report: &mut BenchReport, runtime: &Runtime, ways: &[Way], what: &str, bytes: usize, streams: usize) {
     // Small messages use more CPU time in the client and the source. Fewer bytes are enough for them.
     let total = if bytes < 64 << 10 { STREAM_BYTES / 4 } else { STREAM_BYTES };
     let count = total / bytes / streams;
@@ -125,16 +125,20 @@ fn bulk(report: &mut Report, runtime: &Runtime, ways: &[Way], what: &str, bytes:
     }
     let direct = median(&rates[0]);
     for (at, way) in ways.iter().enumerate() {
-        let row = Row::new(format!("mesh/{}/{what}", way.name), "MiB/s", rates[at].clone());
+        let row = BenchRow::new(format!("mesh/{}/{what}", way.name), "MiB/s", rates[at].clone());
         let row = if at == 0 { row } else { row.versus("direct", direct).peak(way.peak_rss()) };
         report.add(&row);
     }
     for (at, way) in ways.iter().enumerate().skip(1) {
-        report.add(&Row::new(format!("mesh/{}/{what}/cpu of both", way.name), "s/GiB", costs[at].clone()));
+        report.add(&BenchRow::new(
+            format!("mesh/{}/{what}/cpu of both", way.name),
+            "s/GiB",
+            costs[at].clone(),
+        ));
     }
 }
 
-fn unary(report: &mut Report, runtime: &Runtime, ways: &[Way], concurrency: usize, calls: usize) {
+fn unary(report: &mut BenchReport, runtime: &Runtime, ways: &[Way], concurrency: usize, calls: usize) {
     let mut rates = vec![Vec::new(); ways.len()];
     let mut quantiles = vec![[Vec::new(), Vec::new()]; ways.len()];
     for _ in 0..ROUNDS {
@@ -159,17 +163,17 @@ fn unary(report: &mut Report, runtime: &Runtime, ways: &[Way], concurrency: usiz
     }
     for (at, way) in ways.iter().enumerate() {
         let name = format!("mesh/{}/unary, {concurrency} at once", way.name);
-        let compare = |row: Row, direct: f64| if at == 0 { row } else { row.versus("direct", direct) };
-        report.add(&compare(Row::new(&name, "calls/s", rates[at].clone()), median(&rates[0])));
+        let compare = |row: BenchRow, direct: f64| if at == 0 { row } else { row.versus("direct", direct) };
+        report.add(&compare(BenchRow::new(&name, "calls/s", rates[at].clone()), median(&rates[0])));
         for (label, i) in [("p50", 0), ("p99", 1)] {
-            let row = Row::new(format!("{name}/{label}"), "us", quantiles[at][i].clone());
+            let row = BenchRow::new(format!("{name}/{label}"), "us", quantiles[at][i].clone());
             report.add(&compare(row, median(&quantiles[0][i])));
         }
     }
 }
 
 /// Measures the memory of newly started gateways, because a gateway keeps buffers from earlier traffic.
-fn memory(report: &mut Report, runtime: &Runtime, dir: &Path, source: SocketAddr) {
+fn memory(report: &mut BenchReport, runtime: &Runtime, dir: &Path, source: SocketAddr) {
     for transport in ["tcp", "quic"] {
         let (mut held, mut idle) = ([Vec::new(), Vec::new()], Vec::new());
         for round in 0..ROUNDS {
@@ -188,9 +192,9 @@ fn memory(report: &mut Report, runtime: &Runtime, dir: &Path, source: SocketAddr
         }
         for (side, values) in ["observability", "cluster"].iter().zip(held) {
             let name = format!("mesh/{transport}/stalled reader, held by the {side} gateway");
-            report.add(&Row::new(name, "MiB", values));
+            report.add(&BenchRow::new(name, "MiB", values));
         }
-        report.add(&Row::new(format!("mesh/{transport}/idle stream, both gateways"), "KiB", idle));
+        report.add(&BenchRow::new(format!("mesh/{transport}/idle stream, both gateways"), "KiB", idle));
     }
 }
 

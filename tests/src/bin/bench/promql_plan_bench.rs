@@ -11,7 +11,7 @@ use promql::{EngineOptions, Query, QueryParams, Stats};
 use series::{AggrChunk, SelectedSeries};
 
 use crate::load::{BEGIN, INTERVAL, SAMPLES, SERIES};
-use crate::report::{Report, Row, median};
+use crate::report::{BenchReport, BenchRow, median};
 use crate::tsdb_bench::thread_time;
 
 /// Number of series per push, as in the querier's fan-out.
@@ -20,7 +20,7 @@ const ROUNDS: usize = 5;
 
 /// A query and its options.
 #[derive(Clone, Copy)]
-struct Case {
+struct PlanCase {
     query: &'static str,
     /// Whether matchers on one side of an operator also restrict the other side.
     propagate: bool,
@@ -28,8 +28,8 @@ struct Case {
     trim: bool,
 }
 
-const fn plain(query: &'static str) -> Case {
-    Case { query, propagate: false, trim: false }
+const fn plain(query: &'static str) -> PlanCase {
+    PlanCase { query, propagate: false, trim: false }
 }
 
 const NARROWED: &str = "rate(bench_total{job=\"job-3\"}[5m]) / on (instance, job) \
@@ -39,24 +39,24 @@ const WIDE_QUANTILE: &str = "quantile by (job) (0.9, wide)";
 const WIDE_SET: &str = "count by (job) (wide > 0 or on (pod) wide)";
 
 /// A query without an optimisation and with it.
-struct Pair {
+struct ComparedQueries {
     name: &'static str,
     hours: i64,
     /// Seconds between steps; `None` for one instant.
     step: Option<i64>,
-    without: Case,
-    with: Case,
+    without: PlanCase,
+    with: PlanCase,
 }
 
-const PAIRS: [Pair; 7] = [
-    Pair {
+const PAIRS: [ComparedQueries; 7] = [
+    ComparedQueries {
         name: "matcher carried over a join",
         hours: 1,
         step: Some(15),
         without: plain(NARROWED),
-        with: Case { propagate: true, ..plain(NARROWED) },
+        with: PlanCase { propagate: true, ..plain(NARROWED) },
     },
-    Pair {
+    ComparedQueries {
         name: "one select for two selectors",
         hours: 1,
         step: Some(15),
@@ -64,7 +64,7 @@ const PAIRS: [Pair; 7] = [
         without: plain("sum(rate(bench_total[5m])) / count(rate(bench_total{job!=\"\"}[5m]))"),
         with: plain("sum(rate(bench_total[5m])) / count(rate(bench_total[5m]))"),
     },
-    Pair {
+    ComparedQueries {
         name: "chunks between steps skipped",
         hours: 24,
         step: Some(10_800),
@@ -72,51 +72,51 @@ const PAIRS: [Pair; 7] = [
         without: plain("sum by (job) (last_over_time(bench_total[3h]))"),
         with: plain("sum by (job) (bench_total)"),
     },
-    Pair {
+    ComparedQueries {
         name: "pinned selector evaluated once",
         hours: 1,
         step: Some(15),
         without: plain("sum by (job) (rate(bench_total[30m]))"),
         with: plain("sum by (job) (rate(bench_total[30m] @ end()))"),
     },
-    Pair {
+    ComparedQueries {
         name: "20 labels left out of a sum",
         hours: 1,
         step: None,
         without: plain(WIDE_SUM),
-        with: Case { trim: true, ..plain(WIDE_SUM) },
+        with: PlanCase { trim: true, ..plain(WIDE_SUM) },
     },
-    Pair {
+    ComparedQueries {
         name: "20 labels left out of a quantile",
         hours: 1,
         step: None,
         without: plain(WIDE_QUANTILE),
-        with: Case { trim: true, ..plain(WIDE_QUANTILE) },
+        with: PlanCase { trim: true, ..plain(WIDE_QUANTILE) },
     },
-    Pair {
+    ComparedQueries {
         name: "20 labels left out of a set",
         hours: 1,
         step: None,
         without: plain(WIDE_SET),
-        with: Case { trim: true, ..plain(WIDE_SET) },
+        with: PlanCase { trim: true, ..plain(WIDE_SET) },
     },
 ];
 
 /// The measurements of all rounds of a case.
 #[derive(Default)]
-struct Measured {
+struct Rounds {
     millis: Vec<f64>,
     stats: Stats,
 }
 
-pub(crate) fn run(report: &mut Report) {
+pub(crate) fn run(report: &mut BenchReport) {
     let mut series: Option<(i64, Vec<SelectedSeries>)> = None;
     for pair in &PAIRS {
         if series.as_ref().is_none_or(|(hours, _)| *hours != pair.hours) {
             series = Some((pair.hours, all_series(pair.hours)));
         }
         let (_, series) = series.as_ref().expect("it has just been made");
-        let (mut without, mut with) = (Measured::default(), Measured::default());
+        let (mut without, mut with) = (Rounds::default(), Rounds::default());
         for _ in 0..ROUNDS {
             for (case, measured) in [(pair.without, &mut without), (pair.with, &mut with)] {
                 let (took, stats) = evaluate(case, pair, series);
@@ -126,20 +126,20 @@ pub(crate) fn run(report: &mut Report) {
         }
         let name = |what: &str| format!("promql-plan/{}/{what}", pair.name);
         let base = median(&without.millis);
-        report.add(&Row::new(name("without"), "ms", without.millis));
-        report.add(&Row::new(name("with"), "ms", with.millis).versus("without", base));
+        report.add(&BenchRow::new(name("without"), "ms", without.millis));
+        report.add(&BenchRow::new(name("with"), "ms", with.millis).versus("without", base));
         for (what, unit, value) in [
             ("samples decoded", "million", (|stats: &Stats| stats.samples as f64 / 1e6) as fn(&Stats) -> f64),
             ("held", "MiB", |stats| stats.peak_bytes as f64 / f64::from(1 << 20)),
         ] {
-            let row = Row::new(name(what), unit, vec![value(&with.stats)]);
+            let row = BenchRow::new(name(what), unit, vec![value(&with.stats)]);
             report.add(&row.versus("without", value(&without.stats)));
         }
     }
 }
 
 /// Evaluates a query on this thread. Returns the CPU time of the engine including the removal of labels.
-fn evaluate(case: Case, pair: &Pair, all: &[SelectedSeries]) -> (Duration, Stats) {
+fn evaluate(case: PlanCase, pair: &ComparedQueries, all: &[SelectedSeries]) -> (Duration, Stats) {
     let end = Timestamp::from_millis((BEGIN + (pair.hours * SAMPLES - 1) * INTERVAL) * 1000);
     let params = match pair.step {
         None => QueryParams::instant(end),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tests::{Process, Prometheus, free_port, get, isthmus, percent_encode, wait_for};
 
 use crate::load::{self, BEGIN, END};
-use crate::report::{Report, Row, median};
+use crate::report::{BenchReport, BenchRow, median};
 
 const ROUNDS: usize = 5;
 
@@ -16,7 +16,7 @@ const QUERIES: &[(&str, &str)] = &[
     ("join, 1 h, step 60 s", "sum(bench_total / on (instance, job) bench_total)"),
 ];
 
-pub(crate) fn run(report: &mut Report) {
+pub(crate) fn run(report: &mut BenchReport) {
     if !Prometheus::is_installed("the querier benchmark") {
         return;
     }
@@ -57,14 +57,14 @@ pub(crate) fn run(report: &mut Report) {
             cpu.push(querier.usage().cpu_seconds - before);
         }
         let base = median(&theirs);
-        report.add(&Row::new(format!("querier/{name}/Prometheus, one replica"), "ms", theirs));
+        report.add(&BenchRow::new(format!("querier/{name}/Prometheus, one replica"), "ms", theirs));
         let peak = querier.usage().peak_rss_bytes;
         report.add(
-            &Row::new(format!("querier/{name}/two replicas"), "ms", ours)
+            &BenchRow::new(format!("querier/{name}/two replicas"), "ms", ours)
                 .versus("Prometheus", base)
                 .peak(peak),
         );
-        report.add(&Row::new(format!("querier/{name}/cpu of the querier"), "s", cpu));
+        report.add(&BenchRow::new(format!("querier/{name}/cpu of the querier"), "s", cpu));
     }
 }
 

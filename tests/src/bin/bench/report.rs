@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 /// One quantity that was measured in several interleaved runs.
-pub(crate) struct Row {
+pub(crate) struct BenchRow {
     pub(crate) name: String,
     pub(crate) unit: &'static str,
     /// One value per run. The median is reported.
@@ -13,7 +13,7 @@ pub(crate) struct Row {
     pub(crate) peak_rss_bytes: Option<u64>,
 }
 
-impl Row {
+impl BenchRow {
     pub(crate) fn new(name: impl Into<String>, unit: &'static str, values: Vec<f64>) -> Self {
         Self { name: name.into(), unit, values, versus: None, peak_rss_bytes: None }
     }
@@ -45,17 +45,17 @@ pub(crate) fn median(values: &[f64]) -> f64 {
 }
 
 /// Prints rows as they are added.
-pub(crate) struct Report {
+pub(crate) struct BenchReport {
     json: bool,
     header: bool,
 }
 
-impl Report {
+impl BenchReport {
     pub(crate) fn new(json: bool) -> Self {
         Self { json, header: false }
     }
 
-    pub(crate) fn add(&mut self, row: &Row) {
+    pub(crate) fn add(&mut self, row: &BenchRow) {
         let value = row.median();
         let min = row.values.iter().copied().fold(f64::INFINITY, f64::min);
         let max = row.values.iter().copied().fold(f64::NEG_INFINITY, f64::max);

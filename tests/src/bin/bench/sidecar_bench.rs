@@ -10,11 +10,11 @@ use tests::Prometheus;
 use tokio::runtime::Runtime;
 
 use crate::load::{self, BEGIN, END, SAMPLES, SERIES};
-use crate::report::{Report, Row, median};
+use crate::report::{BenchReport, BenchRow, median};
 
 const ROUNDS: usize = 5;
 
-pub(crate) fn run(report: &mut Report) {
+pub(crate) fn run(report: &mut BenchReport) {
     if !Prometheus::is_installed("the sidecar benchmark") {
         return;
     }
@@ -48,11 +48,11 @@ pub(crate) fn run(report: &mut Report) {
         cpu.push((sidecar.usage().cpu_seconds - before) / samples * 1e3);
     }
     let base = median(&direct);
-    report.add(&Row::new("sidecar/remote read, direct", "M samples/s", direct));
+    report.add(&BenchRow::new("sidecar/remote read, direct", "M samples/s", direct));
     let peak = sidecar.usage().peak_rss_bytes;
-    report.add(&Row::new("sidecar/Series", "M samples/s", through).versus("direct", base).peak(peak));
-    report.add(&Row::new("sidecar/Series/first frame after", "ms", first));
-    report.add(&Row::new("sidecar/Series/cpu", "ms/M", cpu));
+    report.add(&BenchRow::new("sidecar/Series", "M samples/s", through).versus("direct", base).peak(peak));
+    report.add(&BenchRow::new("sidecar/Series/first frame after", "ms", first));
+    report.add(&BenchRow::new("sidecar/Series/cpu", "ms/M", cpu));
 }
 
 async fn remote_read(client: &PrometheusClient, query: &ReadQuery) -> usize {

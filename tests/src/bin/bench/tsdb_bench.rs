@@ -23,7 +23,7 @@ use tsdb::{
     Block, BlockOptions, Chunk, Index, IndexMemory, LocalFile, SAMPLES_PER_CHUNK, Ulid, Workload, XorEncoder,
 };
 
-use crate::report::{Report, Row};
+use crate::report::{BenchReport, BenchRow};
 
 /// The first argument with which the benchmark program runs one stage and prints the measurement.
 pub(crate) const ROLE: &str = "--tsdb-stage";
@@ -40,9 +40,9 @@ const MIB: f64 = 1_048_576.0;
 const REACH: &str = "job=api,pod=~a.*";
 
 /// The name of a selector in the report, and its matchers.
-type Selector = (&'static str, &'static [(&'static str, MatchOp, &'static str)]);
+type NamedSelector = (&'static str, &'static [(&'static str, MatchOp, &'static str)]);
 
-const SELECTORS: &[Selector] = &[
+const SELECTORS: &[NamedSelector] = &[
     ("job=api", &[("job", MatchOp::Equal, "api")]),
     (REACH, &[("job", MatchOp::Equal, "api"), ("pod", MatchOp::Regex, "a.*")]),
     ("job=api,pod=~api-7.*", &[("job", MatchOp::Equal, "api"), ("pod", MatchOp::Regex, "api-7.*")]),
@@ -53,7 +53,7 @@ const SELECTORS: &[Selector] = &[
     ("name and pod", &[("__name__", MatchOp::Equal, "app_events_050_total"), ("pod", MatchOp::Regex, "a.*")]),
 ];
 
-pub(crate) fn run(report: &mut Report) {
+pub(crate) fn run(report: &mut BenchReport) {
     let series = std::env::var("ISTHMUS_BENCH_SERIES").ok().and_then(|n| n.parse().ok()).unwrap_or(SERIES);
     let dir = tempfile::tempdir().expect("a temporary folder");
     let stage = |name: &str| stage(name, dir.path(), series);
@@ -61,14 +61,14 @@ pub(crate) fn run(report: &mut Report) {
     let written = stage("write");
     report.add(&written.row("tsdb/write", "M samples/s").versus("reach 3", 3.0));
     report.add(&memory("tsdb/write/memory", &written, "of 1 GiB", 1024.0));
-    report.add(&Row::new("tsdb/write/size", "bytes/sample", written.list("bytes_per_sample")));
+    report.add(&BenchRow::new("tsdb/write/size", "bytes/sample", written.list("bytes_per_sample")));
     let opened = stage("open");
     report.add(&opened.row("tsdb/open", "ms").versus("of 100 ms", 100.0));
     report.add(&memory("tsdb/open/memory", &opened, "of 64 MiB", 64.0));
     let searched = stage("search");
     for (name, _) in SELECTORS {
         let found = searched.value["found"][name].as_u64().unwrap_or(0);
-        let row = Row::new(format!("tsdb/search/{name}/{found}"), "ms", searched.list(name));
+        let row = BenchRow::new(format!("tsdb/search/{name}/{found}"), "ms", searched.list(name));
         report.add(&if *name == REACH { row.versus("of 20 ms", 20.0) } else { row }.peak(searched.peak()));
     }
     report.add(&stage("series").row("tsdb/read/labels and chunk places", "M series/s"));
@@ -77,15 +77,15 @@ pub(crate) fn run(report: &mut Report) {
     wide(report, dir.path(), series);
     for (name, jitter) in [("regular", 0), ("jittered", 1)] {
         let coded = self::stage(&format!("xor {name}"), dir.path(), jitter);
-        let row = Row::new(format!("tsdb/xor/{name}/encode"), "M samples/s", coded.list("encode"));
+        let row = BenchRow::new(format!("tsdb/xor/{name}/encode"), "M samples/s", coded.list("encode"));
         report.add(&row.versus("reach 60", 60.0).peak(coded.peak()));
-        let row = Row::new(format!("tsdb/xor/{name}/decode"), "M samples/s", coded.list("decode"));
+        let row = BenchRow::new(format!("tsdb/xor/{name}/decode"), "M samples/s", coded.list("decode"));
         report.add(&row.versus("reach 120", 120.0).peak(coded.peak()));
     }
 }
 
 /// A block in which every series has a different pod and few samples: the worst case for an index.
-fn wide(report: &mut Report, dir: &Path, series: u64) {
+fn wide(report: &mut BenchReport, dir: &Path, series: u64) {
     let dir = dir.join("wide");
     std::fs::create_dir(&dir).expect("a folder");
     let stage = |name: &str| stage(name, &dir, series);
@@ -98,18 +98,19 @@ fn wide(report: &mut Report, dir: &Path, series: u64) {
     let searched = stage("search");
     for (name, _) in SELECTORS {
         let found = searched.value["found"][name].as_u64().unwrap_or(0);
-        let row = Row::new(format!("tsdb/a pod a series/search/{name}/{found}"), "ms", searched.list(name));
+        let row =
+            BenchRow::new(format!("tsdb/a pod a series/search/{name}/{found}"), "ms", searched.list(name));
         report.add(&if *name == REACH { row.versus("of 20 ms", 20.0) } else { row }.peak(searched.peak()));
     }
     report.add(&stage("series").row("tsdb/a pod a series/read/labels", "M series/s"));
 }
 
 /// The measurement of a stage.
-struct Measured {
+struct StageMeasurement {
     value: Value,
 }
 
-impl Measured {
+impl StageMeasurement {
     fn list(&self, key: &str) -> Vec<f64> {
         self.value[key].as_array().into_iter().flatten().filter_map(Value::as_f64).collect()
     }
@@ -118,24 +119,24 @@ impl Measured {
         self.value["peak"].as_u64().unwrap_or(0)
     }
 
-    fn row(&self, name: &str, unit: &'static str) -> Row {
-        Row::new(name, unit, self.list("values")).peak(self.peak())
+    fn row(&self, name: &str, unit: &'static str) -> BenchRow {
+        BenchRow::new(name, unit, self.list("values")).peak(self.peak())
     }
 }
 
-fn memory(name: &str, measured: &Measured, versus: &str, mib: f64) -> Row {
-    Row::new(name, "MiB", vec![measured.peak() as f64 / MIB]).versus(versus, mib)
+fn memory(name: &str, measured: &StageMeasurement, versus: &str, mib: f64) -> BenchRow {
+    BenchRow::new(name, "MiB", vec![measured.peak() as f64 / MIB]).versus(versus, mib)
 }
 
 /// Runs a stage in its own process.
-fn stage(name: &str, dir: &Path, number: u64) -> Measured {
+fn stage(name: &str, dir: &Path, number: u64) -> StageMeasurement {
     let this = std::env::current_exe().expect("a running program has a file");
     let args = json!({"stage": name, "dir": dir, "number": number});
     let output = Command::new(this).args([ROLE, &args.to_string()]).output().expect("the stage runs");
     let told = String::from_utf8_lossy(&output.stdout);
     let value = serde_json::from_str(&told)
         .unwrap_or_else(|e| panic!("{name}: {e}: {told}{}", String::from_utf8_lossy(&output.stderr)));
-    Measured { value }
+    StageMeasurement { value }
 }
 
 /// Runs a stage in the child process and prints the measurement.

@@ -140,8 +140,8 @@ fn duplicate_info_series_fail_even_without_a_matching_series() {
     );
     // The newer series wins, and duplicates are ignored at times at which the vector has no sample.
     let later = r#"target_info{instance="a",job="y",v="2"} _ 1 1 1 1"#;
-    let [newer, gone] = [r#"target_info{instance="a",job="y",v="1"} 1 stale"#, later];
-    assert!(ask(&storage(&[series[0], series[1], newer, gone]), "info(m)").0.is_ok());
+    let [newer, ended] = [r#"target_info{instance="a",job="y",v="1"} 1 stale"#, later];
+    assert!(ask(&storage(&[series[0], series[1], newer, ended]), "info(m)").0.is_ok());
     let silent = storage(&[r#"m{instance="a",job="x"} stale"#, series[2], duplicate]);
     assert_eq!(ask(&silent, "info(m)").0.unwrap(), Vec::<String>::new());
 }

@@ -9,32 +9,33 @@ use crate::functions::range::window::{Notebook, WindowValue, WindowView};
 use crate::value::column::Histogram;
 use crate::value::note::{HistogramOperation, Note};
 
-enum LastSample<'a> {
+enum RecentSample<'a> {
     Float(CounterReading, f64),
     Histogram(CounterReading, &'a Histogram),
 }
 
-impl LastSample<'_> {
+impl RecentSample<'_> {
     fn time(&self) -> i64 {
         self.reading().time
     }
 
     fn reading(&self) -> CounterReading {
         match self {
-            LastSample::Float(reading, _) | LastSample::Histogram(reading, _) => *reading,
+            RecentSample::Float(reading, _) | RecentSample::Histogram(reading, _) => *reading,
         }
     }
 }
 
 /// The last two samples of either type, the last one first.
-fn last_two<'a>(view: &WindowView<'a>) -> Option<(LastSample<'a>, LastSample<'a>)> {
+fn last_two<'a>(view: &WindowView<'a>) -> Option<(RecentSample<'a>, RecentSample<'a>)> {
     let points = view.points;
     let floats = points.timestamps.iter().zip(points.values).enumerate().rev();
-    let floats = floats.map(|(at, (t, v))| LastSample::Float(CounterReading::of(points.starts, *t, at), *v));
+    let floats =
+        floats.map(|(at, (t, v))| RecentSample::Float(CounterReading::of(points.starts, *t, at), *v));
     let histograms = points.histograms.iter().enumerate().rev();
     let histograms = histograms
-        .map(|(at, (t, h))| LastSample::Histogram(CounterReading::of(points.histogram_starts, *t, at), h));
-    let mut all: Vec<LastSample<'a>> = floats.take(2).chain(histograms.take(2)).collect();
+        .map(|(at, (t, h))| RecentSample::Histogram(CounterReading::of(points.histogram_starts, *t, at), h));
+    let mut all: Vec<RecentSample<'a>> = floats.take(2).chain(histograms.take(2)).collect();
     all.sort_by_key(|sample| std::cmp::Reverse(sample.time()));
     let mut all = all.into_iter();
     Some((all.next()?, all.next()?))
@@ -49,12 +50,12 @@ pub(super) fn evaluate(view: &WindowView<'_>, counter: bool, notes: &mut Noteboo
     }
     let restarted = last.reading().is_reset_since(previous.reading());
     match (previous, last) {
-        (LastSample::Float(_, previous), LastSample::Float(_, last)) => {
+        (RecentSample::Float(_, previous), RecentSample::Float(_, last)) => {
             // After a reset, the counter counted from zero to its current value.
             let change = if counter && (last < previous || restarted) { last } else { last - previous };
             WindowValue::Float(if counter { change / seconds } else { change })
         }
-        (LastSample::Histogram(_, previous), LastSample::Histogram(_, last)) => {
+        (RecentSample::Histogram(_, previous), RecentSample::Histogram(_, last)) => {
             let gauge = |h: &Histogram| h.counter_reset_hint == CounterResetHint::Gauge;
             if counter && (gauge(last) || gauge(previous)) {
                 notes.add(Note::NotCounter(notes.metric));

@@ -259,7 +259,7 @@ impl Parser<'_> {
     /// A string token with its escapes resolved.
     pub(super) fn string_literal(&self, token: Token) -> Result<StringLiteral, ParseError> {
         let value = self.unquoted(token)?;
-        // Only escapes can name bytes that are no UTF-8, and only then is there a replacement character.
+        // Only escapes can produce bytes that are not valid UTF-8, and only then is there a replacement character.
         let bytes = if value.contains('\u{fffd}') { unquote_bytes(token.text(self.text)) } else { None };
         let not_utf8 = bytes
             .filter(|bytes| std::str::from_utf8(bytes).is_err())
@@ -267,7 +267,7 @@ impl Parser<'_> {
         Ok(StringLiteral { value, not_utf8, span: token.span })
     }
 
-    /// The text that a string token stands for.
+    /// The text of a string token, without quotes and escapes.
     pub(super) fn unquoted(&self, token: Token) -> Result<String, ParseError> {
         let literal = token.text(self.text);
         unquote(literal).ok_or_else(|| {

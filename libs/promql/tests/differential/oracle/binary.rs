@@ -113,7 +113,7 @@ impl Oracle<'_> {
             if binary.return_bool {
                 answer.push(Element { labels, drop_name: true, value: Value::Float(f64::from(holds)) });
             } else if holds {
-                // With delayed name removal, Prometheus forgets here that a name has to be dropped. Without
+                // With delayed name removal, Prometheus loses the information that a name has to be dropped. Without
                 // it, which is the default, there is no name.
                 answer.push(Element { labels, drop_name: element.drop_name, value });
             }

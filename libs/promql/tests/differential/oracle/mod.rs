@@ -40,7 +40,7 @@ pub(crate) struct Element {
 
 /// The samples of a series within a window.
 #[derive(Clone, Debug)]
-struct Row {
+struct WindowRow {
     labels: LabelMap,
     drop_name: bool,
     points: Vec<(i64, Value)>,
@@ -51,11 +51,11 @@ struct Row {
 ///
 /// For `anchored`, the samples of the lookback before the start are added; for `smoothed`, also those of a
 /// lookback after the end.
-struct Window {
+struct RangeVector {
     start: i64,
     end: i64,
     boundary: Boundary,
-    rows: Vec<Row>,
+    rows: Vec<WindowRow>,
 }
 
 /// A result: the samples of each series by time.
@@ -245,7 +245,7 @@ impl<'a> Oracle<'a> {
     }
 
     /// The samples of a range vector that is evaluated at `at`.
-    fn window(&self, expr: &Expr, at: i64) -> Result<Window, String> {
+    fn window(&self, expr: &Expr, at: i64) -> Result<RangeVector, String> {
         match expr {
             Expr::Paren(paren) => self.window(&paren.expr, at),
             Expr::Matrix(matrix) => {
@@ -263,22 +263,22 @@ impl<'a> Oracle<'a> {
                         .cloned()
                         .collect();
                     if matches(&matrix.selector.matchers, labels) && !points.is_empty() {
-                        rows.push(Row { labels: labels.clone(), drop_name: false, points });
+                        rows.push(WindowRow { labels: labels.clone(), drop_name: false, points });
                     }
                 }
-                Ok(Window { start, end, boundary, rows })
+                Ok(RangeVector { start, end, boundary, rows })
             }
             Expr::Subquery(subquery) => {
                 let end = self.reference(subquery.at, &subquery.offset, at);
                 let start = end - self.millis(&subquery.range);
                 let step = subquery.step.as_ref().map_or(SUBQUERY_STEP, |step| self.millis(step));
-                let mut rows: BTreeMap<LabelMap, Row> = BTreeMap::new();
+                let mut rows: BTreeMap<LabelMap, WindowRow> = BTreeMap::new();
                 // The multiples of the step in the left-open window.
                 let first = (start.div_euclid(step) + 1) * step;
                 for time in (first..=end).step_by(step as usize) {
                     for element in self.vector(&subquery.expr, time)? {
                         let Element { labels, drop_name, value } = element;
-                        let row = rows.entry(labels.clone()).or_insert(Row {
+                        let row = rows.entry(labels.clone()).or_insert(WindowRow {
                             labels,
                             drop_name,
                             points: Vec::new(),
@@ -289,7 +289,7 @@ impl<'a> Oracle<'a> {
                         row.points.push((time, value));
                     }
                 }
-                Ok(Window { start, end, boundary: Boundary::Plain, rows: rows.into_values().collect() })
+                Ok(RangeVector { start, end, boundary: Boundary::Plain, rows: rows.into_values().collect() })
             }
             _ => Err(format!("{expr} is not a range vector")),
         }

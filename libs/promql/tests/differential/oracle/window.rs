@@ -3,13 +3,15 @@
 use promql::syntax::ast::{Boundary, Call, Expr};
 use promql::syntax::functions::{FunctionId, ValueType};
 
-use super::{Compensated, Element, LabelMap, Oracle, Row, Window, largest, mean, quantile, seconds};
+use super::{
+    Compensated, Element, LabelMap, Oracle, RangeVector, WindowRow, largest, mean, quantile, seconds,
+};
 use crate::data::Value;
 use crate::histogram::Histogram;
 
 /// A window of one series, with floats and histograms separated.
-struct Samples<'a> {
-    row: &'a Row,
+struct WindowSamples<'a> {
+    row: &'a WindowRow,
     floats: Vec<(i64, f64)>,
     histograms: Vec<(i64, &'a Histogram)>,
     start: i64,
@@ -26,7 +28,7 @@ impl Oracle<'_> {
         for arg in call.args.iter().filter(|arg| !is_matrix(arg)) {
             scalars.push(self.scalar(arg, at)?);
         }
-        let Window { start, end, boundary, rows } = self.window(range, at)?;
+        let RangeVector { start, end, boundary, rows } = self.window(range, at)?;
         if call.function.id == FunctionId::AbsentOverTime {
             let labels = absent_labels(range);
             let value = Value::Float(1.0);
@@ -40,7 +42,7 @@ impl Oracle<'_> {
         let mut vector = Vec::new();
         for row in &rows {
             let mut samples =
-                Samples { row, floats: Vec::new(), histograms: Vec::new(), start, end, boundary };
+                WindowSamples { row, floats: Vec::new(), histograms: Vec::new(), start, end, boundary };
             for (time, value) in &row.points {
                 match value {
                     Value::Float(value) => samples.floats.push((*time, *value)),
@@ -58,7 +60,7 @@ impl Oracle<'_> {
     fn of_series(
         &self,
         function: FunctionId,
-        samples: &Samples<'_>,
+        samples: &WindowSamples<'_>,
         scalars: &[f64],
         at: i64,
     ) -> Result<Option<Value>, String> {
@@ -151,7 +153,7 @@ impl Oracle<'_> {
     }
 
     /// `rate`, `increase` and `delta`.
-    fn extrapolated(&self, samples: &Samples<'_>, counter: bool, per_second: bool) -> Option<Value> {
+    fn extrapolated(&self, samples: &WindowSamples<'_>, counter: bool, per_second: bool) -> Option<Value> {
         let points = &samples.row.points;
         if points.len() < 2 {
             return None;
@@ -222,7 +224,12 @@ impl Oracle<'_> {
 
     /// `rate`, `increase` and `delta` between the boundaries of the window, whose values are looked up or
     /// interpolated.
-    fn between_boundaries(&self, samples: &Samples<'_>, counter: bool, per_second: bool) -> Option<f64> {
+    fn between_boundaries(
+        &self,
+        samples: &WindowSamples<'_>,
+        counter: bool,
+        per_second: bool,
+    ) -> Option<f64> {
         let (floats, start, end) = (&samples.floats, samples.start, samples.end);
         let smoothed = samples.boundary == Boundary::Smoothed;
         let before = floats.iter().rposition(|(time, _)| *time <= start);

@@ -24,7 +24,7 @@ const ROUNDS: usize = 5;
 
 /// The time range of a query.
 #[derive(Clone, Copy)]
-pub(super) struct Span {
+pub(super) struct TimeSpan {
     pub(super) name: &'static str,
     /// Number of scrapes of each series.
     pub(super) samples: i64,
@@ -32,22 +32,22 @@ pub(super) struct Span {
     pub(super) step: Option<i64>,
 }
 
-pub(super) const INSTANT: Span = Span { name: "instant", samples: SAMPLES, step: None };
-pub(super) const HOUR: Span = Span { name: "1 h/15 s", samples: SAMPLES, step: Some(15) };
-pub(super) const DAY: Span = Span { name: "24 h/60 s", samples: 24 * SAMPLES, step: Some(60) };
+pub(super) const INSTANT: TimeSpan = TimeSpan { name: "instant", samples: SAMPLES, step: None };
+pub(super) const HOUR: TimeSpan = TimeSpan { name: "1 h/15 s", samples: SAMPLES, step: Some(15) };
+pub(super) const DAY: TimeSpan = TimeSpan { name: "24 h/60 s", samples: 24 * SAMPLES, step: Some(60) };
 
 /// A query and the amount of data.
 #[derive(Clone, Copy)]
 pub(super) struct Case<'a> {
     pub(super) query: &'a str,
     pub(super) series: i64,
-    pub(super) span: Span,
+    pub(super) span: TimeSpan,
     pub(super) workers: usize,
     pub(super) replicas: u64,
 }
 
 /// The measurement of a case.
-pub(super) struct Measured {
+pub(super) struct CaseMeasurement {
     /// Million decoded samples per second, one value per round.
     pub(super) rates: Vec<f64>,
     /// Milliseconds, one value per round.
@@ -63,12 +63,12 @@ pub(super) struct Measured {
 
 impl<'a> Case<'a> {
     /// A case with one worker, over series without replicas.
-    pub(super) fn new(query: &'a str, series: i64, span: Span) -> Self {
+    pub(super) fn new(query: &'a str, series: i64, span: TimeSpan) -> Self {
         Case { query, series, span, workers: 1, replicas: 1 }
     }
 
     /// Runs the case in its own process.
-    pub(super) fn measure(&self) -> Measured {
+    pub(super) fn measure(&self) -> CaseMeasurement {
         let this = std::env::current_exe().expect("a running program has a file");
         let case = json!({
             "query": self.query, "series": self.series, "samples": self.span.samples, "step": self.span.step,
@@ -83,7 +83,7 @@ impl<'a> Case<'a> {
             value[key].as_array().into_iter().flatten().filter_map(Value::as_f64).collect()
         };
         let bytes = |key: &str| value[key].as_u64().unwrap_or(0);
-        Measured {
+        CaseMeasurement {
             rates: list("rates"),
             millis: list("millis"),
             driver: median(&list("driver")),

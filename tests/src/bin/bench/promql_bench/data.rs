@@ -80,11 +80,11 @@ impl Metric {
     fn chunks(self, number: i64, series: i64, samples: i64, replica: u64) -> Vec<AggrChunk> {
         match self {
             Self::Plain | Self::PlainBuckets => plain(number, samples),
-            Self::Requests => counter(&mut Random::of(number, replica), number % 2 == 1, samples),
+            Self::Requests => counter(&mut SplitMix::of(number, replica), number % 2 == 1, samples),
             Self::Buckets => bucket(number, replica, samples),
-            Self::Native => native(&mut Random::of(number, replica), samples),
+            Self::Native => native(&mut SplitMix::of(number, replica), samples),
             Self::Info => {
-                let scrapes = scrapes(&mut Random::of(number, replica), samples);
+                let scrapes = scrapes(&mut SplitMix::of(number, replica), samples);
                 floats(scrapes.into_iter().map(|time| Sample::new(time, 1.0)).collect())
             }
             Self::Leader => leader(number, series, samples),
@@ -187,11 +187,11 @@ impl Data {
 }
 
 /// A random number generator (SplitMix64) with the same numbers on every machine.
-struct Random {
+struct SplitMix {
     state: u64,
 }
 
-impl Random {
+impl SplitMix {
     fn of(series: i64, replica: u64) -> Self {
         Self { state: series.unsigned_abs() << 8 | replica }
     }
@@ -227,7 +227,7 @@ fn plain(series: i64, samples: i64) -> Vec<AggrChunk> {
 
 /// The scrape times of an instance in milliseconds: at a fixed offset within the interval, slightly early or late. One in 300
 /// scrapes is missed.
-fn scrapes(random: &mut Random, samples: i64) -> Vec<i64> {
+fn scrapes(random: &mut SplitMix, samples: i64) -> Vec<i64> {
     let first = BEGIN * 1000 + random.below(INTERVAL.unsigned_abs() * 1000);
     let mut times = Vec::new();
     for i in 0..samples {
@@ -240,10 +240,10 @@ fn scrapes(random: &mut Random, samples: i64) -> Vec<i64> {
 }
 
 /// A counter of events or of seconds. It is reset about once in 1500 scrapes, and its rate varies.
-fn counter(random: &mut Random, seconds: bool, samples: i64) -> Vec<AggrChunk> {
+fn counter(random: &mut SplitMix, seconds: bool, samples: i64) -> Vec<AggrChunk> {
     let scale = 1 + random.below(400);
     let mut total = random.below(1_000_000) as f64;
-    let mut sample = |time, random: &mut Random| {
+    let mut sample = |time, random: &mut SplitMix| {
         if random.once_in(1500) {
             total = 0.0;
         }
@@ -260,9 +260,9 @@ fn bucket(number: i64, replica: u64, samples: i64) -> Vec<AggrChunk> {
     let bound = usize::try_from(number % PER_INSTANCE).unwrap_or(0);
     // The label `+Inf` sorts first but has the largest bound.
     let included = if bound == 0 { BOUNDS.len() } else { bound };
-    let random = &mut Random::of(number / PER_INSTANCE, replica);
+    let random = &mut SplitMix::of(number / PER_INSTANCE, replica);
     let mut total = 0;
-    let mut sample = |time, random: &mut Random| {
+    let mut sample = |time, random: &mut SplitMix| {
         let parts: [i64; BOUNDS.len()] =
             std::array::from_fn(|at| random.below([2, 4, 9, 30, 60, 40, 20, 8, 3, 2][at]));
         total += parts[..included].iter().sum::<i64>();
@@ -273,7 +273,7 @@ fn bucket(number: i64, replica: u64, samples: i64) -> Vec<AggrChunk> {
 }
 
 /// A native histogram of latencies.
-fn native(random: &mut Random, samples: i64) -> Vec<AggrChunk> {
+fn native(random: &mut SplitMix, samples: i64) -> Vec<AggrChunk> {
     let mut histogram = FloatHistogram {
         schema: 3,
         zero_threshold: 1e-128,

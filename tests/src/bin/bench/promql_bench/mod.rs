@@ -10,11 +10,11 @@ mod data;
 
 pub(crate) use case::{ROLE, run_case};
 
-use case::{Case, DAY, HOUR, INSTANT, Measured, Span};
+use case::{Case, CaseMeasurement, DAY, HOUR, INSTANT, TimeSpan};
 use tests::{Prometheus, get, percent_encode};
 
 use crate::load::{self, BEGIN, END, SAMPLES, SERIES};
-use crate::report::{Report, Row, median};
+use crate::report::{BenchReport, BenchRow, median};
 
 /// Ten times the usual number of series.
 const MANY: i64 = 100_000;
@@ -102,7 +102,7 @@ const GROWING: &[(&str, &str)] = &[
     ("histogram_quantile of each", "max(histogram_quantile(0.9, rate(bench_bucket[5m])))"),
 ];
 
-pub(crate) fn run(report: &mut Report) {
+pub(crate) fn run(report: &mut BenchReport) {
     let mut ours = Vec::new();
     for span in [INSTANT, HOUR, DAY] {
         for series in [1_000, SERIES, MANY] {
@@ -128,16 +128,16 @@ pub(crate) fn run(report: &mut Report) {
 }
 
 /// Ranges are reported in samples per second. Instants, which decode few samples, are reported in milliseconds.
-fn throughput(name: String, measured: &Measured, span: Span) -> Row {
+fn throughput(name: String, measured: &CaseMeasurement, span: TimeSpan) -> BenchRow {
     let row = match span.step {
-        None => Row::new(name, "ms", measured.millis.clone()),
-        Some(_) => Row::new(name, "M samples/s", measured.rates.clone()),
+        None => BenchRow::new(name, "ms", measured.millis.clone()),
+        Some(_) => BenchRow::new(name, "M samples/s", measured.rates.clone()),
     };
     row.peak(measured.peak_rss_bytes)
 }
 
 /// Series with many labels, varying scrape times, and counter resets.
-fn real(report: &mut Report) {
+fn real(report: &mut BenchReport) {
     for (name, query) in REAL {
         let measured = Case::new(query, SERIES, HOUR).measure();
         report.add(&throughput(format!("promql/real/{name}"), &measured, HOUR));
@@ -148,12 +148,12 @@ fn real(report: &mut Report) {
         let measured = Case::new(query, 1_000, HOUR).measure();
         let histograms = |millis: &f64| (1_000 * SAMPLES) as f64 / 1e3 / millis;
         let rates = measured.millis.iter().map(histograms).collect();
-        let row = Row::new(format!("promql/real/{name}"), "M hist./s", rates);
+        let row = BenchRow::new(format!("promql/real/{name}"), "M hist./s", rates);
         report.add(&row.peak(measured.peak_rss_bytes));
     }
 }
 
-fn large(report: &mut Report) {
+fn large(report: &mut BenchReport) {
     for (name, series, query) in LARGE {
         let measured = Case::new(query, *series, HOUR).measure();
         report.add(&throughput(format!("promql/large/{name}"), &measured, HOUR));
@@ -161,42 +161,52 @@ fn large(report: &mut Report) {
 }
 
 /// The memory for more series and more steps, as reserved by the engine and as used by the process in addition to the series.
-fn growth(report: &mut Report) {
+fn growth(report: &mut BenchReport) {
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     for (queries, ratio) in [(CONSTANT, "10k (reach < 2)"), (GROWING, "10k")] {
         for (name, query) in queries {
             let [few, many] = [SERIES, MANY].map(|series| Case::new(query, series, HOUR).measure());
-            let row =
-                Row::new(format!("promql/growth/{name}/100k/held"), "MiB", vec![mib(many.peak_held_bytes)]);
+            let row = BenchRow::new(
+                format!("promql/growth/{name}/100k/held"),
+                "MiB",
+                vec![mib(many.peak_held_bytes)],
+            );
             report.add(&row.versus(ratio, mib(few.peak_held_bytes)));
-            let row =
-                Row::new(format!("promql/growth/{name}/100k/rss"), "MiB", vec![mib(many.engine_rss_bytes)]);
+            let row = BenchRow::new(
+                format!("promql/growth/{name}/100k/rss"),
+                "MiB",
+                vec![mib(many.engine_rss_bytes)],
+            );
             report.add(&row.versus(ratio, mib(few.engine_rss_bytes)));
         }
     }
     for (span, name, step) in
         [(HOUR, "1 h", 15), (HOUR, "1 h", 60), (HOUR, "1 h", 300), (DAY, "24 h", 300), (DAY, "24 h", 10_800)]
     {
-        let measured = Case::new(SUM_BY_RATE, SERIES, Span { step: Some(step), ..span }).measure();
-        let row = Row::new(format!("promql/growth/{name}/{step} s/time"), "ms", measured.millis);
+        let measured = Case::new(SUM_BY_RATE, SERIES, TimeSpan { step: Some(step), ..span }).measure();
+        let row = BenchRow::new(format!("promql/growth/{name}/{step} s/time"), "ms", measured.millis);
         report.add(&row.peak(measured.peak_rss_bytes));
     }
 }
 
 /// The speed with a second worker, and the share of the work that the thread that drives the engine does, which limits the speed
 /// with any number of workers.
-fn two_workers(report: &mut Report) {
+fn two_workers(report: &mut BenchReport) {
     for (name, query) in REAL {
         let one = Case::new(query, SERIES, HOUR).measure();
         let two = Case { workers: 2, ..Case::new(query, SERIES, HOUR) }.measure();
-        let row = Row::new(format!("promql/two workers/{name}"), "M samples/s", two.rates);
+        let row = BenchRow::new(format!("promql/two workers/{name}"), "M samples/s", two.rates);
         report.add(&row.versus("one", median(&one.rates)).peak(two.peak_rss_bytes));
-        report.add(&Row::new(format!("promql/two workers/{name}/driver"), "%", vec![100.0 * two.driver]));
+        report.add(&BenchRow::new(
+            format!("promql/two workers/{name}/driver"),
+            "%",
+            vec![100.0 * two.driver],
+        ));
     }
 }
 
 /// The same series in a real Prometheus, queried through its HTTP API, in samples per second of CPU time.
-fn prometheus(report: &mut Report, ours: &[(&str, f64)]) {
+fn prometheus(report: &mut BenchReport, ours: &[(&str, f64)]) {
     if !Prometheus::is_installed("the comparison of the engine with Prometheus") {
         return;
     }
@@ -222,8 +232,8 @@ fn prometheus(report: &mut Report, ours: &[(&str, f64)]) {
             theirs.push(sides * (SERIES * SAMPLES) as f64 / 1e6 / took);
         }
         let base = median(&theirs);
-        report.add(&Row::new(format!("promql/{name}/Prometheus"), "M samples/s", theirs));
-        let row = Row::new(format!("promql/{name}/engine"), "M samples/s", vec![ours]);
+        report.add(&BenchRow::new(format!("promql/{name}/Prometheus"), "M samples/s", theirs));
+        let row = BenchRow::new(format!("promql/{name}/engine"), "M samples/s", vec![ours]);
         report.add(&row.versus("Prometheus", base));
     }
 }
