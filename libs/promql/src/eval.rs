@@ -9,6 +9,7 @@
 
 pub(crate) mod aggregate;
 pub(crate) mod answer;
+mod assemble;
 pub(crate) mod binary;
 pub(crate) mod buckets;
 pub(crate) mod distinct;
@@ -36,21 +37,17 @@ use model::Labels;
 use series::SelectedSeries;
 
 use crate::error::QueryError;
-use crate::eval::distinct::{Shortcut, is_typed};
+use crate::eval::distinct::is_typed;
 use crate::eval::identity::Identities;
 use crate::eval::meter::{Clock, Meters};
 use crate::eval::operator::OperatorContext;
-use crate::eval::pipeline::{
-    BatchOutcome, OutputTarget, Pipeline, PipelineProduct, PipelineStage, StageWork,
-};
+use crate::eval::pipeline::{BatchOutcome, OutputTarget, Pipeline, PipelineProduct};
 use crate::eval::pool::{BATCH, Job, Pool};
 use crate::eval::slot::OperatorSlot;
 use crate::explain::PlanNode;
-use crate::functions::label::is_reserved;
-use crate::output::{AnswerMemory, MatrixSeries, QueryOutput, QueryValue, Stats};
+use crate::output::{AnswerMemory, MatrixSeries, QueryOutput, Stats};
 use crate::plan::Plan;
-use crate::plan::node::PlanRoot;
-use crate::plan::node::{LeafKind, NodeId, Op};
+use crate::plan::node::{NodeId, Op};
 use crate::select::{Select, SelectId};
 use crate::value::column::Row;
 use crate::value::notes::Notes;
@@ -194,26 +191,8 @@ impl Evaluation {
                 open.0
             )));
         }
-        let value = match &self.plan.answer {
-            PlanRoot::String(text) => {
-                let timestamp = model::Timestamp::from_millis(self.plan.steps.start);
-                QueryValue::String { timestamp, value: text.clone() }
-            }
-            PlanRoot::Series(root) => {
-                let node = &self.plan.nodes[*root];
-                match &node.op {
-                    Op::Leaf(leaf) if matches!(leaf.kind, LeafKind::Raw) => {
-                        let mut series = std::mem::take(&mut self.raw);
-                        answer::sort(&mut series);
-                        QueryValue::Matrix(series)
-                    }
-                    _ => {
-                        let rows = std::mem::take(&mut self.rows);
-                        answer::value(&self.plan, rows, &node.steps, &mut self.answer_memory)?
-                    }
-                }
-            }
-        };
+        let (rows, raw) = (std::mem::take(&mut self.rows), std::mem::take(&mut self.raw));
+        let value = answer::value(&self.plan, rows, raw, &mut self.answer_memory)?;
         let stats = Stats {
             series: self.series,
             samples: self.plan.budget.samples(),
@@ -523,63 +502,12 @@ impl Evaluation {
         if self.readings[select.0].pipelines.is_some() {
             return true;
         }
-        let pipelines: Option<Vec<Pipeline>> =
-            self.plan.leaves[select.0].iter().map(|leaf| self.pipeline(*leaf)).collect();
+        let pipelines: Option<Vec<Pipeline>> = self.plan.leaves[select.0]
+            .iter()
+            .map(|leaf| assemble::pipeline(&self.plan, &self.slots, *leaf))
+            .collect();
         self.readings[select.0].pipelines = pipelines.map(Arc::new);
         self.readings[select.0].pipelines.is_some()
-    }
-
-    /// The pipeline that starts at a leaf and ends before the first operator that looks at several series.
-    fn pipeline(&self, leaf: NodeId) -> Option<Pipeline> {
-        let OperatorSlot::Leaf(scalars) = &self.slots[leaf] else { return None };
-        let mut pipeline = Pipeline {
-            leaf,
-            scalars: scalars.all()?,
-            stages: Vec::new(),
-            fold: None,
-            sieve: None,
-            to: self.plan.nodes[leaf].parent,
-        };
-        while let Some((id, 0)) = pipeline.to {
-            let parent = self.plan.nodes[id].parent;
-            match &self.slots[id] {
-                OperatorSlot::Map(operator) => {
-                    let Some((map, scalars)) = operator.ready() else { break };
-                    let work = StageWork::Map(map, scalars);
-                    pipeline.stages.push(PipelineStage { node: id, work, steps: self.plan.nodes[id].steps });
-                    pipeline.to = self.plan.nodes[id].parent;
-                }
-                OperatorSlot::Distinct(operator) => {
-                    let shortcut = Shortcut {
-                        untyped: operator.has_one_metric(),
-                        names_may_stay: parent.is_some_and(|(parent, _)| self.ignores_names(parent)),
-                    };
-                    let work = StageWork::Distinct(operator.rule(), shortcut);
-                    pipeline.stages.push(PipelineStage { node: id, work, steps: self.plan.nodes[id].steps });
-                    pipeline.to = self.plan.nodes[id].parent;
-                }
-                OperatorSlot::Fold(operator) => {
-                    pipeline.fold = operator.spec();
-                    break;
-                }
-                OperatorSlot::Other(operator) => {
-                    pipeline.sieve = operator.sieve();
-                    break;
-                }
-                OperatorSlot::Source | OperatorSlot::Leaf(_) | OperatorSlot::Info(_) => break,
-            }
-        }
-        Some(pipeline)
-    }
-
-    /// Whether an operator is an aggregation that does not depend on metric names.
-    fn ignores_names(&self, id: NodeId) -> bool {
-        match (&self.plan.nodes[id].op, &self.slots[id]) {
-            (Op::Aggregate(spec), OperatorSlot::Fold(_)) => {
-                !spec.grouping.without && !spec.grouping.labels.iter().any(|label| is_reserved(label))
-            }
-            _ => false,
-        }
     }
 }
 

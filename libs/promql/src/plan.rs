@@ -3,7 +3,7 @@
 //! The plan contains everything that is known before any data is read: which series and which range of time each leaf
 //! needs, at which instants each operator is evaluated, which parts do not depend on the instant (because of `@`) and are
 //! evaluated once, and which are constants. It does not know how it is evaluated. Reading order: [`node`], `build`,
-//! `select`, `call`.
+//! `select`, `selector`, `call`.
 
 mod binary;
 mod build;
@@ -15,6 +15,7 @@ pub(crate) mod node;
 mod project;
 mod propagate;
 mod select;
+mod selector;
 mod traits;
 
 use budget::{Budget, BudgetLimits, Reservation};

@@ -10,15 +10,39 @@ use crate::eval::merge::merge;
 use crate::functions::label::without_reserved;
 use crate::output::{MatrixSeries, QueryValue, SampleValue, VectorSample};
 use crate::plan::Plan;
+use crate::plan::node::{LeafKind, Op, PlanRoot};
 use crate::syntax::functions::ValueType;
 use crate::value::column::{Cell, Row, is_absent};
 use crate::value::steps::Steps;
 
-/// The value of a query.
+/// The value of a query, from the series of its last operator, or from raw samples if it is a range selector.
+pub(crate) fn value(
+    plan: &Plan,
+    rows: Vec<Row>,
+    mut raw: Vec<MatrixSeries>,
+    reserved: &mut Reservation,
+) -> Result<QueryValue, QueryError> {
+    let root = match &plan.answer {
+        PlanRoot::String(text) => {
+            let timestamp = Timestamp::from_millis(plan.steps.start);
+            return Ok(QueryValue::String { timestamp, value: text.clone() });
+        }
+        PlanRoot::Series(root) => &plan.nodes[*root],
+    };
+    match &root.op {
+        Op::Leaf(leaf) if matches!(leaf.kind, LeafKind::Raw) => {
+            sort(&mut raw);
+            Ok(QueryValue::Matrix(raw))
+        }
+        _ => value_of_rows(plan, rows, &root.steps, reserved),
+    }
+}
+
+/// The value of the series of the last operator.
 ///
 /// With delayed name removal, names are dropped here. Series whose labels become equal by that are merged; the query fails if
 /// two of them have a value at the same step. `reserved` covers the rows, and afterwards the value.
-pub(crate) fn value(
+fn value_of_rows(
     plan: &Plan,
     rows: Vec<Row>,
     steps: &Steps,
@@ -94,6 +118,6 @@ fn matrix(
 }
 
 /// Sorts series by their labels.
-pub(crate) fn sort(series: &mut [MatrixSeries]) {
+fn sort(series: &mut [MatrixSeries]) {
     series.sort_by(|a, b| a.labels.cmp(&b.labels));
 }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use model::{CounterResetHint, FloatHistogram, Labels, is_stale_nan};
+use model::{CounterResetHint, FloatHistogram, Labels, Sample, Timestamp, is_stale_nan};
 use series::Samples;
 
 use crate::error::QueryError;
 use crate::functions::range::{self, RangeFunction};
+use crate::output::MatrixSeries;
 use crate::plan::node::{Leaf, LeafKind};
 use crate::syntax::ast::Boundary;
 use crate::value::column::{Column, Histogram, Points, drop_stale};
@@ -75,6 +76,43 @@ pub(crate) fn evaluate(
         // The pipeline passes raw samples on without a column.
         LeafKind::Raw => Ok(()),
     }
+}
+
+/// The samples of the window of an instant query for a range.
+pub(crate) fn raw(
+    leaf: &Leaf,
+    steps: &Steps,
+    labels: &Labels,
+    samples: &mut Samples,
+) -> Result<Option<MatrixSeries>, QueryError> {
+    drop_stale(samples);
+    let (start, end) = (leaf.window.start(steps.start), leaf.window.end(steps.start));
+    let (before, after) = leaf.window.margins();
+    let inside = |time: i64| time > start.saturating_sub(before) && time <= end.saturating_add(after);
+    let floats = samples.timestamps.iter().zip(&samples.values).filter(|(t, _)| inside(**t));
+    let mut list = Vec::with_capacity(samples.timestamps.len());
+    list.extend(floats.map(|(t, v)| Sample::new(*t, *v)));
+    let mut floats = list;
+    let inner = samples.histograms.iter().filter(|(t, _)| inside(*t));
+    let mut histograms = Vec::with_capacity(samples.histograms.len());
+    histograms.extend(inner.map(|(t, h)| (Timestamp::from_millis(*t), h.clone())));
+    let modifier = match leaf.window.boundary {
+        Boundary::Plain => None,
+        Boundary::Anchored => Some("anchored"),
+        Boundary::Smoothed => Some("smoothed"),
+    };
+    if let Some(modifier) = modifier {
+        if !histograms.is_empty() {
+            return Err(QueryError::execution(format!(
+                "{modifier} modifier is not supported with histograms"
+            )));
+        }
+        floats = range::extend(&floats, start, end, leaf.window.boundary);
+    }
+    if floats.is_empty() && histograms.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(MatrixSeries { labels: labels.clone(), floats, histograms }))
 }
 
 /// Reduces histograms to their count and sum. Counter resets are detected by the buckets, so each histogram gets a hint whether

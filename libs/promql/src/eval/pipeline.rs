@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use budget::{Budget, LimitError, Reservation};
-use model::{Labels, Sample, Timestamp};
 use series::{Samples, SelectedSeries};
 
 use crate::error::QueryError;
@@ -19,7 +18,7 @@ use crate::output::MatrixSeries;
 use crate::plan::Plan;
 use crate::plan::node::{Aggregation, Distinct, Leaf, LeafKind, Map, NodeId, Op};
 use crate::syntax::ast::Boundary;
-use crate::value::column::{Column, Row, drop_stale};
+use crate::value::column::{Column, Row};
 use crate::value::notes::Notes;
 use crate::value::scalar::Scalar;
 use crate::value::steps::Steps;
@@ -230,7 +229,7 @@ impl<'p> RunningPipeline<'p> {
         if let PipelineProduct::Raw(list) = &mut self.product {
             let bytes = scratch.samples.size_bytes() as u64;
             self.reserved.add(bytes)?;
-            match raw(self.leaf, &self.steps, &series.labels, &mut scratch.samples)? {
+            match leaf::raw(self.leaf, &self.steps, &series.labels, &mut scratch.samples)? {
                 Some(series) => list.push(series),
                 None => self.reserved.release(bytes),
             }
@@ -391,41 +390,4 @@ fn decode(
         leaf::keep_statistics(samples);
     }
     Ok(())
-}
-
-/// The samples of the window of an instant query for a range.
-fn raw(
-    leaf: &Leaf,
-    steps: &Steps,
-    labels: &Labels,
-    samples: &mut Samples,
-) -> Result<Option<MatrixSeries>, QueryError> {
-    drop_stale(samples);
-    let (start, end) = (leaf.window.start(steps.start), leaf.window.end(steps.start));
-    let (before, after) = leaf.window.margins();
-    let inside = |time: i64| time > start.saturating_sub(before) && time <= end.saturating_add(after);
-    let floats = samples.timestamps.iter().zip(&samples.values).filter(|(t, _)| inside(**t));
-    let mut list = Vec::with_capacity(samples.timestamps.len());
-    list.extend(floats.map(|(t, v)| Sample::new(*t, *v)));
-    let mut floats = list;
-    let inner = samples.histograms.iter().filter(|(t, _)| inside(*t));
-    let mut histograms = Vec::with_capacity(samples.histograms.len());
-    histograms.extend(inner.map(|(t, h)| (Timestamp::from_millis(*t), h.clone())));
-    let modifier = match leaf.window.boundary {
-        Boundary::Plain => None,
-        Boundary::Anchored => Some("anchored"),
-        Boundary::Smoothed => Some("smoothed"),
-    };
-    if let Some(modifier) = modifier {
-        if !histograms.is_empty() {
-            return Err(QueryError::execution(format!(
-                "{modifier} modifier is not supported with histograms"
-            )));
-        }
-        floats = crate::functions::range::extend(&floats, start, end, leaf.window.boundary);
-    }
-    if floats.is_empty() && histograms.is_empty() {
-        return Ok(None);
-    }
-    Ok(Some(MatrixSeries { labels: labels.clone(), floats, histograms }))
 }

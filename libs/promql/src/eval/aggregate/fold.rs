@@ -4,58 +4,29 @@
 //! Workers fold each batch of series into a [`Folded`]. These are merged in the order of the batches, so that the result depends
 //! on the data alone and not on the number of workers or their timing.
 
+mod floats;
+mod histograms;
+
 use std::sync::Arc;
 
 use budget::Reservation;
-use model::{CounterResetHint, FloatHistogram, Labels};
+use model::{FloatHistogram, Labels};
 
 use crate::error::QueryError;
+use crate::eval::aggregate::fold::floats::FloatFolds;
+use crate::eval::aggregate::fold::histograms::Histograms;
 use crate::eval::aggregate::grouping::GroupNumbers;
 use crate::eval::operator::{Operator, OperatorContext};
-use crate::functions::arithmetic::HistogramMean;
-use crate::functions::kahan::{KahanSum, Mean, Spread};
 use crate::plan::node::Aggregation;
 use crate::syntax::ast::AggregateOp;
-use crate::value::column::{ABSENT, Column, Row, is_absent};
-use crate::value::note::{HistogramOperation, Note};
+use crate::value::column::{Column, Row, is_absent};
+use crate::value::note::Note;
 use crate::value::notes::Notes;
 
 /// Whether this module evaluates an aggregation.
 pub(crate) fn folds(op: AggregateOp) -> bool {
     use AggregateOp::{Avg, Count, Group, Max, Min, Stddev, Stdvar, Sum};
     matches!(op, Avg | Count | Group | Max | Min | Stddev | Stdvar | Sum)
-}
-
-/// The floats of one group, folded at each step.
-#[derive(Clone, Debug)]
-enum FloatFolds {
-    /// Minimum, maximum or `group`: [`ABSENT`] if there was no value.
-    Plain(Vec<f64>),
-    /// Number of values, floats and histograms.
-    Count(Vec<f64>),
-    /// Sums; `sums` is [`ABSENT`] if there was no value.
-    Sum {
-        sums: Vec<f64>,
-        rests: Vec<f64>,
-    },
-    Mean(Vec<Option<Mean>>),
-    Spread(Vec<Option<Spread>>),
-}
-
-/// The histograms of one group at one step.
-#[derive(Clone, Debug, Default)]
-struct Histograms {
-    total: Option<HistogramTotal>,
-    /// Their schemas are incompatible, so there is no result.
-    incompatible: bool,
-    reset: bool,
-    not_reset: bool,
-}
-
-#[derive(Clone, Debug)]
-enum HistogramTotal {
-    Sum(Box<FloatHistogram>, Option<Box<FloatHistogram>>),
-    Mean(Box<HistogramMean>),
 }
 
 /// One group.
@@ -78,151 +49,6 @@ pub(crate) struct Folded {
     groups: Vec<FoldGroup>,
     /// Memory in bytes.
     bytes: u64,
-}
-
-impl FloatFolds {
-    fn new(op: AggregateOp, steps: usize) -> Self {
-        match op {
-            AggregateOp::Sum => Self::Sum { sums: vec![ABSENT; steps], rests: vec![0.0; steps] },
-            AggregateOp::Avg => Self::Mean(vec![None; steps]),
-            AggregateOp::Stddev | AggregateOp::Stdvar => Self::Spread(vec![None; steps]),
-            AggregateOp::Count => Self::Count(vec![0.0; steps]),
-            _ => Self::Plain(vec![ABSENT; steps]),
-        }
-    }
-
-    /// Memory in bytes after [`new`](Self::new).
-    fn size_bytes(op: AggregateOp, steps: usize) -> u64 {
-        let size = match op {
-            AggregateOp::Sum => 16,
-            AggregateOp::Avg => size_of::<Option<Mean>>(),
-            AggregateOp::Stddev | AggregateOp::Stdvar => size_of::<Option<Spread>>(),
-            _ => 8,
-        };
-        (steps * size) as u64
-    }
-
-    fn add(&mut self, op: AggregateOp, values: &[f64]) {
-        match self {
-            Self::Sum { sums, rests } => {
-                for ((sum, rest), &value) in sums.iter_mut().zip(rests).zip(values) {
-                    if is_absent(value) {
-                        continue;
-                    }
-                    if is_absent(*sum) {
-                        *sum = value;
-                    } else {
-                        let total = KahanSum { sum: *sum, rest: *rest }.add(value);
-                        (*sum, *rest) = (total.sum, total.rest);
-                    }
-                }
-            }
-            Self::Count(counts) => {
-                for (count, &value) in counts.iter_mut().zip(values) {
-                    *count += f64::from(u8::from(!is_absent(value)));
-                }
-            }
-            Self::Plain(best) => {
-                for (best, &value) in best.iter_mut().zip(values) {
-                    if !is_absent(value) {
-                        *best = better(op, *best, value);
-                    }
-                }
-            }
-            Self::Mean(means) => {
-                for (mean, &value) in means.iter_mut().zip(values).filter(|(_, v)| !is_absent(**v)) {
-                    match mean {
-                        None => *mean = Some(Mean::of(value)),
-                        Some(mean) => mean.add(value),
-                    }
-                }
-            }
-            Self::Spread(spreads) => {
-                for (spread, &value) in spreads.iter_mut().zip(values).filter(|(_, v)| !is_absent(**v)) {
-                    match spread {
-                        None => *spread = Some(Spread::of(value)),
-                        Some(spread) => spread.add(value),
-                    }
-                }
-            }
-        }
-    }
-
-    fn merge(&mut self, op: AggregateOp, other: Self) {
-        match (self, other) {
-            (Self::Sum { sums, rests }, Self::Sum { sums: more, rests: more_rests }) => {
-                let theirs = more.into_iter().zip(more_rests);
-                for ((sum, rest), (more, more_rest)) in sums.iter_mut().zip(rests).zip(theirs) {
-                    if is_absent(more) {
-                        continue;
-                    }
-                    if is_absent(*sum) {
-                        (*sum, *rest) = (more, more_rest);
-                    } else {
-                        let theirs = KahanSum { sum: more, rest: more_rest };
-                        let total = KahanSum { sum: *sum, rest: *rest }.merge(theirs);
-                        (*sum, *rest) = (total.sum, total.rest);
-                    }
-                }
-            }
-            (Self::Count(counts), Self::Count(more)) => {
-                counts.iter_mut().zip(more).for_each(|(count, more)| *count += more);
-            }
-            (mine @ Self::Plain(_), Self::Plain(more)) => mine.add(op, &more),
-            (Self::Mean(means), Self::Mean(more)) => {
-                for (mean, more) in means.iter_mut().zip(more) {
-                    match (mean.as_mut(), more) {
-                        (Some(mean), Some(more)) => mean.merge(more),
-                        (None, more) => *mean = more,
-                        (Some(_), None) => {}
-                    }
-                }
-            }
-            (Self::Spread(spreads), Self::Spread(more)) => {
-                for (spread, more) in spreads.iter_mut().zip(more) {
-                    match (spread.as_mut(), more) {
-                        (Some(spread), Some(more)) => spread.merge(more),
-                        (None, more) => *spread = more,
-                        (Some(_), None) => {}
-                    }
-                }
-            }
-            // Both come from the same aggregation, so they have the same variant.
-            _ => {}
-        }
-    }
-
-    /// The result at a step; [`ABSENT`] where nothing was seen.
-    fn value(&self, op: AggregateOp, step: usize) -> f64 {
-        match self {
-            Self::Plain(values) => values[step],
-            Self::Count(counts) if counts[step] == 0.0 => ABSENT,
-            Self::Count(counts) => counts[step],
-            Self::Sum { sums, .. } if is_absent(sums[step]) => ABSENT,
-            Self::Sum { sums, rests } => sums[step] + rests[step],
-            Self::Mean(means) => means[step].map_or(ABSENT, |mean| mean.value()),
-            Self::Spread(spreads) => spreads[step].map_or(ABSENT, |spread| {
-                if op == AggregateOp::Stddev { spread.variance().sqrt() } else { spread.variance() }
-            }),
-        }
-    }
-}
-
-/// Which of two values a minimum or maximum keeps: NaN only where there is nothing else.
-#[inline(always)]
-fn better(op: AggregateOp, best: f64, value: f64) -> f64 {
-    let take = match op {
-        // Absent is NaN too, so the first value is always taken.
-        AggregateOp::Min => best > value || best.is_nan(),
-        AggregateOp::Max => best < value || best.is_nan(),
-        _ => return 1.0,
-    };
-    if take { value } else { best }
-}
-
-/// Memory of a group in bytes, its numbers not counted: itself, its labels and its key.
-fn group_bytes(labels: &Labels) -> u64 {
-    (size_of::<FoldGroup>() + 3 * labels.size_bytes() + 64) as u64
 }
 
 impl Folded {
@@ -358,127 +184,23 @@ impl FoldGroup {
         let mut column = Column::absent(steps);
         for step in 0..steps {
             let value = self.floats.value(spec.op, step);
-            let Some(histograms) = self.histograms.get_mut(step).filter(|h| h.total.is_some()) else {
+            let Some(histograms) = self.histograms.get_mut(step).filter(|h| !h.is_empty()) else {
                 column.floats[step] = value;
                 continue;
             };
             if !is_absent(value) {
                 notes.add(Note::MixedFloatsHistogramsAggregation, spec.operand);
-                continue;
-            }
-            if histograms.incompatible {
-                continue;
-            }
-            if histograms.reset && histograms.not_reset {
-                notes.add(Note::CounterResetCollision(HistogramOperation::Aggregation), spec.operand);
-            }
-            let total = match histograms.total.take() {
-                Some(HistogramTotal::Sum(mut total, lost)) => {
-                    if let Some(lost) = lost {
-                        // The compensation has the layout of the total, so the two can be added.
-                        let _ = total.add(&lost);
-                    }
-                    Some(*total)
-                }
-                Some(HistogramTotal::Mean(mean)) => Some(mean.value()),
-                None => None,
-            };
-            if let Some(mut total) = total {
-                total.compact();
-                column.set_histogram(step, Arc::new(total));
+            } else if let Some(histogram) = histograms.finish(spec, notes) {
+                column.set_histogram(step, Arc::new(histogram));
             }
         }
         column
     }
 }
 
-impl Histograms {
-    /// Memory on the heap in bytes.
-    fn size_bytes(&self) -> u64 {
-        let size = match &self.total {
-            None => 0,
-            Some(HistogramTotal::Sum(total, lost)) => {
-                total.size_bytes() + lost.as_ref().map_or(0, |l| l.size_bytes())
-            }
-            Some(HistogramTotal::Mean(mean)) => mean.size_bytes(),
-        };
-        size as u64
-    }
-
-    fn add(&mut self, spec: &Aggregation, histogram: &FloatHistogram, metric: &str, notes: &mut Notes) {
-        self.reset |= histogram.counter_reset_hint == CounterResetHint::Reset;
-        self.not_reset |= histogram.counter_reset_hint == CounterResetHint::NotReset;
-        if self.incompatible {
-            return;
-        }
-        let combined = match &mut self.total {
-            None => {
-                let copy = histogram.clone();
-                self.total = Some(match spec.op {
-                    AggregateOp::Avg => HistogramTotal::Mean(Box::new(HistogramMean::of(copy))),
-                    _ => HistogramTotal::Sum(Box::new(copy), None),
-                });
-                return;
-            }
-            Some(HistogramTotal::Sum(total, lost)) => {
-                let mut inner = lost.take().map(|lost| *lost);
-                let combined = total.kahan_add(histogram, &mut inner);
-                *lost = inner.map(Box::new);
-                combined
-            }
-            Some(HistogramTotal::Mean(mean)) => mean.add(histogram),
-        };
-        self.annotate(combined, spec, metric, notes);
-    }
-
-    fn annotate(
-        &mut self,
-        combined: Result<model::Combined, model::IncompatibleSchemas>,
-        spec: &Aggregation,
-        metric: &str,
-        notes: &mut Notes,
-    ) {
-        match combined {
-            Err(_) => {
-                self.incompatible = true;
-                notes.add(Note::MixedExponentialCustom(metric), spec.operand);
-            }
-            Ok(combined) if combined.reconciled => {
-                notes.add(Note::ReconciledBuckets(HistogramOperation::Aggregation), spec.operand);
-            }
-            Ok(_) => {}
-        }
-    }
-
-    /// Adds the histograms of another worker; `metric` is that of its first series with histograms.
-    fn merge(&mut self, other: Self, metric: &str, spec: &Aggregation, notes: &mut Notes) {
-        self.reset |= other.reset;
-        self.not_reset |= other.not_reset;
-        self.incompatible |= other.incompatible;
-        let combined = match (&mut self.total, other.total) {
-            (_, None) => return,
-            (mine @ None, theirs) => {
-                *mine = theirs;
-                return;
-            }
-            (Some(_), Some(_)) if self.incompatible => return,
-            (Some(HistogramTotal::Sum(total, lost)), Some(HistogramTotal::Sum(theirs, more))) => {
-                let mut inner = lost.take().map(|lost| *lost);
-                let combined = total.kahan_add(&theirs, &mut inner).and_then(|combined| {
-                    if let Some(more) = more {
-                        total.kahan_add(&more, &mut inner)?;
-                    }
-                    Ok(combined)
-                });
-                *lost = inner.map(Box::new);
-                combined
-            }
-            (Some(HistogramTotal::Mean(mean)), Some(HistogramTotal::Mean(theirs))) => mean.merge(*theirs),
-            // Both come from the same aggregation, so they have the same variant.
-            (Some(_), Some(_)) => return,
-        };
-        self.annotate(combined, spec, metric, notes);
-    }
+/// Memory of a group in bytes, its numbers not counted: itself, its labels and its key.
+fn group_bytes(labels: &Labels) -> u64 {
+    (size_of::<FoldGroup>() + 3 * labels.size_bytes() + 64) as u64
 }
 
 /// The operator that merges what workers have folded, or folds series itself if they come from another operator.
