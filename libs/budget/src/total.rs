@@ -7,9 +7,10 @@ use crate::{BudgetLimits, Consumers};
 
 /// What all work of one kind may use together, such as all queries of a process. Clones are the same budget.
 ///
-/// The work that asks for more than is left is the work that stops; what other work has reserved is not touched. From then
-/// on the bytes of the work that was refused do not count against other work, which would otherwise be refused too before
-/// they are released. That is limited to an eighth of the budget, by which all work together may exceed it for that moment.
+/// A request for more than is left is refused, and the work that made it stops. Bytes that other work has reserved are not
+/// touched. After a refusal, the bytes of the refused work do not count against other work, which would otherwise be refused
+/// too before they are released. That is limited to an eighth of the budget, by which all work together may exceed it for
+/// that moment.
 #[derive(Clone, Debug)]
 pub struct TotalBudget {
     counters: Arc<TotalCounters>,
