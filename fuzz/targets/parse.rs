@@ -21,7 +21,8 @@ fuzz_target!(|text: &str| {
             assert_eq!(parsed.to_string(), printed);
         }
     }
-    let engine = EngineOptions { parse: ParseOptions::ALL, propagate_matchers: true, ..EngineOptions::default() };
+    let engine =
+        EngineOptions { parse: ParseOptions::ALL, propagate_matchers: true, ..EngineOptions::default() };
     let end = Timestamp::from_millis(3_600_000);
     for params in
         [QueryParams::instant(end), QueryParams::range(Timestamp::EPOCH, end, Duration::from_secs(15))]
