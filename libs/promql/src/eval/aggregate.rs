@@ -3,7 +3,5 @@
 
 pub(crate) mod collect;
 pub(crate) mod fold;
-pub(crate) mod grouping;
 pub(crate) mod pick;
 mod ratio;
-pub(crate) mod sieve;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use budget::{Budget, Reservation};
 
 use crate::error::QueryError;
-use crate::eval::aggregate::sieve::Sieve;
 use crate::eval::map;
+use crate::eval::sieve::Sieve;
 use crate::plan::node::Map;
 use crate::value::column::Row;
 use crate::value::notes::Notes;

@@ -8,11 +8,11 @@ use series::{Samples, SelectedSeries};
 
 use crate::error::QueryError;
 use crate::eval::aggregate::fold::Folded;
-use crate::eval::aggregate::sieve::Sieve;
 use crate::eval::distinct::{SeenLabels, Shortcut};
 use crate::eval::leaf;
 use crate::eval::map;
 use crate::eval::meter::{Meters, OperatorTimer};
+use crate::eval::sieve::Sieve;
 use crate::eval::skip;
 use crate::output::MatrixSeries;
 use crate::plan::Plan;

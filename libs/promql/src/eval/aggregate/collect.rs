@@ -8,7 +8,7 @@ use budget::Reservation;
 use model::Labels;
 
 use crate::error::QueryError;
-use crate::eval::aggregate::grouping::GroupNumbers;
+use crate::eval::grouping::GroupNumbers;
 use crate::eval::operator::{EndedInputs, Operator, OperatorContext};
 use crate::eval::share::share;
 use crate::functions::quantile::quantile;

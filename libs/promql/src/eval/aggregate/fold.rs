@@ -15,7 +15,7 @@ use model::{FloatHistogram, Labels};
 use crate::error::QueryError;
 use crate::eval::aggregate::fold::floats::FloatFolds;
 use crate::eval::aggregate::fold::histograms::Histograms;
-use crate::eval::aggregate::grouping::GroupNumbers;
+use crate::eval::grouping::GroupNumbers;
 use crate::eval::operator::{Operator, OperatorContext};
 use crate::plan::node::Aggregation;
 use crate::syntax::ast::AggregateOp;

@@ -10,8 +10,8 @@ use model::Labels;
 
 use crate::error::QueryError;
 use crate::eval::aggregate::ratio::RatioSample;
-use crate::eval::aggregate::sieve::{Sieve, Thresholds};
 use crate::eval::operator::{EndedInputs, KeptRows, Operator, OperatorContext};
+use crate::eval::sieve::{Sieve, Thresholds};
 use crate::functions::quantile::nan_first;
 use crate::plan::node::Aggregation;
 use crate::syntax::ast::AggregateOp;

@@ -16,11 +16,11 @@ use budget::Reservation;
 use model::Labels;
 
 use crate::error::QueryError;
-use crate::eval::aggregate::grouping::GroupNumbers;
 use crate::eval::binary::naming::Naming;
 use crate::eval::binary::results::{JoinProblem, JoinResults, JoinedSeries, Partners};
 use crate::eval::binary::rule::OperatorRule;
 use crate::eval::binary::{Bits, bit_bytes};
+use crate::eval::grouping::GroupNumbers;
 use crate::eval::operator::{EndedInputs, KeptRows, Operator, OperatorContext};
 use crate::plan::node::Join;
 use crate::syntax::ast::Cardinality;

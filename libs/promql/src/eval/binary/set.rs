@@ -7,8 +7,8 @@
 use budget::Reservation;
 
 use crate::error::QueryError;
-use crate::eval::aggregate::grouping::GroupNumbers;
 use crate::eval::binary::{Bits, signature};
+use crate::eval::grouping::GroupNumbers;
 use crate::eval::operator::{KeptRows, Operator, OperatorContext};
 use crate::plan::node::Grouping;
 use crate::syntax::ast::{BinaryOp, VectorMatching};

@@ -2,7 +2,7 @@
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::eval::aggregate::grouping::GroupNumbers;
+use crate::eval::grouping::GroupNumbers;
 use crate::plan::node::Grouping;
 use crate::syntax::ast::AggregateOp;
 use crate::value::column::{ABSENT, Row, is_absent};
@@ -30,15 +30,15 @@ enum RankOrder {
 
 /// The threshold of each group at each step.
 #[derive(Debug, Default)]
-pub(super) struct Thresholds {
-    pub(super) groups: GroupNumbers,
+pub(crate) struct Thresholds {
+    pub(crate) groups: GroupNumbers,
     /// [`ABSENT`] while any value would be chosen.
-    pub(super) steps: Vec<Vec<f64>>,
+    pub(crate) steps: Vec<Vec<f64>>,
 }
 
 impl Sieve {
     /// No thresholds yet. `limitk` chooses any value until it has enough, and then sets an infinite threshold.
-    pub(super) fn new(op: AggregateOp, grouping: &Grouping) -> Self {
+    pub(crate) fn new(op: AggregateOp, grouping: &Grouping) -> Self {
         let order = match op {
             AggregateOp::TopK | AggregateOp::LimitK => RankOrder::Top,
             AggregateOp::BottomK => RankOrder::Bottom,
@@ -68,7 +68,7 @@ impl Sieve {
 
     /// Whether a value does not beat a threshold. `false` if one of them is NaN.
     #[inline(always)]
-    pub(super) fn is_beaten(&self, value: f64, threshold: f64) -> bool {
+    pub(crate) fn is_beaten(&self, value: f64, threshold: f64) -> bool {
         match self.order {
             RankOrder::Top => value <= threshold,
             RankOrder::Bottom => value >= threshold,
@@ -77,7 +77,7 @@ impl Sieve {
     }
 
     /// A threshold that no value beats.
-    pub(super) fn unbeatable(&self) -> f64 {
+    pub(crate) fn unbeatable(&self) -> f64 {
         match self.order {
             RankOrder::Top => f64::INFINITY,
             RankOrder::Bottom => f64::NEG_INFINITY,
@@ -90,7 +90,7 @@ impl Sieve {
         self.thresholds.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn change(&self) -> RwLockWriteGuard<'_, Thresholds> {
+    pub(crate) fn change(&self) -> RwLockWriteGuard<'_, Thresholds> {
         self.thresholds.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
