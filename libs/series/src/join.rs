@@ -38,7 +38,7 @@ pub enum JoinError {
 /// byte; chunks that overlap are decoded, joined sample by sample and [encoded again](encode_chunks).
 ///
 /// # Errors
-/// When chunks overlap that are damaged, hold aggregates, or have two values for one time.
+/// When chunks that overlap are damaged, contain aggregates, or have two values for one time.
 pub fn join_chunks(mut chunks: Vec<Chunk>) -> Result<JoinedChunks, JoinError> {
     chunks.sort_by_key(|chunk| (chunk.range.min, chunk.range.max));
     let mut joined = JoinedChunks { chunks: Vec::with_capacity(chunks.len()), duplicates: 0 };

@@ -96,7 +96,7 @@ impl fmt::Debug for MergeError {
 /// ```
 pub struct Merge {
     inputs: Vec<MergeInput>,
-    /// A tree of losers: node 0 holds the winner; node `n` the loser of the match between its two subtrees, where
+    /// A tree of losers: node 0 is the winner; node `n` is the loser of the match between its two subtrees, where
     /// input `i` is leaf `inputs.len() + i`. Valid once `built`, except on the path of `moved`.
     tree: Vec<usize>,
     built: bool,

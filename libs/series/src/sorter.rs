@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_the_limit_is_refused() {
+    fn more_than_the_limit_is_rejected() {
         let mut sorter = SeriesSorter::new(1_000);
         let refused = (0..100).find_map(|n| sorter.push(labels(&[("a", &n.to_string())]), Vec::new()).err());
         assert_eq!(

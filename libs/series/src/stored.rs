@@ -44,7 +44,7 @@ pub struct StoredSample {
 /// Appends the samples of `chunk` to `out`. Of a downsampled chunk, decode its [aggregates](Chunk::aggregates) one by one.
 ///
 /// # Errors
-/// When the chunk is damaged, or holds aggregates. Nothing was appended then.
+/// When the chunk is damaged or contains aggregates. Nothing is appended then.
 pub fn decode_chunk(chunk: &Chunk, out: &mut Vec<StoredSample>) -> Result<(), ChunkError> {
     let encoding = chunk.encoding;
     let sample = |millis, start, value| StoredSample {

@@ -1,4 +1,4 @@
-//! What the tests of this crate share: repeatable random numbers, chunks, and short ways to decode.
+//! Helpers for the tests of this crate: repeatable random numbers, chunks, and short ways to decode.
 
 use model::{Labels, Sample, TimeRange, Timestamp};
 use tsdb::{Aggregate, Chunk, XorEncoder};
@@ -81,7 +81,7 @@ pub(crate) fn decode_all(
     options: &DecodeOptions,
 ) -> Result<Samples, DecodeError> {
     let series = SelectedSeries { labels: labels(&[("__name__", "up"), ("job", "x")]), replicas };
-    // Whatever is left from the series before must not show.
+    // Samples of the series before must not appear in the result.
     let mut out = Samples { timestamps: vec![1], values: vec![1.0], starts: vec![1], ..Samples::new() };
     series.decode(options, &mut out)?;
     Ok(out)

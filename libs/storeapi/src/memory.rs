@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn memory_store_keeps_the_promise_of_a_store() {
+    async fn memory_store_passes_the_acceptance_suite() {
         crate::acceptance::run(|dataset| async move {
             let store = MemoryStore::from_samples(dataset.external, dataset.series).unwrap();
             (Arc::new(store) as Arc<dyn Store>, ())

@@ -112,7 +112,7 @@ impl ChunkBuilder {
     ///
     /// # Errors
     /// When the encoding is not one of histograms, or the sample is not later than the one before it; nothing is appended
-    /// then. When a chunk is complete that cannot hold its histograms, because an encoding of integer counts got other counts
+    /// then. When a chunk is complete whose histograms cannot be encoded, because an encoding of integer counts got other counts
     /// or spans do not fit their buckets; the chunk is lost.
     pub fn append_histogram(
         &mut self,
@@ -152,7 +152,7 @@ impl ChunkBuilder {
     /// All chunks, in the order of time.
     ///
     /// # Errors
-    /// When the last chunk cannot hold its histograms: see [`ChunkBuilder::append_histogram`].
+    /// When the histograms of the last chunk cannot be encoded: see [`ChunkBuilder::append_histogram`].
     pub fn finish(mut self) -> Result<Vec<Chunk>, AppendError> {
         self.begin(OpenChunk::None)?;
         Ok(self.finished)
@@ -165,7 +165,7 @@ impl ChunkBuilder {
         }
     }
 
-    /// Completes the open chunk and goes on with `next`.
+    /// Completes the open chunk and continues with `next`.
     fn begin(&mut self, next: OpenChunk) -> Result<(), AppendError> {
         match std::mem::replace(&mut self.open, next) {
             OpenChunk::None => {}

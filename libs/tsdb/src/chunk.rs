@@ -52,22 +52,22 @@ impl Encoding {
         self as u8
     }
 
-    /// Whether chunks of this encoding hold floats ([`Chunk::decode_floats`]).
+    /// Whether chunks of this encoding contain floats ([`Chunk::decode_floats`]).
     pub fn holds_floats(self) -> bool {
         matches!(self, Self::Xor | Self::Xor2)
     }
 
-    /// Whether chunks of this encoding hold histograms ([`Chunk::decode_histograms`]).
+    /// Whether chunks of this encoding contain histograms ([`Chunk::decode_histograms`]).
     pub fn holds_histograms(self) -> bool {
         !self.holds_floats() && self != Self::Aggregates
     }
 
-    /// Whether chunks of this encoding hold histograms whose counts are integers.
+    /// Whether chunks of this encoding contain histograms with integer counts.
     pub fn has_integer_counts(self) -> bool {
         matches!(self, Self::Histogram | Self::HistogramSt)
     }
 
-    /// Whether chunks of this encoding may hold start timestamps.
+    /// Whether chunks of this encoding can have start timestamps.
     pub fn may_hold_starts(self) -> bool {
         matches!(self, Self::Xor2 | Self::HistogramSt | Self::FloatHistogramSt)
     }

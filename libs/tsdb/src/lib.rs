@@ -1,4 +1,4 @@
-//! Prometheus' storage formats: blocks, and the chunks in them that hold a series' samples.
+//! Prometheus' storage formats: blocks, and the chunks in them with the samples of series.
 //!
 //! No database, no clock, no network, no async: bytes come from a [`ReadAt`], which is a local file or ranges of an object.
 //! Bytes are not trusted: reading gives what was written or an error that names the part and the byte ([`BlockError`],

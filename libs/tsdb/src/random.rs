@@ -65,5 +65,5 @@ pub(crate) fn survives_damage(
             }
         }
     }
-    assert!(refused > rounds / 10, "only {refused} of {rounds} damaged chunks were refused");
+    assert!(refused > rounds / 10, "only {refused} of {rounds} damaged chunks were rejected");
 }

@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_and_bytes_give_the_same_and_refuse_what_is_not_there() {
+    fn a_file_and_bytes_give_the_same_and_reject_ranges_after_the_end() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("digits");
         std::fs::write(&path, b"0123456789").unwrap();

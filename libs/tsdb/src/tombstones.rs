@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn intervals_come_back_and_damage_does_not() {
+    fn intervals_come_back_and_damage_is_an_error() {
         let bytes = sample().to_bytes();
         assert_eq!(Tombstones::parse(&place(), &bytes).unwrap(), sample());
         for length in 0..bytes.len() {

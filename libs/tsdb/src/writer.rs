@@ -91,7 +91,7 @@ pub struct BlockWriter {
     /// The chunks of the series that is being added, and their references.
     chunks: Vec<Chunk>,
     references: Vec<ChunkRef>,
-    /// Whether a write failed and left a part behind.
+    /// Whether a write failed, so that files may be incomplete.
     is_broken: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Chunks that a real Prometheus wrote are read back as the samples that it was given.
+//! Chunks that a real Prometheus wrote decode to the samples that it got.
 
 #![allow(
     clippy::disallowed_methods,
@@ -23,7 +23,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use model::{BucketSpan, FloatHistogram, TimeRange};
 use tsdb::{Chunk, Encoding};
 
-/// Whether a program of Prometheus is installed; says so where not.
+/// Whether a program of Prometheus is installed; prints a line if it is not.
 fn is_installed(program: &str) -> bool {
     let found =
         Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
@@ -133,7 +133,7 @@ fn floats_that_promtool_wrote_are_read_back() {
     assert!(floats(&chunks) == expected, "samples differ");
 }
 
-/// A running Prometheus that ends with the test.
+/// A running Prometheus. It is terminated at the end of the test.
 struct Prometheus {
     process: Child,
     address: String,
@@ -195,7 +195,7 @@ impl Prometheus {
         dir.join("data/snapshots").join(name)
     }
 
-    /// The whole answer, headers included; none where the server does not answer.
+    /// The whole response, with its headers; none when the server does not respond.
     fn request(&self, method: &str, path: &str, body: &[u8]) -> Option<String> {
         let mut stream = TcpStream::connect(&self.address).ok()?;
         let head = format!(
@@ -214,7 +214,7 @@ impl Prometheus {
 
 impl Drop for Prometheus {
     fn drop(&mut self) {
-        // Nothing to do about an error here: the process is gone.
+        // An error means that the process has exited already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -330,7 +330,7 @@ fn content(t: i64, histogram: &FloatHistogram) -> Content {
     Content { t, totals, schema: histogram.schema, buckets }
 }
 
-/// Counter histograms that grow, get a new bucket on the way, are reset once, and end with a staleness marker.
+/// Counter histograms that grow, get a new bucket, are reset once, and end with a staleness marker.
 fn histograms() -> Vec<(i64, FloatHistogram)> {
     let mut out = Vec::new();
     for index in 0..200u32 {

@@ -27,7 +27,7 @@ fn both_ends_of_the_range_belong_to_it() {
 }
 
 #[test]
-fn of_overlapping_chunks_in_one_lane_the_rest_of_the_later_counts() {
+fn where_chunks_of_a_lane_overlap_the_later_one_counts_after_the_earlier() {
     let lane = vec![
         raw(&[(0, 1.0), (10, 1.0), (20, 1.0)]),
         raw(&[(5, 2.0), (20, 2.0), (25, 2.0)]),
@@ -47,7 +47,7 @@ fn without_deduplication_all_chunks_are_joined_in_order_of_time() {
 }
 
 #[test]
-fn times_at_both_ends_of_the_world_are_samples() {
+fn the_least_and_the_greatest_time_are_samples() {
     let samples = [(i64::MIN, 1.0), (0, 2.0), (i64::MAX, 3.0)];
     for dedup in [Dedup::Off, Dedup::Penalty, Dedup::Chain] {
         let options = DecodeOptions { dedup, ..OPTIONS };
@@ -71,7 +71,7 @@ fn a_series_may_change_its_kind() {
 }
 
 #[test]
-fn a_histogram_whose_predecessor_was_cut_away_does_not_speak_of_it() {
+fn a_histogram_loses_its_hint_when_the_sample_before_it_is_replaced() {
     let lane = vec![
         histogram_chunk(&[(0, 1.0), (10, 2.0), (20, 3.0)]),
         histogram_chunk(&[(5, 1.0), (20, 3.0), (30, 4.0), (40, 5.0)]),
@@ -97,7 +97,7 @@ fn downsampled() -> AggrChunk {
 }
 
 #[test]
-fn the_aggregate_that_was_asked_for_is_read_and_raw_samples_as_they_are() {
+fn the_requested_aggregate_is_read_and_raw_samples_are_unchanged() {
     fn check(aggregate: Aggregate, expected: [f64; 3]) {
         let options = DecodeOptions { aggregate, ..OPTIONS };
         let lane = vec![downsampled(), raw(&[(30, 7.0)])];
@@ -125,7 +125,7 @@ fn averages_of_histograms_are_divided_in_every_count() {
 }
 
 #[test]
-fn what_cannot_be_read_is_named() {
+fn errors_name_series_chunk_and_problem() {
     fn check(chunk: AggrChunk, aggregate: Aggregate, expected: &str) {
         let options = DecodeOptions { aggregate, ..OPTIONS };
         let error = decode_all(vec![vec![chunk]], &options).unwrap_err().to_string();
@@ -158,7 +158,7 @@ fn what_cannot_be_read_is_named() {
 
 /// A counter aggregate of one chunk: window totals, and the last raw value again at the time of the last window.
 fn counter_chunk(points: &[(i64, f64)], last_raw: f64) -> AggrChunk {
-    // The encoder refuses the repeated timestamp, so it is written one later and put back: the time is a delta of
+    // The encoder rejects the repeated timestamp, so it is written one later and put back: the time is a delta of
     // delta, which is -(last spacing).
     let (last, _) = points[points.len() - 1];
     let mut samples = points.to_vec();
@@ -213,7 +213,7 @@ fn counters_of_downsampled_chunks_are_joined_with_resets_applied() {
                 (22_000, expected + 5.0),
             ]
         );
-        // What lies before the range still counts for the total.
+        // Samples before the range still count for the total.
         let late = DecodeOptions { range: range(12_500, 20_000), ..options };
         assert_eq!(floats(vec![lane], &late), totals[5..7]);
     }

@@ -17,8 +17,8 @@ fn dedup(replicas: &[TimedFloats], options: &DecodeOptions) -> TimedFloats {
     floats(replicas.iter().map(|samples| cut(samples, 10)).collect(), options)
 }
 
-/// The algorithm as Thanos runs it, word for word, over two replicas without counters: iterators that only go
-/// forward. `spacing` is told the distance to the last sample, the winner and the position of its sample.
+/// The algorithm of Thanos, statement by statement, for two replicas without counters: iterators that only move
+/// forward. `spacing` gets the distance to the last sample, the winner and the index of its sample.
 fn dedup_slowly(
     a: &TimedFloats,
     b: &TimedFloats,
@@ -107,7 +107,7 @@ fn random_start(seed: u64) -> i64 {
 }
 
 #[test]
-fn replicas_with_gaps_follow_the_same_rules_with_a_spacing_that_is_no_gap() {
+fn replicas_with_gaps_use_a_spacing_that_is_not_a_gap() {
     let spacing = |distance: i64, winner: &TimedFloats, at: usize| {
         let own = match winner.get(at + 1) {
             Some(next) => next.0 - winner[at].0,
@@ -133,7 +133,7 @@ fn replica_gap_is_filled_by_the_other_replica() {
             let out = dedup(&replicas, &OPTIONS);
             let longest = out.windows(2).map(|pair| pair[1].0 - pair[0].0).max().unwrap();
             let shortest = out.windows(2).map(|pair| pair[1].0 - pair[0].0).min().unwrap();
-            // The price of a change of replica is two samples; and they never come faster than scraped.
+            // A change of replica costs two samples, and samples are never closer than the scrape interval.
             assert!(longest <= 4 * 15_000 + 100, "seed {seed}: {longest}");
             assert!(shortest >= 14_900 || seed > 0, "seed {seed}: {shortest}");
         }
@@ -155,7 +155,7 @@ fn counter_scrapes(random: &mut Random, start: i64) -> TimedFloats {
 }
 
 #[test]
-fn what_was_not_decoded_does_not_matter() {
+fn decoding_fewer_chunks_gives_the_same_result() {
     for seed in 0..1_000 {
         let random = &mut Random::seeded(seed);
         let replicas: Vec<TimedFloats> = (0..2 + random.below(3))
@@ -202,7 +202,7 @@ fn of_a_replica_that_is_not_followed_only_the_ends_are_decoded() {
 }
 
 #[test]
-fn one_replica_is_followed_while_it_is_there() {
+fn one_replica_is_followed_while_it_has_samples() {
     let every = |start: i64| -> TimedFloats { (0..10).map(|n| (start + n * 15_000, start as f64)).collect() };
     let (a, b) = (every(0), every(1_000));
     assert_eq!(dedup(&[a.clone(), b.clone()], &OPTIONS), a);
@@ -236,32 +236,32 @@ fn with_changes(mut list: Vec<i64>, value: i64) -> Vec<i64> {
 }
 
 #[test]
-fn an_outage_of_both_replicas_does_not_hold_the_other_back_for_long() {
+fn an_outage_of_both_replicas_does_not_delay_the_other_one_for_long() {
     let every = |start: i64, from: i64, to: i64| -> TimedFloats {
         (from..to).map(|n| (start + n * 15_000, start as f64)).collect()
     };
-    // Both are away for an hour (240 samples); then the followed one lives for another minute only.
+    // Both are down for an hour (240 samples); then the followed one runs for one more minute only.
     let a = [every(0, 0, 10), every(0, 250, 254)].concat();
     let b = [every(1_000, 0, 10), every(1_000, 250, 400)].concat();
     let out = dedup(&[a, b], &OPTIONS);
     let after: Vec<_> = out.iter().filter(|(t, _)| *t >= 250 * 15_000).collect();
     assert!(after.windows(2).all(|pair| pair[1].0 - pair[0].0 <= 46_000), "{after:?}");
-    // Thanos would be silent for the two hours in which the other replica is held back.
+    // Thanos would have no samples for two hours, because the other replica is delayed.
     let thanos =
         dedup_slowly(&[every(0, 0, 10), every(0, 250, 254)].concat(), &every(1_000, 250, 400), |d, _, _| d);
     assert!(thanos.iter().filter(|(t, _)| *t >= 250 * 15_000).count() < after.len());
 }
 
 #[test]
-fn the_first_sample_is_compared_with_nothing() {
+fn the_first_sample_is_not_corrected() {
     // The second replica comes first, with a lower counter than the first replica's first value.
     let (a, b) = (vec![(4_000, 100.0), (19_000, 105.0)], vec![(0, 90.0), (15_000, 95.0), (30_000, 110.0)]);
     assert_eq!(dedup(&[a, b.clone()], &COUNTER), b);
 }
 
 #[test]
-fn a_change_of_replica_is_no_counter_reset() {
-    // The second replica evaluates a little behind: its values are lower at any time.
+fn a_change_of_replica_is_not_a_counter_reset() {
+    // The second replica is a little late: its values are lower at any time.
     let a: TimedFloats = (0..5).map(|n| (n * 10_000, 100.0 + n as f64)).collect();
     let b: TimedFloats = (0..20).map(|n| (n * 10_000 + 1_000, 90.0 + n as f64)).collect();
     let plain = dedup(&[a.clone(), b.clone()], &OPTIONS);
@@ -292,7 +292,7 @@ fn a_correction_ends_with_the_next_reset_of_the_replica() {
 }
 
 #[test]
-fn start_timestamps_tell_resets_at_a_change_of_replica_and_do_not_outlive_a_correction() {
+fn start_timestamps_show_resets_at_a_change_of_replica_and_are_dropped_by_a_correction() {
     // The first replica ends at 60 s with 14; the second is followed from 90 s at values from 4.
     let first: Vec<(i64, i64, f64)> = (0..5).map(|n| (1, n * 15_000, 10.0 + n as f64)).collect();
     let second = |start: i64| -> Vec<(i64, i64, f64)> {
@@ -310,11 +310,11 @@ fn start_timestamps_tell_resets_at_a_change_of_replica_and_do_not_outlive_a_corr
         assert_eq!(merged[..5], kept);
         [merged[5], merged[merged.len() - 1]]
     };
-    // Its counter began earlier: the fall is none, and what is raised has no start any more.
+    // Its counter began earlier: the lower value is not a reset, and raised samples have no start.
     assert_eq!(ends(merge(2, &COUNTER)), [(0, 14.0), (0, 17.0)]);
-    // It began since: the fall is one.
+    // Its counter began after the change: the lower value is a reset.
     assert_eq!(ends(merge(60_500, &COUNTER)), [(60_500, 4.0), (60_500, 7.0)]);
-    // A gauge stays as it is.
+    // A gauge is not changed.
     assert_eq!(ends(merge(2, &OPTIONS)), [(2, 4.0), (2, 7.0)]);
 }
 
@@ -339,7 +339,7 @@ fn histograms(samples: &[(i64, f64)]) -> Vec<AggrChunk> {
 }
 
 #[test]
-fn histograms_are_deduplicated_like_floats_and_a_change_withdraws_the_hint() {
+fn histograms_are_deduplicated_like_floats_and_a_change_removes_the_hint() {
     let every = |start: i64, to: i64| -> TimedFloats {
         (0..to).map(|n| (start + n * 15_000, start as f64)).collect()
     };
@@ -356,7 +356,7 @@ fn histograms_are_deduplicated_like_floats_and_a_change_withdraws_the_hint() {
     assert_eq!((mixed.timestamps.len(), mixed.histograms.len()), (3, expected.len() - 3));
 }
 
-/// The replicas of a file of recorded Series responses; none where the folder is absent.
+/// The replicas in a file of recorded Series responses; none when the folder does not exist.
 fn recorded(name: &str) -> Option<Vec<Vec<AggrChunk>>> {
     let root = std::env::var_os("ISTHMUS_CONFORMANCE").map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/conformance")),
@@ -413,7 +413,7 @@ fn recorded_replicas_of_a_counter_show_no_false_reset() {
 
 /// Thanos issue 2890: two replicas that never overlap; with a lookback of 15 minutes no step may be empty.
 #[test]
-fn recorded_replicas_that_take_turns_leave_no_hole() {
+fn recorded_replicas_that_take_turns_leave_no_gap() {
     let Some(replicas) = recorded("issue2890-seriesresponses.json") else { return };
     for replicas in [replicas.clone(), merged(replicas)] {
         let out = floats(replicas, &OPTIONS);

@@ -45,7 +45,7 @@ fn merge(inputs: &[Vec<Series>], random: &mut Random) -> Vec<MergedSeries> {
     out
 }
 
-/// The same by sorting everything.
+/// The expected result, by sorting everything.
 fn merge_slowly(inputs: &[Vec<Series>]) -> Vec<MergedSeries> {
     let mut all: BTreeMap<Labels, BTreeMap<usize, Vec<AggrChunk>>> = BTreeMap::new();
     for (input, series) in inputs.iter().enumerate() {
@@ -84,7 +84,7 @@ fn plain(value: &str) -> Series {
 }
 
 #[test]
-fn an_unsorted_input_is_named_and_the_others_go_on() {
+fn errors_name_an_unsorted_input_and_the_others_continue() {
     let mut merge = Merge::new(2);
     merge.offer(0, vec![plain("1"), plain("5")]).unwrap();
     merge.offer(1, vec![plain("3")]).unwrap();
@@ -92,7 +92,7 @@ fn an_unsorted_input_is_named_and_the_others_go_on() {
     assert_eq!(merge.step(), Step::NeedsBatch(1));
     let refused = merge.offer(1, vec![plain("4"), plain("4"), plain("2")]).unwrap_err();
     assert_eq!(refused.to_string(), r#"input 1 is not sorted: {a="2"} came after {a="4"}"#);
-    // Nor may a batch fall behind the one before it.
+    // A batch must also not sort before the one before it.
     let refused = merge.offer(1, vec![plain("2")]).unwrap_err();
     assert_eq!(refused.to_string(), r#"input 1 is not sorted: {a="2"} came after {a="3"}"#);
     merge.end(1);
@@ -104,7 +104,7 @@ fn an_unsorted_input_is_named_and_the_others_go_on() {
 }
 
 #[test]
-fn at_most_one_batch_of_an_input_is_held() {
+fn at_most_one_batch_of_an_input_is_in_memory() {
     let mut merge = Merge::new(2);
     assert!(merge.needs_batch(0) && merge.needs_batch(1) && !merge.needs_batch(2));
     merge.offer(0, vec![plain("1")]).unwrap();

@@ -103,7 +103,7 @@ async fn limits_cut(store: &dyn Store) {
 }
 
 async fn outside_the_range_there_is_nothing(store: &dyn Store) {
-    // Far away, because implementations may round a range to their blocks.
+    // Far from all samples, because implementations may extend a range to whole blocks.
     let before = TimeRange::new(at(START_MILLIS - 864_000_000), at(START_MILLIS - 863_000_000));
     let matchers = vec![Matcher::equal("__name__", "up")];
     assert!(names(store, LabelNamesRequest::new(before, matchers.clone())).await.is_empty());

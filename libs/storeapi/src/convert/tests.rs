@@ -1,4 +1,4 @@
-//! The hand-written frame codec against the generated one, and against hostile bytes.
+//! Compares the hand-written frame codec with the generated one, and tests it with hostile bytes.
 
 use bytes::{Bytes, BytesMut};
 use model::{Labels, TimeRange, Timestamp};
@@ -25,7 +25,7 @@ fn read_frame(bytes: &Bytes) -> Result<SeriesFrame, String> {
 }
 
 fn chunk() -> impl Strategy<Value = Chunk> {
-    // Aggregates travel as their parts.
+    // Aggregates are sent as their parts.
     let encoding = proptest::sample::select(&Encoding::ALL[..6]);
     (encoding, proptest::collection::vec(any::<u8>(), 0..200)).prop_map(|(encoding, data)| Chunk {
         range: TimeRange::ALL,
@@ -132,7 +132,7 @@ fn wire_label(name: &str, value: &str) -> wire::Label {
 }
 
 #[test]
-fn what_is_over_a_limit_is_refused_by_name() {
+fn messages_over_a_limit_are_rejected_with_the_limit() {
     let labels = |labels| wire::Series { labels, chunks: vec![] };
     refused(labels((0..200).map(|i| wire_label(&format!("l{i}"), "x")).collect()), "number of labels");
     refused(labels(vec![wire_label(&"n".repeat(2000), "x")]), "length of a label name of 2000");

@@ -1,4 +1,4 @@
-//! Through the wire: a real server on loopback, a real client.
+//! A real server on loopback and a real client.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,7 +43,7 @@ fn everything() -> SeriesRequest {
 }
 
 #[tokio::test]
-async fn a_store_behind_the_wire_keeps_the_promise_of_a_store() {
+async fn a_remote_store_passes_the_acceptance_suite() {
     acceptance::run(|dataset| async move {
         let store = Arc::new(MemoryStore::from_samples(dataset.external, dataset.series).unwrap());
         (Arc::new(served(store, RequestLimits::default()).await) as Arc<dyn Store>, ())
@@ -52,7 +52,7 @@ async fn a_store_behind_the_wire_keeps_the_promise_of_a_store() {
 }
 
 #[tokio::test]
-async fn batches_have_the_size_that_was_asked_for() {
+async fn batches_have_the_requested_size() {
     let store = Arc::new(memory((0..7).map(|i| i.to_string())));
     let client = served(store, RequestLimits::default()).await;
     for (batch_size, expected) in [(3, vec![3, 3, 1]), (0, vec![1; 7]), (100, vec![7])] {
@@ -113,7 +113,7 @@ async fn until_error(client: StoreClient, request: SeriesRequest) -> (usize, Sto
     }
 }
 
-/// Sends series without end and notes when nobody reads any more.
+/// Sends series without end, and records when its stream is dropped.
 struct Endless {
     dropped: Arc<AtomicBool>,
 }
@@ -148,7 +148,7 @@ impl Store for Endless {
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_away_ends_the_stores_work() {
+async fn a_disconnected_caller_cancels_the_work_of_the_store() {
     let dropped = Arc::new(AtomicBool::new(false));
     let client = served(Arc::new(Endless { dropped: dropped.clone() }), RequestLimits::default()).await;
     let mut stream = client.series(everything()).await.unwrap();
@@ -262,7 +262,7 @@ async fn a_client_that_does_not_ask_gets_the_same_samples_without_start_timestam
     let mut ask = async |accepted_encodings: Vec<i32>| {
         let request = wire::SeriesRequest {
             accepted_encodings,
-            // As Thanos' generated code leaves it: what it does not know is not sent.
+            // As the generated code of Thanos sends it, without fields that it does not have.
             ..convert::series_request_to_wire(&everything())
         };
         let frame = foreign.series(request).await.unwrap().into_inner().next().await.unwrap().unwrap();
@@ -276,14 +276,14 @@ async fn a_client_that_does_not_ask_gets_the_same_samples_without_start_timestam
         assert_eq!(sent.data, stored.without_starts().unwrap().data);
         assert_eq!(sent.hash, xxhash_rust::xxh64::xxh64(&sent.data, 0));
     }
-    // Numbers of a later version are skipped.
+    // Unknown numbers are ignored.
     let some = ask(vec![wire::chunk::Encoding::Xor2.into(), 77]).await;
     assert_eq!(some.iter().map(|chunk| chunk.r#type).collect::<Vec<_>>(), [3, 1, 2]);
     assert_eq!(some[0].data, stored[0].data);
 }
 
 #[tokio::test]
-async fn a_damaged_chunk_that_has_to_be_written_anew_ends_the_answer_and_is_named() {
+async fn a_damaged_chunk_that_has_to_be_converted_is_an_error_that_names_it() {
     let mut store = chunks_of(&started()).await;
     store.truncate(1);
     store[0].data.truncate(40);

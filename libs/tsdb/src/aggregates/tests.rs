@@ -21,7 +21,7 @@ fn outer(data: &[u8]) -> Chunk {
     Chunk { range: TimeRange::ALL, encoding: Encoding::Aggregates, data: Bytes::copy_from_slice(data) }
 }
 
-/// The drawing of the format, written by hand: a payload of at most 16,383 bytes behind its length and encoding.
+/// A part written by hand, as FORMAT.md draws it: length, encoding, and a payload of at most 16,383 bytes.
 fn part(chunk: Option<&Chunk>) -> Vec<u8> {
     let Some(chunk) = chunk else { return vec![0] };
     let length = chunk.data.len();
@@ -36,7 +36,7 @@ fn part(chunk: Option<&Chunk>) -> Vec<u8> {
 }
 
 #[test]
-fn parts_are_read_and_written_as_drawn() {
+fn parts_are_read_and_written_as_the_format_draws_them() {
     let long: Vec<(i64, f64)> = (0..300i32).map(|n| (i64::from(n * n), f64::from(n).sqrt())).collect();
     let (short, long, histograms) = (floats(&[(1, 2.0)]), floats(&long), histograms());
     assert!(long.data.len() > 128, "the length takes two bytes");
@@ -57,14 +57,14 @@ fn parts_are_read_and_written_as_drawn() {
 }
 
 #[test]
-fn a_chunk_from_another_writer_may_go_on_behind_its_last_part() {
+fn bytes_after_the_last_part_are_ignored() {
     let short = floats(&[(1, 2.0)]);
     let bytes = [part(Some(&short)), vec![0; 4], vec![9, 9]].concat();
     assert_eq!(outer(&bytes).aggregates().unwrap().count, Some(short));
 }
 
 #[test]
-fn damage_is_refused_by_the_name_of_the_part() {
+fn errors_name_the_damaged_part() {
     fn check(data: &[u8], expected: &str) {
         assert_eq!(outer(data).aggregates().unwrap_err().to_string(), expected);
     }

@@ -1,7 +1,7 @@
-//! Damage to every part of a block: what is still read is what was written, and everything else is an error that names the
-//! block and the part.
+//! Damage to every part of a block: samples that are read are those that were written, and everything else is an error that
+//! names the block and the part.
 //!
-//! `ISTHMUS_FAULTS` sets the number of bits that are flipped one at a time (300 without it), `ISTHMUS_SEED` which.
+//! `ISTHMUS_FAULTS` sets the number of bits that are flipped, one at a time (300 without it); `ISTHMUS_SEED` selects them.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -101,7 +101,7 @@ impl BlockFiles {
     }
 }
 
-/// Everything that matches, and what was wrong.
+/// All samples that match, and all errors.
 fn read(block: &Block, matchers: &[Matcher]) -> (SamplesBySeries, Vec<BlockError>) {
     let (mut out, mut errors) = (SamplesBySeries::new(), Vec::new());
     let select = match block.select(matchers, TimeRange::ALL) {
@@ -145,7 +145,7 @@ fn selectors() -> Vec<Vec<Matcher>> {
     ]
 }
 
-/// What a sound block answers to all selectors.
+/// The answers of the undamaged block to all selectors.
 fn expected(files: &BlockFiles) -> Vec<SamplesBySeries> {
     let block = files.open().unwrap();
     let answer = |matchers: &Vec<Matcher>| {
@@ -156,7 +156,7 @@ fn expected(files: &BlockFiles) -> Vec<SamplesBySeries> {
     selectors().iter().map(answer).collect()
 }
 
-/// Reads a damaged block in every way. Whether anything was noticed.
+/// Reads a damaged block in every way. Returns whether the damage was detected.
 fn survives(files: &BlockFiles, expected: &[SamplesBySeries], what: &str) -> bool {
     let id = files.id.to_string();
     let names = |error: &BlockError| {
@@ -208,7 +208,7 @@ fn no_flipped_bit_gives_a_wrong_sample() {
     let mut noticed = BTreeMap::<usize, (u32, u32)>::new();
     for round in 0..flips {
         let mut damaged = files.clone();
-        // All parts alike, though segments are the largest by far.
+        // Each file equally often, although segments are by far the largest.
         let number =
             [META, INDEX, INDEX, TOMBSTONES, SEGMENTS + random.below(files.segments.len())][random.below(5)];
         let file = damaged.file(number);
@@ -221,7 +221,7 @@ fn no_flipped_bit_gives_a_wrong_sample() {
     }
     println!("file: (flips, noticed) {noticed:?}");
     for (number, (flips, noticed)) in noticed {
-        // What is not noticed means nothing: padding, and in meta.json times that are too wide and remarks.
+        // Damage that is not detected has no effect: padding, and in meta.json times that are too wide, and remarks.
         let least = if number == META { 2 } else { 10 };
         assert!(noticed * 10 >= flips * least.min(9), "file {number}: {noticed} of {flips} were noticed");
     }
@@ -242,7 +242,7 @@ fn no_truncated_or_extended_file_gives_a_wrong_sample() {
                 _ => random.below(file.len()),
             };
             file.truncate(length);
-            // Without its newline, meta.json is whole.
+            // Without its last newline, meta.json is still complete.
             let is_whole = number == META && length + 1 == files.meta.len();
             let noticed = survives(&damaged, &expected, &format!("file {number} cut to {length}"));
             assert!(noticed || is_whole, "file {number} cut to {length}: not noticed");
@@ -276,7 +276,7 @@ fn no_file_of_another_block_gives_a_wrong_sample() {
 
 /// The same series two hours later: segments of equal sizes, and chunks at the same places.
 #[test]
-fn segments_of_another_time_are_refused_whatever_is_in_them() {
+fn segments_of_another_time_are_rejected_whatever_they_contain() {
     for histograms in [0.0, 1.0] {
         let now =
             Workload { seed: 7, series: 120, labels: 9, gauges: 0.0, histograms, ..Workload::default() };
@@ -291,7 +291,7 @@ fn segments_of_another_time_are_refused_whatever_is_in_them() {
 }
 
 #[test]
-fn times_and_counts_in_meta_that_lie_are_told_by_verification() {
+fn verification_reports_wrong_times_and_counts_in_meta() {
     let files = BlockFiles::generate(5, 60);
     let said = |change: &dyn Fn(&mut BlockMeta)| -> Vec<String> {
         let mut files = files.clone();
@@ -340,9 +340,9 @@ fn times_and_counts_in_meta_that_lie_are_told_by_verification() {
     }
 }
 
-/// Changes bytes and makes the checksum right again: what an attacker, or a program with a fault, would write.
+/// Changes bytes and corrects the checksum, as an attacker or a program with a bug would write them.
 #[test]
-fn nonsense_with_right_checksums_is_survived() {
+fn invalid_content_with_correct_checksums_does_not_panic() {
     let (rounds, seed) = (from_env("ISTHMUS_FAULTS", 300), from_env("ISTHMUS_SEED", 1));
     let files = BlockFiles::generate(seed, 100);
     let spans: Vec<Range<usize>> = checked_spans(&files.index);
@@ -351,7 +351,7 @@ fn nonsense_with_right_checksums_is_survived() {
     let mut refused = 0;
     for _ in 0..rounds {
         let mut damaged = files.clone();
-        // The few large spans as often as the many small ones.
+        // The few large spans are chosen as often as the many small ones.
         let span = match random.below(4) {
             0 => spans[random.below(3)].clone(),
             _ => spans[random.below(spans.len())].clone(),
@@ -389,7 +389,7 @@ fn nonsense_with_right_checksums_is_survived() {
 }
 
 #[test]
-fn nonsense_in_chunks_with_right_checksums_is_survived() {
+fn invalid_chunks_with_correct_checksums_do_not_panic() {
     let (rounds, seed) = (from_env("ISTHMUS_FAULTS", 300), from_env("ISTHMUS_SEED", 1));
     let files = BlockFiles::generate(seed, 40);
     let block = files.open().unwrap();
@@ -402,7 +402,7 @@ fn nonsense_in_chunks_with_right_checksums_is_survived() {
         let meta = metas[random.below(metas.len())];
         let end = block.segments.record_end(meta.reference).unwrap() as usize - 4;
         let segment = &mut damaged.segments[meta.reference.segment() as usize];
-        // Behind the length, which has two bytes at most.
+        // After the length, which has at most two bytes.
         let begin = meta.reference.offset() as usize;
         let begin = begin + 1 + usize::from(segment[begin] >= 0x80);
         for _ in 0..1 + random.below(4) {
@@ -424,12 +424,12 @@ fn nonsense_in_chunks_with_right_checksums_is_survived() {
         }
         refused += u32::from(block.verify(&mut |_| {}).problems > 0);
     }
-    // A value that is another is as good as the one that was there.
+    // Another value is also valid.
     assert!(u64::from(refused) > rounds / 4, "{refused} of {rounds} were noticed");
 }
 
 #[test]
-fn nonsense_in_the_small_files_is_survived() {
+fn invalid_small_files_do_not_panic() {
     let files = BlockFiles::generate(6, 60);
     let mut random = Random::seeded(6);
     let place = BlockLocation::new(&Arc::from("b"), BlockPart::Tombstones);

@@ -24,8 +24,8 @@ pub struct BlockSeries {
 impl BlockSeries {
     /// Whether the sample at `at` is deleted.
     pub fn is_deleted(&self, at: Timestamp) -> bool {
-        let behind = self.deleted.partition_point(|gone| gone.max < at);
-        self.deleted.get(behind).is_some_and(|gone| gone.contains(at))
+        let next = self.deleted.partition_point(|interval| interval.max < at);
+        self.deleted.get(next).is_some_and(|interval| interval.contains(at))
     }
 }
 
@@ -67,7 +67,7 @@ impl<'a> BlockSelection<'a> {
             let deleted = self.block.tombstones().of(entry.reference);
             entry.chunks.retain(|chunk| {
                 let whole =
-                    |gone: &TimeRange| gone.contains(chunk.range.min) && gone.contains(chunk.range.max);
+                    |interval: &TimeRange| interval.contains(chunk.range.min) && interval.contains(chunk.range.max);
                 chunk.range.overlaps(&self.range) && !deleted.iter().any(whole)
             });
             if !entry.chunks.is_empty() {

@@ -1,4 +1,4 @@
-//! Blocks of other projects, and what is wrong with damaged ones.
+//! Blocks of other projects, and the errors of damaged ones.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use model::{MatchOp, Timestamp};
 
 use super::*;
 
-/// Conformance data of public projects, or none where it is not installed.
+/// Conformance data of public projects; none when it is not installed.
 fn conformance(path: &str) -> Option<PathBuf> {
     let root = std::env::var_os("ISTHMUS_CONFORMANCE").map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/conformance")),
@@ -20,7 +20,7 @@ fn conformance(path: &str) -> Option<PathBuf> {
     Some(path)
 }
 
-/// What a verification tells, in words.
+/// The messages of a verification.
 fn problems(dir: &Path) -> (Verification, Vec<String>) {
     let mut told = Vec::new();
     let found = verify_dir(dir, &mut |event| {
@@ -50,7 +50,7 @@ fn an_index_of_the_first_version_is_read_whole() {
             _ => (0, 0.0),
         };
         assert_eq!((timestamps, values), (vec![expected.0], vec![expected.1]), "{}", series.labels);
-        // Old writers left a byte behind the last sample.
+        // Old writers left a byte after the last sample.
         assert_eq!((chunks.len(), chunks[0].data.len()), (1, 12));
     }
     let one = block.index().matching(&[Matcher::new(MatchOp::Regex, "foo", "ba.*").unwrap()]).unwrap();
@@ -67,7 +67,7 @@ fn an_index_of_the_first_version_is_read_whole() {
 }
 
 #[test]
-fn chunks_whose_times_wrap_are_read_as_they_were_written_and_verification_says_so() {
+fn chunks_whose_times_wrap_are_read_unchanged_and_reported_by_verification() {
     let Some(dir) = conformance("blocks/out_of_order_chunks") else { return };
     let bytes = std::fs::read(dir.join("index")).unwrap();
     let id = Ulid::nil();
@@ -80,7 +80,7 @@ fn chunks_whose_times_wrap_are_read_as_they_were_written_and_verification_says_s
     let times: Vec<(i64, i64)> =
         series.chunks.iter().map(|c| (c.range.min.as_millis(), c.range.max.as_millis())).collect();
     assert_eq!(series.chunks.len(), 2);
-    assert!(times[1].0 <= times[0].1, "the second is not behind the first: {times:?}");
+    assert!(times[1].0 <= times[0].1, "the second is not after the first: {times:?}");
 
     let meta = BlockMeta::new(id, Timestamp::MIN, Timestamp::MAX);
     let parts = BlockParts {
@@ -101,7 +101,7 @@ fn chunks_whose_times_wrap_are_read_as_they_were_written_and_verification_says_s
 }
 
 #[test]
-fn a_directory_that_is_no_block_is_named() {
+fn errors_name_a_directory_that_is_not_a_block() {
     let dir = tempfile::tempdir().unwrap();
     let error = Block::open(&dir.path().join("nothing")).unwrap_err();
     assert!(error.is_not_found() && error.to_string().contains("nothing does not exist"), "{error}");

@@ -1,4 +1,4 @@
-//! Where chunks are cut, and that no sample is lost by it.
+//! Where chunks are cut, and that no sample is lost.
 
 use model::BucketSpan;
 
@@ -163,7 +163,7 @@ fn random_histograms_come_back_with_the_counts_they_had() {
             let equal = given.is_stale() || compact(back).equals(&compact(given));
             assert!(equal, "seed {seed}: {back:?} instead of {given:?}");
         }
-        // What a chunk says of resets is true: within one, no count falls.
+        // The hints of a chunk are correct: within one chunk, no count falls.
         for chunk in &chunks {
             let inside = decoded(std::slice::from_ref(chunk));
             let falls = |pair: &[Arc<FloatHistogram>]| !pair[1].is_stale() && pair[1].count < pair[0].count;

@@ -1,4 +1,4 @@
-//! What is generated is what was asked for.
+//! The generated block is the one that the options describe.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ fn write(workload: &Workload) -> (tempfile::TempDir, BlockMeta, Verification) {
 }
 
 #[test]
-fn a_block_holds_what_was_asked_for_and_is_sound() {
+fn a_generated_block_has_the_requested_content_and_no_problems() {
     let workload = Workload {
         series: 4_321,
         labels: 11,
@@ -49,7 +49,7 @@ fn a_block_holds_what_was_asked_for_and_is_sound() {
 }
 
 #[test]
-fn the_seed_decides_all() {
+fn the_same_seed_gives_the_same_block() {
     let workload = Workload { series: 300, churn: 0.4, histograms: 0.2, ..Workload::default() };
     let all = |workload: &Workload| workload.generate().unwrap().collect::<Vec<_>>();
     assert_eq!(all(&workload), all(&workload));
@@ -57,7 +57,7 @@ fn the_seed_decides_all() {
 }
 
 #[test]
-fn churn_lets_targets_end_where_others_begin() {
+fn with_churn_some_targets_end_when_others_begin() {
     let workload = Workload { series: 20_000, churn: 0.5, ..Workload::default() };
     let (_dir, meta, found) = write(&workload);
     assert_eq!(found.stats.series, 20_000);
@@ -78,17 +78,17 @@ fn the_fewest_labels_and_series_are_still_distinct() {
 }
 
 #[test]
-fn options_out_of_bounds_are_refused_by_name() {
+fn errors_name_options_that_are_out_of_bounds() {
     let refused = |workload: Workload, part: &str| {
         let error = workload.generate().err().expect("refused").to_string();
         assert!(error.contains(part), "{error}");
     };
     let default = Workload::default;
-    refused(Workload { series: 0, ..default() }, "0 series");
-    refused(Workload { labels: 1, ..default() }, "1 labels");
+    refused(Workload { series: 0, ..default() }, "series is 0");
+    refused(Workload { labels: 1, ..default() }, "labels is 1");
     refused(Workload { churn: 1.5, ..default() }, "churn is 1.5");
     refused(Workload { gauges: 0.6, histograms: 0.6, ..default() }, "together is 1.2");
-    refused(Workload { interval: Duration::ZERO, ..default() }, "interval of 0ns");
-    refused(Workload { jitter: Duration::from_secs(15), ..default() }, "jitter of 15s");
+    refused(Workload { interval: Duration::ZERO, ..default() }, "interval is 0ns");
+    refused(Workload { jitter: Duration::from_secs(15), ..default() }, "jitter is 15s");
     refused(Workload { gauges: f64::NAN, ..default() }, "gauges is NaN");
 }

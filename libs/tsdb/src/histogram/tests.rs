@@ -116,7 +116,7 @@ fn staleness_markers_lose_their_buckets() {
         assert_eq!(decoded[..2], samples[..2]);
         assert_eq!(decoded[2].1, FloatHistogram::stale());
         assert_eq!(decoded[3], (samples[3].0, FloatHistogram::stale()));
-        // A chunk may start with one.
+        // A chunk may begin with a staleness marker.
         let decoded = decode(&encode(encoder, &samples[2..])).unwrap();
         assert_eq!(
             decoded,
@@ -126,7 +126,7 @@ fn staleness_markers_lose_their_buckets() {
 }
 
 #[test]
-fn a_resolution_of_the_future_is_read_at_the_finest_of_today() {
+fn reserved_schemas_are_read_like_the_finest_known_one() {
     let fine = FloatHistogram {
         counter_reset_hint: CounterResetHint::Gauge,
         schema: 10,
@@ -149,7 +149,7 @@ fn a_resolution_of_the_future_is_read_at_the_finest_of_today() {
 }
 
 #[test]
-fn zero_thresholds_of_every_form_survive() {
+fn zero_thresholds_of_every_form_come_back() {
     let forms = [
         (0.0, 1),
         (2f64.powi(-128), 1),
@@ -198,7 +198,7 @@ fn a_histogram_that_does_not_fit_starts_a_new_chunk() {
 }
 
 #[test]
-fn damaged_chunks_are_refused_by_name_or_read_whole() {
+fn damaged_chunks_are_read_whole_or_errors_that_name_the_encoding() {
     for (start, seed) in
         [(exponential(), 1), (custom(), 2), (FloatHistogram { schema: 9, ..exponential() }, 3)]
     {
@@ -214,7 +214,7 @@ fn damaged_chunks_are_refused_by_name_or_read_whole() {
 }
 
 #[test]
-fn huge_layouts_are_refused_before_memory_is_taken() {
+fn huge_layouts_are_rejected_before_memory_is_allocated() {
     let mut writer = crate::bits::BitWriter::after(&[0, 1, 0, 0]);
     crate::varbit::write_signed(&mut writer, 0);
     crate::varbit::write_unsigned(&mut writer, 1);
@@ -274,7 +274,7 @@ fn start_timestamps_come_back_beside_their_histograms() {
             let expected = if starts.iter().all(|start| *start == 0) { &[][..] } else { &starts };
             assert_eq!(decoded, expected, "seed {seed}");
         }
-        // An encoder without them leaves them out.
+        // An encoder without start timestamps drops them.
         let plain = encode_with_starts(HistogramEncoder::float(), &samples, &starts);
         assert_eq!(plain, encode(HistogramEncoder::float(), &samples));
     }
@@ -338,7 +338,7 @@ fn gauges_with_starts_keep_their_kind_beside_the_number_of_samples() {
 }
 
 #[test]
-fn damaged_chunks_with_starts_are_refused_by_name_or_read_whole() {
+fn damaged_chunks_with_starts_are_read_whole_or_errors_that_name_the_encoding() {
     let samples = series_of(&exponential(), 40, 9);
     let starts: Vec<i64> = samples.iter().map(|(t, histogram)| t - histogram.sum as i64).collect();
     for encoder in [HistogramEncoder::integer_with_starts(), HistogramEncoder::float_with_starts()] {
@@ -355,7 +355,7 @@ fn damaged_chunks_with_starts_are_refused_by_name_or_read_whole() {
 }
 
 #[test]
-fn the_header_tells_what_decoding_takes() {
+fn memory_of_decoding_is_estimated_from_the_header() {
     for start in [exponential(), custom()] {
         let mut encoder = HistogramEncoder::integer();
         for (t, histogram) in series_of(&start, 60, 3) {
@@ -367,7 +367,7 @@ fn the_header_tells_what_decoding_takes() {
         let taken: usize =
             out.iter().map(|(_, h)| size_of::<(i64, Arc<FloatHistogram>)>() + h.size_bytes()).sum();
         assert_eq!(chunk.decoded_bytes(), taken);
-        // A header is not believed beyond what the payload could hold.
+        // The estimate is bounded by what the payload can contain.
         let mut data = chunk.data.to_vec();
         data[..2].fill(0xff);
         let boasting = Chunk { data: data.into(), ..chunk };

@@ -1,4 +1,4 @@
-//! Matchers against trying them on every series, and an index that keeps everything in memory against one that keeps little.
+//! Compares matchers with a check of every series, and an index that keeps everything in memory with one that keeps little.
 
 use std::collections::BTreeSet;
 
@@ -43,7 +43,7 @@ fn matcher(op: MatchOp, name: &str, value: &str) -> Matcher {
 }
 
 #[test]
-fn matchers_find_what_trying_every_series_finds() {
+fn matchers_find_the_same_as_a_check_of_every_series() {
     let (_dir, indices) = indices();
     let all: Vec<SeriesEntry> =
         indices[0].scan(indices[0].all_postings().unwrap().into_iter()).collect::<Result<_, _>>().unwrap();
@@ -95,7 +95,7 @@ fn matchers_find_what_trying_every_series_finds() {
     }
 }
 
-/// A value that is there, a part of one, an alternative of several, or none.
+/// The value of a matcher: a value of the label, a part of one, an alternative of several, or another text.
 fn random_value(random: &mut Random, values: &[String]) -> String {
     let pick = |random: &mut Random| values[random.below(values.len())].clone();
     match random.below(6) {
@@ -137,14 +137,14 @@ fn each_mode_keeps_no_more_than_it_says() {
     let (dir, indices) = indices();
     let [whole, sampled, nothing, default] = indices.each_ref().map(Index::memory_bytes);
     let size = indices[0].size_bytes() as usize;
-    // The file is more than half postings and series. Both sections fit the default, which then is the same as all of it.
+    // Both sections are smaller than the limits of the default mode, so it keeps them whole.
     assert!(whole > size / 20 && whole < size && default == whole, "{whole} of {size}");
     let caches = (IndexMemory::SAMPLED.symbols_bytes + IndexMemory::SAMPLED.postings_table_bytes) as usize;
-    // What grows with the block is a hundredth of what is kept otherwise; names and half-filled caches are the rest.
+    // Besides caches and label names, memory is at most a hundredth of what the whole sections take.
     assert!(sampled < caches + whole / 100 + 4_000, "{sampled}, caches {caches}, {whole} otherwise");
     assert!(nothing < whole / 500 + 4_000, "{nothing}");
 
-    // What is reported is what there is: reading everything does not make it more.
+    // The reported memory is an upper bound: it does not grow when everything is read.
     let read_all = |index: &Index| {
         let all = index.all_postings().unwrap();
         assert_eq!(index.scan(all.into_iter()).filter(Result::is_ok).count(), 6_000);

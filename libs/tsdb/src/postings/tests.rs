@@ -1,4 +1,4 @@
-//! The operations against sets of the standard library.
+//! Compares the operations with those of sets of the standard library.
 
 use std::collections::BTreeSet;
 
@@ -72,7 +72,7 @@ fn seeking_finds_the_first_that_is_not_below() {
 }
 
 #[test]
-fn lists_that_do_not_ascend_are_refused() {
+fn lists_that_do_not_ascend_are_rejected() {
     for numbers in [&[1u32, 1][..], &[2, 1], &[0, u32::MAX, 5]] {
         let bytes: Vec<u8> = numbers.iter().flat_map(|n| n.to_be_bytes()).collect();
         assert!(Union::default().push_encoded(&bytes).is_none());

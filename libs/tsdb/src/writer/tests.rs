@@ -1,4 +1,4 @@
-//! What is written, and what is refused.
+//! What is written, and what is rejected.
 
 use model::{FloatHistogram, Sample};
 
@@ -124,13 +124,13 @@ fn segments_are_cut_before_they_are_too_large() {
         .map(|series| block.chunks(&series.unwrap().chunks).unwrap().len())
         .sum();
     assert_eq!(count as u64, block.meta().stats.chunks);
-    // A chunk that is larger than a segment still has its place.
+    // A chunk that is larger than the limit gets a segment of its own.
     let dir = tempfile::tempdir().unwrap();
     assert_sound(&write(dir.path(), BlockOptions { segment_bytes: 1, ..options() }, None));
 }
 
 #[test]
-fn what_cannot_be_in_a_block_is_refused_and_the_rest_goes_on() {
+fn invalid_series_are_rejected_and_the_writer_continues() {
     let dir = tempfile::tempdir().unwrap();
     let mut writer = BlockWriter::create(dir.path(), options()).unwrap();
     writer.add_series(&labels(&[("a", "2")]), [chunk(0, 5)]).unwrap();
@@ -172,7 +172,7 @@ fn a_block_that_is_not_finished_leaves_nothing() {
     assert!(error.contains("[0, 40)") && error.contains("from 0 to 40"), "{error}");
     assert_eq!(left(), 0);
 
-    // What a killed process left is in nobody's way.
+    // The remains of a killed process are removed.
     let unfinished = dir.path().join(format!("{}{UNFINISHED_SUFFIX}", options().ulid));
     std::fs::create_dir_all(unfinished.join("chunks")).unwrap();
     std::fs::write(unfinished.join("index"), b"half").unwrap();

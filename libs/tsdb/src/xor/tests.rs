@@ -18,7 +18,7 @@ fn decode_all(data: &[u8]) -> Result<Vec<(i64, u64)>, ChunkError> {
     Ok(timestamps.into_iter().zip(values.into_iter().map(f64::to_bits)).collect())
 }
 
-/// Reads a chunk as the format's drawing says, one bit after the other; none where bits are missing.
+/// Reads a chunk bit by bit, as FORMAT.md draws it; none when bits are missing.
 fn decode_slowly(data: &[u8]) -> Option<Vec<(i64, u64)>> {
     let mut bits =
         data.get(2..)?.iter().flat_map(|byte| (0..8).rev().map(move |bit| u64::from(byte >> bit & 1)));
@@ -72,7 +72,7 @@ fn decode_slowly(data: &[u8]) -> Option<Vec<(i64, u64)>> {
     Some(out)
 }
 
-/// Samples of every shape that the encoding knows: steady and jittering times, gaps, counters, gauges, NaNs.
+/// Samples of every shape that the encoding distinguishes: regular times, jitter, gaps, counters, gauges, NaNs.
 fn random_samples(random: &mut Random) -> Vec<(i64, f64)> {
     let length = 1 + random.below(300);
     let (shape, jitter) = (random.below(5), [0, 3, 9_000, 70_000, 600_000][random.below(5)]);
@@ -146,7 +146,7 @@ fn the_first_chunk_that_prometheus_ever_specified_is_read() {
 }
 
 #[test]
-fn damaged_chunks_are_refused_by_name_or_read_whole() {
+fn damaged_chunks_are_read_whole_or_errors_that_name_the_encoding() {
     let samples = random_samples(&mut Random::seeded(7));
     let chunk = encode(&samples);
     survives_damage(chunk.encoding, &chunk.data, 60_000, 1, |data| {
@@ -157,7 +157,7 @@ fn damaged_chunks_are_refused_by_name_or_read_whole() {
 }
 
 #[test]
-fn errors_say_what_and_where() {
+fn errors_name_the_problem_and_the_offset() {
     fn check(data: &[u8], expected: &str) {
         assert_eq!(decode_all(data).unwrap_err().to_string(), expected);
     }
@@ -184,7 +184,7 @@ fn errors_say_what_and_where() {
 }
 
 #[test]
-fn a_refused_chunk_leaves_earlier_samples_alone() {
+fn a_damaged_chunk_leaves_earlier_samples_unchanged() {
     let chunk = encode(&[(0, 1.0), (1, 2.0), (2, 3.0)]);
     let (mut timestamps, mut values) = (vec![-1], vec![0.5]);
     assert!(decode(&chunk.data[..chunk.data.len() - 2], &mut timestamps, &mut values).is_err());
@@ -192,7 +192,7 @@ fn a_refused_chunk_leaves_earlier_samples_alone() {
 }
 
 #[test]
-fn the_encoder_refuses_what_a_chunk_cannot_hold() {
+fn the_encoder_rejects_samples_that_a_chunk_cannot_store() {
     let mut encoder = XorEncoder::new();
     assert!(encoder.is_empty());
     assert_eq!(encoder.clone().finish(), None);

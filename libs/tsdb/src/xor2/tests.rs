@@ -26,7 +26,7 @@ fn decode_rows(data: &[u8]) -> Result<Vec<Row>, ChunkError> {
     Ok(starts.into_iter().zip(timestamps).zip(bits(&values)).map(|((s, t), v)| (s, t, v)).collect())
 }
 
-/// Writes a chunk as the format's drawing says, as a text of zeros and ones: slow, and shares nothing with the encoder.
+/// Writes a chunk as FORMAT.md draws it, as a text of zeros and ones: slow, and without the code of the encoder.
 fn write_slowly(samples: &[Row]) -> Vec<u8> {
     fn bits(value: i128, width: usize) -> String {
         let value = value as u128;
@@ -44,7 +44,7 @@ fn write_slowly(samples: &[Row]) -> Vec<u8> {
         let doubled = i128::from(value) * 2;
         leb(u64::try_from(if value < 0 { -doubled - 1 } else { doubled }).unwrap())
     }
-    /// Start timestamps: prefixes of ones, and numbers that reach one further above zero than below.
+    /// Start timestamps: prefixes of ones, and signed numbers of the format.
     fn varbit(value: i64) -> String {
         if value == 0 {
             return "0".to_owned();
@@ -129,7 +129,7 @@ fn write_slowly(samples: &[Row]) -> Vec<u8> {
     bytes
 }
 
-/// Samples of every shape that the encoding knows: steady and jittering times, gaps, counters, gauges, markers, and
+/// Samples of every shape that the encoding distinguishes: regular times, jitter, gaps, counters, gauges, markers, and
 /// starts that are unknown, fixed, from a sample on, or of each sample.
 fn random_samples(random: &mut Random) -> Vec<Row> {
     let length = 1 + random.below(300);
@@ -165,7 +165,7 @@ fn random_samples(random: &mut Random) -> Vec<Row> {
 }
 
 #[test]
-fn samples_of_every_shape_are_written_as_drawn_and_come_back_bit_by_bit() {
+fn samples_of_every_shape_are_written_as_the_format_draws_them_and_come_back_bit_by_bit() {
     for seed in 0..600 {
         let samples = random_samples(&mut Random::seeded(seed));
         let chunk = encode(&samples);
@@ -218,7 +218,7 @@ fn chunks_that_prometheus_wrote_are_read_and_written() {
         ],
         "00078380a0abfef9624024000000000000b894019875cb07581da13bfe7e834ffe39f5000440033f800062f3f9a33e00",
     );
-    // A start that does not change is told once more at sample 127.
+    // A start that does not change is written again at sample 127.
     let long: Vec<Row> = (0..130).map(|n| (500, 1_000 + n * 1_000, f(1.0))).collect();
     check(&long, "0082ffd00f3ff0000000000000e807e80700000000000000000000000000000001f3dc48f1f43c7d00");
 }
@@ -245,7 +245,7 @@ fn each_width_of_a_timestamp_holds_its_bounds() {
 }
 
 #[test]
-fn damaged_chunks_are_refused_by_name_or_read_whole() {
+fn damaged_chunks_are_read_whole_or_errors_that_name_the_encoding() {
     for seed in [7, 9, 12, 16] {
         let chunk = encode(&random_samples(&mut Random::seeded(seed)));
         survives_damage(chunk.encoding, &chunk.data, 15_000, seed, |data| {
@@ -255,7 +255,7 @@ fn damaged_chunks_are_refused_by_name_or_read_whole() {
 }
 
 #[test]
-fn no_memory_is_taken_for_samples_that_a_chunk_is_too_short_for() {
+fn memory_is_not_allocated_for_samples_that_do_not_fit_into_a_chunk() {
     let mut data = vec![0xff; 3];
     data.extend([0; 4_000]);
     let chunk = Chunk { range: TimeRange::ALL, encoding: Encoding::Xor2, data: data.into() };
@@ -266,7 +266,7 @@ fn no_memory_is_taken_for_samples_that_a_chunk_is_too_short_for() {
 }
 
 #[test]
-fn a_refused_chunk_leaves_earlier_samples_alone() {
+fn a_damaged_chunk_leaves_earlier_samples_unchanged() {
     let chunk = encode(&[(1, 10, 1), (2, 20, 2), (3, 30, 3)]);
     let cut = Chunk { data: chunk.data.slice(..chunk.data.len() - 2), ..chunk.clone() };
     for before in [vec![], vec![7]] {
@@ -302,7 +302,7 @@ fn starts_are_as_many_as_timestamps_or_none() {
 }
 
 #[test]
-fn the_encoder_refuses_what_a_chunk_cannot_hold() {
+fn the_encoder_rejects_samples_that_a_chunk_cannot_store() {
     let mut encoder = Xor2Encoder::new();
     assert!(encoder.is_empty());
     assert_eq!(encoder.clone().finish(), None);

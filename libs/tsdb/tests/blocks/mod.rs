@@ -1,4 +1,4 @@
-//! Blocks between this crate and a real Prometheus: each reads what the other wrote, and answers the same.
+//! This crate and a real Prometheus read blocks that the other one wrote, and give the same answers.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -64,10 +64,10 @@ fn promtool(args: &[&str], dir: &Path) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// What `promtool tsdb dump` prints: a sample a line.
+/// The output of `promtool tsdb dump`: one sample per line.
 fn dump(dir: &Path) -> Samples {
     let mut out = Samples::new();
-    // It insists on a log of what is not yet in blocks.
+    // Prometheus requires a write-ahead log.
     std::fs::create_dir_all(dir.join("wal")).unwrap();
     for line in promtool(&["dump"], dir).lines() {
         let mut parts = line.rsplitn(3, ' ');
@@ -115,7 +115,7 @@ fn open_metrics() -> (String, Samples) {
         let (job, pod) = (["api", "auth", "web"][series as usize % 3], format!("pod-{:02}", series / 3));
         let key = format!(r#"{{__name__="walk", job="{job}", pod="{pod}"}}"#);
         let mut t = 1_699_999_200_000i64;
-        // Some series are there for one of the two blocks only.
+        // Some series are in one of the two blocks only.
         let count = if series % 7 == 0 { 100 } else { 900 };
         for number in 0..count {
             random ^= random << 13;
@@ -168,7 +168,7 @@ fn blocks_of_promtool_are_read_and_written_again_as_they_were() {
         let of = Block::open(block).unwrap();
         let samples = of.meta().stats.samples;
         assert_eq!((meta.stats.samples, meta.stats.series), (samples, of.meta().stats.series));
-        // The files that leave no choice are the same, byte for byte.
+        // Files that have only one valid form are the same, byte for byte.
         for file in ["chunks/000001", "tombstones"] {
             let read = |dir: &Path| std::fs::read(dir.join(file)).unwrap();
             assert!(read(block) == read(&written), "{file} differs");
@@ -205,7 +205,7 @@ fn query(server: &Prometheus, query: &str) -> Value {
     let at = (workload().start.as_millis() + 7_200_000) / 1000;
     let answer = server.request("GET", &format!("/api/v1/query?query={encoded}&time={at}"), &[]).unwrap();
     let body = answer.split_once("\r\n\r\n").unwrap().1;
-    // The body may come in pieces, each with its length before it.
+    // The body may be chunked: pieces with their length before them.
     let start = body.find('{').unwrap();
     let whole: String =
         if answer.contains("Transfer-Encoding: chunked") { unchunk(body) } else { body[start..].to_owned() };
@@ -293,7 +293,7 @@ fn a_real_prometheus_serves_our_blocks_with_equal_answers_and_deletes_from_them(
     let names = query(&server, r#"histogram_count(sum({__name__=~".*_seconds"}))"#);
     assert_eq!(names[0]["value"][1].as_str().unwrap().parse::<f64>().unwrap(), last_histogram_counts(&block));
 
-    // What it deletes from our block is deleted for us.
+    // Samples that Prometheus deletes from our block are deleted for us.
     let (from, to) = (meta.min_time.as_millis() / 1000 + 1_000, meta.min_time.as_millis() / 1000 + 3_000);
     let selector: String = r#"{job="api"}"#.bytes().map(|byte| format!("%{byte:02X}")).collect();
     let path = format!("/api/v1/admin/tsdb/delete_series?match[]={selector}&start={from}&end={to}");
