@@ -20,7 +20,7 @@ pub(crate) fn decode<'a>(
     lane: impl Iterator<Item = &'a AggrChunk>,
     out: &mut Samples,
 ) -> Result<(), (TimeRange, DecodeProblem)> {
-    let mut total = RunningTotal::default();
+    let mut total = CounterTotal::default();
     let mut samples = Samples::new();
     for chunk in lane {
         samples.clear();
@@ -43,13 +43,13 @@ pub(crate) fn decode<'a>(
 
 /// The value of a counter since the beginning of the series, with resets applied.
 #[derive(Default)]
-struct RunningTotal {
+struct CounterTotal {
     value: f64,
     /// Time and raw value of the last sample.
     last: Option<(i64, f64)>,
 }
 
-impl RunningTotal {
+impl CounterTotal {
     /// Adds a sample and appends the total to `out`, unless the sample only repeats the last raw value.
     fn add(&mut self, t: i64, value: f64, out: &mut Samples) {
         if value.is_nan() {

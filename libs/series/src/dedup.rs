@@ -64,7 +64,7 @@ pub(crate) fn merge(a: &Replica, b: &Replica, counter: bool) -> Option<Replica> 
 
 /// The sample that was appended last.
 #[derive(Clone, Copy)]
-struct LastSample {
+struct PreviousSample {
     time: i64,
     /// Its value, if it was a float.
     value: Option<f64>,
@@ -73,7 +73,7 @@ struct LastSample {
 
 /// Returns whether the result is certain although some samples were not decoded.
 fn walk<T: Timeline>(mut a: ReplicaSide<T>, mut b: ReplicaSide<T>, counter: bool, out: &mut Samples) -> bool {
-    let mut last: Option<LastSample> = None;
+    let mut last: Option<PreviousSample> = None;
     loop {
         if let Some(last) = last {
             a.seek_after(last.time);
@@ -106,7 +106,7 @@ fn walk<T: Timeline>(mut a: ReplicaSide<T>, mut b: ReplicaSide<T>, counter: bool
         winner.at += 1;
         let time = if winner.adjust == 0.0 { follow(winner, loser, time, out) } else { time };
         let value = winner.timeline.float(winner.at - 1).map(|value| value + winner.adjust);
-        last = Some(LastSample { time, value, from_a: use_a });
+        last = Some(PreviousSample { time, value, from_a: use_a });
     }
 }
 
@@ -214,13 +214,13 @@ impl<T: Timeline> ReplicaSide<T> {
 
     /// Updates `adjust` for the current sample, which follows the sample `changed_from` of the other replica if there is one. A
     /// sample whose counter began after that one shows a real reset.
-    fn adjust_counter(&mut self, changed_from: Option<LastSample>, other_is_total: bool) {
+    fn adjust_counter(&mut self, changed_from: Option<PreviousSample>, other_is_total: bool) {
         let Some(value) = self.timeline.float(self.at) else { return };
         if self.adjust != 0.0 && self.was_reset(self.adjusted_at) {
             self.adjust = 0.0;
         }
         self.adjusted_at = self.at;
-        if let Some(LastSample { time, value: Some(before), .. }) = changed_from
+        if let Some(PreviousSample { time, value: Some(before), .. }) = changed_from
             && before > value + self.adjust
             && !self.began_after(time)
             && !self.was_reset_after(time, other_is_total)

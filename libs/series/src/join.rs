@@ -16,7 +16,7 @@ pub struct JoinedChunks {
 
 /// Chunks that cannot be joined.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum JoinError {
+pub enum ChunkJoinError {
     /// A chunk that overlaps another one is damaged.
     #[error(transparent)]
     Damaged(#[from] ChunkError),
@@ -39,7 +39,7 @@ pub enum JoinError {
 ///
 /// # Errors
 /// When chunks that overlap are damaged, contain aggregates, or have two values for one time.
-pub fn join_chunks(mut chunks: Vec<Chunk>) -> Result<JoinedChunks, JoinError> {
+pub fn join_chunks(mut chunks: Vec<Chunk>) -> Result<JoinedChunks, ChunkJoinError> {
     chunks.sort_by_key(|chunk| (chunk.range.min, chunk.range.max));
     let mut joined = JoinedChunks { chunks: Vec::with_capacity(chunks.len()), duplicates: 0 };
     let mut rest = chunks.into_iter().peekable();
@@ -61,11 +61,11 @@ pub fn join_chunks(mut chunks: Vec<Chunk>) -> Result<JoinedChunks, JoinError> {
 
 impl JoinedChunks {
     /// Adds the samples of chunks that overlap.
-    fn add(&mut self, overlapping: &[Chunk]) -> Result<(), JoinError> {
+    fn add(&mut self, overlapping: &[Chunk]) -> Result<(), ChunkJoinError> {
         let mut samples = Vec::new();
         for chunk in overlapping {
             if chunk.encoding == Encoding::Aggregates {
-                return Err(JoinError::Aggregates);
+                return Err(ChunkJoinError::Aggregates);
             }
             decode_chunk(chunk, &mut samples)?;
         }
@@ -80,7 +80,7 @@ impl JoinedChunks {
             same_time
         });
         if let Some(at) = conflict {
-            return Err(JoinError::Conflict { at });
+            return Err(ChunkJoinError::Conflict { at });
         }
         self.duplicates += (before - samples.len()) as u64;
         self.chunks.extend(encode_chunks(&samples)?);
@@ -121,11 +121,14 @@ mod tests {
     #[test]
     fn what_cannot_be_joined_is_an_error() {
         let error = join_chunks(vec![constant(0..10, 1.0), constant(9..15, 2.0)]).unwrap_err();
-        assert_eq!(error, JoinError::Conflict { at: Timestamp::from_millis(9) });
+        assert_eq!(error, ChunkJoinError::Conflict { at: Timestamp::from_millis(9) });
         let damaged = Chunk { data: bytes::Bytes::new(), ..constant(0..10, 1.0) };
         let error = join_chunks(vec![damaged, constant(9..15, 1.0)]).unwrap_err();
-        assert!(matches!(error, JoinError::Damaged(_)), "{error}");
+        assert!(matches!(error, ChunkJoinError::Damaged(_)), "{error}");
         let aggregates = Chunk { encoding: Encoding::Aggregates, ..constant(0..10, 1.0) };
-        assert_eq!(join_chunks(vec![aggregates.clone(), aggregates]).unwrap_err(), JoinError::Aggregates);
+        assert_eq!(
+            join_chunks(vec![aggregates.clone(), aggregates]).unwrap_err(),
+            ChunkJoinError::Aggregates
+        );
     }
 }

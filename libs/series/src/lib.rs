@@ -30,12 +30,12 @@ mod timeline;
 mod types;
 
 pub use error::{DecodeError, DecodeProblem};
-pub use join::{JoinError, JoinedChunks, join_chunks};
+pub use join::{ChunkJoinError, JoinedChunks, join_chunks};
 pub use merge::{Contribution, Merge, MergeError, MergedSeries, Step};
 pub use samples::Samples;
 pub use selected::{DecodeOptions, Dedup, SelectedSeries};
 pub use sorter::{SeriesSorter, SorterFull};
-pub use stored::{SampleValue, StoredSample, decode_chunk, encode_chunks};
+pub use stored::{ChunkSample, ChunkSampleValue, decode_chunk, encode_chunks};
 /// Which aggregate a query reads or a store sends: part of [`AggrChunk`] and [`DecodeOptions`].
 pub use tsdb::Aggregate;
 pub use types::{AggrChunk, Series};

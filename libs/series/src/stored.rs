@@ -10,7 +10,7 @@ use tsdb::{AppendError, Chunk, ChunkBuilder, ChunkError, Encoding};
 
 /// The value of a sample.
 #[derive(Clone, Debug)]
-pub enum SampleValue {
+pub enum ChunkSampleValue {
     /// A float; a staleness marker is a NaN.
     Float(f64),
     /// A native histogram.
@@ -18,7 +18,7 @@ pub enum SampleValue {
 }
 
 /// Bit for bit, so that NaN equals NaN. Hints about counter resets are not compared: they are not part of what was observed.
-impl PartialEq for SampleValue {
+impl PartialEq for ChunkSampleValue {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Float(a), Self::Float(b)) => a.to_bits() == b.to_bits(),
@@ -30,13 +30,13 @@ impl PartialEq for SampleValue {
 
 /// A sample and how its chunk was encoded.
 #[derive(Clone, Debug, PartialEq)]
-pub struct StoredSample {
+pub struct ChunkSample {
     /// When it was observed.
     pub at: Timestamp,
     /// When its counter began; the epoch where that is not known.
     pub start: Timestamp,
     /// What was observed.
-    pub value: SampleValue,
+    pub value: ChunkSampleValue,
     /// The encoding of its chunk.
     pub encoding: Encoding,
 }
@@ -45,9 +45,9 @@ pub struct StoredSample {
 ///
 /// # Errors
 /// When the chunk is damaged or contains aggregates. Nothing is appended then.
-pub fn decode_chunk(chunk: &Chunk, out: &mut Vec<StoredSample>) -> Result<(), ChunkError> {
+pub fn decode_chunk(chunk: &Chunk, out: &mut Vec<ChunkSample>) -> Result<(), ChunkError> {
     let encoding = chunk.encoding;
-    let sample = |millis, start, value| StoredSample {
+    let sample = |millis, start, value| ChunkSample {
         at: Timestamp::from_millis(millis),
         start: Timestamp::from_millis(start),
         value,
@@ -60,7 +60,7 @@ pub fn decode_chunk(chunk: &Chunk, out: &mut Vec<StoredSample>) -> Result<(), Ch
         let starts = starts.into_iter().chain(std::iter::repeat(0));
         let samples = histograms.into_iter().zip(starts);
         out.extend(
-            samples.map(|((t, histogram), start)| sample(t, start, SampleValue::Histogram(histogram))),
+            samples.map(|((t, histogram), start)| sample(t, start, ChunkSampleValue::Histogram(histogram))),
         );
         return Ok(());
     }
@@ -68,7 +68,7 @@ pub fn decode_chunk(chunk: &Chunk, out: &mut Vec<StoredSample>) -> Result<(), Ch
     chunk.decode_floats_with_starts(&mut times, &mut values, &mut starts)?;
     let starts = starts.into_iter().chain(std::iter::repeat(0));
     let samples = times.into_iter().zip(values).zip(starts);
-    out.extend(samples.map(|((t, value), start)| sample(t, start, SampleValue::Float(value))));
+    out.extend(samples.map(|((t, value), start)| sample(t, start, ChunkSampleValue::Float(value))));
     Ok(())
 }
 
@@ -76,14 +76,14 @@ pub fn decode_chunk(chunk: &Chunk, out: &mut Vec<StoredSample>) -> Result<(), Ch
 ///
 /// # Errors
 /// When the samples do not ascend, or one does not fit its encoding.
-pub fn encode_chunks(samples: &[StoredSample]) -> Result<Vec<Chunk>, AppendError> {
+pub fn encode_chunks(samples: &[ChunkSample]) -> Result<Vec<Chunk>, AppendError> {
     let mut builder = ChunkBuilder::new();
-    for StoredSample { at, start, value, encoding } in samples {
+    for ChunkSample { at, start, value, encoding } in samples {
         match value {
-            SampleValue::Float(value) => {
+            ChunkSampleValue::Float(value) => {
                 builder.append_float(*encoding, Sample { timestamp: *at, value: *value }, *start)?;
             }
-            SampleValue::Histogram(histogram) => {
+            ChunkSampleValue::Histogram(histogram) => {
                 builder.append_histogram(*encoding, *at, histogram, *start)?;
             }
         }
@@ -95,25 +95,25 @@ pub fn encode_chunks(samples: &[StoredSample]) -> Result<Vec<Chunk>, AppendError
 mod tests {
     use super::*;
 
-    fn float(millis: i64, value: f64, encoding: Encoding) -> StoredSample {
-        StoredSample {
+    fn float(millis: i64, value: f64, encoding: Encoding) -> ChunkSample {
+        ChunkSample {
             at: Timestamp::from_millis(millis),
             start: Timestamp::EPOCH,
-            value: SampleValue::Float(value),
+            value: ChunkSampleValue::Float(value),
             encoding,
         }
     }
 
     #[test]
     fn samples_survive_a_round_trip_through_chunks_of_their_kinds() {
-        let mut samples: Vec<StoredSample> =
+        let mut samples: Vec<ChunkSample> =
             (0..300).map(|i| float(i * 1000, i as f64, Encoding::Xor)).collect();
-        samples.extend((300..310).map(|i| StoredSample {
+        samples.extend((300..310).map(|i| ChunkSample {
             start: Timestamp::from_millis(7),
             ..float(i * 1000, f64::from_bits(model::STALE_NAN_BITS), Encoding::Xor2)
         }));
-        samples.extend((310..320).map(|i| StoredSample {
-            value: SampleValue::Histogram(Arc::new(FloatHistogram {
+        samples.extend((310..320).map(|i| ChunkSample {
+            value: ChunkSampleValue::Histogram(Arc::new(FloatHistogram {
                 count: i as f64,
                 sum: 1.5,
                 zero_count: i as f64,

@@ -10,7 +10,7 @@ use crate::{SeriesFrame, SeriesRequest, SeriesStream, StoreError};
 
 /// The conditions that one store's answer is checked against.
 #[derive(Clone, Debug, Default)]
-pub struct Checks {
+pub struct AnswerChecks {
     /// Labels that each series must carry with exactly these values.
     pub bound: Labels,
     /// Labels that no series may carry, because the request asked to remove them.
@@ -19,7 +19,7 @@ pub struct Checks {
     pub matchers: Vec<Matcher>,
 }
 
-impl Checks {
+impl AnswerChecks {
     /// The checks of the answer to `request` of a store with these external label sets and bound labels.
     ///
     /// `removes_replicas` says that the store removes replica labels itself. A matcher is not checked when the external
@@ -74,7 +74,7 @@ impl Checks {
 }
 
 /// Passes on the frames of a store until one violates the rules; then the stream gives one error and ends.
-pub fn checked(source: SeriesStream, checks: Checks) -> SeriesStream {
+pub fn checked(source: SeriesStream, checks: AnswerChecks) -> SeriesStream {
     let state = (source, checks, None::<Labels>);
     stream::unfold(Some(state), |state| async move {
         let (mut source, checks, mut last) = state?;
@@ -115,7 +115,8 @@ mod tests {
             .map(|set| Ok(SeriesFrame::Series(vec![Series { labels: labels(set), chunks: Vec::new() }])))
             .collect();
         let bound = labels(&[("cluster", "eu-1")]);
-        let checks = Checks::of(request, &[labels(&[("cluster", "eu-1"), ("tier", "x")])], &bound, true);
+        let checks =
+            AnswerChecks::of(request, &[labels(&[("cluster", "eu-1"), ("tier", "x")])], &bound, true);
         let answer = crate::collect_series(checked(stream::iter(frames).boxed(), checks)).await;
         answer.map(|(series, _)| series.len()).map_err(|e| e.to_string())
     }

@@ -22,7 +22,7 @@ mod request;
 mod server;
 mod store;
 
-pub use checked::{Checks, checked};
+pub use checked::{AnswerChecks, checked};
 pub use client::StoreClient;
 pub use convert::{info_from_wire, info_to_wire, labels_from_wire, labels_to_wire};
 pub use error::StoreError;

@@ -117,7 +117,7 @@ fn decode_samples<const STARTS: bool>(
     }
     let mut delta = reader.read_uvarint().ok_or(ChunkProblem::Timestamp)? as i64;
     let baseline = if is_stale_nan(first) { 0 } else { first.to_bits() };
-    let mut value = Value { baseline, window: XorWindow::WHOLE };
+    let mut value = LastValue { baseline, window: XorWindow::WHOLE };
     let head = reader.peek();
     let second = value.read(reader, head, 0)?;
     let first_t = t;
@@ -169,13 +169,13 @@ fn decode_samples<const STARTS: bool>(
 }
 
 /// The state that the next value is encoded with.
-struct Value {
+struct LastValue {
     /// Bits of the last value that is not a staleness marker.
     baseline: u64,
     window: XorWindow,
 }
 
-impl Value {
+impl LastValue {
     /// Reads a value of form V, whose first bits are those of `head`, left-aligned, after skipping `before` bits.
     #[inline(always)]
     fn read(&mut self, reader: &mut BitReader<'_>, head: u64, before: u32) -> Result<u64, ChunkProblem> {

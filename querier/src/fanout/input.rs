@@ -7,7 +7,7 @@ use budget::{Budget, Reservation};
 use futures::StreamExt;
 use model::Labels;
 use series::{AggrChunk, Series, SeriesSorter};
-use storeapi::{Checks, SeriesFrame, SeriesRequest, SeriesStream, StoreError, checked};
+use storeapi::{AnswerChecks, SeriesFrame, SeriesRequest, SeriesStream, StoreError, checked};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -111,7 +111,7 @@ impl StoreReader {
             request.limit = None;
         }
         let apply_shard = self.asked.shard.as_ref().filter(|_| request.shard.is_none());
-        let checks = Checks::of(&request, self.candidate.label_sets(), &self.candidate.bound, removes);
+        let checks = AnswerChecks::of(&request, self.candidate.label_sets(), &self.candidate.bound, removes);
         let stream = self.in_time(self.candidate.store.series(request)).await??;
         let mut stream = checked(stream, checks);
         let mut sorter = strip.then(|| SeriesSorter::new(self.sort_bytes));

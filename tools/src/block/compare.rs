@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use model::Labels;
-use series::StoredSample;
+use series::ChunkSample;
 
 use crate::error::Result;
 
@@ -13,9 +13,9 @@ pub(super) enum Difference {
     /// A series that only one side has.
     Series { labels: Labels, side: DiffSide, samples: u64 },
     /// A sample that only one side has.
-    Sample { labels: Labels, side: DiffSide, sample: StoredSample },
+    Sample { labels: Labels, side: DiffSide, sample: ChunkSample },
     /// A sample that both sides have at one time, with different values.
-    Value { labels: Labels, left: StoredSample, right: StoredSample },
+    Value { labels: Labels, left: ChunkSample, right: ChunkSample },
 }
 
 /// One of the two.
@@ -61,7 +61,7 @@ impl Totals {
 }
 
 /// A series with all of its samples, which ascend in time.
-pub(super) type DecodedSeries = (Labels, Vec<StoredSample>);
+pub(super) type DecodedSeries = (Labels, Vec<ChunkSample>);
 
 /// Walks both streams in parallel and calls `found` for each difference.
 ///
@@ -101,8 +101,8 @@ pub(super) fn compare(
 
 fn compare_samples(
     labels: &Labels,
-    left: Vec<StoredSample>,
-    right: Vec<StoredSample>,
+    left: Vec<ChunkSample>,
+    right: Vec<ChunkSample>,
     totals: &mut Totals,
     found: &mut impl FnMut(Difference) -> Result<()>,
 ) -> Result<()> {
@@ -147,17 +147,17 @@ fn compare_samples(
 #[cfg(test)]
 mod tests {
     use model::Timestamp;
-    use series::SampleValue;
+    use series::ChunkSampleValue;
     use tsdb::Encoding;
 
     use super::*;
 
     fn series(name: &str, samples: &[(i64, f64)]) -> Result<DecodedSeries> {
         let labels = Labels::from_pairs([("__name__", name)]).unwrap();
-        let stored = |(millis, value): &(i64, f64)| StoredSample {
+        let stored = |(millis, value): &(i64, f64)| ChunkSample {
             at: Timestamp::from_millis(*millis),
             start: Timestamp::EPOCH,
-            value: SampleValue::Float(*value),
+            value: ChunkSampleValue::Float(*value),
             encoding: Encoding::Xor,
         };
         Ok((labels, samples.iter().map(stored).collect()))

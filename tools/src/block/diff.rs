@@ -3,7 +3,7 @@
 use model::{Labels, Matcher, TimeRange};
 use runtime::TimeArg;
 use serde_json::json;
-use series::{Aggregate, StoredSample};
+use series::{Aggregate, ChunkSample};
 
 use crate::block::compare::{DiffSide, Difference, Totals, compare};
 use crate::block::place::PlaceFlags;
@@ -147,7 +147,7 @@ fn name(labels: &Labels) -> String {
     forms::labels(labels, ", ", true)
 }
 
-fn line(sample: &StoredSample) -> String {
+fn line(sample: &ChunkSample) -> String {
     format!("{} {}", forms::value(sample), sample.at)
 }
 

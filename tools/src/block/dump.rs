@@ -2,7 +2,7 @@
 
 use model::{Matcher, TimeRange};
 use runtime::TimeArg;
-use series::{Aggregate, SampleValue, StoredSample};
+use series::{Aggregate, ChunkSample, ChunkSampleValue};
 
 use crate::block::place::PlaceFlags;
 use crate::block::read::{self, aggregate_parser};
@@ -112,7 +112,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn series(&mut self, labels: &model::Labels, samples: &[StoredSample]) -> Result<()> {
+    fn series(&mut self, labels: &model::Labels, samples: &[ChunkSample]) -> Result<()> {
         match self.format {
             DumpFormat::Json => {
                 self.batch.extend_from_slice(forms::json_series(labels, samples).to_string().as_bytes());
@@ -129,7 +129,7 @@ impl Writer {
             DumpFormat::Openmetrics => {
                 let series = forms::openmetrics_series(labels);
                 for sample in samples {
-                    let SampleValue::Float(value) = sample.value else {
+                    let ChunkSampleValue::Float(value) = sample.value else {
                         self.left_out += 1;
                         continue;
                     };

@@ -2,7 +2,7 @@
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use model::{Labels, Matcher, TimeRange};
-use series::{Aggregate, StoredSample, decode_chunk};
+use series::{Aggregate, ChunkSample, decode_chunk};
 use tsdb::{Block, BlockSeries, Encoding};
 
 use crate::error::{Cause, Result, ToolError};
@@ -32,7 +32,7 @@ pub(super) fn series<'a>(
     matchers: &[Matcher],
     range: TimeRange,
     aggregate: Aggregate,
-) -> Result<impl Iterator<Item = Result<(Labels, Vec<StoredSample>)>> + 'a> {
+) -> Result<impl Iterator<Item = Result<(Labels, Vec<ChunkSample>)>> + 'a> {
     let selected = block.select(matchers, range)?;
     let read = move |series: Result<BlockSeries, tsdb::BlockError>| {
         let series = series?;
@@ -47,7 +47,7 @@ fn samples(
     series: &BlockSeries,
     range: TimeRange,
     aggregate: Aggregate,
-) -> Result<Vec<StoredSample>> {
+) -> Result<Vec<ChunkSample>> {
     let mut samples = Vec::new();
     for meta in &series.chunks {
         let chunk = block.chunk(meta)?;

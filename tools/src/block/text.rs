@@ -5,7 +5,7 @@ use std::io::Write;
 use model::{BoundedBucket, FloatHistogram, Labels, METRIC_NAME};
 use promql::{go_g, go_quoted};
 use serde_json::json;
-use series::{SampleValue, StoredSample};
+use series::{ChunkSampleValue, ChunkSample};
 
 /// `{__name__="up", job="a"}`, as Prometheus prints label sets.
 pub(super) fn labels(labels: &Labels, separator: &str, with_metric: bool) -> String {
@@ -31,15 +31,15 @@ fn is_legacy_name(name: &str) -> bool {
 }
 
 /// The value of a sample as Prometheus prints it.
-pub(super) fn value(sample: &StoredSample) -> String {
+pub(super) fn value(sample: &ChunkSample) -> String {
     match &sample.value {
-        SampleValue::Float(value) => go_g(*value),
-        SampleValue::Histogram(histogram) => histogram_text(histogram, sample.encoding.has_integer_counts()),
+        ChunkSampleValue::Float(value) => go_g(*value),
+        ChunkSampleValue::Histogram(histogram) => histogram_text(histogram, sample.encoding.has_integer_counts()),
     }
 }
 
 /// A line of `promtool tsdb dump`, without the line break; `labels` comes from [`labels`].
-pub(super) fn promtool_line(out: &mut Vec<u8>, labels: &str, sample: &StoredSample) {
+pub(super) fn promtool_line(out: &mut Vec<u8>, labels: &str, sample: &ChunkSample) {
     // Writing to a `Vec` does not fail, here and below.
     let _ = write!(out, "{labels} {} {}", value(sample), sample.at);
 }
@@ -58,7 +58,7 @@ pub(super) fn openmetrics_series(set: &Labels) -> String {
 }
 
 /// A series as in the Prometheus API: `{"metric":{},"values":[[seconds,"1"]],"histograms":[[seconds,{}]]}`.
-pub(super) fn json_series(set: &Labels, samples: &[StoredSample]) -> serde_json::Value {
+pub(super) fn json_series(set: &Labels, samples: &[ChunkSample]) -> serde_json::Value {
     let metric: serde_json::Map<String, serde_json::Value> =
         set.iter().map(|label| (label.name.to_owned(), label.value.into())).collect();
     let (mut values, mut histograms) = (Vec::new(), Vec::new());
@@ -69,8 +69,8 @@ pub(super) fn json_series(set: &Labels, samples: &[StoredSample]) -> serde_json:
             _ => json!(millis as f64 / 1000.0),
         };
         match &sample.value {
-            SampleValue::Float(value) => values.push(json!([at, promapi_float(*value)])),
-            SampleValue::Histogram(histogram) => histograms.push(json!([at, json_histogram(histogram)])),
+            ChunkSampleValue::Float(value) => values.push(json!([at, promapi_float(*value)])),
+            ChunkSampleValue::Histogram(histogram) => histograms.push(json!([at, json_histogram(histogram)])),
         }
     }
     let mut series = json!({ "metric": metric });

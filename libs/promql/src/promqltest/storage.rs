@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use model::{FloatHistogram, Labels, Matcher, Sample, TimeRange, Timestamp};
-use series::{AggrChunk, SampleValue, SelectedSeries};
+use series::{AggrChunk, ChunkSampleValue, SelectedSeries};
 use tsdb::{ChunkBuilder, Encoding};
 
 use crate::promqltest::sequence::SequenceValue;
@@ -39,7 +39,7 @@ struct ScriptStore {
 #[derive(Clone, Debug)]
 struct ScriptSample {
     at: i64,
-    value: SampleValue,
+    value: ChunkSampleValue,
     /// The start of its counter; the epoch if it is unknown.
     start: Timestamp,
 }
@@ -98,7 +98,9 @@ impl Storage {
             let start = start.map_or(Timestamp::EPOCH, |distance| at.offset_millis(distance));
             match value {
                 SequenceValue::Omitted => {}
-                SequenceValue::Float(value) => self.append(labels, at, SampleValue::Float(*value), start)?,
+                SequenceValue::Float(value) => {
+                    self.append(labels, at, ChunkSampleValue::Float(*value), start)?
+                }
                 SequenceValue::Histogram { histogram, .. } => {
                     self.append_checked(labels, at, histogram, start)?;
                 }
@@ -112,7 +114,7 @@ impl Storage {
     /// # Errors
     /// The same as [`append_sequence`](Self::append_sequence).
     pub fn append_float(&mut self, labels: &Labels, sample: Sample) -> Result<(), StorageError> {
-        self.append(labels, sample.timestamp, SampleValue::Float(sample.value), Timestamp::EPOCH)
+        self.append(labels, sample.timestamp, ChunkSampleValue::Float(sample.value), Timestamp::EPOCH)
     }
 
     /// Appends a histogram.
@@ -140,14 +142,14 @@ impl Storage {
         {
             return Err(StorageError { labels: labels.clone(), at, why: why.to_string() });
         }
-        self.append(labels, at, SampleValue::Histogram(Arc::clone(histogram)), start)
+        self.append(labels, at, ChunkSampleValue::Histogram(Arc::clone(histogram)), start)
     }
 
     fn append(
         &mut self,
         labels: &Labels,
         at: Timestamp,
-        value: SampleValue,
+        value: ChunkSampleValue,
         start: Timestamp,
     ) -> Result<(), StorageError> {
         let store = self.stores.last_mut().expect("there is always a store");
@@ -203,8 +205,8 @@ fn chunks(samples: &[ScriptSample]) -> Vec<AggrChunk> {
     let mut builder = ChunkBuilder::new();
     for ScriptSample { at, value, start } in samples {
         let appended = match value {
-            SampleValue::Float(value) => builder.append_float(floats, Sample::new(*at, *value), *start),
-            SampleValue::Histogram(histogram) => {
+            ChunkSampleValue::Float(value) => builder.append_float(floats, Sample::new(*at, *value), *start),
+            ChunkSampleValue::Histogram(histogram) => {
                 builder.append_histogram(histograms, Timestamp::from_millis(*at), histogram, *start)
             }
         };

@@ -66,8 +66,9 @@ impl<'a> BlockSelection<'a> {
             }
             let deleted = self.block.tombstones().of(entry.reference);
             entry.chunks.retain(|chunk| {
-                let whole =
-                    |interval: &TimeRange| interval.contains(chunk.range.min) && interval.contains(chunk.range.max);
+                let whole = |interval: &TimeRange| {
+                    interval.contains(chunk.range.min) && interval.contains(chunk.range.max)
+                };
                 chunk.range.overlaps(&self.range) && !deleted.iter().any(whole)
             });
             if !entry.chunks.is_empty() {

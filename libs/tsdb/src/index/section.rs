@@ -28,11 +28,11 @@ pub(super) struct Section {
     length: u64,
     /// Most bytes of content that may stay in memory.
     keep_bytes: u64,
-    content: Content,
+    content: SectionContent,
 }
 
 /// The part of the content that is in memory.
-enum Content {
+enum SectionContent {
     Whole(Bytes),
     Pages {
         checksums: Vec<u32>,
@@ -71,7 +71,7 @@ impl Section {
             let rest = if first.len() > 4 { first.slice(4..) } else { read(start..start + length + 4)? };
             let (whole, after) = (rest.slice(..length as usize), &rest[length as usize..]);
             place.check(start, checksum_of(after), crc32c::crc32c(&whole))?;
-            Content::Whole(whole)
+            SectionContent::Whole(whole)
         } else {
             let (mut checksum, mut checksums) = (0, Vec::new());
             let at_once = PAGE_BYTES * SCAN_PAGES;
@@ -82,17 +82,17 @@ impl Section {
             }
             let after = read(start + length..start + length + 4)?;
             place.check(start, checksum_of(&after), checksum)?;
-            Content::paged(checksums, keep_bytes)
+            SectionContent::paged(checksums, keep_bytes)
         };
         Ok(Self { place, file: Arc::clone(file), start, length, keep_bytes, content })
     }
 
     /// Frees what is not to be kept. Called when the section has been parsed.
     pub(super) fn release(&mut self) {
-        if let Content::Whole(whole) = &self.content
+        if let SectionContent::Whole(whole) = &self.content
             && self.length > self.keep_bytes
         {
-            self.content = Content::paged(page_checksums(whole).collect(), self.keep_bytes);
+            self.content = SectionContent::paged(page_checksums(whole).collect(), self.keep_bytes);
         }
     }
 
@@ -118,8 +118,8 @@ impl Section {
     /// Bytes of memory that it takes once its cache is full.
     pub(super) fn memory_bytes(&self) -> usize {
         match &self.content {
-            Content::Whole(whole) => whole.len(),
-            Content::Pages { checksums, cached } => {
+            SectionContent::Whole(whole) => whole.len(),
+            SectionContent::Pages { checksums, cached } => {
                 let slots = cached.lock().unwrap_or_else(PoisonError::into_inner).len();
                 checksums.len() * size_of::<u32>() + slots * (PAGE_BYTES as usize + size_of::<(u64, Bytes)>())
             }
@@ -129,16 +129,16 @@ impl Section {
     /// The content, if it is in memory.
     pub(super) fn whole(&self) -> Option<&Bytes> {
         match &self.content {
-            Content::Whole(whole) => Some(whole),
-            Content::Pages { .. } => None,
+            SectionContent::Whole(whole) => Some(whole),
+            SectionContent::Pages { .. } => None,
         }
     }
 
     /// The content from `at` to the end of as many `pages`, or to its own end.
     fn read(&self, at: u64, pages: u64) -> Result<Bytes, BlockError> {
         let (checksums, cached) = match &self.content {
-            Content::Whole(whole) => return Ok(whole.slice(at as usize..)),
-            Content::Pages { checksums, cached } => (checksums, cached),
+            SectionContent::Whole(whole) => return Ok(whole.slice(at as usize..)),
+            SectionContent::Pages { checksums, cached } => (checksums, cached),
         };
         let number = at / PAGE_BYTES;
         let within = (at % PAGE_BYTES) as usize;
@@ -201,7 +201,7 @@ impl Section {
     }
 }
 
-impl Content {
+impl SectionContent {
     /// The checksums of the pages, and an empty cache of at most `cache_bytes`.
     fn paged(checksums: Vec<u32>, cache_bytes: u64) -> Self {
         let slots = (cache_bytes / PAGE_BYTES).min(checksums.len() as u64) as usize;

@@ -16,7 +16,7 @@ use crate::ChunkMeta;
 use crate::cursor::{put_bytes, put_uvarint, put_varint};
 use crate::index::{HEADER_BYTES, MAGIC};
 use crate::writer::error::{WriteError, at};
-use crate::writer::labels::{LabelTable, Pair};
+use crate::writer::labels::{LabelNumbers, LabelTable};
 use crate::writer::spill::{SpillReader, SpillWriter, SpilledSeries};
 
 /// The version that is written.
@@ -186,7 +186,7 @@ fn write(
 
     // Texts are sorted, so their numbers sort like them.
     let mut order: Vec<u32> = (0..pairs.len() as u32).collect();
-    let key = |pair: &Pair| (places[pair.name as usize], places[pair.value as usize]);
+    let key = |pair: &LabelNumbers| (places[pair.name as usize], places[pair.value as usize]);
     order.sort_unstable_by_key(|&number| key(&pairs[number as usize]));
     let mut groups = groups(&order, &pairs, listed_at_once).into_iter();
 
@@ -283,7 +283,7 @@ fn write_list(out: &mut IndexFile, series: &[u32], buffer: &mut Vec<u8>) -> Resu
 }
 
 /// Cuts the sorted labels into groups whose lists fit in memory together.
-fn groups(order: &[u32], pairs: &[Pair], listed_at_once: u64) -> Vec<Range<usize>> {
+fn groups(order: &[u32], pairs: &[LabelNumbers], listed_at_once: u64) -> Vec<Range<usize>> {
     let mut groups = Vec::new();
     let (mut start, mut listed) = (0, 0);
     for (place, &number) in order.iter().enumerate() {
@@ -312,7 +312,7 @@ struct PendingLists {
 impl PendingLists {
     const OTHER: u32 = u32::MAX;
 
-    fn new(pairs: &[Pair], order: &[u32], group: Range<usize>) -> Self {
+    fn new(pairs: &[LabelNumbers], order: &[u32], group: Range<usize>) -> Self {
         let mut next = vec![Self::OTHER; pairs.len()];
         let mut ends = Vec::with_capacity(group.len());
         let mut end = 0;

@@ -7,7 +7,7 @@ use model::Labels;
 use crate::writer::error::WriteError;
 
 /// A label and the number of series that have it.
-pub(super) struct Pair {
+pub(super) struct LabelNumbers {
     /// Number of the name's text.
     pub(super) name: u32,
     /// Number of the value's text.
@@ -20,7 +20,7 @@ pub(super) struct Pair {
 pub(super) struct LabelTable {
     texts: HashMap<Box<str>, u32>,
     numbers: HashMap<(u32, u32), u32>,
-    pairs: Vec<Pair>,
+    pairs: Vec<LabelNumbers>,
     /// The series before and the numbers of its labels: most labels are the same as in the series before.
     last: Labels,
     last_pairs: Vec<u32>,
@@ -62,13 +62,13 @@ impl LabelTable {
             u32::try_from(self.pairs.len()).map_err(|_| WriteError::TooLarge("more than 2^32 labels"))?;
         let number = *self.numbers.entry((name, value)).or_insert(next);
         if number == next {
-            self.pairs.push(Pair { name, value, series: 0 });
+            self.pairs.push(LabelNumbers { name, value, series: 0 });
         }
         Ok(number)
     }
 
     /// All texts, sorted; for each number, the index in them; and all labels by number.
-    pub(super) fn finish(self) -> (Vec<Box<str>>, Vec<u32>, Vec<Pair>) {
+    pub(super) fn finish(self) -> (Vec<Box<str>>, Vec<u32>, Vec<LabelNumbers>) {
         drop(self.numbers);
         let mut sorted: Vec<(Box<str>, u32)> = self.texts.into_iter().collect();
         sorted.sort_unstable();

@@ -1,7 +1,7 @@
 //! Changes the chunks of one series: removes intervals, and joins series whose labels became equal.
 
 use model::Labels;
-use series::{JoinError, JoinedChunks, StoredSample, decode_chunk, encode_chunks, join_chunks};
+use series::{ChunkJoinError, ChunkSample, JoinedChunks, decode_chunk, encode_chunks, join_chunks};
 use tsdb::{Chunk, Encoding};
 
 use crate::bucket::rewrite::config::{Interval, ToDelete, covers, touches};
@@ -107,7 +107,7 @@ impl Remainder {
     }
 }
 
-fn encode(labels: &Labels, samples: &[StoredSample]) -> Result<Vec<Chunk>> {
+fn encode(labels: &Labels, samples: &[ChunkSample]) -> Result<Vec<Chunk>> {
     encode_chunks(samples).map_err(|error| damaged(labels, error))
 }
 
@@ -121,13 +121,13 @@ fn damaged(labels: &Labels, error: impl std::fmt::Display) -> ToolError {
 /// A damaged chunk, two samples with the same time and different values, or aggregates that overlap.
 pub(super) fn join(labels: &Labels, chunks: Vec<Chunk>) -> Result<JoinedChunks> {
     join_chunks(chunks).map_err(|error| match error {
-        JoinError::Damaged(error) => damaged(labels, error),
-        JoinError::Append(error) => damaged(labels, error),
-        JoinError::Aggregates => ToolError::new(
+        ChunkJoinError::Damaged(error) => damaged(labels, error),
+        ChunkJoinError::Append(error) => damaged(labels, error),
+        ChunkJoinError::Aggregates => ToolError::new(
             Cause::Conflict,
             format!("several downsampled series become {labels} by relabelling; aggregates cannot be joined"),
         ),
-        JoinError::Conflict { at } => ToolError::new(
+        ChunkJoinError::Conflict { at } => ToolError::new(
             Cause::Conflict,
             format!(
                 "several series become {labels} by relabelling and have different values at {at}: \
@@ -140,15 +140,15 @@ pub(super) fn join(labels: &Labels, chunks: Vec<Chunk>) -> Result<JoinedChunks> 
 #[cfg(test)]
 mod tests {
     use model::Timestamp;
-    use series::SampleValue;
+    use series::ChunkSampleValue;
 
     use super::*;
 
-    fn samples(times: impl IntoIterator<Item = i64>, value: f64) -> Vec<StoredSample> {
-        let sample = |millis| StoredSample {
+    fn samples(times: impl IntoIterator<Item = i64>, value: f64) -> Vec<ChunkSample> {
+        let sample = |millis| ChunkSample {
             at: Timestamp::from_millis(millis),
             start: Timestamp::EPOCH,
-            value: SampleValue::Float(value),
+            value: ChunkSampleValue::Float(value),
             encoding: Encoding::Xor,
         };
         times.into_iter().map(sample).collect()
