@@ -132,7 +132,7 @@ mod tests {
             (vec![&[good[0], good[1], ("z", "1")][..], &good], "out of order"),
             (vec![&[("cluster", "us-1"), good[1]][..]], "must carry cluster=\"eu-1\""),
             (vec![&[good[1]][..]], "must carry cluster=\"eu-1\""),
-            (vec![&[good[0], good[1], ("replica", "a")][..]], "still carries \"replica\""),
+            (vec![&[good[0], good[1], ("replica", "a")][..]], "still carries the label \"replica\""),
             (vec![&[good[0], ("job", "db")][..]], "does not match job=\"api\""),
         ] {
             let error = check(&request, &sets).await.unwrap_err();

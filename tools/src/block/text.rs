@@ -5,7 +5,7 @@ use std::io::Write;
 use model::{BoundedBucket, FloatHistogram, Labels, METRIC_NAME};
 use promql::{go_g, go_quoted};
 use serde_json::json;
-use series::{ChunkSampleValue, ChunkSample};
+use series::{ChunkSample, ChunkSampleValue};
 
 /// `{__name__="up", job="a"}`, as Prometheus prints label sets.
 pub(super) fn labels(labels: &Labels, separator: &str, with_metric: bool) -> String {
@@ -34,7 +34,9 @@ fn is_legacy_name(name: &str) -> bool {
 pub(super) fn value(sample: &ChunkSample) -> String {
     match &sample.value {
         ChunkSampleValue::Float(value) => go_g(*value),
-        ChunkSampleValue::Histogram(histogram) => histogram_text(histogram, sample.encoding.has_integer_counts()),
+        ChunkSampleValue::Histogram(histogram) => {
+            histogram_text(histogram, sample.encoding.has_integer_counts())
+        }
     }
 }
 
