@@ -21,7 +21,7 @@ pub fn kingpin_args(command: &Command, args: impl IntoIterator<Item = OsString>)
     let rewrite = |arg: OsString| {
         literal |= arg == "--";
         let name = arg.to_str().and_then(|text| text.strip_prefix("--no-"));
-        match name.filter(|name| !literal && !knows(command, &format!("no-{name}"))) {
+        match name.filter(|name| !literal && !has_argument(command, &format!("no-{name}"))) {
             None => Some(arg),
             Some(name) => match switch(called, name).or_else(|| switch(command, name)) {
                 None => Some(arg),
@@ -62,9 +62,9 @@ fn switch(command: &Command, name: &str) -> Option<Switch> {
     here.find_map(kind).or_else(|| command.get_subcommands().find_map(|sub| switch(sub, name)))
 }
 
-fn knows(command: &Command, name: &str) -> bool {
+fn has_argument(command: &Command, name: &str) -> bool {
     command.get_arguments().any(|arg| arg.get_long() == Some(name))
-        || command.get_subcommands().any(|sub| knows(sub, name))
+        || command.get_subcommands().any(|sub| has_argument(sub, name))
 }
 
 #[cfg(test)]
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[derive(Parser)]
-    struct Program {
+    struct TestProgram {
         #[command(subcommand)]
         command: TestCommand,
     }
@@ -112,7 +112,7 @@ mod tests {
     fn partial_response(args: &[&str]) -> Result<bool, clap::Error> {
         let args = ["isthmus", "query"].iter().chain(args).map(OsString::from);
         let TestCommand::Query { partial_response, disable_cors, name } =
-            Program::try_parse_from(kingpin_args(&Program::command(), args))?.command;
+            TestProgram::try_parse_from(kingpin_args(&TestProgram::command(), args))?.command;
         assert_eq!((name, disable_cors), (None, false));
         Ok(partial_response)
     }

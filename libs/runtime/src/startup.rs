@@ -147,12 +147,12 @@ impl Startup {
         &mut self.registry
     }
 
-    /// The switches behind `/-/ready`, `/-/healthy` and gRPC health.
+    /// The state that `/-/ready`, `/-/healthy` and gRPC health report.
     pub fn probes(&self) -> Probes {
         self.supervisor.probes().clone()
     }
 
-    /// The signal to stop, for tasks; triggering it ends the role with exit code 0.
+    /// The signal to stop, for tasks; triggering it stops the role with exit code 0.
     pub fn shutdown(&self) -> Shutdown {
         self.supervisor.shutdown()
     }
@@ -256,7 +256,7 @@ impl RunningRole {
         self.supervisor.reload()
     }
 
-    /// The switches behind `/-/ready`, `/-/healthy` and gRPC health.
+    /// The state that `/-/ready`, `/-/healthy` and gRPC health report.
     pub fn probes(&self) -> Probes {
         self.supervisor.probes().clone()
     }

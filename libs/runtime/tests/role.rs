@@ -1,4 +1,4 @@
-//! A whole role, made of everything that the crate has, seen from outside.
+//! Whole roles, tested from outside.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -36,7 +36,7 @@ struct TestRole {
 const ROLE: RoleInfo = RoleInfo { name: "test", descriptors: &[FILE_DESCRIPTOR_SET] };
 
 #[derive(Parser)]
-struct Program {
+struct TestFlags {
     #[command(flatten)]
     common: CommonArgs,
 }
@@ -44,7 +44,7 @@ struct Program {
 /// The flags of every role, with ports that the system chooses.
 fn common(grace: Duration) -> CommonArgs {
     let args = ["test", "--http-address=127.0.0.1:0", "--grpc-address=127.0.0.1:0"];
-    let common = Program::parse_from(args).common;
+    let common = TestFlags::parse_from(args).common;
     CommonArgs { http_grace_period: grace, grpc_grace_period: grace, ..common }
 }
 
@@ -107,13 +107,13 @@ async fn probes_show_over_http_and_grpc() {
     assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
     assert_eq!(role.get("/-/ready").await, (200, "OK\n".to_owned()));
 
-    role.probes.not_ready("Prometheus is away");
+    role.probes.not_ready("Prometheus does not answer");
     assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
-    assert_eq!(role.get("/-/ready").await, (503, "not ready: Prometheus is away\n".to_owned()));
+    assert_eq!(role.get("/-/ready").await, (503, "not ready: Prometheus does not answer\n".to_owned()));
 }
 
 #[tokio::test]
-async fn metrics_come_in_the_form_that_is_asked_for() {
+async fn metrics_come_in_the_format_that_the_client_accepts() {
     let role = start(Duration::from_secs(60)).await;
     role.get("/words").await;
     let (_, headers, body) = role.ask(Method::GET, "/metrics", None).await;
@@ -136,7 +136,7 @@ async fn metrics_come_in_the_form_that_is_asked_for() {
 }
 
 #[tokio::test]
-async fn reload_tells_what_failed() {
+async fn a_failed_reload_is_answered_with_its_cause() {
     let role = start(Duration::from_secs(60)).await;
     assert_eq!(role.ask(Method::POST, "/-/reload", None).await.0, 200);
     assert_eq!(role.ask(Method::GET, "/-/reload", None).await.0, 405);
@@ -173,21 +173,21 @@ async fn reflection_answers_in_both_versions() {
 }
 
 #[tokio::test]
-async fn open_calls_go_on_while_the_role_ends() {
+async fn open_calls_continue_while_the_role_stops() {
     let role = start(Duration::from_secs(60)).await;
     role.probes.ready();
     let mut health = role.health().await;
     let mut watch = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
     while watch.message().await.unwrap().unwrap().status() != ServingStatus::Serving {}
     role.shutdown.trigger();
-    // The open stream still tells that the role is not ready any more.
+    // The open stream still reports that the role is no longer ready.
     assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
     let deadline = Instant::now() + Duration::from_secs(20);
     while Endpoint::from_shared(role.grpc.clone()).unwrap().connect().await.is_ok() {
         assert!(Instant::now() < deadline, "new connections are still accepted");
     }
     assert!(!role.running.is_finished());
-    // Once the last call is gone, so is the role.
+    // The role ends after its last call.
     drop((watch, health));
     assert_eq!(role.running.await.unwrap(), ExitCode::SUCCESS);
 }
@@ -203,7 +203,7 @@ async fn calls_that_outlast_the_grace_period_are_cut() {
 }
 
 #[tokio::test]
-async fn a_stream_ends_at_the_deadline_of_its_caller() {
+async fn a_stream_is_cut_at_the_deadline_of_its_caller() {
     let role = start(Duration::from_secs(60)).await;
     let mut request = tonic::Request::new(HealthCheckRequest::default());
     request.set_timeout(Duration::from_millis(300));
@@ -217,7 +217,7 @@ async fn a_stream_ends_at_the_deadline_of_its_caller() {
 }
 
 #[tokio::test]
-async fn an_old_connection_is_asked_to_go() {
+async fn a_connection_is_closed_at_its_maximum_age() {
     let age = Duration::from_millis(100);
     let role = start_with(CommonArgs { grpc_server_max_connection_age: age, ..common(age) }).await;
     let address = role.grpc.strip_prefix("http://").unwrap();
@@ -226,13 +226,16 @@ async fn an_old_connection_is_asked_to_go() {
         hyper::client::conn::http2::handshake::<_, _, Full<Bytes>>(TokioExecutor::new(), stream)
             .await
             .unwrap();
-    tokio::time::timeout(Duration::from_secs(20), connection).await.expect("the server ends it").unwrap();
+    tokio::time::timeout(Duration::from_secs(20), connection)
+        .await
+        .expect("the server closes the connection")
+        .unwrap();
 }
 
-/// A server that answers before it has read the request sees the rest of it arrive late. h2 counts such frames over the
-/// whole life of a connection and by default ends it after 1024 of them, with everything else that runs over it.
+/// When a server answers before it has read the whole request, the rest of the request arrives late. h2 counts such frames
+/// over the whole life of a connection, and by default closes the connection after 1024 of them, with all its calls.
 #[tokio::test]
-async fn calls_that_end_early_do_not_wear_out_their_connection() {
+async fn a_connection_survives_any_number_of_calls_that_are_answered_early() {
     let role = start(Duration::from_secs(60)).await;
     let address = role.grpc.strip_prefix("http://").unwrap();
     let stream = TokioIo::new(tokio::net::TcpStream::connect(address).await.unwrap());
@@ -263,10 +266,10 @@ async fn an_address_in_use_is_named() {
     assert_eq!(error.exit_code(), 1);
 }
 
-/// In the environment of a child process: be a role until signals end it.
+/// In the environment of a child process: run as a role until a signal stops it.
 const CHILD: &str = "RUNTIME_TEST_BE_A_ROLE";
 
-/// Not a test of its own: the process that the tests of signals start and send signals to.
+/// Not a test of its own: the process that the tests of signals and exit codes start.
 #[test]
 fn child_role() {
     if std::env::var_os(CHILD).is_none() {
@@ -327,7 +330,7 @@ impl ChildRole {
 
     fn expect(&mut self, expected: &str) {
         let found = self.lines.any(|line| line.unwrap().ends_with(expected));
-        assert!(found, "the role ended before it said {expected:?}");
+        assert!(found, "the role ended before it printed {expected:?}");
     }
 
     fn signal(&self, name: &str) {
@@ -337,7 +340,7 @@ impl ChildRole {
 }
 
 #[test]
-fn sighup_reloads_and_sigterm_ends_in_order() {
+fn sighup_reloads_and_sigterm_stops_the_role_in_order() {
     let mut role = ChildRole::start();
     role.signal("HUP");
     role.expect("reloaded");
@@ -374,6 +377,9 @@ fn a_second_signal_ends_the_process_at_once() {
     let mut role = ChildRole::start();
     role.signal("INT");
     role.expect("stopping");
+    // `wait` would close the input of the process, which ends its upload and then the role.
+    let input = role.process.stdin.take();
     role.signal("INT");
     assert_eq!(role.process.wait().unwrap().code(), Some(130));
+    drop(input);
 }
