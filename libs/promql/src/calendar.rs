@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn known_dates() {
+    fn known_instants_have_their_dates() {
         let check = |seconds, expected: (i64, u32, u32, u32, u32)| {
             let d = Date::from_seconds(seconds);
             assert_eq!((d.year, d.month, d.day, d.weekday, d.day_of_year), expected, "{seconds}");

@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_either_needs_is_needed() {
+    fn a_union_needs_the_labels_of_both() {
         assert_eq!(only(&["a"]).union(only(&["b"])), only(&["a", "b"]));
         assert_eq!(only(&["a"]).union(all_but(&["a", "b"])), all_but(&["b"]));
         assert_eq!(all_but(&["a", "b"]).union(only(&["b", "c"])), all_but(&["a"]));
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_are_left_out_until_a_series_has_a_type_or_unit() {
+    fn labels_are_removed_until_a_series_has_a_type_or_unit() {
         let needed = only(&["job"]);
         let mut trimmer = needed.trimmer();
         let mut trim = |pairs: &[(&str, &str)]| {

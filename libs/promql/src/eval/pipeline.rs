@@ -383,7 +383,7 @@ fn decode(
     scratch.reserved.grow_to(series.decoded_bytes(&leaf.decode) as u64)?;
     series
         .decode(&leaf.decode, samples)
-        .map_err(|error| QueryError::execution(format!("decode {}: {error}", series.labels)))?;
+        .map_err(|error| QueryError::execution(format!("decode series {}: {error}", series.labels)))?;
     budget.count_samples(samples_in(samples))?;
     scratch.reserved.grow_to(samples.size_bytes() as u64)?;
     if leaf.statistics {

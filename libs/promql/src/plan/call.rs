@@ -332,7 +332,7 @@ impl Builder<'_> {
 /// An argument, without parentheses.
 fn argument(call: &Call, index: usize) -> Result<&Expr, QueryError> {
     let missing =
-        || QueryError::execution(format!("{} needs more than {index} arguments", call.function.name));
+        || QueryError::execution(format!("{}: expected more than {index} arguments", call.function.name));
     call.args.get(index).map(Expr::without_parens).ok_or_else(missing)
 }
 

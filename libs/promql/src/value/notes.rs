@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_line_for_each_text_with_its_last_place() {
+    fn each_text_has_one_line_with_its_last_position() {
         let mut notes = Notes::default();
         notes.add(Note::PossibleNonCounter("up"), Span::new(8, 9));
         notes.add(Note::PossibleNonCounter("up"), Span::new(5, 7));
