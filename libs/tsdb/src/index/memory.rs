@@ -4,38 +4,41 @@
 ///
 /// Two parts of an index are worth keeping in memory: the symbols, where every label of a series is looked up, and the postings
 /// offset table, which has the place of the postings list of each label. Postings lists, series and chunks are always read
-/// when they are needed. A block with 1,000,000 series of a Kubernetes cluster has 3 to 12 MiB of symbols and 4 to 16 MiB of table.
+/// when they are needed.
 ///
 /// | | [`Default`] | [`SAMPLED`](Self::SAMPLED) | [`WHOLE`](Self::WHOLE) |
 /// |---|---|---|---|
-/// | bytes for that block | 7 to 15 MiB | 0.1 to 0.4 MiB | as `Default` |
-/// | greatest number of bytes | 24 + 4 + 16 MiB, and 1/16 of the label values | unlimited, but 1/100 of the file | the size of both parts |
-/// | reads to look up a symbol | none | 1 of 16 KiB, or of a cached page | none |
-/// | reads to look up a label | 1 (its list) | 2 | 1 |
-/// | reads for all values of a label | none | 1 for each MiB of its table, after smaller ones | none |
+/// | memory, 1,000,000 series of 10,000 pods | 1.1 MiB | 0.1 MiB | 1.1 MiB |
+/// | memory, 1,000,000 series, each of another pod | 46 MiB | 0.8 MiB | 107 MiB |
+/// | memory is at most | 44 MiB and 1/32 of the label values | 1/100 of `WHOLE` and 96 KiB | the size of both parts |
+/// | reads to look up a symbol | none | none if its page is cached, otherwise one of 16 KiB | none |
+/// | reads for a postings list | 1 | 2, or 3 where pages meet | 1 |
+/// | reads for all values of a label | none | one per page, then up to 1 MiB each | none |
 ///
-/// Opening costs the same in all modes: two small reads, and one for each of the two parts (1 MiB at a time for what is
-/// larger than 32 MiB, twice). While a part is opened it is in memory whole, up to 32 MiB.
+/// The reads of `Default` are those of a part that fits its limit; a larger part is read as with `SAMPLED`, with a larger cache.
 ///
-/// Answers are the same in all modes. What is read again is checked again.
+/// Opening costs the same in all modes: two small reads, and one for each of the two parts. A part larger than 32 MiB is read
+/// twice, 1 MiB at a time. While it is opened, a part of up to 32 MiB is in memory whole.
+///
+/// Answers are the same in all modes. Bytes that are read again are checked again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IndexMemory {
-    /// Most bytes of the symbols to keep. Symbols that fit are kept whole; of larger ones, so many bytes of pages of 16 KiB are
-    /// cached. 0 caches nothing: each symbol that is looked up is then a read.
+    /// Most bytes of the symbols section to keep. A section that fits is kept whole. Of a larger one, pages of 16 KiB are
+    /// cached, up to this size. With 0, nothing is cached: each lookup of a symbol is a read.
     pub symbols_bytes: u64,
-    /// The same for the postings offset table.
+    /// Most bytes of the postings offset table to keep, in the same way.
     pub postings_table_bytes: u64,
-    /// The offset of every so many symbols is kept, 4 bytes each; the symbols before one are skipped over when it is looked
-    /// up. Rounded up to a power of two, and doubled until at most 1,048,576 offsets are left. 1 is fastest.
+    /// The offset of every Nth symbol is kept, 4 bytes each. To look up a symbol, those between are skipped. N is rounded up
+    /// to a power of two, and doubled until at most 1,048,576 offsets are left. 1 is fastest.
     pub symbol_stride: u32,
-    /// Of each label name, every so many values are kept with their place in the table: their text and 8 bytes each. A
-    /// larger one saves memory, and makes looking up a label read and compare more of the table. At least 1; an index of
-    /// version 1 may be unsorted, so all of its values are kept.
+    /// Of each label name, every Nth value is kept with its place in the table: its text and 8 bytes. A larger N saves
+    /// memory, but to look up a label, more of the table is read and compared. At least 1. An index of version 1 may be
+    /// unsorted, so all of its values are kept.
     pub value_stride: u32,
 }
 
 impl IndexMemory {
-    /// Both parts whole, whatever their size: for a block that is read from end to end.
+    /// Both parts whole, whatever their size: for a block that is read from beginning to end.
     pub const WHOLE: Self =
         Self { symbols_bytes: u64::MAX, postings_table_bytes: u64::MAX, symbol_stride: 1, value_stride: 32 };
 
