@@ -42,8 +42,8 @@ impl IndexMemory {
     pub const WHOLE: Self =
         Self { symbols_bytes: u64::MAX, postings_table_bytes: u64::MAX, symbol_stride: 1, value_stride: 32 };
 
-    /// As little as lookups can do with: for a process that has hundreds of blocks open. The file
-    /// should be one whose reads are cheap, such as a copy of both parts on a local disk.
+    /// As little as lookups need: for a process that has hundreds of blocks open. Reads of the file should be cheap, such as
+    /// those of a copy of both parts on a local disk.
     pub const SAMPLED: Self = Self {
         symbols_bytes: 64 << 10,
         postings_table_bytes: 32 << 10,
