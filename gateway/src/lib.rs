@@ -23,6 +23,7 @@ mod metrics;
 mod peer_text;
 mod policy;
 mod proxy;
+mod task;
 pub mod transport;
 
 pub use policy::{MeshMethod, Policy};

@@ -7,8 +7,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use futures::FutureExt;
 use http::Request;
-use identity::{CredentialStore, Credentials, Name, TrustBundle};
+use identity::{CredentialStore, Credentials, Name, SpiffeId, TrustBundle};
 use pki::KeyAndCsr;
 use proto::isthmus::mesh::v1::control_server::ControlServer;
 use runtime::{RoleError, RunningRole, Startup};
@@ -34,6 +35,7 @@ use crate::{
     },
     metrics::{GatewayMetrics, PeerMetrics},
     proxy::inbound::InboundProxy,
+    task,
     transport::{self, CloseReason, MeshConnection, MeshLinks, MeshNode, ServiceHandler},
 };
 
@@ -72,7 +74,7 @@ pub(super) async fn build(
         mesh = Some(listener.local_addr());
         let service = service.clone();
         let start = move |connection| drop(service.clone().start(connection));
-        startup.spawn("mesh listener", accept(listener, shutdown.clone(), start, None));
+        startup.spawn("mesh listener", accept(listener, shutdown.clone(), Box::new(start), None));
     }
     let start = {
         let service = service.clone();
@@ -193,6 +195,23 @@ async fn load_or_join(setup: &Setup, data_dir: &DataDir) -> Result<(Credentials,
     })
 }
 
+/// Requests a certificate with a new key over the control session.
+async fn request_leaf(
+    sessions: &ClusterSessions,
+    identity: &SpiffeId,
+) -> Result<(Credentials, TrustBundle), String> {
+    let key = KeyAndCsr::generate().map_err(|error| error.to_string())?;
+    let answer = sessions.request_certificate(key.csr_der().to_vec()).await?;
+    let der = |certificates: Vec<bytes::Bytes>| {
+        certificates.into_iter().map(|der| CertificateDer::from(der.to_vec()))
+    };
+    let bundle = TrustBundle::new(identity.trust_domain().clone(), der(answer.roots));
+    let bundle = bundle.map_err(|error| error.to_string())?;
+    let chain = der(answer.chain).collect();
+    let credentials = key.into_credentials(chain, &bundle, identity, SystemTime::now());
+    Ok((credentials.map_err(|error| error.to_string())?, bundle))
+}
+
 fn spawn_tasks(
     startup: &mut Startup,
     sessions: &Arc<ClusterSessions>,
@@ -210,19 +229,8 @@ fn spawn_tasks(
     let (keeper, renewing, stop) = (keeper.clone(), sessions.clone(), shutdown.clone());
     startup.spawn("renewal", async move {
         let identity = keeper.store().current().credentials.spiffe_id().clone();
-        let issue = || async {
-            let key = KeyAndCsr::generate().map_err(|error| error.to_string())?;
-            let answer = renewing.request_certificate(key.csr_der().to_vec()).await?;
-            let der = |certificates: Vec<bytes::Bytes>| {
-                certificates.into_iter().map(|der| CertificateDer::from(der.to_vec()))
-            };
-            let bundle = TrustBundle::new(identity.trust_domain().clone(), der(answer.roots));
-            let bundle = bundle.map_err(|error| error.to_string())?;
-            let chain = der(answer.chain).collect();
-            let credentials = key.into_credentials(chain, &bundle, &identity, SystemTime::now());
-            Ok((credentials.map_err(|error| error.to_string())?, bundle))
-        };
-        stop.until_triggered(keeper.keep_renewed(issue)).await;
+        let mut issue = || request_leaf(&renewing, &identity).boxed();
+        stop.until_triggered(keeper.keep_renewed(&mut issue)).await;
     });
 
     let (mut count, probes, stop) = (sessions.count(), startup.probes(), shutdown.clone());
@@ -286,7 +294,7 @@ impl ClusterService {
         let counted = self.gateway_metrics.connection(self.membership.issuer.cluster(), link.transport());
         let link = connection.serve(Arc::new(ServiceHandler::new(service)));
         let ended = link.clone();
-        tokio::spawn(async move {
+        task::spawn(async move {
             let why = ended.closed().await;
             drop(counted);
             tracing::info!(peer = %ended.peer(), %why, age = ?ended.age(), "a connection has ended");

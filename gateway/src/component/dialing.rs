@@ -16,6 +16,7 @@ use crate::{
     clock::sleep_until,
     config::DialAddress,
     membership::{enrolment::EnrolmentService, renewal},
+    task,
     transport::{
         AcceptedConnection, DialTarget, Dialer, MeshConnection, MeshLink, MeshListener, MeshNode,
         TransportChoice,
@@ -100,7 +101,7 @@ impl DialerSet {
             if !running.contains_key(peer) {
                 let stop = self.stop.child();
                 running.insert(peer.clone(), stop.clone());
-                tokio::spawn(self.context.clone().keep_connected(peer.clone(), stop));
+                task::spawn(self.context.clone().keep_connected(peer.clone(), stop));
             }
         }
     }
@@ -183,7 +184,7 @@ pub(super) async fn listen(
 pub(super) async fn accept(
     mut listener: MeshListener,
     stop: Shutdown,
-    start: impl Fn(MeshConnection) + Send + 'static,
+    start: Box<dyn Fn(MeshConnection) + Send + Sync>,
     enrolment: Option<Arc<EnrolmentService>>,
 ) {
     let accepting = async {
@@ -193,7 +194,7 @@ pub(super) async fn accept(
                 AcceptedConnection::Enrolment { stream, remote } => {
                     tracing::debug!(%remote, "a cluster connected for enrolment");
                     if let Some(enrolment) = &enrolment {
-                        tokio::spawn(enrolment.clone().serve(stream, remote.ip()));
+                        task::spawn(enrolment.clone().serve(stream, remote.ip()));
                     }
                 }
             }

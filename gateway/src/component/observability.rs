@@ -6,6 +6,7 @@ use std::{
     time::SystemTime,
 };
 
+use futures::FutureExt;
 use identity::{CredentialStore, Credentials, Name, TrustBundle};
 use pki::Issuer;
 use proto::isthmus::mesh::v1::directory_server::DirectoryServer;
@@ -32,6 +33,7 @@ use crate::{
     },
     metrics::GatewayMetrics,
     proxy::local::{LocalProxyService, OutboundProxy},
+    task,
     transport::{self, CloseReason, ConnectionEvent, MeshConnection, MeshNode},
 };
 
@@ -78,7 +80,7 @@ pub(super) async fn build(
     };
     let start_accepted = start.clone();
     let enrolled = enrolment.enrolled.clone();
-    let start_accepted = move |connection| drop(start_accepted(connection));
+    let start_accepted = Box::new(move |connection| drop(start_accepted(connection)));
     startup.spawn("mesh listener", accept(listener, shutdown.clone(), start_accepted, Some(enrolment)));
 
     let all_links = Arc::new(Mutex::new(vec![node.links().clone()]));
@@ -188,7 +190,7 @@ fn start_connection(control: &Arc<ObservabilityControl>, connection: MeshConnect
     let link = connection.link().clone();
     let (progress, seen) = watch::channel(ConnectionProgress::Opening);
     let control = control.clone();
-    tokio::spawn(async move { control.run(connection, progress).await });
+    task::spawn(async move { control.run(connection, progress).await });
     let mut up = seen.clone();
     RunningConnection {
         link,
@@ -254,6 +256,6 @@ fn spawn_tasks(
     let (stop, issuer) = (startup.shutdown(), issuer.clone());
     let keeper = CredentialKeeper::new(data_dir, store, metrics);
     startup.spawn("renewal", async move {
-        stop.until_triggered(keeper.keep_renewed(|| issue_own(issuer.clone()))).await;
+        stop.until_triggered(keeper.keep_renewed(&mut || issue_own(issuer.clone()).boxed())).await;
     });
 }

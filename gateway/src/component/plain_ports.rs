@@ -10,6 +10,7 @@ use tonic::service::RoutesBuilder;
 use crate::{
     config::PlainPort,
     proxy::local::{LocalProxyService, OutboundProxy, PortTarget},
+    task,
 };
 
 /// The plain ports that are open.
@@ -61,11 +62,11 @@ impl PlainPorts {
             let services = RoutesBuilder::from(axum::Router::new().fallback_service(service));
             tracing::info!(target = %port.name, %address, "a plain port accepts connections");
             let serving = server.serve(services, stop.clone());
-            self.tasks.spawn(async move {
+            task::spawn(self.tasks.track_future(async move {
                 if let Err(error) = serving.await {
                     tracing::error!(%address, error = %error, "a plain port cannot be served");
                 }
-            });
+            }));
             open.insert(port.listen.clone(), OpenPort { address, target, stop });
         }
         Ok(())

@@ -21,6 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::control::{HEARTBEAT, HELLO_TIMEOUT, hello, log_hello};
+use crate::task;
 
 /// Messages that may wait for a slow observability gateway; with more, the session waits.
 const OUTGOING: usize = 4;
@@ -149,7 +150,7 @@ impl Control for ClusterControl {
         let incoming = request.into_inner();
         let (outgoing, messages) = mpsc::channel(OUTGOING);
         let session = ClusterSession { control: self.clone(), peer, incoming, outgoing, certificate: None };
-        tokio::spawn(session.run());
+        task::spawn(session.run());
         Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
     }
 }

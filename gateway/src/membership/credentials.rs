@@ -18,6 +18,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use futures::future::BoxFuture;
 use identity::{CredentialStore, Credentials, CredentialsError, SpiffeId, TrustBundle};
 use runtime::RoleError;
 use serde::{Deserialize, Serialize};
@@ -160,6 +161,10 @@ impl DataDir {
     }
 }
 
+/// Requests the next leaf, and returns it with the roots to trust.
+pub(crate) type IssueLeaf<'f, 'a> =
+    &'f mut (dyn FnMut() -> BoxFuture<'a, Result<(Credentials, TrustBundle), String>> + Send);
+
 /// The credentials in use, which are also the ones in the data folder.
 pub(crate) struct CredentialKeeper {
     data_dir: DataDir,
@@ -183,16 +188,13 @@ impl CredentialKeeper {
     ///
     /// # Cancel safety
     /// When the future is dropped, either the old leaf or the new one is in use, never a mixture.
-    pub(crate) async fn keep_renewed<F>(&self, mut issue: impl FnMut() -> F)
-    where
-        F: Future<Output = Result<(Credentials, TrustBundle), String>>,
-    {
+    pub(crate) async fn keep_renewed<'a>(&self, issue: IssueLeaf<'_, 'a>) {
         loop {
             let leaf = self.store.current().credentials.identity().clone();
             let due = renewal::renew_at(&leaf, &mut rand::rng());
             sleep_until(due).await;
             let mut failures = 0;
-            while let Err(error) = self.renew(&mut issue).await {
+            while let Err(error) = self.renew(issue).await {
                 failures += 1;
                 self.metrics.renewal(false);
                 let left = leaf.not_after.duration_since(SystemTime::now()).unwrap_or_default();
@@ -204,10 +206,7 @@ impl CredentialKeeper {
         }
     }
 
-    async fn renew<F>(&self, issue: &mut impl FnMut() -> F) -> Result<(), String>
-    where
-        F: Future<Output = Result<(Credentials, TrustBundle), String>>,
-    {
+    async fn renew<'a>(&self, issue: IssueLeaf<'_, 'a>) -> Result<(), String> {
         let issued = tokio::time::timeout(RENEWAL_TIMEOUT, issue()).await;
         let (credentials, bundle) =
             issued.unwrap_or_else(|_| Err(format!("no answer within {} s", RENEWAL_TIMEOUT.as_secs())))?;

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use pki::{Issuer, PkiError};
 use proto::isthmus::pki::v1::{
     EnrolRequest, EnrolResponse,
@@ -22,6 +22,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     metrics::GatewayMetrics,
+    task::BoxingExecutor,
     transport::{
         ServiceHandler,
         h2::{Http2Io, serve_connection},
@@ -61,7 +62,7 @@ impl EnrolmentService {
             return;
         };
         let service = EnrolmentServer::from_arc(self.clone()).max_decoding_message_size(MAX_REQUEST_BYTES);
-        let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        let mut builder = hyper::server::conn::http2::Builder::new(BoxingExecutor);
         builder.timer(TokioTimer::new()).max_concurrent_streams(1).max_header_list_size(8 << 10);
         let handler = Arc::new(ServiceHandler::new(service));
         let connection = serve_connection(&builder, Http2Io::tls(stream), handler);

@@ -10,8 +10,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use futures::FutureExt;
 use http::{Request, Uri};
-use hyper_util::rt::TokioExecutor;
 use identity::{RefusedCertificate, TrustBundle};
 use pki::{JoinToken, KeyAndCsr};
 use proto::isthmus::pki::v1::{EnrolRequest, EnrolResponse, enrolment_client::EnrolmentClient};
@@ -24,6 +24,7 @@ use tonic::Code;
 use crate::{
     membership::credentials::{DataDir, DataDirError, Membership},
     peer_text::bounded,
+    task::{self, BoxingExecutor},
     transport::{
         self, Body, StreamError,
         h2::{Http2Io, Http2RequestBody, handshake},
@@ -148,10 +149,10 @@ async fn enrol(
     stream: TlsStream<TcpStream>,
 ) -> Result<EnrolResponse, TokenJoinError> {
     let broken = |reason: String| TokenJoinError::Broken { address: address.to_owned(), reason };
-    let builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    let builder = hyper::client::conn::http2::Builder::new(BoxingExecutor);
     let started = handshake(&builder, Http2Io::tls(Box::new(stream.into()))).await;
     let (sender, connection) = started.map_err(|error| broken(error.to_string()))?;
-    let driver = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(connection));
+    let driver = tokio_util::task::AbortOnDropHandle::new(task::spawn(connection.map(drop)));
     let handler = handler_fn(move |request: Request<Body>| {
         let mut sender = sender.clone();
         async move {

@@ -27,6 +27,7 @@ use crate::proxy::grpc;
 use crate::{
     metrics::{GaugeGuard, PeerMetrics},
     policy::MeshMethod,
+    task,
 };
 
 /// A request from its arrival to the end of its response.
@@ -197,7 +198,7 @@ impl RelayBody {
         let body = Arc::new(Mutex::new(Some(body)));
         let _watchdog = relay.deadline.as_ref().map(|deadline| {
             let (at, body) = (deadline.deadline(), body.clone());
-            AbortOnDropHandle::new(tokio::spawn(async move {
+            AbortOnDropHandle::new(task::spawn(async move {
                 sleep_until(at).await;
                 drop_body(&body);
             }))

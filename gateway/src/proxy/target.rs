@@ -8,13 +8,14 @@ use std::{
 
 use http::{Request, Response};
 use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use model::root_cause;
 use tokio::net::TcpStream;
 use tonic::{Status, body::Body};
 
 use crate::{
     config::{DialAddress, is_never_a_target},
+    task::{self, BoxingExecutor},
     transport::h2::{Http2Io, Http2RequestBody, Http2Sender, handshake},
 };
 
@@ -100,7 +101,7 @@ impl TargetClient {
         // The system's text for a failed lookup does not always mention the name.
         let resolved = resolved.map_err(|error| format!("resolving the host name failed: {error}"))?;
         let stream = connect_to_first(resolved).await?;
-        let mut builder = http2::Builder::new(TokioExecutor::new());
+        let mut builder = http2::Builder::new(BoxingExecutor);
         builder
             .timer(TokioTimer::new())
             .keep_alive_interval(KEEP_ALIVE)
@@ -112,7 +113,7 @@ impl TargetClient {
         let started = handshake(&builder, Http2Io::plain(stream)).await;
         let (sender, connection) = started.map_err(|error| root_cause(&error).to_string())?;
         // The task ends with the last sender or when the connection is lost. Requests then fail by themselves.
-        tokio::spawn(async move {
+        task::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(error = %root_cause(&error), "connection to a target was lost");
             }

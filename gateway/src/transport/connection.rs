@@ -7,6 +7,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
+use crate::task;
 use crate::transport::{
     CloseReason, ConnectError, ConnectionFailure, Handler, MeshClient, MeshLink, MeshNode, h2, h3,
 };
@@ -92,10 +93,10 @@ impl MeshConnection {
     pub fn serve(mut self, handler: Arc<dyn Handler>) -> MeshLink {
         match self.io.take() {
             Some(Io::Quic(quic)) => {
-                tokio::spawn(h3::serve(quic, self.link.clone(), handler, self.node.settings.clone()));
+                task::spawn(h3::serve(quic, self.link.clone(), handler, self.node.settings.clone()));
             }
             Some(Io::Tcp(tls)) => {
-                tokio::spawn(h2::serve(tls, self.link.clone(), handler, self.node.settings.clone()));
+                task::spawn(h2::serve(tls, self.link.clone(), handler, self.node.settings.clone()));
             }
             None => {}
         }

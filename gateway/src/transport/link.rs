@@ -15,8 +15,8 @@ use identity::PeerIdentity;
 use mesh::{Peer, Transport};
 use tokio::sync::watch;
 
-use crate::clock::sleep_until;
 use crate::transport::error::{ConnectionFailure, of_quic};
+use crate::{clock::sleep_until, task};
 
 /// Time limit between the close of a QUIC connection by this process and the record of its reason.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
@@ -142,7 +142,7 @@ impl MeshLink {
             }),
         };
         links.insert(link.clone());
-        tokio::spawn(watch_over(link.clone(), links.clone()));
+        task::spawn(watch_over(link.clone(), links.clone()));
         link
     }
 

@@ -2,6 +2,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use futures::FutureExt;
 use identity::{Expectations, enrolment_server_config, server_config};
 use mesh::Transport;
 use quinn::crypto::rustls::QuicServerConfig;
@@ -101,8 +102,8 @@ impl MeshListener {
             inbound: sender,
         });
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept_quic(context.clone(), endpoint.clone()));
-        tasks.spawn(accept_tcp(context, tcp));
+        tasks.spawn(accept_quic(context.clone(), endpoint.clone()).boxed());
+        tasks.spawn(accept_tcp(context, tcp).boxed());
         Ok(Self { local, inbound, endpoint, _tasks: tasks })
     }
 
@@ -210,10 +211,11 @@ async fn accept_quic(context: Arc<AcceptContext>, endpoint: quinn::Endpoint) {
         match incoming.accept() {
             Ok(connecting) => {
                 let context = context.clone();
-                handshakes.spawn(async move {
+                let handshake = async move {
                     let _permit = permit;
                     context.handshake_quic(connecting, remote).await;
-                });
+                };
+                handshakes.spawn(handshake.boxed());
             }
             Err(error) => context.refused(remote, Transport::Quic, &of_quic(&error).1),
         }
@@ -235,10 +237,11 @@ async fn accept_tcp(context: Arc<AcceptContext>, listener: TcpListener) {
         // Dropping the stream closes it.
         let Ok(permit) = context.handshakes.clone().try_acquire_owned() else { continue };
         let context = context.clone();
-        handshakes.spawn(async move {
+        let handshake = async move {
             let _permit = permit;
             context.handshake_tcp(stream, remote).await;
-        });
+        };
+        handshakes.spawn(handshake.boxed());
     }
 }
 

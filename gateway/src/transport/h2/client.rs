@@ -10,10 +10,11 @@ use futures::FutureExt;
 use http::Request;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::client::conn::http2::{Builder, Connection, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpStream, sync::oneshot};
 use tokio_rustls::TlsStream;
 
+use crate::task::{self, BoxingExecutor};
 use crate::transport::h2::io::Http2Io;
 use crate::transport::{
     Body, ConnectError, ConnectionEnd, ConnectionFailure, MeshClient, MeshLink, StreamError,
@@ -31,9 +32,9 @@ pub(crate) type Http2Sender = SendRequest<Http2RequestBody>;
 /// # Errors
 /// When the connection breaks before HTTP/2's preface is written.
 pub(crate) async fn handshake(
-    builder: &Builder<TokioExecutor>,
+    builder: &Builder<BoxingExecutor>,
     io: Http2Io,
-) -> hyper::Result<(Http2Sender, Connection<TokioIo<Http2Io>, Http2RequestBody, TokioExecutor>)> {
+) -> hyper::Result<(Http2Sender, Connection<TokioIo<Http2Io>, Http2RequestBody, BoxingExecutor>)> {
     builder.handshake(TokioIo::new(io)).await
 }
 
@@ -43,7 +44,7 @@ pub(in super::super) async fn client(
     link: MeshLink,
     settings: &TransportSettings,
 ) -> Result<MeshClient, ConnectError> {
-    let mut builder = Builder::new(TokioExecutor::new());
+    let mut builder = Builder::new(BoxingExecutor);
     builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(settings.stream_window_bytes)
@@ -64,7 +65,7 @@ pub(in super::super) async fn client(
         ConnectError { address: link.remote(), transport: link.transport(), failure, reason }
     })?;
     let driven = link.clone();
-    tokio::spawn(async move {
+    task::spawn(async move {
         tokio::select! {
             result = connection => {
                 let (failure, reason) = match &result {

@@ -9,10 +9,11 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::{body::Incoming, server::conn::http2::Builder, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
+use crate::task::BoxingExecutor;
 use crate::transport::h2::io::Http2Io;
 use crate::transport::{
     Body, ConnectionEnd, ConnectionFailure, Handler, MeshLink, StreamError, TransportSettings,
@@ -26,7 +27,7 @@ pub(in super::super) async fn serve(
     handler: Arc<dyn Handler>,
     settings: Arc<TransportSettings>,
 ) {
-    let mut builder = Builder::new(TokioExecutor::new());
+    let mut builder = Builder::new(BoxingExecutor);
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(settings.max_streams)
@@ -64,7 +65,7 @@ pub(in super::super) async fn serve(
 /// # Cancel safety
 /// Dropping the future closes the connection.
 pub(crate) fn serve_connection(
-    builder: &Builder<TokioExecutor>,
+    builder: &Builder<BoxingExecutor>,
     io: Http2Io,
     handler: Arc<dyn Handler>,
 ) -> impl Future<Output = hyper::Result<()>> + Send + 'static {

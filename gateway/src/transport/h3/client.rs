@@ -8,6 +8,7 @@ use futures::future::{Either, select};
 use http::{Request, Response, Uri, header, uri::Scheme};
 use tokio::sync::oneshot;
 
+use crate::task;
 use crate::transport::h3::{
     adapter::{QuicConnection, SendStream, StreamOpener},
     body::{ReceivedBody, send_body},
@@ -37,7 +38,7 @@ pub(in super::super) async fn client(
             ConnectError { address: link.remote(), transport: link.transport(), failure, reason }
         })?;
     let driven = link.clone();
-    tokio::spawn(async move {
+    task::spawn(async move {
         if let ConnectionError::Local { .. } = driver.wait_idle().await {
             driven.close(CloseReason::Misbehaved);
         }
@@ -78,7 +79,7 @@ async fn send(
     let answer = match select(sending, receiving).await {
         Either::Left(((), receiving)) => receiving.await,
         Either::Right((answer, sending)) => {
-            tokio::spawn(sending);
+            task::spawn(sending);
             answer
         }
     };

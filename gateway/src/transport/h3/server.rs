@@ -6,6 +6,7 @@ use ::h3::error::ConnectionError;
 use bytes::Bytes;
 use tokio::time::timeout;
 
+use crate::task;
 use crate::transport::h3::{
     adapter::{BidiStream, QuicConnection, StopWatch},
     body::{ReceivedBody, SendHalf, send_body},
@@ -48,7 +49,7 @@ pub(in super::super) async fn serve(
             Ok(Some(resolver)) => {
                 let stopped = accepted.take().unwrap_or_else(|| Box::pin(std::future::pending()));
                 let request = answer(resolver, peer.clone(), handler.clone(), settings.handshake_timeout);
-                tokio::spawn(unless_stopped(stopped, request, link.count_served()));
+                task::spawn(unless_stopped(stopped, request, link.count_served()));
             }
             Ok(None) => return link.close(CloseReason::Done),
             Err(ConnectionError::Local { .. }) => return link.close(CloseReason::Misbehaved),
