@@ -19,11 +19,17 @@ mod token;
 
 pub use duration::{DurationContext, DurationExprError};
 pub use error::ParseError;
-pub(crate) use number::{parse_duration, parse_float, parse_number};
-pub(crate) use parser::parse_labels_prefix;
+pub(crate) use number::parse_float;
 pub(crate) use parser::too_large_regexes;
 pub use parser::{MAX_LENGTH_BYTES, MAX_REGEX_BYTES, parse, parse_selector};
-pub(crate) use quote::unquote;
+
+/// Parts of the parser that test scripts use on their own.
+#[cfg(any(test, feature = "test-util"))]
+pub(crate) use {
+    number::{parse_duration, parse_number},
+    parser::parse_labels_prefix,
+    quote::unquote,
+};
 
 /// Which optional parts of the language are enabled. The default is that of Prometheus without feature flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,11 +10,13 @@
 
 mod duration;
 mod expression;
+#[cfg(any(test, feature = "test-util"))]
 mod metric;
 mod modifiers;
 mod postfix;
 mod selector;
 
+#[cfg(any(test, feature = "test-util"))]
 pub(crate) use metric::parse_labels_prefix;
 use model::Matcher;
 
