@@ -19,7 +19,7 @@ use crate::{
 /// Largest token file that is read, in bytes.
 const MAX_TOKEN_BYTES: u64 = 16 << 10;
 
-/// Connects this cluster to the mesh
+/// Connect this cluster to the mesh
 ///
 /// With --config, `role` in the file selects the gateway of a client cluster or the gateway of the observability cluster.
 /// Without --config this is the gateway of a client cluster: it joins with the token, stores the certificate in
@@ -43,7 +43,7 @@ pub struct GatewayArgs {
     #[arg(long, value_name = "FILE")]
     join_file: Option<PathBuf>,
 
-    /// Folder to store the certificate in; not with --config
+    /// Directory to store the certificate in; not with --config
     #[arg(long, value_name = "DIR", default_value = "data/gateway", conflicts_with = "config")]
     data_dir: PathBuf,
 
@@ -62,7 +62,7 @@ pub struct GatewayArgs {
 
 #[derive(Debug, Subcommand)]
 enum GatewayCommand {
-    /// Checks a configuration file and reports all of its mistakes
+    /// Check a configuration file and report all of its mistakes
     CheckConfig {
         /// The configuration file
         file: PathBuf,

@@ -38,7 +38,7 @@ impl Gateway {
         })
     }
 
-    /// Joins if the data folder has no valid certificate, binds the ports of the mesh, and starts every task.
+    /// Joins if the data directory has no valid certificate, binds the ports of the mesh, and starts every task.
     ///
     /// # Errors
     /// One line that names what is wrong; no task is left running.

@@ -32,7 +32,7 @@ const LEAF_LIFETIME_BOUNDS: (Duration, Duration) = (Duration::from_secs(5), Dura
 /// A checked configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Folder of the credentials and the trust bundle, mode 0700; created if it does not exist.
+    /// Directory of the credentials and the trust bundle, mode 0700; created if it does not exist.
     pub data_dir: PathBuf,
     /// Which transports are used for dialling.
     pub transport: TransportChoice,
@@ -52,7 +52,7 @@ pub enum GatewayRole {
 /// The gateway of the observability cluster: issues certificates, publishes the directory, sends requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObservabilityRole {
-    /// State folder of the issuing CA (created by `isthmus pki init`).
+    /// State directory of the issuing CA (created by `isthmus pki init`).
     pub pki_state: PathBuf,
     /// Lifetime of certificates issued from now on. A certificate never outlives the issuing CA.
     pub leaf_lifetime: Duration,
@@ -230,7 +230,7 @@ impl Config {
         Self { data_dir, transport: TransportChoice::default(), role }
     }
 
-    /// Reads a file. Relative paths in it are relative to its folder.
+    /// Reads a file. Relative paths in it are relative to its directory.
     ///
     /// # Errors
     /// The file cannot be read, or has mistakes; then the error lists all of them.
@@ -297,7 +297,7 @@ fn read_observability(
             state.map(|state| (state, lifetime.unwrap_or(::pki::DEFAULT_LEAF_TTL)))
         }
         None => {
-            fields.wrong("pki", "is missing: set the folder of the issuing CA, `pki: {state: DIR}`");
+            fields.wrong("pki", "is missing: set the state directory of the issuing CA, `pki: {state: DIR}`");
             None
         }
     };

@@ -1,7 +1,7 @@
 //! How a gateway becomes a member of the mesh and stays one.
 //!
 //! A cluster's gateway redeems a token ([`join`]) at the observability gateway ([`enrolment`]), stores the result in
-//! its data folder ([`credentials`]), and renews its certificate in time ([`renewal`]). The observability gateway reads
+//! its data directory ([`credentials`]), and renews its certificate in time ([`renewal`]). The observability gateway reads
 //! the registered clusters from the inventory ([`registrations`]).
 
 pub(crate) mod credentials;

@@ -155,7 +155,7 @@ fn peers_to_dial(role: &ClusterRole, membership: &Membership) -> Result<BTreeSet
         .collect())
 }
 
-/// The credentials to start with: those of the data folder if they are valid; otherwise joins with the token.
+/// The credentials to start with: those of the data directory if they are valid; otherwise joins with the token.
 async fn load_or_join(setup: &Setup, data_dir: &DataDir) -> Result<(Credentials, TrustBundle), RoleError> {
     let path = data_dir.path().display();
     let now = SystemTime::now();
@@ -166,7 +166,7 @@ async fn load_or_join(setup: &Setup, data_dir: &DataDir) -> Result<(Credentials,
         {
             let wanted = token.subject();
             return Err(RoleError::failed(format!(
-                "data folder {path}: belongs to {identity}, but the token is for {wanted}; use another data folder"
+                "data directory {path}: belongs to {identity}, but the token is for {wanted}; use another data directory"
             )));
         }
         match (credentials.check(&bundle, now), &setup.token) {
@@ -185,13 +185,13 @@ async fn load_or_join(setup: &Setup, data_dir: &DataDir) -> Result<(Credentials,
     }
     let Some(token) = &setup.token else {
         return Err(RoleError::failed(format!(
-            "data folder {path}: contains no certificate; join with --join-file FILE or --join TOKEN \
+            "data directory {path}: contains no certificate; join with --join-file FILE or --join TOKEN \
              (`isthmus pki token create` in the observability cluster creates a token)"
         )));
     };
     join::join(token, data_dir).await?;
     data_dir.load()?.ok_or_else(|| {
-        RoleError::failed(format!("data folder {path}: the certificate that was just stored is missing"))
+        RoleError::failed(format!("data directory {path}: the certificate that was just stored is missing"))
     })
 }
 

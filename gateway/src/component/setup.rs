@@ -15,7 +15,7 @@ pub struct Setup {
     pub config: Config,
     /// The configuration file, which a reload reads again; `None` if there is nothing to reload.
     pub config_file: Option<PathBuf>,
-    /// The token to join with if the data folder has no valid certificate. Only for the cluster role.
+    /// The token to join with if the data directory has no valid certificate. Only for the cluster role.
     pub token: Option<JoinToken>,
     /// The flags that every role has.
     pub common: CommonArgs,

@@ -1,4 +1,4 @@
-//! The data folder with a gateway's credentials, and their renewal.
+//! The data directory with a gateway's credentials, and their renewal.
 //!
 //! ```text
 //! data_dir/            0700
@@ -7,7 +7,7 @@
 //!   membership.json    0600  results of the join: issuer, environment, addresses of the observability gateway
 //! ```
 //!
-//! Each file is replaced as a whole. The credentials are written last, so a folder with credentials is complete.
+//! Each file is replaced as a whole. The credentials are written last, so a directory with credentials is complete.
 
 use std::{
     fs,
@@ -52,7 +52,7 @@ struct RawMembership {
     addresses: Vec<String>,
 }
 
-/// Why the data folder cannot be used.
+/// Why the data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DataDirError {
     #[error("data_dir {path}: {source}")]
@@ -69,14 +69,14 @@ impl From<DataDirError> for RoleError {
     }
 }
 
-/// The data folder.
+/// The data directory.
 #[derive(Debug, Clone)]
 pub(crate) struct DataDir {
     path: PathBuf,
 }
 
 impl DataDir {
-    /// Opens the folder and sets its mode to 0700; creates it if it does not exist.
+    /// Opens the directory and sets its mode to 0700; creates it if it does not exist.
     pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
         made.and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o700)))
@@ -95,7 +95,7 @@ impl DataDir {
             .map_err(|source| DataDirError::Folder { path: self.path.display().to_string(), source })
     }
 
-    /// The folder's path.
+    /// The directory's path.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -165,7 +165,7 @@ impl DataDir {
 pub(crate) type IssueLeaf<'f, 'a> =
     &'f mut (dyn FnMut() -> BoxFuture<'a, Result<(Credentials, TrustBundle), String>> + Send);
 
-/// The credentials in use, which are also the ones in the data folder.
+/// The credentials in use, which are also the ones in the data directory.
 pub(crate) struct CredentialKeeper {
     data_dir: DataDir,
     store: Arc<CredentialStore>,
@@ -237,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mode_of_an_existing_folder_is_restricted() {
+    fn the_mode_of_an_existing_directory_is_restricted() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b");
         fs::create_dir_all(&path).unwrap();

@@ -1,4 +1,4 @@
-//! Joining with a token: from one line of text to credentials in the data folder.
+//! Joining with a token: from one line of text to credentials in the data directory.
 //!
 //! The gateway connects with TCP and TLS 1.3 to each address of the token in turn. The verifier accepts only the issuer
 //! that the token names, under a root that the token pins. In TLS 1.3 a client sends no application data before that
@@ -69,7 +69,7 @@ impl From<TokenJoinError> for RoleError {
 /// Joins, and stores the membership and the credentials in `data_dir`.
 ///
 /// # Errors
-/// See [`TokenJoinError`]. Credentials are stored last, so that a folder with credentials is complete.
+/// See [`TokenJoinError`]. Credentials are stored last, so that a directory with credentials is complete.
 pub(crate) async fn join(token: &JoinToken, data_dir: &DataDir) -> Result<(), TokenJoinError> {
     let key = KeyAndCsr::generate().map_err(|error| TokenJoinError::Unusable(error.to_string()))?;
     data_dir.check_writable()?;

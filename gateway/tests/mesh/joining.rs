@@ -40,11 +40,11 @@ async fn a_cluster_joins_with_a_token_and_joins_again_without_using_it() {
     let gateway = world.try_start("eu-1", &yaml, None).await.unwrap();
     healthy(&obs, "scraper-0.eu-1").await;
 
-    // A token of another cluster is rejected for this data folder.
+    // A token of another cluster is rejected for this data directory.
     let other = world.token("us-1", &[obs.addresses.mesh.unwrap()]);
     gateway.stop().await;
     let error = world.try_start("eu-1", &yaml, Some(&other)).await.err().unwrap().to_string();
-    assert!(error.contains("cluster/us-1/gateway") && error.contains("another data folder"), "{error}");
+    assert!(error.contains("cluster/us-1/gateway") && error.contains("another data directory"), "{error}");
 }
 
 async fn refused(world: &MeshWorld, name: &str, token: &pki::JoinToken, expected: &str) {
