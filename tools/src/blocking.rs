@@ -1,6 +1,6 @@
 //! Work that blocks its thread, such as reading a block.
 
-use crate::error::{Cause, ErrorContext, Result, ToolError};
+use crate::error::{Cause, DescribeAction, Result, ToolError};
 
 /// Runs `work` on a thread that may block. Reading a block blocks until its bytes arrive.
 pub(crate) async fn blocking<T: Send + 'static>(

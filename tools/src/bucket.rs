@@ -37,7 +37,7 @@ pub(crate) struct BucketArgs {
     #[arg(long = "objstore.config", value_name = "YAML", global = true, help_heading = "Bucket")]
     objstore_config: Option<String>,
 
-    /// File with the YAML of --objstore.config; give only one of the two flags; give only one of the two flags
+    /// File with the YAML of --objstore.config; give only one of the two flags
     #[arg(long = "objstore.config-file", value_name = "FILE", global = true, help_heading = "Bucket")]
     objstore_config_file: Option<PathBuf>,
 

@@ -108,12 +108,12 @@ impl From<serde_json::Error> for ToolError {
 }
 
 /// Adds to an error what the command was doing.
-pub(crate) trait ErrorContext<T> {
+pub(crate) trait DescribeAction<T> {
     /// Puts `doing` before the message. The cause is kept.
     fn context(self, doing: impl fmt::Display) -> Result<T>;
 }
 
-impl<T, E: Into<ToolError>> ErrorContext<T> for std::result::Result<T, E> {
+impl<T, E: Into<ToolError>> DescribeAction<T> for std::result::Result<T, E> {
     fn context(self, doing: impl fmt::Display) -> Result<T> {
         self.map_err(|error| {
             let error = error.into();

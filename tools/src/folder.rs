@@ -2,20 +2,24 @@
 
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::error::{Cause, ErrorContext, Result, ToolError};
+use crate::error::{Cause, DescribeAction, Result, ToolError};
 
 /// A folder below `--tmp.dir`. It is removed with its content when this is dropped.
 #[derive(Debug)]
 pub(crate) struct WorkingFolder(PathBuf);
 
 impl WorkingFolder {
-    /// Creates an empty folder for this process.
+    /// Creates an empty folder with a name that no other folder of this process has.
     ///
     /// # Errors
     /// Any error of the system.
     pub(crate) fn create(tmp_dir: &Path, name: &str) -> Result<Self> {
-        let dir = tmp_dir.join(format!("isthmus-{name}-{}", std::process::id()));
+        // One process may have several such folders at a time, as in tests.
+        static CREATED: AtomicU64 = AtomicU64::new(0);
+        let number = CREATED.fetch_add(1, Ordering::Relaxed);
+        let dir = tmp_dir.join(format!("isthmus-{name}-{}-{number}", std::process::id()));
         match std::fs::remove_dir_all(&dir) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(error).context(format_args!("--tmp.dir: empty folder {}", dir.display()));

@@ -25,7 +25,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use runtime::{LogFormat, LogLevel, init_logs};
 
-use crate::error::{Cause, CommandOutcome, ErrorContext, Result, ToolError};
+use crate::error::{Cause, CommandOutcome, DescribeAction, Result, ToolError};
 use crate::output::Output;
 
 /// Flags of `isthmus tools`.

@@ -8,7 +8,7 @@ use comfy_table::{CellAlignment, Table as Drawing};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::error::{ErrorContext, Result};
+use crate::error::{DescribeAction, Result};
 use crate::text;
 
 /// The output of a command. It is buffered, so call [`Output::flush`] at the end.

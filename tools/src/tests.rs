@@ -75,7 +75,7 @@ fn tools(args: &[&str]) -> Done {
 }
 
 /// The folders of a test: `data` with three generated blocks, and two empty buckets.
-struct World {
+struct ToolsWorld {
     dir: tempfile::TempDir,
 }
 
@@ -83,7 +83,7 @@ struct World {
 const FIRST: usize = 0;
 const SECOND: usize = 1;
 
-impl World {
+impl ToolsWorld {
     fn new() -> Self {
         let world = Self { dir: tempfile::tempdir().unwrap() };
         for bucket in ["a", "b"] {
@@ -139,7 +139,7 @@ impl World {
 
 #[test]
 fn generated_blocks_are_the_same_for_the_same_seed() {
-    let world = World::new();
+    let world = ToolsWorld::new();
     let again = world.text("again");
     let shape = ["--series=240", "--blocks=3", "--interval=1m", "--histograms=0.1"];
     tools(&[&["block", "generate", "--output-dir", &again][..], &shape].concat()).fine();
@@ -165,7 +165,7 @@ fn generated_blocks_are_the_same_for_the_same_seed() {
 
 #[test]
 fn blocks_are_uploaded_once_and_listed() {
-    let world = World::new();
+    let world = ToolsWorld::new();
     let planned = world.bucket(&[
         "upload-blocks",
         "--path",
@@ -205,7 +205,7 @@ fn blocks_are_uploaded_once_and_listed() {
 
 #[test]
 fn damaged_and_overlapping_blocks_are_not_uploaded_and_do_not_stop_the_others() {
-    let world = World::new();
+    let world = ToolsWorld::new();
     let segment = world.path("data").join(&world.ids()[SECOND]).join("chunks/000001");
     flip(&segment, 3000);
     let report = world.upload().found();
@@ -222,7 +222,7 @@ fn damaged_and_overlapping_blocks_are_not_uploaded_and_do_not_stop_the_others() 
 
 #[test]
 fn dumps_are_those_of_promtool() {
-    let world = World::new();
+    let world = ToolsWorld::new();
     let text = world.path("text");
     let data = world.path("imported");
     fs::create_dir_all(data.join("wal")).unwrap();
@@ -271,7 +271,7 @@ fn dumps_are_those_of_promtool() {
 
 #[test]
 fn differences_of_blocks_are_reported() {
-    let world = World::uploaded();
+    let world = ToolsWorld::uploaded();
     let ids = world.ids();
     let local = world.path("data").join(&ids[FIRST]).display().to_string();
     let config = world.config("a");
@@ -289,7 +289,7 @@ fn differences_of_blocks_are_reported() {
 
 #[test]
 fn every_kind_of_damage_is_reported_and_a_good_bucket_has_no_problem() {
-    let world = World::uploaded();
+    let world = ToolsWorld::uploaded();
     assert_eq!(world.bucket(&["verify"]).fine(), "3 blocks, 0 problems\n");
     flip(&world.file(FIRST, "chunks/000001"), 3000);
     fs::write(world.file(SECOND, "junk"), "x").unwrap();
@@ -307,7 +307,7 @@ fn every_kind_of_damage_is_reported_and_a_good_bucket_has_no_problem() {
 
     let report = world.bucket(&["verify"]).found();
     for expected in [
-        "chunks/000001 differs from its manifest: the SHA-256 is another",
+        "chunks/000001 does not match its manifest: the SHA-256 differs",
         "chunks/000001 at byte",
         "manifest: junk does not belong to the block",
         "01JGG764R0QENP71C7C19NMGE8: meta: meta.json: EOF",
@@ -323,7 +323,7 @@ fn every_kind_of_damage_is_reported_and_a_good_bucket_has_no_problem() {
 
 #[test]
 fn a_truncated_object_is_reported_with_all_other_problems() {
-    let world = World::uploaded();
+    let world = ToolsWorld::uploaded();
     fs::write(world.file(FIRST, "junk"), "x").unwrap();
     for file in ["chunks/000001", "index"] {
         let path = world.file(SECOND, file);
@@ -349,7 +349,7 @@ fn a_truncated_object_is_reported_with_all_other_problems() {
 
 #[test]
 fn sizes_that_do_not_add_up_are_reported() {
-    let world = World::uploaded();
+    let world = ToolsWorld::uploaded();
     let path = world.file(FIRST, "meta.json");
     let mut meta: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     for file in meta["thanos"]["files"].as_array_mut().unwrap() {
@@ -387,7 +387,7 @@ fn chunks_out_of_order_are_reported() {
 
 #[test]
 fn replication_copies_what_is_missing() {
-    let world = World::uploaded();
+    let world = ToolsWorld::uploaded();
     let to = world.config("b");
     let tmp = world.text("tmp");
     let base = ["replicate", "--objstore-to.config", &to, "--single-run", "--tmp.dir", &tmp];
@@ -413,7 +413,7 @@ fn replication_copies_what_is_missing() {
 
 #[test]
 fn marks_are_added_removed_and_applied_by_cleanup() {
-    let world = World::uploaded();
+    let world = ToolsWorld::uploaded();
     let id = &world.ids()[FIRST];
     let mark = |more: &[&str]| {
         world.bucket(&[&["mark", "--marker=deletion-mark.json", "--id", id][..], more].concat())
@@ -455,7 +455,7 @@ fn marks_are_added_removed_and_applied_by_cleanup() {
 
 #[test]
 fn a_rewrite_deletes_the_requested_samples_and_no_others() {
-    let world = World::uploaded();
+    let world = ToolsWorld::uploaded();
     let id = &world.ids()[FIRST];
     let tmp = world.text("tmp");
     fs::create_dir(&tmp).unwrap();
@@ -501,7 +501,7 @@ fn a_rewrite_deletes_the_requested_samples_and_no_others() {
 
 #[test]
 fn a_repeated_rewrite_makes_no_second_block() {
-    let world = World::uploaded();
+    let world = ToolsWorld::uploaded();
     let (ids, tmp) = (world.ids(), world.text("tmp"));
     let delete = "- matchers: '{job=\"auth\"}'";
     let base = ["rewrite", "--tmp.dir", &tmp, "--output=json", "--no-dry-run", "--rewrite.to-delete-config"];
@@ -538,7 +538,7 @@ fn a_repeated_rewrite_makes_no_second_block() {
 
 #[test]
 fn a_dry_run_of_an_upload_prints_the_results_of_the_run() {
-    let world = World::new();
+    let world = ToolsWorld::new();
     let ids = world.ids();
     let upload = |more: &[&str]| {
         let data = world.text("data");
@@ -566,7 +566,7 @@ fn a_dry_run_of_an_upload_prints_the_results_of_the_run() {
 
 #[test]
 fn blocks_of_samples_out_of_order_may_overlap_and_deletions_are_warned_about() {
-    let world = World::uploaded();
+    let world = ToolsWorld::uploaded();
     let other = world.path("other");
     let args = [
         "block",
@@ -598,7 +598,7 @@ fn blocks_of_samples_out_of_order_may_overlap_and_deletions_are_warned_about() {
 
 #[test]
 fn a_rewrite_relabels_sorts_and_joins() {
-    let world = World::uploaded();
+    let world = ToolsWorld::uploaded();
     let id = &world.ids()[SECOND];
     let tmp = world.text("tmp");
     fs::create_dir(&tmp).unwrap();
@@ -632,7 +632,7 @@ fn a_rewrite_relabels_sorts_and_joins() {
 
 #[test]
 fn analysis_counts_series_by_metric_label_and_pair() {
-    let world = World::uploaded();
+    let world = ToolsWorld::uploaded();
     let all = world.bucket(&["analyze", "--output=json", "--limit=1000"]).json();
     assert_eq!(
         (&all["blocks"], &all["series"], &all["seriesOfLargestBlock"]),
@@ -663,7 +663,7 @@ fn analysis_counts_series_by_metric_label_and_pair() {
 
 #[test]
 fn bad_input_is_named_in_one_line_with_what_to_do() {
-    let world = World::new();
+    let world = ToolsWorld::new();
     let ls = |config: &str| tools(&["bucket", "ls", "--objstore.config", config]);
     for (config, cause, expected) in [
         ("{type: S4, config: {}}", Cause::Usage, "\"S4\" is unknown, expected FILESYSTEM, S3, GCS or AZURE"),

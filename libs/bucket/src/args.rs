@@ -11,7 +11,7 @@ pub struct ObjstoreArgs {
     #[arg(long = "objstore.config", value_name = "YAML")]
     pub objstore_config: Option<String>,
 
-    /// File with the YAML of --objstore.config; give only one of the two flags; give only one of the two flags
+    /// File with the YAML of --objstore.config; give only one of the two flags
     #[arg(long = "objstore.config-file", value_name = "FILE")]
     pub objstore_config_file: Option<PathBuf>,
 }

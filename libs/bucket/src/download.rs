@@ -199,7 +199,7 @@ async fn download_file(
         };
         match done.await {
             Ok(true) => Ok(Ok(())),
-            Ok(false) => Ok(Err(wrong("differs from its manifest: the SHA-256 is another"))),
+            Ok(false) => Ok(Err(wrong("does not match its manifest: the SHA-256 differs"))),
             Err(error) => Err(local_error(bucket, &path, &error)),
         }
     };

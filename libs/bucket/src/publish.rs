@@ -33,7 +33,7 @@ use crate::error::{BucketError, ErrorKind};
 use crate::layout;
 use crate::manifest::{self, ManifestFile};
 use crate::retry::Retry;
-use crate::upload::{Comparison, compare, create_from_file};
+use crate::upload::{ObjectComparison, compare, create_from_file};
 
 /// How often files are sent again that were removed while the block was published.
 const ROUNDS: usize = 3;
@@ -353,7 +353,7 @@ impl<'a> BlockUpload<'a> {
 
         let compared = retry.run(|| async {
             match self.bucket.head(&name).await {
-                Ok(info) if info.size_bytes != file.size_bytes => return Ok(Comparison::Different),
+                Ok(info) if info.size_bytes != file.size_bytes => return Ok(ObjectComparison::Different),
                 Ok(_) => {}
                 Err(error) if error.is_not_found() => {
                     create_from_file(self.bucket, &name, &path, file.size_bytes, &sent).await?;
@@ -362,7 +362,7 @@ impl<'a> BlockUpload<'a> {
             }
             match compare(self.bucket, &name, file, &verified).await? {
                 // Some stores answer "conflict" to both of two concurrent creations.
-                Comparison::Absent => {
+                ObjectComparison::Absent => {
                     let action = format!("read back {name}");
                     Err(self.bucket.corrupt(action, "the object was written and cannot be found"))
                 }
@@ -370,7 +370,7 @@ impl<'a> BlockUpload<'a> {
             }
         });
         let compared = compared.await?;
-        if compared == Comparison::Equal { Ok(()) } else { Err(self.different(&file.path)) }
+        if compared == ObjectComparison::Equal { Ok(()) } else { Err(self.different(&file.path)) }
     }
 
     /// Whether the bucket lists every file with its size, and nothing that does not belong to the block. A listing that

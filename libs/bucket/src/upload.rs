@@ -19,7 +19,7 @@ const PARTS_IN_FLIGHT: usize = 2;
 
 /// The result of comparing an object with a file of a manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Comparison {
+pub(crate) enum ObjectComparison {
     Absent,
     Equal,
     Different,
@@ -139,20 +139,20 @@ pub(crate) async fn compare(
     name: &str,
     expected: &ManifestFile,
     moved: &(dyn Fn(u64) + Send + Sync),
-) -> Result<Comparison, BucketError> {
+) -> Result<ObjectComparison, BucketError> {
     let (info, mut pieces) = match bucket.get_stream(name).await {
         Ok(found) => found,
-        Err(error) if error.is_not_found() => return Ok(Comparison::Absent),
+        Err(error) if error.is_not_found() => return Ok(ObjectComparison::Absent),
         Err(error) => return Err(error),
     };
     if info.size_bytes != expected.size_bytes {
-        return Ok(Comparison::Different);
+        return Ok(ObjectComparison::Different);
     }
-    let Some(sha256) = &expected.sha256 else { return Ok(Comparison::Equal) };
+    let Some(sha256) = &expected.sha256 else { return Ok(ObjectComparison::Equal) };
     let mut hasher = Hasher::new();
     while let Some(piece) = pieces.try_next().await? {
         hasher.update(&piece);
         moved(piece.len() as u64);
     }
-    Ok(if hasher.finish() == *sha256 { Comparison::Equal } else { Comparison::Different })
+    Ok(if hasher.finish() == *sha256 { ObjectComparison::Equal } else { ObjectComparison::Different })
 }

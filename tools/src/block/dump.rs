@@ -70,7 +70,7 @@ pub(super) async fn run(args: DumpArgs, output: &mut Output) -> Result<CommandOu
     let (batches, mut ready) = tokio::sync::mpsc::channel::<Vec<u8>>(4);
     let (format, aggregate) = (args.output, args.aggregate);
     let reader = blocking(move || {
-        let mut writer = Writer { format, batches, batch: Vec::with_capacity(BATCH_BYTES), left_out: 0 };
+        let mut writer = DumpWriter { format, batches, batch: Vec::with_capacity(BATCH_BYTES), left_out: 0 };
         // A series that matches several selectors is printed once, for the first of them.
         for (index, selector) in selectors.iter().enumerate() {
             for series in read::series(&block, selector, range, aggregate)? {
@@ -104,14 +104,14 @@ pub(super) async fn run(args: DumpArgs, output: &mut Output) -> Result<CommandOu
 }
 
 /// Formats series and sends them in batches.
-struct Writer {
+struct DumpWriter {
     format: DumpFormat,
     batches: tokio::sync::mpsc::Sender<Vec<u8>>,
     batch: Vec<u8>,
     left_out: u64,
 }
 
-impl Writer {
+impl DumpWriter {
     fn series(&mut self, labels: &model::Labels, samples: &[ChunkSample]) -> Result<()> {
         match self.format {
             DumpFormat::Json => {

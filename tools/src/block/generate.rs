@@ -7,7 +7,7 @@ use runtime::{TimeArg, parse_duration};
 use tsdb::{BlockOptions, GenerateError, ThanosMeta, Ulid, Workload};
 
 use crate::blocking::blocking;
-use crate::error::{CommandOutcome, ErrorContext, Result, ToolError};
+use crate::error::{CommandOutcome, DescribeAction, Result, ToolError};
 use crate::output::{Output, Table, TableCell, TableFormat};
 use crate::progress::{TaskProgress, Unit};
 use crate::text;

@@ -18,7 +18,7 @@ use tsdb::{BlockMeta, Ulid};
 use crate::bucket::view;
 use crate::connect::OtherBucket;
 use crate::digest;
-use crate::error::{Cause, CommandOutcome, ErrorContext, Result, ToolError};
+use crate::error::{Cause, CommandOutcome, DescribeAction, Result, ToolError};
 use crate::folder::make_private;
 use crate::output::{Output, Table, TableCell, TableFormat};
 use crate::progress::{TaskProgress, Unit};

@@ -25,7 +25,7 @@ use self::config::Changes;
 use crate::block::problems;
 use crate::blocking::blocking;
 use crate::digest;
-use crate::error::{Cause, CommandOutcome, ErrorContext, Result, ToolError};
+use crate::error::{Cause, CommandOutcome, DescribeAction, Result, ToolError};
 use crate::folder::WorkingFolder;
 use crate::output::{Output, Table, TableCell, TableFormat};
 use crate::progress::{TaskProgress, Unit};

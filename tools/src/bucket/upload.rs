@@ -12,7 +12,7 @@ use tsdb::{Block, BlockMeta, META_FILE, parse_block_id};
 use crate::blocking::blocking;
 use crate::bucket::view;
 use crate::digest;
-use crate::error::{Cause, CommandOutcome, ErrorContext, Result, ToolError};
+use crate::error::{Cause, CommandOutcome, DescribeAction, Result, ToolError};
 use crate::output::{Output, Table, TableCell, TableFormat};
 use crate::progress::{TaskProgress, Unit};
 use crate::text;

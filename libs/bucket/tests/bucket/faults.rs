@@ -20,16 +20,16 @@ use crate::support::{
 };
 
 /// A store with faults, and the same store without them.
-struct World {
+struct FaultyWorld {
     store: Arc<FaultyStore>,
     faulty: Bucket,
     plain: Bucket,
 }
 
-fn world(seed: u64) -> World {
+fn world(seed: u64) -> FaultyWorld {
     let memory = Arc::new(InMemory::new());
     let store = FaultyStore::new(memory.clone(), seed);
-    World { faulty: Bucket::new(store.clone()), plain: Bucket::new(memory), store }
+    FaultyWorld { faulty: Bucket::new(store.clone()), plain: Bucket::new(memory), store }
 }
 
 fn download_options() -> DownloadOptions {

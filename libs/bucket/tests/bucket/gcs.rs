@@ -17,7 +17,7 @@ use axum::routing::any;
 pub(crate) const BUCKET: &str = "blocks";
 
 #[derive(Default)]
-struct Content {
+struct BucketContent {
     /// Names in one page of a listing.
     page: usize,
     objects: BTreeMap<String, Object>,
@@ -31,12 +31,12 @@ struct Object {
     generation: u64,
 }
 
-type Shared = Arc<Mutex<Content>>;
+type Shared = Arc<Mutex<BucketContent>>;
 type Parameters = Query<BTreeMap<String, String>>;
 
 /// Starts the mock on a free port, with listings in pages of `page` names. It stops with the runtime.
 pub(crate) async fn start(page: usize) -> SocketAddr {
-    let content = Shared::new(Mutex::new(Content { page, ..Content::default() }));
+    let content = Shared::new(Mutex::new(BucketContent { page, ..BucketContent::default() }));
     let routes = Router::new()
         .route("/{bucket}", any(bucket))
         .route("/{bucket}/{*name}", any(object))
@@ -184,7 +184,7 @@ async fn object(
     }
 }
 
-fn put(content: &mut Content, name: &str, bytes: Bytes) -> u64 {
+fn put(content: &mut BucketContent, name: &str, bytes: Bytes) -> u64 {
     content.generation += 1;
     let generation = content.generation;
     content.objects.insert(name.to_owned(), Object { bytes, generation });

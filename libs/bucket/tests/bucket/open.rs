@@ -22,7 +22,7 @@ const ONCE: OpenBlockOptions = OpenBlockOptions {
 };
 
 /// A bucket with one block of 40 series, seen through its faults and without them.
-struct World {
+struct BlockWorld {
     store: Arc<FaultyStore>,
     faulty: Bucket,
     plain: Bucket,
@@ -30,7 +30,7 @@ struct World {
     block: Ulid,
 }
 
-impl World {
+impl BlockWorld {
     async fn new() -> Self {
         let local = tempfile::tempdir().unwrap();
         let block = block_id(1);
@@ -113,7 +113,7 @@ async fn content(opened: RemoteBlock) -> Result<Vec<String>, tsdb::BlockError> {
 
 #[tokio::test]
 async fn a_remote_block_has_the_series_and_samples_of_the_local_one() {
-    let world = World::new().await;
+    let world = BlockWorld::new().await;
     let opened = world.open().await.unwrap();
     let paths: Vec<&str> = opened.files().iter().map(|file| file.path.as_str()).collect();
     assert_eq!(paths, ["chunks/000001", "index"]);
@@ -142,7 +142,7 @@ async fn a_remote_block_has_the_series_and_samples_of_the_local_one() {
 
 #[tokio::test]
 async fn a_block_can_be_opened_in_a_task_of_its_own() {
-    let world = World::new().await;
+    let world = BlockWorld::new().await;
     let (bucket, block) = (world.faulty.clone(), world.block);
     let opened = tokio::spawn(async move { bucket.open_block(block, &QUICKLY).await });
     assert_eq!(opened.await.unwrap().unwrap().files().len(), 2);
@@ -150,7 +150,7 @@ async fn a_block_can_be_opened_in_a_task_of_its_own() {
 
 #[tokio::test]
 async fn a_block_without_meta_is_gone() {
-    let world = World::new().await;
+    let world = BlockWorld::new().await;
     world.delete("meta.json").await;
     world.check(BlockFault::Gone, "meta.json", "does not exist: the block was removed").await;
 }
@@ -158,7 +158,7 @@ async fn a_block_without_meta_is_gone() {
 #[tokio::test]
 async fn a_block_that_is_removed_while_it_is_opened_is_gone_and_not_corrupt() {
     for left in 0..2 {
-        let world = World::new().await;
+        let world = BlockWorld::new().await;
         let (plain, block) = (world.plain.clone(), world.block);
         // The first time before the index is looked for, the second time before it is read.
         world.store.after_read(move |_| {
@@ -178,7 +178,7 @@ async fn a_block_that_is_removed_while_it_is_opened_is_gone_and_not_corrupt() {
 
 #[tokio::test]
 async fn a_meta_that_cannot_be_used_is_corrupt() {
-    let world = World::new().await;
+    let world = BlockWorld::new().await;
     world.put("meta.json", "{").await;
     world.check(BlockFault::Corrupt, "meta.json", "EOF while parsing").await;
     let mut other = world.meta_of_another_block();
@@ -192,7 +192,7 @@ async fn a_meta_that_cannot_be_used_is_corrupt() {
     world.check(BlockFault::Corrupt, "meta.json", "expected at most 67108864").await;
 }
 
-impl World {
+impl BlockWorld {
     fn meta_of_another_block(&self) -> BlockMeta {
         crate::support::meta(2)
     }
@@ -200,7 +200,7 @@ impl World {
 
 #[tokio::test]
 async fn a_newer_version_is_named_and_is_no_damage() {
-    let world = World::new().await;
+    let world = BlockWorld::new().await;
     let meta = world.meta().await;
     world.put("meta.json", BlockMeta { version: 2, ..meta.clone() }.to_json()).await;
     world.check(BlockFault::NewerVersion, "meta.json", "upgrade this program").await;
@@ -220,7 +220,7 @@ async fn a_newer_version_is_named_and_is_no_damage() {
 #[tokio::test]
 async fn files_that_are_missing_or_of_another_size_are_corrupt_and_named() {
     for file in ["index", "chunks/000001"] {
-        let world = World::new().await;
+        let world = BlockWorld::new().await;
         let whole = world.plain.get(&world.name(file)).await.unwrap();
         world.put(file, whole.slice(..whole.len() / 2)).await;
         let words = format!("is {} bytes large, its manifest says {}", whole.len() / 2, whole.len());
@@ -229,7 +229,7 @@ async fn files_that_are_missing_or_of_another_size_are_corrupt_and_named() {
         world.check(BlockFault::Corrupt, file, "is missing; upload the block again").await;
     }
     // Without a manifest.
-    let world = World::new().await;
+    let world = BlockWorld::new().await;
     world.remove_manifest().await;
     world.put("chunks/000003", "x").await;
     world.check(BlockFault::Corrupt, "chunks/000002", "is missing").await;
@@ -240,7 +240,7 @@ async fn files_that_are_missing_or_of_another_size_are_corrupt_and_named() {
 
 #[tokio::test]
 async fn a_damaged_index_is_corrupt_and_the_place_is_named() {
-    let world = World::new().await;
+    let world = BlockWorld::new().await;
     let size = world.plain.head(&world.name("index")).await.unwrap().size_bytes as usize;
     for (at, words) in
         [(0, "index, header at byte 0"), (8, "index, symbols"), (size - 8, "index, table of contents")]
@@ -256,7 +256,7 @@ async fn a_damaged_index_is_corrupt_and_the_place_is_named() {
 
 #[tokio::test]
 async fn a_store_that_fails_at_any_request_says_nothing_about_the_block() {
-    let world = World::new().await;
+    let world = BlockWorld::new().await;
     let before = world.store.requests();
     world.faulty.open_block(world.block, &ONCE).await.unwrap();
     let requests = world.store.requests() - before;
@@ -279,7 +279,7 @@ async fn a_store_that_fails_at_any_request_says_nothing_about_the_block() {
 
 #[tokio::test]
 async fn a_listing_that_lacks_new_objects_does_not_make_a_block_corrupt() {
-    let world = World::new().await;
+    let world = BlockWorld::new().await;
     // Written through the store that lists late, so that it knows which objects are new.
     for file in ["index", "chunks/000001"] {
         let content = world.plain.get(&world.name(file)).await.unwrap();
@@ -294,7 +294,7 @@ async fn a_listing_that_lacks_new_objects_does_not_make_a_block_corrupt() {
 
 #[tokio::test]
 async fn reads_of_an_open_block_have_the_same_faults() {
-    let world = World::new().await;
+    let world = BlockWorld::new().await;
     let read = async |opened| BlockFault::of_read(&content(opened).await.unwrap_err());
     let opened = world.faulty.open_block(world.block, &ONCE).await.unwrap();
     world.store.set(Faults { requests_left: Some(0), ..Faults::default() });
@@ -323,7 +323,7 @@ async fn reads_of_an_open_block_have_the_same_faults() {
 
 #[tokio::test]
 async fn a_block_is_opened_and_read_while_a_tenth_of_all_requests_fails() {
-    let world = World::new().await;
+    let world = BlockWorld::new().await;
     let expected = content(world.open().await.unwrap()).await.unwrap();
     let seed = seed();
     for round in 0..20 {

@@ -8,7 +8,7 @@ use tsdb::{Block, BlockSeries, BlockWriter};
 
 use crate::bucket::rewrite::config::{Changes, Interval, ToDelete};
 use crate::bucket::rewrite::series::{SampleAccount, cut, join};
-use crate::error::{ErrorContext, Result};
+use crate::error::{DescribeAction, Result};
 use crate::progress::TaskProgress;
 use crate::text;
 
