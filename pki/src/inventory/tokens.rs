@@ -27,7 +27,7 @@ pub(crate) struct NewTokenRecord<'a> {
 
 /// A cluster that may get certificates.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct RegisteredCluster {
+pub(crate) struct ClusterRecord {
     pub(crate) cluster: Name,
     pub(crate) environment: String,
     pub(crate) registered_at: String,
@@ -67,7 +67,7 @@ impl Inventory {
     }
 
     /// All registered clusters, sorted by name.
-    pub(crate) fn registrations(&self) -> Result<Vec<RegisteredCluster>, PkiError> {
+    pub(crate) fn registrations(&self) -> Result<Vec<ClusterRecord>, PkiError> {
         let mut statement = self
             .db
             .prepare("SELECT cluster, environment, registered_at FROM registrations ORDER BY cluster")?;
@@ -75,7 +75,7 @@ impl Inventory {
         let mut found = Vec::new();
         while let Some(row) = rows.next()? {
             let (environment, registered_at) = (row.get(1)?, row.get(2)?);
-            found.push(RegisteredCluster {
+            found.push(ClusterRecord {
                 cluster: parse_cluster(&row.get::<_, String>(0)?)?,
                 environment,
                 registered_at,
@@ -117,7 +117,7 @@ impl Inventory {
     }
 
     /// Marks a token as used and returns the cluster for which it was created.
-    pub(crate) fn redeem(&mut self, secret: &[u8], now: SystemTime) -> Result<RegisteredCluster, PkiError> {
+    pub(crate) fn redeem(&mut self, secret: &[u8], now: SystemTime) -> Result<ClusterRecord, PkiError> {
         let hash = sha256_hex(secret);
         let at = utc(now);
         // A refusal must not roll the transaction back, because its audit entry must be kept.
@@ -137,7 +137,7 @@ impl Inventory {
                 |row| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?)),
             )?;
             audit::append(tx, now, "token used", &json!({"token": &hash[..ID_DIGITS], "cluster": cluster}))?;
-            Ok(Ok(RegisteredCluster { cluster: parse_cluster(&cluster)?, environment, registered_at }))
+            Ok(Ok(ClusterRecord { cluster: parse_cluster(&cluster)?, environment, registered_at }))
         })?;
         Ok(outcome?)
     }
