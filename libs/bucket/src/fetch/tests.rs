@@ -233,6 +233,15 @@ async fn other_objects_are_ignored_and_corrupt_blocks_are_not_partial_uploads() 
 }
 
 #[tokio::test]
+async fn a_meta_that_is_too_large_makes_its_block_corrupt_and_no_view_incomplete() {
+    let bucket = bucket_of(&[meta(0)]).await;
+    bucket.put(&layout::meta(id(1)), vec![b' '; (64 << 20) + 1].into()).await.unwrap();
+    let view = view(&bucket, Filters::default()).await;
+    assert_eq!(view.blocks.keys().copied().collect::<Vec<_>>(), [id(0)]);
+    assert!(view.corrupt[&id(1)].contains("expected at most 67108864"), "{:?}", view.corrupt);
+}
+
+#[tokio::test]
 async fn metas_are_fetched_once_and_kept_on_disk() {
     let memory = Arc::new(InMemory::new());
     let store = FaultyStore::new(memory.clone(), 1);
