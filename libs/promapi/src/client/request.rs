@@ -1,5 +1,6 @@
 //! Sends one HTTP request to Prometheus, and defines the errors that can result.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,9 @@ const USER_AGENT: &str = concat!("isthmus/", env!("CARGO_PKG_VERSION"));
 /// Maximum bytes of an error page that are read, and maximum characters that are shown.
 const MAX_ERROR_BYTES: usize = 64 << 10;
 const MAX_SHOWN_CHARS: usize = 512;
+
+/// A request that is being answered.
+type RequestFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, ClientError>> + Send + 'a>>;
 
 /// Limits of a client.
 #[derive(Clone, Debug)]
@@ -181,7 +185,21 @@ impl HttpTransport {
     }
 
     /// Sends a request and waits for the headers of a successful answer.
-    pub(super) async fn send(
+    ///
+    /// The future is boxed: the crate that polls a plain one would compile hyper's client again.
+    pub(super) fn send<'a>(
+        &'a self,
+        method: Method,
+        path: &'a str,
+        query: QueryString,
+        body: Bytes,
+        headers: &'a [(HeaderName, &'static str)],
+        limit: Duration,
+    ) -> RequestFuture<'a, Response<Incoming>> {
+        Box::pin(self.send_unboxed(method, path, query, body, headers, limit))
+    }
+
+    async fn send_unboxed(
         &self,
         method: Method,
         path: &str,
@@ -222,7 +240,11 @@ impl HttpTransport {
     }
 
     /// Sends a GET request and reads the whole answer.
-    pub(super) async fn get_bytes(&self, path: &str, query: QueryString) -> Result<Bytes, ClientError> {
+    pub(super) fn get_bytes<'a>(&'a self, path: &'a str, query: QueryString) -> RequestFuture<'a, Bytes> {
+        Box::pin(self.get_bytes_unboxed(path, query))
+    }
+
+    async fn get_bytes_unboxed(&self, path: &str, query: QueryString) -> Result<Bytes, ClientError> {
         let limit = self.options.timeout;
         let asking = async {
             let response = self.send(Method::GET, path, query, Bytes::new(), &[], limit).await?;
