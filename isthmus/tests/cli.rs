@@ -31,7 +31,7 @@ fn an_unknown_flag_is_named_and_ends_with_code_2() {
 fn the_version_names_program_and_number() {
     let output = isthmus(&["--version"]);
     assert!(
-        text(&output.stdout).starts_with(concat!("isthmus ", env!("CARGO_PKG_VERSION"))),
+        text(&output.stdout).starts_with(concat!("isthmus version ", env!("CARGO_PKG_VERSION"))),
         "{}",
         text(&output.stdout)
     );
