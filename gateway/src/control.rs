@@ -41,7 +41,7 @@ pub(crate) fn log_hello(hello: &Hello, peer: &mesh::Peer, now: SystemTime) {
     tracing::info!(%peer, version, "a session was opened");
     if let Some(apart) = skew(hello, now) {
         let seconds = apart.as_secs();
-        tracing::warn!(%peer, seconds, "the peer's clock differs from ours, certificates will be refused; set both clocks");
+        tracing::warn!(%peer, seconds, "the peer's clock differs from ours; above 60 s certificates are refused, set both clocks");
     }
 }
 

@@ -27,7 +27,7 @@ mod handler;
 mod link;
 mod listener;
 mod node;
-mod settings;
+pub(crate) mod settings;
 
 pub use body::Body;
 pub use client::MeshClient;

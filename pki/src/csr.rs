@@ -20,7 +20,7 @@ pub(crate) struct ProvenKey {
 impl ProvenKey {
     pub(crate) fn from_csr(der: &[u8]) -> Result<Self, CsrRefusal> {
         if der.len() > MAX_CSR_BYTES {
-            return Err(CsrRefusal::Unreadable);
+            return Err(CsrRefusal::TooLarge(der.len()));
         }
         let (rest, csr) = X509CertificationRequest::from_der(der).map_err(|_| CsrRefusal::Unreadable)?;
         if !rest.is_empty() {

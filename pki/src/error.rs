@@ -98,7 +98,10 @@ pub enum TokenRefusal {
 /// Why a certificate request is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CsrRefusal {
-    /// It is not a PKCS #10 request, or is larger than 8 KiB.
+    /// It is larger than 8 KiB.
+    #[error("it has {0} bytes, expected at most 8192")]
+    TooLarge(usize),
+    /// It is not a PKCS #10 request.
     #[error("it is not a PKCS #10 request")]
     Unreadable,
     /// Its key type is not allowed.

@@ -4,7 +4,7 @@
 //! Components use these types only at their edges: each crate converts them to domain types in one file. All
 //! `bytes` fields are [`bytes::Bytes`], so that a decoded chunk shares the buffer of its frame.
 
-#![allow(missing_docs, clippy::all, reason = "generated code")]
+#![allow(missing_docs, clippy::all, clippy::too_many_lines, reason = "generated code")]
 
 /// Thanos' StoreAPI, Info and Metadata.
 pub mod thanos {

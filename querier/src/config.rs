@@ -69,7 +69,7 @@ pub struct QueryArgs {
     #[arg(long = "query.max-total-samples", value_name = "N")]
     pub(crate) max_total_samples: Option<u64>,
 
-    /// Drop a store from an answer after this many series for one selector, with a warning
+    /// Drop the rest of a store's answer after this many series for one selector, with a warning
     #[arg(long = "query.max-series-per-store", value_name = "N", default_value_t = 10_000_000)]
     pub(crate) max_series_per_store: u64,
 

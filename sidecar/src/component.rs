@@ -84,7 +84,6 @@ fn spawn_uploads(
 ) -> Result<watch::Receiver<Timestamp>, RoleError> {
     let bucket = uploads.bucket.open(&BucketMetrics::new(startup.registry()))?;
     info!(bucket = bucket.name(), "uploading blocks to a bucket");
-    uploads.bucket.warnings().iter().for_each(|warning| warn!(bucket = bucket.name(), "{warning}"));
     spawn_admission(startup, bucket.clone());
 
     let shutdown = startup.shutdown();

@@ -162,11 +162,7 @@ impl SeriesAnswer {
         let bytes = chunks.iter().map(AggrChunk::size_bytes).sum();
         match &mut self.order {
             AnswerOrder::Streamed(reorder) => {
-                reorder.offer(&labels, chunks, &mut self.ready).map_err(|e| {
-                    // A label was first stored after the names were last read. The next heartbeat will read
-                    // it.
-                    StoreError::unavailable(format!("{}: {e}; a label with the name of an external label is new, try again after --prometheus.get_config_interval", self.url))
-                })?
+                reorder.offer(&labels, chunks, &mut self.ready).map_err(|e| out_of_order(&self.url, &e))?
             }
             AnswerOrder::Buffered(sorter) => {
                 sorter.push(attached, chunks).map_err(|e| StoreError::limit(format!("{}: {e}", self.url)))?;
@@ -180,9 +176,9 @@ impl SeriesAnswer {
     fn finish(&mut self) -> Result<(), StoreError> {
         self.source = None;
         match std::mem::replace(&mut self.order, AnswerOrder::Sorted(Vec::new())) {
-            AnswerOrder::Streamed(reorder) => reorder
-                .finish(&mut self.ready)
-                .map_err(|e| StoreError::unavailable(format!("{}: {e}; a label with the name of an external label is new, try again after --prometheus.get_config_interval", self.url))),
+            AnswerOrder::Streamed(reorder) => {
+                reorder.finish(&mut self.ready).map_err(|e| out_of_order(&self.url, &e))
+            }
             AnswerOrder::Buffered(sorter) => {
                 let mut sorted: Vec<Series> = Vec::new();
                 for series in sorter.into_sorted() {
@@ -221,6 +217,14 @@ fn chunk_of(chunk: ReadChunk) -> Result<Chunk, String> {
         }
     };
     Ok(Chunk { range: chunk.range, encoding, data: chunk.data })
+}
+
+/// The error for an answer that the streamed order cannot sort.
+fn out_of_order(url: &str, error: &crate::order::OutOfOrder) -> StoreError {
+    StoreError::unavailable(format!(
+        "{url}: {error}; the likely cause is a new label with the name of an external label, try again after \
+         --prometheus.get_config_interval"
+    ))
 }
 
 #[cfg(test)]

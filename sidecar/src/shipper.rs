@@ -154,7 +154,7 @@ impl Shipper {
         if !matches!(shutdown.until_triggered(known).await, Some(Ok(_))) {
             return;
         }
-        let mut last_complaint = None;
+        let mut last_error = None;
         loop {
             let Some(producer) = producer.borrow_and_update().clone() else { return };
             let Some(outcome) = shutdown.until_triggered(self.pass(&producer, crate::now())).await else {
@@ -162,15 +162,15 @@ impl Shipper {
             };
             let fresh = outcome.err().map(|cause| cause.to_string());
             match &fresh {
-                Some(complaint) if fresh != last_complaint => {
-                    warn!(bucket = self.bucket.name(), retry = "30s", error = %complaint, "blocks were not uploaded, retrying");
+                Some(error) if fresh != last_error => {
+                    warn!(bucket = self.bucket.name(), retry = ?INTERVAL, %error, "blocks were not uploaded, retrying");
                 }
-                None if last_complaint.is_some() => {
+                None if last_error.is_some() => {
                     info!(bucket = self.bucket.name(), "uploads have recovered, all blocks are in the bucket")
                 }
                 _ => {}
             }
-            last_complaint = fresh;
+            last_error = fresh;
             if shutdown.until_triggered(tokio::time::sleep(INTERVAL)).await.is_none() {
                 return;
             }

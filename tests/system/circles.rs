@@ -1,4 +1,4 @@
-//! Checks that the modules of a crate do not depend on each other in a circle.
+//! Checks that the modules of a crate do not depend on each other in a circle, and how they name each other.
 //!
 //! The imports are parsed as text. A path that begins with `crate::` is followed through re-exports to the
 //! module that defines its last name, because `use crate::Budget` does not show where `Budget` is defined.
@@ -249,6 +249,16 @@ fn no_circle_between_modules_of_a_crate() {
         }
     }
     assert!(found.is_empty(), "{} circles of modules:\n{}", found.len(), found.join("\n"));
+}
+
+#[test]
+fn paths_within_a_crate_begin_with_crate() {
+    for member in members() {
+        for (module, text) in Modules::load(&root().join(&member).join("src")).texts {
+            let found = text.lines().find(|line| line.contains("super::"));
+            assert_eq!(found, None, "{member}: {}: write crate:: instead of super::", module.join("/"));
+        }
+    }
 }
 
 #[test]

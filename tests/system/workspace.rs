@@ -161,9 +161,9 @@ fn clippy_refuses_clocks_and_sockets_in_the_heart() {
     for name in HEART {
         let path = root().join("libs").join(name).join("clippy.toml");
         let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        for call in REFUSED_CALLS {
-            assert!(text.contains(&format!("path = \"{call}\"")), "{} must reject {call}", path.display());
-        }
+        let listed: Vec<&str> =
+            text.split("path = \"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        assert_eq!(listed, REFUSED_CALLS, "{}", path.display());
     }
 }
 

@@ -179,7 +179,7 @@ fn blocks_are_uploaded_once_and_listed() {
     assert_eq!(world.bucket(&["ls"]).fine(), "", "a dry run uploads nothing");
 
     assert_eq!(world.upload().fine().matches("| uploaded").count(), 3);
-    assert_eq!(world.upload().fine().matches("in the bucket already").count(), 3);
+    assert_eq!(world.upload().fine().matches("exists already").count(), 3);
     let ids = world.ids();
     assert_eq!(world.bucket(&["ls"]).fine(), ids.iter().map(|id| format!("{id}\n")).collect::<String>());
     let wide = world.bucket(&["ls", "--output=wide", "--max-time=2025-01-01T01:00:00Z"]).fine();

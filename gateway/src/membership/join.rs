@@ -29,11 +29,10 @@ use crate::{
         self, Body, StreamError,
         h2::{Http2Io, Http2RequestBody, handshake},
         handler_fn,
+        settings::ALPN_ENROLMENT,
     },
 };
 
-/// ALPN of enrolment.
-const ALPN: &[u8] = b"isthmus-enrol/1";
 /// Time limit for connecting to one address, including the TLS handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time limit for the issuer's answer.
@@ -100,7 +99,7 @@ pub(crate) async fn join(token: &JoinToken, data_dir: &DataDir) -> Result<(), To
 
 /// Connects to the first address at which the token's issuer answers.
 async fn connect_to_issuer(token: &JoinToken) -> Result<(String, TlsStream<TcpStream>), TokenJoinError> {
-    let config = identity::enrolment_client_config(token.issuer(), token.pins(), &[ALPN])
+    let config = identity::enrolment_client_config(token.issuer(), token.pins(), &[ALPN_ENROLMENT])
         .map_err(|error| TokenJoinError::Unusable(error.to_string()))?;
     let connector = TlsConnector::from(config);
     let mut failures = Vec::new();
@@ -122,7 +121,7 @@ async fn connect(
     let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
     let name = ServerName::try_from(token.issuer().dns_name()).map_err(|error| error.to_string())?;
     let stream = connector.connect(name, stream).await.map_err(|error| tls_reason(&error))?;
-    if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
+    if stream.get_ref().1.alpn_protocol() != Some(ALPN_ENROLMENT) {
         return Err("does not offer enrolment, expected the mesh port of an observability gateway".to_owned());
     }
     Ok(stream)

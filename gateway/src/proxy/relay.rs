@@ -66,25 +66,25 @@ impl Drop for RequestPermit {
     }
 }
 
-/// Which side of the connection to the peer a gateway is.
+/// Whether a request goes to the peer or comes from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RelayDirection {
-    /// It forwards requests to the peer.
+    /// It is forwarded to the peer.
     Outbound,
-    /// It serves requests from the peer.
+    /// It comes from the peer.
     Inbound,
 }
 
 impl Relay {
     /// Starts with a request as received.
     pub(crate) fn begin<B>(
-        side: RelayDirection,
+        direction: RelayDirection,
         target: String,
         method: Option<MeshMethod>,
         metrics: PeerMetrics,
         request: &Request<B>,
     ) -> Self {
-        let (request_bytes, response_bytes) = match side {
+        let (request_bytes, response_bytes) = match direction {
             RelayDirection::Outbound => (metrics.sent.clone(), metrics.received.clone()),
             RelayDirection::Inbound => (metrics.received.clone(), metrics.sent.clone()),
         };

@@ -26,7 +26,7 @@ pub(super) trait RequestSender: Send + Sync + 'static {
 
 /// An open request: counts as a stream of the connection and keeps it open.
 pub(super) struct OpenStream {
-    _stream: super::link::StreamGuard,
+    _stream: crate::transport::link::StreamGuard,
     _client: MeshClient,
 }
 

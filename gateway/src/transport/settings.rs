@@ -9,7 +9,7 @@ pub(super) const ALPN_QUIC: &[u8] = b"h3";
 /// ALPN of HTTP/2 between gateways.
 pub(super) const ALPN_TCP: &[u8] = b"h2";
 /// ALPN of enrolment, the only protocol spoken without a client certificate.
-pub(super) const ALPN_ENROLMENT: &[u8] = b"isthmus-enrol/1";
+pub(crate) const ALPN_ENROLMENT: &[u8] = b"isthmus-enrol/1";
 
 /// Sizes and times of connections. One peer can make us buffer at most `max_streams * stream_window_bytes`.
 #[derive(Debug, Clone)]

@@ -176,7 +176,7 @@ impl Bucket {
             let info = self.info(result.meta.clone());
             if info.size_bytes > MAX_GET_BYTES {
                 let reason = format!(
-                    "the object is {} bytes large, expected at most {MAX_GET_BYTES}: it is not what its name says",
+                    "the object is {} bytes large, expected at most {MAX_GET_BYTES}; Prometheus and Thanos write no such object here, remove or replace it",
                     info.size_bytes
                 );
                 return Err(BucketError::new(ErrorKind::TooLarge, self.name(), action(), reason));

@@ -22,7 +22,7 @@ pub enum ErrorKind {
     Unsupported,
     /// The configuration is wrong.
     Config,
-    /// The answer does not have the length that the store promised.
+    /// What was read is not what the store promised or what was written: its length, its content, or its presence.
     Corrupt,
     /// The object is larger than any object of this name may be.
     TooLarge,

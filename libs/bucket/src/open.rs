@@ -109,7 +109,9 @@ impl BlockFault {
 
     fn of_meta(error: &MetaError) -> Self {
         match error {
-            MetaError::Version(version) | MetaError::ThanosVersion(version) if *version > 1 => {
+            MetaError::Version(version) | MetaError::ThanosVersion(version)
+                if *version > BlockMeta::NEWEST_VERSION =>
+            {
                 Self::NewerVersion
             }
             _ => Self::Corrupt,
@@ -168,7 +170,7 @@ impl fmt::Display for OpenBlockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let OpenBlockDetails { block, bucket, object, fault, cause } = &*self.0;
         match cause {
-            OpenBlockCause::Store(error) => return write!(f, "open block {block}: {error}"),
+            OpenBlockCause::Store(error) => write!(f, "open block {block}: {error}")?,
             OpenBlockCause::Meta(error) => write!(f, "block {block} in bucket {bucket:?}: {error}")?,
             OpenBlockCause::Read(error) => write!(f, "bucket {bucket:?}: {error}")?,
             OpenBlockCause::Found(what) => write!(f, "block {block} in bucket {bucket:?}: {object} {what}")?,
@@ -195,8 +197,8 @@ impl std::error::Error for OpenBlockError {
 impl Bucket {
     /// Opens a block for reading by ranges. Must be called on a Tokio runtime, which later reads use.
     ///
-    /// Objects that the manifest in `meta.json` does not list are ignored. Where there is no manifest, as in blocks of
-    /// old versions, the listing is used instead. Tombstones are never read: a bucket has none.
+    /// Objects that the manifest in `meta.json` does not list are ignored. Without a manifest, as in blocks of old
+    /// versions, the block has the index and all segments, numbered from 1 without a gap, that are in the bucket. Tombstones are never read: a bucket has none.
     ///
     /// # Errors
     /// See [`BlockFault`].
@@ -283,19 +285,13 @@ impl BlockOpener<'_> {
     ) -> Result<Vec<ManifestFile>, OpenBlockError> {
         let mut files = manifest_of(meta);
         if files.is_empty() {
-            let file = |(path, size_bytes): (&String, &u64)| ManifestFile {
-                path: path.clone(),
-                size_bytes: *size_bytes,
-                sha256: None,
-            };
-            files = listed.iter().map(file).collect();
+            return self.find_files_without_manifest(listed).await;
         }
         files.retain(|file| file.path == layout::INDEX_FILE || is_segment(&file.path));
         files.sort_by(|a, b| a.path.cmp(&b.path));
         for file in &files {
-            let size_bytes = match listed.get(&file.path) {
-                Some(size_bytes) => *size_bytes,
-                None => self.size_of(&file.path).await?,
+            let Some(size_bytes) = self.size_of(&file.path, listed).await? else {
+                return Err(self.missing(&file.path).await);
             };
             if size_bytes != file.size_bytes {
                 let what = format!("is {size_bytes} bytes large, its manifest says {}", file.size_bytes);
@@ -303,8 +299,7 @@ impl BlockOpener<'_> {
             }
         }
         let segments = files.iter().filter(|file| is_segment(&file.path));
-        for (number, file) in segments.enumerate() {
-            let expected = format!("{}/{:06}", layout::CHUNKS_DIR, number + 1);
+        for (file, expected) in segments.zip((1..).map(segment_path)) {
             if file.path != expected {
                 return Err(self.missing(&expected).await);
             }
@@ -312,12 +307,44 @@ impl BlockOpener<'_> {
         Ok(files)
     }
 
-    /// The size of an object that is not listed: some stores list new objects late.
-    async fn size_of(&self, path: &str) -> Result<u64, OpenBlockError> {
+    /// Index and segments of a block without manifest: those that are listed, and those that exist without being listed.
+    async fn find_files_without_manifest(
+        &self,
+        listed: &BTreeMap<String, u64>,
+    ) -> Result<Vec<ManifestFile>, OpenBlockError> {
+        let last_listed = listed.keys().rev().find(|path| is_segment(path));
+        let mut files = Vec::new();
+        for path in (1..).map(segment_path) {
+            match self.size_of(&path, listed).await? {
+                Some(size_bytes) => files.push(ManifestFile { path, size_bytes, sha256: None }),
+                None if last_listed.is_some_and(|last| *last > path) => {
+                    return Err(self.missing(&path).await);
+                }
+                None => break,
+            }
+        }
+        let path = layout::INDEX_FILE.to_owned();
+        match self.size_of(&path, listed).await? {
+            Some(size_bytes) => files.push(ManifestFile { path, size_bytes, sha256: None }),
+            None => return Err(self.missing(&path).await),
+        }
+        Ok(files)
+    }
+
+    /// The size of an object; `None` if it does not exist. Some stores list new objects late, so an object that is not
+    /// listed is looked up.
+    async fn size_of(
+        &self,
+        path: &str,
+        listed: &BTreeMap<String, u64>,
+    ) -> Result<Option<u64>, OpenBlockError> {
+        if let Some(size_bytes) = listed.get(path) {
+            return Ok(Some(*size_bytes));
+        }
         let name = layout::block_file(self.block, path);
         match self.retry.run(|| self.bucket.head(&name)).await {
-            Ok(info) => Ok(info.size_bytes),
-            Err(error) if error.is_not_found() => Err(self.missing(path).await),
+            Ok(info) => Ok(Some(info.size_bytes)),
+            Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(self.store(path, error)),
         }
     }
@@ -363,6 +390,11 @@ impl BlockOpener<'_> {
         let (block, bucket, object) = (self.block, self.bucket.name().to_owned(), object.to_owned());
         OpenBlockError(Box::new(OpenBlockDetails { block, bucket, object, fault, cause }))
     }
+}
+
+/// The path of a segment in a block's folder, by its number from 1 on.
+fn segment_path(number: u32) -> String {
+    format!("{}/{number:06}", layout::CHUNKS_DIR)
 }
 
 /// Whether a path in a block's folder is that of a segment. Other objects in `chunks/`, such as those with which some

@@ -9,7 +9,7 @@ use model::Timestamp;
 use tsdb::{BlockMeta, Ulid};
 
 use crate::bucket::Bucket;
-use crate::error::BucketError;
+use crate::error::{BucketError, ErrorKind};
 use crate::layout;
 use crate::manifest::manifest_of;
 use crate::retry::Retry;
@@ -70,7 +70,9 @@ async fn files_by_manifest(
     let name = layout::meta(block);
     let content = match retry.run(|| bucket.get(&name)).await {
         Ok(content) => content,
-        Err(error) if error.is_not_found() => return Ok(BTreeSet::new()),
+        Err(error) if error.is_not_found() || error.kind() == ErrorKind::TooLarge => {
+            return Ok(BTreeSet::new());
+        }
         Err(error) => return Err(error),
     };
     let files = BlockMeta::parse(&content).map(|meta| manifest_of(&meta)).unwrap_or_default();
@@ -126,7 +128,7 @@ pub async fn judge_partial(
         return keep("it has a meta.json");
     }
     if objects.iter().any(|object| is_mark(&object.name)) {
-        return keep("it has a mark, which decides about it");
+        return keep("it has a deletion or no-compact mark, so it is not an abandoned upload");
     }
     if age(newest, now) < PARTIAL_UPLOAD_AGE {
         return keep("its upload may still be running");
@@ -230,7 +232,7 @@ mod tests {
         check(&[], 49, Some("it has no objects")).await;
         // The content does not matter: a meta.json that cannot be used is never a reason to delete.
         check(&["index", "meta.json"], 49, Some("it has a meta.json")).await;
-        let marked = Some("it has a mark, which decides about it");
+        let marked = Some("it has a deletion or no-compact mark, so it is not an abandoned upload");
         check(&["index", "deletion-mark.json"], 49, marked).await;
         check(&["index", "no-compact-mark.json"], 49, marked).await;
     }

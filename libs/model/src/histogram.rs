@@ -6,7 +6,7 @@ mod buckets;
 mod combine;
 mod trim;
 
-pub use buckets::BoundedBucket;
+pub use buckets::{BoundedBucket, numbered_buckets, packed_buckets};
 pub use combine::{Combined, IncompatibleSchemas};
 pub use trim::TrimSide;
 

@@ -19,6 +19,7 @@ pub use causes::{causes, root_cause};
 pub use histogram::{
     BoundedBucket, BucketSpan, CUSTOM_BUCKETS_SCHEMA, Combined, CounterResetHint, FloatHistogram,
     HistogramError, IncompatibleSchemas, MAX_EXPONENTIAL_SCHEMA, MIN_EXPONENTIAL_SCHEMA, TrimSide,
+    numbered_buckets, packed_buckets,
 };
 pub use labels::{Label, Labels, LabelsBuilder, LabelsError, METRIC_NAME};
 pub use matcher::{ExternalMatch, MatchOp, Matcher, MatcherError};

@@ -118,7 +118,7 @@ pub enum ReadError {
     Silent(Duration),
 }
 
-/// ReadLimits of one answer.
+/// Limits of one answer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReadLimits {
     pub(crate) silence: Duration,

@@ -388,7 +388,7 @@ impl Evaluation {
                         weight += size.max(steps as u64 * 8);
                         batch.push(row);
                     }
-                    // AnswerMemory until it has been taken in.
+                    // Reserved until the batch has been processed.
                     let _passing = in_transit.split_off(bytes);
                     if rows.len() > 0 {
                         tasks.push(EvaluationTask::Deliver { to, rows, in_transit });

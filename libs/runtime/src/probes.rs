@@ -22,7 +22,7 @@ impl Health {
 
 /// The state that `/-/ready`, `/-/healthy` and gRPC health report; clones share it.
 ///
-/// They begin as healthy and not ready, with the reason `starting`. After [`Probes::stop`] they stay not ready: a task
+/// It begins as healthy and not ready, with the reason `starting`. After [`Probes::stop`] it stays not ready: a task
 /// that finishes late cannot make the role ready again.
 #[derive(Clone, Debug)]
 pub struct Probes {

@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use axum::Router;
 use futures::future::LocalBoxFuture;
+use prometheus_client::registry::Registry;
 use tonic::service::RoutesBuilder;
 use tracing::{error, info};
 
@@ -41,7 +42,6 @@ use crate::role_error::{ConfigMistakes, EXIT_ERROR, EXIT_OK, RoleError};
 use crate::shutdown::{Shutdown, ShutdownGate};
 use crate::supervisor::{Signals, Supervisor, TaskOutcome};
 use crate::version::BuildVersion;
-use prometheus_client::registry::Registry;
 
 /// What is known about a role before it starts.
 #[derive(Clone, Copy, Debug)]
@@ -81,8 +81,13 @@ type BoxedBuild<'a> = Box<dyn FnOnce(Startup) -> LocalBoxFuture<'a, Result<Runni
 fn start_boxed(role: RoleInfo, common: &CommonArgs, build: BoxedBuild<'_>) -> ExitCode {
     let run = || {
         init_logs(common.log_level, common.log_format).map_err(RoleError::failed)?;
-        tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
-            let (mut signals, no_hooks) = (Signals::install()?, Reload::new());
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| RoleError::failed(format!("start the runtime: {error}")))?;
+        runtime.block_on(async {
+            let signals = Signals::install();
+            let mut signals =
+                signals.map_err(|error| RoleError::failed(format!("install the signal handlers: {error}")))?;
+            let no_hooks = Reload::new();
             let build = async { build(Startup::bind(role, common).await?).await };
             tokio::select! {
                 role = build => Ok(role?.supervisor.run(signals).await),

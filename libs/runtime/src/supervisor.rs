@@ -61,7 +61,7 @@ impl Supervisor {
         Self { probes, shutdown, reload, gate, grace, tasks: Tasks::default() }
     }
 
-    /// The switches that a shutdown turns to "not ready".
+    /// The probes that a shutdown makes not ready.
     pub(crate) fn probes(&self) -> &Probes {
         &self.probes
     }

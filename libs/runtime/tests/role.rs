@@ -269,6 +269,9 @@ async fn an_address_in_use_is_named() {
 /// In the environment of a child process: run as a role until a signal stops it.
 const CHILD: &str = "RUNTIME_TEST_BE_A_ROLE";
 
+/// In the environment of a child process: the start-up never completes.
+const STUCK: &str = "RUNTIME_TEST_NEVER_START";
+
 /// Not a test of its own: the process that the tests of signals and exit codes start.
 #[test]
 fn child_role() {
@@ -286,6 +289,10 @@ fn child_role() {
 }
 
 async fn child((): (), mut startup: Startup) -> Result<RunningRole, RoleError> {
+    if std::env::var_os(STUCK).is_some() {
+        println!("waiting for the bucket");
+        std::future::pending::<()>().await;
+    }
     startup.reload().register("config", || async {
         println!("reloaded");
         Ok(())
@@ -315,16 +322,22 @@ struct ChildRole {
 
 impl ChildRole {
     fn start() -> Self {
+        Self::start_until("running", &[])
+    }
+
+    /// Starts a role with more variables in its environment, and waits for a line of its output.
+    fn start_until(line: &str, variables: &[(&str, &str)]) -> Self {
         let mut process = Command::new(std::env::current_exe().unwrap())
             .args(["child_role", "--exact", "--nocapture"])
             .env(CHILD, "1")
+            .envs(variables.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let mut role = Self { process, lines };
-        role.expect("running");
+        role.expect(line);
         role
     }
 
@@ -347,6 +360,13 @@ fn sighup_reloads_and_sigterm_stops_the_role_in_order() {
     role.signal("TERM");
     role.expect("stopping");
     drop(role.process.stdin.take());
+    assert_eq!(role.process.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_signal_before_the_start_up_is_complete_ends_the_process_at_once() {
+    let mut role = ChildRole::start_until("waiting for the bucket", &[(STUCK, "1")]);
+    role.signal("TERM");
     assert_eq!(role.process.wait().unwrap().code(), Some(0));
 }
 

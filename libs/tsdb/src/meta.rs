@@ -13,7 +13,7 @@ use std::fmt;
 use std::time::Duration;
 
 use model::{TimeRange, Timestamp};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use ulid::Ulid;
 
@@ -242,6 +242,9 @@ impl BlockMeta {
         }
     }
 
+    /// The newest version, of the file and of its `thanos` section, that this program reads.
+    pub const NEWEST_VERSION: u32 = 1;
+
     /// Reads the content of a `meta.json`.
     ///
     /// # Errors
@@ -249,11 +252,11 @@ impl BlockMeta {
     /// `maxTime`, or an unknown version.
     pub fn parse(bytes: &[u8]) -> Result<Self, MetaError> {
         let meta: Self = serde_json::from_slice(bytes)?;
-        if meta.version != 1 {
+        if meta.version != Self::NEWEST_VERSION {
             return Err(MetaError::Version(meta.version));
         }
         if let Some(thanos) = &meta.thanos
-            && thanos.version > 1
+            && thanos.version > Self::NEWEST_VERSION
         {
             return Err(MetaError::ThanosVersion(thanos.version));
         }
@@ -337,7 +340,8 @@ where
 
 /// Instants as a number of milliseconds.
 mod millis {
-    use super::*;
+    use model::Timestamp;
+    use serde::{Deserialize, Deserializer, Serializer};
 
     pub(super) fn serialize<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_i64(at.as_millis())
@@ -350,7 +354,10 @@ mod millis {
 
 /// An id as text.
 mod ulid_text {
-    use super::*;
+    use serde::{Deserialize, Deserializer, Serializer};
+    use ulid::Ulid;
+
+    use crate::meta::parse_block_id;
 
     pub(super) fn serialize<S: Serializer>(id: &Ulid, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(id)
@@ -367,7 +374,10 @@ mod ulid_text {
 
 /// Several ids as texts.
 mod ulid_texts {
-    use super::*;
+    use serde::{Deserializer, Serializer};
+    use ulid::Ulid;
+
+    use crate::meta::{or_default, ulid_text};
 
     pub(super) fn serialize<S: Serializer>(ids: &[Ulid], serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(ids.iter().map(Ulid::to_string))

@@ -132,7 +132,7 @@ fn an_invalid_request_does_not_use_up_the_token() {
     for (bad, expected) in [
         (b"garbage".to_vec(), CsrRefusal::Unreadable),
         ([&good[..], b"x"].concat(), CsrRefusal::Unreadable),
-        (vec![0x30; 100_000], CsrRefusal::Unreadable),
+        (vec![0x30; 100_000], CsrRefusal::TooLarge(100_000)),
         (other_signature, CsrRefusal::Signature),
         (rsa.to_vec(), CsrRefusal::KeyType),
     ] {

@@ -114,7 +114,7 @@ impl Api {
     }
 
     async fn instant_question(&self, params: &Params) -> Result<Question, ApiError> {
-        let at = params.time("time")?.unwrap_or_else(super::now);
+        let at = params.time("time")?.unwrap_or_else(crate::api::now);
         let resolution = self.max_resolution(params, self.defaults.instant_max_resolution)?;
         self.question(params, (at, at), None, resolution).await
     }

@@ -44,7 +44,7 @@ impl Endpoint {
         let name: Arc<str> = name.into();
         let state = EndpointState {
             info: None,
-            last_error: Some("not asked yet".to_owned()),
+            last_error: Some(crate::endpoints::NOT_ASKED.to_owned()),
             last_check: None,
             bound: Labels::empty(),
             transport: String::new(),

@@ -62,7 +62,7 @@ impl FolderWatch {
                 Err(cause) => {
                     self.metrics.watch_error();
                     if self.watched.contains(&directory) {
-                        warn!(folder = %directory.display(), error = %cause, "directory can no longer be watched, it is checked only every --reloader.watch-interval");
+                        warn!(directory = %directory.display(), error = %cause, "directory can no longer be watched, it is checked only every --reloader.watch-interval");
                     }
                 }
             }

@@ -55,7 +55,7 @@ fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DiskError 
 #[inline]
 fn step() {
     #[cfg(test)]
-    super::faults::step();
+    crate::shipper::faults::step();
 }
 
 /// Replaces a file atomically: the name always refers to the complete old or new content.

@@ -30,7 +30,8 @@ pub(crate) struct ReplicateArgs {
     #[command(flatten)]
     to: To,
 
-    /// Only this block; the flags below are ignored, and the command exits after one run (repeatable)
+    /// Only this block, whatever --resolution, --compaction, --matcher, --min-time and --max-time say; the command exits
+    /// after one run (repeatable)
     #[arg(long, value_name = "ULID", value_parser = text::block_id)]
     id: Vec<Ulid>,
 
@@ -156,7 +157,7 @@ impl ReplicateSelection {
 }
 
 /// The result for a block that exists in the other bucket.
-const THERE: &str = "exists already";
+const EXISTS: &str = "exists already";
 
 /// One run: copies the selected blocks that the other bucket lacks. The oldest are copied first, so that a compactor of that
 /// bucket sees no gaps.
@@ -201,7 +202,7 @@ async fn replicate(
         progress.at(meta.ulid.to_string());
         let (result, why) = match copy(args, meta, from, to, &progress).await {
             // In repeated runs, blocks that exist already are not reported.
-            Ok(THERE) if is_repeated => continue,
+            Ok(EXISTS) if is_repeated => continue,
             Ok(result) => (result, String::new()),
             // The store is unreachable, so no other block can be copied.
             Err(error) if matches!(error.cause(), Cause::Unreachable | Cause::Refused) => {
@@ -241,7 +242,7 @@ async fn copy(
 ) -> Result<&'static str> {
     if is_there(meta, to).await? {
         progress.add(view::size_bytes(meta).unwrap_or(0));
-        return Ok(THERE);
+        return Ok(EXISTS);
     }
     if args.dry_run {
         return Ok("would be copied");
@@ -249,9 +250,9 @@ async fn copy(
     let dir = working_folder(&args.tmp_dir, from, to, meta.ulid)?;
     // Each byte is transferred twice: the download is the first half of the progress.
     let halves = |progress: &TaskProgress| {
-        let (told, bar) = (AtomicU64::new(0), progress.clone());
+        let (reported, bar) = (AtomicU64::new(0), progress.clone());
         move |done: u64| {
-            let before = told.fetch_max(done / 2, Ordering::Relaxed);
+            let before = reported.fetch_max(done / 2, Ordering::Relaxed);
             bar.add((done / 2).saturating_sub(before));
         }
     };

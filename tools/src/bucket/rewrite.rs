@@ -227,14 +227,14 @@ async fn rewrite_block(
             let was_there = bucket.exists(&layout::meta(new)).await?;
             let progress = TaskProgress::new("upload", Unit::Bytes, size_of_files(&dir));
             let bar = progress.clone();
-            let told = AtomicU64::new(0);
-            let tell = move |state: ::bucket::UploadProgress| {
-                let before = told.fetch_max(state.verified_bytes, Ordering::Relaxed);
+            let reported = AtomicU64::new(0);
+            let report = move |state: ::bucket::UploadProgress| {
+                let before = reported.fetch_max(state.verified_bytes, Ordering::Relaxed);
                 bar.add(state.verified_bytes.saturating_sub(before));
             };
             let options = PublishOptions {
                 requires_labels: !args.prom_blocks,
-                progress: Some(Arc::new(tell)),
+                progress: Some(Arc::new(report)),
                 ..PublishOptions::default()
             };
             let published = publish(bucket, &dir, meta, &options).await;
@@ -280,12 +280,12 @@ async fn rewrite_block(
 async fn fetch(id: Ulid, bucket: &Bucket, parent: &Path) -> Result<Block> {
     let dir = parent.join(id.to_string());
     let progress = TaskProgress::new("download", Unit::Bytes, 0);
-    let (told, bar) = (AtomicU64::new(0), progress.clone());
-    let tell = move |done: u64, _: u64| {
-        let before = told.fetch_max(done, Ordering::Relaxed);
+    let (reported, bar) = (AtomicU64::new(0), progress.clone());
+    let report = move |done: u64, _: u64| {
+        let before = reported.fetch_max(done, Ordering::Relaxed);
         bar.add(done.saturating_sub(before));
     };
-    let options = DownloadOptions { progress: Some(Arc::new(tell)), ..DownloadOptions::default() };
+    let options = DownloadOptions { progress: Some(Arc::new(report)), ..DownloadOptions::default() };
     let downloaded = download(bucket, id, &dir, &options).await;
     progress.finish();
     downloaded?;

@@ -149,7 +149,7 @@ async fn upload(
     match publish(bucket, &block.dir, meta, &options).await {
         // Without its meta.json it was not a block in the bucket, even if all of its files were.
         Ok(published) if published.sent_bytes == 0 && view.blocks.contains_key(&id) => {
-            Ok(Verdict::Skipped(THERE.to_owned()))
+            Ok(Verdict::Skipped(EXISTS.to_owned()))
         }
         Ok(_) => Ok(Verdict::Uploaded),
         Err(error) => {
@@ -163,7 +163,7 @@ async fn upload(
 }
 
 /// Why a block that exists in the bucket is not uploaded.
-const THERE: &str = "in the bucket already";
+const EXISTS: &str = "exists already";
 
 /// What a run would do with a good block. Nothing is written.
 async fn plan(
@@ -196,7 +196,7 @@ async fn plan(
             differs(META_FILE)
         }
         Some(_) if block.files.keys().all(|path| listed.contains_key(path.as_str())) => {
-            Ok(Verdict::Skipped(THERE.to_owned()))
+            Ok(Verdict::Skipped(EXISTS.to_owned()))
         }
         Some(_) => Ok(Verdict::WouldBe),
     }

@@ -39,7 +39,7 @@ pub(crate) async fn handshake(
 }
 
 /// Starts HTTP/2 on a connection of the mesh.
-pub(in super::super) async fn client(
+pub(in crate::transport) async fn client(
     tls: Box<TlsStream<TcpStream>>,
     link: MeshLink,
     settings: &TransportSettings,

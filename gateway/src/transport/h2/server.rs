@@ -21,7 +21,7 @@ use crate::transport::{
 };
 
 /// Serves a connection of the mesh until it ends.
-pub(in super::super) async fn serve(
+pub(in crate::transport) async fn serve(
     tls: Box<TlsStream<TcpStream>>,
     link: MeshLink,
     handler: Arc<dyn Handler>,

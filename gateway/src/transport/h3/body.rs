@@ -138,7 +138,7 @@ fn take(data: Option<impl Buf>) -> Option<Bytes> {
 
 macro_rules! both_ends {
     ($end:ident) => {
-        impl ReceiveHalf for ::h3::$end::RequestStream<super::adapter::RecvStream, Bytes> {
+        impl ReceiveHalf for ::h3::$end::RequestStream<crate::transport::h3::adapter::RecvStream, Bytes> {
             fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, H3Error>> {
                 self.poll_recv_data(cx).map_ok(take)
             }
@@ -148,7 +148,7 @@ macro_rules! both_ends {
             }
         }
 
-        impl SendHalf for ::h3::$end::RequestStream<super::adapter::SendStream, Bytes> {
+        impl SendHalf for ::h3::$end::RequestStream<crate::transport::h3::adapter::SendStream, Bytes> {
             async fn data(&mut self, data: Bytes) -> Result<(), H3Error> {
                 self.send_data(data).await
             }

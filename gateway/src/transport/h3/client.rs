@@ -21,7 +21,7 @@ use crate::transport::{
 };
 
 /// Starts HTTP/3 on a connection.
-pub(in super::super) async fn client(
+pub(in crate::transport) async fn client(
     quic: quinn::Connection,
     link: MeshLink,
     settings: &TransportSettings,

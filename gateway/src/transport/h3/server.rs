@@ -23,7 +23,7 @@ type Resolver = ::h3::server::RequestResolver<QuicConnection, Bytes>;
 ///
 /// It never sends GOAWAY, because HTTP/3 does not allow the dialling side to send it. The requesting side drains
 /// connections instead.
-pub(in super::super) async fn serve(
+pub(in crate::transport) async fn serve(
     quic: quinn::Connection,
     link: MeshLink,
     handler: Arc<dyn Handler>,
@@ -79,11 +79,11 @@ async fn answer(
     head_timeout: Duration,
 ) -> Result<(), StreamError> {
     // A stream that is dropped on return is reset.
-    let Ok(Ok((head, stream))) = timeout(head_timeout, resolver.resolve_request()).await else {
-        return Err(StreamError::new(
-            StreamErrorKind::Refused,
-            "the head of the request did not arrive in time",
-        ));
+    let refused = |reason: &str| StreamError::new(StreamErrorKind::Refused, reason);
+    let (head, stream) = match timeout(head_timeout, resolver.resolve_request()).await {
+        Ok(Ok(request)) => request,
+        Ok(Err(_)) => return Err(refused("the head of the request cannot be parsed")),
+        Err(_) => return Err(refused("the head of the request did not arrive in time")),
     };
     let (mut send, receive) = stream.split();
     let mut request = head.map(|()| ReceivedBody::new(receive, ()).into_body());
@@ -96,7 +96,7 @@ async fn answer(
 }
 
 async fn respond(
-    request: http::Request<super::super::Body>,
+    request: http::Request<crate::transport::Body>,
     handler: &dyn Handler,
     send: &mut ::h3::server::RequestStream<<BidiStream as ::h3::quic::BidiStream<Bytes>>::SendStream, Bytes>,
 ) -> Result<(), StreamError> {

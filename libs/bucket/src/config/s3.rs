@@ -225,7 +225,7 @@ fn read_metadata(fields: &mut YamlFields<'_>) -> Attributes {
     fields.optional("put_user_metadata", read).unwrap_or_default()
 }
 
-/// YamlFields that cannot be honoured, or need not be.
+/// Fields that are not supported, or have no effect.
 fn refuse(fields: &mut YamlFields<'_>, notes: &ConfigNotes<'_>) {
     if boolean(fields, "signature_version2") == Some(true) {
         fields.wrong("signature_version2", "is not supported: requests are signed with version 4 only");

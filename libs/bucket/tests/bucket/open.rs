@@ -239,6 +239,35 @@ async fn files_that_are_missing_or_of_another_size_are_corrupt_and_named() {
 }
 
 #[tokio::test]
+async fn a_listing_that_lacks_objects_does_not_make_a_block_without_manifest_corrupt() {
+    let world = BlockWorld::new().await;
+    let expected = content(world.open().await.unwrap()).await.unwrap();
+    world.remove_manifest().await;
+    // The objects that were written last are those that a stale listing lacks.
+    for file in ["index", "chunks/000001"] {
+        let whole = world.plain.get(&world.name(file)).await.unwrap();
+        world.faulty.put(&world.name(file), whole).await.unwrap();
+    }
+    world.store.set(Faults { stale_lists: 1.0, ..Faults::default() });
+    for _ in 0..20 {
+        let opened = world.open().await.unwrap();
+        assert_eq!(opened.files().len(), 2);
+        assert!(content(opened).await.unwrap() == expected);
+    }
+    assert!(world.store.injected()["stale listing"] >= 20);
+}
+
+#[tokio::test]
+async fn a_meta_json_that_is_too_large_is_corrupt_and_the_block_can_be_removed() {
+    let world = BlockWorld::new().await;
+    world.put("meta.json", vec![b' '; (64 << 20) + 1]).await;
+    world.check(BlockFault::Corrupt, "meta.json", "expected at most 67108864").await;
+    world.check(BlockFault::Corrupt, "meta.json", "upload the block again, or mark it for deletion").await;
+    bucket::delete_block(&world.plain, world.block, QUICK).await.unwrap();
+    assert!(world.plain.list_all("").await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn a_damaged_index_is_corrupt_and_the_place_is_named() {
     let world = BlockWorld::new().await;
     let size = world.plain.head(&world.name("index")).await.unwrap().size_bytes as usize;

@@ -98,18 +98,18 @@ fn tickets_resumption_and_early_data_are_off_on_both_sides() {
 #[test]
 fn a_peer_denied_after_its_first_connection_is_refused_on_the_next() {
     #[derive(Default)]
-    struct Switch {
+    struct DenySwitch {
         on: Mutex<bool>,
         asked: Mutex<u32>,
     }
-    impl Denylist for Switch {
+    impl Denylist for DenySwitch {
         fn denies(&self, _: &PeerIdentity) -> Option<String> {
             *self.asked.lock().unwrap() += 1;
             self.on.lock().unwrap().then(|| "revoked".to_owned())
         }
     }
     let ca = TestCa::new("a");
-    let switch = Arc::new(Switch::default());
+    let switch = Arc::new(DenySwitch::default());
     let (client, server) = configs(&ca, Expectations { denylist: switch.clone(), ..Default::default() });
 
     for expected in 1..=3 {

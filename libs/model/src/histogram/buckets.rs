@@ -91,8 +91,8 @@ pub(super) fn bound(index: i64, schema: i32, custom_values: &[f64]) -> f64 {
     scaled(fraction(part, bits), exponent + 1)
 }
 
-/// The number and count of each bucket, in ascending order of number.
-pub(super) fn numbered<'a>(
+/// The number and count of each bucket that spans describe, in ascending order of number.
+pub fn numbered_buckets<'a>(
     spans: &'a [BucketSpan],
     buckets: &'a [f64],
 ) -> impl Iterator<Item = (i64, f64)> + 'a {
@@ -106,7 +106,7 @@ pub(super) fn numbered<'a>(
 }
 
 /// Spans and counts of numbered buckets, which must be in ascending order.
-pub(super) fn packed(cells: impl Iterator<Item = (i64, f64)>) -> (Vec<BucketSpan>, Vec<f64>) {
+pub fn packed_buckets(cells: impl Iterator<Item = (i64, f64)>) -> (Vec<BucketSpan>, Vec<f64>) {
     let (mut spans, mut buckets): (Vec<BucketSpan>, Vec<f64>) = (Vec::new(), Vec::new());
     let mut next = 0i64;
     for (index, count) in cells {
@@ -142,13 +142,13 @@ impl FloatHistogram {
 
     /// The buckets of the positive side in ascending order, including empty ones.
     pub fn positive(&self) -> impl Iterator<Item = BoundedBucket> + '_ {
-        numbered(&self.positive_spans, &self.positive_buckets)
+        numbered_buckets(&self.positive_spans, &self.positive_buckets)
             .map(|(index, count)| self.bucket(index, count, true))
     }
 
     /// The buckets of the negative side, starting next to zero, including empty ones.
     pub fn negative(&self) -> impl Iterator<Item = BoundedBucket> + '_ {
-        numbered(&self.negative_spans, &self.negative_buckets)
+        numbered_buckets(&self.negative_spans, &self.negative_buckets)
             .map(|(index, count)| self.bucket(index, count, false))
     }
 
@@ -233,8 +233,8 @@ mod tests {
     fn packing_undoes_numbering() {
         let spans = vec![BucketSpan { offset: -2, length: 2 }, BucketSpan { offset: 3, length: 1 }];
         let buckets = vec![1.0, 2.0, 3.0];
-        let cells: Vec<_> = numbered(&spans, &buckets).collect();
+        let cells: Vec<_> = numbered_buckets(&spans, &buckets).collect();
         assert_eq!(cells, [(-2, 1.0), (-1, 2.0), (3, 3.0)]);
-        assert_eq!(packed(cells.into_iter()), (spans, buckets));
+        assert_eq!(packed_buckets(cells.into_iter()), (spans, buckets));
     }
 }

@@ -5,7 +5,7 @@
 //! `Add`, `Sub`, `KahanAdd`, `Mul`, `Div` and `Compact` in Prometheus 3.14's
 //! `model/histogram/float_histogram.go`.
 
-use crate::histogram::buckets::{bound, numbered, packed};
+use crate::histogram::buckets::{bound, numbered_buckets, packed_buckets};
 use crate::histogram::{CounterResetHint, FloatHistogram};
 
 /// One histogram has custom buckets and the other exponential ones, so they cannot be combined.
@@ -51,7 +51,7 @@ struct Sides {
 impl Sides {
     fn of(histogram: &FloatHistogram, lost: Option<&FloatHistogram>) -> Self {
         let side = |spans, buckets, lost: Option<&[f64]>| {
-            let cells = numbered(spans, buckets).enumerate();
+            let cells = numbered_buckets(spans, buckets).enumerate();
             cells
                 .map(|(at, (index, count))| NumberedBucket {
                     index,
@@ -167,7 +167,7 @@ fn common_bounds(a: &[f64], b: &[f64]) -> Vec<f64> {
 fn rebound(cells: &[NumberedBucket], from: &[f64], to: &[f64]) -> Vec<NumberedBucket> {
     let mut joined: Vec<NumberedBucket> = Vec::with_capacity(to.len() + 1);
     for cell in cells {
-        let upper = bound(cell.index, super::CUSTOM_BUCKETS_SCHEMA, from);
+        let upper = bound(cell.index, crate::CUSTOM_BUCKETS_SCHEMA, from);
         let index = to.partition_point(|b| *b < upper) as i64;
         match joined.last_mut() {
             Some(last) if last.index == index => {
@@ -349,8 +349,8 @@ impl FloatHistogram {
             target.schema = mine.schema;
             target.zero_threshold = mine.threshold;
             target.zero_count = if part == CountPart::Count { mine.zero } else { mine.zero_lost };
-            (target.positive_spans, target.positive_buckets) = packed(mine.positive.iter().map(pick));
-            (target.negative_spans, target.negative_buckets) = packed(mine.negative.iter().map(pick));
+            (target.positive_spans, target.positive_buckets) = packed_buckets(mine.positive.iter().map(pick));
+            (target.negative_spans, target.negative_buckets) = packed_buckets(mine.negative.iter().map(pick));
         }
         reconciled
     }
@@ -378,8 +378,9 @@ impl FloatHistogram {
                     .enumerate()
                     .all(|(at, span)| span.length > 0 && (at == 0 || span.offset != 0));
             if !tidy {
-                let kept: Vec<_> = numbered(spans, buckets).filter(|(_, count)| *count != 0.0).collect();
-                (*spans, *buckets) = packed(kept.into_iter());
+                let kept: Vec<_> =
+                    numbered_buckets(spans, buckets).filter(|(_, count)| *count != 0.0).collect();
+                (*spans, *buckets) = packed_buckets(kept.into_iter());
             }
         }
     }
@@ -394,8 +395,8 @@ impl FloatHistogram {
         let mut sides = Sides::of(self, None);
         sides.coarsen(schema);
         let pick = |cell: &NumberedBucket| (cell.index, cell.count + cell.lost);
-        (copy.positive_spans, copy.positive_buckets) = packed(sides.positive.iter().map(pick));
-        (copy.negative_spans, copy.negative_buckets) = packed(sides.negative.iter().map(pick));
+        (copy.positive_spans, copy.positive_buckets) = packed_buckets(sides.positive.iter().map(pick));
+        (copy.negative_spans, copy.negative_buckets) = packed_buckets(sides.negative.iter().map(pick));
         copy.schema = schema;
         copy.counter_reset_hint = CounterResetHint::Unknown;
         copy
@@ -416,12 +417,12 @@ impl FloatHistogram {
         let same = |a: &[f64], b: &[f64]| {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
         };
-        let same_side = |spans: [&[super::BucketSpan]; 2], counts: [&[f64]; 2]| {
+        let same_side = |spans: [&[crate::BucketSpan]; 2], counts: [&[f64]; 2]| {
             same(counts[0], counts[1])
                 && (spans[0] == spans[1]
-                    || numbered(spans[0], counts[0])
+                    || numbered_buckets(spans[0], counts[0])
                         .map(|(index, _)| index)
-                        .eq(numbered(spans[1], counts[1]).map(|(index, _)| index)))
+                        .eq(numbered_buckets(spans[1], counts[1]).map(|(index, _)| index)))
         };
         self.schema == other.schema
             && self.count.to_bits() == other.count.to_bits()

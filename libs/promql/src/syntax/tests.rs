@@ -21,14 +21,14 @@ fn conformance(path: &str) -> Option<PathBuf> {
 }
 
 #[derive(serde::Deserialize)]
-struct Case {
+struct SyntaxCase {
     expr: String,
     /// Whether Prometheus accepts it; `None` if unknown.
     ok: Option<bool>,
     src: String,
 }
 
-fn corpus() -> Vec<Case> {
+fn corpus() -> Vec<SyntaxCase> {
     let Some(path) = conformance("promql-syntax/corpus.json") else {
         return Vec::new();
     };

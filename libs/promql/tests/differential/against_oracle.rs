@@ -22,7 +22,7 @@ const SHAKES: u64 = 12;
 
 /// The result of comparing one expression.
 #[derive(Clone, Debug, PartialEq)]
-enum Verdict {
+enum OracleVerdict {
     /// Both returned the same values, at least one.
     Same,
     /// Both returned no value.
@@ -52,13 +52,13 @@ fn random_queries_agree_with_the_slow_evaluator() {
             let (text, params) = query(&mut random);
             let outcome = check(&text, &params, &data, &series, &mut random);
             counts[match &outcome {
-                Verdict::Same => 0,
-                Verdict::Empty => 1,
-                Verdict::BothFailed => 2,
-                Verdict::Undecided => 3,
-                Verdict::Different(_) => 4,
+                OracleVerdict::Same => 0,
+                OracleVerdict::Empty => 1,
+                OracleVerdict::BothFailed => 2,
+                OracleVerdict::Undecided => 3,
+                OracleVerdict::Different(_) => 4,
             }] += 1;
-            if let Verdict::Different(why) = outcome {
+            if let OracleVerdict::Different(why) = outcome {
                 let times = (params.start, params.end, params.step, params.lookback);
                 println!("# seed {seed}, data {chunk}, case {case}: {text}\n# {times:?}: {why}");
                 if failures.is_empty() {
@@ -113,15 +113,15 @@ fn check(
     data: &Data,
     series: &[series::SelectedSeries],
     random: &mut Random,
-) -> Verdict {
+) -> OracleVerdict {
     let expr = match parse(text, &ParseOptions::ALL) {
         Ok(expr) => expr,
-        Err(error) => return Verdict::Different(format!("it is rejected: {error}")),
+        Err(error) => return OracleVerdict::Different(format!("it is rejected: {error}")),
     };
     let delayed = random.percent(40);
     let found = ask(text, params, series, &options(delayed, 1), random);
     if !identical(&found, &ask(text, params, series, &options(delayed, 3), random)) {
-        return Verdict::Different("it differs between one worker and three".to_owned());
+        return OracleVerdict::Different("it differs between one worker and three".to_owned());
     }
     let oracle = Oracle::new(data, params, delayed);
     let expected = oracle.answer(&expr);
@@ -134,11 +134,11 @@ fn check(
     let why = disagreement(&expected, &found_answer).or_else(|| with_carried(&expected));
     let Some(why) = why else {
         return match (&expected, &found) {
-            (Err(_), _) | (_, Err(_)) => Verdict::BothFailed,
+            (Err(_), _) | (_, Err(_)) => OracleVerdict::BothFailed,
             (Ok(expected), Ok(output)) => match misplaced(&expr, params, &oracle, &output.value) {
-                Some(why) => Verdict::Different(why),
-                None if expected.is_empty() => Verdict::Empty,
-                None => Verdict::Same,
+                Some(why) => OracleVerdict::Different(why),
+                None if expected.is_empty() => OracleVerdict::Empty,
+                None => OracleVerdict::Same,
             },
         };
     };
@@ -151,7 +151,7 @@ fn check(
             (Ok(expected), Ok(other)) => difference(expected, other, same).is_some(),
             (expected, other) => expected.is_ok() != other.is_ok(),
         });
-    if undecided { Verdict::Undecided } else { Verdict::Different(why) }
+    if undecided { OracleVerdict::Undecided } else { OracleVerdict::Different(why) }
 }
 
 /// The kind of an error message. `None` if random expressions should not cause this error.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use promql::{EngineOptions, ParseOptions, parse};
 
 use crate::against_oracle::params;
-use crate::agreement::{Question, disagreement, is_open};
+use crate::agreement::{PeerQuestion, disagreement, is_open};
 use crate::data::LENGTH;
 use crate::engine::{ask, options};
 use crate::expression::{Dialect, ExpressionWriter};
@@ -63,7 +63,7 @@ fn random_queries_agree_with_a_peer() {
             }
             let text = std::env::var("ISTHMUS_QUERY").unwrap_or(text);
             let found = ask(&text, &params, &series, &settings, &mut random);
-            let question = Question { text: &text, params: &params, delayed, starts };
+            let question = PeerQuestion { text: &text, params: &params, delayed, starts };
             let mut expected = peer.ask(&question);
             if only.is_some() {
                 println!("{text}\nexpected {expected:#?}\nfound {found:#?}");

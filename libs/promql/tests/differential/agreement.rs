@@ -17,7 +17,7 @@ use crate::data::LabelMap;
 use crate::peer::{PeerAnswer, PeerSeries, PeerValue};
 
 /// A query and its options.
-pub(crate) struct Question<'a> {
+pub(crate) struct PeerQuestion<'a> {
     pub(crate) text: &'a str,
     pub(crate) params: &'a QueryParams,
     /// Whether the removal of names is delayed.
@@ -28,7 +28,7 @@ pub(crate) struct Question<'a> {
 
 /// A description of the difference, or `None`.
 pub(crate) fn disagreement(
-    question: &Question<'_>,
+    question: &PeerQuestion<'_>,
     expected: &Result<PeerAnswer, String>,
     found: &Result<QueryOutput, QueryError>,
 ) -> Option<String> {
@@ -51,7 +51,7 @@ pub(crate) fn disagreement(
 
 /// Whether the result depends on an order that Prometheus leaves open, or on the last digit of a large
 /// number.
-pub(crate) fn is_open(question: &Question<'_>) -> bool {
+pub(crate) fn is_open(question: &PeerQuestion<'_>) -> bool {
     let has = |word: &str| question.text.contains(word);
     let any = |words: &[&str]| words.iter().any(|word| has(word));
     // In a range query, series come from an unordered map.
@@ -94,7 +94,7 @@ fn is_of_data(error: &str) -> bool {
 
 /// Whether series with different names became equal. Prometheus accepts this if one has floats and the other
 /// histograms.
-fn is_mixed_up(question: &Question<'_>, error: &str) -> bool {
+fn is_mixed_up(question: &PeerQuestion<'_>, error: &str) -> bool {
     let several = ["__name__", "mixed"].iter().any(|name| question.text.contains(name));
     several && error.contains("same labelset")
 }
@@ -150,7 +150,7 @@ fn hides(note: &str, other: &str) -> bool {
 }
 
 /// How values, labels or order differ, or `None`.
-fn values(question: &Question<'_>, expected: &PeerAnswer, found: &QueryValue) -> Option<String> {
+fn values(question: &PeerQuestion<'_>, expected: &PeerAnswer, found: &QueryValue) -> Option<String> {
     let (kind, found) = match found {
         QueryValue::Scalar(sample) => (
             "scalar",
@@ -201,7 +201,7 @@ fn values(question: &Question<'_>, expected: &PeerAnswer, found: &QueryValue) ->
 
 /// The samples of all series by labels.
 fn by_labels<'a>(
-    question: &Question<'_>,
+    question: &PeerQuestion<'_>,
     series: &'a [PeerSeries],
 ) -> BTreeMap<LabelMap, Vec<&'a Vec<(i64, PeerValue)>>> {
     let mut all: BTreeMap<_, Vec<_>> = BTreeMap::new();
@@ -212,7 +212,7 @@ fn by_labels<'a>(
 }
 
 /// Labels without those that are known to differ.
-fn known(question: &Question<'_>, labels: &LabelMap) -> LabelMap {
+fn known(question: &PeerQuestion<'_>, labels: &LabelMap) -> LabelMap {
     let mut labels = labels.clone();
     if question.delayed && ["==", "!=", "<", ">", "group_"].iter().any(|op| question.text.contains(op)) {
         // After a comparison, and in labels that a join includes, Prometheus keeps names that should be
@@ -230,7 +230,7 @@ fn known(question: &Question<'_>, labels: &LabelMap) -> LabelMap {
 }
 
 /// How the order of series differs, or `None`. Only checked if the query defines an order.
-fn order(question: &Question<'_>, expected: &[PeerSeries], found: &[PeerSeries]) -> Option<String> {
+fn order(question: &PeerQuestion<'_>, expected: &[PeerSeries], found: &[PeerSeries]) -> Option<String> {
     let labels =
         |series: &[PeerSeries]| series.iter().map(|(labels, _)| known(question, labels)).collect::<Vec<_>>();
     let sorts = match parse(question.text, &ParseOptions::ALL) {

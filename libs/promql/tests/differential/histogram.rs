@@ -43,7 +43,7 @@ impl Histogram {
         let widen = |side: &BTreeMap<i32, f64>| {
             let mut wide = BTreeMap::new();
             for (index, count) in side {
-                // OracleBucket i ends at 2^(i * 2^-schema). Each coarser schema halves i, rounded up.
+                // Bucket i ends at 2^(i * 2^-schema). Each coarser schema halves i, rounded up.
                 *wide.entry(((index - 1) >> shift) + 1).or_insert(0.0) += count;
             }
             wide

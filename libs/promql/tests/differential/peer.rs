@@ -24,7 +24,7 @@ use model::{BucketSpan, CounterResetHint, FloatHistogram, TimeRange};
 use serde_json::{Value as Json, json};
 use series::{Aggregate, DecodeOptions, Dedup, Samples, SelectedSeries};
 
-use crate::agreement::Question;
+use crate::agreement::PeerQuestion;
 use crate::data::LabelMap;
 
 /// A running peer. It is killed when dropped.
@@ -94,8 +94,8 @@ impl PeerProcess {
     ///
     /// # Errors
     /// The error of the peer.
-    pub(crate) fn ask(&mut self, question: &Question<'_>) -> Result<PeerAnswer, String> {
-        let Question { text, params, delayed, starts } = *question;
+    pub(crate) fn ask(&mut self, question: &PeerQuestion<'_>) -> Result<PeerAnswer, String> {
+        let PeerQuestion { text, params, delayed, starts } = *question;
         self.send(&json!({
             "query": text,
             "start": params.start.as_millis(),

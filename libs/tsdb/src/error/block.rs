@@ -214,7 +214,7 @@ impl BlockLocation {
             found if found == expected => Ok(()),
             found => Err(self.malformed(
                 0,
-                format!("magic number is {found:08x}, expected {expected:08x}; this is not {file}"),
+                format!("magic number is {found:#010x}, expected {expected:#010x}; the file is damaged, or is not {file}"),
             )),
         }
     }

@@ -91,7 +91,7 @@ pub enum AppendError {
     #[error("the histogram does not fit the chunk: {0}; start a new chunk")]
     Layout(&'static str),
     /// The encoding stores the other kind of samples.
-    #[error("a {encoding} chunk takes {}, not {sample}", encoding.content())]
+    #[error("{encoding} chunk: the sample is {sample}, expected {}", encoding.content())]
     Encoding {
         /// The encoding that the caller asked for.
         encoding: Encoding,

@@ -70,6 +70,7 @@ impl MetricKind {
     }
 }
 
+/// Chunks of the samples. An encoder of one type is faster here than a `ChunkBuilder`, which chooses an encoding per sample.
 fn floats(scrapes: &Scrapes, mut value: impl FnMut(u64) -> f64) -> Vec<Chunk> {
     let mut chunks = Vec::with_capacity(scrapes.count as usize / SAMPLES_PER_CHUNK + 1);
     let mut encoder = XorEncoder::new();

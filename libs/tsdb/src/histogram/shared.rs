@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use model::{BucketSpan, CUSTOM_BUCKETS_SCHEMA, CounterResetHint, FloatHistogram};
+use model::{
+    BucketSpan, CUSTOM_BUCKETS_SCHEMA, CounterResetHint, FloatHistogram, numbered_buckets, packed_buckets,
+};
 
 use crate::error::AppendError;
 
@@ -54,23 +56,12 @@ fn fell([before_spans, next_spans]: [&[BucketSpan]; 2], [before, next]: [&[f64];
     if before_spans == next_spans {
         return before.iter().zip(next).any(|(before, next)| next < before);
     }
-    let mut next = numbered(next_spans, next).peekable();
-    numbered(before_spans, before).any(|(number, before)| {
+    let mut next = numbered_buckets(next_spans, next).peekable();
+    numbered_buckets(before_spans, before).any(|(number, before)| {
         while next.next_if(|(other, _)| *other < number).is_some() {}
         let now = next.peek().filter(|(other, _)| *other == number).map_or(0.0, |(_, count)| *count);
         now < before
     })
-}
-
-/// The number and count of each bucket that spans describe, in ascending order.
-fn numbered<'a>(spans: &'a [BucketSpan], buckets: &'a [f64]) -> impl Iterator<Item = (i64, f64)> + 'a {
-    let mut next = 0i64;
-    let numbers = spans.iter().flat_map(move |span| {
-        let first = next + i64::from(span.offset);
-        next = first + i64::from(span.length);
-        first..next
-    });
-    numbers.zip(buckets.iter().copied())
 }
 
 /// The buckets of several histograms together, for each side: their numbers in ascending order, and as spans.
@@ -92,12 +83,14 @@ impl SharedBuckets {
         }
         let (mut positive, mut negative) = (BTreeSet::new(), BTreeSet::new());
         present.by_ref().for_each(|h| {
-            positive.extend(numbered(&h.positive_spans, &h.positive_buckets).map(|(number, _)| number));
-            negative.extend(numbered(&h.negative_spans, &h.negative_buckets).map(|(number, _)| number));
+            positive
+                .extend(numbered_buckets(&h.positive_spans, &h.positive_buckets).map(|(number, _)| number));
+            negative
+                .extend(numbered_buckets(&h.negative_spans, &h.negative_buckets).map(|(number, _)| number));
         });
         let side = |numbers: BTreeSet<i64>| {
             let numbers: Vec<i64> = numbers.into_iter().collect();
-            let spans = spans_of(&numbers);
+            let (spans, _) = packed_buckets(numbers.iter().map(|&number| (number, 0.0)));
             (numbers, spans)
         };
         Some(Self { positive: side(positive), negative: side(negative) })
@@ -128,25 +121,7 @@ impl SharedBuckets {
 
 /// The counts of the buckets with these numbers, which are all that spans describe and more.
 fn widened(numbers: &[i64], spans: &[BucketSpan], buckets: &[f64]) -> Vec<f64> {
-    let mut own = numbered(spans, buckets).peekable();
+    let mut own = numbered_buckets(spans, buckets).peekable();
     let count = |number: &i64| own.next_if(|(other, _)| other == number).map_or(0.0, |(_, count)| count);
     numbers.iter().map(count).collect()
-}
-
-/// The spans of buckets with these numbers, which ascend: one for each run.
-fn spans_of(numbers: &[i64]) -> Vec<BucketSpan> {
-    let mut spans: Vec<BucketSpan> = Vec::new();
-    let mut next = 0;
-    for &number in numbers {
-        match spans.last_mut() {
-            Some(span) if number == next => span.length += 1,
-            _ => {
-                // The numbers of buckets come from 32-bit spans; those of valid histograms have far fewer bits.
-                let gap = (number - next).clamp(i64::from(i32::MIN), i64::from(i32::MAX));
-                spans.push(BucketSpan { offset: gap as i32, length: 1 });
-            }
-        }
-        next = number + 1;
-    }
-    spans
 }

@@ -10,15 +10,17 @@
 /// |---|---|---|---|
 /// | memory, 1,000,000 series of 10,000 pods | 1.1 MiB | 0.1 MiB | 1.1 MiB |
 /// | memory, 1,000,000 series, each of another pod | 46 MiB | 0.8 MiB | 107 MiB |
-/// | memory is at most | 44 MiB and 1/32 of the label values | 1/100 of `WHOLE` and 96 KiB | the size of both parts |
+/// | memory is about | at most 44 MiB, and 1/32 of the label values | 96 KiB, and 1/128 of the label values | the size of both parts |
 /// | reads to look up a symbol | none | none if its page is cached, otherwise one of 16 KiB | none |
 /// | reads for a postings list | 1 | 2, or 3 where pages meet | 1 |
 /// | reads for all values of a label | none | one per page, then up to 1 MiB each | none |
 ///
 /// The reads of `Default` are those of a part that fits its limit; a larger part is read as with `SAMPLED`, with a larger cache.
 ///
-/// Opening costs the same in all modes: two small reads, and one for each of the two parts. A part larger than 32 MiB is read
-/// twice, 1 MiB at a time. While it is opened, a part of up to 32 MiB is in memory whole.
+/// In each mode, each label name costs about 80 bytes, its text and its first value.
+///
+/// Opening costs two small reads, and one for each of the two parts. While it is opened, a part of up to 32 MiB is in memory
+/// whole. A larger one is read twice, 1 MiB at a time, unless it is to be kept whole.
 ///
 /// Answers are the same in all modes. Bytes that are read again are checked again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -175,13 +175,7 @@ fn write(
     out.write(&[VERSION])?;
 
     let (texts, places, pairs) = labels.finish();
-    let mut section = SectionOut::begin(&mut out)?;
-    section.buffer.extend_from_slice(&(texts.len() as u32).to_be_bytes());
-    for text in &texts {
-        put_bytes(&mut section.buffer, text.as_bytes());
-        section.spill(BUFFER_BYTES)?;
-    }
-    section.end("more than 4 GiB of label texts")?;
+    write_symbols(&mut out, &texts)?;
     let series_start = out.position;
 
     // Texts are sorted, so their numbers sort like them.
@@ -254,6 +248,29 @@ fn write(
     }
     section.end("more than 4 GiB of label values")?;
 
+    write_contents(&mut out, series_start, series_end, table_start)?;
+    out.file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+    Ok(largest)
+}
+
+/// Writes the symbols section.
+fn write_symbols(out: &mut IndexFile, texts: &[Box<str>]) -> Result<(), SectionError> {
+    let mut section = SectionOut::begin(out)?;
+    section.buffer.extend_from_slice(&(texts.len() as u32).to_be_bytes());
+    for text in texts {
+        put_bytes(&mut section.buffer, text.as_bytes());
+        section.spill(BUFFER_BYTES)?;
+    }
+    section.end("more than 4 GiB of label texts")
+}
+
+/// Writes the table of contents.
+fn write_contents(
+    out: &mut IndexFile,
+    series_start: u64,
+    series_end: u64,
+    table_start: u64,
+) -> Result<(), SectionError> {
     let mut contents = Vec::with_capacity(52);
     // The two label tables are no longer written; their offsets are those that Prometheus gives them.
     for offset in [HEADER_BYTES, series_start, series_end, table_start, series_end, table_start] {
@@ -261,9 +278,7 @@ fn write(
     }
     let checksum = crc32c::crc32c(&contents);
     contents.extend_from_slice(&checksum.to_be_bytes());
-    out.write(&contents)?;
-    out.file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-    Ok(largest)
+    Ok(out.write(&contents)?)
 }
 
 /// Writes a postings list and returns its offset.

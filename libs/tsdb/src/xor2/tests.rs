@@ -2,9 +2,9 @@ use super::*;
 use crate::random::{Random, survives_damage};
 
 /// A sample: start, time, bits of the value.
-type Row = (i64, i64, u64);
+type SampleRow = (i64, i64, u64);
 
-fn encode(samples: &[Row]) -> Chunk {
+fn encode(samples: &[SampleRow]) -> Chunk {
     let mut encoder = Xor2Encoder::new();
     for &(start, t, v) in samples {
         encoder.append(Sample::new(t, f64::from_bits(v)), Timestamp::from_millis(start)).unwrap();
@@ -12,7 +12,7 @@ fn encode(samples: &[Row]) -> Chunk {
     encoder.finish().unwrap()
 }
 
-fn decode_rows(data: &[u8]) -> Result<Vec<Row>, ChunkError> {
+fn decode_rows(data: &[u8]) -> Result<Vec<SampleRow>, ChunkError> {
     let chunk = Chunk { range: TimeRange::ALL, encoding: Encoding::Xor2, data: Bytes::copy_from_slice(data) };
     let (mut timestamps, mut values, mut starts) = (Vec::new(), Vec::new(), Vec::new());
     chunk.decode_floats_with_starts(&mut timestamps, &mut values, &mut starts)?;
@@ -27,7 +27,7 @@ fn decode_rows(data: &[u8]) -> Result<Vec<Row>, ChunkError> {
 }
 
 /// Writes a chunk as FORMAT.md draws it, as a text of zeros and ones: slow, and without the code of the encoder.
-fn write_slowly(samples: &[Row]) -> Vec<u8> {
+fn write_slowly(samples: &[SampleRow]) -> Vec<u8> {
     fn bits(value: i128, width: usize) -> String {
         let value = value as u128;
         (0..width).rev().map(|bit| if value >> bit & 1 == 1 { '1' } else { '0' }).collect()
@@ -131,7 +131,7 @@ fn write_slowly(samples: &[Row]) -> Vec<u8> {
 
 /// Samples of every shape that the encoding distinguishes: regular times, jitter, gaps, counters, gauges, markers, and
 /// starts that are unknown, fixed, from a sample on, or of each sample.
-fn random_samples(random: &mut Random) -> Vec<Row> {
+fn random_samples(random: &mut Random) -> Vec<SampleRow> {
     let length = 1 + random.below(300);
     let (shape, jitter) = (random.below(5), [0, 3, 9_000, 70_000, 600_000][random.below(5)]);
     let starts = random.below(6);
@@ -181,7 +181,7 @@ fn samples_of_every_shape_are_written_as_the_format_draws_them_and_come_back_bit
 /// by a Go program of a few lines.
 #[test]
 fn chunks_that_prometheus_wrote_are_read_and_written() {
-    fn check(samples: &[Row], hex: &str) {
+    fn check(samples: &[SampleRow], hex: &str) {
         let written: String = encode(samples).data.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(written, hex);
         let digits: Vec<u8> = hex.bytes().map(|digit| (digit as char).to_digit(16).unwrap() as u8).collect();
@@ -219,7 +219,7 @@ fn chunks_that_prometheus_wrote_are_read_and_written() {
         "00078380a0abfef9624024000000000000b894019875cb07581da13bfe7e834ffe39f5000440033f800062f3f9a33e00",
     );
     // A start that does not change is written again at sample 127.
-    let long: Vec<Row> = (0..130).map(|n| (500, 1_000 + n * 1_000, f(1.0))).collect();
+    let long: Vec<SampleRow> = (0..130).map(|n| (500, 1_000 + n * 1_000, f(1.0))).collect();
     check(&long, "0082ffd00f3ff0000000000000e807e80700000000000000000000000000000001f3dc48f1f43c7d00");
 }
 
@@ -285,7 +285,7 @@ fn decode_starts(chunk: &Chunk) -> Vec<i64> {
 
 #[test]
 fn starts_are_as_many_as_timestamps_or_none() {
-    let unknown: Vec<Row> = (0..200).map(|t| (0, t, 0)).collect();
+    let unknown: Vec<SampleRow> = (0..200).map(|t| (0, t, 0)).collect();
     assert_eq!(decode_starts(&encode(&unknown)), Vec::<i64>::new());
     let (with, without) = (encode(&[(5, 10, 1), (5, 20, 2)]), encode(&[(0, 30, 3)]));
     let (mut timestamps, mut values, mut starts) = (Vec::new(), Vec::new(), Vec::new());

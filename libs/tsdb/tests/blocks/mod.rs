@@ -15,7 +15,7 @@ use tsdb::{
 use super::{Prometheus, is_installed};
 
 /// Samples by the text of their series.
-type Samples = BTreeMap<String, Vec<(i64, u64)>>;
+type SampleBits = BTreeMap<String, Vec<(i64, u64)>>;
 
 /// The directories of the blocks in `dir`, oldest first.
 fn blocks(dir: &Path) -> Vec<PathBuf> {
@@ -35,7 +35,7 @@ fn text(labels: &Labels) -> String {
 }
 
 /// The floats of a block that match, without those that are deleted.
-fn floats(block: &Block, matchers: &[Matcher], into: &mut Samples) {
+fn floats(block: &Block, matchers: &[Matcher], into: &mut SampleBits) {
     for series in block.select(matchers, TimeRange::ALL).unwrap() {
         let series = series.unwrap();
         let out = into.entry(text(&series.labels)).or_default();
@@ -50,8 +50,8 @@ fn floats(block: &Block, matchers: &[Matcher], into: &mut Samples) {
     into.retain(|_, samples| !samples.is_empty());
 }
 
-fn floats_of(dirs: &[PathBuf]) -> Samples {
-    let mut out = Samples::new();
+fn floats_of(dirs: &[PathBuf]) -> SampleBits {
+    let mut out = SampleBits::new();
     for dir in dirs {
         floats(&Block::open(dir).unwrap(), &[], &mut out);
     }
@@ -65,8 +65,8 @@ fn promtool(args: &[&str], dir: &Path) -> String {
 }
 
 /// The output of `promtool tsdb dump`: one sample per line.
-fn dump(dir: &Path) -> Samples {
-    let mut out = Samples::new();
+fn dump(dir: &Path) -> SampleBits {
+    let mut out = SampleBits::new();
     // Prometheus requires a write-ahead log.
     std::fs::create_dir_all(dir.join("wal")).unwrap();
     for line in promtool(&["dump"], dir).lines() {
@@ -107,9 +107,9 @@ fn rewrite(dir: &Path, into: &Path) -> BlockMeta {
 }
 
 /// Text in the format of OpenMetrics over four hours, and the samples in it.
-fn open_metrics() -> (String, Samples) {
+fn open_metrics() -> (String, SampleBits) {
     let mut out = String::from("# TYPE walk gauge\n");
-    let mut expected = Samples::new();
+    let mut expected = SampleBits::new();
     let mut random = 0x9e37_79b9_7f4a_7c15u64;
     for series in 0..60u32 {
         let (job, pod) = (["api", "auth", "web"][series as usize % 3], format!("pod-{:02}", series / 3));
@@ -228,8 +228,8 @@ fn unchunk(mut body: &str) -> String {
 }
 
 /// The floats in the answer to a query of a range vector.
-fn floats_in(answer: &Value) -> Samples {
-    let mut out = Samples::new();
+fn floats_in(answer: &Value) -> SampleBits {
+    let mut out = SampleBits::new();
     for series in answer.as_array().unwrap() {
         let Some(samples) = series["values"].as_array() else { continue };
         let metric = series["metric"].as_object().unwrap();
@@ -266,7 +266,7 @@ fn assert_equal_answers(server: &Prometheus, dir: &Path) {
     for (selector, matchers) in SELECTORS {
         let matchers: Vec<Matcher> =
             matchers.iter().map(|(op, name, value)| Matcher::new(*op, name, value).unwrap()).collect();
-        let mut ours = Samples::new();
+        let mut ours = SampleBits::new();
         floats(&block, &matchers, &mut ours);
         let theirs = floats_in(&query(server, &format!("{selector}[3h]")));
         assert!(ours == theirs, "{selector}: {} series here, {} there", ours.len(), theirs.len());
@@ -333,7 +333,7 @@ fn blocks_that_a_running_prometheus_cut_are_sound_and_read_back() {
     }
     let dir = tempfile::tempdir().unwrap();
     let server = Prometheus::start(dir.path());
-    let mut expected = Samples::new();
+    let mut expected = SampleBits::new();
     let mut batch = Vec::new();
     for number in 0..40i64 {
         let samples: Vec<(i64, f64)> = (0..300)

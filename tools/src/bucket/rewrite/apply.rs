@@ -198,8 +198,8 @@ fn with_tombstones(to_delete: ToDelete, deleted: &[TimeRange]) -> ToDelete {
         ToDelete::Everything => ToDelete::Everything,
         ToDelete::Nothing if deleted.is_empty() => ToDelete::Nothing,
         ToDelete::Nothing => ToDelete::Intervals(gone.collect()),
-        ToDelete::Intervals(intervals) => {
-            ToDelete::Intervals(super::config::merged(intervals.into_iter().chain(gone).collect()))
-        }
+        ToDelete::Intervals(intervals) => ToDelete::Intervals(crate::bucket::rewrite::config::merged(
+            intervals.into_iter().chain(gone).collect(),
+        )),
     }
 }

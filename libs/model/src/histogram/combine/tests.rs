@@ -17,7 +17,7 @@ fn custom(bounds: &[f64], buckets: &[f64]) -> FloatHistogram {
 }
 
 fn cells(histogram: &FloatHistogram) -> Vec<(i64, f64)> {
-    numbered(&histogram.positive_spans, &histogram.positive_buckets).collect()
+    numbered_buckets(&histogram.positive_spans, &histogram.positive_buckets).collect()
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use model::Timestamp;
 
-use crate::syntax::ast::{At, Boundary, DurationArg, Expr, MatrixSelector, SubqueryExpr, VectorSelector};
+use crate::syntax::ast::{
+    At, Boundary, DurationArg, Expr, MatrixSelector, Span, SubqueryExpr, VectorSelector,
+};
 use crate::syntax::error::ParseError;
 use crate::syntax::parser::duration::DurationUse;
 use crate::syntax::parser::{ErrorContext, ParsedExpr, Parser};
@@ -152,7 +154,7 @@ impl Parser<'_> {
         if selector.at.is_some() {
             return fail("no @ modifiers allowed before range");
         }
-        let span = super::Span::new(selector.span.start, self.end);
+        let span = Span::new(selector.span.start, self.end);
         Ok(Expr::Matrix(Box::new(MatrixSelector { selector: *selector, range, span })))
     }
 
@@ -162,7 +164,7 @@ impl Parser<'_> {
             _ => Some(self.positive_length(DurationUse::Step)?),
         };
         self.expect(TokenKind::RightBracket, ("subquery selector", "\"]\""))?;
-        let span = super::Span::new(operand.expr.span().start, self.end);
+        let span = Span::new(operand.expr.span().start, self.end);
         let height = self.above(operand.height, span)?;
         let expr = Expr::Subquery(Box::new(SubqueryExpr {
             expr: operand.expr,

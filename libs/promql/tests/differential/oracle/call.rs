@@ -46,25 +46,7 @@ impl Oracle<'_> {
             }
             F::LabelReplace | F::LabelJoin => relabel(call, vector(0)?),
             F::HistogramQuantile => self.histogram_quantile(scalar(0)?, vector(1)?),
-            F::HistogramQuantiles => {
-                let Expr::String(label) = &call.args[1] else { return Err("a label is missing".to_owned()) };
-                let mut answer: Vec<Element> = Vec::new();
-                for index in 2..call.args.len() {
-                    let q = scalar(index)?;
-                    for mut element in self.histogram_quantile(q, vector(0)?)? {
-                        set_label(&mut element.labels, &label.value, open_metrics(q));
-                        let looked_for = !self.delayed || self.start != self.end;
-                        if looked_for && answer.iter().any(|other| other.labels == element.labels) {
-                            // With delayed name removal, Prometheus does not check whether the quantiles are
-                            // equal at all steps.
-                            self.open.set(self.open.get() || self.delayed);
-                            return Err(SAME_LABELS.to_owned());
-                        }
-                        answer.push(element);
-                    }
-                }
-                Ok(answer)
-            }
+            F::HistogramQuantiles => self.histogram_quantiles(call, at),
             F::SortByLabel | F::SortByLabelDesc => vector(0),
             F::HistogramFraction => self.histogram_fraction(scalar(0)?, scalar(1)?, vector(2)?),
             F::HistogramCount
@@ -78,19 +60,7 @@ impl Oracle<'_> {
                 F::HistogramStdvar => self.rounded(histogram.variance(), histogram.variance()),
                 _ => self.rounded(histogram.variance().sqrt(), histogram.variance().sqrt()),
             })),
-            F::Sort | F::SortDesc => {
-                let mut floats: Vec<Element> =
-                    vector(0)?.into_iter().filter(|e| e.float().is_some()).collect();
-                let key = |element: &Element| element.float().unwrap_or(f64::NAN);
-                let sign = if function == F::Sort { 1.0 } else { -1.0 };
-                // NaN sorts last in both directions.
-                floats.sort_by(|a, b| {
-                    (key(a).is_nan(), sign * key(a))
-                        .partial_cmp(&(key(b).is_nan(), sign * key(b)))
-                        .unwrap_or(std::cmp::Ordering::Equal)
-                });
-                Ok(floats)
-            }
+            F::Sort | F::SortDesc => Ok(sorted(vector(0)?, function == F::Sort)),
             F::Clamp | F::ClampMin | F::ClampMax => {
                 let vector = vector(0)?;
                 let (low, high) = match function {
@@ -122,6 +92,40 @@ impl Oracle<'_> {
             }
         }
     }
+
+    fn histogram_quantiles(&self, call: &Call, at: i64) -> Result<Vec<Element>, String> {
+        let Expr::String(label) = &call.args[1] else { return Err("a label is missing".to_owned()) };
+        let mut answer: Vec<Element> = Vec::new();
+        for index in 2..call.args.len() {
+            let q = self.scalar(&call.args[index], at)?;
+            for mut element in self.histogram_quantile(q, self.vector(&call.args[0], at)?)? {
+                set_label(&mut element.labels, &label.value, open_metrics(q));
+                let looked_for = !self.delayed || self.start != self.end;
+                if looked_for && answer.iter().any(|other| other.labels == element.labels) {
+                    // With delayed name removal, Prometheus does not check whether the quantiles are
+                    // equal at all steps.
+                    self.open.set(self.open.get() || self.delayed);
+                    return Err(SAME_LABELS.to_owned());
+                }
+                answer.push(element);
+            }
+        }
+        Ok(answer)
+    }
+}
+
+/// Floats sorted by value, without histograms.
+fn sorted(vector: Vec<Element>, ascending: bool) -> Vec<Element> {
+    let mut floats: Vec<Element> = vector.into_iter().filter(|e| e.float().is_some()).collect();
+    let key = |element: &Element| element.float().unwrap_or(f64::NAN);
+    let sign = if ascending { 1.0 } else { -1.0 };
+    // NaN sorts last in both directions.
+    floats.sort_by(|a, b| {
+        (key(a).is_nan(), sign * key(a))
+            .partial_cmp(&(key(b).is_nan(), sign * key(b)))
+            .unwrap_or(std::cmp::Ordering::Equal)
+    });
+    floats
 }
 
 /// Applies `f` to floats, and drops histograms and the name.

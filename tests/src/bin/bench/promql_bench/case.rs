@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use series::SelectedSeries;
 use tests::Usage;
 
-use super::data::{Data, Metric};
 use crate::load::{BEGIN, INTERVAL, SAMPLES};
+use crate::promql_bench::data::{Data, Metric};
 use crate::report::median;
 
 /// The first argument with which the benchmark program runs one case and prints the measurement.
@@ -38,7 +38,7 @@ pub(super) const DAY: TimeSpan = TimeSpan { name: "24 h/60 s", samples: 24 * SAM
 
 /// A query and the amount of data.
 #[derive(Clone, Copy)]
-pub(super) struct Case<'a> {
+pub(super) struct BenchCase<'a> {
     pub(super) query: &'a str,
     pub(super) series: i64,
     pub(super) span: TimeSpan,
@@ -61,10 +61,10 @@ pub(super) struct CaseMeasurement {
     pub(super) peak_held_bytes: u64,
 }
 
-impl<'a> Case<'a> {
+impl<'a> BenchCase<'a> {
     /// A case with one worker, over series without replicas.
     pub(super) fn new(query: &'a str, series: i64, span: TimeSpan) -> Self {
-        Case { query, series, span, workers: 1, replicas: 1 }
+        BenchCase { query, series, span, workers: 1, replicas: 1 }
     }
 
     /// Runs the case in its own process.

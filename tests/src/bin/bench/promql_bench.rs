@@ -10,7 +10,7 @@ mod data;
 
 pub(crate) use case::{ROLE, run_case};
 
-use case::{Case, CaseMeasurement, DAY, HOUR, INSTANT, TimeSpan};
+use case::{BenchCase, CaseMeasurement, DAY, HOUR, INSTANT, TimeSpan};
 use tests::{Prometheus, get, percent_encode};
 
 use crate::load::{self, BEGIN, END, SAMPLES, SERIES};
@@ -111,7 +111,7 @@ pub(crate) fn run(report: &mut BenchReport) {
                 if series == MANY && span.samples > SAMPLES && ![SUM_BY_RATE, TOPK].contains(query) {
                     continue;
                 }
-                let measured = Case::new(query, series, span).measure();
+                let measured = BenchCase::new(query, series, span).measure();
                 let name = format!("promql/{name}/{}k, {}", series / 1000, span.name);
                 report.add(&throughput(name, &measured, span));
                 if series == SERIES && span.step == HOUR.step {
@@ -139,13 +139,13 @@ fn throughput(name: String, measured: &CaseMeasurement, span: TimeSpan) -> Bench
 /// Series with many labels, varying scrape times, and counter resets.
 fn real(report: &mut BenchReport) {
     for (name, query) in REAL {
-        let measured = Case::new(query, SERIES, HOUR).measure();
+        let measured = BenchCase::new(query, SERIES, HOUR).measure();
         report.add(&throughput(format!("promql/real/{name}"), &measured, HOUR));
     }
-    let twice = Case { replicas: 2, ..Case::new(REAL[2].1, SERIES, HOUR) }.measure();
+    let twice = BenchCase { replicas: 2, ..BenchCase::new(REAL[2].1, SERIES, HOUR) }.measure();
     report.add(&throughput("promql/real/sum by rate of two replicas".to_owned(), &twice, HOUR));
     for (name, query) in NATIVE {
-        let measured = Case::new(query, 1_000, HOUR).measure();
+        let measured = BenchCase::new(query, 1_000, HOUR).measure();
         let histograms = |millis: &f64| (1_000 * SAMPLES) as f64 / 1e3 / millis;
         let rates = measured.millis.iter().map(histograms).collect();
         let row = BenchRow::new(format!("promql/real/{name}"), "M hist./s", rates);
@@ -155,7 +155,7 @@ fn real(report: &mut BenchReport) {
 
 fn large(report: &mut BenchReport) {
     for (name, series, query) in LARGE {
-        let measured = Case::new(query, *series, HOUR).measure();
+        let measured = BenchCase::new(query, *series, HOUR).measure();
         report.add(&throughput(format!("promql/large/{name}"), &measured, HOUR));
     }
 }
@@ -165,7 +165,7 @@ fn growth(report: &mut BenchReport) {
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     for (queries, ratio) in [(CONSTANT, "10k (reach < 2)"), (GROWING, "10k")] {
         for (name, query) in queries {
-            let [few, many] = [SERIES, MANY].map(|series| Case::new(query, series, HOUR).measure());
+            let [few, many] = [SERIES, MANY].map(|series| BenchCase::new(query, series, HOUR).measure());
             let row = BenchRow::new(
                 format!("promql/growth/{name}/100k/held"),
                 "MiB",
@@ -183,7 +183,7 @@ fn growth(report: &mut BenchReport) {
     for (span, name, step) in
         [(HOUR, "1 h", 15), (HOUR, "1 h", 60), (HOUR, "1 h", 300), (DAY, "24 h", 300), (DAY, "24 h", 10_800)]
     {
-        let measured = Case::new(SUM_BY_RATE, SERIES, TimeSpan { step: Some(step), ..span }).measure();
+        let measured = BenchCase::new(SUM_BY_RATE, SERIES, TimeSpan { step: Some(step), ..span }).measure();
         let row = BenchRow::new(format!("promql/growth/{name}/{step} s/time"), "ms", measured.millis);
         report.add(&row.peak(measured.peak_rss_bytes));
     }
@@ -193,8 +193,8 @@ fn growth(report: &mut BenchReport) {
 /// with any number of workers.
 fn two_workers(report: &mut BenchReport) {
     for (name, query) in REAL {
-        let one = Case::new(query, SERIES, HOUR).measure();
-        let two = Case { workers: 2, ..Case::new(query, SERIES, HOUR) }.measure();
+        let one = BenchCase::new(query, SERIES, HOUR).measure();
+        let two = BenchCase { workers: 2, ..BenchCase::new(query, SERIES, HOUR) }.measure();
         let row = BenchRow::new(format!("promql/two workers/{name}"), "M samples/s", two.rates);
         report.add(&row.versus("one", median(&one.rates)).peak(two.peak_rss_bytes));
         report.add(&BenchRow::new(
