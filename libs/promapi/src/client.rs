@@ -4,7 +4,7 @@ mod answers;
 mod query_string;
 mod request;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use http::{Method, StatusCode, header};
@@ -18,6 +18,9 @@ pub use request::{ClientError, ClientOptions, UrlError};
 
 use crate::float::write_timestamp;
 use crate::read::{self, ReadError, ReadQuery, ReadStream};
+
+/// Longer paths with parameters cannot be sent: the type of URLs has a limit of 64 KiB.
+const MAX_URL_BYTES: usize = 60 << 10;
 
 /// The series that a request for labels or series selects.
 #[derive(Clone, Copy, Debug)]
@@ -152,7 +155,7 @@ impl PrometheusClient {
         &self,
         selection: SeriesSelection<'_>,
     ) -> Result<WithWarnings<Vec<Labels>>, ClientError> {
-        let answer = self.transport.get_json("/api/v1/series", select(selection)).await?;
+        let answer = self.transport.ask_json("/api/v1/series", select(selection)).await?;
         Ok(answer.map(|sets: Vec<JsonLabelSet>| sets.into_iter().map(|set| set.0).collect()))
     }
 
@@ -164,7 +167,7 @@ impl PrometheusClient {
         &self,
         selection: SeriesSelection<'_>,
     ) -> Result<WithWarnings<Vec<String>>, ClientError> {
-        self.transport.get_json("/api/v1/labels", select(selection)).await
+        self.transport.ask_json("/api/v1/labels", select(selection)).await
     }
 
     /// The values of label `name` in the selected series, sorted.
@@ -177,7 +180,16 @@ impl PrometheusClient {
         selection: SeriesSelection<'_>,
     ) -> Result<WithWarnings<Vec<String>>, ClientError> {
         let path = format!("/api/v1/label/{}/values", escape(name));
-        self.transport.get_json(&path, select(selection)).await
+        let query = select(selection);
+        if path.len() + query.len() < MAX_URL_BYTES {
+            return self.transport.get_json(&path, query).await;
+        }
+        // Prometheus accepts no POST here, and no longer URL can be sent. The series have the same values.
+        let all = self.series(SeriesSelection { limit: None, ..selection }).await?;
+        let values: BTreeSet<String> =
+            all.data.iter().filter_map(|labels| labels.get(name)).map(str::to_owned).collect();
+        let shown = selection.limit.unwrap_or(usize::MAX);
+        Ok(WithWarnings { data: values.into_iter().take(shown).collect(), warnings: all.warnings })
     }
 
     /// Type, help text and unit of `metric`, or of all metrics; of at most `limit` metrics.

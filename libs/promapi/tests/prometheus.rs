@@ -228,6 +228,16 @@ async fn check_small_requests(prometheus: &Prometheus) {
     let metadata = client.metadata(Some("prometheus_tsdb_head_series"), None).await.unwrap().data;
     assert_eq!(metadata["prometheus_tsdb_head_series"][0].kind, "gauge");
 
+    println!("matchers that are too long for a URL");
+    let long = ["up", "absent"].map(|name| format!("{name}|{}", "x".repeat(100_000)));
+    for (regex, expected) in long.iter().zip([&["self"][..], &[]]) {
+        let matchers = [Matcher::new(MatchOp::Regex, "__name__", regex).unwrap()];
+        let selection = SeriesSelection { matchers: &matchers, ..selection };
+        assert_eq!(client.series(selection).await.unwrap().data.len(), expected.len());
+        assert_eq!(client.label_names(selection).await.unwrap().data.is_empty(), expected.is_empty());
+        assert_eq!(client.label_values("job", selection).await.unwrap().data, expected);
+    }
+
     println!("an answer that is an error");
     let all =
         SeriesSelection { matchers: &[Matcher::new(MatchOp::Regex, "job", ".*").unwrap()], ..selection };

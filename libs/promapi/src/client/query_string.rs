@@ -1,5 +1,6 @@
 //! The query string of a request: percent-encoding, and matchers as a PromQL selector.
 
+use bytes::Bytes;
 use model::{MatchOp, Matcher};
 
 /// The query string of a URL under construction.
@@ -15,6 +16,17 @@ impl QueryString {
     /// The text with its `?`; empty without parameters.
     pub(super) fn as_str(&self) -> &str {
         &self.text
+    }
+
+    /// Length of the text with its `?`, in bytes.
+    pub(super) fn len(&self) -> usize {
+        self.text.len()
+    }
+
+    /// The text as the body of a form.
+    pub(super) fn into_form(mut self) -> Bytes {
+        self.text.drain(..self.text.len().min(1));
+        self.text.into()
     }
 
     pub(super) fn add(&mut self, name: &str, value: &str) {
@@ -104,5 +116,7 @@ mod tests {
         query.add("match[]", "{a=\"b c\"}");
         query.add("é", "&");
         assert_eq!(query.text, "?match%5B%5D=%7Ba%3D%22b%20c%22%7D&%C3%A9=%26");
+        assert_eq!(query.into_form(), "match%5B%5D=%7Ba%3D%22b%20c%22%7D&%C3%A9=%26");
+        assert_eq!(QueryString::new().into_form(), "");
     }
 }

@@ -29,6 +29,12 @@ const USER_AGENT: &str = concat!("isthmus/", env!("CARGO_PKG_VERSION"));
 const MAX_ERROR_BYTES: usize = 64 << 10;
 const MAX_SHOWN_CHARS: usize = 512;
 
+/// Longer parameters are sent with POST, where Prometheus accepts that. Proxies often limit URLs to 8 KiB.
+const MAX_GET_BYTES: usize = 4 << 10;
+
+/// The content type of a form.
+const FORM: &str = "application/x-www-form-urlencoded";
+
 /// A request that is being answered.
 type RequestFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, ClientError>> + Send + 'a>>;
 
@@ -241,13 +247,25 @@ impl HttpTransport {
 
     /// Sends a GET request and reads the whole answer.
     pub(super) fn get_bytes<'a>(&'a self, path: &'a str, query: QueryString) -> RequestFuture<'a, Bytes> {
-        Box::pin(self.get_bytes_unboxed(path, query))
+        Box::pin(self.ask_bytes(path, query, None))
     }
 
-    async fn get_bytes_unboxed(&self, path: &str, query: QueryString) -> Result<Bytes, ClientError> {
+    /// Sends a GET request with these parameters, or a POST request with this form, and reads the whole answer.
+    async fn ask_bytes(
+        &self,
+        path: &str,
+        query: QueryString,
+        form: Option<QueryString>,
+    ) -> Result<Bytes, ClientError> {
         let limit = self.options.timeout;
         let asking = async {
-            let response = self.send(Method::GET, path, query, Bytes::new(), &[], limit).await?;
+            let response = match form {
+                None => self.send(Method::GET, path, query, Bytes::new(), &[], limit).await?,
+                Some(form) => {
+                    let headers = [(header::CONTENT_TYPE, FORM)];
+                    self.send(Method::POST, path, query, form.into_form(), &headers, limit).await?
+                }
+            };
             let body = Limited::new(response.into_body(), self.options.max_body_bytes).collect().await;
             body.map(|body| body.to_bytes()).map_err(|cause| self.unreadable(path, cause))
         };
@@ -264,8 +282,27 @@ impl HttpTransport {
         query: QueryString,
     ) -> Result<WithWarnings<T>, ClientError> {
         let body = self.get_bytes(path, query).await?;
+        self.data_of(path, &body)
+    }
+
+    /// Like [`get_json`](Self::get_json), but sends long parameters with POST. The path must accept both methods.
+    pub(super) async fn ask_json<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: QueryString,
+    ) -> Result<WithWarnings<T>, ClientError> {
+        let (query, form) = match query.len() > MAX_GET_BYTES {
+            true => (QueryString::new(), Some(query)),
+            false => (query, None),
+        };
+        // Boxed for the same reason as the future of `send`.
+        let asking: RequestFuture<'_, Bytes> = Box::pin(self.ask_bytes(path, query, form));
+        self.data_of(path, &asking.await?)
+    }
+
+    fn data_of<T: DeserializeOwned>(&self, path: &str, body: &[u8]) -> Result<WithWarnings<T>, ClientError> {
         let reply: ApiResponse<T> =
-            serde_json::from_slice(&body).map_err(|cause| self.unreadable(path, cause))?;
+            serde_json::from_slice(body).map_err(|cause| self.unreadable(path, cause))?;
         if reply.status != "success" {
             return Err(self.unreadable(path, format!("{}: {}", reply.error_type, reply.error)));
         }
