@@ -74,6 +74,20 @@ impl PrometheusStore {
         }
     }
 
+    /// Like [`narrow`](Self::narrow), with matchers that Prometheus accepts in a request for labels: none, or at least one
+    /// that does not match the empty string.
+    fn narrow_labels(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+    ) -> Result<Option<NarrowedRequest>, StoreError> {
+        let mut narrowed = self.narrow(matchers, range)?;
+        if let Some(narrowed) = narrowed.as_mut().filter(|narrowed| !narrowed.matchers.is_empty()) {
+            Matcher::require_name(&mut narrowed.matchers);
+        }
+        Ok(narrowed)
+    }
+
     /// Answers with label sets without chunks, from the index of Prometheus.
     async fn label_sets(
         &self,
@@ -109,12 +123,13 @@ impl Store for PrometheusStore {
     }
 
     async fn series(&self, request: SeriesRequest) -> Result<SeriesStream, StoreError> {
-        let Some(narrowed) = self.narrow(&request.matchers, request.range)? else {
+        if request.matchers.is_empty() {
+            return Err(StoreError::invalid("no matchers specified"));
+        }
+        let Some(mut narrowed) = self.narrow(&request.matchers, request.range)? else {
             return Ok(stream::empty().boxed());
         };
-        if narrowed.matchers.is_empty() {
-            return Err(StoreError::invalid("no matchers specified (excluding external labels)"));
-        }
+        Matcher::require_name(&mut narrowed.matchers);
         if request.skip_chunks {
             return self.label_sets(&narrowed, &request).await;
         }
@@ -136,7 +151,7 @@ impl Store for PrometheusStore {
     }
 
     async fn label_names(&self, request: LabelNamesRequest) -> Result<LabelsAnswer, StoreError> {
-        let Some(narrowed) = self.narrow(&request.matchers, request.range)? else {
+        let Some(narrowed) = self.narrow_labels(&request.matchers, request.range)? else {
             return Ok(LabelsAnswer::default());
         };
         let selection = SeriesSelection { matchers: &narrowed.matchers, range: narrowed.range, limit: None };
@@ -153,7 +168,7 @@ impl Store for PrometheusStore {
         if request.label.is_empty() {
             return Err(StoreError::invalid("label name parameter cannot be empty"));
         }
-        let Some(narrowed) = self.narrow(&request.matchers, request.range)? else {
+        let Some(narrowed) = self.narrow_labels(&request.matchers, request.range)? else {
             return Ok(LabelsAnswer::default());
         };
         if request.without_replica_labels.contains(&request.label) {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{Labels, Regex, RegexError};
+use crate::{Labels, METRIC_NAME, Regex, RegexError};
 
 /// How a matcher compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -121,6 +121,21 @@ impl Matcher {
     pub fn matches_empty(&self) -> bool {
         self.matches("")
     }
+
+    /// Adds `__name__!=""` to `matchers` if each of them matches the empty string.
+    ///
+    /// Prometheus and Thanos reject such a list, because it may select everything. Each series that is scraped or recorded
+    /// has a metric name, so the additional matcher does not change the result.
+    pub fn require_name(matchers: &mut Vec<Self>) {
+        if matchers.iter().all(Self::matches_empty) {
+            matchers.push(Self {
+                name: METRIC_NAME.into(),
+                op: MatchOp::NotEqual,
+                value: "".into(),
+                regex: None,
+            });
+        }
+    }
 }
 
 impl PartialEq for Matcher {
@@ -192,6 +207,19 @@ mod tests {
     fn a_bad_expression_names_the_matcher() {
         let error = Matcher::new(MatchOp::Regex, "job", "a(").unwrap_err().to_string();
         assert!(error.contains(r#"job=~"a(""#), "{error}");
+    }
+
+    #[test]
+    fn a_list_that_matches_everything_gets_a_matcher_for_the_name() {
+        let required = |mut matchers: Vec<Matcher>| {
+            Matcher::require_name(&mut matchers);
+            matchers.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let name = r#"__name__!="""#;
+        assert_eq!(required(vec![]), [name]);
+        assert_eq!(required(vec![matcher(MatchOp::NotEqual, "web")]), [r#"job!="web""#, name]);
+        let both = vec![matcher(MatchOp::Regex, ".*"), matcher(MatchOp::Equal, "web")];
+        assert_eq!(required(both), [r#"job=~".*""#, r#"job="web""#]);
     }
 
     #[test]

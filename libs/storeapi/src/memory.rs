@@ -70,12 +70,11 @@ impl Store for MemoryStore {
     }
 
     async fn series(&self, request: SeriesRequest) -> Result<SeriesStream, StoreError> {
-        let rest = match ExternalMatch::split(&request.matchers, &self.external) {
-            ExternalMatch::Nothing => return Ok(stream::empty().boxed()),
-            ExternalMatch::Rest(rest) if rest.is_empty() => {
-                return Err(StoreError::invalid("no matchers specified (excluding external labels)"));
-            }
-            ExternalMatch::Rest(rest) => rest,
+        if request.matchers.is_empty() {
+            return Err(StoreError::invalid("no matchers specified"));
+        }
+        let ExternalMatch::Rest(rest) = ExternalMatch::split(&request.matchers, &self.external) else {
+            return Ok(stream::empty().boxed());
         };
         let mut answer = Vec::new();
         for series in self.select(&rest, request.range) {

@@ -174,6 +174,22 @@ impl Candidate {
             && (info.label_sets.is_empty() || info.label_sets.iter().any(fits))
     }
 
+    /// The matchers of a request in the form that this store accepts.
+    ///
+    /// A sidecar of Thanos rejects a request if its external labels satisfy all matchers, or all but those that match the
+    /// empty string; so does a querier in front of it. `__name__!=""` is added to such a request. A request for labels may
+    /// have no matchers at all, which Thanos accepts.
+    pub(crate) fn accepted_matchers(&self, matchers: &[Matcher], for_labels: bool) -> Vec<Matcher> {
+        let external = |m: &&Matcher| self.label_sets().iter().any(|set| set.get(m.name()).is_some());
+        let mut rest: Vec<Matcher> = matchers.iter().filter(|m| !external(m)).cloned().collect();
+        let own = rest.len();
+        if !(for_labels && rest.is_empty()) {
+            Matcher::require_name(&mut rest);
+        }
+        let added = rest.split_off(own);
+        matchers.iter().cloned().chain(added).collect()
+    }
+
     /// The external label sets that it announces.
     pub fn label_sets(&self) -> &[Labels] {
         self.info.as_ref().map_or(&[], |info| &info.label_sets)

@@ -102,6 +102,7 @@ impl StoreReader {
         let shards = info.is_none_or(|info| info.supports_sharding);
         let strip = !removes && !self.asked.without_replica_labels.is_empty();
         let mut request = self.asked.clone();
+        request.matchers = self.candidate.accepted_matchers(&self.asked.matchers, false);
         if strip {
             request.without_replica_labels.clear();
         }

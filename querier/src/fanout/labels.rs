@@ -35,7 +35,8 @@ impl ProxyStore {
         let (partial, range) = (request.partial_response, request.range);
         let (chosen, no_store) = self.choose(filter, |c| c.may_hold(&request.matchers, range));
         let answers = self.ask(chosen, |candidate| {
-            let request = request.clone();
+            let mut request = request.clone();
+            request.matchers = candidate.accepted_matchers(&request.matchers, true);
             async move { candidate.store.label_names(request).await }
         });
         joined(answers.await, no_store, partial, limit)
@@ -62,7 +63,8 @@ impl ProxyStore {
         let (partial, range, limit) = (request.partial_response, request.range, request.limit);
         let (chosen, no_store) = self.choose(filter, |c| c.may_hold(&request.matchers, range));
         let answers = self.ask(chosen, |candidate| {
-            let request = request.clone();
+            let mut request = request.clone();
+            request.matchers = candidate.accepted_matchers(&request.matchers, true);
             async move { candidate.store.label_values(request).await }
         });
         joined(answers.await, no_store, partial, limit)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use budget::Budget;
 use futures::{StreamExt, stream};
-use model::{ExternalMatch, TimeRange, Timestamp};
+use model::{ExternalMatch, Matcher, TimeRange, Timestamp};
 use storeapi::{
     Apis, LabelNamesRequest, LabelValuesRequest, LabelsAnswer, PartialResponse, SeriesFrame, SeriesRequest,
     SeriesStream, Store, StoreError, StoreInfo, TsdbInfo,
@@ -84,13 +84,17 @@ impl ProxyStore {
     ) -> Result<Fanout, StoreError> {
         let (partial, limit) = (request.partial_response, request.limit);
         let empty = || Fanout::new(Vec::new(), partial, limit, self.metrics.clone());
+        if request.matchers.is_empty() {
+            return Err(StoreError::invalid("no matchers specified"));
+        }
         request.matchers = match ExternalMatch::split(&request.matchers, &self.options.selector_labels) {
             ExternalMatch::Nothing => return Ok(empty()),
-            ExternalMatch::Rest(rest) if rest.is_empty() => {
-                return Err(StoreError::invalid("no matchers specified (excluding selector labels)"));
-            }
             ExternalMatch::Rest(rest) => rest,
         };
+        if request.matchers.is_empty() {
+            // The selector labels satisfy all matchers. A store needs at least one.
+            Matcher::require_name(&mut request.matchers);
+        }
         request.batch_size = RESPONSE_BATCH;
         let (chosen, no_store) = self.choose(filter, |c| c.may_hold(&request.matchers, request.range));
         let (mut inputs, mut missing) = (Vec::new(), Vec::new());

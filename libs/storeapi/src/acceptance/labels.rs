@@ -39,7 +39,7 @@ fn matching(dataset: &Dataset, matchers: &[Matcher]) -> Vec<Labels> {
 
 /// Matchers that select all, some, one and none of the series.
 fn selections() -> Vec<Vec<Matcher>> {
-    use MatchOp::{Equal, Regex};
+    use MatchOp::{Equal, NotEqual, Regex};
     vec![
         vec![],
         vec![matcher(Equal, "__name__", "requests_total")],
@@ -47,6 +47,10 @@ fn selections() -> Vec<Vec<Matcher>> {
         vec![matcher(Equal, "__name__", "up"), matcher(Equal, "cluster", "us-1")],
         vec![matcher(Equal, "cluster", "eu-1")],
         vec![matcher(Equal, "__name__", "nothing_has_this_name")],
+        // All but the matcher for the external label match the empty string.
+        vec![matcher(Equal, "cluster", "eu-1"), matcher(Regex, "instance", ".*")],
+        vec![matcher(Equal, "cluster", "eu-1"), matcher(NotEqual, "job", "api")],
+        vec![matcher(Equal, "cluster", "eu-1"), matcher(Equal, "instance", "")],
     ]
 }
 
