@@ -16,10 +16,11 @@ use tower::{Layer, ServiceExt};
 use crate::address::ListenAddress;
 use crate::args::CommonArgs;
 use crate::deadline::WithDeadline;
+use crate::http_service::HttpService;
 use crate::metrics::GrpcMetrics;
 use crate::probes::Probes;
 use crate::role_error::RoleError;
-use crate::serve::{BindError, HttpService, Listener, ServeOptions, server_builder};
+use crate::serve::{BindError, Listener, ServeOptions, server_builder};
 use crate::shutdown::Shutdown;
 
 /// Settings of a gRPC server. The defaults suit long streams of large messages.
@@ -78,7 +79,7 @@ impl GrpcOptions {
     }
 
     fn times(&self) -> ServeOptions {
-        ServeOptions { grace: self.grace, max_age: self.max_connection_age }
+        ServeOptions { grace: self.grace, max_age: self.max_connection_age, long_lines: false }
     }
 }
 

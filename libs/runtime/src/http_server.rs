@@ -1,5 +1,6 @@
 //! The HTTP server of a role, and the routes that every role has: metrics, probes, reload.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -7,15 +8,22 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
-use http::{HeaderMap, StatusCode, header};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Request, StatusCode, Uri, header};
+use hyper::body::Incoming;
+use tower::ServiceExt;
 use tower_http::compression::CompressionLayer;
 
 use crate::address::ListenAddress;
+use crate::http_service::HttpService;
 use crate::metrics::ClosedRegistry;
 use crate::probes::Probes;
 use crate::reload::Reload;
-use crate::serve::{BindError, HttpService, Listener, ServeOptions, server_builder};
+use crate::serve::{BindError, Listener, ServeOptions, server_builder};
 use crate::shutdown::Shutdown;
+
+/// Most bytes of all headers of a request over HTTP/2. The path alone is limited to 64 KiB there.
+const MAX_HEADER_BYTES: u32 = 1 << 20;
 
 /// A bound HTTP port. It serves a router over HTTP/1.1 and cleartext HTTP/2, and compresses answers with gzip for
 /// clients that accept it.
@@ -41,9 +49,43 @@ impl HttpServer {
     /// Serves until `shutdown`, then lets open requests finish for at most `grace`.
     pub(crate) async fn serve(self, routes: Router, grace: Duration, shutdown: Shutdown) {
         let routes = routes.layer(CompressionLayer::new());
-        let options = ServeOptions { grace, max_age: None };
-        self.listener.serve(server_builder(), HttpService::new(routes), options, shutdown).await;
+        // A layer of the router would see the path after the route was chosen.
+        let routes = ServiceExt::<Request<Incoming>>::map_request(routes, with_clean_path);
+        let options = ServeOptions { grace, max_age: None, long_lines: true };
+        let mut server = server_builder();
+        // Over HTTP/2, a request line is a header.
+        server.http2().max_header_list_size(MAX_HEADER_BYTES);
+        self.listener.serve(server, HttpService::new(routes), options, shutdown).await;
     }
+}
+
+/// Removes repeated slashes, and those at the end of the path. Clients append paths to configured URLs that end in a slash.
+fn with_clean_path(mut request: Request<Incoming>) -> Request<Incoming> {
+    let uri = request.uri();
+    let clean = clean_path(uri.path());
+    if clean != uri.path() {
+        let query = uri.query().map_or(String::new(), |query| format!("?{query}"));
+        let mut parts = uri.clone().into_parts();
+        // The text consists of parts of a valid URL, so it is one.
+        parts.path_and_query = PathAndQuery::try_from(format!("{clean}{query}")).ok();
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+    }
+    request
+}
+
+fn clean_path(path: &str) -> Cow<'_, str> {
+    let has_extra = path.contains("//") || (path.len() > 1 && path.ends_with('/'));
+    if !has_extra || !path.starts_with('/') {
+        return Cow::Borrowed(path);
+    }
+    let mut clean = String::with_capacity(path.len());
+    for segment in path.split('/').filter(|segment| !segment.is_empty()) {
+        clean.push('/');
+        clean.push_str(segment);
+    }
+    Cow::Owned(if clean.is_empty() { "/".to_owned() } else { clean })
 }
 
 /// The routes that every role has.
@@ -87,5 +129,24 @@ async fn run_reload(State(reload): State<Reload>) -> impl IntoResponse {
         Ok(Ok(())) => (StatusCode::OK, String::new()),
         Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, format!("reload failed: {error}\n")),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("reload failed: {error}\n")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::clean_path;
+
+    #[test]
+    fn repeated_and_final_slashes_are_removed() {
+        for (path, expected) in [
+            ("/", "/"),
+            ("//", "/"),
+            ("*", "*"),
+            ("/api/v1/query", "/api/v1/query"),
+            ("//api///v1/query/", "/api/v1/query"),
+            ("/a%2F%2Fb/", "/a%2F%2Fb"),
+        ] {
+            assert_eq!(clean_path(path), expected);
+        }
     }
 }

@@ -7,7 +7,7 @@
 //! 3. call [`Startup::serve`]; [`start`] waits until the role has ended and returns its exit code.
 //!
 //! Reading order: `startup`, `role_error`, `args`, `logs`, `metrics`, `probes`, `reload`, `shutdown`, `supervisor`,
-//! `serve`, `http_server`, `grpc`.
+//! `serve`, `long_lines`, `http_server`, `grpc`.
 //!
 //! Not here: TLS and certificates (the mesh), code for a single role, pprof endpoints.
 
@@ -18,8 +18,10 @@ mod deadline;
 mod duration;
 mod grpc;
 mod http_server;
+mod http_service;
 mod kingpin;
 mod logs;
+mod long_lines;
 mod metrics;
 mod probes;
 mod reload;
@@ -39,6 +41,7 @@ pub use duration::{DurationError, format_duration, parse_duration};
 pub use grpc::{GrpcPorts, GrpcServer};
 pub use kingpin::kingpin_args;
 pub use logs::{LogFormat, LogLevel, LogsError, init_logs};
+pub use long_lines::query_string;
 pub use metrics::{GrpcMetrics, GrpcMetricsLayer, HttpMetrics, HttpMetricsLayer};
 pub use probes::{Health, Probes};
 pub use prometheus_client::registry::Registry;

@@ -1,14 +1,12 @@
 //! The accept loop of the HTTP and the gRPC servers.
 
-use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::ConnectInfo;
-use http::{Request, Response};
+use http::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
@@ -18,14 +16,12 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tonic::transport::server::TcpConnectInfo;
 use tower::ServiceExt;
-use tower::util::BoxCloneSyncService;
 use tracing::{debug, warn};
 
 use crate::address::ListenAddress;
+use crate::http_service::HttpService;
+use crate::long_lines::{LineNotes, LongLines, with_long_lines};
 use crate::shutdown::Shutdown;
-
-/// What a server answers with. Boxed, so that hyper's server is compiled once and not for each kind of service.
-pub(crate) type HttpService = BoxCloneSyncService<Request<Incoming>, Response<Body>, Infallible>;
 
 /// Pause after `accept` failed for lack of file descriptors or memory, so that the loop does not spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
@@ -131,6 +127,8 @@ pub(crate) struct ServeOptions {
     pub(crate) grace: Duration,
     /// Age at which the client is asked to reconnect, while open requests finish; `None` for never.
     pub(crate) max_age: Option<Duration>,
+    /// Whether HTTP/1 request lines may be longer than hyper permits; see [`LongLines`].
+    pub(crate) long_lines: bool,
 }
 
 /// The protocol settings that both servers start from.
@@ -167,6 +165,13 @@ impl ServerConnection {
             request.extensions_mut().insert(ConnectInfo(remote));
             request
         });
+        let (stream, service) = match options.long_lines {
+            false => (LongLines::transparent(stream), HttpService::new(service)),
+            true => {
+                let notes = LineNotes::default();
+                (LongLines::new(stream, notes.clone()), with_long_lines(HttpService::new(service), notes))
+            }
+        };
         let serving = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
         let mut serving = pin!(serving);
         let old = async {
