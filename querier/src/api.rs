@@ -9,6 +9,7 @@ mod exchange;
 mod name;
 mod query;
 mod result;
+mod shard;
 mod status;
 mod stores;
 mod tree;
@@ -104,12 +105,13 @@ fn bad_data(message: impl Into<String>) -> ApiError {
     ApiError::new(ErrorType::BadData, message)
 }
 
-/// The API error for the error of a store.
+/// The API error for the error of a store. As in Thanos, a store that is missing is an error of the execution: clients do not
+/// repeat such a request, as they do after an internal error.
 fn store_error(error: &StoreError) -> ApiError {
     let kind = match error.code() {
         storeapi::Code::InvalidArgument => ErrorType::BadData,
-        storeapi::Code::ResourceExhausted => ErrorType::Execution,
-        _ => ErrorType::Internal,
+        storeapi::Code::Internal => ErrorType::Internal,
+        _ => ErrorType::Execution,
     };
     ApiError::new(kind, error.message())
 }

@@ -35,6 +35,16 @@ pub fn write_float(out: &mut Vec<u8>, value: f64) {
     }
 }
 
+/// Writes `value` as Prometheus prints scalars, without quotes: like [`write_float`], but never with an exponent.
+pub(crate) fn write_plain_float(out: &mut Vec<u8>, value: f64) {
+    if value.is_finite() {
+        // Writing to a `Vec` cannot fail.
+        let _ = write!(out, "{value}");
+    } else {
+        write_float(out, value);
+    }
+}
+
 /// Changes the exponents of Rust to those of Go: `5e-7` to `5e-07`, `1e21` to `1e+21`.
 fn go_exponent(out: &mut Vec<u8>, start: usize) {
     let Some(e) = out[start..].iter().position(|b| *b == b'e').map(|at| start + at) else { return };

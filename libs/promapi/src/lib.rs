@@ -16,6 +16,7 @@ mod envelope;
 mod float;
 mod frames;
 mod json;
+mod multipart;
 mod params;
 mod read;
 mod result;

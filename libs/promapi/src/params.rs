@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::duration::parse_prometheus_duration;
+use crate::multipart;
 
 /// The earliest time that Prometheus accepts in metadata requests. It means "no lower bound".
 pub const MIN_TIME: Timestamp = Timestamp::from_millis((i64::MIN / 1000 + 62_135_596_801) * 1000);
@@ -100,6 +101,19 @@ impl Params {
             }
         }
         Ok(Self { pairs })
+    }
+
+    /// Parses a query string (without `?`) and a body with the content type `multipart/form-data`, without its files. As in
+    /// Go, parameters of the query string come first here.
+    ///
+    /// The caller must limit the size of the body.
+    ///
+    /// # Errors
+    /// As for [`parse`](Self::parse), or the body is not complete.
+    pub fn parse_multipart(query: Option<&str>, content_type: &str, body: &[u8]) -> Result<Self, ParamError> {
+        let mut params = Self::parse(query, None)?;
+        params.pairs.extend(multipart::fields(content_type, body).map_err(ParamError::Form)?);
+        Ok(params)
     }
 
     /// The first value of `name`. As in Prometheus, an empty value counts as absent.

@@ -2,7 +2,7 @@
 
 use model::{Labels, Timestamp};
 
-use crate::float::{write_float, write_timestamp};
+use crate::float::{write_float, write_plain_float, write_timestamp};
 use crate::json::{write_labels, write_string};
 
 /// Which boundaries of a bucket are inclusive.
@@ -75,13 +75,14 @@ enum SampleList {
 }
 
 impl ResultWriter {
-    /// Writes a complete scalar result. Its timestamp is a plain float, `1.5` and not `1.500`.
+    /// Writes a complete scalar result. Its timestamp is a plain float, `1.5` and not `1.500`; its value never has an
+    /// exponent.
     pub fn scalar(out: &mut Vec<u8>, at: Timestamp, value: f64) {
         out.extend_from_slice(br#""resultType":"scalar","result":["#);
         write_float(out, at.as_secs_f64());
-        out.push(b',');
-        write_quoted(out, value);
-        out.push(b']');
+        out.extend_from_slice(b",\"");
+        write_plain_float(out, value);
+        out.extend_from_slice(b"\"]");
     }
 
     /// Writes a complete string result.

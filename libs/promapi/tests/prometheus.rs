@@ -152,7 +152,18 @@ async fn check_printed_forms(prometheus: &Prometheus) {
         assert_eq!(body, expected, "{expression}");
     }
     println!("scalar and string results");
-    for (expression, at) in [("1", 1500), ("1", 2000), ("-0.5", 1435781451781)] {
+    for (expression, at) in [
+        ("1", 1500),
+        ("1", 2000),
+        ("-0.5", 1435781451781),
+        ("1e21", 0),
+        ("-1.7976931348623157e308", 1),
+        ("5e-324", 1500),
+        ("0.0000005", 1500),
+        ("-0", 1500),
+        ("NaN", 1500),
+        ("-Inf", 1500),
+    ] {
         let body = prometheus.query(expression, &format!("&time={}", format_float(at as f64 / 1000.0))).await;
         let mut ours = Vec::new();
         ResultWriter::scalar(&mut ours, Timestamp::from_millis(at), expression.parse().unwrap());

@@ -34,20 +34,20 @@ impl ApiReply {
 /// The parameters of a request, from its URL and its form body.
 pub(super) async fn params(request: Request) -> Result<Params, ApiError> {
     let (head, body) = request.into_parts();
-    let is_form = head.method == Method::POST
-        && head.headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
-            kind.as_bytes().to_ascii_lowercase().starts_with(b"application/x-www-form-urlencoded")
-        });
-    let form = match is_form {
-        false => None,
-        true => Some(axum::body::to_bytes(body, FORM_BYTES).await.map_err(|_| {
-            ApiError::new(
-                ErrorType::BadData,
-                format!("form body is larger than {FORM_BYTES} bytes or incomplete"),
-            )
-        })?),
+    let query = runtime::query_string(&head.uri, &head.extensions);
+    let kind = head.headers.get(header::CONTENT_TYPE).filter(|_| head.method == Method::POST);
+    let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or("");
+    let media_type = kind.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+    let form = async || {
+        let too_large = format!("form body is larger than {FORM_BYTES} bytes or incomplete");
+        let read = axum::body::to_bytes(body, FORM_BYTES).await;
+        read.map_err(|_| ApiError::new(ErrorType::BadData, too_large))
     };
-    Ok(Params::parse(head.uri.query(), form.as_deref())?)
+    Ok(match media_type.as_str() {
+        "application/x-www-form-urlencoded" => Params::parse(query, Some(&form().await?))?,
+        "multipart/form-data" => Params::parse_multipart(query, kind, &form().await?)?,
+        _ => Params::parse(query, None)?,
+    })
 }
 
 /// Creates the HTTP response.

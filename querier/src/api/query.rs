@@ -14,7 +14,7 @@ use promql::syntax::ast::Expr;
 use crate::api::body::AnswerText;
 use crate::api::exchange::{ApiReply, params, respond};
 use crate::api::tree::tree;
-use crate::api::{Api, bad_data, result, store_error};
+use crate::api::{Api, bad_data, result, shard, store_error};
 use crate::memory;
 use crate::query::{AskError, QueryAnswer, Question, dynamic_lookback};
 
@@ -143,6 +143,7 @@ impl Api {
             replica_labels,
             partial_response: self.partial_response(params)?,
             stores: self.store_filter(params).await?,
+            shard: shard::requested(params)?,
             max_resolution,
             timeout: params
                 .duration("timeout")?

@@ -12,11 +12,16 @@ use crate::api::Api;
 use crate::api::exchange::{ApiReply, respond};
 use crate::api::stores::rfc3339;
 
-/// Has no `features`: with them Grafana would detect another product.
+/// The version of Prometheus whose query language and API this querier has.
+const PROMETHEUS_VERSION: &str = "3.14.0";
+
+/// `version` is that of the equivalent Prometheus, by which Grafana decides which requests it can send. Has no `features`: with
+/// them Grafana would detect another product.
 pub(super) async fn buildinfo() -> Response {
     let version = BuildVersion::CURRENT;
     let data = json!({
-        "version": version.version,
+        "version": PROMETHEUS_VERSION,
+        "isthmusVersion": version.version,
         "revision": version.revision,
         "branch": version.branch,
         "buildUser": "",

@@ -6,7 +6,7 @@ use budget::Interrupt;
 use model::Timestamp;
 use promql::QueryParams;
 use series::Dedup;
-use storeapi::PartialResponse;
+use storeapi::{PartialResponse, Shard};
 
 use crate::fanout::StoreFilter;
 
@@ -25,6 +25,8 @@ pub(crate) struct Question {
     pub(crate) replica_labels: Vec<String>,
     pub(crate) partial_response: PartialResponse,
     pub(crate) stores: StoreFilter,
+    /// The part of the series to evaluate; `None` for all.
+    pub(crate) shard: Option<Shard>,
     /// Coarsest downsampling resolution allowed.
     pub(crate) max_resolution: Duration,
     pub(crate) timeout: Duration,

@@ -15,6 +15,7 @@ pub(super) fn request(select: &Select, question: &Question) -> SeriesRequest {
     request.aggregates = aggregates(hints.aggregate());
     request.max_resolution = question.max_resolution.min(hints.resolution.unwrap_or(Duration::MAX));
     request.partial_response = question.partial_response;
+    request.shard.clone_from(&question.shard);
     request.without_replica_labels.clone_from(&question.replica_labels);
     request.hints = Some(QueryHints {
         step: hints.step,

@@ -17,6 +17,16 @@ fn form_body_takes_precedence_over_query_string() {
 }
 
 #[test]
+fn query_string_takes_precedence_over_a_multipart_form() {
+    let body = b"--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n%20 +\r\n--x--";
+    let read = |query| Params::parse_multipart(Some(query), "multipart/form-data; boundary=x", body).unwrap();
+    assert_eq!(read("b=1").get("a"), Some("%20 +"));
+    assert_eq!(read("a=1").all("a").collect::<Vec<_>>(), ["1", "%20 +"]);
+    let error = Params::parse_multipart(None, "multipart/form-data", body).unwrap_err().to_string();
+    assert_eq!(error, "error parsing form values: multipart form: the content type has no boundary");
+}
+
+#[test]
 fn invalid_forms_are_rejected() {
     for (query, expected) in [
         ("a=%zz", "error parsing form values: invalid URL escape \"%zz\""),
