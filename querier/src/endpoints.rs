@@ -10,6 +10,7 @@ mod fixed;
 mod group;
 mod message;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +47,23 @@ pub(crate) struct EndpointOptions {
     pub(crate) unhealthy_timeout: Duration,
 }
 
+impl EndpointOptions {
+    /// The options with each address once. It is strict if it was given as strict once.
+    fn without_repetitions(mut self) -> Self {
+        let mut once: Vec<(EndpointAddress, bool)> = Vec::with_capacity(self.endpoints.len());
+        for (address, strict) in self.endpoints {
+            match once.iter_mut().find(|(known, _)| *known == address) {
+                Some((_, known_strict)) => *known_strict |= strict,
+                None => once.push((address, strict)),
+            }
+        }
+        self.endpoints = once;
+        self.gateways.sort();
+        self.gateways.dedup();
+        self
+    }
+}
+
 /// All endpoints of the querier. Clones share them.
 #[derive(Clone)]
 pub(crate) struct EndpointSet {
@@ -57,6 +75,7 @@ pub(crate) struct EndpointSet {
 impl EndpointSet {
     /// Creates the set. No endpoint has been asked yet.
     pub(crate) fn new(options: EndpointOptions) -> Self {
+        let options = options.without_repetitions();
         let group = |name: String| (Arc::<str>::from(name), EndpointGroup::unknown(NOT_ASKED));
         let fixed = options.endpoints.iter().map(|(address, _)| group(address.to_string())).collect();
         let gateways = options.gateways.iter().map(|address| group(address.clone())).collect();
@@ -112,7 +131,12 @@ impl EndpointSet {
             group.read().endpoints.values().map(|e| (Arc::clone(e), None)).collect::<Vec<_>>()
         });
         let timeout = self.options.unhealthy_timeout;
-        fixed.chain(gateways).filter(|(endpoint, _)| endpoint.is_listed(timeout)).collect()
+        let mut listed: Vec<_> =
+            fixed.chain(gateways).filter(|(endpoint, _)| endpoint.is_listed(timeout)).collect();
+        // A name may resolve to an address that is also given.
+        let mut names = BTreeSet::new();
+        listed.retain(|(endpoint, _)| names.insert(endpoint.name().to_owned()));
+        listed
     }
 
     /// All endpoints.
@@ -139,7 +163,8 @@ impl StoreSource for EndpointSet {
             }
             candidates.extend(group.endpoints.values().map(|endpoint| endpoint.candidate()));
         }
-        candidates.sort_by(|a, b| a.name.cmp(&b.name));
+        candidates
+            .sort_by(|a, b| (&a.name, a.unavailable.is_some()).cmp(&(&b.name, b.unavailable.is_some())));
         // The same store may be given and announced. It must be asked only once.
         candidates.dedup_by(|a, b| a.name == b.name);
         candidates

@@ -44,7 +44,8 @@ impl FromStr for EndpointAddress {
         if authority.host().is_empty() || authority.port_u16().is_none() || rest.contains('@') {
             return Err(refuse());
         }
-        Ok(Self { text: rest.to_owned(), resolve })
+        // Names are compared without regard to case, so that a store that is given twice is asked once.
+        Ok(Self { text: rest.to_ascii_lowercase(), resolve })
     }
 }
 
@@ -201,6 +202,7 @@ mod tests {
         for good in ["127.0.0.1:10901", "store.example:1", "[::1]:10901", "dns+stores.svc:10901"] {
             assert_eq!(good.parse::<EndpointAddress>().unwrap().to_string(), good);
         }
+        assert_eq!("Store.Example:1".parse::<EndpointAddress>(), "store.example:1".parse());
         for bad in ["store", ":10901", "http://store:10901", "dnssrv+x:1", "a@b:1", "store:port", ""] {
             let error = bad.parse::<EndpointAddress>().unwrap_err().to_string();
             assert!(error.contains(&format!("{bad:?}")) && error.contains("HOST:PORT"), "{error}");
