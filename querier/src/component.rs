@@ -57,6 +57,7 @@ fn proxy_options(config: &Config) -> ProxyOptions {
         response_timeout: Some(args.response_timeout).filter(|length| !length.is_zero()),
         sort_bytes: usize::try_from(config.max_memory).unwrap_or(usize::MAX),
         store_series: args.max_series_per_store,
+        verify_chunks: false,
     }
 }
 

@@ -117,11 +117,16 @@ impl Driver {
     }
 
     async fn plan(&self, question: &Question, interrupt: Interrupt) -> Result<Query, AskError> {
+        let (driver, question) = (self.clone(), question.clone());
+        let planned = self.planner.run(move || driver.plan_here(&question, interrupt)).await;
+        planned.ok_or(AskError::Lost)?
+    }
+
+    /// Plans on this thread.
+    fn plan_here(&self, question: &Question, interrupt: Interrupt) -> Result<Query, AskError> {
         let mut engine = self.engine.clone();
         engine.propagate_matchers |= self.propagate_where_sound && self.stores.series_carry_labels();
-        let (text, params) = (question.text.clone(), question.params(interrupt));
-        let planned = self.planner.run(move || Query::plan(&text, &params, &engine)).await;
-        Ok(planned.ok_or(AskError::Lost)??)
+        Ok(Query::plan(&question.text, &question.params(interrupt), &engine)?)
     }
 
     async fn ask_until<T: Send + 'static>(
@@ -139,24 +144,20 @@ impl Driver {
         timings.planning = stopwatch.end();
         let turn = timeout_at(deadline, self.gate.enter()).await.map_err(|_| AskError::Queue)?;
         timings.queue = stopwatch.end();
-        let request = |select: &Select| (!select.late).then(|| resolution::request(select, &question));
-        let requests = query.selects().iter().map(request).collect();
         let awaited = Awaited::default();
-        let feeds = Feeds::new(
-            self.stores.clone(),
-            (requests, &query.reading_order()),
-            question.stores.clone(),
-            self.concurrent_selects,
-            query.budget().clone(),
-            awaited.clone(),
-            end.cancel.clone(),
-        );
-        let interrupt = end.interrupt.clone();
+        let attempt = Attempt {
+            driver: self.clone(),
+            question,
+            interrupt: end.interrupt.clone(),
+            cancel: end.cancel.clone(),
+            awaited: awaited.clone(),
+            timings,
+        };
         let work = tokio::task::spawn_blocking(move || {
             // The slot is free when the thread is free, even if the caller has stopped waiting.
             let _turn = turn;
-            let budget = query.budget().clone();
-            let answer = evaluate(query, feeds, &interrupt, &question, timings)?;
+            let (answer, budget) = attempt.run(query)?;
+            let interrupt = attempt.interrupt;
             let cost =
                 QueryCost { samples: answer.output.stats.samples, partial: !answer.warnings.is_empty() };
             Ok((write(answer, &budget, interrupt)?, cost))
@@ -172,28 +173,67 @@ impl Driver {
     }
 }
 
-/// Runs the engine until it has all series that it needs.
-fn evaluate(
-    query: Query,
-    mut feeds: Feeds,
-    interrupt: &Interrupt,
-    question: &Question,
-    mut timings: Timings,
-) -> Result<QueryAnswer, AskError> {
-    let mut stopwatch = Stopwatch::begin();
-    let mut evaluation = if question.analyze { query.measured_evaluation(clock) } else { query.evaluation() };
-    while let Some(select) = evaluation.next_select() {
-        let batch = feeds.next(select.index(), || resolution::request(evaluation.select(select), question));
-        // A cancelled feed returns no more series; this check returns the cause.
-        interrupt.check().map_err(QueryError::from)?;
-        match batch? {
-            Some(batch) => evaluation.push(select, batch)?,
-            None => evaluation.end_select(select)?,
+/// A question that is being evaluated, on the thread of the engine.
+struct Attempt {
+    driver: Driver,
+    question: Question,
+    interrupt: Interrupt,
+    cancel: CancellationToken,
+    awaited: Awaited,
+    timings: Timings,
+}
+
+impl Attempt {
+    /// Evaluates `query`. If it meets a damaged chunk, it is evaluated again without the damaged chunks, which are then
+    /// warnings, or an error, that name their store.
+    fn run(&self, query: Query) -> Result<(QueryAnswer, Budget), AskError> {
+        let budget = query.budget().clone();
+        match self.evaluate(query, self.driver.stores.clone()) {
+            Err(AskError::Query(QueryError::Decode(_))) => {
+                let query = self.driver.plan_here(&self.question, self.interrupt.clone())?;
+                let budget = query.budget().clone();
+                Ok((self.evaluate(query, self.driver.stores.verifying_chunks())?, budget))
+            }
+            answer => Ok((answer?, budget)),
         }
     }
-    timings.evaluation = stopwatch.end();
-    let output = evaluation.finish()?;
-    timings.assembly = stopwatch.end();
-    let (warnings, stores) = feeds.finish();
-    Ok(QueryAnswer { output, warnings, stores, timings })
+
+    /// Runs the engine until it has all series that it needs.
+    fn evaluate(&self, query: Query, stores: ProxyStore) -> Result<QueryAnswer, AskError> {
+        let mut stopwatch = Stopwatch::begin();
+        let mut feeds = self.feeds(&query, stores);
+        let question = &self.question;
+        let mut evaluation =
+            if question.analyze { query.measured_evaluation(clock) } else { query.evaluation() };
+        while let Some(select) = evaluation.next_select() {
+            let batch =
+                feeds.next(select.index(), || resolution::request(evaluation.select(select), question));
+            // A cancelled feed returns no more series; this check returns the cause.
+            self.interrupt.check().map_err(QueryError::from)?;
+            match batch? {
+                Some(batch) => evaluation.push(select, batch)?,
+                None => evaluation.end_select(select)?,
+            }
+        }
+        let mut timings = self.timings;
+        timings.evaluation = stopwatch.end();
+        let output = evaluation.finish()?;
+        timings.assembly = stopwatch.end();
+        let (warnings, stores) = feeds.finish();
+        Ok(QueryAnswer { output, warnings, stores, timings })
+    }
+
+    fn feeds(&self, query: &Query, stores: ProxyStore) -> Feeds {
+        let request = |select: &Select| (!select.late).then(|| resolution::request(select, &self.question));
+        let requests = query.selects().iter().map(request).collect();
+        Feeds::new(
+            stores,
+            (requests, &query.reading_order()),
+            self.question.stores.clone(),
+            self.driver.concurrent_selects,
+            query.budget().clone(),
+            self.awaited.clone(),
+            self.cancel.clone(),
+        )
+    }
 }

@@ -1,6 +1,7 @@
 //! Why a query has no answer.
 
 use budget::{Consumers, LimitError, Stop};
+use series::DecodeError;
 
 use crate::syntax::ParseError;
 
@@ -23,6 +24,9 @@ pub enum QueryError {
     /// The evaluation found data or arguments that have no answer, such as two series with equal labels.
     #[error("{0}")]
     Execution(String),
+    /// A chunk of a series cannot be decoded. The caller may ask again without the damaged chunks.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
     /// The query needs more than a limit allows.
     #[error(transparent)]
     Limit(#[from] LimitError),

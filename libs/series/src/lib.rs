@@ -13,6 +13,7 @@
 
 mod chain;
 mod counter;
+mod damage;
 mod decode;
 mod dedup;
 mod error;

@@ -236,7 +236,7 @@ fn ask_error(error: &AskError) -> ApiError {
         AskError::Query(QueryError::Limit(limit)) => {
             return ApiError::new(ErrorType::Execution, memory::limit_with_flag(limit));
         }
-        AskError::Query(QueryError::Execution(_)) => ErrorType::Execution,
+        AskError::Query(QueryError::Execution(_) | QueryError::Decode(_)) => ErrorType::Execution,
         AskError::Lost => ErrorType::Internal,
     };
     ApiError::new(kind, error.to_string())

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::endpoints::Candidate;
+use crate::fanout::damage::DamageFilter;
 use crate::fanout::options::ProxyOptions;
 use crate::memory;
 
@@ -55,6 +56,7 @@ impl StoreInput {
             response_timeout: options.response_timeout,
             sort_bytes: options.sort_bytes,
             series_limit: options.store_series,
+            damage: options.verify_chunks.then(DamageFilter::default),
             budget: budget.cloned(),
             queue,
         };
@@ -81,12 +83,14 @@ struct StoreReader {
     response_timeout: Option<Duration>,
     sort_bytes: usize,
     series_limit: u64,
+    /// Removes damaged chunks; `None` if chunks are passed on without decoding them.
+    damage: Option<DamageFilter>,
     budget: Option<Budget>,
     queue: mpsc::Sender<StoreMessage>,
 }
 
 impl StoreReader {
-    async fn run(self) {
+    async fn run(mut self) {
         let last = match self.forward_frames().await {
             Ok(()) => StoreMessage::End,
             Err(ReadEnd::Failed(error)) => StoreMessage::Failed(error),
@@ -96,7 +100,7 @@ impl StoreReader {
         let _ = self.queue.send(last).await;
     }
 
-    async fn forward_frames(&self) -> Result<(), ReadEnd> {
+    async fn forward_frames(&mut self) -> Result<(), ReadEnd> {
         let info = self.candidate.info.as_deref();
         let removes = info.is_none_or(|info| info.supports_without_replica_labels);
         let shards = info.is_none_or(|info| info.supports_sharding);
@@ -111,7 +115,8 @@ impl StoreReader {
             request.shard = None;
             request.limit = None;
         }
-        let apply_shard = self.asked.shard.as_ref().filter(|_| request.shard.is_none());
+        // A sidecar of Thanos announces that it supports shards, but sends all series of an old Prometheus.
+        let apply_shard = self.asked.shard.as_ref();
         let checks = AnswerChecks::of(&request, self.candidate.label_sets(), &self.candidate.bound, removes);
         let stream = self.in_time(self.candidate.store.series(request)).await??;
         let mut stream = checked(stream, checks);
@@ -148,6 +153,11 @@ impl StoreReader {
                     |s| if strip { shard.keeps(&without(&s.labels)) } else { shard.keeps(&s.labels) },
                 );
             }
+            if let Some(damage) = &mut self.damage {
+                for warning in damage.remove(&mut batch, &self.asked.aggregates) {
+                    self.send(StoreMessage::Warning(warning)).await;
+                }
+            }
             let reservation = self.reserve(&batch)?;
             match &mut sorter {
                 None => self.send(StoreMessage::Series(batch, reservation)).await,
@@ -160,6 +170,9 @@ impl StoreReader {
                     }
                 }
             }
+        }
+        if let Some(warning) = self.damage.as_ref().and_then(DamageFilter::rest) {
+            self.send(StoreMessage::Warning(warning)).await;
         }
         if let Some(sorter) = sorter {
             let sorted = sorter.into_sorted();

@@ -19,6 +19,9 @@ pub struct ProxyOptions {
     /// answer. If the limit is too low, correct answers are cut; if it is too high, a broken store can use up
     /// the time of a query.
     pub store_series: u64,
+    /// Whether each chunk is decoded when it arrives, so that a damaged one is dropped with a warning that names its store.
+    /// Decoding takes as long as evaluating, so this is for queries that have met a damaged chunk.
+    pub verify_chunks: bool,
 }
 
 impl Default for ProxyOptions {
@@ -28,6 +31,7 @@ impl Default for ProxyOptions {
             response_timeout: None,
             sort_bytes: 256 << 20,
             store_series: 10_000_000,
+            verify_chunks: false,
         }
     }
 }

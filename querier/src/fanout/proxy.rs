@@ -35,6 +35,12 @@ impl ProxyStore {
         Self { source, options: Arc::new(options), metrics }
     }
 
+    /// The same stores, whose damaged chunks are dropped with a warning.
+    pub(crate) fn verifying_chunks(&self) -> Self {
+        let options = ProxyOptions { verify_chunks: true, ..ProxyOptions::clone(&self.options) };
+        Self { options: Arc::new(options), ..self.clone() }
+    }
+
     /// Whether series are certain to have all labels that they are matched by. Selector labels, which only
     /// queriers have, answer matchers but are on no series.
     pub(crate) fn series_carry_labels(&self) -> bool {

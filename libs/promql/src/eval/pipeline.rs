@@ -381,9 +381,7 @@ fn decode(
     let series = fewer.as_ref().unwrap_or(series);
     // The buffers keep their memory from one series to the next.
     scratch.reserved.grow_to(series.decoded_bytes(&leaf.decode) as u64)?;
-    series
-        .decode(&leaf.decode, samples)
-        .map_err(|error| QueryError::execution(format!("decode series {}: {error}", series.labels)))?;
+    series.decode(&leaf.decode, samples)?;
     budget.count_samples(samples_in(samples))?;
     scratch.reserved.grow_to(samples.size_bytes() as u64)?;
     if leaf.statistics {
