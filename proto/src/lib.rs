@@ -6,13 +6,18 @@
 
 #![allow(missing_docs, clippy::all, clippy::too_many_lines, reason = "generated code")]
 
-/// Thanos' StoreAPI, Info and Metadata.
+/// Thanos' StoreAPI, Info, Metadata, Rules, Targets, Exemplars, Status and Query.
 pub mod thanos {
     include!("gen/thanos.rs");
     /// Info: what a component serves.
     pub mod info {
         include!("gen/thanos.info.rs");
     }
+}
+
+/// Results of Thanos' Query.
+pub mod prometheus_copy {
+    include!("gen/prometheus_copy.rs");
 }
 
 /// Prometheus' remote read.

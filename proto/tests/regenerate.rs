@@ -7,10 +7,16 @@ use std::path::Path;
 
 use protox::prost::Message;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 12] = [
     "thanos/store.proto",
     "thanos/info.proto",
     "thanos/metadata.proto",
+    "thanos/rules.proto",
+    "thanos/targets.proto",
+    "thanos/exemplars.proto",
+    "thanos/status.proto",
+    "thanos/prompb.proto",
+    "thanos/query.proto",
     "prometheus/remote.proto",
     "isthmus/mesh.proto",
     "isthmus/pki.proto",
