@@ -1,6 +1,7 @@
 //! A client of a real Prometheus over plain HTTP.
 
 mod answers;
+mod listings;
 mod query_string;
 mod request;
 

@@ -132,9 +132,17 @@ impl Envelope {
     ) -> Result<Vec<u8>, serde_json::Error> {
         let mut out = Vec::new();
         Self::begin(&mut out);
-        data.serialize(&mut serde_json::Serializer::with_formatter(&mut out, HtmlSafe))?;
+        Self::write(&mut out, data)?;
         Self::end(&mut out, warnings, infos);
         Ok(out)
+    }
+
+    /// Writes data, or a part of it, as [`of`](Self::of) does.
+    ///
+    /// # Errors
+    /// As [`of`](Self::of).
+    pub fn write(out: &mut Vec<u8>, data: &impl serde::Serialize) -> Result<(), serde_json::Error> {
+        data.serialize(&mut serde_json::Serializer::with_formatter(out, HtmlSafe))
     }
 }
 

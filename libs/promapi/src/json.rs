@@ -1,6 +1,7 @@
 //! Strings and label sets in the format of the JSON library of Prometheus.
 
 use model::Labels;
+use serde::{Deserialize, Deserializer};
 
 /// Writes `text` as a JSON string and escapes `<`, `>` and `&`. Prometheus writes all strings this way,
 /// except those of label sets.
@@ -25,6 +26,32 @@ pub fn write_labels(out: &mut Vec<u8>, labels: &Labels) {
         write_string_plain(out, label.value);
     }
     out.push(b'}');
+}
+
+/// Label sets as JSON objects, for `serde(with = ...)`.
+pub(crate) mod labels_json {
+    use std::collections::BTreeMap;
+
+    use model::Labels;
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub(crate) fn serialize<S: Serializer>(labels: &Labels, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(labels.iter().map(|label| (label.name, label.value)))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Labels, D::Error> {
+        let pairs = Option::<BTreeMap<String, String>>::deserialize(deserializer)?.unwrap_or_default();
+        Labels::from_pairs(pairs).map_err(de::Error::custom)
+    }
+}
+
+/// Reads `null`, which Go prints for empty lists, as the default.
+pub(crate) fn null_is_default<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    T: Deserialize<'de> + Default,
+    D: Deserializer<'de>,
+{
+    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
 }
 
 fn write_escaped(out: &mut Vec<u8>, text: &str, html: bool) {

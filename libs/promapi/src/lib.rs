@@ -8,11 +8,16 @@
 //! [`ReadStream`] for its chunks by remote read. [`ReadFrameDecoder`] decodes the frames of that stream
 //! without I/O.
 //!
+//! *For both*: rules ([`RuleGroup`]), targets ([`TargetDiscovery`]), exemplars ([`ExemplarSeries`]) and statistics
+//! ([`TsdbStatus`]), which are read from and printed as the JSON of Prometheus.
+//!
 //! Not here: PromQL, evaluation, StoreAPI.
 
+mod api_time;
 mod client;
 mod duration;
 mod envelope;
+mod exemplars;
 mod float;
 mod frames;
 mod json;
@@ -20,16 +25,24 @@ mod multipart;
 mod params;
 mod read;
 mod result;
+mod rules;
+mod targets;
+mod tsdb_status;
 
+pub use api_time::ApiTime;
 pub use client::{
     ClientError, ClientOptions, Configuration, MetadataEntry, PrometheusClient, RuntimeInfo, SeriesSelection,
     UrlError, WithWarnings,
 };
 pub use duration::{InvalidDuration, parse_prometheus_duration};
 pub use envelope::{ApiError, Envelope, ErrorType};
+pub use exemplars::{Exemplar, ExemplarSeries};
 pub use float::{format_float, write_float, write_timestamp};
 pub use frames::{MAX_FRAME_BYTES, ReadFrameDecoder, ReadFrameError};
 pub use json::{write_labels, write_string, write_string_plain};
 pub use params::{MAX_TIME, MIN_TIME, ParamError, Params, RangeQuery};
 pub use read::{ChunkEncoding, ReadChunk, ReadData, ReadError, ReadQuery, ReadSeries, ReadStream};
 pub use result::{Boundaries, HistogramBucket, HistogramPoint, ResultWriter};
+pub use rules::{Alert, AlertState, AlertingRule, RecordingRule, Rule, RuleGroup, RuleStrategy};
+pub use targets::{ActiveTarget, DroppedTarget, TargetDiscovery, TargetHealth};
+pub use tsdb_status::{HeadStats, TsdbStat, TsdbStatus};
