@@ -1,5 +1,7 @@
 //! A remote store.
 
+mod listing;
+
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};

@@ -1,9 +1,10 @@
 //! Converts between protobuf and domain types. No other module of this crate reads or builds a protobuf message by hand.
 //!
 //! Requests and Info use the generated types. Series frames, which carry most of the data, are read from and written to
-//! bytes directly, in [`read`] and [`write`].
+//! bytes directly, in [`read`] and [`write`]. Lists are read from bytes, too ([`listing`]).
 
 mod info;
+mod listing;
 mod read;
 mod request;
 mod write;
@@ -15,6 +16,8 @@ use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder
 use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
 pub use info::{info_from_wire, info_to_wire, labels_from_wire, labels_to_wire};
+pub(crate) use listing::ListingCodec;
+pub use listing::WireListing;
 pub(crate) use request::{
     AcceptedEncodings, add_metadata, label_names_from_wire, label_names_to_wire, label_values_from_wire,
     label_values_to_wire, metadata_request_from_wire, metadata_request_to_wire, metadata_to_wire,

@@ -4,7 +4,9 @@
 //! a server, so callers use local and remote stores alike. Requests and answers are domain types; only the module `convert`
 //! also handles protobuf. This crate does not decode samples, merge streams or choose stores.
 //!
-//! Reading order: [`store`](Store), `request`, `info`, `error`, `convert`, `client`, `server`, `checked`, then
+//! Lists besides series (rules, targets, exemplars, statistics of TSDBs) have one trait too, [`ListingStore`].
+//!
+//! Reading order: [`store`](Store), `request`, `info`, `error`, `listing`, `convert`, `client`, `server`, `checked`, then
 //! `memory`, a small store for tests, and `acceptance`, the tests that every implementer passes. Both need the feature
 //! `test-util`.
 
@@ -16,6 +18,7 @@ mod convert;
 mod error;
 mod info;
 mod limits;
+mod listing;
 #[cfg(any(test, feature = "test-util"))]
 pub mod memory;
 mod request;
@@ -24,14 +27,18 @@ mod store;
 
 pub use checked::{AnswerChecks, checked};
 pub use client::StoreClient;
-pub use convert::{info_from_wire, info_to_wire, labels_from_wire, labels_to_wire};
+pub use convert::{WireListing, info_from_wire, info_to_wire, labels_from_wire, labels_to_wire};
 pub use error::StoreError;
 pub use info::{Apis, StoreInfo, TsdbInfo};
 pub use limits::{RequestLimits, WireLimits};
+pub use listing::{
+    AnswerMemory, ExemplarsRequest, Listed, Listing, ListingStore, RuleKind, RulesRequest, TargetState,
+    TargetsRequest, TenantTsdbStatus, TsdbStatusRequest,
+};
 pub use request::{
     LabelNamesRequest, LabelValuesRequest, MetadataRequest, PartialResponse, QueryHints, SeriesRequest, Shard,
 };
-pub use server::{MetadataServer, StoreServer};
+pub use server::{ListingServer, MetadataServer, StoreServer};
 pub use store::{
     LabelsAnswer, MetadataAnswer, MetadataStore, MetricMetadata, SeriesFrame, SeriesStream, Store,
     collect_series,

@@ -1,5 +1,7 @@
 //! Serves a store over gRPC.
 
+mod listing;
+
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -22,6 +24,8 @@ use tsdb::SAMPLES_PER_CHUNK;
 
 use crate::convert::{self, AcceptedEncodings, ServerCodec};
 use crate::{MetadataStore, RequestLimits, SeriesFrame, SeriesStream, Store, StoreError};
+
+pub use listing::ListingServer;
 
 /// A message with this much payload is sent although its batch is not full, and a longer series is split.
 const MESSAGE_BYTES: usize = 1 << 20;

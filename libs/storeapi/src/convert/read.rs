@@ -29,22 +29,24 @@ pub(super) enum SeriesFrameError {
 }
 
 /// The value of a field: a number, or the range of its bytes.
-enum FieldValue {
+pub(super) enum FieldValue {
     Number(u64),
     Bytes(Range<usize>),
-    /// A fixed-width number; these messages have none.
+    /// The bits of a number of 64 bits, such as a float.
+    Fixed(u64),
+    /// A number of 32 bits; the messages that are read here have none.
     Skipped,
 }
 
 /// A part of the frame that is read field by field.
-struct MessageFields<'a> {
+pub(super) struct MessageFields<'a> {
     frame: &'a Bytes,
     at: usize,
     end: usize,
 }
 
 impl<'a> MessageFields<'a> {
-    fn new(frame: &'a Bytes, window: Range<usize>) -> Self {
+    pub(super) fn new(frame: &'a Bytes, window: Range<usize>) -> Self {
         MessageFields { frame, at: window.start, end: window.end }
     }
 
@@ -75,14 +77,18 @@ impl<'a> MessageFields<'a> {
     }
 
     /// The number and value of the next field, or `None` at the end.
-    fn next(&mut self) -> Result<Option<(u64, FieldValue)>, SeriesFrameError> {
+    pub(super) fn next(&mut self) -> Result<Option<(u64, FieldValue)>, SeriesFrameError> {
         if self.at >= self.end {
             return Ok(None);
         }
         let key = self.varint()?;
         let value = match key & 7 {
             0 => FieldValue::Number(self.varint()?),
-            1 => self.take(8).map(|_| FieldValue::Skipped)?,
+            1 => {
+                let bytes = self.take(8)?;
+                let low_first = self.frame[bytes].iter().rev();
+                FieldValue::Fixed(low_first.fold(0, |bits, byte| bits << 8 | u64::from(*byte)))
+            }
             2 => {
                 let length = self.varint()?;
                 FieldValue::Bytes(self.take(length)?)
@@ -97,7 +103,7 @@ impl<'a> MessageFields<'a> {
     }
 }
 
-fn text(frame: &Bytes, range: Range<usize>) -> Result<&str, SeriesFrameError> {
+pub(super) fn text(frame: &Bytes, range: Range<usize>) -> Result<&str, SeriesFrameError> {
     std::str::from_utf8(&frame[range]).map_err(|_| SeriesFrameError::Malformed("text that is not UTF-8"))
 }
 

@@ -20,7 +20,7 @@ fn range(min: i64, max: i64) -> TimeRange {
     TimeRange::new(Timestamp::from_millis(min), Timestamp::from_millis(max))
 }
 
-fn matchers_from_wire(matchers: &[wire::LabelMatcher]) -> Result<Vec<Matcher>, StoreError> {
+pub(super) fn matchers_from_wire(matchers: &[wire::LabelMatcher]) -> Result<Vec<Matcher>, StoreError> {
     if matchers.len() > MATCHERS {
         return Err(StoreError::invalid(format!(
             "{} matchers are over the limit of {MATCHERS}",
@@ -45,7 +45,7 @@ fn matchers_from_wire(matchers: &[wire::LabelMatcher]) -> Result<Vec<Matcher>, S
     matchers.iter().map(matcher).collect()
 }
 
-fn matchers_to_wire(matchers: &[Matcher]) -> Vec<wire::LabelMatcher> {
+pub(super) fn matchers_to_wire(matchers: &[Matcher]) -> Vec<wire::LabelMatcher> {
     let matcher = |m: &Matcher| {
         let r#type = match m.op() {
             MatchOp::Equal => Type::Eq,
@@ -58,7 +58,7 @@ fn matchers_to_wire(matchers: &[Matcher]) -> Vec<wire::LabelMatcher> {
     matchers.iter().map(matcher).collect()
 }
 
-fn partial_from_wire(disabled: bool, strategy: i32) -> PartialResponse {
+pub(super) fn partial_from_wire(disabled: bool, strategy: i32) -> PartialResponse {
     if disabled || strategy == wire::PartialResponseStrategy::Abort as i32 {
         PartialResponse::Abort
     } else {
@@ -66,7 +66,7 @@ fn partial_from_wire(disabled: bool, strategy: i32) -> PartialResponse {
     }
 }
 
-fn partial_to_wire(partial: PartialResponse) -> (bool, i32) {
+pub(super) fn partial_to_wire(partial: PartialResponse) -> (bool, i32) {
     match partial {
         PartialResponse::Warn => (false, wire::PartialResponseStrategy::Warn.into()),
         PartialResponse::Abort => (true, wire::PartialResponseStrategy::Abort.into()),

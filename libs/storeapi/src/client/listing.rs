@@ -1,0 +1,31 @@
+//! Lists of a remote store.
+
+use http::uri::PathAndQuery;
+use tonic::Request;
+use tonic::client::Grpc;
+
+use crate::client::{StoreClient, error_line};
+use crate::convert::{ListingCodec, WireListing};
+use crate::{AnswerMemory, Listed, ListingStore, StoreError};
+
+/// Largest message, whatever the memory is. Thanos sends all targets of a Prometheus in one message.
+const MESSAGE_BYTES: u64 = 1 << 30;
+
+/// The memory's limit is also that of one message.
+#[tonic::async_trait]
+impl<L: WireListing> ListingStore<L> for StoreClient {
+    async fn list(&self, request: L::Request, memory: AnswerMemory) -> Result<Listed<L>, StoreError> {
+        let message_bytes = usize::try_from(memory.limit().min(MESSAGE_BYTES)).unwrap_or(usize::MAX);
+        let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(message_bytes);
+        grpc.ready().await.map_err(|cause| StoreError::unavailable(error_line(&cause)))?;
+        let request = Request::new(L::request_to_wire(&request));
+        let codec = ListingCodec::<L>::client(memory);
+        let answer = grpc.server_streaming(request, PathAndQuery::from_static(L::PATH), codec).await?;
+        let (mut frames, mut all) = (answer.into_inner(), Listed::default());
+        while let Some(frame) = frames.message().await? {
+            all.items.extend(frame.items);
+            all.warnings.extend(frame.warnings);
+        }
+        Ok(all)
+    }
+}

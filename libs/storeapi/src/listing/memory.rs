@@ -1,0 +1,109 @@
+//! The memory of a list that is received.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use budget::{Budget, LimitError, Reservation};
+
+use crate::StoreError;
+
+/// Counts a list while it is decoded, and keeps its memory reserved until the last clone is dropped.
+#[derive(Clone, Debug)]
+pub struct AnswerMemory {
+    shared: Arc<Mutex<SharedMemory>>,
+    /// Most bytes that may be counted here.
+    limit: u64,
+    used: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+struct SharedMemory {
+    /// `None` if nothing is reserved.
+    reservation: Option<Reservation>,
+    exhausted: Option<LimitError>,
+}
+
+impl AnswerMemory {
+    /// Memory without a limit, for lists of a trusted source.
+    pub fn unlimited() -> Self {
+        Self::of(None)
+    }
+
+    /// Memory that is reserved from `budget`.
+    pub fn new(budget: &Budget) -> Self {
+        Self::of(Some(Reservation::new(budget)))
+    }
+
+    fn of(reservation: Option<Reservation>) -> Self {
+        let shared = SharedMemory { reservation, exhausted: None };
+        Self { shared: Arc::new(Mutex::new(shared)), limit: u64::MAX, used: Arc::default() }
+    }
+
+    /// Memory for the part of one store: of the same reservation, and at most `limit` bytes.
+    pub fn for_store(&self, limit: u64) -> Self {
+        Self { shared: Arc::clone(&self.shared), limit, used: Arc::default() }
+    }
+
+    /// Most bytes that may be counted here.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// Why the reservation could not grow, if it could not. The list is then incomplete, whatever other stores send.
+    pub fn exhausted(&self) -> Option<LimitError> {
+        self.lock().exhausted.clone()
+    }
+
+    /// Counts `bytes` before they are allocated.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` if there is a limit that they would exceed.
+    pub fn add(&self, bytes: usize) -> Result<(), StoreError> {
+        let bytes = bytes as u64;
+        let used = self.used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        if used > self.limit {
+            return Err(StoreError::limit(format!(
+                "it sent more than {} bytes, the limit for one store",
+                self.limit
+            )));
+        }
+        let mut shared = self.lock();
+        let Some(reservation) = &mut shared.reservation else { return Ok(()) };
+        reservation.add(bytes).map_err(|limit| {
+            let error = StoreError::limit(limit.to_string());
+            shared.exhausted.get_or_insert(limit);
+            error
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, SharedMemory> {
+        // Each change is one assignment, so the content is valid even if its writer panicked.
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use budget::{BudgetLimits, Consumers, Interrupt, TotalBudget};
+
+    use super::*;
+
+    static TESTS: Consumers = Consumers { one: "test", many: "tests", advice: "send less" };
+
+    #[test]
+    fn each_store_has_a_limit_and_all_share_the_budget() {
+        let total = TotalBudget::new(&TESTS, BudgetLimits::UNLIMITED);
+        let memory = AnswerMemory::new(&Budget::new(&total, BudgetLimits::bytes(100), Interrupt::new()));
+        let (a, b) = (memory.for_store(60), memory.for_store(60));
+        a.add(50).unwrap();
+        let error = a.add(20).unwrap_err();
+        assert!(error.message().contains("more than 60 bytes"), "{error}");
+        assert_eq!(memory.exhausted(), None);
+        let error = b.add(55).unwrap_err();
+        assert!(error.message().contains("max_bytes=100"), "{error}");
+        assert!(memory.exhausted().is_some());
+        assert_eq!(total.reserved_bytes(), 50);
+        drop((a, b, memory));
+        assert_eq!(total.reserved_bytes(), 0);
+    }
+}
