@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use bucket::{Bucket, BucketMetrics};
 use model::Timestamp;
+use promapi::{ExemplarSeries, RuleGroup, TargetDiscovery};
 use runtime::{BoxError, RoleError, RoleInfo, RunningRole, Shutdown, Startup};
-use storeapi::{MetadataServer, StoreServer};
+use storeapi::{
+    AnswerMemory, ListingServer, ListingStore, MetadataServer, StoreServer, TenantTsdbStatus, WireListing,
+};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -61,8 +64,20 @@ async fn build(config: Config, mut startup: Startup) -> Result<RunningRole, Role
 
     let store = Arc::new(store);
     StoreServer::new(store.clone(), config.limits).register(startup.services());
-    MetadataServer::register(store, startup.services());
+    MetadataServer::register(store.clone(), startup.services());
+    serve_list::<RuleGroup>(&store, &mut startup);
+    serve_list::<TargetDiscovery>(&store, &mut startup);
+    serve_list::<ExemplarSeries>(&store, &mut startup);
+    serve_list::<TenantTsdbStatus>(&store, &mut startup);
     Ok(startup.serve())
+}
+
+/// Serves a list of Prometheus over gRPC. Info announces the same lists.
+fn serve_list<L: WireListing>(store: &Arc<PrometheusStore>, startup: &mut Startup)
+where
+    PrometheusStore: ListingStore<L>,
+{
+    ListingServer::<L>::new(store.clone(), AnswerMemory::unlimited).register(startup.services());
 }
 
 /// Logs which Prometheus is served, and which settings have no effect.

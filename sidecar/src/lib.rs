@@ -1,14 +1,14 @@
 //! The sidecar: runs next to a Prometheus, serves its data as StoreAPI, uploads its blocks, reloads its
 //! configuration.
 //!
-//! * **Serving.** Chunks come from remote read of Prometheus and are passed on unchanged; labels come from
-//!   its HTTP API. The sidecar adds only the external labels. It reads the state of Prometheus again at an
-//!   interval.
+//! * **Serving.** Chunks come from remote read of Prometheus and are passed on unchanged; labels, rules, targets,
+//!   exemplars and statistics come from its HTTP API. The sidecar adds only the external labels. It reads the
+//!   state of Prometheus again at an interval.
 //! * **Uploads** (`shipper`), if a bucket is configured: finished blocks, each completely or not at all.
 //!   Blocks that have been in the bucket for long enough are no longer served.
 //! * **Reloads** (`reloader`), if files are configured: Prometheus reloads them when they change.
 //!
-//! Not here: rules, targets and exemplars; buckets (`bucket`); the block format (`tsdb`).
+//! Not here: buckets (`bucket`); the block format (`tsdb`).
 //!
 //! Reading order: `config`, `component`, `upstream`, `store`, `series_answer`, `order`; then `shipper` and
 //! `reloader`, which are independent of each other.

@@ -1,6 +1,9 @@
 //! The Prometheus of the sidecar as a store.
 
+mod listing;
+
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
@@ -8,10 +11,10 @@ use model::{ExternalMatch, Labels, Matcher, TimeRange, Timestamp};
 use promapi::{ClientError, PrometheusClient, ReadQuery, SeriesSelection};
 use runtime::TimeArg;
 use storeapi::{
-    LabelNamesRequest, LabelValuesRequest, LabelsAnswer, MetadataAnswer, MetadataRequest, MetadataStore,
-    MetricMetadata, SeriesFrame, SeriesRequest, SeriesStream, Store, StoreError, StoreInfo,
+    Apis, LabelNamesRequest, LabelValuesRequest, LabelsAnswer, MetadataAnswer, MetadataRequest,
+    MetadataStore, MetricMetadata, SeriesFrame, SeriesRequest, SeriesStream, Store, StoreError, StoreInfo,
 };
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::metrics::SidecarMetrics;
 use crate::series_answer::{LabelRewriter, SeriesAnswer};
@@ -19,6 +22,9 @@ use crate::upstream::{PrometheusFacts, PrometheusState};
 
 /// Series in one frame of an answer without chunks.
 const LABEL_SETS_A_FRAME: usize = 256;
+/// Requests for rules, targets, exemplars and statistics that are answered at the same time. Each keeps the answer of
+/// Prometheus in memory, at most 64 MiB of JSON. Further requests wait.
+const CONCURRENT_LISTS: usize = 4;
 
 /// Serves one Prometheus through its HTTP API and remote read.
 #[derive(Clone)]
@@ -30,6 +36,7 @@ pub(crate) struct PrometheusStore {
     /// The sidecar must serve data from this time on; older data is in the bucket.
     serve_from: watch::Receiver<Timestamp>,
     metrics: SidecarMetrics,
+    lists: Arc<Semaphore>,
 }
 
 /// A request after its matchers for external labels were evaluated.
@@ -47,7 +54,8 @@ impl PrometheusStore {
         serve_from: watch::Receiver<Timestamp>,
         metrics: SidecarMetrics,
     ) -> Self {
-        Self { client, state, min_time, serve_from, metrics }
+        let lists = Arc::new(Semaphore::new(CONCURRENT_LISTS));
+        Self { client, state, min_time, serve_from, metrics, lists }
     }
 
     fn facts(&self) -> Result<PrometheusFacts, StoreError> {
@@ -118,7 +126,15 @@ impl Store for PrometheusStore {
     async fn info(&self) -> Result<StoreInfo, StoreError> {
         let facts = self.facts()?;
         let mut info = StoreInfo::new("sidecar", vec![facts.external.clone()], self.served(&facts));
-        info.apis.metadata = true;
+        info.apis = Apis {
+            store: true,
+            rules: true,
+            metadata: true,
+            targets: true,
+            exemplars: true,
+            query: false,
+            status: true,
+        };
         Ok(info)
     }
 

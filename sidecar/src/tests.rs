@@ -1,5 +1,7 @@
 //! Tests of the sidecar with a real Prometheus.
 
+mod lists;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;

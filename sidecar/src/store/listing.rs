@@ -1,0 +1,114 @@
+//! Rules, targets, exemplars and TSDB statistics of Prometheus, with its external labels.
+
+use model::Labels;
+use promapi::{ExemplarSeries, RuleGroup, TargetDiscovery};
+use storeapi::{
+    AnswerMemory, ExemplarsRequest, Listed, ListingStore, RuleKind, RulesRequest, StoreError, TargetState,
+    TargetsRequest, TenantTsdbStatus, TsdbStatusRequest,
+};
+use tokio::sync::SemaphorePermit;
+
+use crate::store::{PrometheusStore, upstream_error};
+
+/// Entries of each list of statistics if the request does not limit them, as in Prometheus.
+const DEFAULT_STATISTICS: usize = 10;
+
+impl PrometheusStore {
+    /// The external labels, and the permission to ask Prometheus for a list.
+    async fn begin_list(&self) -> Result<(Labels, Option<SemaphorePermit<'_>>), StoreError> {
+        let external = self.facts()?.external;
+        // The semaphore is never closed.
+        Ok((external, self.lists.acquire().await.ok()))
+    }
+}
+
+/// Prometheus attaches its external labels to the alerts that it sends, so they are attached to alerts here, too.
+#[tonic::async_trait]
+impl ListingStore<RuleGroup> for PrometheusStore {
+    async fn list(&self, request: RulesRequest, _: AnswerMemory) -> Result<Listed<RuleGroup>, StoreError> {
+        let (external, _turn) = self.begin_list().await?;
+        let kind = request.kind.map(|kind| match kind {
+            RuleKind::Alerting => "alert",
+            RuleKind::Recording => "record",
+        });
+        let mut answer = self.client.rules(kind).await.map_err(upstream_error)?;
+        for rule in answer.data.iter_mut().flat_map(|group| &mut group.rules) {
+            *rule.labels_mut() = rule.labels().extended(&external);
+            for alert in rule.alerts_mut() {
+                alert.labels = alert.labels.extended(&external);
+            }
+        }
+        Ok(Listed { items: answer.data, warnings: answer.warnings })
+    }
+}
+
+#[tonic::async_trait]
+impl ListingStore<TargetDiscovery> for PrometheusStore {
+    async fn list(
+        &self,
+        request: TargetsRequest,
+        _: AnswerMemory,
+    ) -> Result<Listed<TargetDiscovery>, StoreError> {
+        let (external, _turn) = self.begin_list().await?;
+        let state = request.state.map(|state| match state {
+            TargetState::Active => "active",
+            TargetState::Dropped => "dropped",
+        });
+        let mut answer = self.client.targets(state).await.map_err(upstream_error)?;
+        for target in &mut answer.data.active_targets {
+            target.labels = target.labels.extended(&external);
+            target.discovered_labels = target.discovered_labels.extended(&external);
+        }
+        for target in &mut answer.data.dropped_targets {
+            target.discovered_labels = target.discovered_labels.extended(&external);
+        }
+        Ok(Listed { items: vec![answer.data], warnings: answer.warnings })
+    }
+}
+
+/// The client removes matchers on external labels from the query, as Thanos does.
+#[tonic::async_trait]
+impl ListingStore<ExemplarSeries> for PrometheusStore {
+    async fn list(
+        &self,
+        request: ExemplarsRequest,
+        _: AnswerMemory,
+    ) -> Result<Listed<ExemplarSeries>, StoreError> {
+        let (external, _turn) = self.begin_list().await?;
+        let answer = self.client.exemplars(&request.query, request.range).await;
+        let mut answer = answer.map_err(upstream_error)?;
+        for series in &mut answer.data {
+            series.series_labels = series.series_labels.extended(&external);
+        }
+        Ok(Listed { items: answer.data, warnings: answer.warnings })
+    }
+}
+
+#[tonic::async_trait]
+impl ListingStore<TenantTsdbStatus> for PrometheusStore {
+    async fn list(
+        &self,
+        request: TsdbStatusRequest,
+        _: AnswerMemory,
+    ) -> Result<Listed<TenantTsdbStatus>, StoreError> {
+        let (external, _turn) = self.begin_list().await?;
+        let selects = request.matchers.iter().all(|matcher| matcher.matches_labels(&external));
+        // Only TSDBs of receivers have tenants.
+        if !selects || !request.tenant.is_empty() {
+            return Ok(Listed::default());
+        }
+        let limit = request.limit.unwrap_or(DEFAULT_STATISTICS);
+        let answer = self.client.tsdb_status(limit).await.map_err(upstream_error)?;
+        let mut status = answer.data;
+        for list in [
+            &mut status.series_count_by_metric_name,
+            &mut status.label_value_count_by_label_name,
+            &mut status.memory_in_bytes_by_label_name,
+            &mut status.series_count_by_label_value_pair,
+        ] {
+            list.truncate(limit);
+        }
+        let items = vec![TenantTsdbStatus { tenant: String::new(), status }];
+        Ok(Listed { items, warnings: answer.warnings })
+    }
+}
