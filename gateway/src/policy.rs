@@ -6,6 +6,8 @@
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
+use proto::thanos::info::InfoResponse;
+
 /// A method that gateways forward. All other methods are rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MeshMethod {
@@ -25,11 +27,13 @@ pub enum MeshMethod {
     Rules,
     /// Scrape targets, which show addresses; not allowed unless a policy names it.
     Targets,
+    /// Statistics of a TSDB; not allowed unless a policy names it.
+    TsdbStatistics,
 }
 
 impl MeshMethod {
     /// All methods.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Info,
         Self::Series,
         Self::LabelNames,
@@ -38,6 +42,7 @@ impl MeshMethod {
         Self::Exemplars,
         Self::Rules,
         Self::Targets,
+        Self::TsdbStatistics,
     ];
 
     /// The path in a request.
@@ -51,6 +56,7 @@ impl MeshMethod {
             Self::Exemplars => "/thanos.Exemplars/Exemplars",
             Self::Rules => "/thanos.Rules/Rules",
             Self::Targets => "/thanos.Targets/Targets",
+            Self::TsdbStatistics => "/thanos.Status/TSDBStatistics",
         }
     }
 
@@ -65,6 +71,7 @@ impl MeshMethod {
             Self::Exemplars => "Exemplars",
             Self::Rules => "Rules",
             Self::Targets => "Targets",
+            Self::TsdbStatistics => "TSDBStatistics",
         }
     }
 
@@ -106,6 +113,20 @@ impl Policy {
     pub const CONCURRENT_REQUESTS_BOUNDS: (i64, i64) = (1, 100_000);
 }
 
+impl Policy {
+    /// Removes the services that the policy does not allow from what a target announces, so that no client expects them.
+    pub fn restrict(&self, info: &mut InfoResponse) {
+        let allows = |method| self.methods.contains(&method);
+        info.rules.take_if(|_| !allows(MeshMethod::Rules));
+        info.metric_metadata.take_if(|_| !allows(MeshMethod::MetricMetadata));
+        info.targets.take_if(|_| !allows(MeshMethod::Targets));
+        info.exemplars.take_if(|_| !allows(MeshMethod::Exemplars));
+        info.status.take_if(|_| !allows(MeshMethod::TsdbStatistics));
+        // Queries are never forwarded.
+        info.query = None;
+    }
+}
+
 impl Default for Policy {
     /// Allows series, label names, label values and metadata; 256 requests at a time.
     fn default() -> Self {
@@ -128,6 +149,30 @@ mod tests {
             assert_eq!(method.name().parse(), Ok(method));
             assert!(method.path().ends_with(&format!("/{method}")));
         }
+    }
+
+    #[test]
+    fn services_that_are_not_allowed_are_not_announced() {
+        let mut info = InfoResponse {
+            store: Some(Default::default()),
+            rules: Some(Default::default()),
+            metric_metadata: Some(Default::default()),
+            targets: Some(Default::default()),
+            exemplars: Some(Default::default()),
+            query: Some(Default::default()),
+            status: Some(Default::default()),
+            ..InfoResponse::default()
+        };
+        let everything = Policy { methods: MeshMethod::ALL.into(), ..Policy::default() };
+        everything.restrict(&mut info);
+        assert_eq!(info.query, None);
+        let before = info.clone();
+        everything.restrict(&mut info);
+        assert_eq!(info, before);
+        Policy::default().restrict(&mut info);
+        assert!(info.store.is_some() && info.metric_metadata.is_some(), "{info:?}");
+        assert!(info.rules.is_none() && info.targets.is_none(), "{info:?}");
+        assert!(info.exemplars.is_none() && info.status.is_none(), "{info:?}");
     }
 
     /// Variants of allowed paths that an attacker may send. None of them is a method.

@@ -89,7 +89,10 @@ impl Poller {
         loop {
             tokio::select! {
                 answer = answers.next() => {
-                    let Some(answer) = answer else { break };
+                    let Some(mut answer) = answer else { break };
+                    if let Some(info) = &mut answer.info {
+                        offer.policy.restrict(info);
+                    }
                     match present.iter_mut().find(|target| target.name == answer.name) {
                         Some(target) => *target = answer,
                         None => present.push(answer),

@@ -24,7 +24,7 @@ use crate::{
 /// The targets of a cluster and its policy. Replaced as a whole when the configuration is reloaded.
 pub(crate) struct TargetOffer {
     pub(crate) targets: HashMap<Name, Arc<TargetClient>>,
-    policy: Policy,
+    pub(crate) policy: Policy,
 }
 
 /// Serves requests from the observability side.
