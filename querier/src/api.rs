@@ -1,11 +1,12 @@
 //! The HTTP API of Prometheus, with the parameters of Thanos.
 //!
-//! Reading order: [`exchange`] (requests and responses), `query`, `result`, `tree`, `catalog`, `stores`,
+//! Reading order: [`exchange`] (requests and responses), `query`, `result`, `tree`, `catalog`, `lists`, `stores`,
 //! `status`.
 
 mod body;
 mod catalog;
 mod exchange;
+mod lists;
 mod name;
 mod query;
 mod result;
@@ -29,6 +30,7 @@ use storeapi::{PartialResponse, StoreError};
 
 use crate::endpoints::EndpointSet;
 use crate::fanout::{ProxyStore, StoreFilter};
+use crate::lists::Lists;
 use crate::query::Driver;
 
 /// Defaults for parameters that a request does not have.
@@ -55,6 +57,7 @@ pub(crate) struct ApiDefaults {
 pub(crate) struct Api {
     pub(crate) driver: Driver,
     pub(crate) stores: ProxyStore,
+    pub(crate) lists: Lists,
     pub(crate) endpoints: EndpointSet,
     pub(crate) defaults: ApiDefaults,
     pub(crate) flags: BTreeMap<String, String>,
@@ -77,8 +80,16 @@ pub(crate) fn routes(api: Api, metrics: &HttpMetrics) -> Router {
         .route("/labels", both("label_names", get_and_post(catalog::label_names)))
         .route("/label/{name}/values", both("label_values", get(catalog::label_values)))
         .route("/metadata", both("metadata", get(catalog::metadata)))
+        .route("/rules", both("rules", get(lists::rules)))
+        .route("/alerts", both("alerts", get(lists::alerts)))
+        .route("/targets", both("targets", get(lists::targets)))
+        .route("/scrape_pools", both("scrape_pools", get(lists::scrape_pools)))
+        .route("/query_exemplars", both("exemplars", get_and_post(lists::exemplars)))
+        .route("/alertmanagers", both("alertmanagers", get(lists::alertmanagers)))
         .route("/stores", both("stores", get(stores::stores)))
         .route("/status/buildinfo", both("status_build", get(status::buildinfo)))
+        .route("/status/config", both("status_config", get(lists::config)))
+        .route("/status/tsdb", both("status_tsdb", get(lists::tsdb_status)))
         .route("/status/flags", both("status_flags", get(status::flags)))
         .route("/status/runtimeinfo", both("status_runtime", get(status::runtimeinfo)))
         .fallback(exchange::not_found)

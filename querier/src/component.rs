@@ -5,15 +5,19 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use budget::{BudgetLimits, TotalBudget};
+use promapi::{ExemplarSeries, RuleGroup, TargetDiscovery};
 use promql::{EngineOptions, ParseOptions, QUERIES};
 use runtime::{HttpMetrics, Registry, RoleError, RoleInfo, RunningRole, Startup};
 use series::Dedup;
-use storeapi::{MetadataServer, StoreServer};
+use storeapi::{
+    AnswerMemory, ListingServer, ListingStore, MetadataServer, StoreServer, TenantTsdbStatus, WireListing,
+};
 
 use crate::api::{self, Api, ApiDefaults};
 use crate::config::{Config, DedupFunction, Feature, Propagate, QueryArgs};
 use crate::endpoints::{EndpointOptions, EndpointSet};
 use crate::fanout::{FanoutMetrics, ProxyOptions, ProxyStore};
+use crate::lists::Lists;
 use crate::metrics::{QueryMemory, StoreNodes};
 use crate::query::{Driver, QueryGate, QueryMetrics};
 
@@ -34,9 +38,11 @@ pub(crate) async fn build(config: Config, mut startup: Startup) -> Result<Runnin
     let stores =
         ProxyStore::new(Arc::new(endpoints.clone()), proxy_options(&config), FanoutMetrics::new(registry));
     let driver = driver(&config, &stores, registry);
+    let lists = Lists::new(stores.clone(), driver.clone());
     let api = Api {
         driver,
         stores: stores.clone(),
+        lists: lists.clone(),
         endpoints: endpoints.clone(),
         defaults: api_defaults(&config),
         flags: config.flags(),
@@ -45,9 +51,22 @@ pub(crate) async fn build(config: Config, mut startup: Startup) -> Result<Runnin
     startup.add_routes(api::routes(api, &http_metrics));
     StoreServer::new(Arc::new(stores.clone()), config.limits()).register(startup.services());
     MetadataServer::register(Arc::new(stores), startup.services());
+    serve_list::<RuleGroup>(&lists, &mut startup);
+    serve_list::<TargetDiscovery>(&lists, &mut startup);
+    serve_list::<ExemplarSeries>(&lists, &mut startup);
+    serve_list::<TenantTsdbStatus>(&lists, &mut startup);
     let (probes, shutdown) = (startup.probes(), startup.shutdown());
     startup.spawn("endpoints", async move { endpoints.run(move || probes.ready(), shutdown).await });
     Ok(startup.serve())
+}
+
+/// Serves a list of all stores over gRPC. Info announces the same lists.
+fn serve_list<L: WireListing>(lists: &Lists, startup: &mut Startup)
+where
+    Lists: ListingStore<L>,
+{
+    let (store, budgets) = (Arc::new(lists.clone()), lists.clone());
+    ListingServer::<L>::new(store, move || AnswerMemory::new(&budgets.budget())).register(startup.services());
 }
 
 fn proxy_options(config: &Config) -> ProxyOptions {

@@ -14,8 +14,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use endpoint::Candidate;
 pub(crate) use endpoint::Endpoint;
+pub use endpoint::{Candidate, StoreLists};
 pub(crate) use fixed::EndpointAddress;
 pub(crate) use message::{with_store_name, without_store_name};
 
@@ -177,6 +177,7 @@ fn unknown_stores(name: Arc<str>, reason: &str) -> Candidate {
         name,
         store: Arc::new(UnknownStores),
         metadata: None,
+        lists: None,
         info: None,
         bound: model::Labels::empty(),
         unavailable: Some(reason.to_owned()),

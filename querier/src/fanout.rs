@@ -5,14 +5,15 @@
 //! slow reader slows down the stores and memory stays bounded. If a store breaks the protocol, its part of
 //! the answer ends with a warning, or the whole answer ends with an error, as the request says.
 //!
-//! Reading order: [`filter`](StoreFilter), `options`, `damage`, `input`, `merged`, `proxy`, `labels`, `report`,
-//! `awaited`.
+//! Reading order: [`filter`](StoreFilter), `options`, `damage`, `input`, `merged`, `proxy`, `labels`, `lists`,
+//! `report`, `awaited`.
 
 mod awaited;
 mod damage;
 mod filter;
 mod input;
 mod labels;
+mod lists;
 mod merged;
 mod options;
 mod proxy;

@@ -2,7 +2,8 @@
 //!
 //! It keeps a list of stores ([`endpoints`](StoreSource)), requests series from those that can have matching
 //! ones and merges them ([`ProxyStore`]), evaluates queries ([`query`](run)), and serves the HTTP API of
-//! Prometheus. It also serves StoreAPI, so a querier can be a store of another querier.
+//! Prometheus. It also serves StoreAPI, so a querier can be a store of another querier. Rules, targets,
+//! exemplars and statistics of all stores are gathered and deduplicated (`lists`).
 //!
 //! The querier stores nothing and has no certificate. It discovers clusters only through the directory of a
 //! gateway.
@@ -12,13 +13,14 @@ mod component;
 mod config;
 mod endpoints;
 mod fanout;
+mod lists;
 mod memory;
 mod metrics;
 mod query;
 
 pub use component::run;
 pub use config::{Config, QueryArgs};
-pub use endpoints::{Candidate, StoreSource};
+pub use endpoints::{Candidate, StoreLists, StoreSource};
 pub use fanout::{
     Fanout, FanoutEvent, FanoutMetrics, ProxyOptions, ProxyStore, StoreFilter, StoreOutcome, StoreReport,
 };

@@ -4,6 +4,7 @@ mod directory;
 mod fanout;
 mod heavy;
 mod liars;
+mod lists;
 mod web;
 
 use std::sync::Arc;
@@ -66,6 +67,7 @@ pub(crate) fn local(name: &str, store: Arc<dyn Store>) -> Candidate {
         name: name.into(),
         store,
         metadata: None,
+        lists: None,
         info: None,
         bound: Labels::empty(),
         unavailable: None,

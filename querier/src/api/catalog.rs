@@ -62,7 +62,7 @@ pub(super) async fn metadata(State(api): State<Arc<Api>>, request: Request) -> R
 }
 
 /// The API error of a request whose answer exceeds a memory limit.
-fn over_budget(stop: impl Into<Stop>) -> ApiError {
+pub(super) fn over_budget(stop: impl Into<Stop>) -> ApiError {
     let message = match stop.into() {
         Stop::Limit(limit) => memory::limit_with_flag(&limit),
         stop => stop.to_string(),
@@ -72,7 +72,7 @@ fn over_budget(stop: impl Into<Stop>) -> ApiError {
 
 impl Api {
     /// Cancels work that takes longer than the query timeout.
-    async fn in_time(
+    pub(super) async fn in_time(
         &self,
         params: &Params,
         work: impl Future<Output = Result<ApiReply, ApiError>>,

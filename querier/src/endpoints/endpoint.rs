@@ -4,7 +4,8 @@ use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
 
 use model::{Labels, Matcher, TimeRange};
-use storeapi::{MetadataStore, Store, StoreClient, StoreError, StoreInfo};
+use promapi::{ExemplarSeries, RuleGroup, TargetDiscovery};
+use storeapi::{ListingStore, MetadataStore, Store, StoreClient, StoreError, StoreInfo, TenantTsdbStatus};
 use tokio::time::Instant;
 
 use crate::endpoints::message::without_store_name;
@@ -132,11 +133,29 @@ impl Endpoint {
             name: Arc::clone(&self.name),
             store: Arc::clone(&self.client) as Arc<dyn Store>,
             metadata: Some(Arc::clone(&self.client) as Arc<dyn MetadataStore>),
+            lists: Some(Arc::clone(&self.client) as Arc<dyn StoreLists>),
             info: state.info,
             bound: state.bound,
             unavailable: state.last_error,
         }
     }
+}
+
+/// A store of every kind of list.
+pub trait StoreLists:
+    ListingStore<RuleGroup>
+    + ListingStore<TargetDiscovery>
+    + ListingStore<ExemplarSeries>
+    + ListingStore<TenantTsdbStatus>
+{
+}
+
+impl<S> StoreLists for S where
+    S: ListingStore<RuleGroup>
+        + ListingStore<TargetDiscovery>
+        + ListingStore<ExemplarSeries>
+        + ListingStore<TenantTsdbStatus>
+{
 }
 
 /// A store that a request may have to ask, with its state when the request arrived.
@@ -148,6 +167,8 @@ pub struct Candidate {
     pub store: Arc<dyn Store>,
     /// Its metadata API, if it may have one.
     pub metadata: Option<Arc<dyn MetadataStore>>,
+    /// Its rules, targets, exemplars and statistics, if it may have them.
+    pub lists: Option<Arc<dyn StoreLists>>,
     /// Its last answer to Info. A store without one may have any series.
     pub info: Option<Arc<StoreInfo>>,
     /// Labels and values that each of its series must have.
@@ -163,15 +184,16 @@ impl Candidate {
     /// Labels that its external label sets lack never exclude it. A store that has not answered Info is never
     /// excluded, except by its bound labels.
     pub fn may_hold(&self, matchers: &[Matcher], range: TimeRange) -> bool {
+        let has_data = |info: &Arc<StoreInfo>| info.apis.store && info.range.overlaps(&range);
+        self.labels_admit(matchers) && self.info.as_ref().is_none_or(has_data)
+    }
+
+    /// Whether its external labels admit series that match.
+    pub(crate) fn labels_admit(&self, matchers: &[Matcher]) -> bool {
         let fits =
             |set: &Labels| matchers.iter().all(|m| set.get(m.name()).is_none_or(|value| m.matches(value)));
-        if !fits(&self.bound) {
-            return false;
-        }
-        let Some(info) = &self.info else { return true };
-        info.apis.store
-            && info.range.overlaps(&range)
-            && (info.label_sets.is_empty() || info.label_sets.iter().any(fits))
+        let sets = self.label_sets();
+        fits(&self.bound) && (sets.is_empty() || sets.iter().any(fits))
     }
 
     /// The matchers of a request in the form that this store accepts.

@@ -21,7 +21,7 @@ use crate::memory;
 const QUEUE: usize = 2;
 /// Maximum number of warnings per store, and maximum length of one. A querier in front of many stores may
 /// send many warnings; without a limit a store could exhaust the memory.
-const WARNINGS: usize = 100;
+pub(super) const WARNINGS: usize = 100;
 const WARNING_BYTES: usize = 2048;
 
 /// A message from the task of a store to the merge.
@@ -215,7 +215,7 @@ impl StoreReader {
     }
 }
 
-fn shortened(mut text: String) -> String {
+pub(super) fn shortened(mut text: String) -> String {
     if text.len() > WARNING_BYTES {
         let end = (0..=WARNING_BYTES).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
         text.truncate(end);

@@ -121,7 +121,7 @@ fn joined(
     Ok(LabelsAnswer { values: values.into_iter().take(limit.unwrap_or(usize::MAX)).collect(), warnings })
 }
 
-fn fail_if_partial(partial: PartialResponse, warnings: &[String]) -> Result<(), StoreError> {
+pub(super) fn fail_if_partial(partial: PartialResponse, warnings: &[String]) -> Result<(), StoreError> {
     match warnings.first().filter(|_| partial == PartialResponse::Abort) {
         Some(text) => Err(StoreError::aborted(text.clone())),
         None => Ok(()),

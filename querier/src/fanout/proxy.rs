@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use budget::Budget;
 use futures::{StreamExt, stream};
-use model::{ExternalMatch, Matcher, TimeRange, Timestamp};
+use model::{ExternalMatch, Labels, Matcher, TimeRange, Timestamp};
 use storeapi::{
     Apis, LabelNamesRequest, LabelValuesRequest, LabelsAnswer, PartialResponse, SeriesFrame, SeriesRequest,
     SeriesStream, Store, StoreError, StoreInfo, TsdbInfo,
@@ -49,6 +49,11 @@ impl ProxyStore {
             matches!(component, Some("sidecar" | "store" | "rule" | "receive"))
         };
         self.options.selector_labels.is_empty() && self.source.candidates().iter().all(carries)
+    }
+
+    /// Labels that this querier adds to each label set it announces.
+    pub(crate) fn selector_labels(&self) -> &Labels {
+        &self.options.selector_labels
     }
 
     /// The candidates that a request must ask, of those that `filter` allows. Also returns a warning if it
@@ -169,7 +174,15 @@ impl Store for ProxyStore {
             supports_sharding: true,
             supports_without_replica_labels: true,
             tsdbs,
-            apis: Apis { store: true, metadata: true, ..Apis::default() },
+            apis: Apis {
+                store: true,
+                rules: true,
+                metadata: true,
+                targets: true,
+                exemplars: true,
+                query: false,
+                status: true,
+            },
         })
     }
 
