@@ -5,7 +5,6 @@
 mod cluster;
 mod dialing;
 mod events;
-mod handshake_log;
 mod observability;
 mod plain_ports;
 mod setup;

@@ -97,6 +97,7 @@ fn endpoint_options(config: &Config) -> EndpointOptions {
     EndpointOptions {
         endpoints: given.chain(strict).collect(),
         gateways: args.gateway.iter().map(ToString::to_string).collect(),
+        channel: config.channel.clone(),
         info_interval: args.info_timeout,
         unhealthy_timeout: args.unhealthy_timeout,
     }

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::ArgAction;
+use mesh::ChannelOptions;
 use model::Labels;
 use runtime::{CommonArgs, ConfigMistakes, format_duration, parse_duration};
 use storeapi::{PartialResponse, RequestLimits};
 
 use crate::endpoints::EndpointAddress;
+use crate::grpc_client::GrpcClientArgs;
 use crate::memory;
 
 /// Flags of `isthmus query`.
@@ -29,6 +31,9 @@ pub struct QueryArgs {
     /// repeatable
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) gateway: Vec<EndpointAddress>,
+
+    #[command(flatten)]
+    pub(crate) grpc_client: GrpcClientArgs,
 
     /// Treat series that differ only in this label as replicas; deduplication drops the label; repeatable
     #[arg(long = "query.replica-label", value_name = "LABEL")]
@@ -206,6 +211,8 @@ pub(crate) enum Feature {
 pub struct Config {
     pub(crate) args: QueryArgs,
     pub(crate) selector_labels: Labels,
+    /// How stores and gateways are reached.
+    pub(crate) channel: ChannelOptions,
     /// Memory limit of one query, in bytes.
     pub(crate) max_memory: u64,
     /// Memory limit of all queries together, in bytes.
@@ -260,8 +267,10 @@ impl QueryArgs {
         let max_total_memory = self.max_total_memory.unwrap_or_else(memory::for_all_queries);
         let max_memory = self.max_memory.unwrap_or_else(|| memory::for_one_query(max_total_memory));
         let max_total_samples = self.max_total_samples.unwrap_or_else(|| self.max_samples.saturating_mul(5));
+        let channel = self.grpc_client.options();
         mistakes.or_ok(Config {
             selector_labels,
+            channel,
             max_memory,
             max_total_memory,
             max_total_samples,
@@ -298,6 +307,7 @@ impl Config {
             ("endpoint", list(args.endpoint.iter().map(EndpointAddress::to_string).collect())),
             ("endpoint-strict", list(args.endpoint_strict.iter().map(EndpointAddress::to_string).collect())),
             ("gateway", list(args.gateway.iter().map(EndpointAddress::to_string).collect())),
+            ("grpc-compression", value_name(&args.grpc_client.compression)),
             ("query.replica-label", list(args.replica_label.clone())),
             ("deduplication.func", value_name(&args.deduplication)),
             ("query.timeout", format_duration(args.timeout)),

@@ -20,6 +20,7 @@ pub(crate) use fixed::EndpointAddress;
 pub(crate) use message::{with_store_name, without_store_name};
 
 use group::EndpointGroup;
+use mesh::ChannelOptions;
 use runtime::Shutdown;
 use storeapi::{LabelNamesRequest, LabelValuesRequest, LabelsAnswer, SeriesRequest, SeriesStream, Store};
 use storeapi::{StoreError, StoreInfo};
@@ -40,6 +41,8 @@ pub(crate) struct EndpointOptions {
     pub(crate) endpoints: Vec<(EndpointAddress, bool)>,
     /// Local gRPC addresses of the gateways whose directories are watched.
     pub(crate) gateways: Vec<String>,
+    /// How endpoints and gateways are reached.
+    pub(crate) channel: ChannelOptions,
     /// Interval between Info requests, and the timeout of each.
     pub(crate) info_interval: Duration,
     /// Lists omit an endpoint that is not strict after it has been unreachable for this long. An address that
@@ -76,7 +79,9 @@ impl EndpointSet {
     /// Creates the set. No endpoint has been asked yet.
     pub(crate) fn new(options: EndpointOptions) -> Self {
         let options = options.without_repetitions();
-        let group = |name: String| (Arc::<str>::from(name), EndpointGroup::unknown(NOT_ASKED));
+        let group = |name: String| {
+            (Arc::<str>::from(name), EndpointGroup::unknown(NOT_ASKED, options.channel.clone()))
+        };
         let fixed = options.endpoints.iter().map(|(address, _)| group(address.to_string())).collect();
         let gateways = options.gateways.iter().map(|address| group(address.clone())).collect();
         Self { options: Arc::new(options), fixed: Arc::new(fixed), gateways: Arc::new(gateways) }

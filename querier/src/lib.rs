@@ -13,6 +13,7 @@ mod component;
 mod config;
 mod endpoints;
 mod fanout;
+mod grpc_client;
 mod lists;
 mod memory;
 mod metrics;

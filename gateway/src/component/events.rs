@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Instant};
 
 use mesh::Transport;
+use runtime::LogLimit;
 
-use crate::component::handshake_log::HandshakeLog;
 use crate::{
     metrics::GatewayMetrics,
     transport::{ConnectError, ConnectionEvent, ConnectionFailure},
@@ -14,7 +14,7 @@ use crate::{
 pub(super) fn log_and_count(
     metrics: Arc<GatewayMetrics>,
 ) -> impl Fn(&ConnectionEvent<'_>) + Send + Sync + 'static {
-    let handshake_log = HandshakeLog::new(Instant::now());
+    let handshake_log = LogLimit::new(Instant::now());
     move |event| match event {
         ConnectionEvent::Connected(link) => {
             tracing::info!(peer = %link.peer(), remote = %link.remote(), dialled = link.dialled(), "a connection was established");

@@ -2,10 +2,12 @@
 
 use std::{
     net::SocketAddr,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
+use compression::{ClientCompressionLayer, MessageEncoding};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use proto::thanos::{
@@ -13,7 +15,8 @@ use proto::thanos::{
     store_client::StoreClient,
 };
 use tokio::net::TcpStream;
-use tonic::{Code, Request};
+use tonic::{Code, Request, transport::Endpoint};
+use tower::{Layer, ServiceExt};
 
 use crate::{
     stores::{self, TestStore},
@@ -208,4 +211,28 @@ async fn a_store_that_stops_ends_its_running_streams_with_an_error() {
     let status = within("the end of the stream", stream.message()).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
     assert!(status.message().contains("scraper-0.eu-1"), "{}", status.message());
+}
+
+/// Thanos' querier with `--grpc-compression=snappy` reads plain ports.
+#[tokio::test]
+async fn compressed_messages_pass_between_client_and_store_unchanged() {
+    let scene = scene("").await;
+    let endpoint = |address: SocketAddr| Endpoint::from_shared(format!("http://{address}")).unwrap();
+    let named = endpoint(scene.obs.addresses.grpc).origin("http://scraper-0.eu-1".parse().unwrap());
+    let plain = endpoint(scene.obs.addresses.targets[0].1);
+    for channel in [named.connect_lazy(), plain.connect_lazy()] {
+        for encoding in MessageEncoding::ALL {
+            let encodings = Arc::new(Mutex::new(Vec::new()));
+            let seen = encodings.clone();
+            let witness = channel.clone().map_response(move |answer: http::Response<tonic::body::Body>| {
+                seen.lock().unwrap().push(answer.headers()["grpc-encoding"].clone());
+                answer
+            });
+            let compressing = ClientCompressionLayer::new(Some(encoding), 1 << 20).layer(witness);
+            let mut client = StoreClient::new(compressing);
+            let stream = client.series(messages(100, Duration::ZERO)).await.unwrap().into_inner();
+            assert_eq!(count(stream).await.unwrap(), 100, "{encoding}");
+            assert_eq!(*encodings.lock().unwrap(), [encoding.name()]);
+        }
+    }
 }

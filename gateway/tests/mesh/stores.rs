@@ -77,6 +77,7 @@ impl TestStore {
         runtime.spawn(async move {
             let listener = TcpListener::from_std(listener).unwrap();
             let server = Server::builder()
+                .layer(compression::ServerCompressionLayer::new(1 << 20))
                 .add_service(info_server::InfoServer::new(served.clone()))
                 .add_service(store_server::StoreServer::new(served))
                 .serve_with_incoming(TcpListenerStream::new(listener));

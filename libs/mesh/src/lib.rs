@@ -12,7 +12,8 @@ mod error;
 mod peer;
 
 pub use authority::{Authority, AuthorityError, AuthorityLayer, WithAuthority};
-pub use channel::{Channel, direct, via};
+pub use channel::{Channel, ChannelOptions, direct, direct_with, via, via_with};
+pub use compression::{MessageEncoding, UnknownEncoding};
 pub use error::ChannelError;
 pub use peer::{Peer, PeerLayer, Transport, WithPeer};
 

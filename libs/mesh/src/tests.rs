@@ -3,6 +3,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use compression::{ServerCompression, ServerCompressionLayer};
 use http::Request;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use tokio_stream::wrappers::TcpListenerStream;
@@ -15,18 +16,24 @@ use tower::{Layer, ServiceExt, service_fn};
 
 use super::*;
 
-/// The authority and the peer of each request that reached the server.
+/// The authority, the peer and the encoding of each request that reached the server.
 #[derive(Clone, Default)]
-struct Seen(Arc<Mutex<Vec<(String, Peer)>>>);
+struct Seen(Arc<Mutex<Vec<(String, Peer, Option<http::HeaderValue>)>>>);
 
 impl Seen {
     fn note<B>(&self, request: &Request<B>) {
         let authority = request.uri().authority().map(ToString::to_string).unwrap_or_default();
-        self.0.lock().unwrap().push((authority, Peer::of(request.extensions())));
+        let encoding = request.headers().get("grpc-encoding").cloned();
+        self.0.lock().unwrap().push((authority, Peer::of(request.extensions()), encoding));
     }
 
     fn last(&self) -> (String, Peer) {
-        self.0.lock().unwrap().last().cloned().expect("a request was seen")
+        let seen = self.0.lock().unwrap().last().cloned().expect("a request was seen");
+        (seen.0, seen.1)
+    }
+
+    fn last_encoding(&self) -> Option<http::HeaderValue> {
+        self.0.lock().unwrap().last().expect("a request was seen").2.clone()
     }
 }
 
@@ -75,7 +82,7 @@ async fn serve(address: SocketAddr, seen: Seen) -> Running {
     let routes = routes().await;
     let (stop, stopped) = oneshot::channel::<()>();
     let task = tokio::spawn(async move {
-        let layer = tower::layer::layer_fn(move |inner: Routes| {
+        let layer = tower::layer::layer_fn(move |inner: ServerCompression<Routes>| {
             let seen = seen.clone();
             service_fn(move |request: Request<Body>| {
                 seen.note(&request);
@@ -84,6 +91,7 @@ async fn serve(address: SocketAddr, seen: Seen) -> Running {
         });
         let _ = Server::builder()
             .layer(layer)
+            .layer(ServerCompressionLayer::new(1 << 20))
             .add_routes(routes)
             .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async {
                 let _ = stopped.await;
@@ -137,6 +145,27 @@ async fn an_error_names_a_lost_server_and_the_channel_reconnects() {
 
     let _server = serve(address, Seen::default()).await;
     assert!(check(channel, "x").await.is_ok());
+}
+
+#[tokio::test]
+async fn requests_are_compressed_if_that_is_chosen() {
+    let seen = Seen::default();
+    let server = serve(ANY, seen.clone()).await;
+    let (address, target) = (server.address.to_string(), "scraper-0.eu-1".parse().unwrap());
+    for compression in MessageEncoding::ALL.map(Some).into_iter().chain([None]) {
+        let options = ChannelOptions { compression };
+        let direct = direct_with(&address, &options).unwrap();
+        let via = via_with(&address, &target, &options).unwrap();
+        for channel in [direct, via] {
+            assert_eq!(check(channel.clone(), "x").await.unwrap(), ServingStatus::Serving as i32);
+            let long = "a long name of a service ".repeat(100);
+            assert_eq!(check(channel, &long).await.unwrap_err().code(), Code::NotFound);
+            assert_eq!(
+                seen.last_encoding().as_ref().map(|name| name.as_bytes()),
+                compression.map(|encoding| encoding.name().as_bytes())
+            );
+        }
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use compression::ServerCompressionLayer;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::{Request, Response};
@@ -22,6 +23,9 @@ use crate::probes::Probes;
 use crate::role_error::RoleError;
 use crate::serve::{BindError, Listener, ServeOptions, server_builder};
 use crate::shutdown::Shutdown;
+
+/// Largest request message, after it is decompressed: the limit of tonic's services.
+const MAX_REQUEST_BYTES: usize = 4 << 20;
 
 /// Settings of a gRPC server. The defaults suit long streams of large messages.
 #[derive(Clone, Debug)]
@@ -125,7 +129,8 @@ impl GrpcPorts {
 /// A bound gRPC port.
 ///
 /// It serves gRPC over cleartext HTTP/2, with `grpc.health.v1` that follows the [`Probes`] and with reflection in both
-/// versions. A call is cut at the deadline that its caller set in `grpc-timeout`, streams included.
+/// versions. A call is cut at the deadline that its caller set in `grpc-timeout`, streams included. Requests may be compressed
+/// with gzip, snappy or zstd, and are answered likewise; what a fallback of the services serves is passed on as it is.
 #[derive(Debug)]
 pub struct GrpcServer {
     listener: Listener,
@@ -162,8 +167,9 @@ impl GrpcServer {
                 .routes()
                 .add_service(health)
                 .add_service(reflection().build_v1().map_err(RoleError::failed)?)
-                .add_service(reflection().build_v1alpha().map_err(RoleError::failed)?)
-                .prepare();
+                .add_service(reflection().build_v1alpha().map_err(RoleError::failed)?);
+            let compression = ServerCompressionLayer::new(MAX_REQUEST_BYTES);
+            let routes = Routes::from(routes.into_axum_router().route_layer(compression)).prepare();
             let service = metrics.layer().layer(WithDeadline::new(routes));
             let service = HttpService::new(ServiceExt::<Request<Incoming>>::map_response(
                 service,

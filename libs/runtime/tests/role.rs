@@ -10,6 +10,7 @@ use axum::Router;
 use axum::routing::get;
 use bytes::Bytes;
 use clap::Parser;
+use compression::{ClientCompressionLayer, MessageEncoding};
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy;
@@ -22,6 +23,7 @@ use tonic::transport::Endpoint;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{FILE_DESCRIPTOR_SET, HealthCheckRequest};
+use tower::Layer;
 
 /// A role on ports that the system chose.
 struct TestRole {
@@ -214,6 +216,53 @@ async fn a_stream_is_cut_at_the_deadline_of_its_caller() {
     let (_, text) = role.get("/metrics").await;
     let counted = "grpc_server_handled_total{grpc_code=\"DeadlineExceeded\",grpc_method=\"Watch\",grpc_service=\"grpc.health.v1.Health\",grpc_type=\"server_stream\"} 1\n";
     assert!(text.contains(counted), "{text}");
+}
+
+/// Asks for the health of `service` with compressed requests; also returns the encoding of the answer.
+async fn compressed_check(
+    role: &TestRole,
+    encoding: MessageEncoding,
+    service: String,
+) -> (Result<i32, tonic::Status>, String) {
+    let channel = Endpoint::from_shared(role.grpc.clone()).unwrap().connect().await.unwrap();
+    let answered = std::sync::Arc::<std::sync::Mutex<String>>::default();
+    let noted = answered.clone();
+    let seen = tower::ServiceExt::map_response(channel, move |answer: http::Response<tonic::body::Body>| {
+        let name = answer.headers().get("grpc-encoding").map(|name| name.to_str().unwrap().to_owned());
+        *noted.lock().unwrap() = name.unwrap_or_default();
+        answer
+    });
+    let compressing = ClientCompressionLayer::new(Some(encoding), 1 << 20).layer(seen);
+    let answer = HealthClient::new(compressing).check(HealthCheckRequest { service }).await;
+    let answer = answer.map(|answer| answer.into_inner().status);
+    let answered = answered.lock().unwrap().clone();
+    (answer, answered)
+}
+
+#[tokio::test]
+async fn requests_may_be_compressed_and_are_answered_likewise() {
+    let role = start(Duration::from_secs(60)).await;
+    for encoding in MessageEncoding::ALL {
+        let (answer, answered) = compressed_check(&role, encoding, String::new()).await;
+        assert_eq!(answer.unwrap(), ServingStatus::NotServing as i32);
+        assert_eq!(answered, encoding.name());
+        let unknown = "word ".repeat(1000);
+        let (answer, _) = compressed_check(&role, encoding, unknown).await;
+        assert_eq!(answer.unwrap_err().code(), tonic::Code::NotFound);
+    }
+}
+
+#[tokio::test]
+async fn request_above_the_limit_is_refused_as_resource_exhausted() {
+    let role = start(Duration::from_secs(60)).await;
+    let large = "a".repeat(5 << 20);
+    let mut plain = role.health().await;
+    let plain = plain.check(HealthCheckRequest { service: large.clone() }).await;
+    let (compressed, _) = compressed_check(&role, MessageEncoding::Snappy, large).await;
+    for status in [plain.unwrap_err(), compressed.unwrap_err()] {
+        assert_eq!(status.code(), tonic::Code::ResourceExhausted, "{status}");
+        assert!(status.message().contains("the limit is 4194304 bytes"), "{status}");
+    }
 }
 
 #[tokio::test]

@@ -32,6 +32,7 @@ fn flags_are_parsed_into_the_configuration() {
         "--endpoint=a:1",
         "--endpoint=dns+b:2",
         "--gateway=127.0.0.1:10941",
+        "--grpc-compression=snappy",
         "--no-query.partial-response",
         "--selector-label=tier=\"x\"",
         "--query.max-memory=1.5GiB",
@@ -44,6 +45,8 @@ fn flags_are_parsed_into_the_configuration() {
     assert_eq!(config.selector_labels.get("tier"), Some("x"));
     assert_eq!((config.max_memory, config.max_total_memory), (3 << 29, 2 << 30));
     assert_eq!(config.flags()["endpoint"], "a:1,dns+b:2");
+    assert_eq!(config.channel.compression, Some(mesh::MessageEncoding::Snappy));
+    assert_eq!(config.flags()["grpc-compression"], "snappy");
     assert!(config.has(Feature::ExperimentalFunctions) && !config.has(Feature::XFunctions));
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use mesh::Authority;
+use mesh::{Authority, ChannelOptions};
 use proto::isthmus::mesh::v1 as wire;
 use storeapi::{info_from_wire, labels_from_wire};
 
@@ -20,7 +20,7 @@ const SNAPSHOT_BYTES: usize = 64 << 20;
 ///
 /// While the gateway is unreachable its stores stay known: requests for them fail visibly.
 pub(super) async fn follow(address: &str, group: &EndpointGroup) {
-    let channel = match mesh::direct(address) {
+    let channel = match mesh::direct_with(address, group.channel()) {
         Ok(channel) => channel,
         Err(error) => return group.write().unknown = Some(error.to_string()),
     };
@@ -64,7 +64,8 @@ fn apply(gateway: &str, group: &EndpointGroup, snapshot: wire::DirectorySnapshot
             (entry.healthy, entry.last_error) = (false, cause.to_string());
         }
         let known = group.read().endpoints.get(entry.name.as_str()).cloned();
-        match known.map_or_else(|| connect(gateway, &entry.name, target.ok().as_ref()), Ok) {
+        let open = || connect(gateway, &entry.name, target.ok().as_ref(), group.channel());
+        match known.map_or_else(open, Ok) {
             Ok(endpoint) => {
                 let name = Arc::from(entry.name.as_str());
                 update(&endpoint, entry);
@@ -88,8 +89,12 @@ fn connect(
     gateway: &str,
     name: &str,
     target: Option<&Authority>,
+    options: &ChannelOptions,
 ) -> Result<Arc<Endpoint>, mesh::ChannelError> {
-    let channel = target.map_or_else(|| mesh::direct(gateway), |target| mesh::via(gateway, target))?;
+    let channel = match target {
+        Some(target) => mesh::via_with(gateway, target, options)?,
+        None => mesh::direct_with(gateway, options)?,
+    };
     Ok(Arc::new(Endpoint::new(name, channel, true)))
 }
 

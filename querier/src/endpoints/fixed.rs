@@ -95,7 +95,7 @@ pub(super) fn settle(
     for name in names {
         let endpoint = match known.get(name.as_str()) {
             Some(endpoint) => Arc::clone(endpoint),
-            None => connect(&name, strict).map_err(|error| error.to_string())?,
+            None => connect(&name, strict, group.channel()).map_err(|error| error.to_string())?,
         };
         endpoint.update(|state| state.left = None);
         endpoints.insert(Arc::from(name), endpoint);
@@ -115,8 +115,12 @@ pub(super) fn settle(
     Ok(())
 }
 
-fn connect(name: &str, strict: bool) -> Result<Arc<Endpoint>, mesh::ChannelError> {
-    Ok(Arc::new(Endpoint::new(name, mesh::direct(name)?, strict)))
+fn connect(
+    name: &str,
+    strict: bool,
+    options: &mesh::ChannelOptions,
+) -> Result<Arc<Endpoint>, mesh::ChannelError> {
+    Ok(Arc::new(Endpoint::new(name, mesh::direct_with(name, options)?, strict)))
 }
 
 async fn resolve(address: &EndpointAddress, timeout: Duration) -> Result<Vec<String>, String> {

@@ -3,11 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use mesh::ChannelOptions;
+
 use crate::endpoints::endpoint::Endpoint;
 
 /// The endpoints of one source (a flag, or the directory of a gateway) by name. Clones share them.
 #[derive(Clone, Default)]
-pub(super) struct EndpointGroup(Arc<RwLock<GroupContent>>);
+pub(super) struct EndpointGroup {
+    content: Arc<RwLock<GroupContent>>,
+    channel: ChannelOptions,
+}
 
 /// The content of a group.
 #[derive(Default)]
@@ -19,17 +24,22 @@ pub(super) struct GroupContent {
 
 impl EndpointGroup {
     /// Creates a group whose endpoints are unknown for this reason.
-    pub(super) fn unknown(reason: &str) -> Self {
+    pub(super) fn unknown(reason: &str, channel: ChannelOptions) -> Self {
         let content = GroupContent { unknown: Some(reason.to_owned()), ..GroupContent::default() };
-        Self(Arc::new(RwLock::new(content)))
+        Self { content: Arc::new(RwLock::new(content)), channel }
+    }
+
+    /// How its endpoints are reached.
+    pub(super) fn channel(&self) -> &ChannelOptions {
+        &self.channel
     }
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, GroupContent> {
         // Each change is one assignment, so the content is valid even if its writer panicked.
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.content.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn write(&self) -> RwLockWriteGuard<'_, GroupContent> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+        self.content.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -66,6 +66,7 @@ fn set(endpoints: &[String], gateways: &[String]) -> EndpointSet {
     EndpointSet::new(EndpointOptions {
         endpoints: endpoints.iter().map(|e| (e.parse().unwrap(), false)).collect(),
         gateways: gateways.to_vec(),
+        channel: mesh::ChannelOptions::default(),
         info_interval: Duration::from_millis(50),
         unhealthy_timeout: Duration::from_secs(300),
     })
@@ -228,6 +229,7 @@ async fn unlisted_store_is_still_reported_missing() {
     let set = EndpointSet::new(EndpointOptions {
         endpoints: vec![(closed_port.parse().unwrap(), false)],
         gateways: Vec::new(),
+        channel: mesh::ChannelOptions::default(),
         info_interval: Duration::from_millis(50),
         unhealthy_timeout: Duration::ZERO,
     });

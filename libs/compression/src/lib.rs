@@ -1,0 +1,24 @@
+//! Compression of gRPC messages: gzip, snappy and zstd, for servers and clients.
+//!
+//! tonic supports no snappy, which Thanos uses, so this crate compresses and decompresses messages below tonic, which sees
+//! plain messages only.
+//!
+//! Format: <https://github.com/grpc/grpc/blob/v1.60.0/doc/PROTOCOL-HTTP2.md> and
+//! <https://github.com/grpc/grpc/blob/v1.60.0/doc/compression.md>.
+//!
+//! Reading order: `encoding`, `snappy`, `messages`, `decoded`, `encoded`, `server`, `client`.
+
+mod client;
+mod decoded;
+mod encoded;
+mod encoding;
+mod messages;
+mod server;
+mod snappy;
+
+#[cfg(test)]
+mod tests;
+
+pub use client::{ClientCompression, ClientCompressionLayer};
+pub use encoding::{MessageEncoding, UnknownEncoding};
+pub use server::{ServerCompression, ServerCompressionLayer};
