@@ -47,7 +47,7 @@ use tsdb::Ulid;
 pub(crate) use config::{ShipperArgs, ShipperConfig};
 use disk::DiskError;
 use journal::{BlockStage, Journal};
-use local::{BlockTask, LocalBlocks};
+use local::{BlockTask, LocalBlocks, ShipPolicy};
 pub(crate) use metrics::ShipperMetrics;
 use neighbours::Neighbours;
 use pin::Pins;
@@ -92,6 +92,8 @@ pub(crate) struct Shipper {
     uploaded: UploadedList,
     pins: Pins,
     neighbours: Neighbours,
+    /// Duration of the blocks of Prometheus, as of the last pass.
+    block_range: Duration,
     /// Blocks that cannot be uploaded in their present state, and why.
     quarantine: BTreeMap<Ulid, Quarantine>,
     /// Pinned blocks whose checksums were verified.
@@ -128,6 +130,7 @@ impl Shipper {
             uploaded: UploadedList::open(config.uploaded_file.clone()),
             pins: Pins::new(folder.join("upload")),
             neighbours: Neighbours::default(),
+            block_range: Duration::ZERO,
             quarantine: BTreeMap::new(),
             sound: BTreeSet::new(),
             failed: BTreeSet::new(),
@@ -189,6 +192,7 @@ impl Shipper {
 
     async fn run_steps(&mut self, producer: &Producer, now: Timestamp) -> Result<(), PassError> {
         let local = LocalBlocks::find(&self.config.data_dir)?;
+        self.block_range = producer.block_range;
         self.pins.remove_unfinished()?;
         // An error while pinning must not prevent the upload of pinned blocks.
         let pinned_new = self.pin_new_blocks(&local, now);
@@ -229,7 +233,9 @@ impl Shipper {
     }
 
     fn decide(&self, meta: &tsdb::BlockMeta) -> BlockTask {
-        local::decide(meta, &self.journal, self.config.upload_compacted)
+        let policy =
+            ShipPolicy { upload_compacted: self.config.upload_compacted, block_range: self.block_range };
+        local::decide(meta, &self.journal, policy)
     }
 
     /// Updates the time from which the sidecar must serve.

@@ -17,12 +17,17 @@ pub(crate) struct Prometheus {
 
 impl Drop for Prometheus {
     fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
+        self.kill();
     }
 }
 
 impl Prometheus {
+    /// Ends the process with SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+
     /// Starts Prometheus on `dir/data` with these external labels and without scrape targets.
     pub(crate) fn start(dir: &Path, external: &Labels, address: SocketAddr, flags: &[&str]) -> Self {
         fs::write(dir.join("prometheus.yml"), config(external)).expect("a file");

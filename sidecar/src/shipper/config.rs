@@ -20,8 +20,8 @@ enum HashFunction {
 /// `--shipper.*` and `--hash-func`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ShipperArgs {
-    /// Also upload blocks that Prometheus has compacted, if the bucket has no blocks of their time; for a
-    /// Prometheus that ran without uploads before
+    /// Also upload blocks that Prometheus had compacted before uploads began, if the bucket has no blocks of
+    /// their time
     #[arg(long = "shipper.upload-compacted")]
     upload_compacted: bool,
 

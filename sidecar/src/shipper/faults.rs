@@ -124,6 +124,32 @@ async fn child_of_the_kill_tests() {
     fs::write(folder.join("steps"), STEPS.load(Ordering::SeqCst).to_string()).expect("a file");
 }
 
+/// A child that runs one pass in `folder` and kills itself at a step.
+pub(super) fn child(folder: &Path, die_at: Option<u64>) -> Command {
+    let mut child = Command::new(std::env::current_exe().expect("a running program has a file"));
+    child.args(["--exact", "shipper::faults::child_of_the_kill_tests", "--quiet"]);
+    child.env(FOLDER, folder).stdout(Stdio::null()).stderr(Stdio::null());
+    if let Some(at) = die_at {
+        child.env(DIE_AT, at.to_string());
+    }
+    child
+}
+
+/// A seed for random faults: `ISTHMUS_SEED`, or a new one.
+pub(super) fn seed() -> u64 {
+    let given = std::env::var("ISTHMUS_SEED").ok().and_then(|seed| seed.parse().ok());
+    given.unwrap_or_else(|| u64::from(std::process::id()) | 1)
+}
+
+/// Random numbers below a bound, the same for the same seed.
+pub(super) fn numbers(seed: u64) -> impl FnMut(u64) -> u64 {
+    let mut state = seed;
+    move |below| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    }
+}
+
 /// A data directory and a bucket that consecutive children share.
 struct KillScene {
     dir: TempDir,
@@ -143,13 +169,7 @@ impl KillScene {
     }
 
     fn child(&self, die_at: Option<u64>) -> Command {
-        let mut child = Command::new(std::env::current_exe().expect("a running program has a file"));
-        child.args(["--exact", "shipper::faults::child_of_the_kill_tests", "--quiet"]);
-        child.env(FOLDER, self.dir.path()).stdout(Stdio::null()).stderr(Stdio::null());
-        if let Some(at) = die_at {
-            child.env(DIE_AT, at.to_string());
-        }
-        child
+        child(self.dir.path(), die_at)
     }
 
     /// Runs a child to its end; returns whether it was not killed.
@@ -228,15 +248,10 @@ fn kills_at_random_times_neither_lose_nor_duplicate_blocks() {
     if !installed() {
         return;
     }
-    let given = std::env::var("ISTHMUS_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed: u64 = given.unwrap_or_else(|| u64::from(std::process::id()) | 1);
+    let seed = seed();
     let kills = if std::env::var_os("ISTHMUS_LONG").is_some() { 200 } else { 20 };
     println!("seed {seed} (ISTHMUS_SEED), {kills} kills");
-    let mut state = seed;
-    let mut random = |below: u64| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) % below
-    };
+    let mut random = numbers(seed);
     let template = TempDir::new().expect("a folder");
     let blocks = make_blocks(template.path(), 3);
     let whole = {

@@ -114,6 +114,32 @@ impl Journal {
         self.get(block).filter(is_settled).map(|entry| entry.since)
     }
 
+    /// The time since which blocks are uploaded, as far as the journal reaches; `None` while none is settled.
+    pub(super) fn began(&self) -> Option<Timestamp> {
+        self.entries
+            .values()
+            .filter(|entry| entry.stage == BlockStage::Verified)
+            .map(|entry| entry.since)
+            .min()
+    }
+
+    /// Records that the sources of a block that is in the bucket need no upload, so that blocks made from them
+    /// later need none either. Sources that wait for their own upload are not changed.
+    pub(super) fn cover_sources(&mut self, meta: &BlockMeta, now: Timestamp) {
+        let covered = JournalEntry {
+            stage: BlockStage::Covered,
+            min_time: meta.min_time,
+            max_time: meta.max_time,
+            since: now,
+        };
+        for source in &meta.compaction.sources {
+            if self.get(*source).is_none_or(|entry| entry.stage == BlockStage::Seen) {
+                self.entries.insert(*source, covered);
+                self.is_dirty = true;
+            }
+        }
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (Ulid, &JournalEntry)> {
         self.entries.iter().map(|(block, entry)| (*block, entry))
     }

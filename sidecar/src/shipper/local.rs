@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use model::Timestamp;
 use tsdb::{BlockMeta, META_FILE, Ulid};
 
 use crate::shipper::disk::{self, DiskError};
@@ -70,8 +72,17 @@ pub(super) enum BlockTask {
     Ship,
     /// It needs no upload: the bucket has its samples, or it has none.
     Covered,
-    /// It is not uploaded: it was compacted here, and its sources are not in the bucket.
+    /// It is not uploaded itself: its sources are uploaded, or it is from before uploads began.
     Leave,
+}
+
+/// What [`decide`] must know besides the block and the journal.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ShipPolicy {
+    /// `--shipper.upload-compacted`.
+    pub(super) upload_compacted: bool,
+    /// Duration of the blocks that Prometheus cuts.
+    pub(super) block_range: Duration,
 }
 
 /// Decides what must be done with a block that is not in the bucket itself.
@@ -79,7 +90,12 @@ pub(super) enum BlockTask {
 /// Prometheus makes blocks from other blocks, which may already be pinned: uploading both would duplicate the
 /// samples. A block of level 1 with parents is the result of a deletion (`clean_tombstones`). Covered blocks
 /// are in the journal, so that blocks made from them are covered too.
-pub(super) fn decide(meta: &BlockMeta, journal: &Journal, upload_compacted: bool) -> BlockTask {
+///
+/// With an out-of-order window, Prometheus merges late samples into a block of level 2 in the pass that cuts them.
+/// Then no source of that block, or only the source without late samples, was ever seen here. Such a block is
+/// uploaded. Readers ignore a block whose sources are all sources of another block, so an uploaded source does not
+/// duplicate samples. The same holds for blocks that were compacted while the sidecar was down.
+pub(super) fn decide(meta: &BlockMeta, journal: &Journal, policy: ShipPolicy) -> BlockTask {
     let are_settled =
         |blocks: Vec<Ulid>| !blocks.is_empty() && blocks.iter().all(|block| journal.is_settled(*block));
     let compaction = &meta.compaction;
@@ -90,19 +106,35 @@ pub(super) fn decide(meta: &BlockMeta, journal: &Journal, upload_compacted: bool
         let parents = compaction.parents.iter().map(|parent| parent.ulid);
         return if are_settled(parents.collect()) { BlockTask::Covered } else { BlockTask::Ship };
     }
-    if are_settled(compaction.sources.clone()) {
+    let sources = &compaction.sources;
+    if are_settled(sources.clone()) {
         return BlockTask::Covered;
     }
-    let is_on_its_way = compaction
-        .sources
-        .iter()
-        .any(|source| journal.get(*source).is_some_and(|entry| entry.stage == BlockStage::Pinned));
-    if upload_compacted && !is_on_its_way { BlockTask::Ship } else { BlockTask::Leave }
+    let is_pinned =
+        |source: &&Ulid| journal.get(**source).is_some_and(|entry| entry.stage == BlockStage::Pinned);
+    let unsettled = || sources.iter().filter(|source| !journal.is_settled(**source));
+    if unsettled().next().is_some() && unsettled().all(|source| is_pinned(&source)) {
+        return BlockTask::Leave;
+    }
+    let began = journal.began();
+    let is_after_beginning = |source: &Ulid| {
+        let made = Timestamp::from_millis(i64::try_from(source.timestamp_ms()).unwrap_or(i64::MAX));
+        journal.get(*source).is_some() || began.is_some_and(|began| made >= began)
+    };
+    let is_ours = policy.upload_compacted
+        || is_of_one_range(meta, policy.block_range)
+        || sources.iter().any(is_after_beginning);
+    if is_ours { BlockTask::Ship } else { BlockTask::Leave }
+}
+
+/// Whether a block is no longer than those that Prometheus cuts. A compacted block of this length was merged with
+/// late samples.
+pub(super) fn is_of_one_range(meta: &BlockMeta, block_range: Duration) -> bool {
+    meta.max_time <= meta.min_time + block_range
 }
 
 #[cfg(test)]
 mod tests {
-    use model::Timestamp;
     use tempfile::TempDir;
     use tsdb::BlockDesc;
 
@@ -146,7 +178,7 @@ mod tests {
     fn samples_are_uploaded_only_once() {
         let dir = TempDir::new().unwrap();
         let mut journal = Journal::open(dir.path().join("journal"));
-        let now = Timestamp::from_millis(0);
+        let now = Timestamp::from_millis(1);
         journal.set(&meta(1), BlockStage::Verified, now);
         journal.set(&meta(2), BlockStage::Verified, now);
         journal.set(&meta(3), BlockStage::Pinned, now);
@@ -156,6 +188,10 @@ mod tests {
             meta.compaction.sources = sources.iter().map(|n| Ulid(*n)).collect();
             meta
         };
+        let wide =
+            |sources: &[u128]| BlockMeta { max_time: Timestamp::from_millis(30), ..compacted(sources) };
+        // The clock of an id is in its upper bits.
+        let young = u128::from(Ulid::from_parts(1, 7));
         let cleaned = |parent: u128| {
             let mut cleaned = meta(9);
             let (min_time, max_time) = (cleaned.min_time, cleaned.max_time);
@@ -169,12 +205,28 @@ mod tests {
             ("an empty block", empty, BlockTask::Covered, BlockTask::Covered),
             ("compacted from shipped blocks", compacted(&[1, 2]), BlockTask::Covered, BlockTask::Covered),
             ("compacted from a block on its way", compacted(&[1, 3]), BlockTask::Leave, BlockTask::Leave),
-            ("compacted from unknown blocks", compacted(&[7, 8]), BlockTask::Leave, BlockTask::Ship),
+            ("merged with late samples, at once", compacted(&[7, 8]), BlockTask::Ship, BlockTask::Ship),
+            (
+                "merged with late samples, shipped before",
+                compacted(&[1, 8]),
+                BlockTask::Ship,
+                BlockTask::Ship,
+            ),
+            ("merged with late samples, on its way", compacted(&[3, 8]), BlockTask::Ship, BlockTask::Ship),
+            ("compacted before uploads began", wide(&[7, 8]), BlockTask::Leave, BlockTask::Ship),
+            ("compacted while the sidecar was down", wide(&[1, 7]), BlockTask::Ship, BlockTask::Ship),
+            ("compacted from blocks made since then", wide(&[young, 7]), BlockTask::Ship, BlockTask::Ship),
             ("cleaned of deletions after it was shipped", cleaned(1), BlockTask::Covered, BlockTask::Covered),
             ("cleaned of deletions before", cleaned(3), BlockTask::Ship, BlockTask::Ship),
         ] {
-            assert_eq!(decide(&meta, &journal, false), without, "{what}");
-            assert_eq!(decide(&meta, &journal, true), with, "{what}, with --shipper.upload-compacted");
+            let policy =
+                |upload_compacted| ShipPolicy { upload_compacted, block_range: Duration::from_millis(10) };
+            assert_eq!(decide(&meta, &journal, policy(false)), without, "{what}");
+            assert_eq!(
+                decide(&meta, &journal, policy(true)),
+                with,
+                "{what}, with --shipper.upload-compacted"
+            );
         }
     }
 }

@@ -41,7 +41,7 @@ impl Shipper {
             }
         }
         self.adopt_unknown_pins(now)?;
-        self.replace_cleaned(local)?;
+        self.drop_replaced(local)?;
         self.report_lost_blocks(local);
         self.journal.save()?;
         failure.map_or(Ok(()), Err)
@@ -94,16 +94,21 @@ impl Shipper {
         Ok(())
     }
 
-    /// Drops a waiting block if Prometheus has replaced it by a block without deleted samples.
-    fn replace_cleaned(&mut self, local: &LocalBlocks) -> Result<(), DiskError> {
-        for block in local.blocks.iter().filter(|block| block.meta.compaction.level <= 1) {
-            for parent in &block.meta.compaction.parents {
-                let waits =
-                    self.journal.get(parent.ulid).is_some_and(|entry| entry.stage == BlockStage::Pinned);
-                if waits && !local.contains(parent.ulid) && self.pins.contains(block.meta.ulid) {
-                    info!(block = %parent.ulid, by = %block.meta.ulid, "Prometheus has applied deletions to this block, the new block is uploaded instead");
-                    self.pins.release(parent.ulid)?;
-                    self.journal.retain(|known, _| known != parent.ulid);
+    /// Drops a waiting block if Prometheus has replaced it by a pinned block: one without the deleted samples, or one
+    /// with late samples.
+    fn drop_replaced(&mut self, local: &LocalBlocks) -> Result<(), DiskError> {
+        for block in local.blocks.iter().filter(|block| self.pins.contains(block.meta.ulid)) {
+            let compaction = &block.meta.compaction;
+            let origins: Vec<Ulid> = match compaction.level {
+                ..=1 => compaction.parents.iter().map(|parent| parent.ulid).collect(),
+                _ => compaction.sources.clone(),
+            };
+            for origin in origins {
+                let waits = self.journal.get(origin).is_some_and(|entry| entry.stage == BlockStage::Pinned);
+                if waits && !local.contains(origin) {
+                    info!(block = %origin, by = %block.meta.ulid, "Prometheus has replaced this block, the new block is uploaded instead");
+                    self.pins.release(origin)?;
+                    self.journal.retain(|known, _| known != origin);
                 }
             }
         }
@@ -112,8 +117,12 @@ impl Shipper {
 
     /// Reports blocks that were removed before they were in the bucket.
     fn report_lost_blocks(&mut self, local: &LocalBlocks) {
+        let is_merged = |block: Ulid| local.blocks.iter().any(|b| b.meta.compaction.sources.contains(&block));
         let is_lost = |block: Ulid| {
-            !self.journal.is_settled(block) && !local.contains(block) && !self.pins.contains(block)
+            !self.journal.is_settled(block)
+                && !local.contains(block)
+                && !self.pins.contains(block)
+                && !is_merged(block)
         };
         let lost: Vec<Ulid> =
             self.journal.iter().map(|(block, _)| block).filter(|block| is_lost(*block)).collect();

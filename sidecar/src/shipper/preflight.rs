@@ -99,8 +99,8 @@ impl Preflight {
             format!("Prometheus compacts its blocks (min-block-duration {min}, max-block-duration {max})");
         if self.ignore_unequal_block_size {
             fit.warnings.push(format!(
-                "{found}, as --shipper.ignore-unequal-block-size permits: blocks that are compacted while the sidecar is \
-                 down are never uploaded"
+                "{found}, as --shipper.ignore-unequal-block-size permits: a block that is compacted while the sidecar is \
+                 down is uploaded with all blocks in it, also those that are in the bucket"
             ));
             return Ok(());
         }

@@ -2,6 +2,7 @@
 
 mod disks;
 mod gone;
+mod late;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -453,10 +454,15 @@ async fn blocks_with_earlier_labels_or_from_thanos_are_recognized() {
 }
 
 #[tokio::test]
-async fn compacted_blocks_are_uploaded_only_on_request_and_without_duplicates() {
+async fn blocks_compacted_before_uploads_began_are_uploaded_only_on_request() {
     if !installed() {
         return;
     }
+    // Blocks of two hours are then longer than those that Prometheus cuts.
+    let short_ranges = |mut run: ShipperRun| {
+        run.producer.block_range = HOUR;
+        run
+    };
     let world = ShipperWorld::new(3);
     let [shipped, old, part] = world.blocks[..] else { panic!("three blocks") };
     for block in [old, part] {
@@ -465,7 +471,7 @@ async fn compacted_blocks_are_uploaded_only_on_request_and_without_duplicates() 
             meta.compaction.sources = vec![Ulid(1), Ulid(2)];
         });
     }
-    let mut run = world.run();
+    let mut run = short_ranges(world.run());
     let now = crate::now();
     run.pass_at(now).await.expect("a pass");
     assert!(world.is_in_bucket(shipped) && !world.is_in_bucket(old));
@@ -479,7 +485,7 @@ async fn compacted_blocks_are_uploaded_only_on_request_and_without_duplicates() 
     assert!(world.uploaded_list().contains(&part.to_string()));
 
     println!("--shipper.upload-compacted");
-    let mut run = world.run_with(|config| config.upload_compacted = true);
+    let mut run = short_ranges(world.run_with(|config| config.upload_compacted = true));
     run.pass().await.expect("a pass");
     world.assert_in_bucket(old);
     assert!(!world.is_in_bucket(part));
@@ -487,17 +493,17 @@ async fn compacted_blocks_are_uploaded_only_on_request_and_without_duplicates() 
 
     println!("one that overlaps what is in the bucket");
     fs::remove_file(world.data().join("thanos/shipper-journal.json")).expect("the journal");
-    let mut run = world.run_with(|config| config.upload_compacted = true);
+    let mut run = short_ranges(world.run_with(|config| config.upload_compacted = true));
     edit_meta(&world.local(part), |meta| {
         meta.compaction.sources = vec![Ulid(3), Ulid(4)];
         meta.min_time = at(1);
     });
     let refused = run.pass().await.expect_err("an overlap");
     assert!(refused.contains("--shipper.allow-out-of-order-uploads"), "{refused}");
-    let mut run = world.run_with(|config| {
+    let mut run = short_ranges(world.run_with(|config| {
         config.upload_compacted = true;
         config.allow_overlaps = true;
-    });
+    }));
     run.pass().await.ok();
     assert!(world.is_in_bucket(part));
 }

@@ -103,6 +103,7 @@ impl Shipper {
                     self.quarantine.remove(&id);
                     let now = now + begun.elapsed();
                     self.journal.set(&block.meta, stage, now);
+                    self.journal.cover_sources(&block.meta, now);
                     self.save_progress(local, now)?;
                     self.update_serve_from(local, producer, now);
                 }
@@ -269,10 +270,10 @@ impl Shipper {
 
     /// Rejects a block if the bucket has another one with the same labels and overlapping times.
     ///
-    /// Blocks that a Prometheus cuts from its head never overlap each other, except those of samples that
-    /// arrived out of order. So a new block of a sidecar that overlaps ours and is not in this journal comes
-    /// from another Prometheus with the same external labels. The one that uploads first continues. The other
-    /// one stops, and keeps its blocks until its labels are unique.
+    /// Blocks that a Prometheus cuts from its head never overlap each other, except those with samples that
+    /// arrived out of order, and those that such blocks were merged into. So a new block of a sidecar that overlaps
+    /// ours and is not in this journal comes from another Prometheus with the same external labels. The one that
+    /// uploads first continues. The other one stops, and keeps its blocks until its labels are unique.
     fn reject_overlap(
         &self,
         meta: &BlockMeta,
@@ -283,8 +284,17 @@ impl Shipper {
         if is_out_of_order(meta) {
             return Ok(());
         }
-        let mut others = self.neighbours.overlapping(meta, labels).filter(|other| !is_out_of_order(other));
-        if meta.compaction.level > 1 {
+        // Readers ignore a block whose sources are all in another block.
+        let sources = &meta.compaction.sources;
+        let is_part = |other: &BlockMeta| {
+            let theirs = &other.compaction.sources;
+            !theirs.is_empty() && theirs.iter().all(|source| sources.contains(source))
+        };
+        let mut others = self
+            .neighbours
+            .overlapping(meta, labels)
+            .filter(|other| !is_out_of_order(other) && !is_part(other));
+        if meta.compaction.level > 1 && !local::is_of_one_range(meta, self.block_range) {
             let other = others.next().filter(|_| !self.config.allow_overlaps);
             return other.map_or(Ok(()), |other| {
                 Err(refused(format!(
@@ -295,8 +305,7 @@ impl Shipper {
             });
         }
         let is_foreign = |other: &&BlockMeta| {
-            other.compaction.level <= 1
-                && other.thanos.as_ref().is_some_and(|thanos| thanos.source == "sidecar")
+            other.thanos.as_ref().is_some_and(|thanos| thanos.source == "sidecar")
                 && self.journal.get(other.ulid).is_none()
         };
         let Some(foreign) = others.find(is_foreign) else { return Ok(()) };
