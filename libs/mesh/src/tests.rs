@@ -16,9 +16,12 @@ use tower::{Layer, ServiceExt, service_fn};
 
 use super::*;
 
-/// The authority, the peer and the encoding of each request that reached the server.
+/// The authority, the peer and the encoding of a request.
+type SeenRequest = (String, Peer, Option<http::HeaderValue>);
+
+/// The requests that reached the server.
 #[derive(Clone, Default)]
-struct Seen(Arc<Mutex<Vec<(String, Peer, Option<http::HeaderValue>)>>>);
+struct Seen(Arc<Mutex<Vec<SeenRequest>>>);
 
 impl Seen {
     fn note<B>(&self, request: &Request<B>) {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::address::ListenAddress;
 use crate::duration::parse_duration;
+use crate::grpc_tls::GrpcTlsArgs;
 use crate::logs::{LogFormat, LogLevel};
 
 /// The flags of every role, with Thanos' names and defaults; flatten them into the role's own flags.
@@ -29,6 +30,15 @@ pub struct CommonArgs {
     /// Ask the client of a gRPC connection of this age to reconnect, while its open calls continue; 0 for never
     #[arg(long, value_name = "DURATION", default_value = "60m", value_parser = parse_duration)]
     pub grpc_server_max_connection_age: Duration,
+
+    /// TLS of the gRPC server.
+    #[command(flatten)]
+    pub grpc_tls: GrpcTlsArgs,
+
+    /// Read TLS, basic authentication, headers and a rate limit of the HTTP server from this file, in the form of
+    /// Prometheus' --web.config.file; it is read again when it changes
+    #[arg(long = "http.config", value_name = "FILE")]
+    pub http_config: Option<String>,
 
     /// Write log lines of this severity and above
     #[arg(long = "log.level", value_name = "LEVEL", default_value = "info", value_enum)]

@@ -19,6 +19,7 @@ use crate::args::CommonArgs;
 use crate::deadline::WithDeadline;
 use crate::http_service::HttpService;
 use crate::metrics::GrpcMetrics;
+use crate::port_tls::PortTls;
 use crate::probes::Probes;
 use crate::role_error::RoleError;
 use crate::serve::{BindError, Listener, ServeOptions, server_builder};
@@ -48,6 +49,8 @@ pub(crate) struct GrpcOptions {
     pub(crate) max_connection_age: Option<Duration>,
     /// How long open calls may take after the signal to stop (default 2 min).
     pub(crate) grace: Duration,
+    /// TLS (default: none).
+    pub(crate) tls: Option<PortTls>,
 }
 
 impl Default for GrpcOptions {
@@ -61,6 +64,7 @@ impl Default for GrpcOptions {
             keepalive_timeout: Duration::from_secs(20),
             max_connection_age: None,
             grace: Duration::from_secs(120),
+            tls: None,
         }
     }
 }
@@ -83,7 +87,8 @@ impl GrpcOptions {
     }
 
     fn times(&self) -> ServeOptions {
-        ServeOptions { grace: self.grace, max_age: self.max_connection_age, long_lines: false }
+        let tls = self.tls.clone();
+        ServeOptions { grace: self.grace, max_age: self.max_connection_age, tls, long_lines: false }
     }
 }
 
@@ -128,7 +133,7 @@ impl GrpcPorts {
 
 /// A bound gRPC port.
 ///
-/// It serves gRPC over cleartext HTTP/2, with `grpc.health.v1` that follows the [`Probes`] and with reflection in both
+/// It serves gRPC over HTTP/2, with TLS where `--grpc-server-tls-cert` is given, with `grpc.health.v1` that follows the [`Probes`] and with reflection in both
 /// versions. A call is cut at the deadline that its caller set in `grpc-timeout`, streams included. Requests may be compressed
 /// with gzip, snappy or zstd, and are answered likewise; what a fallback of the services serves is passed on as it is.
 #[derive(Debug)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
+use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use http::uri::PathAndQuery;
@@ -19,17 +20,20 @@ use crate::http_service::HttpService;
 use crate::metrics::ClosedRegistry;
 use crate::probes::Probes;
 use crate::reload::Reload;
+use crate::security::HttpSecurity;
 use crate::serve::{BindError, Listener, ServeOptions, server_builder};
 use crate::shutdown::Shutdown;
+use crate::web_config::WebGuard;
 
 /// Most bytes of all headers of a request over HTTP/2. The path alone is limited to 64 KiB there.
 const MAX_HEADER_BYTES: u32 = 1 << 20;
 
-/// A bound HTTP port. It serves a router over HTTP/1.1 and cleartext HTTP/2, and compresses answers with gzip for
-/// clients that accept it.
+/// A bound HTTP port. It serves a router over HTTP/1.1 and HTTP/2, with TLS and passwords where `--http.config` says so, and
+/// compresses answers with gzip for clients that accept it.
 #[derive(Debug)]
 pub(crate) struct HttpServer {
     listener: Listener,
+    security: HttpSecurity,
 }
 
 impl HttpServer {
@@ -37,8 +41,8 @@ impl HttpServer {
     ///
     /// # Errors
     /// The address cannot be bound; the error names it.
-    pub(crate) async fn bind(address: &ListenAddress) -> Result<Self, BindError> {
-        Ok(Self { listener: Listener::bind(address).await? })
+    pub(crate) async fn bind(address: &ListenAddress, security: HttpSecurity) -> Result<Self, BindError> {
+        Ok(Self { listener: Listener::bind(address).await?, security })
     }
 
     /// The bound address, with the port that the system chose for port 0.
@@ -48,10 +52,15 @@ impl HttpServer {
 
     /// Serves until `shutdown`, then lets open requests finish for at most `grace`.
     pub(crate) async fn serve(self, routes: Router, grace: Duration, shutdown: Shutdown) {
+        let HttpSecurity { tls, guard } = self.security;
+        let routes = match guard {
+            Some(guard) => routes.layer(from_fn_with_state(guard, WebGuard::apply)),
+            None => routes,
+        };
         let routes = routes.layer(CompressionLayer::new());
         // A layer of the router would see the path after the route was chosen.
         let routes = ServiceExt::<Request<Incoming>>::map_request(routes, with_clean_path);
-        let options = ServeOptions { grace, max_age: None, long_lines: true };
+        let options = ServeOptions { grace, max_age: None, tls, long_lines: true };
         let mut server = server_builder();
         // Over HTTP/2, a request line is a header.
         server.http2().max_header_list_size(MAX_HEADER_BYTES);

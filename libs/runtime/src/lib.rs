@@ -9,7 +9,7 @@
 //! Reading order: `startup`, `role_error`, `args`, `logs`, `metrics`, `probes`, `reload`, `shutdown`, `supervisor`,
 //! `serve`, `long_lines`, `http_server`, `grpc`.
 //!
-//! Not here: TLS and certificates (the mesh), code for a single role, pprof endpoints.
+//! Not here: the TLS of the mesh, code for a single role, pprof endpoints.
 
 mod address;
 mod args;
@@ -17,6 +17,7 @@ mod config;
 mod deadline;
 mod duration;
 mod grpc;
+mod grpc_tls;
 mod http_server;
 mod http_service;
 mod kingpin;
@@ -24,15 +25,18 @@ mod log_limit;
 mod logs;
 mod long_lines;
 mod metrics;
+mod port_tls;
 mod probes;
 mod reload;
 mod role_error;
+mod security;
 mod serve;
 mod shutdown;
 mod startup;
 mod supervisor;
 mod time_arg;
 mod version;
+mod web_config;
 pub mod yaml;
 
 pub use address::{AddressError, ListenAddress};
@@ -40,11 +44,13 @@ pub use args::CommonArgs;
 pub use config::{LoadConfigError, expand_env, load_config};
 pub use duration::{DurationError, format_duration, parse_duration};
 pub use grpc::{GrpcPorts, GrpcServer};
+pub use grpc_tls::GrpcTlsArgs;
 pub use kingpin::kingpin_args;
 pub use log_limit::LogLimit;
 pub use logs::{LogFormat, LogLevel, LogsError, init_logs};
 pub use long_lines::query_string;
 pub use metrics::{GrpcMetrics, GrpcMetricsLayer, HttpMetrics, HttpMetricsLayer};
+pub use port_tls::ClientCertificate;
 pub use probes::{Health, Probes};
 pub use prometheus_client::registry::Registry;
 pub use reload::{Reload, ReloadError};

@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
+use tls::TcpOrTls;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
@@ -21,6 +22,7 @@ use tracing::{debug, warn};
 use crate::address::ListenAddress;
 use crate::http_service::HttpService;
 use crate::long_lines::{LineNotes, LongLines, with_long_lines};
+use crate::port_tls::{ClientCertificate, PortTls};
 use crate::shutdown::Shutdown;
 
 /// Pause after `accept` failed for lack of file descriptors or memory, so that the loop does not spin.
@@ -127,6 +129,8 @@ pub(crate) struct ServeOptions {
     pub(crate) grace: Duration,
     /// Age at which the client is asked to reconnect, while open requests finish; `None` for never.
     pub(crate) max_age: Option<Duration>,
+    /// TLS below the protocol; `None` for none.
+    pub(crate) tls: Option<PortTls>,
     /// Whether HTTP/1 request lines may be longer than hyper permits; see [`LongLines`].
     pub(crate) long_lines: bool,
 }
@@ -159,7 +163,18 @@ impl ServerConnection {
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%remote, error = %error, "TCP_NODELAY cannot be set, small frames may be delayed");
         }
+        let stream = match &options.tls {
+            None => TcpOrTls::from(stream),
+            Some(tls) => match shutdown.until_triggered(tls.accept(stream)).await.flatten() {
+                Some(stream) => stream,
+                None => return,
+            },
+        };
+        let certificate = ClientCertificate::of(&stream);
         let service = service.map_request(move |mut request: Request<Incoming>| {
+            if let Some(certificate) = &certificate {
+                request.extensions_mut().insert(certificate.clone());
+            }
             let connection = TcpConnectInfo { local_addr: Some(local), remote_addr: Some(remote) };
             request.extensions_mut().insert(connection);
             request.extensions_mut().insert(ConnectInfo(remote));

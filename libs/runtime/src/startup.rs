@@ -32,13 +32,14 @@ use tonic::service::RoutesBuilder;
 use tracing::{error, info};
 
 use crate::args::CommonArgs;
-use crate::grpc::{GrpcPorts, GrpcServer};
+use crate::grpc::{GrpcOptions, GrpcPorts, GrpcServer};
 use crate::http_server::{HttpServer, admin_routes};
 use crate::logs::init_logs;
 use crate::metrics::{ClosedRegistry, GrpcMetrics};
 use crate::probes::Probes;
 use crate::reload::Reload;
 use crate::role_error::{ConfigMistakes, EXIT_ERROR, EXIT_OK, RoleError};
+use crate::security::ServerSecurity;
 use crate::shutdown::{Shutdown, ShutdownGate};
 use crate::supervisor::{Signals, Supervisor, TaskOutcome};
 use crate::version::BuildVersion;
@@ -122,20 +123,22 @@ impl Startup {
     /// Binds the HTTP and the gRPC address; the probes answer "not ready: starting" once the role serves.
     ///
     /// # Errors
-    /// An address cannot be bound, or the descriptors of the role cannot be decoded.
+    /// An address cannot be bound, a file of `--grpc-server-tls-*` or `--http.config` cannot be used, or the descriptors of
+    /// the role cannot be decoded.
     pub async fn bind(role: RoleInfo, common: &CommonArgs) -> Result<Self, RoleError> {
         let mut registry = Registry::default();
         let metrics = GrpcMetrics::server(&mut registry, role.descriptors).map_err(|error| {
             RoleError::failed(format!("decode the gRPC descriptors of {}: {error}", role.name))
         })?;
         let supervisor = Supervisor::new(Probes::new(), common.grace_period());
-        let grpc_ports =
-            GrpcPorts::new(common.into(), role.descriptors, metrics, supervisor.probes().clone());
+        let security = ServerSecurity::load(common, &mut registry, &supervisor.reload())?;
+        let options = GrpcOptions { tls: security.grpc_tls, ..common.into() };
+        let grpc_ports = GrpcPorts::new(options, role.descriptors, metrics, supervisor.probes().clone());
         Ok(Self {
             role,
             registry,
             supervisor,
-            http: HttpServer::bind(&common.http_address).await?,
+            http: HttpServer::bind(&common.http_address, security.http).await?,
             routes: Router::new(),
             http_grace: common.http_grace_period,
             grpc: grpc_ports.bind(&common.grpc_address).await?,

@@ -109,6 +109,17 @@ impl YamlNode {
         }
     }
 
+    /// The node as text; `None` if it is empty.
+    ///
+    /// # Errors
+    /// The kind of the value that was found instead.
+    pub fn text_if_any(&self) -> Result<Option<&str>, String> {
+        match &self.value {
+            YamlValue::Text(text) if text.is_empty() => Ok(None),
+            _ => self.text().map(Some),
+        }
+    }
+
     /// The node as text that `T` can be parsed from.
     ///
     /// # Errors

@@ -189,9 +189,8 @@ impl ClientVerifier {
             X509Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
         let names = parsed.subject_alternative_name().map_err(|_| CertificateError::BadEncoding)?;
         let names = names.map(|names| names.value.general_names.as_slice()).unwrap_or_default();
-        let is_allowed = |name: &GeneralName<'_>| {
-            text_of(name).is_some_and(|name| self.allowed_names.iter().any(|allowed| *allowed == name))
-        };
+        let is_allowed =
+            |name: &GeneralName<'_>| text_of(name).is_some_and(|name| self.allowed_names.contains(&name));
         match names.iter().any(is_allowed) {
             true => Ok(()),
             false => Err(CertificateError::ApplicationVerificationFailure.into()),
