@@ -1,6 +1,7 @@
 //! Polls the Info of each target of a cluster.
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -8,7 +9,7 @@ use std::{
 use futures::{StreamExt, stream::FuturesUnordered};
 use http::{Request, Uri, uri};
 use identity::Name;
-use mesh::Channel;
+use mesh::{Channel, ChannelError};
 use proto::{
     isthmus::mesh::v1::{Target, Targets},
     thanos::info::{InfoRequest, InfoResponse, info_client::InfoClient},
@@ -63,8 +64,9 @@ impl Poller {
 
     /// Polls again and again. Never returns.
     pub(crate) async fn run(&self) {
+        let mut unanswered = BTreeSet::new();
         loop {
-            self.round().await;
+            self.round(&mut unanswered).await;
             let interval = *self.interval.borrow();
             tokio::select! {
                 () = tokio::time::sleep(interval) => {}
@@ -74,7 +76,10 @@ impl Poller {
     }
 
     /// Polls all targets at the same time. A slow target does not delay the report of the others.
-    async fn round(&self) {
+    ///
+    /// `unanswered` names the healthy targets that did not answer the last poll. They stay healthy, because a connection may
+    /// end at any time; a target that does not answer two polls in a row, or that answers with an error, is unhealthy.
+    async fn round(&self, unanswered: &mut BTreeSet<String>) {
         let offer = self.inbound.offer();
         let known: Vec<Target> = self.targets.borrow().targets.clone();
         let mut present: Vec<Target> = known
@@ -89,11 +94,18 @@ impl Poller {
         loop {
             tokio::select! {
                 answer = answers.next() => {
-                    let Some(mut answer) = answer else { break };
+                    let Some(PollAnswer { target: mut answer, lost }) = answer else { break };
                     if let Some(info) = &mut answer.info {
                         offer.policy.restrict(info);
                     }
-                    match present.iter_mut().find(|target| target.name == answer.name) {
+                    let known = present.iter_mut().find(|target| target.name == answer.name);
+                    let first_loss = lost && known.as_ref().is_some_and(|target| target.healthy);
+                    if first_loss && unanswered.insert(answer.name.clone()) {
+                        tracing::debug!(target = answer.name, error = answer.last_error, "no answer to Info");
+                        continue;
+                    }
+                    unanswered.remove(&answer.name);
+                    match known {
                         Some(target) => *target = answer,
                         None => present.push(answer),
                     }
@@ -118,24 +130,40 @@ impl Poller {
     }
 }
 
-async fn poll(name: Name, client: Arc<TargetClient>) -> Target {
-    let answer = tokio::time::timeout(ANSWER_TIMEOUT, info(&client)).await;
-    let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())));
-    let last_check = Some(SystemTime::now().into());
-    let name = name.to_string();
+/// The result of polling a target.
+struct PollAnswer {
+    target: Target,
+    /// Whether nothing was received from it.
+    lost: bool,
+}
+
+/// Why a target did not announce itself, in one line.
+struct PollError {
+    message: String,
+    lost: bool,
+}
+
+async fn poll(name: Name, client: Arc<TargetClient>) -> PollAnswer {
+    let late =
+        || PollError { message: format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()), lost: true };
+    let answer = tokio::time::timeout(ANSWER_TIMEOUT, info(&client)).await.unwrap_or_else(|_| Err(late()));
+    let target =
+        Target { name: name.to_string(), last_check: Some(SystemTime::now().into()), ..Target::default() };
     match answer {
-        Ok(info) => Target { name, healthy: true, last_error: String::new(), last_check, info: Some(info) },
-        Err(error) => Target { name, healthy: false, last_error: bounded(&error), last_check, info: None },
+        Ok(info) => PollAnswer { target: Target { healthy: true, info: Some(info), ..target }, lost: false },
+        Err(PollError { message, lost }) => {
+            PollAnswer { target: Target { last_error: bounded(&message), ..target }, lost }
+        }
     }
 }
 
-async fn info(client: &Arc<TargetClient>) -> Result<InfoResponse, String> {
+async fn info(client: &Arc<TargetClient>) -> Result<InfoResponse, PollError> {
     let origin = Uri::builder()
         .scheme(uri::Scheme::HTTP)
         .authority(client.address().as_str())
         .path_and_query("/")
         .build()
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| PollError { message: error.to_string(), lost: false })?;
     let service = {
         let client = client.clone();
         tower::service_fn(move |request: Request<Body>| {
@@ -146,5 +174,8 @@ async fn info(client: &Arc<TargetClient>) -> Result<InfoResponse, String> {
     let mut client = InfoClient::with_origin(Channel::new("target", service), origin)
         .max_decoding_message_size(MAX_INFO_BYTES);
     let answer = client.info(InfoRequest {}).await;
-    answer.map(tonic::Response::into_inner).map_err(|status| status.message().to_owned())
+    answer.map(tonic::Response::into_inner).map_err(|status| PollError {
+        message: status.message().to_owned(),
+        lost: ChannelError::is_cause_of(&status),
+    })
 }

@@ -2,16 +2,20 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
     time::Duration,
 };
 
+use futures::{FutureExt, TryFutureExt, future::BoxFuture};
 use http::{Request, Response};
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioTimer;
+use mesh::ResendLayer;
 use model::root_cause;
 use tokio::net::TcpStream;
 use tonic::{Status, body::Body};
+use tower::{Layer, Service, ServiceExt};
 
 use crate::{
     config::{DialAddress, is_never_a_target},
@@ -33,15 +37,25 @@ const FRAME_BYTES: u32 = 256 << 10;
 /// Sends requests to one address.
 pub(crate) struct TargetClient {
     address: DialAddress,
-    /// The connection in use, if any. This lock is not held while connecting; `connecting` is.
-    sender: Mutex<Option<Http2Sender>>,
+    /// This lock is not held while connecting; `connecting` is.
+    current: Mutex<CurrentConnection>,
     connecting: tokio::sync::Mutex<()>,
 }
+
+/// The connection in use, if any.
+#[derive(Default)]
+struct CurrentConnection {
+    sender: Option<Http2Sender>,
+    /// How many connections there were before this one.
+    number: u64,
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 impl TargetClient {
     /// A client that connects with its first request.
     pub(crate) fn new(address: DialAddress) -> Self {
-        Self { address, sender: Mutex::new(None), connecting: tokio::sync::Mutex::new(()) }
+        Self { address, current: Mutex::default(), connecting: tokio::sync::Mutex::new(()) }
     }
 
     /// The address that it connects to.
@@ -49,7 +63,7 @@ impl TargetClient {
         &self.address
     }
 
-    /// Sends a request with an absolute URI. If a lost connection did not accept the request, it is sent again on a new
+    /// Sends a request with an absolute URI. If its connection ends before the answer begins, it is sent once more on a new
     /// connection.
     ///
     /// # Errors
@@ -57,43 +71,67 @@ impl TargetClient {
     ///
     /// # Cancel safety
     /// Dropping the future or the response resets the stream.
-    pub(crate) async fn call(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
+    pub(crate) fn call(
+        self: &Arc<Self>,
+        request: Request<Body>,
+    ) -> BoxFuture<'static, Result<Response<Body>, Status>> {
+        let once = ResendLayer.layer(TargetService(Arc::clone(self)));
+        once.oneshot(request)
+            .map_err(|error: BoxError| match error.downcast::<Status>() {
+                Ok(status) => *status,
+                Err(error) => {
+                    let cause = root_cause(&*error);
+                    Status::unavailable(format!("the connection to the store was lost: {cause}"))
+                }
+            })
+            .boxed()
+    }
+
+    async fn call_once(&self, request: Request<Body>) -> Result<Response<Body>, BoxError> {
         let request = request.map(|body| Http2RequestBody::new(body.into()));
-        let refused = match self.connected().await?.try_send_request(request).await {
-            Ok(response) => return Ok(response.map(Body::new)),
-            Err(mut error) => match error.take_message() {
-                Some(request) => request,
-                None => return Err(lost(&error.into_error())),
-            },
-        };
-        self.discard();
-        let sent = self.connected().await?.send_request(refused).await;
-        sent.map(|response| response.map(Body::new)).map_err(|error| lost(&error))
+        let (mut sender, number) = self.connected().await?;
+        match sender.send_request(request).await {
+            Ok(response) => Ok(response.map(Body::new)),
+            Err(error) => {
+                self.discard(number);
+                Err(error.into())
+            }
+        }
     }
 
-    fn current(&self) -> Option<Http2Sender> {
-        let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
-        sender.as_ref().filter(|sender| !sender.is_closed()).cloned()
+    fn current(&self) -> Option<(Http2Sender, u64)> {
+        let current = self.lock();
+        let sender = current.sender.as_ref().filter(|sender| !sender.is_closed()).cloned();
+        sender.map(|sender| (sender, current.number))
     }
 
-    fn discard(&self) {
-        *self.sender.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    /// Uses the connection with this number for no further request.
+    fn discard(&self, number: u64) {
+        let mut current = self.lock();
+        if current.number == number {
+            current.sender = None;
+        }
     }
 
-    async fn connected(&self) -> Result<Http2Sender, Status> {
-        if let Some(sender) = self.current() {
-            return Ok(sender);
+    fn lock(&self) -> std::sync::MutexGuard<'_, CurrentConnection> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn connected(&self) -> Result<(Http2Sender, u64), Status> {
+        if let Some(current) = self.current() {
+            return Ok(current);
         }
         let _one_at_a_time = self.connecting.lock().await;
-        if let Some(sender) = self.current() {
-            return Ok(sender);
+        if let Some(current) = self.current() {
+            return Ok(current);
         }
         let connecting = tokio::time::timeout(CONNECT_TIMEOUT, self.connect()).await;
         let sender = connecting
             .unwrap_or_else(|_| Err(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs())))
             .map_err(|error| Status::unavailable(format!("connect: {error}")))?;
-        *self.sender.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender.clone());
-        Ok(sender)
+        let mut current = self.lock();
+        *current = CurrentConnection { sender: Some(sender.clone()), number: current.number + 1 };
+        Ok((sender, current.number))
     }
 
     async fn connect(&self) -> Result<Http2Sender, String> {
@@ -122,6 +160,25 @@ impl TargetClient {
     }
 }
 
+/// Sends each request once.
+#[derive(Clone)]
+struct TargetService(Arc<TargetClient>);
+
+impl Service<Request<Body>> for TargetService {
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Response<Body>, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let client = Arc::clone(&self.0);
+        async move { client.call_once(request).await }.boxed()
+    }
+}
+
 /// Connects to the first address that answers, except addresses that are never a target.
 async fn connect_to_first(addresses: impl Iterator<Item = SocketAddr>) -> Result<TcpStream, String> {
     let mut last = "the host name has no address".to_owned();
@@ -143,10 +200,6 @@ async fn connect_to_first(addresses: impl Iterator<Item = SocketAddr>) -> Result
     Err(last)
 }
 
-fn lost(error: &hyper::Error) -> Status {
-    Status::unavailable(format!("the connection to the store was lost: {}", root_cause(error)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,7 +218,7 @@ mod tests {
         let taken = tokio::net::TcpSocket::new_v4().unwrap();
         taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = taken.local_addr().unwrap().to_string();
-        let client = TargetClient::new(address.parse().unwrap());
+        let client = Arc::new(TargetClient::new(address.parse().unwrap()));
         let status = client.call(Request::new(Body::empty())).await.unwrap_err();
         assert_eq!(status.code(), tonic::Code::Unavailable);
         assert!(

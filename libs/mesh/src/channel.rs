@@ -17,6 +17,7 @@ use tower::{Layer, Service, ServiceExt, util::BoxCloneSyncService};
 use crate::authority::Authority;
 use crate::error::ChannelError;
 use crate::peer::{Peer, PeerLayer};
+use crate::resend::ResendLayer;
 
 /// How long a TCP connection may take to open before the requests that wait for it fail.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -126,8 +127,8 @@ pub fn direct(address: &str) -> Result<Channel, ChannelError> {
 /// An HTTP/2 channel to `address` (`host:port`).
 ///
 /// Connects with the first request, and again after each lost connection. While no connection can be opened, requests fail
-/// with an error that names the address. The host name is resolved again for each connection. Must be called within a
-/// Tokio runtime.
+/// with an error that names the address. The host name is resolved again for each connection. A request whose connection
+/// ends before the answer begins is sent once more, so that it must only read. Must be called within a Tokio runtime.
 ///
 /// # Errors
 /// `address` is not of the form `host:port`.
@@ -162,7 +163,7 @@ pub fn via_with(
 
 fn open(name: &str, endpoint: Endpoint, options: &ChannelOptions) -> Channel {
     let compression = ClientCompressionLayer::new(options.compression, MAX_ANSWER_BYTES);
-    Channel::new(name, compression.layer(endpoint.connect_lazy()))
+    Channel::new(name, compression.layer(ResendLayer.layer(endpoint.connect_lazy())))
 }
 
 fn endpoint(address: &str) -> Result<Endpoint, ChannelError> {

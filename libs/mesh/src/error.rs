@@ -5,6 +5,8 @@ use std::{error::Error as StdError, fmt};
 use model::root_cause;
 use tonic::{Code, Status};
 
+use crate::connection_end::ConnectionEnd;
+
 /// Why a request has no response, in one line that begins with the peer or the target of the request.
 ///
 /// A response with a gRPC error status is a response, not an [`ChannelError`]. A tonic client turns this error into the gRPC
@@ -43,8 +45,17 @@ impl ChannelError {
             Some(status) => format!("{name}: {}", status.message()),
             None => format!("{name}: {cause}"),
         };
-        let code = Status::try_from_error(error).map_or(Code::Unavailable, |status| status.code());
+        let code = match ConnectionEnd::of(&*error) {
+            Some(_) => Code::Unavailable,
+            None => Status::try_from_error(error).map_or(Code::Unavailable, |status| status.code()),
+        };
         Self::from(Status::new(code, message))
+    }
+
+    /// Whether a client made `status` of such an error: the request has no response. Otherwise the server sent the status, or
+    /// the client did not accept the response.
+    pub fn is_cause_of(status: &Status) -> bool {
+        status.source().is_some_and(|cause| cause.is::<Self>())
     }
 
     /// The gRPC code that a caller sees.

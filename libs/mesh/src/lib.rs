@@ -8,14 +8,17 @@
 
 mod authority;
 mod channel;
+mod connection_end;
 mod error;
 mod peer;
+mod resend;
 
 pub use authority::{Authority, AuthorityError, AuthorityLayer, WithAuthority};
 pub use channel::{Channel, ChannelOptions, direct, direct_with, via, via_with};
 pub use compression::{MessageEncoding, UnknownEncoding};
 pub use error::ChannelError;
 pub use peer::{Peer, PeerLayer, Transport, WithPeer};
+pub use resend::{Resend, ResendLayer};
 
 #[cfg(test)]
 mod tests;

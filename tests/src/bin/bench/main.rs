@@ -9,6 +9,8 @@ mod querier_bench;
 mod report;
 mod sidecar_bench;
 mod source;
+mod stores;
+mod stores_bench;
 mod tsdb_bench;
 
 use std::process::ExitCode;
@@ -26,6 +28,8 @@ const BENCHES: &[Bench] = &[
     ("mesh", mesh_bench::run),
     ("sidecar", sidecar_bench::run),
     ("querier", querier_bench::run),
+    ("stores", stores_bench::run),
+    ("aging", stores_bench::run_aging),
 ];
 
 fn main() -> ExitCode {
@@ -34,6 +38,12 @@ fn main() -> ExitCode {
         && role == source::ROLE
     {
         source::serve(address);
+        return ExitCode::SUCCESS;
+    }
+    if let [role, shape] = args.as_slice()
+        && role == stores::ROLE
+    {
+        stores::serve(shape);
         return ExitCode::SUCCESS;
     }
     if let [role, case] = args.as_slice()
