@@ -98,6 +98,8 @@ fn endpoint_options(config: &Config) -> EndpointOptions {
         endpoints: given.chain(strict).collect(),
         gateways: args.gateway.iter().map(ToString::to_string).collect(),
         channel: config.channel.clone(),
+        endpoint_labels: args.labels.endpoint(),
+        gateway_labels: args.labels.gateway(),
         info_interval: args.info_timeout,
         unhealthy_timeout: args.unhealthy_timeout,
     }

@@ -1,5 +1,7 @@
 //! The flags of the querier, with the names of Thanos, and their validation.
 
+mod labels;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ use storeapi::{PartialResponse, RequestLimits};
 use crate::endpoints::EndpointAddress;
 use crate::grpc_client::GrpcClientArgs;
 use crate::memory;
+use labels::LabelArgs;
 
 /// Flags of `isthmus query`.
 #[derive(Clone, Debug, clap::Args)]
@@ -146,6 +149,9 @@ pub struct QueryArgs {
     /// Ask endpoints for their labels and time range this often; each must answer within the same time
     #[arg(long = "endpoint.info-timeout", value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
     pub(crate) info_timeout: Duration,
+
+    #[command(flatten)]
+    pub(crate) labels: LabelArgs,
 
     /// Limit the series in one answer over gRPC; 0 for no limit
     #[arg(long = "store.limits.request-series", value_name = "N", default_value_t = 0)]
@@ -339,7 +345,7 @@ impl Config {
             ("store.limits.request-samples", args.limit_samples.to_string()),
             ("web.disable-cors", args.disable_cors.to_string()),
         ];
-        shown.into_iter().map(|(flag, value)| (flag.to_owned(), value)).collect()
+        shown.into_iter().chain(args.labels.shown()).map(|(flag, value)| (flag.to_owned(), value)).collect()
     }
 }
 

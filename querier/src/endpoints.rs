@@ -22,8 +22,10 @@ pub(crate) use message::{with_store_name, without_store_name};
 use group::EndpointGroup;
 use mesh::ChannelOptions;
 use runtime::Shutdown;
-use storeapi::{LabelNamesRequest, LabelValuesRequest, LabelsAnswer, SeriesRequest, SeriesStream, Store};
-use storeapi::{StoreError, StoreInfo};
+use storeapi::{
+    LabelLimits, LabelNamesRequest, LabelValuesRequest, LabelsAnswer, SeriesRequest, SeriesStream, Store,
+    StoreError, StoreInfo,
+};
 
 /// State of a source before its first answer.
 const NOT_ASKED: &str = "not asked yet";
@@ -43,6 +45,10 @@ pub(crate) struct EndpointOptions {
     pub(crate) gateways: Vec<String>,
     /// How endpoints and gateways are reached.
     pub(crate) channel: ChannelOptions,
+    /// Limits on the labels that endpoints given by flags send.
+    pub(crate) endpoint_labels: LabelLimits,
+    /// Limits on the labels that stores of gateways send.
+    pub(crate) gateway_labels: LabelLimits,
     /// Interval between Info requests, and the timeout of each.
     pub(crate) info_interval: Duration,
     /// Lists omit an endpoint that is not strict after it has been unreachable for this long. An address that
@@ -79,11 +85,14 @@ impl EndpointSet {
     /// Creates the set. No endpoint has been asked yet.
     pub(crate) fn new(options: EndpointOptions) -> Self {
         let options = options.without_repetitions();
-        let group = |name: String| {
-            (Arc::<str>::from(name), EndpointGroup::unknown(NOT_ASKED, options.channel.clone()))
+        let group = |name: String, labels: LabelLimits| {
+            let group = EndpointGroup::unknown(NOT_ASKED, options.channel.clone(), labels);
+            (Arc::<str>::from(name), group)
         };
-        let fixed = options.endpoints.iter().map(|(address, _)| group(address.to_string())).collect();
-        let gateways = options.gateways.iter().map(|address| group(address.clone())).collect();
+        let fixed = options.endpoints.iter();
+        let fixed = fixed.map(|(address, _)| group(address.to_string(), options.endpoint_labels)).collect();
+        let gateways = options.gateways.iter();
+        let gateways = gateways.map(|address| group(address.clone(), options.gateway_labels)).collect();
         Self { options: Arc::new(options), fixed: Arc::new(fixed), gateways: Arc::new(gateways) }
     }
 

@@ -2,16 +2,20 @@
 
 mod listing;
 
+use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
-use futures::{StreamExt, TryStreamExt};
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt, TryStreamExt};
 use http::uri::PathAndQuery;
 use model::causes;
 use proto::thanos as wire;
 use tonic::Request;
 use tonic::client::Grpc;
 
-use crate::convert::{self, SeriesCodec};
+use crate::convert::{self, DroppedSeries, ReadFrame, SeriesCodec};
 use crate::{
     LabelNamesRequest, LabelValuesRequest, LabelsAnswer, MetadataAnswer, MetadataRequest, MetadataStore,
     SeriesFrame, SeriesRequest, SeriesStream, Store, StoreError, StoreInfo, WireLimits,
@@ -70,13 +74,8 @@ impl Store for StoreClient {
         let answer = grpc
             .server_streaming(Request::new(convert::series_request_to_wire(&request)), path, codec)
             .await?;
-        let frames = answer.into_inner().map_err(StoreError::from);
-        // Hints arrive as frames without series and are ignored.
-        Ok(frames
-            .try_filter(|frame| {
-                std::future::ready(!matches!(frame, SeriesFrame::Series(batch) if batch.is_empty()))
-            })
-            .boxed())
+        let frames = answer.into_inner().map_err(StoreError::from).boxed();
+        Ok(DroppedReport::new(frames).boxed())
     }
 
     async fn label_names(&self, request: LabelNamesRequest) -> Result<LabelsAnswer, StoreError> {
@@ -102,6 +101,61 @@ impl MetadataStore for StoreClient {
             convert::add_metadata(&mut answer, frame);
         }
         Ok(answer)
+    }
+}
+
+/// Most series over a limit on labels that an answer describes. Further ones are counted.
+const DESCRIBED: usize = 10;
+
+/// The frames of a peer, with warnings about the series that were left out of them.
+struct DroppedReport {
+    frames: BoxStream<'static, Result<ReadFrame, StoreError>>,
+    ready: VecDeque<SeriesFrame>,
+    dropped: DroppedSeries,
+}
+
+impl DroppedReport {
+    fn new(frames: BoxStream<'static, Result<ReadFrame, StoreError>>) -> Self {
+        Self { frames, ready: VecDeque::new(), dropped: DroppedSeries::default() }
+    }
+
+    fn add(&mut self, read: ReadFrame) {
+        for text in read.dropped.described {
+            if self.dropped.described.len() < DESCRIBED {
+                self.dropped.described.push(text.clone());
+                self.ready.push_back(SeriesFrame::Warning(text));
+            }
+        }
+        self.dropped.count += read.dropped.count;
+        // Hints arrive as frames without series and are ignored.
+        if !matches!(&read.frame, SeriesFrame::Series(batch) if batch.is_empty()) {
+            self.ready.push_back(read.frame);
+        }
+    }
+
+    /// The warning about the series that were not described.
+    fn rest(&mut self) -> Option<SeriesFrame> {
+        let dropped = std::mem::take(&mut self.dropped);
+        let rest = dropped.count - dropped.described.len() as u64;
+        let text = || format!("{rest} more series are dropped, because they are over a limit on labels");
+        (rest > 0).then(|| SeriesFrame::Warning(text()))
+    }
+}
+
+impl Stream for DroppedReport {
+    type Item = Result<SeriesFrame, StoreError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if let Some(frame) = self.ready.pop_front() {
+                return Poll::Ready(Some(Ok(frame)));
+            }
+            match ready!(self.frames.poll_next_unpin(cx)) {
+                Some(Ok(read)) => self.add(read),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(self.rest().map(Ok)),
+            }
+        }
     }
 }
 

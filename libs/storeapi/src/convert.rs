@@ -25,6 +25,7 @@ pub(crate) use request::{
 };
 
 use crate::{SeriesFrame, WireLimits};
+pub(crate) use read::{DroppedSeries, ReadFrame};
 
 /// The client's end of Series: generated requests out, frames in.
 pub(crate) struct SeriesCodec {
@@ -39,7 +40,7 @@ impl SeriesCodec {
 
 impl Codec for SeriesCodec {
     type Encode = wire::SeriesRequest;
-    type Decode = SeriesFrame;
+    type Decode = ReadFrame;
     type Encoder = ProstEncoder<wire::SeriesRequest>;
     type Decoder = SeriesFrameDecoder;
 
@@ -58,10 +59,10 @@ pub(crate) struct SeriesFrameDecoder {
 }
 
 impl Decoder for SeriesFrameDecoder {
-    type Item = SeriesFrame;
+    type Item = ReadFrame;
     type Error = Status;
 
-    fn decode(&mut self, src: &mut DecodeBuf<'_>) -> Result<Option<SeriesFrame>, Status> {
+    fn decode(&mut self, src: &mut DecodeBuf<'_>) -> Result<Option<ReadFrame>, Status> {
         // One message is one buffer: this takes it without copying.
         let frame = src.copy_to_bytes(src.remaining());
         read::frame(&frame, &self.limits).map(Some).map_err(|cause| Status::data_loss(cause.to_string()))

@@ -10,12 +10,13 @@ pub struct StoreError {
     code: Code,
     message: String,
     retryable: bool,
+    unanswered: bool,
 }
 
 impl StoreError {
     /// An error with this code. Only `Unavailable` is retryable.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retryable: code == Code::Unavailable }
+        Self { code, message: message.into(), retryable: code == Code::Unavailable, unanswered: false }
     }
 
     /// The request is invalid; repeating it does not help.
@@ -26,6 +27,11 @@ impl StoreError {
     /// The store cannot be reached or is not ready.
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(Code::Unavailable, message)
+    }
+
+    /// The store did not answer: its connection failed, or the time was over.
+    pub fn unanswered(message: impl Into<String>) -> Self {
+        Self { unanswered: true, ..Self::unavailable(message) }
     }
 
     /// A limit was exceeded; the message names it.
@@ -63,6 +69,11 @@ impl StoreError {
         self.retryable
     }
 
+    /// Whether the store did not answer. Otherwise it reported the error itself, or its answer was rejected.
+    pub fn is_unanswered(&self) -> bool {
+        self.unanswered
+    }
+
     /// The same error, with `context` (such as the name of the store) before its message.
     pub fn within(mut self, context: impl std::fmt::Display) -> Self {
         self.message = format!("{context}: {}", self.message);
@@ -90,7 +101,7 @@ impl From<Status> for StoreError {
         if message.is_empty() {
             message = status.code().description().to_owned();
         }
-        Self::new(status.code(), message)
+        Self { unanswered: mesh::ChannelError::is_cause_of(&status), ..Self::new(status.code(), message) }
     }
 }
 

@@ -30,7 +30,7 @@ pub use client::StoreClient;
 pub use convert::{WireListing, info_from_wire, info_to_wire, labels_from_wire, labels_to_wire};
 pub use error::StoreError;
 pub use info::{Apis, StoreInfo, TsdbInfo};
-pub use limits::{RequestLimits, WireLimits};
+pub use limits::{LabelLimits, RequestLimits, WireLimits};
 pub use listing::{
     AnswerMemory, ExemplarsRequest, Listed, Listing, ListingStore, RuleKind, RulesRequest, TargetState,
     TargetsRequest, TenantTsdbStatus, TsdbStatusRequest,

@@ -1,6 +1,7 @@
 //! Tests of the flags.
 
 use clap::Parser;
+use storeapi::LabelLimits;
 
 use super::*;
 
@@ -48,6 +49,18 @@ fn flags_are_parsed_into_the_configuration() {
     assert_eq!(config.channel.compression, Some(mesh::MessageEncoding::Snappy));
     assert_eq!(config.flags()["grpc-compression"], "snappy");
     assert!(config.has(Feature::ExperimentalFunctions) && !config.has(Feature::XFunctions));
+}
+
+/// Prometheus has no such limits by default. What comes over the mesh is trusted less.
+#[test]
+fn limits_on_labels_are_off_for_endpoints_and_high_for_stores_of_gateways() {
+    let labels = |args: &[&str]| check(args).unwrap().args.labels;
+    let off = LabelLimits { flags: "--endpoint", ..LabelLimits::OFF };
+    assert_eq!(labels(&[]).endpoint(), off);
+    let mesh = labels(&[]).gateway();
+    assert_eq!((mesh.labels, mesh.name_bytes, mesh.value_bytes), (Some(1000), Some(16 << 10), Some(1 << 20)));
+    let set = labels(&["--endpoint.label-value-length-limit=9", "--gateway.label-limit=0"]);
+    assert_eq!((set.endpoint().value_bytes, set.gateway().labels), (Some(9), None));
 }
 
 #[test]

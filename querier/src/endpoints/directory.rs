@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use mesh::{Authority, ChannelOptions};
+use mesh::Authority;
 use proto::isthmus::mesh::v1 as wire;
 use storeapi::{info_from_wire, labels_from_wire};
 
@@ -64,7 +64,7 @@ fn apply(gateway: &str, group: &EndpointGroup, snapshot: wire::DirectorySnapshot
             (entry.healthy, entry.last_error) = (false, cause.to_string());
         }
         let known = group.read().endpoints.get(entry.name.as_str()).cloned();
-        let open = || connect(gateway, &entry.name, target.ok().as_ref(), group.channel());
+        let open = || connect(gateway, &entry.name, target.ok().as_ref(), group);
         match known.map_or_else(open, Ok) {
             Ok(endpoint) => {
                 let name = Arc::from(entry.name.as_str());
@@ -89,13 +89,13 @@ fn connect(
     gateway: &str,
     name: &str,
     target: Option<&Authority>,
-    options: &ChannelOptions,
+    group: &EndpointGroup,
 ) -> Result<Arc<Endpoint>, mesh::ChannelError> {
     let channel = match target {
-        Some(target) => mesh::via_with(gateway, target, options)?,
-        None => mesh::direct_with(gateway, options)?,
+        Some(target) => mesh::via_with(gateway, target, group.channel())?,
+        None => mesh::direct_with(gateway, group.channel())?,
     };
-    Ok(Arc::new(Endpoint::new(name, channel, true)))
+    Ok(Arc::new(Endpoint::new(name, channel, true, group.labels())))
 }
 
 fn update(endpoint: &Endpoint, entry: wire::DirectoryEntry) {

@@ -5,7 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use model::{Labels, Matcher, TimeRange};
 use promapi::{ExemplarSeries, RuleGroup, TargetDiscovery};
-use storeapi::{ListingStore, MetadataStore, Store, StoreClient, StoreError, StoreInfo, TenantTsdbStatus};
+use storeapi::{
+    LabelLimits, ListingStore, MetadataStore, Store, StoreClient, StoreError, StoreInfo, TenantTsdbStatus,
+    WireLimits,
+};
 use tokio::time::Instant;
 
 use crate::endpoints::message::without_store_name;
@@ -17,6 +20,9 @@ pub(crate) struct EndpointState {
     pub(crate) info: Option<Arc<StoreInfo>>,
     /// Why it cannot be read; `None` if it is healthy.
     pub(crate) last_error: Option<String>,
+    /// Whether it did not answer the last Info request although it is healthy. Connections may end at any time, so
+    /// only the second loss in a row makes it unhealthy. Until then requests ask it, and report it if they fail.
+    pub(crate) unanswered: bool,
     /// Time of the last Info request.
     pub(crate) last_check: Option<SystemTime>,
     /// Labels and values that each of its series must have.
@@ -41,11 +47,13 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    pub(crate) fn new(name: &str, channel: mesh::Channel, strict: bool) -> Self {
+    /// Creates the endpoint. Its series, label names and values must be within `labels`.
+    pub(crate) fn new(name: &str, channel: mesh::Channel, strict: bool, labels: LabelLimits) -> Self {
         let name: Arc<str> = name.into();
         let state = EndpointState {
             info: None,
             last_error: Some(crate::endpoints::NOT_ASKED.to_owned()),
+            unanswered: false,
             last_check: None,
             bound: Labels::empty(),
             transport: String::new(),
@@ -53,7 +61,8 @@ impl Endpoint {
             last_success: Instant::now(),
             left: None,
         };
-        let client = Arc::new(StoreClient::new(Arc::clone(&name), channel));
+        let limits = WireLimits { labels, ..WireLimits::default() };
+        let client = Arc::new(StoreClient::new(Arc::clone(&name), channel).with_limits(limits));
         Self { name, client, strict, state: RwLock::new(state) }
     }
 
@@ -97,8 +106,14 @@ impl Endpoint {
                 Ok(info) => {
                     state.info = Some(Arc::new(info));
                     state.last_error = None;
+                    state.unanswered = false;
+                }
+                Err(error) if error.is_unanswered() && state.last_error.is_none() && !state.unanswered => {
+                    tracing::debug!(store = %self.name, %error, "no answer to Info");
+                    state.unanswered = true;
                 }
                 Err(error) => {
+                    state.unanswered = false;
                     state.last_error = Some(without_store_name(&self.name, error.message()).to_owned());
                 }
             }

@@ -95,7 +95,7 @@ pub(super) fn settle(
     for name in names {
         let endpoint = match known.get(name.as_str()) {
             Some(endpoint) => Arc::clone(endpoint),
-            None => connect(&name, strict, group.channel()).map_err(|error| error.to_string())?,
+            None => connect(&name, strict, group).map_err(|error| error.to_string())?,
         };
         endpoint.update(|state| state.left = None);
         endpoints.insert(Arc::from(name), endpoint);
@@ -115,12 +115,9 @@ pub(super) fn settle(
     Ok(())
 }
 
-fn connect(
-    name: &str,
-    strict: bool,
-    options: &mesh::ChannelOptions,
-) -> Result<Arc<Endpoint>, mesh::ChannelError> {
-    Ok(Arc::new(Endpoint::new(name, mesh::direct_with(name, options)?, strict)))
+fn connect(name: &str, strict: bool, group: &EndpointGroup) -> Result<Arc<Endpoint>, mesh::ChannelError> {
+    let channel = mesh::direct_with(name, group.channel())?;
+    Ok(Arc::new(Endpoint::new(name, channel, strict, group.labels())))
 }
 
 async fn resolve(address: &EndpointAddress, timeout: Duration) -> Result<Vec<String>, String> {
@@ -140,7 +137,7 @@ async fn resolve(address: &EndpointAddress, timeout: Duration) -> Result<Vec<Str
 
 async fn check(endpoint: &Endpoint, timeout: Duration) {
     let answer = tokio::time::timeout(timeout, endpoint.client().info()).await;
-    let late = || Err(StoreError::unavailable(format!("no answer to Info within {timeout:?}")));
+    let late = || Err(StoreError::unanswered(format!("no answer to Info within {timeout:?}")));
     endpoint.checked(answer.unwrap_or_else(|_| late()));
 }
 

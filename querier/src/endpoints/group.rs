@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use mesh::ChannelOptions;
+use storeapi::LabelLimits;
 
 use crate::endpoints::endpoint::Endpoint;
 
@@ -12,6 +13,7 @@ use crate::endpoints::endpoint::Endpoint;
 pub(super) struct EndpointGroup {
     content: Arc<RwLock<GroupContent>>,
     channel: ChannelOptions,
+    labels: LabelLimits,
 }
 
 /// The content of a group.
@@ -24,14 +26,19 @@ pub(super) struct GroupContent {
 
 impl EndpointGroup {
     /// Creates a group whose endpoints are unknown for this reason.
-    pub(super) fn unknown(reason: &str, channel: ChannelOptions) -> Self {
+    pub(super) fn unknown(reason: &str, channel: ChannelOptions, labels: LabelLimits) -> Self {
         let content = GroupContent { unknown: Some(reason.to_owned()), ..GroupContent::default() };
-        Self { content: Arc::new(RwLock::new(content)), channel }
+        Self { content: Arc::new(RwLock::new(content)), channel, labels }
     }
 
     /// How its endpoints are reached.
     pub(super) fn channel(&self) -> &ChannelOptions {
         &self.channel
+    }
+
+    /// Limits on the labels that its endpoints send.
+    pub(super) fn labels(&self) -> LabelLimits {
+        self.labels
     }
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, GroupContent> {

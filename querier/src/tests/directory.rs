@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use futures::stream::BoxStream;
 use proto::isthmus::mesh::v1 as wire;
 use runtime::Shutdown;
-use storeapi::{info_to_wire, labels_to_wire};
+use storeapi::{LabelLimits, info_to_wire, labels_to_wire};
 use tokio::sync::watch;
 
 use super::*;
@@ -67,6 +67,8 @@ fn set(endpoints: &[String], gateways: &[String]) -> EndpointSet {
         endpoints: endpoints.iter().map(|e| (e.parse().unwrap(), false)).collect(),
         gateways: gateways.to_vec(),
         channel: mesh::ChannelOptions::default(),
+        endpoint_labels: LabelLimits::OFF,
+        gateway_labels: LabelLimits::OFF,
         info_interval: Duration::from_millis(50),
         unhealthy_timeout: Duration::from_secs(300),
     })
@@ -207,7 +209,7 @@ async fn unreachable_store_is_not_listed_after_the_timeout_unless_strict() {
     let timeout = Duration::from_secs(300);
     for (strict, listed) in [(false, false), (true, true)] {
         let channel = mesh::direct("127.0.0.1:1").unwrap();
-        let endpoint = Endpoint::new("127.0.0.1:1", channel, strict);
+        let endpoint = Endpoint::new("127.0.0.1:1", channel, strict, LabelLimits::OFF);
         endpoint.checked(Ok(StoreInfo::new("sidecar", vec![], TimeRange::ALL)));
         tokio::time::advance(timeout * 2).await;
         assert!(endpoint.is_listed(timeout), "a healthy endpoint is always listed");
@@ -221,6 +223,30 @@ async fn unreachable_store_is_not_listed_after_the_timeout_unless_strict() {
     }
 }
 
+/// Connections end at any time. The requests that need the store find out themselves whether it is away.
+#[tokio::test]
+async fn only_the_second_info_without_an_answer_in_a_row_makes_a_store_unhealthy() {
+    let channel = mesh::direct("127.0.0.1:1").unwrap();
+    let endpoint = Endpoint::new("127.0.0.1:1", channel, false, LabelLimits::OFF);
+    let healthy = || endpoint.state().last_error.is_none();
+    let answered = || Ok(StoreInfo::new("sidecar", vec![], TimeRange::ALL));
+    let unanswered = || Err(StoreError::unanswered("connection closed"));
+    endpoint.checked(unanswered());
+    assert!(!healthy(), "it has never answered");
+    for round in [vec![answered(), unanswered()], vec![answered(), unanswered(), answered()]] {
+        round.into_iter().for_each(|answer| endpoint.checked(answer));
+        assert!(healthy());
+    }
+    endpoint.checked(unanswered());
+    endpoint.checked(unanswered());
+    assert!(!healthy());
+    endpoint.checked(unanswered());
+    assert!(!healthy(), "it stays unhealthy");
+    endpoint.checked(answered());
+    endpoint.checked(Err(StoreError::unavailable("Prometheus is away")));
+    assert!(!healthy(), "an error that the store reports itself counts at once");
+}
+
 #[tokio::test]
 async fn unlisted_store_is_still_reported_missing() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -230,6 +256,8 @@ async fn unlisted_store_is_still_reported_missing() {
         endpoints: vec![(closed_port.parse().unwrap(), false)],
         gateways: Vec::new(),
         channel: mesh::ChannelOptions::default(),
+        endpoint_labels: LabelLimits::OFF,
+        gateway_labels: LabelLimits::OFF,
         info_interval: Duration::from_millis(50),
         unhealthy_timeout: Duration::ZERO,
     });

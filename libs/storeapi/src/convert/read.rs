@@ -1,7 +1,8 @@
 //! Reads `thanos.SeriesResponse` straight from its bytes into domain series.
 //!
 //! Chunk payloads are slices of the frame. Every count and length is compared with [`WireLimits`], and the memory of the
-//! decoded frame is counted while it grows, so that a small message cannot become a large structure. Unknown fields are
+//! decoded frame is counted while it grows, so that a small message cannot become a large structure. A series over a limit
+//! on labels is left out and described, because one such label must not cost the series beside it. Unknown fields are
 //! skipped; protobuf groups, which StoreAPI does not use, are rejected. The format is that of
 //! `proto/proto/thanos/store.proto`.
 
@@ -13,6 +14,7 @@ use model::{Label, Labels, LabelsError, TimeRange, Timestamp};
 use series::{AggrChunk, Series};
 use tsdb::{Chunk, Encoding};
 
+use crate::limits::shortened;
 use crate::{SeriesFrame, WireLimits};
 
 /// Why a frame was rejected.
@@ -111,24 +113,49 @@ fn limit(what: &'static str, found: usize, limit: usize) -> Result<(), SeriesFra
     if found > limit { Err(SeriesFrameError::Limit { what, found, limit }) } else { Ok(()) }
 }
 
+/// Most series over a limit that a frame describes.
+const DESCRIBED: usize = 10;
+/// Most labels that the description of a series shows.
+const SHOWN_LABELS: usize = 12;
+
+/// A frame, and what was left out of it.
+#[derive(Debug)]
+pub(crate) struct ReadFrame {
+    pub(crate) frame: SeriesFrame,
+    pub(crate) dropped: DroppedSeries,
+}
+
+/// Series that are over a limit on labels.
+#[derive(Debug, Default)]
+pub(crate) struct DroppedSeries {
+    /// The first of them, each with the limit.
+    pub(crate) described: Vec<String>,
+    /// How many there are.
+    pub(crate) count: u64,
+}
+
 /// How many bytes of memory the decoded frame may still take.
 struct SeriesReader<'a> {
     frame: &'a Bytes,
     limits: &'a WireLimits,
     memory_left: usize,
     memory_limit: usize,
+    dropped: DroppedSeries,
 }
 
 /// Reads one message. A message with hints, or with unknown fields only, becomes a frame without series.
-pub(super) fn frame(frame: &Bytes, limits: &WireLimits) -> Result<SeriesFrame, SeriesFrameError> {
+pub(super) fn frame(frame: &Bytes, limits: &WireLimits) -> Result<ReadFrame, SeriesFrameError> {
     let memory_limit = (1 << 20) + frame.len().saturating_mul(10);
-    let mut reader = SeriesReader { frame, limits, memory_left: memory_limit, memory_limit };
+    let mut reader =
+        SeriesReader { frame, limits, memory_left: memory_limit, memory_limit, dropped: Default::default() };
     let mut fields = MessageFields::new(frame, 0..frame.len());
     let mut result = SeriesFrame::Series(Vec::new());
     // As in protobuf, the last member of the oneof wins. Protobuf would merge a repeated series, but no store sends one.
     while let Some((number, value)) = fields.next()? {
         result = match (number, value) {
-            (1, FieldValue::Bytes(window)) => SeriesFrame::Series(vec![reader.series(window)?]),
+            (1, FieldValue::Bytes(window)) => {
+                SeriesFrame::Series(reader.series(window)?.into_iter().collect())
+            }
             (2, FieldValue::Bytes(window)) => SeriesFrame::Warning(text(frame, window)?.to_owned()),
             (3, FieldValue::Bytes(_)) => SeriesFrame::Series(Vec::new()),
             (4, FieldValue::Bytes(window)) => SeriesFrame::Series(reader.batch(window)?),
@@ -136,7 +163,7 @@ pub(super) fn frame(frame: &Bytes, limits: &WireLimits) -> Result<SeriesFrame, S
             _ => result,
         };
     }
-    Ok(result)
+    Ok(ReadFrame { frame: result, dropped: reader.dropped })
 }
 
 impl<'a> SeriesReader<'a> {
@@ -159,15 +186,16 @@ impl<'a> SeriesReader<'a> {
         let mut batch = Vec::new();
         while let Some((number, value)) = fields.next()? {
             if let (1, FieldValue::Bytes(window)) = (number, value) {
-                batch.push(self.series(window)?);
+                batch.extend(self.series(window)?);
             }
         }
         Ok(batch)
     }
 
-    fn series(&mut self, window: Range<usize>) -> Result<Series, SeriesFrameError> {
+    /// One series; `None` where it is over a limit on labels.
+    fn series(&mut self, window: Range<usize>) -> Result<Option<Series>, SeriesFrameError> {
         self.account(size_of::<Series>())?;
-        let labels = self.labels(window.clone())?;
+        let Some(labels) = self.labels(window.clone())? else { return Ok(None) };
         let mut fields = MessageFields::new(self.frame, window);
         let mut chunks = Vec::new();
         while let Some((number, value)) = fields.next()? {
@@ -175,24 +203,44 @@ impl<'a> SeriesReader<'a> {
                 chunks.push(self.aggr_chunk(&labels, window)?);
             }
         }
-        Ok(Series { labels, chunks })
+        Ok(Some(Series { labels, chunks }))
     }
 
     /// The labels of a series, in any order; a name must not occur twice.
-    fn labels(&mut self, window: Range<usize>) -> Result<Labels, SeriesFrameError> {
+    fn labels(&mut self, window: Range<usize>) -> Result<Option<Labels>, SeriesFrameError> {
+        let limits = &self.limits.labels;
         let mut fields = MessageFields::new(self.frame, window);
         let mut pairs: Vec<(&'a str, &'a str)> = Vec::with_capacity(16);
-        let mut bytes = 0;
+        let (mut bytes, mut problem) = (0, None);
         while let Some((number, value)) = fields.next()? {
             let (1, FieldValue::Bytes(window)) = (number, value) else { continue };
-            let label = self.label(window)?;
-            limit("number of labels", pairs.len() + 1, self.limits.labels)?;
-            bytes += label.name.len() + label.value.len();
-            limit("size of a label set", bytes, self.limits.set_bytes)?;
-            pairs.push((label.name, label.value));
+            let Label { name, value } = self.label(window)?;
+            if problem.is_none() {
+                problem = limits.name_problem(name).or_else(|| limits.value_problem(name, value));
+            }
+            bytes += name.len() + value.len();
+            if pairs.len() == pairs.capacity() {
+                self.account(pairs.len() * size_of::<(&str, &str)>())?;
+            }
+            pairs.push((name, value));
+        }
+        if let Some(problem) = limits.count_problem(pairs.len()).or(problem) {
+            self.drop_series(&pairs, &problem);
+            return Ok(None);
         }
         self.account(bytes)?;
-        Ok(Labels::from_pairs(pairs)?)
+        Ok(Some(Labels::from_pairs(pairs)?))
+    }
+
+    fn drop_series(&mut self, pairs: &[(&str, &str)], problem: &str) {
+        self.dropped.count += 1;
+        if self.dropped.described.len() < DESCRIBED {
+            let shown = pairs.iter().map(|(name, value)| (shortened(name), shortened(value)));
+            let labels = Labels::from_pairs(shown.take(SHOWN_LABELS));
+            let labels =
+                labels.map_or_else(|_| "without a valid name".to_owned(), |labels| labels.to_string());
+            self.dropped.described.push(format!("series {labels} is dropped: {problem}"));
+        }
     }
 
     fn label(&self, window: Range<usize>) -> Result<Label<'a>, SeriesFrameError> {
@@ -200,14 +248,8 @@ impl<'a> SeriesReader<'a> {
         let mut label = Label { name: "", value: "" };
         while let Some((number, value)) = fields.next()? {
             match (number, value) {
-                (1, FieldValue::Bytes(window)) => {
-                    limit("length of a label name", window.len(), self.limits.name_bytes)?;
-                    label.name = text(self.frame, window)?;
-                }
-                (2, FieldValue::Bytes(window)) => {
-                    limit("length of a label value", window.len(), self.limits.value_bytes)?;
-                    label.value = text(self.frame, window)?;
-                }
+                (1, FieldValue::Bytes(window)) => label.name = text(self.frame, window)?,
+                (2, FieldValue::Bytes(window)) => label.value = text(self.frame, window)?,
                 _ => {}
             }
         }

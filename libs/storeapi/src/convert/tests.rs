@@ -10,7 +10,7 @@ use tsdb::{Chunk, Encoding};
 use xxhash_rust::xxh64::xxh64;
 
 use super::{read, write};
-use crate::{SeriesFrame, WireLimits};
+use crate::{LabelLimits, SeriesFrame, WireLimits};
 
 fn write_frame(frame: &SeriesFrame) -> Bytes {
     let (mut hashes, mut out) = (Vec::new(), BytesMut::new());
@@ -21,7 +21,9 @@ fn write_frame(frame: &SeriesFrame) -> Bytes {
 }
 
 fn read_frame(bytes: &Bytes) -> Result<SeriesFrame, String> {
-    read::frame(bytes, &WireLimits::default()).map_err(|e| e.to_string())
+    let read = read::frame(bytes, &WireLimits::default()).map_err(|e| e.to_string())?;
+    assert_eq!(read.dropped.count, 0);
+    Ok(read.frame)
 }
 
 fn chunk() -> impl Strategy<Value = Chunk> {
@@ -132,15 +134,58 @@ fn wire_label(name: &str, value: &str) -> wire::Label {
 }
 
 #[test]
-fn messages_over_a_limit_are_rejected_with_the_limit() {
+fn label_sets_that_are_not_valid_are_rejected() {
     let labels = |labels| wire::Series { labels, chunks: vec![] };
-    refused(labels((0..200).map(|i| wire_label(&format!("l{i}"), "x")).collect()), "number of labels");
-    refused(labels(vec![wire_label(&"n".repeat(2000), "x")]), "length of a label name of 2000");
-    refused(labels(vec![wire_label("n", &"v".repeat(20_000))]), "length of a label value of 20000");
-    let sixteen = (0..10).map(|i| wire_label(&format!("l{i}"), &"v".repeat(16_000))).collect();
-    refused(labels(sixteen), "size of a label set");
     refused(labels(vec![wire_label("a", "1"), wire_label("a", "2")]), "occurs twice");
     refused(labels(vec![wire_label("", "2")]), "empty label name");
+}
+
+/// The series of one message, and the warnings about series that are over the limits.
+fn within(limits: LabelLimits, series: Vec<wire::Series>) -> (Vec<String>, Vec<String>) {
+    let batch = wire::SeriesBatch { series };
+    let message = wire::SeriesResponse { result: Some(wire::series_response::Result::Batch(batch)) };
+    let limits = WireLimits { labels: limits, ..WireLimits::default() };
+    let read = read::frame(&message.encode_to_vec().into(), &limits).unwrap();
+    let SeriesFrame::Series(series) = read.frame else { panic!("not series") };
+    assert_eq!(read.dropped.count, read.dropped.described.len() as u64);
+    (series.iter().map(|series| series.labels.to_string()).collect(), read.dropped.described)
+}
+
+/// Prometheus has no limit by default: annotations of Kubernetes objects have values of any length.
+#[test]
+fn only_series_over_a_limit_on_labels_are_left_out() {
+    let series = |name: &str, labels: Vec<wire::Label>| wire::Series {
+        labels: [vec![wire_label("__name__", name)], labels].concat(),
+        chunks: vec![],
+    };
+    let all = || {
+        vec![
+            series("a", vec![]),
+            series("long_value", vec![wire_label("annotation", &"v".repeat(20_000))]),
+            series("long_name", vec![wire_label(&"n".repeat(2000), "x")]),
+            series("many", (0..200).map(|i| wire_label(&format!("l{i:03}"), "x")).collect()),
+            series("z", vec![wire_label("annotation", &"v".repeat(16_000))]),
+        ]
+    };
+    assert_eq!(within(LabelLimits::OFF, all()).0.len(), 5);
+    let limits =
+        LabelLimits { labels: Some(100), name_bytes: Some(1000), value_bytes: Some(16_000), flags: "--x" };
+    let (kept, warnings) = within(limits, all());
+    assert!(kept.len() == 2 && kept[0] == "a" && kept[1].starts_with("z{"), "{kept:?}");
+    let begins = [
+        r#"series long_value{annotation="vvvv"#,
+        r#"series long_name{"nnnn"#,
+        r#"series many{l000="x", l001="x", "#,
+    ];
+    let ends = [
+        "is dropped: a value of label \"annotation\" has 20000 bytes, the limit is 16000 (--x.label-value-length-limit)",
+        "has 2000 bytes, the limit is 1000 (--x.label-name-length-limit)",
+        "is dropped: it has 201 labels, the limit is 100 (--x.label-limit)",
+    ];
+    for ((warning, begin), end) in warnings.iter().zip(begins).zip(ends) {
+        assert!(warning.starts_with(begin) && warning.ends_with(end) && warning.len() < 600, "{warning}");
+    }
+    assert_eq!(warnings.len(), 3);
 }
 
 #[test]

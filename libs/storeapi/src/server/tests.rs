@@ -11,8 +11,8 @@ use tokio_stream::wrappers::TcpListenerStream;
 use super::*;
 use crate::memory::MemoryStore;
 use crate::{
-    Code, LabelNamesRequest, LabelValuesRequest, LabelsAnswer, MetadataAnswer, MetadataRequest,
-    MetricMetadata, SeriesRequest, StoreClient, StoreInfo, acceptance,
+    Code, LabelLimits, LabelNamesRequest, LabelValuesRequest, LabelsAnswer, MetadataAnswer, MetadataRequest,
+    MetricMetadata, SeriesRequest, StoreClient, StoreInfo, WireLimits, acceptance,
 };
 
 /// Serves `routes` on loopback until the task is dropped with its runtime.
@@ -296,4 +296,20 @@ async fn a_damaged_chunk_that_has_to_be_converted_is_an_error_that_names_it() {
     assert!(error.message().contains("XOR2 chunk of 40 bytes is damaged"), "{error}");
     AcceptedEncodings::of(&convert::series_request_to_wire(&everything())).apply(&mut series).unwrap();
     assert_eq!(series, unchanged, "what is passed on is not looked at");
+}
+
+#[tokio::test]
+async fn series_over_a_limit_on_labels_cost_a_warning_and_not_the_store() {
+    let names =
+        (0..40).map(|i| if i % 4 == 0 { format!("{i:02}") } else { format!("{i:02}-{}", "x".repeat(50)) });
+    let client = served(Arc::new(memory(names)), RequestLimits::default()).await;
+    let labels = LabelLimits { value_bytes: Some(20), flags: "--gateway", ..LabelLimits::OFF };
+    let client = client.with_limits(WireLimits { labels, ..WireLimits::default() });
+    let (series, warnings) = crate::collect_series(client.series(everything()).await.unwrap()).await.unwrap();
+    assert_eq!(series.len(), 10);
+    assert!(series.iter().all(|series| series.labels.value("n").len() == 2));
+    assert_eq!(warnings.len(), 11, "{warnings:?}");
+    assert!(warnings[0].starts_with("series m{cluster=\"eu-1\", n=\"01-xxx"), "{}", warnings[0]);
+    assert!(warnings[0].ends_with("has 53 bytes, the limit is 20 (--gateway.label-value-length-limit)"));
+    assert_eq!(warnings[10], "20 more series are dropped, because they are over a limit on labels");
 }
