@@ -4,10 +4,11 @@ use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
+use futures::StreamExt;
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
 use model::Timestamp;
 use object_store::path::Path;
 use object_store::{
@@ -47,15 +48,17 @@ pub(crate) const DEFAULT_PART_BYTES: u64 = 8 << 20;
 /// ```
 #[derive(Clone)]
 pub struct Bucket {
-    inner: Arc<OpenedStore>,
+    pub(crate) inner: Arc<OpenedStore>,
 }
 
-struct OpenedStore {
-    store: Arc<dyn ObjectStore>,
+pub(crate) struct OpenedStore {
+    pub(crate) store: Arc<dyn ObjectStore>,
     name: String,
     prefix: Path,
-    counters: Arc<BucketCounters>,
-    settings: WriteSettings,
+    pub(crate) counters: Arc<BucketCounters>,
+    pub(crate) settings: WriteSettings,
+    /// Whether the store refused a conditional write that it accepted without the condition.
+    lacks_conditions: Arc<AtomicBool>,
 }
 
 /// How objects are written.
@@ -97,7 +100,7 @@ pub struct ObjectInfo {
 
 /// Identifies one content of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ObjectVersion(UpdateVersion);
+pub struct ObjectVersion(pub(crate) UpdateVersion);
 
 /// The direct content of a folder of a bucket; each list is sorted by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -123,7 +126,8 @@ impl Bucket {
         settings: WriteSettings,
     ) -> Self {
         let counters = Arc::new(metrics.of(&name));
-        Self { inner: Arc::new(OpenedStore { store, name, prefix, counters, settings }) }
+        let lacks_conditions = Arc::default();
+        Self { inner: Arc::new(OpenedStore { store, name, prefix, counters, settings, lacks_conditions }) }
     }
 
     /// The same bucket, which writes objects above `part_bytes` in parts of that size.
@@ -137,6 +141,7 @@ impl Bucket {
             prefix: inner.prefix.clone(),
             counters: Arc::clone(&inner.counters),
             settings,
+            lacks_conditions: Arc::clone(&inner.lacks_conditions),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -149,6 +154,11 @@ impl Bucket {
     /// The prefix of all names; empty for the whole bucket.
     pub fn prefix(&self) -> &str {
         self.inner.prefix.as_ref()
+    }
+
+    /// Whether conditional writes are replaced by a look and a write.
+    pub(crate) fn lacks_conditions(&self) -> &AtomicBool {
+        &self.inner.lacks_conditions
     }
 
     /// Size in bytes above which an object is written in parts; `u64::MAX` where parts are switched off.
@@ -276,18 +286,6 @@ impl Bucket {
         self.put_mode(name, content, PutMode::Overwrite).await
     }
 
-    /// Writes an object that must not exist yet.
-    ///
-    /// If the answer to a first attempt was lost, a second attempt conflicts with the object of the first. So compare the
-    /// content before treating a conflict as another writer's object. A few stores ignore the condition;
-    /// [`Bucket::probe`] detects them.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Conflict`] if the object exists.
-    pub async fn put_if_absent(&self, name: &str, content: Bytes) -> Result<ObjectVersion, BucketError> {
-        self.put_mode(name, content, PutMode::Create).await
-    }
-
     /// Replaces an object if its content is still that of `version`.
     ///
     /// # Errors
@@ -307,11 +305,17 @@ impl Bucket {
                 format!("update {name}"),
                 "the object was removed",
             )),
+            Err(error) if error.refuses_conditions() => Err(BucketError::new(
+                ErrorKind::Unsupported,
+                self.name(),
+                format!("update {name}"),
+                "the store does not support conditional writes (If-Match)",
+            )),
             result => result,
         }
     }
 
-    async fn put_mode(
+    pub(crate) async fn put_mode(
         &self,
         name: &str,
         content: Bytes,
@@ -355,59 +359,6 @@ impl Bucket {
             self.inner.counters.moved(Operation::Upload, bytes);
         }
         result
-    }
-
-    /// All objects below a folder, at any depth and in no promised order; `""` lists the whole bucket.
-    pub fn list(&self, dir: &str) -> BoxStream<'static, Result<ObjectInfo, BucketError>> {
-        let path = match self.path(dir) {
-            Ok(path) => path,
-            Err(error) => return futures::stream::once(async { Err(error) }).boxed(),
-        };
-        let bucket = self.clone();
-        let watch = bucket.inner.counters.watch(Operation::Iter);
-        let action = format!("list {dir:?}");
-        let prefix = (!path.as_ref().is_empty()).then_some(path);
-        let objects = self.inner.store.list(prefix.as_ref());
-        objects
-            .map(move |object| match object {
-                Ok(meta) => Ok(bucket.info(meta)),
-                Err(error) => {
-                    bucket.inner.counters.failed(Operation::Iter);
-                    Err(bucket.failed(action.clone(), error))
-                }
-            })
-            // The timer of a listing stops when its stream is dropped.
-            .inspect(move |_| _ = &watch)
-            .boxed()
-    }
-
-    /// [`Bucket::list`], sorted by name.
-    ///
-    /// # Errors
-    /// Any error of the store. A listing that failed half-way returns no objects.
-    pub async fn list_all(&self, dir: &str) -> Result<Vec<ObjectInfo>, BucketError> {
-        let mut objects: Vec<ObjectInfo> = self.list(dir).try_collect().await?;
-        objects.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(objects)
-    }
-
-    /// The direct content of a folder; empty if there is no such folder.
-    ///
-    /// # Errors
-    /// Any error of the store.
-    pub async fn list_dir(&self, dir: &str) -> Result<FolderListing, BucketError> {
-        let path = self.path(dir)?;
-        let prefix = (!path.as_ref().is_empty()).then_some(path);
-        let work = async {
-            let result = self.inner.store.list_with_delimiter(prefix.as_ref()).await;
-            result.map_err(|error| self.failed(format!("list {dir:?}"), error))
-        };
-        let result = self.inner.counters.count(Operation::Iter, work).await?;
-        let mut dirs: Vec<String> = result.common_prefixes.iter().map(|path| self.relative(path)).collect();
-        dirs.sort_unstable();
-        let mut objects: Vec<ObjectInfo> = result.objects.into_iter().map(|meta| self.info(meta)).collect();
-        objects.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(FolderListing { dirs, objects })
     }
 
     /// Removes an object. It is not an error if there is none.
@@ -478,7 +429,7 @@ impl Bucket {
         }
     }
 
-    fn path(&self, name: &str) -> Result<Path, BucketError> {
+    pub(crate) fn path(&self, name: &str) -> Result<Path, BucketError> {
         let prefix = self.inner.prefix.as_ref();
         let full = match (prefix.is_empty(), name.is_empty()) {
             (true, _) => name.to_owned(),
@@ -496,13 +447,17 @@ impl Bucket {
         })
     }
 
-    fn relative(&self, path: &Path) -> String {
-        let full = path.as_ref();
-        let rest = full.strip_prefix(self.inner.prefix.as_ref()).unwrap_or(full);
-        rest.trim_start_matches('/').to_owned()
+    pub(crate) fn relative(&self, path: &Path) -> String {
+        self.relative_name(path.as_ref()).to_owned()
     }
 
-    fn info(&self, meta: ObjectMeta) -> ObjectInfo {
+    /// A name in the store as a name in this bucket: without the prefix.
+    pub(crate) fn relative_name<'a>(&self, full: &'a str) -> &'a str {
+        let rest = full.strip_prefix(self.inner.prefix.as_ref()).unwrap_or(full);
+        rest.trim_start_matches('/')
+    }
+
+    pub(crate) fn info(&self, meta: ObjectMeta) -> ObjectInfo {
         ObjectInfo {
             name: self.relative(&meta.location),
             size_bytes: meta.size,

@@ -6,11 +6,13 @@
 //!
 //! Reading order: [`BucketConfig`], then `fields.rs`, `http.rs`, and a file for each type.
 
+mod answers;
 mod azure;
 mod fields;
 mod filesystem;
 mod gcs;
 mod http;
+mod listing;
 mod s3;
 #[cfg(test)]
 mod tests;

@@ -72,6 +72,19 @@ impl BucketError {
         self.0.kind == ErrorKind::NotFound
     }
 
+    /// Whether the store refused a write because of its condition, or for a reason that looks alike.
+    pub(crate) fn refuses_conditions(&self) -> bool {
+        let text = self.0.source.as_ref().map(ToString::to_string).unwrap_or_default();
+        [NO_CONDITIONS, "status code: 400"].iter().any(|mark| text.contains(mark))
+    }
+
+    /// Whether the store refused a write because another write or removal of the same object is running. The object may
+    /// not exist.
+    pub(crate) fn is_concurrent_write(&self) -> bool {
+        let text = self.0.source.as_ref().map(ToString::to_string).unwrap_or_default();
+        self.0.kind == ErrorKind::Conflict && text.contains("status code: 409")
+    }
+
     /// Whether the same operation can succeed later without a change by a person.
     pub fn is_retryable(&self) -> bool {
         matches!(self.0.kind, ErrorKind::Unavailable | ErrorKind::Corrupt)
@@ -110,6 +123,9 @@ impl From<BucketError> for runtime::RoleError {
         Self::with_exit_code(error.exit_code(), error)
     }
 }
+
+/// Text of the error for a conditional write that the store answered with 501.
+pub(crate) const NO_CONDITIONS: &str = "the store does not support conditional writes";
 
 /// The kind and the short reason of an error of the store.
 fn classify(error: &StoreError) -> (ErrorKind, String) {

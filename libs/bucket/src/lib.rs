@@ -14,6 +14,7 @@
 mod args;
 mod bucket;
 mod config;
+mod create;
 mod download;
 mod error;
 #[cfg(feature = "test-util")]
@@ -21,6 +22,8 @@ pub mod fault;
 mod fetch;
 mod file;
 pub mod layout;
+mod list;
+mod local_list;
 mod manifest;
 pub mod marks;
 mod metrics;

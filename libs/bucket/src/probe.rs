@@ -1,5 +1,6 @@
 //! A check of the store at start-up: whether it accepts the credential, and whether it honours conditional writes.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -54,10 +55,11 @@ impl Bucket {
             Err(error) => return Err(error),
         };
         self.delete(&name).await?;
+        let honours_conditions = honours_conditions && !self.lacks_conditions().load(Ordering::Relaxed);
         if !honours_conditions {
             tracing::warn!(
                 bucket = self.name(),
-                "the store ignores conditional writes (If-None-Match), so a second writer of an object overwrites the first: run only one uploader for each Prometheus and one compactor"
+                "the store does not support conditional writes (If-None-Match), so a second writer of an object may overwrite the first: run only one uploader for each Prometheus and one compactor"
             );
         }
         Ok(Probe { honours_conditions: Some(honours_conditions) })

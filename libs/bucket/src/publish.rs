@@ -32,6 +32,7 @@ use crate::bucket::Bucket;
 use crate::error::{BucketError, ErrorKind};
 use crate::layout;
 use crate::manifest::{self, ManifestFile};
+use crate::marks::{self, MarkKind};
 use crate::retry::Retry;
 use crate::upload::{ObjectComparison, compare, create_from_file};
 
@@ -166,8 +167,8 @@ pub async fn publish(
     let upload = BlockUpload::new(bucket, block, dir, &manifest, options);
     let retry = options.retry;
 
-    let mark = layout::block_file(block, layout::DELETION_MARK_FILE);
-    if retry.run(|| bucket.exists(&mark)).await? {
+    let mark = retry.run(|| marks::load(bucket, block, MarkKind::Deletion)).await?;
+    if mark.mark().is_some() {
         return Err(PublishError::Marked(block));
     }
     let existing = upload.existing_meta(&meta).await?;

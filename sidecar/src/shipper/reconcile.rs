@@ -13,6 +13,7 @@
 
 use std::time::Duration;
 
+use bucket::marks::{self, MarkKind};
 use bucket::{Bucket, BucketError, layout};
 use futures::{StreamExt, TryStreamExt};
 use model::Timestamp;
@@ -156,7 +157,7 @@ impl Shipper {
 
 /// Looks up the state of a block. The mark is read first: it is written first and removed last.
 async fn look_up(bucket: &Bucket, block: Ulid) -> Result<BucketPresence, BucketError> {
-    if bucket.exists(&layout::block_file(block, layout::DELETION_MARK_FILE)).await? {
+    if marks::load(bucket, block, MarkKind::Deletion).await?.mark().is_some() {
         return Ok(BucketPresence::Marked);
     }
     if bucket.exists(&layout::meta(block)).await? {

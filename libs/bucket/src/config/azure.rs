@@ -8,6 +8,7 @@ use object_store::{ObjectStore, RetryConfig};
 use runtime::yaml::YamlFields;
 
 use crate::bucket::WriteSettings;
+use crate::config::answers::CheckedConnector;
 use crate::config::fields::{ConfigNotes, boolean, count, duration, required_text, text, text_or_empty};
 use crate::config::http::{self, HttpConfig};
 
@@ -179,6 +180,7 @@ impl AzureConfig {
             .with_container_name(&self.container)
             .with_account(&self.account)
             .with_endpoint(self.endpoint.clone())
+            .with_http_connector(CheckedConnector::new(&self.endpoint))
             .with_retry(self.retry.clone())
             .with_client_options(options);
         let builder = match &self.credential {

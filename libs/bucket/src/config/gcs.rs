@@ -7,18 +7,22 @@ use object_store::{ObjectStore, RetryConfig};
 use runtime::yaml::YamlFields;
 
 use crate::bucket::{DEFAULT_PART_BYTES, WriteSettings};
+use crate::config::answers::CheckedConnector;
 use crate::config::fields::{ConfigNotes, boolean, count, required_text, text};
 use crate::config::http::{self, HttpConfig};
 
 /// Smallest part that GCS accepts, except for the last part of an object.
 const MIN_PART_BYTES: u64 = 5 << 20;
 
+/// The endpoint of GCS.
+const DEFAULT_BASE_URL: &str = "https://storage.googleapis.com";
+
 pub(super) struct GcsConfig {
     pub(super) bucket: String,
     /// JSON; `None`: the application default credentials.
     service_account: Option<String>,
-    /// Whether the account's JSON has a plain HTTP endpoint, as for emulators.
-    is_plain_http: bool,
+    /// The endpoint in the account's JSON, as for emulators.
+    base_url: Option<String>,
     part_bytes: u64,
     retry: RetryConfig,
     http: HttpConfig,
@@ -26,13 +30,13 @@ pub(super) struct GcsConfig {
 
 pub(super) fn read(mut fields: YamlFields<'_>, notes: &ConfigNotes<'_>) -> Option<GcsConfig> {
     let bucket = required_text(&mut fields, "bucket");
-    let mut is_plain_http = false;
+    let mut base_url = None;
     let service_account = text(&mut fields, "service_account");
     if let Some(json) = &service_account {
         match serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(json) {
             Ok(account) => {
                 let base = account.get("gcs_base_url").and_then(serde_json::Value::as_str);
-                is_plain_http = base.is_some_and(|base| base.starts_with("http://"));
+                base_url = base.map(str::to_owned);
             }
             Err(_) => fields.wrong(
                 "service_account",
@@ -62,15 +66,17 @@ pub(super) fn read(mut fields: YamlFields<'_>, notes: &ConfigNotes<'_>) -> Optio
     if max_retries == Some(1) {
         retry.max_retries = 0;
     }
-    Some(GcsConfig { bucket: bucket?, service_account, is_plain_http, part_bytes, retry, http })
+    Some(GcsConfig { bucket: bucket?, service_account, base_url, part_bytes, retry, http })
 }
 
 impl GcsConfig {
     pub(super) fn open(&self) -> Result<(Arc<dyn ObjectStore>, WriteSettings), object_store::Error> {
+        let base_url = self.base_url.as_deref().unwrap_or(DEFAULT_BASE_URL);
         let mut builder = GoogleCloudStorageBuilder::new()
+            .with_http_connector(CheckedConnector::new(base_url))
             .with_bucket_name(&self.bucket)
             .with_retry(self.retry.clone())
-            .with_client_options(self.http.client_options(self.is_plain_http));
+            .with_client_options(self.http.client_options(base_url.starts_with("http://")));
         if let Some(json) = &self.service_account {
             builder = builder.with_service_account_key(json);
         } else if let Ok(file) = std::env::var("GOOGLE_APPLICATION_CREDENTIALS") {

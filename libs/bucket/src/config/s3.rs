@@ -9,6 +9,7 @@ use object_store::{Attribute, Attributes, ObjectStore, RetryConfig};
 use runtime::yaml::{YamlFields, YamlNode, YamlValue};
 
 use crate::bucket::{DEFAULT_PART_BYTES, WriteSettings};
+use crate::config::answers::CheckedConnector;
 use crate::config::fields::{ConfigNotes, boolean, count, required_text, text, text_or_empty};
 use crate::config::http::{self, HttpConfig};
 
@@ -266,6 +267,7 @@ impl S3Config {
         };
         let mut builder = AmazonS3Builder::new()
             .with_bucket_name(&self.bucket)
+            .with_http_connector(CheckedConnector::new(&endpoint))
             .with_endpoint(endpoint)
             .with_virtual_hosted_style_request(self.is_virtual_hosted)
             // Some stores do not support bulk removals.

@@ -10,6 +10,7 @@
 mod faults;
 mod gcs;
 mod open;
+mod quirks;
 mod servers;
 mod stores;
 mod support;
