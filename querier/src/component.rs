@@ -20,6 +20,7 @@ use crate::fanout::{FanoutMetrics, ProxyOptions, ProxyStore};
 use crate::lists::Lists;
 use crate::metrics::{QueryMemory, StoreNodes};
 use crate::query::{Driver, QueryGate, QueryMetrics};
+use crate::query_server::{QueryDefaults, QueryServer};
 
 pub(crate) const ROLE: RoleInfo = RoleInfo { name: "querier", descriptors: &[proto::DESCRIPTORS] };
 
@@ -39,6 +40,7 @@ pub(crate) async fn build(config: Config, mut startup: Startup) -> Result<Runnin
         ProxyStore::new(Arc::new(endpoints.clone()), proxy_options(&config), FanoutMetrics::new(registry));
     let driver = driver(&config, &stores, registry);
     let lists = Lists::new(stores.clone(), driver.clone());
+    QueryServer::register(driver.clone(), query_defaults(&config), startup.services());
     let api = Api {
         driver,
         stores: stores.clone(),
@@ -129,14 +131,30 @@ fn engine_options(config: &Config) -> EngineOptions {
     }
 }
 
+fn dedup(config: &Config) -> Dedup {
+    match config.args.deduplication {
+        DedupFunction::Penalty => Dedup::Penalty,
+        DedupFunction::Chain => Dedup::Chain,
+    }
+}
+
+fn query_defaults(config: &Config) -> QueryDefaults {
+    let args = &config.args;
+    QueryDefaults {
+        replica_labels: args.replica_label.clone(),
+        dedup: dedup(config),
+        timeout: args.timeout,
+        lookback: args.lookback_delta,
+        dynamic_lookback: args.dynamic_lookback_delta,
+        max_resolution: args.instant_max_resolution,
+    }
+}
+
 fn api_defaults(config: &Config) -> ApiDefaults {
     let args = &config.args;
     ApiDefaults {
         replica_labels: args.replica_label.clone(),
-        dedup: match args.deduplication {
-            DedupFunction::Penalty => Dedup::Penalty,
-            DedupFunction::Chain => Dedup::Chain,
-        },
+        dedup: dedup(config),
         partial_response: config.partial_response(),
         timeout: args.timeout,
         lookback: args.lookback_delta,

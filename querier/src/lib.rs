@@ -3,7 +3,8 @@
 //! It keeps a list of stores ([`endpoints`](StoreSource)), requests series from those that can have matching
 //! ones and merges them ([`ProxyStore`]), evaluates queries ([`query`](run)), and serves the HTTP API of
 //! Prometheus. It also serves StoreAPI, so a querier can be a store of another querier. Rules, targets,
-//! exemplars and statistics of all stores are gathered and deduplicated (`lists`).
+//! exemplars and statistics of all stores are gathered and deduplicated (`lists`). Queries are answered over gRPC, too
+//! (`query_server`).
 //!
 //! The querier stores nothing and has no certificate. It discovers clusters only through the directory of a
 //! gateway.
@@ -18,6 +19,7 @@ mod lists;
 mod memory;
 mod metrics;
 mod query;
+mod query_server;
 
 pub use component::run;
 pub use config::{Config, QueryArgs};

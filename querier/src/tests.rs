@@ -5,6 +5,7 @@ mod fanout;
 mod heavy;
 mod liars;
 mod lists;
+mod query_server;
 mod web;
 
 use std::sync::Arc;

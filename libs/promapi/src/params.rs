@@ -19,7 +19,7 @@ const MIN_TIME_TEXT: &str = "-292273086-05-16T16:47:06Z";
 const MAX_TIME_TEXT: &str = "292277025-08-18T07:12:54.999999999Z";
 
 /// Maximum number of steps between start and end of a range query.
-const MAX_STEPS: i64 = 11_000;
+pub const MAX_STEPS: i64 = 11_000;
 
 /// An invalid parameter. The messages are those of Prometheus.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -161,9 +161,14 @@ impl Store for ProxyStore {
             let extended =
                 |tsdb: &TsdbInfo| TsdbInfo { labels: tsdb.labels.extended(selector), range: tsdb.range };
             tsdbs.extend(info.tsdbs.iter().map(extended));
+            if info.tsdbs.is_empty() {
+                let sets = info.label_sets.iter().map(|set| set.extended(selector));
+                tsdbs.extend(sets.map(|labels| TsdbInfo { labels, range: info.range }));
+            }
         }
         if anything {
-            tsdbs.clear();
+            // A querier of Thanos in distributed mode sends no query to a querier without TSDBs.
+            tsdbs = vec![TsdbInfo { labels: selector.clone(), range: TimeRange::ALL }];
             label_sets.clear();
             label_sets.extend((!selector.is_empty()).then(|| selector.clone()));
         }
@@ -180,7 +185,7 @@ impl Store for ProxyStore {
                 metadata: true,
                 targets: true,
                 exemplars: true,
-                query: false,
+                query: true,
                 status: true,
             },
         })

@@ -60,7 +60,7 @@ impl PrometheusClient {
         for (name, at) in [("start", range.min), ("end", range.max)] {
             parameters.add(name, &seconds(at.clamp(crate::MIN_TIME, crate::MAX_TIME)));
         }
-        self.transport.get_json("/api/v1/query_exemplars", parameters).await
+        self.transport.ask_json("/api/v1/query_exemplars", parameters).await
     }
 
     /// Statistics of the TSDB, with at most `limit` entries in each list. Older versions always return 10.
