@@ -1,5 +1,7 @@
 //! The commands, called with their flags, on buckets in local folders.
 
+mod odd_blocks;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

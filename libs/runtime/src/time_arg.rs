@@ -11,7 +11,9 @@ use crate::duration::{format_duration, parse_duration};
 
 /// A point in time, written in RFC 3339 or as a distance from now such as `-2w`.
 ///
-/// A relative time moves with the clock: call [`TimeArg::at`] each time it is needed.
+/// A relative time moves with the clock: call [`TimeArg::at`] each time it is needed. The first and the last second that RFC
+/// 3339 can express, which are the defaults of many flags, mean no limit: blocks may be outside of them, for example when
+/// their producer wrote microseconds in place of milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeArg {
     /// A fixed time.
@@ -26,6 +28,11 @@ pub enum TimeArg {
     "{0:?} is not a time: write RFC 3339, for example 2026-01-31T00:00:00Z, or a distance from now such as -2w or 30m"
 )]
 pub struct TimeArgError(String);
+
+/// Milliseconds of 0000-01-01T00:00:00Z.
+const FIRST: i64 = -62_167_219_200_000;
+/// Milliseconds of 9999-12-31T23:59:59Z.
+const LAST: i64 = 253_402_300_799_000;
 
 impl TimeArg {
     /// The time when the clock shows `now`; saturates.
@@ -43,8 +50,12 @@ impl FromStr for TimeArg {
     fn from_str(text: &str) -> Result<Self, TimeArgError> {
         if let Ok(at) = OffsetDateTime::parse(text, &Rfc3339) {
             // Years 0 to 9999 are far within the range of i64 milliseconds.
-            let millis = at.unix_timestamp_nanos().div_euclid(1_000_000);
-            return Ok(Self::Absolute(Timestamp::from_millis(millis as i64)));
+            let millis = at.unix_timestamp_nanos().div_euclid(1_000_000) as i64;
+            return Ok(Self::Absolute(match millis {
+                ..=FIRST => Timestamp::MIN,
+                LAST.. => Timestamp::MAX,
+                _ => Timestamp::from_millis(millis),
+            }));
         }
         let (sign, length) = match text.strip_prefix('-') {
             Some(length) => (-1, length),
@@ -59,7 +70,7 @@ impl fmt::Display for TimeArg {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Absolute(at) => {
-                let nanos = i128::from(at.as_millis()) * 1_000_000;
+                let nanos = i128::from(at.as_millis().clamp(FIRST, LAST)) * 1_000_000;
                 let text = OffsetDateTime::from_unix_timestamp_nanos(nanos)
                     .ok()
                     .and_then(|at| at.format(&Rfc3339).ok())
@@ -85,16 +96,19 @@ mod tests {
         for (text, millis) in [
             ("1970-01-01T00:00:01.5Z", 1_500),
             ("1970-01-01T01:00:00+01:00", 0),
-            ("0000-01-01T00:00:00Z", -62_167_219_200_000),
-            ("9999-12-31T23:59:59Z", 253_402_300_799_000),
+            ("0000-01-01T00:00:00Z", i64::MIN),
+            ("0000-01-01T00:00:01Z", -62_167_219_199_000),
+            ("9999-12-31T23:59:58Z", 253_402_300_798_000),
+            ("9999-12-31T23:59:59Z", i64::MAX),
             ("-2w", 1_000_000_000_000 - 1_209_600_000),
             ("30m", 1_000_000_000_000 + 1_800_000),
         ] {
             let arg: TimeArg = text.parse().unwrap();
             assert_eq!(arg.at(now), Timestamp::from_millis(millis), "{text}");
         }
-        assert_eq!("-2w".parse::<TimeArg>().unwrap().to_string(), "-2w");
-        assert_eq!("2026-01-31T00:00:00Z".parse::<TimeArg>().unwrap().to_string(), "2026-01-31T00:00:00Z");
+        for text in ["-2w", "2026-01-31T00:00:00Z", "0000-01-01T00:00:00Z", "9999-12-31T23:59:59Z"] {
+            assert_eq!(text.parse::<TimeArg>().unwrap().to_string(), text);
+        }
     }
 
     #[test]

@@ -56,6 +56,10 @@ pub(super) async fn run(args: BlockVerifyArgs, output: &mut Output) -> Result<Co
             }
             // A block that cannot be opened is a problem to report.
             Err(error) if error.cause() == Cause::Damaged => (String::new(), vec![error.to_string()]),
+            // The other blocks are verified nevertheless.
+            Err(error) if error.cause() == Cause::Missing && args.blocks.len() > 1 => {
+                (String::new(), vec![error.to_string()])
+            }
             Err(error) => return Err(error),
         };
         if !problems.is_empty() {

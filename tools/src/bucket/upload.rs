@@ -30,7 +30,8 @@ pub(crate) struct UploadArgs {
     #[arg(long, value_name = "DIR", default_value = "./data")]
     path: PathBuf,
 
-    /// External label of the blocks; the labels identify their producer (repeatable)
+    /// External label of the blocks, in addition to those that a block has already; the labels identify their producer
+    /// (repeatable)
     #[arg(long, value_name = "NAME=\"VALUE\"", required = true, value_parser = text::label)]
     label: Vec<(String, String)>,
 
@@ -72,11 +73,17 @@ pub(super) async fn run(args: UploadArgs, bucket: &Bucket, output: &mut Output) 
     }
     let total_bytes = blocks.iter().map(|block| block.size_bytes).sum();
     let progress = TaskProgress::new("upload", Unit::Bytes, total_bytes);
+    let mut uploaded: Vec<BlockMeta> = Vec::new();
     for block in &blocks {
         let id = block.meta.ulid.to_string();
         progress.at(id.clone());
-        match upload(block, &args, bucket, &view, &progress).await {
-            Ok(verdict) => report.push(&id, Some(block), verdict),
+        match upload(block, &args, bucket, &view, &uploaded, &progress).await {
+            Ok(verdict) => {
+                if matches!(verdict, Verdict::Uploaded | Verdict::WouldBe) {
+                    uploaded.push(with_labels(block.meta.clone(), &args.label));
+                }
+                report.push(&id, Some(block), verdict);
+            }
             // The results of earlier blocks are printed too.
             Err(error) => {
                 progress.finish();
@@ -90,7 +97,8 @@ pub(super) async fn run(args: UploadArgs, bucket: &Bucket, output: &mut Output) 
     Ok(if report.failed { CommandOutcome::Found } else { CommandOutcome::Fine })
 }
 
-/// Uploads a block, or returns why not. A block that fails does not stop the others.
+/// Uploads a block, or returns why not. A block that fails does not stop the others. `uploaded` are the blocks that this
+/// run has uploaded.
 ///
 /// # Errors
 /// The store is unreachable or refuses access, so no other block can be uploaded.
@@ -99,6 +107,7 @@ async fn upload(
     args: &UploadArgs,
     bucket: &Bucket,
     view: &::bucket::BucketView,
+    uploaded: &[BlockMeta],
     progress: &TaskProgress,
 ) -> Result<Verdict> {
     let meta = with_labels(block.meta.clone(), &args.label);
@@ -111,20 +120,21 @@ async fn upload(
         let why = "compacted locally; use --shipper.upload-compacted to upload it";
         return without_upload(Verdict::Skipped(why.to_owned()));
     }
-    let holds_it = |other: &&Arc<BlockMeta>| other.ulid != id && other.compaction.sources.contains(&id);
-    if let Some(other) = view.blocks.values().find(holds_it) {
+    let others = || view.blocks.values().map(|other| &**other).chain(uploaded);
+    let holds_it = |other: &&BlockMeta| other.ulid != id && other.compaction.sources.contains(&id);
+    if let Some(other) = others().find(holds_it) {
         return without_upload(Verdict::Skipped(format!("part of block {} in the bucket", other.ulid)));
     }
     // Readers that do not deduplicate would count samples of overlapping blocks twice.
     let is_out_of_order = |meta: &BlockMeta| meta.compaction.hints.iter().any(|hint| hint == OUT_OF_ORDER);
-    let overlaps = |other: &&Arc<BlockMeta>| {
+    let overlaps = |other: &&BlockMeta| {
         other.ulid != id
             && view::group(other) == view::group(&meta)
             && other.time_range().overlaps(&meta.time_range())
             && !is_out_of_order(&meta)
             && !is_out_of_order(other)
     };
-    if let Some(other) = view.blocks.values().find(overlaps) {
+    if let Some(other) = others().find(overlaps) {
         let why = format!("overlaps block {} with the same labels in the bucket", other.ulid);
         return without_upload(Verdict::Failed(why));
     }
@@ -239,9 +249,10 @@ fn verify(dir: &Path) -> Result<(), String> {
     }
 }
 
+/// The meta with these external labels, which override labels of the same name that the block has.
 fn with_labels(mut meta: BlockMeta, labels: &[(String, String)]) -> BlockMeta {
     let thanos = meta.thanos.get_or_insert_default();
-    thanos.labels = labels.iter().cloned().collect();
+    thanos.labels.extend(labels.iter().cloned());
     thanos.source = SOURCE.to_owned();
     meta
 }

@@ -312,6 +312,12 @@ fn verification_reports_wrong_times_and_counts_in_meta() {
         told
     };
     assert_eq!(said(&|_| {}), Vec::<String>::new());
+    let downsampled = said(&|meta| {
+        meta.thanos.get_or_insert_default().downsample.resolution_millis = 300_000;
+        meta.stats.float_samples += 1000;
+        meta.stats.histogram_samples += 1000;
+    });
+    assert_eq!(downsampled, Vec::<String>::new(), "Thanos keeps these counts of the raw block");
     let first = BlockMeta::parse(&files.meta).unwrap().min_time;
     for (change, part) in [
         (

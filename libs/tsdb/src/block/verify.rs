@@ -168,7 +168,9 @@ impl Findings<'_> {
         let meta = &self.block.meta;
         let (said, found) = (meta.stats.clone(), self.found.stats.clone());
         let place = self.place(BlockPart::Meta);
-        let is_split = said.float_samples > 0 || said.histogram_samples > 0;
+        // Downsampled blocks of Thanos keep these two counts of the raw block.
+        let is_raw = meta.resolution().is_zero();
+        let is_split = is_raw && (said.float_samples > 0 || said.histogram_samples > 0);
         for (name, said, found, is_told) in [
             ("samples", said.samples, found.samples, true),
             ("float samples", said.float_samples, found.float_samples, is_split),
