@@ -130,6 +130,11 @@ pub(super) fn read(mut fields: YamlFields<'_>, notes: &ConfigNotes<'_>) -> Optio
     })
 }
 
+/// Account and key of the emulator, which its documentation publishes.
+const EMULATOR_ACCOUNT: &str = "devstoreaccount1";
+const EMULATOR_KEY: &str =
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+
 /// The fields of a connection string: `Name=value` pairs, separated by semicolons.
 #[derive(Default)]
 struct ConnectionString {
@@ -143,6 +148,7 @@ impl ConnectionString {
     fn parse(text: &str) -> Result<Self, String> {
         let mut connection = Self::default();
         let (mut scheme, mut suffix) = ("https".to_owned(), "core.windows.net".to_owned());
+        let (mut is_emulator, mut proxy) = (false, None);
         for pair in text.split(';').map(str::trim).filter(|pair| !pair.is_empty()) {
             let (name, value) = pair
                 .split_once('=')
@@ -155,10 +161,18 @@ impl ConnectionString {
                 "AccountKey" => connection.key = Some(value),
                 "SharedAccessSignature" => connection.signature = Some(value),
                 "BlobEndpoint" => connection.endpoint = Some(value.trim_end_matches('/').to_owned()),
+                "UseDevelopmentStorage" => is_emulator = value.eq_ignore_ascii_case("true"),
+                "DevelopmentStorageProxyUri" => proxy = Some(value.trim_end_matches('/').to_owned()),
                 // Endpoints of other services of the account.
                 "QueueEndpoint" | "TableEndpoint" | "FileEndpoint" | "BlobSecondaryEndpoint" => {}
                 other => return Err(format!("{other:?} is not a known name in a connection string")),
             }
+        }
+        if is_emulator {
+            let host = proxy.unwrap_or_else(|| "http://127.0.0.1".to_owned());
+            connection.account.get_or_insert_with(|| EMULATOR_ACCOUNT.to_owned());
+            connection.key.get_or_insert_with(|| EMULATOR_KEY.to_owned());
+            connection.endpoint.get_or_insert_with(|| format!("{host}:10000/{EMULATOR_ACCOUNT}"));
         }
         if connection.key.is_none() && connection.signature.is_none() {
             return Err("has no credential: add AccountKey or SharedAccessSignature".to_owned());

@@ -35,6 +35,14 @@ pub(super) fn read(mut fields: YamlFields<'_>, notes: &ConfigNotes<'_>) -> Optio
     if let Some(json) = &service_account {
         match serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(json) {
             Ok(account) => {
+                // The client reads the refresh token of a person from a file only, and does not support federation.
+                let kind = account.get("type").and_then(serde_json::Value::as_str).unwrap_or("");
+                if matches!(kind, "authorized_user" | "external_account" | "impersonated_service_account") {
+                    fields.wrong(
+                        "service_account",
+                        format!("is of type {kind}, expected service_account: create a key of a service account, or run where the machine has one"),
+                    );
+                }
                 let base = account.get("gcs_base_url").and_then(serde_json::Value::as_str);
                 base_url = base.map(str::to_owned);
             }

@@ -101,13 +101,16 @@ pub(super) fn read(mut fields: YamlFields<'_>, notes: &ConfigNotes<'_>) -> Optio
     // For these stores the bucket's name works as a part of the host. Others may lack the DNS entries.
     let by_host = ["amazonaws.com", "amazonaws.com.cn", "googleapis.com", "aliyuncs.com"];
     let is_auto_hosted = by_host.iter().any(|suffix| endpoint.ends_with(suffix));
+    let bucket = bucket?;
+    // A wildcard certificate does not cover a name with more dots.
+    let has_dots = !insecure && bucket.contains('.');
     Some(S3Config {
-        bucket: bucket?,
+        bucket,
         region,
         insecure,
         keys,
         sts_endpoint,
-        is_virtual_hosted: is_virtual_hosted.flatten().unwrap_or(is_auto_hosted),
+        is_virtual_hosted: is_virtual_hosted.flatten().unwrap_or(is_auto_hosted && !has_dots),
         encryption,
         attributes,
         single_put,
@@ -118,11 +121,23 @@ pub(super) fn read(mut fields: YamlFields<'_>, notes: &ConfigNotes<'_>) -> Optio
     })
 }
 
-/// The region in a host of Amazon's, such as `s3.eu-west-1.amazonaws.com`.
+/// The region in a host of Amazon's: `s3.eu-west-1.amazonaws.com`, `s3-eu-west-1.amazonaws.com`,
+/// `s3.dualstack.eu-west-1.amazonaws.com`, `s3-fips.eu-west-1.amazonaws.com` and so on, each also behind a bucket's name and
+/// in China. `s3.amazonaws.com` and `s3-external-1.amazonaws.com` are in us-east-1.
 fn region_of(endpoint: &str) -> Option<&str> {
-    let host = endpoint.strip_suffix(".cn").unwrap_or(endpoint).strip_suffix(".amazonaws.com")?;
-    let region = host.strip_prefix("s3.dualstack.").or(host.strip_prefix("s3."))?;
-    (!region.is_empty() && !region.contains('.')).then_some(region)
+    let host = endpoint.split(':').next().unwrap_or(endpoint);
+    let host = host.strip_suffix(".cn").unwrap_or(host).strip_suffix(".amazonaws.com")?;
+    let is_service = |part: &str| part == "s3" || part.starts_with("s3-");
+    let parts: Vec<&str> = host.split('.').collect();
+    // The name of a bucket may contain dots and begin with "s3-", so the last part that names the service counts.
+    let service = parts.iter().rposition(|part| is_service(part))?;
+    let after: Vec<&str> = parts[service + 1..].iter().copied().filter(|part| *part != "dualstack").collect();
+    match (after.as_slice(), parts[service]) {
+        ([region], _) => Some(region),
+        ([], "s3" | "s3-external-1" | "s3-fips") => Some("us-east-1"),
+        ([], service) => service.strip_prefix("s3-fips-").or(service.strip_prefix("s3-")),
+        _ => None,
+    }
 }
 
 fn read_keys(fields: &mut YamlFields<'_>) -> Option<Keys> {
@@ -206,6 +221,29 @@ fn read_customer_key(file: &str) -> Result<String, String> {
     Ok(STANDARD.encode(key))
 }
 
+/// How a header of `put_user_metadata` is sent. As in Thanos, standard headers are sent as such, and other names become
+/// metadata of the object.
+fn attribute_of(name: &str) -> Result<Attribute, String> {
+    let lower = name.to_ascii_lowercase();
+    Ok(match lower.as_str() {
+        "x-amz-storage-class" => Attribute::StorageClass,
+        "cache-control" => Attribute::CacheControl,
+        "content-disposition" => Attribute::ContentDisposition,
+        "content-encoding" => Attribute::ContentEncoding,
+        "content-language" => Attribute::ContentLanguage,
+        "content-type" => Attribute::ContentType,
+        _ if lower.starts_with("x-amz-meta-") => {
+            Attribute::Metadata(name["x-amz-meta-".len()..].to_owned().into())
+        }
+        _ if lower.starts_with("x-amz-") => {
+            return Err(format!(
+                "{name} is not supported: remove it, and set access rights, encryption and retention as defaults of the bucket"
+            ));
+        }
+        _ => Attribute::Metadata(name.to_owned().into()),
+    })
+}
+
 fn read_metadata(fields: &mut YamlFields<'_>) -> Attributes {
     let read = |node: &YamlNode| {
         let YamlValue::Map(entries) = &node.value else {
@@ -214,12 +252,7 @@ fn read_metadata(fields: &mut YamlFields<'_>) -> Attributes {
         let mut attributes = Attributes::new();
         for (key, node) in entries {
             let value = text_or_empty(node).map_err(|text| format!("{}: {text}", key.name()))?.to_owned();
-            let attribute = if key.name().eq_ignore_ascii_case("x-amz-storage-class") {
-                Attribute::StorageClass
-            } else {
-                Attribute::Metadata(key.name().to_owned().into())
-            };
-            attributes.insert(attribute, value.into());
+            attributes.insert(attribute_of(key.name())?, value.into());
         }
         Ok(attributes)
     };
@@ -309,5 +342,57 @@ impl S3Config {
             folder: None,
         };
         Ok((Arc::new(builder.build()?), settings))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_region_is_found_in_every_form_of_amazons_hosts() {
+        for (host, region) in [
+            ("s3.eu-west-1.amazonaws.com", Some("eu-west-1")),
+            ("s3-eu-west-1.amazonaws.com", Some("eu-west-1")),
+            ("s3.dualstack.eu-west-1.amazonaws.com:443", Some("eu-west-1")),
+            ("s3-fips.us-gov-west-1.amazonaws.com", Some("us-gov-west-1")),
+            ("s3-fips.dualstack.us-east-2.amazonaws.com", Some("us-east-2")),
+            ("s3-fips-us-gov-west-1.amazonaws.com", Some("us-gov-west-1")),
+            ("my.bucket.s3.eu-west-1.amazonaws.com", Some("eu-west-1")),
+            ("s3.cn-north-1.amazonaws.com.cn", Some("cn-north-1")),
+            ("s3.amazonaws.com", Some("us-east-1")),
+            ("s3-external-1.amazonaws.com", Some("us-east-1")),
+            ("amazonaws.com", None),
+            ("s3.eu-west-1.example.com", None),
+            ("127.0.0.1:9000", None),
+        ] {
+            assert_eq!(region_of(host), region, "{host}");
+        }
+    }
+
+    #[test]
+    fn headers_of_s3_that_cannot_be_sent_are_rejected() {
+        assert_eq!(attribute_of("X-Amz-Storage-Class"), Ok(Attribute::StorageClass));
+        assert_eq!(attribute_of("Content-Type"), Ok(Attribute::ContentType));
+        assert_eq!(attribute_of("team"), Ok(Attribute::Metadata("team".into())));
+        assert_eq!(attribute_of("X-Amz-Meta-team"), Ok(Attribute::Metadata("team".into())));
+        for name in ["x-amz-acl", "X-Amz-Grant-Read", "x-amz-object-lock-mode"] {
+            assert!(attribute_of(name).is_err_and(|error| error.contains(name)), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_bucket_with_dots_is_not_a_part_of_a_host_with_tls() {
+        let hosted = |yaml: &str| match &crate::BucketConfig::parse(yaml).expect("a configuration").provider {
+            crate::config::Provider::S3(config) => config.is_virtual_hosted,
+            _ => panic!("not S3"),
+        };
+        let yaml = |bucket: &str, more: &str| {
+            format!("type: S3\nconfig: {{bucket: {bucket}, endpoint: s3.eu-west-1.amazonaws.com{more}}}")
+        };
+        assert!(hosted(&yaml("metrics", "")));
+        assert!(!hosted(&yaml("metrics.example.com", "")));
+        assert!(hosted(&yaml("metrics.example.com", ", insecure: true")));
+        assert!(hosted(&yaml("metrics.example.com", ", bucket_lookup_type: virtual-hosted")));
     }
 }
