@@ -32,6 +32,7 @@ pub fn run(args: QueryArgs) -> ExitCode {
 
 /// Builds the querier: endpoints, stores over them, an engine over the stores, and the HTTP API over all.
 pub(crate) async fn build(config: Config, mut startup: Startup) -> Result<RunningRole, RoleError> {
+    config.args.grpc_client.warn();
     let registry = startup.registry();
     let http_metrics = HttpMetrics::new(registry);
     let endpoints = EndpointSet::new(endpoint_options(&config));

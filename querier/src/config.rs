@@ -273,7 +273,12 @@ impl QueryArgs {
         let max_total_memory = self.max_total_memory.unwrap_or_else(memory::for_all_queries);
         let max_memory = self.max_memory.unwrap_or_else(|| memory::for_one_query(max_total_memory));
         let max_total_samples = self.max_total_samples.unwrap_or_else(|| self.max_samples.saturating_mul(5));
-        let channel = self.grpc_client.options();
+        let grpc_client = mistakes.note(self.grpc_client.check());
+        let channel = grpc_client.and_then(|config| {
+            let loaded = config.load("--grpc-client-tls-ca and --grpc-client-tls-cert");
+            mistakes.note(loaded.map_err(|mistake| format!("--grpc-client-tls-secure: {mistake}")))
+        });
+        let channel = channel.unwrap_or_default();
         mistakes.or_ok(Config {
             selector_labels,
             channel,

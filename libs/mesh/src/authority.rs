@@ -62,9 +62,9 @@ impl Authority {
     }
 
     /// The root of the target's URIs.
-    pub(crate) fn origin(&self) -> Uri {
+    pub(crate) fn origin(&self, scheme: Scheme) -> Uri {
         Uri::builder()
-            .scheme(Scheme::HTTP)
+            .scheme(scheme)
             .authority(self.to_http())
             .path_and_query("/")
             .build()

@@ -10,11 +10,13 @@ use std::{
 
 use bytes::Bytes;
 use compression::{ClientCompressionLayer, MessageEncoding};
-use http::{Request, Response};
+use http::{Request, Response, uri::Scheme};
+use tls::ClientTls;
 use tonic::{body::Body, transport::Endpoint};
 use tower::{Layer, Service, ServiceExt, util::BoxCloneSyncService};
 
 use crate::authority::Authority;
+use crate::connector::{ConnectionNote, Connector};
 use crate::error::ChannelError;
 use crate::peer::{Peer, PeerLayer};
 use crate::resend::ResendLayer;
@@ -38,6 +40,8 @@ const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// How a channel reaches its server.
 #[derive(Clone, Debug, Default)]
 pub struct ChannelOptions {
+    /// The TLS of its connections; `None` for cleartext.
+    pub tls: Option<ClientTls>,
     /// The compression of requests, which servers use for their answers too; `None` for plain messages. Answers in each
     /// encoding are understood in any case.
     pub compression: Option<MessageEncoding>,
@@ -133,7 +137,7 @@ pub fn direct(address: &str) -> Result<Channel, ChannelError> {
 /// # Errors
 /// `address` is not of the form `host:port`.
 pub fn direct_with(address: &str, options: &ChannelOptions) -> Result<Channel, ChannelError> {
-    Ok(open(address, endpoint(address)?, options))
+    Ok(open(address, endpoint(address, options)?, options))
 }
 
 /// A channel to `target` through the gateway whose local gRPC port is at `gateway` (`host:port`), without TLS and
@@ -157,16 +161,24 @@ pub fn via_with(
     target: &Authority,
     options: &ChannelOptions,
 ) -> Result<Channel, ChannelError> {
-    let endpoint = endpoint(gateway)?.origin(target.origin());
+    let endpoint = endpoint(gateway, options)?.origin(target.origin(scheme(options)));
     Ok(open(&format!("{target} via {gateway}"), endpoint, options))
 }
 
 fn open(name: &str, endpoint: Endpoint, options: &ChannelOptions) -> Channel {
+    let note = ConnectionNote::default();
+    let connector = Connector::new(options.tls.clone(), note.clone());
+    let connection = endpoint.connect_with_connector_lazy(connector);
     let compression = ClientCompressionLayer::new(options.compression, MAX_ANSWER_BYTES);
-    Channel::new(name, compression.layer(ResendLayer.layer(endpoint.connect_lazy())))
+    let explained = ResendLayer.layer(connection).map_err(move |error| note.explain(error));
+    Channel::new(name, compression.layer(explained))
 }
 
-fn endpoint(address: &str) -> Result<Endpoint, ChannelError> {
+fn scheme(options: &ChannelOptions) -> Scheme {
+    if options.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP }
+}
+
+fn endpoint(address: &str, options: &ChannelOptions) -> Result<Endpoint, ChannelError> {
     let refuse = || {
         let shown: String = address.chars().take(140).collect();
         ChannelError::from(tonic::Status::invalid_argument(format!(
@@ -177,10 +189,10 @@ fn endpoint(address: &str) -> Result<Endpoint, ChannelError> {
     if authority.host().is_empty() || authority.port_u16().is_none() || address.contains('@') {
         return Err(refuse());
     }
-    let endpoint = Endpoint::from_shared(format!("http://{authority}")).map_err(|_| refuse())?;
+    let uri = format!("{}://{authority}", scheme(options));
+    let endpoint = Endpoint::from_shared(uri).map_err(|_| refuse())?;
     Ok(endpoint
         .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(2 * KEEP_ALIVE)
         .keep_alive_while_idle(true)

@@ -4,11 +4,12 @@
 //! ([`direct`]), through a gateway on the same host ([`via`]), or directly to a service of the same process
 //! ([`Channel::local`]). The caller sees no difference.
 //!
-//! What this crate is not: it has no QUIC, no TLS, no certificates and no policy. They belong to the gateway.
+//! What this crate is not: it has no QUIC, no certificates of the mesh and no policy. They belong to the gateway.
 
 mod authority;
 mod channel;
 mod connection_end;
+mod connector;
 mod error;
 mod peer;
 mod resend;
@@ -19,6 +20,7 @@ pub use compression::{MessageEncoding, UnknownEncoding};
 pub use error::ChannelError;
 pub use peer::{Peer, PeerLayer, Transport, WithPeer};
 pub use resend::{Resend, ResendLayer};
+pub use tls::{ClientTls, ClientTlsOptions, TlsVersion};
 
 #[cfg(test)]
 mod tests;

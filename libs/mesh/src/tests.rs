@@ -1,3 +1,5 @@
+mod tls;
+
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
@@ -156,7 +158,7 @@ async fn requests_are_compressed_if_that_is_chosen() {
     let server = serve(ANY, seen.clone()).await;
     let (address, target) = (server.address.to_string(), "scraper-0.eu-1".parse().unwrap());
     for compression in MessageEncoding::ALL.map(Some).into_iter().chain([None]) {
-        let options = ChannelOptions { compression };
+        let options = ChannelOptions { compression, ..ChannelOptions::default() };
         let direct = direct_with(&address, &options).unwrap();
         let via = via_with(&address, &target, &options).unwrap();
         for channel in [direct, via] {

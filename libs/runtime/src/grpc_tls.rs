@@ -11,28 +11,33 @@ use crate::role_error::ConfigMistakes;
 pub struct GrpcTlsArgs {
     /// Serve gRPC with TLS and this certificate, a PEM file that is read again when it changes; without TLS if
     /// not set
-    #[arg(long = "grpc-server-tls-cert", value_name = "FILE")]
+    #[arg(id = "grpc_server_tls_cert", long = "grpc-server-tls-cert", value_name = "FILE")]
     cert: Option<String>,
 
     /// Private key of --grpc-server-tls-cert, a PEM file
-    #[arg(long = "grpc-server-tls-key", value_name = "FILE")]
+    #[arg(id = "grpc_server_tls_key", long = "grpc-server-tls-key", value_name = "FILE")]
     key: Option<String>,
 
     /// Require a client certificate that one of the CAs in this PEM file signed; clients need none if not set
-    #[arg(long = "grpc-server-tls-client-ca", value_name = "FILE")]
+    #[arg(id = "grpc_server_tls_client_ca", long = "grpc-server-tls-client-ca", value_name = "FILE")]
     client_ca: Option<String>,
 
     /// Reject gRPC clients with an older TLS version: 1.2 or 1.3; 1.0 and 1.1 are accepted and mean 1.2
-    #[arg(long = "grpc-server-tls-min-version", value_name = "VERSION", default_value = "1.3")]
+    #[arg(
+        id = "grpc_server_tls_min_version",
+        long = "grpc-server-tls-min-version",
+        value_name = "VERSION",
+        default_value = "1.3"
+    )]
     min_version: TlsVersion,
 
     /// Offer only this cipher suite with TLS 1.2, by its name in Go; repeatable; all secure ones if not set
-    #[arg(long = "grpc-server-tls-ciphers", value_name = "NAME")]
+    #[arg(id = "grpc_server_tls_ciphers", long = "grpc-server-tls-ciphers", value_name = "NAME")]
     ciphers: Vec<CipherSuite>,
 
     /// Offer only this group for the key exchange: X25519MLKEM768, X25519, CurveP256 or CurveP384; repeatable;
     /// all if not set
-    #[arg(long = "grpc-server-tls-curves", value_name = "NAME")]
+    #[arg(id = "grpc_server_tls_curves", long = "grpc-server-tls-curves", value_name = "NAME")]
     curves: Vec<Curve>,
 }
 

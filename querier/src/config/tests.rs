@@ -64,6 +64,30 @@ fn limits_on_labels_are_off_for_endpoints_and_high_for_stores_of_gateways() {
 }
 
 #[test]
+fn flags_for_tls_are_those_of_thanos() {
+    let config = check(&[
+        "--grpc-client-tls-secure",
+        "--grpc-client-tls-skip-verify",
+        "--grpc-client-tls-cert=",
+        "--grpc-client-tls-key=",
+        "--grpc-client-tls-ca=",
+        "--grpc-client-server-name=store.example",
+        "--grpc-client-tls-min-version=1.2",
+    ]);
+    assert!(config.unwrap().channel.tls.is_some());
+    assert!(check(&["--grpc-client-server-name=x"]).unwrap().channel.tls.is_none(), "as in Thanos");
+    for (flags, expected) in [
+        (&["--grpc-client-tls-cert=a"][..], "only one of them is given, give both"),
+        (&["--grpc-client-tls-secure", "--grpc-client-tls-ca=/no/such"], "/no/such: cannot be read"),
+        (&["--grpc-client-tls-min-version=2"], "expected 1.2 or 1.3"),
+        (&["--grpc-compression=lz4"], "none, gzip, snappy, zstd"),
+    ] {
+        let error = check(flags).unwrap_err();
+        assert!(error.contains(expected), "{flags:?}: {error}");
+    }
+}
+
+#[test]
 fn x_functions_are_enabled_by_thanos_flag_or_by_feature() {
     for flag in ["--query.enable-x-functions", "--enable-feature=promql-x-functions"] {
         assert!(check(&[flag]).unwrap().has(Feature::XFunctions), "{flag}");
