@@ -25,7 +25,7 @@ pub(crate) const MAX_MESSAGE_BYTES: usize = 4 << 20;
 
 /// The hello of this gateway.
 pub(crate) fn hello(now: SystemTime) -> Hello {
-    Hello { version: runtime::BuildVersion::CURRENT.version.to_owned(), time: Some(now.into()) }
+    Hello { version: runtime::BuildVersion::current().version.to_owned(), time: Some(now.into()) }
 }
 
 /// The difference between the peer's clock and ours, if it is worth a warning.

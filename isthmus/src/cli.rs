@@ -48,7 +48,7 @@ enum IsthmusCommand {
 /// The version text that `--version` prints after the name.
 fn version() -> &'static str {
     static TEXT: std::sync::OnceLock<String> = std::sync::OnceLock::new();
-    TEXT.get_or_init(|| runtime::BuildVersion::CURRENT.to_string())
+    TEXT.get_or_init(|| runtime::BuildVersion::current().to_string())
 }
 
 /// Parses the arguments. Switches can be negated as in Thanos (`--no-query.partial-response`).
@@ -66,7 +66,7 @@ pub(crate) fn run() -> ExitCode {
                 return ExitCode::SUCCESS;
             }
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            if error.is::<UsageError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         })
     };
     match parse().command {
@@ -80,6 +80,18 @@ pub(crate) fn run() -> ExitCode {
         IsthmusCommand::Man { dir } => done(man_pages(&dir)),
     }
 }
+
+/// The command cannot run with these arguments: exit code 2, as for arguments that cannot be parsed.
+#[derive(Debug)]
+pub(crate) struct UsageError(pub(crate) String);
+
+impl std::fmt::Display for UsageError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
 
 /// Whether the reader of the output has closed the pipe, as `| head` does. This is not a failure.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
@@ -98,7 +110,8 @@ fn completions(shell: Shell) -> anyhow::Result<ExitCode> {
 
 fn man_pages(dir: &std::path::Path) -> anyhow::Result<ExitCode> {
     std::fs::create_dir_all(dir)?;
-    clap_mangen::generate_to(Cli::command(), dir)?;
+    // The full version has several lines, and the title of a page must be one.
+    clap_mangen::generate_to(Cli::command().version(env!("CARGO_PKG_VERSION")), dir)?;
     Ok(ExitCode::SUCCESS)
 }
 

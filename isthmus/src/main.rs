@@ -6,5 +6,9 @@ mod quickstart;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    runtime::BuildVersion::set_checkout(
+        option_env!("ISTHMUS_GIT_REVISION"),
+        option_env!("ISTHMUS_GIT_BRANCH"),
+    );
     cli::run()
 }

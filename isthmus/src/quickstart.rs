@@ -11,30 +11,35 @@ macro_rules! say {
 mod checks;
 mod child;
 mod demonstration;
+mod die_with_parent;
+mod folder;
 mod http;
 mod link;
 mod plan;
+mod ports;
 mod prometheus;
 mod querier;
 mod table;
 
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
 use demonstration::Demonstration;
+use folder::Folder;
 use plan::QuickstartPlan;
+use ports::ReservedPorts;
 
 /// Run a complete system on this machine: two client clusters, queried over the mesh
 #[derive(Debug, clap::Args)]
 pub(crate) struct QuickstartArgs {
-    /// Directory for certificates, data and logs; it must be empty or from an earlier quickstart, which is
-    /// replaced. Without it, a temporary directory is used and removed at the end
+    /// Directory for certificates, data and logs; it must be empty, or have the marker of an earlier
+    /// quickstart, whose files are replaced. Without it, a temporary directory is used and removed at the end
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 
@@ -69,24 +74,27 @@ pub(crate) fn run(args: &QuickstartArgs) -> Result<ExitCode> {
 
 async fn demonstrate(args: &QuickstartArgs) -> Result<ExitCode> {
     let prometheus = prometheus::prometheus(args.prometheus.as_deref())?;
-    QuickstartPlan::check_ports(args.base_port)?;
+    let ports = ReservedPorts::bind(args.base_port)?;
     let folder = Folder::prepare(args.dir.as_deref())?;
     let plan = QuickstartPlan::new(folder.path(), args.base_port);
     fs::create_dir_all(&plan.logs)?;
-    let mut demonstration = Demonstration::new(plan, prometheus)?;
+    let mut demonstration = Demonstration::new(plan, prometheus, ports)?;
     // Install the handlers before the first child starts, so that Ctrl-C always stops the children in order.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let outcome = tokio::select! {
         outcome = perform(&mut demonstration, args.check) => outcome,
         _ = interrupt.recv() => Ok(ExitCode::SUCCESS),
         _ = terminate.recv() => Ok(ExitCode::SUCCESS),
+        _ = hangup.recv() => Ok(ExitCode::SUCCESS),
     };
     say!("\nstopping all processes...");
-    demonstration.stop().await?;
-    if outcome.is_err() {
+    let stopped = demonstration.stop().await;
+    if !matches!(outcome, Ok(ExitCode::SUCCESS)) || stopped.is_err() {
         folder.keep();
     }
+    stopped?;
     outcome
 }
 
@@ -135,68 +143,4 @@ async fn step<T>(what: &str, work: impl Future<Output = Result<T>>) -> Result<T>
         Err(_) => say!(" failed"),
     }
     outcome
-}
-
-/// The directory for certificates, data and logs.
-struct Folder {
-    path: PathBuf,
-    temporary: bool,
-}
-
-/// The entries that an earlier run created. Nothing else in the directory is removed.
-const OURS: [&str; 9] =
-    ["pki", "observability", "eu-1", "us-1", "logs", "eu-1.token", "us-1.token", "used-token", "wrong-token"];
-
-impl Folder {
-    fn prepare(asked: Option<&Path>) -> Result<Self> {
-        let Some(path) = asked else {
-            let path = std::env::temp_dir().join(format!("isthmus-quickstart-{}", std::process::id()));
-            fs::create_dir(&path).with_context(|| format!("create {}", path.display()))?;
-            return Ok(Self { path, temporary: true });
-        };
-        let path = std::path::absolute(path)?;
-        fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
-        let entries = fs::read_dir(&path).with_context(|| format!("read {}", path.display()))?;
-        for entry in entries {
-            let name = entry?.file_name();
-            let ours = OURS.iter().any(|our| name == *our) || name == "endpoints.json";
-            if !ours {
-                bail!(
-                    "--dir {}: contains {:?}, which is not from a quickstart; choose an empty directory",
-                    path.display(),
-                    name
-                );
-            }
-        }
-        for name in OURS {
-            let old = path.join(name);
-            let removed = if old.is_dir() { fs::remove_dir_all(&old) } else { fs::remove_file(&old) };
-            if let Err(error) = removed
-                && error.kind() != std::io::ErrorKind::NotFound
-            {
-                return Err(error).with_context(|| format!("remove {}", old.display()));
-            }
-        }
-        Ok(Self { path, temporary: false })
-    }
-
-    fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Keeps a temporary directory, so that its logs can be read.
-    fn keep(mut self) {
-        self.temporary = false;
-        eprintln!("the logs are in {}", self.path.join("logs").display());
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if self.temporary
-            && let Err(error) = fs::remove_dir_all(&self.path)
-        {
-            eprintln!("remove {}: {error}", self.path.display());
-        }
-    }
 }

@@ -10,6 +10,8 @@ use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child as Process, Command};
 
+use crate::quickstart::die_with_parent::die_with_parent;
+
 /// How long a child may take to exit after SIGTERM before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -29,7 +31,9 @@ impl Child {
             .append(true)
             .open(&log)
             .with_context(|| format!("open the log {}", log.display()))?;
-        let process = Command::new(program)
+        let mut command = Command::new(program);
+        die_with_parent(&mut command);
+        let process = command
             .args(args)
             .stdin(Stdio::null())
             .stdout(output.try_clone().context("share the log file")?)

@@ -13,6 +13,7 @@ use crate::quickstart::child::Child;
 use crate::quickstart::http::Http;
 use crate::quickstart::link::ClusterLink;
 use crate::quickstart::plan::{ClusterPlan, ENVIRONMENT, QuickstartPlan, Reach, Scraper, TRUST_DOMAIN};
+use crate::quickstart::ports::ReservedPorts;
 use crate::quickstart::prometheus;
 use crate::quickstart::querier::{QuerierClient, wait_for};
 
@@ -28,10 +29,11 @@ pub(super) struct Demonstration {
     children: Vec<Child>,
     links: Vec<(&'static str, ClusterLink)>,
     http: Http,
+    ports: ReservedPorts,
 }
 
 impl Demonstration {
-    pub(super) fn new(plan: QuickstartPlan, prometheus: PathBuf) -> Result<Self> {
+    pub(super) fn new(plan: QuickstartPlan, prometheus: PathBuf, ports: ReservedPorts) -> Result<Self> {
         Ok(Self {
             plan,
             program: std::env::current_exe().context("find the path of this program")?,
@@ -41,6 +43,7 @@ impl Demonstration {
             children: Vec::new(),
             links: Vec::new(),
             http: Http::new(Duration::from_secs(5)),
+            ports,
         })
     }
 
@@ -90,10 +93,12 @@ impl Demonstration {
                 Reach::DialsOut => plan.gateway_mesh,
                 Reach::IsDialled => cluster.gateway_mesh,
             };
+            self.ports.release(&[cluster.link]);
             self.links.push((cluster.name, ClusterLink::open(cluster.link, to).await?));
         }
         let mut gateway = vec!["gateway".to_owned(), format!("--config={}", config.display())];
         gateway.extend(addresses(plan.gateway_http, plan.gateway_grpc));
+        self.ports.release(&[plan.gateway_http, plan.gateway_grpc, plan.gateway_mesh]);
         self.start("gateway observability", gateway)?;
         let mut querier = vec![
             "query".to_owned(),
@@ -101,6 +106,7 @@ impl Demonstration {
             "--query.replica-label=replica".to_owned(),
         ];
         querier.extend(addresses(plan.querier_http, plan.querier_grpc));
+        self.ports.release(&[plan.querier_http, plan.querier_grpc]);
         self.start("querier", querier)?;
         self.wait_ready("gateway observability", plan.gateway_http).await?;
         self.wait_ready("querier", plan.querier_http).await
@@ -116,6 +122,7 @@ impl Demonstration {
         }
         if let Some(pushgateway) = self.pushgateway.clone() {
             let args = vec![format!("--web.listen-address={}", cluster.pushgateway)];
+            self.ports.release(&[cluster.pushgateway]);
             self.start_program(&format!("pushgateway {}", cluster.name), &pushgateway, args)?;
         }
         for scraper in &cluster.scrapers {
@@ -151,6 +158,7 @@ impl Demonstration {
             format!("--join-file={}", token.display()),
         ];
         gateway.extend(addresses(cluster.gateway_http, cluster.gateway_grpc));
+        self.ports.release(&[cluster.gateway_http, cluster.gateway_grpc, cluster.gateway_mesh]);
         self.start(&format!("gateway {}", cluster.name), gateway)?;
         self.wait_ready(&format!("gateway {}", cluster.name), cluster.gateway_http).await?;
         if self.has_pushgateway() {
@@ -162,6 +170,7 @@ impl Demonstration {
     fn start_scraper(&mut self, cluster: &ClusterPlan, scraper: &Scraper) -> Result<()> {
         let name = QuickstartPlan::target(cluster, scraper);
         let program = self.prometheus.clone();
+        self.ports.release(&[scraper.prometheus, scraper.sidecar_http, scraper.sidecar_grpc]);
         self.start_program(&format!("prometheus {name}"), &program, prometheus::arguments(cluster, scraper))?;
         let mut sidecar = vec![
             "sidecar".to_owned(),

@@ -1,9 +1,8 @@
 //! The ports, directories and names of the demonstration. All are fixed before the first process starts.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
 /// The trust domain that quickstart creates.
@@ -99,23 +98,6 @@ impl QuickstartPlan {
             gateway_mesh: at(4),
             clusters: vec![cluster("eu-1", Reach::DialsOut, 10), cluster("us-1", Reach::IsDialled, 25)],
         }
-    }
-
-    /// Checks that all ports are free, before anything is changed.
-    pub(super) fn check_ports(base: u16) -> Result<()> {
-        let Some(end) = base.checked_add(PORTS) else {
-            bail!("--base-port {base}: out of range, expected at most {}", u16::MAX - PORTS);
-        };
-        for port in base..end {
-            let at = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-            if let Err(error) = TcpListener::bind(at).and(UdpSocket::bind(at)) {
-                bail!(
-                    "port {port} is not free ({error}); another quickstart may be running. \
-                     Use --base-port to choose {PORTS} other ports"
-                );
-            }
-        }
-        Ok(())
     }
 
     /// The name of `scraper` in the querier.

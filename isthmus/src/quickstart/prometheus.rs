@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
+use crate::cli::UsageError;
 use crate::quickstart::plan::{ClusterPlan, ENVIRONMENT, Scraper};
 
 /// The scrape interval. It is short, so that there are samples soon after the start.
@@ -23,7 +24,9 @@ pub(super) fn find(program: &str) -> Option<PathBuf> {
 pub(super) fn prometheus(asked: Option<&Path>) -> Result<PathBuf> {
     match asked {
         Some(path) if path.is_file() => Ok(path.to_owned()),
-        Some(path) => bail!("--prometheus {}: the file does not exist", path.display()),
+        Some(path) => {
+            Err(UsageError(format!("--prometheus {}: the file does not exist", path.display())).into())
+        }
         None => match find("prometheus") {
             Some(path) => Ok(path),
             None => bail!(

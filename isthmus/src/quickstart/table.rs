@@ -26,10 +26,16 @@ pub(super) async fn print(demonstration: &Demonstration, queries: &[(&str, &str)
         say!("  curl -sG http://{}/api/v1/query --data-urlencode 'query={expression}'", plan.querier_http);
         let answer = querier.query(expression, "").await?;
         for (cluster, value) in answer.by_label("cluster") {
-            say!("    {cluster}: {value}");
+            say!("    {cluster}: {}", rounded(value));
         }
     }
     Ok(())
+}
+
+/// A number with at most three digits after the point.
+fn rounded(value: f64) -> String {
+    let text = format!("{value:.3}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// The URL of each child for a browser, by its name: its page, or its metrics if it has no page.

@@ -27,7 +27,7 @@ impl ClosedRegistry {
     /// Adds the metrics of the process and the version of the build, and closes the registry.
     pub(crate) fn new(mut registry: Registry) -> Self {
         registry.register_collector(Box::new(process::ProcessCollector));
-        register_build_info(&BuildVersion::CURRENT, &mut registry);
+        register_build_info(&BuildVersion::current(), &mut registry);
         Self { registry: Arc::new(registry) }
     }
 

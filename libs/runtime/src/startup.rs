@@ -228,7 +228,7 @@ impl Startup {
             component = self.role.name,
             http = %http_address,
             grpc = %grpc_address,
-            version = BuildVersion::CURRENT.version,
+            version = BuildVersion::current().version,
             "the servers accept connections"
         );
         RunningRole { supervisor: self.supervisor, http_address, grpc_address }

@@ -18,7 +18,7 @@ const PROMETHEUS_VERSION: &str = "3.14.0";
 /// `version` is that of the equivalent Prometheus, by which Grafana decides which requests it can send. Has no `features`: with
 /// them Grafana would detect another product.
 pub(super) async fn buildinfo() -> Response {
-    let version = BuildVersion::CURRENT;
+    let version = BuildVersion::current();
     let data = json!({
         "version": PROMETHEUS_VERSION,
         "isthmusVersion": version.version,
