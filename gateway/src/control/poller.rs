@@ -179,3 +179,60 @@ async fn info(client: &Arc<TargetClient>) -> Result<InfoResponse, PollError> {
         lost: ChannelError::is_cause_of(&status),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proto::thanos::info::{
+        InfoRequest,
+        info_server::{Info, InfoServer},
+    };
+    use tokio_stream::wrappers::TcpListenerStream;
+    use tonic::{Response, Status};
+
+    use super::*;
+    use crate::{config::ClusterTarget, policy::Policy};
+
+    struct Sidecar(Result<(), &'static str>);
+
+    #[tonic::async_trait]
+    impl Info for Sidecar {
+        async fn info(&self, _: tonic::Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
+            self.0.map(|()| Response::new(InfoResponse::default())).map_err(Status::unavailable)
+        }
+    }
+
+    /// Serves on this address until the runtime is dropped, which closes all connections.
+    fn serve(address: &str, sidecar: Sidecar) -> (String, tokio::runtime::Runtime) {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = runtime.block_on(tokio::net::TcpListener::bind(address)).unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let server = tonic::transport::Server::builder().add_service(InfoServer::new(sidecar));
+        runtime.spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        (address, runtime)
+    }
+
+    #[test]
+    fn only_the_second_poll_without_an_answer_in_a_row_makes_a_target_unhealthy() {
+        let (address, server) = serve("127.0.0.1:0", Sidecar(Ok(())));
+        let targets =
+            [ClusterTarget { name: "scraper-0".parse().unwrap(), address: address.parse().unwrap() }];
+        let inbound = InboundProxy::new("eu-1".parse().unwrap(), &targets, Policy::default());
+        let poller = Poller::new(Arc::new(inbound), Duration::from_secs(5));
+        let client = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut unanswered = BTreeSet::new();
+        let mut healthy = || {
+            client.block_on(poller.round(&mut unanswered));
+            poller.targets().borrow().targets[0].healthy
+        };
+        assert!(healthy());
+        drop(server);
+        assert_eq!([healthy(), healthy(), healthy()], [true, false, false]);
+        let (_, server) = serve(&address, Sidecar(Ok(())));
+        assert!(healthy());
+        drop(server);
+        // What the target reports itself counts at once.
+        let (_, _server) = serve(&address, Sidecar(Err("Prometheus is away")));
+        assert!(!healthy());
+    }
+}

@@ -13,6 +13,7 @@ mod connector;
 mod error;
 mod peer;
 mod resend;
+mod window;
 
 pub use authority::{Authority, AuthorityError, AuthorityLayer, WithAuthority};
 pub use channel::{Channel, ChannelOptions, direct, direct_with, via, via_with};
@@ -21,6 +22,7 @@ pub use error::ChannelError;
 pub use peer::{Peer, PeerLayer, Transport, WithPeer};
 pub use resend::{Resend, ResendLayer};
 pub use tls::{ClientTls, ClientTlsOptions, TlsVersion};
+pub use window::StreamWindow;
 
 #[cfg(test)]
 mod tests;

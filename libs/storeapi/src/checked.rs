@@ -6,7 +6,8 @@
 use futures::{StreamExt, stream};
 use model::{Labels, Matcher};
 
-use crate::{SeriesFrame, SeriesRequest, SeriesStream, StoreError};
+use crate::limits::shortened;
+use crate::{LabelValuesRequest, SeriesFrame, SeriesRequest, SeriesStream, StoreError};
 
 /// The conditions that one store's answer is checked against.
 #[derive(Clone, Debug, Default)]
@@ -73,6 +74,41 @@ impl AnswerChecks {
     }
 }
 
+/// Checks the answer to a request for label values: a bound label has one possible value, and values of a label satisfy the
+/// matchers on it.
+///
+/// # Errors
+/// The first value that the series of this store cannot have.
+pub fn check_values(
+    request: &LabelValuesRequest,
+    label_sets: &[Labels],
+    bound: &Labels,
+    values: &[String],
+) -> Result<(), StoreError> {
+    let label = &request.label;
+    if let Some(only) = bound.get(label)
+        && let Some(other) = values.iter().find(|value| *value != only)
+    {
+        let other = shortened(other);
+        return Err(StoreError::violation(format!(
+            "label {label:?} has the value {other:?}, it must be {only:?}, the value that its certificate is bound to"
+        )));
+    }
+    // As for series: the external labels of a store may satisfy a matcher although its series do not carry the label.
+    if bound.get(label).is_none() && label_sets.iter().any(|set| set.get(label).is_some()) {
+        return Ok(());
+    }
+    for matcher in request.matchers.iter().filter(|matcher| matcher.name() == label) {
+        if let Some(value) = values.iter().find(|value| !matcher.matches(value)) {
+            let value = shortened(value);
+            return Err(StoreError::violation(format!(
+                "label {label:?} has the value {value:?}, which does not match {matcher}"
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Passes on the frames of a store until one violates the rules; then the stream gives one error and ends.
 pub fn checked(source: SeriesStream, checks: AnswerChecks) -> SeriesStream {
     let state = (source, checks, None::<Labels>);
@@ -119,6 +155,26 @@ mod tests {
             AnswerChecks::of(request, &[labels(&[("cluster", "eu-1"), ("tier", "x")])], &bound, true);
         let answer = crate::collect_series(checked(stream::iter(frames).boxed(), checks)).await;
         answer.map(|(series, _)| series.len()).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn values_of_a_bound_label_are_its_one_value_and_others_match() {
+        let bound = labels(&[("cluster", "eu-1")]);
+        let external = labels(&[("tier", "x")]);
+        let check = |label: &str, matcher: Option<Matcher>, values: &[&str]| {
+            let request = LabelValuesRequest::new(label, TimeRange::ALL, Vec::from_iter(matcher));
+            let values: Vec<String> = values.iter().map(|value| value.to_string()).collect();
+            let checked = check_values(&request, std::slice::from_ref(&external), &bound, &values);
+            checked.map_err(|error| error.to_string())
+        };
+        assert_eq!(check("cluster", None, &["eu-1"]), Ok(()));
+        assert_eq!(check("cluster", None, &[]), Ok(()));
+        let error = check("cluster", None, &["eu-1", "us-1"]).unwrap_err();
+        assert!(error.contains("\"us-1\"") && error.contains("must be \"eu-1\""), "{error}");
+        assert_eq!(check("job", Some(Matcher::equal("job", "api")), &["api"]), Ok(()));
+        let error = check("job", Some(Matcher::equal("job", "api")), &["api", "db"]).unwrap_err();
+        assert!(error.contains("does not match job=\"api\""), "{error}");
+        assert_eq!(check("tier", Some(Matcher::equal("tier", "x")), &["y"]), Ok(()));
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 mod listing;
 
 use std::collections::VecDeque;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -10,35 +11,37 @@ use std::task::{Context, Poll, ready};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 use http::uri::PathAndQuery;
+use mesh::StreamWindow;
 use model::causes;
 use proto::thanos as wire;
 use tonic::Request;
 use tonic::client::Grpc;
 
-use crate::convert::{self, DroppedSeries, ReadFrame, SeriesCodec};
+use crate::convert::{self, DroppedSeries, LabelsCodec, LabelsKind, MetadataCodec, ReadFrame, SeriesCodec};
 use crate::{
-    LabelNamesRequest, LabelValuesRequest, LabelsAnswer, MetadataAnswer, MetadataRequest, MetadataStore,
-    SeriesFrame, SeriesRequest, SeriesStream, Store, StoreError, StoreInfo, WireLimits,
+    AnswerLimits, LabelNamesRequest, LabelValuesRequest, LabelsAnswer, MetadataAnswer, MetadataRequest,
+    MetadataStore, SeriesFrame, SeriesRequest, SeriesStream, Store, StoreError, StoreInfo, WireLimits,
 };
 
-/// Largest answer to Info, label names, label values and metadata. They are received whole before they are decoded.
-const UNARY_BYTES: usize = 64 << 20;
+/// Largest answer to Info. A store lists the label sets of all its blocks. Decoded, it may take twelve times as much.
+const INFO_BYTES: usize = 16 << 20;
 
 /// A [`Store`] that is reached through a channel.
 ///
 /// Chunk payloads of its series are slices of the message that brought them: nothing is copied.
-/// What the peer sends is bounded ([`WireLimits`]) but not checked: see [`crate::checked`].
+/// What the peer sends is bounded ([`WireLimits`], [`AnswerLimits`]) but not checked: see [`crate::checked`].
 #[derive(Clone)]
 pub struct StoreClient {
     name: Arc<str>,
     channel: mesh::Channel,
     limits: WireLimits,
+    memory: AnswerLimits,
 }
 
 impl StoreClient {
     /// The store that `channel` leads to. `name` is used in error messages only.
     pub fn new(name: impl Into<Arc<str>>, channel: mesh::Channel) -> Self {
-        Self { name: name.into(), channel, limits: WireLimits::default() }
+        Self { name: name.into(), channel, limits: WireLimits::default(), memory: AnswerLimits::default() }
     }
 
     /// The same client with other limits on what the peer may send.
@@ -52,8 +55,31 @@ impl StoreClient {
         &self.name
     }
 
-    fn store(&self) -> wire::store_client::StoreClient<mesh::Channel> {
-        wire::store_client::StoreClient::new(self.channel.clone()).max_decoding_message_size(UNARY_BYTES)
+    /// A client for one request whose answer consists of messages of at most `message_bytes`.
+    async fn ready(&self, message_bytes: usize) -> Result<Grpc<mesh::Channel>, StoreError> {
+        let message_bytes = message_bytes.min(self.memory.message_bytes());
+        let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(message_bytes);
+        grpc.ready().await.map_err(|cause| StoreError::unavailable(error_line(&cause)))?;
+        Ok(grpc)
+    }
+
+    fn request<T>(&self, content: T) -> Request<T> {
+        let mut request = Request::new(content);
+        request.extensions_mut().insert(self.memory.window());
+        request
+    }
+
+    async fn labels<R: prost::Message + Default + 'static>(
+        &self,
+        request: R,
+        path: &'static str,
+        kind: LabelsKind,
+    ) -> Result<LabelsAnswer, StoreError> {
+        let (labels, memory) = (self.limits.labels, self.memory.clone());
+        let codec = LabelsCodec { kind, labels, memory, request: PhantomData };
+        let mut grpc = self.ready(self.memory.message_bytes()).await?;
+        let answer = grpc.unary(self.request(request), PathAndQuery::from_static(path), codec).await;
+        Ok(answer.map_err(|status| self.memory.error(status))?.into_inner())
     }
 }
 
@@ -61,46 +87,56 @@ impl StoreClient {
 impl Store for StoreClient {
     async fn info(&self) -> Result<StoreInfo, StoreError> {
         let mut client = wire::info::info_client::InfoClient::new(self.channel.clone())
-            .max_decoding_message_size(UNARY_BYTES);
-        let answer = client.info(wire::info::InfoRequest {}).await?;
+            .max_decoding_message_size(INFO_BYTES);
+        let mut request = Request::new(wire::info::InfoRequest {});
+        request.extensions_mut().insert(StreamWindow::Small);
+        let answer = client.info(request).await?;
         convert::info_from_wire(answer.into_inner())
     }
 
     async fn series(&self, request: SeriesRequest) -> Result<SeriesStream, StoreError> {
-        let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(self.limits.message_bytes);
-        grpc.ready().await.map_err(|cause| StoreError::unavailable(error_line(&cause)))?;
+        let mut grpc = self.ready(self.limits.message_bytes).await?;
         let path = PathAndQuery::from_static("/thanos.Store/Series");
-        let codec = SeriesCodec::client(self.limits);
-        let answer = grpc
-            .server_streaming(Request::new(convert::series_request_to_wire(&request)), path, codec)
-            .await?;
-        let frames = answer.into_inner().map_err(StoreError::from).boxed();
+        let codec = SeriesCodec::client(self.limits, self.memory.clone());
+        let request = self.request(convert::series_request_to_wire(&request));
+        let answer = grpc.server_streaming(request, path, codec).await?;
+        let memory = self.memory.clone();
+        let frames = answer.into_inner().map_err(move |status| memory.error(status)).boxed();
         Ok(DroppedReport::new(frames).boxed())
     }
 
     async fn label_names(&self, request: LabelNamesRequest) -> Result<LabelsAnswer, StoreError> {
-        let answer = self.store().label_names(convert::label_names_to_wire(&request)).await?.into_inner();
-        Ok(LabelsAnswer { values: answer.names, warnings: answer.warnings })
+        let wire = convert::label_names_to_wire(&request);
+        self.labels(wire, "/thanos.Store/LabelNames", LabelsKind::Names).await
     }
 
     async fn label_values(&self, request: LabelValuesRequest) -> Result<LabelsAnswer, StoreError> {
-        let answer = self.store().label_values(convert::label_values_to_wire(&request)).await?.into_inner();
-        Ok(LabelsAnswer { values: answer.values, warnings: answer.warnings })
+        let wire = convert::label_values_to_wire(&request);
+        self.labels(wire, "/thanos.Store/LabelValues", LabelsKind::Values(request.label)).await
+    }
+
+    fn limited(&self, limits: &AnswerLimits) -> Option<Arc<dyn Store>> {
+        Some(Arc::new(Self { memory: limits.clone(), ..self.clone() }))
     }
 }
 
 #[tonic::async_trait]
 impl MetadataStore for StoreClient {
     async fn metric_metadata(&self, request: MetadataRequest) -> Result<MetadataAnswer, StoreError> {
-        let mut client = wire::metadata_client::MetadataClient::new(self.channel.clone())
-            .max_decoding_message_size(UNARY_BYTES);
-        let mut frames =
-            client.metric_metadata(convert::metadata_request_to_wire(&request)).await?.into_inner();
+        let mut grpc = self.ready(self.memory.message_bytes()).await?;
+        let path = PathAndQuery::from_static("/thanos.Metadata/MetricMetadata");
+        let codec = MetadataCodec { memory: self.memory.clone() };
+        let request = self.request(convert::metadata_request_to_wire(&request));
+        let mut frames = grpc.server_streaming(request, path, codec).await?.into_inner();
         let mut answer = MetadataAnswer::default();
-        while let Some(frame) = frames.message().await? {
+        while let Some(frame) = frames.message().await.map_err(|status| self.memory.error(status))? {
             convert::add_metadata(&mut answer, frame);
         }
         Ok(answer)
+    }
+
+    fn limited(&self, limits: &AnswerLimits) -> Option<Arc<dyn MetadataStore>> {
+        Some(Arc::new(Self { memory: limits.clone(), ..self.clone() }))
     }
 }
 

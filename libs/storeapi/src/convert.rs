@@ -3,6 +3,7 @@
 //! Requests and Info use the generated types. Series frames, which carry most of the data, are read from and written to
 //! bytes directly, in [`read`] and [`write`]. Lists are read from bytes, too ([`listing`]).
 
+mod answers;
 mod info;
 mod listing;
 mod read;
@@ -15,6 +16,7 @@ use tonic::Status;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
+pub(crate) use answers::{LabelsCodec, LabelsKind, MetadataCodec};
 pub use info::{info_from_wire, info_to_wire, labels_from_wire, labels_to_wire};
 pub(crate) use listing::ListingCodec;
 pub use listing::WireListing;
@@ -24,17 +26,18 @@ pub(crate) use request::{
     series_request_from_wire, series_request_to_wire,
 };
 
-use crate::{SeriesFrame, WireLimits};
+use crate::{AnswerLimits, SeriesFrame, WireLimits};
 pub(crate) use read::{DroppedSeries, ReadFrame};
 
 /// The client's end of Series: generated requests out, frames in.
 pub(crate) struct SeriesCodec {
     limits: WireLimits,
+    memory: AnswerLimits,
 }
 
 impl SeriesCodec {
-    pub(crate) fn client(limits: WireLimits) -> Self {
-        Self { limits }
+    pub(crate) fn client(limits: WireLimits, memory: AnswerLimits) -> Self {
+        Self { limits, memory }
     }
 }
 
@@ -49,13 +52,14 @@ impl Codec for SeriesCodec {
     }
 
     fn decoder(&mut self) -> SeriesFrameDecoder {
-        SeriesFrameDecoder { limits: self.limits }
+        SeriesFrameDecoder { limits: self.limits, memory: self.memory.clone() }
     }
 }
 
 /// Reads frames within limits.
 pub(crate) struct SeriesFrameDecoder {
     limits: WireLimits,
+    memory: AnswerLimits,
 }
 
 impl Decoder for SeriesFrameDecoder {
@@ -65,7 +69,7 @@ impl Decoder for SeriesFrameDecoder {
     fn decode(&mut self, src: &mut DecodeBuf<'_>) -> Result<Option<ReadFrame>, Status> {
         // One message is one buffer: this takes it without copying.
         let frame = src.copy_to_bytes(src.remaining());
-        read::frame(&frame, &self.limits).map(Some).map_err(|cause| Status::data_loss(cause.to_string()))
+        read::frame(&frame, &self.limits, &self.memory).map(Some).map_err(Status::from)
     }
 }
 

@@ -12,6 +12,7 @@
 
 #[cfg(any(test, feature = "test-util"))]
 pub mod acceptance;
+mod answer_limits;
 mod checked;
 mod client;
 mod convert;
@@ -25,7 +26,8 @@ mod request;
 mod server;
 mod store;
 
-pub use checked::{AnswerChecks, checked};
+pub use answer_limits::AnswerLimits;
+pub use checked::{AnswerChecks, check_values, checked};
 pub use client::StoreClient;
 pub use convert::{WireListing, info_from_wire, info_to_wire, labels_from_wire, labels_to_wire};
 pub use error::StoreError;

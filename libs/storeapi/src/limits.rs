@@ -3,8 +3,8 @@
 /// Limits on one Series message of a peer.
 ///
 /// A message over [`message_bytes`](Self::message_bytes) or [`chunk_bytes`](Self::chunk_bytes) ends that peer's stream with
-/// an error. A series over [`labels`](Self::labels) is dropped with a warning. A decoded message takes at most
-/// `1 MiB + 10 x` its size on the wire, whatever it contains.
+/// an error. A series over [`labels`](Self::labels) is dropped with a warning. What a decoded message may take in memory is
+/// limited by [`AnswerLimits`](crate::AnswerLimits).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WireLimits {
     /// Largest message. When it is smaller than a store's largest batch, that store cannot be read; a larger one costs memory

@@ -1,12 +1,16 @@
 //! The traits that a store implements, and what their methods return.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use series::Series;
 
-use crate::{LabelNamesRequest, LabelValuesRequest, MetadataRequest, SeriesRequest, StoreError, StoreInfo};
+use crate::{
+    AnswerLimits, LabelNamesRequest, LabelValuesRequest, MetadataRequest, SeriesRequest, StoreError,
+    StoreInfo,
+};
 
 /// One message of a Series answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +64,11 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// `InvalidArgument` when the label's name is empty; otherwise when the values cannot be read.
     async fn label_values(&self, request: LabelValuesRequest) -> Result<LabelsAnswer, StoreError>;
+
+    /// The same store with limits on what its answers take in memory; `None` where they do not come from a peer.
+    fn limited(&self, _limits: &AnswerLimits) -> Option<Arc<dyn Store>> {
+        None
+    }
 }
 
 /// Type, help and unit of one metric.
@@ -90,6 +99,11 @@ pub trait MetadataStore: Send + Sync + 'static {
     /// # Errors
     /// When it cannot be read.
     async fn metric_metadata(&self, request: MetadataRequest) -> Result<MetadataAnswer, StoreError>;
+
+    /// The same source with limits on what its answers take in memory; `None` where they do not come from a peer.
+    fn limited(&self, _limits: &AnswerLimits) -> Option<Arc<dyn MetadataStore>> {
+        None
+    }
 }
 
 /// Reads a whole answer into memory and joins the frames of each series. For small answers and tests.

@@ -1,7 +1,7 @@
 //! Reads `thanos.SeriesResponse` straight from its bytes into domain series.
 //!
-//! Chunk payloads are slices of the frame. Every count and length is compared with [`WireLimits`], and the memory of the
-//! decoded frame is counted while it grows, so that a small message cannot become a large structure. A series over a limit
+//! Chunk payloads are slices of the frame. A frame is scanned before it is decoded, and its memory is compared with
+//! [`AnswerLimits`], because a small message can become a large structure. A series over a limit of [`WireLimits`]
 //! on labels is left out and described, because one such label must not cost the series beside it. Unknown fields are
 //! skipped; protobuf groups, which StoreAPI does not use, are rejected. The format is that of
 //! `proto/proto/thanos/store.proto`.
@@ -12,10 +12,12 @@ use std::ops::Range;
 use bytes::Bytes;
 use model::{Label, Labels, LabelsError, TimeRange, Timestamp};
 use series::{AggrChunk, Series};
+use tonic::Status;
 use tsdb::{Chunk, Encoding};
 
+use crate::answer_limits::AnswerTooLarge;
 use crate::limits::shortened;
-use crate::{SeriesFrame, WireLimits};
+use crate::{AnswerLimits, SeriesFrame, WireLimits};
 
 /// Why a frame was rejected.
 #[derive(Debug, thiserror::Error)]
@@ -24,10 +26,21 @@ pub(super) enum SeriesFrameError {
     Malformed(&'static str),
     #[error("series {labels}: chunk encoding is {value}, expected 0 to 5")]
     Encoding { labels: Labels, value: u64 },
-    #[error("{what} of {found} is over the limit of {limit}")]
-    Limit { what: &'static str, found: usize, limit: usize },
+    #[error("length of a chunk of {found} is over the limit of {limit}")]
+    ChunkLength { found: usize, limit: usize },
+    #[error(transparent)]
+    TooLarge(#[from] AnswerTooLarge),
     #[error("series labels: {0}")]
     Labels(#[from] LabelsError),
+}
+
+impl From<SeriesFrameError> for Status {
+    fn from(error: SeriesFrameError) -> Self {
+        match error {
+            SeriesFrameError::TooLarge(error) => Self::resource_exhausted(error.to_string()),
+            error => Self::data_loss(error.to_string()),
+        }
+    }
 }
 
 /// The value of a field: a number, or the range of its bytes.
@@ -109,8 +122,43 @@ pub(super) fn text(frame: &Bytes, range: Range<usize>) -> Result<&str, SeriesFra
     std::str::from_utf8(&frame[range]).map_err(|_| SeriesFrameError::Malformed("text that is not UTF-8"))
 }
 
-fn limit(what: &'static str, found: usize, limit: usize) -> Result<(), SeriesFrameError> {
-    if found > limit { Err(SeriesFrameError::Limit { what, found, limit }) } else { Ok(()) }
+/// Bytes of an allocation besides its content.
+pub(super) const ALLOCATION: usize = 16;
+
+/// Estimates the memory of a decoded frame, including the payload that its chunks refer to. It reads the heads of fields and
+/// nothing else.
+fn decoded_size(frame: &Bytes) -> Result<usize, SeriesFrameError> {
+    let mut bytes = frame.len();
+    let mut fields = MessageFields::new(frame, 0..frame.len());
+    while let Some((number, value)) = fields.next()? {
+        match (number, value) {
+            (1, FieldValue::Bytes(window)) => bytes += series_size(frame, window)?,
+            (2, FieldValue::Bytes(window)) => bytes += window.len(),
+            (4, FieldValue::Bytes(window)) => {
+                let mut batch = MessageFields::new(frame, window);
+                while let Some((number, value)) = batch.next()? {
+                    if let (1, FieldValue::Bytes(window)) = (number, value) {
+                        bytes += series_size(frame, window)?;
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(bytes)
+}
+
+fn series_size(frame: &Bytes, window: Range<usize>) -> Result<usize, SeriesFrameError> {
+    let mut bytes = size_of::<Series>() + 2 * ALLOCATION;
+    let mut fields = MessageFields::new(frame, window);
+    while let Some((number, value)) = fields.next()? {
+        match (number, value) {
+            (1, FieldValue::Bytes(window)) => bytes += size_of::<Label<'_>>() + window.len(),
+            (2, FieldValue::Bytes(_)) => bytes += size_of::<AggrChunk>(),
+            _ => {}
+        }
+    }
+    Ok(bytes)
 }
 
 /// Most series over a limit that a frame describes.
@@ -134,20 +182,20 @@ pub(crate) struct DroppedSeries {
     pub(crate) count: u64,
 }
 
-/// How many bytes of memory the decoded frame may still take.
 struct SeriesReader<'a> {
     frame: &'a Bytes,
     limits: &'a WireLimits,
-    memory_left: usize,
-    memory_limit: usize,
     dropped: DroppedSeries,
 }
 
 /// Reads one message. A message with hints, or with unknown fields only, becomes a frame without series.
-pub(super) fn frame(frame: &Bytes, limits: &WireLimits) -> Result<ReadFrame, SeriesFrameError> {
-    let memory_limit = (1 << 20) + frame.len().saturating_mul(10);
-    let mut reader =
-        SeriesReader { frame, limits, memory_left: memory_limit, memory_limit, dropped: Default::default() };
+pub(super) fn frame(
+    frame: &Bytes,
+    limits: &WireLimits,
+    memory: &AnswerLimits,
+) -> Result<ReadFrame, SeriesFrameError> {
+    memory.admit(decoded_size(frame)?)?;
+    let mut reader = SeriesReader { frame, limits, dropped: DroppedSeries::default() };
     let mut fields = MessageFields::new(frame, 0..frame.len());
     let mut result = SeriesFrame::Series(Vec::new());
     // As in protobuf, the last member of the oneof wins. Protobuf would merge a repeated series, but no store sends one.
@@ -167,20 +215,6 @@ pub(super) fn frame(frame: &Bytes, limits: &WireLimits) -> Result<ReadFrame, Ser
 }
 
 impl<'a> SeriesReader<'a> {
-    fn account(&mut self, bytes: usize) -> Result<(), SeriesFrameError> {
-        match self.memory_left.checked_sub(bytes) {
-            Some(left) => {
-                self.memory_left = left;
-                Ok(())
-            }
-            None => Err(SeriesFrameError::Limit {
-                what: "decoded size",
-                found: self.memory_limit - self.memory_left + bytes,
-                limit: self.memory_limit,
-            }),
-        }
-    }
-
     fn batch(&mut self, window: Range<usize>) -> Result<Vec<Series>, SeriesFrameError> {
         let mut fields = MessageFields::new(self.frame, window);
         let mut batch = Vec::new();
@@ -194,7 +228,6 @@ impl<'a> SeriesReader<'a> {
 
     /// One series; `None` where it is over a limit on labels.
     fn series(&mut self, window: Range<usize>) -> Result<Option<Series>, SeriesFrameError> {
-        self.account(size_of::<Series>())?;
         let Some(labels) = self.labels(window.clone())? else { return Ok(None) };
         let mut fields = MessageFields::new(self.frame, window);
         let mut chunks = Vec::new();
@@ -211,16 +244,12 @@ impl<'a> SeriesReader<'a> {
         let limits = &self.limits.labels;
         let mut fields = MessageFields::new(self.frame, window);
         let mut pairs: Vec<(&'a str, &'a str)> = Vec::with_capacity(16);
-        let (mut bytes, mut problem) = (0, None);
+        let mut problem = None;
         while let Some((number, value)) = fields.next()? {
             let (1, FieldValue::Bytes(window)) = (number, value) else { continue };
             let Label { name, value } = self.label(window)?;
             if problem.is_none() {
                 problem = limits.name_problem(name).or_else(|| limits.value_problem(name, value));
-            }
-            bytes += name.len() + value.len();
-            if pairs.len() == pairs.capacity() {
-                self.account(pairs.len() * size_of::<(&str, &str)>())?;
             }
             pairs.push((name, value));
         }
@@ -228,7 +257,6 @@ impl<'a> SeriesReader<'a> {
             self.drop_series(&pairs, &problem);
             return Ok(None);
         }
-        self.account(bytes)?;
         Ok(Some(Labels::from_pairs(pairs)?))
     }
 
@@ -257,7 +285,6 @@ impl<'a> SeriesReader<'a> {
     }
 
     fn aggr_chunk(&mut self, labels: &Labels, window: Range<usize>) -> Result<AggrChunk, SeriesFrameError> {
-        self.account(size_of::<AggrChunk>())?;
         // The times of a chunk may come after its data, so they are read first.
         let mut range = TimeRange::new(Timestamp::EPOCH, Timestamp::EPOCH);
         let mut times = MessageFields::new(self.frame, window.clone());
@@ -301,7 +328,10 @@ impl<'a> SeriesReader<'a> {
                 _ => {}
             }
         }
-        limit("length of a chunk", data.len(), self.limits.chunk_bytes)?;
+        let (found, limit) = (data.len(), self.limits.chunk_bytes);
+        if found > limit {
+            return Err(SeriesFrameError::ChunkLength { found, limit });
+        }
         let encoding = match encoding {
             0 => Encoding::Xor,
             1 => Encoding::Histogram,

@@ -10,7 +10,7 @@ use tsdb::{Chunk, Encoding};
 use xxhash_rust::xxh64::xxh64;
 
 use super::{read, write};
-use crate::{LabelLimits, SeriesFrame, WireLimits};
+use crate::{AnswerLimits, LabelLimits, SeriesFrame, WireLimits};
 
 fn write_frame(frame: &SeriesFrame) -> Bytes {
     let (mut hashes, mut out) = (Vec::new(), BytesMut::new());
@@ -21,7 +21,8 @@ fn write_frame(frame: &SeriesFrame) -> Bytes {
 }
 
 fn read_frame(bytes: &Bytes) -> Result<SeriesFrame, String> {
-    let read = read::frame(bytes, &WireLimits::default()).map_err(|e| e.to_string())?;
+    let read =
+        read::frame(bytes, &WireLimits::default(), &AnswerLimits::default()).map_err(|e| e.to_string())?;
     assert_eq!(read.dropped.count, 0);
     Ok(read.frame)
 }
@@ -145,7 +146,7 @@ fn within(limits: LabelLimits, series: Vec<wire::Series>) -> (Vec<String>, Vec<S
     let batch = wire::SeriesBatch { series };
     let message = wire::SeriesResponse { result: Some(wire::series_response::Result::Batch(batch)) };
     let limits = WireLimits { labels: limits, ..WireLimits::default() };
-    let read = read::frame(&message.encode_to_vec().into(), &limits).unwrap();
+    let read = read::frame(&message.encode_to_vec().into(), &limits, &AnswerLimits::default()).unwrap();
     let SeriesFrame::Series(series) = read.frame else { panic!("not series") };
     assert_eq!(read.dropped.count, read.dropped.described.len() as u64);
     (series.iter().map(|series| series.labels.to_string()).collect(), read.dropped.described)
@@ -207,5 +208,5 @@ fn a_small_message_cannot_become_a_large_structure() {
     prost::encoding::encode_varint(empty_chunks.len() as u64, &mut bytes);
     bytes.extend_from_slice(&empty_chunks);
     let error = read_frame(&bytes.freeze()).unwrap_err();
-    assert!(error.contains("decoded size"), "{error}");
+    assert!(error.contains("bytes of memory, the limit for one store is"), "{error}");
 }
