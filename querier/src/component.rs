@@ -18,6 +18,7 @@ use crate::config::{Config, DedupFunction, Feature, Propagate, QueryArgs};
 use crate::endpoints::{EndpointOptions, EndpointSet};
 use crate::fanout::{FanoutMetrics, ProxyOptions, ProxyStore};
 use crate::lists::Lists;
+use crate::memory;
 use crate::metrics::{QueryMemory, StoreNodes};
 use crate::query::{Driver, QueryGate, QueryMetrics};
 use crate::query_server::{QueryDefaults, QueryServer};
@@ -37,9 +38,13 @@ pub(crate) async fn build(config: Config, mut startup: Startup) -> Result<Runnin
     let http_metrics = HttpMetrics::new(registry);
     let endpoints = EndpointSet::new(endpoint_options(&config));
     registry.register_collector(Box::new(StoreNodes::new(endpoints.clone())));
-    let stores =
-        ProxyStore::new(Arc::new(endpoints.clone()), proxy_options(&config), FanoutMetrics::new(registry));
-    let driver = driver(&config, &stores, registry);
+    let total = TotalBudget::new(
+        &QUERIES,
+        BudgetLimits { samples: config.max_total_samples, bytes: config.max_total_memory },
+    );
+    let options = proxy_options(&config, &total);
+    let stores = ProxyStore::new(Arc::new(endpoints.clone()), options, FanoutMetrics::new(registry));
+    let driver = driver(&config, &stores, total, registry);
     let lists = Lists::new(stores.clone(), driver.clone());
     QueryServer::register(driver.clone(), query_defaults(&config), startup.services());
     let api = Api {
@@ -72,7 +77,7 @@ where
     ListingServer::<L>::new(store, move || AnswerMemory::new(&budgets.budget())).register(startup.services());
 }
 
-fn proxy_options(config: &Config) -> ProxyOptions {
+fn proxy_options(config: &Config, total: &TotalBudget) -> ProxyOptions {
     let args = &config.args;
     ProxyOptions {
         selector_labels: config.selector_labels.clone(),
@@ -80,14 +85,18 @@ fn proxy_options(config: &Config) -> ProxyOptions {
         sort_bytes: usize::try_from(config.max_memory).unwrap_or(usize::MAX),
         store_series: args.max_series_per_store,
         verify_chunks: false,
+        store_bytes: usize::try_from(config.max_store_memory).unwrap_or(usize::MAX),
+        window_bytes: memory::for_stores_ahead(config.max_memory),
+        request_bytes: config.max_memory,
+        total: total.clone(),
     }
 }
 
-fn driver(config: &Config, stores: &ProxyStore, registry: &mut Registry) -> Driver {
+fn driver(config: &Config, stores: &ProxyStore, total: TotalBudget, registry: &mut Registry) -> Driver {
     let args = &config.args;
     let gate = QueryGate::new(args.max_concurrent, registry);
     let metrics = QueryMetrics::new(registry);
-    let engine = engine_options(config);
+    let engine = engine_options(config, total);
     registry.register_collector(Box::new(QueryMemory(engine.total.clone())));
     let propagate = args.propagate_matchers == Propagate::Auto;
     Driver::new(stores.clone(), engine, propagate, gate, args.max_concurrent_select, metrics)
@@ -108,7 +117,7 @@ fn endpoint_options(config: &Config) -> EndpointOptions {
     }
 }
 
-fn engine_options(config: &Config) -> EngineOptions {
+fn engine_options(config: &Config, total: TotalBudget) -> EngineOptions {
     let parse = ParseOptions {
         experimental_functions: config.has(Feature::ExperimentalFunctions),
         extended_range_selectors: config.has(Feature::ExtendedRangeSelectors),
@@ -123,10 +132,7 @@ fn engine_options(config: &Config) -> EngineOptions {
         use_start_timestamps: config.has(Feature::StartTimestamps),
         max_samples: config.args.max_samples,
         max_bytes: config.max_memory,
-        total: TotalBudget::new(
-            &QUERIES,
-            BudgetLimits { samples: config.max_total_samples, bytes: config.max_total_memory },
-        ),
+        total,
         propagate_matchers: config.args.propagate_matchers == Propagate::Always,
         ..EngineOptions::default()
     }

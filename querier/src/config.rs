@@ -86,6 +86,11 @@ pub struct QueryArgs {
     #[arg(long = "query.max-memory", value_name = "BYTES", value_parser = memory::parse_bytes)]
     pub(crate) max_memory: Option<u64>,
 
+    /// Drop a store from an answer if one message with series, or its whole answer with labels or metadata,
+    /// would need more memory than this; a quarter of --query.max-memory, at least 16MiB, if not set
+    #[arg(long = "query.max-memory-per-store", value_name = "BYTES", value_parser = memory::parse_bytes)]
+    pub(crate) max_store_memory: Option<u64>,
+
     /// Reject a query when all queries together would need more memory than this; half of the memory of the
     /// machine or container if not set
     #[arg(long = "query.max-total-memory", value_name = "BYTES", value_parser = memory::parse_bytes)]
@@ -223,6 +228,8 @@ pub struct Config {
     pub(crate) max_memory: u64,
     /// Memory limit of all queries together, in bytes.
     pub(crate) max_total_memory: u64,
+    /// Memory limit of one message or answer of one store, in bytes.
+    pub(crate) max_store_memory: u64,
     /// Limit of the samples that all running queries together have decoded.
     pub(crate) max_total_samples: u64,
 }
@@ -272,6 +279,7 @@ impl QueryArgs {
         });
         let max_total_memory = self.max_total_memory.unwrap_or_else(memory::for_all_queries);
         let max_memory = self.max_memory.unwrap_or_else(|| memory::for_one_query(max_total_memory));
+        let max_store_memory = self.max_store_memory.unwrap_or_else(|| memory::for_one_store(max_memory));
         let max_total_samples = self.max_total_samples.unwrap_or_else(|| self.max_samples.saturating_mul(5));
         let grpc_client = mistakes.note(self.grpc_client.check());
         let channel = grpc_client.and_then(|config| {
@@ -284,6 +292,7 @@ impl QueryArgs {
             channel,
             max_memory,
             max_total_memory,
+            max_store_memory,
             max_total_samples,
             args: self,
         })
@@ -333,6 +342,7 @@ impl Config {
             ("query.max-total-samples", self.max_total_samples.to_string()),
             ("query.max-series-per-store", args.max_series_per_store.to_string()),
             ("query.max-memory", self.max_memory.to_string()),
+            ("query.max-memory-per-store", self.max_store_memory.to_string()),
             ("query.max-total-memory", self.max_total_memory.to_string()),
             ("query.propagate-matchers", value_name(&args.propagate_matchers)),
             ("query.partial-response", (!args.no_partial_response).to_string()),

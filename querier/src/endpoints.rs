@@ -14,8 +14,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use endpoint::Endpoint;
 pub use endpoint::{Candidate, StoreLists};
+pub(crate) use endpoint::{Endpoint, believed_range};
 pub(crate) use fixed::EndpointAddress;
 pub(crate) use message::{with_store_name, without_store_name};
 

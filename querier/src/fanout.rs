@@ -2,10 +2,10 @@
 //!
 //! A [`ProxyStore`] is itself a [`Store`](storeapi::Store), so a querier can be a store of another querier. A
 //! task per store reads its stream into a short queue. The merge takes from the queues in label order, so a
-//! slow reader slows down the stores and memory stays bounded. If a store breaks the protocol, its part of
+//! slow reader slows down the stores, and all queues share one window, so that memory stays bounded. If a store breaks the protocol, its part of
 //! the answer ends with a warning, or the whole answer ends with an error, as the request says.
 //!
-//! Reading order: [`filter`](StoreFilter), `options`, `damage`, `input`, `merged`, `proxy`, `labels`, `lists`,
+//! Reading order: [`filter`](StoreFilter), `options`, `read_ahead`, `damage`, `input`, `merged`, `proxy`, `labels`, `lists`,
 //! `report`, `awaited`.
 
 mod awaited;
@@ -17,6 +17,7 @@ mod lists;
 mod merged;
 mod options;
 mod proxy;
+mod read_ahead;
 mod report;
 
 pub(crate) use awaited::Awaited;

@@ -25,6 +25,17 @@ pub(crate) fn for_one_query(total: u64) -> u64 {
     (total / 4).max(LEAST_BYTES).min(total)
 }
 
+/// The default memory limit of one message or answer of one store: a quarter of the limit of a query.
+pub(crate) fn for_one_store(query: u64) -> u64 {
+    (query / 4).max(16 << 20)
+}
+
+/// What the stores of one query may send ahead of it: a quarter of the limit of a query, within bounds. More than 64 MiB makes
+/// no query faster.
+pub(crate) fn for_stores_ahead(query: u64) -> usize {
+    (query / 4).clamp(8 << 20, 64 << 20) as usize
+}
+
 /// The memory of the machine, or the lowest limit of the control groups of this process. `root` is the root
 /// of the file system.
 fn total_bytes(root: &Path) -> u64 {

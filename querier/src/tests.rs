@@ -3,7 +3,9 @@
 mod directory;
 mod fanout;
 mod heavy;
+mod hidden;
 mod liars;
+mod limits;
 mod lists;
 mod query_server;
 mod web;

@@ -1,6 +1,6 @@
 //! `series`, `labels`, `label/<name>/values`, `metadata`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use budget::{Budget, BudgetLimits, Interrupt, Reservation, Stop};
 use model::{Labels, Matcher};
-use promapi::{ApiError, Envelope, ErrorType, Params, write_labels};
+use promapi::{ApiError, Envelope, ErrorType, Params, write_labels, write_string};
 use series::Aggregate;
 use storeapi::{
-    LabelNamesRequest, LabelValuesRequest, LabelsAnswer, MetadataRequest, MetadataStore, SeriesRequest,
+    LabelNamesRequest, LabelValuesRequest, LabelsAnswer, MetadataRequest, MetricMetadata, SeriesRequest,
     StoreError,
 };
 
@@ -88,8 +88,7 @@ impl Api {
         let filter = self.store_filter(params).await?;
         let mut sets: BTreeSet<Labels> = BTreeSet::new();
         let mut warnings = Vec::new();
-        let total = &self.driver.engine().total;
-        let budget = Budget::new(total, BudgetLimits::bytes(self.defaults.max_bytes), Interrupt::new());
+        let budget = self.budget();
         let mut reserved = Reservation::new(&budget);
         for matchers in self.selectors(params, "match[]").await? {
             let mut request = SeriesRequest::new(range, matchers);
@@ -99,7 +98,7 @@ impl Api {
             request.partial_response = self.partial_response(params)?;
             request.without_replica_labels = self.replica_labels(params)?;
             request.limit = limit.map(|limit| limit.saturating_add(1));
-            let fanout = self.stores.select_within(request, &filter, Some(&budget));
+            let fanout = self.stores.select_within(request, &filter, &budget);
             let mut fanout = fanout.map_err(|e| store_error(&e))?;
             while let Some(event) = fanout.next().await {
                 match event.map_err(|error| store_error(&error))? {
@@ -135,17 +134,25 @@ impl Api {
         body.push(b']');
         Envelope::end(body, &warnings, &[]);
         drop((sets, reserved));
+        let total = &self.driver.engine().total;
         Ok(ApiReply { body: text.finish(total).map_err(over_budget)?, partial })
+    }
+
+    /// A budget for one request.
+    fn budget(&self) -> Budget {
+        let total = &self.driver.engine().total;
+        Budget::new(total, BudgetLimits::bytes(self.defaults.max_bytes), Interrupt::new())
     }
 
     async fn names(&self, params: &Params) -> Result<ApiReply, ApiError> {
         let (range, partial) = (self.metadata_range(params)?, self.partial_response(params)?);
         let filter = self.store_filter(params).await?;
-        self.union(params, |matchers| {
+        let budget = self.budget();
+        self.union(params, &budget, |matchers| {
             let mut request = LabelNamesRequest::new(range, matchers);
             request.partial_response = partial;
-            let (stores, filter) = (&self.stores, &filter);
-            async move { stores.names(request, filter).await }
+            let (stores, filter, budget) = (&self.stores, &filter, &budget);
+            async move { stores.names(request, filter, budget).await }
         })
         .await
     }
@@ -158,30 +165,37 @@ impl Api {
         let (range, partial) = (self.metadata_range(params)?, self.partial_response(params)?);
         let limit = params.limit("limit")?.map(|limit| limit.saturating_add(1));
         let filter = self.store_filter(params).await?;
-        self.union(params, |matchers| {
+        let budget = self.budget();
+        self.union(params, &budget, |matchers| {
             let mut request = LabelValuesRequest::new(&label, range, matchers);
             request.partial_response = partial;
             request.limit = limit;
-            let (stores, filter) = (&self.stores, &filter);
-            async move { stores.values(request, filter).await }
+            let (stores, filter, budget) = (&self.stores, &filter, &budget);
+            async move { stores.values(request, filter, budget).await }
         })
         .await
     }
 
     /// The union of the answers for all `match[]`; without one, a request without matchers.
-    async fn union<F>(&self, params: &Params, ask: impl Fn(Vec<Matcher>) -> F) -> Result<ApiReply, ApiError>
+    async fn union<F>(
+        &self,
+        params: &Params,
+        budget: &Budget,
+        ask: impl Fn(Vec<Matcher>) -> F,
+    ) -> Result<ApiReply, ApiError>
     where
-        F: Future<Output = Result<LabelsAnswer, StoreError>>,
+        F: Future<Output = Result<(LabelsAnswer, Reservation), StoreError>>,
     {
         let mut selectors = self.selectors(params, "match[]").await?;
         if selectors.is_empty() {
             selectors.push(Vec::new());
         }
-        let (mut values, mut warnings) = (BTreeSet::new(), BTreeSet::new());
+        let (mut values, mut warnings, mut reservations) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
         for matchers in selectors {
-            let answer = ask(matchers).await.map_err(|error| store_error(&error))?;
+            let (answer, reserved) = ask(matchers).await.map_err(|error| store_error(&error))?;
             values.extend(answer.values);
             warnings.extend(answer.warnings);
+            reservations.push(reserved);
         }
         let partial = !warnings.is_empty();
         let mut warnings: Vec<String> = warnings.into_iter().collect();
@@ -189,8 +203,23 @@ impl Api {
         if values.len() > shown {
             warnings.push(TRUNCATED.to_owned());
         }
-        let values: Vec<&String> = values.iter().take(shown).collect();
-        Ok(ApiReply { partial, ..ApiReply::of(&values, &warnings)? })
+        let mut text = AnswerText::new(budget, Interrupt::new());
+        let body = text.room(0).map_err(over_budget)?;
+        Envelope::begin(body);
+        body.push(b'[');
+        for (i, value) in values.iter().take(shown).enumerate() {
+            let body = text.room(value.len() + 3).map_err(over_budget)?;
+            if i > 0 {
+                body.push(b',');
+            }
+            write_string(body, value);
+        }
+        let body = text.room(0).map_err(over_budget)?;
+        body.push(b']');
+        Envelope::end(body, &warnings, &[]);
+        drop((values, reservations));
+        let total = &self.driver.engine().total;
+        Ok(ApiReply { body: text.finish(total).map_err(over_budget)?, partial })
     }
 
     async fn metadata(&self, params: &Params) -> Result<ApiReply, ApiError> {
@@ -205,13 +234,48 @@ impl Api {
             limit: number("limit")?,
             partial_response: self.partial_response(params)?,
         };
-        let answer = self.stores.metric_metadata(request).await.map_err(|error| store_error(&error))?;
-        let entries = |metas: Vec<storeapi::MetricMetadata>| -> Vec<serde_json::Value> {
-            let shown = metas.into_iter().take(per_metric);
-            shown.map(|m| serde_json::json!({"type": m.kind, "help": m.help, "unit": m.unit})).collect()
-        };
-        let data: BTreeMap<String, Vec<serde_json::Value>> =
-            answer.metadata.into_iter().map(|(metric, metas)| (metric, entries(metas))).collect();
-        ApiReply::of(&data, &answer.warnings)
+        let budget = self.budget();
+        let (answer, reserved) =
+            self.stores.metadata(request, &budget).await.map_err(|error| store_error(&error))?;
+        let mut text = AnswerText::new(&budget, Interrupt::new());
+        let body = text.room(0).map_err(over_budget)?;
+        Envelope::begin(body);
+        body.push(b'{');
+        for (i, (metric, entries)) in answer.metadata.iter().enumerate() {
+            let shown = &entries[..per_metric.min(entries.len())];
+            let room = shown.iter().map(|m| m.kind.len() + m.help.len() + m.unit.len() + 32).sum::<usize>();
+            let body = text.room(metric.len() + room + 6).map_err(over_budget)?;
+            if i > 0 {
+                body.push(b',');
+            }
+            write_string(body, metric);
+            body.push(b':');
+            write_metadata(body, shown);
+        }
+        let body = text.room(0).map_err(over_budget)?;
+        body.push(b'}');
+        Envelope::end(body, &answer.warnings, &[]);
+        let partial = !answer.warnings.is_empty();
+        drop((answer, reserved));
+        let total = &self.driver.engine().total;
+        Ok(ApiReply { body: text.finish(total).map_err(over_budget)?, partial })
     }
+}
+
+/// Writes the entries of one metric as Prometheus does.
+fn write_metadata(body: &mut Vec<u8>, entries: &[MetricMetadata]) {
+    body.push(b'[');
+    for (i, entry) in entries.iter().enumerate() {
+        if i > 0 {
+            body.push(b',');
+        }
+        for (before, text) in
+            [("{\"type\":", &entry.kind), (",\"help\":", &entry.help), (",\"unit\":", &entry.unit)]
+        {
+            body.extend_from_slice(before.as_bytes());
+            write_string(body, text);
+        }
+        body.push(b'}');
+    }
+    body.push(b']');
 }

@@ -3,11 +3,11 @@
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
 
-use model::{Labels, Matcher, TimeRange};
+use model::{Labels, Matcher, TimeRange, Timestamp};
 use promapi::{ExemplarSeries, RuleGroup, TargetDiscovery};
 use storeapi::{
-    LabelLimits, ListingStore, MetadataStore, Store, StoreClient, StoreError, StoreInfo, TenantTsdbStatus,
-    WireLimits,
+    AnswerLimits, LabelLimits, ListingStore, MetadataStore, Store, StoreClient, StoreError, StoreInfo,
+    TenantTsdbStatus, WireLimits,
 };
 use tokio::time::Instant;
 
@@ -173,6 +173,24 @@ impl<S> StoreLists for S where
 {
 }
 
+/// A registered store that announces no samples in this time is reported as missing: its announcement would hide it. Stores
+/// that read a bucket are a few hours behind.
+const OUTDATED: Duration = Duration::from_secs(24 * 3600);
+
+/// The times for which a store is asked, where it announces `range`. A sidecar always has recent samples, or may get them at any
+/// moment, so its end is not believed.
+pub(crate) fn believed_range(info: &StoreInfo, range: TimeRange) -> TimeRange {
+    match info.component.as_str() {
+        "sidecar" => TimeRange::new(range.min.min(now()), Timestamp::MAX),
+        _ => range,
+    }
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::EPOCH + since
+}
+
 /// A store that a request may have to ask, with its state when the request arrived.
 #[derive(Clone)]
 pub struct Candidate {
@@ -197,10 +215,10 @@ impl Candidate {
     /// range.
     ///
     /// Labels that its external label sets lack never exclude it. A store that has not answered Info is never
-    /// excluded, except by its bound labels.
+    /// excluded, except by its bound labels. A registered store is excluded neither by the lack of StoreAPI nor
+    /// by times that end long ago: it is reported instead.
     pub fn may_hold(&self, matchers: &[Matcher], range: TimeRange) -> bool {
-        let has_data = |info: &Arc<StoreInfo>| info.apis.store && info.range.overlaps(&range);
-        self.labels_admit(matchers) && self.info.as_ref().is_none_or(has_data)
+        self.labels_admit(matchers) && (self.is_in_range(range) || self.hidden(range).is_some())
     }
 
     /// Whether its external labels admit series that match.
@@ -225,6 +243,38 @@ impl Candidate {
         }
         let added = rest.split_off(own);
         matchers.iter().cloned().chain(added).collect()
+    }
+
+    /// Whether it may have samples in `range`, according to the times that it announces.
+    pub(crate) fn is_in_range(&self, range: TimeRange) -> bool {
+        let Some(info) = &self.info else { return true };
+        info.apis.store && believed_range(info, info.range).overlaps(&range)
+    }
+
+    /// Why samples in `range` may be missing although the store does not announce that it has some; `None` for a store that is
+    /// not registered, or that announces recent samples.
+    pub(crate) fn hidden(&self, range: TimeRange) -> Option<String> {
+        let info = self.info.as_deref().filter(|_| !self.bound.is_empty())?;
+        if !info.apis.store {
+            return Some("it is registered but announces no StoreAPI".to_owned());
+        }
+        let end = believed_range(info, info.range).max;
+        let oldest = now() - OUTDATED;
+        (end < oldest && range.max > end).then(|| match info.range.min > end {
+            true => "it is registered but announces that it has no samples".to_owned(),
+            false => format!("it is registered but announces no samples after {} ms", end.as_millis()),
+        })
+    }
+
+    /// Its metadata API, if it may have one, with limits on what its answers take in memory.
+    pub(crate) fn limited_metadata(&self, limits: &AnswerLimits) -> Option<Arc<dyn MetadataStore>> {
+        let store = self.metadata.as_ref()?;
+        Some(store.limited(limits).unwrap_or_else(|| Arc::clone(store)))
+    }
+
+    /// Its StoreAPI, with limits on what its answers take in memory.
+    pub(crate) fn limited(&self, limits: &AnswerLimits) -> Arc<dyn Store> {
+        self.store.limited(limits).unwrap_or_else(|| Arc::clone(&self.store))
     }
 
     /// The external label sets that it announces.

@@ -5,19 +5,19 @@ use std::time::Duration;
 
 use budget::{Budget, Reservation};
 use futures::StreamExt;
-use model::Labels;
+use model::{Labels, TimeRange};
 use series::{AggrChunk, Series, SeriesSorter};
-use storeapi::{AnswerChecks, SeriesFrame, SeriesRequest, SeriesStream, StoreError, checked};
-use tokio::sync::mpsc;
+use storeapi::{AnswerChecks, AnswerLimits, SeriesFrame, SeriesRequest, SeriesStream, StoreError, checked};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::endpoints::Candidate;
 use crate::fanout::damage::DamageFilter;
 use crate::fanout::options::ProxyOptions;
+use crate::fanout::read_ahead::ReadAhead;
 use crate::memory;
 
-/// Messages that are queued per store. Each is at most about 1 MiB; one more waits in the connection. With
-/// fewer the connection would be idle; with more, each store of each query would need more memory.
+/// Messages that are queued per store, within the window that all stores share.
 const QUEUE: usize = 2;
 /// Maximum number of warnings per store, and maximum length of one. A querier in front of many stores may
 /// send many warnings; without a limit a store could exhaust the memory.
@@ -26,8 +26,8 @@ const WARNING_BYTES: usize = 2048;
 
 /// A message from the task of a store to the merge.
 pub(super) enum StoreMessage {
-    /// Series, with the reservation of their memory.
-    Series(Vec<Series>, Option<Reservation>),
+    /// Series, with the reservation of their memory, and with their part of the shared window if they were read ahead.
+    Series(Vec<Series>, Reservation, Option<OwnedSemaphorePermit>),
     Warning(String),
     Failed(StoreError),
     /// The memory limit of the query is reached. The query fails, whatever other stores send.
@@ -38,18 +38,26 @@ pub(super) enum StoreMessage {
 /// The receiver. Dropping it cancels the task and its request.
 pub(super) struct StoreInput {
     pub(super) messages: mpsc::Receiver<StoreMessage>,
+    /// Notified when the merge needs the next message.
+    pub(super) needed: Arc<Notify>,
     _task: AbortOnDropHandle<()>,
+}
+
+/// What all stores of an answer share.
+pub(super) struct SharedRead<'a> {
+    pub(super) options: &'a ProxyOptions,
+    pub(super) budget: &'a Budget,
+    pub(super) read_ahead: &'a ReadAhead,
+    /// Number of stores that are asked.
+    pub(super) stores: usize,
 }
 
 impl StoreInput {
     /// Sends the request to the store and starts to read.
-    pub(super) fn open(
-        candidate: &Candidate,
-        request: &SeriesRequest,
-        options: &ProxyOptions,
-        budget: Option<&Budget>,
-    ) -> Self {
+    pub(super) fn open(candidate: &Candidate, request: &SeriesRequest, shared: &SharedRead<'_>) -> Self {
         let (queue, messages) = mpsc::channel(QUEUE);
+        let needed = Arc::new(Notify::new());
+        let options = shared.options;
         let reader = StoreReader {
             candidate: candidate.clone(),
             asked: request.clone(),
@@ -57,10 +65,13 @@ impl StoreInput {
             sort_bytes: options.sort_bytes,
             series_limit: options.store_series,
             damage: options.verify_chunks.then(DamageFilter::default),
-            budget: budget.cloned(),
+            limits: options.answer_limits(shared.stores, shared.budget),
+            budget: shared.budget.clone(),
+            read_ahead: shared.read_ahead.clone(),
+            needed: Arc::clone(&needed),
             queue,
         };
-        Self { messages, _task: AbortOnDropHandle::new(tokio::spawn(reader.run())) }
+        Self { messages, needed, _task: AbortOnDropHandle::new(tokio::spawn(reader.run())) }
     }
 }
 
@@ -85,7 +96,10 @@ struct StoreReader {
     series_limit: u64,
     /// Removes damaged chunks; `None` if chunks are passed on without decoding them.
     damage: Option<DamageFilter>,
-    budget: Option<Budget>,
+    limits: AnswerLimits,
+    budget: Budget,
+    read_ahead: ReadAhead,
+    needed: Arc<Notify>,
     queue: mpsc::Sender<StoreMessage>,
 }
 
@@ -93,7 +107,10 @@ impl StoreReader {
     async fn run(mut self) {
         let last = match self.forward_frames().await {
             Ok(()) => StoreMessage::End,
-            Err(ReadEnd::Failed(error)) => StoreMessage::Failed(error),
+            Err(ReadEnd::Failed(error)) => match self.limits.refusal() {
+                Some(limit) => StoreMessage::Exhausted(StoreError::limit(memory::limit_with_flag(limit))),
+                None => StoreMessage::Failed(error),
+            },
             Err(ReadEnd::Exhausted(error)) => StoreMessage::Exhausted(error),
         };
         // If the merge was dropped, this task is cancelled too, and no receiver is left.
@@ -118,11 +135,14 @@ impl StoreReader {
         // A sidecar of Thanos announces that it supports shards, but sends all series of an old Prometheus.
         let apply_shard = self.asked.shard.as_ref();
         let checks = AnswerChecks::of(&request, self.candidate.label_sets(), &self.candidate.bound, removes);
-        let stream = self.in_time(self.candidate.store.series(request)).await??;
+        let store = self.candidate.limited(&self.limits);
+        let stream = self.in_time(store.series(request)).await??;
         let mut stream = checked(stream, checks);
         let mut sorter = strip.then(|| SeriesSorter::new(self.sort_bytes));
         let (mut series, mut warnings) = (0, 0);
         let mut reservations = Vec::new();
+        // The first message is what the merge needs of each store.
+        let mut permit = None;
         while let Some(frame) = self.next(&mut stream).await? {
             let mut batch = match frame {
                 SeriesFrame::Warning(text) => {
@@ -160,9 +180,13 @@ impl StoreReader {
             }
             let reservation = self.reserve(&batch)?;
             match &mut sorter {
-                None => self.send(StoreMessage::Series(batch, reservation)).await,
+                None => {
+                    let bytes = usize::try_from(reservation.bytes()).unwrap_or(usize::MAX);
+                    self.send(StoreMessage::Series(batch, reservation, permit.take())).await;
+                    permit = self.turn(bytes).await;
+                }
                 Some(sorter) => {
-                    reservations.extend(reservation);
+                    reservations.push(reservation);
                     for series in batch {
                         sorter
                             .push(without(&series.labels), series.chunks)
@@ -178,24 +202,33 @@ impl StoreReader {
             let sorted = sorter.into_sorted();
             drop(reservations);
             let reservation = self.reserve(&sorted)?;
-            self.send(StoreMessage::Series(sorted, reservation)).await;
+            self.send(StoreMessage::Series(sorted, reservation, None)).await;
         }
         Ok(())
     }
 
+    /// Waits until the next message, which is probably as large as the last one, may be read: there is room in the shared
+    /// window, or the merge needs it.
+    async fn turn(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        tokio::select! {
+            biased;
+            permit = self.read_ahead.room(bytes) => permit,
+            () = self.needed.notified() => None,
+        }
+    }
+
     /// Reserves the memory of series that wait for the merge.
-    fn reserve(&self, batch: &[Series]) -> Result<Option<Reservation>, ReadEnd> {
-        let Some(budget) = &self.budget else { return Ok(None) };
-        let mut reservation = Reservation::new(budget);
+    fn reserve(&self, batch: &[Series]) -> Result<Reservation, ReadEnd> {
+        let mut reservation = Reservation::new(&self.budget);
         let bytes = |series: &Series| -> usize {
             let chunks = series.chunks.iter().map(|chunk| size_of::<AggrChunk>() + chunk.size_bytes());
-            series.labels.size_bytes() + chunks.sum::<usize>()
+            size_of::<Series>() + series.labels.size_bytes() + chunks.sum::<usize>()
         };
         let all: usize = batch.iter().map(bytes).sum();
         reservation
             .add(all as u64)
             .map_err(|error| ReadEnd::Exhausted(StoreError::limit(memory::limit_with_flag(&error))))?;
-        Ok(Some(reservation))
+        Ok(reservation)
     }
 
     async fn send(&self, message: StoreMessage) {
@@ -232,8 +265,25 @@ pub(super) fn late(limit: Duration) -> StoreError {
     )
 }
 
-/// Name and error of a store that cannot be asked; `None` if it can.
-pub(super) fn unavailable(candidate: &Candidate) -> Option<(Arc<str>, String)> {
-    let reason = candidate.unavailable.as_ref()?;
-    Some((Arc::clone(&candidate.name), format!("not healthy: {reason}")))
+/// What is known about a store before it is asked.
+pub(super) enum Standing {
+    /// It can be asked.
+    Good,
+    /// It can be asked, but it hides recent samples, as the text says.
+    Outdated(String),
+    /// It cannot be asked, for this reason.
+    Missing(String),
+}
+
+/// Whether the store can be asked for samples in `range`, or for something else.
+pub(super) fn standing(candidate: &Candidate, range: Option<TimeRange>) -> Standing {
+    if let Some(reason) = &candidate.unavailable {
+        return Standing::Missing(format!("not healthy: {reason}"));
+    }
+    let Some(range) = range else { return Standing::Good };
+    match candidate.hidden(range) {
+        None => Standing::Good,
+        Some(reason) if candidate.is_in_range(range) => Standing::Outdated(reason),
+        Some(reason) => Standing::Missing(reason),
+    }
 }

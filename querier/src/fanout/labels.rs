@@ -1,45 +1,67 @@
 //! Label names, label values and metric metadata of all stores.
+//!
+//! Answers are added to their union as they arrive, so that the memory of a request is that of its answer and not that of all
+//! answers. The union counts towards the budget of the request.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use futures::future::join_all;
-use model::ExternalMatch;
+use budget::{Budget, LimitError, Reservation};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use model::{ExternalMatch, TimeRange};
 use storeapi::{
-    LabelNamesRequest, LabelValuesRequest, LabelsAnswer, MetadataAnswer, MetadataRequest, MetadataStore,
-    MetricMetadata, PartialResponse, StoreError,
+    AnswerLimits, LabelNamesRequest, LabelValuesRequest, LabelsAnswer, MetadataAnswer, MetadataRequest,
+    MetadataStore, MetricMetadata, PartialResponse, StoreError, check_values,
 };
 
 use crate::endpoints::{Candidate, with_store_name};
 use crate::fanout::filter::StoreFilter;
-use crate::fanout::input::{late, unavailable};
+use crate::fanout::input::{Standing, late, standing};
 use crate::fanout::proxy::ProxyStore;
+use crate::memory;
+
+/// Memory of a string besides its text, in a sorted set or map.
+const STRING_BYTES: usize = size_of::<String>() + 24;
+/// Maximum number of warnings that one store may add to an answer.
+const WARNINGS: usize = 100;
 
 impl ProxyStore {
-    /// Label names of all stores that `filter` allows and that may have matching series.
+    /// Label names of all stores that `filter` allows and that may have matching series, with the reservation of their memory.
     ///
     /// # Errors
-    /// If the request rejects partial answers: the error of the first store that failed.
+    /// If the request rejects partial answers: the error of the first store that failed. If the answer exceeds `budget`.
     pub async fn names(
         &self,
         mut request: LabelNamesRequest,
         filter: &StoreFilter,
-    ) -> Result<LabelsAnswer, StoreError> {
+        budget: &Budget,
+    ) -> Result<(LabelsAnswer, Reservation), StoreError> {
+        let mut union = LabelsUnion::new(budget);
         let ExternalMatch::Rest(rest) =
             ExternalMatch::split(&request.matchers, &self.options.selector_labels)
         else {
-            return Ok(LabelsAnswer::default());
+            return Ok(union.finish(None));
         };
         request.matchers = rest;
         let limit = request.limit.take();
         let (partial, range) = (request.partial_response, request.range);
         let (chosen, no_store) = self.choose(filter, |c| c.may_hold(&request.matchers, range));
-        let answers = self.ask(chosen, |candidate| {
+        let removed = request.without_replica_labels.clone();
+        let ask = |candidate: Candidate, limits: AnswerLimits| {
             let mut request = request.clone();
             request.matchers = candidate.accepted_matchers(&request.matchers, true);
-            async move { candidate.store.label_names(request).await }
-        });
-        joined(answers.await, no_store, partial, limit)
+            async move { candidate.limited(&limits).label_names(request).await }
+        };
+        let add = |mut answer: LabelsAnswer| {
+            // Older stores do not remove them.
+            answer.values.retain(|name| !removed.contains(name));
+            union.add(answer.values).map(|()| answer.warnings)
+        };
+        let warnings = self.ask(chosen, Some(range), budget, ask, add).await?;
+        union.warnings = no_store.into_iter().chain(warnings).collect();
+        fail_if_partial(partial, &union.warnings)?;
+        Ok(union.finish(limit))
     }
 
     /// Values of one label; stores are chosen as for [`names`](Self::names).
@@ -50,75 +72,178 @@ impl ProxyStore {
         &self,
         mut request: LabelValuesRequest,
         filter: &StoreFilter,
-    ) -> Result<LabelsAnswer, StoreError> {
+        budget: &Budget,
+    ) -> Result<(LabelsAnswer, Reservation), StoreError> {
         if request.label.is_empty() {
             return Err(StoreError::invalid("label values: the label name must not be empty"));
         }
+        let mut union = LabelsUnion::new(budget);
         let ExternalMatch::Rest(rest) =
             ExternalMatch::split(&request.matchers, &self.options.selector_labels)
         else {
-            return Ok(LabelsAnswer::default());
+            return Ok(union.finish(None));
         };
+        if request.without_replica_labels.contains(&request.label) {
+            return Ok(union.finish(None));
+        }
         request.matchers = rest;
         let (partial, range, limit) = (request.partial_response, request.range, request.limit);
         let (chosen, no_store) = self.choose(filter, |c| c.may_hold(&request.matchers, range));
-        let answers = self.ask(chosen, |candidate| {
+        let ask = |candidate: Candidate, limits: AnswerLimits| {
             let mut request = request.clone();
             request.matchers = candidate.accepted_matchers(&request.matchers, true);
-            async move { candidate.store.label_values(request).await }
-        });
-        joined(answers.await, no_store, partial, limit)
+            async move {
+                let answer = candidate.limited(&limits).label_values(request.clone()).await?;
+                check_values(&request, candidate.label_sets(), &candidate.bound, &answer.values)?;
+                Ok(answer)
+            }
+        };
+        let add = |answer: LabelsAnswer| union.add(answer.values).map(|()| answer.warnings);
+        let warnings = self.ask(chosen, Some(range), budget, ask, add).await?;
+        union.warnings = no_store.into_iter().chain(warnings).collect();
+        fail_if_partial(partial, &union.warnings)?;
+        Ok(union.finish(limit))
     }
 
-    /// Asks all candidates concurrently and returns their answers in the same order.
+    /// Metadata of all stores, with the reservation of its memory.
+    ///
+    /// # Errors
+    /// As for [`names`](Self::names).
+    pub async fn metadata(
+        &self,
+        request: MetadataRequest,
+        budget: &Budget,
+    ) -> Result<(MetadataAnswer, Reservation), StoreError> {
+        let mut reserved = Reservation::new(budget);
+        if request.limit == Some(0) {
+            return Ok((MetadataAnswer::default(), reserved));
+        }
+        let has_some = |c: &Candidate| c.info.as_ref().is_none_or(|info| info.apis.metadata);
+        let (chosen, no_store) = self.choose(&StoreFilter::default(), has_some);
+        let ask = |candidate: Candidate, limits: AnswerLimits| {
+            let request = request.clone();
+            async move {
+                match candidate.limited_metadata(&limits) {
+                    Some(store) => store.metric_metadata(request).await,
+                    None => Ok(MetadataAnswer::default()),
+                }
+            }
+        };
+        let mut all = MetadataAnswer::default();
+        let add = |answer: MetadataAnswer| {
+            for (metric, entries) in answer.metadata {
+                let mut bytes = 0;
+                let known = all.metadata.entry(metric).or_insert_with_key(|metric| {
+                    bytes += STRING_BYTES + metric.len();
+                    Vec::new()
+                });
+                for entry in entries {
+                    if let Err(at) = known.binary_search(&entry) {
+                        bytes += size_of::<MetricMetadata>()
+                            + entry.kind.len()
+                            + entry.help.len()
+                            + entry.unit.len();
+                        known.insert(at, entry);
+                    }
+                }
+                reserved.add(bytes as u64)?;
+            }
+            Ok(answer.warnings)
+        };
+        let warnings = self.ask(chosen, None, budget, ask, add).await?;
+        all.warnings = no_store.into_iter().chain(warnings).collect();
+        fail_if_partial(request.partial_response, &all.warnings)?;
+        if let Some(limit) = request.limit {
+            all.metadata = all.metadata.into_iter().take(limit).collect();
+        }
+        Ok((all, reserved))
+    }
+
+    /// Asks all candidates concurrently. `add` adds an answer to the result and returns its warnings. Returns all warnings in
+    /// the order of the candidates.
+    ///
+    /// # Errors
+    /// A memory limit is reached.
     async fn ask<T, F>(
         &self,
         chosen: Vec<Candidate>,
-        ask: impl Fn(Candidate) -> F,
-    ) -> Vec<(Arc<str>, Result<T, StoreError>)>
+        range: Option<TimeRange>,
+        budget: &Budget,
+        ask: impl Fn(Candidate, AnswerLimits) -> F,
+        mut add: impl FnMut(T) -> Result<Vec<String>, LimitError>,
+    ) -> Result<Vec<String>, StoreError>
     where
         F: Future<Output = Result<T, StoreError>>,
     {
-        let one = |candidate: Candidate| {
+        let stores = chosen.len();
+        let mut warnings: Vec<(usize, String)> = Vec::new();
+        let mut answers = FuturesUnordered::new();
+        for (at, candidate) in chosen.into_iter().enumerate() {
             let name = Arc::clone(&candidate.name);
-            let missing = unavailable(&candidate);
-            let answer = ask(candidate);
-            async move {
-                if let Some((_, reason)) = missing {
-                    return (name, Err(StoreError::unavailable(reason)));
+            match standing(&candidate, range) {
+                Standing::Good => {}
+                Standing::Outdated(reason) => warnings.push((at, with_store_name(&name, &reason))),
+                Standing::Missing(reason) => {
+                    warnings.push((at, with_store_name(&name, &reason)));
+                    continue;
                 }
-                let answer = match self.options.response_timeout {
-                    None => answer.await,
-                    Some(limit) => {
-                        tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Err(late(limit)))
-                    }
-                };
-                (name, answer)
             }
-        };
-        join_all(chosen.into_iter().map(one)).await
+            let limits = self.options.answer_limits(stores, budget);
+            let answer = self.in_time(ask(candidate, limits.clone()));
+            answers.push(async move { (at, name, limits, answer.await) });
+        }
+        let over = |limit: &LimitError| StoreError::limit(memory::limit_with_flag(limit));
+        while let Some((at, name, limits, answer)) = answers.next().await {
+            match answer {
+                Ok(answer) => {
+                    let texts = add(answer).map_err(|limit| over(&limit))?.into_iter().take(WARNINGS);
+                    warnings.extend(texts.map(|text| (at, with_store_name(&name, &text))));
+                }
+                Err(error) => match limits.refusal() {
+                    Some(limit) => return Err(over(limit)),
+                    None => warnings.push((at, with_store_name(&name, error.message()))),
+                },
+            }
+        }
+        warnings.sort_by_key(|(at, _)| *at);
+        Ok(warnings.into_iter().map(|(_, text)| text).collect())
+    }
+
+    async fn in_time<T>(&self, answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        match self.options.response_timeout {
+            None => answer.await,
+            Some(limit) => tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Err(late(limit))),
+        }
     }
 }
 
-/// Merges the answers. Failures become warnings, or the error.
-fn joined(
-    answers: Vec<(Arc<str>, Result<LabelsAnswer, StoreError>)>,
-    no_store: Option<String>,
-    partial: PartialResponse,
-    limit: Option<usize>,
-) -> Result<LabelsAnswer, StoreError> {
-    let (mut values, mut warnings) = (BTreeSet::new(), Vec::from_iter(no_store));
-    for (name, answer) in answers {
-        match answer {
-            Ok(answer) => {
-                values.extend(answer.values);
-                warnings.extend(answer.warnings.into_iter().map(|text| with_store_name(&name, &text)));
-            }
-            Err(error) => warnings.push(with_store_name(&name, error.message())),
-        }
+/// Names or values of all stores.
+struct LabelsUnion {
+    values: BTreeSet<String>,
+    warnings: Vec<String>,
+    reserved: Reservation,
+}
+
+impl LabelsUnion {
+    fn new(budget: &Budget) -> Self {
+        Self { values: BTreeSet::new(), warnings: Vec::new(), reserved: Reservation::new(budget) }
     }
-    fail_if_partial(partial, &warnings)?;
-    Ok(LabelsAnswer { values: values.into_iter().take(limit.unwrap_or(usize::MAX)).collect(), warnings })
+
+    fn add(&mut self, values: Vec<String>) -> Result<(), LimitError> {
+        let mut bytes = 0;
+        for value in values {
+            let more = STRING_BYTES + value.len();
+            if self.values.insert(value) {
+                bytes += more;
+            }
+        }
+        self.reserved.add(bytes as u64)
+    }
+
+    fn finish(self, limit: Option<usize>) -> (LabelsAnswer, Reservation) {
+        let values = self.values.into_iter().take(limit.unwrap_or(usize::MAX)).collect();
+        (LabelsAnswer { values, warnings: self.warnings }, self.reserved)
+    }
 }
 
 pub(super) fn fail_if_partial(partial: PartialResponse, warnings: &[String]) -> Result<(), StoreError> {
@@ -131,40 +256,7 @@ pub(super) fn fail_if_partial(partial: PartialResponse, warnings: &[String]) -> 
 #[tonic::async_trait]
 impl MetadataStore for ProxyStore {
     async fn metric_metadata(&self, request: MetadataRequest) -> Result<MetadataAnswer, StoreError> {
-        if request.limit == Some(0) {
-            return Ok(MetadataAnswer::default());
-        }
-        let has_some = |c: &Candidate| c.info.as_ref().is_none_or(|info| info.apis.metadata);
-        let (chosen, no_store) = self.choose(&StoreFilter::default(), has_some);
-        let answers = self.ask(chosen, |candidate| {
-            let request = request.clone();
-            async move {
-                match &candidate.metadata {
-                    Some(store) => store.metric_metadata(request).await,
-                    None => Ok(MetadataAnswer::default()),
-                }
-            }
-        });
-        let mut all = MetadataAnswer { warnings: Vec::from_iter(no_store), ..MetadataAnswer::default() };
-        for (name, answer) in answers.await {
-            match answer {
-                Ok(answer) => {
-                    for (metric, entries) in answer.metadata {
-                        let known: &mut Vec<MetricMetadata> = all.metadata.entry(metric).or_default();
-                        known.extend(entries);
-                        known.sort();
-                        known.dedup();
-                    }
-                    all.warnings
-                        .extend(answer.warnings.into_iter().map(|text| with_store_name(&name, &text)));
-                }
-                Err(error) => all.warnings.push(with_store_name(&name, error.message())),
-            }
-        }
-        fail_if_partial(request.partial_response, &all.warnings)?;
-        if let Some(limit) = request.limit {
-            all.metadata = all.metadata.into_iter().take(limit).collect();
-        }
-        Ok(all)
+        let (answer, _reserved) = self.metadata(request, &self.options.budget()).await?;
+        Ok(answer)
     }
 }

@@ -7,7 +7,7 @@ use storeapi::{AnswerMemory, Listed, Listing, ListingStore, PartialResponse, Sto
 
 use crate::endpoints::{Candidate, StoreLists, with_store_name};
 use crate::fanout::filter::StoreFilter;
-use crate::fanout::input::{WARNINGS, late, shortened, unavailable};
+use crate::fanout::input::{Standing, WARNINGS, late, shortened, standing};
 use crate::fanout::labels::fail_if_partial;
 use crate::fanout::proxy::ProxyStore;
 use crate::memory;
@@ -83,7 +83,7 @@ impl ProxyStore {
         dyn StoreLists: ListingStore<L>,
     {
         let answer = async {
-            if let Some((_, reason)) = unavailable(&store) {
+            if let Standing::Missing(reason) = standing(&store, None) {
                 return Err(StoreError::unavailable(reason));
             }
             let Some(lists) = &store.lists else { return Ok(Listed::default()) };

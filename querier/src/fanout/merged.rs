@@ -175,7 +175,10 @@ impl Fanout {
             None => Some(StoreMessage::End),
             Some(open) => match open.messages.try_recv() {
                 Ok(message) => Some(message),
-                Err(TryRecvError::Empty) => None,
+                Err(TryRecvError::Empty) => {
+                    open.needed.notify_one();
+                    None
+                }
                 Err(TryRecvError::Disconnected) => Some(lost()),
             },
         }
@@ -184,9 +187,11 @@ impl Fanout {
     fn handle(&mut self, input: usize, message: StoreMessage) {
         let report = &mut self.reports[input];
         match message {
-            StoreMessage::Series(batch, reservation) => {
+            StoreMessage::Series(batch, reservation, permit) => {
                 // The merge requests more only after it has returned the previous series.
-                self.reservations[input] = reservation;
+                self.reservations[input] = Some(reservation);
+                // What the merge holds is not read ahead.
+                drop(permit);
                 report.responses += 1;
                 report.series += batch.len() as u64;
                 for chunk in batch.iter().flat_map(|series| &series.chunks) {

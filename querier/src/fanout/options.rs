@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
+use budget::{Budget, BudgetLimits, Interrupt, TotalBudget};
 use model::Labels;
+use promql::QUERIES;
+use storeapi::AnswerLimits;
+
+use crate::fanout::read_ahead::stream_window;
 
 /// Settings of a [`ProxyStore`](crate::ProxyStore).
 #[derive(Clone, Debug)]
@@ -22,6 +27,15 @@ pub struct ProxyOptions {
     /// Whether each chunk is decoded when it arrives, so that a damaged one is dropped with a warning that names its store.
     /// Decoding takes as long as evaluating, so this is for queries that have met a damaged chunk.
     pub verify_chunks: bool,
+    /// Maximum bytes of memory that one message with series, or a whole answer with labels or metadata, of one store may take.
+    /// A store that sends more is dropped from the answer.
+    pub store_bytes: usize,
+    /// Bytes that the stores of one answer may send ahead of the merge: in transit, and again as much in queues.
+    pub window_bytes: usize,
+    /// Maximum bytes of memory of one request that has no budget of its own, such as one that arrives over gRPC.
+    pub request_bytes: u64,
+    /// The memory of all requests.
+    pub total: TotalBudget,
 }
 
 impl Default for ProxyOptions {
@@ -32,6 +46,24 @@ impl Default for ProxyOptions {
             sort_bytes: 256 << 20,
             store_series: 10_000_000,
             verify_chunks: false,
+            store_bytes: 256 << 20,
+            window_bytes: 64 << 20,
+            request_bytes: u64::MAX,
+            total: TotalBudget::unlimited(&QUERIES),
         }
+    }
+}
+
+impl ProxyOptions {
+    /// A budget for one request.
+    pub(super) fn budget(&self) -> Budget {
+        Budget::new(&self.total, BudgetLimits::bytes(self.request_bytes), Interrupt::new())
+    }
+
+    /// The limits on the answer of one of `stores`, which counts towards `budget`.
+    pub(super) fn answer_limits(&self, stores: usize, budget: &Budget) -> AnswerLimits {
+        AnswerLimits::new(self.store_bytes, "--query.max-memory-per-store")
+            .with_budget(budget)
+            .with_window(stream_window(stores, self.window_bytes))
     }
 }

@@ -11,15 +11,13 @@ use storeapi::{
     SeriesStream, Store, StoreError, StoreInfo, TsdbInfo,
 };
 
-use crate::endpoints::{Candidate, StoreSource};
+use crate::endpoints::{Candidate, StoreSource, believed_range, with_store_name};
 use crate::fanout::filter::StoreFilter;
-use crate::fanout::input::{StoreInput, unavailable};
+use crate::fanout::input::{SharedRead, Standing, StoreInput, standing};
 use crate::fanout::merged::{Fanout, FanoutEvent};
 use crate::fanout::options::ProxyOptions;
+use crate::fanout::read_ahead::{ReadAhead, batch_size};
 use crate::fanout::report::FanoutMetrics;
-
-/// Series in one message of a store to the querier.
-const RESPONSE_BATCH: usize = 64;
 
 /// All stores of a source as one store. Clones share all state.
 #[derive(Clone)]
@@ -80,7 +78,7 @@ impl ProxyStore {
     /// # Errors
     /// `InvalidArgument` if the request has no matchers.
     pub fn select(&self, request: SeriesRequest, filter: &StoreFilter) -> Result<Fanout, StoreError> {
-        self.select_within(request, filter, None)
+        self.select_within(request, filter, &self.options.budget())
     }
 
     /// Like [`select`](Self::select); series that wait in queues count towards `budget`.
@@ -91,7 +89,7 @@ impl ProxyStore {
         &self,
         mut request: SeriesRequest,
         filter: &StoreFilter,
-        budget: Option<&Budget>,
+        budget: &Budget,
     ) -> Result<Fanout, StoreError> {
         let (partial, limit) = (request.partial_response, request.limit);
         let empty = || Fanout::new(Vec::new(), partial, limit, self.metrics.clone());
@@ -106,27 +104,33 @@ impl ProxyStore {
             // The selector labels satisfy all matchers. A store needs at least one.
             Matcher::require_name(&mut request.matchers);
         }
-        request.batch_size = RESPONSE_BATCH;
         let (chosen, no_store) = self.choose(filter, |c| c.may_hold(&request.matchers, request.range));
-        let (mut inputs, mut missing) = (Vec::new(), Vec::new());
+        request.batch_size = batch_size(chosen.len());
+        let read_ahead = ReadAhead::new(self.options.window_bytes);
+        let shared =
+            SharedRead { options: &self.options, budget, read_ahead: &read_ahead, stores: chosen.len() };
+        let (mut inputs, mut missing, mut outdated_stores) = (Vec::new(), Vec::new(), Vec::new());
         for candidate in &chosen {
-            match unavailable(candidate) {
-                Some(reason) => missing.push(reason),
-                // The answer will be an error, so no further store is asked.
-                None if partial == PartialResponse::Abort && !missing.is_empty() => {}
-                None => {
-                    let input = StoreInput::open(candidate, &request, &self.options, budget);
-                    inputs.push((Arc::clone(&candidate.name), input));
+            let outdated = match standing(candidate, Some(request.range)) {
+                Standing::Missing(reason) => {
+                    missing.push((Arc::clone(&candidate.name), reason));
+                    continue;
                 }
+                Standing::Outdated(reason) => Some(reason),
+                Standing::Good => None,
+            };
+            outdated_stores.extend(outdated.map(|reason| with_store_name(&candidate.name, &reason)));
+            // The answer will be an error, so no further store is asked.
+            if partial == PartialResponse::Abort && !(missing.is_empty() && outdated_stores.is_empty()) {
+                continue;
             }
+            inputs.push((Arc::clone(&candidate.name), StoreInput::open(candidate, &request, &shared)));
         }
         let mut fanout = Fanout::new(inputs, partial, limit, self.metrics.clone());
         for (name, reason) in missing {
             fanout.missing(&name, reason);
         }
-        if let Some(text) = no_store {
-            fanout.warn(text);
-        }
+        outdated_stores.into_iter().chain(no_store).for_each(|text| fanout.warn(text));
         Ok(fanout)
     }
 }
@@ -155,11 +159,14 @@ impl Store for ProxyStore {
             if !info.apis.store {
                 continue;
             }
-            range = TimeRange::new(range.min.min(info.range.min), range.max.max(info.range.max));
+            let believed = believed_range(info, info.range);
+            range = TimeRange::new(range.min.min(believed.min), range.max.max(believed.max));
             anything |= info.label_sets.is_empty();
             label_sets.extend(info.label_sets.iter().map(|set| set.extended(selector)));
-            let extended =
-                |tsdb: &TsdbInfo| TsdbInfo { labels: tsdb.labels.extended(selector), range: tsdb.range };
+            let extended = |tsdb: &TsdbInfo| TsdbInfo {
+                labels: tsdb.labels.extended(selector),
+                range: believed_range(info, tsdb.range),
+            };
             tsdbs.extend(info.tsdbs.iter().map(extended));
             if info.tsdbs.is_empty() {
                 let sets = info.label_sets.iter().map(|set| set.extended(selector));
@@ -212,10 +219,14 @@ impl Store for ProxyStore {
     }
 
     async fn label_names(&self, request: LabelNamesRequest) -> Result<LabelsAnswer, StoreError> {
-        self.names(request, &StoreFilter::default()).await
+        let (answer, _reserved) =
+            self.names(request, &StoreFilter::default(), &self.options.budget()).await?;
+        Ok(answer)
     }
 
     async fn label_values(&self, request: LabelValuesRequest) -> Result<LabelsAnswer, StoreError> {
-        self.values(request, &StoreFilter::default()).await
+        let (answer, _reserved) =
+            self.values(request, &StoreFilter::default(), &self.options.budget()).await?;
+        Ok(answer)
     }
 }

@@ -166,7 +166,7 @@ async fn read_select(
     awaited: Awaited,
     queue: mpsc::Sender<FeedMessage>,
 ) {
-    let mut fanout = match stores.select_within(request, &filter, Some(&budget)) {
+    let mut fanout = match stores.select_within(request, &filter, &budget) {
         Ok(fanout) => fanout,
         Err(error) => {
             let _ = queue.send(FeedMessage::Failed(error)).await;

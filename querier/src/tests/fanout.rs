@@ -6,6 +6,7 @@ use model::Timestamp;
 use storeapi::{Code, MetadataRequest, MetadataStore, PartialResponse, acceptance, collect_series};
 
 use super::*;
+use crate::tests::limits::unlimited;
 use crate::{FanoutEvent, StoreFilter, StoreOutcome};
 
 #[tokio::test]
@@ -183,7 +184,8 @@ async fn store_filter_that_matches_none_has_a_warning() {
     let mut fanout = proxy.select(up(), &no_store).unwrap();
     let Some(Ok(FanoutEvent::Warning(text))) = fanout.next().await else { panic!("no warning") };
     assert!(text.contains("storeMatch[]"), "{text}");
-    let names = proxy.names(LabelNamesRequest::new(TimeRange::ALL, vec![]), &no_store).await.unwrap();
+    let names =
+        proxy.names(LabelNamesRequest::new(TimeRange::ALL, vec![]), &no_store, &unlimited()).await.unwrap().0;
     assert!(names.warnings[0].contains("storeMatch[]"), "{names:?}");
 }
 

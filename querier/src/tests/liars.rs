@@ -18,7 +18,7 @@ async fn with_liar(liar: Candidate) -> (Vec<String>, Vec<String>) {
 }
 
 /// A peer that answers each call with these bytes.
-fn raw(bytes: Vec<u8>) -> Candidate {
+pub(super) fn raw(bytes: Vec<u8>) -> Candidate {
     let service = service_fn(move |_: Request<tonic::body::Body>| {
         let body = Full::new(Bytes::from(bytes.clone()));
         let response = Response::builder().header("content-type", "application/grpc").body(body);
@@ -28,7 +28,7 @@ fn raw(bytes: Vec<u8>) -> Candidate {
     local("liar", Arc::new(client))
 }
 
-fn message(length: u32, content: &[u8]) -> Vec<u8> {
+pub(super) fn message(length: u32, content: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0];
     bytes.extend_from_slice(&length.to_be_bytes());
     bytes.extend_from_slice(content);
