@@ -90,7 +90,7 @@ pub fn run(args: ToolsArgs) -> ExitCode {
         Ok(None) => ExitCode::from(130),
         Err(error) => {
             if error.cause() != Cause::ClosedPipe {
-                eprintln!("error: {error}");
+                eprintln!("error: {}", text::printable(&error.to_string(), false));
             }
             error.exit_code()
         }

@@ -28,9 +28,9 @@ impl Output {
         Self { to: Box::new(to) }
     }
 
-    /// Prints a line.
+    /// Prints a text of one or more lines. Control characters are escaped, because names come from buckets and blocks.
     pub(crate) fn line(&mut self, text: impl std::fmt::Display) -> Result<()> {
-        writeln!(self.to, "{text}").context("print")
+        writeln!(self.to, "{}", text::printable(&text.to_string(), true)).context("print")
     }
 
     /// Prints bytes unchanged.
@@ -49,8 +49,8 @@ impl Output {
     pub(crate) fn table(&mut self, table: &Table, format: TableFormat) -> Result<()> {
         match format {
             TableFormat::Table => self.line(table.drawn()),
-            TableFormat::Tsv => self.line(table.separated('\t')),
-            TableFormat::Csv => self.line(table.separated(',')),
+            TableFormat::Tsv => self.bytes(format!("{}\n", table.separated('\t')).as_bytes()),
+            TableFormat::Csv => self.bytes(format!("{}\n", table.separated(',')).as_bytes()),
             TableFormat::Json => self.json(&table.json()),
         }
     }
@@ -104,7 +104,8 @@ impl TableCell {
             Self::Number(number) => text::grouped(&number.to_string()),
             Self::Bytes(bytes) => text::size(*bytes),
             Self::Absent => "-".to_owned(),
-            other => other.bare(),
+            // In Markdown, a line break ends a row and a bar ends a cell.
+            other => text::printable(&other.bare(), false).replace('|', "\\|"),
         }
     }
 
@@ -191,7 +192,21 @@ impl Table {
 
     /// The table as separated values; a cell is quoted if it contains the separator, a quote or a line break.
     fn separated(&self, separator: char) -> String {
-        let quoted = |cell: &TableCell| match cell.bare() {
+        // Line breaks and separators are quoted; other control characters are escaped.
+        let escaped = |cell: String| {
+            let kept = |c: char| matches!(c, '\n' | '\r' | '\t');
+            let escape = |part: &str| match part.chars().all(kept) {
+                true => part.to_owned(),
+                false => text::printable(part, false).into_owned(),
+            };
+            cell.split_inclusive(kept)
+                .flat_map(|part| {
+                    let end = part.trim_end_matches(kept).len();
+                    [escape(&part[..end]), part[end..].to_owned()]
+                })
+                .collect::<String>()
+        };
+        let quoted = |cell: &TableCell| match escaped(cell.bare()) {
             cell if cell.contains([separator, '"', '\n', '\r']) => {
                 format!("\"{}\"", cell.replace('"', "\"\""))
             }

@@ -1,5 +1,6 @@
 //! Parsing and printing for several commands: ids, labels, times, sizes.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -115,9 +116,37 @@ pub(crate) fn size(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
 }
 
+/// A text for a terminal or a log: control characters, and characters that change the direction of the text, are escaped.
+/// Line breaks are kept if `keeps_lines`.
+pub(crate) fn printable(text: &str, keeps_lines: bool) -> Cow<'_, str> {
+    let is_unsafe = |c: char| {
+        (c.is_control() && !(keeps_lines && c == '\n'))
+            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
+    };
+    if !text.contains(is_unsafe) {
+        return Cow::Borrowed(text);
+    }
+    let escape = |c: char| if is_unsafe(c) { c.escape_default().to_string() } else { c.to_string() };
+    Cow::Owned(text.chars().map(escape).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn control_characters_are_escaped() {
+        for (text, expected) in [
+            ("plain \u{20ac}", "plain \u{20ac}"),
+            ("\x1b[2Jred", "\\u{1b}[2Jred"),
+            ("a\tb\r", "a\\tb\\r"),
+            ("abc\u{202e}cba", "abc\\u{202e}cba"),
+        ] {
+            assert_eq!(printable(text, true), expected);
+        }
+        assert_eq!(printable("a\nb", true), "a\nb");
+        assert_eq!(printable("a\nb", false), "a\\nb");
+    }
 
     #[test]
     fn labels_may_be_quoted() {

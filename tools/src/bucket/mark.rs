@@ -67,7 +67,10 @@ pub(super) async fn run(args: MarkArgs, bucket: &Bucket, output: &mut Output) ->
             ));
         }
     }
+    let mut changed = false;
     for id in args.id {
+        let before = marks::load(bucket, id, kind).await?;
+        changed |= (before == MarkState::Absent) != args.remove;
         let line = match (args.remove, args.dry_run) {
             (false, false) => {
                 let mut mark = Mark::new(kind, id, text::now());
@@ -77,14 +80,14 @@ pub(super) async fn run(args: MarkArgs, bucket: &Bucket, output: &mut Output) ->
                     existing => describe(id, kind, &existing),
                 }
             }
-            (true, false) => match marks::load(bucket, id, kind).await? {
+            (true, false) => match before {
                 MarkState::Absent => format!("{id}: has no {kind}"),
                 _ => {
                     marks::remove(bucket, id, kind).await?;
                     format!("{id}: {kind} removed")
                 }
             },
-            (remove, true) => match marks::load(bucket, id, kind).await? {
+            (remove, true) => match before {
                 MarkState::Absent if remove => format!("{id}: has no {kind}"),
                 MarkState::Absent => format!("{id}: {kind} would be created"),
                 _ if remove => format!("{id}: {kind} would be removed"),
@@ -93,7 +96,8 @@ pub(super) async fn run(args: MarkArgs, bucket: &Bucket, output: &mut Output) ->
         };
         output.line(line)?;
     }
-    Ok(CommandOutcome::Fine)
+    // A script must notice that the command had no effect.
+    Ok(if changed { CommandOutcome::Fine } else { CommandOutcome::Found })
 }
 
 /// A mark that was there before.

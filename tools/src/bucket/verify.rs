@@ -6,10 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use ::bucket::marks::{Mark, MarkKind};
 use ::bucket::{
-    BlockFault, Bucket, BucketView, DownloadOptions, OpenBlockOptions, download, layout, manifest_of,
+    BlockFault, Bucket, BucketView, DownloadOptions, FetchOptions, OpenBlockOptions, download, layout,
+    manifest_of,
 };
+use model::Timestamp;
 use serde_json::json;
 use tsdb::{Block, BlockMeta, Ulid};
 
@@ -21,6 +25,9 @@ use crate::folder::WorkingFolder;
 use crate::output::Output;
 use crate::progress::{TaskProgress, Unit};
 use crate::text;
+
+/// A mark may be from this far in the future, because clocks differ a little.
+const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
 /// Flags of `tools bucket verify`.
 #[derive(Debug, clap::Args)]
@@ -96,7 +103,8 @@ pub(super) async fn run(
     bucket: &Bucket,
     output: &mut Output,
 ) -> Result<CommandOutcome> {
-    let view = args.view.fetch(bucket, view::all(true)).await?;
+    let options = FetchOptions { gather: MarkKind::ALL.to_vec(), ..view::all(true) };
+    let view = args.view.fetch(bucket, options).await?;
     if let Some(absent) =
         args.id.iter().find(|id| !view.blocks.contains_key(*id) && !view.corrupt.contains_key(*id))
     {
@@ -133,6 +141,7 @@ pub(super) async fn run(
             texts.into_iter().filter(|(id, _)| is_meant(id)).map(|(id, text)| problem(id, issue, text)),
         );
     }
+    found.extend(future_marks(&view, text::now()).filter(|problem| is_meant(&problem.block)));
     found.sort_by_key(|problem| problem.block);
     print(&found, checked, &view, &args, output)?;
     match failure {
@@ -161,6 +170,17 @@ async fn check(
         result?;
     }
     Ok(())
+}
+
+/// Marks that were made later than `now`: the clock of a machine is wrong. Such a block is deleted later than planned.
+fn future_marks(view: &BucketView, now: Timestamp) -> impl Iterator<Item = FoundProblem> + '_ {
+    let is_future = move |mark: &&Mark| mark.time > now + CLOCK_SKEW;
+    view.marks.values().filter(is_future).map(|mark| {
+        let (kind, at) = (mark.kind, text::instant(mark.time));
+        let text =
+            format!("{kind} is from {at}, which is in the future; set the clocks, then mark the block again");
+        FoundProblem { block: mark.block, issue: "mark", text }
+    })
 }
 
 fn problem(block: Ulid, issue: Issue, text: String) -> FoundProblem {

@@ -59,6 +59,7 @@ pub(super) fn all(exclude_marked: bool) -> FetchOptions {
 /// Prints to standard error which blocks are not shown, because they are corrupt or incomplete.
 pub(super) fn note_hidden(view: &BucketView) {
     for (id, reason) in &view.corrupt {
+        let reason = text::printable(reason, false);
         eprintln!("note: block {id} is not shown, because it is corrupt: {reason}");
     }
     if !view.partial.is_empty() {

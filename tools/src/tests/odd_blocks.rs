@@ -4,6 +4,7 @@ use model::Timestamp;
 use tsdb::{BlockMeta, BlockOptions, ThanosMeta, Ulid, Workload};
 
 use super::*;
+use crate::text;
 
 /// Writes a block of few series to a folder of the world; returns its id.
 fn write(world: &ToolsWorld, folder: &str, number: u64, start: i64, labels: &[(&str, &str)]) -> String {
@@ -96,4 +97,53 @@ fn verify_goes_on_after_a_folder_that_is_not_a_block() {
     assert!(report.contains(&format!("{gone}: 1 problem")), "{report}");
     assert!(report.contains(&format!("{block}: good: 5 series")), "{report}");
     tools(&["block", "verify", &gone]).failed(Cause::Missing);
+}
+
+#[test]
+fn names_from_a_block_cannot_control_a_terminal_or_a_table() {
+    let world = empty_world();
+    write(&world, "data", 1, NEW_YEAR, &[("team", "a|b\u{1b}[2J\nc")]);
+    world.upload().fine();
+    for args in [&["inspect"][..], &["inspect", "--output=tsv"], &["ls", "--output=wide"], &["analyze"]] {
+        let text = world.bucket(args).fine();
+        assert!(!text.contains('\u{1b}'), "{args:?}: {text:?}");
+    }
+    let table = world.bucket(&["inspect"]).fine();
+    let cell = "team=a\\|b\\u{1b}[2J\\nc";
+    assert!(table.contains(cell), "{table}");
+}
+
+#[test]
+fn a_mark_that_changes_nothing_and_a_mark_from_the_future_are_noticed() {
+    let world = empty_world();
+    let id = write(&world, "data", 1, NEW_YEAR, &[]);
+    world.upload().fine();
+    let mark = |more: &[&str]| {
+        world.bucket(&[&["mark", "--id", &id, "--marker=no-compact-mark.json"][..], more].concat())
+    };
+    mark(&["--remove"]).found();
+    mark(&["--details=x", "--dry-run"]).fine();
+    mark(&["--details=x"]).fine();
+    mark(&["--details=x"]).found();
+    let file = world.path("a").join(&id).join("no-compact-mark.json");
+    let later = text::now() + std::time::Duration::from_secs(86_400);
+    let text = fs::read_to_string(&file).unwrap();
+    let mut fields: serde_json::Value = serde_json::from_str(&text).unwrap();
+    world.bucket(&["verify", "--issues=manifest"]).fine();
+    fields["no_compact_time"] = (later.as_millis() / 1000).into();
+    fs::write(&file, fields.to_string()).unwrap();
+    let report = world.bucket(&["verify", "--issues=manifest"]).found();
+    assert!(report.contains("no-compact-mark.json is from") && report.contains("in the future"), "{report}");
+}
+
+#[test]
+fn a_damaged_chunk_names_its_series() {
+    let world = empty_world();
+    let id = write(&world, "data", 1, NEW_YEAR, &[]);
+    let segment = world.path("data").join(&id).join("chunks/000001");
+    let mut bytes = fs::read(&segment).unwrap();
+    bytes[40] ^= 0x40;
+    fs::write(&segment, bytes).unwrap();
+    let report = tools(&["block", "verify", &world.path("data").join(&id).display().to_string()]).found();
+    assert!(report.contains("chunks/000001 at byte") && report.contains(", series app_"), "{report}");
 }

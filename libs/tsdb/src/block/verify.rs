@@ -129,6 +129,7 @@ impl Findings<'_> {
                 let what = format!("series {labels} does not sort after the one before it");
                 self.problem(place.malformed(offset, what));
             }
+            self.series = Some(labels.clone());
             *last = Some(labels);
         }
         if raw.chunks.is_empty() {
@@ -151,6 +152,7 @@ impl Findings<'_> {
             before = Some(chunk);
             chunks.add(self, chunk);
         }
+        self.series = None;
     }
 
     fn tombstones(&mut self, all: &Postings) {

@@ -55,7 +55,7 @@ impl fmt::Display for BlockPart {
 ///
 /// Other parts of the block can still be read.
 #[derive(Debug, thiserror::Error)]
-#[error("block {block}: {part}{}: {problem}", Offset(*.offset))]
+#[error("block {block}: {part}{}{}: {problem}", Offset(*.offset), OfSeries(.series))]
 pub struct BlockError {
     /// The block's id, or its path where it has none.
     pub block: Arc<str>,
@@ -63,6 +63,8 @@ pub struct BlockError {
     pub part: BlockPart,
     /// Byte in the file of the part, from 0; `None` when the problem concerns the whole part.
     pub offset: Option<u64>,
+    /// The series whose chunk it is, where that is known.
+    pub series: Option<Box<str>>,
     /// What is wrong.
     #[source]
     pub problem: BlockProblem,
@@ -84,6 +86,14 @@ struct Offset(Option<u64>);
 impl fmt::Display for Offset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.map_or(Ok(()), |offset| write!(f, " at byte {offset}"))
+    }
+}
+
+struct OfSeries<'a>(&'a Option<Box<str>>);
+
+impl fmt::Display for OfSeries<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |series| write!(f, ", series {series}"))
     }
 }
 
@@ -175,7 +185,13 @@ impl BlockLocation {
     }
 
     pub(crate) fn error(&self, offset: impl Into<Option<u64>>, problem: BlockProblem) -> BlockError {
-        BlockError { block: self.block.clone(), part: self.part, offset: offset.into(), problem }
+        BlockError {
+            block: self.block.clone(),
+            part: self.part,
+            offset: offset.into(),
+            series: None,
+            problem,
+        }
     }
 
     /// The version byte of a file, which follows its magic number, is not one that is read.

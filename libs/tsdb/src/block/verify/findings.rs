@@ -1,6 +1,6 @@
 //! What a verification has found so far.
 
-use model::TimeRange;
+use model::{Labels, TimeRange};
 
 use crate::block::Block;
 use crate::error::{BlockError, BlockLocation, BlockPart};
@@ -40,15 +40,20 @@ pub(super) struct Findings<'a> {
     pub(super) block: &'a Block,
     report: &'a mut dyn FnMut(VerifyEvent),
     pub(super) found: Verification,
+    /// The series whose chunks are checked now.
+    pub(super) series: Option<Labels>,
 }
 
 impl<'a> Findings<'a> {
     pub(super) fn new(block: &'a Block, report: &'a mut dyn FnMut(VerifyEvent)) -> Self {
-        Self { block, report, found: Verification::default() }
+        Self { block, report, found: Verification::default(), series: None }
     }
 
     /// Counts and reports a problem.
-    pub(super) fn problem(&mut self, error: BlockError) {
+    pub(super) fn problem(&mut self, mut error: BlockError) {
+        if let (BlockPart::Segment(_), Some(series)) = (error.part, &self.series) {
+            error.series = Some(series.to_string().into());
+        }
         self.found.problems += 1;
         (self.report)(VerifyEvent::Problem(error));
     }
