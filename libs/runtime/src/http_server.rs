@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{ConnectInfo, Extension, State};
 use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
@@ -23,7 +23,7 @@ use crate::reload::Reload;
 use crate::security::HttpSecurity;
 use crate::serve::{BindError, Listener, ServeOptions, server_builder};
 use crate::shutdown::Shutdown;
-use crate::web_config::WebGuard;
+use crate::web_config::{KnownUser, WebGuard};
 
 /// Most bytes of all headers of a request over HTTP/2. The path alone is limited to 64 KiB there.
 const MAX_HEADER_BYTES: u32 = 1 << 20;
@@ -101,7 +101,8 @@ fn clean_path(path: &str) -> Cow<'_, str> {
 ///
 /// * `GET /metrics`: text format 0.0.4, or OpenMetrics 1.0 for clients that ask for it;
 /// * `GET /-/healthy`, `GET /-/ready`: 200, or 503 with the reason;
-/// * `POST|PUT /-/reload`: 200, or 500 with the names and causes of the failed reloads.
+/// * `POST|PUT /-/reload`: 200, or 500 with the names and causes of the failed reloads; 403 for clients on other hosts that
+///   gave no password.
 pub(crate) fn admin_routes(metrics: ClosedRegistry, probes: Probes, reload: Reload) -> Router {
     let probe_routes =
         Router::new().route("/-/healthy", get(healthy)).route("/-/ready", get(ready)).with_state(probes);
@@ -131,7 +132,18 @@ async fn ready(State(probes): State<Probes>) -> impl IntoResponse {
     }
 }
 
-async fn run_reload(State(reload): State<Reload>) -> impl IntoResponse {
+async fn run_reload(
+    State(reload): State<Reload>,
+    user: Option<Extension<KnownUser>>,
+    ConnectInfo(client): ConnectInfo<SocketAddr>,
+) -> (StatusCode, String) {
+    if user.is_none() && !client.ip().to_canonical().is_loopback() {
+        let text = format!(
+            "reload: {} has no password, expected a client on this host; send SIGHUP, or set basic_auth_users in --http.config\n",
+            client.ip()
+        );
+        return (StatusCode::FORBIDDEN, text);
+    }
     // It runs in a task of its own, so that a client that hangs up does not leave the reload half done.
     let outcome = tokio::spawn(async move { reload.run().await }).await;
     match outcome {
@@ -143,7 +155,38 @@ async fn run_reload(State(reload): State<Reload>) -> impl IntoResponse {
 
 #[cfg(test)]
 mod tests {
-    use super::clean_path;
+    use axum::Extension;
+    use axum::body::Body;
+    use axum::extract::connect_info::MockConnectInfo;
+    use http::Request;
+    use tower::ServiceExt;
+
+    use super::{admin_routes, clean_path};
+    use crate::metrics::ClosedRegistry;
+    use crate::probes::Probes;
+    use crate::reload::Reload;
+    use crate::web_config::KnownUser;
+
+    #[tokio::test]
+    async fn only_this_host_and_known_users_may_reload() {
+        let check = async |client: &str, is_known: bool, expected: u16| {
+            let client: std::net::SocketAddr = client.parse().expect("an address");
+            let registry = prometheus_client::registry::Registry::default();
+            let routes = admin_routes(ClosedRegistry::new(registry), Probes::new(), Reload::new());
+            let mut routes = routes.layer(MockConnectInfo(client));
+            if is_known {
+                routes = routes.layer(Extension(KnownUser));
+            }
+            let request = Request::post("/-/reload").body(Body::empty()).expect("a request");
+            let answer = routes.oneshot(request).await.expect("an answer");
+            assert_eq!(answer.status(), expected, "{client} {is_known}");
+        };
+        check("127.0.0.1:1", false, 200).await;
+        check("[::ffff:127.0.0.1]:1", false, 200).await;
+        check("[::1]:1", false, 200).await;
+        check("192.0.2.1:1", false, 403).await;
+        check("192.0.2.1:1", true, 200).await;
+    }
 
     #[test]
     fn repeated_and_final_slashes_are_removed() {

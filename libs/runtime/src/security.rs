@@ -1,12 +1,13 @@
 //! What guards the servers of a role: TLS, client certificates and passwords, from flags and files.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::args::CommonArgs;
 use crate::port_tls::PortTls;
@@ -36,7 +37,32 @@ pub(crate) struct HttpSecurity {
     pub(crate) guard: Option<WebGuard>,
 }
 
+/// Which servers have something that keeps strangers out: a password, or TLS on gRPC.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KnownClients {
+    http: bool,
+    grpc: bool,
+}
+
+impl KnownClients {
+    /// Logs which of the bound addresses are open to everyone who can reach them.
+    pub(crate) fn warn_if_open(self, http: SocketAddr, grpc: SocketAddr) {
+        if !self.http && !http.ip().is_loopback() {
+            warn!(address = %http, "HTTP is open to all clients that reach this address; set passwords in --http.config, or restrict it with --http-address=127.0.0.1:PORT or a firewall");
+        }
+        if !self.grpc && !grpc.ip().is_loopback() {
+            warn!(address = %grpc, "gRPC is open to all clients that reach this address; set --grpc-server-tls-cert and --grpc-server-tls-client-ca, or restrict it with --grpc-address=127.0.0.1:PORT or a firewall");
+        }
+    }
+}
+
 impl ServerSecurity {
+    /// Whether the clients of the HTTP server are known, and those of the gRPC server.
+    pub(crate) fn knows_clients(&self) -> KnownClients {
+        let http = self.http.guard.as_ref().is_some_and(WebGuard::asks_for_password);
+        KnownClients { http, grpc: self.grpc_tls.is_some() }
+    }
+
     /// Reads the files that the flags name, registers the metric of failed handshakes, and lets a reload read the files
     /// again.
     ///

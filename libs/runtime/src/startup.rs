@@ -39,7 +39,7 @@ use crate::metrics::{ClosedRegistry, GrpcMetrics};
 use crate::probes::Probes;
 use crate::reload::Reload;
 use crate::role_error::{ConfigMistakes, EXIT_ERROR, EXIT_OK, RoleError};
-use crate::security::ServerSecurity;
+use crate::security::{KnownClients, ServerSecurity};
 use crate::shutdown::{Shutdown, ShutdownGate};
 use crate::supervisor::{Signals, Supervisor, TaskOutcome};
 use crate::version::BuildVersion;
@@ -117,6 +117,7 @@ pub struct Startup {
     grpc: GrpcServer,
     services: RoutesBuilder,
     grpc_ports: GrpcPorts,
+    known_clients: KnownClients,
 }
 
 impl Startup {
@@ -132,6 +133,7 @@ impl Startup {
         })?;
         let supervisor = Supervisor::new(Probes::new(), common.grace_period());
         let security = ServerSecurity::load(common, &mut registry, &supervisor.reload())?;
+        let known_clients = security.knows_clients();
         let options = GrpcOptions { tls: security.grpc_tls, ..common.into() };
         let grpc_ports = GrpcPorts::new(options, role.descriptors, metrics, supervisor.probes().clone());
         Ok(Self {
@@ -144,6 +146,7 @@ impl Startup {
             grpc: grpc_ports.bind(&common.grpc_address).await?,
             services: RoutesBuilder::default(),
             grpc_ports,
+            known_clients,
         })
     }
 
@@ -231,6 +234,7 @@ impl Startup {
             version = BuildVersion::current().version,
             "the servers accept connections"
         );
+        self.known_clients.warn_if_open(http_address, grpc_address);
         RunningRole { supervisor: self.supervisor, http_address, grpc_address }
     }
 }

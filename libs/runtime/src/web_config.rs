@@ -14,7 +14,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue};
 use tls::{Loaded, ServerHandshake, Watched, read_file};
 
-pub(crate) use guard::WebGuard;
+pub(crate) use guard::{KnownUser, WebGuard};
 
 use guard::RateLimit;
 use parse::WebConfigFile;

@@ -16,6 +16,10 @@ use tokio::time::Instant;
 use crate::web_config::WebConfig;
 use crate::web_config::passwords::PasswordCheck;
 
+/// In the extensions of a request whose password was checked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KnownUser;
+
 /// Guards the HTTP server; clones are the same.
 #[derive(Clone)]
 pub(crate) struct WebGuard {
@@ -38,12 +42,22 @@ impl WebGuard {
         Ok(Self { config, passwords: Arc::new(PasswordCheck::new()?) })
     }
 
+    /// Whether clients need a password now.
+    pub(crate) fn asks_for_password(&self) -> bool {
+        !self.config.current().users.is_empty()
+    }
+
     /// Answers a request that is not allowed, and adds the headers to all answers.
-    pub(crate) async fn apply(State(guard): State<Self>, request: Request, next: Next) -> Response {
+    pub(crate) async fn apply(State(guard): State<Self>, mut request: Request, next: Next) -> Response {
         let config = guard.config.current();
         let mut answer = match guard.refuse(&config, request.headers()).await {
             Some(refusal) => refusal,
-            None => next.run(request).await,
+            None => {
+                if !config.users.is_empty() {
+                    request.extensions_mut().insert(KnownUser);
+                }
+                next.run(request).await
+            }
         };
         for (name, value) in &config.headers {
             answer.headers_mut().insert(name, value.clone());
