@@ -11,7 +11,7 @@ use storeapi::{
     AnswerMemory, ListingServer, ListingStore, MetadataServer, StoreServer, TenantTsdbStatus, WireListing,
 };
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::admission;
 use crate::config::{Config, SidecarArgs, Uploads};
@@ -84,10 +84,7 @@ where
 fn report(config: &Config) {
     info!(prometheus = config.client.url(), "serving the data of a Prometheus");
     for setting in &config.without_effect {
-        warn!(
-            setting,
-            "--prometheus.http-client: this setting has no effect, Prometheus is asked over plain HTTP"
-        );
+        info!(setting, "--prometheus.http-client: a setting has no effect");
     }
 }
 

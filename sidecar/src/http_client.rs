@@ -1,20 +1,32 @@
-//! `--prometheus.http-client`, which prometheus-operator always sets.
-//!
-//! The sidecar asks Prometheus over plain HTTP on the same host. TLS and connection settings have no effect
-//! on that. Settings that would change the identity or the route of the request are rejected.
+//! `--prometheus.http-client`: how Prometheus is asked, in the form of Thanos.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use runtime::yaml::{YamlNode, YamlValue};
+use promapi::{Authorization, ClientOptions, Credential, ProxyUrl};
+use runtime::ConfigMistakes;
+use runtime::yaml::{Mistakes, YamlFields, YamlNode};
+use tls::{ClientTls, ClientTlsOptions, TlsVersion};
 
-/// Settings without effect on plain HTTP on the same host.
-const WITHOUT_EFFECT: [&str; 2] = ["tls_config", "transport_config"];
+/// The name of the flag, without dashes.
+const FLAG: &str = "prometheus.http-client";
+
+/// Settings of `transport_config` that have no effect.
+const WITHOUT_EFFECT: [&str; 7] = [
+    "max_idle_conns",
+    "max_idle_conns_per_host",
+    "max_conns_per_host",
+    "response_header_timeout",
+    "expect_continue_timeout",
+    "tls_handshake_timeout",
+    "disable_compression",
+];
 
 /// The flags.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct HttpClientArgs {
-    /// Set HTTP options for requests to Prometheus as YAML, in the form of Thanos; Prometheus is asked over
-    /// plain HTTP, so tls_config and transport_config have no effect, and other settings are rejected
+    /// Set HTTP options for requests to Prometheus as YAML, in the form of Thanos: basic_auth, bearer_token,
+    /// bearer_token_file, proxy_url, tls_config, transport_config; files are read again when they change
     #[arg(long = "prometheus.http-client", value_name = "YAML")]
     http_client: Option<String>,
 
@@ -23,57 +35,190 @@ pub(crate) struct HttpClientArgs {
     http_client_file: Option<PathBuf>,
 }
 
+/// The checked settings.
+#[derive(Debug, Default)]
+pub(crate) struct HttpClientConfig {
+    /// The options of the client.
+    pub(crate) options: ClientOptions,
+    /// Settings that have no effect, for the log.
+    pub(crate) without_effect: Vec<String>,
+}
+
 impl HttpClientArgs {
-    /// The names of the settings that have no effect.
+    /// Reads the settings and the files that they name. `url` is that of Prometheus.
     ///
     /// # Errors
-    /// Names a setting that is not supported.
-    pub(crate) fn check(&self) -> Result<Vec<String>, String> {
-        let flag = "prometheus.http-client";
-        let text = runtime::load_config(flag, self.http_client.as_deref(), self.http_client_file.as_deref());
-        let text = text.map_err(|mistake| mistake.to_string())?.unwrap_or_default();
+    /// All mistakes, or a file that cannot be used.
+    pub(crate) fn check(&self, url: &str) -> Result<HttpClientConfig, ConfigMistakes> {
+        let text = runtime::load_config(FLAG, self.http_client.as_deref(), self.http_client_file.as_deref());
+        let text = text.map_err(|mistake| ConfigMistakes::from(mistake.to_string()))?.unwrap_or_default();
         if text.trim().is_empty() {
-            return Ok(Vec::new());
+            return Ok(HttpClientConfig::default());
         }
-        let node = YamlNode::parse(&text).map_err(|mistake| format!("--{flag}: {mistake}"))?;
-        let YamlValue::Map(settings) = node.value else {
-            return Err(format!("--{flag}: found {}, expected a map of settings", node.kind()));
-        };
-        match settings.iter().find(|(key, _)| !WITHOUT_EFFECT.contains(&key.name())) {
-            None => Ok(settings.iter().map(|(key, _)| key.name().to_owned()).collect()),
-            Some((key, _)) => Err(format!(
-                "--{flag}: {} is not supported; remove it, Prometheus is asked over plain HTTP without credentials or a proxy",
-                key.name()
-            )),
+        let in_flag = |mistake: &dyn std::fmt::Display| format!("--{FLAG}: {mistake}");
+        let root = YamlNode::parse(&text).map_err(|mistake| ConfigMistakes::from(in_flag(&mistake)))?;
+        let mistakes = Mistakes::default();
+        let config = read(&root, url, &mistakes);
+        let mistakes = mistakes.into_sorted();
+        if mistakes.is_empty() { Ok(config) } else { Err(mistakes.iter().map(|m| in_flag(m)).collect()) }
+    }
+}
+
+fn read(root: &YamlNode, url: &str, mistakes: &Mistakes) -> HttpClientConfig {
+    let mut config = HttpClientConfig::default();
+    let mut fields = YamlFields::new("", root, mistakes);
+    let basic = fields.node("basic_auth").and_then(|node| read_basic_auth(node, mistakes));
+    let token =
+        fields.optional("bearer_token", text_or_empty).flatten().map(|token| Credential::Text(token.into()));
+    let token_file = fields.optional("bearer_token_file", credential_file).flatten();
+    if token.is_some() && token_file.is_some() {
+        fields.wrong("bearer_token", "and bearer_token_file are both given: give one of them");
+    }
+    let bearer = token.or(token_file).map(Authorization::Bearer);
+    if basic.is_some() && bearer.is_some() {
+        fields.wrong("basic_auth", "and a bearer token are both given: give one of them");
+    }
+    config.options.authorization = basic.or(bearer);
+    config.options.proxy = fields
+        .optional("proxy_url", |node| match text_or_empty(node)? {
+            Some(text) => text.parse::<ProxyUrl>().map(Some),
+            None => Ok(None),
+        })
+        .flatten();
+    if let Some(node) = fields.node("tls_config") {
+        let tls = read_tls(node, mistakes);
+        if url.starts_with("https:") {
+            let loaded = tls.map(|options| ClientTls::load(&format!("--{FLAG}"), options));
+            match loaded.transpose() {
+                Ok(tls) => config.options.tls = tls,
+                Err(mistake) => fields.wrong("tls_config", mistake),
+            }
+        } else {
+            config
+                .without_effect
+                .push("tls_config, because --prometheus.url does not begin with https:".to_owned());
         }
     }
+    if let Some(node) = fields.node("transport_config") {
+        read_transport(node, mistakes, &mut config);
+    }
+    fields.finish();
+    config
+}
+
+fn read_basic_auth(node: &YamlNode, mistakes: &Mistakes) -> Option<Authorization> {
+    let mut fields = YamlFields::new("basic_auth", node, mistakes);
+    let username = fields.optional("username", text_or_empty).flatten();
+    let password =
+        fields.optional("password", text_or_empty).flatten().map(|text| Credential::Text(text.into()));
+    let password_file = fields.optional("password_file", credential_file).flatten();
+    if password.is_some() && password_file.is_some() {
+        fields.wrong("password", "and password_file are both given: give one of them");
+    }
+    fields.finish();
+    let password = password.or(password_file);
+    if username.is_none() && password.is_none() {
+        return None;
+    }
+    let password = password.unwrap_or_else(|| Credential::Text("".into()));
+    Some(Authorization::Basic { username: username.unwrap_or_default(), password })
+}
+
+fn read_tls(node: &YamlNode, mistakes: &Mistakes) -> Option<ClientTlsOptions> {
+    let mut fields = YamlFields::new("tls_config", node, mistakes);
+    let mut path = |name| fields.optional(name, text_or_empty).flatten().map(PathBuf::from);
+    let (ca, cert, key) = (path("ca_file"), path("cert_file"), path("key_file"));
+    let server_name = fields.optional("server_name", text_or_empty).flatten();
+    let skip_verify = fields.optional("insecure_skip_verify", YamlNode::boolean).unwrap_or(false);
+    let identity = match (cert, key) {
+        (Some(cert), Some(key)) => Some((cert, key)),
+        (None, None) => None,
+        _ => {
+            fields.wrong("cert_file", "and key_file: only one of them is given, give both");
+            None
+        }
+    };
+    fields.finish();
+    let alpn = vec![&b"http/1.1"[..]];
+    Some(ClientTlsOptions { ca, identity, server_name, skip_verify, min_version: TlsVersion::Tls12, alpn })
+}
+
+fn read_transport(node: &YamlNode, mistakes: &Mistakes, config: &mut HttpClientConfig) {
+    let mut fields = YamlFields::new("transport_config", node, mistakes);
+    let nanoseconds =
+        |node: &YamlNode| node.integer(0, i64::MAX).map(|number| Duration::from_nanos(number.unsigned_abs()));
+    if let Some(limit) = fields.optional("dialer_timeout", nanoseconds).filter(|limit| !limit.is_zero()) {
+        config.options.connect_timeout = limit;
+    }
+    if let Some(limit) = fields.optional("idle_conn_timeout", nanoseconds).filter(|limit| !limit.is_zero()) {
+        config.options.idle_timeout = limit;
+    }
+    for name in WITHOUT_EFFECT {
+        if fields.node(name).is_some() {
+            config.without_effect.push(format!("transport_config.{name}"));
+        }
+    }
+    fields.finish();
+}
+
+fn text_or_empty(node: &YamlNode) -> Result<Option<String>, String> {
+    match &node.value {
+        runtime::yaml::YamlValue::Text(text) if text.is_empty() => Ok(None),
+        _ => node.text().map(|text| Some(text.to_owned())),
+    }
+}
+
+fn credential_file(node: &YamlNode) -> Result<Option<Credential>, String> {
+    text_or_empty(node)?.map(|path| Credential::file(Path::new(&path))).transpose()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn check(text: &str) -> Result<HttpClientConfig, ConfigMistakes> {
+        let args = HttpClientArgs { http_client: Some(text.to_owned()), http_client_file: None };
+        args.check("https://prometheus:9090")
+    }
+
     #[test]
-    fn only_settings_without_effect_are_accepted() {
-        let check = |text: &str| {
-            HttpClientArgs { http_client: Some(text.to_owned()), http_client_file: None }.check()
-        };
-        for (fine, without_effect) in [
-            ("", &[][..]),
-            ("{}", &[]),
-            (r#"{"tls_config": {"insecure_skip_verify":true}}"#, &["tls_config"]),
-            ("transport_config: {}", &["transport_config"]),
-        ] {
-            assert_eq!(check(fine).expect(fine), without_effect, "{fine}");
+    fn settings_of_thanos_are_accepted() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let token = folder.path().join("token");
+        std::fs::write(&token, "t0ken\n").expect("a file");
+        for fine in ["", "{}", "basic_auth: {username: a, password: b}", "proxy_url: http://proxy:3128"] {
+            assert!(check(fine).expect(fine).without_effect.is_empty(), "{fine}");
         }
-        for (refused, named) in [
-            ("basic_auth: {username: a}", "basic_auth is not supported"),
-            ("tls_config: {}\nproxy_url: http://x", "proxy_url"),
-            ("[1]", "expected a map of settings"),
+        let config =
+            check(r#"{"tls_config": {"insecure_skip_verify":true}}"#).expect("of prometheus-operator");
+        assert!(config.options.tls.is_some() && config.without_effect.is_empty());
+        let config = check(&format!("bearer_token_file: {}", token.display())).expect("a token file");
+        assert!(matches!(config.options.authorization, Some(Authorization::Bearer(_))));
+        let config =
+            check("transport_config: {dialer_timeout: 1000000000, max_idle_conns: 100}").expect("transport");
+        assert_eq!(config.options.connect_timeout, Duration::from_secs(1));
+        assert_eq!(config.without_effect, ["transport_config.max_idle_conns"]);
+        let plain = HttpClientArgs { http_client: Some("tls_config: {}".to_owned()), http_client_file: None };
+        let config = plain.check("http://localhost:9090").expect("plain HTTP");
+        assert!(config.without_effect[0].starts_with("tls_config, because"));
+    }
+
+    #[test]
+    fn mistakes_name_the_setting_and_what_is_wrong() {
+        for (wrong, named) in [
+            ("basic_auth: {user: a}", "basic_auth.user: unknown field"),
+            ("authorization: {}", "authorization: unknown field"),
+            ("basic_auth: {username: a}\nbearer_token: x", "basic_auth: and a bearer token are both given"),
+            ("bearer_token: x\nbearer_token_file: /no/such", "/no/such: cannot be read"),
+            ("basic_auth: {username: a, password: 7}", "put it in quotes"),
+            ("proxy_url: https://x", "proxy_url: is a proxy with TLS"),
+            ("tls_config: {cert_file: x}", "tls_config.cert_file: and key_file: only one"),
+            ("tls_config: {ca_file: /no/such}", "tls_config: /no/such: cannot be read"),
+            ("[1]", "expected a mapping"),
             ("{", "--prometheus.http-client: "),
         ] {
-            let error = check(refused).expect_err(refused);
-            assert!(error.contains(named), "{error}");
+            let mistakes = check(wrong).expect_err(wrong);
+            assert!(mistakes.lines().iter().any(|line| line.contains(named)), "{wrong}: {mistakes:?}");
         }
     }
 }

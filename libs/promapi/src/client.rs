@@ -1,6 +1,8 @@
-//! A client of a real Prometheus over plain HTTP.
+//! A client of a real Prometheus.
 
 mod answers;
+mod authorization;
+mod connector;
 mod listings;
 mod query_string;
 mod request;
@@ -13,6 +15,8 @@ use model::{Labels, Matcher, TimeRange, Timestamp};
 
 use answers::{BuildInfo, JsonLabelSet, StatusConfig};
 pub use answers::{Configuration, MetadataEntry, RuntimeInfo, WithWarnings};
+pub use authorization::{Authorization, Credential};
+pub use connector::ProxyUrl;
 use query_string::{QueryString, escape, selector};
 use request::HttpTransport;
 pub use request::{ClientError, ClientOptions, UrlError};
@@ -47,7 +51,7 @@ impl PrometheusClient {
     /// the first request.
     ///
     /// # Errors
-    /// The URL is not a plain HTTP URL.
+    /// The URL is not one of HTTP or HTTPS, or TLS cannot be used.
     pub fn new(url: &str, options: ClientOptions) -> Result<Self, UrlError> {
         Ok(Self { transport: HttpTransport::new(url, options)? })
     }

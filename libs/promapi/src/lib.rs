@@ -31,8 +31,8 @@ mod tsdb_status;
 
 pub use api_time::ApiTime;
 pub use client::{
-    ClientError, ClientOptions, Configuration, MetadataEntry, PrometheusClient, RuntimeInfo, SeriesSelection,
-    UrlError, WithWarnings,
+    Authorization, ClientError, ClientOptions, Configuration, Credential, MetadataEntry, PrometheusClient,
+    ProxyUrl, RuntimeInfo, SeriesSelection, UrlError, WithWarnings,
 };
 pub use duration::{InvalidDuration, parse_prometheus_duration};
 pub use envelope::{ApiError, Envelope, ErrorType};

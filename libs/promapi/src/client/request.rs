@@ -11,16 +11,16 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use model::root_cause;
+use model::{causes, root_cause};
 use serde::de::DeserializeOwned;
+use tls::{ClientTls, ClientTlsOptions, TlsVersion};
 use tokio::time::timeout;
 
 use crate::client::answers::{ApiResponse, WithWarnings};
+use crate::client::authorization::Authorization;
+use crate::client::connector::{Connector, ProxyUrl};
 use crate::client::query_string::QueryString;
 use crate::read::ReadError;
-
-/// Idle connections are closed after this time. Prometheus itself closes them after 5 minutes.
-const POOL_IDLE: Duration = Duration::from_secs(90);
 
 /// The `User-Agent` header.
 const USER_AGENT: &str = concat!("isthmus/", env!("CARGO_PKG_VERSION"));
@@ -38,7 +38,7 @@ const FORM: &str = "application/x-www-form-urlencoded";
 /// A request that is being answered.
 type RequestFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, ClientError>> + Send + 'a>>;
 
-/// Limits of a client.
+/// Limits and connections of a client.
 #[derive(Clone, Debug)]
 pub struct ClientOptions {
     /// Maximum time to establish a connection (default 5 s).
@@ -49,6 +49,14 @@ pub struct ClientOptions {
     pub stream_timeout: Duration,
     /// Maximum size of the answer to a small request, in bytes (default 64 MiB).
     pub max_body_bytes: usize,
+    /// Time after which idle connections are closed (default 90 s). Prometheus itself closes them after 5 minutes.
+    pub idle_timeout: Duration,
+    /// How the client proves who it is; `None` if it does not.
+    pub authorization: Option<Authorization>,
+    /// The proxy in between; `None` for none.
+    pub proxy: Option<ProxyUrl>,
+    /// The TLS for a URL with `https`; `None` for the CAs of the system and no client certificate.
+    pub tls: Option<ClientTls>,
     /// Maximum size of a remote read answer in the old form (samples), in bytes, both before and after
     /// decompression (default 256 MiB). Such an answer is kept in memory as a whole. The streamed form has no
     /// such limit.
@@ -63,6 +71,10 @@ impl Default for ClientOptions {
             stream_timeout: Duration::from_secs(120),
             max_body_bytes: 64 << 20,
             max_samples_bytes: 256 << 20,
+            idle_timeout: Duration::from_secs(90),
+            authorization: None,
+            proxy: None,
+            tls: None,
         }
     }
 }
@@ -73,11 +85,14 @@ pub enum UrlError {
     /// The text is not a URL with a host.
     #[error("Prometheus URL {0:?} is not of the form http://HOST:PORT/PATH")]
     Malformed(String),
-    /// The scheme is HTTPS.
-    #[error(
-        "Prometheus URL {0:?}: HTTPS is not supported; run the sidecar on the host of its Prometheus and use http://"
-    )]
-    Https(String),
+    /// The scheme is HTTPS, and TLS cannot be used.
+    #[error("Prometheus URL {url:?}: {cause}")]
+    Https {
+        /// The URL.
+        url: String,
+        /// Why TLS cannot be used.
+        cause: String,
+    },
     /// The URL has a user, password, query or fragment.
     #[error("Prometheus URL {0:?}: user, password, query and fragment are not supported; remove them")]
     Extra(String),
@@ -151,7 +166,7 @@ impl ClientError {
 /// Sends HTTP requests to one Prometheus. Clones share their connections.
 #[derive(Clone, Debug)]
 pub(super) struct HttpTransport {
-    http: legacy::Client<HttpConnector, Full<Bytes>>,
+    http: legacy::Client<Connector, Full<Bytes>>,
     /// Scheme, authority and path without a slash at its end.
     base: Arc<str>,
     options: ClientOptions,
@@ -162,22 +177,27 @@ impl HttpTransport {
         let malformed = || UrlError::Malformed(url.to_owned());
         let uri: Uri = url.parse().map_err(|_| malformed())?;
         let authority = uri.authority().ok_or_else(malformed)?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => return Err(UrlError::Https(url.to_owned())),
+        let tls = match uri.scheme_str() {
+            Some("http") => None,
+            Some("https") => Some(match &options.tls {
+                Some(tls) => tls.clone(),
+                None => ClientTls::load("HTTPS to Prometheus", default_tls())
+                    .map_err(|cause| UrlError::Https { url: url.to_owned(), cause })?,
+            }),
             _ => return Err(malformed()),
-        }
+        };
         if authority.as_str().contains('@') || uri.query().is_some() || url.contains('#') {
             return Err(UrlError::Extra(url.to_owned()));
         }
-        let base = format!("http://{authority}{}", uri.path().trim_end_matches('/'));
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let base = format!("{scheme}://{authority}{}", uri.path().trim_end_matches('/'));
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(options.connect_timeout));
         connector.set_nodelay(true);
         let http = legacy::Client::builder(TokioExecutor::new())
-            .pool_idle_timeout(POOL_IDLE)
+            .pool_idle_timeout(options.idle_timeout)
             .pool_timer(TokioTimer::new())
-            .build(connector);
+            .build(Connector::new(connector, options.proxy.clone(), tls));
         Ok(Self { http, base: base.into(), options })
     }
 
@@ -222,13 +242,22 @@ impl HttpTransport {
         for (name, value) in headers {
             request = request.header(name, *value);
         }
+        let unusable = |cause| ClientError::Request { url: url.clone(), cause };
+        if let Some(authorization) = &self.options.authorization {
+            request = request.header(header::AUTHORIZATION, authorization.header().map_err(unusable)?);
+        }
+        let for_proxy =
+            self.options.proxy.as_ref().and_then(|proxy| proxy.authorization_of_requests(&self.base));
+        if let Some(authorization) = for_proxy {
+            request = request.header(header::PROXY_AUTHORIZATION, authorization);
+        }
         let request = request
             .body(Full::new(body))
             .map_err(|cause| ClientError::Request { url: url.clone(), cause })?;
         let response = match timeout(limit, self.http.request(request)).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
-                return Err(ClientError::Transport { url, cause: root_cause(&error).to_string() });
+                return Err(ClientError::Transport { url, cause: cause_of(&error) });
             }
             Err(_) => return Err(ClientError::Timeout { url, limit }),
         };
@@ -313,6 +342,24 @@ impl HttpTransport {
     pub(super) fn unreadable(&self, path: &str, cause: impl ToString) -> ClientError {
         ClientError::Unreadable { url: format!("{}{path}", self.base), cause: cause.to_string() }
     }
+}
+
+/// The TLS of a URL with `https` without other settings.
+fn default_tls() -> ClientTlsOptions {
+    ClientTlsOptions {
+        ca: None,
+        identity: None,
+        server_name: None,
+        skip_verify: false,
+        min_version: TlsVersion::Tls12,
+        alpn: vec![b"http/1.1"],
+    }
+}
+
+/// Why a request failed, without the layers that say no more than that it did.
+fn cause_of(error: &(dyn std::error::Error + 'static)) -> String {
+    let of_tls = |cause: &(dyn std::error::Error + 'static)| tls::explain("server", cause.downcast_ref()?);
+    causes(error).find_map(of_tls).unwrap_or_else(|| root_cause(error).to_string())
 }
 
 /// The message of an error page: the field `error` of a JSON envelope, or the text itself, shortened.
