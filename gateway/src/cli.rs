@@ -78,7 +78,7 @@ fn parse_target(text: &str) -> Result<ClusterTarget, String> {
         .split_once('=')
         .ok_or("has no '=', expected NAME=HOST:PORT such as scraper-0=127.0.0.1:10901")?;
     let name = name.parse().map_err(|error: identity::NameError| error.to_string())?;
-    Ok(ClusterTarget { name, address: address.parse()? })
+    Ok(ClusterTarget { name, address: address.parse()?, tls: None })
 }
 
 /// Runs the command to its end.

@@ -4,6 +4,8 @@
 //! field; `testdata/good` and `testdata/bad` contain examples. Reading order: [`Config`], [`ObservabilityRole`],
 //! [`ClusterRole`], then the functions that read them.
 
+mod target_tls;
+
 use std::{
     fmt,
     net::IpAddr,
@@ -15,6 +17,9 @@ use std::{
 use identity::Name;
 use mesh::Authority;
 use runtime::ListenAddress;
+use tls::ClientTlsOptions;
+
+use target_tls::read_target_tls;
 
 use crate::policy::{MeshMethod, Policy};
 pub use crate::transport::TransportChoice;
@@ -121,6 +126,8 @@ pub struct ClusterTarget {
     pub name: Name,
     /// The address of its StoreAPI. It never leaves this cluster.
     pub address: DialAddress,
+    /// The TLS of its gRPC port; `None` for cleartext.
+    pub tls: Option<ClientTlsOptions>,
 }
 
 /// An address to connect to, `HOST:PORT`: the host is not empty, and the port is not 0.
@@ -277,7 +284,7 @@ fn read_config(root: &YamlNode, folder: &Path, mistakes: &Mistakes) -> Option<Co
     // Without a role it is unknown which other fields are allowed.
     let role = match role? {
         "observability" => read_observability(&mut fields, folder, mistakes).map(GatewayRole::Observability),
-        _ => Some(GatewayRole::Cluster(read_cluster(&mut fields, mistakes))),
+        _ => Some(GatewayRole::Cluster(read_cluster(&mut fields, folder, mistakes))),
     };
     fields.finish();
     Some(Config { data_dir: data_dir?, transport: transport.unwrap_or_default(), role: role? })
@@ -358,13 +365,15 @@ fn default_listen() -> ListenAddress {
     "0.0.0.0:10943".parse().expect("a constant address")
 }
 
-fn read_cluster(fields: &mut YamlFields<'_>, mistakes: &Mistakes) -> ClusterRole {
+fn read_cluster(fields: &mut YamlFields<'_>, folder: &Path, mistakes: &Mistakes) -> ClusterRole {
     let targets: Vec<(Option<u64>, ClusterTarget)> = fields.list("targets", |path, node| {
         let mut fields = YamlFields::new(path, node, mistakes);
         let name = fields.required("name", YamlNode::parsed::<Name>);
         let address = fields.required("address", YamlNode::parsed::<DialAddress>);
+        let path = fields.path_of("tls");
+        let tls = fields.given("tls").map(|node| read_target_tls(path, node, folder, mistakes));
         fields.finish();
-        Some((node.line, ClusterTarget { name: name?, address: address? }))
+        Some((node.line, ClusterTarget { name: name?, address: address?, tls }))
     });
     note_duplicates("targets", targets.iter().map(|(line, target)| (*line, target.name.as_str())), mistakes);
     if fields.node("targets").is_none() {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures::{StreamExt, stream::FuturesUnordered};
-use http::{Request, Uri, uri};
+use http::{Request, Uri};
 use identity::Name;
 use mesh::{Channel, ChannelError};
 use proto::{
@@ -159,7 +159,7 @@ async fn poll(name: Name, client: Arc<TargetClient>) -> PollAnswer {
 
 async fn info(client: &Arc<TargetClient>) -> Result<InfoResponse, PollError> {
     let origin = Uri::builder()
-        .scheme(uri::Scheme::HTTP)
+        .scheme(client.scheme())
         .authority(client.address().as_str())
         .path_and_query("/")
         .build()
@@ -215,8 +215,11 @@ mod tests {
     #[test]
     fn only_the_second_poll_without_an_answer_in_a_row_makes_a_target_unhealthy() {
         let (address, server) = serve("127.0.0.1:0", Sidecar(Ok(())));
-        let targets =
-            [ClusterTarget { name: "scraper-0".parse().unwrap(), address: address.parse().unwrap() }];
+        let targets = [ClusterTarget {
+            name: "scraper-0".parse().unwrap(),
+            address: address.parse().unwrap(),
+            tls: None,
+        }];
         let inbound = InboundProxy::new("eu-1".parse().unwrap(), &targets, Policy::default());
         let poller = Poller::new(Arc::new(inbound), Duration::from_secs(5));
         let client = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

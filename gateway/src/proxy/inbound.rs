@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock, atomic::AtomicUsize},
 };
 
-use http::{Request, Response, Uri, uri};
+use http::{Request, Response, Uri};
 use identity::Name;
 use mesh::Authority;
 use tonic::{Code, Status, body::Body};
@@ -36,10 +36,8 @@ pub(crate) struct InboundProxy {
 
 impl InboundProxy {
     pub(crate) fn new(cluster: Name, targets: &[ClusterTarget], policy: Policy) -> Self {
-        let targets = targets
-            .iter()
-            .map(|target| (target.name.clone(), Arc::new(TargetClient::new(target.address.clone()))))
-            .collect();
+        let targets =
+            targets.iter().map(|target| (target.name.clone(), Arc::new(TargetClient::new(target)))).collect();
         Self {
             cluster,
             offer: RwLock::new(Arc::new(TargetOffer { targets, policy })),
@@ -54,10 +52,8 @@ impl InboundProxy {
         let targets = targets
             .iter()
             .map(|target| {
-                let kept =
-                    offer.targets.get(&target.name).filter(|client| *client.address() == target.address);
-                let client =
-                    kept.cloned().unwrap_or_else(|| Arc::new(TargetClient::new(target.address.clone())));
+                let kept = offer.targets.get(&target.name).filter(|client| client.is_for(target));
+                let client = kept.cloned().unwrap_or_else(|| Arc::new(TargetClient::new(target)));
                 (target.name.clone(), client)
             })
             .collect();
@@ -127,7 +123,7 @@ fn to_target(
 ) -> Result<Request<Body>, http::Error> {
     let (mut parts, body) = request.into_parts();
     parts.uri = Uri::builder()
-        .scheme(uri::Scheme::HTTP)
+        .scheme(client.scheme())
         .authority(client.address().as_str())
         .path_and_query(method.path())
         .build()?;

@@ -1,26 +1,33 @@
-//! A connection to a store: plain HTTP/2, opened when it is needed and again after a loss.
+//! A connection to a store: HTTP/2, opened when it is needed and again after a loss.
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
 
 use futures::{FutureExt, TryFutureExt, future::BoxFuture};
-use http::{Request, Response};
+use http::{Request, Response, uri::Scheme};
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioTimer;
 use mesh::ResendLayer;
 use model::root_cause;
+use tls::{ClientTls, ClientTlsOptions};
 use tokio::net::TcpStream;
 use tonic::{Status, body::Body};
 use tower::{Layer, Service, ServiceExt};
 
 use crate::{
-    config::{DialAddress, is_never_a_target},
+    config::{ClusterTarget, DialAddress, is_never_a_target},
     task::{self, BoxingExecutor},
-    transport::h2::{Http2Io, Http2RequestBody, Http2Sender, handshake},
+    transport::{
+        h2::{Http2Io, Http2RequestBody, Http2Sender, handshake},
+        words_of_request,
+    },
 };
 
 /// Time limit for connecting; the requests that wait for the connection then fail.
@@ -37,9 +44,29 @@ const FRAME_BYTES: u32 = 256 << 10;
 /// Sends requests to one address.
 pub(crate) struct TargetClient {
     address: DialAddress,
+    tls: Option<TargetTls>,
+    /// Whether the store has answered once.
+    answered: AtomicBool,
     /// This lock is not held while connecting; `connecting` is.
     current: Mutex<CurrentConnection>,
     connecting: tokio::sync::Mutex<()>,
+}
+
+/// The TLS of a target. Its files are read with the first connection, and again when they change.
+struct TargetTls {
+    options: ClientTlsOptions,
+    loaded: OnceLock<ClientTls>,
+}
+
+impl TargetTls {
+    fn client(&self) -> Result<&ClientTls, String> {
+        if let Some(client) = self.loaded.get() {
+            return Ok(client);
+        }
+        let client = ClientTls::load("targets[].tls", self.options.clone())
+            .map_err(|cause| format!("tls: {cause}"))?;
+        Ok(self.loaded.get_or_init(|| client))
+    }
 }
 
 /// The connection in use, if any.
@@ -54,8 +81,25 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 impl TargetClient {
     /// A client that connects with its first request.
-    pub(crate) fn new(address: DialAddress) -> Self {
-        Self { address, current: Mutex::default(), connecting: tokio::sync::Mutex::new(()) }
+    pub(crate) fn new(target: &ClusterTarget) -> Self {
+        let tls = target.tls.clone().map(|options| TargetTls { options, loaded: OnceLock::new() });
+        Self {
+            address: target.address.clone(),
+            tls,
+            answered: AtomicBool::new(false),
+            current: Mutex::default(),
+            connecting: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// Whether it reaches a target that is configured like this.
+    pub(crate) fn is_for(&self, target: &ClusterTarget) -> bool {
+        self.address == target.address && self.tls.as_ref().map(|tls| &tls.options) == target.tls.as_ref()
+    }
+
+    /// The scheme of its URIs.
+    pub(crate) fn scheme(&self) -> Scheme {
+        if self.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP }
     }
 
     /// The address that it connects to.
@@ -76,22 +120,34 @@ impl TargetClient {
         request: Request<Body>,
     ) -> BoxFuture<'static, Result<Response<Body>, Status>> {
         let once = ResendLayer.layer(TargetService(Arc::clone(self)));
+        let client = Arc::clone(self);
         once.oneshot(request)
-            .map_err(|error: BoxError| match error.downcast::<Status>() {
+            .map_err(move |error: BoxError| match error.downcast::<Status>() {
                 Ok(status) => *status,
-                Err(error) => {
-                    let cause = root_cause(&*error);
-                    Status::unavailable(format!("the connection to the store was lost: {cause}"))
-                }
+                Err(error) => Status::unavailable(client.lost(&*error)),
             })
             .boxed()
+    }
+
+    /// Why a request has no answer.
+    fn lost(&self, error: &(dyn std::error::Error + 'static)) -> String {
+        let cause = words_of_request(error);
+        let hint = match (self.answered.load(Ordering::Relaxed), &self.tls) {
+            (true, _) => "",
+            (false, None) => "; it never answered, check whether it expects TLS",
+            (false, Some(_)) => "; it never answered, check whether it serves gRPC there",
+        };
+        format!("the connection to the store was lost: {cause}{hint}")
     }
 
     async fn call_once(&self, request: Request<Body>) -> Result<Response<Body>, BoxError> {
         let request = request.map(|body| Http2RequestBody::new(body.into()));
         let (mut sender, number) = self.connected().await?;
         match sender.send_request(request).await {
-            Ok(response) => Ok(response.map(Body::new)),
+            Ok(response) => {
+                self.answered.store(true, Ordering::Relaxed);
+                Ok(response.map(Body::new))
+            }
             Err(error) => {
                 self.discard(number);
                 Err(error.into())
@@ -148,7 +204,15 @@ impl TargetClient {
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_frame_size(FRAME_BYTES);
-        let started = handshake(&builder, Http2Io::plain(stream)).await;
+        let io = match &self.tls {
+            None => Http2Io::plain(stream),
+            Some(tls) => {
+                let host = self.address.as_str().rsplit_once(':').map_or("", |(host, _)| host);
+                let stream = tls.client()?.connect(host, stream).await.map_err(|error| error.to_string())?;
+                Http2Io::tls(Box::new(stream))
+            }
+        };
+        let started = handshake(&builder, io).await;
         let (sender, connection) = started.map_err(|error| root_cause(&error).to_string())?;
         // The task ends with the last sender or when the connection is lost. Requests then fail by themselves.
         task::spawn(async move {
@@ -218,12 +282,80 @@ mod tests {
         let taken = tokio::net::TcpSocket::new_v4().unwrap();
         taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = taken.local_addr().unwrap().to_string();
-        let client = Arc::new(TargetClient::new(address.parse().unwrap()));
+        let target = ClusterTarget {
+            name: "scraper-0".parse().unwrap(),
+            address: address.parse().unwrap(),
+            tls: None,
+        };
+        let client = Arc::new(TargetClient::new(&target));
         let status = client.call(Request::new(Body::empty())).await.unwrap_err();
         assert_eq!(status.code(), tonic::Code::Unavailable);
         assert!(
             status.message().starts_with("connect: ") && !status.message().contains("127.0.0.1"),
             "{status}"
         );
+    }
+
+    /// A server whose answers are empty, with a certificate for `localhost` of the CA in `folder`.
+    async fn serve_tls(folder: &std::path::Path) -> u16 {
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::CommonName, folder.display().to_string());
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().unwrap();
+        std::fs::write(folder.join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
+        let issuer = rcgen::Issuer::new(params, key);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+        let (cert, private) = (folder.join("server.pem"), folder.join("server.key"));
+        std::fs::write(&cert, params.signed_by(&key, &issuer).unwrap().pem()).unwrap();
+        std::fs::write(&private, key.serialize_pem()).unwrap();
+        let tls =
+            tls::ServerTlsOptions::new(cert, private, None, tls::TlsVersion::Tls13).load().unwrap().value;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let tls = tls.clone();
+                tokio::spawn(async move {
+                    let Ok(stream) = tls.accept(stream).await else { return };
+                    let service = hyper::service::service_fn(|_| async {
+                        Ok::<_, std::convert::Infallible>(Response::new(Body::empty()))
+                    });
+                    let server = hyper::server::conn::http2::Builder::new(BoxingExecutor);
+                    let _ = server.serve_connection(hyper_util::rt::TokioIo::new(stream), service).await;
+                });
+            }
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn a_target_with_tls_is_reached_and_refusals_say_why() {
+        let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let port = serve_tls(folder.path()).await;
+        serve_tls(other.path()).await;
+        let call = async |ca: Option<std::path::PathBuf>| {
+            let tls = ca.map(|ca| ClientTlsOptions {
+                ca: Some(ca),
+                identity: None,
+                server_name: None,
+                skip_verify: false,
+                min_version: tls::TlsVersion::Tls13,
+                alpn: vec![b"h2"],
+            });
+            let (name, address) =
+                ("scraper-0".parse().unwrap(), format!("localhost:{port}").parse().unwrap());
+            let client = Arc::new(TargetClient::new(&ClusterTarget { name, address, tls }));
+            let uri = format!("{}://localhost/thanos.Store/Series", client.scheme());
+            let answer = client.call(Request::post(uri).body(Body::empty()).unwrap()).await;
+            answer.map(|answer| answer.status().as_u16()).map_err(|status| status.message().to_owned())
+        };
+        assert_eq!(call(Some(folder.path().join("ca.pem"))).await, Ok(200));
+        let distrusted = call(Some(other.path().join("ca.pem"))).await.unwrap_err();
+        assert_eq!(distrusted, "connect: the server's certificate is not signed by a trusted CA");
+        let missing = call(Some(folder.path().join("none"))).await.unwrap_err();
+        assert!(missing.starts_with("connect: tls: ") && missing.contains("cannot be read"), "{missing}");
+        let plain = call(None).await.unwrap_err();
+        assert!(plain.ends_with("; it never answered, check whether it expects TLS"), "{plain}");
     }
 }

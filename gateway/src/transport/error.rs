@@ -76,7 +76,7 @@ impl StreamError {
             Some(_) if reset.is_some_and(|e| e.is_reset()) => StreamErrorKind::Reset,
             _ => StreamErrorKind::Lost,
         };
-        Self::new(kind, root_cause(error).to_string())
+        Self::new(kind, of_hyper(error).1)
     }
 
     pub(super) fn from_h3(error: &::h3::error::StreamError) -> Self {
@@ -91,7 +91,52 @@ impl StreamError {
             E::RemoteClosing { .. } => StreamErrorKind::Refused,
             _ => StreamErrorKind::Reset,
         };
-        Self::new(kind, error.to_string())
+        Self::new(kind, words_of_stream(error))
+    }
+}
+
+/// Why a stream of HTTP/3 ended, without the names that the library gives to its states.
+fn words_of_stream(error: &::h3::error::StreamError) -> String {
+    use ::h3::error::StreamError as E;
+    match error {
+        E::RemoteTerminate { code, .. } => match code.value() {
+            H3_CANCELLED => "the peer cancelled the request".to_owned(),
+            H3_REJECTED => "the peer did not process the request".to_owned(),
+            code => format!("the peer reset the stream (HTTP/3 error {code:#x})"),
+        },
+        E::ConnectionError { 0: error, .. } => words_of_connection(error),
+        E::RemoteClosing { .. } => "the peer is closing the connection".to_owned(),
+        E::HeaderTooBig { actual_size, max_size, .. } => {
+            format!("the headers have {actual_size} bytes, the limit is {max_size} bytes")
+        }
+        E::StreamError { reason, .. } => format!("HTTP/3 was violated: {reason}"),
+        E::Undefined { 0: cause, .. } => format!("the stream was interrupted: {}", root_cause(&**cause)),
+        _ => "the stream was interrupted".to_owned(),
+    }
+}
+
+/// Why a connection of HTTP/3 ended.
+pub(super) fn words_of_connection(error: &::h3::error::ConnectionError) -> String {
+    use ::h3::error::ConnectionError as E;
+    match error {
+        E::Timeout { .. } => "no answer".to_owned(),
+        E::Local { .. } => "this gateway closed the connection".to_owned(),
+        E::Remote { 0: cause, .. } => words_of_quic(cause),
+        _ => "the connection to the peer was lost".to_owned(),
+    }
+}
+
+/// What our adapter passed to HTTP/3.
+fn words_of_quic(cause: &::h3::quic::ConnectionErrorIncoming) -> String {
+    use ::h3::quic::ConnectionErrorIncoming as E;
+    match cause {
+        E::Timeout => "no answer".to_owned(),
+        E::ApplicationClose { .. } => "the peer closed the connection".to_owned(),
+        E::InternalError(cause) => format!("the connection to the peer was lost: {cause}"),
+        E::Undefined(cause) => match cause.downcast_ref::<quinn::ConnectionError>() {
+            Some(cause) => of_quic(cause).1,
+            None => format!("the connection to the peer was lost: {cause}"),
+        },
     }
 }
 
@@ -172,12 +217,21 @@ pub(super) fn of_quic(error: &quinn::ConnectionError) -> (ConnectionFailure, Str
         E::ConnectionClosed(e) if e.error_code == quinn::TransportErrorCode::CONNECTION_REFUSED => {
             (ConnectionFailure::Refused, "the peer accepts no more connections now".into())
         }
-        E::VersionMismatch => (ConnectionFailure::Refused, error.to_string()),
+        E::VersionMismatch => {
+            (ConnectionFailure::Refused, "the peer speaks another version of QUIC".to_owned())
+        }
         E::ApplicationClosed(e) => (
             ConnectionFailure::Lost,
             format!("closed by the peer: {}", String::from_utf8_lossy(&e.reason).escape_debug()),
         ),
-        _ => (ConnectionFailure::Lost, error.to_string()),
+        E::LocallyClosed => (ConnectionFailure::Lost, "this gateway closed the connection".to_owned()),
+        E::Reset => (ConnectionFailure::Lost, "the peer does not know the connection any more".to_owned()),
+        E::CidsExhausted => (ConnectionFailure::Lost, "the connection has no more connection ids".to_owned()),
+        E::TransportError(e) => (ConnectionFailure::Lost, format!("QUIC was violated: {}", e.reason)),
+        E::ConnectionClosed(e) => (
+            ConnectionFailure::Lost,
+            format!("the peer closed the connection: {}", String::from_utf8_lossy(&e.reason).escape_debug()),
+        ),
     }
 }
 
@@ -213,15 +267,66 @@ fn of_tls(error: &rustls::Error) -> (ConnectionFailure, String) {
             "the peer does not speak TLS 1.3".to_owned()
         }
         (None, rustls::Error::AlertReceived(alert)) => format!("refused by the peer: {alert:?}"),
-        (None, other) => other.to_string(),
+        (None, other) => tls::words("peer", other),
     };
     (ConnectionFailure::Refused, reason)
 }
 
 /// Classifies the end of an HTTP/2 connection.
 pub(super) fn of_hyper(error: &hyper::Error) -> (ConnectionFailure, String) {
+    let reset = causes(error).find_map(|e| e.downcast_ref::<h2::Error>());
     match causes(error).find_map(|e| e.downcast_ref::<std::io::Error>()) {
         Some(io) => of_io(io),
-        None => (ConnectionFailure::Lost, root_cause(error).to_string()),
+        None => (ConnectionFailure::Lost, words_of_http2(error, reset)),
+    }
+}
+
+/// Why a request over HTTP/2 has no answer.
+pub(crate) fn words_of_request(error: &(dyn StdError + 'static)) -> String {
+    match causes(error).find_map(|e| e.downcast_ref::<hyper::Error>()) {
+        Some(error) => of_hyper(error).1,
+        None => root_cause(error).to_string(),
+    }
+}
+
+/// Why HTTP/2 gave up, without the names that the libraries give to their states.
+fn words_of_http2(error: &hyper::Error, reset: Option<&h2::Error>) -> String {
+    match reset.and_then(|reset| Some((reset, reset.reason()?))) {
+        Some((_, h2::Reason::CANCEL)) => "the peer cancelled the request".to_owned(),
+        Some((_, h2::Reason::REFUSED_STREAM)) => "the peer did not process the request".to_owned(),
+        Some((reset, reason)) if reset.is_go_away() => {
+            format!("the peer is closing the connection ({})", reason.description())
+        }
+        Some((_, reason)) => format!("the peer reset the stream ({})", reason.description()),
+        None if error.is_canceled() || error.is_closed() => "the connection was closed".to_owned(),
+        None if error.is_timeout() => "no answer".to_owned(),
+        None => root_cause(error).to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use ::h3::quic::ConnectionErrorIncoming;
+    use quinn::ConnectionError;
+
+    use super::*;
+
+    #[test]
+    fn ends_of_connections_are_reported_in_words() {
+        let undefined = |cause: ConnectionError| ConnectionErrorIncoming::Undefined(Arc::new(cause));
+        for (cause, words) in [
+            (undefined(ConnectionError::LocallyClosed), "this gateway closed the connection"),
+            (undefined(ConnectionError::Reset), "the peer does not know the connection any more"),
+            (undefined(ConnectionError::TimedOut), "no answer"),
+            (ConnectionErrorIncoming::Timeout, "no answer"),
+            (
+                ConnectionErrorIncoming::ApplicationClose { error_code: 0x100 },
+                "the peer closed the connection",
+            ),
+        ] {
+            assert_eq!(words_of_quic(&cause), words);
+        }
     }
 }

@@ -132,7 +132,7 @@ impl Service<Request<tonic::body::Body>> for HandlerService {
 impl From<tonic::body::Body> for Body {
     fn from(body: tonic::body::Body) -> Self {
         // The body of a request fails only when its caller cancels the request.
-        Self::new(body.map_err(|status| StreamError::new(kind_of(&status), status.to_string())))
+        Self::new(body.map_err(|status| StreamError::new(kind_of(&status), status.message())))
     }
 }
 

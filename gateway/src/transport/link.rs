@@ -62,7 +62,7 @@ impl CloseReason {
 
     fn reason(self) -> &'static str {
         match self {
-            Self::Done => "done",
+            Self::Done => "the connection is no longer needed",
             Self::Shutdown => "shutting down",
             Self::Expired => "the certificate has expired",
             Self::Denied => "the peer is not authorised",

@@ -13,7 +13,7 @@ use tower::{Layer, Service};
 
 /// The name of a target, `<target>.<cluster>`, such as `scraper-0.eu-1`; it travels as HTTP's `:authority`.
 ///
-/// Both parts are DNS labels (`a-z 0-9 -`, 1 to 63 characters). The name never contains a port or an address: those exist
+/// It is read as DNS reads names: upper case means the same, and a dot may follow. Both parts are DNS labels (`a-z 0-9 -`, 1 to 63 characters). The name never contains a port or an address: those exist
 /// only in the configuration of the cluster that owns the target.
 ///
 /// ```
@@ -77,11 +77,14 @@ impl FromStr for Authority {
 
     fn from_str(text: &str) -> Result<Self, AuthorityError> {
         // The text may be foreign: shorten it, so that it cannot fill a log.
-        let refuse = || AuthorityError { text: text.chars().take(140).collect() };
+        let shown: String = text.chars().take(140).collect();
+        let refuse = || AuthorityError { text: shown.clone() };
+        // Names are compared as those of DNS: without regard to case, and a dot at the end says only that the name is whole.
+        let text = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
         let (target, cluster) = text.split_once('.').ok_or_else(refuse)?;
-        let target = target.parse().map_err(|_| refuse())?;
-        let cluster = cluster.parse().map_err(|_| refuse())?;
-        Ok(Self { text: text.into(), target, cluster })
+        let (target, cluster) =
+            (target.parse().map_err(|_| refuse())?, cluster.parse().map_err(|_| refuse())?);
+        Ok(Self::new(target, cluster))
     }
 }
 

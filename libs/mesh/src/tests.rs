@@ -185,14 +185,28 @@ async fn an_invalid_address_is_rejected_in_one_line() {
 
 #[test]
 fn a_target_name_is_two_labels() {
-    for bad in
-        ["", "eu-1", "a.b.c", "A.eu-1", "a.eu-1:80", ".eu-1", "a.", "a..b", "10.0.0.1", "a b.c", "ä.eu-1"]
-    {
+    for bad in [
+        "",
+        "eu-1",
+        "a.b.c",
+        "a.eu-1:80",
+        ".eu-1",
+        "a.",
+        "a..",
+        "a.eu-1..",
+        "a..b",
+        "10.0.0.1",
+        "a b.c",
+        "ä.eu-1",
+    ] {
         assert!(bad.parse::<Authority>().is_err(), "{bad}");
     }
     let name: Authority = "scraper-0.eu-1".parse().unwrap();
     assert_eq!(name, Authority::new("scraper-0".parse().unwrap(), "eu-1".parse().unwrap()));
     assert_eq!(name.to_string(), "scraper-0.eu-1");
+    for same in ["scraper-0.eu-1.", "Scraper-0.EU-1", "SCRAPER-0.eu-1."] {
+        assert_eq!(same.parse::<Authority>().unwrap(), name, "{same}");
+    }
 }
 
 #[tokio::test]

@@ -291,6 +291,12 @@ impl<'a> YamlFields<'a> {
         self.entry(name).map(|(_, node)| node).filter(|node| !matches!(node.value, YamlValue::Null))
     }
 
+    /// The node of a field, also one without a value; `None` when absent.
+    pub fn given(&mut self, name: &'static str) -> Option<&'a YamlNode> {
+        let _ = self.node(name);
+        self.entry(name).map(|(_, node)| node)
+    }
+
     /// A field that may be absent; `None` also when it is wrong, which is noted.
     pub fn optional<T>(
         &mut self,

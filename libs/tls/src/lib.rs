@@ -25,4 +25,4 @@ pub use tcp_or_tls::TcpOrTls;
 pub use tokio_rustls::TlsStream;
 pub use version::TlsVersion;
 pub use watched::{Loaded, Watched, read_file};
-pub use words::explain;
+pub use words::{explain, words};

@@ -12,7 +12,7 @@ pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// What an error of a TLS connection says, in words that begin with the peer: "the server's certificate ..."; `None` if TLS is
 /// not the cause. `peer` is "server" or "client".
 pub fn explain(peer: &str, error: &io::Error) -> Option<String> {
-    error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()).map(|error| of_tls(peer, error))
+    error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()).map(|error| words(peer, error))
 }
 
 /// An error of a handshake, in words.
@@ -34,7 +34,8 @@ pub(crate) fn timed_out(peer: &str) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, text)
 }
 
-fn of_tls(peer: &str, error: &Error) -> String {
+/// An error of TLS, in words that begin with the peer.
+pub fn words(peer: &str, error: &Error) -> String {
     match error {
         Error::InvalidCertificate(error) => format!("the {peer}'s certificate {}", of_certificate(error)),
         Error::NoCertificatesPresented => format!("the {peer} presented no certificate, but one is required"),

@@ -17,6 +17,7 @@ use crate::transport::{
     Body, CloseReason, ConnectError, ConnectionEnd, ConnectionFailure, MeshClient, MeshLink, StreamError,
     StreamErrorKind, TransportSettings,
     client::{OpenStream, RequestSender},
+    error::words_of_connection,
     handler::HandlerFuture,
 };
 
@@ -33,7 +34,7 @@ pub(in crate::transport) async fn client(
         .build::<_, _, Bytes>(QuicConnection::new(quic, max_head_bytes))
         .await
         .map_err(|error| {
-            let (failure, reason) = (ConnectionFailure::Lost, error.to_string());
+            let (failure, reason) = (ConnectionFailure::Lost, words_of_connection(&error));
             link.end(ConnectionEnd::There { failure, reason: reason.clone() });
             ConnectError { address: link.remote(), transport: link.transport(), failure, reason }
         })?;

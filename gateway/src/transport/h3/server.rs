@@ -13,7 +13,7 @@ use crate::transport::h3::{
 };
 use crate::transport::{
     CloseReason, ConnectionEnd, ConnectionFailure, Handler, MeshLink, StreamError, StreamErrorKind,
-    TransportSettings, link::ServedGuard,
+    TransportSettings, error::words_of_connection, link::ServedGuard,
 };
 use mesh::Peer;
 
@@ -39,8 +39,10 @@ pub(in crate::transport) async fn serve(
     let mut connection = match built {
         Ok(connection) => connection,
         Err(error) => {
-            return link
-                .end(ConnectionEnd::There { failure: ConnectionFailure::Lost, reason: error.to_string() });
+            return link.end(ConnectionEnd::There {
+                failure: ConnectionFailure::Lost,
+                reason: words_of_connection(&error),
+            });
         }
     };
     let peer = link.peer();
