@@ -24,6 +24,8 @@ use crate::{
 
 /// Time limit for one answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Least time between two polls while requests find a target unavailable.
+const SUSPICIOUS_INTERVAL: Duration = Duration::from_millis(250);
 /// Largest answer in bytes. A store lists the label sets of all its blocks.
 const MAX_INFO_BYTES: usize = 1 << 20;
 
@@ -62,15 +64,20 @@ impl Poller {
         self.now.notify_one();
     }
 
-    /// Polls again and again. Never returns.
+    /// Polls at the interval, and when a request found a target unavailable. Never returns.
     pub(crate) async fn run(&self) {
         let mut unanswered = BTreeSet::new();
         loop {
             self.round(&mut unanswered).await;
             let interval = *self.interval.borrow();
+            let suspicious = async {
+                tokio::time::sleep(SUSPICIOUS_INTERVAL.min(interval)).await;
+                self.inbound.target_unavailable().await;
+            };
             tokio::select! {
                 () = tokio::time::sleep(interval) => {}
                 () = self.now.notified() => {}
+                () = suspicious => {}
             }
         }
     }

@@ -8,6 +8,7 @@ use std::{
 use http::{Request, Response, Uri};
 use identity::Name;
 use mesh::Authority;
+use tokio::sync::Notify;
 use tonic::{Code, Status, body::Body};
 
 use crate::proxy::{
@@ -32,6 +33,7 @@ pub(crate) struct InboundProxy {
     cluster: Name,
     offer: RwLock<Arc<TargetOffer>>,
     running: Arc<AtomicUsize>,
+    unavailable: Arc<Notify>,
 }
 
 impl InboundProxy {
@@ -42,7 +44,16 @@ impl InboundProxy {
             cluster,
             offer: RwLock::new(Arc::new(TargetOffer { targets, policy })),
             running: Arc::default(),
+            unavailable: Arc::default(),
         }
+    }
+
+    /// Waits until a request failed because a target was unavailable.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub(crate) async fn target_unavailable(&self) {
+        self.unavailable.notified().await;
     }
 
     /// Replaces the targets and the policy. A target with the same address keeps its connection. Running requests are
@@ -98,7 +109,7 @@ impl InboundProxy {
                 ),
             );
         };
-        let relay = relay.with_permit(permit);
+        let relay = relay.with_permit(permit).notifying(self.unavailable.clone());
         match to_target(&client, method, request) {
             Ok(request) => {
                 let request = request.map(|body| relay.count(body));

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body as _, Frame, SizeHint};
 use prometheus_client::metrics::counter::Counter;
+use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Status, body::Body};
@@ -44,6 +45,8 @@ pub(crate) struct Relay {
     bytes: u64,
     /// `None` until the outcome is known. If it is still `None` on drop, the request was cancelled.
     code: Option<Code>,
+    /// Notified if the target turns out to be unavailable.
+    unavailable: Option<Arc<Notify>>,
     _running: GaugeGuard,
     _permit: Option<RequestPermit>,
 }
@@ -100,6 +103,7 @@ impl Relay {
             began: Instant::now(),
             bytes: 0,
             code: None,
+            unavailable: None,
             _running,
             _permit: None,
         }
@@ -108,6 +112,12 @@ impl Relay {
     /// Keeps a permit until the request has finished.
     pub(crate) fn with_permit(mut self, permit: RequestPermit) -> Self {
         self._permit = Some(permit);
+        self
+    }
+
+    /// Notifies if the target turns out to be unavailable.
+    pub(crate) fn notifying(mut self, unavailable: Arc<Notify>) -> Self {
+        self.unavailable = Some(unavailable);
         self
     }
 
@@ -169,6 +179,9 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
+        if let (Some(Code::Unavailable), Some(unavailable)) = (self.code, &self.unavailable) {
+            unavailable.notify_one();
+        }
         let code = self.code.map_or("cancelled", grpc::code_name);
         self.metrics.request_done(self.method, code);
         tracing::debug!(

@@ -106,6 +106,23 @@ async fn the_directory_shows_when_targets_and_clusters_connect_and_disconnect() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_target_is_unhealthy_with_the_first_request_that_it_does_not_answer() {
+    let world = MeshWorld::new();
+    let obs = world.observability("").await;
+    let store = TestStore::start(EU_1).await;
+    let yaml = cluster("eu-1", &[("scraper-0", store.address)], "");
+    // Longer than the patience of this test.
+    let yaml = yaml.replace("info_interval: 100ms", "info_interval: 60s");
+    let token = world.token("eu-1", &[obs.addresses.mesh.unwrap()]);
+    let _gateway = world.try_start("eu-1", &yaml, Some(&token)).await.unwrap();
+    healthy(&obs, "scraper-0.eu-1").await;
+    drop(store);
+    let status = client(&obs, "scraper-0.eu-1").series(messages(1, Duration::ZERO)).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    directory(&obs, "the target is unhealthy", |entries| entries.iter().all(|e| !e.healthy)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_store_with_labels_of_another_cluster_is_unhealthy() {
     let world = MeshWorld::new();
     let obs = world.observability("").await;
