@@ -19,7 +19,7 @@ use crate::metrics::SidecarMetrics;
 use crate::reloader::{Reloader, ReloaderConfig, ReloaderMetrics, Trigger};
 use crate::shipper::{Producer, Shipper, ShipperMetrics};
 use crate::store::PrometheusStore;
-use crate::upstream::{Heartbeat, PrometheusState, first_answer};
+use crate::upstream::{Heartbeat, PrometheusState, StateReporter, first_answer};
 
 const ROLE: RoleInfo = RoleInfo { name: "sidecar", descriptors: &[proto::DESCRIPTORS] };
 
@@ -47,18 +47,17 @@ async fn build(config: Config, mut startup: Startup) -> Result<RunningRole, Role
     if let Some((reloader, trigger)) = config.reloads {
         spawn_reloader(&mut startup, reloader, trigger);
     }
+    let reporter = StateReporter::new(
+        config.client.clone(),
+        config.get_config_timeout,
+        sender,
+        startup.probes(),
+        metrics.clone(),
+    );
     let store =
-        PrometheusStore::new(config.client.clone(), state, config.min_time, serve_from, metrics.clone());
-    let heartbeat = Heartbeat {
-        client: config.client,
-        interval: config.get_config_interval,
-        timeout: config.get_config_timeout,
-        tsdb_path: config.tsdb_path,
-        preflight,
-        state: sender,
-        probes: startup.probes(),
-        metrics,
-    };
+        PrometheusStore::new(config.client, state, reporter.clone(), config.min_time, serve_from, metrics);
+    let heartbeat =
+        Heartbeat { interval: config.get_config_interval, tsdb_path: config.tsdb_path, preflight, reporter };
     let heartbeat = heartbeat.run(startup.shutdown());
     startup.spawn("Prometheus heartbeat", heartbeat);
 

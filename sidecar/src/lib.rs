@@ -10,12 +10,14 @@
 //!
 //! Not here: buckets (`bucket`); the block format (`tsdb`).
 //!
-//! Reading order: `config`, `component`, `upstream`, `store`, `series_answer`, `order`; then `shipper` and
-//! `reloader`, which are independent of each other.
+//! Reading order: `config`, `component`, `upstream`, `data_folder`, `store`, `series_answer`, `equal_series`,
+//! `order`; then `shipper` and `reloader`, which are independent of each other.
 
 mod admission;
 mod component;
 mod config;
+mod data_folder;
+mod equal_series;
 mod http_client;
 mod metrics;
 mod order;

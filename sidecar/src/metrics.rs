@@ -16,6 +16,7 @@ pub(crate) struct SidecarMetrics {
     chunk_bytes: Counter,
     sorted_in_memory: Counter,
     failed_reads: Counter,
+    made_equal: Counter,
 }
 
 impl SidecarMetrics {
@@ -51,6 +52,11 @@ impl SidecarMetrics {
             "Series requests that failed because of an error of Prometheus",
             metrics.failed_reads.clone(),
         );
+        registry.register(
+            "isthmus_sidecar_series_made_equal",
+            "Series sent that became equal to another one because external labels override their labels",
+            metrics.made_equal.clone(),
+        );
         metrics
     }
 
@@ -70,6 +76,10 @@ impl SidecarMetrics {
 
     pub(crate) fn sorted_in_memory(&self) {
         self.sorted_in_memory.inc();
+    }
+
+    pub(crate) fn made_equal(&self, series: u64) {
+        self.made_equal.inc_by(series);
     }
 
     pub(crate) fn failed_read(&self) {

@@ -3,12 +3,13 @@
 use model::Labels;
 use promapi::{ChunkEncoding, ReadChunk, ReadData, ReadSeries, ReadStream};
 use series::{AggrChunk, Series, SeriesSorter};
-use storeapi::{SeriesRequest, Shard, StoreError};
+use storeapi::{SeriesFrame, SeriesRequest, Shard, StoreError};
 use tsdb::{Chunk, Encoding};
 
+use crate::equal_series::EqualSeries;
 use crate::metrics::SidecarMetrics;
 use crate::order::Reorder;
-use crate::upstream::PrometheusFacts;
+use crate::upstream::{PrometheusFacts, StateReporter};
 
 /// Maximum memory of an answer that must be sorted in memory, in bytes.
 const SORTED_BYTES: usize = 1 << 30;
@@ -61,7 +62,10 @@ pub(crate) struct SeriesAnswer {
     /// Number of series that may still be sent.
     left: usize,
     ready: Vec<Series>,
+    /// `None` if series cannot become equal, and after the warning about it.
+    equal: Option<EqualSeries>,
     url: String,
+    reporter: StateReporter,
     metrics: SidecarMetrics,
 }
 
@@ -71,6 +75,7 @@ impl SeriesAnswer {
         facts: &PrometheusFacts,
         request: &SeriesRequest,
         url: &str,
+        reporter: StateReporter,
         metrics: SidecarMetrics,
     ) -> Self {
         let rewriter = LabelRewriter::new(&facts.external, &request.without_replica_labels);
@@ -87,26 +92,33 @@ impl SeriesAnswer {
             shard: request.shard.clone(),
             left: request.limit.unwrap_or(usize::MAX),
             ready: Vec::new(),
+            equal: EqualSeries::of(facts),
             url: url.to_owned(),
+            reporter,
             metrics,
         }
     }
 
-    /// The next series of the answer, or `None` at its end.
-    pub(crate) async fn next(&mut self) -> Result<Option<Vec<Series>>, StoreError> {
-        let outcome = self.advance().await;
-        match &outcome {
+    /// The next part of the answer, or `None` at its end.
+    pub(crate) async fn next(&mut self) -> Result<Option<SeriesFrame>, StoreError> {
+        match self.advance().await {
             Ok(Some(batch)) => {
                 let bytes = batch.iter().flat_map(|s| &s.chunks).map(AggrChunk::size_bytes).sum();
                 self.metrics.sent(batch.len(), bytes);
+                Ok(Some(SeriesFrame::Series(batch)))
             }
-            Ok(None) => {}
-            Err(_) => {
+            Ok(None) => {
+                let Some(equal) = self.equal.take() else { return Ok(None) };
+                self.metrics.made_equal(equal.count());
+                Ok(equal.warning(&self.url).map(SeriesFrame::Warning))
+            }
+            Err(error) => {
                 self.source = None;
                 self.metrics.failed_read();
+                self.reporter.probe().await;
+                Err(error)
             }
         }
-        outcome
     }
 
     async fn advance(&mut self) -> Result<Option<Vec<Series>>, StoreError> {
@@ -143,6 +155,9 @@ impl SeriesAnswer {
         let attached = self.rewriter.rewrite(&labels);
         if self.shard.as_ref().is_some_and(|shard| !shard.keeps(&attached)) {
             return Ok(0);
+        }
+        if let Some(equal) = &mut self.equal {
+            equal.add(&labels);
         }
         let chunks: Vec<AggrChunk> = match data {
             ReadData::Chunks(chunks) => chunks

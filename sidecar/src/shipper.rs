@@ -47,6 +47,7 @@ use tsdb::Ulid;
 pub(crate) use config::{ShipperArgs, ShipperConfig};
 use disk::DiskError;
 use journal::{BlockStage, Journal};
+pub(crate) use local::oldest_block;
 use local::{BlockTask, LocalBlocks, ShipPolicy};
 pub(crate) use metrics::ShipperMetrics;
 use neighbours::Neighbours;

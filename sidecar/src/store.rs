@@ -7,18 +7,18 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use model::{ExternalMatch, Labels, Matcher, TimeRange, Timestamp};
+use model::{ExternalMatch, Labels, Matcher, TimeRange, Timestamp, is_legacy_label_name};
 use promapi::{ClientError, PrometheusClient, ReadQuery, SeriesSelection};
 use runtime::TimeArg;
 use storeapi::{
-    Apis, LabelNamesRequest, LabelValuesRequest, LabelsAnswer, MetadataAnswer, MetadataRequest,
+    Apis, Code, LabelNamesRequest, LabelValuesRequest, LabelsAnswer, MetadataAnswer, MetadataRequest,
     MetadataStore, MetricMetadata, SeriesFrame, SeriesRequest, SeriesStream, Store, StoreError, StoreInfo,
 };
 use tokio::sync::{Semaphore, watch};
 
 use crate::metrics::SidecarMetrics;
 use crate::series_answer::{LabelRewriter, SeriesAnswer};
-use crate::upstream::{PrometheusFacts, PrometheusState};
+use crate::upstream::{PrometheusFacts, PrometheusState, StateReporter};
 
 /// Series in one frame of an answer without chunks.
 const LABEL_SETS_A_FRAME: usize = 256;
@@ -31,6 +31,7 @@ const CONCURRENT_LISTS: usize = 4;
 pub(crate) struct PrometheusStore {
     client: PrometheusClient,
     state: watch::Receiver<PrometheusState>,
+    reporter: StateReporter,
     /// Older data is not served.
     min_time: TimeArg,
     /// The sidecar must serve data from this time on; older data is in the bucket.
@@ -50,17 +51,35 @@ impl PrometheusStore {
     pub(crate) fn new(
         client: PrometheusClient,
         state: watch::Receiver<PrometheusState>,
+        reporter: StateReporter,
         min_time: TimeArg,
         serve_from: watch::Receiver<Timestamp>,
         metrics: SidecarMetrics,
     ) -> Self {
         let lists = Arc::new(Semaphore::new(CONCURRENT_LISTS));
-        Self { client, state, min_time, serve_from, metrics, lists }
+        Self { client, state, reporter, min_time, serve_from, metrics, lists }
+    }
+
+    /// The error of a failed request to Prometheus. If Prometheus does not answer at all, the sidecar is not ready before the
+    /// caller receives the error.
+    async fn failed(&self, error: ClientError) -> StoreError {
+        let error = upstream_error(error);
+        if error.code() == Code::Unavailable {
+            self.reporter.probe().await;
+        }
+        error
     }
 
     fn facts(&self) -> Result<PrometheusFacts, StoreError> {
         let state = self.state.borrow();
         state.clone().map_err(|reason| StoreError::unavailable(format!("not ready: {reason}")))
+    }
+
+    async fn answered<T>(&self, answer: Result<T, ClientError>) -> Result<T, StoreError> {
+        match answer {
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(self.failed(error).await),
+        }
     }
 
     /// The time range that this store serves: that of Prometheus, without data that is older than
@@ -74,12 +93,18 @@ impl PrometheusStore {
     fn narrow(&self, matchers: &[Matcher], range: TimeRange) -> Result<Option<NarrowedRequest>, StoreError> {
         let facts = self.facts()?;
         let range = range.intersect(&self.served(&facts));
-        match ExternalMatch::split(matchers, &facts.external) {
-            ExternalMatch::Rest(matchers) if !range.is_empty() => {
-                Ok(Some(NarrowedRequest { facts, matchers, range }))
+        let ExternalMatch::Rest(mut rest) = ExternalMatch::split(matchers, &facts.external) else {
+            return Ok(None);
+        };
+        if !facts.utf8_names {
+            // Such a label is empty here. Prometheus would reject the request.
+            let unknown = |matcher: &Matcher| !is_legacy_label_name(matcher.name());
+            if rest.iter().any(|matcher| unknown(matcher) && !matcher.matches_empty()) {
+                return Ok(None);
             }
-            _ => Ok(None),
+            rest.retain(|matcher| !unknown(matcher));
         }
+        Ok((!range.is_empty()).then_some(NarrowedRequest { facts, matchers: rest, range }))
     }
 
     /// Like [`narrow`](Self::narrow), with matchers that Prometheus accepts in a request for labels: none, or at least one
@@ -103,7 +128,7 @@ impl PrometheusStore {
         request: &SeriesRequest,
     ) -> Result<SeriesStream, StoreError> {
         let selection = SeriesSelection { matchers: &narrowed.matchers, range: narrowed.range, limit: None };
-        let answer = self.client.series(selection).await.map_err(upstream_error)?;
+        let answer = self.answered(self.client.series(selection).await).await?;
         let rewriter = LabelRewriter::new(&narrowed.facts.external, &request.without_replica_labels);
         let kept = answer.data.iter().map(|labels| rewriter.rewrite(labels));
         let sets: BTreeSet<Labels> =
@@ -151,16 +176,20 @@ impl Store for PrometheusStore {
         }
         let NarrowedRequest { facts, matchers, range } = narrowed;
         let read = self.client.read(&ReadQuery { matchers, range }).await;
-        let read = read.map_err(|error| {
-            self.metrics.failed_read();
-            upstream_error(error)
-        })?;
+        let read = match read {
+            Ok(read) => read,
+            Err(error) => {
+                self.metrics.failed_read();
+                return Err(self.failed(error).await);
+            }
+        };
+        let reporter = self.reporter.clone();
         let answer_stream =
-            SeriesAnswer::new(read, &facts, &request, self.client.url(), self.metrics.clone());
+            SeriesAnswer::new(read, &facts, &request, self.client.url(), reporter, self.metrics.clone());
         let frames: BoxStream<'static, _> =
             stream::try_unfold(answer_stream, |mut answer_stream| async move {
-                let batch = answer_stream.next().await?;
-                Ok(batch.map(|series| (SeriesFrame::Series(series), answer_stream)))
+                let frame = answer_stream.next().await?;
+                Ok(frame.map(|frame| (frame, answer_stream)))
             })
             .boxed();
         Ok(frames)
@@ -171,7 +200,7 @@ impl Store for PrometheusStore {
             return Ok(LabelsAnswer::default());
         };
         let selection = SeriesSelection { matchers: &narrowed.matchers, range: narrowed.range, limit: None };
-        let answer = self.client.label_names(selection).await.map_err(upstream_error)?;
+        let answer = self.answered(self.client.label_names(selection).await).await?;
         let mut names: BTreeSet<String> = answer.data.into_iter().collect();
         if !names.is_empty() {
             names.extend(narrowed.facts.external.iter().map(|label| label.name.to_owned()));
@@ -190,10 +219,13 @@ impl Store for PrometheusStore {
         if request.without_replica_labels.contains(&request.label) {
             return Ok(LabelsAnswer::default());
         }
+        if !narrowed.facts.utf8_names && !is_legacy_label_name(&request.label) {
+            return Ok(LabelsAnswer::default());
+        }
         let mut selection =
             SeriesSelection { matchers: &narrowed.matchers, range: narrowed.range, limit: None };
         let Some(external) = narrowed.facts.external.get(&request.label) else {
-            let answer = self.client.label_values(&request.label, selection).await.map_err(upstream_error)?;
+            let answer = self.answered(self.client.label_values(&request.label, selection).await).await?;
             return Ok(labels_answer(answer.data.into_iter().collect(), answer.warnings, request.limit));
         };
         // An external label has the same value in each series. It is returned if at least one series matches.
@@ -201,7 +233,7 @@ impl Store for PrometheusStore {
         let (found, warnings) = if narrowed.matchers.is_empty() {
             (true, Vec::new())
         } else {
-            let names = self.client.label_names(selection).await.map_err(upstream_error)?;
+            let names = self.answered(self.client.label_names(selection).await).await?;
             (!names.data.is_empty(), names.warnings)
         };
         let values = found.then(|| external.to_owned()).into_iter().collect();
@@ -216,7 +248,7 @@ impl MetadataStore for PrometheusStore {
             return Ok(MetadataAnswer::default());
         }
         let answer = self.client.metadata(request.metric.as_deref(), request.limit).await;
-        let answer = answer.map_err(upstream_error)?;
+        let answer = self.answered(answer).await?;
         let entry = |e: promapi::MetadataEntry| MetricMetadata { kind: e.kind, help: e.help, unit: e.unit };
         let metadata =
             answer.data.into_iter().map(|(name, all)| (name, all.into_iter().map(entry).collect())).collect();
@@ -229,8 +261,7 @@ fn labels_answer(values: BTreeSet<String>, warnings: Vec<String>, limit: Option<
 }
 
 /// Converts an error of Prometheus to the corresponding gRPC code; see the table in `promclient` of Thanos.
-pub(crate) fn upstream_error(error: ClientError) -> StoreError {
-    use storeapi::Code;
+fn upstream_error(error: ClientError) -> StoreError {
     let code = match error.status().map(|status| status.as_u16()) {
         Some(400) => Code::InvalidArgument,
         Some(404) => Code::NotFound,

@@ -10,18 +10,21 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use model::{Labels, Matcher, TimeRange, Timestamp};
+use model::{Labels, MatchOp, Matcher, TimeRange, Timestamp};
 use promapi::{ClientOptions, PrometheusClient};
 use runtime::{Probes, Registry, Shutdown};
 use storeapi::acceptance::{self, Dataset};
-use storeapi::{MetadataRequest, MetadataStore, SeriesRequest, Store, collect_series};
+use storeapi::{
+    LabelNamesRequest, LabelValuesRequest, LabelsAnswer, MetadataRequest, MetadataStore, SeriesRequest,
+    Store, collect_series,
+};
 use tempfile::TempDir;
 use tokio::sync::watch;
 
 use crate::metrics::SidecarMetrics;
 use crate::store::PrometheusStore;
 use crate::testing::{Prometheus, free_port, installed, labels};
-use crate::upstream::{Heartbeat, PrometheusState, first_answer};
+use crate::upstream::{Heartbeat, PrometheusState, StateReporter, first_answer};
 
 /// Creates blocks from the data set, through an OpenMetrics file.
 fn load(dir: &Path, dataset: &Dataset) {
@@ -71,25 +74,22 @@ impl Drop for Sidecar {
 }
 
 fn sidecar(prometheus: SocketAddr, min_time: &str) -> Sidecar {
+    sidecar_with(prometheus, min_time, Duration::from_millis(200))
+}
+
+fn sidecar_with(prometheus: SocketAddr, min_time: &str, interval: Duration) -> Sidecar {
     let client =
         PrometheusClient::new(&format!("http://{prometheus}"), ClientOptions::default()).expect("a URL");
     let metrics = SidecarMetrics::new(&mut Registry::default());
     let (sender, state) = watch::channel(Err("not asked yet".to_owned()));
     let min_time = min_time.parse().expect("a time");
     let (serve_from, receiver) = watch::channel(Timestamp::MIN);
-    let store = PrometheusStore::new(client.clone(), state.clone(), min_time, receiver, metrics.clone());
-    let store = Arc::new(store);
     let (probes, shutdown) = (Probes::new(), Shutdown::new());
-    let heartbeat = Heartbeat {
-        client,
-        interval: Duration::from_millis(200),
-        timeout: Duration::from_secs(5),
-        tsdb_path: "./data".into(),
-        preflight: None,
-        state: sender,
-        probes: probes.clone(),
-        metrics,
-    };
+    let timeout = Duration::from_secs(5);
+    let reporter = StateReporter::new(client.clone(), timeout, sender, probes.clone(), metrics.clone());
+    let store = PrometheusStore::new(client, state.clone(), reporter.clone(), min_time, receiver, metrics);
+    let store = Arc::new(store);
+    let heartbeat = Heartbeat { interval, tsdb_path: "./data".into(), preflight: None, reporter };
     tokio::spawn(heartbeat.run(shutdown.clone()));
     Sidecar { store, serve_from, state, probes, shutdown }
 }
@@ -177,6 +177,125 @@ async fn readiness_and_labels_follow_prometheus() {
     let prometheus = start(dir.path(), &second, address);
     until("the new labels", &sidecar, |s| matches!(s, Ok(facts) if facts.external == second)).await;
     drop(prometheus);
+}
+
+/// Names and values of a store for matchers, with their warnings, and the label sets of its series.
+async fn everything_for(sidecar: &Sidecar, matchers: &[Matcher]) -> (Vec<String>, Vec<Labels>, Vec<String>) {
+    let names = LabelNamesRequest::new(TimeRange::ALL, matchers.to_vec());
+    let names = sidecar.store.label_names(names).await.expect("names");
+    let values = LabelValuesRequest::new("job", TimeRange::ALL, matchers.to_vec());
+    let values = sidecar.store.label_values(values).await.expect("values");
+    let mut request = SeriesRequest::new(TimeRange::ALL, matchers.to_vec());
+    let stream = sidecar.store.series(request.clone()).await.expect("a stream");
+    let (series, warnings) = collect_series(stream).await.expect("series");
+    request.skip_chunks = true;
+    let stream = sidecar.store.series(request).await.expect("a stream");
+    let (sets, more) = collect_series(stream).await.expect("label sets");
+    let sets: Vec<Labels> = sets.into_iter().map(|series| series.labels).collect();
+    assert_eq!(series.into_iter().map(|series| series.labels).collect::<Vec<_>>(), sets);
+    assert_eq!(names.values.is_empty(), sets.is_empty());
+    (values.values, sets, [names.warnings, values.warnings, warnings, more].concat())
+}
+
+/// Prometheus 2.42 rejects requests with such names.
+#[tokio::test(flavor = "multi_thread")]
+async fn label_names_that_an_old_prometheus_cannot_have_are_empty() {
+    if !installed() {
+        return;
+    }
+    let dataset = acceptance::dataset();
+    let dir = TempDir::new().expect("a folder");
+    load(dir.path(), &dataset);
+    let prometheus = start(dir.path(), &dataset.external, free_port());
+    let sidecar = sidecar(prometheus.address, "0000-01-01T00:00:00Z");
+    until("Prometheus", &sidecar, Result::is_ok).await;
+    let up = Matcher::equal("__name__", "up");
+    let matcher = |op, value| Matcher::new(op, "http.route", value).expect("a matcher");
+    for (matcher, expected) in [
+        (matcher(MatchOp::Equal, ""), true),
+        (matcher(MatchOp::NotEqual, "/"), true),
+        (matcher(MatchOp::Regex, ".*"), true),
+        (matcher(MatchOp::NotRegex, ".+"), true),
+        (matcher(MatchOp::Equal, "/"), false),
+        (matcher(MatchOp::NotEqual, ""), false),
+        (matcher(MatchOp::Regex, "/.*"), false),
+    ] {
+        let (values, sets, warnings) = everything_for(&sidecar, &[up.clone(), matcher.clone()]).await;
+        assert_eq!((values.len(), sets.len()), (usize::from(expected), usize::from(expected)), "{matcher}");
+        assert!(warnings.is_empty(), "{matcher}: {warnings:?}");
+        let external = Matcher::equal("cluster", "eu-1");
+        let (_, sets, warnings) = everything_for(&sidecar, &[external, matcher.clone()]).await;
+        assert_eq!(sets.len(), if expected { dataset.series.len() } else { 0 }, "{matcher}");
+        assert!(warnings.is_empty(), "{matcher}: {warnings:?}");
+    }
+    let values = LabelValuesRequest::new("http.route", TimeRange::ALL, vec![up]);
+    assert_eq!(sidecar.store.label_values(values).await, Ok(LabelsAnswer::default()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn series_that_external_labels_make_equal_are_counted_and_warned_about() {
+    if !installed() {
+        return;
+    }
+    let mut dataset = acceptance::dataset();
+    let sample = dataset.series[0].1.clone();
+    for (name, cluster) in [("mixed", "a"), ("mixed", "b"), ("mixed", ""), ("alone", "a")] {
+        let set = labels(&[("__name__", name), ("cluster", cluster), ("job", "x")]);
+        dataset.series.push((set, sample.clone()));
+    }
+    let dir = TempDir::new().expect("a folder");
+    load(dir.path(), &dataset);
+    let prometheus = start(dir.path(), &dataset.external, free_port());
+    let sidecar = sidecar(prometheus.address, "0000-01-01T00:00:00Z");
+    until("Prometheus", &sidecar, Result::is_ok).await;
+    let ask = async |matcher: Matcher| {
+        let request = SeriesRequest::new(TimeRange::ALL, vec![matcher]);
+        let stream = sidecar.store.series(request).await.expect("a stream");
+        collect_series(stream).await.expect("series")
+    };
+    let (series, warnings) = ask(Matcher::equal("job", "x")).await;
+    assert_eq!(series.len(), 2, "{series:?}");
+    assert!(warnings.len() == 1 && warnings[0].contains("2 series became equal"), "{warnings:?}");
+    let (names, example) = ("override their labels cluster,", "mixed{cluster=\"eu-1\"");
+    assert!(warnings[0].contains(names) && warnings[0].contains(example), "{warnings:?}");
+    assert!(ask(Matcher::equal("__name__", "alone")).await.1.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sidecar_is_not_ready_with_the_first_failed_read_or_probe() {
+    if !installed() {
+        return;
+    }
+    let external = labels(&[("cluster", "eu-1")]);
+    let dir = TempDir::new().expect("a folder");
+    fs::create_dir_all(dir.path().join("data")).expect("a folder");
+    let address = free_port();
+    let hour = Duration::from_secs(3600);
+    let up = vec![Matcher::equal("__name__", "up")];
+
+    println!("a failed read");
+    let prometheus = start(dir.path(), &external, address);
+    let read = sidecar_with(address, "0000-01-01T00:00:00Z", hour);
+    let names = sidecar_with(address, "0000-01-01T00:00:00Z", hour);
+    let probed = sidecar_with(address, "0000-01-01T00:00:00Z", hour);
+    for sidecar in [&read, &names, &probed] {
+        until("Prometheus", sidecar, Result::is_ok).await;
+    }
+    drop(prometheus);
+    assert!(read.store.series(SeriesRequest::new(TimeRange::ALL, up.clone())).await.is_err());
+    assert!(!read.probes.health().is_ready() && read.store.info().await.is_err());
+    assert!(names.store.label_names(LabelNamesRequest::new(TimeRange::ALL, up)).await.is_err());
+    assert!(!names.probes.health().is_ready() && names.store.info().await.is_err());
+
+    println!("a failed probe");
+    until("the loss", &probed, Result::is_err).await;
+    assert!(!probed.probes.health().is_ready());
+
+    println!("it returns");
+    let _prometheus = start(dir.path(), &external, address);
+    for sidecar in [&read, &probed] {
+        until("Prometheus", sidecar, Result::is_ok).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,12 +9,14 @@ use model::{Labels, TimeRange, Timestamp};
 use promapi::{ClientError, PrometheusClient, SeriesSelection};
 use runtime::{Probes, Shutdown};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::data_folder::{DataFolder, ReportedData};
 use crate::metrics::SidecarMetrics;
 use crate::shipper::{Fit, Preflight, Producer};
 
-/// Maximum delay before a Prometheus that did not answer is asked again.
+/// Maximum delay before a Prometheus that did not answer is asked again, and between two probes of one that does.
 const RETRY: Duration = Duration::from_secs(2);
 
 /// The state of Prometheus at the last heartbeat.
@@ -26,6 +28,9 @@ pub(crate) struct PrometheusFacts {
     pub(crate) min_time: Timestamp,
     /// Names of all stored labels. They determine whether an answer can be streamed.
     pub(crate) stored_names: Arc<BTreeSet<String>>,
+    /// Whether its label names may be any text. Prometheus before version 3 rejects requests with other names, and has no such
+    /// labels.
+    pub(crate) utf8_names: bool,
     /// The producer of the uploaded blocks; `None` if nothing is uploaded.
     pub(crate) producer: Option<Producer>,
 }
@@ -67,66 +72,43 @@ pub(crate) async fn first_answer(
     Err(format!("Prometheus was not ready for uploads within --prometheus.ready_timeout={limit}: {reason}"))
 }
 
-/// Reads the state of Prometheus at an interval, and publishes it together with the readiness of the sidecar.
-pub(crate) struct Heartbeat {
-    pub(crate) client: PrometheusClient,
-    pub(crate) interval: Duration,
-    pub(crate) timeout: Duration,
-    pub(crate) tsdb_path: PathBuf,
-    /// Requirements of uploads; `None` if nothing is uploaded.
-    pub(crate) preflight: Option<Preflight>,
-    pub(crate) state: watch::Sender<PrometheusState>,
-    pub(crate) probes: Probes,
-    pub(crate) metrics: SidecarMetrics,
+/// Publishes the state of Prometheus together with the readiness of the sidecar. Clones share both.
+#[derive(Clone)]
+pub(crate) struct StateReporter {
+    client: PrometheusClient,
+    /// Time limit for an answer of Prometheus.
+    timeout: Duration,
+    state: Arc<watch::Sender<PrometheusState>>,
+    probes: Probes,
+    metrics: SidecarMetrics,
 }
 
-impl Heartbeat {
-    /// Runs until shutdown. An unreachable Prometheus is retried until it answers.
-    pub(crate) async fn run(self, shutdown: Shutdown) {
-        let mut logged = Vec::new();
-        loop {
-            let outcome = self.round().await;
-            let wait = if outcome.is_ok() { self.interval } else { self.interval.min(RETRY) };
-            if let Ok((_, warnings)) = &outcome
-                && logged != *warnings
-            {
-                warnings.iter().for_each(|warning| warn!(prometheus = self.client.url(), "{warning}"));
-                logged.clone_from(warnings);
-            }
-            self.publish(outcome.map(|(facts, _)| facts));
-            if shutdown.until_triggered(tokio::time::sleep(wait)).await.is_none() {
-                return;
-            }
-        }
+impl StateReporter {
+    pub(crate) fn new(
+        client: PrometheusClient,
+        timeout: Duration,
+        state: watch::Sender<PrometheusState>,
+        probes: Probes,
+        metrics: SidecarMetrics,
+    ) -> Self {
+        Self { client, timeout, state: Arc::new(state), probes, metrics }
     }
 
-    /// The state of Prometheus, and warnings for the operator.
-    async fn round(&self) -> Result<(PrometheusFacts, Vec<String>), RoundError> {
-        let ask = async {
-            self.client.ready().await?;
-            let configuration = self.client.configuration().await?;
-            let external = configuration.external_labels;
-            if external.is_empty() {
-                return Err(RoundError::NoExternalLabels);
-            }
-            let flags = self.client.flags().await?;
-            let mut warnings = Vec::from_iter(self.other_data_folder(flags.as_ref()));
-            let fit = self.preflight.as_ref().map(|preflight| preflight.check(flags.as_ref()));
-            let producer = fit.transpose().map_err(RoundError::Unfit)?.map(|fit: Fit| {
-                warnings.extend(fit.warnings);
-                Producer {
-                    external: external.clone(),
-                    out_of_order_window: configuration.out_of_order_time_window,
-                    block_range: fit.block_range,
-                }
-            });
-            let min_time = self.client.lowest_timestamp().await?.unwrap_or(Timestamp::MIN);
-            let everything = SeriesSelection { matchers: &[], range: TimeRange::ALL, limit: None };
-            let names = self.client.label_names(everything).await?.data;
-            let stored_names = Arc::new(names.into_iter().collect());
-            Ok((PrometheusFacts { external, min_time, stored_names, producer }, warnings))
+    /// Asks Prometheus whether it is ready, after a request to it has failed or some time after the last answer. If it is not,
+    /// the sidecar is not ready from now on. Returns whether it is ready.
+    pub(crate) async fn probe(&self) -> bool {
+        if self.state.borrow().is_err() {
+            // The heartbeat already tries again.
+            return false;
+        }
+        let answer = tokio::time::timeout(self.timeout, self.client.ready()).await;
+        let error = match answer {
+            Ok(Ok(())) => return true,
+            Ok(Err(error)) => RoundError::from(error),
+            Err(_) => RoundError::Late(self.timeout),
         };
-        tokio::time::timeout(self.timeout, ask).await.map_err(|_| RoundError::Late(self.timeout))?
+        self.publish(Err(error));
+        false
     }
 
     fn publish(&self, outcome: Result<PrometheusFacts, RoundError>) {
@@ -160,18 +142,125 @@ impl Heartbeat {
             changed
         });
     }
+}
 
-    /// A warning if `--tsdb.path` is not the data directory that Prometheus reports.
-    fn other_data_folder(&self, flags: Option<&BTreeMap<String, String>>) -> Option<String> {
-        let theirs = flags?.get("storage.tsdb.path").map(PathBuf::from)?;
-        // Relative paths depend on the working directories, which may differ. Only absolute paths are
-        // compared.
-        let differs = theirs.is_absolute() && self.tsdb_path.is_absolute() && theirs != self.tsdb_path;
-        let real = |path: &PathBuf| path.canonicalize().ok();
-        let is_same = real(&theirs).is_some_and(|theirs| Some(theirs) == real(&self.tsdb_path));
-        (differs && !is_same).then(|| {
-            let (ours, theirs) = (self.tsdb_path.display(), theirs.display());
-            format!("--tsdb.path is {ours}, but the data directory of Prometheus is {theirs}; make sure that both are the same directory")
-        })
+/// Reads the state of Prometheus at an interval.
+pub(crate) struct Heartbeat {
+    pub(crate) interval: Duration,
+    pub(crate) tsdb_path: PathBuf,
+    /// Requirements of uploads; `None` if nothing is uploaded.
+    pub(crate) preflight: Option<Preflight>,
+    pub(crate) reporter: StateReporter,
+}
+
+impl Heartbeat {
+    /// Runs until shutdown. An unreachable Prometheus is retried until it answers.
+    pub(crate) async fn run(self, shutdown: Shutdown) {
+        shutdown.until_triggered(self.beat()).await;
+    }
+
+    async fn beat(self) {
+        let mut logged = Vec::new();
+        let mut folder = DataFolder::new(self.tsdb_path.clone());
+        loop {
+            let outcome = self.round(&mut folder).await;
+            let is_ready = outcome.is_ok();
+            if let Ok((_, warnings)) = &outcome
+                && logged != *warnings
+            {
+                let url = self.reporter.client.url();
+                warnings.iter().for_each(|warning| warn!(prometheus = url, "{warning}"));
+                logged.clone_from(warnings);
+            }
+            self.reporter.publish(outcome.map(|(facts, _)| facts));
+            if is_ready {
+                self.until_due_or_lost().await;
+            } else {
+                tokio::time::sleep(self.interval.min(RETRY)).await;
+            }
+        }
+    }
+
+    /// Waits for the next heartbeat, at most until a probe finds that Prometheus is not ready.
+    async fn until_due_or_lost(&self) {
+        let due = Instant::now() + self.interval;
+        loop {
+            let now = Instant::now();
+            tokio::time::sleep_until(due.min(now + RETRY)).await;
+            if now + RETRY >= due || !self.reporter.probe().await {
+                return;
+            }
+        }
+    }
+
+    /// The state of Prometheus, and warnings for the operator.
+    async fn round(&self, folder: &mut DataFolder) -> Result<(PrometheusFacts, Vec<String>), RoundError> {
+        let (client, timeout) = (&self.reporter.client, self.reporter.timeout);
+        let ask = async {
+            client.ready().await?;
+            let configuration = client.configuration().await?;
+            let external = configuration.external_labels;
+            if external.is_empty() {
+                return Err(RoundError::NoExternalLabels);
+            }
+            let flags = client.flags().await?;
+            let mut warnings = Vec::new();
+            let fit = self.preflight.as_ref().map(|preflight| preflight.check(flags.as_ref()));
+            let producer = fit.transpose().map_err(RoundError::Unfit)?.map(|fit: Fit| {
+                warnings.extend(fit.warnings);
+                Producer {
+                    external: external.clone(),
+                    out_of_order_window: configuration.out_of_order_time_window,
+                    block_range: fit.block_range,
+                }
+            });
+            let lowest = client.lowest_timestamp().await?;
+            if self.preflight.is_some() {
+                // An old Prometheus does not report its working directory.
+                let info = client.runtime_info().await.ok();
+                let directory = info.as_ref().and_then(|info| info.working_directory.as_deref());
+                let reported = ReportedData::new(client.url(), flags.as_ref(), directory, lowest);
+                warnings.extend(folder.check(reported).await);
+            }
+            let min_time = lowest.unwrap_or(Timestamp::MIN);
+            let everything = SeriesSelection { matchers: &[], range: TimeRange::ALL, limit: None };
+            let names = client.label_names(everything).await?.data;
+            let stored_names = Arc::new(names.into_iter().collect());
+            let utf8_names = accepts_utf8_names(client.version().await?.as_deref(), flags.as_ref());
+            Ok((PrometheusFacts { external, min_time, stored_names, utf8_names, producer }, warnings))
+        };
+        tokio::time::timeout(timeout, ask).await.map_err(|_| RoundError::Late(timeout))?
+    }
+}
+
+/// Whether a Prometheus of this version and with these flags accepts label names that are not legacy names. A version that is
+/// not reported is an old one; a version without a number may be that of another product.
+fn accepts_utf8_names(version: Option<&str>, flags: Option<&BTreeMap<String, String>>) -> bool {
+    let Some(version) = version else { return false };
+    let features = flags.and_then(|flags| flags.get("enable-feature")).map_or("", String::as_str);
+    let major = version.trim_start_matches('v').split('.').next().and_then(|major| major.parse::<u32>().ok());
+    major.is_none_or(|major| major >= 3) || features.split(',').any(|feature| feature == "utf8-names")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn utf8_names_are_accepted_since_version_3_or_with_their_feature_flag() {
+        let check = |version, features: &str| {
+            let flags = BTreeMap::from([("enable-feature".to_owned(), features.to_owned())]);
+            accepts_utf8_names(version, Some(&flags))
+        };
+        for (version, features, expected) in [
+            (None, "", false),
+            (Some("2.42.0"), "", false),
+            (Some("2.55.1"), "agent,utf8-names", true),
+            (Some("v3.0.0-beta.0"), "", true),
+            (Some("10.1"), "", true),
+            (Some("main"), "", true),
+        ] {
+            assert_eq!(check(version, features), expected, "{version:?} {features:?}");
+        }
     }
 }

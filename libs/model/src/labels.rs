@@ -265,6 +265,11 @@ impl<'a> IntoIterator for &'a Labels {
     }
 }
 
+/// Whether `name` is a label name that Prometheus before version 3 accepts: `[a-zA-Z_][a-zA-Z0-9_]*`.
+pub fn is_legacy_label_name(name: &str) -> bool {
+    is_bare(name, false)
+}
+
 /// Whether `name` can be written without quotes in PromQL.
 fn is_bare(name: &str, metric: bool) -> bool {
     !name.is_empty()
@@ -401,6 +406,21 @@ mod tests {
         let set = labels(&[("a", "1"), ("b", "2"), ("c", "3")]);
         let expected = xxhash_rust::xxh64::xxh64(b"a\xff1\xffb\xff2\xff", 0);
         assert_eq!(set.shard_hash(|n| n != "c"), expected);
+    }
+
+    #[test]
+    fn legacy_names_are_ascii_letters_digits_and_underscores() {
+        for (name, expected) in [
+            ("__name__", true),
+            ("a1", true),
+            ("1a", false),
+            ("a.b", false),
+            ("ä", false),
+            ("a:b", false),
+            ("", false),
+        ] {
+            assert_eq!(is_legacy_label_name(name), expected, "{name:?}");
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub use histogram::{
     HistogramError, IncompatibleSchemas, MAX_EXPONENTIAL_SCHEMA, MIN_EXPONENTIAL_SCHEMA, TrimSide,
     numbered_buckets, packed_buckets,
 };
-pub use labels::{Label, Labels, LabelsBuilder, LabelsError, METRIC_NAME};
+pub use labels::{Label, Labels, LabelsBuilder, LabelsError, METRIC_NAME, is_legacy_label_name};
 pub use matcher::{ExternalMatch, MatchOp, Matcher, MatcherError};
 pub use re2::{Regex, RegexError, RegexGroups};
 pub use relabel::{RelabelAction, RelabelConfig, RelabelError, Relabeling};

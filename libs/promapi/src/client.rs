@@ -115,7 +115,7 @@ impl PrometheusClient {
         }
     }
 
-    /// Whether the last reload succeeded, and the time of the last one that did.
+    /// Whether the last reload succeeded, the time of the last one that did, and the working directory.
     ///
     /// # Errors
     /// See [`ClientError`].

@@ -65,6 +65,16 @@ pub(super) fn read_meta(dir: &Path, block: Ulid) -> Result<BlockMeta, String> {
     Ok(meta)
 }
 
+/// The start of the oldest block in `dir`; `None` if it has none, or if one of them cannot be read.
+///
+/// # Errors
+/// As for [`LocalBlocks::find`].
+pub(crate) fn oldest_block(dir: &Path) -> Result<Option<Timestamp>, String> {
+    let found = LocalBlocks::find(dir).map_err(|cause| cause.to_string())?;
+    let oldest = found.blocks.first().filter(|_| found.unreadable.is_empty());
+    Ok(oldest.map(|block| block.meta.min_time))
+}
+
 /// What must be done with a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BlockTask {

@@ -8,7 +8,7 @@ use storeapi::{
 };
 use tokio::sync::SemaphorePermit;
 
-use crate::store::{PrometheusStore, upstream_error};
+use crate::store::PrometheusStore;
 
 /// Entries of each list of statistics if the request does not limit them, as in Prometheus.
 const DEFAULT_STATISTICS: usize = 10;
@@ -31,7 +31,7 @@ impl ListingStore<RuleGroup> for PrometheusStore {
             RuleKind::Alerting => "alert",
             RuleKind::Recording => "record",
         });
-        let mut answer = self.client.rules(kind).await.map_err(upstream_error)?;
+        let mut answer = self.answered(self.client.rules(kind).await).await?;
         for rule in answer.data.iter_mut().flat_map(|group| &mut group.rules) {
             *rule.labels_mut() = rule.labels().extended(&external);
             for alert in rule.alerts_mut() {
@@ -54,7 +54,7 @@ impl ListingStore<TargetDiscovery> for PrometheusStore {
             TargetState::Active => "active",
             TargetState::Dropped => "dropped",
         });
-        let mut answer = self.client.targets(state).await.map_err(upstream_error)?;
+        let mut answer = self.answered(self.client.targets(state).await).await?;
         for target in &mut answer.data.active_targets {
             target.labels = target.labels.extended(&external);
             target.discovered_labels = target.discovered_labels.extended(&external);
@@ -76,7 +76,7 @@ impl ListingStore<ExemplarSeries> for PrometheusStore {
     ) -> Result<Listed<ExemplarSeries>, StoreError> {
         let (external, _turn) = self.begin_list().await?;
         let answer = self.client.exemplars(&request.query, request.range).await;
-        let mut answer = answer.map_err(upstream_error)?;
+        let mut answer = self.answered(answer).await?;
         for series in &mut answer.data {
             series.series_labels = series.series_labels.extended(&external);
         }
@@ -98,7 +98,7 @@ impl ListingStore<TenantTsdbStatus> for PrometheusStore {
             return Ok(Listed::default());
         }
         let limit = request.limit.unwrap_or(DEFAULT_STATISTICS);
-        let answer = self.client.tsdb_status(limit).await.map_err(upstream_error)?;
+        let answer = self.answered(self.client.tsdb_status(limit).await).await?;
         let mut status = answer.data;
         for list in [
             &mut status.series_count_by_metric_name,

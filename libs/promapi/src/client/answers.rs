@@ -38,7 +38,7 @@ pub struct MetadataEntry {
     pub unit: String,
 }
 
-/// The result of the last configuration reload.
+/// The working directory, and the result of the last configuration reload.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RuntimeInfo {
@@ -47,6 +47,9 @@ pub struct RuntimeInfo {
     /// Time of the last successful load, to the second.
     #[serde(deserialize_with = "rfc3339")]
     pub last_config_time: Timestamp,
+    /// The working directory, on which relative paths in flags depend.
+    #[serde(rename = "CWD", default)]
+    pub working_directory: Option<String>,
 }
 
 fn rfc3339<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
@@ -172,11 +175,15 @@ mod tests {
 
     #[test]
     fn runtime_info_is_decoded() {
-        let json = br#"{"startTime":"2026-01-01T00:00:00.5Z","reloadConfigSuccess":true,"lastConfigTime":"1970-01-01T01:00:02+01:00"}"#;
+        let json = br#"{"CWD":"/","startTime":"2026-01-01T00:00:00.5Z","reloadConfigSuccess":true,"lastConfigTime":"1970-01-01T01:00:02+01:00"}"#;
         let info: RuntimeInfo = serde_json::from_slice(json).unwrap();
         assert_eq!(
             info,
-            RuntimeInfo { reload_config_success: true, last_config_time: Timestamp::from_millis(2000) }
+            RuntimeInfo {
+                reload_config_success: true,
+                last_config_time: Timestamp::from_millis(2000),
+                working_directory: Some("/".to_owned()),
+            }
         );
         assert!(
             serde_json::from_str::<RuntimeInfo>(r#"{"reloadConfigSuccess":true,"lastConfigTime":"soon"}"#)
