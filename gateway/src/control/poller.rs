@@ -24,6 +24,8 @@ use crate::{
 
 /// Time limit for one answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time until a target that did not answer a poll is asked again.
+const CONFIRMATION: Duration = Duration::from_secs(1);
 /// Least time between two polls while requests find a target unavailable.
 const SUSPICIOUS_INTERVAL: Duration = Duration::from_millis(250);
 /// Largest answer in bytes. A store lists the label sets of all its blocks.
@@ -69,7 +71,10 @@ impl Poller {
         let mut unanswered = BTreeSet::new();
         loop {
             self.round(&mut unanswered).await;
-            let interval = *self.interval.borrow();
+            let mut interval = *self.interval.borrow();
+            if !unanswered.is_empty() {
+                interval = interval.min(CONFIRMATION);
+            }
             let suspicious = async {
                 tokio::time::sleep(SUSPICIOUS_INTERVAL.min(interval)).await;
                 self.inbound.target_unavailable().await;
