@@ -116,6 +116,9 @@ fn man_pages(dir: &std::path::Path) -> anyhow::Result<ExitCode> {
 }
 
 #[cfg(test)]
+mod thanos_flags;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

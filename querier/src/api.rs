@@ -1,7 +1,7 @@
 //! The HTTP API of Prometheus, with the parameters of Thanos.
 //!
 //! Reading order: [`exchange`] (requests and responses), `query`, `result`, `tree`, `catalog`, `lists`, `stores`,
-//! `status`.
+//! `status`, `tenant`, `start`.
 
 mod body;
 mod catalog;
@@ -11,8 +11,10 @@ mod name;
 mod query;
 mod result;
 mod shard;
+mod start;
 mod status;
 mod stores;
+mod tenant;
 mod tree;
 
 use std::collections::BTreeMap;
@@ -28,6 +30,7 @@ use runtime::HttpMetrics;
 use series::Dedup;
 use storeapi::{PartialResponse, StoreError};
 
+use crate::config::{Tenancy, WebPaths};
 use crate::endpoints::EndpointSet;
 use crate::fanout::{ProxyStore, StoreFilter};
 use crate::lists::Lists;
@@ -62,12 +65,16 @@ pub(crate) struct Api {
     pub(crate) defaults: ApiDefaults,
     pub(crate) flags: BTreeMap<String, String>,
     pub(crate) started: SystemTime,
+    pub(crate) paths: WebPaths,
+    pub(crate) tenancy: Tenancy,
 }
 
 /// The routes of the API and of the start page.
 pub(crate) fn routes(api: Api, metrics: &HttpMetrics) -> Router {
     let api = Arc::new(api);
     let cors = api.defaults.cors;
+    let paths = api.paths.clone();
+    let at = format!("{}/api/v1", paths.route.as_str());
     let both = |name, handler: MethodRouter<Arc<Api>>| handler.layer(metrics.layer(name));
     let v1 = Router::new()
         .route("/query", both("query", get_and_post(query::instant)))
@@ -93,9 +100,10 @@ pub(crate) fn routes(api: Api, metrics: &HttpMetrics) -> Router {
         .route("/status/flags", both("status_flags", get(status::flags)))
         .route("/status/runtimeinfo", both("status_runtime", get(status::runtimeinfo)))
         .fallback(exchange::not_found)
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&api), tenant::in_tenant))
         .layer(axum::middleware::from_fn(move |request, next| exchange::cors(cors, request, next)))
         .with_state(api);
-    Router::new().nest("/api/v1", v1).route("/", get(status::start_page))
+    Router::new().nest(&at, v1).merge(start::routes(paths))
 }
 
 fn get_and_post<H, T>(handler: H) -> MethodRouter<Arc<Api>>

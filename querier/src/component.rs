@@ -34,6 +34,7 @@ pub fn run(args: QueryArgs) -> ExitCode {
 /// Builds the querier: endpoints, stores over them, an engine over the stores, and the HTTP API over all.
 pub(crate) async fn build(config: Config, mut startup: Startup) -> Result<RunningRole, RoleError> {
     config.args.grpc_client.warn();
+    config.args.unneeded.warn();
     let registry = startup.registry();
     let http_metrics = HttpMetrics::new(registry);
     let endpoints = EndpointSet::new(endpoint_options(&config));
@@ -55,6 +56,8 @@ pub(crate) async fn build(config: Config, mut startup: Startup) -> Result<Runnin
         defaults: api_defaults(&config),
         flags: config.flags(),
         started: SystemTime::now(),
+        paths: config.web.clone(),
+        tenancy: config.tenancy.clone(),
     };
     startup.add_routes(api::routes(api, &http_metrics));
     StoreServer::new(Arc::new(stores.clone()), config.limits()).register(startup.services());

@@ -1,6 +1,8 @@
 //! The flags of the querier, with the names of Thanos, and their validation.
 
 mod labels;
+mod tenancy;
+mod web;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,13 +10,18 @@ use std::time::Duration;
 use clap::ArgAction;
 use mesh::ChannelOptions;
 use model::Labels;
-use runtime::{CommonArgs, ConfigMistakes, format_duration, parse_duration};
+use runtime::{CommonArgs, ConfigMistakes, UnneededArgs, format_duration, parse_duration};
 use storeapi::{PartialResponse, RequestLimits};
 
 use crate::endpoints::EndpointAddress;
 use crate::grpc_client::GrpcClientArgs;
 use crate::memory;
+use crate::unneeded::UnneededByQuerier;
 use labels::LabelArgs;
+pub(crate) use tenancy::Tenancy;
+use tenancy::TenancyArgs;
+use web::WebArgs;
+pub(crate) use web::{WebPath, WebPaths};
 
 /// Flags of `isthmus query`.
 #[derive(Clone, Debug, clap::Args)]
@@ -169,6 +176,15 @@ pub struct QueryArgs {
     /// Send no CORS headers, so that web pages of other origins cannot read answers
     #[arg(long = "web.disable-cors")]
     pub(crate) disable_cors: bool,
+
+    #[command(flatten)]
+    pub(crate) web: WebArgs,
+
+    #[command(flatten)]
+    pub(crate) tenancy: TenancyArgs,
+
+    #[command(flatten)]
+    pub(crate) unneeded: UnneededArgs<UnneededByQuerier>,
 }
 
 /// How replicas are merged into one series.
@@ -200,6 +216,9 @@ pub(crate) enum Feature {
     /// No effect: arithmetic in ranges and offsets is always enabled.
     #[value(name = "promql-duration-expr")]
     DurationExpr,
+    /// No effect: Thanos still accepts these names.
+    #[value(name = "promql-at-modifier", aliases = ["promql-negative-offset", "query-pushdown"], hide = true)]
+    Settled,
     /// The modifiers anchored and smoothed.
     #[value(name = "promql-extended-range-selectors")]
     ExtendedRangeSelectors,
@@ -224,6 +243,8 @@ pub struct Config {
     pub(crate) selector_labels: Labels,
     /// How stores and gateways are reached.
     pub(crate) channel: ChannelOptions,
+    pub(crate) web: WebPaths,
+    pub(crate) tenancy: Tenancy,
     /// Memory limit of one query, in bytes.
     pub(crate) max_memory: u64,
     /// Memory limit of all queries together, in bytes.
@@ -277,6 +298,9 @@ impl QueryArgs {
             mistakes.push(format!("--selector-label: {cause}"));
             Labels::empty()
         });
+        let web = mistakes.note(self.web.check());
+        let tenancy = mistakes.note(self.tenancy.check());
+        let (Some(web), Some(tenancy)) = (web, tenancy) else { return Err(mistakes) };
         let max_total_memory = self.max_total_memory.unwrap_or_else(memory::for_all_queries);
         let max_memory = self.max_memory.unwrap_or_else(|| memory::for_one_query(max_total_memory));
         let max_store_memory = self.max_store_memory.unwrap_or_else(|| memory::for_one_store(max_memory));
@@ -290,6 +314,8 @@ impl QueryArgs {
         mistakes.or_ok(Config {
             selector_labels,
             channel,
+            web,
+            tenancy,
             max_memory,
             max_total_memory,
             max_store_memory,
@@ -360,7 +386,9 @@ impl Config {
             ("store.limits.request-samples", args.limit_samples.to_string()),
             ("web.disable-cors", args.disable_cors.to_string()),
         ];
-        shown.into_iter().chain(args.labels.shown()).map(|(flag, value)| (flag.to_owned(), value)).collect()
+        let shown = shown.into_iter().chain(args.labels.shown());
+        let shown = shown.map(|(flag, value)| (flag.to_owned(), value));
+        shown.chain(args.web.flags()).chain(args.tenancy.flags()).collect()
     }
 }
 

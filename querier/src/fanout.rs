@@ -6,10 +6,11 @@
 //! the answer ends with a warning, or the whole answer ends with an error, as the request says.
 //!
 //! Reading order: [`filter`](StoreFilter), `options`, `read_ahead`, `damage`, `input`, `merged`, `proxy`, `labels`, `lists`,
-//! `report`, `awaited`.
+//! `enforced`, `report`, `awaited`.
 
 mod awaited;
 mod damage;
+mod enforced;
 mod filter;
 mod input;
 mod labels;

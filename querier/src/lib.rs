@@ -20,6 +20,7 @@ mod memory;
 mod metrics;
 mod query;
 mod query_server;
+mod unneeded;
 
 pub use component::run;
 pub use config::{Config, QueryArgs};

@@ -3,6 +3,7 @@
 //!
 //! Over gRPC the lists are passed on as they are: the client merges them, with its own replica labels.
 
+mod enforced;
 pub(crate) mod exemplars;
 pub(crate) mod rules;
 pub(crate) mod statistics;
@@ -18,6 +19,7 @@ use storeapi::{
 
 use crate::fanout::{ProxyStore, StoreFilter};
 use crate::query::Driver;
+use enforced::Permitted;
 
 /// The lists of all stores. Clones share all state.
 #[derive(Clone)]
@@ -47,7 +49,10 @@ impl Lists {
         filter: &StoreFilter,
         memory: &AnswerMemory,
     ) -> Result<Listed<RuleGroup>, StoreError> {
-        self.stores.gather(filter, request.partial_response, memory, |_| Some(request.clone())).await
+        let all = self.stores.gather(filter, request.partial_response, memory, |_| Some(request.clone()));
+        let mut all = all.await?;
+        Permitted::now().keep_rules(&mut all.items);
+        Ok(all)
     }
 
     /// The targets of all stores.
@@ -60,7 +65,10 @@ impl Lists {
         filter: &StoreFilter,
         memory: &AnswerMemory,
     ) -> Result<Listed<TargetDiscovery>, StoreError> {
-        self.stores.gather(filter, request.partial_response, memory, |_| Some(request.clone())).await
+        let all = self.stores.gather(filter, request.partial_response, memory, |_| Some(request.clone()));
+        let mut all = all.await?;
+        Permitted::now().keep_targets(&mut all.items);
+        Ok(all)
     }
 
     /// The exemplars of all stores that may have series that the query selects.
@@ -77,7 +85,9 @@ impl Lists {
         let work = move || promql::parse(&text, &parse).map(|expr| exemplars::selectors(&expr));
         let parsed = self.driver.planner().run(work).await;
         let parsed = parsed.ok_or_else(|| StoreError::internal("the parser panicked; see the log"))?;
-        let selectors = parsed.map_err(|cause| StoreError::invalid(cause.to_string()))?;
+        let mut selectors = parsed.map_err(|cause| StoreError::invalid(cause.to_string()))?;
+        let permitted = Permitted::now();
+        permitted.narrow(&mut selectors);
         let selectors = exemplars::within(&selectors, self.stores.selector_labels());
         if selectors.is_empty() {
             return Ok(Listed::default());
@@ -86,7 +96,9 @@ impl Lists {
             let query = exemplars::narrowed(&selectors, store)?;
             Some(ExemplarsRequest { query, ..request.clone() })
         };
-        self.stores.gather(filter, request.partial_response, memory, request_of).await
+        let mut all = self.stores.gather(filter, request.partial_response, memory, request_of).await?;
+        permitted.keep_exemplars(&mut all.items);
+        Ok(all)
     }
 
     /// The statistics of all stores whose external labels may match.
@@ -104,8 +116,10 @@ impl Lists {
             ExternalMatch::Rest(matchers) => matchers,
         };
         let request = TsdbStatusRequest { matchers, ..request.clone() };
-        let request_of =
-            |store: &crate::Candidate| store.labels_admit(&request.matchers).then(|| request.clone());
+        let permitted = Permitted::now();
+        let admits =
+            |store: &crate::Candidate| permitted.admits_store(store) && store.labels_admit(&request.matchers);
+        let request_of = |store: &crate::Candidate| admits(store).then(|| request.clone());
         self.stores.gather(filter, request.partial_response, memory, request_of).await
     }
 }

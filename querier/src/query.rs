@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use budget::{Budget, Interrupt};
 use promql::{EngineOptions, PlanNode, Query, QueryError, Select};
+use runtime::CallContext;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -147,6 +148,7 @@ impl Driver {
         let awaited = Awaited::default();
         let attempt = Attempt {
             driver: self.clone(),
+            context: CallContext::current().with_deadline(deadline),
             question,
             interrupt: end.interrupt.clone(),
             cancel: end.cancel.clone(),
@@ -176,6 +178,7 @@ impl Driver {
 /// A question that is being evaluated, on the thread of the engine.
 struct Attempt {
     driver: Driver,
+    context: CallContext,
     question: Question,
     interrupt: Interrupt,
     cancel: CancellationToken,
@@ -227,6 +230,7 @@ impl Attempt {
         let request = |select: &Select| (!select.late).then(|| resolution::request(select, &self.question));
         let requests = query.selects().iter().map(request).collect();
         Feeds::new(
+            self.context.clone(),
             stores,
             (requests, &query.reading_order()),
             self.question.stores.clone(),

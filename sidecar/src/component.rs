@@ -82,6 +82,7 @@ where
 /// Logs which Prometheus is served, and which settings have no effect.
 fn report(config: &Config) {
     info!(prometheus = config.client.url(), "serving the data of a Prometheus");
+    config.unneeded.warn();
     for setting in &config.without_effect {
         info!(setting, "--prometheus.http-client: a setting has no effect");
     }

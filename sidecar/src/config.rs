@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use bucket::{BucketConfig, ObjstoreArgs};
 use promapi::PrometheusClient;
-use runtime::{CommonArgs, ConfigMistakes, TimeArg, parse_duration};
+use runtime::{CommonArgs, ConfigMistakes, TimeArg, UnneededArgs, parse_duration};
 use storeapi::RequestLimits;
 
 use crate::http_client::HttpClientArgs;
 use crate::reloader::{ReloaderArgs, ReloaderConfig, Trigger};
 use crate::shipper::{ShipperArgs, ShipperConfig};
+use crate::unneeded::UnneededBySidecar;
 
 /// Flags of `isthmus sidecar`.
 #[derive(Clone, Debug, clap::Args)]
@@ -61,6 +62,9 @@ pub struct SidecarArgs {
 
     #[command(flatten)]
     reloader: ReloaderArgs,
+
+    #[command(flatten)]
+    unneeded: UnneededArgs<UnneededBySidecar>,
 }
 
 /// The validated configuration of the sidecar.
@@ -78,6 +82,8 @@ pub(crate) struct Config {
     pub(crate) reloads: Option<(ReloaderConfig, Trigger)>,
     /// Settings in `--prometheus.http-client` that have no effect.
     pub(crate) without_effect: Vec<String>,
+    /// Flags of Thanos that have no effect.
+    pub(crate) unneeded: UnneededArgs<UnneededBySidecar>,
 }
 
 /// Configuration of the uploads.
@@ -121,6 +127,7 @@ impl SidecarArgs {
             uploads,
             reloads: reloader.map(|reloader| (reloader, trigger)),
             without_effect,
+            unneeded: self.unneeded,
         })
     }
 }
@@ -175,6 +182,8 @@ mod tests {
         let config = config.unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
         assert!(config.uploads.is_some() && config.reloads.is_some());
         assert!(config.without_effect[0].starts_with("tls_config"), "the URL begins with http:");
+        let unneeded: Vec<&str> = config.unneeded.given().iter().map(|flag| flag.name).collect();
+        assert_eq!(unneeded, ["shipper.skip-corrupted-blocks", "hash-func"]);
         assert!(check(&["--hash-func="]).is_ok(), "the default of Thanos");
     }
 

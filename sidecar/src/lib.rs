@@ -25,6 +25,7 @@ mod reloader;
 mod series_answer;
 mod shipper;
 mod store;
+mod unneeded;
 mod upstream;
 
 #[cfg(test)]

@@ -90,6 +90,20 @@ impl Channel {
     {
         Self::new(name, layer.layer(self))
     }
+
+    /// The same channel within a tower layer that passes its errors on unchanged.
+    pub fn within<L>(self, layer: &L) -> Self
+    where
+        L: Layer<Self>,
+        L::Service: Service<Request<Body>, Response = Response<Body>, Error = ChannelError>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        <L::Service as Service<Request<Body>>>::Future: Send + 'static,
+    {
+        Self { service: BoxCloneSyncService::new(layer.layer(self)) }
+    }
 }
 
 impl fmt::Debug for Channel {

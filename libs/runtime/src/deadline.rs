@@ -62,7 +62,7 @@ where
 }
 
 /// The time that a caller gives; a malformed value is ignored, as in tonic.
-fn limit_of(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn limit_of(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
@@ -78,6 +78,21 @@ fn limit_of(headers: &HeaderMap) -> Option<Duration> {
         "n" => Some(Duration::from_nanos(amount)),
         _ => None,
     }
+}
+
+/// A time limit in the form of the header: at most eight digits, rounded down to the unit that they need.
+pub(crate) fn format_limit(limit: Duration) -> String {
+    const DIGITS: u128 = 100_000_000;
+    let units = [
+        (limit.as_nanos(), 'n'),
+        (limit.as_micros(), 'u'),
+        (limit.as_millis(), 'm'),
+        (u128::from(limit.as_secs()), 'S'),
+        (u128::from(limit.as_secs() / 60), 'M'),
+    ];
+    let fits = units.into_iter().find(|(amount, _)| *amount < DIGITS);
+    let (amount, unit) = fits.unwrap_or((u128::from(limit.as_secs() / 3600).min(DIGITS - 1), 'H'));
+    format!("{amount}{unit}")
 }
 
 fn exceeded(limit: Duration) -> Status {
@@ -143,5 +158,19 @@ mod tests {
             assert_eq!(limit(text), None, "{text}");
         }
         assert_eq!(limit_of(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn limits_are_written_with_eight_digits_at_most() {
+        for (limit, text) in [
+            (Duration::ZERO, "0n"),
+            (Duration::from_millis(99), "99000000n"),
+            (Duration::from_millis(100), "100000u"),
+            (Duration::from_secs(120), "120000m"),
+            (Duration::from_secs(100_000), "100000S"),
+            (Duration::from_secs(u64::MAX), "99999999H"),
+        ] {
+            assert_eq!(format_limit(limit), text);
+        }
     }
 }

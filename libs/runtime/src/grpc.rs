@@ -16,6 +16,7 @@ use tower::{Layer, ServiceExt};
 
 use crate::address::ListenAddress;
 use crate::args::CommonArgs;
+use crate::context::InCallContext;
 use crate::deadline::WithDeadline;
 use crate::http_service::HttpService;
 use crate::metrics::GrpcMetrics;
@@ -175,7 +176,7 @@ impl GrpcServer {
                 .add_service(reflection().build_v1alpha().map_err(RoleError::failed)?);
             let compression = ServerCompressionLayer::new(MAX_REQUEST_BYTES);
             let routes = Routes::from(routes.into_axum_router().route_layer(compression)).prepare();
-            let service = metrics.layer().layer(WithDeadline::new(routes));
+            let service = metrics.layer().layer(WithDeadline::new(InCallContext::new(routes)));
             let service = HttpService::new(ServiceExt::<Request<Incoming>>::map_response(
                 service,
                 |answer: Response<tonic::body::Body>| answer.map(axum::body::Body::new),

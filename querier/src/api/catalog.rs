@@ -9,11 +9,13 @@ use axum::response::Response;
 use budget::{Budget, BudgetLimits, Interrupt, Reservation, Stop};
 use model::{Labels, Matcher};
 use promapi::{ApiError, Envelope, ErrorType, Params, write_labels, write_string};
+use runtime::CallContext;
 use series::Aggregate;
 use storeapi::{
     LabelNamesRequest, LabelValuesRequest, LabelsAnswer, MetadataRequest, MetricMetadata, SeriesRequest,
     StoreError,
 };
+use tokio::time::Instant;
 
 use crate::api::body::AnswerText;
 use crate::api::exchange::{ApiReply, params, respond};
@@ -80,6 +82,7 @@ impl Api {
         let limit =
             params.duration("timeout")?.map_or(self.defaults.timeout, |t| t.min(self.defaults.timeout));
         let late = || ApiError::new(ErrorType::Timeout, format!("stores did not answer within {limit:?}"));
+        let work = CallContext::current().with_deadline(Instant::now() + limit).scope(work);
         tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(late()))
     }
 

@@ -1,10 +1,10 @@
-//! `status/...` and the start page.
+//! `status/...`.
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::extract::State;
-use axum::response::{Html, Response};
+use axum::response::Response;
 use runtime::BuildVersion;
 use serde_json::json;
 
@@ -52,8 +52,4 @@ pub(super) async fn runtimeinfo(State(api): State<Arc<Api>>) -> Response {
         "storageRetention": "",
     });
     respond(ApiReply::of(&data, &[]))
-}
-
-pub(super) async fn start_page() -> Html<&'static str> {
-    Html(include_str!("start.html"))
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use model::{Labels, Matcher, TimeRange, Timestamp};
 use promapi::{ExemplarSeries, RuleGroup, TargetDiscovery};
+use runtime::ContextLayer;
 use storeapi::{
     AnswerLimits, LabelLimits, ListingStore, MetadataStore, Store, StoreClient, StoreError, StoreInfo,
     TenantTsdbStatus, WireLimits,
@@ -61,6 +62,7 @@ impl Endpoint {
             last_success: Instant::now(),
             left: None,
         };
+        let channel = channel.within(&ContextLayer);
         let limits = WireLimits { labels, ..WireLimits::default() };
         let client = Arc::new(StoreClient::new(Arc::clone(&name), channel).with_limits(limits));
         Self { name, client, strict, state: RwLock::new(state) }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use budget::{Budget, Reservation};
 use futures::StreamExt;
 use model::{Labels, TimeRange};
+use runtime::CallContext;
 use series::{AggrChunk, Series, SeriesSorter};
 use storeapi::{AnswerChecks, AnswerLimits, SeriesFrame, SeriesRequest, SeriesStream, StoreError, checked};
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
@@ -71,7 +72,7 @@ impl StoreInput {
             needed: Arc::clone(&needed),
             queue,
         };
-        Self { messages, needed, _task: AbortOnDropHandle::new(tokio::spawn(reader.run())) }
+        Self { messages, needed, _task: AbortOnDropHandle::new(tokio::spawn(CallContext::current().scope(reader.run()))) }
     }
 }
 

@@ -10,12 +10,14 @@ use budget::{Budget, LimitError, Reservation};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use model::{ExternalMatch, TimeRange};
+use runtime::CallContext;
 use storeapi::{
     AnswerLimits, LabelNamesRequest, LabelValuesRequest, LabelsAnswer, MetadataAnswer, MetadataRequest,
     MetadataStore, MetricMetadata, PartialResponse, StoreError, check_values,
 };
 
 use crate::endpoints::{Candidate, with_store_name};
+use crate::fanout::enforced::enforce;
 use crate::fanout::filter::StoreFilter;
 use crate::fanout::input::{Standing, late, standing};
 use crate::fanout::proxy::ProxyStore;
@@ -25,6 +27,9 @@ use crate::memory;
 const STRING_BYTES: usize = size_of::<String>() + 24;
 /// Maximum number of warnings that one store may add to an answer.
 const WARNINGS: usize = 100;
+
+/// The suffixes of the series of one metric.
+const SUFFIXES: [&str; 6] = ["", "_bucket", "_count", "_sum", "_total", "_info"];
 
 impl ProxyStore {
     /// Label names of all stores that `filter` allows and that may have matching series, with the reservation of their memory.
@@ -38,6 +43,7 @@ impl ProxyStore {
         budget: &Budget,
     ) -> Result<(LabelsAnswer, Reservation), StoreError> {
         let mut union = LabelsUnion::new(budget);
+        enforce(&mut request.matchers);
         let ExternalMatch::Rest(rest) =
             ExternalMatch::split(&request.matchers, &self.options.selector_labels)
         else {
@@ -78,6 +84,7 @@ impl ProxyStore {
             return Err(StoreError::invalid("label values: the label name must not be empty"));
         }
         let mut union = LabelsUnion::new(budget);
+        enforce(&mut request.matchers);
         let ExternalMatch::Rest(rest) =
             ExternalMatch::split(&request.matchers, &self.options.selector_labels)
         else {
@@ -118,10 +125,13 @@ impl ProxyStore {
         if request.limit == Some(0) {
             return Ok((MetadataAnswer::default(), reserved));
         }
+        let is_enforced = CallContext::current().enforced().is_some();
+        // A limit applied by the stores could cut the metrics of the tenant.
+        let asked = MetadataRequest { limit: request.limit.filter(|_| !is_enforced), ..request.clone() };
         let has_some = |c: &Candidate| c.info.as_ref().is_none_or(|info| info.apis.metadata);
         let (chosen, no_store) = self.choose(&StoreFilter::default(), has_some);
         let ask = |candidate: Candidate, limits: AnswerLimits| {
-            let request = request.clone();
+            let request = asked.clone();
             async move {
                 match candidate.limited_metadata(&limits) {
                     Some(store) => store.metric_metadata(request).await,
@@ -152,11 +162,37 @@ impl ProxyStore {
         };
         let warnings = self.ask(chosen, None, budget, ask, add).await?;
         all.warnings = no_store.into_iter().chain(warnings).collect();
+        if is_enforced {
+            self.keep_own(&mut all, request.partial_response, budget).await?;
+        }
         fail_if_partial(request.partial_response, &all.warnings)?;
         if let Some(limit) = request.limit {
             all.metadata = all.metadata.into_iter().take(limit).collect();
         }
         Ok((all, reserved))
+    }
+
+    /// Removes the metrics of which the tenant has no series. Metadata has no labels, so the names of its
+    /// series decide.
+    async fn keep_own(
+        &self,
+        answer: &mut MetadataAnswer,
+        partial_response: PartialResponse,
+        budget: &Budget,
+    ) -> Result<(), StoreError> {
+        let mut names = LabelValuesRequest::new("__name__", TimeRange::ALL, Vec::new());
+        names.partial_response = partial_response;
+        let (names, _reserved) = self.values(names, &StoreFilter::default(), budget).await?;
+        let own: BTreeSet<String> = names.values.into_iter().collect();
+        let has_series =
+            |metric: &str| SUFFIXES.iter().any(|suffix| own.contains(&format!("{metric}{suffix}")));
+        answer.metadata.retain(|metric, _| has_series(metric));
+        for warning in names.warnings {
+            if !answer.warnings.contains(&warning) {
+                answer.warnings.push(warning);
+            }
+        }
+        Ok(())
     }
 
     /// Asks all candidates concurrently. `add` adds an answer to the result and returns its warnings. Returns all warnings in

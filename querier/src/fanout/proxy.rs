@@ -12,6 +12,7 @@ use storeapi::{
 };
 
 use crate::endpoints::{Candidate, StoreSource, believed_range, with_store_name};
+use crate::fanout::enforced::enforce;
 use crate::fanout::filter::StoreFilter;
 use crate::fanout::input::{SharedRead, Standing, StoreInput, standing};
 use crate::fanout::merged::{Fanout, FanoutEvent};
@@ -96,6 +97,7 @@ impl ProxyStore {
         if request.matchers.is_empty() {
             return Err(StoreError::invalid("no matchers specified"));
         }
+        enforce(&mut request.matchers);
         request.matchers = match ExternalMatch::split(&request.matchers, &self.options.selector_labels) {
             ExternalMatch::Nothing => return Ok(empty()),
             ExternalMatch::Rest(rest) => rest,

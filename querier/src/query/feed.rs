@@ -2,6 +2,7 @@
 
 use budget::{Budget, Reservation};
 use promql::SelectId;
+use runtime::CallContext;
 use series::SelectedSeries;
 use storeapi::{SeriesRequest, StoreError};
 use tokio::runtime::Handle;
@@ -36,6 +37,7 @@ enum FeedSlot {
 /// are not read ahead.
 pub(super) struct Feeds {
     runtime: Handle,
+    context: CallContext,
     stores: ProxyStore,
     filter: StoreFilter,
     /// The request of each select; `None` if not known yet.
@@ -54,8 +56,10 @@ pub(super) struct Feeds {
 
 impl Feeds {
     /// Creates the feeds from the requests and the reading order. Must be called within a runtime, which then
-    /// runs the reads. `cancel` cancels all feeds.
+    /// runs the reads, in `context`. `cancel` cancels all feeds.
+    #[expect(clippy::too_many_arguments, reason = "each is used by every feed")]
     pub(super) fn new(
+        context: CallContext,
         stores: ProxyStore,
         (requests, order): (Vec<Option<SeriesRequest>>, &[SelectId]),
         filter: StoreFilter,
@@ -70,6 +74,7 @@ impl Feeds {
         let (warnings, reports) = (Vec::new(), Vec::new());
         Self {
             runtime,
+            context,
             stores,
             filter,
             requests,
@@ -141,9 +146,10 @@ impl Feeds {
         let (stores, request, filter) = (self.stores.clone(), request.clone(), self.filter.clone());
         let (budget, awaited) = (self.budget.clone(), self.awaited.clone());
         let cancel = self.cancel.clone();
-        self.runtime.spawn(async move {
+        let context = self.context.clone();
+        self.runtime.spawn(context.scope(async move {
             cancel.run_until_cancelled(read_select(stores, request, filter, budget, awaited, queue)).await;
-        });
+        }));
         *slot = FeedSlot::Open(messages);
         true
     }

@@ -2,7 +2,9 @@
 
 mod info;
 mod order;
+mod paths;
 mod requests;
+mod tenancy;
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;

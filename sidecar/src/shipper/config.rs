@@ -2,22 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::ValueEnum;
-
 use crate::shipper::preflight::Preflight;
 
-/// `--hash-func` as Thanos has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum HashFunction {
-    /// The only supported function
-    #[value(name = "SHA256")]
-    Sha256,
-    /// The same as SHA256: hashes are always computed
-    #[value(name = "")]
-    Unset,
-}
-
-/// `--shipper.*` and `--hash-func`.
+/// `--shipper.*`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ShipperArgs {
     /// Also upload blocks that Prometheus had compacted before uploads began, if the bucket has no blocks of
@@ -39,17 +26,9 @@ pub(crate) struct ShipperArgs {
     #[arg(long = "shipper.allow-out-of-order-uploads")]
     allow_out_of_order_uploads: bool,
 
-    /// No effect: a block that cannot be uploaded never delays other blocks
-    #[arg(long = "shipper.skip-corrupted-blocks")]
-    skip_corrupted_blocks: bool,
-
     /// Upload this many files of a block at the same time; 0 for 4
     #[arg(long = "shipper.upload-concurrency", value_name = "N", default_value_t = 0)]
     upload_concurrency: usize,
-
-    /// No effect: each file is uploaded with its SHA-256 and compared
-    #[arg(long = "hash-func", value_name = "NAME", value_enum, default_value_t = HashFunction::Unset)]
-    hash_function: HashFunction,
 
     /// Serve data that is in the bucket too, for as long as Prometheus has it; for a bucket without a store
     #[arg(long = "store.serve-uploaded")]

@@ -1,0 +1,87 @@
+//! The start page, and the paths at which it is served.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use http::{HeaderMap, StatusCode, header};
+use serde::Deserialize;
+
+use crate::config::{WebPath, WebPaths};
+
+const PAGE: &str = include_str!("start.html");
+
+/// The start page, at the root or below the route prefix. With a route prefix, the root redirects to it.
+pub(super) fn routes(paths: WebPaths) -> Router {
+    let route = paths.route.clone();
+    let page = get(start_page).with_state(Arc::new(paths));
+    let routes = Router::new()
+        .route(&format!("{}/", route.as_str()), page.clone())
+        // Links of alerts lead here: `/graph?g0.expr=EXPRESSION`.
+        .route(&format!("{}/graph", route.as_str()), page);
+    if route.is_root() {
+        return routes;
+    }
+    // Relative, so that the redirects are right behind a proxy that removes or adds a path.
+    let from_root = format!("{}/", &route.as_str()[1..]);
+    let to_folder = format!("{}/", route.last());
+    routes.route("/", get(redirect(from_root))).route(route.as_str(), get(redirect(to_folder)))
+}
+
+fn redirect(to: String) -> impl Fn() -> std::future::Ready<Response> + Clone + Send + Sync + 'static {
+    move || std::future::ready((StatusCode::FOUND, [(header::LOCATION, to.clone())]).into_response())
+}
+
+/// The parameter of Thanos' graph page.
+#[derive(Deserialize)]
+struct GraphParams {
+    #[serde(rename = "g0.expr")]
+    expr: Option<String>,
+}
+
+async fn start_page(
+    State(paths): State<Arc<WebPaths>>,
+    params: Result<Query<GraphParams>, QueryRejection>,
+    request: Request,
+) -> Html<String> {
+    let base = match external(&paths, request.headers()) {
+        Some(path) => format!("<base href=\"{}/\">\n", path.as_str()),
+        None => String::new(),
+    };
+    let url = match paths.query_url.as_str() {
+        "" => String::new(),
+        url => format!("  <li><a href=\"{0}\">{0}</a></li>\n", escaped(url)),
+    };
+    let expr = params.ok().and_then(|Query(params)| params.expr).unwrap_or_else(|| "up".to_owned());
+    let page = PAGE.replace("<!--base-->\n", &base).replace("<!--url-->\n", &url);
+    // The root is as many folders above the page as the route prefix has parts.
+    let page = page.replace("{root}", &"../".repeat(paths.route.depth()));
+    Html(page.replace("{expr}", &escaped(&expr)))
+}
+
+/// The path at which a proxy shows the querier; a header that is not a path is ignored.
+fn external(paths: &WebPaths, headers: &HeaderMap) -> Option<WebPath> {
+    if !paths.external.is_root() {
+        return Some(paths.external.clone());
+    }
+    let header = headers.get(paths.header.as_ref()?)?.to_str().ok()?;
+    header.parse().ok().filter(|path: &WebPath| !path.is_root())
+}
+
+/// The text as the value of an attribute of HTML.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            c => out.push(c),
+        }
+    }
+    out
+}
