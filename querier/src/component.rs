@@ -15,7 +15,7 @@ use storeapi::{
 
 use crate::api::{self, Api, ApiDefaults};
 use crate::config::{Config, DedupFunction, Feature, Propagate, QueryArgs};
-use crate::endpoints::{EndpointOptions, EndpointSet};
+use crate::endpoints::{DnsMetrics, EndpointAddress, EndpointOptions, EndpointSet, EndpointSpec};
 use crate::fanout::{FanoutMetrics, ProxyOptions, ProxyStore};
 use crate::lists::Lists;
 use crate::memory;
@@ -37,7 +37,7 @@ pub(crate) async fn build(config: Config, mut startup: Startup) -> Result<Runnin
     config.args.unneeded.warn();
     let registry = startup.registry();
     let http_metrics = HttpMetrics::new(registry);
-    let endpoints = EndpointSet::new(endpoint_options(&config));
+    let endpoints = EndpointSet::new(endpoint_options(&config, registry));
     registry.register_collector(Box::new(StoreNodes::new(endpoints.clone())));
     let total = TotalBudget::new(
         &QUERIES,
@@ -66,6 +66,11 @@ pub(crate) async fn build(config: Config, mut startup: Startup) -> Result<Runnin
     serve_list::<TargetDiscovery>(&lists, &mut startup);
     serve_list::<ExemplarSeries>(&lists, &mut startup);
     serve_list::<TenantTsdbStatus>(&lists, &mut startup);
+    let files = endpoints.clone();
+    startup.reload().register("files with endpoints", move || {
+        files.reload_files();
+        std::future::ready(Ok(()))
+    });
     let (probes, shutdown) = (startup.probes(), startup.shutdown());
     startup.spawn("endpoints", async move { endpoints.run(move || probes.ready(), shutdown).await });
     Ok(startup.serve())
@@ -105,17 +110,27 @@ fn driver(config: &Config, stores: &ProxyStore, total: TotalBudget, registry: &m
     Driver::new(stores.clone(), engine, propagate, gate, args.max_concurrent_select, metrics)
 }
 
-fn endpoint_options(config: &Config) -> EndpointOptions {
+fn endpoint_options(config: &Config, registry: &mut Registry) -> EndpointOptions {
     let args = &config.args;
-    let given = args.endpoint.iter().map(|address| (address.clone(), false));
-    let strict = args.endpoint_strict.iter().map(|address| (address.clone(), true));
+    let spec = |address: &EndpointAddress, strict| EndpointSpec {
+        address: address.clone(),
+        strict,
+        replicas: false,
+    };
+    let given = args.endpoint.iter().map(|address| spec(address, false));
+    let strict = args.endpoint_strict.iter().map(|address| spec(address, true));
     EndpointOptions {
-        endpoints: given.chain(strict).collect(),
+        endpoints: given.chain(strict).chain(args.discovery.groups()).collect(),
+        files: args.discovery.sd_files.clone(),
+        file_interval: args.discovery.sd_interval,
         gateways: args.gateway.iter().map(ToString::to_string).collect(),
         channel: config.channel.clone(),
         endpoint_labels: args.labels.endpoint(),
         gateway_labels: args.labels.gateway(),
         info_interval: args.info_timeout,
+        dns_interval: args.discovery.dns_interval,
+        resolver: None,
+        dns_metrics: DnsMetrics::new(registry),
         unhealthy_timeout: args.unhealthy_timeout,
     }
 }

@@ -1,5 +1,6 @@
 //! The flags of the querier, with the names of Thanos, and their validation.
 
+mod discovery;
 mod labels;
 mod tenancy;
 mod web;
@@ -17,6 +18,7 @@ use crate::endpoints::EndpointAddress;
 use crate::grpc_client::GrpcClientArgs;
 use crate::memory;
 use crate::unneeded::UnneededByQuerier;
+use discovery::DiscoveryArgs;
 use labels::LabelArgs;
 pub(crate) use tenancy::Tenancy;
 use tenancy::TenancyArgs;
@@ -29,7 +31,9 @@ pub struct QueryArgs {
     #[command(flatten)]
     pub(crate) common: CommonArgs,
 
-    /// Read this StoreAPI: HOST:PORT, or dns+HOST:PORT for each address of the name; repeatable
+    /// Read this StoreAPI: HOST:PORT, dns+HOST:PORT for each address of the name (dnsdualstack+ for IPv4 and
+    /// IPv6), or dnssrv+NAME for each host of the service (dnssrvnoa+ to resolve the hosts when connecting);
+    /// repeatable
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) endpoint: Vec<EndpointAddress>,
 
@@ -178,6 +182,9 @@ pub struct QueryArgs {
     pub(crate) disable_cors: bool,
 
     #[command(flatten)]
+    pub(crate) discovery: DiscoveryArgs,
+
+    #[command(flatten)]
     pub(crate) web: WebArgs,
 
     #[command(flatten)]
@@ -280,12 +287,13 @@ impl QueryArgs {
         for address in self.gateway.iter().filter(|address| address.is_resolved()) {
             mistakes.push(format!("--gateway={address}: dns+ names are not supported here, use HOST:PORT"));
         }
-        for (flag, length) in [
+        let intervals = self.discovery.intervals();
+        for (flag, length) in intervals.into_iter().chain([
             ("--query.timeout", self.timeout),
             ("--endpoint.info-timeout", self.info_timeout),
             ("--query.default-step", self.default_step),
             ("--query.default-evaluation-interval", self.evaluation_interval),
-        ] {
+        ]) {
             if length.is_zero() {
                 mistakes.push(format!("{flag}=0s: must be greater than zero"));
             }
@@ -388,7 +396,7 @@ impl Config {
         ];
         let shown = shown.into_iter().chain(args.labels.shown());
         let shown = shown.map(|(flag, value)| (flag.to_owned(), value));
-        shown.chain(args.web.flags()).chain(args.tenancy.flags()).collect()
+        shown.chain(args.discovery.flags()).chain(args.web.flags()).chain(args.tenancy.flags()).collect()
     }
 }
 

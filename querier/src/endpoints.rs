@@ -1,31 +1,39 @@
 //! The stores that the querier reads: those given by flags, and those that gateways announce.
 //!
-//! Endpoints given by flags are asked for Info every few seconds. The directory of a gateway is watched; each
-//! snapshot replaces the previous one. A known store that is unreachable remains a candidate for each request
+//! Endpoints given by flags or listed in files are asked for Info every few seconds, and their names are looked up in
+//! DNS less often. The directory of a gateway is watched; each snapshot replaces the previous one. A known store that is unreachable remains a candidate for each request
 //! that may need it, so that the answer reports it as missing.
 
+mod address;
+mod balanced;
 mod directory;
 mod endpoint;
+mod files;
 mod fixed;
 mod group;
 mod message;
+mod options;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-pub use endpoint::{Candidate, StoreLists};
+pub(crate) use address::{EndpointAddress, EndpointSpec};
 pub(crate) use endpoint::{Endpoint, believed_range};
-pub(crate) use fixed::EndpointAddress;
+pub use endpoint::{Candidate, StoreLists};
+pub(crate) use files::FilePattern;
 pub(crate) use message::{with_store_name, without_store_name};
 
+use files::{Files, Listing};
+use fixed::FixedSource;
 use group::EndpointGroup;
-use mesh::ChannelOptions;
+pub(crate) use options::{DnsMetrics, EndpointOptions};
 use runtime::Shutdown;
 use storeapi::{
-    LabelLimits, LabelNamesRequest, LabelValuesRequest, LabelsAnswer, SeriesRequest, SeriesStream, Store,
-    StoreError, StoreInfo,
+    LabelNamesRequest, LabelValuesRequest, LabelsAnswer, SeriesRequest, SeriesStream, Store, StoreError,
+    StoreInfo,
 };
+use tokio::sync::Notify;
 
 /// State of a source before its first answer.
 const NOT_ASKED: &str = "not asked yet";
@@ -36,64 +44,44 @@ pub trait StoreSource: Send + Sync + 'static {
     fn candidates(&self) -> Vec<Candidate>;
 }
 
-/// Settings of an [`EndpointSet`].
-#[derive(Clone, Debug)]
-pub(crate) struct EndpointOptions {
-    /// Endpoints given by flags, and whether each is strict.
-    pub(crate) endpoints: Vec<(EndpointAddress, bool)>,
-    /// Local gRPC addresses of the gateways whose directories are watched.
-    pub(crate) gateways: Vec<String>,
-    /// How endpoints and gateways are reached.
-    pub(crate) channel: ChannelOptions,
-    /// Limits on the labels that endpoints given by flags send.
-    pub(crate) endpoint_labels: LabelLimits,
-    /// Limits on the labels that stores of gateways send.
-    pub(crate) gateway_labels: LabelLimits,
-    /// Interval between Info requests, and the timeout of each.
-    pub(crate) info_interval: Duration,
-    /// Lists omit an endpoint that is not strict after it has been unreachable for this long. An address that
-    /// DNS no longer returns is reported as missing for this long.
-    pub(crate) unhealthy_timeout: Duration,
-}
-
-impl EndpointOptions {
-    /// The options with each address once. It is strict if it was given as strict once.
-    fn without_repetitions(mut self) -> Self {
-        let mut once: Vec<(EndpointAddress, bool)> = Vec::with_capacity(self.endpoints.len());
-        for (address, strict) in self.endpoints {
-            match once.iter_mut().find(|(known, _)| *known == address) {
-                Some((_, known_strict)) => *known_strict |= strict,
-                None => once.push((address, strict)),
-            }
-        }
-        self.endpoints = once;
-        self.gateways.sort();
-        self.gateways.dedup();
-        self
-    }
-}
-
 /// All endpoints of the querier. Clones share them.
 #[derive(Clone)]
 pub(crate) struct EndpointSet {
     options: Arc<EndpointOptions>,
-    fixed: Arc<Vec<(Arc<str>, EndpointGroup)>>,
+    /// Those given by flags, then those of files.
+    fixed: Arc<RwLock<Vec<FixedSource>>>,
+    /// Files that were never read, and why.
+    unread_files: Arc<RwLock<Vec<(String, String)>>>,
     gateways: Arc<Vec<(Arc<str>, EndpointGroup)>>,
+    /// Wakes the reading of files.
+    files_changed: Arc<Notify>,
+    /// Wakes the lookups.
+    sources_changed: Arc<Notify>,
+    /// Wakes the requests for Info.
+    endpoints_changed: Arc<Notify>,
 }
 
 impl EndpointSet {
     /// Creates the set. No endpoint has been asked yet.
     pub(crate) fn new(options: EndpointOptions) -> Self {
         let options = options.without_repetitions();
-        let group = |name: String, labels: LabelLimits| {
-            let group = EndpointGroup::unknown(NOT_ASKED, options.channel.clone(), labels);
-            (Arc::<str>::from(name), group)
-        };
-        let fixed = options.endpoints.iter();
-        let fixed = fixed.map(|(address, _)| group(address.to_string(), options.endpoint_labels)).collect();
-        let gateways = options.gateways.iter();
-        let gateways = gateways.map(|address| group(address.clone(), options.gateway_labels)).collect();
-        Self { options: Arc::new(options), fixed: Arc::new(fixed), gateways: Arc::new(gateways) }
+        let gateways = options.gateways.iter().map(|address| {
+            (
+                Arc::<str>::from(address.as_str()),
+                EndpointGroup::unknown(NOT_ASKED, options.channel.clone(), options.gateway_labels),
+            )
+        });
+        let gateways = Arc::new(gateways.collect());
+        let fixed = options.endpoints.iter().map(|spec| source(spec.clone(), false, &options)).collect();
+        Self {
+            options: Arc::new(options),
+            fixed: Arc::new(RwLock::new(fixed)),
+            unread_files: Arc::default(),
+            gateways,
+            files_changed: Arc::default(),
+            sources_changed: Arc::default(),
+            endpoints_changed: Arc::default(),
+        }
     }
 
     /// Keeps the set up to date until shutdown. Calls `first_round` when each source was tried once.
@@ -101,30 +89,95 @@ impl EndpointSet {
         let work = async {
             let followers = self.gateways.iter().map(|(address, group)| directory::follow(address, group));
             let follow = futures::future::join_all(followers);
+            let mut files = Files::new(self.options.files.clone());
+            self.apply_files(files.scan());
+            let apply = |listing| self.apply_files(listing);
+            let files = files.follow(self.options.file_interval, Arc::clone(&self.files_changed), apply);
             let ask = async {
                 let settled = tokio::time::timeout(self.options.info_interval, self.until_gateways_known());
-                let (_, _) = tokio::join!(self.ask_fixed(), settled);
-                first_round();
-                let mut ticks = tokio::time::interval(self.options.info_interval);
-                ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-                ticks.tick().await;
-                loop {
-                    ticks.tick().await;
+                let ask = async {
+                    // A name that takes longer is looked up again below.
+                    drop(tokio::time::timeout(self.options.info_interval, self.refresh()).await);
                     self.ask_fixed().await;
-                }
+                };
+                let (_, _) = tokio::join!(ask, settled);
+                first_round();
+                tokio::join!(self.keep_asking(), self.keep_refreshing());
             };
-            tokio::join!(follow, ask)
+            tokio::join!(follow, files, ask)
         };
         shutdown.until_triggered(work).await;
     }
 
+    /// Asks for Info at the interval, and when endpoints have changed.
+    async fn keep_asking(&self) {
+        let mut ticks = tokio::time::interval(self.options.info_interval);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        ticks.tick().await;
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.endpoints_changed.notified() => {}
+            }
+            self.ask_fixed().await;
+        }
+    }
+
+    /// Looks names up whenever that is due. It is apart from the requests for Info, because DNS may be slow.
+    async fn keep_refreshing(&self) {
+        let mut ticks = tokio::time::interval(self.options.info_interval.min(self.options.dns_interval));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.sources_changed.notified() => {}
+            }
+            self.refresh().await;
+        }
+    }
+
+    async fn refresh(&self) {
+        let sources = self.fixed();
+        let refreshed = sources.iter().map(|source| fixed::refresh(source, &self.options));
+        if futures::future::join_all(refreshed).await.contains(&true) {
+            self.endpoints_changed.notify_one();
+        }
+    }
+
     async fn ask_fixed(&self) {
-        let rounds = self.options.endpoints.iter().zip(self.fixed.iter());
-        let rounds = rounds.map(|((address, strict), (_, group))| {
-            let timeout = self.options.info_interval;
-            fixed::check_endpoints(address, *strict, group, timeout, self.options.unhealthy_timeout)
-        });
+        let sources = self.fixed();
+        let rounds = sources.iter().map(|source| fixed::check_endpoints(source, self.options.info_interval));
         futures::future::join_all(rounds).await;
+    }
+
+    fn fixed(&self) -> Vec<FixedSource> {
+        self.fixed.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads the files with endpoints again now.
+    pub(crate) fn reload_files(&self) {
+        self.files_changed.notify_one();
+    }
+
+    /// Replaces the endpoints of files. Those that are still listed keep their state and connections.
+    fn apply_files(&self, listing: Listing) {
+        let mut fixed = self.fixed.write().unwrap_or_else(PoisonError::into_inner);
+        let known: Vec<FixedSource> = fixed.extract_if(.., |source| source.from_file).collect();
+        for address in listing.addresses {
+            if fixed.iter().any(|source| source.spec.address == address) {
+                continue;
+            }
+            let same = known.iter().find(|source| source.spec.address == address).cloned();
+            fixed.push(same.unwrap_or_else(|| {
+                source(EndpointSpec { address, strict: false, replicas: false }, true, &self.options)
+            }));
+        }
+        let is_listed = |gone: &FixedSource| fixed.iter().any(|source| source.spec == gone.spec);
+        for gone in known.iter().filter(|source| !is_listed(source)) {
+            tracing::info!(endpoint = %gone.spec.address, "endpoint was removed, no file lists it any more");
+        }
+        *self.unread_files.write().unwrap_or_else(PoisonError::into_inner) = listing.unknown;
+        self.sources_changed.notify_one();
     }
 
     async fn until_gateways_known(&self) {
@@ -141,8 +194,9 @@ impl EndpointSet {
             let away = group.unknown.as_ref().map(|reason| format!("gateway {address}: {reason}"));
             group.endpoints.values().map(|e| (Arc::clone(e), away.clone())).collect::<Vec<_>>()
         });
-        let fixed = self.fixed.iter().flat_map(|(_, group)| {
-            group.read().endpoints.values().map(|e| (Arc::clone(e), None)).collect::<Vec<_>>()
+        let fixed = self.fixed();
+        let fixed = fixed.iter().flat_map(|source| {
+            source.group.read().endpoints.values().map(|e| (Arc::clone(e), None)).collect::<Vec<_>>()
         });
         let timeout = self.options.unhealthy_timeout;
         let mut listed: Vec<_> =
@@ -155,27 +209,35 @@ impl EndpointSet {
 
     /// All endpoints.
     pub(crate) fn endpoints(&self) -> Vec<Arc<Endpoint>> {
-        let groups = self.fixed.iter().chain(self.gateways.iter());
-        groups.flat_map(|(_, group)| group.read().endpoints.values().cloned().collect::<Vec<_>>()).collect()
+        let fixed = self.fixed();
+        let groups = fixed.iter().map(|source| &source.group);
+        let groups = groups.chain(self.gateways.iter().map(|(_, group)| group));
+        groups.flat_map(|group| group.read().endpoints.values().cloned().collect::<Vec<_>>()).collect()
     }
+}
+
+fn source(spec: EndpointSpec, from_file: bool, options: &EndpointOptions) -> FixedSource {
+    let group = EndpointGroup::unknown(NOT_ASKED, options.channel.clone(), options.endpoint_labels);
+    FixedSource { spec, from_file, group }
 }
 
 impl StoreSource for EndpointSet {
     fn candidates(&self) -> Vec<Candidate> {
         let mut candidates = Vec::new();
-        for (fixed, (name, group)) in self
-            .fixed
-            .iter()
-            .map(|group| (true, group))
-            .chain(self.gateways.iter().map(|group| (false, group)))
-        {
+        let fixed = self.fixed();
+        let fixed = fixed.iter().map(|source| (format!("endpoint {}", source.spec.address), &source.group));
+        let gateways = self.gateways.iter();
+        let gateways = gateways.map(|(name, group)| (format!("directory of gateway {name}"), group));
+        for (name, group) in fixed.chain(gateways) {
             let group = group.read();
             // A source that has never answered may know any store. An answer without it cannot be complete.
             if let Some(reason) = group.unknown.as_ref().filter(|_| group.endpoints.is_empty()) {
-                let what = if fixed { "endpoint" } else { "directory of gateway" };
-                candidates.push(unknown_stores(format!("{what} {name}").into(), reason));
+                candidates.push(unknown_stores(name.into(), reason));
             }
             candidates.extend(group.endpoints.values().map(|endpoint| endpoint.candidate()));
+        }
+        for (file, reason) in self.unread_files.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            candidates.push(unknown_stores(format!("file {file}").into(), reason));
         }
         candidates
             .sort_by(|a, b| (&a.name, a.unavailable.is_some()).cmp(&(&b.name, b.unavailable.is_some())));

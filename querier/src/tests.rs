@@ -1,6 +1,7 @@
 //! Test stores, and tests that span several modules.
 
 mod directory;
+mod discovery;
 mod fanout;
 mod heavy;
 mod hidden;

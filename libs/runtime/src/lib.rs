@@ -16,6 +16,7 @@ mod args;
 mod config;
 mod context;
 mod deadline;
+mod dns;
 mod duration;
 mod grpc;
 mod grpc_tls;
@@ -45,6 +46,9 @@ pub use address::{AddressError, ListenAddress};
 pub use args::CommonArgs;
 pub use config::{LoadConfigError, expand_env, load_config};
 pub use context::{CallContext, ContextLayer, WithContext};
+#[cfg(any(test, feature = "test-util"))]
+pub use dns::testing::DnsServer;
+pub use dns::{AddressFamilies, DnsError, DnsResolver, ServiceHost};
 pub use duration::{DurationError, format_duration, parse_duration};
 pub use grpc::{GrpcPorts, GrpcServer};
 pub use grpc_tls::GrpcTlsArgs;

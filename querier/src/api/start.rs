@@ -18,17 +18,14 @@ const PAGE: &str = include_str!("start.html");
 pub(super) fn routes(paths: WebPaths) -> Router {
     let route = paths.route.clone();
     let page = get(start_page).with_state(Arc::new(paths));
-    let routes = Router::new()
-        .route(&format!("{}/", route.as_str()), page.clone())
-        // Links of alerts lead here: `/graph?g0.expr=EXPRESSION`.
-        .route(&format!("{}/graph", route.as_str()), page);
+    // Links of alerts lead here: `/graph?g0.expr=EXPRESSION`.
+    let routes = Router::new().route(&format!("{}/graph", route.as_str()), page.clone());
     if route.is_root() {
-        return routes;
+        return routes.route("/", page);
     }
-    // Relative, so that the redirects are right behind a proxy that removes or adds a path.
-    let from_root = format!("{}/", &route.as_str()[1..]);
-    let to_folder = format!("{}/", route.last());
-    routes.route("/", get(redirect(from_root))).route(route.as_str(), get(redirect(to_folder)))
+    // Relative, so that it is right behind a proxy that removes or adds a path.
+    let from_root = route.as_str()[1..].to_owned();
+    routes.route(route.as_str(), page).route("/", get(redirect(from_root)))
 }
 
 fn redirect(to: String) -> impl Fn() -> std::future::Ready<Response> + Clone + Send + Sync + 'static {
@@ -47,9 +44,11 @@ async fn start_page(
     params: Result<Query<GraphParams>, QueryRejection>,
     request: Request,
 ) -> Html<String> {
-    let base = match external(&paths, request.headers()) {
-        Some(path) => format!("<base href=\"{}/\">\n", path.as_str()),
-        None => String::new(),
+    // The server removes the slash at the end of a path, so links relative to the page would miss its last part.
+    let base = external(&paths, request.headers()).unwrap_or_else(|| paths.route.clone());
+    let base = match base.is_root() {
+        true => String::new(),
+        false => format!("<base href=\"{}/\">\n", base.as_str()),
     };
     let url = match paths.query_url.as_str() {
         "" => String::new(),

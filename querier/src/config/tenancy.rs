@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName};
+use http::{Extensions, HeaderMap, HeaderName};
 use model::Matcher;
-use runtime::{CallContext, ConfigMistakes};
+use runtime::{CallContext, ClientCertificate, ConfigMistakes};
 
 /// The header between the parts of Thanos; read if the configured header is absent.
 const DEFAULT_HEADER: &str = "THANOS-TENANT";
@@ -16,6 +16,11 @@ pub(crate) struct TenancyArgs {
     /// Read the tenant from this header of each HTTP request; stores receive it as thanos-tenant
     #[arg(long = "query.tenant-header", value_name = "HEADER", default_value = DEFAULT_HEADER)]
     tenant_header: String,
+
+    /// Read the tenant from this field of the client's certificate instead of a header; needs --http.config with
+    /// client_auth_type: RequireAndVerifyClientCert. Requests without the field are refused
+    #[arg(long = "query.tenant-certificate-field", value_name = "FIELD", value_enum)]
+    certificate_field: Option<CertificateField>,
 
     /// Tenant of requests without that header
     #[arg(long = "query.default-tenant-id", value_name = "TENANT", default_value = "default-tenant")]
@@ -31,10 +36,25 @@ pub(crate) struct TenancyArgs {
     tenant_label: String,
 }
 
+/// A field of the subject of a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum CertificateField {
+    /// O
+    #[value(name = "organization")]
+    Organization,
+    /// OU
+    #[value(name = "organizationalUnit")]
+    OrganizationalUnit,
+    /// CN
+    #[value(name = "commonName")]
+    CommonName,
+}
+
 /// How the tenant of an HTTP request is found, and whether it is enforced.
 #[derive(Clone, Debug)]
 pub(crate) struct Tenancy {
     header: HeaderName,
+    certificate_field: Option<CertificateField>,
     default_tenant: Arc<str>,
     /// The label that each series must have with the tenant as its value; `None` if tenants see all series.
     enforced_label: Option<Arc<str>>,
@@ -59,6 +79,7 @@ impl TenancyArgs {
         match header {
             Some(header) if mistakes.is_empty() => Ok(Tenancy {
                 header,
+                certificate_field: self.certificate_field,
                 default_tenant: self.default_tenant.as_str().into(),
                 enforced_label: self.enforce_tenancy.then(|| self.tenant_label.as_str().into()),
             }),
@@ -70,6 +91,10 @@ impl TenancyArgs {
     pub(crate) fn flags(&self) -> BTreeMap<String, String> {
         let shown = [
             ("query.tenant-header", self.tenant_header.clone()),
+            (
+                "query.tenant-certificate-field",
+                self.certificate_field.map_or("", CertificateField::as_str).to_owned(),
+            ),
             ("query.default-tenant-id", self.default_tenant.clone()),
             ("query.enforce-tenancy", self.enforce_tenancy.to_string()),
             ("query.tenant-label-name", self.tenant_label.clone()),
@@ -79,17 +104,25 @@ impl TenancyArgs {
 }
 
 impl Tenancy {
-    /// The context of a request with these headers.
+    /// The context of a request with these headers and extensions, within that of the task.
     ///
     /// # Errors
-    /// The header does not name one tenant.
-    pub(crate) fn context(&self, headers: &HeaderMap) -> Result<CallContext, String> {
-        let tenant: Arc<str> = match self.tenant(headers)? {
+    /// The header or the certificate does not name one tenant.
+    pub(crate) fn context(
+        &self,
+        headers: &HeaderMap,
+        extensions: &Extensions,
+    ) -> Result<CallContext, String> {
+        let tenant = match self.certificate_field {
+            Some(field) => Some(field.of(extensions.get())?),
+            None => self.tenant(headers)?.map(str::to_owned),
+        };
+        let tenant: Arc<str> = match tenant {
             Some(tenant) => tenant.into(),
             None => Arc::clone(&self.default_tenant),
         };
         let enforced = self.enforced_label.as_deref().map(|label| Matcher::equal(label, &tenant));
-        Ok(CallContext::default().with_tenant(tenant, enforced))
+        Ok(CallContext::current().with_tenant(tenant, enforced))
     }
 
     fn tenant<'a>(&self, headers: &'a HeaderMap) -> Result<Option<&'a str>, String> {
@@ -105,6 +138,34 @@ impl Tenancy {
             return valid(text).map(Some).map_err(refuse);
         }
         Ok(None)
+    }
+}
+
+impl CertificateField {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Organization => "organization",
+            Self::OrganizationalUnit => "organizationalUnit",
+            Self::CommonName => "commonName",
+        }
+    }
+
+    /// The tenant that a certificate names.
+    fn of(self, certificate: Option<&ClientCertificate>) -> Result<String, String> {
+        let name = self.as_str();
+        let certificate = certificate.ok_or("the client has no certificate, which names the tenant")?;
+        let (_, parsed) = x509_parser::parse_x509_certificate(certificate.der())
+            .map_err(|cause| format!("client certificate: cannot be read: {cause}"))?;
+        let subject = parsed.subject();
+        let value = match self {
+            Self::Organization => subject.iter_organization().next(),
+            Self::OrganizationalUnit => subject.iter_organizational_unit().next(),
+            Self::CommonName => subject.iter_common_name().next(),
+        };
+        let tenant = value.and_then(|value| value.as_str().ok());
+        let tenant =
+            tenant.ok_or_else(|| format!("client certificate: has no {name}, which names the tenant"))?;
+        valid(tenant).map(str::to_owned).map_err(|why| format!("client certificate: {name}: {why}"))
     }
 }
 
@@ -138,7 +199,7 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, HeaderValue::from_str(value).unwrap());
         }
-        let context = tenancy.context(&map)?;
+        let context = tenancy.context(&map, &Extensions::new())?;
         Ok(format!(
             "{} {}",
             context.tenant().unwrap(),
@@ -174,5 +235,8 @@ mod tests {
         }
         let flags = ["--query.tenant-header=a b", "--query.default-tenant-id=", "--query.tenant-label-name="];
         assert_eq!(check(&flags).unwrap_err().lines().len(), 3);
+        let certificate = check(&["--query.tenant-certificate-field=commonName"]).unwrap();
+        let refused = tenant(&certificate, &[("thanos-tenant", "a")]).unwrap_err();
+        assert!(refused.starts_with("the client has no certificate"), "{refused}");
     }
 }

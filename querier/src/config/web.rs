@@ -89,11 +89,6 @@ impl WebPath {
     pub(crate) fn depth(&self) -> usize {
         self.0.matches('/').count()
     }
-
-    /// Its last part.
-    pub(crate) fn last(&self) -> &str {
-        self.0.rsplit('/').next().unwrap_or("")
-    }
 }
 
 /// The text is not a path.

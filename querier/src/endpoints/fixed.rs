@@ -1,82 +1,91 @@
 //! Endpoints given by address.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use runtime::DnsResolver;
 use storeapi::{Store, StoreError};
+use tokio::time::Instant;
 
+use crate::endpoints::address::{EndpointAddress, EndpointSpec};
 use crate::endpoints::endpoint::Endpoint;
 use crate::endpoints::group::EndpointGroup;
+use crate::endpoints::options::EndpointOptions;
 
-/// An endpoint flag: `host:port`, or `dns+host:port` for all addresses of the name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct EndpointAddress {
-    text: String,
-    resolve: bool,
+/// How long DNS may take for one address.
+const DNS_LIMIT: Duration = Duration::from_secs(30);
+
+/// A configured endpoint and the endpoints that its address stands for. Clones share them.
+#[derive(Clone)]
+pub(super) struct FixedSource {
+    pub(super) spec: EndpointSpec,
+    /// Whether a file lists it.
+    pub(super) from_file: bool,
+    pub(super) group: EndpointGroup,
 }
 
-/// The text is not an endpoint.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("endpoint {0:?} is not of the form HOST:PORT, or dns+HOST:PORT for each address of the name")]
-pub(crate) struct EndpointAddressError(String);
-
-impl EndpointAddress {
-    /// Whether it is resolved to one endpoint per address.
-    pub(crate) fn is_resolved(&self) -> bool {
-        self.resolve
+/// Looks the address up if that is due. Returns whether the endpoints have changed.
+pub(super) async fn refresh(source: &FixedSource, options: &EndpointOptions) -> bool {
+    let (spec, group) = (&source.spec, &source.group);
+    if spec.address.is_resolved() && !group.read().is_due(options.dns_interval) {
+        return false;
     }
-}
-
-impl FromStr for EndpointAddress {
-    type Err = EndpointAddressError;
-
-    fn from_str(text: &str) -> Result<Self, EndpointAddressError> {
-        let refuse = || EndpointAddressError(text.chars().take(140).collect());
-        let (resolve, rest) = match text.split_once('+') {
-            Some(("dns", rest)) => (true, rest),
-            Some(_) => return Err(refuse()),
-            None => (false, text),
-        };
-        let authority: http::uri::Authority = rest.parse().map_err(|_| refuse())?;
-        if authority.host().is_empty() || authority.port_u16().is_none() || rest.contains('@') {
-            return Err(refuse());
-        }
-        // Names are compared without regard to case, so that a store that is given twice is asked once.
-        Ok(Self { text: rest.to_ascii_lowercase(), resolve })
-    }
-}
-
-impl fmt::Display for EndpointAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.resolve { "dns+" } else { "" })?;
-        f.write_str(&self.text)
-    }
-}
-
-/// Resolves the address and asks each of its endpoints for Info once, with a timeout of `timeout` each.
-pub(super) async fn check_endpoints(
-    address: &EndpointAddress,
-    strict: bool,
-    group: &EndpointGroup,
-    timeout: Duration,
-    linger: Duration,
-) {
-    let settled = match resolve(address, timeout).await {
-        Ok(names) => settle(names, strict, group, linger),
+    let before: Vec<Arc<str>> = group.read().endpoints.keys().cloned().collect();
+    let settled = look_up(&spec.address, options).await.and_then(|names| match spec.replicas {
+        true => settle_replicas(names, source),
+        false => settle(names, spec.strict, group, options.unhealthy_timeout),
+    });
+    let mut content = group.write();
+    match settled {
+        Ok(()) => content.looked_up = Some(Instant::now()),
         Err(reason) => {
-            tracing::warn!(endpoint = %address, error = %reason, "endpoint name cannot be resolved, keeping the known addresses");
-            // The known endpoints are kept.
-            Err(reason)
+            if content.unknown.as_ref() != Some(&reason) {
+                tracing::warn!(endpoint = %spec.address, error = %reason, "endpoint name cannot be resolved, keeping the known addresses");
+            }
+            content.unknown = Some(reason);
         }
-    };
-    if let Err(reason) = settled {
-        group.write().unknown = Some(reason);
     }
-    let all: Vec<Arc<Endpoint>> = group.read().endpoints.values().cloned().collect();
+    !content.endpoints.keys().eq(&before)
+}
+
+async fn look_up(address: &EndpointAddress, options: &EndpointOptions) -> Result<Vec<String>, String> {
+    if !address.is_resolved() {
+        return Ok(vec![address.to_string()]);
+    }
+    let resolve = async {
+        let resolver = match &options.resolver {
+            Some(resolver) => resolver.clone(),
+            None => DnsResolver::system().map_err(|cause| cause.to_string())?,
+        };
+        address.resolve(&resolver).await
+    };
+    let late = |_| Err(format!("DNS did not answer within {DNS_LIMIT:?}"));
+    let found = tokio::time::timeout(DNS_LIMIT, resolve).await.unwrap_or_else(late);
+    options.dns_metrics.count(found.is_ok());
+    found
+}
+
+/// Asks each endpoint of the source for Info once, with a timeout of `timeout` each.
+pub(super) async fn check_endpoints(source: &FixedSource, timeout: Duration) {
+    let all: Vec<Arc<Endpoint>> = source.group.read().endpoints.values().cloned().collect();
     futures::future::join_all(all.iter().map(|endpoint| check(endpoint, timeout))).await;
+}
+
+/// Sets the replicas of the one endpoint of the source.
+fn settle_replicas(names: Vec<String>, source: &FixedSource) -> Result<(), String> {
+    let (name, group) = (source.spec.address.to_string(), &source.group);
+    let members = group.read().members.clone();
+    let open = |name: &str| mesh::direct_with(name, group.channel());
+    members.set(names, open).map_err(|error| error.to_string())?;
+    let mut content = group.write();
+    if content.endpoints.is_empty() {
+        let channel = members.channel(&name);
+        let endpoint = Endpoint::new(&name, channel, source.spec.strict, group.labels());
+        content.endpoints.insert(name.into(), Arc::new(endpoint));
+    }
+    content.unknown = None;
+    Ok(())
 }
 
 /// Sets the endpoints of the group to `names`.
@@ -118,21 +127,6 @@ pub(super) fn settle(
 fn connect(name: &str, strict: bool, group: &EndpointGroup) -> Result<Arc<Endpoint>, mesh::ChannelError> {
     let channel = mesh::direct_with(name, group.channel())?;
     Ok(Arc::new(Endpoint::new(name, channel, strict, group.labels())))
-}
-
-async fn resolve(address: &EndpointAddress, timeout: Duration) -> Result<Vec<String>, String> {
-    if !address.resolve {
-        return Ok(vec![address.text.clone()]);
-    }
-    let looked_up = tokio::time::timeout(timeout, tokio::net::lookup_host(&address.text)).await;
-    match looked_up {
-        Ok(Ok(found)) => {
-            let names: Vec<String> = found.map(|address| address.to_string()).collect();
-            if names.is_empty() { Err("DNS has no address for this name".to_owned()) } else { Ok(names) }
-        }
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("DNS did not answer within {timeout:?}")),
-    }
 }
 
 async fn check(endpoint: &Endpoint, timeout: Duration) {
@@ -196,17 +190,5 @@ mod tests {
         assert_eq!(settle_to(&group, &["10.0.0.1:1"]).len(), 2);
         advance(LINGER / 4).await;
         assert_eq!(settle_to(&group, &["10.0.0.1:1"]), ["10.0.0.1:1"]);
-    }
-
-    #[test]
-    fn invalid_addresses_are_rejected_with_the_expected_form() {
-        for good in ["127.0.0.1:10901", "store.example:1", "[::1]:10901", "dns+stores.svc:10901"] {
-            assert_eq!(good.parse::<EndpointAddress>().unwrap().to_string(), good);
-        }
-        assert_eq!("Store.Example:1".parse::<EndpointAddress>(), "store.example:1".parse());
-        for bad in ["store", ":10901", "http://store:10901", "dnssrv+x:1", "a@b:1", "store:port", ""] {
-            let error = bad.parse::<EndpointAddress>().unwrap_err().to_string();
-            assert!(error.contains(&format!("{bad:?}")) && error.contains("HOST:PORT"), "{error}");
-        }
     }
 }

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use mesh::ChannelOptions;
 use storeapi::LabelLimits;
+use tokio::time::Instant;
 
+use crate::endpoints::balanced::Members;
 use crate::endpoints::endpoint::Endpoint;
 
 /// The endpoints of one source (a flag, or the directory of a gateway) by name. Clones share them.
@@ -22,6 +25,17 @@ pub(super) struct GroupContent {
     pub(super) endpoints: BTreeMap<Arc<str>, Arc<Endpoint>>,
     /// Why the endpoints of this source are unknown; answers may then be partial.
     pub(super) unknown: Option<String>,
+    /// When the address was last looked up with success.
+    pub(super) looked_up: Option<Instant>,
+    /// The replicas of the endpoint, if it has several.
+    pub(super) members: Members,
+}
+
+impl GroupContent {
+    /// Whether the last lookup was at least `interval` ago.
+    pub(super) fn is_due(&self, interval: Duration) -> bool {
+        self.looked_up.is_none_or(|at| at.elapsed() >= interval)
+    }
 }
 
 impl EndpointGroup {

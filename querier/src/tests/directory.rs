@@ -9,7 +9,7 @@ use storeapi::{LabelLimits, info_to_wire, labels_to_wire};
 use tokio::sync::watch;
 
 use super::*;
-use crate::endpoints::{Endpoint, EndpointOptions, EndpointSet};
+use crate::endpoints::{Endpoint, EndpointOptions, EndpointSet, EndpointSpec};
 
 /// The local port of a gateway: a directory that the test writes, and its stores.
 struct FakeGateway {
@@ -62,19 +62,21 @@ async fn entry(name: &str, store: &dyn Store, bound: &[(&str, &str)]) -> wire::D
     }
 }
 
+/// An endpoint as `--endpoint` gives it.
+pub(super) fn endpoint(address: &str) -> EndpointSpec {
+    EndpointSpec { address: address.parse().unwrap(), strict: false, replicas: false }
+}
+
 fn set(endpoints: &[String], gateways: &[String]) -> EndpointSet {
     EndpointSet::new(EndpointOptions {
-        endpoints: endpoints.iter().map(|e| (e.parse().unwrap(), false)).collect(),
+        endpoints: endpoints.iter().map(|e| endpoint(e)).collect(),
         gateways: gateways.to_vec(),
-        channel: mesh::ChannelOptions::default(),
-        endpoint_labels: LabelLimits::OFF,
-        gateway_labels: LabelLimits::OFF,
         info_interval: Duration::from_millis(50),
-        unhealthy_timeout: Duration::from_secs(300),
+        ..EndpointOptions::default()
     })
 }
 
-async fn answer(set: &EndpointSet) -> (Vec<String>, Vec<String>) {
+pub(super) async fn answer(set: &EndpointSet) -> (Vec<String>, Vec<String>) {
     let metrics = FanoutMetrics::new(&mut Registry::default());
     let proxy = ProxyStore::new(Arc::new(set.clone()), ProxyOptions::default(), metrics);
     let (series, warnings) = storeapi::collect_series(proxy.series(up()).await.unwrap()).await.unwrap();
@@ -253,13 +255,10 @@ async fn unlisted_store_is_still_reported_missing() {
     let closed_port = listener.local_addr().unwrap().to_string();
     drop(listener);
     let set = EndpointSet::new(EndpointOptions {
-        endpoints: vec![(closed_port.parse().unwrap(), false)],
-        gateways: Vec::new(),
-        channel: mesh::ChannelOptions::default(),
-        endpoint_labels: LabelLimits::OFF,
-        gateway_labels: LabelLimits::OFF,
+        endpoints: vec![endpoint(&closed_port)],
         info_interval: Duration::from_millis(50),
         unhealthy_timeout: Duration::ZERO,
+        ..EndpointOptions::default()
     });
     let shutdown = Shutdown::new();
     let task = tokio::spawn(set.clone().run(|| {}, shutdown.clone()));

@@ -1,0 +1,71 @@
+//! The flags of discovery: groups of replicas, files, DNS.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use runtime::{format_duration, parse_duration};
+
+use crate::endpoints::{EndpointAddress, EndpointSpec, FilePattern};
+
+/// `--endpoint-group*` and `--store.sd-*`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct DiscoveryArgs {
+    /// Read the replicas of a store as one store: each request goes to one of the addresses of this name, and to
+    /// another one if that is not available; dns+HOST:PORT or dnssrv+NAME; repeatable
+    #[arg(long, value_name = "ADDRESS")]
+    endpoint_group: Vec<EndpointAddress>,
+
+    /// Like --endpoint-group, but /api/v1/stores always lists it, however long it has been unreachable;
+    /// repeatable
+    #[arg(long, value_name = "ADDRESS")]
+    endpoint_group_strict: Vec<EndpointAddress>,
+
+    /// Read the StoreAPIs that this file lists, in the form of Prometheus' file discovery (a JSON or YAML list of
+    /// groups with targets); the last part may contain * for any text; it is read again when it changes;
+    /// repeatable
+    #[arg(long = "store.sd-files", value_name = "PATH")]
+    pub(crate) sd_files: Vec<FilePattern>,
+
+    /// Read these files at least this often
+    #[arg(long = "store.sd-interval", value_name = "DURATION", default_value = "5m", value_parser = parse_duration)]
+    pub(crate) sd_interval: Duration,
+
+    /// Look names up in DNS this often; a lookup that failed is repeated after --endpoint.info-timeout
+    #[arg(long = "store.sd-dns-interval", value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
+    pub(crate) dns_interval: Duration,
+}
+
+impl DiscoveryArgs {
+    /// The groups as endpoints.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = EndpointSpec> {
+        let given = self.endpoint_group.iter().map(|address| (address, false));
+        let strict = self.endpoint_group_strict.iter().map(|address| (address, true));
+        let spec = |(address, strict): (&EndpointAddress, _)| EndpointSpec {
+            address: address.clone(),
+            strict,
+            replicas: true,
+        };
+        given.chain(strict).map(spec)
+    }
+
+    /// The intervals by flag.
+    pub(crate) fn intervals(&self) -> [(&'static str, Duration); 2] {
+        [("--store.sd-interval", self.sd_interval), ("--store.sd-dns-interval", self.dns_interval)]
+    }
+
+    /// The settings by flag.
+    pub(crate) fn flags(&self) -> BTreeMap<String, String> {
+        let list = |addresses: &[EndpointAddress]| {
+            addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+        };
+        let files: Vec<&str> = self.sd_files.iter().map(FilePattern::as_str).collect();
+        let shown = [
+            ("endpoint-group", list(&self.endpoint_group)),
+            ("endpoint-group-strict", list(&self.endpoint_group_strict)),
+            ("store.sd-files", files.join(",")),
+            ("store.sd-interval", format_duration(self.sd_interval)),
+            ("store.sd-dns-interval", format_duration(self.dns_interval)),
+        ];
+        shown.into_iter().map(|(flag, value)| (flag.to_owned(), value)).collect()
+    }
+}
