@@ -1,5 +1,6 @@
 //! The querier as a role: built from its flags, run until it is asked to stop.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -20,7 +21,7 @@ use crate::fanout::{FanoutMetrics, ProxyOptions, ProxyStore};
 use crate::lists::Lists;
 use crate::memory;
 use crate::metrics::{QueryMemory, StoreNodes};
-use crate::query::{Driver, QueryGate, QueryMetrics};
+use crate::query::{ActiveQueries, Driver, QueryGate, QueryMetrics};
 use crate::query_server::{QueryDefaults, QueryServer};
 
 pub(crate) const ROLE: RoleInfo = RoleInfo { name: "querier", descriptors: &[proto::DESCRIPTORS] };
@@ -45,7 +46,7 @@ pub(crate) async fn build(config: Config, mut startup: Startup) -> Result<Runnin
     );
     let options = proxy_options(&config, &total);
     let stores = ProxyStore::new(Arc::new(endpoints.clone()), options, FanoutMetrics::new(registry));
-    let driver = driver(&config, &stores, total, registry);
+    let driver = driver(&config, &stores, total, registry).listing(active_queries(&config)?);
     let lists = Lists::new(stores.clone(), driver.clone());
     QueryServer::register(driver.clone(), query_defaults(&config), startup.services());
     let api = Api {
@@ -110,6 +111,15 @@ fn driver(config: &Config, stores: &ProxyStore, total: TotalBudget, registry: &m
     Driver::new(stores.clone(), engine, propagate, gate, args.max_concurrent_select, metrics)
 }
 
+fn active_queries(config: &Config) -> Result<ActiveQueries, RoleError> {
+    let path = &config.args.active_query_path;
+    if path.is_empty() {
+        return Ok(ActiveQueries::default());
+    }
+    let active = ActiveQueries::open(Path::new(path), config.args.max_concurrent);
+    active.map_err(|error| RoleError::failed(format!("--query.active-query-path={path}: {error}")))
+}
+
 fn endpoint_options(config: &Config, registry: &mut Registry) -> EndpointOptions {
     let args = &config.args;
     let spec = |address: &EndpointAddress, strict| EndpointSpec {
@@ -125,6 +135,7 @@ fn endpoint_options(config: &Config, registry: &mut Registry) -> EndpointOptions
         file_interval: args.discovery.sd_interval,
         gateways: args.gateway.iter().map(ToString::to_string).collect(),
         channel: config.channel.clone(),
+        selector: config.selector.clone(),
         endpoint_labels: args.labels.endpoint(),
         gateway_labels: args.labels.gateway(),
         info_interval: args.info_timeout,

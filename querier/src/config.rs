@@ -14,7 +14,7 @@ use model::Labels;
 use runtime::{CommonArgs, ConfigMistakes, UnneededArgs, format_duration, parse_duration};
 use storeapi::{PartialResponse, RequestLimits};
 
-use crate::endpoints::EndpointAddress;
+use crate::endpoints::{EndpointAddress, StoreSelector};
 use crate::grpc_client::GrpcClientArgs;
 use crate::memory;
 use crate::unneeded::UnneededByQuerier;
@@ -181,6 +181,15 @@ pub struct QueryArgs {
     #[arg(long = "web.disable-cors")]
     pub(crate) disable_cors: bool,
 
+    /// Keep a file with the running queries in this directory; after a crash, the next start logs them
+    #[arg(
+        long = "query.active-query-path",
+        value_name = "DIR",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) active_query_path: String,
+
     #[command(flatten)]
     pub(crate) discovery: DiscoveryArgs,
 
@@ -250,6 +259,8 @@ pub struct Config {
     pub(crate) selector_labels: Labels,
     /// How stores and gateways are reached.
     pub(crate) channel: ChannelOptions,
+    /// Which stores are read; `None` for all.
+    pub(crate) selector: Option<StoreSelector>,
     pub(crate) web: WebPaths,
     pub(crate) tenancy: Tenancy,
     /// Memory limit of one query, in bytes.
@@ -306,6 +317,7 @@ impl QueryArgs {
             mistakes.push(format!("--selector-label: {cause}"));
             Labels::empty()
         });
+        let selector = mistakes.note(self.discovery.selector()).flatten();
         let web = mistakes.note(self.web.check());
         let tenancy = mistakes.note(self.tenancy.check());
         let (Some(web), Some(tenancy)) = (web, tenancy) else { return Err(mistakes) };
@@ -322,6 +334,7 @@ impl QueryArgs {
         mistakes.or_ok(Config {
             selector_labels,
             channel,
+            selector,
             web,
             tenancy,
             max_memory,
@@ -384,6 +397,7 @@ impl Config {
             ("query.default-step", format_duration(args.default_step)),
             ("query.default-evaluation-interval", format_duration(args.evaluation_interval)),
             ("query.metadata.default-time-range", format_duration(args.metadata_range)),
+            ("query.active-query-path", args.active_query_path.clone()),
             ("enable-feature", list(args.features.iter().map(value_name).collect())),
             ("query.enable-x-functions", args.enable_x_functions.to_string()),
             ("selector-label", self.selector_labels.to_string()),

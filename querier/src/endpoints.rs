@@ -13,14 +13,15 @@ mod fixed;
 mod group;
 mod message;
 mod options;
+mod selector;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 pub(crate) use address::{EndpointAddress, EndpointSpec};
-pub(crate) use endpoint::{Endpoint, believed_range};
 pub use endpoint::{Candidate, StoreLists};
+pub(crate) use endpoint::{Endpoint, believed_range};
 pub(crate) use files::FilePattern;
 pub(crate) use message::{with_store_name, without_store_name};
 
@@ -29,6 +30,7 @@ use fixed::FixedSource;
 use group::EndpointGroup;
 pub(crate) use options::{DnsMetrics, EndpointOptions};
 use runtime::Shutdown;
+pub(crate) use selector::StoreSelector;
 use storeapi::{
     LabelNamesRequest, LabelValuesRequest, LabelsAnswer, SeriesRequest, SeriesStream, Store, StoreError,
     StoreInfo,
@@ -243,7 +245,10 @@ impl StoreSource for EndpointSet {
             .sort_by(|a, b| (&a.name, a.unavailable.is_some()).cmp(&(&b.name, b.unavailable.is_some())));
         // The same store may be given and announced. It must be asked only once.
         candidates.dedup_by(|a, b| a.name == b.name);
-        candidates
+        match &self.options.selector {
+            Some(selector) => candidates.into_iter().filter_map(|store| selector.select(store)).collect(),
+            None => candidates,
+        }
     }
 }
 
@@ -256,6 +261,7 @@ fn unknown_stores(name: Arc<str>, reason: &str) -> Candidate {
         lists: None,
         info: None,
         bound: model::Labels::empty(),
+        selected: Vec::new(),
         unavailable: Some(reason.to_owned()),
     }
 }

@@ -4,6 +4,7 @@
 //! each select, which reads the fan-out ahead into a short queue. The caller keeps a guard. On a timeout, or
 //! when the caller is dropped, the guard cancels the engine and drops the streams of all stores.
 
+mod active;
 mod answer;
 mod clock;
 mod feed;
@@ -21,6 +22,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::fanout::{Awaited, ProxyStore};
+pub(crate) use active::ActiveQueries;
 use answer::QueryCost;
 pub(crate) use answer::{AskError, QueryAnswer, Timings};
 use clock::{Stopwatch, clock};
@@ -51,6 +53,7 @@ pub(crate) struct Driver {
     /// Whether matchers are applied across binary operators while the series of all stores have their labels.
     propagate_where_sound: bool,
     gate: QueryGate,
+    active: ActiveQueries,
     planner: Planner,
     /// Selects of one query that are read ahead, besides the one that the engine waits for.
     concurrent_selects: usize,
@@ -71,10 +74,17 @@ impl Driver {
             engine,
             propagate_where_sound,
             gate,
+            active: ActiveQueries::default(),
             planner: Planner::new(),
             concurrent_selects,
             metrics: Arc::new(metrics),
         }
+    }
+
+    /// The same driver, which lists its running queries there.
+    pub(crate) fn listing(mut self, active: ActiveQueries) -> Self {
+        self.active = active;
+        self
     }
 
     /// The settings of the engine.
@@ -145,6 +155,7 @@ impl Driver {
         timings.planning = stopwatch.end();
         let turn = timeout_at(deadline, self.gate.enter()).await.map_err(|_| AskError::Queue)?;
         timings.queue = stopwatch.end();
+        let active = self.active.enter(&question.text);
         let awaited = Awaited::default();
         let attempt = Attempt {
             driver: self.clone(),
@@ -157,7 +168,7 @@ impl Driver {
         };
         let work = tokio::task::spawn_blocking(move || {
             // The slot is free when the thread is free, even if the caller has stopped waiting.
-            let _turn = turn;
+            let (_turn, _active) = (turn, active);
             let (answer, budget) = attempt.run(query)?;
             let interrupt = attempt.interrupt;
             let cost =

@@ -74,6 +74,7 @@ pub(crate) fn local(name: &str, store: Arc<dyn Store>) -> Candidate {
         lists: None,
         info: None,
         bound: Labels::empty(),
+        selected: Vec::new(),
         unavailable: None,
     }
 }

@@ -74,10 +74,15 @@ async fn a_plain_port_serves_an_ordinary_grpc_client() {
     assert_eq!(info.component_type, "sidecar");
     let mut store = StoreClient::new(plain);
     let mut request = Request::new(messages(3, Duration::ZERO));
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     request.metadata_mut().insert("thanos-tenant", "team-a".parse().unwrap());
+    request.metadata_mut().insert("traceparent", trace.parse().unwrap());
+    request.set_timeout(Duration::from_secs(50));
     let stream = store.series(request).await.unwrap().into_inner();
     assert_eq!(count(stream).await.unwrap(), 3);
-    assert_eq!(scene.store.store.seen().get("thanos-tenant").unwrap(), "team-a");
+    let seen = scene.store.store.seen();
+    assert_eq!((seen.get("thanos-tenant").unwrap(), seen.get("traceparent").unwrap()), ("team-a", trace));
+    assert!(seen.get("grpc-timeout").is_some(), "{seen:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

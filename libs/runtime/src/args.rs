@@ -6,6 +6,8 @@ use crate::address::ListenAddress;
 use crate::duration::parse_duration;
 use crate::grpc_tls::GrpcTlsArgs;
 use crate::logs::{LogFormat, LogLevel};
+use crate::request_log::RequestLogArgs;
+use crate::trace::TracingArgs;
 
 /// The flags of every role, with Thanos' names and defaults; flatten them into the role's own flags.
 #[derive(Clone, Debug, clap::Args)]
@@ -39,6 +41,14 @@ pub struct CommonArgs {
     /// Prometheus' --web.config.file; it is read again when it changes
     #[arg(long = "http.config", value_name = "FILE")]
     pub http_config: Option<String>,
+
+    /// Tracing.
+    #[command(flatten)]
+    pub tracing: TracingArgs,
+
+    /// The request log.
+    #[command(flatten)]
+    pub request_log: RequestLogArgs,
 
     /// Write log lines of this severity and above
     #[arg(long = "log.level", value_name = "LEVEL", default_value = "info", value_enum)]

@@ -1,20 +1,23 @@
-//! What belongs to a request and travels with it to every store: tenant and deadline.
+//! What belongs to a request and travels with it to every store: tenant, deadline and trace.
 //!
 //! The servers of a role take it from the headers of a request and set it for the task that answers. Channels with
 //! [`ContextLayer`] write it into the headers of each request that the task sends. A task that is spawned for a request
 //! runs within [`CallContext::scope`].
 
+use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use http::{HeaderMap, HeaderName, HeaderValue, Request};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use model::Matcher;
 use tokio::time::Instant;
+use tonic::body::Body;
 use tower::{Layer, Service};
 
 use crate::deadline;
+use crate::trace::{KeyValue, SpanKind, TRACEPARENT, TraceContext, Tracer, observe_grpc};
 
 /// The header that names the tenant between the parts of Thanos.
 const TENANT: HeaderName = HeaderName::from_static("thanos-tenant");
@@ -35,6 +38,9 @@ pub struct CallContext {
     tenant: Option<Arc<str>>,
     enforced: Option<Arc<Matcher>>,
     deadline: Option<Instant>,
+    trace: Option<TraceContext>,
+    /// Records spans; `None` if tracing is off.
+    tracer: Option<Tracer>,
 }
 
 impl CallContext {
@@ -55,6 +61,8 @@ impl CallContext {
             tenant: tenant.filter(|tenant| !tenant.is_empty()).map(Arc::from),
             enforced: None,
             deadline: deadline::limit_of(headers).map(|limit| Instant::now() + limit),
+            trace: TraceContext::from_headers(headers),
+            tracer: None,
         }
     }
 
@@ -63,6 +71,10 @@ impl CallContext {
         let tenant = self.tenant.as_deref().and_then(|tenant| HeaderValue::from_str(tenant).ok());
         if let Some(tenant) = tenant {
             headers.entry(TENANT).or_insert(tenant);
+        }
+        let trace = self.trace.and_then(|trace| HeaderValue::try_from(trace.to_string()).ok());
+        if let Some(trace) = trace {
+            headers.entry(TRACEPARENT).or_insert(trace);
         }
         if let Some(deadline) = self.deadline {
             let left = deadline.saturating_duration_since(Instant::now()) + TIMEOUT_MARGIN;
@@ -89,6 +101,12 @@ impl CallContext {
         self
     }
 
+    /// The same context within a trace.
+    pub(crate) fn with_trace(mut self, trace: Option<TraceContext>, tracer: Option<Tracer>) -> Self {
+        (self.trace, self.tracer) = (trace, tracer);
+        self
+    }
+
     /// The same context with a deadline, unless it has an earlier one.
     pub fn with_deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Some(self.deadline.map_or(deadline, |known| known.min(deadline)));
@@ -96,7 +114,7 @@ impl CallContext {
     }
 }
 
-/// Writes the context of the task that sends a request into its headers.
+/// Writes the context of the task that sends a request into its headers. With tracing, the request is a span.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ContextLayer;
 
@@ -116,57 +134,90 @@ pub struct WithContext<S> {
 
 impl<S, B> Service<Request<B>> for WithContext<S>
 where
-    S: Service<Request<B>>,
+    S: Service<Request<B>, Response = Response<Body>>,
+    S::Error: fmt::Display,
+    S::Future: Send + 'static,
 {
-    type Response = S::Response;
+    type Response = Response<Body>;
     type Error = S::Error;
-    type Future = S::Future;
+    type Future = BoxFuture<'static, Result<Response<Body>, S::Error>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<B>) -> S::Future {
-        CallContext::current().write(request.headers_mut());
-        self.inner.call(request)
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let mut context = CallContext::current();
+        let mut span = match (&context.tracer, context.trace) {
+            (Some(tracer), Some(trace)) => {
+                let mut span = tracer.start_below(request.uri().path(), SpanKind::Client, trace);
+                let server = request.uri().authority().map(|authority| authority.to_string());
+                span.note(|| KeyValue::text("server.address", server.unwrap_or_default()));
+                context.trace = Some(span.context());
+                Some(span)
+            }
+            _ => None,
+        };
+        context.write(request.headers_mut());
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let answer = answer.await;
+            match (answer, span.take()) {
+                (Ok(answer), Some(span)) => Ok(observe_grpc(span, answer)),
+                (Err(error), Some(mut span)) => {
+                    span.fail(|| error.to_string());
+                    Err(error)
+                }
+                (answer, None) => answer,
+            }
+        })
     }
 }
 
-/// A gRPC service that answers each call in the context of its headers.
+/// A gRPC service that answers each call in the context of its headers. With tracing, each call is a span.
 #[derive(Clone, Debug)]
 pub(crate) struct InCallContext<S> {
     inner: S,
+    tracer: Option<Tracer>,
 }
 
 impl<S> InCallContext<S> {
-    pub(crate) fn new(inner: S) -> Self {
-        Self { inner }
+    pub(crate) fn new(inner: S, tracer: Option<Tracer>) -> Self {
+        Self { inner, tracer }
     }
 }
 
 impl<S, B> Service<Request<B>> for InCallContext<S>
 where
-    S: Service<Request<B>>,
+    S: Service<Request<B>, Response = Response<Body>>,
     S::Future: Send + 'static,
 {
-    type Response = S::Response;
+    type Response = Response<Body>;
     type Error = S::Error;
-    type Future = BoxFuture<'static, Result<S::Response, S::Error>>;
+    type Future = BoxFuture<'static, Result<Response<Body>, S::Error>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let context = CallContext::from_headers(request.headers());
+        let mut context = CallContext::from_headers(request.headers());
+        let span = self.tracer.as_ref().map(|tracer| {
+            let span = tracer.start(request.uri().path(), SpanKind::Server, context.trace, false);
+            (context.trace, context.tracer) = (Some(span.context()), Some(tracer.clone()));
+            span
+        });
         let answer = CURRENT.sync_scope(context.clone(), || self.inner.call(request));
-        Box::pin(context.scope(answer))
+        let answer = context.scope(answer);
+        match span {
+            None => Box::pin(answer),
+            Some(span) => Box::pin(async move { Ok(observe_grpc(span, answer.await?)) }),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use http::Response;
     use tower::{ServiceExt, service_fn};
 
     use super::*;
@@ -180,10 +231,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn context_of_a_call_is_written_into_the_calls_that_it_makes() {
-        let store = ContextLayer.layer(service_fn(|request: Request<()>| async move {
-            Ok::<_, std::convert::Infallible>(Response::new(request.headers().clone()))
-        }));
-        let querier = InCallContext::new(service_fn(move |_: Request<()>| {
+        let seen = Arc::new(std::sync::Mutex::new(HeaderMap::new()));
+        let store = {
+            let seen = Arc::clone(&seen);
+            service_fn(move |request: Request<()>| {
+                *seen.lock().unwrap() = request.headers().clone();
+                std::future::ready(Ok::<_, std::convert::Infallible>(Response::new(Body::empty())))
+            })
+        };
+        let store = ContextLayer.layer(store);
+        let handle = service_fn(move |_: Request<()>| {
             let store = store.clone();
             async move {
                 tokio::time::advance(Duration::from_secs(4)).await;
@@ -191,13 +248,17 @@ mod tests {
                 let work = CallContext::current().scope(store.oneshot(Request::new(())));
                 tokio::spawn(work).await.unwrap()
             }
-        }));
+        });
+        let querier = InCallContext::new(handle, None);
+        let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let mut request = Request::new(());
-        *request.headers_mut() = headers(&[("thanos-tenant", "team-a"), ("grpc-timeout", "10S")]);
-        let seen = querier.clone().oneshot(request).await.unwrap().into_body();
-        assert_eq!(seen, headers(&[("thanos-tenant", "team-a"), ("grpc-timeout", "7000000u")]));
-        let seen = querier.oneshot(Request::new(())).await.unwrap().into_body();
-        assert_eq!(seen, HeaderMap::new(), "nothing is invented");
+        let sent = [("thanos-tenant", "team-a"), ("grpc-timeout", "10S"), ("traceparent", trace)];
+        *request.headers_mut() = headers(&sent);
+        querier.clone().oneshot(request).await.unwrap();
+        let expected = [("thanos-tenant", "team-a"), ("grpc-timeout", "7000000u"), ("traceparent", trace)];
+        assert_eq!(*seen.lock().unwrap(), headers(&expected));
+        querier.oneshot(Request::new(())).await.unwrap();
+        assert_eq!(*seen.lock().unwrap(), HeaderMap::new(), "nothing is invented");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! The gRPC servers of a role, with health and reflection.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use compression::ServerCompressionLayer;
@@ -22,9 +23,11 @@ use crate::http_service::HttpService;
 use crate::metrics::GrpcMetrics;
 use crate::port_tls::PortTls;
 use crate::probes::Probes;
+use crate::request_log::{LoggedCalls, RequestLog};
 use crate::role_error::RoleError;
 use crate::serve::{BindError, Listener, ServeOptions, server_builder};
 use crate::shutdown::Shutdown;
+use crate::trace::Tracer;
 
 /// Largest request message, after it is decompressed: the limit of tonic's services.
 const MAX_REQUEST_BYTES: usize = 4 << 20;
@@ -52,6 +55,10 @@ pub(crate) struct GrpcOptions {
     pub(crate) grace: Duration,
     /// TLS (default: none).
     pub(crate) tls: Option<PortTls>,
+    /// Which calls are logged (default: none).
+    pub(crate) log: Option<Arc<RequestLog>>,
+    /// Records a span for each call (default: none).
+    pub(crate) tracer: Option<Tracer>,
 }
 
 impl Default for GrpcOptions {
@@ -66,6 +73,8 @@ impl Default for GrpcOptions {
             max_connection_age: None,
             grace: Duration::from_secs(120),
             tls: None,
+            log: None,
+            tracer: None,
         }
     }
 }
@@ -176,7 +185,8 @@ impl GrpcServer {
                 .add_service(reflection().build_v1alpha().map_err(RoleError::failed)?);
             let compression = ServerCompressionLayer::new(MAX_REQUEST_BYTES);
             let routes = Routes::from(routes.into_axum_router().route_layer(compression)).prepare();
-            let service = metrics.layer().layer(WithDeadline::new(InCallContext::new(routes)));
+            let service = WithDeadline::new(InCallContext::new(routes, options.tracer.clone()));
+            let service = LoggedCalls::new(metrics.layer().layer(service), options.log.clone());
             let service = HttpService::new(ServiceExt::<Request<Incoming>>::map_response(
                 service,
                 |answer: Response<tonic::body::Body>| answer.map(axum::body::Body::new),

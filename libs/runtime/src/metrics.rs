@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 
 pub use grpc::{GrpcMetrics, GrpcMetricsLayer};
 pub use http::{HttpMetrics, HttpMetricsLayer};
+pub(crate) use observed::{BodyObserver, ObservedBody};
 
 use crate::version::BuildVersion;
 

@@ -23,9 +23,11 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use futures::future::LocalBoxFuture;
 use prometheus_client::registry::Registry;
 use tonic::service::RoutesBuilder;
@@ -38,10 +40,13 @@ use crate::logs::init_logs;
 use crate::metrics::{ClosedRegistry, GrpcMetrics};
 use crate::probes::Probes;
 use crate::reload::Reload;
+use crate::request_log::{RequestLog, log_http};
 use crate::role_error::{ConfigMistakes, EXIT_ERROR, EXIT_OK, RoleError};
 use crate::security::{KnownClients, ServerSecurity};
 use crate::shutdown::{Shutdown, ShutdownGate};
 use crate::supervisor::{Signals, Supervisor, TaskOutcome};
+use crate::trace::{Exporter, Tracer};
+use crate::traced_http;
 use crate::version::BuildVersion;
 
 /// What is known about a role before it starts.
@@ -113,6 +118,8 @@ pub struct Startup {
     supervisor: Supervisor,
     http: HttpServer,
     routes: Router,
+    tracer: Option<Tracer>,
+    http_log: Option<Arc<RequestLog>>,
     http_grace: Duration,
     grpc: GrpcServer,
     services: RoutesBuilder,
@@ -124,17 +131,25 @@ impl Startup {
     /// Binds the HTTP and the gRPC address; the probes answer "not ready: starting" once the role serves.
     ///
     /// # Errors
-    /// An address cannot be bound, a file of `--grpc-server-tls-*` or `--http.config` cannot be used, or the descriptors of
+    /// An address cannot be bound, `--tracing.config` or `--request.logging-config` is wrong, a file of `--grpc-server-tls-*` or `--http.config` cannot be used, or the descriptors of
     /// the role cannot be decoded.
     pub async fn bind(role: RoleInfo, common: &CommonArgs) -> Result<Self, RoleError> {
         let mut registry = Registry::default();
         let metrics = GrpcMetrics::server(&mut registry, role.descriptors).map_err(|error| {
             RoleError::failed(format!("decode the gRPC descriptors of {}: {error}", role.name))
         })?;
-        let supervisor = Supervisor::new(Probes::new(), common.grace_period());
+        let mut supervisor = Supervisor::new(Probes::new(), common.grace_period());
         let security = ServerSecurity::load(common, &mut registry, &supervisor.reload())?;
         let known_clients = security.knows_clients();
-        let options = GrpcOptions { tls: security.grpc_tls, ..common.into() };
+        let logs = common.request_log.load().map_err(RoleError::wrong_configuration)?;
+        let tracing = common.tracing.load(role.name).map_err(RoleError::wrong_configuration)?;
+        let tracer = tracing.map(|config| {
+            let (exporter, tracer) = Exporter::new(config, &mut registry);
+            supervisor.spawn("span exporter", exporter.run());
+            tracer
+        });
+        let options =
+            GrpcOptions { tls: security.grpc_tls, log: logs.grpc, tracer: tracer.clone(), ..common.into() };
         let grpc_ports = GrpcPorts::new(options, role.descriptors, metrics, supervisor.probes().clone());
         Ok(Self {
             role,
@@ -142,6 +157,8 @@ impl Startup {
             supervisor,
             http: HttpServer::bind(&common.http_address, security.http).await?,
             routes: Router::new(),
+            tracer,
+            http_log: logs.http,
             http_grace: common.http_grace_period,
             grpc: grpc_ports.bind(&common.grpc_address).await?,
             services: RoutesBuilder::default(),
@@ -219,7 +236,12 @@ impl Startup {
         let (http_address, grpc_address) = (self.http.local_addr(), self.grpc.local_addr());
         let (probes, shutdown) = (self.probes(), self.shutdown());
         let routes = admin_routes(ClosedRegistry::new(self.registry), probes, self.supervisor.reload());
-        let http = self.http.serve(routes.merge(self.routes), self.http_grace, shutdown.clone());
+        let own = match self.http_log {
+            Some(log) => self.routes.layer(from_fn_with_state(log, log_http)),
+            None => self.routes,
+        };
+        let own = own.layer(from_fn_with_state(self.tracer, traced_http::in_context));
+        let http = self.http.serve(routes.merge(own), self.http_grace, shutdown.clone());
         self.supervisor.spawn("HTTP server", http);
         let grpc = self.grpc.serve(self.services, shutdown);
         self.supervisor.spawn("gRPC server", async move {

@@ -40,14 +40,14 @@ pub struct YamlNode {
     pub value: YamlValue,
 }
 
-/// The value of a [`YamlNode`]. No field takes a number with a fraction, so such a number keeps no value.
+/// The value of a [`YamlNode`].
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "the names of YAML's own kinds")]
 pub enum YamlValue {
     Null,
     Bool(bool),
     Integer(i64),
-    Float,
+    Float(f64),
     Text(String),
     List(Vec<YamlNode>),
     Map(Vec<(YamlKey, YamlNode)>),
@@ -87,7 +87,7 @@ impl YamlNode {
         match self.value {
             YamlValue::Null => "nothing",
             YamlValue::Bool(_) => "true or false",
-            YamlValue::Integer(_) | YamlValue::Float => "a number",
+            YamlValue::Integer(_) | YamlValue::Float(_) => "a number",
             YamlValue::Text(_) => "text",
             YamlValue::List(_) => "a list",
             YamlValue::Map(_) => "a mapping",
@@ -102,7 +102,7 @@ impl YamlNode {
         match &self.value {
             YamlValue::Text(text) if text.is_empty() => Err("must not be empty".to_owned()),
             YamlValue::Text(text) => Ok(text),
-            YamlValue::Bool(_) | YamlValue::Integer(_) | YamlValue::Float => {
+            YamlValue::Bool(_) | YamlValue::Integer(_) | YamlValue::Float(_) => {
                 Err(format!("expected text, found {}: put it in quotes", self.kind()))
             }
             _ => Err(format!("expected text, found {}", self.kind())),
@@ -126,6 +126,21 @@ impl YamlNode {
     /// The kind of the value that was found instead, or why the text cannot be parsed.
     pub fn parsed<T: std::str::FromStr<Err: fmt::Display>>(&self) -> Result<T, String> {
         self.text()?.parse().map_err(|error: T::Err| error.to_string())
+    }
+
+    /// The node as text that may be empty, or a scalar as it would be written.
+    ///
+    /// # Errors
+    /// The node is a list or a mapping.
+    pub fn scalar(&self) -> Result<String, String> {
+        match &self.value {
+            YamlValue::Null => Ok(String::new()),
+            YamlValue::Bool(value) => Ok(value.to_string()),
+            YamlValue::Integer(value) => Ok(value.to_string()),
+            YamlValue::Float(value) => Ok(value.to_string()),
+            YamlValue::Text(text) => Ok(text.clone()),
+            YamlValue::List(_) | YamlValue::Map(_) => Err(format!("expected text, found {}", self.kind())),
+        }
     }
 
     /// The node as `true` or `false`.
@@ -189,10 +204,10 @@ impl<'de> Deserialize<'de> for YamlValue {
                 Ok(YamlValue::Integer(value))
             }
             fn visit_u64<E>(self, value: u64) -> Result<YamlValue, E> {
-                Ok(i64::try_from(value).map_or(YamlValue::Float, YamlValue::Integer))
+                Ok(i64::try_from(value).map_or(YamlValue::Float(value as f64), YamlValue::Integer))
             }
-            fn visit_f64<E>(self, _: f64) -> Result<YamlValue, E> {
-                Ok(YamlValue::Float)
+            fn visit_f64<E>(self, value: f64) -> Result<YamlValue, E> {
+                Ok(YamlValue::Float(value))
             }
             fn visit_str<E>(self, value: &str) -> Result<YamlValue, E> {
                 Ok(YamlValue::Text(value.to_owned()))
@@ -215,6 +230,17 @@ impl<'de> Deserialize<'de> for YamlValue {
         }
         deserializer.deserialize_any(AnyValue)
     }
+}
+
+/// Reads YAML into a type.
+///
+/// # Errors
+/// What is wrong, with its line.
+pub fn from_str<T: de::DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_saphyr::from_str(text).map_err(|error| {
+        let error = error.without_snippet();
+        error.to_string().lines().next().unwrap_or("is not valid YAML").to_owned()
+    })
 }
 
 /// Collects the mistakes of one file.

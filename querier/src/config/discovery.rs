@@ -1,11 +1,12 @@
 //! The flags of discovery: groups of replicas, files, DNS.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use runtime::{format_duration, parse_duration};
+use runtime::{format_duration, load_config, parse_duration};
 
-use crate::endpoints::{EndpointAddress, EndpointSpec, FilePattern};
+use crate::endpoints::{EndpointAddress, EndpointSpec, FilePattern, StoreSelector};
 
 /// `--endpoint-group*` and `--store.sd-*`.
 #[derive(Clone, Debug, clap::Args)]
@@ -30,6 +31,16 @@ pub(crate) struct DiscoveryArgs {
     #[arg(long = "store.sd-interval", value_name = "DURATION", default_value = "5m", value_parser = parse_duration)]
     pub(crate) sd_interval: Duration,
 
+    /// Read only stores whose external labels these rules keep: a YAML list in the form of Prometheus'
+    /// relabel_configs with the actions keep, drop and hashmod; $(NAME) is replaced by the environment variable
+    /// NAME
+    #[arg(long = "selector.relabel-config", value_name = "YAML")]
+    relabel_config: Option<String>,
+
+    /// Read the YAML of --selector.relabel-config from this file
+    #[arg(long = "selector.relabel-config-file", value_name = "FILE")]
+    relabel_config_file: Option<PathBuf>,
+
     /// Look names up in DNS this often; a lookup that failed is repeated after --endpoint.info-timeout
     #[arg(long = "store.sd-dns-interval", value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     pub(crate) dns_interval: Duration,
@@ -48,6 +59,17 @@ impl DiscoveryArgs {
         given.chain(strict).map(spec)
     }
 
+    /// Which stores are read.
+    ///
+    /// # Errors
+    /// The rules cannot be read.
+    pub(crate) fn selector(&self) -> Result<Option<StoreSelector>, String> {
+        let flag = "selector.relabel-config";
+        let text = load_config(flag, self.relabel_config.as_deref(), self.relabel_config_file.as_deref());
+        let text = text.map_err(|mistake| mistake.to_string())?.unwrap_or_default();
+        StoreSelector::parse(&text).map_err(|mistake| format!("--{flag}: {mistake}"))
+    }
+
     /// The intervals by flag.
     pub(crate) fn intervals(&self) -> [(&'static str, Duration); 2] {
         [("--store.sd-interval", self.sd_interval), ("--store.sd-dns-interval", self.dns_interval)]
@@ -63,6 +85,7 @@ impl DiscoveryArgs {
             ("endpoint-group", list(&self.endpoint_group)),
             ("endpoint-group-strict", list(&self.endpoint_group_strict)),
             ("store.sd-files", files.join(",")),
+            ("selector.relabel-config", self.relabel_config.clone().unwrap_or_default()),
             ("store.sd-interval", format_duration(self.sd_interval)),
             ("store.sd-dns-interval", format_duration(self.dns_interval)),
         ];

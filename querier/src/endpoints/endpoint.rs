@@ -153,6 +153,7 @@ impl Endpoint {
             lists: Some(Arc::clone(&self.client) as Arc<dyn StoreLists>),
             info: state.info,
             bound: state.bound,
+            selected: Vec::new(),
             unavailable: state.last_error,
         }
     }
@@ -208,6 +209,8 @@ pub struct Candidate {
     pub info: Option<Arc<StoreInfo>>,
     /// Labels and values that each of its series must have.
     pub bound: Labels,
+    /// What its series must satisfy to be read, besides the matchers of a request.
+    pub selected: Vec<Matcher>,
     /// Why it cannot be asked. An answer that needs it is then partial.
     pub unavailable: Option<String>,
 }
@@ -237,6 +240,7 @@ impl Candidate {
     /// empty string; so does a querier in front of it. `__name__!=""` is added to such a request. A request for labels may
     /// have no matchers at all, which Thanos accepts.
     pub(crate) fn accepted_matchers(&self, matchers: &[Matcher], for_labels: bool) -> Vec<Matcher> {
+        let matchers: Vec<Matcher> = matchers.iter().chain(&self.selected).cloned().collect();
         let external = |m: &&Matcher| self.label_sets().iter().any(|set| set.get(m.name()).is_some());
         let mut rest: Vec<Matcher> = matchers.iter().filter(|m| !external(m)).cloned().collect();
         let own = rest.len();
@@ -244,7 +248,7 @@ impl Candidate {
             Matcher::require_name(&mut rest);
         }
         let added = rest.split_off(own);
-        matchers.iter().cloned().chain(added).collect()
+        matchers.into_iter().chain(added).collect()
     }
 
     /// Whether it may have samples in `range`, according to the times that it announces.

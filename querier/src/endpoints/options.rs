@@ -9,6 +9,7 @@ use storeapi::LabelLimits;
 
 use crate::endpoints::address::EndpointSpec;
 use crate::endpoints::files::FilePattern;
+use crate::endpoints::selector::StoreSelector;
 
 /// Settings of an [`EndpointSet`](crate::endpoints::EndpointSet).
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub(crate) struct EndpointOptions {
     pub(crate) endpoint_labels: LabelLimits,
     /// Limits on the labels that stores of gateways send.
     pub(crate) gateway_labels: LabelLimits,
+    /// Which stores are read; `None` for all.
+    pub(crate) selector: Option<StoreSelector>,
     /// Interval between Info requests, and the timeout of each.
     pub(crate) info_interval: Duration,
     /// Interval between lookups in DNS.
@@ -47,6 +50,7 @@ impl Default for EndpointOptions {
             file_interval: Duration::from_secs(300),
             gateways: Vec::new(),
             channel: ChannelOptions::default(),
+            selector: None,
             endpoint_labels: LabelLimits::OFF,
             gateway_labels: LabelLimits::OFF,
             info_interval: Duration::from_secs(5),

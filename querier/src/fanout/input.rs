@@ -72,7 +72,11 @@ impl StoreInput {
             needed: Arc::clone(&needed),
             queue,
         };
-        Self { messages, needed, _task: AbortOnDropHandle::new(tokio::spawn(CallContext::current().scope(reader.run()))) }
+        Self {
+            messages,
+            needed,
+            _task: AbortOnDropHandle::new(tokio::spawn(CallContext::current().scope(reader.run()))),
+        }
     }
 }
 

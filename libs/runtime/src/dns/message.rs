@@ -7,6 +7,10 @@ use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, RCODE, TYPE};
 
 use crate::dns::ServiceHost;
 
+/// Longest name and longest part of a name, in bytes.
+const MAX_NAME: usize = 253;
+const MAX_LABEL: usize = 63;
+
 /// What is asked about a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum QuestionType {
@@ -70,7 +74,9 @@ impl Question {
         let id = rand::random();
         let mut packet = Packet::new_query(id);
         packet.set_flags(PacketFlag::RECURSION_DESIRED);
-        let question = Name::new(name).ok().filter(|name| !name.get_labels().is_empty())?;
+        let is_valid =
+            name.len() <= MAX_NAME && name.split('.').all(|label| (1..=MAX_LABEL).contains(&label.len()));
+        let question = Name::new(name).ok().filter(|_| is_valid)?;
         let class = QCLASS::CLASS(CLASS::IN);
         packet.questions.push(simple_dns::Question::new(question, QTYPE::TYPE(kind.as_dns()), class, false));
         let bytes = packet.build_bytes_vec().ok()?;

@@ -13,7 +13,7 @@ pub(super) const DURATION_BUCKETS: [f64; 17] =
 
 /// Observes the frames of a body. It is dropped with the body, which is when it counts the request: a body that is
 /// dropped before its end was cancelled.
-pub(super) trait BodyObserver: Send + Unpin + 'static {
+pub(crate) trait BodyObserver: Send + Unpin + 'static {
     /// Bytes of data passed.
     fn data(&mut self, bytes: usize);
     /// The trailers passed.
@@ -25,13 +25,13 @@ pub(super) trait BodyObserver: Send + Unpin + 'static {
 }
 
 /// A body and its observer.
-pub(super) struct ObservedBody<B, O> {
+pub(crate) struct ObservedBody<B, O> {
     inner: B,
     observer: O,
 }
 
 impl<B: Body, O: BodyObserver> ObservedBody<B, O> {
-    pub(super) fn new(inner: B, mut observer: O) -> Self {
+    pub(crate) fn new(inner: B, mut observer: O) -> Self {
         // A body that reports to be empty is never polled.
         if inner.is_end_stream() {
             observer.end();

@@ -1,4 +1,4 @@
-//! What belongs to a request and travels to the stores: its tenant and its deadline.
+//! What belongs to a request and travels to the stores: its tenant, its deadline and its trace.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -63,9 +63,13 @@ async fn recorded(store: Arc<MemoryStore>) -> (String, Seen) {
     (address, seen)
 }
 
+/// The trace of each request.
+const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
 async fn get_as(querier: &RunningRole, tenant: &str, path: &str) -> Value {
-    let request =
-        format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nTHANOS-TENANT: {tenant}\r\n\r\n");
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nTHANOS-TENANT: {tenant}\r\ntraceparent: {TRACE}\r\n\r\n"
+    );
     send(querier.http_address(), &request).await.json()
 }
 
@@ -114,7 +118,7 @@ async fn tenant_sees_only_its_series_in_every_endpoint() {
 }
 
 #[tokio::test]
-async fn tenant_and_deadline_of_a_request_reach_every_store() {
+async fn tenant_deadline_and_trace_of_a_request_reach_every_store() {
     let (store, seen) = recorded(memory(&[("cluster", "eu-1")], &["api"])).await;
     let lower = querier(&[store], &[]).await;
     let flags = ["--query.tenant-header=X-Team", "--query.default-tenant-id=nobody"];
@@ -132,6 +136,7 @@ async fn tenant_and_deadline_of_a_request_reach_every_store() {
             assert_eq!(answer["status"], "success", "{answer}");
             let headers = seen.lock().unwrap().remove(method).unwrap();
             assert_eq!(headers["thanos-tenant"], expected, "{path}");
+            assert_eq!(headers["traceparent"], TRACE, "{path}");
             let limit = headers["grpc-timeout"].to_str().unwrap();
             let micros: u64 = limit.strip_suffix('u').unwrap_or_else(|| panic!("{limit}")).parse().unwrap();
             assert!((1_000_000..63_000_000).contains(&micros), "{path}: {limit}");
