@@ -81,7 +81,9 @@ async fn a_plain_port_serves_an_ordinary_grpc_client() {
     let stream = store.series(request).await.unwrap().into_inner();
     assert_eq!(count(stream).await.unwrap(), 3);
     let seen = scene.store.store.seen();
-    assert_eq!((seen.get("thanos-tenant").unwrap(), seen.get("traceparent").unwrap()), ("team-a", trace));
+    for (name, expected) in [("thanos-tenant", "team-a"), ("traceparent", trace)] {
+        assert_eq!(seen.get(name).unwrap(), expected, "{name}");
+    }
     assert!(seen.get("grpc-timeout").is_some(), "{seen:?}");
 }
 
