@@ -2,7 +2,7 @@
 
 use model::Labels;
 use promapi::{ChunkEncoding, ReadChunk, ReadData, ReadSeries, ReadStream};
-use series::{AggrChunk, Series, SeriesSorter};
+use series::{AggrChunk, Producer, Series, SeriesSorter};
 use storeapi::{SeriesFrame, SeriesRequest, Shard, StoreError};
 use tsdb::{Chunk, Encoding};
 
@@ -58,6 +58,8 @@ pub(crate) struct SeriesAnswer {
     source: Option<ReadStream>,
     order: AnswerOrder,
     rewriter: LabelRewriter,
+    /// This Prometheus.
+    producer: Option<Producer>,
     shard: Option<Shard>,
     /// Number of series that may still be sent.
     left: usize,
@@ -89,6 +91,7 @@ impl SeriesAnswer {
             source: Some(source),
             order,
             rewriter,
+            producer: Producer::of(&facts.external),
             shard: request.shard.clone(),
             left: request.limit.unwrap_or(usize::MAX),
             ready: Vec::new(),
@@ -174,6 +177,8 @@ impl SeriesAnswer {
                     .map_err(|e| StoreError::internal(format!("{}: series {labels}: {e}", self.url)))?
             }
         };
+        let chunks: Vec<AggrChunk> =
+            chunks.into_iter().map(|chunk| chunk.from_producer(self.producer)).collect();
         let bytes = chunks.iter().map(AggrChunk::size_bytes).sum();
         match &mut self.order {
             AnswerOrder::Streamed(reorder) => {

@@ -145,6 +145,9 @@ async fn streamed_answer_is_sorted_and_complete() {
         expected.sort();
         assert_eq!(series.iter().map(|s| s.labels.clone()).collect::<Vec<_>>(), expected, "{without:?}");
         assert!(warnings.is_empty() && series.iter().all(|s| !s.chunks.is_empty()));
+        // The producer is known even where the replica label is removed.
+        let producer = series::Producer::of(&dataset.external);
+        assert!(series.iter().flat_map(|s| &s.chunks).all(|chunk| chunk.producer == producer));
     }
 }
 

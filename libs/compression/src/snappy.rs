@@ -7,7 +7,7 @@
 
 use std::io;
 
-use crate::error::DecompressError;
+use crate::encoding::DecompressError;
 
 const STREAM_IDENTIFIER: &[u8] = b"\xff\x06\x00\x00sNaPpY";
 

@@ -19,9 +19,10 @@ pub(crate) fn union(replicas: &[Samples]) -> Samples {
     out.values.reserve(places.len());
     let mut before = None;
     for (_, replica, index) in places {
-        let switched = before.is_some_and(|before| before != replica);
+        // The sample before it in its replica may have been left out.
+        let switched = before.is_some_and(|before| before != (replica, index.wrapping_sub(1)));
         timelines[replica].emit(index, 0.0, switched, &mut out);
-        before = Some(replica);
+        before = Some((replica, index));
     }
     out
 }

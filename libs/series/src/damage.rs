@@ -16,6 +16,7 @@ impl Series {
             counter: false,
             aggregate,
             starts: true,
+            recovery: 0,
         };
         let (mut damage, mut samples) = (Vec::new(), Samples::new());
         let labels = self.labels.clone();

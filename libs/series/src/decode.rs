@@ -35,66 +35,120 @@ impl SelectedSeries {
 
     fn decode_into(&self, options: &DecodeOptions, out: &mut Samples) -> Result<(), DecodeError> {
         out.clear();
+        // Raw counters are not changed: the functions that read them handle resets, and raw values show more than running
+        // totals do (how close to zero a counter started). Totals and raw values cannot be compared, so all are totals or
+        // none.
+        let totals = options.aggregate == Aggregate::Counter
+            && self.replicas.iter().flatten().any(|chunk| chunk.raw.is_none());
         if let [lane] = self.replicas.as_slice() {
-            return self.decode_lane(lane.iter(), options, out).map(drop);
+            return self.decode_lane(lane.iter(), options, totals, out);
         }
         if options.dedup == Dedup::Off {
             let mut chunks: Vec<&AggrChunk> = self.replicas.iter().flatten().collect();
             chunks.sort_by_key(|chunk| (chunk.range().min, chunk.range().max));
-            return self.decode_lane(chunks.into_iter(), options, out).map(drop);
+            return self.decode_lane(chunks.into_iter(), options, totals, out);
         }
         if options.dedup == Dedup::Chain || self.replicas.len() > MAX_REPLICAS {
             let mut replicas = Vec::with_capacity(self.replicas.len());
             for lane in &self.replicas {
                 let mut samples = Samples::new();
-                self.decode_lane(lane.iter(), options, &mut samples)?;
+                self.decode_lane(lane.iter(), options, totals, &mut samples)?;
                 replicas.push(samples);
             }
             *out = chain::union(&replicas);
             return Ok(());
         }
-        *out = self.decode_by_penalty(options)?;
+        *out = self.decode_by_penalty(options, totals)?;
         Ok(())
     }
 
-    /// Appends the samples of chunks that are sorted by time to `out`, which is empty, cut to the range. Where two chunks
-    /// overlap, the samples of the later one count only after the end of the earlier one. Returns whether counter resets
-    /// were applied.
+    /// Appends the samples of the chunks of one producer, which are sorted by min time, to `out`, which is empty, cut to the
+    /// range. Where raw chunks overlap, their samples are united. Windows of different aggregates cannot become one: where
+    /// others overlap, the samples of the later chunk count only after the end of the earlier one.
     pub(crate) fn decode_lane<'a>(
         &self,
         lane: impl Iterator<Item = &'a AggrChunk> + Clone,
         options: &DecodeOptions,
+        totals: bool,
         out: &mut Samples,
-    ) -> Result<bool, DecodeError> {
-        // Raw counters are not changed: the functions that read them handle resets, and raw values show more than running
-        // totals do (how close to zero a counter started).
-        let apply_resets =
-            options.aggregate == Aggregate::Counter && lane.clone().any(|chunk| chunk.raw.is_none());
-        if apply_resets {
+    ) -> Result<(), DecodeError> {
+        if totals {
             counter::decode(lane, out).map_err(|(range, problem)| self.error(range, problem))?;
             out.trim(options.range);
-            return Ok(true);
+            return Ok(());
         }
         let lane = lane.filter(|chunk| chunk.range().overlaps(&options.range));
         let announced = lane.clone().filter_map(|c| c.parts().next()).filter(|c| c.encoding.holds_floats());
         let announced = announced.map(announced_samples).sum();
         out.timestamps.reserve(announced);
         out.values.reserve(announced);
+        let mut lane = lane.peekable();
         let mut next = Some(options.range.min.as_millis());
-        for chunk in lane {
-            // None after a sample at the greatest time: no sample can follow.
-            let Some(from) = next else { break };
-            let (floats, histograms) = (out.timestamps.len(), out.histograms.len());
-            append(chunk, options, out)
-                .and_then(|()| out.check_order(floats, histograms))
-                .map_err(|problem| self.error(chunk.range(), problem))?;
-            let overlapped = from > options.range.min.as_millis();
-            out.cut_new(floats, histograms, from, options.range.max.as_millis(), overlapped);
-            if let Some(last) = out.last_time(floats, histograms) {
-                next = last.checked_add(1);
+        let mut overlapping = Vec::new();
+        while let Some(chunk) = lane.next() {
+            let mut end = chunk.range().max;
+            while let Some(later) = lane.next_if(|later| later.range().min <= end) {
+                if overlapping.is_empty() {
+                    overlapping.push(chunk);
+                }
+                overlapping.push(later);
+                end = end.max(later.range().max);
             }
+            if overlapping.iter().all(|chunk| chunk.raw.is_some()) && !overlapping.is_empty() {
+                next = self.unite(&overlapping, options, next, out)?;
+            } else if overlapping.is_empty() {
+                next = self.add_chunk(chunk, options, next, out)?;
+            } else {
+                for chunk in &overlapping {
+                    next = self.add_chunk(chunk, options, next, out)?;
+                }
+            }
+            overlapping.clear();
         }
-        Ok(false)
+        Ok(())
+    }
+
+    /// Appends the samples of one chunk from `next` on. Returns the least time of the next sample; none after a sample at
+    /// the greatest time, which no sample can follow.
+    fn add_chunk(
+        &self,
+        chunk: &AggrChunk,
+        options: &DecodeOptions,
+        next: Option<i64>,
+        out: &mut Samples,
+    ) -> Result<Option<i64>, DecodeError> {
+        let Some(from) = next else { return Ok(None) };
+        let (floats, histograms) = (out.timestamps.len(), out.histograms.len());
+        append(chunk, options, out)
+            .and_then(|()| out.check_order(floats, histograms))
+            .map_err(|problem| self.error(chunk.range(), problem))?;
+        let overlapped = from > options.range.min.as_millis();
+        out.cut_new(floats, histograms, from, options.range.max.as_millis(), overlapped);
+        Ok(out.last_time(floats, histograms).map_or(next, |last| last.checked_add(1)))
+    }
+
+    /// Appends the samples of chunks that overlap, one for each time; otherwise like [`add_chunk`](Self::add_chunk).
+    fn unite(
+        &self,
+        overlapping: &[&AggrChunk],
+        options: &DecodeOptions,
+        next: Option<i64>,
+        out: &mut Samples,
+    ) -> Result<Option<i64>, DecodeError> {
+        let Some(from) = next else { return Ok(None) };
+        let mut parts = Vec::with_capacity(overlapping.len());
+        for chunk in overlapping {
+            let mut part = Samples::new();
+            append(chunk, options, &mut part)
+                .and_then(|()| part.check_order(0, 0))
+                .map_err(|problem| self.error(chunk.range(), problem))?;
+            parts.push(part);
+        }
+        let mut united = chain::union(&parts);
+        united.cut_new(0, 0, from, options.range.max.as_millis(), from > options.range.min.as_millis());
+        let last = united.last_time(0, 0);
+        out.append(united);
+        Ok(last.map_or(next, |last| last.checked_add(1)))
     }
 
     fn error(&self, range: TimeRange, problem: DecodeProblem) -> DecodeError {

@@ -3,7 +3,7 @@
 use model::{TimeRange, Timestamp};
 
 use crate::selected::MAX_REPLICAS;
-use crate::{AggrChunk, MergedSeries, SelectedSeries, Series};
+use crate::{AggrChunk, MergedSeries, Producer, SelectedSeries, Series};
 
 impl MergedSeries {
     /// The series as a store passes it on: the chunks of all inputs, sorted by min and max time, without copies. A copy is
@@ -16,25 +16,54 @@ impl MergedSeries {
         Series { labels: self.labels, chunks }
     }
 
-    /// The series for evaluation: each input is a replica.
+    /// The series for evaluation, by replicas.
     ///
-    /// When stores removed replica labels, equal label sets of two inputs are two replicas. One input may also contain
-    /// several replicas (when it is a querier): their chunks overlap and are separated into lanes. On the other hand, a lane
-    /// that begins after another one ends continues it, so that recent data of one store and old data of another one are
-    /// joined without a change of replica. Of chunks that are equal byte for byte, one is kept. Chunks without data are
-    /// dropped.
+    /// Chunks of one producer are one replica, whatever stores they come from. Replicas with a known producer come first, in
+    /// the order of its number, so that the same replica is preferred in every query and for every series.
+    ///
+    /// Where a store does not say the producer, each input is a replica: when stores removed replica labels, equal label
+    /// sets of two inputs are two replicas. One input may also contain several replicas (when it is a querier): their chunks
+    /// overlap and are separated into lanes. On the other hand, a lane that begins after another one ends continues it, so
+    /// that recent data of one store and old data of another one are joined without a change of replica. When such replicas
+    /// have equal samples, decoding finds that they are one. Of chunks that are equal byte for byte, one is kept.
+    /// Chunks without data are dropped.
     pub fn into_selected(mut self) -> SelectedSeries {
         self.drop_copies();
-        let mut replicas: Vec<Vec<AggrChunk>> = Vec::with_capacity(self.contributions.len());
-        for contribution in self.contributions {
+        let mut known: Vec<(Producer, Vec<AggrChunk>)> = Vec::with_capacity(self.contributions.len());
+        let mut lanes_by_time: Vec<Vec<AggrChunk>> = Vec::new();
+        for mut contribution in self.contributions {
+            let chunks = &mut contribution.chunks;
+            chunks.retain(|chunk| !chunk.range().is_empty());
+            if !chunks.is_sorted_by_key(|chunk| chunk.producer) {
+                chunks.sort_by_key(|chunk| chunk.producer);
+            }
+            let unknown = chunks.partition_point(|chunk| chunk.producer.is_none());
+            let mut rest = chunks.split_off(unknown);
+            while let Some(producer) = rest.first().and_then(|chunk| chunk.producer) {
+                let same = rest.partition_point(|chunk| chunk.producer == Some(producer));
+                let others = rest.split_off(same);
+                known.push((producer, std::mem::replace(&mut rest, others)));
+            }
             for lane in lanes(contribution.chunks) {
-                join(&mut replicas, lane);
+                join(&mut lanes_by_time, lane);
             }
         }
+        known.sort_by_key(|(producer, _)| *producer);
+        known.dedup_by(|(producer, later), (kept_producer, kept)| {
+            let same = producer == kept_producer;
+            if same {
+                kept.append(later);
+            }
+            same
+        });
+        let mut replicas: Vec<Vec<AggrChunk>> = known.into_iter().map(|(_, chunks)| chunks).collect();
+        replicas.iter_mut().for_each(|chunks| sort(chunks));
+        replicas.append(&mut lanes_by_time);
         SelectedSeries { labels: self.labels, replicas }
     }
 
-    /// Keeps one of several chunks with equal content: that of the input with the lowest number.
+    /// Keeps one of several chunks with equal content: that of the input with the lowest number, with the producer of any of
+    /// them.
     ///
     /// Contents are compared, not hashed, so that no collision can lose data. Only chunks with equal ranges are compared,
     /// which are few.
@@ -47,14 +76,21 @@ impl MergedSeries {
             );
         }
         places.sort_by_key(|(range, at, index)| (range.min, range.max, *at, *index));
-        let mut copies: Vec<(usize, usize)> = Vec::new();
+        let mut copies: Vec<((usize, usize), (usize, usize))> = Vec::new();
         for same_range in places.chunk_by_mut(|a, b| a.0 == b.0).filter(|places| places.len() > 1) {
             let chunk = |&(_, at, index): &(TimeRange, usize, usize)| &self.contributions[at].chunks[index];
             // Stable, so that of equal chunks that of the first input stays first.
             same_range.sort_by(|a, b| payloads(chunk(a)).cmp(payloads(chunk(b))));
-            let equal = same_range.windows(2).filter(|pair| chunk(&pair[0]) == chunk(&pair[1]));
-            copies.extend(equal.map(|pair| (pair[1].1, pair[1].2)));
+            let equal = same_range.windows(2).filter(|pair| are_copies(chunk(&pair[0]), chunk(&pair[1])));
+            copies.extend(equal.map(|pair| ((pair[0].1, pair[0].2), (pair[1].1, pair[1].2))));
         }
+        // From the last copy to the first, so that the one that is kept gets the producer.
+        for ((kept, kept_index), (at, index)) in copies.iter().rev() {
+            let producer = self.contributions[*at].chunks[*index].producer;
+            let kept = &mut self.contributions[*kept].chunks[*kept_index].producer;
+            *kept = kept.or(producer);
+        }
+        let mut copies: Vec<(usize, usize)> = copies.into_iter().map(|(_, copy)| copy).collect();
         copies.sort_unstable();
         let mut copies = copies.into_iter().peekable();
         for (at, contribution) in self.contributions.iter_mut().enumerate() {
@@ -62,6 +98,13 @@ impl MergedSeries {
             contribution.chunks.retain(|_| copies.next_if_eq(&(at, index.next().unwrap_or(0))).is_none());
         }
     }
+}
+
+/// Whether two chunks of one range have equal content, whatever their producers.
+fn are_copies(a: &AggrChunk, b: &AggrChunk) -> bool {
+    let parts = |chunk: &AggrChunk| [chunk.raw.is_some(), chunk.count.is_some(), chunk.sum.is_some()];
+    let others = |chunk: &AggrChunk| [chunk.min.is_some(), chunk.max.is_some(), chunk.counter.is_some()];
+    parts(a) == parts(b) && others(a) == others(b) && a.parts().eq(b.parts())
 }
 
 /// The encoded samples of a chunk, part by part.
@@ -84,7 +127,6 @@ fn bounds(lane: &[AggrChunk]) -> Option<(Timestamp, Timestamp)> {
 /// Separates chunks that overlap: each is added to the first lane that ends before it begins. Only the first
 /// [`MAX_REPLICAS`] lanes are searched, so that the time is bounded whatever a store sends.
 fn lanes(mut chunks: Vec<AggrChunk>) -> Vec<Vec<AggrChunk>> {
-    chunks.retain(|chunk| !chunk.range().is_empty());
     sort(&mut chunks);
     if chunks.is_empty() {
         return Vec::new();
@@ -170,6 +212,23 @@ mod tests {
         let selected =
             merged(vec![vec![fresh.clone()], vec![other.clone()], vec![old.clone()]]).into_selected();
         assert_eq!(selected.replicas, [vec![old, fresh], vec![other]]);
+    }
+
+    #[test]
+    fn chunks_of_one_producer_are_one_replica_whatever_store_they_come_from() {
+        let of = |number, chunk: AggrChunk| chunk.from_producer(Producer::from_number(number));
+        let (old, fresh, copy) = (of(9, claim(0, 19, 1.0)), of(9, claim(10, 29, 1.0)), claim(0, 19, 1.0));
+        let (other, unknown) = (of(4, claim(3, 22, 2.0)), claim(1, 21, 3.0));
+        let inputs = [vec![copy, unknown.clone()], vec![fresh.clone(), other.clone()], vec![old.clone()]];
+        for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2]] {
+            let inputs = order.map(|at| inputs[at].clone()).to_vec();
+            let selected = merged(inputs.clone()).into_selected();
+            let expected = [vec![other.clone()], vec![old.clone(), fresh.clone()], vec![unknown.clone()]];
+            assert_eq!(selected.replicas, expected);
+            // A querier passes the producers on.
+            let passed = merged(inputs).into_series().chunks;
+            assert_eq!(merged(vec![passed]).into_selected().replicas, expected);
+        }
     }
 
     #[test]

@@ -1,113 +1,176 @@
-//! Decodes replicas for deduplication by penalty, and no more of them than needed.
+//! Decodes replicas for deduplication, and no more of them than needed.
 //!
-//! While one replica is followed without a gap, the samples of the other one do not matter, and decoding is most of the
-//! work. So one replica is decoded whole. Of the other one, only the chunk at the beginning is decoded (which replica comes
-//! first?) and the chunks after the end of the first (does it continue?). When deduplication needs the rest, the rest is
-//! decoded and deduplication starts again. The result is always that of decoding everything, provided that the samples of
-//! chunks are within the ranges that the chunks claim.
+//! While the first replica misses nothing, the samples of the others do not matter, and decoding is most of the work. So the
+//! first replica is decoded alone. The others are decoded only if it has a gap or a staleness marker, if by the headers of
+//! their chunks they have samples before its first or after its last one or at smaller distances, or if they may be the same
+//! producer.
 
-use model::TimeRange;
-
-use crate::dedup::{Replica, merge};
+use crate::chain;
+use crate::dedup::{self, DedupRules, is_gap};
+use crate::timeline::holds_markers;
 use crate::{AggrChunk, DecodeError, DecodeOptions, Samples, SelectedSeries};
 
-/// A replica with fewer chunks is decoded whole.
-const WORTHWHILE_CHUNKS: usize = 4;
-
 impl SelectedSeries {
-    /// Decodes all replicas and deduplicates them by penalty: the first two, then the result with the third, and so on.
-    pub(crate) fn decode_by_penalty(&self, options: &DecodeOptions) -> Result<Samples, DecodeError> {
-        let counter = options.counter;
-        let (mut all, others) = match self.replicas.as_slice() {
-            [] => return Ok(Samples::new()),
-            [first, second, others @ ..] if self.is_second_followed(first, second, options)? => {
-                let second = self.decode_whole(second, options)?;
-                (
-                    self.decode_sparingly(first, &second, options, |first| merge(first, &second, counter))?,
-                    others,
-                )
+    /// Decodes all replicas and deduplicates them. With `totals`, counters are decoded as running totals.
+    pub(crate) fn decode_by_penalty(
+        &self,
+        options: &DecodeOptions,
+        totals: bool,
+    ) -> Result<Samples, DecodeError> {
+        let Some((preferred, others)) = self.replicas.split_first() else { return Ok(Samples::new()) };
+        let first = self.decode_replica(preferred, options, totals)?;
+        if is_enough(&first, preferred, others, options) {
+            return Ok(first);
+        }
+        let mut replicas: Vec<(Samples, bool)> = Vec::with_capacity(self.replicas.len());
+        let mut next = Some(first);
+        for lane in &self.replicas {
+            let samples = match next.take() {
+                Some(first) => first,
+                None => self.decode_replica(lane, options, totals)?,
+            };
+            if samples.is_empty() {
+                continue;
             }
-            [first, others @ ..] => (self.decode_whole(first, options)?, others),
-        };
-        for lane in others {
-            all = self.decode_sparingly(lane, &all, options, |replica| merge(&all, replica, counter))?;
+            let known = is_known(lane);
+            let same = replicas
+                .iter_mut()
+                .find(|(other, other_known)| !(known && *other_known) && are_one(other, &samples));
+            match same {
+                Some((other, _)) if contains(other, &samples) => {}
+                Some((other, _)) => *other = chain::union(&[std::mem::take(other), samples]),
+                None => replicas.push((samples, known)),
+            }
         }
-        Ok(all.samples)
+        let mut replicas: Vec<Samples> = replicas.into_iter().map(|(samples, _)| samples).collect();
+        if replicas.len() < 2 {
+            return Ok(replicas.pop().unwrap_or_default());
+        }
+        let DecodeOptions { counter, recovery, range, .. } = *options;
+        Ok(dedup::merge(&replicas, DedupRules { counter, totals, recovery, end: range.max.as_millis() }))
     }
 
-    fn decode_whole(&self, lane: &[AggrChunk], options: &DecodeOptions) -> Result<Replica, DecodeError> {
-        let mut samples = Samples::new();
-        let resets_applied = self.decode_lane(lane.iter(), options, &mut samples)?;
-        Ok(Replica { samples, resets_applied, unread: None })
-    }
-
-    /// Deduplicates `lane` with a replica that is decoded whole, and decodes no more of `lane` than that needs.
-    fn decode_sparingly(
+    fn decode_replica(
         &self,
         lane: &[AggrChunk],
-        known: &Replica,
         options: &DecodeOptions,
-        merge: impl Fn(&Replica) -> Option<Replica>,
-    ) -> Result<Replica, DecodeError> {
-        if let Some(ends) = self.decode_ends(lane, known, options)?
-            && let Some(merged) = merge(&ends)
-        {
-            return Ok(merged);
-        }
-        let whole = self.decode_whole(lane, options)?;
-        Ok(merge(&whole).expect("deduplication fails only where samples were not decoded, and all were"))
-    }
-
-    /// Decodes the first chunk of a lane and those that end after `known`; none when these are all chunks.
-    fn decode_ends(
-        &self,
-        lane: &[AggrChunk],
-        known: &Replica,
-        options: &DecodeOptions,
-    ) -> Result<Option<Replica>, DecodeError> {
-        let (Some(chunks), Some(end)) = (plain_chunks(lane, options), known.samples.last_time(0, 0)) else {
-            return Ok(None);
-        };
-        // The chunk that contains the end shows the last value of the replica at that time.
-        let tail = chunks.partition_point(|chunk| chunk.range().min.as_millis() <= end).saturating_sub(1);
-        let Some([first_unread, .., last_unread]) = chunks.get(1..tail) else { return Ok(None) };
-        let unread = TimeRange::new(first_unread.range().min, last_unread.range().max);
+        totals: bool,
+    ) -> Result<Samples, DecodeError> {
         let mut samples = Samples::new();
-        let ends = chunks[..1].iter().chain(&chunks[tail..]).copied();
-        let resets_applied = self.decode_lane(ends, options, &mut samples)?;
-        Ok(Some(Replica { samples, resets_applied, unread: Some(unread) }))
-    }
-
-    /// Guesses from the first chunks of two replicas whether the second is followed. A wrong guess only costs time.
-    fn is_second_followed(
-        &self,
-        first: &[AggrChunk],
-        second: &[AggrChunk],
-        options: &DecodeOptions,
-    ) -> Result<bool, DecodeError> {
-        let (Some(a), Some(b)) = (plain_chunks(first, options), plain_chunks(second, options)) else {
-            return Ok(false);
-        };
-        let mut heads = [Replica::default(), Replica::default()];
-        for (head, chunks) in heads.iter_mut().zip([a, b]) {
-            head.resets_applied =
-                self.decode_lane(chunks[..1].iter().copied(), options, &mut head.samples)?;
-        }
-        let [a, b] = &heads;
-        let Some(merged) = merge(a, b, false) else { return Ok(false) };
-        let common_end = a.samples.timestamps.last().min(b.samples.timestamps.last());
-        let common = merged.samples.timestamps.partition_point(|t| Some(t) <= common_end);
-        let last_common = merged.samples.timestamps[..common].last();
-        Ok(last_common.is_some_and(|t| a.samples.timestamps.binary_search(t).is_err()))
+        self.decode_lane(lane.iter(), options, totals, &mut samples)?;
+        Ok(samples)
     }
 }
 
-/// The chunks of a lane that overlap the range; none when they are few, or the lane has other chunks than raw floats.
-fn plain_chunks<'a>(lane: &'a [AggrChunk], options: &DecodeOptions) -> Option<Vec<&'a AggrChunk>> {
-    let is_plain = |chunk: &AggrChunk| chunk.raw.as_ref().is_some_and(|raw| raw.encoding.holds_floats());
-    if !lane.iter().all(is_plain) {
-        return None;
+fn is_known(lane: &[AggrChunk]) -> bool {
+    lane.first().is_some_and(|chunk| chunk.producer.is_some())
+}
+
+/// Whether no sample of the other replicas can be part of the answer.
+fn is_enough(
+    first: &Samples,
+    preferred: &[AggrChunk],
+    others: &[Vec<AggrChunk>],
+    options: &DecodeOptions,
+) -> bool {
+    let kept: Vec<i64>;
+    let times = match (first.timestamps.as_slice(), first.histograms.as_slice()) {
+        (floats, []) if !holds_markers(&first.values) => floats,
+        ([], histograms) if !histograms.iter().any(|(_, histogram)| histogram.is_stale()) => {
+            kept = histograms.iter().map(|(time, _)| *time).collect();
+            &kept
+        }
+        _ => return false,
+    };
+    let (Some(&begin), Some(&last)) = (times.first(), times.last()) else { return false };
+    let mut spacing = (i64::MAX, i64::MIN);
+    for pair in times.windows(2) {
+        let distance = pair[1].saturating_sub(pair[0]);
+        spacing = (spacing.0.min(distance), spacing.1.max(distance));
     }
-    let chunks: Vec<_> = lane.iter().filter(|chunk| chunk.range().overlaps(&options.range)).collect();
-    (chunks.len() >= WORTHWHILE_CHUNKS).then_some(chunks)
+    let (least, most) = spacing;
+    if most < least || is_gap(most, least) {
+        return false;
+    }
+    let range = options.range;
+    let inside = others.iter().flatten().filter(|chunk| chunk.range().overlaps(&range));
+    let (mut earliest, mut latest) = (i64::MAX, i64::MIN);
+    for chunk in inside {
+        let claim = chunk.range();
+        // Where this replica loses samples at regular distances, it has no gap, but another one has more samples.
+        let samples = chunk.parts().next().map_or(0, |part| part.sample_count()) as i64;
+        let length = claim.max.as_millis().saturating_sub(claim.min.as_millis());
+        if samples > 1 && length / (samples - 1) < least / 5 * 4 {
+            return false;
+        }
+        earliest = earliest.min(claim.min.max(range.min).as_millis());
+        latest = latest.max(claim.max.min(range.max).as_millis());
+    }
+    let end = if range.max.as_millis() == i64::MAX { latest } else { range.max.as_millis() };
+    if begin.saturating_sub(earliest) >= least
+        || latest.saturating_sub(last) >= least / 5 * 4 && is_gap(end.saturating_sub(last), least)
+    {
+        return false;
+    }
+    let known = is_known(preferred);
+    let unknown = others.iter().filter(|lane| !known || !is_known(lane));
+    let mut bounds = unknown.flatten().flat_map(|chunk| [chunk.range().min, chunk.range().max]);
+    bounds.all(|bound| times.binary_search(&bound.as_millis()).is_err())
+}
+
+/// Whether two replicas are one producer: where both have samples, at least half of those of one of them are samples of the
+/// other, too. Clocks that tick in the same millisecond by chance are not enough, nor are equal times of different values.
+fn are_one(a: &Samples, b: &Samples) -> bool {
+    let overlap = Overlap::of_samples(a, b);
+    overlap.equal > 0 && 2 * overlap.equal >= overlap.a.min(overlap.b)
+}
+
+/// Whether all samples of `b` are samples of `a`.
+fn contains(a: &Samples, b: &Samples) -> bool {
+    Overlap::of_samples(a, b).equal == b.len()
+}
+
+/// Samples of two replicas in the time in which both have samples.
+#[derive(Default)]
+struct Overlap {
+    a: usize,
+    b: usize,
+    /// Samples with equal times and values.
+    equal: usize,
+}
+
+impl Overlap {
+    fn of_samples(a: &Samples, b: &Samples) -> Self {
+        let same_bits = |x: usize, y: usize| a.values[x].to_bits() == b.values[y].to_bits();
+        let floats = Self::of(&a.timestamps, &b.timestamps, |time| *time, same_bits);
+        let same = |x: usize, y: usize| a.histograms[x].1.same_observations(&b.histograms[y].1);
+        let histograms = Self::of(&a.histograms, &b.histograms, |(time, _)| *time, same);
+        Self {
+            a: floats.a + histograms.a,
+            b: floats.b + histograms.b,
+            equal: floats.equal + histograms.equal,
+        }
+    }
+
+    fn of<T>(a: &[T], b: &[T], time: impl Fn(&T) -> i64, same_value: impl Fn(usize, usize) -> bool) -> Self {
+        let (Some(first_a), Some(first_b), Some(last_a), Some(last_b)) =
+            (a.first(), b.first(), a.last(), b.last())
+        else {
+            return Self::default();
+        };
+        let (begin, end) = (time(first_a).max(time(first_b)), time(last_a).min(time(last_b)));
+        let inside = |list: &[T]| {
+            let first = list.partition_point(|sample| time(sample) < begin);
+            (first, list.partition_point(|sample| time(sample) <= end).max(first))
+        };
+        let ((mut at_a, end_a), (mut at_b, end_b)) = (inside(a), inside(b));
+        let mut overlap = Self { a: end_a - at_a, b: end_b - at_b, equal: 0 };
+        while at_a < end_a && at_b < end_b {
+            let (x, y) = (time(&a[at_a]), time(&b[at_b]));
+            overlap.equal += usize::from(x == y && same_value(at_a, at_b));
+            at_a += usize::from(x <= y);
+            at_b += usize::from(y <= x);
+        }
+        overlap
+    }
 }

@@ -71,6 +71,17 @@ impl Samples {
         }
     }
 
+    /// Appends samples that are later than all samples of their kind.
+    pub(crate) fn append(&mut self, later: Self) {
+        for (index, (&time, &value)) in later.timestamps.iter().zip(&later.values).enumerate() {
+            self.push_float(time, value, later.float_start(index));
+        }
+        let starts = later.histogram_starts.into_iter().chain(std::iter::repeat(0));
+        for ((time, histogram), start) in later.histograms.into_iter().zip(starts) {
+            self.push_histogram(time, histogram, start);
+        }
+    }
+
     /// Number of samples of both kinds.
     pub fn len(&self) -> usize {
         self.timestamps.len() + self.histograms.len()

@@ -13,8 +13,8 @@ use crate::AggrChunk;
 pub struct SelectedSeries {
     /// The labels, which identify the series. They do not contain replica labels if replicas are deduplicated.
     pub labels: Labels,
-    /// The chunks of each replica (or overlap lane), in arrival order: the order of the inputs of the merge.
-    /// Within one replica, chunks are sorted by min time and do not claim overlapping ranges.
+    /// The chunks of each replica, in order of preference. Within one replica, chunks are sorted by min time; where they
+    /// overlap, their samples are united. Two replicas whose producers are not known may turn out to be one.
     pub replicas: Vec<Vec<AggrChunk>>,
 }
 
@@ -27,11 +27,10 @@ pub(crate) const MAX_REPLICAS: usize = 64;
 /// How samples of several replicas become one series.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Dedup {
-    /// Chunks are joined in order of time. Where two overlap, the samples of the later one count only after the end of the
-    /// earlier one.
+    /// All chunks are those of one producer: the samples of chunks that overlap are united.
     Off,
-    /// One replica is used until it misses about two samples, then another one. A series with more than 64 replicas is
-    /// deduplicated as by [`Dedup::Chain`].
+    /// One replica is used while it misses nothing, then another one, and gaps are filled. A series with more than 64
+    /// replicas is deduplicated as by [`Dedup::Chain`].
     #[default]
     Penalty,
     /// The samples of all replicas, one for each timestamp. Where several replicas have one, the first replica wins.
@@ -53,6 +52,10 @@ pub struct DecodeOptions {
     pub aggregate: Aggregate,
     /// Whether to decode start timestamps, where chunks have them.
     pub starts: bool,
+    /// How long a replica that missed a sample is not preferred, in milliseconds from its last sample before. Should be the
+    /// window of the query. The replica changes at most twice in this time; and for this time from the beginning of
+    /// `range`, the choice of the replica can depend on where the range begins.
+    pub recovery: i64,
 }
 
 impl SelectedSeries {

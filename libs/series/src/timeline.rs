@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use model::{CounterResetHint, FloatHistogram};
+use model::{CounterResetHint, FloatHistogram, STALE_NAN_BITS, is_stale_nan};
 
 use crate::Samples;
 
@@ -14,6 +14,10 @@ pub(crate) trait Timeline {
     fn len(&self) -> usize;
     /// Time of a sample in milliseconds; strictly ascending.
     fn time(&self, index: usize) -> i64;
+    /// The times of all samples.
+    fn times(&self) -> Vec<i64>;
+    /// The indices of the staleness markers, ascending.
+    fn markers(&self) -> Vec<usize>;
     /// Value of a sample that is a float.
     fn float(&self, index: usize) -> Option<f64>;
     /// When the counter of a float began; 0 where that is unknown.
@@ -52,6 +56,18 @@ impl Timeline for FloatTimeline<'_> {
     #[inline]
     fn time(&self, index: usize) -> i64 {
         self.timestamps[index]
+    }
+
+    fn times(&self) -> Vec<i64> {
+        self.timestamps.to_vec()
+    }
+
+    fn markers(&self) -> Vec<usize> {
+        if !holds_markers(self.values) {
+            return Vec::new();
+        }
+        let places = self.values.iter().enumerate().filter(|(_, value)| is_stale_nan(**value));
+        places.map(|(place, _)| place).collect()
     }
 
     #[inline]
@@ -126,6 +142,18 @@ impl Timeline for MixedTimeline<'_> {
         }
     }
 
+    fn times(&self) -> Vec<i64> {
+        (0..self.len()).map(|index| self.time(index)).collect()
+    }
+
+    fn markers(&self) -> Vec<usize> {
+        let is_marker = |index: &usize| match self.order[*index] {
+            SamplePlace::Float(at) => is_stale_nan(self.samples.values[at]),
+            SamplePlace::Histogram(at) => self.samples.histograms[at].1.is_stale(),
+        };
+        (0..self.len()).filter(is_marker).collect()
+    }
+
     fn float(&self, index: usize) -> Option<f64> {
         match self.order[index] {
             SamplePlace::Float(at) => Some(self.samples.values[at]),
@@ -157,6 +185,13 @@ impl Timeline for MixedTimeline<'_> {
             }
         }
     }
+}
+
+/// Whether one of the values is a staleness marker. Without branches, so that it runs over several values at a time.
+pub(crate) fn holds_markers(values: &[f64]) -> bool {
+    values
+        .chunks(64)
+        .any(|part| part.iter().fold(false, |any, value| any | (value.to_bits() == STALE_NAN_BITS)))
 }
 
 /// `value + adjust`. The bits of `value` do not change when `adjust` is 0 or `value` is NaN.

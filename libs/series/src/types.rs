@@ -3,6 +3,8 @@
 use model::{Labels, Sample, TimeRange, Timestamp};
 use tsdb::{Aggregate, AppendError, Chunk, ChunkBuilder, ChunkError, Encoding};
 
+use crate::Producer;
+
 /// The samples of a series in one range of time: raw samples, or the aggregates of a downsampled block.
 ///
 /// Raw data is in `raw` only. Downsampled data is in the aggregates that were asked for.
@@ -20,6 +22,8 @@ pub struct AggrChunk {
     pub max: Option<Chunk>,
     /// The counter with resets applied.
     pub counter: Option<Chunk>,
+    /// Where the samples come from; none if the store does not say.
+    pub producer: Option<Producer>,
 }
 
 impl AggrChunk {
@@ -58,7 +62,13 @@ impl AggrChunk {
             min: part(Aggregate::Min, stored.min),
             max: part(Aggregate::Max, stored.max),
             counter: part(Aggregate::Counter, stored.counter),
+            producer: None,
         })
+    }
+
+    /// The chunk with the producer of its samples.
+    pub fn from_producer(self, producer: Option<Producer>) -> Self {
+        Self { producer, ..self }
     }
 
     /// One of the chunks; none where it is absent.

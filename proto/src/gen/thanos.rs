@@ -147,6 +147,9 @@ pub struct AggrChunk {
     pub max: ::core::option::Option<Chunk>,
     #[prost(message, optional, tag = "8")]
     pub counter: ::core::option::Option<Chunk>,
+    /// Our own field; Thanos ignores it. The producer of this chunk, if it is not that of the series.
+    #[prost(fixed64, tag = "1000")]
+    pub producer: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Series {
@@ -154,6 +157,10 @@ pub struct Series {
     pub labels: ::prost::alloc::vec::Vec<Label>,
     #[prost(message, repeated, tag = "2")]
     pub chunks: ::prost::alloc::vec::Vec<AggrChunk>,
+    /// Our own field; Thanos ignores it. The producer of all chunks that do not name another one: xxHash64 of the external labels,
+    /// replica labels included, as for shards; 1 in place of 0. 0 means that the producer is not known.
+    #[prost(fixed64, tag = "1000")]
+    pub producer: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SeriesBatch {

@@ -90,7 +90,7 @@ async fn duplicate_labels_on_the_wire_are_a_violation() {
     let label = |name: &str, value: &str| wire::Label { name: name.to_owned(), value: value.to_owned() };
     let series = wire::Series {
         labels: vec![label("__name__", "up"), label("cluster", "eu-1"), label("cluster", "us-1")],
-        chunks: Vec::new(),
+        ..wire::Series::default()
     };
     let result = Some(wire::series_response::Result::Series(series));
     let content = prost::Message::encode_to_vec(&wire::SeriesResponse { result });

@@ -135,8 +135,8 @@ impl Selects {
         SelectId(id)
     }
 
-    /// How a leaf of `id` decodes, with start timestamps or without.
-    pub(crate) fn decode(&self, id: SelectId, dedup: Dedup, starts: bool) -> DecodeOptions {
+    /// How a leaf of `id` with this window decodes, with start timestamps or without.
+    pub(crate) fn decode(&self, id: SelectId, window: &Window, dedup: Dedup, starts: bool) -> DecodeOptions {
         let select = &self.list[id.index()];
         let aggregate = select.hints.aggregate();
         DecodeOptions {
@@ -146,6 +146,8 @@ impl Selects {
             counter: aggregate == Aggregate::Counter,
             aggregate,
             starts,
+            // Within a window, the replica changes at most twice. In short windows it would change too often.
+            recovery: window.range.max(window.lookback / 2),
         }
     }
 }

@@ -27,23 +27,51 @@ fn both_ends_of_the_range_belong_to_it() {
 }
 
 #[test]
-fn where_chunks_of_a_lane_overlap_the_later_one_counts_after_the_earlier() {
+fn chunks_of_one_producer_that_overlap_are_united() {
     let lane = vec![
         raw(&[(0, 1.0), (10, 1.0), (20, 1.0)]),
         raw(&[(5, 2.0), (20, 2.0), (25, 2.0)]),
         raw(&[(6, 3.0)]),
+        raw(&[(40, 4.0)]),
     ];
-    assert_eq!(floats(vec![lane], &OPTIONS), [(0, 1.0), (10, 1.0), (20, 1.0), (25, 2.0)]);
+    let expected = [(0, 1.0), (5, 2.0), (6, 3.0), (10, 1.0), (20, 1.0), (25, 2.0), (40, 4.0)];
+    assert_eq!(floats(vec![lane], &OPTIONS), expected);
 }
 
 #[test]
-fn without_deduplication_all_chunks_are_joined_in_order_of_time() {
+fn without_deduplication_all_chunks_are_united() {
     let off = DecodeOptions { dedup: Dedup::Off, ..OPTIONS };
     let replicas = vec![
         vec![raw(&[(50, 1.0), (60, 1.0)])],
-        vec![raw(&[(0, 2.0), (10, 2.0)]), raw(&[(55, 2.0), (65, 2.0)])],
+        vec![raw(&[(0, 2.0), (10, 2.0)]), raw(&[(55, 2.0), (60, 2.0), (65, 2.0)])],
     ];
-    assert_eq!(floats(replicas, &off), [(0, 2.0), (10, 2.0), (50, 1.0), (60, 1.0), (65, 2.0)]);
+    let expected = [(0, 2.0), (10, 2.0), (50, 1.0), (55, 2.0), (60, 1.0), (65, 2.0)];
+    assert_eq!(floats(replicas, &off), expected);
+    // Interleaved: none of 40 samples is lost.
+    let every_second = |from: i64| -> Vec<(i64, f64)> { (0..20).map(|n| (from + 2 * n, 1.0)).collect() };
+    let interleaved = vec![vec![raw(&every_second(0))], vec![raw(&every_second(1))]];
+    assert_eq!(floats(interleaved, &off).len(), 40);
+}
+
+#[test]
+fn equal_samples_prove_one_producer_where_stores_do_not_say() {
+    let line = |times: std::ops::Range<i64>| raw(&times.map(|t| (t * 1_000, t as f64)).collect::<Vec<_>>());
+    for replicas in [vec![vec![line(0..38)], vec![line(30..40)]], vec![vec![line(30..40)], vec![line(0..38)]]]
+    {
+        let out = floats(replicas, &OPTIONS);
+        assert_eq!((out.len(), out.last().copied()), (40, Some((39_000, 39.0))));
+    }
+    // Late samples between those of a block, and some of the block again.
+    let block: Vec<(i64, f64)> = (0..100).map(|n| (n * 30_000, 1.0)).collect();
+    let mut late: Vec<(i64, f64)> =
+        (40..60).flat_map(|n| [(n * 30_000, 1.0), (n * 30_000 + 9_000, 2.0)]).collect();
+    late.truncate(39);
+    assert_eq!(floats(vec![cut(&block, 40), cut(&late, 39)], &OPTIONS).len(), 119);
+    // Known producers are not one, whatever their samples.
+    let of = |number, chunk: AggrChunk| vec![chunk.from_producer(crate::Producer::from_number(number))];
+    let known = |number, value| of(number, raw(&[(0, value), (10, value), (20, value)]));
+    let known = vec![known(1, 1.0), known(2, 2.0)];
+    assert_eq!(floats(known, &OPTIONS), [(0, 1.0), (10, 1.0), (20, 1.0)]);
 }
 
 #[test]
@@ -61,13 +89,13 @@ fn a_series_may_change_its_kind() {
     let lane = vec![
         raw(&[(0, 1.0), (10, 2.0)]),
         histogram_chunk(&[(20, 5.0), (30, 6.0)]),
-        raw(&[(25, 9.0), (40, 3.0)]),
+        raw(&[(35, 9.0), (40, 3.0)]),
     ];
     let samples = decode_all(vec![lane], &OPTIONS).unwrap();
-    assert_eq!(samples.timestamps, [0, 10, 40]);
+    assert_eq!(samples.timestamps, [0, 10, 35, 40]);
     let histograms: Vec<_> = samples.histograms.iter().map(|(t, h)| (*t, h.count)).collect();
     assert_eq!(histograms, [(20, 5.0), (30, 6.0)]);
-    assert_eq!(samples.len(), 5);
+    assert_eq!(samples.len(), 6);
 }
 
 #[test]
@@ -83,7 +111,8 @@ fn a_histogram_loses_its_hint_when_the_sample_before_it_is_replaced() {
         .map(|(t, h)| (*t, h.counter_reset_hint))
         .collect();
     use CounterResetHint::{NotReset, Unknown};
-    assert_eq!(hints, [(0, Unknown), (10, NotReset), (20, NotReset), (30, Unknown), (40, NotReset)]);
+    let expected = [(0, Unknown), (5, Unknown), (10, Unknown), (20, NotReset), (30, Unknown), (40, NotReset)];
+    assert_eq!(hints, expected);
 }
 
 fn downsampled() -> AggrChunk {

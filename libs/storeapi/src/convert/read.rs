@@ -11,13 +11,16 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use model::{Label, Labels, LabelsError, TimeRange, Timestamp};
-use series::{AggrChunk, Series};
+use series::{AggrChunk, Producer, Series};
 use tonic::Status;
 use tsdb::{Chunk, Encoding};
 
 use crate::answer_limits::AnswerTooLarge;
 use crate::limits::shortened;
 use crate::{AnswerLimits, SeriesFrame, WireLimits};
+
+/// The number of the field that names the producer of a chunk or a series.
+const PRODUCER: u64 = super::write::PRODUCER as u64;
 
 /// Why a frame was rejected.
 #[derive(Debug, thiserror::Error)]
@@ -230,11 +233,16 @@ impl<'a> SeriesReader<'a> {
     fn series(&mut self, window: Range<usize>) -> Result<Option<Series>, SeriesFrameError> {
         let Some(labels) = self.labels(window.clone())? else { return Ok(None) };
         let mut fields = MessageFields::new(self.frame, window);
-        let mut chunks = Vec::new();
+        let (mut chunks, mut producer) = (Vec::new(), None);
         while let Some((number, value)) = fields.next()? {
-            if let (2, FieldValue::Bytes(window)) = (number, value) {
-                chunks.push(self.aggr_chunk(&labels, window)?);
+            match (number, value) {
+                (2, FieldValue::Bytes(window)) => chunks.push(self.aggr_chunk(&labels, window)?),
+                (PRODUCER, FieldValue::Fixed(number)) => producer = Producer::from_number(number),
+                _ => {}
             }
+        }
+        if producer.is_some() {
+            chunks.iter_mut().for_each(|chunk| chunk.producer = chunk.producer.or(producer));
         }
         Ok(Some(Series { labels, chunks }))
     }
@@ -298,7 +306,14 @@ impl<'a> SeriesReader<'a> {
         let mut fields = MessageFields::new(self.frame, window);
         let mut chunk = AggrChunk::default();
         while let Some((number, value)) = fields.next()? {
-            let FieldValue::Bytes(window) = value else { continue };
+            let window = match value {
+                FieldValue::Bytes(window) => window,
+                FieldValue::Fixed(producer) if number == PRODUCER => {
+                    chunk.producer = Producer::from_number(producer);
+                    continue;
+                }
+                _ => continue,
+            };
             let part = match number {
                 3 => &mut chunk.raw,
                 4 => &mut chunk.count,

@@ -5,7 +5,7 @@ use model::{Labels, TimeRange, Timestamp};
 use proptest::prelude::*;
 use prost::Message;
 use proto::thanos as wire;
-use series::{AggrChunk, Series};
+use series::{AggrChunk, Producer, Series};
 use tsdb::{Chunk, Encoding};
 use xxhash_rust::xxh64::xxh64;
 
@@ -40,13 +40,14 @@ fn chunk() -> impl Strategy<Value = Chunk> {
 fn series() -> impl Strategy<Value = Series> {
     let labels = proptest::collection::btree_map("[a-zé]{1,9}", "[ -~ü]{1,300}", 0..6);
     let part = || proptest::option::of(chunk());
-    let aggr = (any::<(i64, i64)>(), chunk(), part(), part(), part(), part(), part());
+    // 0 is a producer that is not known.
+    let aggr = (any::<(i64, i64)>(), 0..3u64, chunk(), part(), part(), part(), part(), part());
     let chunks = proptest::collection::vec(aggr, 0..4);
     (labels, chunks).prop_map(|(labels, chunks)| Series {
         labels: Labels::from_pairs(labels).expect("generated labels are well formed"),
         chunks: chunks
             .into_iter()
-            .map(|((min, max), raw, count, sum, min_of, max_of, counter)| {
+            .map(|((min, max), producer, raw, count, sum, min_of, max_of, counter)| {
                 let range = TimeRange::new(Timestamp::from_millis(min), Timestamp::from_millis(max));
                 let at = |chunk: Option<Chunk>| chunk.map(|c| Chunk { range, ..c });
                 AggrChunk {
@@ -56,6 +57,7 @@ fn series() -> impl Strategy<Value = Series> {
                     min: at(min_of),
                     max: at(max_of),
                     counter: at(counter),
+                    producer: Producer::from_number(producer * 0x0123_4567_89ab_cdef),
                 }
             })
             .collect(),
@@ -136,7 +138,7 @@ fn wire_label(name: &str, value: &str) -> wire::Label {
 
 #[test]
 fn label_sets_that_are_not_valid_are_rejected() {
-    let labels = |labels| wire::Series { labels, chunks: vec![] };
+    let labels = |labels| wire::Series { labels, ..Default::default() };
     refused(labels(vec![wire_label("a", "1"), wire_label("a", "2")]), "occurs twice");
     refused(labels(vec![wire_label("", "2")]), "empty label name");
 }
@@ -157,7 +159,7 @@ fn within(limits: LabelLimits, series: Vec<wire::Series>) -> (Vec<String>, Vec<S
 fn only_series_over_a_limit_on_labels_are_left_out() {
     let series = |name: &str, labels: Vec<wire::Label>| wire::Series {
         labels: [vec![wire_label("__name__", name)], labels].concat(),
-        chunks: vec![],
+        ..Default::default()
     };
     let all = || {
         vec![
@@ -194,7 +196,7 @@ fn an_unknown_chunk_encoding_is_an_error_that_names_the_series() {
     let raw = wire::Chunk { r#type: 6, data: Bytes::from_static(b"x"), hash: 0 };
     let chunks = vec![wire::AggrChunk { raw: Some(raw), ..Default::default() }];
     refused(
-        wire::Series { labels: vec![wire_label("__name__", "up")], chunks },
+        wire::Series { labels: vec![wire_label("__name__", "up")], chunks, ..Default::default() },
         "series up: chunk encoding is 6",
     );
 }

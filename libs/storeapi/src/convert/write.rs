@@ -6,13 +6,18 @@
 use bytes::BufMut;
 use model::{Label, Labels};
 use prost::encoding::{encode_varint, encoded_len_varint};
-use series::{AggrChunk, Series};
+use series::{AggrChunk, Producer, Series};
 use tsdb::{Chunk, Encoding};
 use xxhash_rust::xxh64::xxh64;
 
 use crate::SeriesFrame;
 
-/// Bytes of a field that holds `length` bytes; all our field numbers fit one byte of key.
+/// The number of the field that names the producer of a chunk or a series.
+pub(super) const PRODUCER: u32 = 1000;
+/// Bytes of such a field: two of key, eight of number.
+const PRODUCER_LEN: usize = 10;
+
+/// Bytes of a field that holds `length` bytes; all other field numbers fit one byte of key.
 fn field_len(length: usize) -> usize {
     1 + encoded_len_varint(length as u64) + length
 }
@@ -29,6 +34,28 @@ fn put_head(field: u32, length: usize, to: &mut impl BufMut) {
 fn put_number(field: u32, value: u64, to: &mut impl BufMut) {
     encode_varint(u64::from(field << 3), to);
     encode_varint(value, to);
+}
+
+fn put_producer(producer: Option<Producer>, to: &mut impl BufMut) {
+    if let Some(producer) = producer {
+        encode_varint(u64::from(PRODUCER << 3 | 1), to);
+        to.put_u64_le(producer.number());
+    }
+}
+
+fn producer_len(producer: Option<Producer>) -> usize {
+    producer.map_or(0, |_| PRODUCER_LEN)
+}
+
+/// The producer that a series names for its chunks: that of the first one, if all have one.
+fn common_producer(series: &Series) -> Option<Producer> {
+    let first = series.chunks.first()?.producer;
+    first.filter(|_| series.chunks.iter().all(|chunk| chunk.producer.is_some()))
+}
+
+/// The producer that a chunk of a series has to name itself.
+fn own_producer(chunk: &AggrChunk, common: Option<Producer>) -> Option<Producer> {
+    chunk.producer.filter(|_| chunk.producer != common)
 }
 
 fn put_bytes(field: u32, bytes: &[u8], to: &mut impl BufMut) {
@@ -75,8 +102,11 @@ fn batch_len(batch: &[Series], mut hashes: &[u64]) -> usize {
 }
 
 fn series_len(series: &Series, hashes: &mut &[u64]) -> usize {
+    let common = common_producer(series);
+    let chunks = series.chunks.iter();
     labels_len(&series.labels)
-        + series.chunks.iter().map(|chunk| field_len(aggr_chunk_len(chunk, hashes))).sum::<usize>()
+        + chunks.map(|chunk| field_len(aggr_chunk_len(chunk, common, hashes))).sum::<usize>()
+        + producer_len(common)
 }
 
 fn labels_len(labels: &Labels) -> usize {
@@ -87,11 +117,12 @@ fn label_len(label: Label<'_>) -> usize {
     field_len(label.name.len()) + field_len(label.value.len())
 }
 
-fn aggr_chunk_len(chunk: &AggrChunk, hashes: &mut &[u64]) -> usize {
+fn aggr_chunk_len(chunk: &AggrChunk, common: Option<Producer>, hashes: &mut &[u64]) -> usize {
     let range = chunk.range();
     number_len(range.min.as_millis() as u64)
         + number_len(range.max.as_millis() as u64)
         + chunk.parts().map(|part| field_len(chunk_len(part, next_hash(hashes)))).sum::<usize>()
+        + producer_len(own_producer(chunk, common))
 }
 
 fn chunk_len(chunk: &Chunk, hash: u64) -> usize {
@@ -123,14 +154,16 @@ fn put_series(field: u32, series: &Series, hashes: &mut &[u64], to: &mut impl Bu
         put_bytes(1, label.name.as_bytes(), to);
         put_bytes(2, label.value.as_bytes(), to);
     }
+    let common = common_producer(series);
     for chunk in &series.chunks {
-        put_aggr_chunk(chunk, hashes, to);
+        put_aggr_chunk(chunk, common, hashes, to);
     }
+    put_producer(common, to);
 }
 
-fn put_aggr_chunk(chunk: &AggrChunk, hashes: &mut &[u64], to: &mut impl BufMut) {
+fn put_aggr_chunk(chunk: &AggrChunk, common: Option<Producer>, hashes: &mut &[u64], to: &mut impl BufMut) {
     let mut ahead = *hashes;
-    put_head(2, aggr_chunk_len(chunk, &mut ahead), to);
+    put_head(2, aggr_chunk_len(chunk, common, &mut ahead), to);
     let range = chunk.range();
     put_number(1, range.min.as_millis() as u64, to);
     put_number(2, range.max.as_millis() as u64, to);
@@ -144,4 +177,5 @@ fn put_aggr_chunk(chunk: &AggrChunk, hashes: &mut &[u64], to: &mut impl BufMut) 
             put_number(3, hash, to);
         }
     }
+    put_producer(own_producer(chunk, common), to);
 }

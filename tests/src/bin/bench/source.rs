@@ -40,7 +40,7 @@ impl Store for Source {
         let payload = Bytes::from(vec![0x5a; usize::try_from(min_time).unwrap_or(0)]);
         let chunk = Chunk { r#type: 0, data: payload, hash: 0 };
         let chunk = AggrChunk { raw: Some(chunk), ..AggrChunk::default() };
-        let series = Series { labels: labels(), chunks: vec![chunk] };
+        let series = Series { labels: labels(), chunks: vec![chunk], ..Series::default() };
         let message = SeriesResponse { result: Some(series_response::Result::Series(series)) };
         let stream = match usize::try_from(max_time).unwrap_or(0) {
             0 => stream::iter([Ok(message)]).chain(stream::pending()).boxed(),

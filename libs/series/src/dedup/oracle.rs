@@ -1,0 +1,320 @@
+//! Random replicas of a series that is known, and the properties that their deduplication must have.
+//!
+//! `ISTHMUS_CASES=20000 cargo test -p series oracle` tries more cases than usual.
+
+use std::collections::BTreeMap;
+
+use model::{FloatHistogram, Timestamp};
+use tsdb::HistogramEncoder;
+
+use crate::testing::{OPTIONS, Random, cut, decode_all};
+use crate::{AggrChunk, DecodeOptions};
+
+const LOOKBACK: i64 = 300_000;
+const INTERVALS: [i64; 10] = [1_000, 2_000, 5_000, 10_000, 15_000, 30_000, 60_000, 120_000, 300_000, 600_000];
+
+/// The true series and what its replicas have of it.
+struct Case {
+    /// From when on each interval of scrapes counts.
+    intervals: Vec<(i64, i64)>,
+    /// When the counter begins from 0.
+    resets: Vec<i64>,
+    end: i64,
+    /// How early or late a scrape can be, in milliseconds.
+    jitter: i64,
+    /// The scrapes of each replica without losses.
+    scrapes: Vec<Vec<i64>>,
+    /// What is left of them.
+    kept: Vec<Vec<i64>>,
+    /// Scrapes that found nothing, of each replica.
+    stale: Vec<Vec<i64>>,
+    histograms: bool,
+}
+
+impl Case {
+    fn new(seed: u64) -> Self {
+        let random = &mut Random::seeded(seed);
+        let mut intervals = Vec::new();
+        let mut end = 1_700_000_000_000 + random.below(1_000_000) as i64;
+        let begin = end;
+        for _ in 0..1 + random.below(2) {
+            let interval = INTERVALS[random.below(INTERVALS.len())];
+            intervals.push((end, interval));
+            end += interval * (60 + random.below(140)) as i64;
+        }
+        let least = intervals.iter().map(|(_, interval)| *interval).min().unwrap_or(1_000);
+        let jitter = least * [0, 0, 1, 3][random.below(4)] / 100;
+        let resets = (0..random.below(4)).map(|_| begin + random.below((end - begin) as usize) as i64);
+        let mut resets: Vec<i64> = resets.chain([begin - 50_000_000]).collect();
+        resets.sort_unstable();
+        let mut case = Self {
+            intervals,
+            resets,
+            end,
+            jitter,
+            scrapes: Vec::new(),
+            kept: Vec::new(),
+            stale: Vec::new(),
+            histograms: random.below(5) == 0,
+        };
+        for _ in 0..2 + random.below(4) {
+            case.add_replica(random);
+        }
+        case
+    }
+
+    fn add_replica(&mut self, random: &mut Random) {
+        let mut scrapes = Vec::new();
+        for (index, &(from, interval)) in self.intervals.iter().enumerate() {
+            let to = self.intervals.get(index + 1).map_or(self.end, |(to, _)| *to);
+            let mut at = from + random.below(interval as usize) as i64;
+            while at + self.jitter < to {
+                let late = random.below(2 * self.jitter as usize + 1) as i64 - self.jitter;
+                let after = scrapes.last().map_or(i64::MIN, |last| last + interval / 2);
+                if at + late > after {
+                    scrapes.push(at + late);
+                }
+                at += interval;
+            }
+        }
+        let lost = losses(random, scrapes.len());
+        let fails = random.below(4) == 0;
+        let pick = |wanted: bool| {
+            let picked = scrapes.iter().zip(&lost).filter(move |(_, lost)| **lost == wanted);
+            picked.map(|(time, _)| *time).collect::<Vec<i64>>()
+        };
+        let mut stale = pick(true);
+        if !fails {
+            stale.clear();
+        }
+        self.kept.push(pick(false));
+        self.stale.push(stale);
+        self.scrapes.push(scrapes);
+    }
+
+    fn value(&self, time: i64) -> f64 {
+        let since = self.resets.iter().rev().find(|reset| **reset <= time).copied().unwrap_or(0);
+        (time - since) as f64
+    }
+
+    fn interval(&self, time: i64) -> i64 {
+        self.intervals
+            .iter()
+            .rev()
+            .find(|(from, _)| *from <= time)
+            .map_or(self.intervals[0].1, |(_, interval)| *interval)
+    }
+
+    /// The chunks of the replicas.
+    fn replicas(&self) -> Vec<Vec<AggrChunk>> {
+        let replica = |(kept, stale): (&Vec<i64>, &Vec<i64>)| {
+            let mut all: BTreeMap<i64, f64> = stale.iter().map(|&time| (time, model::stale_nan())).collect();
+            all.extend(kept.iter().map(|&time| (time, self.value(time))));
+            let all: Vec<(i64, f64)> = all.into_iter().collect();
+            if !self.histograms {
+                return cut(&all, 120);
+            }
+            let histogram = |samples: &[(i64, f64)]| {
+                let mut encoder = HistogramEncoder::float();
+                for &(time, sum) in samples {
+                    let histogram = FloatHistogram { count: 1.0, sum, ..FloatHistogram::default() };
+                    encoder.append(Timestamp::from_millis(time), &histogram).unwrap();
+                }
+                AggrChunk::raw(encoder.finish().unwrap())
+            };
+            all.chunk_by(|a, b| a.1.is_nan() == b.1.is_nan())
+                .flat_map(|run| run.chunks(60))
+                .map(histogram)
+                .collect()
+        };
+        self.kept.iter().zip(&self.stale).map(replica).collect()
+    }
+
+    /// The samples of the answer to a query that begins at `from`, without staleness markers.
+    fn answer(&self, from: i64, window: i64) -> Vec<(i64, f64)> {
+        let range = crate::testing::range(from, self.end);
+        let options = DecodeOptions { range, recovery: window.max(LOOKBACK / 2), counter: true, ..OPTIONS };
+        let out = decode_all(self.replicas(), &options).unwrap();
+        let floats = out.timestamps.into_iter().zip(out.values);
+        let histograms = out.histograms.into_iter().map(|(time, h)| (time, h.sum));
+        floats.chain(histograms).filter(|(_, value)| !value.is_nan()).collect()
+    }
+}
+
+/// Which of `count` scrapes are lost: up to 90 of 100.
+fn losses(random: &mut Random, count: usize) -> Vec<bool> {
+    let mut lost = vec![false; count];
+    match random.below(7) {
+        0 => {}
+        1 | 2 => {
+            let percent = [1, 3, 10, 20, 35, 50, 70, 90][random.below(8)];
+            lost.iter_mut().for_each(|lost| *lost = random.below(100) < percent);
+        }
+        3 => {
+            let (every, first) = (2 + random.below(9), random.below(10));
+            lost.iter_mut().enumerate().for_each(|(index, lost)| *lost = (index + first) % every == 0);
+        }
+        4 => {
+            for _ in 0..1 + random.below(4) {
+                let begin = random.below(count.max(1));
+                let end = (begin + 1 + random.below(30)).min(count);
+                lost[begin..end].fill(true);
+            }
+        }
+        5 => lost[..random.below(count / 2 + 1)].fill(true),
+        _ => lost[count - random.below(count / 2 + 1)..].fill(true),
+    }
+    lost
+}
+
+/// The samples in a window, which is open on the left.
+fn inside(times: &[i64], end: i64, window: i64) -> &[i64] {
+    let from = times.partition_point(|&t| t <= end - window);
+    &times[from..times.partition_point(|&t| t <= end).max(from)]
+}
+
+/// The growth of a counter between the first and the last sample of a window.
+fn growth(case: &Case, times: &[i64]) -> f64 {
+    let step = |pair: &[i64]| {
+        let (a, b) = (case.value(pair[0]), case.value(pair[1]));
+        if b < a { b } else { b - a }
+    };
+    times.windows(2).map(step).sum()
+}
+
+fn resets(case: &Case, times: &[i64]) -> usize {
+    times.windows(2).filter(|pair| case.value(pair[1]) < case.value(pair[0])).count()
+}
+
+/// The properties of an answer for one window. Returns what is violated.
+fn check(case: &Case, window: i64) -> Result<(), String> {
+    let answer = case.answer(i64::MIN, window);
+    let times: Vec<i64> = answer.iter().map(|(time, _)| *time).collect();
+    let mut all: Vec<i64> = case.kept.iter().flatten().copied().collect();
+    all.sort_unstable();
+    all.dedup();
+    let (Some(&begin), Some(&last)) = (all.first(), all.last()) else { return Ok(()) };
+    if !times.is_sorted_by(|a, b| a < b) {
+        return Err("order: times do not ascend".to_owned());
+    }
+    for &(time, value) in &answer {
+        if all.binary_search(&time).is_err() || value != case.value(time) {
+            return Err(format!("values: {time} has {value}, not {}", case.value(time)));
+        }
+    }
+    gaps(case, &times, &all)?;
+    let whole: Vec<&Vec<i64>> =
+        case.kept.iter().zip(&case.scrapes).filter(|(k, s)| k == s).map(|(k, _)| k).collect();
+    let step = (window / 4).max(case.interval(begin) / 3).max(1);
+    // At the ends it is not known whether a sample is missing.
+    let mut at = begin + window + 2 * case.interval(begin);
+    while at <= last - 2 * case.interval(last) {
+        let interval = case.interval(at - window).max(case.interval(at));
+        let restart = |(from, _): &(i64, i64)| (at - window - window.max(LOOKBACK)..=at).contains(from);
+        let changes = case.intervals[1..].iter().any(restart);
+        let ours = inside(&times, at, window);
+        let least = inside(&times, at + 2 * case.jitter, window + 4 * case.jitter).len();
+        let most = inside(&times, at - 2 * case.jitter, window - 4 * case.jitter).len();
+        let best = case.kept.iter().map(|kept| inside(kept, at, window).len()).max().unwrap_or(0);
+        let truth = case.scrapes.iter().map(|scrapes| inside(scrapes, at, window).len()).max().unwrap_or(0);
+        // With more than two replicas, the leader can change several times.
+        let slack = 1 + usize::from(case.kept.len() > 2);
+        if !changes && (least + slack < best || most > truth + slack) {
+            return Err(format!("count: {} at {at}, best {best}, truth {truth}", ours.len()));
+        }
+        let scrape = (interval + 2 * case.jitter) as f64;
+        let grown = growth(case, ours);
+        let best_grown = case.kept.iter().map(|kept| growth(case, inside(kept, at, window)));
+        let best_grown = best_grown.fold(0.0, f64::max);
+        let true_growth =
+            growth(case, &(0..=window / 100).map(|n| at - window + n * 100).collect::<Vec<_>>());
+        let wide = growth(case, inside(&times, at + interval, window + 2 * interval));
+        if grown > true_growth + scrape || wide + scrape < best_grown {
+            return Err(format!("growth: {grown} at {at}, best {best_grown}, truth {true_growth}"));
+        }
+        let best_resets = case.kept.iter().map(|kept| resets(case, inside(kept, at, window))).max();
+        if resets(case, ours) + 1 < best_resets.unwrap_or(0) {
+            return Err(format!("resets: at {at}"));
+        }
+        for whole in &whole {
+            let alone = inside(whole, at, window).len();
+            if alone >= 2 && ours.len() < 2 && case.jitter == 0 && !changes && window >= 2 * interval {
+                return Err(format!("whole: {} of {alone} at {at}", ours.len()));
+            }
+        }
+        at += step;
+    }
+    Ok(())
+}
+
+/// No gap is wider than one interval more than the widest one that all replicas together have there.
+fn gaps(case: &Case, times: &[i64], all: &[i64]) -> Result<(), String> {
+    for pair in times.windows(2) {
+        let from = all.partition_point(|&t| t < pair[0]);
+        let to = all.partition_point(|&t| t <= pair[1]);
+        let cover = all[from..to].windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0);
+        let interval = case.interval(pair[0]).max(case.interval(pair[1])) + 2 * case.jitter;
+        if pair[1] - pair[0] > cover + interval {
+            return Err(format!(
+                "gap: {} at {}, cover {cover}, interval {interval}",
+                pair[1] - pair[0],
+                pair[0]
+            ));
+        }
+    }
+    if let (Some(first), Some(last)) = (times.first(), times.last()) {
+        let interval = |time| case.interval(time) + 2 * case.jitter;
+        if first - all[0] > interval(all[0]) / 2 * 3 || all[all.len() - 1] - last > interval(*last) / 2 * 3 {
+            return Err(format!("ends: {first} to {last} of {} to {}", all[0], all[all.len() - 1]));
+        }
+    }
+    Ok(())
+}
+
+/// The same samples, wherever the data begins, once one lookback and window lies before them.
+fn check_begin(case: &Case, window: i64, seed: u64) -> Result<(), String> {
+    let random = &mut Random::seeded(seed ^ 0x55);
+    let begin = case.intervals[0].0;
+    let whole = case.answer(i64::MIN, window);
+    for _ in 0..4 {
+        let from = begin + random.below((case.end - begin) as usize) as i64;
+        let part = case.answer(from, window);
+        let longest = case.intervals.iter().map(|(_, interval)| *interval).max().unwrap_or(0);
+        // With more than two replicas, the leader can depend on a change of leader before.
+        let windows = if case.kept.len() > 2 { 2 * window } else { window };
+        let settled = from + windows + LOOKBACK.max(5 * longest);
+        let tail = |list: &[(i64, f64)]| list[list.partition_point(|(t, _)| *t <= settled)..].to_vec();
+        let (a, b) = (tail(&whole), tail(&part));
+        if a != b {
+            let differs = a.iter().zip(&b).find(|(a, b)| a != b);
+            return Err(format!(
+                "begin: from {from} settled {settled} differs {differs:?} {} {}",
+                a.len(),
+                b.len()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// All properties of a case; what is violated.
+fn check_case(seed: u64) -> Result<(), String> {
+    let case = Case::new(seed);
+    for intervals in [2, 4, 10, 20] {
+        let window = intervals * case.intervals[0].1;
+        check(&case, window)
+            .and_then(|()| check_begin(&case, window, seed))
+            .map_err(|text| format!("seed {seed}, {intervals} intervals: {text}"))?;
+    }
+    Ok(())
+}
+
+/// Some losses cannot be told from another series: two replicas that each lose every second sample look like replicas with
+/// an interval twice as long. So a few random cases are allowed to violate a property.
+#[test]
+fn random_replicas_are_deduplicated_as_the_true_series_demands() {
+    let cases = std::env::var("ISTHMUS_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(200);
+    let violations: Vec<String> = (0..cases).filter_map(|seed| check_case(seed).err()).collect();
+    violations.iter().for_each(|text| println!("{text}"));
+    assert!(violations.len() as u64 * 100 <= cases, "{} of {cases} cases", violations.len());
+}
