@@ -135,6 +135,12 @@ fn store_error(error: &StoreError) -> ApiError {
     ApiError::new(kind, error.message())
 }
 
+/// The names in lists that are separated by commas, as in Thanos.
+pub(crate) fn split_labels<'a>(lists: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let names = lists.flat_map(|list| list.split(',')).filter(|name| !name.is_empty());
+    names.map(str::to_owned).collect()
+}
+
 impl Api {
     /// The replica labels; empty if deduplication is off.
     fn replica_labels(&self, params: &Params) -> Result<Vec<String>, ApiError> {
@@ -142,7 +148,7 @@ impl Api {
             return Ok(Vec::new());
         }
         match params.contains("replicaLabels[]") {
-            true => Ok(params.all("replicaLabels[]").filter(|l| !l.is_empty()).map(str::to_owned).collect()),
+            true => Ok(split_labels(params.all("replicaLabels[]"))),
             false => Ok(self.defaults.replica_labels.clone()),
         }
     }

@@ -14,7 +14,7 @@ use model::Labels;
 use runtime::{CommonArgs, ConfigMistakes, UnneededArgs, format_duration, parse_duration};
 use storeapi::{PartialResponse, RequestLimits};
 
-use crate::endpoints::{ConfiguredEndpoints, EndpointAddress, StoreSelector};
+use crate::endpoints::{EndpointAddress, StoreSelector};
 use crate::grpc_client::GrpcClientArgs;
 use crate::memory;
 use crate::unneeded::UnneededByQuerier;
@@ -49,12 +49,13 @@ pub struct QueryArgs {
     #[command(flatten)]
     pub(crate) grpc_client: GrpcClientArgs,
 
-    /// Treat series that differ only in this label as replicas; deduplication drops the label; repeatable
-    #[arg(long = "query.replica-label", value_name = "LABEL")]
+    /// Treat series that differ only in this label as replicas; deduplication drops the label; repeatable, and
+    /// takes several labels separated by commas
+    #[arg(long = "query.replica-label", value_name = "LABEL", value_delimiter = ',')]
     pub(crate) replica_label: Vec<String>,
 
-    /// Select how replicas are merged into one series: penalty uses one replica until it misses samples,
-    /// chain uses all samples of all replicas
+    /// Select how replicas are merged into one series: penalty uses one replica while it misses nothing and
+    /// fills gaps from the others, chain uses all samples of all replicas
     #[arg(long = "deduplication.func", value_name = "FUNC", default_value = "penalty", value_enum)]
     pub(crate) deduplication: DedupFunction,
 
@@ -206,7 +207,7 @@ pub struct QueryArgs {
 /// How replicas are merged into one series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum DedupFunction {
-    /// Use one replica until it misses samples.
+    /// Use one replica while it misses nothing, and fill gaps from the others.
     Penalty,
     /// Use all samples of all replicas.
     Chain,
@@ -259,8 +260,6 @@ pub struct Config {
     pub(crate) selector_labels: Labels,
     /// How stores and gateways are reached.
     pub(crate) channel: ChannelOptions,
-    /// The endpoints of `--endpoint.sd-config`; `None` if it is not given.
-    pub(crate) configured: Option<ConfiguredEndpoints>,
     /// Which stores are read; `None` for all.
     pub(crate) selector: Option<StoreSelector>,
     pub(crate) web: WebPaths,
@@ -286,6 +285,11 @@ fn parse_label(text: &str) -> Result<(String, String), String> {
 }
 
 impl QueryArgs {
+    /// The labels that tell replicas apart.
+    pub(crate) fn replica_labels(&self) -> Vec<String> {
+        self.replica_label.iter().filter(|label| !label.is_empty()).cloned().collect()
+    }
+
     /// Checks the flags together, and reports all mistakes together.
     ///
     /// # Errors
@@ -328,9 +332,6 @@ impl QueryArgs {
         let max_store_memory = self.max_store_memory.unwrap_or_else(|| memory::for_one_store(max_memory));
         let max_total_samples = self.max_total_samples.unwrap_or_else(|| self.max_samples.saturating_mul(5));
         let grpc_client = mistakes.note(self.grpc_client.check());
-        let configured = grpc_client
-            .as_ref()
-            .and_then(|client| mistakes.note(self.discovery.configured(client)).flatten());
         let channel = grpc_client.and_then(|config| {
             let loaded = config.load("--grpc-client-tls-ca and --grpc-client-tls-cert");
             mistakes.note(loaded.map_err(|mistake| format!("--grpc-client-tls-secure: {mistake}")))
@@ -339,7 +340,6 @@ impl QueryArgs {
         mistakes.or_ok(Config {
             selector_labels,
             channel,
-            configured,
             selector,
             web,
             tenancy,
@@ -381,7 +381,7 @@ impl Config {
             ("endpoint-strict", list(args.endpoint_strict.iter().map(EndpointAddress::to_string).collect())),
             ("gateway", list(args.gateway.iter().map(EndpointAddress::to_string).collect())),
             ("grpc-compression", value_name(&args.grpc_client.compression)),
-            ("query.replica-label", list(args.replica_label.clone())),
+            ("query.replica-label", list(args.replica_labels())),
             ("deduplication.func", value_name(&args.deduplication)),
             ("query.timeout", format_duration(args.timeout)),
             (

@@ -92,6 +92,17 @@ impl Driver {
         &self.engine
     }
 
+    /// An information for each replica label of a question that no store has.
+    pub(crate) fn odd_replica_labels(&self, question: &Question) -> Vec<String> {
+        let odd = self.stores.labels_of_no_store(&question.replica_labels);
+        let text = |label: String| {
+            format!(
+                "replica label {label:?}: no store has it as an external label; check --query.replica-label"
+            )
+        };
+        odd.into_iter().map(text).collect()
+    }
+
     /// Threads for work whose duration depends on the text of a request.
     pub(crate) fn planner(&self) -> &Planner {
         &self.planner

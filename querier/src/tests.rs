@@ -1,6 +1,5 @@
 //! Test stores, and tests that span several modules.
 
-mod configured;
 mod directory;
 mod discovery;
 mod fanout;
@@ -10,6 +9,7 @@ mod liars;
 mod limits;
 mod lists;
 mod query_server;
+mod replicas;
 mod web;
 
 use std::sync::Arc;

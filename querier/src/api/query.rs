@@ -164,9 +164,11 @@ impl Api {
         let stats = params.get("stats").filter(|text| !text.is_empty());
         let (with_stats, odd_stats) = (stats.is_some(), stats.and_then(odd_stats));
         let total = self.driver.engine().total.clone();
+        let odd_labels = self.driver.odd_replica_labels(&question);
         let write = move |mut answer: QueryAnswer, budget: &Budget, interrupt: Interrupt| {
             let cut = limit.is_some_and(|limit| result::truncate(&mut answer.output.value, limit));
             answer.output.annotations.warnings.extend(odd_stats);
+            answer.output.annotations.infos.extend(odd_labels);
             write_answer(answer, cut, with_stats, AnswerText::new(budget, interrupt), &total)
         };
         self.driver.ask(question, write).await.map_err(|error| ask_error(&error))

@@ -28,6 +28,12 @@ fn defaults_are_those_of_thanos() {
 }
 
 #[test]
+fn replica_labels_are_separated_by_commas_or_repeated() {
+    let config = check(&["--query.replica-label=a,b", "--query.replica-label=c,", "--query.replica-label="]);
+    assert_eq!(config.unwrap().args.replica_labels(), ["a", "b", "c"]);
+}
+
+#[test]
 fn flags_are_parsed_into_the_configuration() {
     let config = check(&[
         "--endpoint=a:1",

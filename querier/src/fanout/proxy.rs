@@ -50,6 +50,17 @@ impl ProxyStore {
         self.options.selector_labels.is_empty() && self.source.candidates().iter().all(carries)
     }
 
+    /// Those of these labels that no store has as an external label; none of them while a store has not said its labels.
+    pub(crate) fn labels_of_no_store(&self, names: &[String]) -> Vec<String> {
+        let candidates = self.source.candidates();
+        let sets: Vec<&[Labels]> = candidates.iter().map(Candidate::label_sets).collect();
+        if sets.is_empty() || sets.iter().any(|sets| sets.is_empty()) {
+            return Vec::new();
+        }
+        let has = |name: &str| sets.iter().copied().flatten().any(|set| set.get(name).is_some());
+        names.iter().filter(|name| !has(name)).cloned().collect()
+    }
+
     /// Labels that this querier adds to each label set it announces.
     pub(crate) fn selector_labels(&self) -> &Labels {
         &self.options.selector_labels

@@ -122,6 +122,16 @@ async fn replicas_are_merged_unless_dedup_is_off() {
     assert_eq!(count("&dedup=false").await, "4");
     assert_eq!(count("&replicaLabels%5B%5D=job").await, "2");
     assert_eq!(count("&replicaLabels%5B%5D=job&replicaLabels%5B%5D=replica").await, "1");
+    assert_eq!(count("&replicaLabels%5B%5D=job,replica").await, "1");
+    let path = format!("/api/v1/query?query=up&time={AT}&replicaLabels%5B%5D=replica,replika");
+    let answer = get(&querier, &path).await.json();
+    assert_eq!(
+        answer["infos"],
+        json!([
+            "replica label \"replika\": no store has it as an external label; check --query.replica-label"
+        ])
+    );
+    assert_eq!(answer["data"]["result"].as_array().map(Vec::len), Some(2));
     let answer = get(&querier, &format!("/api/v1/query?query=up&time={AT}")).await.json();
     assert_eq!(
         answer["data"]["result"],
