@@ -33,7 +33,6 @@ pub use body::Body;
 pub use client::MeshClient;
 pub use connection::MeshConnection;
 pub use dialer::{DialTarget, Dialer};
-pub(crate) use error::words_of_request;
 pub use error::{ConnectError, ConnectionFailure, StreamError, StreamErrorKind};
 pub use handler::{Handler, HandlerFuture, ServiceHandler, channel, handler_fn};
 pub use link::{CloseReason, ConnectionEnd, MeshLink, MeshLinks};

@@ -68,6 +68,11 @@ pub(crate) async fn build(config: Config, mut startup: Startup) -> Result<Runnin
     serve_list::<ExemplarSeries>(&lists, &mut startup);
     serve_list::<TenantTsdbStatus>(&lists, &mut startup);
     let files = endpoints.clone();
+    if let Some(configured) = config.configured.clone() {
+        startup.reload().register("--endpoint.sd-config", move || {
+            std::future::ready(configured.reload().map_err(runtime::BoxError::from))
+        });
+    }
     startup.reload().register("files with endpoints", move || {
         files.reload_files();
         std::future::ready(Ok(()))
@@ -131,6 +136,7 @@ fn endpoint_options(config: &Config, registry: &mut Registry) -> EndpointOptions
     let strict = args.endpoint_strict.iter().map(|address| spec(address, true));
     EndpointOptions {
         endpoints: given.chain(strict).chain(args.discovery.groups()).collect(),
+        configured: config.configured.clone(),
         files: args.discovery.sd_files.clone(),
         file_interval: args.discovery.sd_interval,
         gateways: args.gateway.iter().map(ToString::to_string).collect(),

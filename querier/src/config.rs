@@ -14,7 +14,7 @@ use model::Labels;
 use runtime::{CommonArgs, ConfigMistakes, UnneededArgs, format_duration, parse_duration};
 use storeapi::{PartialResponse, RequestLimits};
 
-use crate::endpoints::{EndpointAddress, StoreSelector};
+use crate::endpoints::{ConfiguredEndpoints, EndpointAddress, StoreSelector};
 use crate::grpc_client::GrpcClientArgs;
 use crate::memory;
 use crate::unneeded::UnneededByQuerier;
@@ -260,6 +260,8 @@ pub struct Config {
     pub(crate) selector_labels: Labels,
     /// How stores and gateways are reached.
     pub(crate) channel: ChannelOptions,
+    /// The endpoints of `--endpoint.sd-config`; `None` if it is not given.
+    pub(crate) configured: Option<ConfiguredEndpoints>,
     /// Which stores are read; `None` for all.
     pub(crate) selector: Option<StoreSelector>,
     pub(crate) web: WebPaths,
@@ -332,6 +334,9 @@ impl QueryArgs {
         let max_store_memory = self.max_store_memory.unwrap_or_else(|| memory::for_one_store(max_memory));
         let max_total_samples = self.max_total_samples.unwrap_or_else(|| self.max_samples.saturating_mul(5));
         let grpc_client = mistakes.note(self.grpc_client.check());
+        let configured = grpc_client
+            .as_ref()
+            .and_then(|client| mistakes.note(self.discovery.configured(client)).flatten());
         let channel = grpc_client.and_then(|config| {
             let loaded = config.load("--grpc-client-tls-ca and --grpc-client-tls-cert");
             mistakes.note(loaded.map_err(|mistake| format!("--grpc-client-tls-secure: {mistake}")))
@@ -340,6 +345,7 @@ impl QueryArgs {
         mistakes.or_ok(Config {
             selector_labels,
             channel,
+            configured,
             selector,
             web,
             tenancy,

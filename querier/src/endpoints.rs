@@ -6,6 +6,7 @@
 
 mod address;
 mod balanced;
+mod config_file;
 mod directory;
 mod endpoint;
 mod files;
@@ -20,14 +21,17 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 pub(crate) use address::{EndpointAddress, EndpointSpec};
+pub(crate) use config_file::{ConfiguredEndpoints, watch_endpoints};
 pub use endpoint::{Candidate, StoreLists};
 pub(crate) use endpoint::{Endpoint, believed_range};
 pub(crate) use files::FilePattern;
 pub(crate) use message::{with_store_name, without_store_name};
 
+use config_file::ConfiguredEndpoint;
 use files::{Files, Listing};
-use fixed::FixedSource;
+use fixed::{EndpointOrigin, FixedSource};
 use group::EndpointGroup;
+use mesh::ChannelOptions;
 pub(crate) use options::{DnsMetrics, EndpointOptions};
 use runtime::Shutdown;
 pub(crate) use selector::StoreSelector;
@@ -74,8 +78,11 @@ impl EndpointSet {
             )
         });
         let gateways = Arc::new(gateways.collect());
-        let fixed = options.endpoints.iter().map(|spec| source(spec.clone(), false, &options)).collect();
-        Self {
+        let flag = |spec: &EndpointSpec| {
+            source(spec.clone(), EndpointOrigin::Flag, options.channel.clone(), &options)
+        };
+        let fixed = options.endpoints.iter().map(flag).collect();
+        let set = Self {
             options: Arc::new(options),
             fixed: Arc::new(RwLock::new(fixed)),
             unread_files: Arc::default(),
@@ -83,7 +90,9 @@ impl EndpointSet {
             files_changed: Arc::default(),
             sources_changed: Arc::default(),
             endpoints_changed: Arc::default(),
-        }
+        };
+        set.apply_configured();
+        set
     }
 
     /// Keeps the set up to date until shutdown. Calls `first_round` when each source was tried once.
@@ -139,6 +148,7 @@ impl EndpointSet {
     }
 
     async fn refresh(&self) {
+        self.apply_configured();
         let sources = self.fixed();
         let refreshed = sources.iter().map(|source| fixed::refresh(source, &self.options));
         if futures::future::join_all(refreshed).await.contains(&true) {
@@ -164,14 +174,16 @@ impl EndpointSet {
     /// Replaces the endpoints of files. Those that are still listed keep their state and connections.
     fn apply_files(&self, listing: Listing) {
         let mut fixed = self.fixed.write().unwrap_or_else(PoisonError::into_inner);
-        let known: Vec<FixedSource> = fixed.extract_if(.., |source| source.from_file).collect();
+        let known: Vec<FixedSource> =
+            fixed.extract_if(.., |source| source.origin == EndpointOrigin::File).collect();
         for address in listing.addresses {
             if fixed.iter().any(|source| source.spec.address == address) {
                 continue;
             }
             let same = known.iter().find(|source| source.spec.address == address).cloned();
             fixed.push(same.unwrap_or_else(|| {
-                source(EndpointSpec { address, strict: false, replicas: false }, true, &self.options)
+                let spec = EndpointSpec { address, strict: false, replicas: false };
+                source(spec, EndpointOrigin::File, self.options.channel.clone(), &self.options)
             }));
         }
         let is_listed = |gone: &FixedSource| fixed.iter().any(|source| source.spec == gone.spec);
@@ -180,6 +192,30 @@ impl EndpointSet {
         }
         *self.unread_files.write().unwrap_or_else(PoisonError::into_inner) = listing.unknown;
         self.sources_changed.notify_one();
+    }
+
+    /// Replaces the endpoints of `--endpoint.sd-config` if it has changed. Those that are still listed with the same settings
+    /// keep their state and connections.
+    fn apply_configured(&self) {
+        let Some(watched) = &self.options.configured else { return };
+        let current = watched.current();
+        let mut fixed = self.fixed.write().unwrap_or_else(PoisonError::into_inner);
+        let is_configured = |source: &FixedSource| matches!(source.origin, EndpointOrigin::Config(_));
+        let same = |source: &FixedSource, endpoint: &ConfiguredEndpoint| {
+            source.spec == endpoint.spec
+                && matches!(&source.origin, EndpointOrigin::Config(client) if *client == endpoint.client)
+        };
+        let known: Vec<FixedSource> = fixed.extract_if(.., |source| is_configured(source)).collect();
+        for endpoint in current.iter() {
+            let kept = known.iter().find(|source| same(source, endpoint)).cloned();
+            fixed.push(kept.unwrap_or_else(|| {
+                let origin = EndpointOrigin::Config(endpoint.client.clone());
+                source(endpoint.spec.clone(), origin, endpoint.channel.clone(), &self.options)
+            }));
+        }
+        for gone in known.iter().filter(|source| !current.iter().any(|endpoint| same(source, endpoint))) {
+            tracing::info!(endpoint = %gone.spec.address, "endpoint was removed or changed in --endpoint.sd-config");
+        }
     }
 
     async fn until_gateways_known(&self) {
@@ -218,9 +254,14 @@ impl EndpointSet {
     }
 }
 
-fn source(spec: EndpointSpec, from_file: bool, options: &EndpointOptions) -> FixedSource {
-    let group = EndpointGroup::unknown(NOT_ASKED, options.channel.clone(), options.endpoint_labels);
-    FixedSource { spec, from_file, group }
+fn source(
+    spec: EndpointSpec,
+    origin: EndpointOrigin,
+    channel: ChannelOptions,
+    options: &EndpointOptions,
+) -> FixedSource {
+    let group = EndpointGroup::unknown(NOT_ASKED, channel, options.endpoint_labels);
+    FixedSource { spec, origin, group }
 }
 
 impl StoreSource for EndpointSet {

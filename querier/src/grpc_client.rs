@@ -78,6 +78,20 @@ pub(crate) struct GrpcClientConfig {
     pub(crate) compression: Option<MessageEncoding>,
 }
 
+impl Default for GrpcClientConfig {
+    fn default() -> Self {
+        let tls = ClientTlsOptions {
+            ca: None,
+            identity: None,
+            server_name: None,
+            skip_verify: false,
+            min_version: TlsVersion::Tls13,
+            alpn: vec![b"h2"],
+        };
+        Self { secure: false, tls, compression: None }
+    }
+}
+
 impl GrpcClientConfig {
     /// Reads the files of TLS. `what` describes the settings in log lines.
     ///
@@ -111,7 +125,7 @@ impl GrpcClientArgs {
             server_name: text(&self.server_name),
             skip_verify: self.skip_verify,
             min_version: self.min_version,
-            alpn: vec![b"h2"],
+            alpn: GrpcClientConfig::default().tls.alpn,
         };
         Ok(GrpcClientConfig { secure: self.secure, tls, compression: self.compression.encoding() })
     }

@@ -1,5 +1,6 @@
 //! Test stores, and tests that span several modules.
 
+mod configured;
 mod directory;
 mod discovery;
 mod fanout;

@@ -38,6 +38,7 @@ const QUERY: &[UnneededFlag] = &[
     UnneededFlag::value("query.telemetry.request-duration-seconds-quantiles", TELEMETRY),
     UnneededFlag::value("query.telemetry.request-samples-quantiles", TELEMETRY),
     UnneededFlag::value("query.telemetry.request-series-seconds-quantiles", TELEMETRY),
+    UnneededFlag::value("endpoint.sd-config-reload-interval", "the file is read again when it has changed"),
     UnneededFlag::value(
         "store.sd-dns-resolver",
         "the servers of `/etc/resolv.conf` are asked, and `/etc/hosts` is read",

@@ -34,7 +34,7 @@ pub struct SidecarArgs {
     #[arg(long = "prometheus.get_config_timeout", value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     get_config_timeout: Duration,
 
-    /// Exit with an error if Prometheus is not ready for uploads this long after the start; 0 to wait forever
+    /// With uploads, exit with an error if Prometheus is not ready this long after the start; 0 to wait forever
     #[arg(long = "prometheus.ready_timeout", value_name = "DURATION", default_value = "10m", value_parser = parse_duration)]
     ready_timeout: Duration,
 

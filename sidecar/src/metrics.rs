@@ -17,6 +17,7 @@ pub(crate) struct SidecarMetrics {
     sorted_in_memory: Counter,
     failed_reads: Counter,
     made_equal: Counter,
+    uploads_blocked: Gauge,
 }
 
 impl SidecarMetrics {
@@ -57,7 +58,16 @@ impl SidecarMetrics {
             "Series sent that became equal to another one because external labels override their labels",
             metrics.made_equal.clone(),
         );
+        registry.register(
+            "isthmus_sidecar_uploads_blocked",
+            "1 if blocks are to be uploaded, but the flags of Prometheus do not permit it",
+            metrics.uploads_blocked.clone(),
+        );
         metrics
+    }
+
+    pub(crate) fn uploads_blocked(&self, blocked: bool) {
+        self.uploads_blocked.set(i64::from(blocked));
     }
 
     pub(crate) fn prometheus_up(&self, up: bool) {

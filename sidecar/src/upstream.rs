@@ -31,7 +31,7 @@ pub(crate) struct PrometheusFacts {
     /// Whether its label names may be any text. Prometheus before version 3 rejects requests with other names, and has no such
     /// labels.
     pub(crate) utf8_names: bool,
-    /// The producer of the uploaded blocks; `None` if nothing is uploaded.
+    /// The producer of the uploaded blocks; `None` if nothing is uploaded, or the flags of Prometheus do not permit it.
     pub(crate) producer: Option<Producer>,
 }
 
@@ -50,8 +50,6 @@ enum RoundError {
          combination that no other Prometheus has"
     )]
     NoExternalLabels,
-    #[error("uploads: {0}")]
-    Unfit(String),
 }
 
 /// Waits for the first successful heartbeat, at most `limit`; zero for no limit.
@@ -69,7 +67,7 @@ pub(crate) async fn first_answer(
     }
     let limit = runtime::format_duration(limit);
     let reason = state.borrow().clone().err().unwrap_or_default();
-    Err(format!("Prometheus was not ready for uploads within --prometheus.ready_timeout={limit}: {reason}"))
+    Err(format!("Prometheus was not ready within --prometheus.ready_timeout={limit}: {reason}"))
 }
 
 /// Publishes the state of Prometheus together with the readiness of the sidecar. Clones share both.
@@ -206,14 +204,20 @@ impl Heartbeat {
             let flags = client.flags().await?;
             let mut warnings = Vec::new();
             let fit = self.preflight.as_ref().map(|preflight| preflight.check(flags.as_ref()));
-            let producer = fit.transpose().map_err(RoundError::Unfit)?.map(|fit: Fit| {
-                warnings.extend(fit.warnings);
-                Producer {
-                    external: external.clone(),
-                    out_of_order_window: configuration.out_of_order_time_window,
-                    block_range: fit.block_range,
+            self.reporter.metrics.uploads_blocked(matches!(fit, Some(Err(_))));
+            let producer = match fit {
+                None => None,
+                // Its data is served nevertheless.
+                Some(Err(reason)) => {
+                    warnings.push(format!("blocks are not uploaded: {reason}"));
+                    None
                 }
-            });
+                Some(Ok(Fit { block_range, warnings: more })) => {
+                    warnings.extend(more);
+                    let out_of_order_window = configuration.out_of_order_time_window;
+                    Some(Producer { external: external.clone(), out_of_order_window, block_range })
+                }
+            };
             let lowest = client.lowest_timestamp().await?;
             if self.preflight.is_some() {
                 // An old Prometheus does not report its working directory.

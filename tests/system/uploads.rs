@@ -122,20 +122,24 @@ fn blocks_of_a_real_prometheus_arrive_in_the_bucket() {
     openmetrics_blocks(dir, &(text + "# EOF\n"));
     let (at, http) = (free_port(), free_port());
 
-    println!("a Prometheus that compacts is rejected, with the flags that it needs");
+    println!(
+        "the blocks of a Prometheus that compacts are not uploaded, and the log names the flags that it needs"
+    );
     let mut process = prometheus(dir, at, &[]);
     let mut shipping = sidecar(dir, at, http);
-    wait_for("the error with its reason", PATIENCE, || match get(http, "/-/ready")? {
-        (503, body) if body.contains("--storage.tsdb.max-block-duration=2h") => Ok(()),
-        other => Err(format!("{other:?}")),
+    shipping.wait_ready("sidecar", http);
+    wait_for("the metric", PATIENCE, || match metric(http, "isthmus_sidecar_uploads_blocked")? {
+        1.0 => Ok(()),
+        other => Err(format!("{other}")),
     });
+    let log = shipping.output();
+    assert!(log.contains("not uploaded") && log.contains("--storage.tsdb.max-block-duration=2h"), "{log}");
     assert!(blocks(&dir.join("bucket")).is_empty());
     process.kill();
 
     println!("Prometheus is restarted with these flags and cuts a block every 10 seconds");
     let short = ["--storage.tsdb.min-block-duration=10s", "--storage.tsdb.max-block-duration=10s"];
     let mut process = prometheus(dir, at, &short);
-    shipping.wait_ready("sidecar", http);
     wait_for("the upload of the old blocks", PATIENCE, || match blocks(&dir.join("bucket")).len() {
         0 | 1 => Err(shipping.output()),
         _ => Ok(()),

@@ -24,10 +24,7 @@ use tower::{Layer, Service, ServiceExt};
 use crate::{
     config::{ClusterTarget, DialAddress, is_never_a_target},
     task::{self, BoxingExecutor},
-    transport::{
-        h2::{Http2Io, Http2RequestBody, Http2Sender, handshake},
-        words_of_request,
-    },
+    transport::h2::{Http2Io, Http2RequestBody, Http2Sender, handshake},
 };
 
 /// Time limit for connecting; the requests that wait for the connection then fail.
@@ -131,7 +128,7 @@ impl TargetClient {
 
     /// Why a request has no answer.
     fn lost(&self, error: &(dyn std::error::Error + 'static)) -> String {
-        let cause = words_of_request(error);
+        let cause = mesh::transport_words(error);
         let hint = match (self.answered.load(Ordering::Relaxed), &self.tls) {
             (true, _) => "",
             (false, None) => "; it never answered, check whether it expects TLS",

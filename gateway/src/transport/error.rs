@@ -274,33 +274,9 @@ fn of_tls(error: &rustls::Error) -> (ConnectionFailure, String) {
 
 /// Classifies the end of an HTTP/2 connection.
 pub(super) fn of_hyper(error: &hyper::Error) -> (ConnectionFailure, String) {
-    let reset = causes(error).find_map(|e| e.downcast_ref::<h2::Error>());
     match causes(error).find_map(|e| e.downcast_ref::<std::io::Error>()) {
         Some(io) => of_io(io),
-        None => (ConnectionFailure::Lost, words_of_http2(error, reset)),
-    }
-}
-
-/// Why a request over HTTP/2 has no answer.
-pub(crate) fn words_of_request(error: &(dyn StdError + 'static)) -> String {
-    match causes(error).find_map(|e| e.downcast_ref::<hyper::Error>()) {
-        Some(error) => of_hyper(error).1,
-        None => root_cause(error).to_string(),
-    }
-}
-
-/// Why HTTP/2 gave up, without the names that the libraries give to their states.
-fn words_of_http2(error: &hyper::Error, reset: Option<&h2::Error>) -> String {
-    match reset.and_then(|reset| Some((reset, reset.reason()?))) {
-        Some((_, h2::Reason::CANCEL)) => "the peer cancelled the request".to_owned(),
-        Some((_, h2::Reason::REFUSED_STREAM)) => "the peer did not process the request".to_owned(),
-        Some((reset, reason)) if reset.is_go_away() => {
-            format!("the peer is closing the connection ({})", reason.description())
-        }
-        Some((_, reason)) => format!("the peer reset the stream ({})", reason.description()),
-        None if error.is_canceled() || error.is_closed() => "the connection was closed".to_owned(),
-        None if error.is_timeout() => "no answer".to_owned(),
-        None => root_cause(error).to_string(),
+        None => (ConnectionFailure::Lost, mesh::transport_words(error)),
     }
 }
 

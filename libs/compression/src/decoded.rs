@@ -7,7 +7,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tonic::Status;
 
-use crate::encoding::{DecompressError, MessageEncoding};
+use crate::encoding::MessageEncoding;
+use crate::error::DecompressError;
 use crate::messages::{HEADER_BYTES, MessageBuffer, WireMessage, too_large};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;

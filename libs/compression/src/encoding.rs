@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use http::{HeaderMap, HeaderValue};
 
+use crate::error::DecompressError;
 use crate::snappy;
 
 /// The header with the encoding of the messages that follow it.
@@ -35,17 +36,6 @@ pub enum MessageEncoding {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("encoding {0:?} is not supported, expected gzip, snappy or zstd")]
 pub struct UnknownEncoding(String);
-
-/// Why a message cannot be decompressed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum DecompressError {
-    /// It is larger than the limit.
-    #[error("is larger than the limit")]
-    TooLarge,
-    /// Its bytes are not valid in this encoding.
-    #[error("{0}")]
-    Damaged(#[from] io::Error),
-}
 
 impl MessageEncoding {
     /// All encodings.

@@ -6,12 +6,13 @@
 //! Format: <https://github.com/grpc/grpc/blob/v1.60.0/doc/PROTOCOL-HTTP2.md> and
 //! <https://github.com/grpc/grpc/blob/v1.60.0/doc/compression.md>.
 //!
-//! Reading order: `encoding`, `snappy`, `messages`, `decoded`, `encoded`, `server`, `client`.
+//! Reading order: `error`, `encoding`, `snappy`, `messages`, `decoded`, `encoded`, `server`, `client`.
 
 mod client;
 mod decoded;
 mod encoded;
 mod encoding;
+mod error;
 mod messages;
 mod server;
 mod snappy;

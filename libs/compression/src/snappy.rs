@@ -7,7 +7,7 @@
 
 use std::io;
 
-use crate::encoding::DecompressError;
+use crate::error::DecompressError;
 
 const STREAM_IDENTIFIER: &[u8] = b"\xff\x06\x00\x00sNaPpY";
 

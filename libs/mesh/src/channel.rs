@@ -11,14 +11,16 @@ use std::{
 use bytes::Bytes;
 use compression::{ClientCompressionLayer, MessageEncoding};
 use http::{Request, Response, uri::Scheme};
+use http_body_util::BodyExt;
 use tls::ClientTls;
-use tonic::{body::Body, transport::Endpoint};
+use tonic::{Status, body::Body, transport::Endpoint};
 use tower::{Layer, Service, ServiceExt, util::BoxCloneSyncService};
 
 use crate::authority::Authority;
 use crate::error::ChannelError;
 use crate::peer::{Peer, PeerLayer};
 use crate::window::WindowedConnections;
+use crate::words::transport_words;
 
 /// How long a TCP connection may take to open before the requests that wait for it fail.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -174,7 +176,14 @@ pub fn via_with(
 
 fn open(name: &str, endpoint: Endpoint, options: &ChannelOptions) -> Channel {
     let compression = ClientCompressionLayer::new(options.compression, MAX_ANSWER_BYTES);
-    Channel::new(name, compression.layer(WindowedConnections::new(&endpoint, options.tls.as_ref())))
+    let connections = WindowedConnections::new(&endpoint, options.tls.as_ref());
+    let named = |body: Body| Body::new(body.map_err(|status| interrupted(&status)));
+    Channel::new(name, compression.layer(connections.map_response(move |answer| answer.map(named))))
+}
+
+/// The error of an answer that ends early.
+fn interrupted(status: &Status) -> Status {
+    Status::new(status.code(), format!("the answer was interrupted: {}", transport_words(status)))
 }
 
 fn scheme(options: &ChannelOptions) -> Scheme {

@@ -2,10 +2,10 @@
 
 use std::{error::Error as StdError, fmt};
 
-use model::root_cause;
 use tonic::{Code, Status};
 
 use crate::connection_end::ConnectionEnd;
+use crate::words::transport_words;
 
 /// Why a request has no response, in one line that begins with the peer or the target of the request.
 ///
@@ -38,13 +38,7 @@ impl ChannelError {
     /// The error of a transport, about `name` (an address or an authority).
     pub fn of(name: &str, error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         let error = error.into();
-        // Transports wrap the cause in layers that say no more than "transport error".
-        let cause = root_cause(&*error);
-        // A status displays the description of its code too; the message alone says what happened.
-        let message = match cause.downcast_ref::<Status>() {
-            Some(status) => format!("{name}: {}", status.message()),
-            None => format!("{name}: {cause}"),
-        };
+        let message = format!("{name}: {}", transport_words(&*error));
         let code = match ConnectionEnd::of(&*error) {
             Some(_) => Code::Unavailable,
             None => Status::try_from_error(error).map_or(Code::Unavailable, |status| status.code()),

@@ -14,6 +14,7 @@ mod error;
 mod peer;
 mod resend;
 mod window;
+mod words;
 
 pub use authority::{Authority, AuthorityError, AuthorityLayer, WithAuthority};
 pub use channel::{Channel, ChannelOptions, direct, direct_with, via, via_with};
@@ -23,6 +24,7 @@ pub use peer::{Peer, PeerLayer, Transport, WithPeer};
 pub use resend::{Resend, ResendLayer};
 pub use tls::{ClientTls, ClientTlsOptions, TlsVersion};
 pub use window::StreamWindow;
+pub use words::transport_words;
 
 #[cfg(test)]
 mod tests;

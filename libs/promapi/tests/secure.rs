@@ -197,3 +197,32 @@ async fn requests_travel_through_a_proxy() {
     let error = client.ready().await.unwrap_err().to_string();
     assert!(error.contains(&format!("proxy {taken}: ")) && error.contains("refused"), "{error}");
 }
+
+/// A server that reads a request and answers with these bytes.
+async fn answer_with(bytes: &'static [u8]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let _ = client.read(&mut [0; 4096]).await;
+            let _ = client.write_all(bytes).await;
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn answers_that_are_no_answers_are_reported_in_words() {
+    for (bytes, expected) in [
+        (&b""[..], "the connection was closed before the answer was complete"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "the answer is not HTTP; check that Prometheus listens on this port"),
+        (
+            b"\x15\x03\x01\x00\x02\x02\x16",
+            "the answer is not HTTP; check that Prometheus listens on this port",
+        ),
+    ] {
+        let url = answer_with(bytes).await;
+        let client = PrometheusClient::new(&url, ClientOptions::default()).unwrap();
+        assert_eq!(client.ready().await.unwrap_err().to_string(), format!("{url}/-/ready: {expected}"));
+    }
+}

@@ -1,6 +1,7 @@
 //! The TLS of a port.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -67,8 +68,7 @@ impl PortTls {
     }
 
     /// Does the handshake; `None` if it failed, which is logged and counted.
-    pub(crate) async fn accept(&self, mut stream: TcpStream) -> Option<TcpOrTls> {
-        let remote = stream.peer_addr().ok();
+    pub(crate) async fn accept(&self, mut stream: TcpStream, remote: SocketAddr) -> Option<TcpOrTls> {
         let outcome = match (self.current)() {
             None => return Some(stream.into()),
             Some(_) if self.server == "http" && !begins_with_tls(&stream).await => {
@@ -85,13 +85,13 @@ impl PortTls {
             Ok(stream) => Some(stream.into()),
             // Port scans, probes of TCP and clients that gave up.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                debug!(server = self.server, ?remote, %error, "a TLS handshake failed");
+                debug!(server = self.server, %remote, %error, "a TLS handshake failed");
                 None
             }
             Err(error) => {
                 self.failures.inc();
                 if let Some(suppressed) = self.log.admit(Instant::now()) {
-                    warn!(server = self.server, ?remote, %error, suppressed, "a TLS handshake failed");
+                    warn!(server = self.server, %remote, %error, suppressed, "a TLS handshake failed");
                 }
                 None
             }

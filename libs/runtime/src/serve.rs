@@ -165,7 +165,7 @@ impl ServerConnection {
         }
         let stream = match &options.tls {
             None => TcpOrTls::from(stream),
-            Some(tls) => match shutdown.until_triggered(tls.accept(stream)).await.flatten() {
+            Some(tls) => match shutdown.until_triggered(tls.accept(stream, remote)).await.flatten() {
                 Some(stream) => stream,
                 None => return,
             },

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use runtime::{format_duration, load_config, parse_duration};
+use runtime::{ConfigMistakes, format_duration, load_config, parse_duration};
 
-use crate::endpoints::{EndpointAddress, EndpointSpec, FilePattern, StoreSelector};
+use crate::endpoints::{
+    ConfiguredEndpoints, EndpointAddress, EndpointSpec, FilePattern, StoreSelector, watch_endpoints,
+};
+use crate::grpc_client::GrpcClientConfig;
 
-/// `--endpoint-group*` and `--store.sd-*`.
+/// `--endpoint-group*`, `--endpoint.sd-config*` and `--store.sd-*`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct DiscoveryArgs {
     /// Read the replicas of a store as one store: each request goes to one of the addresses of this name, and to
@@ -20,6 +23,15 @@ pub(crate) struct DiscoveryArgs {
     /// repeatable
     #[arg(long, value_name = "ADDRESS")]
     endpoint_group_strict: Vec<EndpointAddress>,
+
+    /// Read these StoreAPIs: YAML in the form of Thanos, with TLS, server name and compression for each endpoint
+    /// (default_client_config, and a list of endpoints with address, strict, group and client_config)
+    #[arg(id = "endpoint_sd_config", long = "endpoint.sd-config", value_name = "YAML")]
+    config: Option<String>,
+
+    /// Read the YAML of --endpoint.sd-config from this file, and again when it changes
+    #[arg(id = "endpoint_sd_config_file", long = "endpoint.sd-config-file", value_name = "FILE")]
+    config_file: Option<String>,
 
     /// Read the StoreAPIs that this file lists, in the form of Prometheus' file discovery (a JSON or YAML list of
     /// groups with targets); the last part may contain * for any text; it is read again when it changes;
@@ -57,6 +69,18 @@ impl DiscoveryArgs {
             replicas: true,
         };
         given.chain(strict).map(spec)
+    }
+
+    /// The endpoints of `--endpoint.sd-config`; `flags` are the settings of those that have none of their own.
+    ///
+    /// # Errors
+    /// All mistakes of the YAML, or a file of TLS that cannot be used.
+    pub(crate) fn configured(
+        &self,
+        flags: &GrpcClientConfig,
+    ) -> Result<Option<ConfiguredEndpoints>, ConfigMistakes> {
+        let file = self.config_file.as_ref().map(PathBuf::from);
+        watch_endpoints(self.config.clone(), file, flags.clone())
     }
 
     /// Which stores are read.

@@ -12,16 +12,27 @@ use crate::endpoints::address::{EndpointAddress, EndpointSpec};
 use crate::endpoints::endpoint::Endpoint;
 use crate::endpoints::group::EndpointGroup;
 use crate::endpoints::options::EndpointOptions;
+use crate::grpc_client::GrpcClientConfig;
 
 /// How long DNS may take for one address.
 const DNS_LIMIT: Duration = Duration::from_secs(30);
+
+/// What lists an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum EndpointOrigin {
+    /// A flag.
+    Flag,
+    /// A file of `--store.sd-files`.
+    File,
+    /// `--endpoint.sd-config`, with these settings.
+    Config(GrpcClientConfig),
+}
 
 /// A configured endpoint and the endpoints that its address stands for. Clones share them.
 #[derive(Clone)]
 pub(super) struct FixedSource {
     pub(super) spec: EndpointSpec,
-    /// Whether a file lists it.
-    pub(super) from_file: bool,
+    pub(super) origin: EndpointOrigin,
     pub(super) group: EndpointGroup,
 }
 

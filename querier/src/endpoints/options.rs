@@ -8,6 +8,7 @@ use runtime::{DnsResolver, Registry};
 use storeapi::LabelLimits;
 
 use crate::endpoints::address::EndpointSpec;
+use crate::endpoints::config_file::ConfiguredEndpoints;
 use crate::endpoints::files::FilePattern;
 use crate::endpoints::selector::StoreSelector;
 
@@ -16,6 +17,8 @@ use crate::endpoints::selector::StoreSelector;
 pub(crate) struct EndpointOptions {
     /// Endpoints given by flags.
     pub(crate) endpoints: Vec<EndpointSpec>,
+    /// The endpoints of `--endpoint.sd-config`; `None` if it is not given.
+    pub(crate) configured: Option<ConfiguredEndpoints>,
     /// Files that list endpoints.
     pub(crate) files: Vec<FilePattern>,
     /// Interval between readings of the files, besides those that follow a change.
@@ -46,6 +49,7 @@ impl Default for EndpointOptions {
     fn default() -> Self {
         Self {
             endpoints: Vec::new(),
+            configured: None,
             files: Vec::new(),
             file_interval: Duration::from_secs(300),
             gateways: Vec::new(),

@@ -30,8 +30,17 @@ pub(crate) struct ShipperArgs {
     #[arg(long = "shipper.upload-concurrency", value_name = "N", default_value_t = 0)]
     upload_concurrency: usize,
 
-    /// Serve data that is in the bucket too, for as long as Prometheus has it; for a bucket without a store
-    #[arg(long = "store.serve-uploaded")]
+    /// Serve data that is in the bucket too, for as long as Prometheus has it; with --no-store.serve-uploaded,
+    /// data that the stores of the bucket certainly have is left to them
+    #[arg(
+        long = "store.serve-uploaded",
+        value_name = "BOOL",
+        default_value_t = true,
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        action = clap::ArgAction::Set
+    )]
     pub(crate) serve_uploaded: bool,
 }
 

@@ -383,7 +383,8 @@ async fn blocks_lost_in_the_bucket_are_uploaded_again() {
     };
     fs::remove_dir_all(world.remote(compacted)).expect("a block");
     fs::remove_file(world.remote(accident).join("meta.json")).expect("a meta");
-    fs::write(world.remote(marked).join("deletion-mark.json"), "{}").expect("a mark");
+    let mark = bucket::marks::Mark::new(bucket::marks::MarkKind::Deletion, marked, crate::now());
+    fs::write(world.remote(marked).join("deletion-mark.json"), mark.to_json()).expect("a mark");
     fs::remove_file(world.remote(marked).join("meta.json")).expect("a meta");
     fs::create_dir(world.remote(heir.ulid)).expect("a folder");
     fs::write(world.remote(heir.ulid).join("meta.json"), heir.to_json()).expect("a meta");

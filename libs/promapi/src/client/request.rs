@@ -359,7 +359,22 @@ fn default_tls() -> ClientTlsOptions {
 /// Why a request failed, without the layers that say no more than that it did.
 fn cause_of(error: &(dyn std::error::Error + 'static)) -> String {
     let of_tls = |cause: &(dyn std::error::Error + 'static)| tls::explain("server", cause.downcast_ref()?);
-    causes(error).find_map(of_tls).unwrap_or_else(|| root_cause(error).to_string())
+    let of_http = |cause: &(dyn std::error::Error + 'static)| words_of_http(cause.downcast_ref()?);
+    causes(error)
+        .find_map(of_tls)
+        .or_else(|| causes(error).find_map(of_http))
+        .unwrap_or_else(|| root_cause(error).to_string())
+}
+
+/// What HTTP says that is not the error of something below it.
+fn words_of_http(error: &hyper::Error) -> Option<String> {
+    if error.is_parse() {
+        Some("the answer is not HTTP; check that Prometheus listens on this port".to_owned())
+    } else if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
+        Some("the connection was closed before the answer was complete".to_owned())
+    } else {
+        None
+    }
 }
 
 /// The message of an error page: the field `error` of a JSON envelope, or the text itself, shortened.
