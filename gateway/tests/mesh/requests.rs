@@ -62,6 +62,19 @@ async fn raw(address: SocketAddr, authority: &str, path: &str) -> Option<(u16, O
     Some((status, code.map(|code| code.to_str().unwrap().to_owned())))
 }
 
+/// The store announces rules and targets. A querier that expects what the policy refuses has a warning in each answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_is_announced_with_the_services_that_the_policy_allows() {
+    for (policy, rules, targets) in
+        [("", false, false), ("policy: {methods: [Info, Series, Rules]}\n", true, false)]
+    {
+        let scene = scene(policy).await;
+        let info = healthy(&scene.obs, "scraper-0.eu-1").await.info.expect("Info");
+        assert!(info.store.is_some() && info.rules.is_some() == rules, "{policy}: {info:?}");
+        assert_eq!(info.targets.is_some(), targets, "{policy}: {info:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plain_port_serves_an_ordinary_grpc_client() {
     let scene = scene("").await;

@@ -122,6 +122,8 @@ impl info_server::Info for TestStore {
             label_sets: vec![LabelSet { labels }],
             component_type: "sidecar".into(),
             store: Some(StoreInfo { min_time: 1, max_time: i64::MAX, ..StoreInfo::default() }),
+            rules: Some(Default::default()),
+            targets: Some(Default::default()),
             ..InfoResponse::default()
         }))
     }
