@@ -90,6 +90,7 @@ pub(crate) fn routes(api: Api, metrics: &HttpMetrics) -> Router {
         .route("/rules", both("rules", get(lists::rules)))
         .route("/alerts", both("alerts", get(lists::alerts)))
         .route("/targets", both("targets", get(lists::targets)))
+        .route("/targets/metadata", both("targets_metadata", get(lists::target_metadata)))
         .route("/scrape_pools", both("scrape_pools", get(lists::scrape_pools)))
         .route("/query_exemplars", both("exemplars", get_and_post(lists::exemplars)))
         .route("/alertmanagers", both("alertmanagers", get(lists::alertmanagers)))

@@ -65,9 +65,17 @@ impl Lists {
         filter: &StoreFilter,
         memory: &AnswerMemory,
     ) -> Result<Listed<TargetDiscovery>, StoreError> {
-        let all = self.stores.gather(filter, request.partial_response, memory, |_| Some(request.clone()));
-        let mut all = all.await?;
-        Permitted::now().keep_targets(&mut all.items);
+        let permitted = Permitted::now();
+        let request_of =
+            |store: &_| (!request.alertmanagers || permitted.admits_store(store)).then(|| request.clone());
+        let mut all = self.stores.gather(filter, request.partial_response, memory, request_of).await?;
+        permitted.keep_targets(&mut all.items);
+        if request.alertmanagers {
+            // A store may have sent its targets, too.
+            for part in &mut all.items {
+                *part = TargetDiscovery { alertmanagers: part.alertmanagers.take(), ..Default::default() };
+            }
+        }
         Ok(all)
     }
 

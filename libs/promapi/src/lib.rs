@@ -13,6 +13,7 @@
 //!
 //! Not here: PromQL, evaluation, StoreAPI.
 
+mod alertmanagers;
 mod api_time;
 mod client;
 mod duration;
@@ -29,6 +30,7 @@ mod rules;
 mod targets;
 mod tsdb_status;
 
+pub use alertmanagers::{Alertmanager, AlertmanagerDiscovery};
 pub use api_time::ApiTime;
 pub use client::{
     Authorization, ClientError, ClientOptions, Configuration, Credential, MetadataEntry, PrometheusClient,

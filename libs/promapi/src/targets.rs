@@ -3,6 +3,7 @@
 use model::Labels;
 use serde::{Deserialize, Serialize};
 
+use crate::alertmanagers::AlertmanagerDiscovery;
 use crate::api_time::ApiTime;
 use crate::json::{labels_json, null_is_default};
 
@@ -16,6 +17,9 @@ pub struct TargetDiscovery {
     /// Targets that relabelling has dropped.
     #[serde(deserialize_with = "null_is_default")]
     pub dropped_targets: Vec<DroppedTarget>,
+    /// The Alertmanagers, where stores were asked for them instead of targets. They are not part of the JSON.
+    #[serde(skip)]
+    pub alertmanagers: Option<AlertmanagerDiscovery>,
 }
 
 /// A target that is scraped.

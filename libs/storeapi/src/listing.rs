@@ -102,6 +102,8 @@ pub enum TargetState {
 pub struct TargetsRequest {
     /// Only targets in this state; all if `None`.
     pub state: Option<TargetState>,
+    /// Asks for the Alertmanagers instead of the targets. Stores of Thanos send targets nevertheless.
+    pub alertmanagers: bool,
     /// What happens when a store does not answer.
     pub partial_response: PartialResponse,
 }

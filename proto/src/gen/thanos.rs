@@ -1667,6 +1667,9 @@ pub struct TargetsRequest {
     pub state: i32,
     #[prost(enumeration = "PartialResponseStrategy", tag = "2")]
     pub partial_response_strategy: i32,
+    /// Our own field; Thanos ignores it. Send the Alertmanagers instead of the targets.
+    #[prost(bool, tag = "1000")]
+    pub alertmanagers: bool,
 }
 /// Nested message and enum types in `TargetsRequest`.
 pub mod targets_request {
@@ -1731,6 +1734,17 @@ pub struct TargetDiscovery {
     pub active_targets: ::prost::alloc::vec::Vec<ActiveTarget>,
     #[prost(message, repeated, tag = "2")]
     pub dropped_targets: ::prost::alloc::vec::Vec<DroppedTarget>,
+    /// Our own field; Thanos ignores it. Present if the request asks for it.
+    #[prost(message, optional, tag = "1000")]
+    pub alertmanagers: ::core::option::Option<Alertmanagers>,
+}
+/// The Alertmanagers to which a component sends alerts, as URLs.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Alertmanagers {
+    #[prost(string, repeated, tag = "1")]
+    pub active: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "2")]
+    pub dropped: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ActiveTarget {

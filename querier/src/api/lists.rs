@@ -1,4 +1,5 @@
-//! `rules`, `alerts`, `targets`, `scrape_pools`, `query_exemplars`, `status/tsdb`, `alertmanagers`, `status/config`.
+//! `rules`, `alerts`, `targets`, `targets/metadata`, `scrape_pools`, `alertmanagers`, `query_exemplars`,
+//! `status/tsdb`, `status/config`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -71,9 +72,19 @@ pub(super) async fn tsdb_status(State(api): State<Arc<Api>>, request: Request) -
     respond(answer.await)
 }
 
-/// The querier sends no alerts.
-pub(super) async fn alertmanagers() -> Response {
-    respond(ApiReply::of(&json!({"activeAlertmanagers": [], "droppedAlertmanagers": []}), &[]))
+pub(super) async fn alertmanagers(State(api): State<Arc<Api>>, request: Request) -> Response {
+    let answer = async {
+        let params = params(request).await?;
+        api.in_time(&params, api.alertmanagers(&params)).await
+    };
+    respond(answer.await)
+}
+
+/// Metadata of single targets is not gathered from stores. Clients expect this list.
+pub(super) async fn target_metadata() -> Response {
+    let info = "metadata of single targets is not gathered from stores, use /api/v1/metadata".to_owned();
+    let body = Envelope::of(&json!([]), &[], &[info]).map_err(unserializable);
+    respond(body.map(|body| ApiReply { body: vec![body.into()], partial: false }))
 }
 
 /// The querier has flags instead of a configuration file.
@@ -100,9 +111,7 @@ impl ListText {
     fn items<T: Serialize>(&mut self, items: impl IntoIterator<Item = T>) -> Result<(), ApiError> {
         for item in items {
             let mut json = Vec::new();
-            Envelope::write(&mut json, &item).map_err(|error| {
-                ApiError::new(ErrorType::Internal, format!("answer cannot be serialized: {error}"))
-            })?;
+            Envelope::write(&mut json, &item).map_err(unserializable)?;
             let body = self.text.room(json.len() + 1).map_err(over_budget)?;
             if !std::mem::replace(&mut self.empty, false) {
                 body.push(b',');
@@ -191,7 +200,8 @@ impl Api {
         };
         let (budget, replica_labels) = (self.lists.budget(), self.replica_labels(params)?);
         let memory = AnswerMemory::new(&budget);
-        let request = TargetsRequest { state, partial_response: self.partial_response(params)? };
+        let partial_response = self.partial_response(params)?;
+        let request = TargetsRequest { state, alertmanagers: false, partial_response };
         let listed = self.lists.targets(&request, &self.store_filter(params).await?, &memory).await;
         let listed = listed.map_err(|error| store_error(&error))?;
         let mut all = targets::merged(listed.items, &replica_labels);
@@ -209,7 +219,8 @@ impl Api {
     async fn scrape_pools(&self, params: &Params) -> Result<ApiReply, ApiError> {
         let budget = self.lists.budget();
         let memory = AnswerMemory::new(&budget);
-        let request = TargetsRequest { state: None, partial_response: self.partial_response(params)? };
+        let partial_response = self.partial_response(params)?;
+        let request = TargetsRequest { state: None, alertmanagers: false, partial_response };
         let listed = self.lists.targets(&request, &self.store_filter(params).await?, &memory).await;
         let listed = listed.map_err(|error| store_error(&error))?;
         let active = listed.items.iter().flat_map(|part| &part.active_targets).map(|t| &t.scrape_pool);
@@ -217,6 +228,25 @@ impl Api {
         let pools: BTreeSet<&String> = active.chain(dropped).filter(|pool| !pool.is_empty()).collect();
         let mut text = ListText::begin(&budget, "{\"scrapePools\":[")?;
         text.items(pools)?;
+        text.finish("]}", &listed.warnings, self)
+    }
+
+    async fn alertmanagers(&self, params: &Params) -> Result<ApiReply, ApiError> {
+        let budget = self.lists.budget();
+        let memory = AnswerMemory::new(&budget);
+        let partial_response = self.partial_response(params)?;
+        let request = TargetsRequest { state: None, alertmanagers: true, partial_response };
+        let listed = self.lists.targets(&request, &self.store_filter(params).await?, &memory).await;
+        let listed = listed.map_err(|error| store_error(&error))?;
+        let (mut active, mut dropped) = (BTreeSet::new(), BTreeSet::new());
+        for found in listed.items.into_iter().filter_map(|part| part.alertmanagers) {
+            active.extend(found.active_alertmanagers);
+            dropped.extend(found.dropped_alertmanagers);
+        }
+        let mut text = ListText::begin(&budget, "{\"activeAlertmanagers\":[")?;
+        text.items(active)?;
+        text.separate("],\"droppedAlertmanagers\":[")?;
+        text.items(dropped)?;
         text.finish("]}", &listed.warnings, self)
     }
 
@@ -258,6 +288,10 @@ impl Api {
         let sum = statistics::merged(listed.items.into_iter().map(|item| item.status), limit);
         ApiReply::of(&sum, &listed.warnings)
     }
+}
+
+fn unserializable(error: serde_json::Error) -> ApiError {
+    ApiError::new(ErrorType::Internal, format!("answer cannot be serialized: {error}"))
 }
 
 /// The number of groups of a page; `None` if the answer has no pages.

@@ -3,7 +3,10 @@
 use futures::{StreamExt, stream};
 use model::Labels;
 use promapi::{ExemplarSeries, RuleGroup, TargetDiscovery};
-use storeapi::{AnswerMemory, Listed, Listing, ListingStore, PartialResponse, StoreError, TenantTsdbStatus};
+use storeapi::{
+    AnswerMemory, Code, ExemplarsRequest, Listed, Listing, ListingStore, PartialResponse, RulesRequest,
+    StoreError, TargetsRequest, TenantTsdbStatus, TsdbStatusRequest,
+};
 
 use crate::endpoints::{Candidate, StoreLists, with_store_name};
 use crate::fanout::filter::StoreFilter;
@@ -14,8 +17,8 @@ use crate::memory;
 
 /// Stores that are asked at the same time. What they send is counted when a message is complete, so this also
 /// limits what is not counted yet.
-const AT_ONCE: usize = 32;
-/// Most bytes of a list of one store of the mesh. What other stores send is limited only by the budget.
+const AT_ONCE: usize = 16;
+/// Most bytes of a list of one store of the mesh, whatever the flag allows.
 const MESH_STORE_BYTES: u64 = 32 << 20;
 
 /// An item of a list as a store sends it.
@@ -23,8 +26,9 @@ pub(crate) trait StoreItem: Listing {
     /// Checks the labels of the item, and adds those that the store has left out.
     ///
     /// # Errors
-    /// A label that the certificate of the store is bound to has another value, or is missing.
-    fn verify(&mut self, store: &Candidate) -> Result<(), StoreError>;
+    /// A label that the certificate of the store is bound to has another value or is missing, or the item is not what
+    /// was requested.
+    fn verify(&mut self, request: &Self::Request, store: &Candidate) -> Result<(), StoreError>;
 }
 
 impl ProxyStore {
@@ -63,7 +67,7 @@ impl ProxyStore {
                         listed.warnings.into_iter().map(|text| with_store_name(&store.name, &text));
                     all.warnings.extend(warnings.map(shortened));
                 }
-                Err(error) => all.warnings.push(with_store_name(&store.name, error.message())),
+                Err(error) => all.warnings.push(shortened(with_store_name(&store.name, error.message()))),
             }
             fail_if_partial(partial, &all.warnings)?;
         }
@@ -87,8 +91,13 @@ impl ProxyStore {
                 return Err(StoreError::unavailable(reason));
             }
             let Some(lists) = &store.lists else { return Ok(Listed::default()) };
-            let limit = if store.bound.is_empty() { u64::MAX } else { MESH_STORE_BYTES };
-            let answer = lists.list(request, memory.for_store(limit));
+            let limit = self.options.store_bytes as u64;
+            let memory = match !store.bound.is_empty() && limit > MESH_STORE_BYTES {
+                true => memory
+                    .for_store(MESH_STORE_BYTES, "for a list of a store that is reached through a gateway"),
+                false => memory.for_store(limit, "of --query.max-memory-per-store"),
+            };
+            let answer = lists.list(request.clone(), memory);
             let mut listed = match self.options.response_timeout {
                 None => answer.await?,
                 Some(limit) => tokio::time::timeout(limit, answer).await.map_err(|_| late(limit))??,
@@ -97,7 +106,7 @@ impl ProxyStore {
                 return Err(StoreError::violation(format!("it sent more than {WARNINGS} warnings")));
             }
             for item in &mut listed.items {
-                item.verify(&store)?;
+                item.verify(&request, &store)?;
             }
             Ok(listed)
         };
@@ -119,7 +128,7 @@ fn must_carry(what: &str, labels: &Labels, bound: &Labels) -> Result<(), StoreEr
 
 /// Sidecars of Thanos leave the external labels out of alerts.
 impl StoreItem for RuleGroup {
-    fn verify(&mut self, store: &Candidate) -> Result<(), StoreError> {
+    fn verify(&mut self, _: &RulesRequest, store: &Candidate) -> Result<(), StoreError> {
         let of_sidecar = store.info.as_ref().filter(|info| info.component == "sidecar");
         let external = match of_sidecar.map(|info| info.label_sets.as_slice()) {
             Some([one]) => one.extended(&store.bound),
@@ -137,7 +146,13 @@ impl StoreItem for RuleGroup {
 }
 
 impl StoreItem for TargetDiscovery {
-    fn verify(&mut self, store: &Candidate) -> Result<(), StoreError> {
+    fn verify(&mut self, request: &TargetsRequest, store: &Candidate) -> Result<(), StoreError> {
+        if request.alertmanagers && self.alertmanagers.is_none() {
+            return Err(StoreError::new(
+                Code::Unimplemented,
+                "it does not send its Alertmanagers; use a sidecar of Isthmus",
+            ));
+        }
         let active =
             self.active_targets.iter().flat_map(|target| [&target.labels, &target.discovered_labels]);
         let dropped = self.dropped_targets.iter().map(|target| &target.discovered_labels);
@@ -146,14 +161,14 @@ impl StoreItem for TargetDiscovery {
 }
 
 impl StoreItem for ExemplarSeries {
-    fn verify(&mut self, store: &Candidate) -> Result<(), StoreError> {
+    fn verify(&mut self, _: &ExemplarsRequest, store: &Candidate) -> Result<(), StoreError> {
         must_carry("series", &self.series_labels, &store.bound)
     }
 }
 
 /// Statistics have no labels.
 impl StoreItem for TenantTsdbStatus {
-    fn verify(&mut self, _: &Candidate) -> Result<(), StoreError> {
+    fn verify(&mut self, _: &TsdbStatusRequest, _: &Candidate) -> Result<(), StoreError> {
         Ok(())
     }
 }

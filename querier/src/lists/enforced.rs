@@ -105,6 +105,7 @@ mod tests {
         let mut targets = [TargetDiscovery {
             active_targets: vec![active("a"), active("b")],
             dropped_targets: vec![dropped("b"), dropped("")],
+            alertmanagers: None,
         }];
         permitted.keep_targets(&mut targets);
         assert_eq!((targets[0].active_targets.len(), targets[0].dropped_targets.len()), (1, 0));

@@ -5,7 +5,7 @@
 
 use promapi::TargetDiscovery;
 
-/// Joins the targets, and merges those that differ only in replica labels. Of equal active targets the one in the
+/// Joins the targets without Alertmanagers, and merges those that differ only in replica labels. Of equal active targets the one in the
 /// worst health is kept, among these the one that was scraped last.
 pub(crate) fn merged(parts: Vec<TargetDiscovery>, replica_labels: &[String]) -> TargetDiscovery {
     let mut all = TargetDiscovery::default();
@@ -62,7 +62,11 @@ mod tests {
             discovered_labels: labels(&[("job", "x"), ("replica", replica)]),
             ..DroppedTarget::default()
         };
-        let part = |active_targets, dropped_targets| TargetDiscovery { active_targets, dropped_targets };
+        let part = |active_targets, dropped_targets| TargetDiscovery {
+            active_targets,
+            dropped_targets,
+            alertmanagers: None,
+        };
         let parts = || {
             vec![
                 part(vec![active("eu", "0", TargetHealth::Up, 9)], vec![dropped("0")]),

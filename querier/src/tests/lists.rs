@@ -25,11 +25,13 @@ struct ThanosSidecar {
     external: Labels,
     asked: Arc<Mutex<Vec<String>>>,
     warning: Option<&'static str>,
+    /// Whether it has no field of ours.
+    old: bool,
 }
 
 impl ThanosSidecar {
     fn new(external: &[(&str, &str)]) -> Self {
-        Self { external: labels(external), asked: Arc::default(), warning: None }
+        Self { external: labels(external), asked: Arc::default(), warning: None, old: false }
     }
 
     fn set(&self, own: &[(&str, &str)]) -> Option<wire::LabelSet> {
@@ -128,6 +130,9 @@ impl wire::targets_server::Targets for ThanosSidecar {
 
     async fn targets(&self, request: Request<wire::TargetsRequest>) -> Answer<wire::TargetsResponse> {
         self.asked(format!("targets {}", request.get_ref().state));
+        let urls = || vec![format!("http://{}/api/v2/alerts", self.external.value("replica"))];
+        let alertmanagers = wire::Alertmanagers { active: urls(), dropped: vec!["http://d".to_owned()] };
+        let alertmanagers = Some(alertmanagers).filter(|_| request.get_ref().alertmanagers && !self.old);
         let active = wire::ActiveTarget {
             discovered_labels: self.set(&[("__address__", "a:1")]),
             labels: self.set(&[("instance", "a:1"), ("job", "api")]),
@@ -140,7 +145,11 @@ impl wire::targets_server::Targets for ThanosSidecar {
             discovered_labels: self.set(&[("__address__", "b:1")]),
             ..Default::default()
         };
-        let targets = wire::TargetDiscovery { active_targets: vec![active], dropped_targets: vec![dropped] };
+        let targets = wire::TargetDiscovery {
+            active_targets: vec![active],
+            dropped_targets: vec![dropped],
+            alertmanagers,
+        };
         let result = Some(wire::targets_response::Result::Targets(targets));
         frames(vec![wire::TargetsResponse { result }])
     }
@@ -198,13 +207,14 @@ async fn data(querier: &RunningRole, path: &str) -> Value {
     body["data"].clone()
 }
 
-const PATHS: [&str; 6] = [
+const PATHS: [&str; 7] = [
     "/api/v1/rules",
     "/api/v1/alerts",
     "/api/v1/targets",
     "/api/v1/scrape_pools",
     "/api/v1/query_exemplars?query=m",
     "/api/v1/status/tsdb",
+    "/api/v1/alertmanagers",
 ];
 
 #[tokio::test]
@@ -290,6 +300,25 @@ async fn targets_exemplars_and_statistics_of_replicas_are_merged() {
     assert_eq!(*asked, expected);
 }
 
+/// Thanos has no service for Alertmanagers. Our sidecars send them in a field that Thanos ignores.
+#[tokio::test]
+async fn alertmanagers_are_those_of_all_sidecars_and_a_sidecar_without_them_is_a_warning() {
+    let (mut endpoints, _) = two_replicas().await;
+    let whole = querier(&endpoints, &[]).await;
+    let of = |replica: &str| json!({"url": format!("http://{replica}/api/v2/alerts")});
+    let expected =
+        json!({"activeAlertmanagers": [of("a"), of("b")], "droppedAlertmanagers": [{"url": "http://d"}]});
+    assert_eq!(data(&whole, "/api/v1/alertmanagers").await, expected);
+    let stacked = querier(&[whole.grpc_address().to_string()], &[]).await;
+    assert_eq!(data(&stacked, "/api/v1/alertmanagers").await, expected);
+    let old = ThanosSidecar { old: true, ..ThanosSidecar::new(&[("cluster", "us-1")]) };
+    endpoints.push(old.serve().await);
+    let answer = get(&querier(&endpoints, &[]).await, "/api/v1/alertmanagers").await.json();
+    assert_eq!(answer["data"], expected);
+    let warnings = answer["warnings"].as_array().unwrap();
+    assert!(warnings.len() == 1 && warnings[0].as_str().unwrap().contains("does not send its Alertmanagers"));
+}
+
 #[tokio::test]
 async fn lost_store_is_a_warning_or_an_error_for_every_list() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -328,12 +357,13 @@ async fn lists_without_a_source_are_empty_and_have_the_right_shape() {
         json!({"scrapePools": []}),
         json!([]),
         statistics,
+        json!({"activeAlertmanagers": [], "droppedAlertmanagers": []}),
     ];
     for (path, expected) in PATHS.into_iter().zip(expected) {
         assert_eq!(data(&querier, path).await, expected, "{path}");
     }
-    let none = json!({"activeAlertmanagers": [], "droppedAlertmanagers": []});
-    assert_eq!(data(&querier, "/api/v1/alertmanagers").await, none);
+    let metadata = get(&querier, "/api/v1/targets/metadata").await.json();
+    assert_eq!((&metadata["data"], metadata["infos"].as_array().map(Vec::len)), (&json!([]), Some(1)));
     assert_eq!(data(&querier, "/api/v1/status/config").await, json!({"yaml": ""}));
 }
 
@@ -363,6 +393,10 @@ async fn invalid_parameters_are_bad_data() {
 #[tokio::test]
 async fn list_over_the_memory_limit_fails_and_names_the_limit() {
     let (endpoints, _) = two_replicas().await;
+    let each = querier(&endpoints, &["--query.max-memory-per-store=500B"]).await;
+    let answer = get(&each, "/api/v1/rules").await.json();
+    assert_eq!(answer["warnings"].as_array().unwrap().len(), 2, "{answer}");
+    assert!(answer["warnings"][0].as_str().unwrap().contains("--query.max-memory-per-store"), "{answer}");
     let querier = querier(&endpoints, &["--query.max-memory=500B"]).await;
     for path in ["/api/v1/rules", "/api/v1/targets", "/api/v1/query_exemplars?query=m"] {
         let answer = get(&querier, path).await;

@@ -50,6 +50,11 @@ impl ListingStore<TargetDiscovery> for PrometheusStore {
         _: AnswerMemory,
     ) -> Result<Listed<TargetDiscovery>, StoreError> {
         let (external, _turn) = self.begin_list().await?;
+        if request.alertmanagers {
+            let answer = self.answered(self.client.alertmanagers().await).await?;
+            let item = TargetDiscovery { alertmanagers: Some(answer.data), ..TargetDiscovery::default() };
+            return Ok(Listed { items: vec![item], warnings: answer.warnings });
+        }
         let state = request.state.map(|state| match state {
             TargetState::Active => "active",
             TargetState::Dropped => "dropped",

@@ -47,7 +47,7 @@ groups:
 fn start_scraping(dir: &Path, target: SocketAddr) -> Prometheus {
     let config = format!(
         "global:\n  scrape_interval: 1s\n  external_labels: {{cluster: eu-1, replica: a}}\n\
-         rule_files: [{}]\nscrape_configs:\n- job_name: api\n  static_configs: [{{targets: ['{target}', 'gone:1']}}]\n  \
+         rule_files: [{}]\nalerting: {{alertmanagers: [{{static_configs: [{{targets: ['am:9093']}}]}}]}}\nscrape_configs:\n- job_name: api\n  static_configs: [{{targets: ['{target}', 'gone:1']}}]\n  \
          relabel_configs: [{{source_labels: [__address__], regex: 'gone:1', action: drop}}]\n",
         dir.join("rules.yml").display()
     );
@@ -114,6 +114,14 @@ async fn lists_of_prometheus_have_its_external_labels() {
     let only = TargetsRequest { state: Some(TargetState::Dropped), ..TargetsRequest::default() };
     let dropped = list::<TargetDiscovery>(store, only).await.items.remove(0);
     assert_eq!((dropped.active_targets.len(), dropped.dropped_targets.len()), (0, 1));
+
+    let only = TargetsRequest { alertmanagers: true, ..TargetsRequest::default() };
+    let found = list::<TargetDiscovery>(store, only).await.items.remove(0);
+    let alertmanagers = found.alertmanagers.expect("the Alertmanagers").active_alertmanagers;
+    assert_eq!(
+        (alertmanagers[0].url.as_str(), found.active_targets.len()),
+        ("http://am:9093/api/v2/alerts", 0)
+    );
 
     wait_until("an exemplar", async || {
         !list::<ExemplarSeries>(store, exemplars("requests_total")).await.items.is_empty()

@@ -3,6 +3,7 @@
 use model::{TimeRange, Timestamp};
 use serde::Deserialize;
 
+use crate::alertmanagers::AlertmanagerDiscovery;
 use crate::client::PrometheusClient;
 use crate::client::answers::WithWarnings;
 use crate::client::query_string::QueryString;
@@ -43,6 +44,14 @@ impl PrometheusClient {
             query.add("state", state);
         }
         self.transport.get_json("/api/v1/targets", query).await
+    }
+
+    /// The Alertmanagers to which alerts are sent.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn alertmanagers(&self) -> Result<WithWarnings<AlertmanagerDiscovery>, ClientError> {
+        self.transport.get_json("/api/v1/alertmanagers", QueryString::new()).await
     }
 
     /// The exemplars of the series that the selectors of the expression `query` select, in a range that

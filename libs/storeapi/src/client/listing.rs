@@ -1,8 +1,9 @@
 //! Lists of a remote store.
 
 use http::uri::PathAndQuery;
-use tonic::Request;
+use mesh::ChannelError;
 use tonic::client::Grpc;
+use tonic::{Code, Request, Status};
 
 use crate::client::{StoreClient, error_line};
 use crate::convert::{ListingCodec, WireListing};
@@ -19,10 +20,16 @@ impl<L: WireListing> ListingStore<L> for StoreClient {
         let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(message_bytes);
         grpc.ready().await.map_err(|cause| StoreError::unavailable(error_line(&cause)))?;
         let request = Request::new(L::request_to_wire(&request));
-        let codec = ListingCodec::<L>::client(memory);
-        let answer = grpc.server_streaming(request, PathAndQuery::from_static(L::PATH), codec).await?;
+        let codec = ListingCodec::<L>::client(memory.clone());
+        // gRPC rejects a message that is too large before it is decoded.
+        let error = |status: Status| match status.code() {
+            Code::OutOfRange if !ChannelError::is_cause_of(&status) => memory.too_large(),
+            _ => StoreError::from(status),
+        };
+        let path = PathAndQuery::from_static(L::PATH);
+        let answer = grpc.server_streaming(request, path, codec).await.map_err(error)?;
         let (mut frames, mut all) = (answer.into_inner(), Listed::default());
-        while let Some(frame) = frames.message().await? {
+        while let Some(frame) = frames.message().await.map_err(error)? {
             all.items.extend(frame.items);
             all.warnings.extend(frame.warnings);
         }

@@ -13,6 +13,8 @@ pub struct AnswerMemory {
     shared: Arc<Mutex<SharedMemory>>,
     /// Most bytes that may be counted here.
     limit: u64,
+    /// Where the limit comes from.
+    source: &'static str,
     used: Arc<AtomicU64>,
 }
 
@@ -36,12 +38,14 @@ impl AnswerMemory {
 
     fn of(reservation: Option<Reservation>) -> Self {
         let shared = SharedMemory { reservation, exhausted: None };
-        Self { shared: Arc::new(Mutex::new(shared)), limit: u64::MAX, used: Arc::default() }
+        let shared = Arc::new(Mutex::new(shared));
+        Self { shared, limit: u64::MAX, source: "", used: Arc::default() }
     }
 
-    /// Memory for the part of one store: of the same reservation, and at most `limit` bytes.
-    pub fn for_store(&self, limit: u64) -> Self {
-        Self { shared: Arc::clone(&self.shared), limit, used: Arc::default() }
+    /// Memory for the part of one store: of the same reservation, and at most `limit` bytes. `source` says in an error
+    /// where the limit comes from, such as `of --flag`.
+    pub fn for_store(&self, limit: u64, source: &'static str) -> Self {
+        Self { shared: Arc::clone(&self.shared), limit, source, used: Arc::default() }
     }
 
     /// Most bytes that may be counted here.
@@ -62,10 +66,7 @@ impl AnswerMemory {
         let bytes = bytes as u64;
         let used = self.used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         if used > self.limit {
-            return Err(StoreError::limit(format!(
-                "it sent more than {} bytes, the limit for one store",
-                self.limit
-            )));
+            return Err(self.too_large());
         }
         let mut shared = self.lock();
         let Some(reservation) = &mut shared.reservation else { return Ok(()) };
@@ -74,6 +75,11 @@ impl AnswerMemory {
             shared.exhausted.get_or_insert(limit);
             error
         })
+    }
+
+    /// The error of a store that sends more than the limit.
+    pub(crate) fn too_large(&self) -> StoreError {
+        StoreError::limit(format!("it sent more than {} bytes, the limit {}", self.limit, self.source))
     }
 
     fn lock(&self) -> MutexGuard<'_, SharedMemory> {
@@ -94,10 +100,10 @@ mod tests {
     fn each_store_has_a_limit_and_all_share_the_budget() {
         let total = TotalBudget::new(&TESTS, BudgetLimits::UNLIMITED);
         let memory = AnswerMemory::new(&Budget::new(&total, BudgetLimits::bytes(100), Interrupt::new()));
-        let (a, b) = (memory.for_store(60), memory.for_store(60));
+        let (a, b) = (memory.for_store(60, "of the test"), memory.for_store(60, ""));
         a.add(50).unwrap();
         let error = a.add(20).unwrap_err();
-        assert!(error.message().contains("more than 60 bytes"), "{error}");
+        assert!(error.message().contains("more than 60 bytes, the limit of the test"), "{error}");
         assert_eq!(memory.exhausted(), None);
         let error = b.add(55).unwrap_err();
         assert!(error.message().contains("max_bytes=100"), "{error}");

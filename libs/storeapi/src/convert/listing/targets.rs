@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use promapi::{ActiveTarget, DroppedTarget, TargetDiscovery, TargetHealth};
+use promapi::{
+    ActiveTarget, Alertmanager, AlertmanagerDiscovery, DroppedTarget, TargetDiscovery, TargetHealth,
+};
 use prost::Message;
 use proto::thanos as wire;
 
@@ -27,6 +29,7 @@ impl WireListing for TargetDiscovery {
         wire::TargetsRequest {
             state: state.into(),
             partial_response_strategy: partial_to_wire(request.partial_response).1,
+            alertmanagers: request.alertmanagers,
         }
     }
 
@@ -43,6 +46,7 @@ impl WireListing for TargetDiscovery {
         };
         Ok(TargetsRequest {
             state,
+            alertmanagers: request.alertmanagers,
             partial_response: partial_from_wire(false, request.partial_response_strategy),
         })
     }
@@ -54,6 +58,7 @@ impl WireListing for TargetDiscovery {
             match field {
                 (1, Bytes(window)) => targets.active_targets.push(active(reader, window)?),
                 (2, Bytes(window)) => targets.dropped_targets.push(dropped(reader, window)?),
+                (1000, Bytes(window)) => targets.alertmanagers = Some(alertmanagers(reader, window)?),
                 _ => {}
             }
         }
@@ -65,16 +70,26 @@ impl WireListing for TargetDiscovery {
         let active = self.active_targets.into_iter().map(active_to_wire).collect();
         let active = pieces(active, Message::encoded_len)
             .into_iter()
-            .map(|active_targets| wire::TargetDiscovery { active_targets, dropped_targets: Vec::new() });
+            .map(|active_targets| wire::TargetDiscovery { active_targets, ..Default::default() });
         let dropped = self.dropped_targets.into_iter().map(dropped_to_wire).collect();
         let dropped = pieces(dropped, Message::encoded_len)
             .into_iter()
-            .filter(|piece| !piece.is_empty())
-            .map(|dropped_targets| wire::TargetDiscovery { active_targets: Vec::new(), dropped_targets });
+            .map(|dropped_targets| wire::TargetDiscovery { dropped_targets, ..Default::default() });
+        let alertmanagers = self.alertmanagers.map(|alertmanagers| wire::TargetDiscovery {
+            alertmanagers: Some(alertmanagers_to_wire(alertmanagers)),
+            ..Default::default()
+        });
+        let mut parts: Vec<_> = active.chain(dropped).chain(alertmanagers).collect();
+        // An answer without targets has one empty part, so that it is not taken for a lost one.
+        let empty = wire::TargetDiscovery::default();
+        parts.retain(|part| *part != empty);
+        if parts.is_empty() {
+            parts.push(empty);
+        }
         let response = |targets| wire::TargetsResponse {
             result: Some(wire::targets_response::Result::Targets(targets)),
         };
-        active.chain(dropped).map(response).collect()
+        parts.into_iter().map(response).collect()
     }
 
     fn warning_to_wire(text: String) -> wire::TargetsResponse {
@@ -122,6 +137,33 @@ fn dropped(reader: &ListingReader<'_>, window: Range<usize>) -> Result<DroppedTa
         }
     }
     Ok(target)
+}
+
+fn alertmanagers(
+    reader: &ListingReader<'_>,
+    window: Range<usize>,
+) -> Result<AlertmanagerDiscovery, ReadError> {
+    let mut found = AlertmanagerDiscovery::default();
+    let mut fields = reader.message::<()>(window)?;
+    while let Some(field) = fields.next()? {
+        let (list, window) = match field {
+            (1, Bytes(window)) => (&mut found.active_alertmanagers, window),
+            (2, Bytes(window)) => (&mut found.dropped_alertmanagers, window),
+            _ => continue,
+        };
+        // Counts the room of the item; its text has no fields.
+        let _ = reader.message::<Alertmanager>(window.clone())?;
+        list.push(Alertmanager { url: reader.text(window)? });
+    }
+    Ok(found)
+}
+
+fn alertmanagers_to_wire(found: AlertmanagerDiscovery) -> wire::Alertmanagers {
+    let urls = |list: Vec<Alertmanager>| list.into_iter().map(|one| one.url).collect();
+    wire::Alertmanagers {
+        active: urls(found.active_alertmanagers),
+        dropped: urls(found.dropped_alertmanagers),
+    }
 }
 
 fn active_to_wire(target: ActiveTarget) -> wire::ActiveTarget {

@@ -1,7 +1,8 @@
 use model::Timestamp;
 use promapi::{
-    ActiveTarget, Alert, AlertState, AlertingRule, DroppedTarget, Exemplar, ExemplarSeries, HeadStats,
-    RecordingRule, Rule, RuleGroup, RuleStrategy, TargetDiscovery, TargetHealth, TsdbStat, TsdbStatus,
+    ActiveTarget, Alert, AlertState, AlertingRule, Alertmanager, AlertmanagerDiscovery, DroppedTarget,
+    Exemplar, ExemplarSeries, HeadStats, RecordingRule, Rule, RuleGroup, RuleStrategy, TargetDiscovery,
+    TargetHealth, TsdbStat, TsdbStatus,
 };
 
 use super::*;
@@ -90,10 +91,20 @@ fn lists_pass_over_the_wire_unchanged() {
     let targets = pass(TargetDiscovery {
         active_targets: vec![active.clone(), down.clone()],
         dropped_targets: vec![dropped.clone()],
+        alertmanagers: None,
     });
     let (actives, droppeds): (Vec<_>, Vec<_>) =
         targets.items.into_iter().map(|t| (t.active_targets, t.dropped_targets)).unzip();
     assert_eq!((actives.concat(), droppeds.concat()), (vec![active, down], vec![dropped]));
+
+    assert_eq!(pass(TargetDiscovery::default()).items, [TargetDiscovery::default()]);
+    let url = |url: &str| vec![Alertmanager { url: url.to_owned() }];
+    let found = AlertmanagerDiscovery {
+        active_alertmanagers: url("http://a:9093/api/v2/alerts"),
+        dropped_alertmanagers: url("http://b:9093/api/v2/alerts"),
+    };
+    let alertmanagers = TargetDiscovery { alertmanagers: Some(found), ..TargetDiscovery::default() };
+    assert_eq!(pass(alertmanagers.clone()).items, [alertmanagers]);
 
     let series = ExemplarSeries {
         series_labels: labels(&[("__name__", "m")]),
@@ -144,7 +155,7 @@ fn large_group_is_split_into_groups_of_the_same_name() {
 /// A message of a few bytes for each item must not become hundreds of bytes for each.
 #[test]
 fn small_message_cannot_become_a_large_structure() {
-    let memory = AnswerMemory::unlimited().for_store(1 << 20);
+    let memory = AnswerMemory::unlimited().for_store(1 << 20, "");
     let alerts = wire::Alert { alerts: vec![Default::default(); 100_000], ..Default::default() };
     let rule = wire::Rule { result: Some(wire::rule::Result::Alert(alerts)) };
     let group = wire::RuleGroup { rules: vec![rule], ..Default::default() };
@@ -158,7 +169,7 @@ fn small_message_cannot_become_a_large_structure() {
     let data = wire::ExemplarData { series_labels: Some(labels), exemplars: Vec::new() };
     let message = wire::ExemplarsResponse { result: Some(wire::exemplars_response::Result::Data(data)) };
     let frame = Bytes::from(message.encode_to_vec());
-    let error = read::<ExemplarSeries>(&frame, &memory.for_store(1 << 20)).unwrap_err();
+    let error = read::<ExemplarSeries>(&frame, &memory.for_store(1 << 20, "")).unwrap_err();
     assert!(error.to_string().contains("more than 1048576 bytes"), "{error}");
 }
 
@@ -175,7 +186,7 @@ fn damaged_messages_are_rejected_and_never_panic() {
     }
     let set = wire::LabelSet { labels: vec![wire::Label { name: "a".to_owned(), value: "1".to_owned() }; 2] };
     let target = wire::DroppedTarget { discovered_labels: Some(set), ..Default::default() };
-    let targets = wire::TargetDiscovery { active_targets: Vec::new(), dropped_targets: vec![target] };
+    let targets = wire::TargetDiscovery { dropped_targets: vec![target], ..Default::default() };
     let message = wire::TargetsResponse { result: Some(wire::targets_response::Result::Targets(targets)) };
     let frame = Bytes::from(message.encode_to_vec());
     let error = read::<TargetDiscovery>(&frame, &AnswerMemory::unlimited()).unwrap_err();
