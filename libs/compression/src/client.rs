@@ -17,7 +17,8 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Compresses requests, which servers then answer in the same encoding, and decompresses answers.
 ///
-/// Answers are decompressed whether requests are compressed or not. Plain answers are passed on unchanged.
+/// Plain answers are passed on unchanged. A compressed answer to a request that was not compressed is an error: gRPC does not
+/// allow it, and a small message could become a large one.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientCompressionLayer {
     encoding: Option<MessageEncoding>,
@@ -69,24 +70,32 @@ where
             request.headers_mut().insert(ACCEPT_HEADER, ACCEPTED);
             request = request.map(|body| Body::new(EncodedBody::new(body, encoding)));
         }
-        let limit = self.options.max_message_bytes;
+        let options = self.options;
         let answer = self.inner.call(request);
-        Box::pin(async move { plain(answer.await.map_err(Into::into)?, limit).map_err(Into::into) })
+        Box::pin(async move { options.plain(answer.await.map_err(Into::into)?).map_err(Into::into) })
     }
 }
 
-/// The answer with its messages decompressed.
-fn plain<R>(answer: Response<R>, limit: usize) -> Result<Response<Body>, Status>
-where
-    R: http_body::Body<Data = Bytes> + Send + 'static,
-    R::Error: Into<BoxError>,
-{
-    let (mut head, body) = answer.into_parts();
-    let encoding = MessageEncoding::of(&head.headers)
-        .map_err(|unknown| Status::internal(format!("the answer is compressed: {unknown}")))?;
-    if encoding.is_none() {
-        return Ok(Response::from_parts(head, Body::new(body)));
+impl ClientCompressionLayer {
+    /// The answer with its messages decompressed.
+    fn plain<R>(self, answer: Response<R>) -> Result<Response<Body>, Status>
+    where
+        R: http_body::Body<Data = Bytes> + Send + 'static,
+        R::Error: Into<BoxError>,
+    {
+        let (mut head, body) = answer.into_parts();
+        let encoding = MessageEncoding::of(&head.headers)
+            .map_err(|unknown| Status::internal(format!("the answer is compressed: {unknown}")))?;
+        match (encoding, self.encoding) {
+            (None, _) => Ok(Response::from_parts(head, Body::new(body))),
+            (Some(encoding), None) => Err(Status::internal(format!(
+                "the answer is compressed with {encoding}, although no compression was asked for"
+            ))),
+            (Some(encoding), Some(_)) => {
+                head.headers.remove(ENCODING_HEADER);
+                let body = DecodedBody::new(body, Some(encoding), self.max_message_bytes);
+                Ok(Response::from_parts(head, Body::new(body)))
+            }
+        }
     }
-    head.headers.remove(ENCODING_HEADER);
-    Ok(Response::from_parts(head, Body::new(DecodedBody::new(body, encoding, limit))))
 }

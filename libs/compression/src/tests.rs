@@ -160,3 +160,19 @@ async fn damaged_messages_are_errors_that_say_what_is_wrong() {
         assert!(text.contains(expected), "{encoding}: {text}");
     }
 }
+
+#[tokio::test]
+async fn compressed_answer_that_was_not_asked_for_is_an_error() {
+    let service = service_fn(|_: Request<Body>| async {
+        let bytes = message(1, &compressed(MessageEncoding::Gzip, &[0; 1000]));
+        Ok::<_, Infallible>(
+            Response::builder().header(ENCODING_HEADER, "gzip").body(body(&bytes, 100)).unwrap(),
+        )
+    });
+    let client = ClientCompressionLayer::new(None, LIMIT).layer(service);
+    let error = client.clone().oneshot(Request::new(Body::empty())).await.unwrap_err().to_string();
+    assert!(error.contains("compressed with gzip, although no compression was asked for"), "{error}");
+    let client = ClientCompressionLayer::new(Some(MessageEncoding::Snappy), LIMIT).layer(service);
+    let answer = client.oneshot(Request::new(Body::empty())).await.unwrap();
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), message(0, &[0; 1000]));
+}

@@ -37,8 +37,7 @@ const MAX_ANSWER_BYTES: usize = 64 << 20;
 pub struct ChannelOptions {
     /// The TLS of its connections; `None` for cleartext.
     pub tls: Option<ClientTls>,
-    /// The compression of requests, which servers use for their answers too; `None` for plain messages. Answers in each
-    /// encoding are understood in any case.
+    /// The compression of requests, which servers use for their answers too; `None` for plain messages.
     pub compression: Option<MessageEncoding>,
 }
 
