@@ -75,8 +75,7 @@ pub(crate) fn merge(replicas: &[Samples], rules: DedupRules) -> Samples {
 
 fn merge_timelines<T: Timeline>(timelines: &[T], rules: DedupRules) -> Samples {
     let tracks: Vec<Track> = timelines.iter().map(Track::new).collect();
-    let distances = tracks.iter().flat_map(|track| track.times.windows(2));
-    let least = distances.map(|pair| pair[1].saturating_sub(pair[0])).min().unwrap_or(i64::MAX);
+    let least = tracks.iter().map(|track| least_distance(&track.times)).min().unwrap_or(i64::MAX);
     let latest = tracks.iter().filter_map(|track| track.times.last()).max().copied();
     let start = tracks.iter().filter_map(|track| track.times.first()).min().copied();
     let end = if rules.end == i64::MAX { latest.unwrap_or(i64::MAX) } else { rules.end };
@@ -87,6 +86,11 @@ fn merge_timelines<T: Timeline>(timelines: &[T], rules: DedupRules) -> Samples {
     let pieces = Filler::new(&tracks, least, start, end).fill(led);
     let markers = markers::markers(&tracks, &pieces, &mut Filler::new(&tracks, least, start, end));
     Emitter::new(timelines, rules.counter, rules.totals).emit(&tracks, &pieces, &markers)
+}
+
+fn least_distance(times: &[i64]) -> i64 {
+    let later = times.iter().skip(1);
+    times.iter().zip(later).fold(i64::MAX, |least, (a, b)| least.min(b.saturating_sub(*a)))
 }
 
 #[cfg(test)]

@@ -10,6 +10,9 @@ use crate::dedup::{self, DedupRules, is_gap};
 use crate::timeline::holds_markers;
 use crate::{AggrChunk, DecodeError, DecodeOptions, Samples, SelectedSeries};
 
+/// So many samples are looked up to find out whether two replicas may be one.
+const PROBES: usize = 12;
+
 impl SelectedSeries {
     /// Decodes all replicas and deduplicates them. With `totals`, counters are decoded as running totals.
     pub(crate) fn decode_by_penalty(
@@ -121,8 +124,25 @@ fn is_enough(
 /// Whether two replicas are one producer: where both have samples, at least half of those of one of them are samples of the
 /// other, too. Clocks that tick in the same millisecond by chance are not enough, nor are equal times of different values.
 fn are_one(a: &Samples, b: &Samples) -> bool {
+    if !may_be_one(&a.timestamps, &b.timestamps, |time| *time)
+        && !may_be_one(&a.histograms, &b.histograms, |(time, _)| *time)
+    {
+        return false;
+    }
     let overlap = Overlap::of_samples(a, b);
     overlap.equal > 0 && 2 * overlap.equal >= overlap.a.min(overlap.b)
+}
+
+/// Whether one of some samples of one list has the time of a sample of the other, so that it is worth to compare them all.
+fn may_be_one<T>(a: &[T], b: &[T], time: impl Fn(&T) -> i64) -> bool {
+    let (few, many) = if a.len() < b.len() { (a, b) } else { (b, a) };
+    let (Some(first), Some(last)) = (many.first(), many.last()) else { return false };
+    let begin = few.partition_point(|sample| time(sample) < time(first));
+    let end = few.partition_point(|sample| time(sample) <= time(last)).max(begin);
+    // An odd step, so that every second sample is not always left out.
+    let step = (end - begin) / PROBES | 1;
+    let mut probes = few[begin..end].iter().step_by(step).map(&time);
+    probes.any(|probe| many.binary_search_by_key(&probe, &time).is_ok())
 }
 
 /// Whether all samples of `b` are samples of `a`.

@@ -16,14 +16,14 @@ pub(crate) struct Filler<'a> {
     start: i64,
     /// The end of the query.
     end: i64,
-    spacings: Option<Spacings>,
+    spacings: Spacings<'a>,
     out: Vec<Piece>,
 }
 
 impl<'a> Filler<'a> {
     /// A filler for these replicas.
     pub(crate) fn new(tracks: &'a [Track], least: i64, start: i64, end: i64) -> Self {
-        Filler { tracks, least, start, end, spacings: None, out: Vec::new() }
+        Filler { tracks, least, start, end, spacings: Spacings::new(tracks), out: Vec::new() }
     }
 
     /// The pieces with their gaps filled.
@@ -47,11 +47,15 @@ impl<'a> Filler<'a> {
     /// The interval of scrapes, if there is a gap between two samples of one replica.
     fn hole(&mut self, before: i64, after: i64) -> Option<i64> {
         let distance = after.saturating_sub(before);
-        if !is_gap(distance, self.least) {
-            return None;
-        }
-        let interval = self.interval(before);
+        let interval = self.interval_if_gap(distance, before)?;
         is_gap(distance, interval).then_some(interval)
+    }
+
+    /// The interval of scrapes at `time`, if a distance can be a gap: no interval is shorter than the least distance. So it
+    /// is not searched for where samples are as close as usual.
+    #[inline]
+    fn interval_if_gap(&mut self, distance: i64, time: i64) -> Option<i64> {
+        is_gap(distance, self.least).then(|| self.interval(time))
     }
 
     /// The interval of scrapes, if there is a gap between samples of two replicas. One that is filled in part is a gap only
@@ -86,7 +90,7 @@ impl<'a> Filler<'a> {
     }
 
     fn interval(&mut self, time: i64) -> i64 {
-        self.spacings.get_or_insert_with(|| Spacings::new(self.tracks)).interval(time)
+        self.spacings.interval(time)
     }
 
     /// Adds a piece, and what replicas from `replica` on have in its gaps.
@@ -157,14 +161,14 @@ impl<'a> Filler<'a> {
         match (before, after) {
             (None, None) => Some((i64::MIN, i64::MAX)),
             (None, Some(after)) => {
-                let interval = self.interval(after);
-                let late = is_gap(after.saturating_sub(self.start), interval);
-                late.then(|| (i64::MIN, after.saturating_sub((interval / 2).max(1))))
+                let distance = after.saturating_sub(self.start);
+                let interval = self.interval_if_gap(distance, after)?;
+                is_gap(distance, interval).then(|| (i64::MIN, after.saturating_sub((interval / 2).max(1))))
             }
             (Some(before), None) => {
-                let interval = self.interval(before);
-                let late = is_gap(self.end.saturating_sub(before), interval);
-                late.then(|| (before.saturating_add((interval / 2).max(1)), i64::MAX))
+                let distance = self.end.saturating_sub(before);
+                let interval = self.interval_if_gap(distance, before)?;
+                is_gap(distance, interval).then(|| (before.saturating_add((interval / 2).max(1)), i64::MAX))
             }
             (Some(before), Some(after)) => {
                 let interval = self.gap_between(before, after)?;

@@ -7,9 +7,10 @@ const FEW: usize = 16;
 const MOST: usize = 64;
 
 /// The distances between neighbouring samples of each replica, by the time at which they begin.
-pub(crate) struct Spacings {
-    starts: Vec<i64>,
-    lengths: Vec<i64>,
+pub(crate) struct Spacings<'a> {
+    tracks: &'a [Track],
+    /// For each replica the index of the next distance. Kept, so that no memory is allocated for each question.
+    next: Vec<usize>,
 }
 
 /// What some distances have in common.
@@ -20,15 +21,10 @@ struct Estimate {
     is_certain: bool,
 }
 
-impl Spacings {
+impl<'a> Spacings<'a> {
     /// The distances in all tracks.
-    pub(crate) fn new(tracks: &[Track]) -> Self {
-        let pairs = |track| <[i64]>::windows(track, 2).map(|pair| (pair[0], pair[1].saturating_sub(pair[0])));
-        let mut all: Vec<(i64, i64)> = tracks.iter().flat_map(|track| pairs(&track.times)).collect();
-        // Fast, because the sort uses runs that are sorted already.
-        all.sort_by_key(|(start, _)| *start);
-        let (starts, lengths) = all.into_iter().unzip();
-        Self { starts, lengths }
+    pub(crate) fn new(tracks: &'a [Track]) -> Self {
+        Self { tracks, next: Vec::with_capacity(tracks.len()) }
     }
 
     /// The interval of scrapes after `time`; 0 where nothing is known.
@@ -36,30 +32,60 @@ impl Spacings {
     /// Distances after `time` are used, so that the answer does not depend on where the data begins. Those before it
     /// matter in two cases: near the end of the data, and where the interval becomes shorter soon, so that the next
     /// distances are much shorter than those before.
-    pub(crate) fn interval(&self, time: i64) -> i64 {
-        let now = self.starts.partition_point(|&start| start < time);
-        let (before, after) = self.lengths.split_at(now);
-        let mut pool: Vec<i64> = Vec::with_capacity(MOST);
-        pool.extend(after.iter().take(FEW));
-        let mut before_pool = before.iter().rev();
+    pub(crate) fn interval(&mut self, time: i64) -> i64 {
+        let mut pool = self.after(time, FEW);
+        let before = self.before(time, FEW);
+        let mut earlier = before.iter();
         while pool.len() < FEW && !Estimate::of(&pool).is_unanimous(&pool) {
-            let Some(length) = before_pool.next() else { break };
+            let Some(length) = earlier.next() else { break };
             pool.push(*length);
         }
         let mut estimate = Estimate::of(&pool);
         if !estimate.is_certain && pool.len() >= FEW {
-            pool.extend(after.iter().skip(FEW).take(MOST - pool.len()));
-            pool.extend(before_pool.take(MOST - pool.len()));
+            pool = self.after(time, MOST);
+            let missing = MOST - pool.len();
+            pool.extend(self.before(time, missing));
             estimate = Estimate::of(&pool);
         }
         if before.len() >= FEW / 2 {
-            let past: Vec<i64> = before.iter().rev().take(FEW).copied().collect();
-            let past = Estimate::of(&past);
+            let past = Estimate::of(&before);
             if past.is_certain && past.length > estimate.length.saturating_add(estimate.length / 2) {
                 return past.length;
             }
         }
         estimate.length
+    }
+
+    /// The first distances that begin at `time` or later.
+    fn after(&mut self, time: i64, most: usize) -> Vec<i64> {
+        self.next.clear();
+        self.next.extend(self.tracks.iter().map(|track| track.at_or_after(time)));
+        let mut lengths = Vec::with_capacity(most);
+        while lengths.len() < most {
+            let places = self.tracks.iter().zip(&mut self.next);
+            let open = places.filter(|(track, next)| **next + 1 < track.times.len());
+            let Some((track, next)) = open.min_by_key(|(track, next)| track.times[**next]) else { break };
+            lengths.push(track.times[*next + 1].saturating_sub(track.times[*next]));
+            *next += 1;
+        }
+        lengths
+    }
+
+    /// The last distances that begin before `time`, the last one first.
+    fn before(&mut self, time: i64, most: usize) -> Vec<i64> {
+        self.next.clear();
+        let last = |track: &Track| track.at_or_after(time).min(track.times.len().saturating_sub(1));
+        self.next.extend(self.tracks.iter().map(last));
+        let mut lengths = Vec::with_capacity(most);
+        while lengths.len() < most {
+            let places = self.tracks.iter().zip(&mut self.next).filter(|(_, next)| **next > 0);
+            let Some((track, next)) = places.max_by_key(|(track, next)| track.times[**next - 1]) else {
+                break;
+            };
+            *next -= 1;
+            lengths.push(track.times[*next + 1].saturating_sub(track.times[*next]));
+        }
+        lengths
     }
 }
 
