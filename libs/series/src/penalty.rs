@@ -140,7 +140,7 @@ fn may_be_one<T>(a: &[T], b: &[T], time: impl Fn(&T) -> i64) -> bool {
     let begin = few.partition_point(|sample| time(sample) < time(first));
     let end = few.partition_point(|sample| time(sample) <= time(last)).max(begin);
     // An odd step, so that every second sample is not always left out.
-    let step = (end - begin) / PROBES | 1;
+    let step = ((end - begin) / PROBES) | 1;
     let mut probes = few[begin..end].iter().step_by(step).map(&time);
     probes.any(|probe| many.binary_search_by_key(&probe, &time).is_ok())
 }

@@ -1,5 +1,6 @@
 //! Samples of both kinds in one order of time, for deduplication.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ pub(crate) trait Timeline {
     /// Time of a sample in milliseconds; strictly ascending.
     fn time(&self, index: usize) -> i64;
     /// The times of all samples.
-    fn times(&self) -> Vec<i64>;
+    fn times(&self) -> Cow<'_, [i64]>;
     /// The indices of the staleness markers, ascending.
     fn markers(&self) -> Vec<usize>;
     /// Value of a sample that is a float.
@@ -58,8 +59,8 @@ impl Timeline for FloatTimeline<'_> {
         self.timestamps[index]
     }
 
-    fn times(&self) -> Vec<i64> {
-        self.timestamps.to_vec()
+    fn times(&self) -> Cow<'_, [i64]> {
+        Cow::Borrowed(self.timestamps)
     }
 
     fn markers(&self) -> Vec<usize> {
@@ -142,7 +143,7 @@ impl Timeline for MixedTimeline<'_> {
         }
     }
 
-    fn times(&self) -> Vec<i64> {
+    fn times(&self) -> Cow<'_, [i64]> {
         (0..self.len()).map(|index| self.time(index)).collect()
     }
 
