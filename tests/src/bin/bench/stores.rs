@@ -131,7 +131,11 @@ pub(crate) fn serve(shape: &str) {
                 server = server.max_connection_age(Duration::from_millis(age as u64));
             }
             let server = server.add_routes(routes.routes());
-            tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+            // As servers of gRPC do. Otherwise the last bytes of a window wait for an acknowledgement.
+            let connections = TcpListenerStream::new(listener).inspect(|connection| {
+                let _ = connection.as_ref().map(|connection| connection.set_nodelay(true));
+            });
+            tokio::spawn(server.serve_with_incoming(connections));
         }
         println!("{LISTENING}{addresses}");
         std::future::pending::<()>().await;
