@@ -8,6 +8,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::quickstart::{self, QuickstartArgs};
+use crate::usage::UsageError;
 
 /// A global, long-term view of the metrics of many Prometheus servers, over a mesh that issues its own
 /// certificates
@@ -80,18 +81,6 @@ pub(crate) fn run() -> ExitCode {
         IsthmusCommand::Man { dir } => done(man_pages(&dir)),
     }
 }
-
-/// The command cannot run with these arguments: exit code 2, as for arguments that cannot be parsed.
-#[derive(Debug)]
-pub(crate) struct UsageError(pub(crate) String);
-
-impl std::fmt::Display for UsageError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for UsageError {}
 
 /// Whether the reader of the output has closed the pipe, as `| head` does. This is not a failure.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {

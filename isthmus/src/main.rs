@@ -2,6 +2,7 @@
 
 mod cli;
 mod quickstart;
+mod usage;
 
 use std::process::ExitCode;
 

@@ -30,10 +30,10 @@ pub(crate) fn for_one_store(query: u64) -> u64 {
     (query / 4).max(16 << 20)
 }
 
-/// What the stores of one query may send ahead of it: a quarter of the limit of a query, within bounds. More than 32 MiB makes
+/// What the stores of one query may send ahead of it: a quarter of the limit of a query, within bounds. More than 64 MiB makes
 /// no query faster.
 pub(crate) fn for_stores_ahead(query: u64) -> usize {
-    (query / 4).clamp(8 << 20, 32 << 20) as usize
+    (query / 4).clamp(8 << 20, 64 << 20) as usize
 }
 
 /// The memory of the machine, or the lowest limit of the control groups of this process. `root` is the root

@@ -132,15 +132,16 @@ fn spawn_reloader(startup: &mut Startup, config: ReloaderConfig, trigger: Trigge
     startup.spawn("reloader", async move { reloader.run(shutdown).await });
 }
 
-/// Keeps the last known producer, so that uploads continue while Prometheus does not answer.
+/// Keeps the last known producer, so that uploads continue while Prometheus does not answer. They stop while its flags do not
+/// permit them.
 async fn follow_producer(
     mut state: watch::Receiver<PrometheusState>,
     known: watch::Sender<Option<Producer>>,
     shutdown: Shutdown,
 ) {
     loop {
-        let fresh = state.borrow_and_update().as_ref().ok().and_then(|facts| facts.producer.clone());
-        if fresh.is_some() {
+        let fresh = state.borrow_and_update().as_ref().ok().map(|facts| facts.producer.clone());
+        if let Some(fresh) = fresh {
             known.send_if_modified(|old| {
                 let is_new = *old != fresh;
                 *old = fresh;

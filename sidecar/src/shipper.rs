@@ -143,7 +143,7 @@ impl Shipper {
         }
     }
 
-    /// Runs until shutdown. `producer` is `None` until Prometheus has answered.
+    /// Runs until shutdown. `producer` is `None` until Prometheus has answered, and while its flags do not permit uploads.
     ///
     /// File operations block the thread: run it on a thread of its own.
     ///
@@ -154,13 +154,12 @@ impl Shipper {
         if let Err(cause) = self.uploaded.create_if_missing() {
             error!(error = %cause, "list of uploaded blocks cannot be written, Prometheus may compact blocks before their upload");
         }
-        let known = producer.wait_for(Option::is_some);
-        if !matches!(shutdown.until_triggered(known).await, Some(Ok(_))) {
-            return;
-        }
         let mut last_error = None;
         loop {
-            let Some(producer) = producer.borrow_and_update().clone() else { return };
+            let known = shutdown.until_triggered(producer.wait_for(Option::is_some)).await;
+            let Some(Ok(Some(producer))) = known.map(|known| known.map(|producer| producer.clone())) else {
+                return;
+            };
             let Some(outcome) = shutdown.until_triggered(self.pass(&producer, crate::now())).await else {
                 return;
             };

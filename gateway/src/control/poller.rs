@@ -93,6 +93,7 @@ impl Poller {
     /// end at any time; a target that does not answer two polls in a row, or that answers with an error, is unhealthy.
     async fn round(&self, unanswered: &mut BTreeSet<String>) {
         let offer = self.inbound.offer();
+        unanswered.retain(|name| offer.targets.keys().any(|offered| offered.as_str() == name));
         let known: Vec<Target> = self.targets.borrow().targets.clone();
         let mut present: Vec<Target> = known
             .into_iter()

@@ -6,10 +6,9 @@ use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::usage::UsageError;
 use anyhow::{Context, Result};
 use rustix::fs::{FlockOperation, OFlags, flock};
-
-use crate::cli::UsageError;
 
 /// The file that marks a directory of quickstart. Its lock is held while quickstart runs.
 const MARKER: &str = ".isthmus-quickstart";

@@ -7,8 +7,8 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 
 use anyhow::Result;
 
-use crate::cli::UsageError;
 use crate::quickstart::plan::PORTS;
+use crate::usage::UsageError;
 
 /// Ports that are bound here, over TCP and UDP.
 #[derive(Debug)]

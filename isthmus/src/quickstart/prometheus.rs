@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
-use crate::cli::UsageError;
 use crate::quickstart::plan::{ClusterPlan, ENVIRONMENT, Scraper};
+use crate::usage::UsageError;
 
 /// The scrape interval. It is short, so that there are samples soon after the start.
 const SCRAPE_INTERVAL: &str = "1s";

@@ -175,7 +175,7 @@ pub fn via_with(
 
 fn open(name: &str, endpoint: Endpoint, options: &ChannelOptions) -> Channel {
     let compression = ClientCompressionLayer::new(options.compression, MAX_ANSWER_BYTES);
-    let connections = WindowedConnections::new(endpoint, options.tls.clone());
+    let connections = WindowedConnections::new(&endpoint, options.tls.as_ref());
     let named = |body: Body| Body::new(body.map_err(|status| interrupted(&status)));
     Channel::new(name, compression.layer(connections.map_response(move |answer| answer.map(named))))
 }

@@ -67,6 +67,11 @@ impl PortTls {
         Self { server, current: Arc::new(current), failures, log: Arc::new(LogLimit::new(Instant::now())) }
     }
 
+    /// Whether certificates of clients are verified now.
+    pub(crate) fn verifies_clients(&self) -> bool {
+        (self.current)().is_some_and(|handshake| handshake.verifies_clients())
+    }
+
     /// Does the handshake; `None` if it failed, which is logged and counted.
     pub(crate) async fn accept(&self, mut stream: TcpStream, remote: SocketAddr) -> Option<TcpOrTls> {
         let outcome = match (self.current)() {

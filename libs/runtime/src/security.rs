@@ -37,7 +37,7 @@ pub(crate) struct HttpSecurity {
     pub(crate) guard: Option<WebGuard>,
 }
 
-/// Which servers have something that keeps strangers out: a password, or TLS on gRPC.
+/// Which servers keep strangers out: by a password, or by verified certificates of clients.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KnownClients {
     http: bool,
@@ -59,8 +59,9 @@ impl KnownClients {
 impl ServerSecurity {
     /// Whether the clients of the HTTP server are known, and those of the gRPC server.
     pub(crate) fn knows_clients(&self) -> KnownClients {
+        let verifies = |tls: &Option<PortTls>| tls.as_ref().is_some_and(PortTls::verifies_clients);
         let http = self.http.guard.as_ref().is_some_and(WebGuard::asks_for_password);
-        KnownClients { http, grpc: self.grpc_tls.is_some() }
+        KnownClients { http: http || verifies(&self.http.tls), grpc: verifies(&self.grpc_tls) }
     }
 
     /// Reads the files that the flags name, registers the metric of failed handshakes, and lets a reload read the files

@@ -170,7 +170,9 @@ impl ServerConnection {
                 None => return,
             },
         };
-        let certificate = ClientCertificate::of(&stream);
+        // A certificate that was not verified says nothing about the client.
+        let verifies = options.tls.as_ref().is_some_and(PortTls::verifies_clients);
+        let certificate = ClientCertificate::of(&stream).filter(|_| verifies);
         let service = service.map_request(move |mut request: Request<Incoming>| {
             if let Some(certificate) = &certificate {
                 request.extensions_mut().insert(certificate.clone());

@@ -2,22 +2,25 @@
 
 use model::TimeRange;
 
-use crate::{Aggregate, DecodeError, DecodeOptions, Dedup, Samples, SelectedSeries, Series};
+use crate::{AggrChunk, Aggregate, DecodeError, DecodeOptions, Dedup, Samples, SelectedSeries, Series};
 
 impl Series {
+    /// Memory that [`Series::remove_damaged_chunks`] takes at most, in bytes: that of the largest chunk when it is decoded.
+    pub fn largest_decoded_bytes(&self, aggregate: Aggregate) -> usize {
+        let options = options(aggregate);
+        let bytes = |chunk: &AggrChunk| {
+            let replicas = vec![vec![chunk.clone()]];
+            SelectedSeries { labels: self.labels.clone(), replicas }.decoded_bytes(&options)
+        };
+        self.chunks.iter().map(bytes).max().unwrap_or(0)
+    }
+
     /// Decodes each chunk, removes those that cannot be decoded, and returns why.
     ///
     /// `aggregate` is the aggregate that the query reads of downsampled chunks, as in [`DecodeOptions`]. This takes as long as
     /// evaluating the series, so a query uses it only after it met a damaged chunk.
     pub fn remove_damaged_chunks(&mut self, aggregate: Aggregate) -> Vec<DecodeError> {
-        let options = DecodeOptions {
-            range: TimeRange::ALL,
-            dedup: Dedup::Off,
-            counter: false,
-            aggregate,
-            starts: true,
-            recovery: 0,
-        };
+        let options = options(aggregate);
         let (mut damage, mut samples) = (Vec::new(), Samples::new());
         let labels = self.labels.clone();
         self.chunks.retain(|chunk| {
@@ -34,12 +37,23 @@ impl Series {
     }
 }
 
+/// Decodes a chunk as it is.
+fn options(aggregate: Aggregate) -> DecodeOptions {
+    DecodeOptions {
+        range: TimeRange::ALL,
+        dedup: Dedup::Off,
+        counter: false,
+        aggregate,
+        starts: true,
+        recovery: 0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use model::Labels;
 
     use super::*;
-    use crate::AggrChunk;
     use crate::testing::chunk;
 
     #[test]

@@ -1,6 +1,5 @@
 //! Samples of both kinds in one order of time, for deduplication.
 
-use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -16,7 +15,7 @@ pub(crate) trait Timeline {
     /// Time of a sample in milliseconds; strictly ascending.
     fn time(&self, index: usize) -> i64;
     /// The times of all samples.
-    fn times(&self) -> Cow<'_, [i64]>;
+    fn times(&self) -> Vec<i64>;
     /// The indices of the staleness markers, ascending.
     fn markers(&self) -> Vec<usize>;
     /// Value of a sample that is a float.
@@ -59,8 +58,8 @@ impl Timeline for FloatTimeline<'_> {
         self.timestamps[index]
     }
 
-    fn times(&self) -> Cow<'_, [i64]> {
-        Cow::Borrowed(self.timestamps)
+    fn times(&self) -> Vec<i64> {
+        self.timestamps.to_vec()
     }
 
     fn markers(&self) -> Vec<usize> {
@@ -143,7 +142,7 @@ impl Timeline for MixedTimeline<'_> {
         }
     }
 
-    fn times(&self) -> Cow<'_, [i64]> {
+    fn times(&self) -> Vec<i64> {
         (0..self.len()).map(|index| self.time(index)).collect()
     }
 

@@ -71,9 +71,17 @@ pub struct ServerTlsOptions {
 
 /// The settings of a port, ready for handshakes.
 #[derive(Clone, Debug)]
-pub struct ServerHandshake(Arc<ServerConfig>);
+pub struct ServerHandshake {
+    config: Arc<ServerConfig>,
+    verifies_clients: bool,
+}
 
 impl ServerHandshake {
+    /// Whether the certificate of a client, if it has one, was verified.
+    pub fn verifies_clients(&self) -> bool {
+        self.verifies_clients
+    }
+
     /// Does the handshake with a client, in at most 10 seconds.
     ///
     /// # Errors
@@ -82,7 +90,7 @@ impl ServerHandshake {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let acceptor = TlsAcceptor::from(Arc::clone(&self.0));
+        let acceptor = TlsAcceptor::from(Arc::clone(&self.config));
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => Ok(stream.into()),
             Ok(Err(error)) => Err(in_words("client", error)),
@@ -153,7 +161,9 @@ impl ServerTlsOptions {
         // A resumed connection would skip the verification of the client.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        Ok(Loaded { value: ServerHandshake(Arc::new(config)), files: self.files() })
+        let handshake =
+            ServerHandshake { config: Arc::new(config), verifies_clients: self.client_auth.verifies() };
+        Ok(Loaded { value: handshake, files: self.files() })
     }
 }
 

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use zeroize::Zeroizing;
 
@@ -41,8 +41,22 @@ pub struct Watched<T> {
 struct WatchedState<T> {
     value: Arc<T>,
     seen: Seen,
-    /// Why the present files cannot be used.
-    failed: Option<String>,
+    /// When the files were read last.
+    looked: Instant,
+    /// Why the present files cannot be used, and what they were.
+    failed: Option<(String, Seen)>,
+}
+
+impl<T> WatchedState<T> {
+    /// Whether a file has changed. Where that is not certain, because files cannot be used or have a time in the future, the
+    /// files are read once a second and not for each caller.
+    fn must_be_made_again(&self) -> bool {
+        let (seen, is_certain) = match &self.failed {
+            Some((_, seen)) => (seen, false),
+            None => (&self.seen, self.seen.settled),
+        };
+        !seen.is_unchanged() || (!is_certain && self.looked.elapsed() >= SETTLED)
+    }
 }
 
 impl<T> Watched<T> {
@@ -57,14 +71,19 @@ impl<T> Watched<T> {
         let now = SystemTime::now();
         let Loaded { value, files } = load()?;
         // Marked after it was read; a change in between is younger than a second and found by the next look.
-        let state = WatchedState { value: Arc::new(value), seen: Seen::of(files, now), failed: None };
+        let state = WatchedState {
+            value: Arc::new(value),
+            seen: Seen::of(files, now),
+            looked: Instant::now(),
+            failed: None,
+        };
         Ok(Self { what: what.into(), load: Box::new(load), state: Mutex::new(state) })
     }
 
     /// The value of the files as they are now, or the last value that could be made.
     pub fn current(&self) -> Arc<T> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.failed.is_some() || !state.seen.is_current() {
+        if state.must_be_made_again() {
             // The error is logged, and the old value stays.
             let _ = self.make_again(&mut state);
         }
@@ -82,6 +101,7 @@ impl<T> Watched<T> {
 
     fn make_again(&self, state: &mut WatchedState<T>) -> Result<(), String> {
         let now = SystemTime::now();
+        state.looked = Instant::now();
         match (self.load)() {
             Ok(Loaded { value, files }) => {
                 if state.failed.take().is_some() {
@@ -92,14 +112,15 @@ impl<T> Watched<T> {
                 Ok(())
             }
             Err(error) => {
-                if state.failed.as_ref() != Some(&error) {
+                if state.failed.as_ref().is_none_or(|(logged, _)| *logged != error) {
                     tracing::error!(
                         what = self.what,
                         error,
                         "the changed files cannot be used, the previous settings stay in use"
                     );
-                    state.failed = Some(error.clone());
                 }
+                let files = state.seen.files.iter().map(|(path, _)| path.clone()).collect();
+                state.failed = Some((error.clone(), Seen::of(files, now)));
                 Err(error)
             }
         }
@@ -143,9 +164,8 @@ impl Seen {
         Self { files, settled }
     }
 
-    fn is_current(&self) -> bool {
-        self.settled
-            && self.files.iter().all(|(path, mark)| path.metadata().ok().as_ref().map(FileMark::of) == *mark)
+    fn is_unchanged(&self) -> bool {
+        self.files.iter().all(|(path, mark)| path.metadata().ok().as_ref().map(FileMark::of) == *mark)
     }
 }
 

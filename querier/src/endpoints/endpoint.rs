@@ -3,7 +3,7 @@
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
 
-use model::{Labels, Matcher, TimeRange, Timestamp};
+use model::{Labels, METRIC_NAME, Matcher, TimeRange, Timestamp};
 use promapi::{ExemplarSeries, RuleGroup, TargetDiscovery};
 use runtime::ContextLayer;
 use storeapi::{
@@ -180,6 +180,9 @@ impl<S> StoreLists for S where
 /// that read a bucket are a few hours behind.
 const OUTDATED: Duration = Duration::from_secs(24 * 3600);
 
+/// The clock of a store may be ahead by this much.
+const CLOCK_SKEW: Duration = Duration::from_secs(600);
+
 /// The times for which a store is asked, where it announces `range`. A sidecar always has recent samples, or may get them at any
 /// moment, so its end is not believed.
 pub(crate) fn believed_range(info: &StoreInfo, range: TimeRange) -> TimeRange {
@@ -228,8 +231,11 @@ impl Candidate {
 
     /// Whether its external labels admit series that match.
     pub(crate) fn labels_admit(&self, matchers: &[Matcher]) -> bool {
-        let fits =
-            |set: &Labels| matchers.iter().all(|m| set.get(m.name()).is_none_or(|value| m.matches(value)));
+        // Every series has a name of its own, so a store cannot have one for all.
+        let admits = |set: &Labels, m: &Matcher| {
+            m.name() == METRIC_NAME || set.get(m.name()).is_none_or(|value| m.matches(value))
+        };
+        let fits = |set: &Labels| matchers.iter().all(|m| admits(set, m));
         let sets = self.label_sets();
         fits(&self.bound) && (sets.is_empty() || sets.iter().any(fits))
     }
@@ -264,7 +270,10 @@ impl Candidate {
         if !info.apis.store {
             return Some("it is registered but announces no StoreAPI".to_owned());
         }
-        let end = believed_range(info, info.range).max;
+        let TimeRange { min: begin, max: end } = believed_range(info, info.range);
+        if begin <= end && begin > now() + CLOCK_SKEW && range.max >= now() - OUTDATED {
+            return Some("it is registered but announces only samples of the future".to_owned());
+        }
         let oldest = now() - OUTDATED;
         (end < oldest && range.max > end).then(|| match info.range.min > end {
             true => "it is registered but announces that it has no samples".to_owned(),

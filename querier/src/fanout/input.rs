@@ -178,8 +178,10 @@ impl StoreReader {
                     |s| if strip { shard.keeps(&without(&s.labels)) } else { shard.keeps(&s.labels) },
                 );
             }
-            if let Some(damage) = &mut self.damage {
-                for warning in damage.remove(&mut batch, &self.asked.aggregates) {
+            if let Some(damage) = self.damage.take() {
+                let (damage, warnings) = self.remove_damage(damage, &mut batch).await?;
+                self.damage = Some(damage);
+                for warning in warnings {
                     self.send(StoreMessage::Warning(warning)).await;
                 }
             }
@@ -222,6 +224,25 @@ impl StoreReader {
         }
     }
 
+    /// Removes damaged chunks from `batch`; returns `damage` and warnings. Every chunk is decoded, on a thread that may be busy for long.
+    async fn remove_damage(
+        &self,
+        mut damage: DamageFilter,
+        batch: &mut Vec<Series>,
+    ) -> Result<(DamageFilter, Vec<String>), ReadEnd> {
+        let (mut series, aggregates) = (std::mem::take(batch), self.asked.aggregates.clone());
+        let mut room = Reservation::new(&self.budget);
+        room.add(DamageFilter::bytes(&series, &aggregates) as u64).map_err(exhausted)?;
+        let work = tokio::task::spawn_blocking(move || {
+            let warnings = damage.remove(&mut series, &aggregates);
+            (damage, series, warnings)
+        });
+        let (damage, series, warnings) =
+            work.await.map_err(|error| StoreError::internal(format!("decode chunks: {error}")))?;
+        *batch = series;
+        Ok((damage, warnings))
+    }
+
     /// Reserves the memory of series that wait for the merge.
     fn reserve(&self, batch: &[Series]) -> Result<Reservation, ReadEnd> {
         let mut reservation = Reservation::new(&self.budget);
@@ -230,9 +251,7 @@ impl StoreReader {
             size_of::<Series>() + series.labels.size_bytes() + chunks.sum::<usize>()
         };
         let all: usize = batch.iter().map(bytes).sum();
-        reservation
-            .add(all as u64)
-            .map_err(|error| ReadEnd::Exhausted(StoreError::limit(memory::limit_with_flag(&error))))?;
+        reservation.add(all as u64).map_err(exhausted)?;
         Ok(reservation)
     }
 
@@ -251,6 +270,11 @@ impl StoreReader {
             Some(limit) => tokio::time::timeout(limit, work).await.map_err(|_| late(limit)),
         }
     }
+}
+
+/// The query has no memory left.
+fn exhausted(error: budget::LimitError) -> ReadEnd {
+    ReadEnd::Exhausted(StoreError::limit(memory::limit_with_flag(&error)))
 }
 
 pub(super) fn shortened(mut text: String) -> String {

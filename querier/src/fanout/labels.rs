@@ -142,21 +142,14 @@ impl ProxyStore {
         let mut all = MetadataAnswer::default();
         let add = |answer: MetadataAnswer| {
             for (metric, entries) in answer.metadata {
-                let mut bytes = 0;
-                let known = all.metadata.entry(metric).or_insert_with_key(|metric| {
-                    bytes += STRING_BYTES + metric.len();
-                    Vec::new()
-                });
-                for entry in entries {
-                    if let Err(at) = known.binary_search(&entry) {
-                        bytes += size_of::<MetricMetadata>()
-                            + entry.kind.len()
-                            + entry.help.len()
-                            + entry.unit.len();
-                        known.insert(at, entry);
-                    }
-                }
-                reserved.add(bytes as u64)?;
+                let text = |entry: &MetricMetadata| entry.kind.len() + entry.help.len() + entry.unit.len();
+                let bytes: usize =
+                    entries.iter().map(|entry| size_of::<MetricMetadata>() + text(entry)).sum();
+                reserved.add((STRING_BYTES + metric.len() + bytes) as u64)?;
+                let known = all.metadata.entry(metric).or_default();
+                known.extend(entries);
+                known.sort_unstable();
+                known.dedup();
             }
             Ok(answer.warnings)
         };

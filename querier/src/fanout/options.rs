@@ -30,7 +30,7 @@ pub struct ProxyOptions {
     /// Maximum bytes of memory that one message with series, or a whole answer with labels or metadata, of one store may take.
     /// A store that sends more is dropped from the answer.
     pub store_bytes: usize,
-    /// Bytes that the stores of one answer may send ahead of the merge: in transit, and half as much in queues.
+    /// Bytes that the stores of one answer may send ahead of the merge: in transit, and again as much in queues.
     pub window_bytes: usize,
     /// Maximum bytes of memory of one request that has no budget of its own, such as one that arrives over gRPC.
     pub request_bytes: u64,
@@ -47,7 +47,7 @@ impl Default for ProxyOptions {
             store_series: 10_000_000,
             verify_chunks: false,
             store_bytes: 256 << 20,
-            window_bytes: 32 << 20,
+            window_bytes: 64 << 20,
             request_bytes: u64::MAX,
             total: TotalBudget::unlimited(&QUERIES),
         }

@@ -119,7 +119,7 @@ impl ProxyStore {
         }
         let (chosen, no_store) = self.choose(filter, |c| c.may_hold(&request.matchers, request.range));
         request.batch_size = batch_size(chosen.len());
-        let read_ahead = ReadAhead::new(self.options.window_bytes / 2);
+        let read_ahead = ReadAhead::new(self.options.window_bytes);
         let shared =
             SharedRead { options: &self.options, budget, read_ahead: &read_ahead, stores: chosen.len() };
         let (mut inputs, mut missing, mut outdated_stores) = (Vec::new(), Vec::new(), Vec::new());

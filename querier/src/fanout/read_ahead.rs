@@ -8,9 +8,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Bytes of one permit.
 const UNIT: usize = 1 << 10;
 /// Series in one message of a store, by number of stores: the merge holds one message of each store.
-const BATCH: (usize, usize) = (8, 64);
+const BATCH: (usize, usize) = (16, 64);
 /// With up to this many stores, messages have the largest batch.
-const MANY_STORES: usize = 128;
+const MANY_STORES: usize = 256;
 
 /// One window for all stores of an answer. Each store may have one message in the merge. What it reads before the merge needs
 /// it takes a part of the window, so that a store whose data is needed next is not slowed down by its share.
@@ -39,10 +39,10 @@ impl ReadAhead {
     }
 }
 
-/// How far each of `stores` may send ahead, so that all connections together have about `bytes` in transit.
+/// How far each of `stores` may send ahead, so that all connections together have at most `bytes` in transit.
 pub(super) fn stream_window(stores: usize, bytes: usize) -> StreamWindow {
-    let fits = |window: &StreamWindow| stores.saturating_mul(window.bytes() as usize) <= bytes;
-    StreamWindow::ALL.into_iter().find(fits).unwrap_or(StreamWindow::Small)
+    let large = StreamWindow::Large.bytes() as usize;
+    if stores.saturating_mul(large) <= bytes { StreamWindow::Large } else { StreamWindow::Small }
 }
 
 /// Series in one message of each of `stores`. Large messages save time; with many stores they would take much memory.
@@ -72,12 +72,11 @@ mod tests {
 
     #[test]
     fn many_stores_get_small_windows_and_messages() {
-        let of = |stores| (stream_window(stores, 32 << 20), batch_size(stores));
+        let of = |stores| (stream_window(stores, 64 << 20), batch_size(stores));
         assert_eq!(of(1), (StreamWindow::Large, 64));
-        assert_eq!(of(32), (StreamWindow::Large, 64));
-        assert_eq!(of(33), (StreamWindow::Medium, 64));
-        assert_eq!(of(128), (StreamWindow::Medium, 64));
-        assert_eq!(of(256), (StreamWindow::Small, 32));
-        assert_eq!(of(5000), (StreamWindow::Small, 8));
+        assert_eq!(of(64), (StreamWindow::Large, 64));
+        assert_eq!(of(65), (StreamWindow::Small, 64));
+        assert_eq!(of(512), (StreamWindow::Small, 32));
+        assert_eq!(of(5000), (StreamWindow::Small, 16));
     }
 }

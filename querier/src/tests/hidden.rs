@@ -37,9 +37,11 @@ fn until(millis: i64) -> TimeRange {
 #[tokio::test]
 async fn a_registered_store_that_announces_no_recent_samples_is_reported() {
     let empty = TimeRange::new(Timestamp::MAX, Timestamp::MIN);
+    let future = TimeRange::new(Timestamp::MAX.offset_millis(-1), Timestamp::MAX);
     for (candidate, reason) in [
         (registered("store", until(START + 1000), true), "announces no samples after 1700000001000 ms"),
         (registered("store", empty, true), "announces that it has no samples"),
+        (registered("store", future, true), "announces only samples of the future"),
         (registered("sidecar", TimeRange::ALL, false), "announces no StoreAPI"),
     ] {
         let (series, warnings) = recent(candidate).await;

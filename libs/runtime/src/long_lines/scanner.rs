@@ -55,17 +55,28 @@ pub(super) struct LineScanner {
     place: Place,
     /// The part of the current line that was read. Only that of a request line was not passed on yet.
     line: Vec<u8>,
+    /// Whether a request line was passed on.
+    has_begun: bool,
     notes: LineNotes,
 }
 
 impl LineScanner {
     pub(super) fn new(notes: LineNotes) -> Self {
-        Self { place: Place::RequestLine, line: Vec::new(), notes }
+        Self { place: Place::RequestLine, line: Vec::new(), has_begun: false, notes }
     }
 
     /// Whether bytes are passed on unchanged from now on.
     pub(super) fn is_transparent(&self) -> bool {
         self.place == Place::Transparent
+    }
+
+    /// Whether hyper waits for the rest of a line that it has not seen: the first one of the connection, or one that has begun.
+    pub(super) fn is_incomplete(&self) -> bool {
+        match self.place {
+            Place::RequestLine => !self.has_begun || !self.line.is_empty(),
+            Place::Discarded(_) => true,
+            _ => false,
+        }
     }
 
     /// Reads bytes and appends those that hyper must read to `out`.
@@ -129,6 +140,7 @@ impl LineScanner {
             return used;
         }
         self.place = Place::Headers(Framing::default());
+        self.has_begun = true;
         match split_target(text) {
             Some((method, target, version)) if target.len() > MAX_TARGET_BYTES => {
                 let at = target.iter().position(|byte| *byte == b'?').unwrap_or(target.len());

@@ -51,7 +51,7 @@ impl<'a, T: Timeline> Emitter<'a, T> {
     }
 
     /// The answer: the pieces and the markers in order of time.
-    pub(crate) fn emit(mut self, tracks: &[Track<'_>], pieces: &[Piece], markers: &[Marker]) -> Samples {
+    pub(crate) fn emit(mut self, tracks: &[Track], pieces: &[Piece], markers: &[Marker]) -> Samples {
         let mut markers = markers.iter().peekable();
         for Piece { replica, samples } in pieces {
             let track = &tracks[*replica];
@@ -75,7 +75,7 @@ impl<'a, T: Timeline> Emitter<'a, T> {
     }
 
     /// Appends samples of a track: runs whose places in the timeline follow each other.
-    fn samples(&mut self, replica: usize, track: &Track<'_>, samples: Range<usize>) {
+    fn samples(&mut self, replica: usize, track: &Track, samples: Range<usize>) {
         let mut begin = samples.start;
         while begin < samples.end {
             let first = track.place(begin);

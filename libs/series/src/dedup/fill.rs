@@ -9,7 +9,7 @@ use crate::dedup::track::Track;
 /// and so on. A sample fills a gap if it is at least half an interval after the sample before the gap and before the one
 /// after it, so that as many samples are put into a gap as were lost there.
 pub(crate) struct Filler<'a> {
-    tracks: &'a [Track<'a>],
+    tracks: &'a [Track],
     /// The least distance of two samples of one replica.
     least: i64,
     /// The earliest sample of all replicas.
@@ -22,7 +22,7 @@ pub(crate) struct Filler<'a> {
 
 impl<'a> Filler<'a> {
     /// A filler for these replicas.
-    pub(crate) fn new(tracks: &'a [Track<'a>], least: i64, start: i64, end: i64) -> Self {
+    pub(crate) fn new(tracks: &'a [Track], least: i64, start: i64, end: i64) -> Self {
         Filler { tracks, least, start, end, spacings: Spacings::new(tracks), out: Vec::new() }
     }
 

@@ -8,7 +8,7 @@ const MOST: usize = 64;
 
 /// The distances between neighbouring samples of each replica, by the time at which they begin.
 pub(crate) struct Spacings<'a> {
-    tracks: &'a [Track<'a>],
+    tracks: &'a [Track],
     /// For each replica the index of the next distance. Kept, so that no memory is allocated for each question.
     next: Vec<usize>,
 }
@@ -23,7 +23,7 @@ struct Estimate {
 
 impl<'a> Spacings<'a> {
     /// The distances in all tracks.
-    pub(crate) fn new(tracks: &'a [Track<'a>]) -> Self {
+    pub(crate) fn new(tracks: &'a [Track]) -> Self {
         Self { tracks, next: Vec::with_capacity(tracks.len()) }
     }
 
@@ -74,7 +74,7 @@ impl<'a> Spacings<'a> {
     /// The last distances that begin before `time`, the last one first.
     fn before(&mut self, time: i64, most: usize) -> Vec<i64> {
         self.next.clear();
-        let last = |track: &Track<'_>| track.at_or_after(time).min(track.times.len().saturating_sub(1));
+        let last = |track: &Track| track.at_or_after(time).min(track.times.len().saturating_sub(1));
         self.next.extend(self.tracks.iter().map(last));
         let mut lengths = Vec::with_capacity(most);
         while lengths.len() < most {

@@ -14,7 +14,7 @@ const SAME_PART: i64 = 64;
 /// after it, is part of the answer.
 ///
 /// When a leader missed a sample, the next one is not replaced for the time of `recovery`, unless it misses one, too.
-pub(crate) fn lead(tracks: &[Track<'_>], runs: &[Vec<Run>], recovery: i64) -> Vec<Piece> {
+pub(crate) fn lead(tracks: &[Track], runs: &[Vec<Run>], recovery: i64) -> Vec<Piece> {
     let mut pieces: Vec<Piece> = Vec::new();
     let mut next: Vec<usize> = vec![0; runs.len()];
     // Samples from here on are not decided yet. A new leader must not miss a sample before `seen`.
@@ -72,7 +72,7 @@ pub(crate) fn lead(tracks: &[Track<'_>], runs: &[Vec<Run>], recovery: i64) -> Ve
 }
 
 /// Adds samples of a replica. Its first sample is left out if it is the same scrape as the last one of another replica.
-fn push(pieces: &mut Vec<Piece>, tracks: &[Track<'_>], replica: usize, mut samples: std::ops::Range<usize>) {
+fn push(pieces: &mut Vec<Piece>, tracks: &[Track], replica: usize, mut samples: std::ops::Range<usize>) {
     let times = &tracks[replica].times[samples.clone()];
     if let (Some(last), Some(&first)) = (pieces.last().and_then(|p| p.times(tracks).last()), times.first()) {
         let spacing = times.get(1).map_or(0, |next| next.saturating_sub(first));

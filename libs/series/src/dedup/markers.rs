@@ -19,7 +19,7 @@ pub(crate) struct Marker {
 ///
 /// A series is stale when every replica says so. So a marker counts only where the answer has a gap, or after its end; of
 /// each replica the first one there, and of these the last one.
-pub(crate) fn markers(tracks: &[Track<'_>], pieces: &[Piece], filler: &mut Filler<'_>) -> Vec<Marker> {
+pub(crate) fn markers(tracks: &[Track], pieces: &[Piece], filler: &mut Filler<'_>) -> Vec<Marker> {
     let mut all: Vec<Marker> = Vec::new();
     for (replica, track) in tracks.iter().enumerate() {
         all.extend(track.markers.iter().map(|&(time, place)| Marker { replica, place, time }));

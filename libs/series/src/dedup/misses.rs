@@ -37,7 +37,7 @@ pub(crate) struct MissRules {
 }
 
 /// The runs of replica `own`, in order of time.
-pub(crate) fn runs(tracks: &[Track<'_>], own: usize, rules: MissRules) -> Vec<Run> {
+pub(crate) fn runs(tracks: &[Track], own: usize, rules: MissRules) -> Vec<Run> {
     let times = &tracks[own].times;
     let mut search = MissSearch { tracks, own, next: vec![0; tracks.len()], rules };
     let mut runs = Vec::new();
@@ -75,7 +75,7 @@ pub(crate) fn runs(tracks: &[Track<'_>], own: usize, rules: MissRules) -> Vec<Ru
 
 /// Looks for samples that show a miss. Gaps are given in order of time.
 struct MissSearch<'a> {
-    tracks: &'a [Track<'a>],
+    tracks: &'a [Track],
     own: usize,
     /// For each replica the index of the first sample that may be in the next gap.
     next: Vec<usize>,

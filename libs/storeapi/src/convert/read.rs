@@ -20,7 +20,7 @@ use crate::limits::shortened;
 use crate::{AnswerLimits, SeriesFrame, WireLimits};
 
 /// The number of the field that names the producer of a chunk or a series.
-const PRODUCER: u64 = super::write::PRODUCER as u64;
+const PRODUCER: u64 = crate::convert::write::PRODUCER as u64;
 
 /// Why a frame was rejected.
 #[derive(Debug, thiserror::Error)]

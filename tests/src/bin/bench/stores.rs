@@ -131,11 +131,7 @@ pub(crate) fn serve(shape: &str) {
                 server = server.max_connection_age(Duration::from_millis(age as u64));
             }
             let server = server.add_routes(routes.routes());
-            // As servers of gRPC do. Otherwise the last bytes of a window wait for an acknowledgement.
-            let connections = TcpListenerStream::new(listener).inspect(|connection| {
-                let _ = connection.as_ref().map(|connection| connection.set_nodelay(true));
-            });
-            tokio::spawn(server.serve_with_incoming(connections));
+            tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         }
         println!("{LISTENING}{addresses}");
         std::future::pending::<()>().await;
