@@ -6,6 +6,7 @@ use axum::response::Response;
 use http::{HeaderName, HeaderValue};
 
 use crate::context::CallContext;
+use crate::long_lines::query_string;
 use crate::trace::{KeyValue, SpanKind, TraceContext, Tracer, observe_http};
 
 /// Records the trace of a request whatever the sampler says, as in Thanos.
@@ -30,7 +31,7 @@ pub(crate) async fn in_context(
     let mut span = tracer.start(name, SpanKind::Server, parent, is_forced);
     span.note(|| KeyValue::text("http.request.method", request.method().as_str()));
     span.note(|| KeyValue::text("url.path", request.uri().path()));
-    if let Some(query) = request.uri().query() {
+    if let Some(query) = query_string(request.uri(), request.extensions()) {
         span.note(|| KeyValue::text("url.query", query));
     }
     let context = span.context();
