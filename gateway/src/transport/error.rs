@@ -117,9 +117,14 @@ fn words_of_stream(error: &::h3::error::StreamError) -> String {
 
 /// Why a connection of HTTP/3 ended.
 pub(super) fn words_of_connection(error: &::h3::error::ConnectionError) -> String {
-    use ::h3::error::ConnectionError as E;
+    use ::h3::error::{Code, ConnectionError as E, LocalError};
     match error {
         E::Timeout { .. } => "no answer".to_owned(),
+        E::Local { error: LocalError::Application { code, reason, .. }, .. }
+            if *code != Code::H3_NO_ERROR =>
+        {
+            format!("the peer violated HTTP/3: {reason}")
+        }
         E::Local { .. } => "this gateway closed the connection".to_owned(),
         E::Remote { 0: cause, .. } => words_of_quic(cause),
         _ => "the connection to the peer was lost".to_owned(),

@@ -21,9 +21,9 @@ use tower::{Layer, Service, ServiceExt};
 
 use crate::connection_end::ConnectionEnd;
 
-/// Largest request that is kept until its answer begins. Servers of gRPC accept no larger message by default. A larger
-/// request is sent once.
-const KEPT_BYTES: usize = 4 << 20;
+/// Largest request that is kept until its answer begins: as much as a gateway accepts from a component. A larger request is
+/// sent once.
+const KEPT_BYTES: usize = 1 << 20;
 /// How often a request may reach a server.
 const SENT: usize = 2;
 /// How often a request may be tried, including on connections that turn out to be closed.

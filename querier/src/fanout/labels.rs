@@ -19,7 +19,7 @@ use storeapi::{
 use crate::endpoints::{Candidate, with_store_name};
 use crate::fanout::enforced::enforce;
 use crate::fanout::filter::StoreFilter;
-use crate::fanout::input::{Standing, late, standing};
+use crate::fanout::input::{Standing, late, shortened, standing};
 use crate::fanout::proxy::ProxyStore;
 use crate::memory;
 
@@ -226,11 +226,13 @@ impl ProxyStore {
             match answer {
                 Ok(answer) => {
                     let texts = add(answer).map_err(|limit| over(&limit))?.into_iter().take(WARNINGS);
-                    warnings.extend(texts.map(|text| (at, with_store_name(&name, &text))));
+                    warnings.extend(texts.map(|text| (at, with_store_name(&name, &shortened(text)))));
                 }
                 Err(error) => match limits.refusal() {
                     Some(limit) => return Err(over(limit)),
-                    None => warnings.push((at, with_store_name(&name, error.message()))),
+                    None => {
+                        warnings.push((at, with_store_name(&name, &shortened(error.message().to_owned()))))
+                    }
                 },
             }
         }

@@ -137,8 +137,8 @@ impl StoreItem for RuleGroup {
         for rule in &mut self.rules {
             must_carry("rule", rule.labels(), &store.bound)?;
             for alert in rule.alerts_mut() {
-                alert.labels = external.extended(&alert.labels);
-                must_carry("alert", &alert.labels, &store.bound)?;
+                // A label of the alert must not hide of which cluster it is.
+                alert.labels = external.extended(&alert.labels).extended(&store.bound);
             }
         }
         Ok(())
