@@ -322,7 +322,7 @@ fn all_memory_is_released_however_a_query_ends() {
             assert_eq!(engine.total.reserved_bytes(), 0, "{text}");
         }
         let outcome = engine.run(text, &damaged, &range(), Until::TheEnd).outcome;
-        assert!(matches!(outcome, Err(QueryError::Execution(_))), "{text}: {outcome:?}");
+        assert!(matches!(outcome, Err(QueryError::Decode(_))), "{text}: {outcome:?}");
         assert_eq!(engine.total.reserved_bytes(), 0, "{text}");
     }
 }

@@ -124,7 +124,7 @@ fn samples_that_do_not_ascend_or_do_not_fit_the_encoding_are_rejected() {
         builder.append_histogram(Encoding::Histogram, at(1), &histogram(0, &[1.0]), EPOCH).unwrap_err();
     assert_eq!(error, AppendError::OutOfOrder { at: at(1), last: at(2) });
     let error = builder.append_float(Encoding::Histogram, Sample::new(3, 1.0), EPOCH).unwrap_err();
-    assert_eq!(error.to_string(), "a histogram chunk takes histograms, not a float");
+    assert_eq!(error.to_string(), "histogram chunk: the sample is a float, expected histograms");
     let error = builder.append_histogram(Encoding::Xor, at(3), &histogram(0, &[1.0]), EPOCH).unwrap_err();
     assert_eq!(error.to_string(), "XOR chunk: the sample is a histogram, expected floats");
     let mut fraction = ChunkBuilder::new();
