@@ -1,5 +1,6 @@
 //! The HTTP API over real sockets, with stores over real gRPC.
 
+mod certificates;
 mod info;
 mod order;
 mod paths;
