@@ -45,7 +45,8 @@ pub enum PkiCommand {
 /// standard error.
 pub fn run(command: PkiCommand) -> ExitCode {
     let mut stdout = std::io::stdout().lock();
-    match execute(command, &mut CommandOutput::new(&mut stdout), SystemTime::now()) {
+    match execute(command, &mut CommandOutput::new(&mut stdout, terminal::output_width()), SystemTime::now())
+    {
         Ok(code) => code.into(),
         Err(error) => {
             eprintln!("error: {error}");

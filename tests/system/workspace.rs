@@ -16,7 +16,7 @@ const LAYERS: &[(u8, &[&str])] = &[
     (4, &["promql", "storeapi", "bucket"]),
     (3, &["series"]),
     (2, &["tsdb", "promapi", "mesh", "runtime"]),
-    (1, &["model", "identity", "proto", "budget", "compression", "tls"]),
+    (1, &["model", "identity", "proto", "budget", "compression", "tls", "terminal"]),
 ];
 
 /// The crates without I/O: they take data and give answers.

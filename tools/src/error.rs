@@ -92,6 +92,7 @@ impl From<io::Error> for ToolError {
             io::ErrorKind::PermissionDenied => Cause::Refused,
             io::ErrorKind::BrokenPipe => Cause::ClosedPipe,
             io::ErrorKind::InvalidData => Cause::Damaged,
+            io::ErrorKind::AlreadyExists => Cause::Conflict,
             _ => Cause::Failed,
         };
         Self::new(cause, error.to_string())

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
 
-use comfy_table::presets::ASCII_MARKDOWN;
-use comfy_table::{CellAlignment, Table as Drawing};
 use serde::Serialize;
 use serde_json::Value;
+use terminal::{TableStyle, TextTable};
 
 use crate::error::{DescribeAction, Result};
 use crate::text;
@@ -14,18 +13,23 @@ use crate::text;
 /// The output of a command. It is buffered, so call [`Output::flush`] at the end.
 pub(crate) struct Output {
     to: Box<dyn Write + Send>,
+    /// Columns of the terminal; `None` for a reader that gets whole lines.
+    width: Option<usize>,
 }
 
 impl Output {
     /// Standard output.
     pub(crate) fn stdout() -> Self {
-        Self { to: Box::new(BufWriter::with_capacity(1 << 16, io::stdout())) }
+        Self {
+            to: Box::new(BufWriter::with_capacity(1 << 16, io::stdout())),
+            width: terminal::output_width(),
+        }
     }
 
     /// Another writer.
     #[cfg(test)]
     pub(crate) fn new(to: impl Write + Send + 'static) -> Self {
-        Self { to: Box::new(to) }
+        Self { to: Box::new(to), width: None }
     }
 
     /// Prints a text of one or more lines. Control characters are escaped, because names come from buckets and blocks.
@@ -48,7 +52,7 @@ impl Output {
     /// Prints a table in the given format.
     pub(crate) fn table(&mut self, table: &Table, format: TableFormat) -> Result<()> {
         match format {
-            TableFormat::Table => self.line(table.drawn()),
+            TableFormat::Table => self.line(table.drawn().draw(TableStyle::Markdown, self.width)),
             TableFormat::Tsv => self.bytes(format!("{}\n", table.separated('\t')).as_bytes()),
             TableFormat::Csv => self.bytes(format!("{}\n", table.separated(',')).as_bytes()),
             TableFormat::Json => self.json(&table.json()),
@@ -172,19 +176,17 @@ impl Table {
     }
 
     /// The table for people; columns of numbers are aligned to the right.
-    fn drawn(&self) -> Drawing {
-        let mut drawing = Drawing::new();
-        drawing.load_style(ASCII_MARKDOWN).set_header(self.columns.iter().map(|(title, _)| *title));
+    fn drawn(&self) -> TextTable {
+        let mut drawing = TextTable::new(self.columns.iter().map(|(title, _)| *title));
         for row in &self.rows {
-            drawing.add_row(row.iter().map(TableCell::for_people));
+            drawing.push(row.iter().map(TableCell::for_people));
         }
         for index in 0..self.columns.len() {
             let is_number = |row: &Vec<TableCell>| {
                 matches!(row[index], TableCell::Number(_) | TableCell::Bytes(_) | TableCell::Absent)
             };
-            let all_numbers = !self.rows.is_empty() && self.rows.iter().all(is_number);
-            if let Some(column) = drawing.column_mut(index).filter(|_| all_numbers) {
-                column.set_cell_alignment(CellAlignment::Right);
+            if !self.rows.is_empty() && self.rows.iter().all(is_number) {
+                drawing.align_right(index);
             }
         }
         drawing
@@ -274,6 +276,14 @@ pub(crate) mod tests {
              |-------|-----------|----------|\n\
              | up    | 1,234,567 | 2.00 KiB |\n\
              | a,\"b\" |         5 |        - |\n"
+        );
+        let kept = CapturedOutput::default();
+        let mut narrow = Output { width: Some(28), ..Output::new(kept.clone()) };
+        narrow.table(&table, TableFormat::Table).unwrap();
+        assert!(
+            kept.text().starts_with("NAME     up\n#SERIES  1,234,567\nSIZE     2.00 KiB\n\n"),
+            "{}",
+            kept.text()
         );
         assert_eq!(print(TableFormat::Csv), "NAME,#SERIES,SIZE\nup,1234567,2048\n\"a,\"\"b\"\"\",5,\n");
         let json: Value = serde_json::from_str(&print(TableFormat::Json)).unwrap();

@@ -1,10 +1,14 @@
 //! Progress of long commands: on a terminal a bar with rate and remaining time, elsewhere a line every 10 seconds.
 
+use std::fmt::Write;
 use std::io::IsTerminal;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use indicatif::{BinaryBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{BinaryBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use terminal::rounded;
+
+use crate::text;
 
 /// Time between two lines if standard error is not a terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
@@ -73,10 +77,10 @@ impl TaskProgress {
 
     /// The progress as a line of text.
     fn line(&self) -> String {
-        let (done, rate) = (self.bar.position(), self.bar.per_sec());
+        let (done, per_second) = (self.bar.position(), self.bar.per_sec());
         let amount = |n: u64| match self.unit {
             Unit::Bytes => BinaryBytes(n).to_string(),
-            Unit::Count(_) => n.to_string(),
+            Unit::Count(_) => text::grouped(&n.to_string()),
         };
         let of = self.bar.length().map(|total| format!(" of {}", amount(total))).unwrap_or_default();
         let noun = match self.unit {
@@ -91,24 +95,43 @@ impl TaskProgress {
             part if part.is_empty() => part,
             part => format!(" ({part})"),
         };
-        format!("{}{part}: {}{of}{noun}, {}/s{left}", self.bar.prefix(), amount(done), amount(rate as u64))
+        format!(
+            "{}{part}: {}{of}{noun}, {}{left}",
+            self.bar.prefix(),
+            amount(done),
+            rate(self.unit, per_second)
+        )
+    }
+}
+
+/// A rate with its unit, rounded for people.
+fn rate(unit: Unit, per_second: f64) -> String {
+    match unit {
+        Unit::Bytes => format!("{}/s", BinaryBytes(per_second as u64)),
+        Unit::Count(_) => format!("{}/s", text::grouped(&rounded(per_second))),
     }
 }
 
 fn style(unit: Unit, bounded: bool) -> ProgressStyle {
     let amount = match (unit, bounded) {
-        (Unit::Bytes, true) => "{binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}".to_owned(),
-        (Unit::Bytes, false) => "{binary_bytes} {binary_bytes_per_sec}".to_owned(),
-        (Unit::Count(noun), true) => format!("{{human_pos}}/{{human_len}} {noun} {{per_sec}}"),
-        (Unit::Count(noun), false) => format!("{{human_pos}} {noun} {{per_sec}}"),
+        (Unit::Bytes, true) => "{binary_bytes}/{binary_total_bytes} ".to_owned(),
+        (Unit::Bytes, false) => "{binary_bytes} ".to_owned(),
+        (Unit::Count(noun), true) => format!("{{human_pos}}/{{human_len}} {noun} "),
+        (Unit::Count(noun), false) => format!("{{human_pos}} {noun} "),
     };
+    let amount = format!("{amount}{{rate}}");
     let template = match bounded {
         true => format!("{{prefix}} [{{bar:25}}] {amount}, {{eta}} left {{msg}}"),
         false => format!("{{prefix}} {{spinner}} {amount} {{msg}}"),
     };
     let plain = ProgressStyle::default_bar();
     match plain.clone().template(&template) {
-        Ok(style) => style.progress_chars("=> "),
+        Ok(style) => {
+            style.progress_chars("=> ").with_key("rate", move |state: &ProgressState, to: &mut dyn Write| {
+                // The only error is that of a full buffer, which a string has not.
+                let _ = to.write_str(&rate(unit, state.per_sec()));
+            })
+        }
         Err(_) => plain,
     }
 }
@@ -128,6 +151,16 @@ mod tests {
         let series = TaskProgress::with_terminal("read", Unit::Count("series"), 0, false);
         series.add(7);
         assert!(series.line().starts_with("read: 7 series, "), "{}", series.line());
+    }
+
+    #[test]
+    fn rates_are_rounded_and_grouped() {
+        assert_eq!(rate(Unit::Count("blocks"), 2_581.811_5), "2,582/s");
+        assert_eq!(rate(Unit::Count("blocks"), 0.123_45), "0.123/s");
+        assert_eq!(rate(Unit::Bytes, 3.5 * 1024.0), "3.50 KiB/s");
+        let series = TaskProgress::with_terminal("read", Unit::Count("series"), 0, false);
+        series.add(70_000);
+        assert!(series.line().starts_with("read: 70,000 series, "), "{}", series.line());
     }
 
     #[test]

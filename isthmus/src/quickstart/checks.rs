@@ -1,5 +1,6 @@
 //! `quickstart --check`: checks the main functions one after the other, and prints the result of each.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -8,11 +9,11 @@ use crate::quickstart::demonstration::Demonstration;
 use crate::quickstart::plan::{ClusterPlan, QuickstartPlan, Reach};
 use crate::quickstart::querier::{QuerierClient, wait_for};
 
+/// Space before what a check has seen.
+const INDENT: &str = "        ";
+
 /// How long the mesh may take to detect a failure and to recover from it.
 const RECOVERY: Duration = Duration::from_secs(60);
-
-/// Columns of the report.
-const WIDTH: usize = 100;
 
 /// Runs all checks in order, prints each result, and returns whether all passed.
 pub(super) async fn run(demonstration: &mut Demonstration) -> bool {
@@ -36,19 +37,20 @@ pub(super) async fn run(demonstration: &mut Demonstration) -> bool {
     report.failed == 0
 }
 
-/// A text in lines of at most [`WIDTH`] columns with an indent; a longer word has a line of its own.
+/// A text with an indent, in lines that fit the terminal.
 fn wrapped(text: &str) -> String {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.len() + 1 + word.len() <= WIDTH => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(format!("        {word}")),
-        }
-    }
-    lines.join("\n")
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let lines = match terminal::output_width() {
+        Some(width) => terminal::wrap(&text, width.saturating_sub(INDENT.len())),
+        None => vec![text],
+    };
+    lines.into_iter().map(|line| format!("{INDENT}{line}")).collect::<Vec<_>>().join("\n")
+}
+
+/// Numbers of clusters, rounded for people.
+fn shown(counts: &BTreeMap<String, f64>) -> String {
+    let counts = counts.iter().map(|(cluster, count)| format!("{cluster}: {}", terminal::rounded(*count)));
+    counts.collect::<Vec<_>>().join(", ")
 }
 
 struct CheckReport {
@@ -130,7 +132,7 @@ async fn range(querier: &QuerierClient) -> Result<String> {
         ensure!(values == 6, "{cluster} has {values} points, expected 6");
         let last = series["values"][5][1].as_str().and_then(|value| value.parse::<f64>().ok());
         let last = last.with_context(|| format!("{cluster}: the last value is not a number"))?;
-        seen.push(format!("{cluster}: {values} points, last value {last:.1} requests/s"));
+        seen.push(format!("{cluster}: {values} points, last value {} requests/s", terminal::rounded(last)));
     }
     Ok(seen.join("; "))
 }
@@ -140,7 +142,7 @@ const TARGETS_PER_CLUSTER: &str = "count by (cluster) (up)";
 
 async fn replica_killed(demonstration: &mut Demonstration, querier: &QuerierClient) -> Result<String> {
     let before = querier.query(TARGETS_PER_CLUSTER, "").await?.by_label("cluster");
-    ensure!(before.len() == demonstration.plan().clusters.len(), "answers from {before:?}");
+    ensure!(before.len() == demonstration.plan().clusters.len(), "answers from {}", shown(&before));
     let lost = "scraper-0.eu-1";
     demonstration.kill(&format!("prometheus {lost}")).await?;
     demonstration.kill(&format!("sidecar {lost}")).await?;
@@ -153,13 +155,13 @@ async fn replica_killed(demonstration: &mut Demonstration, querier: &QuerierClie
     .await?;
     let answer = querier.query(TARGETS_PER_CLUSTER, "").await?;
     let after = answer.by_label("cluster");
-    ensure!(before == after, "targets per cluster: {before:?} before, {after:?} after");
+    ensure!(before == after, "targets per cluster: {} before, {} after", shown(&before), shown(&after));
     ensure!(
         answer.warnings.iter().any(|w| w.contains(lost)),
         "no warning names {lost}: {:?}",
         answer.warnings
     );
-    Ok(format!("targets per cluster {after:?}, unchanged; warning: {}", answer.warnings[0]))
+    Ok(format!("targets of {}, unchanged; warning: {}", shown(&after), answer.warnings[0]))
 }
 
 /// The cluster that is dialled. Its UDP is blocked.
@@ -184,7 +186,7 @@ async fn udp_blocked(demonstration: &mut Demonstration, querier: &QuerierClient)
     .await?;
     let took = begun.elapsed().as_secs_f64();
     let counts = querier.query(TARGETS_PER_CLUSTER, "").await?.by_label("cluster");
-    let count = counts.get(name).with_context(|| format!("no answer from {name}: {counts:?}"))?;
+    let count = counts.get(name).with_context(|| format!("no answer from {name}: {}", shown(&counts)))?;
     demonstration.block_udp(name, false)?;
     Ok(format!("{name} answers over TCP {took:.1} s after UDP was blocked: {count} targets"))
 }
@@ -220,7 +222,7 @@ async fn cluster_killed(demonstration: &mut Demonstration, querier: &QuerierClie
     let named = answer.warnings.iter().find(|w| w.contains(name));
     let warning = named.with_context(|| format!("no warning names {name}: {:?}", answer.warnings))?.clone();
     let clusters = answer.by_label("cluster");
-    ensure!(clusters.len() == 1, "answers from {clusters:?}");
+    ensure!(clusters.len() == 1, "answers from {}", shown(&clusters));
     match querier.query(TARGETS_PER_CLUSTER, "&partial_response=false").await {
         Ok(_) => bail!("partial_response=false gave an answer without {name}"),
         Err(refused) => Ok(format!("warning: {warning}; with partial_response=false: {refused:#}")),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use anyhow::Result;
+use terminal::{TableStyle, TextTable};
 
 use crate::quickstart::demonstration::Demonstration;
 use crate::quickstart::plan::QuickstartPlan;
@@ -12,10 +13,13 @@ use crate::quickstart::plan::QuickstartPlan;
 pub(super) async fn print(demonstration: &Demonstration, queries: &[(&str, &str)]) -> Result<()> {
     let plan = demonstration.plan();
     let urls = urls(plan);
-    say!("{:<28} {:>8}  URL", "PROCESS", "PID");
+    let mut processes = TextTable::new(["PROCESS", "PID", "URL"]);
+    processes.align_right(1);
     for (name, id) in demonstration.running() {
-        say!("{name:<28} {id:>8}  {}", urls.get(&name).map_or("", String::as_str));
+        let url = urls.get(&name).cloned().unwrap_or_default();
+        processes.push([name, id.to_string(), url]);
     }
+    say!("{}", processes.draw(TableStyle::Plain, terminal::output_width()));
     say!("\nThe querier serves the Prometheus HTTP API at http://{}", plan.querier_http);
     say!("All URLs as JSON: {}", plan.dir.join("endpoints.json").display());
     say!("Logs: {}", plan.logs.display());
@@ -26,16 +30,10 @@ pub(super) async fn print(demonstration: &Demonstration, queries: &[(&str, &str)
         say!("  curl -sG http://{}/api/v1/query --data-urlencode 'query={expression}'", plan.querier_http);
         let answer = querier.query(expression, "").await?;
         for (cluster, value) in answer.by_label("cluster") {
-            say!("    {cluster}: {}", rounded(value));
+            say!("    {cluster}: {}", terminal::rounded(value));
         }
     }
     Ok(())
-}
-
-/// A number with at most three digits after the point.
-fn rounded(value: f64) -> String {
-    let text = format!("{value:.3}");
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// The URL of each child for a browser, by its name: its page, or its metrics if it has no page.

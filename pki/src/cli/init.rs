@@ -82,7 +82,8 @@ pub(super) fn run(args: &InitArgs, output: &mut CommandOutput<'_>, now: SystemTi
     output.line(&format!("active root    {}", pins[0]))?;
     output.line(&format!("standby root   {}", pins[1]))?;
     output.line(&format!("issuing CA     valid until {until}"))?;
-    output.line(&format!("Take {root_out} offline now. Keep its passphrase in another place."))?;
+    output
+        .line(&format!("Take the directory {root_out} offline now. Keep its passphrase in another place."))?;
     output.line(&format!(
         "Next: pki token create --state {state} --cluster NAME --environment NAME --address HOST:PORT"
     ))?;

@@ -100,7 +100,7 @@ pub(super) fn cert(
             vec![c.serial, c.spiffe_id, state, c.issued_at, c.not_after]
         })
         .collect();
-    output.table(&["SERIAL", "SPIFFE ID", "STATE", "ISSUED", "EXPIRES"], &rows)?;
+    output.table(&["SERIAL", "SPIFFE ID", "STATE", "ISSUED", "EXPIRES"], rows)?;
     Ok(0)
 }
 
@@ -121,7 +121,7 @@ pub(super) fn cluster(command: &ClusterCommand, output: &mut CommandOutput<'_>) 
     }
     let rows: Vec<_> =
         clusters.into_iter().map(|c| vec![c.cluster.to_string(), c.environment, c.registered_at]).collect();
-    output.table(&["CLUSTER", "ENVIRONMENT", "REGISTERED"], &rows)?;
+    output.table(&["CLUSTER", "ENVIRONMENT", "REGISTERED"], rows)?;
     Ok(0)
 }
 
@@ -183,7 +183,7 @@ pub(super) fn doctor(
             .into_iter()
             .map(|f| vec![f.severity.as_str().to_owned(), f.check.to_owned(), f.text])
             .collect();
-        output.table(&["SEVERITY", "CHECK", "FINDING"], &rows)?;
+        output.table(&["SEVERITY", "CHECK", "FINDING"], rows)?;
     }
     Ok(match worst {
         Severity::Ok => 0,

@@ -3,20 +3,26 @@
 use std::io::{self, Write};
 
 use serde_json::{Value, json};
+use terminal::{TableStyle, TextTable};
 
 use crate::error::PkiError;
 
 /// The output of a command.
-pub(super) struct CommandOutput<'a>(&'a mut dyn Write);
+pub(super) struct CommandOutput<'a> {
+    to: &'a mut dyn Write,
+    /// Columns of the terminal; `None` for a reader that gets whole lines.
+    width: Option<usize>,
+}
 
 impl<'a> CommandOutput<'a> {
-    pub(super) fn new(to: &'a mut dyn Write) -> Self {
-        Self(to)
+    /// Writes to `to`, with tables for a terminal of `width` columns.
+    pub(super) fn new(to: &'a mut dyn Write, width: Option<usize>) -> Self {
+        Self { to, width }
     }
 
-    /// Prints one line of text.
+    /// Prints a text of one or more lines.
     pub(super) fn line(&mut self, text: &str) -> Result<(), PkiError> {
-        ignore_closed_pipe(writeln!(self.0, "{text}"))
+        ignore_closed_pipe(writeln!(self.to, "{text}"))
     }
 
     /// Prints a JSON object after adding the version of its schema.
@@ -25,20 +31,11 @@ impl<'a> CommandOutput<'a> {
         self.line(&object.to_string())
     }
 
-    /// Prints a table. Each column is as wide as its widest cell.
-    pub(super) fn table(&mut self, head: &[&str], rows: &[Vec<String>]) -> Result<(), PkiError> {
-        let head: Vec<String> = head.iter().map(|cell| (*cell).to_owned()).collect();
-        let width = |column: usize| {
-            let cells =
-                rows.iter().chain([&head]).map(|row| row.get(column).map_or(0, |cell| cell.chars().count()));
-            cells.max().unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..head.len()).map(width).collect();
-        for row in [&head].into_iter().chain(rows) {
-            let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-            self.line(cells.collect::<Vec<_>>().join("  ").trim_end())?;
-        }
-        Ok(())
+    /// Prints a table.
+    pub(super) fn table(&mut self, head: &[&str], rows: Vec<Vec<String>>) -> Result<(), PkiError> {
+        let mut table = TextTable::new(head.iter().copied());
+        rows.into_iter().for_each(|row| table.push(row));
+        self.line(&table.draw(TableStyle::Plain, self.width))
     }
 }
 

@@ -108,9 +108,13 @@ fn create(args: &CreateArgs, output: &mut CommandOutput<'_>, now: SystemTime) ->
         // ...)"`.
         return output.line(text.expose());
     }
-    match args.state.json {
-        true => output.object(object),
-        false => Ok(()),
+    match (args.state.json, &args.out) {
+        (false, Some(path)) => output.line(&format!(
+            "{}: token for cluster {}, valid once until {expires_at}",
+            path.display(),
+            new.cluster
+        )),
+        _ => output.object(object),
     }
 }
 
@@ -136,7 +140,7 @@ fn list(args: &StateArgs, output: &mut CommandOutput<'_>, now: SystemTime) -> Re
             vec![t.id, t.cluster, state, t.expires_at, used_at, t.refusals.to_string()]
         })
         .collect();
-    output.table(&["ID", "CLUSTER", "STATE", "EXPIRES", "USED", "REFUSALS"], &rows)
+    output.table(&["ID", "CLUSTER", "STATE", "EXPIRES", "USED", "REFUSALS"], rows)
 }
 
 fn revoke(args: &RevokeArgs, output: &mut CommandOutput<'_>, now: SystemTime) -> Result<(), PkiError> {
