@@ -9,11 +9,11 @@ use std::{
 use clap::{Args, Subcommand};
 use identity::Secret;
 use pki::JoinToken;
-use runtime::{CommonArgs, ConfigMistakes, EXIT_ERROR, ListenAddress};
+use runtime::{CommonArgs, ConfigMistakes, ListenAddress};
 
 use crate::{
-    component::{Gateway, ROLE, Setup},
-    config::{ClusterTarget, Config, ConfigFileError, GatewayRole},
+    component::{Gateway, Setup, role_info},
+    config::{ClusterTarget, Config, GatewayRole},
 };
 
 /// Largest token file that is read, in bytes.
@@ -26,7 +26,7 @@ const MAX_TOKEN_BYTES: u64 = 16 << 10;
 /// --data-dir, and serves the targets of --target. When it is started again with the same arguments, it uses the stored
 /// certificate.
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, mut_arg("grpc_address", |arg| arg.default_value("127.0.0.1:10941")))]
+#[command(args_conflicts_with_subcommands = true, mut_arg("grpc_address", |arg| arg.default_value("127.0.0.1:10941")), mut_arg("http_address", |arg| arg.default_value("0.0.0.0:10942")))]
 pub struct GatewayArgs {
     #[command(subcommand)]
     command: Option<GatewayCommand>,
@@ -88,10 +88,15 @@ pub fn run(args: GatewayArgs) -> ExitCode {
     if let Some(GatewayCommand::CheckConfig { file }) = &args.command {
         return check_config(file);
     }
-    let common = args.common.clone();
-    runtime::start(ROLE, &common, check(args), |setup, startup| async {
-        Ok(Gateway::build(setup, startup).await?.into_role())
-    })
+    match check(args) {
+        Err(mistakes) => mistakes.report(),
+        Ok(setup) => {
+            let (role, common) = (role_info(&setup.config.role), setup.common.clone());
+            runtime::start(role, &common, Ok(setup), |setup, startup| async {
+                Ok(Gateway::build(setup, startup).await?.into_role())
+            })
+        }
+    }
 }
 
 fn check_config(file: &Path) -> ExitCode {
@@ -105,11 +110,7 @@ fn check_config(file: &Path) -> ExitCode {
             let _ = writeln!(std::io::stdout(), "{}: valid, role {role}", file.display());
             ExitCode::SUCCESS
         }
-        Err(error @ ConfigFileError::Read { .. }) => {
-            eprintln!("error: {error}");
-            ExitCode::from(EXIT_ERROR)
-        }
-        Err(error @ ConfigFileError::Wrong { .. }) => ConfigMistakes::from(error).report(),
+        Err(error) => ConfigMistakes::from(error).report(),
     }
 }
 
@@ -187,8 +188,10 @@ mod tests {
     }
 
     #[test]
-    fn the_local_port_has_a_default_of_its_own() {
-        assert_eq!(parse(&[]).unwrap().common.grpc_address.to_string(), "127.0.0.1:10941");
+    fn the_ports_have_defaults_of_their_own() {
+        let common = parse(&[]).unwrap().common;
+        assert_eq!(common.grpc_address.to_string(), "127.0.0.1:10941");
+        assert_eq!(common.http_address.to_string(), "0.0.0.0:10942");
         let given = parse(&["--grpc-address", "127.0.0.1:7"]).unwrap();
         assert_eq!(given.common.grpc_address.to_string(), "127.0.0.1:7");
     }

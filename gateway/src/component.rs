@@ -12,11 +12,23 @@ mod setup;
 pub use self::setup::{Addresses, Setup};
 
 use futures::future::BoxFuture;
+use proto::isthmus::mesh::v1::directory_server;
 use runtime::{RoleError, RoleInfo, RunningRole, Startup};
 
 use crate::{config::GatewayRole, metrics::GatewayMetrics};
 
-pub(crate) const ROLE: RoleInfo = RoleInfo { name: "gateway", descriptors: &[proto::DESCRIPTORS] };
+/// What is known about a gateway before it starts.
+pub(crate) fn role_info(role: &GatewayRole) -> RoleInfo {
+    let common = RoleInfo { name: "gateway", descriptors: &[proto::DESCRIPTORS], ..RoleInfo::DEFAULT };
+    match role {
+        GatewayRole::Observability(_) => RoleInfo {
+            services: &[directory_server::SERVICE_NAME],
+            grpc_shows: "the directory, and the samples of all clusters",
+            ..common
+        },
+        GatewayRole::Cluster(_) => common,
+    }
+}
 
 /// A gateway that listens and whose tasks run.
 pub struct Gateway {
@@ -32,7 +44,7 @@ impl Gateway {
     // Boxed here, so that callers in other crates do not compile the whole gateway again.
     pub fn start(setup: Setup) -> BoxFuture<'static, Result<Self, RoleError>> {
         Box::pin(async move {
-            let startup = Startup::bind(ROLE, &setup.common).await?;
+            let startup = Startup::bind(role_info(&setup.config.role), &setup.common).await?;
             Self::build(setup, startup).await
         })
     }

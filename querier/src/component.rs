@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use budget::{BudgetLimits, TotalBudget};
 use promapi::{ExemplarSeries, RuleGroup, TargetDiscovery};
 use promql::{EngineOptions, ParseOptions, QUERIES};
+use proto::thanos;
 use runtime::{HttpMetrics, Registry, RoleError, RoleInfo, RunningRole, Startup};
 use series::Dedup;
 use storeapi::{
@@ -24,7 +25,22 @@ use crate::metrics::{QueryMemory, StoreNodes};
 use crate::query::{ActiveQueries, Driver, QueryGate, QueryMetrics};
 use crate::query_server::{QueryDefaults, QueryServer};
 
-pub(crate) const ROLE: RoleInfo = RoleInfo { name: "querier", descriptors: &[proto::DESCRIPTORS] };
+pub(crate) const ROLE: RoleInfo = RoleInfo {
+    name: "querier",
+    descriptors: &[proto::DESCRIPTORS],
+    services: &[
+        thanos::info::info_server::SERVICE_NAME,
+        thanos::store_server::SERVICE_NAME,
+        thanos::metadata_server::SERVICE_NAME,
+        thanos::rules_server::SERVICE_NAME,
+        thanos::targets_server::SERVICE_NAME,
+        thanos::exemplars_server::SERVICE_NAME,
+        thanos::status_server::SERVICE_NAME,
+        thanos::query_server::SERVICE_NAME,
+    ],
+    http_shows: "metrics, and queries over all stores",
+    grpc_shows: "queries, and the samples of all stores",
+};
 
 /// Runs the querier until a signal stops it: the command `isthmus query`.
 pub fn run(args: QueryArgs) -> ExitCode {
@@ -122,7 +138,8 @@ fn active_queries(config: &Config) -> Result<ActiveQueries, RoleError> {
         return Ok(ActiveQueries::default());
     }
     let active = ActiveQueries::open(Path::new(path), config.args.max_concurrent);
-    active.map_err(|error| RoleError::failed(format!("--query.active-query-path={path}: {error}")))
+    active
+        .map_err(|error| RoleError::wrong_configuration(format!("--query.active-query-path={path}: {error}")))
 }
 
 fn endpoint_options(config: &Config, registry: &mut Registry) -> EndpointOptions {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bucket::{Bucket, BucketMetrics};
 use model::Timestamp;
 use promapi::{ExemplarSeries, RuleGroup, TargetDiscovery};
+use proto::thanos;
 use runtime::{BoxError, RoleError, RoleInfo, RunningRole, Shutdown, Startup};
 use storeapi::{
     AnswerMemory, ListingServer, ListingStore, MetadataServer, StoreServer, TenantTsdbStatus, WireListing,
@@ -21,7 +22,21 @@ use crate::shipper::{Producer, Shipper, ShipperMetrics};
 use crate::store::PrometheusStore;
 use crate::upstream::{Heartbeat, PrometheusState, StateReporter, first_answer};
 
-const ROLE: RoleInfo = RoleInfo { name: "sidecar", descriptors: &[proto::DESCRIPTORS] };
+const ROLE: RoleInfo = RoleInfo {
+    name: "sidecar",
+    descriptors: &[proto::DESCRIPTORS],
+    services: &[
+        thanos::info::info_server::SERVICE_NAME,
+        thanos::store_server::SERVICE_NAME,
+        thanos::metadata_server::SERVICE_NAME,
+        thanos::rules_server::SERVICE_NAME,
+        thanos::targets_server::SERVICE_NAME,
+        thanos::exemplars_server::SERVICE_NAME,
+        thanos::status_server::SERVICE_NAME,
+    ],
+    http_shows: "metrics and probes",
+    grpc_shows: "all samples of this Prometheus",
+};
 
 /// Why the sidecar is not ready before the first answer of Prometheus.
 const NO_ANSWER_YET: &str = "Prometheus has not answered yet";

@@ -6,6 +6,7 @@
 mod circles;
 mod docs;
 mod end_to_end;
+mod ports;
 mod tools;
 mod uploads;
 mod workspace;

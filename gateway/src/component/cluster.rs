@@ -102,7 +102,12 @@ pub(super) async fn build(
         async move { reloading.apply(config) }
     });
 
-    tracing::info!(%identity, "the cluster gateway has started");
+    match mesh {
+        Some(mesh) => {
+            tracing::info!(%identity, %mesh, "the cluster gateway has started; the mesh accepts only observability gateways with a certificate of the trust domain")
+        }
+        None => tracing::info!(%identity, "the cluster gateway has started"),
+    }
     let running = startup.serve();
     let addresses = Addresses::new(&running, mesh, Vec::new());
     Ok((running, addresses))
@@ -144,7 +149,7 @@ fn peers_to_dial(role: &ClusterRole, membership: &Membership) -> Result<BTreeSet
         (dial, _) => dial,
     };
     if addresses.is_empty() && role.listen.is_none() {
-        return Err(RoleError::failed(
+        return Err(RoleError::wrong_configuration(
             "neither `dial` nor `listen` is set, and the token contains no address; set one of them",
         ));
     }
@@ -165,7 +170,7 @@ async fn load_or_join(setup: &Setup, data_dir: &DataDir) -> Result<(Credentials,
             && token.subject() != identity
         {
             let wanted = token.subject();
-            return Err(RoleError::failed(format!(
+            return Err(RoleError::wrong_configuration(format!(
                 "data directory {path}: belongs to {identity}, but the token is for {wanted}; use another data directory"
             )));
         }
@@ -176,7 +181,9 @@ async fn load_or_join(setup: &Setup, data_dir: &DataDir) -> Result<(Credentials,
             }
             (Ok(_), None) => return Ok((credentials, bundle)),
             (Err(error), None) => {
-                return Err(RoleError::failed(format!("{error}; join again with a new token (--join-file)")));
+                return Err(RoleError::wrong_configuration(format!(
+                    "{error}; join again with a new token (--join-file)"
+                )));
             }
             (Err(error), Some(_)) => {
                 tracing::warn!(error = %error, "the stored certificate is no longer valid, joining again")
@@ -184,7 +191,7 @@ async fn load_or_join(setup: &Setup, data_dir: &DataDir) -> Result<(Credentials,
         }
     }
     let Some(token) = &setup.token else {
-        return Err(RoleError::failed(format!(
+        return Err(RoleError::wrong_configuration(format!(
             "data directory {path}: contains no certificate; join with --join-file FILE or --join TOKEN \
              (`isthmus pki token create` in the observability cluster creates a token)"
         )));

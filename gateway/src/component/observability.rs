@@ -44,12 +44,12 @@ pub(super) async fn build(
     metrics: Arc<GatewayMetrics>,
 ) -> Result<(RunningRole, Addresses), RoleError> {
     if setup.token.is_some() {
-        return Err(RoleError::failed(
+        return Err(RoleError::wrong_configuration(
             "a join token is given, but the configuration has role: observability; only the gateway of a client cluster joins",
         ));
     }
-    let issuer =
-        Issuer::open(&role.pki_state).map_err(|error| RoleError::failed(format!("pki.state: {error}")))?;
+    let issuer = Issuer::open(&role.pki_state)
+        .map_err(|error| RoleError::wrong_configuration(format!("pki.state: {error}")))?;
     let issuer = Arc::new(issuer.with_leaf_ttl(role.leaf_lifetime));
     let data_dir = DataDir::open(&setup.config.data_dir)?;
     let (credentials, bundle) = own_credentials(&issuer, &data_dir).await?;
@@ -113,7 +113,7 @@ pub(super) async fn build(
     });
 
     startup.probes().ready();
-    tracing::info!(%identity, mesh = %mesh, "the observability gateway has started");
+    tracing::info!(%identity, mesh = %mesh, "the observability gateway has started; the mesh accepts gateways with a certificate of the trust domain, and clusters with a join token");
     let router = axum::Router::new().fallback_service(LocalProxyService::named(outbound));
     *startup.services() = RoutesBuilder::from(router);
     startup.services().add_service(DirectoryServer::new(DirectoryService::new(directory)));

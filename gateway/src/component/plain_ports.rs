@@ -61,6 +61,7 @@ impl PlainPorts {
             let service = LocalProxyService::of(self.outbound.clone(), target.clone());
             let services = RoutesBuilder::from(axum::Router::new().fallback_service(service));
             tracing::info!(target = %port.name, %address, "a plain port accepts connections");
+            server.warn_if_open(&format!("all samples of {}", port.name));
             let serving = server.serve(services, stop.clone());
             task::spawn(self.tasks.track_future(async move {
                 if let Err(error) = serving.await {

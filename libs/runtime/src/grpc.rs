@@ -13,7 +13,9 @@ use hyper_util::rt::TokioExecutor;
 use hyper_util::server::conn::auto;
 use tonic::service::{Routes, RoutesBuilder};
 use tonic_health::ServingStatus;
+use tonic_reflection::server::Builder;
 use tower::{Layer, ServiceExt};
+use tracing::warn;
 
 use crate::address::ListenAddress;
 use crate::args::CommonArgs;
@@ -31,6 +33,9 @@ use crate::trace::Tracer;
 
 /// Largest request message, after it is decompressed: the limit of tonic's services.
 const MAX_REQUEST_BYTES: usize = 4 << 20;
+
+/// The service that every gRPC port has.
+const HEALTH: &str = "grpc.health.v1.Health";
 
 /// Settings of a gRPC server. The defaults suit long streams of large messages.
 #[derive(Clone, Debug)]
@@ -118,6 +123,8 @@ impl From<&CommonArgs> for GrpcOptions {
 pub struct GrpcPorts {
     options: GrpcOptions,
     descriptors: &'static [&'static [u8]],
+    /// The services that reflection lists; without any, there is no reflection.
+    services: &'static [&'static str],
     metrics: GrpcMetrics,
     probes: Probes,
 }
@@ -129,7 +136,12 @@ impl GrpcPorts {
         metrics: GrpcMetrics,
         probes: Probes,
     ) -> Self {
-        Self { options, descriptors, metrics, probes }
+        Self { options, descriptors, services: &[], metrics, probes }
+    }
+
+    /// The same ports, with reflection that lists `services`.
+    pub(crate) fn reflecting(&self, services: &'static [&'static str]) -> Self {
+        Self { services, ..self.clone() }
     }
 
     /// Binds an address. Connections wait in the system until [`GrpcServer::serve`] is called.
@@ -141,10 +153,30 @@ impl GrpcPorts {
     }
 }
 
+/// Adds reflection in both versions, which lists `services`, health and itself.
+fn with_reflection(
+    routes: Routes,
+    descriptors: &'static [&'static [u8]],
+    services: &'static [&'static str],
+) -> Result<Routes, RoleError> {
+    let builder = |version: &str| {
+        let builder = descriptors
+            .iter()
+            .chain([&tonic_health::pb::FILE_DESCRIPTOR_SET])
+            .fold(Builder::configure(), |builder, set| builder.register_encoded_file_descriptor_set(set));
+        let listed =
+            services.iter().chain([&HEALTH]).fold(builder, |builder, name| builder.with_service_name(*name));
+        listed.with_service_name(format!("grpc.reflection.{version}.ServerReflection"))
+    };
+    Ok(routes
+        .add_service(builder("v1").build_v1().map_err(RoleError::failed)?)
+        .add_service(builder("v1alpha").build_v1alpha().map_err(RoleError::failed)?))
+}
+
 /// A bound gRPC port.
 ///
-/// It serves gRPC over HTTP/2, with TLS where `--grpc-server-tls-cert` is given, with `grpc.health.v1` that follows the [`Probes`] and with reflection in both
-/// versions. A call is cut at the deadline that its caller set in `grpc-timeout`, streams included. Requests may be compressed
+/// It serves gRPC over HTTP/2, with TLS where `--grpc-server-tls-cert` is given, with `grpc.health.v1` that follows the [`Probes`].
+/// The main port of a role has reflection in both versions, which lists the services of the role. A call is cut at the deadline that its caller set in `grpc-timeout`, streams included. Requests may be compressed
 /// with gzip, snappy or zstd, and are answered likewise; what a fallback of the services serves is passed on as it is.
 #[derive(Debug)]
 pub struct GrpcServer {
@@ -158,6 +190,15 @@ impl GrpcServer {
         self.listener.local_addr()
     }
 
+    /// Logs that clients without a certificate can reach the port from other hosts, and what it shows them.
+    pub fn warn_if_open(&self, shows: &str) {
+        let address = self.local_addr();
+        let verifies = self.ports.options.tls.as_ref().is_some_and(PortTls::verifies_clients);
+        if !verifies && !address.ip().is_loopback() {
+            warn!(%address, shows, "gRPC is open to all clients that reach this address; set --grpc-server-tls-cert and --grpc-server-tls-client-ca, or restrict it to 127.0.0.1 or with a firewall");
+        }
+    }
+
     /// Serves `services` until `shutdown`, then lets open calls finish for at most the grace period.
     ///
     /// The future fails, before it serves anything, where the descriptors of the role cannot be used for reflection. It
@@ -167,22 +208,15 @@ impl GrpcServer {
         services: RoutesBuilder,
         shutdown: Shutdown,
     ) -> BoxFuture<'static, Result<(), RoleError>> {
-        let Self { listener, ports: GrpcPorts { options, descriptors, metrics, probes } } = self;
+        let Self { listener, ports: GrpcPorts { options, descriptors, services: listed, metrics, probes } } =
+            self;
         let serve = async move {
             let (reporter, health) = tonic_health::server::health_reporter();
-            let reflection = || {
-                descriptors
-                    .iter()
-                    .chain([&tonic_health::pb::FILE_DESCRIPTOR_SET])
-                    .fold(tonic_reflection::server::Builder::configure(), |builder, set| {
-                        builder.register_encoded_file_descriptor_set(set)
-                    })
+            let routes = services.routes().add_service(health);
+            let routes = match listed {
+                [] => routes,
+                listed => with_reflection(routes, descriptors, listed)?,
             };
-            let routes: Routes = services
-                .routes()
-                .add_service(health)
-                .add_service(reflection().build_v1().map_err(RoleError::failed)?)
-                .add_service(reflection().build_v1alpha().map_err(RoleError::failed)?);
             let compression = ServerCompressionLayer::new(MAX_REQUEST_BYTES);
             let routes = Routes::from(routes.into_axum_router().route_layer(compression)).prepare();
             let service = WithDeadline::new(InCallContext::new(routes, options.tracer.clone()));

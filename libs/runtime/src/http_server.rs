@@ -101,8 +101,8 @@ fn clean_path(path: &str) -> Cow<'_, str> {
 ///
 /// * `GET /metrics`: text format 0.0.4, or OpenMetrics 1.0 for clients that ask for it;
 /// * `GET /-/healthy`, `GET /-/ready`: 200, or 503 with the reason;
-/// * `POST|PUT /-/reload`: 200, or 500 with the names and causes of the failed reloads; 403 for clients on other hosts that
-///   gave no password.
+/// * `POST|PUT /-/reload`: 200, or 500 with the names and causes of the failed reloads; 403 for clients on other hosts, and
+///   for web pages of other origins, that gave no password.
 pub(crate) fn admin_routes(metrics: ClosedRegistry, probes: Probes, reload: Reload) -> Router {
     let probe_routes =
         Router::new().route("/-/healthy", get(healthy)).route("/-/ready", get(ready)).with_state(probes);
@@ -136,7 +136,12 @@ async fn run_reload(
     State(reload): State<Reload>,
     user: Option<Extension<KnownUser>>,
     ConnectInfo(client): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
 ) -> (StatusCode, String) {
+    if user.is_none() && is_from_other_origin(&headers) {
+        let text = "reload: the request comes from a web page of another origin, which may not reload; send SIGHUP\n";
+        return (StatusCode::FORBIDDEN, text.to_owned());
+    }
     if user.is_none() && !client.ip().to_canonical().is_loopback() {
         let text = format!(
             "reload: {} has no password, expected a client on this host; send SIGHUP, or set basic_auth_users in --http.config\n",
@@ -151,6 +156,15 @@ async fn run_reload(
         Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, format!("reload failed: {error}\n")),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("reload failed: {error}\n")),
     }
+}
+
+/// Whether a browser sent the request for a page of another origin. A browser on this host has a loopback address, whatever page
+/// it shows.
+fn is_from_other_origin(headers: &HeaderMap) -> bool {
+    let text = |name: &header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    headers.contains_key(header::ORIGIN)
+        && text(&header::ORIGIN).and_then(|origin| origin.split_once("://")).map(|(_, host)| host)
+            != text(&header::HOST)
 }
 
 #[cfg(test)]
@@ -186,6 +200,21 @@ mod tests {
         check("[::1]:1", false, 200).await;
         check("192.0.2.1:1", false, 403).await;
         check("192.0.2.1:1", true, 200).await;
+    }
+
+    #[test]
+    fn a_page_of_another_origin_is_recognised() {
+        let check = |origin: Option<&'static str>, expected: bool| {
+            let mut headers = http::HeaderMap::new();
+            headers.insert("host", http::HeaderValue::from_static("127.0.0.1:10902"));
+            origin.map(|origin| headers.insert("origin", http::HeaderValue::from_static(origin)));
+            assert_eq!(super::is_from_other_origin(&headers), expected, "{origin:?}");
+        };
+        check(None, false);
+        check(Some("http://127.0.0.1:10902"), false);
+        check(Some("http://127.0.0.1:9090"), true);
+        check(Some("http://evil.example"), true);
+        check(Some("null"), true);
     }
 
     #[test]

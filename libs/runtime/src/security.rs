@@ -37,33 +37,22 @@ pub(crate) struct HttpSecurity {
     pub(crate) guard: Option<WebGuard>,
 }
 
-/// Which servers keep strangers out: by a password, or by verified certificates of clients.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct KnownClients {
-    http: bool,
-    grpc: bool,
+impl HttpSecurity {
+    /// Whether the server keeps strangers out: by a password, or by verified certificates of clients.
+    pub(crate) fn knows_clients(&self) -> bool {
+        self.guard.as_ref().is_some_and(WebGuard::asks_for_password)
+            || self.tls.as_ref().is_some_and(PortTls::verifies_clients)
+    }
 }
 
-impl KnownClients {
-    /// Logs which of the bound addresses are open to everyone who can reach them.
-    pub(crate) fn warn_if_open(self, http: SocketAddr, grpc: SocketAddr) {
-        if !self.http && !http.ip().is_loopback() {
-            warn!(address = %http, "HTTP is open to all clients that reach this address; set passwords in --http.config, or restrict it with --http-address=127.0.0.1:PORT or a firewall");
-        }
-        if !self.grpc && !grpc.ip().is_loopback() {
-            warn!(address = %grpc, "gRPC is open to all clients that reach this address; set --grpc-server-tls-cert and --grpc-server-tls-client-ca, or restrict it with --grpc-address=127.0.0.1:PORT or a firewall");
-        }
+/// Logs that an HTTP server without passwords can be reached from other hosts, and what it shows.
+pub(crate) fn warn_if_http_is_open(address: SocketAddr, shows: &str) {
+    if !address.ip().is_loopback() {
+        warn!(%address, shows, "HTTP is open to all clients that reach this address; set passwords in --http.config, or restrict it with --http-address=127.0.0.1:PORT or a firewall");
     }
 }
 
 impl ServerSecurity {
-    /// Whether the clients of the HTTP server are known, and those of the gRPC server.
-    pub(crate) fn knows_clients(&self) -> KnownClients {
-        let verifies = |tls: &Option<PortTls>| tls.as_ref().is_some_and(PortTls::verifies_clients);
-        let http = self.http.guard.as_ref().is_some_and(WebGuard::asks_for_password);
-        KnownClients { http: http || verifies(&self.http.tls), grpc: verifies(&self.grpc_tls) }
-    }
-
     /// Reads the files that the flags name, registers the metric of failed handshakes, and lets a reload read the files
     /// again.
     ///

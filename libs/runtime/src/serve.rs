@@ -1,5 +1,6 @@
 //! The accept loop of the HTTP and the gRPC servers.
 
+use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
@@ -32,11 +33,42 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An address cannot be bound.
-#[derive(Debug, thiserror::Error)]
-#[error("listen on {address}: {source}")]
+#[derive(Debug)]
 pub struct BindError {
+    /// The flag with the address, where there is one.
+    flag: Option<&'static str>,
     address: ListenAddress,
     source: io::Error,
+}
+
+impl BindError {
+    /// The same error with the flag that has the address.
+    pub(crate) fn of_flag(self, flag: &'static str) -> Self {
+        Self { flag: Some(flag), ..self }
+    }
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { flag, address, source } = self;
+        match flag {
+            Some(flag) => write!(f, "{flag}={address}: {source}")?,
+            None => write!(f, "listen on {address}: {source}")?,
+        }
+        match (source.kind(), flag) {
+            (io::ErrorKind::AddrInUse, Some(flag)) => {
+                write!(f, "; another process has this port, give this one another port with {flag}=HOST:PORT")
+            }
+            (io::ErrorKind::AddrInUse, None) => f.write_str("; another process has this port"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for BindError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
 }
 
 /// A bound TCP socket. Connections wait in the system until it is served.
@@ -63,7 +95,7 @@ impl Listener {
             host_and_port => TcpListener::bind(host_and_port).await,
         };
         let listen = |inner: TcpListener| Ok(Self { address: inner.local_addr()?, inner });
-        bound.and_then(listen).map_err(|source| BindError { address: address.clone(), source })
+        bound.and_then(listen).map_err(|source| BindError { flag: None, address: address.clone(), source })
     }
 
     /// The bound address, with the port that the system chose for port 0.

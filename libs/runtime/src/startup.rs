@@ -6,7 +6,7 @@
 //! # struct Args { common: CommonArgs }
 //! # struct Config;
 //! # impl Args { fn check(self) -> Result<Config, ConfigMistakes> { Ok(Config) } }
-//! const ROLE: RoleInfo = RoleInfo { name: "example", descriptors: &[] };
+//! const ROLE: RoleInfo = RoleInfo { name: "example", ..RoleInfo::DEFAULT };
 //!
 //! fn run(args: Args) -> std::process::ExitCode {
 //!     let common = args.common.clone();
@@ -42,7 +42,7 @@ use crate::probes::Probes;
 use crate::reload::Reload;
 use crate::request_log::{RequestLog, log_http};
 use crate::role_error::{ConfigMistakes, EXIT_ERROR, EXIT_OK, RoleError};
-use crate::security::{KnownClients, ServerSecurity};
+use crate::security::{ServerSecurity, warn_if_http_is_open};
 use crate::shutdown::{Shutdown, ShutdownGate};
 use crate::supervisor::{Signals, Supervisor, TaskOutcome};
 use crate::trace::{Exporter, Tracer};
@@ -56,6 +56,23 @@ pub struct RoleInfo {
     pub name: &'static str,
     /// Encoded `FileDescriptorSet`s of the gRPC services, for metrics by method and for reflection.
     pub descriptors: &'static [&'static [u8]],
+    /// Full names of the gRPC services of the main port, which reflection lists; without any, it has no reflection.
+    pub services: &'static [&'static str],
+    /// What the HTTP server shows, such as `metrics and queries`, for the warning about an open address.
+    pub http_shows: &'static str,
+    /// What the gRPC server shows, such as `all samples`, for the warning about an open address.
+    pub grpc_shows: &'static str,
+}
+
+impl RoleInfo {
+    /// A role that has only what every role has: metrics and probes over HTTP, health over gRPC.
+    pub const DEFAULT: Self = Self {
+        name: "",
+        descriptors: &[],
+        services: &[],
+        http_shows: "metrics and probes",
+        grpc_shows: "health",
+    };
 }
 
 /// Runs a role from its checked flags to the exit code of the process.
@@ -124,7 +141,7 @@ pub struct Startup {
     grpc: GrpcServer,
     services: RoutesBuilder,
     grpc_ports: GrpcPorts,
-    known_clients: KnownClients,
+    http_knows_clients: bool,
 }
 
 impl Startup {
@@ -140,7 +157,7 @@ impl Startup {
         })?;
         let mut supervisor = Supervisor::new(Probes::new(), common.grace_period());
         let security = ServerSecurity::load(common, &mut registry, &supervisor.reload())?;
-        let known_clients = security.knows_clients();
+        let http_knows_clients = security.http.knows_clients();
         let logs = common.request_log.load().map_err(RoleError::wrong_configuration)?;
         let tracing = common.tracing.load(role.name).map_err(RoleError::wrong_configuration)?;
         let tracer = tracing.map(|config| {
@@ -151,19 +168,21 @@ impl Startup {
         let options =
             GrpcOptions { tls: security.grpc_tls, log: logs.grpc, tracer: tracer.clone(), ..common.into() };
         let grpc_ports = GrpcPorts::new(options, role.descriptors, metrics, supervisor.probes().clone());
+        let http = HttpServer::bind(&common.http_address, security.http).await;
+        let grpc = grpc_ports.reflecting(role.services).bind(&common.grpc_address).await;
         Ok(Self {
             role,
             registry,
             supervisor,
-            http: HttpServer::bind(&common.http_address, security.http).await?,
+            http: http.map_err(|error| error.of_flag("--http-address"))?,
             routes: Router::new(),
             tracer,
             http_log: logs.http,
             http_grace: common.http_grace_period,
-            grpc: grpc_ports.bind(&common.grpc_address).await?,
+            grpc: grpc.map_err(|error| error.of_flag("--grpc-address"))?,
             services: RoutesBuilder::default(),
             grpc_ports,
-            known_clients,
+            http_knows_clients,
         })
     }
 
@@ -217,7 +236,7 @@ impl Startup {
         &mut self.services
     }
 
-    /// Opens further gRPC ports with the settings, metrics and probes of the role.
+    /// Opens further gRPC ports with the settings, metrics and probes of the role, and without reflection.
     pub fn grpc_ports(&self) -> GrpcPorts {
         self.grpc_ports.clone()
     }
@@ -243,12 +262,6 @@ impl Startup {
         let own = own.layer(from_fn_with_state(self.tracer, traced_http::in_context));
         let http = self.http.serve(routes.merge(own), self.http_grace, shutdown.clone());
         self.supervisor.spawn("HTTP server", http);
-        let grpc = self.grpc.serve(self.services, shutdown);
-        self.supervisor.spawn("gRPC server", async move {
-            let served = grpc.await;
-            after_last_call.await;
-            served
-        });
         info!(
             component = self.role.name,
             http = %http_address,
@@ -256,7 +269,16 @@ impl Startup {
             version = BuildVersion::current().version,
             "the servers accept connections"
         );
-        self.known_clients.warn_if_open(http_address, grpc_address);
+        if !self.http_knows_clients {
+            warn_if_http_is_open(http_address, self.role.http_shows);
+        }
+        self.grpc.warn_if_open(self.role.grpc_shows);
+        let grpc = self.grpc.serve(self.services, shutdown);
+        self.supervisor.spawn("gRPC server", async move {
+            let served = grpc.await;
+            after_last_call.await;
+            served
+        });
         RunningRole { supervisor: self.supervisor, http_address, grpc_address }
     }
 }

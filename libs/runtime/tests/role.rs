@@ -35,7 +35,12 @@ struct TestRole {
     running: tokio::task::JoinHandle<ExitCode>,
 }
 
-const ROLE: RoleInfo = RoleInfo { name: "test", descriptors: &[FILE_DESCRIPTOR_SET] };
+const ROLE: RoleInfo = RoleInfo {
+    name: "test",
+    descriptors: &[FILE_DESCRIPTOR_SET],
+    services: &["grpc.health.v1.Health"],
+    ..RoleInfo::DEFAULT
+};
 
 #[derive(Parser)]
 struct TestFlags {
@@ -311,7 +316,9 @@ async fn an_address_in_use_is_named() {
     let address = taken.local_addr().unwrap();
     let common = CommonArgs { http_address: address.to_string().parse().unwrap(), ..common(Duration::ZERO) };
     let error = Startup::bind(ROLE, &common).await.unwrap_err();
-    assert!(error.to_string().starts_with(&format!("listen on {address}: ")), "{error}");
+    let error_text = error.to_string();
+    assert!(error_text.starts_with(&format!("--http-address={address}: ")), "{error}");
+    assert!(error_text.ends_with("give this one another port with --http-address=HOST:PORT"), "{error}");
     assert_eq!(error.exit_code(), 1);
 }
 

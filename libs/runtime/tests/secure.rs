@@ -20,7 +20,7 @@ use tls::{ClientTls, ClientTlsOptions, TlsVersion};
 use tokio::net::TcpStream;
 use tonic_health::pb::FILE_DESCRIPTOR_SET;
 
-const ROLE: RoleInfo = RoleInfo { name: "test", descriptors: &[FILE_DESCRIPTOR_SET] };
+const ROLE: RoleInfo = RoleInfo { name: "test", descriptors: &[FILE_DESCRIPTOR_SET], ..RoleInfo::DEFAULT };
 
 #[derive(Parser)]
 struct TestFlags {

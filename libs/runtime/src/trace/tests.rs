@@ -19,7 +19,8 @@ use tower::Layer;
 use super::wire::{AnyValueKind, ExportTraceServiceRequest, WireSpan};
 use crate::{CommonArgs, ContextLayer, RoleInfo, RunningRole, Startup};
 
-const ROLE: RoleInfo = RoleInfo { name: "test", descriptors: &[tonic_health::pb::FILE_DESCRIPTOR_SET] };
+const ROLE: RoleInfo =
+    RoleInfo { name: "test", descriptors: &[tonic_health::pb::FILE_DESCRIPTOR_SET], ..RoleInfo::DEFAULT };
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 
 #[derive(Parser)]
