@@ -98,7 +98,8 @@ fn completions(shell: Shell) -> anyhow::Result<ExitCode> {
 }
 
 fn man_pages(dir: &std::path::Path) -> anyhow::Result<ExitCode> {
-    std::fs::create_dir_all(dir)?;
+    let refused = |error: std::io::Error| UsageError(format!("DIR {}: {error}", dir.display()));
+    std::fs::create_dir_all(dir).map_err(refused)?;
     // The full version has several lines, and the title of a page must be one.
     clap_mangen::generate_to(Cli::command().version(env!("CARGO_PKG_VERSION")), dir)?;
     Ok(ExitCode::SUCCESS)

@@ -83,14 +83,23 @@ async fn demonstrate(args: &QuickstartArgs) -> Result<ExitCode> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
+    let mut stop_signal = async || {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    };
     let outcome = tokio::select! {
         outcome = perform(&mut demonstration, args.check) => outcome,
-        _ = interrupt.recv() => Ok(ExitCode::SUCCESS),
-        _ = terminate.recv() => Ok(ExitCode::SUCCESS),
-        _ = hangup.recv() => Ok(ExitCode::SUCCESS),
+        () = stop_signal() => Ok(ExitCode::SUCCESS),
     };
     say!("\nstopping all processes...");
-    let stopped = demonstration.stop().await;
+    let stopped = tokio::select! {
+        stopped = demonstration.stop() => stopped,
+        // Processes that are left are killed when they are dropped.
+        () = stop_signal() => Err(anyhow::anyhow!("a second signal has come, all processes were killed")),
+    };
     if !matches!(outcome, Ok(ExitCode::SUCCESS)) || stopped.is_err() {
         folder.keep();
     }

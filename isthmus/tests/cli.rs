@@ -139,3 +139,148 @@ fn all_processes_of_quickstart_end_with_it() {
         wait_until(&format!("the end of {children:?}"), || !children.keys().any(runs));
     }
 }
+
+/// Runs a command line in `dir` that must fail, and compares its exit code and error.
+fn check_failure(dir: &Path, line: &str, code: i32, expected: &str) {
+    let output = Command::new(env!("CARGO_BIN_EXE_isthmus"))
+        .args(line.split(' '))
+        .current_dir(dir)
+        .stdin(Stdio::null())
+        .output()
+        .expect("isthmus runs");
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "isthmus {line}: {error}");
+    assert!(error.contains(expected), "isthmus {line}: {error}");
+}
+
+#[test]
+fn wrong_usage_ends_with_code_2_and_names_what_is_wrong() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let write = |name: &str, content: &str| std::fs::write(dir.path().join(name), content).expect("a file");
+    write("bad.yaml", "field: [\n");
+    write("file", "not a token\n");
+    write("empty", "");
+    write("bucket.yaml", "type: FILESYSTEM\nconfig: {directory: .}\n");
+    write(
+        "observability.yaml",
+        "role: observability\ndata_dir: gateway\npki: {state: none}\nlisten: 127.0.0.1:0\n",
+    );
+    write("cluster.yaml", "role: cluster\ndata_dir: none\ntargets: [{name: a, address: '127.0.0.1:1'}]\n");
+    let check = |line: &str, expected: &str| check_failure(dir.path(), line, 2, expected);
+    // Commands, flags and values.
+    for command in [
+        "",
+        "query ",
+        "sidecar ",
+        "gateway ",
+        "pki ",
+        "pki init ",
+        "tools ",
+        "tools bucket ls ",
+        "quickstart ",
+    ] {
+        check(&format!("{command}--no-such-flag"), "--no-such-flag");
+    }
+    check("no-such-command", "no-such-command");
+    check("query extra", "extra");
+    check("query --endpoint", "--endpoint");
+    check("query --query.timeout=soon", "--query.timeout");
+    check("sidecar --prometheus.url=nothing", "--prometheus.url");
+    check("gateway --target=x", "--target");
+    check("pki token create --cluster a --environment b --address c:1 --ttl 10d", "--ttl");
+    check("tools bucket ls", "--objstore.config");
+    check("tools bucket ls --objstore.config-file=bucket.yaml --min-time=soon", "--min-time");
+    check("quickstart --base-port=65530", "--base-port");
+    check("completions no-such-shell", "no-such-shell");
+    // Files and directories that flags name.
+    let any = "--http-address=127.0.0.1:0 --grpc-address=127.0.0.1:0";
+    for flag in ["--http.config", "--tracing.config-file", "--request.logging-config-file"] {
+        check(&format!("query {any} {flag}=none"), "none");
+        check(&format!("query {any} {flag}=bad.yaml"), "line 1");
+    }
+    check(&format!("query {any} --endpoint.sd-config-file=none"), "--endpoint.sd-config-file=none");
+    check(&format!("query {any} --query.active-query-path=file"), "--query.active-query-path=file");
+    check("sidecar --objstore.config-file=none", "--objstore.config-file=none");
+    check("sidecar --objstore.config-file=bad.yaml", "line 1");
+    check(&format!("sidecar {any} --objstore.config-file=bucket.yaml --tsdb.path=none"), "--tsdb.path=none");
+    check("gateway", "--join-file");
+    check("gateway --config none", "none");
+    check("gateway --config bad.yaml", "bad.yaml: line 1");
+    check("gateway --join-file none", "--join-file none");
+    check("gateway --join-file file", "--join-file file");
+    check(&format!("gateway {any} --config observability.yaml"), "pki.state");
+    check(&format!("gateway {any} --config cluster.yaml"), "--join-file");
+    check("gateway check-config none", "none");
+    check("gateway check-config bad.yaml", "bad.yaml: line 1");
+    let init = "pki init --trust-domain a.example --root-out roots --state pki";
+    check(init, "--root-passphrase-file");
+    check(&format!("{init} --root-passphrase-file none"), "--root-passphrase-file none");
+    check(&format!("{init} --root-passphrase-file empty"), "passphrase");
+    check("tools bucket ls --objstore.config-file=none", "--objstore.config-file=none");
+    check("tools bucket ls --objstore.config-file=bad.yaml", "line 1");
+    check("quickstart --prometheus=none", "--prometheus none");
+    check("quickstart --dir=file", "--dir file");
+    check("quickstart --dir=file/below", "--dir file/below");
+    check("man file", "DIR file");
+    // What does not exist or exists already is not wrong usage for the tools and the PKI.
+    check_failure(dir.path(), "tools block dump none", 3, "none");
+    check_failure(dir.path(), "tools block generate --output-dir=file --series=1", 5, "--output-dir");
+    check_failure(dir.path(), "pki doctor --state none", 3, "none");
+}
+
+#[test]
+fn a_port_in_use_is_a_failure_that_names_the_flag() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let at = taken.local_addr().expect("an address");
+    let line = format!("query --http-address={at} --grpc-address=127.0.0.1:0");
+    check_failure(dir.path(), &line, 1, "give this one another port with --http-address=HOST:PORT");
+    let line = format!("query --grpc-address={at} --http-address=127.0.0.1:0");
+    check_failure(dir.path(), &line, 1, "give this one another port with --grpc-address=HOST:PORT");
+}
+
+/// The output of a command on a terminal with this number of columns, in the way that script(1) records it.
+fn on_terminal(dir: &Path, columns: u16, environment: &str, line: &str) -> String {
+    let command = format!("stty cols {columns}; {environment} {} {line}", env!("CARGO_BIN_EXE_isthmus"));
+    let output = Command::new("script").args(["-qec", &command, "/dev/null"]).current_dir(dir).output();
+    text(&output.expect("script runs").stdout).replace('\r', "")
+}
+
+#[test]
+fn tables_fit_the_terminal_and_are_whole_elsewhere() {
+    if Command::new("script").arg("--version").output().is_err() {
+        println!("skipped: no script on the PATH");
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::write(dir.path().join("passphrase"), "only a test\n").expect("a file");
+    let run = |line: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_isthmus"))
+            .args(line.split(' '))
+            .env("COLUMNS", "40")
+            .current_dir(dir.path())
+            .output();
+        let output = output.expect("isthmus runs");
+        assert!(output.status.success(), "{line}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    run("pki init --trust-domain a.example --root-out roots --state pki --root-passphrase-file passphrase");
+    run("tools block generate --output-dir=blocks --series=10 --label=cluster=\"eu-1\"");
+    std::fs::write(dir.path().join("bucket.yaml"), "type: FILESYSTEM\nconfig: {directory: blocks}\n")
+        .expect("a file");
+    let inspect = "tools bucket inspect --objstore.config-file=bucket.yaml";
+    for line in ["pki doctor --state pki", inspect] {
+        let whole = run(line);
+        assert!(whole.lines().any(|line| line.chars().count() > 100), "{line}: {whole}");
+        for (columns, environment, expected) in [(70, "", 70), (200, "COLUMNS=60", 60)] {
+            let shown = on_terminal(dir.path(), columns, environment, line);
+            let widest = shown.lines().map(|line| line.chars().count()).max();
+            assert!(
+                widest.is_some_and(|widest| widest > 20 && widest <= expected),
+                "{line}, {columns}: {shown}"
+            );
+        }
+    }
+    let json: String = run(&format!("{inspect} --output=json"));
+    assert!(json.contains("\"samples\": 2400"), "{json}");
+}

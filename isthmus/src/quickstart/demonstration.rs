@@ -316,7 +316,8 @@ impl Demonstration {
     async fn run(&self, args: &[&str]) -> Result<()> {
         let output = Command::new(&self.program).args(args).kill_on_drop(true).output().await?;
         let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "isthmus {}: {}", args[..2].join(" "), said.trim());
+        let said = said.trim().trim_start_matches("error: ");
+        ensure!(output.status.success(), "isthmus {}: {said}", args[..2].join(" "));
         Ok(())
     }
 

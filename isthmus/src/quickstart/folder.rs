@@ -48,12 +48,24 @@ impl Folder {
         let Some(asked) = asked else {
             let path = std::env::temp_dir().join(format!("isthmus-quickstart-{}", std::process::id()));
             fs::create_dir(&path).with_context(|| format!("create {}", path.display()))?;
-            let marker = create_marker(&path.join(MARKER))?;
+            let marker =
+                create_marker(&path.join(MARKER)).with_context(|| format!("mark {}", path.display()))?;
             return Ok(Self { path, is_temporary: true, _marker: marker });
         };
-        fs::create_dir_all(asked).with_context(|| format!("create {}", asked.display()))?;
-        let path = fs::canonicalize(asked).with_context(|| format!("open {}", asked.display()))?;
-        let marker = open_marker(&path)?;
+        let refused = |error: std::io::Error| UsageError(format!("--dir {}: {error}", asked.display()));
+        // With a slash at the end, the system would follow the link.
+        let entry: PathBuf = asked.components().collect();
+        if let Ok(target) = fs::read_link(&entry) {
+            let (entry, target) = (entry.display(), target.display());
+            let text = format!("--dir {entry}: it is a symbolic link to {target}; give the directory itself");
+            return Err(UsageError(text).into());
+        }
+        fs::create_dir_all(asked).map_err(refused)?;
+        let path = fs::canonicalize(asked).map_err(refused)?;
+        let marker = open_marker(&path).map_err(|error| match error.downcast::<std::io::Error>() {
+            Ok(error) => refused(error).into(),
+            Err(error) => error,
+        })?;
         if flock(&marker, FlockOperation::NonBlockingLockExclusive).is_err() {
             let path = path.display();
             return Err(UsageError(format!(
@@ -106,26 +118,21 @@ fn open_marker(dir: &Path) -> Result<File> {
             Ok(marker)
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let entries = fs::read_dir(dir).with_context(|| format!("read {}", dir.display()))?;
+            let entries = fs::read_dir(dir)?;
             match entries.into_iter().next().transpose()? {
                 Some(entry) => {
                     Err(refuse(&format!("it contains {:?} and no file {MARKER}", entry.file_name())).into())
                 }
-                None => create_marker(&path),
+                None => Ok(create_marker(&path)?),
             }
         }
-        Err(error) => Err(error).with_context(|| format!("open {}", path.display())),
+        Err(error) => Err(error.into()),
     }
 }
 
-fn create_marker(path: &Path) -> Result<File> {
-    let mut marker = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(path)
-        .with_context(|| format!("create {}", path.display()))?;
-    marker.write_all(MARKER_TEXT.as_bytes()).with_context(|| format!("write {}", path.display()))?;
+fn create_marker(path: &Path) -> std::io::Result<File> {
+    let mut marker = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+    marker.write_all(MARKER_TEXT.as_bytes())?;
     Ok(marker)
 }
 
@@ -178,6 +185,32 @@ mod tests {
             fs::read_dir(folder.path()).expect("entries").flatten().map(|e| e.file_name()).collect();
         assert!(left.len() == 2 && left.iter().any(|name| name == "notes"), "{left:?}");
         assert!(other.path().join("kept").exists());
+    }
+
+    #[test]
+    fn a_directory_that_is_a_link_is_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::create_dir(dir.path().join("real")).expect("a directory");
+        for (name, target) in [("link", "real"), ("dangling", "nowhere")] {
+            let link = dir.path().join(name);
+            std::os::unix::fs::symlink(target, &link).expect("a link");
+            for path in [link.clone(), link.join("")] {
+                let error = refused(&path);
+                assert!(error.contains(&format!("is a symbolic link to {target}")), "{error}");
+            }
+        }
+        assert_eq!(fs::read_dir(dir.path().join("real")).expect("entries").count(), 0);
+        assert!(!dir.path().join("nowhere").exists());
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_written_is_wrong_usage() {
+        // Not even root can create files there.
+        let error = Folder::prepare(Some(Path::new("/proc/tty/ldisc"))).expect_err("refused");
+        assert!(
+            error.is::<UsageError>() && error.to_string().starts_with("--dir /proc/tty/ldisc: "),
+            "{error}"
+        );
     }
 
     #[test]

@@ -14,10 +14,11 @@ const MAX_PASSPHRASE_BYTES: u64 = 4096;
 /// Reads the passphrase from the file, or asks for it on the terminal. Asks twice for a new passphrase.
 pub(super) fn read_passphrase(file: Option<&Path>, is_new: bool) -> Result<Secret<String>, PkiError> {
     if let Some(path) = file {
-        let bytes =
-            Secret::new(read_bounded(path, MAX_PASSPHRASE_BYTES).map_err(PkiError::io("read", path))?);
-        let text = std::str::from_utf8(bytes.expose())
-            .map_err(|_| PkiError::Usage(format!("passphrase file {}: not valid UTF-8", path.display())))?;
+        let wrong = |what: &dyn std::fmt::Display| {
+            PkiError::Usage(format!("--root-passphrase-file {}: {what}", path.display()))
+        };
+        let bytes = Secret::new(read_bounded(path, MAX_PASSPHRASE_BYTES).map_err(|error| wrong(&error))?);
+        let text = std::str::from_utf8(bytes.expose()).map_err(|_| wrong(&"not valid UTF-8"))?;
         return Ok(Secret::new(text.lines().next().unwrap_or_default().to_owned()));
     }
     if !io::stdin().is_terminal() {
