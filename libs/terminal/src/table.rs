@@ -46,7 +46,7 @@ impl TextTable {
 
     /// The lines of the table. Without a width, each row is one line.
     pub fn draw(&self, style: TableStyle, width: Option<usize>) -> String {
-        let natural = self.widths(|cell| columns(cell));
+        let natural = self.widths(columns);
         let frame = match style {
             TableStyle::Plain => 2 * self.titles.len().saturating_sub(1),
             TableStyle::Markdown => 3 * self.titles.len() + 1,
