@@ -3,8 +3,10 @@
 //! ```text
 //! select     series that match, with their chunks     verify     everything, against everything
 //! ties       whether files belong together            (this)     the parts together
+//! salvage    what can be read of a damaged block
 //! ```
 
+mod salvage;
 mod select;
 mod ties;
 mod verify;
@@ -23,6 +25,7 @@ use crate::segments::Segments;
 use crate::tombstones::{TOMBSTONES_FILE, Tombstones};
 use crate::{Chunk, ChunkMeta, Index, IndexMemory, LocalFile, ReadAt};
 
+pub use salvage::BlockSalvage;
 pub use select::{BlockSelection, BlockSeries};
 pub use verify::{Verification, VerifyEvent, verify_dir};
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use model::{FloatHistogram, Timestamp};
 
 use crate::aggregates::Aggregates;
-use crate::chunk::{Chunk, Encoding, UNKNOWN_START, sample_count};
+use crate::chunk::{Chunk, Encoding, MAX_ST_HISTOGRAMS, UNKNOWN_START, sample_count};
 use crate::cursor::ByteCursor;
 use crate::error::{ChunkError, ChunkProblem};
 use crate::{histogram, xor, xor2};
@@ -106,6 +106,43 @@ impl Chunk {
         }
         settle_starts(starts, before, out.len());
         Ok(())
+    }
+
+    /// The chunk up to the first sample that cannot be decoded; `None` if not even one can be, and for aggregates.
+    ///
+    /// The range stays that of this chunk. The payload has bytes after its last sample, so encode the samples again.
+    pub fn readable_part(&self) -> Option<Self> {
+        if self.encoding == Encoding::Aggregates {
+            return None;
+        }
+        let with = |count: usize| -> Option<Self> {
+            let mut data = self.data.to_vec();
+            // The top two bits of histograms with start timestamps are not part of the count.
+            let mask = match self.encoding {
+                Encoding::HistogramSt | Encoding::FloatHistogramSt => MAX_ST_HISTOGRAMS as u16,
+                _ => u16::MAX,
+            };
+            let header = data.first_chunk_mut::<2>()?;
+            let kept = u16::from_be_bytes(*header) & !mask;
+            *header = (kept | u16::try_from(count).ok()?).to_be_bytes();
+            let part = Self { data: data.into(), ..self.clone() };
+            let decodes = if self.encoding.holds_floats() {
+                part.decode_floats(&mut Vec::new(), &mut Vec::new()).is_ok()
+            } else {
+                part.decode_histograms(&mut Vec::new()).is_ok()
+            };
+            decodes.then_some(part)
+        };
+        // `low` samples can be decoded, `high` cannot.
+        let (mut low, mut high, mut found) = (0, self.sample_count() + 1, None);
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            match with(middle) {
+                Some(part) => (low, found) = (middle, Some(part)),
+                None => high = middle,
+            }
+        }
+        found
     }
 
     /// The aggregates of a chunk of a downsampled block. Each claims the range of the whole chunk.

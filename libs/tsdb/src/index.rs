@@ -6,6 +6,7 @@
 //! section    checked bytes, in memory or by page   table      label -> value -> postings list
 //! lists      postings lists from the file          matching   matchers -> postings
 //! series     one entry                             scan       entries of many series, in few reads
+//! salvage    entries of a damaged index, without postings lists
 //! ```
 //!
 //! Opening an index reads and checks symbols and the postings offset table once. Lists and entries are read and checked when
@@ -15,6 +16,7 @@ mod contents;
 mod lists;
 mod matching;
 mod memory;
+mod salvage;
 mod sampled;
 mod scan;
 mod section;
@@ -37,6 +39,8 @@ use contents::CONTENTS_BYTES;
 pub use contents::IndexVersion;
 pub(crate) use contents::{HEADER_BYTES, MAGIC};
 pub use memory::IndexMemory;
+pub(crate) use salvage::IndexSalvage;
+pub use salvage::SalvagedSeries;
 pub use scan::SeriesScan;
 use section::Section;
 pub(crate) use series::RawEntry;

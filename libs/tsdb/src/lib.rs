@@ -5,6 +5,7 @@
 //! [`ChunkError`]), in time and memory proportional to the size of the input.
 //!
 //! [`Block`] opens a block, selects series and reads chunks. [`Index`] is the part of it that finds series by their labels.
+//! [`BlockSalvage`] reads what can be read of a damaged block.
 //! [`BlockWriter`] writes a block, and [`Workload`] generates one. Decoding floats is the hot path of a query, so it decodes
 //! whole chunks into plain vectors ([`Chunk::decode_floats`]). [`ChunkBuilder`] makes chunks of samples.
 //!
@@ -46,14 +47,16 @@ mod xor;
 mod xor2;
 
 pub use aggregates::Aggregates;
-pub use block::{Block, BlockParts, BlockSelection, BlockSeries, Verification, VerifyEvent, verify_dir};
+pub use block::{
+    Block, BlockParts, BlockSalvage, BlockSelection, BlockSeries, Verification, VerifyEvent, verify_dir,
+};
 pub use builder::ChunkBuilder;
 pub use chunk::{Aggregate, Chunk, Encoding, SAMPLES_PER_CHUNK};
 pub use error::{AppendError, BlockError, BlockPart, BlockProblem, ChunkError, ChunkProblem};
 pub use files::{CHUNKS_DIR, INDEX_FILE};
 pub use generate::{GenerateError, Workload};
 pub use histogram::HistogramEncoder;
-pub use index::{Index, IndexMemory, IndexVersion, SeriesEntry, SeriesScan};
+pub use index::{Index, IndexMemory, IndexVersion, SalvagedSeries, SeriesEntry, SeriesScan};
 pub use meta::{
     BlockDesc, BlockMeta, BlockStats, Compaction, Downsample, FileHash, FileMeta, IndexStats, META_FILE,
     MetaError, ThanosMeta, parse_block_id,

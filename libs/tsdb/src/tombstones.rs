@@ -24,12 +24,14 @@ const HEADER_BYTES: usize = 5;
 pub struct Tombstones {
     /// For each series disjoint intervals, sorted, with gaps between them.
     intervals: BTreeMap<SeriesRef, Vec<TimeRange>>,
+    /// Number of intervals of series that no index can have, because their numbers have more than 32 bits.
+    beyond: u64,
 }
 
 impl Tombstones {
     /// Nothing deleted.
     pub(crate) const fn none() -> Self {
-        Self { intervals: BTreeMap::new() }
+        Self { intervals: BTreeMap::new(), beyond: 0 }
     }
 
     /// Marks the samples of `series` in `range`, both ends included, as deleted. An empty range changes nothing.
@@ -55,7 +57,12 @@ impl Tombstones {
 
     /// Number of intervals of all series.
     pub fn count(&self) -> u64 {
-        self.intervals.values().map(|intervals| intervals.len() as u64).sum()
+        self.beyond + self.intervals.values().map(|intervals| intervals.len() as u64).sum::<u64>()
+    }
+
+    /// Number of intervals of series that no index can have. They delete nothing, and are not written again.
+    pub fn beyond(&self) -> u64 {
+        self.beyond
     }
 
     /// Whether nothing is deleted.
@@ -88,7 +95,10 @@ impl Tombstones {
             let offset = (HEADER_BYTES + cursor.at()) as u64;
             let (series, range) = stone(&mut cursor)
                 .ok_or_else(|| place.malformed(offset, "the interval cannot be decoded"))?;
-            out.delete(series, range);
+            match u32::try_from(series) {
+                Ok(series) => out.delete(SeriesRef(series), range),
+                Err(_) => out.beyond += 1,
+            }
         }
         Ok(out)
     }
@@ -110,11 +120,11 @@ impl Tombstones {
     }
 }
 
-fn stone(cursor: &mut ByteCursor<'_>) -> Option<(SeriesRef, TimeRange)> {
-    let series = u32::try_from(cursor.uvarint()?).ok()?;
+fn stone(cursor: &mut ByteCursor<'_>) -> Option<(u64, TimeRange)> {
+    let series = cursor.uvarint()?;
     let (min, max) = (cursor.varint()?, cursor.varint()?);
     let range = TimeRange::new(Timestamp::from_millis(min), Timestamp::from_millis(max));
-    Some((SeriesRef(series), range))
+    Some((series, range))
 }
 
 #[cfg(test)]
@@ -168,6 +178,20 @@ mod tests {
         let mut stones = Tombstones::default();
         stones.delete(SeriesRef(1), range(5, 4));
         assert!(stones.is_empty());
+    }
+
+    #[test]
+    fn intervals_of_series_that_no_index_can_have_are_counted_and_delete_nothing() {
+        let mut bytes = sample().to_bytes();
+        bytes.truncate(bytes.len() - 4);
+        put_uvarint(&mut bytes, 1 << 40);
+        put_varint(&mut bytes, 1);
+        put_varint(&mut bytes, 2);
+        let checksum = crc32c::crc32c(&bytes[HEADER_BYTES..]);
+        bytes.extend_from_slice(&checksum.to_be_bytes());
+        let parsed = Tombstones::parse(&place(), &bytes).unwrap();
+        assert_eq!((parsed.count(), parsed.beyond()), (sample().count() + 1, 1));
+        assert_eq!(parsed.to_bytes(), sample().to_bytes());
     }
 
     #[test]

@@ -213,6 +213,14 @@ impl BlockWriter {
         }
     }
 
+    /// Extends the times that the block covers, if its options have some, so that they contain the samples of `range`.
+    pub fn extend_times(&mut self, range: TimeRange) {
+        if let Some((min, max)) = &mut self.options.times {
+            *min = (*min).min(range.min);
+            *max = (*max).max(range.max.offset_millis(1));
+        }
+    }
+
     /// Series so far.
     pub fn series(&self) -> u64 {
         self.stats.series

@@ -453,7 +453,10 @@ fn invalid_small_files_do_not_panic() {
         let checksum = crc32c::crc32c(&stones[5..end]);
         stones[end..].copy_from_slice(&checksum.to_be_bytes());
         if let Ok(stones) = Tombstones::parse(&place, &stones) {
-            assert_eq!(Tombstones::parse(&place, &stones.to_bytes()).unwrap(), stones);
+            // Intervals of series that no index can have are not written again.
+            let again = Tombstones::parse(&place, &stones.to_bytes()).unwrap();
+            assert_eq!(again.count() + stones.beyond(), stones.count());
+            assert!(stones.beyond() > 0 || again == stones);
         }
     }
 }

@@ -15,7 +15,7 @@ pub struct BlockSeries {
     pub reference: SeriesRef,
     /// Its labels.
     pub labels: Labels,
-    /// The chunks that overlap the range and are not deleted whole, sorted by time; at least one.
+    /// The chunks that overlap the range, without those that are deleted whole, sorted by time; at least one.
     pub chunks: Vec<ChunkMeta>,
     /// Intervals whose samples are deleted but still in the chunks: sorted, disjoint, both ends included.
     pub deleted: Vec<TimeRange>,
@@ -37,12 +37,21 @@ pub struct BlockSelection<'a> {
     scan: SeriesScan<'a, IntoIter>,
     range: TimeRange,
     last: Option<Labels>,
+    keeps_deleted: bool,
 }
 
 impl<'a> BlockSelection<'a> {
     pub(super) fn new(block: &'a Block, postings: Postings, range: TimeRange) -> Self {
         let scan = block.index.scan(postings.into_iter());
-        BlockSelection { block, scan, range, last: None }
+        BlockSelection { block, scan, range, last: None, keeps_deleted: false }
+    }
+
+    /// Keeps the chunks that tombstones delete whole, and the series of which nothing else is left, for a caller that accounts
+    /// for every sample.
+    #[must_use]
+    pub fn with_deleted_chunks(mut self) -> Self {
+        self.keeps_deleted = true;
+        self
     }
 
     fn read(&mut self) -> Option<Result<BlockSeries, BlockError>> {
@@ -69,7 +78,7 @@ impl<'a> BlockSelection<'a> {
                 let whole = |interval: &TimeRange| {
                     interval.contains(chunk.range.min) && interval.contains(chunk.range.max)
                 };
-                chunk.range.overlaps(&self.range) && !deleted.iter().any(whole)
+                chunk.range.overlaps(&self.range) && (self.keeps_deleted || !deleted.iter().any(whole))
             });
             if !entry.chunks.is_empty() {
                 return Some(Ok(BlockSeries {

@@ -162,6 +162,13 @@ impl Findings<'_> {
             let what = format!("it deletes samples of series {}, which is not in the index", series.0);
             self.problem(place.contradiction(None, what));
         }
+        if block.tombstones().beyond() > 0 {
+            let what = format!(
+                "{} of its intervals are of series whose numbers have more than 32 bits, which no index has",
+                block.tombstones().beyond()
+            );
+            self.problem(place.contradiction(None, what));
+        }
         self.found.stats.tombstones = block.tombstones().count();
     }
 

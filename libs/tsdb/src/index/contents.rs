@@ -26,6 +26,8 @@ pub enum IndexVersion {
 pub(crate) struct Contents {
     pub(crate) symbols: u64,
     pub(crate) series: u64,
+    /// Where the section after the series begins: postings, or a label table of an older program.
+    pub(crate) series_end: u64,
     pub(crate) postings: u64,
     pub(crate) postings_table: u64,
 }
@@ -55,7 +57,8 @@ pub(super) fn read(
     place.check(at, expected, crc32c::crc32c(offsets))?;
     let mut cursor = ByteCursor::new(offsets);
     let mut next = || cursor.be64().unwrap_or(0);
-    let (symbols, series, _, _, postings, postings_table) = (next(), next(), next(), next(), next(), next());
+    let (symbols, series, label_values, label_table, postings, postings_table) =
+        (next(), next(), next(), next(), next(), next());
     for (name, offset) in [
         ("symbols", symbols),
         ("series", series),
@@ -71,5 +74,7 @@ pub(super) fn read(
     if symbols > series || series > postings || postings > postings_table {
         return Err(place.malformed(at, "the sections are out of order"));
     }
-    Ok((version, Contents { symbols, series, postings, postings_table }))
+    let after = [label_values, label_table].into_iter().filter(|offset| (series..postings).contains(offset));
+    let series_end = after.min().unwrap_or(postings);
+    Ok((version, Contents { symbols, series, series_end, postings, postings_table }))
 }

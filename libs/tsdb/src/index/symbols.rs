@@ -63,6 +63,15 @@ impl Symbols {
 
     /// The symbol that the entry of a series refers to.
     pub(super) fn lookup(&self, reference: u64) -> Result<Cow<'_, str>, BlockError> {
+        let (offset, bytes) = self.bytes(reference)?;
+        match bytes {
+            Cow::Borrowed(bytes) => self.text(offset, bytes).map(Cow::Borrowed),
+            Cow::Owned(bytes) => self.text(offset, &bytes).map(|text| Cow::Owned(text.to_owned())),
+        }
+    }
+
+    /// The bytes of that symbol, which may be no text, and their offset in the section.
+    pub(super) fn bytes(&self, reference: u64) -> Result<(u64, Cow<'_, [u8]>), BlockError> {
         let (offset, mut skip) = match self.version {
             IndexVersion::V1 => (reference.checked_sub(self.section.start()), 0),
             IndexVersion::V2 => {
@@ -80,18 +89,17 @@ impl Symbols {
             for _ in 0..skip {
                 cursor.bytes().ok_or_else(unknown)?;
             }
-            let bytes = cursor.bytes().ok_or_else(unknown)?;
-            return self.text(offset, bytes).map(Cow::Borrowed);
+            return Ok((offset, Cow::Borrowed(cursor.bytes().ok_or_else(unknown)?)));
         }
         let found = self.section.walk(offset, |offset, cursor| {
             let bytes = cursor.bytes()?;
             if skip == 0 {
-                return Some(ControlFlow::Break(self.text(offset, bytes).map(str::to_owned)));
+                return Some(ControlFlow::Break((offset, bytes.to_owned())));
             }
             skip -= 1;
             Some(ControlFlow::Continue(()))
         })?;
-        found.ok_or_else(unknown)?.map(Cow::Owned)
+        found.map(|(offset, bytes)| (offset, Cow::Owned(bytes))).ok_or_else(unknown)
     }
 
     /// Calls `visit` with each symbol in order, and its offset in the file.
