@@ -21,13 +21,15 @@ pub struct DownloadOptions {
     pub concurrency: usize,
     /// Retries of operations that failed for a reason that may pass.
     pub retry: Retry,
+    /// Downloads the files that the bucket has, whatever the manifest says, to salvage a damaged block.
+    pub ignores_manifest: bool,
     /// Called from several tasks with the bytes that are downloaded and the bytes of all files; must not block.
     pub progress: Option<Arc<dyn Fn(u64, u64) + Send + Sync>>,
 }
 
 impl Default for DownloadOptions {
     fn default() -> Self {
-        Self { concurrency: 4, retry: Retry::default(), progress: None }
+        Self { concurrency: 4, retry: Retry::default(), ignores_manifest: false, progress: None }
     }
 }
 
@@ -74,7 +76,7 @@ pub enum DownloadError {
 /// and hash are kept. Others are downloaded as `*.download` and renamed, so that a file is never incomplete.
 ///
 /// If the manifest has no hash for a file, only the size is compared. If there is no manifest, the listing is used
-/// instead. Marks are not downloaded.
+/// instead. Tombstones are in no manifest and are downloaded if there are some. Marks are not downloaded.
 ///
 /// # Errors
 /// See [`DownloadError`]. After an error the folder has no `meta.json`, so it is not a block. Call again to continue.
@@ -99,9 +101,15 @@ pub async fn download(
         let reason = format!("its meta.json is that of block {}", meta.ulid);
         return Err(DownloadError::Meta { block, reason });
     }
-    let mut manifest = manifest::manifest_of(&meta);
+    let mut manifest = match options.ignores_manifest {
+        true => Vec::new(),
+        false => manifest::manifest_of(&meta),
+    };
     if manifest.is_empty() {
         manifest = manifest_by_listing(bucket, block, options.retry).await?;
+    }
+    if !manifest.iter().any(|file| file.path == layout::TOMBSTONES_FILE) {
+        manifest.extend(tombstones(bucket, block, options.retry).await?);
     }
     let local = |path: &Path, source| DownloadError::Local { block, source: manifest::named(path, source) };
     let chunks = dir.join(layout::CHUNKS_DIR);
@@ -145,6 +153,17 @@ async fn manifest_by_listing(
         is_wanted.then_some(ManifestFile { path, size_bytes: object.size_bytes, sha256: None })
     };
     Ok(objects.into_iter().filter_map(to_file).collect())
+}
+
+/// The tombstones of a block, if another program has uploaded some.
+async fn tombstones(bucket: &Bucket, block: Ulid, retry: Retry) -> Result<Option<ManifestFile>, BucketError> {
+    let path = layout::TOMBSTONES_FILE.to_owned();
+    let name = layout::block_file(block, &path);
+    match retry.run(|| bucket.head(&name)).await {
+        Ok(info) => Ok(Some(ManifestFile { path, size_bytes: info.size_bytes, sha256: None })),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 async fn download_file(

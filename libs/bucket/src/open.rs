@@ -197,8 +197,9 @@ impl std::error::Error for OpenBlockError {
 impl Bucket {
     /// Opens a block for reading by ranges. Must be called on a Tokio runtime, which later reads use.
     ///
-    /// Objects that the manifest in `meta.json` does not list are ignored. Without a manifest, as in blocks of old
-    /// versions, the block has the index and all segments, numbered from 1 without a gap, that are in the bucket. Tombstones are never read: a bucket has none.
+    /// Objects that the manifest in `meta.json` does not list are ignored, except tombstones, which no manifest lists. Without
+    /// a manifest, as in blocks of old versions, the block has the index and all segments, numbered from 1 without a gap, that
+    /// are in the bucket.
     ///
     /// # Errors
     /// See [`BlockFault`].
@@ -225,7 +226,8 @@ impl BlockOpener<'_> {
     async fn open(&self, index_memory: IndexMemory) -> Result<RemoteBlock, OpenBlockError> {
         let (meta, listed) = futures::future::join(self.load_meta(), self.list()).await;
         let meta = meta?;
-        let files = self.find_files(&meta, &listed?).await?;
+        let listed = listed?;
+        let files = self.find_files(&meta, &listed).await?;
         let reader = |file: &ManifestFile| -> Arc<dyn ReadAt> {
             let name = layout::block_file(self.block, &file.path);
             Arc::new(BucketFile::with_size(self.bucket, &name, file.size_bytes).with_retry(self.retry))
@@ -235,8 +237,10 @@ impl BlockOpener<'_> {
         };
         let segments: Vec<Arc<dyn ReadAt>> =
             files.iter().filter(|file| is_segment(&file.path)).map(reader).collect();
-        let (block, parts) =
-            (self.block, BlockParts { meta, index, segments, tombstones: None, index_memory });
+        let tombstones = listed.get(layout::TOMBSTONES_FILE).map(|&size_bytes| {
+            reader(&ManifestFile { path: layout::TOMBSTONES_FILE.to_owned(), size_bytes, sha256: None })
+        });
+        let (block, parts) = (self.block, BlockParts { meta, index, segments, tombstones, index_memory });
         let opened = tokio::task::spawn_blocking(move || Block::from_parts(block, parts)).await;
         match opened {
             Ok(Ok(block)) => Ok(RemoteBlock { block, files }),
