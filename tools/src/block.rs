@@ -5,6 +5,7 @@
 //! verify    verify.rs
 //! diff      diff.rs (what is printed), compare.rs (what differs)
 //! generate  generate.rs
+//! salvage   salvage.rs (flags and report), salvage of the crate (what is done)
 //! ```
 //! `place.rs` opens the block of an argument, `read.rs` decodes its series.
 
@@ -14,6 +15,7 @@ mod dump;
 mod generate;
 mod place;
 mod read;
+mod salvage;
 mod text;
 mod verify;
 
@@ -35,6 +37,8 @@ pub(crate) enum BlockCommand {
     Diff(diff::DiffArgs),
     /// Generate blocks of synthetic series; the same seed gives the same blocks
     Generate(generate::GenerateArgs),
+    /// Write what can be read of a damaged block as a new block, and report what is lost
+    Salvage(salvage::SalvageArgs),
 }
 
 pub(crate) async fn run(command: BlockCommand, output: &mut Output) -> Result<CommandOutcome> {
@@ -43,5 +47,6 @@ pub(crate) async fn run(command: BlockCommand, output: &mut Output) -> Result<Co
         BlockCommand::Verify(args) => verify::run(args, output).await,
         BlockCommand::Diff(args) => diff::run(args, output).await,
         BlockCommand::Generate(args) => generate::run(args, output).await,
+        BlockCommand::Salvage(args) => salvage::run(args, output).await,
     }
 }

@@ -4,6 +4,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use aws_lc_rs::digest::{Context, SHA256};
+use tsdb::Ulid;
 
 /// The hash of several texts. The boundaries between them are part of the hash.
 pub(crate) fn of_texts(texts: &[&str]) -> [u8; 32] {
@@ -15,6 +16,14 @@ pub(crate) fn of_texts(texts: &[&str]) -> [u8; 32] {
     let mut hash = [0; 32];
     hash.copy_from_slice(context.finish().as_ref());
     hash
+}
+
+/// An id for a block that is made of block `old` by `changes`: the same for the same arguments.
+pub(crate) fn derived_id(old: Ulid, changes: &str) -> Ulid {
+    let digest = of_texts(&[&old.to_string(), changes]);
+    let mut random = [0; 16];
+    random[6..].copy_from_slice(&digest[..10]);
+    Ulid::from_parts(old.timestamp_ms(), u128::from_be_bytes(random))
 }
 
 /// The hash of a file in lower case hexadecimal digits. Blocks the thread.

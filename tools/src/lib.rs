@@ -3,7 +3,7 @@
 //! There is one file for each command. A command reads its flags, does its work and prints. Tables and results go to
 //! standard output, progress and failures to standard error. [`run`] lists the exit codes.
 //!
-//! Reading order: `error`, `output`, `progress`, `text`, `samples`; then `bucket` and `block`, whose first lines
+//! Reading order: `error`, `output`, `progress`, `text`, `salvage`; then `bucket` and `block`, whose first lines
 //! list their commands.
 //!
 //! Not here: the formats of blocks (`tsdb`), and the rules of buckets, such as publishing and marking (`bucket`).
@@ -18,6 +18,7 @@ mod error;
 mod folder;
 mod output;
 mod progress;
+mod salvage;
 mod text;
 
 use std::process::ExitCode;

@@ -1,6 +1,8 @@
 //! The commands, called with their flags, on buckets in local folders.
 
 mod odd_blocks;
+mod salvage;
+mod tombstones;
 
 use std::fs;
 use std::path::{Path, PathBuf};

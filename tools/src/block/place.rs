@@ -41,7 +41,7 @@ impl PlaceFlags {
 }
 
 /// The error for a `path` that is not a block.
-fn no_block(path: &Path) -> ToolError {
+pub(super) fn no_block(path: &Path) -> ToolError {
     let shown = path.display();
     let message = match std::fs::read_dir(path) {
         Err(error) if parse_block_id(&path.to_string_lossy()).is_some() => {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ::bucket::{Bucket, DownloadOptions, PublishOptions, download, publish};
+use ::bucket::{Bucket, DownloadOptions, PublishOptions, download, layout, publish};
 use clap::Args;
 use model::{Matcher, TimeRange};
 use runtime::{TimeArg, parse_duration};
@@ -244,6 +244,12 @@ async fn copy(
         progress.add(view::size_bytes(meta).unwrap_or(0));
         return Ok(EXISTS);
     }
+    // A copy has no tombstones, so deleted samples would appear again.
+    if from.exists(&layout::block_file(meta.ulid, layout::TOMBSTONES_FILE)).await? {
+        let why = "it has tombstones, which a copy would not have: apply them with \
+                   `rewrite --apply-tombstones`, then copy the new block";
+        return Err(ToolError::new(Cause::Conflict, why));
+    }
     if args.dry_run {
         return Ok("would be copied");
     }
@@ -271,7 +277,7 @@ async fn copy(
 
 /// Whether the other bucket has the block, with the same meta.
 async fn is_there(meta: &BlockMeta, to: &Bucket) -> Result<bool> {
-    let content = match to.get(&::bucket::layout::meta(meta.ulid)).await {
+    let content = match to.get(&layout::meta(meta.ulid)).await {
         Ok(content) => content,
         Err(error) if error.is_not_found() => return Ok(false),
         Err(error) => return Err(error.into()),

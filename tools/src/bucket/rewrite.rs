@@ -1,27 +1,31 @@
 //! `tools bucket rewrite`: deletes or relabels series of blocks. Each block is replaced by a new block.
 //!
 //! ```text
-//! config.rs   the requested changes
-//! series.rs   applies them to the chunks of one series
-//! apply.rs    applies them to all series of a block, in order, and accounts for every sample
+//! config.rs    the requested changes
+//! series.rs    applies them to the chunks of one series
+//! apply.rs     applies them to all series of a block, in order, and accounts for every sample
+//! salvage.rs   --salvage: replaces a damaged block by what can be read of it
+//! replace.rs   publishes the new block, and marks the old one for deletion
 //! ```
 //! The old block is never changed. The new one is published only after it was read back and verified and its account is
 //! balanced. Only then, and only with `--delete-blocks`, the old one is marked for deletion.
 
 mod apply;
 mod config;
+mod replace;
+mod salvage;
 mod series;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ::bucket::marks::{self, Mark, MarkKind, MarkState};
-use ::bucket::{Bucket, DownloadOptions, PublishOptions, download, layout, publish};
+use ::bucket::{Bucket, DownloadOptions, download};
 use tsdb::{Block, BlockDesc, BlockMeta, BlockOptions, BlockWriter, Compaction, Ulid};
 
 use self::apply::{ChangeLog, Rewritten, rewrite};
 use self::config::Changes;
+use self::replace::{Replacement, mark_old, publish_new, replaced_already};
 use crate::block::problems;
 use crate::blocking::blocking;
 use crate::digest;
@@ -57,6 +61,17 @@ pub(crate) struct RewriteArgs {
     #[arg(long = "rewrite.to-relabel-config-file", value_name = "FILE")]
     to_relabel_file: Option<PathBuf>,
 
+    /// Remove the samples that tombstones delete, also without other changes; other changes remove them too
+    #[arg(long)]
+    apply_tombstones: bool,
+
+    /// Replace damaged blocks by what can be read of them; every loss is reported, and the exit code is then 1
+    #[arg(
+        long,
+        conflicts_with_all = ["to_delete", "to_delete_file", "to_relabel", "to_relabel_file", "apply_tombstones"]
+    )]
+    salvage: bool,
+
     /// Print what would be changed, and change nothing; use --no-dry-run to rewrite
     #[arg(
         long,
@@ -69,7 +84,7 @@ pub(crate) struct RewriteArgs {
     )]
     dry_run: bool,
 
-    /// Number of changes that a dry run prints for each block
+    /// Number of changes that a dry run prints for each block; with --salvage, of problems and of losses
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: usize,
 
@@ -103,16 +118,20 @@ pub(crate) struct RewriteArgs {
 }
 
 pub(super) async fn run(args: RewriteArgs, bucket: &Bucket, output: &mut Output) -> Result<CommandOutcome> {
+    if args.delete_blocks && args.dry_run {
+        return Err(ToolError::usage("--delete-blocks has no effect in a dry run: add --no-dry-run"));
+    }
+    if args.salvage {
+        return salvage::run(&args, bucket, output).await;
+    }
     let load = |flag: &str, text: &Option<String>, file: &Option<PathBuf>| {
         runtime::load_config(flag, text.as_deref(), file.as_deref())
             .map_err(|error| ToolError::usage(error.to_string()))
     };
     let to_delete = load("rewrite.to-delete-config", &args.to_delete, &args.to_delete_file)?;
     let to_relabel = load("rewrite.to-relabel-config", &args.to_relabel, &args.to_relabel_file)?;
-    let changes = Arc::new(Changes::parse(to_delete.as_deref(), to_relabel.as_deref())?);
-    if args.delete_blocks && args.dry_run {
-        return Err(ToolError::usage("--delete-blocks has no effect in a dry run: add --no-dry-run"));
-    }
+    let changes = Changes::parse(to_delete.as_deref(), to_relabel.as_deref(), args.apply_tombstones)?;
+    let changes = Arc::new(changes);
 
     let mut table = Table::new(&[
         ("BLOCK", "block"),
@@ -166,19 +185,8 @@ fn row(id: Ulid, rewritten: Option<Rewritten>, new: Option<Ulid>, result: &str) 
 /// The id of the new block. It is derived from the old block and the changes, so that the same command finds the block of an
 /// earlier run and finishes that run.
 fn new_id(old: Ulid, changes: &Changes) -> Ulid {
-    let digest = digest::of_texts(&[&old.to_string(), &changes.log_entry(&[]).to_string()]);
-    let mut random = [0; 16];
-    random[6..].copy_from_slice(&digest[..10]);
-    Ulid::from_parts(old.timestamp_ms(), u128::from_be_bytes(random))
+    digest::derived_id(old, &changes.log_entry(&[]).to_string())
 }
-
-/// The details of the mark of a block that was replaced by another one.
-fn rewritten_as(new: Ulid) -> String {
-    format!("block rewritten as {new}")
-}
-
-/// The details of the mark of a block of which nothing was left.
-const NOTHING_LEFT: &str = "block rewritten: nothing is left of it";
 
 /// Rewrites a block. Returns the counts, the id of the new block if there is one, and the result.
 async fn rewrite_block(
@@ -189,21 +197,8 @@ async fn rewrite_block(
     output: &mut Output,
 ) -> Result<(Option<Rewritten>, Option<Ulid>, &'static str)> {
     let new = new_id(id, changes);
-    let refused =
-        |why: String| Err(ToolError::new(Cause::Conflict, format!("block {id} {why}: it was not rewritten")));
-    match marks::load(bucket, id, MarkKind::Deletion).await? {
-        MarkState::Absent => {}
-        MarkState::Marked(mark) => {
-            return match mark.details {
-                Some(details) if details == rewritten_as(new) => {
-                    Ok((None, Some(new), "done already; old block marked"))
-                }
-                _ => refused(format!("is marked for deletion since {}", text::instant(mark.time))),
-            };
-        }
-        MarkState::Unusable(reason) => {
-            return refused(format!("has a deletion mark that cannot be used ({reason})"));
-        }
+    if replaced_already(id, new, bucket).await? {
+        return Ok((None, Some(new), replace::DONE_ALREADY));
     }
     let folder = WorkingFolder::create(&args.tmp_dir, "rewrite")?;
     let source = fetch(id, bucket, folder.path()).await?;
@@ -223,55 +218,16 @@ async fn rewrite_block(
         (_, true) if nothing_left => return Ok((Some(rewritten), None, "nothing would be left")),
         (_, true) => return Ok((Some(rewritten), None, "would be rewritten")),
         (Some(meta), false) => {
-            let dir = folder.path().join(new.to_string());
-            let was_there = bucket.exists(&layout::meta(new)).await?;
-            let progress = TaskProgress::new("upload", Unit::Bytes, size_of_files(&dir));
-            let bar = progress.clone();
-            let reported = AtomicU64::new(0);
-            let report = move |state: ::bucket::UploadProgress| {
-                let before = reported.fetch_max(state.verified_bytes, Ordering::Relaxed);
-                bar.add(state.verified_bytes.saturating_sub(before));
-            };
-            let options = PublishOptions {
-                requires_labels: !args.prom_blocks,
-                progress: Some(Arc::new(report)),
-                ..PublishOptions::default()
-            };
-            let published = publish(bucket, &dir, meta, &options).await;
-            progress.finish();
-            published?;
+            let was_there = publish_new(args, folder.path(), meta, bucket).await?;
             keep_change_log(args, folder.path(), new)?;
             if was_there { "done already" } else { "rewritten" }
         }
         (None, false) => "nothing is left",
     };
-    let result = match args.delete_blocks {
-        false => result,
-        true => {
-            let mut mark = Mark::new(MarkKind::Deletion, id, text::now());
-            mark.details = Some(if nothing_left { NOTHING_LEFT.to_owned() } else { rewritten_as(new) });
-            let doing = match nothing_left {
-                true => format!("mark block {id} for deletion"),
-                false => format!("mark block {id} for deletion, which was rewritten as {new}"),
-            };
-            match marks::create(bucket, &mark).await.context(&doing)? {
-                MarkState::Marked(existing) if existing == mark && nothing_left => {
-                    "nothing is left; old block marked"
-                }
-                MarkState::Marked(existing) if existing == mark => "rewritten; old block marked",
-                MarkState::Marked(_) => "rewritten; old block had a mark already",
-                MarkState::Unusable(reason) => {
-                    let why = format!("{doing}: it has a mark that cannot be used: {reason}");
-                    return Err(ToolError::new(Cause::Conflict, why));
-                }
-                MarkState::Absent => {
-                    return Err(ToolError::new(
-                        Cause::Failed,
-                        format!("{doing}: the mark was written and cannot be found"),
-                    ));
-                }
-            }
-        }
+    let result = match (args.delete_blocks, nothing_left) {
+        (false, _) => result,
+        (true, true) => mark_old(id, Replacement::Nothing, bucket).await?,
+        (true, false) => mark_old(id, Replacement::Block(new), bucket).await?,
     };
     Ok((Some(rewritten), (!nothing_left).then_some(new), result))
 }
@@ -400,12 +356,4 @@ fn check(dir: &Path, samples: u64) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-/// Size of a block's files in bytes.
-fn size_of_files(dir: &Path) -> u64 {
-    let files = |dir: PathBuf| std::fs::read_dir(dir).into_iter().flatten().flatten();
-    let sizes =
-        files(dir.to_owned()).chain(files(dir.join("chunks"))).filter_map(|entry| entry.metadata().ok());
-    sizes.filter(|metadata| metadata.is_file()).map(|metadata| metadata.len()).sum()
 }

@@ -218,9 +218,21 @@ async fn check_files(meta: &BlockMeta, bucket: &Bucket) -> Result<Vec<String>> {
         // Old versions wrote no manifest, but every block needs an index.
         true if !present.contains_key(layout::INDEX_FILE) => texts.push("index is missing".to_owned()),
         true => {}
-        false => texts.extend(present.keys().map(|path| format!("{path} does not belong to the block"))),
+        false => texts.extend(present.keys().map(|path| foreign(path))),
     }
     Ok(texts)
+}
+
+/// The problem of an object that the manifest does not list.
+fn foreign(path: &str) -> String {
+    match path {
+        layout::TOMBSTONES_FILE => {
+            "tombstones: Thanos ignores them in a bucket and answers with the deleted samples; remove these with \
+             `rewrite --apply-tombstones`"
+                .to_owned()
+        }
+        path => format!("{path} does not belong to the block"),
+    }
 }
 
 /// Downloads the block and checks it. Adds problems to `texts`, also if an error follows.

@@ -96,7 +96,7 @@ pub(super) fn rewrite(
     progress: &TaskProgress,
 ) -> Result<Rewritten> {
     let mut run = Run { block, changes, writer, log, progress, done: Rewritten::default() };
-    let series = block.select(&[], TimeRange::ALL)?;
+    let series = block.select(&[], TimeRange::ALL)?.with_deleted_chunks();
     if changes.relabeling.is_empty() {
         for series in series {
             let series = series?;

@@ -59,16 +59,21 @@ impl Changes {
     /// Parses both configurations; an absent one changes nothing.
     ///
     /// # Errors
-    /// A message with the flag and what is wrong. It is an error if both are absent or empty.
-    pub(super) fn parse(to_delete: Option<&str>, to_relabel: Option<&str>) -> Result<Self> {
+    /// A message with the flag and what is wrong. It is an error if both are absent or empty, unless `may_be_empty`.
+    pub(super) fn parse(
+        to_delete: Option<&str>,
+        to_relabel: Option<&str>,
+        may_be_empty: bool,
+    ) -> Result<Self> {
         let deletions: Vec<DeletionRequest> = parse_list("rewrite.to-delete-config", to_delete)?;
         let relabels: Vec<RelabelConfig> = parse_list("rewrite.to-relabel-config", to_relabel)?;
         let deletions = deletions.into_iter().map(Deletion::new).collect::<Result<Vec<_>>>()?;
         let relabeling = Relabeling::new(relabels)
             .map_err(|error| ToolError::usage(format!("--rewrite.to-relabel-config: {error}")))?;
-        if deletions.is_empty() && relabeling.is_empty() {
+        if deletions.is_empty() && relabeling.is_empty() && !may_be_empty {
             return Err(ToolError::usage(
-                "nothing to rewrite: give --rewrite.to-delete-config or --rewrite.to-relabel-config, or their -file variants",
+                "nothing to rewrite: give --rewrite.to-delete-config or --rewrite.to-relabel-config, or their -file variants, \
+                 or --apply-tombstones or --salvage",
             ));
         }
         Ok(Self { deletions, relabeling })
@@ -181,7 +186,7 @@ mod tests {
     use super::*;
 
     fn parse(yaml: &str) -> Result<Changes, String> {
-        Changes::parse(Some(yaml), None).map_err(|error| error.to_string())
+        Changes::parse(Some(yaml), None, false).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -228,7 +233,7 @@ mod tests {
             let error = parse(yaml).unwrap_err();
             assert!(error.contains(why), "{yaml}: {error}");
         }
-        let relabel = Changes::parse(None, Some("- action: replace")).unwrap_err().to_string();
+        let relabel = Changes::parse(None, Some("- action: replace"), false).unwrap_err().to_string();
         assert_eq!(
             relabel,
             "--rewrite.to-relabel-config: relabel rule 1: action replace requires target_label"
