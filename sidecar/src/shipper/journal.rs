@@ -1,7 +1,7 @@
 //! The journal: the known blocks, their stages, and since when.
 //!
 //! ```json
-//! {"version": 1, "blocks": [{"ulid": "01H...", "state": "pinned", "minTime": 0, "maxTime": 7200000, "since": 1700000000000}]}
+//! {"version": 1, "blocks": [{"ulid": "01H...", "state": "pinned", "minTime": 0, "maxTime": 7200000, "since": 1700000000000, "samples": 600}]}
 //! ```
 //!
 //! It is stored in the data directory of Prometheus as `thanos/shipper-journal.json`. Each change replaces
@@ -44,6 +44,8 @@ pub(super) struct JournalEntry {
     pub(super) max_time: Timestamp,
     /// Time at which it reached this stage; if the bucket has its samples, time since which it has them.
     pub(super) since: Timestamp,
+    /// Number of its samples; `None` if its `meta.json` was never seen, or only by an older version of this program.
+    pub(super) samples: Option<u64>,
 }
 
 /// The journal in memory, and its file.
@@ -69,6 +71,8 @@ struct JournalRecord {
     min_time: i64,
     max_time: i64,
     since: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    samples: Option<u64>,
 }
 
 impl Journal {
@@ -131,6 +135,7 @@ impl Journal {
             min_time: meta.min_time,
             max_time: meta.max_time,
             since: now,
+            samples: None,
         };
         for source in &meta.compaction.sources {
             if self.get(*source).is_none_or(|entry| entry.stage == BlockStage::Seen) {
@@ -146,7 +151,8 @@ impl Journal {
 
     /// Sets the stage of a block from now on. [`Journal::save`] persists it.
     pub(super) fn set(&mut self, meta: &BlockMeta, stage: BlockStage, now: Timestamp) {
-        let entry = JournalEntry { stage, min_time: meta.min_time, max_time: meta.max_time, since: now };
+        let (min_time, max_time, samples) = (meta.min_time, meta.max_time, Some(meta.stats.samples));
+        let entry = JournalEntry { stage, min_time, max_time, since: now, samples };
         if self.get(meta.ulid).is_none_or(|old| JournalEntry { since: now, ..*old } != entry) {
             self.entries.insert(meta.ulid, entry);
             self.is_dirty = true;
@@ -182,6 +188,7 @@ impl Journal {
             min_time: entry.min_time.as_millis(),
             max_time: entry.max_time.as_millis(),
             since: entry.since.as_millis(),
+            samples: entry.samples,
         };
         let file = JournalFile { version: 1, blocks: self.entries.iter().map(record).collect() };
         let mut text = serde_json::to_vec_pretty(&file).expect("text, numbers and names always become JSON");
@@ -205,6 +212,7 @@ fn parse(bytes: &[u8]) -> Result<BTreeMap<Ulid, JournalEntry>, String> {
             min_time: Timestamp::from_millis(record.min_time),
             max_time: Timestamp::from_millis(record.max_time),
             since: Timestamp::from_millis(record.since),
+            samples: record.samples,
         };
         Ok((block, entry))
     };

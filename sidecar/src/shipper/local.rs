@@ -105,6 +105,9 @@ pub(super) struct ShipPolicy {
 /// Then no source of that block, or only the source without late samples, was ever seen here. Such a block is
 /// uploaded. Readers ignore a block whose sources are all sources of another block, so an uploaded source does not
 /// duplicate samples. The same holds for blocks that were compacted while the sidecar was down.
+///
+/// A Prometheus that is killed may cut the same late samples again, into another block. When it merges these blocks, the
+/// merged block has fewer samples than its parents together. It is uploaded, so that readers find each sample once.
 pub(super) fn decide(meta: &BlockMeta, journal: &Journal, policy: ShipPolicy) -> BlockTask {
     let are_settled =
         |blocks: Vec<Ulid>| !blocks.is_empty() && blocks.iter().all(|block| journal.is_settled(*block));
@@ -118,7 +121,8 @@ pub(super) fn decide(meta: &BlockMeta, journal: &Journal, policy: ShipPolicy) ->
     }
     let sources = &compaction.sources;
     if are_settled(sources.clone()) {
-        return BlockTask::Covered;
+        let is_needed = merges_equal_samples(meta, journal, policy.block_range);
+        return if is_needed { BlockTask::Ship } else { BlockTask::Covered };
     }
     let is_pinned =
         |source: &&Ulid| journal.get(**source).is_some_and(|entry| entry.stage == BlockStage::Pinned);
@@ -135,6 +139,21 @@ pub(super) fn decide(meta: &BlockMeta, journal: &Journal, policy: ShipPolicy) ->
         || is_of_one_range(meta, policy.block_range)
         || sources.iter().any(is_after_beginning);
     if is_ours { BlockTask::Ship } else { BlockTask::Leave }
+}
+
+/// Whether a block was merged from blocks of one range that have some samples in common, as far as the numbers of their
+/// samples are known.
+pub(super) fn merges_equal_samples(meta: &BlockMeta, journal: &Journal, block_range: Duration) -> bool {
+    if meta.compaction.level <= 1 || !is_of_one_range(meta, block_range) {
+        return false;
+    }
+    let samples = |blocks: &mut dyn Iterator<Item = Ulid>| -> Option<u64> {
+        blocks.map(|block| journal.get(block)?.samples).sum()
+    };
+    let of_parents = samples(&mut meta.compaction.parents.iter().map(|parent| parent.ulid));
+    // A parent that was here for less than a pass is unknown. Its sources may be known.
+    let of_sources = || samples(&mut meta.compaction.sources.iter().copied());
+    of_parents.or_else(of_sources).is_some_and(|samples| samples > meta.stats.samples)
 }
 
 /// Whether a block is no longer than those that Prometheus cuts. A compacted block of this length was merged with
@@ -208,12 +227,27 @@ mod tests {
             cleaned.compaction.parents = vec![BlockDesc { ulid: Ulid(parent), min_time, max_time }];
             cleaned
         };
+        // Each of the blocks 1 and 2 has one sample.
+        let merged = |samples: u64, parents: &[u128]| {
+            let mut merged = compacted(&[1, 2]);
+            merged.stats.samples = samples;
+            let desc =
+                |n: &u128| BlockDesc { ulid: Ulid(*n), min_time: merged.min_time, max_time: merged.max_time };
+            merged.compaction.parents = parents.iter().map(desc).collect();
+            merged
+        };
+        let longer = BlockMeta { max_time: Timestamp::from_millis(30), ..merged(1, &[1, 2]) };
         let mut empty = meta(9);
         empty.stats.samples = 0;
         for (what, meta, without, with) in [
             ("a plain block", meta(9), BlockTask::Ship, BlockTask::Ship),
             ("an empty block", empty, BlockTask::Covered, BlockTask::Covered),
             ("compacted from shipped blocks", compacted(&[1, 2]), BlockTask::Covered, BlockTask::Covered),
+            ("merged without a sample twice", merged(2, &[1, 2]), BlockTask::Covered, BlockTask::Covered),
+            ("merged with a sample twice", merged(1, &[1, 2]), BlockTask::Ship, BlockTask::Ship),
+            ("merged with a sample twice, step by step", merged(1, &[8]), BlockTask::Ship, BlockTask::Ship),
+            ("merged of unknown blocks", merged(2, &[1, 8]), BlockTask::Covered, BlockTask::Covered),
+            ("compacted with a sample twice", longer, BlockTask::Covered, BlockTask::Covered),
             ("compacted from a block on its way", compacted(&[1, 3]), BlockTask::Leave, BlockTask::Leave),
             ("merged with late samples, at once", compacted(&[7, 8]), BlockTask::Ship, BlockTask::Ship),
             (

@@ -3,6 +3,7 @@
 mod disks;
 mod gone;
 mod late;
+mod twice;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -247,13 +247,19 @@ impl Shipper {
         Ok(BlockStage::Verified)
     }
 
-    /// Whether the bucket has all samples of a block in other blocks, made from it or from its sources.
+    /// Whether the bucket has all samples of a block in other blocks, made from it or from its sources. Of a block that
+    /// replaces blocks with equal samples, one other block must have them all.
     fn is_contained(&self, meta: &BlockMeta) -> bool {
         let sources: BTreeSet<Ulid> = meta.compaction.sources.iter().copied().collect();
-        !sources.is_empty()
-            && sources
-                .iter()
-                .all(|source| self.neighbours.holders(*source).any(|other| other.ulid != meta.ulid))
+        let holders = |source: &Ulid| -> BTreeSet<Ulid> {
+            let others = self.neighbours.holders(*source).map(|other| other.ulid);
+            others.filter(|other| *other != meta.ulid).collect()
+        };
+        if !local::merges_equal_samples(meta, &self.journal, self.block_range) {
+            return !sources.is_empty() && sources.iter().all(|source| !holders(source).is_empty());
+        }
+        let of_all = sources.iter().map(holders).reduce(|all, own| all.intersection(&own).copied().collect());
+        of_all.is_some_and(|holders| !holders.is_empty())
     }
 
     /// The labels with which the bucket has this block already: those of an earlier configuration, or of

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::ops::Range;
+use std::process::Stdio;
 
 use bucket::{FetchMetrics, FetchOptions, Fetcher, Filters};
 
@@ -295,9 +296,18 @@ async fn late_samples_survive_kills_of_shipper_and_prometheus() {
     world.wait_until_merged(rounds, 0..0, &[]).await;
     // A pass may run while Prometheus merges the last late samples. A killed Prometheus may lose samples, so what counts
     // is what its blocks have.
+    let mut last = String::new();
     wait_until("all samples of all blocks", async || {
-        let passed = faults::child(world.dir.path(), None).status().expect("a child").success();
-        passed && world.left_behind().await.is_none()
+        let child = faults::child(world.dir.path(), None).stdout(Stdio::piped()).output().expect("a child");
+        let left = match child.status.success() {
+            true => world.left_behind().await.unwrap_or_default(),
+            false => String::from_utf8_lossy(&child.stdout).into_owned(),
+        };
+        if left != last {
+            println!("left behind: {left}");
+            last.clone_from(&left);
+        }
+        left.is_empty()
     })
     .await;
     println!("lost by the kills of Prometheus: {:?}", world.missing(hours * 3600).await);
