@@ -160,6 +160,7 @@ impl Store for PrometheusStore {
             query: false,
             status: true,
         };
+        info.warnings = facts.warnings;
         Ok(info)
     }
 

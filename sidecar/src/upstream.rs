@@ -33,6 +33,8 @@ pub(crate) struct PrometheusFacts {
     pub(crate) utf8_names: bool,
     /// The producer of the uploaded blocks; `None` if nothing is uploaded, or the flags of Prometheus do not permit it.
     pub(crate) producer: Option<Producer>,
+    /// What an operator should know, for example why nothing is uploaded.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// The state, or why it is unknown.
@@ -163,14 +165,14 @@ impl Heartbeat {
         loop {
             let outcome = self.round(&mut folder).await;
             let is_ready = outcome.is_ok();
-            if let Ok((_, warnings)) = &outcome
+            if let Ok(PrometheusFacts { warnings, .. }) = &outcome
                 && logged != *warnings
             {
                 let url = self.reporter.client.url();
                 warnings.iter().for_each(|warning| warn!(prometheus = url, "{warning}"));
                 logged.clone_from(warnings);
             }
-            self.reporter.publish(outcome.map(|(facts, _)| facts));
+            self.reporter.publish(outcome);
             if is_ready {
                 self.until_due_or_lost().await;
             } else {
@@ -191,8 +193,8 @@ impl Heartbeat {
         }
     }
 
-    /// The state of Prometheus, and warnings for the operator.
-    async fn round(&self, folder: &mut DataFolder) -> Result<(PrometheusFacts, Vec<String>), RoundError> {
+    /// The state of Prometheus.
+    async fn round(&self, folder: &mut DataFolder) -> Result<PrometheusFacts, RoundError> {
         let (client, timeout) = (&self.reporter.client, self.reporter.timeout);
         let ask = async {
             client.ready().await?;
@@ -231,7 +233,7 @@ impl Heartbeat {
             let names = client.label_names(everything).await?.data;
             let stored_names = Arc::new(names.into_iter().collect());
             let utf8_names = accepts_utf8_names(client.version().await?.as_deref(), flags.as_ref());
-            Ok((PrometheusFacts { external, min_time, stored_names, utf8_names, producer }, warnings))
+            Ok(PrometheusFacts { external, min_time, stored_names, utf8_names, producer, warnings })
         };
         tokio::time::timeout(timeout, ask).await.map_err(|_| RoundError::Late(timeout))?
     }

@@ -37,6 +37,10 @@ fn prometheus(dir: &Path, at: SocketAddr, flags: &[&str]) -> Process {
 }
 
 fn sidecar(dir: &Path, prometheus: SocketAddr, http: SocketAddr) -> Process {
+    sidecar_at(dir, prometheus, http, free_port())
+}
+
+fn sidecar_at(dir: &Path, prometheus: SocketAddr, http: SocketAddr, grpc: SocketAddr) -> Process {
     let args = [
         "sidecar".to_owned(),
         format!("--prometheus.url=http://{prometheus}"),
@@ -47,9 +51,32 @@ fn sidecar(dir: &Path, prometheus: SocketAddr, http: SocketAddr) -> Process {
             dir.join("bucket").display()
         ),
         format!("--http-address={http}"),
-        format!("--grpc-address={}", free_port()),
+        format!("--grpc-address={grpc}"),
     ];
     Process::start(&isthmus(), &args, &dir.join("sidecar.log"))
+}
+
+/// A querier of one store.
+fn querier(dir: &Path, store: SocketAddr, http: SocketAddr) -> Process {
+    let args = [
+        "query".to_owned(),
+        format!("--endpoint={store}"),
+        format!("--http-address={http}"),
+        format!("--grpc-address={}", free_port()),
+    ];
+    let mut process = Process::start(&isthmus(), &args, &dir.join("querier.log"));
+    process.wait_ready("querier", http);
+    process
+}
+
+/// Waits until `/api/v1/stores` of the querier lists the sidecar with warnings that satisfy `check`.
+fn wait_for_warnings(querier: SocketAddr, check: impl Fn(&[Value]) -> bool) {
+    wait_for("the warnings of the sidecar in /api/v1/stores", PATIENCE, || {
+        let (_, body) = get(querier, "/api/v1/stores")?;
+        let stores: Value = serde_json::from_str(&body).map_err(|error| error.to_string())?;
+        let warnings = stores["data"]["sidecar"][0]["warnings"].as_array();
+        if warnings.is_some_and(|warnings| check(warnings)) { Ok(()) } else { Err(body) }
+    });
 }
 
 /// The blocks in a folder that have a `meta.json`.
@@ -120,14 +147,19 @@ fn blocks_of_a_real_prometheus_arrive_in_the_bucket() {
         let _ = writeln!(text, "temperature{{room=\"cellar\"}} {}.25 {at}", at % 97);
     }
     openmetrics_blocks(dir, &(text + "# EOF\n"));
-    let (at, http) = (free_port(), free_port());
+    let (at, http, grpc, web) = (free_port(), free_port(), free_port(), free_port());
 
     println!(
         "the blocks of a Prometheus that compacts are not uploaded, and the log names the flags that it needs"
     );
     let mut process = prometheus(dir, at, &[]);
-    let mut shipping = sidecar(dir, at, http);
+    let mut shipping = sidecar_at(dir, at, http, grpc);
     shipping.wait_ready("sidecar", http);
+    let _querier = querier(dir, grpc, web);
+    wait_for_warnings(web, |warnings| {
+        let reason = warnings.first().and_then(Value::as_str).unwrap_or_default();
+        reason.contains("not uploaded") && reason.contains("--storage.tsdb.max-block-duration=2h")
+    });
     wait_for("the metric", PATIENCE, || match metric(http, "isthmus_sidecar_uploads_blocked")? {
         1.0 => Ok(()),
         other => Err(format!("{other}")),
@@ -140,6 +172,7 @@ fn blocks_of_a_real_prometheus_arrive_in_the_bucket() {
     println!("Prometheus is restarted with these flags and cuts a block every 10 seconds");
     let short = ["--storage.tsdb.min-block-duration=10s", "--storage.tsdb.max-block-duration=10s"];
     let mut process = prometheus(dir, at, &short);
+    wait_for_warnings(web, |warnings| !warnings.iter().any(|w| w.to_string().contains("not uploaded")));
     wait_for("the upload of the old blocks", PATIENCE, || match blocks(&dir.join("bucket")).len() {
         0 | 1 => Err(shipping.output()),
         _ => Ok(()),

@@ -47,6 +47,9 @@ pub struct StoreInfo {
     pub tsdbs: Vec<TsdbInfo>,
     /// The APIs that it serves.
     pub apis: Apis,
+    /// What an operator should know about it, one sentence each, for example why its blocks are not uploaded. Thanos ignores
+    /// them.
+    pub warnings: Vec<String>,
 }
 
 impl StoreInfo {
@@ -60,6 +63,7 @@ impl StoreInfo {
             supports_sharding: true,
             supports_without_replica_labels: true,
             apis: Apis { store: true, ..Apis::default() },
+            warnings: Vec::new(),
         }
     }
 }

@@ -21,6 +21,9 @@ pub struct InfoResponse {
     pub query: ::core::option::Option<QueryApiInfo>,
     #[prost(message, optional, tag = "9")]
     pub status: ::core::option::Option<StatusInfo>,
+    /// What an operator should know about the component, one sentence each. Not in Thanos.
+    #[prost(string, repeated, tag = "1000")]
+    pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct StoreInfo {

@@ -43,6 +43,7 @@ fn show(endpoint: &Endpoint, away: Option<String>) -> Value {
         "minTime": range.min.as_millis(),
         "maxTime": range.max.as_millis(),
         "healthy": last_error.is_none(),
+        "warnings": state.info.as_ref().map_or(&[][..], |info| &info.warnings),
         "transport": state.transport,
         "roundTripSeconds": state.round_trip.map(|length| length.as_secs_f64()),
     })

@@ -208,6 +208,7 @@ impl Store for ProxyStore {
                 query: true,
                 status: true,
             },
+            warnings: Vec::new(),
         })
     }
 

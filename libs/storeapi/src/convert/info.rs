@@ -5,6 +5,11 @@ use proto::thanos as wire;
 
 use crate::{Apis, StoreError, StoreInfo, TsdbInfo};
 
+/// Most warnings of a component that are kept.
+const MAX_WARNINGS: usize = 16;
+/// Most characters of one of them that are kept.
+const MAX_WARNING_CHARS: usize = 2000;
+
 /// A label set from the wire, in any order.
 ///
 /// # Errors
@@ -27,7 +32,8 @@ fn range(min: i64, max: i64) -> TimeRange {
 
 /// What a component announces about itself.
 ///
-/// Label sets without labels are dropped. A component without StoreAPI has an empty range.
+/// Label sets without labels are dropped. A component without StoreAPI has an empty range. Of more than 16 warnings, or more
+/// than 2,000 characters of one, the rest is dropped.
 ///
 /// # Errors
 /// When a label set is malformed.
@@ -67,6 +73,12 @@ pub fn info_from_wire(info: wire::info::InfoResponse) -> Result<StoreInfo, Store
         supports_without_replica_labels: store.supports_without_replica_labels,
         tsdbs,
         apis,
+        warnings: info
+            .warnings
+            .into_iter()
+            .take(MAX_WARNINGS)
+            .map(|warning| warning.chars().take(MAX_WARNING_CHARS).collect())
+            .collect(),
     })
 }
 
@@ -100,5 +112,6 @@ pub fn info_to_wire(info: &StoreInfo) -> wire::info::InfoResponse {
         exemplars: apis.exemplars.then_some(wire::info::ExemplarsInfo::default()),
         query: apis.query.then_some(wire::info::QueryApiInfo {}),
         status: apis.status.then_some(wire::info::StatusInfo {}),
+        warnings: info.warnings.clone(),
     }
 }

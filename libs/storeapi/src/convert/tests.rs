@@ -9,8 +9,8 @@ use series::{AggrChunk, Producer, Series};
 use tsdb::{Chunk, Encoding};
 use xxhash_rust::xxh64::xxh64;
 
-use super::{read, write};
-use crate::{AnswerLimits, LabelLimits, SeriesFrame, WireLimits};
+use super::{info_from_wire, info_to_wire, read, write};
+use crate::{AnswerLimits, LabelLimits, SeriesFrame, StoreInfo, WireLimits};
 
 fn write_frame(frame: &SeriesFrame) -> Bytes {
     let (mut hashes, mut out) = (Vec::new(), BytesMut::new());
@@ -211,4 +211,14 @@ fn a_small_message_cannot_become_a_large_structure() {
     bytes.extend_from_slice(&empty_chunks);
     let error = read_frame(&bytes.freeze()).unwrap_err();
     assert!(error.contains("bytes of memory, the limit for one store is"), "{error}");
+}
+
+#[test]
+fn warnings_of_a_component_survive_the_wire_and_are_bounded() {
+    let mut info = StoreInfo::new("sidecar", Vec::new(), TimeRange::ALL);
+    info.warnings = vec!["blocks are not uploaded".to_owned()];
+    assert_eq!(info_from_wire(info_to_wire(&info)).unwrap(), info);
+    info.warnings = vec!["\u{20ac}".repeat(3000); 40];
+    let back = info_from_wire(info_to_wire(&info)).unwrap();
+    assert_eq!((back.warnings.len(), back.warnings[0].chars().count()), (16, 2000));
 }
