@@ -26,4 +26,5 @@ pub use filter::StoreFilter;
 pub use merged::{Fanout, FanoutEvent};
 pub use options::ProxyOptions;
 pub use proxy::ProxyStore;
+pub(crate) use read_ahead::ReadAhead;
 pub use report::{FanoutMetrics, StoreOutcome, StoreReport};

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use budget::{LimitError, LimitKind};
+use storeapi::StoreError;
 
 /// Assumed memory if the system does not report it.
 const UNKNOWN_BYTES: u64 = 2 << 30;
@@ -81,6 +82,11 @@ pub(crate) fn limit_with_flag(error: &LimitError) -> String {
         LimitKind::TotalBytes => "max-total-memory",
     };
     format!("{error} (--query.{flag})")
+}
+
+/// The error of a query that exceeds a limit, with the flag that sets the limit.
+pub(crate) fn limit_error(error: &LimitError) -> StoreError {
+    StoreError::limit(limit_with_flag(error))
 }
 
 /// Parses a size such as `512MiB`, `1.5GiB`, `2GB` or `1000000`.

@@ -145,6 +145,14 @@ impl Budget {
         self.check_need(0, needed)
     }
 
+    /// Whether `bytes` more would leave at least half of the bytes of this work, and of all work together, unused. For memory
+    /// that makes work faster and that it can do without.
+    pub fn has_spare(&self, bytes: u64) -> bool {
+        let BudgetUsage { limits, total, reserved, .. } = &*self.usage;
+        let fits = |reserved: u64, limit: u64| reserved.saturating_add(bytes) <= limit / 2;
+        fits(reserved.load(Ordering::Relaxed), limits.bytes) && fits(total.reserved_bytes(), total.limits().bytes)
+    }
+
     /// Samples counted so far.
     pub fn samples(&self) -> u64 {
         self.usage.samples.load(Ordering::Relaxed)

@@ -24,7 +24,7 @@ pub enum StreamWindow {
     /// 1 MiB: one stream uses the whole capacity of a long connection.
     #[default]
     Large,
-    /// 64 KiB: a thousand stalled streams together occupy as much memory as 64 large ones.
+    /// 32 KiB: a thousand stalled streams together occupy as much memory as 32 large ones.
     Small,
 }
 
@@ -33,7 +33,7 @@ impl StreamWindow {
     pub const fn bytes(self) -> u32 {
         match self {
             Self::Large => 1 << 20,
-            Self::Small => 64 << 10,
+            Self::Small => 32 << 10,
         }
     }
 

@@ -54,6 +54,11 @@ impl CallContext {
         CURRENT.scope(self, work).await
     }
 
+    /// Runs work that does not wait in this context.
+    pub fn sync_scope<T>(self, work: impl FnOnce() -> T) -> T {
+        CURRENT.sync_scope(self, work)
+    }
+
     /// The context that the headers of a gRPC request carry.
     pub fn from_headers(headers: &HeaderMap) -> Self {
         let tenant = headers.get(TENANT).and_then(|value| value.to_str().ok());

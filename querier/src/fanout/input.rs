@@ -5,17 +5,18 @@ use std::time::Duration;
 
 use budget::{Budget, Reservation};
 use futures::StreamExt;
+use mesh::StreamWindow;
 use model::{Labels, TimeRange};
 use runtime::CallContext;
 use series::{AggrChunk, Series, SeriesSorter};
 use storeapi::{AnswerChecks, AnswerLimits, SeriesFrame, SeriesRequest, SeriesStream, StoreError, checked};
-use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
+use tokio::sync::{Notify, mpsc};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::endpoints::Candidate;
 use crate::fanout::damage::DamageFilter;
 use crate::fanout::options::ProxyOptions;
-use crate::fanout::read_ahead::ReadAhead;
+use crate::fanout::read_ahead::{OpenStream, ReadAhead, WindowPart};
 use crate::memory;
 
 /// Messages that are queued per store, within the window that all stores share.
@@ -28,7 +29,7 @@ const WARNING_BYTES: usize = 2048;
 /// A message from the task of a store to the merge.
 pub(super) enum StoreMessage {
     /// Series, with the reservation of their memory, and with their part of the shared window if they were read ahead.
-    Series(Vec<Series>, Reservation, Option<OwnedSemaphorePermit>),
+    Series(Vec<Series>, Reservation, Option<WindowPart>),
     Warning(String),
     Failed(StoreError),
     /// The memory limit of the query is reached. The query fails, whatever other stores send.
@@ -44,18 +45,22 @@ pub(super) struct StoreInput {
     _task: AbortOnDropHandle<()>,
 }
 
-/// What all stores of an answer share.
+/// What all stores of an answer share; the window of the query is `read_ahead`.
 pub(super) struct SharedRead<'a> {
     pub(super) options: &'a ProxyOptions,
     pub(super) budget: &'a Budget,
     pub(super) read_ahead: &'a ReadAhead,
-    /// Number of stores that are asked.
-    pub(super) stores: usize,
+    pub(super) window: StreamWindow,
 }
 
 impl StoreInput {
     /// Sends the request to the store and starts to read.
-    pub(super) fn open(candidate: &Candidate, request: &SeriesRequest, shared: &SharedRead<'_>) -> Self {
+    pub(super) fn open(
+        candidate: &Candidate,
+        request: &SeriesRequest,
+        shared: &SharedRead<'_>,
+        stream: OpenStream,
+    ) -> Self {
         let (queue, messages) = mpsc::channel(QUEUE);
         let needed = Arc::new(Notify::new());
         let options = shared.options;
@@ -66,11 +71,12 @@ impl StoreInput {
             sort_bytes: options.sort_bytes,
             series_limit: options.store_series,
             damage: options.verify_chunks.then(DamageFilter::default),
-            limits: options.answer_limits(shared.stores, shared.budget),
+            limits: options.answer_limits(shared.window, shared.budget),
             budget: shared.budget.clone(),
             read_ahead: shared.read_ahead.clone(),
             needed: Arc::clone(&needed),
             queue,
+            _stream: stream,
         };
         Self {
             messages,
@@ -106,6 +112,7 @@ struct StoreReader {
     read_ahead: ReadAhead,
     needed: Arc<Notify>,
     queue: mpsc::Sender<StoreMessage>,
+    _stream: OpenStream,
 }
 
 impl StoreReader {
@@ -113,7 +120,7 @@ impl StoreReader {
         let last = match self.forward_frames().await {
             Ok(()) => StoreMessage::End,
             Err(ReadEnd::Failed(error)) => match self.limits.refusal() {
-                Some(limit) => StoreMessage::Exhausted(StoreError::limit(memory::limit_with_flag(limit))),
+                Some(limit) => StoreMessage::Exhausted(memory::limit_error(limit)),
                 None => StoreMessage::Failed(error),
             },
             Err(ReadEnd::Exhausted(error)) => StoreMessage::Exhausted(error),
@@ -216,7 +223,7 @@ impl StoreReader {
 
     /// Waits until the next message, which is probably as large as the last one, may be read: there is room in the shared
     /// window, or the merge needs it.
-    async fn turn(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    async fn turn(&self, bytes: usize) -> Option<WindowPart> {
         tokio::select! {
             biased;
             permit = self.read_ahead.room(bytes) => permit,
@@ -274,7 +281,7 @@ impl StoreReader {
 
 /// The query has no memory left.
 fn exhausted(error: budget::LimitError) -> ReadEnd {
-    ReadEnd::Exhausted(StoreError::limit(memory::limit_with_flag(&error)))
+    ReadEnd::Exhausted(memory::limit_error(&error))
 }
 
 pub(super) fn shortened(mut text: String) -> String {

@@ -204,7 +204,8 @@ impl ProxyStore {
     where
         F: Future<Output = Result<T, StoreError>>,
     {
-        let stores = chosen.len();
+        let over = |limit: &LimitError| memory::limit_error(limit);
+        let mut streams = self.read_ahead().streams(chosen.len(), budget).map_err(|limit| over(&limit))?;
         let mut warnings: Vec<(usize, String)> = Vec::new();
         let mut answers = FuturesUnordered::new();
         for (at, candidate) in chosen.into_iter().enumerate() {
@@ -217,11 +218,13 @@ impl ProxyStore {
                     continue;
                 }
             }
-            let limits = self.options.answer_limits(stores, budget);
+            let (limits, stream) = (self.options.answer_limits(streams.window, budget), streams.take());
             let answer = self.in_time(ask(candidate, limits.clone()));
-            answers.push(async move { (at, name, limits, answer.await) });
+            answers.push(async move {
+                let _stream = stream;
+                (at, name, limits, answer.await)
+            });
         }
-        let over = |limit: &LimitError| StoreError::limit(memory::limit_with_flag(limit));
         while let Some((at, name, limits, answer)) = answers.next().await {
             match answer {
                 Ok(answer) => {

@@ -58,7 +58,7 @@ impl ProxyStore {
             .buffered(AT_ONCE);
         while let Some((store, answer)) = answers.next().await {
             if let Some(limit) = memory.exhausted() {
-                return Err(StoreError::limit(memory::limit_with_flag(&limit)));
+                return Err(memory::limit_error(&limit));
             }
             match answer {
                 Ok(listed) => {

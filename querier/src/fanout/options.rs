@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use budget::{Budget, BudgetLimits, Interrupt, TotalBudget};
+use mesh::StreamWindow;
 use model::Labels;
 use promql::QUERIES;
 use storeapi::AnswerLimits;
-
-use crate::fanout::read_ahead::stream_window;
 
 /// Settings of a [`ProxyStore`](crate::ProxyStore).
 #[derive(Clone, Debug)]
@@ -30,7 +29,7 @@ pub struct ProxyOptions {
     /// Maximum bytes of memory that one message with series, or a whole answer with labels or metadata, of one store may take.
     /// A store that sends more is dropped from the answer.
     pub store_bytes: usize,
-    /// Bytes that the stores of one answer may send ahead of the merge: in transit, and again as much in queues.
+    /// Bytes that the stores of one query may send ahead of the merge: in transit, and again as much in queues.
     pub window_bytes: usize,
     /// Maximum bytes of memory of one request that has no budget of its own, such as one that arrives over gRPC.
     pub request_bytes: u64,
@@ -60,10 +59,10 @@ impl ProxyOptions {
         Budget::new(&self.total, BudgetLimits::bytes(self.request_bytes), Interrupt::new())
     }
 
-    /// The limits on the answer of one of `stores`, which counts towards `budget`.
-    pub(super) fn answer_limits(&self, stores: usize, budget: &Budget) -> AnswerLimits {
+    /// The limits on the answer of one store, which counts towards `budget`.
+    pub(super) fn answer_limits(&self, window: StreamWindow, budget: &Budget) -> AnswerLimits {
         AnswerLimits::new(self.store_bytes, "--query.max-memory-per-store")
             .with_budget(budget)
-            .with_window(stream_window(stores, self.window_bytes))
+            .with_window(window)
     }
 }

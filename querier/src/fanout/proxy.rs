@@ -19,6 +19,7 @@ use crate::fanout::merged::{Fanout, FanoutEvent};
 use crate::fanout::options::ProxyOptions;
 use crate::fanout::read_ahead::{ReadAhead, batch_size};
 use crate::fanout::report::FanoutMetrics;
+use crate::memory;
 
 /// All stores of a source as one store. Clones share all state.
 #[derive(Clone)]
@@ -99,9 +100,28 @@ impl ProxyStore {
     /// As for [`select`](Self::select).
     pub fn select_within(
         &self,
+        request: SeriesRequest,
+        filter: &StoreFilter,
+        budget: &Budget,
+    ) -> Result<Fanout, StoreError> {
+        self.select_ahead(request, filter, budget, &self.read_ahead())
+    }
+
+    /// A window for all selects of a query.
+    pub(crate) fn read_ahead(&self) -> ReadAhead {
+        ReadAhead::new(self.options.window_bytes)
+    }
+
+    /// Like [`select_within`](Self::select_within), with a window that other selects use too.
+    ///
+    /// # Errors
+    /// As for [`select`](Self::select), and if the budget has no memory for the streams.
+    pub(crate) fn select_ahead(
+        &self,
         mut request: SeriesRequest,
         filter: &StoreFilter,
         budget: &Budget,
+        read_ahead: &ReadAhead,
     ) -> Result<Fanout, StoreError> {
         let (partial, limit) = (request.partial_response, request.limit);
         let empty = || Fanout::new(Vec::new(), partial, limit, self.metrics.clone());
@@ -119,9 +139,9 @@ impl ProxyStore {
         }
         let (chosen, no_store) = self.choose(filter, |c| c.may_hold(&request.matchers, request.range));
         request.batch_size = batch_size(chosen.len());
-        let read_ahead = ReadAhead::new(self.options.window_bytes);
-        let shared =
-            SharedRead { options: &self.options, budget, read_ahead: &read_ahead, stores: chosen.len() };
+        let mut streams =
+            read_ahead.streams(chosen.len(), budget).map_err(|limit| memory::limit_error(&limit))?;
+        let shared = SharedRead { options: &self.options, budget, read_ahead, window: streams.window };
         let (mut inputs, mut missing, mut outdated_stores) = (Vec::new(), Vec::new(), Vec::new());
         for candidate in &chosen {
             let outdated = match standing(candidate, Some(request.range)) {
@@ -137,7 +157,8 @@ impl ProxyStore {
             if partial == PartialResponse::Abort && !(missing.is_empty() && outdated_stores.is_empty()) {
                 continue;
             }
-            inputs.push((Arc::clone(&candidate.name), StoreInput::open(candidate, &request, &shared)));
+            let input = StoreInput::open(candidate, &request, &shared, streams.take());
+            inputs.push((Arc::clone(&candidate.name), input));
         }
         let mut fanout = Fanout::new(inputs, partial, limit, self.metrics.clone());
         for (name, reason) in missing {

@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::fanout::{Awaited, FanoutEvent, ProxyStore, StoreFilter, StoreReport};
+use crate::fanout::{Awaited, Fanout, FanoutEvent, ProxyStore, ReadAhead, StoreFilter, StoreReport};
 use crate::memory;
 
 /// Batches that a feed reads ahead of the engine, each of at most 64 series or about 1 MiB.
@@ -47,6 +47,8 @@ pub(super) struct Feeds {
     slots: Vec<FeedSlot>,
     concurrent: usize,
     budget: Budget,
+    /// What the stores of all feeds may read ahead.
+    read_ahead: ReadAhead,
     awaited: Awaited,
     cancel: CancellationToken,
     warnings: Vec<String>,
@@ -70,7 +72,7 @@ impl Feeds {
     ) -> Self {
         let slots = requests.iter().map(|_| FeedSlot::Closed).collect();
         let order = order.iter().map(|select| select.index()).collect();
-        let runtime = Handle::current();
+        let (runtime, read_ahead) = (Handle::current(), stores.read_ahead());
         let (warnings, reports) = (Vec::new(), Vec::new());
         Self {
             runtime,
@@ -82,6 +84,7 @@ impl Feeds {
             slots,
             concurrent,
             budget,
+            read_ahead,
             awaited,
             cancel,
             warnings,
@@ -124,31 +127,34 @@ impl Feeds {
         }
     }
 
-    /// Opens this feed, and those needed next, up to the limit.
+    /// Opens this feed, and those needed next, up to the limit and while their streams fit into the window.
     fn open_around(&mut self, wanted: usize) {
-        self.open(wanted);
+        self.open(wanted, &self.read_ahead.clone());
         let mut open = self.slots.iter().filter(|slot| matches!(slot, FeedSlot::Open(_))).count();
         for at in 0..self.order.len() {
-            if open > self.concurrent {
+            if open > self.concurrent || self.read_ahead.is_full() {
                 return;
             }
-            open += usize::from(self.open(self.order[at]));
+            open += usize::from(self.open(self.order[at], &self.read_ahead.early()));
         }
     }
 
-    fn open(&mut self, select: usize) -> bool {
+    fn open(&mut self, select: usize, read_ahead: &ReadAhead) -> bool {
         let (Some(slot @ FeedSlot::Closed), Some(Some(request))) =
             (self.slots.get_mut(select), self.requests.get(select))
         else {
             return false;
         };
         let (queue, messages) = mpsc::channel(AHEAD);
-        let (stores, request, filter) = (self.stores.clone(), request.clone(), self.filter.clone());
-        let (budget, awaited) = (self.budget.clone(), self.awaited.clone());
-        let cancel = self.cancel.clone();
-        let context = self.context.clone();
-        self.runtime.spawn(context.scope(async move {
-            cancel.run_until_cancelled(read_select(stores, request, filter, budget, awaited, queue)).await;
+        let (stores, filter, budget) = (&self.stores, &self.filter, &self.budget);
+        let _runtime = self.runtime.enter();
+        let selected = self
+            .context
+            .clone()
+            .sync_scope(|| stores.select_ahead(request.clone(), filter, budget, read_ahead));
+        let (budget, awaited, cancel) = (budget.clone(), self.awaited.clone(), self.cancel.clone());
+        self.runtime.spawn(self.context.clone().scope(async move {
+            cancel.run_until_cancelled(read_select(selected, budget, awaited, queue)).await;
         }));
         *slot = FeedSlot::Open(messages);
         true
@@ -165,14 +171,12 @@ impl Feeds {
 
 /// Reads one select until its end, or until the receiver is dropped.
 async fn read_select(
-    stores: ProxyStore,
-    request: SeriesRequest,
-    filter: StoreFilter,
+    selected: Result<Fanout, StoreError>,
     budget: Budget,
     awaited: Awaited,
     queue: mpsc::Sender<FeedMessage>,
 ) {
-    let mut fanout = match stores.select_within(request, &filter, &budget) {
+    let mut fanout = match selected {
         Ok(fanout) => fanout,
         Err(error) => {
             let _ = queue.send(FeedMessage::Failed(error)).await;
@@ -187,7 +191,7 @@ async fn read_select(
                 let mut reservation = Reservation::new(&budget);
                 match reservation.add(batch.iter().map(SelectedSeries::size_bytes).sum::<usize>() as u64) {
                     Ok(()) => FeedMessage::Series(batch, reservation),
-                    Err(error) => FeedMessage::Failed(StoreError::limit(memory::limit_with_flag(&error))),
+                    Err(error) => FeedMessage::Failed(memory::limit_error(&error)),
                 }
             }
             Ok(FanoutEvent::Warning(text)) => FeedMessage::Warning(text),
@@ -198,4 +202,76 @@ async fn read_select(
         }
     }
     let _ = queue.send(FeedMessage::End(fanout.reports().to_vec())).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use budget::{BudgetLimits, Interrupt, TotalBudget};
+    use model::{TimeRange, Timestamp};
+    use promql::{EngineOptions, QUERIES, Query, QueryParams};
+    use series::{AggrChunk, Series};
+    use storeapi::SeriesFrame;
+
+    use super::*;
+    use crate::ProxyOptions;
+    use crate::tests::{Scripted, labels, local, proxy, up};
+
+    const STORES: usize = 40;
+    const SELECTS: usize = 4;
+    const MESSAGE: usize = 64 << 10;
+    const WINDOW: usize = 6 << 20;
+
+    /// Stores with large series, and one that sends nothing, so that the merge waits for it.
+    fn stores() -> ProxyStore {
+        let frame = |store: usize, n: usize| {
+            let labels = labels(&[("__name__", "up"), ("store", &format!("{store:03}-{n:03}"))]);
+            let data = bytes::Bytes::from(vec![0; MESSAGE]);
+            let chunk = tsdb::Chunk { range: TimeRange::ALL, encoding: tsdb::Encoding::Xor, data };
+            Ok(SeriesFrame::Series(vec![Series { labels, chunks: vec![AggrChunk::raw(chunk)] }]))
+        };
+        let sends = |store: usize| Scripted::new((0..10).map(|n| frame(store, n)).collect());
+        let all = (0..STORES).map(sends).chain([Scripted::new(Vec::new()).hanging()]);
+        let all = all.enumerate().map(|(n, store)| local(&format!("{n:03}"), Arc::new(store)));
+        proxy(all.collect(), ProxyOptions { window_bytes: WINDOW, ..ProxyOptions::default() })
+    }
+
+    #[tokio::test]
+    async fn all_selects_of_a_query_share_one_window() {
+        let limits = BudgetLimits::bytes(1 << 30);
+        let budget = Budget::new(&TotalBudget::unlimited(&QUERIES), limits, Interrupt::new());
+        let text = Vec::from_iter((0..SELECTS).map(|n| format!("up{n}"))).join(" + ");
+        let params = QueryParams::instant(Timestamp::EPOCH);
+        let query = Query::plan(&text, &params, &EngineOptions::default()).unwrap();
+        let cancel = CancellationToken::new();
+        let mut feeds = Feeds::new(
+            CallContext::default(),
+            stores(),
+            (vec![Some(up()); SELECTS], &query.reading_order()),
+            StoreFilter::default(),
+            SELECTS,
+            budget.clone(),
+            Awaited::default(),
+            cancel.clone(),
+        );
+        let engine = tokio::task::spawn_blocking(move || feeds.next(0, up).is_err());
+        let all_read = async {
+            while budget.peak_bytes() < (SELECTS * STORES * MESSAGE) as u64 {
+                tokio::task::yield_now().await;
+            }
+        };
+        let waited = tokio::time::timeout(std::time::Duration::from_secs(60), all_read).await;
+        assert!(waited.is_ok(), "the merges have only {} bytes", budget.peak_bytes());
+        // All tasks run as far as they can.
+        for _ in 0..10 * SELECTS * STORES {
+            tokio::task::yield_now().await;
+        }
+        cancel.cancel();
+        assert!(engine.await.unwrap());
+        // One message of each store in each merge, the window, and the streams.
+        let allowed = SELECTS * STORES * (MESSAGE + 1000) + WINDOW;
+        let streams = SELECTS * (STORES + 1) * (32 << 10);
+        assert!((budget.peak_bytes() as usize) < allowed + streams, "{}", budget.peak_bytes());
+    }
 }
