@@ -90,7 +90,7 @@ impl Lists {
         memory: &AnswerMemory,
     ) -> Result<Listed<ExemplarSeries>, StoreError> {
         let (text, parse) = (request.query.clone(), self.driver.engine().parse);
-        let work = move || promql::parse(&text, &parse).map(|expr| exemplars::selectors(&expr));
+        let work = move || promql::parse(&text, &parse).map(|expr| promql::selectors(&expr));
         let parsed = self.driver.planner().run(work).await;
         let parsed = parsed.ok_or_else(|| StoreError::internal("the parser panicked; see the log"))?;
         let mut selectors = parsed.map_err(|cause| StoreError::invalid(cause.to_string()))?;

@@ -97,12 +97,8 @@ impl PrometheusStore {
             return Ok(None);
         };
         if !facts.utf8_names {
-            // Such a label is empty here. Prometheus would reject the request.
-            let unknown = |matcher: &Matcher| !is_legacy_label_name(matcher.name());
-            if rest.iter().any(|matcher| unknown(matcher) && !matcher.matches_empty()) {
-                return Ok(None);
-            }
-            rest.retain(|matcher| !unknown(matcher));
+            let Some(known) = without_utf8_names(rest) else { return Ok(None) };
+            rest = known;
         }
         Ok((!range.is_empty()).then_some(NarrowedRequest { facts, matchers: rest, range }))
     }
@@ -253,12 +249,24 @@ impl MetadataStore for PrometheusStore {
         let entry = |e: promapi::MetadataEntry| MetricMetadata { kind: e.kind, help: e.help, unit: e.unit };
         let metadata =
             answer.data.into_iter().map(|(name, all)| (name, all.into_iter().map(entry).collect())).collect();
-        Ok(MetadataAnswer { metadata, warnings: answer.warnings })
+        Ok(MetadataAnswer { metadata, warnings: answer.warnings, ..MetadataAnswer::default() })
     }
 }
 
+/// The matchers for a Prometheus that rejects UTF-8 names of labels, without those for such labels, which are empty there.
+/// `None` if nothing can match.
+fn without_utf8_names(mut matchers: Vec<Matcher>) -> Option<Vec<Matcher>> {
+    let is_unknown = |matcher: &Matcher| !is_legacy_label_name(matcher.name());
+    if matchers.iter().any(|matcher| is_unknown(matcher) && !matcher.matches_empty()) {
+        return None;
+    }
+    matchers.retain(|matcher| !is_unknown(matcher));
+    Some(matchers)
+}
+
 fn labels_answer(values: BTreeSet<String>, warnings: Vec<String>, limit: Option<usize>) -> LabelsAnswer {
-    LabelsAnswer { values: values.into_iter().take(limit.unwrap_or(usize::MAX)).collect(), warnings }
+    let values = values.into_iter().take(limit.unwrap_or(usize::MAX)).collect();
+    LabelsAnswer { values, warnings, ..LabelsAnswer::default() }
 }
 
 /// Converts an error of Prometheus to the corresponding gRPC code; see the table in `promclient` of Thanos.

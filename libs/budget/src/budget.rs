@@ -150,7 +150,8 @@ impl Budget {
     pub fn has_spare(&self, bytes: u64) -> bool {
         let BudgetUsage { limits, total, reserved, .. } = &*self.usage;
         let fits = |reserved: u64, limit: u64| reserved.saturating_add(bytes) <= limit / 2;
-        fits(reserved.load(Ordering::Relaxed), limits.bytes) && fits(total.reserved_bytes(), total.limits().bytes)
+        fits(reserved.load(Ordering::Relaxed), limits.bytes)
+            && fits(total.reserved_bytes(), total.limits().bytes)
     }
 
     /// Samples counted so far.

@@ -12,6 +12,7 @@ use tower::{Layer, Service};
 use crate::decoded::DecodedBody;
 use crate::encoded::EncodedBody;
 use crate::encoding::{ACCEPT_HEADER, ACCEPTED, ENCODING_HEADER, MessageEncoding};
+use crate::memory::MessageMemory;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -27,7 +28,7 @@ pub struct ClientCompressionLayer {
 
 impl ClientCompressionLayer {
     /// A layer that compresses requests with `encoding`, or not at all, and reads answers whose messages have at most
-    /// `max_message_bytes` after they are decompressed.
+    /// `max_message_bytes` after they are decompressed. A [`MessageMemory`] of the request can lower that.
     pub fn new(encoding: Option<MessageEncoding>, max_message_bytes: usize) -> Self {
         Self { encoding, max_message_bytes }
     }
@@ -71,14 +72,16 @@ where
             request = request.map(|body| Body::new(EncodedBody::new(body, encoding)));
         }
         let options = self.options;
+        let memory = request.extensions().get().cloned();
+        let memory = memory.unwrap_or_else(|| MessageMemory::uncounted(options.max_message_bytes));
         let answer = self.inner.call(request);
-        Box::pin(async move { options.plain(answer.await.map_err(Into::into)?).map_err(Into::into) })
+        Box::pin(async move { options.plain(answer.await.map_err(Into::into)?, memory).map_err(Into::into) })
     }
 }
 
 impl ClientCompressionLayer {
     /// The answer with its messages decompressed.
-    fn plain<R>(self, answer: Response<R>) -> Result<Response<Body>, Status>
+    fn plain<R>(self, answer: Response<R>, memory: MessageMemory) -> Result<Response<Body>, Status>
     where
         R: http_body::Body<Data = Bytes> + Send + 'static,
         R::Error: Into<BoxError>,
@@ -93,7 +96,7 @@ impl ClientCompressionLayer {
             ))),
             (Some(encoding), Some(_)) => {
                 head.headers.remove(ENCODING_HEADER);
-                let body = DecodedBody::new(body, Some(encoding), self.max_message_bytes);
+                let body = DecodedBody::new(body, Some(encoding), memory.at_most(self.max_message_bytes));
                 Ok(Response::from_parts(head, Body::new(body)))
             }
         }

@@ -9,24 +9,26 @@ use tonic::Status;
 
 use crate::encoding::MessageEncoding;
 use crate::error::DecompressError;
-use crate::messages::{HEADER_BYTES, MessageBuffer, WireMessage, too_large};
+use crate::memory::MessageMemory;
+use crate::messages::{HEADER_BYTES, MessageBuffer, WireMessage};
+use crate::plain::PlainMessage;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The plain messages of a body. Each is at most `limit` bytes large, also before it is decompressed.
+/// The plain messages of a body. The limit of `memory` applies before and after they are decompressed.
 pub(crate) struct DecodedBody<B> {
     /// `None` after the end and after an error.
     inner: Option<Pin<Box<B>>>,
     encoding: Option<MessageEncoding>,
-    limit: usize,
+    memory: MessageMemory,
     buffer: MessageBuffer,
 }
 
 impl<B> DecodedBody<B> {
     /// The messages of `inner`; `encoding` is that of the messages with the flag 1.
-    pub(crate) fn new(inner: B, encoding: Option<MessageEncoding>, limit: usize) -> Self {
+    pub(crate) fn new(inner: B, encoding: Option<MessageEncoding>, memory: MessageMemory) -> Self {
         let inner = Some(Box::pin(inner));
-        Self { inner, encoding, limit, buffer: MessageBuffer::default() }
+        Self { inner, encoding, memory, buffer: MessageBuffer::default() }
     }
 
     fn plain(&self, message: WireMessage) -> Result<Bytes, Status> {
@@ -36,23 +38,29 @@ impl<B> DecodedBody<B> {
         let encoding = self.encoding.ok_or_else(|| {
             Status::internal("a message is compressed, but the header grpc-encoding does not say how")
         })?;
-        let mut plain = vec![0; HEADER_BYTES];
-        encoding.decompress(message.content(), self.limit, &mut plain).map_err(|error| match error {
+        let limit = self.memory.max_message_bytes();
+        let mut plain = PlainMessage::new(limit, |bytes| {
+            // The reader of the body copies the message, when the compressed one is not needed any more.
+            self.memory.grow_to(bytes + bytes.max(message.bytes.len()))
+        });
+        encoding.decompress(message.content(), &mut plain).map_err(|error| match error {
             DecompressError::TooLarge => {
-                too_large(&format!("that is compressed with {encoding} is larger than allowed"), self.limit)
+                self.memory.too_large(&format!("that is compressed with {encoding} is larger than allowed"))
             }
+            DecompressError::Refused(status) => status,
             DecompressError::Damaged(cause) => {
                 Status::internal(format!("a message that is compressed with {encoding} is damaged: {cause}"))
             }
         })?;
+        let mut plain = plain.into_bytes();
         let length = u32::try_from(plain.len() - HEADER_BYTES)
-            .map_err(|_| too_large("is larger than 4 GiB", self.limit))?;
+            .map_err(|_| self.memory.too_large("is larger than 4 GiB"))?;
         plain[1..HEADER_BYTES].copy_from_slice(&length.to_be_bytes());
         Ok(plain.into())
     }
 
     fn next_message(&mut self) -> Result<Option<Bytes>, Status> {
-        let message = self.buffer.next(self.limit)?;
+        let message = self.buffer.next(&self.memory)?;
         message.map(|message| self.plain(message)).transpose()
     }
 }

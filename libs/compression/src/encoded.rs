@@ -8,6 +8,7 @@ use http_body::{Body, Frame, SizeHint};
 use tonic::Status;
 
 use crate::encoding::MessageEncoding;
+use crate::memory::MessageMemory;
 use crate::messages::{HEADER_BYTES, MessageBuffer, WireMessage};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -17,17 +18,24 @@ pub(crate) struct EncodedBody<B> {
     inner: Pin<Box<B>>,
     encoding: MessageEncoding,
     buffer: MessageBuffer,
+    /// All messages are ours.
+    memory: MessageMemory,
 }
 
 impl<B> EncodedBody<B> {
     pub(crate) fn new(inner: B, encoding: MessageEncoding) -> Self {
-        Self { inner: Box::pin(inner), encoding, buffer: MessageBuffer::default() }
+        Self {
+            inner: Box::pin(inner),
+            encoding,
+            buffer: MessageBuffer::default(),
+            memory: MessageMemory::uncounted(u32::MAX as usize),
+        }
     }
 
     /// All complete messages in the buffer, compressed.
     fn compressed(&mut self) -> Result<Bytes, Status> {
         let mut out = Vec::new();
-        while let Some(message) = self.buffer.next(u32::MAX as usize)? {
+        while let Some(message) = self.buffer.next(&self.memory)? {
             self.compress(&message, &mut out)?;
         }
         Ok(out.into())

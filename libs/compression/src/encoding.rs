@@ -1,12 +1,14 @@
 //! The encodings of messages.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::str::FromStr;
 
 use http::{HeaderMap, HeaderValue};
+use tonic::Status;
 
 use crate::error::DecompressError;
+use crate::plain::PlainMessage;
 use crate::snappy;
 
 /// The header with the encoding of the messages that follow it.
@@ -86,28 +88,22 @@ impl MessageEncoding {
         }
     }
 
-    /// Appends the plain message to `out`, which grows by at most `limit` and one more byte.
+    /// Appends the plain message to `out`.
     pub(crate) fn decompress(
         self,
         message: &[u8],
-        limit: usize,
-        out: &mut Vec<u8>,
+        out: &mut PlainMessage<impl Fn(usize) -> Result<(), Status>>,
     ) -> Result<(), DecompressError> {
         match self {
-            Self::Gzip => read_limited(flate2::read::MultiGzDecoder::new(message), limit, out),
-            Self::Snappy => snappy::decompress(message, limit, out),
+            Self::Gzip => out.read_from(flate2::read::MultiGzDecoder::new(message)),
+            Self::Snappy => snappy::decompress(message, out),
             Self::Zstd => {
                 let mut decoder = zstd::stream::read::Decoder::with_buffer(message)?;
                 decoder.window_log_max(ZSTD_WINDOW_LOG)?;
-                read_limited(decoder, limit, out)
+                out.read_from(decoder)
             }
         }
     }
-}
-
-fn read_limited(reader: impl Read, limit: usize, out: &mut Vec<u8>) -> Result<(), DecompressError> {
-    let read = reader.take(limit as u64 + 1).read_to_end(out)?;
-    if read > limit { Err(DecompressError::TooLarge) } else { Ok(()) }
 }
 
 impl FromStr for MessageEncoding {

@@ -6,14 +6,16 @@
 //! Format: <https://github.com/grpc/grpc/blob/v1.60.0/doc/PROTOCOL-HTTP2.md> and
 //! <https://github.com/grpc/grpc/blob/v1.60.0/doc/compression.md>.
 //!
-//! Reading order: `error`, `encoding`, `snappy`, `messages`, `decoded`, `encoded`, `server`, `client`.
+//! Reading order: `error`, `memory`, `messages`, `plain`, `snappy`, `encoding`, `decoded`, `encoded`, `server`, `client`.
 
 mod client;
 mod decoded;
 mod encoded;
 mod encoding;
 mod error;
+mod memory;
 mod messages;
+mod plain;
 mod server;
 mod snappy;
 
@@ -22,4 +24,5 @@ mod tests;
 
 pub use client::{ClientCompression, ClientCompressionLayer};
 pub use encoding::{MessageEncoding, UnknownEncoding};
+pub use memory::MessageMemory;
 pub use server::{ServerCompression, ServerCompressionLayer};

@@ -3,6 +3,8 @@
 use bytes::{Buf, Bytes, BytesMut};
 use tonic::Status;
 
+use crate::memory::MessageMemory;
+
 /// Flag and length before each message.
 pub(crate) const HEADER_BYTES: usize = 5;
 
@@ -42,8 +44,8 @@ impl MessageBuffer {
     /// The next message; `None` if it is not complete yet.
     ///
     /// # Errors
-    /// Its content is larger than `limit`, or the flag is neither 0 nor 1.
-    pub(crate) fn next(&mut self, limit: usize) -> Result<Option<WireMessage>, Status> {
+    /// Its content is larger than `memory` allows, or the flag is neither 0 nor 1.
+    pub(crate) fn next(&mut self, memory: &MessageMemory) -> Result<Option<WireMessage>, Status> {
         let Some(mut header) = self.bytes.get(..HEADER_BYTES) else { return Ok(None) };
         let flag = header.get_u8();
         let length = header.get_u32() as usize;
@@ -52,17 +54,15 @@ impl MessageBuffer {
                 "a message begins with {flag}, expected 0 or 1: it is not gRPC"
             )));
         }
-        if length > limit {
-            return Err(too_large(&format!("has {length} bytes"), limit));
+        if length > memory.max_message_bytes() {
+            return Err(memory.too_large(&format!("has {length} bytes")));
         }
+        // Not what is only announced.
+        memory.grow_to(self.bytes.len())?;
         if self.bytes.len() < HEADER_BYTES + length {
             return Ok(None);
         }
         let bytes = self.bytes.split_to(HEADER_BYTES + length).freeze();
         Ok(Some(WireMessage { compressed: flag == 1, bytes }))
     }
-}
-
-pub(crate) fn too_large(found: &str, limit: usize) -> Status {
-    Status::resource_exhausted(format!("a message {found}, the limit is {limit} bytes; ask for less at once"))
 }

@@ -13,6 +13,7 @@ use tower::{Layer, Service};
 use crate::decoded::DecodedBody;
 use crate::encoded::EncodedBody;
 use crate::encoding::{ACCEPT_HEADER, ACCEPTED, ENCODING_HEADER, MessageEncoding};
+use crate::memory::MessageMemory;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -78,7 +79,7 @@ where
         let answer_encoding = encoding.filter(|encoding| encoding.is_accepted(&head.headers));
         head.headers.remove(ENCODING_HEADER);
         head.headers.remove(ACCEPT_HEADER);
-        let body = DecodedBody::new(body, encoding, self.max_message_bytes);
+        let body = DecodedBody::new(body, encoding, MessageMemory::uncounted(self.max_message_bytes));
         let answer = self.inner.call(Request::from_parts(head, Body::new(body)));
         Box::pin(async move { Ok(compressed(answer.await?, answer_encoding)) })
     }

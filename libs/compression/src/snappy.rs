@@ -7,7 +7,10 @@
 
 use std::io;
 
+use tonic::Status;
+
 use crate::error::DecompressError;
+use crate::plain::PlainMessage;
 
 const STREAM_IDENTIFIER: &[u8] = b"\xff\x06\x00\x00sNaPpY";
 
@@ -51,9 +54,11 @@ pub(crate) fn compress(message: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-/// Appends the plain message to `out`, which grows by at most `limit`.
-pub(crate) fn decompress(mut rest: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<(), DecompressError> {
-    let most = out.len().saturating_add(limit);
+/// Appends the plain message to `out`.
+pub(crate) fn decompress(
+    mut rest: &[u8],
+    out: &mut PlainMessage<impl Fn(usize) -> Result<(), Status>>,
+) -> Result<(), DecompressError> {
     while let Some((header, after)) = rest.split_first_chunk::<HEADER_BYTES>() {
         let length = u32::from_le_bytes([header[1], header[2], header[3], 0]) as usize;
         let (chunk, after) = after.split_at_checked(length).ok_or_else(cut_short)?;
@@ -61,7 +66,6 @@ pub(crate) fn decompress(mut rest: &[u8], limit: usize, out: &mut Vec<u8>) -> Re
         match header[0] {
             kind @ (COMPRESSED | UNCOMPRESSED) => {
                 let (checksum, data) = chunk.split_first_chunk::<CHECKSUM_BYTES>().ok_or_else(cut_short)?;
-                let start = out.len();
                 let size = match kind {
                     COMPRESSED => snap::raw::decompress_len(data).map_err(io::Error::from)?,
                     _ => data.len(),
@@ -69,9 +73,8 @@ pub(crate) fn decompress(mut rest: &[u8], limit: usize, out: &mut Vec<u8>) -> Re
                 if size > CHUNK_BYTES {
                     return Err(damaged("a chunk is larger than 64 KiB"));
                 }
-                if size > most - start {
-                    return Err(DecompressError::TooLarge);
-                }
+                let out = out.room(size)?;
+                let start = out.len();
                 if kind == COMPRESSED {
                     out.resize(start + size, 0);
                     let decoded = snap::raw::Decoder::new().decompress(data, &mut out[start..]);
@@ -112,8 +115,8 @@ mod tests {
     use super::*;
 
     fn plain(framed: &[u8], limit: usize) -> Result<Vec<u8>, DecompressError> {
-        let mut out = Vec::new();
-        decompress(framed, limit, &mut out).map(|()| out)
+        let mut out = PlainMessage::new(limit, |_| Ok(()));
+        decompress(framed, &mut out).map(|()| out.into_bytes().split_off(crate::messages::HEADER_BYTES))
     }
 
     proptest! {

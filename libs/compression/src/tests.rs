@@ -2,6 +2,8 @@
 
 use std::convert::Infallible;
 use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use futures::stream;
@@ -13,7 +15,7 @@ use tonic::{Code, Status};
 use tower::{Layer, ServiceExt, service_fn};
 
 use crate::encoding::{ACCEPT_HEADER, ENCODING_HEADER};
-use crate::{ClientCompressionLayer, MessageEncoding, ServerCompressionLayer};
+use crate::{ClientCompressionLayer, MessageEncoding, MessageMemory, ServerCompressionLayer};
 
 const LIMIT: usize = 1 << 20;
 
@@ -159,6 +161,62 @@ async fn damaged_messages_are_errors_that_say_what_is_wrong() {
         assert_eq!(code, Code::Internal, "{encoding}: {text}");
         assert!(text.contains(expected), "{encoding}: {text}");
     }
+}
+
+/// Asks a server for `plain`, with this memory for the answer.
+async fn answer_within(
+    memory: MessageMemory,
+    encoding: MessageEncoding,
+    plain: &[u8],
+) -> Result<Bytes, Status> {
+    let bytes = message(1, &compressed(encoding, plain));
+    let service = service_fn(move |_: Request<Body>| {
+        let answer = Response::builder().header(ENCODING_HEADER, encoding.name());
+        let answer = answer.body(body(&bytes, 100)).unwrap();
+        async move { Ok::<_, Infallible>(answer) }
+    });
+    let client = ClientCompressionLayer::new(Some(encoding), LIMIT).layer(service);
+    let mut request = Request::new(Body::empty());
+    request.extensions_mut().insert(memory);
+    let answer = client.oneshot(request).await.unwrap();
+    answer.into_body().collect().await.map(|read| read.to_bytes())
+}
+
+#[tokio::test]
+async fn memory_of_an_answer_is_counted_before_it_is_decompressed() {
+    let plain = vec![0; LIMIT];
+    for encoding in MessageEncoding::ALL {
+        let most = Arc::new(AtomicUsize::new(0));
+        let counted = |limit: usize| {
+            let most = Arc::clone(&most);
+            MessageMemory::new(LIMIT, "", move |bytes| {
+                if bytes > limit {
+                    return Err(Status::resource_exhausted("no memory is left"));
+                }
+                most.fetch_max(bytes, Ordering::SeqCst);
+                Ok(())
+            })
+        };
+        answer_within(counted(usize::MAX), encoding, &plain).await.unwrap();
+        let all = most.swap(0, Ordering::SeqCst);
+        assert!((2 * LIMIT..2 * LIMIT + LIMIT / 10).contains(&all), "{encoding}: {all}");
+        let refused = answer_within(counted(LIMIT / 4), encoding, &plain).await.unwrap_err();
+        assert_eq!((refused.code(), refused.message()), (Code::ResourceExhausted, "no memory is left"));
+        assert!(most.swap(0, Ordering::SeqCst) <= LIMIT / 4, "{encoding}");
+    }
+}
+
+#[tokio::test]
+async fn limit_of_an_answer_can_be_lower_than_that_of_the_layer() {
+    let ask = async |limit, plain: &[u8]| {
+        let memory = MessageMemory::new(limit, " (--the-flag)", |_| Ok(()));
+        answer_within(memory, MessageEncoding::Zstd, plain).await
+    };
+    ask(1000, &[0; 1000]).await.unwrap();
+    let refused = ask(1000, &[0; 1001]).await.unwrap_err();
+    assert!(refused.message().contains("the limit is 1000 bytes (--the-flag)"), "{refused}");
+    let refused = ask(10 * LIMIT, &vec![0; LIMIT + 1]).await.unwrap_err();
+    assert!(refused.message().contains("the limit is 1048576 bytes"), "{refused}");
 }
 
 #[tokio::test]

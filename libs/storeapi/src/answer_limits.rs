@@ -3,10 +3,12 @@
 use std::sync::{Arc, OnceLock};
 
 use budget::{Budget, LimitError};
+use compression::MessageMemory;
 use mesh::{ChannelError, StreamWindow};
 use tonic::{Code, Status};
 
 use crate::StoreError;
+use crate::transit::Transit;
 
 /// What the answer to one request may take in memory. It is checked before an answer is decoded, because a small message can
 /// become a large structure.
@@ -16,6 +18,7 @@ pub struct AnswerLimits {
     flag: &'static str,
     budget: Option<Budget>,
     window: StreamWindow,
+    transit: Transit,
     refused: Arc<OnceLock<LimitError>>,
 }
 
@@ -40,12 +43,20 @@ impl Default for AnswerLimits {
 impl AnswerLimits {
     /// At most `bytes` for one message of a Series answer, and for every other answer as a whole. `flag` sets this limit.
     pub fn new(bytes: usize, flag: &'static str) -> Self {
-        Self { bytes, flag, budget: None, window: StreamWindow::Large, refused: Arc::default() }
+        Self {
+            bytes,
+            flag,
+            budget: None,
+            window: StreamWindow::Large,
+            transit: Transit::default(),
+            refused: Arc::default(),
+        }
     }
 
-    /// The same limits, and what `budget` has left.
+    /// The same limits, and what `budget` has left. They are then for one answer.
     pub fn with_budget(self, budget: &Budget) -> Self {
-        Self { budget: Some(budget.clone()), refused: Arc::default(), ..self }
+        let transit = Transit::new(budget);
+        Self { budget: Some(budget.clone()), transit, refused: Arc::default(), ..self }
     }
 
     /// The same limits, with this window for the stream.
@@ -66,6 +77,23 @@ impl AnswerLimits {
     /// Largest message. It is received whole before it is checked.
     pub(crate) fn message_bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// The memory of messages of at most `most` bytes while they are received.
+    pub(crate) fn message_memory(&self, most: usize) -> MessageMemory {
+        let limits = self.clone();
+        let (most, source) = if most < self.bytes { (most, "") } else { (self.bytes, self.flag) };
+        MessageMemory::new(most, source, move |bytes| {
+            limits.transit.grow_to(bytes).map_err(|error| {
+                let _ = limits.refused.set(error.clone());
+                Status::resource_exhausted(error.to_string())
+            })
+        })
+    }
+
+    /// A message was received. From here on, its reader accounts for its memory.
+    pub(crate) fn received(&self) {
+        self.transit.received();
     }
 
     /// The error of a request with these limits. gRPC rejects a message that is too large before this crate sees it.

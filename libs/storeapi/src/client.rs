@@ -1,6 +1,7 @@
 //! A remote store.
 
 mod listing;
+mod metered;
 
 use std::collections::VecDeque;
 use std::marker::PhantomData;
@@ -8,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use compression::MessageMemory;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 use http::uri::PathAndQuery;
@@ -17,6 +19,7 @@ use proto::thanos as wire;
 use tonic::Request;
 use tonic::client::Grpc;
 
+use crate::client::metered::MeteredChannel;
 use crate::convert::{self, DroppedSeries, LabelsCodec, LabelsKind, MetadataCodec, ReadFrame, SeriesCodec};
 use crate::{
     AnswerLimits, LabelNamesRequest, LabelValuesRequest, LabelsAnswer, MetadataAnswer, MetadataRequest,
@@ -56,9 +59,11 @@ impl StoreClient {
     }
 
     /// A client for one request whose answer consists of messages of at most `message_bytes`.
-    async fn ready(&self, message_bytes: usize) -> Result<Grpc<mesh::Channel>, StoreError> {
-        let message_bytes = message_bytes.min(self.memory.message_bytes());
-        let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(message_bytes);
+    async fn ready(&self, message_bytes: usize) -> Result<Grpc<MeteredChannel>, StoreError> {
+        let memory = self.memory.message_memory(message_bytes);
+        let message_bytes = memory.max_message_bytes();
+        let channel = MeteredChannel::new(self.channel.clone(), memory);
+        let mut grpc = Grpc::new(channel).max_decoding_message_size(message_bytes);
         grpc.ready().await.map_err(|cause| StoreError::unavailable(error_line(&cause)))?;
         Ok(grpc)
     }
@@ -90,6 +95,7 @@ impl Store for StoreClient {
             .max_decoding_message_size(INFO_BYTES);
         let mut request = Request::new(wire::info::InfoRequest {});
         request.extensions_mut().insert(StreamWindow::Small);
+        request.extensions_mut().insert(MessageMemory::uncounted(INFO_BYTES));
         let answer = client.info(request).await?;
         convert::info_from_wire(answer.into_inner())
     }

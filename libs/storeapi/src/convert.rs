@@ -69,6 +69,7 @@ impl Decoder for SeriesFrameDecoder {
     fn decode(&mut self, src: &mut DecodeBuf<'_>) -> Result<Option<ReadFrame>, Status> {
         // One message is one buffer: this takes it without copying.
         let frame = src.copy_to_bytes(src.remaining());
+        self.memory.received();
         read::frame(&frame, &self.limits, &self.memory).map(Some).map_err(Status::from)
     }
 }

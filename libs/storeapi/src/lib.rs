@@ -6,7 +6,7 @@
 //!
 //! Lists besides series (rules, targets, exemplars, statistics of TSDBs) have one trait too, [`ListingStore`].
 //!
-//! Reading order: [`store`](Store), `request`, `info`, `error`, `listing`, `convert`, `client`, `server`, `checked`, then
+//! Reading order: [`store`](Store), `request`, `info`, `error`, `kept`, `transit`, `answer_limits`, `listing`, `convert`, `client`, `server`, `checked`, then
 //! `memory`, a small store for tests, and `acceptance`, the tests that every implementer passes. Both need the feature
 //! `test-util`.
 
@@ -18,6 +18,7 @@ mod client;
 mod convert;
 mod error;
 mod info;
+mod kept;
 mod limits;
 mod listing;
 #[cfg(any(test, feature = "test-util"))]
@@ -25,6 +26,7 @@ pub mod memory;
 mod request;
 mod server;
 mod store;
+mod transit;
 
 pub use answer_limits::AnswerLimits;
 pub use checked::{AnswerChecks, check_values, checked};
@@ -32,6 +34,7 @@ pub use client::StoreClient;
 pub use convert::{WireListing, info_from_wire, info_to_wire, labels_from_wire, labels_to_wire};
 pub use error::StoreError;
 pub use info::{Apis, StoreInfo, TsdbInfo};
+pub use kept::Kept;
 pub use limits::{LabelLimits, RequestLimits, WireLimits};
 pub use listing::{
     AnswerMemory, ExemplarsRequest, Listed, Listing, ListingStore, RuleKind, RulesRequest, TargetState,

@@ -10,7 +10,7 @@ use promapi::{ExemplarSeries, RuleGroup, TargetDiscovery, TsdbStatus};
 
 pub use memory::AnswerMemory;
 
-use crate::{Apis, PartialResponse, StoreError};
+use crate::{Apis, Kept, PartialResponse, StoreError};
 
 /// An item of a list, and the request for the list.
 pub trait Listing: Clone + std::fmt::Debug + Send + Sync + 'static {
@@ -34,11 +34,13 @@ pub struct Listed<L> {
     pub items: Vec<L>,
     /// Which data is missing, and why.
     pub warnings: Vec<String>,
+    /// What a server keeps until the list is sent.
+    pub kept: Kept,
 }
 
 impl<L> Default for Listed<L> {
     fn default() -> Self {
-        Self { items: Vec::new(), warnings: Vec::new() }
+        Self { items: Vec::new(), warnings: Vec::new(), kept: Kept::default() }
     }
 }
 

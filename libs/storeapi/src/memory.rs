@@ -131,7 +131,7 @@ impl Store for MemoryStore {
 
 fn answer(values: BTreeSet<&str>, limit: Option<usize>) -> LabelsAnswer {
     let values = values.into_iter().take(limit.unwrap_or(usize::MAX)).map(str::to_owned).collect();
-    LabelsAnswer { values, warnings: Vec::new() }
+    LabelsAnswer { values, ..LabelsAnswer::default() }
 }
 
 #[cfg(test)]

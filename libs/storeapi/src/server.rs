@@ -23,7 +23,7 @@ use tower::{Service, service_fn};
 use tsdb::SAMPLES_PER_CHUNK;
 
 use crate::convert::{self, AcceptedEncodings, ServerCodec};
-use crate::{MetadataStore, RequestLimits, SeriesFrame, SeriesStream, Store, StoreError};
+use crate::{Kept, MetadataStore, RequestLimits, SeriesFrame, SeriesStream, Store, StoreError};
 
 pub use listing::ListingServer;
 
@@ -91,13 +91,13 @@ where
                     let serve = service_fn(move |r: Request<wire::LabelNamesRequest>| {
                         label_names(Arc::clone(&store), r.into_inner())
                     });
-                    Grpc::new(ProstCodec::default()).unary(serve, request).await
+                    Kept::within(Grpc::new(ProstCodec::default()).unary(serve, request).await)
                 }
                 "/thanos.Store/LabelValues" => {
                     let serve = service_fn(move |r: Request<wire::LabelValuesRequest>| {
                         label_values(Arc::clone(&store), r.into_inner())
                     });
-                    Grpc::new(ProstCodec::default()).unary(serve, request).await
+                    Kept::within(Grpc::new(ProstCodec::default()).unary(serve, request).await)
                 }
                 unknown => Status::unimplemented(format!("{unknown}: no such method")).into_http(),
             })
@@ -122,11 +122,8 @@ async fn label_names(
     request: wire::LabelNamesRequest,
 ) -> Result<Response<wire::LabelNamesResponse>, Status> {
     let answer = store.label_names(convert::label_names_from_wire(request)?).await?;
-    Ok(Response::new(wire::LabelNamesResponse {
-        names: answer.values,
-        warnings: answer.warnings,
-        hints: None,
-    }))
+    let names = wire::LabelNamesResponse { names: answer.values, warnings: answer.warnings, hints: None };
+    Ok(keeping(answer.kept, names))
 }
 
 async fn label_values(
@@ -134,11 +131,15 @@ async fn label_values(
     request: wire::LabelValuesRequest,
 ) -> Result<Response<wire::LabelValuesResponse>, Status> {
     let answer = store.label_values(convert::label_values_from_wire(request)?).await?;
-    Ok(Response::new(wire::LabelValuesResponse {
-        values: answer.values,
-        warnings: answer.warnings,
-        hints: None,
-    }))
+    let values = wire::LabelValuesResponse { values: answer.values, warnings: answer.warnings, hints: None };
+    Ok(keeping(answer.kept, values))
+}
+
+/// A response whose body is going to keep `kept`.
+fn keeping<T>(kept: Kept, message: T) -> Response<T> {
+    let mut response = Response::new(message);
+    response.extensions_mut().insert(kept);
+    response
 }
 
 /// Repacks a store's frames into messages: batches of the size that was asked for, none much larger than
@@ -318,7 +319,12 @@ impl wire::metadata_server::Metadata for MetadataServer {
     ) -> Result<Response<Self::MetricMetadataStream>, Status> {
         let request = convert::metadata_request_from_wire(request.into_inner());
         let answer = self.0.metric_metadata(request).await?;
-        Ok(Response::new(stream::iter(convert::metadata_to_wire(answer)).map(Ok).boxed()))
+        let kept = answer.kept.clone();
+        let messages = stream::iter(convert::metadata_to_wire(answer)).map(move |message| {
+            let _kept = &kept;
+            Ok(message)
+        });
+        Ok(Response::new(messages.boxed()))
     }
 }
 

@@ -8,7 +8,7 @@ use futures::stream::BoxStream;
 use series::Series;
 
 use crate::{
-    AnswerLimits, LabelNamesRequest, LabelValuesRequest, MetadataRequest, SeriesRequest, StoreError,
+    AnswerLimits, Kept, LabelNamesRequest, LabelValuesRequest, MetadataRequest, SeriesRequest, StoreError,
     StoreInfo,
 };
 
@@ -33,6 +33,8 @@ pub struct LabelsAnswer {
     pub values: Vec<String>,
     /// Which data is missing, and why.
     pub warnings: Vec<String>,
+    /// What a server keeps until the answer is sent.
+    pub kept: Kept,
 }
 
 /// A source of series. The acceptance suite (module `acceptance`, feature `test-util`) is its contract.
@@ -89,6 +91,8 @@ pub struct MetadataAnswer {
     pub metadata: BTreeMap<String, Vec<MetricMetadata>>,
     /// Which data is missing, and why.
     pub warnings: Vec<String>,
+    /// What a server keeps until the answer is sent.
+    pub kept: Kept,
 }
 
 /// A source of the type, help and unit of metrics.

@@ -12,7 +12,7 @@ use futures::stream::FuturesUnordered;
 use model::{ExternalMatch, TimeRange};
 use runtime::CallContext;
 use storeapi::{
-    AnswerLimits, LabelNamesRequest, LabelValuesRequest, LabelsAnswer, MetadataAnswer, MetadataRequest,
+    AnswerLimits, Kept, LabelNamesRequest, LabelValuesRequest, LabelsAnswer, MetadataAnswer, MetadataRequest,
     MetadataStore, MetricMetadata, PartialResponse, StoreError, check_values,
 };
 
@@ -276,7 +276,7 @@ impl LabelsUnion {
 
     fn finish(self, limit: Option<usize>) -> (LabelsAnswer, Reservation) {
         let values = self.values.into_iter().take(limit.unwrap_or(usize::MAX)).collect();
-        (LabelsAnswer { values, warnings: self.warnings }, self.reserved)
+        (LabelsAnswer { values, warnings: self.warnings, ..LabelsAnswer::default() }, self.reserved)
     }
 }
 
@@ -290,7 +290,7 @@ pub(super) fn fail_if_partial(partial: PartialResponse, warnings: &[String]) -> 
 #[tonic::async_trait]
 impl MetadataStore for ProxyStore {
     async fn metric_metadata(&self, request: MetadataRequest) -> Result<MetadataAnswer, StoreError> {
-        let (answer, _reserved) = self.metadata(request, &self.options.budget()).await?;
-        Ok(answer)
+        let (answer, reserved) = self.metadata(request, &self.options.budget()).await?;
+        Ok(MetadataAnswer { kept: Kept::new(reserved), ..answer })
     }
 }

@@ -52,7 +52,7 @@ impl ProxyStore {
         let (chosen, no_store) = self.choose(filter, is_served);
         let asked = chosen.into_iter().filter_map(|store| Some((request_of(&store)?, store)));
         let asked: Vec<(L::Request, Candidate)> = asked.collect();
-        let mut all = Listed { items: Vec::new(), warnings: Vec::from_iter(no_store) };
+        let mut all = Listed { warnings: Vec::from_iter(no_store), ..Listed::default() };
         let mut answers = stream::iter(asked)
             .map(|(request, store)| self.list_of::<L>(request, store, memory))
             .buffered(AT_ONCE);

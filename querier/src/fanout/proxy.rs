@@ -7,8 +7,8 @@ use budget::Budget;
 use futures::{StreamExt, stream};
 use model::{ExternalMatch, Labels, Matcher, TimeRange, Timestamp};
 use storeapi::{
-    Apis, LabelNamesRequest, LabelValuesRequest, LabelsAnswer, PartialResponse, SeriesFrame, SeriesRequest,
-    SeriesStream, Store, StoreError, StoreInfo, TsdbInfo,
+    Apis, Kept, LabelNamesRequest, LabelValuesRequest, LabelsAnswer, PartialResponse, SeriesFrame,
+    SeriesRequest, SeriesStream, Store, StoreError, StoreInfo, TsdbInfo,
 };
 
 use crate::endpoints::{Candidate, StoreSource, believed_range, with_store_name};
@@ -254,14 +254,13 @@ impl Store for ProxyStore {
     }
 
     async fn label_names(&self, request: LabelNamesRequest) -> Result<LabelsAnswer, StoreError> {
-        let (answer, _reserved) =
-            self.names(request, &StoreFilter::default(), &self.options.budget()).await?;
-        Ok(answer)
+        let (answer, reserved) = self.names(request, &StoreFilter::default(), &self.options.budget()).await?;
+        Ok(LabelsAnswer { kept: Kept::new(reserved), ..answer })
     }
 
     async fn label_values(&self, request: LabelValuesRequest) -> Result<LabelsAnswer, StoreError> {
-        let (answer, _reserved) =
+        let (answer, reserved) =
             self.values(request, &StoreFilter::default(), &self.options.budget()).await?;
-        Ok(answer)
+        Ok(LabelsAnswer { kept: Kept::new(reserved), ..answer })
     }
 }

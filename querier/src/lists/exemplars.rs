@@ -5,9 +5,9 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use model::{ExternalMatch, Labels, METRIC_NAME, MatchOp, Matcher};
+use model::{ExternalMatch, Labels, Matcher};
 use promapi::{Exemplar, ExemplarSeries};
-use promql::syntax::ast::Expr;
+use promql::selector_text;
 
 use crate::endpoints::Candidate;
 
@@ -28,21 +28,6 @@ pub(crate) fn merged(parts: Vec<ExemplarSeries>, replica_labels: &[String]) -> V
         ExemplarSeries { series_labels, exemplars }
     };
     series.into_iter().map(sorted).collect()
-}
-
-/// The selectors of an expression.
-pub(crate) fn selectors(expr: &Expr) -> Vec<Vec<Matcher>> {
-    let (mut found, mut left) = (Vec::new(), vec![expr]);
-    while let Some(expr) = left.pop() {
-        match expr {
-            Expr::Vector(selector) => found.push(selector.matchers.clone()),
-            Expr::Matrix(matrix) => found.push(matrix.selector.matchers.clone()),
-            _ => expr.for_each_child(|child| left.push(child)),
-        }
-    }
-    // The last operand was visited first.
-    found.reverse();
-    found
 }
 
 /// The selectors without their matchers for `selector_labels`, which this querier adds; without those selectors
@@ -74,28 +59,10 @@ pub(crate) fn narrowed(selectors: &[Vec<Matcher>], store: &Candidate) -> Option<
     (!parts.is_empty()).then(|| parts.join(" + "))
 }
 
-/// A selector as text. Prometheus rejects selectors that match every series, so one that would gets a matcher that
-/// every series satisfies.
-fn selector_text<'a>(matchers: impl Iterator<Item = &'a Matcher>) -> String {
-    let (mut parts, mut matches_all) = (Vec::new(), true);
-    for matcher in matchers {
-        matches_all &= matcher.matches_empty();
-        let name = matcher.name();
-        let bare = name.bytes().all(|b| b == b'_' || b.is_ascii_alphanumeric())
-            && !name.starts_with(|c: char| c.is_ascii_digit());
-        let name = if bare { name.to_owned() } else { promql::go_quoted(name) };
-        parts.push(format!("{name}{}{}", matcher.op().as_str(), promql::go_quoted(matcher.value())));
-    }
-    if matches_all {
-        parts.push(format!("{METRIC_NAME}{}\".+\"", MatchOp::Regex.as_str()));
-    }
-    format!("{{{}}}", parts.join(","))
-}
-
 #[cfg(test)]
 mod tests {
     use model::{TimeRange, Timestamp};
-    use promql::ParseOptions;
+    use promql::{ParseOptions, selectors};
     use storeapi::StoreInfo;
 
     use super::*;

@@ -155,6 +155,75 @@ async fn requests_over_grpc_have_a_budget_too() {
     assert!(error.code() == Code::ResourceExhausted && error.message().contains("max-memory"), "{error}");
 }
 
+#[tokio::test]
+async fn answers_over_grpc_stay_reserved_until_they_are_sent() {
+    use proto::thanos as wire;
+    let many: Vec<String> = (0..1000).map(|n| format!("job-{n:05}-{}", "x".repeat(50))).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let total = TotalBudget::unlimited(&QUERIES);
+    let options = ProxyOptions { total: total.clone(), ..ProxyOptions::default() };
+    let proxy = proxy(vec![remote("a", memory(&[("cluster", "eu-1")], &many)).await], options);
+    let server = StoreServer::new(Arc::new(proxy), RequestLimits::default());
+    let request = |path: &str, message: Vec<u8>| {
+        let body = tonic::body::Body::new(http_body_util::Full::new(Bytes::from(message)));
+        let request = Request::builder().method("POST").uri(path).header("content-type", "application/grpc");
+        request.body(body).unwrap()
+    };
+    let encoded = |content: Vec<u8>| message(content.len() as u32, &content);
+    let end = i64::MAX;
+    let values = wire::LabelValuesRequest { label: "job".to_owned(), end, ..Default::default() };
+    let names = wire::LabelNamesRequest { end, ..Default::default() };
+    for (path, message) in [
+        ("/thanos.Store/LabelValues", encoded(prost::Message::encode_to_vec(&values))),
+        ("/thanos.Store/LabelNames", encoded(prost::Message::encode_to_vec(&names))),
+    ] {
+        let response = tower::ServiceExt::oneshot(server.clone(), request(path, message)).await.unwrap();
+        assert!(total.reserved_bytes() > 0, "{path}: {response:?}");
+        drop(response);
+        assert_eq!(total.reserved_bytes(), 0, "{path}");
+    }
+}
+
+/// A peer that sends half of a message of `bytes` and then nothing.
+fn stalled(bytes: usize) -> Candidate {
+    let service = service_fn(move |_: Request<tonic::body::Body>| {
+        let begin = Bytes::from(message(bytes as u32, &vec![0; bytes / 2]));
+        let frames = stream::iter([Ok::<_, Infallible>(http_body::Frame::data(begin))]);
+        let body = StreamBody::new(frames.chain(stream::pending()));
+        let response = Response::builder().header("content-type", "application/grpc");
+        let response = response.body(http_body_util::BodyExt::boxed_unsync(body));
+        async move { Ok::<_, Infallible>(response.expect("the response is well formed")) }
+    });
+    local("stalled", Arc::new(StoreClient::new("stalled", mesh::Channel::new("stalled", service))))
+}
+
+#[tokio::test]
+async fn messages_count_towards_the_budget_while_they_are_received() {
+    let total = TotalBudget::unlimited(&QUERIES);
+    let options = ProxyOptions { total: total.clone(), ..ProxyOptions::default() };
+    let proxy = proxy(vec![stalled(20 * MIB)], options);
+    let budget = |bytes: usize| Budget::new(&total, BudgetLimits::bytes(bytes as u64), Interrupt::new());
+    let enough = budget(100 * MIB);
+    let mut fanout = proxy.select_within(up(), &StoreFilter::default(), &enough).unwrap();
+    let counted = async {
+        while total.reserved_bytes() < 10 * MIB as u64 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(60), async {
+        tokio::select! { _ = fanout.next() => panic!("nothing was sent"), () = counted => {} }
+    });
+    waited.await.unwrap_or_else(|_| panic!("only {} bytes are counted", total.reserved_bytes()));
+    assert!(total.reserved_bytes() < 12 * MIB as u64, "what is only announced is not counted");
+    drop(fanout);
+    let mut fanout = proxy.select_within(up(), &StoreFilter::default(), &budget(8 * MIB)).unwrap();
+    let error = fanout.next().await.unwrap().unwrap_err();
+    assert!(error.message().contains("(--query.max-memory)"), "{error}");
+    let request = LabelValuesRequest::new("job", TimeRange::ALL, vec![]);
+    let error = proxy.values(request, &StoreFilter::default(), &budget(8 * MIB)).await.unwrap_err();
+    assert!(error.message().contains("(--query.max-memory)"), "{error}");
+}
+
 /// Each store may have one message in the merge and one in hand. What they read ahead is one window for all of them.
 #[tokio::test]
 async fn stores_of_one_answer_share_one_window() {

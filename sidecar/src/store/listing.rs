@@ -1,24 +1,26 @@
 //! Rules, targets, exemplars and TSDB statistics of Prometheus, with its external labels.
 
+use std::sync::Arc;
+
 use model::Labels;
 use promapi::{ExemplarSeries, RuleGroup, TargetDiscovery};
 use storeapi::{
-    AnswerMemory, ExemplarsRequest, Listed, ListingStore, RuleKind, RulesRequest, StoreError, TargetState,
-    TargetsRequest, TenantTsdbStatus, TsdbStatusRequest,
+    AnswerMemory, ExemplarsRequest, Kept, Listed, ListingStore, RuleKind, RulesRequest, StoreError,
+    TargetState, TargetsRequest, TenantTsdbStatus, TsdbStatusRequest,
 };
-use tokio::sync::SemaphorePermit;
 
-use crate::store::PrometheusStore;
+use crate::store::{PrometheusStore, without_utf8_names};
 
 /// Entries of each list of statistics if the request does not limit them, as in Prometheus.
 const DEFAULT_STATISTICS: usize = 10;
 
 impl PrometheusStore {
-    /// The external labels, and the permission to ask Prometheus for a list.
-    async fn begin_list(&self) -> Result<(Labels, Option<SemaphorePermit<'_>>), StoreError> {
+    /// The external labels, and the permission to ask Prometheus for a list. It is kept until the list is sent, because the
+    /// list is in memory until then.
+    async fn begin_list(&self) -> Result<(Labels, Kept), StoreError> {
         let external = self.facts()?.external;
         // The semaphore is never closed.
-        Ok((external, self.lists.acquire().await.ok()))
+        Ok((external, Kept::new(Arc::clone(&self.lists).acquire_owned().await.ok())))
     }
 }
 
@@ -26,7 +28,7 @@ impl PrometheusStore {
 #[tonic::async_trait]
 impl ListingStore<RuleGroup> for PrometheusStore {
     async fn list(&self, request: RulesRequest, _: AnswerMemory) -> Result<Listed<RuleGroup>, StoreError> {
-        let (external, _turn) = self.begin_list().await?;
+        let (external, kept) = self.begin_list().await?;
         let kind = request.kind.map(|kind| match kind {
             RuleKind::Alerting => "alert",
             RuleKind::Recording => "record",
@@ -38,7 +40,7 @@ impl ListingStore<RuleGroup> for PrometheusStore {
                 alert.labels = alert.labels.extended(&external);
             }
         }
-        Ok(Listed { items: answer.data, warnings: answer.warnings })
+        Ok(Listed { items: answer.data, warnings: answer.warnings, kept })
     }
 }
 
@@ -49,11 +51,11 @@ impl ListingStore<TargetDiscovery> for PrometheusStore {
         request: TargetsRequest,
         _: AnswerMemory,
     ) -> Result<Listed<TargetDiscovery>, StoreError> {
-        let (external, _turn) = self.begin_list().await?;
+        let (external, kept) = self.begin_list().await?;
         if request.alertmanagers {
             let answer = self.answered(self.client.alertmanagers().await).await?;
             let item = TargetDiscovery { alertmanagers: Some(answer.data), ..TargetDiscovery::default() };
-            return Ok(Listed { items: vec![item], warnings: answer.warnings });
+            return Ok(Listed { items: vec![item], warnings: answer.warnings, kept });
         }
         let state = request.state.map(|state| match state {
             TargetState::Active => "active",
@@ -67,8 +69,22 @@ impl ListingStore<TargetDiscovery> for PrometheusStore {
         for target in &mut answer.data.dropped_targets {
             target.discovered_labels = target.discovered_labels.extended(&external);
         }
-        Ok(Listed { items: vec![answer.data], warnings: answer.warnings })
+        Ok(Listed { items: vec![answer.data], warnings: answer.warnings, kept })
     }
+}
+
+/// The query for a Prometheus that rejects UTF-8 names of labels. Such a label is empty there. `None` if no selector is left.
+async fn legacy_query(query: String) -> Result<Option<String>, StoreError> {
+    let narrow = move || {
+        let expr = promql::parse(&query, &promql::ParseOptions::ALL)
+            .map_err(|mistake| StoreError::invalid(mistake.to_string()))?;
+        let known = promql::selectors(&expr).into_iter().filter_map(without_utf8_names);
+        let texts: Vec<String> = known.map(|matchers| promql::selector_text(&matchers)).collect();
+        Ok((!texts.is_empty()).then(|| texts.join(" + ")))
+    };
+    // The time that this takes depends on the text.
+    let narrowed = tokio::task::spawn_blocking(narrow).await;
+    narrowed.unwrap_or_else(|error| Err(StoreError::internal(format!("parse the query: {error}"))))
 }
 
 /// The client removes matchers on external labels from the query, as Thanos does.
@@ -79,13 +95,18 @@ impl ListingStore<ExemplarSeries> for PrometheusStore {
         request: ExemplarsRequest,
         _: AnswerMemory,
     ) -> Result<Listed<ExemplarSeries>, StoreError> {
-        let (external, _turn) = self.begin_list().await?;
-        let answer = self.client.exemplars(&request.query, request.range).await;
+        let (external, kept) = self.begin_list().await?;
+        let query = match self.facts()?.utf8_names {
+            true => Some(request.query),
+            false => legacy_query(request.query).await?,
+        };
+        let Some(query) = query else { return Ok(Listed::default()) };
+        let answer = self.client.exemplars(&query, request.range).await;
         let mut answer = self.answered(answer).await?;
         for series in &mut answer.data {
             series.series_labels = series.series_labels.extended(&external);
         }
-        Ok(Listed { items: answer.data, warnings: answer.warnings })
+        Ok(Listed { items: answer.data, warnings: answer.warnings, kept })
     }
 }
 
@@ -96,7 +117,7 @@ impl ListingStore<TenantTsdbStatus> for PrometheusStore {
         request: TsdbStatusRequest,
         _: AnswerMemory,
     ) -> Result<Listed<TenantTsdbStatus>, StoreError> {
-        let (external, _turn) = self.begin_list().await?;
+        let (external, kept) = self.begin_list().await?;
         let selects = request.matchers.iter().all(|matcher| matcher.matches_labels(&external));
         // Only TSDBs of receivers have tenants.
         if !selects || !request.tenant.is_empty() {
@@ -114,6 +135,6 @@ impl ListingStore<TenantTsdbStatus> for PrometheusStore {
             list.truncate(limit);
         }
         let items = vec![TenantTsdbStatus { tenant: String::new(), status }];
-        Ok(Listed { items, warnings: answer.warnings })
+        Ok(Listed { items, warnings: answer.warnings, kept })
     }
 }

@@ -135,6 +135,16 @@ async fn lists_of_prometheus_have_its_external_labels() {
         ListingStore::<ExemplarSeries>::list(store, exemplars("{"), AnswerMemory::unlimited()).await;
     assert_eq!(refused.expect_err("a parse error").code(), storeapi::Code::InvalidArgument);
 
+    // This Prometheus is older than 3 and rejects such names. A label with such a name is empty there.
+    for (query, expected) in [
+        ("{\"requests_total\", \"a.b\"=\"\"} + up", 1),
+        ("{\"requests_total\", \"a.b\"=\"x\"}", 0),
+        ("{\"a.b\"!=\"\"} or requests_total", 1),
+    ] {
+        let found = list::<ExemplarSeries>(store, exemplars(query)).await.items;
+        assert_eq!(found.len(), expected, "{query}");
+    }
+
     let of = |cluster: &str| TsdbStatusRequest {
         limit: Some(2),
         matchers: vec![Matcher::equal("cluster", cluster)],
@@ -144,6 +154,18 @@ async fn lists_of_prometheus_have_its_external_labels() {
     assert!(status.head_stats.num_series > 0, "{status:?}");
     assert_eq!(status.series_count_by_metric_name.len(), 2, "{status:?}");
     assert!(list::<TenantTsdbStatus>(store, of("us-1")).await.items.is_empty());
+
+    // Each list keeps its slot until it is dropped. There are four.
+    let mut sent = Vec::new();
+    for _ in 0..4 {
+        sent.push(list::<RuleGroup>(store, RulesRequest::default()).await);
+    }
+    let fifth = list::<RuleGroup>(store, RulesRequest::default());
+    tokio::pin!(fifth);
+    tokio::time::timeout(Duration::from_millis(300), &mut fifth).await.expect_err("no slot is free");
+    sent.pop();
+    fifth.await;
+    drop(sent);
 
     drop(prometheus);
     until("the loss", &sidecar, Result::is_err).await;

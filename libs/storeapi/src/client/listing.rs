@@ -5,6 +5,7 @@ use mesh::ChannelError;
 use tonic::client::Grpc;
 use tonic::{Code, Request, Status};
 
+use crate::client::metered::MeteredChannel;
 use crate::client::{StoreClient, error_line};
 use crate::convert::{ListingCodec, WireListing};
 use crate::{AnswerMemory, Listed, ListingStore, StoreError};
@@ -17,7 +18,8 @@ const MESSAGE_BYTES: u64 = 1 << 30;
 impl<L: WireListing> ListingStore<L> for StoreClient {
     async fn list(&self, request: L::Request, memory: AnswerMemory) -> Result<Listed<L>, StoreError> {
         let message_bytes = usize::try_from(memory.limit().min(MESSAGE_BYTES)).unwrap_or(usize::MAX);
-        let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(message_bytes);
+        let channel = MeteredChannel::new(self.channel.clone(), memory.message_memory(message_bytes));
+        let mut grpc = Grpc::new(channel).max_decoding_message_size(message_bytes);
         grpc.ready().await.map_err(|cause| StoreError::unavailable(error_line(&cause)))?;
         let request = Request::new(L::request_to_wire(&request));
         let codec = ListingCodec::<L>::client(memory.clone());

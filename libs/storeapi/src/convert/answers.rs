@@ -63,6 +63,7 @@ impl Decoder for LabelsDecoder {
 
     fn decode(&mut self, src: &mut DecodeBuf<'_>) -> Result<Option<LabelsAnswer>, Status> {
         let message = src.copy_to_bytes(src.remaining());
+        self.memory.received();
         labels_answer(&message, &self.kind, &self.labels, &self.memory).map(Some).map_err(Status::from)
     }
 }
@@ -85,7 +86,7 @@ pub(super) fn labels_answer(
         }
     }
     memory.admit(bytes)?;
-    let mut answer = LabelsAnswer { values: Vec::with_capacity(count), warnings: Vec::new() };
+    let mut answer = LabelsAnswer { values: Vec::with_capacity(count), ..LabelsAnswer::default() };
     let mut dropped = 0;
     let mut fields = MessageFields::new(message, 0..message.len());
     while let Some((number, value)) = fields.next()? {
@@ -153,6 +154,7 @@ impl Decoder for MetadataDecoder {
 
     fn decode(&mut self, src: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Status> {
         let message = src.copy_to_bytes(src.remaining());
+        self.memory.received();
         self.used = self.used.saturating_add(metadata_size(&message).map_err(Status::from)?);
         self.memory.admit(self.used).map_err(|error| Status::from(SeriesFrameError::from(error)))?;
         let decoded = wire::MetricMetadataResponse::decode(message);

@@ -187,6 +187,7 @@ impl<L: WireListing> Decoder for ListingDecoder<L> {
 
     fn decode(&mut self, src: &mut DecodeBuf<'_>) -> Result<Option<Listed<L>>, Status> {
         let frame = src.copy_to_bytes(src.remaining());
+        self.memory.received();
         read(&frame, &self.memory).map(Some).map_err(|error| match error {
             ReadError::Memory(error) => error.into(),
             error => Status::data_loss(error.to_string()),

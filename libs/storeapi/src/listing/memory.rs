@@ -4,8 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use budget::{Budget, LimitError, Reservation};
+use compression::MessageMemory;
 
 use crate::StoreError;
+use crate::transit::Transit;
 
 /// Counts a list while it is decoded, and keeps its memory reserved until the last clone is dropped.
 #[derive(Clone, Debug)]
@@ -16,6 +18,7 @@ pub struct AnswerMemory {
     /// Where the limit comes from.
     source: &'static str,
     used: Arc<AtomicU64>,
+    transit: Transit,
 }
 
 #[derive(Debug)]
@@ -39,13 +42,14 @@ impl AnswerMemory {
     fn of(reservation: Option<Reservation>) -> Self {
         let shared = SharedMemory { reservation, exhausted: None };
         let shared = Arc::new(Mutex::new(shared));
-        Self { shared, limit: u64::MAX, source: "", used: Arc::default() }
+        Self { shared, limit: u64::MAX, source: "", used: Arc::default(), transit: Transit::default() }
     }
 
     /// Memory for the part of one store: of the same reservation, and at most `limit` bytes. `source` says in an error
     /// where the limit comes from, such as `of --flag`.
     pub fn for_store(&self, limit: u64, source: &'static str) -> Self {
-        Self { shared: Arc::clone(&self.shared), limit, source, used: Arc::default() }
+        let transit = Transit::of(self.lock().reservation.as_ref().map(Reservation::new_empty));
+        Self { shared: Arc::clone(&self.shared), limit, source, used: Arc::default(), transit }
     }
 
     /// Most bytes that may be counted here.
@@ -75,6 +79,23 @@ impl AnswerMemory {
             shared.exhausted.get_or_insert(limit);
             error
         })
+    }
+
+    /// The memory of messages of at most `most` bytes while they are received.
+    pub(crate) fn message_memory(&self, most: usize) -> MessageMemory {
+        let memory = self.clone();
+        MessageMemory::new(most, "", move |bytes| {
+            memory.transit.grow_to(bytes).map_err(|limit| {
+                let error = StoreError::limit(limit.to_string());
+                memory.lock().exhausted.get_or_insert(limit);
+                error.into()
+            })
+        })
+    }
+
+    /// A message was received. From here on, its parts are counted.
+    pub(crate) fn received(&self) {
+        self.transit.received();
     }
 
     /// The error of a store that sends more than the limit.

@@ -52,10 +52,11 @@ impl<L: WireListing> ListingServer<L> {
     ) -> Result<Response<BoxStream<'static, Result<L::WireResponse, Status>>>, Status> {
         let memory = (self.memory)();
         let listed = self.store.list(L::request_from_wire(request)?, memory.clone()).await?;
+        let kept = (memory, listed.kept);
         let warnings = listed.warnings.into_iter().map(L::warning_to_wire);
         let messages = warnings.chain(listed.items.into_iter().flat_map(L::to_wire));
         let messages = stream::iter(messages).map(move |message| {
-            let _kept = &memory;
+            let _kept = &kept;
             Ok(message)
         });
         Ok(Response::new(messages.boxed()))

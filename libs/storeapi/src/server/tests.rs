@@ -143,7 +143,11 @@ impl Store for Endless {
         Err(StoreError::internal("index is damaged"))
     }
     async fn label_values(&self, _: LabelValuesRequest) -> Result<LabelsAnswer, StoreError> {
-        Ok(LabelsAnswer { values: vec!["a".into()], warnings: vec!["b is away".into()] })
+        Ok(LabelsAnswer {
+            values: vec!["a".into()],
+            warnings: vec!["b is away".into()],
+            ..Default::default()
+        })
     }
 }
 
@@ -196,7 +200,7 @@ impl MetadataStore for Endless {
         let entry = MetricMetadata { kind: "counter".into(), help: "Requests.".into(), unit: String::new() };
         let metric = request.metric.unwrap_or_else(|| "requests_total".into());
         let warnings = vec![format!("{:?}", request.limit)];
-        Ok(MetadataAnswer { metadata: [(metric, vec![entry])].into(), warnings })
+        Ok(MetadataAnswer { metadata: [(metric, vec![entry])].into(), warnings, ..Default::default() })
     }
 }
 

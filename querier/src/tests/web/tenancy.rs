@@ -34,7 +34,7 @@ impl MetadataStore for WithMetadata {
     async fn metric_metadata(&self, _: MetadataRequest) -> Result<MetadataAnswer, StoreError> {
         let entry = MetricMetadata { kind: "gauge".into(), help: "x".into(), unit: String::new() };
         let metadata = ["up", "secret"].map(|metric| (metric.to_owned(), vec![entry.clone()]));
-        Ok(MetadataAnswer { metadata: metadata.into(), warnings: Vec::new() })
+        Ok(MetadataAnswer { metadata: metadata.into(), ..MetadataAnswer::default() })
     }
 }
 

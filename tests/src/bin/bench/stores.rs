@@ -88,7 +88,7 @@ impl Store for BenchStore {
 
     async fn label_names(&self, _: LabelNamesRequest) -> Result<LabelsAnswer, StoreError> {
         let values = ["__name__", "cluster", "instance", "job"].map(str::to_owned).to_vec();
-        Ok(LabelsAnswer { values, warnings: Vec::new() })
+        Ok(LabelsAnswer { values, ..LabelsAnswer::default() })
     }
 
     async fn label_values(&self, request: LabelValuesRequest) -> Result<LabelsAnswer, StoreError> {
@@ -96,7 +96,7 @@ impl Store for BenchStore {
             Some(value) => vec![value.to_owned()],
             None => (0..self.series).map(|n| format!("host-{n:05}")).collect(),
         };
-        Ok(LabelsAnswer { values, warnings: Vec::new() })
+        Ok(LabelsAnswer { values, ..LabelsAnswer::default() })
     }
 }
 
