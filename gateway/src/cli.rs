@@ -101,6 +101,7 @@ pub fn run(args: GatewayArgs) -> ExitCode {
 
 fn check_config(file: &Path) -> ExitCode {
     match Config::load(file) {
+        Ok(config) if !config.tls_mistakes().is_empty() => config.tls_mistakes().report(),
         Ok(config) => {
             let role = match config.role {
                 GatewayRole::Observability(_) => "observability",
@@ -209,6 +210,24 @@ mod tests {
         check(&["--target", "scraper-0=h"], "has no port");
         check(&["--listen", "x"], "has no port");
         check(&["--nonsense"], "--nonsense");
+    }
+
+    #[test]
+    fn check_config_reads_the_tls_files_of_targets() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("gateway.yaml");
+        let target = "targets: [{name: a, address: 'h:1', tls: {ca_file: ca.pem}}]";
+        std::fs::write(&file, format!("role: cluster\ndata_dir: data\n{target}\n")).unwrap();
+        let mistakes = Config::load(&file).unwrap().tls_mistakes();
+        let [line] = mistakes.lines() else { panic!("{mistakes}") };
+        assert!(line.starts_with("target a: tls: ") && line.contains("ca.pem"), "{line}");
+        assert_eq!(check_config(&file), ExitCode::from(runtime::EXIT_USAGE));
+        std::fs::write(
+            &file,
+            "role: cluster\ndata_dir: data\ntargets: [{name: a, address: 'h:1', tls: {}}]\n",
+        )
+        .unwrap();
+        assert_eq!(check_config(&file), ExitCode::SUCCESS);
     }
 
     #[test]

@@ -16,8 +16,8 @@ use std::{
 
 use identity::Name;
 use mesh::Authority;
-use runtime::ListenAddress;
-use tls::ClientTlsOptions;
+use runtime::{ConfigMistakes, ListenAddress};
+use tls::{ClientTls, ClientTlsOptions};
 
 use target_tls::read_target_tls;
 
@@ -43,6 +43,19 @@ pub struct Config {
     pub transport: TransportChoice,
     /// Which side of the mesh this gateway is.
     pub role: GatewayRole,
+}
+
+impl Config {
+    /// Reads the files of `targets[].tls`, and returns what is wrong with them. A gateway itself starts nevertheless, because
+    /// other targets do not need them, and reads them with the first request.
+    pub(crate) fn tls_mistakes(&self) -> ConfigMistakes {
+        let GatewayRole::Cluster(cluster) = &self.role else { return ConfigMistakes::default() };
+        let wrong = |target: &ClusterTarget| {
+            let loaded = ClientTls::load("targets[].tls", target.tls.clone()?);
+            loaded.err().map(|error| format!("target {}: tls: {error}", target.name))
+        };
+        cluster.targets.iter().filter_map(wrong).collect()
+    }
 }
 
 /// Which side of the mesh a gateway is.

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use promapi::{Authorization, ClientOptions, Credential, ProxyUrl};
-use runtime::ConfigMistakes;
 use runtime::yaml::{Mistakes, YamlFields, YamlNode};
+use runtime::{ClientTlsFields, ConfigMistakes, system_tls};
 use tls::{ClientTls, ClientTlsOptions, TlsVersion};
 
 /// The name of the flag, without dashes.
@@ -87,13 +87,13 @@ fn read(root: &YamlNode, url: &str, mistakes: &Mistakes) -> HttpClientConfig {
         .flatten();
     if let Some(node) = fields.node("tls_config") {
         let tls = read_tls(node, mistakes);
-        if url.starts_with("https:") {
-            let loaded = tls.map(|options| ClientTls::load(&format!("--{FLAG}"), options));
-            match loaded.transpose() {
-                Ok(tls) => config.options.tls = tls,
-                Err(mistake) => fields.wrong("tls_config", mistake),
-            }
-        } else {
+        let is_secure = url.starts_with("https:");
+        let load = |options| ClientTls::load(&format!("--{FLAG}"), options);
+        match tls.filter(|_| is_secure).map(load).transpose() {
+            Ok(tls) => config.options.tls = tls,
+            Err(mistake) => fields.wrong("tls_config", mistake),
+        }
+        if !is_secure {
             config
                 .without_effect
                 .push("tls_config, because --prometheus.url does not begin with https:".to_owned());
@@ -126,21 +126,11 @@ fn read_basic_auth(node: &YamlNode, mistakes: &Mistakes) -> Option<Authorization
 
 fn read_tls(node: &YamlNode, mistakes: &Mistakes) -> Option<ClientTlsOptions> {
     let mut fields = YamlFields::new("tls_config", node, mistakes);
-    let mut path = |name| fields.optional(name, text_or_empty).flatten().map(PathBuf::from);
-    let (ca, cert, key) = (path("ca_file"), path("cert_file"), path("key_file"));
-    let server_name = fields.optional("server_name", text_or_empty).flatten();
-    let skip_verify = fields.optional("insecure_skip_verify", YamlNode::boolean).unwrap_or(false);
-    let identity = match (cert, key) {
-        (Some(cert), Some(key)) => Some((cert, key)),
-        (None, None) => None,
-        _ => {
-            fields.wrong("cert_file", "and key_file: only one of them is given, give both");
-            None
-        }
-    };
+    let base = system_tls(TlsVersion::Tls12, vec![b"http/1.1"]);
+    let options = ClientTlsFields::read(&mut fields).over(&base, Path::new(""));
+    let options = options.map_err(|mistake| fields.wrong("cert_file", mistake)).ok();
     fields.finish();
-    let alpn = vec![&b"http/1.1"[..]];
-    Some(ClientTlsOptions { ca, identity, server_name, skip_verify, min_version: TlsVersion::Tls12, alpn })
+    options
 }
 
 fn read_transport(node: &YamlNode, mistakes: &Mistakes, config: &mut HttpClientConfig) {
@@ -212,7 +202,7 @@ mod tests {
             ("bearer_token: x\nbearer_token_file: /no/such", "/no/such: cannot be read"),
             ("basic_auth: {username: a, password: 7}", "put it in quotes"),
             ("proxy_url: https://x", "proxy_url: is a proxy with TLS"),
-            ("tls_config: {cert_file: x}", "tls_config.cert_file: and key_file: only one"),
+            ("tls_config: {cert_file: x}", "tls_config.cert_file: only one of cert_file and key_file"),
             ("tls_config: {ca_file: /no/such}", "tls_config: /no/such: cannot be read"),
             ("[1]", "expected a mapping"),
             ("{", "--prometheus.http-client: "),

@@ -157,7 +157,7 @@ where
             (Some(tracer), Some(trace)) => {
                 let mut span = tracer.start_below(request.uri().path(), SpanKind::Client, trace);
                 let server = request.uri().authority().map(|authority| authority.to_string());
-                span.note(|| KeyValue::text("server.address", server.unwrap_or_default()));
+                span.note(|| KeyValue::text("server.address", &server.unwrap_or_default()));
                 context.trace = Some(span.context());
                 Some(span)
             }

@@ -13,6 +13,7 @@
 
 mod address;
 mod args;
+mod client_tls;
 mod config;
 mod context;
 mod deadline;
@@ -47,6 +48,7 @@ pub mod yaml;
 
 pub use address::{AddressError, ListenAddress};
 pub use args::CommonArgs;
+pub use client_tls::{ClientTlsFields, system_tls};
 pub use config::{LoadConfigError, expand_env, load_config};
 pub use context::{CallContext, ContextLayer, WithContext};
 #[cfg(any(test, feature = "test-util"))]

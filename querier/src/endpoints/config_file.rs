@@ -10,12 +10,12 @@
 //!   client_config: {server_name: store, compression: snappy, tls_config: {ca_file: other.pem}}
 //! ```
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mesh::{ChannelOptions, MessageEncoding, TlsVersion};
-use runtime::ConfigMistakes;
+use mesh::{ChannelOptions, MessageEncoding};
 use runtime::yaml::{Mistake, Mistakes, YamlFields, YamlNode};
+use runtime::{ClientTlsFields, ConfigMistakes};
 use tls::{Loaded, Watched};
 
 use crate::endpoints::address::{EndpointAddress, EndpointSpec};
@@ -122,12 +122,7 @@ fn read_endpoint(
 #[derive(Debug, Default)]
 struct ClientSection {
     enabled: Option<bool>,
-    skip_verify: Option<bool>,
-    cert: Option<String>,
-    key: Option<String>,
-    ca: Option<String>,
-    min_version: Option<TlsVersion>,
-    server_name: Option<String>,
+    tls: ClientTlsFields,
     /// `Some(None)` for `none`.
     compression: Option<Option<MessageEncoding>>,
 }
@@ -135,38 +130,34 @@ struct ClientSection {
 impl ClientSection {
     fn read(path: &str, node: &YamlNode, mistakes: &Mistakes) -> Self {
         let mut fields = YamlFields::new(path, node, mistakes);
-        let mut section = Self {
-            server_name: fields.optional("server_name", YamlNode::text_if_any).flatten().map(str::to_owned),
-            ..Self::default()
-        };
+        let mut section = Self::default();
+        let server_name = fields.optional("server_name", YamlNode::text_if_any).flatten();
         section.compression = fields.optional("compression", |node| match node.text_if_any()? {
             None | Some("none") => Ok(None),
             Some(name) => name.parse().map(Some).map_err(|error: mesh::UnknownEncoding| error.to_string()),
         });
         if let Some(node) = fields.node("tls_config") {
             let mut tls = YamlFields::new(fields.path_of("tls_config"), node, mistakes);
-            let text = |node: &YamlNode| Ok(node.text_if_any()?.unwrap_or_default().to_owned());
             section.enabled = tls.optional("enabled", YamlNode::boolean);
-            section.skip_verify = tls.optional("insecure_skip_verify", YamlNode::boolean);
-            section.cert = tls.optional("cert_file", text);
-            section.key = tls.optional("key_file", text);
-            section.ca = tls.optional("ca_file", text);
-            section.min_version = tls.optional("min_version", YamlNode::parsed::<TlsVersion>);
+            section.tls = ClientTlsFields::read(&mut tls);
             tls.finish();
         }
+        // In Thanos it is beside `tls_config`.
+        section.tls.server_name = server_name.map(str::to_owned).or(section.tls.server_name);
         fields.finish();
         section
     }
 
     fn has_files_or_skips(&self) -> bool {
-        self.cert.is_some() || self.key.is_some() || self.ca.is_some() || self.skip_verify.is_some()
+        let tls = &self.tls;
+        tls.cert.is_some() || tls.key.is_some() || tls.ca.is_some() || tls.skip_verify.is_some()
     }
 
     fn says_something_about_tls(&self) -> bool {
         self.enabled.is_some()
             || self.has_files_or_skips()
-            || self.min_version.is_some()
-            || self.server_name.is_some()
+            || self.tls.min_version.is_some()
+            || self.tls.server_name.is_some()
     }
 
     /// The settings of all endpoints without their own: those of the section instead of those of the flags, as in Thanos.
@@ -203,21 +194,9 @@ impl ClientSection {
     /// The fields that are written, and those of `base` for the others. The name of the server is never inherited.
     fn over(self, base: &GrpcClientConfig) -> Result<GrpcClientConfig, String> {
         let mut config = base.clone();
-        let path = |text: String| Some(text).filter(|text| !text.is_empty()).map(PathBuf::from);
-        let (base_cert, base_key) = base.tls.identity.clone().unzip();
-        let cert = self.cert.map_or(base_cert, path);
-        let key = self.key.map_or(base_key, path);
-        config.tls.identity = match (cert, key) {
-            (Some(cert), Some(key)) => Some((cert, key)),
-            (None, None) => None,
-            _ => return Err("tls_config: only one of cert_file and key_file is given, give both".to_owned()),
-        };
-        if let Some(ca) = self.ca {
-            config.tls.ca = path(ca);
-        }
-        config.tls.skip_verify = self.skip_verify.unwrap_or(config.tls.skip_verify);
-        config.tls.min_version = self.min_version.unwrap_or(config.tls.min_version);
-        config.tls.server_name = self.server_name;
+        config.tls.server_name = None;
+        config.tls =
+            self.tls.over(&config.tls, Path::new("")).map_err(|text| format!("tls_config: {text}"))?;
         config.compression = self.compression.unwrap_or(config.compression);
         Ok(config)
     }

@@ -1,12 +1,13 @@
 //! `--tracing.config`, in the form of Thanos.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use tls::{ClientTls, ClientTlsOptions, TlsVersion};
+use tls::{ClientTls, TlsVersion};
 
+use crate::client_tls::{ClientTlsFields, system_tls};
 use crate::config::load_config;
 use crate::duration::parse_duration;
 use crate::role_error::ConfigMistakes;
@@ -120,11 +121,14 @@ fn collector(mut fields: YamlFields<'_>, mistakes: &Mistakes, role: &str) -> Opt
     let attributes = texts(&mut fields, "resource_attributes", mistakes);
     let headers = texts(&mut fields, "headers", mistakes);
     let is_plain = fields.optional("insecure", YamlNode::boolean).unwrap_or(false);
-    let tls = fields.node("tls_config").map(|node| tls_options(node, mistakes));
-    let tls = ClientTlsOptions {
-        alpn: protocol.map_or(Vec::new(), |(p, _)| vec![p.alpn()]),
-        ..tls.unwrap_or_else(system_tls)
-    };
+    let base = system_tls(TlsVersion::Tls12, protocol.map_or(Vec::new(), |(p, _)| vec![p.alpn()]));
+    let section = fields.node("tls_config").map(|node| {
+        let mut tls = YamlFields::new("config.tls_config", node, mistakes);
+        let section = ClientTlsFields::read(&mut tls);
+        tls.finish();
+        section
+    });
+    let tls = section.unwrap_or_default().over(&base, Path::new(""));
     let unused = ["reconnection_period", "compression", "retry_config"];
     let unused = unused.into_iter().filter(|name| fields.node(name).is_some_and(has_value));
     let without_effect = unused.map(str::to_owned).collect();
@@ -145,7 +149,10 @@ fn collector(mut fields: YamlFields<'_>, mistakes: &Mistakes, role: &str) -> Opt
     let headers = header_map(&headers).map_err(|why| fields.wrong("headers", why)).ok();
     let tls = match is_plain {
         true => None,
-        false => ClientTls::load("--tracing.config", tls).map_err(|why| fields.wrong("tls_config", why)).ok(),
+        false => {
+            let loaded = tls.and_then(|tls| ClientTls::load("--tracing.config", tls));
+            loaded.map_err(|why| fields.wrong("tls_config", why)).ok()
+        }
     };
     fields.finish();
     let (protocol, default_endpoint) = protocol?;
@@ -199,37 +206,6 @@ fn header_map(headers: &BTreeMap<String, String>) -> Result<HeaderMap, String> {
         Ok((key, value))
     };
     headers.iter().map(header).collect()
-}
-
-fn tls_options(node: &YamlNode, mistakes: &Mistakes) -> ClientTlsOptions {
-    let mut fields = YamlFields::new("config.tls_config", node, mistakes);
-    let mut text = |name| fields.optional(name, YamlNode::scalar).filter(|text| !text.is_empty());
-    let (ca, cert, key) = (text("ca_file"), text("cert_file"), text("key_file"));
-    let server_name = text("server_name");
-    let skip_verify = fields.optional("insecure_skip_verify", YamlNode::boolean).unwrap_or(false);
-    if cert.is_some() != key.is_some() {
-        fields.wrong("cert_file", "cert_file and key_file must be given together");
-    }
-    fields.finish();
-    ClientTlsOptions {
-        ca: ca.map(PathBuf::from),
-        identity: cert.zip(key).map(|(cert, key)| (cert.into(), key.into())),
-        server_name,
-        skip_verify,
-        ..system_tls()
-    }
-}
-
-/// TLS that trusts the CAs of the system.
-fn system_tls() -> ClientTlsOptions {
-    ClientTlsOptions {
-        ca: None,
-        identity: None,
-        server_name: None,
-        skip_verify: false,
-        min_version: TlsVersion::Tls12,
-        alpn: Vec::new(),
-    }
 }
 
 #[cfg(test)]

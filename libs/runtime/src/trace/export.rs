@@ -119,9 +119,8 @@ impl Exporter {
     }
 
     fn request(&self, spans: Vec<WireSpan>) -> ExportTraceServiceRequest {
-        let service = KeyValue::text("service.name", self.config.service_name.as_str());
-        let attributes =
-            self.config.attributes.iter().map(|(key, value)| KeyValue::text(key, value.as_str()));
+        let service = KeyValue::text("service.name", &self.config.service_name);
+        let attributes = self.config.attributes.iter().map(|(key, value)| KeyValue::text(key, value));
         let scope = InstrumentationScope {
             name: "isthmus".to_owned(),
             version: BuildVersion::current().version.to_owned(),

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use crate::trace::context::TraceContext;
 use crate::trace::sampler::Sampler;
-use crate::trace::wire::{KeyValue, WireSpan, WireStatus};
+use crate::trace::wire::{KeyValue, WireSpan, WireStatus, shortened};
 
 /// The side of a request that a span is about, with the number of OTLP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +64,7 @@ impl Tracer {
                     trace_id: context.trace_id.to_be_bytes().to_vec(),
                     span_id: context.span_id.to_be_bytes().to_vec(),
                     parent_span_id: parent.map_or(Vec::new(), |p| p.span_id.to_be_bytes().to_vec()),
-                    name: name.into(),
+                    name: shortened(&name.into()),
                     kind: kind as i32,
                     start_time_unix_nano: nanos(SystemTime::now()),
                     ..WireSpan::default()
@@ -121,7 +121,7 @@ impl Span {
     /// Marks the span as failed, for this reason.
     pub(crate) fn fail(&mut self, reason: impl FnOnce() -> String) {
         if let Some(record) = &mut self.record {
-            record.wire.status = Some(WireStatus { message: reason(), code: 2 });
+            record.wire.status = Some(WireStatus { message: shortened(&reason()), code: 2 });
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Spans of a role, received by a collector.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -9,14 +10,18 @@ use clap::Parser;
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use prometheus_client::metrics::counter::Counter;
 use prost::Message;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tokio::net::TcpListener;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tower::Layer;
 
-use super::wire::{AnyValueKind, ExportTraceServiceRequest, WireSpan};
+use crate::trace::sampler::Sampler;
+use crate::trace::span::{SpanKind, Tracer};
+use crate::trace::wire::{AnyValueKind, ExportTraceServiceRequest, KeyValue, WireSpan};
 use crate::{CommonArgs, ContextLayer, RoleInfo, RunningRole, Startup};
 
 const ROLE: RoleInfo =
@@ -33,6 +38,12 @@ type Received = Arc<Mutex<Vec<(HeaderMap, ExportTraceServiceRequest)>>>;
 
 /// A collector for both protocols.
 async fn collector() -> (String, Received) {
+    collector_with(None).await
+}
+
+/// A collector for both protocols, with a certificate for `localhost` of a CA in the folder if there is one.
+async fn collector_with(folder: Option<&Path>) -> (String, Received) {
+    let tls = folder.map(server_tls);
     let received = Received::default();
     let record = |received: Received, is_grpc: bool| {
         move |headers: HeaderMap, body: Bytes| async move {
@@ -46,19 +57,79 @@ async fn collector() -> (String, Received) {
         post(record(Arc::clone(&received), true)),
     );
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
+    let address = format!("localhost:{}", listener.local_addr().unwrap().port());
     let service = hyper_util::service::TowerToHyperService::new(routes);
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-            let service = service.clone();
+            let (service, tls) = (service.clone(), tls.clone());
             tokio::spawn(async move {
-                let stream = hyper_util::rt::TokioIo::new(stream);
-                drop(server.serve_connection(stream, service).await);
+                match tls {
+                    None => drop(server.serve_connection(TokioIo::new(stream), service).await),
+                    Some(tls) => {
+                        let Ok(stream) = tls.accept(stream).await else { return };
+                        drop(server.serve_connection(TokioIo::new(stream), service).await);
+                    }
+                }
             });
         }
     });
     (address, received)
+}
+
+/// TLS with a new certificate for `localhost`, whose CA is written to `ca.pem`.
+fn server_tls(folder: &Path) -> tls::ServerHandshake {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "a CA for tests");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    std::fs::write(folder.join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
+    let (issuer, key) = (Issuer::new(params, key), KeyPair::generate().unwrap());
+    let params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+    let (cert, private) = (folder.join("server.pem"), folder.join("server.key"));
+    std::fs::write(&cert, params.signed_by(&key, &issuer).unwrap().pem()).unwrap();
+    std::fs::write(&private, key.serialize_pem()).unwrap();
+    let mut options = tls::ServerTlsOptions::new(cert, private, None, tls::TlsVersion::Tls13);
+    options.alpn = vec![b"h2", b"http/1.1"];
+    options.load().unwrap().value
+}
+
+/// Starts a role with this configuration, asks it once, and stops it, which sends what waits.
+async fn ask_and_stop(tracing: &str) {
+    let role = role(tracing).await;
+    ask(&role, &[]).await;
+    let shutdown = role.shutdown();
+    let ended = tokio::spawn(role.wait());
+    shutdown.trigger();
+    ended.await.unwrap();
+}
+
+#[tokio::test]
+async fn collectors_with_tls_are_reached_only_with_their_ca() {
+    for protocol in ["http", "grpc"] {
+        let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        server_tls(other.path());
+        let (collector, received) = collector_with(Some(folder.path())).await;
+        let config = |ca: &Path| {
+            format!(
+                "type: OTLP\nconfig:\n  client_type: {protocol}\n  endpoint: {collector}\n  \
+                 tls_config: {{ca_file: {}}}\n",
+                ca.join("ca.pem").display()
+            )
+        };
+        ask_and_stop(&config(other.path())).await;
+        assert!(received.lock().unwrap().is_empty(), "{protocol}: the CA is another one");
+        ask_and_stop(&config(folder.path())).await;
+        let spans = |(_, request): &(HeaderMap, ExportTraceServiceRequest)| {
+            request
+                .resource_spans
+                .iter()
+                .flat_map(|r| &r.scope_spans)
+                .map(|scope| scope.spans.len())
+                .sum::<usize>()
+        };
+        assert_eq!(received.lock().unwrap().iter().map(spans).sum::<usize>(), 3, "{protocol}");
+    }
 }
 
 /// A role whose handler asks the gRPC health service of the same role.
@@ -144,6 +215,21 @@ async fn spans_of_a_request_and_its_calls_reach_the_collector() {
         assert_eq!(attribute(outer, "url.query"), Some(AnyValueKind::Text("a=b".into())));
         assert_eq!(attribute(server, "rpc.grpc.status_code"), Some(AnyValueKind::Number(0)));
     }
+}
+
+#[test]
+fn texts_of_spans_are_bounded_whatever_the_request_contains() {
+    let (queue, mut spans) = tokio::sync::mpsc::channel(1);
+    let tracer = Tracer::new(Sampler::new("", "").unwrap(), queue, Counter::default());
+    let long = "ü".repeat(1 << 20);
+    let mut span = tracer.start(long.as_str(), SpanKind::Server, None, true);
+    span.note(|| KeyValue::text("url.query", &long));
+    span.fail(|| long.clone());
+    drop(span);
+    let span = spans.try_recv().unwrap();
+    let Some(AnyValueKind::Text(query)) = attribute(&span, "url.query") else { panic!("{span:?}") };
+    assert!(query.len() > 1000 && query.ends_with('…'), "{} bytes", query.len());
+    assert!(prost::Message::encoded_len(&span) < 4 << 10, "{} bytes", prost::Message::encoded_len(&span));
 }
 
 #[tokio::test]

@@ -92,9 +92,23 @@ pub(crate) enum AnyValueKind {
     Number(i64),
 }
 
+/// Longest text in a span, in bytes. Spans wait by the thousand for the collector, which accepts messages of 4 MiB.
+pub(crate) const MAX_TEXT_BYTES: usize = 1 << 10;
+
+/// The begin of a text that may be of any length.
+pub(crate) fn shortened(text: &str) -> String {
+    if text.len() <= MAX_TEXT_BYTES {
+        return text.to_owned();
+    }
+    let room = MAX_TEXT_BYTES - '…'.len_utf8();
+    let end = (0..=room).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    format!("{}…", &text[..end])
+}
+
 impl KeyValue {
-    pub(crate) fn text(key: &str, value: impl Into<String>) -> Self {
-        Self::new(key, AnyValueKind::Text(value.into()))
+    /// An attribute whose value is shortened to [`MAX_TEXT_BYTES`].
+    pub(crate) fn text(key: &str, value: &str) -> Self {
+        Self::new(key, AnyValueKind::Text(shortened(value)))
     }
 
     pub(crate) fn number(key: &str, value: i64) -> Self {
