@@ -162,8 +162,18 @@ impl EndpointSet {
         futures::future::join_all(rounds).await;
     }
 
+    /// The endpoints given by address. One that is in `--endpoint.sd-config` and in a flag or file has the settings of
+    /// `--endpoint.sd-config`.
     fn fixed(&self) -> Vec<FixedSource> {
-        self.fixed.read().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut all = self.fixed.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let is_configured = |source: &FixedSource| matches!(source.origin, EndpointOrigin::Config(_));
+        let configured: Vec<EndpointAddress> = all
+            .iter()
+            .filter(|source| is_configured(source))
+            .map(|source| source.spec.address.clone())
+            .collect();
+        all.retain(|source| is_configured(source) || !configured.contains(&source.spec.address));
+        all
     }
 
     /// Reads the files with endpoints again now.

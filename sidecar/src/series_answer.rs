@@ -3,7 +3,7 @@
 use model::Labels;
 use promapi::{ChunkEncoding, ReadChunk, ReadData, ReadSeries, ReadStream};
 use series::{AggrChunk, Producer, Series, SeriesSorter};
-use storeapi::{SeriesFrame, SeriesRequest, Shard, StoreError};
+use storeapi::{PartialResponse, SeriesFrame, SeriesRequest, Shard, StoreError};
 use tsdb::{Chunk, Encoding};
 
 use crate::equal_series::EqualSeries;
@@ -66,6 +66,9 @@ pub(crate) struct SeriesAnswer {
     ready: Vec<Series>,
     /// `None` if series cannot become equal, and after the warning about it.
     equal: Option<EqualSeries>,
+    /// Whether the caller accepts partial answers. To one that does not, a warning is an error, but series that became equal
+    /// are sent with all their chunks.
+    accepts_warnings: bool,
     url: String,
     reporter: StateReporter,
     metrics: SidecarMetrics,
@@ -96,6 +99,7 @@ impl SeriesAnswer {
             left: request.limit.unwrap_or(usize::MAX),
             ready: Vec::new(),
             equal: EqualSeries::of(facts),
+            accepts_warnings: request.partial_response == PartialResponse::Warn,
             url: url.to_owned(),
             reporter,
             metrics,
@@ -113,7 +117,8 @@ impl SeriesAnswer {
             Ok(None) => {
                 let Some(equal) = self.equal.take() else { return Ok(None) };
                 self.metrics.made_equal(equal.count());
-                Ok(equal.warning(&self.url).map(SeriesFrame::Warning))
+                let warning = equal.warning(&self.url).filter(|_| self.accepts_warnings);
+                Ok(warning.map(SeriesFrame::Warning))
             }
             Err(error) => {
                 self.source = None;

@@ -15,8 +15,8 @@ use promapi::{ClientOptions, PrometheusClient};
 use runtime::{Probes, Registry, Shutdown};
 use storeapi::acceptance::{self, Dataset};
 use storeapi::{
-    LabelNamesRequest, LabelValuesRequest, LabelsAnswer, MetadataRequest, MetadataStore, SeriesRequest,
-    Store, collect_series,
+    LabelNamesRequest, LabelValuesRequest, LabelsAnswer, MetadataRequest, MetadataStore, PartialResponse,
+    SeriesRequest, Store, collect_series,
 };
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -262,6 +262,13 @@ async fn series_that_external_labels_make_equal_are_counted_and_warned_about() {
     let (names, example) = ("override their labels cluster,", "mixed{cluster=\"eu-1\"");
     assert!(warnings[0].contains(names) && warnings[0].contains(example), "{warnings:?}");
     assert!(ask(Matcher::equal("__name__", "alone")).await.1.is_empty());
+    // A strict query would fail with any warning, but nothing is missing: each chunk is sent.
+    let mut strict = SeriesRequest::new(TimeRange::ALL, vec![Matcher::equal("job", "x")]);
+    strict.partial_response = PartialResponse::Abort;
+    let stream = sidecar.store.series(strict).await.expect("a stream");
+    let (complete, warnings) = collect_series(stream).await.expect("series");
+    assert_eq!(complete, series);
+    assert!(warnings.is_empty(), "{warnings:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,8 @@
 //! Files that list endpoints, in the form of Prometheus' file discovery.
 //!
 //! A file is a list of groups, each with `targets`: addresses as in `--endpoint`. It is read again when it changes. A file
-//! that becomes unreadable keeps its endpoints; one that was never read makes answers partial.
+//! that is deleted lists nothing, and one that becomes unreadable keeps its endpoints, as in Prometheus. One that was never
+//! read makes answers partial.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -103,11 +104,19 @@ impl Files {
         let files: BTreeSet<PathBuf> = self.patterns.iter().flat_map(FilePattern::files).collect();
         for file in &files {
             match read(file) {
+                Err(ReadFileError::Missing) if self.known.contains_key(file) => {
+                    let listed = self.known.insert(file.clone(), Vec::new());
+                    if listed.is_some_and(|addresses| !addresses.is_empty()) {
+                        tracing::warn!(file = %file.display(), "a file with endpoints was deleted, its endpoints are removed");
+                    }
+                    self.failures.remove(file);
+                }
                 Ok(addresses) => {
                     self.failures.remove(file);
                     self.known.insert(file.clone(), addresses);
                 }
                 Err(reason) => {
+                    let reason = reason.to_string();
                     if self.failures.get(file) != Some(&reason) {
                         tracing::warn!(file = %file.display(), error = %reason, "a file with endpoints cannot be read, keeping those that are known");
                     }
@@ -168,18 +177,30 @@ fn watcher(wake: Arc<Notify>) -> Option<RecommendedWatcher> {
     watcher.ok()
 }
 
-fn read(file: &Path) -> Result<Vec<EndpointAddress>, String> {
+/// Why a file cannot be used.
+#[derive(Debug, thiserror::Error)]
+enum ReadFileError {
+    #[error("No such file or directory")]
+    Missing,
+    #[error("{0}")]
+    Unusable(String),
+}
+
+fn read(file: &Path) -> Result<Vec<EndpointAddress>, ReadFileError> {
     use std::io::Read;
     let read = || {
         let mut text = String::new();
         std::fs::File::open(file)?.take(MAX_BYTES + 1).read_to_string(&mut text)?;
         Ok(text)
     };
-    let text: String = read().map_err(|cause: std::io::Error| cause.to_string())?;
+    let text: String = read().map_err(|cause: std::io::Error| match cause.kind() {
+        std::io::ErrorKind::NotFound => ReadFileError::Missing,
+        _ => ReadFileError::Unusable(cause.to_string()),
+    })?;
     if text.len() as u64 > MAX_BYTES {
-        return Err("the file is larger than 16 MiB".to_owned());
+        return Err(ReadFileError::Unusable("the file is larger than 16 MiB".to_owned()));
     }
-    parse(&text)
+    parse(&text).map_err(ReadFileError::Unusable)
 }
 
 /// The addresses in a file; labels of groups are ignored, as in Thanos.
@@ -237,6 +258,12 @@ mod tests {
         assert_eq!((listed(&rest), rest.unknown), (vec!["c:3".to_owned()], vec![]));
         let file = folder.path().join("us-1.yml");
         assert!(files.failures[&file].starts_with("line 1: targets: endpoint \"c\" is not of the form"));
+
+        // So does one that is given without `*`.
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(files.scan(), Listing::default());
+        write("us-1.yml", "- targets: ['d:4']\n");
+        assert_eq!(listed(&files.scan()), ["d:4"]);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tonic::service::RoutesBuilder;
 
 use super::{memory, serve, wait_for};
-use crate::endpoints::{EndpointOptions, EndpointSet, watch_endpoints};
+use crate::endpoints::{EndpointOptions, EndpointSet, EndpointSpec, watch_endpoints};
 use crate::grpc_client::GrpcClientConfig;
 
 /// Serves a store with a certificate for `localhost` of a CA that is written to `folder`.
@@ -96,6 +96,38 @@ async fn endpoints_are_reached_with_their_own_settings_that_follow_the_file() {
 
     fs::write(&file, format!("endpoints: [{{address: {plain}}}]")).unwrap();
     wait_for("one store to be removed", || states(&set).len() == 1).await;
+    shutdown.trigger();
+    task.await.unwrap();
+}
+
+#[tokio::test]
+async fn an_address_in_a_flag_and_in_the_file_is_one_endpoint_with_the_settings_of_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let secure = serve_tls(folder.path(), memory(&[("replica", "a")], &["a"])).await;
+    let file = folder.path().join("endpoints.yaml");
+    let trusting = format!("{{ca_file: {}}}", folder.path().join("ca.pem").display());
+    let text = format!("endpoints: [{{address: '{secure}', client_config: {{tls_config: {trusting}}}}}]");
+    fs::write(&file, text).unwrap();
+    let configured = watch_endpoints(None, Some(file.clone()), GrpcClientConfig::default()).unwrap();
+    let endpoints = vec![EndpointSpec { address: secure.parse().unwrap(), strict: false, replicas: false }];
+    let info_interval = Duration::from_millis(50);
+    let set = EndpointSet::new(EndpointOptions {
+        configured,
+        endpoints,
+        info_interval,
+        ..EndpointOptions::default()
+    });
+    let shutdown = Shutdown::new();
+    let task = tokio::spawn(set.clone().run(|| {}, shutdown.clone()));
+    let is_healthy = || states(&set) == [(secure.clone(), None)];
+    wait_for("one healthy endpoint", is_healthy).await;
+    // When the file does not list it any more, the settings of the flags apply.
+    fs::write(&file, "endpoints: []").unwrap();
+    let expects_tls = || {
+        let states = states(&set);
+        states.len() == 1 && states[0].1.as_ref().is_some_and(|error| error.contains("expects TLS"))
+    };
+    wait_for("the store to be asked without TLS", expects_tls).await;
     shutdown.trigger();
     task.await.unwrap();
 }
