@@ -124,16 +124,17 @@ fn print(first: &[Difference], totals: &Totals, output: &mut Output) -> Result<(
     if all > 0 && !first.is_empty() {
         output.line("")?;
     }
-    let Totals { equal_series, different_series, left_only_series, right_only_series, .. } = totals;
-    output.line(format_args!(
-        "series:  {equal_series} equal, {different_series} different, {left_only_series} only left, \
-         {right_only_series} only right"
-    ))?;
-    let Totals { equal_samples, different_samples, left_only_samples, right_only_samples, .. } = totals;
-    output.line(format_args!(
-        "samples: {equal_samples} equal, {different_samples} different, {left_only_samples} only left, \
-         {right_only_samples} only right"
-    ))
+    let t = totals;
+    let series = [t.equal_series, t.different_series, t.left_only_series, t.right_only_series];
+    let samples = [t.equal_samples, t.different_samples, t.left_only_samples, t.right_only_samples];
+    output.line(format_args!("series:  {}", counts(series)))?;
+    output.line(format_args!("samples: {}", counts(samples)))
+}
+
+/// The totals of series or of samples.
+fn counts(numbers: [u64; 4]) -> String {
+    let [equal, different, left, right] = numbers.map(|number| text::grouped(&number.to_string()));
+    format!("{equal} equal, {different} different, {left} only left, {right} only right")
 }
 
 fn mark(side: DiffSide) -> char {
@@ -166,5 +167,18 @@ fn object(difference: &Difference) -> serde_json::Value {
             "left": forms::value(left),
             "right": forms::value(right),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_are_grouped_for_people() {
+        assert_eq!(
+            counts([225_216, 0, 4_704, 7]),
+            "225,216 equal, 0 different, 4,704 only left, 7 only right"
+        );
     }
 }
