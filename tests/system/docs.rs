@@ -76,6 +76,49 @@ fn help_texts_in_the_documentation_are_up_to_date() {
     }
 }
 
+/// The command lines of `isthmus` in the blocks of a page for shells and consoles, without redirections and comments.
+fn command_lines(page: &str) -> Vec<String> {
+    let (mut lines, mut block) = (Vec::new(), None);
+    let joined = page.replace("\\\n", " ");
+    for line in joined.lines() {
+        if let Some(language) = line.strip_prefix("```") {
+            block = if block.is_none() { Some(language) } else { None };
+            continue;
+        }
+        let is_shell = matches!(block, Some("" | "sh" | "console"));
+        let line = line.strip_prefix("$ ").unwrap_or(line);
+        if is_shell && line.starts_with("isthmus ") {
+            let end = [" > ", " # ", "    #"].iter().filter_map(|mark| line.find(mark)).min();
+            lines.push(line[..end.unwrap_or(line.len())].to_owned());
+        }
+    }
+    lines
+}
+
+#[test]
+fn documented_commands_have_flags_and_values_that_the_program_accepts() {
+    let mut checked = 0;
+    for path in pages() {
+        let page = fs::read_to_string(&path).expect("a page");
+        for line in command_lines(&page) {
+            // Words are what a shell makes of them. With --help, the program checks the flags and does nothing.
+            let script = format!("{} --help", line.replacen("isthmus ", "\"$ISTHMUS\" ", 1));
+            let output = Command::new("sh").args(["-c", &script]).env("ISTHMUS", isthmus()).output();
+            let output = output.expect("a shell runs");
+            let error = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{}: {line}: {error}", path.display());
+            let needs_bucket = line.starts_with("isthmus tools bucket ");
+            assert!(
+                !needs_bucket || line.contains(" --objstore.config"),
+                "{}: {line}: no bucket",
+                path.display()
+            );
+            checked += 1;
+        }
+    }
+    assert!(checked > 30, "only {checked} commands were found");
+}
+
 #[test]
 fn links_between_pages_lead_to_existing_files() {
     for path in pages() {
