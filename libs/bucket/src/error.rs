@@ -127,6 +127,9 @@ impl From<BucketError> for runtime::RoleError {
 /// Text of the error for a conditional write that the store answered with 501.
 pub(crate) const NO_CONDITIONS: &str = "the store does not support conditional writes";
 
+/// Begins the text of an error of a token service of Google, which says why it refused a credential.
+pub(crate) const TOKEN_OF_GOOGLE: &str = "access token of Google";
+
 /// The kind and the short reason of an error of the store.
 fn classify(error: &StoreError) -> (ErrorKind, String) {
     let text = error.to_string();
@@ -142,6 +145,9 @@ fn classify(error: &StoreError) -> (ErrorKind, String) {
             (ErrorKind::Conflict, "the object was changed, or exists already".to_owned())
         }
         StoreError::NotModified { .. } => (ErrorKind::Conflict, "the object was not changed".to_owned()),
+        StoreError::Unauthenticated { source, .. } if source.to_string().starts_with(TOKEN_OF_GOOGLE) => {
+            (ErrorKind::Denied, one_line(&source.to_string()))
+        }
         StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. } => (
             ErrorKind::Denied,
             format!(

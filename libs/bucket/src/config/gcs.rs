@@ -1,7 +1,10 @@
 //! `type: GCS`: Google Cloud Storage, through its XML API.
 
+mod token;
+
 use std::sync::Arc;
 
+use object_store::client::{HttpConnector, ReqwestConnector};
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::{ObjectStore, RetryConfig};
 use runtime::yaml::YamlFields;
@@ -9,6 +12,7 @@ use runtime::yaml::YamlFields;
 use crate::bucket::{DEFAULT_PART_BYTES, WriteSettings};
 use crate::config::answers::CheckedConnector;
 use crate::config::fields::{ConfigNotes, boolean, count, required_text, text};
+use crate::config::gcs::token::TokenSource;
 use crate::config::http::{self, HttpConfig};
 
 /// Smallest part that GCS accepts, except for the last part of an object.
@@ -21,6 +25,8 @@ pub(super) struct GcsConfig {
     pub(super) bucket: String,
     /// JSON; `None`: the application default credentials.
     service_account: Option<String>,
+    /// How tokens are fetched for a `service_account` that is none, such as a federated identity.
+    tokens: Option<TokenSource>,
     /// The endpoint in the account's JSON, as for emulators.
     base_url: Option<String>,
     part_bytes: u64,
@@ -30,25 +36,22 @@ pub(super) struct GcsConfig {
 
 pub(super) fn read(mut fields: YamlFields<'_>, notes: &ConfigNotes<'_>) -> Option<GcsConfig> {
     let bucket = required_text(&mut fields, "bucket");
-    let mut base_url = None;
+    let (mut base_url, mut tokens) = (None, None);
     let service_account = text(&mut fields, "service_account");
     if let Some(json) = &service_account {
         match serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(json) {
             Ok(account) => {
-                // The client reads the refresh token of a person from a file only, and does not support federation.
-                let kind = account.get("type").and_then(serde_json::Value::as_str).unwrap_or("");
-                if matches!(kind, "authorized_user" | "external_account" | "impersonated_service_account") {
-                    fields.wrong(
-                        "service_account",
-                        format!("is of type {kind}, expected service_account: create a key of a service account, or run where the machine has one"),
-                    );
+                match TokenSource::parse(json) {
+                    Some(Ok(source)) => tokens = Some(source),
+                    Some(Err(why)) => fields.wrong("service_account", why),
+                    None => {}
                 }
                 let base = account.get("gcs_base_url").and_then(serde_json::Value::as_str);
                 base_url = base.map(str::to_owned);
             }
             Err(_) => fields.wrong(
                 "service_account",
-                "is not the JSON of a service account: paste the content of the key file (`service_account: |-`)",
+                "is not the JSON of a credential: paste the content of the file (`service_account: |-`)",
             ),
         }
     }
@@ -74,7 +77,7 @@ pub(super) fn read(mut fields: YamlFields<'_>, notes: &ConfigNotes<'_>) -> Optio
     if max_retries == Some(1) {
         retry.max_retries = 0;
     }
-    Some(GcsConfig { bucket: bucket?, service_account, base_url, part_bytes, retry, http })
+    Some(GcsConfig { bucket: bucket?, service_account, tokens, base_url, part_bytes, retry, http })
 }
 
 impl GcsConfig {
@@ -85,12 +88,33 @@ impl GcsConfig {
             .with_bucket_name(&self.bucket)
             .with_retry(self.retry.clone())
             .with_client_options(self.http.client_options(base_url.starts_with("http://")));
-        if let Some(json) = &self.service_account {
-            builder = builder.with_service_account_key(json);
-        } else if let Ok(file) = std::env::var("GOOGLE_APPLICATION_CREDENTIALS") {
-            builder = builder.with_application_credentials(file);
-        }
+        let file = std::env::var("GOOGLE_APPLICATION_CREDENTIALS").ok();
+        let tokens = match (&self.service_account, &file) {
+            (None, Some(file)) => tokens_of_file(file)?,
+            _ => self.tokens.clone(),
+        };
+        builder = match (tokens, &self.service_account, file) {
+            (Some(tokens), _, _) => {
+                // The token of this machine, or of the workload, may come from a URL without TLS.
+                let client = ReqwestConnector::default().connect(&self.http.client_options(true))?;
+                builder.with_base_url(base_url).with_credentials(Arc::new(tokens.provider(client)))
+            }
+            (None, Some(json), _) => builder.with_service_account_key(json),
+            (None, None, Some(file)) => builder.with_application_credentials(file),
+            (None, None, None) => builder,
+        };
         let settings = WriteSettings { part_bytes: self.part_bytes, ..WriteSettings::default() };
         Ok((Arc::new(builder.build()?), settings))
     }
+}
+
+/// The token source in a file of credentials; `None` if the library reads the file itself.
+fn tokens_of_file(file: &str) -> Result<Option<TokenSource>, object_store::Error> {
+    // The library reports a file that cannot be read.
+    let Ok(json) = std::fs::read_to_string(file) else { return Ok(None) };
+    let wrong = |why: String| object_store::Error::Generic {
+        store: "GCS",
+        source: format!("GOOGLE_APPLICATION_CREDENTIALS: {file} {why}").into(),
+    };
+    TokenSource::parse(&json).transpose().map_err(wrong)
 }

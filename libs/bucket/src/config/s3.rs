@@ -1,17 +1,21 @@
 //! `type: S3`: Amazon's S3 and the stores that use its protocol.
 
+mod creation;
+
 use std::sync::Arc;
 
+use ::http::HeaderName;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
-use object_store::{Attribute, Attributes, ObjectStore, RetryConfig};
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::{Attribute, Attributes, HeaderMap, HeaderValue, ObjectStore, RetryConfig};
 use runtime::yaml::{YamlFields, YamlNode, YamlValue};
 
 use crate::bucket::{DEFAULT_PART_BYTES, WriteSettings};
 use crate::config::answers::CheckedConnector;
 use crate::config::fields::{ConfigNotes, boolean, count, required_text, text, text_or_empty};
 use crate::config::http::{self, HttpConfig};
+use crate::config::s3::creation::CreationHeaders;
 
 /// Smallest part that S3 accepts, except for the last part of an object.
 const MIN_PART_BYTES: i64 = 5 << 20;
@@ -45,6 +49,8 @@ pub(super) struct S3Config {
     is_virtual_hosted: bool,
     encryption: Option<Encryption>,
     attributes: Attributes,
+    /// Headers of the requests that create objects, besides those of the attributes.
+    creation_headers: HeaderMap,
     single_put: bool,
     part_bytes: u64,
     retry: RetryConfig,
@@ -88,7 +94,7 @@ pub(super) fn read(mut fields: YamlFields<'_>, notes: &ConfigNotes<'_>) -> Optio
     let encryption = fields
         .node("sse_config")
         .and_then(|node| read_encryption(YamlFields::new("config.sse_config", node, notes.mistakes)));
-    let attributes = read_metadata(&mut fields);
+    let (attributes, creation_headers) = read_metadata(&mut fields);
     let single_put = boolean(&mut fields, "disable_multipart").unwrap_or(false);
     let part_bytes = fields.optional("part_size", |node| node.integer(MIN_PART_BYTES, MAX_PART_BYTES));
     let max_retries = count(&mut fields, "max_retries", 1000);
@@ -113,6 +119,7 @@ pub(super) fn read(mut fields: YamlFields<'_>, notes: &ConfigNotes<'_>) -> Optio
         is_virtual_hosted: is_virtual_hosted.flatten().unwrap_or(is_auto_hosted && !has_dots),
         encryption,
         attributes,
+        creation_headers,
         single_put,
         part_bytes: part_bytes.map_or(DEFAULT_PART_BYTES, |bytes| bytes as u64),
         retry: http::retry(max_retries),
@@ -221,11 +228,23 @@ fn read_customer_key(file: &str) -> Result<String, String> {
     Ok(STANDARD.encode(key))
 }
 
-/// How a header of `put_user_metadata` is sent. As in Thanos, standard headers are sent as such, and other names become
-/// metadata of the object.
-fn attribute_of(name: &str) -> Result<Attribute, String> {
+/// How an entry of `put_user_metadata` is sent. As in Thanos, standard headers and those of access rights are sent as such,
+/// and other names become metadata of the object.
+#[derive(Debug, PartialEq, Eq)]
+enum MetadataEntry {
+    Attribute(Attribute),
+    /// A header of the requests that create objects.
+    Header(HeaderName),
+}
+
+fn entry_of(name: &str) -> Result<MetadataEntry, String> {
     let lower = name.to_ascii_lowercase();
-    Ok(match lower.as_str() {
+    if lower == "x-amz-acl" || lower.starts_with("x-amz-grant-") {
+        let header =
+            HeaderName::try_from(&lower).map_err(|_| format!("{name:?} is not the name of a header"))?;
+        return Ok(MetadataEntry::Header(header));
+    }
+    Ok(MetadataEntry::Attribute(match lower.as_str() {
         "x-amz-storage-class" => Attribute::StorageClass,
         "cache-control" => Attribute::CacheControl,
         "content-disposition" => Attribute::ContentDisposition,
@@ -237,24 +256,32 @@ fn attribute_of(name: &str) -> Result<Attribute, String> {
         }
         _ if lower.starts_with("x-amz-") => {
             return Err(format!(
-                "{name} is not supported: remove it, and set access rights, encryption and retention as defaults of the bucket"
+                "{name} is not supported: remove it, and set encryption and retention as defaults of the bucket"
             ));
         }
         _ => Attribute::Metadata(name.to_owned().into()),
-    })
+    }))
 }
 
-fn read_metadata(fields: &mut YamlFields<'_>) -> Attributes {
+/// The attributes of each object, and the headers of the requests that create objects.
+fn read_metadata(fields: &mut YamlFields<'_>) -> (Attributes, HeaderMap) {
     let read = |node: &YamlNode| {
         let YamlValue::Map(entries) = &node.value else {
             return Err(format!("expected a mapping of names to texts, found {}", node.kind()));
         };
-        let mut attributes = Attributes::new();
+        let (mut attributes, mut headers) = (Attributes::new(), HeaderMap::new());
         for (key, node) in entries {
             let value = text_or_empty(node).map_err(|text| format!("{}: {text}", key.name()))?.to_owned();
-            attributes.insert(attribute_of(key.name())?, value.into());
+            match entry_of(key.name())? {
+                MetadataEntry::Attribute(attribute) => drop(attributes.insert(attribute, value.into())),
+                MetadataEntry::Header(header) => {
+                    let value = HeaderValue::try_from(value)
+                        .map_err(|_| format!("{}: has characters that no header can have", key.name()))?;
+                    headers.insert(header, value);
+                }
+            }
         }
-        Ok(attributes)
+        Ok((attributes, headers))
     };
     fields.optional("put_user_metadata", read).unwrap_or_default()
 }
@@ -292,6 +319,25 @@ fn refuse(fields: &mut YamlFields<'_>, notes: &ConfigNotes<'_>) {
 
 impl S3Config {
     pub(super) fn open(&self) -> Result<(Arc<dyn ObjectStore>, WriteSettings), object_store::Error> {
+        let other = Arc::new(self.client(None)?);
+        let store: Arc<dyn ObjectStore> = match self.creation_headers.is_empty() {
+            true => other,
+            false => {
+                let creating = self.client(Some(&self.creation_headers))?;
+                Arc::new(CreationHeaders { creating, other })
+            }
+        };
+        let settings = WriteSettings {
+            part_bytes: self.part_bytes,
+            single_put: self.single_put,
+            attributes: self.attributes.clone(),
+            folder: None,
+        };
+        Ok((store, settings))
+    }
+
+    /// A client that sends `headers` with each request.
+    fn client(&self, headers: Option<&HeaderMap>) -> Result<AmazonS3, object_store::Error> {
         let scheme = if self.insecure { "http" } else { "https" };
         let endpoint = if self.is_virtual_hosted {
             format!("{scheme}://{}.{}", self.bucket, self.endpoint)
@@ -306,7 +352,12 @@ impl S3Config {
             // Some stores do not support bulk removals.
             .with_disable_bulk_delete(true)
             .with_retry(self.retry.clone())
-            .with_client_options(self.http.client_options(self.insecure));
+            .with_client_options(match headers {
+                Some(headers) => {
+                    self.http.client_options(self.insecure).with_default_headers(headers.clone())
+                }
+                None => self.http.client_options(self.insecure),
+            });
         let region = self.region.clone().or_else(|| std::env::var("AWS_REGION").ok());
         if let Some(region) = region {
             builder = builder.with_region(region);
@@ -335,13 +386,7 @@ impl S3Config {
             Some(Encryption::Kms(key)) => builder.with_sse_kms_encryption(key),
             Some(Encryption::Customer(key)) => builder.with_ssec_encryption(key),
         };
-        let settings = WriteSettings {
-            part_bytes: self.part_bytes,
-            single_put: self.single_put,
-            attributes: self.attributes.clone(),
-            folder: None,
-        };
-        Ok((Arc::new(builder.build()?), settings))
+        builder.build()
     }
 }
 
@@ -372,12 +417,20 @@ mod tests {
 
     #[test]
     fn headers_of_s3_that_cannot_be_sent_are_rejected() {
-        assert_eq!(attribute_of("X-Amz-Storage-Class"), Ok(Attribute::StorageClass));
-        assert_eq!(attribute_of("Content-Type"), Ok(Attribute::ContentType));
-        assert_eq!(attribute_of("team"), Ok(Attribute::Metadata("team".into())));
-        assert_eq!(attribute_of("X-Amz-Meta-team"), Ok(Attribute::Metadata("team".into())));
-        for name in ["x-amz-acl", "X-Amz-Grant-Read", "x-amz-object-lock-mode"] {
-            assert!(attribute_of(name).is_err_and(|error| error.contains(name)), "{name}");
+        for (name, attribute) in [
+            ("X-Amz-Storage-Class", Attribute::StorageClass),
+            ("Content-Type", Attribute::ContentType),
+            ("team", Attribute::Metadata("team".into())),
+            ("X-Amz-Meta-team", Attribute::Metadata("team".into())),
+        ] {
+            assert_eq!(entry_of(name), Ok(MetadataEntry::Attribute(attribute)), "{name}");
+        }
+        for name in ["x-amz-acl", "X-Amz-Grant-Read", "x-amz-grant-full-control"] {
+            let header = HeaderName::try_from(name.to_ascii_lowercase()).unwrap();
+            assert_eq!(entry_of(name), Ok(MetadataEntry::Header(header)), "{name}");
+        }
+        for name in ["x-amz-object-lock-mode", "X-Amz-Server-Side-Encryption", "x-amz-grant- read"] {
+            assert!(entry_of(name).is_err_and(|error| error.contains(name)), "{name}");
         }
     }
 

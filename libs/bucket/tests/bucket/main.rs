@@ -7,7 +7,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
 
+mod access;
 mod faults;
+mod federation;
 mod gcs;
 mod open;
 mod quirks;
