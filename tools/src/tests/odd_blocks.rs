@@ -147,3 +147,13 @@ fn a_damaged_chunk_names_its_series() {
     let report = tools(&["block", "verify", &world.path("data").join(&id).display().to_string()]).found();
     assert!(report.contains("chunks/000001 at byte") && report.contains(", series app_"), "{report}");
 }
+
+#[test]
+fn an_error_of_a_meta_names_the_file_once() {
+    let world = empty_world();
+    let id = write(&world, "data", 1, NEW_YEAR, &[]);
+    let block = world.path("data").join(&id);
+    fs::write(block.join("meta.json"), "<html>").unwrap();
+    let error = tools(&["block", "dump", &block.display().to_string()]).failed(Cause::Damaged);
+    assert_eq!(error, format!("block {id}: meta.json: expected value at line 1 column 1"));
+}

@@ -55,7 +55,7 @@ impl fmt::Display for BlockPart {
 ///
 /// Other parts of the block can still be read.
 #[derive(Debug, thiserror::Error)]
-#[error("block {block}: {part}{}{}: {problem}", Offset(*.offset), OfSeries(.series))]
+#[error("block {block}: {}{problem}", Place(.part, *.offset, .series, .problem))]
 pub struct BlockError {
     /// The block's id, or its path where it has none.
     pub block: Arc<str>,
@@ -77,6 +77,18 @@ impl fmt::Display for KnownVersions {
         match self.0 {
             1 => f.write_str("1"),
             newest => write!(f, "1 to {newest}"),
+        }
+    }
+}
+
+/// The place of a problem, with a colon. The text of a problem of `meta.json` begins with its name already.
+struct Place<'a>(&'a BlockPart, Option<u64>, &'a Option<Box<str>>, &'a BlockProblem);
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.3 {
+            BlockProblem::Meta(_) => Ok(()),
+            _ => write!(f, "{}{}{}: ", self.0, Offset(self.1), OfSeries(self.2)),
         }
     }
 }
