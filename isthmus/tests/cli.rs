@@ -1,7 +1,7 @@
 //! The command line as a user types it.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -63,10 +63,15 @@ fn the_title_of_a_man_page_is_one_line() {
     }
 }
 
-/// 40 consecutive ports that are free now.
+/// 40 consecutive ports that are free now. Two runs of the tests at the same time begin to search at different ports.
 fn free_ports() -> u16 {
-    let is_free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
-    (22_000..32_000).step_by(40).find(|base| (*base..base + 40).all(is_free)).expect("free ports")
+    let is_free = |port| {
+        let at = (Ipv4Addr::LOCALHOST, port);
+        TcpListener::bind(at).is_ok() && UdpSocket::bind(at).is_ok()
+    };
+    let first = std::process::id() % 250;
+    let bases = (0..250).filter_map(|at| u16::try_from(22_000 + (first + at) % 250 * 40).ok());
+    bases.into_iter().find(|base| (*base..base + 40).all(is_free)).expect("free ports")
 }
 
 /// A quickstart that runs until it is ended.
@@ -77,7 +82,6 @@ impl Quickstart {
         let process = Command::new(env!("CARGO_BIN_EXE_isthmus"))
             .args(["quickstart", "--dir", &dir.display().to_string(), "--base-port", &base.to_string()])
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
             .spawn();
         Self(process.expect("isthmus runs"))
     }
@@ -127,7 +131,11 @@ fn all_processes_of_quickstart_end_with_it() {
     for signal in ["HUP", "KILL"] {
         let mut quickstart = Quickstart::start(dir.path(), free_ports());
         // The gateway, the querier, and a Prometheus of the first cluster.
-        wait_until("processes", || quickstart.children().values().any(|name| name == "prometheus"));
+        wait_until("processes", || {
+            let ended = quickstart.0.try_wait().expect("a status");
+            assert!(ended.is_none(), "quickstart has ended: {ended:?}");
+            quickstart.children().values().any(|name| name == "prometheus")
+        });
         let children = quickstart.children();
         quickstart.signal(signal);
         let status = quickstart.0.wait().expect("it ends");
