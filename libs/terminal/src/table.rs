@@ -13,8 +13,8 @@ pub enum TableStyle {
 
 /// Rows of text below titles.
 ///
-/// Within a width, the widest columns become narrower and their cells have several lines. Where even the longest words of all
-/// columns do not fit beside each other, each row becomes a list of fields, one below the other. A word is never cut, so that
+/// Within a width, the widest columns become narrower and their cells have several lines, except those of numbers. Where even the
+/// longest words of all columns do not fit beside each other, each row becomes a list of fields, one below the other. A word is never cut, so that
 /// it can be copied.
 #[derive(Clone, Debug)]
 pub struct TextTable {
@@ -54,7 +54,11 @@ impl TextTable {
         let Some(width) = width else { return self.grid(style, &natural) };
         let longest_words =
             self.widths(|cell| parts(cell).map(|part| columns(part.trim_end())).max().unwrap_or(0));
-        match fitted(natural, &longest_words, width.saturating_sub(frame)) {
+        // A number that is broken, as after its comma, is easily read as two.
+        let whole =
+            |(column, words): (usize, usize)| if self.right[column] { natural[column] } else { words };
+        let least: Vec<usize> = longest_words.into_iter().enumerate().map(whole).collect();
+        match fitted(natural, &least, width.saturating_sub(frame)) {
             Some(widths) => self.grid(style, &widths),
             None => self.list(width),
         }
@@ -187,6 +191,15 @@ mod tests {
              #SERIES  20\n\
              LABELS   cluster=us-1"
         );
+    }
+
+    #[test]
+    fn numbers_are_not_broken() {
+        let mut numbers = TextTable::new(["A", "B"]);
+        numbers.push(["a b c d", "1,234,567"].map(str::to_owned));
+        numbers.align_right(1);
+        assert_eq!(numbers.draw(TableStyle::Plain, Some(14)), "A            B\na b  1,234,567\nc d");
+        assert_eq!(numbers.draw(TableStyle::Plain, Some(11)), "A  a b c d\nB  1,234,567");
     }
 
     #[test]

@@ -8,8 +8,18 @@ pub(crate) fn columns(text: &str) -> usize {
 }
 
 /// The parts of a text between which a line may end: after a space, and after a comma, which lists of labels have no space after.
+/// A comma within a number is no such place.
 pub(crate) fn parts(text: &str) -> impl Iterator<Item = &str> {
-    text.split_inclusive([' ', ','])
+    let bytes = text.as_bytes();
+    let is_digit = move |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
+    let is_end = move |at: &usize| bytes[*at] == b' ' || !(*at > 0 && is_digit(at - 1) && is_digit(at + 1));
+    let ends = text.match_indices([' ', ',']).map(|(at, _)| at).filter(is_end).map(|at| at + 1);
+    let mut start = 0;
+    ends.chain(std::iter::once(text.len())).filter_map(move |end| {
+        let part = &text[start..end];
+        start = end;
+        (!part.is_empty()).then_some(part)
+    })
 }
 
 /// The text in lines of at most `width` columns; a longer word has a line of its own. Line breaks are kept, and other spaces
@@ -43,6 +53,7 @@ mod tests {
         check("one two three", 7, &["one two", "three"]);
         check("cluster=eu-1,replica=a", 15, &["cluster=eu-1,", "replica=a"]);
         check("01JGFSEP807TV4R0WQK0JSHSBN is whole", 10, &["01JGFSEP807TV4R0WQK0JSHSBN", "is whole"]);
+        check("of 1,234,567 samples", 7, &["of", "1,234,567", "samples"]);
         check("a\n\nb  c", 10, &["a", "", "b  c"]);
         // Two columns for each of these characters.
         check("度量 度量", 5, &["度量", "度量"]);
