@@ -86,7 +86,7 @@ struct CredentialJson {
     client_id: Option<String>,
     client_secret: Option<String>,
     refresh_token: Option<String>,
-    source_credentials: Option<Box<CredentialJson>>,
+    source_credentials: Option<Box<Self>>,
 }
 
 #[derive(Deserialize)]
