@@ -35,7 +35,7 @@ pub(crate) struct SalvageOptions {
     pub(crate) dry_run: bool,
     /// `thanos.source` of the new block, if the old one has a `thanos` section.
     pub(crate) source: &'static str,
-    /// Number of lines about losses that are kept for printing.
+    /// Number of lines about problems, and about losses, that are kept for printing.
     pub(crate) limit: usize,
     /// Receives all lines about losses.
     pub(crate) log: Option<BufWriter<File>>,
@@ -46,8 +46,10 @@ pub(crate) struct SalvageOptions {
 pub(crate) struct Salvaged {
     /// The meta of the new block; `None` in a dry run, and if the old block is good.
     pub(crate) meta: Option<BlockMeta>,
-    /// What is wrong with the old block, one line each. If there is nothing, no new block is made.
-    pub(crate) problems: Vec<String>,
+    /// Number of problems of the old block. If there are none, no new block is made.
+    pub(crate) problems: u64,
+    /// The first of them, one line each.
+    problem_lines: Vec<String>,
     /// What the new block lacks.
     pub(crate) losses: Losses,
     /// Series that were read, and samples of them.
@@ -77,13 +79,16 @@ pub(crate) fn salvage(
     parent: &Path,
     options: SalvageOptions,
 ) -> Result<Salvaged> {
-    let mut problems = found;
+    let (mut problems, mut problem_lines) = (found.len() as u64, found);
     verify_dir(dir, &mut |event| {
         if let VerifyEvent::Problem(error) = event {
-            problems.push(error.to_string());
+            problems += 1;
+            if problem_lines.len() < options.limit {
+                problem_lines.push(error.to_string());
+            }
         }
     });
-    if problems.is_empty() {
+    if problems == 0 {
         return Ok(Salvaged::default());
     }
     let reader = BlockSalvage::open(dir).context("nothing can be salvaged")?;
@@ -93,7 +98,7 @@ pub(crate) fn salvage(
     for error in &unread {
         losses.entries(error)?;
     }
-    let mut done = Salvaged { problems, series: all.len() as u64, ..Salvaged::default() };
+    let mut done = Salvaged { problems, problem_lines, series: all.len() as u64, ..Salvaged::default() };
     losses.missing_series(old.stats.series.saturating_sub(done.series), unread.len() as u64);
 
     let mut writer = match options.dry_run {
@@ -198,12 +203,12 @@ fn check(dir: &Path, samples: u64) -> Result<()> {
 }
 
 impl Salvaged {
-    /// The problems and losses as lines, the first `limit` of each.
-    pub(crate) fn lines(&self, limit: usize) -> Vec<String> {
+    /// The kept lines about problems and losses, and how many are missing.
+    pub(crate) fn lines(&self) -> Vec<String> {
         let mut lines: Vec<String> =
-            self.problems.iter().take(limit).map(|problem| format!("problem: {problem}")).collect();
-        if self.problems.len() > limit {
-            let more = (self.problems.len() - limit) as u64;
+            self.problem_lines.iter().map(|problem| format!("problem: {problem}")).collect();
+        let more = self.problems - lines.len() as u64;
+        if more > 0 {
             lines.push(format!("... and {}", text::count(more, "more problem")));
         }
         lines.extend(self.losses.lines());
@@ -230,14 +235,14 @@ impl Salvaged {
 
     /// The row of this block.
     pub(crate) fn row(&self, old: &str, new: Option<Ulid>, result: &str) -> Vec<TableCell> {
-        let read = |count: u64| match self.problems.is_empty() {
+        let read = |count: u64| match self.problems == 0 {
             true => TableCell::Absent,
             false => TableCell::Number(count),
         };
         vec![
             TableCell::text(old),
             new.map_or(TableCell::Absent, |new| TableCell::text(new.to_string())),
-            TableCell::Number(self.problems.len() as u64),
+            TableCell::Number(self.problems),
             read(self.series),
             read(self.read),
             read(self.written),

@@ -54,13 +54,13 @@ pub(super) async fn run(args: SalvageArgs, output: &mut Output) -> Result<Comman
         Ok((new, salvage(&dir, Vec::new(), &parent, options)?))
     })
     .await?;
-    let (new, result) = match (done.problems.is_empty(), args.dry_run) {
+    let (new, result) = match (done.problems == 0, args.dry_run) {
         (true, _) => (None, "nothing to salvage: the block is good"),
         (false, true) => (None, "would be salvaged"),
         (false, false) => (Some(new), "salvaged"),
     };
     if args.output == TableFormat::Table {
-        done.lines(args.limit).iter().try_for_each(|line| output.line(line))?;
+        done.lines().iter().try_for_each(|line| output.line(line))?;
     }
     let mut table = Salvaged::table();
     table.push(done.row(&args.block.display().to_string(), new, result));

@@ -189,6 +189,18 @@ fn check(what: &str, lost: usize, damage: impl FnOnce(&DamagedBlock)) -> String 
 }
 
 #[test]
+fn the_number_of_printed_lines_is_limited_and_the_rest_is_counted() {
+    let block = DamagedBlock::new();
+    fs::remove_file(block.path("chunks/000002")).unwrap();
+    block.change("chunks/000001", |bytes| bytes.truncate(100));
+    let text = block.salvage(&["--limit=1"]).found();
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("problem: ") && lines[1].starts_with("lost: "), "{text}");
+    assert!(lines[2].starts_with("... and ") && lines[2].ends_with(" more lines"), "{text}");
+    assert_eq!(lines.len(), 6, "{text}");
+}
+
+#[test]
 fn a_good_block_is_not_salvaged() {
     let block = DamagedBlock::new();
     let text = block.salvage(&[]).fine();

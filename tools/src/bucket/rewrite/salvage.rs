@@ -19,7 +19,7 @@ pub(super) async fn run(args: &RewriteArgs, bucket: &Bucket, output: &mut Output
         match salvage_block(*id, args, bucket).await {
             Ok((done, new, result)) => {
                 if args.output == TableFormat::Table {
-                    done.lines(args.limit).iter().try_for_each(|line| output.line(line))?;
+                    done.lines().iter().try_for_each(|line| output.line(line))?;
                 }
                 if done.losses.is_any() {
                     outcome = CommandOutcome::Found;
@@ -69,7 +69,7 @@ async fn salvage_block(
     })
     .await?;
     let meta = match done.meta.take() {
-        _ if done.problems.is_empty() => return Ok((done, None, "nothing to salvage: the block is good")),
+        _ if done.problems == 0 => return Ok((done, None, "nothing to salvage: the block is good")),
         None => return Ok((done, None, "would be salvaged")),
         Some(meta) => meta,
     };
