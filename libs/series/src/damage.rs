@@ -45,7 +45,7 @@ fn options(aggregate: Aggregate) -> DecodeOptions {
         counter: false,
         aggregate,
         starts: true,
-        recovery: 0,
+        window: 0,
     }
 }
 

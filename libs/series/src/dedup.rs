@@ -1,27 +1,30 @@
 //! Deduplication: one series of several replicas, which scrape the same targets at slightly different times.
 //!
 //! Using every sample would double the rate of samples and mix several clocks. Using one replica would leave its gaps. So
-//! one replica leads at each time, and the gaps that are left are filled:
+//! time is cut into windows ([`windows`]), a little longer than the window of the query. In each of them:
 //!
-//! 1. **Who leads.** The first replica leads while it misses nothing. A replica has missed a sample where it has a gap in
-//!    which another replica goes on ([`misses`]). It then does not lead from its last sample before the gap on, for as long
-//!    as the window of the query, and the next replica that missed nothing leads ([`lead`]). So a replica that loses every
-//!    third sample does not lead at all, and within a window the leader changes at most from a replica to another one and
-//!    back. No sample of a leader is left out. So where one replica is whole, two samples of the answer in sequence are
-//!    never further apart than those of that replica.
-//! 2. **What fills gaps.** Where no replica leads, because all lost samples, the samples of the first one are taken. Gaps
-//!    that are left are filled with samples of the others that are half an interval or more from the samples around the gap
-//!    ([`fill`]). So every gap is filled whenever any replica has the sample, and none is filled twice. The interval is the
-//!    distance at which samples are where none was lost ([`interval`]).
+//! 1. **One replica, where one is complete.** The first replica that misses nothing is used alone. It misses a sample of
+//!    another one if that is an interval or more after its own last sample.
+//! 2. **Each scrape once, where all miss something.** The first sample of any replica is taken, then the first one that is
+//!    an interval later, and so on. With two replicas, five eighths of an interval are enough.
 //!
-//! Whether a sample is part of the answer depends on the samples around it, on misses up to one window before it, and on
-//! nothing else. It does not depend on the sample with which the query began. Nor do misses in which all replicas share, as
-//! when a target is down, change the leader.
+//! The interval of scrapes is learnt from the samples around ([`interval`]). Four properties follow from this, and
+//! `oracle.rs` tests them:
+//!
+//! * **Gaps.** A sample that is left out is less than an interval after one that is taken. So no gap is wider than an
+//!   interval more than the widest one that all replicas share there.
+//! * **Counts.** Samples of one replica are an interval apart, so each has another sample of the answer in the interval that
+//!   ends with it: at most one sample less than in any replica. The samples of the answer are an interval apart, too, but
+//!   for the boundary of two windows, and a window of the query has one boundary: at most one sample more than the truth.
+//! * **Complete replicas.** A replica that misses nothing is a candidate in each window. At the boundary the samples of the
+//!   next replica are added from the last one before on, so that no distance is longer than an interval.
+//! * **Begin.** The boundaries are multiples of the length of the windows, so what is chosen in one depends on samples in it
+//!   and after it, and on one or two before it, but not on where the query begins.
 //!
 //! The samples themselves are corrected in three ways:
 //!
 //! * **Staleness markers** are not samples: they say that a scrape of one replica found nothing. One is part of the answer
-//!   where the answer has a gap, or after its end ([`markers`]).
+//!   where all replicas have a gap, or after their end ([`markers`]).
 //! * **Counter resets.** Raw counters stay raw. Only a false reset at a change of replica is corrected: a value lower than
 //!   the one before, although neither replica shows a reset in between, nor does the start timestamp. The correction ends
 //!   with the next reset within the replica. Samples that it raises lose their start timestamps ([`emit`]).
@@ -33,23 +36,24 @@
 //! gaps in the answer, and its counters lose their resets.
 
 mod emit;
-mod fill;
 mod interval;
-mod lead;
 mod markers;
-mod misses;
 mod piece;
 mod track;
+mod windows;
 
 use crate::Samples;
 use crate::dedup::emit::Emitter;
-use crate::dedup::fill::Filler;
-use crate::dedup::misses::MissRules;
-use crate::dedup::piece::Piece;
+use crate::dedup::interval::Intervals;
 use crate::dedup::track::Track;
 use crate::timeline::{FloatTimeline, MixedTimeline, Timeline};
 
-pub(crate) use misses::is_gap;
+/// Whether the distance of two samples is a gap, where samples are usually `spacing` apart: half as much again. With one
+/// sample lost it is about twice as much, and with jitter it is never exact.
+#[inline]
+pub(crate) fn is_gap(distance: i64, spacing: i64) -> bool {
+    distance >= spacing.saturating_add(spacing / 2)
+}
 
 /// How replicas are deduplicated.
 #[derive(Clone, Copy, Debug)]
@@ -58,10 +62,8 @@ pub(crate) struct DedupRules {
     pub(crate) counter: bool,
     /// Whether the counters are running totals, which never fall.
     pub(crate) totals: bool,
-    /// How long a replica does not lead after the last sample before a miss, in milliseconds.
-    pub(crate) recovery: i64,
-    /// The end of the query; the greatest time if it has none.
-    pub(crate) end: i64,
+    /// The window of the query, in milliseconds.
+    pub(crate) window: i64,
 }
 
 /// Deduplicates replicas, in order of preference.
@@ -75,22 +77,10 @@ pub(crate) fn merge(replicas: &[Samples], rules: DedupRules) -> Samples {
 
 fn merge_timelines<T: Timeline>(timelines: &[T], rules: DedupRules) -> Samples {
     let tracks: Vec<Track> = timelines.iter().map(Track::new).collect();
-    let least = tracks.iter().map(|track| least_distance(&track.times)).min().unwrap_or(i64::MAX);
-    let latest = tracks.iter().filter_map(|track| track.times.last()).max().copied();
-    let start = tracks.iter().filter_map(|track| track.times.first()).min().copied();
-    let end = if rules.end == i64::MAX { latest.unwrap_or(i64::MAX) } else { rules.end };
-    let start = start.unwrap_or(i64::MIN);
-    let rules_of_misses = MissRules { start, end, least, recovery: rules.recovery };
-    let runs: Vec<_> = (0..tracks.len()).map(|own| misses::runs(&tracks, own, rules_of_misses)).collect();
-    let led: Vec<Piece> = lead::lead(&tracks, &runs, rules.recovery);
-    let pieces = Filler::new(&tracks, least, start, end).fill(led);
-    let markers = markers::markers(&tracks, &pieces, &mut Filler::new(&tracks, least, start, end));
+    let mut intervals = Intervals::new(&tracks, windows::length(rules.window));
+    let pieces = windows::choose(&tracks, &mut intervals, rules.window);
+    let markers = markers::markers(&tracks, &pieces, &mut intervals);
     Emitter::new(timelines, rules.counter, rules.totals).emit(&tracks, &pieces, &markers)
-}
-
-fn least_distance(times: &[i64]) -> i64 {
-    let later = times.iter().skip(1);
-    times.iter().zip(later).fold(i64::MAX, |least, (a, b)| least.min(b.saturating_sub(*a)))
 }
 
 #[cfg(test)]

@@ -49,8 +49,8 @@ impl SelectedSeries {
         if replicas.len() < 2 {
             return Ok(replicas.pop().unwrap_or_default());
         }
-        let DecodeOptions { counter, recovery, range, .. } = *options;
-        Ok(dedup::merge(&replicas, DedupRules { counter, totals, recovery, end: range.max.as_millis() }))
+        let DecodeOptions { counter, window, .. } = *options;
+        Ok(dedup::merge(&replicas, DedupRules { counter, totals, window }))
     }
 
     fn decode_replica(
@@ -95,6 +95,7 @@ fn is_enough(
     if most < least || is_gap(most, least) {
         return false;
     }
+    let mean = last.saturating_sub(begin) / (times.len() - 1) as i64;
     let range = options.range;
     let inside = others.iter().flatten().filter(|chunk| chunk.range().overlaps(&range));
     let (mut earliest, mut latest) = (i64::MAX, i64::MIN);
@@ -103,16 +104,14 @@ fn is_enough(
         // Where this replica loses samples at regular distances, it has no gap, but another one has more samples.
         let samples = chunk.parts().next().map_or(0, |part| part.sample_count()) as i64;
         let length = claim.max.as_millis().saturating_sub(claim.min.as_millis());
-        if samples > 1 && length / (samples - 1) < least / 5 * 4 {
+        let regular = mean.saturating_mul(samples - 1);
+        if samples > 1 && length.abs_diff(regular) > mean.unsigned_abs() / 2 {
             return false;
         }
         earliest = earliest.min(claim.min.max(range.min).as_millis());
         latest = latest.max(claim.max.min(range.max).as_millis());
     }
-    let end = if range.max.as_millis() == i64::MAX { latest } else { range.max.as_millis() };
-    if begin.saturating_sub(earliest) >= least
-        || latest.saturating_sub(last) >= least / 5 * 4 && is_gap(end.saturating_sub(last), least)
-    {
+    if begin.saturating_sub(earliest) >= least || latest.saturating_sub(last) >= least {
         return false;
     }
     let known = is_known(preferred);

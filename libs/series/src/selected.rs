@@ -52,10 +52,10 @@ pub struct DecodeOptions {
     pub aggregate: Aggregate,
     /// Whether to decode start timestamps, where chunks have them.
     pub starts: bool,
-    /// How long a replica that missed a sample is not preferred, in milliseconds from its last sample before. Should be the
-    /// window of the query. The replica changes at most twice in this time; and for this time from the beginning of
-    /// `range`, the choice of the replica can depend on where the range begins.
-    pub recovery: i64,
+    /// The window of the query, in milliseconds: the range of the selector. Time is cut into pieces that are a little longer,
+    /// and one replica is used in each piece. So within a window the replica changes at most once, and for a bit more than
+    /// this time from the beginning of `range`, the choice of the replica can depend on where the range begins.
+    pub window: i64,
 }
 
 impl SelectedSeries {

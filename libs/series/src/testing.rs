@@ -73,7 +73,7 @@ pub(crate) const OPTIONS: DecodeOptions = DecodeOptions {
     counter: false,
     aggregate: Aggregate::Raw,
     starts: true,
-    recovery: 300_000,
+    window: 200_000,
 };
 
 /// Decodes replicas of a series `up{job="x"}`.

@@ -507,7 +507,7 @@ fn chunks_that_no_step_reads_are_skipped() {
                 counter: false,
                 aggregate: series::Aggregate::Raw,
                 starts: false,
-                recovery: 0,
+                window: 0,
             };
             series.decode(&options, &mut samples).unwrap();
             let mut encoder = XorEncoder::new();

@@ -146,8 +146,8 @@ impl Selects {
             counter: aggregate == Aggregate::Counter,
             aggregate,
             starts,
-            // Within a window, the replica changes at most twice. In short windows it would change too often.
-            recovery: window.range.max(window.lookback / 2),
+            // In short windows the replica would change too often.
+            window: window.range.max(window.lookback / 3),
         }
     }
 }

@@ -55,7 +55,8 @@ impl Builder<'_> {
         };
         let select = self.selects.add(&selector.matchers, &needs, &steps, around, 0, sharing);
         let starts = matches!(kind, LeafKind::StartTimestamp);
-        let decode = self.selects.decode(select, &window, self.dedup, starts);
+        // Only one sample of the lookback is read, so it does not matter how often the replica changes in it.
+        let decode = self.selects.decode(select, &Window { range: 0, ..window }, self.dedup, starts);
         self.add(
             Op::Leaf(Leaf {
                 select,

@@ -230,7 +230,7 @@ mod tests {
         counter: false,
         aggregate: series::Aggregate::Raw,
         starts: true,
-        recovery: 0,
+        window: 0,
     };
 
     /// The samples that the storage returns for a line of a script.

@@ -162,7 +162,7 @@ fn written_series(series: &SelectedSeries) -> Json {
         counter: false,
         aggregate: Aggregate::Raw,
         starts: true,
-        recovery: 0,
+        window: 0,
     };
     let mut samples = Samples::new();
     series.decode(&options, &mut samples).expect("chunks that were just made");

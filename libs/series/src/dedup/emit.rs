@@ -157,7 +157,18 @@ impl<'a, T: Timeline> Emitter<'a, T> {
         let is_value = |at: &usize| timeline.float(*at).is_some_and(|value| !value.is_nan());
         let known = (0..place).rev().find(|at| timeline.time(*at) <= last.time && is_value(at));
         // A replica that began later cannot know. Counters of one target fall only by a reset.
-        known.is_none_or(|known| falls(timeline, known, place))
+        let Some(known) = known else { return true };
+        if falls(timeline, known, place) {
+            return true;
+        }
+        // A replica that is now this much lower was lower before, too.
+        let (Some(at_known), Some(at_last), Some(value)) =
+            (timeline.float(known), value_at(left, last.place, timeline.time(known)), timeline.float(place))
+        else {
+            return false;
+        };
+        let lower_now = left.float(last.place).map_or(0.0, |before| before - value);
+        at_last - at_known < lower_now / 2.0
     }
 }
 
@@ -172,4 +183,19 @@ fn falls<T: Timeline>(timeline: &T, from: usize, to: usize) -> bool {
         }
     }
     false
+}
+
+/// The value of a counter at a time, by its samples before and after, up to index `to`. Where it was reset between them, or
+/// has none before, it is not more than the one after.
+fn value_at<T: Timeline>(timeline: &T, to: usize, time: i64) -> Option<f64> {
+    let after = (0..=to).rev().take_while(|&at| timeline.time(at) >= time).last()?;
+    let (after_time, after_value) = (timeline.time(after), timeline.float(after)?);
+    let before = after.checked_sub(1).and_then(|at| Some((timeline.time(at), timeline.float(at)?)));
+    Some(match before {
+        Some((before_time, before_value)) if before_value <= after_value => {
+            let part = (time - before_time) as f64 / (after_time - before_time) as f64;
+            before_value + (after_value - before_value) * part
+        }
+        _ => after_value,
+    })
 }

@@ -1,6 +1,7 @@
 //! Staleness markers of the answer.
 
-use crate::dedup::fill::Filler;
+use crate::dedup::interval::Intervals;
+use crate::dedup::is_gap;
 use crate::dedup::piece::Piece;
 use crate::dedup::track::Track;
 
@@ -17,9 +18,9 @@ pub(crate) struct Marker {
 
 /// The markers of an answer, in order of time.
 ///
-/// A series is stale when every replica says so. So a marker counts only where the answer has a gap, or after its end; of
+/// A series is stale when every replica says so. So a marker counts only where all replicas have a gap, or after their end; of
 /// each replica the first one there, and of these the last one.
-pub(crate) fn markers(tracks: &[Track], pieces: &[Piece], filler: &mut Filler<'_>) -> Vec<Marker> {
+pub(crate) fn markers(tracks: &[Track], pieces: &[Piece], intervals: &mut Intervals<'_>) -> Vec<Marker> {
     let mut all: Vec<Marker> = Vec::new();
     for (replica, track) in tracks.iter().enumerate() {
         all.extend(track.markers.iter().map(|&(time, place)| Marker { replica, place, time }));
@@ -44,11 +45,17 @@ pub(crate) fn markers(tracks: &[Track], pieces: &[Piece], filler: &mut Filler<'_
                 last = Some(marker);
             }
         }
-        let is_hole = match (before, after) {
-            (Some(before), Some(after)) => filler.is_hole(before, after),
-            _ => true,
-        };
-        kept.extend(last.filter(|_| is_hole));
+        kept.extend(last.filter(|marker| is_gap_at(tracks, marker.time, intervals)));
     }
     kept
+}
+
+/// Whether no replica has a sample for longer than an interval around `time`.
+fn is_gap_at(tracks: &[Track], time: i64, intervals: &mut Intervals<'_>) -> bool {
+    let before = tracks.iter().filter_map(|track| track.times[..track.at_or_after(time)].last()).max();
+    let after = tracks.iter().filter_map(|track| track.times.get(track.at_or_after(time))).min();
+    match (before, after) {
+        (Some(&before), Some(&after)) => is_gap(after.saturating_sub(before), intervals.at(before)),
+        _ => true,
+    }
 }

@@ -1,12 +1,15 @@
 //! Random replicas of a series that is known, and the properties that their deduplication must have.
 //!
-//! `ISTHMUS_CASES=20000 cargo test -p series oracle` tries more cases than usual.
+//! `ISTHMUS_CASES=20000 cargo test -p series random_replicas` tries more cases than usual.
 
 use std::collections::BTreeMap;
 
 use model::{FloatHistogram, Timestamp};
 use tsdb::HistogramEncoder;
 
+use crate::dedup::interval::Intervals;
+use crate::dedup::track::Track;
+use crate::dedup::windows::length;
 use crate::testing::{OPTIONS, Random, cut, decode_all};
 use crate::{AggrChunk, DecodeOptions};
 
@@ -112,7 +115,8 @@ impl Case {
             all.extend(kept.iter().map(|&time| (time, self.value(time))));
             let all: Vec<(i64, f64)> = all.into_iter().collect();
             if !self.histograms {
-                return cut(&all, 120);
+                // By its header, a chunk with a hole and more samples elsewhere can look complete. In short chunks it cannot.
+                return cut(&all, 20);
             }
             let histogram = |samples: &[(i64, f64)]| {
                 let mut encoder = HistogramEncoder::float();
@@ -123,7 +127,7 @@ impl Case {
                 AggrChunk::raw(encoder.finish().unwrap())
             };
             all.chunk_by(|a, b| a.1.is_nan() == b.1.is_nan())
-                .flat_map(|run| run.chunks(60))
+                .flat_map(|run| run.chunks(20))
                 .map(histogram)
                 .collect()
         };
@@ -133,12 +137,17 @@ impl Case {
     /// The samples of the answer to a query that begins at `from`, without staleness markers.
     fn answer(&self, from: i64, window: i64) -> Vec<(i64, f64)> {
         let range = crate::testing::range(from, self.end);
-        let options = DecodeOptions { range, recovery: window.max(LOOKBACK / 2), counter: true, ..OPTIONS };
+        let options = DecodeOptions { range, window: window.max(LOOKBACK / 3), counter: true, ..OPTIONS };
         let out = decode_all(self.replicas(), &options).unwrap();
         let floats = out.timestamps.into_iter().zip(out.values);
         let histograms = out.histograms.into_iter().map(|(time, h)| (time, h.sum));
         floats.chain(histograms).filter(|(_, value)| !value.is_nan()).collect()
     }
+}
+
+/// The length of the windows of deduplication.
+fn block(window: i64) -> i64 {
+    length(window.max(LOOKBACK / 3))
 }
 
 /// Which of `count` scrapes are lost: up to 90 of 100.
@@ -186,6 +195,37 @@ fn resets(case: &Case, times: &[i64]) -> usize {
     times.windows(2).filter(|pair| case.value(pair[1]) < case.value(pair[0])).count()
 }
 
+/// The interval that is learnt at a sample.
+struct Learnt {
+    time: i64,
+    shortest: i64,
+    longest: i64,
+}
+
+/// The intervals that are learnt at the samples of all replicas, in windows of this length.
+fn learnt(case: &Case, length: i64) -> Vec<Learnt> {
+    let tracks: Vec<Track> = case.kept.iter().map(|kept| Track::of_times(kept.clone())).collect();
+    let intervals = &mut Intervals::new(&tracks, length);
+    let mut learn = |time: i64| {
+        let start = time.div_euclid(length) * length;
+        // The window after it asks, too.
+        let [a, b] = [start, start + length].map(|start| {
+            intervals.begin_window(start);
+            intervals.at(time)
+        });
+        Learnt { time, shortest: a.min(b), longest: a.max(b) }
+    };
+    let mut all: Vec<Learnt> = case.kept.iter().flatten().map(|&time| learn(time)).collect();
+    all.sort_unstable_by_key(|learnt| learnt.time);
+    all
+}
+
+/// What was learnt from one time to another.
+fn learnt_between(learnt: &[Learnt], from: i64, to: i64) -> &[Learnt] {
+    let begin = learnt.partition_point(|learnt| learnt.time < from);
+    &learnt[begin..learnt.partition_point(|learnt| learnt.time <= to).max(begin)]
+}
+
 /// The properties of an answer for one window. Returns what is violated.
 fn check(case: &Case, window: i64) -> Result<(), String> {
     let answer = case.answer(i64::MIN, window);
@@ -197,12 +237,19 @@ fn check(case: &Case, window: i64) -> Result<(), String> {
     if !times.is_sorted_by(|a, b| a < b) {
         return Err("order: times do not ascend".to_owned());
     }
+    // Where all replicas lose the samples around a reset, it can look as if one of them were behind.
+    let lost = |reset: &i64| {
+        let after = all.partition_point(|time| time < reset);
+        after > 0 && after < all.len() && all[after] - all[after - 1] > 2 * case.interval(*reset)
+    };
+    let is_exact = !case.resets.iter().any(lost);
     for &(time, value) in &answer {
-        if all.binary_search(&time).is_err() || value != case.value(time) {
+        if all.binary_search(&time).is_err() || is_exact && value != case.value(time) {
             return Err(format!("values: {time} has {value}, not {}", case.value(time)));
         }
     }
-    gaps(case, &times, &all)?;
+    let learnt = learnt(case, block(window));
+    gaps(case, &times, &all, &learnt)?;
     let whole: Vec<&Vec<i64>> =
         case.kept.iter().zip(&case.scrapes).filter(|(k, s)| k == s).map(|(k, _)| k).collect();
     let step = (window / 4).max(case.interval(begin) / 3).max(1);
@@ -210,16 +257,26 @@ fn check(case: &Case, window: i64) -> Result<(), String> {
     let mut at = begin + window + 2 * case.interval(begin);
     while at <= last - 2 * case.interval(last) {
         let interval = case.interval(at - window).max(case.interval(at));
-        let restart = |(from, _): &(i64, i64)| (at - window - window.max(LOOKBACK)..=at).contains(from);
+        // A sample that is lost at a change of the interval cannot be told from the change.
+        let restart =
+            |(from, _): &(i64, i64)| (at - window - window.max(LOOKBACK)..=at + interval).contains(from);
         let changes = case.intervals[1..].iter().any(restart);
         let ours = inside(&times, at, window);
         let least = inside(&times, at + 2 * case.jitter, window + 4 * case.jitter).len();
         let most = inside(&times, at - 2 * case.jitter, window - 4 * case.jitter).len();
         let best = case.kept.iter().map(|kept| inside(kept, at, window).len()).max().unwrap_or(0);
         let truth = case.scrapes.iter().map(|scrapes| inside(scrapes, at, window).len()).max().unwrap_or(0);
-        // With more than two replicas, the leader can change several times.
-        let slack = 1 + usize::from(case.kept.len() > 2);
-        if !changes && (least + slack < best || most > truth + slack) {
+        // Shortly before the interval becomes shorter, the shorter one is learnt, and some scrapes are counted twice. Where
+        // all replicas lose so much that a longer one is learnt, fewer are counted than a replica has.
+        let around = learnt_between(&learnt, at - window - block(window), at + block(window));
+        let is_short = |learnt: &Learnt| learnt.shortest < case.interval(learnt.time) / 4 * 3;
+        let is_long = |learnt: &Learnt| learnt.longest > case.interval(learnt.time) / 4 * 5;
+        let steady = !changes && !around.iter().any(is_short);
+        let known = !around.iter().any(is_long);
+        let useful = window >= 2 * interval;
+        // With jitter, each change of the clock can gain a part of a scrape.
+        let slack = 1 + usize::from(case.jitter > 0);
+        if known && !changes && least + 1 < best || steady && useful && most > truth + slack {
             return Err(format!("count: {} at {at}, best {best}, truth {truth}", ours.len()));
         }
         let scrape = (interval + 2 * case.jitter) as f64;
@@ -228,17 +285,26 @@ fn check(case: &Case, window: i64) -> Result<(), String> {
         let best_grown = best_grown.fold(0.0, f64::max);
         let true_growth =
             growth(case, &(0..=window / 100).map(|n| at - window + n * 100).collect::<Vec<_>>());
-        let wide = growth(case, inside(&times, at + interval, window + 2 * interval));
-        if grown > true_growth + scrape || wide + scrape < best_grown {
+        let around_window = inside(&times, at + interval, window + 2 * interval);
+        let wide = growth(case, around_window);
+        // What a counter grew between a sample and the next reset is lost, in other replicas less than in this answer.
+        let resets_inside =
+            case.resets.iter().filter(|&&reset| at - window < reset && reset <= at).count() as f64;
+        if grown > true_growth + scrape || known && wide + scrape * (1.0 + resets_inside) < best_grown {
             return Err(format!("growth: {grown} at {at}, best {best_grown}, truth {true_growth}"));
         }
+        // A complete replica, too, does not see that a counter began anew if it does so twice within two intervals.
+        let is_seen = case
+            .resets
+            .windows(2)
+            .all(|pair| pair[1] - pair[0] > 2 * interval || pair[1] < at - window - interval || pair[0] > at);
         let best_resets = case.kept.iter().map(|kept| resets(case, inside(kept, at, window))).max();
-        if resets(case, ours) + 1 < best_resets.unwrap_or(0) {
+        if is_seen && resets(case, around_window) + 1 < best_resets.unwrap_or(0) {
             return Err(format!("resets: at {at}"));
         }
         for whole in &whole {
             let alone = inside(whole, at, window).len();
-            if alone >= 2 && ours.len() < 2 && case.jitter == 0 && !changes && window >= 2 * interval {
+            if alone >= 2 && ours.len() < 2 && case.jitter == 0 && steady && known && useful {
                 return Err(format!("whole: {} of {alone} at {at}", ours.len()));
             }
         }
@@ -247,42 +313,49 @@ fn check(case: &Case, window: i64) -> Result<(), String> {
     Ok(())
 }
 
-/// No gap is wider than one interval more than the widest one that all replicas together have there.
-fn gaps(case: &Case, times: &[i64], all: &[i64]) -> Result<(), String> {
+/// No gap is wider than one interval more than the widest one that all replicas together have there. Where they lose so
+/// much that their samples show a longer interval, it is that one.
+fn gaps(case: &Case, times: &[i64], all: &[i64], learnt: &[Learnt]) -> Result<(), String> {
+    let longest = |from: i64, to: i64| {
+        let longest = learnt_between(learnt, from, to).iter().map(|learnt| learnt.longest).max().unwrap_or(0);
+        longest.max(case.interval(from)) + 2 * case.jitter
+    };
     for pair in times.windows(2) {
         let from = all.partition_point(|&t| t < pair[0]);
         let to = all.partition_point(|&t| t <= pair[1]);
         let cover = all[from..to].windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0);
-        let interval = case.interval(pair[0]).max(case.interval(pair[1])) + 2 * case.jitter;
-        if pair[1] - pair[0] > cover + interval {
-            return Err(format!(
-                "gap: {} at {}, cover {cover}, interval {interval}",
-                pair[1] - pair[0],
-                pair[0]
-            ));
+        let mut interval = longest(pair[0], pair[1]);
+        if case.intervals.iter().any(|(from, _)| pair[0] < *from && *from <= pair[1]) {
+            // Where the scrapes begin anew, a complete replica has a distance up to the sum of both intervals.
+            interval += case.interval(pair[1]);
+        }
+        let gap = pair[1] - pair[0];
+        if gap > cover + interval {
+            return Err(format!("gap: {gap} at {}, cover {cover}, interval {interval}", pair[0]));
         }
     }
     if let (Some(first), Some(last)) = (times.first(), times.last()) {
-        let interval = |time| case.interval(time) + 2 * case.jitter;
-        if first - all[0] > interval(all[0]) / 2 * 3 || all[all.len() - 1] - last > interval(*last) / 2 * 3 {
-            return Err(format!("ends: {first} to {last} of {} to {}", all[0], all[all.len() - 1]));
+        let (begin, end) = (all[0], all[all.len() - 1]);
+        if first - begin > longest(begin, *first) / 2 * 3 || end - last > longest(*last, end) / 2 * 3 {
+            return Err(format!("ends: {first} to {last} of {begin} to {end}"));
         }
     }
     Ok(())
 }
 
-/// The same samples, wherever the data begins, once one lookback and window lies before them.
+/// The same samples, wherever the data begins, once one window of deduplication and three intervals of it lie before them.
 fn check_begin(case: &Case, window: i64, seed: u64) -> Result<(), String> {
     let random = &mut Random::seeded(seed ^ 0x55);
     let begin = case.intervals[0].0;
     let whole = case.answer(i64::MIN, window);
+    let learnt = learnt(case, block(window));
+    let longest = case.intervals.iter().map(|(_, interval)| *interval);
+    let longest = longest.chain(learnt.iter().map(|learnt| learnt.longest)).max().unwrap_or(0);
     for _ in 0..4 {
         let from = begin + random.below((case.end - begin) as usize) as i64;
         let part = case.answer(from, window);
-        let longest = case.intervals.iter().map(|(_, interval)| *interval).max().unwrap_or(0);
-        // With more than two replicas, the leader can depend on a change of leader before.
-        let windows = if case.kept.len() > 2 { 2 * window } else { window };
-        let settled = from + windows + LOOKBACK.max(5 * longest);
+        let first = case.kept.iter().flatten().filter(|&&time| time >= from).min().copied().unwrap_or(from);
+        let settled = first + block(window) + 3 * longest;
         let tail = |list: &[(i64, f64)]| list[list.partition_point(|(t, _)| *t <= settled)..].to_vec();
         let (a, b) = (tail(&whole), tail(&part));
         if a != b {
@@ -309,12 +382,39 @@ fn check_case(seed: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// Some losses cannot be told from another series: two replicas that each lose every second sample look like replicas with
-/// an interval twice as long. So a few random cases are allowed to violate a property.
 #[test]
 fn random_replicas_are_deduplicated_as_the_true_series_demands() {
     let cases = std::env::var("ISTHMUS_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(200);
     let violations: Vec<String> = (0..cases).filter_map(|seed| check_case(seed).err()).collect();
     violations.iter().for_each(|text| println!("{text}"));
-    assert!(violations.len() as u64 * 100 <= cases, "{} of {cases} cases", violations.len());
+    assert!(violations.is_empty(), "{} of {cases} cases", violations.len());
+}
+
+/// The interval is that of the true series, if some replica keeps half of its samples, but for the last scrapes before it
+/// becomes shorter or the data ends.
+#[test]
+fn the_interval_of_scrapes_is_learnt_although_samples_are_lost() {
+    let mut samples = 0;
+    for seed in 0..300 {
+        let case = Case::new(seed);
+        let half = case.kept.iter().zip(&case.scrapes).filter(|(kept, all)| 2 * kept.len() > all.len());
+        if half.count() == 0 || case.intervals.len() > 1 {
+            continue;
+        }
+        let interval = case.intervals[0].1;
+        for learnt in learnt(&case, block(2 * interval)) {
+            if learnt.time > case.end - 40 * interval {
+                continue;
+            }
+            samples += 1;
+            let range = interval / 4 * 3..=interval / 4 * 5;
+            assert!(
+                range.contains(&learnt.shortest) && range.contains(&learnt.longest),
+                "seed {seed}: {interval} {} {}",
+                learnt.shortest,
+                learnt.longest
+            );
+        }
+    }
+    assert!(samples > 10_000, "{samples}");
 }

@@ -27,6 +27,12 @@ impl Track {
         track
     }
 
+    /// A track of samples at these times.
+    #[cfg(test)]
+    pub(crate) fn of_times(times: Vec<i64>) -> Self {
+        Self { times, places: Vec::new(), markers: Vec::new() }
+    }
+
     /// The index of a sample in its timeline.
     pub(crate) fn place(&self, index: usize) -> usize {
         self.places.get(index).copied().unwrap_or(index)
@@ -35,10 +41,5 @@ impl Track {
     /// The index of the first sample that is not before `time`.
     pub(crate) fn at_or_after(&self, time: i64) -> usize {
         self.times.partition_point(|&t| t < time)
-    }
-
-    /// The index of the first sample after `time`.
-    pub(crate) fn after(&self, time: i64) -> usize {
-        self.times.partition_point(|&t| t <= time)
     }
 }

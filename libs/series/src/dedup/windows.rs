@@ -1,0 +1,221 @@
+//! Chooses the samples of the answer, window by window.
+
+use std::ops::Range;
+
+use crate::dedup::interval::Intervals;
+use crate::dedup::is_gap;
+use crate::dedup::piece::Piece;
+use crate::dedup::track::Track;
+
+/// Samples of two replicas that are closer than this are the same scrape, in milliseconds and as a part of the spacing.
+const SAME_MILLIS: i64 = 10;
+const SAME_PART: i64 = 64;
+
+/// The length of the windows for a query with this window, in milliseconds: longer by an interval of scrapes, because the
+/// samples of the next replica are added at the boundary. An interval is at most half of a useful window, and ten minutes.
+pub(crate) fn length(window: i64) -> i64 {
+    window.saturating_add((window / 2).min(600_000)).max(1)
+}
+
+/// The samples of the answer, in order of time. `window` is that of the query, in milliseconds.
+pub(crate) fn choose<'a>(tracks: &'a [Track], intervals: &mut Intervals<'a>, window: i64) -> Vec<Piece> {
+    let times = || tracks.iter().flat_map(|track| [track.times.first(), track.times.last()]).flatten();
+    let (Some(&earliest), Some(&latest)) = (times().min(), times().max()) else { return Vec::new() };
+    let none = vec![0; tracks.len()];
+    let mut chooser = Chooser {
+        tracks,
+        intervals,
+        earliest,
+        latest,
+        begins: none.clone(),
+        ends: none,
+        is_mixed: false,
+        pieces: Vec::new(),
+    };
+    let length = length(window);
+    let mut next = Some(earliest);
+    while let Some(first) = next {
+        let start = first.div_euclid(length).saturating_mul(length);
+        chooser.choose_window(start, start.saturating_add(length));
+        let rest = tracks.iter().zip(&chooser.ends).filter_map(|(track, &end)| track.times.get(end));
+        next = rest.min().copied();
+    }
+    chooser.pieces
+}
+
+/// Goes through the windows in order of time.
+struct Chooser<'a, 'b> {
+    tracks: &'a [Track],
+    intervals: &'b mut Intervals<'a>,
+    /// The first and the last sample of all replicas.
+    earliest: i64,
+    latest: i64,
+    /// For each replica the index of its first sample in the window, and of the first one after it.
+    begins: Vec<usize>,
+    ends: Vec<usize>,
+    /// Whether several replicas were used in the window before.
+    is_mixed: bool,
+    pieces: Vec<Piece>,
+}
+
+impl Chooser<'_, '_> {
+    /// Chooses samples from `start` on and before `end`.
+    fn choose_window(&mut self, start: i64, end: i64) {
+        self.begins.clone_from(&self.ends);
+        for (track, index) in self.tracks.iter().zip(&mut self.ends) {
+            *index += track.times[*index..].partition_point(|&time| time < end || end == i64::MAX);
+        }
+        self.intervals.begin_window(start);
+        match (0..self.tracks.len()).find(|&replica| self.misses_nothing(replica)) {
+            Some(replica) => self.take_one(replica),
+            None => self.take_each_scrape(),
+        }
+    }
+
+    /// Whether a replica misses no sample that another one has in the window, and not the last one before it.
+    fn misses_nothing(&mut self, replica: usize) -> bool {
+        let own = &self.tracks[replica].times;
+        for (other, track) in self.tracks.iter().enumerate().filter(|(other, _)| *other != replica) {
+            let begin = self.begins[other].saturating_sub(1);
+            let samples = &track.times[begin..self.ends[other]];
+            let Some(first) = samples.first() else { continue };
+            let mut next = own.partition_point(|time| time <= first);
+            let mut previous = begin.checked_sub(1).map_or(i64::MIN, |previous| track.times[previous]);
+            for &time in samples {
+                while own.get(next).is_some_and(|&own| own <= time) {
+                    next += 1;
+                }
+                if next < self.begins[replica] {
+                    // What it missed before its last sample before the window does not matter.
+                    previous = time;
+                    continue;
+                }
+                let before = next.checked_sub(1).map(|before| own[before]);
+                if self.is_missed(before, (previous, time), own.get(next).copied()) {
+                    return false;
+                }
+                previous = time;
+            }
+        }
+        true
+    }
+
+    /// Whether a replica missed the second of two samples that another one has in sequence. `before` and `after` are its own
+    /// samples around that one.
+    #[inline]
+    fn is_missed(&mut self, before: Option<i64>, (previous, time): (i64, i64), after: Option<i64>) -> bool {
+        let least = self.intervals.least();
+        let Some(before) = before else {
+            let late = after.unwrap_or(i64::MAX).saturating_sub(self.earliest);
+            return is_gap(late, least) && is_gap(late, self.intervals.at(time));
+        };
+        let (distance, since) =
+            (after.unwrap_or(self.latest).saturating_sub(before), time.saturating_sub(before));
+        if !is_gap(distance, least) || since < least / 8 * 7 {
+            return false;
+        }
+        let interval = self.intervals.at(before);
+        if !is_gap(distance, interval) || since < interval / 8 * 7 {
+            return false;
+        }
+        // Where the interval becomes longer, a distance can be longer than those before and yet not be a gap.
+        previous > before && is_gap(distance, time.saturating_sub(previous))
+            || after.is_none_or(|after| is_gap(distance, self.intervals.at(after)))
+    }
+
+    /// Takes the samples of one replica. Those after the last sample of the window before are added, so that no two are
+    /// further apart than in the two replicas.
+    fn take_one(&mut self, replica: usize) {
+        let times = &self.tracks[replica].times;
+        let (mut begin, end) = (self.begins[replica], self.ends[replica]);
+        let last = self.last();
+        while begin > 0 && last.is_none_or(|last| times[begin - 1] > last) {
+            begin -= 1;
+        }
+        if let (Some(last), [first, second, ..]) = (last, &times[begin..])
+            && first.saturating_sub(last) < SAME_MILLIS.min(second.saturating_sub(*first) / SAME_PART)
+        {
+            begin += 1;
+        }
+        if begin < end && std::mem::replace(&mut self.is_mixed, false) {
+            self.drop_last_if_same(times[begin]);
+        }
+        self.push(replica, begin..end.max(begin));
+    }
+
+    /// Takes the first sample of any replica, then the first one that is another scrape, and so on.
+    fn take_each_scrape(&mut self) {
+        self.is_mixed = true;
+        let mut next = self.begins.clone();
+        let mut taken: Option<(i64, usize)> = None;
+        loop {
+            let heads = next.iter().zip(&self.ends).zip(self.tracks).enumerate();
+            let open = heads.filter(|(_, ((next, end), _))| next < end);
+            let first = open.map(|(replica, ((&next, _), track))| (track.times[next], replica)).min();
+            let Some((time, replica)) = first else { return };
+            let is_taken = match taken {
+                Some((last, taken)) => replica == taken || self.are_two_scrapes(last, time),
+                None => true,
+            };
+            if is_taken {
+                if taken.is_none() {
+                    self.drop_last_if_same(time);
+                }
+                taken = Some((time, replica));
+                self.push(replica, next[replica]..next[replica] + 1);
+            }
+            next[replica] += 1;
+        }
+    }
+
+    /// Whether samples of two replicas are two scrapes, and not one scrape by two clocks.
+    fn are_two_scrapes(&mut self, last: i64, time: i64) -> bool {
+        let distance = time.saturating_sub(last);
+        distance >= self.least_step(self.intervals.least())
+            && [last, time].into_iter().any(|at| {
+                let interval = self.intervals.at(at);
+                distance >= self.least_step(interval)
+            })
+    }
+
+    /// The least distance of two scrapes, where scrapes are `interval` apart.
+    ///
+    /// Of two clocks, one is at most half an interval before the other. A change from one to the other and back takes whole
+    /// intervals, so nothing is counted twice. With more clocks, each change could gain a part of an interval.
+    fn least_step(&self, interval: i64) -> i64 {
+        let places = self.tracks.iter().zip(&self.begins);
+        match places.filter(|(track, begin)| **begin < track.times.len()).count() {
+            0..=2 => interval / 8 * 5,
+            _ => interval,
+        }
+    }
+
+    /// Drops the last sample of the window before if it is the same scrape as the first one of this window, at `time`.
+    fn drop_last_if_same(&mut self, time: i64) {
+        let Some(last) = self.last() else { return };
+        let interval = self.intervals.at(last).min(self.intervals.at(time));
+        if time.saturating_sub(last) < interval - self.least_step(interval)
+            && let Some(piece) = self.pieces.last_mut()
+        {
+            piece.samples.end -= 1;
+            if piece.samples.is_empty() {
+                self.pieces.pop();
+            }
+        }
+    }
+
+    /// The time of the last sample that was taken.
+    fn last(&self) -> Option<i64> {
+        self.pieces.last().and_then(|piece| piece.times(self.tracks).last()).copied()
+    }
+
+    fn push(&mut self, replica: usize, samples: Range<usize>) {
+        match self.pieces.last_mut() {
+            _ if samples.is_empty() => {}
+            Some(last) if last.replica == replica && last.samples.end == samples.start => {
+                last.samples.end = samples.end;
+            }
+            _ => self.pieces.push(Piece { replica, samples }),
+        }
+    }
+}
