@@ -23,7 +23,7 @@ use crate::files::{CHUNKS_DIR, INDEX_FILE, segment_file_name};
 use crate::meta::{BlockMeta, META_FILE, parse_block_id};
 use crate::segments::Segments;
 use crate::tombstones::{TOMBSTONES_FILE, Tombstones};
-use crate::{Chunk, ChunkMeta, Index, IndexMemory, LocalFile, ReadAt};
+use crate::{Chunk, ChunkMeta, Index, IndexMemory, LocalFile, Postings, ReadAt};
 
 pub use salvage::BlockSalvage;
 pub use select::{BlockSelection, BlockSeries};
@@ -171,6 +171,14 @@ impl Block {
     pub fn select(&self, matchers: &[Matcher], range: TimeRange) -> Result<BlockSelection<'_>, BlockError> {
         let postings = self.index.matching(matchers)?;
         Ok(BlockSelection::new(self, postings, range))
+    }
+
+    /// The series of `postings` that have chunks which overlap `range`, in the order of their labels. Use it to select in parts,
+    /// with [`Index::matching_lazily`] and [`Postings::slice`].
+    ///
+    /// The iterator gives an error for each series that cannot be read, and continues with the next one.
+    pub fn select_from(&self, postings: Postings, range: TimeRange) -> BlockSelection<'_> {
+        BlockSelection::new(self, postings, range)
     }
 
     /// The chunk with this entry in the index.

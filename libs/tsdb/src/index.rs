@@ -36,8 +36,8 @@ use crate::postings::Postings;
 use crate::reference::SeriesRef;
 
 use contents::CONTENTS_BYTES;
-pub use contents::IndexVersion;
 pub(crate) use contents::{HEADER_BYTES, MAGIC};
+pub use contents::{IndexSections, IndexVersion};
 pub use memory::IndexMemory;
 pub(crate) use salvage::IndexSalvage;
 pub use salvage::SalvagedSeries;
@@ -194,7 +194,7 @@ impl Index {
     /// Number of series, without reading them.
     pub(crate) fn series_count(&self) -> Result<u64, BlockError> {
         match self.table.lookup("", "")? {
-            Some(place) => self.list_length(place),
+            Some(place) => self.series_in(place),
             None => Ok(0),
         }
     }

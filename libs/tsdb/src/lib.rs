@@ -56,7 +56,7 @@ pub use error::{AppendError, BlockError, BlockPart, BlockProblem, ChunkError, Ch
 pub use files::{CHUNKS_DIR, INDEX_FILE};
 pub use generate::{GenerateError, Workload};
 pub use histogram::HistogramEncoder;
-pub use index::{Index, IndexMemory, IndexVersion, SalvagedSeries, SeriesEntry, SeriesScan};
+pub use index::{Index, IndexMemory, IndexSections, IndexVersion, SalvagedSeries, SeriesEntry, SeriesScan};
 pub use meta::{
     BlockDesc, BlockMeta, BlockStats, Compaction, Downsample, FileHash, FileMeta, IndexStats, META_FILE,
     MetaError, ThanosMeta, parse_block_id,

@@ -3,6 +3,8 @@
 //! A list from an index keeps its bytes, which are big-endian and shared; only results are new lists. When two lists differ
 //! much in length, the longer one is searched by galloping, so that the cost depends on the shorter one.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use crate::SeriesRef;
@@ -109,6 +111,27 @@ impl Postings {
     /// The series at `index`, counted from 0.
     pub(crate) fn at(&self, index: usize) -> Option<SeriesRef> {
         with!(self, list => (index < Sorted::len(list)).then(|| SeriesRef(list.at(index))))
+    }
+
+    /// The series at the positions `range`, counted from 0. The bytes of a list of an index are shared, not copied.
+    ///
+    /// Positions after the end are ignored.
+    #[must_use]
+    pub fn slice(&self, range: Range<usize>) -> Self {
+        let end = range.end.min(self.len());
+        let start = range.start.min(end);
+        Self(match &self.0 {
+            Repr::Encoded(bytes) => Repr::Encoded(bytes.slice(start * 4..end * 4)),
+            Repr::Decoded(numbers) => Repr::Decoded(numbers[start..end].to_vec()),
+        })
+    }
+
+    /// Bytes of memory of the list.
+    pub fn memory_bytes(&self) -> usize {
+        match &self.0 {
+            Repr::Encoded(bytes) => bytes.len(),
+            Repr::Decoded(numbers) => numbers.capacity() * size_of::<u32>(),
+        }
     }
 
     /// The series in order.

@@ -1,6 +1,9 @@
 //! The two ends of an index: its header and its table of contents.
 
+use std::ops::Range;
 use std::sync::Arc;
+
+use ulid::Ulid;
 
 use crate::ReadAt;
 use crate::cursor::ByteCursor;
@@ -32,6 +35,37 @@ pub(crate) struct Contents {
     pub(crate) postings_table: u64,
 }
 
+/// Where an index has the parts that lookups need: symbols, postings offset table and table of contents. The index header that a
+/// store keeps is a copy of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IndexSections {
+    /// The version of the format.
+    pub version: IndexVersion,
+    /// The symbols section, with its length and checksum.
+    pub symbols: Range<u64>,
+    /// The postings offset table with all that follows it, up to the end of the file.
+    pub postings_table: Range<u64>,
+}
+
+impl IndexSections {
+    /// Reads header and table of contents of the index of a block, and nothing else.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is not an index, or its table of contents is damaged.
+    pub fn read(block: Ulid, index: &Arc<dyn ReadAt>) -> Result<Self, BlockError> {
+        let place = BlockLocation::new(&Arc::from(block.to_string()), BlockPart::IndexHeader);
+        let (version, contents) = read(&place, index)?;
+        let postings_table = contents.postings_table..index.size_bytes();
+        Ok(Self { version, symbols: contents.symbols..contents.series, postings_table })
+    }
+
+    /// The first bytes of an index of a version: magic number and version.
+    pub fn header(version: IndexVersion) -> [u8; HEADER_BYTES as usize] {
+        let [a, b, c, d] = MAGIC.to_be_bytes();
+        [a, b, c, d, if version == IndexVersion::V1 { 1 } else { 2 }]
+    }
+}
+
 /// Reads header and table of contents.
 pub(super) fn read(
     place: &BlockLocation,
@@ -41,7 +75,9 @@ pub(super) fn read(
     if size < HEADER_BYTES + CONTENTS_BYTES {
         return Err(place.truncated(0, HEADER_BYTES + CONTENTS_BYTES, size));
     }
-    let header = file.read_at(0..HEADER_BYTES).map_err(|error| place.io(0, error))?;
+    let at = size - CONTENTS_BYTES;
+    let ends = file.read_many(&[0..HEADER_BYTES, at..size]).map_err(|error| place.io(None, error))?;
+    let [header, bytes] = ends.as_slice() else { return Err(place.truncated(0, HEADER_BYTES, 0)) };
     place.check_magic(ByteCursor::new(&header).be32(), MAGIC, "an index file")?;
     let version = match header[4] {
         1 => IndexVersion::V1,
@@ -50,8 +86,6 @@ pub(super) fn read(
     };
 
     let place = place.at(BlockPart::TableOfContents);
-    let at = size - CONTENTS_BYTES;
-    let bytes = file.read_at(at..size).map_err(|error| place.io(at, error))?;
     let (offsets, checksum) = bytes.split_at(48);
     let expected = ByteCursor::new(checksum).be32().unwrap_or(0);
     place.check(at, expected, crc32c::crc32c(offsets))?;

@@ -32,56 +32,64 @@ impl Index {
     }
 
     /// The series that are in at least one of `lists`.
-    pub(crate) fn read_union(&self, mut lists: Vec<ListPlace>) -> Result<Postings, BlockError> {
+    pub(crate) fn read_union(&self, lists: Vec<ListPlace>) -> Result<Postings, BlockError> {
         if let [only] = lists.as_slice() {
             return self.read_list(*only);
         }
+        Ok(self.read_unions(vec![lists])?.pop().unwrap_or_else(Postings::empty))
+    }
+
+    /// For each group of lists, the series that are in at least one of its lists. All groups are read at once.
+    pub(crate) fn read_unions(&self, groups: Vec<Vec<ListPlace>>) -> Result<Vec<Postings>, BlockError> {
         let place = self.lists_place();
-        lists.sort_unstable_by_key(|list| list.offset);
-        let mut union = Union::default();
+        let mut unions: Vec<Union> = groups.iter().map(|_| Union::default()).collect();
+        let of_group =
+            |(group, lists): (usize, Vec<ListPlace>)| lists.into_iter().map(move |list| (list, group));
+        let mut lists: Vec<(ListPlace, usize)> = groups.into_iter().enumerate().flat_map(of_group).collect();
+        lists.sort_unstable_by_key(|(list, _)| list.offset);
         // Lists that follow each other in the file form a run, which is one read. Several runs are read at once, up to a limit.
         let (mut runs, mut ranges, mut waiting) = (Vec::new(), Vec::new(), 0);
         let mut rest = lists.as_slice();
-        while let Some(first) = rest.first() {
-            let follows = |pair: &[ListPlace]| {
-                pair[0].limit == pair[1].offset && pair[1].limit - first.offset <= TOGETHER_BYTES
+        while let Some((first, _)) = rest.first() {
+            let follows = |pair: &[(ListPlace, usize)]| {
+                pair[0].0.limit == pair[1].0.offset && pair[1].0.limit - first.offset <= TOGETHER_BYTES
             };
             let count = 1 + rest.windows(2).take_while(|pair| follows(pair)).count();
             let (run, after) = rest.split_at(count);
             rest = after;
             let range = match run {
-                [.., last] if count > 1 => first.offset..last.limit,
+                [.., (last, _)] if count > 1 => first.offset..last.limit,
                 _ => self.range_of(&place, *first)?,
             };
             waiting += range.end - range.start;
             runs.push(run);
             ranges.push(range);
             if waiting >= AT_ONCE_BYTES {
-                self.read_runs(&place, &runs, &ranges, &mut union)?;
+                self.read_runs(&place, &runs, &ranges, &mut unions)?;
                 runs.clear();
                 ranges.clear();
                 waiting = 0;
             }
         }
-        self.read_runs(&place, &runs, &ranges, &mut union)?;
-        Ok(union.finish())
+        self.read_runs(&place, &runs, &ranges, &mut unions)?;
+        Ok(unions.into_iter().map(Union::finish).collect())
     }
 
-    /// Reads `ranges`, each of which contains the lists of a run, into `union`.
+    /// Reads `ranges`, each of which contains the lists of a run, into the unions of their groups.
     fn read_runs(
         &self,
         place: &BlockLocation,
-        runs: &[&[ListPlace]],
+        runs: &[&[(ListPlace, usize)]],
         ranges: &[Range<u64>],
-        union: &mut Union,
+        unions: &mut [Union],
     ) -> Result<(), BlockError> {
         let Some(first) = ranges.first() else { return Ok(()) };
         let read = self.file.read_many(ranges).map_err(|error| place.io(first.start, error))?;
         for ((run, range), bytes) in runs.iter().zip(ranges).zip(&read) {
-            for list in *run {
+            for (list, group) in *run {
                 let own = &bytes[(list.offset - range.start) as usize..];
                 let numbers = &own[content(place, list.offset, own)?];
-                union
+                unions[*group]
                     .push_encoded(numbers)
                     .ok_or_else(|| place.malformed(list.offset, "the series of the list do not ascend"))?;
                 let end = |bytes: Option<&[u8; 4]>| bytes.map(|b| SeriesRef(u32::from_be_bytes(*b)));
@@ -91,9 +99,9 @@ impl Index {
         Ok(())
     }
 
-    /// The range to read for a list: up to its limit if that is near; otherwise its length is read first.
+    /// The range to read for a list: up to its limit if that is near or known to be its end; otherwise its length is read first.
     fn range_of(&self, place: &BlockLocation, list: ListPlace) -> Result<Range<u64>, BlockError> {
-        if list.limit - list.offset <= TOGETHER_BYTES {
+        if list.limit - list.offset <= TOGETHER_BYTES || self.ends_at_limit(list) {
             return Ok(list.offset..list.limit);
         }
         self.whole_list(place, list)
@@ -114,16 +122,21 @@ impl Index {
                 ControlFlow::Continue(())
             })?;
         }
-        let count = |(value, place): (String, ListPlace)| {
-            let ends_at_next = self.version == IndexVersion::V2 && place.limit < self.contents.postings_table;
-            let series = match ends_at_next {
-                // A list of n series has 12 + 4 n bytes, and so no padding after it.
-                true => (place.limit - place.offset).saturating_sub(12) / 4,
-                false => self.list_length(place)?,
-            };
-            Ok((value, series))
-        };
-        places.into_iter().map(count).collect()
+        places.into_iter().map(|(value, place)| Ok((value, self.series_in(place)?))).collect()
+    }
+
+    /// Number of series of a list. It is read only where the next list does not show where this one ends.
+    pub(crate) fn series_in(&self, place: ListPlace) -> Result<u64, BlockError> {
+        match self.ends_at_limit(place) {
+            true => Ok((place.limit - place.offset).saturating_sub(12) / 4),
+            false => self.list_length(place),
+        }
+    }
+
+    /// Whether the limit of a list is its end: another list follows. A list of n series has 12 + 4 n bytes, and so no padding
+    /// after it.
+    fn ends_at_limit(&self, list: ListPlace) -> bool {
+        self.version == IndexVersion::V2 && list.limit < self.contents.postings_table
     }
 
     /// Number of series that a list announces.

@@ -1,6 +1,7 @@
 //! Compares matchers with a check of every series, and an index that keeps everything in memory with one that keeps little.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use model::{MatchOp, Matcher};
@@ -92,6 +93,59 @@ fn matchers_find_the_same_as_a_check_of_every_series() {
             let found = index.matching(&matchers).unwrap();
             assert!(found.iter().eq(expected.iter().copied()), "{matchers:?}: {} found", found.len());
         }
+        let found = lazily(&indices[0], &matchers);
+        assert!(found.iter().eq(&expected), "{matchers:?}: {} found lazily", found.len());
+    }
+}
+
+/// The series that satisfy `matchers`, those that are left to the caller compared with the labels.
+fn lazily(index: &Index, matchers: &[Matcher]) -> Vec<SeriesRef> {
+    let (found, left) = index.matching_lazily(matchers).unwrap();
+    let entries = index.scan(found.into_iter()).map(Result::unwrap);
+    let kept = entries.filter(|series| left.iter().all(|matcher| matcher.matches_labels(&series.labels)));
+    kept.map(|series| series.reference).collect()
+}
+
+/// A file that counts its reads and their bytes.
+struct CountedReads {
+    file: Bytes,
+    reads: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl ReadAt for CountedReads {
+    fn size_bytes(&self) -> u64 {
+        self.file.size_bytes()
+    }
+
+    fn read_at(&self, range: std::ops::Range<u64>) -> std::io::Result<Bytes> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
+        self.file.read_at(range)
+    }
+}
+
+#[test]
+fn a_matcher_that_nearly_every_value_satisfies_costs_as_much_as_one_list() {
+    let (dir, _) = indices();
+    let block = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
+    let file = Bytes::from(std::fs::read(block.join("index")).unwrap());
+    let counted = Arc::new(CountedReads { file, reads: AtomicU64::new(0), bytes: AtomicU64::new(0) });
+    let index = Index::open(Ulid::nil(), counted.clone(), IndexMemory::WHOLE).unwrap();
+    let read_for = |matchers: &[Matcher]| {
+        let before = (counted.reads.load(Ordering::Relaxed), counted.bytes.load(Ordering::Relaxed));
+        let (found, left) = index.matching_lazily(matchers).unwrap();
+        let reads = counted.reads.load(Ordering::Relaxed) - before.0;
+        (found.len(), left.len(), reads, counted.bytes.load(Ordering::Relaxed) - before.1)
+    };
+    assert!(index.label_values("pod").unwrap().len() > 2_000);
+    for every_pod in [matcher(MatchOp::NotEqual, "pod", ""), matcher(MatchOp::Regex, "pod", ".+")] {
+        // The lists of all pods have 12 bytes each besides their series; the list of all series has 12 in all.
+        assert_eq!(read_for(std::slice::from_ref(&every_pod)), (6_000, 1, 1, 12 + 4 * 6_000));
+        let job = matcher(MatchOp::Equal, "job", "api");
+        let (found, left, reads, bytes) = read_for(&[every_pod, job.clone()]);
+        assert_eq!((found, left, reads), (index.matching(&[job]).unwrap().len(), 1, 1));
+        assert_eq!(bytes, 12 + 4 * found as u64);
     }
 }
 
@@ -129,6 +183,8 @@ fn random_matchers_find_the_same_in_every_mode() {
         for other in &others {
             assert_eq!(other.matching(&matchers).unwrap(), expected, "seed {seed}: {matchers:?}");
         }
+        let found = lazily(&whole, &matchers);
+        assert!(found.iter().copied().eq(expected.iter()), "seed {seed}, lazily: {matchers:?}");
     }
 }
 

@@ -32,6 +32,20 @@ fn random_set(random: &mut Random, size: usize, bound: usize) -> BTreeSet<u32> {
 }
 
 #[test]
+fn a_slice_has_the_series_at_its_positions() {
+    let numbers: BTreeSet<u32> = (0..10).map(|n| n * 7).collect();
+    for postings in [encoded(&numbers), decoded(&numbers)] {
+        for (range, expected) in
+            [(0..3, 0..3), (3..10, 3..10), (8..99, 8..10), (12..20, 10..10), (4..4, 4..4)]
+        {
+            let expected: BTreeSet<u32> = expected.map(|n| n * 7).collect();
+            assert_eq!(set(&postings.slice(range)), expected);
+        }
+        assert!(postings.memory_bytes() >= 40);
+    }
+}
+
+#[test]
 fn operations_agree_with_sets() {
     let seed = 17;
     let mut random = Random::seeded(seed);
