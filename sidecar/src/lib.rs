@@ -10,8 +10,8 @@
 //!
 //! Not here: buckets (`bucket`); the block format (`tsdb`).
 //!
-//! Reading order: `config`, `component`, `upstream`, `data_folder`, `store`, `series_answer`, `equal_series`,
-//! `order`; then `shipper` and `reloader`, which are independent of each other.
+//! Reading order: `config`, `component`, `upstream`, `data_folder`, `store`, `series_answer`,
+//! `equal_series`; then `shipper` and `reloader`, which are independent of each other.
 
 mod admission;
 mod component;
@@ -20,7 +20,6 @@ mod data_folder;
 mod equal_series;
 mod http_client;
 mod metrics;
-mod order;
 mod reloader;
 mod series_answer;
 mod shipper;

@@ -2,13 +2,12 @@
 
 use model::Labels;
 use promapi::{ChunkEncoding, ReadChunk, ReadData, ReadSeries, ReadStream};
-use series::{AggrChunk, Producer, Series, SeriesSorter};
+use series::{AggrChunk, OutOfOrder, Producer, Reorder, Series, SeriesSorter};
 use storeapi::{PartialResponse, SeriesFrame, SeriesRequest, Shard, StoreError};
 use tsdb::{Chunk, Encoding};
 
 use crate::equal_series::EqualSeries;
 use crate::metrics::SidecarMetrics;
-use crate::order::Reorder;
 use crate::upstream::{PrometheusFacts, StateReporter};
 
 /// Maximum memory of an answer that must be sorted in memory, in bytes.
@@ -245,7 +244,7 @@ fn chunk_of(chunk: ReadChunk) -> Result<Chunk, String> {
 }
 
 /// The error for an answer that the streamed order cannot sort.
-fn out_of_order(url: &str, error: &crate::order::OutOfOrder) -> StoreError {
+fn out_of_order(url: &str, error: &OutOfOrder) -> StoreError {
     StoreError::unavailable(format!(
         "{url}: {error}; the likely cause is a new label with the name of an external label, try again after \
          --prometheus.get_config_interval"

@@ -1,6 +1,6 @@
 //! Restores the order of series after external labels are attached, without buffering the whole answer.
 //!
-//! Remote read sends series sorted by their stored labels. Attaching the same external labels to all of them,
+//! Prometheus and the index of a block have series sorted by their stored labels. Attaching the same external labels to all of them,
 //! and removing labels that none of them stores, keeps that order with one exception: a series whose stored
 //! labels are a prefix of those of the next series. `{a="1"}` sorts before `{a="1",b="2"}`, but
 //! `{a="1",b="2",cluster="x"}` sorts before `{a="1",cluster="x"}`. All series with a given prefix follow it
@@ -10,25 +10,27 @@
 //! The premise is that no series *stores* a label with the name of an attached or removed label. [`Reorder`]
 //! verifies its output: if the premise is violated, the stream ends with an error instead of a wrong order.
 
+use crate::{AggrChunk, Series};
 use model::{Label, Labels};
-use series::{AggrChunk, Series};
 
 /// The output would be out of order, which the premise of [`Reorder`] excludes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("series are out of order: {after} follows {before}")]
-pub(crate) struct OutOfOrder {
+pub struct OutOfOrder {
     before: Labels,
     after: Labels,
 }
 
 struct HeldBackSeries {
-    /// The labels by which Prometheus sorts.
+    /// The labels by which the source sorts.
     stored: Labels,
     series: Series,
 }
 
-/// Converts series from the order of Prometheus to the order of StoreAPI, without I/O.
-pub(crate) struct Reorder {
+/// Converts series from the order of their stored labels to the order of StoreAPI, without I/O.
+///
+/// It holds back one series, or a few whose labels extend one another.
+pub struct Reorder {
     external: Labels,
     removed: Vec<String>,
     /// Series that are held back. The stored labels of each are a proper prefix of those of the next.
@@ -44,16 +46,19 @@ fn is_prefix(shorter: &Labels, longer: &Labels) -> bool {
 
 impl Reorder {
     /// Attaches `external` to every series and removes the labels named in `removed`.
-    pub(crate) fn new(external: &Labels, removed: &[String]) -> Self {
+    pub fn new(external: &Labels, removed: &[String]) -> Self {
         let external = external.without(|name| removed.iter().any(|r| r == name));
         Self { external, removed: removed.to_vec(), held: Vec::new(), last: None }
     }
 
-    /// Adds the next series of Prometheus, and returns in `ready` the series whose position is known.
+    /// Adds the next series, and returns in `ready` the series whose position is known.
     ///
-    /// `received` may already include the external labels, because Prometheus merges them in. Consecutive
+    /// `received` may already include the external labels, because remote read of Prometheus merges them in. Consecutive
     /// parts of one series are joined.
-    pub(crate) fn offer(
+    ///
+    /// # Errors
+    /// When a series stores a label with the name of an attached or removed label, so that the output would be out of order.
+    pub fn offer(
         &mut self,
         received: &Labels,
         chunks: Vec<AggrChunk>,
@@ -77,7 +82,10 @@ impl Reorder {
     }
 
     /// Returns in `ready` the series that are still held back.
-    pub(crate) fn finish(mut self, ready: &mut Vec<Series>) -> Result<(), OutOfOrder> {
+    ///
+    /// # Errors
+    /// As [`Reorder::offer`].
+    pub fn finish(mut self, ready: &mut Vec<Series>) -> Result<(), OutOfOrder> {
         while !self.held.is_empty() {
             self.release(ready)?;
         }
