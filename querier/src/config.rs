@@ -95,17 +95,17 @@ pub struct QueryArgs {
 
     /// Reject queries that need more memory than this, including series that are read ahead; for example
     /// 512MiB; a quarter of --query.max-total-memory if not set
-    #[arg(long = "query.max-memory", value_name = "BYTES", value_parser = memory::parse_bytes)]
+    #[arg(long = "query.max-memory", value_name = "BYTES", value_parser = runtime::parse_bytes)]
     pub(crate) max_memory: Option<u64>,
 
     /// Drop a store from an answer if one message with series, or its whole answer with labels or metadata,
     /// would need more memory than this; a quarter of --query.max-memory, at least 16MiB, if not set
-    #[arg(long = "query.max-memory-per-store", value_name = "BYTES", value_parser = memory::parse_bytes)]
+    #[arg(long = "query.max-memory-per-store", value_name = "BYTES", value_parser = runtime::parse_bytes)]
     pub(crate) max_store_memory: Option<u64>,
 
     /// Reject a query when all queries together would need more memory than this; half of the memory of the
     /// machine or container if not set
-    #[arg(long = "query.max-total-memory", value_name = "BYTES", value_parser = memory::parse_bytes)]
+    #[arg(long = "query.max-total-memory", value_name = "BYTES", value_parser = runtime::parse_bytes)]
     pub(crate) max_total_memory: Option<u64>,
 
     /// Apply matchers of one side of a binary operator to the other side too, so that less data is fetched
