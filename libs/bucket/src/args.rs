@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::config::{BucketConfig, ObjstoreConfigError};
+use crate::config::{BucketConfig, ObjstoreConfigError, ServedBucket};
 
 /// `--objstore.config` and `--objstore.config-file`. Flatten it into a role's arguments.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -50,6 +50,17 @@ impl ObjstoreArgs {
         let file = self.objstore_config_file.as_deref();
         let text = runtime::load_config("objstore.config", self.objstore_config.as_deref(), file)?;
         Ok(text.map(|text| BucketConfig::parse(&text)).transpose()?)
+    }
+
+    /// The buckets of a role that serves one or several; see [`ServedBucket::parse_all`].
+    ///
+    /// # Errors
+    /// See [`ObjstoreArgsError`].
+    pub fn served(&self) -> Result<Vec<ServedBucket>, ObjstoreArgsError> {
+        let file = self.objstore_config_file.as_deref();
+        let text = runtime::load_config("objstore.config", self.objstore_config.as_deref(), file)?;
+        let text = text.ok_or(ObjstoreArgsError::Missing)?;
+        Ok(ServedBucket::parse_all(&text)?)
     }
 
     /// The configuration, for a role that needs a bucket.

@@ -14,6 +14,7 @@ mod gcs;
 mod http;
 mod listing;
 mod s3;
+mod served;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +29,8 @@ use self::fields::{ConfigNotes, text_or_empty};
 use crate::bucket::{Bucket, WriteSettings};
 use crate::error::{BucketError, ErrorKind};
 use crate::metrics::BucketMetrics;
+
+pub use self::served::ServedBucket;
 
 /// Types of Thanos that this program does not support, with the S3-compatible endpoint that can be used instead.
 const OTHER_TYPES: [(&str, &str); 6] = [
@@ -154,7 +157,18 @@ impl fmt::Debug for BucketConfig {
 }
 
 fn read(root: &YamlNode, notes: &ConfigNotes<'_>) -> Option<(Provider, Path)> {
-    let mut fields = YamlFields::new("", root, notes.mistakes);
+    read_with("", root, notes, |_| {})
+}
+
+/// Reads the configuration at `path`; `more` reads fields in addition to those of Thanos.
+fn read_with(
+    path: &str,
+    root: &YamlNode,
+    notes: &ConfigNotes<'_>,
+    more: impl FnOnce(&mut YamlFields<'_>),
+) -> Option<(Provider, Path)> {
+    let mut fields = YamlFields::new(path, root, notes.mistakes);
+    more(&mut fields);
     let kind = fields.required("type", |node| known_type(node.text()?));
     let prefix = fields.optional("prefix", |node| {
         let text = text_or_empty(node)?;
@@ -165,8 +179,9 @@ fn read(root: &YamlNode, notes: &ConfigNotes<'_>) -> Option<(Provider, Path)> {
     if config.is_none() && kind.is_some() {
         fields.wrong("config", "is missing: put the fields of the type there");
     }
+    let path = fields.path_of("config");
     fields.finish();
-    let config = YamlFields::new("config", config?, notes.mistakes);
+    let config = YamlFields::new(path, config?, notes.mistakes);
     let provider = match kind? {
         StoreType::Filesystem => filesystem::read(config).map(Provider::Filesystem),
         StoreType::S3 => s3::read(config, notes).map(Box::new).map(Provider::S3),

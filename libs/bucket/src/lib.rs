@@ -37,7 +37,7 @@ mod upload;
 
 pub use args::{ObjstoreArgs, ObjstoreArgsError};
 pub use bucket::{Bucket, FolderListing, ObjectInfo, ObjectVersion};
-pub use config::{BucketConfig, ObjstoreConfigError};
+pub use config::{BucketConfig, ObjstoreConfigError, ServedBucket};
 pub use download::{DownloadError, DownloadOptions, download};
 pub use error::{BucketError, ErrorKind};
 pub use fetch::{

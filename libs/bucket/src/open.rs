@@ -213,6 +213,23 @@ impl Bucket {
     ) -> Result<RemoteBlock, OpenBlockError> {
         BlockOpener { bucket: self, block, retry: options.retry }.open(options.index_memory).await
     }
+
+    /// The index and the segments of the block with this `meta.json`, each with its size, sorted by path. Their sizes in the bucket
+    /// are compared with the manifest.
+    ///
+    /// For a reader that opens the files itself; [`Bucket::open_block`] does both.
+    ///
+    /// # Errors
+    /// See [`BlockFault`].
+    pub async fn block_files(
+        &self,
+        meta: &BlockMeta,
+        retry: Retry,
+    ) -> Result<Vec<ManifestFile>, OpenBlockError> {
+        let opener = BlockOpener { bucket: self, block: meta.ulid, retry };
+        let listed = opener.list().await?;
+        opener.find_files(meta, &listed).await
+    }
 }
 
 /// One block that is being opened.

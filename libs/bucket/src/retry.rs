@@ -23,7 +23,10 @@ impl Default for Retry {
 
 impl Retry {
     /// Runs `work` until it succeeds, fails with an error that is not retryable, or the attempts are used up.
-    pub(crate) async fn run<T, F>(&self, mut work: impl FnMut() -> F) -> Result<T, BucketError>
+    ///
+    /// # Errors
+    /// The error of the last attempt.
+    pub async fn run<T, F>(&self, mut work: impl FnMut() -> F) -> Result<T, BucketError>
     where
         F: Future<Output = Result<T, BucketError>>,
     {
