@@ -48,7 +48,7 @@ mod tests {
         };
         assert_eq!(
             of("sum(rate(a{x=~\"b\"}[5m])) / {\"c.d\", \"e.f\"!=\"\"} offset 1m"),
-            ["{__name__=\"a\",x=~\"b\"}", "{\"e.f\"!=\"\",__name__=\"c.d\"}"]
+            ["{x=~\"b\",__name__=\"a\"}", "{__name__=\"c.d\",\"e.f\"!=\"\"}"]
         );
         assert_eq!(selector_text(&[Matcher::equal("x", "")]), "{x=\"\",__name__=~\".+\"}");
     }

@@ -78,7 +78,7 @@ pub(super) fn read(
     let at = size - CONTENTS_BYTES;
     let ends = file.read_many(&[0..HEADER_BYTES, at..size]).map_err(|error| place.io(None, error))?;
     let [header, bytes] = ends.as_slice() else { return Err(place.truncated(0, HEADER_BYTES, 0)) };
-    place.check_magic(ByteCursor::new(&header).be32(), MAGIC, "an index file")?;
+    place.check_magic(ByteCursor::new(header).be32(), MAGIC, "an index file")?;
     let version = match header[4] {
         1 => IndexVersion::V1,
         2 | 3 => IndexVersion::V2,
