@@ -9,6 +9,7 @@ mod querier_bench;
 mod report;
 mod sidecar_bench;
 mod source;
+mod store_bench;
 mod stores;
 mod stores_bench;
 mod tsdb_bench;
@@ -27,6 +28,7 @@ const BENCHES: &[Bench] = &[
     ("bucket", bucket_bench::run),
     ("mesh", mesh_bench::run),
     ("sidecar", sidecar_bench::run),
+    ("store", store_bench::run),
     ("querier", querier_bench::run),
     ("stores", stores_bench::run),
     ("aging", stores_bench::run_aging),
