@@ -23,6 +23,8 @@ struct Cli {
 enum IsthmusCommand {
     /// Serve the data of one Prometheus as StoreAPI, and upload its blocks
     Sidecar(Box<sidecar::SidecarArgs>),
+    /// Serve the blocks of buckets as StoreAPI
+    Store(Box<store::StoreArgs>),
     /// Evaluate PromQL over all stores, and serve the Prometheus HTTP API
     Query(Box<querier::QueryArgs>),
     /// Connect this cluster to the mesh
@@ -72,6 +74,7 @@ pub(crate) fn run() -> ExitCode {
     };
     match parse().command {
         IsthmusCommand::Sidecar(args) => sidecar::run(*args),
+        IsthmusCommand::Store(args) => store::run(*args),
         IsthmusCommand::Query(args) => querier::run(*args),
         IsthmusCommand::Gateway(args) => gateway::cli::run(*args),
         IsthmusCommand::Pki(command) => pki::cli::run(command),

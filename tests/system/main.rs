@@ -7,6 +7,7 @@ mod circles;
 mod docs;
 mod end_to_end;
 mod ports;
+mod store;
 mod tools;
 mod uploads;
 mod workspace;

@@ -1,0 +1,349 @@
+//! The blocks that are open: opened when a request needs them, closed when they were idle for long or there are too many, kept
+//! away from requests for a while when they cannot be read.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bucket::{BlockFault, Bucket, BucketFile, ManifestFile, OpenBlockError, layout, manifest_of};
+use tokio::sync::OnceCell;
+use tokio::time::Instant;
+use tsdb::{Block, BlockError, BlockPart, BlockParts, IndexMemory, ReadAt};
+
+use crate::cache::{BlockKey, FileKey};
+use crate::catalog::KnownBlock;
+use crate::header::HeaderFolder;
+use crate::pages::{PageSource, PagedFile};
+
+/// A block that cannot be read is tried again after this time.
+const QUARANTINE: Duration = Duration::from_secs(300);
+/// Larger files are refused: pages are numbered with 32 bits.
+const MAX_FILE_BYTES: u64 = 1 << 46;
+
+/// A block, opened for reading.
+pub(crate) struct OpenBlock {
+    pub(crate) known: Arc<KnownBlock>,
+    pub(crate) block: Block,
+}
+
+/// Why a block, or a part of it, cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BlockFailure {
+    pub(crate) key: BlockKey,
+    pub(crate) fault: BlockFault,
+    /// One line that names the block.
+    pub(crate) reason: String,
+}
+
+impl BlockFailure {
+    pub(crate) fn of_read(key: BlockKey, error: &BlockError) -> Self {
+        Self { key, fault: BlockFault::of_read(error), reason: error.to_string() }
+    }
+
+    fn of_open(key: BlockKey, error: &OpenBlockError) -> Self {
+        Self { key, fault: error.fault(), reason: error.to_string() }
+    }
+
+    /// Whether the block itself is at fault, and not the way to it.
+    pub(crate) fn is_of_block(&self) -> bool {
+        matches!(self.fault, BlockFault::Corrupt | BlockFault::NewerVersion)
+    }
+}
+
+/// How blocks are opened.
+pub(crate) struct BlocksOptions {
+    /// The buckets of the store.
+    pub(crate) buckets: Vec<Bucket>,
+    /// What their files share.
+    pub(crate) source: PageSource,
+    /// `None` if no index headers are kept.
+    pub(crate) headers: Option<HeaderFolder>,
+    /// Most bytes of memory of the indexes of open blocks that no request uses.
+    pub(crate) index_bytes: u64,
+    /// Blocks that no request used for this long are closed.
+    pub(crate) idle: Duration,
+}
+
+/// The blocks that are open.
+pub(crate) struct Blocks {
+    options: Arc<BlocksOptions>,
+    slots: Mutex<BTreeMap<BlockKey, Slot>>,
+    quarantine: Mutex<BTreeMap<BlockKey, Quarantined>>,
+}
+
+#[derive(Clone)]
+struct Slot {
+    block: Arc<OnceCell<Arc<OpenBlock>>>,
+    used: Instant,
+}
+
+struct Quarantined {
+    failure: BlockFailure,
+    until: Instant,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Blocks {
+    pub(crate) fn new(options: BlocksOptions) -> Self {
+        Self { options: Arc::new(options), slots: Mutex::default(), quarantine: Mutex::default() }
+    }
+
+    /// The block, opened. `at_once` is the number of blocks that the request opens: the more, the less each keeps in memory.
+    ///
+    /// # Errors
+    /// When it cannot be opened, or could not be a short time ago.
+    pub(crate) async fn open(
+        &self,
+        known: &Arc<KnownBlock>,
+        at_once: usize,
+    ) -> Result<Arc<OpenBlock>, BlockFailure> {
+        if let Some(failure) = self.quarantined(known.key) {
+            return Err(failure);
+        }
+        let slot = {
+            let mut slots = lock(&self.slots);
+            let slot = slots
+                .entry(known.key)
+                .or_insert_with(|| Slot { block: Arc::default(), used: Instant::now() });
+            slot.used = Instant::now();
+            slot.clone()
+        };
+        let memory = self.index_memory(at_once);
+        let opened = slot.block.get_or_try_init(|| self.open_now(known, memory)).await;
+        opened.cloned().inspect_err(|failure| self.note_failure(failure))
+    }
+
+    /// Keeps a block away from requests for a while, if the block itself is at fault.
+    pub(crate) fn note_failure(&self, failure: &BlockFailure) {
+        if !failure.is_of_block() {
+            return;
+        }
+        let until = Instant::now() + QUARANTINE;
+        let quarantined = Quarantined { failure: failure.clone(), until };
+        if lock(&self.quarantine).insert(failure.key, quarantined).is_none() {
+            tracing::error!(block = %failure.key.block, error = %failure.reason, "block cannot be read and is not served");
+        }
+        lock(&self.slots).remove(&failure.key);
+        if let Some(headers) = &self.options.headers {
+            headers.discard(failure.key.block);
+        }
+    }
+
+    /// The blocks that could not be read a short time ago.
+    pub(crate) fn quarantine(&self) -> Vec<BlockFailure> {
+        lock(&self.quarantine).values().map(|quarantined| quarantined.failure.clone()).collect()
+    }
+
+    /// Forgets blocks that are no longer in a bucket.
+    pub(crate) fn keep_only(&self, is_known: impl Fn(BlockKey) -> bool) {
+        lock(&self.slots).retain(|key, _| is_known(*key));
+        lock(&self.quarantine).retain(|key, _| is_known(*key));
+    }
+
+    /// Removes the index headers of blocks that are no longer in a bucket.
+    pub(crate) fn keep_headers_only(&self, is_known: impl Fn(tsdb::Ulid) -> bool) {
+        if let Some(headers) = &self.options.headers {
+            headers.keep_only(is_known);
+        }
+    }
+
+    /// Closes blocks that were idle for long, then those that were idle for the longest time while there are too many. Blocks
+    /// that a request uses stay open.
+    pub(crate) fn close_idle(&self) {
+        let mut slots = lock(&self.slots);
+        let is_used = |slot: &Slot| slot.block.get().is_none_or(|block| Arc::strong_count(block) > 1);
+        let idle = self.options.idle;
+        slots.retain(|_, slot| is_used(slot) || slot.used.elapsed() < idle);
+        let bytes =
+            |slot: &Slot| slot.block.get().map_or(0, |block| block.block.index().memory_bytes() as u64);
+        let mut total: u64 = slots.values().map(bytes).sum();
+        let mut by_age: Vec<(Instant, BlockKey)> =
+            slots.iter().filter(|(_, slot)| !is_used(slot)).map(|(key, slot)| (slot.used, *key)).collect();
+        by_age.sort_unstable();
+        for (_, key) in by_age {
+            if total <= self.options.index_bytes {
+                break;
+            }
+            total -= slots.remove(&key).as_ref().map_or(0, bytes);
+        }
+    }
+
+    /// Number of open blocks, and bytes of memory of their indexes.
+    pub(crate) fn opened(&self) -> (usize, u64) {
+        let slots = lock(&self.slots);
+        let open = slots.values().filter_map(|slot| slot.block.get());
+        let bytes = |(count, bytes): (usize, u64), block: &Arc<OpenBlock>| {
+            (count + 1, bytes + block.block.index().memory_bytes() as u64)
+        };
+        open.fold((0, 0), bytes)
+    }
+
+    /// Bytes of the cache, and number of requests to buckets that were sent twice.
+    pub(crate) fn shared(&self) -> (u64, u64) {
+        (self.options.source.cache.size_bytes(), self.options.source.hedge.sent_twice())
+    }
+
+    /// Bytes of the index headers on disk.
+    pub(crate) fn header_bytes(&self) -> u64 {
+        self.options.headers.as_ref().map_or(0, HeaderFolder::size_bytes)
+    }
+
+    fn quarantined(&self, key: BlockKey) -> Option<BlockFailure> {
+        let mut quarantine = lock(&self.quarantine);
+        let found = quarantine.get(&key)?;
+        if found.until > Instant::now() {
+            return Some(found.failure.clone());
+        }
+        quarantine.remove(&key);
+        None
+    }
+
+    /// What each of `at_once` blocks may keep of its index in memory.
+    fn index_memory(&self, at_once: usize) -> IndexMemory {
+        let each = self.options.index_bytes / (at_once.max(16) as u64);
+        let (least, most) = (IndexMemory::SAMPLED, IndexMemory::default());
+        if each <= least.symbols_bytes + least.postings_table_bytes {
+            return least;
+        }
+        IndexMemory {
+            symbols_bytes: (each / 4 * 3).min(most.symbols_bytes),
+            postings_table_bytes: (each / 4).min(most.postings_table_bytes),
+            symbol_stride: 4,
+            value_stride: 64,
+        }
+    }
+
+    async fn open_now(
+        &self,
+        known: &Arc<KnownBlock>,
+        memory: IndexMemory,
+    ) -> Result<Arc<OpenBlock>, BlockFailure> {
+        let key = known.key;
+        let of_open = |error: OpenBlockError| BlockFailure::of_open(key, &error);
+        let Some(bucket) = self.options.buckets.get(usize::from(key.bucket)) else {
+            let reason = format!("internal error: block {} is in an unknown bucket", key.block);
+            return Err(BlockFailure { key, fault: BlockFault::Unavailable, reason });
+        };
+        let files = bucket.block_files(&known.meta, self.options.source.retry);
+        // The size of the index is known where there is a manifest. Then the header is built while the files are listed.
+        let listed = manifest_of(&known.meta).into_iter().find(|file| file.path == layout::INDEX_FILE);
+        let (files, index) = match listed {
+            Some(index) => {
+                let (files, index) = tokio::join!(files, self.index(bucket, key, &index));
+                (files.map_err(of_open)?, index?)
+            }
+            None => {
+                let files = files.await.map_err(of_open)?;
+                let missing = || BlockFailure {
+                    key,
+                    fault: BlockFault::Corrupt,
+                    reason: format!("block {}: the index is missing", key.block),
+                };
+                let index = files.iter().find(|file| file.path == layout::INDEX_FILE).ok_or_else(missing)?;
+                let index = self.index(bucket, key, index).await?;
+                (files, index)
+            }
+        };
+        let segments: Vec<Arc<dyn ReadAt>> = (1..)
+            .zip(files.iter().filter(|file| file.path != layout::INDEX_FILE))
+            .map(|(number, file)| Arc::new(self.paged(bucket, key, file, number)) as Arc<dyn ReadAt>)
+            .collect();
+        match assemble(known, index, segments.clone(), memory).await? {
+            Err(error) if is_of_header(&error) && self.options.headers.is_some() => {
+                // The header on disk may be damaged in a way that only its content shows.
+                let Some(headers) = &self.options.headers else {
+                    return Err(BlockFailure::of_read(key, &error));
+                };
+                tracing::warn!(block = %key.block, %error, "index header is built again");
+                headers.discard(key.block);
+                let Some(file) = files.iter().find(|file| file.path == layout::INDEX_FILE) else {
+                    return Err(BlockFailure::of_read(key, &error));
+                };
+                let index = self.index(bucket, key, file).await?;
+                let again = assemble(known, index, segments, memory).await?;
+                again.map_err(|error| BlockFailure::of_read(key, &error))
+            }
+            opened => opened.map_err(|error| BlockFailure::of_read(key, &error)),
+        }
+    }
+
+    /// The index of a block, with its header where headers are kept.
+    async fn index(
+        &self,
+        bucket: &Bucket,
+        key: BlockKey,
+        file: &ManifestFile,
+    ) -> Result<Arc<dyn ReadAt>, BlockFailure> {
+        if file.size_bytes > MAX_FILE_BYTES {
+            let reason =
+                format!("block {}: the index has {} bytes, more than any index", key.block, file.size_bytes);
+            return Err(BlockFailure { key, fault: BlockFault::Corrupt, reason });
+        }
+        let paged: Arc<dyn ReadAt> = Arc::new(self.paged(bucket, key, file, 0));
+        if self.options.headers.is_none() {
+            return Ok(paged);
+        }
+        let name = layout::block_file(key.block, &file.path);
+        let direct =
+            BucketFile::with_size(bucket, &name, file.size_bytes).with_retry(self.options.source.retry);
+        let direct: Arc<dyn ReadAt> = Arc::new(direct);
+        let options = Arc::clone(&self.options);
+        let build = move || match &options.headers {
+            Some(headers) => headers.index(key.block, paged, &direct),
+            None => Ok(paged),
+        };
+        blocking(key, build).await?.map_err(|error| BlockFailure::of_read(key, &error))
+    }
+
+    fn paged(&self, bucket: &Bucket, key: BlockKey, file: &ManifestFile, number: u32) -> PagedFile {
+        let name = layout::block_file(key.block, &file.path);
+        PagedFile::new(
+            &self.options.source,
+            bucket,
+            name,
+            FileKey { block: key, file: number },
+            file.size_bytes,
+        )
+    }
+}
+
+/// Opens a block from its files.
+async fn assemble(
+    known: &Arc<KnownBlock>,
+    index: Arc<dyn ReadAt>,
+    segments: Vec<Arc<dyn ReadAt>>,
+    index_memory: IndexMemory,
+) -> Result<Result<Arc<OpenBlock>, BlockError>, BlockFailure> {
+    let parts =
+        BlockParts { meta: known.meta.as_ref().clone(), index, segments, tombstones: None, index_memory };
+    let known = Arc::clone(known);
+    let key = known.key;
+    let open = move || Block::from_parts(key.block, parts).map(|block| Arc::new(OpenBlock { known, block }));
+    blocking(key, open).await
+}
+
+/// Runs `work` on a thread that may block.
+async fn blocking<T: Send + 'static>(
+    key: BlockKey,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, BlockFailure> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => Ok(done),
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(BlockFailure {
+            key,
+            fault: BlockFault::Unavailable,
+            reason: format!("block {}: the program is shutting down", key.block),
+        }),
+    }
+}
+
+/// Whether an error is in a part of an index that a header copies.
+fn is_of_header(error: &BlockError) -> bool {
+    let copied =
+        [BlockPart::IndexHeader, BlockPart::Symbols, BlockPart::PostingsTable, BlockPart::TableOfContents];
+    copied.contains(&error.part) && BlockFault::of_read(error) == BlockFault::Corrupt
+}

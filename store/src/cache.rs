@@ -1,0 +1,179 @@
+//! The cache in memory: pages of files in buckets, and the series that matchers select in a block, within one limit.
+//!
+//! Files of blocks never change, so nothing in here can be out of date. What belongs to a block that is gone is not asked for any
+//! more and makes room for other data.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use model::Matcher;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache as QuickCache;
+use runtime::Registry;
+use tsdb::{Postings, Ulid};
+
+/// A block in one of the buckets of the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct BlockKey {
+    /// The number of the bucket, in the order of the configuration.
+    pub(crate) bucket: u16,
+    /// The id of the block.
+    pub(crate) block: Ulid,
+}
+
+/// A file of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct FileKey {
+    pub(crate) block: BlockKey,
+    /// 0 for the index, otherwise the number of the segment, from 1 on.
+    pub(crate) file: u32,
+}
+
+/// The series of a block that matchers select.
+#[derive(Clone, Debug)]
+pub(crate) struct Expanded {
+    /// The series.
+    pub(crate) postings: Postings,
+    /// Matchers that the labels of these series must satisfy in addition: their postings lists were not worth reading.
+    pub(crate) left: Vec<Matcher>,
+}
+
+/// What an entry of the cache is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Key {
+    Page(FileKey, u32),
+    /// The matchers are written one after the other, each with its length.
+    Postings(BlockKey, Box<str>),
+}
+
+#[derive(Clone, Debug)]
+enum Value {
+    Page(Bytes),
+    Postings(Arc<Expanded>),
+}
+
+/// What an entry takes besides its content, in bytes: key, pointers and places in the tables of the cache.
+const ENTRY_BYTES: u64 = 160;
+
+#[derive(Clone)]
+struct EntryBytes;
+
+impl Weighter<Key, Value> for EntryBytes {
+    fn weight(&self, key: &Key, value: &Value) -> u64 {
+        let content = match value {
+            Value::Page(page) => page.len(),
+            Value::Postings(expanded) => {
+                let left = expanded.left.iter().map(|matcher| size_of::<Matcher>() + matcher.regex_bytes());
+                expanded.postings.memory_bytes() + left.sum::<usize>()
+            }
+        };
+        let text = match key {
+            Key::Page(..) => 0,
+            Key::Postings(_, matchers) => matchers.len(),
+        };
+        (content + text) as u64 + ENTRY_BYTES
+    }
+}
+
+/// The cache. All of it together has at most the bytes that it was created with.
+pub(crate) struct Cache {
+    entries: QuickCache<Key, Value, EntryBytes>,
+    metrics: CacheMetrics,
+}
+
+impl Cache {
+    /// An empty cache of at most `limit_bytes`; with 0 nothing is kept.
+    pub(crate) fn new(limit_bytes: u64, metrics: CacheMetrics) -> Self {
+        // The number of entries is an estimate, from which the size of the tables follows.
+        let entries = usize::try_from(limit_bytes / (8 << 10)).unwrap_or(usize::MAX).max(16);
+        Self { entries: QuickCache::with_weighter(entries, limit_bytes, EntryBytes), metrics }
+    }
+
+    /// A page of a file.
+    pub(crate) fn page(&self, file: FileKey, page: u32) -> Option<Bytes> {
+        match self.found("pages", self.entries.get(&Key::Page(file, page)))? {
+            Value::Page(bytes) => Some(bytes),
+            Value::Postings(_) => None,
+        }
+    }
+
+    /// Keeps a page. `bytes` must have memory of their own: a slice would keep the whole of what it was cut from.
+    pub(crate) fn put_page(&self, file: FileKey, page: u32, bytes: Bytes) {
+        self.entries.insert(Key::Page(file, page), Value::Page(bytes));
+    }
+
+    /// The series that matchers select in a block.
+    pub(crate) fn postings(&self, block: BlockKey, matchers: &str) -> Option<Arc<Expanded>> {
+        match self.found("postings", self.entries.get(&Key::Postings(block, matchers.into())))? {
+            Value::Postings(expanded) => Some(expanded),
+            Value::Page(_) => None,
+        }
+    }
+
+    /// Keeps the series that matchers select in a block. The postings must have memory of their own.
+    pub(crate) fn put_postings(&self, block: BlockKey, matchers: &str, expanded: Arc<Expanded>) {
+        self.entries.insert(Key::Postings(block, matchers.into()), Value::Postings(expanded));
+    }
+
+    /// Bytes of all entries.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.entries.weight()
+    }
+
+    fn found(&self, kind: &'static str, value: Option<Value>) -> Option<Value> {
+        let labels = vec![("kind", kind)];
+        self.metrics.requests.get_or_create(&labels).inc();
+        if value.is_some() {
+            self.metrics.hits.get_or_create(&labels).inc();
+        }
+        value
+    }
+}
+
+/// Metrics of the cache. The default belongs to no registry.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CacheMetrics {
+    requests: Family<Vec<(&'static str, &'static str)>, Counter>,
+    hits: Family<Vec<(&'static str, &'static str)>, Counter>,
+}
+
+impl CacheMetrics {
+    pub(crate) fn new(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register(
+            "isthmus_store_cache_requests",
+            "Lookups in the cache in memory, by kind of entry",
+            metrics.requests.clone(),
+        );
+        registry.register(
+            "isthmus_store_cache_hits",
+            "Lookups that found an entry in the cache in memory, by kind of entry",
+            metrics.hits.clone(),
+        );
+        metrics
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_entries_together_stay_within_the_limit() {
+        let cache = Cache::new(1 << 20, CacheMetrics::default());
+        let block = BlockKey { bucket: 0, block: Ulid::from_parts(1, 1) };
+        for number in 0..1_000 {
+            let file = FileKey { block, file: number % 7 };
+            cache.put_page(file, number, Bytes::from(vec![0; 4 << 10]));
+            let expanded = Expanded { postings: (0..500).map(tsdb::SeriesRef).collect(), left: Vec::new() };
+            cache.put_postings(block, &format!("{number}"), Arc::new(expanded));
+            assert!(cache.size_bytes() <= 1 << 20, "{}", cache.size_bytes());
+        }
+        assert!(cache.size_bytes() > 1 << 19, "{}", cache.size_bytes());
+        let nothing = Cache::new(0, CacheMetrics::default());
+        nothing.put_page(FileKey { block, file: 0 }, 0, Bytes::from_static(b"x"));
+        assert_eq!(nothing.page(FileKey { block, file: 0 }, 0), None);
+    }
+}

@@ -1,0 +1,355 @@
+//! The series of one block for one request, in batches. Each step blocks its thread while the bucket answers, and no thread is
+//! used between two steps.
+//!
+//! ```text
+//! expand    matchers → the series that match, from the cache or by one read of postings lists
+//! scan      entries of the next series → labels and places of chunks, within the slice and the shard
+//! fetch     their chunks, all at once
+//! order     external labels attached, replica labels removed, in the order of StoreAPI
+//! ```
+
+use std::sync::Arc;
+
+use bucket::BlockFault;
+use model::{Labels, Matcher};
+use series::{AggrChunk, Reorder, Series};
+use storeapi::{PartialResponse, SeriesRequest, StoreError};
+use tsdb::{BlockError, Chunk, ChunkMeta, SeriesRef};
+
+use crate::blocks::{BlockFailure, OpenBlock};
+use crate::cache::{Cache, Expanded};
+use crate::catalog::SelectedBlock;
+use crate::expand::expand;
+use crate::meter::RequestMeter;
+use crate::reading::ReadRefused;
+
+/// Series of the first batch: few, so that the answer begins soon.
+const FIRST_SERIES: usize = 64;
+/// Most series of a batch.
+const MAX_SERIES: usize = 4096;
+/// What a chunk is taken to have where the next one does not show it.
+const CHUNK_BYTES: u64 = 512;
+/// Most damaged parts that are reported for one block and request.
+const MAX_REPORTS: usize = 8;
+
+/// What a request asks of a block, besides its matchers and slice.
+pub(crate) struct BlockQuestion {
+    pub(crate) request: Arc<SeriesRequest>,
+    pub(crate) meter: RequestMeter,
+    pub(crate) cache: Arc<Cache>,
+    /// Bytes of chunks after which a batch ends.
+    pub(crate) batch_bytes: u64,
+}
+
+/// The next series of a block.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    /// In the order of StoreAPI.
+    pub(crate) series: Vec<Series>,
+    /// Parts of the block that are damaged and missing in the answer.
+    pub(crate) damaged: Vec<String>,
+    /// Whether no series follows.
+    pub(crate) is_last: bool,
+}
+
+/// Why a block gives no more series.
+#[derive(Debug)]
+pub(crate) enum CursorError {
+    /// The whole request ends.
+    Request(StoreError),
+    /// This block cannot be read.
+    Block(BlockFailure),
+}
+
+impl From<StoreError> for CursorError {
+    fn from(error: StoreError) -> Self {
+        Self::Request(error)
+    }
+}
+
+/// The series of one block for one request.
+pub(crate) struct BlockCursor {
+    open: Arc<OpenBlock>,
+    selected: SelectedBlock,
+    question: Arc<BlockQuestion>,
+    /// The external labels that are attached.
+    attached: Labels,
+    state: State,
+    /// Series of the next batch.
+    batch_series: usize,
+    reports: usize,
+}
+
+enum State {
+    Begin,
+    /// The index has the order of the answer, but for series that the reorder holds back.
+    Streamed {
+        expanded: Arc<Expanded>,
+        next: usize,
+        reorder: Reorder,
+    },
+    /// The order of the index does not help, so all entries were read and sorted; the next ones are at the end.
+    Sorted(Vec<Entry>),
+    Done,
+}
+
+/// A series whose chunks are not read yet.
+struct Entry {
+    /// Sorted by these: as stored while streaming, as sent after sorting.
+    labels: Labels,
+    chunks: Vec<ChunkMeta>,
+}
+
+impl BlockCursor {
+    pub(crate) fn new(open: Arc<OpenBlock>, selected: SelectedBlock, question: Arc<BlockQuestion>) -> Self {
+        let removed = &question.request.without_replica_labels;
+        let attached = open.known.external.without(|name| removed.iter().any(|other| other == name));
+        Self {
+            open,
+            selected,
+            question,
+            attached,
+            state: State::Begin,
+            batch_series: FIRST_SERIES,
+            reports: 0,
+        }
+    }
+
+    /// The next batch, which may be empty although it is not the last one.
+    ///
+    /// # Errors
+    /// When the block cannot be read, or the request must end.
+    pub(crate) fn step(&mut self) -> Result<Batch, CursorError> {
+        let reads = self.question.meter.reads().clone();
+        reads.enter(|| self.next_batch())
+    }
+
+    fn next_batch(&mut self) -> Result<Batch, CursorError> {
+        let mut batch = Batch::default();
+        if let State::Begin = self.state {
+            self.state = self.begin(&mut batch)?;
+        }
+        match std::mem::replace(&mut self.state, State::Done) {
+            State::Begin | State::Done => batch.is_last = true,
+            State::Streamed { expanded, mut next, mut reorder } => {
+                let (entries, after) = self.scan(&expanded, next, &mut batch)?;
+                next = after;
+                let is_last = next >= expanded.postings.len();
+                let series = self.fetch(entries, &mut batch)?;
+                let out_of_order = |error: &series::OutOfOrder| {
+                    self.corrupt(format!("block {}: {error}", self.open.known.key.block))
+                };
+                for Series { labels, chunks } in series {
+                    reorder
+                        .offer(&labels, chunks, &mut batch.series)
+                        .map_err(|error| out_of_order(&error))?;
+                }
+                if is_last {
+                    reorder.finish(&mut batch.series).map_err(|error| out_of_order(&error))?;
+                    batch.is_last = true;
+                } else {
+                    self.state = State::Streamed { expanded, next, reorder };
+                }
+            }
+            State::Sorted(mut entries) => {
+                let mut part = Vec::new();
+                let mut bytes = 0;
+                while part.len() < MAX_SERIES && bytes < self.question.batch_bytes {
+                    let Some(entry) = entries.pop() else { break };
+                    bytes += estimated_bytes(&entry.chunks);
+                    part.push(entry);
+                }
+                let series = self.fetch(part, &mut batch)?;
+                batch.series = series;
+                batch.is_last = entries.is_empty();
+                if !batch.is_last {
+                    self.state = State::Sorted(entries);
+                }
+            }
+        }
+        Ok(batch)
+    }
+
+    /// Finds the series that match, and decides how they get into order.
+    fn begin(&mut self, batch: &mut Batch) -> Result<State, CursorError> {
+        let expanded = expand(&self.open, &self.selected.matchers, &self.question.cache);
+        let expanded = expanded.map_err(|error| self.failed(&error))?;
+        if expanded.left.is_empty() {
+            self.question.meter.count_series(expanded.postings.len() as u64)?;
+        }
+        let removed = &self.question.request.without_replica_labels;
+        let stored = |name: &str| self.open.block.index().label_names().any(|(stored, _)| stored == name);
+        let keeps_order = !self.open.known.external.iter().any(|label| stored(label.name))
+            && !removed.iter().any(|name| stored(name));
+        if keeps_order {
+            let reorder = Reorder::new(&self.open.known.external, removed);
+            return Ok(State::Streamed { expanded, next: 0, reorder });
+        }
+        let (mut entries, mut next) = (Vec::new(), 0);
+        self.batch_series = MAX_SERIES;
+        while next < expanded.postings.len() {
+            let (part, after) = self.scan(&expanded, next, batch)?;
+            next = after;
+            entries.extend(part.into_iter().map(|entry| Entry { labels: self.sent(&entry.labels), ..entry }));
+        }
+        // The last ones are taken first.
+        entries.sort_by(|a, b| b.labels.cmp(&a.labels));
+        Ok(State::Sorted(entries))
+    }
+
+    /// The entries of the next series from position `next` on, and the position after them.
+    fn scan(
+        &mut self,
+        expanded: &Expanded,
+        next: usize,
+        batch: &mut Batch,
+    ) -> Result<(Vec<Entry>, usize), CursorError> {
+        let part = expanded.postings.slice(next..next + self.batch_series);
+        let references: Vec<SeriesRef> = part.iter().collect();
+        let mut entries = Vec::new();
+        let (mut bytes, mut used) = (0, 0);
+        let open = Arc::clone(&self.open);
+        for found in open.block.select_from(part, self.selected.slice) {
+            let found = match found {
+                Ok(found) => found,
+                Err(error) => {
+                    self.report(&error, batch)?;
+                    continue;
+                }
+            };
+            used = references.partition_point(|reference| *reference <= found.reference);
+            let is_kept = expanded.left.iter().all(|matcher: &Matcher| matcher.matches_labels(&found.labels))
+                && self.is_in_shard(&found.labels);
+            if is_kept {
+                bytes += estimated_bytes(&found.chunks);
+                entries.push(Entry { labels: found.labels, chunks: found.chunks });
+            }
+            if bytes >= self.question.batch_bytes && !self.question.request.skip_chunks {
+                break;
+            }
+        }
+        if !expanded.left.is_empty() {
+            self.question.meter.count_series(entries.len() as u64)?;
+        }
+        if bytes >= self.question.batch_bytes && !self.question.request.skip_chunks {
+            self.batch_series = used.clamp(FIRST_SERIES, MAX_SERIES);
+            return Ok((entries, next + used.max(1)));
+        }
+        self.batch_series = (self.batch_series * 4).min(MAX_SERIES);
+        Ok((entries, next + references.len()))
+    }
+
+    /// Reads the chunks of `entries`, all at once. Damaged ones are reported and left out.
+    fn fetch(&mut self, entries: Vec<Entry>, batch: &mut Batch) -> Result<Vec<Series>, CursorError> {
+        if self.question.request.skip_chunks {
+            return Ok(entries
+                .into_iter()
+                .map(|entry| Series { labels: entry.labels, chunks: Vec::new() })
+                .collect());
+        }
+        let metas: Vec<ChunkMeta> = entries.iter().flat_map(|entry| entry.chunks.iter().copied()).collect();
+        self.question.meter.count_chunks(metas.len() as u64)?;
+        let mut chunks = match self.open.block.chunks(&metas) {
+            Ok(chunks) => chunks.into_iter().map(Some).collect::<Vec<_>>(),
+            Err(error) if BlockFault::of_read(&error) == BlockFault::Corrupt => {
+                self.one_by_one(&metas, batch)?
+            }
+            Err(error) => return Err(self.failed(&error)),
+        }
+        .into_iter();
+        let question = Arc::clone(&self.question);
+        let wanted = &question.request.aggregates;
+        let producer = self.open.known.producer;
+        let mut out = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let mut of_series = Vec::with_capacity(entry.chunks.len());
+            for chunk in chunks.by_ref().take(entry.chunks.len()).flatten() {
+                match AggrChunk::from_block(chunk, wanted) {
+                    Ok(chunk) if chunk.parts().next().is_some() => {
+                        of_series.push(chunk.from_producer(producer))
+                    }
+                    Ok(_) => {}
+                    Err(error) => {
+                        let text =
+                            format!("block {}: series {}: {error}", self.open.known.key.block, entry.labels);
+                        self.report_text(text, batch)?;
+                    }
+                }
+            }
+            if !of_series.is_empty() {
+                out.push(Series { labels: entry.labels, chunks: of_series });
+            }
+        }
+        Ok(out)
+    }
+
+    /// The labels of a series as they are sent.
+    fn sent(&self, stored: &Labels) -> Labels {
+        let removed = &self.question.request.without_replica_labels;
+        stored.without(|name| removed.iter().any(|other| other == name)).extended(&self.attached)
+    }
+
+    fn is_in_shard(&self, stored: &Labels) -> bool {
+        self.question.request.shard.as_ref().is_none_or(|shard| shard.keeps(&self.sent(stored)))
+    }
+
+    /// Reads chunks of which at least one is damaged; `None` for those that are.
+    fn one_by_one(
+        &mut self,
+        metas: &[ChunkMeta],
+        batch: &mut Batch,
+    ) -> Result<Vec<Option<Chunk>>, CursorError> {
+        let mut chunks = Vec::with_capacity(metas.len());
+        for meta in metas {
+            match self.open.block.chunk(meta) {
+                Ok(chunk) => chunks.push(Some(chunk)),
+                Err(error) => {
+                    self.report(&error, batch)?;
+                    chunks.push(None);
+                }
+            }
+        }
+        Ok(chunks)
+    }
+
+    /// Reports a damaged part; any other error ends the block.
+    fn report(&mut self, error: &BlockError, batch: &mut Batch) -> Result<(), CursorError> {
+        match BlockFault::of_read(error) {
+            BlockFault::Corrupt => self.report_text(error.to_string(), batch),
+            _ => Err(self.failed(error)),
+        }
+    }
+
+    fn report_text(&mut self, text: String, batch: &mut Batch) -> Result<(), CursorError> {
+        if self.question.request.partial_response == PartialResponse::Abort {
+            return Err(CursorError::Request(StoreError::aborted(text)));
+        }
+        self.reports += 1;
+        if self.reports <= MAX_REPORTS {
+            batch.damaged.push(text);
+        }
+        Ok(())
+    }
+
+    fn failed(&self, error: &BlockError) -> CursorError {
+        match ReadRefused::of(error) {
+            Some(refused) => CursorError::Request(RequestMeter::refused(refused)),
+            None => CursorError::Block(BlockFailure::of_read(self.open.known.key, error)),
+        }
+    }
+
+    fn corrupt(&self, reason: String) -> CursorError {
+        CursorError::Block(BlockFailure { key: self.open.known.key, fault: BlockFault::Corrupt, reason })
+    }
+}
+
+/// Bytes of chunks that follow each other in a segment, by the distances between them.
+fn estimated_bytes(chunks: &[ChunkMeta]) -> u64 {
+    let distance = |pair: &[ChunkMeta]| {
+        let (a, b) = (pair[0].reference, pair[1].reference);
+        if a.segment() == b.segment() { b.offset().saturating_sub(a.offset()) } else { CHUNK_BYTES }
+    };
+    let known: u64 = chunks.windows(2).map(distance).sum();
+    let last = known.checked_div(chunks.len().saturating_sub(1) as u64).unwrap_or(CHUNK_BYTES);
+    known + last
+}

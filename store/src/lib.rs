@@ -1,0 +1,50 @@
+//! The store: serves the blocks of buckets as StoreAPI.
+//!
+//! ```text
+//! request → catalog: which blocks → blocks: opened, index headers on disk → cursor: batches of one block → answer: merged
+//!                                        ↑ pages: ranges of objects, through the cache, for one request (reading, meter)
+//! ```
+//!
+//! Not here: objects, marks and the view of a bucket (`bucket`); the format of blocks (`tsdb`); the merge (`series`).
+//!
+//! Reading order: `config`, `component`, `sync`, `catalog`, `store`, `answer`, `cursor`, `expand`, `labels`; then how bytes are
+//! read: `blocks`, `header`, `pages`, `cache`, `hedge`, `reading`, `meter`.
+
+mod answer;
+mod api;
+mod blocks;
+mod cache;
+mod cache_config;
+mod catalog;
+mod component;
+mod config;
+mod cursor;
+mod data_folder;
+mod expand;
+mod header;
+mod hedge;
+mod labels;
+mod limits;
+mod memory;
+mod meter;
+mod metrics;
+mod pages;
+mod reading;
+mod store;
+mod sync;
+mod unneeded;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use model::Timestamp;
+
+pub use component::run;
+pub use config::StoreArgs;
+
+/// The current time.
+fn now() -> Timestamp {
+    Timestamp::EPOCH + SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}

@@ -1,0 +1,57 @@
+//! How the memory of the store is divided.
+
+/// Less than this is not enough for the process and one request.
+const LEAST_BYTES: u64 = 128 << 20;
+/// The default is at most this.
+const DEFAULT_BYTES: u64 = 2 << 30;
+
+/// The parts of `--store.max-memory`. The rest, a quarter, is for the process, connections and metas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MemoryPlan {
+    /// The cache of postings, series and chunks.
+    pub(crate) cache_bytes: u64,
+    /// Indexes of open blocks.
+    pub(crate) index_bytes: u64,
+    /// Answers that are not sent yet.
+    pub(crate) answers_bytes: u64,
+}
+
+impl MemoryPlan {
+    /// Half of the memory of the machine or the control group, at most 2 GiB.
+    pub(crate) fn default_limit() -> u64 {
+        (runtime::available_memory() / 2).clamp(LEAST_BYTES, DEFAULT_BYTES)
+    }
+
+    /// The parts of `limit` bytes. `cache_bytes` is the size of the cache if it is configured.
+    ///
+    /// # Errors
+    /// When the limit is too small, or the cache leaves too little of it.
+    pub(crate) fn new(limit: u64, cache_bytes: Option<u64>) -> Result<Self, String> {
+        if limit < LEAST_BYTES {
+            return Err(format!("--store.max-memory: {limit} bytes are too few, at least 128MiB are needed"));
+        }
+        let (index_bytes, answers_bytes) = (limit / 8, limit / 4);
+        let most = limit - index_bytes - answers_bytes - limit / 4;
+        match cache_bytes {
+            Some(bytes) if bytes > most => Err(format!(
+                "--index-cache-size: {bytes} bytes are more than the {most} bytes that --store.max-memory={limit} leaves for the cache"
+            )),
+            bytes => Ok(Self { cache_bytes: bytes.unwrap_or(most), index_bytes, answers_bytes }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_are_less_than_the_whole() {
+        let plan = MemoryPlan::new(512 << 20, None).unwrap();
+        assert_eq!(plan.cache_bytes + plan.index_bytes + plan.answers_bytes, 384 << 20);
+        assert_eq!(MemoryPlan::new(512 << 20, Some(1000)).unwrap().cache_bytes, 1000);
+        assert!(MemoryPlan::new(512 << 20, Some(400 << 20)).unwrap_err().contains("--index-cache-size"));
+        assert!(MemoryPlan::new(1 << 20, None).unwrap_err().contains("128MiB"));
+        assert!(MemoryPlan::default_limit() >= LEAST_BYTES);
+    }
+}

@@ -1,0 +1,190 @@
+//! Metrics of the store, under Thanos' names where they mean the same.
+
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use runtime::Registry;
+use series::AggrChunk;
+use storeapi::SeriesFrame;
+
+const BLOCK_COUNTS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+const SECONDS: [f64; 8] = [0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0];
+
+/// The counters; clones share them. The default belongs to no registry.
+#[derive(Clone, Debug)]
+pub(crate) struct StoreMetrics {
+    loaded: Gauge,
+    open: Gauge,
+    index_bytes: Gauge,
+    header_bytes: Gauge,
+    quarantined: Gauge,
+    unreadable: Gauge,
+    refused: Gauge,
+    last_sync: Gauge<f64, AtomicU64>,
+    sync_failures: Counter,
+    sync_seconds: Histogram,
+    blocks_queried: Histogram,
+    series: Counter,
+    chunk_bytes: Counter,
+    cache_bytes: Gauge,
+    hedged: Gauge,
+    bucket_requests: Counter,
+    bucket_bytes: Counter,
+}
+
+impl Default for StoreMetrics {
+    fn default() -> Self {
+        Self {
+            loaded: Gauge::default(),
+            open: Gauge::default(),
+            index_bytes: Gauge::default(),
+            header_bytes: Gauge::default(),
+            quarantined: Gauge::default(),
+            unreadable: Gauge::default(),
+            refused: Gauge::default(),
+            last_sync: Gauge::default(),
+            sync_failures: Counter::default(),
+            sync_seconds: Histogram::new(SECONDS),
+            blocks_queried: Histogram::new(BLOCK_COUNTS),
+            series: Counter::default(),
+            chunk_bytes: Counter::default(),
+            cache_bytes: Gauge::default(),
+            hedged: Gauge::default(),
+            bucket_requests: Counter::default(),
+            bucket_bytes: Counter::default(),
+        }
+    }
+}
+
+impl StoreMetrics {
+    pub(crate) fn new(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register(
+            "thanos_bucket_store_blocks_loaded",
+            "Blocks that are served",
+            metrics.loaded.clone(),
+        );
+        registry.register("isthmus_store_blocks_open", "Blocks whose index is open", metrics.open.clone());
+        registry.register(
+            "isthmus_store_open_index_bytes",
+            "Bytes of memory of the indexes of open blocks",
+            metrics.index_bytes.clone(),
+        );
+        registry.register(
+            "isthmus_store_index_header_bytes",
+            "Bytes of the index headers in the data folder",
+            metrics.header_bytes.clone(),
+        );
+        registry.register(
+            "isthmus_store_blocks_quarantined",
+            "Blocks that could not be read and are not asked for five minutes",
+            metrics.quarantined.clone(),
+        );
+        registry.register(
+            "isthmus_store_blocks_unreadable",
+            "Blocks whose meta.json cannot be used or could not be read",
+            metrics.unreadable.clone(),
+        );
+        registry.register(
+            "isthmus_store_blocks_refused",
+            "Blocks that are not served because they lack a label that their bucket requires",
+            metrics.refused.clone(),
+        );
+        registry.register(
+            "isthmus_store_last_sync_success_timestamp_seconds",
+            "Time of the last sync that read all buckets, in seconds since the epoch",
+            metrics.last_sync.clone(),
+        );
+        registry.register(
+            "isthmus_store_sync_failures",
+            "Syncs that failed, were incomplete or took too long",
+            metrics.sync_failures.clone(),
+        );
+        registry.register(
+            "isthmus_store_sync_duration_seconds",
+            "Duration of syncs that read all buckets, in seconds",
+            metrics.sync_seconds.clone(),
+        );
+        registry.register(
+            "thanos_bucket_store_series_blocks_queried",
+            "Number of blocks that a Series request needed",
+            metrics.blocks_queried.clone(),
+        );
+        registry.register("isthmus_store_series_sent", "Series sent to clients", metrics.series.clone());
+        registry.register(
+            "isthmus_store_chunk_bytes_sent",
+            "Bytes of chunks sent to clients",
+            metrics.chunk_bytes.clone(),
+        );
+        registry.register(
+            "isthmus_store_cache_bytes",
+            "Bytes of the cache in memory",
+            metrics.cache_bytes.clone(),
+        );
+        registry.register(
+            "isthmus_store_bucket_requests_hedged",
+            "Requests to buckets that were sent a second time because the first answer took long",
+            metrics.hedged.clone(),
+        );
+        registry.register(
+            "isthmus_store_request_bucket_requests",
+            "Ranges that were read from buckets for requests of clients",
+            metrics.bucket_requests.clone(),
+        );
+        registry.register(
+            "isthmus_store_request_bucket_bytes",
+            "Bytes that were read from buckets for requests of clients",
+            metrics.bucket_bytes.clone(),
+        );
+        metrics
+    }
+
+    pub(crate) fn synced(&self, took: Duration) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.last_sync.set(now.as_secs_f64());
+        self.sync_seconds.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn sync_failed(&self) {
+        self.sync_failures.inc();
+    }
+
+    pub(crate) fn catalog(&self, loaded: usize, unreadable: usize, refused: usize) {
+        self.loaded.set(loaded as i64);
+        self.unreadable.set(unreadable as i64);
+        self.refused.set(refused as i64);
+    }
+
+    pub(crate) fn open_blocks(&self, open: usize, index_bytes: u64, header_bytes: u64, quarantined: usize) {
+        self.open.set(open as i64);
+        self.index_bytes.set(index_bytes as i64);
+        self.header_bytes.set(header_bytes as i64);
+        self.quarantined.set(quarantined as i64);
+    }
+
+    pub(crate) fn shared(&self, cache_bytes: u64, hedged: u64) {
+        self.cache_bytes.set(cache_bytes as i64);
+        self.hedged.set(hedged as i64);
+    }
+
+    /// What one request read from buckets.
+    pub(crate) fn read(&self, requests: u64, bytes: u64) {
+        self.bucket_requests.inc_by(requests);
+        self.bucket_bytes.inc_by(bytes);
+    }
+
+    pub(crate) fn asked(&self, blocks: usize) {
+        self.blocks_queried.observe(blocks as f64);
+    }
+
+    pub(crate) fn sent(&self, frame: &SeriesFrame) {
+        if let SeriesFrame::Series(series) = frame {
+            self.series.inc_by(series.len() as u64);
+            let chunks = series.iter().flat_map(|series| &series.chunks);
+            self.chunk_bytes.inc_by(chunks.map(AggrChunk::size_bytes).sum::<usize>() as u64);
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! A file in a bucket, read through the cache in pages of 16 KiB.
+//!
+//! Pages that are missing are fetched together where they are near each other, several ranges at once, and each slow request is
+//! sent once more ([`Hedge`]).
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bucket::{Bucket, BucketError, ErrorKind, Retry};
+use bytes::{Bytes, BytesMut};
+use futures::{StreamExt, TryStreamExt};
+use tokio::runtime::Handle;
+use tsdb::ReadAt;
+
+use crate::cache::{Cache, FileKey};
+use crate::hedge::Hedge;
+use crate::reading::{ReadContext, ReadRefused};
+
+/// Bytes of a page.
+const PAGE_BYTES: u64 = 16 << 10;
+/// Pages that are not needed are fetched too where no more than this many lie between two that are: a request costs more.
+const GAP_PAGES: u32 = 4;
+/// Most pages of one request: 1 MiB.
+const REQUEST_PAGES: u32 = 64;
+/// Requests for one read that are sent at once.
+const CONCURRENT_REQUESTS: usize = 16;
+
+/// What all files of a store share.
+#[derive(Clone)]
+pub(crate) struct PageSource {
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) hedge: Arc<Hedge>,
+    pub(crate) retry: Retry,
+    /// The runtime on which requests run while a thread that may block waits for them.
+    pub(crate) runtime: Handle,
+}
+
+/// A file of a block in a bucket, of known size.
+///
+/// Every read blocks its thread until the bucket has answered, and counts for the request of the thread ([`ReadContext`]).
+pub(crate) struct PagedFile {
+    source: PageSource,
+    bucket: Bucket,
+    name: String,
+    key: FileKey,
+    size_bytes: u64,
+}
+
+/// The pages of one read: those that were cached, and the ranges that were fetched.
+#[derive(Default)]
+struct ReadPages {
+    cached: BTreeMap<u32, Bytes>,
+    /// By the number of the first page.
+    fetched: BTreeMap<u32, Bytes>,
+}
+
+impl PagedFile {
+    pub(crate) fn new(
+        source: &PageSource,
+        bucket: &Bucket,
+        name: String,
+        key: FileKey,
+        size_bytes: u64,
+    ) -> Self {
+        Self { source: source.clone(), bucket: bucket.clone(), name, key, size_bytes }
+    }
+
+    fn check(&self, range: &Range<u64>) -> io::Result<()> {
+        if range.start <= range.end && range.end <= self.size_bytes {
+            return Ok(());
+        }
+        let text =
+            format!("{}: bytes {range:?} were requested, the object has {}", self.name, self.size_bytes);
+        Err(io::Error::new(io::ErrorKind::UnexpectedEof, text))
+    }
+
+    /// The pages of `ranges`, from the cache or the bucket.
+    fn pages(&self, ranges: &[Range<u64>]) -> io::Result<ReadPages> {
+        let mut read = ReadPages::default();
+        let mut missing: Vec<u32> = Vec::new();
+        for range in ranges.iter().filter(|range| !range.is_empty()) {
+            for page in page_of(range.start)..=page_of(range.end - 1) {
+                if read.cached.contains_key(&page) {
+                    continue;
+                }
+                match self.source.cache.page(self.key, page) {
+                    Some(bytes) => _ = read.cached.insert(page, bytes),
+                    None => missing.push(page),
+                }
+            }
+        }
+        if !missing.is_empty() {
+            missing.sort_unstable();
+            missing.dedup();
+            read.fetched = self.fetch(&spans(&missing))?;
+        }
+        Ok(read)
+    }
+
+    /// Fetches spans of pages, and keeps their pages in the cache.
+    fn fetch(&self, spans: &[Range<u32>]) -> io::Result<BTreeMap<u32, Bytes>> {
+        let ranges: Vec<Range<u64>> = spans.iter().map(|span| self.bytes_of(span)).collect();
+        let context = ReadContext::current();
+        if let Some(context) = &context {
+            context.admit(ranges.len(), ranges.iter().map(|range| range.end - range.start).sum())?;
+        }
+        let work = futures::stream::iter(ranges.into_iter().map(|range| self.fetch_range(range)))
+            .buffered(CONCURRENT_REQUESTS)
+            .try_collect::<Vec<Bytes>>();
+        let fetched = self.source.runtime.block_on(async {
+            let Some(context) = &context else { return work.await.map_err(to_io) };
+            tokio::select! {
+                fetched = work => fetched.map_err(to_io),
+                () = context.cancelled() => Err(ReadRefused::Cancelled.into()),
+            }
+        })?;
+        let mut out = BTreeMap::new();
+        for (span, bytes) in spans.iter().zip(fetched) {
+            for (page, content) in span.clone().zip(bytes.chunks(PAGE_BYTES as usize)) {
+                // A copy: a slice would keep the memory of the whole range.
+                self.source.cache.put_page(self.key, page, Bytes::copy_from_slice(content));
+            }
+            out.insert(span.start, bytes);
+        }
+        Ok(out)
+    }
+
+    async fn fetch_range(&self, range: Range<u64>) -> Result<Bytes, BucketError> {
+        let request = || self.bucket.get_range(&self.name, range.clone());
+        self.source.retry.run(|| self.source.hedge.run(request)).await
+    }
+
+    fn bytes_of(&self, pages: &Range<u32>) -> Range<u64> {
+        u64::from(pages.start) * PAGE_BYTES..(u64::from(pages.end) * PAGE_BYTES).min(self.size_bytes)
+    }
+}
+
+impl ReadPages {
+    /// The bytes of one range. They are shared where they are in one page or one fetched range.
+    fn assemble(&self, range: &Range<u64>) -> io::Result<Bytes> {
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        let first = self.from(range.start)?;
+        let length = (range.end - range.start) as usize;
+        if first.len() >= length {
+            return Ok(first.slice(..length));
+        }
+        let mut out = BytesMut::with_capacity(length);
+        out.extend_from_slice(&first);
+        while out.len() < length {
+            let part = self.from(range.start + out.len() as u64)?;
+            out.extend_from_slice(&part[..part.len().min(length - out.len())]);
+        }
+        Ok(out.freeze())
+    }
+
+    /// The bytes from `offset` on that are together in memory; at least one.
+    fn from(&self, offset: u64) -> io::Result<Bytes> {
+        let page = page_of(offset);
+        let within = |first: u32, bytes: &Bytes| {
+            let at = (offset - u64::from(first) * PAGE_BYTES) as usize;
+            (at < bytes.len()).then(|| bytes.slice(at..))
+        };
+        let fetched = self.fetched.range(..=page).next_back();
+        let found = fetched.and_then(|(first, bytes)| within(*first, bytes));
+        let found = found.or_else(|| self.cached.get(&page).and_then(|bytes| within(page, bytes)));
+        // The sizes of all answers were checked, so this is a mistake of this program.
+        found.ok_or_else(|| io::Error::other(format!("internal error: no bytes at {offset} after a read")))
+    }
+}
+
+impl ReadAt for PagedFile {
+    fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    fn read_at(&self, range: Range<u64>) -> io::Result<Bytes> {
+        self.check(&range)?;
+        self.pages(std::slice::from_ref(&range))?.assemble(&range)
+    }
+
+    fn read_many(&self, ranges: &[Range<u64>]) -> io::Result<Vec<Bytes>> {
+        ranges.iter().try_for_each(|range| self.check(range))?;
+        let pages = self.pages(ranges)?;
+        ranges.iter().map(|range| pages.assemble(range)).collect()
+    }
+}
+
+fn page_of(offset: u64) -> u32 {
+    // Files of blocks have at most 64 GiB in practice; larger ones are refused when a block is opened.
+    (offset / PAGE_BYTES) as u32
+}
+
+/// Pages in ascending order as ranges to fetch.
+fn spans(pages: &[u32]) -> Vec<Range<u32>> {
+    let mut spans: Vec<Range<u32>> = Vec::new();
+    for &page in pages {
+        match spans.last_mut() {
+            Some(last) if page - last.end <= GAP_PAGES && page - last.start < REQUEST_PAGES => {
+                last.end = page + 1
+            }
+            _ => spans.push(page..page + 1),
+        }
+    }
+    spans
+}
+
+/// An error of a bucket as one of a file; the kinds are those of `bucket::BucketFile`.
+pub(crate) fn to_io(error: BucketError) -> io::Error {
+    let kind = match error.kind() {
+        ErrorKind::NotFound | ErrorKind::NoBucket => io::ErrorKind::NotFound,
+        ErrorKind::Denied => io::ErrorKind::PermissionDenied,
+        ErrorKind::Corrupt | ErrorKind::TooLarge => io::ErrorKind::UnexpectedEof,
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::memory::InMemory;
+    use tsdb::Ulid;
+
+    use super::*;
+    use crate::cache::{BlockKey, CacheMetrics};
+
+    const SIZE: u64 = 3 << 20;
+
+    async fn file(cache_bytes: u64) -> (PagedFile, Bytes) {
+        let bucket = Bucket::new(Arc::new(InMemory::new()));
+        let content = Bytes::from((0..SIZE).map(|n| (n * 7 / 3) as u8).collect::<Vec<u8>>());
+        bucket.put("file", content.clone()).await.unwrap();
+        let source = PageSource {
+            cache: Arc::new(Cache::new(cache_bytes, CacheMetrics::default())),
+            hedge: Arc::new(Hedge::default()),
+            retry: Retry { attempts: 1, delay: std::time::Duration::ZERO },
+            runtime: Handle::current(),
+        };
+        let key = FileKey { block: BlockKey { bucket: 0, block: Ulid::nil() }, file: 1 };
+        (PagedFile::new(&source, &bucket, "file".to_owned(), key, SIZE), content)
+    }
+
+    /// Runs `work` on a thread that may block, as a request.
+    async fn blocking<T: Send + 'static>(
+        context: &ReadContext,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        let context = context.clone();
+        tokio::task::spawn_blocking(move || context.enter(work)).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn ranges_of_every_shape_are_the_bytes_of_the_file() {
+        for cache_bytes in [0, 1 << 17, 16 << 20] {
+            let (file, content) = file(cache_bytes).await;
+            let work = move || {
+                let mut random = 1_u64;
+                let mut below = |bound: u64| {
+                    random = random
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1_442_695_040_888_963_407);
+                    (random >> 33) % bound
+                };
+                for round in 0..200 {
+                    let ranges: Vec<Range<u64>> = (0..1 + below(6))
+                        .map(|_| {
+                            let start = below(SIZE);
+                            let longest = [10, 20_000, 2 << 20][below(3) as usize];
+                            start..(start + below(longest)).min(SIZE)
+                        })
+                        .collect();
+                    let read = file.read_many(&ranges).unwrap();
+                    for (range, bytes) in ranges.iter().zip(read) {
+                        let expected = &content[range.start as usize..range.end as usize];
+                        assert!(bytes == expected, "round {round}: {range:?} with a cache of {cache_bytes}");
+                    }
+                }
+                let end = file.read_at(SIZE - 1..SIZE + 1).unwrap_err();
+                assert_eq!(end.kind(), io::ErrorKind::UnexpectedEof);
+            };
+            blocking(&ReadContext::new(u64::MAX), work).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn neighbours_share_a_request_and_cached_pages_need_none() {
+        let (file, _) = file(16 << 20).await;
+        let context = ReadContext::new(u64::MAX);
+        let file = Arc::new(file);
+        let read = |ranges: Vec<Range<u64>>| {
+            let file = Arc::clone(&file);
+            let counted = context.clone();
+            async move {
+                blocking(&counted, move || file.read_many(&ranges).unwrap()).await;
+            }
+        };
+        read(vec![0..10, 40_000..40_010, 100_000..100_100]).await;
+        assert_eq!((context.requests(), context.bytes()), (1, 7 * PAGE_BYTES));
+        read(vec![5..50_000, 100_000..100_005]).await;
+        assert_eq!(context.requests(), 1);
+        read(vec![1 << 20..1 << 21, 0..1]).await;
+        assert_eq!((context.requests(), context.bytes()), (2, 7 * PAGE_BYTES + (1 << 20)));
+    }
+
+    #[tokio::test]
+    async fn a_read_over_the_limit_or_of_a_cancelled_request_is_not_sent() {
+        let (file, _) = file(16 << 20).await;
+        let file = Arc::new(file);
+        let context = ReadContext::new(2 * PAGE_BYTES);
+        let read = |range: Range<u64>| {
+            let file = Arc::clone(&file);
+            let context = context.clone();
+            async move { blocking(&context, move || file.read_at(range)).await }
+        };
+        assert!(read(0..20).await.is_ok());
+        let error = read(PAGE_BYTES..4 * PAGE_BYTES).await.unwrap_err();
+        assert!(error.to_string().contains("more than 32768 bytes"), "{error}");
+        assert_eq!(context.bytes(), PAGE_BYTES);
+        context.cancel();
+        assert!(read(PAGE_BYTES..PAGE_BYTES + 1).await.unwrap_err().to_string().contains("cancelled"));
+    }
+}

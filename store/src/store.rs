@@ -1,0 +1,230 @@
+//! The buckets as a `Store`.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt, StreamExt};
+use model::{Matcher, TimeRange};
+use storeapi::{
+    Apis, LabelNamesRequest, LabelValuesRequest, LabelsAnswer, PartialResponse, SeriesRequest, SeriesStream,
+    Store, StoreError, StoreInfo, TsdbInfo,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::answer::{BeginError, SeriesAnswer, Workers};
+use crate::cache::Cache;
+use crate::catalog::{SelectedBlock, UnreadableBlock};
+use crate::cursor::BlockQuestion;
+use crate::labels::{LabelQuestion, LabelsOfBlocks};
+use crate::limits::{StoreLimits, TimeLimits};
+use crate::meter::RequestMeter;
+use crate::metrics::StoreMetrics;
+use crate::sync::CatalogHandle;
+
+/// How often a request begins again because a block that it needs was removed meanwhile.
+const RESTARTS: usize = 3;
+
+/// Most blocks that are announced as not served.
+const MAX_ANNOUNCED: usize = 20;
+
+/// What a store is made of.
+pub(crate) struct BucketStoreParts {
+    pub(crate) catalog: CatalogHandle,
+    pub(crate) workers: Workers,
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) times: TimeLimits,
+    pub(crate) limits: StoreLimits,
+    pub(crate) metrics: StoreMetrics,
+}
+
+/// The buckets as a `Store`.
+pub(crate) struct BucketStore {
+    parts: BucketStoreParts,
+    /// Series requests that may run at once; others wait.
+    gate: Arc<Semaphore>,
+}
+
+impl BucketStore {
+    pub(crate) fn new(parts: BucketStoreParts) -> Self {
+        let gate = Arc::new(Semaphore::new(parts.limits.concurrency));
+        Self { parts, gate }
+    }
+
+    /// The part of `range` that is served.
+    fn served(&self, range: TimeRange) -> TimeRange {
+        range.intersect(&self.parts.times.now())
+    }
+
+    /// The warnings about blocks that cannot be read and may have samples of the request.
+    ///
+    /// # Errors
+    /// When the request does not permit that data is missing.
+    fn warnings(
+        unreadable: &[&UnreadableBlock],
+        partial: PartialResponse,
+    ) -> Result<Vec<String>, StoreError> {
+        let text = |block: &&UnreadableBlock| format!("block {}: {}", block.key.block, block.reason);
+        match unreadable.first() {
+            Some(block) if partial == PartialResponse::Abort => Err(StoreError::aborted(text(block))),
+            _ => Ok(unreadable.iter().map(text).collect()),
+        }
+    }
+
+    /// Bytes of chunks of one batch of a block, for a request of `blocks`.
+    fn batch_bytes(&self, blocks: usize) -> u64 {
+        // Of each block, one batch is merged while the next one is read.
+        let share = self.parts.limits.request_bytes / (2 * blocks.max(1) as u64);
+        share.clamp(64 << 10, 1 << 20)
+    }
+
+    /// The blocks that are not served, one line each, for those who look at the stores of a querier.
+    fn unserved(&self) -> Vec<String> {
+        let catalog = self.parts.catalog.current();
+        let quarantine = self.parts.workers.blocks.quarantine();
+        let quarantined = quarantine.iter().map(|failure| failure.reason.clone());
+        let unreadable = catalog.unreadable.iter().map(|block| (block.key, &block.reason));
+        let others = unreadable.chain(catalog.refused.iter().map(|(key, reason)| (*key, reason)));
+        let others = others.map(|(key, reason)| format!("block {} is not served: {reason}", key.block));
+        let mut all: Vec<String> = quarantined.chain(others).collect();
+        if all.len() > MAX_ANNOUNCED {
+            let more = all.len() - MAX_ANNOUNCED;
+            all.truncate(MAX_ANNOUNCED);
+            all.push(format!("{more} more blocks are not served; /api/v1/blocks of the store lists them"));
+        }
+        all
+    }
+
+    async fn begin(&self, request: &Arc<SeriesRequest>) -> Result<SeriesAnswer, StoreError> {
+        let mut catalog = self.parts.catalog.current();
+        for restart in 0..=RESTARTS {
+            let range = self.served(request.range);
+            let (selected, unreadable) = catalog.select(range, &request.matchers, request.max_resolution);
+            let warnings = Self::warnings(&unreadable, request.partial_response)?;
+            self.parts.metrics.asked(selected.len());
+            let question = BlockQuestion {
+                request: Arc::clone(request),
+                meter: RequestMeter::new(self.parts.limits.read),
+                cache: Arc::clone(&self.parts.cache),
+                batch_bytes: self.batch_bytes(selected.len()),
+            };
+            let is_final = restart == RESTARTS;
+            let workers = self.parts.workers.clone();
+            match SeriesAnswer::begin(workers, Arc::new(question), selected, warnings, is_final).await {
+                Ok(answer) => return Ok(answer),
+                Err(BeginError::Failed(error)) => return Err(error),
+                Err(BeginError::Gone) => catalog = self.parts.catalog.refreshed().await,
+            }
+        }
+        Err(StoreError::unavailable("blocks are removed faster than they can be found"))
+    }
+
+    /// The blocks that a request for labels needs; each at the coarsest resolution, which has the same labels as finer ones.
+    fn label_blocks(
+        &self,
+        range: TimeRange,
+        matchers: &[Matcher],
+        partial: PartialResponse,
+    ) -> Result<(Vec<SelectedBlock>, Vec<String>), StoreError> {
+        let catalog = self.parts.catalog.current();
+        let range = self.served(range);
+        let (selected, unreadable) = catalog.select(range, matchers, std::time::Duration::MAX);
+        Ok((selected, Self::warnings(&unreadable, partial)?))
+    }
+
+    fn label_question(&self, partial: PartialResponse) -> LabelsOfBlocks {
+        LabelsOfBlocks {
+            workers: self.parts.workers.clone(),
+            cache: Arc::clone(&self.parts.cache),
+            meter: RequestMeter::new(self.parts.limits.read),
+            partial,
+        }
+    }
+}
+
+/// An answer that is being sent.
+struct RunningAnswer {
+    answer: SeriesAnswer,
+    metrics: StoreMetrics,
+    /// Its place among the requests that run at once.
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for RunningAnswer {
+    fn drop(&mut self) {
+        let (requests, bytes) = self.answer.read_of_buckets();
+        self.metrics.read(requests, bytes);
+    }
+}
+
+#[tonic::async_trait]
+impl Store for BucketStore {
+    async fn info(&self) -> Result<StoreInfo, StoreError> {
+        let producers = self.parts.catalog.current().producers(self.parts.times.now());
+        let range = producers.iter().map(|producer| producer.range);
+        let range = range.reduce(|a, b| TimeRange::new(a.min.min(b.min), a.max.max(b.max)));
+        let tsdb = |producer: &crate::catalog::ProducerRange| TsdbInfo {
+            labels: producer.external.clone(),
+            range: producer.range,
+        };
+        Ok(StoreInfo {
+            component: "store".to_owned(),
+            label_sets: producers.iter().map(|producer| producer.external.clone()).collect(),
+            // Without blocks, the range is empty.
+            range: range.unwrap_or(TimeRange { min: TimeRange::ALL.max, max: TimeRange::ALL.min }),
+            supports_sharding: true,
+            supports_without_replica_labels: true,
+            tsdbs: producers.iter().map(tsdb).collect(),
+            apis: Apis { store: true, ..Apis::default() },
+            warnings: self.unserved(),
+        })
+    }
+
+    async fn series(&self, request: SeriesRequest) -> Result<SeriesStream, StoreError> {
+        if request.matchers.is_empty() {
+            return Err(StoreError::invalid("no matchers specified"));
+        }
+        let gate = Arc::clone(&self.gate);
+        // The semaphore is never closed.
+        let permit = gate.acquire_owned().await.ok();
+        let answer = self.begin(&Arc::new(request)).await?;
+        let running = RunningAnswer { answer, metrics: self.parts.metrics.clone(), _permit: permit };
+        let frames: BoxStream<'static, _> = stream::try_unfold(running, |mut running| async move {
+            let frame = running.answer.next().await?;
+            if let Some(frame) = &frame {
+                running.metrics.sent(frame);
+            }
+            Ok(frame.map(|frame| (frame, running)))
+        })
+        .boxed();
+        Ok(frames)
+    }
+
+    async fn label_names(&self, request: LabelNamesRequest) -> Result<LabelsAnswer, StoreError> {
+        let (selected, warnings) =
+            self.label_blocks(request.range, &request.matchers, request.partial_response)?;
+        let blocks = self.label_question(request.partial_response);
+        let mut found = blocks.ask(selected, LabelQuestion::Names).boxed().await?;
+        found.values.retain(|name| !request.without_replica_labels.contains(name));
+        Ok(labels_answer(found.values, [warnings, found.warnings].concat(), request.limit))
+    }
+
+    async fn label_values(&self, request: LabelValuesRequest) -> Result<LabelsAnswer, StoreError> {
+        if request.label.is_empty() {
+            return Err(StoreError::invalid("label values: the label name must not be empty"));
+        }
+        if request.without_replica_labels.contains(&request.label) {
+            return Ok(LabelsAnswer::default());
+        }
+        let (selected, warnings) =
+            self.label_blocks(request.range, &request.matchers, request.partial_response)?;
+        let blocks = self.label_question(request.partial_response);
+        let found = blocks.ask(selected, LabelQuestion::Values(request.label.into())).boxed().await?;
+        Ok(labels_answer(found.values, [warnings, found.warnings].concat(), request.limit))
+    }
+}
+
+fn labels_answer(values: BTreeSet<String>, warnings: Vec<String>, limit: Option<usize>) -> LabelsAnswer {
+    let values = values.into_iter().take(limit.unwrap_or(usize::MAX)).collect();
+    LabelsAnswer { values, warnings, ..LabelsAnswer::default() }
+}
