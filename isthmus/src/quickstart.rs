@@ -13,6 +13,7 @@ mod child;
 mod demonstration;
 mod die_with_parent;
 mod folder;
+mod history;
 mod http;
 mod link;
 mod plan;
@@ -57,9 +58,13 @@ pub(crate) struct QuickstartArgs {
 }
 
 /// The suggested queries; the README shows them too.
-const QUERIES: [(&str, &str); 3] = [
+const QUERIES: [(&str, &str); 4] = [
     ("number of targets that are up, in each cluster", "sum by (cluster) (up)"),
     ("requests per second, in each cluster", "sum by (cluster) (rate(prometheus_http_requests_total[30s]))"),
+    (
+        "events per second in eu-1 twelve hours ago, from the bucket",
+        "sum by (cluster) (rate(app_events_012_total[5m] offset 12h))",
+    ),
     (
         "90th percentile of the response times of Prometheus, in seconds",
         "histogram_quantile(0.9, sum by (cluster, le) (rate(prometheus_http_request_duration_seconds_bucket[1m])))",
@@ -115,6 +120,7 @@ async fn perform(demonstration: &mut Demonstration, check: bool) -> Result<ExitC
         );
     }
     step("trust domain: offline roots, issuing CA", demonstration.create_trust_domain()).await?;
+    step("bucket with the data of yesterday, store", demonstration.start_store()).await?;
     step("observability cluster: gateway, querier", demonstration.start_observability()).await?;
     for cluster in demonstration.plan().clusters.clone() {
         let how = match cluster.reach {

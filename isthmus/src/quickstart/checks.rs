@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::quickstart::demonstration::Demonstration;
+use crate::quickstart::http::percent_encode;
 use crate::quickstart::plan::{ClusterPlan, QuickstartPlan, Reach};
 use crate::quickstart::querier::{QuerierClient, wait_for};
 
@@ -24,6 +25,7 @@ pub(super) async fn run(demonstration: &mut Demonstration) -> bool {
     report.add("both clusters are read over QUIC", over_quic);
     report.add("replicas are deduplicated", deduplication(&querier).await);
     report.add("a rate over both clusters has no gap", range(&querier).await);
+    report.add("yesterday comes from the bucket, now from the cluster", history(&querier, &plan).await);
     report.add(
         "a replica is killed: the answer is still complete",
         replica_killed(demonstration, &querier).await,
@@ -76,10 +78,9 @@ impl CheckReport {
 /// Checks that every store is healthy and reached over QUIC. A gateway that found no answer over UDP in time uses TCP until
 /// UDP answers.
 async fn transports(querier: &QuerierClient, plan: &QuickstartPlan) -> Result<String> {
-    let stores = querier.stores().await?;
     let mut seen = Vec::new();
     for cluster in &plan.clusters {
-        let of_cluster: Vec<_> = stores.iter().filter(|s| s.cluster == cluster.name).collect();
+        let of_cluster = querier.sidecars(cluster.name).await?;
         ensure!(
             of_cluster.len() == cluster.scrapers.len(),
             "{} of {} stores of {} are known",
@@ -137,6 +138,45 @@ async fn range(querier: &QuerierClient) -> Result<String> {
     Ok(seen.join("; "))
 }
 
+/// Asks for yesterday and now in one query, and each store alone for both.
+async fn history(querier: &QuerierClient, plan: &QuickstartPlan) -> Result<String> {
+    let cluster =
+        plan.clusters.iter().find(|cluster| cluster.long_term).context("no cluster uploads blocks")?;
+    let name = cluster.name;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs_f64();
+    let yesterday = now - 12.0 * 3600.0;
+    let both = format!("count by (cluster) ({{cluster=\"{name}\",job!=\"\"}})");
+    let answer = querier.query_at_both(&both, yesterday, now).await?;
+    ensure!(answer.warnings.is_empty(), "warnings: {:?}", answer.warnings);
+    let points = answer.result.first().and_then(|series| series["values"].as_array()).map_or(0, Vec::len);
+    ensure!(points == 2, "{name} has series at {points} of 2 times, yesterday and now");
+    // Which store answers: each is asked alone.
+    let mut seen = Vec::new();
+    for store in querier.stores().await?.iter().filter(|store| store.cluster == name) {
+        let mut counts = Vec::new();
+        for at in [yesterday, now] {
+            let only = percent_encode(&format!("{{__address__=\"{}\"}}", store.name));
+            let (expression, alone) =
+                (format!("count({{cluster=\"{name}\"}})"), format!("&time={at:.3}&storeMatch[]={only}"));
+            counts.push(querier.query(&expression, &alone).await?.number().unwrap_or(0.0));
+        }
+        let is_store = store.component == "store";
+        ensure!(
+            (counts[0] > 0.0) == is_store && (counts[1] > 0.0) != is_store,
+            "{}: {} series yesterday, {} now",
+            store.name,
+            counts[0],
+            counts[1]
+        );
+        seen.push(format!(
+            "{} {}: {} series yesterday, {} now",
+            store.component, store.name, counts[0], counts[1]
+        ));
+    }
+    ensure!(seen.len() == cluster.scrapers.len() + 1, "{} stores of {name}", seen.len());
+    Ok(seen.join("; "))
+}
+
 /// The number of targets in each cluster. It must not change when a replica fails.
 const TARGETS_PER_CLUSTER: &str = "count by (cluster) (up)";
 
@@ -174,8 +214,7 @@ async fn udp_blocked(demonstration: &mut Demonstration, querier: &QuerierClient)
     demonstration.block_udp(name, true)?;
     let begun = Instant::now();
     wait_for("the fallback to TCP", RECOVERY, || async {
-        let stores = querier.stores().await?;
-        let of_cluster: Vec<_> = stores.iter().filter(|s| s.cluster == name).collect();
+        let of_cluster = querier.sidecars(name).await?;
         ensure!(
             !of_cluster.is_empty()
                 && of_cluster.iter().all(|s| s.transport == "tcp" && s.last_error.is_none()),
@@ -209,8 +248,7 @@ async fn cluster_killed(demonstration: &mut Demonstration, querier: &QuerierClie
     let name = dialled(demonstration.plan())?.name;
     demonstration.kill_cluster(name).await?;
     wait_for("the failure to be detected", RECOVERY, || async {
-        let stores = querier.stores().await?;
-        let of_cluster: Vec<_> = stores.iter().filter(|s| s.cluster == name).collect();
+        let of_cluster = querier.sidecars(name).await?;
         ensure!(
             !of_cluster.is_empty() && of_cluster.iter().all(|s| s.last_error.is_some()),
             "stores of {name}: {of_cluster:?}"

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tokio::process::Command;
 
 use crate::quickstart::child::Child;
+use crate::quickstart::history;
 use crate::quickstart::http::Http;
 use crate::quickstart::link::ClusterLink;
 use crate::quickstart::plan::{ClusterPlan, ENVIRONMENT, QuickstartPlan, Reach, Scraper, TRUST_DOMAIN};
@@ -103,6 +104,7 @@ impl Demonstration {
         let mut querier = vec![
             "query".to_owned(),
             format!("--gateway={}", plan.gateway_grpc),
+            format!("--endpoint-strict={}", plan.store_grpc),
             "--query.replica-label=replica".to_owned(),
         ];
         querier.extend(addresses(plan.querier_http, plan.querier_grpc));
@@ -112,11 +114,26 @@ impl Demonstration {
         self.wait_ready("querier", plan.querier_http).await
     }
 
+    /// Writes yesterday's blocks into the bucket, and starts the store.
+    pub(super) async fn start_store(&mut self) -> Result<()> {
+        let plan = self.plan.clone();
+        fs::create_dir_all(&plan.bucket)?;
+        if let Some(generate) = history::generate(&plan) {
+            self.run(&generate.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+        }
+        let mut store = history::store(&plan);
+        store.extend(addresses(plan.store_http, plan.store_grpc));
+        self.ports.release(&[plan.store_http, plan.store_grpc]);
+        self.start("store", store)?;
+        self.wait_ready("store", plan.store_http).await
+    }
+
     /// Starts the processes of a cluster: the scrapers, and a gateway that joins with one token.
     pub(super) async fn start_cluster(&mut self, cluster: &ClusterPlan) -> Result<()> {
         for scraper in &cluster.scrapers {
             let dir = cluster.dir.join(&scraper.name);
-            fs::create_dir_all(&dir)?;
+            // A sidecar that uploads may start before Prometheus has created the folder.
+            fs::create_dir_all(dir.join("data"))?;
             let configuration = prometheus::configuration(cluster, scraper, self.has_pushgateway());
             fs::write(dir.join("prometheus.yml"), configuration)?;
         }
@@ -178,6 +195,9 @@ impl Demonstration {
             format!("--tsdb.path={}", cluster.dir.join(&scraper.name).join("data").display()),
             "--prometheus.get_config_interval=5s".to_owned(),
         ];
+        if cluster.long_term {
+            sidecar.push(history::bucket_flag(&self.plan));
+        }
         sidecar.extend(addresses(scraper.sidecar_http, scraper.sidecar_grpc));
         self.start(&format!("sidecar {name}"), sidecar)
     }
@@ -197,7 +217,8 @@ impl Demonstration {
     /// Waits until every store is healthy and the first rates can be computed over both clusters.
     pub(super) async fn wait_for_data(&self) -> Result<()> {
         let querier = self.querier();
-        let wanted: usize = self.plan.clusters.iter().map(|c| c.scrapers.len()).sum();
+        // The sidecars, and the store.
+        let wanted = self.plan.clusters.iter().map(|c| c.scrapers.len()).sum::<usize>() + 1;
         wait_for("all stores", START, || async {
             let stores = querier.stores().await?;
             let healthy = stores.iter().filter(|s| s.last_error.is_none()).count();

@@ -33,6 +33,8 @@ pub(super) struct Scraper {
 pub(super) struct ClusterPlan {
     pub(super) name: &'static str,
     pub(super) reach: Reach,
+    /// Whether the sidecars upload blocks to the bucket; otherwise all data stays in the cluster.
+    pub(super) long_term: bool,
     pub(super) dir: PathBuf,
     pub(super) gateway_http: SocketAddr,
     pub(super) gateway_grpc: SocketAddr,
@@ -52,11 +54,15 @@ pub(super) struct QuickstartPlan {
     pub(super) pki_state: PathBuf,
     pub(super) pki_roots: PathBuf,
     pub(super) observability: PathBuf,
+    /// The folder that is the bucket.
+    pub(super) bucket: PathBuf,
     pub(super) querier_http: SocketAddr,
     pub(super) querier_grpc: SocketAddr,
     pub(super) gateway_http: SocketAddr,
     pub(super) gateway_grpc: SocketAddr,
     pub(super) gateway_mesh: SocketAddr,
+    pub(super) store_http: SocketAddr,
+    pub(super) store_grpc: SocketAddr,
     pub(super) clusters: Vec<ClusterPlan>,
 }
 
@@ -67,9 +73,10 @@ impl QuickstartPlan {
     /// Makes a plan with all files below `dir` and the [`PORTS`] ports from `base` on.
     pub(super) fn new(dir: &Path, base: u16) -> Self {
         let at = |offset: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, base + offset));
-        let cluster = |name: &'static str, reach, first: u16| ClusterPlan {
+        let cluster = |name: &'static str, reach, long_term, first: u16| ClusterPlan {
             name,
             reach,
+            long_term,
             dir: dir.join(name),
             gateway_http: at(first),
             gateway_grpc: at(first + 1),
@@ -91,12 +98,18 @@ impl QuickstartPlan {
             pki_state: dir.join("pki/state"),
             pki_roots: dir.join("pki/offline-roots"),
             observability: dir.join("observability"),
+            bucket: dir.join("observability/bucket"),
             querier_http: at(0),
             querier_grpc: at(1),
             gateway_http: at(2),
             gateway_grpc: at(3),
             gateway_mesh: at(4),
-            clusters: vec![cluster("eu-1", Reach::DialsOut, 10), cluster("us-1", Reach::IsDialled, 25)],
+            store_http: at(5),
+            store_grpc: at(6),
+            clusters: vec![
+                cluster("eu-1", Reach::DialsOut, true, 10),
+                cluster("us-1", Reach::IsDialled, false, 25),
+            ],
         }
     }
 
@@ -121,6 +134,7 @@ impl QuickstartPlan {
         json!({
             "querier_http": url(self.querier_http),
             "querier_grpc": self.querier_grpc.to_string(),
+            "store": url(self.store_http),
             "gateways": gateways,
             "sidecars": scrapers(|s| s.sidecar_http),
             "prometheus": scrapers(|s| s.prometheus),
@@ -138,7 +152,7 @@ mod tests {
     fn every_port_is_used_once_and_is_in_the_checked_range() {
         let plan = QuickstartPlan::new(Path::new("/x"), 20_000);
         let mut ports = vec![plan.querier_http, plan.querier_grpc, plan.gateway_http, plan.gateway_grpc];
-        ports.push(plan.gateway_mesh);
+        ports.extend([plan.gateway_mesh, plan.store_http, plan.store_grpc]);
         for c in &plan.clusters {
             ports.extend([c.gateway_http, c.gateway_grpc, c.gateway_mesh, c.link, c.pushgateway]);
             ports.extend(c.scrapers.iter().flat_map(|s| [s.prometheus, s.sidecar_http, s.sidecar_grpc]));

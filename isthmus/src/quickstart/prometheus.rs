@@ -40,12 +40,18 @@ pub(super) fn prometheus(asked: Option<&Path>) -> Result<PathBuf> {
 /// The arguments of one replica.
 pub(super) fn arguments(cluster: &ClusterPlan, scraper: &Scraper) -> Vec<String> {
     let dir = cluster.dir.join(&scraper.name);
-    vec![
+    let mut args = vec![
         format!("--config.file={}", dir.join("prometheus.yml").display()),
         format!("--storage.tsdb.path={}", dir.join("data").display()),
         format!("--web.listen-address={}", scraper.prometheus),
-        "--storage.tsdb.retention.time=2h".to_owned(),
-    ]
+    ];
+    let storage: &[&str] = match cluster.long_term {
+        // What is uploaded must not be compacted before.
+        true => &["retention.time=6h", "min-block-duration=2h", "max-block-duration=2h"],
+        false => &["retention.time=2h"],
+    };
+    args.extend(storage.iter().map(|flag| format!("--storage.tsdb.{flag}")));
+    args
 }
 
 /// The configuration of one replica. The replicas of a cluster differ only in the `replica` label.

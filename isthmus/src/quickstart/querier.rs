@@ -36,6 +36,8 @@ impl QueryResponse {
 #[derive(Debug)]
 pub(super) struct StoreStatus {
     pub(super) name: String,
+    /// `sidecar` or `store`.
+    pub(super) component: String,
     pub(super) cluster: String,
     pub(super) transport: String,
     pub(super) last_error: Option<String>,
@@ -94,14 +96,39 @@ impl QuerierClient {
         let body = self.http.json(&format!("{}/stores", self.base)).await?;
         let groups = body["data"].as_object().context("/api/v1/stores: the response has no data")?;
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let stores =
-            groups.values().flat_map(|group| group.as_array().into_iter().flatten()).map(|s| StoreStatus {
+        let of_group = |(component, group): (&String, &Value)| -> Vec<StoreStatus> {
+            let stores = group.as_array().into_iter().flatten().map(|s| StoreStatus {
                 name: text(&s["name"]),
+                component: component.clone(),
                 cluster: text(&s["labelSets"][0]["cluster"]),
                 transport: text(&s["transport"]),
                 last_error: s["lastError"].as_str().map(str::to_owned),
             });
-        Ok(stores.collect())
+            stores.collect()
+        };
+        Ok(groups.iter().flat_map(of_group).collect())
+    }
+
+    /// The sidecars of a cluster.
+    pub(super) async fn sidecars(&self, cluster: &str) -> Result<Vec<StoreStatus>> {
+        let mut stores = self.stores().await?;
+        stores.retain(|store| store.cluster == cluster && store.component == "sidecar");
+        Ok(stores)
+    }
+
+    /// Evaluates `expression` at `start` and `end`, in seconds, and nowhere else.
+    pub(super) async fn query_at_both(
+        &self,
+        expression: &str,
+        start: f64,
+        end: f64,
+    ) -> Result<QueryResponse> {
+        let (query, step) = (percent_encode(expression), end - start);
+        self.answer(&format!(
+            "{}/query_range?query={query}&start={start:.3}&end={end:.3}&step={step:.3}",
+            self.base
+        ))
+        .await
     }
 }
 

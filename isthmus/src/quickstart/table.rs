@@ -40,9 +40,14 @@ pub(super) async fn print(demonstration: &Demonstration, queries: &[(&str, &str)
 fn urls(plan: &QuickstartPlan) -> BTreeMap<String, String> {
     let mut urls = BTreeMap::new();
     let mut add = |name: String, at: SocketAddr| {
-        let has_page = !name.starts_with("gateway") && !name.starts_with("sidecar");
-        urls.insert(name, format!("http://{at}/{}", if has_page { "" } else { "metrics" }));
+        let page = match name.split(' ').next() {
+            Some("gateway" | "sidecar") => "metrics",
+            Some("store") => "api/v1/blocks",
+            _ => "",
+        };
+        urls.insert(name, format!("http://{at}/{page}"));
     };
+    add("store".to_owned(), plan.store_http);
     add("gateway observability".to_owned(), plan.gateway_http);
     add("querier".to_owned(), plan.querier_http);
     for cluster in &plan.clusters {
