@@ -93,28 +93,45 @@ impl Segments {
         self.place.at(BlockPart::Segment(segment))
     }
 
-    /// The segment with this number, with its header checked.
-    fn segment(&self, number: u32) -> Result<&dyn ReadAt, BlockError> {
-        let place = self.place(number);
-        let segment = self.files.get(number as usize).ok_or_else(|| {
-            place.contradiction(
+    /// The segment with this number.
+    fn file(&self, number: u32) -> Result<&Segment, BlockError> {
+        self.files.get(number as usize).ok_or_else(|| {
+            self.place(number).contradiction(
                 None,
                 format!("the index refers to it, but the block has {} segments", self.files.len()),
             )
-        })?;
+        })
+    }
+
+    /// The segment with this number, with its header checked.
+    fn segment(&self, number: u32) -> Result<&dyn ReadAt, BlockError> {
+        let segment = self.file(number)?;
         if !segment.is_checked.load(Ordering::Relaxed) {
-            let size = segment.file.size_bytes();
-            if size < HEADER_BYTES {
-                return Err(place.truncated(0, HEADER_BYTES, size));
-            }
-            let header = segment.file.read_at(0..HEADER_BYTES).map_err(|error| place.io(0, error))?;
-            place.check_magic(ByteCursor::new(&header).be32(), MAGIC, "a chunk segment")?;
-            if header[4] != VERSION {
-                return Err(place.version(header[4], VERSION));
-            }
-            segment.is_checked.store(true, Ordering::Relaxed);
+            let range = self.header_range(number)?;
+            let header = segment.file.read_at(range).map_err(|error| self.place(number).io(0, error))?;
+            self.check(number, &header)?;
         }
         Ok(&*segment.file)
+    }
+
+    /// The range of the header of a segment.
+    fn header_range(&self, number: u32) -> Result<Range<u64>, BlockError> {
+        let size = self.file(number)?.file.size_bytes();
+        if size < HEADER_BYTES {
+            return Err(self.place(number).truncated(0, HEADER_BYTES, size));
+        }
+        Ok(0..HEADER_BYTES)
+    }
+
+    /// Checks the bytes of the header of a segment.
+    fn check(&self, number: u32, header: &[u8]) -> Result<(), BlockError> {
+        let place = self.place(number);
+        place.check_magic(ByteCursor::new(header).be32(), MAGIC, "a chunk segment")?;
+        match header.get(4) {
+            Some(&VERSION) => self.file(number)?.is_checked.store(true, Ordering::Relaxed),
+            other => return Err(place.version(other.copied().unwrap_or(0), VERSION)),
+        }
+        Ok(())
     }
 
     /// Checks the header of a segment.
@@ -143,17 +160,23 @@ impl Segments {
         Ok(out)
     }
 
-    /// Reads the bytes of each run of neighbours of one segment.
+    /// Reads the bytes of each run of neighbours of one segment, and its header with them if it was not checked before.
     fn windows(&self, segment: u32, runs: &[&[ChunkMeta]]) -> Result<Vec<Bytes>, BlockError> {
-        let ranges = runs
-            .iter()
-            .map(|run| {
-                let offset = |meta: Option<&ChunkMeta>| meta.map_or(0, |meta| meta.reference.offset());
-                self.within(segment, offset(run.first())..offset(run.last()) + GUESS_BYTES)
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        let start = ranges.first().map(|range| range.start);
-        self.segment(segment)?.read_many(&ranges).map_err(|error| self.place(segment).io(start, error))
+        let is_checked = self.file(segment)?.is_checked.load(Ordering::Relaxed);
+        let header = if is_checked { None } else { Some(self.header_range(segment)?) };
+        let of_runs = runs.iter().map(|run| {
+            let offset = |meta: Option<&ChunkMeta>| meta.map_or(0, |meta| meta.reference.offset());
+            self.within(segment, offset(run.first())..offset(run.last()) + GUESS_BYTES)
+        });
+        let ranges = header.map(Ok).into_iter().chain(of_runs).collect::<Result<Vec<_>, _>>()?;
+        let start = runs.first().and_then(|run| run.first()).map(|meta| meta.reference.offset());
+        let read = self.file(segment)?.file.read_many(&ranges);
+        let mut windows = read.map_err(|error| self.place(segment).io(start, error))?;
+        if !is_checked && !windows.is_empty() {
+            let header = windows.remove(0);
+            self.check(segment, &header)?;
+        }
+        Ok(windows)
     }
 
     /// Where the record at `reference` ends. Reads only its length.
@@ -173,7 +196,7 @@ impl Segments {
 
     /// `range`, cut at the end of the segment.
     fn within(&self, segment: u32, range: Range<u64>) -> Result<Range<u64>, BlockError> {
-        let size = self.segment(segment)?.size_bytes();
+        let size = self.file(segment)?.file.size_bytes();
         if range.start < HEADER_BYTES || range.start >= size {
             let what = format!("the index has a chunk here, but the segment has {size} bytes");
             return Err(self.place(segment).contradiction(range.start, what));

@@ -17,45 +17,88 @@ const GAP_BYTES: u64 = 16 << 10;
 /// The length of an entry is known only after its beginning is read. This much of the last entry is read at first.
 const GUESS_BYTES: u64 = 1 << 10;
 
+/// Most windows that are read at once.
+const WINDOWS_AT_ONCE: usize = 128;
+
 /// Iterates over the entries of series: [`Index::scan`].
 pub struct SeriesScan<'a, I: Iterator<Item = SeriesRef>> {
     index: &'a Index,
     series: Peekable<I>,
-    /// The bytes that were read last, and their offset in the file.
-    window: Bytes,
+    /// The window whose entries are returned now.
+    window: Window,
+    /// Windows that were read with it and are not used yet.
+    read: std::vec::IntoIter<Window>,
+    /// The place of a series that is outside of the entries, to be reported after these windows.
+    outside: Option<u64>,
+}
+
+/// A range of the file with the entries of series.
+#[derive(Default)]
+struct Window {
+    bytes: Bytes,
+    /// Offset in the file.
     start: u64,
-    /// Series whose entries begin in the window and were not returned yet.
+    /// Series whose entries begin in it and were not returned yet.
     waiting: std::vec::IntoIter<SeriesRef>,
 }
 
 impl<'a, I: Iterator<Item = SeriesRef>> SeriesScan<'a, I> {
     pub(super) fn new(index: &'a Index, series: I) -> Self {
-        let waiting = Vec::new().into_iter();
-        SeriesScan { index, series: series.peekable(), window: Bytes::new(), start: 0, waiting }
+        let read = Vec::new().into_iter();
+        SeriesScan { index, series: series.peekable(), window: Window::default(), read, outside: None }
     }
 
     /// Reads the next entry into `raw`, without looking up its labels.
     pub(crate) fn next_raw(&mut self, raw: &mut RawEntry) -> Option<Result<SeriesRef, BlockError>> {
-        let reference = match self.waiting.next() {
-            Some(reference) => reference,
-            None => match self.fill()? {
-                Ok(reference) => reference,
-                Err(error) => return Some(Err(error)),
-            },
-        };
-        Some(self.entry(reference, raw).map(|()| reference))
+        loop {
+            if let Some(reference) = self.window.waiting.next() {
+                return Some(self.entry(reference, raw).map(|()| reference));
+            }
+            match self.read.next() {
+                Some(window) => self.window = window,
+                None => {
+                    if let Err(error) = self.fill()? {
+                        return Some(Err(error));
+                    }
+                }
+            }
+        }
     }
 
-    /// Reads the next window. Returns the first of its series.
-    fn fill(&mut self) -> Option<Result<SeriesRef, BlockError>> {
+    /// Reads the next windows, all at once: where series are far apart, each has one of its own.
+    fn fill(&mut self) -> Option<Result<(), BlockError>> {
+        let (mut windows, mut ranges, mut total) = (Vec::new(), Vec::new(), 0);
+        while self.outside.is_none() && windows.len() < WINDOWS_AT_ONCE && total < TOGETHER_BYTES {
+            let Some((range, waiting)) = self.next_window() else { break };
+            if !self.index.series_bounds().contains(&range.start) {
+                self.outside = Some(range.start);
+                break;
+            }
+            total += range.end - range.start;
+            windows.push(Window { bytes: Bytes::new(), start: range.start, waiting: waiting.into_iter() });
+            ranges.push(range);
+        }
+        let Some(first) = ranges.first().map(|range| range.start) else {
+            let outside = self.outside.take()?;
+            return Some(Err(self.index.place.malformed(outside, "no series begins here")));
+        };
+        let read = self.index.file.read_many(&ranges).map_err(|error| self.index.place.io(first, error));
+        Some(read.map(|read| {
+            windows.iter_mut().zip(read).for_each(|(window, bytes)| window.bytes = bytes);
+            self.read = windows.into_iter();
+        }))
+    }
+
+    /// The range of the next series and of those that follow it closely.
+    fn next_window(&mut self) -> Option<(Range<u64>, Vec<SeriesRef>)> {
         let bounds = self.index.series_bounds();
         let offset_of = |reference: SeriesRef| reference.offset(self.index.version);
         let first = self.series.next()?;
         let start = offset_of(first);
         if !bounds.contains(&start) {
-            return Some(Err(self.index.place.malformed(start, "no series begins here")));
+            return Some((start..start, Vec::new()));
         }
-        let (mut last, mut waiting) = (start, Vec::new());
+        let (mut last, mut waiting) = (start, vec![first]);
         while let Some(next) = self.series.next_if(|&next| {
             let offset = offset_of(next);
             offset > last
@@ -66,19 +109,13 @@ impl<'a, I: Iterator<Item = SeriesRef>> SeriesScan<'a, I> {
             last = offset_of(next);
             waiting.push(next);
         }
-        let end = (last + GUESS_BYTES).min(bounds.end);
-        match self.read(start..end) {
-            Ok(window) => (self.window, self.start) = (window, start),
-            Err(error) => return Some(Err(error)),
-        }
-        self.waiting = waiting.into_iter();
-        Some(Ok(first))
+        Some((start..(last + GUESS_BYTES).min(bounds.end), waiting))
     }
 
     fn entry(&mut self, reference: SeriesRef, raw: &mut RawEntry) -> Result<(), BlockError> {
         let offset = reference.offset(self.index.version);
         let place = &self.index.place;
-        let mut bytes = self.window.slice((offset - self.start) as usize..);
+        let mut bytes = self.window.bytes.slice((offset - self.window.start) as usize..);
         let body = loop {
             match series::body(&bytes) {
                 Ok(body) => break body,

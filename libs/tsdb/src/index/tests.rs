@@ -106,7 +106,7 @@ fn lazily(index: &Index, matchers: &[Matcher]) -> Vec<SeriesRef> {
     kept.map(|series| series.reference).collect()
 }
 
-/// A file that counts its reads and their bytes.
+/// A file that counts its reads and their bytes. Ranges that are read at once are one read.
 struct CountedReads {
     file: Bytes,
     reads: AtomicU64,
@@ -123,6 +123,38 @@ impl ReadAt for CountedReads {
         self.bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
         self.file.read_at(range)
     }
+
+    fn read_many(&self, ranges: &[std::ops::Range<u64>]) -> std::io::Result<Vec<Bytes>> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        let bytes = ranges.iter().map(|range| range.end - range.start).sum();
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.file.read_many(ranges)
+    }
+}
+
+#[test]
+fn entries_that_are_far_apart_are_read_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let workload =
+        Workload { series: 40_000, interval: std::time::Duration::from_secs(3600), ..Workload::default() };
+    let meta = workload.write(dir.path(), BlockOptions::new(Ulid::from_parts(1, 1)), &mut |_| {}).unwrap();
+    let file = Bytes::from(std::fs::read(dir.path().join(meta.ulid.to_string()).join("index")).unwrap());
+    let counted = Arc::new(CountedReads { file, reads: AtomicU64::new(0), bytes: AtomicU64::new(0) });
+    let index = Index::open(Ulid::nil(), counted.clone(), IndexMemory::WHOLE).unwrap();
+    let all: Vec<SeriesRef> = index.all_postings().unwrap().iter().collect();
+    for (step, most_reads) in [(1, 8), (700, 1), (13_000, 1)] {
+        let some: Vec<SeriesRef> = all.iter().copied().step_by(step).collect();
+        let before = counted.reads.load(Ordering::Relaxed);
+        let found: Vec<SeriesRef> =
+            index.scan(some.iter().copied()).map(|entry| entry.unwrap().reference).collect();
+        assert_eq!(found, some);
+        let reads = counted.reads.load(Ordering::Relaxed) - before;
+        assert!(reads <= most_reads, "every {step}th series: {reads} reads");
+    }
+    // A place that is not an entry is an error in its turn, and the scan goes on.
+    let wild = [all[0], SeriesRef(u32::MAX), all[1]];
+    let found: Vec<bool> = index.scan(wild.into_iter()).map(|entry| entry.is_ok()).collect();
+    assert_eq!(found, [true, false, true]);
 }
 
 #[test]
