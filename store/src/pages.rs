@@ -21,11 +21,11 @@ use crate::reading::{ReadContext, ReadRefused};
 /// Bytes of a page.
 const PAGE_BYTES: u64 = 16 << 10;
 /// Pages that are not needed are fetched too where no more than this many lie between two that are: a request costs more.
-const GAP_PAGES: u32 = 4;
+const GAP_PAGES: u32 = 8;
 /// Most pages of one request: 1 MiB.
 const REQUEST_PAGES: u32 = 64;
 /// Requests for one read that are sent at once.
-const CONCURRENT_REQUESTS: usize = 16;
+const CONCURRENT_REQUESTS: usize = 32;
 
 /// What all files of a store share.
 #[derive(Clone)]

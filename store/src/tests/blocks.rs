@@ -127,6 +127,46 @@ async fn a_block_without_a_manifest_is_read_by_its_listing() {
     assert_eq!((samples(&found[0]).len(), warnings.len()), (120, 0));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_series_of_a_known_block_needs_four_requests_in_sequence() {
+    let (bucket_dir, data_dir) = dirs();
+    let samples: Vec<Sample> = (0..480).map(|n| Sample::new(n * 15_000, n as f64)).collect();
+    let series: Vec<(Labels, Vec<Sample>)> = (0..5_000)
+        .map(|n| {
+            let pod = format!("p-{n:05}");
+            let zone = ["a", "b", "c", "d", "e"][n % 5];
+            (labels(&[("__name__", "up"), ("pod", &pod), ("zone", zone)]), samples.clone())
+        })
+        .collect();
+    write_block(bucket_dir.path(), Ulid::from_parts(1, 1), &labels(&[("cluster", "c")]), &series);
+    drop(series);
+    let ask_zone = |store: Arc<BucketStore>, limit: Option<usize>| async move {
+        let mut request = SeriesRequest::new(millis((0, 2 * HOUR)), vec![Matcher::equal("zone", "c")]);
+        request.limit = limit;
+        ask(&store, request).await.unwrap().0.len()
+    };
+    // The first start builds the header.
+    let served = serve(&local(bucket_dir.path()), data_dir.path(), &[]).await;
+    assert_eq!(ask_zone(served.store.clone(), None).await, 1_000);
+    drop(served);
+    let inner = object_store::local::LocalFileSystem::new_with_prefix(bucket_dir.path()).unwrap();
+    let counted = bucket::fault::FaultyStore::new(Arc::new(inner), 1);
+    let served = serve(&Bucket::new(counted.clone()), data_dir.path(), &[]).await;
+    let before = counted.requests();
+    assert_eq!(ask_zone(served.store.clone(), Some(10)).await, 10);
+    // The listing of the block, a list of postings, entries, and the chunks of the first batch with the header of their segment,
+    // which are far apart here; then the batch after it may have begun.
+    let first = counted.requests() - before;
+    assert!(first <= 14, "{first} requests");
+    let before = counted.requests();
+    assert_eq!(ask_zone(served.store.clone(), Some(10)).await, 10);
+    assert!(
+        counted.requests() - before <= 4,
+        "{} requests although the pages are cached",
+        counted.requests() - before
+    );
+}
+
 /// Asks with and without partial answers. Returns the number of samples and the warnings, and the error.
 async fn both_ways(store: &BucketStore, range: (i64, i64)) -> ((usize, Vec<String>), Option<StoreError>) {
     let mut request = SeriesRequest::new(millis(range), up());
