@@ -65,6 +65,21 @@ fn random_start(seed: u64) -> i64 {
     (seed as i64 * 7_919) % 40_000
 }
 
+/// The first replica loses its last scrapes, and no later sample shows that it does.
+#[test]
+fn the_last_scrapes_of_any_replica_are_part_of_the_answer() {
+    let replica = |phase: i64, scrapes: i64| -> TimedFloats {
+        (0..scrapes).map(|n| (n * 15_000 + phase, (n * 15) as f64)).collect()
+    };
+    for lost in 1..4 {
+        for phase in [1_000, 7_000, 14_000] {
+            let out = dedup(&[replica(0, 100 - lost), replica(phase, 100)], &SHORT);
+            let last = out.last().map(|(at, _)| *at);
+            assert_eq!(last, Some(99 * 15_000 + phase), "{lost} lost, phase {phase}");
+        }
+    }
+}
+
 #[test]
 fn replica_gap_is_filled_by_the_other_replica() {
     for seed in 0..200 {

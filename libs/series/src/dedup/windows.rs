@@ -19,14 +19,13 @@ pub(crate) fn length(window: i64) -> i64 {
 
 /// The samples of the answer, in order of time. `window` is that of the query, in milliseconds.
 pub(crate) fn choose<'a>(tracks: &'a [Track], intervals: &mut Intervals<'a>, window: i64) -> Vec<Piece> {
-    let times = || tracks.iter().flat_map(|track| [track.times.first(), track.times.last()]).flatten();
-    let (Some(&earliest), Some(&latest)) = (times().min(), times().max()) else { return Vec::new() };
+    let firsts = tracks.iter().filter_map(|track| track.times.first());
+    let Some(&earliest) = firsts.min() else { return Vec::new() };
     let none = vec![0; tracks.len()];
     let mut chooser = Chooser {
         tracks,
         intervals,
         earliest,
-        latest,
         begins: none.clone(),
         ends: none,
         is_mixed: false,
@@ -47,9 +46,8 @@ pub(crate) fn choose<'a>(tracks: &'a [Track], intervals: &mut Intervals<'a>, win
 struct Chooser<'a, 'b> {
     tracks: &'a [Track],
     intervals: &'b mut Intervals<'a>,
-    /// The first and the last sample of all replicas.
+    /// The first sample of all replicas.
     earliest: i64,
-    latest: i64,
     /// For each replica the index of its first sample in the window, and of the first one after it.
     begins: Vec<usize>,
     ends: Vec<usize>,
@@ -109,8 +107,12 @@ impl Chooser<'_, '_> {
             let late = after.unwrap_or(i64::MAX).saturating_sub(self.earliest);
             return is_gap(late, least) && is_gap(late, self.intervals.at(time));
         };
-        let (distance, since) =
-            (after.unwrap_or(self.latest).saturating_sub(before), time.saturating_sub(before));
+        let since = time.saturating_sub(before);
+        let Some(after) = after else {
+            // The replica has no later sample: it misses what is a whole interval after its last one.
+            return since >= least && since >= self.intervals.at(before);
+        };
+        let distance = after.saturating_sub(before);
         if !is_gap(distance, least) || since < least / 8 * 7 {
             return false;
         }
@@ -120,7 +122,7 @@ impl Chooser<'_, '_> {
         }
         // Where the interval becomes longer, a distance can be longer than those before and yet not be a gap.
         previous > before && is_gap(distance, time.saturating_sub(previous))
-            || after.is_none_or(|after| is_gap(distance, self.intervals.at(after)))
+            || is_gap(distance, self.intervals.at(after))
     }
 
     /// Takes the samples of one replica. Those after the last sample of the window before are added, so that no two are
