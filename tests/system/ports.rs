@@ -54,6 +54,16 @@ impl Role {
     }
 }
 
+/// A store of an empty bucket.
+fn store(dir: &Path) -> Role {
+    std::fs::create_dir_all(dir.join("bucket")).expect("a folder");
+    let bucket = dir.join("bucket");
+    let bucket =
+        format!("--objstore.config={{type: FILESYSTEM, config: {{directory: '{}'}}}}", bucket.display());
+    let data = format!("--data-dir={}", dir.join("store-data").display());
+    Role::start(dir, "store", &["store", &bucket, &data])
+}
+
 /// The line of a log that contains `text`.
 fn line(process: &Process, text: &str) -> Result<String, String> {
     let output = process.output();
@@ -167,10 +177,12 @@ async fn a_port_shows_only_what_its_role_serves() {
     let dir = tempfile::tempdir().expect("a folder");
     let sidecar = Role::start(dir.path(), "sidecar", &["sidecar", "--prometheus.url=http://127.0.0.1:1"]);
     let querier = Role::start(dir.path(), "querier", &["query"]);
+    let store = store(dir.path());
     let (observability, cluster, plain) = gateways(dir.path());
 
     for (role, http, grpc) in [
         (&sidecar, "metrics", "samples of this Prometheus"),
+        (&store, "list of blocks", "samples of the buckets"),
         (&querier, "queries over all stores", "samples of all stores"),
         (&observability, "metrics", "samples of all clusters"),
         (&cluster, "metrics", "health"),
@@ -185,6 +197,7 @@ async fn a_port_shows_only_what_its_role_serves() {
     let of_querier = [&stores[..], &["thanos.Query"]].concat();
     for (name, at, expected) in [
         ("sidecar", sidecar.grpc, Some(stores)),
+        ("store", store.grpc, Some(vec!["thanos.Store", "thanos.info.Info"])),
         ("querier", querier.grpc, Some(of_querier)),
         ("observability", observability.grpc, Some(vec!["isthmus.mesh.v1.Directory"])),
         ("cluster", cluster.grpc, None),
@@ -219,6 +232,7 @@ fn only_the_api_of_the_querier_has_cors() {
     let dir = tempfile::tempdir().expect("a folder");
     let sidecar = Role::start(dir.path(), "sidecar", &["sidecar", "--prometheus.url=http://127.0.0.1:1"]);
     let querier = Role::start(dir.path(), "querier", &["query"]);
+    let store = store(dir.path());
     let without = Role::start(dir.path(), "without", &["query", "--web.disable-cors"]);
     let (observability, cluster, _) = gateways(dir.path());
     let check = |role: &Role, method: &str, path: &str, expected: bool| {
@@ -235,6 +249,9 @@ fn only_the_api_of_the_querier_has_cors() {
         }
         for role in [&sidecar, &observability, &cluster] {
             check(role, method, "/api/v1/stores", false);
+        }
+        for path in ["/metrics", "/api/v1/blocks"] {
+            check(&store, method, path, false);
         }
     }
     // A page of another origin may send this request without asking first.
