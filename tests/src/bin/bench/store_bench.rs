@@ -51,7 +51,7 @@ fn write_block(bucket: &Path, id: Ulid, large: bool) {
         for number in 0..series {
             let pairs = [
                 ("__name__", name.to_owned()),
-                ("instance", format!("10.0.{}.{}:9090", number / 250 % 250, number % 250)),
+                ("instance", format!("node-{:06}:9090", number / 10)),
                 ("job", "bench".to_owned()),
                 ("pod", format!("bench-{number:06}")),
             ];
