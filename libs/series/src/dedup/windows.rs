@@ -72,6 +72,9 @@ impl Chooser<'_, '_> {
 
     /// Whether a replica misses no sample that another one has in the window, and not the last one before it.
     fn misses_nothing(&mut self, replica: usize) -> bool {
+        if self.has_no_gap(replica) {
+            return true;
+        }
         let own = &self.tracks[replica].times;
         for (other, track) in self.tracks.iter().enumerate().filter(|(other, _)| *other != replica) {
             let begin = self.begins[other].saturating_sub(1);
@@ -96,6 +99,18 @@ impl Chooser<'_, '_> {
             }
         }
         true
+    }
+
+    /// Whether a replica has samples before and after the window, and no distance between them that could be a gap. Then it
+    /// misses nothing, whatever the others have.
+    fn has_no_gap(&self, replica: usize) -> bool {
+        let (own, begin, end) = (&self.tracks[replica].times, self.begins[replica], self.ends[replica]);
+        if begin == 0 || end >= own.len() {
+            return false;
+        }
+        let around = &own[begin - 1..=end];
+        let distances = around.iter().zip(&around[1..]).map(|(a, b)| b.saturating_sub(*a));
+        !is_gap(distances.max().unwrap_or(0), self.intervals.least())
     }
 
     /// Whether a replica missed the second of two samples that another one has in sequence. `before` and `after` are its own
