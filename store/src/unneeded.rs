@@ -36,11 +36,14 @@ impl UnneededFlags for UnneededByStore {
             UnneededFlag::value("store.caching-bucket.config-file", ONE_CACHE),
             UnneededFlag::value("objstore-parquet.config", PARQUET),
             UnneededFlag::value("objstore-parquet.config-file", PARQUET),
-            UnneededFlag::switch("web.disable", "there is no web interface; /api/v1/blocks lists the blocks"),
-            UnneededFlag::value("web.external-prefix", "there is no web interface"),
-            UnneededFlag::value("web.prefix-header", "there is no web interface"),
+            UnneededFlag::switch(
+                "web.disable",
+                "the store has no web pages; /api/v1/blocks lists the blocks",
+            ),
+            UnneededFlag::value("web.external-prefix", "the store has no web pages"),
+            UnneededFlag::value("web.prefix-header", "the store has no web pages"),
             UnneededFlag::switch("web.disable-cors", "no other site may read the answers"),
-            UnneededFlag::value("bucket-web-label", "there is no web interface"),
+            UnneededFlag::value("bucket-web-label", "the store has no web pages"),
             UnneededFlag::switch(
                 "disable-admin-operations",
                 "there are none; isthmus tools mark marks blocks",

@@ -94,6 +94,7 @@ async fn compaction_and_removal_do_not_disturb_queries() {
                 block_of(bucket_dir.path(), id.timestamp_ms(), (hour as i64, hour as i64 + 1), &[]);
             }
         }
+        // The pace of the changes, not a wait for a result: sometimes a sync comes between upload and removal, sometimes not.
         let wait = Duration::from_millis(if change % 3 == 0 { 0 } else { 150 });
         tokio::time::sleep(wait).await;
         for (old, _, _) in merged {
@@ -102,6 +103,7 @@ async fn compaction_and_removal_do_not_disturb_queries() {
             std::fs::remove_dir_all(old).unwrap();
         }
         if current.len() == 1 {
+            // The small blocks are hidden by the large one while it is there, so no condition shows that they were found.
             tokio::time::sleep(Duration::from_millis(300)).await;
             let large = bucket_dir.path().join(id.to_string());
             std::fs::remove_file(large.join("meta.json")).unwrap();
