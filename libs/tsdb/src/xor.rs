@@ -272,15 +272,24 @@ impl XorEncoder {
     /// # Errors
     /// When the chunk is full or the sample is not later than the last one; the chunk is unchanged.
     pub fn append(&mut self, sample: model::Sample) -> Result<(), AppendError> {
+        if self.samples > 0 && sample.timestamp.as_millis() <= self.t {
+            return Err(self.out_of_order(sample));
+        }
+        self.append_repeating(sample)
+    }
+
+    /// Appends a sample that may have the time of the last one. Only counter aggregates have such samples: the last one repeats
+    /// a time and is the last raw value.
+    ///
+    /// # Errors
+    /// When the chunk is full or the sample is earlier than the last one; the chunk is unchanged.
+    pub fn append_repeating(&mut self, sample: model::Sample) -> Result<(), AppendError> {
         let (t, v) = (sample.timestamp.as_millis(), sample.value.to_bits());
         if self.samples == u16::MAX {
             return Err(AppendError::Full);
         }
-        if self.samples > 0 && t <= self.t {
-            return Err(AppendError::OutOfOrder {
-                at: sample.timestamp,
-                last: Timestamp::from_millis(self.t),
-            });
+        if self.samples > 0 && t < self.t {
+            return Err(self.out_of_order(sample));
         }
         let delta = t.wrapping_sub(self.t);
         match self.samples {
@@ -303,6 +312,10 @@ impl XorEncoder {
         (self.t, self.v) = (t, v);
         self.samples += 1;
         Ok(())
+    }
+
+    fn out_of_order(&self, sample: model::Sample) -> AppendError {
+        AppendError::OutOfOrder { at: sample.timestamp, last: Timestamp::from_millis(self.t) }
     }
 
     /// The chunk with all samples; none without samples.

@@ -1,12 +1,16 @@
 //! Decides whether a histogram continues the chunk of the one before it, and finds the buckets that all histograms share.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use model::{
-    BucketSpan, CUSTOM_BUCKETS_SCHEMA, CounterResetHint, FloatHistogram, numbered_buckets, packed_buckets,
+    BucketSpan, CUSTOM_BUCKETS_SCHEMA, CounterResetHint, FloatHistogram, Timestamp, numbered_buckets,
+    packed_buckets,
 };
 
+use crate::Chunk;
 use crate::error::AppendError;
+use crate::histogram::encode::HistogramEncoder;
 
 /// How a histogram follows another one of the same series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,4 +128,24 @@ fn widened(numbers: &[i64], spans: &[BucketSpan], buckets: &[f64]) -> Vec<f64> {
     let mut own = numbered_buckets(spans, buckets).peekable();
     let count = |number: &i64| own.next_if(|(other, _)| other == number).map_or(0.0, |(_, count)| count);
     numbers.iter().map(count).collect()
+}
+
+impl HistogramEncoder {
+    /// One chunk of all `samples`, encoded with float counts; none without samples. Each histogram gets the buckets of all; those
+    /// that it did not have count nothing.
+    ///
+    /// # Errors
+    /// When the samples do not ascend, are more than a chunk can count, or differ in schema, zero threshold, custom bounds or
+    /// kind (gauge or counter); when a histogram other than the first announces a reset, or its spans do not fit its buckets.
+    pub fn encode_all(samples: Vec<(Timestamp, Arc<FloatHistogram>)>) -> Result<Option<Chunk>, AppendError> {
+        let shared = SharedBuckets::of(samples.iter().map(|(_, histogram)| &**histogram));
+        let mut encoder = Self::float();
+        for (at, mut histogram) in samples {
+            if let Some(shared) = shared.as_ref().filter(|_| !histogram.is_stale()) {
+                shared.apply(Arc::make_mut(&mut histogram))?;
+            }
+            encoder.append(at, &histogram)?;
+        }
+        Ok(encoder.finish())
+    }
 }

@@ -374,3 +374,29 @@ fn memory_of_decoding_is_estimated_from_the_header() {
         assert!(boasting.decoded_bytes() < boasting.data.len() * 8 * size_of::<FloatHistogram>());
     }
 }
+
+#[test]
+fn all_histograms_of_one_chunk_get_the_buckets_of_all() {
+    let histogram = |spans: &[BucketSpan], buckets: &[f64]| {
+        Arc::new(FloatHistogram {
+            schema: 2,
+            count: buckets.iter().sum(),
+            positive_spans: spans.to_vec(),
+            positive_buckets: buckets.to_vec(),
+            ..FloatHistogram::default()
+        })
+    };
+    let at = Timestamp::from_millis;
+    let samples =
+        vec![(at(1), histogram(&[span(1, 1)], &[3.0])), (at(2), histogram(&[span(0, 2)], &[1.0, 4.0]))];
+    let chunk = HistogramEncoder::encode_all(samples).unwrap().unwrap();
+    assert_eq!(chunk.encoding, Encoding::FloatHistogram);
+    let mut decoded = Vec::new();
+    chunk.decode_histograms(&mut decoded).unwrap();
+    let buckets: Vec<_> = decoded.iter().map(|(_, histogram)| histogram.positive_buckets.clone()).collect();
+    assert_eq!(buckets, [[0.0, 3.0], [1.0, 4.0]]);
+    assert_eq!(HistogramEncoder::encode_all(Vec::new()), Ok(None));
+    let other = Arc::new(FloatHistogram { schema: 1, ..FloatHistogram::default() });
+    let error = HistogramEncoder::encode_all(vec![(at(1), histogram(&[], &[])), (at(2), other)]).unwrap_err();
+    assert_eq!(error, AppendError::Layout("its buckets differ"));
+}

@@ -207,3 +207,19 @@ fn the_encoder_rejects_samples_that_a_chunk_cannot_store() {
     let refused = encoder.append(Sample::new(5, 2.0)).unwrap_err();
     assert_eq!(refused.to_string(), "sample at 5 is not after the last one at 5");
 }
+
+#[test]
+fn only_a_repeating_sample_may_have_the_time_of_the_last_one() {
+    let mut encoder = XorEncoder::new();
+    for (t, v) in [(5, 1.0), (5, 2.0), (7, 3.0), (7, 4.0)] {
+        encoder.append_repeating(Sample::new(t, v)).unwrap();
+    }
+    let last = Timestamp::from_millis(7);
+    let out_of_order = |t| Err(AppendError::OutOfOrder { at: Timestamp::from_millis(t), last });
+    assert_eq!(encoder.append(Sample::new(7, 5.0)), out_of_order(7));
+    assert_eq!(encoder.append_repeating(Sample::new(6, 5.0)), out_of_order(6));
+    let chunk = encoder.finish().unwrap();
+    let expected = [(5, 1.0), (5, 2.0), (7, 3.0), (7, 4.0)].map(|(t, v): (i64, f64)| (t, v.to_bits()));
+    assert_eq!(decode_all(&chunk.data).unwrap(), expected);
+    assert_eq!((chunk.range.min.as_millis(), chunk.range.max.as_millis()), (5, 7));
+}
