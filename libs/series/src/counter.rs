@@ -43,7 +43,7 @@ pub(crate) fn decode<'a>(
 
 /// The value of a counter since the beginning of the series, with resets applied.
 #[derive(Default)]
-struct CounterTotal {
+pub(crate) struct CounterTotal {
     value: f64,
     /// Time and raw value of the last sample.
     last: Option<(i64, f64)>,
@@ -51,7 +51,7 @@ struct CounterTotal {
 
 impl CounterTotal {
     /// Adds a sample and appends the total to `out`, unless the sample only repeats the last raw value.
-    fn add(&mut self, t: i64, value: f64, out: &mut Samples) {
+    pub(crate) fn add(&mut self, t: i64, value: f64, out: &mut Samples) {
         if value.is_nan() {
             return;
         }
@@ -71,5 +71,10 @@ impl CounterTotal {
         self.last = Some((t, value));
         out.timestamps.push(t);
         out.values.push(self.value);
+    }
+
+    /// The raw value that was added last; none if all values were NaN.
+    pub(crate) fn last_raw(&self) -> Option<f64> {
+        self.last.map(|(_, value)| value)
     }
 }

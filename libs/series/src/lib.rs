@@ -9,13 +9,15 @@
 //! ([`SelectedSeries::decode`]).
 //!
 //! A block that is written again needs more than a query does: [`decode_chunk`] and [`encode_chunks`] keep the encoding of
-//! each sample, and [`join_chunks`] joins chunks that overlap. [`AggrChunk::from_block`] is what a store sends of a chunk.
+//! each sample, and [`join_chunks`] joins chunks that overlap. [`Downsampler`] makes the chunks of downsampled blocks.
+//! [`AggrChunk::from_block`] is what a store sends of a chunk.
 
 mod chain;
 mod counter;
 mod damage;
 mod decode;
 mod dedup;
+mod downsample;
 mod error;
 mod group;
 mod join;
@@ -32,6 +34,7 @@ mod testing;
 mod timeline;
 mod types;
 
+pub use downsample::{DownsampleError, DownsampleProblem, Downsampler};
 pub use error::{DecodeError, DecodeProblem};
 pub use join::{ChunkJoinError, JoinedChunks, join_chunks};
 pub use merge::{Contribution, Merge, MergeError, MergedSeries, Step};

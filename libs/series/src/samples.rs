@@ -71,6 +71,20 @@ impl Samples {
         }
     }
 
+    /// Removes the floats from index `start` on for which `remove` is true. Only for samples without start timestamps.
+    pub(crate) fn remove_floats(&mut self, start: usize, remove: impl Fn(f64) -> bool) {
+        let mut kept = start;
+        for index in start..self.values.len() {
+            if !remove(self.values[index]) {
+                self.timestamps[kept] = self.timestamps[index];
+                self.values[kept] = self.values[index];
+                kept += 1;
+            }
+        }
+        self.timestamps.truncate(kept);
+        self.values.truncate(kept);
+    }
+
     /// Appends samples that are later than all samples of their kind.
     pub(crate) fn append(&mut self, later: Self) {
         for (index, (&time, &value)) in later.timestamps.iter().zip(&later.values).enumerate() {
