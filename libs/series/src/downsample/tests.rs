@@ -288,3 +288,42 @@ fn errors_name_the_chunk_and_the_problem() {
     let unaligned = Aggregates { max: part(2), ..aggregates };
     check(&[unaligned.encode(whole)], "chunk from 1 to 1 ms: its aggregates have different timestamps");
 }
+
+/// What Thanos (commit e103a81) makes of 40 samples 90 s apart with resets, a NaN and a staleness marker: `DownsampleRaw` with 5
+/// minutes, then `downsampleAggr` of its chunk with 1 hour. Range, and bytes in hexadecimal digits.
+const THANOS: [(i64, i64, &str); 2] = [
+    (
+        1_700_000_099_999,
+        1_700_003_510_000,
+        "1e01000dbebab7fef9624000000000000000e0a712d80c6b0b52405aced19d192c01000dbebab7fef9624000000000000000e0a712d43f\
+         d421a45fb491d29413522b6927fe83eac49a9da33a31603201000dbebab7fef9623fe0000000000000e0a712c277ff2800b1a869584fff\
+         82800c2fff88017a005ebff220031da33a37fd903001000dbebab7fef9623ff8000000000000e0a712c287fc8a003f1000c20062400c48\
+         00604007e801150031768ce8c004e03901000f80a0abfef9623fe00000000000009f8d06d617c61a83850ff916927a6848d6474a134649\
+         c111b515e3a05d0edda33a304fdca49fa4b8e6",
+    ),
+    (
+        1_700_002_799_999,
+        1_700_003_510_000,
+        "16010002fe858181fa62403e000000000000f1aa2bd6278016010002fe858181fa62406f400000000000f1aa2bd4451814010002fe8581\
+         81fa623fe0000000000000f1aa2b0014010002fe858181fa624030800000000000f1aa2b002f01000480a0abfef9623fe0000000000000\
+         fff2aa01c29ff825fffffffffffe01bf2800237fffffffffffa9547c011cc0",
+    ),
+];
+
+#[test]
+fn floats_are_encoded_as_by_thanos() {
+    let value = |n: i64| match n {
+        13 => f64::NAN,
+        21 => stale_nan(),
+        _ => (n * n % 17) as f64 + 0.5,
+    };
+    let samples: Vec<(i64, f64)> = (0..40).map(|n| (1_700_000_000_000 + n * 90_000, value(n))).collect();
+    let fine = Downsampler::new(Duration::ZERO, FIVE_MINUTES).series(&[chunk(&samples)]).unwrap();
+    let coarse = Downsampler::new(FIVE_MINUTES, HOUR).series(&fine).unwrap();
+    for (chunks, (min, max, hexadecimal)) in [&fine, &coarse].into_iter().zip(THANOS) {
+        assert_eq!(chunks.len(), 1);
+        assert_eq!(chunks[0].range, range(min, max));
+        let digits: String = chunks[0].data.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(digits, hexadecimal);
+    }
+}
