@@ -13,12 +13,13 @@ mod spill;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use model::{Labels, TimeRange, Timestamp};
 use ulid::Ulid;
 
 use crate::files::{CHUNKS_DIR, INDEX_FILE};
-use crate::meta::{BlockMeta, BlockStats, Compaction, META_FILE, ThanosMeta};
+use crate::meta::{BlockMeta, BlockStats, Compaction, Downsample, META_FILE, ThanosMeta};
 use crate::segments::SegmentWriter;
 use crate::tombstones::{TOMBSTONES_FILE, Tombstones};
 use crate::{Chunk, ChunkMeta, ChunkRef};
@@ -48,12 +49,45 @@ pub struct BlockOptions {
     /// Most bytes of a segment: 512 MiB by default, at most 4 GiB. A small limit makes many files, a large one makes objects
     /// that take long to upload again.
     pub segment_bytes: u64,
+    /// Numbers of float and of histogram samples to note in `meta.json`. By default those that are written; chunks of aggregates
+    /// count as neither.
+    pub samples_by_kind: Option<(u64, u64)>,
 }
 
 impl BlockOptions {
     /// The defaults for a block with this id.
     pub fn new(ulid: Ulid) -> Self {
-        Self { ulid, times: None, compaction: None, thanos: None, segment_bytes: SEGMENT_BYTES }
+        Self {
+            ulid,
+            times: None,
+            compaction: None,
+            thanos: None,
+            segment_bytes: SEGMENT_BYTES,
+            samples_by_kind: None,
+        }
+    }
+
+    /// The options for the block with this id that is made of `block` by downsampling it to `resolution`, as by Thanos.
+    ///
+    /// It has the times, labels, level, sources and parents of `block`, and its numbers of samples by kind, which are those of the
+    /// raw block. The number of all samples becomes the number of windows.
+    pub fn downsampled(ulid: Ulid, block: &BlockMeta, resolution: Duration) -> Self {
+        let resolution_millis = i64::try_from(resolution.as_millis()).unwrap_or(i64::MAX);
+        let thanos = ThanosMeta {
+            downsample: Downsample { resolution_millis },
+            source: "compactor".to_owned(),
+            files: Vec::new(),
+            segment_files: Vec::new(),
+            upload_time: ThanosMeta::NOT_UPLOADED.to_owned(),
+            ..block.thanos.clone().unwrap_or_default()
+        };
+        Self {
+            times: Some((block.min_time, block.max_time)),
+            compaction: Some(block.compaction.clone()),
+            thanos: Some(thanos),
+            samples_by_kind: Some((block.stats.float_samples, block.stats.histogram_samples)),
+            ..Self::new(ulid)
+        }
     }
 }
 
@@ -248,6 +282,9 @@ impl BlockWriter {
 
         let mut meta = BlockMeta::new(options.ulid, min_time, max_time);
         meta.stats = stats;
+        if let Some((floats, histograms)) = options.samples_by_kind {
+            (meta.stats.float_samples, meta.stats.histogram_samples) = (floats, histograms);
+        }
         if let Some(compaction) = options.compaction {
             meta.compaction = compaction;
         }

@@ -238,3 +238,42 @@ fn chunks_of_every_encoding_come_back_and_are_counted() {
         assert_eq!(block.chunks(&series.unwrap().chunks).unwrap(), [chunk]);
     }
 }
+
+#[test]
+fn a_downsampled_block_says_what_it_was_made_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let parent = crate::BlockDesc {
+        ulid: Ulid::from_parts(1, 1),
+        min_time: Timestamp::from_millis(-50),
+        max_time: Timestamp::from_millis(900),
+    };
+    let mut raw = BlockMeta::new(Ulid::from_parts(7, 1), parent.min_time, parent.max_time);
+    raw.stats =
+        BlockStats { samples: 90, float_samples: 70, histogram_samples: 20, tombstones: 4, ..raw.stats };
+    raw.compaction =
+        Compaction { level: 3, sources: vec![parent.ulid], parents: vec![parent], ..raw.compaction };
+    raw.thanos = Some(ThanosMeta {
+        labels: [("cluster".to_owned(), "c".to_owned())].into(),
+        source: "sidecar".to_owned(),
+        segment_files: vec!["000001".to_owned()],
+        extensions: Some(serde_json::json!({"team": "a"})),
+        upload_time: "2026-01-01T00:00:00Z".to_owned(),
+        ..ThanosMeta::default()
+    });
+    let options = BlockOptions::downsampled(Ulid::from_parts(7, 2), &raw, Duration::from_secs(300));
+    let mut writer = BlockWriter::create(dir.path(), options).unwrap();
+    let part = Some(chunk(0, 20));
+    let chunk = Aggregates { count: part.clone(), counter: part, ..Aggregates::default() };
+    writer.add_series(&labels(&[("a", "1")]), [chunk.encode(self::chunk(0, 20).range)]).unwrap();
+    let meta = writer.finish().unwrap();
+
+    assert_eq!((meta.min_time, meta.max_time), (raw.min_time, raw.max_time));
+    assert_eq!(meta.compaction, raw.compaction);
+    assert_eq!(meta.resolution(), Duration::from_secs(300));
+    let stats = (meta.stats.samples, meta.stats.float_samples, meta.stats.histogram_samples);
+    assert_eq!((stats, meta.stats.tombstones), ((20, 70, 20), 0));
+    let (old, new) = (raw.thanos.unwrap(), meta.thanos.unwrap());
+    assert_eq!((&new.labels, &new.extensions), (&old.labels, &old.extensions));
+    assert_eq!((new.source.as_str(), new.segment_files.len()), ("compactor", 0));
+    assert_eq!(new.upload_time, ThanosMeta::NOT_UPLOADED);
+}
