@@ -54,6 +54,8 @@ pub struct Bucket {
 pub(crate) struct OpenedStore {
     pub(crate) store: Arc<dyn ObjectStore>,
     name: String,
+    /// The kind of the store with its endpoint.
+    service: String,
     prefix: Path,
     pub(crate) counters: Arc<BucketCounters>,
     pub(crate) settings: WriteSettings,
@@ -115,19 +117,31 @@ impl Bucket {
     /// A bucket that is all of `store` and has its name. Its operations are counted in no registry.
     pub fn new(store: Arc<dyn ObjectStore>) -> Self {
         let name = store.to_string();
-        Self::open(store, name, Path::default(), &BucketMetrics::default(), WriteSettings::default())
+        let (metrics, settings) = (BucketMetrics::default(), WriteSettings::default());
+        Self::open(store, name, String::new(), Path::default(), &metrics, settings)
     }
 
     pub(crate) fn open(
         store: Arc<dyn ObjectStore>,
         name: String,
+        service: String,
         prefix: Path,
         metrics: &BucketMetrics,
         settings: WriteSettings,
     ) -> Self {
         let counters = Arc::new(metrics.of(&name));
         let lacks_conditions = Arc::default();
-        Self { inner: Arc::new(OpenedStore { store, name, prefix, counters, settings, lacks_conditions }) }
+        Self {
+            inner: Arc::new(OpenedStore {
+                store,
+                name,
+                service,
+                prefix,
+                counters,
+                settings,
+                lacks_conditions,
+            }),
+        }
     }
 
     /// The same bucket, which writes objects above `part_bytes` in parts of that size.
@@ -138,6 +152,7 @@ impl Bucket {
         let inner = OpenedStore {
             store: Arc::clone(&inner.store),
             name: inner.name.clone(),
+            service: inner.service.clone(),
             prefix: inner.prefix.clone(),
             counters: Arc::clone(&inner.counters),
             settings,
@@ -149,6 +164,14 @@ impl Bucket {
     /// The name of the bucket, container or folder.
     pub fn name(&self) -> &str {
         &self.inner.name
+    }
+
+    /// A text that is different for different buckets, and for different prefixes of one: the kind of the store with its endpoint, the
+    /// bucket and the prefix.
+    pub fn location(&self) -> String {
+        // Each part is preceded by its length, so that no two buckets have the same text.
+        let parts = [self.inner.service.as_str(), self.name(), self.prefix()];
+        parts.map(|part| format!("{}:{part}", part.len())).join(" ")
     }
 
     /// The prefix of all names; empty for the whole bucket.

@@ -137,7 +137,18 @@ impl BucketConfig {
             Provider::Gcs(config) => config.open().map_err(|error| self.refused(error))?,
             Provider::Azure(config) => config.open().map_err(|error| self.refused(error))?,
         };
-        Ok(Bucket::open(store, self.bucket_name().to_owned(), self.prefix.clone(), metrics, settings))
+        let (name, prefix) = (self.bucket_name().to_owned(), self.prefix.clone());
+        Ok(Bucket::open(store, name, self.service(), prefix, metrics, settings))
+    }
+
+    /// The kind of the store with its endpoint, which tells buckets of one name apart.
+    fn service(&self) -> String {
+        match &self.provider {
+            Provider::Filesystem(_) => "FILESYSTEM".to_owned(),
+            Provider::S3(config) => format!("S3 {}", config.endpoint),
+            Provider::Gcs(config) => format!("GCS {}", config.base_url.as_deref().unwrap_or_default()),
+            Provider::Azure(config) => format!("AZURE {} {}", config.endpoint, config.account),
+        }
     }
 
     fn refused(&self, error: object_store::Error) -> BucketError {

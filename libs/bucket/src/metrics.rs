@@ -213,8 +213,14 @@ mod tests {
         let metrics = BucketMetrics::new(&mut registry);
         let store = FaultyStore::new(Arc::new(InMemory::new()), 1);
         let path = object_store::path::Path::default();
-        let bucket =
-            Bucket::open(store.clone(), "blocks".to_owned(), path, &metrics, WriteSettings::default());
+        let bucket = Bucket::open(
+            store.clone(),
+            "blocks".to_owned(),
+            String::new(),
+            path,
+            &metrics,
+            WriteSettings::default(),
+        );
         bucket.put("a", "12345".into()).await.unwrap();
         assert!(bucket.put_if_absent("a", "x".into()).await.is_err());
         assert!(bucket.get("absent").await.is_err());

@@ -16,9 +16,9 @@ const DEFAULT_ENDPOINT: &str = "blob.core.windows.net";
 
 pub(super) struct AzureConfig {
     pub(super) container: String,
-    account: String,
+    pub(super) account: String,
     /// The URL, with scheme.
-    endpoint: String,
+    pub(super) endpoint: String,
     credential: Credential,
     try_timeout: Option<Duration>,
     retry: RetryConfig,

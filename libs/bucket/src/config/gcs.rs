@@ -28,7 +28,7 @@ pub(super) struct GcsConfig {
     /// How tokens are fetched for a `service_account` that is none, such as a federated identity.
     tokens: Option<TokenSource>,
     /// The endpoint in the account's JSON, as for emulators.
-    base_url: Option<String>,
+    pub(super) base_url: Option<String>,
     part_bytes: u64,
     retry: RetryConfig,
     http: HttpConfig,

@@ -40,7 +40,7 @@ const CREDENTIAL_VARIABLES: [(&str, AmazonS3ConfigKey); 11] = [
 
 pub(super) struct S3Config {
     pub(super) bucket: String,
-    endpoint: String,
+    pub(super) endpoint: String,
     region: Option<String>,
     insecure: bool,
     /// `None`: from the environment, or from the machine's identity.

@@ -55,6 +55,30 @@ fn all_mistakes_of_a_bad_configuration_are_reported_together() {
 }
 
 #[test]
+fn buckets_of_one_name_have_different_locations() {
+    let location = |text: &str| {
+        let config = BucketConfig::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        config.open(&BucketMetrics::default()).unwrap_or_else(|error| panic!("{text}: {error}")).location()
+    };
+    let s3 = |endpoint: &str, bucket: &str, prefix: &str| {
+        location(&format!(
+            "type: S3\nconfig: {{bucket: {bucket}, endpoint: '{endpoint}', access_key: a, secret_key: b}}\nprefix: '{prefix}'"
+        ))
+    };
+    let all = [
+        s3("e:1", "b", ""),
+        s3("f:1", "b", ""),
+        s3("e:1", "b", "p"),
+        s3("e:1", "c", ""),
+        s3("e:1", "b", "p/q"),
+    ];
+    let different: std::collections::BTreeSet<&String> = all.iter().collect();
+    assert_eq!(different.len(), all.len(), "{all:?}");
+    assert_eq!(s3("e:1", "b", "p"), all[2]);
+    assert!(!all[0].contains("secret"));
+}
+
+#[test]
 fn secrets_are_not_printed() {
     let text = "type: S3\nconfig: {bucket: b, endpoint: 'e:1', access_key: visible, secret_key: hidden}";
     let config = format!("{:?}", BucketConfig::parse(text).unwrap());
