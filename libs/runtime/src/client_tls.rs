@@ -26,15 +26,22 @@ pub struct ClientTlsFields {
 impl ClientTlsFields {
     /// Reads the fields, of which each is optional and may be empty, as in Prometheus and Thanos.
     pub fn read(fields: &mut YamlFields<'_>) -> Self {
-        Self::read_with(fields, |node| Ok(node.text_if_any()?.unwrap_or_default().to_owned()))
+        // An empty version is that of the base.
+        let version = fields.node("min_version");
+        let has_version = version.is_some_and(|node| !matches!(node.text_if_any(), Ok(None)));
+        Self::read_with(fields, |node| Ok(node.text_if_any()?.unwrap_or_default().to_owned()), has_version)
     }
 
     /// Reads the fields, of which each is optional. Empty texts are mistakes.
     pub fn read_given(fields: &mut YamlFields<'_>) -> Self {
-        Self::read_with(fields, |node| node.text().map(str::to_owned))
+        Self::read_with(fields, |node| node.text().map(str::to_owned), true)
     }
 
-    fn read_with(fields: &mut YamlFields<'_>, text: fn(&YamlNode) -> Result<String, String>) -> Self {
+    fn read_with(
+        fields: &mut YamlFields<'_>,
+        text: fn(&YamlNode) -> Result<String, String>,
+        has_version: bool,
+    ) -> Self {
         let mut text = |name| fields.optional(name, text);
         Self {
             ca: text("ca_file"),
@@ -42,7 +49,11 @@ impl ClientTlsFields {
             key: text("key_file"),
             server_name: text("server_name"),
             skip_verify: fields.optional("insecure_skip_verify", YamlNode::boolean),
-            min_version: fields.optional("min_version", YamlNode::parsed::<TlsVersion>),
+            min_version: if has_version {
+                fields.optional("min_version", YamlNode::parsed::<TlsVersion>)
+            } else {
+                None
+            },
         }
     }
 
@@ -110,6 +121,7 @@ mod tests {
             alpn: vec![b"h2"],
         };
         assert_eq!(over(all).unwrap(), expected);
+        assert_eq!(over("{min_version: ''}").unwrap(), base);
         let none = over("{ca_file: '', cert_file: '', key_file: ''}").unwrap();
         assert_eq!((none.ca, none.identity), (None, None));
         assert!(over("{cert_file: ''}").unwrap_err().contains("only one of cert_file and key_file"));
