@@ -2,6 +2,7 @@
 //! away from requests for a while when they cannot be read.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use tsdb::{Block, BlockError, BlockPart, BlockParts, IndexMemory, ReadAt};
 use crate::cache::{BlockKey, FileKey};
 use crate::catalog::KnownBlock;
 use crate::header::HeaderFolder;
-use crate::pages::{PageSource, PagedFile};
+use crate::page_source::PageSource;
+use crate::pages::PagedFile;
 
 /// A block that cannot be read is tried again after this time.
 const QUARANTINE: Duration = Duration::from_secs(300);
@@ -24,6 +26,19 @@ const MAX_FILE_BYTES: u64 = 1 << 46;
 pub(crate) struct OpenBlock {
     pub(crate) known: Arc<KnownBlock>,
     pub(crate) block: Block,
+    source: PageSource,
+    is_doubted: AtomicBool,
+}
+
+impl OpenBlock {
+    /// Notes that damaged bytes were read. Returns whether it is worth reading them again: the first time, from the bucket.
+    pub(crate) fn doubt(&self) -> bool {
+        let is_first = !self.is_doubted.swap(true, Ordering::Relaxed);
+        if is_first {
+            self.source.doubt(self.known.key);
+        }
+        is_first
+    }
 }
 
 /// Why a block, or a part of it, cannot be read.
@@ -127,6 +142,8 @@ impl Blocks {
             tracing::error!(block = %failure.key.block, error = %failure.reason, "block cannot be read and is not served");
         }
         lock(&self.slots).remove(&failure.key);
+        // When it is tried again, its bytes come from the bucket.
+        self.options.source.doubt(failure.key);
         if let Some(headers) = &self.options.headers {
             headers.discard(failure.key.block);
         }
@@ -141,6 +158,7 @@ impl Blocks {
     pub(crate) fn keep_only(&self, is_known: impl Fn(BlockKey) -> bool) {
         lock(&self.slots).retain(|key, _| is_known(*key));
         lock(&self.quarantine).retain(|key, _| is_known(*key));
+        self.options.source.doubted.keep_only(is_known);
     }
 
     /// Removes the index headers of blocks that are no longer in a bucket.
@@ -179,6 +197,12 @@ impl Blocks {
             (count + 1, bytes + block.block.index().memory_bytes() as u64)
         };
         open.fold((0, 0), bytes)
+    }
+
+    /// What the files of blocks share.
+    #[cfg(test)]
+    pub(crate) fn source(&self) -> &PageSource {
+        &self.options.source
     }
 
     /// Bytes of the cache, and number of requests to buckets that were sent twice.
@@ -251,7 +275,8 @@ impl Blocks {
             .zip(files.iter().filter(|file| file.path != layout::INDEX_FILE))
             .map(|(number, file)| Arc::new(self.paged(bucket, key, file, number)) as Arc<dyn ReadAt>)
             .collect();
-        match assemble(known, index, segments.clone(), memory).await? {
+        let source = &self.options.source;
+        match assemble(known, index, segments.clone(), memory, source).await? {
             Err(error) if is_of_header(&error) && self.options.headers.is_some() => {
                 // The header on disk may be damaged in a way that only its content shows.
                 let Some(headers) = &self.options.headers else {
@@ -263,7 +288,7 @@ impl Blocks {
                     return Err(BlockFailure::of_read(key, &error));
                 };
                 let index = self.index(bucket, key, file).await?;
-                let again = assemble(known, index, segments, memory).await?;
+                let again = assemble(known, index, segments, memory, source).await?;
                 again.map_err(|error| BlockFailure::of_read(key, &error))
             }
             opened => opened.map_err(|error| BlockFailure::of_read(key, &error)),
@@ -316,12 +341,16 @@ async fn assemble(
     index: Arc<dyn ReadAt>,
     segments: Vec<Arc<dyn ReadAt>>,
     index_memory: IndexMemory,
+    source: &PageSource,
 ) -> Result<Result<Arc<OpenBlock>, BlockError>, BlockFailure> {
     let parts =
         BlockParts { meta: known.meta.as_ref().clone(), index, segments, tombstones: None, index_memory };
-    let known = Arc::clone(known);
+    let (known, source) = (Arc::clone(known), source.clone());
     let key = known.key;
-    let open = move || Block::from_parts(key.block, parts).map(|block| Arc::new(OpenBlock { known, block }));
+    let open = move || {
+        let opened = |block| Arc::new(OpenBlock { known, block, source, is_doubted: AtomicBool::new(false) });
+        Block::from_parts(key.block, parts).map(opened)
+    };
     blocking(key, open).await
 }
 

@@ -104,6 +104,14 @@ impl Cache {
         self.entries.insert(Key::Page(file, page), Value::Page(bytes));
     }
 
+    /// Removes what is known of a block.
+    pub(crate) fn forget(&self, block: BlockKey) {
+        self.entries.retain(|key, _| match key {
+            Key::Page(file, _) => file.block != block,
+            Key::Postings(of, _) => *of != block,
+        });
+    }
+
     /// The series that matchers select in a block.
     pub(crate) fn postings(&self, block: BlockKey, matchers: &str) -> Option<Arc<Expanded>> {
         match self.found("postings", self.entries.get(&Key::Postings(block, matchers.into())))? {

@@ -1,5 +1,6 @@
 //! The store as a role: built from its flags, run until it is asked to stop.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -19,7 +20,8 @@ use crate::data_folder::{DataFolder, DataFolderError};
 use crate::header::HeaderFolder;
 use crate::hedge::Hedge;
 use crate::metrics::StoreMetrics;
-use crate::pages::PageSource;
+use crate::page_source::{Doubted, PageSource};
+use crate::shared_cache::{SharedCache, SharedCaches, SharedConfig, SharedMetrics};
 use crate::store::{BucketStore, BucketStoreParts};
 use crate::sync::{SyncedBucket, Syncer};
 
@@ -86,7 +88,8 @@ pub(crate) fn assemble(
 ) -> Result<Assembled, RoleError> {
     let metrics = StoreMetrics::new(registry);
     let cache = Arc::new(Cache::new(config.memory.cache_bytes, CacheMetrics::new(registry)));
-    let blocks = Arc::new(open_blocks(config, buckets, &cache, folder)?);
+    let shared = shared_caches(config, registry)?;
+    let blocks = Arc::new(open_blocks(config, buckets, &cache, shared, folder)?);
     let synced = synced_buckets(config, buckets, folder, registry)?;
     let (syncer, catalog) = Syncer::new(synced, config.sync_interval, Arc::clone(&blocks), metrics.clone());
     let names = buckets.iter().map(|bucket| bucket.name().to_owned()).collect();
@@ -134,11 +137,14 @@ fn open_blocks(
     config: &Config,
     buckets: &[Bucket],
     cache: &Arc<Cache>,
+    shared: SharedCaches,
     folder: &DataFolder,
 ) -> Result<Blocks, RoleError> {
     let headers = config.header_bytes.map(|limit| HeaderFolder::open(folder.path(), limit)).transpose();
     let source = PageSource {
         cache: Arc::clone(cache),
+        shared,
+        doubted: Doubted::default(),
         hedge: Arc::new(Hedge::default()),
         retry: config.retry,
         runtime: Handle::current(),
@@ -150,6 +156,24 @@ fn open_blocks(
         index_bytes: config.memory.index_bytes,
         idle: config.idle,
     }))
+}
+
+/// The shared caches. Those on servers of one kind share their metrics.
+fn shared_caches(config: &Config, registry: &mut Registry) -> Result<SharedCaches, RoleError> {
+    let mut by_kind: BTreeMap<&'static str, SharedMetrics> = BTreeMap::new();
+    let mut open = |settings: &Option<SharedConfig>, name| {
+        let Some(settings) = settings else { return Ok(None) };
+        let kind = settings.kind.name();
+        let metrics = by_kind.entry(kind).or_insert_with(|| SharedMetrics::new(registry, kind));
+        let limit = config.memory.write_back_bytes;
+        SharedCache::new(settings.clone(), name, limit, metrics, &Handle::current())
+            .map(|cache| Some(Arc::new(cache)))
+            .map_err(RoleError::wrong_configuration)
+    };
+    Ok(SharedCaches {
+        index: open(&config.shared.index, "index-cache")?,
+        chunks: open(&config.shared.chunks, "caching-bucket")?,
+    })
 }
 
 /// Each bucket has a cache of metas of its own, and, where there are several, metrics with its name.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bucket::{Discovery, Filters, ObjstoreArgs, Retry, ServedBucket, parse_selector};
 use runtime::{CommonArgs, ConfigMistakes, TimeArg, UnneededArgs, parse_bytes, parse_duration};
 
-use crate::cache_config::CacheArgs;
+use crate::cache_config::{CacheArgs, SharedSettings};
 use crate::limits::{StoreLimits, TimeLimits};
 use crate::memory::MemoryPlan;
 use crate::meter::ReadLimits;
@@ -126,6 +126,7 @@ pub(crate) struct Config {
     pub(crate) buckets: Vec<ServedBucket>,
     pub(crate) data_dir: PathBuf,
     pub(crate) memory: MemoryPlan,
+    pub(crate) shared: SharedSettings,
     /// `None` if no index headers are kept.
     pub(crate) header_bytes: Option<u64>,
     pub(crate) idle: Duration,
@@ -151,7 +152,8 @@ impl StoreArgs {
         let cache = mistakes.note(self.cache.check());
         let memory = self.max_memory.unwrap_or_else(MemoryPlan::default_limit);
         let cache_bytes = cache.as_ref().and_then(|cache| cache.memory_bytes);
-        let memory = mistakes.note(MemoryPlan::new(memory, cache_bytes));
+        let shared = cache.map(|cache| cache.shared).unwrap_or_default();
+        let memory = mistakes.note(MemoryPlan::new(memory, cache_bytes, shared.count()));
         let selector = runtime::load_config(
             "selector.relabel-config",
             self.selector.as_deref(),
@@ -207,6 +209,7 @@ impl StoreArgs {
                 request_bytes: memory.answers_bytes / self.concurrency.max(1) as u64,
             },
             memory,
+            shared,
             unneeded: self.unneeded,
         };
         mistakes.or_ok(config)
@@ -286,6 +289,7 @@ mod tests {
             "--store.grpc.series-max-concurrency=0",
             "--selector.relabel-config=- {action: replace}",
             "--index-cache.config={type: S3}",
+            "--store.caching-bucket.config={type: REDIS, config: {addr: localhost}}",
         ]);
         let lines = mistakes.err().unwrap().lines().join("\n");
         for words in [
@@ -293,7 +297,8 @@ mod tests {
             "--min-time",
             "series-max-concurrency",
             "\"replace\" is unknown",
-            "type: \"S3\"",
+            "--index-cache.config: line 1: type: \"S3\"",
+            "--store.caching-bucket.config: line 1: config.addr",
         ] {
             assert!(lines.contains(words), "{words} is not in\n{lines}");
         }

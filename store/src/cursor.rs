@@ -252,6 +252,7 @@ impl BlockCursor {
         let mut chunks = match self.open.block.chunks(&metas) {
             Ok(chunks) => chunks.into_iter().map(Some).collect::<Vec<_>>(),
             Err(error) if BlockFault::of_read(&error) == BlockFault::Corrupt => {
+                self.open.doubt();
                 self.one_by_one(&metas, batch)?
             }
             Err(error) => return Err(self.failed(&error)),

@@ -8,7 +8,7 @@
 //! Not here: objects, marks and the view of a bucket (`bucket`); the format of blocks (`tsdb`); the merge (`series`).
 //!
 //! Reading order: `config`, `component`, `sync`, `catalog`, `store`, `answer`, `cursor`, `expand`, `labels`; then how bytes are
-//! read: `blocks`, `header`, `pages`, `cache`, `hedge`, `reading`, `meter`.
+//! read: `blocks`, `header`, `pages`, `page_source`, `cache`, `shared_cache`, `hedge`, `reading`, `meter`.
 
 mod answer;
 mod api;
@@ -28,8 +28,10 @@ mod limits;
 mod memory;
 mod meter;
 mod metrics;
+mod page_source;
 mod pages;
 mod reading;
+mod shared_cache;
 mod store;
 mod sync;
 mod unneeded;

@@ -14,6 +14,8 @@ pub(crate) struct MemoryPlan {
     pub(crate) index_bytes: u64,
     /// Answers that are not sent yet.
     pub(crate) answers_bytes: u64,
+    /// Pages that wait to be written to each shared cache. Each of them is copied twice while it is written.
+    pub(crate) write_back_bytes: u64,
 }
 
 impl MemoryPlan {
@@ -22,21 +24,24 @@ impl MemoryPlan {
         (runtime::available_memory() / 2).clamp(LEAST_BYTES, DEFAULT_BYTES)
     }
 
-    /// The parts of `limit` bytes. `cache_bytes` is the size of the cache if it is configured.
+    /// The parts of `limit` bytes with `shared_caches` shared caches. `cache_bytes` is the size of the cache if it is configured.
     ///
     /// # Errors
     /// When the limit is too small, or the cache leaves too little of it.
-    pub(crate) fn new(limit: u64, cache_bytes: Option<u64>) -> Result<Self, String> {
+    pub(crate) fn new(limit: u64, cache_bytes: Option<u64>, shared_caches: u64) -> Result<Self, String> {
         if limit < LEAST_BYTES {
             return Err(format!("--store.max-memory: {limit} bytes are too few, at least 128MiB are needed"));
         }
         let (index_bytes, answers_bytes) = (limit / 8, limit / 4);
-        let most = limit - index_bytes - answers_bytes - limit / 4;
+        let write_back_bytes = limit / 96;
+        let most = limit - index_bytes - answers_bytes - limit / 4 - 3 * write_back_bytes * shared_caches;
         match cache_bytes {
             Some(bytes) if bytes > most => Err(format!(
                 "--index-cache-size: {bytes} bytes are more than the {most} bytes that --store.max-memory={limit} leaves for the cache"
             )),
-            bytes => Ok(Self { cache_bytes: bytes.unwrap_or(most), index_bytes, answers_bytes }),
+            bytes => {
+                Ok(Self { cache_bytes: bytes.unwrap_or(most), index_bytes, answers_bytes, write_back_bytes })
+            }
         }
     }
 }
@@ -47,11 +52,13 @@ mod tests {
 
     #[test]
     fn the_parts_are_less_than_the_whole() {
-        let plan = MemoryPlan::new(512 << 20, None).unwrap();
+        let plan = MemoryPlan::new(512 << 20, None, 0).unwrap();
         assert_eq!(plan.cache_bytes + plan.index_bytes + plan.answers_bytes, 384 << 20);
-        assert_eq!(MemoryPlan::new(512 << 20, Some(1000)).unwrap().cache_bytes, 1000);
-        assert!(MemoryPlan::new(512 << 20, Some(400 << 20)).unwrap_err().contains("--index-cache-size"));
-        assert!(MemoryPlan::new(1 << 20, None).unwrap_err().contains("128MiB"));
+        let shared = MemoryPlan::new(512 << 20, None, 2).unwrap();
+        assert_eq!(shared.cache_bytes + 6 * shared.write_back_bytes, plan.cache_bytes);
+        assert_eq!(MemoryPlan::new(512 << 20, Some(1000), 0).unwrap().cache_bytes, 1000);
+        assert!(MemoryPlan::new(512 << 20, Some(400 << 20), 0).unwrap_err().contains("--index-cache-size"));
+        assert!(MemoryPlan::new(1 << 20, None, 0).unwrap_err().contains("128MiB"));
         assert!(MemoryPlan::default_limit() >= LEAST_BYTES);
     }
 }

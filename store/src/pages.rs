@@ -1,22 +1,22 @@
-//! A file in a bucket, read through the cache in pages of 16 KiB.
+//! A file in a bucket, read in pages of 16 KiB: from the cache in memory, else from the shared cache, else from the bucket.
 //!
 //! Pages that are missing are fetched together where they are near each other, several ranges at once, and each slow request is
-//! sent once more ([`Hedge`]).
+//! sent once more ([`crate::hedge::Hedge`]).
 
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use bucket::{Bucket, BucketError, ErrorKind, Retry};
+use bucket::{Bucket, BucketError, ErrorKind};
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt};
-use tokio::runtime::Handle;
 use tsdb::ReadAt;
 
-use crate::cache::{Cache, FileKey};
-use crate::hedge::Hedge;
+use crate::cache::FileKey;
+use crate::page_source::PageSource;
 use crate::reading::{ReadContext, ReadRefused};
+use crate::shared_cache::{BucketId, ObjectKey, SharedCache};
 
 /// Bytes of a page.
 const PAGE_BYTES: u64 = 16 << 10;
@@ -27,16 +27,6 @@ const REQUEST_PAGES: u32 = 64;
 /// Requests for one read that are sent at once.
 const CONCURRENT_REQUESTS: usize = 32;
 
-/// What all files of a store share.
-#[derive(Clone)]
-pub(crate) struct PageSource {
-    pub(crate) cache: Arc<Cache>,
-    pub(crate) hedge: Arc<Hedge>,
-    pub(crate) retry: Retry,
-    /// The runtime on which requests run while a thread that may block waits for them.
-    pub(crate) runtime: Handle,
-}
-
 /// A file of a block in a bucket, of known size.
 ///
 /// Every read blocks its thread until the bucket has answered, and counts for the request of the thread ([`ReadContext`]).
@@ -46,6 +36,7 @@ pub(crate) struct PagedFile {
     name: String,
     key: FileKey,
     size_bytes: u64,
+    shared: Option<(Arc<SharedCache>, ObjectKey)>,
 }
 
 /// The pages of one read: those that were cached, and the ranges that were fetched.
@@ -64,7 +55,11 @@ impl PagedFile {
         key: FileKey,
         size_bytes: u64,
     ) -> Self {
-        Self { source: source.clone(), bucket: bucket.clone(), name, key, size_bytes }
+        let shared = source.shared.of_file(key.file).map(|cache| {
+            let bucket = BucketId::new(&bucket.location());
+            (Arc::clone(cache), ObjectKey::new(&bucket, key.block.block, key.file, size_bytes))
+        });
+        Self { source: source.clone(), bucket: bucket.clone(), name, key, size_bytes, shared }
     }
 
     fn check(&self, range: &Range<u64>) -> io::Result<()> {
@@ -76,7 +71,7 @@ impl PagedFile {
         Err(io::Error::new(io::ErrorKind::UnexpectedEof, text))
     }
 
-    /// The pages of `ranges`, from the cache or the bucket.
+    /// The pages of `ranges`, from the caches or the bucket.
     fn pages(&self, ranges: &[Range<u64>]) -> io::Result<ReadPages> {
         let mut read = ReadPages::default();
         let mut missing: Vec<u32> = Vec::new();
@@ -94,33 +89,68 @@ impl PagedFile {
         if !missing.is_empty() {
             missing.sort_unstable();
             missing.dedup();
-            read.fetched = self.fetch(&spans(&missing))?;
+            let shared = self.find_shared(&missing)?;
+            missing.retain(|page| !shared.contains_key(page));
+            read.cached.extend(shared);
+        }
+        if !missing.is_empty() {
+            read.fetched = self.fetch(&spans(&missing), &read.cached)?;
         }
         Ok(read)
     }
 
-    /// Fetches spans of pages, and keeps their pages in the cache.
-    fn fetch(&self, spans: &[Range<u32>]) -> io::Result<BTreeMap<u32, Bytes>> {
-        let ranges: Vec<Range<u64>> = spans.iter().map(|span| self.bytes_of(span)).collect();
+    /// The pages that the shared cache has. They are kept in memory.
+    fn find_shared(&self, pages: &[u32]) -> io::Result<BTreeMap<u32, Bytes>> {
+        let Some((cache, object)) = &self.shared else { return Ok(BTreeMap::new()) };
+        if self.source.doubted.contains(self.key.block) {
+            return Ok(BTreeMap::new());
+        }
+        let length = |page: u32| {
+            let bytes = self.bytes_of(&(page..page + 1));
+            (bytes.end - bytes.start) as usize
+        };
+        let wanted: Vec<(u32, usize)> = pages.iter().map(|page| (*page, length(*page))).collect();
+        let found = self.wait(async { Ok(cache.pages(object, &wanted).await) })?;
+        for (page, bytes) in &found {
+            self.source.cache.put_page(self.key, *page, bytes.clone());
+        }
+        Ok(found)
+    }
+
+    /// Waits for `work` on this thread, unless the request is cancelled.
+    fn wait<T>(&self, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
         let context = ReadContext::current();
-        if let Some(context) = &context {
+        self.source.runtime.block_on(async {
+            let Some(context) = &context else { return work.await };
+            tokio::select! {
+                done = work => done,
+                () = context.cancelled() => Err(ReadRefused::Cancelled.into()),
+            }
+        })
+    }
+
+    /// Fetches spans of pages, and keeps their pages in the caches, but for those that are `known`.
+    fn fetch(&self, spans: &[Range<u32>], known: &BTreeMap<u32, Bytes>) -> io::Result<BTreeMap<u32, Bytes>> {
+        let ranges: Vec<Range<u64>> = spans.iter().map(|span| self.bytes_of(span)).collect();
+        if let Some(context) = ReadContext::current() {
             context.admit(ranges.len(), ranges.iter().map(|range| range.end - range.start).sum())?;
         }
         let work = futures::stream::iter(ranges.into_iter().map(|range| self.fetch_range(range)))
             .buffered(CONCURRENT_REQUESTS)
             .try_collect::<Vec<Bytes>>();
-        let fetched = self.source.runtime.block_on(async {
-            let Some(context) = &context else { return work.await.map_err(to_io) };
-            tokio::select! {
-                fetched = work => fetched.map_err(to_io),
-                () = context.cancelled() => Err(ReadRefused::Cancelled.into()),
-            }
-        })?;
+        let fetched = self.wait(async { work.await.map_err(to_io) })?;
         let mut out = BTreeMap::new();
         for (span, bytes) in spans.iter().zip(fetched) {
             for (page, content) in span.clone().zip(bytes.chunks(PAGE_BYTES as usize)) {
+                if known.contains_key(&page) {
+                    continue;
+                }
                 // A copy: a slice would keep the memory of the whole range.
-                self.source.cache.put_page(self.key, page, Bytes::copy_from_slice(content));
+                let content = Bytes::copy_from_slice(content);
+                self.source.cache.put_page(self.key, page, content.clone());
+                if let Some((cache, object)) = &self.shared {
+                    cache.put_page(object, page, content);
+                }
             }
             out.insert(span.start, bytes);
         }
@@ -221,11 +251,16 @@ pub(crate) fn to_io(error: BucketError) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use bucket::Retry;
     use object_store::memory::InMemory;
+    use tokio::runtime::Handle;
     use tsdb::Ulid;
 
     use super::*;
-    use crate::cache::{BlockKey, CacheMetrics};
+    use crate::cache::{BlockKey, Cache, CacheMetrics};
+    use crate::hedge::Hedge;
+    use crate::page_source::Doubted;
+    use crate::shared_cache::SharedCaches;
 
     const SIZE: u64 = 3 << 20;
 
@@ -235,6 +270,8 @@ mod tests {
         bucket.put("file", content.clone()).await.unwrap();
         let source = PageSource {
             cache: Arc::new(Cache::new(cache_bytes, CacheMetrics::default())),
+            shared: SharedCaches::default(),
+            doubted: Doubted::default(),
             hedge: Arc::new(Hedge::default()),
             retry: Retry { attempts: 1, delay: std::time::Duration::ZERO },
             runtime: Handle::current(),

@@ -5,6 +5,8 @@ mod blocks;
 mod faults;
 mod living;
 mod oracle;
+mod servers;
+mod shared;
 
 use std::path::Path;
 use std::sync::Arc;

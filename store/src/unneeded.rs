@@ -7,7 +7,6 @@ use runtime::{UNNEEDED_BY_ALL, UnneededFlag, UnneededFlags};
 pub(crate) struct UnneededByStore;
 
 const AT_ONCE: &str = "a block is opened when a request needs it";
-const ONE_CACHE: &str = "one cache has everything that is read; --index-cache-size is its size";
 const PARQUET: &str = "the blocks from which parquet files were made are read";
 const MEASURED: &str = "sizes are known from the index";
 
@@ -32,8 +31,6 @@ impl UnneededFlags for UnneededByStore {
                 "postings lists are compared by bytes with the series that they exclude",
             ),
             UnneededFlag::value("matcher-cache-size", "the series that matchers select are cached"),
-            UnneededFlag::value("store.caching-bucket.config", ONE_CACHE),
-            UnneededFlag::value("store.caching-bucket.config-file", ONE_CACHE),
             UnneededFlag::value("objstore-parquet.config", PARQUET),
             UnneededFlag::value("objstore-parquet.config-file", PARQUET),
             UnneededFlag::switch(
