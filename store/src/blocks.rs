@@ -79,6 +79,17 @@ pub(crate) struct BlocksOptions {
     pub(crate) idle: Duration,
 }
 
+/// The state of what the files of blocks share.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SharedState {
+    /// Bytes of the cache in memory.
+    pub(crate) cache_bytes: u64,
+    /// Bytes of the cache on disk, if there is one.
+    pub(crate) disk_bytes: Option<u64>,
+    /// Requests to buckets that were sent twice.
+    pub(crate) hedged: u64,
+}
+
 /// The blocks that are open.
 pub(crate) struct Blocks {
     options: Arc<BlocksOptions>,
@@ -149,9 +160,12 @@ impl Blocks {
         }
     }
 
-    /// The blocks that could not be read a short time ago.
+    /// The blocks that could not be read a short time ago and are not tried again yet.
     pub(crate) fn quarantine(&self) -> Vec<BlockFailure> {
-        lock(&self.quarantine).values().map(|quarantined| quarantined.failure.clone()).collect()
+        let now = Instant::now();
+        let quarantine = lock(&self.quarantine);
+        let current = quarantine.values().filter(|quarantined| quarantined.until > now);
+        current.map(|quarantined| quarantined.failure.clone()).collect()
     }
 
     /// Forgets blocks that are no longer in a bucket.
@@ -205,9 +219,14 @@ impl Blocks {
         &self.options.source
     }
 
-    /// Bytes of the cache, and number of requests to buckets that were sent twice.
-    pub(crate) fn shared(&self) -> (u64, u64) {
-        (self.options.source.cache.size_bytes(), self.options.source.hedge.sent_twice())
+    /// The state of what the files of blocks share.
+    pub(crate) fn shared(&self) -> SharedState {
+        let source = &self.options.source;
+        SharedState {
+            cache_bytes: source.cache.size_bytes(),
+            disk_bytes: source.disk.as_ref().map(|disk| disk.size_bytes()),
+            hedged: source.hedge.sent_twice(),
+        }
     }
 
     /// Bytes of the index headers on disk.

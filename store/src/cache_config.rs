@@ -41,6 +41,11 @@ pub(crate) struct CacheArgs {
     /// File with the YAML of --store.caching-bucket.config; give only one of the two flags
     #[arg(long = "store.caching-bucket.config-file", value_name = "FILE")]
     caching_bucket_config_file: Option<PathBuf>,
+
+    /// Most bytes of the cache of pages in --data-dir, behind the one in memory; for example 100GiB; no pages are kept on disk if not
+    /// set
+    #[arg(long = "store.page-cache-disk-limit", value_name = "BYTES", value_parser = parse_bytes)]
+    disk_limit: Option<u64>,
 }
 
 /// The checked configuration of the caches.
@@ -49,6 +54,8 @@ pub(crate) struct CacheSettings {
     /// Size of the cache in memory; `None` if it follows from the memory of the store.
     pub(crate) memory_bytes: Option<u64>,
     pub(crate) shared: SharedSettings,
+    /// Size of the cache on disk.
+    pub(crate) disk_bytes: Option<u64>,
 }
 
 /// The shared caches.
@@ -92,6 +99,7 @@ impl CacheArgs {
         Ok(CacheSettings {
             memory_bytes: index.memory_bytes.or(self.index_cache_size),
             shared: SharedSettings { index: index.shared, chunks: chunks.shared },
+            disk_bytes: self.disk_limit,
         })
     }
 }

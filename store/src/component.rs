@@ -17,10 +17,12 @@ use crate::blocks::{Blocks, BlocksOptions};
 use crate::cache::{Cache, CacheMetrics};
 use crate::config::{Config, StoreArgs};
 use crate::data_folder::{DataFolder, DataFolderError};
+use crate::disk_cache::{DiskCache, DiskMetrics};
 use crate::header::HeaderFolder;
 use crate::hedge::Hedge;
 use crate::metrics::StoreMetrics;
 use crate::page_source::{Doubted, PageSource};
+use crate::scraped;
 use crate::shared_cache::{SharedCache, SharedCaches, SharedConfig, SharedMetrics};
 use crate::store::{BucketStore, BucketStoreParts};
 use crate::sync::{SyncedBucket, Syncer};
@@ -88,8 +90,17 @@ pub(crate) fn assemble(
 ) -> Result<Assembled, RoleError> {
     let metrics = StoreMetrics::new(registry);
     let cache = Arc::new(Cache::new(config.memory.cache_bytes, CacheMetrics::new(registry)));
-    let shared = shared_caches(config, registry)?;
-    let blocks = Arc::new(open_blocks(config, buckets, &cache, shared, folder)?);
+    let source = PageSource {
+        cache: Arc::clone(&cache),
+        disk: disk_cache(config, folder, registry)?,
+        shared: shared_caches(config, registry)?,
+        doubted: Doubted::default(),
+        hedge: Arc::new(Hedge::default()),
+        retry: config.retry,
+        runtime: Handle::current(),
+    };
+    let blocks = Arc::new(open_blocks(config, buckets, source, folder)?);
+    scraped::register(&blocks, registry);
     let synced = synced_buckets(config, buckets, folder, registry)?;
     let (syncer, catalog) = Syncer::new(synced, config.sync_interval, Arc::clone(&blocks), metrics.clone());
     let names = buckets.iter().map(|bucket| bucket.name().to_owned()).collect();
@@ -136,19 +147,10 @@ async fn check_access(bucket: &Bucket) -> Result<(), RoleError> {
 fn open_blocks(
     config: &Config,
     buckets: &[Bucket],
-    cache: &Arc<Cache>,
-    shared: SharedCaches,
+    source: PageSource,
     folder: &DataFolder,
 ) -> Result<Blocks, RoleError> {
     let headers = config.header_bytes.map(|limit| HeaderFolder::open(folder.path(), limit)).transpose();
-    let source = PageSource {
-        cache: Arc::clone(cache),
-        shared,
-        doubted: Doubted::default(),
-        hedge: Arc::new(Hedge::default()),
-        retry: config.retry,
-        runtime: Handle::current(),
-    };
     Ok(Blocks::new(BlocksOptions {
         buckets: buckets.to_vec(),
         source,
@@ -156,6 +158,22 @@ fn open_blocks(
         index_bytes: config.memory.index_bytes,
         idle: config.idle,
     }))
+}
+
+/// The cache of pages in the data folder, if there is one.
+fn disk_cache(
+    config: &Config,
+    folder: &DataFolder,
+    registry: &mut Registry,
+) -> Result<Option<Arc<DiskCache>>, RoleError> {
+    let Some(limit) = config.disk_cache_bytes else {
+        DiskCache::remove(folder.path());
+        return Ok(None);
+    };
+    let waiting = (config.memory.write_back_bytes >> 14) as usize;
+    DiskCache::open(folder.path(), limit, waiting, DiskMetrics::new(registry))
+        .map(Some)
+        .map_err(RoleError::failed)
 }
 
 /// The shared caches. Those on servers of one kind share their metrics.

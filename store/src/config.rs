@@ -7,6 +7,7 @@ use bucket::{Discovery, Filters, ObjstoreArgs, Retry, ServedBucket, parse_select
 use runtime::{CommonArgs, ConfigMistakes, TimeArg, UnneededArgs, parse_bytes, parse_duration};
 
 use crate::cache_config::{CacheArgs, SharedSettings};
+use crate::disk_cache::DiskCache;
 use crate::limits::{StoreLimits, TimeLimits};
 use crate::memory::MemoryPlan;
 use crate::meter::ReadLimits;
@@ -127,6 +128,8 @@ pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     pub(crate) memory: MemoryPlan,
     pub(crate) shared: SharedSettings,
+    /// `None` if no pages are kept on disk.
+    pub(crate) disk_cache_bytes: Option<u64>,
     /// `None` if no index headers are kept.
     pub(crate) header_bytes: Option<u64>,
     pub(crate) idle: Duration,
@@ -152,8 +155,9 @@ impl StoreArgs {
         let cache = mistakes.note(self.cache.check());
         let memory = self.max_memory.unwrap_or_else(MemoryPlan::default_limit);
         let cache_bytes = cache.as_ref().and_then(|cache| cache.memory_bytes);
-        let shared = cache.map(|cache| cache.shared).unwrap_or_default();
-        let memory = mistakes.note(MemoryPlan::new(memory, cache_bytes, shared.count()));
+        let cache = cache.unwrap_or_default();
+        let disk_memory = cache.disk_bytes.map(DiskCache::memory_bytes);
+        let memory = mistakes.note(MemoryPlan::new(memory, cache_bytes, cache.shared.count(), disk_memory));
         let selector = runtime::load_config(
             "selector.relabel-config",
             self.selector.as_deref(),
@@ -209,7 +213,8 @@ impl StoreArgs {
                 request_bytes: memory.answers_bytes / self.concurrency.max(1) as u64,
             },
             memory,
-            shared,
+            shared: cache.shared,
+            disk_cache_bytes: cache.disk_bytes,
             unneeded: self.unneeded,
         };
         mistakes.or_ok(config)

@@ -8,7 +8,7 @@
 //! Not here: objects, marks and the view of a bucket (`bucket`); the format of blocks (`tsdb`); the merge (`series`).
 //!
 //! Reading order: `config`, `component`, `sync`, `catalog`, `store`, `answer`, `cursor`, `expand`, `labels`; then how bytes are
-//! read: `blocks`, `header`, `pages`, `page_source`, `cache`, `shared_cache`, `hedge`, `reading`, `meter`.
+//! read: `blocks`, `header`, `pages`, `page_source`, `cache`, `disk_cache`, `shared_cache`, `page_item`, `hedge`, `reading`, `meter`.
 
 mod answer;
 mod api;
@@ -20,6 +20,7 @@ mod component;
 mod config;
 mod cursor;
 mod data_folder;
+mod disk_cache;
 mod expand;
 mod header;
 mod hedge;
@@ -28,9 +29,11 @@ mod limits;
 mod memory;
 mod meter;
 mod metrics;
+mod page_item;
 mod page_source;
 mod pages;
 mod reading;
+mod scraped;
 mod shared_cache;
 mod store;
 mod sync;

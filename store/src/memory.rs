@@ -14,7 +14,7 @@ pub(crate) struct MemoryPlan {
     pub(crate) index_bytes: u64,
     /// Answers that are not sent yet.
     pub(crate) answers_bytes: u64,
-    /// Pages that wait to be written to each shared cache. Each of them is copied twice while it is written.
+    /// Pages that wait to be written to each shared cache, each of which is copied twice while it is written, and to disk.
     pub(crate) write_back_bytes: u64,
 }
 
@@ -24,17 +24,30 @@ impl MemoryPlan {
         (runtime::available_memory() / 2).clamp(LEAST_BYTES, DEFAULT_BYTES)
     }
 
-    /// The parts of `limit` bytes with `shared_caches` shared caches. `cache_bytes` is the size of the cache if it is configured.
+    /// The parts of `limit` bytes with `shared_caches` shared caches and a cache on disk that takes `disk_cache_bytes` of
+    /// memory. `cache_bytes` is the size of the cache if it is configured.
     ///
     /// # Errors
     /// When the limit is too small, or the cache leaves too little of it.
-    pub(crate) fn new(limit: u64, cache_bytes: Option<u64>, shared_caches: u64) -> Result<Self, String> {
+    pub(crate) fn new(
+        limit: u64,
+        cache_bytes: Option<u64>,
+        shared_caches: u64,
+        disk_cache_bytes: Option<u64>,
+    ) -> Result<Self, String> {
         if limit < LEAST_BYTES {
             return Err(format!("--store.max-memory: {limit} bytes are too few, at least 128MiB are needed"));
         }
         let (index_bytes, answers_bytes) = (limit / 8, limit / 4);
         let write_back_bytes = limit / 96;
-        let most = limit - index_bytes - answers_bytes - limit / 4 - 3 * write_back_bytes * shared_caches;
+        let outside = 3 * write_back_bytes * shared_caches
+            + disk_cache_bytes.map_or(0, |bytes| bytes.saturating_add(write_back_bytes));
+        let most = (limit - index_bytes - answers_bytes - limit / 4).saturating_sub(outside);
+        if most < limit / 16 {
+            return Err(format!(
+                "--store.page-cache-disk-limit: the cache on disk needs {outside} bytes of memory, too many of --store.max-memory={limit}"
+            ));
+        }
         match cache_bytes {
             Some(bytes) if bytes > most => Err(format!(
                 "--index-cache-size: {bytes} bytes are more than the {most} bytes that --store.max-memory={limit} leaves for the cache"
@@ -52,13 +65,16 @@ mod tests {
 
     #[test]
     fn the_parts_are_less_than_the_whole() {
-        let plan = MemoryPlan::new(512 << 20, None, 0).unwrap();
+        let plan = MemoryPlan::new(512 << 20, None, 0, None).unwrap();
         assert_eq!(plan.cache_bytes + plan.index_bytes + plan.answers_bytes, 384 << 20);
-        let shared = MemoryPlan::new(512 << 20, None, 2).unwrap();
+        let shared = MemoryPlan::new(512 << 20, None, 2, None).unwrap();
         assert_eq!(shared.cache_bytes + 6 * shared.write_back_bytes, plan.cache_bytes);
-        assert_eq!(MemoryPlan::new(512 << 20, Some(1000), 0).unwrap().cache_bytes, 1000);
-        assert!(MemoryPlan::new(512 << 20, Some(400 << 20), 0).unwrap_err().contains("--index-cache-size"));
-        assert!(MemoryPlan::new(1 << 20, None, 0).unwrap_err().contains("128MiB"));
+        assert_eq!(MemoryPlan::new(512 << 20, Some(1000), 0, None).unwrap().cache_bytes, 1000);
+        assert!(
+            MemoryPlan::new(512 << 20, Some(400 << 20), 0, None).unwrap_err().contains("--index-cache-size")
+        );
+        assert!(MemoryPlan::new(1 << 20, None, 0, None).unwrap_err().contains("128MiB"));
+        assert!(MemoryPlan::new(512 << 20, None, 0, Some(180 << 20)).unwrap_err().contains("disk-limit"));
         assert!(MemoryPlan::default_limit() >= LEAST_BYTES);
     }
 }

@@ -17,10 +17,6 @@ const SECONDS: [f64; 8] = [0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0];
 #[derive(Clone, Debug)]
 pub(crate) struct StoreMetrics {
     loaded: Gauge,
-    open: Gauge,
-    index_bytes: Gauge,
-    header_bytes: Gauge,
-    quarantined: Gauge,
     unreadable: Gauge,
     refused: Gauge,
     last_sync: Gauge<f64, AtomicU64>,
@@ -29,8 +25,6 @@ pub(crate) struct StoreMetrics {
     blocks_queried: Histogram,
     series: Counter,
     chunk_bytes: Counter,
-    cache_bytes: Gauge,
-    hedged: Gauge,
     bucket_requests: Counter,
     bucket_bytes: Counter,
 }
@@ -39,10 +33,6 @@ impl Default for StoreMetrics {
     fn default() -> Self {
         Self {
             loaded: Gauge::default(),
-            open: Gauge::default(),
-            index_bytes: Gauge::default(),
-            header_bytes: Gauge::default(),
-            quarantined: Gauge::default(),
             unreadable: Gauge::default(),
             refused: Gauge::default(),
             last_sync: Gauge::default(),
@@ -51,8 +41,6 @@ impl Default for StoreMetrics {
             blocks_queried: Histogram::new(BLOCK_COUNTS),
             series: Counter::default(),
             chunk_bytes: Counter::default(),
-            cache_bytes: Gauge::default(),
-            hedged: Gauge::default(),
             bucket_requests: Counter::default(),
             bucket_bytes: Counter::default(),
         }
@@ -66,22 +54,6 @@ impl StoreMetrics {
             "thanos_bucket_store_blocks_loaded",
             "Blocks that are served",
             metrics.loaded.clone(),
-        );
-        registry.register("isthmus_store_blocks_open", "Blocks whose index is open", metrics.open.clone());
-        registry.register(
-            "isthmus_store_open_index_bytes",
-            "Bytes of memory of the indexes of open blocks",
-            metrics.index_bytes.clone(),
-        );
-        registry.register(
-            "isthmus_store_index_header_bytes",
-            "Bytes of the index headers in the data folder",
-            metrics.header_bytes.clone(),
-        );
-        registry.register(
-            "isthmus_store_blocks_quarantined",
-            "Blocks that could not be read and are not asked for five minutes",
-            metrics.quarantined.clone(),
         );
         registry.register(
             "isthmus_store_blocks_unreadable",
@@ -120,16 +92,6 @@ impl StoreMetrics {
             metrics.chunk_bytes.clone(),
         );
         registry.register(
-            "isthmus_store_cache_bytes",
-            "Bytes of the cache in memory",
-            metrics.cache_bytes.clone(),
-        );
-        registry.register(
-            "isthmus_store_bucket_requests_hedged",
-            "Requests to buckets that were sent a second time because the first answer took long",
-            metrics.hedged.clone(),
-        );
-        registry.register(
             "isthmus_store_request_bucket_requests",
             "Ranges that were read from buckets for requests of clients",
             metrics.bucket_requests.clone(),
@@ -156,18 +118,6 @@ impl StoreMetrics {
         self.loaded.set(loaded as i64);
         self.unreadable.set(unreadable as i64);
         self.refused.set(refused as i64);
-    }
-
-    pub(crate) fn open_blocks(&self, open: usize, index_bytes: u64, header_bytes: u64, quarantined: usize) {
-        self.open.set(open as i64);
-        self.index_bytes.set(index_bytes as i64);
-        self.header_bytes.set(header_bytes as i64);
-        self.quarantined.set(quarantined as i64);
-    }
-
-    pub(crate) fn shared(&self, cache_bytes: u64, hedged: u64) {
-        self.cache_bytes.set(cache_bytes as i64);
-        self.hedged.set(hedged as i64);
     }
 
     /// What one request read from buckets.

@@ -7,6 +7,7 @@ use bucket::Retry;
 use tokio::runtime::Handle;
 
 use crate::cache::{BlockKey, Cache};
+use crate::disk_cache::DiskCache;
 use crate::hedge::Hedge;
 use crate::shared_cache::SharedCaches;
 
@@ -14,6 +15,8 @@ use crate::shared_cache::SharedCaches;
 #[derive(Clone)]
 pub(crate) struct PageSource {
     pub(crate) cache: Arc<Cache>,
+    /// `None` where no pages are kept on disk.
+    pub(crate) disk: Option<Arc<DiskCache>>,
     pub(crate) shared: SharedCaches,
     /// Blocks of which a page was damaged.
     pub(crate) doubted: Doubted,
@@ -23,7 +26,7 @@ pub(crate) struct PageSource {
     pub(crate) runtime: Handle,
 }
 
-/// Blocks of which damaged bytes were read. Their pages are not taken from a shared cache any more: the bytes may have been damaged on
+/// Blocks of which damaged bytes were read. Their pages are not taken from disk or from a shared cache any more: the bytes may have been damaged on
 /// their way from the bucket into the cache.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Doubted(Arc<Mutex<BTreeSet<BlockKey>>>);

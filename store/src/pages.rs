@@ -1,4 +1,4 @@
-//! A file in a bucket, read in pages of 16 KiB: from the cache in memory, else from the shared cache, else from the bucket.
+//! A file in a bucket, read in pages of 16 KiB: from the caches in memory, on disk and on servers, else from the bucket.
 //!
 //! Pages that are missing are fetched together where they are near each other, several ranges at once, and each slow request is
 //! sent once more ([`crate::hedge::Hedge`]).
@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
 
 use bucket::{Bucket, BucketError, ErrorKind};
 use bytes::{Bytes, BytesMut};
@@ -14,9 +13,9 @@ use futures::{StreamExt, TryStreamExt};
 use tsdb::ReadAt;
 
 use crate::cache::FileKey;
+use crate::page_item::{BucketId, ObjectKey};
 use crate::page_source::PageSource;
 use crate::reading::{ReadContext, ReadRefused};
-use crate::shared_cache::{BucketId, ObjectKey, SharedCache};
 
 /// Bytes of a page.
 const PAGE_BYTES: u64 = 16 << 10;
@@ -36,7 +35,7 @@ pub(crate) struct PagedFile {
     name: String,
     key: FileKey,
     size_bytes: u64,
-    shared: Option<(Arc<SharedCache>, ObjectKey)>,
+    object: ObjectKey,
 }
 
 /// The pages of one read: those that were cached, and the ranges that were fetched.
@@ -55,11 +54,9 @@ impl PagedFile {
         key: FileKey,
         size_bytes: u64,
     ) -> Self {
-        let shared = source.shared.of_file(key.file).map(|cache| {
-            let bucket = BucketId::new(&bucket.location());
-            (Arc::clone(cache), ObjectKey::new(&bucket, key.block.block, key.file, size_bytes))
-        });
-        Self { source: source.clone(), bucket: bucket.clone(), name, key, size_bytes, shared }
+        let location = BucketId::new(&bucket.location());
+        let object = ObjectKey::new(&location, key.block.block, key.file, size_bytes);
+        Self { source: source.clone(), bucket: bucket.clone(), name, key, size_bytes, object }
     }
 
     fn check(&self, range: &Range<u64>) -> io::Result<()> {
@@ -89,9 +86,13 @@ impl PagedFile {
         if !missing.is_empty() {
             missing.sort_unstable();
             missing.dedup();
-            let shared = self.find_shared(&missing)?;
-            missing.retain(|page| !shared.contains_key(page));
-            read.cached.extend(shared);
+            if !self.source.doubted.contains(self.key.block) {
+                for find in [Self::find_on_disk, Self::find_shared] {
+                    let found = find(self, &missing)?;
+                    missing.retain(|page| !found.contains_key(page));
+                    read.cached.extend(found);
+                }
+            }
         }
         if !missing.is_empty() {
             read.fetched = self.fetch(&spans(&missing), &read.cached)?;
@@ -101,20 +102,33 @@ impl PagedFile {
 
     /// The pages that the shared cache has. They are kept in memory.
     fn find_shared(&self, pages: &[u32]) -> io::Result<BTreeMap<u32, Bytes>> {
-        let Some((cache, object)) = &self.shared else { return Ok(BTreeMap::new()) };
-        if self.source.doubted.contains(self.key.block) {
-            return Ok(BTreeMap::new());
+        let cache = self.source.shared.of_file(self.key.file).filter(|_| !pages.is_empty());
+        let Some(cache) = cache else { return Ok(BTreeMap::new()) };
+        let wanted: Vec<(u32, usize)> = pages.iter().map(|page| (*page, self.length_of(*page))).collect();
+        let found = self.wait(async { Ok(cache.pages(&self.object, &wanted).await) })?;
+        for (page, bytes) in &found {
+            self.source.cache.put_page(self.key, *page, bytes.clone());
+            if let Some(disk) = &self.source.disk {
+                disk.put_page(&self.object, *page, bytes.clone());
+            }
         }
-        let length = |page: u32| {
-            let bytes = self.bytes_of(&(page..page + 1));
-            (bytes.end - bytes.start) as usize
-        };
-        let wanted: Vec<(u32, usize)> = pages.iter().map(|page| (*page, length(*page))).collect();
-        let found = self.wait(async { Ok(cache.pages(object, &wanted).await) })?;
+        Ok(found)
+    }
+
+    /// The pages that are on disk. They are kept in memory.
+    fn find_on_disk(&self, pages: &[u32]) -> io::Result<BTreeMap<u32, Bytes>> {
+        let Some(disk) = &self.source.disk else { return Ok(BTreeMap::new()) };
+        let found = |page: &u32| Some((*page, disk.page(&self.object, *page, self.length_of(*page))?));
+        let found: BTreeMap<u32, Bytes> = pages.iter().filter_map(found).collect();
         for (page, bytes) in &found {
             self.source.cache.put_page(self.key, *page, bytes.clone());
         }
         Ok(found)
+    }
+
+    fn length_of(&self, page: u32) -> usize {
+        let bytes = self.bytes_of(&(page..page + 1));
+        (bytes.end - bytes.start) as usize
     }
 
     /// Waits for `work` on this thread, unless the request is cancelled.
@@ -148,8 +162,11 @@ impl PagedFile {
                 // A copy: a slice would keep the memory of the whole range.
                 let content = Bytes::copy_from_slice(content);
                 self.source.cache.put_page(self.key, page, content.clone());
-                if let Some((cache, object)) = &self.shared {
-                    cache.put_page(object, page, content);
+                if let Some(disk) = &self.source.disk {
+                    disk.put_page(&self.object, page, content.clone());
+                }
+                if let Some(shared) = self.source.shared.of_file(self.key.file) {
+                    shared.put_page(&self.object, page, content);
                 }
             }
             out.insert(span.start, bytes);
@@ -251,6 +268,8 @@ pub(crate) fn to_io(error: BucketError) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use bucket::Retry;
     use object_store::memory::InMemory;
     use tokio::runtime::Handle;
@@ -270,6 +289,7 @@ mod tests {
         bucket.put("file", content.clone()).await.unwrap();
         let source = PageSource {
             cache: Arc::new(Cache::new(cache_bytes, CacheMetrics::default())),
+            disk: None,
             shared: SharedCaches::default(),
             doubted: Doubted::default(),
             hedge: Arc::new(Hedge::default()),

@@ -4,13 +4,12 @@
 //! are written in the background. A server that is down, hangs or has garbage costs time and nothing else: every lookup ends
 //! within the configured timeout, a server that fails is not asked for a while, and a value that is not whole is ignored.
 //!
-//! Reading order: `config`, `item` (keys and values), `client`, `breaker`, `address`, `redis`, `memcached`, `wire`, `metrics`.
+//! Reading order: `config`, `client`, `breaker`, `address`, `redis`, `memcached`, `wire`, `metrics`.
 
 mod address;
 mod breaker;
 mod client;
 mod config;
-mod item;
 mod memcached;
 mod metrics;
 mod redis;
@@ -25,10 +24,10 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::page_item::{HEADER_BYTES, ObjectKey, open, seal};
 use crate::shared_cache::client::Client;
 use crate::shared_cache::metrics::{NamedMetrics, Operation};
 pub(crate) use config::{SharedConfig, duration};
-pub(crate) use item::{BucketId, ObjectKey};
 pub(crate) use metrics::SharedMetrics;
 
 /// Most pages of one write: its bytes are copied.
@@ -74,9 +73,9 @@ impl SharedCache {
         let keys: Vec<String> = wanted.iter().map(|(page, _)| self.key(object, *page)).collect();
         let longest = wanted.iter().map(|(_, length)| *length).max().unwrap_or(0);
         let (mut found, mut rejected) = (BTreeMap::new(), 0);
-        for (number, value) in self.client.get_many(&keys, longest + item::HEADER_BYTES).await {
+        for (number, value) in self.client.get_many(&keys, longest + HEADER_BYTES).await {
             let (page, length) = wanted[number];
-            match item::open(&keys[number], &value, length) {
+            match open(&keys[number], &value, length) {
                 Some(bytes) => _ = found.insert(page, bytes),
                 None => rejected += 1,
             }
@@ -143,7 +142,7 @@ impl Writer {
             tokio::spawn(async move {
                 let bytes: u64 = taken.iter().map(|(_, page)| page.len() as u64).sum();
                 let sealed = taken.into_iter().map(|(key, page)| {
-                    let value = item::seal(&key, &page);
+                    let value = seal(&key, &page);
                     (key, value)
                 });
                 client.set_many(sealed.collect()).await;

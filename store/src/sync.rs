@@ -176,10 +176,6 @@ impl Syncer {
     async fn close_idle_blocks(&self, shutdown: &Shutdown) {
         while shutdown.until_triggered(tokio::time::sleep(CLOSE_INTERVAL)).await.is_some() {
             self.blocks.close_idle();
-            let (open, bytes) = self.blocks.opened();
-            let (cache_bytes, hedged) = self.blocks.shared();
-            self.metrics.shared(cache_bytes, hedged);
-            self.metrics.open_blocks(open, bytes, self.blocks.header_bytes(), self.blocks.quarantine().len());
         }
     }
 }

@@ -2,6 +2,7 @@
 //! changes.
 
 mod blocks;
+mod disk;
 mod faults;
 mod living;
 mod oracle;
@@ -40,6 +41,7 @@ struct TestStore {
     blocks: Arc<crate::blocks::Blocks>,
     probes: Probes,
     shutdown: Shutdown,
+    registry: Registry,
     syncing: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -48,6 +50,16 @@ impl Drop for TestStore {
         self.shutdown.trigger();
         // The folder of the store is unlocked when the sync has ended.
         drop(self.syncing.take().map(std::thread::JoinHandle::join));
+    }
+}
+
+impl TestStore {
+    /// The value of a metric without labels, as it is scraped.
+    fn metric(&self, name: &str) -> f64 {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+        value.unwrap_or_else(|| panic!("{name} is not in\n{text}"))
     }
 }
 
@@ -63,7 +75,8 @@ async fn serve(bucket: &Bucket, data_dir: &Path, flags: &[&str]) -> TestStore {
     let config =
         Config { retry: Retry { attempts: 3, delay: std::time::Duration::from_millis(1) }, ..config(flags) };
     let folder = DataFolder::open(data_dir).unwrap();
-    let assembled = assemble(&config, std::slice::from_ref(bucket), &folder, &mut Registry::default());
+    let mut registry = Registry::default();
+    let assembled = assemble(&config, std::slice::from_ref(bucket), &folder, &mut registry);
     let Assembled { store, syncer, api } = assembled.unwrap_or_else(|error| panic!("{error}"));
     let (probes, shutdown) = (Probes::new(), Shutdown::new());
     let (handle, running) = (tokio::runtime::Handle::current(), (probes.clone(), shutdown.clone()));
@@ -79,6 +92,7 @@ async fn serve(bucket: &Bucket, data_dir: &Path, flags: &[&str]) -> TestStore {
         blocks: api.blocks,
         probes,
         shutdown,
+        registry,
         syncing: Some(syncing),
     }
 }

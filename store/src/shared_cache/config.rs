@@ -12,7 +12,7 @@ use crate::shared_cache::breaker::BreakerOptions;
 use crate::shared_cache::redis::RedisLogin;
 
 /// Values that are stored: a page with its header.
-const ITEM_BYTES: u64 = (16 << 10) + crate::shared_cache::item::HEADER_BYTES as u64;
+const ITEM_BYTES: u64 = (16 << 10) + crate::page_item::HEADER_BYTES as u64;
 /// Most operations or connections that can be configured.
 const MOST: i64 = 1 << 20;
 

@@ -1,11 +1,11 @@
-//! What a shared cache has for one page: its key, and a value that shows whether it is whole.
+//! What a cache outside of memory has for one page: its key, and a value that shows whether it is whole.
 //!
 //! ```text
 //! key    isthmus:1:<bucket, 32 hex digits>:<ULID>:<file>:<size of the object>:<page>
 //! value  "IsP1", be32 length of the page, be32 crc32c of key and page, the page
 //! ```
 //!
-//! The servers are shared by stores of several buckets, and anyone with access to them may write anything. So the key names the
+//! Servers are shared by stores of several buckets, and anyone with access to them may write anything. So the key names the
 //! bucket with its endpoint and prefix, and the checksum covers the key: the page of another object is as useless as garbage.
 
 use std::fmt;
@@ -16,7 +16,7 @@ use tsdb::Ulid;
 
 const MAGIC: &[u8; 4] = b"IsP1";
 /// Bytes of a value before the page.
-pub(super) const HEADER_BYTES: usize = 12;
+pub(crate) const HEADER_BYTES: usize = 12;
 
 /// The identity of a bucket in the keys of its pages.
 #[derive(Clone, PartialEq, Eq)]
@@ -47,13 +47,13 @@ impl ObjectKey {
     }
 
     /// The key of a page.
-    pub(super) fn page(&self, page: u32) -> String {
+    pub(crate) fn page(&self, page: u32) -> String {
         format!("{}{page}", self.0)
     }
 }
 
 /// The value of a page.
-pub(super) fn seal(key: &str, page: &[u8]) -> Bytes {
+pub(crate) fn seal(key: &str, page: &[u8]) -> Bytes {
     let mut value = BytesMut::with_capacity(HEADER_BYTES + page.len());
     value.put_slice(MAGIC);
     // Pages have 16 KiB at most.
@@ -64,7 +64,7 @@ pub(super) fn seal(key: &str, page: &[u8]) -> Bytes {
 }
 
 /// The page in a value; `None` if it is not the whole page of `length` bytes that was stored under this key.
-pub(super) fn open(key: &str, value: &Bytes, length: usize) -> Option<Bytes> {
+pub(crate) fn open(key: &str, value: &Bytes, length: usize) -> Option<Bytes> {
     let (head, page) = value.split_at_checked(HEADER_BYTES)?;
     let is_whole = head[..4] == *MAGIC
         && page.len() == length
