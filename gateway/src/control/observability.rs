@@ -24,8 +24,11 @@ use crate::{
     membership::{enrolment, registrations::Registrations},
     metrics::GatewayMetrics,
     peer_text::bounded,
-    transport::{self, CloseReason, MeshClient, MeshLink},
+    transport::{self, CloseReason, ConnectionEnd, MeshClient, MeshLink},
 };
+
+/// Time limit between the failure of a session and the end of its connection, which has the reason.
+const END_GRACE: Duration = Duration::from_millis(500);
 
 /// Runs the sessions of an observability gateway; state that they share.
 pub(crate) struct ObservabilityControl {
@@ -84,8 +87,15 @@ impl ObservabilityControl {
         let why = match connection.client().await {
             Ok(client) => {
                 let ended = self.session(&cluster, client, &progress).await;
-                // The reason of the session is more precise than that of the transport, unless the transport ended first.
-                if link.is_closed() { link.closed().await.to_string() } else { ended }
+                // Without its session the connection is no longer needed. Any other end of the transport came first, and is the
+                // reason for the end of the session.
+                match link.is_closed() {
+                    true => match link.closed().await {
+                        ConnectionEnd::Here(CloseReason::Done) => ended,
+                        first => first.to_string(),
+                    },
+                    false => ended,
+                }
             }
             Err(error) => error.reason,
         };
@@ -138,13 +148,17 @@ impl ObservabilityControl {
         loop {
             let message = tokio::select! {
                 message = tokio::time::timeout(SILENCE, session.incoming.message()) => message,
-                () = connection.drained() => return "drained".to_owned(),
+                () = connection.drained() => return "the connection was drained".to_owned(),
                 closed = link.closed() => return closed.to_string(),
             };
             let message = match message {
                 Ok(Ok(Some(FromCluster { message }))) => message,
                 Ok(Ok(None)) => return "the cluster closed the session".to_owned(),
-                Ok(Err(status)) => return bounded(status.message()),
+                // A lost connection ends its streams first.
+                Ok(Err(status)) => match tokio::time::timeout(END_GRACE, link.closed()).await {
+                    Ok(lost) => return lost.to_string(),
+                    Err(_) => return bounded(status.message()),
+                },
                 Err(_) => {
                     link.close(CloseReason::Silent);
                     return link.closed().await.to_string();

@@ -47,6 +47,10 @@ async fn reads(dials: &str, transport: &str) {
     assert_eq!((status.code(), status.message()), (Code::FailedPrecondition, "no values here"));
     drop(client);
     gateway.stop().await;
+    let entries =
+        directory(&obs, "the target is unhealthy", |entries| entries.iter().all(|e| !e.healthy)).await;
+    let why = &entries[0].last_error;
+    assert!(why.starts_with("cluster eu-1 is not connected: ") && !why.contains("no longer needed"), "{why}");
     obs.stop().await;
 }
 
