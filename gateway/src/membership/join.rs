@@ -61,7 +61,11 @@ pub(crate) enum TokenJoinError {
 
 impl From<TokenJoinError> for RoleError {
     fn from(error: TokenJoinError) -> Self {
-        Self::failed(error)
+        match error {
+            // The token is the credential that the flag gave. The issuer will not accept it after a restart either.
+            TokenJoinError::Refused { .. } => Self::wrong_configuration(error),
+            _ => Self::failed(error),
+        }
     }
 }
 
@@ -72,6 +76,8 @@ impl From<TokenJoinError> for RoleError {
 pub(crate) async fn join(token: &JoinToken, data_dir: &DataDir) -> Result<(), TokenJoinError> {
     let key = KeyAndCsr::generate().map_err(|error| TokenJoinError::Unusable(error.to_string()))?;
     data_dir.check_writable()?;
+    let addresses = token.addresses().iter().map(|address| address.parse()).collect::<Result<_, String>>();
+    let addresses = addresses.map_err(TokenJoinError::Unusable)?;
     let (address, stream) = connect_to_issuer(token).await?;
     let answer = enrol(token, &key, &address, stream).await?;
     let unusable = |reason: String| {
@@ -85,12 +91,8 @@ pub(crate) async fn join(token: &JoinToken, data_dir: &DataDir) -> Result<(), To
     let credentials = token
         .accept(key, der(answer.chain).collect(), &bundle, SystemTime::now())
         .map_err(|error| unusable(format!("an unusable certificate: {error}")))?;
-    let addresses = token.addresses().iter().map(|address| address.parse()).collect::<Result<_, String>>();
-    let membership = Membership {
-        issuer: token.issuer().clone(),
-        environment: answer.environment,
-        addresses: addresses.map_err(TokenJoinError::Unusable)?,
-    };
+    let membership =
+        Membership { issuer: token.issuer().clone(), environment: answer.environment, addresses };
     data_dir.store_membership(&membership)?;
     data_dir.store(&credentials, &bundle)?;
     tracing::info!(identity = %credentials.spiffe_id(), environment = membership.environment, "joined the mesh");

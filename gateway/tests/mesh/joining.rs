@@ -47,9 +47,12 @@ async fn a_cluster_joins_with_a_token_and_joins_again_without_using_it() {
     assert!(error.contains("cluster/us-1/gateway") && error.contains("another data directory"), "{error}");
 }
 
-async fn refused(world: &MeshWorld, name: &str, token: &pki::JoinToken, expected: &str) {
+/// Checks that the gateway does not start, and its exit code: 2 if a restart does not help.
+async fn refused(world: &MeshWorld, name: &str, token: &pki::JoinToken, code: u8, expected: &str) {
     let yaml = cluster(name, &[("scraper-0", "127.0.0.1:1".parse().unwrap())], "");
-    let error = world.try_start(name, &yaml, Some(token)).await.err().expect("joined").to_string();
+    let error = world.try_start(name, &yaml, Some(token)).await.err().expect("joined");
+    let (error, exit_code) = (error.to_string(), error.exit_code());
+    assert_eq!(exit_code, code, "{error}");
     assert!(error.contains(expected) && !error.contains('\n'), "{error}");
     assert!(!world.dir.path().join(format!("{name}-data/credentials.pem")).exists());
 }
@@ -64,17 +67,17 @@ async fn a_used_expired_or_unknown_token_is_rejected_in_one_line() {
     let store = TestStore::start(EU_1).await;
     let yaml = cluster("eu-1", &[("scraper-0", store.address)], "");
     let _gateway = world.try_start("eu-1", &yaml, Some(&used)).await.unwrap();
-    refused(&world, "thief", &used, "already used").await;
+    refused(&world, "thief", &used, 2, "already used").await;
 
     let expired = world.token_at("eu-2", &[mesh], SystemTime::now() - Duration::from_secs(3600));
-    refused(&world, "eu-2", &expired, "expired").await;
+    refused(&world, "eu-2", &expired, 2, "expired").await;
 
     // Signed under the same roots, but not in the inventory, like a guessed token.
     let unknown = world.forked_issuer().create_token(&new_token("eu-3", mesh), SystemTime::now()).unwrap();
-    refused(&world, "eu-3", &unknown, "unknown to this issuer").await;
+    refused(&world, "eu-3", &unknown, 2, "unknown to this issuer").await;
 
     let unreachable = world.token("eu-4", &["127.0.0.1:1".parse().unwrap()]);
-    refused(&world, "eu-4", &unreachable, "the token was not used").await;
+    refused(&world, "eu-4", &unreachable, 1, "the token was not used").await;
 }
 
 /// A relay between the joining gateway and an impostor counts the application data that the gateway sends.
@@ -102,7 +105,7 @@ async fn a_gateway_under_another_root_never_receives_the_secret() {
     // The foreign issuer has a token of the same cluster, so only the pins can stop the join.
     foreign.token("eu-1", &[address]);
     let token = world.token("eu-1", &[address]);
-    refused(&world, "eu-1", &token, "no root that the token pins").await;
+    refused(&world, "eu-1", &token, 1, "no root that the token pins").await;
     assert_eq!(seen.load(Ordering::SeqCst), 0, "bytes of application data left the joiner");
 }
 
