@@ -27,6 +27,7 @@ mod handler;
 mod link;
 mod listener;
 mod node;
+mod probing;
 pub(crate) mod settings;
 
 pub use body::Body;

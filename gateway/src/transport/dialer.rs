@@ -21,6 +21,7 @@ use crate::transport::{
     ConnectError, ConnectionEnd, ConnectionEvent, ConnectionFailure, MeshConnection, MeshLink, MeshNode,
     TransportChoice,
     listener::bind_udp,
+    probing::ProbeWaits,
     settings::{ALPN_QUIC, ALPN_TCP, tune_tcp},
 };
 
@@ -50,6 +51,7 @@ pub struct Dialer {
     endpoints: [Option<quinn::Endpoint>; 2],
     current: Option<MeshLink>,
     probe_at: Instant,
+    probe_waits: ProbeWaits,
     /// Attempts since the last good connection.
     attempts: u32,
 }
@@ -74,6 +76,7 @@ impl Dialer {
             endpoints: [None, None],
             current: None,
             probe_at: Instant::now(),
+            probe_waits: ProbeWaits::new(node.settings.probe_quic),
             attempts: 0,
         })
     }
@@ -90,12 +93,20 @@ impl Dialer {
         loop {
             if let Some(link) = self.current.clone() {
                 let Some(closed) = self.until_closed(&link).await else {
-                    match self.probe().await {
+                    let probed = tokio::select! {
+                        probed = self.probe() => probed,
+                        // The loss is handled in the next round.
+                        _ = link.closed() => None,
+                    };
+                    match probed {
                         Some(connection) => return self.adopt(connection),
                         None => continue,
                     }
                 };
                 self.current = None;
+                if link.transport() == Transport::Quic {
+                    self.probe_waits.quic_ended(link.age());
+                }
                 let refused =
                     matches!(closed, ConnectionEnd::There { failure: ConnectionFailure::Refused, .. });
                 self.attempts =
@@ -124,7 +135,9 @@ impl Dialer {
 
     fn adopt(&mut self, connection: MeshConnection) -> MeshConnection {
         self.current = Some(connection.link().clone());
-        self.probe_at = Instant::now() + self.node.settings.probe_quic_every;
+        if connection.link().transport() == Transport::Tcp {
+            self.probe_at = Instant::now() + self.probe_waits.next();
+        }
         connection
     }
 
@@ -141,7 +154,7 @@ impl Dialer {
 
     /// Tries QUIC while a TCP connection is in use. A failure changes nothing.
     async fn probe(&mut self) -> Option<MeshConnection> {
-        self.probe_at = Instant::now() + self.node.settings.probe_quic_every;
+        self.probe_at = Instant::now() + self.probe_waits.next();
         for address in self.resolve().await.ok()? {
             if let Ok(connection) = self.dial_quic(address).await {
                 (self.node.events)(&ConnectionEvent::Recovered { address });

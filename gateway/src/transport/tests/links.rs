@@ -22,7 +22,7 @@ fn quick() -> TransportSettings {
     TransportSettings {
         handshake_timeout: Duration::from_millis(500),
         fallback_after: Duration::from_millis(100),
-        probe_quic_every: Duration::from_millis(50),
+        probe_quic: (Duration::from_millis(50), HOUR),
         backoff: (Duration::from_millis(1), Duration::from_millis(20)),
         ..TransportSettings::default()
     }
@@ -172,6 +172,30 @@ async fn a_tcp_connection_is_replaced_when_quic_works_again() {
     assert!(!over_tcp.link().is_closed(), "streams on the old connection must be left alone");
     events.wait("Recovered").await;
     quic.abort();
+}
+
+#[tokio::test]
+async fn a_tcp_connection_that_ends_during_an_attempt_to_use_quic_is_replaced_at_once() {
+    let ca = Ca::new();
+    let (mut listener, accepting, _) = listen(&ca, LOOPBACK).await;
+    let (proxy, _silent) = tcp_only_proxy(listener.local_addr(), true).await;
+    // The attempt begins at once and never ends.
+    let settings = TransportSettings {
+        handshake_timeout: HOUR,
+        probe_quic: (Duration::ZERO, Duration::ZERO),
+        ..quick()
+    };
+    let (node, _) = node(ca.store("eu-1", HOUR), settings);
+    let mut dialer = Dialer::new(&node, target(proxy, TransportChoice::Auto)).unwrap();
+    let (first, accepted) = tokio::join!(soon("TCP", dialer.next()), accept(&mut listener));
+    let (_first, _accepted) = (first.client().await.unwrap(), accepted.client().await.unwrap());
+    let closing = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        accepting.links().close_where(CloseReason::Denied, |_| true);
+        accept(&mut listener).await
+    };
+    let (second, _accepted) = tokio::join!(soon("TCP again", dialer.next()), closing);
+    assert_eq!(second.link().transport(), Transport::Tcp);
 }
 
 /// Passes datagrams between one client and `to`.
