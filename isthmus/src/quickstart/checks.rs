@@ -232,7 +232,7 @@ async fn udp_blocked(demonstration: &mut Demonstration, querier: &QuerierClient)
 
 async fn used_token(demonstration: &Demonstration) -> Result<String> {
     let token = demonstration.token(demonstration.plan().clusters[0].name)?;
-    demonstration.join_is_refused("used-token", &token).await
+    demonstration.join_is_refused("used-token", &token, "already used").await
 }
 
 async fn wrong_token(demonstration: &Demonstration) -> Result<String> {
@@ -241,7 +241,7 @@ async fn wrong_token(demonstration: &Demonstration) -> Result<String> {
     let middle = token.len() / 2;
     let other = if token.as_bytes()[middle] == b'A' { "B" } else { "A" };
     token.replace_range(middle..=middle, other);
-    demonstration.join_is_refused("wrong-token", &token).await
+    demonstration.join_is_refused("wrong-token", &token, "checksum is wrong").await
 }
 
 async fn cluster_killed(demonstration: &mut Demonstration, querier: &QuerierClient) -> Result<String> {
@@ -261,8 +261,14 @@ async fn cluster_killed(demonstration: &mut Demonstration, querier: &QuerierClie
     let warning = named.with_context(|| format!("no warning names {name}: {:?}", answer.warnings))?.clone();
     let clusters = answer.by_label("cluster");
     ensure!(clusters.len() == 1, "answers from {}", shown(&clusters));
-    match querier.query(TARGETS_PER_CLUSTER, "&partial_response=false").await {
+    // Only of this cluster, because a replica of the other one was killed before.
+    let targets = format!("count(up{{cluster=\"{name}\"}})");
+    match querier.query(&targets, "&partial_response=false").await {
         Ok(_) => bail!("partial_response=false gave an answer without {name}"),
-        Err(refused) => Ok(format!("warning: {warning}; with partial_response=false: {refused:#}")),
+        Err(refused) => {
+            let refused = format!("{refused:#}");
+            ensure!(refused.contains(name), "with partial_response=false: {refused}");
+            Ok(format!("warning: {warning}; with partial_response=false: {refused}"))
+        }
     }
 }

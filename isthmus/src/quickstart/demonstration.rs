@@ -252,9 +252,9 @@ impl Demonstration {
         self.plan.dir.join(format!("{cluster}.token"))
     }
 
-    /// Starts a gateway that tries to join with `token`, expects that it is refused, and returns its last
-    /// line of output.
-    pub(super) async fn join_is_refused(&self, name: &str, token: &str) -> Result<String> {
+    /// Starts a gateway that tries to join with `token`, expects that it is refused for the reason `why`, and returns its
+    /// last line of output.
+    pub(super) async fn join_is_refused(&self, name: &str, token: &str, why: &str) -> Result<String> {
         let dir = self.plan.dir.join(name);
         fs::create_dir_all(&dir)?;
         let file = dir.join("token");
@@ -270,7 +270,8 @@ impl Demonstration {
         let said = String::from_utf8_lossy(&output.stderr);
         let line = said.lines().last().unwrap_or("nothing").trim().to_owned();
         ensure!(!output.status.success(), "the gateway joined: {line}");
-        ensure!(output.status.code().is_some(), "the gateway crashed: {line}");
+        let is_refused = output.status.code() == Some(2) && line.contains(why);
+        ensure!(is_refused, "the gateway failed for another reason: {}: {line}", output.status);
         Ok(format!("{}: {line}", output.status))
     }
 
