@@ -12,7 +12,9 @@ mod checks;
 mod child;
 mod demonstration;
 mod die_with_parent;
+mod disk;
 mod folder;
+mod gateways;
 mod history;
 mod http;
 mod link;
@@ -32,6 +34,7 @@ use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
 use demonstration::Demonstration;
+use disk::FullDisk;
 use folder::Folder;
 use plan::QuickstartPlan;
 use ports::ReservedPorts;
@@ -82,7 +85,8 @@ async fn demonstrate(args: &QuickstartArgs) -> Result<ExitCode> {
     let ports = ReservedPorts::bind(args.base_port)?;
     let folder = Folder::prepare(args.dir.as_deref())?;
     let plan = QuickstartPlan::new(folder.path(), args.base_port);
-    fs::create_dir_all(&plan.logs)?;
+    disk::check_space(&plan.dir)?;
+    fs::create_dir_all(&plan.logs).with_context(|| format!("create {}", plan.logs.display()))?;
     let mut demonstration = Demonstration::new(plan, prometheus, ports)?;
     // Install the handlers before the first child starts, so that Ctrl-C always stops the children in order.
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -96,7 +100,7 @@ async fn demonstrate(args: &QuickstartArgs) -> Result<ExitCode> {
         }
     };
     let outcome = tokio::select! {
-        outcome = perform(&mut demonstration, args.check) => outcome,
+        outcome = perform_on_disk(&mut demonstration, args.check) => outcome,
         () = stop_signal() => Ok(ExitCode::SUCCESS),
     };
     say!("\nstopping all processes...");
@@ -108,8 +112,20 @@ async fn demonstrate(args: &QuickstartArgs) -> Result<ExitCode> {
     if !matches!(outcome, Ok(ExitCode::SUCCESS)) || stopped.is_err() {
         folder.keep();
     }
-    stopped?;
-    outcome
+    // An error of the demonstration is more important than one of its end.
+    outcome.and_then(|code| stopped.map(|()| code))
+}
+
+/// [`perform`]; where something has failed and the disk is full, the error says so first.
+async fn perform_on_disk(demonstration: &mut Demonstration, check: bool) -> Result<ExitCode> {
+    let dir = demonstration.plan().dir.clone();
+    let outcome = perform(demonstration, check).await;
+    match (&outcome, disk::check_space(&dir)) {
+        (Ok(ExitCode::SUCCESS), _) | (_, Ok(())) => outcome,
+        (Ok(_), full) => full.and(outcome),
+        (Err(error), _) if error.is::<FullDisk>() => outcome,
+        (Err(_), Err(full)) => outcome.map_err(|error| error.context(full)),
+    }
 }
 
 async fn perform(demonstration: &mut Demonstration, check: bool) -> Result<ExitCode> {
@@ -144,6 +160,7 @@ async fn perform(demonstration: &mut Demonstration, check: bool) -> Result<ExitC
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
         demonstration.check_children()?;
+        disk::check_space(&demonstration.plan().dir)?;
     }
 }
 

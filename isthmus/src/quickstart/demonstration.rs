@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tokio::process::Command;
 
 use crate::quickstart::child::Child;
+use crate::quickstart::gateways;
 use crate::quickstart::history;
 use crate::quickstart::http::Http;
 use crate::quickstart::link::ClusterLink;
@@ -64,7 +65,7 @@ impl Demonstration {
     /// Creates the roots and the issuing CA.
     pub(super) async fn create_trust_domain(&self) -> Result<()> {
         let QuickstartPlan { pki_state, pki_roots, .. } = &self.plan;
-        fs::create_dir_all(self.plan.dir.join("pki"))?;
+        create_dir(&self.plan.dir.join("pki"))?;
         let passphrase = self.plan.dir.join("pki/root-passphrase");
         write_private(&passphrase, "a demonstration needs no secret passphrase\n")?;
         self.run(&[
@@ -86,9 +87,9 @@ impl Demonstration {
     /// Starts the observability cluster: its gateway and the querier.
     pub(super) async fn start_observability(&mut self) -> Result<()> {
         let plan = self.plan.clone();
-        fs::create_dir_all(&plan.observability)?;
+        create_dir(&plan.observability)?;
         let config = plan.observability.join("gateway.yaml");
-        fs::write(&config, observability_gateway(&plan))?;
+        write(&config, &gateways::observability(&plan))?;
         for cluster in &plan.clusters {
             let to = match cluster.reach {
                 Reach::DialsOut => plan.gateway_mesh,
@@ -117,7 +118,7 @@ impl Demonstration {
     /// Writes yesterday's blocks into the bucket, and starts the store.
     pub(super) async fn start_store(&mut self) -> Result<()> {
         let plan = self.plan.clone();
-        fs::create_dir_all(&plan.bucket)?;
+        create_dir(&plan.bucket)?;
         if let Some(generate) = history::generate(&plan) {
             self.run(&generate.iter().map(String::as_str).collect::<Vec<_>>()).await?;
         }
@@ -133,9 +134,9 @@ impl Demonstration {
         for scraper in &cluster.scrapers {
             let dir = cluster.dir.join(&scraper.name);
             // A sidecar that uploads may start before Prometheus has created the folder.
-            fs::create_dir_all(dir.join("data"))?;
+            create_dir(&dir.join("data"))?;
             let configuration = prometheus::configuration(cluster, scraper, self.has_pushgateway());
-            fs::write(dir.join("prometheus.yml"), configuration)?;
+            write(&dir.join("prometheus.yml"), &configuration)?;
         }
         if let Some(pushgateway) = self.pushgateway.clone() {
             let args = vec![format!("--web.listen-address={}", cluster.pushgateway)];
@@ -168,7 +169,7 @@ impl Demonstration {
         ])
         .await?;
         let config = cluster.dir.join("gateway.yaml");
-        fs::write(&config, cluster_gateway(cluster))?;
+        write(&config, &gateways::cluster(cluster))?;
         let mut gateway = vec![
             "gateway".to_owned(),
             format!("--config={}", config.display()),
@@ -256,7 +257,7 @@ impl Demonstration {
     /// last line of output.
     pub(super) async fn join_is_refused(&self, name: &str, token: &str, why: &str) -> Result<String> {
         let dir = self.plan.dir.join(name);
-        fs::create_dir_all(&dir)?;
+        create_dir(&dir)?;
         let file = dir.join("token");
         write_private(&file, token)?;
         let any = "127.0.0.1:0";
@@ -367,36 +368,17 @@ fn text(path: &Path) -> String {
     path.display().to_string()
 }
 
+fn create_dir(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).with_context(|| format!("create {}", path.display()))
+}
+
+fn write(path: &Path, content: &str) -> Result<()> {
+    fs::write(path, content).with_context(|| format!("write {}", path.display()))
+}
+
 /// Writes a file that only its owner may read.
 fn write_private(path: &Path, content: &str) -> Result<()> {
-    fs::write(path, content).with_context(|| format!("write {}", path.display()))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    Ok(())
-}
-
-/// `gateway.yaml` of the observability cluster.
-fn observability_gateway(plan: &QuickstartPlan) -> String {
-    let mut yaml = format!(
-        "role: observability\ndata_dir: gateway\npki:\n  state: {}\nlisten: {}\n",
-        plan.pki_state.display(),
-        plan.gateway_mesh,
-    );
-    yaml.push_str("# A cluster that dials in needs no entry, because its token registered it.\nclusters:\n");
-    for cluster in plan.clusters.iter().filter(|c| c.reach == Reach::IsDialled) {
-        yaml.push_str(&format!("  - name: {}\n    dial: ['{}']\n", cluster.name, cluster.link));
-    }
-    yaml
-}
-
-/// `gateway.yaml` of a client cluster.
-fn cluster_gateway(cluster: &ClusterPlan) -> String {
-    let mut yaml = "role: cluster\ndata_dir: gateway\n".to_owned();
-    if cluster.reach == Reach::IsDialled {
-        yaml.push_str(&format!("listen: {}\n", cluster.gateway_mesh));
-    }
-    yaml.push_str("targets:\n");
-    for scraper in &cluster.scrapers {
-        yaml.push_str(&format!("  - name: {}\n    address: {}\n", scraper.name, scraper.sidecar_grpc));
-    }
-    yaml
+    write(path, content)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+        .with_context(|| format!("set the permissions of {}", path.display()))
 }

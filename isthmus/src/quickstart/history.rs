@@ -1,5 +1,6 @@
 //! Yesterday's data: a bucket in a folder, with blocks that a cluster is supposed to have uploaded.
 
+use crate::quickstart::gateways::quoted;
 use crate::quickstart::plan::{ENVIRONMENT, QuickstartPlan};
 
 /// How long ago the history begins and ends, in hours. What is newer comes from the sidecars.
@@ -8,7 +9,7 @@ const END_HOURS: u32 = 2;
 
 /// The objstore configuration of the bucket, as a flag.
 pub(super) fn bucket_flag(plan: &QuickstartPlan) -> String {
-    format!("--objstore.config={{type: FILESYSTEM, config: {{directory: '{}'}}}}", plan.bucket.display())
+    format!("--objstore.config={{type: FILESYSTEM, config: {{directory: {}}}}}", quoted(&plan.bucket))
 }
 
 /// The command that writes the blocks of one replica of the cluster with long-term retention.
