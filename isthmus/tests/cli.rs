@@ -19,7 +19,9 @@ fn help_lists_every_command() {
     let output = isthmus(&["--help"]);
     assert!(output.status.success());
     let help = text(&output.stdout);
-    for command in ["sidecar", "query", "gateway", "pki", "tools", "quickstart", "completions", "man"] {
+    for command in
+        ["sidecar", "store", "query", "gateway", "pki", "tools", "quickstart", "completions", "man"]
+    {
         assert!(help.contains(&format!("\n  {command} ")), "no {command} in:\n{help}");
     }
 }
@@ -204,12 +206,12 @@ fn wrong_usage_ends_with_code_2_and_names_what_is_wrong() {
     let any = "--http-address=127.0.0.1:0 --grpc-address=127.0.0.1:0";
     for flag in ["--http.config", "--tracing.config-file", "--request.logging-config-file"] {
         check(&format!("query {any} {flag}=none"), "none");
-        check(&format!("query {any} {flag}=bad.yaml"), "line 1");
+        check(&format!("query {any} {flag}=bad.yaml"), "bad.yaml: line 1");
     }
     check(&format!("query {any} --endpoint.sd-config-file=none"), "--endpoint.sd-config-file=none");
     check(&format!("query {any} --query.active-query-path=file"), "--query.active-query-path=file");
     check("sidecar --objstore.config-file=none", "--objstore.config-file=none");
-    check("sidecar --objstore.config-file=bad.yaml", "line 1");
+    check("sidecar --objstore.config-file=bad.yaml", "--objstore.config-file=bad.yaml: line 1");
     check(&format!("sidecar {any} --objstore.config-file=bucket.yaml --tsdb.path=none"), "--tsdb.path=none");
     check("gateway", "--join-file");
     check("gateway --config none", "none");
@@ -225,7 +227,13 @@ fn wrong_usage_ends_with_code_2_and_names_what_is_wrong() {
     check(&format!("{init} --root-passphrase-file none"), "--root-passphrase-file none");
     check(&format!("{init} --root-passphrase-file empty"), "passphrase");
     check("tools bucket ls --objstore.config-file=none", "--objstore.config-file=none");
-    check("tools bucket ls --objstore.config-file=bad.yaml", "line 1");
+    check("tools bucket ls --objstore.config-file=bad.yaml", "--objstore.config-file=bad.yaml: line 1");
+    write("unset.yaml", "type: S3\nconfig: {access_key: $(ISTHMUS_NOT_SET)}\n");
+    check("tools bucket ls --objstore.config-file=unset.yaml", "unset.yaml: contains $(ISTHMUS_NOT_SET)");
+    check("sidecar --prometheus.http-client-file=bad.yaml", "--prometheus.http-client-file=bad.yaml: line 1");
+    for flag in ["--endpoint.sd-config-file", "--selector.relabel-config-file"] {
+        check(&format!("query {any} {flag}=bad.yaml"), &format!("{flag}=bad.yaml: "));
+    }
     check("quickstart --prometheus=none", "--prometheus none");
     check("quickstart --dir=file", "--dir file");
     check("quickstart --dir=file/below", "--dir file/below");

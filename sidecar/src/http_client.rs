@@ -50,12 +50,14 @@ impl HttpClientArgs {
     /// # Errors
     /// All mistakes, or a file that cannot be used.
     pub(crate) fn check(&self, url: &str) -> Result<HttpClientConfig, ConfigMistakes> {
-        let text = runtime::load_config(FLAG, self.http_client.as_deref(), self.http_client_file.as_deref());
+        let file = self.http_client_file.as_deref();
+        let text = runtime::load_config(FLAG, self.http_client.as_deref(), file);
         let text = text.map_err(|mistake| ConfigMistakes::from(mistake.to_string()))?.unwrap_or_default();
         if text.trim().is_empty() {
             return Ok(HttpClientConfig::default());
         }
-        let in_flag = |mistake: &dyn std::fmt::Display| format!("--{FLAG}: {mistake}");
+        let origin = runtime::config_origin(FLAG, file);
+        let in_flag = |mistake: &dyn std::fmt::Display| format!("{origin}: {mistake}");
         let root = YamlNode::parse(&text).map_err(|mistake| ConfigMistakes::from(in_flag(&mistake)))?;
         let mistakes = Mistakes::default();
         let config = read(&root, url, &mistakes);

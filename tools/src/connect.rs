@@ -37,7 +37,6 @@ impl OtherBucket<'_> {
     /// Neither or both flags are given, the configuration is wrong, or the bucket cannot be used.
     pub(crate) async fn open(&self) -> Result<Bucket> {
         let flag = self.flag;
-        let usage = |error: &dyn std::fmt::Display| ToolError::usage(format!("--{flag}: {error}"));
         let text = runtime::load_config(flag, self.text, self.file)
             .map_err(|error| ToolError::usage(error.to_string()))?
             .ok_or_else(|| {
@@ -45,7 +44,10 @@ impl OtherBucket<'_> {
                     "no second bucket is configured: give --{flag}-file=FILE or --{flag}=YAML"
                 ))
             })?;
-        let config = BucketConfig::parse(&text).map_err(|error| usage(&error))?;
+        let config = BucketConfig::parse(&text).map_err(|error| {
+            let origin = runtime::config_origin(flag, self.file);
+            ToolError::usage(error.in_origin(origin).to_string())
+        })?;
         connect(&config).await
     }
 }

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use crate::config::{BucketConfig, ObjstoreConfigError, ServedBucket};
 
+/// The flag with the text, without dashes; the one with the file has the suffix `-file`.
+const FLAG: &str = "objstore.config";
+
 /// `--objstore.config` and `--objstore.config-file`. Flatten it into a role's arguments.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct ObjstoreArgs {
@@ -34,7 +37,7 @@ impl From<ObjstoreArgsError> for runtime::ConfigMistakes {
     fn from(error: ObjstoreArgsError) -> Self {
         match error {
             ObjstoreArgsError::Config(error) => {
-                error.mistakes().iter().map(|mistake| format!("objstore configuration: {mistake}")).collect()
+                error.mistakes().iter().map(|mistake| format!("{}: {mistake}", error.origin())).collect()
             }
             other => other.to_string().into(),
         }
@@ -47,9 +50,8 @@ impl ObjstoreArgs {
     /// # Errors
     /// See [`ObjstoreArgsError`].
     pub fn load(&self) -> Result<Option<BucketConfig>, ObjstoreArgsError> {
-        let file = self.objstore_config_file.as_deref();
-        let text = runtime::load_config("objstore.config", self.objstore_config.as_deref(), file)?;
-        Ok(text.map(|text| BucketConfig::parse(&text)).transpose()?)
+        let parsed = self.text()?.map(|text| BucketConfig::parse(&text)).transpose();
+        Ok(parsed.map_err(|error| error.in_origin(self.origin()))?)
     }
 
     /// The buckets of a role that serves one or several; see [`ServedBucket::parse_all`].
@@ -57,10 +59,17 @@ impl ObjstoreArgs {
     /// # Errors
     /// See [`ObjstoreArgsError`].
     pub fn served(&self) -> Result<Vec<ServedBucket>, ObjstoreArgsError> {
-        let file = self.objstore_config_file.as_deref();
-        let text = runtime::load_config("objstore.config", self.objstore_config.as_deref(), file)?;
-        let text = text.ok_or(ObjstoreArgsError::Missing)?;
-        Ok(ServedBucket::parse_all(&text)?)
+        let text = self.text()?.ok_or(ObjstoreArgsError::Missing)?;
+        Ok(ServedBucket::parse_all(&text).map_err(|error| error.in_origin(self.origin()))?)
+    }
+
+    fn text(&self) -> Result<Option<String>, runtime::LoadConfigError> {
+        runtime::load_config(FLAG, self.objstore_config.as_deref(), self.objstore_config_file.as_deref())
+    }
+
+    /// The flag with the text, for errors about it.
+    fn origin(&self) -> String {
+        runtime::config_origin(FLAG, self.objstore_config_file.as_deref())
     }
 
     /// The configuration, for a role that needs a bucket.
@@ -92,5 +101,19 @@ mod tests {
             args(Some("type: S3\nconfig: {access_key: $(ISTHMUS_NOT_SET)}"), None).load().unwrap_err();
         assert!(unset.to_string().contains("ISTHMUS_NOT_SET"), "{unset}");
         assert!(args(Some(text), Some("x")).load().is_err());
+        // A mistake names the flag, and the file.
+        let unknown = args(Some("type: S4"), None).served().unwrap_err().to_string();
+        assert!(unknown.starts_with("--objstore.config: line 1: type: \"S4\""), "{unknown}");
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("bucket.yaml").display().to_string();
+        std::fs::write(&file, "type: FILESYSTEM\nconfig: {directory: a, mode: b, size: c}\n").unwrap();
+        let mistakes = runtime::ConfigMistakes::from(args(None, Some(&file)).load().unwrap_err());
+        let expected =
+            |field: &str| format!("--objstore.config-file={file}: line 2: config.{field}: unknown field");
+        let [mode, size] = mistakes.lines() else { panic!("{mistakes}") };
+        assert!(mode.starts_with(&expected("mode")) && size.starts_with(&expected("size")), "{mistakes}");
+        std::fs::write(&file, "type: S3\nconfig: {access_key: $(ISTHMUS_NOT_SET)}").unwrap();
+        let unset = args(None, Some(&file)).load().unwrap_err().to_string();
+        assert!(unset.starts_with(&format!("--objstore.config-file={file}: contains $(ISTHMUS")), "{unset}");
     }
 }

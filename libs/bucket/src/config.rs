@@ -66,10 +66,26 @@ enum Provider {
 /// The mistakes in an objstore configuration; at least one.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ObjstoreConfigError {
+    origin: Option<String>,
     mistakes: Vec<Mistake>,
 }
 
 impl ObjstoreConfigError {
+    fn new(mistakes: Vec<Mistake>) -> Self {
+        Self { origin: None, mistakes }
+    }
+
+    /// The same mistakes with the place of the configuration, such as a flag and its file ([`runtime::config_origin`]).
+    #[must_use]
+    pub fn in_origin(self, origin: String) -> Self {
+        Self { origin: Some(origin), ..self }
+    }
+
+    /// Where the configuration is, as far as it is known.
+    pub fn origin(&self) -> &str {
+        self.origin.as_deref().unwrap_or("objstore configuration")
+    }
+
     /// All mistakes, in the order of their lines.
     pub fn mistakes(&self) -> &[Mistake] {
         &self.mistakes
@@ -78,10 +94,11 @@ impl ObjstoreConfigError {
 
 impl fmt::Display for ObjstoreConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let origin = self.origin();
         if let [mistake] = self.mistakes.as_slice() {
-            return write!(f, "objstore configuration: {mistake}");
+            return write!(f, "{origin}: {mistake}");
         }
-        write!(f, "objstore configuration: {} mistakes", self.mistakes.len())?;
+        write!(f, "{origin}: {} mistakes", self.mistakes.len())?;
         self.mistakes.iter().try_for_each(|mistake| write!(f, "\n  {mistake}"))
     }
 }
@@ -94,8 +111,7 @@ impl BucketConfig {
     /// # Errors
     /// All mistakes.
     pub fn parse(yaml: &str) -> Result<Self, ObjstoreConfigError> {
-        let root =
-            YamlNode::parse(yaml).map_err(|mistake| ObjstoreConfigError { mistakes: vec![mistake] })?;
+        let root = YamlNode::parse(yaml).map_err(|mistake| ObjstoreConfigError::new(vec![mistake]))?;
         let (mistakes, warnings) = (Mistakes::default(), Mistakes::default());
         let parsed = read(&root, &ConfigNotes { mistakes: &mistakes, warnings: &warnings });
         let mistakes = mistakes.into_sorted();
@@ -103,7 +119,7 @@ impl BucketConfig {
             Some((provider, prefix)) if mistakes.is_empty() => {
                 Ok(Self { provider, prefix, warnings: warnings.into_sorted() })
             }
-            _ => Err(ObjstoreConfigError { mistakes }),
+            _ => Err(ObjstoreConfigError::new(mistakes)),
         }
     }
 

@@ -30,8 +30,32 @@ pub enum LoadConfigError {
         path: PathBuf,
     },
     /// The text contains `$(NAME)`, but the environment has no such variable.
-    #[error("the configuration contains $({0}), but the environment variable {0} is not set: set it")]
-    Unset(String),
+    #[error("{origin}: {source}")]
+    Unset {
+        /// See [`config_origin`].
+        origin: String,
+        /// The variable.
+        source: UnsetVariable,
+    },
+}
+
+/// A text contains `$(NAME)`, but there is no variable with this name.
+#[derive(Debug, thiserror::Error)]
+#[error("contains $({0}), but the environment variable {0} is not set: set it")]
+pub struct UnsetVariable(pub String);
+
+/// The flag of a pair that gives the text, for errors about the text: `--FLAG-file=PATH`, or `--FLAG`.
+///
+/// ```
+/// assert_eq!(runtime::config_origin("objstore.config", None), "--objstore.config");
+/// let file = std::path::Path::new("bucket.yaml");
+/// assert_eq!(runtime::config_origin("objstore.config", Some(file)), "--objstore.config-file=bucket.yaml");
+/// ```
+pub fn config_origin(flag: &str, file: Option<&Path>) -> String {
+    match file {
+        Some(path) => format!("--{flag}-file={}", path.display()),
+        None => format!("--{flag}"),
+    }
 }
 
 /// Loads the configuration of a pair of flags, `--FLAG` (the text itself) and `--FLAG-file` (the path of a file), and
@@ -50,7 +74,8 @@ pub fn load_config(
         (None, Some(path)) => read_bounded(flag, path)?,
         (None, None) => return Ok(None),
     };
-    expand_env(&text, |name| std::env::var(name).ok()).map(Some)
+    let expanded = expand_env(&text, |name| std::env::var(name).ok());
+    expanded.map(Some).map_err(|source| LoadConfigError::Unset { origin: config_origin(flag, file), source })
 }
 
 fn read_bounded(flag: &str, path: &Path) -> Result<String, LoadConfigError> {
@@ -76,8 +101,8 @@ fn read_bounded(flag: &str, path: &Path) -> Result<String, LoadConfigError> {
 /// A name consists of letters, digits and underscores, and does not begin with a digit.
 ///
 /// # Errors
-/// [`LoadConfigError::Unset`] for the first name for which `lookup` returns `None`.
-pub fn expand_env(text: &str, lookup: impl Fn(&str) -> Option<String>) -> Result<String, LoadConfigError> {
+/// The first name for which `lookup` returns `None`.
+pub fn expand_env(text: &str, lookup: impl Fn(&str) -> Option<String>) -> Result<String, UnsetVariable> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(start) = rest.find("$(") {
@@ -87,7 +112,7 @@ pub fn expand_env(text: &str, lookup: impl Fn(&str) -> Option<String>) -> Result
         let is_name = !name.is_empty() && !name.as_bytes()[0].is_ascii_digit();
         if is_name && inner[length..].starts_with(')') {
             out.push_str(&rest[..start]);
-            out.push_str(&lookup(name).ok_or_else(|| LoadConfigError::Unset(name.to_owned()))?);
+            out.push_str(&lookup(name).ok_or_else(|| UnsetVariable(name.to_owned()))?);
             rest = &inner[length + 1..];
         } else {
             out.push_str(&rest[..start + 2]);
@@ -109,10 +134,7 @@ mod tests {
         check("a: $(A_1)-$(A_1)", "a: x$(B)-x$(B)");
         check("$A_1 ${A_1} $( $(1) $() $(A-1) $", "$A_1 ${A_1} $( $(1) $() $(A-1) $");
         let error = expand_env("k: $(MISSING)", lookup).unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "the configuration contains $(MISSING), but the environment variable MISSING is not set: set it"
-        );
+        assert_eq!(error, "contains $(MISSING), but the environment variable MISSING is not set: set it");
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub mod yaml;
 pub use address::{AddressError, ListenAddress};
 pub use args::CommonArgs;
 pub use client_tls::{ClientTlsFields, system_tls};
-pub use config::{LoadConfigError, expand_env, load_config};
+pub use config::{LoadConfigError, UnsetVariable, config_origin, expand_env, load_config};
 pub use context::{CallContext, ContextLayer, WithContext};
 #[cfg(any(test, feature = "test-util"))]
 pub use dns::testing::DnsServer;

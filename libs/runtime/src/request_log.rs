@@ -18,7 +18,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::Service;
 
-use crate::config::load_config;
+use crate::config::{config_origin, load_config};
 use crate::metrics::{BodyObserver, ObservedBody};
 use crate::role_error::ConfigMistakes;
 use crate::yaml::{Mistake, Mistakes, YamlFields, YamlNode};
@@ -74,7 +74,8 @@ impl RequestLogArgs {
         if text.trim().is_empty() {
             return Ok(RequestLogs::default());
         }
-        let said = |mistake: &Mistake| format!("--{FLAG}: {mistake}");
+        let origin = config_origin(FLAG, file);
+        let said = |mistake: &Mistake| format!("{origin}: {mistake}");
         let node = YamlNode::parse(&text).map_err(|mistake| said(&mistake))?;
         let mistakes = Mistakes::default();
         let mut top = YamlFields::new("", &node, &mistakes);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use runtime::{ConfigMistakes, format_duration, load_config, parse_duration};
+use runtime::{ConfigMistakes, config_origin, format_duration, load_config, parse_duration};
 
 use crate::endpoints::{
     ConfiguredEndpoints, EndpointAddress, EndpointSpec, FilePattern, StoreSelector, watch_endpoints,
@@ -89,9 +89,10 @@ impl DiscoveryArgs {
     /// The rules cannot be read.
     pub(crate) fn selector(&self) -> Result<Option<StoreSelector>, String> {
         let flag = "selector.relabel-config";
-        let text = load_config(flag, self.relabel_config.as_deref(), self.relabel_config_file.as_deref());
+        let file = self.relabel_config_file.as_deref();
+        let text = load_config(flag, self.relabel_config.as_deref(), file);
         let text = text.map_err(|mistake| mistake.to_string())?.unwrap_or_default();
-        StoreSelector::parse(&text).map_err(|mistake| format!("--{flag}: {mistake}"))
+        StoreSelector::parse(&text).map_err(|mistake| format!("{}: {mistake}", config_origin(flag, file)))
     }
 
     /// The intervals by flag.

@@ -57,7 +57,8 @@ pub(crate) fn watch_endpoints(
         let text = runtime::load_config(FLAG, content.as_deref(), file.as_deref());
         let text = text.map_err(|mistake| mistake.to_string())?.unwrap_or_default();
         let lines = |mistakes: Vec<Mistake>| {
-            let lines: Vec<String> = mistakes.iter().map(|mistake| format!("--{FLAG}: {mistake}")).collect();
+            let origin = runtime::config_origin(FLAG, file.as_deref());
+            let lines: Vec<String> = mistakes.iter().map(|mistake| format!("{origin}: {mistake}")).collect();
             lines.join("\n")
         };
         let value = parse(&text, &flags).map_err(lines)?;

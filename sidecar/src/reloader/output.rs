@@ -23,7 +23,7 @@ pub(super) enum OutputError {
     #[error("{} is not valid UTF-8", path.display())]
     NotText { path: PathBuf },
     #[error("{}: {source}", path.display())]
-    Variable { path: PathBuf, source: runtime::LoadConfigError },
+    Variable { path: PathBuf, source: runtime::UnsetVariable },
     #[error("write {}: {source}", path.display())]
     Write { path: PathBuf, source: io::Error },
 }

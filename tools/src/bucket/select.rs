@@ -56,9 +56,11 @@ impl RelabelFlags {
     /// Rules that cannot be parsed.
     pub(super) fn load(&self) -> Result<Relabeling> {
         let flag = "selector.relabel-config";
-        let text = runtime::load_config(flag, self.config.as_deref(), self.config_file.as_deref())
+        let file = self.config_file.as_deref();
+        let text = runtime::load_config(flag, self.config.as_deref(), file)
             .map_err(|error| ToolError::usage(error.to_string()))?;
         let rules = text.map(|text| parse_selector(&text)).transpose();
-        Ok(rules.map_err(|error| ToolError::usage(format!("--{flag}: {error}")))?.unwrap_or_default())
+        let origin = runtime::config_origin(flag, file);
+        Ok(rules.map_err(|error| ToolError::usage(format!("{origin}: {error}")))?.unwrap_or_default())
     }
 }

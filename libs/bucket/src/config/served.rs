@@ -32,8 +32,7 @@ impl ServedBucket {
     /// # Errors
     /// All mistakes.
     pub fn parse_all(yaml: &str) -> Result<Vec<Self>, ObjstoreConfigError> {
-        let root =
-            YamlNode::parse(yaml).map_err(|mistake| ObjstoreConfigError { mistakes: vec![mistake] })?;
+        let root = YamlNode::parse(yaml).map_err(|mistake| ObjstoreConfigError::new(vec![mistake]))?;
         let mistakes = Mistakes::default();
         let buckets: Vec<Self> = match &root.value {
             YamlValue::List(items) => {
@@ -46,7 +45,7 @@ impl ServedBucket {
             _ => read("", &root, &mistakes).into_iter().collect(),
         };
         let mistakes = mistakes.into_sorted();
-        if mistakes.is_empty() { Ok(buckets) } else { Err(ObjstoreConfigError { mistakes }) }
+        if mistakes.is_empty() { Ok(buckets) } else { Err(ObjstoreConfigError::new(mistakes)) }
     }
 }
 

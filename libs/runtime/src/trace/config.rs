@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use tls::{ClientTls, TlsVersion};
 
 use crate::client_tls::{ClientTlsFields, system_tls};
-use crate::config::load_config;
+use crate::config::{config_origin, load_config};
 use crate::duration::parse_duration;
 use crate::role_error::ConfigMistakes;
 use crate::trace::sampler::Sampler;
@@ -72,12 +72,14 @@ impl TracingArgs {
     /// # Errors
     /// All mistakes, each with its line.
     pub(crate) fn load(&self, role: &str) -> Result<Option<TracingConfig>, ConfigMistakes> {
-        let text = load_config(FLAG, self.tracing_config.as_deref(), self.tracing_config_file.as_deref());
+        let file = self.tracing_config_file.as_deref();
+        let text = load_config(FLAG, self.tracing_config.as_deref(), file);
         let Some(text) = text.map_err(|mistake| mistake.to_string())?.filter(|text| !text.trim().is_empty())
         else {
             return Ok(None);
         };
-        let said = |mistake: &Mistake| format!("--{FLAG}: {mistake}");
+        let origin = config_origin(FLAG, file);
+        let said = |mistake: &Mistake| format!("{origin}: {mistake}");
         let node = YamlNode::parse(&text).map_err(|mistake| said(&mistake))?;
         let parsed = parse(&node, role);
         parsed.map(Some).map_err(|mistakes| mistakes.iter().map(said).collect())
