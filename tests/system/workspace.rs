@@ -10,7 +10,7 @@ use serde_json::Value;
 /// The layers of the architecture. A crate may depend only on crates with a lower number, and not on its
 /// neighbours.
 const LAYERS: &[(u8, &[&str])] = &[
-    (7, &["isthmus", "tests"]),
+    (7, &["isthmus", "isthmus-pki", "tests"]),
     (6, &["gateway"]),
     (5, &["sidecar", "store", "querier", "compactor", "ruler", "pki", "tools"]),
     (4, &["promql", "storeapi", "bucket"]),

@@ -1,10 +1,11 @@
-//! Tells the program which commit it is built from, if it is built in a git checkout.
+//! Tells a program which commit it is built from, if it is built in a git checkout.
 
 use std::path::Path;
 use std::process::Command;
 
 fn main() {
-    println!("cargo::rerun-if-changed=build.rs");
+    // Without a condition, it would run again after each change of a file of the program.
+    println!("cargo::rerun-if-env-changed=ISTHMUS_REVISION");
     let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]) else { return };
     // Git adds a line for each commit and each checkout.
     if Path::new(&log).exists() {
