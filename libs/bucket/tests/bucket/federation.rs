@@ -30,6 +30,11 @@ async fn answer(State(services): State<TokenServices>, request: Request) -> Resp
         "/identity" if header("metadata") == "true" => {
             json!({ "token": "subject" }).to_string().into_response()
         }
+        // As of a proxy that answers with something else.
+        "/endless" => {
+            let piece = || Some(Ok::<_, std::io::Error>(axum::body::Bytes::from_static(&[b'x'; 1 << 16])));
+            axum::body::Body::from_stream(futures::stream::iter(std::iter::from_fn(piece))).into_response()
+        }
         "/token" if body.contains("subject_token=subject&") || body.ends_with("subject_token=subject") => {
             asked.exchanges.push(body);
             json!({ "access_token": "federated", "expires_in": asked.expires_in }).to_string().into_response()
@@ -138,6 +143,20 @@ async fn a_subject_token_from_a_url_is_exchanged_for_that_of_a_service_account()
         assert_eq!(credential_of(&bucket).await.unwrap(), "Bearer impersonated");
     }
     assert_eq!(services.0.lock().unwrap().impersonations, ["Bearer federated"]);
+}
+
+#[tokio::test]
+async fn endless_answers_and_files_are_refused() {
+    let (_services, url) = start().await;
+    for source in [json!({ "url": format!("{url}/endless") }), json!({ "file": "/dev/zero" })] {
+        let error = credential_of(&open(&url, federated(&url, source))).await.unwrap_err().to_string();
+        assert!(error.contains("limit") || error.contains("larger than 1048576 bytes"), "{error}");
+    }
+    let mut credential =
+        federated(&url, json!({ "url": format!("{url}/identity"), "headers": { "Metadata": "true" } }));
+    credential["token_url"] = format!("{url}/endless").into();
+    let error = credential_of(&open(&url, credential)).await.unwrap_err().to_string();
+    assert!(error.contains(&format!("{url}/endless: ")) && error.contains("limit"), "{error}");
 }
 
 #[tokio::test]
