@@ -311,7 +311,8 @@ impl Fetcher {
         for (block, read) in reads {
             match read {
                 Ok(MarkState::Marked(mark)) => _ = view.marks.insert((kind, block), mark),
-                Ok(MarkState::Absent | MarkState::Unusable(_)) => {}
+                Ok(MarkState::Absent) => {}
+                Ok(MarkState::Unusable(reason)) => _ = view.unusable_marks.insert((kind, block), reason),
                 Err(error) => _ = view.failed.insert(block, error.to_string()),
             }
         }

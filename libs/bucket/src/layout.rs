@@ -18,7 +18,7 @@ pub const META_FILE: &str = "meta.json";
 pub const INDEX_FILE: &str = "index";
 /// The folder of a block's chunk segments.
 pub const CHUNKS_DIR: &str = "chunks";
-/// The local file of deleted intervals. A block in a bucket has none.
+/// The file of deleted intervals. This program uploads none; other programs may.
 pub const TOMBSTONES_FILE: &str = "tombstones";
 /// Marks a block for deletion; the last object that is removed.
 pub const DELETION_MARK_FILE: &str = "deletion-mark.json";

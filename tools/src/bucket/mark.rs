@@ -104,7 +104,11 @@ pub(super) async fn run(args: MarkArgs, bucket: &Bucket, output: &mut Output) ->
 fn describe(id: Ulid, kind: MarkKind, existing: &MarkState) -> String {
     match existing {
         MarkState::Marked(mark) => {
-            let details = mark.details.as_deref().map(|text| format!(": {text}")).unwrap_or_default();
+            let details = mark
+                .details
+                .as_deref()
+                .map(|details| format!(": {}", text::printable(details, false)))
+                .unwrap_or_default();
             format!("{id}: has {kind} since {}{details}", text::instant(mark.time))
         }
         MarkState::Unusable(reason) => format!("{id}: has a {kind} that cannot be used: {reason}"),

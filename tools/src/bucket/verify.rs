@@ -1,19 +1,20 @@
 //! `tools bucket verify`: finds problems of the blocks of a bucket.
 //!
-//! It reports problems and changes nothing. Upload a damaged block again, rewrite it, or mark it for deletion.
+//! It reports problems and changes nothing. Upload a damaged block again, rewrite it, or mark it for deletion. `marks.rs` has
+//! the problems of marks.
+
+mod marks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use ::bucket::marks::{Mark, MarkKind};
+use ::bucket::marks::MarkKind;
 use ::bucket::{
     BlockFault, Bucket, BucketView, DownloadOptions, FetchOptions, OpenBlockOptions, download, layout,
     manifest_of,
 };
-use model::Timestamp;
 use serde_json::json;
 use tsdb::{Block, BlockMeta, Ulid};
 
@@ -25,9 +26,6 @@ use crate::folder::WorkingFolder;
 use crate::output::Output;
 use crate::progress::{TaskProgress, Unit};
 use crate::text;
-
-/// A mark may be from this far in the future, because clocks differ a little.
-const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
 /// Flags of `tools bucket verify`.
 #[derive(Debug, clap::Args)]
@@ -141,7 +139,7 @@ pub(super) async fn run(
             texts.into_iter().filter(|(id, _)| is_meant(id)).map(|(id, text)| problem(id, issue, text)),
         );
     }
-    found.extend(future_marks(&view, text::now()).filter(|problem| is_meant(&problem.block)));
+    found.extend(marks::odd(&view, text::now()).filter(|problem| is_meant(&problem.block)));
     found.sort_by_key(|problem| problem.block);
     print(&found, checked, &view, &args, output)?;
     match failure {
@@ -170,17 +168,6 @@ async fn check(
         result?;
     }
     Ok(())
-}
-
-/// Marks that were made later than `now`: the clock of a machine is wrong. Such a block is deleted later than planned.
-fn future_marks(view: &BucketView, now: Timestamp) -> impl Iterator<Item = FoundProblem> + '_ {
-    let is_future = move |mark: &&Mark| mark.time > now + CLOCK_SKEW;
-    view.marks.values().filter(is_future).map(|mark| {
-        let (kind, at) = (mark.kind, text::instant(mark.time));
-        let text =
-            format!("{kind} is from {at}, which is in the future; set the clocks, then mark the block again");
-        FoundProblem { block: mark.block, issue: "mark", text }
-    })
 }
 
 fn problem(block: Ulid, issue: Issue, text: String) -> FoundProblem {
@@ -347,8 +334,8 @@ fn print(
         let partial: Vec<String> = view.partial.iter().map(ToString::to_string).collect();
         return output.json(&json!({ "blocks": blocks, "partial": partial, "problems": problems }));
     }
-    for FoundProblem { block, issue, text } in found {
-        output.line(format_args!("{block}: {issue}: {text}"))?;
+    for FoundProblem { block, issue, text: problem } in found {
+        output.line(format_args!("{block}: {issue}: {}", text::printable(problem, false)))?;
     }
     let partial = match view.partial.len() as u64 {
         0 => String::new(),

@@ -134,6 +134,13 @@ fn a_mark_that_changes_nothing_and_a_mark_from_the_future_are_noticed() {
     fs::write(&file, fields.to_string()).unwrap();
     let report = world.bucket(&["verify", "--issues=manifest"]).found();
     assert!(report.contains("no-compact-mark.json is from") && report.contains("in the future"), "{report}");
+    fields["details"] = "one\ntwo".into();
+    fs::write(&file, fields.to_string()).unwrap();
+    let text = mark(&["--details=x"]).found();
+    assert!(text.contains(": one\\ntwo") && text.lines().count() == 1, "{text}");
+    fs::write(&file, "<html>sign in</html>").unwrap();
+    let report = world.bucket(&["verify", "--issues=manifest"]).found();
+    assert!(report.contains("no-compact-mark.json cannot be used"), "{report}");
 }
 
 #[test]

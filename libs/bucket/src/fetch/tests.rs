@@ -165,6 +165,8 @@ async fn blocks_with_old_deletion_marks_are_dropped_and_bad_marks_are_ignored() 
         let expected =
             [(MarkKind::Deletion, id(0)), (MarkKind::Deletion, id(1)), (MarkKind::NoCompact, id(1))];
         assert_eq!(marked, expected);
+        let unusable: Vec<_> = view.unusable_marks.keys().copied().collect();
+        assert_eq!(unusable, [(MarkKind::Deletion, id(2))]);
     }
 }
 

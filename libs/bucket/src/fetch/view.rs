@@ -22,6 +22,8 @@ pub struct BucketView {
     pub failed: BTreeMap<Ulid, String>,
     /// Marks of the requested kinds, of all blocks that passed the filters for time, shard and age.
     pub marks: BTreeMap<(MarkKind, Ulid), Mark>,
+    /// Marks of the requested kinds that exist and cannot be used, with the reason. They have no effect.
+    pub unusable_marks: BTreeMap<(MarkKind, Ulid), String>,
     /// Blocks whose sources are all in another block; not in [`BucketView::blocks`].
     pub duplicates: BTreeSet<Ulid>,
     /// Number of blocks by state, as in the metric `thanos_blocks_meta_synced`.
